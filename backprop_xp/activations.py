@@ -1,0 +1,182 @@
+"""Activations: each a function and its backward rule, side by side.
+
+``z`` is the pre-activation, ``a = value(z)``, ``g = dL/da``; all are ``(..., batch, n)``. A rule
+returns ``dL/dz``, the vector-Jacobian product, so softmax, whose Jacobian is full, is an
+activation like any other.
+
+The smooth ones are analytic for complex z. Where a slope jumps (relu, leaky_relu, at 0) the rule
+gives the slope from the left.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from backprop_xp.backends import Array, array_namespace
+from backprop_xp.complex_safe import clip, exp_limit, is_complex, magnitude, positive, real_part
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A function ``value(z) -> a`` with its backward rule ``vjp(g, z, a) -> dL/dz``.
+
+    ``from_output`` says that the rule uses ``a`` alone: ``z`` is then not kept, and the rule is
+    given None for it.
+
+    >>> import backprop_xp as bx
+    >>> cube = bx.Activation(value=lambda z: z**3, vjp=lambda g, z, a: 3 * z**2 * g)
+    >>> layer = bx.Dense(4, 2, cube)
+    """
+
+    value: Callable[[Array], Array]
+    vjp: Callable[[Array, Array, Array], Array]
+    from_output: bool = False
+
+
+def _identity(z: Array) -> Array:
+    return z
+
+
+def _identity_vjp(g: Array, z: Array, a: Array) -> Array:
+    return g
+
+
+def _sigmoid(z: Array) -> Array:
+    xp = array_namespace(z)
+    # Where exp would overflow, 1 / (1 + exp(limit)) is already below the smallest normal number.
+    limit = exp_limit(xp, z.dtype)
+    a = xp.exp(clip(xp, -z, -limit, limit))
+    a += 1.0
+    return 1.0 / a
+
+
+def _sigmoid_vjp(g: Array, z: Array, a: Array) -> Array:
+    return g * (a * (1.0 - a))
+
+
+def _tanh(z: Array) -> Array:
+    xp = array_namespace(z)
+    # Beyond 20 the tanh of every precision here is 1; a complex tanh overflows far beyond that.
+    return xp.tanh(clip(xp, z, -20.0, 20.0) if is_complex(xp, z.dtype) else z)
+
+
+def _tanh_vjp(g: Array, z: Array, a: Array) -> Array:
+    return g * (1.0 - a * a)
+
+
+def _relu(z: Array) -> Array:
+    xp = array_namespace(z)
+    return z * positive(xp, z) if is_complex(xp, z.dtype) else xp.maximum(z, 0.0)
+
+
+def _relu_vjp(g: Array, z: Array, a: Array) -> Array:
+    return g * positive(array_namespace(a), a)
+
+
+_LEAK = 0.01
+
+
+def _leaky_relu(z: Array) -> Array:
+    xp = array_namespace(z)
+    if is_complex(xp, z.dtype):
+        return z * (_LEAK + (1.0 - _LEAK) * positive(xp, z))
+    return xp.maximum(z, _LEAK * z)
+
+
+def _leaky_relu_vjp(g: Array, z: Array, a: Array) -> Array:
+    return g * (_LEAK + (1.0 - _LEAK) * positive(array_namespace(a), a))
+
+
+def _elu(z: Array) -> Array:
+    # max(z, 0) + expm1(min(z, 0)): neither branch can overflow.
+    xp = array_namespace(z)
+    above = _relu(z)
+    return above + xp.expm1(z - above)
+
+
+def _elu_vjp(g: Array, z: Array, a: Array) -> Array:
+    # Left of 0 the slope is exp(z) = a + 1; right of it, 1.
+    return g * (1.0 + (a - _relu(a)))
+
+
+_GELU_SCALE = math.sqrt(2.0 / math.pi)
+_GELU_CUBIC = 0.044715
+
+
+def _gelu_gate(z: Array) -> Array:
+    # (1 + tanh(u)) / 2 is sigmoid(2 u), which keeps its digits where tanh has rounded to -1.
+    return _sigmoid(2.0 * _GELU_SCALE * (z + _GELU_CUBIC * z * z * z))
+
+
+def _gelu(z: Array) -> Array:
+    # The tanh form (Hendrycks and Gimpel 2016, section 2); the standard has no erf.
+    return z * _gelu_gate(_gelu_range(z))
+
+
+def _gelu_range(z: Array) -> Array:
+    # The gate is 0 or 1 to the last digit beyond 50, and the cube of more would overflow.
+    return clip(array_namespace(z), z, -50.0, 50.0)
+
+
+def _gelu_vjp(g: Array, z: Array, a: Array) -> Array:
+    inner = _gelu_range(z)
+    gate = _gelu_gate(inner)
+    slope = 2.0 * _GELU_SCALE * (1.0 + 3.0 * _GELU_CUBIC * inner * inner)
+    return g * (gate + inner * gate * (1.0 - gate) * slope)
+
+
+def _silu(z: Array) -> Array:
+    return z * _sigmoid(z)
+
+
+def _silu_vjp(g: Array, z: Array, a: Array) -> Array:
+    gate = _sigmoid(z)
+    return g * (gate + a * (1.0 - gate))
+
+
+def _softplus(z: Array) -> Array:
+    # log(1 + exp(z)) as max(z, 0) + log(1 + exp(-|z|)): exp never overflows.
+    xp = array_namespace(z)
+    return _relu(z) + xp.log1p(xp.exp(-magnitude(xp, z)))
+
+
+def _softplus_vjp(g: Array, z: Array, a: Array) -> Array:
+    return g * _sigmoid(z)
+
+
+def _softmax(z: Array) -> Array:
+    # Shifted by the maximum: exp overflows float32 above 88.
+    xp = array_namespace(z)
+    a = xp.exp(z - xp.max(real_part(xp, z), axis=-1, keepdims=True))
+    a /= xp.sum(a, axis=-1, keepdims=True)
+    return a
+
+
+def _softmax_vjp(g: Array, z: Array, a: Array) -> Array:
+    xp = array_namespace(a)
+    return a * (g - xp.sum(g * a, axis=-1, keepdims=True))
+
+
+identity = Activation(_identity, _identity_vjp, from_output=True)
+sigmoid = Activation(_sigmoid, _sigmoid_vjp, from_output=True)
+tanh = Activation(_tanh, _tanh_vjp, from_output=True)
+relu = Activation(_relu, _relu_vjp, from_output=True)
+leaky_relu = Activation(_leaky_relu, _leaky_relu_vjp, from_output=True)
+elu = Activation(_elu, _elu_vjp, from_output=True)
+gelu = Activation(_gelu, _gelu_vjp)
+silu = Activation(_silu, _silu_vjp)
+softplus = Activation(_softplus, _softplus_vjp)
+softmax = Activation(_softmax, _softmax_vjp, from_output=True)
+
+ACTIVATIONS = {
+    "identity": identity,
+    "sigmoid": sigmoid,
+    "tanh": tanh,
+    "relu": relu,
+    "leaky_relu": leaky_relu,
+    "elu": elu,
+    "gelu": gelu,
+    "silu": silu,
+    "softplus": softplus,
+    "softmax": softmax,
+}

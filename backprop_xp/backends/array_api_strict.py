@@ -1,0 +1,73 @@
+"""array-api-strict: nothing but the standard, on devices that refuse to mix; for testing."""
+
+import importlib.util
+from typing import Any, ClassVar
+
+import numpy as np
+
+from backprop_xp.backends.protocol import (
+    Array,
+    Backend,
+    Device,
+    DType,
+    Namespace,
+    Probe,
+    unknown_device,
+)
+
+
+class ArrayAPIStrictBackend(Backend):
+    """A stand-in for a GPU on a machine without one: a wrong transfer or dtype raises."""
+
+    name: ClassVar[str] = "array-api-strict"
+
+    def probe(self) -> Probe:
+        """Usable wherever it is installed."""
+        if importlib.util.find_spec("array_api_strict") is None:
+            return Probe(
+                False, None, "array-api-strict is not installed", "pip install array-api-strict"
+            )
+        return Probe(True, self.namespace().__version__)
+
+    def namespace(self) -> Namespace:
+        """Return array_api_strict."""
+        import array_api_strict
+
+        return array_api_strict
+
+    def devices(self) -> list[Device]:
+        """Return the library's pretended devices."""
+        return list(self.namespace().__array_namespace_info__().devices())
+
+    def device(self, name: Any) -> Device:
+        """Return the device of that name; ``"cpu"`` is ``CPU_DEVICE``."""
+        known = {str(device).split("'")[1]: device for device in self.devices()}
+        if name in known.values():
+            return name
+        wanted = "CPU_DEVICE" if name == "cpu" else name
+        if wanted not in known:
+            raise unknown_device(self.name, name, list(known))
+        return known[wanted]
+
+    def default_dtype(self, device: Device) -> DType:
+        """Return the device's own default: float64, or float32 where float64 is missing."""
+        info = self.namespace().__array_namespace_info__()
+        return info.default_dtypes(device=device)["real floating"]
+
+    def owns(self, array: Any) -> bool:
+        """Say whether ``array`` is one of array-api-strict's."""
+        return type(array).__module__.partition(".")[0] == "array_api_strict"
+
+    def from_host(
+        self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
+    ) -> Array:
+        """Return the array's values on a pretended device."""
+        xp = self.namespace()
+        return xp.asarray(np.asarray(array), dtype=dtype, device=device)
+
+    def to_host(self, array: Array) -> np.ndarray:
+        """Return the values as NumPy's."""
+        return np.from_dlpack(array.to_device(self.device("CPU_DEVICE")))
+
+
+backend = ArrayAPIStrictBackend()

@@ -1,0 +1,150 @@
+"""Bringing data where a computation runs, and refusing to mix what lives in two places."""
+
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from backprop_xp.backends.protocol import Array, Backend, Device, DType, Namespace
+from backprop_xp.backends.selection import device_of, owner, resolve
+
+
+def array_namespace(array: Array) -> Namespace:
+    """Return the array API namespace of an array.
+
+    NumPy's is NumPy itself, without array-api-compat's wrapper, which would cost calls and its
+    import 50 ms for nothing: NumPy 2 keeps the standard.
+    """
+    if isinstance(array, np.ndarray | np.generic):
+        return np
+    return array_api_compat.array_namespace(array)
+
+
+def asarray(
+    x: Any, *, backend: str | Backend | None = None, device: Any = None, dtype: Any = None
+) -> Array:
+    """Return ``x`` as an array where the choice of backend, device and dtype says.
+
+    ``x`` is a number, nested lists, or an array of any library, which is moved if need be; the
+    result may share its memory. Integers and booleans keep their dtype unless ``dtype`` is given;
+    floating values take the dtype chosen, complex ones the complex dtype of that precision.
+    Raises TypeError for values that are not numbers.
+
+    >>> import backprop_xp as bx
+    >>> bx.asarray([[0.25, 1.0]], dtype="float32")
+    array([[0.25, 1.  ]], dtype=float32)
+    """
+    choice = resolve(backend=backend, device=device, dtype=dtype)
+    xp = choice.backend.namespace()
+    source = owner(x)
+    if source is None:
+        x, source = _host_array(x, "x"), resolve(backend="numpy").backend
+    kind = choice.dtype if dtype is not None else _kind(source.namespace(), x, xp, choice.dtype)
+    if source is not choice.backend:
+        host = source.to_host(x)
+        _require_numbers(host, "x")
+        return choice.backend.from_host(host, kind, choice.device)
+    if source.name == "numpy":
+        _require_numbers(x, "x")
+    moved = x if device_of(x) == choice.device else array_api_compat.to_device(x, choice.device)
+    return moved if kind is None else xp.astype(moved, kind, copy=False)
+
+
+def require_floating(array: Any, name: str) -> Namespace:
+    """Return the namespace of a floating (or complex) array; anything else is a TypeError."""
+    if owner(array) is None:
+        raise TypeError(
+            f"{name} must be an array of a known library, not {type(array).__name__}. Make one by "
+            f"bx.asarray({name})."
+        )
+    xp = array_namespace(array)
+    _real_dtype(xp, array.dtype, name)
+    return xp
+
+
+def require_beside(theta: Array, value: Array, name: str) -> None:
+    """Raise ValueError, showing the repairing call, unless two arrays live in the same place."""
+    home, where = owner(theta), device_of(theta)
+    if home is None or owner(value) is not home or not _same_device(device_of(value), where):
+        raise ValueError(
+            f"{name} is {_place(value)}, but theta is {_place(theta)}. Move it: "
+            f"{name} = bx.asarray({name}, backend={getattr(home, 'name', None)!r}, "
+            f"device={str(where)!r})."
+        )
+
+
+def like(theta: Array, value: Any, name: str) -> Array:
+    """Return ``value`` as an array that can be computed with ``theta``, a floating array.
+
+    Lists, integers and booleans are cast to theta's precision; a real array beside a complex theta
+    of its precision stays real. Another library, device or floating precision is an error that
+    shows the call that repairs it.
+    """
+    if type(value) is np.ndarray is type(theta) and value.dtype == theta.dtype:
+        return value
+    xp = require_floating(theta, "theta")
+    precision = _real_dtype(xp, theta.dtype, "theta")
+    if owner(value) is None:
+        host = _host_array(value, name)
+        kind = None if host.dtype.kind == "c" else precision
+        value = owner(theta).from_host(host, kind, device_of(theta))  # type: ignore[union-attr]
+    require_beside(theta, value, name)
+    if xp.isdtype(value.dtype, ("bool", "integral")):
+        return xp.astype(value, precision)
+    if value.dtype in (precision, theta.dtype):
+        return value
+    shown = str(precision).rpartition(".")[2].strip("'>")
+    raise TypeError(
+        f"{name} is {value.dtype}, but theta is {theta.dtype}; precisions are not mixed. Cast it: "
+        f"{name} = bx.asarray({name}, dtype={shown!r})."
+    )
+
+
+def to_host(array: Any) -> np.ndarray:
+    """Return the values of an array of any library as NumPy's, waiting for them."""
+    home = owner(array)
+    return np.asarray(array) if home is None else home.to_host(array)
+
+
+def _host_array(value: Any, name: str) -> np.ndarray:
+    try:
+        host = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{name} is not an array of numbers: {error}") from None
+    _require_numbers(host, name)
+    return host
+
+
+def _require_numbers(host: np.ndarray, name: str) -> None:
+    if host.dtype.kind not in "biufc":
+        raise TypeError(
+            f"{name} has dtype {host.dtype}, but numbers are expected. Turn categories into "
+            "numbers first, class labels by bx.data.one_hot."
+        )
+
+
+def _kind(source: Namespace, x: Array, target: Namespace, floating: DType) -> DType | None:
+    """Return the dtype to give ``x`` where only the floating dtype is chosen; None keeps it."""
+    if source.isdtype(x.dtype, "real floating"):
+        return floating
+    if source.isdtype(x.dtype, "complex floating"):
+        return target.complex64 if floating == target.float32 else target.complex128
+    return None
+
+
+def _real_dtype(xp: Namespace, dtype: DType, name: str) -> DType:
+    """Return the real dtype of a floating dtype's precision."""
+    if xp.isdtype(dtype, "real floating"):
+        return dtype
+    if not xp.isdtype(dtype, "complex floating"):
+        raise TypeError(f"{name} is {dtype}, but a floating dtype is expected.")
+    return xp.float32 if dtype == xp.complex64 else xp.float64
+
+
+def _same_device(one: Device, other: Device) -> bool:
+    # A JAX tracer has no device yet.
+    return one is None or other is None or bool(one == other)
+
+
+def _place(array: Array) -> str:
+    return f"{type(array).__module__.partition('.')[0]}'s on {device_of(array)}"

@@ -1,0 +1,106 @@
+"""CuPy: NVIDIA GPUs by CUDA."""
+
+import contextlib
+import importlib.util
+from typing import Any, ClassVar
+
+import numpy as np
+from array_api_compat import is_cupy_array
+
+from backprop_xp.backends.protocol import (
+    Array,
+    Backend,
+    Device,
+    DType,
+    Memory,
+    Namespace,
+    Probe,
+    unknown_device,
+)
+
+
+class CuPyBackend(Backend):
+    """CuPy's arrays, through array-api-compat's wrapper: CuPy itself lacks the standard's entry."""
+
+    name: ClassVar[str] = "cupy"
+
+    def probe(self) -> Probe:
+        """Run one kernel: CuPy imports without a driver, so that it imports shows nothing."""
+        if importlib.util.find_spec("cupy") is None:
+            hint = "pip install 'backprop_xp[cuda13]' (or cuda12, after your driver)"
+            return Probe(False, None, "CuPy is not installed", hint)
+        try:
+            import cupy
+
+            version = str(cupy.__version__)
+            cupy.asnumpy(cupy.ones((1, 1)) @ cupy.ones((1, 1)))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            hint = "check that nvidia-smi lists a GPU and that its driver fits CuPy's CUDA version"
+            return Probe(False, locals().get("version"), reason, hint)
+        return Probe(True, version)
+
+    def namespace(self) -> Namespace:
+        """Return array_api_compat.cupy."""
+        import array_api_compat.cupy
+
+        return array_api_compat.cupy
+
+    def devices(self) -> list[Device]:
+        """Return every GPU that CUDA shows."""
+        import cupy
+
+        return [cupy.cuda.Device(i) for i in range(cupy.cuda.runtime.getDeviceCount())]
+
+    def device(self, name: Any) -> Device:
+        """Return the GPU that ``"cuda"`` (the current one) or ``"cuda:1"`` names."""
+        import cupy
+
+        if isinstance(name, cupy.cuda.Device):
+            return name
+        if name == "cuda":
+            return cupy.cuda.Device()
+        devices = {f"cuda:{device.id}": device for device in self.devices()}
+        if name not in devices:
+            raise unknown_device(self.name, name, ["cuda", *devices])
+        return devices[name]
+
+    def default_dtype(self, device: Device) -> DType:
+        """Return float32: most GPUs compute float64 at a small fraction of that speed."""
+        return np.float32
+
+    def owns(self, array: Any) -> bool:
+        """Say whether ``array`` is a CuPy array."""
+        return bool(is_cupy_array(array))
+
+    def from_host(
+        self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
+    ) -> Array:
+        """Return the array's values on a GPU."""
+        import cupy
+
+        # The wrapper drops device=: creation happens inside the device.
+        with device if device is not None else contextlib.nullcontext():
+            return cupy.asarray(array, dtype=dtype)
+
+    def to_host(self, array: Array) -> np.ndarray:
+        """Return the values as NumPy's, once the GPU has them."""
+        import cupy
+
+        return np.asarray(cupy.asnumpy(array))
+
+    def synchronize(self, device: Device | None = None) -> None:
+        """Wait for the GPU."""
+        import cupy
+
+        (cupy.cuda.Device() if device is None else device).synchronize()
+
+    def memory(self, device: Device | None = None) -> Memory:
+        """Return the GPU's memory, as CUDA counts it."""
+        import cupy
+
+        free, total = (cupy.cuda.Device() if device is None else device).mem_info
+        return Memory(total - free, total)
+
+
+backend = CuPyBackend()

@@ -1,0 +1,106 @@
+"""JAX: arrays that XLA compiles, on CPUs, GPUs and TPUs."""
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+from array_api_compat import is_jax_array
+
+from backprop_xp.backends.protocol import (
+    Array,
+    Backend,
+    Device,
+    DType,
+    Namespace,
+    Probe,
+    unknown_device,
+)
+
+
+class JAXBackend(Backend):
+    """jax.numpy keeps the standard; float64 needs JAX_ENABLE_X64, which is the user's to set."""
+
+    name: ClassVar[str] = "jax"
+
+    def probe(self) -> Probe:
+        """Add two numbers."""
+        if importlib.util.find_spec("jax") is None:
+            return Probe(False, None, "JAX is not installed", "pip install 'backprop_xp[jax]'")
+        try:
+            import jax
+
+            jax.numpy.ones(1).block_until_ready()
+        except Exception as error:
+            return Probe(
+                False, None, f"{type(error).__name__}: {error}", "reinstall jax and jaxlib"
+            )
+        return Probe(True, jax.__version__)
+
+    def namespace(self) -> Namespace:
+        """Return jax.numpy."""
+        import jax.numpy
+
+        return jax.numpy
+
+    def devices(self) -> list[Device]:
+        """Return the devices of the default platform, then the CPU."""
+        import jax
+
+        devices = jax.devices()
+        return devices + [device for device in jax.devices("cpu") if device not in devices]
+
+    def device(self, name: Any) -> Device:
+        """Return the device that ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` names."""
+        devices = self.devices()
+        if name in devices:
+            return name
+        kind, _, index = str(name).partition(":")
+        platform = {"cuda": "gpu"}.get(kind, kind)
+        fitting = [device for device in devices if device.platform == platform]
+        if not (index or "0").isdecimal() or int(index or 0) >= len(fitting):
+            raise unknown_device(self.name, name, [f"{d.platform}:{d.id}" for d in devices])
+        return fitting[int(index or 0)]
+
+    def default_dtype(self, device: Device) -> DType:
+        """Return float32, as JAX does."""
+        return self.namespace().float32
+
+    def owns(self, array: Any) -> bool:
+        """Say whether ``array`` is a JAX array or tracer."""
+        return bool(is_jax_array(array))
+
+    def from_host(
+        self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
+    ) -> Array:
+        """Return the array's values on a device; float64 without x64 is an error."""
+        import jax
+
+        wanted = np.dtype(array.dtype if dtype is None else dtype)
+        kept = jax.dtypes.canonicalize_dtype(wanted)
+        if kept != wanted and kept.kind in "fc":
+            raise ValueError(
+                f"JAX keeps no {wanted} unless the environment sets JAX_ENABLE_X64=1 before it "
+                "starts. Set that, or ask for dtype='float32'."
+            )
+        return jax.device_put(np.asarray(array, dtype=kept), device)
+
+    def to_host(self, array: Array) -> np.ndarray:
+        """Return the values as NumPy's, once they are computed."""
+        return np.asarray(array)
+
+    def synchronize(self, device: Device | None = None) -> None:
+        """Wait for everything that was dispatched to ``device``."""
+        import jax
+
+        jax.device_put(0, device).block_until_ready()
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``jax.jit(function)``."""
+        import jax
+
+        compiled: Callable[..., Any] = jax.jit(function)
+        return compiled
+
+
+backend = JAXBackend()

@@ -1,0 +1,60 @@
+"""NumPy: the reference, on the CPU."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from backprop_xp.backends.protocol import (
+    Array,
+    Backend,
+    Device,
+    DType,
+    Namespace,
+    Probe,
+    unknown_device,
+)
+
+
+class NumPyBackend(Backend):
+    """NumPy 2's own namespace keeps the standard, so no wrapper stands between."""
+
+    name: ClassVar[str] = "numpy"
+
+    def probe(self) -> Probe:
+        """NumPy is a dependency: always usable."""
+        return Probe(True, np.__version__)
+
+    def namespace(self) -> Namespace:
+        """Return NumPy itself."""
+        return np
+
+    def devices(self) -> list[Device]:
+        """Return NumPy's one device."""
+        return ["cpu"]
+
+    def device(self, name: Any) -> Device:
+        """Return ``"cpu"``."""
+        if name != "cpu":
+            raise unknown_device(self.name, name, self.devices())
+        return name
+
+    def default_dtype(self, device: Device) -> DType:
+        """Return float64."""
+        return np.float64
+
+    def owns(self, array: Any) -> bool:
+        """Say whether ``array`` is a NumPy array or scalar."""
+        return isinstance(array, np.ndarray | np.generic)
+
+    def from_host(
+        self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
+    ) -> Array:
+        """Return the array, cast if need be."""
+        return np.asarray(array, dtype=dtype)
+
+    def to_host(self, array: Array) -> np.ndarray:
+        """Return the array itself."""
+        return np.asarray(array)
+
+
+backend = NumPyBackend()

@@ -1,0 +1,101 @@
+"""What the maths needs of an array library beyond the array API standard."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+
+# The standard's own types are structural and every library spells them differently, so to a type
+# checker an array is Any; shapes stand in the docstrings.
+Array: TypeAlias = Any
+Namespace: TypeAlias = Any
+Device: TypeAlias = Any
+DType: TypeAlias = Any
+
+
+class BackendUnavailableError(RuntimeError):
+    """A backend that was asked for cannot run on this machine; the message says what to do."""
+
+
+class Probe(NamedTuple):
+    """What trying a backend showed: can it run here, and if not, why and what would help."""
+
+    usable: bool
+    version: str | None
+    reason: str = ""
+    hint: str = ""
+
+
+class Memory(NamedTuple):
+    """Bytes of a device's memory: in use by the library, and in all."""
+
+    used: int
+    total: int
+
+
+class Backend(Protocol):
+    """An array library, seen through the few things that the standard leaves out.
+
+    Everything else goes through ``namespace()``. A device here is the library's own object.
+    ``replacements`` maps the qualified name of a reference function
+    (``"backprop_xp.optimizers.Adam.update"``) to a faster one with the same signature and results.
+    """
+
+    name: ClassVar[str]
+    replacements: ClassVar[dict[str, Callable[..., Any]]] = {}
+
+    def probe(self) -> Probe:
+        """Try the library by doing a little work with it; never raises."""
+        ...
+
+    def namespace(self) -> Namespace:
+        """Return the library's array API namespace, importing the library if need be."""
+        ...
+
+    def devices(self) -> list[Device]:
+        """Return the devices that can be named, the default one first."""
+        ...
+
+    def device(self, name: Any) -> Device:
+        """Return the device that ``name`` (a string or the library's own object) stands for.
+
+        A name that fits no device is a ValueError.
+        """
+        ...
+
+    def default_dtype(self, device: Device) -> DType:
+        """Return the floating dtype used on ``device`` where nobody chose one."""
+        ...
+
+    def owns(self, array: Any) -> bool:
+        """Say whether ``array`` is one of this library's arrays."""
+        ...
+
+    def from_host(
+        self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
+    ) -> Array:
+        """Return a NumPy array's values on ``device``; ``dtype`` None keeps the array's own."""
+        ...
+
+    def to_host(self, array: Array) -> np.ndarray:
+        """Return an array's values as a NumPy array, waiting for them."""
+        ...
+
+    def synchronize(self, device: Device | None = None) -> None:
+        """Wait until the work queued on ``device`` is done; at once where nothing is queued."""
+        return
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``function`` compiled, or itself where the library has no compiler."""
+        return function
+
+    def memory(self, device: Device | None = None) -> Memory | None:
+        """Return the memory of ``device``, or None where the library cannot tell."""
+        return None
+
+
+def unknown_device(backend: str, name: Any, known: list[str]) -> ValueError:
+    """Return the error for a device name that fits none of the backend's devices."""
+    return ValueError(
+        f"device {name!r} is none of the {backend} backend's devices: {', '.join(known)}."
+    )

@@ -1,0 +1,71 @@
+"""Checks of what a caller hands in, each with an error that names the way out."""
+
+import difflib
+import math
+import operator
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def choose(table: Mapping[str, T], choice: str | T, kind: str) -> T:
+    """Return the entry of ``table`` that the string ``choice`` names; an object passes through.
+
+    An unknown name is a ValueError that offers the nearest known one.
+    """
+    if not isinstance(choice, str):
+        return choice
+    if choice not in table:
+        raise ValueError(f"{kind} {choice!r} is unknown. {nearest(choice, table)}")
+    return table[choice]
+
+
+def nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
+    """Return a hint for an unknown ``name``: the nearest of the ``known`` ones, then all."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    guess = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{guess}Known: {', '.join(known)}."
+
+
+def integer(value: Any, name: str, *, at_least: int = 1) -> int:
+    """Return ``value`` as a Python int of at least ``at_least``."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{name} must be an integer of at least {at_least}, not {value!r} "
+            f"({type(value).__name__})."
+        ) from None
+    if number < at_least:
+        raise ValueError(f"{name} must be an integer of at least {at_least}, not {number}.")
+    return number
+
+
+def real(
+    value: Any,
+    name: str,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+) -> float:
+    """Return ``value`` as a Python float with ``low <= value <= high``, ``above < value < below``.
+
+    A Python float, since a NumPy scalar would widen float32 arrays.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, not {value!r} ({type(value).__name__}).")
+    number = float(value)
+    if not (low <= number <= high and above < number < below):
+        bounds = [
+            f"{sign} {bound:g}"
+            for sign, bound in ((">=", low), ("<=", high), (">", above), ("<", below))
+            if math.isfinite(bound)
+        ]
+        raise ValueError(f"{name} must be {' and '.join(bounds) or 'finite'}, not {number:g}.")
+    return number

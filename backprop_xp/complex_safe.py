@@ -1,0 +1,46 @@
+"""Functions of an array's real part, for formulas that are to hold for complex arrays too.
+
+The complex step differentiates a function by giving it an imaginary part too small to matter, so
+whatever selects or shifts must look at the real part alone and leave the imaginary part in place.
+"""
+
+import functools
+import math
+
+from backprop_xp.backends import Array, DType, Namespace
+
+
+@functools.lru_cache(maxsize=64)
+def is_complex(xp: Namespace, dtype: DType) -> bool:
+    """Say whether a dtype is complex; remembered, since libraries take microseconds to answer."""
+    return bool(xp.isdtype(dtype, "complex floating"))
+
+
+@functools.lru_cache(maxsize=64)
+def exp_limit(xp: Namespace, dtype: DType) -> float:
+    """Return the largest whole number with a finite exponential: 88 in float32, 709 in float64."""
+    return float(math.floor(math.log(float(xp.finfo(dtype).max))))
+
+
+def real_part(xp: Namespace, z: Array) -> Array:
+    """Return the real part; a real array as it is, which ``xp.real`` need not take."""
+    return xp.real(z) if is_complex(xp, z.dtype) else z
+
+
+def positive(xp: Namespace, z: Array) -> Array:
+    """Return 1 where the real part is positive, else 0, in the array's dtype."""
+    return xp.astype(real_part(xp, z) > 0, z.dtype)
+
+
+def clip(xp: Namespace, z: Array, low: float, high: float) -> Array:
+    """Return z held between two bounds by its real part; where held, a constant."""
+    if not is_complex(xp, z.dtype):
+        return xp.clip(z, low, high)
+    x = xp.real(z)
+    held = xp.clip(x, low, high)
+    return held + (z - x) * xp.astype(held == x, x.dtype)
+
+
+def magnitude(xp: Namespace, z: Array) -> Array:
+    """Return z times the sign of its real part: |z| for a real z."""
+    return xp.abs(z) if not is_complex(xp, z.dtype) else z * (2 * positive(xp, z) - 1)

@@ -1,0 +1,400 @@
+"""A network: layers and a loss, and where each parameter lies in theta.
+
+Theta is one vector ``(P,)``, or a stack of them ``(*stack, P)``. The network holds no arrays: it is
+a description, and every method is a function of theta.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from backprop_xp.activations import Activation, identity
+from backprop_xp.backends import (
+    Array,
+    Backend,
+    array_namespace,
+    device_of,
+    like,
+    require_floating,
+    resolve,
+)
+from backprop_xp.checks import choose, integer, real
+from backprop_xp.initializers import Initializer, draw_stack
+from backprop_xp.inputs import check_beside_outputs, check_l2, check_targets, check_x
+from backprop_xp.layers import (
+    Activate,
+    Dense,
+    Dropout,
+    Layer,
+    LayerNorm,
+    backward_through,
+    check_chain,
+    forward_through,
+)
+from backprop_xp.losses import LOSSES, Loss
+from backprop_xp.random import as_key
+
+
+class _Place(NamedTuple):
+    """Where a parameter lies in theta."""
+
+    name: str
+    shape: tuple[int, ...]
+    part: slice
+    decays: bool
+
+
+@dataclass(frozen=True, init=False)
+class Network:
+    """A chain of layers with a loss at its end; immutable, and without arrays of its own.
+
+    ``loss`` is a name of ``bx.losses`` or a ``Loss``; ``l2`` the strength of the penalty
+    ``l2 / 2 * sum(weights**2)``, over parameters named ``weights`` alone. Raises ValueError where
+    neighbouring layers do not fit, and where the last activation is the loss's own link.
+
+    >>> import backprop_xp as bx
+    >>> network = bx.Network([bx.Dense(2, 3, "tanh"), bx.Dense(3, 1)], "mean_squared_error")
+    >>> theta = network.initialize(seed=0, backend="numpy")
+    >>> theta.shape, network.forward(theta, [[0, 1], [1, 1]]).shape
+    ((13,), (2, 1))
+    """
+
+    layers: tuple[Layer, ...]
+    loss_function: Loss
+    l2: float
+    size: int = field(repr=False, compare=False)
+    _layout: tuple[tuple[_Place, ...], ...] = field(repr=False, compare=False)
+    _widths: tuple[int | None, int | None] = field(repr=False, compare=False)
+
+    def __init__(self, layers: Sequence[Layer], loss: str | Loss, *, l2: float = 0.0) -> None:
+        loss_function = choose(LOSSES, loss, "loss")
+        layout, size = _lay_out(layers)
+        if not size:
+            raise ValueError("A network needs at least one layer with parameters, such as Dense.")
+        _refuse_second_link(layers[-1], loss_function)
+        for name, value in {
+            "layers": tuple(layers),
+            "loss_function": loss_function,
+            "l2": real(l2, "l2", low=0.0, below=math.inf),
+            "size": size,
+            "_layout": layout,
+            "_widths": check_chain(layers),
+        }.items():
+            object.__setattr__(self, name, value)
+
+    def initialize(
+        self,
+        seed: int = 0,
+        *,
+        stack: Sequence[int] | int = (),
+        backend: str | Backend | None = None,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> Array:
+        """Draw theta: ``(P,)``, or ``(*stack, P)`` for a stack of independent starts.
+
+        Member i of the flattened stack depends on the seed and on i alone, and member 0 is the
+        unstacked draw. Values are drawn in float64 on the host, then cast and moved, so the same
+        seed gives the same theta everywhere.
+        """
+        shape = (stack,) if isinstance(stack, int) else tuple(stack)
+        shape = tuple(integer(n, "stack") for n in shape)
+        choice = resolve(backend=backend, device=device, dtype=dtype)
+        if not choice.backend.namespace().isdtype(choice.dtype, "real floating"):
+            raise ValueError(f"dtype must be a real floating one, not {choice.dtype}.")
+        drawn = draw_stack(
+            integer(seed, "seed", at_least=0),
+            math.prod(shape),
+            lambda generator: (v for layer in self.layers for v in layer.initialize(generator)),
+        )
+        return choice.backend.from_host(
+            drawn.reshape((*shape, self.size)), choice.dtype, choice.device
+        )
+
+    def unpack(self, theta: Array) -> list[tuple[Array, ...]]:
+        """Return each layer's parameters, ``(*stack, *shape)``, as views where the library can.
+
+        Dense gives ``(weights, bias)``, a layer without parameters ``()``.
+        """
+        self._check_theta(theta)
+        return self._parameters(theta)
+
+    def pack(self, parameters: Sequence[Sequence[Array]]) -> Array:
+        """Return theta made of each layer's parameters: the inverse of ``unpack``."""
+        counts = [len(layer) for layer in parameters]
+        if counts != [len(places) for places in self._layout]:
+            raise ValueError(
+                "parameters must hold, layer by layer, "
+                f"{[len(places) for places in self._layout]} arrays, not {counts}."
+            )
+        pairs = [
+            (f"parameters[{i}] ({place.name})", place, value)
+            for i, places in enumerate(self._layout)
+            for place, value in zip(places, parameters[i], strict=True)
+        ]
+        first = pairs[0]
+        require_floating(first[2], first[0])
+        stack = tuple(first[2].shape[: -len(first[1].shape)])
+        values = [like(first[2], value, name) for name, _, value in pairs]
+        for value, (name, place, _) in zip(values, pairs, strict=True):
+            if tuple(value.shape) != (*stack, *place.shape):
+                raise ValueError(
+                    f"{name} has shape {tuple(value.shape)}, but {(*stack, *place.shape)} is "
+                    "expected."
+                )
+        return self._join([values], stack)
+
+    def forward(self, theta: Array, x: Array, *, rng: Any = None) -> Array:
+        """Return the raw outputs (logits) ``(*stack, batch, n_out)`` for x ``(..., batch, n_in)``.
+
+        ``rng`` None is inference; in training it is the key of the dropout masks: a non-negative
+        int, or an int array ``(*stack, 1, 1)`` for masks that differ over the stack.
+        """
+        x, key = self._check_inputs(theta, x, rng)
+        return forward_through(self.layers, self._parameters(theta), x, key)[0]
+
+    def predict(self, theta: Array, x: Array) -> Array:
+        """Return the loss's link of the outputs: probabilities, rates or values."""
+        return self.loss_function.link(self.forward(theta, x))
+
+    def loss(
+        self,
+        theta: Array,
+        x: Array,
+        y: Array,
+        *,
+        sample_weight: Array | None = None,
+        rng: Any = None,
+        l2: Any = None,
+    ) -> Array:
+        """Return each network's loss, ``(*stack,)``: ``sum(w * loss) / sum(w)`` and the penalty.
+
+        ``y`` is ``(batch, n_out)``, ``sample_weight`` ``(batch,)``, or either stacked; ``l2``, a
+        number or ``(*stack,)``, overrides the network's own.
+        """
+        x, key = self._check_inputs(theta, x, rng)
+        outputs, _ = forward_through(self.layers, self._parameters(theta), x, key)
+        y, weight = check_targets(theta, outputs, y, sample_weight)
+        return self._value(
+            theta, outputs, y, weight, check_l2(theta, self.l2 if l2 is None else l2)
+        )
+
+    def loss_and_gradient(
+        self,
+        theta: Array,
+        x: Array,
+        y: Array,
+        *,
+        sample_weight: Array | None = None,
+        rng: Any = None,
+        l2: Any = None,
+    ) -> tuple[Array, Array]:
+        """Return the loss, ``(*stack,)``, and its gradient by theta, ``(*stack, P)``.
+
+        Arguments as for ``loss``. No member's gradient depends on another's theta.
+        """
+        x, key = self._check_inputs(theta, x, rng)
+        parameters = self._parameters(theta)
+        outputs, caches = forward_through(self.layers, parameters, x, key)
+        y, weight = check_targets(theta, outputs, y, sample_weight)
+        strength = check_l2(theta, self.l2 if l2 is None else l2)
+        value = self._value(theta, outputs, y, weight, strength)
+        g = self.loss_function.gradient(outputs, y) * _share(weight, outputs)
+        _, gradients = backward_through(self.layers, parameters, caches, g, wants_input=False)
+        if strength is not None:
+            gradients = self._decay(gradients, parameters, strength)
+        return value, self._join(gradients, theta.shape[:-1])
+
+    def vjp(self, theta: Array, x: Array, g: Array, *, rng: Any = None) -> tuple[Array, Array]:
+        """Return dL/dtheta and dL/dx from ``g`` = dL/doutputs, for a loss of one's own.
+
+        ``g`` is ``(..., batch, n_out)``. Both results carry the stack, dL/dx even where the stack
+        shares x: ``(*stack, batch, n_in)``. The network's l2 has no part in it.
+        """
+        x, key = self._check_inputs(theta, x, rng)
+        parameters = self._parameters(theta)
+        outputs, caches = forward_through(self.layers, parameters, x, key)
+        g = like(theta, g, "g")
+        check_beside_outputs(g, outputs, "g")
+        g = array_namespace(theta).broadcast_to(g, outputs.shape)
+        x_gradient, gradients = backward_through(self.layers, parameters, caches, g)
+        return self._join(gradients, theta.shape[:-1]), x_gradient
+
+    def weight_mask(self, theta: Array) -> Array:
+        """Return ``(P,)``, in theta's dtype and place: 1 where L2 and weight decay apply or 0."""
+        xp = self._check_theta(theta)
+        parts = [
+            (xp.ones if place.decays else xp.zeros)(
+                place.part.stop - place.part.start, dtype=theta.dtype, device=device_of(theta)
+            )
+            for places in self._layout
+            for place in places
+        ]
+        return xp.concat(parts, axis=-1)
+
+    def describe(self) -> str:
+        """Return a table of the layers, their parameters' shapes and how many numbers they hold.
+
+        >>> import backprop_xp as bx
+        >>> print(bx.mlp([2, 3, 1], hidden="tanh").describe())
+        layer  kind   parameters                  numbers
+            0  Dense  weights (2, 3), bias (1, 3)       9
+            1  Dense  weights (3, 1), bias (1, 1)       4
+                                                       13
+        """
+        rows = [("layer", "kind", "parameters", "numbers")]
+        for i, (layer, places) in enumerate(zip(self.layers, self._layout, strict=True)):
+            shapes = ", ".join(f"{place.name} {place.shape}" for place in places)
+            count = sum(place.part.stop - place.part.start for place in places)
+            rows.append((str(i), type(layer).__name__, shapes, str(count)))
+        rows.append(("", "", "", str(self.size)))
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        return "\n".join(
+            f"{a:>{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}"
+            for a, b, c, d in rows
+        )
+
+    def _parameters(self, theta: Array) -> list[tuple[Array, ...]]:
+        reshape, stack = array_namespace(theta).reshape, theta.shape[:-1]
+        return [
+            tuple(reshape(theta[..., place.part], (*stack, *place.shape)) for place in places)
+            for places in self._layout
+        ]
+
+    def _join(self, values: Sequence[Sequence[Array]], stack: tuple[int, ...]) -> Array:
+        flat = [value for layer in values for value in layer]
+        xp = array_namespace(flat[0])
+        return xp.concat([xp.reshape(value, (*stack, -1)) for value in flat], axis=-1)
+
+    def _decay(
+        self,
+        gradients: Sequence[Sequence[Array]],
+        parameters: Sequence[Sequence[Array]],
+        strength: Any,
+    ) -> list[tuple[Array, ...]]:
+        """Add the penalty's gradient, ``l2 * weights``, to that of each tensor of weights."""
+        return [
+            tuple(
+                g + _against(strength, place.shape) * value if place.decays else g
+                for place, g, value in zip(places, layer_gradients, values, strict=True)
+            )
+            for places, layer_gradients, values in zip(
+                self._layout, gradients, parameters, strict=True
+            )
+        ]
+
+    def _value(
+        self, theta: Array, outputs: Array, y: Array, weight: Array | None, strength: Any
+    ) -> Array:
+        xp = array_namespace(outputs)
+        each = self.loss_function.value(outputs, y)
+        if weight is None:
+            value = xp.sum(each, axis=-1) / outputs.shape[-2]
+        else:
+            value = xp.sum(weight * each, axis=-1) / xp.sum(weight, axis=-1)
+        if strength is None:
+            return value
+        for places in self._layout:
+            for place in places:
+                if place.decays:
+                    flat = theta[..., place.part]
+                    value = value + 0.5 * strength * xp.sum(flat * flat, axis=-1)
+        return value
+
+    def _check_theta(self, theta: Array) -> Any:
+        xp = require_floating(theta, "theta")
+        if not theta.shape or theta.shape[-1] != self.size:
+            raise ValueError(
+                f"theta has shape {tuple(theta.shape)}, but this network's is (..., {self.size}). "
+                "Draw one by network.initialize()."
+            )
+        return xp
+
+    def _check_inputs(self, theta: Array, x: Array, rng: Any) -> tuple[Array, Any]:
+        self._check_theta(theta)
+        x = check_x(theta, x, self._widths[0])
+        return x, None if rng is None else as_key(rng, theta)
+
+
+def mlp(
+    sizes: Sequence[int],
+    *,
+    hidden: str | Activation = "relu",
+    output: str | Activation = "identity",
+    loss: str | Loss = "mean_squared_error",
+    dropout: float = 0.0,
+    layer_norm: bool = False,
+    l2: float = 0.0,
+    initializer: str | Initializer = "glorot_uniform",
+) -> Network:
+    """Return a multilayer perceptron of the given layer sizes, inputs first and outputs last.
+
+    Each hidden layer is Dense, LayerNorm if asked for, the ``hidden`` activation, Dropout if its
+    rate is not 0; after the last Dense comes the ``output`` activation alone. The cross-entropies
+    and poisson take raw outputs: leave ``output="identity"`` with them.
+
+    >>> import backprop_xp as bx
+    >>> bx.mlp([64, 32, 10], loss="categorical_cross_entropy").size
+    2410
+    """
+    widths = [integer(size, f"sizes[{i}]") for i, size in enumerate(sizes)]
+    if len(widths) < 2:
+        raise ValueError(f"sizes needs at least inputs and outputs, such as [2, 1], not {sizes!r}.")
+    layers: list[Layer] = []
+    for n_in, n_out in itertools.pairwise(widths[:-1]):
+        if layer_norm:
+            layers += [Dense(n_in, n_out, initializer=initializer), LayerNorm(n_out)]
+            layers += [Activate(hidden)]
+        else:
+            layers += [Dense(n_in, n_out, hidden, initializer=initializer)]
+        if dropout != 0.0:
+            layers += [Dropout(dropout)]
+    layers += [Dense(widths[-2], widths[-1], output, initializer=initializer)]
+    return Network(layers, loss, l2=l2)
+
+
+def _lay_out(layers: Sequence[Layer]) -> tuple[tuple[tuple[_Place, ...], ...], int]:
+    layout, start = [], 0
+    for i, layer in enumerate(layers):
+        if not hasattr(layer, "forward") or not hasattr(layer, "backward"):
+            raise TypeError(
+                f"layers[{i}] is {layer!r}, which is no layer: it has no forward and backward. "
+                "bx.Dense is one; an activation becomes one by bx.Activate."
+            )
+        places = []
+        for name, shape in zip(layer.names, layer.shapes, strict=True):
+            stop = start + math.prod(shape)
+            # A Residual's names are dotted: "layers[0].weights".
+            decays = name.rpartition(".")[2] == "weights"
+            places.append(_Place(name, tuple(shape), slice(start, stop), decays))
+            start = stop
+        layout.append(tuple(places))
+    return tuple(layout), start
+
+
+def _refuse_second_link(last: Layer, loss: Loss) -> None:
+    activation = getattr(last, "activation", identity)
+    if activation.value is loss.link and loss.link is not identity.value:
+        raise ValueError(
+            "The loss applies its link to raw outputs itself, and the last layer applies the same "
+            'function: it would be applied twice. Use output="identity" (network.predict applies '
+            "the link)."
+        )
+
+
+def _share(weight: Array | None, outputs: Array) -> Any:
+    """Return each sample's share in the mean over the batch, ``(..., batch, 1)`` or a number."""
+    if weight is None:
+        return 1.0 / outputs.shape[-2]
+    xp = array_namespace(outputs)
+    return (weight / xp.sum(weight, axis=-1, keepdims=True))[..., None]
+
+
+def _against(strength: Any, shape: tuple[int, ...]) -> Any:
+    """Return an array ``(*stack,)`` with axes to broadcast against ``(*stack, *shape)``."""
+    if isinstance(strength, float):
+        return strength
+    xp = array_namespace(strength)
+    return xp.reshape(strength, (*strength.shape, *(1 for _ in shape)))
