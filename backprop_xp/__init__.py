@@ -1,6 +1,6 @@
 """Neural networks whose backpropagation is written by hand, once, for every array library."""
 
-from backprop_xp import activations, initializers, losses
+from backprop_xp import activations, data, initializers, losses, schedules
 from backprop_xp.activations import Activation
 from backprop_xp.backends import (
     asarray,
@@ -13,26 +13,37 @@ from backprop_xp.backends import (
 from backprop_xp.layers import Activate, Dense, Dropout, LayerNorm, Residual
 from backprop_xp.losses import Loss
 from backprop_xp.network import Network, mlp
+from backprop_xp.optimizers import SGD, Adam, AdamW, RMSProp
+from backprop_xp.training import EarlyStopping, fit, train
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "SGD",
     "Activate",
     "Activation",
+    "Adam",
+    "AdamW",
     "Dense",
     "Dropout",
+    "EarlyStopping",
     "LayerNorm",
     "Loss",
     "Network",
+    "RMSProp",
     "Residual",
     "activations",
     "asarray",
+    "data",
+    "fit",
     "get_backend",
     "initializers",
     "list_backends",
     "losses",
     "mlp",
     "resolve",
+    "schedules",
     "set_default_backend",
+    "train",
     "use_backend",
 ]

@@ -28,15 +28,18 @@ def check_x(theta: Array, x: Any, n_in: int | None) -> Array:
 
 
 def check_targets(
-    theta: Array, outputs: Array, y: Any, sample_weight: Any
+    theta: Array, outputs: tuple[int, ...], y: Any, sample_weight: Any
 ) -> tuple[Array, Array | None]:
-    """Return y, ``(..., batch, n_out)``, and the weights, ``(..., batch)``, in theta's dtype."""
+    """Return y, ``(..., batch, n_out)``, and the weights, ``(..., batch)``, in theta's dtype.
+
+    ``outputs`` is the shape of the network's outputs, ``(*stack, batch, n_out)``.
+    """
     y = like(theta, y, "y")
     check_beside_outputs(y, outputs, "y")
     if sample_weight is None:
         return y, None
     weight = like(theta, sample_weight, "sample_weight")
-    rows = outputs.shape[-2]
+    rows = outputs[-2]
     if not weight.shape or weight.shape[-1] != rows:
         raise ValueError(
             f"sample_weight has shape {tuple(weight.shape)}, but one weight for each of the {rows} "
@@ -67,10 +70,11 @@ def check_stack(given: tuple[int, ...], stack: tuple[int, ...], name: str) -> No
         )
 
 
-def check_beside_outputs(value: Array, outputs: Array, name: str) -> None:
-    rows = outputs.shape[-2:]
+def check_beside_outputs(value: Array, outputs: tuple[int, ...], name: str) -> None:
+    """Raise ValueError unless ``name`` has a row per sample and a column per output."""
+    rows = outputs[-2:]
     if tuple(value.shape[-2:]) == tuple(rows):
-        check_stack(value.shape[:-2], outputs.shape[:-2], name)
+        check_stack(value.shape[:-2], outputs[:-2], name)
         return
     if len(value.shape) < 2 or value.shape[-1] == 1 < rows[-1]:
         way_out = (

@@ -176,7 +176,7 @@ class Network:
         """
         x, key = self._check_inputs(theta, x, rng)
         outputs, _ = forward_through(self.layers, self._parameters(theta), x, key)
-        y, weight = check_targets(theta, outputs, y, sample_weight)
+        y, weight = check_targets(theta, outputs.shape, y, sample_weight)
         return self._value(
             theta, outputs, y, weight, check_l2(theta, self.l2 if l2 is None else l2)
         )
@@ -198,7 +198,7 @@ class Network:
         x, key = self._check_inputs(theta, x, rng)
         parameters = self._parameters(theta)
         outputs, caches = forward_through(self.layers, parameters, x, key)
-        y, weight = check_targets(theta, outputs, y, sample_weight)
+        y, weight = check_targets(theta, outputs.shape, y, sample_weight)
         strength = check_l2(theta, self.l2 if l2 is None else l2)
         value = self._value(theta, outputs, y, weight, strength)
         g = self.loss_function.gradient(outputs, y) * _share(weight, outputs)
@@ -217,7 +217,7 @@ class Network:
         parameters = self._parameters(theta)
         outputs, caches = forward_through(self.layers, parameters, x, key)
         g = like(theta, g, "g")
-        check_beside_outputs(g, outputs, "g")
+        check_beside_outputs(g, outputs.shape, "g")
         g = array_namespace(theta).broadcast_to(g, outputs.shape)
         x_gradient, gradients = backward_through(self.layers, parameters, caches, g)
         return self._join(gradients, theta.shape[:-1]), x_gradient
@@ -239,10 +239,10 @@ class Network:
 
         >>> import backprop_xp as bx
         >>> print(bx.mlp([2, 3, 1], hidden="tanh").describe())
-        layer  kind   parameters                  numbers
-            0  Dense  weights (2, 3), bias (1, 3)       9
-            1  Dense  weights (3, 1), bias (1, 1)       4
-                                                       13
+        layer  kind   parameters                   numbers
+            0  Dense  weights (2, 3), bias (1, 3)        9
+            1  Dense  weights (3, 1), bias (1, 1)        4
+                                                        13
         """
         rows = [("layer", "kind", "parameters", "numbers")]
         for i, (layer, places) in enumerate(zip(self.layers, self._layout, strict=True)):
@@ -293,7 +293,7 @@ class Network:
         if weight is None:
             value = xp.sum(each, axis=-1) / outputs.shape[-2]
         else:
-            value = xp.sum(weight * each, axis=-1) / xp.sum(weight, axis=-1)
+            value = xp.sum(weight * each, axis=-1) / _total(weight)[..., 0]
         if strength is None:
             return value
         for places in self._layout:
@@ -388,8 +388,14 @@ def _share(weight: Array | None, outputs: Array) -> Any:
     """Return each sample's share in the mean over the batch, ``(..., batch, 1)`` or a number."""
     if weight is None:
         return 1.0 / outputs.shape[-2]
-    xp = array_namespace(outputs)
-    return (weight / xp.sum(weight, axis=-1, keepdims=True))[..., None]
+    return (weight / _total(weight))[..., None]
+
+
+def _total(weight: Array) -> Array:
+    """Return the sum of the weights, ``(..., 1)``; 1 for a batch whose weights are all 0."""
+    xp = array_namespace(weight)
+    total = xp.sum(weight, axis=-1, keepdims=True)
+    return total + xp.astype(total == 0.0, total.dtype)
 
 
 def _against(strength: Any, shape: tuple[int, ...]) -> Any:

@@ -1,0 +1,166 @@
+"""Preparing data: one-hot labels, standardised features, splits, minibatches.
+
+Rows are along the first axis. Orders are drawn on the host, so that one seed gives the same rows
+on every backend.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backprop_xp.backends import Array, array_namespace, device_of, owner, require_floating, to_host
+from backprop_xp.checks import integer
+
+
+class Standardized(NamedTuple):
+    """Standardised features, and the mean and scale ``(1, n)`` that bring others beside them."""
+
+    x: Array
+    mean: Array
+    scale: Array
+
+
+def one_hot(labels: Any, n_classes: int | None = None) -> Array:
+    """Return ``(..., n_classes)``, 1 at each label and 0 elsewhere, in the labels' dtype.
+
+    ``labels`` are integers from 0, of any shape; ``n_classes`` defaults to the largest plus one.
+    Checking them moves two numbers to the host.
+
+    >>> import backprop_xp as bx
+    >>> bx.data.one_hot([0, 2, 1])
+    array([[1, 0, 0],
+           [0, 0, 1],
+           [0, 1, 0]])
+    """
+    labels = _array(labels, "labels")
+    xp = array_namespace(labels)
+    if xp.isdtype(labels.dtype, "bool"):
+        labels = xp.astype(labels, xp.int32)
+    if not xp.isdtype(labels.dtype, "integral"):
+        raise TypeError(
+            f"labels must be integers from 0, not {labels.dtype}. Number the classes first: "
+            "classes, labels = numpy.unique(labels, return_inverse=True)."
+        )
+    if not math.prod(labels.shape):
+        raise ValueError(f"labels are empty (shape {tuple(labels.shape)}).")
+    low, high = int(xp.min(labels)), int(xp.max(labels))
+    count = high + 1 if n_classes is None else integer(n_classes, "n_classes")
+    if low < 0 or high >= count:
+        raise ValueError(f"labels must lie in 0 ... {count - 1}, but go from {low} to {high}.")
+    classes = xp.arange(count, dtype=labels.dtype, device=device_of(labels))
+    return xp.astype(labels[..., None] == classes, labels.dtype)
+
+
+def standardize(x: Any, *, mean: Array | None = None, scale: Array | None = None) -> Standardized:
+    """Return x, ``(batch, n)``, with each feature brought to mean 0 and variance 1.
+
+    The mean and scale of the training rows are given back: hand them in for validation and test
+    rows. A constant feature is centred alone (scale 1). The variance is the biased one.
+
+    >>> import backprop_xp as bx
+    >>> train = bx.data.standardize([[1.0, 5.0], [3.0, 5.0]])
+    >>> train.x
+    array([[-1.,  0.],
+           [ 1.,  0.]])
+    >>> bx.data.standardize([[2.0, 6.0]], mean=train.mean, scale=train.scale).x
+    array([[0., 1.]])
+    """
+    x = _array(x, "x")
+    xp = array_namespace(x)
+    if not xp.isdtype(x.dtype, "real floating"):
+        home = owner(x)
+        x = xp.astype(x, home.default_dtype(device_of(x)) if home else None)
+    require_floating(x, "x")
+    if len(x.shape) != 2 or not x.shape[0]:
+        raise ValueError(f"x has shape {tuple(x.shape)}, but (batch, n) with rows is expected.")
+    if mean is None:
+        mean = xp.mean(x, axis=-2, keepdims=True)
+    centred = x - mean
+    if scale is None:
+        scale = xp.sqrt(xp.mean(centred * centred, axis=-2, keepdims=True))
+        # A constant column's deviations are rounding, a few units of the mean's last place.
+        constant = scale <= 8.0 * float(xp.finfo(x.dtype).eps) * xp.abs(mean)
+        scale = xp.where(constant, xp.ones_like(scale), scale)
+    return Standardized(centred / scale, mean, scale)
+
+
+def split(*arrays: Any, test_size: float = 0.2, seed: int = 0) -> list[Array]:
+    """Return each array's training rows and test rows, shuffled alike: x, x_test, y, y_test, ...
+
+    ``test_size`` is a share between 0 and 1 (rounded up) or a number of rows.
+    """
+    given = [_array(array, f"arrays[{i}]") for i, array in enumerate(arrays)]
+    rows = _rows(given)
+    count = _test_rows(test_size, rows)
+    order = permutation(rows, seed, 0)
+    parts = []
+    for array in given:
+        parts += [_take(array, order[count:]), _take(array, order[:count])]
+    return parts
+
+
+def minibatches(
+    *arrays: Any, batch_size: int, shuffle: bool = True, seed: int = 0, epoch: int = 0
+) -> Iterator[tuple[Array, ...]]:
+    """Yield one epoch of batches, each a tuple of the arrays' rows; the last may be smaller.
+
+    The order depends on the seed and the epoch alone.
+
+    >>> import backprop_xp as bx
+    >>> [len(x) for x, in bx.data.minibatches(list(range(10)), batch_size=4)]
+    [4, 4, 2]
+    """
+    given = [_array(array, f"arrays[{i}]") for i, array in enumerate(arrays)]
+    rows = _rows(given)
+    size = integer(batch_size, "batch_size")
+    order = permutation(rows, seed, epoch) if shuffle else np.arange(rows)
+    return (
+        tuple(_take(array, order[start : start + size]) for array in given)
+        for start in range(0, rows, size)
+    )
+
+
+def permutation(rows: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the order of the rows in an epoch, on the host."""
+    key = [integer(seed, "seed", at_least=0), integer(epoch, "epoch", at_least=0)]
+    return np.random.default_rng(np.random.SeedSequence(key)).permutation(rows)
+
+
+def _array(value: Any, name: str) -> Array:
+    if owner(value) is not None:
+        return value
+    host = np.asarray(value)
+    if host.dtype.kind not in "biuf":
+        raise TypeError(
+            f"{name} has dtype {host.dtype}, but numbers are expected. Number classes first: "
+            "classes, labels = numpy.unique(labels, return_inverse=True)."
+        )
+    return host
+
+
+def _rows(arrays: list[Array]) -> int:
+    counts = [array.shape[0] if array.shape else 0 for array in arrays]
+    if not counts:
+        raise ValueError("Give at least one array.")
+    if len(set(counts)) > 1 or not counts[0]:
+        raise ValueError(f"The arrays must have equally many rows, at least 1, not {counts}.")
+    return int(counts[0])
+
+
+def _test_rows(test_size: float, rows: int) -> int:
+    count = math.ceil(test_size * rows) if isinstance(test_size, float) else test_size
+    count = integer(count, "test_size")
+    if count >= rows:
+        raise ValueError(f"test_size={test_size!r} leaves no training rows of the {rows} given.")
+    return count
+
+
+def _take(array: Array, order: np.ndarray) -> Array:
+    home = owner(array)
+    if home is None or home.name == "numpy":
+        return np.take(to_host(array), order, axis=0)
+    return array_namespace(array).take(
+        array, home.from_host(order, device=device_of(array)), axis=0
+    )

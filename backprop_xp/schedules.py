@@ -1,0 +1,122 @@
+"""Learning-rate schedules: functions ``step -> learning rate``, evaluated on the host.
+
+Steps are updates, counted from 0. ``learning_rate`` is a number, or an array ``(*stack, 1)`` for a
+stack of networks. Every schedule can be pickled.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from backprop_xp.checks import integer, real
+
+Schedule: TypeAlias = Callable[[int], Any]
+
+
+def constant(learning_rate: Any) -> Schedule:
+    """Return the schedule that stays at ``learning_rate``."""
+    return functools.partial(_constant, rate(learning_rate))
+
+
+def step_decay(learning_rate: Any, every: int, factor: float = 0.1) -> Schedule:
+    """Return ``learning_rate * factor**floor(step / every)``.
+
+    >>> import backprop_xp as bx
+    >>> halving = bx.schedules.step_decay(0.8, every=10, factor=0.5)
+    >>> halving(9), halving(10), halving(20)
+    (0.8, 0.4, 0.2)
+    """
+    factor = real(factor, "factor", above=0.0, high=1.0)
+    return functools.partial(_step_decay, rate(learning_rate), integer(every, "every"), factor)
+
+
+def exponential(learning_rate: Any, factor: float) -> Schedule:
+    """Return ``learning_rate * factor**step``."""
+    factor = real(factor, "factor", above=0.0, high=1.0)
+    return functools.partial(_exponential, rate(learning_rate), factor)
+
+
+def inverse_scaling(learning_rate: Any, power: float = 0.5) -> Schedule:
+    """Return ``learning_rate / (step + 1)**power``, scikit-learn's "invscaling" per update."""
+    power = real(power, "power", low=0.0)
+    return functools.partial(_inverse_scaling, rate(learning_rate), power)
+
+
+def cosine(learning_rate: Any, steps: int, final: float = 0.0) -> Schedule:
+    """Return half a cosine from ``learning_rate`` to ``final`` over ``steps``, then ``final``.
+
+    Loshchilov and Hutter 2017, equation 5, without restarts.
+    """
+    final = real(final, "final", low=0.0)
+    return functools.partial(_cosine, rate(learning_rate), integer(steps, "steps"), final)
+
+
+def warmup(schedule: Any, steps: int) -> Schedule:
+    """Return a straight rise over ``steps`` to a schedule's start, then that schedule, from 0.
+
+    ``schedule`` may be a plain learning rate.
+
+    >>> import backprop_xp as bx
+    >>> rise = bx.schedules.warmup(0.4, steps=4)
+    >>> [rise(step) for step in (0, 1, 3, 4)]
+    [0.1, 0.2, 0.4, 0.4]
+    """
+    return functools.partial(_warmup, _schedule(schedule), integer(steps, "steps"))
+
+
+def chain(schedules: Sequence[Any], boundaries: Sequence[int]) -> Schedule:
+    """Return one schedule after the other; each counts its steps from where it begins.
+
+    ``boundaries`` are the steps at which the second and later ones begin, in rising order.
+    """
+    starts = (0, *(integer(b, f"boundaries[{i}]") for i, b in enumerate(boundaries)))
+    if len(starts) != len(schedules):
+        raise ValueError(
+            f"chain needs one boundary fewer than schedules, but got {len(boundaries)} boundaries "
+            f"for {len(schedules)} schedules."
+        )
+    if list(starts) != sorted(set(starts)):
+        raise ValueError(f"boundaries must rise, but are {list(boundaries)}.")
+    return functools.partial(_chain, tuple(_schedule(s) for s in schedules), starts)
+
+
+def rate(learning_rate: Any) -> Any:
+    """Return a checked learning rate: a non-negative float, or an array as it is."""
+    if hasattr(learning_rate, "shape") and learning_rate.shape:
+        return learning_rate
+    return real(learning_rate, "learning_rate", low=0.0, below=math.inf)
+
+
+def _schedule(schedule: Any) -> Schedule:
+    return schedule if callable(schedule) else constant(schedule)
+
+
+def _constant(learning_rate: Any, step: int) -> Any:
+    return learning_rate
+
+
+def _step_decay(learning_rate: Any, every: int, factor: float, step: int) -> Any:
+    return learning_rate * factor ** (step // every)
+
+
+def _exponential(learning_rate: Any, factor: float, step: int) -> Any:
+    return learning_rate * factor**step
+
+
+def _inverse_scaling(learning_rate: Any, power: float, step: int) -> Any:
+    return learning_rate / (step + 1) ** power
+
+
+def _cosine(learning_rate: Any, steps: int, final: float, step: int) -> Any:
+    share = 0.5 * (1.0 + math.cos(math.pi * min(step, steps) / steps))
+    return final + (learning_rate - final) * share
+
+
+def _warmup(schedule: Schedule, steps: int, step: int) -> Any:
+    return schedule(0) * ((step + 1) / steps) if step < steps else schedule(step - steps)
+
+
+def _chain(schedules: tuple[Schedule, ...], starts: tuple[int, ...], step: int) -> Any:
+    current = max(i for i, start in enumerate(starts) if start <= step)
+    return schedules[current](step - starts[current])

@@ -1,0 +1,375 @@
+"""Training: ``train`` yields a state per epoch, ``fit`` runs it to the end and keeps a history.
+
+Everything is per network of a stack: losses ``(*stack,)``, clipping, early stopping. Losses stay on
+the device; ``fit`` moves them at the end, or each epoch if somebody looks at them.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypedDict, Unpack
+
+from backprop_xp.backends import Array, array_namespace, device_of, owner, to_host
+from backprop_xp.checks import integer, real
+from backprop_xp.data import permutation
+from backprop_xp.inputs import check_targets, check_x
+from backprop_xp.network import Network
+from backprop_xp.optimizers import Optimizer
+from backprop_xp.random import fold_in
+
+
+class TrainingState(NamedTuple):
+    """Where training stands after an epoch; valid until the next state is drawn.
+
+    ``loss`` is the mean over the epoch's batches, each measured before its own update;
+    ``validation_loss`` is measured after the epoch, without dropout and penalty. Both are
+    ``(*stack,)`` on the device.
+    """
+
+    epoch: int
+    step: int
+    theta: Array
+    optimizer_state: Any
+    loss: Array
+    validation_loss: Array | None
+
+
+class FitResult(NamedTuple):
+    """What ``fit`` leaves: the trained theta, and NumPy arrays ``(epochs, *stack)`` of losses.
+
+    ``history`` has ``"loss"`` and, with validation rows, ``"validation_loss"``; ``epochs`` counts
+    the epochs that were run.
+    """
+
+    theta: Array
+    history: dict[str, Any]
+    optimizer_state: Any
+    epochs: int
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Ends training when no network of the stack has improved for ``patience`` epochs.
+
+    A network improves when its validation loss (without validation rows, its training loss) falls
+    by more than ``min_delta`` below its best. With ``restore_best`` each network is given back as
+    it was at its own best epoch.
+    """
+
+    patience: int = 10
+    min_delta: float = 0.0
+    restore_best: bool = True
+
+    def __post_init__(self) -> None:
+        integer(self.patience, "patience")
+        real(self.min_delta, "min_delta", low=0.0)
+
+
+class TrainOptions(TypedDict, total=False):
+    """The options of ``train`` that ``fit`` hands on."""
+
+    batch_size: int | None
+    shuffle: bool
+    seed: int
+    sample_weight: Array | None
+    validation: Sequence[Array] | None
+    clip: float | None
+
+
+class _Plan(NamedTuple):
+    """The checked options of a training run."""
+
+    optimizer: Optimizer
+    epochs: int
+    batch_size: int | None
+    shuffle: bool
+    seed: int
+    clip: float | None
+
+
+class _Best(NamedTuple):
+    """Each network's best loss so far, its theta then, and the epochs since."""
+
+    loss: Array
+    theta: Array
+    waited: Array
+
+
+class _Rows(NamedTuple):
+    """Samples, targets and weights, beside theta; weights None for equal ones."""
+
+    x: Array
+    y: Array
+    weight: Array | None
+
+
+def train(
+    network: Network,
+    theta: Array,
+    x: Array,
+    y: Array,
+    *,
+    optimizer: Optimizer,
+    epochs: int,
+    batch_size: int | None = None,
+    shuffle: bool = True,
+    seed: int = 0,
+    sample_weight: Array | None = None,
+    validation: Sequence[Array] | None = None,
+    clip: float | None = None,
+) -> Iterator[TrainingState]:
+    """Return an iterator that trains for an epoch each time it is advanced.
+
+    ``batch_size`` None is the full batch. Each epoch's order is drawn from ``seed`` and the
+    epoch's number, dropout masks from ``seed`` and the update's. ``validation`` is ``(x, y)`` or
+    ``(x, y, sample_weight)``. ``clip`` bounds the norm of each network's own gradient.
+
+    The arguments are checked at once: ValueError or TypeError for those that do not fit, and for a
+    value in x, y or sample_weight that is not finite, with its place. theta is copied, never
+    written.
+
+    >>> import backprop_xp as bx
+    >>> network = bx.mlp([2, 4, 1], hidden="tanh", loss="binary_cross_entropy")
+    >>> x, y = [[0, 0], [0, 1], [1, 0], [1, 1]], [[0], [1], [1], [0]]
+    >>> theta = network.initialize(seed=0, backend="numpy")
+    >>> for state in bx.train(network, theta, x, y, optimizer=bx.Adam(0.1), epochs=200):
+    ...     pass
+    >>> network.predict(state.theta, x).round().T
+    array([[0., 1., 1., 0.]])
+    """
+    if not hasattr(optimizer, "update"):
+        raise TypeError(f"optimizer must be one such as bx.Adam(), not {optimizer!r}.")
+    plan = _Plan(
+        optimizer,
+        integer(epochs, "epochs"),
+        None if batch_size is None else integer(batch_size, "batch_size"),
+        shuffle,
+        integer(seed, "seed", at_least=0),
+        None if clip is None else real(clip, "clip", above=0.0),
+    )
+    rows = _check_rows(network, theta, x, y, sample_weight)
+    held_out = None if validation is None else _check_validation(network, theta, validation)
+    start = array_namespace(theta).asarray(theta, copy=True)
+    return _epochs(network, start, rows, held_out, plan)
+
+
+def fit(
+    network: Network,
+    theta: Array,
+    x: Array,
+    y: Array,
+    *,
+    optimizer: Optimizer,
+    epochs: int,
+    early_stopping: EarlyStopping | None = None,
+    callbacks: Sequence[Callable[[TrainingState], Any]] = (),
+    progress: bool = False,
+    **options: Unpack[TrainOptions],
+) -> FitResult:
+    """Train and return theta, the history and the optimiser's state.
+
+    ``options`` are those of ``train``: batch_size, shuffle, seed, sample_weight, validation, clip.
+    Each callback is given the state after every epoch; one that returns True ends the training.
+    ``progress`` writes lines to stderr.
+
+    >>> import backprop_xp as bx
+    >>> network = bx.mlp([1, 1])
+    >>> theta = network.initialize(seed=0, backend="numpy")
+    >>> result = bx.fit(network, theta, [[0], [1]], [[1], [3]], optimizer=bx.SGD(0.3), epochs=200)
+    >>> result.theta.round(6), result.history["loss"].shape
+    (array([2., 1.]), (200,))
+    """
+    best: _Best | None = None
+    losses: list[Array] = []
+    validation_losses: list[Array] = []
+    for state in train(network, theta, x, y, optimizer=optimizer, epochs=epochs, **options):
+        losses.append(state.loss)
+        if state.validation_loss is not None:
+            validation_losses.append(state.validation_loss)
+        if progress and (state.epoch in (1, epochs) or state.epoch % max(1, epochs // 10) == 0):
+            _write_progress(state, epochs)
+        ends = True in [callback(state) is True for callback in callbacks]
+        if early_stopping is not None:
+            best = _track(best, state, early_stopping.min_delta)
+            ends = ends or _all_waited(best, early_stopping.patience)
+        if ends:
+            break
+    history = {"loss": _on_host(losses)}
+    if validation_losses:
+        history["validation_loss"] = _on_host(validation_losses)
+    restores = best is not None and early_stopping is not None and early_stopping.restore_best
+    trained = best.theta if best is not None and restores else state.theta
+    return FitResult(trained, history, state.optimizer_state, state.epoch)
+
+
+def _epochs(
+    network: Network, theta: Array, rows: _Rows, held_out: _Rows | None, plan: _Plan
+) -> Iterator[TrainingState]:
+    optimizer_state = plan.optimizer.initialize(theta)
+    step = 0
+    for epoch in range(plan.epochs):
+        losses, shares = [], []
+        for batch in _batches(rows, plan, epoch):
+            loss, gradient = network.loss_and_gradient(
+                theta,
+                batch.x,
+                batch.y,
+                sample_weight=batch.weight,
+                rng=fold_in(plan.seed, step),
+            )
+            if plan.clip is not None:
+                gradient = clip_norm(gradient, plan.clip)
+            theta, optimizer_state = plan.optimizer.update(theta, gradient, optimizer_state)
+            step += 1
+            losses.append(loss)
+            shares.append(_share(batch))
+        validation_loss = None
+        if held_out is not None:
+            validation_loss = network.loss(
+                theta, held_out.x, held_out.y, sample_weight=held_out.weight, l2=0.0
+            )
+        mean = _weighted_mean(losses, shares)
+        yield TrainingState(epoch + 1, step, theta, optimizer_state, mean, validation_loss)
+
+
+def clip_norm(gradient: Array, bound: float) -> Array:
+    """Return each network's gradient, ``(..., P)``, scaled to a norm of at most ``bound``."""
+    xp = array_namespace(gradient)
+    # Scaled by its largest entry first: squares overflow float32 above 1e19.
+    largest = xp.max(xp.abs(gradient), axis=-1, keepdims=True)
+    largest = largest + xp.astype(largest == 0.0, gradient.dtype)
+    scaled = gradient / largest
+    norm = largest * xp.sqrt(xp.sum(scaled * scaled, axis=-1, keepdims=True))
+    return gradient * (bound / xp.maximum(norm, bound))
+
+
+def _batches(rows: _Rows, plan: _Plan, epoch: int) -> Iterator[_Rows]:
+    count = rows.x.shape[-2]
+    size = count if plan.batch_size is None else min(plan.batch_size, count)
+    if size == count:
+        yield rows
+        return
+    order = None
+    if plan.shuffle:
+        order = _beside(rows.x, permutation(count, plan.seed, epoch))
+    for start in range(0, count, size):
+        part = slice(start, start + size)
+        chosen = part if order is None else order[part]
+        weight = rows.weight
+        yield _Rows(
+            _take(rows.x, chosen, -2),
+            _take(rows.y, chosen, -2),
+            None if weight is None else _take(weight, chosen, -1),
+        )
+
+
+def _take(array: Array, rows: Any, axis: int) -> Array:
+    if isinstance(rows, slice):
+        return array[..., rows, :] if axis == -2 else array[..., rows]
+    return array_namespace(array).take(array, rows, axis=axis)
+
+
+def _beside(array: Array, host: Any) -> Array:
+    home = owner(array)
+    return host if home is None else home.from_host(host, device=device_of(array))
+
+
+def _share(batch: _Rows) -> Any:
+    """Return what a batch counts for in an epoch's mean: its rows, or its weights' sum."""
+    if batch.weight is None:
+        return batch.x.shape[-2]
+    return array_namespace(batch.weight).sum(batch.weight, axis=-1)
+
+
+def _weighted_mean(losses: list[Array], shares: list[Any]) -> Array:
+    if len(losses) == 1:
+        return losses[0]
+    total = sum(shares[1:], start=shares[0])
+    parts = [loss * (share / total) for loss, share in zip(losses, shares, strict=True)]
+    return sum(parts[1:], start=parts[0])
+
+
+def _track(best: _Best | None, state: TrainingState, min_delta: float) -> _Best:
+    """Return each network's best loss and theta after one more epoch."""
+    loss = state.loss if state.validation_loss is None else state.validation_loss
+    xp = array_namespace(state.theta)
+    if best is None:
+        copy = xp.asarray(state.theta, copy=True)
+        # A loss that starts as NaN counts as infinite: any number improves on it.
+        finite = xp.where(xp.isnan(loss), xp.full_like(loss, math.inf), loss)
+        return _Best(finite, copy, xp.zeros_like(loss))
+    improved = loss < best.loss - min_delta
+    return _Best(
+        xp.where(improved, loss, best.loss),
+        xp.where(improved[..., None], state.theta, best.theta),
+        xp.where(improved, xp.zeros_like(loss), best.waited + 1.0),
+    )
+
+
+def _all_waited(best: _Best, patience: int) -> bool:
+    return bool(array_namespace(best.theta).all(best.waited >= patience))
+
+
+def _check_rows(network: Network, theta: Array, x: Any, y: Any, sample_weight: Any) -> _Rows:
+    """Return x, y and the weights beside theta, or raise for what does not fit or is not finite."""
+    x = check_x(theta, x, None)
+    n_out = network.forward(theta, x[..., :1, :]).shape[-1]
+    y, weight = check_targets(theta, (*theta.shape[:-1], x.shape[-2], n_out), y, sample_weight)
+    xp = array_namespace(theta)
+    if not xp.isdtype(theta.dtype, "real floating"):
+        raise TypeError(f"theta is {theta.dtype}, but only real networks are trained.")
+    named = {"x": x, "y": y} if weight is None else {"x": x, "y": y, "sample_weight": weight}
+    fine = [xp.all(xp.isfinite(array)) for array in named.values()]
+    if weight is not None:
+        fine += [xp.all(weight >= 0.0), xp.all(xp.sum(weight, axis=-1) > 0.0)]
+    # The one transfer before the first epoch.
+    if not bool(xp.all(xp.stack(fine))):
+        for name, array in named.items():
+            _refuse_non_finite(name, array)
+        raise ValueError("sample_weight must not be negative, and not all 0.")
+    return _Rows(x, y, weight)
+
+
+def _check_validation(network: Network, theta: Array, validation: Sequence[Array]) -> _Rows:
+    if len(validation) not in (2, 3):
+        raise ValueError(
+            f"validation must be (x, y) or (x, y, sample_weight), not {len(validation)} items."
+        )
+    try:
+        x, y, weight = (*validation, None)[:3]
+        return _check_rows(network, theta, x, y, weight)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"In validation: {error}") from None
+
+
+def _refuse_non_finite(name: str, array: Array) -> None:
+    xp = array_namespace(array)
+    finite = xp.astype(xp.reshape(xp.isfinite(array), (-1,)), xp.int32)
+    first = place = int(xp.argmin(finite))
+    if int(finite[first]):
+        return
+    index = []
+    for length in reversed(array.shape):
+        place, at = divmod(place, length)
+        index.append(at)
+    count = math.prod(array.shape) - int(xp.sum(finite))
+    value = float(xp.reshape(array, (-1,))[first])
+    raise ValueError(
+        f"{name} has {count} values that are not finite, the first {value} at "
+        f"{name}{list(reversed(index))}. Drop such rows, or fill them in."
+    )
+
+
+def _on_host(losses: list[Array]) -> Any:
+    return to_host(array_namespace(losses[0]).stack(losses))
+
+
+def _write_progress(state: TrainingState, epochs: int) -> None:
+    parts = [f"epoch {state.epoch:>{len(str(epochs))}}/{epochs}"]
+    for name, loss in (("loss", state.loss), ("validation loss", state.validation_loss)):
+        if loss is not None:
+            values = sorted(to_host(loss).ravel().tolist())
+            rest = f" (best of {len(values)})" if len(values) > 1 else ""
+            parts.append(f"{name} {values[0]:.6g}{rest}")
+    sys.stderr.write("  ".join(parts) + "\n")
