@@ -10,6 +10,13 @@ from backprop_xp.backends import (
     set_default_backend,
     use_backend,
 )
+from backprop_xp.gradient_check import (
+    GradientCheckError,
+    GradientReport,
+    assert_gradient,
+    check_gradient,
+    check_network,
+)
 from backprop_xp.layers import Activate, Dense, Dropout, LayerNorm, Residual
 from backprop_xp.losses import Loss
 from backprop_xp.network import Network, mlp
@@ -27,6 +34,8 @@ __all__ = [
     "Dense",
     "Dropout",
     "EarlyStopping",
+    "GradientCheckError",
+    "GradientReport",
     "LayerNorm",
     "Loss",
     "Network",
@@ -34,6 +43,9 @@ __all__ = [
     "Residual",
     "activations",
     "asarray",
+    "assert_gradient",
+    "check_gradient",
+    "check_network",
     "data",
     "fit",
     "get_backend",

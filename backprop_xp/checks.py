@@ -3,7 +3,7 @@
 import difflib
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, TypeVar
 
@@ -69,3 +69,12 @@ def real(
         ]
         raise ValueError(f"{name} must be {' and '.join(bounds) or 'finite'}, not {number:g}.")
     return number
+
+
+def unravel(place: int, shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the index of the entry at ``place`` of a flattened array of this shape."""
+    index: list[int] = []
+    for length in reversed(shape):
+        place, at = divmod(place, length)
+        index.append(at)
+    return tuple(reversed(index))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 from backprop_xp.backends import Array, array_namespace, device_of, owner, to_host
-from backprop_xp.checks import integer, real
+from backprop_xp.checks import integer, real, unravel
 from backprop_xp.data import permutation
 from backprop_xp.inputs import check_targets, check_x
 from backprop_xp.network import Network
@@ -254,7 +254,7 @@ def _batches(rows: _Rows, plan: _Plan, epoch: int) -> Iterator[_Rows]:
     if plan.shuffle:
         order = _beside(rows.x, permutation(count, plan.seed, epoch))
     for start in range(0, count, size):
-        part = slice(start, start + size)
+        part = slice(start, min(start + size, count))
         chosen = part if order is None else order[part]
         weight = rows.weight
         yield _Rows(
@@ -346,18 +346,14 @@ def _check_validation(network: Network, theta: Array, validation: Sequence[Array
 def _refuse_non_finite(name: str, array: Array) -> None:
     xp = array_namespace(array)
     finite = xp.astype(xp.reshape(xp.isfinite(array), (-1,)), xp.int32)
-    first = place = int(xp.argmin(finite))
+    first = int(xp.argmin(finite))
     if int(finite[first]):
         return
-    index = []
-    for length in reversed(array.shape):
-        place, at = divmod(place, length)
-        index.append(at)
     count = math.prod(array.shape) - int(xp.sum(finite))
     value = float(xp.reshape(array, (-1,))[first])
     raise ValueError(
         f"{name} has {count} values that are not finite, the first {value} at "
-        f"{name}{list(reversed(index))}. Drop such rows, or fill them in."
+        f"{name}{list(unravel(first, array.shape))}. Drop such rows, or fill them in."
     )
 
 

@@ -1,0 +1,108 @@
+"""The point of a check: any structure of arrays, seen as one flat vector.
+
+Everything is done on the vector ``(P,)``, or on a stack of perturbed copies ``(K, P)``; ``restore``
+gives the caller's functions back the structure they know.
+"""
+
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from backprop_xp.backends import Array, array_namespace, require_beside, require_floating
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A named part of the flat vector, and its shape in the point."""
+
+    name: str
+    shape: tuple[int, ...]
+    part: slice
+
+
+@dataclass(frozen=True)
+class Point:
+    """A flat vector, the named tensors in it, and the way back to the caller's structure."""
+
+    flat: Array
+    tensors: tuple[Tensor, ...]
+    restore: Callable[[Array], Any]
+    leaves: Callable[[Any], list[Any]]
+
+
+def flatten(point: Any) -> Point:
+    """Return an array, or a list or dict of arrays, as a ``Point``.
+
+    Raises TypeError for what is not real floating, ValueError for arrays of two places.
+    """
+    build: Callable[[list[Array]], Any]
+    leaves: Callable[[Any], list[Any]]
+    if isinstance(point, Mapping):
+        keys = list(point)
+        names = [f"[{key!r}]" for key in keys]
+        build = lambda parts: dict(zip(keys, parts, strict=True))  # noqa: E731
+        leaves = lambda value: [value[key] for key in keys]  # noqa: E731
+    elif isinstance(point, Sequence):
+        names = [f"[{i}]" for i in range(len(point))]
+        build, leaves = list, list
+    else:
+        names = [""]
+        build, leaves = operator.itemgetter(0), lambda value: [value]
+    arrays = leaves(point)
+    tensors = _tensors(names, arrays)
+    if not tensors or not tensors[-1].part.stop:
+        raise ValueError("point holds no numbers.")
+    flat = _join(arrays)
+
+    def restore(vector: Array) -> Any:
+        xp, stack = array_namespace(vector), vector.shape[:-1]
+        return build([xp.reshape(vector[..., t.part], (*stack, *t.shape)) for t in tensors])
+
+    return Point(flat, tensors, restore, leaves)
+
+
+def flatten_gradient(point: Point, gradient: Any) -> Array:
+    """Return a gradient in the point's structure as a vector ``(P,)`` beside it."""
+    try:
+        arrays = point.leaves(gradient)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"gradient(point) is not structured like point: {error!r}.") from None
+    if len(arrays) != len(point.tensors):
+        raise ValueError(
+            f"gradient(point) holds {len(arrays)} arrays, but point {len(point.tensors)}."
+        )
+    for tensor, array in zip(point.tensors, arrays, strict=True):
+        label = f"gradient(point){tensor.name}"
+        require_floating(array, label)
+        require_beside(point.flat, array, label)
+        if tuple(array.shape) != tensor.shape:
+            raise ValueError(
+                f"{label} has shape {tuple(array.shape)}, but the point there {tensor.shape}."
+            )
+    return _join(arrays)
+
+
+def _tensors(names: list[str], arrays: list[Array]) -> tuple[Tensor, ...]:
+    tensors, start = [], 0
+    for name, array in zip(names, arrays, strict=True):
+        label = f"point{name}"
+        xp = require_floating(array, label)
+        if not xp.isdtype(array.dtype, "real floating"):
+            raise TypeError(f"{label} is {array.dtype}, but real floating numbers are expected.")
+        require_beside(arrays[0], array, label)
+        if array.dtype != arrays[0].dtype:
+            raise TypeError(
+                f"{label} is {array.dtype}, but the arrays before it are {arrays[0].dtype}; "
+                "precisions are not mixed."
+            )
+        stop = start + math.prod(array.shape)
+        tensors.append(Tensor(name, tuple(array.shape), slice(start, stop)))
+        start = stop
+    return tuple(tensors)
+
+
+def _join(arrays: list[Array]) -> Array:
+    xp = array_namespace(arrays[0])
+    return xp.concat([xp.reshape(array, (-1,)) for array in arrays], axis=-1)
