@@ -13,7 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from backprop_xp.backends import Array, array_namespace
-from backprop_xp.complex_safe import clip, exp_limit, is_complex, magnitude, positive, real_part
+from backprop_xp.complex_safe import (
+    at_most,
+    clip,
+    exp_limit,
+    is_complex,
+    magnitude,
+    positive,
+    real_part,
+)
 
 
 @dataclass(frozen=True)
@@ -44,8 +52,7 @@ def _identity_vjp(g: Array, z: Array, a: Array) -> Array:
 def _sigmoid(z: Array) -> Array:
     xp = array_namespace(z)
     # Where exp would overflow, 1 / (1 + exp(limit)) is already below the smallest normal number.
-    limit = exp_limit(xp, z.dtype)
-    a = xp.exp(clip(xp, -z, -limit, limit))
+    a = xp.exp(at_most(xp, -z, exp_limit(xp, z.dtype)))
     a += 1.0
     return 1.0 / a
 

@@ -1,4 +1,4 @@
-"""A network: layers and a loss, and where each parameter lies in theta.
+"""A network: layers and a loss, as functions of one vector of parameters.
 
 Theta is one vector ``(P,)``, or a stack of them ``(*stack, P)``. The network holds no arrays: it is
 a description, and every method is a function of theta.
@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from backprop_xp.activations import Activation, identity
 from backprop_xp.backends import (
@@ -17,6 +17,7 @@ from backprop_xp.backends import (
     array_namespace,
     device_of,
     like,
+    require_beside,
     require_floating,
     resolve,
 )
@@ -33,17 +34,9 @@ from backprop_xp.layers import (
     check_chain,
     forward_through,
 )
+from backprop_xp.layout import Layout, join, lay_out, split
 from backprop_xp.losses import LOSSES, Loss
 from backprop_xp.random import as_key
-
-
-class _Place(NamedTuple):
-    """Where a parameter lies in theta."""
-
-    name: str
-    shape: tuple[int, ...]
-    part: slice
-    decays: bool
 
 
 @dataclass(frozen=True, init=False)
@@ -65,12 +58,12 @@ class Network:
     loss_function: Loss
     l2: float
     size: int = field(repr=False, compare=False)
-    _layout: tuple[tuple[_Place, ...], ...] = field(repr=False, compare=False)
+    _layout: Layout = field(repr=False, compare=False)
     _widths: tuple[int | None, int | None] = field(repr=False, compare=False)
 
     def __init__(self, layers: Sequence[Layer], loss: str | Loss, *, l2: float = 0.0) -> None:
         loss_function = choose(LOSSES, loss, "loss")
-        layout, size = _lay_out(layers)
+        layout, size = lay_out(layers)
         if not size:
             raise ValueError("A network needs at least one layer with parameters, such as Dense.")
         _refuse_second_link(layers[-1], loss_function)
@@ -119,7 +112,7 @@ class Network:
         Dense gives ``(weights, bias)``, a layer without parameters ``()``.
         """
         self._check_theta(theta)
-        return self._parameters(theta)
+        return split(self._layout, theta)
 
     def pack(self, parameters: Sequence[Sequence[Array]]) -> Array:
         """Return theta made of each layer's parameters: the inverse of ``unpack``."""
@@ -129,22 +122,22 @@ class Network:
                 "parameters must hold, layer by layer, "
                 f"{[len(places) for places in self._layout]} arrays, not {counts}."
             )
-        pairs = [
+        named = [
             (f"parameters[{i}] ({place.name})", place, value)
             for i, places in enumerate(self._layout)
             for place, value in zip(places, parameters[i], strict=True)
         ]
-        first = pairs[0]
-        require_floating(first[2], first[0])
-        stack = tuple(first[2].shape[: -len(first[1].shape)])
-        values = [like(first[2], value, name) for name, _, value in pairs]
-        for value, (name, place, _) in zip(values, pairs, strict=True):
-            if tuple(value.shape) != (*stack, *place.shape):
+        name, place, first = named[0]
+        require_floating(first, name)
+        stack = tuple(first.shape[: len(first.shape) - len(place.shape)])
+        for name, place, value in named:
+            require_beside(first, value, name)
+            if tuple(value.shape) != (*stack, *place.shape) or value.dtype != first.dtype:
                 raise ValueError(
-                    f"{name} has shape {tuple(value.shape)}, but {(*stack, *place.shape)} is "
-                    "expected."
+                    f"{name} is {value.dtype} of shape {tuple(value.shape)}, but {first.dtype} of "
+                    f"shape {(*stack, *place.shape)} is expected."
                 )
-        return self._join([values], stack)
+        return join(self._layout, parameters, stack)
 
     def forward(self, theta: Array, x: Array, *, rng: Any = None) -> Array:
         """Return the raw outputs (logits) ``(*stack, batch, n_out)`` for x ``(..., batch, n_in)``.
@@ -153,7 +146,7 @@ class Network:
         int, or an int array ``(*stack, 1, 1)`` for masks that differ over the stack.
         """
         x, key = self._check_inputs(theta, x, rng)
-        return forward_through(self.layers, self._parameters(theta), x, key)[0]
+        return forward_through(self.layers, split(self._layout, theta), x, key)[0]
 
     def predict(self, theta: Array, x: Array) -> Array:
         """Return the loss's link of the outputs: probabilities, rates or values."""
@@ -175,7 +168,7 @@ class Network:
         number or ``(*stack,)``, overrides the network's own.
         """
         x, key = self._check_inputs(theta, x, rng)
-        outputs, _ = forward_through(self.layers, self._parameters(theta), x, key)
+        outputs, _ = forward_through(self.layers, split(self._layout, theta), x, key)
         y, weight = check_targets(theta, outputs.shape, y, sample_weight)
         return self._value(
             theta, outputs, y, weight, check_l2(theta, self.l2 if l2 is None else l2)
@@ -196,7 +189,7 @@ class Network:
         Arguments as for ``loss``. No member's gradient depends on another's theta.
         """
         x, key = self._check_inputs(theta, x, rng)
-        parameters = self._parameters(theta)
+        parameters = split(self._layout, theta)
         outputs, caches = forward_through(self.layers, parameters, x, key)
         y, weight = check_targets(theta, outputs.shape, y, sample_weight)
         strength = check_l2(theta, self.l2 if l2 is None else l2)
@@ -205,7 +198,7 @@ class Network:
         _, gradients = backward_through(self.layers, parameters, caches, g, wants_input=False)
         if strength is not None:
             gradients = self._decay(gradients, parameters, strength)
-        return value, self._join(gradients, theta.shape[:-1])
+        return value, join(self._layout, gradients, theta.shape[:-1])
 
     def vjp(self, theta: Array, x: Array, g: Array, *, rng: Any = None) -> tuple[Array, Array]:
         """Return dL/dtheta and dL/dx from ``g`` = dL/doutputs, for a loss of one's own.
@@ -214,20 +207,20 @@ class Network:
         shares x: ``(*stack, batch, n_in)``. The network's l2 has no part in it.
         """
         x, key = self._check_inputs(theta, x, rng)
-        parameters = self._parameters(theta)
+        parameters = split(self._layout, theta)
         outputs, caches = forward_through(self.layers, parameters, x, key)
         g = like(theta, g, "g")
         check_beside_outputs(g, outputs.shape, "g")
         g = array_namespace(theta).broadcast_to(g, outputs.shape)
         x_gradient, gradients = backward_through(self.layers, parameters, caches, g)
-        return self._join(gradients, theta.shape[:-1]), x_gradient
+        return join(self._layout, gradients, theta.shape[:-1]), x_gradient
 
     def weight_mask(self, theta: Array) -> Array:
         """Return ``(P,)``, in theta's dtype and place: 1 where L2 and weight decay apply or 0."""
         xp = self._check_theta(theta)
         parts = [
             (xp.ones if place.decays else xp.zeros)(
-                place.part.stop - place.part.start, dtype=theta.dtype, device=device_of(theta)
+                place.length, dtype=theta.dtype, device=device_of(theta)
             )
             for places in self._layout
             for place in places
@@ -247,7 +240,7 @@ class Network:
         rows = [("layer", "kind", "parameters", "numbers")]
         for i, (layer, places) in enumerate(zip(self.layers, self._layout, strict=True)):
             shapes = ", ".join(f"{place.name} {place.shape}" for place in places)
-            count = sum(place.part.stop - place.part.start for place in places)
+            count = sum(place.length for place in places)
             rows.append((str(i), type(layer).__name__, shapes, str(count)))
         rows.append(("", "", "", str(self.size)))
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
@@ -255,18 +248,6 @@ class Network:
             f"{a:>{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}"
             for a, b, c, d in rows
         )
-
-    def _parameters(self, theta: Array) -> list[tuple[Array, ...]]:
-        reshape, stack = array_namespace(theta).reshape, theta.shape[:-1]
-        return [
-            tuple(reshape(theta[..., place.part], (*stack, *place.shape)) for place in places)
-            for places in self._layout
-        ]
-
-    def _join(self, values: Sequence[Sequence[Array]], stack: tuple[int, ...]) -> Array:
-        flat = [value for layer in values for value in layer]
-        xp = array_namespace(flat[0])
-        return xp.concat([xp.reshape(value, (*stack, -1)) for value in flat], axis=-1)
 
     def _decay(
         self,
@@ -353,25 +334,6 @@ def mlp(
             layers += [Dropout(dropout)]
     layers += [Dense(widths[-2], widths[-1], output, initializer=initializer)]
     return Network(layers, loss, l2=l2)
-
-
-def _lay_out(layers: Sequence[Layer]) -> tuple[tuple[tuple[_Place, ...], ...], int]:
-    layout, start = [], 0
-    for i, layer in enumerate(layers):
-        if not hasattr(layer, "forward") or not hasattr(layer, "backward"):
-            raise TypeError(
-                f"layers[{i}] is {layer!r}, which is no layer: it has no forward and backward. "
-                "bx.Dense is one; an activation becomes one by bx.Activate."
-            )
-        places = []
-        for name, shape in zip(layer.names, layer.shapes, strict=True):
-            stop = start + math.prod(shape)
-            # A Residual's names are dotted: "layers[0].weights".
-            decays = name.rpartition(".")[2] == "weights"
-            places.append(_Place(name, tuple(shape), slice(start, stop), decays))
-            start = stop
-        layout.append(tuple(places))
-    return tuple(layout), start
 
 
 def _refuse_second_link(last: Layer, loss: Loss) -> None:

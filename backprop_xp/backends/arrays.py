@@ -52,6 +52,8 @@ def asarray(
 
 def require_floating(array: Any, name: str) -> Namespace:
     """Return the namespace of a floating (or complex) array; anything else is a TypeError."""
+    if isinstance(array, np.ndarray) and array.dtype.kind in "fc":
+        return np
     if owner(array) is None:
         raise TypeError(
             f"{name} must be an array of a known library, not {type(array).__name__}. Make one by "

@@ -10,6 +10,7 @@ from backprop_xp.checks import integer, nearest, real, unravel
 from backprop_xp.gradient_check.engines import ENGINES, Numeric, along
 from backprop_xp.gradient_check.points import Point, Tensor, flatten, flatten_gradient
 from backprop_xp.gradient_check.report import GradientReport, Row
+from backprop_xp.layout import lay_out
 from backprop_xp.network import Network
 from backprop_xp.random import bits
 
@@ -264,13 +265,12 @@ def _one_by_one(value: Callable[[Array], Any], stack: Array) -> Array:
 
 
 def _network_tensors(network: Network) -> tuple[Tensor, ...]:
-    tensors, start = [], 0
-    for i, layer in enumerate(network.layers):
-        for name, shape in zip(layer.names, layer.shapes, strict=True):
-            stop = start + math.prod(shape)
-            tensors.append(Tensor(f"layers[{i}].{name}", shape, slice(start, stop)))
-            start = stop
-    return tuple(tensors)
+    layout, _ = lay_out(network.layers)
+    return tuple(
+        Tensor(f"layers[{i}].{place.name}", place.shape, place.part)
+        for i, places in enumerate(layout)
+        for place in places
+    )
 
 
 def _item_bytes(flat: Array) -> int:

@@ -1,0 +1,74 @@
+"""Ratios against a peer measured in the same run: the only figures that travel between machines."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+ROUNDS = 41
+
+
+class Ratio(NamedTuple):
+    """One function's time over its peer's: the median of paired rounds, and the middle half."""
+
+    name: str
+    peer: str
+    median: float
+    low: float
+    high: float
+    seconds: float
+
+
+_ratios: list[Ratio] = []
+
+
+@pytest.fixture
+def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Callable[..., Ratio]:
+    """Time a function by pytest-benchmark, and its ratio to a peer by alternating the two.
+
+    Alternating in short blocks lets a noisy neighbour slow both alike.
+    """
+
+    def run(
+        function: Callable[[], object],
+        peer: Callable[[], object],
+        peer_name: str,
+        calls: int = 1,
+    ) -> Ratio:
+        function()
+        peer()
+        times = [(_block(function, calls), _block(peer, calls)) for _ in range(ROUNDS)]
+        quotients = [ours / theirs for ours, theirs in times]
+        low, median, high = statistics.quantiles(quotients, n=4)
+        seconds = statistics.median(ours for ours, _ in times) / calls
+        ratio = Ratio(request.node.name, peer_name, median, low, high, seconds)
+        _ratios.append(ratio)
+        benchmark.extra_info["ratio"] = ratio._asdict()
+        benchmark.pedantic(function, rounds=ROUNDS, iterations=calls)
+        return ratio
+
+    return run
+
+
+def _block(function: Callable[[], object], calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return time.perf_counter() - start
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    yield
+    if not _ratios:
+        return
+    terminalreporter.section("ratios, measured in this run")
+    width = max(len(ratio.name) for ratio in _ratios)
+    for ratio in _ratios:
+        terminalreporter.write_line(
+            f"{ratio.name:<{width}}  {ratio.median:7.2f} x {ratio.peer} "
+            f"(middle half {ratio.low:.2f} to {ratio.high:.2f}; {ratio.seconds * 1e6:.0f} us)"
+        )

@@ -1,0 +1,72 @@
+"""Every code block and command in the README and in docs/ runs."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+# Setting up, and what needs a GPU or a network: .ci/run and nox run these.
+NOT_RUN = ("pip ", "python3 -m venv", "nox", "BACKPROP_XP_BACKEND=cupy", ".venv/bin/", "git ")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
+
+
+def commands(page: Path) -> list[str]:
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    return [line for line in lines if line.strip() and not line.startswith(NOT_RUN)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_code_blocks_of_a_page_run_in_order(
+    page: Path, xp: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if xp.name != "numpy":
+        pytest.skip("the pages speak of NumPy arrays; other backends have their own tests")
+    monkeypatch.chdir(tmp_path)
+    code = blocks(page, "python")
+    namespace: dict[str, object] = {"__name__": "__page__"}
+    for block in code:
+        exec(compile(block, str(page), "exec"), namespace)  # noqa: S102 - our own pages
+
+
+@pytest.mark.parametrize(
+    ("page", "command"),
+    [(page, command) for page in PAGES for command in commands(page)],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_the_commands_of_a_page_run(page: Path, command: str, xp: Any, tmp_path: Path) -> None:
+    if xp.name != "numpy":
+        pytest.skip("the commands are run on NumPy alone")
+    pytest.importorskip("typer")
+    words = shlex.split(command, comments=True)
+    settings = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
+    program, *arguments = words[len(settings) :]
+    assert program == "backprop-xp", f"{page.name} shows a command that no test runs: {command}"
+    subprocess.run(
+        [sys.executable, "-m", "backprop_xp", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, **settings},
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+
+
+def test_the_continuous_integration_runs_the_readmes_test_command() -> None:
+    shown = [line for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines()]
+    (command,) = [line for line in shown if line.endswith("/nox")]
+    assert command in (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
+
+
+def test_the_readmes_first_code_block_is_at_most_fifteen_lines() -> None:
+    first = blocks(ROOT / "README.md", "python")[0]
+    assert len(first.strip().splitlines()) <= 15
