@@ -3,22 +3,29 @@
 import difflib
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
+from types import FunctionType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-def choose(table: Mapping[str, T], choice: str | T, kind: str) -> T:
+def choose(table: Mapping[str, T], choice: str | T, name: str) -> T:
     """Return the entry of ``table`` that the string ``choice`` names; an object passes through.
 
-    An unknown name is a ValueError that offers the nearest known one.
+    An unknown name is a ValueError that offers the nearest known one; an object that is not of the
+    kind of the table's entries, a TypeError. ``name`` is the argument's.
     """
     if not isinstance(choice, str):
+        kind = type(next(iter(table.values())))
+        fits = callable(choice) if kind is FunctionType else isinstance(choice, kind)
+        if not fits or isinstance(choice, type):
+            wanted = "a function" if kind is FunctionType else f"a bx.{kind.__name__}"
+            raise TypeError(f"{name} must be a name or {wanted}, not {choice!r}.")
         return choice
     if choice not in table:
-        raise ValueError(f"{kind} {choice!r} is unknown. {nearest(choice, table)}")
+        raise ValueError(f"{name} {choice!r} is unknown. {nearest(choice, table)}")
     return table[choice]
 
 
@@ -54,20 +61,20 @@ def real(
     above: float = -math.inf,
     below: float = math.inf,
 ) -> float:
-    """Return ``value`` as a Python float with ``low <= value <= high``, ``above < value < below``.
+    """Return ``value`` as a finite float with ``low <= value <= high``, ``above < value < below``.
 
     A Python float, since a NumPy scalar would widen float32 arrays.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, not {value!r} ({type(value).__name__}).")
     number = float(value)
-    if not (low <= number <= high and above < number < below):
-        bounds = [
+    if not (math.isfinite(number) and low <= number <= high and above < number < below):
+        bounds = ["finite"] * (not math.isfinite(number)) + [
             f"{sign} {bound:g}"
             for sign, bound in ((">=", low), ("<=", high), (">", above), ("<", below))
             if math.isfinite(bound)
         ]
-        raise ValueError(f"{name} must be {' and '.join(bounds) or 'finite'}, not {number:g}.")
+        raise ValueError(f"{name} must be {' and '.join(bounds)}, not {number:g}.")
     return number
 
 
@@ -78,3 +85,10 @@ def unravel(place: int, shape: Sequence[int]) -> tuple[int, ...]:
         place, at = divmod(place, length)
         index.append(at)
     return tuple(reversed(index))
+
+
+def sequence(value: Any, name: str, example: str) -> list[Any]:
+    """Return the items of a sequence; a string or what is no sequence is a TypeError."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a sequence such as {example}, not {value!r}.")
+    return list(value)

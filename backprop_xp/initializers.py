@@ -4,9 +4,9 @@ An initialiser is a function ``(generator, shape) -> ndarray``, where the shape 
 for weights and ``(1, n_out)`` for a bias: fan-in and fan-out are the two lengths.
 """
 
-import functools
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -34,7 +34,7 @@ def uniform(low: float, high: float) -> Initializer:
     low, high = real(low, "low"), real(high, "high")
     if not low <= high:
         raise ValueError(f"low must be at most high, but low={low:g} and high={high:g}.")
-    return functools.partial(_uniform, low, high)
+    return _Uniform(low, high)
 
 
 def glorot_uniform(generator: Generator, shape: tuple[int, int]) -> HostArray:
@@ -78,8 +78,15 @@ def draw_stack(
     return np.stack(rows).astype(np.float64, copy=False)
 
 
-def _uniform(low: float, high: float, generator: Generator, shape: tuple[int, int]) -> HostArray:
-    return generator.uniform(low, high, shape)
+@dataclass(frozen=True)
+class _Uniform:
+    """What ``uniform`` returns: a record, so that networks compare equal after pickling."""
+
+    low: float
+    high: float
+
+    def __call__(self, generator: Generator, shape: tuple[int, int]) -> HostArray:
+        return generator.uniform(self.low, self.high, shape)
 
 
 INITIALIZERS: dict[str, Initializer] = {

@@ -1,6 +1,5 @@
 """Checks of what a network is given beside theta, at its public entrances."""
 
-import math
 from typing import Any
 
 from backprop_xp.backends import Array, array_namespace, like
@@ -52,7 +51,7 @@ def check_targets(
 def check_l2(theta: Array, l2: Any) -> Any:
     """Return the penalty's strength: a float, an array ``(*stack,)``, or None for none."""
     if not hasattr(l2, "shape"):
-        return real(l2, "l2", low=0.0, below=math.inf) or None
+        return real(l2, "l2", low=0.0) or None
     strength = like(theta, l2, "l2")
     check_stack(strength.shape, theta.shape[:-1], "l2")
     return strength

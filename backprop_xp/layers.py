@@ -254,6 +254,8 @@ class Residual:
     def __init__(self, *layers: Layer) -> None:
         if not layers:
             raise ValueError("Residual needs at least one layer.")
+        for i, layer in enumerate(layers):
+            require_layer(layer, f"layers[{i}]")
         first, last = check_chain(layers)
         if None not in (first, last) and first != last:
             raise ValueError(
@@ -340,6 +342,16 @@ def backward_through(
             parameters[i], caches[i], upstream, wants_input=wants_input or i > first
         )
     return upstream, gradients
+
+
+def require_layer(layer: Any, name: str) -> None:
+    """Raise TypeError unless ``layer`` is an object with the methods of a layer."""
+    methods = ("initialize", "forward", "backward")
+    if isinstance(layer, type) or not all(hasattr(layer, method) for method in methods):
+        raise TypeError(
+            f"{name} is {layer!r}, which is no layer: an object with {', '.join(methods)} is "
+            "expected, such as bx.Dense(2, 1); an activation becomes one by bx.Activate."
+        )
 
 
 def check_chain(layers: Sequence[Layer]) -> tuple[int | None, int | None]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 from backprop_xp.backends import Array, array_namespace
-from backprop_xp.layers import Layer
+from backprop_xp.layers import Layer, require_layer
 
 
 class Place(NamedTuple):
@@ -34,11 +34,7 @@ def lay_out(layers: Sequence[Layer]) -> tuple[Layout, int]:
     """Return the places of each layer's parameters, and the length of theta."""
     layout, start = [], 0
     for i, layer in enumerate(layers):
-        if not hasattr(layer, "forward") or not hasattr(layer, "backward"):
-            raise TypeError(
-                f"layers[{i}] is {layer!r}, which is no layer: it has no forward and backward. "
-                "bx.Dense is one; an activation becomes one by bx.Activate."
-            )
+        require_layer(layer, f"layers[{i}]")
         places = []
         for name, shape in zip(layer.names, layer.shapes, strict=True):
             stop = start + math.prod(shape)

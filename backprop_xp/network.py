@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 from backprop_xp.activations import Activation, identity
@@ -21,7 +22,7 @@ from backprop_xp.backends import (
     require_floating,
     resolve,
 )
-from backprop_xp.checks import choose, integer, real
+from backprop_xp.checks import choose, integer, real, sequence
 from backprop_xp.initializers import Initializer, draw_stack
 from backprop_xp.inputs import check_beside_outputs, check_l2, check_targets, check_x
 from backprop_xp.layers import (
@@ -62,6 +63,7 @@ class Network:
     _widths: tuple[int | None, int | None] = field(repr=False, compare=False)
 
     def __init__(self, layers: Sequence[Layer], loss: str | Loss, *, l2: float = 0.0) -> None:
+        layers = sequence(layers, "layers", "[bx.Dense(2, 1)]")
         loss_function = choose(LOSSES, loss, "loss")
         layout, size = lay_out(layers)
         if not size:
@@ -70,7 +72,7 @@ class Network:
         for name, value in {
             "layers": tuple(layers),
             "loss_function": loss_function,
-            "l2": real(l2, "l2", low=0.0, below=math.inf),
+            "l2": real(l2, "l2", low=0.0),
             "size": size,
             "_layout": layout,
             "_widths": check_chain(layers),
@@ -92,8 +94,8 @@ class Network:
         unstacked draw. Values are drawn in float64 on the host, then cast and moved, so the same
         seed gives the same theta everywhere.
         """
-        shape = (stack,) if isinstance(stack, int) else tuple(stack)
-        shape = tuple(integer(n, "stack") for n in shape)
+        lengths = [stack] if isinstance(stack, Integral) else sequence(stack, "stack", "(2, 3)")
+        shape = tuple(integer(n, "stack") for n in lengths)
         choice = resolve(backend=backend, device=device, dtype=dtype)
         if not choice.backend.namespace().isdtype(choice.dtype, "real floating"):
             raise ValueError(f"dtype must be a real floating one, not {choice.dtype}.")
@@ -132,11 +134,13 @@ class Network:
         stack = tuple(first.shape[: len(first.shape) - len(place.shape)])
         for name, place, value in named:
             require_beside(first, value, name)
-            if tuple(value.shape) != (*stack, *place.shape) or value.dtype != first.dtype:
+            if tuple(value.shape) != (*stack, *place.shape):
                 raise ValueError(
-                    f"{name} is {value.dtype} of shape {tuple(value.shape)}, but {first.dtype} of "
-                    f"shape {(*stack, *place.shape)} is expected."
+                    f"{name} has shape {tuple(value.shape)}, but {(*stack, *place.shape)} is "
+                    "expected."
                 )
+            if value.dtype != first.dtype:
+                raise TypeError(f"{name} is {value.dtype}, but {named[0][0]} is {first.dtype}.")
         return join(self._layout, parameters, stack)
 
     def forward(self, theta: Array, x: Array, *, rng: Any = None) -> Array:
@@ -320,7 +324,10 @@ def mlp(
     >>> bx.mlp([64, 32, 10], loss="categorical_cross_entropy").size
     2410
     """
-    widths = [integer(size, f"sizes[{i}]") for i, size in enumerate(sizes)]
+    widths = [
+        integer(size, f"sizes[{i}]") for i, size in enumerate(sequence(sizes, "sizes", "[2, 3, 1]"))
+    ]
+    dropout = real(dropout, "dropout", low=0.0, below=1.0)
     if len(widths) < 2:
         raise ValueError(f"sizes needs at least inputs and outputs, such as [2, 1], not {sizes!r}.")
     layers: list[Layer] = []

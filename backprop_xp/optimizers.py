@@ -7,7 +7,6 @@ reuse the memory of theta, gradient and state: go on with what it returns.
 The conventions are PyTorch's; where other libraries differ, the docstring says so.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -284,7 +283,7 @@ def _check_fraction(optimizer: Any, name: str) -> None:
 
 
 def _check_not_negative(optimizer: Any, name: str) -> None:
-    _check_number(optimizer, name, low=0.0, below=math.inf)
+    _check_number(optimizer, name, low=0.0)
 
 
 def _check_adam(optimizer: Adam | AdamW) -> None:

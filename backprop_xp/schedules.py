@@ -85,7 +85,7 @@ def rate(learning_rate: Any) -> Any:
     """Return a checked learning rate: a non-negative float, or an array as it is."""
     if hasattr(learning_rate, "shape") and learning_rate.shape:
         return learning_rate
-    return real(learning_rate, "learning_rate", low=0.0, below=math.inf)
+    return real(learning_rate, "learning_rate", low=0.0)
 
 
 def _schedule(schedule: Any) -> Schedule:

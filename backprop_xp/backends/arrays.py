@@ -5,8 +5,8 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from backprop_xp.backends.protocol import Array, Backend, Device, DType, Namespace
-from backprop_xp.backends.selection import device_of, owner, resolve
+from backprop_xp.backends.protocol import Array, Backend, DType, Namespace
+from backprop_xp.backends.selection import Selection, device_of, owner, resolve, same_device
 
 
 def array_namespace(array: Array) -> Namespace:
@@ -39,7 +39,7 @@ def asarray(
     source = owner(x)
     if source is None:
         x, source = _host_array(x, "x"), resolve(backend="numpy").backend
-    kind = choice.dtype if dtype is not None else _kind(source.namespace(), x, xp, choice.dtype)
+    kind = _kind(source.namespace(), x, choice, asked=dtype is not None)
     if source is not choice.backend:
         host = source.to_host(x)
         _require_numbers(host, "x")
@@ -47,7 +47,8 @@ def asarray(
     if source.name == "numpy":
         _require_numbers(x, "x")
     moved = x if device_of(x) == choice.device else array_api_compat.to_device(x, choice.device)
-    return moved if kind is None else xp.astype(moved, kind, copy=False)
+    array = xp.asarray(moved)  # a NumPy scalar becomes an array
+    return array if kind is None else xp.astype(array, kind, copy=False)
 
 
 def require_floating(array: Any, name: str) -> Namespace:
@@ -67,11 +68,11 @@ def require_floating(array: Any, name: str) -> Namespace:
 def require_beside(theta: Array, value: Array, name: str) -> None:
     """Raise ValueError, showing the repairing call, unless two arrays live in the same place."""
     home, where = owner(theta), device_of(theta)
-    if home is None or owner(value) is not home or not _same_device(device_of(value), where):
+    if home is not None and (owner(value) is not home or not same_device(device_of(value), where)):
         raise ValueError(
             f"{name} is {_place(value)}, but theta is {_place(theta)}. Move it: "
-            f"{name} = bx.asarray({name}, backend={getattr(home, 'name', None)!r}, "
-            f"device={str(where)!r})."
+            f"{name} = bx.asarray({name}, backend={home.name!r}, "
+            f"device={home.device_name(where)!r})."
         )
 
 
@@ -125,12 +126,18 @@ def _require_numbers(host: np.ndarray, name: str) -> None:
         )
 
 
-def _kind(source: Namespace, x: Array, target: Namespace, floating: DType) -> DType | None:
-    """Return the dtype to give ``x`` where only the floating dtype is chosen; None keeps it."""
-    if source.isdtype(x.dtype, "real floating"):
-        return floating
+def _kind(source: Namespace, x: Array, choice: Selection, *, asked: bool) -> DType | None:
+    """Return the dtype to give ``x``: the choice's, where it was asked for or x is floating."""
+    xp = choice.backend.namespace()
     if source.isdtype(x.dtype, "complex floating"):
-        return target.complex64 if floating == target.float32 else target.complex128
+        if xp.isdtype(choice.dtype, "complex floating"):
+            return choice.dtype
+        if not xp.isdtype(choice.dtype, "real floating"):
+            raise TypeError(f"x is complex, but dtype {choice.dtype} is asked for.")
+        # An imaginary part is not dropped: it takes the precision that was chosen.
+        return xp.complex64 if choice.dtype == xp.float32 else xp.complex128
+    if asked or source.isdtype(x.dtype, "real floating"):
+        return choice.dtype
     return None
 
 
@@ -143,10 +150,8 @@ def _real_dtype(xp: Namespace, dtype: DType, name: str) -> DType:
     return xp.float32 if dtype == xp.complex64 else xp.float64
 
 
-def _same_device(one: Device, other: Device) -> bool:
-    # A JAX tracer has no device yet.
-    return one is None or other is None or bool(one == other)
-
-
 def _place(array: Array) -> str:
-    return f"{type(array).__module__.partition('.')[0]}'s on {device_of(array)}"
+    home = owner(array)
+    if home is None:
+        return f"a {type(array).__name__}"
+    return f"{home.name}'s on {home.device_name(device_of(array))}"

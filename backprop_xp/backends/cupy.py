@@ -15,7 +15,6 @@ from backprop_xp.backends.protocol import (
     Memory,
     Namespace,
     Probe,
-    unknown_device,
 )
 
 
@@ -47,23 +46,15 @@ class CuPyBackend(Backend):
         return array_api_compat.cupy
 
     def devices(self) -> list[Device]:
-        """Return every GPU that CUDA shows."""
+        """Return every GPU that CUDA shows, the current one first."""
         import cupy
 
-        return [cupy.cuda.Device(i) for i in range(cupy.cuda.runtime.getDeviceCount())]
+        devices = [cupy.cuda.Device(i) for i in range(cupy.cuda.runtime.getDeviceCount())]
+        return sorted(devices, key=lambda device: bool(device != cupy.cuda.Device()))
 
-    def device(self, name: Any) -> Device:
-        """Return the GPU that ``"cuda"`` (the current one) or ``"cuda:1"`` names."""
-        import cupy
-
-        if isinstance(name, cupy.cuda.Device):
-            return name
-        if name == "cuda":
-            return cupy.cuda.Device()
-        devices = {f"cuda:{device.id}": device for device in self.devices()}
-        if name not in devices:
-            raise unknown_device(self.name, name, ["cuda", *devices])
-        return devices[name]
+    def device_name(self, device: Device) -> str:
+        """Return ``"cuda:0"`` and so on."""
+        return f"cuda:{device.id}"
 
     def default_dtype(self, device: Device) -> DType:
         """Return float32: most GPUs compute float64 at a small fraction of that speed."""

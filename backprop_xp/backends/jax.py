@@ -14,7 +14,6 @@ from backprop_xp.backends.protocol import (
     DType,
     Namespace,
     Probe,
-    unknown_device,
 )
 
 
@@ -50,17 +49,11 @@ class JAXBackend(Backend):
         devices = jax.devices()
         return devices + [device for device in jax.devices("cpu") if device not in devices]
 
-    def device(self, name: Any) -> Device:
-        """Return the device that ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` names."""
-        devices = self.devices()
-        if name in devices:
-            return name
-        kind, _, index = str(name).partition(":")
-        platform = {"cuda": "gpu"}.get(kind, kind)
-        fitting = [device for device in devices if device.platform == platform]
-        if not (index or "0").isdecimal() or int(index or 0) >= len(fitting):
-            raise unknown_device(self.name, name, [f"{d.platform}:{d.id}" for d in devices])
-        return fitting[int(index or 0)]
+    def device_name(self, device: Device) -> str:
+        """Return ``"cpu:0"``, ``"cuda:0"`` and so on; a sharding over several as it is."""
+        platform = getattr(device, "platform", None)
+        kind = "cuda" if platform == "gpu" else platform
+        return str(device) if kind is None else f"{kind}:{device.id}"
 
     def default_dtype(self, device: Device) -> DType:
         """Return float32, as JAX does."""

@@ -11,7 +11,6 @@ from backprop_xp.backends.protocol import (
     DType,
     Namespace,
     Probe,
-    unknown_device,
 )
 
 
@@ -31,12 +30,6 @@ class NumPyBackend(Backend):
     def devices(self) -> list[Device]:
         """Return NumPy's one device."""
         return ["cpu"]
-
-    def device(self, name: Any) -> Device:
-        """Return ``"cpu"``."""
-        if name != "cpu":
-            raise unknown_device(self.name, name, self.devices())
-        return name
 
     def default_dtype(self, device: Device) -> DType:
         """Return float64."""

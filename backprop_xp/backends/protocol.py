@@ -59,9 +59,22 @@ class Backend(Protocol):
     def device(self, name: Any) -> Device:
         """Return the device that ``name`` (a string or the library's own object) stands for.
 
-        A name that fits no device is a ValueError.
+        ``"cuda"`` is the first of ``"cuda:0"``, ``"cuda:1"``. A name that fits no device is a
+        ValueError.
         """
-        ...
+        devices = self.devices()
+        for device in devices:
+            if name == device or name == self.device_name(device):
+                return device
+        for device in devices:
+            if self.device_name(device).startswith(f"{name}:"):
+                return device
+        known = ", ".join(self.device_name(device) for device in devices)
+        raise ValueError(f"device {name!r} is none of the {self.name} backend's devices: {known}.")
+
+    def device_name(self, device: Device) -> str:
+        """Return the name that ``device`` takes for this device."""
+        return str(device)
 
     def default_dtype(self, device: Device) -> DType:
         """Return the floating dtype used on ``device`` where nobody chose one."""
@@ -92,10 +105,3 @@ class Backend(Protocol):
     def memory(self, device: Device | None = None) -> Memory | None:
         """Return the memory of ``device``, or None where the library cannot tell."""
         return None
-
-
-def unknown_device(backend: str, name: Any, known: list[str]) -> ValueError:
-    """Return the error for a device name that fits none of the backend's devices."""
-    return ValueError(
-        f"device {name!r} is none of the {backend} backend's devices: {', '.join(known)}."
-    )

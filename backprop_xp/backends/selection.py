@@ -152,15 +152,21 @@ def device_of(array: Any) -> Device:
     return array_api_compat.device(array)
 
 
+def same_device(one: Device, other: Device) -> bool:
+    """Say whether two devices of arrays are one; a JAX tracer's, not known yet, may be any."""
+    return one is None or other is None or bool(one == other)
+
+
 def _with_arrays(argument: _Rule, arrays: list[Any]) -> Selection:
     first = arrays[0]
     backend, where = _owner(first), device_of(first)
     for other in arrays[1:]:
-        if _owner(other) is not backend or device_of(other) != where:
+        if _owner(other) is not backend or not same_device(device_of(other), where):
+            name = backend.device_name(where)
             raise ValueError(
                 f"arrays of {_owner(other).name} on {device_of(other)} and of {backend.name} on "
-                f"{where} were given together. Move one: bx.asarray(x, "
-                f"backend={backend.name!r}, device={str(where)!r})."
+                f"{name} were given together. Move one: bx.asarray(x, "
+                f"backend={backend.name!r}, device={name!r})."
             )
     xp = backend.namespace()
     floating = [array.dtype for array in arrays if xp.isdtype(array.dtype, "real floating")]
@@ -206,7 +212,8 @@ def _environment() -> _Rule:
 
 def _is_for(rule: _Rule, backend: Backend) -> bool:
     """Say whether the device that a rule names is meant as one of ``backend``'s."""
-    return rule.backend is None or _load_usable(rule.backend, rule.source) is backend
+    named = _automatic() if rule.backend == "auto" else rule.backend
+    return named is None or named in (backend, backend.name)
 
 
 def _name(backend: str | Backend) -> str:

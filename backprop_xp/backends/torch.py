@@ -13,7 +13,6 @@ from backprop_xp.backends.protocol import (
     DType,
     Namespace,
     Probe,
-    unknown_device,
 )
 
 
@@ -47,15 +46,6 @@ class TorchBackend(Backend):
 
         cuda = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
         return [torch.device("cpu"), *cuda]
-
-    def device(self, name: Any) -> Device:
-        """Return the device that PyTorch knows by that name."""
-        import torch
-
-        try:
-            return torch.device(name)
-        except (RuntimeError, TypeError):
-            raise unknown_device(self.name, name, [str(d) for d in self.devices()]) from None
 
     def default_dtype(self, device: Device) -> DType:
         """Return float32, as PyTorch does."""
