@@ -1,5 +1,6 @@
 """Checks of what a network is given beside theta, at its public entrances."""
 
+from numbers import Real
 from typing import Any
 
 from backprop_xp.backends import Array, array_namespace, like
@@ -50,7 +51,7 @@ def check_targets(
 
 def check_l2(theta: Array, l2: Any) -> Any:
     """Return the penalty's strength: a float, an array ``(*stack,)``, or None for none."""
-    if not hasattr(l2, "shape"):
+    if isinstance(l2, Real) or not hasattr(l2, "shape"):
         return real(l2, "l2", low=0.0) or None
     strength = like(theta, l2, "l2")
     check_stack(strength.shape, theta.shape[:-1], "l2")

@@ -240,8 +240,10 @@ def clip_norm(gradient: Array, bound: float) -> Array:
     largest = xp.max(xp.abs(gradient), axis=-1, keepdims=True)
     largest = largest + xp.astype(largest == 0.0, gradient.dtype)
     scaled = gradient / largest
-    norm = largest * xp.sqrt(xp.sum(scaled * scaled, axis=-1, keepdims=True))
-    return gradient * (bound / xp.maximum(norm, bound))
+    # At least 1, the largest entry's own part, but for a gradient that is 0.
+    norm = xp.maximum(xp.sqrt(xp.sum(scaled * scaled, axis=-1, keepdims=True)), 1.0)
+    allowed = bound / norm
+    return gradient * (allowed / xp.maximum(largest, allowed))
 
 
 def _batches(rows: _Rows, plan: _Plan, epoch: int) -> Iterator[_Rows]:
