@@ -34,6 +34,8 @@ def as_key(rng: Any, theta: Array) -> Any:
             f"rng has shape {tuple(rng.shape)}, but an array of keys for a stack {stack} is shaped "
             f"{(*stack, 1, 1)}."
         )
+    if xp.iinfo(rng.dtype).bits < 32:
+        rng = xp.astype(rng, xp.int32)
     return xp.astype(rng & _POSITIVE, xp.int32)
 
 
@@ -49,7 +51,8 @@ def bits(rng: Any, rows: int, columns: int, *, xp: Namespace, device: Device) ->
     """
     row = xp.reshape(xp.arange(rows, dtype=xp.int32, device=device), (rows, 1))
     column = xp.reshape(xp.arange(columns, dtype=xp.int32, device=device), (1, columns))
-    return _mix(_mix(row + _mix(rng)) ^ _mix(column)) & _POSITIVE
+    # Columns are hashed once more than rows: no key makes the draw symmetric in the two.
+    return _mix(_mix(row + _mix(rng)) ^ _mix(_mix(column))) & _POSITIVE
 
 
 def keep_mask(
@@ -60,6 +63,8 @@ def keep_mask(
 
 
 def _mix(h: Any) -> Any:
+    # The golden ratio's fraction, 0x9E3779B9 as an int32; without it the hash of 0 would be 0.
+    h = _wrap(h - 0x61C88647)
     # A right shift of a signed integer drags the sign in: the masks take it out again.
     h = h ^ ((h >> 16) & 0xFFFF)
     h = _wrap(h * 0x7FEB352D)

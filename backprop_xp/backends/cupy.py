@@ -34,7 +34,7 @@ class CuPyBackend(Backend):
             version = str(cupy.__version__)
             cupy.asnumpy(cupy.ones((1, 1)) @ cupy.ones((1, 1)))
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            reason = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
             hint = "check that nvidia-smi lists a GPU and that its driver fits CuPy's CUDA version"
             return Probe(False, locals().get("version"), reason, hint)
         return Probe(True, version)

@@ -46,7 +46,7 @@ class JAXBackend(Backend):
         """Return the devices of the default platform, then the CPU."""
         import jax
 
-        devices = jax.devices()
+        devices: list[Device] = jax.devices()
         return devices + [device for device in jax.devices("cpu") if device not in devices]
 
     def device_name(self, device: Device) -> str:

@@ -93,6 +93,9 @@ def resolve(
     typed = next((rule for rule in rules if rule.dtype is not None), None)
     where = chosen.devices()[0] if placed is None else _device(chosen, placed)
     kind = chosen.default_dtype(where) if typed is None else _dtype(chosen, typed)
+    if typed is not argument and not chosen.namespace().isdtype(kind, "real floating"):
+        # Only a call may ask for integers: as a standing choice they would truncate all data.
+        raise ValueError(f"dtype {kind}, from {typed and typed.source}, is not real floating.")
     return Selection(chosen, where, kind, named.source)
 
 

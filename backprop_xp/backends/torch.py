@@ -63,8 +63,8 @@ class TorchBackend(Backend):
         """Return the array's values on a device."""
         import torch
 
-        # PyTorch warns when it shares a read-only array, and a strided one it refuses.
-        contiguous = np.ascontiguousarray(array)
+        # PyTorch warns when it shares a read-only array, and refuses some strides and byte orders.
+        contiguous = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
         writable = contiguous if contiguous.flags.writeable else contiguous.copy()
         return torch.from_numpy(writable.reshape(array.shape)).to(device=device, dtype=dtype)
 

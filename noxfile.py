@@ -1,0 +1,137 @@
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.error_on_external_run = True
+nox.options.sessions = [
+    "lint",
+    "typecheck",
+    "tests(numpy)",
+    "tests(array-api-strict)",
+    "tests(array-api-strict-device1)",
+    "tests(jax)",
+    "tests(cupy)",
+    "docs",
+    "build",
+]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = ["3.11", "3.12", "3.13"]
+BACKENDS = [  # backend, device (empty: the backend's first)
+    nox.param("numpy", "cpu", id="numpy"),
+    nox.param("array-api-strict", "CPU_DEVICE", id="array-api-strict"),
+    nox.param("array-api-strict", "device1", id="array-api-strict-device1"),
+    nox.param("jax", "", id="jax"),
+    nox.param("torch", "", id="torch"),
+    nox.param("cupy", "", id="cupy"),
+]
+
+
+@nox.session(tags=["full"])
+def lint(session: nox.Session) -> None:
+    """Check style and formatting by ruff; it changes nothing."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check", *session.posargs)
+
+
+@nox.session(tags=["full"])
+def typecheck(session: nox.Session) -> None:
+    """Check the types of the library by mypy, strictly."""
+    session.install(*group("typecheck"), "-e", ".")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session(tags=["full"])
+@nox.parametrize("backend, device", BACKENDS)
+def tests(session: nox.Session, backend: str, device: str) -> None:
+    """Run the tests on one backend, with the Python that runs nox."""
+    run_tests(session, backend, device)
+
+
+@nox.session(python=PYTHONS, tags=["full"])
+@nox.parametrize("backend, device", BACKENDS[:3])
+def pythons(session: nox.Session, backend: str, device: str) -> None:
+    """Run the tests with each supported Python, on the backends that are quick to install."""
+    run_tests(session, backend, device)
+
+
+@nox.session(tags=["full"])
+def docs(session: nox.Session) -> None:
+    """Run the examples in docstrings, in the README and in docs/."""
+    session.install(*group("test"), "-e", ".")
+    env = {"BACKPROP_XP_BACKEND": "", "BACKPROP_XP_DEVICE": "", "BACKPROP_XP_DTYPE": ""}
+    session.run("pytest", "--doctest-modules", "backprop_xp", *session.posargs, env=env)
+    session.run("pytest", "tests/test_docs.py", *session.posargs, env=env)
+
+
+@nox.session(tags=["full"])
+def build(session: nox.Session) -> None:
+    """Build the sdist and the wheel, check them, install the wheel and use it."""
+    session.install("build", "twine")
+    built = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(built, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(built))
+    session.run("twine", "check", "--strict", *map(str, built.iterdir()))
+    (wheel,) = built.glob("*.whl")
+    session.install("--force-reinstall", "--no-deps", str(wheel))
+    session.install(f"{wheel}[cli]")
+    with session.chdir(built):  # away from the checkout, which Python would import instead
+        session.run("python", "-c", "import backprop_xp; print(backprop_xp.__file__)")
+        session.run("python", "-m", "backprop_xp", "info")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Time the library on NumPy against its peers; arguments go to pytest."""
+    run_benchmarks(session, "numpy")
+
+
+@nox.session
+def bench_gpu(session: nox.Session) -> None:
+    """Time the library on CuPy; needs a GPU."""
+    run_benchmarks(session, "cupy")
+
+
+def group(name: str) -> tuple[str, ...]:
+    """Return the requirements of a dependency group; ``pip install --group`` needs pip 25.1."""
+    return nox.project.dependency_groups(PYPROJECT, name)
+
+
+def package(backend: str) -> str:
+    """Return what pip installs: this checkout with the extra that the backend needs."""
+    if backend == "cupy" and has_gpu():
+        return f".[{os.environ.get('BACKPROP_XP_CUDA') or 'cuda13'}]"
+    return f".[{backend}]" if backend in ("jax", "torch") else "."
+
+
+def has_gpu() -> bool:
+    """Say whether an NVIDIA GPU seems to be here: without one, CUDA's 1.3 GB stay away."""
+    return shutil.which("nvidia-smi") is not None or Path("/dev/nvidia0").exists()
+
+
+def run_tests(session: nox.Session, backend: str, device: str) -> None:
+    """Install, and run pytest where the environment chooses the backend."""
+    session.install(*group("test"), "-e", package(backend))
+    env = {"BACKPROP_XP_BACKEND": backend, "BACKPROP_XP_DEVICE": device, "BACKPROP_XP_DTYPE": ""}
+    if backend == "jax":
+        env["JAX_ENABLE_X64"] = "1"
+    session.run("pytest", *session.posargs, env=env)
+    if backend == "cupy" and not has_gpu():
+        reason = "no NVIDIA GPU here: the tests that need one were skipped"
+        if os.environ.get("BACKPROP_XP_REQUIRE_GPU") == "1":
+            session.error(f"{reason}, but BACKPROP_XP_REQUIRE_GPU=1")
+        session.skip(reason)
+
+
+def run_benchmarks(session: nox.Session, backend: str) -> None:
+    """Install, and run pytest-benchmark."""
+    session.install(*group("test"), "-e", package(backend))
+    # These make OpenBLAS choose kernels for another processor than the one at hand.
+    env = {"OPENBLAS_CORETYPE": None, "OPENBLAS_L2_SIZE": None, "BACKPROP_XP_BACKEND": backend}
+    session.run("pytest", "benchmarks/", "--benchmark-only", *session.posargs, env=env)

@@ -1,0 +1,242 @@
+"""Imports go downwards only, and the modules of maths know no array library.
+
+The checks are functions over a source tree, so that the tests can also feed them a broken one.
+"""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import backprop_xp
+
+PACKAGE = Path(backprop_xp.__file__).parent
+
+# A unit is a module or a package directly below backprop_xp. Who adds one gives it a floor here.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("backends", "random", "checks", "complex_safe"),
+    ("activations", "losses", "initializers"),
+    ("layers", "inputs", "layout"),
+    ("network", "optimizers", "schedules", "data"),
+    ("gradient_check",),
+    ("training",),
+    ("checkpoint", "export", "parallel", "tutorial"),
+    ("estimators", "plots"),
+    ("testing", "cli", "__main__", "__init__"),  # the package itself gathers what lies below
+)
+FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
+
+# Maths is what computes on arrays: up to training. Above it are files, formats and frontends.
+MATHS = {unit for units in FLOORS[:6] for unit in units} - {"backends"}
+HOST_RANDOMNESS = {"initializers", "data"}
+ARRAY_LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
+
+HEAVY = {"cupy", "jax", "torch", "array_api_strict", "array_api_compat.numpy"}
+HEAVY |= {"sklearn", "matplotlib", "typer", "rich"}
+
+
+class Import(NamedTuple):
+    """One import: the dotted module it stands in, the dotted name it asks for, and its line."""
+
+    module: str
+    target: str
+    line: int
+
+    @property
+    def place(self) -> str:
+        return f"{self.module}, line {self.line}"
+
+
+def modules_of(package: Path) -> dict[str, Path]:
+    """Return the dotted name of every module of a package, with its file."""
+    names = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return names
+
+
+def imports_of(module: str, path: Path) -> Iterator[Import]:
+    """Yield every import of a module, wherever it stands: in functions and conditions too."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield Import(module, name.name, node.lineno)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join([*parents, *filter(None, [node.module])] if node.level else ())
+            for name in node.names:
+                yield Import(module, f"{base or node.module}.{name.name}", node.lineno)
+        elif isinstance(node, ast.Call) and node.args:
+            function = node.func
+            called = function.attr if isinstance(function, ast.Attribute) else None
+            called = function.id if isinstance(function, ast.Name) else called
+            wanted = node.args[0]
+            if called in ("import_module", "__import__") and isinstance(wanted, ast.Constant):
+                yield Import(module, str(wanted.value), node.lineno)
+
+
+def unit_of(module: str) -> str:
+    """Return the unit to which a dotted module of the package belongs."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def longest_module(target: str, modules: dict[str, Path]) -> str:
+    """Return the module that an import loads: ``package.module.name`` may end in a name."""
+    while target not in modules:
+        target = target.rpartition(".")[0]
+    return target
+
+
+def complaints(package: Path) -> list[str]:
+    """Return what is wrong with the imports of the package in that folder."""
+    modules = modules_of(package)
+    everything = [found for name, path in modules.items() for found in imports_of(name, path)]
+    inside = [
+        (found, longest_module(found.target, modules))
+        for found in everything
+        if found.target.partition(".")[0] == package.name
+    ]
+    return [
+        *unlisted(modules),
+        *upwards(inside),
+        *array_libraries(everything),
+        *cycles(inside),
+    ]
+
+
+def unlisted(modules: dict[str, Path]) -> Iterator[str]:
+    for unit in sorted({unit_of(name) for name in modules} - set(FLOOR)):
+        yield f"{unit} has no floor: give it one in FLOORS of tests/test_architecture.py"
+
+
+def upwards(inside: list[tuple[Import, str]]) -> Iterator[str]:
+    for found, target in inside:
+        here, there = FLOOR.get(unit_of(found.module)), FLOOR.get(unit_of(target))
+        if here is not None and there is not None and there > here:
+            yield f"{found.place}: floor {here} imports {target}, which is on floor {there}"
+
+
+def array_libraries(everything: list[Import]) -> Iterator[str]:
+    for found in everything:
+        unit, library = unit_of(found.module), found.target.partition(".")[0]
+        allowed = {"numpy"} if unit in HOST_RANDOMNESS else set()
+        if unit in MATHS and library in ARRAY_LIBRARIES - allowed:
+            yield f"{found.place}: maths imports the array library {library}"
+
+
+def cycles(inside: list[tuple[Import, str]]) -> Iterator[str]:
+    """Complain of a cycle among units, and of one among the modules of a unit."""
+    units: dict[str, set[str]] = {}
+    files: dict[str, set[str]] = {}
+    for found, target in inside:
+        here, there = unit_of(found.module), unit_of(target)
+        if here != there:
+            units.setdefault(here, set()).add(there)
+        elif found.module != target:
+            files.setdefault(found.module, set()).add(target)
+    for graph in (units, files):
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as error:
+            yield f"imports go in a circle: {' <- '.join(error.args[1])}"
+
+
+def test_imports_go_downwards_and_the_maths_knows_no_array_library() -> None:
+    found = complaints(PACKAGE)
+    assert not found, "\n".join(found)
+
+
+def test_the_walk_sees_the_imports_that_are_there() -> None:
+    modules = modules_of(PACKAGE)
+    losses = {found.target for found in imports_of("backprop_xp.losses", PACKAGE / "losses.py")}
+    assert "backprop_xp.backends.protocol" in modules
+    assert "backprop_xp" in modules
+    assert "backprop_xp.activations.sigmoid" in losses
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"losses.py": "from broken.network import mlp"}, "floor 1 imports broken.network"),
+        ({"losses.py": "import broken.network"}, "floor 1 imports broken.network"),
+        ({"losses.py": "from broken import network"}, "floor 1 imports broken.network"),
+        ({"losses.py": "from .network import mlp"}, "floor 1 imports broken.network"),
+        ({"losses.py": "from . import network"}, "floor 1 imports broken.network"),
+        ({"losses.py": "from broken import mlp"}, "floor 1 imports broken, which is on floor 8"),
+        (
+            {"backends/__init__.py": "", "backends/numpy.py": "from ..network import mlp"},
+            "broken.backends.numpy, line 1: floor 0 imports broken.network",
+        ),
+        (
+            {"losses.py": "def f():\n    from broken.network import mlp"},
+            "broken.losses, line 2: floor 1 imports broken.network",
+        ),
+        (
+            {"losses.py": "import importlib\nimportlib.import_module('broken.network')"},
+            "broken.losses, line 2: floor 1 imports broken.network",
+        ),
+        (
+            {"losses.py": "import broken.activations", "activations.py": "import broken.losses"},
+            "in a circle",
+        ),
+        (
+            {"backends/__init__.py": "from .one import x", "backends/one.py": "from . import y"},
+            "in a circle",
+        ),
+        ({"losses.py": "import numpy as np"}, "maths imports the array library numpy"),
+        ({"data.py": "import numpy as np\nimport torch"}, "line 2: maths imports the array"),
+        ({"gradient_check/engines.py": "from numpy import abs"}, "array library numpy"),
+        ({"layers.py": "def f():\n    import jax.numpy as jnp"}, "array library jax"),
+        ({"training.py": "from array_api_compat import device"}, "array library array_api_compat"),
+        ({"surprise.py": ""}, "surprise has no floor"),
+    ],
+)
+def test_a_broken_tree_is_complained_of(
+    tmp_path: Path, files: dict[str, str], expected: str
+) -> None:
+    write_tree(tmp_path / "broken", {"network.py": "", **files})
+    found = complaints(tmp_path / "broken")
+    assert len(found) == 1, found
+    assert expected in found[0]
+
+
+def test_a_sound_tree_is_not_complained_of(tmp_path: Path) -> None:
+    sound = {
+        "__init__.py": "from sound.network import mlp",
+        "network.py": "from sound.losses import huber\nfrom . import activations",
+        "losses.py": "import math\nfrom sound.activations import sigmoid",
+        "activations.py": "from sound.backends import Array",
+        "initializers.py": "import numpy as np",
+        "backends/__init__.py": "from sound.backends.torch import backend",
+        "backends/torch.py": "def f():\n    import torch",
+        "checkpoint.py": "import numpy as np",
+        "cli.py": "import sound as bx",
+        "__main__.py": "from sound import cli",
+    }
+    write_tree(tmp_path / "sound", sound)
+    assert complaints(tmp_path / "sound") == []
+
+
+def write_tree(package: Path, files: dict[str, str]) -> None:
+    for name, text in {"__init__.py": "", **files}.items():
+        path = package / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def test_importing_the_package_imports_no_heavy_library() -> None:
+    program = f"import sys, backprop_xp; print(sorted({HEAVY!r} & set(sys.modules)))"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("BACKPROP_XP_")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.strip() == "[]", done.stdout

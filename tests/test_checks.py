@@ -1,0 +1,129 @@
+"""Checks name the argument, what was expected, what came, and the way out."""
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backprop_xp.checks import choose, integer, nearest, real, sequence, unravel
+
+TABLE = {"relu": 1, "sigmoid": 2, "softmax": 3}
+
+
+def test_a_name_becomes_its_entry_and_an_object_passes_through() -> None:
+    entry = object()
+    assert choose({"relu": entry}, "relu", "activation") is entry
+    assert choose({"relu": object()}, entry, "activation") is entry
+
+
+@pytest.mark.parametrize("given", [None, 3.5, str, int, ["relu"]])
+def test_what_is_neither_a_name_nor_an_entrys_kind_is_a_type_error(given: Any) -> None:
+    with pytest.raises(TypeError, match=r"activation must be a name or a bx\.int, not") as caught:
+        choose(TABLE, given, "activation")
+    assert repr(given) in str(caught.value)
+
+
+def test_in_a_table_of_functions_any_function_is_taken_but_no_class() -> None:
+    table = {"square": lambda x: x * x}
+    assert choose(table, math.sqrt, "initializer") is math.sqrt
+    for given in (None, 3, float):
+        with pytest.raises(TypeError, match="initializer must be a name or a function, not"):
+            choose(table, given, "initializer")
+
+
+def test_an_unknown_name_is_an_error_that_offers_the_nearest_and_lists_all() -> None:
+    with pytest.raises(ValueError, match="activation 'sigmod' is unknown") as caught:
+        choose(TABLE, "sigmod", "activation")
+    assert "Did you mean 'sigmoid'? Known: relu, sigmoid, softmax." in str(caught.value)
+
+
+def test_a_name_that_resembles_none_is_offered_none() -> None:
+    assert nearest("xyz", TABLE) == "Known: relu, sigmoid, softmax."
+    assert nearest("reluu", ["relu"]) == "Did you mean 'relu'? Known: relu."
+
+
+@pytest.mark.parametrize("given", [3, np.int8(3), np.uint64(3), np.array(3)])
+def test_what_counts_as_an_integer_becomes_a_python_int(given: Any) -> None:
+    assert integer(given, "n") == 3
+    assert type(integer(given, "n")) is int
+
+
+@pytest.mark.parametrize("given", [3.0, True, "3", None, [3], np.float64(3), np.array([3, 3])])
+def test_what_is_no_integer_is_a_type_error_that_shows_what_came(given: Any) -> None:
+    with pytest.raises(TypeError, match="n_in must be an integer of at least 1") as caught:
+        integer(given, "n_in")
+    assert f"not {given!r} ({type(given).__name__})" in str(caught.value)
+
+
+def test_an_integer_has_a_lower_bound() -> None:
+    assert integer(1, "n") == 1
+    assert integer(0, "seed", at_least=0) == 0
+    with pytest.raises(ValueError, match="n must be an integer of at least 1, not 0"):
+        integer(0, "n")
+    with pytest.raises(ValueError, match="seed must be an integer of at least 0, not -1"):
+        integer(-1, "seed", at_least=0)
+
+
+@pytest.mark.parametrize("given", [0.5, np.float32(0.5), np.float64(0.5), Fraction(1, 2)])
+def test_what_counts_as_a_number_becomes_a_python_float(given: Any) -> None:
+    assert real(given, "rate") == 0.5
+    assert type(real(given, "rate")) is float
+
+
+@pytest.mark.parametrize("given", ["0.5", None, True, 1j, [0.5], np.array([0.5])])
+def test_what_is_no_number_is_a_type_error_that_shows_what_came(given: Any) -> None:
+    with pytest.raises(TypeError, match="rate must be a number") as caught:
+        real(given, "rate")
+    assert f"not {given!r} ({type(given).__name__})" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "inside", "outside", "message"),
+    [
+        ({"low": 0.0}, [0, 1e308], [-1e-9], "must be >= 0, not"),
+        ({"high": 1.0}, [1, -1e308], [1.001], "must be <= 1, not 1.001"),
+        ({"above": 0.0}, [1e-300], [0, -1], "must be > 0, not"),
+        ({"below": 1.0}, [0.999], [1, 2], "must be < 1, not"),
+        ({"low": 0.0, "below": 1.0}, [0, 0.5], [1, -1], "must be >= 0 and < 1, not"),
+        ({"above": 0.0, "high": 2.0}, [1, 2], [0, 2.1], "must be <= 2 and > 0, not"),
+    ],
+)
+def test_a_number_is_held_to_its_bounds(
+    bounds: dict[str, float], inside: list[float], outside: list[float], message: str
+) -> None:
+    for value in inside:
+        assert real(value, "rate", **bounds) == value
+    for value in outside:
+        with pytest.raises(ValueError, match=f"rate {message}"):
+            real(value, "rate", **bounds)
+
+
+@pytest.mark.parametrize("bounds", [{}, {"low": 0.0}, {"above": 0.0, "below": 1.0}])
+@pytest.mark.parametrize("given", [math.inf, -math.inf, math.nan])
+def test_what_is_not_finite_is_refused_as_such(bounds: dict[str, float], given: float) -> None:
+    with pytest.raises(ValueError, match=f"rate must be .*finite.*, not {given:g}"):
+        real(given, "rate", **bounds)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (2, 3), (3, 1, 4)])
+def test_a_place_in_a_flattened_array_has_the_index_that_numpy_gives(
+    shape: tuple[int, ...],
+) -> None:
+    for place in range(math.prod(shape)):
+        assert unravel(place, shape) == tuple(map(int, np.unravel_index(place, shape)))
+
+
+def test_items_of_a_sequence_become_a_list() -> None:
+    for given in ([1, 2], (1, 2), iter([1, 2]), np.array([1, 2])):
+        assert sequence(given, "sizes", "[2, 8, 1]") == [1, 2]
+
+
+@pytest.mark.parametrize("given", ["12", 3, None])
+def test_what_is_no_sequence_is_a_type_error_that_shows_one(given: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"sizes must be a sequence such as \[2, 8, 1\], not"
+    ) as caught:
+        sequence(given, "sizes", "[2, 8, 1]")
+    assert repr(given) in str(caught.value)
