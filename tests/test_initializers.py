@@ -1,0 +1,127 @@
+"""Initialisers: their distributions, and what a draw depends on."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.initializers import INITIALIZERS, Initializer, draw_stack
+
+# Fan-in and fan-out differ, so that one cannot pass for the other.
+SHAPE = N_IN, N_OUT = 300, 200
+# The variance of n = 60,000 normal draws scatters by sqrt(2 / n) = 0.6 %, that of uniform ones by
+# less; the seed is fixed, and five such deviations are a bound that a wrong formula does not meet.
+VARIANCE_SCATTER = 5 * math.sqrt(2 / (N_IN * N_OUT))
+
+VARIANCES = {
+    "glorot_uniform": 2 / (N_IN + N_OUT),
+    "glorot_normal": 2 / (N_IN + N_OUT),
+    "he_uniform": 2 / N_IN,
+    "he_normal": 2 / N_IN,
+    "lecun_normal": 1 / N_IN,
+}
+BOUNDS = {
+    "glorot_uniform": math.sqrt(6 / (N_IN + N_OUT)),
+    "he_uniform": math.sqrt(6 / N_IN),
+}
+CONSTANTS = {"zeros": 0.0, "ones": 1.0}
+
+every_initializer = pytest.mark.parametrize("initializer", INITIALIZERS.values(), ids=INITIALIZERS)
+
+
+def _draw(initializer: Initializer, seed: int = 0) -> np.ndarray:
+    return initializer(np.random.default_rng(seed), SHAPE)
+
+
+@pytest.mark.parametrize("name", [name for name in INITIALIZERS if name not in CONSTANTS])
+def test_weights_scatter_about_0_with_the_variance_of_the_paper(name: str) -> None:
+    weights = _draw(INITIALIZERS[name])
+    assert np.mean(weights**2) == pytest.approx(VARIANCES[name], rel=VARIANCE_SCATTER)
+    # The mean of n draws scatters by their deviation over sqrt(n).
+    assert abs(np.mean(weights)) < 5 * math.sqrt(VARIANCES[name] / weights.size)
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_uniform_weights_fill_the_interval_up_to_its_bounds(name: str) -> None:
+    weights = _draw(INITIALIZERS[name])
+    assert np.max(np.abs(weights)) <= BOUNDS[name]
+    # That none of 60,000 draws comes within 0.1 % of a bound has a chance of exp(-30) a side.
+    assert np.max(weights) > 0.999 * BOUNDS[name]
+    assert np.min(weights) < -0.999 * BOUNDS[name]
+
+
+@pytest.mark.parametrize("name", [name for name in INITIALIZERS if name.endswith("normal")])
+def test_normal_weights_are_not_cut_off(name: str) -> None:
+    kurtosis = np.mean(_draw(INITIALIZERS[name]) ** 4) / VARIANCES[name] ** 2
+    # 3 for a normal, 1.8 for a uniform; the estimate scatters by sqrt(96 / n) = 0.04.
+    assert kurtosis == pytest.approx(3.0, abs=0.2)
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_a_constant_is_the_same_everywhere(name: str) -> None:
+    assert np.all(_draw(INITIALIZERS[name]) == CONSTANTS[name])
+
+
+@every_initializer
+def test_a_draw_is_float64_of_the_shape_asked_for_and_follows_the_generator(
+    initializer: Initializer,
+) -> None:
+    weights = _draw(initializer, seed=1)
+    assert weights.dtype == np.float64
+    assert weights.shape == SHAPE
+    assert np.array_equal(weights, _draw(initializer, seed=1))
+    varied = bool(np.ptp(weights) > 0)
+    assert varied != np.array_equal(weights, _draw(initializer, seed=2))
+
+
+def test_uniform_draws_between_the_bounds_given() -> None:
+    weights = _draw(bx.initializers.uniform(2.0, 3.0))
+    assert 2.0 <= np.min(weights) < 2.001
+    assert 2.999 < np.max(weights) < 3.0
+    # The deviation of a uniform draw is the width over sqrt(12).
+    assert np.mean(weights) == pytest.approx(2.5, abs=5 / math.sqrt(12 * weights.size))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "error", "message"),
+    [
+        (1.0, 0.0, ValueError, "low must be at most high"),
+        ("0", 1.0, TypeError, "low must be a number"),
+        (0.0, True, TypeError, "high must be a number"),
+        (0.0, math.nan, ValueError, "high must be finite"),
+    ],
+)
+def test_uniform_refuses_what_is_no_interval(
+    low: Any, high: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        bx.initializers.uniform(low, high)
+
+
+@pytest.mark.parametrize("name", INITIALIZERS)
+def test_an_initializer_is_reached_by_its_name(name: str) -> None:
+    assert getattr(bx.initializers, name) is INITIALIZERS[name]
+
+
+def test_a_draw_depends_on_the_seed_and_on_its_place_alone() -> None:
+    def draw(generator: np.random.Generator) -> list[np.ndarray]:
+        return [generator.normal(size=(2, 3)), generator.uniform(size=(1, 3))]
+
+    few, many, other = draw_stack(7, 2, draw), draw_stack(7, 5, draw), draw_stack(8, 2, draw)
+    assert many.shape == (5, 9)
+    assert np.array_equal(many[:2], few)
+    assert len({*many[:, 0], *other[:, 0]}) == 7
+
+
+@every_initializer
+def test_a_layer_takes_an_initializer_by_name_or_as_an_object(initializer: Initializer) -> None:
+    name = next(name for name, known in INITIALIZERS.items() if known is initializer)
+    by_name = bx.Dense(3, 2, initializer=name, bias_initializer=name)
+    by_object = bx.Dense(3, 2, initializer=initializer, bias_initializer=initializer)
+    assert by_name == by_object
+    weights, bias = by_name.initialize(np.random.default_rng(0))
+    generator = np.random.default_rng(0)
+    assert np.array_equal(weights, initializer(generator, (3, 2)))
+    assert np.array_equal(bias, initializer(generator, (1, 2)))

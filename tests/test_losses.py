@@ -1,0 +1,214 @@
+"""Losses: closed forms, tails, and every gradient against the complex step."""
+
+import math
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.activations import ACTIVATIONS
+from backprop_xp.losses import LOSSES, Loss
+
+# A value and its exact counterpart differ by a few roundings, 2e-16 each.
+ROUNDING = 1e-13
+# Too small to round the real part, and its square underflows to exactly 0.
+IMAGINARY_STEP = 1e-100
+
+
+def _log_cosh(o: Any, t: Any) -> Any:
+    return mpmath.log(mpmath.cosh(o - t))
+
+
+def _binary_cross_entropy(o: Any, t: Any) -> Any:
+    p = 1 / (1 + mpmath.exp(-o))
+    return -t * mpmath.log(p) - (1 - t) * mpmath.log(1 - p)
+
+
+# Of one output, with targets at which the loss makes sense.
+EXACT: dict[str, Callable[[Any, Any], Any]] = {
+    "mean_squared_error": lambda o, t: (o - t) ** 2,
+    "half_squared_error": lambda o, t: (o - t) ** 2 / 2,
+    "mean_absolute_error": lambda o, t: abs(o - t),
+    "huber": lambda o, t: (o - t) ** 2 / 2 if abs(o - t) <= 1 else abs(o - t) - 0.5,
+    "log_cosh": _log_cosh,
+    "poisson": lambda o, t: mpmath.exp(o) - t * o,
+    "binary_cross_entropy": _binary_cross_entropy,
+}
+# Near 0, either side of huber's delta, and the tails of the exponentials.
+OUTPUTS = [-40.0, -3.0, -1e-8, 1e-8, 0.5, 2.0, 40.0]
+
+every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+elementwise = pytest.mark.parametrize(
+    "name", [name for name in LOSSES if name != "categorical_cross_entropy"]
+)
+
+
+def _targets(loss: Loss, shape: tuple[int, ...]) -> np.ndarray:
+    """Return targets at which the loss makes sense: probabilities, counts or values."""
+    generator = np.random.default_rng(6)
+    if loss is bx.losses.categorical_cross_entropy:
+        return generator.dirichlet(np.ones(shape[-1]), shape[:-1])
+    if loss is bx.losses.binary_cross_entropy:
+        return generator.uniform(size=shape)
+    if loss is bx.losses.poisson:
+        return generator.poisson(2.0, shape).astype(np.float64)
+    return generator.normal(size=shape)
+
+
+@elementwise
+@pytest.mark.parametrize("target", [0.0, 1.0])
+def test_a_value_has_every_digit_of_its_closed_form(xp: Any, name: str, target: float) -> None:
+    o = np.asarray(OUTPUTS)[:, None] + (0.0 if name.startswith(("binary", "poisson")) else target)
+    values = xp.host(LOSSES[name].value(xp.asarray(o), xp.asarray(np.full_like(o, target))))
+    with mpmath.workdps(50):
+        expected = [float(EXACT[name](mpmath.mpf(v), mpmath.mpf(target))) for v in o[:, 0]]
+    np.testing.assert_allclose(values, expected, rtol=ROUNDING)
+
+
+def test_log_cosh_is_half_a_square_near_0(xp: Any) -> None:
+    r = np.asarray([[1e-10], [-1e-6], [1e-4]])
+    values = xp.host(bx.losses.log_cosh.value(xp.asarray(r), xp.asarray(np.zeros_like(r))))
+    expected = (r**2 / 2 - r**4 / 12)[:, 0]  # the next term of the series is below r^6
+    np.testing.assert_allclose(values, expected, rtol=ROUNDING)
+
+
+def test_categorical_cross_entropy_is_the_log_of_the_probability_given_to_the_class(
+    xp: Any,
+) -> None:
+    logits = np.log([[0.2, 0.3, 0.5], [0.7, 0.2, 0.1]])
+    o = xp.asarray(logits + np.asarray([[300.0], [-300.0]]))
+    t = xp.asarray([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    values = xp.host(bx.losses.categorical_cross_entropy.value(o, t))
+    # Shifted by 300, the logits themselves are rounded to 6e-14.
+    np.testing.assert_allclose(values, -np.log([0.5, 0.7]), atol=2e-13)
+
+
+def test_categorical_cross_entropy_of_a_probability_is_its_entropy_at_best(xp: Any) -> None:
+    t = np.asarray([[0.2, 0.3, 0.5]])
+    loss = bx.losses.categorical_cross_entropy
+    value = xp.host(loss.value(xp.asarray(np.log(t)), xp.asarray(t)))
+    gradient = xp.host(loss.gradient(xp.asarray(np.log(t)), xp.asarray(t)))
+    np.testing.assert_allclose(value, -np.sum(t * np.log(t), axis=-1), rtol=ROUNDING)
+    np.testing.assert_allclose(gradient, 0.0, atol=ROUNDING)
+
+
+@every_loss
+def test_a_loss_is_a_mean_over_outputs_save_for_the_sum_over_classes(xp: Any, loss: Loss) -> None:
+    o, t = np.random.default_rng(7).normal(size=(4, 3)), _targets(loss, (4, 3))
+    once = xp.host(loss.value(xp.asarray(o), xp.asarray(t)))
+    twice = xp.host(
+        loss.value(xp.asarray(np.concat([o, o], -1)), xp.asarray(np.concat([t, t], -1)))
+    )
+    if loss is bx.losses.categorical_cross_entropy:
+        # Twice the classes halve each probability, and twice the terms double the sum.
+        once = 2 * (once + math.log(2.0) * np.sum(t, axis=-1))
+    assert once.shape == (4,)
+    np.testing.assert_allclose(twice, once, rtol=ROUNDING)
+
+
+@every_loss
+def test_a_gradient_agrees_with_the_complex_step(xp: Any, loss: Loss) -> None:
+    o, t = np.random.default_rng(8).normal(0.0, 2.0, (4, 3)), _targets(loss, (4, 3))
+    copies = o + 1j * IMAGINARY_STEP * np.eye(o.size).reshape(-1, *o.shape)
+    values = xp.host(loss.value(xp.asarray(copies, dtype="complex128"), xp.asarray(t)))
+    expected = np.sum(values.imag, axis=-1).reshape(o.shape) / IMAGINARY_STEP
+    actual = xp.host(loss.gradient(xp.asarray(o), xp.asarray(t)))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=ROUNDING * np.max(np.abs(expected)))
+
+
+@every_loss
+def test_float32_logits_of_10_000_give_finite_losses_and_gradients(xp: Any, loss: Loss) -> None:
+    above = 80.0 if loss is bx.losses.poisson else 1e4  # a rate above exp(88) is no float32
+    o = xp.asarray([[above, -1e4], [-1e4, above], [above, above], [0.0, -1e4]], dtype="float32")
+    for row in ([1.0, 0.0], [0.0, 1.0], [0.5, 0.5]):
+        t = xp.asarray([row] * 4, dtype="float32")
+        value, gradient = loss.value(o, t), loss.gradient(o, t)
+        assert value.dtype == gradient.dtype == xp.namespace.float32
+        assert np.all(np.isfinite(xp.host(value)))
+        assert np.all(np.isfinite(xp.host(gradient)))
+
+
+def test_a_cross_entropy_of_a_logit_of_10_000_is_that_logit(xp: Any) -> None:
+    o = xp.asarray([[1e4, 0.0], [0.0, 1e4]], dtype="float32")
+    t = xp.asarray([[0.0, 1.0], [0.0, 1.0]], dtype="float32")
+    categorical = bx.losses.categorical_cross_entropy.value(o, t)
+    assert xp.host(categorical).tolist() == [1e4, 0.0]
+    binary = bx.losses.binary_cross_entropy.value(o[:, :1], t[:, :1])
+    assert xp.host(binary).tolist() == [1e4, pytest.approx(math.log(2.0))]
+
+
+@every_loss
+def test_a_stack_gives_each_member_what_it_gives_alone(xp: Any, loss: Loss) -> None:
+    o, t = np.random.default_rng(9).normal(size=(2, 3, 4, 3)), _targets(loss, (4, 3))
+    values = xp.host(loss.value(xp.asarray(o), xp.asarray(t)))
+    gradients = xp.host(loss.gradient(xp.asarray(o), xp.asarray(t)))
+    for i in np.ndindex(2, 3):
+        alone = xp.host(loss.value(xp.asarray(o[i]), xp.asarray(t)))
+        gradient = xp.host(loss.gradient(xp.asarray(o[i]), xp.asarray(t)))
+        np.testing.assert_allclose(values[i], alone, rtol=ROUNDING)
+        np.testing.assert_allclose(gradients[i], gradient, rtol=ROUNDING)
+
+
+@every_loss
+def test_nothing_given_is_written_to(loss: Loss) -> None:
+    o, t = np.random.default_rng(10).normal(size=(4, 3)), _targets(loss, (4, 3))
+    o.flags.writeable = t.flags.writeable = False
+    loss.value(o, t)
+    loss.gradient(o, t)
+    loss.link(o)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_is_least_where_the_link_gives_the_target(xp: Any, name: str) -> None:
+    loss, o = LOSSES[name], xp.asarray([[0.3, -1.2, 0.7], [2.0, 0.0, -0.5]])
+    # Linked outputs taken as targets: a loss that fits its link is stationary there.
+    np.testing.assert_allclose(xp.host(loss.gradient(o, loss.link(o))), 0.0, atol=ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("name", "link"),
+    [
+        ("poisson", np.exp),
+        ("binary_cross_entropy", lambda o: 1 / (1 + np.exp(-o))),
+        ("categorical_cross_entropy", lambda o: np.exp(o) / np.sum(np.exp(o), -1, keepdims=True)),
+        ("mean_squared_error", lambda o: o),
+    ],
+)
+def test_the_link_turns_outputs_into_predictions(
+    xp: Any, name: str, link: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    o = np.asarray([[0.3, -1.2, 0.7], [2.0, 0.0, -0.5]])
+    np.testing.assert_allclose(xp.host(LOSSES[name].link(xp.asarray(o))), link(o), rtol=ROUNDING)
+
+
+def test_the_links_of_the_cross_entropies_are_the_activations_of_that_name() -> None:
+    assert bx.losses.binary_cross_entropy.link is ACTIVATIONS["sigmoid"].value
+    assert bx.losses.categorical_cross_entropy.link is ACTIVATIONS["softmax"].value
+
+
+def test_the_absolute_error_has_no_slope_at_its_kink(xp: Any) -> None:
+    o = xp.asarray([[1.0, 2.0]])
+    assert xp.host(bx.losses.mean_absolute_error.gradient(o, o)).tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_is_reached_by_its_name_and_survives_pickling(name: str) -> None:
+    loss = getattr(bx.losses, name)
+    assert loss is LOSSES[name]
+    assert pickle.loads(pickle.dumps(loss)) == loss  # noqa: S301
+
+
+def test_a_loss_of_ones_own_needs_no_link(xp: Any) -> None:
+    fourth = bx.Loss(
+        value=lambda o, t: ((o - t) ** 4)[..., 0], gradient=lambda o, t: 4 * (o - t) ** 3
+    )
+    network = bx.Network([bx.Dense(1, 1, initializer="zeros")], fourth)
+    theta = xp.asarray([3.0, 0.0])
+    value, gradient = network.loss_and_gradient(theta, [[1.0]], [[1.0]])
+    assert float(xp.host(value)) == 16.0
+    assert xp.host(gradient).tolist() == [32.0, 32.0]
+    assert xp.host(network.predict(theta, [[1.0]])).tolist() == [[3.0]]

@@ -1,0 +1,212 @@
+"""The tutorial that this library grew from: the same trajectory, and where its claims went wrong.
+
+The reference here is the tutorial's algorithm written anew in plain NumPy: one matrix per layer,
+``(n_out, n_in + 1)``, whose column 0 is the bias and meets a column of ones.
+"""
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+
+# XOR, in integers.
+ROWS = [[0, 0], [0, 1], [1, 0], [1, 1]]
+TARGETS = [[0], [1], [1], [0]]
+# The tutorial's step, and ours: its "gradient" is m / 2 times the true one, with m = 4 rows.
+TUTORIAL_STEP = 0.1
+OUR_STEP = TUTORIAL_STEP * len(ROWS) / 2
+# The step of its numeric gradient.
+TUTORIAL_EPSILON = 0.01
+
+# Two orders of the same sums differ by 1e-16 a step; 10,000 steps on a plateau amplify that little.
+SAME_TRAJECTORY = 1e-9
+# A gradient and the same one times a whole number differ by a few roundings.
+ROUNDING = 1e-13
+
+ARCHITECTURES = [[2, 2, 1], [2, 2, 2, 1]]
+every_architecture = pytest.mark.parametrize("sizes", ARCHITECTURES, ids=str)
+
+
+def _network(sizes: list[int]) -> bx.Network:
+    return bx.mlp(sizes, hidden="sigmoid", output="sigmoid", loss="mean_squared_error")
+
+
+def _start(sizes: list[int], seed: int) -> list[np.ndarray]:
+    """Draw the tutorial's matrices as it does: by ``numpy.random.rand``, from [0, 1)."""
+    rand = np.random.RandomState(seed).rand
+    return [rand(n_out, n_in + 1) for n_in, n_out in itertools.pairwise(sizes)]
+
+
+def _theta(xp: Any, network: bx.Network, matrices: list[np.ndarray]) -> Any:
+    """Return theta with the tutorial's matrices, or its gradients, in our layout."""
+    return network.pack([(xp.asarray(m[:, 1:].T), xp.asarray(m[:, :1].T)) for m in matrices])
+
+
+def _tutorial_gradient(matrices: list[np.ndarray]) -> list[np.ndarray]:
+    """Return what the tutorial multiplies by its step, one array per matrix."""
+    a = np.array(ROWS, dtype=np.float64)
+    inputs = []
+    for matrix in matrices:
+        inputs.append(np.concatenate([np.ones((len(a), 1)), a], axis=1))
+        a = 1.0 / (1.0 + np.exp(-(inputs[-1] @ matrix.T)))
+    delta = (a - np.array(TARGETS)) * a * (1.0 - a)
+    gradients = []
+    for matrix, a in zip(reversed(matrices), reversed(inputs), strict=True):
+        gradients.append(delta.T @ a)
+        # Nothing flows into the column of ones.
+        delta = ((delta @ matrix) * a * (1.0 - a))[:, 1:]
+    return gradients[::-1]
+
+
+def _tutorial_epoch(matrices: list[np.ndarray]) -> list[np.ndarray]:
+    gradients = _tutorial_gradient(matrices)
+    return [m - TUTORIAL_STEP * g for m, g in zip(matrices, gradients, strict=True)]
+
+
+def _train(xp: Any, sizes: list[int], seed: int, epochs: int) -> Any:
+    network = _network(sizes)
+    theta = _theta(xp, network, _start(sizes, seed))
+    return bx.train(network, theta, ROWS, TARGETS, optimizer=bx.SGD(OUR_STEP), epochs=epochs)
+
+
+def _difference(network: bx.Network, theta: Any, h: float, *, centered: bool = True) -> Any:
+    """Return a numeric gradient by steps of h, from one stack of perturbed copies."""
+    xp = bx.backends.array_namespace(theta)
+    steps = h * xp.eye(network.size, dtype=theta.dtype, device=bx.backends.device_of(theta))
+    above = network.loss(theta + steps, ROWS, TARGETS)
+    if centered:
+        return (above - network.loss(theta - steps, ROWS, TARGETS)) / (2.0 * h)
+    return (above - network.loss(theta, ROWS, TARGETS)) / h
+
+
+def _gradient(network: bx.Network, theta: Any) -> Any:
+    return network.loss_and_gradient(theta, ROWS, TARGETS)[1]
+
+
+def _relative(xp: Any, network: bx.Network, one: Any, other: Any) -> float:
+    """Compare two gradients where the tutorial does: in its first matrix, THETA[0]."""
+    a, b = (
+        np.concatenate([xp.host(part).ravel() for part in network.unpack(gradient)[0]])
+        for gradient in (one, other)
+    )
+    return float(np.max(np.abs(a - b)) / max(np.max(np.abs(a)), np.max(np.abs(b))))
+
+
+@every_architecture
+def test_training_follows_the_tutorials_trajectory(xp: Any, sizes: list[int]) -> None:
+    # Beside NumPy, which runs the tutorial's 10,000 epochs, the others run some to stay quick.
+    epochs, every = (10_000, 250) if xp.name == "numpy" else (200, 25)
+    network, matrices = _network(sizes), _start(sizes, seed=0)
+    first_loss = float(network.loss(_theta(xp, network, matrices), ROWS, TARGETS))
+    for state in _train(xp, sizes, 0, epochs):
+        matrices = _tutorial_epoch(matrices)
+        if state.epoch % every == 0 or state.epoch in (1, 2, 10):
+            expected = xp.host(_theta(xp, network, matrices))
+            np.testing.assert_allclose(
+                xp.host(state.theta),
+                expected,
+                rtol=0,
+                atol=SAME_TRAJECTORY,
+                err_msg=f"epoch {state.epoch}",
+            )
+    assert state.epoch == state.step == epochs
+    assert float(state.loss) < first_loss
+
+
+def test_cross_entropy_shortens_the_plateau_on_which_the_tutorial_gets_stuck(xp: Any) -> None:
+    if xp.name != "numpy":
+        pytest.skip("thousands of epochs run on NumPy only, to stay quick")
+    starts = [_start([2, 2, 1], seed) for seed in range(32)]
+
+    def solved(network: bx.Network) -> float:
+        theta = xp.namespace.stack([_theta(xp, network, matrices) for matrices in starts])
+        result = bx.fit(network, theta, ROWS, TARGETS, optimizer=bx.SGD(OUR_STEP), epochs=4000)
+        errors = np.abs(xp.host(network.predict(result.theta, ROWS)) - np.array(TARGETS))
+        return float(np.mean(np.max(errors, axis=(-2, -1)) < 0.5))
+
+    squared = solved(_network([2, 2, 1]))
+    entropy = solved(bx.mlp([2, 2, 1], hidden="sigmoid", loss="binary_cross_entropy"))
+    assert squared + 0.25 < entropy
+
+
+@every_architecture
+def test_unpacked_parameters_are_the_tutorials_matrices(xp: Any, sizes: list[int]) -> None:
+    network, matrices = _network(sizes), _start(sizes, seed=1)
+    unpacked = network.unpack(_theta(xp, network, matrices))
+    for matrix, (weights, bias) in zip(matrices, unpacked, strict=True):
+        ours = np.concatenate([xp.host(bias).T, xp.host(weights).T], axis=1)
+        assert np.array_equal(ours, matrix)
+
+
+@every_architecture
+@pytest.mark.parametrize("seed", range(3))
+def test_the_tutorials_gradient_is_half_the_rows_times_the_true_one(
+    xp: Any, sizes: list[int], seed: int
+) -> None:
+    network, matrices = _network(sizes), _start(sizes, seed)
+    theta = _theta(xp, network, matrices)
+    ours = xp.host(_gradient(network, theta))
+    theirs = xp.host(_theta(xp, network, _tutorial_gradient(matrices)))
+    expected = len(ROWS) / 2 * ours
+    np.testing.assert_allclose(
+        theirs, expected, rtol=0, atol=ROUNDING * float(np.max(np.abs(expected)))
+    )
+
+
+# (centred?, the order at which its error vanishes with h): the tutorial has the two exchanged.
+@pytest.mark.parametrize(("centered", "order"), [(True, 2), (False, 1)])
+@every_architecture
+def test_a_difference_errs_by_its_order(
+    xp: Any, sizes: list[int], centered: bool, order: int
+) -> None:
+    network = _network(sizes)
+    theta = _theta(xp, network, _start(sizes, seed=2))
+    exact = xp.host(_gradient(network, theta))
+    # Wide enough that rounding (1e-16 / h) stays far below the truncation that is measured.
+    coarse, fine = (
+        float(np.max(np.abs(xp.host(_difference(network, theta, h, centered=centered)) - exact)))
+        for h in (0.02, 0.01)
+    )
+    # The next term of Taylor's series bends the slope by a few per cent at these steps.
+    assert math.log2(coarse / fine) == pytest.approx(order, abs=0.1)
+
+
+# How a check of the tutorial's kind comes out, and the band in which its median must lie.
+CHECKS = {
+    # It updates theta between the two gradients.
+    "at two points": (3e-3, 3e-1),
+    "at one point": (4e-7, 4e-5),
+    "at a sound step": (1e-12, 1e-7),
+    "by the complex step": (0.0, 1e-14),
+}
+
+
+def _check(xp: Any, kind: str, seed: int) -> float:
+    """Return the relative difference of backpropagation and a numeric gradient."""
+    network = _network([2, 2, 2, 1])
+    matrices = _start([2, 2, 2, 1], seed)
+    theta = _theta(xp, network, matrices)
+    methods = {"at a sound step": "centered", "by the complex step": "complex_step"}
+    if kind in methods:
+        report = bx.check_network(network, theta, ROWS, TARGETS, method=methods[kind])
+        return _relative(xp, network, report.analytic, report.numeric)
+    analytic = _gradient(network, theta)
+    if kind == "at two points":
+        theta = _theta(xp, network, _tutorial_epoch(matrices))
+    return _relative(xp, network, analytic, _difference(network, theta, TUTORIAL_EPSILON))
+
+
+@pytest.mark.parametrize("kind", CHECKS)
+def test_a_gradient_check_is_as_good_as_its_point_and_its_step(xp: Any, kind: str) -> None:
+    low, high = CHECKS[kind]
+    assert low <= np.median([_check(xp, kind, seed) for seed in range(15)]) <= high
+
+
+def test_the_digits_of_the_tutorial_are_lost_to_its_two_points_not_to_epsilon(xp: Any) -> None:
+    two_points = np.median([_check(xp, "at two points", seed) for seed in range(15)])
+    one_point = np.median([_check(xp, "at one point", seed) for seed in range(15)])
+    assert two_points > 1000 * one_point
