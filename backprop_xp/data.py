@@ -6,12 +6,13 @@ on every backend.
 
 import math
 from collections.abc import Iterator
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from backprop_xp.backends import Array, array_namespace, device_of, owner, require_floating, to_host
-from backprop_xp.checks import integer
+from backprop_xp.checks import integer, real
 
 
 class Standardized(NamedTuple):
@@ -49,8 +50,9 @@ def one_hot(labels: Any, n_classes: int | None = None) -> Array:
     count = high + 1 if n_classes is None else integer(n_classes, "n_classes")
     if low < 0 or high >= count:
         raise ValueError(f"labels must lie in 0 ... {count - 1}, but go from {low} to {high}.")
-    classes = xp.arange(count, dtype=labels.dtype, device=device_of(labels))
-    return xp.astype(labels[..., None] == classes, labels.dtype)
+    # Compared as int32: a uint8 label may be one of more classes than uint8 can count.
+    classes = xp.arange(count, dtype=xp.int32, device=device_of(labels))
+    return xp.astype(xp.astype(labels, xp.int32)[..., None] == classes, labels.dtype)
 
 
 def standardize(x: Any, *, mean: Array | None = None, scale: Array | None = None) -> Standardized:
@@ -77,12 +79,13 @@ def standardize(x: Any, *, mean: Array | None = None, scale: Array | None = None
         raise ValueError(f"x has shape {tuple(x.shape)}, but (batch, n) with rows is expected.")
     if mean is None:
         mean = xp.mean(x, axis=-2, keepdims=True)
+        # Held between the extremes: rounding must not move the mean of a constant column off it.
+        mean = xp.maximum(mean, xp.min(x, axis=-2, keepdims=True))
+        mean = xp.minimum(mean, xp.max(x, axis=-2, keepdims=True))
     centred = x - mean
     if scale is None:
         scale = xp.sqrt(xp.mean(centred * centred, axis=-2, keepdims=True))
-        # A constant column's deviations are rounding, a few units of the mean's last place.
-        constant = scale <= 8.0 * float(xp.finfo(x.dtype).eps) * xp.abs(mean)
-        scale = xp.where(constant, xp.ones_like(scale), scale)
+        scale = xp.where(scale == 0.0, xp.ones_like(scale), scale)
     return Standardized(centred / scale, mean, scale)
 
 
@@ -131,7 +134,10 @@ def permutation(rows: int, seed: int, epoch: int) -> np.ndarray:
 def _array(value: Any, name: str) -> Array:
     if owner(value) is not None:
         return value
-    host = np.asarray(value)
+    try:
+        host = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} is not an array of numbers: {error}") from None
     if host.dtype.kind not in "biuf":
         raise TypeError(
             f"{name} has dtype {host.dtype}, but numbers are expected. Number classes first: "
@@ -149,9 +155,11 @@ def _rows(arrays: list[Array]) -> int:
     return int(counts[0])
 
 
-def _test_rows(test_size: float, rows: int) -> int:
-    count = math.ceil(test_size * rows) if isinstance(test_size, float) else test_size
-    count = integer(count, "test_size")
+def _test_rows(test_size: Any, rows: int) -> int:
+    if isinstance(test_size, Integral):
+        count = integer(test_size, "test_size")
+    else:
+        count = math.ceil(real(test_size, "test_size", above=0.0, high=1.0) * rows)
     if count >= rows:
         raise ValueError(f"test_size={test_size!r} leaves no training rows of the {rows} given.")
     return count

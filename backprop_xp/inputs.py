@@ -77,8 +77,9 @@ def check_beside_outputs(value: Array, outputs: tuple[int, ...], name: str) -> N
         check_stack(value.shape[:-2], outputs[:-2], name)
         return
     if len(value.shape) < 2 or value.shape[-1] == 1 < rows[-1]:
+        column = "[..., 0]" if len(value.shape) > 1 else ""
         way_out = (
-            f"Make class labels one-hot: {name} = bx.data.one_hot({name})."
+            f"Make class labels one-hot: {name} = bx.data.one_hot({name}{column})."
             if rows[-1] > 1
             else f"Make it a column: {name}[:, None]."
         )

@@ -133,7 +133,7 @@ class Network:
         require_floating(first, name)
         stack = tuple(first.shape[: len(first.shape) - len(place.shape)])
         for name, place, value in named:
-            require_beside(first, value, name)
+            require_beside(first, value, name, named[0][0])
             if tuple(value.shape) != (*stack, *place.shape):
                 raise ValueError(
                     f"{name} has shape {tuple(value.shape)}, but {(*stack, *place.shape)} is "

@@ -7,7 +7,7 @@ reuse the memory of theta, gradient and state: go on with what it returns.
 The conventions are PyTorch's; where other libraries differ, the docstring says so.
 """
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple, Protocol
 
 from backprop_xp.backends import Array, array_namespace, like
@@ -65,6 +65,7 @@ class SGD:
     """
 
     learning_rate: Any
+    _: KW_ONLY
     momentum: Any = 0.0
     nesterov: bool = False
 
@@ -104,6 +105,7 @@ class RMSProp:
     """
 
     learning_rate: Any = 1e-2
+    _: KW_ONLY
     decay: Any = 0.99
     epsilon: Any = 1e-8
 
@@ -140,6 +142,7 @@ class Adam:
     """
 
     learning_rate: Any = 1e-3
+    _: KW_ONLY
     beta1: Any = 0.9
     beta2: Any = 0.999
     epsilon: Any = 1e-8
@@ -172,6 +175,7 @@ class AdamW:
     """
 
     learning_rate: Any = 1e-3
+    _: KW_ONLY
     beta1: Any = 0.9
     beta2: Any = 0.999
     epsilon: Any = 1e-8

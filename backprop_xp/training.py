@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict, Unpack
 
-from backprop_xp.backends import Array, array_namespace, device_of, owner, to_host
-from backprop_xp.checks import integer, real, unravel
+from backprop_xp.backends import Array, array_namespace, device_of, like, owner, to_host
+from backprop_xp.checks import integer, real, sequence, unravel
 from backprop_xp.data import permutation
 from backprop_xp.inputs import check_targets, check_x
 from backprop_xp.network import Network
@@ -138,7 +138,7 @@ def train(
     >>> network.predict(state.theta, x).round().T
     array([[0., 1., 1., 0.]])
     """
-    if not hasattr(optimizer, "update"):
+    if isinstance(optimizer, type) or not hasattr(optimizer, "initialize"):
         raise TypeError(f"optimizer must be one such as bx.Adam(), not {optimizer!r}.")
     plan = _Plan(
         optimizer,
@@ -180,6 +180,11 @@ def fit(
     >>> result.theta.round(6), result.history["loss"].shape
     (array([2., 1.]), (200,))
     """
+    if not isinstance(early_stopping, EarlyStopping | None):
+        raise TypeError(
+            f"early_stopping must be one such as bx.EarlyStopping(), not {early_stopping!r}."
+        )
+    callbacks = sequence(callbacks, "callbacks", "(print,)")
     best: _Best | None = None
     losses: list[Array] = []
     validation_losses: list[Array] = []
@@ -243,7 +248,7 @@ def clip_norm(gradient: Array, bound: float) -> Array:
     # At least 1, the largest entry's own part, but for a gradient that is 0.
     norm = xp.maximum(xp.sqrt(xp.sum(scaled * scaled, axis=-1, keepdims=True)), 1.0)
     allowed = bound / norm
-    return gradient * (allowed / xp.maximum(largest, allowed))
+    return xp.where(largest <= allowed, gradient, scaled * allowed)
 
 
 def _batches(rows: _Rows, plan: _Plan, epoch: int) -> Iterator[_Rows]:
@@ -316,13 +321,14 @@ def _all_waited(best: _Best, patience: int) -> bool:
 def _check_rows(network: Network, theta: Array, x: Any, y: Any, sample_weight: Any) -> _Rows:
     """Return x, y and the weights beside theta, or raise for what does not fit or is not finite."""
     x = check_x(theta, x, None)
-    n_out = network.forward(theta, x[..., :1, :]).shape[-1]
-    y, weight = check_targets(theta, (*theta.shape[:-1], x.shape[-2], n_out), y, sample_weight)
     xp = array_namespace(theta)
     if not xp.isdtype(theta.dtype, "real floating"):
         raise TypeError(f"theta is {theta.dtype}, but only real networks are trained.")
-    named = {"x": x, "y": y} if weight is None else {"x": x, "y": y, "sample_weight": weight}
+    named = {"x": x, "y": like(theta, y, "y")}
+    if sample_weight is not None:
+        named["sample_weight"] = like(theta, sample_weight, "sample_weight")
     fine = [xp.all(xp.isfinite(array)) for array in named.values()]
+    weight = named.get("sample_weight")
     if weight is not None:
         fine += [xp.all(weight >= 0.0), xp.all(xp.sum(weight, axis=-1) > 0.0)]
     # The one transfer before the first epoch.
@@ -330,14 +336,17 @@ def _check_rows(network: Network, theta: Array, x: Any, y: Any, sample_weight: A
         for name, array in named.items():
             _refuse_non_finite(name, array)
         raise ValueError("sample_weight must not be negative, and not all 0.")
-    return _Rows(x, y, weight)
+    n_out = network.forward(theta, x[..., :1, :]).shape[-1]
+    outputs = (*theta.shape[:-1], x.shape[-2], n_out)
+    return _Rows(x, *check_targets(theta, outputs, named["y"], weight))
 
 
 def _check_validation(network: Network, theta: Array, validation: Sequence[Array]) -> _Rows:
+    expected = "validation must be (x, y) or (x, y, sample_weight)"
+    if isinstance(validation, str) or not isinstance(validation, Sequence):
+        raise TypeError(f"{expected}, not {validation!r}.")
     if len(validation) not in (2, 3):
-        raise ValueError(
-            f"validation must be (x, y) or (x, y, sample_weight), not {len(validation)} items."
-        )
+        raise ValueError(f"{expected}, not {len(validation)} items.")
     try:
         x, y, weight = (*validation, None)[:3]
         return _check_rows(network, theta, x, y, weight)
@@ -353,9 +362,10 @@ def _refuse_non_finite(name: str, array: Array) -> None:
         return
     count = math.prod(array.shape) - int(xp.sum(finite))
     value = float(xp.reshape(array, (-1,))[first])
+    said = "value that is not finite," if count == 1 else "values that are not finite, the first"
     raise ValueError(
-        f"{name} has {count} values that are not finite, the first {value} at "
-        f"{name}{list(unravel(first, array.shape))}. Drop such rows, or fill them in."
+        f"{name} has {count} {said} {value} at {name}{list(unravel(first, array.shape))}. "
+        "Drop such rows, or fill them in."
     )
 
 
@@ -367,7 +377,7 @@ def _write_progress(state: TrainingState, epochs: int) -> None:
     parts = [f"epoch {state.epoch:>{len(str(epochs))}}/{epochs}"]
     for name, loss in (("loss", state.loss), ("validation loss", state.validation_loss)):
         if loss is not None:
-            values = sorted(to_host(loss).ravel().tolist())
+            values = sorted(to_host(loss).ravel().tolist(), key=lambda v: (math.isnan(v), v))
             rest = f" (best of {len(values)})" if len(values) > 1 else ""
             parts.append(f"{name} {values[0]:.6g}{rest}")
     sys.stderr.write("  ".join(parts) + "\n")

@@ -65,12 +65,12 @@ def require_floating(array: Any, name: str) -> Namespace:
     return xp
 
 
-def require_beside(theta: Array, value: Array, name: str) -> None:
+def require_beside(theta: Array, value: Array, name: str, other: str = "theta") -> None:
     """Raise ValueError, showing the repairing call, unless two arrays live in the same place."""
     home, where = owner(theta), device_of(theta)
     if home is not None and (owner(value) is not home or not same_device(device_of(value), where)):
         raise ValueError(
-            f"{name} is {_place(value)}, but theta is {_place(theta)}. Move it: "
+            f"{name} is {_place(value)}, but {other} is {_place(theta)}. Move it: "
             f"{name} = bx.asarray({name}, backend={home.name!r}, "
             f"device={home.device_name(where)!r})."
         )

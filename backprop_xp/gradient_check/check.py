@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from backprop_xp.backends import Array, array_namespace, device_of, owner, to_host
+from backprop_xp.backends import Array, array_namespace, device_of, owner, require_floating, to_host
 from backprop_xp.checks import integer, nearest, real, unravel
 from backprop_xp.gradient_check.engines import ENGINES, Numeric, along
 from backprop_xp.gradient_check.points import Point, Tensor, flatten, flatten_gradient
@@ -108,6 +108,7 @@ def check_network(
     >>> bx.check_network(network, theta, [[0, 1], [1, 1]], [[1], [0]]).passed
     True
     """
+    require_floating(theta, "theta")
     if len(theta.shape) != 1:
         raise ValueError(
             f"theta has shape {tuple(theta.shape)}, but one network's, ({network.size},), is "
@@ -152,6 +153,8 @@ def _check(problem: _Problem, method: str, tolerance: float | None, seed: int) -
             )
         return result
 
+    if not isinstance(method, str):
+        raise TypeError(f"method must be a name such as 'auto', not {method!r}.")
     if method not in ("auto", *ENGINES):
         raise ValueError(f"method {method!r} is unknown. {nearest(method, ['auto', *ENGINES])}")
     analytic = problem.gradient()
@@ -188,6 +191,8 @@ def _errors(tensors: tuple[Tensor, ...], analytic: Array, numeric: Numeric) -> t
     xp = array_namespace(analytic)
     error = roughness = 0.0
     for tensor in tensors:
+        if 0 in tensor.shape:
+            continue
         a, n = analytic[tensor.part], numeric.gradient[tensor.part]
         scale = max(float(xp.max(xp.abs(a))), float(xp.max(xp.abs(n))))
         difference = float(xp.max(xp.abs(a - n)))
@@ -207,11 +212,11 @@ def _worst(tensors: tuple[Tensor, ...], analytic: Array, numeric: Array) -> tupl
     rows = []
     for tensor in tensors:
         a, n = to_host(analytic[tensor.part]).tolist(), to_host(numeric[tensor.part]).tolist()
-        scale = max(map(abs, [*a, *n]))
+        scale = max((abs(v) for v in [*a, *n] if math.isfinite(v)), default=0.0)
         for place in range(len(a)):
             difference = abs(a[place] - n[place])
             relative = difference / scale if scale else 0.0
-            if math.isnan(relative):
+            if not math.isfinite(difference):
                 relative = math.inf
             index = unravel(place, tensor.shape)
             rows.append(Row(tensor.name, index, a[place], n[place], difference, relative))
@@ -246,7 +251,11 @@ def _takes_stacks(value: Callable[[Array], Any], flat: Array) -> bool:
         return False
     if together.shape != (2,):
         return False
-    alone = [float(value(copies[i, ...])) for i in range(2)]
+    # A value that is not one number goes by the way that says so.
+    results = [value(copies[i, ...]) for i in range(2)]
+    if any(tuple(getattr(result, "shape", ())) for result in results):
+        return False
+    alone = [float(result) for result in results]
     slack = 64.0 * float(xp.finfo(flat.dtype).eps)
     return all(abs(float(a) - b) <= slack * abs(b) for a, b in zip(together, alone, strict=True))
 
@@ -256,7 +265,9 @@ def _one_by_one(value: Callable[[Array], Any], stack: Array) -> Array:
     results = []
     for i in range(stack.shape[0]):
         result = value(stack[i, ...])
-        if getattr(result, "shape", ()) != ():
+        if result is None:
+            raise TypeError("value(point) must be one number, not None.")
+        if tuple(getattr(result, "shape", ())) != ():
             raise ValueError(
                 f"value(point) must be one number, but has shape {tuple(result.shape)}."
             )

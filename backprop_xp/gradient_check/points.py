@@ -69,6 +69,10 @@ def flatten_gradient(point: Point, gradient: Any) -> Array:
         arrays = point.leaves(gradient)
     except (KeyError, TypeError) as error:
         raise ValueError(f"gradient(point) is not structured like point: {error!r}.") from None
+    if isinstance(gradient, Mapping) and len(gradient) > len(arrays):
+        raise ValueError(
+            f"gradient(point) has the keys {list(gradient)}, but point has {len(arrays)} of them."
+        )
     if len(arrays) != len(point.tensors):
         raise ValueError(
             f"gradient(point) holds {len(arrays)} arrays, but point {len(point.tensors)}."
@@ -76,7 +80,7 @@ def flatten_gradient(point: Point, gradient: Any) -> Array:
     for tensor, array in zip(point.tensors, arrays, strict=True):
         label = f"gradient(point){tensor.name}"
         require_floating(array, label)
-        require_beside(point.flat, array, label)
+        require_beside(point.flat, array, label, "point")
         if tuple(array.shape) != tensor.shape:
             raise ValueError(
                 f"{label} has shape {tuple(array.shape)}, but the point there {tensor.shape}."
@@ -91,7 +95,7 @@ def _tensors(names: list[str], arrays: list[Array]) -> tuple[Tensor, ...]:
         xp = require_floating(array, label)
         if not xp.isdtype(array.dtype, "real floating"):
             raise TypeError(f"{label} is {array.dtype}, but real floating numbers are expected.")
-        require_beside(arrays[0], array, label)
+        require_beside(arrays[0], array, label, f"point{names[0]}")
         if array.dtype != arrays[0].dtype:
             raise TypeError(
                 f"{label} is {array.dtype}, but the arrays before it are {arrays[0].dtype}; "

@@ -1,0 +1,441 @@
+"""The command line, on the environment's backend; a real process where one matters."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.losses import LOSSES
+
+pytest.importorskip("typer")
+
+from typer.testing import CliRunner
+
+from backprop_xp import cli, tutorial
+
+PACKAGE_FOLDER = Path(bx.__file__).parent.parent
+
+# A small float32 network agrees with itself to about 1e-6; what is printed has 7 digits.
+PRINTED = 1e-4
+
+# Learns XOR from the default seed in few epochs: JAX and array-api-strict take 1 to 2 ms for each.
+FAST = ("--learning-rate", "8", "--epochs", "600")
+
+
+def run(*arguments: str, **environment: str) -> Any:
+    return CliRunner().invoke(
+        cli.app, list(arguments), env=environment, prog_name="backprop-xp", color=False
+    )
+
+
+def xor(*arguments: str, **environment: str) -> str:
+    result = run("xor", *arguments, **environment)
+    assert result.exit_code == 0, result.output
+    return str(result.output)
+
+
+def start_python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE_FOLDER), **environment},
+        check=False,
+    )
+
+
+def predictions(output: str) -> list[float]:
+    block = output.split("predictions\n")[1].splitlines()[1:5]
+    return [float(line.split()[-1]) for line in block]
+
+
+def costs(output: str) -> list[tuple[int, float]]:
+    block = output.split("training:")[1].split("\n\n")[0].splitlines()[2:]
+    return [(int(line.split()[0]), float(line.split()[1])) for line in block]
+
+
+def gradients(output: str) -> tuple[list[float], list[float]]:
+    """Return the printed analytic and numeric entries, in theta's order."""
+    analytic: list[float] = []
+    numeric: list[float] = []
+    block = output.split("gradient at the starting theta")[1].split("gradient check")[0]
+    for line in block.splitlines():
+        if re.fullmatch(r"[-+.e0-9 ]+", line) and line.strip():
+            numbers = [float(word) for word in line.split()]
+            half = len(numbers) // 2
+            analytic += numbers[:half]
+            numeric += numbers[half:]
+    return analytic, numeric
+
+
+def test_the_default_run_learns_xor_and_proves_the_gradient() -> None:
+    numpy = {"BACKPROP_XP_BACKEND": "numpy", "BACKPROP_XP_DEVICE": "", "BACKPROP_XP_DTYPE": ""}
+    output = xor(**numpy)
+    assert np.abs(np.array(predictions(output)) - [0, 1, 1, 0]).max() < 0.05
+    assert "solved: all four" in output
+    assert "gradient check: pass" in output
+    assert [epoch for epoch, _ in costs(output)] == list(range(0, 10_001, 1000))
+
+
+def test_the_tutorial_runs_where_the_environment_says(xp: Any) -> None:
+    output = xor(*FAST)
+    where = xp.selection
+    assert output.startswith(f"XOR on {where.backend.name} ({where.device}, ")
+    assert str(where.dtype).rpartition(".")[2].strip("'>") in output.splitlines()[0]
+    assert np.abs(np.array(predictions(output)) - [0, 1, 1, 0]).max() < 0.5
+    for name, shape in (("x", "(4, 2)"), ("y", "(4, 1)"), ("theta", "(9,)")):
+        assert re.search(rf"^  {name} +{re.escape(shape)}$", output, re.M)
+    network = tutorial.xor_network([2, 2, 1], loss="mean_squared_error", hidden="sigmoid")
+    for line in network.describe().splitlines():
+        assert line in output
+
+
+def test_the_printed_gradient_is_the_one_of_the_start(xp: Any) -> None:
+    analytic, numeric = gradients(xor("--epochs", "1", "--sizes", "2 3 2 1", "--seed", "5"))
+    network = tutorial.xor_network([2, 3, 2, 1], loss="mean_squared_error", hidden="sigmoid")
+    theta = network.initialize(5)
+    x, y = bx.asarray(tutorial.INPUTS), bx.asarray(tutorial.TARGETS)
+    expected = xp.host(network.loss_and_gradient(theta, x, y)[1])
+    assert len(analytic) == network.size
+    np.testing.assert_allclose(analytic, expected, rtol=PRINTED, atol=1e-7)
+    np.testing.assert_allclose(numeric, expected, rtol=0.01, atol=PRINTED)
+
+
+def test_a_wide_matrix_is_abridged(xp: Any) -> None:
+    output = xor("--epochs", "1", "--sizes", "2,50,1")
+    assert "(the first 4 rows and columns; all are checked)" in output
+    assert max(map(len, output.splitlines())) < 140
+
+
+@pytest.mark.parametrize("loss", sorted(set(LOSSES) - {"categorical_cross_entropy"}))
+def test_every_loss_that_fits_has_its_output_and_passes_its_check(xp: Any, loss: str) -> None:
+    output = xor("--epochs", "3", "--loss", loss)
+    linked = loss in ("binary_cross_entropy", "poisson")
+    assert f"hidden sigmoid, output {'identity' if linked else 'sigmoid'}" in output
+    assert f"learning rate {tutorial.LEARNING_RATES[loss]:g}" in output
+    assert "gradient check: pass" in output
+    assert ("2/m" in output) == (loss == "mean_squared_error")
+
+
+@pytest.mark.parametrize("hidden", ["relu", "gelu", "softmax"])
+def test_other_hidden_activations_pass_their_check(xp: Any, hidden: str) -> None:
+    assert "gradient check: pass" in xor("--epochs", "3", "--hidden", hidden)
+
+
+def test_a_seed_gives_the_same_run_and_another_seed_another(xp: Any) -> None:
+    one, again, other = (xor("--epochs", "5", "--seed", seed) for seed in ("3", "3", "4"))
+    assert one == again
+    assert costs(one) != costs(other)
+
+
+def test_a_run_that_gets_stuck_says_so(xp: Any) -> None:
+    output = xor("--epochs", "5")
+    assert "not solved: " in output
+    assert "solved: all four" not in output
+    assert "--restarts 64" in output
+    assert "--loss binary_cross_entropy" in output
+    assert "--loss binary" not in xor("--epochs", "5", "--loss", "binary_cross_entropy")
+
+
+def test_a_run_that_diverges_says_so(xp: Any) -> None:
+    output = xor("--epochs", "20", "--learning-rate", "1e30", "--loss", "poisson")
+    assert "diverged" in output
+    assert "not solved" not in output
+
+
+def test_restarts_are_counted_and_the_best_is_shown(xp: Any) -> None:
+    output = xor("--restarts", "6", *FAST)
+    assert "(6, 9)" in output
+    counted = re.search(r"restarts: (\d) of 6 starts solved XOR", output)
+    assert counted
+    assert int(counted[1]) >= 1
+    assert re.search(r"epochs until solved: median \d+(\.5)?, from \d+ to \d+ \(looked", output)
+    assert np.abs(np.array(predictions(output)) - [0, 1, 1, 0]).max() < 0.5
+    assert "gradient check: pass" in output
+
+
+def test_no_restart_that_solves_is_no_error(xp: Any) -> None:
+    output = xor("--restarts", "3", "--epochs", "2")
+    assert "0 of 3 starts solved" in output
+    assert "epochs until solved" not in output
+    assert "not solved" in output
+    assert "--restarts" not in output
+
+
+def experiment(**options: Any) -> tutorial.Experiment:
+    defaults: dict[str, Any] = {
+        "loss": "mean_squared_error",
+        "hidden": "sigmoid",
+        "learning_rate": 8.0,
+        "epochs": 600,
+        "seed": 0,
+        "restarts": 1,
+    }
+    return tutorial.prepare([2, 2, 1], **{**defaults, **options})
+
+
+def test_the_first_restart_is_the_run_without_restarts(xp: Any) -> None:
+    alone = list(tutorial.learn(experiment(epochs=30)))
+    stacked = list(tutorial.learn(experiment(epochs=30, restarts=3)))
+    assert [look.epoch for look in stacked] == [look.epoch for look in alone] == list(range(31))
+    for one, many in zip(alone, stacked, strict=True):
+        np.testing.assert_allclose(xp.host(many.loss)[0], xp.host(one.loss), rtol=1e-5)
+
+
+def test_solved_since_is_the_first_look_from_which_on_all_four_are_right(xp: Any) -> None:
+    given = experiment(epochs=600, restarts=4)
+    right = []
+    for look in tutorial.learn(given):
+        error = xp.host(given.network.predict(look.theta, given.x)) - tutorial.TARGETS
+        right.append(np.abs(error).max(axis=(-1, -2)) < 0.5)
+    since = xp.host(look.solved_since)
+    assert np.isfinite(since).any()
+    for i, epoch in enumerate(since):
+        history = [looks[i] for looks in right]
+        if np.isfinite(epoch):
+            assert all(history[int(epoch) :])
+            assert not history[int(epoch) - 1]
+        else:
+            assert not history[-1]
+
+
+def test_a_network_that_strays_again_has_not_solved_it(xp: Any) -> None:
+    given = experiment(restarts=2)
+    since = xp.host(list(tutorial.learn(given))[-1].solved_since)
+    solved = int(np.flatnonzero(np.isfinite(since))[0])
+    theta = list(tutorial.learn(given))[-1].theta[solved, ...]
+    single = given._replace(start=theta, epochs=1)
+    look = next(iter(tutorial.learn(single)))
+    assert float(look.solved_since) == 0.0
+    strayed = tutorial._solved_since(single, 0.0 * theta, 10, look.solved_since)
+    assert float(strayed) == np.inf
+    assert float(tutorial._solved_since(single, theta, 20, strayed)) == 20.0
+
+
+def test_the_best_start_has_solved_it_before_it_has_the_least_loss(xp: Any) -> None:
+    given = experiment(restarts=4)
+    losses, since = [np.nan, 0.1, 0.3, 0.2], [np.inf, np.inf, 5.0, 9.0]
+    last = tutorial.Look(600, given.start, xp.asarray(losses), xp.asarray(since))
+    result = tutorial.outcome(given, last)
+    assert result.best == 3
+    assert (xp.host(result.start) == xp.host(given.start)[3]).all()
+    none = last._replace(solved_since=xp.asarray([np.inf] * 4))
+    assert tutorial.outcome(given, none).best == 1
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".PDF"])
+def test_plot_writes_a_picture(xp: Any, tmp_path: Path, suffix: str) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / f"xor{suffix}"
+    assert f"plot written to {path}" in xor("--epochs", "3", "--restarts", "2", "--plot", str(path))
+    begins = {".png": b"\x89PNG\r\n\x1a\n", ".svg": b"<?xml", ".PDF": b"%PDF"}[suffix]
+    assert path.read_bytes().startswith(begins)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_diverged_run_can_be_drawn(xp: Any, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "nan.png"
+    xor("--epochs", "9", "--learning-rate", "1e30", "--loss", "poisson", "--plot", str(path))
+    assert path.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("fault", [("--learning-rate", "nan"), ("--sizes", "3,2,1")])
+def test_a_run_that_fails_leaves_the_old_picture_whole(
+    xp: Any, tmp_path: Path, fault: tuple[str, str]
+) -> None:
+    path = tmp_path / "old.png"
+    path.write_bytes(b"old")
+    assert run("xor", "--plot", str(path), *fault).exit_code in (1, 2)
+    assert path.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sizes", "3,2,1"], "must start with 2 and end with 1"),
+        (["--sizes", "2,2,2"], "must start with 2 and end with 1"),
+        (["--sizes", "2"], "must start with 2 and end with 1"),
+        (["--sizes", ""], "must start with 2 and end with 1"),
+        (["--sizes", "2,two,1"], "no positive integer"),
+        (["--sizes", "2,0,1"], "no positive integer"),
+        (["--sizes", "2,-2,1"], "no positive integer"),
+        (["--sizes", f"2,{'9' * 5000},1"], "no positive integer"),
+        (["--loss", "hubert"], "Did you mean 'huber'?"),
+        (["--loss", "categorical_cross_entropy"], "use binary_cross_entropy"),
+        (["--hidden", "rellu"], "Did you mean 'relu'?"),
+        (["--epochs", "0"], "--epochs"),
+        (["--epochs", "many"], "--epochs"),
+        (["--restarts", "0"], "--restarts"),
+        (["--seed", "-1"], "--seed"),
+        (["--plot", "xor.gif"], "must end in .png, .svg, .pdf"),
+        (["--plot", "xor"], "must end in .png, .svg, .pdf"),
+        (["--plot", "no_such_folder/xor.png"], "no folder"),
+        (["--lost", "huber"], "--lost"),
+    ],
+)
+def test_a_bad_option_is_told_before_anything_is_done(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    # typer takes a longer message apart where the terminal is narrow.
+    monkeypatch.setenv("COLUMNS", "500")
+    result = run("xor", *arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert "XOR on" not in result.output
+
+
+def test_an_error_of_the_library_is_one_line(xp: Any) -> None:
+    for arguments in (("--learning-rate", "nan"), ("--learning-rate", "-1")):
+        result = run("xor", *arguments)
+        assert result.exit_code == 1
+        assert re.fullmatch(r"error: learning_rate must be .*\n", result.output)
+
+
+def test_a_backend_that_cannot_be_had_is_an_error_in_one_line() -> None:
+    for environment in ({"BACKPROP_XP_BACKEND": "numpi"}, {"BACKPROP_XP_DTYPE": "int32"}):
+        done = start_python("-m", "backprop_xp", "xor", **environment)
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert re.fullmatch(r"error: [^\n]+\n", done.stderr)
+
+
+def test_info_says_what_would_run_where_and_why(xp: Any) -> None:
+    result = run("info")
+    assert result.exit_code == 0, result.output
+    assert re.search(rf"backend +{xp.name}\n +device +{re.escape(str(xp.selection.device))}\n",
+                     result.output)  # fmt: skip
+    assert f"source   {xp.selection.source}" in result.output
+    assert np.__version__ in result.output
+    assert bx.__version__ in result.output
+    for row in bx.list_backends():
+        state = "usable" if row.usable else "not usable"
+        assert re.search(rf"^  {row.name} +{state} +\S", result.output, re.M)
+
+
+def test_info_names_the_source_of_the_choice() -> None:
+    numpy = {"BACKPROP_XP_BACKEND": "numpy", "BACKPROP_XP_DEVICE": "", "BACKPROP_XP_DTYPE": ""}
+    nothing = {**numpy, "BACKPROP_XP_BACKEND": ""}
+    assert "the environment (BACKPROP_XP_*)" in run("info", **numpy).output
+    assert "the default" in run("info", **nothing).output
+
+
+def test_info_lists_the_backends_when_the_chosen_one_is_unusable() -> None:
+    program = (
+        "import sys; sys.modules['array_api_strict'] = None; sys.argv[1:] = ['info'];"
+        "from backprop_xp.__main__ import main; main()"
+    )
+    environment = {"BACKPROP_XP_BACKEND": "array-api-strict", "BACKPROP_XP_DEVICE": ""}
+    done = start_python("-c", program, **environment)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "error: backend 'array-api-strict', from the environment" in done.stdout
+    assert re.search(r"array-api-strict +not usable +array-api-strict is not", done.stdout)
+    assert re.search(r"try +pip install array-api-strict", done.stdout)
+    assert re.search(r"numpy +usable +\d", done.stdout)
+
+
+def test_info_survives_a_name_and_a_device_that_are_unknown() -> None:
+    for wrong in ({"BACKPROP_XP_BACKEND": "numpi"}, {"BACKPROP_XP_DEVICE": "gpu7"}):
+        result = run("info", **{"BACKPROP_XP_BACKEND": "numpy", **wrong})
+        assert result.exit_code == 1
+        assert next(iter(wrong.values())) in result.output
+        assert re.search(r"numpy +usable", result.output)
+
+
+def test_version_is_shown() -> None:
+    for result in (run("--version"), start_python("-m", "backprop_xp", "--version")):
+        assert f"backprop-xp {bx.__version__}\n" == result.stdout
+
+
+def test_help_calls_the_program_by_its_name() -> None:
+    done = start_python("-m", "backprop_xp", "xor", "--help")
+    assert "Usage: backprop-xp xor" in done.stdout
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_the_extra_one_line_says_how_to_install_it(missing: str) -> None:
+    program = (
+        f"import sys; sys.modules[{missing!r}] = None;from backprop_xp.__main__ import main; main()"
+    )
+    done = start_python("-c", program)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert missing in done.stderr
+    assert "pip install 'backprop_xp[cli]'" in done.stderr
+
+
+def test_plot_without_matplotlib_says_how_to_install_it_before_training(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['matplotlib'] = None;"
+        f"sys.argv[1:] = ['xor', '--plot', {str(tmp_path / 'x.png')!r}];"
+        "from backprop_xp.__main__ import main; main()"
+    )
+    done = start_python("-c", program)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert re.fullmatch(r"error: .*pip install 'backprop_xp\[plot\]'\n", done.stderr)
+
+
+def test_the_command_imports_no_heavy_library_before_it_needs_it() -> None:
+    heavy = {"matplotlib", "sklearn", "torch", "jax", "cupy"}
+    program = f"import sys, backprop_xp.cli; print(sorted({heavy!r} & set(sys.modules)))"
+    assert start_python("-c", program).stdout.strip() == "[]"
+
+
+def test_output_to_a_pipe_is_plain_lines_even_where_colours_are_forced() -> None:
+    forced = {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "BACKPROP_XP_BACKEND": "numpy"}
+    environment = {**forced, "BACKPROP_XP_DEVICE": "", "BACKPROP_XP_DTYPE": ""}
+    done = start_python("-m", "backprop_xp", "xor", "--epochs", "200", **environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "\x1b" not in done.stdout
+    assert "\r" not in done.stdout
+    wrong = start_python("-m", "backprop_xp", "xor", "--sizes", "9", **environment)
+    assert "\x1b" not in wrong.stdout + wrong.stderr
+
+
+def test_a_terminal_shows_progress_and_the_same_lines() -> None:
+    pty = pytest.importorskip("pty")
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "BACKPROP_XP_BACKEND": "numpy"}
+    environment |= {"BACKPROP_XP_DEVICE": "", "BACKPROP_XP_DTYPE": ""}
+    environment |= {"PYTHONPATH": str(PACKAGE_FOLDER)}
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "backprop_xp", "xor", "--epochs", "2000"]
+    with subprocess.Popen(
+        command, stdout=theirs, stderr=theirs, stdin=theirs, env=environment
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while chunk := os.read(ours, 65536):
+                shown += chunk
+        except OSError:  # Linux's way to say that the other end is closed
+            pass
+    os.close(ours)
+    text = shown.decode()
+    assert process.returncode == 0, text
+    assert "\x1b[" in text
+    assert "100%" in text
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", text)
+    for line in ("     2000    0.00942946", "gradient check: pass", "solved: all four"):
+        assert line in plain
+
+
+def test_a_reader_that_leaves_early_ends_it_quietly() -> None:
+    command = f"{sys.executable} -m backprop_xp xor --epochs 100 | head -n 1"
+    environment = {**os.environ, "BACKPROP_XP_BACKEND": "numpy", "BACKPROP_XP_DEVICE": ""}
+    environment |= {"BACKPROP_XP_DTYPE": "", "PYTHONPATH": str(PACKAGE_FOLDER)}
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.stdout.startswith("XOR on numpy")
+    assert done.stderr == ""
