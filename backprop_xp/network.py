@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
 
-from backprop_xp.activations import Activation, identity
+from backprop_xp.activations import ACTIVATIONS, Activation, identity
 from backprop_xp.backends import (
     Array,
     Backend,
@@ -118,6 +118,7 @@ class Network:
 
     def pack(self, parameters: Sequence[Sequence[Array]]) -> Array:
         """Return theta made of each layer's parameters: the inverse of ``unpack``."""
+        parameters = sequence(parameters, "parameters", "network.unpack(theta)")
         counts = [len(layer) for layer in parameters]
         if counts != [len(places) for places in self._layout]:
             raise ValueError(
@@ -327,6 +328,8 @@ def mlp(
     widths = [
         integer(size, f"sizes[{i}]") for i, size in enumerate(sequence(sizes, "sizes", "[2, 3, 1]"))
     ]
+    hidden = choose(ACTIVATIONS, hidden, "hidden")
+    output = choose(ACTIVATIONS, output, "output")
     dropout = real(dropout, "dropout", low=0.0, below=1.0)
     if len(widths) < 2:
         raise ValueError(f"sizes needs at least inputs and outputs, such as [2, 1], not {sizes!r}.")

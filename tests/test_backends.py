@@ -457,11 +457,16 @@ def test_an_array_that_is_right_already_is_not_copied() -> None:
 
 @pytest.mark.parametrize(
     "given",
-    [["a", "b"], np.array(["a"]), np.array([None]), None, [{}], np.datetime64("2020-01-01")],
+    [["a", "b"], np.array(["a"]), np.array([None]), [{}], np.datetime64("2020-01-01")],
 )
 def test_what_is_no_number_is_refused_with_the_way_out(backend: Backend, given: Any) -> None:
     with pytest.raises(TypeError, match=r"x has dtype .* numbers are expected.*one_hot"):
         bx.asarray(given, backend=backend)
+
+
+def test_what_is_no_array_at_all_is_refused_by_its_type() -> None:
+    with pytest.raises(TypeError, match="x must be an array of numbers, not NoneType"):
+        bx.asarray(None)
 
 
 def test_a_ragged_list_is_refused(backend: Backend) -> None:

@@ -96,6 +96,8 @@ def like(theta: Array, value: Any, name: str) -> Array:
         return xp.astype(value, precision)
     if value.dtype in (precision, theta.dtype):
         return value
+    if xp.isdtype(value.dtype, "complex floating"):
+        raise TypeError(f"{name} is {value.dtype}, but theta is {theta.dtype}. Take its real part.")
     shown = str(precision).rpartition(".")[2].strip("'>")
     raise TypeError(
         f"{name} is {value.dtype}, but theta is {theta.dtype}; precisions are not mixed. Cast it: "
@@ -119,6 +121,8 @@ def _host_array(value: Any, name: str) -> np.ndarray:
 
 
 def _require_numbers(host: np.ndarray, name: str) -> None:
+    if host.dtype.kind == "O" and not host.shape:
+        raise TypeError(f"{name} must be an array of numbers, not {type(host.item()).__name__}.")
     if host.dtype.kind not in "biufc":
         raise TypeError(
             f"{name} has dtype {host.dtype}, but numbers are expected. Turn categories into "
