@@ -888,7 +888,7 @@ def test_the_way_out_for_a_complex_x_is_its_real_part() -> None:
 
 
 def test_mlp_refuses_an_unknown_hidden_activation_though_it_has_no_use_for_it() -> None:
-    with pytest.raises(ValueError, match="hidden 'rellu' is unknown. Did you mean 'relu'"):
+    with pytest.raises(ValueError, match=r"hidden 'rellu' is unknown\. Did you mean 'relu'"):
         bx.mlp([2, 1], hidden="rellu")
 
 
