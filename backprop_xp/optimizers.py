@@ -8,9 +8,10 @@ The conventions are PyTorch's; where other libraries differ, the docstring says 
 """
 
 from dataclasses import KW_ONLY, dataclass
+from numbers import Real
 from typing import Any, NamedTuple, Protocol
 
-from backprop_xp.backends import Array, array_namespace, like
+from backprop_xp.backends import Array, array_namespace, is_host_number, like
 from backprop_xp.checks import real
 from backprop_xp.inputs import check_stack
 from backprop_xp.schedules import rate
@@ -259,10 +260,10 @@ def _learning_rate(
 
 def _hyperparameter(theta: Array, value: Any, name: str) -> Any:
     """Return a hyperparameter that broadcasts against theta: a number, or ``(*stack, 1)``."""
-    if not hasattr(value, "shape") or not value.shape:
-        return value
+    if isinstance(value, Real) or is_host_number(value):
+        return float(value)  # a NumPy scalar would widen float32
     value = like(theta, value, name)
-    if value.shape[-1] != 1:
+    if value.shape and value.shape[-1] != 1:
         raise ValueError(
             f"{name} has shape {tuple(value.shape)}, but (*stack, 1) is expected: "
             f"{name}[..., None]."

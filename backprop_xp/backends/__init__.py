@@ -3,6 +3,7 @@
 from backprop_xp.backends.arrays import (
     array_namespace,
     asarray,
+    is_host_number,
     like,
     require_beside,
     require_floating,
@@ -45,6 +46,7 @@ __all__ = [
     "asarray",
     "device_of",
     "get_backend",
+    "is_host_number",
     "like",
     "list_backends",
     "owner",

@@ -105,6 +105,11 @@ def like(theta: Array, value: Any, name: str) -> Array:
     )
 
 
+def is_host_number(value: Any) -> bool:
+    """Say whether ``value`` is a NumPy array of no axes: a number, which is on the host already."""
+    return isinstance(value, np.ndarray) and not value.shape
+
+
 def to_host(array: Any) -> np.ndarray:
     """Return the values of an array of any library as NumPy's, waiting for them."""
     home = owner(array)
