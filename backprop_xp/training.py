@@ -170,7 +170,7 @@ def fit(
     """Train and return theta, the history and the optimiser's state.
 
     ``options`` are those of ``train``: batch_size, shuffle, seed, sample_weight, validation, clip.
-    Each callback is given the state after every epoch; one that returns True ends the training.
+    Each callback is given the state after every epoch; one that returns true ends the training.
     ``progress`` writes lines to stderr.
 
     >>> import backprop_xp as bx
@@ -194,7 +194,8 @@ def fit(
             validation_losses.append(state.validation_loss)
         if progress and (state.epoch in (1, epochs) or state.epoch % max(1, epochs // 10) == 0):
             _write_progress(state, epochs)
-        ends = True in [callback(state) is True for callback in callbacks]
+        # Every callback is called. A comparison of losses returns a library's own True.
+        ends = True in [bool(callback(state)) for callback in callbacks]
         if early_stopping is not None:
             best = _track(best, state, early_stopping.min_delta)
             ends = ends or _all_waited(best, early_stopping.patience)

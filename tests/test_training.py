@@ -878,3 +878,17 @@ def test_a_complex_theta_is_refused(xp: Any) -> None:
     _, theta, _, _ = _case(xp)
     complex_theta = xp.namespace.astype(theta, xp.namespace.complex128)
     _refuses(xp, TypeError, "theta is .*complex128, but only real", theta=complex_theta)
+
+
+def test_a_callback_may_end_the_training_by_a_comparison_of_losses(xp: Any) -> None:
+    network, theta, x, y = _case(xp)
+    result = bx.fit(
+        network,
+        theta,
+        x,
+        y,
+        optimizer=bx.SGD(0.1),
+        epochs=5,
+        callbacks=[lambda state: xp.namespace.all(state.loss < math.inf)],
+    )
+    assert result.epochs == 1

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, array_namespace, device_of, owner, require_floating, to_host
 from backprop_xp.checks import integer, nearest, real, unravel
+from backprop_xp.complex_safe import real_part
 from backprop_xp.gradient_check.engines import ENGINES, Numeric, along
 from backprop_xp.gradient_check.points import Point, Tensor, flatten, flatten_gradient
 from backprop_xp.gradient_check.report import GradientReport, Row
@@ -271,7 +272,9 @@ def _one_by_one(value: Callable[[Array], Any], stack: Array) -> Array:
             raise ValueError(
                 f"value(point) must be one number, but has shape {tuple(result.shape)}."
             )
-        results.append(xp.asarray(result, device=device_of(stack)))
+        # A Python float takes the point's precision: a library's own default may be a lower one.
+        kind = real_part(xp, stack).dtype if isinstance(result, float) else None
+        results.append(xp.asarray(result, dtype=kind, device=device_of(stack)))
     return xp.stack(results)
 
 
