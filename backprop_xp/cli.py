@@ -102,7 +102,7 @@ def info() -> None:
 def _version(backend: str) -> str:
     try:
         return bx.get_backend(backend).probe().version or ""
-    except (ValueError, TypeError):  # of the device or dtype that the environment asks for
+    except ValueError:  # of the device or dtype that the environment asks for
         return ""
 
 

@@ -11,7 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backprop_xp.backends import Array, array_namespace, device_of, owner, require_floating, to_host
+from backprop_xp.backends import (
+    Array,
+    array_namespace,
+    device_of,
+    like,
+    owner,
+    require_floating,
+    require_owner,
+)
 from backprop_xp.checks import integer, real
 
 
@@ -72,18 +80,21 @@ def standardize(x: Any, *, mean: Array | None = None, scale: Array | None = None
     x = _array(x, "x")
     xp = array_namespace(x)
     if not xp.isdtype(x.dtype, "real floating"):
-        home = owner(x)
-        x = xp.astype(x, home.default_dtype(device_of(x)) if home else None)
+        x = xp.astype(x, require_owner(x, "x").default_dtype(device_of(x)))
     require_floating(x, "x")
     if len(x.shape) != 2 or not x.shape[0]:
         raise ValueError(f"x has shape {tuple(x.shape)}, but (batch, n) with rows is expected.")
-    if mean is None:
+    if mean is not None:
+        mean = like(x, mean, "mean")
+    else:
         mean = xp.mean(x, axis=-2, keepdims=True)
         # Held between the extremes: rounding must not move the mean of a constant column off it.
         mean = xp.maximum(mean, xp.min(x, axis=-2, keepdims=True))
         mean = xp.minimum(mean, xp.max(x, axis=-2, keepdims=True))
     centred = x - mean
-    if scale is None:
+    if scale is not None:
+        scale = like(x, scale, "scale")
+    else:
         scale = xp.sqrt(xp.mean(centred * centred, axis=-2, keepdims=True))
         scale = xp.where(scale == 0.0, xp.ones_like(scale), scale)
     return Standardized(centred / scale, mean, scale)
@@ -166,9 +177,7 @@ def _test_rows(test_size: Any, rows: int) -> int:
 
 
 def _take(array: Array, order: np.ndarray) -> Array:
-    home = owner(array)
-    if home is None or home.name == "numpy":
-        return np.take(to_host(array), order, axis=0)
+    home = require_owner(array, "array")
     return array_namespace(array).take(
         array, home.from_host(order, device=device_of(array)), axis=0
     )

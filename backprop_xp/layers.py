@@ -354,6 +354,12 @@ def require_layer(layer: Any, name: str) -> None:
         )
 
 
+def _keeps_any_width(layer: Layer) -> bool:
+    if isinstance(layer, Residual):
+        return all(_keeps_any_width(inner) for inner in layer.layers)
+    return isinstance(layer, Activate | Dropout)
+
+
 def check_chain(layers: Sequence[Layer]) -> tuple[int | None, int | None]:
     """Return the widths that a chain of layers takes and gives, None where no layer says.
 
@@ -362,7 +368,7 @@ def check_chain(layers: Sequence[Layer]) -> tuple[int | None, int | None]:
     sized = [
         (i, getattr(layer, "n_in", None), getattr(layer, "n_out", None))
         for i, layer in enumerate(layers)
-        if not isinstance(layer, Activate | Dropout)  # which take any width, and keep it
+        if not _keeps_any_width(layer)
     ]
     if not sized:
         return None, None

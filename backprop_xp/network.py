@@ -68,7 +68,7 @@ class Network:
         layout, size = lay_out(layers)
         if not size:
             raise ValueError("A network needs at least one layer with parameters, such as Dense.")
-        _refuse_second_link(layers[-1], loss_function)
+        _refuse_second_link(layers, loss_function)
         for name, value in {
             "layers": tuple(layers),
             "loss_function": loss_function,
@@ -346,8 +346,13 @@ def mlp(
     return Network(layers, loss, l2=l2)
 
 
-def _refuse_second_link(last: Layer, loss: Loss) -> None:
-    activation = getattr(last, "activation", identity)
+def _refuse_second_link(layers: Sequence[Layer], loss: Loss) -> None:
+    # A Dropout, or an identity, behind the last activation changes nothing about it.
+    activation = identity
+    for layer in layers:
+        own = getattr(layer, "activation", identity)
+        if isinstance(own, Activation) and (isinstance(layer, Dense) or own != identity):
+            activation = own
     if activation.value is loss.link and loss.link is not identity.value:
         raise ValueError(
             "The loss applies its link to raw outputs itself, and the last layer applies the same "
@@ -364,7 +369,7 @@ def _share(weight: Array | None, outputs: Array) -> Any:
 
 
 def _total(weight: Array) -> Array:
-    """Return the sum of the weights, ``(..., 1)``; 1 for a batch whose weights are all 0."""
+    """Return the sum of the weights, ``(..., 1)``; 1 where it is 0, as in a batch of weights 0."""
     xp = array_namespace(weight)
     total = xp.sum(weight, axis=-1, keepdims=True)
     return total + xp.astype(total == 0.0, total.dtype)

@@ -18,7 +18,10 @@ from backprop_xp.schedules import rate
 
 
 class Optimizer(Protocol):
-    """What ``train`` asks of an optimiser; a state is any structure with a Python int ``step``."""
+    """What an optimiser offers; ``train`` calls both without a ``learning_rate``.
+
+    A state is any structure; the built-in ones count their updates in a Python int ``step``.
+    """
 
     def initialize(self, theta: Array) -> Any:
         """Return the state before the first update."""
@@ -139,7 +142,7 @@ class Adam:
     """Theta by ``m / (sqrt(s) + epsilon)``, the bias-corrected means of gradient and square.
 
     Kingma and Ba 2015, algorithm 1: epsilon is added to the root of the *corrected* square, as in
-    PyTorch and Keras 3; TensorFlow 1 and scikit-learn add it before the correction.
+    PyTorch; Keras, TensorFlow and scikit-learn add it to the root of the uncorrected one.
     """
 
     learning_rate: Any = 1e-3

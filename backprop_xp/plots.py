@@ -187,10 +187,8 @@ def _draw_values(
     low, high = float(targets.min()), float(targets.max())
     scale: dict[str, Any] = {"vmin": low, "vmax": high, "cmap": "coolwarm"}
     image = axes.imshow(values, origin="lower", extent=extent, aspect="auto", alpha=0.8, **scale)
-    middle = 0.5 * (low + high)
-    # A contour that nowhere exists would be warned about.
-    if values.min() < middle < values.max():
-        axes.contour(values, levels=[middle], origin="lower", extent=extent, colors="black")
+    middle = [0.5 * (low + high)]
+    axes.contour(values, levels=middle, origin="lower", extent=extent, colors="black")
     axes.scatter(samples[:, 0], samples[:, 1], c=targets, edgecolors="black", s=60, **scale)
     axes.figure.colorbar(image, ax=axes, label="prediction")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict, Unpack
 
-from backprop_xp.backends import Array, array_namespace, device_of, like, owner, to_host
+from backprop_xp.backends import Array, array_namespace, device_of, like, require_owner, to_host
 from backprop_xp.checks import integer, real, sequence, unravel
 from backprop_xp.data import permutation
 from backprop_xp.inputs import check_targets, check_x
@@ -62,8 +62,8 @@ class EarlyStopping:
     restore_best: bool = True
 
     def __post_init__(self) -> None:
-        integer(self.patience, "patience")
-        real(self.min_delta, "min_delta", low=0.0)
+        object.__setattr__(self, "patience", integer(self.patience, "patience"))
+        object.__setattr__(self, "min_delta", real(self.min_delta, "min_delta", low=0.0))
 
 
 class TrainOptions(TypedDict, total=False):
@@ -279,8 +279,7 @@ def _take(array: Array, rows: Any, axis: int) -> Array:
 
 
 def _beside(array: Array, host: Any) -> Array:
-    home = owner(array)
-    return host if home is None else home.from_host(host, device=device_of(array))
+    return require_owner(array, "x").from_host(host, device=device_of(array))
 
 
 def _share(batch: _Rows) -> Any:

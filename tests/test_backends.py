@@ -486,7 +486,7 @@ def test_lists_integers_and_booleans_take_thetas_precision(xp: Any) -> None:
 
 
 def test_another_floating_precision_is_a_type_error_that_shows_the_repair() -> None:
-    with pytest.raises(TypeError, match=r"x is float32.*x = bx\.asarray\(x, dtype='float64'\)"):
+    with pytest.raises(TypeError, match=r"x is float32.*x = bx\.asarray\(x, dtype='float64'"):
         like(np.ones(2), np.ones(2, np.float32), "x")
 
 
@@ -679,3 +679,23 @@ def test_a_traced_jax_array_is_taken_beside_a_concrete_one() -> None:
         return like(theta, x, "x") + theta
 
     assert float(backend.compile(compiled)(theta)[0]) == 3.0
+
+
+def test_a_standing_dtype_of_one_library_leaves_lists_and_other_backends_alone() -> None:
+    strict = pytest.importorskip("array_api_strict")
+    with bx.use_backend("array-api-strict", dtype=strict.float32):
+        assert bx.asarray([0.5]).dtype == strict.float32
+        assert bx.get_backend("numpy").name == "numpy"
+
+
+def test_the_repairing_call_of_mixed_precisions_repairs() -> None:
+    pytest.importorskip("array_api_strict")
+    network = bx.mlp([2, 1])
+    with bx.use_backend("array-api-strict", device="device1", dtype="float32"):
+        theta = network.initialize()
+    x = bx.asarray([[1.0, 2.0]], backend="array-api-strict", device="device1", dtype="float64")
+    with pytest.raises(TypeError, match="precisions are not mixed") as error:
+        network.forward(theta, x)
+    call = str(error.value).partition("x = ")[2].rstrip(".")
+    repaired = eval(call, {"bx": bx, "x": x})  # noqa: S307 - the call that our own error shows
+    assert network.forward(theta, repaired).shape == (1, 1)

@@ -914,3 +914,10 @@ def test_a_theta_of_another_size_is_refused_by_name(xp: Any) -> None:
 def test_a_theta_that_is_no_floating_array_is_refused_by_name(theta: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         bx.check_network(bx.mlp([2, 3, 1]), theta, [[0, 1]], [[1]])
+
+
+@pytest.mark.parametrize("value", [lambda p: np.sum(np.sqrt(p)), lambda p: np.sum(p) * np.nan])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_numeric_derivative_that_is_nan_never_passes_a_gradient_of_0(value: Any) -> None:
+    report = bx.check_gradient(value, lambda p: 0.0 * p, np.zeros(1), method="centered")
+    assert not report.passed

@@ -895,3 +895,15 @@ def test_mlp_refuses_an_unknown_hidden_activation_though_it_has_no_use_for_it() 
 def test_pack_names_its_argument() -> None:
     with pytest.raises(TypeError, match="parameters must be a sequence"):
         bx.mlp([2, 1]).pack(3)  # type: ignore[arg-type]
+
+
+def test_a_residual_that_keeps_any_width_hides_no_misfit() -> None:
+    layers = [bx.Dense(2, 3), bx.Residual(bx.Activate("tanh")), bx.Dense(4, 1)]
+    with pytest.raises(ValueError, match="takes 4 features, but the layers before it give 3"):
+        bx.Network(layers, "huber")
+
+
+@pytest.mark.parametrize("behind", [bx.Dropout(0.5), bx.Activate("identity")])
+def test_a_link_is_seen_behind_layers_that_change_nothing_about_it(behind: Any) -> None:
+    with pytest.raises(ValueError, match='output="identity"'):
+        bx.Network([bx.Dense(2, 1, "sigmoid"), behind], "binary_cross_entropy")

@@ -7,6 +7,7 @@ from backprop_xp.backends.arrays import (
     like,
     require_beside,
     require_floating,
+    require_owner,
     to_host,
 )
 from backprop_xp.backends.protocol import (
@@ -52,6 +53,7 @@ __all__ = [
     "owner",
     "require_beside",
     "require_floating",
+    "require_owner",
     "resolve",
     "set_default_backend",
     "to_host",

@@ -26,7 +26,8 @@ def asarray(
     """Return ``x`` as an array where the choice of backend, device and dtype says.
 
     ``x`` is a number, nested lists, or an array of any library, which is moved if need be; the
-    result may share its memory. Integers and booleans keep their dtype unless ``dtype`` is given;
+    result may share its memory. x itself does not choose: without a choice it goes to NumPy.
+    Integers and booleans keep their dtype unless ``dtype`` is given;
     floating values take the dtype chosen, complex ones the complex dtype of that precision.
     Raises TypeError for values that are not numbers.
 
@@ -38,7 +39,8 @@ def asarray(
     xp = choice.backend.namespace()
     source = owner(x)
     if source is None:
-        x, source = _host_array(x, "x"), resolve(backend="numpy").backend
+        x = _host_array(x, "x")
+        source = require_owner(x, "x")
     kind = _kind(source.namespace(), x, choice, asked=dtype is not None)
     if source is not choice.backend:
         host = source.to_host(x)
@@ -51,15 +53,22 @@ def asarray(
     return array if kind is None else xp.astype(array, kind, copy=False)
 
 
-def require_floating(array: Any, name: str) -> Namespace:
-    """Return the namespace of a floating (or complex) array; anything else is a TypeError."""
-    if isinstance(array, np.ndarray) and array.dtype.kind in "fc":
-        return np
-    if owner(array) is None:
+def require_owner(array: Any, name: str) -> Backend:
+    """Return the backend whose array this is; anything else is a TypeError."""
+    home = owner(array)
+    if home is None:
         raise TypeError(
             f"{name} must be an array of a known library, not {type(array).__name__}. Make one by "
             f"bx.asarray({name})."
         )
+    return home
+
+
+def require_floating(array: Any, name: str) -> Namespace:
+    """Return the namespace of a floating (or complex) array; anything else is a TypeError."""
+    if isinstance(array, np.ndarray) and array.dtype.kind in "fc":
+        return np
+    require_owner(array, name)
     xp = array_namespace(array)
     _real_dtype(xp, array.dtype, name)
     return xp
@@ -85,12 +94,12 @@ def like(theta: Array, value: Any, name: str) -> Array:
     """
     if type(value) is np.ndarray is type(theta) and value.dtype == theta.dtype:
         return value
-    xp = require_floating(theta, "theta")
+    xp, home = require_floating(theta, "theta"), require_owner(theta, "theta")
     precision = _real_dtype(xp, theta.dtype, "theta")
     if owner(value) is None:
         host = _host_array(value, name)
         kind = None if host.dtype.kind == "c" else precision
-        value = owner(theta).from_host(host, kind, device_of(theta))  # type: ignore[union-attr]
+        value = home.from_host(host, kind, device_of(theta))
     require_beside(theta, value, name)
     if xp.isdtype(value.dtype, ("bool", "integral")):
         return xp.astype(value, precision)
@@ -101,7 +110,8 @@ def like(theta: Array, value: Any, name: str) -> Array:
     shown = str(precision).rpartition(".")[2].strip("'>")
     raise TypeError(
         f"{name} is {value.dtype}, but theta is {theta.dtype}; precisions are not mixed. Cast it: "
-        f"{name} = bx.asarray({name}, dtype={shown!r})."
+        f"{name} = bx.asarray({name}, dtype={shown!r}, backend={home.name!r}, "
+        f"device={home.device_name(device_of(theta))!r})."
     )
 
 

@@ -90,7 +90,7 @@ def resolve(
     placed = next(
         (rule for rule in rules if rule.device is not None and _is_for(rule, chosen)), None
     )
-    typed = next((rule for rule in rules if rule.dtype is not None), None)
+    typed = next((rule for rule in rules if rule.dtype is not None and _is_of(rule, chosen)), None)
     where = chosen.devices()[0] if placed is None else _device(chosen, placed)
     kind = chosen.default_dtype(where) if typed is None else _dtype(chosen, typed)
     if typed is not argument and not chosen.namespace().isdtype(kind, "real floating"):
@@ -217,6 +217,11 @@ def _is_for(rule: _Rule, backend: Backend) -> bool:
     """Say whether the device that a rule names is meant as one of ``backend``'s."""
     named = _automatic() if rule.backend == "auto" else rule.backend
     return named is None or named in (backend, backend.name)
+
+
+def _is_of(rule: _Rule, backend: Backend) -> bool:
+    """Say whether a rule's dtype can be ``backend``'s: a name is any's, an object its own's."""
+    return isinstance(rule.dtype, str) or _is_for(rule, backend)
 
 
 def _name(backend: str | Backend) -> str:

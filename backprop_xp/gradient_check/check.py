@@ -198,14 +198,14 @@ def _errors(tensors: tuple[Tensor, ...], analytic: Array, numeric: Numeric) -> t
         scale = max(float(xp.max(xp.abs(a))), float(xp.max(xp.abs(n))))
         difference = float(xp.max(xp.abs(a - n)))
         rounding = float(xp.max(numeric.rounding[tensor.part]))
-        if scale == 0.0:
-            continue
+        # First of all: NaN compares false, and what is not finite must not pass.
         if not math.isfinite(rounding):
             roughness = math.inf
-        # NaN compares false with everything: an entry that is not finite must not pass.
-        relative = difference / scale
-        error = max(error, relative if math.isfinite(relative) else math.inf)
-        roughness = max(roughness, rounding / scale)
+        if not math.isfinite(difference):
+            error = math.inf
+        elif scale > 0.0:
+            error = max(error, difference / scale)
+            roughness = max(roughness, rounding / scale)
     return error, roughness
 
 
