@@ -176,7 +176,7 @@ class Network:
         outputs, _ = forward_through(self.layers, split(self._layout, theta), x, key)
         y, weight = check_targets(theta, outputs.shape, y, sample_weight)
         return self._value(
-            theta, outputs, y, weight, check_l2(theta, self.l2 if l2 is None else l2)
+            theta, outputs, y, weight, self.l2 or None if l2 is None else check_l2(theta, l2)
         )
 
     def loss_and_gradient(
@@ -197,7 +197,7 @@ class Network:
         parameters = split(self._layout, theta)
         outputs, caches = forward_through(self.layers, parameters, x, key)
         y, weight = check_targets(theta, outputs.shape, y, sample_weight)
-        strength = check_l2(theta, self.l2 if l2 is None else l2)
+        strength = self.l2 or None if l2 is None else check_l2(theta, l2)
         value = self._value(theta, outputs, y, weight, strength)
         g = self.loss_function.gradient(outputs, y) * _share(weight, outputs)
         _, gradients = backward_through(self.layers, parameters, caches, g, wants_input=False)

@@ -263,6 +263,8 @@ def _learning_rate(
 
 def _hyperparameter(theta: Array, value: Any, name: str) -> Any:
     """Return a hyperparameter that broadcasts against theta: a number, or ``(*stack, 1)``."""
+    if type(value) is float:
+        return value
     if isinstance(value, Real) or is_host_number(value):
         return float(value)  # a NumPy scalar would widen float32
     value = like(theta, value, name)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
+from backprop_xp.activations import ACTIVATIONS
 from backprop_xp.losses import LOSSES
 
 pytest.importorskip("typer")
@@ -221,12 +222,33 @@ def test_a_network_that_strays_again_has_not_solved_it(xp: Any) -> None:
 def test_the_best_start_has_solved_it_before_it_has_the_least_loss(xp: Any) -> None:
     given = experiment(restarts=4)
     losses, since = [np.nan, 0.1, 0.3, 0.2], [np.inf, np.inf, 5.0, 9.0]
-    last = tutorial.Look(600, given.start, xp.asarray(losses), xp.asarray(since))
+    last = tutorial.Look(600, 2.0 * given.start, xp.asarray(losses), xp.asarray(since))
     result = tutorial.outcome(given, last)
     assert result.best == 3
     assert (xp.host(result.start) == xp.host(given.start)[3]).all()
+    assert (xp.host(result.theta) == 2.0 * xp.host(given.start)[3]).all()
     none = last._replace(solved_since=xp.asarray([np.inf] * 4))
     assert tutorial.outcome(given, none).best == 1
+
+
+def test_the_last_epoch_is_looked_at_whatever_the_rhythm(
+    xp: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tutorial, "_LOOKS", 4)
+    looks = tutorial.learn(experiment(epochs=11))
+    assert [look.epoch for look in looks] == [0, 2, 4, 6, 8, 10, 11]
+
+
+def test_a_wrong_gradient_fails_and_sets_the_exit_status(
+    xp: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tanh = bx.activations.tanh
+    wrong = bx.Activation(tanh.value, lambda g, z, a: 2.0 * tanh.vjp(g, z, a), from_output=True)
+    monkeypatch.setitem(ACTIVATIONS, "wrong", wrong)
+    result = run("xor", "--epochs", "3", "--hidden", "wrong")
+    assert result.exit_code == 1
+    assert "gradient check: fail" in result.output
+    assert "layers[0].weights[" in result.output
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".PDF"])

@@ -93,6 +93,30 @@ def test_float32_is_drawn_as_well(xp: Any) -> None:
     assert plots.decision_surface(network, theta, x, Y, resolution=4).axes[0].images
 
 
+def test_the_boundary_lies_halfway_between_the_targets(xp: Any) -> None:
+    network = bx.mlp([2, 1])
+    theta = xp.asarray([1.0, 1.0, 0.0])
+    axes = plots.decision_surface(network, theta, X, [[-1], [0], [0], [2]], resolution=4).axes[0]
+    assert [list(c.levels) for c in axes.collections if hasattr(c, "levels")] == [[0.5]]
+    axes = plots.decision_surface(network, theta, X, [[0], [2], [2], [4]], resolution=4).axes[0]
+    assert [list(c.levels) for c in axes.collections if hasattr(c, "levels")] == [[2.0]]
+
+
+def test_a_feature_that_never_varies_still_has_a_width(xp: Any) -> None:
+    network = bx.mlp([2, 1])
+    x = [[0.0, 3.0], [2.0, 3.0]]
+    axes = plots.decision_surface(network, xp.initialize(network), x, [[0], [1]]).axes[0]
+    assert list(axes.images[0].get_extent()) == [-1.0, 3.0, 2.5, 3.5]
+
+
+def test_a_network_is_drawn_where_its_theta_lives() -> None:
+    pytest.importorskip("array_api_strict")
+    network = bx.mlp([2, 1])
+    # Neither the environment's backend nor, most likely, its device.
+    theta = network.initialize(backend="array-api-strict", device="device2")
+    assert plots.decision_surface(network, theta, X, Y, resolution=4).axes[0].images
+
+
 def test_several_outputs_are_drawn_as_the_class_of_the_largest(xp: Any) -> None:
     network = bx.mlp([2, 3], loss="categorical_cross_entropy")
     weights = xp.asarray([[1.0, -1.0, 0.0], [0.0, 0.0, 1.5]])

@@ -8,6 +8,9 @@ import numpy as np
 from backprop_xp.backends.protocol import Array, Backend, DType, Namespace
 from backprop_xp.backends.selection import Selection, device_of, owner, resolve, same_device
 
+# Made once: building the union at each call would cost as much as a small product.
+_NUMPY = (np.ndarray, np.generic)
+
 
 def array_namespace(array: Array) -> Namespace:
     """Return the array API namespace of an array.
@@ -15,7 +18,7 @@ def array_namespace(array: Array) -> Namespace:
     NumPy's is NumPy itself, without array-api-compat's wrapper, which would cost calls and its
     import 50 ms for nothing: NumPy 2 keeps the standard.
     """
-    if isinstance(array, np.ndarray | np.generic):
+    if isinstance(array, _NUMPY):
         return np
     return array_api_compat.array_namespace(array)
 
