@@ -348,11 +348,9 @@ def mlp(
 
 def _refuse_second_link(layers: Sequence[Layer], loss: Loss) -> None:
     # A Dropout, or an identity, behind the last activation changes nothing about it.
-    activation = identity
-    for layer in layers:
-        own = getattr(layer, "activation", identity)
-        if isinstance(own, Activation) and (isinstance(layer, Dense) or own != identity):
-            activation = own
+    behind = (layer for layer in reversed(layers) if not isinstance(layer, Dropout))
+    last = next((layer for layer in behind if layer != Activate(identity)), None)
+    activation = last.activation if isinstance(last, Dense | Activate) else identity
     if activation.value is loss.link and loss.link is not identity.value:
         raise ValueError(
             "The loss applies its link to raw outputs itself, and the last layer applies the same "

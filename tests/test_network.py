@@ -907,3 +907,8 @@ def test_a_residual_that_keeps_any_width_hides_no_misfit() -> None:
 def test_a_link_is_seen_behind_layers_that_change_nothing_about_it(behind: Any) -> None:
     with pytest.raises(ValueError, match='output="identity"'):
         bx.Network([bx.Dense(2, 1, "sigmoid"), behind], "binary_cross_entropy")
+
+
+@pytest.mark.parametrize("behind", [bx.LayerNorm(1), bx.Residual(bx.Dense(1, 1))])
+def test_a_link_before_a_layer_that_works_on_it_is_no_second_link(behind: Any) -> None:
+    bx.Network([bx.Dense(2, 1, "sigmoid"), behind], "binary_cross_entropy")
