@@ -15,6 +15,8 @@ from backprop_xp.gradient_check import (
     GradientReport,
     assert_gradient,
     check_gradient,
+    check_layer,
+    check_loss,
     check_network,
 )
 from backprop_xp.layers import Activate, Dense, Dropout, LayerNorm, Residual
@@ -45,6 +47,8 @@ __all__ = [
     "asarray",
     "assert_gradient",
     "check_gradient",
+    "check_layer",
+    "check_loss",
     "check_network",
     "data",
     "fit",

@@ -80,18 +80,18 @@ def _relu_vjp(g: Array, z: Array, a: Array) -> Array:
     return g * positive(array_namespace(a), a)
 
 
-_LEAK = 0.01
+LEAK = 0.01
 
 
 def _leaky_relu(z: Array) -> Array:
     xp = array_namespace(z)
     if is_complex(xp, z.dtype):
-        return z * (_LEAK + (1.0 - _LEAK) * positive(xp, z))
-    return xp.maximum(z, _LEAK * z)
+        return z * (LEAK + (1.0 - LEAK) * positive(xp, z))
+    return xp.maximum(z, LEAK * z)
 
 
 def _leaky_relu_vjp(g: Array, z: Array, a: Array) -> Array:
-    return g * (_LEAK + (1.0 - _LEAK) * positive(array_namespace(a), a))
+    return g * (LEAK + (1.0 - LEAK) * positive(array_namespace(a), a))
 
 
 def _elu(z: Array) -> Array:

@@ -292,7 +292,7 @@ class Residual:
 
     def forward(self, parameters: Parameters, x: Array, rng: Any) -> tuple[Array, Cache]:
         """Return ``x + f(x)``."""
-        a, caches = forward_through(self.layers, self._split(parameters), x, rng)
+        a, caches = forward_through(self.layers, self.split(parameters), x, rng)
         return x + a, caches
 
     def backward(
@@ -300,12 +300,13 @@ class Residual:
     ) -> tuple[Array | None, tuple[Array, ...]]:
         """Return g plus what f sends back, and f's gradients."""
         inner, gradients = backward_through(
-            self.layers, self._split(parameters), cache, g, wants_input=wants_input
+            self.layers, self.split(parameters), cache, g, wants_input=wants_input
         )
         joined = tuple(value for layer in gradients for value in layer)
         return (g + inner if wants_input else None), joined
 
-    def _split(self, parameters: Parameters) -> list[Parameters]:
+    def split(self, parameters: Parameters) -> list[Parameters]:
+        """Return the parameters of each inner layer."""
         values = iter(parameters)
         return [tuple(next(values) for _ in layer.names) for layer in self.layers]
 

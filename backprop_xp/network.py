@@ -274,19 +274,13 @@ class Network:
     def _value(
         self, theta: Array, outputs: Array, y: Array, weight: Array | None, strength: Any
     ) -> Array:
-        xp = array_namespace(outputs)
-        each = self.loss_function.value(outputs, y)
-        if weight is None:
-            value = xp.sum(each, axis=-1) / outputs.shape[-2]
-        else:
-            value = xp.sum(weight * each, axis=-1) / _total(weight)[..., 0]
+        value = mean_loss(self.loss_function, outputs, y, weight)
         if strength is None:
             return value
         for places in self._layout:
             for place in places:
                 if place.decays:
-                    flat = theta[..., place.part]
-                    value = value + 0.5 * strength * xp.sum(flat * flat, axis=-1)
+                    value = value + penalty(theta[..., place.part], strength)
         return value
 
     def _check_theta(self, theta: Array) -> Any:
@@ -344,6 +338,20 @@ def mlp(
             layers += [Dropout(dropout)]
     layers += [Dense(widths[-2], widths[-1], output, initializer=initializer)]
     return Network(layers, loss, l2=l2)
+
+
+def mean_loss(loss: Loss, outputs: Array, y: Array, weight: Array | None) -> Array:
+    """Return the mean over the batch, ``(*stack,)``: ``sum(w * loss) / sum(w)``."""
+    xp = array_namespace(outputs)
+    each = loss.value(outputs, y)
+    if weight is None:
+        return xp.sum(each, axis=-1) / outputs.shape[-2]
+    return xp.sum(weight * each, axis=-1) / _total(weight)[..., 0]
+
+
+def penalty(weights: Array, strength: Any) -> Array:
+    """Return ``strength / 2 * sum(weights**2)`` over the last axis."""
+    return 0.5 * strength * array_namespace(weights).sum(weights * weights, axis=-1)
 
 
 def _refuse_second_link(layers: Sequence[Layer], loss: Loss) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from backprop_xp.backends import Array, asarray, device_of, owner, to_host
 from backprop_xp.checks import integer, real
+from backprop_xp.gradient_check.picture import new_axes, new_figure
 from backprop_xp.network import Network
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def loss_curves(
     """
     named = history if isinstance(history, Mapping) else {label: history}
     curves = {name: _curves(name, losses) for name, losses in named.items()}
-    axes = _new_axes() if axes is None else axes
+    axes = new_axes() if axes is None else axes
     positive = True
     for i, (name, losses) in enumerate(curves.items()):
         steps = _steps(epochs, len(losses))
@@ -75,7 +76,7 @@ def decision_surface(
     _check_samples(theta, samples, targets)
     extent = _extent(samples, real(margin, "margin", low=0.0, below=float("inf")))
     values = _predict_plane(network, theta, extent, integer(resolution, "resolution", at_least=2))
-    axes = _new_axes() if axes is None else axes
+    axes = new_axes() if axes is None else axes
     if targets.shape[1] == 1:
         _draw_values(axes, values[..., 0], samples, targets[:, 0], extent)
     else:
@@ -89,7 +90,7 @@ def learning(
     losses: Any, network: Network, theta: Array, x: Array, y: Array, *, epochs: Any = None
 ) -> "Figure":
     """Draw loss curves beside the decision surface; arguments as for the two of them."""
-    figure = _new_figure(width=10.5)
+    figure = new_figure(width=10.5)
     left, right = figure.subplots(1, 2)
     loss_curves(losses, epochs=epochs, axes=left)
     decision_surface(network, theta, x, y, axes=right)
@@ -114,20 +115,6 @@ def save(figure: "Figure", path: str | os.PathLike[str]) -> None:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _new_figure(width: float = 6.0) -> "Figure":
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "Pictures need matplotlib, which is not installed: pip install 'backprop_xp[plot]'"
-        ) from error
-    return Figure(figsize=(width, 4.5), layout="constrained")
-
-
-def _new_axes() -> "Axes":
-    return _new_figure().subplots()
 
 
 def _curves(name: str, losses: Any) -> np.ndarray:

@@ -239,30 +239,18 @@ def test_a_value_that_changes_from_call_to_call_is_found_out(
 
 
 @every_method
-def test_a_value_that_is_nan_does_not_pass(xp: Any, method: str) -> None:
-    problem = Problem(xp)
-    report = bx.check_gradient(
-        lambda p: math.nan * problem.batched_value(p),
-        problem.gradient,
-        problem.point,
-        method=method,
-    )
-    assert report.verdict == "inconclusive"
-    assert not report.passed
-
-
-@every_method
-def test_a_value_that_is_nan_does_not_pass_with_a_gradient_that_is_nan(
-    xp: Any, method: str
+@pytest.mark.parametrize("found", [math.nan, math.inf])
+def test_a_value_that_is_not_finite_at_the_point_is_refused(
+    xp: Any, method: str, found: float
 ) -> None:
     problem = Problem(xp)
-    report = bx.check_gradient(
-        lambda p: math.nan * problem.batched_value(p),
-        lambda p: math.nan * p,
-        problem.point,
-        method=method,
-    )
-    assert not report.passed
+    with pytest.raises(ValueError, match=rf"value\(point\) is {found}: no derivative can be taken"):
+        bx.check_gradient(
+            lambda p: found + 0.0 * problem.batched_value(p),
+            problem.gradient,
+            problem.point,
+            method=method,
+        )
 
 
 def test_rounding_that_hides_the_slope_is_inconclusive(xp: Any) -> None:
@@ -725,7 +713,7 @@ def test_the_step_of_the_report_is_the_methods(xp: Any) -> None:
         for method in ("complex_step", "centered")
     )
     assert 0.0 < complex_step < 1e-16
-    assert 1e-6 < centered < 1e-4
+    assert 1e-5 < centered < 1e-3
 
 
 def test_assert_gradient_says_nothing_of_a_right_gradient(xp: Any) -> None:
@@ -916,8 +904,9 @@ def test_a_theta_that_is_no_floating_array_is_refused_by_name(theta: Any, messag
         bx.check_network(bx.mlp([2, 3, 1]), theta, [[0, 1]], [[1]])
 
 
-@pytest.mark.parametrize("value", [lambda p: np.sum(np.sqrt(p)), lambda p: np.sum(p) * np.nan])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_numeric_derivative_that_is_nan_never_passes_a_gradient_of_0(value: Any) -> None:
-    report = bx.check_gradient(value, lambda p: 0.0 * p, np.zeros(1), method="centered")
-    assert not report.passed
+def test_a_numeric_derivative_that_is_nan_never_passes_a_gradient_of_0() -> None:
+    report = bx.check_gradient(
+        lambda p: np.sum(np.sqrt(p)), lambda p: 0.0 * p, np.zeros(1), method="centered"
+    )
+    assert report.verdict == "inconclusive"

@@ -1,92 +1,163 @@
-"""Numeric derivatives: the complex step and the centred difference.
+"""Numeric derivatives: by a complex step, and from five real values around the point.
 
-An engine perturbs every entry of a flat point, as many copies at once as fit the memory, and
-returns the numeric gradient ``(P,)``. ``f`` maps ``(K, P)`` to ``(K,)``.
+Every engine takes entries of the point, or one direction. The real one never trusts a single step:
+it also says how far it may be off, and what the slopes on either side are.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from backprop_xp.backends import Array, array_namespace, device_of
-
-StackedFunction = Callable[[Array], Array]
-
-
-class Numeric(NamedTuple):
-    """A numeric gradient, the step that gave it, and how it may err by rounding, ``(P,)``."""
-
-    gradient: Array
-    step: float
-    rounding: Array
+from backprop_xp.backends import Array, array_namespace, device_of, require_owner, to_host
+from backprop_xp.gradient_check.functions import Function, Host
 
 
-def complex_step(f: StackedFunction, flat: Array, copies: int) -> Numeric:
-    """Return ``imag f(x + i h) / h``: no difference is taken, so h can be as small as one likes.
+class NotAnalyticError(TypeError):
+    """The complex step cannot see the slope of this function."""
 
-    Squire and Trapp 1998. f must be analytic and computed in complex arithmetic.
+
+class Slopes(NamedTuple):
+    """Derivatives ``(K,)`` from five values each, in float64.
+
+    ``slope`` is of fourth order; ``spread`` is by how much that of second order changes when the
+    step is doubled, which bounds the error but for rounding; ``left`` and ``right`` are the slopes
+    on either side, and ``wide_gap`` is how far those over two steps lie apart: twice as far on a
+    smooth curve, no farther at a kink. ``fourth`` is the fourth difference, of which little but
+    rounding is left; ``size`` is the least rounding of one value; ``step`` is the step, ``(K,)``.
     """
-    xp = array_namespace(flat)
-    double = flat.dtype == xp.float64
-    h = 2.0**-66 if double else 2.0**-40
-    complex_flat = xp.astype(flat, xp.complex128 if double else xp.complex64)
-    parts = []
-    for unit in _unit_vectors(flat, copies):
-        result = f(complex_flat + (1j * h) * xp.astype(unit, complex_flat.dtype))
-        if not xp.isdtype(result.dtype, "complex floating"):
-            raise TypeError(
-                "value is real at a complex point, so the complex step cannot see its slope. Use "
-                'method="centered".'
-            )
-        parts.append(xp.imag(result) / h)
-    gradient = xp.concat(parts, axis=-1)
-    return Numeric(gradient, h, float(xp.finfo(flat.dtype).eps) * xp.abs(gradient))
+
+    slope: Host
+    spread: Host
+    left: Host
+    right: Host
+    wide_gap: Host
+    fourth: Host
+    size: float
+    step: Host
 
 
-def centered(f: StackedFunction, flat: Array, copies: int) -> Numeric:
-    """Return ``(f(x + h) - f(x - h)) / 2h`` at the step where truncation and rounding balance.
+def is_double(function: Function) -> bool:
+    """Say whether a function is computed in float64."""
+    return bool(function.host.dtype.itemsize == 8)
 
-    h is the cube root of epsilon, times ``max(1, |x|)``; the divisor is the step as it was rounded
-    (Press et al., "Numerical Recipes", section 5.7).
+
+def epsilon(function: Function) -> float:
+    """Return the machine epsilon of a function's precision."""
+    return 2.0**-52 if is_double(function) else 2.0**-23
+
+
+def complex_size(function: Function) -> float:
+    """Return the imaginary step: its square vanishes beside 1, and no result underflows."""
+    return 2.0**-66 if is_double(function) else 2.0**-40
+
+
+def real_size(function: Function) -> float:
+    """Return the step at which the bar of ``Slopes`` is least: the fourth root of epsilon."""
+    return float(epsilon(function) ** 0.25)
+
+
+def complex_entries(function: Function, columns: Sequence[int]) -> Host:
+    """Return ``imag f(x + i h) / h`` for entries of the point, ``(K,)``.
+
+    Nothing is subtracted, so h can be as small as one likes (Squire and Trapp 1998). Raises
+    NotAnalyticError if the function is real at a complex point.
     """
-    xp = array_namespace(flat)
-    epsilon = float(xp.finfo(flat.dtype).eps)
-    h = epsilon ** (1.0 / 3.0)
-    steps = h * xp.maximum(xp.abs(flat), xp.ones_like(flat))
-    up, down = flat + steps, flat - steps
-    realised = up - down
-    differences, sizes = [], []
-    for unit in _unit_vectors(flat, copies):
-        above = f(flat * (1.0 - unit) + up * unit)
-        below = f(flat * (1.0 - unit) + down * unit)
-        differences.append(above - below)
-        sizes.append(xp.abs(above) + xp.abs(below))
-    gradient = xp.concat(differences, axis=-1) / realised
-    return Numeric(gradient, h, epsilon * xp.concat(sizes, axis=-1) / realised)
+    h = complex_size(function)
+    return _imaginary(function.entries(columns, _host_entries(function, columns) + 1j * h)) / h
 
 
-def along(f: StackedFunction, flat: Array, direction: Array, engine: str) -> Any:
-    """Return the derivative of f along a direction ``(P,)``, by an engine's rule."""
-    xp = array_namespace(flat)
+def complex_line(
+    function: Function, direction: Host, jitter: Host | None = None
+) -> tuple[float, float]:
+    """Return the derivative along a direction ``(P,)``, and the real part of the value.
 
-    def along_line(t: Array) -> Array:
-        return f(flat + t * direction)
-
-    zero = xp.zeros((1,), dtype=flat.dtype, device=device_of(flat))
-    return ENGINES[engine](along_line, zero, 1).gradient[0]
-
-
-def _unit_vectors(flat: Array, copies: int) -> Any:
-    """Yield the rows of the identity matrix, ``copies`` at a time, as ``(K, P)``."""
-    xp, size = array_namespace(flat), flat.shape[-1]
-    columns = xp.arange(size, device=device_of(flat))
-    for start in range(0, size, copies):
-        rows = columns[
-            start : min(start + copies, size)
-        ]  # the standard knows no stop beyond the end
-        yield xp.astype(rows[:, None] == columns[None, :], flat.dtype)
+    With ``jitter`` it is that of a point whose entries are off by so many times their rounding.
+    """
+    h = complex_size(function)
+    xp = array_namespace(function.flat)
+    kind = xp.complex128 if is_double(function) else xp.complex64
+    away = direction * (1j * h)
+    if jitter is not None:
+        away = away + epsilon(function) * jitter * function.host
+    moved = xp.astype(function.flat, kind) + _beside(function.flat, away, kind)
+    result = function.at(moved[None, :])
+    return float(_imaginary(result)[0]) / h, float(result.real[0])
 
 
-ENGINES: dict[str, Callable[[StackedFunction, Array, int], Numeric]] = {
-    "complex_step": complex_step,
-    "centered": centered,
-}
+def jittered_entry(function: Function, column: int, jitter: Host) -> float:
+    """Return the derivative of an entry where the point is off by ``jitter`` times its rounding."""
+    xp = array_namespace(jitter)
+    unit = xp.astype(xp.arange(jitter.shape[0]) == column, xp.float64)
+    return complex_line(function, unit, jitter)[0]
+
+
+def real_entries(function: Function, columns: Sequence[int], h: float) -> Slopes:
+    """Return the slopes of entries of the point at the step ``h * max(1, |x|)``.
+
+    Steps are divided by as they were rounded (Press et al., "Numerical Recipes", section 5.7).
+    """
+    here = _host_entries(function, columns)
+    xp = array_namespace(here)
+    steps = h * xp.maximum(xp.abs(here), xp.ones_like(here))
+    moves = [here + k * steps for k in (-2.0, -1.0, 1.0, 2.0)]
+    columns_four = [c for c in columns for _ in range(4)]
+    values = function.entries(columns_four, xp.reshape(xp.stack(moves, axis=1), (-1,)))
+    away = [xp.astype(move, xp.float64) - here for move in moves]
+    values = xp.reshape(values, (-1, 4))
+    return _slopes(function, [values[:, i] for i in range(4)], away)
+
+
+def real_line(function: Function, direction: Host, h: float, analytic: Host) -> Slopes:
+    """Return the slope along a direction ``(P,)``, at the step h times the direction.
+
+    Every entry of the point is rounded when it is moved; the ``analytic`` gradient ``(P,)`` takes
+    this out: to first order, and what is left matters only if the analytic one is wrong.
+    """
+    flat = function.flat
+    xp = array_namespace(direction)
+    step = _beside(flat, h * direction, flat.dtype)
+    values, away = [], []
+    for k in (-2.0, -1.0, 1.0, 2.0):
+        moved = flat + k * step
+        rounded = xp.astype(to_host(moved), xp.float64) - function.host - k * h * direction
+        values.append(function.at(moved[None, :]) - xp.sum(analytic * rounded))
+        away.append(xp.asarray([k * h], dtype=xp.float64))
+    return _slopes(function, values, away)
+
+
+def _slopes(function: Function, values: list[Host], away: list[Host]) -> Slopes:
+    """Return the slopes from values at -2, -1, 1 and 2 steps, each ``away`` from the point."""
+    xp = array_namespace(values[0])
+    base = function.base
+    far_left, near_left, near_right, far_right = (v - base for v in values)
+    narrow = (near_right - near_left) / (away[2] - away[1])
+    wide = (far_right - far_left) / (away[3] - away[0])
+    return Slopes(
+        slope=(4.0 * narrow - wide) / 3.0,
+        spread=xp.abs(wide - narrow),
+        left=near_left / away[1],
+        right=near_right / away[2],
+        wide_gap=xp.abs(far_right / away[3] - far_left / away[0]),
+        fourth=far_left - 4.0 * near_left - 4.0 * near_right + far_right,
+        size=epsilon(function) * float(xp.max(xp.abs(xp.stack(values)))),
+        step=away[2],
+    )
+
+
+def _imaginary(values: Host) -> Host:
+    if values.dtype.kind != "c":
+        raise NotAnalyticError(
+            "value is real at a complex point, so the complex step cannot see its slope. Use "
+            'method="centered".'
+        )
+    return values.imag
+
+
+def _host_entries(function: Function, columns: Sequence[int]) -> Host:
+    host = function.host
+    if isinstance(columns, range) and columns.step == 1:
+        return host[columns.start : columns.stop]
+    return array_namespace(host).take(host, list(columns), axis=0)
+
+
+def _beside(flat: Array, host: Host, dtype: Any) -> Array:
+    return require_owner(flat, "point").from_host(host, dtype, device_of(flat))

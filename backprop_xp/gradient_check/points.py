@@ -7,14 +7,12 @@ gives the caller's functions back the structure they know.
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, array_namespace, require_beside, require_floating
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(NamedTuple):
     """A named part of the flat vector, and its shape in the point."""
 
     name: str
@@ -22,8 +20,7 @@ class Tensor:
     part: slice
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """A flat vector, the named tensors in it, and the way back to the caller's structure."""
 
     flat: Array
@@ -81,6 +78,8 @@ def flatten_gradient(point: Point, gradient: Any) -> Array:
         label = f"gradient(point){tensor.name}"
         require_floating(array, label)
         require_beside(point.flat, array, label, "point")
+        if array.dtype != point.flat.dtype:
+            raise TypeError(f"{label} is {array.dtype}, but the point {point.flat.dtype}.")
         if tuple(array.shape) != tensor.shape:
             raise ValueError(
                 f"{label} has shape {tuple(array.shape)}, but the point there {tensor.shape}."

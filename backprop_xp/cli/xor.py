@@ -1,28 +1,24 @@
-"""The commands of ``backprop-xp``: their options, and what they print.
+"""The command ``xor``: the tutorial, from start to finish.
 
-Needs the extra ``cli``. What is computed for ``xor`` is in ``tutorial.py``.
+What is computed is in ``tutorial.py``.
 """
 
 import contextlib
 import importlib.util
 import os
-import platform
-import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
-import array_api_compat
 import numpy as np
 import typer
 from rich.progress import Progress
 
 import backprop_xp as bx
-from backprop_xp.activations import ACTIVATIONS
 from backprop_xp.backends import Array, array_namespace, to_host
-from backprop_xp.checks import nearest
-from backprop_xp.losses import LOSSES
+from backprop_xp.cli.options import bad_sizes, known_activation, known_loss, parse_sizes
+from backprop_xp.cli.output import dtype_name, errors_in_one_line, indent, say
 from backprop_xp.tutorial import (
     INPUTS,
     TARGETS,
@@ -36,14 +32,6 @@ from backprop_xp.tutorial import (
     prepare,
 )
 
-app = typer.Typer(
-    help="Neural networks whose backpropagation is written by hand, once, for every array library.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
 _PICTURES = (".png", ".svg", ".pdf")
 
 
@@ -54,84 +42,20 @@ class _Curves(NamedTuple):
     losses: list[Array]
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        _say(f"backprop-xp {bx.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _command(
-    version: Annotated[
-        bool,
-        typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version),
-    ] = False,
-) -> None:
-    pass
-
-
-@app.command()
-def info() -> None:
-    """Show where a computation would run and why, versions, and which backends are usable.
-
-    The exit status is 1 if the environment asks for what cannot be had.
-    """
-    _say(f"backprop-xp {bx.__version__}\n\nselection")
-    usable = True
-    try:
-        chosen = bx.resolve()
-    except (ValueError, TypeError, RuntimeError) as error:
-        usable = False
-        _say(f"  error: {_one_line(error)}")
-    else:
-        _say(f"  backend  {chosen.backend.name}\n  device   {chosen.device}")
-        _say(f"  dtype    {_dtype_name(chosen.dtype)}\n  source   {chosen.source}")
-    _say(f"\nversions\n  Python            {platform.python_version()}")
-    _say(f"  NumPy             {np.__version__}")
-    _say(f"  array-api-compat  {array_api_compat.__version__}\n\nbackends")
-    for row in bx.list_backends():
-        if row.usable:
-            _say(f"  {row.name:<17} usable      {_version(row.name)}")
-        else:
-            _say(f"  {row.name:<17} not usable  {_one_line(row.reason)}")
-            _say(f"  {'':<17} try         {_one_line(row.hint)}")
-    if not usable:
-        raise typer.Exit(1)
-
-
-def _version(backend: str) -> str:
-    try:
-        return bx.get_backend(backend).probe().version or ""
-    except ValueError:  # of the device or dtype that the environment asks for
-        return ""
-
-
-def _parse_sizes(text: str) -> list[int]:
-    words = [word for word in re.split(r"[,\s]+", text) if word]
-    fault = ""
-    if not all(re.fullmatch(r"[0-9]{1,9}", word) and int(word) for word in words):
-        fault = "holds what is no positive integer"
-    elif len(words) < 2 or int(words[0]) != 2 or int(words[-1]) != 1:
+def _check_sizes(text: str) -> list[int]:
+    sizes = parse_sizes(text, "2,2,1")
+    if len(sizes) < 2 or sizes[0] != 2 or sizes[-1] != 1:
         fault = "must start with 2 and end with 1, for XOR has 2 inputs and 1 output"
-    if fault:
-        raise typer.BadParameter(f"{text!r} {fault}: 2,2,1 would do.", param_hint="'--sizes'")
-    return [int(word) for word in words]
+        raise bad_sizes(text, fault, "2,2,1")
+    return sizes
 
 
 def _check_loss(name: str) -> str:
-    if name not in LOSSES:
-        raise typer.BadParameter(f"{name!r} is unknown. {nearest(name, LOSSES)}")
-    if name == "categorical_cross_entropy":
+    if known_loss(name) == "categorical_cross_entropy":
         raise typer.BadParameter(
             f"{name} needs an output for each class, but XOR has one output: "
             "use binary_cross_entropy."
         )
-    return name
-
-
-def _check_hidden(name: str) -> str:
-    if name not in ACTIVATIONS:
-        raise typer.BadParameter(f"{name!r} is unknown. {nearest(name, ACTIVATIONS)}")
     return name
 
 
@@ -149,7 +73,6 @@ def _check_picture(path: Path | None) -> Path | None:
     return path
 
 
-@app.command()
 def xor(
     sizes: Annotated[str, typer.Option(help="Widths of the layers, from 2 to 1.")] = "2,2,1",
     epochs: Annotated[int, typer.Option(min=1, help="Updates, each from all four rows.")] = 10_000,
@@ -160,7 +83,7 @@ def xor(
         str, typer.Option(callback=_check_loss, help="A name of bx.losses; it sets the output.")
     ] = "mean_squared_error",
     hidden: Annotated[
-        str, typer.Option(callback=_check_hidden, help="A name of bx.activations.")
+        str, typer.Option(callback=known_activation, help="A name of bx.activations.")
     ] = "sigmoid",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the initial theta.")] = 0,
     restarts: Annotated[int, typer.Option(min=1, help="Starts to train at once.")] = 1,
@@ -174,9 +97,9 @@ def xor(
     BACKPROP_XP_BACKEND, _DEVICE and _DTYPE choose where it runs. The exit status is 1 if the
     gradient does not pass its check.
     """
-    widths = _parse_sizes(sizes)
+    widths = _check_sizes(sizes)
     # NumPy alone warns of a training that diverges; the output says so on every backend.
-    with _errors_in_one_line(), np.errstate(all="ignore"):
+    with errors_in_one_line(), np.errstate(all="ignore"):
         if plot is not None and importlib.util.find_spec("matplotlib") is None:
             raise ImportError("--plot needs matplotlib: pip install 'backprop_xp[plot]'")
         experiment = prepare(
@@ -189,8 +112,8 @@ def xor(
             restarts=restarts,
         )
         _show_data(experiment)
-        _say(f"\nnetwork {'-'.join(map(str, widths))}, seed {seed}, loss {loss}")
-        _say(f"  activations: hidden {hidden}, output {output_activation(loss)}")
+        say(f"\nnetwork {'-'.join(map(str, widths))}, seed {seed}, loss {loss}")
+        say(f"  activations: hidden {hidden}, output {output_activation(loss)}")
         _show_shapes(experiment)
         result, curves = _train(experiment)
         _show_outcome(experiment, result, is_cross_entropy=loss == "binary_cross_entropy")
@@ -203,30 +126,30 @@ def xor(
 
 def _show_data(experiment: Experiment) -> None:
     where = bx.resolve()
-    _say(
-        f"XOR on {where.backend.name} ({where.device}, {_dtype_name(where.dtype)}), "
+    say(
+        f"XOR on {where.backend.name} ({where.device}, {dtype_name(where.dtype)}), "
         f"chosen by {where.source}\n\n  x1  x2  target"
     )
     for (x1, x2), (target,) in zip(INPUTS, TARGETS, strict=True):
-        _say(f"{x1:>4g}{x2:>4g}{target:>8g}")
+        say(f"{x1:>4g}{x2:>4g}{target:>8g}")
 
 
 def _show_shapes(experiment: Experiment) -> None:
     for name, array in (("x", experiment.x), ("y", experiment.y), ("theta", experiment.start)):
-        _say(f"  {name:<5}  {tuple(array.shape)}")
-    _say(_indent(experiment.network.describe()))
+        say(f"  {name:<5}  {tuple(array.shape)}")
+    say(indent(experiment.network.describe()))
 
 
 def _train(experiment: Experiment) -> tuple[Outcome, _Curves]:
     """Train, and print the cost about ten times."""
     epochs, many = experiment.epochs, experiment.starts > 1
     starts = f"{experiment.starts} starts at once, " if many else ""
-    _say(
+    say(
         f"\ntraining: {starts}{epochs} epochs of gradient descent on the full batch, "
         f"learning rate {experiment.learning_rate:g}"
     )
     heads = ("least cost", "median cost", "solved") if many else ("cost",)
-    _say(f"{'epoch':>9}" + "".join(f"{head:>14}" for head in heads))
+    say(f"{'epoch':>9}" + "".join(f"{head:>14}" for head in heads))
     curves, lines = _Curves([], []), 0
     with _progress(epochs) as advance:
         for look in learn(experiment):
@@ -235,7 +158,7 @@ def _train(experiment: Experiment) -> tuple[Outcome, _Curves]:
             curves.losses.append(look.loss)
             # Only a line that is printed waits for the device.
             if look.epoch * 10 >= lines * epochs:
-                _say(_cost_line(look, many))
+                say(_cost_line(look, many))
                 lines = look.epoch * 10 // epochs + 1
     return outcome(experiment, look), curves
 
@@ -264,19 +187,19 @@ def _show_outcome(experiment: Experiment, result: Outcome, *, is_cross_entropy: 
     if experiment.starts > 1:
         _show_restarts(experiment, result)
     predictions = to_host(experiment.network.predict(result.theta, experiment.x))[:, 0].tolist()
-    _say("\npredictions\n  x1  x2  target  prediction")
+    say("\npredictions\n  x1  x2  target  prediction")
     for (x1, x2), (target,), value in zip(INPUTS, TARGETS, predictions, strict=True):
-        _say(f"{x1:>4g}{x2:>4g}{target:>8g}{value:>12.4f}")
+        say(f"{x1:>4g}{x2:>4g}{target:>8g}{value:>12.4f}")
     since = float(result.solved_since[result.best])
     if np.isfinite(since):
-        _say(f"  solved: all four are within 0.5 of their targets, since epoch {since:.0f}")
+        say(f"  solved: all four are within 0.5 of their targets, since epoch {since:.0f}")
         return
     if not np.isfinite(predictions).all():
-        _say("  diverged: the predictions are not finite. Lower --learning-rate.")
+        say("  diverged: the predictions are not finite. Lower --learning-rate.")
         return
     pairs = zip(predictions, TARGETS, strict=True)
     wrong = sum(abs(value - target) >= 0.5 for value, (target,) in pairs)
-    _say(
+    say(
         f"  not solved: {wrong} of 4 predictions are not within 0.5 of their targets. The training "
         "is\n  on a plateau, which more epochs may leave, or in a local minimum, which they do not."
     )
@@ -285,36 +208,36 @@ def _show_outcome(experiment: Experiment, result: Outcome, *, is_cross_entropy: 
         "" if is_cross_entropy else "--loss binary_cross_entropy (shorter plateaus)",
         "--sizes 2,4,1 (fewer local minima)",
     ]
-    _say(f"  Try {' or '.join(filter(None, ways))}.")
+    say(f"  Try {' or '.join(filter(None, ways))}.")
 
 
 def _show_restarts(experiment: Experiment, result: Outcome) -> None:
     since = result.solved_since[np.isfinite(result.solved_since)]
-    _say(f"\nrestarts: {len(since)} of {experiment.starts} starts solved XOR")
+    say(f"\nrestarts: {len(since)} of {experiment.starts} starts solved XOR")
     if len(since):
-        _say(
+        say(
             f"  epochs until solved: median {np.median(since):g}, from {since.min():g} to "
             f"{since.max():g} (looked at every {look_every(experiment.epochs)})"
         )
     if len(since) < experiment.starts:
         diverged = int((~np.isfinite(result.losses)).sum())
         stuck = experiment.starts - len(since) - diverged
-        _say(f"  {stuck} are on a plateau or in a local minimum, {diverged} diverged")
-    _say(f"  the best is start {result.best}, cost {result.losses[result.best]:.6g}; it is shown")
+        say(f"  {stuck} are on a plateau or in a local minimum, {diverged} diverged")
+    say(f"  the best is start {result.best}, cost {result.losses[result.best]:.6g}; it is shown")
 
 
 def _check(experiment: Experiment, theta: Array, *, is_tutorials: bool) -> bool:
     """Print the gradient at a starting theta beside the numeric one; return whether it passed."""
     network = experiment.network
     report = bx.check_network(network, theta, experiment.x, experiment.y)
-    _say("\ngradient at the starting theta (after training it is too small to tell much)")
+    say("\ngradient at the starting theta (after training it is too small to tell much)")
     pairs = zip(network.unpack(report.analytic), network.unpack(report.numeric), strict=True)
     for i, (analytic, numeric) in enumerate(pairs):
         for name, one, other in zip(network.layers[i].names, analytic, numeric, strict=True):
-            _say(_beside(f"layers[{i}].{name}", to_host(one), to_host(other)))
-    _say(_indent(str(report)))
+            say(_beside(f"layers[{i}].{name}", to_host(one), to_host(other)))
+    say(indent(str(report)))
     if is_tutorials:
-        _say("  This is the gradient of the cost itself; the tutorial's lacks its factor 2/m.")
+        say("  This is the gradient of the cost itself; the tutorial's lacks its factor 2/m.")
     return report.passed
 
 
@@ -343,31 +266,4 @@ def _draw(experiment: Experiment, result: Outcome, curves: _Curves, path: Path) 
         epochs=curves.epochs,
     )
     plots.save(figure, path)
-    _say(f"\nplot written to {path}")
-
-
-@contextlib.contextmanager
-def _errors_in_one_line() -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:
-        raise  # typer ends quietly when nobody reads on
-    except (ValueError, TypeError, RuntimeError, ImportError, OSError, MemoryError) as error:
-        sys.stderr.write(f"error: {_one_line(error)}\n")
-        raise typer.Exit(1) from None
-
-
-def _one_line(message: Any) -> str:
-    return " ".join(str(message).split()) or type(message).__name__
-
-
-def _dtype_name(dtype: Any) -> str:
-    return str(dtype).rpartition(".")[2].strip("'>")
-
-
-def _indent(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.splitlines())
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+    say(f"\nplot written to {path}")

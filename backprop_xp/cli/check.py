@@ -1,0 +1,168 @@
+"""The command ``check``: a network's gradient, checked on every backend that can run here.
+
+What is computed is in ``comparison.py``.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+import typer
+
+import backprop_xp as bx
+from backprop_xp.backends import BackendUnavailableError
+from backprop_xp.checks import nearest
+from backprop_xp.cli.comparison import Finding, Problem, check_on, differences, draw
+from backprop_xp.cli.options import bad_sizes, known_activation, known_loss, parse_sizes
+from backprop_xp.cli.output import errors_in_one_line, indent, one_line, say
+
+_DTYPES = ["float64", "float32"]
+_EXAMPLE = "4,8,3"
+_HEADS = (
+    f"{'backend':<17} {'device':<10} {'dtype':<8} {'verdict':<16} {'method':<12} "
+    f"{'relative error':>14} {'tolerance':>9} {'evaluations':>11} {'seconds':>7}"
+)
+
+
+def _check_sizes(text: str, loss: str) -> list[int]:
+    sizes = parse_sizes(text, _EXAMPLE)
+    if len(sizes) < 2:
+        raise bad_sizes(text, "needs a width of the inputs and one of the outputs", _EXAMPLE)
+    if sizes[-1] == 1 and loss == "categorical_cross_entropy":
+        # The gradient of a single class is 0, whatever the backward rules do.
+        raise bad_sizes(text, "has one output, but that loss needs two classes or more", _EXAMPLE)
+    return sizes
+
+
+def _check_dtype(name: str | None) -> str | None:
+    if name is not None and name not in _DTYPES:
+        raise typer.BadParameter(f"{name!r} is unknown. {nearest(name, _DTYPES)}")
+    return name
+
+
+def _check_method(name: str) -> str:
+    """Ask the library, by the smallest check there is, whether it knows the method."""
+    try:
+        with np.errstate(all="ignore"):
+            bx.check_gradient(lambda p: np.sum(np.exp(p)), np.exp, np.ones(1), method=name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return name
+
+
+def _check_backends(names: list[str] | None) -> list[str]:
+    """Refuse an unknown name; only then are the other backends probed, to tell their names."""
+    for name in names or []:
+        try:
+            bx.get_backend(name)
+        except BackendUnavailableError:
+            pass  # known; why it cannot run is told in its row
+        except ValueError:
+            known = [row.name for row in bx.list_backends()]
+            if name not in known:
+                message = f"{name!r} is unknown. {nearest(name, known)}"
+                raise typer.BadParameter(message) from None
+    return list(dict.fromkeys(names or []))
+
+
+def check(
+    sizes: Annotated[str, typer.Option(help="Widths of the layers, inputs first.")] = _EXAMPLE,
+    hidden: Annotated[
+        str, typer.Option(callback=known_activation, help="A name of bx.activations.")
+    ] = "tanh",
+    output: Annotated[
+        str, typer.Option(callback=known_activation, help="A name of bx.activations.")
+    ] = "identity",
+    loss: Annotated[
+        str, typer.Option(callback=known_loss, help="A name of bx.losses; the targets suit it.")
+    ] = "mean_squared_error",
+    dropout: Annotated[float, typer.Option(help="Rate behind each hidden layer.")] = 0.0,
+    layer_norm: Annotated[
+        bool, typer.Option("--layer-norm", help="Normalise each hidden layer.")
+    ] = False,
+    l2: Annotated[float, typer.Option(help="Strength of the penalty on weights.")] = 0.0,
+    batch: Annotated[int, typer.Option(min=1, help="Rows of data.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of theta, data, dropout masks.")] = 0,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            callback=_check_dtype,
+            help="float64 or float32. Default: each backend's own.",
+            show_default=False,
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(callback=_check_method, help="A method of bx.check_gradient.")
+    ] = "auto",
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=_check_backends,
+            help="A backend; may be repeated. Default: all that can run here.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Check a network's gradient on every backend that can run here, and compare them.
+
+    Theta and data are random, drawn on the host, so that every backend has the same problem. The
+    exit status is 1 if a check does not pass, or if a backend asked for by --backend cannot run it.
+    """
+    widths = _check_sizes(sizes, loss)
+    # NumPy alone warns of an overflow; the verdict says so on every backend.
+    with errors_in_one_line(), np.errstate(all="ignore"):
+        network = bx.mlp(
+            widths,
+            hidden=hidden,
+            output=output,
+            loss=loss,
+            dropout=dropout,
+            layer_norm=layer_norm,
+            l2=l2,
+        )
+        problem = draw(network, widths, loss, batch=batch, seed=seed, method=method)
+        say(f"network {'-'.join(map(str, widths))}, loss {loss}, {batch} rows, seed {seed}")
+        say(f"  activations: hidden {hidden}, output {output}; l2 {l2:g}, dropout {dropout:g}")
+        say(indent(network.describe()))
+        names = backend or [row.name for row in bx.list_backends()]
+        findings = _check_each(names, problem, dtype)
+        _show_differences(findings)
+        _show_reports(findings)
+    if any(finding.failed(asked=bool(backend)) for finding in findings):
+        raise typer.Exit(1)
+
+
+def _check_each(names: Sequence[str], problem: Problem, dtype: str | None) -> list[Finding]:
+    """Check on each backend and print its row at once: some take seconds to compile."""
+    say(f"\n{_HEADS}")
+    findings = []
+    for name in names:
+        findings.append(check_on(name, problem, dtype))
+        say(_row(findings[-1]))
+    return findings
+
+
+def _row(finding: Finding) -> str:
+    where = f"{finding.backend:<17} {finding.device:<10} {finding.dtype:<8}"
+    report = finding.report
+    if report is None:
+        return f"{where} {finding.verdict}: {one_line(finding.reason)}"
+    return (
+        f"{where} {report.verdict:<16} {report.method:<12} {report.max_relative_error:>14.1e} "
+        f"{report.tolerance:>9.0e} {report.evaluations:>11} {finding.seconds:>7.2f}"
+    )
+
+
+def _show_differences(findings: Sequence[Finding]) -> None:
+    found = differences(findings)
+    if found:
+        say("\nlargest difference between two backends' gradients, relative to the largest entry")
+    for one in found:
+        pair = f"{one.first} and {one.other}"
+        say(f"  {one.dtype}  {pair:<34} {one.relative:.1e}")
+
+
+def _show_reports(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        if finding.report is not None and not finding.report.passed:
+            say(f"\n{finding.backend}, {finding.dtype}\n{indent(str(finding.report))}")

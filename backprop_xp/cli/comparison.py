@@ -1,0 +1,158 @@
+"""One gradient, checked on several backends: what the command ``check`` computes.
+
+The problem is drawn once, on the host, and each backend is given the same. Nothing is printed here.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+import backprop_xp as bx
+from backprop_xp.backends import Array, BackendUnavailableError, Selection, to_host
+from backprop_xp.cli.output import dtype_name
+
+# Large enough that no relu is at its kink, small enough that no unit saturates.
+_BIAS_SPREAD = 0.1
+
+
+class Problem(NamedTuple):
+    """A network with theta ``(P,)``, x and y in float64 on the host, and how it is checked.
+
+    ``seed`` draws the directions of a check, and is the key of the dropout masks.
+    """
+
+    network: bx.Network
+    theta: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    seed: int
+    method: str
+
+
+class Finding(NamedTuple):
+    """What came of the check on one backend: a report, or the reason why there is none.
+
+    ``verdict`` is the report's; without one it is ``"not usable"`` (the backend cannot run here),
+    ``"not checked"`` (it keeps no such dtype) or ``"error"``. ``gradient`` is the analytic one,
+    ``(P,)`` on the host.
+    """
+
+    backend: str
+    device: str = ""
+    dtype: str = ""
+    verdict: str = "error"
+    reason: str = ""
+    report: bx.GradientReport | None = None
+    gradient: np.ndarray | None = None
+    seconds: float = 0.0
+
+    def failed(self, *, asked: bool) -> bool:
+        """Say whether this is a failure; ``asked``, whether the user named the backend."""
+        if self.verdict in ("not usable", "not checked"):
+            return asked
+        return self.report is None or not self.report.passed
+
+
+class Difference(NamedTuple):
+    """How far a backend's gradient is from the first one's in that dtype, as ``relative``.
+
+    That is ``max|other - first| / max|first|``.
+    """
+
+    dtype: str
+    first: str
+    other: str
+    relative: float
+
+
+class _DTypeNotKeptError(Exception):
+    """A backend has no such dtype on this device; the message is the library's."""
+
+
+def draw(
+    network: bx.Network, widths: Sequence[int], loss: str, *, batch: int, seed: int, method: str
+) -> Problem:
+    """Draw theta, x, and a y that suits the loss of this name."""
+    generator = np.random.default_rng(seed)
+    start = network.initialize(seed, backend="numpy", device="cpu", dtype="float64")
+    # Biases of 0 would put a sample with x = 0, or one behind dead units, on the kink of a relu.
+    # All that is no weight is moved: a LayerNorm's scale as well.
+    moves = 1.0 - network.weight_mask(start)
+    theta = start + _BIAS_SPREAD * moves * generator.normal(size=start.shape)
+    x = generator.normal(size=(batch, widths[0]))
+    y = _targets(generator, loss, (batch, widths[-1]))
+    return Problem(network, theta, x, y, seed, method)
+
+
+def check_on(backend: str, problem: Problem, dtype: str | None) -> Finding:
+    """Check the gradient on the backend of this name; what goes wrong there is the finding."""
+    finding = Finding(backend)
+    try:
+        choice = bx.resolve(backend=backend, dtype=dtype)
+        device = choice.backend.device_name(choice.device)
+        finding = Finding(choice.backend.name, device, dtype_name(choice.dtype))
+        return _check(finding, problem, choice)
+    except BackendUnavailableError:
+        return finding._replace(verdict="not usable", reason=_why_unusable(backend))
+    except _DTypeNotKeptError as error:
+        return finding._replace(verdict="not checked", reason=str(error))
+    except Exception as error:  # a library's own kinds too: the other backends are still run
+        return finding._replace(reason=f"{type(error).__name__}: {error}")
+
+
+def differences(findings: Sequence[Finding]) -> list[Difference]:
+    """Compare the gradients of backends that computed in one dtype with the first one's."""
+    first: dict[str, Finding] = {}
+    found = []
+    for finding in findings:
+        if finding.gradient is None:
+            continue
+        reference = first.setdefault(finding.dtype, finding)
+        if reference is not finding and reference.gradient is not None:
+            relative = _relative_difference(reference.gradient, finding.gradient)
+            found.append(Difference(finding.dtype, reference.backend, finding.backend, relative))
+    return found
+
+
+def _check(finding: Finding, problem: Problem, choice: Selection) -> Finding:
+    theta, x, y = (_put(array, choice) for array in (problem.theta, problem.x, problem.y))
+    network, seed = problem.network, problem.seed
+    begin = time.perf_counter()
+    report = bx.check_network(network, theta, x, y, rng=seed, method=problem.method, seed=seed)
+    seconds = time.perf_counter() - begin
+    # A report by directions holds no gradient, so it is computed once more.
+    _, gradient = network.loss_and_gradient(theta, x, y, rng=seed)
+    return finding._replace(
+        verdict=report.verdict, report=report, gradient=to_host(gradient), seconds=seconds
+    )
+
+
+def _put(array: np.ndarray, choice: Selection) -> Array:
+    try:
+        return bx.asarray(array, backend=choice.backend, device=choice.device, dtype=choice.dtype)
+    except (TypeError, ValueError) as error:  # the values are sound: it is the dtype
+        raise _DTypeNotKeptError(str(error)) from None
+
+
+def _targets(generator: np.random.Generator, loss: str, shape: tuple[int, int]) -> np.ndarray:
+    if loss == "poisson":
+        return 1.0 + generator.poisson(2.0, shape)
+    if loss == "binary_cross_entropy":
+        return generator.integers(0, 2, shape).astype(np.float64)
+    if loss == "categorical_cross_entropy":
+        return np.eye(shape[1])[generator.integers(0, shape[1], shape[0])]
+    return generator.normal(size=shape)
+
+
+def _why_unusable(backend: str) -> str:
+    status = next(row for row in bx.list_backends() if row.name == backend)
+    return f"{status.reason}. Try: {status.hint}"
+
+
+def _relative_difference(first: np.ndarray, other: np.ndarray) -> float:
+    # Of two float32 gradients too the difference is exact in float64.
+    first, other = first.astype(np.float64), other.astype(np.float64)
+    scale = float(np.max(np.abs(first)))
+    return float(np.max(np.abs(other - first))) / (scale or 1.0)

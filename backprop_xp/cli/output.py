@@ -1,0 +1,40 @@
+"""What the commands share in printing: lines, names, and an error in one line."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+
+
+def say(text: str) -> None:
+    """Print a line, or several."""
+    sys.stdout.write(f"{text}\n")
+
+
+def indent(text: str) -> str:
+    """Return the lines of a text, each two columns further in."""
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def one_line(message: Any) -> str:
+    """Return a message, such as an exception, without its line breaks."""
+    return " ".join(str(message).split()) or type(message).__name__
+
+
+def dtype_name(dtype: Any) -> str:
+    """Return the name of a dtype without its library's: ``"float32"`` for ``torch.float32``."""
+    return str(dtype).rpartition(".")[2].strip("'>")
+
+
+@contextlib.contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Turn what the library refuses into one line on stderr and the exit status 1."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # typer ends quietly when nobody reads on
+    except (ValueError, TypeError, RuntimeError, ImportError, OSError, MemoryError) as error:
+        sys.stderr.write(f"error: {one_line(error)}\n")
+        raise typer.Exit(1) from None

@@ -1,0 +1,297 @@
+"""Checking a gradient along random directions: a few evaluations, however many entries it has.
+
+Then, where it failed, an entry that is wrong is tracked down by halving the direction.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from backprop_xp.backends import array_namespace
+from backprop_xp.gradient_check.directions import balanced, draw, norm, only
+from backprop_xp.gradient_check.engines import (
+    Slopes,
+    complex_line,
+    complex_size,
+    epsilon,
+    is_double,
+    real_entries,
+    real_line,
+    real_size,
+)
+from backprop_xp.gradient_check.entrywise import check_entries
+from backprop_xp.gradient_check.findings import (
+    Findings,
+    Subject,
+    line_step,
+    row,
+    trusted_complex_line,
+    verdict_of,
+)
+from backprop_xp.gradient_check.functions import Function, Host
+from backprop_xp.gradient_check.judgement import INCONCLUSIVE, KINK, RIGHT, WRONG, judge
+from backprop_xp.gradient_check.points import Tensor
+
+# Up to so many entries, what directions leave open is decided entry by entry.
+MANY = 20_000
+
+# Of the complex step, in float64 and float32: tighter than entry by entry, since a mistake in one
+# of many tensors is a small part of a direction's derivative.
+_TOLERANCES = {True: 1e-10, False: 5e-5}
+_ROUGH_TOLERANCES = {True: 1e-8, False: 1e-4}
+_ROUNDINGS, _JITTERS = 4.0, 8.0
+
+
+class _Line(NamedTuple):
+    """What was found along a direction: both derivatives, and what becomes of the analytic one.
+
+    ``scale`` is the norm of the derivative's terms; ``bar`` what rounding explains.
+    """
+
+    direction: Host
+    analytic: float
+    numeric: float
+    scale: float
+    bar: float
+    outcome: str
+
+
+class _Rule(NamedTuple):
+    """How a derivative along a direction is taken, and what a right one stays below."""
+
+    name: str
+    function: Function
+    measure: Callable[[Host], float]
+    step: float
+    tolerance: float
+
+
+def check_directions(subject: Subject, directions: int | None, tolerance: float | None) -> Findings:
+    """Check along random directions: two, or one where the complex step cannot be taken."""
+    first = direction_of(subject, 0)
+    step = line_step(subject.function)
+    exact, slopes = trusted_complex_line(subject, first, step, rounds=1)
+    if exact is not None:
+        rule = _exact_rule(subject, tolerance)
+        lines = _exact_lines(subject, rule, first, exact, directions or 2)
+    else:
+        rule = _rough_rule(subject, tolerance)
+        lines = _rough_lines(subject, rule, first, slopes, directions or 1)
+    evaluations = subject.function.tally["value"]
+    found = _findings(subject, rule, lines)._replace(evaluations=evaluations)
+    if found.verdict == "pass" or (found.verdict == "kink" and _has_frozen(subject)):
+        return found
+    if found.verdict == "fail":
+        place = _track_down(subject, rule, max(lines, key=lambda line: _error(line)))
+        if exact is not None or _is_wrong_alone(subject, rule, place):
+            return _located(subject, rule, found, place)
+        found = found._replace(verdict=verdict_of([INCONCLUSIVE]))
+    if subject.analytic.shape[0] > MANY:
+        return found
+    # Along a direction many kinks can meet: one entry crosses few.
+    decided = check_entries(subject, "auto", tolerance)
+    reason = "the directions left it open, so the entries decided"
+    return decided._replace(method="directional", reason=reason, numeric=None)
+
+
+def direction_of(subject: Subject, number: int, part: slice | None = None) -> Host:
+    """Return a direction of a subject, along ``part`` of the point alone if one is given."""
+    drawn = draw(subject.function, subject.seed, number)
+    drawn = balanced(drawn, subject.tensors, subject.analytic)
+    return drawn if part is None else only(drawn, part)
+
+
+def _exact_rule(subject: Subject, tolerance: float | None) -> _Rule:
+    function = subject.function
+    return _Rule(
+        "complex step",
+        function,
+        lambda direction: complex_line(function, direction)[0],
+        complex_size(function),
+        _TOLERANCES[is_double(function)] if tolerance is None else tolerance,
+    )
+
+
+def _rough_rule(subject: Subject, tolerance: float | None) -> _Rule:
+    double = subject.function.in_double()
+    function, name = subject.function, "centered difference"
+    if double is not None:
+        function, name = double, "centered difference in float64"
+    step = line_step(function)
+    usual = _ROUGH_TOLERANCES[is_double(subject.function)]
+    return _Rule(
+        name,
+        function,
+        lambda direction: float(real_line(function, direction, step, subject.analytic).slope[0]),
+        step,
+        usual if tolerance is None else tolerance,
+    )
+
+
+def _exact_lines(
+    subject: Subject, rule: _Rule, first: Host, slope: float, count: int
+) -> list[_Line]:
+    """Judge lines by the complex step; one that disagrees ends the series."""
+    lines: list[_Line] = []
+    for number in range(count):
+        direction = first if number == 0 else direction_of(subject, number)
+        numeric = slope if number == 0 else rule.measure(direction)
+        lines.append(_exact_line(subject, rule, direction, numeric))
+        if lines[-1].outcome != RIGHT:
+            break
+    return lines
+
+
+def _exact_line(subject: Subject, rule: _Rule, direction: Host, numeric: float) -> _Line:
+    line = _line(subject, direction, numeric)
+    if abs(line.analytic - numeric) <= rule.tolerance * line.scale:
+        return line
+    if _agrees_on_the_piece(subject, rule, line):
+        return line._replace(outcome=KINK)
+    function = subject.function
+    bar = _ROUNDINGS * epsilon(function) * abs(function.base)
+    if not _has_frozen(subject):
+        jitter = draw(function, subject.seed, -1)
+        jittered, _ = complex_line(function, direction, jitter)
+        bar += _JITTERS * abs(jittered - numeric)
+    if abs(line.analytic - numeric) > bar:
+        return line._replace(outcome=WRONG)
+    return line._replace(bar=bar, outcome=INCONCLUSIVE)
+
+
+def _rough_lines(
+    subject: Subject, rule: _Rule, first: Host, slopes: Slopes | None, count: int
+) -> list[_Line]:
+    """Judge lines by real differences; ``slopes`` are those along the first, if they were taken."""
+    if rule.function is not subject.function:
+        slopes = None
+    lines = []
+    for number in range(count):
+        direction = first if number == 0 else direction_of(subject, number)
+        lines.append(_rough_line(subject, rule, direction, slopes))
+        slopes = None
+        if lines[-1].outcome != RIGHT:
+            break
+    return lines
+
+
+def _rough_line(subject: Subject, rule: _Rule, direction: Host, slopes: Slopes | None) -> _Line:
+    xp = array_namespace(direction)
+    if slopes is None:
+        slopes = real_line(rule.function, direction, rule.step, subject.analytic)
+    line = _line(subject, direction, float(slopes.slope[0]))
+
+    def probe(h: float) -> Slopes:
+        if h == rule.step:
+            return slopes
+        return real_line(rule.function, direction, h, subject.analytic)
+
+    def judged(rounds: int) -> _Line:
+        found = judge(
+            probe, xp.asarray([line.analytic]), xp.asarray([line.scale]), rule.tolerance,
+            rule.step, rounds=rounds,
+        )  # fmt: skip
+        numeric, bar = float(found.slope[0]), float(found.bar[0])
+        return line._replace(numeric=numeric, bar=bar, outcome=found.outcomes[0])
+
+    once = judged(1)
+    if once.outcome == RIGHT:
+        return once
+    if _agrees_on_the_piece(subject, rule, line):
+        return line._replace(outcome=KINK)
+    return once if once.outcome == WRONG and _is_smooth(slopes, once) else judged(5)
+
+
+def _is_smooth(slopes: Slopes, line: _Line) -> bool:
+    """Say whether no kink explains a difference: the slopes on either side close with the step."""
+    gap = abs(float(slopes.right[0] - slopes.left[0]))
+    return gap < 0.25 * abs(line.analytic - line.numeric) or 1.7 * gap < float(slopes.wide_gap[0])
+
+
+def _line(subject: Subject, direction: Host, numeric: float) -> _Line:
+    terms = subject.analytic * direction
+    analytic = float(array_namespace(terms).sum(terms))
+    return _Line(direction, analytic, numeric, max(norm(terms), abs(numeric)), 0.0, RIGHT)
+
+
+def _error(line: _Line) -> float:
+    difference = abs(line.analytic - line.numeric)
+    return difference / line.scale if line.scale else difference
+
+
+def _has_frozen(subject: Subject) -> bool:
+    return subject.function.frozen() is not None
+
+
+def _agrees_on_the_piece(subject: Subject, rule: _Rule, line: _Line) -> bool:
+    """Say whether the gradient is right on the smooth piece of the function at the point."""
+    piece = rule.function.frozen()
+    if piece is None:
+        return False
+    try:
+        slope = complex_line(piece, line.direction)[0]
+    except Exception:
+        slope = float(real_line(piece, line.direction, rule.step, subject.analytic).slope[0])
+    return abs(line.analytic - slope) <= rule.tolerance * line.scale
+
+
+def _findings(subject: Subject, rule: _Rule, lines: Sequence[_Line]) -> Findings:
+    verdict = verdict_of([line.outcome for line in lines])
+    bars = [line.bar / line.scale for line in lines if line.scale and line.outcome == RIGHT]
+    compared = [_error(line) for line in lines if line.outcome != KINK]
+    plural = "" if len(lines) == 1 else "s"
+    return Findings(
+        verdict=verdict,
+        method="directional",
+        engine=f"{len(lines)} direction{plural} by {rule.name}",
+        step=rule.step,
+        tolerance=max([rule.tolerance, *bars]),
+        reason="relative to the norm of the derivative's terms, so it does not grow with the size",
+        evaluations=0,
+        error=max(compared, default=0.0),
+        measure=rule.measure,
+    )
+
+
+def _located(subject: Subject, rule: _Rule, found: Findings, place: int) -> Findings:
+    """Return findings with the entry at ``place``."""
+    xp = array_namespace(subject.analytic)
+    unit = xp.astype(xp.arange(subject.analytic.shape[0]) == place, xp.float64)
+    numeric, analytic = rule.measure(unit), float(subject.analytic[place])
+    scale = max(abs(numeric), abs(analytic))
+    return found._replace(
+        rows=(row(subject.tensors, place, analytic, numeric, scale),), place=place
+    )
+
+
+def _is_wrong_alone(subject: Subject, rule: _Rule, place: int) -> bool:
+    """Say whether the entry at ``place`` is wrong by itself: along a direction kinks can meet."""
+    xp = array_namespace(subject.analytic)
+    analytic = subject.analytic[place : place + 1]
+    found = judge(
+        lambda h: real_entries(rule.function, [place], h), analytic, xp.abs(analytic) + 1e-300,
+        rule.tolerance, real_size(rule.function),
+    )  # fmt: skip
+    return found.outcomes[0] == WRONG
+
+
+def _track_down(subject: Subject, rule: _Rule, line: _Line) -> int:
+    """Return the place of a wrong entry: of each half the one that explains more is halved."""
+    low, high = 0, line.direction.shape[0]
+    missing = line.numeric - line.analytic
+    while high - low > 1:
+        middle = _middle(subject.tensors, low, high)
+        half = only(line.direction, slice(low, middle))
+        terms = subject.analytic * half
+        off = rule.measure(half) - float(array_namespace(terms).sum(terms))
+        if abs(off) >= abs(missing - off):
+            high, missing = middle, off
+        else:
+            low, missing = middle, missing - off
+    return low
+
+
+def _middle(tensors: Sequence[Tensor], low: int, high: int) -> int:
+    """Return where to halve: between tensors while there are several, then in the middle."""
+    middle = (low + high) // 2
+    bounds = [t.part.start for t in tensors if low < t.part.start < high]
+    return min(bounds, key=lambda bound: abs(bound - middle), default=middle)

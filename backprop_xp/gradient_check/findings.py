@@ -1,0 +1,186 @@
+"""What the methods hand over to be reported, and what all of them need to know."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from backprop_xp.backends import array_namespace
+from backprop_xp.checks import unravel
+from backprop_xp.gradient_check.engines import (
+    NotAnalyticError,
+    Slopes,
+    complex_line,
+    epsilon,
+    is_double,
+    real_line,
+    real_size,
+)
+from backprop_xp.gradient_check.functions import Function, Host
+from backprop_xp.gradient_check.judgement import (
+    INCONCLUSIVE,
+    KINK,
+    RIGHT,
+    WRONG,
+    judge,
+)
+from backprop_xp.gradient_check.points import Tensor
+from backprop_xp.gradient_check.report import Row, TensorErrors
+from backprop_xp.gradient_check.taylor import TaylorTable
+
+_SEVERITY = (RIGHT, KINK, INCONCLUSIVE, WRONG)
+_VERDICTS = {RIGHT: "pass", KINK: "kink", INCONCLUSIVE: "inconclusive", WRONG: "fail"}
+
+_WORST_ROWS = 5
+
+
+class Subject(NamedTuple):
+    """A function, its analytic gradient on the host, ``(P,)`` in float64, and the tensors in it."""
+
+    function: Function
+    analytic: Host
+    tensors: tuple[Tensor, ...]
+    seed: int
+
+
+class Findings(NamedTuple):
+    """The outcome of a method, as ``GradientReport`` explains it; ``numeric`` is ``(P,)``.
+
+    ``measure`` gives the derivative along a direction: for a diagnosis where there is no
+    ``numeric``; ``place`` is the entry that was tracked down then.
+    """
+
+    verdict: str
+    method: str
+    engine: str
+    step: float
+    tolerance: float
+    reason: str
+    evaluations: int
+    error: float
+    numeric: Host | None = None
+    rows: tuple[Row, ...] = ()
+    tensors: tuple[TensorErrors, ...] = ()
+    taylor: TaylorTable | None = None
+    measure: Callable[[Host], float] | None = None
+    place: int | None = None
+
+
+def verdict_of(outcomes: Sequence[str]) -> str:
+    """Return the verdict that the worst of several outcomes makes."""
+    return _VERDICTS[max(outcomes, key=_SEVERITY.index, default=RIGHT)]
+
+
+def worst_rows(
+    tensors: Sequence[Tensor], analytic: Host, numeric: Host, scale: Host
+) -> tuple[Row, ...]:
+    """Return the entries that are off the most for their tensor, the worst first."""
+    xp = array_namespace(analytic)
+    relative = relative_errors(analytic, numeric, scale)
+    order = xp.flip(xp.argsort(relative))[:_WORST_ROWS]
+    return tuple(
+        row(tensors, int(i), float(analytic[i]), float(numeric[i]), float(scale[i])) for i in order
+    )
+
+
+def row(
+    tensors: Sequence[Tensor], place: int, analytic: float, numeric: float, scale: float
+) -> Row:
+    """Return the row of the entry at ``place`` of the point."""
+    tensor = tensor_at(tensors, place)
+    difference = abs(analytic - numeric)
+    relative = difference / scale if scale else 0.0
+    return Row(
+        tensor.name,
+        unravel(place - tensor.part.start, tensor.shape),
+        analytic,
+        numeric,
+        difference,
+        relative if math.isfinite(difference) else math.inf,
+    )
+
+
+def tensor_at(tensors: Sequence[Tensor], place: int) -> Tensor:
+    """Return the tensor that holds the entry at ``place`` of the point."""
+    return next(t for t in tensors if t.part.start <= place < t.part.stop)
+
+
+def tensor_errors(
+    tensors: Sequence[Tensor], analytic: Host, numeric: Host, scale: Host, tolerance: float
+) -> tuple[TensorErrors, ...]:
+    """Return what became of each tensor."""
+    xp = array_namespace(analytic)
+    relative = relative_errors(analytic, numeric, scale)
+    found = []
+    for t in tensors:
+        count = t.part.stop - t.part.start
+        if not count:
+            continue
+        part = relative[t.part]
+        wrong = int(xp.sum(xp.astype(part > tolerance, xp.int32)))
+        difference = float(xp.max(finite(xp.abs(analytic[t.part] - numeric[t.part]), math.inf)))
+        found.append(TensorErrors(t.name, count, difference, float(xp.max(part)), wrong / count))
+    return tuple(found)
+
+
+def relative_errors(analytic: Host, numeric: Host, scale: Host) -> Host:
+    """Return each entry's error relative to ``scale``; infinite where it is not a number."""
+    xp = array_namespace(analytic)
+    difference = xp.abs(analytic - numeric)
+    relative = difference / xp.where(scale > 0.0, scale, xp.ones_like(scale))
+    return finite(relative, math.inf)
+
+
+def finite(vector: Host, instead: float = 0.0) -> Host:
+    """Return a vector with another number where it is not finite."""
+    xp = array_namespace(vector)
+    return xp.where(xp.isfinite(vector), vector, xp.full_like(vector, instead))
+
+
+def trusted_complex_line(
+    subject: Subject, direction: Host, step: float, *, rounds: int = 5, strict: bool = False
+) -> tuple[float | None, Slopes | None]:
+    """Return the derivative along a direction by the complex step, None if it cannot be trusted.
+
+    The value must be complex at a complex point, with the real part it has at the real one, and a
+    real difference must agree: it is returned too, if it was taken. ``strict`` raises what the
+    function raised, or NotAnalyticError, instead of returning None.
+    """
+    function, analytic = subject.function, finite(subject.analytic)
+    try:
+        slope, real = complex_line(function, direction)
+    except Exception:
+        if strict:
+            raise
+        return None, None
+    looked: list[Slopes] = []
+
+    def probe(h: float) -> Slopes:
+        looked.append(real_line(function, direction, h, analytic))
+        return looked[-1]
+
+    xp = array_namespace(direction)
+    terms = abs(slope) + float(xp.max(xp.abs(analytic * direction)))
+    found = judge(
+        probe, xp.asarray([slope]), xp.asarray([terms]), guard_tolerance(function), step,
+        rounds=rounds,
+    )  # fmt: skip
+    same_value = abs(real - function.base) <= epsilon(function) ** 0.5 * (abs(real) + terms)
+    if found.outcomes[0] == WRONG or not same_value:
+        if strict:
+            raise NotAnalyticError(
+                f"value is not analytic: along a random direction its slope is "
+                f"{float(found.slope[0]):.6g}, but the complex step gives {slope:.6g}. Use "
+                'method="centered".'
+            )
+        return None, looked[0]
+    return slope, looked[0]
+
+
+def guard_tolerance(function: Function) -> float:
+    """Return how well the complex step must agree with a real difference."""
+    return 1e-8 if is_double(function) else 1e-4
+
+
+def line_step(function: Function) -> float:
+    """Return the step along a direction: the more entries move, the less each of them."""
+    return real_size(function) * float(function.host.shape[0] ** -0.25)

@@ -1,0 +1,194 @@
+"""The function that is checked, near its point: on stacks of points, and one entry at a time.
+
+Points ``(P,)`` are arrays of the caller's library, in the caller's precision. Values, and all that
+is judged from them, are NumPy arrays on the host, in float64 or complex128.
+"""
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from numbers import Number
+from typing import Any, NamedTuple, TypeAlias
+
+from backprop_xp.backends import (
+    Array,
+    Backend,
+    array_namespace,
+    device_of,
+    owner,
+    require_owner,
+    to_host,
+)
+from backprop_xp.gradient_check.points import Point
+
+Host: TypeAlias = Any
+Tally: TypeAlias = Counter[str]
+
+
+class Function(NamedTuple):
+    """A real function around one point ``(P,)``.
+
+    ``at`` maps points ``(K, P)`` to values ``(K,)``. ``entries(columns, moved)`` gives the values
+    where entry ``columns[k]`` of the point, in ascending order, is ``moved[k]``, a host array, and
+    the others are as they are. Both take complex numbers, and add K to ``tally["value"]``.
+
+    ``host`` is the point on the host and ``base`` the value there. ``in_double`` gives the function
+    in float64, where it can be had; ``frozen`` the smooth piece of it that the point lies on, where
+    its kinks are known.
+    """
+
+    flat: Array
+    host: Host
+    base: float
+    at: Callable[[Array], Host]
+    entries: Callable[[Sequence[int], Host], Host]
+    tally: Tally
+    in_double: Callable[[], "Function | None"]
+    frozen: Callable[[], "Function | None"]
+
+
+def nothing() -> None:
+    """Return None: what ``in_double`` or ``frozen`` is where there is no such function."""
+    return
+
+
+def of_value(
+    value: Callable[[Any], Any],
+    point: Point,
+    base: float,
+    tally: Tally,
+    *,
+    batched: bool | None,
+    max_memory: int,
+) -> Function:
+    """Return a caller's ``value`` as a ``Function``; ``base`` is its value at the point.
+
+    ``batched`` None tries whether value takes stacked copies when there are several to evaluate.
+    """
+    flat = point.flat
+    home = require_owner(flat, "point")
+    one = functools.partial(solo, value, point, stacked=batched is True)
+
+    @functools.cache
+    def takes_stacks() -> bool:
+        if batched is not None:
+            return batched
+        tally["value"] += 4
+        return _takes_stacks(lambda points: value(point.restore(points)), one, flat)
+
+    def at(points: Array, together: bool = batched is True) -> Host:
+        tally["value"] += points.shape[0]
+        if together:
+            return _checked(value(point.restore(points)), points.shape[0])
+        return to_host([one(points[i, ...]) for i in range(points.shape[0])])
+
+    def entries(columns: Sequence[int], moved: Host) -> Host:
+        # Beside the stack itself: the parts in the point's structure, and what value makes of them.
+        size = flat.shape[-1] * moved.dtype.itemsize
+        together = takes_stacks()
+        copies = max(1, max_memory // (5 * size)) if together else 1
+        parts = [
+            at(_stack(home, flat, columns[part], moved[part]), together)
+            for part in chunks(len(columns), copies)
+        ]
+        return joined(parts)
+
+    def in_double() -> Function | None:
+        double = doubled(flat)
+        if double is None:
+            return None
+        raised = Point(double, point.tensors, point.restore, point.leaves)
+        try:
+            tally["value"] += 1
+            result = value(raised.restore(double if not batched else double[None, :]))
+            kind = getattr(result, "dtype", None)
+            if kind not in (None, array_namespace(double).float64):
+                return None
+            there = solo(value, raised, double, stacked=batched is True)
+        except Exception:
+            return None
+        return of_value(value, raised, there, tally, batched=batched, max_memory=max_memory)
+
+    return Function(flat, to_host(flat), base, at, entries, tally, in_double, nothing)
+
+
+def solo(value: Callable[[Any], Any], point: Point, flat: Array, *, stacked: bool) -> Any:
+    """Return ``value`` of one point ``(P,)`` as a Python number; ``stacked`` as a stack of one.
+
+    Raises TypeError or ValueError for what is not one number.
+    """
+    if stacked:
+        return _checked(value(point.restore(flat[None, :])), 1)[0].item()
+    result = value(point.restore(flat))
+    if owner(result) is None and not isinstance(result, Number):
+        raise TypeError(f"value(point) must be one number, not {result!r:.100}.")
+    host = to_host(result)
+    if host.shape:
+        raise ValueError(f"value(point) must be one number, but has shape {host.shape}.")
+    if host.dtype.kind not in "fciu":
+        raise TypeError(f"value(point) must be one number, not of dtype {host.dtype}.")
+    return host.item()
+
+
+def doubled(flat: Array) -> Array | None:
+    """Return a float32 point in float64; None if it is float64, or the device has no float64."""
+    xp, home = array_namespace(flat), require_owner(flat, "point")
+    if flat.dtype == xp.float64:
+        return None
+    try:
+        return home.from_host(to_host(flat), xp.float64, device_of(flat))
+    except Exception:
+        return None
+
+
+def chunks(count: int, most: int) -> Iterator[slice]:
+    """Yield slices of at most ``most``, as equal as can be: a library may compile each length."""
+    parts = -(-count // most)
+    for i in range(parts):
+        yield slice(i * count // parts, (i + 1) * count // parts)
+
+
+def joined(parts: Sequence[Host]) -> Host:
+    """Return the parts of an evaluation as one array."""
+    return array_namespace(parts[0]).concat(parts, axis=-1)
+
+
+def index(array: Array, numbers: Sequence[int]) -> Array:
+    """Return whole numbers as an int32 array beside ``array``."""
+    xp = array_namespace(array)
+    return xp.asarray(list(numbers), dtype=xp.int32, device=device_of(array))
+
+
+def _stack(home: Backend, flat: Array, columns: Sequence[int], moved: Host) -> Array:
+    """Return copies ``(K, P)`` of a point, in each one entry moved."""
+    xp, device = array_namespace(flat), device_of(flat)
+    values = home.from_host(moved, None, device)
+    places = xp.arange(flat.shape[-1], dtype=xp.int32, device=device)
+    chosen = index(flat, columns)[:, None] == places[None, :]
+    return xp.where(chosen, values[:, None], xp.astype(flat, values.dtype)[None, :])
+
+
+def _checked(result: Any, copies: int) -> Host:
+    """Return the values of a stack of copies, or raise if they are not one for each."""
+    shape = tuple(getattr(result, "shape", ()))
+    if shape != (copies,):
+        raise ValueError(
+            f"value of {copies} stacked copies has shape {shape}, but one number for each is "
+            "expected. Leave batched=True out."
+        )
+    return to_host(result)
+
+
+def _takes_stacks(value: Callable[[Array], Any], one: Callable[[Array], Any], flat: Array) -> bool:
+    """Say whether value takes stacked copies: two different ones must come out as they do alone."""
+    xp = array_namespace(flat)
+    copies = xp.stack([flat, (1.0 + 2.0**-10) * flat + 2.0**-10])
+    alone = [one(copies[i, ...]) for i in range(2)]
+    try:
+        together = to_host(value(copies))
+    except Exception:
+        return False
+    if together.shape != (2,):
+        return False
+    slack = 64.0 * float(xp.finfo(flat.dtype).eps)
+    return all(abs(float(a) - b) <= slack * abs(b) for a, b in zip(together, alone, strict=True))
