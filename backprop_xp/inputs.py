@@ -1,10 +1,19 @@
 """Checks of what a network is given beside theta, at its public entrances."""
 
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, array_namespace, like
 from backprop_xp.checks import real
+
+
+class Rows(NamedTuple):
+    """What a network is called with: arrays beside theta; ``sample_weight`` None for equal ones."""
+
+    x: Array
+    y: Array
+    sample_weight: Array | None = None
+    rng: Any = None
 
 
 def check_x(theta: Array, x: Any, n_in: int | None) -> Array:

@@ -4,16 +4,18 @@ Everything is per network of a stack: losses ``(*stack,)``, clipping, early stop
 the device; ``fit`` moves them at the end, or each epoch if somebody looks at them.
 """
 
+import itertools
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict, Unpack
 
-from backprop_xp.backends import Array, array_namespace, device_of, like, require_owner, to_host
-from backprop_xp.checks import integer, real, sequence, unravel
-from backprop_xp.data import permutation
-from backprop_xp.inputs import check_targets, check_x
+from backprop_xp.backends import Array, array_namespace, to_host
+from backprop_xp.batches import batches, check_rows, check_validation, member, share
+from backprop_xp.checks import integer, real, sequence
+from backprop_xp.gradient_check.live import Watch, judge, suspected, watch
+from backprop_xp.inputs import Rows
 from backprop_xp.network import Network
 from backprop_xp.optimizers import Optimizer
 from backprop_xp.random import fold_in
@@ -24,7 +26,8 @@ class TrainingState(NamedTuple):
 
     ``loss`` is the mean over the epoch's batches, each measured before its own update;
     ``validation_loss`` is measured after the epoch, without dropout and penalty. Both are
-    ``(*stack,)`` on the device.
+    ``(*stack,)`` on the device. ``watch`` is what gradient checks found in the epoch, if any was
+    made: its ``errors`` are ``(checks, *stack)`` on the device.
     """
 
     epoch: int
@@ -33,13 +36,15 @@ class TrainingState(NamedTuple):
     optimizer_state: Any
     loss: Array
     validation_loss: Array | None
+    watch: Watch | None = None
 
 
 class FitResult(NamedTuple):
     """What ``fit`` leaves: the trained theta, and NumPy arrays ``(epochs, *stack)`` of losses.
 
-    ``history`` has ``"loss"`` and, with validation rows, ``"validation_loss"``; ``epochs`` counts
-    the epochs that were run.
+    ``history`` has ``"loss"`` and, with validation rows, ``"validation_loss"``; with
+    ``check_every``, ``"gradient_error"``, ``(checks, *stack)``: the relative error of each check.
+    ``epochs`` counts the epochs that were run.
     """
 
     theta: Array
@@ -75,6 +80,7 @@ class TrainOptions(TypedDict, total=False):
     sample_weight: Array | None
     validation: Sequence[Array] | None
     clip: float | None
+    check_every: int | None
 
 
 class _Plan(NamedTuple):
@@ -86,6 +92,21 @@ class _Plan(NamedTuple):
     shuffle: bool
     seed: int
     clip: float | None
+    check_every: int | None
+
+    def batches(self, rows: Rows, epoch: int) -> Iterator[Rows]:
+        """Yield the batches of an epoch."""
+        return batches(rows, self.batch_size, self.seed if self.shuffle else None, epoch)
+
+
+class _Run(NamedTuple):
+    """A training run, checked: theta is a copy, the rows are beside it."""
+
+    network: Network
+    theta: Array
+    rows: Rows
+    held_out: Rows | None
+    plan: _Plan
 
 
 class _Best(NamedTuple):
@@ -94,14 +115,6 @@ class _Best(NamedTuple):
     loss: Array
     theta: Array
     waited: Array
-
-
-class _Rows(NamedTuple):
-    """Samples, targets and weights, beside theta; weights None for equal ones."""
-
-    x: Array
-    y: Array
-    weight: Array | None
 
 
 def train(
@@ -118,12 +131,14 @@ def train(
     sample_weight: Array | None = None,
     validation: Sequence[Array] | None = None,
     clip: float | None = None,
+    check_every: int | None = None,
 ) -> Iterator[TrainingState]:
     """Return an iterator that trains for an epoch each time it is advanced.
 
     ``batch_size`` None is the full batch. Each epoch's order is drawn from ``seed`` and the
     epoch's number, dropout masks from ``seed`` and the update's. ``validation`` is ``(x, y)`` or
-    ``(x, y, sample_weight)``. ``clip`` bounds the norm of each network's own gradient.
+    ``(x, y, sample_weight)``. ``clip`` bounds the norm of each network's own gradient. At every
+    ``check_every``-th update the gradient is checked along one random direction.
 
     The arguments are checked at once: ValueError or TypeError for those that do not fit, and for a
     value in x, y or sample_weight that is not finite, with its place. theta is copied, never
@@ -138,20 +153,22 @@ def train(
     >>> network.predict(state.theta, x).round().T
     array([[0., 1., 1., 0.]])
     """
-    if isinstance(optimizer, type) or not hasattr(optimizer, "initialize"):
-        raise TypeError(f"optimizer must be one such as bx.Adam(), not {optimizer!r}.")
-    plan = _Plan(
-        optimizer,
-        integer(epochs, "epochs"),
-        None if batch_size is None else integer(batch_size, "batch_size"),
-        shuffle,
-        integer(seed, "seed", at_least=0),
-        None if clip is None else real(clip, "clip", above=0.0),
+    run = _prepare(
+        network,
+        theta,
+        x,
+        y,
+        optimizer=optimizer,
+        epochs=epochs,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        seed=seed,
+        sample_weight=sample_weight,
+        validation=validation,
+        clip=clip,
+        check_every=check_every,
     )
-    rows = _check_rows(network, theta, x, y, sample_weight)
-    held_out = None if validation is None else _check_validation(network, theta, validation)
-    start = array_namespace(theta).asarray(theta, copy=True)
-    return _epochs(network, start, rows, held_out, plan)
+    return _epochs(run)
 
 
 def fit(
@@ -169,8 +186,11 @@ def fit(
 ) -> FitResult:
     """Train and return theta, the history and the optimiser's state.
 
-    ``options`` are those of ``train``: batch_size, shuffle, seed, sample_weight, validation, clip.
-    Each callback is given the state after every epoch; one that returns true ends the training.
+    ``options`` are those of ``train``: batch_size, shuffle, seed, sample_weight, validation, clip,
+    check_every. With ``check_every`` a gradient that fails a full check at the end of an epoch, at
+    the batch and the theta where it was the most off, ends the training by ``GradientCheckError``,
+    whose ``report`` says what is wrong. Each callback is given the state after every epoch; one
+    that returns true ends the training.
     ``progress`` writes lines to stderr.
 
     >>> import backprop_xp as bx
@@ -188,8 +208,12 @@ def fit(
     best: _Best | None = None
     losses: list[Array] = []
     validation_losses: list[Array] = []
-    for state in train(network, theta, x, y, optimizer=optimizer, epochs=epochs, **options):
+    errors: list[Any] = []
+    run = _prepare(network, theta, x, y, optimizer=optimizer, epochs=epochs, **options)
+    for state in _epochs(run):
         losses.append(state.loss)
+        if state.watch is not None:
+            errors.append(_judged(run, state.epoch - 1, state.watch))
         if state.validation_loss is not None:
             validation_losses.append(state.validation_loss)
         if progress and (state.epoch in (1, epochs) or state.epoch % max(1, epochs // 10) == 0):
@@ -204,39 +228,87 @@ def fit(
     history = {"loss": _on_host(losses)}
     if validation_losses:
         history["validation_loss"] = _on_host(validation_losses)
+    if errors:
+        history["gradient_error"] = array_namespace(errors[0]).concat(errors)
     restores = best is not None and early_stopping is not None and early_stopping.restore_best
     trained = best.theta if best is not None and restores else state.theta
     return FitResult(trained, history, state.optimizer_state, state.epoch)
 
 
-def _epochs(
-    network: Network, theta: Array, rows: _Rows, held_out: _Rows | None, plan: _Plan
-) -> Iterator[TrainingState]:
+def _prepare(
+    network: Network,
+    theta: Array,
+    x: Array,
+    y: Array,
+    *,
+    optimizer: Optimizer,
+    epochs: int,
+    batch_size: int | None = None,
+    shuffle: bool = True,
+    seed: int = 0,
+    sample_weight: Array | None = None,
+    validation: Sequence[Array] | None = None,
+    clip: float | None = None,
+    check_every: int | None = None,
+) -> _Run:
+    """Check what a training is given."""
+    if isinstance(optimizer, type) or not hasattr(optimizer, "initialize"):
+        raise TypeError(f"optimizer must be one such as bx.Adam(), not {optimizer!r}.")
+    plan = _Plan(
+        optimizer,
+        integer(epochs, "epochs"),
+        None if batch_size is None else integer(batch_size, "batch_size"),
+        shuffle,
+        integer(seed, "seed", at_least=0),
+        None if clip is None else real(clip, "clip", above=0.0),
+        None if check_every is None else integer(check_every, "check_every"),
+    )
+    rows = check_rows(network, theta, x, y, sample_weight)
+    held_out = None if validation is None else check_validation(network, theta, validation)
+    start = array_namespace(theta).asarray(theta, copy=True)
+    return _Run(network, start, rows, held_out, plan)
+
+
+def _epochs(run: _Run) -> Iterator[TrainingState]:
+    network, theta, rows, held_out, plan = run
     optimizer_state = plan.optimizer.initialize(theta)
     step = 0
     for epoch in range(plan.epochs):
-        losses, shares = [], []
-        for batch in _batches(rows, plan, epoch):
+        losses, shares, watched = [], [], None
+        for batch in plan.batches(rows, epoch):
+            key = fold_in(plan.seed, step)
             loss, gradient = network.loss_and_gradient(
-                theta,
-                batch.x,
-                batch.y,
-                sample_weight=batch.weight,
-                rng=fold_in(plan.seed, step),
+                theta, batch.x, batch.y, sample_weight=batch.sample_weight, rng=key
             )
+            if plan.check_every is not None and step % plan.check_every == 0:
+                found = loss, gradient
+                watched = watch(watched, network, theta, found, batch._replace(rng=key), step)
             if plan.clip is not None:
                 gradient = clip_norm(gradient, plan.clip)
             theta, optimizer_state = plan.optimizer.update(theta, gradient, optimizer_state)
             step += 1
             losses.append(loss)
-            shares.append(_share(batch))
+            shares.append(share(batch))
         validation_loss = None
         if held_out is not None:
             validation_loss = network.loss(
-                theta, held_out.x, held_out.y, sample_weight=held_out.weight, l2=0.0
+                theta, held_out.x, held_out.y, sample_weight=held_out.sample_weight, l2=0.0
             )
         mean = _weighted_mean(losses, shares)
-        yield TrainingState(epoch + 1, step, theta, optimizer_state, mean, validation_loss)
+        yield TrainingState(epoch + 1, step, theta, optimizer_state, mean, validation_loss, watched)
+
+
+def _judged(run: _Run, epoch: int, watched: Watch) -> Any:
+    """Return the errors of an epoch's checks on the host; raise for a gradient that is wrong."""
+    place = suspected(watched)
+    if place is not None:
+        network, theta, rows, _, plan = run
+        step = int(to_host(watched.step)[place])
+        past = epoch * len(list(plan.batches(rows, epoch)))
+        batch = next(itertools.islice(plan.batches(rows, epoch), step - past, None))
+        alone = member(batch, place, theta.shape[:-1])._replace(rng=fold_in(plan.seed, step))
+        judge(network, watched.theta[(*place, ...)], alone, step)
+    return to_host(array_namespace(watched.worst).stack(watched.errors))
 
 
 def clip_norm(gradient: Array, bound: float) -> Array:
@@ -250,43 +322,6 @@ def clip_norm(gradient: Array, bound: float) -> Array:
     norm = xp.maximum(xp.sqrt(xp.sum(scaled * scaled, axis=-1, keepdims=True)), 1.0)
     allowed = bound / norm
     return xp.where(largest <= allowed, gradient, scaled * allowed)
-
-
-def _batches(rows: _Rows, plan: _Plan, epoch: int) -> Iterator[_Rows]:
-    count = rows.x.shape[-2]
-    size = count if plan.batch_size is None else min(plan.batch_size, count)
-    if size == count:
-        yield rows
-        return
-    order = None
-    if plan.shuffle:
-        order = _beside(rows.x, permutation(count, plan.seed, epoch))
-    for start in range(0, count, size):
-        part = slice(start, min(start + size, count))
-        chosen = part if order is None else order[part]
-        weight = rows.weight
-        yield _Rows(
-            _take(rows.x, chosen, -2),
-            _take(rows.y, chosen, -2),
-            None if weight is None else _take(weight, chosen, -1),
-        )
-
-
-def _take(array: Array, rows: Any, axis: int) -> Array:
-    if isinstance(rows, slice):
-        return array[..., rows, :] if axis == -2 else array[..., rows]
-    return array_namespace(array).take(array, rows, axis=axis)
-
-
-def _beside(array: Array, host: Any) -> Array:
-    return require_owner(array, "x").from_host(host, device=device_of(array))
-
-
-def _share(batch: _Rows) -> Any:
-    """Return what a batch counts for in an epoch's mean: its rows, or its weights' sum."""
-    if batch.weight is None:
-        return batch.x.shape[-2]
-    return array_namespace(batch.weight).sum(batch.weight, axis=-1)
 
 
 def _weighted_mean(losses: list[Array], shares: list[Any]) -> Array:
@@ -316,57 +351,6 @@ def _track(best: _Best | None, state: TrainingState, min_delta: float) -> _Best:
 
 def _all_waited(best: _Best, patience: int) -> bool:
     return bool(array_namespace(best.theta).all(best.waited >= patience))
-
-
-def _check_rows(network: Network, theta: Array, x: Any, y: Any, sample_weight: Any) -> _Rows:
-    """Return x, y and the weights beside theta, or raise for what does not fit or is not finite."""
-    x = check_x(theta, x, None)
-    xp = array_namespace(theta)
-    if not xp.isdtype(theta.dtype, "real floating"):
-        raise TypeError(f"theta is {theta.dtype}, but only real networks are trained.")
-    named = {"x": x, "y": like(theta, y, "y")}
-    if sample_weight is not None:
-        named["sample_weight"] = like(theta, sample_weight, "sample_weight")
-    fine = [xp.all(xp.isfinite(array)) for array in named.values()]
-    weight = named.get("sample_weight")
-    if weight is not None:
-        fine += [xp.all(weight >= 0.0), xp.all(xp.sum(weight, axis=-1) > 0.0)]
-    # The one transfer before the first epoch.
-    if not bool(xp.all(xp.stack(fine))):
-        for name, array in named.items():
-            _refuse_non_finite(name, array)
-        raise ValueError("sample_weight must not be negative, and not all 0.")
-    n_out = network.forward(theta, x[..., :1, :]).shape[-1]
-    outputs = (*theta.shape[:-1], x.shape[-2], n_out)
-    return _Rows(x, *check_targets(theta, outputs, named["y"], weight))
-
-
-def _check_validation(network: Network, theta: Array, validation: Sequence[Array]) -> _Rows:
-    expected = "validation must be (x, y) or (x, y, sample_weight)"
-    if isinstance(validation, str) or not isinstance(validation, Sequence):
-        raise TypeError(f"{expected}, not {validation!r}.")
-    if len(validation) not in (2, 3):
-        raise ValueError(f"{expected}, not {len(validation)} items.")
-    try:
-        x, y, weight = (*validation, None)[:3]
-        return _check_rows(network, theta, x, y, weight)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"In validation: {error}") from None
-
-
-def _refuse_non_finite(name: str, array: Array) -> None:
-    xp = array_namespace(array)
-    finite = xp.astype(xp.reshape(xp.isfinite(array), (-1,)), xp.int32)
-    first = int(xp.argmin(finite))
-    if int(finite[first]):
-        return
-    count = math.prod(array.shape) - int(xp.sum(finite))
-    value = float(xp.reshape(array, (-1,))[first])
-    said = "value that is not finite," if count == 1 else "values that are not finite, the first"
-    raise ValueError(
-        f"{name} has {count} {said} {value} at {name}{list(unravel(first, array.shape))}. "
-        "Drop such rows, or fill them in."
-    )
 
 
 def _on_host(losses: list[Array]) -> Any:

@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("activations", "losses", "initializers"),
     ("layers", "inputs", "layout"),
     ("network", "optimizers", "schedules", "data"),
-    ("gradient_check",),
+    ("gradient_check", "batches"),
     ("training",),
     ("checkpoint", "export", "parallel", "tutorial"),
     ("estimators", "plots"),

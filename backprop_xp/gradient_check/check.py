@@ -5,7 +5,7 @@ from typing import Any, Unpack
 
 from backprop_xp.backends import Array, like, require_floating
 from backprop_xp.gradient_check.diagnosis import Context
-from backprop_xp.gradient_check.network import Rows, of_network
+from backprop_xp.gradient_check.network import of_network
 from backprop_xp.gradient_check.pieces import blame
 from backprop_xp.gradient_check.points import Tensor, flatten
 from backprop_xp.gradient_check.problems import (
@@ -16,6 +16,7 @@ from backprop_xp.gradient_check.problems import (
 )
 from backprop_xp.gradient_check.report import GradientReport
 from backprop_xp.gradient_check.run import run
+from backprop_xp.inputs import Rows
 from backprop_xp.layout import lay_out
 from backprop_xp.network import Network
 

@@ -75,22 +75,23 @@ class _Case(NamedTuple):
     left_over: float
 
 
-def diagnose(evidence: Sequence[Evidence], context: Context, *, whole: bool) -> str | None:
-    """Return a sentence on what is wrong, or None where nothing simple explains it.
-
-    ``whole`` says that no tensor is right.
-    """
-    cases = [_case(e) for e in evidence]
-    factors = [_factor(case) for case in cases]
-    first = factors[0] if factors else None
-    if whole and first is not None and len(cases) > 1 and all(_near(f, first) for f in factors):
-        return f"the whole gradient is {_factor_words(first, context)}"
+def diagnose(evidence: Sequence[Evidence], context: Context) -> str | None:
+    """Return a sentence on the tensors that are wrong, or None where nothing simple explains it."""
     sentences: dict[str, list[str]] = {}
-    for case, factor in zip(cases, factors, strict=True):
-        words = next(_explanations(case, factor, context), None)
+    for case in map(_case, evidence):
+        words = next(_explanations(case, context), None)
         if words is not None:
             sentences.setdefault(words, []).append(case.evidence.tensor.name or "the gradient")
     return "; ".join(f"{_listed(names)} {words}" for words, names in sentences.items()) or None
+
+
+def diagnose_whole(evidence: Sequence[Evidence], context: Context) -> str | None:
+    """Return a sentence on a gradient no tensor of which is right: one factor on all of it."""
+    factors = [_factor(_case(e)) for e in evidence]
+    first = factors[0]
+    if first is None or not all(_near(factor, first) for factor in factors):
+        return None
+    return f"the whole gradient is {_factor_words(first, context)}"
 
 
 def _case(evidence: Evidence) -> _Case:
@@ -101,15 +102,17 @@ def _case(evidence: Evidence) -> _Case:
     return _Case(evidence, analytic, numeric, off, left_over)
 
 
-def _explanations(case: _Case, factor: float | None, context: Context) -> Iterator[str]:
+def _explanations(case: _Case, context: Context) -> Iterator[str]:
     yield from _not_finite(case)
     if math.isfinite(case.off):
         yield from _zero(case)
+        factor = _factor(case)
         if factor is not None:
             yield f"is {_factor_words(factor, context)}"
         yield from _transposed(case)
         yield from _penalty(case, context)
         yield from _permuted(case)
+        yield from _zero_there(case)
 
 
 def _not_finite(case: _Case) -> Iterator[str]:
@@ -123,11 +126,11 @@ def _zero(case: _Case) -> Iterator[str]:
     evidence = case.evidence
     xp = array_namespace(case.analytic)
     if not bool(xp.any(evidence.analytic != 0.0)):
-        yield "is zero, and should not be"
+        strength = _fit(case, case.analytic, evidence.project(evidence.point))
+        times = "" if strength is None else f", but {strength:.6g} times the parameter (a penalty?)"
+        yield f"is zero, and should not be{times}"
         return
     if evidence.numeric is None:
-        if float(xp.reshape(evidence.analytic, (-1,))[evidence.place]) == 0.0:
-            yield f"is zero at {_place(evidence)}, and perhaps elsewhere, and should not be"
         return
     wrong = xp.abs(case.analytic - case.numeric) > case.left_over
     if not bool(xp.any(wrong & (case.analytic != 0.0))):
@@ -135,8 +138,14 @@ def _zero(case: _Case) -> Iterator[str]:
         yield f"holds a zero block: {count} entries are zero, and should not be"
 
 
-def _place(evidence: Evidence) -> str:
-    return str(list(unravel(evidence.place, evidence.tensor.shape)))
+def _zero_there(case: _Case) -> Iterator[str]:
+    """Say that the entry which was tracked down is zero: no more is known along directions."""
+    evidence = case.evidence
+    if evidence.numeric is None:
+        flat = array_namespace(evidence.analytic).reshape(evidence.analytic, (-1,))
+        if float(flat[evidence.place]) == 0.0:
+            index = list(unravel(evidence.place, evidence.tensor.shape))
+            yield f"is zero at {index}, and perhaps elsewhere, and should not be"
 
 
 def _factor(case: _Case) -> float | None:
@@ -148,8 +157,10 @@ def _factor(case: _Case) -> float | None:
     if found is None or abs(found) < 1e-12:
         return None
     factor = 1.0 / found
-    # Of a single number any factor can be said; only a usual one means anything.
-    usual = any(_near(factor, value) for value in (-1.0, 2.0, 0.5))
+    # Of a single number any factor can be said; only a whole one, or a part of one, means anything.
+    large = max(abs(factor), 1.0 / abs(factor))
+    slack = max(1e-6, case.evidence.slack / float(xp.max(xp.abs(case.numeric))))
+    usual = math.isclose(large, round(large), rel_tol=slack) and (factor > 0.0 or large < 1.5)
     return factor if usual or int(xp.sum(xp.astype(case.analytic != 0.0, xp.int32))) > 1 else None
 
 

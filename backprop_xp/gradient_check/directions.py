@@ -13,7 +13,7 @@ from backprop_xp.gradient_check.points import Tensor
 from backprop_xp.random import bits, fold_in
 
 # A direction gives no tensor less than this share of its weight to another.
-_LEAST_SHARE = 1e-2
+_LEAST_SHARE = 1e-3
 
 
 def draw(function: Function, seed: int, number: int) -> Host:
@@ -31,6 +31,12 @@ def random_like(array: Array, seed: int, number: int = 0) -> Array:
     drawn = bits(key, *array.shape, xp=xp, device=device_of(array))
     sign = xp.astype(1 - 2 * (drawn & 1), array.dtype)
     return sign * (0.5 + xp.astype(drawn >> 1, array.dtype) * 2.0**-30)
+
+
+def aligned(direction: Host, analytic: Host) -> Host:
+    """Return a direction with the signs of the gradient, its own where that is 0."""
+    xp = array_namespace(direction)
+    return xp.where(analytic == 0.0, direction, xp.abs(direction) * xp.sign(analytic))
 
 
 def balanced(direction: Host, tensors: Sequence[Tensor], analytic: Host) -> Host:

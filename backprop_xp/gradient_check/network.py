@@ -28,7 +28,7 @@ from backprop_xp.gradient_check.functions import (
     joined,
     nothing,
 )
-from backprop_xp.inputs import check_x
+from backprop_xp.inputs import Rows, check_x
 from backprop_xp.layers import Activate, Dense, Layer, Parameters, Residual
 from backprop_xp.layout import Layout, Place, lay_out, split
 from backprop_xp.network import Network, mean_loss, penalty
@@ -38,15 +38,6 @@ from backprop_xp.random import as_key, fold_in
 _ELEMENTWISE = [activation for activation in ACTIVATIONS.values() if activation is not softmax]
 # Lines through 0 that bend there, and their slopes below.
 _BENT = [(relu, 0.0), (leaky_relu, LEAK)]
-
-
-class Rows(NamedTuple):
-    """What a network is checked on, beside theta and in its precision."""
-
-    x: Array
-    y: Array
-    sample_weight: Array | None
-    rng: Any
 
 
 class _Trace(NamedTuple):

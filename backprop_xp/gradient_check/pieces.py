@@ -21,7 +21,6 @@ from backprop_xp.backends import (
 )
 from backprop_xp.checks import choose
 from backprop_xp.gradient_check.directions import random_like
-from backprop_xp.gradient_check.network import Rows
 from backprop_xp.gradient_check.points import Point, flatten
 from backprop_xp.gradient_check.problems import (
     CheckOptions,
@@ -33,7 +32,7 @@ from backprop_xp.gradient_check.problems import (
 from backprop_xp.gradient_check.report import GradientReport
 from backprop_xp.gradient_check.run import run
 from backprop_xp.initializers import draw_stack
-from backprop_xp.inputs import check_x
+from backprop_xp.inputs import Rows, check_x
 from backprop_xp.layers import Activate, Layer, Parameters, require_layer
 from backprop_xp.layout import lay_out, split
 from backprop_xp.losses import LOSSES, Loss

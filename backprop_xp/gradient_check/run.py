@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, array_namespace, device_of, require_owner, to_host
 from backprop_xp.checks import unravel
-from backprop_xp.gradient_check.diagnosis import Evidence, diagnose
+from backprop_xp.gradient_check.diagnosis import Evidence, diagnose, diagnose_whole
 from backprop_xp.gradient_check.directional import MANY, check_directions, direction_of
 from backprop_xp.gradient_check.directions import norm
 from backprop_xp.gradient_check.entrywise import check_entries
@@ -199,15 +199,20 @@ def _report(
 
 def _diagnosis(problem: Problem, subject: Subject, found: Findings) -> str | None:
     """Return what the mistake looks like, and which piece of the function it is in."""
+    words = None
     if found.numeric is not None:
         evidence, whole = _from_entries(subject, found, found.numeric)
-        words = diagnose(evidence, problem.context, whole=whole)
-    elif found.measure is not None and found.place is not None:
-        words = diagnose([_along(subject, found, None)], problem.context, whole=True)
-        if words is None:
-            words = diagnose([_along(subject, found, found.place)], problem.context, whole=False)
-    else:
-        words = None
+        if whole and len(evidence) > 1:
+            words = diagnose_whole(evidence, problem.context)
+        words = words or diagnose(evidence, problem.context)
+    elif found.place is not None:
+        size = subject.analytic.shape[0]
+        everything = Tensor("", (size,), slice(0, size))
+        one = tensor_at(subject.tensors, found.place)
+        if len(subject.tensors) > 1:
+            evidence = [_along(subject, found, everything, found.place)]
+            words = diagnose_whole(evidence, problem.context)
+        words = words or diagnose([_along(subject, found, one, found.place)], problem.context)
     return "; ".join(filter(None, [words, problem.blame()])) or None
 
 
@@ -231,13 +236,10 @@ def _from_entries(subject: Subject, found: Findings, numeric: Host) -> tuple[lis
     return evidence, whole
 
 
-def _along(subject: Subject, found: Findings, place: int | None) -> Evidence:
-    """Return a tensor, the one with the entry at ``place`` or all as one, along two directions."""
+def _along(subject: Subject, found: Findings, tensor: Tensor, place: int) -> Evidence:
+    """Return a tensor, in which the entry at ``place`` is wrong, along two directions."""
     xp = array_namespace(subject.analytic)
     size = subject.analytic.shape[0]
-    tensor = Tensor("", (size,), slice(0, size))
-    if place is not None:
-        tensor = tensor_at(subject.tensors, place)
     here = xp.astype(subject.function.host, xp.float64)
     analytic, point = (
         xp.reshape(vector[tensor.part], tensor.shape) for vector in (subject.analytic, here)
@@ -254,7 +256,7 @@ def _along(subject: Subject, found: Findings, place: int | None) -> Evidence:
         found.tolerance * max(norm(subject.analytic[tensor.part] * d) for d in along),
         measure=measure,
         along=tuple(xp.reshape(d, tensor.shape) for d in along),
-        place=0 if place is None else place - tensor.part.start,
+        place=place - tensor.part.start,
     )
 
 
