@@ -232,45 +232,30 @@ def _look_at_rounding(
 def _look_closer(
     subject: Subject, engine: _Engine, numeric: Host, scale: Host, places: list[int]
 ) -> dict[int, _Entry]:
-    """Judge entries by real differences at ever smaller steps."""
+    """Judge entries by real differences: at one step if the complex step agrees, else at several.
+
+    The complex step and the real one are so far apart that a kink between them would show.
+    """
     if not places:
         return {}
-    if engine.is_complex:
-        entries = _look_once(subject, engine, numeric, places)
-        places = [i for i in places if i not in entries]
-        return entries | _look_closer(
-            subject, engine._replace(is_complex=False), numeric, scale, places
-        )
     xp = array_namespace(numeric)
-    function = engine.function
+    function = engine.function.in_double() or engine.function
     found = judge(
         lambda h: real_entries(function, places, h),
         xp.take(subject.analytic, places, axis=0),
         xp.take(scale, places, axis=0),
         engine.tolerance,
         real_size(function),
+        confirmed=xp.take(numeric, places, axis=0) if engine.is_complex else None,
     )
-    return {
-        i: _Entry(found.outcomes[k], float(found.slope[k]), float(found.bar[k]))
-        for k, i in enumerate(places)
-    }
-
-
-def _look_once(
-    subject: Subject, engine: _Engine, numeric: Host, places: list[int]
-) -> dict[int, _Entry]:
-    """Find the entries where a real difference agrees with the complex step: they are wrong.
-
-    The two steps are so far apart that no kink lies between.
-    """
-    slopes = real_entries(engine.function, places, real_size(engine.function))
-    differences = abs(array_namespace(numeric).take(numeric, places, axis=0) - slopes.slope)
-    same = (differences <= error_bar(slopes)).tolist()
-    return {
-        i: _Entry(WRONG, float(numeric[i]), 0.0)
-        for i, agrees in zip(places, same, strict=True)
-        if agrees
-    }
+    entries = {}
+    for k, i in enumerate(places):
+        outcome, slope, bar = found.outcomes[k], float(found.slope[k]), float(found.bar[k])
+        if engine.is_complex and outcome != KINK and abs(float(numeric[i]) - slope) <= bar:
+            # Of the two that agree the complex step is the sharper.
+            outcome, slope, bar = WRONG, float(numeric[i]), 0.0
+        entries[i] = _Entry(outcome, slope, bar)
+    return entries
 
 
 def _worst_of_each(subject: Subject, numeric: Host, scale: Host, places: list[int]) -> list[int]:

@@ -86,13 +86,14 @@ def of_value(
         # Beside the stack itself: the parts in the point's structure, and what value makes of them.
         size = flat.shape[-1] * moved.dtype.itemsize
         together = takes_stacks()
-        copies = max(1, max_memory // (5 * size)) if together else 1
+        copies = max(1, max_memory // (5 * size))
         parts = [
             at(_stack(home, flat, columns[part], moved[part]), together)
             for part in chunks(len(columns), copies)
         ]
         return joined(parts)
 
+    @functools.cache
     def in_double() -> Function | None:
         double = doubled(flat)
         if double is None:
@@ -120,6 +121,8 @@ def solo(value: Callable[[Any], Any], point: Point, flat: Array, *, stacked: boo
     if stacked:
         return _checked(value(point.restore(flat[None, :])), 1)[0].item()
     result = value(point.restore(flat))
+    if isinstance(result, float | complex):  # as NumPy's own sums are
+        return result
     if owner(result) is None and not isinstance(result, Number):
         raise TypeError(f"value(point) must be one number, not {result!r:.100}.")
     host = to_host(result)

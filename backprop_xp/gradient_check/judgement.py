@@ -51,14 +51,18 @@ def judge(
     step: float,
     *,
     rounds: int = _ROUNDS,
+    confirmed: Host | None = None,
 ) -> Judgement:
     """Judge ``analytic`` derivatives ``(K,)`` by the slopes that ``probe`` returns for a step.
 
-    A difference of ``tolerance * scale`` is nothing.
+    A difference of ``tolerance * scale`` is nothing. No smaller steps are taken if all of them are
+    right, or as another method's derivatives ``confirmed``.
     """
     looked = [probe(step)]
     found = _with_rounding(looked)
     while len(looked) < rounds and not _is_clear(found, analytic, scale, tolerance):
+        if confirmed is not None and _agree(found, confirmed):
+            break
         looked.append(probe(step * _SHRINK ** -len(looked)))
         found = _with_rounding(looked)
     outcomes, slope, bar = [], [], []
@@ -94,6 +98,11 @@ def _is_clear(found: _Rounds, analytic: Host, scale: Host, tolerance: float) -> 
     xp = array_namespace(analytic)
     difference = xp.abs(analytic - found.slopes[-1].slope)
     return bool(xp.all(agrees(difference, found.bar(-1), scale, tolerance)))
+
+
+def _agree(found: _Rounds, confirmed: Host) -> bool:
+    xp = array_namespace(confirmed)
+    return bool(xp.all(xp.abs(confirmed - found.slopes[-1].slope) <= found.bar(-1)))
 
 
 def _decide(

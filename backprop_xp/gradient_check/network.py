@@ -93,6 +93,7 @@ def of_network(
         trace = traced(values.dtype)
         return joined(list(_moved_losses(setting, trace, columns, values, max_memory)))
 
+    @functools.cache
     def in_double() -> Function | None:
         double = doubled(theta)
         if double is None:
