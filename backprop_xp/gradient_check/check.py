@@ -88,7 +88,8 @@ def check_network(
 ) -> GradientReport:
     """Compare ``network.loss_and_gradient`` with numeric derivatives of ``network.loss``.
 
-    ``theta`` is one network's, ``(P,)``; ``options`` are those of ``check_gradient``. With ``rng``
+    ``theta`` is one network's, ``(P,)``; ``options`` are those of ``check_gradient``: ``batched``
+    is whether the layers take a stack, as the built-in ones do. With ``rng``
     the dropout masks are fixed, and checked along. A moved parameter is sent through its layer and
     those behind it alone, as many copies at once as fit the memory. A wrong layer is named.
 
@@ -113,7 +114,9 @@ def check_network(
         point,
         lambda flat: float(network.loss(flat, rows.x, rows.y, **given)),
         lambda flat: network.loss_and_gradient(flat, rows.x, rows.y, **given)[1],
-        lambda base, tally: of_network(network, theta, rows, base, tally, chosen.max_memory),
+        lambda base, tally: of_network(
+            network, theta, rows, base, tally, batched=chosen.batched, max_memory=chosen.max_memory
+        ),
         Context(rows.x.shape[-2], network.l2, _decaying(network)),
         lambda: blame(network, theta, rows, chosen),
     )

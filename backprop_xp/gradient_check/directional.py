@@ -94,7 +94,7 @@ def check_directions(subject: Subject, directions: int | None, tolerance: float 
         return found
     # Along a direction many kinks can meet: one entry crosses few.
     decided = check_entries(subject, "auto", tolerance)
-    reason = "the directions left it open, so the entries decided"
+    reason = "that of the entries, for the directions left it open"
     return decided._replace(method="directional", reason=reason, numeric=None)
 
 
@@ -253,7 +253,7 @@ def _findings(subject: Subject, rule: _Rule, lines: Sequence[_Line]) -> Findings
         engine=f"{len(lines)} direction{plural} by {rule.name}",
         step=rule.step,
         tolerance=max([rule.tolerance, *bars]),
-        reason="relative to the norm of the derivative's terms, so it does not grow with the size",
+        reason="relative to the norm of the derivative's terms, whatever its size",
         evaluations=0,
         error=max(compared, default=0.0),
         measure=rule.measure,

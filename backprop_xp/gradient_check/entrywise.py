@@ -71,7 +71,7 @@ def check_entries(subject: Subject, method: str, tolerance: float | None) -> Fin
     """Check every entry by ``"complex_step"``, ``"centered"``, or what ``"auto"`` finds fit."""
     engine = _choose(subject, method)
     if tolerance is not None:
-        engine = engine._replace(tolerance=tolerance, reason="as asked for")
+        engine = engine._replace(tolerance=tolerance, reason="what was asked for")
     numeric, bar = _differentiate(engine, range(subject.analytic.shape[0]))
     scale = _scale(subject, numeric)
     entries = _resolve(subject, engine, numeric, scale, _open(subject, engine, numeric, bar, scale))
@@ -109,13 +109,16 @@ def _choose(subject: Subject, method: str) -> _Engine:
         slope, _ = trusted_complex_line(subject, direction, line_step(function), strict=strict)
         if slope is not None:
             step, tolerance = complex_size(function), 1e-10 if exact else 1e-4
-            reason = "the complex step is exact to rounding"
+            reason = "what rounding leaves of an exact derivative"
             return _Engine("complex step", function, True, step, tolerance, reason)
     double = function.in_double()
     if double is not None:
-        name, reason = "centered difference in float64", "the rounding of a float32 gradient"
+        name, reason = (
+            "centered difference in float64",
+            "what rounding leaves of a float32 gradient",
+        )
         return _Engine(name, double, False, real_size(double), 1e-4, reason)
-    name, reason = "centered difference", "a difference of fourth order"
+    name, reason = "centered difference", "what a difference of fourth order leaves"
     return _Engine(name, function, False, real_size(function), 1e-8 if exact else 1e-4, reason)
 
 
@@ -285,4 +288,4 @@ def _tolerance(engine: _Engine, entries: dict[int, _Entry], scale: Host) -> tupl
     roughest = max(bars, default=0.0)
     if roughest <= engine.tolerance:
         return engine.tolerance, engine.reason
-    return roughest, "what can be told apart from rounding, and no less"
+    return roughest, "what can be told apart from rounding here"

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 from backprop_xp.backends import (
     Array,
-    Backend,
     array_namespace,
     device_of,
     owner,
@@ -70,11 +69,11 @@ def of_value(
     one = functools.partial(solo, value, point, stacked=batched is True)
 
     @functools.cache
-    def takes_stacks() -> bool:
+    def at_once() -> bool:
         if batched is not None:
             return batched
         tally["value"] += 4
-        return _takes_stacks(lambda points: value(point.restore(points)), one, flat)
+        return takes_stacks(lambda points: value(point.restore(points)), flat)
 
     def at(points: Array, together: bool = batched is True) -> Host:
         tally["value"] += points.shape[0]
@@ -85,13 +84,11 @@ def of_value(
     def entries(columns: Sequence[int], moved: Host) -> Host:
         # Beside the stack itself: the parts in the point's structure, and what value makes of them.
         size = flat.shape[-1] * moved.dtype.itemsize
-        together = takes_stacks()
+        together = at_once()
         copies = max(1, max_memory // (5 * size))
-        parts = [
-            at(_stack(home, flat, columns[part], moved[part]), together)
-            for part in chunks(len(columns), copies)
-        ]
-        return joined(parts)
+        values = home.from_host(moved, None, device_of(flat))
+        parts = chunks(len(columns), copies)
+        return joined([at(moved_copies(flat, columns[p], values[p]), together) for p in parts])
 
     @functools.cache
     def in_double() -> Function | None:
@@ -133,6 +130,22 @@ def solo(value: Callable[[Any], Any], point: Point, flat: Array, *, stacked: boo
     return host.item()
 
 
+def takes_stacks(value: Callable[[Array], Any], flat: Array) -> bool:
+    """Say whether value takes stacked copies: two different ones must come out as they do alone."""
+    xp = array_namespace(flat)
+    copies = xp.stack([flat, (1.0 + 2.0**-10) * flat + 2.0**-10])
+    alone = [to_host(value(copies[i, ...])) for i in range(2)]
+    try:
+        together = to_host(value(copies))
+    except Exception:
+        return False
+    if together.shape != (2,):
+        return False
+    slack = 64.0 * float(xp.finfo(flat.dtype).eps)
+    pairs = zip(together.tolist(), alone, strict=True)
+    return all(abs(a - b.item()) <= slack * abs(b.item()) for a, b in pairs)
+
+
 def doubled(flat: Array) -> Array | None:
     """Return a float32 point in float64; None if it is float64, or the device has no float64."""
     xp, home = array_namespace(flat), require_owner(flat, "point")
@@ -162,13 +175,12 @@ def index(array: Array, numbers: Sequence[int]) -> Array:
     return xp.asarray(list(numbers), dtype=xp.int32, device=device_of(array))
 
 
-def _stack(home: Backend, flat: Array, columns: Sequence[int], moved: Host) -> Array:
+def moved_copies(flat: Array, columns: Sequence[int], moved: Array) -> Array:
     """Return copies ``(K, P)`` of a point, in each one entry moved."""
-    xp, device = array_namespace(flat), device_of(flat)
-    values = home.from_host(moved, None, device)
-    places = xp.arange(flat.shape[-1], dtype=xp.int32, device=device)
+    xp = array_namespace(flat)
+    places = xp.arange(flat.shape[-1], dtype=xp.int32, device=device_of(flat))
     chosen = index(flat, columns)[:, None] == places[None, :]
-    return xp.where(chosen, values[:, None], xp.astype(flat, values.dtype)[None, :])
+    return xp.where(chosen, moved[:, None], xp.astype(flat, moved.dtype)[None, :])
 
 
 def _checked(result: Any, copies: int) -> Host:
@@ -180,18 +192,3 @@ def _checked(result: Any, copies: int) -> Host:
             "expected. Leave batched=True out."
         )
     return to_host(result)
-
-
-def _takes_stacks(value: Callable[[Array], Any], one: Callable[[Array], Any], flat: Array) -> bool:
-    """Say whether value takes stacked copies: two different ones must come out as they do alone."""
-    xp = array_namespace(flat)
-    copies = xp.stack([flat, (1.0 + 2.0**-10) * flat + 2.0**-10])
-    alone = [one(copies[i, ...]) for i in range(2)]
-    try:
-        together = to_host(value(copies))
-    except Exception:
-        return False
-    if together.shape != (2,):
-        return False
-    slack = 64.0 * float(xp.finfo(flat.dtype).eps)
-    return all(abs(float(a) - b) <= slack * abs(b) for a, b in zip(together, alone, strict=True))

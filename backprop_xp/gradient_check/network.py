@@ -17,7 +17,7 @@ from backprop_xp.backends import (
     require_owner,
     to_host,
 )
-from backprop_xp.complex_safe import positive
+from backprop_xp.complex_safe import is_complex, positive
 from backprop_xp.gradient_check.functions import (
     Function,
     Host,
@@ -26,10 +26,12 @@ from backprop_xp.gradient_check.functions import (
     doubled,
     index,
     joined,
+    moved_copies,
     nothing,
+    takes_stacks,
 )
 from backprop_xp.inputs import Rows, check_x
-from backprop_xp.layers import Activate, Dense, Layer, Parameters, Residual
+from backprop_xp.layers import Activate, Dense, Dropout, Layer, LayerNorm, Parameters, Residual
 from backprop_xp.layout import Layout, Place, lay_out, split
 from backprop_xp.network import Network, mean_loss, penalty
 from backprop_xp.random import as_key, fold_in
@@ -69,27 +71,42 @@ class _Move(NamedTuple):
 
 
 def of_network(
-    network: Network, theta: Array, rows: Rows, base: float, tally: Tally, max_memory: int
+    network: Network,
+    theta: Array,
+    rows: Rows,
+    base: float,
+    tally: Tally,
+    *,
+    batched: bool | None,
+    max_memory: int,
 ) -> Function:
-    """Return the loss of a network as a ``Function`` of theta ``(P,)``; ``base`` is its value."""
+    """Return the loss of a network as a ``Function`` of theta ``(P,)``; ``base`` is its value.
+
+    ``batched`` None tries whether the layers take a stack, where not all of them are built-in.
+    """
     layout, _ = lay_out(network.layers)
     key = None if rows.rng is None else as_key(rows.rng, theta)
     setting = _Setting(network, layout, theta, rows, key)
-    host = to_host(theta)
     traced = functools.cache(lambda dtype: _trace(setting, dtype))
-    widest = max(output.shape[-1] for output in traced(theta.dtype).outputs)
+    same: Any = {"tally": tally, "batched": batched, "max_memory": max_memory}
+
+    @functools.cache
+    def at_once() -> bool:
+        if batched is not None or all(_is_built_in(layer) for layer in network.layers):
+            return batched is not False
+        tally["value"] += 4
+        return takes_stacks(lambda at: _loss(network, at, rows), theta)
 
     def at(points: Array) -> Host:
         tally["value"] += points.shape[0]
-        # The copy and its parts; a layer's input, pre-activation, output and a temporary.
-        numbers = 3 * network.size + 4 * rows.x.shape[-2] * widest
-        copies = _copies(max_memory, numbers, points)
-        parts = [_loss(network, points[part, :], rows) for part in chunks(points.shape[0], copies)]
-        return joined(parts)
+        return to_host([_loss(network, points[i, :], rows) for i in range(points.shape[0])])
 
     def entries(columns: Sequence[int], moved: Host) -> Host:
-        tally["value"] += len(columns)
         values = require_owner(theta, "theta").from_host(moved, None, device_of(theta))
+        if not at_once():
+            parts = chunks(len(columns), _copies(max_memory, network.size, values))
+            return joined([at(moved_copies(theta, columns[p], values[p])) for p in parts])
+        tally["value"] += len(columns)
         trace = traced(values.dtype)
         return joined(list(_moved_losses(setting, trace, columns, values, max_memory)))
 
@@ -105,18 +122,24 @@ def of_network(
         )
         tally["value"] += 1
         there = float(_loss(network, double, raised))
-        return of_network(network, double, raised, there, tally, max_memory)
+        return of_network(network, double, raised, there, **same)
 
     @functools.cache
     def frozen() -> Function | None:
-        key = setting.key
-        layers, _ = _freeze(network.layers, traced(theta.dtype).parameters, rows.x, key)
+        parameters = traced(theta.dtype).parameters
+        layers, _ = _freeze(network.layers, parameters, rows.x, setting.key)
         if layers == list(network.layers):
             return None
         piece = Network(layers, network.loss_function, l2=network.l2)
-        return of_network(piece, theta, rows, base, tally, max_memory)._replace(frozen=nothing)
+        return of_network(piece, theta, rows, base, **same)._replace(frozen=nothing)
 
-    return Function(theta, host, base, at, entries, tally, in_double, frozen)
+    return Function(theta, to_host(theta), base, at, entries, tally, in_double, frozen)
+
+
+def _is_built_in(layer: Layer) -> bool:
+    if isinstance(layer, Residual) and type(layer) is Residual:
+        return all(_is_built_in(inner) for inner in layer.layers)
+    return type(layer) in (Dense, Activate, Dropout, LayerNorm)
 
 
 def _loss(network: Network, theta: Array, rows: Rows) -> Host:
@@ -144,10 +167,13 @@ def _layer_key(key: Any, i: int) -> Any:
 
 
 def _copies(max_memory: int, numbers: int, like: Array) -> int:
-    """Return how many copies of so many numbers fit the memory."""
-    bits = array_namespace(like).finfo(like.dtype).bits
-    is_complex = array_namespace(like).isdtype(like.dtype, "complex floating")
-    return max(1, max_memory // int(numbers * bits // 8 * (2 if is_complex else 1)))
+    """Return how many copies of so many numbers are made at once, in a quarter of the memory.
+
+    The rest is for what a layer makes in passing, and copies that stay in the cache are faster.
+    """
+    xp = array_namespace(like)
+    size = xp.finfo(like.dtype).bits // 8 * (2 if is_complex(xp, like.dtype) else 1)
+    return max(1, max_memory // int(4 * numbers * size))
 
 
 def _moved_losses(
@@ -176,8 +202,9 @@ def _numbers(setting: _Setting, trace: _Trace, i: int, place: Place) -> int:
     """Return how many numbers a copy with a moved parameter holds at a time, at the most."""
     layers, batch = setting.network.layers, int(setting.rows.x.shape[-2])
     first = i + 1 if _sends_a_column(layers, i) else i
-    numbers = 6 * batch * max(int(output.shape[-1]) for output in trace.outputs[first:])
-    return numbers + (4 * batch if type(layers[i]) is Dense else 4 * place.length)
+    # A layer's input, pre-activation and output; of the moved one the parameter, or a column.
+    numbers = 3 * batch * max(int(output.shape[-1]) for output in trace.outputs[first:])
+    return numbers + (batch if type(layers[i]) is Dense else place.length)
 
 
 def _sends_a_column(layers: Sequence[Layer], i: int) -> bool:

@@ -121,7 +121,7 @@ class GradientReport:
             f"{self.step:.1e}, {self.evaluations} evaluations)"
         ]
         if not self.passed:
-            lines.append(f"  {self.engine}; the tolerance: {self.reason}")
+            lines.append(f"  by {self.engine}; the tolerance is {self.reason}")
         if self.diagnosis:
             lines.append(f"  diagnosis: {self.diagnosis}")
         if self.taylor is not None:
@@ -132,7 +132,7 @@ class GradientReport:
             lines += _table(
                 ("tensor", "entries", "absolute error", "relative error", "wrong"),
                 [
-                    (t.tensor, str(t.entries), f"{t.absolute_error:.1e}",
+                    (t.tensor or "point", str(t.entries), f"{t.absolute_error:.1e}",
                      f"{t.relative_error:.1e}", f"{t.fraction_wrong:.0%}")
                     for t in self.tensors
                 ],

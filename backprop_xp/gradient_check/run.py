@@ -161,7 +161,7 @@ def _refused(problem: Problem, options: Options, calls: _Calls, tally: Tally) ->
         engine="two calls of value and of gradient at the point",
         step=0.0,
         tolerance=0.0,
-        reason="they must return the same numbers",
+        reason="0, for they must return the same numbers",
         evaluations=tally["value"],
         error=calls.error,
     )
