@@ -295,7 +295,7 @@ def test_dtype_is_every_backends(dtype: str, tolerance: str) -> None:
     assert f"  {dtype}  numpy and array-api-strict" in output
 
 
-@pytest.mark.parametrize("method", ["complex_step", "centered"])
+@pytest.mark.parametrize("method", ["complex_step", "centered", "directional", "taylor"])
 def test_method_is_the_checks(method: str) -> None:
     assert rows(passing("--method", method, *NUMPY))["numpy"][3] == method
 
