@@ -130,8 +130,8 @@ def run_tests(session: nox.Session, backend: str, device: str) -> None:
 
 
 def run_benchmarks(session: nox.Session, backend: str) -> None:
-    """Install, and run pytest-benchmark."""
-    session.install(*group("test"), "-e", package(backend))
+    """Install, with the peers, and run pytest-benchmark."""
+    session.install(*group("test"), "-e", package(backend), "-e", ".[jax,torch]")
     # These make OpenBLAS choose kernels for another processor than the one at hand.
     env = {"OPENBLAS_CORETYPE": None, "OPENBLAS_L2_SIZE": None, "BACKPROP_XP_BACKEND": backend}
     session.run("pytest", "benchmarks/", "--benchmark-only", *session.posargs, env=env)

@@ -23,6 +23,7 @@ class Ratio(NamedTuple):
 
 
 _ratios: list[Ratio] = []
+_texts: list[str] = []
 
 
 @pytest.fixture
@@ -37,20 +38,27 @@ def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Call
         peer: Callable[[], object],
         peer_name: str,
         calls: int = 1,
+        rounds: int = ROUNDS,
     ) -> Ratio:
         function()
         peer()
-        times = [(_block(function, calls), _block(peer, calls)) for _ in range(ROUNDS)]
+        times = [(_block(function, calls), _block(peer, calls)) for _ in range(rounds)]
         quotients = [ours / theirs for ours, theirs in times]
         low, median, high = statistics.quantiles(quotients, n=4)
         seconds = statistics.median(ours for ours, _ in times) / calls
         ratio = Ratio(request.node.name, peer_name, median, low, high, seconds)
         _ratios.append(ratio)
         benchmark.extra_info["ratio"] = ratio._asdict()
-        benchmark.pedantic(function, rounds=ROUNDS, iterations=calls)
+        benchmark.pedantic(function, rounds=rounds, iterations=calls)
         return ratio
 
     return run
+
+
+@pytest.fixture
+def show() -> Callable[[str], None]:
+    """Print a text at the end of the run, where nothing captures it."""
+    return _texts.append
 
 
 def _block(function: Callable[[], object], calls: int) -> float:
@@ -63,6 +71,8 @@ def _block(function: Callable[[], object], calls: int) -> float:
 @pytest.hookimpl(wrapper=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
     yield
+    for text in _texts:
+        terminalreporter.write_line(f"\n{text}")
     if not _ratios:
         return
     terminalreporter.section("ratios, measured in this run")
