@@ -80,6 +80,8 @@ def _case(xp: Any, network: bx.Network, dtype: str = "float64") -> tuple[Any, ..
 @pytest.mark.parametrize("method", ["complex_step", "centered"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_short_way_gives_what_the_whole_network_gives(xp: Any, name: str, method: str) -> None:
+    if xp.name == "jax" and name not in ("a penalty", "a residual", "a layer of a user's own"):
+        pytest.skip("JAX compiles every operation for every shape: three networks stand for all")
     network = NETWORKS[name]
     theta, x, y, weight = _case(xp, network)
     options: Any = {"sample_weight": weight, "rng": 5}
