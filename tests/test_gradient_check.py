@@ -568,7 +568,10 @@ def test_little_memory_gives_the_same_result(xp: Any, method: str, max_memory: i
         xp.host(report.numeric), xp.host(expected.numeric), rtol=1e-8, atol=1e-8
     )
     assert report.verdict == expected.verdict == "pass"
-    assert report.evaluations == expected.evaluations
+    # Where one copy fits, nobody tries whether value takes two: two together, two alone.
+    size = 9 * (16 if report.method == "complex_step" else 8)
+    tried = 4 * (max_memory < 2 * 5 * size)
+    assert report.evaluations + tried == expected.evaluations
 
 
 def test_max_memory_bounds_the_copies_made_at_once(xp: Any) -> None:

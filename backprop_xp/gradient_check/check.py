@@ -5,6 +5,7 @@ from typing import Any, Unpack
 
 from backprop_xp.backends import Array, like, require_floating
 from backprop_xp.gradient_check.diagnosis import Context
+from backprop_xp.gradient_check.functions import number
 from backprop_xp.gradient_check.network import of_network
 from backprop_xp.gradient_check.pieces import blame
 from backprop_xp.gradient_check.points import Tensor, flatten
@@ -112,7 +113,7 @@ def check_network(
     point = flatten(theta)._replace(tensors=_network_tensors(network))
     problem = Problem(
         point,
-        lambda flat: float(network.loss(flat, rows.x, rows.y, **given)),
+        lambda flat: number(network.loss(flat, rows.x, rows.y, **given), stacked=False),
         lambda flat: network.loss_and_gradient(flat, rows.x, rows.y, **given)[1],
         lambda base, tally: of_network(
             network, theta, rows, base, tally, batched=chosen.batched, max_memory=chosen.max_memory

@@ -28,7 +28,14 @@ from backprop_xp.gradient_check.findings import (
     verdict_of,
 )
 from backprop_xp.gradient_check.functions import Function, Host
-from backprop_xp.gradient_check.judgement import INCONCLUSIVE, KINK, RIGHT, WRONG, judge
+from backprop_xp.gradient_check.judgement import (
+    INCONCLUSIVE,
+    KINK,
+    RIGHT,
+    WRONG,
+    judge,
+    most_rounds,
+)
 from backprop_xp.gradient_check.points import Tensor
 
 # Up to so many entries, what directions leave open is decided entry by entry.
@@ -40,7 +47,7 @@ _TOLERANCES = {True: 1e-10, False: 5e-5}
 _ROUGH_TOLERANCES = {True: 1e-8, False: 5e-5}
 # The direction with the gradient's own signs: along it a small error of a whole tensor adds up,
 # while along random signs an error of a single entry shows best.
-_ALIGNED = 1
+ALIGNED = 1
 _ROUNDINGS, _JITTERS = 4.0, 8.0
 
 
@@ -71,8 +78,7 @@ class _Rule(NamedTuple):
 def check_directions(subject: Subject, directions: int | None, tolerance: float | None) -> Findings:
     """Check along random directions: two, or one where the complex step cannot be taken."""
     first = direction_of(subject, 0)
-    step = line_step(subject.function)
-    exact, slopes = trusted_complex_line(subject, first, step, rounds=1)
+    exact, slopes = trusted_complex_line(subject, first, subject.function, rounds=1)
     if exact is not None:
         rule = _exact_rule(subject, tolerance)
         lines = _exact_lines(subject, rule, first, exact, directions or 2)
@@ -101,7 +107,7 @@ def check_directions(subject: Subject, directions: int | None, tolerance: float 
 def direction_of(subject: Subject, number: int) -> Host:
     """Return direction ``number`` of a subject, ``(P,)``."""
     drawn = draw(subject.function, subject.seed, number)
-    if number == _ALIGNED:
+    if number == ALIGNED:
         drawn = aligned(drawn, subject.analytic)
     return balanced(drawn, subject.tensors, subject.analytic)
 
@@ -172,7 +178,7 @@ def _rough_lines(
     Otherwise the first has the gradient's signs: the value changes the most along it.
     """
     if known is None or rule.function is not subject.function:
-        direction = direction_of(subject, _ALIGNED)
+        direction = direction_of(subject, ALIGNED)
         known = direction, real_line(rule.function, direction, rule.step, subject.analytic)
     lines = [_rough_line(subject, rule, *known)]
     for number in range(2, count + 1):
@@ -206,7 +212,9 @@ def _rough_line(subject: Subject, rule: _Rule, direction: Host, slopes: Slopes) 
         return once
     if _agrees_on_the_piece(subject, rule, line):
         return line._replace(outcome=KINK)
-    return once if once.outcome == WRONG and _is_smooth(slopes, once) else judged(5)
+    if once.outcome == WRONG and _is_smooth(slopes, once):
+        return once
+    return judged(most_rounds(rule.function))
 
 
 def _is_smooth(slopes: Slopes, line: _Line) -> bool:
@@ -277,7 +285,7 @@ def _is_wrong_alone(subject: Subject, rule: _Rule, place: int) -> bool:
     analytic = subject.analytic[place : place + 1]
     found = judge(
         lambda h: real_entries(rule.function, [place], h), analytic, xp.abs(analytic) + 1e-300,
-        rule.tolerance, real_size(rule.function),
+        rule.tolerance, real_size(rule.function), rounds=most_rounds(rule.function),
     )  # fmt: skip
     return found.outcomes[0] == WRONG
 

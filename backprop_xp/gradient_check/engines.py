@@ -15,6 +15,10 @@ class NotAnalyticError(TypeError):
     """The complex step cannot see the slope of this function."""
 
 
+class KinkError(NotAnalyticError):
+    """The complex step cannot be compared with a difference: a kink lies between the two sides."""
+
+
 class Slopes(NamedTuple):
     """Derivatives ``(K,)`` from five values each, in float64.
 

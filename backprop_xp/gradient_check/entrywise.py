@@ -7,6 +7,8 @@ from typing import NamedTuple
 from backprop_xp.backends import array_namespace
 from backprop_xp.gradient_check.directions import draw
 from backprop_xp.gradient_check.engines import (
+    KinkError,
+    NotAnalyticError,
     complex_entries,
     complex_size,
     epsilon,
@@ -19,7 +21,7 @@ from backprop_xp.gradient_check.findings import (
     Findings,
     Subject,
     finite,
-    line_step,
+    guard_tolerance,
     relative_errors,
     tensor_at,
     tensor_errors,
@@ -36,6 +38,7 @@ from backprop_xp.gradient_check.judgement import (
     WRONG,
     error_bar,
     judge,
+    most_rounds,
 )
 
 # Below this part of the largest derivative of all, a tensor's derivatives count as its rounding.
@@ -106,7 +109,13 @@ def _choose(subject: Subject, method: str) -> _Engine:
     exact = is_double(function)
     if method != "centered":
         direction, strict = draw(function, subject.seed, 0), method == "complex_step"
-        slope, _ = trusted_complex_line(subject, direction, line_step(function), strict=strict)
+        beside = function.in_double() or function
+        try:
+            slope, _ = trusted_complex_line(
+                subject, direction, beside, rounds=most_rounds(beside), strict=strict
+            )
+        except KinkError as error:
+            slope = _beside_every_entry(subject, beside, error)
         if slope is not None:
             step, tolerance = complex_size(function), 1e-10 if exact else 1e-4
             reason = "what rounding leaves of an exact derivative"
@@ -120,6 +129,26 @@ def _choose(subject: Subject, method: str) -> _Engine:
         return _Engine(name, double, False, real_size(double), 1e-4, reason)
     name, reason = "centered difference", "what a difference of fourth order leaves"
     return _Engine(name, function, False, real_size(function), 1e-8 if exact else 1e-4, reason)
+
+
+def _beside_every_entry(subject: Subject, beside: Function, error: KinkError) -> float:
+    """Return 0.0 if real differences leave the complex step of each entry possible, else raise.
+
+    Along a direction a kink hides what the complex step may miss.
+    """
+    columns = range(subject.analytic.shape[0])
+    slopes = complex_entries(subject.function, columns)
+    found = judge(
+        lambda h: real_entries(beside, columns, h),
+        slopes,
+        _scale(subject, slopes),
+        guard_tolerance(subject.function),
+        real_size(beside),
+        rounds=most_rounds(beside),
+    )
+    if WRONG in found.outcomes:
+        raise NotAnalyticError(str(error))
+    return 0.0
 
 
 def _differentiate(engine: _Engine, columns: Sequence[int]) -> tuple[Host, Host]:
@@ -249,6 +278,7 @@ def _look_closer(
         xp.take(scale, places, axis=0),
         engine.tolerance,
         real_size(function),
+        rounds=most_rounds(function),
         confirmed=xp.take(numeric, places, axis=0) if engine.is_complex else None,
     )
     entries = {}

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from backprop_xp.backends import array_namespace
 from backprop_xp.checks import unravel
 from backprop_xp.gradient_check.engines import (
+    KinkError,
     NotAnalyticError,
     Slopes,
     complex_line,
@@ -22,6 +23,8 @@ from backprop_xp.gradient_check.judgement import (
     RIGHT,
     WRONG,
     judge,
+    most_rounds,
+    seems_kinked,
 )
 from backprop_xp.gradient_check.points import Tensor
 from backprop_xp.gradient_check.report import Row, TensorErrors
@@ -137,43 +140,72 @@ def finite(vector: Host, instead: float = 0.0) -> Host:
 
 
 def trusted_complex_line(
-    subject: Subject, direction: Host, step: float, *, rounds: int = 5, strict: bool = False
+    subject: Subject,
+    direction: Host,
+    beside: Function,
+    *,
+    rounds: int,
+    strict: bool = False,
 ) -> tuple[float | None, Slopes | None]:
     """Return the derivative along a direction by the complex step, None if it cannot be trusted.
 
     The value must be complex at a complex point, with the real part it has at the real one, and a
-    real difference must agree: it is returned too, if it was taken. ``strict`` raises what the
-    function raised, or NotAnalyticError, instead of returning None.
+    real difference must agree: of ``beside``, the same function or that in float64. It is returned
+    too, if it was taken. ``strict`` raises what the function raised, or NotAnalyticError, instead
+    of returning None.
     """
-    function, analytic = subject.function, finite(subject.analytic)
+    function = subject.function
     try:
         slope, real = complex_line(function, direction)
     except Exception:
         if strict:
             raise
         return None, None
+    terms = abs(slope) + float(abs(finite(subject.analytic * direction)).max())
+    same_value = abs(real - function.base) <= epsilon(function) ** 0.5 * (abs(real) + terms)
+    outcome, slopes = _beside(subject, direction, beside, slope, terms, rounds)
+    piece = beside.frozen()
+    if outcome in (KINK, WRONG) and piece is not None:
+        # At a kink the complex step is on the side that the network's own activations are on.
+        outcome, _ = _beside(subject, direction, piece, slope, terms, rounds)
+    if outcome in (RIGHT, INCONCLUSIVE) and same_value:
+        return slope, slopes
+    if strict:
+        kind = KinkError if outcome == KINK and same_value else NotAnalyticError
+        raise kind(
+            f"value is not analytic, or has a kink at the point: along a random direction the "
+            f"complex step gives a slope of {slope:.6g}, but a difference "
+            f'{float(slopes.slope[0]):.6g}. Use method="auto" or "centered".'
+        )
+    return None, slopes
+
+
+def _beside(
+    subject: Subject,
+    direction: Host,
+    function: Function,
+    slope: float,
+    terms: float,
+    rounds: int,
+) -> tuple[str, Slopes]:
+    """Return what real differences along a direction say of a slope, and the first of them."""
     looked: list[Slopes] = []
 
     def probe(h: float) -> Slopes:
-        looked.append(real_line(function, direction, h, analytic))
+        looked.append(real_line(function, direction, h, finite(subject.analytic)))
         return looked[-1]
 
     xp = array_namespace(direction)
-    terms = abs(slope) + float(xp.max(xp.abs(analytic * direction)))
-    found = judge(
-        probe, xp.asarray([slope]), xp.asarray([terms]), guard_tolerance(function), step,
-        rounds=rounds,
-    )  # fmt: skip
-    same_value = abs(real - function.base) <= epsilon(function) ** 0.5 * (abs(real) + terms)
-    if found.outcomes[0] == WRONG or not same_value:
-        if strict:
-            raise NotAnalyticError(
-                f"value is not analytic: along a random direction its slope is "
-                f"{float(found.slope[0]):.6g}, but the complex step gives {slope:.6g}. Use "
-                'method="centered".'
-            )
-        return None, looked[0]
-    return slope, looked[0]
+    analytic, scale = xp.asarray([slope]), xp.asarray([terms])
+    tolerance, step = guard_tolerance(subject.function), line_step(function)
+
+    def outcome(rounds: int) -> str:
+        return judge(probe, analytic, scale, tolerance, step, rounds=rounds).outcomes[0]
+
+    found = outcome(rounds)
+    if found != RIGHT and seems_kinked(looked[0]):
+        found = outcome(most_rounds(function))
+    return found, looked[0]
 
 
 def guard_tolerance(function: Function) -> float:

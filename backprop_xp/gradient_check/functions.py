@@ -33,7 +33,8 @@ class Function(NamedTuple):
 
     ``host`` is the point on the host and ``base`` the value there. ``in_double`` gives the function
     in float64, where it can be had; ``frozen`` the smooth piece of it that the point lies on, where
-    its kinks are known.
+    its kinks are known. ``is_raised`` says that it is such a function in float64, whose point is
+    known to float32's rounding only.
     """
 
     flat: Array
@@ -44,6 +45,7 @@ class Function(NamedTuple):
     tally: Tally
     in_double: Callable[[], "Function | None"]
     frozen: Callable[[], "Function | None"]
+    is_raised: bool = False
 
 
 def nothing() -> None:
@@ -70,10 +72,16 @@ def of_value(
 
     @functools.cache
     def at_once() -> bool:
-        if batched is not None:
-            return batched
+        if batched is False:
+            return False
         tally["value"] += 4
-        return takes_stacks(lambda points: value(point.restore(points)), flat)
+        fits = takes_stacks(lambda points: value(point.restore(points)), flat, batched is True)
+        if batched and not fits:
+            raise ValueError(
+                "batched=True, but value of stacked copies is not what it is of each alone: it "
+                "must return one number for each copy, from that copy only. Leave it out."
+            )
+        return fits
 
     def at(points: Array, together: bool = batched is True) -> Host:
         tally["value"] += points.shape[0]
@@ -83,9 +91,8 @@ def of_value(
 
     def entries(columns: Sequence[int], moved: Host) -> Host:
         # Beside the stack itself: the parts in the point's structure, and what value makes of them.
-        size = flat.shape[-1] * moved.dtype.itemsize
-        together = at_once()
-        copies = max(1, max_memory // (5 * size))
+        copies = max(1, max_memory // (5 * flat.shape[-1] * moved.dtype.itemsize))
+        together = batched is True if copies == 1 else at_once()
         values = home.from_host(moved, None, device_of(flat))
         parts = chunks(len(columns), copies)
         return joined([at(moved_copies(flat, columns[p], values[p]), together) for p in parts])
@@ -95,31 +102,33 @@ def of_value(
         double = doubled(flat)
         if double is None:
             return None
-        raised = Point(double, point.tensors, point.restore, point.leaves)
+        raised = point._replace(flat=double)
         try:
             tally["value"] += 1
-            result = value(raised.restore(double if not batched else double[None, :]))
-            kind = getattr(result, "dtype", None)
-            if kind not in (None, array_namespace(double).float64):
-                return None
-            there = solo(value, raised, double, stacked=batched is True)
+            result = value(raised.restore(double[None, :] if batched else double))
         except Exception:
             return None
-        return of_value(value, raised, there, tally, batched=batched, max_memory=max_memory)
+        xp = array_namespace(double)
+        if getattr(result, "dtype", xp.float64) != xp.float64:
+            return None
+        there = number(result, stacked=batched is True)
+        function = of_value(value, raised, there, tally, batched=batched, max_memory=max_memory)
+        return function._replace(is_raised=True)
 
     return Function(flat, to_host(flat), base, at, entries, tally, in_double, nothing)
 
 
 def solo(value: Callable[[Any], Any], point: Point, flat: Array, *, stacked: bool) -> Any:
-    """Return ``value`` of one point ``(P,)`` as a Python number; ``stacked`` as a stack of one.
+    """Return ``value`` of one point ``(P,)`` as a Python number; ``stacked`` as a stack of one."""
+    return number(value(point.restore(flat[None, :] if stacked else flat)), stacked=stacked)
 
-    Raises TypeError or ValueError for what is not one number.
-    """
+
+def number(result: Any, *, stacked: bool) -> Any:
+    """Return what a value returned as a Python number, or raise for what is not one number."""
     if stacked:
-        return _checked(value(point.restore(flat[None, :])), 1)[0].item()
-    result = value(point.restore(flat))
+        return _checked(result, 1)[0].item()
     if isinstance(result, float | complex):  # as NumPy's own sums are
-        return result
+        return float(result) if isinstance(result, float) else complex(result)
     if owner(result) is None and not isinstance(result, Number):
         raise TypeError(f"value(point) must be one number, not {result!r:.100}.")
     host = to_host(result)
@@ -130,11 +139,15 @@ def solo(value: Callable[[Any], Any], point: Point, flat: Array, *, stacked: boo
     return host.item()
 
 
-def takes_stacks(value: Callable[[Array], Any], flat: Array) -> bool:
-    """Say whether value takes stacked copies: two different ones must come out as they do alone."""
+def takes_stacks(value: Callable[[Array], Any], flat: Array, stacked: bool = False) -> bool:
+    """Say whether value takes stacked copies: two different ones must come out as they do alone.
+
+    ``stacked`` says that one alone is given as a stack too.
+    """
     xp = array_namespace(flat)
     copies = xp.stack([flat, (1.0 + 2.0**-10) * flat + 2.0**-10])
-    alone = [to_host(value(copies[i, ...])) for i in range(2)]
+    parts = [copies[i : i + 1, ...] if stacked else copies[i, ...] for i in range(2)]
+    alone = [number(value(part), stacked=stacked) for part in parts]
     try:
         together = to_host(value(copies))
     except Exception:
@@ -143,7 +156,7 @@ def takes_stacks(value: Callable[[Array], Any], flat: Array) -> bool:
         return False
     slack = 64.0 * float(xp.finfo(flat.dtype).eps)
     pairs = zip(together.tolist(), alone, strict=True)
-    return all(abs(a - b.item()) <= slack * abs(b.item()) for a, b in pairs)
+    return all(abs(a - b) <= slack * abs(b) for a, b in pairs)
 
 
 def doubled(flat: Array) -> Array | None:

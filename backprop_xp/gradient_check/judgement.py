@@ -4,13 +4,14 @@ Each place, an entry of the point or a direction, is looked at with ever smaller
 believed if no smaller one contradicts it, so that a kink nearby deceives none of them.
 """
 
+import itertools
 import statistics
 from collections.abc import Callable
 from typing import NamedTuple
 
 from backprop_xp.backends import array_namespace
 from backprop_xp.gradient_check.engines import Slopes
-from backprop_xp.gradient_check.functions import Host
+from backprop_xp.gradient_check.functions import Function, Host
 
 # A mistake of a tenth of a percent must show: a coarser derivative proves nothing.
 COARSEST = 2.5e-4
@@ -18,11 +19,15 @@ COARSEST = 2.5e-4
 RIGHT, KINK, INCONCLUSIVE, WRONG = "right", "kink", "inconclusive", "wrong"
 
 _SHRINK = 8.0
-_ROUNDS = 5
+# The last step is some roundings of float64 long, or some of float32.
+_ROUNDS = {False: 5, True: 3}
 # How many standard deviations of rounding a difference may be off.
 _DEVIATIONS = 8.0
 # By how much the rounding of a fourth difference is larger than that of a value.
 _FOURTH = 70.0**0.5
+# A quarter of normally distributed numbers are smaller than this many standard deviations.
+_QUARTER = 0.32
+_FAR_LESS = 0.01
 
 
 class Judgement(NamedTuple):
@@ -50,7 +55,7 @@ def judge(
     tolerance: float,
     step: float,
     *,
-    rounds: int = _ROUNDS,
+    rounds: int,
     confirmed: Host | None = None,
 ) -> Judgement:
     """Judge ``analytic`` derivatives ``(K,)`` by the slopes that ``probe`` returns for a step.
@@ -61,7 +66,7 @@ def judge(
     looked = [probe(step)]
     found = _with_rounding(looked)
     while len(looked) < rounds and not _is_clear(found, analytic, scale, tolerance):
-        if confirmed is not None and _agree(found, confirmed):
+        if confirmed is not None and _agree(found, confirmed, scale, tolerance):
             break
         looked.append(probe(step * _SHRINK ** -len(looked)))
         found = _with_rounding(looked)
@@ -75,6 +80,11 @@ def judge(
     return Judgement(outcomes, xp.asarray(slope), xp.asarray(bar))
 
 
+def most_rounds(function: Function) -> int:
+    """Return how many steps may be tried: a kink within the point's rounding is at the point."""
+    return _ROUNDS[function.is_raised]
+
+
 def error_bar(slopes: Slopes) -> Host:
     """Return by how much slopes at a single step may be off, ``(K,)``."""
     return _with_rounding([slopes]).bar(0)
@@ -82,15 +92,48 @@ def error_bar(slopes: Slopes) -> Host:
 
 def agrees(difference: Host, bar: Host, scale: Host, tolerance: float) -> Host:
     """Say where a difference is within the tolerance and the derivative is sharp enough to tell."""
-    return (difference <= tolerance * scale) & (bar <= max(COARSEST, tolerance) * scale)
+    return (difference <= tolerance * scale) & is_sharp(bar, scale, tolerance)
+
+
+def is_sharp(bar: Host, scale: Host, tolerance: float) -> Host:
+    """Say where an error bar is small enough for a mistake to stand out."""
+    return bar <= max(COARSEST, tolerance) * scale
+
+
+def seems_kinked(slopes: Slopes) -> bool:
+    """Say whether the slopes on either side of a place lie apart as they do at a kink.
+
+    On a smooth curve they lie twice as far apart over twice the step.
+    """
+    gap, wide = abs(slopes.right - slopes.left), slopes.wide_gap
+    least = 4.0 * _DEVIATIONS * slopes.size / slopes.step
+    return bool(array_namespace(gap).any((gap > least) & (1.7 * gap > wide)))
 
 
 def _with_rounding(looked: list[Slopes]) -> _Rounds:
-    xp = array_namespace(looked[0].slope)
-    # Medians: a kink beside some of the places, or within some of the steps, is no rounding.
-    middles = [float(xp.sort(xp.abs(s.fourth))[s.fourth.shape[0] // 2]) for s in looked[-3:]]
-    measured = statistics.median_low(middles) / _FOURTH
-    return _Rounds(looked, [_DEVIATIONS * max(s.size, measured) / s.step for s in looked])
+    pairs = itertools.pairwise(looked) if len(looked) > 1 else [(looked[0], None)]
+    common = statistics.median_low([_noise(*pair) for pair in list(pairs)[-3:]])
+    rounding = []
+    for slopes in looked:
+        own = _noise(slopes, None)
+        # Far less than the others show: they looked across a kink, and this one does not.
+        noise = own if own < _FAR_LESS * common else common
+        rounding.append(_DEVIATIONS * max(slopes.size, noise) / slopes.step)
+    return _Rounds(looked, rounding)
+
+
+def _noise(longer: Slopes, shorter: Slopes | None) -> float:
+    """Return the standard deviation of a value's rounding, as fourth differences show it.
+
+    At a kink they are proportional to the step, which those at a shorter one take out.
+    """
+    fourth = longer.fourth
+    if shorter is not None:
+        fourth = (_SHRINK * shorter.fourth - fourth) / (_SHRINK + 1.0)
+    xp, count = array_namespace(fourth), fourth.shape[0]
+    # A low quantile: most of the places may lie at a kink.
+    quarter = float(xp.sort(xp.abs(fourth))[count // 4])
+    return quarter / (_FOURTH * (_QUARTER if count > 7 else 1.0))
 
 
 def _is_clear(found: _Rounds, analytic: Host, scale: Host, tolerance: float) -> bool:
@@ -100,9 +143,11 @@ def _is_clear(found: _Rounds, analytic: Host, scale: Host, tolerance: float) -> 
     return bool(xp.all(agrees(difference, found.bar(-1), scale, tolerance)))
 
 
-def _agree(found: _Rounds, confirmed: Host) -> bool:
+def _agree(found: _Rounds, confirmed: Host, scale: Host, tolerance: float) -> bool:
     xp = array_namespace(confirmed)
-    return bool(xp.all(xp.abs(confirmed - found.slopes[-1].slope) <= found.bar(-1)))
+    bar = found.bar(-1)
+    same = xp.abs(confirmed - found.slopes[-1].slope) <= bar
+    return bool(xp.all(same & is_sharp(bar, scale, tolerance)))
 
 
 def _decide(
@@ -113,11 +158,11 @@ def _decide(
     slopes = [float(s.slope[i]) for s in found.slopes]
     k = min(_believed(slopes, bars), key=lambda k: bars[k])
     difference, slack = abs(analytic - slopes[k]), max(tolerance * scale, bars[k])
-    if difference <= slack and bars[k] <= max(COARSEST, tolerance) * scale:
+    if difference <= slack and is_sharp(bars[k], scale, tolerance):
         return RIGHT, k
     sides = _kink(found, i)
     if sides is not None:
-        inside = min(sides) - slack <= analytic <= max(sides) + slack
+        inside = sides[0] - slack <= analytic <= sides[1] + slack
         return (KINK if inside else WRONG), k
     # A bar that is not a number compares false: neither right nor wrong.
     return (WRONG if difference > slack else INCONCLUSIVE), k
@@ -129,16 +174,16 @@ def _believed(slopes: list[float], bars: list[float]) -> list[int]:
         k
         for k in range(len(slopes))
         if not any(
-            abs(slopes[k] - slopes[f]) > 2.0 * (bars[k] + bars[f])
-            for f in range(k + 1, len(slopes))
+            abs(slopes[k] - slopes[f]) > bars[k] + bars[f] for f in range(k + 1, len(slopes))
         )
     ]
 
 
 def _kink(found: _Rounds, i: int) -> tuple[float, float] | None:
-    """Return the slopes on either side where they lie apart and do not close, else None.
+    """Return the range of the slopes on either side if they lie apart and do not close, else None.
 
-    On a smooth curve they close as the step shrinks.
+    On a smooth curve they close as the step shrinks. The range is wider by as much as they still
+    move from step to step.
     """
     sides = [(float(s.left[i]), float(s.right[i])) for s in found.slopes]
     gaps = [abs(left - right) for left, right in sides]
@@ -146,4 +191,6 @@ def _kink(found: _Rounds, i: int) -> tuple[float, float] | None:
     sharp = [k for k, gap in enumerate(gaps) if gap > 2.0 * float(found.rounding[k][i])]
     if len(sharp) < 2 or gaps[sharp[-1]] <= 0.5 * gaps[sharp[0]]:
         return None
-    return sides[sharp[-1]]
+    last, before = sides[sharp[-1]], sides[sharp[-2]]
+    moved = max(abs(a - b) for a, b in zip(last, before, strict=True))
+    return min(last) - moved, max(last) + moved

@@ -37,9 +37,9 @@ from backprop_xp.network import Network, mean_loss, penalty
 from backprop_xp.random import as_key, fold_in
 
 # These act on each number alone, so a moved column stays one.
-_ELEMENTWISE = [activation for activation in ACTIVATIONS.values() if activation is not softmax]
-# Lines through 0 that bend there, and their slopes below.
-_BENT = [(relu, 0.0), (leaky_relu, LEAK)]
+_ELEMENTWISE = [a.value for a in ACTIVATIONS.values() if a is not softmax]
+# Functions that are lines through 0 and bend there, and their slopes below.
+_BENT = [(relu.value, 0.0), (leaky_relu.value, LEAK)]
 
 
 class _Trace(NamedTuple):
@@ -122,7 +122,12 @@ def of_network(
         )
         tally["value"] += 1
         there = float(_loss(network, double, raised))
-        return of_network(network, double, raised, there, **same)
+        function = of_network(network, double, raised, there, **same)
+        piece = frozen()
+        # The piece that the float32 point is on: in float64 another may be a rounding away.
+        return function._replace(
+            is_raised=True, frozen=nothing if piece is None else piece.in_double
+        )
 
     @functools.cache
     def frozen() -> Function | None:
@@ -212,7 +217,7 @@ def _sends_a_column(layers: Sequence[Layer], i: int) -> bool:
     layer = layers[i]
     return (
         type(layer) is Dense
-        and layer.activation in _ELEMENTWISE
+        and layer.activation.value in _ELEMENTWISE
         and i + 1 < len(layers)
         and type(layers[i + 1]) is Dense
     )
@@ -292,7 +297,7 @@ def _from_column(setting: _Setting, trace: _Trace, move: _Move, layer: Dense) ->
         x, _ = layers[i + 1].forward((row, trace.z[i + 1]), away[:, :, None], None)
         return _onwards(setting, trace, i + 2, x)
     is_column = column[:, None, None] == index(moved, range(layer.n_out))[None, None, :]
-    if layer.activation in _ELEMENTWISE:
+    if layer.activation.value in _ELEMENTWISE:
         a = layer.activation.value(moved_z)
         return _onwards(setting, trace, i + 1, xp.where(is_column, a[:, :, None], before))
     a = layer.activation.value(xp.where(is_column, moved_z[:, :, None], z))
@@ -305,24 +310,32 @@ def _freeze(
     """Return the layers, each bend replaced by the line that the point is on, and the output."""
     frozen: list[Layer] = []
     for i, layer in enumerate(layers):
-        y, _ = layer.forward(parameters[i], x, _layer_key(key, i))
-        if type(layer) is Residual:
-            inner, _ = _freeze(layer.layers, layer.split(parameters[i]), x, _layer_key(key, i))
-            frozen.append(Residual(*inner) if inner != list(layer.layers) else layer)
-        elif type(layer) is Dense:
-            line = _line_of(layer.activation, y)
-            frozen.append(Dense(layer.n_in, layer.n_out, line) if line else layer)
-        elif type(layer) is Activate:
-            frozen.append(Activate(_line_of(layer.activation, y) or layer.activation))
-        else:
-            frozen.append(layer)
-        x = y
+        piece, x = freeze(layer, parameters[i], x, _layer_key(key, i))
+        frozen.append(piece)
     return frozen, x
+
+
+def freeze(layer: Layer, parameters: Parameters, x: Array, key: Any) -> tuple[Layer, Array]:
+    """Return a layer with the line that each of its units is on for its activation, and its output.
+
+    A layer without a bend is returned as it is.
+    """
+    y, _ = layer.forward(parameters, x, key)
+    if isinstance(layer, Residual) and type(layer) is Residual:
+        inner, _ = _freeze(layer.layers, layer.split(parameters), x, key)
+        return (Residual(*inner) if inner != list(layer.layers) else layer), y
+    if isinstance(layer, Dense | Activate) and type(layer) in (Dense, Activate):
+        line = _line_of(layer.activation, y)
+        if line is not None and isinstance(layer, Dense):
+            return Dense(layer.n_in, layer.n_out, line), y
+        if line is not None:
+            return Activate(line), y
+    return layer, y
 
 
 def _line_of(activation: Activation, a: Array) -> Activation | None:
     """Return the line through 0 that each output of a bent activation lies on; None for others."""
-    below = next((below for bent, below in _BENT if activation is bent), None)
+    below = next((below for value, below in _BENT if activation.value is value), None)
     if below is None:
         return None
     slope = below + (1.0 - below) * positive(array_namespace(a), a)

@@ -80,7 +80,7 @@ def _draw_remainders(axes: "Axes", table: TaylorTable) -> None:
             color=line.get_color(),
             label=f"order {order}: a right gradient",
         )
-    axes.axhline(table.noise, color="gray", linewidth=0.8, label="rounding")
+    axes.loglog(table.steps, table.noise, color="gray", linewidth=0.8, label="rounding")
     axes.set_xlabel("step")
     axes.set_ylabel("remainder")
     axes.legend()

@@ -6,7 +6,7 @@ test"). The left side is the derivative along v of ``<y, u>``, a scalar function
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Unpack
 
 from backprop_xp.activations import Activation
@@ -21,6 +21,7 @@ from backprop_xp.backends import (
 )
 from backprop_xp.checks import choose
 from backprop_xp.gradient_check.directions import random_like
+from backprop_xp.gradient_check.network import freeze
 from backprop_xp.gradient_check.points import Point, flatten
 from backprop_xp.gradient_check.problems import (
     CheckOptions,
@@ -93,18 +94,23 @@ def layer_problem(
     """Return the problem of a layer at some parameters and input."""
     y, _ = layer.forward(parameters, x, rng)
     upstream = random_like(y, options.seed)
+    point = _named(flatten([x, *parameters]), ["input", *layer.names])
 
-    def value(point: list[Array]) -> Array:
-        y, _ = layer.forward(point[1:], point[0], rng)
-        return array_namespace(y).sum(y * upstream, axis=(-2, -1))
+    def value_of(layer: Layer) -> Callable[[list[Array]], Array]:
+        def value(point: list[Array]) -> Array:
+            y, _ = layer.forward(point[1:], point[0], rng)
+            return array_namespace(y).sum(y * upstream, axis=(-2, -1))
+
+        return value
 
     def gradient(point: list[Array]) -> list[Array | None]:
         _, cache = layer.forward(point[1:], point[0], rng)
         by_input, by_parameters = layer.backward(point[1:], cache, upstream, wants_input=True)
         return [by_input, *by_parameters]
 
-    point = _named(flatten([x, *parameters]), ["input", *layer.names])
-    return of_functions(value, gradient, point, options)
+    piece, _ = freeze(layer, parameters, x, rng)
+    smooth = None if piece is layer else of_functions(value_of(piece), gradient, point, options)
+    return of_functions(value_of(layer), gradient, point, options, smooth)
 
 
 def loss_problem(loss: Loss, outputs: Array, targets: Array, options: Options) -> Problem:

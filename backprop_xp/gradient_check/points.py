@@ -9,7 +9,16 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from backprop_xp.backends import Array, array_namespace, require_beside, require_floating
+from backprop_xp.backends import (
+    Array,
+    array_namespace,
+    device_of,
+    owner,
+    require_beside,
+    require_floating,
+    require_owner,
+    to_host,
+)
 
 
 class Tensor(NamedTuple):
@@ -27,6 +36,7 @@ class Point(NamedTuple):
     tensors: tuple[Tensor, ...]
     restore: Callable[[Array], Any]
     leaves: Callable[[Any], list[Any]]
+    is_structured: bool
 
 
 def flatten(point: Any) -> Point:
@@ -51,20 +61,25 @@ def flatten(point: Any) -> Point:
     tensors = _tensors(names, arrays)
     if not tensors or not tensors[-1].part.stop:
         raise ValueError("point holds no numbers.")
-    flat = _join(arrays)
+    flat = fresh(_join(arrays))
 
     def restore(vector: Array) -> Any:
         xp, stack = array_namespace(vector), vector.shape[:-1]
         return build([xp.reshape(vector[..., t.part], (*stack, *t.shape)) for t in tensors])
 
-    return Point(flat, tensors, restore, leaves)
+    return Point(flat, tensors, restore, leaves, isinstance(point, Mapping | Sequence))
 
 
 def flatten_gradient(point: Point, gradient: Any) -> Array:
     """Return a gradient in the point's structure as a vector ``(P,)`` beside it."""
+    if point.is_structured and owner(gradient) is not None:
+        raise ValueError(
+            f"gradient(point) is one array, but point holds {len(point.tensors)}: return the "
+            "structure that point has."
+        )
     try:
         arrays = point.leaves(gradient)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, IndexError) as error:
         raise ValueError(f"gradient(point) is not structured like point: {error!r}.") from None
     if isinstance(gradient, Mapping) and len(gradient) > len(arrays):
         raise ValueError(
@@ -85,6 +100,13 @@ def flatten_gradient(point: Point, gradient: Any) -> Array:
                 f"{label} has shape {tuple(array.shape)}, but the point there {tensor.shape}."
             )
     return _join(arrays)
+
+
+def fresh(flat: Array) -> Array:
+    """Return a copy of an array that shares nothing with it, no graph of an autograd either."""
+    home, host = require_owner(flat, "point"), to_host(flat)
+    copy = array_namespace(host).asarray(host, copy=True)
+    return home.from_host(copy, flat.dtype, device_of(flat))
 
 
 def _tensors(names: list[str], arrays: list[Array]) -> tuple[Tensor, ...]:

@@ -1,5 +1,6 @@
 """What is checked and how: options, and a value with its gradient as functions of a flat point."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypedDict
 
@@ -72,13 +73,24 @@ def of_functions(
     gradient: Callable[[Any], Any],
     point: Point,
     options: Options,
+    piece: Problem | None = None,
 ) -> Problem:
-    """Return the problem of functions of the structure that ``point`` has."""
+    """Return the problem of functions of the structure that ``point`` has.
+
+    ``piece`` is that of the smooth piece of value on which the point lies, where it is known.
+    """
+
+    def function(base: float, tally: Tally) -> Function:
+        made = of_value(
+            value, point, base, tally, batched=options.batched, max_memory=options.max_memory
+        )
+        if piece is None:
+            return made
+        return made._replace(frozen=functools.partial(piece.function, base, tally))
+
     return Problem(
         point,
         lambda flat: solo(value, point, flat, stacked=options.batched is True),
         lambda flat: flatten_gradient(point, gradient(point.restore(flat))),
-        lambda base, tally: of_value(
-            value, point, base, tally, batched=options.batched, max_memory=options.max_memory
-        ),
+        function,
     )

@@ -13,7 +13,7 @@ from backprop_xp.gradient_check.directions import norm
 from backprop_xp.gradient_check.entrywise import check_entries
 from backprop_xp.gradient_check.findings import Findings, Subject, row, tensor_at
 from backprop_xp.gradient_check.functions import Host, Tally
-from backprop_xp.gradient_check.points import Point, Tensor
+from backprop_xp.gradient_check.points import Point, Tensor, fresh
 from backprop_xp.gradient_check.problems import Options, Problem
 from backprop_xp.gradient_check.remainders import check_taylor
 from backprop_xp.gradient_check.report import GradientReport
@@ -80,6 +80,9 @@ def _call_twice(problem: Problem, tally: Tally) -> _Calls:
     """Call value and gradient twice each at a copy of the point, which must not be written into."""
     base, again, wrote = _twice(problem.value, problem.point.flat)
     tally["value"] = 2
+    if isinstance(base, complex) or isinstance(again, complex):
+        raise TypeError(f"value(point) must be real at a real point, not complex: {base!r}.")
+    base, again = float(base), float(again)
     first, second, gradient_wrote = _twice(problem.gradient, problem.point.flat)
     if wrote or gradient_wrote:
         name = "value" if wrote else "gradient"
@@ -97,10 +100,9 @@ def _call_twice(problem: Problem, tally: Tally) -> _Calls:
 
 def _twice(function: Callable[[Array], Any], flat: Array) -> tuple[Any, Any, bool]:
     """Return what a function gave twice, arrays as host copies, and whether it wrote into flat."""
-    xp = array_namespace(flat)
-    given = xp.asarray(flat, copy=True)
+    given = fresh(flat)
     results = [_copied(function(given)) for _ in range(2)]
-    return results[0], results[1], not bool(xp.all(given == flat))
+    return results[0], results[1], not bool(array_namespace(flat).all(given == flat))
 
 
 def _copied(result: Any) -> Any:

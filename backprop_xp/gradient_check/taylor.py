@@ -22,13 +22,14 @@ _ABOVE_NOISE = 32.0
 class TaylorTable(NamedTuple):
     """Remainders along a direction: one row for each step, each step half of the one before.
 
-    ``one_sided`` and ``symmetric`` are magnitudes; ``noise`` is what rounding may make of them.
+    ``one_sided`` and ``symmetric`` are magnitudes; ``noise`` is what rounding, of the value and of
+    the analytic gradient, may make of them.
     """
 
     steps: tuple[float, ...]
     one_sided: tuple[float, ...]
     symmetric: tuple[float, ...]
-    noise: float
+    noise: tuple[float, ...]
 
     @property
     def orders(self) -> tuple[float, ...]:
@@ -41,10 +42,10 @@ class TaylorTable(NamedTuple):
         return self._orders(self.one_sided)
 
     def _orders(self, remainders: tuple[float, ...]) -> tuple[float, ...]:
-        least = _ABOVE_NOISE * self.noise
         orders = []
-        for longer, shorter in itertools.pairwise(remainders):
-            if not min(longer, shorter) > least:
+        for k in range(1, len(remainders)):
+            longer, shorter = remainders[k - 1], remainders[k]
+            if not min(longer, shorter) > _ABOVE_NOISE * self.noise[k]:
                 break
             orders.append(math.log2(longer / shorter))
         return tuple(orders)
@@ -66,18 +67,21 @@ class TaylorTable(NamedTuple):
 
 
 def taylor_table(
-    function: Function, direction: Host, analytic: Host, longest: float
+    function: Function, direction: Host, analytic: Host, longest: float, rounding: float
 ) -> TaylorTable:
     """Measure the remainders of an analytic gradient ``(P,)`` along a direction ``(P,)``.
 
-    The first step is ``longest``. It ends where the symmetric remainder has sunk into rounding, or
-    is linear in the step.
+    The first step is ``longest``; ``rounding`` is that of the analytic derivative. It ends where
+    the symmetric remainder has sunk into rounding, or is linear in the step.
     """
     xp = array_namespace(direction)
     flat, here = function.flat, xp.astype(function.host, xp.float64)
     from_host, where = require_owner(flat, "point").from_host, device_of(flat)
-    steps, one_sided, symmetric = [], [], []
-    noise = 0.0
+    steps: list[float] = []
+    one_sided: list[float] = []
+    symmetric: list[float] = []
+    noise: list[float] = []
+    largest = abs(function.base)
     for k in range(_STEPS):
         h = longest * 2.0**-k
         step = from_host(h * direction, flat.dtype, where)
@@ -86,13 +90,14 @@ def taylor_table(
             value = float(function.at(moved[None, :])[0])
             away = xp.astype(to_host(moved), xp.float64) - here
             remainders.append(value - function.base - float(xp.sum(analytic * away)))
-            noise = max(noise, 4.0 * epsilon(function) * abs(value))
+            largest = max(largest, abs(value))
         steps.append(h)
         one_sided.append(abs(remainders[0]))
         symmetric.append(abs(remainders[0] - remainders[1]))
-        if not symmetric[-1] > _ABOVE_NOISE * noise or _is_linear(symmetric):
+        noise.append(4.0 * epsilon(function) * largest + rounding * h)
+        if not symmetric[-1] > _ABOVE_NOISE * noise[-1] or _is_linear(symmetric):
             break
-    return TaylorTable(tuple(steps), tuple(one_sided), tuple(symmetric), noise)
+    return TaylorTable(tuple(steps), tuple(one_sided), tuple(symmetric), tuple(noise))
 
 
 def _is_linear(remainders: list[float]) -> bool:
