@@ -154,7 +154,8 @@ def _factor(case: _Case) -> float | None:
         return None
     xp = array_namespace(case.analytic)
     found = _fit(case, xp.zeros_like(case.analytic), case.analytic)
-    if found is None or abs(found) < 1e-12:
+    # So near 1 it is what rounding makes of a tiny derivative.
+    if found is None or abs(found) < 1e-12 or abs(found - 1.0) < 1e-6:
         return None
     factor = 1.0 / found
     # Of a single number any factor can be said; only a whole one, or a part of one, means anything.

@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from backprop_xp.backends import array_namespace
-from backprop_xp.gradient_check.directions import aligned, balanced, draw, norm, only
+from backprop_xp.gradient_check.directions import aligned, balanced, draw, jitter, norm, only
 from backprop_xp.gradient_check.engines import (
     Slopes,
     complex_line,
     complex_size,
-    epsilon,
     is_double,
     real_entries,
     real_line,
@@ -20,8 +19,10 @@ from backprop_xp.gradient_check.engines import (
 )
 from backprop_xp.gradient_check.entrywise import check_entries
 from backprop_xp.gradient_check.findings import (
+    JITTERS,
     Findings,
     Subject,
+    line_rounding,
     line_step,
     row,
     trusted_complex_line,
@@ -31,10 +32,12 @@ from backprop_xp.gradient_check.functions import Function, Host
 from backprop_xp.gradient_check.judgement import (
     INCONCLUSIVE,
     KINK,
+    ONE_STEP,
     RIGHT,
     WRONG,
+    Depth,
+    full_depth,
     judge,
-    most_rounds,
 )
 from backprop_xp.gradient_check.points import Tensor
 
@@ -48,7 +51,8 @@ _ROUGH_TOLERANCES = {True: 1e-8, False: 5e-5}
 # The direction with the gradient's own signs: along it a small error of a whole tensor adds up,
 # while along random signs an error of a single entry shows best.
 ALIGNED = 1
-_ROUNDINGS, _JITTERS = 4.0, 8.0
+# A difference so many times what rounding may make of it is none of its doing.
+_FAR = 16.0
 
 
 class _Line(NamedTuple):
@@ -78,10 +82,11 @@ class _Rule(NamedTuple):
 def check_directions(subject: Subject, directions: int | None, tolerance: float | None) -> Findings:
     """Check along random directions: two, or one where the complex step cannot be taken."""
     first = direction_of(subject, 0)
-    exact, slopes = trusted_complex_line(subject, first, subject.function, rounds=1)
+    exact, slopes = trusted_complex_line(subject, first, subject.function, depth=ONE_STEP)
     if exact is not None:
         rule = _exact_rule(subject, tolerance)
-        lines = _exact_lines(subject, rule, first, exact, directions or 2)
+        rounding = 0.0 if slopes is None else line_rounding(subject, slopes)
+        lines = _exact_lines(subject, rule, (first, exact, rounding), directions or 2)
     else:
         rule = _rough_rule(subject, tolerance)
         lines = _rough_lines(
@@ -140,34 +145,36 @@ def _rough_rule(subject: Subject, tolerance: float | None) -> _Rule:
 
 
 def _exact_lines(
-    subject: Subject, rule: _Rule, first: Host, slope: float, count: int
+    subject: Subject, rule: _Rule, known: tuple[Host, float, float], count: int
 ) -> list[_Line]:
-    """Judge lines by the complex step; one that disagrees ends the series."""
-    lines: list[_Line] = []
-    for number in range(count):
-        direction = first if number == 0 else direction_of(subject, number)
-        numeric = slope if number == 0 else rule.measure(direction)
-        lines.append(_exact_line(subject, rule, direction, numeric))
+    """Judge lines by the complex step; one that disagrees ends the series.
+
+    Of the first the derivative is ``known``, and what rounding may make of it.
+    """
+    first, slope, rounding = known
+    lines = [_exact_line(subject, rule, first, slope, rounding)]
+    for number in range(1, count):
         if lines[-1].outcome != RIGHT:
             break
+        direction = direction_of(subject, number)
+        lines.append(_exact_line(subject, rule, direction, rule.measure(direction), rounding))
     return lines
 
 
-def _exact_line(subject: Subject, rule: _Rule, direction: Host, numeric: float) -> _Line:
+def _exact_line(
+    subject: Subject, rule: _Rule, direction: Host, numeric: float, rounding: float
+) -> _Line:
     line = _line(subject, direction, numeric)
-    if abs(line.analytic - numeric) <= rule.tolerance * line.scale:
+    difference = abs(line.analytic - numeric)
+    if difference <= rule.tolerance * line.scale:
         return line
     if _agrees_on_the_piece(subject, rule, line):
         return line._replace(outcome=KINK)
-    function = subject.function
-    bar = _ROUNDINGS * epsilon(function) * abs(function.base)
-    if not _has_frozen(subject):
-        jitter = draw(function, subject.seed, -1)
-        jittered, _ = complex_line(function, direction, jitter)
-        bar += _JITTERS * abs(jittered - numeric)
-    if abs(line.analytic - numeric) > bar:
-        return line._replace(outcome=WRONG)
-    return line._replace(bar=bar, outcome=INCONCLUSIVE)
+    if difference <= _FAR * rounding:
+        away = jitter(subject.function, subject.seed)
+        rounding += JITTERS * abs(complex_line(subject.function, direction, away)[0] - numeric)
+    outcome = WRONG if difference > rounding else INCONCLUSIVE
+    return line._replace(bar=rounding, outcome=outcome)
 
 
 def _rough_lines(
@@ -199,22 +206,25 @@ def _rough_line(subject: Subject, rule: _Rule, direction: Host, slopes: Slopes) 
             return slopes
         return real_line(rule.function, direction, h, subject.analytic)
 
-    def judged(rounds: int) -> _Line:
+    def judged(depth: Depth) -> _Line:
+        # A gradient that is 0 throughout is compared with 1.
+        scale = xp.asarray([line.scale or 1.0])
         found = judge(
-            probe, xp.asarray([line.analytic]), xp.asarray([line.scale]), rule.tolerance,
-            rule.step, rounds=rounds,
-        )  # fmt: skip
-        numeric, bar = float(found.slope[0]), float(found.bar[0])
-        return line._replace(numeric=numeric, bar=bar, outcome=found.outcomes[0])
+            probe, xp.asarray([line.analytic]), scale, rule.tolerance, rule.step, depth=depth
+        )
+        numeric, bar, outcome = float(found.slope[0]), float(found.bar[0]), found.outcomes[0]
+        if outcome == WRONG and abs(line.analytic - numeric) <= line_rounding(subject, slopes):
+            outcome = INCONCLUSIVE
+        return line._replace(numeric=numeric, bar=bar, outcome=outcome)
 
-    once = judged(1)
+    once = judged(ONE_STEP)
     if once.outcome == RIGHT:
         return once
     if _agrees_on_the_piece(subject, rule, line):
         return line._replace(outcome=KINK)
     if once.outcome == WRONG and _is_smooth(slopes, once):
         return once
-    return judged(most_rounds(rule.function))
+    return judged(full_depth(rule.function))
 
 
 def _is_smooth(slopes: Slopes, line: _Line) -> bool:
@@ -285,7 +295,7 @@ def _is_wrong_alone(subject: Subject, rule: _Rule, place: int) -> bool:
     analytic = subject.analytic[place : place + 1]
     found = judge(
         lambda h: real_entries(rule.function, [place], h), analytic, xp.abs(analytic) + 1e-300,
-        rule.tolerance, real_size(rule.function), rounds=most_rounds(rule.function),
+        rule.tolerance, real_size(rule.function), depth=full_depth(rule.function),
     )  # fmt: skip
     return found.outcomes[0] == WRONG
 

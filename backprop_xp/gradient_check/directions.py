@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 
 from backprop_xp.backends import Array, array_namespace, device_of
+from backprop_xp.gradient_check.engines import epsilon
 from backprop_xp.gradient_check.functions import Function, Host
 from backprop_xp.gradient_check.points import Tensor
 from backprop_xp.random import bits, fold_in
@@ -22,6 +23,13 @@ def draw(function: Function, seed: int, number: int) -> Host:
     here = xp.astype(function.host, xp.float64)
     drawn = random_like(here[None, :], seed, number)[0, :]
     return drawn * xp.maximum(xp.abs(here), xp.ones_like(here))
+
+
+def jitter(function: Function, seed: int) -> Host:
+    """Return a random step ``(P,)`` that moves each entry of a point by its own rounding."""
+    xp = array_namespace(function.host)
+    here = xp.astype(function.host, xp.float64)
+    return epsilon(function) * here * random_like(here[None, :], seed, -1)[0, :]
 
 
 def random_like(array: Array, seed: int, number: int = 0) -> Array:

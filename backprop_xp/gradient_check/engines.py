@@ -70,28 +70,27 @@ def complex_entries(function: Function, columns: Sequence[int]) -> Host:
 
 
 def complex_line(
-    function: Function, direction: Host, jitter: Host | None = None
+    function: Function, direction: Host, away: Host | None = None
 ) -> tuple[float, float]:
     """Return the derivative along a direction ``(P,)``, and the real part of the value.
 
-    With ``jitter`` it is that of a point whose entries are off by so many times their rounding.
+    With ``away`` it is that of a point so far from the function's own, ``(P,)``.
     """
     h = complex_size(function)
     xp = array_namespace(function.flat)
     kind = xp.complex128 if is_double(function) else xp.complex64
-    away = direction * (1j * h)
-    if jitter is not None:
-        away = away + epsilon(function) * jitter * function.host
-    moved = xp.astype(function.flat, kind) + _beside(function.flat, away, kind)
+    step = direction * (1j * h)
+    step = step if away is None else step + away
+    moved = xp.astype(function.flat, kind) + _beside(function.flat, step, kind)
     result = function.at(moved[None, :])
     return float(_imaginary(result)[0]) / h, float(result.real[0])
 
 
-def jittered_entry(function: Function, column: int, jitter: Host) -> float:
-    """Return the derivative of an entry where the point is off by ``jitter`` times its rounding."""
-    xp = array_namespace(jitter)
-    unit = xp.astype(xp.arange(jitter.shape[0]) == column, xp.float64)
-    return complex_line(function, unit, jitter)[0]
+def moved_by(function: Function, away: Host) -> Function:
+    """Return a function around a point ``away``, ``(P,)``, from its own, for lines through it."""
+    flat = function.flat + _beside(function.flat, away, function.flat.dtype)
+    base = float(function.at(flat[None, :])[0])
+    return function._replace(flat=flat, host=to_host(flat), base=base)
 
 
 def real_entries(function: Function, columns: Sequence[int], h: float) -> Slopes:

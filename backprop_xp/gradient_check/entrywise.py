@@ -5,19 +5,23 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from backprop_xp.backends import array_namespace
-from backprop_xp.gradient_check.directions import draw
+from backprop_xp.gradient_check.directions import draw, jitter
 from backprop_xp.gradient_check.engines import (
     KinkError,
     NotAnalyticError,
     complex_entries,
+    complex_line,
     complex_size,
     epsilon,
     is_double,
-    jittered_entry,
+    moved_by,
     real_entries,
+    real_line,
     real_size,
 )
 from backprop_xp.gradient_check.findings import (
+    JITTERS,
+    ROUNDINGS,
     Findings,
     Subject,
     finite,
@@ -37,18 +41,14 @@ from backprop_xp.gradient_check.judgement import (
     RIGHT,
     WRONG,
     error_bar,
+    full_depth,
     judge,
-    most_rounds,
 )
 
 # Below this part of the largest derivative of all, a tensor's derivatives count as its rounding.
 NEGLIGIBLE = 1e-5
 # So many entries, the worst of each tensor first, are looked at closely before it is called a fail.
 _SUSPECTS = 8
-# An analytic derivative, too, is rounded: to some times the rounding of the value, or to what a
-# jitter of the point makes of it.
-_ROUNDINGS = 4.0
-_JITTERS = 8.0
 
 
 class _Engine(NamedTuple):
@@ -112,7 +112,7 @@ def _choose(subject: Subject, method: str) -> _Engine:
         beside = function.in_double() or function
         try:
             slope, _ = trusted_complex_line(
-                subject, direction, beside, rounds=most_rounds(beside), strict=strict
+                subject, direction, beside, depth=full_depth(beside), strict=strict
             )
         except KinkError as error:
             slope = _beside_every_entry(subject, beside, error)
@@ -144,7 +144,7 @@ def _beside_every_entry(subject: Subject, beside: Function, error: KinkError) ->
         _scale(subject, slopes),
         guard_tolerance(subject.function),
         real_size(beside),
-        rounds=most_rounds(beside),
+        depth=full_depth(beside),
     )
     if WRONG in found.outcomes:
         raise NotAnalyticError(str(error))
@@ -232,26 +232,25 @@ def _look_at_the_piece(
 def _look_at_rounding(
     subject: Subject, engine: _Engine, numeric: Host, scale: Host, places: list[int]
 ) -> dict[int, _Entry]:
-    """Find the entries where rounding alone explains the difference from the complex step.
+    """Find the entries where rounding alone explains the difference.
 
     How much it is, a few entries show: their derivatives change as the point is jittered by its
     own rounding.
     """
-    if not engine.is_complex:
-        return {}
     xp = array_namespace(numeric)
     tried = _worst_of_each(subject, numeric, scale, places)
-    jitter = draw(engine.function, subject.seed, 1)
+    away = jitter(subject.function, subject.seed)
+    moved = None if engine.is_complex else moved_by(engine.function, away)
     changes = abs(
-        xp.asarray([jittered_entry(engine.function, i, jitter) for i in tried])
+        xp.asarray([_jittered(engine, moved, away, i) for i in tried])
         - xp.take(numeric, tried, axis=0)
     )
     here = xp.abs(xp.astype(engine.function.host, xp.float64))
-    least = _ROUNDINGS * epsilon(engine.function) * abs(engine.function.base)
+    least = ROUNDINGS * epsilon(subject.function) * abs(engine.function.base)
     noise: dict[str, float] = {}
     for change, i in zip(changes.tolist(), tried, strict=True):
         name = tensor_at(subject.tensors, i).name
-        noise[name] = max(noise.get(name, 0.0), _JITTERS * change)
+        noise[name] = max(noise.get(name, 0.0), JITTERS * change)
     roughest, entries = _roughest(engine, scale), {}
     for i in places:
         bar = noise.get(tensor_at(subject.tensors, i).name, 0.0) + least / max(1.0, float(here[i]))
@@ -259,6 +258,16 @@ def _look_at_rounding(
             outcome = RIGHT if bar <= float(roughest[i]) else INCONCLUSIVE
             entries[i] = _Entry(outcome, float(numeric[i]), bar)
     return entries
+
+
+def _jittered(engine: _Engine, moved: Function | None, away: Host, column: int) -> float:
+    """Return the derivative of an entry at a point moved ``away``; ``moved`` is around it."""
+    xp = array_namespace(away)
+    unit = xp.astype(xp.arange(away.shape[0]) == column, xp.float64)
+    if moved is None:
+        return complex_line(engine.function, unit, away)[0]
+    step = engine.step * max(1.0, abs(float(moved.host[column])))
+    return float(real_line(moved, unit, step, xp.zeros_like(away)).slope[0])
 
 
 def _look_closer(
@@ -278,7 +287,7 @@ def _look_closer(
         xp.take(scale, places, axis=0),
         engine.tolerance,
         real_size(function),
-        rounds=most_rounds(function),
+        depth=full_depth(function),
         confirmed=xp.take(numeric, places, axis=0) if engine.is_complex else None,
     )
     entries = {}

@@ -5,6 +5,7 @@ believed if no smaller one contradicts it, so that a kink nearby deceives none o
 """
 
 import itertools
+import math
 import statistics
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,8 +20,6 @@ COARSEST = 2.5e-4
 RIGHT, KINK, INCONCLUSIVE, WRONG = "right", "kink", "inconclusive", "wrong"
 
 _SHRINK = 8.0
-# The last step is some roundings of float64 long, or some of float32.
-_ROUNDS = {False: 5, True: 3}
 # How many standard deviations of rounding a difference may be off.
 _DEVIATIONS = 8.0
 # By how much the rounding of a fourth difference is larger than that of a value.
@@ -38,6 +37,16 @@ class Judgement(NamedTuple):
     bar: Host
 
 
+class Depth(NamedTuple):
+    """How many steps may be tried, and how many of them are longer than the point's rounding."""
+
+    most: int
+    sure: int
+
+
+ONE_STEP = Depth(1, 1)
+
+
 class _Rounds(NamedTuple):
     """Slopes at ever smaller steps; ``rounding`` is what rounding may add to each, ``(K,)``."""
 
@@ -47,6 +56,9 @@ class _Rounds(NamedTuple):
     def bar(self, k: int) -> Host:
         return self.rounding[k] + self.slopes[k].spread
 
+    def first(self, count: int) -> "_Rounds":
+        return _Rounds(self.slopes[:count], self.rounding[:count])
+
 
 def judge(
     probe: Callable[[float], Slopes],
@@ -55,7 +67,7 @@ def judge(
     tolerance: float,
     step: float,
     *,
-    rounds: int,
+    depth: Depth,
     confirmed: Host | None = None,
 ) -> Judgement:
     """Judge ``analytic`` derivatives ``(K,)`` by the slopes that ``probe`` returns for a step.
@@ -65,14 +77,17 @@ def judge(
     """
     looked = [probe(step)]
     found = _with_rounding(looked)
-    while len(looked) < rounds and not _is_clear(found, analytic, scale, tolerance):
+    while len(looked) < depth.most and not _is_clear(found, analytic, scale, tolerance):
         if confirmed is not None and _agree(found, confirmed, scale, tolerance):
             break
         looked.append(probe(step * _SHRINK ** -len(looked)))
         found = _with_rounding(looked)
     outcomes, slope, bar = [], [], []
     for i in range(analytic.shape[0]):
-        outcome, k = _decide(found, i, float(analytic[i]), float(scale[i]), tolerance)
+        place = (i, float(analytic[i]), float(scale[i]), tolerance)
+        outcome, k = _decide(found, *place)
+        if outcome == WRONG and _decide(found.first(depth.sure), *place)[0] == KINK:
+            outcome = KINK  # which side of it the point is on, its rounding decides
         outcomes.append(outcome)
         slope.append(float(found.slopes[k].slope[i]))
         bar.append(float(found.bar(k)[i]))
@@ -80,9 +95,9 @@ def judge(
     return Judgement(outcomes, xp.asarray(slope), xp.asarray(bar))
 
 
-def most_rounds(function: Function) -> int:
-    """Return how many steps may be tried: a kink within the point's rounding is at the point."""
-    return _ROUNDS[function.is_raised]
+def full_depth(function: Function) -> Depth:
+    """Return the depth for a function: the last step is some roundings of float64 long."""
+    return Depth(5, 3 if function.is_raised else 5)
 
 
 def error_bar(slopes: Slopes) -> Host:
@@ -156,7 +171,8 @@ def _decide(
     """Return the outcome of one place, and the round that is believed."""
     bars = [float(found.bar(k)[i]) for k in range(len(found.slopes))]
     slopes = [float(s.slope[i]) for s in found.slopes]
-    k = min(_believed(slopes, bars), key=lambda k: bars[k])
+    # A bar that is not a number is the last to be believed.
+    k = min(_believed(found, i), key=lambda k: bars[k] if bars[k] == bars[k] else math.inf)
     difference, slack = abs(analytic - slopes[k]), max(tolerance * scale, bars[k])
     if difference <= slack and is_sharp(bars[k], scale, tolerance):
         return RIGHT, k
@@ -168,13 +184,17 @@ def _decide(
     return (WRONG if difference > slack else INCONCLUSIVE), k
 
 
-def _believed(slopes: list[float], bars: list[float]) -> list[int]:
+def _believed(found: _Rounds, i: int) -> list[int]:
     """Return the rounds that no smaller step contradicts, as it would beyond a kink."""
+    slopes = [float(s.slope[i]) for s in found.slopes]
+    bars = [float(found.bar(k)[i]) for k in range(len(slopes))]
+    rounding = [float(part[i]) for part in found.rounding]
+    # Of a smaller step the rounding alone: if its own bar is larger, neither resolves the function.
     return [
         k
         for k in range(len(slopes))
         if not any(
-            abs(slopes[k] - slopes[f]) > bars[k] + bars[f] for f in range(k + 1, len(slopes))
+            abs(slopes[k] - slopes[f]) > bars[k] + rounding[f] for f in range(k + 1, len(slopes))
         )
     ]
 
@@ -186,11 +206,20 @@ def _kink(found: _Rounds, i: int) -> tuple[float, float] | None:
     move from step to step.
     """
     sides = [(float(s.left[i]), float(s.right[i])) for s in found.slopes]
-    gaps = [abs(left - right) for left, right in sides]
+    gaps = [right - left for left, right in sides]
     # What is told apart must stand out from the rounding of both slopes.
-    sharp = [k for k, gap in enumerate(gaps) if gap > 2.0 * float(found.rounding[k][i])]
-    if len(sharp) < 2 or gaps[sharp[-1]] <= 0.5 * gaps[sharp[0]]:
+    sharp = [k for k, gap in enumerate(gaps) if abs(gap) > 2.0 * float(found.rounding[k][i])]
+    if len(sharp) < 2 or sharp[-1] != sharp[-2] + 1:
         return None
-    last, before = sides[sharp[-1]], sides[sharp[-2]]
-    moved = max(abs(a - b) for a, b in zip(last, before, strict=True))
-    return min(last) - moved, max(last) + moved
+    before, last = sharp[-2:]
+    # At a step of 0, if they move in proportion to it.
+    if abs(_at_0(gaps[before], gaps[last])) <= 0.5 * abs(gaps[last]):
+        return None
+    ends = [_at_0(*pair) for pair in zip(sides[before], sides[last], strict=True)]
+    moved = max(abs(end - side) for end, side in zip(ends, sides[last], strict=True))
+    return min(ends) - moved, max(ends) + moved
+
+
+def _at_0(longer: float, shorter: float) -> float:
+    """Return what a number that is linear in the step is at 0, from its values at two steps."""
+    return (_SHRINK * shorter - longer) / (_SHRINK - 1.0)
