@@ -27,7 +27,7 @@ class TrainingState(NamedTuple):
     ``loss`` is the mean over the epoch's batches, each measured before its own update;
     ``validation_loss`` is measured after the epoch, without dropout and penalty. Both are
     ``(*stack,)`` on the device. ``watch`` is what gradient checks found in the epoch, if any was
-    made: its ``errors`` are ``(checks, *stack)`` on the device.
+    made: its ``errors`` are arrays ``(*stack,)`` on the device, one for each.
     """
 
     epoch: int

@@ -65,7 +65,9 @@ MISFITS = {
         ("whole gradient", "factor of 1/5", "the number of rows", "a mean where a sum belongs"),
     ),
     "no penalty": Misfit(
-        lambda g, theta, mask: g - L2 * mask * theta, L2, (".weights", "lacks the penalty", "0.1")
+        lambda g, theta, mask: g - L2 * mask * theta,
+        L2,
+        (".weights", "the penalty", "0.1 times"),
     ),
     "half of the penalty": Misfit(
         lambda g, theta, mask: g - 0.5 * L2 * mask * theta, L2, (".weights", "half", "0.1")

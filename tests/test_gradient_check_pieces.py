@@ -269,3 +269,32 @@ def test_an_unknown_loss_is_refused_with_the_nearest(xp: Any) -> None:
         bx.check_loss("hubr", xp.asarray(NUMBERS), xp.asarray(X))
     with pytest.raises(TypeError, match=r"loss must be a name or a bx\.Loss, not 3"):
         bx.check_loss(3, xp.asarray(NUMBERS), xp.asarray(X))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        ([1.0, 2.0, 3.0], r"x has shape \(3,\), but \(batch, 3\) with rows is expected"),
+        ([[1.0, 2.0]], r"x has shape \(1, 2\), but \(batch, 3\)"),
+        (np.zeros((0, 3)), r"x has shape \(0, 3\), but \(batch, 3\) with rows"),
+    ],
+)
+def test_samples_that_do_not_fit_a_layer_are_refused(xp: Any, x: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        bx.check_layer(bx.LayerNorm(3), xp.asarray(x))
+
+
+def test_whole_numbers_are_samples_too(xp: Any) -> None:
+    x = xp.asarray([[1, 2, 4]], dtype=None)
+    assert bx.check_layer(bx.LayerNorm(3), x).passed
+
+
+def test_targets_that_are_no_row_each_are_refused(xp: Any) -> None:
+    outputs, targets = xp.asarray([[0.1, 0.2], [0.3, 0.4]]), xp.asarray([[1.0], [0.0]])
+    with pytest.raises(ValueError, match=r"targets has shape \(2, 1\), but the outputs"):
+        bx.check_loss("huber", outputs, targets)
+
+
+def test_an_option_that_is_none_is_refused_by_name() -> None:
+    with pytest.raises(TypeError, match=r"'tolerence' is no option.*'tolerance'"):
+        bx.check_layer(bx.LayerNorm(3), [[1.0, 2.0, 4.0]], tolerence=1e-3)

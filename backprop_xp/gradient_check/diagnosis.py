@@ -82,12 +82,16 @@ def diagnose(evidence: Sequence[Evidence], context: Context) -> str | None:
         words = next(_explanations(case, context), None)
         if words is not None:
             sentences.setdefault(words, []).append(case.evidence.tensor.name or "the gradient")
-    return "; ".join(f"{_listed(names)} {words}" for words, names in sentences.items()) or None
+    said = [
+        f"{_listed(names)} {words if len(names) == 1 else _plural(words)}"
+        for words, names in sentences.items()
+    ]
+    return "; ".join(said) or None
 
 
 def diagnose_whole(evidence: Sequence[Evidence], context: Context) -> str | None:
     """Return a sentence on a gradient no tensor of which is right: one factor on all of it."""
-    factors = [_factor(_case(e)) for e in evidence]
+    factors = [_factor(_case(e), of_any=True) for e in evidence]
     first = factors[0]
     if first is None or not all(_near(factor, first) for factor in factors):
         return None
@@ -119,7 +123,8 @@ def _not_finite(case: _Case) -> Iterator[str]:
     xp = array_namespace(case.evidence.analytic)
     count = int(xp.sum(xp.astype(~xp.isfinite(case.evidence.analytic), xp.int32)))
     if count:
-        yield f"holds {count} numbers that are not finite"
+        numbers = "a number that is" if count == 1 else f"{count} numbers that are"
+        yield f"holds {numbers} not finite"
 
 
 def _zero(case: _Case) -> Iterator[str]:
@@ -148,8 +153,11 @@ def _zero_there(case: _Case) -> Iterator[str]:
             yield f"is zero at {index}, and perhaps elsewhere, and should not be"
 
 
-def _factor(case: _Case) -> float | None:
-    """Return what the analytic gradient is times the numeric one, if it is one number."""
+def _factor(case: _Case, *, of_any: bool = False) -> float | None:
+    """Return what the analytic gradient is times the numeric one, if it is one number.
+
+    Of a single number any factor can be said: unless it is ``of_any``, only a usual one is.
+    """
     if not math.isfinite(case.off):
         return None
     xp = array_namespace(case.analytic)
@@ -158,11 +166,11 @@ def _factor(case: _Case) -> float | None:
     if found is None or abs(found) < 1e-12 or abs(found - 1.0) < 1e-6:
         return None
     factor = 1.0 / found
-    # Of a single number any factor can be said; only a whole one, or a part of one, means anything.
     large = max(abs(factor), 1.0 / abs(factor))
     slack = max(1e-6, case.evidence.slack / float(xp.max(xp.abs(case.numeric))))
     usual = math.isclose(large, round(large), rel_tol=slack) and (factor > 0.0 or large < 1.5)
-    return factor if usual or int(xp.sum(xp.astype(case.analytic != 0.0, xp.int32))) > 1 else None
+    numbers = int(xp.sum(xp.astype(case.evidence.analytic != 0.0, xp.int32)))
+    return factor if of_any or usual or numbers > 1 else None
 
 
 def _factor_words(factor: float, context: Context) -> str:
@@ -201,11 +209,12 @@ def _penalty(case: _Case, context: Context) -> Iterator[str]:
         if name not in context.decays and _near(strength, -known):
             yield "holds the penalty (L2), which does not apply to it"
             return
-        for share, words in ((1.0, "lacks"), (0.5, "holds half of"), (-1.0, "holds twice")):
+        shares = {1.0: "lacks", 0.5: "holds half of", -1.0: "holds twice", 2.0: "holds minus"}
+        for share, words in shares.items():
             if name in context.decays and _near(strength, share * known):
                 yield f"{words} the penalty (L2), {known:g} times the parameter"
                 return
-    if point.shape[0] > 1:
+    if math.prod(case.evidence.tensor.shape) > 1:
         times = f"{abs(strength):.6g} times the parameter"
         if strength > 0.0:
             yield f"lacks {times}: a penalty (L2) is missing or halved"
@@ -260,7 +269,7 @@ def _permuted_along(case: _Case) -> Iterator[str]:
         if other != row and float(xp.max(xp.abs(found - expected))) <= slack:
             back = _row_project(evidence, analytic, row, other) - _along_row(evidence, other)
             swapped = float(xp.max(xp.abs(back))) <= slack
-            yield _permuted_words("rows", [row, other] if swapped else [row])
+            yield _permuted_words("rows", sorted([row, other]) if swapped else [row])
             return
 
 
@@ -314,3 +323,10 @@ def _near(value: float | None, other: float) -> bool:
 
 def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _plural(words: str) -> str:
+    """Return words of which a verb is the first, as they are said of several."""
+    verb, _, rest = words.partition(" ")
+    plurals = {"is": "are", "has": "have", "lacks": "lack", "holds": "hold"}
+    return f"{plurals[verb]} {rest.replace('it is', 'they are')}"

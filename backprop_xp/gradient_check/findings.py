@@ -167,6 +167,8 @@ def trusted_complex_line(
         if strict:
             raise
         return None, None
+    if slope == 0.0 and not strict:
+        return None, None  # an imaginary part that was dropped, maybe
     terms = abs(slope) + float(abs(finite(subject.analytic * direction)).max())
     same_value = abs(real - function.base) <= epsilon(function) ** 0.5 * (abs(real) + terms)
     outcome, slopes = _beside(subject, direction, beside, slope, terms, depth)
@@ -174,9 +176,7 @@ def trusted_complex_line(
     if outcome in (KINK, WRONG) and piece is not None:
         # At a kink the complex step is on the side that the network's own activations are on.
         outcome, _ = _beside(subject, direction, piece, slope, terms, depth)
-    # A slope of 0 may be that of an imaginary part that was dropped: only a difference shows.
-    trusted = outcome == RIGHT or (outcome == INCONCLUSIVE and slope != 0.0)
-    if trusted and same_value:
+    if outcome in (RIGHT, INCONCLUSIVE) and same_value:
         return slope, slopes
     if strict:
         kind = KinkError if outcome == KINK and same_value else NotAnalyticError

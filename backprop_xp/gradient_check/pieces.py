@@ -17,7 +17,9 @@ from backprop_xp.backends import (
     device_of,
     like,
     owner,
+    require_floating,
     require_owner,
+    resolve,
 )
 from backprop_xp.checks import choose
 from backprop_xp.gradient_check.directions import random_like
@@ -33,7 +35,7 @@ from backprop_xp.gradient_check.problems import (
 from backprop_xp.gradient_check.report import GradientReport
 from backprop_xp.gradient_check.run import run
 from backprop_xp.initializers import draw_stack
-from backprop_xp.inputs import Rows, check_x
+from backprop_xp.inputs import Rows, check_beside_outputs, check_x
 from backprop_xp.layers import Activate, Layer, Parameters, require_layer
 from backprop_xp.layout import lay_out, split
 from backprop_xp.losses import LOSSES, Loss
@@ -66,7 +68,7 @@ def check_layer(
     if isinstance(layer, Activation):
         layer = Activate(layer)
     require_layer(layer, "layer")
-    x = asarray(x) if owner(x) is None else x
+    x = _samples(x, "x", getattr(layer, "n_in", None))
     parameters = _drawn(layer, x, chosen.seed)
     return run(layer_problem(layer, parameters, x, chosen.seed, chosen), chosen)
 
@@ -84,8 +86,25 @@ def check_loss(
     """
     chosen = check_options(options)
     loss = choose(LOSSES, loss, "loss")
-    outputs = asarray(outputs) if owner(outputs) is None else outputs
-    return run(loss_problem(loss, outputs, like(outputs, targets, "targets"), chosen), chosen)
+    outputs = _samples(outputs, "outputs", None)
+    targets = like(outputs, targets, "targets")
+    check_beside_outputs(targets, outputs.shape, "targets")
+    return run(loss_problem(loss, outputs, targets, chosen), chosen)
+
+
+def _samples(x: Any, name: str, width: int | None) -> Array:
+    """Return x as a floating array ``(batch, n)``; whole numbers in the precision chosen."""
+    x = asarray(x) if owner(x) is None else x
+    xp = array_namespace(x)
+    if xp.isdtype(x.dtype, ("bool", "integral")):
+        x = xp.astype(x, resolve(x).dtype)
+    require_floating(x, name)
+    if len(x.shape) != 2 or 0 in x.shape or width not in (None, x.shape[-1]):
+        wanted = "n" if width is None else width
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}, but (batch, {wanted}) with rows is expected."
+        )
+    return x
 
 
 def layer_problem(

@@ -28,6 +28,12 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
     part: slice
 
+    def of(self, whole: str) -> str:
+        """Return what the tensor is called in ``whole``, the point or its gradient."""
+        if not self.name or self.name.startswith("["):
+            return f"{whole}{self.name}"
+        return self.name if whole == "point" else f"{whole} by {self.name}"
+
 
 class Point(NamedTuple):
     """A flat vector, the named tensors in it, and the way back to the caller's structure."""
@@ -90,7 +96,7 @@ def flatten_gradient(point: Point, gradient: Any) -> Array:
             f"gradient(point) holds {len(arrays)} arrays, but point {len(point.tensors)}."
         )
     for tensor, array in zip(point.tensors, arrays, strict=True):
-        label = f"gradient(point){tensor.name}"
+        label = tensor.of("gradient(point)")
         require_floating(array, label)
         require_beside(point.flat, array, label, "point")
         if array.dtype != point.flat.dtype:

@@ -53,6 +53,11 @@ class Problem(NamedTuple):
 
 def check_options(options: CheckOptions) -> Options:
     """Return the options with their defaults, or raise for one that is none."""
+    unknown = sorted(set(options) - set(Options._fields))
+    if unknown:
+        raise TypeError(
+            f"{unknown[0]!r} is no option. {nearest(unknown[0], list(Options._fields))}"
+        )
     chosen = Options(**options)
     if not isinstance(chosen.method, str):
         raise TypeError(f"method must be a name such as 'auto', not {chosen.method!r}.")

@@ -48,7 +48,7 @@ def _check_line(subject: Subject, number: int, limit: float) -> Findings:
     # First along the gradient's own signs: elsewhere its terms may cancel, and a mistake with them.
     direction = direction_of(subject, ALIGNED + number)
     longest = _LONGEST * float(direction.shape[0] ** -0.25)
-    scale = norm(subject.analytic * direction) or 1.0
+    scale = norm(subject.analytic * direction)
     rounding = epsilon(subject.function) * scale
     table = taylor_table(function, direction, subject.analytic, longest, rounding)
     # What the remainder at any step leaves room for: the rounding of the value, at the least.
@@ -56,6 +56,8 @@ def _check_line(subject: Subject, number: int, limit: float) -> Findings:
         max(remainder, noise) / (2.0 * step)
         for step, remainder, noise in zip(table.steps, table.symmetric, table.noise, strict=True)
     ]
+    # Of a gradient of 0 the remainder is the derivative itself.
+    scale = max(scale, table.symmetric[-1] / (2.0 * table.steps[-1])) or 1.0
     error = min(room) / scale
     outcome = _outcome(table, error, limit)
     if outcome == WRONG:

@@ -71,7 +71,7 @@ def _require_finite(point: Point) -> None:
         tensor = tensor_at(point.tensors, place)
         index = list(unravel(place - tensor.part.start, tensor.shape))
         raise ValueError(
-            f"point{tensor.name} is {float(host[place])} at {index}: no derivative can be taken "
+            f"{tensor.of('point')} is {float(host[place])} at {index}: no derivative can be taken "
             "there."
         )
 
