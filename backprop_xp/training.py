@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 from backprop_xp.backends import Array, array_namespace, to_host
 from backprop_xp.batches import batches, check_rows, check_validation, member, share
 from backprop_xp.checks import integer, real, sequence
-from backprop_xp.gradient_check.live import Watch, judge, suspected, watch
+from backprop_xp.gradient_check.live import Update, Watch, draw_sizes, judge, suspected, watch
 from backprop_xp.inputs import Rows
 from backprop_xp.network import Network
 from backprop_xp.optimizers import Optimizer
@@ -272,6 +272,7 @@ def _prepare(
 def _epochs(run: _Run) -> Iterator[TrainingState]:
     network, theta, rows, held_out, plan = run
     optimizer_state = plan.optimizer.initialize(theta)
+    sizes = None if plan.check_every is None else draw_sizes(theta, plan.seed)
     step = 0
     for epoch in range(plan.epochs):
         losses, shares, watched = [], [], None
@@ -281,8 +282,8 @@ def _epochs(run: _Run) -> Iterator[TrainingState]:
                 theta, batch.x, batch.y, sample_weight=batch.sample_weight, rng=key
             )
             if plan.check_every is not None and step % plan.check_every == 0:
-                found = loss, gradient
-                watched = watch(watched, network, theta, found, batch._replace(rng=key), step)
+                update = Update(step, theta, loss, gradient)
+                watched = watch(watched, network, sizes, update, batch._replace(rng=key))
             if plan.clip is not None:
                 gradient = clip_norm(gradient, plan.clip)
             theta, optimizer_state = plan.optimizer.update(theta, gradient, optimizer_state)

@@ -10,9 +10,10 @@ import backprop_xp as bx
 EPOCHS, BATCH, ROWS = 25, 32, 640  # 500 updates, five of them watched
 
 
+@pytest.mark.parametrize("width", [100, 400])
 @pytest.mark.parametrize("hidden", ["relu", "tanh"])
-def test_a_watched_training(compare: Callable[..., object], hidden: str) -> None:
-    network = bx.mlp([64, 100, 10], hidden=hidden, loss="categorical_cross_entropy")
+def test_a_watched_training(compare: Callable[..., object], hidden: str, width: int) -> None:
+    network = bx.mlp([64, width, 10], hidden=hidden, loss="categorical_cross_entropy")
     generator = np.random.default_rng(0)
     x = generator.normal(size=(ROWS, 64))
     y = np.eye(10)[generator.integers(0, 10, ROWS)]

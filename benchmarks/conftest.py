@@ -79,6 +79,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterat
     width = max(len(ratio.name) for ratio in _ratios)
     for ratio in _ratios:
         terminalreporter.write_line(
-            f"{ratio.name:<{width}}  {ratio.median:7.2f} x {ratio.peer} "
-            f"(middle half {ratio.low:.2f} to {ratio.high:.2f}; {ratio.seconds * 1e6:.0f} us)"
+            f"{ratio.name:<{width}}  {ratio.median:7.3f} x {ratio.peer} "
+            f"(middle half {ratio.low:.3f} to {ratio.high:.3f}; {ratio.seconds * 1e6:.0f} us)"
         )

@@ -20,17 +20,16 @@ ROWS, BATCH = 11, 4
 STEPS = 3  # updates in an epoch of batches, the last of them of three rows
 STACK = 3
 
-# What a right gradient errs by at most. The step is the cube root of epsilon, by which the loss
-# changes in relation to itself: its square, 4e-11 or 2e-5, times the curvature is left, and in
-# float32 rounding of 1e-7 over a change of 5e-3. A kink that a step crosses adds a slope's jump
-# times the part of the step beyond it.
+# What a right gradient errs by at most. The step is the square root of epsilon, by which the loss
+# changes in relation to itself: that, 1.5e-8 or 3e-4, times the curvature is left, and as much of
+# rounding. A kink that the step crosses adds a slope's jump times the part of the step beyond it.
 ERRORS = {
-    ("tanh", "float64"): 1e-8,
-    ("relu", "float64"): 1e-4,
+    ("tanh", "float64"): 1e-6,
+    ("relu", "float64"): 1e-5,
     ("tanh", "float32"): 2e-3,
 }
 # Errors above these are looked at closely: those that a planted mistake must exceed.
-SUSPICIOUS = {"float64": 1e-4, "float32": 2e-2}
+SUSPICIOUS = {"float64": 1e-5, "float32": 5e-3}
 
 generator = np.random.default_rng(91)
 X = generator.normal(size=(ROWS, 3))
@@ -158,7 +157,7 @@ class Counting(Affine):
         return super().backward(*arguments, **options)
 
 
-def test_a_check_costs_two_forward_passes(xp: Any) -> None:
+def test_a_check_costs_a_forward_pass(xp: Any) -> None:
     counts = []
     for every in (None, 2):
         layer = Counting()
@@ -166,7 +165,7 @@ def test_a_check_costs_two_forward_passes(xp: Any) -> None:
         counts.append((layer.forwards, layer.backwards))
     (plain, updates), (watched, again) = counts
     assert updates == again == 2 * STEPS
-    assert watched == plain + 2 * STEPS  # two for every second update
+    assert watched == plain + STEPS  # one for every second update
 
 
 # What would move numbers to the host, or make Python's of them.
@@ -252,7 +251,7 @@ def test_a_layer_with_a_wrong_rule_ends_the_training(xp: Any, mistake: str, dtyp
     assert f"layers[1] (Affine) fails a check of its own, in the derivative by its {mistake}" in (
         report.diagnosis
     )
-    assert step == 0
+    assert step in range(STEPS)
 
 
 @pytest.mark.parametrize(
@@ -376,10 +375,12 @@ def test_a_kink_at_the_very_point_looks_suspicious_and_ends_nothing(xp: Any, dty
     """Biases start at 0: a row of zeros puts each relu on its kink, as XOR's first row does."""
     _once_on_jax(xp, dtype == "float64")
     network = _network(hidden="relu")
-    _, theta, _, y = _case(xp, network, dtype)
-    x = np.concatenate([np.zeros((1, 3)), X[1:]])
-    errors = _fit(network, theta, xp.asarray(x, dtype=dtype), y).history["gradient_error"]
-    assert errors[0] > SUSPICIOUS[dtype]
+    _, _, _, y = _case(xp, network, dtype)
+    x = xp.asarray(np.concatenate([np.zeros((1, 3)), X[1:]]), dtype=dtype)
+    # As drawn, the biases are 0; whether the step turns a unit on that is at 0 depends on the seed.
+    thetas = [xp.initialize(network, seed=seed, dtype=dtype) for seed in range(8)]
+    errors = [_fit(network, theta, x, y).history["gradient_error"][0] for theta in thetas]
+    assert max(errors) > SUSPICIOUS[dtype]
 
 
 @pytest.mark.parametrize(
