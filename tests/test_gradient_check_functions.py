@@ -272,3 +272,39 @@ def test_the_largest_stack_fits_max_memory(
     )  # fmt: skip
     assert report.verdict == "pass"
     assert (1 if copies < 60 else 2) <= largest <= copies
+
+
+# ---- matrices, of which PyTorch's fast mode takes any gradient at 256 x 256
+
+MATRIX_MISTAKES: dict[str, Callable[[Any], Any]] = {
+    "zero": lambda g: 0.0 * g,
+    "sign": lambda g: -g,
+    "factor 2": lambda g: 2.0 * g,
+    "transposed": np.transpose,
+    "a tenth of a percent": lambda g: 1.001 * g,
+}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("n", [8, 64, 256])
+def test_a_matrix_of_any_size_takes_eight_evaluations(n: int, dtype: str) -> None:
+    generator = np.random.default_rng(n)
+    x, y = generator.normal(size=(2, 16, n)).astype(dtype)
+    weights = (generator.normal(size=(n, n)) / np.sqrt(n)).astype(dtype)
+    right = x.T @ np.tanh(x @ weights - y) / y.size
+
+    def check(gradient: Any, seed: int) -> bx.GradientReport:
+        return bx.check_gradient(
+            lambda w: np.mean(np.log(np.cosh(x @ w - y))),
+            lambda _: gradient,
+            weights,
+            method="directional",
+            seed=seed,
+        )
+
+    for seed in range(5):
+        reports = {name: check(wrong(right), seed) for name, wrong in MATRIX_MISTAKES.items()}
+        assert {report.verdict for report in reports.values()} == {"fail"}
+        passed = check(right, seed)
+        assert passed.verdict == "pass"
+        assert max(r.evaluations for r in [passed, *reports.values()]) <= 8

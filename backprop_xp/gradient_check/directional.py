@@ -25,10 +25,10 @@ from backprop_xp.gradient_check.findings import (
     line_rounding,
     line_step,
     row,
-    trusted_complex_line,
     verdict_of,
 )
 from backprop_xp.gradient_check.functions import Function, Host
+from backprop_xp.gradient_check.guard import trusted_complex_line
 from backprop_xp.gradient_check.judgement import (
     INCONCLUSIVE,
     KINK,
@@ -147,18 +147,20 @@ def _rough_rule(subject: Subject, tolerance: float | None) -> _Rule:
 def _exact_lines(
     subject: Subject, rule: _Rule, known: tuple[Host, float, float], count: int
 ) -> list[_Line]:
-    """Judge lines by the complex step; one that disagrees ends the series.
+    """Judge lines by the complex step; one that is wrong, or at a kink, ends the series.
 
     Of the first the derivative is ``known``, and what rounding may make of it.
     """
     first, slope, rounding = known
     lines = [_exact_line(subject, rule, first, slope, rounding)]
     for number in range(1, count):
-        if lines[-1].outcome != RIGHT:
+        if lines[-1].outcome in (WRONG, KINK):
             break
         direction = direction_of(subject, number)
         lines.append(_exact_line(subject, rule, direction, rule.measure(direction), rounding))
-    return lines
+    if WRONG in [line.outcome for line in lines]:
+        return lines
+    return [_jittered(subject, line) if line.outcome == INCONCLUSIVE else line for line in lines]
 
 
 def _exact_line(
@@ -170,11 +172,17 @@ def _exact_line(
         return line
     if _agrees_on_the_piece(subject, rule, line):
         return line._replace(outcome=KINK)
-    if difference <= _FAR * rounding:
-        away = jitter(subject.function, subject.seed)
-        rounding += JITTERS * abs(complex_line(subject.function, direction, away)[0] - numeric)
-    outcome = WRONG if difference > rounding else INCONCLUSIVE
+    outcome = WRONG if difference > _FAR * rounding else INCONCLUSIVE
     return line._replace(bar=rounding, outcome=outcome)
+
+
+def _jittered(subject: Subject, line: _Line) -> _Line:
+    """Return a line with what a jitter of the point makes of its derivative in its bar."""
+    away = jitter(subject.function, subject.seed)
+    slope, _ = complex_line(subject.function, line.direction, away)
+    bar = line.bar + JITTERS * abs(slope - line.numeric)
+    wrong = abs(line.analytic - line.numeric) > bar
+    return line._replace(bar=bar, outcome=WRONG if wrong else INCONCLUSIVE)
 
 
 def _rough_lines(

@@ -202,8 +202,8 @@ def _believed(found: _Rounds, i: int) -> list[int]:
 def _kink(found: _Rounds, i: int) -> tuple[float, float] | None:
     """Return the range of the slopes on either side if they lie apart and do not close, else None.
 
-    On a smooth curve they close as the step shrinks. The range is wider by as much as they still
-    move from step to step.
+    On a smooth curve they close as the step shrinks. The range is that of two steps, and wider by
+    as much as the slopes move between them: by curvature, or since the kink is not quite there.
     """
     sides = [(float(s.left[i]), float(s.right[i])) for s in found.slopes]
     gaps = [right - left for left, right in sides]
@@ -215,8 +215,8 @@ def _kink(found: _Rounds, i: int) -> tuple[float, float] | None:
     # At a step of 0, if they move in proportion to it.
     if abs(_at_0(gaps[before], gaps[last])) <= 0.5 * abs(gaps[last]):
         return None
-    ends = [_at_0(*pair) for pair in zip(sides[before], sides[last], strict=True)]
-    moved = max(abs(end - side) for end, side in zip(ends, sides[last], strict=True))
+    ends = [*sides[before], *sides[last]]
+    moved = max(abs(a - b) for a, b in zip(sides[before], sides[last], strict=True))
     return min(ends) - moved, max(ends) + moved
 
 

@@ -10,12 +10,12 @@ from backprop_xp.gradient_check.engines import Slopes, epsilon, real_line
 from backprop_xp.gradient_check.findings import (
     Findings,
     Subject,
-    guard_tolerance,
     line_rounding,
     line_step,
     verdict_of,
 )
 from backprop_xp.gradient_check.functions import Function, Host
+from backprop_xp.gradient_check.guard import guard_tolerance
 from backprop_xp.gradient_check.judgement import (
     COARSEST,
     INCONCLUSIVE,
