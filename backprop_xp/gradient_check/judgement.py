@@ -128,13 +128,30 @@ def seems_kinked(slopes: Slopes) -> bool:
 def _with_rounding(looked: list[Slopes]) -> _Rounds:
     pairs = itertools.pairwise(looked) if len(looked) > 1 else [(looked[0], None)]
     common = statistics.median_low([_noise(*pair) for pair in list(pairs)[-3:]])
+    grain = _grain(looked)
+    xp = array_namespace(grain)
     rounding = []
     for slopes in looked:
         own = _noise(slopes, None)
         # Far less than the others show: they looked across a kink, and this one does not.
-        noise = own if own < _FAR_LESS * common else common
-        rounding.append(_DEVIATIONS * max(slopes.size, noise) / slopes.step)
+        noise = max(slopes.size, own if own < _FAR_LESS * common else common)
+        rounding.append(_DEVIATIONS * xp.maximum(grain, xp.full_like(grain, noise)) / slopes.step)
     return _Rounds(looked, rounding)
+
+
+def _grain(looked: list[Slopes]) -> Host:
+    """Return the least change that a value shows, ``(K,)``: more than it would make of a step.
+
+    It is seen where a longer step moves the value to either side, and a shorter one to neither.
+    """
+    xp = array_namespace(looked[0].slope)
+    grain = xp.zeros_like(looked[0].slope)
+    for longer, shorter in itertools.combinations(looked, 2):
+        moves = (longer.left != 0.0) & (longer.right != 0.0)
+        rests = (shorter.left == 0.0) & (shorter.right == 0.0) & (shorter.slope == 0.0)
+        change = 2.0 * xp.abs(longer.slope) * shorter.step
+        grain = xp.maximum(grain, xp.where(moves & rests, change, xp.zeros_like(change)))
+    return grain
 
 
 def _noise(longer: Slopes, shorter: Slopes | None) -> float:
