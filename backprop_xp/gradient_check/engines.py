@@ -106,7 +106,8 @@ def real_entries(function: Function, columns: Sequence[int], h: float) -> Slopes
     values = function.entries(columns_four, xp.reshape(xp.stack(moves, axis=1), (-1,)))
     away = [xp.astype(move, xp.float64) - here for move in moves]
     values = xp.reshape(values, (-1, 4))
-    return _slopes(function, [values[:, i] for i in range(4)], away)
+    rounding = _rounding(function, values)
+    return _slopes(function.base, [values[:, i] for i in range(4)], away, rounding)
 
 
 def real_line(function: Function, direction: Host, h: float, analytic: Host) -> Slopes:
@@ -118,19 +119,32 @@ def real_line(function: Function, direction: Host, h: float, analytic: Host) -> 
     flat = function.flat
     xp = array_namespace(direction)
     step = _beside(flat, h * direction, flat.dtype)
-    values, away = [], []
+    values, off, away = [], [], []
     for k in (-2.0, -1.0, 1.0, 2.0):
         moved = flat + k * step
         rounded = xp.astype(to_host(moved), xp.float64) - function.host - k * h * direction
-        values.append(function.at(moved[None, :]) - xp.sum(analytic * rounded))
+        values.append(function.at(moved[None, :]))
+        off.append(xp.sum(analytic * rounded))
         away.append(xp.asarray([k * h], dtype=xp.float64))
-    return _slopes(function, values, away)
+    rounding = _rounding(function, xp.stack(values))
+    values = [value - part for value, part in zip(values, off, strict=True)]
+    return _slopes(function.base, values, away, rounding)
 
 
-def _slopes(function: Function, values: list[Host], away: list[Host]) -> Slopes:
+def _rounding(function: Function, values: Host) -> float:
+    """Return the least rounding of a value: of its precision, which may be float32 in float64."""
+    xp = array_namespace(values)
+    largest = max(abs(function.base), float(xp.max(xp.abs(values))))
+    if largest < float(xp.finfo(xp.float32).max):
+        single = xp.astype(xp.astype(values, xp.float32), xp.float64)
+        if bool(xp.all(single == values)):
+            return largest * 2.0**-23
+    return largest * epsilon(function)
+
+
+def _slopes(base: float, values: list[Host], away: list[Host], rounding: float) -> Slopes:
     """Return the slopes from values at -2, -1, 1 and 2 steps, each ``away`` from the point."""
     xp = array_namespace(values[0])
-    base = function.base
     far_left, near_left, near_right, far_right = (v - base for v in values)
     narrow = (near_right - near_left) / (away[2] - away[1])
     wide = (far_right - far_left) / (away[3] - away[0])
@@ -141,7 +155,7 @@ def _slopes(function: Function, values: list[Host], away: list[Host]) -> Slopes:
         right=near_right / away[2],
         wide_gap=xp.abs(far_right / away[3] - far_left / away[0]),
         fourth=far_left - 4.0 * near_left - 4.0 * near_right + far_right,
-        size=epsilon(function) * float(xp.max(xp.abs(xp.stack(values)))),
+        size=rounding,
         step=away[2],
     )
 

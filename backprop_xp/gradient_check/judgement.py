@@ -128,14 +128,19 @@ def seems_kinked(slopes: Slopes) -> bool:
 def _with_rounding(looked: list[Slopes]) -> _Rounds:
     pairs = itertools.pairwise(looked) if len(looked) > 1 else [(looked[0], None)]
     common = statistics.median_low([_noise(*pair) for pair in list(pairs)[-3:]])
+    own = [_noise(slopes, None) for slopes in looked]
+    # Rounds to the end with far less than the others: those looked across a kink, and these do not.
+    clean = len(own)
+    while clean and own[clean - 1] < _FAR_LESS * common:
+        clean -= 1
+    if len(own) - clean < 2:
+        clean = len(own)
+    noise = [common] * clean + own[clean:]
     grain = _grain(looked)
-    xp = array_namespace(grain)
-    rounding = []
-    for slopes in looked:
-        own = _noise(slopes, None)
-        # Far less than the others show: they looked across a kink, and this one does not.
-        noise = max(slopes.size, own if own < _FAR_LESS * common else common)
-        rounding.append(_DEVIATIONS * xp.maximum(grain, xp.full_like(grain, noise)) / slopes.step)
+    rounding = [
+        _DEVIATIONS * array_namespace(grain).maximum(grain, 0.0 * grain + max(s.size, n)) / s.step
+        for s, n in zip(looked, noise, strict=True)
+    ]
     return _Rounds(looked, rounding)
 
 
