@@ -64,9 +64,9 @@ def _expected() -> tuple[dict[str, Any], dict[str, Any]]:
 FIELDS: dict[str, dict[str, Any]] = {
     "complex_step": {"engine": "complex step", "step": (1e-25, 1e-16), "tolerance": 1e-10},
     "centered": {"engine": "centered difference", "step": (1e-5, 1e-3), "tolerance": 1e-8},
-    "directional": {"engine": "2 directions by complex step", "step": (1e-25, 1e-16)},
+    "directional": {"engine": "complex step along 2 directions", "step": (1e-25, 1e-16)},
     # Halved until the remainder sinks into rounding.
-    "taylor": {"engine": "along a random direction", "step": (1e-7, 1e-2)},
+    "taylor": {"engine": "along a direction", "step": (1e-7, 1e-2)},
 }
 
 

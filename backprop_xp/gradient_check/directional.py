@@ -276,7 +276,7 @@ def _findings(subject: Subject, rule: _Rule, lines: Sequence[_Line]) -> Findings
     return Findings(
         verdict=verdict,
         method="directional",
-        engine=f"{len(lines)} direction{plural} by {rule.name}",
+        engine=f"{rule.name} along {len(lines)} direction{plural}",
         step=rule.step,
         tolerance=max([rule.tolerance, *bars]),
         reason="relative to the norm of the derivative's terms, whatever its size",

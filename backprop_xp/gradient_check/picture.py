@@ -11,10 +11,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw_report(analytic: Any, numeric: Any, table: TaylorTable | None, title: str) -> "Figure":
+def draw_report(
+    analytic: Any, numeric: Any, parts: list[tuple[str, int]], table: TaylorTable | None, title: str
+) -> "Figure":
     """Return a figure: entries against each other, or remainders over steps.
 
-    ``analytic`` and ``numeric`` are structured like the point, or None. Raises ValueError where
+    ``analytic`` and ``numeric`` are structured like the point, or None; ``parts`` are the names of
+    the tensors in it, and how many entries each has. Raises ValueError where
     there is nothing to draw, ImportError without matplotlib.
     """
     if numeric is None and table is None:
@@ -27,7 +30,7 @@ def draw_report(analytic: Any, numeric: Any, table: TaylorTable | None, title: s
     if table is not None:
         _draw_remainders(axes, table)
     else:
-        _draw_entries(axes, analytic, numeric)
+        _draw_entries(axes, analytic, numeric, parts)
     axes.set_title(title)
     return figure
 
@@ -48,20 +51,20 @@ def new_axes() -> "Axes":
     return new_figure().subplots()
 
 
-def _draw_entries(axes: "Axes", analytic: Any, numeric: Any) -> None:
+def _draw_entries(axes: "Axes", analytic: Any, numeric: Any, parts: list[tuple[str, int]]) -> None:
     """Draw the entries of each tensor: right ones lie on the diagonal."""
-    ours, theirs = flatten(analytic), flatten(numeric)
-    one, other = to_host(ours.flat), to_host(theirs.flat)
-    for i, tensor in enumerate(ours.tensors):
-        axes.plot(
-            other[tensor.part], one[tensor.part], ".", color=f"C{i}", label=tensor.name or None
-        )
+    one, other = (to_host(flatten(gradient).flat) for gradient in (analytic, numeric))
+    start = 0
+    for i, (name, count) in enumerate(parts):
+        part = slice(start, start + count)
+        axes.plot(other[part], one[part], ".", color=f"C{i}", label=name or None)
+        start += count
     xp = array_namespace(one)
     ends = [float(f(xp.stack([one, other]))) for f in (xp.min, xp.max)]
     axes.plot(ends, ends, color="gray", linewidth=0.8, zorder=0)
     axes.set_xlabel("numeric")
     axes.set_ylabel("analytic")
-    if len(ours.tensors) > 1:
+    if len(parts) > 1:
         axes.legend()
 
 

@@ -65,7 +65,7 @@ def _check_line(subject: Subject, number: int, limit: float) -> Findings:
     return Findings(
         verdict=verdict_of([outcome]),
         method="taylor",
-        engine="remainders along a random direction",
+        engine="remainders along a direction",
         step=table.steps[-1],
         tolerance=limit,
         reason="for what the shortest step leaves; the order is 3 if right, 1 if wrong",

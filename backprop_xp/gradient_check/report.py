@@ -112,7 +112,8 @@ class GradientReport:
         from backprop_xp.gradient_check.picture import draw_report
 
         title = f"gradient check: {self.verdict}"
-        return draw_report(self.analytic, self.numeric, self.taylor, title)
+        parts = [(tensor.tensor, tensor.entries) for tensor in self.tensors]
+        return draw_report(self.analytic, self.numeric, parts, self.taylor, title)
 
     def __str__(self) -> str:
         lines = [
