@@ -53,8 +53,10 @@ def trusted_complex_line(
     outcome, slopes = _beside(subject, direction, beside, slope, terms, depth)
     piece = beside.frozen()
     if outcome in (KINK, WRONG) and piece is not None:
-        # At a kink the complex step is on the side that the network's own activations are on.
-        outcome, _ = _beside(subject, direction, piece, slope, terms, depth)
+        # At a kink the complex step is on the side that the network's own activations are on, but
+        # for its own rounding.
+        on_piece, _ = _beside(subject, direction, piece, slope, terms, depth)
+        outcome = on_piece if on_piece in (RIGHT, INCONCLUSIVE) else outcome
     if outcome in (RIGHT, INCONCLUSIVE) and same_value:
         return slope, slopes
     if strict:
