@@ -43,15 +43,17 @@ def check_gradient(
     - ``"complex_step"``: every entry, exact to rounding, for an analytic value that takes complex
       arrays (Squire and Trapp 1998);
     - ``"centered"``: every entry, by real differences of fourth order;
-    - ``"directional"``: along ``directions`` random directions: at most eight evaluations of a
-      smooth value however large the point is; a mistake is then tracked down by halving;
+    - ``"directional"``: along ``directions`` directions of random sizes, one of them with the
+      gradient's own signs: at most eight evaluations of a smooth value however large the point is,
+      unless more directions are asked for; a mistake is then tracked down by halving;
     - ``"taylor"``: the order in which the remainder vanishes along a direction;
     - ``"auto"``: the complex step where value proves fit for it, else the centered difference, and
       by directions above 20,000 entries.
 
     ``tolerance`` is the largest relative error of a right gradient; None takes one that fits the
     method and the precision. ``seed`` draws the directions. ``batched=True`` promises that value
-    takes copies stacked along a new first axis and returns one number for each; None finds out.
+    takes copies stacked along a new first axis and returns one number for each, from that copy
+    only, which is tried; None finds out.
     ``max_memory`` bounds, in bytes, the copies made at once.
 
     Raises TypeError or ValueError for a point that is not finite or not real floating, a gradient

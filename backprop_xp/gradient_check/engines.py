@@ -26,7 +26,8 @@ class Slopes(NamedTuple):
     step is doubled, which bounds the error but for rounding; ``left`` and ``right`` are the slopes
     on either side, and ``wide_gap`` is how far those over two steps lie apart: twice as far on a
     smooth curve, no farther at a kink. ``fourth`` is the fourth difference, of which little but
-    rounding is left; ``size`` is the least rounding of one value; ``step`` is the step, ``(K,)``.
+    rounding is left on a smooth curve; ``size`` is the least rounding of one value; ``step`` is the
+    step, ``(K,)``.
     """
 
     slope: Host

@@ -63,7 +63,8 @@ class GradientReport:
     in the infinity norm, and of these the largest; by directions, that of the derivative along
     the worst direction, beside the norm of its terms. ``tolerance`` is what it is compared with,
     ``reason`` says why. ``method`` went by ``engine`` at ``step`` (times ``max(1, |x|)`` for a
-    difference). ``evaluations`` counts calls of value for the verdict, each copy of a batch as one.
+    difference; by ``taylor`` the shortest). ``evaluations`` counts calls of value for the verdict,
+    each copy of a batch as one.
 
     ``analytic`` and ``numeric`` are structured like the point (None by directions); ``worst``
     lists the entries that differ most, the worst first; ``tensors`` what became of each tensor.
