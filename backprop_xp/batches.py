@@ -1,7 +1,7 @@
 """Samples, targets and weights beside theta, and the batches they are trained on."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from backprop_xp.backends import Array, array_namespace, device_of, like, require_owner
@@ -63,29 +63,52 @@ def _refuse_non_finite(name: str, array: Array) -> None:
     )
 
 
-def batches(rows: Rows, size: int | None, order_seed: int | None, epoch: int) -> Iterator[Rows]:
-    """Yield the batches of an epoch, the last one smaller if the rows do not divide.
+def order_of(rows: Rows, size: int, seed: int | None, epoch: int) -> Array | None:
+    """Return the places of an epoch's rows in their order, beside the rows; None for their own.
 
-    ``size`` None is the full batch. Each epoch's order is drawn from ``order_seed`` and its number;
-    None keeps the rows' own order.
+    Each epoch's is drawn from ``seed`` and the epoch's number. Without a seed, and in a full batch,
+    the rows keep their own.
     """
     count = rows.x.shape[-2]
-    size = count if size is None else min(size, count)
-    if size == count:
-        yield rows
-        return
-    order = None
-    if order_seed is not None:
-        order = _beside(rows.x, permutation(count, order_seed, epoch))
-    for start in range(0, count, size):
-        part = slice(start, min(start + size, count))
-        chosen = part if order is None else order[part]
-        weight = rows.sample_weight
-        yield Rows(
-            _take(rows.x, chosen, -2),
-            _take(rows.y, chosen, -2),
-            None if weight is None else _take(weight, chosen, -1),
-        )
+    if seed is None or size >= count:
+        return None
+    home = require_owner(rows.x, "x")
+    return home.from_host(permutation(count, seed, epoch), device=device_of(rows.x))
+
+
+def parts_of(rows: Rows, size: int, order: Array | None) -> list[Any]:
+    """Return where each batch's rows are: None for all of them, a slice, or a piece of an order.
+
+    The last batch is smaller if the rows do not divide.
+    """
+    count = rows.x.shape[-2]
+    if size >= count:
+        return [None]
+    if order is None:
+        return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+    table, rest = table_of(order, size)
+    parts = [table[i, ...] for i in range(table.shape[0])]
+    return parts if rest is None else [*parts, rest]
+
+
+def table_of(order: Array, size: int) -> tuple[Array, Array | None]:
+    """Return an order as the places of full batches, ``(batches, size)``, and those left over."""
+    count = order.shape[0]
+    whole = count - count % size
+    table = array_namespace(order).reshape(order[:whole], (-1, size))
+    return table, None if whole == count else order[whole:]
+
+
+def take(rows: Rows, part: Any) -> Rows:
+    """Return the rows at those places."""
+    if part is None:
+        return rows
+    weight = rows.sample_weight
+    return Rows(
+        _take(rows.x, part, -2),
+        _take(rows.y, part, -2),
+        None if weight is None else _take(weight, part, -1),
+    )
 
 
 def member(rows: Rows, place: tuple[int, ...], stack: tuple[int, ...]) -> Rows:
@@ -103,10 +126,6 @@ def _take(array: Array, rows: Any, axis: int) -> Array:
     if isinstance(rows, slice):
         return array[..., rows, :] if axis == -2 else array[..., rows]
     return array_namespace(array).take(array, rows, axis=axis)
-
-
-def _beside(array: Array, host: Any) -> Array:
-    return require_owner(array, "x").from_host(host, device=device_of(array))
 
 
 def share(batch: Rows) -> Any:

@@ -18,6 +18,7 @@ from backprop_xp.backends import (
     array_namespace,
     device_of,
     like,
+    replaced,
     require_beside,
     require_floating,
     resolve,
@@ -203,7 +204,7 @@ class Network:
         _, gradients = backward_through(self.layers, parameters, caches, g, wants_input=False)
         if strength is not None:
             gradients = self._decay(gradients, parameters, strength)
-        return value, join(self._layout, gradients, theta.shape[:-1])
+        return value, replaced(join, theta)(self._layout, gradients, theta.shape[:-1])
 
     def vjp(self, theta: Array, x: Array, g: Array, *, rng: Any = None) -> tuple[Array, Array]:
         """Return dL/dtheta and dL/dx from ``g`` = dL/doutputs, for a loss of one's own.
@@ -218,7 +219,8 @@ class Network:
         check_beside_outputs(g, outputs.shape, "g")
         g = array_namespace(theta).broadcast_to(g, outputs.shape)
         x_gradient, gradients = backward_through(self.layers, parameters, caches, g)
-        return join(self._layout, gradients, theta.shape[:-1]), x_gradient
+        joined = replaced(join, theta)(self._layout, gradients, theta.shape[:-1])
+        return joined, x_gradient
 
     def weight_mask(self, theta: Array) -> Array:
         """Return ``(P,)``, in theta's dtype and place: 1 where L2 and weight decay apply or 0."""

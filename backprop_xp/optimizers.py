@@ -7,6 +7,7 @@ reuse the memory of theta, gradient and state: go on with what it returns.
 The conventions are PyTorch's; where other libraries differ, the docstring says so.
 """
 
+import math
 from dataclasses import KW_ONLY, dataclass
 from numbers import Real
 from typing import Any, NamedTuple, Protocol
@@ -18,9 +19,13 @@ from backprop_xp.schedules import rate
 
 
 class Optimizer(Protocol):
-    """What an optimiser offers; ``train`` calls both without a ``learning_rate``.
+    """What an optimiser offers.
 
     A state is any structure; the built-in ones count their updates in a Python int ``step``.
+
+    ``train`` evaluates ``learning_rate``, where the optimiser has such an attribute, on the host
+    and passes it to ``update``. On JAX it compiles ``update``: numbers of the state are 0-d arrays
+    there, and the state is made of tuples, lists and dicts; ``step`` is an int again outside.
     """
 
     def initialize(self, theta: Array) -> Any:
@@ -231,11 +236,23 @@ def _adam_direction(
     gradient *= gradient
     square = _running_mean(state.square, gradient, beta2)
     scale = array_namespace(theta).sqrt(square)
-    scale /= (1.0 - beta2**step) ** 0.5
+    scale /= _passed(beta2, step) ** 0.5
     scale += _hyperparameter(theta, self.epsilon, "epsilon")
     direction = mean / scale
-    direction /= 1.0 - beta1**step
+    direction /= _passed(beta1, step)
     return direction, AdamState(step, mean, square)
+
+
+def _passed(decay: Any, step: Any) -> Any:
+    """Return ``1 - decay**step``: the part of a running mean that its values make up."""
+    if isinstance(step, int):
+        return 1.0 - decay**step
+    # A traced step, as in a compiled loop: in float32 the difference would lose its digits.
+    if isinstance(decay, float):
+        log = math.log(decay) if decay else -math.inf
+    else:
+        log = array_namespace(decay).log(decay)
+    return -array_namespace(step).expm1(step * log)
 
 
 def _running_mean(mean: Array, value: Array, decay: Any) -> Array:

@@ -5,13 +5,21 @@ generator whose state would have to be kept. The hash is a 32-bit finaliser (mul
 after C. Wellons, "Prospecting for hash functions", 2018: ``lowbias32``). int32 is the one integer
 type in which every array library multiplies, with wrap-around.
 
-``rng`` is a key: a non-negative int, or an int32 array shaped ``(*stack, 1, 1)`` of such keys.
+``rng`` is a key: a non-negative int, or an int32 array of such keys, shaped ``()`` or
+``(*stack, 1, 1)``.
 """
 
 from numbers import Integral
 from typing import Any
 
-from backprop_xp.backends import Array, Device, Namespace, array_namespace, require_beside
+from backprop_xp.backends import (
+    Array,
+    Device,
+    Namespace,
+    array_namespace,
+    is_host_number,
+    require_beside,
+)
 from backprop_xp.checks import integer
 
 _POSITIVE = 0x7FFFFFFF
@@ -20,26 +28,37 @@ _POSITIVE = 0x7FFFFFFF
 def as_key(rng: Any, theta: Array) -> Any:
     """Return ``rng`` as a key of 31 bits for the stack of ``theta``: an int, or an int32 array.
 
-    Raises ValueError for a negative int or an array that is not ``(*stack, 1, 1)``, TypeError for
-    what is not an integer.
+    Raises ValueError for a negative int or an array that is neither ``()`` nor ``(*stack, 1, 1)``,
+    TypeError for what is not an integer.
     """
+    if is_host_number(rng):
+        rng = rng[()]
     if isinstance(rng, Integral) or not hasattr(rng, "shape"):
         return integer(rng, "rng", at_least=0) & _POSITIVE
     require_beside(theta, rng, "rng")
     xp, stack = array_namespace(theta), tuple(theta.shape[:-1])
     if not xp.isdtype(rng.dtype, "integral"):
         raise TypeError(f"rng must be an int or an array of integers, not of {rng.dtype}.")
-    if rng.shape != (*stack, 1, 1):
+    if tuple(rng.shape) not in ((), (*stack, 1, 1)):
         raise ValueError(
             f"rng has shape {tuple(rng.shape)}, but an array of keys for a stack {stack} is shaped "
-            f"{(*stack, 1, 1)}."
+            f"{(*stack, 1, 1)}, or () for one key."
         )
     if xp.iinfo(rng.dtype).bits < 32:
         rng = xp.astype(rng, xp.int32)
-    return xp.astype(rng & _POSITIVE, xp.int32)
+    rng = xp.astype(rng & _POSITIVE, xp.int32)
+    return rng if rng.shape else xp.reshape(rng, (1, 1))  # NumPy's numbers warn of wrapping around
 
 
-def fold_in(rng: Any, index: int) -> Any:
+def as_int32(value: Any) -> Any:
+    """Return an int within int32, or an int32 array, that gives the same keys as ``value``."""
+    if isinstance(value, int):
+        return _wrap(value)
+    xp = array_namespace(value)
+    return xp.astype(value, xp.int32)
+
+
+def fold_in(rng: Any, index: Any) -> Any:
     """Return a new key, made of a key and an index: of a layer, an epoch, a step."""
     return _mix(_wrap(_mix(rng) + index)) & _POSITIVE
 

@@ -4,39 +4,21 @@ Everything is per network of a stack: losses ``(*stack,)``, clipping, early stop
 the device; ``fit`` moves them at the end, or each epoch if somebody looks at them.
 """
 
-import itertools
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict, Unpack
 
-from backprop_xp.backends import Array, array_namespace, to_host
-from backprop_xp.batches import batches, check_rows, check_validation, member, share
+from backprop_xp.backends import Array, array_namespace, to_host_together
+from backprop_xp.batches import check_rows, check_validation, member, parts_of, take
 from backprop_xp.checks import integer, real, sequence
-from backprop_xp.gradient_check.live import Update, Watch, draw_sizes, judge, suspected, watch
-from backprop_xp.inputs import Rows
+from backprop_xp.epochs import Plan, Run, TrainingState, are_one_call, blocks, epoch_by_epoch
+from backprop_xp.gradient_check.live import Watch, judge, suspected
 from backprop_xp.network import Network
 from backprop_xp.optimizers import Optimizer
 from backprop_xp.random import fold_in
-
-
-class TrainingState(NamedTuple):
-    """Where training stands after an epoch; valid until the next state is drawn.
-
-    ``loss`` is the mean over the epoch's batches, each measured before its own update;
-    ``validation_loss`` is measured after the epoch, without dropout and penalty. Both are
-    ``(*stack,)`` on the device. ``watch`` is what gradient checks found in the epoch, if any was
-    made: its ``errors`` are arrays ``(*stack,)`` on the device, one for each.
-    """
-
-    epoch: int
-    step: int
-    theta: Array
-    optimizer_state: Any
-    loss: Array
-    validation_loss: Array | None
-    watch: Watch | None = None
+from backprop_xp.updates import updates_of
 
 
 class FitResult(NamedTuple):
@@ -81,32 +63,6 @@ class TrainOptions(TypedDict, total=False):
     validation: Sequence[Array] | None
     clip: float | None
     check_every: int | None
-
-
-class _Plan(NamedTuple):
-    """The checked options of a training run."""
-
-    optimizer: Optimizer
-    epochs: int
-    batch_size: int | None
-    shuffle: bool
-    seed: int
-    clip: float | None
-    check_every: int | None
-
-    def batches(self, rows: Rows, epoch: int) -> Iterator[Rows]:
-        """Yield the batches of an epoch."""
-        return batches(rows, self.batch_size, self.seed if self.shuffle else None, epoch)
-
-
-class _Run(NamedTuple):
-    """A training run, checked: theta is a copy, the rows are beside it."""
-
-    network: Network
-    theta: Array
-    rows: Rows
-    held_out: Rows | None
-    plan: _Plan
 
 
 class _Best(NamedTuple):
@@ -168,7 +124,7 @@ def train(
         clip=clip,
         check_every=check_every,
     )
-    return _epochs(run)
+    return (state for state, _ in epoch_by_epoch(run))
 
 
 def fit(
@@ -205,34 +161,38 @@ def fit(
             f"early_stopping must be one such as bx.EarlyStopping(), not {early_stopping!r}."
         )
     callbacks = sequence(callbacks, "callbacks", "(print,)")
-    best: _Best | None = None
-    losses: list[Array] = []
-    validation_losses: list[Array] = []
-    errors: list[Any] = []
     run = _prepare(network, theta, x, y, optimizer=optimizer, epochs=epochs, **options)
-    for state in _epochs(run):
-        losses.append(state.loss)
-        if state.watch is not None:
-            errors.append(_judged(run, state.epoch - 1, state.watch))
-        if state.validation_loss is not None:
-            validation_losses.append(state.validation_loss)
-        if progress and (state.epoch in (1, epochs) or state.epoch % max(1, epochs // 10) == 0):
-            _write_progress(state, epochs)
-        # Every callback is called. A comparison of losses returns a library's own True.
-        ends = True in [bool(callback(state)) for callback in callbacks]
+    looks = progress or callbacks or early_stopping is not None
+    best: _Best | None = None
+    history: dict[str, list[Any]] = {}
+    pending: list[tuple[Array, Array | None]] = []
+    for state, losses in blocks(run) if not looks and are_one_call(run) else epoch_by_epoch(run):
+        pending.append(losses)
         if early_stopping is not None:
             best = _track(best, state, early_stopping.min_delta)
-            ends = ends or _all_waited(best, early_stopping.patience)
-        if ends:
+        writes = progress and (
+            state.epoch in (1, epochs) or state.epoch % max(1, epochs // 10) == 0
+        )
+        waited = None
+        if writes or best is not None or state.watch is not None or state.epoch == epochs:
+            waited = _note(history, pending, state.watch, best)
+            pending = []
+        if state.watch is not None:
+            _judge_worst(run, state.epoch - 1, state.watch, history["gradient_error"][-1])
+        if writes:
+            _write_progress(state.epoch, epochs, history)
+        # Every callback is called. A comparison of losses returns a library's own True.
+        ends = True in [bool(callback(state)) for callback in callbacks]
+        patience = math.inf if early_stopping is None else early_stopping.patience
+        if ends or (waited is not None and waited >= patience):
             break
-    history = {"loss": _on_host(losses)}
-    if validation_losses:
-        history["validation_loss"] = _on_host(validation_losses)
-    if errors:
-        history["gradient_error"] = array_namespace(errors[0]).concat(errors)
+    if pending:
+        _note(history, pending, None, None)
+    concat = array_namespace(history["loss"][0]).concat
     restores = best is not None and early_stopping is not None and early_stopping.restore_best
     trained = best.theta if best is not None and restores else state.theta
-    return FitResult(trained, history, state.optimizer_state, state.epoch)
+    joined = {name: concat(parts) for name, parts in history.items()}
+    return FitResult(trained, joined, state.optimizer_state, state.epoch)
 
 
 def _prepare(
@@ -250,87 +210,23 @@ def _prepare(
     validation: Sequence[Array] | None = None,
     clip: float | None = None,
     check_every: int | None = None,
-) -> _Run:
+) -> Run:
     """Check what a training is given."""
     if isinstance(optimizer, type) or not hasattr(optimizer, "initialize"):
         raise TypeError(f"optimizer must be one such as bx.Adam(), not {optimizer!r}.")
-    plan = _Plan(
-        optimizer,
-        integer(epochs, "epochs"),
-        None if batch_size is None else integer(batch_size, "batch_size"),
-        shuffle,
-        integer(seed, "seed", at_least=0),
-        None if clip is None else real(clip, "clip", above=0.0),
-        None if check_every is None else integer(check_every, "check_every"),
-    )
+    if batch_size is not None:
+        batch_size = integer(batch_size, "batch_size")
+    epochs, seed = integer(epochs, "epochs"), integer(seed, "seed", at_least=0)
+    clip = None if clip is None else real(clip, "clip", above=0.0)
+    check_every = None if check_every is None else integer(check_every, "check_every")
     rows = check_rows(network, theta, x, y, sample_weight)
     held_out = None if validation is None else check_validation(network, theta, validation)
+    size = rows.x.shape[-2] if batch_size is None else batch_size
+    plan = Plan(optimizer, epochs, size, shuffle, seed, clip, check_every)
     start = array_namespace(theta).asarray(theta, copy=True)
-    return _Run(network, start, rows, held_out, plan)
-
-
-def _epochs(run: _Run) -> Iterator[TrainingState]:
-    network, theta, rows, held_out, plan = run
-    optimizer_state = plan.optimizer.initialize(theta)
-    sizes = None if plan.check_every is None else draw_sizes(theta, plan.seed)
-    step = 0
-    for epoch in range(plan.epochs):
-        losses, shares, watched = [], [], None
-        for batch in plan.batches(rows, epoch):
-            key = fold_in(plan.seed, step)
-            loss, gradient = network.loss_and_gradient(
-                theta, batch.x, batch.y, sample_weight=batch.sample_weight, rng=key
-            )
-            if plan.check_every is not None and step % plan.check_every == 0:
-                update = Update(step, theta, loss, gradient)
-                watched = watch(watched, network, sizes, update, batch._replace(rng=key))
-            if plan.clip is not None:
-                gradient = clip_norm(gradient, plan.clip)
-            theta, optimizer_state = plan.optimizer.update(theta, gradient, optimizer_state)
-            step += 1
-            losses.append(loss)
-            shares.append(share(batch))
-        validation_loss = None
-        if held_out is not None:
-            validation_loss = network.loss(
-                theta, held_out.x, held_out.y, sample_weight=held_out.sample_weight, l2=0.0
-            )
-        mean = _weighted_mean(losses, shares)
-        yield TrainingState(epoch + 1, step, theta, optimizer_state, mean, validation_loss, watched)
-
-
-def _judged(run: _Run, epoch: int, watched: Watch) -> Any:
-    """Return the errors of an epoch's checks on the host; raise for a gradient that is wrong."""
-    place = suspected(watched)
-    if place is not None:
-        network, theta, rows, _, plan = run
-        step = int(to_host(watched.step)[place])
-        past = epoch * len(list(plan.batches(rows, epoch)))
-        batch = next(itertools.islice(plan.batches(rows, epoch), step - past, None))
-        alone = member(batch, place, theta.shape[:-1])._replace(rng=fold_in(plan.seed, step))
-        judge(network, watched.theta[(*place, ...)], alone, step)
-    return to_host(array_namespace(watched.worst).stack(watched.errors))
-
-
-def clip_norm(gradient: Array, bound: float) -> Array:
-    """Return each network's gradient, ``(..., P)``, scaled to a norm of at most ``bound``."""
-    xp = array_namespace(gradient)
-    # Scaled by its largest entry first: squares overflow float32 above 1e19.
-    largest = xp.max(xp.abs(gradient), axis=-1, keepdims=True)
-    largest = largest + xp.astype(largest == 0.0, gradient.dtype)
-    scaled = gradient / largest
-    # At least 1, the largest entry's own part, but for a gradient that is 0.
-    norm = xp.maximum(xp.sqrt(xp.sum(scaled * scaled, axis=-1, keepdims=True)), 1.0)
-    allowed = bound / norm
-    return xp.where(largest <= allowed, gradient, scaled * allowed)
-
-
-def _weighted_mean(losses: list[Array], shares: list[Any]) -> Array:
-    if len(losses) == 1:
-        return losses[0]
-    total = sum(shares[1:], start=shares[0])
-    parts = [loss * (share / total) for loss, share in zip(losses, shares, strict=True)]
-    return sum(parts[1:], start=parts[0])
+    return Run(
+        network, start, rows, held_out, plan, updates_of(network, optimizer, plan.clip, theta)
+    )
 
 
 def _track(best: _Best | None, state: TrainingState, min_delta: float) -> _Best:
@@ -350,19 +246,52 @@ def _track(best: _Best | None, state: TrainingState, min_delta: float) -> _Best:
     )
 
 
-def _all_waited(best: _Best, patience: int) -> bool:
-    return bool(array_namespace(best.theta).all(best.waited >= patience))
+def _note(
+    history: dict[str, list[Any]],
+    pending: list[tuple[Array, Array | None]],
+    watched: Watch | None,
+    best: _Best | None,
+) -> float | None:
+    """Move to the host, in one transfer, what an epoch is judged by; add it to the history.
+
+    Returns the number of epochs that every network has waited since its best.
+    """
+    losses, held_out = zip(*pending, strict=True)
+    xp = array_namespace(losses[0])
+    moving = {"loss": xp.concat(losses)}
+    if held_out[0] is not None:
+        moving["validation_loss"] = xp.concat(held_out)
+    if watched is not None:
+        moving["gradient_error"] = xp.stack(watched.errors)
+    if best is not None:
+        moving["waited"] = xp.min(best.waited)
+    moved = dict(zip(moving, to_host_together(list(moving.values())), strict=True))
+    waited = moved.pop("waited", None)
+    for name, values in moved.items():
+        history.setdefault(name, []).append(values)
+    return None if waited is None else float(waited)
 
 
-def _on_host(losses: list[Array]) -> Any:
-    return to_host(array_namespace(losses[0]).stack(losses))
+def _judge_worst(run: Run, epoch: int, watched: Watch, errors: Any) -> None:
+    """Check in full the gradient that was the most off in an epoch; raise if it is wrong."""
+    found = suspected(errors)
+    if found is None:
+        return
+    check, place = found
+    network, theta, rows, _, plan, _ = run
+    number = watched.numbers[check]
+    parts = parts_of(rows, plan.batch_size, run.order(epoch))
+    batch = take(rows, parts[number - epoch * len(parts)])
+    alone = member(batch, place, theta.shape[:-1])._replace(rng=fold_in(plan.seed, number))
+    judge(network, watched.worst.theta[(*place, ...)], alone, number)
 
 
-def _write_progress(state: TrainingState, epochs: int) -> None:
-    parts = [f"epoch {state.epoch:>{len(str(epochs))}}/{epochs}"]
-    for name, loss in (("loss", state.loss), ("validation loss", state.validation_loss)):
-        if loss is not None:
-            values = sorted(to_host(loss).ravel().tolist(), key=lambda v: (math.isnan(v), v))
+def _write_progress(epoch: int, epochs: int, history: dict[str, list[Any]]) -> None:
+    parts = [f"epoch {epoch:>{len(str(epochs))}}/{epochs}"]
+    for name in ("loss", "validation_loss"):
+        if name in history:
+            last = history[name][-1][-1].ravel().tolist()
+            values = sorted(last, key=lambda v: (math.isnan(v), v))
             rest = f" (best of {len(values)})" if len(values) > 1 else ""
-            parts.append(f"{name} {values[0]:.6g}{rest}")
+            parts.append(f"{name.replace('_', ' ')} {values[0]:.6g}{rest}")
     sys.stderr.write("  ".join(parts) + "\n")

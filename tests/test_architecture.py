@@ -24,8 +24,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("activations", "losses", "initializers"),
     ("layers", "inputs", "layout"),
     ("network", "optimizers", "schedules", "data"),
-    ("gradient_check", "batches"),
-    ("training",),
+    ("gradient_check", "batches", "updates"),
+    ("training", "epochs"),
     ("checkpoint", "export", "parallel", "tutorial"),
     ("estimators", "plots"),
     ("testing", "cli", "__main__", "__init__"),  # the package itself gathers what lies below

@@ -10,7 +10,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.random import fold_in
-from backprop_xp.training import clip_norm
+from backprop_xp.updates import clip_norm
 
 # Two libraries, or a product of a stack and of its member, sum in different orders: 1e-16 an
 # update, over some dozen updates.

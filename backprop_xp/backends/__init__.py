@@ -5,10 +5,12 @@ from backprop_xp.backends.arrays import (
     asarray,
     is_host_number,
     like,
+    replaced,
     require_beside,
     require_floating,
     require_owner,
     to_host,
+    to_host_together,
 )
 from backprop_xp.backends.protocol import (
     Array,
@@ -51,11 +53,13 @@ __all__ = [
     "like",
     "list_backends",
     "owner",
+    "replaced",
     "require_beside",
     "require_floating",
     "require_owner",
     "resolve",
     "set_default_backend",
     "to_host",
+    "to_host_together",
     "use_backend",
 ]

@@ -1,5 +1,8 @@
 """Bringing data where a computation runs, and refusing to mix what lives in two places."""
 
+import itertools
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import array_api_compat
@@ -118,6 +121,15 @@ def like(theta: Array, value: Any, name: str) -> Array:
     )
 
 
+def replaced(function: Callable[..., Any], array: Array) -> Callable[..., Any]:
+    """Return what the backend of an array has in the place of a reference function, or itself."""
+    if isinstance(array, _NUMPY):
+        return function
+    home = owner(array)
+    key = f"{function.__module__}.{function.__qualname__}"
+    return function if home is None else home.replacements.get(key, function)
+
+
 def is_host_number(value: Any) -> bool:
     """Say whether ``value`` is a NumPy array of no axes: a number, which is on the host already."""
     return isinstance(value, np.ndarray) and not value.shape
@@ -127,6 +139,15 @@ def to_host(array: Any) -> np.ndarray:
     """Return the values of an array of any library as NumPy's, waiting for them."""
     home = owner(array)
     return np.asarray(array) if home is None else home.to_host(array)
+
+
+def to_host_together(arrays: Sequence[Array]) -> list[np.ndarray]:
+    """Return the values of arrays of one dtype and place as NumPy's, moved in one transfer."""
+    xp = array_namespace(arrays[0])
+    flat = to_host(xp.concat([xp.reshape(array, (-1,)) for array in arrays]))
+    ends = itertools.accumulate(math.prod(array.shape) for array in arrays)
+    pieces = np.split(flat, list(ends)[:-1])
+    return [piece.reshape(array.shape) for piece, array in zip(pieces, arrays, strict=True)]
 
 
 def _host_array(value: Any, name: str) -> np.ndarray:

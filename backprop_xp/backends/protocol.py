@@ -1,6 +1,6 @@
 """What the maths needs of an array library beyond the array API standard."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -98,9 +98,25 @@ class Backend(Protocol):
         """Wait until the work queued on ``device`` is done; at once where nothing is queued."""
         return
 
-    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return ``function`` compiled, or itself where the library has no compiler."""
+    def compile(
+        self, function: Callable[..., Any], *, donate: Sequence[int] = ()
+    ) -> Callable[..., Any]:
+        """Return ``function`` compiled, or itself where the library has no compiler.
+
+        It is given arrays, numbers, and tuples, lists and dicts of them; the memory of the
+        arguments at the positions ``donate`` may be reused.
+        """
         return function
+
+    def loop(self, step: Callable[..., Any]) -> Callable[..., Any] | None:
+        """Return a function that takes many steps in one compiled call, or None without a compiler.
+
+        ``step(carry, given, *shared)`` returns the next carry and an output. The function is called
+        as ``(carry, columns, *shared)``: ``columns`` are the steps' ``given`` along a new first
+        axis. It returns the last carry and the outputs along such an axis, and may reuse the
+        memory of the carry.
+        """
+        return None
 
     def memory(self, device: Device | None = None) -> Memory | None:
         """Return the memory of ``device``, or None where the library cannot tell."""

@@ -6,7 +6,7 @@ It only raises suspicion. What is suspected is checked in full, by ``judge``.
 import math
 from typing import Any, NamedTuple
 
-from backprop_xp.backends import Array, array_namespace, device_of, to_host
+from backprop_xp.backends import Array, array_namespace, device_of
 from backprop_xp.checks import unravel
 from backprop_xp.gradient_check.check import check_network
 from backprop_xp.gradient_check.directions import random_like
@@ -19,25 +19,26 @@ from backprop_xp.network import Network
 _SUSPECT = {8: 1e-5, 4: 5e-3}
 
 
+class Worst(NamedTuple):
+    """Of each network, its worst error so far (NaN before the first) and its theta there."""
+
+    error: Array
+    theta: Array
+
+
 class Watch(NamedTuple):
-    """The checks of an epoch, on the device: each one's relative errors ``(*stack,)``.
+    """The checks of an epoch: the numbers of the updates, and each one's errors ``(*stack,)``."""
 
-    Of each network, the worst error is kept with its step and its theta ``(*stack, P)``.
-    """
-
+    numbers: list[int]
     errors: list[Array]
-    worst: Array
-    step: Array
-    theta: Array
+    worst: Worst
 
 
-class Update(NamedTuple):
-    """An update that is to be checked: its number, theta before it, and what was found there."""
-
-    number: int
-    theta: Array
-    loss: Array
-    gradient: Array
+def no_watch(theta: Array) -> Watch:
+    """Return the watch of an epoch before its first check."""
+    xp = array_namespace(theta)
+    nothing = xp.full(theta.shape[:-1], math.nan, dtype=theta.dtype, device=device_of(theta))
+    return Watch([], [], Worst(nothing, xp.zeros_like(theta)))
 
 
 def draw_sizes(theta: Array, seed: int) -> Array:
@@ -48,14 +49,20 @@ def draw_sizes(theta: Array, seed: int) -> Array:
 
 
 def watch(
-    before: Watch | None, network: Network, sizes: Array, update: Update, rows: Rows
-) -> Watch:
-    """Check the gradient of an update along one direction, after earlier checks of the epoch.
+    before: Worst,
+    network: Network,
+    sizes: Array,
+    theta: Array,
+    found: tuple[Array, Array],
+    rows: Rows,
+) -> tuple[Worst, Array]:
+    """Check ``found``, a loss and its gradient at theta, along one direction.
 
-    The direction has the gradient's signs, so that the loss changes by far more than its rounding.
-    The step changes the loss by a small part of itself.
+    Returns the worst of the epoch so far, and this one's relative errors. The direction has the
+    gradient's signs, so that the loss changes by far more than its rounding. The step changes the
+    loss by a small part of itself.
     """
-    step, theta, loss, gradient = update
+    loss, gradient = found
     xp = array_namespace(theta)
     direction = xp.copysign(sizes, gradient)
     expected = xp.sum(gradient * direction, axis=-1)
@@ -71,28 +78,26 @@ def watch(
     size = xp.maximum(xp.abs(expected), xp.abs(numeric))
     # A gradient of 0 and a slope of 0 agree.
     error = xp.abs(expected - numeric) / (size + xp.astype(size == 0.0, size.dtype))
-    at = xp.full(error.shape, step, dtype=xp.int32, device=device_of(theta))
-    if before is None:
-        return Watch([error], error, at, xp.asarray(theta, copy=True))
     # Not a number is less than any: it hides no later error.
-    worse = (error > before.worst) | xp.isnan(before.worst)
-    return Watch(
-        [*before.errors, error],
-        xp.where(worse, error, before.worst),
-        xp.where(worse, at, before.step),
-        xp.where(worse[..., None], theta, before.theta),
+    worse = (error > before.error) | xp.isnan(before.error)
+    worst = Worst(
+        xp.where(worse, error, before.error), xp.where(worse[..., None], theta, before.theta)
     )
+    return worst, error
 
 
-def suspected(watched: Watch) -> tuple[int, ...] | None:
-    """Return the place in the stack of the network whose gradient was the most off, if one was."""
-    worst = to_host(watched.worst)
+def suspected(errors: Any) -> tuple[int, tuple[int, ...]] | None:
+    """Return the check and the place in the stack of the worst error, if it is suspicious.
+
+    ``errors`` are an epoch's, ``(checks, *stack)``, on the host.
+    """
     # A network that has diverged has no gradient to be wrong.
-    errors = [error if math.isfinite(error) else 0.0 for error in worst.reshape(-1).tolist()]
-    largest = max(errors)
-    if largest <= _SUSPECT[worst.dtype.itemsize]:
+    flat = [error if math.isfinite(error) else 0.0 for error in errors.reshape(-1).tolist()]
+    largest = max(flat)
+    if largest <= _SUSPECT[errors.dtype.itemsize]:
         return None
-    return unravel(errors.index(largest), worst.shape)
+    check, *place = unravel(flat.index(largest), errors.shape)
+    return check, tuple(place)
 
 
 def judge(network: Network, theta: Array, rows: Rows, step: int) -> None:

@@ -1,0 +1,232 @@
+"""One update of a training: loss, gradient, clipping, the optimiser's step.
+
+Where the library compiles, the whole of it is one compiled call, and so are many in a row. Steps,
+seeds and learning rates are arguments there, so that none of them compiles it anew.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from numbers import Real
+from typing import Any, NamedTuple
+
+from backprop_xp.backends import (
+    Array,
+    Backend,
+    array_namespace,
+    device_of,
+    is_host_number,
+    like,
+    replaced,
+    require_owner,
+)
+from backprop_xp.batches import share, take
+from backprop_xp.gradient_check.live import Worst, watch
+from backprop_xp.inputs import Rows
+from backprop_xp.network import Network
+from backprop_xp.optimizers import Optimizer
+from backprop_xp.random import as_int32, fold_in
+
+
+class Carry(NamedTuple):
+    """What an update leaves to the next."""
+
+    theta: Array
+    optimizer_state: Any
+
+
+class Given(NamedTuple):
+    """What an update is given: the places of its rows (None for all), its number and its rate.
+
+    For many updates in one call each is a column, with an axis of updates in front.
+    """
+
+    part: Any
+    number: Any
+    learning_rate: Any
+
+
+class Shared(NamedTuple):
+    """What all updates of a training share."""
+
+    rows: Rows
+    held_out: Rows | None
+    seed: int
+
+
+class Updates(NamedTuple):
+    """The functions of a training, compiled where the library compiles.
+
+    ``one(carry, given, shared)`` returns the next carry, the batch's loss and its share in a mean;
+    ``watched(carry, given, shared, sizes, worst)`` checks the gradient as well, and returns the
+    worst error so far and its own.
+    ``evaluate(theta, rows)`` is the validation loss.
+
+    ``many(carry, columns, shared)`` does an update for each row of the columns and returns their
+    mean loss and its share; ``epochs(carry, columns, shared)`` does epochs of one update each and
+    returns their losses and validation losses, ``(epochs, *stack)``. Both are None where nothing is
+    compiled.
+    """
+
+    one: Callable[..., Any]
+    watched: Callable[..., Any]
+    evaluate: Callable[..., Any]
+    many: Any
+    epochs: Any
+
+
+def updates_of(network: Network, optimizer: Optimizer, clip: float | None, theta: Array) -> Updates:
+    """Return the functions of a training; the same ones where they were made before."""
+    home = require_owner(theta, "theta")
+    built = functools.partial(_build, home, network, optimizer, clip, theta)
+    key = (home.name, network, _signature(optimizer), clip)
+    try:
+        hash(key)
+    except TypeError:  # a layer or a hyperparameter that cannot be hashed
+        return built()
+    if key not in _made:
+        while len(_made) >= _KEPT:
+            _made.pop(next(iter(_made)), None)
+        _made[key] = built()
+    return _made[key]
+
+
+# Compiled functions are worth keeping from one training to the next.
+_made: dict[Any, Updates] = {}
+_KEPT = 32
+
+
+def _signature(optimizer: Any) -> Any:
+    """Return what makes two optimisers the same update: all but the learning rate, an argument."""
+    if not dataclasses.is_dataclass(optimizer):
+        return optimizer
+    names = [field.name for field in dataclasses.fields(optimizer) if field.name != "learning_rate"]
+    return type(optimizer), *((name, getattr(optimizer, name)) for name in names)
+
+
+def _build(
+    home: Backend, network: Network, optimizer: Optimizer, clip: float | None, theta: Array
+) -> Updates:
+    move = functools.partial(replaced(type(optimizer).update, theta), optimizer)
+
+    def gradient_at(theta: Array, given: Given, shared: Shared) -> tuple[Array, Array, Rows]:
+        rng = fold_in(as_int32(shared.seed), as_int32(given.number))
+        batch = take(shared.rows, given.part)._replace(rng=rng)
+        weight = batch.sample_weight
+        found = network.loss_and_gradient(theta, batch.x, batch.y, sample_weight=weight, rng=rng)
+        return *found, batch
+
+    def moved(carry: Carry, gradient: Array, learning_rate: Any) -> Carry:
+        theta, state = carry
+        if clip is not None:
+            gradient = clip_norm(gradient, clip)
+        if learning_rate is None:
+            return Carry(*move(theta, gradient, state))
+        if getattr(learning_rate, "shape", None) == ():
+            # Compiled calls are given numbers in the library's own precision.
+            learning_rate = array_namespace(theta).astype(learning_rate, theta.dtype)
+        return Carry(*move(theta, gradient, state, learning_rate=learning_rate))
+
+    def one(carry: Carry, given: Given, shared: Shared) -> tuple[Carry, Any]:
+        loss, gradient, batch = gradient_at(carry.theta, given, shared)
+        return moved(carry, gradient, given.learning_rate), (loss, share(batch))
+
+    def watched(
+        carry: Carry, given: Given, shared: Shared, sizes: Array, worst: Worst
+    ) -> tuple[Carry, Any, Worst, Array]:
+        theta = carry.theta
+        loss, gradient, batch = gradient_at(theta, given, shared)
+        worst, error = watch(worst, network, sizes, theta, (loss, gradient), batch)
+        carry = moved(carry, gradient, given.learning_rate)
+        return carry, (loss, share(batch)), worst, error
+
+    def evaluate(theta: Array, rows: Rows) -> Array:
+        return network.loss(theta, rows.x, rows.y, sample_weight=rows.sample_weight, l2=0.0)
+
+    def epoch(carry: Carry, given: Given, shared: Shared) -> tuple[Carry, Any]:
+        carry, (loss, _) = one(carry, given, shared)
+        held_out = shared.held_out
+        return carry, (loss, None if held_out is None else evaluate(carry.theta, held_out))
+
+    loop = home.loop(one)
+    return Updates(
+        home.compile(one, donate=(0,)),
+        home.compile(watched, donate=(0,)),
+        home.compile(evaluate),
+        None if loop is None else functools.partial(_many, loop, home.compile(_mean_of_many)),
+        home.loop(epoch),
+    )
+
+
+def _many(
+    loop: Callable[..., Any],
+    mean: Callable[..., Any],
+    carry: Carry,
+    columns: Given,
+    shared: Shared,
+) -> tuple[Carry, Any]:
+    carry, (losses, shares) = loop(carry, columns, shared)
+    return carry, mean(losses, shares)
+
+
+def columns(theta: Array, parts: Any, first: int, count: int, optimizer: Optimizer) -> Given:
+    """Return what ``count`` updates are given, from number ``first`` on, as columns."""
+    xp = array_namespace(theta)
+    numbers = xp.arange(first, first + count, dtype=xp.int32, device=device_of(theta))
+    rate = rate_at(optimizer, first)
+    if callable(getattr(optimizer, "learning_rate", None)):
+        rest = range(first + 1, first + count)
+        rates = [rate, *(rate_at(optimizer, number) for number in rest)]
+        if not rates_are_numbers(optimizer):
+            return Given(parts, numbers, xp.stack([like(theta, r, "learning_rate") for r in rates]))
+        return Given(parts, numbers, like(theta, rates, "learning_rate"))
+    if rate is not None:
+        rate = like(theta, rate, "learning_rate")
+        rate = xp.broadcast_to(rate, (count, *rate.shape))
+    return Given(parts, numbers, rate)
+
+
+def rate_at(optimizer: Optimizer, number: int) -> Any:
+    """Return the learning rate of an update, evaluated on the host, or None if it has none."""
+    rate = getattr(optimizer, "learning_rate", None)
+    return rate(number) if callable(rate) else rate
+
+
+def rates_are_numbers(optimizer: Optimizer) -> bool:
+    """Say whether the learning rates of an optimiser are numbers, not arrays that may change."""
+    if not callable(getattr(optimizer, "learning_rate", None)):
+        return True
+    rate = rate_at(optimizer, 0)
+    return isinstance(rate, Real) or is_host_number(rate)
+
+
+def clip_norm(gradient: Array, bound: float) -> Array:
+    """Return each network's gradient, ``(..., P)``, scaled to a norm of at most ``bound``."""
+    xp = array_namespace(gradient)
+    # Scaled by its largest entry first: squares overflow float32 above 1e19.
+    largest = xp.max(xp.abs(gradient), axis=-1, keepdims=True)
+    largest = largest + xp.astype(largest == 0.0, gradient.dtype)
+    scaled = gradient / largest
+    # At least 1, the largest entry's own part, but for a gradient that is 0.
+    norm = xp.maximum(xp.sqrt(xp.sum(scaled * scaled, axis=-1, keepdims=True)), 1.0)
+    allowed = bound / norm
+    return xp.where(largest <= allowed, gradient, scaled * allowed)
+
+
+def _mean_of_many(losses: Array, shares: Array) -> tuple[Array, Array]:
+    """Return the mean of losses ``(batches, *stack)``, each counting for its share, and its own."""
+    xp = array_namespace(losses)
+    missing = len(losses.shape) - len(shares.shape)
+    shares = xp.reshape(shares, (shares.shape[0], *([1] * missing), *shares.shape[1:]))
+    shares = xp.astype(shares, losses.dtype)
+    total = xp.sum(shares, axis=0)
+    return xp.sum(losses * (shares / total), axis=0), total
+
+
+def weighted_mean(losses: Sequence[Array], shares: Sequence[Any]) -> Array:
+    """Return the mean of batches' losses, each counting for its share."""
+    if len(losses) == 1:
+        return losses[0]
+    total = sum(shares[1:], start=shares[0])
+    parts = [loss * (share / total) for loss, share in zip(losses, shares, strict=True)]
+    return sum(parts[1:], start=parts[0])
