@@ -3,11 +3,13 @@
 from backprop_xp import activations, data, initializers, losses, schedules
 from backprop_xp.activations import Activation
 from backprop_xp.backends import (
+    TransferError,
     asarray,
     get_backend,
     list_backends,
     resolve,
     set_default_backend,
+    transfer_guard,
     use_backend,
 )
 from backprop_xp.gradient_check import (
@@ -43,6 +45,7 @@ __all__ = [
     "Network",
     "RMSProp",
     "Residual",
+    "TransferError",
     "activations",
     "asarray",
     "assert_gradient",
@@ -61,5 +64,6 @@ __all__ = [
     "schedules",
     "set_default_backend",
     "train",
+    "transfer_guard",
     "use_backend",
 ]

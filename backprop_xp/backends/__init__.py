@@ -12,11 +12,14 @@ from backprop_xp.backends.arrays import (
     to_host,
     to_host_together,
 )
+from backprop_xp.backends.doors import TransferError
+from backprop_xp.backends.guard import transfer_guard
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
     BackendUnavailableError,
     Device,
+    Door,
     DType,
     Memory,
     Namespace,
@@ -41,10 +44,12 @@ __all__ = [
     "BackendUnavailableError",
     "DType",
     "Device",
+    "Door",
     "Memory",
     "Namespace",
     "Probe",
     "Selection",
+    "TransferError",
     "array_namespace",
     "asarray",
     "device_of",
@@ -61,5 +66,6 @@ __all__ = [
     "set_default_backend",
     "to_host",
     "to_host_together",
+    "transfer_guard",
     "use_backend",
 ]

@@ -1,14 +1,18 @@
 """array-api-strict: nothing but the standard, on devices that refuse to mix; for testing."""
 
 import importlib.util
+import sys
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
+from backprop_xp.backends.doors import explicit
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
     Device,
+    Door,
     DType,
     Namespace,
     Probe,
@@ -62,9 +66,32 @@ class ArrayAPIStrictBackend(Backend):
         xp = self.namespace()
         return xp.asarray(np.asarray(array), dtype=dtype, device=device)
 
+    @explicit
     def to_host(self, array: Array) -> np.ndarray:
         """Return the values as NumPy's."""
         return np.from_dlpack(array.to_device(self.device("CPU_DEVICE")))
 
+    def doors(self) -> Sequence[Door]:
+        """Return the conversions of the array class, and the ways from a device to the CPU's."""
+        xp = sys.modules.get("array_api_strict")
+        if xp is None:
+            return ()
+        host, kind = self.device("CPU_DEVICE"), type(xp.empty(0))
+
+        def moves(array: Any, device: Any = None, **options: Any) -> bool:
+            return isinstance(array, kind) and array.device != host == device
+
+        return [
+            *(Door(kind, name) for name in _CONVERSIONS),
+            *(Door(kind, name, shows=True) for name in ("__repr__", "__str__")),
+            Door(kind, "to_device", moves),
+            Door(xp, "asarray", moves),
+        ]
+
+
+_CONVERSIONS = (
+    *("__bool__", "__int__", "__float__", "__complex__", "__index__", "__iter__"),
+    *("__array__", "__buffer__", "__dlpack__"),
+)
 
 backend = ArrayAPIStrictBackend()

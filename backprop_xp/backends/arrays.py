@@ -8,7 +8,8 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from backprop_xp.backends.protocol import Array, Backend, DType, Namespace
+from backprop_xp.backends.doors import explicit
+from backprop_xp.backends.protocol import Array, Backend, Device, DType, Namespace
 from backprop_xp.backends.selection import Selection, device_of, owner, resolve, same_device
 
 # Made once: building the union at each call would cost as much as a small product.
@@ -54,7 +55,7 @@ def asarray(
         return choice.backend.from_host(host, kind, choice.device)
     if source.name == "numpy":
         _require_numbers(x, "x")
-    moved = x if device_of(x) == choice.device else array_api_compat.to_device(x, choice.device)
+    moved = x if device_of(x) == choice.device else _to_device(x, choice.device)
     array = xp.asarray(moved)  # a NumPy scalar becomes an array
     return array if kind is None else xp.astype(array, kind, copy=False)
 
@@ -148,6 +149,12 @@ def to_host_together(arrays: Sequence[Array]) -> list[np.ndarray]:
     ends = itertools.accumulate(math.prod(array.shape) for array in arrays)
     pieces = np.split(flat, list(ends)[:-1])
     return [piece.reshape(array.shape) for piece, array in zip(pieces, arrays, strict=True)]
+
+
+@explicit
+def _to_device(array: Array, device: Device) -> Array:
+    moved: Array = array_api_compat.to_device(array, device)
+    return moved
 
 
 def _host_array(value: Any, name: str) -> np.ndarray:

@@ -2,15 +2,19 @@
 
 import contextlib
 import importlib.util
+import sys
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from array_api_compat import is_cupy_array
 
+from backprop_xp.backends.doors import explicit
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
     Device,
+    Door,
     DType,
     Memory,
     Namespace,
@@ -23,6 +27,7 @@ class CuPyBackend(Backend):
 
     name: ClassVar[str] = "cupy"
 
+    @explicit
     def probe(self) -> Probe:
         """Run one kernel: CuPy imports without a driver, so that it imports shows nothing."""
         if importlib.util.find_spec("cupy") is None:
@@ -74,6 +79,7 @@ class CuPyBackend(Backend):
         with device if device is not None else contextlib.nullcontext():
             return cupy.asarray(array, dtype=dtype)
 
+    @explicit
     def to_host(self, array: Array) -> np.ndarray:
         """Return the values as NumPy's, once the GPU has them."""
         import cupy
@@ -92,6 +98,29 @@ class CuPyBackend(Backend):
 
         free, total = (cupy.cuda.Device() if device is None else device).mem_info
         return Memory(total - free, total)
+
+    def doors(self) -> Sequence[Door]:
+        """Return the conversions of CuPy's arrays; ``cupy.asnumpy`` goes through ``get``."""
+        cupy = sys.modules.get("cupy")
+        if cupy is None:
+            return ()
+        shown = ("__repr__", "__str__", "__format__")
+        return [
+            *(Door(cupy.ndarray, name) for name in _CONVERSIONS),
+            *(Door(cupy.ndarray, name, shows=True) for name in shown),
+            Door(cupy.ndarray, "__dlpack__", _exports),
+        ]
+
+
+_CONVERSIONS = (
+    *("__bool__", "__int__", "__float__", "__complex__", "__index__", "__iter__", "__array__"),
+    *("get", "item", "tolist", "tobytes", "tofile", "dump", "dumps"),
+)
+
+
+def _exports(array: Any, **options: Any) -> bool:
+    """Say whether DLPack hands an array to the host: it may also stay on the GPU."""
+    return bool((options.get("dl_device") or (None,))[0] == 1)
 
 
 backend = CuPyBackend()

@@ -1,6 +1,7 @@
 """What the maths needs of an array library beyond the array API standard."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -31,6 +32,19 @@ class Memory(NamedTuple):
 
     used: int
     total: int
+
+
+class Door(NamedTuple):
+    """A function, attribute ``name`` of a class or module, by which an array leaves for the host.
+
+    The array is its first argument. ``moves`` says of a call's arguments whether it leaves.
+    ``shows`` marks what people and tracebacks look at arrays by: a guard logs it, never refuses it.
+    """
+
+    holder: Any
+    name: str
+    moves: Callable[..., bool] = lambda *args, **kwargs: True
+    shows: bool = False
 
 
 class Backend(Protocol):
@@ -93,6 +107,17 @@ class Backend(Protocol):
     def to_host(self, array: Array) -> np.ndarray:
         """Return an array's values as a NumPy array, waiting for them."""
         ...
+
+    def doors(self) -> Sequence[Door]:
+        """Return what a transfer guard watches; nothing while the library is not imported.
+
+        ``to_host`` and ``probe``, which go through them, are then marked by ``doors.explicit``.
+        """
+        return ()
+
+    def transfer_guard(self, mode: str) -> AbstractContextManager[Any]:
+        """Return the library's own guard of transfers to the host, where it has one."""
+        return nullcontext()
 
     def synchronize(self, device: Device | None = None) -> None:
         """Wait until the work queued on ``device`` is done; at once where nothing is queued."""

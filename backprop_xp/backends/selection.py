@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import array_api_compat
 
+from backprop_xp.backends.doors import watch
 from backprop_xp.backends.protocol import Backend, BackendUnavailableError, Device, DType
 from backprop_xp.checks import nearest
 
@@ -142,10 +143,16 @@ def list_backends() -> list[BackendStatus]:
     return rows
 
 
+def known_backends() -> list[Backend]:
+    """Return every backend that can be named, usable here or not."""
+    return [_load(name) for name in _BUILT_IN]
+
+
 def owner(array: Any) -> Backend | None:
     """Return the backend whose array this is, or None for anything else."""
     for name in _BUILT_IN:
         if _load(name).owns(array):
+            watch(_load(name))
             return _load(name)
     return None
 
@@ -246,6 +253,7 @@ def _load_usable(name: str | Backend | None, source: str) -> Backend:
         known = ["auto", *_BUILT_IN]
         raise ValueError(f"backend {name!r}, from {source}, is unknown. {nearest(name, known)}")
     _require_usable(name, source)
+    watch(_load(name))
     return _load(name)
 
 

@@ -1,15 +1,19 @@
 """PyTorch: its tensors, through array-api-compat's wrapper."""
 
 import importlib.util
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from array_api_compat import is_torch_array
 
+from backprop_xp.backends.doors import explicit
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
     Device,
+    Door,
     DType,
     Namespace,
     Probe,
@@ -21,6 +25,7 @@ class TorchBackend(Backend):
 
     name: ClassVar[str] = "torch"
 
+    @explicit
     def probe(self) -> Probe:
         """Add two numbers."""
         if importlib.util.find_spec("torch") is None:
@@ -68,6 +73,7 @@ class TorchBackend(Backend):
         writable = contiguous if contiguous.flags.writeable else contiguous.copy()
         return torch.from_numpy(writable.reshape(array.shape)).to(device=device, dtype=dtype)
 
+    @explicit
     def to_host(self, array: Array) -> np.ndarray:
         """Return the values as NumPy's, once they are computed."""
         return np.asarray(array.detach().cpu().numpy())
@@ -78,6 +84,49 @@ class TorchBackend(Backend):
 
         if torch.cuda.is_available():
             torch.cuda.synchronize(device)
+
+    def doors(self) -> Sequence[Door]:
+        """Return the conversions of tensors, also those of the CPU: there they stand in."""
+        torch = sys.modules.get("torch")
+        if torch is None:
+            return ()
+        compat = sys.modules.get("array_api_compat.torch")
+        moves = _moves(torch)
+        return [
+            *(Door(torch.Tensor, name) for name in _CONVERSIONS),
+            *(Door(torch, name) for name in _ANSWERS),  # the wrapper's equal is another: entrywise
+            *(Door(torch.Tensor, name, shows=True) for name in ("__repr__", "__format__")),
+            Door(torch.Tensor, "__dlpack__", _exports),
+            Door(torch.Tensor, "to", moves),
+            *(Door(xp, "asarray", moves) for xp in (torch, compat) if xp is not None),
+        ]
+
+
+_ANSWERS = ("equal", "allclose", "is_nonzero")
+_CONVERSIONS = (
+    *("__bool__", "__int__", "__float__", "__complex__", "__index__", "__iter__", "__array__"),
+    *("item", "tolist", "numpy", "cpu", *_ANSWERS),
+)
+
+
+def _moves(torch: Any) -> Callable[..., bool]:
+    """Return what says whether ``x.to`` or ``asarray(x)`` brings a tensor from a GPU to the CPU."""
+
+    def moves(array: Any, *args: Any, **options: Any) -> bool:
+        if not isinstance(array, torch.Tensor) or array.device.type == "cpu":
+            return False
+        target = options.get("device", options.get("other", args[0] if args else None))
+        if isinstance(target, str | torch.device):
+            return bool(torch.device(target).type == "cpu")
+        return isinstance(target, torch.Tensor) and bool(target.device.type == "cpu")
+
+    return moves
+
+
+def _exports(array: Any, **options: Any) -> bool:
+    """Say whether DLPack hands a tensor to the host: a GPU's may stay where it is."""
+    to_cpu = (options.get("dl_device") or (None,))[0] == 1
+    return bool(array.device.type == "cpu") or to_cpu
 
 
 backend = TorchBackend()

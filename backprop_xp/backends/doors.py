@@ -1,0 +1,143 @@
+"""Doors: the functions of an array library by which an array's values leave for the host.
+
+While a transfer guard is active, the doors of the libraries that are loaded are wrapped by a
+function that asks how things stand in its own thread or task; without one nothing is wrapped.
+"""
+
+import contextlib
+import functools
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any, ParamSpec, TypeVar
+
+import array_api_compat
+
+from backprop_xp.backends.protocol import Backend, Door
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_log = logging.getLogger("backprop_xp")
+_mode: ContextVar[str] = ContextVar("backprop_xp.transfer_guard", default="allow")
+
+# How many guards are active, in all threads together, and what stood where a door is wrapped.
+_lock = threading.Lock()
+_guards = 0
+_guarded: set[str] = set()
+_replaced: list[tuple[Any, str, Any]] = []
+_INHERITED = object()
+
+
+class TransferError(RuntimeError):
+    """An implicit transfer to the host inside ``transfer_guard("disallow")``."""
+
+
+@contextlib.contextmanager
+def mode(name: str) -> Iterator[None]:
+    """Let ``name`` say what becomes of transfers, in this thread or task alone."""
+    token = _mode.set(name)
+    try:
+        yield
+    finally:
+        _mode.reset(token)
+
+
+def explicit(function: Callable[P, R]) -> Callable[P, R]:
+    """Return a function that may move values to the host, since doing so is what it is for."""
+
+    @functools.wraps(function)
+    def opened(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not _guards:
+            return function(*args, **kwargs)
+        with mode("allow"):
+            return function(*args, **kwargs)
+
+    return opened
+
+
+@contextlib.contextmanager
+def wrapped(backends: list[Backend]) -> Iterator[None]:
+    """Wrap the doors of these backends' libraries until the last such block has ended."""
+    global _guards
+    with _lock:
+        _guards += 1
+    try:
+        for backend in backends:
+            watch(backend)
+        yield
+    finally:
+        with _lock:
+            _guards -= 1
+            if not _guards:
+                _unwrap()
+
+
+def watch(backend: Backend) -> None:
+    """Wrap a library's doors if a guard is active: it may have been imported inside one."""
+    if not _guards or backend.name in _guarded:
+        return
+    with _lock:
+        if not _guards or backend.name in _guarded:
+            return
+        for door in backend.doors():
+            original = getattr(door.holder, door.name, None)
+            if original is None:
+                continue  # another version of the library has it
+            own = vars(door.holder).get(door.name, _INHERITED)
+            setattr(door.holder, door.name, _through(backend, door, original))
+            _replaced.append((door.holder, door.name, own))
+            _guarded.add(backend.name)
+
+
+def _unwrap() -> None:
+    _guarded.clear()
+    while _replaced:
+        holder, name, own = _replaced.pop()
+        if own is _INHERITED:
+            delattr(holder, name)
+        else:
+            setattr(holder, name, own)
+
+
+def _through(backend: Backend, door: Door, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def through(*args: Any, **kwargs: Any) -> Any:
+        said = _mode.get()
+        if said == "allow" or not door.moves(*args, **kwargs):
+            return original(*args, **kwargs)
+        if said == "disallow" and not door.shows:
+            raise TransferError(
+                f'{_moved(backend, door, args[0])}, inside bx.transfer_guard("disallow"). Keep it '
+                "on the device, or move it on purpose by backprop_xp.backends.to_host(array)."
+            )
+        with mode("allow"):  # a door may lead through others: one transfer, one line
+            result = original(*args, **kwargs)
+        _log.warning("%s.", _moved(backend, door, args[0]))
+        return result
+
+    return through
+
+
+def _moved(backend: Backend, door: Door, array: Any) -> str:
+    device = backend.device_name(array_api_compat.device(array))
+    dtype = str(array.dtype).rpartition(".")[2]
+    return (
+        f"{door.holder.__name__}.{door.name} takes {backend.name}'s array of shape "
+        f"{tuple(array.shape)}, {dtype}, on {device} to the host at {_place(door)}"
+    )
+
+
+def _place(door: Door) -> str:
+    """Return the file and line that called, outside this module and the array libraries."""
+    holder = getattr(door.holder, "__module__", door.holder.__name__)
+    libraries = {holder.partition(".")[0], "numpy", "array_api_compat"}
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        module = str(frame.f_globals.get("__name__"))
+        if module != __name__ and module.partition(".")[0] not in libraries:
+            break
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -1,0 +1,45 @@
+"""The transfer guard: proof that nothing leaves the device unasked."""
+
+import contextlib
+from collections.abc import Iterator
+
+from backprop_xp.backends.doors import mode as within
+from backprop_xp.backends.doors import wrapped
+from backprop_xp.backends.selection import known_backends
+from backprop_xp.checks import nearest
+
+_MODES = ["disallow", "log", "allow"]
+
+
+@contextlib.contextmanager
+def transfer_guard(mode: str) -> Iterator[None]:
+    """Say what becomes of implicit transfers to the host inside a ``with``; per thread and task.
+
+    ``"disallow"`` raises ``TransferError``, a RuntimeError; ``"log"`` logs a warning on the logger
+    ``backprop_xp`` with the place, shape, dtype and device; ``"allow"`` opens an outer guard again.
+    Implicit are ``float``, ``bool``, ``int``, an ``if``, iteration, ``numpy.asarray``, DLPack and
+    the library's own ways (PyTorch's ``item``, CuPy's ``get``); explicit are the backend's
+    ``to_host`` and ``bx.asarray``. ``repr`` and ``format`` are logged, never refused.
+
+    It holds for array-api-strict, PyTorch (on the CPU, too, as a stand-in for a GPU) and CuPy. JAX
+    has a guard of its own, which is entered: it raises JAX's own error, on accelerators alone.
+    NumPy's arrays are on the host.
+
+    >>> import backprop_xp as bx
+    >>> network = bx.mlp([2, 3, 1])
+    >>> theta = network.initialize(seed=0)
+    >>> with bx.transfer_guard("disallow"):
+    ...     loss, gradient = network.loss_and_gradient(theta, [[0.0, 1.0]], [[1.0]])
+    """
+    if not isinstance(mode, str):
+        raise TypeError(f"mode must be one of {', '.join(_MODES)}, not {mode!r}.")
+    if mode not in _MODES:
+        raise ValueError(f"mode {mode!r} is unknown. {nearest(mode, _MODES)}")
+    backends = known_backends()
+    with contextlib.ExitStack() as stack:
+        if mode != "allow":
+            stack.enter_context(wrapped(backends))
+        for backend in backends:
+            stack.enter_context(backend.transfer_guard(mode))
+        stack.enter_context(within(mode))
+        yield
