@@ -1,64 +1,102 @@
 """Samples, targets and weights beside theta, and the batches they are trained on."""
 
-import math
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from backprop_xp.backends import Array, array_namespace, device_of, like, require_owner
+from backprop_xp.backends import Array, array_namespace, device_of, like, require_owner, to_host
 from backprop_xp.checks import unravel
 from backprop_xp.data import permutation
 from backprop_xp.inputs import Rows, check_targets, check_x
 from backprop_xp.network import Network
 
 
-def check_rows(network: Network, theta: Array, x: Any, y: Any, sample_weight: Any) -> Rows:
-    """Return x, y and the weights beside theta, or raise for what does not fit or is not finite."""
-    x = check_x(theta, x, None)
-    xp = array_namespace(theta)
-    if not xp.isdtype(theta.dtype, "real floating"):
+def check_data(
+    network: Network, theta: Array, x: Any, y: Any, sample_weight: Any, validation: Any
+) -> tuple[Rows, Rows | None]:
+    """Return training rows and held-out rows, if there are any, beside theta.
+
+    Raises TypeError or ValueError for what does not fit or is not finite. One transfer answers for
+    all values of both: the only one before the first epoch.
+    """
+    if not array_namespace(theta).isdtype(theta.dtype, "real floating"):
         raise TypeError(f"theta is {theta.dtype}, but only real networks are trained.")
-    named = {"x": x, "y": like(theta, y, "y")}
-    if sample_weight is not None:
-        named["sample_weight"] = like(theta, sample_weight, "sample_weight")
-    fine = [xp.all(xp.isfinite(array)) for array in named.values()]
-    weight = named.get("sample_weight")
-    if weight is not None:
-        fine += [xp.all(weight >= 0.0), xp.all(xp.sum(weight, axis=-1) > 0.0)]
-    # The one transfer before the first epoch.
-    if not bool(xp.all(xp.stack(fine))):
-        for name, array in named.items():
-            _refuse_non_finite(name, array)
-        raise ValueError("sample_weight must not be negative, and not all 0.")
-    n_out = network.forward(theta, x[..., :1, :]).shape[-1]
-    outputs = (*theta.shape[:-1], x.shape[-2], n_out)
-    return Rows(x, *check_targets(theta, outputs, named["y"], weight))
+    rows = _placed(theta, x, y, sample_weight)
+    if validation is None:
+        _require_finite(rows, None)
+        return _fitting(network, theta, rows), None
+    parts = _parts(validation)
+    with _in_validation():
+        held_out = _placed(theta, *parts)
+    _require_finite(rows, held_out)
+    rows = _fitting(network, theta, rows)
+    with _in_validation():
+        return rows, _fitting(network, theta, held_out)
 
 
-def check_validation(network: Network, theta: Array, validation: Sequence[Array]) -> Rows:
-    """Return held-out x, y and weights beside theta, or raise as ``check_rows`` does."""
+def _placed(theta: Array, x: Any, y: Any, sample_weight: Any = None) -> Rows:
+    weight = None if sample_weight is None else like(theta, sample_weight, "sample_weight")
+    return Rows(check_x(theta, x, None), like(theta, y, "y"), weight)
+
+
+def _parts(validation: Any) -> Sequence[Any]:
     expected = "validation must be (x, y) or (x, y, sample_weight)"
     if isinstance(validation, str) or not isinstance(validation, Sequence):
         raise TypeError(f"{expected}, not {validation!r}.")
     if len(validation) not in (2, 3):
         raise ValueError(f"{expected}, not {len(validation)} items.")
+    return validation
+
+
+def _fitting(network: Network, theta: Array, rows: Rows) -> Rows:
+    """Return the rows, once targets and weights are seen to fit the network's outputs."""
+    n_out = network.forward(theta, rows.x[..., :1, :]).shape[-1]
+    outputs = (*theta.shape[:-1], rows.x.shape[-2], n_out)
+    return Rows(rows.x, *check_targets(theta, outputs, rows.y, rows.sample_weight))
+
+
+@contextlib.contextmanager
+def _in_validation() -> Iterator[None]:
     try:
-        x, y, weight = (*validation, None)[:3]
-        return check_rows(network, theta, x, y, weight)
+        yield
     except (TypeError, ValueError) as error:
         raise type(error)(f"In validation: {error}") from None
 
 
-def _refuse_non_finite(name: str, array: Array) -> None:
-    xp = array_namespace(array)
-    finite = xp.astype(xp.reshape(xp.isfinite(array), (-1,)), xp.int32)
-    first = int(xp.argmin(finite))
-    if int(finite[first]):
+def _require_finite(rows: Rows, held_out: Rows | None) -> None:
+    questions = [*_questions(rows, ""), *_questions(held_out, "In validation: ")]
+    flags = array_namespace(rows.x).stack([flag for flag, _, _, _ in questions])
+    for fine, (_, where, name, array) in zip(to_host(flags).tolist(), questions, strict=True):
+        if not fine:
+            raise ValueError(f"{where}{_complaint(name, array)}")
+
+
+def _questions(rows: Rows | None, where: str) -> Iterator[tuple[Array, str, str, Array]]:
+    """Yield flags, on the device, that should be true, and of what they speak."""
+    if rows is None:
         return
-    count = math.prod(array.shape) - int(xp.sum(finite))
-    value = float(xp.reshape(array, (-1,))[first])
-    said = "value that is not finite," if count == 1 else "values that are not finite, the first"
-    raise ValueError(
-        f"{name} has {count} {said} {value} at {name}{list(unravel(first, array.shape))}. "
+    xp = array_namespace(rows.x)
+    named = {"x": rows.x, "y": rows.y, "sample_weight": rows.sample_weight}
+    for name, array in named.items():
+        if array is not None:
+            yield xp.all(xp.isfinite(array)), where, name, array
+    weight = rows.sample_weight
+    if weight is not None:
+        usable = xp.all(weight >= 0.0) & xp.all(xp.sum(weight, axis=-1) > 0.0)
+        yield usable, where, "sample_weight", weight
+
+
+def _complaint(name: str, array: Array) -> str:
+    """Return what is wrong with x, y or weights that were found wanting."""
+    flat = to_host(array).reshape(-1)
+    wrong = (~array_namespace(flat).isfinite(flat)).nonzero()[0].tolist()
+    if not wrong:
+        return f"{name} must not be negative, and not all 0."
+    said = "value that is" if len(wrong) == 1 else "values that are"
+    first = ", the first" if len(wrong) > 1 else ","
+    place = list(unravel(wrong[0], array.shape))
+    return (
+        f"{name} has {len(wrong)} {said} not finite{first} {flat[wrong[0]]} at {name}{place}. "
         "Drop such rows, or fill them in."
     )
 

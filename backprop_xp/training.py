@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 from backprop_xp.backends import Array, array_namespace, to_host_together
-from backprop_xp.batches import check_rows, check_validation, member, parts_of, take
+from backprop_xp.batches import check_data, member, parts_of, take
 from backprop_xp.checks import integer, real, sequence
 from backprop_xp.epochs import Plan, Run, TrainingState, are_one_call, blocks, epoch_by_epoch
 from backprop_xp.gradient_check.live import Watch, judge, suspected
@@ -219,8 +219,7 @@ def _prepare(
     epochs, seed = integer(epochs, "epochs"), integer(seed, "seed", at_least=0)
     clip = None if clip is None else real(clip, "clip", above=0.0)
     check_every = None if check_every is None else integer(check_every, "check_every")
-    rows = check_rows(network, theta, x, y, sample_weight)
-    held_out = None if validation is None else check_validation(network, theta, validation)
+    rows, held_out = check_data(network, theta, x, y, sample_weight, validation)
     size = rows.x.shape[-2] if batch_size is None else batch_size
     plan = Plan(optimizer, epochs, size, shuffle, seed, clip, check_every)
     start = array_namespace(theta).asarray(theta, copy=True)

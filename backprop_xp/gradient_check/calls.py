@@ -65,7 +65,8 @@ def _twice(function: Callable[[Array], Any], flat: Array) -> tuple[Any, Any, boo
     """Return what a function gave twice, arrays as host copies, and whether it wrote into flat."""
     given = fresh(flat)
     results = [_copied(function(given)) for _ in range(2)]
-    return results[0], results[1], not bool(array_namespace(flat).all(given == flat))
+    kept = to_host(array_namespace(flat).all(given == flat))
+    return results[0], results[1], not kept
 
 
 def _copied(result: Any) -> Any:

@@ -1,0 +1,194 @@
+"""The library itself under a guard: nothing leaves the device but what it moves on purpose."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.activations import ACTIVATIONS
+from backprop_xp.backends import BackendUnavailableError, device_of
+from backprop_xp.losses import LOSSES
+
+# A pretended device, and PyTorch on the CPU, stand in for a GPU.
+PLACES = {"array-api-strict": "device1", "torch": "cpu", "cupy": "cuda:0"}
+ROWS = 6
+
+generator = np.random.default_rng(0)
+X = generator.normal(size=(ROWS, 3))
+Y = generator.uniform(0.1, 0.9, size=(ROWS, 2))
+WEIGHT = generator.uniform(0.5, 2.0, size=ROWS)
+
+
+@pytest.fixture(params=PLACES)
+def put(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
+    """A function that puts data where a guard holds."""
+    name = request.param
+    try:
+        bx.get_backend(name)
+    except BackendUnavailableError as error:
+        if os.environ.get("BACKPROP_XP_REQUIRE_GPU") == "1" and name == "cupy":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    return lambda x: bx.asarray(x, backend=name, device=PLACES[name], dtype="float64")
+
+
+@pytest.fixture
+def moved(put: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The shapes that go through ``to_host``, one for each call."""
+    kind = type(bx.resolve(put(X)).backend)
+    to_host, shapes = kind.to_host, []
+
+    def counted(self: Any, array: Any) -> Any:
+        shapes.append(tuple(array.shape))
+        return to_host(self, array)
+
+    monkeypatch.setattr(kind, "to_host", counted)
+    return shapes
+
+
+def _network(activation: str = "gelu", loss: str = "log_cosh") -> bx.Network:
+    return bx.Network(
+        [
+            bx.Dense(3, 4, activation),
+            bx.LayerNorm(4),
+            bx.Dropout(0.3),
+            bx.Residual(bx.Dense(4, 4, "tanh"), bx.Dropout(0.2)),
+            bx.Activate("silu"),
+            bx.Dense(4, 2),
+        ],
+        loss,
+        l2=0.1,
+    )
+
+
+def _theta(network: bx.Network, like: Any, stack: tuple[int, ...] = ()) -> Any:
+    choice = bx.resolve(like)
+    return network.initialize(
+        0, stack=stack, backend=choice.backend, device=choice.device, dtype="float64"
+    )
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_pass_forward_and_back_moves_nothing(
+    put: Any, moved: list[Any], activation: str, loss: str
+) -> None:
+    network = _network(activation, loss)
+    x, y, weight = put(X), put(Y), put(WEIGHT)
+    theta = _theta(network, x, (2,))
+    l2 = put([0.1, 0.2])
+    with bx.transfer_guard("disallow"):
+        network.predict(theta, x)
+        network.loss(theta, x, y, sample_weight=weight, l2=l2)
+        network.loss_and_gradient(theta, x, y, sample_weight=weight, rng=3, l2=l2)
+        network.vjp(theta, x, network.forward(theta, x), rng=3)
+        network.pack(network.unpack(theta))
+        network.weight_mask(theta)
+    assert not moved
+
+
+@pytest.mark.parametrize("rate", ["number", "per network", "schedule"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rate, theta: bx.SGD(rate, momentum=0.9, nesterov=True),
+        lambda rate, theta: bx.RMSProp(rate),
+        lambda rate, theta: bx.Adam(rate),
+        lambda rate, theta: bx.AdamW(rate, mask=_network().weight_mask(theta)),
+    ],
+    ids=["SGD", "RMSProp", "Adam", "AdamW"],
+)
+def test_an_update_moves_nothing(put: Any, moved: list[Any], make: Any, rate: str) -> None:
+    rates = {
+        "number": 0.1,
+        "per network": put([[0.1], [0.2]]),
+        "schedule": bx.schedules.warmup(bx.schedules.cosine(1e-2, 20), 3),
+    }
+    theta = _theta(_network(), put(X), (2,))
+    gradient = 0.5 * theta
+    with bx.transfer_guard("disallow"):
+        optimizer = make(rates[rate], theta)
+        state = optimizer.initialize(theta)
+        for _ in range(2):
+            theta, state = optimizer.update(theta, 1.0 * gradient, state)
+    assert not moved
+
+
+@pytest.mark.parametrize("stack", [(), (2,)])
+def test_training_moves_one_small_array_at_its_start_and_nothing_after(
+    put: Any, moved: list[Any], stack: tuple[int, ...]
+) -> None:
+    network = _network()
+    x, y, weight = put(X), put(Y), put(WEIGHT)
+    theta = _theta(network, x, stack)
+    with bx.transfer_guard("disallow"):
+        states = bx.train(
+            network,
+            theta,
+            x,
+            y,
+            optimizer=bx.Adam(1e-2),
+            epochs=3,
+            batch_size=4,
+            sample_weight=weight,
+            validation=(x, y, weight),
+            clip=0.5,
+            check_every=2,
+        )
+        # One flag for each of x, y, the weights and what weights may be, here and held out.
+        assert moved == [(8,)]
+        for state in states:
+            assert state.watch is not None
+    assert moved == [(8,)]
+    assert state.epoch == 3
+
+
+@pytest.mark.parametrize("place", ["rows", "validation"])
+def test_a_value_that_is_not_finite_is_found_by_two_transfers(
+    put: Any, moved: list[Any], place: str
+) -> None:
+    network = _network()
+    x, y = put(X), put(Y)
+    y_bad = put(np.where(np.arange(ROWS)[:, None] == 4, np.nan, Y))
+    data = {"rows": (y_bad, (x, y)), "validation": (y, (x, y_bad))}[place]
+    options: dict[str, Any] = {"optimizer": bx.SGD(0.1), "epochs": 1, "validation": data[1]}
+    with bx.transfer_guard("disallow"), pytest.raises(ValueError, match=r"nan at y\[4, 0\]") as e:
+        bx.train(network, _theta(network, x), x, data[0], **options)
+    assert str(e.value).startswith("In validation: ") is (place == "validation")
+    assert moved == [(4,), (ROWS, 2)]
+
+
+def test_preparing_data_moves_nothing_but_the_range_of_labels(put: Any, moved: list[Any]) -> None:
+    x, y = put(X), put(Y)
+    labels = bx.asarray([0, 2, 1], backend=bx.resolve(x).backend, device=device_of(x))
+    with bx.transfer_guard("disallow"):
+        train = bx.data.standardize(x)
+        bx.data.standardize(x, mean=train.mean, scale=train.scale)
+        bx.data.split(x, y)
+        assert len([*bx.data.minibatches(x, y, batch_size=4)]) == 2
+        assert not moved
+        bx.data.one_hot(labels)
+    assert moved == [(2,)]
+
+
+@pytest.mark.parametrize("method", ["auto", "complex_step", "centered", "directional", "taylor"])
+def test_a_gradient_check_moves_nothing_unasked(put: Any, method: str) -> None:
+    network = _network("tanh")
+    x, y, weight = put(X), put(Y), put(WEIGHT)
+    theta = _theta(network, x)
+    with bx.transfer_guard("disallow"):
+        report = bx.check_network(network, theta, x, y, sample_weight=weight, rng=3, method=method)
+        assert report.passed, report
+        wrong = bx.check_gradient(
+            lambda theta: network.loss(theta, x, y),
+            lambda theta: -2.0 * network.loss_and_gradient(theta, x, y)[1],
+            theta,
+            method=method,
+        )
+        assert wrong.verdict == "fail"
+        assert str(wrong)
+        assert bx.check_layer(bx.LayerNorm(3), x, method=method).passed
+        assert bx.check_loss("huber", x, 0.5 * x, method=method).passed
