@@ -37,6 +37,11 @@ MATHS = {unit for units in FLOORS[:6] for unit in units} - {"backends"}
 HOST_RANDOMNESS = {"initializers", "data"}
 ARRAY_LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
 
+# Where maths makes an array it must say on which device. A gradient check judges what it measured
+# on the host: its modules are on NumPy's arrays, all but these.
+CREATION = {"zeros", "ones", "full", "empty", "eye", "arange", "linspace", "asarray"}
+DEVICE_SIDE = {"calls", "live", "network", "functions", "pieces", "points"}
+
 HEAVY = {"cupy", "jax", "torch", "array_api_strict", "array_api_compat.numpy"}
 HEAVY |= {"sklearn", "matplotlib", "typer", "rich"}
 
@@ -108,6 +113,7 @@ def complaints(package: Path) -> list[str]:
         *unlisted(modules),
         *upwards(inside),
         *array_libraries(everything),
+        *unplaced(modules),
         *cycles(inside),
     ]
 
@@ -130,6 +136,23 @@ def array_libraries(everything: list[Import]) -> Iterator[str]:
         allowed = {"numpy"} if unit in HOST_RANDOMNESS else set()
         if unit in MATHS and library in ARRAY_LIBRARIES - allowed:
             yield f"{found.place}: maths imports the array library {library}"
+
+
+def unplaced(modules: dict[str, Path]) -> Iterator[str]:
+    """Complain of arrays made by the maths without a device, but for copies and NumPy's own."""
+    for module, path in modules.items():
+        unit = unit_of(module)
+        on_host = unit == "gradient_check" and module.rpartition(".")[2] not in DEVICE_SIDE
+        if unit not in MATHS or on_host:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            keywords = {keyword.arg for keyword in node.keywords}
+            of_numpy = ast.unparse(node.func.value) == "np"
+            copies = node.func.attr == "asarray" and "copy" in keywords
+            if node.func.attr in CREATION and not (of_numpy or copies or "device" in keywords):
+                yield f"{module}, line {node.lineno}: {ast.unparse(node)} names no device"
 
 
 def cycles(inside: list[tuple[Import, str]]) -> Iterator[str]:
@@ -196,6 +219,9 @@ def test_the_walk_sees_the_imports_that_are_there() -> None:
         ({"gradient_check/engines.py": "from numpy import abs"}, "array library numpy"),
         ({"layers.py": "def f():\n    import jax.numpy as jnp"}, "array library jax"),
         ({"training.py": "from array_api_compat import device"}, "array library array_api_compat"),
+        ({"layers.py": "xp.zeros((2, 3), dtype=x.dtype)"}, "dtype=x.dtype) names no device"),
+        ({"losses.py": "def f(x):\n    return x + namespace(x).ones(3)"}, "line 2: namespace(x).o"),
+        ({"gradient_check/live.py": "xp.asarray([1.0])"}, "xp.asarray([1.0]) names no device"),
         ({"surprise.py": ""}, "surprise has no floor"),
     ],
 )
@@ -213,6 +239,10 @@ def test_a_sound_tree_is_not_complained_of(tmp_path: Path) -> None:
         "__init__.py": "from sound.network import mlp",
         "network.py": "from sound.losses import huber\nfrom . import activations",
         "losses.py": "import math\nfrom sound.activations import sigmoid",
+        "optimizers.py": "xp.zeros_like(x), xp.full(3, 1.0, device=d), xp.asarray(x, copy=True)",
+        "data.py": "import numpy as np\nnp.arange(3)",
+        "gradient_check/judgement.py": "xp.asarray([1.0])",
+        "plots.py": "xp.linspace(0.0, 1.0, 3)",
         "activations.py": "from sound.backends import Array",
         "initializers.py": "import numpy as np",
         "backends/__init__.py": "from sound.backends.torch import backend",
