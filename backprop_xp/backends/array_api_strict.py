@@ -71,6 +71,10 @@ class ArrayAPIStrictBackend(Backend):
         """Return the values as NumPy's."""
         return np.from_dlpack(array.to_device(self.device("CPU_DEVICE")))
 
+    def details(self) -> dict[str, str]:
+        """Return the version of the standard that is kept to."""
+        return {"standard": self.namespace().__array_api_version__}
+
     def doors(self) -> Sequence[Door]:
         """Return the conversions of the array class, and the ways from a device to the CPU's."""
         xp = sys.modules.get("array_api_strict")
@@ -93,5 +97,6 @@ _CONVERSIONS = (
     *("__bool__", "__int__", "__float__", "__complex__", "__index__", "__iter__"),
     *("__array__", "__buffer__", "__dlpack__"),
 )
+
 
 backend = ArrayAPIStrictBackend()

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -99,6 +100,28 @@ class CuPyBackend(Backend):
         free, total = (cupy.cuda.Device() if device is None else device).mem_info
         return Memory(total - free, total)
 
+    def details(self) -> dict[str, str]:
+        """Return CUDA's versions, and what else decides how fast and how exact a GPU computes."""
+        import cupy
+
+        runtime = cupy.cuda.runtime
+        # Read once per process by CuPy, which has no public way to ask.
+        tf32 = "on" if os.environ.get("CUPY_TF32") == "1" else "off"
+        details = {
+            "CUDA driver supports": _cuda_version(runtime.driverGetVersion()),
+            "CUDA runtime": _cuda_version(runtime.runtimeGetVersion()),
+            "TF32": tf32,
+        }
+        with contextlib.suppress(runtime.CUDARuntimeError):  # no driver, or no card
+            capabilities = (
+                f"{self.device_name(device)} {int(device.compute_capability) / 10}"
+                for device in self.devices()
+            )
+            details["compute capability"] = ", ".join(capabilities)
+            pool = cupy.get_default_memory_pool()
+            details["memory pool"] = f"{pool.used_bytes()} of {pool.total_bytes()} bytes in use"
+        return details
+
     def doors(self) -> Sequence[Door]:
         """Return the conversions of CuPy's arrays; ``cupy.asnumpy`` goes through ``get``."""
         cupy = sys.modules.get("cupy")
@@ -121,6 +144,11 @@ _CONVERSIONS = (
 def _exports(array: Any, **options: Any) -> bool:
     """Say whether DLPack hands an array to the host: it may also stay on the GPU."""
     return bool((options.get("dl_device") or (None,))[0] == 1)
+
+
+def _cuda_version(number: int) -> str:
+    """Return ``"13.2"`` for CUDA's 13020."""
+    return f"{number // 1000}.{number % 1000 // 10}" if number else "none"
 
 
 backend = CuPyBackend()

@@ -15,6 +15,7 @@ from backprop_xp.backends.protocol import (
     Backend,
     Device,
     DType,
+    Memory,
     Namespace,
     Probe,
 )
@@ -154,6 +155,19 @@ class JAXBackend(Backend):
             return jax.lax.scan(lambda c, given: step(c, given, *shared), carry, columns)
 
         return self.compile(scan, donate=(0,))
+
+    def memory(self, device: Device | None = None) -> Memory | None:
+        """Return what XLA's allocator has given out, and its limit; None on a CPU."""
+        stats = (self.devices()[0] if device is None else device).memory_stats() or {}
+        used, total = stats.get("bytes_in_use"), stats.get("bytes_limit")
+        return None if used is None or total is None else Memory(used, total)
+
+    def details(self) -> dict[str, str]:
+        """Return the platform that JAX prefers, and whether float64 is kept."""
+        import jax
+
+        x64 = "on" if jax.dtypes.canonicalize_dtype(np.float64) == np.float64 else "off"
+        return {"default platform": jax.default_backend(), "x64": x64}
 
 
 backend = JAXBackend()

@@ -49,5 +49,22 @@ class NumPyBackend(Backend):
         """Return the array itself."""
         return np.asarray(array)
 
+    def details(self) -> dict[str, str]:
+        """Return the BLAS that NumPy was built with, and its threads if threadpoolctl can tell."""
+        built: Any = np.show_config(mode="dicts")
+        blas = built.get("Build Dependencies", {}).get("blas", {})
+        words = (str(blas[key]) for key in ("name", "version") if blas.get(key))
+        return {"BLAS": " ".join(words) or "unknown", "BLAS threads": _blas_threads()}
+
+
+def _blas_threads() -> str:
+    try:
+        from threadpoolctl import threadpool_info
+    except ModuleNotFoundError:
+        return "unknown (pip install threadpoolctl)"
+    # Another library may have brought a BLAS of its own.
+    counts = {str(pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "blas"}
+    return ", ".join(sorted(counts)) or "unknown to threadpoolctl"
+
 
 backend = NumPyBackend()

@@ -146,3 +146,11 @@ class Backend(Protocol):
     def memory(self, device: Device | None = None) -> Memory | None:
         """Return the memory of ``device``, or None where the library cannot tell."""
         return None
+
+    def details(self) -> dict[str, str]:
+        """Return what else tells how the library would compute here: versions, threads, switches.
+
+        For people who read ``backprop-xp info``. It may be asked of a library that is installed
+        but cannot run, and then leaves out what cannot be told.
+        """
+        return {}
