@@ -15,6 +15,7 @@ from backprop_xp.backends.protocol import (
     Device,
     Door,
     DType,
+    Memory,
     Namespace,
     Probe,
 )
@@ -46,11 +47,13 @@ class TorchBackend(Backend):
         return array_api_compat.torch
 
     def devices(self) -> list[Device]:
-        """Return the CPU and every GPU that CUDA shows."""
+        """Return the CPU, every GPU that CUDA shows, and Apple's GPU (MPS)."""
         import torch
 
         cuda = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
-        return [torch.device("cpu"), *cuda]
+        # With its index, as its tensors have it: without, the two would not be equal.
+        mps = [torch.device("mps", 0)] if torch.backends.mps.is_available() else []
+        return [torch.device("cpu"), *cuda, *mps]
 
     def default_dtype(self, device: Device) -> DType:
         """Return float32, as PyTorch does."""
@@ -65,9 +68,15 @@ class TorchBackend(Backend):
     def from_host(
         self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
     ) -> Array:
-        """Return the array's values on a device."""
+        """Return the array's values on a device; float64 on Apple's GPU is an error."""
         import torch
 
+        wanted = str(array.dtype if dtype is None else dtype).removeprefix("torch.")
+        if device is not None and device.type == "mps" and wanted in ("float64", "complex128"):
+            raise ValueError(
+                f"PyTorch keeps no {wanted} on {device}: Apple's GPUs lack it. Ask for "
+                "dtype='float32', or for device='cpu'."
+            )
         # PyTorch warns when it shares a read-only array, and refuses some strides and byte orders.
         contiguous = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
         writable = contiguous if contiguous.flags.writeable else contiguous.copy()
@@ -79,11 +88,30 @@ class TorchBackend(Backend):
         return np.asarray(array.detach().cpu().numpy())
 
     def synchronize(self, device: Device | None = None) -> None:
-        """Wait for the GPU, where there is one."""
+        """Wait for the GPU, where there is one; None means the current one."""
         import torch
 
-        if torch.cuda.is_available():
+        kind = None if device is None else device.type
+        if kind in (None, "cuda") and torch.cuda.is_available():
             torch.cuda.synchronize(device)
+        if kind in (None, "mps") and torch.backends.mps.is_available():
+            torch.mps.synchronize()
+
+    def memory(self, device: Device | None = None) -> Memory | None:
+        """Return a CUDA device's memory, as CUDA counts it; None for others."""
+        import torch
+
+        where = self.devices()[0] if device is None else device
+        if where.type != "cuda":
+            return None
+        free, total = torch.cuda.mem_get_info(where)
+        return Memory(total - free, total)
+
+    def details(self) -> dict[str, str]:
+        """Return the CUDA version that PyTorch was built for, and its threads on the CPU."""
+        import torch
+
+        return {"CUDA": torch.version.cuda or "none", "threads": str(torch.get_num_threads())}
 
     def doors(self) -> Sequence[Door]:
         """Return the conversions of tensors, also those of the CPU: there they stand in."""

@@ -1,0 +1,60 @@
+"""What is PyTorch's own among the backends: its devices."""
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture
+def _apple_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let PyTorch say that an Apple GPU is there: nothing is computed on it."""
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+
+
+@pytest.mark.usefixtures("_apple_gpu")
+def test_an_apple_gpu_is_a_device_after_the_others() -> None:
+    backend = bx.get_backend("torch")
+    assert backend.devices()[0] == torch.device("cpu")
+    # A tensor's own device there has the index, and must be equal to the one that is listed.
+    assert backend.devices()[-1] == torch.device("mps", 0)
+    for name in ("mps", "mps:0", torch.device("mps"), torch.device("mps", 0)):
+        assert backend.device(name) == torch.device("mps", 0)
+    assert bx.resolve(backend="torch", device="mps").dtype == torch.float32
+    assert backend.memory(torch.device("mps", 0)) is None
+
+
+@pytest.mark.usefixtures("_apple_gpu")
+@pytest.mark.parametrize("values", [[1.5], np.array([1.5])])
+def test_float64_on_an_apple_gpu_is_an_error_with_the_way_out(values: object) -> None:
+    with pytest.raises(ValueError, match=r"no float64 on mps:0.*dtype='float32'"):
+        bx.asarray(values, backend="torch", device="mps", dtype="float64")
+    with pytest.raises(ValueError, match="no complex128 on mps:0"):
+        bx.asarray([1j], backend="torch", device="mps", dtype="complex128")
+    backend = bx.get_backend("torch")
+    with pytest.raises(ValueError, match="no float64 on mps:0"):
+        backend.from_host(np.array([1.5]), None, backend.device("mps"))
+
+
+@pytest.mark.usefixtures("_apple_gpu")
+def test_synchronizing_waits_for_the_device_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[object] = []
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    backend, cuda = bx.get_backend("torch"), torch.device("cuda", 1)
+    backend.synchronize(torch.device("cpu"))
+    assert waited == []
+    backend.synchronize(cuda)
+    backend.synchronize(torch.device("mps", 0))
+    backend.synchronize()
+    assert waited == [cuda, "mps", None, "mps"]
+
+
+def test_memory_of_a_cuda_device_is_what_cuda_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (30, 80 + device.index))
+    backend = bx.get_backend("torch")
+    assert backend.memory(torch.device("cuda", 1)) == (51, 81)
+    assert backend.memory(torch.device("cpu")) is None
