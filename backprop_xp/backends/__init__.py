@@ -28,6 +28,7 @@ from backprop_xp.backends.protocol import (
 from backprop_xp.backends.selection import (
     BackendStatus,
     Selection,
+    backend_names,
     device_of,
     get_backend,
     list_backends,
@@ -52,6 +53,7 @@ __all__ = [
     "TransferError",
     "array_namespace",
     "asarray",
+    "backend_names",
     "device_of",
     "get_backend",
     "is_host_number",

@@ -134,6 +134,11 @@ def set_default_backend(name: str | Backend | None, device: Any = None, dtype: A
     _default = _Rule(f"set_default_backend{shown}", name, device, dtype)
 
 
+def backend_names() -> list[str]:
+    """Return the name of each known backend; nothing is imported or tried."""
+    return list(_BUILT_IN)
+
+
 def list_backends() -> list[BackendStatus]:
     """Return each known backend with whether it can run here, and if not, why and what helps."""
     rows = []
