@@ -329,49 +329,6 @@ def test_a_backend_that_cannot_be_had_is_an_error_in_one_line() -> None:
         assert re.fullmatch(r"error: [^\n]+\n", done.stderr)
 
 
-def test_info_says_what_would_run_where_and_why(xp: Any) -> None:
-    result = run("info")
-    assert result.exit_code == 0, result.output
-    assert re.search(rf"backend +{xp.name}\n +device +{re.escape(str(xp.selection.device))}\n",
-                     result.output)  # fmt: skip
-    assert f"source   {xp.selection.source}" in result.output
-    assert np.__version__ in result.output
-    assert bx.__version__ in result.output
-    for row in bx.list_backends():
-        state = "usable" if row.usable else "not usable"
-        assert re.search(rf"^  {row.name} +{state} +\S", result.output, re.M)
-
-
-def test_info_names_the_source_of_the_choice() -> None:
-    numpy = {"BACKPROP_XP_BACKEND": "numpy", "BACKPROP_XP_DEVICE": "", "BACKPROP_XP_DTYPE": ""}
-    nothing = {**numpy, "BACKPROP_XP_BACKEND": ""}
-    assert "the environment (BACKPROP_XP_*)" in run("info", **numpy).output
-    assert "the default" in run("info", **nothing).output
-
-
-def test_info_lists_the_backends_when_the_chosen_one_is_unusable() -> None:
-    program = (
-        "import sys; sys.modules['array_api_strict'] = None; sys.argv[1:] = ['info'];"
-        "from backprop_xp.__main__ import main; main()"
-    )
-    environment = {"BACKPROP_XP_BACKEND": "array-api-strict", "BACKPROP_XP_DEVICE": ""}
-    done = start_python("-c", program, **environment)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "error: backend 'array-api-strict', from the environment" in done.stdout
-    assert re.search(r"array-api-strict +not usable +array-api-strict is not", done.stdout)
-    assert re.search(r"try +pip install array-api-strict", done.stdout)
-    assert re.search(r"numpy +usable +\d", done.stdout)
-
-
-def test_info_survives_a_name_and_a_device_that_are_unknown() -> None:
-    for wrong in ({"BACKPROP_XP_BACKEND": "numpi"}, {"BACKPROP_XP_DEVICE": "gpu7"}):
-        result = run("info", **{"BACKPROP_XP_BACKEND": "numpy", **wrong})
-        assert result.exit_code == 1
-        assert next(iter(wrong.values())) in result.output
-        assert re.search(r"numpy +usable", result.output)
-
-
 def test_version_is_shown() -> None:
     for result in (run("--version"), start_python("-m", "backprop_xp", "--version")):
         assert f"backprop-xp {bx.__version__}\n" == result.stdout

@@ -1,45 +1,171 @@
-"""The command ``info``: what would run where, and why."""
+"""The command ``info``: what would run where, and why; as text, or as JSON for programs."""
 
+import json
+import os
 import platform
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import array_api_compat
 import numpy as np
 import typer
 
 import backprop_xp as bx
+from backprop_xp.backends import Memory, backend_names
+from backprop_xp.backends.probing import SECONDS, Choice, Report, survey
+from backprop_xp.checks import nearest
 from backprop_xp.cli.output import dtype_name, one_line, say
 
+# The library's own; CUDA is what the sessions of nox install for CuPy.
+_OURS = [f"BACKPROP_XP_{what}" for what in ("BACKEND", "DEVICE", "DTYPE", "REQUIRE_GPU", "CUDA")]
+_THEIRS = [
+    "JAX_ENABLE_X64",
+    "JAX_PLATFORMS",
+    "CUDA_VISIBLE_DEVICES",
+    "CUPY_TF32",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+]
+_WIDTH = 80
+_LABEL = 20  # columns of a label, with its indent
 
-def info() -> None:
+
+def info(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead, and nothing else.")
+    ] = False,
+) -> None:
     """Show where a computation would run and why, versions, and which backends are usable.
 
-    The exit status is 1 if the environment asks for what cannot be had.
+    Each backend is tried in a process of its own, for 60 seconds at most. The exit status is 1 if
+    the environment asks for what cannot be had.
     """
-    say(f"backprop-xp {bx.__version__}\n\nselection")
-    usable = True
-    try:
-        chosen = bx.resolve()
-    except (ValueError, TypeError, RuntimeError) as error:
-        usable = False
-        say(f"  error: {one_line(error)}")
-    else:
-        say(f"  backend  {chosen.backend.name}\n  device   {chosen.device}")
-        say(f"  dtype    {dtype_name(chosen.dtype)}\n  source   {chosen.source}")
-    say(f"\nversions\n  Python            {platform.python_version()}")
-    say(f"  NumPy             {np.__version__}")
-    say(f"  array-api-compat  {array_api_compat.__version__}\n\nbackends")
-    for row in bx.list_backends():
-        if row.usable:
-            say(f"  {row.name:<17} usable      {_version(row.name)}")
-        else:
-            say(f"  {row.name:<17} not usable  {one_line(row.reason)}")
-            say(f"  {'':<17} try         {one_line(row.hint)}")
-    if not usable:
+    found = collect()
+    say(json.dumps(found, indent=2) if as_json else as_text(found))
+    if "error" in found["selection"]:
         raise typer.Exit(1)
 
 
-def _version(backend: str) -> str:
-    try:
-        return bx.get_backend(backend).probe().version or ""
-    except ValueError:  # of the device or dtype that the environment asks for
-        return ""
+def collect(seconds: float = SECONDS) -> dict[str, Any]:
+    """Return what the command tells, as ``docs/backends.md`` lays it out."""
+    choice, reports = survey(backend_names(), seconds)
+    return {
+        "backprop_xp": bx.__version__,
+        "selection": _selection(choice),
+        "environment": _environment(os.environ),
+        "unknown_variables": _unknown(os.environ),
+        "machine": {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "cpu_count": os.cpu_count(),
+        },
+        "versions": {"numpy": np.__version__, "array-api-compat": array_api_compat.__version__},
+        "backends": {name: _backend(report) for name, report in reports.items()},
+    }
+
+
+def _selection(choice: Choice) -> dict[str, str]:
+    if choice.error:
+        return {"error": one_line(choice.error)}
+    return {
+        "backend": choice.backend,
+        "device": choice.device,
+        "dtype": dtype_name(choice.dtype),
+        "source": choice.source,
+    }
+
+
+def _environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return our variables as they are set, and those of others that change what is computed."""
+    ours = {name: value for name, value in variables.items() if name.startswith("BACKPROP_XP_")}
+    return {
+        **dict(sorted(ours.items())),
+        **{name: variables[name] for name in _THEIRS if name in variables},
+    }
+
+
+def _unknown(variables: Mapping[str, str]) -> dict[str, str]:
+    unknown = set(_environment(variables)) - {*_OURS, *_THEIRS}
+    return {name: nearest(name, _OURS) for name in sorted(unknown)}
+
+
+def _backend(report: Report) -> dict[str, Any]:
+    devices = [
+        {"name": name, "memory": memory and memory._asdict()} for name, memory in report.devices
+    ]
+    probe = report.probe
+    return {
+        "usable": probe.usable,
+        "version": probe.version,
+        "reason": one_line(probe.reason) if probe.reason else "",
+        "hint": one_line(probe.hint) if probe.hint else "",
+        "devices": devices,
+        "details": dict(report.details),
+    }
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """Return what ``collect`` returns as lines of up to 80 columns, unless a word is longer."""
+    machine, versions = found["machine"], found["versions"]
+    lines = [f"backprop-xp {found['backprop_xp']}", "", "selection"]
+    lines += [_line(label, text) for label, text in found["selection"].items()]
+    lines += ["", "environment", *_environment_lines(found), "", "machine"]
+    lines += [
+        _line("Python", machine["python"]),
+        _line("platform", machine["platform"]),
+        _line("CPUs", machine["cpu_count"]),
+        _line("NumPy", versions["numpy"]),
+        _line("array-api-compat", versions["array-api-compat"]),
+    ]
+    for name, backend in found["backends"].items():
+        lines += ["", f"backend {name}", *_backend_lines(backend)]
+    return "\n".join(lines)
+
+
+def _environment_lines(found: dict[str, Any]) -> Iterator[str]:
+    if not found["environment"]:
+        yield "  nothing is set that matters here"
+    for name, value in found["environment"].items():
+        yield f"  {name}={value!r}"
+        if name in found["unknown_variables"]:
+            hint = f"is unknown, and ignored. {found['unknown_variables'][name]}"
+            yield _wrapped(hint, "    ")
+
+
+def _backend_lines(backend: dict[str, Any]) -> Iterator[str]:
+    yield _line("usable", "yes" if backend["usable"] else "no")
+    if backend["reason"]:
+        yield _line("reason", backend["reason"])
+    if backend["hint"]:
+        yield _line("try", backend["hint"])
+    if backend["version"]:
+        yield _line("version", backend["version"])
+    if backend["devices"]:
+        yield _line("devices", ", ".join(_device(device) for device in backend["devices"]))
+    for label, text in backend["details"].items():
+        yield _line(label, text)
+
+
+def _device(device: dict[str, Any]) -> str:
+    if device["memory"] is None:
+        return str(device["name"])
+    used, total = Memory(**device["memory"])
+    return f"{device['name']} ({used / 2**30:.1f} of {total / 2**30:.1f} GiB in use)"
+
+
+def _line(label: str, text: Any) -> str:
+    return _wrapped(str(text), f"  {label}".ljust(_LABEL) + "  ")
+
+
+def _wrapped(text: str, first: str) -> str:
+    """Return the text behind ``first``, its further lines indented as far."""
+    return textwrap.fill(
+        text,
+        _WIDTH,
+        initial_indent=first,
+        subsequent_indent=" " * len(first),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
