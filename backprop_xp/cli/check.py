@@ -1,6 +1,7 @@
 """The command ``check``: a network's gradient, checked on every backend that can run here.
 
-What is computed is in ``comparison.py``.
+What is computed is in ``comparison.py``; ``--conformance``, which checks a backend instead, is in
+``conformance.py``.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import typer
 import backprop_xp as bx
 from backprop_xp.backends import BackendUnavailableError
 from backprop_xp.checks import nearest
+from backprop_xp.cli import conformance as kit
 from backprop_xp.cli.comparison import Finding, Problem, check_on, differences, draw
 from backprop_xp.cli.options import bad_sizes, known_activation, known_loss, parse_sizes
 from backprop_xp.cli.output import errors_in_one_line, indent, one_line, say
@@ -63,6 +65,7 @@ def _check_backends(names: list[str] | None) -> list[str]:
 
 
 def check(
+    context: typer.Context,
     sizes: Annotated[str, typer.Option(help="Widths of the layers, inputs first.")] = _EXAMPLE,
     hidden: Annotated[
         str, typer.Option(callback=known_activation, help="A name of bx.activations.")
@@ -99,12 +102,32 @@ def check(
             show_default=False,
         ),
     ] = None,
+    conformance: Annotated[
+        bool, typer.Option("--conformance", help="Check the backend itself: the conformance kit.")
+    ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Where --conformance runs. Default: the backend's own.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Check a network's gradient on every backend that can run here, and compare them.
 
     Theta and data are random, drawn on the host, so that every backend has the same problem. The
     exit status is 1 if a check does not pass, or if a backend asked for by --backend cannot run it.
+    With --conformance one backend is checked instead of a gradient: what it must do to be one.
     """
+    if conformance:
+        kit.check_options(context, backend or [])
+        with errors_in_one_line():
+            holds = kit.show(bx.resolve(backend=(backend or [])[0], device=device))
+        raise typer.Exit(0 if holds else 1)
+    if device is not None:
+        raise typer.BadParameter(
+            "goes with --conformance. Elsewhere BACKPROP_XP_BACKEND and BACKPROP_XP_DEVICE choose.",
+            param_hint="'--device'",
+        )
     widths = _check_sizes(sizes, loss)
     # NumPy alone warns of an overflow; the verdict says so on every backend.
     with errors_in_one_line(), np.errstate(all="ignore"):

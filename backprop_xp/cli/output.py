@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,11 @@ def say(text: str) -> None:
 def indent(text: str) -> str:
     """Return the lines of a text, each two columns further in."""
     return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def wrapped(text: str, width: int, margin: int = 0) -> str:
+    """Return a text in lines of at most ``width`` columns, all but the first behind a margin."""
+    return textwrap.fill(text, width, subsequent_indent=" " * margin, break_long_words=False)
 
 
 def one_line(message: Any) -> str:
