@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
+from backprop_xp import testing
 from backprop_xp.activations import ACTIVATIONS
 from backprop_xp.backends import to_host
 from backprop_xp.losses import LOSSES
@@ -412,3 +413,91 @@ def test_gradients_are_compared_with_the_first_of_their_dtype() -> None:
     assert differences([zero, zero._replace(backend="g")])[0].relative == 0.0
     diverged = finding("h", "float32", float("nan"))
     assert np.isnan(differences([zero, diverged])[0].relative)
+
+
+def conformance_rows(output: str) -> dict[str, str]:
+    """Return the status of each check in the table of ``--conformance``, by group and name."""
+    found, group = {}, ""
+    for line in output.splitlines():
+        row = re.fullmatch(r"  (\S.{49}) (holds|fails|not applicable)", line)
+        if row:
+            found[f"{group}: {row[1].rstrip()}"] = row[2]
+        elif line and not line.startswith(" "):
+            group = line
+    return found
+
+
+def test_conformance_of_the_environments_backend_is_a_table_that_holds(xp: Any) -> None:
+    if xp.name == "jax":
+        pytest.skip("JAX takes a minute to compile what tests/test_testing.py runs as well")
+    device = xp.selection.backend.device_name(xp.selection.device)
+    output = passing("--conformance", "--backend", xp.name, "--device", device)
+    found = conformance_rows(output)
+    assert list(found) == [str(check) for check in testing.checks()]
+    held = sum(status == "holds" for status in found.values())
+    last = f"{xp.name} on {device}: {held} hold, 0 fail, {len(found) - held} not applicable"
+    assert output.splitlines()[-1] == last
+    assert max(map(len, output.splitlines())) <= 80
+
+
+def test_conformance_runs_on_the_environments_device_unless_told_another() -> None:
+    chosen = {"BACKPROP_XP_BACKEND": "array-api-strict", "BACKPROP_XP_DEVICE": "device1"}
+    for arguments, device in (((), "device1"), (("--device", "no_float64"), "no_float64")):
+        output = passing("--conformance", *STRICT, *arguments, **chosen)
+        assert f"array-api-strict on {device}: " in output.splitlines()[-1]
+    # Of 80 checks that share a reason, it is told once.
+    assert re.search(r"^ +\d\d  no float64 on this device: ", output, re.M)
+    assert output.count("no float64 on this device") == 1
+
+
+def test_what_does_not_conform_is_told_in_full_and_the_exit_status_is_1(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    strict = pytest.importorskip("array_api_strict")
+    monkeypatch.setattr(strict, "log1p", lambda z: strict.log(1.0 + z))
+    result = run("--conformance", *STRICT)
+    assert result.exit_code == 1
+    found = conformance_rows(result.output)
+    wrong = [check for check, status in found.items() if status == "fails"]
+    assert wrong == ["the standard: log1p, float32", "the standard: log1p, float64"]
+    assert f": {len(found) - 3} hold, 2 fail, 1 not applicable\n" in result.output
+    said = " ".join(result.output.split())
+    assert "log1p gives NumPy's values in float32, on the device: the result is" in said
+    assert max(map(len, result.output.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--conformance"], "checks one backend, but 0 are named"),
+        (["--conformance", *NUMPY, *STRICT], "checks one backend, but 2 are named"),
+        (["--conformance", *NUMPY, "--layer-norm", "--l2", "0.5"], "go with --layer-norm, --l2:"),
+        (["--conformance", *NUMPY, "--dtype", "float32"], "does not go with --dtype"),
+        ([*NUMPY, "--device", "cpu"], "goes with --conformance"),
+        (["--conformance", "--backend", "numpi"], "Did you mean 'numpy'?"),
+    ],
+)
+def test_options_that_do_not_go_with_conformance_are_refused(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert "holds" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*NUMPY, "--device", "cuda:0"], "device 'cuda:0' is none of the numpy backend's devices"),
+        (["--backend", "cupy"], "cannot run here"),
+    ],
+)
+def test_conformance_of_what_cannot_be_had_is_one_line(arguments: list[str], message: str) -> None:
+    if "cupy" in arguments and {row.name: row for row in bx.list_backends()}["cupy"].usable:
+        pytest.skip("CuPy has a GPU here")
+    result = run("--conformance", *arguments)
+    assert result.exit_code == 1
+    assert re.fullmatch(r"error: [^\n]+\n", result.output)
+    assert message in result.output

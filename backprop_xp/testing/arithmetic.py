@@ -23,7 +23,7 @@ _INT32 = ("int32",)
 _generator = np.random.default_rng(0)
 # No zeros: all are divided by.
 _A = _generator.uniform(0.5, 2.0, (2, 3)) * np.array([[1.0, -1.0, 1.0]])
-_ROW = np.array([[0.5, -1.5, 2.5]])
+_ROW = np.array([[0.3, -1.7, 2.9]])
 _CUBE = _generator.normal(size=(2, 3, 4))
 _STACK = _generator.normal(size=(5, 1, 3, 4))
 _WEIGHTS = _generator.normal(size=(2, 4, 2))

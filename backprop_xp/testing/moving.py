@@ -42,7 +42,9 @@ _LAYOUTS = {
 
 def _values(dtype: str) -> np.ndarray:
     numbers = np.array([[0, 1, 2], [3, 100, 127]])
-    return (numbers + 0.1j if dtype.startswith("complex") else numbers).astype(dtype)
+    if dtype.startswith("complex"):
+        return (0.1 * numbers - 0.3j).astype(dtype)
+    return (0.1 * numbers if dtype.startswith("float") else numbers).astype(dtype)
 
 
 def _round_trip(host: np.ndarray, backend: Backend, device: Device) -> None:

@@ -133,7 +133,8 @@ def _owner(backend: Backend, device: Device) -> None:
         return
     kind = f"{type(array).__module__}.{type(array).__qualname__}"
     taken = "nobody's" if found is None else f"the backend {found.name}'s"
-    expect(False, f"an array of the type {kind} is taken for {taken}")
+    way = "a backend is found by the entry-point group backprop_xp.backends"
+    expect(False, f"an array of the type {kind} is taken for {taken}: {way}")
 
 
 def _synchronize(backend: Backend, device: Device) -> None:

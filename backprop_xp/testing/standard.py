@@ -16,16 +16,17 @@ from backprop_xp.testing.comparing import FLOATING, REAL, cast, put, require_dty
 COMPLEX = ("complex64", "complex128")
 
 # Floating arrays are cast to the dtype of the check; integers and booleans stay as they are.
-_SIGNED = np.array([[-2.5, -0.25, 0.5], [1.0, 0.0, 3.0]])
-_OTHER = np.array([[1.5, -0.25, -0.75], [0.125, 2.0, -4.0]])
-_POSITIVE = np.array([[0.25, 1.0, 2.0], [3.5, 0.75, 10.0]])
+# Few of them are binary fractions, which no rounding would change.
+_SIGNED = np.array([[-2.1, -0.3, 0.6], [1.0, 0.0, 3.3]])
+_OTHER = np.array([[1.7, -0.3, -0.7], [0.1, 2.3, -4.1]])
+_POSITIVE = np.array([[0.3, 1.0, 2.1], [3.7, 0.7, 10.1]])
 _TINY = np.array([1e-6, -2e-6, 3e-6])
 _SMALL = np.array([1e-3, -2e-3, 4e-3])
-_SPECIAL = np.array([1.0, np.inf, -np.inf, np.nan, -2.0])
+_SPECIAL = np.array([0.1, np.inf, -np.inf, np.nan, -2.1])
 _HUGE = np.array([1e4, -1e4])
-_CUBE = np.arange(24.0).reshape(2, 3, 4) / 8.0
+_CUBE = np.arange(24.0).reshape(2, 3, 4) / 7.0
 _INTEGERS = np.array([[3, -1, 2], [2, -7, 0]], dtype=np.int32)
-_TIES = np.array([2.0, 1.0, 2.0, 1.0, 0.0])
+_TIES = np.array([2.1, 1.3, 2.1, 1.3, 0.7])
 _ORDER = np.array([2, 0, 1, 2])
 _BOOLEANS = np.array([[True, False, True], [True, True, True]])
 
@@ -71,8 +72,8 @@ FUNCTIONS: dict[str, list[Use]] = {
     "argsort": [Use(_of("argsort", stable=True), (_TIES,))],
     "asarray": [
         Use(_of("asarray", copy=True), (_SIGNED,), FLOATING),
-        *_created(lambda xp, x, there: xp.asarray([0.5, -2.0], **there)),
-        *_created(lambda xp, x, there: xp.asarray(0.5, **there)),
+        *_created(lambda xp, x, there: xp.asarray([0.1, -2.3], **there)),
+        *_created(lambda xp, x, there: xp.asarray(0.1, **there)),
     ],
     "astype": [
         Use(lambda xp, x: xp.astype(x > 0.0, x.dtype), (_SIGNED,)),
@@ -102,7 +103,7 @@ FUNCTIONS: dict[str, list[Use]] = {
     ],
     "flip": _each("flip", _TIES),
     "full": [
-        *_created(lambda xp, x, there: xp.full(x.shape, 2.5, **there)),
+        *_created(lambda xp, x, there: xp.full(x.shape, 0.1, **there)),
         *_created(lambda xp, x, there: xp.full((2,), 7, dtype=xp.int32, device=there["device"])),
     ],
     "full_like": [Use(lambda xp, x: xp.full_like(x, np.inf), (_SIGNED,))],
