@@ -68,7 +68,6 @@ FUNCTIONS: dict[str, list[Use]] = {
             ("int32",),
         ),
     ],
-    "argmin": _each("argmin", _INTEGERS[0], np.array([1, 0, 0], np.int32), dtypes=("int32",)),
     "argsort": [Use(_of("argsort", stable=True), (_TIES,))],
     "asarray": [
         Use(_of("asarray", copy=True), (_SIGNED,), FLOATING),
