@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.backends import backend_names, list_backends
+from backprop_xp.backends import list_backends, registry
 
 pytest.importorskip("typer")
 
@@ -61,7 +61,7 @@ def test_info_tells_of_every_backend_whether_it_runs_and_otherwise_why_not(
     found: dict[str, Any],
 ) -> None:
     rows = {row.name: row for row in list_backends()}
-    assert list(found["backends"]) == backend_names()
+    assert list(found["backends"]) == registry.names()
     for name, told in found["backends"].items():
         assert list(told) == ["usable", "version", "reason", "hint", "devices", "details"]
         assert told["usable"] == rows[name].usable

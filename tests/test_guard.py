@@ -18,7 +18,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import Backend, BackendUnavailableError, to_host
-from backprop_xp.backends.selection import known_backends
+from backprop_xp.backends.registry import loaded
 
 # A pretended device, and PyTorch on the CPU, stand in for a GPU.
 PLACES = {"array-api-strict": "device1", "torch": "cpu", "cupy": "cuda:0"}
@@ -408,7 +408,7 @@ def test_a_mode_that_does_not_exist_is_an_error(mode: Any, error: Any, hint: str
     assert hint in str(info.value)
 
 
-@pytest.mark.parametrize("backend", known_backends(), ids=lambda backend: backend.name)
+@pytest.mark.parametrize("backend", loaded(), ids=lambda backend: backend.name)
 def test_the_doors_of_a_backend_are_there(backend: Backend) -> None:
     if not backend.probe().usable:
         pytest.skip(backend.probe().reason)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.backends import Memory, backend_names, list_backends
+from backprop_xp.backends import Memory, list_backends, registry
 from backprop_xp.backends.probing import Choice, Report, probe_apart, survey
 
 PACKAGE_FOLDER = Path(bx.__file__).parent.parent
@@ -258,7 +258,7 @@ def test_details_that_cannot_be_told_leave_a_backend_usable(
 
 @pytest.fixture(scope="module")
 def reports() -> dict[str, Report]:
-    return probe_apart(backend_names())
+    return probe_apart(registry.names())
 
 
 def test_a_trial_apart_finds_what_a_trial_here_finds(reports: dict[str, Report]) -> None:

@@ -14,6 +14,7 @@ from backprop_xp.backends.arrays import (
 )
 from backprop_xp.backends.doors import TransferError
 from backprop_xp.backends.guard import transfer_guard
+from backprop_xp.backends.places import device_of
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -21,18 +22,17 @@ from backprop_xp.backends.protocol import (
     Device,
     Door,
     DType,
+    DTypeNotKeptError,
     Memory,
     Namespace,
     Probe,
 )
+from backprop_xp.backends.registry import owner
 from backprop_xp.backends.selection import (
     BackendStatus,
     Selection,
-    backend_names,
-    device_of,
     get_backend,
     list_backends,
-    owner,
     resolve,
     set_default_backend,
     use_backend,
@@ -44,6 +44,7 @@ __all__ = [
     "BackendStatus",
     "BackendUnavailableError",
     "DType",
+    "DTypeNotKeptError",
     "Device",
     "Door",
     "Memory",
@@ -53,7 +54,6 @@ __all__ = [
     "TransferError",
     "array_namespace",
     "asarray",
-    "backend_names",
     "device_of",
     "get_backend",
     "is_host_number",

@@ -9,8 +9,17 @@ import array_api_compat
 import numpy as np
 
 from backprop_xp.backends.doors import explicit
+from backprop_xp.backends.places import (
+    device_of,
+    dtype_name,
+    place,
+    precision_of,
+    repair,
+    same_device,
+)
 from backprop_xp.backends.protocol import Array, Backend, Device, DType, Namespace
-from backprop_xp.backends.selection import Selection, device_of, owner, resolve, same_device
+from backprop_xp.backends.registry import owner
+from backprop_xp.backends.selection import Selection, resolve
 
 # Made once: building the union at each call would cost as much as a small product.
 _NUMPY = (np.ndarray, np.generic)
@@ -86,9 +95,8 @@ def require_beside(theta: Array, value: Array, name: str, other: str = "theta") 
     home, where = owner(theta), device_of(theta)
     if home is not None and (owner(value) is not home or not same_device(device_of(value), where)):
         raise ValueError(
-            f"{name} is {_place(value)}, but {other} is {_place(theta)}. Move it: "
-            f"{name} = bx.asarray({name}, backend={home.name!r}, "
-            f"device={home.device_name(where)!r})."
+            f"{name} is {place(value)}, but {other} is {place(theta)}. Move it: "
+            f"{repair(name, value, theta)}."
         )
 
 
@@ -114,11 +122,9 @@ def like(theta: Array, value: Any, name: str) -> Array:
         return value
     if xp.isdtype(value.dtype, "complex floating"):
         raise TypeError(f"{name} is {value.dtype}, but theta is {theta.dtype}. Take its real part.")
-    shown = str(precision).rpartition(".")[2].strip("'>")
     raise TypeError(
-        f"{name} is {value.dtype}, but theta is {theta.dtype}; precisions are not mixed. Cast it: "
-        f"{name} = bx.asarray({name}, dtype={shown!r}, backend={home.name!r}, "
-        f"device={home.device_name(device_of(theta))!r})."
+        f"{name} is {dtype_name(value.dtype)}, but theta is {dtype_name(theta.dtype)}; precisions "
+        f"are not mixed. Cast it: {repair(name, value, theta)}."
     )
 
 
@@ -193,15 +199,7 @@ def _kind(source: Namespace, x: Array, choice: Selection, *, asked: bool) -> DTy
 
 def _real_dtype(xp: Namespace, dtype: DType, name: str) -> DType:
     """Return the real dtype of a floating dtype's precision."""
-    if xp.isdtype(dtype, "real floating"):
-        return dtype
-    if not xp.isdtype(dtype, "complex floating"):
+    precision = precision_of(xp, dtype)
+    if precision is None:
         raise TypeError(f"{name} is {dtype}, but a floating dtype is expected.")
-    return xp.float32 if dtype == xp.complex64 else xp.float64
-
-
-def _place(array: Array) -> str:
-    home = owner(array)
-    if home is None:
-        return f"a {type(array).__name__}"
-    return f"{home.name}'s on {home.device_name(device_of(array))}"
+    return precision

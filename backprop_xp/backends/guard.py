@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from backprop_xp.backends.doors import mode as within
 from backprop_xp.backends.doors import wrapped
-from backprop_xp.backends.selection import known_backends
+from backprop_xp.backends.registry import loaded
 from backprop_xp.checks import nearest
 
 _MODES = ["disallow", "log", "allow"]
@@ -35,7 +35,7 @@ def transfer_guard(mode: str) -> Iterator[None]:
         raise TypeError(f"mode must be one of {', '.join(_MODES)}, not {mode!r}.")
     if mode not in _MODES:
         raise ValueError(f"mode {mode!r} is unknown. {nearest(mode, _MODES)}")
-    backends = known_backends()
+    backends = loaded()
     with contextlib.ExitStack() as stack:
         if mode != "allow":
             stack.enter_context(wrapped(backends))

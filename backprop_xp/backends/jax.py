@@ -15,6 +15,7 @@ from backprop_xp.backends.protocol import (
     Backend,
     Device,
     DType,
+    DTypeNotKeptError,
     Memory,
     Namespace,
     Probe,
@@ -85,6 +86,14 @@ class JAXBackend(Backend):
         """Return float32, as JAX does."""
         return self.namespace().float32
 
+    def require_dtype(self, dtype: DType) -> None:
+        """Refuse 64 bits without x64: JAX would halve them with a mere warning."""
+        import jax
+
+        kept = jax.dtypes.canonicalize_dtype(dtype)
+        if kept != np.dtype(dtype):
+            raise DTypeNotKeptError(f"{_needs_x64(dtype)}, or ask for dtype={kept.name!r}.")
+
     def owns(self, array: Any) -> bool:
         """Say whether ``array`` is a JAX array or tracer."""
         return bool(is_jax_array(array))
@@ -92,16 +101,17 @@ class JAXBackend(Backend):
     def from_host(
         self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
     ) -> Array:
-        """Return the array's values on a device; float64 without x64 is an error."""
+        """Return the array's values on a device; float64 without x64 is an error.
+
+        So are integers that 32 bits do not hold; others become int32, as JAX keeps them.
+        """
         import jax
 
-        wanted = np.dtype(array.dtype if dtype is None else dtype)
-        kept = jax.dtypes.canonicalize_dtype(wanted)
-        if kept != wanted and kept.kind in "fc":
-            raise ValueError(
-                f"JAX keeps no {wanted} unless the environment sets JAX_ENABLE_X64=1 before it "
-                "starts. Set that, or ask for dtype='float32'."
-            )
+        if dtype is not None or array.dtype.kind in "fc":
+            self.require_dtype(array.dtype if dtype is None else dtype)
+        kept = jax.dtypes.canonicalize_dtype(array.dtype if dtype is None else dtype)
+        if dtype is None and kept != array.dtype:
+            _require_fit(array, kept)
         return jax.device_put(np.asarray(array, dtype=kept), device)
 
     def to_host(self, array: Array) -> np.ndarray:
@@ -168,6 +178,23 @@ class JAXBackend(Backend):
 
         x64 = "on" if jax.dtypes.canonicalize_dtype(np.float64) == np.float64 else "off"
         return {"default platform": jax.default_backend(), "x64": x64}
+
+
+def _require_fit(array: np.ndarray, kept: np.dtype) -> None:
+    """Raise ValueError unless a smaller integer dtype holds the array's values: it would wrap."""
+    low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    if low < np.iinfo(kept).min or high > np.iinfo(kept).max:
+        raise DTypeNotKeptError(
+            f"integers from {low} to {high} do not fit in {kept}. {_needs_x64(array.dtype)}, or "
+            "ask for dtype='float32'."
+        )
+
+
+def _needs_x64(dtype: DType) -> str:
+    return (
+        f"JAX keeps no {np.dtype(dtype)} unless the environment sets JAX_ENABLE_X64=1 before JAX "
+        "is imported. Set that"
+    )
 
 
 backend = JAXBackend()

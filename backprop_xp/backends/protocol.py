@@ -1,5 +1,6 @@
 """What the maths needs of an array library beyond the array API standard."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
@@ -16,6 +17,10 @@ DType: TypeAlias = Any
 
 class BackendUnavailableError(RuntimeError):
     """A backend that was asked for cannot run on this machine; the message says what to do."""
+
+
+class DTypeNotKeptError(ValueError):
+    """A dtype that a library has by name but would replace by another; the message says why."""
 
 
 class Probe(NamedTuple):
@@ -58,14 +63,17 @@ class Backend(Protocol):
     name: ClassVar[str]
     replacements: ClassVar[dict[str, Callable[..., Any]]] = {}
 
+    @abstractmethod
     def probe(self) -> Probe:
         """Try the library by doing a little work with it; never raises."""
         ...
 
+    @abstractmethod
     def namespace(self) -> Namespace:
         """Return the library's array API namespace, importing the library if need be."""
         ...
 
+    @abstractmethod
     def devices(self) -> list[Device]:
         """Return the devices that can be named, the default one first."""
         ...
@@ -90,20 +98,28 @@ class Backend(Protocol):
         """Return the name that ``device`` takes for this device."""
         return str(device)
 
+    @abstractmethod
     def default_dtype(self, device: Device) -> DType:
         """Return the floating dtype used on ``device`` where nobody chose one."""
         ...
 
+    def require_dtype(self, dtype: DType) -> None:
+        """Raise ``DTypeNotKeptError`` for a dtype that the library would replace by another."""
+        return
+
+    @abstractmethod
     def owns(self, array: Any) -> bool:
         """Say whether ``array`` is one of this library's arrays."""
         ...
 
+    @abstractmethod
     def from_host(
         self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
     ) -> Array:
         """Return a NumPy array's values on ``device``; ``dtype`` None keeps the array's own."""
         ...
 
+    @abstractmethod
     def to_host(self, array: Array) -> np.ndarray:
         """Return an array's values as a NumPy array, waiting for them."""
         ...

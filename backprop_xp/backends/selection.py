@@ -7,32 +7,40 @@ device from the first that names one for that backend, the dtype from the first 
 
 import contextlib
 import functools
-import importlib
-import logging
 import os
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-import array_api_compat
-
+from backprop_xp.backends import registry
 from backprop_xp.backends.doors import watch
-from backprop_xp.backends.protocol import Backend, BackendUnavailableError, Device, DType
+from backprop_xp.backends.places import (
+    device_of,
+    dtype_name,
+    place,
+    precision_of,
+    repair,
+    same_device,
+)
+from backprop_xp.backends.probing import SECONDS, probe_apart
+from backprop_xp.backends.protocol import (
+    Backend,
+    BackendUnavailableError,
+    Device,
+    DType,
+    DTypeNotKeptError,
+    Probe,
+)
 from backprop_xp.checks import nearest
 
-_log = logging.getLogger("backprop_xp")
-
-# Names rather than imports, so that no library is imported before it is asked for.
-_BUILT_IN = {
-    "numpy": "backprop_xp.backends.numpy:backend",
-    "cupy": "backprop_xp.backends.cupy:backend",
-    "array-api-strict": "backprop_xp.backends.array_api_strict:backend",
-    "jax": "backprop_xp.backends.jax:backend",
-    "torch": "backprop_xp.backends.torch:backend",
-}
 _DTYPES = ["float32", "float64", "complex64", "complex128", "bool"] + [
     f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
 ]
+# Which built-in backends may have a device, by the letters that its name begins with.
+_HOMES = {"cuda": "'cupy', 'jax' or 'torch'", "tpu": "'jax'", "device": "'array-api-strict'"}
+
+_ARGUMENT = "the argument of the call"
+_ENVIRONMENT = "the environment variable BACKPROP_XP_"
 
 
 class Selection(NamedTuple):
@@ -51,6 +59,10 @@ class _Rule(NamedTuple):
     backend: str | Backend | None = None
     device: Any = None
     dtype: Any = None
+
+    def of(self, choice: str) -> str:
+        """Return what to call the source of its ``"backend"``, ``"device"`` or ``"dtype"``."""
+        return self.source + choice.upper() * (self.source == _ENVIRONMENT)
 
 
 class BackendStatus(NamedTuple):
@@ -76,33 +88,22 @@ def resolve(
 
     Of ``arrays``, those that belong to an array library decide, and must agree; lists and numbers
     do not count. Raises ValueError for an unknown name, for arrays of two libraries or devices and
-    for an argument that contradicts them; ``BackendUnavailableError`` (a RuntimeError) for a
-    backend that cannot run here. Only the name ``"auto"`` falls back from CUDA to NumPy.
+    for an argument that contradicts them, TypeError for arrays of two floating precisions, and
+    ``BackendUnavailableError`` (a RuntimeError) for a backend that cannot run here, and
+    ``DTypeNotKeptError`` (a ValueError) for a dtype that the library would replace by another.
+    Only the name ``"auto"`` falls back from CUDA to NumPy.
     """
-    argument = _Rule("the argument of the call", backend, device, dtype)
-    owned = [array for array in arrays if owner(array) is not None]
-    if owned:
-        return _with_arrays(argument, owned)
-    rules = [argument, *reversed(_context.get()), _default, _environment()]
-    named = next(
-        (rule for rule in rules if rule.backend is not None), _Rule("the default", "numpy")
-    )
-    chosen = _load_usable(named.backend, named.source)
-    placed = next(
-        (rule for rule in rules if rule.device is not None and _is_for(rule, chosen)), None
-    )
-    typed = next((rule for rule in rules if rule.dtype is not None and _is_of(rule, chosen)), None)
-    where = chosen.devices()[0] if placed is None else _device(chosen, placed)
-    kind = chosen.default_dtype(where) if typed is None else _dtype(chosen, typed)
-    if typed is not argument and not chosen.namespace().isdtype(kind, "real floating"):
-        # Only a call may ask for integers: as a standing choice they would truncate all data.
-        raise ValueError(f"dtype {kind}, from {typed and typed.source}, is not real floating.")
-    return Selection(chosen, where, kind, named.source)
+    argument = _Rule(_ARGUMENT, backend, device, dtype)
+    owned = [array for array in arrays if registry.owner(array) is not None]
+    return _with_arrays(argument, owned) if owned else _choose([argument, *_standing()])
 
 
 def get_backend(name: str | Backend | None = None) -> Backend:
-    """Return the backend called ``name``, or the one that ``resolve()`` chooses now."""
-    return resolve(backend=name).backend
+    """Return the backend called ``name``, or the one that ``resolve()`` chooses now.
+
+    Devices and dtypes do not count here: one that cannot be had is an error where it is needed.
+    """
+    return _choose_backend([_Rule(_ARGUMENT, name), *_standing()])[0]
 
 
 @contextlib.contextmanager
@@ -128,48 +129,64 @@ def set_default_backend(name: str | Backend | None, device: Any = None, dtype: A
     ``None`` takes the choice back.
     """
     global _default
-    if name is not None:
-        resolve(backend=name, device=device, dtype=dtype)
     shown = "" if name is None else f"({_name(name)!r})"
-    _default = _Rule(f"set_default_backend{shown}", name, device, dtype)
-
-
-def backend_names() -> list[str]:
-    """Return the name of each known backend; nothing is imported or tried."""
-    return list(_BUILT_IN)
+    rule = _Rule(f"set_default_backend{shown}", name, device, dtype)
+    if name is not None:
+        _choose([rule])
+    _default = rule
 
 
 def list_backends() -> list[BackendStatus]:
-    """Return each known backend with whether it can run here, and if not, why and what helps."""
-    rows = []
-    for name in _BUILT_IN:
-        probe = _load(name).probe()
-        rows.append(BackendStatus(name, probe.usable, probe.reason, probe.hint))
-    return rows
+    """Return each known backend with whether it can run here, and if not, why and what helps.
+
+    Plug-ins come after the built-in ones. One that is not loaded yet is tried in a process of its
+    own, so that listing it imports nothing into this one; no answer in a minute counts as unusable.
+    """
+    names = registry.names()
+    apart = [name for name in names if not registry.is_loaded(name)]
+    answers = probe_apart(apart, SECONDS) if apart else {}
+    probes = [answers[name].probe if name in answers else registry.probe(name) for name in names]
+    return [
+        BackendStatus(name, probe.usable, probe.reason, probe.hint)
+        for name, probe in zip(names, probes, strict=True)
+    ]
 
 
-def known_backends() -> list[Backend]:
-    """Return every backend that can be named, usable here or not."""
-    return [_load(name) for name in _BUILT_IN]
+def _standing() -> list[_Rule]:
+    """Return the rules that hold for calls without arrays, the strongest first."""
+    backend, device, dtype = (
+        os.environ.get(f"BACKPROP_XP_{what}", "").strip() or None
+        for what in ("BACKEND", "DEVICE", "DTYPE")
+    )
+    return [*reversed(_context.get()), _default, _Rule(_ENVIRONMENT, backend, device, dtype)]
 
 
-def owner(array: Any) -> Backend | None:
-    """Return the backend whose array this is, or None for anything else."""
-    for name in _BUILT_IN:
-        if _load(name).owns(array):
-            watch(_load(name))
-            return _load(name)
-    return None
+def _choose_backend(rules: list[_Rule]) -> tuple[Backend, str]:
+    """Return the backend that the first rule with one names, and that rule's source."""
+    for rule in rules:
+        if rule.backend is not None:
+            return _usable(rule.backend, rule.of("backend")), rule.of("backend")
+    return registry.built_in("numpy"), "the default"
 
 
-def device_of(array: Any) -> Device:
-    """Return an array's device; None for a JAX tracer, which has none yet."""
-    return array_api_compat.device(array)
-
-
-def same_device(one: Device, other: Device) -> bool:
-    """Say whether two devices of arrays are one; a JAX tracer's, not known yet, may be any."""
-    return one is None or other is None or bool(one == other)
+def _choose(rules: list[_Rule]) -> Selection:
+    backend, source = _choose_backend(rules)
+    placed = next(
+        (rule for rule in rules if rule.device is not None and _is_for(rule, backend)), None
+    )
+    typed = next((rule for rule in rules if rule.dtype is not None and _is_of(rule, backend)), None)
+    where = backend.devices()[0] if placed is None else _device(backend, placed, source)
+    if typed is None:
+        return Selection(backend, where, backend.default_dtype(where), source)
+    kind = _dtype(backend, typed)
+    if typed.source != _ARGUMENT and not backend.namespace().isdtype(kind, "real floating"):
+        # Only a call may ask for integers: as a standing choice they would truncate all data.
+        raise ValueError(
+            f"dtype {dtype_name(kind)!r}, from {typed.of('dtype')}, is not real floating: as a "
+            "standing choice it would truncate all data. Choose 'float32' or 'float64' there, "
+            f"or give dtype={dtype_name(kind)!r} to the calls that want it."
+        )
+    return Selection(backend, where, kind, source)
 
 
 def _with_arrays(argument: _Rule, arrays: list[Any]) -> Selection:
@@ -177,58 +194,65 @@ def _with_arrays(argument: _Rule, arrays: list[Any]) -> Selection:
     backend, where = _owner(first), device_of(first)
     for other in arrays[1:]:
         if _owner(other) is not backend or not same_device(device_of(other), where):
-            name = backend.device_name(where)
             raise ValueError(
-                f"arrays of {_owner(other).name} on {device_of(other)} and of {backend.name} on "
-                f"{name} were given together. Move one: bx.asarray(x, "
-                f"backend={backend.name!r}, device={name!r})."
+                f"arrays in two places were given together, one {place(first)} and one "
+                f"{place(other)}; nothing is moved silently. Move one: {repair('x', other, first)}."
             )
-    xp = backend.namespace()
-    floating = [array.dtype for array in arrays if xp.isdtype(array.dtype, "real floating")]
-    asked = argument.backend
-    if asked is not None and _load_usable(asked, argument.source) is not backend:
+    if argument.backend is not None and _usable(argument.backend, _ARGUMENT) is not backend:
         raise ValueError(
-            f"backend={_name(asked)!r} contradicts the arrays given, which are "
+            f"backend={_name(argument.backend)!r} contradicts the arrays given, which are "
             f"{backend.name}'s. Move them first by bx.asarray, or leave the argument out."
         )
-    if argument.device is not None and _device(backend, argument) != where:
-        raise ValueError(
-            f"device={argument.device!r} contradicts the arrays given, which are on {where}. "
-            "Move them first by bx.asarray, or leave the argument out."
-        )
-    kind = floating[0] if floating else backend.default_dtype(where)
-    if argument.dtype is not None:
-        wanted = _dtype(backend, argument)
-        if floating and wanted != kind:
+    if argument.device is not None:
+        wanted = _device(backend, argument, "the arrays given")
+        if not same_device(wanted, where):
             raise ValueError(
-                f"dtype={argument.dtype!r} contradicts the arrays given, which are {kind}. "
-                "Cast them first by bx.asarray, or leave the argument out."
+                f"device={argument.device!r} contradicts the arrays given, which are on "
+                f"{backend.device_name(where)}. Move them first by bx.asarray, or leave the "
+                "argument out."
             )
-        kind = wanted
-    return Selection(backend, where, kind, "the arrays given")
+        where = wanted
+    return Selection(backend, where, _dtype_with(argument, arrays, backend), "the arrays given")
+
+
+def _dtype_with(argument: _Rule, arrays: list[Any], backend: Backend) -> DType:
+    """Return the one floating precision of the arrays; without any, what is asked or usual."""
+    xp = backend.namespace()
+    floating = [array for array in arrays if precision_of(xp, array.dtype) is not None]
+    kinds = [precision_of(xp, array.dtype) for array in floating]
+    for other, kind in zip(floating, kinds, strict=True):
+        if kind != kinds[0]:
+            raise TypeError(
+                f"arrays of {dtype_name(floating[0].dtype)} and of {dtype_name(other.dtype)} were "
+                "given together; precisions are not mixed. "
+                f"Cast one: {repair('x', other, floating[0])}."
+            )
+    if argument.dtype is None:
+        return kinds[0] if kinds else backend.default_dtype(device_of(arrays[0]))
+    wanted = _dtype(backend, argument)
+    if kinds and wanted != kinds[0]:
+        raise ValueError(
+            f"dtype={dtype_name(wanted)!r} contradicts the arrays given, which are "
+            f"{dtype_name(floating[0].dtype)}. Cast them first by bx.asarray, or leave the "
+            "argument out."
+        )
+    return wanted
 
 
 def _owner(array: Any) -> Backend:
-    backend = owner(array)
+    backend = registry.owner(array)
     if backend is None:
         raise TypeError(f"{type(array).__name__} belongs to no array library that is known here.")
     return backend
 
 
-def _environment() -> _Rule:
-    backend, device, dtype = (
-        os.environ.get(f"BACKPROP_XP_{what}", "").strip() or None
-        for what in ("BACKEND", "DEVICE", "DTYPE")
-    )
-    if device is not None and backend is None:
-        backend = "numpy"  # the device is one of the backend that this rule alone would choose
-    return _Rule("the environment (BACKPROP_XP_*)", backend, device, dtype)
-
-
 def _is_for(rule: _Rule, backend: Backend) -> bool:
     """Say whether the device that a rule names is meant as one of ``backend``'s."""
-    named = _automatic() if rule.backend == "auto" else rule.backend
-    return named is None or named in (backend, backend.name)
+    named = registry.automatic() if rule.backend == "auto" else rule.backend
+    if named is None:
+        # The environment's device, alone, is one of the backend that is had without a choice.
+        return rule.source != _ENVIRONMENT or backend.name == "numpy"
+    return named in (backend, backend.name)
 
 
 def _is_of(rule: _Rule, backend: Backend) -> bool:
@@ -240,72 +264,66 @@ def _name(backend: str | Backend) -> str:
     return backend if isinstance(backend, str) else backend.name
 
 
-@functools.cache
-def _load(name: str) -> Backend:
-    module, _, attribute = _BUILT_IN[name].partition(":")
-    backend: Backend = getattr(importlib.import_module(module), attribute)
-    return backend
-
-
-def _load_usable(name: str | Backend | None, source: str) -> Backend:
-    if name == "auto":
-        return _load(_automatic())
+def _usable(name: str | Backend, source: str) -> Backend:
+    """Return the backend of that name, or raise what says why it cannot be had."""
     if not isinstance(name, str):
-        if name is None or not hasattr(name, "probe"):
+        if not hasattr(name, "probe"):
             raise TypeError(f"backend must be a name or a Backend, not {name!r} (from {source}).")
+        watch(name)
         return name
-    if name not in _BUILT_IN:
-        known = ["auto", *_BUILT_IN]
+    if name != "auto" and name not in registry.BUILT_IN and name not in registry.offers():
+        known = ["auto", *registry.names()]
         raise ValueError(f"backend {name!r}, from {source}, is unknown. {nearest(name, known)}")
-    _require_usable(name, source)
-    watch(_load(name))
-    return _load(name)
+    found = registry.find(name)
+    if isinstance(found, Probe) or not _works(name):
+        probe = registry.probe(name)
+        raise BackendUnavailableError(
+            f"backend {name!r}, from {source}, cannot run here: {probe.reason}. Try: {probe.hint}."
+        )
+    watch(found)
+    return found
 
 
 @functools.cache
 def _works(name: str) -> bool:
-    return _load(name).probe().usable
+    return registry.probe(name).usable
 
 
-def _require_usable(name: str, source: str) -> None:
-    if not _works(name):
-        probe = _load(name).probe()
-        raise BackendUnavailableError(
-            f"backend {name!r}, from {source}, cannot run here: {probe.reason}. Try: {probe.hint}."
-        )
-
-
-@functools.cache
-def _automatic() -> str:
-    """Return the backend that ``"auto"`` means on this machine, and log it the first time."""
-    probe = _load("cupy").probe()
-    if probe.usable:
-        _log.info("backend 'auto' is cupy: a CUDA device answers.")
-        return "cupy"
-    _log.warning("backend 'auto' is numpy: %s.", probe.reason)
-    return "numpy"
-
-
-def _device(backend: Backend, rule: _Rule) -> Device:
+def _device(backend: Backend, rule: _Rule, source: str) -> Device:
     try:
         return backend.device(rule.device)
     except ValueError as error:
-        raise ValueError(f"{error} It came from {rule.source}.") from None
+        letters = str(rule.device).partition(":")[0].rstrip("0123456789")
+        others = f", or a backend that may have it: {_HOMES[letters]}" if letters in _HOMES else ""
+        told = f"The device came from {rule.of('device')}, the backend from {source}"
+        if rule.of("device") == source:
+            told = f"Device and backend came from {source}"
+        raise ValueError(f"{error} {told}. Choose another device{others}.") from None
 
 
 def _dtype(backend: Backend, rule: _Rule) -> DType:
-    xp = backend.namespace()
-    if isinstance(rule.dtype, str):
-        if rule.dtype not in _DTYPES:
-            hint = nearest(rule.dtype, _DTYPES)
-            raise ValueError(f"dtype {rule.dtype!r}, from {rule.source}, is unknown. {hint}")
-        return getattr(xp, rule.dtype)
+    source = rule.of("dtype")
+    kind = rule.dtype
+    if isinstance(kind, str):
+        if kind not in _DTYPES:
+            raise ValueError(f"dtype {kind!r}, from {source}, is unknown. {nearest(kind, _DTYPES)}")
+        kind = getattr(backend.namespace(), kind)
+    elif not _is_dtype(backend, kind):
+        raise TypeError(
+            f"dtype {kind!r}, from {source}, is none of {backend.name}'s. "
+            "A name such as 'float32' works with every backend."
+        )
     try:
-        if xp.isdtype(rule.dtype, ("bool", "numeric")):
-            return rule.dtype
+        backend.require_dtype(kind)
+    except DTypeNotKeptError as error:
+        raise DTypeNotKeptError(
+            f"dtype {dtype_name(kind)!r}, from {source}, cannot be had: {error}"
+        ) from None
+    return kind
+
+
+def _is_dtype(backend: Backend, kind: Any) -> bool:
+    try:
+        return bool(backend.namespace().isdtype(kind, ("bool", "numeric")))
     except (TypeError, AttributeError):
-        pass
-    raise TypeError(
-        f"dtype {rule.dtype!r}, from {rule.source}, is none of {backend.name}'s. "
-        "A name such as 'float32' works with every backend."
-    )
+        return False

@@ -4,8 +4,9 @@ import json
 import os
 from typing import Any
 
+from backprop_xp.backends import registry
 from backprop_xp.backends.protocol import Backend, Memory, Probe
-from backprop_xp.backends.selection import _load, resolve
+from backprop_xp.backends.selection import resolve
 
 
 def answer(what: str, name: str) -> None:
@@ -25,8 +26,9 @@ def _report(name: str) -> dict[str, Any]:
     devices: list[tuple[str, Memory | None]] = []
     details: dict[str, str] = {}
     try:
-        backend = _load(name)
-        probe = backend.probe()
+        probe, backend = registry.probe(name), registry.find(name)
+        if isinstance(backend, Probe):
+            return {"probe": probe, "devices": devices, "details": details}
         if probe.usable:
             devices = [(backend.device_name(d), backend.memory(d)) for d in backend.devices()]
         if probe.version is not None:  # the library is there, whether it works or not

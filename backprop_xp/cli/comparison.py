@@ -10,7 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 import backprop_xp as bx
-from backprop_xp.backends import Array, BackendUnavailableError, Selection, to_host
+from backprop_xp.backends import (
+    Array,
+    BackendUnavailableError,
+    DTypeNotKeptError,
+    Selection,
+    to_host,
+)
 from backprop_xp.cli.output import dtype_name
 
 # Large enough that no relu is at its kink, small enough that no unit saturates.
@@ -67,10 +73,6 @@ class Difference(NamedTuple):
     relative: float
 
 
-class _DTypeNotKeptError(Exception):
-    """A backend has no such dtype on this device; the message is the library's."""
-
-
 def draw(
     network: bx.Network, widths: Sequence[int], loss: str, *, batch: int, seed: int, method: str
 ) -> Problem:
@@ -90,13 +92,15 @@ def check_on(backend: str, problem: Problem, dtype: str | None) -> Finding:
     """Check the gradient on the backend of this name; what goes wrong there is the finding."""
     finding = Finding(backend)
     try:
+        place = bx.resolve(backend=backend, dtype="float32")  # which every library keeps
+        device = place.backend.device_name(place.device)
+        finding = finding._replace(device=device, dtype=dtype or finding.dtype)
         choice = bx.resolve(backend=backend, dtype=dtype)
-        device = choice.backend.device_name(choice.device)
-        finding = Finding(choice.backend.name, device, dtype_name(choice.dtype))
+        finding = finding._replace(dtype=dtype_name(choice.dtype))
         return _check(finding, problem, choice)
     except BackendUnavailableError:
         return finding._replace(verdict="not usable", reason=_why_unusable(backend))
-    except _DTypeNotKeptError as error:
+    except DTypeNotKeptError as error:
         return finding._replace(verdict="not checked", reason=str(error))
     except Exception as error:  # a library's own kinds too: the other backends are still run
         return finding._replace(reason=f"{type(error).__name__}: {error}")
@@ -133,7 +137,7 @@ def _put(array: np.ndarray, choice: Selection) -> Array:
     try:
         return bx.asarray(array, backend=choice.backend, device=choice.device, dtype=choice.dtype)
     except (TypeError, ValueError) as error:  # the values are sound: it is the dtype
-        raise _DTypeNotKeptError(str(error)) from None
+        raise DTypeNotKeptError(str(error)) from None
 
 
 def _targets(generator: np.random.Generator, loss: str, shape: tuple[int, int]) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import typer
 
 import backprop_xp as bx
-from backprop_xp.backends import Memory, backend_names
+from backprop_xp.backends import Memory, registry
 from backprop_xp.backends.probing import SECONDS, Choice, Report, survey
 from backprop_xp.checks import nearest
 from backprop_xp.cli.output import dtype_name, one_line, say
@@ -50,7 +50,7 @@ def info(
 
 def collect(seconds: float = SECONDS) -> dict[str, Any]:
     """Return what the command tells, as ``docs/backends.md`` lays it out."""
-    choice, reports = survey(backend_names(), seconds)
+    choice, reports = survey(registry.names(), seconds)
     return {
         "backprop_xp": bx.__version__,
         "selection": _selection(choice),

@@ -1,0 +1,57 @@
+"""Where an array is, said in words, and the line of code that brings another one there."""
+
+from typing import Any
+
+import array_api_compat
+
+from backprop_xp.backends.protocol import Array, Device, DType, Namespace
+from backprop_xp.backends.registry import owner
+
+
+def device_of(array: Any) -> Device:
+    """Return an array's device; None for a JAX tracer, which has none yet."""
+    return array_api_compat.device(array)
+
+
+def same_device(one: Device, other: Device) -> bool:
+    """Say whether two devices of arrays are one; a JAX tracer's, not known yet, may be any."""
+    return one is None or other is None or bool(one == other)
+
+
+def place(array: Any) -> str:
+    """Return words such as ``"cupy's on cuda:0"``."""
+    home, where = owner(array), device_of(array)
+    if home is None:
+        return f"a {type(array).__name__}"
+    return f"{home.name}'s" if where is None else f"{home.name}'s on {home.device_name(where)}"
+
+
+def dtype_name(dtype: DType) -> str:
+    """Return the name of a dtype without its library's: ``"float32"`` for ``torch.float32``."""
+    return str(dtype).rpartition(".")[2].strip("'>")
+
+
+def precision_of(xp: Namespace, dtype: DType) -> DType | None:
+    """Return the real dtype of a floating dtype's precision, or None for any other dtype."""
+    if xp.isdtype(dtype, "real floating"):
+        return dtype
+    if xp.isdtype(dtype, "complex floating"):
+        return xp.float32 if dtype == xp.complex64 else xp.float64
+    return None
+
+
+def repair(name: str, value: Array, beside: Array) -> str:
+    """Return the line that brings the variable ``name``, which is ``value``, beside an array.
+
+    Floating values take that array's precision as well: moved alone, they would take the default.
+    """
+    home, source, where = owner(beside), owner(value), device_of(beside)
+    if home is None or source is None:
+        raise TypeError(f"{name} and what it is put beside must be arrays of known libraries.")
+    call = f"{name} = bx.asarray({name}, backend={home.name!r}"
+    if where is not None:
+        call += f", device={home.device_name(where)!r}"
+    precision = precision_of(home.namespace(), beside.dtype)
+    if precision is not None and precision_of(source.namespace(), value.dtype) is not None:
+        call += f", dtype={dtype_name(precision)!r}"
+    return f"{call})"
