@@ -29,6 +29,7 @@ BACKENDS = [  # backend, device (empty: the backend's first)
     nox.param("jax", "", id="jax"),
     nox.param("torch", "", id="torch"),
     nox.param("cupy", "", id="cupy"),
+    nox.param("lookalike", "", id="plug-in"),
 ]
 
 
@@ -118,6 +119,8 @@ def has_gpu() -> bool:
 def run_tests(session: nox.Session, backend: str, device: str) -> None:
     """Install, and run pytest where the environment chooses the backend."""
     session.install(*group("test"), "-e", package(backend))
+    if backend == "lookalike":
+        session.install("./tests/plugin")
     env = {"BACKPROP_XP_BACKEND": backend, "BACKPROP_XP_DEVICE": device, "BACKPROP_XP_DTYPE": ""}
     if backend == "jax":
         env["JAX_ENABLE_X64"] = "1"

@@ -1,0 +1,328 @@
+"""Backends from other distributions: real wheels, installed by pip, in processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.backends.probing import probe_apart
+
+ROOT = Path(bx.__file__).parents[1]
+PROJECT = Path(__file__).parent / "plugin"
+METADATA = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
+GROUP = "backprop_xp.backends"
+
+# The least that works: NumPy under another name, owning no array.
+SMALL = """
+from backprop_xp.backends.numpy import NumPyBackend
+class Small(NumPyBackend):
+    name = {name!r}
+    def owns(self, array): return False
+backend = Small()
+"""
+BROKEN = {
+    "raising": "raise OSError('no such\\nlicence.')",
+    "exiting": "raise SystemExit(3)",
+    "empty": "",
+    "class": SMALL.format(name="class") + "backend = Small",
+    "duck": "class Duck:\n    name = 'duck'\n    def probe(self): ...\nbackend = Duck()",
+    "unfinished": (
+        "from backprop_xp.backends import Backend\n"
+        "class Unfinished(Backend):\n    name = 'unfinished'\n"
+        "backend = Unfinished()"
+    ),
+    "misnamed": SMALL.format(name="other"),
+    "moody": SMALL.format(name="moody")
+    + "def probe(): raise KeyError('mood')\nbackend.probe = probe",
+    "mute": SMALL.format(name="mute") + "backend.probe = lambda: None",
+}
+METHODS = (
+    "replacements, namespace, devices, device, device_name, default_dtype, require_dtype, owns, "
+    "from_host, to_host, synchronize, compile, memory"
+)
+FLAWS = {
+    "raising": "cannot be imported: OSError: no such licence",
+    "exiting": "cannot be imported: SystemExit: 3",
+    "empty": "cannot be imported: AttributeError: module 'plugin_empty' has no attribute 'backend'",
+    "class": "is a class; the entry point must name an instance of it",
+    "duck": f"is a Duck that lacks {METHODS}; its class must derive from "
+    "backprop_xp.backends.Backend",
+    "misnamed": "calls itself 'other', but its entry point is 'misnamed'",
+    "moody": "raised in probe(): KeyError: 'mood'",
+    "mute": "returned None from probe(), not a Probe",
+}
+
+
+def wheel(folder: Path, distribution: str, entries: dict[str, str], files: dict[str, str]) -> Path:
+    """Build a wheel by hand: modules, and the metadata that pip and importlib.metadata read."""
+    stem = f"{distribution.replace('-', '_')}-1.0"
+    lines = "".join(f"{name} = {target}\n" for name, target in entries.items())
+    contents = {
+        **files,
+        f"{stem}.dist-info/METADATA": (
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
+        ),
+        f"{stem}.dist-info/WHEEL": (
+            "Wheel-Version: 1.0\nGenerator: by hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        ),
+        f"{stem}.dist-info/entry_points.txt": f"[{GROUP}]\n{lines}",
+    }
+    contents[f"{stem}.dist-info/RECORD"] = "".join(
+        f"{name},,\n" for name in [*contents, f"{stem}.dist-info/RECORD"]
+    )
+    path = folder / f"{stem}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in contents.items():
+            archive.writestr(name, text)
+    return path
+
+
+def small(folder: Path, distribution: str, name: str, text: str | None = None) -> Path:
+    """Build a distribution that offers one name, from a module that notes when it is imported."""
+    module = f"plugin_{distribution.replace('-', '_')}"
+    noted = f"print('imported {module}')\n"
+    source = noted + (SMALL.format(name=name) if text is None else text)
+    return wheel(folder, distribution, {name: f"{module}:backend"}, {f"{module}.py": source})
+
+
+def lookalike(folder: Path) -> Path:
+    """Build the project in tests/plugin, by its own metadata."""
+    files = {path.name: path.read_text("utf-8") for path in PROJECT.glob("*.py")}
+    return wheel(folder, METADATA["name"], METADATA["entry-points"][GROUP], files)
+
+
+def install(target: Path, *wheels: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+    command += ["--no-compile", "--disable-pip-version-check", "--target", str(target)]
+    subprocess.run([*command, *map(str, wheels)], check=True, capture_output=True, timeout=120)
+    return target
+
+
+def run(target: Path, program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in a process that sees what is installed in ``target``."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("BACKPROP_XP_")}
+    kept["PYTHONPATH"] = os.pathsep.join([str(target), str(ROOT), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", f"import backprop_xp as bx\n{program}"],
+        capture_output=True,
+        text=True,
+        env={**kept, **environment},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def refused(target: Path, name: str, **environment: str) -> str:
+    """Return what is told to who asks for a backend that cannot be had."""
+    program = (
+        f"try:\n    bx.get_backend({name!r} or None)\n"
+        "except bx.backends.BackendUnavailableError as error:\n    print('REFUSED', error)\n"
+    )
+    return run(target, program, **environment).stdout.rpartition("REFUSED ")[2].strip()
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where a sound plug-in and every broken one are installed."""
+    folder = tmp_path_factory.mktemp("wheels")
+    wheels = [small(folder, name, name, text) for name, text in BROKEN.items()]
+    return install(tmp_path_factory.mktemp("crowd"), lookalike(folder), *wheels)
+
+
+@pytest.fixture(scope="module")
+def quarrel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where two distributions offer one name, and others names that are built in."""
+    folder = tmp_path_factory.mktemp("wheels")
+    offers = {"one": "twice", "other": "twice", "hijack": "numpy", "robot": "auto", "good": "good"}
+    wheels = [small(folder, distribution, name) for distribution, name in offers.items()]
+    return install(tmp_path_factory.mktemp("quarrel"), *wheels)
+
+
+def test_a_plug_in_is_chosen_by_its_name_and_its_arrays_are_known(crowd: Path) -> None:
+    program = (
+        "network = bx.mlp([2, 3, 1])\n"
+        "theta, x = network.initialize(), bx.asarray([[0.5, 1.0]])\n"
+        "print(bx.resolve(theta, x).backend.name, network.forward(theta, x).shape)\n"
+        "print(bx.check_network(network, theta, x, x[:, :1]).verdict)\n"
+        "print(bx.resolve().source, type(theta).__module__)\n"
+    )
+    assert run(crowd, program, BACKPROP_XP_BACKEND="lookalike").stdout.splitlines() == [
+        "lookalike (1, 1)",
+        "pass",
+        "the environment variable BACKPROP_XP_BACKEND lookalike_arrays._array_object",
+    ]
+
+
+def test_listing_shows_plug_ins_after_the_others_and_imports_none(crowd: Path) -> None:
+    program = (
+        "import json, sys\n"
+        "rows = bx.list_backends()\n"
+        "print([m for m in sys.modules if m.startswith(('plugin_', 'lookalike'))])\n"
+        "print(json.dumps([tuple(row) for row in rows]))\n"
+    )
+    imported, rows = run(crowd, program).stdout.splitlines()
+    assert imported == "[]"
+    table = json.loads(rows)
+    assert [row[0] for row in table[:5]] == ["numpy", "cupy", "array-api-strict", "jax", "torch"]
+    assert [row[0] for row in table[5:]] == sorted(["lookalike", *BROKEN])
+    usable = {name: (usable, reason, hint) for name, usable, reason, hint in table}
+    assert usable["numpy"] == usable["lookalike"] == (True, "", "")
+    for name, flaw in FLAWS.items():
+        reason = f"'plugin_{name}:backend', of the distribution {name!r}, {flaw}"
+        assert usable[name] == (False, reason, f"upgrade {name}, or pip uninstall {name}")
+
+
+@pytest.mark.parametrize("name", FLAWS)
+def test_a_broken_plug_in_is_an_error_for_who_asks_for_it(crowd: Path, name: str) -> None:
+    assert refused(crowd, name) == (
+        f"backend {name!r}, from the argument of the call, cannot run here: 'plugin_{name}:backend'"
+        f", of the distribution {name!r}, {FLAWS[name]}. Try: upgrade {name}, or pip uninstall "
+        f"{name}."
+    )
+
+
+def test_a_backend_without_its_methods_is_refused_in_pythons_words(crowd: Path) -> None:
+    told = refused(crowd, "unfinished")
+    assert "'plugin_unfinished:backend', of the distribution 'unfinished'" in told
+    assert "abstract class Unfinished" in told
+    assert "from_host" in told
+    assert "device_name" not in told, "it has a default"
+
+
+def test_broken_plug_ins_harm_nobody_else(crowd: Path) -> None:
+    program = (
+        "import sys\n"
+        "names = ['numpy', 'array-api-strict', 'lookalike']\n"
+        "print([bx.get_backend(name).name for name in names])\n"
+        "print([m for m in sys.modules if m.startswith('plugin_')])\n"
+        "try: bx.get_backend('lookalik')\n"
+        "except ValueError as error: print(error)\n"
+    )
+    names, imported, unknown = run(crowd, program).stdout.splitlines()
+    assert names == "['numpy', 'array-api-strict', 'lookalike']"
+    assert imported == "[]"
+    assert "Did you mean 'lookalike'?" in unknown
+
+
+def test_an_array_of_nobody_is_shown_to_plug_ins_and_each_broken_one_is_told_once(
+    crowd: Path,
+) -> None:
+    program = (
+        "import logging, sys, numpy as np; logging.basicConfig()\n"
+        "bx.resolve(np.ones(2), [1.0], None)\n"
+        "print([m for m in sys.modules if m.startswith(('plugin_', 'lookalike'))])\n"
+        "import lookalike_arrays\n"
+        "class Foreign:\n    def __array_namespace__(self, **_): ...\n"
+        "for _ in range(3):\n"
+        "    assert bx.backends.owner(Foreign()) is None\n"
+        "    print(bx.resolve(lookalike_arrays.ones(2)).backend.name)\n"
+    )
+    done = run(crowd, program)
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("imported")]
+    assert lines == ["[]", "lookalike", "lookalike", "lookalike"]
+    warned = [line.split("'")[1] for line in done.stderr.splitlines() if "WARNING" in line]
+    at_loading = set(BROKEN) - {"moody", "mute"}  # whose probe() is nobody's concern here
+    assert sorted(warned) == sorted(at_loading)
+
+
+def test_a_plug_in_that_raises_in_owns_is_passed_over_and_told_once(tmp_path: Path) -> None:
+    text = SMALL.format(name="angry") + "def owns(array): raise ValueError\nbackend.owns = owns\n"
+    wheels = [small(tmp_path, "angry", "angry", text), lookalike(tmp_path)]
+    program = (
+        "import logging, lookalike_arrays as xp; logging.basicConfig()\n"
+        "class Foreign:\n    def __array_namespace__(self, **_): ...\n"
+        "owner = bx.backends.owner\n"
+        "for _ in range(3): print(owner(Foreign()), owner(xp.ones(2)).name)\n"
+    )
+    done = run(install(tmp_path / "site", *wheels), program)
+    assert done.stdout.splitlines()[-3:] == ["None lookalike"] * 3
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("backend 'angry' is passed over: it raised in owns(): ValueError.")
+
+
+def test_two_distributions_that_offer_one_name_are_an_error_for_who_asks(quarrel: Path) -> None:
+    for environment in ({}, {"BACKPROP_XP_BACKEND": "twice"}):
+        source = (
+            "environment variable BACKPROP_XP_BACKEND" if environment else "argument of the call"
+        )
+        assert refused(quarrel, "" if environment else "twice", **environment) == (
+            f"backend 'twice', from the {source}, cannot run here: it is offered by the "
+            "distribution 'one' and the distribution 'other'. Try: uninstall one of them: pip "
+            "uninstall one, or pip uninstall other."
+        )
+    assert run(quarrel, "print(bx.get_backend('good').name)").stdout.splitlines()[-1] == "good"
+
+
+@pytest.mark.parametrize(("name", "distribution"), [("numpy", "hijack"), ("auto", "robot")])
+def test_a_built_in_name_that_is_offered_as_well_is_an_error_for_who_asks(
+    quarrel: Path, name: str, distribution: str
+) -> None:
+    assert refused(quarrel, name) == (
+        f"backend {name!r}, from the argument of the call, cannot run here: the name is built in, "
+        f"and offered by the distribution {distribution!r} as well. Try: pip uninstall "
+        f"{distribution}."
+    )
+    for choose in (f"bx.set_default_backend({name!r})", f"bx.use_backend({name!r}).__enter__()"):
+        program = f"try: {choose}\nexcept RuntimeError as error: print(error)\n"
+        told = run(quarrel, program).stdout
+        assert f"backend {name!r}, from {choose[3:].split('(')[0]}({name!r}), cannot run" in told
+
+
+def test_names_in_dispute_are_listed_with_the_reason_and_imported_by_nobody(quarrel: Path) -> None:
+    program = "for row in bx.list_backends():\n    print(row.name, row.usable, row.reason)\n"
+    rows = run(quarrel, program).stdout.splitlines()
+    assert (
+        "numpy False the name is built in, and offered by the distribution 'hijack' as well" in rows
+    )
+    assert (
+        "twice False it is offered by the distribution 'one' and the distribution 'other'" in rows
+    )
+    assert "good True " in rows
+    assert not [row for row in rows if row.startswith("imported")]
+
+
+def test_the_default_and_arrays_never_read_metadata_and_are_never_hijacked(quarrel: Path) -> None:
+    program = (
+        "import importlib.metadata, numpy as np\n"
+        "def refuse(*_, **__): raise AssertionError('metadata was read')\n"
+        "importlib.metadata.entry_points = refuse\n"
+        "network = bx.mlp([2, 1])\n"
+        "theta = network.initialize()\n"
+        "network.loss_and_gradient(theta, np.ones((1, 2)), [[1.0]])\n"
+        "print(bx.resolve().source, type(bx.resolve(theta).backend).__name__)\n"
+        "with bx.use_backend(bx.get_backend()): print(bx.asarray([1.0], device='cpu'))\n"
+    )
+    lines = run(quarrel, program).stdout.splitlines()
+    assert lines == ["the default NumPyBackend", "[1.]"]
+    alone = run(quarrel, "print(bx.asarray([1.0]))", BACKPROP_XP_DEVICE="cpu")
+    assert alone.stdout.strip() == "[1.]"
+
+
+def test_a_plug_in_that_hangs_or_crashes_is_a_row_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheels = [
+        small(tmp_path, "slow", "slow", "import time\ntime.sleep(60)"),
+        small(tmp_path, "crash", "crash", "import os\nos._exit(7)"),
+        small(tmp_path, "good", "good"),
+    ]
+    monkeypatch.syspath_prepend(str(install(tmp_path / "site", *wheels)))
+    found = probe_apart(["slow", "crash", "good"], 15.0)
+    assert found["good"].usable
+    assert found["slow"][:3] == (False, None, "no answer within 15 s")
+    assert found["crash"][:3] == (False, None, "the trial ended by exit status 7")
+
+
+def test_the_page_shows_the_plug_in_that_is_tested_here() -> None:
+    page = (ROOT / "docs" / "backends.md").read_text("utf-8")
+    source = (PROJECT / "lookalike_backend.py").read_text("utf-8")
+    assert f"```python\n{source}```" in page
+    (entry,) = METADATA["entry-points"][GROUP].items()
+    assert f'[project.entry-points."{GROUP}"]\n{entry[0]} = "{entry[1]}"' in page
