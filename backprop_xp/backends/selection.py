@@ -212,28 +212,30 @@ def _with_arrays(argument: _Rule, arrays: list[Any]) -> Selection:
                 "argument out."
             )
         where = wanted
-    return Selection(backend, where, _dtype_with(argument, arrays, backend), "the arrays given")
+    return Selection(
+        backend, where, _dtype_with(argument, arrays, backend, where), "the arrays given"
+    )
 
 
-def _dtype_with(argument: _Rule, arrays: list[Any], backend: Backend) -> DType:
+def _dtype_with(argument: _Rule, arrays: list[Any], backend: Backend, where: Device) -> DType:
     """Return the one floating precision of the arrays; without any, what is asked or usual."""
     xp = backend.namespace()
-    floating = [array for array in arrays if precision_of(xp, array.dtype) is not None]
-    kinds = [precision_of(xp, array.dtype) for array in floating]
-    for other, kind in zip(floating, kinds, strict=True):
-        if kind != kinds[0]:
+    kinds = [(precision_of(xp, array.dtype), array) for array in arrays]
+    floating = [(kind, array) for kind, array in kinds if kind is not None]
+    usual, first = floating[0] if floating else (backend.default_dtype(where), arrays[0])
+    for kind, other in floating:
+        if kind != usual:
             raise TypeError(
-                f"arrays of {dtype_name(floating[0].dtype)} and of {dtype_name(other.dtype)} were "
-                "given together; precisions are not mixed. "
-                f"Cast one: {repair('x', other, floating[0])}."
+                f"arrays of {dtype_name(first.dtype)} and of {dtype_name(other.dtype)} were given "
+                f"together; precisions are not mixed. Cast one: {repair('x', other, first)}."
             )
     if argument.dtype is None:
-        return kinds[0] if kinds else backend.default_dtype(device_of(arrays[0]))
+        return usual
     wanted = _dtype(backend, argument)
-    if kinds and wanted != kinds[0]:
+    if floating and wanted != usual:
         raise ValueError(
             f"dtype={dtype_name(wanted)!r} contradicts the arrays given, which are "
-            f"{dtype_name(floating[0].dtype)}. Cast them first by bx.asarray, or leave the "
+            f"{dtype_name(first.dtype)}. Cast them first by bx.asarray, or leave the "
             "argument out."
         )
     return wanted
