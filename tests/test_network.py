@@ -644,7 +644,7 @@ def _ones(*shape: int) -> np.ndarray:
         ({"l2": _ones(4)}, r"l2 is stacked \(4,\)"),
         ({"rng": -1}, "rng must be an integer of at least 0"),
         ({"rng": np.ones((3, 1, 1), dtype=np.int64)}, r"rng has shape \(3, 1, 1\).*\(1, 1\)"),
-        ({"rng": np.ones((), dtype=np.int64)}, r"rng has shape \(\)"),
+        ({"rng": np.ones((1,), dtype=np.int64)}, r"rng has shape \(1,\).*or \(\) for one key"),
     ],
 )
 def test_a_value_that_does_not_fit_is_a_value_error_that_names_the_argument(

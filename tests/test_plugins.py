@@ -44,7 +44,7 @@ BROKEN = {
 }
 METHODS = (
     "replacements, namespace, devices, device, device_name, default_dtype, require_dtype, owns, "
-    "from_host, to_host, synchronize, compile, memory"
+    "from_host, to_host, doors, transfer_guard, synchronize, compile, loop, memory, details"
 )
 FLAWS = {
     "raising": "cannot be imported: OSError: no such licence",
@@ -315,9 +315,13 @@ def test_a_plug_in_that_hangs_or_crashes_is_a_row_that_says_so(
     ]
     monkeypatch.syspath_prepend(str(install(tmp_path / "site", *wheels)))
     found = probe_apart(["slow", "crash", "good"], 15.0)
-    assert found["good"].usable
-    assert found["slow"][:3] == (False, None, "no answer within 15 s")
-    assert found["crash"][:3] == (False, None, "the trial ended by exit status 7")
+    assert found["good"].probe.usable
+    assert found["slow"].probe[:3] == (False, None, "no answer within 15 s")
+    assert found["crash"].probe[:3] == (
+        False,
+        None,
+        "the trial ended by exit status 7: imported plugin_crash",
+    )
 
 
 def test_the_page_shows_the_plug_in_that_is_tested_here() -> None:

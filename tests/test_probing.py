@@ -332,7 +332,7 @@ def test_the_choice_of_the_environment_is_told_with_its_source(
     strict = chosen(monkeypatch, BACKEND="array-api-strict", DEVICE="device2")
     assert strict[:2] == ("array-api-strict", "device2")
     assert "float32" in strict.dtype
-    assert strict.source == "the environment (BACKPROP_XP_*)"
+    assert strict.source == "the environment variable BACKPROP_XP_BACKEND"
     assert "'numpi'" in chosen(monkeypatch, BACKEND="numpi").error
     assert "'gpu7'" in chosen(monkeypatch, DEVICE="gpu7").error
 
