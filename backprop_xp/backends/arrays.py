@@ -26,14 +26,15 @@ _NUMPY = (np.ndarray, np.generic)
 
 
 def array_namespace(array: Array) -> Namespace:
-    """Return the array API namespace of an array.
+    """Return the array API namespace of an array: its backend's, or what it says itself.
 
     NumPy's is NumPy itself, without array-api-compat's wrapper, which would cost calls and its
     import 50 ms for nothing: NumPy 2 keeps the standard.
     """
     if isinstance(array, _NUMPY):
         return np
-    return array_api_compat.array_namespace(array)
+    home = owner(array)
+    return array_api_compat.array_namespace(array) if home is None else home.namespace()
 
 
 def asarray(
@@ -81,11 +82,15 @@ def require_owner(array: Any, name: str) -> Backend:
 
 
 def require_floating(array: Any, name: str) -> Namespace:
-    """Return the namespace of a floating (or complex) array; anything else is a TypeError."""
+    """Return the namespace of a floating (or complex) array; anything else is a TypeError.
+
+    An array on a device that its library does not compute on now is a ValueError.
+    """
     if isinstance(array, np.ndarray) and array.dtype.kind in "fc":
         return np
-    require_owner(array, name)
-    xp = array_namespace(array)
+    home = require_owner(array, name)
+    home.require_current(device_of(array), name)
+    xp = home.namespace()
     _real_dtype(xp, array.dtype, name)
     return xp
 

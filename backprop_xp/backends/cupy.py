@@ -1,6 +1,12 @@
-"""CuPy: NVIDIA GPUs by CUDA."""
+"""CuPy: NVIDIA GPUs by CUDA.
+
+Everything is queued on CuPy's current stream and computed on its current device, which are the
+user's to choose (``with stream:``, ``with cupy.cuda.Device(1):``); only ``to_host`` and
+``synchronize`` wait.
+"""
 
 import contextlib
+import functools
 import importlib.util
 import os
 import sys
@@ -10,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from array_api_compat import is_cupy_array
 
+from backprop_xp.backends.cupy_namespace import placing
 from backprop_xp.backends.doors import explicit
 from backprop_xp.backends.protocol import (
     Array,
@@ -30,10 +37,14 @@ class CuPyBackend(Backend):
 
     @explicit
     def probe(self) -> Probe:
-        """Run one kernel: CuPy imports without a driver, so that it imports shows nothing."""
+        """Run one kernel and one product: that CuPy imports, without a driver too, shows nothing.
+
+        The product loads cuBLAS and the kernel NVRTC, which are wheels of their own.
+        """
         if importlib.util.find_spec("cupy") is None:
             hint = "pip install 'backprop_xp[cuda13]' (or cuda12, after your driver)"
             return Probe(False, None, "CuPy is not installed", hint)
+        version = None
         try:
             import cupy
 
@@ -41,15 +52,12 @@ class CuPyBackend(Backend):
             cupy.asnumpy(cupy.ones((1, 1)) @ cupy.ones((1, 1)))
         except Exception as error:
             reason = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
-            hint = "check that nvidia-smi lists a GPU and that its driver fits CuPy's CUDA version"
-            return Probe(False, locals().get("version"), reason, hint)
+            return Probe(False, version, reason, _hint(reason))
         return Probe(True, version)
 
     def namespace(self) -> Namespace:
-        """Return array_api_compat.cupy."""
-        import array_api_compat.cupy
-
-        return array_api_compat.cupy
+        """Return array_api_compat.cupy, with ``device=`` honoured where an array is made."""
+        return _namespace()
 
     def devices(self) -> list[Device]:
         """Return every GPU that CUDA shows, the current one first."""
@@ -62,6 +70,21 @@ class CuPyBackend(Backend):
         """Return ``"cuda:0"`` and so on."""
         return f"cuda:{device.id}"
 
+    def require_current(self, device: Device, name: str) -> None:
+        """Raise ValueError unless CuPy computes on ``device`` now.
+
+        Results would be made on the current device, from memory of the other, if at all.
+        """
+        import cupy
+
+        current = cupy.cuda.runtime.getDevice()
+        if device.id != current:
+            raise ValueError(
+                f"{name} is on cuda:{device.id}, but CuPy computes on its current device, "
+                f"cuda:{current}. Work inside `with cupy.cuda.Device({device.id}):`, or show CUDA "
+                f"that GPU alone: CUDA_VISIBLE_DEVICES={device.id}."
+            )
+
     def default_dtype(self, device: Device) -> DType:
         """Return float32: most GPUs compute float64 at a small fraction of that speed."""
         return np.float32
@@ -73,31 +96,31 @@ class CuPyBackend(Backend):
     def from_host(
         self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
     ) -> Array:
-        """Return the array's values on a GPU."""
+        """Return the array's values on a GPU; the copy is queued on the current stream."""
         import cupy
 
-        # The wrapper drops device=: creation happens inside the device.
-        with device if device is not None else contextlib.nullcontext():
+        with cupy.cuda.Device(device):
             return cupy.asarray(array, dtype=dtype)
 
     @explicit
     def to_host(self, array: Array) -> np.ndarray:
-        """Return the values as NumPy's, once the GPU has them."""
+        """Return the values as NumPy's, waiting for the current stream of the array's GPU."""
         import cupy
 
-        return np.asarray(cupy.asnumpy(array))
+        with array.device:
+            return np.asarray(cupy.asnumpy(array))
 
     def synchronize(self, device: Device | None = None) -> None:
-        """Wait for the GPU."""
+        """Wait for every stream of the GPU."""
         import cupy
 
-        (cupy.cuda.Device() if device is None else device).synchronize()
+        cupy.cuda.Device(device).synchronize()
 
     def memory(self, device: Device | None = None) -> Memory:
-        """Return the GPU's memory, as CUDA counts it."""
+        """Return the GPU's memory, as CUDA counts it: what CuPy's pool holds is in use."""
         import cupy
 
-        free, total = (cupy.cuda.Device() if device is None else device).mem_info
+        free, total = cupy.cuda.Device(device).mem_info
         return Memory(total - free, total)
 
     def details(self) -> dict[str, str]:
@@ -149,6 +172,20 @@ def _exports(array: Any, **options: Any) -> bool:
 def _cuda_version(number: int) -> str:
     """Return ``"13.2"`` for CUDA's 13020."""
     return f"{number // 1000}.{number % 1000 // 10}" if number else "none"
+
+
+def _hint(reason: str) -> str:
+    if "cudaError" in reason:
+        return "check that nvidia-smi lists a GPU and that its driver fits CuPy's CUDA version"
+    return "install CUDA's libraries beside CuPy: pip install 'backprop_xp[cuda13]' (or cuda12)"
+
+
+@functools.cache
+def _namespace() -> Namespace:
+    import array_api_compat.cupy
+    import cupy
+
+    return placing(array_api_compat.cupy, cupy.cuda.Device)
 
 
 backend = CuPyBackend()

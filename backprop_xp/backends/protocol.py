@@ -103,6 +103,14 @@ class Backend(Protocol):
         """Return the floating dtype used on ``device`` where nobody chose one."""
         ...
 
+    def require_current(self, device: Device, name: str) -> None:
+        """Raise ValueError unless arrays on ``device`` can be computed with now, as they can here.
+
+        Where a library computes on a current device only, the message says how to change it;
+        ``name`` is the array's.
+        """
+        return
+
     def require_dtype(self, dtype: DType) -> None:
         """Raise ``DTypeNotKeptError`` for a dtype that the library would replace by another."""
         return
