@@ -1,0 +1,530 @@
+"""CuPy: what can be checked without a GPU, and, where there is one, what cannot.
+
+The kernels' text is compiled twice without a GPU: by NVRTC for one, where CuPy finds it, and as
+plain C++ for this processor, where it must do what the optimisers do.
+"""
+
+import ctypes
+import importlib
+import inspect
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import array_api_strict
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.backends import Backend, BackendUnavailableError, array_namespace, device_of
+from backprop_xp.backends.cupy import backend as cupy_backend
+from backprop_xp.backends.cupy_kernels import KERNELS, Kernel, updates
+from backprop_xp.backends.cupy_namespace import placing
+
+REAL = {"float32": "float", "float64": "double"}
+every_dtype = pytest.mark.parametrize("dtype", REAL)
+STEPS = 12
+# Each update rounds a few times; the order of operations is the reference's, its compiler's not.
+ROUNDINGS = 4 * STEPS
+
+generator = np.random.default_rng(0)
+SHAPE = (3, 7)
+THETA = generator.normal(size=SHAPE)
+GRADIENTS = generator.normal(size=(STEPS, *SHAPE)) * 10.0 ** generator.integers(-4, 1, SHAPE)
+MASK = generator.integers(0, 2, size=7).astype(np.float64)
+
+OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
+    "sgd": lambda mask: bx.SGD(0.1),
+    "sgd with momentum": lambda mask: bx.SGD(0.1, momentum=0.8),
+    "sgd with nesterov": lambda mask: bx.SGD(0.1, momentum=0.8, nesterov=True),
+    "sgd with a schedule": lambda mask: bx.SGD(bx.schedules.cosine(0.1, STEPS)),
+    "rmsprop": lambda mask: bx.RMSProp(0.02, decay=0.9, epsilon=1e-3),
+    "adam": lambda mask: bx.Adam(0.02, beta1=0.8, beta2=0.95, epsilon=1e-3),
+    "adam by default": lambda mask: bx.Adam(),
+    "adamw": lambda mask: bx.AdamW(0.02, beta1=0.8, beta2=0.95, weight_decay=0.3),
+    "adamw with a mask": lambda mask: bx.AdamW(0.02, weight_decay=0.3, mask=mask),
+}
+every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
+
+# What the kernels do not know, and leave to the reference.
+RATES = np.array([[0.1], [0.2], [0.3]])
+LEFT: dict[str, Callable[[Any], Any]] = {
+    "learning rates": lambda rates: bx.SGD(rates),
+    "momenta": lambda rates: bx.SGD(0.1, momentum=rates),
+    "decays": lambda rates: bx.RMSProp(decay=rates),
+    "beta1": lambda rates: bx.Adam(beta1=rates),
+    "beta2": lambda rates: bx.Adam(beta2=rates),
+    "epsilons": lambda rates: bx.Adam(epsilon=rates),
+    "weight decays": lambda rates: bx.AdamW(weight_decay=rates),
+    "a schedule of arrays": lambda rates: bx.Adam(lambda step: rates / (step + 1)),
+}
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Backend:
+    """CuPy's backend; a test that needs a GPU skips where there is none, with CUDA's reason."""
+    try:
+        return bx.get_backend("cupy")
+    except BackendUnavailableError as error:
+        if os.environ.get("BACKPROP_XP_REQUIRE_GPU") == "1":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+# The kernels' text
+
+
+class Parameter(NamedTuple):
+    """A name of a kernel's body: an entry of an array, or a number."""
+
+    name: str
+    is_array: bool
+    is_const: bool
+
+
+def parameters(kernel: Kernel) -> list[Parameter]:
+    def names(text: str) -> list[str]:
+        return [declared.split()[1] for declared in text.split(",")]
+
+    given = [Parameter(name, name in ("gradient", "mask"), True) for name in names(kernel.inputs)]
+    return given + [Parameter(name, True, False) for name in names(kernel.outputs)]
+
+
+def cuda_source(kernel: Kernel, real: str) -> str:
+    """Return a CUDA function around a kernel's body, as CuPy would write one."""
+    declared, entries = ["long n"], ""
+    for name, is_array, is_const in parameters(kernel):
+        kind = f"const {real}" if is_const else real
+        declared.append(f"{kind} *{name}_" if is_array else f"{kind} {name}")
+        entries += f"{kind} &{name} = {name}_[at];\n" if is_array else ""
+    return f"""
+    extern "C" __global__ void {kernel.name}_{real}({", ".join(declared)}) {{
+        typedef {real} T;
+        const long at = blockIdx.x * blockDim.x + threadIdx.x;
+        if (at >= n) return;
+        {entries} {kernel.body}
+    }}
+    """
+
+
+@pytest.fixture(scope="module")
+def nvrtc() -> Any:
+    """CUDA's compiler for run time, which needs no GPU."""
+    nvrtc = pytest.importorskip("cupy").cuda.nvrtc
+    try:
+        nvrtc.getVersion()
+    except (RuntimeError, ImportError) as error:
+        pytest.skip(f"CuPy finds no NVRTC: {str(error).splitlines()[0]}")
+    return nvrtc
+
+
+@every_dtype
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
+def test_nvrtc_compiles_each_kernel_for_a_gpu(nvrtc: Any, kernel: Kernel, dtype: str) -> None:
+    program = nvrtc.createProgram(cuda_source(kernel, REAL[dtype]), "kernel.cu", (), ())
+    try:
+        nvrtc.compileProgram(program, ("-arch=sm_90", "--fmad=false"))
+    except nvrtc.NVRTCError:
+        pytest.fail(nvrtc.getProgramLog(program))
+    assert nvrtc.getCUBIN(program).startswith(b"\x7fELF")
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
+def test_a_float32_kernel_computes_nothing_in_float64(nvrtc: Any, kernel: Kernel) -> None:
+    program = nvrtc.createProgram(cuda_source(kernel, "float"), "kernel.cu", (), ())
+    nvrtc.compileProgram(program, ("-arch=compute_90",))
+    ptx = nvrtc.getPTX(program).decode()
+    assert ".f32" in ptx
+    assert ".f64" not in ptx
+
+
+# What they do, on this processor
+
+SHIM = """
+#include <cmath>
+using std::sqrt;
+#define __global__
+struct Place { long x; };
+static Place blockIdx, blockDim = {1}, threadIdx = {0};
+"""
+
+
+def host_source(kernel: Kernel, real: str) -> str:
+    """Return the CUDA function, and a loop in C over its blocks of one thread."""
+    declared = [
+        f"{real} {'*' if is_array else ''}{name}" for name, is_array, _ in parameters(kernel)
+    ]
+    called = ", ".join(["n", *(parameter.name for parameter in parameters(kernel))])
+    return f"""
+    {cuda_source(kernel, real)}
+    extern "C" void run_{kernel.name}_{real}(long n, {", ".join(declared)}) {{
+        for (blockIdx.x = 0; blockIdx.x < n; ++blockIdx.x) {kernel.name}_{real}({called});
+    }}
+    """
+
+
+class Processor(NamedTuple):
+    """The kernels as functions of this processor, and the names of those that were run."""
+
+    library: ctypes.CDLL
+    ran: list[str]
+
+    def launch(self, kernel: Kernel, inputs: list[Any], outputs: list[Any]) -> None:
+        theta = outputs[0]
+        number = ctypes.c_float if theta.dtype == np.float32 else ctypes.c_double
+        function = self.library[f"run_{kernel.name}_{REAL[str(theta.dtype)]}"]
+        arguments: list[Any] = [ctypes.c_long(theta.size)]
+        kept = []  # while the function runs
+        for parameter, value in zip(parameters(kernel), [*inputs, *outputs], strict=True):
+            if parameter.is_array:
+                array = value
+                if parameter.is_const:  # CuPy broadcasts what a kernel reads
+                    array = np.ascontiguousarray(np.broadcast_to(value, theta.shape))
+                assert array.flags.c_contiguous
+                assert (array.shape, array.dtype) == (theta.shape, theta.dtype)
+                kept.append(array)
+                arguments.append(array.ctypes.data_as(ctypes.c_void_p))
+            else:
+                arguments.append(number(value))
+        function(*arguments)
+        self.ran.append(kernel.name)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None or os.name != "posix":
+        pytest.skip("no C++ compiler (c++, g++ or clang++) to run the kernels on this processor")
+    folder: Path = tmp_path_factory.mktemp("kernels")
+    source, library = folder / "kernels.cpp", folder / "kernels.so"
+    functions = [host_source(kernel, real) for kernel in KERNELS for real in REAL.values()]
+    source.write_text(SHIM + "\n".join(functions), encoding="utf-8")
+    # Without contraction: the reference rounds each product and each sum.
+    options = ["-O1", "-shared", "-fPIC", "-ffp-contract=off"]
+    done = subprocess.run(
+        [compiler, *options, str(source), "-o", str(library)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return ctypes.CDLL(str(library))
+
+
+@pytest.fixture
+def processor(compiled: ctypes.CDLL) -> Processor:
+    return Processor(compiled, [])
+
+
+def train(
+    update: Callable[..., Any], optimizer: Any, put: Callable[[np.ndarray], Any]
+) -> tuple[Any, Any]:
+    """Return theta and the state after some updates from copies of the same start."""
+    theta = put(THETA)
+    state = optimizer.initialize(theta)
+    for gradient in GRADIENTS:
+        theta, state = update(optimizer, theta, put(gradient), state)
+    return theta, state
+
+
+def replacement(table: dict[str, Any], optimizer: Any) -> Callable[..., Any]:
+    kind = type(optimizer)
+    return table[f"{kind.__module__}.{kind.__qualname__}.update"]
+
+
+def reference(optimizer: Any, theta: Any, gradient: Any, state: Any, **options: Any) -> Any:
+    return optimizer.update(theta, gradient, state, **options)
+
+
+def assert_same(one: tuple[Any, Any], other: tuple[Any, Any]) -> None:
+    (theta, state), (wanted, wanted_state) = one, other
+    assert type(state) is type(wanted_state)
+    assert state.step == wanted_state.step == STEPS
+    for got, right in zip([theta, *state[1:]], [wanted, *wanted_state[1:]], strict=True):
+        if right is None:
+            assert got is None
+            continue
+        assert (got.dtype, got.shape) == (right.dtype, right.shape)
+        host, right = bx.backends.to_host(got), bx.backends.to_host(right)
+        allowed = ROUNDINGS * np.finfo(right.dtype).eps
+        np.testing.assert_allclose(host, right, rtol=allowed, atol=allowed * np.abs(right).max())
+
+
+@every_dtype
+@every_optimizer
+def test_an_update_in_one_kernel_is_the_optimizers(
+    processor: Processor, name: str, dtype: str
+) -> None:
+    def put(array: np.ndarray) -> np.ndarray:
+        return array.astype(dtype)
+
+    optimizer = OPTIMIZERS[name](put(MASK))
+    fused = replacement(updates(processor.launch), optimizer)
+    assert_same(train(fused, optimizer, put), train(reference, optimizer, put))
+    assert len(processor.ran) == STEPS  # one kernel for each update
+
+
+@pytest.mark.parametrize("shape", [(7,), (1, 7), (3, 7)])
+def test_a_mask_broadcasts_over_the_stack(processor: Processor, shape: tuple[int, ...]) -> None:
+    optimizer = bx.AdamW(0.02, weight_decay=0.3, mask=np.resize(MASK, shape))
+    fused = replacement(updates(processor.launch), optimizer)
+    assert_same(train(fused, optimizer, np.copy), train(reference, optimizer, np.copy))
+    assert set(processor.ran) == {"backprop_xp_masked_adam"}
+
+
+def test_a_learning_rate_that_is_given_overrides_the_optimizers(processor: Processor) -> None:
+    optimizer = bx.Adam(0.5)
+    fused = replacement(updates(processor.launch), optimizer)
+    for given in (0.01, lambda step: 0.01 / (step + 1)):
+        state = optimizer.initialize(THETA)
+        got, _ = fused(optimizer, THETA.copy(), GRADIENTS[0].copy(), state, learning_rate=given)
+        state = optimizer.initialize(THETA)
+        wanted, _ = optimizer.update(THETA.copy(), GRADIENTS[0].copy(), state, learning_rate=0.01)
+        np.testing.assert_allclose(got, wanted, rtol=1e-14)
+    assert len(processor.ran) == 2
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_hyperparameters_that_are_arrays_are_left_to_the_optimizer(
+    processor: Processor, name: str
+) -> None:
+    optimizer = LEFT[name](RATES)
+    fused = replacement(updates(processor.launch), optimizer)
+    assert_same(train(fused, optimizer, np.copy), train(reference, optimizer, np.copy))
+    assert processor.ran == []
+
+
+def test_a_complex_theta_is_left_to_the_optimizer(processor: Processor) -> None:
+    def put(array: np.ndarray) -> np.ndarray:
+        return array + 1e-3j
+
+    optimizer = bx.SGD(0.1, momentum=0.5)
+    fused = replacement(updates(processor.launch), optimizer)
+    assert_same(train(fused, optimizer, put), train(reference, optimizer, put))
+    assert processor.ran == []
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "gradient", "message"),
+    [
+        (bx.SGD(0.1), GRADIENTS[0, :, :3], "gradient has shape"),
+        (bx.AdamW(mask=MASK[:3]), GRADIENTS[0], "mask has shape"),
+        (bx.AdamW(mask=MASK[:1]), GRADIENTS[0], "mask has shape"),
+        (bx.AdamW(mask=np.ones((2, 7))), GRADIENTS[0], "mask is stacked"),
+        (bx.AdamW(mask=MASK.astype("float32")), GRADIENTS[0], "mask is float32"),
+    ],
+)
+def test_what_the_optimizer_refuses_is_refused(
+    processor: Processor, optimizer: Any, gradient: np.ndarray, message: str
+) -> None:
+    fused = replacement(updates(processor.launch), optimizer)
+    theta = THETA.copy()
+    with pytest.raises((ValueError, TypeError), match=message):
+        fused(optimizer, theta, gradient.copy(), optimizer.initialize(theta))
+    assert processor.ran == []
+
+
+def test_the_table_names_the_updates_of_all_optimizers_with_their_signatures() -> None:
+    module = importlib.import_module("backprop_xp.optimizers")
+    named = {f"{module.__name__}.{kind}.update" for kind in ("SGD", "RMSProp", "Adam", "AdamW")}
+    assert set(cupy_backend.replacements) == named
+    for name, function in cupy_backend.replacements.items():
+        kind, method = name.removeprefix(f"{module.__name__}.").split(".")
+        original = getattr(getattr(module, kind), method)
+        wanted = inspect.signature(original).parameters
+        got = inspect.signature(function).parameters
+        assert list(got) == list(wanted)
+        assert [p.kind for p in got.values()] == [p.kind for p in wanted.values()]
+        assert [p.default for p in got.values()] == [p.default for p in wanted.values()]
+
+
+# Making arrays on a device, which CuPy does on its current one
+
+
+class Card:
+    """A stand-in for ``cupy.cuda.Device``: None is the current one, which a ``with`` changes."""
+
+    current = 0
+
+    def __init__(self, device: Any = None) -> None:
+        self.id = Card.current if device is None else getattr(device, "id", device)
+
+    def __enter__(self) -> None:
+        self.before, Card.current = Card.current, self.id
+
+    def __exit__(self, *error: object) -> None:
+        Card.current = self.before
+
+
+class OnCard(NamedTuple):
+    """A stand-in for a CuPy array: all that is known of it is where it was made."""
+
+    device: Card
+
+
+@pytest.fixture
+def cards() -> Iterator[Any]:
+    """A namespace like array_api_compat.cupy, whose functions look at the current device alone."""
+
+    def make(*args: Any, **options: Any) -> OnCard:
+        assert "device" not in options
+        return OnCard(Card())
+
+    compat = ModuleType("array_api_compat.cupy")
+    for name in sorted(takes_device()):
+        setattr(compat, name, make)
+    compat.pi = np.pi  # type: ignore[attr-defined]
+    Card.current = 0
+    yield placing(compat, Card)
+    assert Card.current == 0
+
+
+def takes_device() -> set[str]:
+    """Return the standard's functions that have a ``device``, but from_dlpack, which moves."""
+    functions = inspect.getmembers(array_api_strict, inspect.isfunction)
+    takers = {name for name, function in functions if takes(function, "device")}
+    return takers - {"from_dlpack"}
+
+
+def takes(function: Callable[..., Any], parameter: str) -> bool:
+    return parameter in inspect.signature(function).parameters
+
+
+ARGUMENTS: dict[str, tuple[Any, ...]] = {"full": (3, 1.0), "linspace": (0.0, 1.0, 3)}
+
+
+def test_each_function_that_makes_an_array_makes_it_where_it_is_told(cards: Any) -> None:
+    there = OnCard(Card(1))
+    makers = takes_device() - {"astype"}
+    assert {"zeros", "full_like", "asarray", "arange"} < makers
+    for name in makers:
+        first = (there,) if name.endswith("_like") else ARGUMENTS.get(name, (3,))
+        made = getattr(cards, name)(*first, device=Card(2))
+        assert made.device.id == 2, name
+
+
+def test_an_array_made_like_another_is_made_beside_it(cards: Any) -> None:
+    there = OnCard(Card(1))
+    for name in ("zeros_like", "ones_like", "empty_like", "full_like", "asarray"):
+        assert getattr(cards, name)(there).device.id == 1, name
+    assert cards.astype(there, np.float32).device.id == 1
+    assert cards.zeros(3).device.id == cards.asarray(np.ones(3)).device.id == 0
+    with Card(3):
+        assert cards.zeros(3).device.id == 3
+    assert cards.pi == np.pi
+
+
+def test_a_cupy_arrays_namespace_is_its_backends() -> None:
+    cupy = pytest.importorskip("cupy")
+    host = np.arange(4.0)
+    # Memory of the host passes for memory of a GPU as long as nobody computes with it.
+    memory = cupy.cuda.UnownedMemory(host.ctypes.data, host.nbytes, host, device_id=1)
+    array = cupy.ndarray((4,), host.dtype, cupy.cuda.MemoryPointer(memory, 0))
+    xp = array_namespace(array)
+    assert xp is cupy_backend.namespace()
+    assert cupy_backend.device_name(device_of(array)) == "cuda:1"
+    assert xp.isdtype(array.dtype, "real floating")
+    assert xp.expm1 is importlib.import_module("array_api_compat.cupy").expm1
+
+
+# On a GPU
+
+
+@every_dtype
+@every_optimizer
+def test_on_a_gpu_an_update_in_one_kernel_is_the_optimizers(
+    gpu: Backend, name: str, dtype: str
+) -> None:
+    def put(array: np.ndarray) -> Any:
+        return gpu.from_host(array.astype(dtype))
+
+    optimizer = OPTIMIZERS[name](put(MASK))
+    fused = replacement(gpu.replacements, optimizer)
+    assert_same(train(fused, optimizer, put), train(reference, optimizer, put))
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_on_a_gpu_hyperparameters_that_are_arrays_are_left_to_the_optimizer(
+    gpu: Backend, name: str
+) -> None:
+    optimizer = LEFT[name](gpu.from_host(RATES))
+    fused = replacement(gpu.replacements, optimizer)
+    assert_same(train(fused, optimizer, gpu.from_host), train(reference, optimizer, gpu.from_host))
+
+
+def test_on_a_gpu_the_current_stream_is_kept_to(gpu: Backend) -> None:
+    import cupy
+
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        x = gpu.from_host(np.ones((2000, 2000), np.float32))
+        for _ in range(20):  # so long that a copy on another stream would come too early
+            x = x @ x / 2000.0
+        np.testing.assert_allclose(gpu.to_host(x), 1.0, rtol=1e-4)
+        assert stream.done
+
+
+def test_on_a_gpu_synchronizing_waits_for_every_stream(gpu: Backend) -> None:
+    import cupy
+
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        x = gpu.from_host(np.ones((4000, 4000), np.float32))
+        for _ in range(20):
+            x = x @ x / 4000.0
+    gpu.synchronize()
+    assert stream.done
+
+
+def test_on_a_gpu_memory_is_what_cuda_counts(gpu: Backend) -> None:
+    import cupy
+
+    x = cupy.zeros(2**20, cupy.uint8)
+    memory = gpu.memory()
+    assert memory is not None
+    assert cupy.get_default_memory_pool().used_bytes() >= x.nbytes
+    assert x.nbytes <= memory.used <= memory.total
+
+
+def test_on_a_gpu_a_gradient_checks_products_are_not_tf32(gpu: Backend) -> None:
+    import cupy
+    from cupy._core import _routines_linalg as linalg
+
+    if int(cupy.cuda.Device().compute_capability) < 80:
+        pytest.skip("TF32 needs compute capability 8.0")
+    host = np.random.default_rng(0).normal(size=(256, 256))
+    x = gpu.from_host(host.astype(np.float32))
+
+    def error() -> float:
+        return float(np.abs(gpu.to_host(x @ x) - host @ host).max())
+
+    before = linalg.get_compute_type(np.float32)
+    linalg.set_compute_type(np.float32, linalg.COMPUTE_TYPE_TF32)
+    try:
+        rough = error()
+        with gpu.full_precision():
+            fine = error()
+        assert linalg.get_compute_type(np.float32) == linalg.COMPUTE_TYPE_TF32
+    finally:
+        linalg.set_compute_type(np.float32, before)
+    assert fine < rough / 10
+
+
+def test_on_two_gpus_arrays_are_made_on_the_one_that_is_asked_for(gpu: Backend) -> None:
+    devices = gpu.devices()
+    if len(devices) < 2:
+        pytest.skip("one GPU here")
+    second = devices[1]
+    xp = gpu.namespace()
+    host = np.ones((2, 3), np.float32)
+    there = gpu.from_host(host, device=second)
+    for array in (there, xp.zeros(3, device=second), xp.ones_like(there), xp.asarray(there)):
+        assert device_of(array) == second
+    np.testing.assert_array_equal(gpu.to_host(there), host)
+    network = bx.mlp([3, 1])
+    theta = network.initialize(backend="cupy", device=second)
+    with pytest.raises(ValueError, match=r"theta is on cuda:1.*with cupy\.cuda\.Device\(1\)"):
+        network.forward(theta, there)
+    with second:
+        assert device_of(network.forward(theta, there)) == second
