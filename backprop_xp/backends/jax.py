@@ -135,6 +135,13 @@ class JAXBackend(Backend):
 
         jax.device_put(0, device).block_until_ready()
 
+    def full_precision(self) -> AbstractContextManager[None]:
+        """Ask for float32 products in full: on GPUs and TPUs JAX's default is TF32 or bfloat16."""
+        import jax
+
+        context: AbstractContextManager[None] = jax.default_matmul_precision("highest")
+        return context
+
     def compile(
         self, function: Callable[..., Any], *, donate: Sequence[int] = ()
     ) -> Callable[..., Any]:

@@ -22,7 +22,12 @@ from backprop_xp.gradient_check.report import GradientReport
 
 
 def run(problem: Problem, options: Options) -> GradientReport:
-    """Check a problem."""
+    """Check a problem, with products in the full precision of the point's dtype."""
+    with require_owner(problem.point.flat, "point").full_precision():
+        return _run(problem, options)
+
+
+def _run(problem: Problem, options: Options) -> GradientReport:
     require_finite(problem.point)
     tally: Tally = Counter()
     calls = call_twice(problem, tally)
