@@ -95,8 +95,8 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def bench_gpu(session: nox.Session) -> None:
-    """Time the library on CuPy; needs a GPU."""
-    run_benchmarks(session, "cupy")
+    """Time the library on CuPy, waiting for the GPU; needs one."""
+    run_benchmarks(session, "cupy", "benchmarks/bench_backend.py")
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -132,9 +132,9 @@ def run_tests(session: nox.Session, backend: str, device: str) -> None:
         session.skip(reason)
 
 
-def run_benchmarks(session: nox.Session, backend: str) -> None:
+def run_benchmarks(session: nox.Session, backend: str, files: str = "benchmarks/") -> None:
     """Install, with the peers, and run pytest-benchmark."""
     session.install(*group("test"), "-e", package(backend), "-e", ".[jax,torch]")
     # These make OpenBLAS choose kernels for another processor than the one at hand.
     env = {"OPENBLAS_CORETYPE": None, "OPENBLAS_L2_SIZE": None, "BACKPROP_XP_BACKEND": backend}
-    session.run("pytest", "benchmarks/", "--benchmark-only", *session.posargs, env=env)
+    session.run("pytest", files, "--benchmark-only", *session.posargs, env=env)
