@@ -88,6 +88,31 @@ class TorchBackend(Backend):
         """Return the values as NumPy's, once they are computed."""
         return np.asarray(array.detach().cpu().numpy())
 
+    @contextlib.contextmanager
+    def full_precision(self) -> Iterator[None]:
+        """Forbid TF32 and bfloat16 in float32 products, in the whole process."""
+        import torch
+
+        cuda = torch.backends.cuda.matmul
+        if not hasattr(cuda, "fp32_precision"):  # before PyTorch 2.9
+            before = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision("highest")
+            try:
+                yield
+            finally:
+                torch.set_float32_matmul_precision(before)
+            return
+        onednn: Any = torch.backends.mkldnn
+        libraries = (cuda, onednn.matmul)
+        settings = [library.fp32_precision for library in libraries]
+        for library in libraries:
+            library.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            for library, setting in zip(libraries, settings, strict=True):
+                library.fp32_precision = setting
+
     def synchronize(self, device: Device | None = None) -> None:
         """Wait for the GPU, where there is one; None means the current one."""
         import torch
@@ -156,31 +181,6 @@ def _exports(array: Any, **options: Any) -> bool:
     """Say whether DLPack hands a tensor to the host: a GPU's may stay where it is."""
     to_cpu = (options.get("dl_device") or (None,))[0] == 1
     return bool(array.device.type == "cpu") or to_cpu
-
-    @contextlib.contextmanager
-    def full_precision(self) -> Iterator[None]:
-        """Forbid TF32 and bfloat16 in float32 products, in the whole process."""
-        import torch
-
-        cuda = torch.backends.cuda.matmul
-        if not hasattr(cuda, "fp32_precision"):  # before PyTorch 2.9
-            before = torch.get_float32_matmul_precision()
-            torch.set_float32_matmul_precision("highest")
-            try:
-                yield
-            finally:
-                torch.set_float32_matmul_precision(before)
-            return
-        onednn: Any = torch.backends.mkldnn
-        libraries = (cuda, onednn.matmul)
-        settings = [library.fp32_precision for library in libraries]
-        for library in libraries:
-            library.fp32_precision = "ieee"
-        try:
-            yield
-        finally:
-            for library, setting in zip(libraries, settings, strict=True):
-                library.fp32_precision = setting
 
 
 backend = TorchBackend()
