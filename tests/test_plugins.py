@@ -43,8 +43,9 @@ BROKEN = {
     "mute": SMALL.format(name="mute") + "backend.probe = lambda: None",
 }
 METHODS = (
-    "replacements, namespace, devices, device, device_name, default_dtype, require_dtype, owns, "
-    "from_host, to_host, doors, transfer_guard, synchronize, compile, loop, memory, details"
+    "replacements, namespace, devices, device, device_name, default_dtype, require_current, "
+    "require_dtype, owns, from_host, to_host, doors, transfer_guard, synchronize, full_precision, "
+    "compile, loop, memory, details"
 )
 FLAWS = {
     "raising": "cannot be imported: OSError: no such licence",

@@ -55,7 +55,8 @@ __version__ = "14.0.0"
 asnumpy = numpy.asarray
 class cuda:
     class Device:
-        def __init__(self, id=0): self.id = id
+        def __init__(self, device=None): self.id = int(device or 0)
+        def __int__(self): return self.id
         def __eq__(self, other): return self.id == other.id
         compute_capability = property(lambda self: "90" if self.id == 0 else "120")
         mem_info = property(lambda self: (30 * 2**30 + self.id, 80 * 2**30))

@@ -171,7 +171,7 @@ class CuPyBackend(Backend):
 
         runtime = cupy.cuda.runtime
         # Read once per process by CuPy, which has no public way to ask.
-        tf32 = "on" if os.environ.get("CUPY_TF32") == "1" else "off"
+        tf32 = "off" if os.environ.get("CUPY_TF32", "0") in ("", "0") else "on"
         details = {
             "CUDA driver supports": _cuda_version(runtime.driverGetVersion()),
             "CUDA runtime": _cuda_version(runtime.runtimeGetVersion()),
