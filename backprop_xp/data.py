@@ -130,7 +130,7 @@ def minibatches(
     given = [_array(array, f"arrays[{i}]") for i, array in enumerate(arrays)]
     rows = _rows(given)
     size = integer(batch_size, "batch_size")
-    order = permutation(rows, seed, epoch) if shuffle else np.arange(rows)
+    order = permutation(rows, seed, epoch) if shuffle else np.arange(rows, dtype=np.int32)
     return (
         tuple(_take(array, order[start : start + size]) for array in given)
         for start in range(0, rows, size)
@@ -138,9 +138,10 @@ def minibatches(
 
 
 def permutation(rows: int, seed: int, epoch: int) -> np.ndarray:
-    """Return the order of the rows in an epoch, on the host."""
+    """Return the order of the rows in an epoch, on the host; int32, as a device may keep no more."""
     key = [integer(seed, "seed", at_least=0), integer(epoch, "epoch", at_least=0)]
-    return np.random.default_rng(np.random.SeedSequence(key)).permutation(rows)
+    order = np.random.default_rng(np.random.SeedSequence(key)).permutation(rows)
+    return order.astype(np.int32)
 
 
 def _array(value: Any, name: str) -> Array:
