@@ -26,6 +26,7 @@ BACKENDS = [  # backend, device (empty: the backend's first)
     nox.param("numpy", "cpu", id="numpy"),
     nox.param("array-api-strict", "CPU_DEVICE", id="array-api-strict"),
     nox.param("array-api-strict", "device1", id="array-api-strict-device1"),
+    nox.param("array-api-strict", "no_float64", id="array-api-strict-no_float64"),
     nox.param("jax", "", id="jax"),
     nox.param("torch", "", id="torch"),
     nox.param("cupy", "", id="cupy"),

@@ -1,5 +1,7 @@
 """One fixture for every backend: the environment says which one the suite runs on."""
 
+import contextlib
+import functools
 import os
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -9,6 +11,9 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import BackendUnavailableError, Selection, to_host
+
+# For a tolerance in float64's roundings: how much coarser those of float32 are, 2 ** 29.
+COARSER = float(np.finfo(np.float32).eps) / float(np.finfo(np.float64).eps)
 
 
 class XP(NamedTuple):
@@ -24,15 +29,31 @@ class XP(NamedTuple):
     def namespace(self) -> ModuleType:
         return self.selection.backend.namespace()
 
-    def asarray(self, x: Any, dtype: str | None = "float64") -> Any:
-        """Put data there; floating data in ``dtype``."""
+    @property
+    def dtype(self) -> str:
+        """The working precision: float64, or float32 on a device that keeps no float64."""
+        return "float64" if keeps_float64(self.selection) else "float32"
+
+    @property
+    def complex_dtype(self) -> str:
+        return {"float64": "complex128", "float32": "complex64"}[self.dtype]
+
+    def rounding(self, tolerance: float) -> float:
+        """Return a tolerance that is so many roundings of float64, in those of ``dtype``."""
+        return tolerance if self.dtype == "float64" else tolerance * COARSER
+
+    def asarray(self, x: Any, dtype: str | None = "working") -> Any:
+        """Put data there, in the working precision unless ``dtype`` says otherwise."""
+        dtype = self.dtype if dtype == "working" else dtype
         return bx.asarray(
             x, backend=self.selection.backend, device=self.selection.device, dtype=dtype
         )
 
-    def initialize(self, network: bx.Network, seed: int = 0, **options: Any) -> Any:
-        """Draw theta there, in float64 unless ``dtype`` says otherwise."""
-        options = {"dtype": "float64", **options}
+    def initialize(
+        self, network: bx.Network, seed: int = 0, dtype: str | None = "working", **options: Any
+    ) -> Any:
+        """Draw theta there, in the working precision unless ``dtype`` says otherwise."""
+        options["dtype"] = self.dtype if dtype == "working" else dtype
         return network.initialize(
             seed, backend=self.selection.backend, device=self.selection.device, **options
         )
@@ -56,3 +77,33 @@ def xp() -> XP:
             boolean_indexing=False, data_dependent_shapes=False
         )
     return XP(selection)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests on the suite's backend that are parametrised with float64 by its name."""
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        if "xp" in getattr(item, "fixturenames", ()) and any(
+            isinstance(value, str) and value == "float64" for value in parameters.values()
+        ):
+            item.add_marker("float64")
+
+
+@pytest.fixture(autouse=True)
+def float64_where_it_is_needed(request: pytest.FixtureRequest) -> None:
+    """Skip a test marked ``float64`` where the suite's device keeps none."""
+    if request.node.get_closest_marker("float64") is None:
+        return
+    selection = request.getfixturevalue("xp").selection
+    if not keeps_float64(selection):
+        where = selection.backend.device_name(selection.device)
+        pytest.skip(f"{selection.backend.name}'s {where} keeps no float64")
+
+
+@functools.cache
+def keeps_float64(selection: Selection) -> bool:
+    """Say whether arrays on the selection's device can be float64: made, since devices differ."""
+    with contextlib.suppress(ValueError, TypeError):
+        bx.asarray(1.0, backend=selection.backend, device=selection.device, dtype="float64")
+        return True
+    return False

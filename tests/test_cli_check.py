@@ -381,6 +381,7 @@ def test_theta_has_its_initial_weights_and_random_biases() -> None:
     assert spread.max() < 0.5
 
 
+@pytest.mark.float64
 def test_every_backend_has_the_same_problem_and_dropout_one_key() -> None:
     drawn = problem("huber", seed=6, dropout=0.5)
     data = (drawn.theta, drawn.x, drawn.y)

@@ -1,5 +1,6 @@
 """What the library computes on any backend lives there, in the dtype given, and equals NumPy's."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,13 @@ def _on_both(xp: Any, network: bx.Network, dtype: str) -> list[tuple[Any, ...]]:
     return [here, tuple(xp.host(array) for array in here)]
 
 
+def test_the_suite_works_in_float64_save_where_there_is_none(xp: Any) -> None:
+    """Else tests of float64 would skip without a word."""
+    x64 = xp.name != "jax" or xp.namespace.asarray(1.0).dtype == np.float64
+    keeps = x64 and not re.search("no_float64|no_x64", str(xp.selection.device))
+    assert xp.dtype == ("float64" if keeps else "float32")
+
+
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -112,7 +120,9 @@ def test_a_gradient_check_passes_and_its_arrays_live_there(
     report = bx.check_network(
         network, theta[0, :], x, y, sample_weight=weight, rng=3, method=method
     )
-    assert report.passed
+    # A difference of float32 that cannot be taken in float64 may not tell.
+    unknown = (method, xp.dtype, report.verdict) == ("centered", "float32", "inconclusive")
+    assert report.passed or unknown
     for array in (report.analytic, report.numeric):
         assert owner(array) is xp.selection.backend
         assert device_of(array) == xp.selection.device

@@ -36,7 +36,7 @@ POINT = np.array([[0.4, -1.1, 0.9], [1.6, 0.2, -0.8], [-0.3, 0.7, 1.2]])
 class Problem:
     """``sum(c * sin(p) + p * p)`` and its gradient, of arrays on the backend under test."""
 
-    def __init__(self, xp: Any, dtype: str = "float64") -> None:
+    def __init__(self, xp: Any, dtype: str = "working") -> None:
         self.namespace = xp.namespace
         self.c = xp.asarray(COEFFICIENTS, dtype=dtype)
         self.point = xp.asarray(POINT, dtype=dtype)
@@ -107,6 +107,7 @@ def test_a_wrong_gradient_fails(xp: Any, dtype: str, method: str, mistake: str) 
         report.raise_if_failed()
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize(
     ("method", "verdict"),
     # At a value of 1e9 a difference cannot see slopes of 1e-3, and must say so.
@@ -271,7 +272,7 @@ def test_rounding_that_hides_the_slope_is_inconclusive(xp: Any) -> None:
 POINTS = ["scalar", "three axes", "list", "tuple", "list of one", "dict", "empty part"]
 
 
-def _point(xp: Any, kind: str, dtype: str = "float64") -> Any:
+def _point(xp: Any, kind: str, dtype: str = "working") -> Any:
     generator = np.random.default_rng(51)
 
     def draw(*shape: int) -> Any:
@@ -334,7 +335,9 @@ def test_analytic_and_numeric_have_the_points_structure(xp: Any, kind: str) -> N
             assert list(found) == list(point)
         for one, other in zip(_parts(found), _parts(_cubes_gradient(point)), strict=True):
             assert one.shape == other.shape
-            np.testing.assert_allclose(xp.host(one), xp.host(other), rtol=ROUNDING, atol=ROUNDING)
+            np.testing.assert_allclose(
+                xp.host(one), xp.host(other), rtol=xp.rounding(ROUNDING), atol=xp.rounding(ROUNDING)
+            )
 
 
 def test_the_point_is_not_written_to() -> None:
@@ -554,6 +557,7 @@ def test_an_error_of_the_value_itself_comes_through(xp: Any) -> None:
 # ---- memory and evaluations
 
 
+@pytest.mark.float64
 @every_method
 @pytest.mark.parametrize("max_memory", [1, 1000, 2**30])
 def test_little_memory_gives_the_same_result(xp: Any, method: str, max_memory: int) -> None:
@@ -659,14 +663,14 @@ def test_the_worst_rows_come_first_and_say_where_and_how_much(xp: Any) -> None:
     exact = xp.host(Problem(xp).gradient(Problem(xp).point))
     first, second, *others = report.worst
     assert (first.index, second.index) == ((0, 1), (2, 0))
-    assert first.analytic == pytest.approx(exact[0, 1] - 1.0, rel=ROUNDING)
-    assert first.numeric == pytest.approx(exact[0, 1], rel=ROUNDING)
-    assert first.absolute_error == pytest.approx(1.0, rel=ROUNDING)
-    assert second.absolute_error == pytest.approx(0.1, rel=1e-12)
+    assert first.analytic == pytest.approx(exact[0, 1] - 1.0, rel=xp.rounding(ROUNDING))
+    assert first.numeric == pytest.approx(exact[0, 1], rel=xp.rounding(ROUNDING))
+    assert first.absolute_error == pytest.approx(1.0, rel=xp.rounding(ROUNDING))
+    assert second.absolute_error == pytest.approx(0.1, rel=xp.rounding(1e-12))
     assert first.relative_error == report.max_relative_error
     errors = [row.relative_error for row in report.worst]
     assert errors == sorted(errors, reverse=True)
-    assert all(row.relative_error < ROUNDING for row in others)
+    assert all(row.relative_error < xp.rounding(ROUNDING) for row in others)
 
 
 def test_the_worst_rows_name_their_tensor(xp: Any) -> None:
@@ -687,9 +691,10 @@ def test_an_entry_that_is_not_finite_is_the_worst_and_the_others_keep_their_erro
     report = _report(xp, lambda g: _replaced(g, place, lambda entry: value))
     assert report.worst[0].index == place
     assert report.worst[0].relative_error == math.inf
-    assert all(row.relative_error < ROUNDING for row in report.worst[1:])
+    assert all(row.relative_error < xp.rounding(ROUNDING) for row in report.worst[1:])
 
 
+@pytest.mark.float64
 def test_the_report_of_a_pass_is_a_line(xp: Any) -> None:
     report = _report(xp, lambda g: g)
     (line,) = str(report).splitlines()
@@ -709,6 +714,7 @@ def test_the_report_of_a_failure_shows_its_worst_rows(xp: Any) -> None:
     assert f"{report.worst[0].numeric:.8g}" in text
 
 
+@pytest.mark.float64
 def test_the_step_of_the_report_is_the_methods(xp: Any) -> None:
     problem = Problem(xp)
     complex_step, centered = (
@@ -794,13 +800,13 @@ NETWORKS: dict[str, tuple[bx.Network, dict[str, Any]]] = {
 }
 
 
-def _check_network(xp: Any, network: bx.Network, dtype: str = "float64", **options: Any) -> Any:
+def _check_network(xp: Any, network: bx.Network, dtype: str = "working", **options: Any) -> Any:
     # JAX compiles each operation anew for every shape; of one copy at a time there is one.
     frugal = {"max_memory": 1} if xp.name == "jax" else {}
     return bx.check_network(network, *_network_case(xp, network, dtype), **{**frugal, **options})
 
 
-def _network_case(xp: Any, network: bx.Network, dtype: str = "float64") -> tuple[Any, Any, Any]:
+def _network_case(xp: Any, network: bx.Network, dtype: str = "working") -> tuple[Any, Any, Any]:
     generator = np.random.default_rng(52)
     n_out = network.layers[-1].n_out
     x, y = generator.normal(size=(4, 2)), generator.dirichlet(np.ones(n_out), 4)
@@ -822,6 +828,7 @@ def test_a_network_passes(xp: Any, kind: str, dtype: str) -> None:
     assert report.numeric.shape == (network.size,)
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_a_network_passes_by_centred_differences(xp: Any, kind: str) -> None:
     network, options = NETWORKS[kind]
@@ -862,7 +869,7 @@ def test_a_network_fails_whose_loss_has_a_wrong_gradient(xp: Any) -> None:
     network = _with_layer(Scaled(), loss=wrong)
     report = _check_network(xp, network)
     assert report.verdict == "fail"
-    assert report.max_relative_error == pytest.approx(0.5, rel=ROUNDING)
+    assert report.max_relative_error == pytest.approx(0.5, rel=xp.rounding(ROUNDING))
 
 
 def test_a_network_with_little_memory_gives_the_same_report(xp: Any) -> None:
@@ -871,7 +878,10 @@ def test_a_network_with_little_memory_gives_the_same_report(xp: Any) -> None:
         _check_network(xp, network, max_memory=max_memory, **options) for max_memory in (1, 2**30)
     )
     np.testing.assert_allclose(
-        xp.host(little.numeric), xp.host(plenty.numeric), rtol=ROUNDING, atol=ROUNDING
+        xp.host(little.numeric),
+        xp.host(plenty.numeric),
+        rtol=xp.rounding(ROUNDING),
+        atol=xp.rounding(ROUNDING),
     )
     assert (little.verdict, little.evaluations) == (plenty.verdict, plenty.evaluations)
 

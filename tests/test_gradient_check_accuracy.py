@@ -141,6 +141,7 @@ def _error(actual: np.ndarray, exact: np.ndarray) -> float:
     return float(np.max(np.abs(actual - exact)) / np.max(np.abs(exact)))
 
 
+@pytest.mark.float64
 def test_the_reference_is_the_same_network(xp: Any) -> None:
     for kind in KINDS:
         theta, x, y = _case(xp, kind, "float64")

@@ -25,6 +25,15 @@ XOR_ROWS = [[0, 0], [0, 1], [1, 0], [1, 1]]
 XOR_TARGETS = [[0], [1], [1], [0]]
 
 
+def _right(xp: Any, method: str) -> tuple[str, ...]:
+    """Return the verdicts of what is right.
+
+    A difference of float32 numbers is taken in float64; without that it may find that it cannot
+    tell.
+    """
+    return (*RIGHT, "inconclusive") if (method, xp.dtype) == ("centered", "float32") else RIGHT
+
+
 def _seeds(xp: Any) -> range:
     # NumPy tries many; the others one for each distance or so, to stay quick.
     return range({"numpy": 40, "jax": 2}.get(xp.name, 7))
@@ -125,7 +134,7 @@ def test_a_right_network_passes_or_is_at_a_kink_however_near_a_pre_activation_is
     offences = {}
     for seed in _seeds(xp):
         case = _case(xp, BENT[name], dtype, seed, layer=layer)
-        offences[seed] = _offence(xp, case, method, RIGHT)
+        offences[seed] = _offence(xp, case, method, _right(xp, method))
     _fail_if_any(offences)
 
 
@@ -193,7 +202,7 @@ def test_a_right_network_passes_or_is_at_a_kink_where_pre_activations_are_0(
         verdicts[seed] = bx.check_network(
             network, theta, XOR_ROWS, XOR_TARGETS, method=method, **options, **_frugal(xp)
         ).verdict
-    assert set(verdicts.values()) <= set(RIGHT), verdicts
+    assert set(verdicts.values()) <= set(_right(xp, method)), verdicts
 
 
 @every_dtype

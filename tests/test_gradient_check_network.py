@@ -67,7 +67,7 @@ NETWORKS: dict[str, bx.Network] = {
 }
 
 
-def _case(xp: Any, network: bx.Network, dtype: str = "float64") -> tuple[Any, ...]:
+def _case(xp: Any, network: bx.Network, dtype: str = "working") -> tuple[Any, ...]:
     generator = np.random.default_rng(7)
     theta = xp.initialize(network, seed=3, dtype=dtype)
     theta = theta + xp.asarray(generator.normal(0.0, 0.3, network.size), dtype=dtype)
@@ -77,6 +77,7 @@ def _case(xp: Any, network: bx.Network, dtype: str = "float64") -> tuple[Any, ..
     return theta, xp.asarray(x, dtype=dtype), xp.asarray(y, dtype=dtype), weight
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("method", ["complex_step", "centered"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_short_way_gives_what_the_whole_network_gives(xp: Any, name: str, method: str) -> None:
@@ -116,6 +117,7 @@ def test_the_short_way_goes_through_the_layers_own_forward(
     assert bx.check_network(network, theta, x, y).verdict == "fail"
 
 
+@pytest.mark.float64
 def test_a_float32_network_is_raised_to_float64_for_differences(xp: Any) -> None:
     network = NETWORKS["dense layers"]
     theta, x, y, weight = _case(xp, network, "float32")

@@ -31,7 +31,7 @@ SEEDS = range(5)
 class Problem:
     """``sum(c * sin(p) + p * p)`` and its gradient: no term of its series is 0."""
 
-    def __init__(self, xp: Any, dtype: str = "float64") -> None:
+    def __init__(self, xp: Any, dtype: str = "working") -> None:
         self.namespace = xp.namespace
         self.c = xp.asarray(COEFFICIENTS, dtype=dtype)
         self.point = xp.asarray(POINT, dtype=dtype)
@@ -62,6 +62,7 @@ def _table(report: bx.GradientReport) -> Any:
 # ---- the orders
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_symmetric_remainder_of_a_right_gradient_has_order_3(xp: Any, seed: int) -> None:
     report = Problem(xp).check(seed=seed)
@@ -96,6 +97,7 @@ def test_the_table_holds_the_remainders_that_the_orders_are_taken_from(xp: Any) 
     assert all(f"{order:.2f}" in shown for order in table.orders)
 
 
+@pytest.mark.float64
 def test_the_remainders_are_those_of_the_definition(xp: Any) -> None:
     """Of one entry, so that the direction's size is all that is not known: it is steps' unit."""
     report = bx.check_gradient(
@@ -162,6 +164,7 @@ def test_nothing_passes_whose_orders_are_1(xp: Any, seed: int) -> None:
     assert report.verdict == "fail"
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("seed", SEEDS)
 def test_in_float32_right_passes_and_twice_that_fails(xp: Any, seed: int) -> None:
     problem = Problem(xp, "float32")
@@ -217,6 +220,7 @@ def _start(xp: Any, network: bx.Network, seed: int) -> Any:
     return xp.asarray(np.random.default_rng(seed).random(network.size))
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_tutorial_swapped_the_orders_of_the_two_differences(xp: Any, seed: int) -> None:
     """It says that the centred one errs by O(h), the one-sided one by O(h^2).
@@ -274,6 +278,7 @@ def _check_loss_of(network: bx.Network, gradient: Any, theta: Any, method: str) 
     return report.verdict
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("method", ["auto", "centered", "directional", "taylor"])
 def test_a_gradient_taken_before_the_update_fails_after_it(xp: Any, method: str) -> None:
     network, verdicts = _network([2, 2, 2, 1]), {}

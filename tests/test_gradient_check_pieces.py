@@ -161,7 +161,7 @@ def test_an_activation_is_checked_as_it_is(xp: Any, method: str) -> None:
         bx.check_layer(activation, xp.asarray(X), method=method)
         for activation in (SQUARE, HALF_A_SQUARE)
     )
-    _assert_passes(right, "float64")
+    _assert_passes(right, xp.dtype)
     assert wrong.verdict == "fail"
     assert wrong.worst[0].tensor == "input"
     assert "factor of 1/2" in str(wrong.diagnosis)

@@ -19,7 +19,7 @@ FIRST_CALLS = 4
 class Cubes:
     """``sum(p**3)`` of a dict of two arrays, and a record of the calls."""
 
-    def __init__(self, xp: Any, dtype: str = "float64") -> None:
+    def __init__(self, xp: Any, dtype: str = "working") -> None:
         self.namespace = xp.namespace
         self.point = {
             "weights": xp.asarray(NUMBERS, dtype=dtype),

@@ -73,7 +73,7 @@ def _x() -> np.ndarray:
 
 def _forward(xp: Any, layer: Layer, arrays: Sequence[np.ndarray], rng: Any = RNG) -> Any:
     """Return the output on the host; ``arrays`` are the layer's parameters, then x."""
-    dtype = "complex128" if np.iscomplexobj(arrays[-1]) else "float64"
+    dtype = xp.complex_dtype if np.iscomplexobj(arrays[-1]) else xp.dtype
     *parameters, x = (xp.asarray(array, dtype=dtype) for array in arrays)
     return xp.host(layer.forward(parameters, x, rng)[0])
 
@@ -88,6 +88,7 @@ def _backward(
     return [None if value is None else xp.host(value) for value in (*gradients, x_gradient)]
 
 
+@pytest.mark.float64
 @every_layer
 def test_a_backward_rule_agrees_with_the_complex_step(xp: Any, layer: Layer) -> None:
     arrays = [*_parameters(layer), _x()]
@@ -128,7 +129,9 @@ def test_a_stack_gives_each_member_what_it_gives_alone(xp: Any, layer: Layer) ->
         member = [array[i] for array in arrays]
         alone = [_forward(xp, layer, member), *_backward(xp, layer, member, g[i])]
         for one, other in zip(stacked, alone, strict=True):
-            np.testing.assert_allclose(one[i], other, rtol=ROUNDING, atol=ROUNDING)
+            np.testing.assert_allclose(
+                one[i], other, rtol=xp.rounding(ROUNDING), atol=xp.rounding(ROUNDING)
+            )
 
 
 @every_layer
@@ -189,9 +192,11 @@ def test_activate_is_the_activation_alone(xp: Any) -> None:
 def test_layer_norm_brings_each_sample_to_mean_0_and_variance_1(xp: Any) -> None:
     x = 5.0 + 3.0 * _x()
     normed = _forward(xp, bx.LayerNorm(WIDTH), [np.ones((1, WIDTH)), np.zeros((1, WIDTH)), x])
-    np.testing.assert_allclose(np.mean(normed, axis=-1), 0.0, atol=ROUNDING)
+    np.testing.assert_allclose(np.mean(normed, axis=-1), 0.0, atol=xp.rounding(ROUNDING))
     variance = np.var(x, axis=-1)  # the biased one, as the paper has it
-    np.testing.assert_allclose(np.var(normed, axis=-1), variance / (variance + 1e-5), rtol=ROUNDING)
+    np.testing.assert_allclose(
+        np.var(normed, axis=-1), variance / (variance + 1e-5), rtol=xp.rounding(ROUNDING)
+    )
 
 
 def test_layer_norm_scales_and_shifts_what_it_has_normed(xp: Any) -> None:
@@ -199,14 +204,16 @@ def test_layer_norm_scales_and_shifts_what_it_has_normed(xp: Any) -> None:
     scale, bias = _parameters(layer)
     normed = _forward(xp, layer, [ones, zeros, _x()])
     expected = normed * scale + bias
-    np.testing.assert_allclose(_forward(xp, layer, [scale, bias, _x()]), expected, rtol=ROUNDING)
+    np.testing.assert_allclose(
+        _forward(xp, layer, [scale, bias, _x()]), expected, rtol=xp.rounding(ROUNDING)
+    )
 
 
 def test_layer_norm_of_equal_features_is_its_bias(xp: Any) -> None:
     layer = bx.LayerNorm(WIDTH)
     scale, bias = _parameters(layer)
     y = _forward(xp, layer, [scale, bias, np.full((BATCH, WIDTH), 7.0)])
-    assert np.array_equal(y, np.broadcast_to(bias, (BATCH, WIDTH)))
+    assert np.array_equal(y, np.broadcast_to(bias, (BATCH, WIDTH)).astype(xp.dtype))
 
 
 def test_layer_norm_starts_as_the_norm_alone() -> None:
@@ -218,7 +225,7 @@ def test_layer_norm_starts_as_the_norm_alone() -> None:
 def test_residual_adds_what_its_layers_make_of_x_to_x(xp: Any) -> None:
     inner = bx.Dense(WIDTH, WIDTH, "tanh")
     arrays = [*_parameters(inner), _x()]
-    expected = _x() + _forward(xp, inner, arrays)
+    expected = _x().astype(xp.dtype) + _forward(xp, inner, arrays)
     assert np.array_equal(_forward(xp, bx.Residual(inner), arrays), expected)
 
 
@@ -236,7 +243,8 @@ def test_residual_joins_the_parameters_of_its_layers() -> None:
 
 
 def test_dropout_passes_everything_on_in_inference(xp: Any) -> None:
-    assert np.array_equal(_forward(xp, bx.Dropout(0.9), [_x()], rng=None), _x())
+    y = _forward(xp, bx.Dropout(0.9), [_x()], rng=None)
+    assert np.array_equal(y, _x().astype(xp.dtype))
 
 
 def test_dropout_zeroes_units_and_scales_up_the_others(xp: Any) -> None:
@@ -248,7 +256,8 @@ def test_dropout_zeroes_units_and_scales_up_the_others(xp: Any) -> None:
 
 def test_dropout_uses_the_mask_that_random_gives_for_its_key(xp: Any) -> None:
     mask = keep_mask(RNG, 0.5, BATCH, WIDTH, xp=np, device="cpu")
-    assert np.array_equal(_forward(xp, bx.Dropout(0.5), [_x()]), np.where(mask, 2.0 * _x(), 0.0))
+    y = _forward(xp, bx.Dropout(0.5), [_x()])
+    assert np.array_equal(y, np.where(mask, 2.0 * _x(), 0.0).astype(xp.dtype))
 
 
 def test_dropout_gives_a_sample_the_same_mask_in_a_longer_batch(xp: Any) -> None:

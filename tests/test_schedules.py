@@ -98,7 +98,9 @@ def test_a_schedule_of_an_array_is_that_of_its_entries(xp: Any, name: str) -> No
     for step in STEPS:
         actual = np.broadcast_to(np.asarray(xp.host(schedule(step))), (3, 1))
         expected = [[make(rate)(step)] for rate in rates]
-        np.testing.assert_allclose(actual, expected, rtol=ROUNDING, atol=ROUNDING)
+        np.testing.assert_allclose(
+            actual, expected, rtol=xp.rounding(ROUNDING), atol=xp.rounding(ROUNDING)
+        )
 
 
 @every_schedule
