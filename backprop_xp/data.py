@@ -138,7 +138,7 @@ def minibatches(
 
 
 def permutation(rows: int, seed: int, epoch: int) -> np.ndarray:
-    """Return the order of the rows in an epoch, on the host; int32, as a device may keep no more."""
+    """Return the order of the rows in an epoch, on the host: int32, for devices without int64."""
     key = [integer(seed, "seed", at_least=0), integer(epoch, "epoch", at_least=0)]
     order = np.random.default_rng(np.random.SeedSequence(key)).permutation(rows)
     return order.astype(np.int32)
