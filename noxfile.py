@@ -33,6 +33,8 @@ BACKENDS = [  # backend, device (empty: the backend's first)
     nox.param("lookalike", "", id="plug-in"),
 ]
 
+RESULTS = Path(".nox/results")  # the tests' reports, of which the session support makes a table
+
 
 @nox.session(tags=["full"])
 def lint(session: nox.Session) -> None:
@@ -53,7 +55,8 @@ def typecheck(session: nox.Session) -> None:
 @nox.parametrize("backend, device", BACKENDS)
 def tests(session: nox.Session, backend: str, device: str) -> None:
     """Run the tests on one backend, with the Python that runs nox."""
-    run_tests(session, backend, device)
+    name = session.name.removeprefix("tests(").removesuffix(")")
+    run_tests(session, backend, device, report=RESULTS / f"{name}.xml")
 
 
 @nox.session(python=PYTHONS, tags=["full"])
@@ -89,6 +92,12 @@ def build(session: nox.Session) -> None:
 
 
 @nox.session
+def support(session: nox.Session) -> None:
+    """Write the table of what each backend supports, from the reports of all sessions of tests."""
+    session.run("python", "docs/support_table.py", *(param.id for param in BACKENDS))
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Time the library on NumPy against its peers; arguments go to pytest."""
     run_benchmarks(session, "numpy")
@@ -117,15 +126,17 @@ def has_gpu() -> bool:
     return shutil.which("nvidia-smi") is not None or Path("/dev/nvidia0").exists()
 
 
-def run_tests(session: nox.Session, backend: str, device: str) -> None:
-    """Install, and run pytest where the environment chooses the backend."""
+def run_tests(session: nox.Session, backend: str, device: str, report: Path | None = None) -> None:
+    """Install, and run pytest where the environment chooses the backend; ``report`` is of all."""
     session.install(*group("test"), "-e", package(backend))
     if backend == "lookalike":
         session.install("./tests/plugin")
     env = {"BACKPROP_XP_BACKEND": backend, "BACKPROP_XP_DEVICE": device, "BACKPROP_XP_DTYPE": ""}
     if backend == "jax":
         env["JAX_ENABLE_X64"] = "1"
-    session.run("pytest", *session.posargs, env=env)
+    # Some of the tests are no result: what follows -- leaves the last report as it is.
+    reported = [f"--junitxml={report}"] if report and not session.posargs else []
+    session.run("pytest", *reported, *session.posargs, env=env)
     if backend == "cupy" and not has_gpu():
         reason = "no NVIDIA GPU here: the tests that need one were skipped"
         if os.environ.get("BACKPROP_XP_REQUIRE_GPU") == "1":

@@ -12,8 +12,8 @@ import pytest
 import backprop_xp as bx
 
 # How far an entry may be from NumPy's, relative to the largest of theta, which is near 1. After 145
-# updates PyTorch and JAX on a CPU were 3e-16 and 2.4e-7 off, an epsilon or two; the rest is room for
-# the orders of sums of other machines, still far below one update, which is of the size of the
+# updates PyTorch and JAX on a CPU were 3e-16 and 2.4e-7 off, a rounding or two; the rest is room
+# for the orders of sums of other machines, still far below one update, which is of the size of the
 # learning rate.
 SAME_THETA = {"float64": 1e-12, "float32": 1e-5}
 LEARNING_RATE = 3e-3
