@@ -14,6 +14,7 @@ nox.options.sessions = [
     "tests(numpy)",
     "tests(array-api-strict)",
     "tests(array-api-strict-device1)",
+    "tests(array-api-strict-no_float64)",
     "tests(jax)",
     "tests(cupy)",
     "docs",
