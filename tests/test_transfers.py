@@ -146,6 +146,47 @@ def test_training_moves_one_small_array_at_its_start_and_nothing_after(
     assert state.epoch == 3
 
 
+LOOKS: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "progress": {"progress": True},
+    "early stopping": {"early_stopping": bx.EarlyStopping(5)},
+    "gradient checks": {"check_every": 1},
+    "all of them": {
+        "progress": True,
+        "early_stopping": bx.EarlyStopping(5),
+        "check_every": 2,
+        "callbacks": [lambda state: False],
+    },
+}
+
+
+@pytest.mark.parametrize("looks", LOOKS)
+def test_an_epoch_that_is_logged_makes_one_transfer_whatever_is_looked_at(
+    put: Any, moved: list[Any], looks: str
+) -> None:
+    """After the check of the data; an epoch that is not logged makes none."""
+    network = _network()
+    x, y = put(X), put(Y)
+    for epochs in (1, 4):
+        moved.clear()
+        with bx.transfer_guard("disallow"):
+            result = bx.fit(
+                network,
+                _theta(network, x, (2,)),
+                x,
+                y,
+                optimizer=bx.Adam(1e-2),
+                epochs=epochs,
+                batch_size=4,
+                validation=(x, y),
+                clip=0.5,
+                **LOOKS[looks],
+            )
+        assert result.history["validation_loss"].shape == (epochs, 2)
+        logged = 1 if looks == "nothing" else epochs
+        assert len(moved) == 1 + logged, moved
+
+
 @pytest.mark.parametrize("place", ["rows", "validation"])
 def test_a_value_that_is_not_finite_is_found_by_two_transfers(
     put: Any, moved: list[Any], place: str
