@@ -263,3 +263,26 @@ def test_a_mean_counts_batches_by_their_shares() -> None:
     shares = [np.array([3.0, 1.0]), np.array([1.0, 1.0])]
     np.testing.assert_allclose(weighted_mean(losses, shares), [1.5, 2.0], rtol=1e-15)
     assert weighted_mean(losses[:1], [3]) is losses[0]
+
+
+# ---- a loop of one's own
+
+
+def test_a_loop_of_ones_own_can_be_compiled(xp: Any) -> None:
+    """With a traced count in the state, a traced rate and a traced key."""
+    network, optimizer = _network(dropout=0.3), bx.Adam(0.1)
+    x, y = xp.asarray(X), xp.asarray(Y)
+
+    def step(theta: Any, state: Any, rng: Any, rate: Any) -> tuple[Any, Any]:
+        _, gradient = network.loss_and_gradient(theta, x, y, rng=rng)
+        return optimizer.update(theta, gradient, state, learning_rate=rate)
+
+    results = []
+    for function in (step, xp.selection.backend.compile(step)):
+        theta = xp.initialize(network)
+        state = optimizer.initialize(theta)
+        for number in range(3):
+            rate = xp.asarray(0.1 / (number + 1))
+            theta, state = function(theta, state, number, rate)
+        results.append(xp.host(theta))
+    np.testing.assert_allclose(results[0], results[1], rtol=0, atol=xp.rounding(SAME))
