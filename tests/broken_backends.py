@@ -140,7 +140,7 @@ class IntegersByDefault(ArrayAPIStrictBackend):
 
 
 class CompilesWrongly(ArrayAPIStrictBackend):
-    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def compile(self, function: Callable[..., Any], *, donate: Any = ()) -> Callable[..., Any]:
         first: list[Any] = []
 
         def compiled(*arrays: Any) -> Any:
@@ -149,6 +149,31 @@ class CompilesWrongly(ArrayAPIStrictBackend):
             return first[0]
 
         return compiled
+
+
+class ReusesWhatIsNotDonated(ArrayAPIStrictBackend):
+    def compile(self, function: Callable[..., Any], *, donate: Any = ()) -> Callable[..., Any]:
+        def compiled(*arguments: Any) -> Any:
+            results = function(*arguments)
+            for argument in arguments:
+                if hasattr(argument, "shape"):
+                    argument *= 0.0
+            return results
+
+        return compiled if donate else function
+
+
+class ForgetsTheLastStep(ArrayAPIStrictBackend):
+    def loop(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        def run(carry: Any, columns: Any, *shared: Any) -> Any:
+            outputs = []
+            for i in range(columns[0].shape[0]):
+                before = carry
+                carry, output = step(carry, tuple(column[i, ...] for column in columns), *shared)
+                outputs.append(output)
+            return before, self.namespace().stack(outputs)
+
+        return run
 
 
 class UsesMoreThanThereIs(ArrayAPIStrictBackend):

@@ -42,6 +42,7 @@ def test_the_rows_are_the_checks_in_their_order() -> None:
     assert [f"{row.group}: {row.check}" for row in rows] == [str(c) for c in testing.checks()]
     assert not [row for row in rows if row.status == "fails"]
     assert {row.check: row.detail for row in rows if row.status == "not applicable"} == {
+        "loop": "it compiles nothing",
         "memory": "the library cannot tell",
         "between devices": "there is one device",
         "mixed libraries": "its arrays are NumPy's",
@@ -133,6 +134,8 @@ def names_of_namespaces(source: str) -> Iterator[str]:
         (broken.ProbeComplains, "protocol: probe", "complains: slow"),
         (broken.IntegersByDefault, "protocol: default dtype", "int32, which is not real floating"),
         (broken.CompilesWrongly, "protocol: compile", r"has shape \(5,\), but \(3,\) on NumPy"),
+        (broken.ReusesWhatIsNotDonated, "protocol: donate", r"result\[0\] is .* on NumPy"),
+        (broken.ForgetsTheLastStep, "protocol: loop", r"in one compiled call\[0\] is .* on NumPy"),
         (broken.UsesMoreThanThereIs, "protocol: memory", "2 bytes are in use of 1"),
         (broken.HandsOutTheDevice, "protocol: synchronize", "returns "),
         (broken.AsksForMore, "protocol: methods", "needs a default for its own pinned"),

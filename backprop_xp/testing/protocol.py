@@ -156,6 +156,41 @@ def _compile(backend: Backend, device: Device) -> None:
         require_same(backend, device, found, compute(*hosts), "the compiled function's result")
 
 
+def _donate(backend: Backend, device: Device) -> None:
+    def compute(state: tuple[Any, Any], x: Any) -> tuple[Any, Any]:
+        return state[0] + x, state[1] * x
+
+    hosts: list[np.ndarray] = [np.linspace(-1, 1, 5, dtype=np.float32), np.ones(5, np.float32)]
+    compiled = backend.compile(compute, donate=(0,))
+    (x,) = put(backend, device, hosts[0])
+    for _ in range(2):  # what was donated is not needed again; what was not is whole
+        found = compiled(put(backend, device, *hosts), x)
+        expected = compute((hosts[0], hosts[1]), hosts[0])
+        require_same(backend, device, found, expected, "the compiled function's result")
+
+
+def _loop(backend: Backend, device: Device) -> None:
+    def step(carry: Any, given: Any, factor: Any) -> tuple[Any, Any]:
+        carry = carry * factor + given[0]
+        return carry, carry + 1.0
+
+    loop = backend.loop(step)
+    if loop is None:
+        raise NotApplicable("it compiles nothing")
+    rows = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
+    expected, outputs = np.zeros(3, np.float32), []
+    for row in rows:
+        expected, output = step(expected, (row,), np.float32(0.5))
+        outputs.append(output)
+    start, columns, factor = put(
+        backend, device, np.zeros(3, np.float32), rows, np.asarray(0.5, np.float32)
+    )
+    found = loop(start, (columns,), factor)
+    require_same(
+        backend, device, found, (expected, np.stack(outputs)), "many steps in one compiled call"
+    )
+
+
 def _memory(backend: Backend, device: Device) -> None:
     memory = backend.memory(device)
     if memory is None:
@@ -181,6 +216,8 @@ CHECKS = [
         ("owner", "backprop_xp finds it by its arrays", _owner),
         ("synchronize", "synchronize() waits and returns nothing", _synchronize),
         ("compile", "a compiled function computes the same", _compile),
+        ("donate", "a compiled function may reuse what it is told to, and that alone", _donate),
+        ("loop", "many steps in one compiled call are the steps one by one", _loop),
         ("memory", "memory in use is within the memory there is", _memory),
     )
 ]
