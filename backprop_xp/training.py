@@ -188,10 +188,9 @@ def fit(
             break
     if pending:
         _note(history, pending, None, None)
-    concat = array_namespace(history["loss"][0]).concat
     restores = best is not None and early_stopping is not None and early_stopping.restore_best
     trained = best.theta if best is not None and restores else state.theta
-    joined = {name: concat(parts) for name, parts in history.items()}
+    joined = {name: _concat(parts) for name, parts in history.items()}
     return FitResult(trained, joined, state.optimizer_state, state.epoch)
 
 
@@ -257,9 +256,9 @@ def _note(
     """
     losses, held_out = zip(*pending, strict=True)
     xp = array_namespace(losses[0])
-    moving = {"loss": xp.concat(losses)}
+    moving = {"loss": _concat(losses)}
     if held_out[0] is not None:
-        moving["validation_loss"] = xp.concat(held_out)
+        moving["validation_loss"] = _concat(held_out)
     if watched is not None:
         moving["gradient_error"] = xp.stack(watched.errors)
     if best is not None:
@@ -269,6 +268,10 @@ def _note(
     for name, values in moved.items():
         history.setdefault(name, []).append(values)
     return None if waited is None else float(waited)
+
+
+def _concat(parts: Sequence[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else array_namespace(parts[0]).concat(parts)
 
 
 def _judge_worst(run: Run, epoch: int, watched: Watch, errors: Any) -> None:

@@ -286,3 +286,20 @@ def test_a_loop_of_ones_own_can_be_compiled(xp: Any) -> None:
             theta, state = function(theta, state, number, rate)
         results.append(xp.host(theta))
     np.testing.assert_allclose(results[0], results[1], rtol=0, atol=xp.rounding(SAME))
+
+
+@pytest.mark.parametrize("stack", [(), (2,)])
+def test_a_large_gradient_is_joined_as_the_reference_joins_it(
+    xp: Any, stack: tuple[int, ...]
+) -> None:
+    """A backend may have a way of its own to join it, and reserve it for large ones."""
+    network = bx.mlp([60, 300, 5], hidden="tanh")
+    theta = np.array(xp.host(xp.initialize(network, stack=stack)))
+    theta[..., 7] = 1e3
+    if stack:
+        theta[1, ...] = np.nan
+    x = generator.normal(size=(4, 60))
+    y = generator.normal(size=(4, 5))
+    _, here = network.loss_and_gradient(*map(xp.asarray, (theta, x, y)))
+    _, there = network.loss_and_gradient(theta.astype(np.float64), x, y)
+    np.testing.assert_allclose(xp.host(here), there, rtol=0, atol=xp.rounding(1e-14))

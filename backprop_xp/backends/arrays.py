@@ -155,6 +155,8 @@ def to_host(array: Any) -> np.ndarray:
 
 def to_host_together(arrays: Sequence[Array]) -> list[np.ndarray]:
     """Return the values of arrays of one dtype and place as NumPy's, moved in one transfer."""
+    if len(arrays) == 1:
+        return [to_host(arrays[0])]
     xp = array_namespace(arrays[0])
     flat = to_host(xp.concat([xp.reshape(array, (-1,)) for array in arrays]))
     ends = itertools.accumulate(math.prod(array.shape) for array in arrays)
