@@ -59,6 +59,8 @@ FLAWS = {
     "mute": "returned None from probe(), not a Probe",
 }
 
+pytestmark = pytest.mark.once
+
 
 def wheel(folder: Path, distribution: str, entries: dict[str, str], files: dict[str, str]) -> Path:
     """Build a wheel by hand: modules, and the metadata that pip and importlib.metadata read."""

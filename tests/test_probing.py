@@ -70,6 +70,8 @@ class get_default_memory_pool:
     total_bytes = staticmethod(lambda: 1024)
 """
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def stub_cupy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
