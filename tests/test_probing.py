@@ -135,6 +135,8 @@ def test_a_child_outlives_neither_the_end_of_its_parent_nor_its_own_limit(
 ) -> None:
     folder = stub_cupy(HANGS)
     program = (
+        # Else a suite that was started in the background of a shell would not be interrupted.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "from backprop_xp.backends.probing import probe_apart;"
         f"probe_apart(['cupy'], seconds={seconds})"
     )

@@ -1,5 +1,6 @@
 """A gradient watched during training: it costs little, changes nothing, and ends what is wrong."""
 
+import contextlib
 import re
 from typing import Any
 
@@ -71,6 +72,15 @@ def _once_on_jax(xp: Any, this: bool) -> None:
         pytest.skip("JAX compiles each operation anew: another case stands for this")
 
 
+def _in_python(xp: Any) -> contextlib.AbstractContextManager[Any]:
+    """Compile nothing: a layer that counts its calls in Python counts them only then."""
+    if xp.name != "jax":
+        return contextlib.nullcontext()
+    import jax
+
+    return jax.disable_jit()
+
+
 # ---- the history
 
 
@@ -140,7 +150,10 @@ def test_the_theta_that_is_trained_is_the_same_to_the_last_bit(
     options = {"optimizer": optimizer, "batch_size": BATCH, "clip": 1.0}
     watched, plain = (_fit(*case, check_every=every, **options) for every in (1, None))
     assert np.array_equal(xp.host(watched.theta), xp.host(plain.theta))
-    assert np.array_equal(watched.history["loss"], plain.history["loss"])
+    # Means of batches that were made in one compiled call are summed in another order.
+    np.testing.assert_allclose(
+        watched.history["loss"], plain.history["loss"], rtol=xp.rounding(1e-15)
+    )
 
 
 class Counting(Affine):
@@ -161,7 +174,8 @@ def test_a_check_costs_a_forward_pass(xp: Any) -> None:
     counts = []
     for every in (None, 2):
         layer = Counting()
-        _fit(*_case(xp, _network(layer)), batch_size=BATCH, check_every=every)
+        with _in_python(xp):
+            _fit(*_case(xp, _network(layer)), batch_size=BATCH, check_every=every)
         counts.append((layer.forwards, layer.backwards))
     (plain, updates), (watched, again) = counts
     assert updates == again == 2 * STEPS
@@ -284,7 +298,8 @@ def test_a_mistake_that_comes_later_ends_the_training_at_the_end_of_its_epoch(
 ) -> None:
     seen: list[int] = []
     case = _case(xp, _network(Affine("scale", after=late)))
-    _, step = _failure(*case, epochs=8, callbacks=[lambda state: seen.append(state.epoch)])
+    with _in_python(xp):
+        _, step = _failure(*case, epochs=8, callbacks=[lambda state: seen.append(state.epoch)])
     assert step == late
     assert seen == list(range(1, late + 1))
 
@@ -303,9 +318,10 @@ def test_the_report_is_of_the_updates_own_theta_and_batch_and_mask(
     _, theta, x, y = _case(xp, network)
     weight, optimizer = xp.asarray(WEIGHT), bx.SGD(0.1)
     options: dict[str, Any] = {"batch_size": BATCH, "shuffle": shuffle, "seed": seed}
-    report, step = _failure(
-        network, theta, x, y, optimizer=optimizer, epochs=3, sample_weight=weight, **options
-    )
+    with _in_python(xp):
+        report, step = _failure(
+            network, theta, x, y, optimizer=optimizer, epochs=3, sample_weight=weight, **options
+        )
     assert late <= step < 2 * STEPS
     state = optimizer.initialize(theta)
     batches = [
