@@ -1,13 +1,13 @@
 """array-api-strict: nothing but the standard, on devices that refuse to mix; for testing."""
 
 import importlib.util
-import sys
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from backprop_xp.backends.doors import explicit
+from backprop_xp.backends.importing import imported
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -77,7 +77,7 @@ class ArrayAPIStrictBackend(Backend):
 
     def doors(self) -> Sequence[Door]:
         """Return the conversions of the array class, and the ways from a device to the CPU's."""
-        xp = sys.modules.get("array_api_strict")
+        xp = imported("array_api_strict")
         if xp is None:
             return ()
         host, kind = self.device("CPU_DEVICE"), type(xp.empty(0))

@@ -9,6 +9,7 @@ import array_api_compat
 import numpy as np
 
 from backprop_xp.backends.doors import explicit
+from backprop_xp.backends.importing import ask
 from backprop_xp.backends.places import (
     device_of,
     dtype_name,
@@ -34,7 +35,7 @@ def array_namespace(array: Array) -> Namespace:
     if isinstance(array, _NUMPY):
         return np
     home = owner(array)
-    return array_api_compat.array_namespace(array) if home is None else home.namespace()
+    return ask(array_api_compat.array_namespace, array) if home is None else home.namespace()
 
 
 def asarray(
@@ -166,7 +167,7 @@ def to_host_together(arrays: Sequence[Array]) -> list[np.ndarray]:
 
 @explicit
 def _to_device(array: Array, device: Device) -> Array:
-    moved: Array = array_api_compat.to_device(array, device)
+    moved: Array = ask(lambda x: array_api_compat.to_device(x, device), array)
     return moved
 
 

@@ -9,7 +9,6 @@ import contextlib
 import functools
 import importlib.util
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -19,6 +18,7 @@ from array_api_compat import is_cupy_array
 from backprop_xp.backends.cupy_kernels import Kernel, updates
 from backprop_xp.backends.cupy_namespace import placing
 from backprop_xp.backends.doors import explicit
+from backprop_xp.backends.importing import ask, imported
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -114,7 +114,7 @@ class CuPyBackend(Backend):
 
     def owns(self, array: Any) -> bool:
         """Say whether ``array`` is a CuPy array."""
-        return bool(is_cupy_array(array))
+        return ask(is_cupy_array, array)
 
     def from_host(
         self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
@@ -189,7 +189,7 @@ class CuPyBackend(Backend):
 
     def doors(self) -> Sequence[Door]:
         """Return the conversions of CuPy's arrays; ``cupy.asnumpy`` goes through ``get``."""
-        cupy = sys.modules.get("cupy")
+        cupy = imported("cupy")
         if cupy is None:
             return ()
         shown = ("__repr__", "__str__", "__format__")

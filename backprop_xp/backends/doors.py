@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import array_api_compat
 
+from backprop_xp.backends.importing import ask
 from backprop_xp.backends.protocol import Backend, Door
 
 P = ParamSpec("P")
@@ -122,7 +123,7 @@ def _through(backend: Backend, door: Door, original: Callable[..., Any]) -> Call
 
 
 def _moved(backend: Backend, door: Door, array: Any) -> str:
-    device = backend.device_name(array_api_compat.device(array))
+    device = backend.device_name(ask(array_api_compat.device, array))
     dtype = str(array.dtype).rpartition(".")[2]
     return (
         f"{door.holder.__name__}.{door.name} takes {backend.name}'s array of shape "

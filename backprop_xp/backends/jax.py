@@ -3,7 +3,6 @@
 import functools
 import importlib.util
 import math
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
@@ -11,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from array_api_compat import is_jax_array
 
+from backprop_xp.backends.importing import ask, imported
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -102,7 +102,7 @@ class JAXBackend(Backend):
 
     def owns(self, array: Any) -> bool:
         """Say whether ``array`` is a JAX array or tracer."""
-        return bool(is_jax_array(array))
+        return ask(is_jax_array, array)
 
     def from_host(
         self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
@@ -129,7 +129,7 @@ class JAXBackend(Backend):
 
     def transfer_guard(self, mode: str) -> AbstractContextManager[Any]:
         """Return JAX's guard, which does nothing on the CPU."""
-        jax = sys.modules.get("jax")
+        jax = imported("jax")
         guard: AbstractContextManager[Any] = (
             nullcontext() if jax is None else jax.transfer_guard_device_to_host(mode)
         )

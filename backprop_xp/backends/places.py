@@ -4,13 +4,14 @@ from typing import Any
 
 import array_api_compat
 
+from backprop_xp.backends.importing import ask
 from backprop_xp.backends.protocol import Array, Device, DType, Namespace
 from backprop_xp.backends.registry import owner
 
 
 def device_of(array: Any) -> Device:
     """Return an array's device; None for a JAX tracer, which has none yet."""
-    return array_api_compat.device(array)
+    return ask(array_api_compat.device, array)
 
 
 def same_device(one: Device, other: Device) -> bool:

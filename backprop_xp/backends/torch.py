@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -10,6 +9,7 @@ import numpy as np
 from array_api_compat import is_torch_array
 
 from backprop_xp.backends.doors import explicit
+from backprop_xp.backends.importing import ask, imported
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -64,7 +64,7 @@ class TorchBackend(Backend):
 
     def owns(self, array: Any) -> bool:
         """Say whether ``array`` is a tensor."""
-        return bool(is_torch_array(array))
+        return ask(is_torch_array, array)
 
     def from_host(
         self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
@@ -141,10 +141,10 @@ class TorchBackend(Backend):
 
     def doors(self) -> Sequence[Door]:
         """Return the conversions of tensors, also those of the CPU: there they stand in."""
-        torch = sys.modules.get("torch")
+        torch = imported("torch")
         if torch is None:
             return ()
-        compat = sys.modules.get("array_api_compat.torch")
+        compat = imported("array_api_compat.torch")
         moves = _moves(torch)
         return [
             *(Door(torch.Tensor, name) for name in _CONVERSIONS),
