@@ -12,7 +12,7 @@ from dataclasses import KW_ONLY, dataclass
 from numbers import Real
 from typing import Any, NamedTuple, Protocol
 
-from backprop_xp.backends import Array, array_namespace, is_host_number, like
+from backprop_xp.backends import Array, array_namespace, is_host_number, like, require_like
 from backprop_xp.checks import real
 from backprop_xp.inputs import check_stack
 from backprop_xp.schedules import rate
@@ -93,7 +93,7 @@ class SGD:
         self, theta: Array, gradient: Array, state: SGDState, *, learning_rate: Any = None
     ) -> tuple[Array, SGDState]:
         """Return theta and the state after one update."""
-        alpha = _learning_rate(self, theta, gradient, state.step, learning_rate)
+        alpha = _learning_rate(self, theta, gradient, state, learning_rate)
         velocity = state.velocity
         if velocity is not None:
             momentum = _hyperparameter(theta, self.momentum, "momentum")
@@ -131,7 +131,7 @@ class RMSProp:
         self, theta: Array, gradient: Array, state: RMSPropState, *, learning_rate: Any = None
     ) -> tuple[Array, RMSPropState]:
         """Return theta and the state after one update."""
-        alpha = _learning_rate(self, theta, gradient, state.step, learning_rate)
+        alpha = _learning_rate(self, theta, gradient, state, learning_rate)
         decay = _hyperparameter(theta, self.decay, "decay")
         square = _running_mean(state.square, gradient * gradient, decay)
         scale = array_namespace(theta).sqrt(square)
@@ -167,7 +167,7 @@ class Adam:
         self, theta: Array, gradient: Array, state: AdamState, *, learning_rate: Any = None
     ) -> tuple[Array, AdamState]:
         """Return theta and the state after one update."""
-        alpha = _learning_rate(self, theta, gradient, state.step, learning_rate)
+        alpha = _learning_rate(self, theta, gradient, state, learning_rate)
         direction, state = _adam_direction(self, theta, gradient, state)
         direction *= alpha
         theta -= direction
@@ -203,7 +203,7 @@ class AdamW:
         self, theta: Array, gradient: Array, state: AdamState, *, learning_rate: Any = None
     ) -> tuple[Array, AdamState]:
         """Return theta and the state after one update."""
-        alpha = _learning_rate(self, theta, gradient, state.step, learning_rate)
+        alpha = _learning_rate(self, theta, gradient, state, learning_rate)
         decay = alpha * _hyperparameter(theta, self.weight_decay, "weight_decay")
         if self.mask is not None:
             mask = like(theta, self.mask, "mask")
@@ -264,9 +264,13 @@ def _running_mean(mean: Array, value: Array, decay: Any) -> Array:
 
 
 def _learning_rate(
-    optimizer: Any, theta: Array, gradient: Array, step: int, learning_rate: Any
+    optimizer: Any, theta: Array, gradient: Array, state: Any, learning_rate: Any
 ) -> Any:
-    """Return the learning rate of this update, checked, like the gradient, to fit theta."""
+    """Return this update's learning rate, checked, like the gradient and state, to fit theta."""
+    require_like(theta, gradient, "gradient")
+    for name, value in zip(state._fields, state, strict=True):
+        if value is not None and name != "step":
+            require_like(theta, value, f"state.{name}")
     if tuple(gradient.shape) != tuple(theta.shape):
         raise ValueError(
             f"gradient has shape {tuple(gradient.shape)}, but theta {tuple(theta.shape)}."
@@ -274,7 +278,7 @@ def _learning_rate(
     if learning_rate is None:
         learning_rate = optimizer.learning_rate
     if callable(learning_rate):
-        learning_rate = learning_rate(step)
+        learning_rate = learning_rate(state.step)
     return _hyperparameter(theta, learning_rate, "learning_rate")
 
 

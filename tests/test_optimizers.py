@@ -465,6 +465,38 @@ def test_a_learning_rate_of_another_precision_is_refused(xp: Any, name: str) -> 
         )
 
 
+@every_optimizer
+def test_a_gradient_or_a_state_from_another_place_is_refused_by_the_line_that_moves_it(
+    xp: Any, name: str
+) -> None:
+    optimizer, theta = _optimizer(xp, name), xp.asarray(_theta())
+    gradient, state = xp.asarray(_theta()), optimizer.initialize(theta)
+    others: list[dict[str, Any]] = [{"backend": "array-api-strict", "device": "device2"}]
+    others += [{"backend": "numpy"}] * (bx.resolve(theta).backend.name != "numpy")
+    for other in others:
+        gone = bx.asarray(gradient, dtype="float32", **other)
+        with pytest.raises(
+            ValueError, match=r"^gradient is .*gradient = (bx\.asarray\(.*\))\.$"
+        ) as e:
+            optimizer.update(theta, gone, state)
+        line = str(e.value).partition("gradient = ")[2].rstrip(".")
+        back = eval(line, {"bx": bx, "gradient": gone})  # noqa: S307 - our own error's line
+        optimizer.update(xp.asarray(_theta()), back, state)
+        parts = [bx.asarray(v, **other) if hasattr(v, "shape") else v for v in state]
+        if _arrays(state):
+            with pytest.raises(ValueError, match=r"^state\.\w+ is .*, but theta is .*bx\.asarray"):
+                optimizer.update(theta, gradient, type(state)(*parts))
+
+
+@pytest.mark.float64
+@every_optimizer
+def test_a_gradient_of_another_precision_is_refused(xp: Any, name: str) -> None:
+    optimizer, theta = _optimizer(xp, name), xp.asarray(_theta())
+    gradient = xp.asarray(_theta(), dtype="float32")
+    with pytest.raises(TypeError, match="gradient is float32, but theta is float64; precisions"):
+        optimizer.update(theta, gradient, optimizer.initialize(theta))
+
+
 @pytest.mark.parametrize("shape", [(SIZE + 1,), (1,), (STACK, SIZE - 1)])
 def test_a_mask_of_another_shape_is_refused(xp: Any, shape: tuple[int, ...]) -> None:
     optimizer = _optimizer(xp, "adamw", mask=xp.asarray(np.ones(shape)))

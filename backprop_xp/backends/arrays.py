@@ -134,6 +134,23 @@ def like(theta: Array, value: Any, name: str) -> Array:
     )
 
 
+def require_like(theta: Array, value: Array, name: str) -> None:
+    """Raise, showing the repairing call, unless an array lives where theta does, in its dtype.
+
+    ValueError for another library or device, TypeError for another dtype.
+    """
+    alike = type(value) is type(theta) and value.dtype == theta.dtype
+    if alike and getattr(value, "device", None) == getattr(theta, "device", None):
+        return  # as nearly always, at a twentieth of what asking whose they are costs
+    require_floating(value, name)
+    require_beside(theta, value, name)
+    if value.dtype != theta.dtype:
+        raise TypeError(
+            f"{name} is {dtype_name(value.dtype)}, but theta is {dtype_name(theta.dtype)}; "
+            f"precisions are not mixed. Cast it: {repair(name, value, theta)}."
+        )
+
+
 def replaced(function: Callable[..., Any], array: Array) -> Callable[..., Any]:
     """Return what the backend of an array has in the place of a reference function, or itself."""
     if isinstance(array, _NUMPY):
