@@ -31,8 +31,11 @@ def choose(table: Mapping[str, T], choice: str | T, name: str) -> T:
 
 def nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
     """Return a hint for an unknown ``name``: the nearest of the ``known`` ones, then all."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    guess = f"Did you mean {close[0]!r}? " if close else ""
+    by_letters = {candidate.lower(): candidate for candidate in known}
+    # A part of a name is nearer to it than letters that happen to be in another.
+    parts = [letters for letters in by_letters if len(name) > 2 and name.lower() in letters]
+    close = parts or difflib.get_close_matches(name.lower(), list(by_letters), n=1, cutoff=0.5)
+    guess = f"Did you mean {by_letters[close[0]]!r}? " if close else ""
     return f"{guess}Known: {', '.join(known)}."
 
 

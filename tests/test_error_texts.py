@@ -105,9 +105,19 @@ def test_a_name_like_no_other() -> None:
     )
 
 
-def test_what_is_no_name() -> None:
-    assert text(TypeError, bx.get_backend, 3) == (
-        "backend must be a name or a Backend, not 3 (from the argument of the call)."
+def test_a_part_of_a_name_or_other_capitals() -> None:
+    for name, meant in {"strict": STRICT, "AUTO": "auto", "PyTorch": "torch"}.items():
+        assert f"Did you mean {meant!r}?" in text(ValueError, bx.get_backend, name)
+
+
+def test_what_is_no_name(put: Callable[..., Any]) -> None:
+    for source in ("argument", "context", "default"):
+        where = SOURCES[source].format(name="3")
+        assert text(TypeError, put, source, 3) == (
+            f"backend must be a name or a Backend, not 3 (from {where})."
+        )
+    assert text(TypeError, bx.use_backend(None).__enter__) == (
+        "use_backend needs a name or a Backend, such as use_backend('numpy')."
     )
 
 
@@ -211,12 +221,19 @@ def test_a_device_that_nobody_has() -> None:
 def test_a_device_that_contradicts_the_arrays() -> None:
     there = bx.asarray([1.0], backend=STRICT, device="device1")
     assert text(ValueError, bx.resolve, there, device="device2") == (
-        "device='device2' contradicts the arrays given, which are on device1. Move them first by "
-        "bx.asarray, or leave the argument out."
+        "device='device2' contradicts the arrays given, which are on device1. Move each first: x "
+        "= bx.asarray(x, backend='array-api-strict', device='device2', dtype='float64'); or leave "
+        "the argument out."
     )
     assert text(ValueError, bx.resolve, there, backend="numpy") == (
-        "backend='numpy' contradicts the arrays given, which are array-api-strict's. Move them "
-        "first by bx.asarray, or leave the argument out."
+        "backend='numpy' contradicts the arrays given, which are array-api-strict's. Move each "
+        "first: x = bx.asarray(x, backend='numpy', dtype='float64'); or leave the argument out."
+    )
+
+
+def test_a_device_that_the_backend_itself_may_have_elsewhere() -> None:
+    assert text(ValueError, bx.resolve, backend=STRICT, device="device7").endswith(
+        "Device and backend came from the argument of the call. Choose another device."
     )
 
 
@@ -294,8 +311,8 @@ def test_a_standing_choice_of_integers(put: Callable[..., Any]) -> None:
 
 def test_a_dtype_that_contradicts_the_arrays() -> None:
     assert text(ValueError, bx.resolve, np.ones(1), dtype="float32") == (
-        "dtype='float32' contradicts the arrays given, which are float64. Cast them first by "
-        "bx.asarray, or leave the argument out."
+        "dtype='float32' contradicts the arrays given, which are float64. Cast each first: x = "
+        "bx.asarray(x, backend='numpy', device='cpu', dtype='float32'); or leave the argument out."
     )
 
 

@@ -400,6 +400,23 @@ def test_a_device_that_contradicts_the_arrays_is_an_error() -> None:
     assert chosen(there, backend=STRICT, device="device1", dtype="float64")[1] == "device1"
 
 
+@pytest.mark.parametrize("backend", ["numpy", STRICT, "jax", "torch"])
+def test_the_line_of_a_contradiction_repairs_it(backend: str) -> None:
+    if not {row.name: row for row in list_backends()}[backend].usable:
+        pytest.skip(f"{backend} is not installed")
+    for array in [np.ones(2), np.ones(2, np.float32), np.ones(2, np.int32), np.ones(2, "c8")]:
+        there = bx.asarray(array, backend=STRICT, device="device1", dtype=array.dtype.name)
+        kinds = ({}, {"dtype": "float32"})
+        for arguments in [{"backend": backend}, {"device": "device2"}, {"dtype": "float32"}]:
+            for extra in kinds:
+                try:
+                    bx.resolve(there, **{**arguments, **extra})
+                except ValueError as error:
+                    (line,) = re.findall(r"first: x = (bx\.asarray\(.*\)); or leave", str(error))
+                    moved = eval(line, {"bx": bx, "x": there})  # noqa: S307 - our own line
+                    bx.resolve(moved, **{**arguments, **extra})
+
+
 def test_arrays_of_two_libraries_or_devices_are_an_error_that_shows_the_repair() -> None:
     here = bx.asarray([1.0], backend=STRICT)
     there = bx.asarray([1.0], backend=STRICT, device="device1")

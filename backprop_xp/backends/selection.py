@@ -37,7 +37,7 @@ _DTYPES = ["float32", "float64", "complex64", "complex128", "bool"] + [
     f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
 ]
 # Which built-in backends may have a device, by the letters that its name begins with.
-_HOMES = {"cuda": "'cupy', 'jax' or 'torch'", "tpu": "'jax'", "device": "'array-api-strict'"}
+_HOMES = {"cuda": ("cupy", "jax", "torch"), "tpu": ("jax",), "device": ("array-api-strict",)}
 
 _ARGUMENT = "the argument of the call"
 _ENVIRONMENT = "the environment variable BACKPROP_XP_"
@@ -115,6 +115,8 @@ def use_backend(name: str | Backend, device: Any = None, dtype: Any = None) -> I
     ...     print(bx.asarray([0.5]).dtype)
     float32
     """
+    if name is None:
+        raise TypeError("use_backend needs a name or a Backend, such as use_backend('numpy').")
     rule = _Rule(f"use_backend({_name(name)!r})", name, device, dtype)
     token = _context.set((*_context.get(), rule))
     try:
@@ -201,15 +203,16 @@ def _with_arrays(argument: _Rule, arrays: list[Any]) -> Selection:
     if argument.backend is not None and _usable(argument.backend, _ARGUMENT) is not backend:
         raise ValueError(
             f"backend={_name(argument.backend)!r} contradicts the arrays given, which are "
-            f"{backend.name}'s. Move them first by bx.asarray, or leave the argument out."
+            f"{backend.name}'s. Move each first: {_line(argument, arrays[0])}; or leave the "
+            "argument out."
         )
     if argument.device is not None:
         wanted = _device(backend, argument, "the arrays given")
         if not same_device(wanted, where):
             raise ValueError(
                 f"device={argument.device!r} contradicts the arrays given, which are on "
-                f"{backend.device_name(where)}. Move them first by bx.asarray, or leave the "
-                "argument out."
+                f"{backend.device_name(where)}. Move each first: {_line(argument, first)}; or "
+                "leave the argument out."
             )
         where = wanted
     return Selection(
@@ -235,10 +238,26 @@ def _dtype_with(argument: _Rule, arrays: list[Any], backend: Backend, where: Dev
     if floating and wanted != usual:
         raise ValueError(
             f"dtype={dtype_name(wanted)!r} contradicts the arrays given, which are "
-            f"{dtype_name(first.dtype)}. Cast them first by bx.asarray, or leave the "
+            f"{dtype_name(first.dtype)}. Cast each first: {_line(argument, first)}; or leave the "
             "argument out."
         )
     return wanted
+
+
+def _line(argument: _Rule, array: Any) -> str:
+    """Return the line that brings an array where an argument says, in its precision if it can."""
+    home = _owner(array)
+    target = home if argument.backend is None else _usable(argument.backend, _ARGUMENT)
+    parts = [f"backend={target.name!r}"]
+    if argument.device is not None:
+        parts.append(f"device={target.device_name(_device(target, argument, _ARGUMENT))!r}")
+    elif target is home:
+        parts.append(f"device={home.device_name(device_of(array))!r}")
+    precision = precision_of(home.namespace(), array.dtype)
+    wanted = precision if argument.dtype is None else _dtype(target, argument)
+    if wanted is not None and (target is home or _keeps(target, dtype_name(wanted))):
+        parts.append(f"dtype={dtype_name(wanted)!r}")
+    return f"x = bx.asarray(x, {', '.join(parts)})"
 
 
 def _owner(array: Any) -> Backend:
@@ -263,7 +282,8 @@ def _is_of(rule: _Rule, backend: Backend) -> bool:
 
 
 def _name(backend: str | Backend) -> str:
-    return backend if isinstance(backend, str) else backend.name
+    """Return the name of a choice; of what is none, for the error to come, how it is written."""
+    return str(backend if isinstance(backend, str) else getattr(backend, "name", backend))
 
 
 def _usable(name: str | Backend, source: str) -> Backend:
@@ -296,11 +316,17 @@ def _device(backend: Backend, rule: _Rule, source: str) -> Device:
         return backend.device(rule.device)
     except ValueError as error:
         letters = str(rule.device).partition(":")[0].rstrip("0123456789")
-        others = f", or a backend that may have it: {_HOMES[letters]}" if letters in _HOMES else ""
+        homes = [home for home in _HOMES.get(letters, ()) if home != backend.name]
+        others = f", or a backend that may have it: {_either(homes)}" if homes else ""
         told = f"The device came from {rule.of('device')}, the backend from {source}"
         if rule.of("device") == source:
             told = f"Device and backend came from {source}"
         raise ValueError(f"{error} {told}. Choose another device{others}.") from None
+
+
+def _either(names: list[str]) -> str:
+    *first, last = map(repr, names)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _dtype(backend: Backend, rule: _Rule) -> DType:
@@ -322,6 +348,14 @@ def _dtype(backend: Backend, rule: _Rule) -> DType:
             f"dtype {dtype_name(kind)!r}, from {source}, cannot be had: {error}"
         ) from None
     return kind
+
+
+def _keeps(backend: Backend, name: str) -> bool:
+    try:
+        backend.require_dtype(getattr(backend.namespace(), name))
+    except DTypeNotKeptError:
+        return False
+    return True
 
 
 def _is_dtype(backend: Backend, kind: Any) -> bool:
