@@ -19,8 +19,8 @@ from backprop_xp.backends import (
     device_of,
     like,
     replaced,
-    require_beside,
     require_floating,
+    require_like,
     resolve,
 )
 from backprop_xp.checks import choose, integer, real, sequence
@@ -127,22 +127,20 @@ class Network:
                 f"{[len(places) for places in self._layout]} arrays, not {counts}."
             )
         named = [
-            (f"parameters[{i}] ({place.name})", place, value)
+            (f"parameters[{i}][{j}] ({place.name})", place, value)
             for i, places in enumerate(self._layout)
-            for place, value in zip(places, parameters[i], strict=True)
+            for j, (place, value) in enumerate(zip(places, parameters[i], strict=True))
         ]
         name, place, first = named[0]
         require_floating(first, name)
         stack = tuple(first.shape[: len(first.shape) - len(place.shape)])
         for name, place, value in named:
-            require_beside(first, value, name, named[0][0])
+            require_like(first, value, name, named[0][0])
             if tuple(value.shape) != (*stack, *place.shape):
                 raise ValueError(
                     f"{name} has shape {tuple(value.shape)}, but {(*stack, *place.shape)} is "
                     "expected."
                 )
-            if value.dtype != first.dtype:
-                raise TypeError(f"{name} is {value.dtype}, but {named[0][0]} is {first.dtype}.")
         return join(self._layout, parameters, stack)
 
     def forward(self, theta: Array, x: Array, *, rng: Any = None) -> Array:

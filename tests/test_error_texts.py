@@ -288,6 +288,27 @@ def test_arrays_of_two_precisions() -> None:
     )
 
 
+@pytest.mark.parametrize("place", [{"backend": STRICT}, {"backend": "numpy", "dtype": "float32"}])
+def test_the_line_of_a_part_is_code_as_well(place: dict[str, str]) -> None:
+    theta, network = np.ones(2), bx.mlp([1, 1])
+    there = bx.asarray([[1.0]], **place)
+    found = [
+        text(
+            (TypeError, ValueError)["dtype" not in place],
+            lambda: network.pack([(np.ones((1, 1)), there)]),
+        ),
+        text(
+            (TypeError, ValueError)["dtype" not in place],
+            lambda: bx.check_gradient(sum, list, [theta, there]),
+        ),
+    ]
+    for error, part in zip(found, ["parameters[0][1]", "point[1]"], strict=True):
+        assert error.startswith(part)
+        assert error.endswith(
+            f" it: bx.asarray({part}, backend='numpy', device='cpu', dtype='float64')."
+        )
+
+
 # Dtypes
 
 

@@ -358,7 +358,7 @@ def test_the_point_is_not_written_to() -> None:
         (
             {"a": np.ones(2), "b": np.ones(2, dtype=np.float32)},
             TypeError,
-            r"point\['b'\] is float32, but the arrays before it are float64",
+            r"point\['b'\] is float32, but point\['a'\] is float64; .*bx\.asarray",
         ),
     ],
 )

@@ -795,9 +795,9 @@ def test_pack_refuses_parameters_that_are_not_the_networks(xp: Any) -> None:
     (weights, bias), last = parameters
     with pytest.raises(ValueError, match=r"parameters .*\[2, 2\] arrays, not \[2\]"):
         CLASSIFIER.pack(parameters[:1])
-    with pytest.raises(ValueError, match=r"parameters\[0\] \(weights\) has shape \(1, 4\)"):
+    with pytest.raises(ValueError, match=r"parameters\[0\]\[0\] \(weights\) has shape \(1, 4\)"):
         CLASSIFIER.pack([(bias, weights), last])
-    with pytest.raises(TypeError, match=r"parameters\[0\] \(bias\) is .*float32"):
+    with pytest.raises(TypeError, match=r"parameters\[0\]\[1\] \(bias\) is .*float32"):
         CLASSIFIER.pack([(weights, xp.asarray(xp.host(bias), dtype="float32")), last])
 
 

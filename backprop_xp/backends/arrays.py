@@ -134,7 +134,7 @@ def like(theta: Array, value: Any, name: str) -> Array:
     )
 
 
-def require_like(theta: Array, value: Array, name: str) -> None:
+def require_like(theta: Array, value: Array, name: str, other: str = "theta") -> None:
     """Raise, showing the repairing call, unless an array lives where theta does, in its dtype.
 
     ValueError for another library or device, TypeError for another dtype.
@@ -143,10 +143,10 @@ def require_like(theta: Array, value: Array, name: str) -> None:
     if alike and getattr(value, "device", None) == getattr(theta, "device", None):
         return  # as nearly always, at a twentieth of what asking whose they are costs
     require_floating(value, name)
-    require_beside(theta, value, name)
+    require_beside(theta, value, name, other)
     if value.dtype != theta.dtype:
         raise TypeError(
-            f"{name} is {dtype_name(value.dtype)}, but theta is {dtype_name(theta.dtype)}; "
+            f"{name} is {dtype_name(value.dtype)}, but {other} is {dtype_name(theta.dtype)}; "
             f"precisions are not mixed. Cast it: {repair(name, value, theta)}."
         )
 

@@ -44,15 +44,18 @@ def precision_of(xp: Namespace, dtype: DType) -> DType | None:
 def repair(name: str, value: Array, beside: Array) -> str:
     """Return the line that brings the variable ``name``, which is ``value``, beside an array.
 
-    Floating values take that array's precision as well: moved alone, they would take the default.
+    Of what nothing can be assigned to, it is the call alone; in ``"parameters[0][1] (bias)"`` what
+    stands in brackets is for the reader. Floating values take that array's precision as well: moved
+    alone, they would take the default.
     """
     home, source, where = owner(beside), owner(value), device_of(beside)
     if home is None or source is None:
         raise TypeError(f"{name} and what it is put beside must be arrays of known libraries.")
-    call = f"{name} = bx.asarray({name}, backend={home.name!r}"
+    name = name.partition(" (")[0]
+    call = f"bx.asarray({name}, backend={home.name!r}"
     if where is not None:
         call += f", device={home.device_name(where)!r}"
     precision = precision_of(home.namespace(), beside.dtype)
     if precision is not None and precision_of(source.namespace(), value.dtype) is not None:
         call += f", dtype={dtype_name(precision)!r}"
-    return f"{call})"
+    return f"{name} = {call})" if name.isidentifier() else f"{call})"

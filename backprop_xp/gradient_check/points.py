@@ -14,8 +14,8 @@ from backprop_xp.backends import (
     array_namespace,
     device_of,
     owner,
-    require_beside,
     require_floating,
+    require_like,
     require_owner,
     to_host,
 )
@@ -98,9 +98,7 @@ def flatten_gradient(point: Point, gradient: Any) -> Array:
     for tensor, array in zip(point.tensors, arrays, strict=True):
         label = tensor.of("gradient(point)")
         require_floating(array, label)
-        require_beside(point.flat, array, label, "point")
-        if array.dtype != point.flat.dtype:
-            raise TypeError(f"{label} is {array.dtype}, but the point {point.flat.dtype}.")
+        require_like(point.flat, array, label, "point")
         if tuple(array.shape) != tensor.shape:
             raise ValueError(
                 f"{label} has shape {tuple(array.shape)}, but the point there {tensor.shape}."
@@ -122,12 +120,7 @@ def _tensors(names: list[str], arrays: list[Array]) -> tuple[Tensor, ...]:
         xp = require_floating(array, label)
         if not xp.isdtype(array.dtype, "real floating"):
             raise TypeError(f"{label} is {array.dtype}, but real floating numbers are expected.")
-        require_beside(arrays[0], array, label, f"point{names[0]}")
-        if array.dtype != arrays[0].dtype:
-            raise TypeError(
-                f"{label} is {array.dtype}, but the arrays before it are {arrays[0].dtype}; "
-                "precisions are not mixed."
-            )
+        require_like(arrays[0], array, label, f"point{names[0]}")
         stop = start + math.prod(array.shape)
         tensors.append(Tensor(name, tuple(array.shape), slice(start, stop)))
         start = stop
