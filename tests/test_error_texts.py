@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.backends import registry
+from backprop_xp.backends import DTypeNotKeptError, registry
 
 STRICT = "array-api-strict"
 KNOWN = "auto, numpy, cupy, array-api-strict, jax, torch"
@@ -334,6 +334,15 @@ def test_a_dtype_that_contradicts_the_arrays() -> None:
     assert text(ValueError, bx.resolve, np.ones(1), dtype="float32") == (
         "dtype='float32' contradicts the arrays given, which are float64. Cast each first: x = "
         "bx.asarray(x, backend='numpy', device='cpu', dtype='float32'); or leave the argument out."
+    )
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_float64_on_a_device_without_it(put: Callable[..., Any], source: str) -> None:
+    where = SOURCES[source].format(name=STRICT).replace("_BACKEND", "_DTYPE")
+    assert text(DTypeNotKeptError, put, source, STRICT, device="no_float64", dtype="float64") == (
+        f"dtype 'float64', from {where}, cannot be had: no_float64 keeps no float64. Ask for "
+        "dtype='float32', or for another device."
     )
 
 

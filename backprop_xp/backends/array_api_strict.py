@@ -14,6 +14,7 @@ from backprop_xp.backends.protocol import (
     Device,
     Door,
     DType,
+    DTypeNotKeptError,
     Namespace,
     Probe,
 )
@@ -54,6 +55,18 @@ class ArrayAPIStrictBackend(Backend):
         """Return the device's own default: float64, or float32 where float64 is missing."""
         info = self.namespace().__array_namespace_info__()
         return info.default_dtypes(device=device)["real floating"]
+
+    def require_dtype(self, dtype: DType, device: Device | None = None) -> None:
+        """Refuse 64 bits on a device that has none."""
+        if (
+            device is None
+            or dtype in self.namespace().__array_namespace_info__().dtypes(device=device).values()
+        ):
+            return
+        raise DTypeNotKeptError(
+            f"{self.device_name(device)} keeps no {str(dtype).rpartition('.')[2]}. Ask for dtype='float32', or "
+            "for another device."
+        )
 
     def owns(self, array: Any) -> bool:
         """Say whether ``array`` is one of array-api-strict's."""

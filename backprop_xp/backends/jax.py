@@ -92,7 +92,7 @@ class JAXBackend(Backend):
         """Return float32, as JAX does."""
         return self.namespace().float32
 
-    def require_dtype(self, dtype: DType) -> None:
+    def require_dtype(self, dtype: DType, device: Device | None = None) -> None:
         """Refuse 64 bits without x64: JAX would halve them with a mere warning."""
         import jax
 

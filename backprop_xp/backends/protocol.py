@@ -20,7 +20,7 @@ class BackendUnavailableError(RuntimeError):
 
 
 class DTypeNotKeptError(ValueError):
-    """A dtype that a library has by name but would replace by another; the message says why."""
+    """A dtype that a library has by name but would replace, or a device lacks; with the reason."""
 
 
 class Probe(NamedTuple):
@@ -111,8 +111,11 @@ class Backend(Protocol):
         """
         return
 
-    def require_dtype(self, dtype: DType) -> None:
-        """Raise ``DTypeNotKeptError`` for a dtype that the library would replace by another."""
+    def require_dtype(self, dtype: DType, device: Device | None = None) -> None:
+        """Raise ``DTypeNotKeptError`` for a dtype that the library would replace, or device lacks.
+
+        ``device`` None asks of the library alone.
+        """
         return
 
     @abstractmethod

@@ -180,7 +180,7 @@ def _choose(rules: list[_Rule]) -> Selection:
     where = backend.devices()[0] if placed is None else _device(backend, placed, source)
     if typed is None:
         return Selection(backend, where, backend.default_dtype(where), source)
-    kind = _dtype(backend, typed)
+    kind = _dtype(backend, typed, where)
     if typed.source != _ARGUMENT and not backend.namespace().isdtype(kind, "real floating"):
         # Only a call may ask for integers: as a standing choice they would truncate all data.
         raise ValueError(
@@ -234,7 +234,7 @@ def _dtype_with(argument: _Rule, arrays: list[Any], backend: Backend, where: Dev
             )
     if argument.dtype is None:
         return usual
-    wanted = _dtype(backend, argument)
+    wanted = _dtype(backend, argument, where)
     if floating and wanted != usual:
         raise ValueError(
             f"dtype={dtype_name(wanted)!r} contradicts the arrays given, which are "
@@ -329,7 +329,7 @@ def _either(names: list[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def _dtype(backend: Backend, rule: _Rule) -> DType:
+def _dtype(backend: Backend, rule: _Rule, where: Device = None) -> DType:
     source = rule.of("dtype")
     kind = rule.dtype
     if isinstance(kind, str):
@@ -342,7 +342,7 @@ def _dtype(backend: Backend, rule: _Rule) -> DType:
             "A name such as 'float32' works with every backend."
         )
     try:
-        backend.require_dtype(kind)
+        backend.require_dtype(kind, where)
     except DTypeNotKeptError as error:
         raise DTypeNotKeptError(
             f"dtype {dtype_name(kind)!r}, from {source}, cannot be had: {error}"

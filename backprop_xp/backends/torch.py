@@ -16,6 +16,7 @@ from backprop_xp.backends.protocol import (
     Device,
     Door,
     DType,
+    DTypeNotKeptError,
     Memory,
     Namespace,
     Probe,
@@ -62,6 +63,15 @@ class TorchBackend(Backend):
 
         return torch.float32
 
+    def require_dtype(self, dtype: DType, device: Device | None = None) -> None:
+        """Refuse float64 on Apple's GPU."""
+        name = str(dtype).removeprefix("torch.")
+        if device is not None and device.type == "mps" and name in ("float64", "complex128"):
+            raise DTypeNotKeptError(
+                f"PyTorch keeps no {name} on {device}: Apple's GPUs lack it. Ask for "
+                "dtype='float32', or for device='cpu'."
+            )
+
     def owns(self, array: Any) -> bool:
         """Say whether ``array`` is a tensor."""
         return ask(is_torch_array, array)
@@ -72,12 +82,7 @@ class TorchBackend(Backend):
         """Return the array's values on a device; float64 on Apple's GPU is an error."""
         import torch
 
-        wanted = str(array.dtype if dtype is None else dtype).removeprefix("torch.")
-        if device is not None and device.type == "mps" and wanted in ("float64", "complex128"):
-            raise ValueError(
-                f"PyTorch keeps no {wanted} on {device}: Apple's GPUs lack it. Ask for "
-                "dtype='float32', or for device='cpu'."
-            )
+        self.require_dtype(array.dtype if dtype is None else dtype, device)
         # PyTorch warns when it shares a read-only array, and refuses some strides and byte orders.
         contiguous = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
         writable = contiguous if contiguous.flags.writeable else contiguous.copy()
