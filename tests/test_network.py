@@ -817,7 +817,7 @@ def test_pack_refuses_parameters_that_are_not_the_networks(xp: Any) -> None:
         ({"stack": True}, TypeError, "stack must be"),
         ({"stack": "3"}, TypeError, "stack must be"),
         ({"dtype": "int32"}, ValueError, "dtype must be a real floating one"),
-        ({"dtype": "complex128"}, ValueError, "dtype must be a real floating one"),
+        ({"dtype": "complex64"}, ValueError, "dtype must be a real floating one"),
         ({"dtype": "float23"}, ValueError, "float23.*Did you mean 'float32'"),
     ],
 )

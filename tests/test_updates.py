@@ -91,6 +91,24 @@ def test_a_rate_of_any_form_is_an_argument(xp: Any, form: str) -> None:
         _assert_same(xp, given, _fit(xp, _network(), bx.SGD(like), **options))
 
 
+@pytest.mark.parametrize("batch_size", [None, 2, 3])
+def test_a_scheduled_rate_of_another_library_is_refused(xp: Any, batch_size: int | None) -> None:
+    network = bx.mlp([2, 1])
+    theta = xp.initialize(network, stack=(2,))
+    other = "array-api-strict" if bx.resolve(theta).backend.name == "numpy" else "numpy"
+    rate = bx.asarray([[0.1], [0.1]], backend=other)
+    with pytest.raises(ValueError, match=r"learning_rate is .*learning_rate = bx\.asarray"):
+        bx.fit(
+            network,
+            theta,
+            xp.asarray(np.ones((4, 2))),
+            xp.asarray(np.ones((4, 1))),
+            optimizer=bx.Adam(lambda step: rate),
+            epochs=2,
+            batch_size=batch_size,
+        )
+
+
 def test_only_a_schedule_of_arrays_may_change_as_no_column_can() -> None:
     assert rates_are_numbers(bx.SGD(0.1))
     assert rates_are_numbers(bx.SGD(np.ones((2, 1))))

@@ -58,14 +58,13 @@ class ArrayAPIStrictBackend(Backend):
 
     def require_dtype(self, dtype: DType, device: Device | None = None) -> None:
         """Refuse 64 bits on a device that has none."""
-        if (
-            device is None
-            or dtype in self.namespace().__array_namespace_info__().dtypes(device=device).values()
-        ):
+        info = self.namespace().__array_namespace_info__()
+        if device is None or dtype in info.dtypes(device=device).values():
             return
+        name = str(dtype).rpartition(".")[2]
         raise DTypeNotKeptError(
-            f"{self.device_name(device)} keeps no {str(dtype).rpartition('.')[2]}. Ask for dtype='float32', or "
-            "for another device."
+            f"{self.device_name(device)} keeps no {name}. Ask for dtype='float32', or for another "
+            "device."
         )
 
     def owns(self, array: Any) -> bool:
