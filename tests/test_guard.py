@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.backends import Backend, BackendUnavailableError, to_host
+from backprop_xp.backends import Backend, BackendUnavailableError, registry, to_host
 from backprop_xp.backends.registry import loaded
 
 # A pretended device, and PyTorch on the CPU, stand in for a GPU.
@@ -415,3 +415,31 @@ def test_the_doors_of_a_backend_are_there(backend: Backend) -> None:
     missing = {door.name for door in backend.doors() if not hasattr(door.holder, door.name)}
     # Not every version has them: CuPy's arrays are no indices, array-api-strict's had no iterator.
     assert missing <= {"__index__", "__iter__"}
+
+
+@pytest.mark.parametrize("method", ["doors", "transfer_guard"])
+def test_a_plug_in_that_breaks_takes_the_guard_from_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    def broken(*arguments: Any) -> Any:
+        raise RuntimeError("no libfoo.so")
+
+    ours = bx.get_backend("array-api-strict")
+    plug_in = type("Broken", (type(ours),), {"name": "broken", method: broken, "__module__": "p"})()
+    monkeypatch.setitem(registry._loaded, "broken", plug_in)
+    x = _put("array-api-strict", [1.0])
+    with bx.transfer_guard("disallow"):
+        bx.resolve(backend=plug_in)
+        with pytest.raises(bx.TransferError):
+            float(x[0])
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"backend 'broken' is not guarded: it raised in {method}(): RuntimeError: no libfoo.so."
+    )
+
+
+def test_an_own_backend_that_breaks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = bx.get_backend("array-api-strict")
+    monkeypatch.setattr(type(ours), "doors", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError), bx.transfer_guard("disallow"):
+        pass

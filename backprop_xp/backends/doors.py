@@ -9,7 +9,7 @@ import functools
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
@@ -83,7 +83,7 @@ def watch(backend: Backend) -> None:
     with _lock:
         if not _guards or backend.name in _guarded:
             return
-        for door in backend.doors():
+        for door in _doors(backend):
             original = getattr(door.holder, door.name, None)
             if original is None:
                 continue  # another version of the library has it
@@ -91,6 +91,32 @@ def watch(backend: Backend) -> None:
             setattr(door.holder, door.name, _through(backend, door, original))
             _replaced.append((door.holder, door.name, own))
             _guarded.add(backend.name)
+
+
+def _doors(backend: Backend) -> Sequence[Door]:
+    """Return a backend's doors; a plug-in whose doors cannot be told is left unguarded, and logged.
+
+    Raising would take the guard from everybody else's arrays.
+    """
+    try:
+        return backend.doors()
+    except Exception as error:
+        if is_ours(backend):
+            raise
+        left_unguarded(backend, "doors", error)
+        _guarded.add(backend.name)  # said once
+        return ()
+
+
+def is_ours(backend: Backend) -> bool:
+    """Say whether a backend is this library's own, and no plug-in's."""
+    return type(backend).__module__.startswith("backprop_xp.")
+
+
+def left_unguarded(backend: Backend, method: str, error: Exception) -> None:
+    """Log that a plug-in's arrays are not guarded."""
+    words = f"{type(error).__name__}: {error}"
+    _log.warning("backend %r is not guarded: it raised in %s(): %s.", backend.name, method, words)
 
 
 def _unwrap() -> None:

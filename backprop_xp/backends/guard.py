@@ -2,9 +2,12 @@
 
 import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
 
+from backprop_xp.backends.doors import is_ours, left_unguarded, wrapped
 from backprop_xp.backends.doors import mode as within
-from backprop_xp.backends.doors import wrapped
+from backprop_xp.backends.protocol import Backend
 from backprop_xp.backends.registry import loaded
 from backprop_xp.checks import nearest
 
@@ -40,6 +43,17 @@ def transfer_guard(mode: str) -> Iterator[None]:
         if mode != "allow":
             stack.enter_context(wrapped(backends))
         for backend in backends:
-            stack.enter_context(backend.transfer_guard(mode))
+            stack.enter_context(_own(backend, mode))
         stack.enter_context(within(mode))
         yield
+
+
+def _own(backend: Backend, mode: str) -> AbstractContextManager[Any]:
+    """Return a library's own guard; a plug-in that has none to give harms nobody else's."""
+    try:
+        return backend.transfer_guard(mode)
+    except Exception as error:
+        if is_ours(backend):
+            raise
+        left_unguarded(backend, "transfer_guard", error)
+        return contextlib.nullcontext()
