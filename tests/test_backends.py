@@ -352,3 +352,14 @@ def test_the_repairing_call_of_mixed_precisions_repairs() -> None:
     call = str(error.value).partition("x = ")[2].rstrip(".")
     repaired = eval(call, {"bx": bx, "x": x})  # noqa: S307 - the call that our own error shows
     assert network.forward(theta, repaired).shape == (1, 1)
+
+
+def test_float64_arrives_as_float32_on_a_device_that_keeps_no_float64() -> None:
+    x = bx.asarray([0.5, 1.5], backend="array-api-strict", dtype="float64")
+    place = {"backend": "array-api-strict", "device": "no_float64"}
+    for dtype in (None, "float32"):
+        there = bx.asarray(x, **place, dtype=dtype)
+        assert place["device"] in str(there.device)
+        assert str(there.dtype).endswith("float32")
+    back = bx.asarray(there, backend="array-api-strict", device="device1", dtype="float64")
+    assert str(back.dtype).endswith("float64")

@@ -176,6 +176,50 @@ def test_cupy_without_a_driver_says_so_in_the_drivers_words(bare: Path) -> None:
     )
 
 
+# What CuPy does where its libraries are missing: a page of advice, between rulers.
+NO_LIBRARIES = """
+try:
+    raise ImportError("libnvrtc.so.13: cannot open shared object file")
+except ImportError as error:
+    ruler = "=" * 64
+    raise ImportError(f"\\n{ruler}\\nFailed to import CuPy.\\n\\n{error}\\n{ruler}") from error
+"""
+
+
+def test_cupy_without_its_libraries_names_the_one_that_is_missing(bare: Path) -> None:
+    (bare / "cupy.py").write_text(NO_LIBRARIES)
+    assert told("bx.get_backend('cupy')", bare, options=("-S",)) == (
+        "BackendUnavailableError backend 'cupy', from the argument of the call, cannot run here: "
+        "ImportError: libnvrtc.so.13: cannot open shared object file. Try: install CUDA's "
+        "libraries beside CuPy: pip install 'backprop_xp[cuda13]' (or cuda12)."
+    )
+
+
+def test_a_library_that_complains_in_sentences_is_told_in_one_line(bare: Path) -> None:
+    (bare / "torch.py").write_text('raise OSError("libtorch.so is\\n  too old.")')
+    assert told("bx.get_backend('torch')", bare, options=("-S",)) == (
+        "BackendUnavailableError backend 'torch', from the argument of the call, cannot run here: "
+        "OSError: libtorch.so is too old. Try: reinstall torch."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [("cupy", "cupy"), (STRICT, "array_api_strict"), ("jax", "jax"), ("torch", "torch")],
+)
+def test_a_folder_named_like_a_library_is_not_that_library(
+    bare: Path, name: str, module: str
+) -> None:
+    (bare / module).mkdir()  # without __init__.py, which Python imports as an empty package
+    calls = f"bx.get_backend({name!r})\nprint(bx.asarray([1.0]))"
+    first, last = told(calls, bare, options=("-S",)).splitlines()
+    assert first.endswith(NOT_INSTALLED[name])
+    assert last == "[1.]"
+    assert told(
+        f"bx.get_backend({name!r})\nprint(bx.asarray([1.0]))", bare, options=("-S",)
+    ).endswith("[1.]")
+
+
 # Devices
 
 
@@ -369,6 +413,36 @@ def test_float64_on_jax_from_the_environment_without_x64() -> None:
     assert chosen == (
         "DTypeNotKeptError dtype 'float64', from the environment variable BACKPROP_XP_DTYPE, "
         f"cannot be had: {NO_X64.format('float64')} Set that, or ask for dtype='float32'."
+    )
+
+
+WIDER = """\
+bx.resolve(backend='array-api-strict', device='no_float64', dtype='float64')
+bx.asarray([1j], backend='array-api-strict', device='no_float64', dtype='complex128')
+"""
+
+
+def test_a_dtype_that_the_device_lacks() -> None:
+    assert told(WIDER).splitlines() == [
+        f"DTypeNotKeptError dtype {dtype!r}, from the argument of the call, cannot be had: "
+        f"array-api-strict keeps no {dtype} on no_float64. Ask for one of half the bits, or for "
+        "another device."
+        for dtype in ("float64", "complex128")
+    ]
+
+
+def test_a_dtype_that_the_device_lacks_names_its_own_source() -> None:
+    environment = {"BACKEND": STRICT, "DEVICE": "no_float64", "DTYPE": "float64"}
+    chosen = told("bx.resolve()", **{f"BACKPROP_XP_{k}": v for k, v in environment.items()})
+    assert chosen.startswith(
+        "DTypeNotKeptError dtype 'float64', from the environment variable BACKPROP_XP_DTYPE, "
+        "cannot be had: array-api-strict keeps no float64 on no_float64."
+    )
+
+
+def test_complex_numbers_where_integers_are_asked_for() -> None:
+    assert text(TypeError, bx.asarray, [1j], dtype="int32") == (
+        "x is complex, but dtype int32 is asked for."
     )
 
 

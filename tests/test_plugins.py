@@ -43,9 +43,9 @@ BROKEN = {
     "mute": SMALL.format(name="mute") + "backend.probe = lambda: None",
 }
 METHODS = (
-    "replacements, namespace, devices, device, device_name, default_dtype, require_current, "
-    "require_dtype, owns, from_host, to_host, doors, transfer_guard, synchronize, full_precision, "
-    "compile, loop, memory, details"
+    "replacements, namespace, devices, default_dtype, owns, from_host, to_host, device, "
+    "device_name, require_dtype, require_current, synchronize, memory, full_precision, compile, "
+    "loop, doors, transfer_guard, details"
 )
 FLAWS = {
     "raising": "cannot be imported: OSError: no such licence",

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
+from backprop_xp.backends import DTypeNotKeptError
 
 torch = pytest.importorskip("torch")
 
@@ -29,12 +30,15 @@ def test_an_apple_gpu_is_a_device_after_the_others() -> None:
 @pytest.mark.usefixtures("_apple_gpu")
 @pytest.mark.parametrize("values", [[1.5], np.array([1.5])])
 def test_float64_on_an_apple_gpu_is_an_error_with_the_way_out(values: object) -> None:
-    with pytest.raises(ValueError, match=r"no float64 on mps:0.*dtype='float32'"):
-        bx.asarray(values, backend="torch", device="mps", dtype="float64")
-    with pytest.raises(ValueError, match="no complex128 on mps:0"):
-        bx.asarray([1j], backend="torch", device="mps", dtype="complex128")
+    choice = {"backend": "torch", "device": "mps"}
+    with pytest.raises(DTypeNotKeptError, match=r"'float64', from the arg.*dtype='float32'"):
+        bx.resolve(**choice, dtype="float64")
+    with pytest.raises(DTypeNotKeptError, match=r"no float64 on mps:0.*dtype='float32'"):
+        bx.asarray(values, **choice, dtype="float64")
+    with pytest.raises(DTypeNotKeptError, match="no complex128 on mps:0"):
+        bx.asarray([1j], **choice, dtype="complex128")
     backend = bx.get_backend("torch")
-    with pytest.raises(ValueError, match="no float64 on mps:0"):
+    with pytest.raises(DTypeNotKeptError, match="no float64 on mps:0"):
         backend.from_host(np.array([1.5]), None, backend.device("mps"))
 
 

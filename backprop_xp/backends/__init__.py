@@ -13,8 +13,9 @@ from backprop_xp.backends.arrays import (
     to_host,
     to_host_together,
 )
-from backprop_xp.backends.doors import TransferError
+from backprop_xp.backends.doors import TransferError, explicit
 from backprop_xp.backends.guard import transfer_guard
+from backprop_xp.backends.libraries import dtype_name, in_words
 from backprop_xp.backends.places import device_of
 from backprop_xp.backends.protocol import (
     Array,
@@ -56,7 +57,10 @@ __all__ = [
     "array_namespace",
     "asarray",
     "device_of",
+    "dtype_name",
+    "explicit",
     "get_backend",
+    "in_words",
     "is_host_number",
     "like",
     "list_backends",

@@ -1,6 +1,5 @@
 """array-api-strict: nothing but the standard, on devices that refuse to mix; for testing."""
 
-import importlib.util
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from backprop_xp.backends.doors import explicit
 from backprop_xp.backends.importing import imported
+from backprop_xp.backends.libraries import dtype_name, is_installed
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -19,6 +19,11 @@ from backprop_xp.backends.protocol import (
     Probe,
 )
 
+_CONVERSIONS = (
+    *("__bool__", "__int__", "__float__", "__complex__", "__index__", "__iter__"),
+    *("__array__", "__buffer__", "__dlpack__"),
+)
+
 
 class ArrayAPIStrictBackend(Backend):
     """A stand-in for a GPU on a machine without one: a wrong transfer or dtype raises."""
@@ -27,7 +32,7 @@ class ArrayAPIStrictBackend(Backend):
 
     def probe(self) -> Probe:
         """Usable wherever it is installed."""
-        if importlib.util.find_spec("array_api_strict") is None:
+        if not is_installed("array_api_strict"):
             return Probe(
                 False, None, "array-api-strict is not installed", "pip install array-api-strict"
             )
@@ -57,15 +62,14 @@ class ArrayAPIStrictBackend(Backend):
         return info.default_dtypes(device=device)["real floating"]
 
     def require_dtype(self, dtype: DType, device: Device | None = None) -> None:
-        """Refuse 64 bits on a device that has none."""
-        info = self.namespace().__array_namespace_info__()
-        if device is None or dtype in info.dtypes(device=device).values():
-            return
-        name = str(dtype).rpartition(".")[2]
-        raise DTypeNotKeptError(
-            f"{self.device_name(device)} keeps no {name}. Ask for dtype='float32', or for another "
-            "device."
-        )
+        """Refuse 64 bits on the devices that pretend to have none."""
+        where = self.devices()[0] if device is None else device
+        kept = self.namespace().__array_namespace_info__().dtypes(device=where)
+        if dtype not in kept.values():
+            raise DTypeNotKeptError(
+                f"array-api-strict keeps no {dtype_name(dtype)} on {self.device_name(where)}. Ask "
+                "for one of half the bits, or for another device."
+            )
 
     def owns(self, array: Any) -> bool:
         """Say whether ``array`` is one of array-api-strict's."""
@@ -103,12 +107,6 @@ class ArrayAPIStrictBackend(Backend):
             Door(kind, "to_device", moves),
             Door(xp, "asarray", moves),
         ]
-
-
-_CONVERSIONS = (
-    *("__bool__", "__int__", "__float__", "__complex__", "__index__", "__iter__"),
-    *("__array__", "__buffer__", "__dlpack__"),
-)
 
 
 backend = ArrayAPIStrictBackend()

@@ -10,15 +10,22 @@ import numpy as np
 
 from backprop_xp.backends.doors import explicit
 from backprop_xp.backends.importing import ask
+from backprop_xp.backends.libraries import dtype_name
 from backprop_xp.backends.places import (
     device_of,
-    dtype_name,
     place,
     precision_of,
     repair,
     same_device,
 )
-from backprop_xp.backends.protocol import Array, Backend, Device, DType, Namespace
+from backprop_xp.backends.protocol import (
+    Array,
+    Backend,
+    Device,
+    DType,
+    DTypeNotKeptError,
+    Namespace,
+)
 from backprop_xp.backends.registry import owner
 from backprop_xp.backends.selection import Selection, resolve
 
@@ -66,8 +73,11 @@ def asarray(
         return choice.backend.from_host(host, kind, choice.device)
     if source.name == "numpy":
         _require_numbers(x, "x")
-    moved = x if device_of(x) == choice.device else _to_device(x, choice.device)
-    array = xp.asarray(moved)  # a NumPy scalar becomes an array
+    array = xp.asarray(x)  # a NumPy scalar becomes an array
+    if device_of(array) != choice.device:
+        if kind is not None and not _keeps(choice, array.dtype):
+            array = xp.astype(array, kind)  # where it is: it cannot arrive as it is
+        array = _to_device(array, choice.device)
     return array if kind is None else xp.astype(array, kind, copy=False)
 
 
@@ -127,7 +137,10 @@ def like(theta: Array, value: Any, name: str) -> Array:
     if value.dtype in (precision, theta.dtype):
         return value
     if xp.isdtype(value.dtype, "complex floating"):
-        raise TypeError(f"{name} is {value.dtype}, but theta is {theta.dtype}. Take its real part.")
+        raise TypeError(
+            f"{name} is {dtype_name(value.dtype)}, but theta is {dtype_name(theta.dtype)}. "
+            "Take its real part."
+        )
     raise TypeError(
         f"{name} is {dtype_name(value.dtype)}, but theta is {dtype_name(theta.dtype)}; precisions "
         f"are not mixed. Cast it: {repair(name, value, theta)}."
@@ -182,6 +195,14 @@ def to_host_together(arrays: Sequence[Array]) -> list[np.ndarray]:
     return [piece.reshape(array.shape) for piece, array in zip(pieces, arrays, strict=True)]
 
 
+def _keeps(choice: Selection, dtype: DType) -> bool:
+    try:
+        choice.backend.require_dtype(dtype, choice.device)
+    except DTypeNotKeptError:
+        return False
+    return True
+
+
 @explicit
 def _to_device(array: Array, device: Device) -> Array:
     moved: Array = ask(lambda x: array_api_compat.to_device(x, device), array)
@@ -214,7 +235,7 @@ def _kind(source: Namespace, x: Array, choice: Selection, *, asked: bool) -> DTy
         if xp.isdtype(choice.dtype, "complex floating"):
             return choice.dtype
         if not xp.isdtype(choice.dtype, "real floating"):
-            raise TypeError(f"x is complex, but dtype {choice.dtype} is asked for.")
+            raise TypeError(f"x is complex, but dtype {dtype_name(choice.dtype)} is asked for.")
         # An imaginary part is not dropped: it takes the precision that was chosen.
         return xp.complex64 if choice.dtype == xp.float32 else xp.complex128
     if asked or source.isdtype(x.dtype, "real floating"):
@@ -226,5 +247,5 @@ def _real_dtype(xp: Namespace, dtype: DType, name: str) -> DType:
     """Return the real dtype of a floating dtype's precision."""
     precision = precision_of(xp, dtype)
     if precision is None:
-        raise TypeError(f"{name} is {dtype}, but a floating dtype is expected.")
+        raise TypeError(f"{name} is {dtype_name(dtype)}, but a floating dtype is expected.")
     return precision

@@ -7,7 +7,6 @@ user's to choose (``with stream:``, ``with cupy.cuda.Device(1):``); only ``to_ho
 
 import contextlib
 import functools
-import importlib.util
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
@@ -17,8 +16,9 @@ from array_api_compat import is_cupy_array
 
 from backprop_xp.backends.cupy_kernels import Kernel, updates
 from backprop_xp.backends.cupy_namespace import placing
-from backprop_xp.backends.doors import explicit
+from backprop_xp.backends.doors import explicit, leaves_by_dlpack
 from backprop_xp.backends.importing import ask, imported
+from backprop_xp.backends.libraries import is_installed
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -28,6 +28,11 @@ from backprop_xp.backends.protocol import (
     Memory,
     Namespace,
     Probe,
+)
+
+_CONVERSIONS = (
+    *("__bool__", "__int__", "__float__", "__complex__", "__index__", "__iter__", "__array__"),
+    *("get", "item", "tolist", "tobytes", "tofile", "dump", "dumps"),
 )
 
 
@@ -64,7 +69,7 @@ class CuPyBackend(Backend):
 
         The product loads cuBLAS and the kernel NVRTC, which are wheels of their own.
         """
-        if importlib.util.find_spec("cupy") is None:
+        if not is_installed("cupy"):
             hint = "pip install 'backprop_xp[cuda13]' (or cuda12, after your driver)"
             return Probe(False, None, "CuPy is not installed", hint)
         version = None
@@ -74,7 +79,7 @@ class CuPyBackend(Backend):
             version = str(cupy.__version__)
             cupy.asnumpy(cupy.ones((1, 1)) @ cupy.ones((1, 1)))
         except Exception as error:
-            reason = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
+            reason = _reason(error)
             return Probe(False, version, reason, _hint(reason))
         return Probe(True, version)
 
@@ -196,24 +201,20 @@ class CuPyBackend(Backend):
         return [
             *(Door(cupy.ndarray, name) for name in _CONVERSIONS),
             *(Door(cupy.ndarray, name, shows=True) for name in shown),
-            Door(cupy.ndarray, "__dlpack__", _exports),
+            Door(cupy.ndarray, "__dlpack__", leaves_by_dlpack),
         ]
-
-
-_CONVERSIONS = (
-    *("__bool__", "__int__", "__float__", "__complex__", "__index__", "__iter__", "__array__"),
-    *("get", "item", "tolist", "tobytes", "tofile", "dump", "dumps"),
-)
-
-
-def _exports(array: Any, **options: Any) -> bool:
-    """Say whether DLPack hands an array to the host: it may also stay on the GPU."""
-    return bool((options.get("dl_device") or (None,))[0] == 1)
 
 
 def _cuda_version(number: int) -> str:
     """Return ``"13.2"`` for CUDA's 13020."""
     return f"{number // 1000}.{number % 1000 // 10}" if number else "none"
+
+
+def _reason(error: BaseException) -> str:
+    """Return what went wrong in one line: a failed import's cause, a compiler's first line."""
+    if isinstance(error, ImportError) and error.__cause__ is not None:
+        error = error.__cause__  # CuPy puts a page of advice around it, between rulers
+    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0].rstrip(".: ")
 
 
 def _hint(reason: str) -> str:

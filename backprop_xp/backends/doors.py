@@ -16,6 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 import array_api_compat
 
 from backprop_xp.backends.importing import ask
+from backprop_xp.backends.libraries import dtype_name
 from backprop_xp.backends.protocol import Backend, Door
 
 P = ParamSpec("P")
@@ -57,6 +58,11 @@ def explicit(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return opened
+
+
+def leaves_by_dlpack(array: Any, **options: Any) -> bool:
+    """Say whether ``array.__dlpack__`` is asked for memory of the CPU: a GPU's may stay there."""
+    return bool((options.get("dl_device") or (None,))[0] == 1)
 
 
 @contextlib.contextmanager
@@ -150,14 +156,14 @@ def _through(backend: Backend, door: Door, original: Callable[..., Any]) -> Call
 
 def _moved(backend: Backend, door: Door, array: Any) -> str:
     device = backend.device_name(ask(array_api_compat.device, array))
-    dtype = str(array.dtype).rpartition(".")[2]
+    dtype = dtype_name(array.dtype)
     return (
         f"{door.holder.__name__}.{door.name} takes {backend.name}'s array of shape "
-        f"{tuple(array.shape)}, {dtype}, on {device} to the host at {_place(door)}"
+        f"{tuple(array.shape)}, {dtype}, on {device} to the host at {_where_called(door)}"
     )
 
 
-def _place(door: Door) -> str:
+def _where_called(door: Door) -> str:
     """Return the file and line that called, outside this module and the array libraries."""
     holder = getattr(door.holder, "__module__", door.holder.__name__)
     libraries = {holder.partition(".")[0], "numpy", "array_api_compat"}

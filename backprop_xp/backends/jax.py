@@ -1,7 +1,6 @@
 """JAX: arrays that XLA compiles, on CPUs, GPUs and TPUs."""
 
 import functools
-import importlib.util
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,6 +10,7 @@ import numpy as np
 from array_api_compat import is_jax_array
 
 from backprop_xp.backends.importing import ask, imported
+from backprop_xp.backends.libraries import in_words, is_installed
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -57,16 +57,14 @@ class JAXBackend(Backend):
 
     def probe(self) -> Probe:
         """Add two numbers."""
-        if importlib.util.find_spec("jax") is None:
+        if not is_installed("jax"):
             return Probe(False, None, "JAX is not installed", "pip install 'backprop_xp[jax]'")
         try:
             import jax
 
             jax.numpy.ones(1).block_until_ready()
         except Exception as error:
-            return Probe(
-                False, None, f"{type(error).__name__}: {error}", "reinstall jax and jaxlib"
-            )
+            return Probe(False, None, in_words(error), "reinstall jax and jaxlib")
         return Probe(True, jax.__version__)
 
     def namespace(self) -> Namespace:

@@ -5,6 +5,7 @@ from typing import Any
 import array_api_compat
 
 from backprop_xp.backends.importing import ask
+from backprop_xp.backends.libraries import dtype_name
 from backprop_xp.backends.protocol import Array, Device, DType, Namespace
 from backprop_xp.backends.registry import owner
 
@@ -25,11 +26,6 @@ def place(array: Any) -> str:
     if home is None:
         return f"a {type(array).__name__}"
     return f"{home.name}'s" if where is None else f"{home.name}'s on {home.device_name(where)}"
-
-
-def dtype_name(dtype: DType) -> str:
-    """Return the name of a dtype without its library's: ``"float32"`` for ``torch.float32``."""
-    return str(dtype).rpartition(".")[2].strip("'>")
 
 
 def precision_of(xp: Namespace, dtype: DType) -> DType | None:

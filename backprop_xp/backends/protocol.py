@@ -20,7 +20,7 @@ class BackendUnavailableError(RuntimeError):
 
 
 class DTypeNotKeptError(ValueError):
-    """A dtype that a library has by name but would replace, or a device lacks; with the reason."""
+    """A dtype that a library or a device does not keep; the message says why, and what to do."""
 
 
 class Probe(NamedTuple):
@@ -56,6 +56,9 @@ class Backend(Protocol):
     """An array library, seen through the few things that the standard leaves out.
 
     Everything else goes through ``namespace()``. A device here is the library's own object.
+    The methods up to ``to_host`` are every backend's own to write. Those behind it have defaults,
+    right for a library that computes at once, exactly, and on the device of its arrays.
+
     ``replacements`` maps the qualified name of a reference function
     (``"backprop_xp.optimizers.Adam.update"``) to a faster one with the same signature and results.
     """
@@ -78,6 +81,28 @@ class Backend(Protocol):
         """Return the devices that can be named, the default one first."""
         ...
 
+    @abstractmethod
+    def default_dtype(self, device: Device) -> DType:
+        """Return the floating dtype used on ``device`` where nobody chose one."""
+        ...
+
+    @abstractmethod
+    def owns(self, array: Any) -> bool:
+        """Say whether ``array`` is one of this library's arrays."""
+        ...
+
+    @abstractmethod
+    def from_host(
+        self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
+    ) -> Array:
+        """Return a NumPy array's values on ``device``; ``dtype`` None keeps the array's own."""
+        ...
+
+    @abstractmethod
+    def to_host(self, array: Array) -> np.ndarray:
+        """Return an array's values as a NumPy array, waiting for them."""
+        ...
+
     def device(self, name: Any) -> Device:
         """Return the device that ``name`` (a string or the library's own object) stands for.
 
@@ -98,10 +123,12 @@ class Backend(Protocol):
         """Return the name that ``device`` takes for this device."""
         return str(device)
 
-    @abstractmethod
-    def default_dtype(self, device: Device) -> DType:
-        """Return the floating dtype used on ``device`` where nobody chose one."""
-        ...
+    def require_dtype(self, dtype: DType, device: Device | None = None) -> None:
+        """Raise ``DTypeNotKeptError`` for a dtype that the library, or ``device``, does not keep.
+
+        The message says why, and what to ask for instead.
+        """
+        return
 
     def require_current(self, device: Device, name: str) -> None:
         """Raise ValueError unless arrays on ``device`` can be computed with now, as they can here.
@@ -111,44 +138,13 @@ class Backend(Protocol):
         """
         return
 
-    def require_dtype(self, dtype: DType, device: Device | None = None) -> None:
-        """Raise ``DTypeNotKeptError`` for a dtype that the library would replace, or device lacks.
-
-        ``device`` None asks of the library alone.
-        """
-        return
-
-    @abstractmethod
-    def owns(self, array: Any) -> bool:
-        """Say whether ``array`` is one of this library's arrays."""
-        ...
-
-    @abstractmethod
-    def from_host(
-        self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
-    ) -> Array:
-        """Return a NumPy array's values on ``device``; ``dtype`` None keeps the array's own."""
-        ...
-
-    @abstractmethod
-    def to_host(self, array: Array) -> np.ndarray:
-        """Return an array's values as a NumPy array, waiting for them."""
-        ...
-
-    def doors(self) -> Sequence[Door]:
-        """Return what a transfer guard watches; nothing while the library is not imported.
-
-        ``to_host`` and ``probe``, which go through them, are then marked by ``doors.explicit``.
-        """
-        return ()
-
-    def transfer_guard(self, mode: str) -> AbstractContextManager[Any]:
-        """Return the library's own guard of transfers to the host, where it has one."""
-        return nullcontext()
-
     def synchronize(self, device: Device | None = None) -> None:
         """Wait until the work queued on ``device`` is done; at once where nothing is queued."""
         return
+
+    def memory(self, device: Device | None = None) -> Memory | None:
+        """Return the memory of ``device``, or None where the library cannot tell."""
+        return None
 
     def full_precision(self) -> AbstractContextManager[None]:
         """Return a context in which products keep all the digits of their dtype.
@@ -177,9 +173,16 @@ class Backend(Protocol):
         """
         return None
 
-    def memory(self, device: Device | None = None) -> Memory | None:
-        """Return the memory of ``device``, or None where the library cannot tell."""
-        return None
+    def doors(self) -> Sequence[Door]:
+        """Return what a transfer guard watches; nothing while the library is not imported.
+
+        ``to_host`` and ``probe``, which go through them, are then marked by ``doors.explicit``.
+        """
+        return ()
+
+    def transfer_guard(self, mode: str) -> AbstractContextManager[Any]:
+        """Return the library's own guard of transfers to the host, where it has one."""
+        return nullcontext()
 
     def details(self) -> dict[str, str]:
         """Return what else tells how the library would compute here: versions, threads, switches.

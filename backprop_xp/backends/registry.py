@@ -12,6 +12,7 @@ import operator
 from typing import Any, NamedTuple
 
 from backprop_xp.backends.doors import watch
+from backprop_xp.backends.libraries import in_words
 from backprop_xp.backends.protocol import Backend, Probe
 
 _log = logging.getLogger("backprop_xp")
@@ -79,7 +80,7 @@ def find(name: str) -> Backend | Probe:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit too: a broken plug-in harms nobody else
-        flaw = f"cannot be imported: {_words(error)}"
+        flaw = f"cannot be imported: {in_words(error)}"
     if flaw is not None:
         return _broken(name, flaw)
     _loaded[name] = backend
@@ -94,7 +95,7 @@ def probe(name: str) -> Probe:
     try:
         answer: Any = found.probe()
     except Exception as error:
-        return _broken(name, f"raised in probe(): {_words(error)}")
+        return _broken(name, f"raised in probe(): {in_words(error)}")
     if not isinstance(answer, Probe):
         return _broken(name, f"returned {answer!r} from probe(), not a Probe")
     return answer
@@ -179,11 +180,6 @@ def _broken(name: str, flaw: str) -> Probe:
     return Probe(False, None, reason, hint)
 
 
-def _words(error: BaseException) -> str:
-    words = " ".join(str(error).split()).rstrip(".:")
-    return f"{type(error).__name__}: {words}" if words else type(error).__name__
-
-
 @functools.cache
 def _load_plug_ins() -> None:
     for name in offers():
@@ -198,7 +194,7 @@ def _owner_among_plug_ins(array: Any) -> Backend | None:
             if backend.owns(array):
                 return backend
         except Exception as error:
-            _pass_over(name, _words(error))
+            _pass_over(name, in_words(error))
     return None
 
 

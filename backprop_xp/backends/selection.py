@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from backprop_xp.backends import registry
 from backprop_xp.backends.doors import watch
+from backprop_xp.backends.libraries import dtype_name
 from backprop_xp.backends.places import (
     device_of,
-    dtype_name,
     place,
     precision_of,
     repair,
@@ -90,7 +90,7 @@ def resolve(
     do not count. Raises ValueError for an unknown name, for arrays of two libraries or devices and
     for an argument that contradicts them, TypeError for arrays of two floating precisions, and
     ``BackendUnavailableError`` (a RuntimeError) for a backend that cannot run here, and
-    ``DTypeNotKeptError`` (a ValueError) for a dtype that the library would replace by another.
+    ``DTypeNotKeptError`` (a ValueError) for a dtype that the library or device does not keep.
     Only the name ``"auto"`` falls back from CUDA to NumPy.
     """
     argument = _Rule(_ARGUMENT, backend, device, dtype)
@@ -250,11 +250,13 @@ def _line(argument: _Rule, array: Any) -> str:
     target = home if argument.backend is None else _usable(argument.backend, _ARGUMENT)
     parts = [f"backend={target.name!r}"]
     if argument.device is not None:
-        parts.append(f"device={target.device_name(_device(target, argument, _ARGUMENT))!r}")
-    elif target is home:
-        parts.append(f"device={home.device_name(device_of(array))!r}")
+        where = _device(target, argument, _ARGUMENT)
+    else:
+        where = device_of(array) if target is home else target.devices()[0]
+    if argument.device is not None or target is home:
+        parts.append(f"device={target.device_name(where)!r}")
     precision = precision_of(home.namespace(), array.dtype)
-    wanted = precision if argument.dtype is None else _dtype(target, argument)
+    wanted = precision if argument.dtype is None else _dtype(target, argument, where)
     if wanted is not None and (target is home or _keeps(target, dtype_name(wanted))):
         parts.append(f"dtype={dtype_name(wanted)!r}")
     return f"x = bx.asarray(x, {', '.join(parts)})"
@@ -329,7 +331,7 @@ def _either(names: list[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def _dtype(backend: Backend, rule: _Rule, where: Device = None) -> DType:
+def _dtype(backend: Backend, rule: _Rule, where: Device) -> DType:
     source = rule.of("dtype")
     kind = rule.dtype
     if isinstance(kind, str):

@@ -1,15 +1,15 @@
 """PyTorch: its tensors, through array-api-compat's wrapper."""
 
 import contextlib
-import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from array_api_compat import is_torch_array
 
-from backprop_xp.backends.doors import explicit
+from backprop_xp.backends.doors import explicit, leaves_by_dlpack
 from backprop_xp.backends.importing import ask, imported
+from backprop_xp.backends.libraries import dtype_name, in_words, is_installed
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -22,6 +22,12 @@ from backprop_xp.backends.protocol import (
     Probe,
 )
 
+_ANSWERS = ("equal", "allclose", "is_nonzero")
+_CONVERSIONS = (
+    *("__bool__", "__int__", "__float__", "__complex__", "__index__", "__iter__", "__array__"),
+    *("item", "tolist", "numpy", "cpu", *_ANSWERS),
+)
+
 
 class TorchBackend(Backend):
     """Only PyTorch's arrays are used, never its autograd."""
@@ -31,7 +37,7 @@ class TorchBackend(Backend):
     @explicit
     def probe(self) -> Probe:
         """Add two numbers."""
-        if importlib.util.find_spec("torch") is None:
+        if not is_installed("torch"):
             hint = "pip install 'backprop_xp[torch]'"
             return Probe(False, None, "PyTorch is not installed", hint)
         try:
@@ -39,7 +45,7 @@ class TorchBackend(Backend):
 
             torch.ones(1).add(1).numpy()
         except Exception as error:
-            return Probe(False, None, f"{type(error).__name__}: {error}", "reinstall torch")
+            return Probe(False, None, in_words(error), "reinstall torch")
         return Probe(True, str(torch.__version__))
 
     def namespace(self) -> Namespace:
@@ -64,8 +70,8 @@ class TorchBackend(Backend):
         return torch.float32
 
     def require_dtype(self, dtype: DType, device: Device | None = None) -> None:
-        """Refuse float64 on Apple's GPU."""
-        name = str(dtype).removeprefix("torch.")
+        """Refuse 64-bit floating numbers on Apple's GPU, which lacks them."""
+        name = dtype_name(dtype)
         if device is not None and device.type == "mps" and name in ("float64", "complex128"):
             raise DTypeNotKeptError(
                 f"PyTorch keeps no {name} on {device}: Apple's GPUs lack it. Ask for "
@@ -161,13 +167,6 @@ class TorchBackend(Backend):
         ]
 
 
-_ANSWERS = ("equal", "allclose", "is_nonzero")
-_CONVERSIONS = (
-    *("__bool__", "__int__", "__float__", "__complex__", "__index__", "__iter__", "__array__"),
-    *("item", "tolist", "numpy", "cpu", *_ANSWERS),
-)
-
-
 def _moves(torch: Any) -> Callable[..., bool]:
     """Return what says whether ``x.to`` or ``asarray(x)`` brings a tensor from a GPU to the CPU."""
 
@@ -184,8 +183,7 @@ def _moves(torch: Any) -> Callable[..., bool]:
 
 def _exports(array: Any, **options: Any) -> bool:
     """Say whether DLPack hands a tensor to the host: a GPU's may stay where it is."""
-    to_cpu = (options.get("dl_device") or (None,))[0] == 1
-    return bool(array.device.type == "cpu") or to_cpu
+    return bool(array.device.type == "cpu") or leaves_by_dlpack(array, **options)
 
 
 backend = TorchBackend()

@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from backprop_xp.backends import registry
+from backprop_xp.backends.libraries import dtype_name, in_words
 from backprop_xp.backends.protocol import Backend, Memory, Probe
 from backprop_xp.backends.selection import resolve
 
@@ -34,7 +35,7 @@ def _report(name: str) -> dict[str, Any]:
         if probe.version is not None:  # the library is there, whether it works or not
             details = _details(backend)
     except Exception as error:
-        probe = Probe(False, None, _words(error), "reinstall it, or report this to its authors")
+        probe = Probe(False, None, in_words(error), "reinstall it, or report this to its authors")
     return {"probe": probe, "devices": devices, "details": details}
 
 
@@ -42,7 +43,7 @@ def _details(backend: Backend) -> dict[str, str]:
     try:
         return backend.details()
     except Exception as error:
-        return {"details": f"cannot be told: {_words(error)}"}
+        return {"details": f"cannot be told: {in_words(error)}"}
 
 
 def _choice() -> dict[str, str]:
@@ -55,10 +56,6 @@ def _choice() -> dict[str, str]:
     return {
         "backend": chosen.backend.name,
         "device": device,
-        "dtype": str(chosen.dtype),
+        "dtype": dtype_name(chosen.dtype),
         "source": chosen.source,
     }
-
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".strip()

@@ -15,9 +15,10 @@ from backprop_xp.backends import (
     BackendUnavailableError,
     DTypeNotKeptError,
     Selection,
+    dtype_name,
+    in_words,
     to_host,
 )
-from backprop_xp.cli.output import dtype_name
 
 # Large enough that no relu is at its kink, small enough that no unit saturates.
 _BIAS_SPREAD = 0.1
@@ -103,7 +104,7 @@ def check_on(backend: str, problem: Problem, dtype: str | None) -> Finding:
     except DTypeNotKeptError as error:
         return finding._replace(verdict="not checked", reason=str(error))
     except Exception as error:  # a library's own kinds too: the other backends are still run
-        return finding._replace(reason=f"{type(error).__name__}: {error}")
+        return finding._replace(reason=in_words(error))
 
 
 def differences(findings: Sequence[Finding]) -> list[Difference]:
@@ -134,10 +135,7 @@ def _check(finding: Finding, problem: Problem, choice: Selection) -> Finding:
 
 
 def _put(array: np.ndarray, choice: Selection) -> Array:
-    try:
-        return bx.asarray(array, backend=choice.backend, device=choice.device, dtype=choice.dtype)
-    except (TypeError, ValueError) as error:  # the values are sound: it is the dtype
-        raise DTypeNotKeptError(str(error)) from None
+    return bx.asarray(array, backend=choice.backend, device=choice.device, dtype=choice.dtype)
 
 
 def _targets(generator: np.random.Generator, loss: str, shape: tuple[int, int]) -> np.ndarray:

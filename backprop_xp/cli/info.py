@@ -15,7 +15,7 @@ import backprop_xp as bx
 from backprop_xp.backends import Memory, registry
 from backprop_xp.backends.probing import SECONDS, Choice, Report, survey
 from backprop_xp.checks import nearest
-from backprop_xp.cli.output import dtype_name, one_line, say
+from backprop_xp.cli.output import one_line, say
 
 # The library's own; CUDA is what the sessions of nox install for CuPy.
 _OURS = [f"BACKPROP_XP_{what}" for what in ("BACKEND", "DEVICE", "DTYPE", "REQUIRE_GPU", "CUDA")]
@@ -72,7 +72,7 @@ def _selection(choice: Choice) -> dict[str, str]:
     return {
         "backend": choice.backend,
         "device": choice.device,
-        "dtype": dtype_name(choice.dtype),
+        "dtype": choice.dtype,
         "source": choice.source,
     }
 

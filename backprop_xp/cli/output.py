@@ -29,11 +29,6 @@ def one_line(message: Any) -> str:
     return " ".join(str(message).split()) or type(message).__name__
 
 
-def dtype_name(dtype: Any) -> str:
-    """Return the name of a dtype without its library's: ``"float32"`` for ``torch.float32``."""
-    return str(dtype).rpartition(".")[2].strip("'>")
-
-
 @contextlib.contextmanager
 def errors_in_one_line() -> Iterator[None]:
     """Turn what the library refuses into one line on stderr and the exit status 1."""

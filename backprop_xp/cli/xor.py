@@ -16,9 +16,9 @@ import typer
 from rich.progress import Progress
 
 import backprop_xp as bx
-from backprop_xp.backends import Array, array_namespace, to_host
+from backprop_xp.backends import Array, array_namespace, dtype_name, to_host
 from backprop_xp.cli.options import bad_sizes, known_activation, known_loss, parse_sizes
-from backprop_xp.cli.output import dtype_name, errors_in_one_line, indent, say
+from backprop_xp.cli.output import errors_in_one_line, indent, say
 from backprop_xp.tutorial import (
     INPUTS,
     TARGETS,
