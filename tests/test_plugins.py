@@ -1,7 +1,9 @@
 """Backends from other distributions: real wheels, installed by pip, in processes of their own."""
 
+import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -11,9 +13,11 @@ from pathlib import Path
 import pytest
 
 import backprop_xp as bx
+from backprop_xp.backends import Backend
 from backprop_xp.backends.probing import probe_apart
 
 ROOT = Path(bx.__file__).parents[1]
+PAGE = ROOT / "docs" / "writing_a_backend.md"
 PROJECT = Path(__file__).parent / "plugin"
 METADATA = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
 GROUP = "backprop_xp.backends"
@@ -328,8 +332,17 @@ def test_a_plug_in_that_hangs_or_crashes_is_a_row_that_says_so(
 
 
 def test_the_page_shows_the_plug_in_that_is_tested_here() -> None:
-    page = (ROOT / "docs" / "backends.md").read_text("utf-8")
+    page = PAGE.read_text("utf-8")
     source = (PROJECT / "lookalike_backend.py").read_text("utf-8")
     assert f"```python\n{source}```" in page
     (entry,) = METADATA["entry-points"][GROUP].items()
     assert f'[project.entry-points."{GROUP}"]\n{entry[0]} = "{entry[1]}"' in page
+
+
+def test_the_page_has_every_method_of_the_protocol_in_its_order() -> None:
+    told = re.findall(r"^\| `(\w+)\(([^)]*)\)` \|", PAGE.read_text("utf-8"), re.M)
+    methods = {name: f for name, f in vars(Backend).items() if inspect.isfunction(f)}
+    public = [(name, f) for name, f in methods.items() if not name.startswith("_")]
+    assert told == [(name, ", ".join([*inspect.signature(f).parameters][1:])) for name, f in public]
+    required = told.index(("to_host", "array")) + 1
+    assert {name for name, _ in told[:required]} == {*Backend.__abstractmethods__}
