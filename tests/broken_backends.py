@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from backprop_xp.backends import Memory, Probe
+from backprop_xp.backends import Door, Memory, Probe
 from backprop_xp.backends.array_api_strict import ArrayAPIStrictBackend
 from backprop_xp.backends.numpy import NumPyBackend
 
@@ -163,17 +163,46 @@ class ReusesWhatIsNotDonated(ArrayAPIStrictBackend):
         return compiled if donate else function
 
 
-class ForgetsTheLastStep(ArrayAPIStrictBackend):
+class LoopsOnceTooOften(ArrayAPIStrictBackend):
     def loop(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        def run(carry: Any, columns: Any, *shared: Any) -> Any:
+        def looped(carry: Any, columns: Any, *shared: Any) -> Any:
             outputs = []
-            for i in range(columns[0].shape[0]):
-                before = carry
-                carry, output = step(carry, tuple(column[i, ...] for column in columns), *shared)
+            for i in [*range(columns.shape[0]), 0]:
+                carry, output = step(carry, columns[i, ...], *shared)
                 outputs.append(output)
-            return before, self.namespace().stack(outputs)
+            return carry, self.namespace().stack(outputs[:-1])
 
-        return run
+        return looped
+
+
+class LacksFloat64(ArrayAPIStrictBackend):
+    """Refuses float64 when an array is made, and says nothing of it before."""
+
+    def from_host(self, array: Any, dtype: Any = None, device: Any = None) -> Any:
+        made = super().from_host(array, dtype, device)
+        if made.dtype == self.namespace().float64:
+            raise ValueError("no float64 here")
+        return made
+
+
+class HasNoFloatDoor(WithArrays):
+    name = "numpy-without-float"
+
+    def __init__(self) -> None:
+        super().__init__(Unfaithful)
+
+    def doors(self) -> Any:
+        return [Door(Unfaithful, "__bool__")]
+
+
+class LeavesUnmarked(ArrayAPIStrictBackend):
+    def to_host(self, array: Any) -> Any:
+        return np.from_dlpack(array)
+
+
+class TellsNumbers(ArrayAPIStrictBackend):
+    def details(self) -> Any:
+        return {"threads": 2}
 
 
 class UsesMoreThanThereIs(ArrayAPIStrictBackend):

@@ -167,6 +167,15 @@ def test_a_plug_in_is_chosen_by_its_name_and_its_arrays_are_known(crowd: Path) -
     ]
 
 
+def test_the_plug_in_of_the_page_passes_the_conformance_kit(crowd: Path) -> None:
+    program = (
+        "from backprop_xp import testing\n"
+        "for row in testing.conformance('lookalike', 'device1'):\n"
+        "    if row.status == 'fails': print(row)\n"
+    )
+    assert run(crowd, program).stdout == ""
+
+
 def test_listing_shows_plug_ins_after_the_others_and_imports_none(crowd: Path) -> None:
     program = (
         "import json, sys\n"

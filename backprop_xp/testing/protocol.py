@@ -6,9 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from backprop_xp.backends import Backend, Device, Memory, Probe, array_namespace, device_of, owner
+from backprop_xp.backends import (
+    Backend,
+    Device,
+    DTypeNotKeptError,
+    Memory,
+    Probe,
+    TransferError,
+    array_namespace,
+    device_of,
+    in_words,
+    owner,
+    transfer_guard,
+)
+from backprop_xp.backends.doors import watch
 from backprop_xp.testing.check import Check, NotApplicable, expect
-from backprop_xp.testing.comparing import put, require_same
+from backprop_xp.testing.comparing import FLOATING, put, require_computed, require_same
 
 _UNKNOWN_DEVICES = ("nonesuch", "cuda:99", "cpu:99", "", 1.5)
 
@@ -115,6 +128,23 @@ def _default_dtype(backend: Backend, device: Device) -> None:
         expect(made == dtype, f"an array of {name}'s default dtype {dtype} comes out as {made}")
 
 
+def _require_dtype(backend: Backend, device: Device) -> None:
+    xp = backend.namespace()
+    for name in ("bool", "int32", *FLOATING):
+        dtype = getattr(xp, name, None)
+        if dtype is None:
+            continue
+        try:
+            backend.require_dtype(dtype, device)
+        except DTypeNotKeptError:
+            continue
+        try:
+            found = backend.from_host(np.zeros(2, name), dtype, device).dtype
+        except Exception as error:
+            found = in_words(error)
+        expect(found == dtype, f"require_dtype() lets {name} pass, but from_host gives {found}")
+
+
 def _owns(backend: Backend, device: Device) -> None:
     (array,) = put(backend, device, np.ones(2, np.float32))
     expect(backend.owns(array) is True, "owns(array) is not True for an array of its own")
@@ -171,24 +201,50 @@ def _donate(backend: Backend, device: Device) -> None:
 
 def _loop(backend: Backend, device: Device) -> None:
     def step(carry: Any, given: Any, factor: Any) -> tuple[Any, Any]:
-        carry = carry * factor + given[0]
-        return carry, carry + 1.0
+        return carry + factor * given, carry * given
 
     loop = backend.loop(step)
     if loop is None:
-        raise NotApplicable("it compiles nothing")
-    rows = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
-    expected, outputs = np.zeros(3, np.float32), []
-    for row in rows:
-        expected, output = step(expected, (row,), np.float32(0.5))
+        raise NotApplicable("no loop() here: steps are taken one by one")
+    start, columns, factor = (
+        np.ones(3, np.float32),
+        np.arange(12, dtype=np.float32).reshape(4, 3),
+        np.full(3, 0.5, np.float32),
+    )
+    carry, outputs = start, []
+    for given in columns:
+        carry, output = step(carry, given, factor)
         outputs.append(output)
-    start, columns, factor = put(
-        backend, device, np.zeros(3, np.float32), rows, np.asarray(0.5, np.float32)
+    found = loop(*put(backend, device, start, columns, factor))
+    require_same(backend, device, found, (carry, np.stack(outputs)), "the loop's (carry, outputs)")
+
+
+def _full_precision(backend: Backend, device: Device) -> None:
+    a, b = np.random.default_rng(0).normal(size=(2, 32, 32)).astype(np.float32)
+    with backend.full_precision():
+        require_computed(backend, device, lambda x, y: x @ y, a, b)
+
+
+def _doors(backend: Backend, device: Device) -> None:
+    (array,) = put(backend, device, np.ones(2, np.float32))
+    if not backend.doors():
+        raise NotApplicable("no doors() here: the transfer guard does not watch the library")
+    with transfer_guard("disallow"):
+        watch(backend)
+        backend.to_host(array)
+        try:
+            float(array[0])
+        except TransferError:
+            return
+    expect(False, 'float(x[0]) is not refused inside transfer_guard("disallow")')
+
+
+def _details(backend: Backend, device: Device) -> None:
+    details: Any = backend.details()
+    right = isinstance(details, dict) and all(
+        isinstance(word, str) for item in details.items() for word in item
     )
-    found = loop(start, (columns,), factor)
-    require_same(
-        backend, device, found, (expected, np.stack(outputs)), "many steps in one compiled call"
-    )
+    expect(right, f"details() is {details!r}, no dict of strings")
 
 
 def _memory(backend: Backend, device: Device) -> None:
@@ -212,12 +268,16 @@ CHECKS = [
         ("first device", "arrays go to the first device by default", _first_device),
         ("unknown devices", "an unknown device is an error that lists the known", _unknown_devices),
         ("default dtype", "the default dtype of each device is real floating", _default_dtype),
+        ("require_dtype", "a dtype is kept on the device, or refused", _require_dtype),
         ("owns", "it owns its own arrays, and nothing else", _owns),
         ("owner", "backprop_xp finds it by its arrays", _owner),
         ("synchronize", "synchronize() waits and returns nothing", _synchronize),
         ("compile", "a compiled function computes the same", _compile),
         ("donate", "a compiled function may reuse what it is told to, and that alone", _donate),
-        ("loop", "many steps in one compiled call are the steps one by one", _loop),
+        ("loop", "a compiled loop takes the same steps", _loop),
         ("memory", "memory in use is within the memory there is", _memory),
+        ("full precision", "products inside full_precision() keep their digits", _full_precision),
+        ("doors", "the transfer guard refuses float(x), and lets to_host pass", _doors),
+        ("details", "details() are words", _details),
     )
 ]

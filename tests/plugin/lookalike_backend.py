@@ -28,7 +28,8 @@ class LookalikeBackend(Backend):
         return str(device).split("'")[1]  # of Device('CPU_DEVICE')
 
     def default_dtype(self, device: Device) -> DType:
-        return self.namespace().float64
+        info = self.namespace().__array_namespace_info__()
+        return info.default_dtypes(device=device)["real floating"]
 
     def owns(self, array: Any) -> bool:
         return type(array).__module__.startswith("lookalike_arrays")
