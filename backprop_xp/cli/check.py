@@ -11,7 +11,7 @@ import numpy as np
 import typer
 
 import backprop_xp as bx
-from backprop_xp.backends import BackendUnavailableError
+from backprop_xp.backends import registry
 from backprop_xp.checks import nearest
 from backprop_xp.cli import conformance as kit
 from backprop_xp.cli.comparison import Finding, Problem, check_on, differences, draw
@@ -50,17 +50,11 @@ def _check_method(name: str) -> str:
 
 
 def _check_backends(names: list[str] | None) -> list[str]:
-    """Refuse an unknown name; only then are the other backends probed, to tell their names."""
+    """Refuse an unknown name; why a known one cannot run is told in its row."""
+    known = registry.names() if names else []
     for name in names or []:
-        try:
-            bx.get_backend(name)
-        except BackendUnavailableError:
-            pass  # known; why it cannot run is told in its row
-        except ValueError:
-            known = [row.name for row in bx.list_backends()]
-            if name not in known:
-                message = f"{name!r} is unknown. {nearest(name, known)}"
-                raise typer.BadParameter(message) from None
+        if name not in known and name != "auto":
+            raise typer.BadParameter(f"{name!r} is unknown. {nearest(name, known)}")
     return list(dict.fromkeys(names or []))
 
 
@@ -144,7 +138,7 @@ def check(
         say(f"network {'-'.join(map(str, widths))}, loss {loss}, {batch} rows, seed {seed}")
         say(f"  activations: hidden {hidden}, output {output}; l2 {l2:g}, dropout {dropout:g}")
         say(indent(network.describe()))
-        names = backend or [row.name for row in bx.list_backends()]
+        names = backend or registry.names()
         findings = _check_each(names, problem, dtype)
         _show_differences(findings)
         _show_reports(findings)

@@ -17,6 +17,7 @@ from backprop_xp.backends import (
     Selection,
     dtype_name,
     in_words,
+    registry,
     to_host,
 )
 
@@ -149,8 +150,8 @@ def _targets(generator: np.random.Generator, loss: str, shape: tuple[int, int]) 
 
 
 def _why_unusable(backend: str) -> str:
-    status = next(row for row in bx.list_backends() if row.name == backend)
-    return f"{status.reason}. Try: {status.hint}"
+    probe = registry.probe(backend)
+    return f"{probe.reason}. Try: {probe.hint}"
 
 
 def _relative_difference(first: np.ndarray, other: np.ndarray) -> float:

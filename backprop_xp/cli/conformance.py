@@ -6,11 +6,10 @@ from typing import Any
 import typer
 
 from backprop_xp.backends import Selection
-from backprop_xp.cli.output import indent, one_line, say, wrapped
+from backprop_xp.cli.output import one_line, say, wrapped
 
 # Each says how the gradient of one network is checked, or where: the kit has its own.
 _OWN = {"backend", "device", "conformance"}
-_WIDTH = 80
 
 
 def check_options(context: typer.Context, backends: list[str]) -> None:
@@ -48,8 +47,7 @@ def show(choice: Selection) -> bool:
             say(f"\n{group}")
         say(f"  {row.check:<50} {row.status}")
         if row.status == "fails":
-            said = wrapped(f"{check.sentence}: {one_line(row.detail)}", _WIDTH - 6)
-            say(indent(indent(indent(said))))
+            say(wrapped(f"{check.sentence}: {one_line(row.detail)}", " " * 6))
         if row.status == "not applicable":
             reason = one_line(row.detail)
             reasons[reason] = reasons.get(reason, 0) + 1
@@ -65,7 +63,7 @@ def _show_reasons(reasons: dict[str, int]) -> None:
     if reasons:
         say("\nnot applicable")
     for reason, count in reasons.items():
-        say(wrapped(f"{count:>5}  {reason}", _WIDTH, margin=7))
+        say(wrapped(reason, f"{count:>5}  "))
 
 
 def _is_given(context: typer.Context, name: str) -> Any:

@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
@@ -15,7 +14,7 @@ import backprop_xp as bx
 from backprop_xp.backends import Memory, registry
 from backprop_xp.backends.probing import SECONDS, Choice, Report, survey
 from backprop_xp.checks import nearest
-from backprop_xp.cli.output import one_line, say
+from backprop_xp.cli.output import one_line, say, wrapped
 
 # The library's own; CUDA is what the sessions of nox install for CuPy.
 _OURS = [f"BACKPROP_XP_{what}" for what in ("BACKEND", "DEVICE", "DTYPE", "REQUIRE_GPU", "CUDA")]
@@ -28,7 +27,6 @@ _THEIRS = [
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
 ]
-_WIDTH = 80
 _LABEL = 20  # columns of a label, with its indent
 
 
@@ -131,7 +129,7 @@ def _environment_lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"  {name}={value!r}"
         if name in found["unknown_variables"]:
             hint = f"is unknown, and ignored. {found['unknown_variables'][name]}"
-            yield _wrapped(hint, "    ")
+            yield wrapped(hint, "    ")
 
 
 def _backend_lines(backend: dict[str, Any]) -> Iterator[str]:
@@ -156,16 +154,4 @@ def _device(device: dict[str, Any]) -> str:
 
 
 def _line(label: str, text: Any) -> str:
-    return _wrapped(str(text), f"  {label}".ljust(_LABEL) + "  ")
-
-
-def _wrapped(text: str, first: str) -> str:
-    """Return the text behind ``first``, its further lines indented as far."""
-    return textwrap.fill(
-        text,
-        _WIDTH,
-        initial_indent=first,
-        subsequent_indent=" " * len(first),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return wrapped(str(text), f"  {label}".ljust(_LABEL) + "  ")

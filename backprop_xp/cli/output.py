@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 
+_WIDTH = 80
+
 
 def say(text: str) -> None:
     """Print a line, or several."""
@@ -19,9 +21,16 @@ def indent(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.splitlines())
 
 
-def wrapped(text: str, width: int, margin: int = 0) -> str:
-    """Return a text in lines of at most ``width`` columns, all but the first behind a margin."""
-    return textwrap.fill(text, width, subsequent_indent=" " * margin, break_long_words=False)
+def wrapped(text: str, first: str = "") -> str:
+    """Return a text in 80 columns behind ``first``, its further lines indented as far."""
+    return textwrap.fill(
+        text,
+        _WIDTH,
+        initial_indent=first,
+        subsequent_indent=" " * len(first),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def one_line(message: Any) -> str:

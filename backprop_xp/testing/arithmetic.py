@@ -14,6 +14,7 @@ from backprop_xp.testing.comparing import (
     cast,
     put,
     require_computed,
+    require_computed_in,
     require_dtype,
     require_values,
 )
@@ -33,14 +34,6 @@ _BITS = np.array(
 )
 
 Compute = Callable[..., Any]
-
-
-def _same(
-    compute: Compute, hosts: tuple[np.ndarray, ...], dtype: str, backend: Backend, device: Device
-) -> None:
-    """Compare ``compute(*arrays)`` with NumPy's in a dtype."""
-    require_dtype(backend, device, dtype)
-    require_computed(backend, device, compute, *(cast(host, dtype) for host in hosts))
 
 
 def _operators(a: Array, row: Array) -> list[Array]:
@@ -169,7 +162,7 @@ CHECKS = [
             "the standard",
             name if dtypes is _INT32 else f"{name}, {dtype}",
             sentence,
-            functools.partial(_same, compute, arguments, dtype),
+            functools.partial(require_computed_in, compute, arguments, dtype),
         )
         for name, sentence, compute, arguments, dtypes in _COMPARED
         for dtype in dtypes

@@ -101,6 +101,18 @@ def require_computed(
     require_same(backend, device, here, compute(*hosts), "the result")
 
 
+def require_computed_in(
+    compute: Callable[..., Any],
+    hosts: tuple[np.ndarray, ...],
+    dtype: str,
+    backend: Backend,
+    device: Device,
+) -> None:
+    """Do as ``require_computed`` in a dtype; NotApplicable where the device lacks it."""
+    require_dtype(backend, device, dtype)
+    require_computed(backend, device, compute, *(cast(host, dtype) for host in hosts))
+
+
 def require_there(backend: Backend, device: Device, here: Any, what: str = "it") -> None:
     """Raise AssertionError unless ``here`` is an array of the backend on the device."""
     kind = f"{type(here).__module__}.{type(here).__qualname__}"

@@ -19,9 +19,8 @@ from backprop_xp.testing.check import Check
 from backprop_xp.testing.comparing import (
     FLOATING,
     REAL,
-    cast,
     put,
-    require_computed,
+    require_computed_in,
     require_dtype,
     require_same,
 )
@@ -74,18 +73,6 @@ def _rates(theta: Array) -> Array:
     return xp.asarray([[1e-2], [3e-2]], dtype=theta.dtype, device=device_of(theta))
 
 
-def _compare(
-    compute: Callable[..., Any],
-    arguments: tuple[np.ndarray, ...],
-    dtype: str,
-    backend: Backend,
-    device: Device,
-) -> None:
-    """Compare ``compute(*arrays)`` with NumPy's in a dtype."""
-    require_dtype(backend, device, dtype)
-    require_computed(backend, device, compute, *(cast(host, dtype) for host in arguments))
-
-
 def _theta(network: Network, dtype: str) -> np.ndarray:
     """Return a stack of two thetas whose biases are not 0, which would hide a mistake."""
     theta = network.initialize(1, stack=2, backend="numpy", device="cpu", dtype="float64")
@@ -131,7 +118,7 @@ def _activation(name: str, dtype: str, backend: Backend, device: Device) -> None
             parts += [a, activation.vjp(upstream, part, a)] if is_real else [a]
         return parts
 
-    _compare(compute, (_Z, _Z_GRADIENT), dtype, backend, device)
+    require_computed_in(compute, (_Z, _Z_GRADIENT), dtype, backend, device)
 
 
 def _loss(name: str, dtype: str, backend: Backend, device: Device) -> None:
@@ -147,7 +134,7 @@ def _loss(name: str, dtype: str, backend: Backend, device: Device) -> None:
             parts += [loss.gradient(o, t)] if dtype in REAL else []
         return parts
 
-    _compare(compute, (_Z, _TARGETS), dtype, backend, device)
+    require_computed_in(compute, (_Z, _TARGETS), dtype, backend, device)
 
 
 def _network(name: str, dtype: str, backend: Backend, device: Device) -> None:
@@ -167,7 +154,7 @@ def _network(name: str, dtype: str, backend: Backend, device: Device) -> None:
         ]
 
     theta = _theta(network, "float64")
-    _compare(compute, (theta, _X, _Y, _WEIGHT, _G), dtype, backend, device)
+    require_computed_in(compute, (theta, _X, _Y, _WEIGHT, _G), dtype, backend, device)
 
 
 def _optimizer(rule: _Rule, dtype: str, backend: Backend, device: Device) -> None:
@@ -184,7 +171,7 @@ def _optimizer(rule: _Rule, dtype: str, backend: Backend, device: Device) -> Non
 
     theta = _theta(network, "float64")
     gradient = np.random.default_rng(3).normal(size=theta.shape)
-    _compare(compute, (theta, gradient), dtype, backend, device)
+    require_computed_in(compute, (theta, gradient), dtype, backend, device)
 
 
 def _training(dtype: str, backend: Backend, device: Device) -> None:
@@ -208,7 +195,7 @@ def _training(dtype: str, backend: Backend, device: Device) -> None:
         return [result.theta]
 
     theta = _theta(network, "float64")
-    _compare(compute, (theta, _X, _Y, _WEIGHT), dtype, backend, device)
+    require_computed_in(compute, (theta, _X, _Y, _WEIGHT), dtype, backend, device)
 
 
 def _check(
