@@ -119,6 +119,12 @@ def test_what_is_no_name(put: Callable[..., Any]) -> None:
     assert text(TypeError, bx.use_backend(None).__enter__) == (
         "use_backend needs a name or a Backend, such as use_backend('numpy')."
     )
+    kind = type(bx.get_backend("numpy"))
+    assert text(TypeError, bx.resolve, backend=kind) == (
+        f"backend must be a name or a Backend, not {kind!r} (from the argument of the call)."
+    )
+    for choose in (bx.set_default_backend, lambda name: bx.use_backend(name).__enter__()):
+        assert text(TypeError, choose, 3) == "backend must be a name or a Backend, not 3."
 
 
 # Backends that cannot run

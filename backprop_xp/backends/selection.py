@@ -283,16 +283,20 @@ def _is_of(rule: _Rule, backend: Backend) -> bool:
     return isinstance(rule.dtype, str) or _is_for(rule, backend)
 
 
-def _name(backend: str | Backend) -> str:
-    """Return the name of a choice; of what is none, for the error to come, how it is written."""
-    return str(backend if isinstance(backend, str) else getattr(backend, "name", backend))
+def _name(backend: str | Backend, source: str = "") -> str:
+    """Return the name of what should be a name or a Backend; a TypeError names the source."""
+    if isinstance(backend, str):
+        return backend
+    if isinstance(backend, type) or not hasattr(backend, "probe"):
+        told = f" (from {source})" if source else ""
+        raise TypeError(f"backend must be a name or a Backend, not {backend!r}{told}.")
+    return backend.name
 
 
 def _usable(name: str | Backend, source: str) -> Backend:
     """Return the backend of that name, or raise what says why it cannot be had."""
     if not isinstance(name, str):
-        if not hasattr(name, "probe"):
-            raise TypeError(f"backend must be a name or a Backend, not {name!r} (from {source}).")
+        _name(name, source)
         watch(name)
         return name
     if name != "auto" and name not in registry.BUILT_IN and name not in registry.offers():
