@@ -117,7 +117,7 @@ def use_backend(name: str | Backend, device: Any = None, dtype: Any = None) -> I
     """
     if name is None:
         raise TypeError("use_backend needs a name or a Backend, such as use_backend('numpy').")
-    rule = _Rule(f"use_backend({_name(name)!r})", name, device, dtype)
+    rule = _Rule(f"use_backend({_name(name, 'use_backend')!r})", name, device, dtype)
     token = _context.set((*_context.get(), rule))
     try:
         yield resolve()  # a name that cannot be had is an error here, not at some later call
@@ -131,7 +131,7 @@ def set_default_backend(name: str | Backend | None, device: Any = None, dtype: A
     ``None`` takes the choice back.
     """
     global _default
-    shown = "" if name is None else f"({_name(name)!r})"
+    shown = "" if name is None else f"({_name(name, 'set_default_backend')!r})"
     rule = _Rule(f"set_default_backend{shown}", name, device, dtype)
     if name is not None:
         _choose([rule])
@@ -202,7 +202,7 @@ def _with_arrays(argument: _Rule, arrays: list[Any]) -> Selection:
             )
     if argument.backend is not None and _usable(argument.backend, _ARGUMENT) is not backend:
         raise ValueError(
-            f"backend={_name(argument.backend)!r} contradicts the arrays given, which are "
+            f"backend={_name(argument.backend, _ARGUMENT)!r} contradicts the arrays given, which are "
             f"{backend.name}'s. Move each first: {_line(argument, arrays[0])}; or leave the "
             "argument out."
         )
@@ -283,13 +283,12 @@ def _is_of(rule: _Rule, backend: Backend) -> bool:
     return isinstance(rule.dtype, str) or _is_for(rule, backend)
 
 
-def _name(backend: str | Backend, source: str = "") -> str:
+def _name(backend: str | Backend | None, source: str) -> str:
     """Return the name of what should be a name or a Backend; a TypeError names the source."""
     if isinstance(backend, str):
         return backend
     if isinstance(backend, type) or not hasattr(backend, "probe"):
-        told = f" (from {source})" if source else ""
-        raise TypeError(f"backend must be a name or a Backend, not {backend!r}{told}.")
+        raise TypeError(f"backend must be a name or a Backend, not {backend!r} (from {source}).")
     return backend.name
 
 
