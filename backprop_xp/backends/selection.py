@@ -202,8 +202,8 @@ def _with_arrays(argument: _Rule, arrays: list[Any]) -> Selection:
             )
     if argument.backend is not None and _usable(argument.backend, _ARGUMENT) is not backend:
         raise ValueError(
-            f"backend={_name(argument.backend, _ARGUMENT)!r} contradicts the arrays given, which are "
-            f"{backend.name}'s. Move each first: {_line(argument, arrays[0])}; or leave the "
+            f"backend={_name(argument.backend, _ARGUMENT)!r} contradicts the arrays given, which "
+            f"are {backend.name}'s. Move each first: {_line(argument, arrays[0])}; or leave the "
             "argument out."
         )
     if argument.device is not None:
@@ -283,7 +283,7 @@ def _is_of(rule: _Rule, backend: Backend) -> bool:
     return isinstance(rule.dtype, str) or _is_for(rule, backend)
 
 
-def _name(backend: str | Backend | None, source: str) -> str:
+def _name(backend: str | Backend, source: str) -> str:
     """Return the name of what should be a name or a Backend; a TypeError names the source."""
     if isinstance(backend, str):
         return backend
