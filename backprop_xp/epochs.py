@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Iterator
+from numbers import Number
 from typing import Any, NamedTuple
 
-from backprop_xp.backends import Array, array_namespace, device_of, like
+from backprop_xp.backends import Array, array_namespace, device_of, like, owner
 from backprop_xp.batches import order_of, parts_of, table_of
 from backprop_xp.gradient_check.live import Watch, draw_sizes, no_watch
 from backprop_xp.inputs import Rows
@@ -80,16 +81,28 @@ class Run(NamedTuple):
 
 def _start(run: Run) -> tuple[Carry, Shared]:
     """Return what a training begins with."""
-    # A state may hold the array it was made for, and the memory of both is reused.
-    copy = array_namespace(run.theta).asarray(run.theta, copy=True)
-    carry = Carry(run.theta, run.plan.optimizer.initialize(copy))
+    # A state may hold an array twice, theta, or the caller's own, and its memory is reused.
+    carry = Carry(run.theta, _copied(run.plan.optimizer.initialize(run.theta)))
     return carry, Shared(run.rows, run.held_out, as_int32(run.plan.seed))
+
+
+def _copied(state: Any) -> Any:
+    """Return an optimiser's state, tuples, lists and dicts of anything, with its arrays copied."""
+    if type(state) is dict:
+        return {name: _copied(value) for name, value in state.items()}
+    if type(state) in (list, tuple) or hasattr(state, "_make"):
+        make = getattr(state, "_make", type(state))
+        return make([_copied(value) for value in state])
+    if isinstance(state, Number) or owner(state) is None:
+        return state
+    return array_namespace(state).asarray(state, copy=True)
 
 
 def epoch_by_epoch(run: Run) -> Iterator[tuple[TrainingState, tuple[Array, Array | None]]]:
     """Yield the state after each epoch, and its losses along a first axis of one."""
     carry, shared = _start(run)
     plan, updates = run.plan, run.updates
+    first = _count_of(carry.optimizer_state)
     sizes = None if plan.check_every is None else draw_sizes(run.theta, plan.seed)
     number = 0
     for epoch in range(plan.epochs):
@@ -100,7 +113,7 @@ def epoch_by_epoch(run: Run) -> Iterator[tuple[TrainingState, tuple[Array, Array
         else:
             carry, loss, number, watched = _one_by_one(run, carry, shared, order, number, sizes)
         held_out = None if run.held_out is None else updates.evaluate(carry.theta, run.held_out)
-        state = _with_count(carry.optimizer_state, number)
+        state = _with_count(carry.optimizer_state, first, number)
         losses = loss[None, ...], None if held_out is None else held_out[None, ...]
         yield TrainingState(epoch + 1, number, carry.theta, state, loss, held_out, watched), losses
 
@@ -164,18 +177,25 @@ def are_one_call(run: Run) -> bool:
 def blocks(run: Run) -> Iterator[tuple[TrainingState, tuple[Array, Array | None]]]:
     """Yield the state after many epochs of one update each, and the losses of all of them."""
     carry, shared = _start(run)
-    epochs = run.plan.epochs
+    epochs, first_count = run.plan.epochs, _count_of(carry.optimizer_state)
     size = math.ceil(epochs / math.ceil(epochs / _BLOCK))  # of one length: compiled once
     for first in range(0, epochs, size):
         done = min(first + size, epochs)
         given = columns(carry.theta, None, first, done - first, run.plan.optimizer)
         carry, (losses, held_out) = run.updates.epochs(carry, given, shared)
-        state = _with_count(carry.optimizer_state, done)
+        state = _with_count(carry.optimizer_state, first_count, done)
         last = losses[-1, ...], None if held_out is None else held_out[-1, ...]
         yield TrainingState(done, done, carry.theta, state, *last), (losses, held_out)
 
 
-def _with_count(state: Any, number: int) -> Any:
-    """Return an optimiser's state whose ``step`` is an int again, where a compiler took it in."""
-    step = getattr(state, "step", number)
-    return state if isinstance(step, int) else state._replace(step=number)
+def _count_of(state: Any) -> int | None:
+    """Return the updates that an optimiser's state has counted, None if it does not."""
+    step = getattr(state, "step", None)
+    return step if isinstance(step, int) and hasattr(state, "_replace") else None
+
+
+def _with_count(state: Any, first: int | None, number: int) -> Any:
+    """Return a state whose ``step`` is an int again, if it began as one and a compiler took it."""
+    if first is None or isinstance(state.step, int):
+        return state
+    return state._replace(step=first + number)

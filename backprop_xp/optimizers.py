@@ -25,7 +25,8 @@ class Optimizer(Protocol):
 
     ``train`` evaluates ``learning_rate``, where the optimiser has such an attribute, on the host
     and passes it to ``update``. On JAX it compiles ``update``: numbers of the state are 0-d arrays
-    there, and the state is made of tuples, lists and dicts; ``step`` is an int again outside.
+    there, and the state is made of tuples, lists and dicts; ``step`` is an int again outside. An
+    update there leaves the state's structure, shapes and dtypes as ``initialize`` made them.
     """
 
     def initialize(self, theta: Array) -> Any:
