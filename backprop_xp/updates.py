@@ -6,7 +6,8 @@ seeds and learning rates are arguments there, so that none of them compiles it a
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from backprop_xp.backends import (
 from backprop_xp.batches import share, take
 from backprop_xp.gradient_check.live import Worst, watch
 from backprop_xp.inputs import Rows
+from backprop_xp.layers import Residual
 from backprop_xp.network import Network
 from backprop_xp.optimizers import Optimizer
 from backprop_xp.random import as_int32, fold_in
@@ -79,27 +81,50 @@ def updates_of(network: Network, optimizer: Optimizer, clip: float | None, theta
     """Return the functions of a training; the same ones where they were made before."""
     home = require_owner(theta, "theta")
     built = functools.partial(_build, home, network, optimizer, clip, theta)
-    key = (home.name, network, _signature(optimizer), clip)
+    key = (home.name, *_alike_layers(network), *_alike_optimizer(optimizer), clip)
     try:
-        hash(key)
+        made = _made.get(key)
     except TypeError:  # a layer or a hyperparameter that cannot be hashed
         return built()
-    if key not in _made:
-        while len(_made) >= _KEPT:
-            _made.pop(next(iter(_made)), None)
-        _made[key] = built()
-    return _made[key]
+    if made is None:
+        made = built()
+        with _lock:
+            while len(_made) >= _KEPT:
+                del _made[next(iter(_made))]
+            _made[key] = made
+    return made
 
 
 # Compiled functions are worth keeping from one training to the next.
 _made: dict[Any, Updates] = {}
 _KEPT = 32
+_lock = threading.Lock()
 
 
-def _signature(optimizer: Any) -> Any:
-    """Return what makes two optimisers the same update: all but the learning rate, an argument."""
-    if not dataclasses.is_dataclass(optimizer):
-        return optimizer
+def _alike_layers(network: Network) -> tuple[Any, ...]:
+    """Return what is the same of networks that compute alike; of a user's own layers, themselves.
+
+    Those may be equal and differ: as two NamedTuples do, or an attribute that is no field.
+    """
+
+    def own(layers: Sequence[Any]) -> Iterator[int]:
+        for layer in layers:
+            if type(layer) is Residual:
+                yield from own(layer.layers)
+            elif type(layer).__module__ != Residual.__module__:
+                yield id(layer)  # in use as long as the network is, which is kept
+
+    return network, *own(network.layers)
+
+
+def _alike_optimizer(optimizer: Any) -> tuple[Any, ...]:
+    """Return what is the same of optimisers whose updates are alike.
+
+    That is all but the learning rate, an argument. One's own may do with theirs what they like, and
+    change: only itself, as it is now, is like it.
+    """
+    if type(optimizer).__module__ != Optimizer.__module__:
+        return id(optimizer), optimizer, *getattr(optimizer, "__dict__", {}).items()
     names = [field.name for field in dataclasses.fields(optimizer) if field.name != "learning_rate"]
     return type(optimizer), *((name, getattr(optimizer, name)) for name in names)
 
@@ -107,7 +132,7 @@ def _signature(optimizer: Any) -> Any:
 def _build(
     home: Backend, network: Network, optimizer: Optimizer, clip: float | None, theta: Array
 ) -> Updates:
-    move = functools.partial(replaced(type(optimizer).update, theta), optimizer)
+    move = _update_of(optimizer, theta)
 
     def gradient_at(theta: Array, given: Given, shared: Shared) -> tuple[Array, Array, Rows]:
         rng = fold_in(as_int32(shared.seed), as_int32(given.number))
@@ -158,6 +183,15 @@ def _build(
     )
 
 
+def _update_of(optimizer: Optimizer, theta: Array) -> Callable[..., Any]:
+    """Return an optimiser's ``update``, or what theta's backend has in its place."""
+    written = getattr(optimizer.update, "__func__", None)
+    if written is None:  # no method, but a function that the optimiser holds
+        return optimizer.update
+    chosen = replaced(written, theta)
+    return optimizer.update if chosen is written else functools.partial(chosen, optimizer)
+
+
 def _many(
     loop: Callable[..., Any],
     mean: Callable[..., Any],
@@ -177,9 +211,12 @@ def columns(theta: Array, parts: Any, first: int, count: int, optimizer: Optimiz
     if callable(getattr(optimizer, "learning_rate", None)):
         rest = range(first + 1, first + count)
         rates = [rate, *(rate_at(optimizer, number) for number in rest)]
-        if not rates_are_numbers(optimizer):
-            return Given(parts, numbers, xp.stack([like(theta, r, "learning_rate") for r in rates]))
-        return Given(parts, numbers, like(theta, rates, "learning_rate"))
+        if all(isinstance(rate, float) for rate in rates):
+            return Given(parts, numbers, like(theta, rates, "learning_rate"))
+        arrays = [like(theta, rate, "learning_rate") for rate in rates]
+        shape = max((tuple(array.shape) for array in arrays), key=len)  # numbers have none
+        rates = [xp.broadcast_to(array, shape) for array in arrays]
+        return Given(parts, numbers, xp.stack(rates))
     if rate is not None:
         rate = like(theta, rate, "learning_rate")
         rate = xp.broadcast_to(rate, (count, *rate.shape))
@@ -188,16 +225,18 @@ def columns(theta: Array, parts: Any, first: int, count: int, optimizer: Optimiz
 
 def rate_at(optimizer: Optimizer, number: int) -> Any:
     """Return the learning rate of an update, evaluated on the host, or None if it has none."""
-    rate = getattr(optimizer, "learning_rate", None)
-    return rate(number) if callable(rate) else rate
+    rate: Any = getattr(optimizer, "learning_rate", None)
+    if callable(rate):
+        rate = rate(number)
+    # One kind of number: a compiler would make a function for each, and NumPy's widen float32.
+    return float(rate) if isinstance(rate, Real) or is_host_number(rate) else rate
 
 
 def rates_are_numbers(optimizer: Optimizer) -> bool:
     """Say whether the learning rates of an optimiser are numbers, not arrays that may change."""
     if not callable(getattr(optimizer, "learning_rate", None)):
         return True
-    rate = rate_at(optimizer, 0)
-    return isinstance(rate, Real) or is_host_number(rate)
+    return isinstance(rate_at(optimizer, 0), float)
 
 
 def clip_norm(gradient: Array, bound: float) -> Array:
@@ -220,7 +259,9 @@ def _mean_of_many(losses: Array, shares: Array) -> tuple[Array, Array]:
     shares = xp.reshape(shares, (shares.shape[0], *([1] * missing), *shares.shape[1:]))
     shares = xp.astype(shares, losses.dtype)
     total = xp.sum(shares, axis=0)
-    return xp.sum(losses * (shares / total), axis=0), total
+    # A smaller last batch may have all the weight.
+    counted = total + xp.astype(total == 0.0, total.dtype)
+    return xp.sum(losses * (shares / counted), axis=0), total
 
 
 def weighted_mean(losses: Sequence[Array], shares: Sequence[Any]) -> Array:

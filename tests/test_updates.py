@@ -76,13 +76,25 @@ def test_an_epoch_of_batches_is_its_updates_one_by_one(
     _assert_same(xp, together, alone)
 
 
-@pytest.mark.parametrize("form", ["array", "scheduled array", "integer", "NumPy's number"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "array",
+        "scheduled array",
+        "integer",
+        "NumPy's number",
+        "scheduled NumPy's",
+        "one, then many",
+    ],
+)
 def test_a_rate_of_any_form_is_an_argument(xp: Any, form: str) -> None:
     rates: dict[str, Any] = {
         "array": xp.asarray([[0.1], [0.1]]),
         "scheduled array": bx.schedules.exponential(xp.asarray([[0.1], [0.1]]), 0.5),
         "integer": 1,
         "NumPy's number": np.float64(0.1),
+        "scheduled NumPy's": lambda step: np.float64(0.1),
+        "one, then many": lambda step: 0.1 if step < 1 else xp.asarray([[0.1], [0.1]]),
     }
     like = {"scheduled array": bx.schedules.exponential(0.1, 0.5), "integer": 1.0}.get(form, 0.1)
     for batch_size in (None, BATCH):
@@ -158,6 +170,29 @@ class Pulled:
         return moved, state._replace(step=state.step + 1)
 
 
+class Twofold:
+    """A state that holds one array twice, and an array that is the optimiser's own."""
+
+    def __init__(self, anchor: Any) -> None:
+        self.anchor = anchor
+
+    def initialize(self, theta: Any) -> dict[str, Any]:
+        zero = 0.0 * theta
+        return {"one": zero, "other": [zero], "anchor": self.anchor}
+
+    def update(self, theta: Any, gradient: Any, state: Any) -> tuple[Any, Any]:
+        return theta - 0.1 * (gradient + theta - state["anchor"]), state
+
+
+@pytest.mark.parametrize("batch_size", [None, BATCH])
+def test_arrays_of_a_first_state_are_copied(xp: Any, batch_size: int | None) -> None:
+    anchor = xp.initialize(_network(), 1)
+    before = np.array(xp.host(anchor))
+    for _ in range(2):
+        _fit(xp, _network(), Twofold(anchor), epochs=2, batch_size=batch_size)
+    np.testing.assert_array_equal(xp.host(anchor), before)
+
+
 class Plain:
     """No rate, a state that counts nothing: what an optimiser of one's own may be."""
 
@@ -176,6 +211,61 @@ def test_an_optimiser_without_a_rate_or_a_count_trains(xp: Any, batch_size: int 
         xp.host(result.theta), xp.host(same.theta), rtol=0, atol=xp.rounding(SAME)
     )
     assert set(result.optimizer_state) == {"sum"}
+
+
+class Record(NamedTuple):
+    """An optimiser as a record of two functions."""
+
+    initialize: Any
+    update: Any
+
+
+class Static:
+    @staticmethod
+    def initialize(theta: Any) -> tuple[()]:
+        return ()
+
+    @staticmethod
+    def update(theta: Any, gradient: Any, state: Any) -> tuple[Any, Any]:
+        return theta - 0.1 * gradient, state
+
+
+@pytest.mark.parametrize("make", [lambda: Record(Static.initialize, Static.update), Static])
+def test_an_optimisers_functions_need_not_be_methods(xp: Any, make: Any) -> None:
+    result = _fit(xp, _network(), make(), epochs=3)
+    same = _fit(xp, _network(), bx.SGD(0.1), epochs=3)
+    np.testing.assert_allclose(
+        xp.host(result.theta), xp.host(same.theta), rtol=0, atol=xp.rounding(SAME)
+    )
+
+
+class StepSizes(NamedTuple):
+    step: Any
+
+
+class Sized(Static):
+    """Its state's ``step`` is no count, but each parameter's own step size."""
+
+    @staticmethod
+    def initialize(theta: Any) -> Any:
+        return StepSizes(0.0 * theta + 0.1)
+
+    @staticmethod
+    def update(theta: Any, gradient: Any, state: Any) -> tuple[Any, Any]:
+        return theta - state.step * gradient, StepSizes(0.5 * state.step)
+
+
+class Resumed(bx.Adam):
+    def initialize(self, theta: Any) -> Any:
+        return super().initialize(theta)._replace(step=10)
+
+
+@pytest.mark.parametrize("batch_size", [None, BATCH])
+def test_only_a_states_count_is_made_an_int_and_it_goes_on(xp: Any, batch_size: int | None) -> None:
+    sizes = _fit(xp, _network(), Sized(), epochs=2, batch_size=batch_size).optimizer_state.step
+    assert tuple(sizes.shape) == (_network().size,)
+    resumed = _fit(xp, _network(), Resumed(0.1), epochs=2, batch_size=batch_size)
+    assert resumed.optimizer_state.step == 10 + 2 * (1 if batch_size is None else 3)
 
 
 @pytest.mark.parametrize("make", [bx.SGD, bx.RMSProp, bx.Adam, bx.AdamW])
@@ -272,7 +362,129 @@ def test_an_optimiser_that_cannot_be_hashed_is_served_as_well(xp: Any) -> None:
     assert updates_of(_network(), masked, None, theta).one is not None
 
 
+@dataclass(frozen=True)
+class Heedless:
+    """It takes its own rate, not the one that it is given."""
+
+    learning_rate: float
+
+    def initialize(self, theta: Any) -> tuple[()]:
+        return ()
+
+    def update(
+        self, theta: Any, gradient: Any, state: Any, *, learning_rate: Any = None
+    ) -> tuple[Any, Any]:
+        return theta - self.learning_rate * gradient, state
+
+
+class Factored(bx.SGD):
+    """An attribute that is no field: equal ones differ."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__(0.1)
+        object.__setattr__(self, "factor", factor)
+
+    def update(
+        self, theta: Any, gradient: Any, state: Any, *, learning_rate: Any = None
+    ) -> tuple[Any, Any]:
+        return theta - self.factor * gradient, state._replace(step=state.step + 1)
+
+
+class Changing(Static):
+    """Its factor is changed from one training to the next."""
+
+    factor = 0.0
+
+    def update(self, theta: Any, gradient: Any, state: Any) -> tuple[Any, Any]:
+        return theta - self.factor * gradient, state
+
+
+@pytest.mark.parametrize("make", [Heedless, Factored, Changing])
+def test_an_optimiser_of_ones_own_is_taken_as_it_is_now(xp: Any, make: Any) -> None:
+    network, changing = _network(), Changing()
+    moved = []
+    for factor in (0.0, 0.1, 0.0):
+        changing.factor = factor
+        optimizer = changing if make is Changing else make(factor)
+        theta = xp.host(_fit(xp, network, optimizer, epochs=1).theta)
+        moved.append(bool(np.any(theta != xp.host(xp.initialize(network)))))
+    assert moved == [False, True, False]
+
+
+class Scaled(NamedTuple):
+    by: float
+    names = shapes = ()
+
+    def initialize(self, generator: Any) -> tuple[()]:
+        return ()
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
+        return self.by * x, None
+
+    def backward(
+        self, parameters: Any, cache: Any, g: Any, *, wants_input: bool = True
+    ) -> tuple[Any, Any]:
+        return self.by * g, ()
+
+
+class Shifted(NamedTuple):
+    by: float
+    names = shapes = ()
+
+    def initialize(self, generator: Any) -> tuple[()]:
+        return ()
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
+        return self.by + x, None
+
+    def backward(
+        self, parameters: Any, cache: Any, g: Any, *, wants_input: bool = True
+    ) -> tuple[Any, Any]:
+        return g, ()
+
+
+@pytest.mark.parametrize("inside", [lambda layer: layer, lambda layer: bx.Residual(layer)])
+def test_layers_that_are_equal_and_differ_are_not_taken_for_each_other(
+    xp: Any, inside: Any
+) -> None:
+    scaled, shifted = Scaled(2.0), Shifted(2.0)
+    assert scaled == shifted
+    losses = []
+    for layer in (scaled, shifted):
+        network = bx.Network([bx.Dense(3, 2), inside(layer)], "huber")
+        result = _fit(xp, network, bx.SGD(0.1), epochs=1)
+        theta = xp.initialize(network)
+        losses.append(result.history["loss"][0])
+        expected = xp.host(network.loss(theta, xp.asarray(X), xp.asarray(Y)))
+        np.testing.assert_allclose(losses[-1], expected, rtol=xp.rounding(SAME))
+    assert losses[0] != losses[1]
+
+
+def test_a_gradient_outside_a_training_is_compiled_once(
+    xp: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    if xp.name != "jax":
+        pytest.skip(f"{xp.name} compiles nothing")
+    import jax
+
+    network, x, y = _network(), xp.asarray(X), xp.asarray(Y)
+    theta = xp.initialize(network)
+    network.loss_and_gradient(theta, x, y)
+    with jax.log_compiles():
+        network.loss_and_gradient(theta, x, y)
+    assert not [record for record in caplog.records if "ompil" in record.getMessage()]
+
+
 # ---- means
+
+
+@pytest.mark.parametrize("stack", [(), (2,)])
+def test_a_smaller_last_batch_may_have_all_the_weight(xp: Any, stack: tuple[int, ...]) -> None:
+    weight = np.zeros((*stack, ROWS))
+    weight[..., -1] = 1.0
+    options: dict[str, Any] = {"sample_weight": xp.asarray(weight), "shuffle": False}
+    result = _fit(xp, _network(), bx.SGD(0.1), stack=stack, epochs=2, batch_size=BATCH, **options)
+    assert np.all(np.isfinite(result.history["loss"]))
 
 
 def test_a_mean_counts_batches_by_their_shares() -> None:
