@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from numbers import Number
 from typing import Any, NamedTuple
 
-from backprop_xp.backends import Array, array_namespace, device_of, like, owner
+from backprop_xp.backends import Array, array_namespace, device_of, owner
 from backprop_xp.batches import order_of, parts_of, table_of
 from backprop_xp.gradient_check.live import Watch, draw_sizes, no_watch
 from backprop_xp.inputs import Rows
@@ -128,7 +128,7 @@ def _one_by_one(
     plan, updates = run.plan, run.updates
     losses, shares, watched = [], [], None
     for part in parts_of(run.rows, plan.batch_size, order):
-        given = _given(plan.optimizer, carry.theta, part, number)
+        given = Given(part, number, rate_at(plan.optimizer, number, carry.theta))
         if plan.check_every is not None and number % plan.check_every == 0:
             watched = no_watch(carry.theta) if watched is None else watched
             carry, (loss, share), worst, error = updates.watched(
@@ -154,17 +154,9 @@ def _in_one_call(
     number += table.shape[0]
     if rest is None:
         return carry, loss, number
-    last = _given(plan.optimizer, carry.theta, rest, number)
+    last = Given(rest, number, rate_at(plan.optimizer, number, carry.theta))
     carry, (last_loss, last_share) = updates.one(carry, last, shared)
     return carry, weighted_mean([loss, last_loss], [share, last_share]), number + 1
-
-
-def _given(optimizer: Optimizer, theta: Array, part: Any, number: int) -> Given:
-    """Return what an update is given; a compiled one could not tell a rate of another library."""
-    rate = rate_at(optimizer, number)
-    if getattr(rate, "shape", ()):
-        rate = like(theta, rate, "learning_rate")
-    return Given(part, number, rate)
 
 
 def are_one_call(run: Run) -> bool:

@@ -26,7 +26,8 @@ class Layer(Protocol):
     ``names`` and ``shapes`` are those of its parameters, without the stack. L2 and weight decay
     apply to parameters named ``weights``. ``rng`` is None in inference, else a key of ``random``.
     A layer that fixes its width may say so by attributes ``n_in`` and ``n_out``: a network then
-    checks that neighbours fit.
+    checks that neighbours fit. A layer is not changed once a network has it: JAX trains it as it
+    was compiled.
     """
 
     @property

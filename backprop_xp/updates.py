@@ -207,10 +207,10 @@ def columns(theta: Array, parts: Any, first: int, count: int, optimizer: Optimiz
     """Return what ``count`` updates are given, from number ``first`` on, as columns."""
     xp = array_namespace(theta)
     numbers = xp.arange(first, first + count, dtype=xp.int32, device=device_of(theta))
-    rate = rate_at(optimizer, first)
+    rate = rate_at(optimizer, first, theta)
     if callable(getattr(optimizer, "learning_rate", None)):
         rest = range(first + 1, first + count)
-        rates = [rate, *(rate_at(optimizer, number) for number in rest)]
+        rates = [rate, *(rate_at(optimizer, number, theta) for number in rest)]
         if all(isinstance(rate, float) for rate in rates):
             return Given(parts, numbers, like(theta, rates, "learning_rate"))
         arrays = [like(theta, rate, "learning_rate") for rate in rates]
@@ -223,20 +223,28 @@ def columns(theta: Array, parts: Any, first: int, count: int, optimizer: Optimiz
     return Given(parts, numbers, rate)
 
 
-def rate_at(optimizer: Optimizer, number: int) -> Any:
-    """Return the learning rate of an update, evaluated on the host, or None if it has none."""
+def rate_at(optimizer: Optimizer, number: int, theta: Array) -> Any:
+    """Return the learning rate of an update, evaluated on the host, or None if it has none.
+
+    An array is beside theta: a compiler would take one of another library unseen.
+    """
     rate: Any = getattr(optimizer, "learning_rate", None)
     if callable(rate):
         rate = rate(number)
-    # One kind of number: a compiler would make a function for each, and NumPy's widen float32.
-    return float(rate) if isinstance(rate, Real) or is_host_number(rate) else rate
+    if _is_number(rate):
+        # One kind of number: a compiler would make a function for each, and NumPy's widen float32.
+        return float(rate)
+    return like(theta, rate, "learning_rate") if hasattr(rate, "shape") else rate
 
 
 def rates_are_numbers(optimizer: Optimizer) -> bool:
     """Say whether the learning rates of an optimiser are numbers, not arrays that may change."""
-    if not callable(getattr(optimizer, "learning_rate", None)):
-        return True
-    return isinstance(rate_at(optimizer, 0), float)
+    rate = getattr(optimizer, "learning_rate", None)
+    return not callable(rate) or _is_number(rate(0))
+
+
+def _is_number(rate: Any) -> bool:
+    return isinstance(rate, Real) or is_host_number(rate)
 
 
 def clip_norm(gradient: Array, bound: float) -> Array:
