@@ -134,11 +134,16 @@ def run_tests(session: nox.Session, backend: str, device: str, report: Path | No
         session.install("./tests/plugin")
     env = {"BACKPROP_XP_BACKEND": backend, "BACKPROP_XP_DEVICE": device, "BACKPROP_XP_DTYPE": ""}
     if backend == "jax":
-        env["JAX_ENABLE_X64"] = "1"
+        # Most of the time is XLA's; it compiles twice as fast if it optimises little.
+        env |= {"JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     # Some of the tests are no result: what follows -- leaves the last report as it is.
     reported = [f"--junitxml={report}"] if report and not session.posargs else []
     chosen = [] if backend == "numpy" else ["-m", "not once"]
-    session.run("pytest", *chosen, *reported, *session.posargs, env=env)
+    # Processes side by side, where nobody wants to look into one; a GPU is not shared.
+    spread = [] if session.posargs or backend == "cupy" else ["-n", "auto", "--maxprocesses", "4"]
+    session.run(
+        "pytest", "-p", "no:benchmark", *spread, *chosen, *reported, *session.posargs, env=env
+    )
     if backend == "cupy" and not has_gpu():
         reason = "no NVIDIA GPU here: the tests that need one were skipped"
         if os.environ.get("BACKPROP_XP_REQUIRE_GPU") == "1":
