@@ -87,7 +87,9 @@ def test_the_default_run_learns_xor_and_proves_the_gradient() -> None:
 def test_the_tutorial_runs_where_the_environment_says(xp: Any) -> None:
     output = xor(*FAST)
     where = xp.selection
-    assert output.startswith(f"XOR on {where.backend.name} ({where.device}, ")
+    assert output.startswith(
+        f"XOR on {where.backend.name} ({where.backend.device_name(where.device)}, "
+    )
     assert str(where.dtype).rpartition(".")[2].strip("'>") in output.splitlines()[0]
     assert np.abs(np.array(predictions(output)) - [0, 1, 1, 0]).max() < 0.5
     for name, shape in (("x", "(4, 2)"), ("y", "(4, 1)"), ("theta", "(9,)")):

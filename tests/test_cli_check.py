@@ -467,10 +467,16 @@ def test_what_does_not_conform_is_told_in_full_and_the_exit_status_is_1(
     assert max(map(len, result.output.splitlines())) <= 80
 
 
+def test_conformance_is_checked_where_the_environment_says() -> None:
+    environment = {"BACKPROP_XP_BACKEND": "array-api-strict", "BACKPROP_XP_DEVICE": "device1"}
+    result = run("--conformance", **environment)
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("conformance of array-api-strict on device1\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--conformance"], "checks one backend, but 0 are named"),
         (["--conformance", *NUMPY, *STRICT], "checks one backend, but 2 are named"),
         (["--conformance", *NUMPY, "--layer-norm", "--l2", "0.5"], "go with --layer-norm, --l2:"),
         (["--conformance", *NUMPY, "--dtype", "float32"], "does not go with --dtype"),

@@ -102,7 +102,7 @@ def check(
     device: Annotated[
         str | None,
         typer.Option(
-            help="Where --conformance runs. Default: the backend's own.", show_default=False
+            help="Where --conformance runs. Default: as the environment says.", show_default=False
         ),
     ] = None,
 ) -> None:
@@ -115,7 +115,7 @@ def check(
     if conformance:
         kit.check_options(context, backend or [])
         with errors_in_one_line():
-            holds = kit.show(bx.resolve(backend=(backend or [])[0], device=device))
+            holds = kit.show(bx.resolve(backend=backend[0] if backend else None, device=device))
         raise typer.Exit(0 if holds else 1)
     if device is not None:
         raise typer.BadParameter(

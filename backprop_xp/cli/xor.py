@@ -127,7 +127,8 @@ def xor(
 def _show_data(experiment: Experiment) -> None:
     where = bx.resolve()
     say(
-        f"XOR on {where.backend.name} ({where.device}, {dtype_name(where.dtype)}), "
+        f"XOR on {where.backend.name} ({where.backend.device_name(where.device)}, "
+        f"{dtype_name(where.dtype)}), "
         f"chosen by {where.source}\n\n  x1  x2  target"
     )
     for (x1, x2), (target,) in zip(INPUTS, TARGETS, strict=True):
