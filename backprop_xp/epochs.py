@@ -18,8 +18,9 @@ from backprop_xp.updates import (
     Shared,
     Updates,
     columns,
-    rate_at,
+    constant_rate,
     rates_are_numbers,
+    scheduled_rate,
     weighted_mean,
 )
 
@@ -83,7 +84,12 @@ def _start(run: Run) -> tuple[Carry, Shared]:
     """Return what a training begins with."""
     # A state may hold an array twice, theta, or the caller's own, and its memory is reused.
     carry = Carry(run.theta, _copied(run.plan.optimizer.initialize(run.theta)))
-    return carry, Shared(run.rows, run.held_out, as_int32(run.plan.seed))
+    return carry, Shared(
+        run.rows,
+        run.held_out,
+        as_int32(run.plan.seed),
+        constant_rate(run.plan.optimizer, run.theta),
+    )
 
 
 def _copied(state: Any) -> Any:
@@ -107,6 +113,9 @@ def epoch_by_epoch(run: Run) -> Iterator[tuple[TrainingState, tuple[Array, Array
     number = 0
     for epoch in range(plan.epochs):
         order = run.order(epoch)
+        # A callback may have changed the rate of an optimiser of one's own.
+        rate = constant_rate(plan.optimizer, carry.theta)
+        shared = shared._replace(learning_rate=rate)
         watched = None
         if updates.many is not None and order is not None and sizes is None:
             carry, loss, number = _in_one_call(run, carry, shared, order, number)
@@ -128,7 +137,7 @@ def _one_by_one(
     plan, updates = run.plan, run.updates
     losses, shares, watched = [], [], None
     for part in parts_of(run.rows, plan.batch_size, order):
-        given = Given(part, number, rate_at(plan.optimizer, number, carry.theta))
+        given = Given(part, number, scheduled_rate(plan.optimizer, number, carry.theta))
         if plan.check_every is not None and number % plan.check_every == 0:
             watched = no_watch(carry.theta) if watched is None else watched
             carry, (loss, share), worst, error = updates.watched(
@@ -154,7 +163,7 @@ def _in_one_call(
     number += table.shape[0]
     if rest is None:
         return carry, loss, number
-    last = Given(rest, number, rate_at(plan.optimizer, number, carry.theta))
+    last = Given(rest, number, scheduled_rate(plan.optimizer, number, carry.theta))
     carry, (last_loss, last_share) = updates.one(carry, last, shared)
     return carry, weighted_mean([loss, last_loss], [share, last_share]), number + 1
 

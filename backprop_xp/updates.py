@@ -38,7 +38,7 @@ class Carry(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What an update is given: the places of its rows (None for all), its number and its rate.
+    """What an update is given: the places of its rows (None for all), its number, a scheduled rate.
 
     For many updates in one call each is a column, with an axis of updates in front.
     """
@@ -49,11 +49,12 @@ class Given(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """What all updates of a training share."""
+    """What all updates of a training share; the learning rate, if there is one and no schedule."""
 
     rows: Rows
     held_out: Rows | None
     seed: int
+    learning_rate: Any = None
 
 
 class Updates(NamedTuple):
@@ -141,8 +142,10 @@ def _build(
         found = network.loss_and_gradient(theta, batch.x, batch.y, sample_weight=weight, rng=rng)
         return *found, batch
 
-    def moved(carry: Carry, gradient: Array, learning_rate: Any) -> Carry:
+    def moved(carry: Carry, gradient: Array, given: Given, shared: Shared) -> Carry:
         theta, state = carry
+        scheduled = given.learning_rate is not None
+        learning_rate = given.learning_rate if scheduled else shared.learning_rate
         if clip is not None:
             gradient = clip_norm(gradient, clip)
         if learning_rate is None:
@@ -154,7 +157,7 @@ def _build(
 
     def one(carry: Carry, given: Given, shared: Shared) -> tuple[Carry, Any]:
         loss, gradient, batch = gradient_at(carry.theta, given, shared)
-        return moved(carry, gradient, given.learning_rate), (loss, share(batch))
+        return moved(carry, gradient, given, shared), (loss, share(batch))
 
     def watched(
         carry: Carry, given: Given, shared: Shared, sizes: Array, worst: Worst
@@ -162,7 +165,7 @@ def _build(
         theta = carry.theta
         loss, gradient, batch = gradient_at(theta, given, shared)
         worst, error = watch(worst, network, sizes, theta, (loss, gradient), batch)
-        carry = moved(carry, gradient, given.learning_rate)
+        carry = moved(carry, gradient, given, shared)
         return carry, (loss, share(batch)), worst, error
 
     def evaluate(theta: Array, rows: Rows) -> Array:
@@ -207,40 +210,40 @@ def columns(theta: Array, parts: Any, first: int, count: int, optimizer: Optimiz
     """Return what ``count`` updates are given, from number ``first`` on, as columns."""
     xp = array_namespace(theta)
     numbers = xp.arange(first, first + count, dtype=xp.int32, device=device_of(theta))
-    rate = rate_at(optimizer, first, theta)
-    if callable(getattr(optimizer, "learning_rate", None)):
-        rest = range(first + 1, first + count)
-        rates = [rate, *(rate_at(optimizer, number, theta) for number in rest)]
-        if all(isinstance(rate, float) for rate in rates):
-            return Given(parts, numbers, like(theta, rates, "learning_rate"))
-        arrays = [like(theta, rate, "learning_rate") for rate in rates]
-        shape = max((tuple(array.shape) for array in arrays), key=len)  # numbers have none
-        rates = [xp.broadcast_to(array, shape) for array in arrays]
-        return Given(parts, numbers, xp.stack(rates))
-    if rate is not None:
-        rate = like(theta, rate, "learning_rate")
-        rate = xp.broadcast_to(rate, (count, *rate.shape))
-    return Given(parts, numbers, rate)
+    rates = [scheduled_rate(optimizer, first + i, theta) for i in range(count)]
+    if rates[0] is None:
+        return Given(parts, numbers, None)
+    if all(isinstance(rate, float) for rate in rates):
+        return Given(parts, numbers, like(theta, rates, "learning_rate"))
+    arrays = [like(theta, rate, "learning_rate") for rate in rates]
+    shape = max((tuple(array.shape) for array in arrays), key=len)  # numbers have none
+    return Given(parts, numbers, xp.stack([xp.broadcast_to(array, shape) for array in arrays]))
 
 
-def rate_at(optimizer: Optimizer, number: int, theta: Array) -> Any:
-    """Return the learning rate of an update, evaluated on the host, or None if it has none.
+def constant_rate(optimizer: Optimizer, theta: Array) -> Any:
+    """Return the learning rate of every update; None if it has a schedule, or no rate at all."""
+    rate = getattr(optimizer, "learning_rate", None)
+    return None if callable(rate) else _rate(rate, theta)
 
-    An array is beside theta: a compiler would take one of another library unseen.
-    """
-    rate: Any = getattr(optimizer, "learning_rate", None)
-    if callable(rate):
-        rate = rate(number)
+
+def scheduled_rate(optimizer: Optimizer, number: int, theta: Array) -> Any:
+    """Return the learning rate of an update, evaluated on the host; None without a schedule."""
+    schedule = getattr(optimizer, "learning_rate", None)
+    return _rate(schedule(number), theta) if callable(schedule) else None
+
+
+def _rate(rate: Any, theta: Array) -> Any:
     if _is_number(rate):
         # One kind of number: a compiler would make a function for each, and NumPy's widen float32.
         return float(rate)
+    # An array is beside theta: a compiler would take one of another library unseen.
     return like(theta, rate, "learning_rate") if hasattr(rate, "shape") else rate
 
 
 def rates_are_numbers(optimizer: Optimizer) -> bool:
-    """Say whether the learning rates of an optimiser are numbers, not arrays that may change."""
-    rate = getattr(optimizer, "learning_rate", None)
-    return not callable(rate) or _is_number(rate(0))
+    """Say whether the learning rates of a schedule, if there is one, are numbers, not arrays."""
+    schedule = getattr(optimizer, "learning_rate", None)
+    return not callable(schedule) or _is_number(schedule(0))
 
 
 def _is_number(rate: Any) -> bool:

@@ -67,13 +67,13 @@ def test_one_adam_step(compare: Callable[..., object]) -> None:
     )
     optimizer = bx.Adam(RATE)
     one = updates_of(network, optimizer, None, theta).one
-    shared = Shared(Rows(x, y), None, 0)
+    shared = Shared(Rows(x, y), None, 0, RATE)
     carry = Carry(jnp.array(theta), optimizer.initialize(theta))
     number = 0
 
     def ours() -> None:
         nonlocal carry, number
-        carry, _ = one(carry, Given(None, number, RATE), shared)
+        carry, _ = one(carry, Given(None, number, None), shared)
         number += 1
         jax.block_until_ready(carry.theta)
 

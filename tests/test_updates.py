@@ -320,7 +320,8 @@ def test_steps_seeds_rates_and_new_optimisers_compile_nothing_anew(
     counting = Counting()
     network = bx.Network([bx.Dense(3, 4, "tanh"), counting, bx.Dense(4, 2)], "huber")
     options: dict[str, Any] = {"epochs": 4, "batch_size": batch_size, "clip": 1.0}
-    _fit(xp, network, bx.Adam(0.1), **options)
+    for rate in (0.1, bx.schedules.constant(0.1)):
+        _fit(xp, network, bx.Adam(rate), **options)
     # Now the check of the shapes at the entrance is all that runs.
     before = counting.calls
     _fit(xp, network, bx.Adam(bx.schedules.cosine(0.2, 9)), seed=2**40, **options)
@@ -530,3 +531,24 @@ def test_a_large_gradient_is_joined_as_the_reference_joins_it(
     _, here = network.loss_and_gradient(*map(xp.asarray, (theta, x, y)))
     _, there = network.loss_and_gradient(theta.astype(np.float64), x, y)
     np.testing.assert_allclose(xp.host(here), there, rtol=0, atol=xp.rounding(1e-14))
+
+
+def test_a_callback_may_change_the_rate_of_an_optimiser_of_ones_own(xp: Any) -> None:
+    @dataclass
+    class Tuned(Plain):
+        learning_rate: float = 0.1
+
+        def update(
+            self, theta: Any, gradient: Any, state: Any, *, learning_rate: Any = None
+        ) -> tuple[Any, Any]:
+            return theta - learning_rate * gradient, state
+
+    tuned, thetas = Tuned(), []
+
+    def stop_learning(state: Any) -> None:
+        thetas.append(np.array(xp.host(state.theta)))
+        tuned.learning_rate = 0.0
+
+    _fit(xp, _network(), tuned, epochs=3, batch_size=BATCH, callbacks=[stop_learning])
+    np.testing.assert_array_equal(thetas[1], thetas[0])
+    np.testing.assert_array_equal(thetas[2], thetas[0])
