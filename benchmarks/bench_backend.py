@@ -60,6 +60,7 @@ def stepper(
 )
 def test_training_step(
     compare: Callable[..., object],
+    show: Callable[[str], None],
     selection: Selection,
     hidden: list[int],
     batch: int,
@@ -67,8 +68,14 @@ def test_training_step(
 ) -> None:
     network = bx.mlp([784, *hidden, 10], loss="categorical_cross_entropy")
     cpu = bx.resolve(backend="numpy")
+    step = stepper(network, batch, selection, stack)
+    if selection.backend.name == "cupy":
+        from cupyx.profiler import benchmark
+
+        # By CUDA's events: the GPU's own time beside that of the calls.
+        show(str(benchmark(step, n_repeat=CALLS * ROUNDS, name=f"a step of {network.size}")))
     compare(
-        stepper(network, batch, selection, stack),
+        step,
         stepper(network, batch, cpu, stack),
         "NumPy's step",
         calls=CALLS,
