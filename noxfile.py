@@ -134,8 +134,7 @@ def run_tests(session: nox.Session, backend: str, device: str, report: Path | No
         session.install("./tests/plugin")
     env = {"BACKPROP_XP_BACKEND": backend, "BACKPROP_XP_DEVICE": device, "BACKPROP_XP_DTYPE": ""}
     if backend == "jax":
-        # Most of the time is XLA's; it compiles twice as fast if it optimises little.
-        env |= {"JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+        env["JAX_ENABLE_X64"] = "1"
     # Some of the tests are no result: what follows -- leaves the last report as it is.
     reported = [f"--junitxml={report}"] if report and not session.posargs else []
     chosen = [] if backend == "numpy" else ["-m", "not once"]
