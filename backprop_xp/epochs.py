@@ -84,12 +84,12 @@ def _start(run: Run) -> tuple[Carry, Shared]:
     """Return what a training begins with."""
     # A state may hold an array twice, theta, or the caller's own, and its memory is reused.
     carry = Carry(run.theta, _copied(run.plan.optimizer.initialize(run.theta)))
-    return carry, Shared(
-        run.rows,
-        run.held_out,
-        as_int32(run.plan.seed),
-        constant_rate(run.plan.optimizer, run.theta),
-    )
+    return carry, Shared(run.rows, run.held_out, as_int32(run.plan.seed))
+
+
+def _with_rate(shared: Shared, run: Run, theta: Array) -> Shared:
+    """Return what updates share, with the rate as it is now: a callback may change one's own."""
+    return shared._replace(learning_rate=constant_rate(run.plan.optimizer, theta))
 
 
 def _copied(state: Any) -> Any:
@@ -113,9 +113,7 @@ def epoch_by_epoch(run: Run) -> Iterator[tuple[TrainingState, tuple[Array, Array
     number = 0
     for epoch in range(plan.epochs):
         order = run.order(epoch)
-        # A callback may have changed the rate of an optimiser of one's own.
-        rate = constant_rate(plan.optimizer, carry.theta)
-        shared = shared._replace(learning_rate=rate)
+        shared = _with_rate(shared, run, carry.theta)
         watched = None
         if updates.many is not None and order is not None and sizes is None:
             carry, loss, number = _in_one_call(run, carry, shared, order, number)
@@ -178,8 +176,9 @@ def are_one_call(run: Run) -> bool:
 def blocks(run: Run) -> Iterator[tuple[TrainingState, tuple[Array, Array | None]]]:
     """Yield the state after many epochs of one update each, and the losses of all of them."""
     carry, shared = _start(run)
+    shared = _with_rate(shared, run, carry.theta)
     epochs, first_count = run.plan.epochs, _count_of(carry.optimizer_state)
-    size = math.ceil(epochs / math.ceil(epochs / _BLOCK))  # of one length: compiled once
+    size = math.ceil(epochs / math.ceil(epochs / _BLOCK))  # nearly equal: two lengths at most
     for first in range(0, epochs, size):
         done = min(first + size, epochs)
         given = columns(carry.theta, None, first, done - first, run.plan.optimizer)

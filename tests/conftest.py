@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -102,6 +103,15 @@ def float64_where_it_is_needed(request: pytest.FixtureRequest) -> None:
     if not keeps_float64(selection):
         where = selection.backend.device_name(selection.device)
         pytest.skip(f"{selection.backend.name}'s {where} keeps no float64")
+
+
+@pytest.fixture
+def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """For tests that make their own choices: the environment makes none, none is left behind."""
+    for what in ("BACKEND", "DEVICE", "DTYPE"):
+        monkeypatch.delenv(f"BACKPROP_XP_{what}", raising=False)
+    yield
+    bx.set_default_backend(None)
 
 
 @functools.cache

@@ -2,7 +2,6 @@
 
 import inspect
 import os
-from collections.abc import Iterator
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -28,13 +27,7 @@ BUILT_IN = ["numpy", "cupy", "array-api-strict", "jax", "torch"]
 STRICT = "array-api-strict"
 
 
-@pytest.fixture(autouse=True)
-def _nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each test here makes its own choices; none is left behind."""
-    for what in ("BACKEND", "DEVICE", "DTYPE"):
-        monkeypatch.delenv(f"BACKPROP_XP_{what}", raising=False)
-    yield
-    bx.set_default_backend(None)
+pytestmark = pytest.mark.usefixtures("nothing_chosen")
 
 
 @pytest.fixture(params=registry.names())

@@ -7,7 +7,7 @@ words), and what to do.
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,7 @@ KNOWN = "auto, numpy, cupy, array-api-strict, jax, torch"
 ROOT = Path(bx.__file__).parents[1]
 
 
-@pytest.fixture(autouse=True)
-def _nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for what in ("BACKEND", "DEVICE", "DTYPE"):
-        monkeypatch.delenv(f"BACKPROP_XP_{what}", raising=False)
-    yield
-    bx.set_default_backend(None)
+pytestmark = pytest.mark.usefixtures("nothing_chosen")
 
 
 @pytest.fixture

@@ -22,13 +22,7 @@ NAMES = ["numpy", "cupy", "array-api-strict", "jax", "torch"]
 STRICT = "array-api-strict"
 
 
-@pytest.fixture(autouse=True)
-def _nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each test here makes its own choices; none is left behind."""
-    for what in ("BACKEND", "DEVICE", "DTYPE"):
-        monkeypatch.delenv(f"BACKPROP_XP_{what}", raising=False)
-    yield
-    bx.set_default_backend(None)
+pytestmark = pytest.mark.usefixtures("nothing_chosen")
 
 
 def chosen(*arrays: Any, **arguments: Any) -> tuple[str, str, str]:

@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 import array_api_compat
 
 from backprop_xp.backends.importing import ask
-from backprop_xp.backends.libraries import dtype_name
+from backprop_xp.backends.libraries import dtype_name, in_words
 from backprop_xp.backends.protocol import Backend, Door
 
 P = ParamSpec("P")
@@ -121,8 +121,9 @@ def is_ours(backend: Backend) -> bool:
 
 def left_unguarded(backend: Backend, method: str, error: Exception) -> None:
     """Log that a plug-in's arrays are not guarded."""
-    words = f"{type(error).__name__}: {error}"
-    _log.warning("backend %r is not guarded: it raised in %s(): %s.", backend.name, method, words)
+    _log.warning(
+        "backend %r is not guarded: it raised in %s(): %s.", backend.name, method, in_words(error)
+    )
 
 
 def _unwrap() -> None:

@@ -51,7 +51,7 @@ def _choice() -> dict[str, str]:
     try:
         chosen = resolve()
     except Exception as error:
-        return {"error": str(error) or type(error).__name__}
+        return {"error": str(error) or in_words(error)}
     device = chosen.backend.device_name(chosen.device)
     return {
         "backend": chosen.backend.name,
