@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from numbers import Number
 from typing import Any, NamedTuple
 
-from backprop_xp.backends import Array, array_namespace, device_of, owner
-from backprop_xp.batches import order_of, parts_of, table_of
-from backprop_xp.gradient_check.live import Watch, draw_sizes, no_watch
+from backprop_xp.backends import Array, array_namespace, device_of, owner, to_host
+from backprop_xp.batches import member, order_of, parts_of, table_of, take
+from backprop_xp.checks import unravel
+from backprop_xp.gradient_check import GradientCheckError, check_network
 from backprop_xp.inputs import Rows
 from backprop_xp.network import Network
 from backprop_xp.optimizers import Optimizer
-from backprop_xp.random import as_int32
+from backprop_xp.random import as_int32, fold_in
 from backprop_xp.updates import (
     Carry,
     Given,
@@ -26,6 +27,9 @@ from backprop_xp.updates import (
 
 # Epochs in one compiled call, which cannot be interrupted.
 _BLOCK = 2000
+# A difference so near to the gradient, in float64 and float32, leaves no doubt about it. Rounding
+# makes less; near a kink or an optimum there may be doubts, which a check along directions settles.
+_NEAR = {8: 1e-6, 4: 1e-3}
 
 
 class TrainingState(NamedTuple):
@@ -33,8 +37,8 @@ class TrainingState(NamedTuple):
 
     ``loss`` is the mean over the epoch's batches, each measured before its own update;
     ``validation_loss`` is measured after the epoch, without dropout and penalty. Both are
-    ``(*stack,)`` on the device. ``watch`` is what gradient checks found in the epoch, if any was
-    made: its ``errors`` are arrays ``(*stack,)`` on the device, one for each.
+    ``(*stack,)`` on the device. ``checks`` are the verdicts and errors of the epoch's gradient
+    checks.
     """
 
     epoch: int
@@ -43,7 +47,7 @@ class TrainingState(NamedTuple):
     optimizer_state: Any
     loss: Array
     validation_loss: Array | None
-    watch: Watch | None = None
+    checks: tuple[tuple[str, float], ...] = ()
 
 
 class Plan(NamedTuple):
@@ -109,45 +113,90 @@ def epoch_by_epoch(run: Run) -> Iterator[tuple[TrainingState, tuple[Array, Array
     carry, shared = _start(run)
     plan, updates = run.plan, run.updates
     first = _count_of(carry.optimizer_state)
-    sizes = None if plan.check_every is None else draw_sizes(run.theta, plan.seed)
     number = 0
     for epoch in range(plan.epochs):
         order = run.order(epoch)
         shared = _with_rate(shared, run, carry.theta)
-        watched = None
-        if updates.many is not None and order is not None and sizes is None:
+        checks: list[tuple[str, float]] = []
+        if updates.many is not None and order is not None and plan.check_every is None:
             carry, loss, number = _in_one_call(run, carry, shared, order, number)
         else:
-            carry, loss, number, watched = _one_by_one(run, carry, shared, order, number, sizes)
+            carry, loss, number, checks = _one_by_one(run, carry, shared, order, number)
         held_out = None if run.held_out is None else updates.evaluate(carry.theta, run.held_out)
         state = _with_count(carry.optimizer_state, first, number)
         losses = loss[None, ...], None if held_out is None else held_out[None, ...]
-        yield TrainingState(epoch + 1, number, carry.theta, state, loss, held_out, watched), losses
+        yield (
+            TrainingState(epoch + 1, number, carry.theta, state, loss, held_out, tuple(checks)),
+            losses,
+        )
 
 
 def _one_by_one(
-    run: Run, carry: Carry, shared: Shared, order: Array | None, number: int, sizes: Array | None
-) -> tuple[Carry, Array, int, Watch | None]:
+    run: Run, carry: Carry, shared: Shared, order: Array | None, number: int
+) -> tuple[Carry, Array, int, list[tuple[str, float]]]:
     """Do an epoch's updates from ``number`` on.
 
-    Returns the carry after it, its mean loss, the next number, and what watching it found.
+    Returns the carry after it, its mean loss, the next number, and what its checks found.
     """
     plan, updates = run.plan, run.updates
-    losses, shares, watched = [], [], None
+    losses, shares, checks = [], [], []
     for part in parts_of(run.rows, plan.batch_size, order):
-        given = Given(part, number, scheduled_rate(plan.optimizer, number, carry.theta))
         if plan.check_every is not None and number % plan.check_every == 0:
-            watched = no_watch(carry.theta) if watched is None else watched
-            carry, (loss, share), worst, error = updates.watched(
-                carry, given, shared, sizes, watched.worst
-            )
-            watched = Watch([*watched.numbers, number], [*watched.errors, error], worst)
-        else:
-            carry, (loss, share) = updates.one(carry, given, shared)
+            checks.append(_checked(run, carry.theta, part, number))
+        given = Given(part, number, scheduled_rate(plan.optimizer, number, carry.theta))
+        carry, (loss, share) = updates.one(carry, given, shared)
         number += 1
         losses.append(loss)
         shares.append(share)
-    return carry, weighted_mean(losses, shares), number, watched
+    return carry, weighted_mean(losses, shares), number, checks
+
+
+def _checked(run: Run, theta: Array, part: Any, number: int) -> tuple[str, float]:
+    """Check the gradient of an update's batch; return the verdict and the relative error.
+
+    A network of a stack whose gradient one difference leaves in doubt is checked along directions;
+    GradientCheckError is raised if it is wrong. One that has diverged has no gradient.
+    """
+    batch = take(run.rows, part)._replace(rng=fold_in(run.plan.seed, number))
+    errors = to_host(_difference(run.network, theta, batch))
+    stack, each = errors.shape, errors.reshape(-1).tolist()
+    worst = max(each)
+    if worst <= _NEAR[errors.dtype.itemsize]:
+        return "pass", worst
+    place = tuple(unravel(each.index(worst), stack))
+    one = member(batch, place, stack)
+    report = check_network(
+        run.network, theta[(*place, ...)], one.x, one.y, sample_weight=one.sample_weight,
+        rng=batch.rng, method="directional",
+    )  # fmt: skip
+    if report.verdict == "fail":
+        error = GradientCheckError(f"In the batch of update {number}:\n{report}")
+        error.report = report
+        raise error
+    return report.verdict, report.max_relative_error
+
+
+def _difference(network: Network, theta: Array, batch: Rows) -> Array:
+    """Return how far one central difference is from each network's gradient, ``(*stack,)``.
+
+    The direction has the gradient's signs; along it the loss changes by a small part of itself. It
+    is infinite where that is no number, as where nothing changes, and 0 of a theta that is not
+    finite.
+    """
+    x, y, weight, rng = batch
+    loss, gradient = network.loss_and_gradient(theta, x, y, sample_weight=weight, rng=rng)
+    xp = array_namespace(theta)
+    direction, slope = xp.sign(gradient), xp.sum(xp.abs(gradient), axis=-1)
+    change = float(xp.finfo(theta.dtype).eps) ** (1.0 / 3.0) * xp.abs(loss)
+    nothing = xp.astype((slope == 0.0) | (change == 0.0), theta.dtype)
+    away = (change / (slope + nothing))[..., None] * direction
+    ahead, behind = (
+        network.loss(moved, x, y, sample_weight=weight, rng=rng)
+        for moved in (theta + away, theta - away)
+    )
+    error = xp.abs((ahead - behind) / 2.0 - change) / (change + nothing) + nothing
+    error = xp.where(xp.isnan(error), xp.full_like(error, math.inf), error)
+    return xp.where(xp.all(xp.isfinite(theta), axis=-1), error, xp.zeros_like(error))
 
 
 def _in_one_call(

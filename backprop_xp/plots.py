@@ -13,7 +13,7 @@ import numpy as np
 
 from backprop_xp.backends import Array, asarray, device_of, owner, to_host
 from backprop_xp.checks import integer, real
-from backprop_xp.gradient_check.picture import new_axes, new_figure
+from backprop_xp.gradient_check.report import new_axes, new_figure
 from backprop_xp.network import Network
 
 if TYPE_CHECKING:

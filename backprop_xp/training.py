@@ -10,14 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict, Unpack
 
-from backprop_xp.backends import Array, array_namespace, to_host_together
-from backprop_xp.batches import check_data, member, parts_of, take
+from backprop_xp.backends import Array, array_namespace, to_host, to_host_together
+from backprop_xp.batches import check_data
 from backprop_xp.checks import integer, real, sequence
 from backprop_xp.epochs import Plan, Run, TrainingState, are_one_call, blocks, epoch_by_epoch
-from backprop_xp.gradient_check.live import Watch, judge, suspected
 from backprop_xp.network import Network
 from backprop_xp.optimizers import Optimizer
-from backprop_xp.random import fold_in
 from backprop_xp.updates import updates_of
 
 
@@ -25,7 +23,7 @@ class FitResult(NamedTuple):
     """What ``fit`` leaves: the trained theta, and NumPy arrays ``(epochs, *stack)`` of losses.
 
     ``history`` has ``"loss"`` and, with validation rows, ``"validation_loss"``; with
-    ``check_every``, ``"gradient_error"``, ``(checks, *stack)``: the relative error of each check.
+    ``check_every``, ``"gradient_error"`` and ``"gradient_verdict"``, ``(checks,)``, of each check.
     ``epochs`` counts the epochs that were run.
     """
 
@@ -94,7 +92,9 @@ def train(
     ``batch_size`` None is the full batch. Each epoch's order is drawn from ``seed`` and the
     epoch's number, dropout masks from ``seed`` and the update's. ``validation`` is ``(x, y)`` or
     ``(x, y, sample_weight)``. ``clip`` bounds the norm of each network's own gradient. At every
-    ``check_every``-th update the gradient is checked along one random direction.
+    ``check_every``-th update the gradient of its batch is compared with one difference of the loss
+    and, where that leaves a doubt, checked along directions: a fail ends the training by
+    ``GradientCheckError``, whose ``report`` says what is wrong.
 
     The arguments are checked at once: ValueError or TypeError for those that do not fit, and for a
     value in x, y or sample_weight that is not finite, with its place. theta is copied, never
@@ -143,10 +143,8 @@ def fit(
     """Train and return theta, the history and the optimiser's state.
 
     ``options`` are those of ``train``: batch_size, shuffle, seed, sample_weight, validation, clip,
-    check_every. With ``check_every`` a gradient that fails a full check at the end of an epoch, at
-    the batch and the theta where it was the most off, ends the training by ``GradientCheckError``,
-    whose ``report`` says what is wrong. Each callback is given the state after every epoch; one
-    that returns true ends the training.
+    check_every. Each callback is given the state after every epoch; one that returns true ends the
+    training.
     ``progress`` writes lines to stderr.
 
     >>> import backprop_xp as bx
@@ -166,19 +164,19 @@ def fit(
     best: _Best | None = None
     history: dict[str, list[Any]] = {}
     pending: list[tuple[Array, Array | None]] = []
+    checks: list[tuple[str, float]] = []
     for state, losses in blocks(run) if not looks and are_one_call(run) else epoch_by_epoch(run):
         pending.append(losses)
+        checks += state.checks
         if early_stopping is not None:
             best = _track(best, state, early_stopping.min_delta)
         writes = progress and (
             state.epoch in (1, epochs) or state.epoch % max(1, epochs // 10) == 0
         )
         waited = None
-        if writes or best is not None or state.watch is not None or state.epoch == epochs:
-            waited = _note(history, pending, state.watch, best)
+        if writes or best is not None or state.epoch == epochs:
+            waited = _note(history, pending, best)
             pending = []
-        if state.watch is not None:
-            _judge_worst(run, state.epoch - 1, state.watch, history["gradient_error"][-1])
         if writes:
             _write_progress(state.epoch, epochs, history)
         # Every callback is called. A comparison of losses returns a library's own True.
@@ -187,10 +185,13 @@ def fit(
         if ends or (waited is not None and waited >= patience):
             break
     if pending:
-        _note(history, pending, None, None)
+        _note(history, pending, None)
     restores = best is not None and early_stopping is not None and early_stopping.restore_best
     trained = best.theta if best is not None and restores else state.theta
     joined = {name: _concat(parts) for name, parts in history.items()}
+    if run.plan.check_every is not None:
+        joined["gradient_error"] = to_host([error for _, error in checks])
+        joined["gradient_verdict"] = to_host([verdict for verdict, _ in checks])
     return FitResult(trained, joined, state.optimizer_state, state.epoch)
 
 
@@ -247,7 +248,6 @@ def _track(best: _Best | None, state: TrainingState, min_delta: float) -> _Best:
 def _note(
     history: dict[str, list[Any]],
     pending: list[tuple[Array, Array | None]],
-    watched: Watch | None,
     best: _Best | None,
 ) -> float | None:
     """Move to the host, in one transfer, what an epoch is judged by; add it to the history.
@@ -259,8 +259,6 @@ def _note(
     moving = {"loss": _concat(losses)}
     if held_out[0] is not None:
         moving["validation_loss"] = _concat(held_out)
-    if watched is not None:
-        moving["gradient_error"] = xp.stack(watched.errors)
     if best is not None:
         moving["waited"] = xp.min(best.waited)
     moved = dict(zip(moving, to_host_together(list(moving.values())), strict=True))
@@ -272,20 +270,6 @@ def _note(
 
 def _concat(parts: Sequence[Array]) -> Array:
     return parts[0] if len(parts) == 1 else array_namespace(parts[0]).concat(parts)
-
-
-def _judge_worst(run: Run, epoch: int, watched: Watch, errors: Any) -> None:
-    """Check in full the gradient that was the most off in an epoch; raise if it is wrong."""
-    found = suspected(errors)
-    if found is None:
-        return
-    check, place = found
-    network, theta, rows, _, plan, _ = run
-    number = watched.numbers[check]
-    parts = parts_of(rows, plan.batch_size, run.order(epoch))
-    batch = take(rows, parts[number - epoch * len(parts)])
-    alone = member(batch, place, theta.shape[:-1])._replace(rng=fold_in(plan.seed, number))
-    judge(network, watched.worst.theta[(*place, ...)], alone, number)
 
 
 def _write_progress(epoch: int, epochs: int, history: dict[str, list[Any]]) -> None:

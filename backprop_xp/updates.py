@@ -22,7 +22,6 @@ from backprop_xp.backends import (
     require_owner,
 )
 from backprop_xp.batches import share, take
-from backprop_xp.gradient_check.live import Worst, watch
 from backprop_xp.inputs import Rows
 from backprop_xp.layers import Residual
 from backprop_xp.network import Network
@@ -61,8 +60,6 @@ class Updates(NamedTuple):
     """The functions of a training, compiled where the library compiles.
 
     ``one(carry, given, shared)`` returns the next carry, the batch's loss and its share in a mean;
-    ``watched(carry, given, shared, sizes, worst)`` checks the gradient as well, and returns the
-    worst error so far and its own.
     ``evaluate(theta, rows)`` is the validation loss.
 
     ``many(carry, columns, shared)`` does an update for each row of the columns and returns their
@@ -72,7 +69,6 @@ class Updates(NamedTuple):
     """
 
     one: Callable[..., Any]
-    watched: Callable[..., Any]
     evaluate: Callable[..., Any]
     many: Any
     epochs: Any
@@ -135,13 +131,6 @@ def _build(
 ) -> Updates:
     move = _update_of(optimizer, theta)
 
-    def gradient_at(theta: Array, given: Given, shared: Shared) -> tuple[Array, Array, Rows]:
-        rng = fold_in(as_int32(shared.seed), as_int32(given.number))
-        batch = take(shared.rows, given.part)._replace(rng=rng)
-        weight = batch.sample_weight
-        found = network.loss_and_gradient(theta, batch.x, batch.y, sample_weight=weight, rng=rng)
-        return *found, batch
-
     def moved(carry: Carry, gradient: Array, given: Given, shared: Shared) -> Carry:
         theta, state = carry
         scheduled = given.learning_rate is not None
@@ -156,17 +145,12 @@ def _build(
         return Carry(*move(theta, gradient, state, learning_rate=learning_rate))
 
     def one(carry: Carry, given: Given, shared: Shared) -> tuple[Carry, Any]:
-        loss, gradient, batch = gradient_at(carry.theta, given, shared)
+        rng = fold_in(as_int32(shared.seed), as_int32(given.number))
+        batch = take(shared.rows, given.part)
+        loss, gradient = network.loss_and_gradient(
+            carry.theta, batch.x, batch.y, sample_weight=batch.sample_weight, rng=rng
+        )
         return moved(carry, gradient, given, shared), (loss, share(batch))
-
-    def watched(
-        carry: Carry, given: Given, shared: Shared, sizes: Array, worst: Worst
-    ) -> tuple[Carry, Any, Worst, Array]:
-        theta = carry.theta
-        loss, gradient, batch = gradient_at(theta, given, shared)
-        worst, error = watch(worst, network, sizes, theta, (loss, gradient), batch)
-        carry = moved(carry, gradient, given, shared)
-        return carry, (loss, share(batch)), worst, error
 
     def evaluate(theta: Array, rows: Rows) -> Array:
         return network.loss(theta, rows.x, rows.y, sample_weight=rows.sample_weight, l2=0.0)
@@ -179,7 +163,6 @@ def _build(
     loop = home.loop(one)
     return Updates(
         home.compile(one, donate=(0,)),
-        home.compile(watched, donate=(0,)),
         home.compile(evaluate),
         None if loop is None else functools.partial(_many, loop, home.compile(_mean_of_many)),
         home.loop(epoch),

@@ -1,7 +1,6 @@
 """One fixture for every backend: the environment says which one the suite runs on."""
 
 import contextlib
-import functools
 import os
 from collections.abc import Iterator
 from types import ModuleType
@@ -114,7 +113,6 @@ def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     bx.set_default_backend(None)
 
 
-@functools.cache
 def keeps_float64(selection: Selection) -> bool:
     """Say whether arrays on the selection's device can be float64: made, since devices differ."""
     with contextlib.suppress(ValueError, TypeError):

@@ -7,88 +7,75 @@ pass, a gradient spoiled when it was finished, or a state that lives from call t
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+Array = np.ndarray
 Parameters = dict[str, Array]  # weights0 (n_in, n_out), bias0 (n_out,), weights1, ...
-Value = Callable[[Parameters], Any]
-Gradient = Callable[[Parameters], Parameters]
+Function = Callable[[Parameters], Any]
 
 
 # ---- the network
 
 
-class Activation(NamedTuple):
-    """``a = value(z)``, and ``slope(z, a)``, its derivative."""
+class Rule(NamedTuple):
+    """An activation ``a(z)``, its slope of ``(z, a)``; or a loss ``(batch, 1)`` of ``(o, t)``."""
 
-    value: Callable[[Array], Array]
+    value: Callable[..., Array]
     slope: Callable[[Array, Array], Array]
 
 
-class Loss(NamedTuple):
-    """Of outputs and targets ``(batch, n_out)``: the value ``(batch, 1)`` and its gradient."""
-
-    value: Callable[[Array, Array], Array]
-    gradient: Callable[[Array, Array], Array]
-
-
 def sigmoid(z: Array) -> Array:
-    return np.asarray(1.0 / (1.0 + np.exp(-z)))
+    return 1.0 / (1.0 + np.exp(-z))
 
 
-def leaky_relu(leak: float) -> Activation:
-    def slope(z: Array) -> Array:
+def leaky_relu(leak: float) -> Rule:
+    def slope(z: Array, a: Any = None) -> Array:
         return leak + (1.0 - leak) * (z.real > 0.0).astype(z.real.dtype)
 
-    return Activation(lambda z: z * slope(z), lambda z, a: slope(z))
+    return Rule(lambda z: z * slope(z), slope)
 
 
 def softmax(outputs: Array, axis: int = 1) -> Array:
     e = np.exp(outputs - outputs.max(axis=axis, keepdims=True))
-    return np.asarray(e / e.sum(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
 
 
 def cross_entropy(outputs: Array, targets: Array) -> Array:
     shift = outputs.real.max(axis=1, keepdims=True)
     total = np.exp(outputs - shift).sum(axis=1, keepdims=True)
-    return np.asarray(np.log(total) + shift - (targets * outputs).sum(axis=1, keepdims=True))
+    return np.log(total) + shift - (targets * outputs).sum(axis=1, keepdims=True)
 
 
 ACTIVATIONS = {
-    "sigmoid": Activation(sigmoid, lambda z, a: a * (1.0 - a)),
-    "tanh": Activation(np.tanh, lambda z, a: 1.0 - a * a),
+    "sigmoid": Rule(sigmoid, lambda z, a: a * (1.0 - a)),
+    "tanh": Rule(np.tanh, lambda z, a: 1.0 - a * a),
     "relu": leaky_relu(0.0),
     "leaky_relu": leaky_relu(0.01),
-    "softplus": Activation(lambda z: np.log(1.0 + np.exp(z)), lambda z, a: sigmoid(z)),
+    "softplus": Rule(lambda z: np.log(1.0 + np.exp(z)), lambda z, a: sigmoid(z)),
 }
 LOSSES = {
-    "half_squared_error": Loss(
-        lambda o, t: 0.5 * ((o - t) ** 2).sum(axis=1, keepdims=True), lambda o, t: o - t
-    ),
-    "cross_entropy": Loss(cross_entropy, lambda o, t: softmax(o) - t),
+    "squared_error": Rule(lambda o, t: 0.5 * ((o - t) ** 2).sum(1)[:, None], lambda o, t: o - t),
+    "cross_entropy": Rule(cross_entropy, lambda o, t: softmax(o) - t),
 }
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """A network and its data: all that the loss depends on, except for the parameters."""
 
-    activation: Activation  # of the hidden layers; the outputs are logits
-    loss: Loss
+    activation: Rule  # of the hidden layers; the outputs are logits
+    loss: Rule
     x: Array  # (batch, n_in)
     targets: Array  # (batch, n_out)
-    sample_weight: Array  # (batch, 1)
+    weight: Array  # of the samples, (batch, 1)
     masks: tuple[Array, ...]  # dropout's factors of each hidden layer's activations
     l2: float  # adds l2 / 2 * sum(weights**2)
 
 
 class Layer(NamedTuple):
-    """A layer after the forward pass."""
+    """A layer after the forward pass; ``value`` and ``slope`` are those of its activation."""
 
     problem: Problem
     number: int  # from 0
@@ -97,89 +84,57 @@ class Layer(NamedTuple):
     x: Array
     z: Array
     a: Array
-
-    @property
-    def activation(self) -> Activation:
-        return self.problem.activation
-
-    @property
-    def mask(self) -> Array:
-        return self.problem.masks[self.number]
+    mask: Array | float
+    value: Callable[[Array], Array]
+    slope: Callable[[Array, Array], Array]
 
 
 def propagate(problem: Problem, parameters: Parameters) -> list[Layer]:
-    if parameters["weights0"].ndim != 2:
-        raise ValueError("One network at a time.")
-    layers, x = [], problem.x
-    for i in range(len(parameters) // 2):
+    layers, x, (value, slope) = [], problem.x, problem.activation
+    for i, mask in enumerate((*problem.masks, 1.0)):
         weights, bias = parameters[f"weights{i}"], parameters[f"bias{i}"]
         z = x @ weights + bias
-        hidden = i < len(problem.masks)
-        a = problem.activation.value(z) if hidden else z
-        layers.append(Layer(problem, i, weights, bias, x, z, a))
-        x = a * problem.masks[i] if hidden else a
+        a = value(z) if i < len(problem.masks) else z
+        layers.append(Layer(problem, i, weights, bias, x, z, a, mask, value, slope))
+        x = a * mask
     return layers
 
 
 def mean_loss(layers: list[Layer]) -> Any:
-    problem, outputs = layers[-1].problem, layers[-1].z
-    weight = problem.sample_weight
-    data = (weight * problem.loss.value(outputs, problem.targets)).sum() / weight.sum()
-    if not problem.l2:
-        return data
-    return data + 0.5 * problem.l2 * sum((layer.weights**2).sum() for layer in layers)
+    problem, weight = layers[-1].problem, layers[-1].problem.weight
+    data = (weight * problem.loss.value(layers[-1].z, problem.targets)).sum() / weight.sum()
+    penalty = sum((layer.weights**2).sum() for layer in layers)
+    return data + 0.5 * problem.l2 * penalty if problem.l2 else data
 
 
-def output_gradient(s: Layer) -> Array:
-    weight = s.problem.sample_weight
-    return np.asarray(s.problem.loss.gradient(s.z, s.problem.targets) * weight / weight.sum())
+# The steps of the backward pass: how a layer's g becomes what is returned, and what is passed on.
+STEPS: dict[str, Callable[[Layer, Array], Array]] = {
+    "output": lambda s, g: g,
+    "weights": lambda s, g: s.x.T @ g,
+    "bias": lambda s, g: g.sum(axis=0),
+    "inputs": lambda s, g: g @ s.weights.T,
+    "activation": lambda s, g: g * s.mask * s.slope(s.z, s.a),
+}
 
 
-def weight_gradient(s: Layer, g: Array) -> Array:
-    return np.asarray(s.x.T @ g)
-
-
-def bias_gradient(s: Layer, g: Array) -> Array:
-    return np.asarray(g.sum(axis=0))
-
-
-def input_gradient(s: Layer, g: Array) -> Array:
-    return np.asarray(g @ s.weights.T)
-
-
-def activation_gradient(s: Layer, g: Array) -> Array:
-    return g * s.mask * s.activation.slope(s.z, s.a)
-
-
-class Steps(NamedTuple):
-    """The steps of the backward pass: the right ones, unless one is replaced."""
-
-    output: Callable[[Layer], Array] = output_gradient
-    weights: Callable[[Layer, Array], Array] = weight_gradient
-    bias: Callable[[Layer, Array], Array] = bias_gradient
-    inputs: Callable[[Layer, Array], Array] = input_gradient
-    activation: Callable[[Layer, Array], Array] = activation_gradient
-
-
-RIGHT_STEPS = Steps()
-
-
-def backpropagate(layers: list[Layer], steps: Steps = RIGHT_STEPS) -> Parameters:
-    gradient, g = {}, steps.output(layers[-1])
+def backpropagate(layers: list[Layer], steps: dict[str, Any] = STEPS) -> Parameters:
+    problem, last, gradient = layers[-1].problem, layers[-1], {}
+    g = problem.loss.slope(last.z, problem.targets) * problem.weight / problem.weight.sum()
+    g = steps["output"](last, g)
     for layer in reversed(layers):
-        penalty = layer.problem.l2 * layer.weights
-        gradient[f"weights{layer.number}"] = steps.weights(layer, g) + penalty
-        gradient[f"bias{layer.number}"] = steps.bias(layer, g)
+        penalty = problem.l2 * layer.weights
+        gradient[f"weights{layer.number}"] = steps["weights"](layer, g) + penalty
+        gradient[f"bias{layer.number}"] = steps["bias"](layer, g)
         if layer.number:
-            g = steps.activation(layers[layer.number - 1], steps.inputs(layer, g))
+            g = steps["activation"](layers[layer.number - 1], steps["inputs"](layer, g))
     return gradient
 
 
-def value_of(problem: Problem) -> Value:
+def value_of(problem: Problem) -> Function:
     return lambda parameters: mean_loss(propagate(problem, parameters))
 
 
-def gradient_of(problem: Problem, steps: Steps = RIGHT_STEPS) -> Gradient:
+def gradient_of(problem: Problem, steps: dict[str, Any] = STEPS) -> Function:
     return lambda parameters: backpropagate(propagate(problem, parameters), steps)
 
 
@@ -194,152 +149,149 @@ class Case(NamedTuple):
     sizes: tuple[int, ...]
     seed: int
     dtype: str
+    steps: int = 0  # of training
+    extras: tuple[str, ...] = ()
 
 
-BATCHES = {(3, 4, 4, 3): 5, (4, 3, 3, 3, 2): 7}
-# What a network may have that a plain one has not.
-EXTRAS = ("l2", "sample_weight", "class_weight", "dropout")
+BATCHES = {(2, 3, 3, 3): 5, (3, 3, 3, 3, 2): 7}
+EXTRAS = ("l2", "sample_weight", "class_weight", "dropout")  # what a plain network has not
 
 
-def draw(case: Case, extras: tuple[str, ...] = ()) -> tuple[Problem, Parameters]:
+def draw(case: Case) -> tuple[Problem, Parameters]:
     """Return a problem and a point, the biases away from 0, where a wrong rule could hide."""
     generator = np.random.default_rng(case.seed)
+
+    def normal(*shape: int) -> Array:
+        return generator.normal(size=shape).astype(case.dtype)
+
     n_out, batch = case.sizes[-1], BATCHES[case.sizes]
     labels = generator.integers(n_out, size=batch)
-    weight = np.ones(batch)
-    if "sample_weight" in extras:
-        weight *= generator.uniform(0.5, 2.0, batch)
-    if "class_weight" in extras:
-        weight *= generator.uniform(0.5, 2.0, n_out)[labels]
-    one_hot, numbers = np.eye(n_out)[labels], generator.normal(size=(batch, n_out))
+    by_row, by_class = (generator.uniform(0.5, 2.0, n) for n in (batch, n_out))
+    weight = by_row ** ("sample_weight" in case.extras)
+    weight *= by_class[labels] ** ("class_weight" in case.extras)
     problem = Problem(
         ACTIVATIONS[case.activation],
         LOSSES[case.loss],
-        generator.normal(size=(batch, case.sizes[0])).astype(case.dtype),
-        (one_hot if case.loss == "cross_entropy" else numbers).astype(case.dtype),
+        normal(batch, case.sizes[0]),
+        np.eye(n_out, dtype=case.dtype)[labels] if "entropy" in case.loss else normal(batch, n_out),
         weight[:, None].astype(case.dtype),
         tuple(np.ones((batch, n), dtype=case.dtype) for n in case.sizes[1:-1]),
-        0.1 if "l2" in extras else 0.0,
+        0.02 if "l2" in case.extras else 0.0,
     )
     point = {}
     for i, (n_in, n_out) in enumerate(pairwise(case.sizes)):
-        point[f"weights{i}"] = generator.normal(0.0, n_in**-0.5, (n_in, n_out)).astype(case.dtype)
-        point[f"bias{i}"] = generator.normal(0.0, 0.3, n_out).astype(case.dtype)
-    return with_other_masks(problem, generator) if "dropout" in extras else problem, point
+        point |= {f"weights{i}": normal(n_in, n_out) / n_in**0.5, f"bias{i}": 0.3 * normal(n_out)}
+    if "dropout" in case.extras:
+        problem = with_other_masks(problem, generator)
+    return problem, trained(problem, point, case.steps)
+
+
+def trained(problem: Problem, point: Parameters, steps: int) -> Parameters:
+    """Return the point after so many steps of Adam, at a rate that falls to nothing."""
+    mean, square = ({name: 0.0 * p for name, p in point.items()} for _ in range(2))
+    for k in range(1, steps + 1):
+        for name, g in gradient_of(problem)(point).items():
+            mean[name] = 0.9 * mean[name] + 0.1 * g
+            square[name] = 0.99 * square[name] + 0.01 * g * g
+            size = np.sqrt(square[name] / (1.0 - 0.99**k)) + 1e-12
+            rate = 0.05 * (1.0 - k / (steps + 1)) / (1.0 - 0.9**k)
+            point = {**point, name: (point[name] - rate * mean[name] / size).astype(g.dtype)}
+    return point
 
 
 def with_other_masks(problem: Problem, generator: np.random.Generator) -> Problem:
     masks = ((generator.random(mask.shape) < 0.7) / 0.7 for mask in problem.masks)
-    return replace(problem, masks=tuple(mask.astype(problem.x.dtype) for mask in masks))
+    return problem._replace(masks=tuple(mask.astype(problem.x.dtype) for mask in masks))
 
 
 def with_rows(problem: Problem, rows: Any) -> Problem:
-    return replace(
-        problem,
-        x=problem.x[rows],
-        targets=problem.targets[rows],
-        sample_weight=problem.sample_weight[rows],
-        masks=tuple(mask[rows] for mask in problem.masks),
-    )
-
-
-def with_a_sample(problem: Problem, generator: np.random.Generator) -> Problem:
-    return with_rows(problem, generator.permutation(len(problem.x))[:-2])
+    of_rows = {name: getattr(problem, name)[rows] for name in ("x", "targets", "weight")}
+    return problem._replace(**of_rows, masks=tuple(mask[rows] for mask in problem.masks))
 
 
 # ---- how a mistake is planted
 
 
-# Of a problem and a point: the value, and the wrong gradient that is to be checked against it.
-Plant = Callable[[Problem, Parameters], tuple[Value, Gradient]]
+class Mistake(NamedTuple):
+    """How it is planted, a word of its diagnosis where one is due, and in which networks.
+
+    ``plant`` makes of a problem the value, and the wrong gradient to be checked against it.
+    """
+
+    plant: Callable[[Problem], tuple[Function, Function]]
+    says: str | None = None
+    extras: tuple[str, ...] = ()
+    activations: tuple[str, ...] = ("sigmoid", "tanh", "relu")
+    losses: tuple[str, ...] = tuple(LOSSES)
 
 
-def another(change: Callable[[Problem], Problem]) -> Plant:
+def another(change: Callable[[Problem], Problem], *says: str, **where: Any) -> Mistake:
     """Plant the right gradient of another problem."""
-    return lambda problem, point: (value_of(problem), gradient_of(change(problem)))
+    return Mistake(lambda p: (value_of(p), gradient_of(change(p))), *says, **where)
 
 
-def another_loss(gradient: Callable[[Array, Array], Array]) -> Plant:
-    return another(lambda problem: replace(problem, loss=Loss(problem.loss.value, gradient)))
+def another_loss(slope: Callable[[Array, Array], Array], *says: str, **where: Any) -> Mistake:
+    return another(lambda p: p._replace(loss=Rule(p.loss.value, slope)), *says, **where)
 
 
-def step(only: int | None = None, **wrong: Callable[..., Array]) -> Plant:
-    """Plant wrong steps of the backward pass, by their names, in all layers or in one."""
+def step(name: str, wrong: Any, *says: str, only: Any = None, **where: Any) -> Mistake:
+    """Plant a wrong step of the backward pass, in all layers or in one."""
 
-    def beside(right: Callable[..., Array], wrong: Callable[..., Array]) -> Callable[..., Array]:
-        return lambda s, *g: (wrong if only in (None, s.number) else right)(s, *g)
+    def beside(s: Layer, g: Array) -> Array:
+        return (wrong if only in (None, s.number) else STEPS[name])(s, g)
 
-    steps = Steps(**{name: beside(getattr(RIGHT_STEPS, name), wrong[name]) for name in wrong})
-    return lambda problem, point: (value_of(problem), gradient_of(problem, steps))
+    steps = {**STEPS, name: beside}
+    return Mistake(lambda p: (value_of(p), gradient_of(p, steps)), *says, **where)
 
 
-def finish(change: Callable[[Parameters], Parameters]) -> Plant:
+def slope(change: Callable[[Layer], Array], *activations: str, **where: Any) -> Mistake:
+    """Plant another derivative of the activation."""
+    where |= {"activations": activations} if activations else {}
+    return step("activation", lambda s, g: g * s.mask * change(s), **where)
+
+
+def finish(change: Callable[[Parameters], Parameters], *says: str) -> Mistake:
     """Plant a change of the finished gradient."""
-    return lambda problem, point: (value_of(problem), lambda p: change(gradient_of(problem)(p)))
+    return Mistake(lambda p: (value_of(p), lambda point: change(gradient_of(p)(point))), *says)
 
 
-def every(change: Callable[[Array], Array]) -> Plant:
-    return finish(lambda gradient: {name: change(g) for name, g in gradient.items()})
+def every(change: Callable[[Array], Array], *says: str) -> Mistake:
+    return finish(lambda gradient: {name: change(g) for name, g in gradient.items()}, *says)
 
 
-def one(name: str, change: Callable[[Array], Array]) -> Plant:
-    return finish(lambda gradient: {**gradient, name: change(gradient[name])})
+def one(name: str, change: Callable[[Array], Array], *says: str) -> Mistake:
+    return finish(lambda gradient: {**gradient, name: change(gradient[name])}, *says)
 
 
-# ---- what goes wrong, where a line does not say it
+def drawn_anew(change: Callable[..., Problem], of: str, **where: Any) -> Mistake:
+    """Draw in each call of gradient, or of value too."""
+
+    def plant(problem: Problem) -> tuple[Function, Function]:
+        generator = np.random.default_rng(1)
+
+        def drawn(of: Callable[[Problem], Any]) -> Callable[[Parameters], Any]:
+            return lambda parameters: of(change(problem, generator))(parameters)
+
+        return drawn(value_of) if of == "both" else value_of(problem), drawn(gradient_of)
+
+    return Mistake(plant, **where)
 
 
-def transpose_forgotten(s: Layer, g: Array) -> Array:
-    square = s.weights.shape[0] == s.weights.shape[1]
-    return np.asarray(g @ (s.weights if square else s.weights.T))
+def remembering(gradient: Callable[..., Parameters], *says: str) -> Mistake:
+    """Plant a gradient that has a list from call to call, at first an empty one."""
 
+    def plant(problem: Problem) -> tuple[Function, Function]:
+        kept: list[Any] = []
+        return value_of(problem), lambda point: gradient(problem, point, kept)
 
-def derivative_at_a(s: Layer, g: Array) -> Array:
-    return g * s.mask * s.activation.slope(s.a, s.activation.value(s.a))
-
-
-def derivative_at_the_output(s: Layer) -> Array:
-    return output_gradient(s) * s.activation.slope(s.z, s.activation.value(s.z))
-
-
-def derivative_of(name: str) -> Plant:
-    other = ACTIVATIONS[name]
-    return step(activation=lambda s, g: g * s.mask * other.slope(s.z, s.a))
-
-
-def clip_the_norm(gradient: Parameters) -> Parameters:
-    norm = sum(float((g * g).sum()) for g in gradient.values()) ** 0.5
-    return {name: min(1.0, 0.1 / norm) * g for name, g in gradient.items()}
-
-
-def zero_one_element(g: Array) -> Array:
-    return np.asarray(g * (np.arange(g.size).reshape(g.shape) != 1))
-
-
-def zero_the_last_row(g: Array) -> Array:
-    return np.concatenate([g[:-1], 0.0 * g[-1:]])
-
-
-def swap_two_rows(g: Array) -> Array:
-    return g[[1, 0, *range(2, len(g))]]
-
-
-def forget_the_weights(problem: Problem) -> Problem:
-    return replace(problem, sample_weight=np.ones_like(problem.sample_weight))
-
-
-def shift_the_targets(problem: Problem) -> Problem:
-    return replace(problem, targets=np.roll(problem.targets, 1, axis=0))
-
-
-# ---- states that live from call to call
+    return Mistake(plant, *says)
 
 
 def elsewhere(point: Parameters) -> Parameters:
     return {name: 0.9 * p + 0.01 for name, p in point.items()}
 
 
-def stale_cache(problem: Problem, point: Parameters) -> tuple[Value, Gradient]:
+def stale_cache(problem: Problem) -> tuple[Function, Function]:
     """Use what the last call of value left behind, whatever the parameters are by now."""
     kept: list[Layer] = []
 
@@ -353,195 +305,125 @@ def stale_cache(problem: Problem, point: Parameters) -> tuple[Value, Gradient]:
     return value, lambda parameters: backpropagate(kept or propagate(problem, parameters))
 
 
-def one_call_behind(problem: Problem, point: Parameters) -> tuple[Value, Gradient]:
-    """Use what the last call of gradient left behind, the first of them at another point."""
-    kept = [propagate(problem, elsewhere(point))]
-
-    def gradient(parameters: Parameters) -> Parameters:
-        kept.append(propagate(problem, parameters))
-        return backpropagate(kept.pop(0))
-
-    return value_of(problem), gradient
+def one_call_behind(problem: Problem, point: Parameters, kept: list[Any]) -> Parameters:
+    kept += [propagate(problem, p) for p in ([point] if kept else [elsewhere(point), point])]
+    return backpropagate(kept.pop(0))
 
 
-def kept_in_a_buffer(decay: float) -> Plant:
+def kept_in_a_buffer(decay: float, *says: str) -> Mistake:
     """Add to what was returned before, and return the same arrays each time."""
 
-    def plant(problem: Problem, point: Parameters) -> tuple[Value, Gradient]:
-        buffer = {name: np.zeros_like(p) for name, p in point.items()}
+    def gradient(problem: Problem, point: Parameters, kept: list[Any]) -> Parameters:
+        if not kept:
+            kept.append({name: np.zeros_like(p) for name, p in point.items()})
+        for name, g in gradient_of(problem)(point).items():
+            kept[0][name] *= decay
+            kept[0][name] += g
+        return kept[0]
 
-        def gradient(parameters: Parameters) -> Parameters:
-            for name, g in gradient_of(problem)(parameters).items():
-                buffer[name] *= decay
-                buffer[name] += g
-            return buffer
-
-        return value_of(problem), gradient
-
-    return plant
+    return remembering(gradient, *says)
 
 
-def written_into_the_parameters(problem: Problem, point: Parameters) -> tuple[Value, Gradient]:
-    """Take a step as well, in the arrays that were given, and return the right gradient."""
-
-    def gradient(parameters: Parameters) -> Parameters:
-        right = gradient_of(problem)(parameters)
-        for name, g in right.items():
-            parameters[name] -= 0.1 * g
-        return right
-
-    return value_of(problem), gradient
-
-
-def drawn_anew(change: Callable[[Problem, np.random.Generator], Problem]) -> Plant:
-    """Draw in each call, of value as well as of gradient."""
-
-    def plant(problem: Problem, point: Parameters) -> tuple[Value, Gradient]:
-        generator = np.random.default_rng(1)
-        return (
-            lambda parameters: value_of(change(problem, generator))(parameters),
-            lambda parameters: gradient_of(change(problem, generator))(parameters),
-        )
-
-    return plant
-
-
-def gradient_drawn_anew(problem: Problem, point: Parameters) -> tuple[Value, Gradient]:
-    return value_of(problem), drawn_anew(with_other_masks)(problem, point)[1]
+def step_as_well(problem: Problem, point: Parameters, kept: list[Any]) -> Parameters:
+    """Write into the arrays that were given, and return the right gradient."""
+    right = gradient_of(problem)(point)
+    for name, g in right.items():
+        point[name] -= 0.1 * g
+    return right
 
 
 # ---- the catalogue
 
 
-class Mistake(NamedTuple):
-    """How it is planted, a word of its diagnosis where one is due, and in which networks."""
-
-    plant: Plant
-    says: str | None = None
-    extras: tuple[str, ...] = ()
-    activations: tuple[str, ...] = ("sigmoid", "tanh", "relu")
-    losses: tuple[str, ...] = tuple(LOSSES)
-
-
-L2, DROPOUT, WEIGHTED = ("l2",), ("dropout",), ("sample_weight",)
-SATURATING, SMOOTH, LEAKY = ("sigmoid", "tanh"), ("sigmoid", "tanh", "softplus"), ("leaky_relu",)
-SQUARES, CLASSES = ("half_squared_error",), ("cross_entropy",)
+L2, DROPOUT, WEIGHTED = ({"extras": (extra,)} for extra in ("l2", "dropout", "sample_weight"))
+SQUARES, CLASSES = ({"losses": (loss,)} for loss in LOSSES)
+SMOOTH = ("sigmoid", "tanh", "softplus")
+TANH, SIGMOID, RELU = (ACTIVATIONS[name] for name in ("tanh", "sigmoid", "relu"))
 
 MISTAKES = {
     # a factor
-    "factor 2": Mistake(every(lambda g: 2.0 * g), "factor"),
-    "factor 1/2": Mistake(every(lambda g: 0.5 * g), "factor"),
-    "sign": Mistake(every(lambda g: -g), "factor"),
-    "sign lost": Mistake(every(np.abs)),
-    "missing 1/N": Mistake(step(output=lambda s: output_gradient(s) * len(s.z)), "factor"),
-    "missing 1/N beside a penalty": Mistake(
-        step(output=lambda s: output_gradient(s) * len(s.z)), extras=L2
+    "factor 2": every(lambda g: 2.0 * g, "factor"),
+    "factor 1/2": every(lambda g: 0.5 * g, "factor"),
+    "sign": every(lambda g: -g, "factor"),
+    "sign lost": every(np.abs),
+    "missing 1/N": step("output", lambda s, g: g * len(s.z), "factor"),
+    "missing 1/N beside a penalty": step("output", lambda s, g: g * len(s.z), **L2),
+    "doubled 1/N": step("output", lambda s, g: g / len(s.z), "factor"),
+    "1/2 of the loss forgotten": another_loss(lambda o, t: 2.0 * (o - t), "factor", **SQUARES),
+    "clipped norm": finish(
+        lambda g: {
+            k: g[k] * min(1.0, 0.1 / sum(np.vdot(v, v) for v in g.values()) ** 0.5) for k in g
+        }
     ),
-    "doubled 1/N": Mistake(step(output=lambda s: output_gradient(s) / len(s.z)), "factor"),
-    "1/2 of the loss forgotten": Mistake(
-        another_loss(lambda o, t: 2.0 * (o - t)), "factor", losses=SQUARES
-    ),
-    "clipped norm": Mistake(finish(clip_the_norm)),
-    "clipped entries": Mistake(every(lambda g: np.clip(g, -0.01, 0.01))),
-    "a tenth of a percent off everywhere": Mistake(every(lambda g: 1.001 * g)),
-    "a tenth of a percent off in one tensor": Mistake(one("weights1", lambda g: 1.001 * g)),
+    "clipped entries": every(lambda g: np.clip(g, -0.01, 0.01)),
+    "a tenth of a percent off everywhere": every(lambda g: 1.001 * g),
+    "a tenth of a percent off in one tensor": one("weights1", lambda g: 1.001 * g),
     # the penalty
-    "missing penalty": Mistake(another(lambda p: replace(p, l2=0.0)), "penalty", L2),
-    "doubled penalty": Mistake(another(lambda p: replace(p, l2=2.0 * p.l2)), "penalty", L2),
-    "halved penalty": Mistake(another(lambda p: replace(p, l2=0.5 * p.l2)), "penalty", L2),
-    "penalty's sign": Mistake(another(lambda p: replace(p, l2=-p.l2)), extras=L2),
-    "penalty on biases too": Mistake(
-        step(bias=lambda s, g: bias_gradient(s, g) + s.problem.l2 * s.bias), extras=L2
-    ),
+    "missing penalty": another(lambda p: p._replace(l2=0.0), "penalty", **L2),
+    "doubled penalty": another(lambda p: p._replace(l2=2.0 * p.l2), "penalty", **L2),
+    "halved penalty": another(lambda p: p._replace(l2=0.5 * p.l2), "penalty", **L2),
+    "penalty's sign": another(lambda p: p._replace(l2=-p.l2), **L2),
+    "penalty on biases too": step("bias", lambda s, g: g.sum(axis=0) + s.problem.l2 * s.bias, **L2),
     # rows and columns
-    "transposed gradient": Mistake(one("weights1", np.transpose), "transpose"),
-    "W for its transpose": Mistake(step(inputs=transpose_forgotten)),
-    "flattened in another order": Mistake(one("weights0", lambda g: g.T.reshape(g.shape))),
-    "swapped rows": Mistake(one("weights1", swap_two_rows), "row"),
-    "permuted rows": Mistake(one("weights0", lambda g: np.roll(g, 1, axis=0)), "row"),
-    "permuted columns": Mistake(one("weights1", lambda g: np.roll(g, 1, axis=1))),
+    "transposed gradient": one("weights1", np.transpose, "transpose"),
+    "W for its transpose": step("inputs", lambda s, g: g @ s.weights, only=1),
+    "flattened in another order": one("weights0", lambda g: g.T.reshape(g.shape)),
+    "swapped rows": one("weights1", lambda g: g[[1, 0, *range(2, len(g))]], "row"),
+    "permuted rows": one("weights0", lambda g: np.roll(g, 1, axis=0), "row"),
+    "permuted columns": one("weights1", lambda g: np.roll(g, 1, axis=1)),
     # the activation
-    "tanh's derivative": Mistake(
-        derivative_of("tanh"), activations=("sigmoid", "relu", "softplus")
-    ),
-    "sigmoid's derivative": Mistake(
-        derivative_of("sigmoid"), activations=("tanh", "relu", "softplus")
-    ),
-    "relu's derivative": Mistake(
-        derivative_of("relu"), activations=("sigmoid", "tanh", "leaky_relu")
-    ),
-    "wrong leaky slope": Mistake(
-        step(activation=lambda s, g: g * s.mask * leaky_relu(0.1).slope(s.z, s.a)),
-        activations=LEAKY,
-    ),
-    "derivative left out": Mistake(step(activation=lambda s, g: g * s.mask)),
-    "derivative taken twice": Mistake(
-        step(activation=lambda s, g: g * s.mask * s.activation.slope(s.z, s.a) ** 2),
-        activations=SMOOTH,
-    ),
-    "derivative at z instead of a": Mistake(
-        step(activation=lambda s, g: g * s.mask * s.activation.slope(s.z, s.z)),
-        activations=SATURATING,
-    ),
-    "derivative at a instead of z": Mistake(step(activation=derivative_at_a), activations=SMOOTH),
-    "derivative at the output too": Mistake(step(output=derivative_at_the_output)),
+    "tanh's derivative": slope(lambda s: TANH.slope(s.z, s.a), "sigmoid", "relu", "softplus"),
+    "sigmoid's derivative": slope(lambda s: SIGMOID.slope(s.z, s.a), "tanh", "relu", "softplus"),
+    "relu's derivative": slope(lambda s: RELU.slope(s.z, s.a), "sigmoid", "tanh", "leaky_relu"),
+    "wrong leaky slope": slope(lambda s: leaky_relu(0.1).slope(s.z, s.a), "leaky_relu"),
+    "derivative left out": slope(lambda s: np.ones_like(s.z)),
+    "derivative taken twice": slope(lambda s: s.slope(s.z, s.a) ** 2, *SMOOTH),
+    "derivative at z instead of a": slope(lambda s: s.slope(s.z, s.z), "sigmoid", "tanh"),
+    "derivative at a instead of z": slope(lambda s: s.slope(s.a, s.value(s.a)), *SMOOTH),
+    "derivative at the output too": step("output", lambda s, g: g * s.slope(s.z, s.value(s.z))),
     # the loss
-    "softmax over the wrong axis": Mistake(
-        another_loss(lambda o, t: softmax(o, axis=0) - t), losses=CLASSES
-    ),
-    "softmax taken twice": Mistake(
-        another_loss(lambda o, t: softmax(softmax(o)) - t), losses=CLASSES
-    ),
-    "softmax forgotten": Mistake(another_loss(lambda o, t: o - t), losses=CLASSES),
-    "sign of the error beside a penalty": Mistake(
-        step(output=lambda s: -output_gradient(s)), extras=L2
-    ),
+    "softmax over the wrong axis": another_loss(lambda o, t: softmax(o, axis=0) - t, **CLASSES),
+    "softmax taken twice": another_loss(lambda o, t: softmax(softmax(o)) - t, **CLASSES),
+    "softmax forgotten": another_loss(lambda o, t: o - t, **CLASSES),
+    "sign of the error beside a penalty": step("output", lambda s, g: -g, **L2),
     # the batch
-    "mean for the sum in a bias": Mistake(
-        step(only=1, bias=lambda s, g: np.mean(g, axis=0)), "mean"
-    ),
-    "mean for the sum in weights": Mistake(
-        step(only=1, weights=lambda s, g: weight_gradient(s, g) / len(g)), "mean"
-    ),
-    "one sample for the sum in biases": Mistake(step(bias=lambda s, g: g[0])),
-    "last sample left out": Mistake(another(lambda p: with_rows(p, slice(-1)))),
-    "targets out of step": Mistake(another(shift_the_targets)),
-    "sample weight ignored": Mistake(another(forget_the_weights), extras=WEIGHTED),
-    "sample weights normalised by N": Mistake(
-        step(output=lambda s: output_gradient(s) * s.problem.sample_weight.mean()), extras=WEIGHTED
-    ),
-    "class weight ignored": Mistake(
-        another(forget_the_weights), extras=("class_weight",), losses=CLASSES
+    "mean for the sum in a bias": step("bias", lambda s, g: np.mean(g, axis=0), "mean", only=1),
+    "mean for the sum in weights": step("weights", lambda s, g: s.x.T @ g / len(g), "mean", only=1),
+    "one sample for the sum in biases": step("bias", lambda s, g: g[0]),
+    "last sample left out": another(lambda p: with_rows(p, slice(-1))),
+    "targets out of step": another(lambda p: p._replace(targets=np.roll(p.targets, 1, axis=0))),
+    "sample weight ignored": another(lambda p: p._replace(weight=p.weight**0.0), **WEIGHTED),
+    "weights normalised by N": step("output", lambda s, g: g * s.problem.weight.mean(), **WEIGHTED),
+    "class weight ignored": another(
+        lambda p: p._replace(weight=p.weight**0.0),
+        extras=("class_weight",),
+        **CLASSES,
     ),
     # what is missing, or taken from elsewhere
-    "bias gradients zero": Mistake(step(bias=lambda s, g: 0.0 * s.bias), "zero"),
-    "one layer's gradient zero": Mistake(
-        step(only=1, weights=lambda s, g: 0.0 * s.weights, bias=lambda s, g: 0.0 * s.bias), "zero"
+    "bias gradients zero": step("bias", lambda s, g: 0.0 * s.bias, "zero"),
+    "one layer's gradient zero": finish(
+        lambda g: {**g, "weights1": 0.0 * g["weights1"], "bias1": 0.0 * g["bias1"]}, "zero"
     ),
-    "nothing passed to the layers below": Mistake(step(inputs=lambda s, g: 0.0 * s.x), "zero"),
-    "upstream gradient ignored": Mistake(step(inputs=lambda s, g: np.ones_like(s.x) / len(g))),
-    "layer skipped on the way back": Mistake(step(only=1, inputs=lambda s, g: g)),
-    "bias gradient of another layer": Mistake(finish(lambda g: {**g, "bias1": g["bias0"]})),
-    "a layer's output for its input": Mistake(step(only=1, weights=lambda s, g: s.a.T @ g)),
-    "one element zero": Mistake(one("weights1", zero_one_element)),
-    "last row zero": Mistake(one("weights1", zero_the_last_row)),
+    "nothing passed to the layers below": step("inputs", lambda s, g: 0.0 * s.x, "zero"),
+    "upstream gradient ignored": step("inputs", lambda s, g: np.ones_like(s.x) / len(g)),
+    "layer skipped on the way back": step("inputs", lambda s, g: g, only=1),
+    "bias gradient of another layer": finish(lambda g: {**g, "bias1": g["bias0"]}),
+    "a layer's output for its input": step("weights", lambda s, g: s.a.T @ g, only=1),
+    "one element zero": one("weights1", lambda g: g * (np.arange(g.size).reshape(g.shape) != 1)),
+    "last row zero": one("weights1", lambda g: np.concatenate([g[:-1], 0.0 * g[-1:]])),
     # dropout
-    "another mask": Mistake(
-        another(lambda p: with_other_masks(p, np.random.default_rng(1))), extras=DROPOUT
-    ),
-    "mask ignored on the way back": Mistake(
-        step(activation=lambda s, g: g * s.activation.slope(s.z, s.a)), extras=DROPOUT
-    ),
-    "a new mask in each call": Mistake(drawn_anew(with_other_masks), extras=DROPOUT),
-    "a new mask in each gradient": Mistake(gradient_drawn_anew, extras=DROPOUT),
+    "another mask": another(lambda p: with_other_masks(p, np.random.default_rng(1)), **DROPOUT),
+    "mask ignored backwards": step("activation", lambda s, g: g * s.slope(s.z, s.a), **DROPOUT),
+    "a new mask in each call": drawn_anew(with_other_masks, "both", **DROPOUT),
+    "a new mask in each gradient": drawn_anew(with_other_masks, "gradient", **DROPOUT),
     # state
-    "a new batch in each call": Mistake(drawn_anew(with_a_sample)),
-    "stale cache": Mistake(stale_cache),
-    "one call behind": Mistake(one_call_behind),
-    "accumulated gradient": Mistake(kept_in_a_buffer(decay=1.0), "accumul"),
-    "momentum left on": Mistake(kept_in_a_buffer(decay=0.9)),
-    "written into the parameters": Mistake(written_into_the_parameters),
-    "weights stepped before they are used": Mistake(
-        step(inputs=lambda s, g: g @ (s.weights - 0.1 * weight_gradient(s, g)).T)
+    "a new batch in each call": drawn_anew(
+        lambda p, g: with_rows(p, g.permutation(len(p.x))[:-2]), "both"
     ),
+    "stale cache": Mistake(stale_cache),
+    "one call behind": remembering(one_call_behind),
+    "accumulated gradient": kept_in_a_buffer(1.0, "accumul"),
+    "momentum left on": kept_in_a_buffer(0.9),
+    "written into the parameters": remembering(step_as_well),
+    "weights stepped too early": step("inputs", lambda s, g: g @ (s.weights - 0.1 * s.x.T @ g).T),
 }

@@ -1,90 +1,121 @@
-"""Layers, activations, losses and networks of a user's own, with mistakes planted in them.
+"""Layers, losses and networks of a user's own, with mistakes planted in them, on any backend.
 
-They run on any backend, for the tests of what the gradient check says of pieces; ``mistakes.py``
-is the catalogue of mistakes in a network written in plain NumPy.
+The tests of the gradient check call it by the functions below, which assert what holds of every
+report; ``mistakes.py`` is the catalogue of mistakes in a network written in plain NumPy.
 """
 
+import functools
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import array_namespace, device_of
+
+METHODS = ["auto", "complex_step", "centered", "directional", "taylor"]
+every_method = pytest.mark.parametrize("method", METHODS)
+by_differences = pytest.mark.parametrize("method", ["auto", "centered", "directional"])
+every_way = pytest.mark.parametrize("method", ["auto", "directional"])
+every_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])
+
+
+def _sound(kind: str) -> Callable[..., Any]:
+    """Return a check that asserts what its report promises, whatever it is about."""
+
+    def checked(*arguments: Any, **options: Any) -> Any:
+        report = getattr(bx, f"check_{kind}")(*arguments, **options)
+        assert (report.verdict == "fail") == (report.max_relative_error > report.tolerance)
+        assert report.passed == (report.verdict in ("pass", "kink"))
+        assert report.diagnosis is None or not report.passed
+        return report
+
+    return checked
+
+
+KINDS = ("gradient", "jacobian", "network", "layer", "loss")
+check = SimpleNamespace(**{kind: _sound(kind) for kind in KINDS})
+
+
+def mapped(structure: Any, change: Callable[[Any], Any]) -> Any:
+    """Return the same dicts, lists and tuples of changed leaves."""
+    if isinstance(structure, dict):
+        return {key: mapped(part, change) for key, part in structure.items()}
+    if isinstance(structure, list | tuple):
+        parts = [mapped(part, change) for part in structure]
+        return getattr(type(structure), "_make", type(structure))(parts)
+    return change(structure)
+
+
+def tell_apart(value: Any, gradient: Any, point: Any, **options: Any) -> None:
+    """Assert that a gradient passes and a tenth more of it fails."""
+    wrong = lambda *a: mapped(gradient(*a), lambda g: 1.1 * g)  # noqa: E731
+    found = [check.gradient(value, g, point, **options).verdict for g in (gradient, wrong)]
+    assert found == ["pass", "fail"]
 
 
 class Affine:
     """A layer ``x * scale + shift`` of three columns, with a mistake in a rule, if one is named.
 
-    It starts as the identity, which hides the mistake in the rule of its input. ``real`` takes no
-    complex numbers; ``after`` counts the calls of ``backward`` that are still right.
+    Drawn as the identity, it hides that of its input; ``real`` takes no complex numbers, ``alone``
+    no stack.
     """
 
     names = ("scale", "shift")
     shapes = ((1, 3), (1, 3))
 
-    def __init__(self, mistake: str = "", *, real: bool = False, after: int = 0) -> None:
-        self.mistake, self.real, self.after = mistake, real, after
+    def __init__(self, mistake: str = "", *, real: bool = False, alone: bool = False) -> None:
+        self.mistake, self.real, self.alone = mistake, real, alone
 
     def initialize(self, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
         return np.ones((1, 3)), np.zeros((1, 3))
 
     def forward(self, parameters: Sequence[Any], x: Any, rng: Any) -> tuple[Any, Any]:
-        scale, shift = parameters
-        xp = array_namespace(x)
+        xp, (scale, shift) = array_namespace(x), parameters
         if self.real and any(xp.isdtype(a.dtype, "complex floating") for a in (x, scale, shift)):
             raise TypeError("real numbers only")
+        if self.alone and max(len(x.shape), len(scale.shape)) > 2:
+            raise ValueError("one at a time")
         return x * scale + shift, x
 
     def backward(
         self, parameters: Sequence[Any], cache: Any, g: Any, *, wants_input: bool = True
     ) -> tuple[Any, tuple[Any, ...]]:
         xp = array_namespace(g)
-        self.after -= 1
-        mistake = self.mistake if self.after < 0 else ""
-        by_input = g if mistake == "input" else g * parameters[0]
-        by_scale = xp.sum(g if mistake == "scale" else g * cache, axis=-2, keepdims=True)
+        by_input = g if self.mistake == "input" else g * parameters[0]
+        by_scale = xp.sum(g if self.mistake == "scale" else g * cache, axis=-2, keepdims=True)
         by_shift = xp.sum(g, axis=-2, keepdims=True)
-        if mistake == "shift":
-            by_shift = by_shift / g.shape[-2]
+        by_shift = by_shift / g.shape[-2] if self.mistake == "shift" else by_shift
         return (by_input if wants_input else None), (by_scale, by_shift)
 
 
 class Unmasked(bx.Dropout):
     """Dropout whose mask is forgotten on the way back."""
 
-    def backward(
-        self, parameters: Sequence[Any], cache: Any, g: Any, *, wants_input: bool = True
-    ) -> tuple[Any, tuple[Any, ...]]:
+    def backward(self, parameters: Any, cache: Any, g: Any, *, wants_input: bool = True) -> Any:
         return (g if wants_input else None), ()
 
 
-def _square(z: Any) -> Any:
-    return z * z
+SQUARE = bx.Activation(lambda z: z * z, lambda g, z, a: 2.0 * z * g)
+HALF_A_SQUARE = bx.Activation(lambda z: z * z, lambda g, z, a: z * g)
 
 
-SQUARE = bx.Activation(_square, lambda g, z, a: 2.0 * z * g)
-HALF_A_SQUARE = bx.Activation(_square, lambda g, z, a: z * g)
-
-
-def with_gradient(change: Callable[[Any], Any]) -> bx.Loss:
-    """Return the mean squared error with another gradient."""
-    right = bx.losses.mean_squared_error
-    return bx.Loss(right.value, lambda o, t: change(right.gradient(o, t)))
-
-
-def first_column_doubled(g: Any) -> Any:
+def _first_column_doubled(outputs: Any, targets: Any) -> Any:
+    g = bx.losses.mean_squared_error.gradient(outputs, targets)
     return array_namespace(g).concat([2.0 * g[..., :1], g[..., 1:]], axis=-1)
+
+
+WRONG_LOSS = bx.Loss(bx.losses.mean_squared_error.value, _first_column_doubled)
 
 
 def with_entries(array: Any, change: Callable[[Any], Any], *places: int) -> Any:
     """Return the array with some entries, by their places in C order, changed."""
-    xp = array_namespace(array)
+    xp, device = array_namespace(array), device_of(array)
     flat = xp.reshape(array, (-1,))
-    numbers = xp.arange(flat.shape[0], device=device_of(array))
-    chosen = xp.zeros(flat.shape, dtype=xp.bool, device=device_of(array))
-    for place in places:
-        chosen = chosen | (numbers == place)
+    numbers = xp.arange(flat.shape[0], device=device)
+    chosen = functools.reduce(lambda a, b: a | b, [numbers == place for place in places])
     return xp.reshape(xp.where(chosen, change(flat), flat), array.shape)
 
 

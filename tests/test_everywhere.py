@@ -126,4 +126,5 @@ def test_a_gradient_check_passes_and_its_arrays_live_there(
     for array in (report.analytic, report.numeric):
         assert owner(array) is xp.selection.backend
         assert device_of(array) == xp.selection.device
-        assert array.dtype == getattr(xp.namespace, dtype)
+        # The formula is judged in float64, where the device keeps it.
+        assert array.dtype == getattr(xp.namespace, xp.dtype)

@@ -1,4 +1,4 @@
-"""check_network's short ways: a moved parameter is sent through what it touches, and no more."""
+"""A network, a layer and a loss are checked by their pieces, and judged in float64."""
 
 import tracemalloc
 from typing import Any
@@ -7,171 +7,181 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
+from backprop_xp.activations import ACTIVATIONS
+from backprop_xp.losses import LOSSES
+from tests import planted
+from tests.planted import check, every_dtype, every_way
 
-# The same numbers in another order of operations.
-ROUNDING = 1e-13
-# What a difference of fourth order leaves at least of the digits of float64.
-DIFFERENCE = 1e-8
+# The same numbers in another order of operations, and what a difference of fourth order leaves.
+ROUNDING = {"complex_step": 1e-13, "centered": 1e-8}
+every_entry = pytest.mark.parametrize("method", ROUNDING)
+# A right gradient must pass by more than luck: its error is at most this part of the tolerance.
+BY_FAR = 0.2
+# These have kinks, and a direction may meet one.
+KINKED = ("relu", "leaky_relu", "mean_absolute_error", "huber")
 
-ROWS = 4
-
-
-class Twice:
-    """A layer of a user's own, with parameters that are no matrix: x times a vector, twice."""
-
-    names = ("factors",)
-    shapes = ((2, 3),)
-
-    def initialize(self, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
-        return (generator.uniform(0.5, 1.5, (2, 3)),)
-
-    def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
-        once = x * parameters[0][..., :1, :]
-        return once * parameters[0][..., 1:, :], (x, once)
-
-    def backward(
-        self, parameters: Any, cache: Any, g: Any, *, wants_input: bool = True
-    ) -> tuple[Any, tuple[Any, ...]]:
-        (factors,), (x, once) = parameters, cache
-        xp = bx.backends.array_namespace(g)
-        inner = g * factors[..., 1:, :]
-        sums = [xp.sum(part, axis=-2, keepdims=True) for part in (inner * x, g * once)]
-        by_input = inner * factors[..., :1, :]
-        return (by_input if wants_input else None), (xp.concat(sums, axis=-2),)
-
-
-SQUARE = bx.Activation(lambda z: z * z, lambda g, z, a: 2.0 * z * g)
+# Everything has three columns, so that few shapes are compiled by JAX.
+generator = np.random.default_rng(61)
+X, NUMBERS = generator.normal(size=(2, 4, 3))
+SHARES = generator.dirichlet(np.ones(3), 4)
 
 # Dense before Dense sends one column on; the others take the whole output.
-NETWORKS: dict[str, bx.Network] = {
-    "dense layers": bx.mlp([2, 3, 3, 2], hidden="tanh", output="sigmoid"),
-    "a penalty": bx.mlp([2, 3, 1], hidden="gelu", l2=0.3),
-    "softmax inside": bx.mlp([2, 3, 2], hidden="softmax", loss="huber"),
-    "dropout": bx.mlp([2, 3, 1], hidden="relu", dropout=0.4, loss="binary_cross_entropy"),
-    "layer norm": bx.mlp([2, 3, 3], hidden="elu", layer_norm=True, loss="log_cosh"),
+NETWORKS = {
+    "dense layers": bx.mlp([3, 3, 3, 3], hidden="gelu", output="sigmoid", l2=0.3),
+    "softmax inside": bx.mlp([3, 3, 3], hidden="softmax", loss="categorical_cross_entropy"),
+    "dropout": bx.mlp([3, 3, 3], hidden="relu", dropout=0.4, loss="binary_cross_entropy"),
+    "others": bx.Network(
+        [bx.Dense(3, 3, planted.SQUARE), bx.LayerNorm(3), planted.Affine(), bx.Dense(3, 3)], "huber"
+    ),
     "a residual": bx.Network(
-        [bx.Dense(2, 3, "silu"), bx.Residual(bx.Dense(3, 3, "softplus"), bx.LayerNorm(3))],
-        "categorical_cross_entropy",
-        l2=0.1,
-    ),
-    "an activation of a user's own": bx.Network(
-        [
-            bx.Dense(2, 3, bx.Activation(lambda z: z * z, lambda g, z, a: 2.0 * z * g)),
-            bx.Dense(3, 1),
-        ],
-        "mean_squared_error",
-    ),
-    "a layer of a user's own": bx.Network(
-        [bx.Dense(2, 3), Twice(), bx.Activate("tanh"), bx.Dense(3, 2)], "mean_squared_error"
+        [bx.Dense(3, 3, "silu"), bx.Residual(bx.Dense(3, 3, "softplus"))], "log_cosh", l2=0.1
     ),
 }
 
 
 def _case(xp: Any, network: bx.Network, dtype: str = "working") -> tuple[Any, ...]:
-    generator = np.random.default_rng(7)
-    theta = xp.initialize(network, seed=3, dtype=dtype)
-    theta = theta + xp.asarray(generator.normal(0.0, 0.3, network.size), dtype=dtype)
-    n_out = network.forward(theta, xp.asarray(np.ones((1, 2)), dtype=dtype)).shape[-1]
-    x, y = generator.normal(size=(ROWS, 2)), generator.dirichlet(np.ones(n_out), ROWS)
-    weight = xp.asarray([1.0, 0.5, 2.0, 0.0], dtype=dtype)
-    return theta, xp.asarray(x, dtype=dtype), xp.asarray(y, dtype=dtype), weight
+    noise = np.random.default_rng(7).normal(0.0, 0.3, network.size)
+    noise, x, y = (xp.asarray(array, dtype=dtype) for array in (noise, X, SHARES))
+    return network, xp.initialize(network, seed=3, dtype=dtype) + noise, x, y
 
 
 @pytest.mark.float64
-@pytest.mark.parametrize("method", ["complex_step", "centered"])
+@every_entry
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_short_way_gives_what_the_whole_network_gives(xp: Any, name: str, method: str) -> None:
-    if xp.name == "jax" and name not in ("a penalty", "a residual", "a layer of a user's own"):
-        pytest.skip("JAX compiles every operation for every shape: three networks stand for all")
-    network = NETWORKS[name]
-    theta, x, y, weight = _case(xp, network)
-    options: Any = {"sample_weight": weight, "rng": 5}
-    short = bx.check_network(network, theta, x, y, method=method, batched=True, **options)
-    whole = bx.check_gradient(
+    if xp.name == "jax" and name not in ("others", "a residual"):
+        pytest.skip("JAX compiles every operation for every shape: two networks stand for all")
+    network, theta, x, y = _case(xp, NETWORKS[name])
+    options: Any = {"sample_weight": xp.asarray([1.0, 0.5, 2.0, 0.0]), "rng": 5}
+    value, gradient = (
         lambda p: network.loss(p, x, y, **options),
         lambda p: network.loss_and_gradient(p, x, y, **options)[1],
-        theta,
-        method=method,
-        batched=True,
     )
-    assert (short.verdict, whole.verdict) == ("pass", "pass")
-    # Whether value takes stacks is tried even where it is promised: two together, two alone.
-    assert short.evaluations + 4 == whole.evaluations
-    bound = ROUNDING if method == "complex_step" else DIFFERENCE
-    np.testing.assert_allclose(xp.host(short.numeric), xp.host(whole.numeric), rtol=0.0, atol=bound)
+    whole = check.gradient(value, gradient, theta, method=method)
+    of_float32 = check.network(*_case(xp, network, "float32"), method="directional", rng=5)
+    assert (of_float32.passed, of_float32.max_relative_error <= 1e-8) == (True, True)
+    for memory in (1, 2**24):
+        limits = {"max_memory": memory, "method": method}
+        short = check.network(network, theta, x, y, **limits, **options)
+        assert (short.verdict, short.method) == ("pass", method)
+        found, expected = xp.host(short.numeric), xp.host(whole.numeric)
+        np.testing.assert_allclose(found, expected, rtol=0.0, atol=ROUNDING[method])
 
 
-def test_the_short_way_goes_through_the_layers_own_forward(
-    xp: Any, monkeypatch: pytest.MonkeyPatch
+@every_way
+@pytest.mark.parametrize("mistake", ["", "scale"])
+@pytest.mark.parametrize("unable", ["alone", "real"])
+def test_layers_that_take_less_are_checked_too(
+    xp: Any, unable: str, mistake: str, method: str
 ) -> None:
-    """A mistake in a later layer's forward, and not in its rule, must show."""
-    network = NETWORKS["dense layers"]
-    theta, x, y, _ = _case(xp, network)
-    right = bx.Dense.forward
-
-    def bent(self: Any, parameters: Any, x: Any, rng: Any) -> Any:
-        y, cache = right(self, parameters, x, rng)
-        return (1.5 * y, cache) if self.n_out == 2 else (y, cache)
-
-    monkeypatch.setattr(bx.Dense, "forward", bent)
-    assert bx.check_network(network, theta, x, y).verdict == "fail"
+    layers = [bx.Dense(3, 3, "tanh"), planted.Affine(mistake, **{unable: True})]
+    case = _case(xp, bx.Network(layers, "huber"))
+    report = check.network(*case, method=method, batched=False if unable == "alone" else None)
+    assert report.verdict == ("fail" if mistake else "pass")
+    assert method != "auto" or report.method == {"real": "centered"}.get(unable, "complex_step")
 
 
-@pytest.mark.float64
-def test_a_float32_network_is_raised_to_float64_for_differences(xp: Any) -> None:
-    network = NETWORKS["dense layers"]
-    theta, x, y, weight = _case(xp, network, "float32")
-    report = bx.check_network(network, theta, x, y, sample_weight=weight, method="centered")
-    assert report.verdict == "pass"
-    assert report.engine == "centered difference in float64"
-    assert report.numeric.dtype == theta.dtype
-
-
-def test_a_layer_that_takes_no_complex_numbers_leaves_differences(xp: Any) -> None:
-    class Real(Twice):
-        def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
-            if not bx.backends.array_namespace(x).isdtype(x.dtype, "real floating"):
-                raise TypeError("real numbers only")
-            return super().forward(parameters, x, rng)
-
-    network = bx.Network([bx.Dense(2, 3, "tanh"), Real(), bx.Dense(3, 1)], "mean_squared_error")
-    theta, x, y, _ = _case(xp, network)
-    for method in ("auto", "directional"):
-        report = bx.check_network(network, theta, x, y, method=method)
-        assert report.verdict == "pass"
-        assert "centered difference" in report.engine
-
-
-def test_batched_false_sends_one_network_at_a_time(xp: Any) -> None:
-    """A layer that does not take a stack, as a user's own may not, can be checked all the same."""
-
-    class Alone(Twice):
-        def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
-            assert len(parameters[0].shape) == 2
-            assert len(x.shape) == 2
-            return super().forward(parameters, x, rng)
-
-    network = bx.Network([bx.Dense(2, 3, "tanh"), Alone(), bx.Dense(3, 1)], "mean_squared_error")
-    theta, x, y, _ = _case(xp, network)
-    for batched in (False, None):
-        report = bx.check_network(network, theta, x, y, batched=batched)
-        assert (report.verdict, report.method) == ("pass", "complex_step")
-
-
-@pytest.mark.parametrize("megabytes", [4, 16])
-@pytest.mark.parametrize("method", ["complex_step", "centered"])
-def test_a_check_keeps_within_its_memory(xp: Any, method: str, megabytes: int) -> None:
-    if xp.name != "numpy":
-        pytest.skip("tracemalloc sees the memory of NumPy alone")
-    network = bx.mlp([64, 100, 10], hidden="sigmoid", output="sigmoid")
-    generator = np.random.default_rng(0)
-    x, y = generator.normal(size=(32, 64)), generator.uniform(size=(32, 10))
-    theta = xp.initialize(network)
-    bx.check_network(network, theta, x, y, method=method)
+@every_entry
+def test_a_check_keeps_within_its_memory(method: str) -> None:
+    network, draw = bx.mlp([64, 100, 10], hidden="sigmoid"), np.random.default_rng(0).uniform
+    theta = network.initialize(0, backend="numpy", dtype="float64")
     tracemalloc.start()
-    try:
-        bx.check_network(network, theta, x, y, method=method, max_memory=megabytes * 2**20)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak <= 1.2 * megabytes * 2**20
+    case = network, theta, draw(size=(32, 64)), draw(size=(32, 10))
+    check.network(*case, method=method, max_memory=4 * 2**20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # What is known of each of the 7,510 entries comes to it: some dozens of numbers.
+    assert peak <= (4 + 3) * 2**20
+
+
+def test_a_theta_that_does_not_fit_is_refused_by_name(xp: Any) -> None:
+    network, rows = bx.mlp([2, 3, 1]), ([[0, 1], [1, 0]], [[1], [0]])
+    assert check.network(network, xp.initialize(network), *rows).passed
+    for theta, message in (
+        (np.ones((2, 3, 13)), r"\(13,\), is checked at a time"),
+        (np.ones(5), r"theta has shape \(5,\), but this network's"),
+        ([1.0] * 9 + [np.nan] * 4, r"layers\[1\]\.weights is nan at \[0, 0\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check.network(network, xp.asarray(theta), *rows)
+
+
+LAYERS: dict[str, Any] = {
+    **{f"Dense {name}": bx.Dense(3, 3, name) for name in ACTIVATIONS},
+    "Activation": planted.SQUARE,
+    "Dropout": bx.Dropout(0.4),
+    "Residual": bx.Residual(bx.Activate("tanh"), bx.LayerNorm(3), bx.Dropout(0.3)),
+    "Affine": planted.Affine(),
+    "real Affine": planted.Affine(real=True),
+}
+TARGETS = {
+    "poisson": [[0.0, 1.0, 3.0], [2.0, 0.0, 1.0], [5.0, 1.0, 1.0], [0.0, 0.0, 2.0]],
+    "binary_cross_entropy": [[0.0, 1.0, 1.0], [1.0, 0.0, 0.25], [0.0, 0.0, 1.0], [1.0, 1.0, 0.0]],
+    "categorical_cross_entropy": SHARES,
+}
+
+
+def _check(xp: Any, piece: Any, targets: Any, dtype: str, **options: Any) -> Any:
+    """Check a layer, an activation or a loss."""
+    numbers, x, targets = (xp.asarray(array, dtype=dtype) for array in (NUMBERS, X, targets))
+    if isinstance(piece, str | bx.Loss):
+        return check.loss(piece, numbers, targets, **options)
+    return check.layer(piece, x, **options)
+
+
+@every_dtype
+@every_way
+@pytest.mark.parametrize("name", [*LAYERS, *LOSSES])
+def test_a_right_layer_or_loss_passes(xp: Any, name: str, method: str, dtype: str) -> None:
+    report = _check(xp, LAYERS.get(name, name), TARGETS.get(name, X), dtype, method=method)
+    kinked = name.endswith(KINKED)
+    assert report.verdict == "pass" or (kinked and report.verdict == "kink"), str(report)
+    if not kinked and xp.dtype == "float64":
+        assert report.max_relative_error <= BY_FAR * report.tolerance
+    if method == "auto":
+        names = ["input", *getattr(LAYERS[name], "names", ())] if name in LAYERS else ["outputs"]
+        assert [tensor.tensor for tensor in report.tensors] == names
+        assert bx.backends.device_of(report.numeric[0]) == xp.selection.device
+
+
+def _over_the_batch(outputs: Any, targets: Any) -> Any:
+    flip = bx.backends.array_namespace(outputs).matrix_transpose
+    return flip(bx.activations.softmax.value(flip(outputs))) - targets
+
+
+# What is wrong, and in the derivative by which tensor; a scale of 1 would hide the first.
+WRONG: dict[str, tuple[Any, str]] = {
+    **{f"by its {k}": (planted.Affine(k), k) for k in ("input", *planted.Affine.names)},
+    "a forgotten mask": (planted.Unmasked(0.5), "input"),
+    "an activation": (planted.HALF_A_SQUARE, "input"),
+    "a residual": (bx.Residual(planted.Affine("input")), "input"),
+    "a column": (planted.WRONG_LOSS, "outputs"),
+    "softmax": (bx.Loss(bx.losses.categorical_cross_entropy.value, _over_the_batch), "outputs"),
+}
+
+
+@every_dtype
+@every_way
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_layer_or_loss_fails(xp: Any, name: str, method: str, dtype: str) -> None:
+    wrong, tensor = WRONG[name]
+    for seed in range(2):
+        report = _check(xp, wrong, SHARES, dtype, method=method, seed=seed)
+        assert (report.verdict, report.worst[0].tensor) == ("fail", tensor)
+
+
+def test_what_is_no_layer_or_loss_or_sample_is_refused_by_name(xp: Any) -> None:
+    norm, x, number = bx.LayerNorm(3), xp.asarray(X), xp.asarray([[1.0]] * 4)
+    for function, arguments, message in (
+        (check.layer, ("tanh", x), r"layer is .*, which is no layer: .*bx\.Dense\(2, 1\)"),
+        (check.layer, (norm, x[0, :]), r"x has shape \(3,\), but \(batch, 3\) with rows"),
+        (check.layer, (norm, number), r"x has shape \(4, 1\), but \(batch, 3\)"),
+        (check.loss, ("huber", x, number), r"targets has shape \(4, 1\), but the outputs"),
+        (check.loss, ("hubr", x, x), r"loss 'hubr' is unknown\. Did you mean 'huber'"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            function(*arguments)
+    # Lists and whole numbers will do.
+    assert check.layer(norm, xp.asarray([[1, 2, 4]], dtype=None)).passed
+    report = check.loss("log_cosh", [[0.5, -1.0, 2.0]], [[1, 0, 1]])
+    assert bx.backends.owner(report.analytic[0]) is xp.selection.backend

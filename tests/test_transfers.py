@@ -141,8 +141,9 @@ def test_training_moves_one_small_array_at_its_start_and_nothing_after(
         # One flag for each of x, y, the weights and what weights may be, here and held out.
         assert moved == [(8,)]
         for state in states:
-            assert state.watch is not None
-    assert moved == [(8,)]
+            assert [verdict for verdict, _ in state.checks] == ["pass"]
+    # Beside it only what each check of a gradient found, of every network.
+    assert moved == [(8,), *(stack for _ in range(3))]
     assert state.epoch == 3
 
 
@@ -164,7 +165,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 def test_an_epoch_that_is_logged_makes_one_transfer_whatever_is_looked_at(
     put: Any, moved: list[Any], looks: str
 ) -> None:
-    """After the check of the data; an epoch that is not logged makes none."""
+    """After the check of the data; an epoch that is not logged makes none, a gradient check one."""
     network = _network()
     x, y = put(X), put(Y)
     for epochs in (1, 4):
@@ -183,8 +184,10 @@ def test_an_epoch_that_is_logged_makes_one_transfer_whatever_is_looked_at(
                 **LOOKS[looks],
             )
         assert result.history["validation_loss"].shape == (epochs, 2)
-        logged = 1 if looks == "nothing" else epochs
-        assert len(moved) == 1 + logged, moved
+        # A gradient check moves what one difference found; epochs are of two batches or three.
+        checks = len(result.history.get("gradient_verdict", []))
+        logged = epochs if set(LOOKS[looks]) - {"check_every"} else 1
+        assert len(moved) == 1 + logged + checks, moved
 
 
 @pytest.mark.parametrize("place", ["rows", "validation"])

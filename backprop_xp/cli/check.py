@@ -17,7 +17,7 @@ from backprop_xp.cli import conformance as kit
 from backprop_xp.cli.comparison import Finding, Problem, check_on, differences, draw
 from backprop_xp.cli.options import bad_sizes, known_activation, known_loss, parse_sizes
 from backprop_xp.cli.output import errors_in_one_line, indent, one_line, say
-from backprop_xp.gradient_check.problems import METHODS
+from backprop_xp.gradient_check.checking import METHODS
 
 _DTYPES = ["float64", "float32"]
 _EXAMPLE = "4,8,3"

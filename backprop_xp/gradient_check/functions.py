@@ -1,207 +1,407 @@
-"""The function that is checked, near its point: on stacks of points, and one entry at a time.
+"""A caller's value and gradient as functions of host vectors, and the calls that come first.
 
-Points ``(P,)`` are arrays of the caller's library, in the caller's precision. Values, and all that
-is judged from them, are NumPy arrays on the host, in float64 or complex128.
+Points ``(P,)`` and stacks of them ``(K, P)`` are NumPy's, in float64 or complex128; what is called
+gets arrays of its own library. Results are ``(K, M)``: M is 1 for a value, and the number of
+results of a function that has a Jacobian. Where a moved point cannot be evaluated, results are NaN.
 """
 
-import functools
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from numbers import Number
 from typing import Any, NamedTuple, TypeAlias
 
-from backprop_xp.backends import (
-    Array,
-    array_namespace,
-    device_of,
-    owner,
-    require_owner,
-    to_host,
-)
-from backprop_xp.gradient_check.points import Point
+import numpy as np
 
-Host: TypeAlias = Any
-Tally: TypeAlias = Counter[str]
+from backprop_xp.backends import array_namespace, owner, to_host
+from backprop_xp.gradient_check.points import Point, flatten_beside, flatten_gradient
+
+Host: TypeAlias = Any  # a NumPy array
+DOUBLE, SINGLE = 2.0**-52, 2.0**-23
+# Two calls at one point may differ by so many roundings: sums that threads share do.
+_SAME = 1e3
+# What float32 and float64 return at one point may differ by so much, and be the same formula.
+_SAME_FORMULA = 1e-2
+# Fewer copies than these are not worth trying whether they can be evaluated together.
+_WORTH_STACKING = 16
 
 
-class Function(NamedTuple):
-    """A real function around one point ``(P,)``.
+class Fault(Exception):  # noqa: N818 - not an error of the program
+    """What the first or last calls show to be wrong, without any numeric derivative."""
 
-    ``at`` maps points ``(K, P)`` to values ``(K,)``. ``entries(columns, moved)`` gives the values
-    where entry ``columns[k]`` of the point, in ascending order, is ``moved[k]``, a host array, and
-    the others are as they are. Both take complex numbers, and add K to ``tally["value"]``.
+    def __init__(self, function: "Function", verdict: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.verdict, self.evaluations = verdict, function.evaluations
 
-    ``host`` is the point on the host and ``base`` the value there. ``in_double`` gives the function
-    in float64, where it can be had; ``frozen`` the smooth piece of it that the point lies on, where
-    its kinks are known. ``is_raised`` says that it is such a function in float64, whose point is
-    known to float32's rounding only.
+
+class Context(NamedTuple):
+    """What is known of a network beside its loss; None where it is not.
+
+    ``rows`` is the size of the batch, ``penalty`` the strength of L2, which applies to the tensors
+    named in ``decays``.
     """
 
-    flat: Array
-    host: Host
-    base: float
-    at: Callable[[Array], Host]
-    entries: Callable[[Sequence[int], Host], Host]
-    tally: Tally
-    in_double: Callable[[], "Function | None"]
-    frozen: Callable[[], "Function | None"]
-    is_raised: bool = False
+    rows: int | None = None
+    penalty: float | None = None
+    decays: frozenset[str] = frozenset()
 
 
-def nothing() -> None:
-    """Return None: what ``in_double`` or ``frozen`` is where there is no such function."""
-    return
+class Problem(NamedTuple):
+    """A value and its gradient as functions of the point's structure, and what is known of them.
 
-
-def of_value(
-    value: Callable[[Any], Any],
-    point: Point,
-    base: float,
-    tally: Tally,
-    *,
-    batched: bool | None,
-    max_memory: int,
-) -> Function:
-    """Return a caller's ``value`` as a ``Function``; ``base`` is its value at the point.
-
-    ``batched`` None tries whether value takes stacked copies when there are several to evaluate.
+    ``has_many`` says that value has many results, and gradient is a Jacobian. ``moved`` may be a
+    faster way to the values with one entry of the point moved. ``size`` is the size ``(P,)`` at
+    which value varies, None for the point's own; ``limits`` are those of the point. ``blame`` names
+    the piece that is wrong, if there are pieces.
     """
-    flat = point.flat
-    home = require_owner(flat, "point")
-    one = functools.partial(solo, value, point, stacked=batched is True)
 
-    @functools.cache
-    def at_once() -> bool:
-        if batched is False:
-            return False
-        tally["value"] += 4
-        fits = takes_stacks(lambda points: value(point.restore(points)), flat, batched is True)
-        if batched and not fits:
+    point: Point
+    value: Callable[[Any], Any]
+    gradient: Callable[[Any], Any]
+    has_many: bool = False
+    moved: Callable[[Host, Host], Host] | None = None
+    size: Host | None = None
+    limits: tuple[Host, Host] | None = None
+    tangent: Callable[[Any], Any] | None = None
+    context: Context = Context()
+    blame: Callable[[], str | None] = lambda: None
+
+
+@dataclass
+class Function:
+    """A function ``R^P -> R^M`` around a point x, and the derivatives ``(P, M)`` claimed for it.
+
+    ``epsilon`` is the rounding of its values, ``gradient_epsilon`` that of the gradient; ``dtype``
+    is that of the points they are called with. ``evaluations`` counts values, ``seconds`` is what
+    one took, ``failure`` what was raised last at a moved point.
+    """
+
+    problem: Problem
+    max_memory: int
+    batched: bool | None
+    x: Host = field(init=False)
+    base: Host = field(init=False)
+    analytic: Host = field(init=False)
+    dtype: Any = field(init=False)
+    epsilon: float = DOUBLE
+    gradient_epsilon: float = DOUBLE
+    count: int = 0
+    evaluations: int = 0
+    seconds: float = 0.0
+    failure: Exception | None = None
+    grain: Any = 0.0  # the least change of a value that is rounded to few digits
+    stacks: bool | None = None
+    given: Any = None  # the array that was last made for a call
+
+    def __post_init__(self) -> None:
+        self.x = to_host(self.problem.point.flat).astype(np.float64)
+        self.dtype = self.problem.point.flat.dtype
+        self.stacks = None if self.problem.point.is_plain else False
+
+    # ---- values
+
+    def at(self, points: Host) -> Host:
+        """Return the values ``(K, M)`` at points ``(K, P)``."""
+        with quiet():
+            return np.stack([self._one(point) for point in points])
+
+    def moved(self, columns: Host, values: Host) -> Host:
+        """Return the values ``(K, M)`` where entry ``columns[k]`` of the point is ``values[k]``.
+
+        The columns are in ascending order.
+        """
+        problem, most = self.problem, self.max_memory // (5 * self.x.size * values.itemsize)
+        is_free = problem.tangent is None and problem.limits is None
+        with quiet():
+            stacks = is_free and (problem.moved or self._takes_stacks(min(len(columns), most)))
+            try:
+                if is_free and problem.moved is not None:
+                    self.evaluations += len(columns)
+                    return problem.moved(columns, values)[:, None]
+                if stacks:
+                    return self._by_stacks(columns, values, max(1, most))
+            except Exception as error:  # one of the points may be outside of the domain
+                self.failure = error.with_traceback(None)
+            each = (self._copies(columns[[k]], values[[k]])[0] for k in range(len(columns)))
+            return np.stack([self._one(point) for point in each])
+
+    def rounded(self, points: Host) -> Host:
+        """Return points as they are when value is given them."""
+        if self.is_double or points.dtype.kind == "c":
+            return points
+        return points.astype(np.float32).astype(np.float64)
+
+    @property
+    def is_double(self) -> bool:
+        """Whether value is called with points in float64."""
+        return bool(self.dtype == array_namespace(self.problem.point.flat).float64)
+
+    def value(self, point: Host, dtype: Any) -> tuple[Host, bool]:
+        """Return value at a point ``(P,)`` as ``(M,)``, and whether it is less than float64."""
+        self.given = array = self.problem.point.device_array(point.copy(), dtype)
+        self.evaluations += 1
+        structure = self.problem.point.restore(array[None, :] if self.batched else array)
+        host = _numbers(self.problem.value(structure), self.problem.has_many)
+        if self.count not in (0, host.size):
             raise ValueError(
-                "batched=True, but value of stacked copies is not what it is of each alone: it "
-                "must return one number for each copy, from that copy only. Leave it out."
+                f"function(point) has {host.size} results here, but {self.count} before."
             )
-        return fits
+        single = host.dtype.itemsize < (16 if host.dtype.kind == "c" else 8)
+        return _widened(host), single and host.dtype.kind in "fc"
 
-    def at(points: Array, together: bool = batched is True) -> Host:
-        tally["value"] += points.shape[0]
-        if together:
-            return _checked(value(point.restore(points)), points.shape[0])
-        return to_host([one(points[i, ...]) for i in range(points.shape[0])])
+    def _one(self, point: Host) -> Host:
+        """Return the values at a point, NaN where it is outside of the domain."""
+        point = self._onto(point)
+        low, high = self.problem.limits or (-np.inf, np.inf)
+        if np.all((low <= point.real) & (point.real <= high)):
+            try:
+                return self.value(point, self.dtype)[0]
+            except Exception as error:
+                self.failure = error.with_traceback(None)
+        return np.full(self.count, np.nan)
 
-    def entries(columns: Sequence[int], moved: Host) -> Host:
-        # Beside the stack itself: the parts in the point's structure, and what value makes of them.
-        copies = max(1, max_memory // (5 * flat.shape[-1] * moved.dtype.itemsize))
-        together = batched is True if copies == 1 else at_once()
-        values = home.from_host(moved, None, device_of(flat))
-        parts = chunks(len(columns), copies)
-        return joined([at(moved_copies(flat, columns[p], values[p]), together) for p in parts])
+    def _copies(self, columns: Host, values: Host) -> Host:
+        copies = np.repeat(self.x[None, :], len(columns), axis=0).astype(values.dtype)
+        copies[np.arange(len(columns)), columns] = values
+        return copies
 
-    @functools.cache
-    def in_double() -> Function | None:
-        double = doubled(flat)
-        if double is None:
-            return None
-        raised = point._replace(flat=double)
-        try:
-            tally["value"] += 1
-            result = value(raised.restore(double[None, :] if batched else double))
-        except Exception:
-            return None
-        xp = array_namespace(double)
-        if getattr(result, "dtype", xp.float64) != xp.float64:
-            return None
-        there = number(result, stacked=batched is True)
-        function = of_value(value, raised, there, tally, batched=batched, max_memory=max_memory)
-        return function._replace(is_raised=True)
+    def _together(self, points: Host) -> Host:
+        self.evaluations += len(points)
+        point = self.problem.point
+        host = to_host(self.problem.value(point.restore(point.device_array(points, self.dtype))))
+        if host.shape[:1] != (len(points),) or host.size != len(points) * self.count:
+            raise ValueError(
+                f"value of {len(points)} stacked copies has shape {host.shape}, but one result for "
+                "each is expected. Leave batched=True out."
+            )
+        return _widened(host).reshape(len(points), self.count)
 
-    return Function(flat, to_host(flat), base, at, entries, tally, in_double, nothing)
+    def _by_stacks(self, columns: Host, values: Host, most: int) -> Host:
+        parts = np.array_split(np.arange(len(columns)), -(-len(columns) // most))
+        copies = (self._copies(columns[part], values[part]) for part in parts)
+        return np.concatenate([self._together(points) for points in copies])
+
+    def _takes_stacks(self, copies: int) -> bool:
+        """Say whether value takes stacked copies: two must come out as they do one by one."""
+        if self.stacks is None and (self.batched or copies >= _WORTH_STACKING):
+            if self.batched is False:
+                self.stacks = False
+                return False
+            pair = self.rounded(np.stack([self.x, self.x * (1.0 + 2.0**-10) + 2.0**-10]))
+            alone = np.stack([self._one(point) for point in pair])
+            try:
+                off = np.abs(self._together(pair) - alone)
+                self.stacks = bool(np.all(off <= 64.0 * self.epsilon * np.abs(alone)))
+            except Exception:
+                self.stacks = False
+            if self.batched and not self.stacks:
+                raise ValueError(
+                    "batched=True, but value of stacked copies is not what it is of each alone: it "
+                    "must return one number for each copy, from that copy only. Leave it out."
+                )
+        return bool(self.stacks)
+
+    # ---- the claimed gradient, and the directions that make sense
+
+    def jacobian(self, point: Host) -> Host:
+        """Return the claimed derivatives ``(P, M)`` at a point ``(P,)``; NaN where that fails."""
+        with quiet():
+            try:
+                return self.gradient(point, self.dtype)[0]
+            except Exception as error:
+                self.failure = error.with_traceback(None)
+                return np.full(self.analytic.shape, np.nan)
+
+    def gradient(self, point: Host, dtype: Any) -> tuple[Host, bool]:
+        """Return the claimed derivatives ``(P, M)``, and whether they are less than float64."""
+        home = self.problem.point
+        self.given = home.device_array(self._onto(point), dtype)
+        returned = self.problem.gradient(home.restore(self.given))
+        found = flatten_gradient(home, returned, self.count if self.problem.has_many else None)
+        wide = found.astype(np.float64)
+        if self.problem.tangent is not None:
+            wide = np.stack([self.tangential(vector) for vector in wide.T], axis=1)
+        return wide, found.dtype.itemsize < 8
+
+    def _onto(self, point: Host) -> Host:
+        """Return a copy of a point, moved from the function's own as it makes sense."""
+        if self.problem.tangent is None:
+            return point.copy()
+        return self.x + self.tangential(point - self.x)
+
+    def tangential(self, vector: Host) -> Host:
+        """Return a vector ``(P,)`` projected onto the directions that make sense."""
+        if self.problem.tangent is None:
+            return vector
+        if vector.dtype.kind == "c":
+            return self.tangential(vector.real) + 1j * self.tangential(vector.imag)
+        home = self.problem.point
+        direction = home.restore(home.device_array(vector, home.flat.dtype))
+        return flatten_beside(home, self.problem.tangent(direction), "tangent(direction)")
 
 
-def solo(value: Callable[[Any], Any], point: Point, flat: Array, *, stacked: bool) -> Any:
-    """Return ``value`` of one point ``(P,)`` as a Python number; ``stacked`` as a stack of one."""
-    return number(value(point.restore(flat[None, :] if stacked else flat)), stacked=stacked)
+def prepared(problem: Problem, *, max_memory: int, batched: bool | None) -> Function:
+    """Return a problem as a ``Function``, after the first calls of value and gradient.
+
+    Both must return the same numbers again and leave their point as it is; else ``Fault`` is
+    raised. Raises ValueError or TypeError for what is no value and no gradient.
+    """
+    function = Function(problem, max_memory, batched)
+    problem.point.require(np.isfinite(function.x), ": no derivative can be taken there.")
+    if problem.tangent is not None:
+        _require_projection(function)
+    before = time.perf_counter()
+    function.base, single = _untouched(function, function.value, "value")
+    function.seconds = time.perf_counter() - before
+    shown, function.epsilon = _shown(function.base), SINGLE if single else DOUBLE
+    if function.base.dtype.kind == "c":
+        raise TypeError(f"value(point) must be real at a real point, not complex: {shown}.")
+    if not np.all(np.isfinite(function.base)):
+        raise ValueError(f"value(point) is {shown}: no derivative can be taken there.")
+    function.count = function.base.size
+    if function.is_double:  # in float32 the second call is that in float64
+        before = time.perf_counter()
+        _require_same_value(function, function.value(function.x, function.dtype)[0])
+        function.seconds = min(function.seconds, time.perf_counter() - before)
+    function.analytic, single = _untouched(function, function.gradient, "gradient")
+    function.gradient_epsilon = SINGLE if single else DOUBLE
+    again, _ = function.gradient(function.x, function.dtype)
+    _require_same_gradient(function, again, "at the same point")
+    if not function.is_double:
+        _raise_to_double(function)
+    return function
 
 
-def number(result: Any, *, stacked: bool) -> Any:
-    """Return what a value returned as a Python number, or raise for what is not one number."""
-    if stacked:
-        return _checked(result, 1)[0].item()
-    if isinstance(result, float | complex):  # as NumPy's own sums are
-        return float(result) if isinstance(result, float) else complex(result)
-    if owner(result) is None and not isinstance(result, Number):
+def last_calls(function: Function, *, passed: bool) -> None:
+    """Raise ``Fault`` if gradient, or value where the check did not pass, is not what it was."""
+    stale = "with the points that value was called at: a stale cache, or what an earlier call left"
+    with quiet():  # the last point of a check may lie too near to show it
+        function.at((0.75 * function.x + (function.x == 0.0))[None, :])
+    try:
+        again, _ = function.gradient(function.x, function.dtype)
+    except Exception as error:
+        sentence = f"gradient changes {stale} (it fails: {error!r})"
+        raise Fault(function, "nondeterministic", sentence) from None
+    _require_same_gradient(function, again, stale)
+    if not passed:
+        _require_same_value(function, function.at(function.x[None, :])[0])
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Let no warning of the caller's functions through: moved points were not the caller's idea."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _untouched(
+    function: Function, call: Callable[[Host, Any], tuple[Host, bool]], name: str
+) -> tuple[Host, bool]:
+    """Call value or gradient at the point, which it must leave as it is."""
+    found, single = call(function.x, function.dtype)
+    found = found.copy()
+    if not np.array_equal(to_host(function.given).astype(np.float64), function.x):
+        sentence = f"{name} writes into the point that it is given, which must stay as it is"
+        raise Fault(function, "fail", sentence)
+    return found, single
+
+
+def _require_same_value(function: Function, again: Host) -> None:
+    """Raise ``Fault`` if value at the point is no longer what it was."""
+    base = function.base
+    if not np.all(np.abs(again - base) <= _SAME * function.epsilon * np.abs(base)):
+        sentence = f"value changes from call to call: {_shown(base)}, then {_shown(again)}"
+        raise Fault(function, "nondeterministic", sentence)
+
+
+def _require_same_gradient(function: Function, again: Host, where: str) -> None:
+    """Raise ``Fault`` if the gradient at the point is no longer what it was."""
+    first, both = function.analytic, np.stack([function.analytic, again])
+    size = np.max(np.abs(np.where(np.isfinite(both), both, 0.0)), initial=0.0)
+    same = (first == again) | (np.isnan(first) & np.isnan(again))
+    with np.errstate(invalid="ignore"):
+        same |= np.abs(again - first) <= _SAME * function.gradient_epsilon * size
+        twice = np.all(np.abs(again - 2.0 * first) <= 1e-5 * size)
+    if not np.all(same):
+        sentence = f"gradient changes from call to call, {where}"
+        if twice:
+            sentence = "gradient accumulates: the second call returned twice the first"
+        raise Fault(function, "nondeterministic", sentence)
+
+
+def _raise_to_double(function: Function) -> None:
+    """Call value and gradient in float64 from here on, if they compute the same in it."""
+    double, x = array_namespace(function.problem.point.flat).float64, function.x
+    shrunk = function.rounded(np.stack([0.5 * x, 0.75 * x]))
+    with quiet(), contextlib.suppress(Exception):
+        value, is_single = function.value(x, double)
+        gradient, is_rough = function.gradient(x, double)
+        is_same = _is_same(value, function.base, lambda: function.at(shrunk))
+        claims = function.analytic
+        if (
+            is_same
+            and not is_single
+            and _is_same(
+                gradient, claims, lambda: np.stack([function.jacobian(point) for point in shrunk])
+            )
+        ):
+            function.dtype, function.base, function.analytic = double, value, gradient
+            function.epsilon = DOUBLE
+            function.gradient_epsilon = SINGLE if is_rough else DOUBLE
+
+
+def _is_same(wide: Host, narrow: Host, elsewhere: Callable[[], Host]) -> bool:
+    """Say whether float64's numbers are those of float32, but for rounding.
+
+    Where terms cancel, that is the rounding of their size elsewhere.
+    """
+    off, slack = np.abs(wide - narrow), _SAME_FORMULA * np.abs(narrow)
+    if not np.all(off <= slack):
+        slack = np.fmax(slack, 64.0 * SINGLE * np.fmax.reduce(np.abs(elsewhere())))
+    return bool(np.all(off <= slack))
+
+
+def _numbers(result: Any, has_many: bool) -> Host:
+    """Return a result as ``(M,)``, or raise for what is no number."""
+    if isinstance(result, tuple) and not has_many:
+        raise TypeError(
+            f"value(point) must be one number, not a tuple of {len(result)}. If it returns "
+            "(value, gradient), say gradient=True."
+        )
+    if hasattr(result, "to_numpy"):
+        result = result.to_numpy()
+    if owner(result) is None and not isinstance(result, Number | list | tuple):
         raise TypeError(f"value(point) must be one number, not {result!r:.100}.")
-    host = to_host(result)
-    if host.shape:
-        raise ValueError(f"value(point) must be one number, but has shape {host.shape}.")
+    host = to_host(result) if owner(result) is not None else np.asarray(result)
     if host.dtype.kind not in "fciu":
         raise TypeError(f"value(point) must be one number, not of dtype {host.dtype}.")
-    return host.item()
-
-
-def takes_stacks(value: Callable[[Array], Any], flat: Array, stacked: bool = False) -> bool:
-    """Say whether value takes stacked copies: two different ones must come out as they do alone.
-
-    ``stacked`` says that one alone is given as a stack too.
-    """
-    xp = array_namespace(flat)
-    copies = xp.stack([flat, (1.0 + 2.0**-10) * flat + 2.0**-10])
-    parts = [copies[i : i + 1, ...] if stacked else copies[i, ...] for i in range(2)]
-    alone = [number(value(part), stacked=stacked) for part in parts]
-    try:
-        together = to_host(value(copies))
-    except Exception:
-        return False
-    if together.shape != (2,):
-        return False
-    slack = 64.0 * float(xp.finfo(flat.dtype).eps)
-    pairs = zip(together.tolist(), alone, strict=True)
-    return all(abs(a - b) <= slack * abs(b) for a, b in pairs)
-
-
-def doubled(flat: Array) -> Array | None:
-    """Return a float32 point in float64; None if it is float64, or the device has no float64."""
-    xp, home = array_namespace(flat), require_owner(flat, "point")
-    if flat.dtype == xp.float64:
-        return None
-    try:
-        return home.from_host(to_host(flat), xp.float64, device_of(flat))
-    except Exception:
-        return None
-
-
-def chunks(count: int, most: int) -> Iterator[slice]:
-    """Yield slices of at most ``most``, as equal as can be: a library may compile each length."""
-    parts = -(-count // most)
-    for i in range(parts):
-        yield slice(i * count // parts, (i + 1) * count // parts)
-
-
-def joined(parts: Sequence[Host]) -> Host:
-    """Return the parts of an evaluation as one array."""
-    return array_namespace(parts[0]).concat(parts, axis=-1)
-
-
-def index(array: Array, numbers: Sequence[int]) -> Array:
-    """Return whole numbers as an int32 array beside ``array``."""
-    xp = array_namespace(array)
-    return xp.asarray(list(numbers), dtype=xp.int32, device=device_of(array))
-
-
-def moved_copies(flat: Array, columns: Sequence[int], moved: Array) -> Array:
-    """Return copies ``(K, P)`` of a point, in each one entry moved."""
-    xp = array_namespace(flat)
-    places = xp.arange(flat.shape[-1], dtype=xp.int32, device=device_of(flat))
-    chosen = index(flat, columns)[:, None] == places[None, :]
-    return xp.where(chosen, moved[:, None], xp.astype(flat, moved.dtype)[None, :])
-
-
-def _checked(result: Any, copies: int) -> Host:
-    """Return the values of a stack of copies, or raise if they are not one for each."""
-    shape = tuple(getattr(result, "shape", ()))
-    if shape != (copies,):
+    if host.size != 1 and not has_many:
         raise ValueError(
-            f"value of {copies} stacked copies has shape {shape}, but one number for each is "
-            "expected. Leave batched=True out."
+            f"value(point) must be one number, but has shape {host.shape}. For a function of "
+            "several results there is bx.check_jacobian."
         )
-    return to_host(result)
+    return host.reshape(-1)
+
+
+def _shown(numbers: Host) -> str:
+    return repr(numbers.tolist() if numbers.size > 1 else numbers[0].item())
+
+
+def _widened(host: Host) -> Host:
+    return host.astype(np.complex128 if host.dtype.kind == "c" else np.float64, copy=False)
+
+
+def _require_projection(function: Function) -> None:
+    """Raise ValueError unless ``tangent`` is an orthogonal projection, as two directions show."""
+    u, v = np.random.default_rng(0).normal(size=(2, function.x.size))
+    onto_u, onto_v = function.tangential(u), function.tangential(v)
+    slack = 1e-4 * np.linalg.norm(u) * np.linalg.norm(v)
+    again = function.tangential(onto_u)
+    if np.linalg.norm(again - onto_u) > slack or abs(onto_u @ v - u @ onto_v) > slack:
+        raise ValueError(
+            "tangent must be an orthogonal projection, such as lambda d: (d + d.T) / 2: linear, "
+            "the same when applied twice, and equal to its transpose."
+        )

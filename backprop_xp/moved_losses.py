@@ -1,4 +1,4 @@
-"""A network's loss as a function near theta: a moved parameter touches its layer and what follows.
+"""The losses of a network with one parameter moved, which touches its layer and what follows alone.
 
 Everything before that layer is computed once. A moved parameter of a Dense moves one column of its
 pre-activations; what follows goes through the layers' own ``forward``.
@@ -6,40 +6,21 @@ pre-activations; what follows goes through the layers' own ``forward``.
 
 import bisect
 import functools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from backprop_xp.activations import ACTIVATIONS, LEAK, Activation, leaky_relu, relu, softmax
-from backprop_xp.backends import (
-    Array,
-    array_namespace,
-    device_of,
-    require_owner,
-    to_host,
-)
-from backprop_xp.complex_safe import is_complex, positive
-from backprop_xp.gradient_check.functions import (
-    Function,
-    Host,
-    Tally,
-    chunks,
-    doubled,
-    index,
-    joined,
-    moved_copies,
-    nothing,
-    takes_stacks,
-)
+from backprop_xp.activations import ACTIVATIONS, softmax
+from backprop_xp.backends import Array, array_namespace, device_of, require_owner, to_host
+from backprop_xp.complex_safe import is_complex
 from backprop_xp.inputs import Rows, check_x
-from backprop_xp.layers import Activate, Dense, Dropout, Layer, LayerNorm, Parameters, Residual
+from backprop_xp.layers import Activate, Dense, Dropout, Layer, LayerNorm, Residual
 from backprop_xp.layout import Layout, Place, lay_out, split
 from backprop_xp.network import Network, mean_loss, penalty
 from backprop_xp.random import as_key, fold_in
 
 # These act on each number alone, so a moved column stays one.
 _ELEMENTWISE = [a.value for a in ACTIVATIONS.values() if a is not softmax]
-# Functions that are lines through 0 and bend there, and their slopes below.
-_BENT = [(relu.value, 0.0), (leaky_relu.value, LEAK)]
 
 
 class _Trace(NamedTuple):
@@ -70,75 +51,43 @@ class _Move(NamedTuple):
     moved: Array
 
 
-def of_network(
-    network: Network,
-    theta: Array,
-    rows: Rows,
-    base: float,
-    tally: Tally,
-    *,
-    batched: bool | None,
-    max_memory: int,
-) -> Function:
-    """Return the loss of a network as a ``Function`` of theta ``(P,)``; ``base`` is its value.
+def moved_losses(
+    network: Network, theta: Array, rows: Rows, *, batched: bool | None, max_memory: int
+) -> Callable[[Array, Array], Array] | None:
+    """Return a function of entries ``(K,)``, ascending, and what each is moved to: the losses.
 
-    ``batched`` None tries whether the layers take a stack, where not all of them are built-in.
+    None where the layers do not take a stack; ``batched`` None tries that, unless all are built-in.
     """
-    layout, _ = lay_out(network.layers)
+    if batched is False or not _take_stacks(network, theta, rows, sure=batched is True):
+        return None
     key = None if rows.rng is None else as_key(rows.rng, theta)
-    setting = _Setting(network, layout, theta, rows, key)
+    setting = _Setting(network, lay_out(network.layers)[0], theta, rows, key)
     traced = functools.cache(lambda dtype: _trace(setting, dtype))
-    same: Any = {"tally": tally, "batched": batched, "max_memory": max_memory}
 
-    @functools.cache
-    def at_once() -> bool:
-        if batched is not None or all(_is_built_in(layer) for layer in network.layers):
-            return batched is not False
-        tally["value"] += 4
-        return takes_stacks(lambda at: _loss(network, at, rows), theta)
+    def losses(columns: Array, moved: Array) -> Array:
+        xp = array_namespace(theta)
+        dtype: Any = theta.dtype
+        if moved.dtype.kind == "c":
+            dtype = xp.complex64 if theta.dtype == xp.float32 else xp.complex128
+        values = require_owner(theta, "theta").from_host(moved, dtype, device_of(theta))
+        found = _losses(setting, traced(values.dtype), columns.tolist(), values, max_memory)
+        parts = list(found)
+        return array_namespace(parts[0]).concat(parts)
 
-    def at(points: Array) -> Host:
-        tally["value"] += points.shape[0]
-        return to_host([_loss(network, points[i, :], rows) for i in range(points.shape[0])])
+    return losses
 
-    def entries(columns: Sequence[int], moved: Host) -> Host:
-        values = require_owner(theta, "theta").from_host(moved, None, device_of(theta))
-        if not at_once():
-            parts = chunks(len(columns), _copies(max_memory, network.size, values))
-            return joined([at(moved_copies(theta, columns[p], values[p])) for p in parts])
-        tally["value"] += len(columns)
-        trace = traced(values.dtype)
-        return joined(list(_moved_losses(setting, trace, columns, values, max_memory)))
 
-    @functools.cache
-    def in_double() -> Function | None:
-        double = doubled(theta)
-        if double is None:
-            return None
-        raised = rows._replace(
-            x=doubled(rows.x),
-            y=doubled(rows.y),
-            sample_weight=None if rows.sample_weight is None else doubled(rows.sample_weight),
-        )
-        tally["value"] += 1
-        there = float(_loss(network, double, raised))
-        function = of_network(network, double, raised, there, **same)
-        piece = frozen()
-        # The piece that the float32 point is on: in float64 another may be a rounding away.
-        return function._replace(
-            is_raised=True, frozen=nothing if piece is None else piece.in_double
-        )
-
-    @functools.cache
-    def frozen() -> Function | None:
-        parameters = traced(theta.dtype).parameters
-        layers, _ = _freeze(network.layers, parameters, rows.x, setting.key)
-        if layers == list(network.layers):
-            return None
-        piece = Network(layers, network.loss_function, l2=network.l2)
-        return of_network(piece, theta, rows, base, **same)._replace(frozen=nothing)
-
-    return Function(theta, to_host(theta), base, at, entries, tally, in_double, frozen)
+def _take_stacks(network: Network, theta: Array, rows: Rows, *, sure: bool) -> bool:
+    """Say whether the layers take a stack: two networks must come out as they do one by one."""
+    if sure or all(_is_built_in(layer) for layer in network.layers):
+        return True
+    pair = array_namespace(theta).stack([theta, (1.0 + 2.0**-10) * theta + 2.0**-10])
+    alone = [float(_loss(network, pair[i, :], rows)) for i in range(2)]
+    try:
+        together = _loss(network, pair, rows).tolist()
+        return all(math.isclose(a, b, rel_tol=1e-5) for a, b in zip(together, alone, strict=True))
+    except Exception:
+        return False
 
 
 def _is_built_in(layer: Layer) -> bool:
@@ -147,7 +96,7 @@ def _is_built_in(layer: Layer) -> bool:
     return type(layer) in (Dense, Activate, Dropout, LayerNorm)
 
 
-def _loss(network: Network, theta: Array, rows: Rows) -> Host:
+def _loss(network: Network, theta: Array, rows: Rows) -> Array:
     return to_host(
         network.loss(theta, rows.x, rows.y, sample_weight=rows.sample_weight, rng=rows.rng)
     )
@@ -181,9 +130,9 @@ def _copies(max_memory: int, numbers: int, like: Array) -> int:
     return max(1, max_memory // int(4 * numbers * size))
 
 
-def _moved_losses(
+def _losses(
     setting: _Setting, trace: _Trace, columns: Sequence[int], values: Array, max_memory: int
-) -> Iterator[Host]:
+) -> Iterator[Array]:
     """Yield the losses ``(K,)`` with entries of theta moved, parameter by parameter."""
     fixed = _penalty(setting)
     for i, places in enumerate(setting.layout):
@@ -192,10 +141,9 @@ def _moved_losses(
                 bisect.bisect_left(columns, end) for end in (place.part.start, place.part.stop)
             )
             numbers = _numbers(setting, trace, i, place)
-            for part in chunks(last - first, _copies(max_memory, numbers, values)):
-                chosen = slice(first + part.start, first + part.stop)
+            for chosen in _chunks(first, last, _copies(max_memory, numbers, values)):
                 moved = values[chosen]
-                at = index(moved, [c - place.part.start for c in columns[chosen]])
+                at = _index(moved, [c - place.part.start for c in columns[chosen]])
                 move = _Move(i, place, at, moved)
                 outputs = _moved_outputs(setting, trace, move)
                 rows = setting.rows
@@ -221,6 +169,20 @@ def _sends_a_column(layers: Sequence[Layer], i: int) -> bool:
         and i + 1 < len(layers)
         and type(layers[i + 1]) is Dense
     )
+
+
+def _chunks(first: int, last: int, most: int) -> Iterator[slice]:
+    """Yield slices of at most ``most``, as equal as can be: a library may compile each length."""
+    count = last - first
+    parts = -(-count // most)
+    for i in range(parts):
+        yield slice(first + i * count // parts, first + (i + 1) * count // parts)
+
+
+def _index(array: Array, numbers: Sequence[int]) -> Array:
+    """Return whole numbers as an int32 array beside ``array``."""
+    xp = array_namespace(array)
+    return xp.asarray(list(numbers), dtype=xp.int32, device=device_of(array))
 
 
 def _penalty(setting: _Setting) -> Any:
@@ -261,7 +223,7 @@ def _moved_outputs(setting: _Setting, trace: _Trace, move: _Move) -> Array:
 def _moved_parameter(value: Array, move: _Move) -> Array:
     """Return copies ``(K, *shape)`` of a parameter, in each one entry moved."""
     xp = array_namespace(value)
-    chosen = move.at[:, None] == index(value, range(move.place.length))[None, :]
+    chosen = move.at[:, None] == _index(value, range(move.place.length))[None, :]
     stack = xp.where(chosen, move.moved[:, None], xp.reshape(value, (1, -1)))
     return xp.reshape(stack, (stack.shape[0], *move.place.shape))
 
@@ -296,47 +258,9 @@ def _from_column(setting: _Setting, trace: _Trace, move: _Move, layer: Dense) ->
         row = xp.take(trace.parameters[i + 1][0], column, axis=0)[:, None, :]
         x, _ = layers[i + 1].forward((row, trace.z[i + 1]), away[:, :, None], None)
         return _onwards(setting, trace, i + 2, x)
-    is_column = column[:, None, None] == index(moved, range(layer.n_out))[None, None, :]
+    is_column = column[:, None, None] == _index(moved, range(layer.n_out))[None, None, :]
     if layer.activation.value in _ELEMENTWISE:
         a = layer.activation.value(moved_z)
         return _onwards(setting, trace, i + 1, xp.where(is_column, a[:, :, None], before))
     a = layer.activation.value(xp.where(is_column, moved_z[:, :, None], z))
     return _onwards(setting, trace, i + 1, a)
-
-
-def _freeze(
-    layers: Sequence[Layer], parameters: Sequence[Parameters], x: Array, key: Any
-) -> tuple[list[Layer], Array]:
-    """Return the layers, each bend replaced by the line that the point is on, and the output."""
-    frozen: list[Layer] = []
-    for i, layer in enumerate(layers):
-        piece, x = freeze(layer, parameters[i], x, _layer_key(key, i))
-        frozen.append(piece)
-    return frozen, x
-
-
-def freeze(layer: Layer, parameters: Parameters, x: Array, key: Any) -> tuple[Layer, Array]:
-    """Return a layer with the line that each of its units is on for its activation, and its output.
-
-    A layer without a bend is returned as it is.
-    """
-    y, _ = layer.forward(parameters, x, key)
-    if isinstance(layer, Residual) and type(layer) is Residual:
-        inner, _ = _freeze(layer.layers, layer.split(parameters), x, key)
-        return (Residual(*inner) if inner != list(layer.layers) else layer), y
-    if isinstance(layer, Dense | Activate) and type(layer) in (Dense, Activate):
-        line = _line_of(layer.activation, y)
-        if line is not None and isinstance(layer, Dense):
-            return Dense(layer.n_in, layer.n_out, line), y
-        if line is not None:
-            return Activate(line), y
-    return layer, y
-
-
-def _line_of(activation: Activation, a: Array) -> Activation | None:
-    """Return the line through 0 that each output of a bent activation lies on; None for others."""
-    below = next((below for value, below in _BENT if activation.value is value), None)
-    if below is None:
-        return None
-    slope = below + (1.0 - below) * positive(array_namespace(a), a)
-    return Activation(lambda z: z * slope, lambda g, z, a: g * slope)

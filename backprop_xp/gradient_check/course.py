@@ -1,0 +1,232 @@
+"""A check from start to end: first calls, a method, last calls, the diagnosis, the report."""
+
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+import numpy as np
+
+from backprop_xp.backends import require_owner, to_host
+from backprop_xp.gradient_check.derivatives import claimed, default_size
+from backprop_xp.gradient_check.diagnosis import explain
+from backprop_xp.gradient_check.directions import (
+    Directions,
+    check_directions,
+    check_taylor,
+    is_analytic,
+)
+from backprop_xp.gradient_check.entries import check_entries
+from backprop_xp.gradient_check.functions import Fault, Function, Problem, last_calls, prepared
+from backprop_xp.gradient_check.judge import (
+    FAIL,
+    INCONCLUSIVE,
+    KINK,
+    PASS,
+    TOLERANCES,
+    VERDICTS,
+    Findings,
+    Judged,
+    why,
+)
+from backprop_xp.gradient_check.points import flatten_beside
+from backprop_xp.gradient_check.report import GradientReport, Row, TensorErrors
+
+# Above so many entries, or seconds that checking them would take, auto goes by directions. A moved
+# entry of a network takes some such part of a forward pass.
+_MANY, _LONG, _SHARE = 20_000, 10.0, 0.125
+_WORST_ROWS = 5
+
+
+class NotAnalyticError(TypeError):
+    """The complex step cannot see the slope of this function."""
+
+
+class CheckOptions(TypedDict, total=False):
+    """The options that every check takes; ``check_gradient`` says what they mean."""
+
+    method: str
+    directions: int | None
+    tolerance: float | None
+    scale: Any
+    bounds: Any
+    tangent: Callable[[Any], Any] | None
+    seed: int
+    max_memory: int
+    batched: bool | None
+
+
+def check_problem(problem: Problem, options: CheckOptions) -> GradientReport:
+    """Check a problem, with products in the full precision of the point's dtype."""
+    problem, notes = _with_options(problem, options), list(problem.point.notes)
+    with require_owner(problem.point.flat, "point").full_precision():
+        try:
+            function = prepared(
+                problem, max_memory=options["max_memory"], batched=options["batched"]
+            )
+            found = _check(function, options, notes)
+            last_calls(function, passed=found.judged.verdict == PASS)
+        except Fault as fault:
+            return _refused(options, fault, notes)
+        words = None
+        if found.judged.verdict == FAIL and found.entries is not None and found.places is not None:
+            words = explain(function, found.places, found.entries)
+        if found.judged.verdict == FAIL:
+            words = "; ".join(filter(None, [words, problem.blame()])) or None
+        return _report(function, options, found, words, notes)
+
+
+def _check(function: Function, options: CheckOptions, notes: list[str]) -> Findings:
+    size = function.problem.size
+    size = default_size(function) if size is None else size
+    gradient, asked = claimed(function, size), options["tolerance"]
+    of, method = Directions(function, gradient, size, options["seed"]), options["method"]
+    is_many, taylor = function.x.size > _MANY, None
+    if method == "auto" and (is_many or _is_long(function, 1, notes)):
+        method = "directional"
+    is_exact = method in ("auto", "complex_step") and is_analytic(of)
+    if method == "auto" and not is_exact and _is_long(function, 4, notes):
+        method = "directional"
+    if method in ("directional", "taylor"):
+        check = check_directions if method == "directional" else check_taylor
+        found = check(of, options["directions"], asked)
+        if not found.judged.numeric.is_kinked.any():
+            return found
+        if is_many:
+            return _undecided(found)
+        notes.append("entry by entry, since kinks meet on a direction")
+        is_exact, taylor = is_analytic(of), found.taylor
+    found = check_entries(function, gradient, size, is_exact=is_exact, asked=asked)
+    if method == "complex_step" and found.method != method:
+        raise _not_analytic(function)
+    if method in ("directional", "taylor"):
+        found = found._replace(method=method, taylor=taylor)
+    return found
+
+
+def _is_long(function: Function, evaluations: int, notes: list[str]) -> bool:
+    """Say whether every entry would take long, at so many evaluations each; note it."""
+    share = 1.0 if function.problem.moved is None else _SHARE
+    seconds = function.seconds * function.x.size * evaluations * share
+    if seconds > _LONG:
+        notes.append(f"by directions, since every entry would take some {seconds:.0f} seconds")
+    return bool(seconds > _LONG)
+
+
+def _undecided(found: Findings) -> Findings:
+    """Return what was found where kinks meet on a direction, which a fail cannot rest on."""
+    judged = found.judged
+    outcome = np.where(judged.outcome == FAIL, INCONCLUSIVE, judged.outcome)
+    tolerance = np.maximum(judged.tolerance, judged.error)
+    return found._replace(judged=judged._replace(outcome=outcome, tolerance=tolerance))
+
+
+def _report(
+    function: Function,
+    options: CheckOptions,
+    found: Findings,
+    diagnosis: str | None,
+    notes: list[str],
+) -> GradientReport:
+    judged, at = found.judged, found.judged.decides
+    is_all = found.entries is judged
+    return GradientReport(
+        verdict=VERDICTS[judged.verdict],
+        method=found.method,
+        step=float(judged.numeric.step[at]),
+        tolerance=float(judged.tolerance[at]),
+        reason=why(function, found, "entries" if is_all else "directions", options["tolerance"]),
+        evaluations=found.evaluations,
+        max_relative_error=float(judged.error[at]),
+        analytic=_restored(function, judged.claimed.value) if is_all else None,
+        numeric=_restored(function, judged.numeric.value) if is_all else None,
+        worst=_worst_rows(function, found),
+        tensors=_tensor_errors(function, judged) if is_all else (),
+        taylor=found.taylor,
+        diagnosis=diagnosis,
+        notes=tuple(notes),
+    )
+
+
+def _refused(options: CheckOptions, fault: Fault, notes: list[str]) -> GradientReport:
+    """Return the report of functions that need no numeric derivative to be refused."""
+    return GradientReport(
+        verdict=fault.verdict,
+        method=options["method"],
+        step=0.0,
+        tolerance=0.0,
+        reason="that of calls at one point, which must return the same numbers",
+        evaluations=fault.evaluations,
+        max_relative_error=np.inf if fault.verdict == "fail" else np.nan,
+        diagnosis=str(fault),
+        notes=tuple(notes),
+    )
+
+
+def _restored(function: Function, derivatives: np.ndarray) -> Any:
+    """Return derivatives ``(P, M)`` in the structure of the point; of many results stacked."""
+    point = function.problem.point
+    if not function.problem.has_many:
+        return point.restore(point.device_array(derivatives[:, 0], point.flat.dtype))
+    if not point.is_plain:
+        return derivatives.T
+    return point.restore(point.device_array(derivatives.T.copy(), point.flat.dtype))
+
+
+def _worst_rows(function: Function, found: Findings) -> tuple[Row, ...]:
+    """Return the rows of the entries that are the most off beside their tolerance."""
+    if found.entries is None or found.places is None:
+        return ()
+    claimed, numeric, _, error, tolerance, *_ = found.entries
+    excess, rows = np.nan_to_num(error / tolerance, nan=np.inf), []
+    for at in np.argsort(-excess, axis=None, kind="stable")[:_WORST_ROWS]:
+        at = np.unravel_index(at, excess.shape)
+        name, index = function.problem.point.entry(int(found.places[at[0]]))
+        if function.problem.has_many:
+            name, index = f"J{name}", (int(at[1]), *index)
+        pair = float(claimed.value[at]), float(numeric.value[at])
+        off = abs(pair[0] - pair[1]) if np.isfinite(pair[0]) else np.inf
+        bar = float(numeric.bar[at] + claimed.bar[at])
+        rows.append(Row(name, index, *pair, off, float(error[at]), bar))
+    return tuple(rows)
+
+
+def _tensor_errors(function: Function, judged: Judged) -> tuple[TensorErrors, ...]:
+    """Return what became of each tensor."""
+    off = np.abs(judged.claimed.value - judged.numeric.value)
+    off = np.where(judged.outcome == KINK, 0.0, np.where(np.isfinite(off), off, np.inf))
+    wrong = judged.outcome == FAIL
+    hidden = (judged.room > TOLERANCES["room"][0]) & ~wrong & ~judged.matters
+    found = []
+    for name, _, part in function.problem.point.tensors:
+        if count := wrong[part].size:
+            largest = float(off[part].max()), float(judged.error[part].max())
+            share = float(wrong[part].sum()) / count
+            found.append(TensorErrors(name, count, *largest, share, int(hidden[part].sum())))
+    return tuple(found)
+
+
+def _with_options(problem: Problem, options: CheckOptions) -> Problem:
+    """Return a problem with the scale, the bounds and the tangent that were asked for."""
+    point = problem.point
+    if options["scale"] is not None:
+        size = flatten_beside(point, options["scale"], "scale")
+        if not np.all((size > 0.0) & np.isfinite(size)):
+            raise ValueError("scale must be positive: the size at which value varies.")
+        problem = problem._replace(size=size)
+    given = options["bounds"]
+    if given is not None:
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            raise TypeError(f"bounds must be (low, high), not {options['bounds']!r}.")
+        sides = [side if given[i] is None else given[i] for i, side in enumerate((-np.inf, np.inf))]
+        low, high = (flatten_beside(point, side, f"bounds[{i}]") for i, side in enumerate(sides))
+        x = to_host(point.flat)
+        point.require((low <= x) & (x <= high), ", outside of its bounds.")
+        problem = problem._replace(limits=(low, high))
+    return problem._replace(tangent=options["tangent"])
+
+
+def _not_analytic(function: Function) -> NotAnalyticError:
+    failure = f" It raised {function.failure!r} there." if function.failure else ""
+    return NotAnalyticError(
+        "value is not analytic, or real at a complex point: the complex step cannot see its slope."
+        f'{failure} Use method="auto" or "centered".'
+    )

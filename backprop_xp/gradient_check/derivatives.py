@@ -1,0 +1,412 @@
+"""Derivatives with error bars: numeric ones along straight lines, and the claimed gradient's own.
+
+A line goes through the point: along an entry, whose size is that at which the function is taken to
+vary, or along a direction, of size 1. Steps are tried on a ladder, each a quarter of the one
+before. At every one a central difference is extrapolated (Ridders 1982; Richardson), and its error
+bar counts what the extrapolation changes, what the even part of the function leaves unexplained (a
+kink, a feature narrower than the step), and the noise of the value, as all shorter steps show it
+(after More and Wild, "Estimating computational noise", 2011). The smallest bar wins.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from backprop_xp.gradient_check.functions import DOUBLE, SINGLE, Function, Host
+
+# The imaginary step of a complex step: its square vanishes beside 1, and no result underflows.
+_IMAGINARY = {DOUBLE: 2.0**-66, SINGLE: 2.0**-40}
+# The longer step of a quick difference, which serves smooth functions.
+QUICK = {DOUBLE: 2.0**-7, SINGLE: 2.0**-3}
+# The real part at a complex point may differ so much from the value: where terms of it cancel, both
+# are rounded. One that is another function altogether differs by more, or fails the guard.
+_SAME_REAL_PART = 1e-2
+# A bar is an estimate of an error, doubled.
+_SAFETY = 2.0
+# At a kink the slopes on either side stay apart by the same over so many steps, within a tenth, and
+# by so many roundings. A bar as small as a quarter of the gap shows that there is no kink.
+_STAYS, _WITHIN, _ABOVE, _NO_KINK = 4, 0.1, 20.0, 0.25
+# A value that changes by so many roundings at once may be rounded to few digits, which so many
+# bisections find out.
+_COARSE, _BISECTIONS = 1e3, 24
+# Of the claimed gradient: how far it moves with the point, the rounding of its tensor's largest
+# entry, and that of the size which its terms have elsewhere, count so many times.
+_MOVES, _LARGEST, _NATURAL = 4.0, 16.0, 64.0
+# So many sizes away a value that is 0 around the point is of its natural size.
+_FAR = 2.0**24
+
+
+class Derivative(NamedTuple):
+    """Derivatives ``(K, M)`` along K lines: the value, its error bar, and the one-sided slopes.
+
+    The slopes are the value itself unless they stay apart as the step shrinks, at a kink, where the
+    bar is theirs. ``step`` is the step that was used, relative to the line's size.
+    """
+
+    value: Host
+    bar: Host
+    left: Host
+    right: Host
+    step: Host
+
+    @property
+    def is_kinked(self) -> Host:
+        """Where the slopes on either side stay apart."""
+        return self.left != self.right
+
+    def of_lines(self, chosen: Host) -> "Derivative":
+        """Return the derivatives along some of the lines."""
+        return Derivative(*(part[chosen] for part in self))
+
+    def with_lines(self, chosen: Host, other: "Derivative") -> "Derivative":
+        """Return the derivatives, those along some of the lines replaced."""
+        parts = [part.copy() for part in self]
+        for part, theirs in zip(parts, other, strict=True):
+            part[chosen] = theirs
+        return Derivative(*parts)
+
+    def where(self, chosen: Host, other: "Derivative") -> "Derivative":
+        """Return the derivatives, some of them replaced."""
+        return Derivative(*(np.where(chosen, b, a) for a, b in zip(self, other, strict=True)))
+
+
+class Probed(NamedTuple):
+    """Values ``(S, K, M)`` at steps ``(S, K, 1)``, as they were rounded.
+
+    ``known`` is what rounding the point made of the values.
+    """
+
+    values: Host
+    steps: Host
+    known: Host | float = 0.0
+
+
+class Lines(NamedTuple):
+    """K lines through the point of a function.
+
+    ``probe`` maps steps ``(S, K)``, real or imaginary, to what was found there. ``size (K,)`` is a
+    whole step, ``rungs`` how many are tried. ``chosen`` gives some of the lines.
+    """
+
+    function: Function
+    size: Host
+    rungs: int
+    probe: Callable[[Host], Probed]
+    chosen: Callable[[Host], "Lines"]
+
+
+def along_entries(function: Function, columns: Host, size: Host) -> Lines:
+    """Return the lines along some entries of the point, ``(K,)`` in ascending order."""
+    x = function.x[columns]
+
+    def probe(steps: Host) -> Probed:
+        moved = function.rounded(x + steps)
+        values = function.moved(np.repeat(columns, len(steps)), moved.T.reshape(-1))
+        shaped = values.reshape(len(columns), len(steps), -1)
+        return Probed(np.swapaxes(shaped, 0, 1), (moved - x).real[:, :, None])
+
+    # Powers of two: then x and its step, added, are hardly rounded. An entry of 0 is not rounded at
+    # all, so that shorter steps can be told.
+    own, deeper = 2.0 ** np.round(np.log2(size[columns])), 2 if np.any(x == 0.0) else 1
+    return Lines(
+        function,
+        own,
+        deeper * _rungs(function),
+        probe,
+        lambda some: along_entries(function, columns[some], size),
+    )
+
+
+def along_direction(function: Function, direction: Host) -> Lines:
+    """Return the line along a direction ``(P,)``.
+
+    Every entry of the point is rounded when it is moved. The claimed gradient takes that out: to
+    first order, and what is left matters only if it is wrong.
+    """
+    slope = np.where(np.isfinite(function.analytic), function.analytic, 0.0)
+
+    def probe(steps: Host) -> Probed:
+        values, known = [], []
+        for step in steps[:, 0]:
+            away = step * direction
+            moved = function.rounded(function.x + away)
+            values.append(function.at(moved[None, :]))
+            known.append(((moved - function.x) - away).real @ slope)
+        return Probed(np.stack(values), steps.real[:, :, None], np.stack(known)[:, None, :])
+
+    line = Lines(function, np.ones(1), _rungs(function), probe, lambda some: line)
+    return line
+
+
+def default_size(function: Function) -> Host:
+    """Return the size ``(P,)`` at which the function is taken to vary along each entry.
+
+    That is the entry's own, or of an entry of 0 its tensor's root mean square, or 1.
+    """
+    return np.where(function.x == 0.0, _typical(function), np.abs(function.x))
+
+
+def complex_step(lines: Lines, part: float = 1.0) -> Derivative | None:
+    """Return ``imag f(x + i h) / h``, exact to rounding (Squire and Trapp 1998).
+
+    None unless the function is complex and finite there, with the real part that it has at the
+    point. The step is a ``part`` of the usual one. The bar is 0: what is rounded is what the
+    gradient is made of, whose own bar counts it.
+    """
+    function, step = lines.function, part * _IMAGINARY[lines.function.epsilon]
+    values = lines.probe(1j * step * lines.size[None, :]).values[0]
+    away = np.abs(values.real - function.base)
+    fits = values.dtype.kind == "c" and np.all(np.isfinite(values))
+    if not fits or not np.all(away <= _SAME_REAL_PART * np.abs(function.base)):
+        return None
+    value = values.imag / (step * lines.size[:, None])
+    return Derivative(value, 0.0 * value, value, value, np.full_like(value, step))
+
+
+def quick_difference(lines: Lines, step: Host | None = None) -> Derivative:
+    """Return derivatives from central differences at a step ``(K,)`` and at a quarter of it.
+
+    The step is relative to the lines' size; by default that which serves smooth functions.
+    """
+    if step is None:
+        step = np.full(lines.size.shape, QUICK[lines.function.epsilon])
+    h, base = lines.size * step, lines.function.base
+    values, steps, known = lines.probe(np.stack([h, -h, h / 4.0, -h / 4.0]))
+    away = values - base - known
+    with np.errstate(all="ignore"):
+        wide, narrow = steps[0] - steps[1], steps[2] - steps[3]
+        slope_1, slope_2 = (away[0] - away[1]) / wide, (away[2] - away[3]) / narrow
+        even_1, even_2 = (away[0] + away[1]) / 2.0, (away[2] + away[3]) / 2.0
+        value = (16.0 * slope_2 - slope_1) / 15.0
+        largest = np.maximum(np.abs(values).max(axis=0), np.abs(base))
+        # A value that does not change at all has no rounding to show.
+        rounding = lines.function.epsilon * largest * np.any(values != base, axis=0)
+        unexplained = np.abs(even_2 - even_1 / 16.0) + rounding
+        bar = _SAFETY * (np.abs(value - slope_2) + unexplained / (narrow / 2.0))
+    found = np.isfinite(bar)
+    value, bar = np.where(found, value, 0.0), np.where(found, bar, np.inf)
+    return Derivative(value, bar, value, value, np.broadcast_to(step[:, None], value.shape))
+
+
+def ladder(lines: Lines) -> Derivative:
+    """Return derivatives from all steps of a ladder, down to the rounding of the point."""
+    found = _ladder(lines)
+    silent = (found.value == 0.0) & (found.bar == 0.0)
+    if np.any(silent):
+        # Where a value is 0 at every step, only far away it shows what it is rounded to.
+        far = np.abs(lines.probe(lines.size * np.asarray([[_FAR], [-_FAR]])).values)
+        natural = np.where(np.isfinite(far), far, 0.0).max(axis=0)
+        bar = _NATURAL * lines.function.epsilon * natural / lines.size[:, None]
+        found = found._replace(bar=np.where(silent, bar, found.bar))
+    return found
+
+
+def _ladder(lines: Lines) -> Derivative:
+    function, rungs = lines.function, lines.rungs
+    h = lines.size * 0.5 * 4.0 ** -np.arange(rungs)[:, None]
+    probed = lines.probe(np.concatenate([h, -h]))
+    values, steps, known = probed
+    away = (values - function.base - known) * np.any(values != function.base, axis=0)
+    right, left, up, down = away[:rungs], away[rungs:], steps[:rungs], -steps[rungs:]
+    # The largest value seen so near: what is far away rounds nothing here.
+    largest = np.fmax(np.abs(values[:rungs]), np.abs(values[rungs:]))
+    largest = np.fmax(_below(np.fmax, largest), np.abs(function.base))
+    # Numbers that float32 holds were rounded to it, most likely.
+    with np.errstate(over="ignore"):
+        is_single = np.all(values == values.astype(np.float32), axis=0)
+    epsilon = np.where(is_single, SINGLE, function.epsilon)
+    least = np.fmax(largest * epsilon, _quantum(lines, probed))
+    with np.errstate(all="ignore"):
+        found = _extrapolated((up + down) / 2.0, right - left, right + left, least, down - up)
+        for h, one in ((up, right), (down, -left)):
+            if not np.all(np.isfinite(found.bar)):  # the other side is outside of the domain
+                found = found.where(~np.isfinite(found.bar), _extrapolated(h, one, None, least))
+        found = _with_kinks(found, right / up, left / -down, least, up)
+    return found._replace(step=found.step / lines.size[:, None])
+
+
+def _extrapolated(
+    h: Host, odd: Host, even: Host | None, least: Host, uneven: Host | float = 0.0
+) -> Derivative:
+    """Return the extrapolated differences with the smallest bars, of steps ``h (S, K, 1)``.
+
+    ``odd`` is what is divided by the step: ``f(x + h) - f(x - h)`` with ``even`` the sum of the two
+    differences from f(x), or with None a one-sided difference. ``least (S, K, M)`` is the least
+    noise of a value, ``uneven`` by how much the steps to either side differ.
+    """
+    ratio = 4.0 if even is None else 16.0
+    tables = [odd / (h if even is None else 2.0 * h)]
+    for m in range(1, 4):
+        tables.append(tables[-1] + (tables[-1] - _above(tables[-1])) / (ratio**m - 1.0))
+    half = 0.0 * tables[0] if even is None else (even + uneven * tables[0]) / 2.0
+    unexplained = np.abs(half - _above(half) / 16.0) if even is not None else half
+    seen = np.fmax(unexplained, h * np.abs(tables[1] - _above(tables[1])))
+    shorter = np.concatenate([seen[1:], np.full_like(seen[:1], np.nan)])
+    noise = np.fmax(_below(np.fmax, shorter), least)
+    # A step is known by at least three shorter ones.
+    known = _below(np.add, np.isfinite(shorter).astype(int)) >= 3
+    bars = []
+    for last, before in zip(tables[1:], tables[:-1], strict=True):
+        change = np.maximum(np.abs(last - before), np.abs(last - _above(before)))
+        bar = _SAFETY * (change + (unexplained + noise) / h)
+        bars.append(np.where(known & np.isfinite(bar), bar, np.inf))
+    value, bar = _best(np.stack(bars), np.stack(tables[1:]), np.stack(bars))
+    value, bar, step = _best(np.where(_is_contradicted(value, bar), np.inf, bar), value, bar, h)
+    value = np.where(np.isfinite(bar), value, 0.0)
+    return Derivative(value, bar, value, value, step)
+
+
+def _is_contradicted(value: Host, bar: Host) -> Host:
+    """Say which steps ``(S, K, M)`` two successive shorter ones contradict.
+
+    What seems to be noise from afar may be a function that varies faster than the step.
+    """
+    found = np.zeros(value.shape, dtype=bool)
+    for j in range(1, len(value) - 1):
+        apart = [np.abs(value[:j] - value[i]) > bar[:j] + bar[i] for i in (j, j + 1)]
+        found[:j] |= apart[0] & apart[1]
+    return found
+
+
+def _with_kinks(found: Derivative, right: Host, left: Host, least: Host, h: Host) -> Derivative:
+    """Return derivatives with the slopes on either side, where those stay apart."""
+    gap = right - left
+    stays = np.abs(gap) > _ABOVE * least / h
+    for back in range(1, _STAYS):
+        stays[back:] &= np.abs(gap[:-back] - gap[back:]) <= _WITHIN * np.abs(gap[back:])
+        stays[:back] = False
+    moves = np.abs(right - _above(right)) + np.abs(left - _above(left)) + least / h
+    bars = np.where(stays & np.isfinite(moves), _SAFETY * moves, np.inf)
+    bar, right, left, step = _best(bars, bars, right, left, h)
+    kinked = np.isfinite(bar) & (found.bar > _NO_KINK * np.abs(right - left))
+    return found.where(kinked, Derivative((left + right) / 2.0, bar, left, right, step))
+
+
+def _quantum(lines: Lines, probed: Probed) -> Host:
+    """Return the least gap between values ``(K, M)`` where the shortest steps show none.
+
+    A value that is rounded to a few digits does not change over a short step at all. One that is
+    flat up to a kink does not either: there ever shorter steps beyond the kink change it ever less.
+    """
+    function, base = lines.function, lines.function.base
+    away = np.abs(probed.values - base)
+    ordered = np.sort(np.concatenate([probed.values - base, np.zeros_like(away[:1])]), axis=0)
+    with np.errstate(invalid="ignore"):
+        gaps = np.diff(ordered, axis=0)
+    least = np.min(np.where(gaps > 0.0, gaps, np.inf), axis=0)
+    least = np.where(np.any(away == 0.0, axis=0) & np.isfinite(least), least, 0.0)
+    coarse = np.any(least > _COARSE * function.epsilon * np.abs(base), axis=-1)
+    if np.any(coarse):
+        steps = probed.steps[:, coarse, 0]
+        moving = np.where(np.any(away[:, coarse] > 0.0, axis=-1), np.abs(steps), np.inf)
+        (above,) = _best(moving, steps)
+        below, some = above / 4.0, lines.chosen(np.flatnonzero(coarse))
+        for _ in range(_BISECTIONS):
+            middle = (above + below) / 2.0
+            found = np.abs(some.probe(middle[None, :]).values[0] - base)
+            moves = np.any(found > 0.0, axis=-1)
+            above, below = np.where(moves, middle, above), np.where(moves, below, middle)
+            least[coarse] = np.fmin(least[coarse], np.where(found > 0.0, found, np.inf))
+    # The grain is the value's: lines on which it never changes know it from others.
+    function.grain = np.maximum(function.grain, least.max(axis=0))
+    return np.where(np.any(away > 0.0, axis=0), least, function.grain)
+
+
+def _rungs(function: Function) -> int:
+    """Return how many steps there are, each a quarter of the one before, down to rounding."""
+    return round(-math.log2(function.epsilon) / 2.0) - 1
+
+
+def _best(bars: Host, *parts: Host) -> tuple[Host, ...]:
+    """Return of each part the numbers where the bars along the first axis are the smallest."""
+    best = np.argmin(bars, axis=0)[None]
+    return tuple(
+        np.take_along_axis(np.broadcast_to(part, bars.shape), best, 0)[0] for part in parts
+    )
+
+
+def _above(table: Host) -> Host:
+    """Return the numbers of the next longer step, NaN for the longest."""
+    return np.concatenate([np.full_like(table[:1], np.nan), table[:-1]])
+
+
+def _below(gather: np.ufunc, table: Host) -> Host:
+    """Return what is gathered of a step and all shorter ones."""
+    return gather.accumulate(table[::-1])[::-1]
+
+
+def _typical(function: Function) -> Host:
+    """Return the root mean square of each entry's tensor, ``(P,)``; 1 for one that is 0."""
+    typical = np.empty_like(function.x)
+    for tensor in function.problem.point.tensors:
+        part = function.x[tensor.part]
+        largest = np.max(np.abs(part), initial=0.0) or 1.0
+        typical[tensor.part] = (
+            largest * np.sqrt(np.sum((part / largest) ** 2) / max(part.size, 1)) or 1.0
+        )
+    return typical
+
+
+# ---- the claimed gradient
+
+
+class Claimed(NamedTuple):
+    """The claimed gradient ``(P, M)``, and the error bar that its own rounding makes.
+
+    Near an optimum it is a sum of terms that cancel: its rounding is theirs, and can be as large as
+    what is left of it.
+    """
+
+    value: Host
+    bar: Host
+
+    def along(self, direction: Host) -> "Claimed":
+        """Return the derivative ``(1, M)`` along a direction, and its bar."""
+        value = np.where(direction[:, None] == 0.0, 0.0, self.value)
+        bar = norm_of(direction[:, None] * self.bar)
+        return Claimed((direction @ value)[None, :], bar[None, :])
+
+
+def norm_of(terms: Host) -> Host:
+    """Return the Euclidean norms of terms ``(P, M)``, the largest taken out: nothing overflows."""
+    largest = np.abs(terms).max(axis=0, initial=0.0)
+    safe = np.where((largest > 0.0) & np.isfinite(largest), largest, 1.0)
+    return safe * np.sqrt(np.sum((terms / safe) ** 2, axis=0))
+
+
+def claimed(function: Function, size: Host) -> Claimed:
+    """Return the gradient at the point, its bar the rounding of its tensor's largest, scaled."""
+    value = function.analytic
+    largest = largest_of_tensor(function, np.where(np.isfinite(value), np.abs(value), 0.0), size)
+    return Claimed(value, _LARGEST * function.gradient_epsilon * largest)
+
+
+def largest_of_tensor(function: Function, derivatives: Host, size: Host) -> Host:
+    """Return, for each entry, the largest derivative ``(P, M)`` of its tensor, scaled to it."""
+    scaled, largest = derivatives * size[:, None], np.zeros_like(derivatives)
+    for tensor in function.problem.point.tensors:
+        largest[tensor.part] = scaled[tensor.part].max(axis=0, initial=0.0)
+    return largest / size[:, None]
+
+
+def with_rounding(function: Function, gradient: Claimed, size: Host) -> Claimed:
+    """Return the gradient with a bar that counts its rounding, before it is called wrong.
+
+    That is how far it moves with the point, by two roundings of each entry (those that are 0 stay,
+    so that no kink is crossed), and the rounding of the size that it has elsewhere: terms that
+    cancel or saturate at the point, as in p - y or 1 - tanh^2, are of their natural size there.
+    """
+    x, epsilon, draw = function.x, function.gradient_epsilon, np.random.default_rng(1).uniform
+    nudge = 2.0 * epsilon * np.sign(draw(-1.0, 1.0, x.size))
+    shrunk = [0.5, *(draw(low, 1.0, x.size) for low in (0.25, 0.5, 0.875))]
+    with np.errstate(all="ignore"):
+        near = [np.abs(function.jacobian(x * (1.0 + n)) - gradient.value) for n in (nudge, -nudge)]
+        natural = np.fmax.reduce([np.abs(function.jacobian(s * x)) for s in shrunk])
+        natural = np.where(np.isfinite(natural), natural, 0.0)
+        # The smaller of two, for on one side a kink may lie; what jumps farther is no rounding.
+        moves = np.fmin.reduce(near)
+        whole = largest_of_tensor(function, np.fmax(natural, np.abs(gradient.value)), size)
+        moves = np.where(moves <= epsilon**0.5 * whole, moves, 0.0)
+    return gradient._replace(bar=gradient.bar + _MOVES * moves + _NATURAL * epsilon * natural)

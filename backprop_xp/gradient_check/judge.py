@@ -1,0 +1,173 @@
+"""The judge of a claimed derivative: right, wrong, at a kink, or impossible to tell.
+
+A claimed derivative and a numeric one, each with an error bar, are compared by one rule, along an
+entry or along a direction: it is wrong if they differ by more than the tolerance, which is the base
+tolerance of the table below and both bars.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from backprop_xp.gradient_check.derivatives import Claimed, Derivative
+from backprop_xp.gradient_check.functions import Function, Host
+from backprop_xp.gradient_check.report import TaylorTable
+
+# The outcomes, the worst last.
+PASS, KINK, INCONCLUSIVE, FAIL = range(4)
+VERDICTS = ("pass", "kink", "inconclusive", "fail")
+_HUGE = float(np.finfo(np.float64).max)
+
+
+# What is compared with what: in float64, at least so many roundings in any precision, and why.
+TOLERANCES = {
+    "entries": (1e-7, 840.0, "that of entries: constants of seven digits are right"),
+    "directions": (1e-7, 8.0, "that of directions: one wrong entry is a small part of the sum"),
+    "room": (1e-2, 0.0, "a mistake of this part of a derivative matters"),
+    "matters": (1e-6, 6400.0, "smaller entries may be the rounding of their tensor's largest"),
+}
+
+
+def tolerance_of(function: Function, name: str) -> float:
+    """Return a tolerance of the table where a function and its gradient are rounded as they are."""
+    least, roundings, _ = TOLERANCES[name]
+    return max(least, roundings * max(function.epsilon, function.gradient_epsilon))
+
+
+class Judged(NamedTuple):
+    """What became of K lines and M results each; ``room`` is the mistake that bars leave room for.
+
+    ``error``, ``tolerance`` and ``room`` are relative to the larger of the two derivatives, or to
+    the norm of a direction's terms. ``decides`` is the line and the result that the report is
+    about.
+    """
+
+    claimed: Claimed
+    numeric: Derivative
+    outcome: Host
+    error: Host
+    tolerance: Host
+    room: Host
+    matters: Host
+
+    @property
+    def verdict(self) -> int:
+        """The worst outcome."""
+        return int(self.outcome.max(initial=PASS))
+
+    @property
+    def excess(self) -> Host:
+        """By how much errors exceed their tolerance; where nothing is known, the room there is."""
+        by = np.where(self.outcome == INCONCLUSIVE, self.room, self.error / self.tolerance)
+        return np.where(np.isfinite(by), by, _HUGE)
+
+    @property
+    def decides(self) -> tuple[int, int]:
+        """The line and the result that the verdict is about."""
+        worst = np.where(self.outcome == self.verdict, self.excess, -1.0)
+        line, result = np.unravel_index(int(np.argmax(worst)), worst.shape)
+        return int(line), int(result)
+
+
+class Findings(NamedTuple):
+    """What a method hands over to be reported.
+
+    ``judged`` are the lines that the verdict is about, of the sizes ``size``; ``evaluations`` those
+    for the verdict. ``entries`` are judged entries at ``places``: the lines themselves, or, where a
+    direction fails, some of the point's.
+    """
+
+    method: str
+    judged: Judged
+    size: Host
+    evaluations: int
+    places: Host | None = None
+    entries: Judged | None = None
+    taylor: TaylorTable | None = None
+
+
+def judge(
+    claimed: Claimed,
+    numeric: Derivative,
+    *,
+    base: float,
+    asked: float | None,
+    norm: Host | float = 0.0,
+    matters: Host | bool = True,
+) -> Judged:
+    """Judge claimed derivatives ``(K, M)`` by numeric ones.
+
+    ``norm`` is that of the terms of a derivative; a tolerance that was ``asked`` for takes the
+    place of ``base``. The bars are counted in any case: a fail says that no rounding explains it.
+    """
+    low, high = np.minimum(numeric.left, numeric.right), np.maximum(numeric.left, numeric.right)
+    largest_room = TOLERANCES["room"][0] if asked is None else asked
+    with np.errstate(all="ignore"):
+        off = np.maximum(np.maximum(low - claimed.value, claimed.value - high), 0.0)
+        larger = np.maximum(np.abs(claimed.value), np.maximum(np.abs(low), np.abs(high)))
+        size = np.maximum(larger, norm)
+        size = np.where(size > 0.0, size, 1.0)
+        # The numeric derivative is rounded as the gradient is, at least: the same terms cancel.
+        bar = np.maximum(numeric.bar, claimed.bar)
+        error, room = off / size, (bar + claimed.bar) / size
+        tolerance = np.fmin(base + room if asked is None else np.maximum(asked, room), _HUGE)
+        # A gradient that agrees is not made of rounding. One wrong term of a direction must show
+        # beside their norm, not beside their sum.
+        room = np.where(error <= base, numeric.bar / size, room)
+        room *= np.where(np.asarray(norm) > 0.0, size / norm, 1.0)
+    # Of a claimed number that is not finite nothing explains anything.
+    unreal = ~np.isfinite(claimed.value)
+    error, tolerance = np.where(unreal, np.inf, error), np.where(unreal, base, tolerance)
+    # Two zeros agree, whatever the bars. Where no value could be had at all, nothing is known.
+    unknown = (room > largest_room) & (matters & (larger > 0.0) | ~np.isfinite(room))
+    outcome = np.where(unknown, INCONCLUSIVE, np.where(low != high, KINK, PASS))
+    outcome = np.where(error > tolerance, FAIL, outcome)
+    matters = np.broadcast_to(matters, outcome.shape)
+    return Judged(claimed, numeric, outcome, error, tolerance, room, matters)
+
+
+def why(function: Function, found: Findings, base: str, asked: float | None) -> str:
+    """Return the reason of a tolerance, or why nothing could be decided."""
+    judged, at = found.judged, found.judged.decides
+    error, room, tolerance = (
+        float(part[at]) for part in (judged.error, judged.room, judged.tolerance)
+    )
+    if judged.verdict == INCONCLUSIVE:
+        return _why_not(function, found, asked)
+    if asked is not None:
+        wider = "" if tolerance <= asked else ", and the error bars, which are wider"
+        return f"the tolerance that was asked for{wider}"
+    reason = TOLERANCES[base][2]
+    if judged.verdict == FAIL and error < 1e-3:
+        return f"{reason}; {_digits(error)}"
+    bars = f"; to it come the error bars, {room:.0e}" if room > tolerance_of(function, base) else ""
+    return reason + bars
+
+
+def _why_not(function: Function, found: Findings, asked: float | None) -> str:
+    judged, at = found.judged, found.judged.decides
+    numeric, own = float(judged.numeric.bar[at]), float(judged.claimed.bar[at])
+    room = float(judged.room[at])
+    if not np.isfinite(numeric):
+        failure = f": {function.failure!r}" if function.failure else ""
+        return f"value gives no number on either side of the point, at any step{failure}"
+    if abs(float(judged.claimed.value[at])) <= own + numeric:
+        return "the gradient is zero to rounding here, and zeros say little: check elsewhere"
+    if own >= numeric:
+        return "the gradient is what rounding leaves of terms that cancel here: check elsewhere"
+    if asked is not None and room <= TOLERANCES["room"][0]:
+        return f"the error bars are wider than the tolerance; {_digits(room)}"
+    noise = numeric / 2.0 * float(judged.numeric.step[at] * found.size[at[0]])
+    part = noise / (abs(float(function.base[at[1]])) or 1.0)
+    return (
+        f"the value is noisy at {part:.0e}, or varies faster than any step shows: a mistake of "
+        f"{room:.0%} could hide"
+    )
+
+
+def _digits(error: float) -> str:
+    digits = int(-np.log10(error))
+    return (
+        f"analytic and numeric agree to {digits} digits: an inner solver, or constants of few "
+        f"digits? tolerance={10.0 ** -(digits - 1):.0e} accepts it"
+    )

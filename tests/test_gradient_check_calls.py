@@ -1,0 +1,192 @@
+"""How a user's functions are called: at copies, within the domain; a state they keep shows."""
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.planted import by_differences, check, every_dtype, every_method, tell_apart
+
+
+class Cubes:
+    """``sum(p**3)`` of a dict of two arrays, and a record of the calls."""
+
+    def __init__(self, xp: Any, dtype: str = "working") -> None:
+        self.xp, self.calls = xp, []
+        self.point = {name: xp.asarray([0.4, -1.1, 0.9], dtype=dtype) for name in ("w", "b")}
+        self.before = self.bytes(self.point)
+
+    def bytes(self, point: Any) -> list[bytes]:
+        return [self.xp.host(part).tobytes() for part in point.values()]
+
+    def value(self, p: Any) -> Any:
+        self.calls.append(("value", [(tuple(part.shape), part.dtype) for part in p.values()]))
+        return sum(self.xp.namespace.sum(part * part * part) for part in p.values())
+
+    def gradient(self, p: Any) -> Any:
+        self.calls.append(("gradient", [(tuple(part.shape), part.dtype) for part in p.values()]))
+        return {key: 3.0 * part * part for key, part in p.items()}
+
+    def check(self, method: str, value: Any = None, gradient: Any = None) -> Any:
+        """Check, and make sure that the caller's point stays what it was."""
+        functions = value or self.value, gradient or self.gradient
+        report = check.gradient(*functions, self.point, method=method)
+        assert self.bytes(self.point) == self.before
+        return report
+
+
+@every_method
+@every_dtype
+def test_both_are_called_twice_first_then_in_float64(xp: Any, method: str, dtype: str) -> None:
+    problem = Cubes(xp, dtype)
+    assert problem.check(method).passed
+    first = problem.calls[: 4 if dtype == "float64" else 3]
+    assert [name for name, _ in first].count("gradient") == 2
+    assert all(parts == [((3,), problem.point["b"].dtype)] * 2 for _, parts in first)
+    last = [parts for name, parts in problem.calls if name == "gradient"][-1]
+    assert last == [((3,), getattr(xp.namespace, xp.dtype))] * 2
+
+
+@every_method
+@pytest.mark.parametrize("writer", ["value", "gradient"])
+def test_who_writes_into_the_point_is_found_out(xp: Any, writer: str, method: str) -> None:
+    if xp.name == "jax":
+        pytest.skip("nothing writes into JAX's arrays")
+    problem = Cubes(xp)
+
+    def writes(p: Any) -> Any:
+        found = getattr(problem, writer)(p)
+        p["b"] += 0.125
+        return found
+
+    report = problem.check(method, **{writer: writes})
+    assert (report.verdict, report.max_relative_error) == ("fail", math.inf)
+    assert f"{writer} writes into the point" in str(report)
+
+
+def test_a_value_drawn_anew_is_nondeterministic_and_said_to_be(xp: Any) -> None:
+    problem, draw = Cubes(xp), np.random.default_rng(62).uniform
+    report = problem.check("auto", lambda p: draw() * problem.value(p))
+    assert report.verdict == "nondeterministic"
+    assert math.isnan(report.max_relative_error)
+    assert "value changes from call to call" in str(report)
+
+
+WARNING: dict[str, tuple[Any, Any]] = {
+    "ComplexWarning": (lambda p: sum(float(x) ** 2 for x in p), lambda p: 2.0 * p),
+    "RuntimeWarning": (lambda p: np.sum(p * np.log(p)), lambda p: np.log(p) + 1.0),
+}
+
+
+@by_differences
+@pytest.mark.parametrize("name", WARNING)
+@pytest.mark.parametrize("action", ["always", "error"])
+def test_no_warning_of_a_moved_point_comes_through(name: str, action: Any, method: str) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter(action)
+        tell_apart(*WARNING[name], np.array([1e-9, 1.0]), method=method)
+    assert not caught
+
+
+# A function without numbers below 0, its slope, and the entry that is at the border or near it.
+BORDERS: list[tuple[Any, Any, float]] = [
+    (lambda p: np.sum(np.sqrt(p)), lambda p: 0.5 / np.sqrt(p), 1e-8),
+    (lambda p: sum(map(math.sqrt, p)), lambda p: 0.5 / np.sqrt(p), 1e-8),
+    (lambda p: sum(map(math.log, p)), lambda p: 1.0 / p, 1e-3),
+    (lambda p: np.sum(np.where(p.real < 0.0, np.nan, 3.0 * p)), lambda p: 3.0 + 0.0 * p, 0.0),
+]
+
+
+@by_differences
+@pytest.mark.parametrize(("value", "slope", "entry"), BORDERS)
+def test_at_a_border_the_slope_inwards_decides(
+    value: Any, slope: Any, entry: float, method: str
+) -> None:
+    tell_apart(value, slope, np.array([entry, 0.7, 2.0]), method=method)
+    if entry == 1e-8:  # at 0 a root has no slope, and a gradient of 0 is not right for that
+        assert not check.gradient(value, lambda p: 0.0 * p, np.zeros(1), method=method).passed
+
+
+def test_a_value_that_gives_no_number_elsewhere_is_inconclusive_and_says_why(xp: Any) -> None:
+    problem = Cubes(xp)
+
+    def value(p: Any, *, moved: bool = True) -> Any:
+        if (problem.bytes(p) != problem.before) is moved:
+            raise KeyError("mine")
+        return problem.value(p)
+
+    with pytest.raises(KeyError, match="mine"):  # at the point itself
+        problem.check("auto", lambda p: value(p, moved=False))
+    report = problem.check("auto", value)
+    assert report.verdict == "inconclusive"
+    assert "value gives no number on either side" in report.reason
+    assert "KeyError('mine')" in report.reason
+
+
+BOUNDS: list[tuple[Any, list[float]]] = [
+    ((0.0, 2.0), [0.0, 0.7, 2.0]),
+    ((np.array([0.0, -math.inf, 0.5]), np.array([math.inf, 0.7, 0.9])), [1e-9, 0.7, 0.5]),
+]
+
+
+@every_method
+@pytest.mark.parametrize(("bounds", "point"), BOUNDS)
+def test_value_is_not_called_outside_of_its_bounds(bounds: Any, point: Any, method: str) -> None:
+    outside = []
+
+    def value(p: Any) -> Any:
+        if not np.all((bounds[0] <= p.real) & (p.real <= bounds[1])):
+            outside.append(p)
+        return np.sum(np.sin(p) + p * p, axis=-1)
+
+    case = value, lambda p: np.cos(p) + 2.0 * p, np.array(point)
+    tell_apart(*case, method=method, bounds=bounds)
+    assert not outside
+    with pytest.raises(ValueError, match=r"point is 9.0 at \[0\], outside"):
+        check.gradient(value, value, np.array([9.0]), bounds=(0.0, 2.0))
+
+
+SPD = np.array([[2.0, 0.3, -0.1], [0.3, 1.0, 0.2], [-0.1, 0.2, 1.5]])
+UNIT, SHARES = np.array([0.6, 0.0, 0.8]), np.array([0.2, 0.3, 0.5])
+
+
+# On the sphere, what is normal to it does not count.
+SURFACES: dict[str, tuple[Any, Any, Any, Any]] = {
+    "symmetric": (
+        lambda a: np.log(np.linalg.det(a)) if np.allclose(a, a.T, atol=1e-13) else np.nan,
+        np.linalg.inv, SPD, lambda d: (d + d.T) / 2.0,
+    ),
+    "simplex": (
+        lambda p: -np.sum(p * np.log(p)) if abs(p.sum() - 1.0) < 1e-12 else np.nan,
+        lambda p: -np.log(p), SHARES, lambda d: d - np.mean(d),
+    ),
+    "sphere": (
+        lambda p: np.sum(SPD @ p * p), lambda p: 2.0 * SPD @ p + UNIT, UNIT,
+        lambda d: d - UNIT * (UNIT @ d),
+    ),
+}  # fmt: skip
+
+
+@by_differences
+@pytest.mark.parametrize("name", SURFACES)
+def test_a_point_is_moved_along_its_tangent_alone(name: str, method: str) -> None:
+    *case, tangent = SURFACES[name]
+    tell_apart(*case, method=method, tangent=tangent)
+
+
+@pytest.mark.parametrize("tangent", [lambda d: 2.0 * d, np.abs, lambda d: SPD @ d])
+def test_a_tangent_that_is_no_orthogonal_projection_is_refused(tangent: Any) -> None:
+    with pytest.raises(ValueError, match="tangent must be an orthogonal projection"):
+        check.gradient(*SURFACES["symmetric"][:3], tangent=tangent)
+
+
+@pytest.mark.parametrize("scale", [1e-3, np.array([1e-3, 2e-3])])
+def test_scale_is_the_size_at_which_value_varies(scale: Any) -> None:
+    """Around 1e6 the value turns within 1e-3: steps of the entry's own size see nothing of it."""
+    value, gradient = lambda p: np.sum(np.sin(1e3 * p)), lambda p: 1e3 * np.cos(1e3 * p)
+    point = np.array([1e6, 1e6 + 0.4])
+    tell_apart(value, gradient, point, method="centered", scale=scale)
+    with pytest.raises(ValueError, match="scale must be positive"):
+        check.gradient(value, gradient, point, scale=0.0)

@@ -1,0 +1,111 @@
+"""At trained points, down to losses of 1e-20, no right gradient fails and no wrong one passes."""
+
+import functools
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from tests.planted import Tampered
+
+HIDDEN, DTYPES = ["tanh", "silu", "relu", "gelu", "sigmoid"], ["float64", "float32"]
+SIZES, EPOCHS, EVERY = [3, 24, 24, 1], 500, 25
+
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+every_method = pytest.mark.parametrize("method", ["auto", "directional"])
+pytestmark = pytest.mark.once
+
+
+def _rows(dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    return generator.normal(size=(8, 3)).astype(dtype), generator.normal(size=(8, 1)).astype(dtype)
+
+
+@functools.cache
+def _training(hidden: str, dtype: str) -> tuple[bx.Network, list[np.ndarray]]:
+    """Return a network, and what its theta was now and then."""
+    network = bx.mlp(SIZES, hidden=hidden, loss="half_squared_error")
+    theta = network.initialize(0, backend="numpy", dtype=dtype)
+    states = bx.train(network, theta, *_rows(dtype), optimizer=bx.Adam(0.01), epochs=EPOCHS)
+    return network, [theta, *(s.theta.copy() for s in states if s.epoch % EVERY == 0)]
+
+
+def _checked(*case: Any, **options: Any) -> bx.GradientReport:
+    report = bx.check_network(*case, **options)
+    assert (report.verdict == "fail") == (report.max_relative_error > report.tolerance)
+    return report
+
+
+@every_method
+def test_no_right_gradient_fails_and_nine_of_ten_pass(method: str) -> None:
+    verdicts, losses = [], []
+    for hidden, dtype in itertools.product(HIDDEN, DTYPES):
+        network, thetas = _training(hidden, dtype)
+        verdicts += [_checked(network, t, *_rows(dtype), method=method).verdict for t in thetas]
+        losses += [float(network.loss(t, *_rows(dtype))) for t in thetas]
+    assert min(losses) < 1e-20
+    assert "fail" not in verdicts
+    assert verdicts.count("pass") >= 0.9 * len(verdicts)
+
+
+# What is added to a gradient g; t is where a tensor of it is, k where an entry of that.
+ADDED = {
+    "a factor": lambda g, t, k: 0.1 * g,
+    "a sign": lambda g, t, k: -2.0 * g * t,
+    "5 % and 1 % of the largest": lambda g, t, k: k * (0.05 * g + 0.01 * np.abs(g[t]).max()),
+}
+
+
+@every_method
+@every_dtype
+@pytest.mark.parametrize("hidden", HIDDEN)
+@pytest.mark.parametrize("mistake", ADDED)
+def test_a_planted_mistake_never_passes(mistake: str, hidden: str, dtype: str, method: str) -> None:
+    network, thetas = _training(hidden, dtype)
+    number = np.repeat(range(6), [3 * 24, 24, 24 * 24, 24, 24, 1])
+    for i, theta in enumerate(thetas[::3]):
+        tensor = number == i % 6
+        entry = np.arange(network.size) == np.resize(np.flatnonzero(tensor), 8 * i + 1)[-1]
+        added = functools.partial(ADDED[mistake], t=tensor, k=entry)
+        wrong = Tampered(lambda g, _, added=added: g + added(g), network.layers)
+        report = _checked(wrong, theta, *_rows(dtype), method=method)
+        assert not report.passed, report
+
+
+def _digits(width: int) -> tuple[Any, ...]:
+    """Return digits as they are, 8 x 8, or in MNIST's shape, 28 x 28."""
+    digits = pytest.importorskip("sklearn.datasets").load_digits()
+    places = np.arange(width) * 8 // width
+    x = digits.images[:, places][:, :, places].reshape(-1, width**2) / 16.0
+    network = bx.mlp([width**2, 32, 10], loss="categorical_cross_entropy", dropout=0.1)
+    return network, x, np.eye(10)[digits.target], {"epochs": 3, "batch_size": 64}
+
+
+def _separable(*sizes: int) -> tuple[Any, ...]:
+    x = 20.0 * np.random.default_rng(0).normal(size=(60, 4))
+    y = np.eye(3)[(x[:, 0] > 0.0).astype(int) + (x[:, 0] > 20.0)]
+    network = bx.mlp(sizes, hidden="tanh", loss="categorical_cross_entropy")
+    return network, x, y, {"epochs": 500, "optimizer": bx.Adam(0.1)}
+
+
+TRAININGS = {
+    **{
+        h: lambda h=h: (bx.mlp(SIZES, hidden=h), *_rows("float64"), {"epochs": 400}) for h in HIDDEN
+    },
+    "digits": lambda: _digits(8),
+    "digits as wide as MNIST": lambda: _digits(28),
+    "separable classes": lambda: _separable(4, 3),
+    "separable classes, a hidden layer": lambda: _separable(4, 16, 3),
+}
+
+
+@every_dtype
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_training_whose_updates_are_all_checked_runs_to_its_end(name: str, dtype: str) -> None:
+    network, *rows, options = TRAININGS[name]()
+    theta = network.initialize(0, backend="numpy", dtype=dtype)
+    options = {"optimizer": bx.Adam(0.01), "check_every": 1, **options}
+    history = bx.fit(network, theta, *(r.astype(dtype) for r in rows), **options).history
+    assert np.isin(history["gradient_verdict"], ["pass", "kink"]).mean() >= 0.9

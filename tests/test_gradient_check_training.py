@@ -1,0 +1,91 @@
+"""A gradient checked during training: it changes nothing, and ends what is wrong with a report."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from tests import planted
+
+ROWS, BATCH, STACK = 11, 4, 3  # three updates in an epoch, the last of them of three rows
+X, Y = np.random.default_rng(91).normal(size=(2, ROWS, 3))
+
+
+def _network(*between: Any, hidden: Any = "tanh", loss: Any = "half_squared_error") -> bx.Network:
+    """Return a network of three columns throughout; JAX compiles few shapes for it."""
+    return bx.Network([bx.Dense(3, 3, hidden), *between, bx.Dense(3, 3)], loss, l2=0.05)
+
+
+def _case(xp: Any, network: bx.Network, stack: Any = (), dtype: str = "working") -> tuple[Any, ...]:
+    theta = xp.initialize(network, seed=1, stack=stack, dtype=dtype)
+    return network, theta, xp.asarray(X, dtype=dtype), xp.asarray(Y, dtype=dtype)
+
+
+def _fit(*case: Any, **options: Any) -> Any:
+    return bx.fit(*case, **{"optimizer": bx.SGD(0.1), "epochs": 2, "check_every": 1, **options})
+
+
+def _report(number: int, *case: Any, **options: Any) -> Any:
+    """Return the report of the update by which a training was ended."""
+    with pytest.raises(bx.GradientCheckError, match=f"In the batch of update {number}:") as error:
+        _fit(*case, **options)
+    assert str(error.value.report) in str(error.value)
+    return error.value.report
+
+
+@pytest.mark.parametrize("stack", [(), (2, STACK)])
+@pytest.mark.parametrize(
+    ("batch_size", "every", "checks"), [(None, 2, 2), (BATCH, 1, 9), (BATCH, 4, 3), (BATCH, 99, 1)]
+)
+def test_every_so_many_updates_are_checked_and_nothing_changes(
+    xp: Any, batch_size: int | None, every: int, checks: int, stack: tuple[int, ...]
+) -> None:
+    case = _case(xp, _network(bx.Dropout(0.3)), stack)
+    options = {"optimizer": bx.Adam(0.05), "batch_size": batch_size, "epochs": 3, "clip": 1.0}
+    checked, plain = (_fit(*case, check_every=c, **options) for c in (every, None))
+    errors, found = (checked.history[f"gradient_{name}"] for name in ("error", "verdict"))
+    assert errors.shape == found.shape == (checks,)
+    assert set(found.tolist()) == {"pass"}
+    assert np.all(errors <= xp.rounding(1e-8))
+    assert np.array_equal(xp.host(checked.theta), xp.host(plain.theta))
+    assert not {"gradient_error", "gradient_verdict"} & set(plain.history)
+
+
+PIECES: dict[str, tuple[Any, str]] = {
+    "a layer": (_network(planted.Affine("shift")), "layers[1] (Affine)"),
+    "of real numbers": (_network(planted.Affine("scale", real=True)), "layers[1] (Affine)"),
+    "dropout": (_network(planted.Unmasked(0.5)), "layers[1] (Unmasked)"),
+    "an activation": (_network(hidden=planted.HALF_A_SQUARE), "layers[0] (Dense)"),
+    "the loss": (_network(loss=planted.WRONG_LOSS), "the loss"),
+}
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_a_wrong_gradient_ends_the_training_and_the_piece_is_named(xp: Any, name: str) -> None:
+    network, named = PIECES[name]
+    assert f"{named} fails a check of its own" in _report(0, *_case(xp, network)).diagnosis
+    states = bx.train(*_case(xp, network), optimizer=bx.SGD(0.1), epochs=1, check_every=1)
+    with pytest.raises(bx.GradientCheckError, match="In the batch of update 0:"):
+        next(states)
+
+
+def test_of_a_stack_a_diverged_network_does_not_count_and_a_wrong_one_does(xp: Any) -> None:
+    network, theta, x, y = _case(xp, _network(planted.Affine("input")), (STACK,))
+    starts = np.array(xp.host(theta))
+    starts[0] = np.nan
+    options: dict[str, Any] = {"optimizer": bx.SGD(1e-9), "batch_size": BATCH, "epochs": 2}
+    # Scales of 1, as they are drawn, hide the mistake in the input's rule.
+    found = _fit(network, xp.asarray(starts), x, y, **options).history["gradient_verdict"]
+    assert set(found.tolist()) == {"pass"}
+    starts[2] += 0.5
+    assert "(Affine)" in _report(0, network, xp.asarray(starts), x, y, **options).diagnosis
+    # They do so until the first updates have moved them.
+    options.update(optimizer=bx.SGD(0.1), check_every=4)
+    assert "(Affine)" in _report(4, network, theta, x, y, **options).diagnosis
+
+
+@pytest.mark.parametrize("every", [0, 2.0, True])
+def test_an_impossible_interval_is_refused_by_name(xp: Any, every: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="check_every must be an integer of at least"):
+        bx.train(*_case(xp, _network()), optimizer=bx.SGD(0.1), epochs=1, check_every=every)
