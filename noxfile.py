@@ -92,6 +92,14 @@ def build(session: nox.Session) -> None:
         session.run("python", "-m", "backprop_xp", "info")
 
 
+@nox.session(tags=["full"])
+def wild(session: nox.Session) -> None:
+    """Check the hand-written gradients of released libraries; docs/ has a table of them."""
+    session.install(*group("test"), *group("wild"), "-e", ".")
+    env = {"BACKPROP_XP_BACKEND": "numpy", "BACKPROP_XP_DEVICE": "cpu", "BACKPROP_XP_DTYPE": ""}
+    session.run("pytest", "tests/wild", "-p", "no:benchmark", *session.posargs, env=env)
+
+
 @nox.session
 def support(session: nox.Session) -> None:
     """Write the table of what each backend supports, from the reports of all sessions of tests."""

@@ -1,0 +1,87 @@
+"""Values and hand-written gradients of released libraries, each at a few points: one table.
+
+Each ``*_pairs.py`` beside this file holds a library's, called as the library calls them. Most are
+right; what is wrong says so, with the reason and the version that was looked at.
+"""
+
+import importlib
+import importlib.util
+import warnings
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import backprop_xp as bx
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+METHODS = ("auto", "directional")
+OPTIMUM = "inconclusive: at an optimum little but rounding is left of the gradient"
+STATIONARY = "inconclusive: the value is 0 there, and so is its slope"
+
+
+class Case(NamedTuple):
+    """A function and its library's gradient, both called as ``(point, *args)``.
+
+    ``gradient`` is True where ``value`` returns both. ``wrong`` says what is wrong with it. Where
+    another verdict than pass, or fail, is right, ``expected`` names it, and why; in place of kink
+    and inconclusive pass, or fail, will do: one method may see more than another.
+    """
+
+    value: Callable[..., Any]
+    gradient: Callable[..., Any] | bool
+    points: dict[str, Array]
+    args: tuple[Any, ...] = ()
+    jacobian: bool = False
+    bounds: tuple[Any, Any] | None = None
+    wrong: str | None = None
+    expected: Mapping[str, str] = MappingProxyType({})
+
+    def verdicts(self, label: str) -> set[str]:
+        """Return the verdicts that are right at a point."""
+        usual = "fail" if self.wrong else "pass"
+        named = self.expected.get(label, usual).partition(":")[0]
+        return {named, usual} if named in ("kink", "inconclusive") else {named}
+
+    def check(self, label: str, method: str) -> bx.GradientReport:
+        """Check at a point; the warnings of the libraries' functions are not ours."""
+        check = bx.check_jacobian if self.jacobian else bx.check_gradient
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return check(
+                self.value, self.gradient, self.points[label],
+                args=self.args, bounds=self.bounds, method=method,
+            )  # fmt: skip
+
+
+class Pair(NamedTuple):
+    """A named case, built when called: data and training are slow."""
+
+    name: str
+    call: Callable[[], Case]
+
+
+def normal(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def elementwise(
+    function: Any, derivative: Any, points: dict[str, Any], *args: Any, **more: Any
+) -> Callable[[], Case]:
+    """A function of each entry alone, as a diagonal Jacobian: no entry hides behind another."""
+
+    def diagonal(x: Array, *args: Any) -> Array:
+        return np.diag(derivative(x, *args))
+
+    where = {label: np.array(x, dtype=np.float64) for label, x in points.items()}
+    return lambda: Case(function, diagonal, where, args, jacobian=True, **more)
+
+
+def all_pairs() -> list[Pair]:
+    """The pairs of every library that is installed."""
+    tables: list[Pair] = []
+    for library in ("sklearn", "scipy", "statsmodels", "astropy", "other"):
+        if library == "other" or importlib.util.find_spec(library):
+            tables += importlib.import_module(f"tests.wild.{library}_pairs").PAIRS
+    return tables
