@@ -107,16 +107,12 @@ def along_entries(function: Function, columns: Host, size: Host) -> Lines:
         shaped = values.reshape(len(columns), len(steps), -1)
         return Probed(np.swapaxes(shaped, 0, 1), (moved - x).real[:, :, None])
 
-    # Powers of two: then x and its step, added, are hardly rounded. An entry of 0 is not rounded at
-    # all, so that shorter steps can be told.
-    own, deeper = 2.0 ** np.round(np.log2(size[columns])), 2 if np.any(x == 0.0) else 1
+    # Powers of two: then x and its step, added, are hardly rounded.
+    own = 2.0 ** np.round(np.log2(size[columns]))
     return Lines(
-        function,
-        own,
-        deeper * _rungs(function),
-        probe,
+        function, own, _rungs(function, x), probe,
         lambda some: along_entries(function, columns[some], size),
-    )
+    )  # fmt: skip
 
 
 def along_direction(function: Function, direction: Host) -> Lines:
@@ -136,7 +132,8 @@ def along_direction(function: Function, direction: Host) -> Lines:
             known.append(((moved - function.x) - away).real @ slope)
         return Probed(np.stack(values), steps.real[:, :, None], np.stack(known)[:, None, :])
 
-    line = Lines(function, np.ones(1), _rungs(function), probe, lambda some: line)
+    rungs = _rungs(function, function.x[direction != 0.0])
+    line = Lines(function, np.ones(1), rungs, probe, lambda some: line)
     return line
 
 
@@ -314,9 +311,13 @@ def _quantum(lines: Lines, probed: Probed) -> Host:
     return np.where(np.any(away > 0.0, axis=0), least, function.grain)
 
 
-def _rungs(function: Function) -> int:
-    """Return how many steps there are, each a quarter of the one before, down to rounding."""
-    return round(-math.log2(function.epsilon) / 2.0) - 1
+def _rungs(function: Function, x: Host) -> int:
+    """Return how many steps there are, each a quarter of the one before, down to rounding.
+
+    Entries of 0 are not rounded when they are moved, so that shorter steps can be told.
+    """
+    rungs = round(-math.log2(function.epsilon) / 2.0) - 1
+    return 2 * rungs if np.any(x == 0.0) else rungs
 
 
 def _best(bars: Host, *parts: Host) -> tuple[Host, ...]:

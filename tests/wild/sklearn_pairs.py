@@ -40,7 +40,10 @@ def linear(loss: Any, name: str, height: float, far: float) -> Case:
     best = minimize(model.loss_gradient, start, args, "L-BFGS-B", jac=True, options=options).x
     points = {"zeros": start, "random": start + 0.3 * normal(start.size), "optimum": best}
     points["far"] = start + far * normal(start.size, seed=1)
-    return Case(model.loss, model.gradient, points, args, expected={"optimum": OPTIMUM})
+    expected = {"optimum": OPTIMUM}
+    if far < 1e-6:
+        expected["far"] = "inconclusive: over entries of 1e-8 the value hardly changes"
+    return Case(model.loss, model.gradient, points, args, expected=expected)
 
 
 def perceptron(network: Any, name: str) -> Case:
