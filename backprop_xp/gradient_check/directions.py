@@ -138,11 +138,9 @@ def is_believed(
 def settled(
     lines: Lines, exact: Derivative | None, quick: Derivative, norm: Host | float
 ) -> Derivative:
-    """Return the complex step where real differences confirm it, else those.
-
-    A quick difference confirms it if it agrees, and is sharp, or hidden by the value's rounding
-    alone; else a ladder decides.
-    """
+    """Return the complex step where real differences confirm it, else those, from a ladder."""
+    if exact is not None and _is_confirmed(lines, exact, quick, norm):
+        return exact
     finer = None if exact is None else complex_step(lines, 0.25)
     if exact is not None and finer is not None:
         # What changes with the imaginary step is its square, beside a derivative of 0. It is more
@@ -152,16 +150,21 @@ def settled(
         size = np.maximum(np.maximum(np.abs(value), np.abs(quick.value)), norm)
         is_sharper = np.all(bar <= np.maximum(quick.bar, _AGREES * size))
         exact = Derivative(value, bar, value, value, exact.step) if is_sharper else None
-    if exact is not None:
-        agrees = np.abs(quick.value - exact.value) <= quick.bar + _AGREES * size
-        noise = quick.bar * quick.step * lines.size[:, None]
-        hidden = noise <= _ROUNDED * lines.function.epsilon * np.abs(lines.function.base)
-        if np.all(agrees & ((quick.bar <= SHARP * size) | hidden)):
-            return exact
+    if exact is not None and _is_confirmed(lines, exact, quick, norm):
+        return exact
     real = ladder(lines)
     if exact is None or real.is_kinked.any() or contradicts(real, exact, norm):
         return real
     return exact
+
+
+def _is_confirmed(lines: Lines, exact: Derivative, quick: Derivative, norm: Host | float) -> bool:
+    """Say whether a quick difference agrees, and is sharp, or hidden by rounding alone."""
+    size = np.maximum(np.maximum(np.abs(exact.value), np.abs(quick.value)), norm)
+    agrees = np.abs(quick.value - exact.value) <= quick.bar + _AGREES * size
+    noise = quick.bar * quick.step * lines.size[:, None]
+    hidden = noise <= _ROUNDED * lines.function.epsilon * np.abs(lines.function.base)
+    return bool(np.all(agrees & ((quick.bar <= SHARP * size) | hidden)))
 
 
 def contradicts(real: Derivative, exact: Derivative, norm: Host | float) -> bool:
