@@ -134,5 +134,4 @@ def _sizes(point: Point) -> np.ndarray:
         part = size[tensor.part]
         typical = float(np.sqrt(np.mean(part**2))) if part.size else 0.0
         size[tensor.part] = np.maximum(part, _LEAST_SIZE * typical if typical else 1.0)
-        size[tensor.part][part == 0.0] = typical or 1.0
     return size
