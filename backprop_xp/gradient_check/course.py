@@ -6,7 +6,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from backprop_xp.backends import require_owner, to_host
-from backprop_xp.gradient_check.derivatives import claimed, default_size
+from backprop_xp.gradient_check.claims import claimed_gradient
 from backprop_xp.gradient_check.diagnosis import explain
 from backprop_xp.gradient_check.directions import (
     Directions,
@@ -14,7 +14,6 @@ from backprop_xp.gradient_check.directions import (
     check_taylor,
     is_analytic,
 )
-from backprop_xp.gradient_check.entries import check_entries
 from backprop_xp.gradient_check.functions import Fault, Function, Problem, last_calls, prepared
 from backprop_xp.gradient_check.judge import (
     FAIL,
@@ -28,6 +27,7 @@ from backprop_xp.gradient_check.judge import (
     why,
 )
 from backprop_xp.gradient_check.points import flatten_beside
+from backprop_xp.gradient_check.refining import check_entries
 from backprop_xp.gradient_check.report import GradientReport, Row, TensorErrors
 
 # Above so many entries, or seconds that checking them would take, auto goes by directions. A moved
@@ -67,19 +67,15 @@ def check_problem(problem: Problem, options: CheckOptions) -> GradientReport:
         except Fault as fault:
             return _refused(options, fault, notes)
         words = None
-        if found.judged.verdict == FAIL and found.entries is not None and found.places is not None:
-            words = explain(function, found.places, found.entries)
         if found.judged.verdict == FAIL:
-            words = "; ".join(filter(None, [words, problem.blame()])) or None
+            seen = None if found.entries is None else explain(found.entries)
+            words = "; ".join(filter(None, [seen, problem.blame()])) or None
         return _report(function, options, found, words, notes)
 
 
 def _check(function: Function, options: CheckOptions, notes: list[str]) -> Findings:
-    size = function.problem.size
-    size = default_size(function) if size is None else size
-    gradient, asked = claimed(function, size), options["tolerance"]
-    of, method = Directions(function, gradient, size, options["seed"]), options["method"]
-    is_many, taylor = function.x.size > _MANY, None
+    gradient, method, asked = claimed_gradient(function), options["method"], options["tolerance"]
+    of, is_many, taylor = Directions(gradient, options["seed"]), function.x.size > _MANY, None
     if method == "auto" and (is_many or _is_long(function, 1, notes)):
         method = "directional"
     is_exact = method in ("auto", "complex_step") and is_analytic(of)
@@ -94,7 +90,7 @@ def _check(function: Function, options: CheckOptions, notes: list[str]) -> Findi
             return _undecided(found)
         notes.append("entry by entry, since kinks meet on a direction")
         is_exact, taylor = is_analytic(of), found.taylor
-    found = check_entries(function, gradient, size, is_exact=is_exact, asked=asked)
+    found = check_entries(gradient, asked, is_exact=is_exact)
     if method == "complex_step" and found.method != method:
         raise _not_analytic(function)
     if method in ("directional", "taylor"):
@@ -133,7 +129,7 @@ def _report(
         method=found.method,
         step=float(judged.numeric.step[at]),
         tolerance=float(judged.tolerance[at]),
-        reason=why(function, found, "entries" if is_all else "directions", options["tolerance"]),
+        reason=why(found, options["tolerance"]),
         evaluations=found.evaluations,
         max_relative_error=float(judged.error[at]),
         analytic=_restored(function, judged.claimed.value) if is_all else None,
@@ -173,13 +169,13 @@ def _restored(function: Function, derivatives: np.ndarray) -> Any:
 
 def _worst_rows(function: Function, found: Findings) -> tuple[Row, ...]:
     """Return the rows of the entries that are the most off beside their tolerance."""
-    if found.entries is None or found.places is None:
+    if found.entries is None:
         return ()
-    claimed, numeric, _, error, tolerance, *_ = found.entries
+    lines, claimed, numeric, _, error, tolerance, *_ = found.entries
     excess, rows = np.nan_to_num(error / tolerance, nan=np.inf), []
     for at in np.argsort(-excess, axis=None, kind="stable")[:_WORST_ROWS]:
         at = np.unravel_index(at, excess.shape)
-        name, index = function.problem.point.entry(int(found.places[at[0]]))
+        name, index = function.problem.point.entry(int(lines.columns[at[0]]))
         if function.problem.has_many:
             name, index = f"J{name}", (int(at[1]), *index)
         pair = float(claimed.value[at]), float(numeric.value[at])

@@ -1,4 +1,4 @@
-"""Derivatives with error bars: numeric ones along straight lines, and the claimed gradient's own.
+"""Numeric derivatives with error bars, along straight lines.
 
 A line goes through the point: along an entry, whose size is that at which the function is taken to
 vary, or along a direction, of size 1. Steps are tried on a ladder, each a quarter of the one
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from backprop_xp.gradient_check.claims import Claim, Gradient
 from backprop_xp.gradient_check.functions import DOUBLE, SINGLE, Function, Host
 
 # The imaginary step of a complex step: its square vanishes beside 1, and no result underflows.
@@ -31,11 +32,8 @@ _STAYS, _WITHIN, _ABOVE, _NO_KINK = 4, 0.1, 20.0, 0.25
 # A value that changes by so many roundings at once may be rounded to few digits, which so many
 # bisections find out.
 _COARSE, _BISECTIONS = 1e3, 24
-# Of the claimed gradient: how far it moves with the point, the rounding of its tensor's largest
-# entry, and that of the size which its terms have elsewhere, count so many times.
-_MOVES, _LARGEST, _NATURAL = 4.0, 16.0, 64.0
-# So many sizes away a value that is 0 around the point is of its natural size.
-_FAR = 2.0**24
+# So many sizes away a value that is 0 around the point is of its natural size, rounded so often.
+_FAR, _ROUNDINGS = 2.0**24, 64.0
 
 
 class Derivative(NamedTuple):
@@ -84,21 +82,27 @@ class Probed(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """K lines through the point of a function.
+    """K lines through the point of a function: along entries, or one along a direction.
 
-    ``probe`` maps steps ``(S, K)``, real or imaginary, to what was found there. ``size (K,)`` is a
-    whole step, ``rungs`` how many are tried. ``chosen`` gives some of the lines.
+    ``columns (K,)`` are the entries, none along a direction. ``size (K,)`` is a whole step,
+    ``rungs`` how many are tried; ``norm`` is that of the terms of a derivative along a direction, 0
+    along entries. ``probe`` maps steps ``(S, K)``, real or imaginary, to what was found there;
+    ``claim`` picks what a gradient claims; ``chosen`` gives some of the lines.
     """
 
     function: Function
+    columns: Host
     size: Host
     rungs: int
+    norm: Host | float
     probe: Callable[[Host], Probed]
+    claim: Callable[[Gradient], Claim]
     chosen: Callable[[Host], "Lines"]
 
 
-def along_entries(function: Function, columns: Host, size: Host) -> Lines:
+def along_entries(gradient: Gradient, columns: Host) -> Lines:
     """Return the lines along some entries of the point, ``(K,)`` in ascending order."""
+    function = gradient.function
     x = function.x[columns]
 
     def probe(steps: Host) -> Probed:
@@ -108,20 +112,21 @@ def along_entries(function: Function, columns: Host, size: Host) -> Lines:
         return Probed(np.swapaxes(shaped, 0, 1), (moved - x).real[:, :, None])
 
     # Powers of two: then x and its step, added, are hardly rounded.
-    own = 2.0 ** np.round(np.log2(size[columns]))
+    size = 2.0 ** np.round(np.log2(gradient.size[columns]))
     return Lines(
-        function, own, _rungs(function, x), probe,
-        lambda some: along_entries(function, columns[some], size),
+        function, columns, size, _rungs(function, x), 0.0, probe,
+        lambda gradient: gradient.at(columns),
+        lambda some: along_entries(gradient, columns[some]),
     )  # fmt: skip
 
 
-def along_direction(function: Function, direction: Host) -> Lines:
+def along_direction(gradient: Gradient, direction: Host) -> Lines:
     """Return the line along a direction ``(P,)``.
 
     Every entry of the point is rounded when it is moved. The claimed gradient takes that out: to
     first order, and what is left matters only if it is wrong.
     """
-    slope = np.where(np.isfinite(function.analytic), function.analytic, 0.0)
+    function = gradient.function
 
     def probe(steps: Host) -> Probed:
         values, known = [], []
@@ -129,20 +134,16 @@ def along_direction(function: Function, direction: Host) -> Lines:
             away = step * direction
             moved = function.rounded(function.x + away)
             values.append(function.at(moved[None, :]))
-            known.append(((moved - function.x) - away).real @ slope)
+            known.append(((moved - function.x) - away).real @ gradient.finite)
         return Probed(np.stack(values), steps.real[:, :, None], np.stack(known)[:, None, :])
 
-    rungs = _rungs(function, function.x[direction != 0.0])
-    line = Lines(function, np.ones(1), rungs, probe, lambda some: line)
+    rungs, norm = _rungs(function, function.x[direction != 0.0]), gradient.norm(direction)
+    line = Lines(
+        function, np.arange(0), np.ones(1), rungs, norm, probe,
+        lambda gradient: gradient.along(direction),
+        lambda some: line,
+    )  # fmt: skip
     return line
-
-
-def default_size(function: Function) -> Host:
-    """Return the size ``(P,)`` at which the function is taken to vary along each entry.
-
-    That is the entry's own, or of an entry of 0 its tensor's root mean square, or 1.
-    """
-    return np.where(function.x == 0.0, _typical(function), np.abs(function.x))
 
 
 def complex_step(lines: Lines, part: float = 1.0) -> Derivative | None:
@@ -189,39 +190,59 @@ def quick_difference(lines: Lines, step: Host | None = None) -> Derivative:
 
 def ladder(lines: Lines) -> Derivative:
     """Return derivatives from all steps of a ladder, down to the rounding of the point."""
-    found = _ladder(lines)
-    silent = (found.value == 0.0) & (found.bar == 0.0)
-    if np.any(silent):
-        # Where a value is 0 at every step, only far away it shows what it is rounded to.
-        far = np.abs(lines.probe(lines.size * np.asarray([[_FAR], [-_FAR]])).values)
-        natural = np.where(np.isfinite(far), far, 0.0).max(axis=0)
-        bar = _NATURAL * lines.function.epsilon * natural / lines.size[:, None]
-        found = found._replace(bar=np.where(silent, bar, found.bar))
-    return found
-
-
-def _ladder(lines: Lines) -> Derivative:
-    function, rungs = lines.function, lines.rungs
+    base, rungs = lines.function.base, lines.rungs
     h = lines.size * 0.5 * 4.0 ** -np.arange(rungs)[:, None]
-    probed = lines.probe(np.concatenate([h, -h]))
-    values, steps, known = probed
-    away = (values - function.base - known) * np.any(values != function.base, axis=0)
+    values, steps, known = lines.probe(np.concatenate([h, -h]))
+    away = (values - base - known) * np.any(values != base, axis=0)
     right, left, up, down = away[:rungs], away[rungs:], steps[:rungs], -steps[rungs:]
     # The largest value seen so near: what is far away rounds nothing here.
     largest = np.fmax(np.abs(values[:rungs]), np.abs(values[rungs:]))
-    largest = np.fmax(_below(np.fmax, largest), np.abs(function.base))
+    largest = np.fmax(_below(np.fmax, largest), np.abs(base))
     # Numbers that float32 holds were rounded to it, most likely.
     with np.errstate(over="ignore"):
         is_single = np.all(values == values.astype(np.float32), axis=0)
-    epsilon = np.where(is_single, SINGLE, function.epsilon)
-    least = np.fmax(largest * epsilon, _quantum(lines, probed))
+    epsilon = np.where(is_single, SINGLE, lines.function.epsilon)
+    least = np.fmax(epsilon * largest, _quantum(lines, values, steps[:, :, 0]))
     with np.errstate(all="ignore"):
         found = _extrapolated((up + down) / 2.0, right - left, right + left, least, down - up)
         for h, one in ((up, right), (down, -left)):
             if not np.all(np.isfinite(found.bar)):  # the other side is outside of the domain
                 found = found.where(~np.isfinite(found.bar), _extrapolated(h, one, None, least))
         found = _with_kinks(found, right / up, left / -down, least, up)
+    silent = np.all((values == base) | ~np.isfinite(values), axis=0) & np.isfinite(found.bar)
+    if np.any(silent):
+        # A value that stays as it is at every step shows only far away how it is rounded.
+        far = lines.probe(lines.size * np.asarray([[_FAR], [-_FAR]])).values
+        largest = np.where(np.isfinite(far), np.abs(far), 0.0).max(axis=0)
+        bar = _ROUNDINGS * lines.function.epsilon * largest / lines.size[:, None]
+        found = found._replace(bar=np.where(silent, bar, found.bar))
     return found._replace(step=found.step / lines.size[:, None])
+
+
+def _quantum(lines: Lines, values: Host, steps: Host) -> Host:
+    """Return the least change of the value ``(K, M)`` where the shortest steps show none.
+
+    A value that is rounded to a few digits does not change over a short step at all. One that is
+    flat up to a kink does not either: there ever shorter steps beyond the kink change it ever less.
+    """
+    base = lines.function.base
+    change = np.where(np.abs(values - base) > 0.0, np.abs(values - base), np.inf)
+    least = np.where(np.any(values == base, axis=0), change.min(axis=0), 0.0)
+    is_coarse = np.isfinite(least) & (least > _COARSE * lines.function.epsilon * np.abs(base))
+    coarse = np.flatnonzero(np.any(is_coarse, axis=-1))
+    if coarse.size:
+        moving = np.where(np.any(np.isfinite(change), axis=-1), np.abs(steps), np.inf)[:, coarse]
+        (above,) = _best(moving, steps[:, coarse])
+        below, some = above / 4.0, lines.chosen(coarse)
+        for _ in range(_BISECTIONS):
+            middle = (above + below) / 2.0
+            found = np.abs(some.probe(middle[None, :]).values[0] - base)
+            moves = np.any(found > 0.0, axis=-1)
+            above, below = np.where(moves, middle, above), np.where(moves, below, middle)
+            least[coarse] = np.fmin(least[coarse], np.where(found > 0.0, found, np.inf))
+    # Lines on which the value never changes know its rounding from others.
+    known = np.where(np.isfinite(least), least, 0.0)
+    return np.where(np.isfinite(least), least, known.max(axis=0))
 
 
 def _extrapolated(
@@ -281,36 +302,6 @@ def _with_kinks(found: Derivative, right: Host, left: Host, least: Host, h: Host
     return found.where(kinked, Derivative((left + right) / 2.0, bar, left, right, step))
 
 
-def _quantum(lines: Lines, probed: Probed) -> Host:
-    """Return the least gap between values ``(K, M)`` where the shortest steps show none.
-
-    A value that is rounded to a few digits does not change over a short step at all. One that is
-    flat up to a kink does not either: there ever shorter steps beyond the kink change it ever less.
-    """
-    function, base = lines.function, lines.function.base
-    away = np.abs(probed.values - base)
-    ordered = np.sort(np.concatenate([probed.values - base, np.zeros_like(away[:1])]), axis=0)
-    with np.errstate(invalid="ignore"):
-        gaps = np.diff(ordered, axis=0)
-    least = np.min(np.where(gaps > 0.0, gaps, np.inf), axis=0)
-    least = np.where(np.any(away == 0.0, axis=0) & np.isfinite(least), least, 0.0)
-    coarse = np.any(least > _COARSE * function.epsilon * np.abs(base), axis=-1)
-    if np.any(coarse):
-        steps = probed.steps[:, coarse, 0]
-        moving = np.where(np.any(away[:, coarse] > 0.0, axis=-1), np.abs(steps), np.inf)
-        (above,) = _best(moving, steps)
-        below, some = above / 4.0, lines.chosen(np.flatnonzero(coarse))
-        for _ in range(_BISECTIONS):
-            middle = (above + below) / 2.0
-            found = np.abs(some.probe(middle[None, :]).values[0] - base)
-            moves = np.any(found > 0.0, axis=-1)
-            above, below = np.where(moves, middle, above), np.where(moves, below, middle)
-            least[coarse] = np.fmin(least[coarse], np.where(found > 0.0, found, np.inf))
-    # The grain is the value's: lines on which it never changes know it from others.
-    function.grain = np.maximum(function.grain, least.max(axis=0))
-    return np.where(np.any(away > 0.0, axis=0), least, function.grain)
-
-
 def _rungs(function: Function, x: Host) -> int:
     """Return how many steps there are, each a quarter of the one before, down to rounding.
 
@@ -336,78 +327,3 @@ def _above(table: Host) -> Host:
 def _below(gather: np.ufunc, table: Host) -> Host:
     """Return what is gathered of a step and all shorter ones."""
     return gather.accumulate(table[::-1])[::-1]
-
-
-def _typical(function: Function) -> Host:
-    """Return the root mean square of each entry's tensor, ``(P,)``; 1 for one that is 0."""
-    typical = np.empty_like(function.x)
-    for tensor in function.problem.point.tensors:
-        part = function.x[tensor.part]
-        largest = np.max(np.abs(part), initial=0.0) or 1.0
-        typical[tensor.part] = (
-            largest * np.sqrt(np.sum((part / largest) ** 2) / max(part.size, 1)) or 1.0
-        )
-    return typical
-
-
-# ---- the claimed gradient
-
-
-class Claimed(NamedTuple):
-    """The claimed gradient ``(P, M)``, and the error bar that its own rounding makes.
-
-    Near an optimum it is a sum of terms that cancel: its rounding is theirs, and can be as large as
-    what is left of it.
-    """
-
-    value: Host
-    bar: Host
-
-    def along(self, direction: Host) -> "Claimed":
-        """Return the derivative ``(1, M)`` along a direction, and its bar."""
-        value = np.where(direction[:, None] == 0.0, 0.0, self.value)
-        bar = norm_of(direction[:, None] * self.bar)
-        return Claimed((direction @ value)[None, :], bar[None, :])
-
-
-def norm_of(terms: Host) -> Host:
-    """Return the Euclidean norms of terms ``(P, M)``, the largest taken out: nothing overflows."""
-    largest = np.abs(terms).max(axis=0, initial=0.0)
-    safe = np.where((largest > 0.0) & np.isfinite(largest), largest, 1.0)
-    return safe * np.sqrt(np.sum((terms / safe) ** 2, axis=0))
-
-
-def claimed(function: Function, size: Host) -> Claimed:
-    """Return the gradient at the point, its bar the rounding of its tensor's largest, scaled."""
-    value = function.analytic
-    largest = largest_of_tensor(function, np.where(np.isfinite(value), np.abs(value), 0.0), size)
-    return Claimed(value, _LARGEST * function.gradient_epsilon * largest)
-
-
-def largest_of_tensor(function: Function, derivatives: Host, size: Host) -> Host:
-    """Return, for each entry, the largest derivative ``(P, M)`` of its tensor, scaled to it."""
-    scaled, largest = derivatives * size[:, None], np.zeros_like(derivatives)
-    for tensor in function.problem.point.tensors:
-        largest[tensor.part] = scaled[tensor.part].max(axis=0, initial=0.0)
-    return largest / size[:, None]
-
-
-def with_rounding(function: Function, gradient: Claimed, size: Host) -> Claimed:
-    """Return the gradient with a bar that counts its rounding, before it is called wrong.
-
-    That is how far it moves with the point, by two roundings of each entry (those that are 0 stay,
-    so that no kink is crossed), and the rounding of the size that it has elsewhere: terms that
-    cancel or saturate at the point, as in p - y or 1 - tanh^2, are of their natural size there.
-    """
-    x, epsilon, draw = function.x, function.gradient_epsilon, np.random.default_rng(1).uniform
-    nudge = 2.0 * epsilon * np.sign(draw(-1.0, 1.0, x.size))
-    shrunk = [0.5, *(draw(low, 1.0, x.size) for low in (0.25, 0.5, 0.875))]
-    with np.errstate(all="ignore"):
-        near = [np.abs(function.jacobian(x * (1.0 + n)) - gradient.value) for n in (nudge, -nudge)]
-        natural = np.fmax.reduce([np.abs(function.jacobian(s * x)) for s in shrunk])
-        natural = np.where(np.isfinite(natural), natural, 0.0)
-        # The smaller of two, for on one side a kink may lie; what jumps farther is no rounding.
-        moves = np.fmin.reduce(near)
-        whole = largest_of_tensor(function, np.fmax(natural, np.abs(gradient.value)), size)
-        moves = np.where(moves <= epsilon**0.5 * whole, moves, 0.0)
-    return gradient._replace(bar=gradient.bar + _MOVES * moves + _NATURAL * epsilon * natural)

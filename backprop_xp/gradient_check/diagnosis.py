@@ -83,9 +83,10 @@ class Evidence(NamedTuple):
         return factor if self.agrees(start + factor * part) else None
 
 
-def explain(function: Function, places: Host, entries: Judged) -> str | None:
-    """Return what a wrong gradient looks like, of entries judged at ``places`` of the point."""
-    evidence, is_all = _evidence(function, places, entries)
+def explain(entries: Judged) -> str | None:
+    """Return what a wrong gradient looks like, of judged entries."""
+    function = entries.lines.function
+    evidence, is_all = _evidence(function, entries.lines.columns, entries)
     if not evidence:
         return None
     context, factors = function.problem.context, [_factor(e, of_any=True) for e in evidence]

@@ -8,7 +8,7 @@ results of a function that has a Jacobian. Where a moved point cannot be evaluat
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from numbers import Number
 from typing import Any, NamedTuple, TypeAlias
@@ -53,8 +53,8 @@ class Problem(NamedTuple):
 
     ``has_many`` says that value has many results, and gradient is a Jacobian. ``moved`` may be a
     faster way to the values with one entry of the point moved. ``size`` is the size ``(P,)`` at
-    which value varies, None for the point's own; ``limits`` are those of the point. ``blame`` names
-    the piece that is wrong, if there are pieces.
+    which value varies, None for the point's own, which is at least a part ``least_size`` of its
+    tensor's. ``limits`` are those of the point. ``blame`` names the piece that is wrong, if any.
     """
 
     point: Point
@@ -63,6 +63,7 @@ class Problem(NamedTuple):
     has_many: bool = False
     moved: Callable[[Host, Host], Host] | None = None
     size: Host | None = None
+    least_size: float = 0.0
     limits: tuple[Host, Host] | None = None
     tangent: Callable[[Any], Any] | None = None
     context: Context = Context()
@@ -91,18 +92,18 @@ class Function:
     evaluations: int = 0
     seconds: float = 0.0
     failure: Exception | None = None
-    grain: Any = 0.0  # the least change of a value that is rounded to few digits
-    stacks: bool | None = None
+    stacks: bool | None = None  # whether value takes stacked copies; None until it is tried
     given: Any = None  # the array that was last made for a call
 
     def __post_init__(self) -> None:
         self.x = to_host(self.problem.point.flat).astype(np.float64)
         self.dtype = self.problem.point.flat.dtype
-        self.stacks = None if self.problem.point.is_plain else False
+        if self.batched is False or not self.problem.point.is_plain:
+            self.stacks = False
 
     # ---- values
 
-    def at(self, points: Host) -> Host:
+    def at(self, points: Iterable[Host]) -> Host:
         """Return the values ``(K, M)`` at points ``(K, P)``."""
         with quiet():
             return np.stack([self._one(point) for point in points])
@@ -113,19 +114,18 @@ class Function:
         The columns are in ascending order.
         """
         problem, most = self.problem, self.max_memory // (5 * self.x.size * values.itemsize)
-        is_free = problem.tangent is None and problem.limits is None
         with quiet():
-            stacks = is_free and (problem.moved or self._takes_stacks(min(len(columns), most)))
             try:
-                if is_free and problem.moved is not None:
-                    self.evaluations += len(columns)
-                    return problem.moved(columns, values)[:, None]
-                if stacks:
-                    return self._by_stacks(columns, values, max(1, most))
+                if problem.tangent is None and problem.limits is None:
+                    if problem.moved is not None:
+                        self.evaluations += len(columns)
+                        return problem.moved(columns, values)[:, None]
+                    if self.takes_stacks(min(len(columns), most)):
+                        return self._by_stacks(columns, values, most)
             except Exception as error:  # one of the points may be outside of the domain
                 self.failure = error.with_traceback(None)
-            each = (self._copies(columns[[k]], values[[k]])[0] for k in range(len(columns)))
-            return np.stack([self._one(point) for point in each])
+        each = (self._copies(columns[[k]], values[[k]])[0] for k in range(len(columns)))
+        return self.at(each)
 
     def rounded(self, points: Host) -> Host:
         """Return points as they are when value is given them."""
@@ -143,7 +143,7 @@ class Function:
         self.given = array = self.problem.point.device_array(point.copy(), dtype)
         self.evaluations += 1
         structure = self.problem.point.restore(array[None, :] if self.batched else array)
-        host = _numbers(self.problem.value(structure), self.problem.has_many)
+        host = _results(self.problem.value(structure), self.problem.has_many)
         if self.count not in (0, host.size):
             raise ValueError(
                 f"function(point) has {host.size} results here, but {self.count} before."
@@ -171,48 +171,35 @@ class Function:
         self.evaluations += len(points)
         point = self.problem.point
         host = to_host(self.problem.value(point.restore(point.device_array(points, self.dtype))))
-        if host.shape[:1] != (len(points),) or host.size != len(points) * self.count:
-            raise ValueError(
-                f"value of {len(points)} stacked copies has shape {host.shape}, but one result for "
-                "each is expected. Leave batched=True out."
-            )
         return _widened(host).reshape(len(points), self.count)
 
     def _by_stacks(self, columns: Host, values: Host, most: int) -> Host:
-        parts = np.array_split(np.arange(len(columns)), -(-len(columns) // most))
+        parts = np.array_split(np.arange(len(columns)), -(-len(columns) // max(1, most)))
         copies = (self._copies(columns[part], values[part]) for part in parts)
         return np.concatenate([self._together(points) for points in copies])
 
-    def _takes_stacks(self, copies: int) -> bool:
+    def takes_stacks(self, copies: int) -> bool:
         """Say whether value takes stacked copies: two must come out as they do one by one."""
         if self.stacks is None and (self.batched or copies >= _WORTH_STACKING):
-            if self.batched is False:
-                self.stacks = False
-                return False
             pair = self.rounded(np.stack([self.x, self.x * (1.0 + 2.0**-10) + 2.0**-10]))
-            alone = np.stack([self._one(point) for point in pair])
-            try:
+            alone, self.stacks = self.at(pair), False
+            with quiet(), contextlib.suppress(Exception):
                 off = np.abs(self._together(pair) - alone)
                 self.stacks = bool(np.all(off <= 64.0 * self.epsilon * np.abs(alone)))
-            except Exception:
-                self.stacks = False
-            if self.batched and not self.stacks:
-                raise ValueError(
-                    "batched=True, but value of stacked copies is not what it is of each alone: it "
-                    "must return one number for each copy, from that copy only. Leave it out."
-                )
         return bool(self.stacks)
 
     # ---- the claimed gradient, and the directions that make sense
 
-    def jacobian(self, point: Host) -> Host:
-        """Return the claimed derivatives ``(P, M)`` at a point ``(P,)``; NaN where that fails."""
+    def claims(self, points: Host) -> Host:
+        """Return the claimed derivatives ``(K, P, M)`` at points ``(K, P)``; NaN where it fails."""
+        found = np.full((len(points), *self.analytic.shape), np.nan)
         with quiet():
-            try:
-                return self.gradient(point, self.dtype)[0]
-            except Exception as error:
-                self.failure = error.with_traceback(None)
-                return np.full(self.analytic.shape, np.nan)
+            for k, point in enumerate(points):
+                try:
+                    found[k] = self.gradient(point, self.dtype)[0]
+                except Exception as error:
+                    self.failure = error.with_traceback(None)
+        return found
 
     def gradient(self, point: Host, dtype: Any) -> tuple[Host, bool]:
         """Return the claimed derivatives ``(P, M)``, and whether they are less than float64."""
@@ -261,6 +248,11 @@ def prepared(problem: Problem, *, max_memory: int, batched: bool | None) -> Func
     if not np.all(np.isfinite(function.base)):
         raise ValueError(f"value(point) is {shown}: no derivative can be taken there.")
     function.count = function.base.size
+    if batched and not function.takes_stacks(2):
+        raise ValueError(
+            "batched=True, but value of stacked copies is not what it is of each alone: it must "
+            "return one number for each copy, from that copy only. Leave it out."
+        )
     if function.is_double:  # in float32 the second call is that in float64
         before = time.perf_counter()
         _require_same_value(function, function.value(function.x, function.dtype)[0])
@@ -339,18 +331,13 @@ def _raise_to_double(function: Function) -> None:
     with quiet(), contextlib.suppress(Exception):
         value, is_single = function.value(x, double)
         gradient, is_rough = function.gradient(x, double)
-        is_same = _is_same(value, function.base, lambda: function.at(shrunk))
-        claims = function.analytic
-        if (
-            is_same
-            and not is_single
-            and _is_same(
-                gradient, claims, lambda: np.stack([function.jacobian(point) for point in shrunk])
-            )
-        ):
-            function.dtype, function.base, function.analytic = double, value, gradient
-            function.epsilon = DOUBLE
-            function.gradient_epsilon = SINGLE if is_rough else DOUBLE
+        if is_single or not _is_same(value, function.base, lambda: function.at(shrunk)):
+            return
+        if not _is_same(gradient, function.analytic, lambda: function.claims(shrunk)):
+            return
+        function.dtype, function.base, function.analytic = double, value, gradient
+        function.epsilon = DOUBLE
+        function.gradient_epsilon = SINGLE if is_rough else DOUBLE
 
 
 def _is_same(wide: Host, narrow: Host, elsewhere: Callable[[], Host]) -> bool:
@@ -364,7 +351,7 @@ def _is_same(wide: Host, narrow: Host, elsewhere: Callable[[], Host]) -> bool:
     return bool(np.all(off <= slack))
 
 
-def _numbers(result: Any, has_many: bool) -> Host:
+def _results(result: Any, has_many: bool) -> Host:
     """Return a result as ``(M,)``, or raise for what is no number."""
     if isinstance(result, tuple) and not has_many:
         raise TypeError(

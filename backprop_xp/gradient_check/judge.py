@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backprop_xp.gradient_check.derivatives import Claimed, Derivative
+from backprop_xp.gradient_check.claims import Claim, Gradient
+from backprop_xp.gradient_check.derivatives import Derivative, Lines
 from backprop_xp.gradient_check.functions import Function, Host
 from backprop_xp.gradient_check.report import TaylorTable
 
@@ -35,14 +36,15 @@ def tolerance_of(function: Function, name: str) -> float:
 
 
 class Judged(NamedTuple):
-    """What became of K lines and M results each; ``room`` is the mistake that bars leave room for.
+    """What became of lines and M results each; ``room`` is the mistake that bars leave room for.
 
     ``error``, ``tolerance`` and ``room`` are relative to the larger of the two derivatives, or to
     the norm of a direction's terms. ``decides`` is the line and the result that the report is
     about.
     """
 
-    claimed: Claimed
+    lines: Lines
+    claimed: Claim
     numeric: Derivative
     outcome: Host
     error: Host
@@ -72,40 +74,30 @@ class Judged(NamedTuple):
 class Findings(NamedTuple):
     """What a method hands over to be reported.
 
-    ``judged`` are the lines that the verdict is about, of the sizes ``size``; ``evaluations`` those
-    for the verdict. ``entries`` are judged entries at ``places``: the lines themselves, or, where a
-    direction fails, some of the point's.
+    ``judged`` are the lines that the verdict is about, ``evaluations`` those for it. ``entries``
+    are judged entries: the lines themselves, or, where a direction fails, some of the point's.
     """
 
     method: str
     judged: Judged
-    size: Host
     evaluations: int
-    places: Host | None = None
     entries: Judged | None = None
     taylor: TaylorTable | None = None
 
 
-def judge(
-    claimed: Claimed,
-    numeric: Derivative,
-    *,
-    base: float,
-    asked: float | None,
-    norm: Host | float = 0.0,
-    matters: Host | bool = True,
-) -> Judged:
-    """Judge claimed derivatives ``(K, M)`` by numeric ones.
+def judge(lines: Lines, gradient: Gradient, numeric: Derivative, asked: float | None) -> Judged:
+    """Judge what a gradient claims along lines by numeric derivatives ``(K, M)``.
 
-    ``norm`` is that of the terms of a derivative; a tolerance that was ``asked`` for takes the
-    place of ``base``. The bars are counted in any case: a fail says that no rounding explains it.
+    A tolerance that was ``asked`` for takes the place of the table's. The bars are counted in any
+    case: a fail says that no rounding explains it.
     """
+    claimed, base = lines.claim(gradient), tolerance_of(lines.function, _kind(lines))
     low, high = np.minimum(numeric.left, numeric.right), np.maximum(numeric.left, numeric.right)
     largest_room = TOLERANCES["room"][0] if asked is None else asked
     with np.errstate(all="ignore"):
         off = np.maximum(np.maximum(low - claimed.value, claimed.value - high), 0.0)
         larger = np.maximum(np.abs(claimed.value), np.maximum(np.abs(low), np.abs(high)))
-        size = np.maximum(larger, norm)
+        size = np.maximum(larger, lines.norm)
         size = np.where(size > 0.0, size, 1.0)
         # The numeric derivative is rounded as the gradient is, at least: the same terms cancel.
         bar = np.maximum(numeric.bar, claimed.bar)
@@ -114,38 +106,53 @@ def judge(
         # A gradient that agrees is not made of rounding. One wrong term of a direction must show
         # beside their norm, not beside their sum.
         room = np.where(error <= base, numeric.bar / size, room)
-        room *= np.where(np.asarray(norm) > 0.0, size / norm, 1.0)
+        room *= np.where(np.asarray(lines.norm) > 0.0, size / lines.norm, 1.0)
     # Of a claimed number that is not finite nothing explains anything.
     unreal = ~np.isfinite(claimed.value)
     error, tolerance = np.where(unreal, np.inf, error), np.where(unreal, base, tolerance)
+    matters = _matters(lines, gradient, numeric)
     # Two zeros agree, whatever the bars. Where no value could be had at all, nothing is known.
     unknown = (room > largest_room) & (matters & (larger > 0.0) | ~np.isfinite(room))
     outcome = np.where(unknown, INCONCLUSIVE, np.where(low != high, KINK, PASS))
     outcome = np.where(error > tolerance, FAIL, outcome)
-    matters = np.broadcast_to(matters, outcome.shape)
-    return Judged(claimed, numeric, outcome, error, tolerance, room, matters)
+    return Judged(lines, claimed, numeric, outcome, error, tolerance, room, matters)
 
 
-def why(function: Function, found: Findings, base: str, asked: float | None) -> str:
+def _kind(lines: Lines) -> str:
+    return "entries" if lines.columns.size else "directions"
+
+
+def _matters(lines: Lines, gradient: Gradient, numeric: Derivative) -> Host:
+    """Say which derivatives are no rounding of the largest of their tensor, or of many results."""
+    part, where = tolerance_of(lines.function, "matters"), lines.columns
+    if not where.size:
+        return np.asarray(lines.norm >= part * np.max(lines.norm))
+    seen, sure = np.abs(numeric.value), np.abs(gradient.finite)
+    larger = np.maximum(sure[where], seen)
+    # A numeric derivative that may be all error does not say how large the others are.
+    sure[where] = np.where(numeric.bar <= 0.5 * seen, larger, sure[where])
+    return larger > part * gradient.largest(sure).max(axis=1, keepdims=True)[where]
+
+
+def why(found: Findings, asked: float | None) -> str:
     """Return the reason of a tolerance, or why nothing could be decided."""
     judged, at = found.judged, found.judged.decides
     error, room, tolerance = (
         float(part[at]) for part in (judged.error, judged.room, judged.tolerance)
     )
     if judged.verdict == INCONCLUSIVE:
-        return _why_not(function, found, asked)
+        return _why_not(judged, asked)
     if asked is not None:
         wider = "" if tolerance <= asked else ", and the error bars, which are wider"
         return f"the tolerance that was asked for{wider}"
-    reason = TOLERANCES[base][2]
+    base, _, reason = TOLERANCES[_kind(judged.lines)]
     if judged.verdict == FAIL and error < 1e-3:
         return f"{reason}; {_digits(error)}"
-    bars = f"; to it come the error bars, {room:.0e}" if room > tolerance_of(function, base) else ""
-    return reason + bars
+    return f"{reason}; to it come the error bars, {room:.0e}" if room > base else reason
 
 
-def _why_not(function: Function, found: Findings, asked: float | None) -> str:
-    judged, at = found.judged, found.judged.decides
+def _why_not(judged: Judged, asked: float | None) -> str:
+    function, at = judged.lines.function, judged.decides
     numeric, own = float(judged.numeric.bar[at]), float(judged.claimed.bar[at])
     room = float(judged.room[at])
     if not np.isfinite(numeric):
@@ -157,7 +164,7 @@ def _why_not(function: Function, found: Findings, asked: float | None) -> str:
         return "the gradient is what rounding leaves of terms that cancel here: check elsewhere"
     if asked is not None and room <= TOLERANCES["room"][0]:
         return f"the error bars are wider than the tolerance; {_digits(room)}"
-    noise = numeric / 2.0 * float(judged.numeric.step[at] * found.size[at[0]])
+    noise = numeric / 2.0 * float(judged.numeric.step[at] * judged.lines.size[at[0]])
     part = noise / (abs(float(function.base[at[1]])) or 1.0)
     return (
         f"the value is noisy at {part:.0e}, or varies faster than any step shows: a mistake of "

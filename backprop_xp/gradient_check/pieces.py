@@ -47,7 +47,7 @@ def network_problem(
         lambda flat: network.loss(flat, rows.x, rows.y, **given),
         lambda flat: network.loss_and_gradient(flat, rows.x, rows.y, **given)[1],
         moved=moved_losses(network, theta, rows, batched=batched, max_memory=max_memory),
-        size=_sizes(point),
+        least_size=_LEAST_SIZE,
         context=Context(
             rows.x.shape[-2], network.l2, frozenset(n for n, place in names if place.decays)
         ),
@@ -69,7 +69,7 @@ def layer_problem(layer: Layer, parameters: Parameters, x: Array, rng: Any, seed
         return [by_input, *by_parameters]
 
     point = _named([x, *parameters], ["input", *layer.names])
-    return Problem(point, value, gradient, size=_sizes(point))
+    return Problem(point, value, gradient, least_size=_LEAST_SIZE)
 
 
 def loss_problem(loss: Loss, outputs: Array, targets: Array, seed: int) -> Problem:
@@ -125,13 +125,3 @@ def _named(arrays: list[Array], names: Sequence[str]) -> Point:
     point = flatten(arrays)
     tensors = [t._replace(name=name) for t, name in zip(point.tensors, names, strict=True)]
     return point._replace(tensors=tuple(tensors))
-
-
-def _sizes(point: Point) -> np.ndarray:
-    """Return the size ``(P,)`` at which a value is taken to vary along each entry."""
-    size = np.abs(to_host(point.flat).astype(np.float64))
-    for tensor in point.tensors:
-        part = size[tensor.part]
-        typical = float(np.sqrt(np.mean(part**2))) if part.size else 0.0
-        size[tensor.part] = np.maximum(part, _LEAST_SIZE * typical if typical else 1.0)
-    return size

@@ -1,0 +1,118 @@
+"""The gradient that is claimed, with the error bar that its own rounding makes.
+
+Near an optimum it is a sum of terms that cancel: its rounding is theirs, and can be as large as
+what is left of it. Sizes are compared in scaled variables, a derivative times the size at which the
+function varies along the entry, so that units cancel.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from backprop_xp.gradient_check.functions import Function, Host
+
+# How far it moves with the point, the rounding of its tensor's largest entry, and that of the size
+# which its terms have elsewhere, count so many times.
+_MOVES, _LARGEST, _NATURAL = 4.0, 16.0, 64.0
+
+
+class Claim(NamedTuple):
+    """Claimed derivatives ``(K, M)`` along K lines, and their error bars."""
+
+    value: Host
+    bar: Host
+
+
+class Gradient(NamedTuple):
+    """The claimed gradient ``(P, M)`` of a function, and its error bar.
+
+    ``size (P,)`` are the entries' sizes; ``is_measured`` says that the bar counts all rounding.
+    """
+
+    function: Function
+    size: Host
+    value: Host
+    bar: Host
+    is_measured: bool = False
+
+    @property
+    def finite(self) -> Host:
+        """The gradient with zeros where it is not finite."""
+        return np.where(np.isfinite(self.value), self.value, 0.0)
+
+    def at(self, columns: Host) -> Claim:
+        """Return what is claimed of some entries."""
+        return Claim(self.value[columns], self.bar[columns])
+
+    def along(self, direction: Host) -> Claim:
+        """Return what is claimed of the derivative ``(1, M)`` along a direction ``(P,)``."""
+        value = np.where(direction[:, None] == 0.0, 0.0, self.value)
+        return Claim((direction @ value)[None, :], _norm(direction[:, None] * self.bar))
+
+    def norm(self, direction: Host) -> Host:
+        """Return the norm ``(1, M)`` of the terms of the derivative along a direction."""
+        least = 8.0 * self.function.epsilon * np.abs(self.function.base)
+        return np.maximum(_norm(direction[:, None] * self.finite), least)
+
+    def largest(self, derivatives: Host) -> Host:
+        """Return, for each entry, the largest of its tensor's derivatives ``(P, M)``, scaled."""
+        scaled, largest = derivatives * self.size[:, None], np.zeros_like(derivatives)
+        for tensor in self.function.problem.point.tensors:
+            largest[tensor.part] = scaled[tensor.part].max(axis=0, initial=0.0)
+        return largest / self.size[:, None]
+
+    def with_rounding(self) -> "Gradient":
+        """Return the gradient with a bar that counts all its rounding, before it is called wrong.
+
+        That is how far it moves with the point, by two roundings of each entry (those that are 0
+        stay, so that no kink is crossed), and the rounding of the size that it has elsewhere: terms
+        that cancel or saturate at the point, as in p - y or 1 - tanh^2, are of their natural size
+        there.
+        """
+        x, epsilon = self.function.x, self.function.gradient_epsilon
+        draw = np.random.default_rng(1).uniform
+        nudge = 2.0 * epsilon * np.sign(draw(-1.0, 1.0, x.size))
+        shrunk = [0.5, *(draw(low, 1.0, x.size) for low in (0.25, 0.5, 0.875))]
+        found = self.function.claims(
+            [x * (1.0 + nudge), x * (1.0 - nudge), *(x * s for s in shrunk)]
+        )
+        with np.errstate(all="ignore"):
+            natural = np.fmax.reduce(np.abs(found[2:]))
+            natural = np.where(np.isfinite(natural), natural, 0.0)
+            # The smaller of two, for on one side a kink may lie; what jumps farther is no rounding.
+            moves = np.fmin.reduce(np.abs(found[:2] - self.value))
+            whole = self.largest(np.fmax(natural, np.abs(self.value)))
+            moves = np.where(moves <= epsilon**0.5 * whole, moves, 0.0)
+        bar = self.bar + _MOVES * moves + _NATURAL * epsilon * natural
+        return self._replace(bar=bar, is_measured=True)
+
+
+def claimed_gradient(function: Function) -> Gradient:
+    """Return the gradient at the point, its bar the rounding of its tensor's largest entry."""
+    given = function.problem.size
+    size = default_size(function) if given is None else given
+    gradient = Gradient(function, size, function.analytic, np.zeros_like(function.analytic))
+    largest = gradient.largest(np.abs(gradient.finite))
+    return gradient._replace(bar=_LARGEST * function.gradient_epsilon * largest)
+
+
+def default_size(function: Function) -> Host:
+    """Return the size ``(P,)`` at which the function is taken to vary along each entry.
+
+    That is the entry's own, and at least the problem's part of its tensor's root mean square; of an
+    entry of 0 that itself, or 1.
+    """
+    size = np.abs(function.x)
+    for tensor in function.problem.point.tensors:
+        part = size[tensor.part]
+        typical = _norm(part[:, None])[0, 0] / max(part.size, 1) ** 0.5 or 1.0
+        least = np.where(part == 0.0, typical, function.problem.least_size * typical)
+        size[tensor.part] = np.maximum(part, least)
+    return size
+
+
+def _norm(terms: Host) -> Host:
+    """Return the norms ``(1, M)`` of terms ``(P, M)``, the largest taken out: nothing overflows."""
+    largest = np.abs(terms).max(axis=0, initial=0.0, keepdims=True)
+    safe = np.where((largest > 0.0) & np.isfinite(largest), largest, 1.0)
+    return safe * np.sqrt(np.sum((terms / safe) ** 2, axis=0, keepdims=True))
