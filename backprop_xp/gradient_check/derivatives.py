@@ -31,9 +31,9 @@ _SAFETY = 2.0
 _STAYS, _WITHIN, _ABOVE, _NO_KINK = 4, 0.1, 20.0, 0.25
 # A value that changes by so many roundings at once may be rounded to few digits, which so many
 # bisections find out.
-_COARSE, _BISECTIONS = 1e3, 24
-# So many sizes away a value that is 0 around the point is of its natural size, rounded so often.
-_FAR, _ROUNDINGS = 2.0**24, 64.0
+_COARSE, _BISECTIONS = 1e3, 26
+# So many sizes away a value that stays as it is around the point is another, most likely.
+_FAR = 2.0**24
 
 
 class Derivative(NamedTuple):
@@ -209,13 +209,14 @@ def ladder(lines: Lines) -> Derivative:
             if not np.all(np.isfinite(found.bar)):  # the other side is outside of the domain
                 found = found.where(~np.isfinite(found.bar), _extrapolated(h, one, None, least))
         found = _with_kinks(found, right / up, left / -down, least, up)
-    silent = np.all((values == base) | ~np.isfinite(values), axis=0) & np.isfinite(found.bar)
-    if np.any(silent):
+    stays = np.all((values == base) | ~np.isfinite(values), axis=0) & np.isfinite(found.bar)
+    still = np.flatnonzero(np.any(stays, axis=-1))
+    if still.size:
         # A value that stays as it is at every step shows only far away how it is rounded.
-        far = lines.probe(lines.size * np.asarray([[_FAR], [-_FAR]])).values
-        largest = np.where(np.isfinite(far), np.abs(far), 0.0).max(axis=0)
-        bar = _ROUNDINGS * lines.function.epsilon * largest / lines.size[:, None]
-        found = found._replace(bar=np.where(silent, bar, found.bar))
+        some = lines.chosen(still)
+        away = some.size * np.asarray([[0.0], [_FAR], [-_FAR]])
+        least = _quantum(some, some.probe(away).values, away) / some.size[:, None]
+        found.bar[still] = np.fmax(found.bar[still], np.where(stays[still], least, 0.0))
     return found._replace(step=found.step / lines.size[:, None])
 
 
@@ -233,7 +234,7 @@ def _quantum(lines: Lines, values: Host, steps: Host) -> Host:
     if coarse.size:
         moving = np.where(np.any(np.isfinite(change), axis=-1), np.abs(steps), np.inf)[:, coarse]
         (above,) = _best(moving, steps[:, coarse])
-        below, some = above / 4.0, lines.chosen(coarse)
+        below, some = 0.0 * above, lines.chosen(coarse)
         for _ in range(_BISECTIONS):
             middle = (above + below) / 2.0
             found = np.abs(some.probe(middle[None, :]).values[0] - base)
