@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from backprop_xp.activations import ACTIVATIONS, softmax
-from backprop_xp.backends import Array, array_namespace, device_of, require_owner, to_host
+from backprop_xp.backends import Array, array_namespace, beside, device_of, to_host
 from backprop_xp.complex_safe import is_complex
 from backprop_xp.inputs import Rows, check_x
 from backprop_xp.layers import Activate, Dense, Dropout, Layer, LayerNorm, Residual
@@ -65,11 +65,7 @@ def moved_losses(
     traced = functools.cache(lambda dtype: _trace(setting, dtype))
 
     def losses(columns: Array, moved: Array) -> Array:
-        xp = array_namespace(theta)
-        dtype: Any = theta.dtype
-        if moved.dtype.kind == "c":
-            dtype = xp.complex64 if theta.dtype == xp.float32 else xp.complex128
-        values = require_owner(theta, "theta").from_host(moved, dtype, device_of(theta))
+        values = beside(theta, moved, theta.dtype)
         found = _losses(setting, traced(values.dtype), columns.tolist(), values, max_memory)
         parts = list(found)
         return array_namespace(parts[0]).concat(parts)

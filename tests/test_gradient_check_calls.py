@@ -190,3 +190,13 @@ def test_scale_is_the_size_at_which_value_varies(scale: Any) -> None:
     tell_apart(value, gradient, point, method="centered", scale=scale)
     with pytest.raises(ValueError, match="scale must be positive"):
         check.gradient(value, gradient, point, scale=0.0)
+
+
+@pytest.mark.parametrize("option", ["scale", "bounds", "tangent"])
+def test_what_belongs_to_the_point_must_have_its_shape(option: str) -> None:
+    turned = np.ones((3, 2))
+    given = {"scale": turned, "bounds": (turned, 9.0), "tangent": lambda d: d.T}[option]
+    with pytest.raises(
+        ValueError, match=option + r".* has shape \(3, 2\), but \(2, 3\) is expected"
+    ):
+        check.gradient(np.sum, np.ones_like, np.ones((2, 3)), **{option: given})

@@ -170,12 +170,15 @@ def test_a_wrong_layer_or_loss_fails(xp: Any, name: str, method: str, dtype: str
         assert (report.verdict, report.worst[0].tensor) == ("fail", tensor)
 
 
+@pytest.mark.filterwarnings("ignore:Casting complex")  # which must not happen
 def test_what_is_no_layer_or_loss_or_sample_is_refused_by_name(xp: Any) -> None:
     norm, x, number = bx.LayerNorm(3), xp.asarray(X), xp.asarray([[1.0]] * 4)
+    complex_x = xp.namespace.astype(x, xp.namespace.complex64)
     for function, arguments, message in (
         (check.layer, ("tanh", x), r"layer is .*, which is no layer: .*bx\.Dense\(2, 1\)"),
         (check.layer, (norm, x[0, :]), r"x has shape \(3,\), but \(batch, 3\) with rows"),
         (check.layer, (norm, number), r"x has shape \(4, 1\), but \(batch, 3\)"),
+        (check.layer, (norm, complex_x), r"is complex\d+, but real floating numbers"),
         (check.loss, ("huber", x, number), r"targets has shape \(4, 1\), but the outputs"),
         (check.loss, ("hubr", x, x), r"loss 'hubr' is unknown\. Did you mean 'huber'"),
     ):

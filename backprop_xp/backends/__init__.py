@@ -3,6 +3,7 @@
 from backprop_xp.backends.arrays import (
     array_namespace,
     asarray,
+    beside,
     is_host_number,
     like,
     replaced,
@@ -56,6 +57,7 @@ __all__ = [
     "TransferError",
     "array_namespace",
     "asarray",
+    "beside",
     "device_of",
     "dtype_name",
     "explicit",

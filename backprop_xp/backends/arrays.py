@@ -75,7 +75,7 @@ def asarray(
         _require_numbers(x, "x")
     array = xp.asarray(x)  # a NumPy scalar becomes an array
     if device_of(array) != choice.device:
-        if kind is not None and not _keeps(choice, array.dtype):
+        if kind is not None and not _keeps(choice.backend, array.dtype, choice.device):
             array = xp.astype(array, kind)  # where it is: it cannot arrive as it is
         array = _to_device(array, choice.device)
     return array if kind is None else xp.astype(array, kind, copy=False)
@@ -147,6 +147,20 @@ def like(theta: Array, value: Any, name: str) -> Array:
     )
 
 
+def beside(array: Array, host: np.ndarray, dtype: DType | None = None) -> Array:
+    """Return host numbers where an array is; complex ones in the precision of ``dtype``.
+
+    By default they are in float64, or in float32 where the device keeps no float64.
+    """
+    home, where = require_owner(array, "array"), device_of(array)
+    xp = home.namespace()
+    if dtype is None:
+        dtype = xp.float64 if _keeps(home, xp.float64, where) else xp.float32
+    if host.dtype.kind == "c":
+        dtype = xp.complex64 if dtype == xp.float32 else xp.complex128
+    return home.from_host(host, dtype, where)
+
+
 def require_like(theta: Array, value: Array, name: str, other: str = "theta") -> None:
     """Raise, showing the repairing call, unless an array lives where theta does, in its dtype.
 
@@ -195,9 +209,9 @@ def to_host_together(arrays: Sequence[Array]) -> list[np.ndarray]:
     return [piece.reshape(array.shape) for piece, array in zip(pieces, arrays, strict=True)]
 
 
-def _keeps(choice: Selection, dtype: DType) -> bool:
+def _keeps(home: Backend, dtype: DType, device: Device) -> bool:
     try:
-        choice.backend.require_dtype(dtype, choice.device)
+        home.require_dtype(dtype, device)
     except DTypeNotKeptError:
         return False
     return True

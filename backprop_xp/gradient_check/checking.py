@@ -8,15 +8,7 @@ from collections.abc import Callable
 from typing import Any, Unpack
 
 from backprop_xp.activations import Activation
-from backprop_xp.backends import (
-    Array,
-    array_namespace,
-    asarray,
-    like,
-    owner,
-    require_floating,
-    resolve,
-)
+from backprop_xp.backends import Array, asarray, like, require_floating, resolve
 from backprop_xp.checks import choose, integer, nearest, real
 from backprop_xp.gradient_check.course import CheckOptions, check_problem
 from backprop_xp.gradient_check.functions import Problem
@@ -25,16 +17,15 @@ from backprop_xp.gradient_check.pieces import (
     in_double,
     layer_problem,
     loss_problem,
+    network_pieces,
     network_problem,
 )
 from backprop_xp.gradient_check.points import flatten
 from backprop_xp.gradient_check.report import GradientReport
-from backprop_xp.inputs import Rows, check_beside_outputs, check_x
+from backprop_xp.inputs import Rows, check_beside_outputs
 from backprop_xp.layers import Activate, Layer, require_layer
-from backprop_xp.layout import lay_out, split
 from backprop_xp.losses import LOSSES, Loss
 from backprop_xp.network import Network
-from backprop_xp.random import as_key, fold_in
 
 METHODS = ["auto", "complex_step", "centered", "directional", "taylor"]
 _DEFAULTS: CheckOptions = {
@@ -91,10 +82,8 @@ def check_gradient(
     """
     chosen = _options(options)
     if gradient is True:
-        both = value
-        functions = (lambda p: both(p, *args)[0]), (lambda p: both(p, *args)[1])
-    elif callable(gradient):
-        one = gradient
+        functions = (lambda p: value(p, *args)[0]), (lambda p: value(p, *args)[1])
+    elif callable(one := gradient):
         functions = (lambda p: value(p, *args)), (lambda p: one(p, *args))
     else:
         raise TypeError(f"gradient must be a function, or True, not {gradient!r}.")
@@ -163,10 +152,10 @@ def check_network(
             f"theta has shape {tuple(theta.shape)}, but one network's, ({network.size},), is "
             "checked at a time: theta[i]."
         )
-    weight = None if sample_weight is None else like(theta, sample_weight, "sample_weight")
-    rows = Rows(like(theta, x, "x"), like(theta, y, "y"), weight, rng)
-    theta, x, y, weight = in_double([theta, rows.x, rows.y, weight])
-    rows = Rows(x, y, weight, rng)
+    x, y = in_double(like(theta, x, "x")), in_double(like(theta, y, "y"))
+    if sample_weight is not None:
+        sample_weight = in_double(like(theta, sample_weight, "sample_weight"))
+    theta, rows = in_double(theta), Rows(x, y, sample_weight, rng)
     problem = network_problem(
         network, theta, rows, batched=chosen["batched"], max_memory=chosen["max_memory"]
     )
@@ -196,11 +185,9 @@ def check_layer(
     if isinstance(layer, Activation):
         layer = Activate(layer)
     require_layer(layer, "layer")
-    (x,) = in_double([_samples(x, "x", getattr(layer, "n_in", None))])
-    parameters = drawn_parameters(layer, x, chosen["seed"])
-    return check_problem(
-        layer_problem(layer, parameters, x, chosen["seed"], chosen["seed"]), chosen
-    )
+    x, seed = in_double(_samples(x, "x", getattr(layer, "n_in", None))), chosen["seed"]
+    problem = layer_problem(layer, drawn_parameters(layer, x, seed), x, seed, seed)
+    return check_problem(problem, chosen)
 
 
 def check_loss(
@@ -216,11 +203,11 @@ def check_loss(
     """
     chosen = _options(options)
     loss = choose(LOSSES, loss, "loss")
-    outputs = _samples(outputs, "outputs", None)
+    outputs = _samples(outputs, "outputs")
     targets = like(outputs, targets, "targets")
     check_beside_outputs(targets, outputs.shape, "targets")
-    outputs, targets = in_double([outputs, targets])
-    return check_problem(loss_problem(loss, outputs, targets, chosen["seed"]), chosen)
+    problem = loss_problem(loss, in_double(outputs), in_double(targets), chosen["seed"])
+    return check_problem(problem, chosen)
 
 
 def assert_gradient(
@@ -239,29 +226,14 @@ def assert_gradient(
 
 
 def _blame(network: Network, theta: Array, rows: Rows, options: CheckOptions) -> str | None:
-    """Return which layers of a network fail a check of their own, or the loss; None if none does.
-
-    Each is checked along directions, at the parameters and the input that it has in the network.
-    """
-    along = _options({"method": "directional", "seed": options["seed"]})
-    parameters, x = split(lay_out(network.layers)[0], theta), check_x(theta, rows.x, None)
-    key = None if rows.rng is None else as_key(rows.rng, theta)
-    wrong = []
-    for i, layer in enumerate(network.layers):
-        inner = None if key is None else fold_in(key, i)
-        problem = layer_problem(layer, parameters[i], x, inner, along["seed"])
-        wrong += _fault(f"layers[{i}] ({type(layer).__name__})", problem, along)
-        x, _ = layer.forward(parameters[i], x, inner)
-    problem = loss_problem(network.loss_function, x, rows.y, along["seed"])
-    return "; ".join([*wrong, *_fault("the loss", problem, along)]) or None
-
-
-def _fault(name: str, problem: Problem, options: CheckOptions) -> list[str]:
-    report = check_problem(problem, options)
-    if report.verdict not in ("fail", "nondeterministic"):
-        return []
-    tensor = f", in the derivative by its {report.worst[0].tensor}" if report.worst else ""
-    return [f"{name} fails a check of its own{tensor}"]
+    """Return which layers of a network, or the loss, fail a check of their own along directions."""
+    along, wrong = _options({"method": "directional", "seed": options["seed"]}), []
+    for name, problem in network_pieces(network, theta, rows, along["seed"]):
+        report = check_problem(problem, along)
+        if report.verdict in ("fail", "nondeterministic"):
+            tensor = f", in the derivative by its {report.worst[0].tensor}" if report.worst else ""
+            wrong.append(f"{name} fails a check of its own{tensor}")
+    return "; ".join(wrong) or None
 
 
 def _options(given: CheckOptions) -> CheckOptions:
@@ -287,16 +259,11 @@ def _options(given: CheckOptions) -> CheckOptions:
     return chosen
 
 
-def _samples(x: Any, name: str, width: int | None) -> Array:
-    """Return x as a floating array ``(batch, n)``; whole numbers in the precision chosen."""
-    x = asarray(x) if owner(x) is None else x
-    xp = array_namespace(x)
-    if xp.isdtype(x.dtype, ("bool", "integral")):
-        x = xp.astype(x, resolve(x).dtype)
-    require_floating(x, name)
+def _samples(x: Any, name: str, width: int | None = None) -> Array:
+    """Return x as a floating array ``(batch, width)``; whole numbers in the precision chosen."""
+    choice = resolve(x)
+    x = asarray(x, backend=choice.backend, device=choice.device, dtype=choice.dtype)
     if len(x.shape) != 2 or 0 in x.shape or width not in (None, x.shape[-1]):
-        wanted = "n" if width is None else width
-        raise ValueError(
-            f"{name} has shape {tuple(x.shape)}, but (batch, {wanted}) with rows is expected."
-        )
+        came, wanted = tuple(x.shape), f"(batch, {width or 'n'})"
+        raise ValueError(f"{name} has shape {came}, but {wanted} with rows is expected.")
     return x

@@ -7,22 +7,22 @@ test"). The left side is the derivative along v of ``<y, u>``, a scalar function
 They are judged in float64 where the device keeps it: it is the formula that is judged.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from backprop_xp.backends import Array, array_namespace, device_of, require_owner, to_host
+from backprop_xp.backends import Array, array_namespace, beside, to_host
 from backprop_xp.gradient_check.functions import Context, Problem
 from backprop_xp.gradient_check.points import Point, Tensor, flatten
 from backprop_xp.initializers import draw_stack
-from backprop_xp.inputs import Rows
+from backprop_xp.inputs import Rows, check_x
 from backprop_xp.layers import Layer, Parameters
-from backprop_xp.layout import lay_out
+from backprop_xp.layout import lay_out, split
 from backprop_xp.losses import Loss
 from backprop_xp.moved_losses import moved_losses
 from backprop_xp.network import Network
+from backprop_xp.random import as_key, fold_in
 
 # Added to drawn parameters: a bias of 0 or a scale of 1 would hide a mistake in its rule.
 _SPREAD = 0.2
@@ -35,29 +35,41 @@ def network_problem(
 ) -> Problem:
     """Return the problem of a network's loss as a function of theta ``(P,)``."""
     given = {"sample_weight": rows.sample_weight, "rng": rows.rng}
-    names = [
-        (f"layers[{i}].{place.name}", place)
+    named = [
+        (Tensor(f"layers[{i}].{place.name}", place.shape, place.part), place.decays)
         for i, places in enumerate(lay_out(network.layers)[0])
         for place in places
     ]
-    tensors = tuple(Tensor(name, place.shape, place.part) for name, place in names)
-    point = flatten(theta)._replace(tensors=tensors)
+    point = flatten(theta)._replace(tensors=tuple(tensor for tensor, _ in named))
+    decays = frozenset(tensor.name for tensor, decays in named if decays)
     return Problem(
         point,
         lambda flat: network.loss(flat, rows.x, rows.y, **given),
         lambda flat: network.loss_and_gradient(flat, rows.x, rows.y, **given)[1],
         moved=moved_losses(network, theta, rows, batched=batched, max_memory=max_memory),
         least_size=_LEAST_SIZE,
-        context=Context(
-            rows.x.shape[-2], network.l2, frozenset(n for n, place in names if place.decays)
-        ),
+        context=Context(rows.x.shape[-2], network.l2, decays),
     )
+
+
+def network_pieces(
+    network: Network, theta: Array, rows: Rows, seed: int
+) -> Iterator[tuple[str, Problem]]:
+    """Yield the problems of a network's layers and loss, at what they get in it, with names."""
+    parameters, x = split(lay_out(network.layers)[0], theta), check_x(theta, rows.x, None)
+    key = None if rows.rng is None else as_key(rows.rng, theta)
+    for i, layer in enumerate(network.layers):
+        own = None if key is None else fold_in(key, i)
+        name = f"layers[{i}] ({type(layer).__name__})"
+        yield name, layer_problem(layer, parameters[i], x, own, seed)
+        x, _ = layer.forward(parameters[i], x, own)
+    yield "the loss", loss_problem(network.loss_function, x, rows.y, seed)
 
 
 def layer_problem(layer: Layer, parameters: Parameters, x: Array, rng: Any, seed: int) -> Problem:
     """Return the problem of a layer at some parameters and input."""
     y, _ = layer.forward(parameters, x, rng)
-    upstream = _beside(y, _random(tuple(y.shape), seed))
+    upstream = beside(y, _random(tuple(y.shape), seed), y.dtype)
 
     def value(point: list[Array]) -> Array:
         y, _ = layer.forward(point[1:], point[0], rng)
@@ -74,7 +86,7 @@ def layer_problem(layer: Layer, parameters: Parameters, x: Array, rng: Any, seed
 
 def loss_problem(loss: Loss, outputs: Array, targets: Array, seed: int) -> Problem:
     """Return the problem of a loss at some outputs, each sample weighted at random."""
-    weight = _beside(outputs, _random(tuple(outputs.shape[:-1]), seed))
+    weight = beside(outputs, _random(tuple(outputs.shape[:-1]), seed), outputs.dtype)
 
     def value(point: list[Array]) -> Array:
         each = loss.value(point[0], targets)
@@ -86,33 +98,18 @@ def loss_problem(loss: Loss, outputs: Array, targets: Array, seed: int) -> Probl
     return Problem(_named([outputs], ["outputs"]), value, gradient)
 
 
-def drawn_parameters(layer: Layer, x: Array, seed: int) -> list[Array]:
+def drawn_parameters(layer: Layer, x: Array, seed: int) -> Parameters:
     """Return parameters of a layer beside x, none of them at a special value."""
     if not layer.names:
-        return []
+        return ()
     drawn = draw_stack(seed, 1, layer.initialize)[0]
-    moved, parts, start = drawn + _SPREAD * _random(drawn.shape, seed), [], 0
-    for shape in layer.shapes:
-        parts.append(_beside(x, moved[start : start + math.prod(shape)].reshape(shape)))
-        start += math.prod(shape)
-    return parts
+    moved = beside(x, drawn + _SPREAD * _random(drawn.shape, seed), x.dtype)
+    return split(lay_out([layer])[0], moved)[0]
 
 
-def in_double(arrays: Sequence[Array | None]) -> list[Any]:
-    """Return arrays in float64, or as they are where their device keeps none."""
-    given = [array for array in arrays if array is not None]
-    try:
-        made = iter([_beside(array, to_host(array), double=True) for array in given])
-    except Exception:
-        made = iter(given)
-    return [None if array is None else next(made) for array in arrays]
-
-
-def _beside(array: Array, host: np.ndarray, *, double: bool = False) -> Array:
-    """Return host numbers where an array is, in its dtype or in float64."""
-    home = require_owner(array, "x")
-    dtype = home.namespace().float64 if double else array.dtype
-    return home.from_host(host, dtype, device_of(array))
+def in_double(array: Array) -> Array:
+    """Return an array in float64, or in float32 where its device keeps none."""
+    return beside(array, to_host(array))
 
 
 def _random(shape: tuple[int, ...], seed: int) -> np.ndarray:

@@ -4,6 +4,7 @@ Everything is judged on the host, on vectors of float64. ``restore`` gives the c
 back the structure they know, made of arrays of the caller's own library.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from numbers import Number
@@ -15,6 +16,7 @@ from backprop_xp.backends import (
     Array,
     array_namespace,
     asarray,
+    beside,
     device_of,
     dtype_name,
     owner,
@@ -33,12 +35,6 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
     part: slice
 
-    def of(self, whole: str) -> str:
-        """Return what the tensor is called in ``whole``, the point or its gradient."""
-        if not self.name or self.name.startswith(("[", ".")):
-            return f"{whole}{self.name}"
-        return self.name if whole == "point" else f"{whole} by {self.name}"
-
     def row_of(self, place: int) -> slice:
         """Return where the row of an entry lies, along the tensor's last axis."""
         length = self.shape[-1] if self.shape else 1
@@ -46,25 +42,19 @@ class Tensor(NamedTuple):
         return slice(start, start + length)
 
 
-class _Node(NamedTuple):
-    """A part of a structure: how it is built from its leaves, and how they are found again."""
-
-    build: Callable[[Iterator[Any]], Any]
-    leaves: Callable[[Any, str], Iterator[Any]]
-
-
 class Point(NamedTuple):
     """A flat vector of the caller's library, the tensors in it, and the caller's structure.
 
     ``leaves`` are the parts of the structure, ``tensors`` those that entries are named by: the
-    same, unless one array holds many. ``is_plain`` says that the structure holds arrays alone,
+    same, unless one array holds many. ``dresses`` is the structure, with what makes arrays the
+    caller's kinds of numbers in place of its leaves. ``is_plain`` says that it holds arrays alone,
     which may be stacked; ``notes`` what was done to make it a point.
     """
 
     flat: Array
     leaves: tuple[Tensor, ...]
     tensors: tuple[Tensor, ...]
-    node: _Node
+    dresses: Any
     is_plain: bool
     notes: tuple[str, ...]
 
@@ -72,14 +62,11 @@ class Point(NamedTuple):
         """Return vectors ``(*stack, P)`` in the structure of the point."""
         xp, stack = array_namespace(vector), vector.shape[:-1]
         parts = (xp.reshape(vector[..., t.part], (*stack, *t.shape)) for t in self.leaves)
-        return self.node.build(iter(parts))
+        return _mapped(lambda dress: dress(next(parts)), self.dresses)
 
     def device_array(self, host: np.ndarray, dtype: Any) -> Array:
         """Return host numbers beside the point, complex ones in ``dtype``'s precision."""
-        xp = array_namespace(self.flat)
-        if host.dtype.kind == "c":
-            dtype = xp.complex64 if dtype == xp.float32 else xp.complex128
-        return require_owner(self.flat, "point").from_host(host, dtype, device_of(self.flat))
+        return beside(self.flat, host, dtype)
 
     def tensor_at(self, place: int) -> Tensor:
         """Return the tensor that holds the entry at ``place`` of the vector."""
@@ -94,8 +81,11 @@ class Point(NamedTuple):
         """Raise ValueError with the first entry of the point that does not fit."""
         if not np.all(fits):
             place = int(np.argmin(fits))
-            label, index = self.tensor_at(place).of("point"), list(self.entry(place)[1])
-            raise ValueError(f"{label} is {float(to_host(self.flat)[place])} at {index}{problem}")
+            name, index = self.entry(place)
+            label = f"point{name}" if name[:1] in ("", "[", ".") else name
+            raise ValueError(
+                f"{label} is {float(to_host(self.flat)[place])} at {list(index)}{problem}"
+            )
 
 
 def flatten(point: Any) -> Point:
@@ -104,36 +94,28 @@ def flatten(point: Any) -> Point:
     Whole numbers are cast to floating ones. Raises TypeError for what is not real numbers,
     ValueError for arrays of two places.
     """
-    found: list[tuple[str, Any]] = []
-    node = _walk(point, "", found)
-    names = [f"point{name}" for name, _ in found]
-    made = [_array(leaf, name) for name, (_, leaf) in zip(names, found, strict=True)]
-    if not sum(math.prod(array.shape) for array in made):
+    found = list(_leaves(point, point, ""))
+    arrays = [_array(leaf, f"point{name}") for name, leaf in found]
+    ends = list(itertools.accumulate((math.prod(array.shape) for array in arrays), initial=0))
+    if not ends[-1]:
         raise ValueError("point holds no numbers.")
     # Arrays say where the point is, floating ones in which precision; numbers follow them.
     is_array = [owner(leaf) is not None for _, leaf in found]
-    ranks = [(is_array[i], _is_floating(array), -i) for i, array in enumerate(made)]
-    first = ranks.index(max(ranks))
-    guide, notes = made[first], []
-    if not _is_floating(guide):
-        notes = [f"the point was cast from {dtype_name(guide.dtype)} to floating numbers"]
-        guide = _cast(guide)
-    tensors, parts, start = [], [], 0
-    for i, array in enumerate(made):
-        if not is_array[i]:
-            home = require_owner(guide, "point")
-            array = home.from_host(to_host(array), guide.dtype, device_of(guide))
-        same = require_like if _is_floating(array) else require_beside
-        same(guide, array, names[i], names[first])
-        xp, shape = array_namespace(guide), tuple(array.shape)
-        tensors.append(Tensor(found[i][0], shape, slice(start, start + math.prod(shape))))
-        parts.append(xp.reshape(xp.astype(array, guide.dtype), (-1,)))
-        start += math.prod(shape)
+    is_floating = [array_namespace(a).isdtype(a.dtype, "real floating") for a in arrays]
+    first = max(range(len(found)), key=lambda i: (is_array[i], is_floating[i]))
+    guide, tensors = arrays[first], []
+    for i, (name, _) in enumerate(found):
+        if is_array[i]:
+            same = require_like if is_floating[i] else require_beside
+            same(guide, arrays[i], f"point{name}", f"point{found[first][0]}")
+        tensors.append(Tensor(name, tuple(arrays[i].shape), slice(ends[i], ends[i + 1])))
     # A copy shares nothing with the caller's arrays, no graph of an autograd either.
-    whole = np.array(to_host(xp.concat(parts, axis=-1)))
-    flat = require_owner(guide, "point").from_host(whole, guide.dtype, device_of(guide))
-    is_plain = all(is_array) and not any(isinstance(leaf, np.generic) for _, leaf in found)
-    return Point(flat, tuple(tensors), tuple(tensors), node, is_plain, tuple(notes))
+    whole = np.concatenate([to_host(array).reshape(-1) for array in arrays])
+    flat = beside(guide, whole, guide.dtype if is_floating[first] else None)
+    note = f"the point was cast from {dtype_name(guide.dtype)} to floating numbers"
+    notes = () if is_floating[first] else (note,)
+    is_plain = all(is_array) and not any(isinstance(leaf, Number) for _, leaf in found)
+    return Point(flat, tuple(tensors), tuple(tensors), _mapped(_dress, point), is_plain, notes)
 
 
 def flatten_gradient(point: Point, gradient: Any, count: int | None) -> np.ndarray:
@@ -143,142 +125,110 @@ def flatten_gradient(point: Point, gradient: Any, count: int | None) -> np.ndarr
     ``(P, count)`` is returned.
     """
     name = "gradient(point)" if count is None else "jacobian(point)"
-    parts = []
-    for tensor, leaf in zip(point.leaves, point.node.leaves(gradient, name), strict=True):
-        label = tensor.of(name)
-        host = _numbers(point, leaf, label)
-        expected = tensor.shape if count is None else (count, *tensor.shape)
-        # Axes of length 1 may be missing, or too many: (n, 1) is a gradient of (n,).
-        if [n for n in host.shape if n != 1] != [n for n in expected if n != 1]:
-            raise ValueError(f"{label} has shape {host.shape}, but {expected} is expected.")
-        parts.append(host.reshape(count or 1, math.prod(tensor.shape)))
-    return np.concatenate(parts, axis=1).T
+    return np.concatenate(list(_parts(point, gradient, name, count)), axis=1).T
 
 
 def flatten_beside(point: Point, value: Any, name: str) -> np.ndarray:
     """Return a number, or numbers in the point's structure, as ``(P,)`` in float64."""
     if isinstance(value, Number):
         return np.full(point.flat.shape, float(value))  # type: ignore[arg-type]
-    parts = []
-    for tensor, leaf in zip(point.leaves, point.node.leaves(value, name), strict=True):
-        host = _numbers(point, leaf, tensor.of(name))
-        if host.size not in (1, math.prod(tensor.shape)):
-            raise ValueError(
-                f"{tensor.of(name)} has shape {host.shape}, but the point there {tensor.shape}."
-            )
-        parts.append(np.broadcast_to(host.reshape(-1), math.prod(tensor.shape)))
-    return np.concatenate(parts).astype(np.float64)
+    parts = list(_parts(point, value, name, is_filled=True))
+    return np.concatenate(parts, axis=1, dtype=np.float64).reshape(-1)
 
 
-def _walk(node: Any, name: str, found: list[tuple[str, Any]]) -> _Node:
-    """Return how a structure is built; its leaves are added to ``found``, with their names."""
-    if isinstance(node, Mapping):
-        inside = {key: _walk(node[key], f"{name}[{key!r}]", found) for key in node}
-        return _Node(
-            lambda parts: {key: child.build(parts) for key, child in inside.items()},
-            lambda other, whole: _parts(inside, other, whole, Mapping),
-        )
-    if isinstance(node, tuple | list) and not _is_numbers(node):
-        fields = [f".{f}" for f in getattr(node, "_fields", ())]
-        steps = fields or [f"[{i}]" for i in range(len(node))]
-        children = [_walk(part, name + step, found) for part, step in zip(node, steps, strict=True)]
-        make = getattr(type(node), "_make", type(node))
-        return _Node(
-            lambda parts: make([child.build(parts) for child in children]),
-            lambda other, whole: _parts(dict(enumerate(children)), other, whole, (tuple, list)),
-        )
-    found.append((name, node))
-    dress = _dress(node)
-    return _Node(lambda parts: dress(next(parts)), lambda other, whole: iter([other]))
-
-
-def _parts(children: Mapping[Any, _Node], other: Any, whole: str, kind: Any) -> Iterator[Any]:
-    """Yield the leaves of what should be structured as the point is."""
-
-    def words(keys: list[Any]) -> str:
-        return f"the keys {keys}" if kind is Mapping else f"{len(keys)} parts"
-
-    came = type(other).__name__
-    if isinstance(other, kind):
-        keys = list(other) if kind is Mapping else list(range(len(other)))
-        came = words(keys)
-    if not isinstance(other, kind) or set(keys) != set(children):
-        expected = words(list(children))
-        raise ValueError(
-            f"{whole} is not structured like point: {expected} are expected, not {came}."
-        )
-    for key, child in children.items():
-        yield from child.leaves(other[key], f"{whole}[{key!r}]")
-
-
-def _is_numbers(node: Any) -> bool:
-    """Say whether nested lists hold nothing but numbers: they are an array, not a structure."""
+def _is_leaf(node: Any, kind: Any = object) -> bool:
+    """Say whether a node is no structure: lists of nothing but numbers are an array."""
     if isinstance(node, list | tuple):
-        return bool(node) and not hasattr(node, "_fields") and all(map(_is_numbers, node))
-    return isinstance(node, Number) and not isinstance(node, bool)
+        is_named = hasattr(node, "_fields")
+        return bool(node) and not is_named and all(_is_leaf(part, Number) for part in node)
+    return isinstance(node, kind) and not isinstance(node, Mapping)
 
 
-def _is_table(leaf: Any) -> bool:
-    return hasattr(leaf, "to_numpy") and hasattr(leaf, "index")
+def _mapped(function: Callable[[Any], Any], node: Any) -> Any:
+    """Return a structure with a function of each leaf in its place."""
+    if _is_leaf(node):
+        return function(node)
+    if isinstance(node, Mapping):
+        return {key: _mapped(function, node[key]) for key in node}
+    return getattr(type(node), "_make", type(node))([_mapped(function, part) for part in node])
+
+
+def _leaves(node: Any, other: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield the names and the leaves of what should be structured as ``node`` is."""
+    if _is_leaf(node):
+        yield name, other
+        return
+    (keys, expected), (others, came) = _outline(node), _outline(other)
+    if keys != others:
+        raise ValueError(
+            f"{name} is not structured like point: {expected} are expected, not {came}."
+        )
+    for place, key in enumerate(keys):
+        step = f".{node._fields[place]}" if hasattr(node, "_fields") else f"[{key!r}]"
+        yield from _leaves(node[key], other[key], name + step)
+
+
+def _outline(node: Any) -> tuple[Any, str]:
+    """Return the keys, or the places, of a structure's parts, and words for them."""
+    if isinstance(node, Mapping):
+        return node.keys(), f"the keys {list(node)}"
+    if isinstance(node, tuple | list):
+        return range(len(node)), f"{len(node)} parts"
+    return None, type(node).__name__
+
+
+def _parts(
+    point: Point, value: Any, name: str, count: int | None = None, *, is_filled: bool = False
+) -> Iterator[np.ndarray]:
+    """Yield the parts ``(count, n)`` of what belongs to a point, for each of its leaves ``(n,)``.
+
+    A single number may stand for all of a leaf if it ``is_filled``.
+    """
+    leaves = _leaves(point.dresses, value, name)
+    for tensor, (label, leaf) in zip(point.leaves, leaves, strict=True):
+        leaf = leaf.toarray() if hasattr(leaf, "toarray") else leaf  # a sparse matrix of SciPy's
+        if owner(leaf) is not None:
+            require_beside(point.flat, leaf, label, "point")
+        host = _numbers(leaf, label)
+        host = host if host.dtype.kind == "f" else host.astype(np.float64)
+        expected = tensor.shape if count is None else (count, *tensor.shape)
+        if is_filled and host.size == 1:
+            host = np.broadcast_to(host.reshape(()), expected)
+        # Axes of length 1 may be missing, or too many: (n, 1) is a gradient of (n,).
+        if [n for n in host.shape if n != 1] != [n for n in expected if n != 1]:
+            raise ValueError(f"{label} has shape {host.shape}, but {expected} is expected.")
+        yield host.reshape(count or 1, math.prod(tensor.shape))
 
 
 def _dress(leaf: Any) -> Callable[[Any], Any]:
     """Return what makes an array the kind of thing that a leaf is: a number, a table of pandas."""
-    if _is_table(leaf):
+    if hasattr(leaf, "to_numpy") and hasattr(leaf, "index"):
         labels = {k: getattr(leaf, k) for k in ("index", "columns") if hasattr(leaf, k)}
-        return lambda array: type(leaf)(np.array(array), **labels)
-    if isinstance(leaf, Number | np.generic):
+        return lambda array: type(leaf)(np.array(to_host(array)), **labels)
+    if isinstance(leaf, Number):
         return lambda array: array[()] if isinstance(array, np.ndarray) else array
     return lambda array: array
 
 
 def _array(leaf: Any, label: str) -> Array:
     """Return a leaf of the point as an array of real numbers, of at most float64."""
-    if _is_table(leaf):
-        leaf = leaf.to_numpy()
-    try:
-        array = asarray(leaf) if owner(leaf) is None else leaf
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{label}: {error}") from None
-    if isinstance(array, np.ndarray | np.generic):
-        array = np.asarray(array, dtype=None if array.dtype != np.longdouble else np.float64)
+    array = asarray(_numbers(leaf, label)) if owner(leaf) is None else leaf
+    if isinstance(array, np.ndarray | np.generic) and array.dtype == np.longdouble:
+        array = array.astype(np.float64)
     if not array_namespace(array).isdtype(array.dtype, ("real floating", "integral")):
-        raise TypeError(
-            f"{label} is {dtype_name(array.dtype)}, but real floating numbers are expected."
-        )
+        came = dtype_name(array.dtype)
+        raise TypeError(f"{label} is {came}, but real floating numbers are expected.")
     require_owner(array, label).require_current(device_of(array), label)
     return array
 
 
-def _is_floating(array: Array) -> bool:
-    return bool(array_namespace(array).isdtype(array.dtype, "real floating"))
-
-
-def _cast(array: Array) -> Array:
-    """Return whole numbers as floating ones, in float64 where the device keeps it."""
-    home, host, where = require_owner(array, "point"), to_host(array), device_of(array)
-    xp = home.namespace()
+def _numbers(leaf: Any, label: str) -> np.ndarray:
+    """Return real numbers, in an array of any library, a table or lists, on the host."""
     try:
-        home.require_dtype(xp.float64, where)
-    except (TypeError, ValueError):
-        return home.from_host(host, xp.float32, where)
-    return home.from_host(host, xp.float64, where)
-
-
-def _numbers(point: Point, leaf: Any, label: str) -> np.ndarray:
-    """Return a part of what belongs to the point as real floating numbers on the host."""
-    if hasattr(leaf, "toarray"):
-        leaf = leaf.toarray()  # a sparse matrix of SciPy's
-    elif _is_table(leaf):
-        leaf = leaf.to_numpy()
-    if owner(leaf) is not None:
-        require_beside(point.flat, leaf, label, "point")
-        leaf = to_host(leaf)
-    try:
-        host = np.asarray(leaf)
+        host = to_host(leaf)
     except ValueError as error:
         raise ValueError(f"{label} is not an array of numbers: {error}") from None
     if host.dtype.kind not in "biuf":
         kind = f"of dtype {host.dtype}" if host.dtype != object else f"{leaf!r:.100}"
         raise TypeError(f"{label} must be an array of numbers, not {kind}.")
-    return host if host.dtype.kind == "f" else host.astype(np.float64)
+    return host
