@@ -6,16 +6,16 @@ results of a function that has a Jacobian. Where a moved point cannot be evaluat
 """
 
 import contextlib
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from numbers import Number
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from backprop_xp.backends import array_namespace, owner, to_host
+from backprop_xp.backends import array_namespace, to_host
 from backprop_xp.gradient_check.points import Point, flatten_beside, flatten_gradient
 
 Host: TypeAlias = Any  # a NumPy array
@@ -76,7 +76,7 @@ class Function:
 
     ``epsilon`` is the rounding of its values, ``gradient_epsilon`` that of the gradient; ``dtype``
     is that of the points they are called with. ``evaluations`` counts values, ``seconds`` is what
-    one took, ``failure`` what was raised last at a moved point.
+    one takes, ``failure`` what was raised last at a moved point.
     """
 
     problem: Problem
@@ -90,7 +90,7 @@ class Function:
     gradient_epsilon: float = DOUBLE
     count: int = 0
     evaluations: int = 0
-    seconds: float = 0.0
+    seconds: float = math.inf
     failure: Exception | None = None
     stacks: bool | None = None  # whether value takes stacked copies; None until it is tried
     given: Any = None  # the array that was last made for a call
@@ -98,34 +98,42 @@ class Function:
     def __post_init__(self) -> None:
         self.x = to_host(self.problem.point.flat).astype(np.float64)
         self.dtype = self.problem.point.flat.dtype
-        if self.batched is False or not self.problem.point.is_plain:
+        is_bound = self.problem.tangent is not None or self.problem.limits is not None
+        if self.batched is False or is_bound or not self.problem.point.is_plain:
             self.stacks = False
 
     # ---- values
 
     def at(self, points: Iterable[Host]) -> Host:
         """Return the values ``(K, M)`` at points ``(K, P)``."""
-        with quiet():
-            return np.stack([self._one(point) for point in points])
+        return np.stack([self._one(point) for point in points])
 
     def moved(self, columns: Host, values: Host) -> Host:
         """Return the values ``(K, M)`` where entry ``columns[k]`` of the point is ``values[k]``.
 
         The columns are in ascending order.
         """
-        problem, most = self.problem, self.max_memory // (5 * self.x.size * values.itemsize)
-        with quiet():
+        if self.problem.moved is not None and self.stacks is None:
+            with self.tried():
+                self.evaluations += len(columns)
+                return self.problem.moved(columns, values)[:, None]
+        most = max(1, self.max_memory // (5 * self.x.size * values.itemsize))
+        found = []
+        for part in np.array_split(np.arange(len(columns)), -(-len(columns) // most)):
+            copies = np.repeat(self.x[None, :], len(part), axis=0).astype(values.dtype)
+            copies[np.arange(len(part)), columns[part]] = values[part]
+            found.append(self._stacked(copies))
+        return np.concatenate(found)
+
+    @contextlib.contextmanager
+    def tried(self) -> Iterator[None]:
+        """Let no warning through, and note what is raised: moving was not the caller's idea."""
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
             try:
-                if problem.tangent is None and problem.limits is None:
-                    if problem.moved is not None:
-                        self.evaluations += len(columns)
-                        return problem.moved(columns, values)[:, None]
-                    if self.takes_stacks(min(len(columns), most)):
-                        return self._by_stacks(columns, values, most)
-            except Exception as error:  # one of the points may be outside of the domain
+                yield
+            except Exception as error:
                 self.failure = error.with_traceback(None)
-        each = (self._copies(columns[[k]], values[[k]])[0] for k in range(len(columns)))
-        return self.at(each)
 
     def rounded(self, points: Host) -> Host:
         """Return points as they are when value is given them."""
@@ -138,52 +146,47 @@ class Function:
         """Whether value is called with points in float64."""
         return bool(self.dtype == array_namespace(self.problem.point.flat).float64)
 
-    def value(self, point: Host, dtype: Any) -> tuple[Host, bool]:
-        """Return value at a point ``(P,)`` as ``(M,)``, and whether it is less than float64."""
+    def value(self, point: Host, dtype: Any) -> tuple[Host, float]:
+        """Return value at a point ``(P,)`` as ``(M,)``, and its rounding."""
         self.given = array = self.problem.point.device_array(point.copy(), dtype)
-        self.evaluations += 1
         structure = self.problem.point.restore(array[None, :] if self.batched else array)
+        self.evaluations, before = self.evaluations + 1, time.perf_counter()
         host = _results(self.problem.value(structure), self.problem.has_many)
+        self.seconds = min(self.seconds, time.perf_counter() - before)
         if self.count not in (0, host.size):
             raise ValueError(
                 f"function(point) has {host.size} results here, but {self.count} before."
             )
-        single = host.dtype.itemsize < (16 if host.dtype.kind == "c" else 8)
-        return _widened(host), single and host.dtype.kind in "fc"
+        return _widened(host), _epsilon(host)
 
     def _one(self, point: Host) -> Host:
         """Return the values at a point, NaN where it is outside of the domain."""
         point = self._onto(point)
         low, high = self.problem.limits or (-np.inf, np.inf)
         if np.all((low <= point.real) & (point.real <= high)):
-            try:
+            with self.tried():
                 return self.value(point, self.dtype)[0]
-            except Exception as error:
-                self.failure = error.with_traceback(None)
         return np.full(self.count, np.nan)
 
-    def _copies(self, columns: Host, values: Host) -> Host:
-        copies = np.repeat(self.x[None, :], len(columns), axis=0).astype(values.dtype)
-        copies[np.arange(len(columns)), columns] = values
-        return copies
+    def _stacked(self, points: Host) -> Host:
+        """Return the values at points ``(K, P)``, taken together where value allows it."""
+        if self.takes_stacks(len(points)):
+            with self.tried():  # one of the points may be outside of the domain
+                return self._together(points)
+        return self.at(points)
 
     def _together(self, points: Host) -> Host:
         self.evaluations += len(points)
-        point = self.problem.point
-        host = to_host(self.problem.value(point.restore(point.device_array(points, self.dtype))))
+        stack = self.problem.point.device_array(points, self.dtype)
+        host = to_host(self.problem.value(self.problem.point.restore(stack)))
         return _widened(host).reshape(len(points), self.count)
-
-    def _by_stacks(self, columns: Host, values: Host, most: int) -> Host:
-        parts = np.array_split(np.arange(len(columns)), -(-len(columns) // max(1, most)))
-        copies = (self._copies(columns[part], values[part]) for part in parts)
-        return np.concatenate([self._together(points) for points in copies])
 
     def takes_stacks(self, copies: int) -> bool:
         """Say whether value takes stacked copies: two must come out as they do one by one."""
         if self.stacks is None and (self.batched or copies >= _WORTH_STACKING):
             pair = self.rounded(np.stack([self.x, self.x * (1.0 + 2.0**-10) + 2.0**-10]))
             alone, self.stacks = self.at(pair), False
-            with quiet(), contextlib.suppress(Exception):
+            with self.tried():
                 off = np.abs(self._together(pair) - alone)
                 self.stacks = bool(np.all(off <= 64.0 * self.epsilon * np.abs(alone)))
         return bool(self.stacks)
@@ -193,16 +196,13 @@ class Function:
     def claims(self, points: Host) -> Host:
         """Return the claimed derivatives ``(K, P, M)`` at points ``(K, P)``; NaN where it fails."""
         found = np.full((len(points), *self.analytic.shape), np.nan)
-        with quiet():
-            for k, point in enumerate(points):
-                try:
-                    found[k] = self.gradient(point, self.dtype)[0]
-                except Exception as error:
-                    self.failure = error.with_traceback(None)
+        for k, point in enumerate(points):
+            with self.tried():
+                found[k] = self.gradient(point, self.dtype)[0]
         return found
 
-    def gradient(self, point: Host, dtype: Any) -> tuple[Host, bool]:
-        """Return the claimed derivatives ``(P, M)``, and whether they are less than float64."""
+    def gradient(self, point: Host, dtype: Any) -> tuple[Host, float]:
+        """Return the claimed derivatives ``(P, M)`` at a point ``(P,)``, and their rounding."""
         home = self.problem.point
         self.given = home.device_array(self._onto(point), dtype)
         returned = self.problem.gradient(home.restore(self.given))
@@ -210,7 +210,7 @@ class Function:
         wide = found.astype(np.float64)
         if self.problem.tangent is not None:
             wide = np.stack([self.tangential(vector) for vector in wide.T], axis=1)
-        return wide, found.dtype.itemsize < 8
+        return wide, _epsilon(found)
 
     def _onto(self, point: Host) -> Host:
         """Return a copy of a point, moved from the function's own as it makes sense."""
@@ -239,26 +239,22 @@ def prepared(problem: Problem, *, max_memory: int, batched: bool | None) -> Func
     problem.point.require(np.isfinite(function.x), ": no derivative can be taken there.")
     if problem.tangent is not None:
         _require_projection(function)
-    before = time.perf_counter()
-    function.base, single = _untouched(function, function.value, "value")
-    function.seconds = time.perf_counter() - before
-    shown, function.epsilon = _shown(function.base), SINGLE if single else DOUBLE
+    function.base, function.epsilon = _untouched(function, function.value, "value")
+    shown = _shown(function.base)
     if function.base.dtype.kind == "c":
         raise TypeError(f"value(point) must be real at a real point, not complex: {shown}.")
     if not np.all(np.isfinite(function.base)):
         raise ValueError(f"value(point) is {shown}: no derivative can be taken there.")
     function.count = function.base.size
-    if batched and not function.takes_stacks(2):
+    if batched and function.stacks is None and not function.takes_stacks(2):
         raise ValueError(
             "batched=True, but value of stacked copies is not what it is of each alone: it must "
             "return one number for each copy, from that copy only. Leave it out."
         )
     if function.is_double:  # in float32 the second call is that in float64
-        before = time.perf_counter()
         _require_same_value(function, function.value(function.x, function.dtype)[0])
-        function.seconds = min(function.seconds, time.perf_counter() - before)
-    function.analytic, single = _untouched(function, function.gradient, "gradient")
-    function.gradient_epsilon = SINGLE if single else DOUBLE
+    found = _untouched(function, function.gradient, "gradient")
+    function.analytic, function.gradient_epsilon = found
     again, _ = function.gradient(function.x, function.dtype)
     _require_same_gradient(function, again, "at the same point")
     if not function.is_double:
@@ -269,8 +265,8 @@ def prepared(problem: Problem, *, max_memory: int, batched: bool | None) -> Func
 def last_calls(function: Function, *, passed: bool) -> None:
     """Raise ``Fault`` if gradient, or value where the check did not pass, is not what it was."""
     stale = "with the points that value was called at: a stale cache, or what an earlier call left"
-    with quiet():  # the last point of a check may lie too near to show it
-        function.at((0.75 * function.x + (function.x == 0.0))[None, :])
+    # The last point of a check may lie too near to show it.
+    function.at((0.75 * function.x + (function.x == 0.0))[None, :])
     try:
         again, _ = function.gradient(function.x, function.dtype)
     except Exception as error:
@@ -281,24 +277,16 @@ def last_calls(function: Function, *, passed: bool) -> None:
         _require_same_value(function, function.at(function.x[None, :])[0])
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Let no warning of the caller's functions through: moved points were not the caller's idea."""
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _untouched(
-    function: Function, call: Callable[[Host, Any], tuple[Host, bool]], name: str
-) -> tuple[Host, bool]:
+    function: Function, call: Callable[[Host, Any], tuple[Host, float]], name: str
+) -> tuple[Host, float]:
     """Call value or gradient at the point, which it must leave as it is."""
-    found, single = call(function.x, function.dtype)
+    found, epsilon = call(function.x, function.dtype)
     found = found.copy()
     if not np.array_equal(to_host(function.given).astype(np.float64), function.x):
         sentence = f"{name} writes into the point that it is given, which must stay as it is"
         raise Fault(function, "fail", sentence)
-    return found, single
+    return found, epsilon
 
 
 def _require_same_value(function: Function, again: Host) -> None:
@@ -328,16 +316,15 @@ def _raise_to_double(function: Function) -> None:
     """Call value and gradient in float64 from here on, if they compute the same in it."""
     double, x = array_namespace(function.problem.point.flat).float64, function.x
     shrunk = function.rounded(np.stack([0.5 * x, 0.75 * x]))
-    with quiet(), contextlib.suppress(Exception):
-        value, is_single = function.value(x, double)
-        gradient, is_rough = function.gradient(x, double)
-        if is_single or not _is_same(value, function.base, lambda: function.at(shrunk)):
+    with function.tried():
+        value, epsilon = function.value(x, double)
+        gradient, gradient_epsilon = function.gradient(x, double)
+        if epsilon == SINGLE or not _is_same(value, function.base, lambda: function.at(shrunk)):
             return
         if not _is_same(gradient, function.analytic, lambda: function.claims(shrunk)):
             return
         function.dtype, function.base, function.analytic = double, value, gradient
-        function.epsilon = DOUBLE
-        function.gradient_epsilon = SINGLE if is_rough else DOUBLE
+        function.epsilon, function.gradient_epsilon = epsilon, gradient_epsilon
 
 
 def _is_same(wide: Host, narrow: Host, elsewhere: Callable[[], Host]) -> bool:
@@ -358,13 +345,9 @@ def _results(result: Any, has_many: bool) -> Host:
             f"value(point) must be one number, not a tuple of {len(result)}. If it returns "
             "(value, gradient), say gradient=True."
         )
-    if hasattr(result, "to_numpy"):
-        result = result.to_numpy()
-    if owner(result) is None and not isinstance(result, Number | list | tuple):
-        raise TypeError(f"value(point) must be one number, not {result!r:.100}.")
-    host = to_host(result) if owner(result) is not None else np.asarray(result)
+    host = to_host(result)
     if host.dtype.kind not in "fciu":
-        raise TypeError(f"value(point) must be one number, not of dtype {host.dtype}.")
+        raise TypeError(f"value(point) must be one number, not {result!r:.100}.")
     if host.size != 1 and not has_many:
         raise ValueError(
             f"value(point) must be one number, but has shape {host.shape}. For a function of "
@@ -375,6 +358,11 @@ def _results(result: Any, has_many: bool) -> Host:
 
 def _shown(numbers: Host) -> str:
     return repr(numbers.tolist() if numbers.size > 1 else numbers[0].item())
+
+
+def _epsilon(host: Host) -> float:
+    is_short = host.dtype.kind in "fc" and np.finfo(host.dtype).eps > DOUBLE
+    return SINGLE if is_short else DOUBLE
 
 
 def _widened(host: Host) -> Host:
