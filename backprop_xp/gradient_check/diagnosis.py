@@ -51,7 +51,8 @@ class Evidence(NamedTuple):
     @property
     def left_over(self) -> float:
         """What an explanation may leave of the largest difference."""
-        largest = float(np.max(self.off))
+        off = self.analytic[self.judged] - self.numeric[self.judged]
+        largest = float(np.max(np.abs(off), initial=0.0))
         return min(max(_LEAST_LEFT_OVER * largest, 2.0 * self.slack), _MOST_LEFT_OVER * largest)
 
     @property
@@ -67,8 +68,8 @@ class Evidence(NamedTuple):
 
     def agrees(self, candidate: Host) -> bool:
         """Say whether a gradient is the numeric one, where that is known."""
-        off = np.abs(candidate.reshape(self.numeric.shape) - self.numeric)
-        return bool(np.all(off[self.judged] <= self.left_over))
+        off = candidate.reshape(self.judged.shape)[self.judged] - self.numeric[self.judged]
+        return bool(np.all(np.abs(off) <= self.left_over))
 
     def fit(self, start: Host | float, part: Host) -> float | None:
         """Return the number c for which ``start + c part`` is the numeric gradient, if any."""
@@ -206,11 +207,10 @@ def _zero(e: Evidence) -> Iterator[str]:
     wrong = e.wrong
     if not np.any(e.analytic):
         yield "is zero, and should not be"
-    elif not np.any(e.analytic[wrong]) and np.all(e.judged):
-        yield f"holds a zero block: {int(np.sum(wrong))} entries are zero, and should not be"
     elif not np.any(e.analytic[wrong]):
-        first = np.argwhere(wrong)[0].tolist()
-        yield f"is zero at {first}, and perhaps elsewhere, and should not be"
+        block = f"holds a zero block: {int(np.sum(wrong))} entries are zero"
+        place = f"is zero at {np.argwhere(wrong)[0].tolist()}, and perhaps elsewhere"
+        yield f"{block if np.all(e.judged) else place}, and should not be"
 
 
 def _permuted(e: Evidence) -> Iterator[str]:
