@@ -1,11 +1,11 @@
-"""Pictures by matplotlib: loss curves and decision surfaces.
+"""Pictures by matplotlib: loss curves, decision surfaces, and what a gradient check found.
 
 Each function returns a ``matplotlib.figure.Figure`` made without pyplot, so no display is needed
 and nothing global changes; ``save`` writes one. A function that is given ``axes`` draws there.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,7 +13,6 @@ import numpy as np
 
 from backprop_xp.backends import Array, asarray, device_of, owner, to_host
 from backprop_xp.checks import integer, real
-from backprop_xp.gradient_check.report import new_axes, new_figure
 from backprop_xp.network import Network
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def loss_curves(
     """
     named = history if isinstance(history, Mapping) else {label: history}
     curves = {name: _curves(name, losses) for name, losses in named.items()}
-    axes = new_axes() if axes is None else axes
+    axes = _new_axes() if axes is None else axes
     positive = True
     for i, (name, losses) in enumerate(curves.items()):
         steps = _steps(epochs, len(losses))
@@ -76,7 +75,7 @@ def decision_surface(
     _check_samples(theta, samples, targets)
     extent = _extent(samples, real(margin, "margin", low=0.0, below=float("inf")))
     values = _predict_plane(network, theta, extent, integer(resolution, "resolution", at_least=2))
-    axes = new_axes() if axes is None else axes
+    axes = _new_axes() if axes is None else axes
     if targets.shape[1] == 1:
         _draw_values(axes, values[..., 0], samples, targets[:, 0], extent)
     else:
@@ -90,11 +89,68 @@ def learning(
     losses: Any, network: Network, theta: Array, x: Array, y: Array, *, epochs: Any = None
 ) -> "Figure":
     """Draw loss curves beside the decision surface; arguments as for the two of them."""
-    figure = new_figure(width=10.5)
+    figure = _new_figure(width=10.5)
     left, right = figure.subplots(1, 2)
     loss_curves(losses, epochs=epochs, axes=left)
     decision_surface(network, theta, x, y, axes=right)
     return figure
+
+
+def gradient_entries(analytic: Any, numeric: Any, *, axes: "Axes | None" = None) -> "Figure":
+    """Draw the entries of an analytic gradient over the numeric ones: right ones on the diagonal.
+
+    Both are an array of any shape and library, or a dict of them by the names of tensors. Raises
+    ValueError for shapes that do not fit or hold no entries, ImportError without matplotlib.
+
+    >>> from backprop_xp import plots
+    >>> figure = plots.gradient_entries({"weights": [1.0, 2.0]}, {"weights": [1.0, 2.5]})
+    >>> figure.axes[0].lines[0].get_xdata().tolist()
+    [1.0, 2.5]
+    """
+    pairs = _pairs(analytic, numeric)
+    axes = _new_axes() if axes is None else axes
+    for name, (found, expected) in pairs.items():
+        axes.plot(expected, found, ".", label=name)
+    both = np.concatenate([entries for pair in pairs.values() for entries in pair])
+    ends = [both.min(), both.max()]
+    axes.plot(ends, ends, color="gray", linewidth=0.8, zorder=0)
+    axes.set_xlabel("numeric")
+    axes.set_ylabel("analytic")
+    if len(pairs) > 1:
+        axes.legend()
+    return cast("Figure", axes.figure)
+
+
+def taylor_remainders(
+    steps: Sequence[float],
+    one_sided: Sequence[float],
+    symmetric: Sequence[float],
+    noise: Sequence[float],
+    *,
+    axes: "Axes | None" = None,
+) -> "Figure":
+    """Draw the remainders of Taylor's expansion over steps, and how a right gradient's would fall.
+
+    ``one_sided`` and ``symmetric`` are magnitudes, ``noise`` what rounding makes of them, each
+    ``(steps,)``, as in the ``taylor`` of a gradient check's report. With a right gradient they fall
+    as the step squared and cubed. Raises ImportError without matplotlib.
+
+    >>> from backprop_xp import plots
+    >>> figure = plots.taylor_remainders([0.2, 0.1], [4e-2, 1e-2], [8e-3, 1e-3], [1e-16, 1e-16])
+    >>> figure.axes[0].get_xscale()
+    'log'
+    """
+    axes = _new_axes() if axes is None else axes
+    kinds = ("one-sided", one_sided, 2), ("symmetric", symmetric, 3)
+    for i, (name, remainders, order) in enumerate(kinds):
+        axes.loglog(steps, remainders, "o-", color=f"C{i}", label=f"{name} remainder")
+        ideal = [remainders[0] * (step / steps[0]) ** order for step in steps]
+        axes.loglog(steps, ideal, ":", color=f"C{i}", label=f"order {order}: a right gradient")
+    axes.loglog(steps, noise, color="gray", linewidth=0.8, label="rounding")
+    axes.set_xlabel("step")
+    axes.set_ylabel("remainder")
+    axes.legend()
+    return cast("Figure", axes.figure)
 
 
 def save(figure: "Figure", path: str | os.PathLike[str]) -> None:
@@ -117,6 +173,21 @@ def save(figure: "Figure", path: str | os.PathLike[str]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _new_figure(width: float = 6.0) -> "Figure":
+    """Return an empty figure, made without pyplot: nothing global changes."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "Pictures need matplotlib, which is not installed: pip install 'backprop_xp[plot]'"
+        ) from error
+    return Figure(figsize=(width, 4.5), layout="constrained")
+
+
+def _new_axes() -> "Axes":
+    return _new_figure().subplots()
+
+
 def _curves(name: str, losses: Any) -> np.ndarray:
     host = to_host(losses)
     if not host.ndim or not host.size:
@@ -133,6 +204,23 @@ def _steps(epochs: Any, rows: int) -> np.ndarray:
     if steps.shape != (rows,):
         raise ValueError(f"epochs has shape {steps.shape}, but the losses {rows} rows.")
     return steps
+
+
+def _pairs(analytic: Any, numeric: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the entries of both gradients by tensor, flattened on the host."""
+    named, beside = (g if isinstance(g, Mapping) else {"": g} for g in (analytic, numeric))
+    if set(named) != set(beside):
+        raise ValueError(f"analytic holds {list(named)}, but numeric {list(beside)}.")
+    pairs = {}
+    for name in named:
+        found, expected = to_host(named[name]), to_host(beside[name])
+        if found.shape != expected.shape:
+            label = f"analytic[{name!r}]" if name else "analytic"
+            raise ValueError(f"{label} has shape {found.shape}, but numeric {expected.shape}.")
+        pairs[name] = found.reshape(-1), expected.reshape(-1)
+    if not any(found.size for found, _ in pairs.values()):
+        raise ValueError("analytic and numeric hold no entries.")
+    return pairs
 
 
 def _check_samples(theta: Array, samples: np.ndarray, targets: np.ndarray) -> None:

@@ -23,17 +23,18 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("backends", "random", "checks", "complex_safe"),
     ("activations", "losses", "initializers"),
     ("layers", "inputs", "layout"),
-    ("network", "moved_losses", "optimizers", "schedules", "data"),
+    ("network", "moved_losses", "optimizers", "schedules", "data", "plots"),
     ("gradient_check", "batches", "updates"),
     ("training", "epochs"),
     ("checkpoint", "export", "parallel", "tutorial"),
-    ("estimators", "plots"),
+    ("estimators",),
     ("testing", "cli", "__main__", "__init__"),  # the package itself gathers what lies below
 )
 FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 
 # Maths is what computes on arrays: up to training. Above it are files, formats and frontends.
-MATHS = {unit for units in FLOORS[:6] for unit in units} - {"backends"}
+# Pictures are none of it: they stand so low because a gradient check draws what it found.
+MATHS = {unit for units in FLOORS[:6] for unit in units} - {"backends", "plots"}
 # These compute on NumPy's arrays, on the host: what is drawn, and what a gradient check measured.
 ON_THE_HOST = {"initializers", "data", "gradient_check"}
 ARRAY_LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}

@@ -163,11 +163,49 @@ def test_learning_shows_both(xp: Any) -> None:
     assert len(figure.axes[1].images) == 1
 
 
+def test_entries_lie_beside_a_diagonal(xp: Any) -> None:
+    analytic = {"weights": [[1.0, 2.0], [3.0, 4.0]], "bias": [5.0]}
+    numeric = {"weights": [[1.0, 2.0], [3.0, 9.0]], "bias": [-1.0]}
+    both = ({name: xp.asarray(g) for name, g in part.items()} for part in (analytic, numeric))
+    axes = plots.gradient_entries(*both).axes[0]
+    weights, bias, diagonal = axes.lines
+    np.testing.assert_array_equal(weights.get_data(), [[1, 2, 3, 9], [1, 2, 3, 4]])
+    np.testing.assert_array_equal(bias.get_data(), [[-1], [5]])
+    np.testing.assert_array_equal(diagonal.get_data(), [[-1, 9], [-1, 9]])
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["weights", "bias"]
+    assert plots.gradient_entries([1.0, 2.0], [1.0, 2.0]).axes[0].get_legend() is None
+
+
+def test_gradients_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"analytic holds \['a'\], but numeric \['b'\]"):
+        plots.gradient_entries({"a": [1.0]}, {"b": [1.0]})
+    with pytest.raises(ValueError, match=r"analytic\['a'\] has shape \(1,\), but numeric \(2,\)"):
+        plots.gradient_entries({"a": [1.0]}, {"a": [1.0, 2.0]})
+    with pytest.raises(ValueError, match="no entries"):
+        plots.gradient_entries([], [])
+
+
+def test_remainders_are_drawn_beside_those_of_a_right_gradient() -> None:
+    steps = [0.5, 0.25]
+    axes = plots.taylor_remainders(steps, [4.0, 3.0], [8.0, 5.0], [1e-3, 1e-4]).axes[0]
+    heights = [list(line.get_ydata()) for line in axes.lines]
+    assert heights == [[4.0, 3.0], [4.0, 1.0], [8.0, 5.0], [8.0, 1.0], [1e-3, 1e-4]]
+    assert all(list(line.get_xdata()) == steps for line in axes.lines)
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+
+
 def test_a_drawing_goes_into_the_axes_that_are_given() -> None:
-    figure = Figure()
-    axes = figure.subplots()
-    assert plots.loss_curves([1.0, 0.5], axes=axes) is figure
-    assert len(axes.lines) == 1
+    for draw, lines in (
+        (plots.loss_curves, 1),
+        (lambda losses, axes: plots.gradient_entries(losses, losses, axes=axes), 2),
+        (lambda losses, axes: plots.taylor_remainders(*[losses] * 4, axes=axes), 5),
+    ):
+        figure = Figure()
+        axes = figure.subplots()
+        assert draw([1.0, 0.5], axes=axes) is figure
+        assert len(axes.lines) == lines
 
 
 def test_a_saved_picture_can_be_read_back(tmp_path: Path) -> None:

@@ -7,12 +7,11 @@ failed. Where one or two entries are all there is, almost anything fits, and not
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from backprop_xp.checks import unravel
 from backprop_xp.gradient_check.functions import Context, Function, Host
 from backprop_xp.gradient_check.judge import Judged, tolerance_of
 
@@ -23,315 +22,253 @@ _CLOSE = 2e-3
 _ENOUGH = 3
 # Factors between units of measurement.
 _UNITS = (*(10.0**n for n in range(13)), 60.0, 3600.0, 180.0 / math.pi, 2.0 * math.pi)
+# What a gradient does with the penalty, by the part of it that is to be added.
+_SHARES = {1.0: "lacks", 0.5: "holds half of", -1.0: "holds twice", 2.0: "holds minus"}
+_PLURALS = {"is": "are", "has": "have", "lacks": "lack", "holds": "hold"}
 
 
 class Evidence(NamedTuple):
-    """A wrong tensor: its analytic gradient and the point, in its shape, and what was judged of it.
+    """A tensor: its analytic and its numeric gradient, and the point, in arrays of one shape.
 
-    ``analytic`` and ``numeric`` are the derivatives at ``places`` of the flattened tensor; ``off``
-    is by how much they differ, ``left_over`` what an explanation may leave of that, and ``slack``
-    what rounding makes of it.
+    Of the numeric gradient only what is ``judged`` is known. ``slack`` is what rounding makes of a
+    difference; ``is_wrong`` says that one is more than its tolerance. Of a Jacobian the arrays have
+    a first axis of results.
     """
 
     name: str
-    gradient: Host
-    point: Host
-    places: Host
+    analytic: Host
+    parameter: Host
     numeric: Host
+    judged: Host
     slack: float
+    is_wrong: bool
 
     @property
-    def analytic(self) -> Host:
-        """The analytic gradient where it was judged."""
-        return self.there(self.gradient)
-
-    @property
-    def off(self) -> float:
-        """The largest difference."""
-        return float(np.max(np.abs(self.analytic - self.numeric)))
+    def off(self) -> Host:
+        """By how much the gradients differ, as far as that is known."""
+        return np.where(self.judged, np.abs(self.analytic - self.numeric), 0.0)
 
     @property
     def left_over(self) -> float:
-        """What an explanation may leave of the difference."""
-        least = max(_LEAST_LEFT_OVER * self.off, 2.0 * self.slack)
-        return min(least, _MOST_LEFT_OVER * self.off)
+        """What an explanation may leave of the largest difference."""
+        off = self.analytic[self.judged] - self.numeric[self.judged]
+        largest = float(np.max(np.abs(off), initial=0.0))
+        return min(max(_LEAST_LEFT_OVER * largest, 2.0 * self.slack), _MOST_LEFT_OVER * largest)
 
     @property
-    def is_whole(self) -> bool:
-        """Whether every entry was judged."""
-        return bool(self.places.size == self.gradient.size)
+    def wrong(self) -> Host:
+        """Where there is something to explain."""
+        return self.off > self.left_over
 
     @property
     def is_many(self) -> bool:
         """Whether so many entries agree on a number that it is no accident."""
-        return int(np.sum((self.analytic != 0.0) | (self.numeric != 0.0))) >= _ENOUGH
-
-    def there(self, array: Host) -> Host:
-        """Return the numbers of an array of the tensor's shape where it was judged."""
-        return array.reshape(-1)[self.places]
+        used = (self.analytic != 0.0) | (self.numeric != 0.0)
+        return int(np.sum(used & self.judged)) >= _ENOUGH
 
     def agrees(self, candidate: Host) -> bool:
-        """Say whether a gradient, at the places that were judged, is the numeric one."""
-        return bool(np.max(np.abs(candidate - self.numeric)) <= self.left_over)
+        """Say whether a gradient is the numeric one, where that is known."""
+        off = candidate.reshape(self.judged.shape)[self.judged] - self.numeric[self.judged]
+        return bool(np.all(np.abs(off) <= self.left_over))
 
-    def fit(self, start: Host, part: Host) -> float | None:
+    def fit(self, start: Host | float, part: Host) -> float | None:
         """Return the number c for which ``start + c part`` is the numeric gradient, if any."""
-        size = float(part @ part)
+        along = part[self.judged]
+        size = float(along @ along)
         if not 0.0 < size < math.inf:
             return None
-        factor = float(part @ (self.numeric - start)) / size
+        factor = float(along @ (self.numeric - start)[self.judged]) / size
         return factor if self.agrees(start + factor * part) else None
 
 
+@np.errstate(all="ignore")
 def explain(entries: Judged) -> str | None:
     """Return what a wrong gradient looks like, of judged entries."""
-    function = entries.lines.function
-    evidence, is_all = _evidence(function, entries.lines.columns, entries)
-    if not evidence:
-        return None
-    context, factors = function.problem.context, [_factor(e, of_any=True) for e in evidence]
-    if is_all and len(evidence) > 1 and all(_near(f, factors[0]) for f in factors):
+    context = entries.lines.function.problem.context
+    tensors = list(_judged(entries.lines.function, entries.lines.columns, entries))
+    wrong = [e for e in tensors if e.is_wrong]
+    factors = [_factor(e) for e in wrong]
+    if len(wrong) == len(tensors) > 1 and all(_near(f, factors[0]) for f in factors):
         return f"the whole gradient is {_factor_words(factors[0] or 0.0, context)}"
     sentences: dict[str, list[str]] = {}
-    for one in evidence:
-        words = next(_explanations(one, context), None)
+    for e in wrong:
+        words = next(_explanations(e, context), None)
         if words is not None:
-            sentences.setdefault(words, []).append(one.name or "the gradient")
-    said = [
-        f"{_listed(names)} {words if len(names) == 1 else _plural(words)}"
-        for words, names in sentences.items()
-    ]
-    return "; ".join(said) or None
+            sentences.setdefault(words, []).append(e.name or "the gradient")
+    return "; ".join(_said(names, words) for words, names in sentences.items()) or None
 
 
-def _evidence(function: Function, places: Host, entries: Judged) -> tuple[list[Evidence], bool]:
-    """Return the wrong tensors, and whether none is right but such as are zero."""
-    wrong, evidence, is_all = entries.error > entries.tolerance, [], True
-    base, results = tolerance_of(function, "entries"), function.base.size
-    for tensor in function.problem.point.tensors:
-        inside = (tensor.part.start <= places) & (places < tensor.part.stop)
-        numeric = entries.numeric.value[inside]
-        gradient = function.analytic[tensor.part]
-        if not np.any(inside):
-            continue
-        if not np.any(wrong[inside]):
-            is_all &= not (np.any(numeric) or np.any(gradient))
-            continue
-        bars = entries.numeric.bar[inside] + entries.claimed.bar[inside]
-        slack = float(np.max(bars + base * np.abs(numeric)))
-        # Results come first in a Jacobian's shape.
-        shape = (results, *tensor.shape) if function.problem.has_many else tensor.shape
-        here = np.broadcast_to(function.x[tensor.part].reshape(tensor.shape), shape)
-        at = places[inside] - tensor.part.start
-        every = (np.arange(results)[:, None] * gradient.shape[0] + at).reshape(-1)
-        evidence.append(
-            Evidence(
-                tensor.name, gradient.T.reshape(shape), here, every, numeric.T.reshape(-1), slack
-            )
-        )
-    return evidence, is_all
+def _judged(function: Function, places: Host, entries: Judged) -> Iterator[Evidence]:
+    """Yield the tensors of which entries were judged, but for such as are zero."""
+    analytic, value = function.analytic, entries.numeric.value
+    point = np.broadcast_to(function.x[:, None], analytic.shape)
+    numeric, judged = np.zeros_like(analytic), np.zeros(analytic.shape, dtype=bool)
+    judged[places] = np.isfinite(value)
+    numeric[places] = np.where(judged[places], value, 0.0)
+    slack = entries.numeric.bar + entries.claimed.bar
+    slack = slack + tolerance_of(function, "entries") * np.abs(value)
+    wrong, has_many = entries.error > entries.tolerance, function.problem.has_many
+    for name, shape, part in function.problem.point.tensors:
+        inside = (part.start <= places) & (places < part.stop)
+        if np.any(inside) and (np.any(analytic[part]) or np.any(numeric[part])):
+            shape = analytic.shape[1:] + shape if has_many else shape
+            arrays = (a[part].T.reshape(shape) for a in (analytic, point, numeric, judged))
+            most, is_wrong = float(np.max(slack[inside])), bool(np.any(wrong[inside]))
+            yield Evidence._make((name, *arrays, most, is_wrong))
 
 
 def _explanations(e: Evidence, context: Context) -> Iterator[str]:
-    finite = np.isfinite(e.gradient)
+    finite = np.isfinite(e.analytic)
     if not np.all(finite):
-        count, place = int(np.sum(~finite)), int(np.argmin(finite))
+        count, first = int(np.sum(~finite)), np.argwhere(~finite)[0].tolist()
         numbers = "a number that is" if count == 1 else f"{count} numbers that are"
-        elsewhere = " and elsewhere" if count > 1 else ""
-        yield f"holds {numbers} not finite, at {list(unravel(place, finite.shape))}{elsewhere}"
-        return
-    yield from _zero(e)
+        yield f"holds {numbers} not finite, at {first}{' and elsewhere' if count > 1 else ''}"
+    elif np.any(e.wrong):
+        yield from _scaled(e, context)
+        yield from (f"is {words}" for words, candidate in _candidates(e) if e.agrees(candidate))
+        yield from _penalty(e, context)
+        yield from _zero(e)
+        added = e.fit(e.analytic, np.ones_like(e.analytic))
+        if added is not None and e.is_many:
+            direction = "too little" if added > 0.0 else "too much"
+            yield f"holds {abs(added):.6g} {direction} in every entry"
+        yield from _permuted(e) if np.all(e.judged) else _other_row(e)
+        yield from _block(e, context)
+        yield from _units(e)
+
+
+def _scaled(e: Evidence, context: Context) -> Iterator[str]:
+    """Find a factor; of one or two numbers any may be said, so that only a usual one is."""
     factor = _factor(e)
-    if factor is not None:
-        yield f"is {_factor_words(factor, context)}"
-    yield from _turned(e)
-    yield from _penalty(e, context)
-    added = e.fit(e.analytic, np.ones_like(e.analytic))
-    if added is not None and e.is_many:
-        yield f"holds {abs(added):.6g} {'too little' if added > 0.0 else 'too much'} in every entry"
-    yield from _permuted(e)
-    yield from _block(e, context)
-    yield from _per_entry(e)
-
-
-def _zero(e: Evidence) -> Iterator[str]:
-    if not np.any(e.gradient):
-        strength = e.fit(e.analytic, e.there(e.point)) if e.is_many else None
-        times = "" if strength is None else f", but {strength:.6g} times the parameter (a penalty?)"
-        yield f"is zero, and should not be{times}"
+    if factor is None:
         return
-    wrong = np.abs(e.analytic - e.numeric) > e.left_over
-    if not np.any(e.analytic[wrong]):
-        if e.is_whole:
-            yield f"holds a zero block: {int(np.sum(wrong))} entries are zero, and should not be"
-        else:
-            place = int(e.places[np.argmax(wrong)])
-            index = list(unravel(place, e.gradient.shape))
-            yield f"is zero at {index}, and perhaps elsewhere, and should not be"
+    large = max(abs(factor), 1.0 / abs(factor))
+    slack = max(1e-6, e.slack / float(np.max(np.abs(e.numeric))))
+    is_usual = math.isclose(large, round(large), rel_tol=slack) and (factor > 0.0 or large < 1.5)
+    if is_usual or e.is_many:
+        yield f"is {_factor_words(factor, context)}"
 
 
-def _factor(e: Evidence, *, of_any: bool = False) -> float | None:
-    """Return what the analytic gradient is times the numeric one, if it is one number.
-
-    Of one or two numbers any factor may be said: unless it is ``of_any``, only a usual one is.
-    """
-    if not np.all(np.isfinite(e.gradient)):
-        return None
-    found = e.fit(np.zeros_like(e.analytic), e.analytic)
+def _factor(e: Evidence) -> float | None:
+    """Return what the analytic gradient is times the numeric one, if it is one number."""
+    found = e.fit(0.0, e.analytic)
     # So near 1 it is what rounding makes of a tiny derivative.
     if found is None or abs(found) < 1e-12 or abs(found - 1.0) < 1e-6:
         return None
-    factor = 1.0 / found
-    large = max(abs(factor), abs(found))
-    slack = max(1e-6, e.slack / float(np.max(np.abs(e.numeric))))
-    usual = math.isclose(large, round(large), rel_tol=slack) and (factor > 0.0 or large < 1.5)
-    return factor if of_any or usual or e.is_many else None
+    return 1.0 / found
 
 
 def _factor_words(factor: float, context: Context) -> str:
     is_inverse = abs(factor) < 1.0
-    whole = round(1.0 / factor) if is_inverse else round(factor)
-    exact = whole != 0 and _near(factor, 1.0 / whole if is_inverse else float(whole))
-    shown = f"1/{whole}" if is_inverse and exact and whole > 0 else f"{factor:.6g}"
+    large = 1.0 / factor if is_inverse else factor
+    whole = round(large)
+    is_exact = _near(large, whole)
+    shown = f"1/{whole}" if is_inverse and is_exact and whole > 0 else f"{factor:.6g}"
     words = f"the numeric one times a constant factor of {shown}"
     if _near(factor, -1.0):
         return f"{words}: the sign is wrong"
-    if exact and (whole == context.rows or (whole > 2 and context.rows is None)):
+    if is_exact and (whole == context.rows or (whole > 2 and context.rows is None)):
         rows = ", the number of rows" if whole == context.rows else ""
         kind = "a mean where a sum belongs" if is_inverse else "a sum where a mean belongs"
         return f"{words}{rows}: {kind}"
     return words
 
 
-def _turned(e: Evidence) -> Iterator[str]:
-    """Find a matrix transposed, or filled in another order."""
-    shape = e.gradient.shape
-    if len(shape) < 2 or 1 in shape[-2:]:
-        return
-    *before, rows, columns = shape
-    if e.agrees(e.there(np.swapaxes(e.gradient.reshape(*before, columns, rows), -1, -2))):
+def _candidates(e: Evidence) -> Iterator[tuple[str, Host]]:
+    """Yield what a gradient may be, and the numeric one if it is that."""
+    g = np.atleast_2d(e.analytic)
+    *before, rows, columns = g.shape
+    if min(rows, columns) > 1:
         order = "" if rows == columns else ", or in Fortran's order"
-        yield f"is the transpose of the numeric one{order}"
-    elif e.agrees(e.there(e.gradient.reshape(-1, order="F"))):
-        yield "is the numeric one in Fortran's order: its first index runs first"
+        turned = np.swapaxes(g.reshape(*before, columns, rows), -1, -2)
+        yield f"the transpose of the numeric one{order}", turned
+        yield "the numeric one in Fortran's order: its first index runs first", g.ravel("F")
+    if int(np.sum(e.wrong)) >= _ENOUGH:
+        yield "the numeric one times the parameter: a derivative by its logarithm?", g / e.parameter
+        yield "the numeric one divided by the parameter: not by its logarithm?", g * e.parameter
 
 
 def _penalty(e: Evidence, context: Context) -> Iterator[str]:
-    strength = e.fit(e.analytic, e.there(e.point))
-    if strength is None or e.off <= 100.0 * e.slack:
+    strength = e.fit(e.analytic, e.parameter)
+    if strength is None or np.max(e.off) <= 100.0 * e.slack:
         return
-    known, decays = context.penalty, e.name in context.decays
-    if known and not decays and _near(strength, -known):
-        yield "holds the penalty (L2), which does not apply to it"
-        return
-    shares = {1.0: "lacks", 0.5: "holds half of", -1.0: "holds twice", 2.0: "holds minus"}
-    for share, words in shares.items():
-        if known and decays and _near(strength, share * known):
-            yield f"{words} the penalty (L2), {known:g} times the parameter"
-            return
+    known, decays = context.penalty or 0.0, e.name in context.decays
+    rest = f"{known:g} times the parameter" if decays else "which does not apply to it"
+    for share, words in (_SHARES if decays else {-1.0: "holds"}).items():
+        if known and _near(strength, share * known):
+            yield f"{words} the penalty (L2), {rest}"
     if e.is_many and strength > 0.0:
         yield f"lacks {strength:.6g} times the parameter: a penalty (L2) is missing or halved"
     elif e.is_many:
-        yield (
-            f"holds {-strength:.6g} times the parameter too much: a penalty (L2) is doubled, or "
-            "does not belong there"
-        )
+        much = f"{-strength:.6g} times the parameter too much"
+        yield f"holds {much}: a penalty (L2) is doubled, or does not belong there"
+
+
+def _zero(e: Evidence) -> Iterator[str]:
+    wrong = e.wrong
+    if not np.any(e.analytic):
+        yield "is zero, and should not be"
+    elif not np.any(e.analytic[wrong]):
+        block = f"holds a zero block: {int(np.sum(wrong))} entries are zero"
+        place = f"is zero at {np.argwhere(wrong)[0].tolist()}, and perhaps elsewhere"
+        yield f"{block if np.all(e.judged) else place}, and should not be"
 
 
 def _permuted(e: Evidence) -> Iterator[str]:
     """Find rows, columns or the entries of a vector that stand elsewhere."""
-    shape = e.gradient.shape
-    if e.gradient.size <= _ENOUGH:
-        return
-    if not e.is_whole:
-        yield from _other_row(e)
-        return
-    if e.gradient.size == max(shape):
-        order = _order(e.analytic[:, None], e.numeric[:, None], e.left_over)
-        count = order.size
-        shift = int(order[0]) if count else 0
-        if count and np.array_equal(order, np.arange(count)[::-1]):
-            yield "is the numeric one reversed"
-        elif count and shift and np.array_equal(order, np.roll(np.arange(count), -shift)):
-            places = shift if 2 * shift <= count else shift - count
-            yield f"is the numeric one rolled by {places} places"
-        elif count:
-            yield from _moved(order, "entries")
-        return
-    analytic, numeric = e.analytic.reshape(-1, shape[-1]), e.numeric.reshape(-1, shape[-1])
-    rows, columns = (
-        _order(analytic, numeric, e.left_over),
-        _order(analytic.T, numeric.T, e.left_over),
-    )
-    yield from _moved(rows, "rows")
-    yield from _moved(columns, "columns")
+    shape, size = e.analytic.shape, e.analytic.size
+    if size > _ENOUGH:
+        is_vector = size == max(shape)
+        pair = [a.reshape(-1, 1 if is_vector else shape[-1]) for a in (e.analytic, e.numeric)]
+        yield from _moved(e, "entries" if is_vector else "rows", *pair)
+        yield from _moved(e, "columns", *(a.T for a in pair))
 
 
-def _order(analytic: Host, numeric: Host, slack: float) -> Host:
-    """Return where each numeric row stands in the analytic ones; empty if they are not the same."""
+def _moved(e: Evidence, kind: str, analytic: Host, numeric: Host) -> Iterator[str]:
     # Rows are matched by the order of a weighted sum of each.
     weights = np.sqrt(np.arange(analytic.shape[1]) + 2.0)
-    here = np.argsort(analytic @ weights, kind="stable")
-    there = np.argsort(numeric @ weights, kind="stable")
-    if np.max(np.abs(analytic[here] - numeric[there])) > slack:
-        return np.zeros(0, dtype=int)
-    order = np.empty_like(here)
-    order[there] = here
-    # Rows that are equal are where they stand.
-    alike = np.max(np.abs(analytic - numeric), axis=-1) <= slack
-    return np.where(alike, np.arange(order.size), order)
-
-
-def _moved(order: Host, kind: str) -> Iterator[str]:
-    moved = np.flatnonzero(order != np.arange(order.size)).tolist()
+    here, there = (np.argsort(rows @ weights, kind="stable") for rows in (analytic, numeric))
+    if np.max(np.abs(analytic[here] - numeric[there])) > e.left_over:
+        return
+    moved = np.flatnonzero(np.max(np.abs(analytic - numeric), axis=1) > e.left_over).tolist()
+    count, shift = len(here), int(here[np.argmin(there)])
     if len(moved) == 2:
         yield f"has {kind} {moved[0]} and {moved[1]} swapped"
-    elif moved:
+    elif kind == "entries" and e.agrees(analytic[::-1]):
+        yield "is the numeric one reversed"
+    elif kind == "entries" and e.agrees(np.roll(analytic, -shift)):
+        places = shift if 2 * shift <= count else shift - count
+        yield f"is the numeric one rolled by {places} places"
+    else:
         yield f"has its {kind} permuted: {len(moved)} {kind} hold the derivatives of others"
 
 
 def _other_row(e: Evidence) -> Iterator[str]:
     """Find a row that holds another's derivatives, by the entries of one that were judged."""
-    columns = e.gradient.shape[-1]
-    rows = e.gradient.reshape(-1, columns)
-    wrong = int(e.places[np.argmax(np.abs(e.analytic - e.numeric))]) // columns
-    inside = e.places // columns == wrong
-    if int(np.sum(inside)) < _ENOUGH or len(rows) == 1:
-        return
-    off = np.abs(rows[:, e.places[inside] % columns] - e.numeric[inside]).max(axis=1)
+    columns = e.analytic.shape[-1]
+    wrong, rows = int(np.argmax(e.off)) // columns, e.analytic.reshape(-1, columns)
+    inside, numeric = (a.reshape(-1, columns)[wrong] for a in (e.judged, e.numeric))
+    off = np.max(np.abs(rows - numeric), axis=1, where=inside, initial=0.0)
     other = int(np.argmin(off))
-    if off[other] <= e.left_over:
+    if int(np.sum(inside)) >= _ENOUGH and off[other] <= e.left_over:
         yield f"has its rows permuted: row {other} holds the derivatives of row {wrong}"
 
 
 def _block(e: Evidence, context: Context) -> Iterator[str]:
     """Find entries that share a factor, where the others are right."""
-    wrong = np.abs(e.analytic - e.numeric) > e.left_over
-    count = int(np.sum(wrong))
-    if not (e.is_whole and _ENOUGH <= count < wrong.size):
-        return
-    part = e._replace(places=e.places[wrong], numeric=e.numeric[wrong])
-    found = part.fit(np.zeros(count), part.analytic)
-    if found:
-        words = _factor_words(1.0 / found, context)
-        first = list(unravel(int(np.argmax(wrong)), e.gradient.shape))
+    wrong = e.wrong
+    count, factor = int(np.sum(wrong)), _factor(e._replace(judged=wrong))
+    if np.all(e.judged) and _ENOUGH <= count < wrong.size and factor is not None:
+        words, first = _factor_words(factor, context), np.argwhere(wrong)[0].tolist()
         yield f"holds {count} entries, from {first} on, that are {words}; the others are right"
 
 
-def _per_entry(e: Evidence) -> Iterator[str]:
-    """Find a factor for each entry: the parameter itself, or units of measurement."""
-    wrong, point = np.abs(e.analytic - e.numeric) > e.left_over, e.there(e.point)
-    used = (e.numeric != 0.0) & (e.analytic != 0.0) & wrong
-    if int(np.sum(used)) < _ENOUGH:
-        return
-    if np.all(point):
-        if e.agrees(e.analytic / point):
-            yield "is the numeric one times the parameter: a derivative by its logarithm?"
-        elif e.agrees(e.analytic * point):
-            yield "is the numeric one divided by the parameter: not by its logarithm?"
+def _units(e: Evidence) -> Iterator[str]:
+    """Find a factor for each entry, as units of measurement make them."""
+    used = (e.numeric != 0.0) & (e.analytic != 0.0) & e.wrong
     ratios = e.analytic[used] / e.numeric[used]
-    large = np.maximum(ratios, 1.0 / ratios).tolist()
-    if all(any(math.isclose(r, unit, rel_tol=1e-4) for unit in _UNITS) for r in large):
+    large = np.maximum(ratios, 1.0 / ratios)[:, None]
+    if ratios.size >= _ENOUGH and np.all(np.any(np.isclose(large, _UNITS, 1e-4, 0.0), axis=1)):
         shown = ", ".join(f"{r:.6g}" for r in ratios[:5].tolist())
         more = ", ..." if ratios.size > 5 else ""
         yield f"is off by a factor for each entry ({shown}{more}): units?"
@@ -341,12 +278,9 @@ def _near(value: float | None, other: float | None) -> bool:
     return value is not None and other is not None and math.isclose(value, other, rel_tol=_CLOSE)
 
 
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _plural(words: str) -> str:
-    """Return words of which a verb is the first, as they are said of several."""
-    verb, _, rest = words.partition(" ")
-    plurals = {"is": "are", "has": "have", "lacks": "lack", "holds": "hold"}
-    return f"{plurals[verb]} {rest.replace('it is', 'they are')}"
+def _said(names: list[str], words: str) -> str:
+    """Return what is said of one tensor, or of several: the verb comes first."""
+    if len(names) == 1:
+        return f"{names[0]} {words}"
+    verb, rest = words.split(" ", 1)
+    return f"{', '.join(names[:-1])} and {names[-1]} {_PLURALS[verb]} {rest}"

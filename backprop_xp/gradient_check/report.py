@@ -1,18 +1,19 @@
 """What a check found: verdict, numbers, worst entries, likely mistake; as text and as a picture."""
 
-import dataclasses
 import html
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass
+from itertools import takewhile, zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from backprop_xp import plots
 from backprop_xp.backends import owner, to_host
 from backprop_xp.gradient_check.points import flatten
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # A remainder counts where it stands out from its rounding so far that its order is good to 0.1.
@@ -82,28 +83,9 @@ class TaylorTable(NamedTuple):
         return self._orders(self.one_sided)
 
     def _orders(self, remainders: tuple[float, ...]) -> tuple[float, ...]:
-        orders = []
-        for k in range(1, len(remainders)):
-            longer, shorter = remainders[k - 1], remainders[k]
-            if not min(longer, shorter) > ABOVE_NOISE * self.noise[k]:
-                break
-            orders.append(math.log2(longer / shorter))
-        return tuple(orders)
-
-    def lines(self) -> list[str]:
-        """Return the table as text."""
-        head = f"{'step':>10}  {'one-sided':>10}  {'order':>5}  {'symmetric':>10}  {'order':>5}"
-        rows = [head]
-        for i, step in enumerate(self.steps):
-            orders = [
-                f"{found[i - 1]:5.2f}" if 0 < i <= len(found) else f"{'':5}"
-                for found in (self.one_sided_orders, self.orders)
-            ]
-            rows.append(
-                f"{step:10.1e}  {self.one_sided[i]:10.1e}  {orders[0]}  "
-                f"{self.symmetric[i]:10.1e}  {orders[1]}"
-            )
-        return [line.rstrip() for line in rows]
+        halved = zip(remainders, remainders[1:], self.noise[1:], strict=False)
+        clear = takewhile(lambda row: min(row[:2]) > ABOVE_NOISE * row[2], halved)
+        return tuple(math.log2(longer / shorter) for longer, shorter, _ in clear)
 
 
 @dataclass(frozen=True)
@@ -172,89 +154,84 @@ class GradientReport:
         Returns a ``matplotlib.figure.Figure``; ImportError without matplotlib, ValueError where
         there is nothing to draw.
         """
-        return _drawn(self)
+        if self.taylor is not None:
+            figure = plots.taylor_remainders(*self.taylor)
+        elif self.numeric is not None:
+            both = (flatten(gradient) for gradient in (self.analytic, self.numeric))
+            entries = ({t.name: point.flat[t.part] for t in point.tensors} for point in both)
+            figure = plots.gradient_entries(*entries)
+        else:
+            raise ValueError(
+                "There is nothing to draw: no numeric gradient was taken. Check every entry "
+                '(method="auto"), or by method="taylor".'
+            )
+        figure.axes[0].set_title(f"gradient check: {self.verdict}")
+        return figure
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain numbers, strings, lists and dicts, as JSON takes them.
 
         Numbers that are not finite become None.
         """
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        fields["worst"] = [{"name": row.name, **dataclasses.asdict(row)} for row in self.worst]
-        return {
-            **{name: _plain(value) for name, value in fields.items()},
-            "passed": self.passed,
-            "taylor_orders": _plain(self.taylor_orders),
-        }
+        found = {**vars(self), "passed": self.passed, "taylor_orders": self.taylor_orders}
+        found["worst"] = [{"name": row.name, **vars(row)} for row in self.worst]
+        return {name: _plain(value) for name, value in found.items()}
 
     def __str__(self) -> str:
-        lines = [self._head(), *self._sentences()]
-        if self.taylor is not None:
-            lines += [f"  {line}" for line in self.taylor.lines()]
+        lines = self._sentences()
         for table in self._tables():
-            lines += _as_text(table)
+            first, *others = (max(map(len, column)) for column in zip(*table, strict=True))
+            for name, *cells in table:
+                right = map(str.rjust, cells, others)
+                lines.append("  ".join(["", name.ljust(first), *right]).rstrip())
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        text = "\n".join([self._head(), *self._sentences()])
-        text += "" if self.taylor is None else "\n" + "\n".join(self.taylor.lines())
+        text = "\n".join(self._sentences())
         parts = [f"<pre>{html.escape(text)}</pre>"]
         for table in self._tables():
             rows = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in table)
             parts.append(f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>")
         return "\n".join(parts)
 
-    def _head(self) -> str:
-        return (
+    def _sentences(self) -> list[str]:
+        """Return the lines above the tables."""
+        lines = [
             f"gradient check: {self.verdict} (largest relative error "
             f"{self.max_relative_error:.1e}, tolerance {self.tolerance:.1e}; {self.method}, step "
             f"{self.step:.1e}, {self.evaluations} evaluations)"
-        )
-
-    def _sentences(self) -> list[str]:
-        lines = []
+        ]
         if self.verdict == "inconclusive":
             lines.append(f"  {self.reason}")
         elif not self.passed and self.reason:
             lines.append(f"  the tolerance is {self.reason}")
         if self.diagnosis:
             lines.append(f"  diagnosis: {self.diagnosis}")
-        hidden = sum(t.not_judged for t in self.tensors)
-        if hidden:
-            lines.append(
-                f"  not judged: {hidden} of {sum(t.entries for t in self.tensors)} entries, too "
-                "small beside the largest of their tensor"
-            )
+        if hidden := sum(t.not_judged for t in self.tensors):
+            of_all = f"{hidden} of {sum(t.entries for t in self.tensors)} entries"
+            lines.append(f"  not judged: {of_all}, too small beside the largest of their tensor")
         return lines + [f"  note: {note}" for note in self.notes]
 
-    def _tables(self) -> list[list[tuple[str, ...]]]:
-        """Return the tables of a check that did not pass, their heads first."""
-        tensors: list[tuple[str, ...]] = [
-            ("tensor", "entries", "absolute error", "relative error", "wrong")
-        ]
-        for t in self.tensors:
-            errors = f"{t.absolute_error:.1e}", f"{t.relative_error:.1e}"
-            tensors.append(
-                (t.tensor or "point", str(t.entries), *errors, f"{t.fraction_wrong:.0%}")
-            )
-        worst: list[tuple[str, ...]] = [
-            ("worst entries", "analytic", "numeric", "absolute", "relative", "error bar")
-        ]
-        for row in self.worst:
-            values = f"{row.analytic:.8g}", f"{row.numeric:.8g}"
-            errors = f"{row.absolute_error:.1e}", f"{row.relative_error:.1e}"
-            worst.append((row.name or "point", *values, *errors, f"{row.error_bar:.1e}"))
-        return [t for t in (tensors, worst) if len(t) > 1 and not self.passed]
+    def _tables(self) -> Iterator[list[list[str]]]:
+        """Yield the tables: Taylor's, and those of a check that did not pass."""
+        if t := self.taylor:
+            # An order stands beside the shorter of its steps.
+            one, two = (["", *map("{:.2f}".format, o)] for o in (t.one_sided_orders, t.orders))
+            rows = zip_longest(t.steps, t.one_sided, one, t.symmetric, two, fillvalue="")
+            yield _table("step|one-sided|order|symmetric|order", ".1e .1e s .1e s", rows)
+        if self.tensors and not self.passed:
+            tensors = [(t.tensor or "point", *t[1:5]) for t in self.tensors]
+            heads = "tensor|entries|absolute error|relative error|wrong"
+            yield _table(heads, "s d .1e .1e .0%", tensors)
+        if self.worst and not self.passed:
+            worst = [(row.name or "point", *astuple(row)[2:]) for row in self.worst]
+            heads = "worst entries|analytic|numeric|absolute|relative|error bar"
+            yield _table(heads, "s .8g .8g .1e .1e .1e", worst)
 
 
-def _as_text(table: list[tuple[str, ...]]) -> list[str]:
-    """Return the lines of a table: the first column to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    return [
-        "  " + "  ".join([f"{row[0]:<{widths[0]}}"]
-                         + [f"{row[i]:>{widths[i]}}" for i in range(1, len(row))])
-        for row in table
-    ]  # fmt: skip
+def _table(heads: str, kinds: str, rows: Iterable[tuple[Any, ...]]) -> list[list[str]]:
+    """Return the cells of a table as text, its heads first."""
+    return [heads.split("|"), *(list(map(format, row, kinds.split())) for row in rows)]
 
 
 def _plain(value: Any) -> Any:
@@ -269,74 +246,4 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
-
-
-# ---- the picture
-
-
-def _drawn(report: GradientReport) -> "Figure":
-    if report.numeric is None and report.taylor is None:
-        raise ValueError(
-            "There is nothing to draw: no numeric gradient was taken. Check every entry "
-            '(method="auto"), or by method="taylor".'
-        )
-    figure = new_figure()
-    axes = figure.subplots()
-    if report.taylor is not None:
-        _draw_remainders(axes, report.taylor)
-    else:
-        _draw_entries(axes, report)
-    axes.set_title(f"gradient check: {report.verdict}")
-    return figure
-
-
-def new_figure(width: float = 6.0) -> "Figure":
-    """Return an empty figure, made without pyplot: nothing global changes."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "Pictures need matplotlib, which is not installed: pip install 'backprop_xp[plot]'"
-        ) from error
-    return Figure(figsize=(width, 4.5), layout="constrained")
-
-
-def new_axes() -> "Axes":
-    """Return the axes of an empty figure."""
-    return new_figure().subplots()
-
-
-def _draw_entries(axes: "Axes", report: GradientReport) -> None:
-    """Draw the entries of each tensor: right ones lie on the diagonal."""
-    both = [flatten(gradient).flat for gradient in (report.analytic, report.numeric)]
-    one, other = (to_host(flat) for flat in both)
-    start = 0
-    for i, tensor in enumerate(report.tensors):
-        part = slice(start, start + tensor.entries)
-        axes.plot(other[part], one[part], ".", color=f"C{i}", label=tensor.tensor or None)
-        start += tensor.entries
-    ends = [min(one.min(), other.min()), max(one.max(), other.max())]
-    axes.plot(ends, ends, color="gray", linewidth=0.8, zorder=0)
-    axes.set_xlabel("numeric")
-    axes.set_ylabel("analytic")
-    if len(report.tensors) > 1:
-        axes.legend()
-
-
-def _draw_remainders(axes: "Axes", table: TaylorTable) -> None:
-    """Draw remainders over steps, with the slopes of a right gradient beside them."""
-    for name, remainders, order in (
-        ("one-sided", table.one_sided, 2),
-        ("symmetric", table.symmetric, 3),
-    ):
-        (line,) = axes.loglog(table.steps, remainders, "o-", label=f"{name} remainder")
-        ideal = [remainders[0] * (step / table.steps[0]) ** order for step in table.steps]
-        label = f"order {order}: a right gradient"
-        axes.loglog(table.steps, ideal, ":", color=line.get_color(), label=label)
-    axes.loglog(table.steps, table.noise, color="gray", linewidth=0.8, label="rounding")
-    axes.set_xlabel("step")
-    axes.set_ylabel("remainder")
-    axes.legend()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
