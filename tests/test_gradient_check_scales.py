@@ -157,7 +157,7 @@ def test_an_error_is_within_its_bar(engine: str, name: str, how: str) -> None:
     for x in points:
         point = flatten(np.asarray([x]))
         problem = Problem(point, lambda p: SPOILED[how](curve(np, p.item())), np.ones_like)
-        function = prepared(problem, max_memory=2**20, batched=None)
+        function = prepared(problem)
         lines = derivatives.along_entries(claimed_gradient(function), np.arange(1))
         found = getattr(derivatives, engine)(lines)
         with mpmath.workdps(60):

@@ -59,9 +59,7 @@ def check_problem(problem: Problem, options: CheckOptions) -> GradientReport:
     problem, notes = _with_options(problem, options), list(problem.point.notes)
     with require_owner(problem.point.flat, "point").full_precision():
         try:
-            function = prepared(
-                problem, max_memory=options["max_memory"], batched=options["batched"]
-            )
+            function = prepared(problem)
             found = _check(function, options, notes)
             last_calls(function, passed=found.judged.verdict == PASS)
         except Fault as fault:
@@ -70,7 +68,7 @@ def check_problem(problem: Problem, options: CheckOptions) -> GradientReport:
         if found.judged.verdict == FAIL:
             seen = None if found.entries is None else explain(found.entries)
             words = "; ".join(filter(None, [seen, problem.blame()])) or None
-        return _report(function, options, found, words, notes)
+        return _report(found, words, options, notes)
 
 
 def _check(function: Function, options: CheckOptions, notes: list[str]) -> Findings:
@@ -92,7 +90,11 @@ def _check(function: Function, options: CheckOptions, notes: list[str]) -> Findi
         is_exact, taylor = is_analytic(of), found.taylor
     found = check_entries(gradient, asked, is_exact=is_exact)
     if method == "complex_step" and found.method != method:
-        raise _not_analytic(function)
+        failure = f" It raised {function.failure!r} there." if function.failure else ""
+        raise NotAnalyticError(
+            "value is not analytic, or real at a complex point: the complex step cannot see its "
+            f'slope.{failure} Use method="auto" or "centered".'
+        )
     if method in ("directional", "taylor"):
         found = found._replace(method=method, taylor=taylor)
     return found
@@ -116,14 +118,10 @@ def _undecided(found: Findings) -> Findings:
 
 
 def _report(
-    function: Function,
-    options: CheckOptions,
-    found: Findings,
-    diagnosis: str | None,
-    notes: list[str],
+    found: Findings, diagnosis: str | None, options: CheckOptions, notes: list[str]
 ) -> GradientReport:
     judged, at = found.judged, found.judged.decides
-    is_all = found.entries is judged
+    is_all, function = found.entries is judged, judged.lines.function
     return GradientReport(
         verdict=VERDICTS[judged.verdict],
         method=found.method,
@@ -134,7 +132,7 @@ def _report(
         max_relative_error=float(judged.error[at]),
         analytic=_restored(function, judged.claimed.value) if is_all else None,
         numeric=_restored(function, judged.numeric.value) if is_all else None,
-        worst=_worst_rows(function, found),
+        worst=() if found.entries is None else _worst_rows(function, found.entries),
         tensors=_tensor_errors(function, judged) if is_all else (),
         taylor=found.taylor,
         diagnosis=diagnosis,
@@ -159,19 +157,16 @@ def _refused(options: CheckOptions, fault: Fault, notes: list[str]) -> GradientR
 
 def _restored(function: Function, derivatives: np.ndarray) -> Any:
     """Return derivatives ``(P, M)`` in the structure of the point; of many results stacked."""
-    point = function.problem.point
-    if not function.problem.has_many:
-        return point.restore(point.device_array(derivatives[:, 0], point.flat.dtype))
-    if not point.is_plain:
+    point, has_many = function.problem.point, function.problem.has_many
+    if has_many and not point.is_plain:
         return derivatives.T
-    return point.restore(point.device_array(derivatives.T.copy(), point.flat.dtype))
+    rows = derivatives.T if has_many else derivatives[:, 0]
+    return point.restore(point.device_array(rows.copy(), point.flat.dtype))
 
 
-def _worst_rows(function: Function, found: Findings) -> tuple[Row, ...]:
+def _worst_rows(function: Function, entries: Judged) -> tuple[Row, ...]:
     """Return the rows of the entries that are the most off beside their tolerance."""
-    if found.entries is None:
-        return ()
-    lines, claimed, numeric, _, error, tolerance, *_ = found.entries
+    lines, claimed, numeric, _, error, tolerance, *_ = entries
     excess, rows = np.nan_to_num(error / tolerance, nan=np.inf), []
     for at in np.argsort(-excess, axis=None, kind="stable")[:_WORST_ROWS]:
         at = np.unravel_index(at, excess.shape)
@@ -217,12 +212,5 @@ def _with_options(problem: Problem, options: CheckOptions) -> Problem:
         x = to_host(point.flat)
         point.require((low <= x) & (x <= high), ", outside of its bounds.")
         problem = problem._replace(limits=(low, high))
-    return problem._replace(tangent=options["tangent"])
-
-
-def _not_analytic(function: Function) -> NotAnalyticError:
-    failure = f" It raised {function.failure!r} there." if function.failure else ""
-    return NotAnalyticError(
-        "value is not analytic, or real at a complex point: the complex step cannot see its slope."
-        f'{failure} Use method="auto" or "centered".'
-    )
+    tangent, batched, most = options["tangent"], options["batched"], options["max_memory"]
+    return problem._replace(tangent=tangent, batched=batched, max_memory=most)

@@ -155,9 +155,8 @@ def complex_step(lines: Lines, part: float = 1.0) -> Derivative | None:
     """
     function, step = lines.function, part * _IMAGINARY[lines.function.epsilon]
     values = lines.probe(1j * step * lines.size[None, :]).values[0]
-    away = np.abs(values.real - function.base)
-    fits = values.dtype.kind == "c" and np.all(np.isfinite(values))
-    if not fits or not np.all(away <= _SAME_REAL_PART * np.abs(function.base)):
+    is_same = np.allclose(values.real, function.base, rtol=_SAME_REAL_PART, atol=0.0)
+    if values.dtype.kind != "c" or not is_same or not np.all(np.isfinite(values)):
         return None
     value = values.imag / (step * lines.size[:, None])
     return Derivative(value, 0.0 * value, value, value, np.full_like(value, step))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backprop_xp.gradient_check.functions import Context, Function, Host
+from backprop_xp.gradient_check.functions import Host, Problem
 from backprop_xp.gradient_check.judge import Judged, tolerance_of
 
 # An explanation leaves at most this part of the difference, and less where rounding allows.
@@ -84,22 +84,22 @@ class Evidence(NamedTuple):
 @np.errstate(all="ignore")
 def explain(entries: Judged) -> str | None:
     """Return what a wrong gradient looks like, of judged entries."""
-    context = entries.lines.function.problem.context
-    tensors = list(_judged(entries.lines.function, entries.lines.columns, entries))
+    problem, tensors = entries.lines.function.problem, list(_judged(entries))
     wrong = [e for e in tensors if e.is_wrong]
     factors = [_factor(e) for e in wrong]
     if len(wrong) == len(tensors) > 1 and all(_near(f, factors[0]) for f in factors):
-        return f"the whole gradient is {_factor_words(factors[0] or 0.0, context)}"
+        return f"the whole gradient is {_factor_words(factors[0] or 0.0, problem)}"
     sentences: dict[str, list[str]] = {}
     for e in wrong:
-        words = next(_explanations(e, context), None)
+        words = next(_explanations(e, problem), None)
         if words is not None:
             sentences.setdefault(words, []).append(e.name or "the gradient")
     return "; ".join(_said(names, words) for words, names in sentences.items()) or None
 
 
-def _judged(function: Function, places: Host, entries: Judged) -> Iterator[Evidence]:
+def _judged(entries: Judged) -> Iterator[Evidence]:
     """Yield the tensors of which entries were judged, but for such as are zero."""
+    function, places = entries.lines.function, entries.lines.columns
     analytic, value = function.analytic, entries.numeric.value
     point = np.broadcast_to(function.x[:, None], analytic.shape)
     numeric, judged = np.zeros_like(analytic), np.zeros(analytic.shape, dtype=bool)
@@ -117,27 +117,27 @@ def _judged(function: Function, places: Host, entries: Judged) -> Iterator[Evide
             yield Evidence._make((name, *arrays, most, is_wrong))
 
 
-def _explanations(e: Evidence, context: Context) -> Iterator[str]:
+def _explanations(e: Evidence, problem: Problem) -> Iterator[str]:
     finite = np.isfinite(e.analytic)
     if not np.all(finite):
         count, first = int(np.sum(~finite)), np.argwhere(~finite)[0].tolist()
         numbers = "a number that is" if count == 1 else f"{count} numbers that are"
         yield f"holds {numbers} not finite, at {first}{' and elsewhere' if count > 1 else ''}"
     elif np.any(e.wrong):
-        yield from _scaled(e, context)
+        yield from _scaled(e, problem)
         yield from (f"is {words}" for words, candidate in _candidates(e) if e.agrees(candidate))
-        yield from _penalty(e, context)
+        yield from _penalty(e, problem)
         yield from _zero(e)
         added = e.fit(e.analytic, np.ones_like(e.analytic))
         if added is not None and e.is_many:
             direction = "too little" if added > 0.0 else "too much"
             yield f"holds {abs(added):.6g} {direction} in every entry"
         yield from _permuted(e) if np.all(e.judged) else _other_row(e)
-        yield from _block(e, context)
+        yield from _block(e, problem)
         yield from _units(e)
 
 
-def _scaled(e: Evidence, context: Context) -> Iterator[str]:
+def _scaled(e: Evidence, problem: Problem) -> Iterator[str]:
     """Find a factor; of one or two numbers any may be said, so that only a usual one is."""
     factor = _factor(e)
     if factor is None:
@@ -146,7 +146,7 @@ def _scaled(e: Evidence, context: Context) -> Iterator[str]:
     slack = max(1e-6, e.slack / float(np.max(np.abs(e.numeric))))
     is_usual = math.isclose(large, round(large), rel_tol=slack) and (factor > 0.0 or large < 1.5)
     if is_usual or e.is_many:
-        yield f"is {_factor_words(factor, context)}"
+        yield f"is {_factor_words(factor, problem)}"
 
 
 def _factor(e: Evidence) -> float | None:
@@ -158,7 +158,7 @@ def _factor(e: Evidence) -> float | None:
     return 1.0 / found
 
 
-def _factor_words(factor: float, context: Context) -> str:
+def _factor_words(factor: float, problem: Problem) -> str:
     is_inverse = abs(factor) < 1.0
     large = 1.0 / factor if is_inverse else factor
     whole = round(large)
@@ -167,8 +167,8 @@ def _factor_words(factor: float, context: Context) -> str:
     words = f"the numeric one times a constant factor of {shown}"
     if _near(factor, -1.0):
         return f"{words}: the sign is wrong"
-    if is_exact and (whole == context.rows or (whole > 2 and context.rows is None)):
-        rows = ", the number of rows" if whole == context.rows else ""
+    if is_exact and (whole == problem.rows or (whole > 2 and problem.rows is None)):
+        rows = ", the number of rows" if whole == problem.rows else ""
         kind = "a mean where a sum belongs" if is_inverse else "a sum where a mean belongs"
         return f"{words}{rows}: {kind}"
     return words
@@ -188,11 +188,11 @@ def _candidates(e: Evidence) -> Iterator[tuple[str, Host]]:
         yield "the numeric one divided by the parameter: not by its logarithm?", g * e.parameter
 
 
-def _penalty(e: Evidence, context: Context) -> Iterator[str]:
+def _penalty(e: Evidence, problem: Problem) -> Iterator[str]:
     strength = e.fit(e.analytic, e.parameter)
     if strength is None or np.max(e.off) <= 100.0 * e.slack:
         return
-    known, decays = context.penalty or 0.0, e.name in context.decays
+    known, decays = problem.penalty or 0.0, e.name in problem.decays
     rest = f"{known:g} times the parameter" if decays else "which does not apply to it"
     for share, words in (_SHARES if decays else {-1.0: "holds"}).items():
         if known and _near(strength, share * known):
@@ -254,12 +254,12 @@ def _other_row(e: Evidence) -> Iterator[str]:
         yield f"has its rows permuted: row {other} holds the derivatives of row {wrong}"
 
 
-def _block(e: Evidence, context: Context) -> Iterator[str]:
+def _block(e: Evidence, problem: Problem) -> Iterator[str]:
     """Find entries that share a factor, where the others are right."""
     wrong = e.wrong
     count, factor = int(np.sum(wrong)), _factor(e._replace(judged=wrong))
     if np.all(e.judged) and _ENOUGH <= count < wrong.size and factor is not None:
-        words, first = _factor_words(factor, context), np.argwhere(wrong)[0].tolist()
+        words, first = _factor_words(factor, problem), np.argwhere(wrong)[0].tolist()
         yield f"holds {count} entries, from {first} on, that are {words}; the others are right"
 
 

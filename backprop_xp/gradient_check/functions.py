@@ -36,25 +36,16 @@ class Fault(Exception):  # noqa: N818 - not an error of the program
         self.verdict, self.evaluations = verdict, function.evaluations
 
 
-class Context(NamedTuple):
-    """What is known of a network beside its loss; None where it is not.
-
-    ``rows`` is the size of the batch, ``penalty`` the strength of L2, which applies to the tensors
-    named in ``decays``.
-    """
-
-    rows: int | None = None
-    penalty: float | None = None
-    decays: frozenset[str] = frozenset()
-
-
 class Problem(NamedTuple):
     """A value and its gradient as functions of the point's structure, and what is known of them.
 
     ``has_many`` says that value has many results, and gradient is a Jacobian. ``moved`` may be a
     faster way to the values with one entry of the point moved. ``size`` is the size ``(P,)`` at
     which value varies, None for the point's own, which is at least a part ``least_size`` of its
-    tensor's. ``limits`` are those of the point. ``blame`` names the piece that is wrong, if any.
+    tensor's. ``limits``, ``tangent``, ``batched`` and ``max_memory`` are what the caller asked for.
+
+    Of a network ``rows`` is the size of the batch, ``penalty`` the strength of L2, which applies to
+    the tensors named in ``decays``; ``blame`` names the piece that is wrong.
     """
 
     point: Point
@@ -66,7 +57,11 @@ class Problem(NamedTuple):
     least_size: float = 0.0
     limits: tuple[Host, Host] | None = None
     tangent: Callable[[Any], Any] | None = None
-    context: Context = Context()
+    batched: bool | None = None
+    max_memory: int = 2**24
+    rows: int | None = None
+    penalty: float | None = None
+    decays: frozenset[str] = frozenset()
     blame: Callable[[], str | None] = lambda: None
 
 
@@ -80,8 +75,6 @@ class Function:
     """
 
     problem: Problem
-    max_memory: int
-    batched: bool | None
     x: Host = field(init=False)
     base: Host = field(init=False)
     analytic: Host = field(init=False)
@@ -98,9 +91,9 @@ class Function:
     def __post_init__(self) -> None:
         self.x = to_host(self.problem.point.flat).astype(np.float64)
         self.dtype = self.problem.point.flat.dtype
-        is_bound = self.problem.tangent is not None or self.problem.limits is not None
-        if self.batched is False or is_bound or not self.problem.point.is_plain:
-            self.stacks = False
+        is_free = self.problem.tangent is None and self.problem.limits is None
+        is_free &= self.problem.point.is_plain and self.problem.batched is not False
+        self.stacks = None if is_free else False
 
     # ---- values
 
@@ -117,7 +110,7 @@ class Function:
             with self.tried():
                 self.evaluations += len(columns)
                 return self.problem.moved(columns, values)[:, None]
-        most = max(1, self.max_memory // (5 * self.x.size * values.itemsize))
+        most = max(1, self.problem.max_memory // (5 * self.x.size * values.itemsize))
         found = []
         for part in np.array_split(np.arange(len(columns)), -(-len(columns) // most)):
             copies = np.repeat(self.x[None, :], len(part), axis=0).astype(values.dtype)
@@ -149,7 +142,7 @@ class Function:
     def value(self, point: Host, dtype: Any) -> tuple[Host, float]:
         """Return value at a point ``(P,)`` as ``(M,)``, and its rounding."""
         self.given = array = self.problem.point.device_array(point.copy(), dtype)
-        structure = self.problem.point.restore(array[None, :] if self.batched else array)
+        structure = self.problem.point.restore(array[None, :] if self.problem.batched else array)
         self.evaluations, before = self.evaluations + 1, time.perf_counter()
         host = _results(self.problem.value(structure), self.problem.has_many)
         self.seconds = min(self.seconds, time.perf_counter() - before)
@@ -183,12 +176,12 @@ class Function:
 
     def takes_stacks(self, copies: int) -> bool:
         """Say whether value takes stacked copies: two must come out as they do one by one."""
-        if self.stacks is None and (self.batched or copies >= _WORTH_STACKING):
+        if self.stacks is None and (self.problem.batched or copies >= _WORTH_STACKING):
             pair = self.rounded(np.stack([self.x, self.x * (1.0 + 2.0**-10) + 2.0**-10]))
             alone, self.stacks = self.at(pair), False
             with self.tried():
-                off = np.abs(self._together(pair) - alone)
-                self.stacks = bool(np.all(off <= 64.0 * self.epsilon * np.abs(alone)))
+                together, slack = self._together(pair), 64.0 * self.epsilon
+                self.stacks = bool(np.allclose(together, alone, rtol=slack, atol=0.0))
         return bool(self.stacks)
 
     # ---- the claimed gradient, and the directions that make sense
@@ -229,13 +222,13 @@ class Function:
         return flatten_beside(home, self.problem.tangent(direction), "tangent(direction)")
 
 
-def prepared(problem: Problem, *, max_memory: int, batched: bool | None) -> Function:
+def prepared(problem: Problem) -> Function:
     """Return a problem as a ``Function``, after the first calls of value and gradient.
 
     Both must return the same numbers again and leave their point as it is; else ``Fault`` is
     raised. Raises ValueError or TypeError for what is no value and no gradient.
     """
-    function = Function(problem, max_memory, batched)
+    function = Function(problem)
     problem.point.require(np.isfinite(function.x), ": no derivative can be taken there.")
     if problem.tangent is not None:
         _require_projection(function)
@@ -246,7 +239,7 @@ def prepared(problem: Problem, *, max_memory: int, batched: bool | None) -> Func
     if not np.all(np.isfinite(function.base)):
         raise ValueError(f"value(point) is {shown}: no derivative can be taken there.")
     function.count = function.base.size
-    if batched and function.stacks is None and not function.takes_stacks(2):
+    if problem.batched and function.stacks is None and not function.takes_stacks(2):
         raise ValueError(
             "batched=True, but value of stacked copies is not what it is of each alone: it must "
             "return one number for each copy, from that copy only. Leave it out."
@@ -292,7 +285,7 @@ def _untouched(
 def _require_same_value(function: Function, again: Host) -> None:
     """Raise ``Fault`` if value at the point is no longer what it was."""
     base = function.base
-    if not np.all(np.abs(again - base) <= _SAME * function.epsilon * np.abs(base)):
+    if not np.allclose(again, base, rtol=_SAME * function.epsilon, atol=0.0):
         sentence = f"value changes from call to call: {_shown(base)}, then {_shown(again)}"
         raise Fault(function, "nondeterministic", sentence)
 
@@ -300,14 +293,11 @@ def _require_same_value(function: Function, again: Host) -> None:
 def _require_same_gradient(function: Function, again: Host, where: str) -> None:
     """Raise ``Fault`` if the gradient at the point is no longer what it was."""
     first, both = function.analytic, np.stack([function.analytic, again])
-    size = np.max(np.abs(np.where(np.isfinite(both), both, 0.0)), initial=0.0)
-    same = (first == again) | (np.isnan(first) & np.isnan(again))
-    with np.errstate(invalid="ignore"):
-        same |= np.abs(again - first) <= _SAME * function.gradient_epsilon * size
-        twice = np.all(np.abs(again - 2.0 * first) <= 1e-5 * size)
-    if not np.all(same):
+    size = np.max(np.abs(both), initial=0.0, where=np.isfinite(both))
+    slack = _SAME * function.gradient_epsilon * size
+    if not np.allclose(again, first, rtol=0.0, atol=slack, equal_nan=True):
         sentence = f"gradient changes from call to call, {where}"
-        if twice:
+        if np.allclose(again, 2.0 * first, rtol=0.0, atol=1e-5 * size):
             sentence = "gradient accumulates: the second call returned twice the first"
         raise Fault(function, "nondeterministic", sentence)
 
@@ -332,10 +322,10 @@ def _is_same(wide: Host, narrow: Host, elsewhere: Callable[[], Host]) -> bool:
 
     Where terms cancel, that is the rounding of their size elsewhere.
     """
-    off, slack = np.abs(wide - narrow), _SAME_FORMULA * np.abs(narrow)
-    if not np.all(off <= slack):
-        slack = np.fmax(slack, 64.0 * SINGLE * np.fmax.reduce(np.abs(elsewhere())))
-    return bool(np.all(off <= slack))
+    if np.allclose(wide, narrow, rtol=_SAME_FORMULA, atol=0.0):
+        return True
+    size = np.fmax(_SAME_FORMULA * np.abs(narrow), 64.0 * SINGLE * np.abs(elsewhere()))
+    return bool(np.all(np.abs(wide - narrow) <= np.fmax.reduce(size)))
 
 
 def _results(result: Any, has_many: bool) -> Host:

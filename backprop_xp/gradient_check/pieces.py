@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from backprop_xp.backends import Array, array_namespace, beside, to_host
-from backprop_xp.gradient_check.functions import Context, Problem
+from backprop_xp.gradient_check.functions import Problem
 from backprop_xp.gradient_check.points import Point, Tensor, flatten
 from backprop_xp.initializers import draw_stack
 from backprop_xp.inputs import Rows, check_x
@@ -48,7 +48,9 @@ def network_problem(
         lambda flat: network.loss_and_gradient(flat, rows.x, rows.y, **given)[1],
         moved=moved_losses(network, theta, rows, batched=batched, max_memory=max_memory),
         least_size=_LEAST_SIZE,
-        context=Context(rows.x.shape[-2], network.l2, decays),
+        rows=rows.x.shape[-2],
+        penalty=network.l2,
+        decays=decays,
     )
 
 
