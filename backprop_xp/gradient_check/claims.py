@@ -11,9 +11,9 @@ import numpy as np
 
 from backprop_xp.gradient_check.functions import Function, Host
 
-# How far it moves with the point, the rounding of its tensor's largest entry, and that of the size
-# which its terms have elsewhere, count so many times.
-_MOVES, _LARGEST, _NATURAL = 4.0, 16.0, 64.0
+# The rounding of its tensor's largest entry, and of the size which its terms have elsewhere, count
+# so many times.
+_LARGEST, _NATURAL = 16.0, 64.0
 
 
 class Claim(NamedTuple):
@@ -64,26 +64,14 @@ class Gradient(NamedTuple):
     def with_rounding(self) -> "Gradient":
         """Return the gradient with a bar that counts all its rounding, before it is called wrong.
 
-        That is how far it moves with the point, by two roundings of each entry (those that are 0
-        stay, so that no kink is crossed), and the rounding of the size that it has elsewhere: terms
-        that cancel or saturate at the point, as in p - y or 1 - tanh^2, are of their natural size
-        there.
+        That is measured as the rounding of the size that it has elsewhere: terms that cancel or
+        saturate at the point, as in p - y or 1 - tanh^2, are of their natural size there.
         """
-        x, epsilon = self.function.x, self.function.gradient_epsilon
-        draw = np.random.default_rng(1).uniform
-        nudge = 2.0 * epsilon * np.sign(draw(-1.0, 1.0, x.size))
+        x, draw = self.function.x, np.random.default_rng(1).uniform
         shrunk = [0.5, *(draw(low, 1.0, x.size) for low in (0.25, 0.5, 0.875))]
-        found = self.function.claims(
-            [x * (1.0 + nudge), x * (1.0 - nudge), *(x * s for s in shrunk)]
-        )
-        with np.errstate(all="ignore"):
-            natural = np.fmax.reduce(np.abs(found[2:]))
-            natural = np.where(np.isfinite(natural), natural, 0.0)
-            # The smaller of two, for on one side a kink may lie; what jumps farther is no rounding.
-            moves = np.fmin.reduce(np.abs(found[:2] - self.value))
-            whole = self.largest(np.fmax(natural, np.abs(self.value)))
-            moves = np.where(moves <= epsilon**0.5 * whole, moves, 0.0)
-        bar = self.bar + _MOVES * moves + _NATURAL * epsilon * natural
+        natural = np.abs(self.function.claims([s * x for s in shrunk]))
+        natural = np.where(np.isfinite(natural), natural, 0.0).max(axis=0)
+        bar = self.bar + _NATURAL * self.function.gradient_epsilon * natural
         return self._replace(bar=bar, is_measured=True)
 
 

@@ -31,7 +31,7 @@ _SAFETY = 2.0
 _STAYS, _WITHIN, _ABOVE, _NO_KINK = 4, 0.1, 20.0, 0.25
 # A value that changes by so many roundings at once may be rounded to few digits, which so many
 # bisections find out.
-_COARSE, _BISECTIONS = 1e3, 26
+_COARSE, _BISECTIONS = 1e3, 48
 # So many sizes away a value that stays as it is around the point is another, most likely.
 _FAR = 2.0**24
 
@@ -129,13 +129,14 @@ def along_direction(gradient: Gradient, direction: Host) -> Lines:
     function = gradient.function
 
     def probe(steps: Host) -> Probed:
-        values, known = [], []
-        for step in steps[:, 0]:
+        values, known, slope = [], [], gradient.finite
+        for step in steps.reshape(-1):
             away = step * direction
             moved = function.rounded(function.x + away)
-            values.append(function.at(moved[None, :]))
-            known.append(((moved - function.x) - away).real @ gradient.finite)
-        return Probed(np.stack(values), steps.real[:, :, None], np.stack(known)[:, None, :])
+            values.append(function.at([moved])[0])
+            known.append((moved - function.x - away).real @ slope)
+        shape = (*steps.shape, -1)
+        return Probed(np.reshape(values, shape), steps.real[:, :, None], np.reshape(known, shape))
 
     rungs, norm = _rungs(function, function.x[direction != 0.0]), gradient.norm(direction)
     line = Lines(
@@ -229,17 +230,17 @@ def _quantum(lines: Lines, values: Host, steps: Host) -> Host:
     change = np.where(np.abs(values - base) > 0.0, np.abs(values - base), np.inf)
     least = np.where(np.any(values == base, axis=0), change.min(axis=0), 0.0)
     is_coarse = np.isfinite(least) & (least > _COARSE * lines.function.epsilon * np.abs(base))
-    coarse = np.flatnonzero(np.any(is_coarse, axis=-1))
-    if coarse.size:
-        moving = np.where(np.any(np.isfinite(change), axis=-1), np.abs(steps), np.inf)[:, coarse]
-        (above,) = _best(moving, steps[:, coarse])
-        below, some = 0.0 * above, lines.chosen(coarse)
+    which, result = np.nonzero(is_coarse)
+    if which.size:
+        moving = np.where(np.isfinite(change), np.abs(steps)[:, :, None], np.inf)
+        (above,) = _best(moving[:, which, result], steps[:, which])
+        below, some = 0.0 * above, lines.chosen(which)
         for _ in range(_BISECTIONS):
             middle = (above + below) / 2.0
-            found = np.abs(some.probe(middle[None, :]).values[0] - base)
-            moves = np.any(found > 0.0, axis=-1)
-            above, below = np.where(moves, middle, above), np.where(moves, below, middle)
-            least[coarse] = np.fmin(least[coarse], np.where(found > 0.0, found, np.inf))
+            found = some.probe(middle[None, :]).values[0, np.arange(which.size), result]
+            away = np.abs(found - base[result])
+            above, below = np.where(away > 0.0, (middle, below), (above, middle))
+            least[which, result] = np.where(away > 0.0, away, least[which, result])
     # Lines on which the value never changes know its rounding from others.
     known = np.where(np.isfinite(least), least, 0.0)
     return np.where(np.isfinite(least), least, known.max(axis=0))
