@@ -10,8 +10,8 @@ from typing import Any, Unpack
 from backprop_xp.activations import Activation
 from backprop_xp.backends import Array, asarray, like, require_floating, resolve
 from backprop_xp.checks import choose, integer, nearest, real
-from backprop_xp.gradient_check.course import CheckOptions, check_problem
-from backprop_xp.gradient_check.functions import Problem
+from backprop_xp.gradient_check.course import check_problem
+from backprop_xp.gradient_check.functions import DEFAULTS, CheckOptions, Problem
 from backprop_xp.gradient_check.pieces import (
     drawn_parameters,
     in_double,
@@ -28,10 +28,6 @@ from backprop_xp.losses import LOSSES, Loss
 from backprop_xp.network import Network
 
 METHODS = ["auto", "complex_step", "centered", "directional", "taylor"]
-_DEFAULTS: CheckOptions = {
-    "method": "auto", "directions": None, "tolerance": None, "scale": None, "bounds": None,
-    "tangent": None, "seed": 0, "max_memory": 16 * 2**20, "batched": None,
-}  # fmt: skip
 
 
 def check_gradient(
@@ -87,7 +83,7 @@ def check_gradient(
         functions = (lambda p: value(p, *args)), (lambda p: one(p, *args))
     else:
         raise TypeError(f"gradient must be a function, or True, not {gradient!r}.")
-    return check_problem(Problem(flatten(point), *functions), chosen)
+    return check_problem(Problem(flatten(point), *functions, chosen))
 
 
 def check_jacobian(
@@ -116,9 +112,9 @@ def check_jacobian(
     >>> print(report.verdict, report.worst[0].name)
     fail J[2, 1]
     """
-    point = flatten(point)
     functions = (lambda p: function(p, *args)), (lambda p: jacobian(p, *args))
-    return check_problem(Problem(point, *functions, has_many=True), _options(options))
+    problem = Problem(flatten(point), *functions, _options(options), has_many=True)
+    return check_problem(problem)
 
 
 def check_network(
@@ -156,11 +152,8 @@ def check_network(
     if sample_weight is not None:
         sample_weight = in_double(like(theta, sample_weight, "sample_weight"))
     theta, rows = in_double(theta), Rows(x, y, sample_weight, rng)
-    problem = network_problem(
-        network, theta, rows, batched=chosen["batched"], max_memory=chosen["max_memory"]
-    )
-    problem = problem._replace(blame=lambda: _blame(network, theta, rows, chosen))
-    return check_problem(problem, {**chosen, "batched": None})
+    problem = network_problem(network, theta, rows, chosen)
+    return check_problem(problem._replace(blame=lambda: _blame(network, theta, rows, chosen)))
 
 
 def check_layer(
@@ -186,8 +179,7 @@ def check_layer(
         layer = Activate(layer)
     require_layer(layer, "layer")
     x, seed = in_double(_samples(x, "x", getattr(layer, "n_in", None))), chosen["seed"]
-    problem = layer_problem(layer, drawn_parameters(layer, x, seed), x, seed, seed)
-    return check_problem(problem, chosen)
+    return check_problem(layer_problem(layer, drawn_parameters(layer, x, seed), x, seed, chosen))
 
 
 def check_loss(
@@ -206,8 +198,7 @@ def check_loss(
     outputs = _samples(outputs, "outputs")
     targets = like(outputs, targets, "targets")
     check_beside_outputs(targets, outputs.shape, "targets")
-    problem = loss_problem(loss, in_double(outputs), in_double(targets), chosen["seed"])
-    return check_problem(problem, chosen)
+    return check_problem(loss_problem(loss, in_double(outputs), in_double(targets), chosen))
 
 
 def assert_gradient(
@@ -227,9 +218,10 @@ def assert_gradient(
 
 def _blame(network: Network, theta: Array, rows: Rows, options: CheckOptions) -> str | None:
     """Return which layers of a network, or the loss, fail a check of their own along directions."""
-    along, wrong = _options({"method": "directional", "seed": options["seed"]}), []
-    for name, problem in network_pieces(network, theta, rows, along["seed"]):
-        report = check_problem(problem, along)
+    along: CheckOptions = {**DEFAULTS, "method": "directional", "seed": options["seed"]}
+    wrong = []
+    for name, problem in network_pieces(network, theta, rows, along):
+        report = check_problem(problem)
         if report.verdict in ("fail", "nondeterministic"):
             tensor = f", in the derivative by its {report.worst[0].tensor}" if report.worst else ""
             wrong.append(f"{name} fails a check of its own{tensor}")
@@ -238,9 +230,9 @@ def _blame(network: Network, theta: Array, rows: Rows, options: CheckOptions) ->
 
 def _options(given: CheckOptions) -> CheckOptions:
     """Return the options with their defaults, or raise for one that is none."""
-    for name in set(given) - set(_DEFAULTS):
-        raise TypeError(f"{name!r} is no option. {nearest(name, list(_DEFAULTS))}")
-    chosen: CheckOptions = {**_DEFAULTS, **given}
+    for name in set(given) - set(DEFAULTS):
+        raise TypeError(f"{name!r} is no option. {nearest(name, list(DEFAULTS))}")
+    chosen: CheckOptions = {**DEFAULTS, **given}
     method, tangent = chosen["method"], chosen["tangent"]
     if not isinstance(method, str):
         raise TypeError(f"method must be a name such as 'auto', not {method!r}.")

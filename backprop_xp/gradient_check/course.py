@@ -1,17 +1,14 @@
 """A check from start to end: first calls, a method, last calls, the diagnosis, the report."""
 
-from collections.abc import Callable
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
-from backprop_xp.backends import require_owner, to_host
+from backprop_xp.backends import beside, require_owner, to_host
 from backprop_xp.gradient_check.claims import claimed_gradient
 from backprop_xp.gradient_check.diagnosis import explain
 from backprop_xp.gradient_check.directions import (
-    Directions,
     check_directions,
-    check_taylor,
     is_analytic,
 )
 from backprop_xp.gradient_check.functions import Fault, Function, Problem, last_calls, prepared
@@ -40,55 +37,40 @@ class NotAnalyticError(TypeError):
     """The complex step cannot see the slope of this function."""
 
 
-class CheckOptions(TypedDict, total=False):
-    """The options that every check takes; ``check_gradient`` says what they mean."""
-
-    method: str
-    directions: int | None
-    tolerance: float | None
-    scale: Any
-    bounds: Any
-    tangent: Callable[[Any], Any] | None
-    seed: int
-    max_memory: int
-    batched: bool | None
-
-
-def check_problem(problem: Problem, options: CheckOptions) -> GradientReport:
+def check_problem(problem: Problem) -> GradientReport:
     """Check a problem, with products in the full precision of the point's dtype."""
-    problem, notes = _with_options(problem, options), list(problem.point.notes)
+    problem, notes = _with_sizes(problem), list(problem.point.notes)
     with require_owner(problem.point.flat, "point").full_precision():
         try:
             function = prepared(problem)
-            found = _check(function, options, notes)
+            found = _check(function, notes)
             last_calls(function, passed=found.judged.verdict == PASS)
         except Fault as fault:
-            return _refused(options, fault, notes)
+            return _refused(problem, fault, notes)
         words = None
         if found.judged.verdict == FAIL:
             seen = None if found.entries is None else explain(found.entries)
             words = "; ".join(filter(None, [seen, problem.blame()])) or None
-        return _report(found, words, options, notes)
+        return _report(found, words, notes)
 
 
-def _check(function: Function, options: CheckOptions, notes: list[str]) -> Findings:
-    gradient, method, asked = claimed_gradient(function), options["method"], options["tolerance"]
-    of, is_many, taylor = Directions(gradient, options["seed"]), function.x.size > _MANY, None
+def _check(function: Function, notes: list[str]) -> Findings:
+    gradient, method = claimed_gradient(function), function.problem.options["method"]
+    is_many, taylor = function.x.size > _MANY, None
     if method == "auto" and (is_many or _is_long(function, 1, notes)):
         method = "directional"
-    is_exact = method in ("auto", "complex_step") and is_analytic(of)
+    is_exact = method in ("auto", "complex_step") and is_analytic(gradient)
     if method == "auto" and not is_exact and _is_long(function, 4, notes):
         method = "directional"
     if method in ("directional", "taylor"):
-        check = check_directions if method == "directional" else check_taylor
-        found = check(of, options["directions"], asked)
+        found = check_directions(gradient, method)
         if not found.judged.numeric.is_kinked.any():
             return found
         if is_many:
             return _undecided(found)
         notes.append("entry by entry, since kinks meet on a direction")
-        is_exact, taylor = is_analytic(of), found.taylor
-    found = check_entries(gradient, asked, is_exact=is_exact)
+        is_exact, taylor = is_analytic(gradient), found.taylor
+    found = check_entries(gradient, is_exact=is_exact)
     if method == "complex_step" and found.method != method:
         failure = f" It raised {function.failure!r} there." if function.failure else ""
         raise NotAnalyticError(
@@ -117,9 +99,7 @@ def _undecided(found: Findings) -> Findings:
     return found._replace(judged=judged._replace(outcome=outcome, tolerance=tolerance))
 
 
-def _report(
-    found: Findings, diagnosis: str | None, options: CheckOptions, notes: list[str]
-) -> GradientReport:
+def _report(found: Findings, diagnosis: str | None, notes: list[str]) -> GradientReport:
     judged, at = found.judged, found.judged.decides
     is_all, function = found.entries is judged, judged.lines.function
     return GradientReport(
@@ -127,7 +107,7 @@ def _report(
         method=found.method,
         step=float(judged.numeric.step[at]),
         tolerance=float(judged.tolerance[at]),
-        reason=why(found, options["tolerance"]),
+        reason=why(found),
         evaluations=found.evaluations,
         max_relative_error=float(judged.error[at]),
         analytic=_restored(function, judged.claimed.value) if is_all else None,
@@ -140,11 +120,11 @@ def _report(
     )
 
 
-def _refused(options: CheckOptions, fault: Fault, notes: list[str]) -> GradientReport:
+def _refused(problem: Problem, fault: Fault, notes: list[str]) -> GradientReport:
     """Return the report of functions that need no numeric derivative to be refused."""
     return GradientReport(
         verdict=fault.verdict,
-        method=options["method"],
+        method=problem.options["method"],
         step=0.0,
         tolerance=0.0,
         reason="that of calls at one point, which must return the same numbers",
@@ -161,16 +141,16 @@ def _restored(function: Function, derivatives: np.ndarray) -> Any:
     if has_many and not point.is_plain:
         return derivatives.T
     rows = derivatives.T if has_many else derivatives[:, 0]
-    return point.restore(point.device_array(rows.copy(), point.flat.dtype))
+    return point.restore(beside(point.flat, rows.copy(), point.flat.dtype))
 
 
 def _worst_rows(function: Function, entries: Judged) -> tuple[Row, ...]:
     """Return the rows of the entries that are the most off beside their tolerance."""
-    lines, claimed, numeric, _, error, tolerance, *_ = entries
-    excess, rows = np.nan_to_num(error / tolerance, nan=np.inf), []
+    claimed, numeric, error = entries.claimed, entries.numeric, entries.error
+    excess, rows = np.nan_to_num(error / entries.tolerance, nan=np.inf), []
     for at in np.argsort(-excess, axis=None, kind="stable")[:_WORST_ROWS]:
         at = np.unravel_index(at, excess.shape)
-        name, index = function.problem.point.entry(int(lines.columns[at[0]]))
+        name, index = function.problem.point.entry(int(entries.lines.columns[at[0]]))
         if function.problem.has_many:
             name, index = f"J{name}", (int(at[1]), *index)
         pair = float(claimed.value[at]), float(numeric.value[at])
@@ -195,22 +175,20 @@ def _tensor_errors(function: Function, judged: Judged) -> tuple[TensorErrors, ..
     return tuple(found)
 
 
-def _with_options(problem: Problem, options: CheckOptions) -> Problem:
-    """Return a problem with the scale, the bounds and the tangent that were asked for."""
-    point = problem.point
+def _with_sizes(problem: Problem) -> Problem:
+    """Return a problem with the scale and the bounds that were asked for."""
+    point, options = problem.point, problem.options
     if options["scale"] is not None:
         size = flatten_beside(point, options["scale"], "scale")
         if not np.all((size > 0.0) & np.isfinite(size)):
             raise ValueError("scale must be positive: the size at which value varies.")
         problem = problem._replace(size=size)
-    given = options["bounds"]
-    if given is not None:
+    if (given := options["bounds"]) is not None:
         if not isinstance(given, tuple | list) or len(given) != 2:
-            raise TypeError(f"bounds must be (low, high), not {options['bounds']!r}.")
+            raise TypeError(f"bounds must be (low, high), not {given!r}.")
         sides = [side if given[i] is None else given[i] for i, side in enumerate((-np.inf, np.inf))]
         low, high = (flatten_beside(point, side, f"bounds[{i}]") for i, side in enumerate(sides))
         x = to_host(point.flat)
         point.require((low <= x) & (x <= high), ", outside of its bounds.")
         problem = problem._replace(limits=(low, high))
-    tangent, batched, most = options["tangent"], options["batched"], options["max_memory"]
-    return problem._replace(tangent=tangent, batched=batched, max_memory=most)
+    return problem

@@ -11,11 +11,11 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
 
-from backprop_xp.backends import array_namespace, to_host
+from backprop_xp.backends import array_namespace, beside, to_host
 from backprop_xp.gradient_check.points import Point, flatten_beside, flatten_gradient
 
 Host: TypeAlias = Any  # a NumPy array
@@ -36,13 +36,33 @@ class Fault(Exception):  # noqa: N818 - not an error of the program
         self.verdict, self.evaluations = verdict, function.evaluations
 
 
+class CheckOptions(TypedDict, total=False):
+    """The options that every check takes; ``check_gradient`` says what they mean."""
+
+    method: str
+    directions: int | None
+    tolerance: float | None
+    scale: Any
+    bounds: Any
+    tangent: Callable[[Any], Any] | None
+    seed: int
+    max_memory: int
+    batched: bool | None
+
+
+DEFAULTS: CheckOptions = {
+    "method": "auto", "directions": None, "tolerance": None, "scale": None, "bounds": None,
+    "tangent": None, "seed": 0, "max_memory": 16 * 2**20, "batched": None,
+}  # fmt: skip
+
+
 class Problem(NamedTuple):
     """A value and its gradient as functions of the point's structure, and what is known of them.
 
     ``has_many`` says that value has many results, and gradient is a Jacobian. ``moved`` may be a
     faster way to the values with one entry of the point moved. ``size`` is the size ``(P,)`` at
     which value varies, None for the point's own, which is at least a part ``least_size`` of its
-    tensor's. ``limits``, ``tangent``, ``batched`` and ``max_memory`` are what the caller asked for.
+    tensor's; ``limits`` are those of the point.
 
     Of a network ``rows`` is the size of the batch, ``penalty`` the strength of L2, which applies to
     the tensors named in ``decays``; ``blame`` names the piece that is wrong.
@@ -51,14 +71,12 @@ class Problem(NamedTuple):
     point: Point
     value: Callable[[Any], Any]
     gradient: Callable[[Any], Any]
+    options: CheckOptions = DEFAULTS
     has_many: bool = False
     moved: Callable[[Host, Host], Host] | None = None
     size: Host | None = None
     least_size: float = 0.0
     limits: tuple[Host, Host] | None = None
-    tangent: Callable[[Any], Any] | None = None
-    batched: bool | None = None
-    max_memory: int = 2**24
     rows: int | None = None
     penalty: float | None = None
     decays: frozenset[str] = frozenset()
@@ -79,6 +97,7 @@ class Function:
     base: Host = field(init=False)
     analytic: Host = field(init=False)
     dtype: Any = field(init=False)
+    tangent: Callable[[Any], Any] | None = field(init=False)
     epsilon: float = DOUBLE
     gradient_epsilon: float = DOUBLE
     count: int = 0
@@ -91,9 +110,9 @@ class Function:
     def __post_init__(self) -> None:
         self.x = to_host(self.problem.point.flat).astype(np.float64)
         self.dtype = self.problem.point.flat.dtype
-        is_free = self.problem.tangent is None and self.problem.limits is None
-        is_free &= self.problem.point.is_plain and self.problem.batched is not False
-        self.stacks = None if is_free else False
+        self.tangent, is_plain = self.problem.options["tangent"], self.problem.point.is_plain
+        is_free = self.tangent is None and self.problem.limits is None and is_plain
+        self.stacks = None if is_free and self.problem.options["batched"] is not False else False
 
     # ---- values
 
@@ -110,7 +129,7 @@ class Function:
             with self.tried():
                 self.evaluations += len(columns)
                 return self.problem.moved(columns, values)[:, None]
-        most = max(1, self.problem.max_memory // (5 * self.x.size * values.itemsize))
+        most = max(1, self.problem.options["max_memory"] // (5 * self.x.size * values.itemsize))
         found = []
         for part in np.array_split(np.arange(len(columns)), -(-len(columns) // most)):
             copies = np.repeat(self.x[None, :], len(part), axis=0).astype(values.dtype)
@@ -141,10 +160,12 @@ class Function:
 
     def value(self, point: Host, dtype: Any) -> tuple[Host, float]:
         """Return value at a point ``(P,)`` as ``(M,)``, and its rounding."""
-        self.given = array = self.problem.point.device_array(point.copy(), dtype)
-        structure = self.problem.point.restore(array[None, :] if self.problem.batched else array)
+        self.given = array = beside(self.problem.point.flat, point.copy(), dtype)
+        given = array[None, :] if self.problem.options["batched"] else array
         self.evaluations, before = self.evaluations + 1, time.perf_counter()
-        host = _results(self.problem.value(structure), self.problem.has_many)
+        host = _results(
+            self.problem.value(self.problem.point.restore(given)), self.problem.has_many
+        )
         self.seconds = min(self.seconds, time.perf_counter() - before)
         if self.count not in (0, host.size):
             raise ValueError(
@@ -170,13 +191,13 @@ class Function:
 
     def _together(self, points: Host) -> Host:
         self.evaluations += len(points)
-        stack = self.problem.point.device_array(points, self.dtype)
+        stack = beside(self.problem.point.flat, points, self.dtype)
         host = to_host(self.problem.value(self.problem.point.restore(stack)))
         return _widened(host).reshape(len(points), self.count)
 
     def takes_stacks(self, copies: int) -> bool:
         """Say whether value takes stacked copies: two must come out as they do one by one."""
-        if self.stacks is None and (self.problem.batched or copies >= _WORTH_STACKING):
+        if self.stacks is None and (self.problem.options["batched"] or copies >= _WORTH_STACKING):
             pair = self.rounded(np.stack([self.x, self.x * (1.0 + 2.0**-10) + 2.0**-10]))
             alone, self.stacks = self.at(pair), False
             with self.tried():
@@ -197,29 +218,27 @@ class Function:
     def gradient(self, point: Host, dtype: Any) -> tuple[Host, float]:
         """Return the claimed derivatives ``(P, M)`` at a point ``(P,)``, and their rounding."""
         home = self.problem.point
-        self.given = home.device_array(self._onto(point), dtype)
+        self.given = beside(home.flat, self._onto(point), dtype)
         returned = self.problem.gradient(home.restore(self.given))
         found = flatten_gradient(home, returned, self.count if self.problem.has_many else None)
-        wide = found.astype(np.float64)
-        if self.problem.tangent is not None:
-            wide = np.stack([self.tangential(vector) for vector in wide.T], axis=1)
-        return wide, _epsilon(found)
+        wide = [self.tangential(vector) for vector in found.T.astype(np.float64)]
+        return np.stack(wide, axis=1), _epsilon(found)
 
     def _onto(self, point: Host) -> Host:
         """Return a copy of a point, moved from the function's own as it makes sense."""
-        if self.problem.tangent is None:
+        if self.tangent is None:
             return point.copy()
         return self.x + self.tangential(point - self.x)
 
     def tangential(self, vector: Host) -> Host:
         """Return a vector ``(P,)`` projected onto the directions that make sense."""
-        if self.problem.tangent is None:
+        if self.tangent is None:
             return vector
         if vector.dtype.kind == "c":
             return self.tangential(vector.real) + 1j * self.tangential(vector.imag)
         home = self.problem.point
-        direction = home.restore(home.device_array(vector, home.flat.dtype))
-        return flatten_beside(home, self.problem.tangent(direction), "tangent(direction)")
+        direction = home.restore(beside(home.flat, vector, home.flat.dtype))
+        return flatten_beside(home, self.tangent(direction), "tangent(direction)")
 
 
 def prepared(problem: Problem) -> Function:
@@ -230,7 +249,7 @@ def prepared(problem: Problem) -> Function:
     """
     function = Function(problem)
     problem.point.require(np.isfinite(function.x), ": no derivative can be taken there.")
-    if problem.tangent is not None:
+    if function.tangent is not None:
         _require_projection(function)
     function.base, function.epsilon = _untouched(function, function.value, "value")
     shown = _shown(function.base)
@@ -239,7 +258,7 @@ def prepared(problem: Problem) -> Function:
     if not np.all(np.isfinite(function.base)):
         raise ValueError(f"value(point) is {shown}: no derivative can be taken there.")
     function.count = function.base.size
-    if problem.batched and function.stacks is None and not function.takes_stacks(2):
+    if problem.options["batched"] and function.stacks is None and not function.takes_stacks(2):
         raise ValueError(
             "batched=True, but value of stacked copies is not what it is of each alone: it must "
             "return one number for each copy, from that copy only. Leave it out."

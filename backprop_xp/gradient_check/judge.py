@@ -44,6 +44,7 @@ class Judged(NamedTuple):
     """
 
     lines: Lines
+    gradient: Gradient
     claimed: Claim
     numeric: Derivative
     outcome: Host
@@ -85,12 +86,13 @@ class Findings(NamedTuple):
     taylor: TaylorTable | None = None
 
 
-def judge(lines: Lines, gradient: Gradient, numeric: Derivative, asked: float | None) -> Judged:
+def judge(lines: Lines, gradient: Gradient, numeric: Derivative) -> Judged:
     """Judge what a gradient claims along lines by numeric derivatives ``(K, M)``.
 
     A tolerance that was ``asked`` for takes the place of the table's. The bars are counted in any
     case: a fail says that no rounding explains it.
     """
+    asked = lines.function.problem.options["tolerance"]
     claimed, base = lines.claim(gradient), tolerance_of(lines.function, _kind(lines))
     low, high = np.minimum(numeric.left, numeric.right), np.maximum(numeric.left, numeric.right)
     largest_room = TOLERANCES["room"][0] if asked is None else asked
@@ -115,7 +117,7 @@ def judge(lines: Lines, gradient: Gradient, numeric: Derivative, asked: float | 
     unknown = (room > largest_room) & (matters & (larger > 0.0) | ~np.isfinite(room))
     outcome = np.where(unknown, INCONCLUSIVE, np.where(low != high, KINK, PASS))
     outcome = np.where(error > tolerance, FAIL, outcome)
-    return Judged(lines, claimed, numeric, outcome, error, tolerance, room, matters)
+    return Judged(lines, gradient, claimed, numeric, outcome, error, tolerance, room, matters)
 
 
 def _kind(lines: Lines) -> str:
@@ -134,9 +136,10 @@ def _matters(lines: Lines, gradient: Gradient, numeric: Derivative) -> Host:
     return larger > part * gradient.largest(sure).max(axis=1, keepdims=True)[where]
 
 
-def why(found: Findings, asked: float | None) -> str:
+def why(found: Findings) -> str:
     """Return the reason of a tolerance, or why nothing could be decided."""
     judged, at = found.judged, found.judged.decides
+    asked = judged.lines.function.problem.options["tolerance"]
     error, room, tolerance = (
         float(part[at]) for part in (judged.error, judged.room, judged.tolerance)
     )

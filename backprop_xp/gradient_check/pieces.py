@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from backprop_xp.backends import Array, array_namespace, beside, to_host
-from backprop_xp.gradient_check.functions import Problem
+from backprop_xp.gradient_check.functions import CheckOptions, Problem
 from backprop_xp.gradient_check.points import Point, Tensor, flatten
 from backprop_xp.initializers import draw_stack
 from backprop_xp.inputs import Rows, check_x
@@ -30,9 +30,7 @@ _SPREAD = 0.2
 _LEAST_SIZE = 2.0**-10
 
 
-def network_problem(
-    network: Network, theta: Array, rows: Rows, *, batched: bool | None, max_memory: int
-) -> Problem:
+def network_problem(network: Network, theta: Array, rows: Rows, options: CheckOptions) -> Problem:
     """Return the problem of a network's loss as a function of theta ``(P,)``."""
     given = {"sample_weight": rows.sample_weight, "rng": rows.rng}
     named = [
@@ -46,7 +44,10 @@ def network_problem(
         point,
         lambda flat: network.loss(flat, rows.x, rows.y, **given),
         lambda flat: network.loss_and_gradient(flat, rows.x, rows.y, **given)[1],
-        moved=moved_losses(network, theta, rows, batched=batched, max_memory=max_memory),
+        {**options, "batched": None},
+        moved=moved_losses(
+            network, theta, rows, batched=options["batched"], max_memory=options["max_memory"]
+        ),
         least_size=_LEAST_SIZE,
         rows=rows.x.shape[-2],
         penalty=network.l2,
@@ -55,7 +56,7 @@ def network_problem(
 
 
 def network_pieces(
-    network: Network, theta: Array, rows: Rows, seed: int
+    network: Network, theta: Array, rows: Rows, options: CheckOptions
 ) -> Iterator[tuple[str, Problem]]:
     """Yield the problems of a network's layers and loss, at what they get in it, with names."""
     parameters, x = split(lay_out(network.layers)[0], theta), check_x(theta, rows.x, None)
@@ -63,15 +64,17 @@ def network_pieces(
     for i, layer in enumerate(network.layers):
         own = None if key is None else fold_in(key, i)
         name = f"layers[{i}] ({type(layer).__name__})"
-        yield name, layer_problem(layer, parameters[i], x, own, seed)
+        yield name, layer_problem(layer, parameters[i], x, own, options)
         x, _ = layer.forward(parameters[i], x, own)
-    yield "the loss", loss_problem(network.loss_function, x, rows.y, seed)
+    yield "the loss", loss_problem(network.loss_function, x, rows.y, options)
 
 
-def layer_problem(layer: Layer, parameters: Parameters, x: Array, rng: Any, seed: int) -> Problem:
+def layer_problem(
+    layer: Layer, parameters: Parameters, x: Array, rng: Any, options: CheckOptions
+) -> Problem:
     """Return the problem of a layer at some parameters and input."""
     y, _ = layer.forward(parameters, x, rng)
-    upstream = beside(y, _random(tuple(y.shape), seed), y.dtype)
+    upstream = beside(y, _random(tuple(y.shape), options["seed"]), y.dtype)
 
     def value(point: list[Array]) -> Array:
         y, _ = layer.forward(point[1:], point[0], rng)
@@ -83,12 +86,12 @@ def layer_problem(layer: Layer, parameters: Parameters, x: Array, rng: Any, seed
         return [by_input, *by_parameters]
 
     point = _named([x, *parameters], ["input", *layer.names])
-    return Problem(point, value, gradient, least_size=_LEAST_SIZE)
+    return Problem(point, value, gradient, options, least_size=_LEAST_SIZE)
 
 
-def loss_problem(loss: Loss, outputs: Array, targets: Array, seed: int) -> Problem:
+def loss_problem(loss: Loss, outputs: Array, targets: Array, options: CheckOptions) -> Problem:
     """Return the problem of a loss at some outputs, each sample weighted at random."""
-    weight = beside(outputs, _random(tuple(outputs.shape[:-1]), seed), outputs.dtype)
+    weight = beside(outputs, _random(tuple(outputs.shape[:-1]), options["seed"]), outputs.dtype)
 
     def value(point: list[Array]) -> Array:
         each = loss.value(point[0], targets)
@@ -97,7 +100,7 @@ def loss_problem(loss: Loss, outputs: Array, targets: Array, seed: int) -> Probl
     def gradient(point: list[Array]) -> list[Array]:
         return [loss.gradient(point[0], targets) * weight[..., None]]
 
-    return Problem(_named([outputs], ["outputs"]), value, gradient)
+    return Problem(_named([outputs], ["outputs"]), value, gradient, options)
 
 
 def drawn_parameters(layer: Layer, x: Array, seed: int) -> Parameters:

@@ -35,12 +35,6 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
     part: slice
 
-    def row_of(self, place: int) -> slice:
-        """Return where the row of an entry lies, along the tensor's last axis."""
-        length = self.shape[-1] if self.shape else 1
-        start = place - (place - self.part.start) % length
-        return slice(start, start + length)
-
 
 class Point(NamedTuple):
     """A flat vector of the caller's library, the tensors in it, and the caller's structure.
@@ -63,10 +57,6 @@ class Point(NamedTuple):
         xp, stack = array_namespace(vector), vector.shape[:-1]
         parts = (xp.reshape(vector[..., t.part], (*stack, *t.shape)) for t in self.leaves)
         return _mapped(lambda dress: dress(next(parts)), self.dresses)
-
-    def device_array(self, host: np.ndarray, dtype: Any) -> Array:
-        """Return host numbers beside the point, complex ones in ``dtype``'s precision."""
-        return beside(self.flat, host, dtype)
 
     def tensor_at(self, place: int) -> Tensor:
         """Return the tensor that holds the entry at ``place`` of the vector."""

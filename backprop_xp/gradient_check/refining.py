@@ -22,7 +22,7 @@ from backprop_xp.gradient_check.functions import Host
 from backprop_xp.gradient_check.judge import FAIL, PASS, Findings, Judged, judge, tolerance_of
 
 # A quick difference is believed if it agrees with the claimed derivative and its bar is this part.
-SHARP = 1e-2
+_SHARP = 1e-2
 # A derivative of 0 is best refuted by a long step.
 _LONG = 0.5
 # The complex step must agree with a real difference within its bar and this part of the terms. A
@@ -32,22 +32,19 @@ _AGREES, _ROUNDED, _SAFETY = 1e-6, 32.0, 2.0
 _AT_ONCE = 64
 
 
-def check_entries(gradient: Gradient, asked: float | None, *, is_exact: bool) -> Findings:
+def check_entries(gradient: Gradient, *, is_exact: bool) -> Findings:
     """Check every entry, by the complex step where ``is_exact``, else by differences."""
     function = gradient.function
     lines = along_entries(gradient, np.arange(function.x.size))
     exact = complex_step(lines) if is_exact else None
     if exact is not None:
-        # What passes by the complex step passes.
-        judged, _ = compare(
-            lines, gradient, exact, asked, _settled_anew, np.zeros(len(exact.value), bool), FAIL
-        )
-        if not contradicts(lines, judged.numeric, exact):
+        closer = lambda some, _: settled(some, quick_difference(some))  # noqa: E731
+        judged = compare(lines, gradient, exact, closer, least=FAIL)
+        if not np.any(contradicts(lines, judged.numeric, exact)):
             return Findings("complex_step", judged, function.evaluations, judged)
     start = np.where(np.all(gradient.value == 0.0, axis=1), _LONG, QUICK[function.epsilon])
     quick = quick_difference(lines, start)
-    done = is_believed(lines, quick, gradient)
-    judged, _ = compare(lines, gradient, quick, asked, lambda some, _: ladder(some), done)
+    judged = compare(lines, gradient, quick, lambda some, _: ladder(some))
     return Findings("centered", judged, function.evaluations, judged)
 
 
@@ -55,19 +52,19 @@ def compare(
     lines: Lines,
     gradient: Gradient,
     numeric: Derivative,
-    asked: float | None,
     closer: Callable[[Lines, Derivative], Derivative],
-    done: Host,
+    *,
     least: int = PASS,
-) -> tuple[Judged, Gradient]:
+) -> Judged:
     """Judge a gradient along lines by numeric derivatives, in doubt by ``closer`` ones.
 
-    Those that are ``done``, or whose outcome is not even ``least``, are in no doubt. Returns the
-    gradient as well, with its rounding measured if without that it would fail.
+    There is no doubt where the outcome is not even ``least``. The rounding of a gradient is
+    measured if without that it would fail.
     """
+    done = _is_believed(lines, numeric, gradient)
     looked = np.zeros(lines.size.shape, dtype=bool)
     while True:
-        judged = judge(lines, gradient, numeric, asked)
+        judged = judge(lines, gradient, numeric)
         if judged.verdict == FAIL and not gradient.is_measured:
             gradient = gradient.with_rounding()
             continue
@@ -76,27 +73,12 @@ def compare(
         reached = max(least - 1, int(outcome[looked].max(initial=-1)))
         suspects = np.flatnonzero(~done & ~looked & (outcome > reached))
         if not suspects.size:
-            return judged, gradient
+            return judged
         worst = np.lexsort((-excess[suspects], -outcome[suspects]))
         suspects = np.sort(suspects[worst[:_AT_ONCE]])
         looked[suspects] = True
         found = closer(lines.chosen(suspects), numeric.of_lines(suspects))
         numeric = numeric.with_lines(suspects, found)
-
-
-def is_believed(lines: Lines, quick: Derivative, gradient: Gradient) -> Host:
-    """Say of which lines ``(K,)`` a quick difference is the last word: it agrees, and is sharp.
-
-    A derivative of 0 and a claim of 0 do only where the value did not change over a long step.
-    """
-    claimed = lines.claim(gradient)
-    nothing = (claimed.value == 0.0) & (quick.value == 0.0) & (quick.step < _LONG)
-    size = np.maximum(np.abs(claimed.value), _size(lines, quick))
-    slack = tolerance_of(lines.function, "entries") * size + claimed.bar
-    agrees = np.abs(claimed.value - quick.value) <= slack
-    # One wrong term of a direction must show beside their norm.
-    is_sharp = quick.bar <= SHARP * np.where(np.asarray(lines.norm) > 0.0, lines.norm, size)
-    return np.all(agrees & is_sharp & ~nothing, axis=-1)
 
 
 def settled(lines: Lines, quick: Derivative) -> Derivative:
@@ -113,26 +95,33 @@ def settled(lines: Lines, quick: Derivative) -> Derivative:
     is_sharper = bar <= np.maximum(quick.bar, _AGREES * size)
     noise = quick.bar * quick.step * lines.size[:, None]
     hidden = noise <= _ROUNDED * lines.function.epsilon * np.abs(lines.function.base)
-    is_shown = (quick.bar <= SHARP * size) | hidden
-    if np.all(is_sharper & is_shown) and not contradicts(lines, quick, exact):
+    is_shown = (quick.bar <= _SHARP * size) | hidden
+    if np.all(is_sharper & is_shown & ~contradicts(lines, quick, exact)):
         return exact
     real = ladder(lines)
-    return exact.where(~is_sharper | real.is_kinked | _is_off(lines, real, exact), real)
+    return exact.where(~is_sharper | real.is_kinked | contradicts(lines, real, exact), real)
 
 
-def contradicts(lines: Lines, real: Derivative, exact: Derivative) -> bool:
-    """Say whether real differences show that the complex step misses something."""
-    return bool(np.any(_is_off(lines, real, exact)))
-
-
-def _is_off(lines: Lines, real: Derivative, exact: Derivative) -> Host:
+def contradicts(lines: Lines, real: Derivative, exact: Derivative) -> Host:
+    """Say where real differences show that the complex step misses something."""
     low, high = np.minimum(real.left, real.right), np.maximum(real.left, real.right)
     off = np.maximum(low - exact.value, exact.value - high) - exact.bar
     return off > real.bar + _AGREES * np.maximum(np.abs(exact.value), lines.norm)
 
 
-def _settled_anew(lines: Lines, _: Derivative) -> Derivative:
-    return settled(lines, quick_difference(lines))
+def _is_believed(lines: Lines, quick: Derivative, gradient: Gradient) -> Host:
+    """Say of which lines ``(K,)`` a quick difference is the last word: it agrees, and is sharp.
+
+    A derivative of 0 and a claim of 0 do only where the value did not change over a long step.
+    """
+    claimed = lines.claim(gradient)
+    nothing = (claimed.value == 0.0) & (quick.value == 0.0) & (quick.step < _LONG)
+    size = np.maximum(np.abs(claimed.value), _size(lines, quick))
+    slack = tolerance_of(lines.function, "entries") * size + claimed.bar
+    agrees = np.abs(claimed.value - quick.value) <= slack
+    # One wrong term of a direction must show beside their norm.
+    is_sharp = quick.bar <= _SHARP * np.where(np.asarray(lines.norm) > 0.0, lines.norm, size)
+    return np.all(agrees & is_sharp & ~nothing, axis=-1)
 
 
 def _size(lines: Lines, found: Derivative) -> Host:
