@@ -14,7 +14,6 @@ from backprop_xp.gradient_check.directions import (
 from backprop_xp.gradient_check.functions import Fault, Function, Problem, last_calls, prepared
 from backprop_xp.gradient_check.judge import (
     FAIL,
-    INCONCLUSIVE,
     KINK,
     PASS,
     TOLERANCES,
@@ -64,10 +63,8 @@ def _check(function: Function, notes: list[str]) -> Findings:
         method = "directional"
     if method in ("directional", "taylor"):
         found = check_directions(gradient, method)
-        if not found.judged.numeric.is_kinked.any():
+        if is_many or not found.judged.numeric.is_kinked.any():
             return found
-        if is_many:
-            return _undecided(found)
         notes.append("entry by entry, since kinks meet on a direction")
         is_exact, taylor = is_analytic(gradient), found.taylor
     found = check_entries(gradient, is_exact=is_exact)
@@ -89,14 +86,6 @@ def _is_long(function: Function, evaluations: int, notes: list[str]) -> bool:
     if seconds > _LONG:
         notes.append(f"by directions, since every entry would take some {seconds:.0f} seconds")
     return bool(seconds > _LONG)
-
-
-def _undecided(found: Findings) -> Findings:
-    """Return what was found where kinks meet on a direction, which a fail cannot rest on."""
-    judged = found.judged
-    outcome = np.where(judged.outcome == FAIL, INCONCLUSIVE, judged.outcome)
-    tolerance = np.maximum(judged.tolerance, judged.error)
-    return found._replace(judged=judged._replace(outcome=outcome, tolerance=tolerance))
 
 
 def _report(found: Findings, diagnosis: str | None, notes: list[str]) -> GradientReport:

@@ -99,6 +99,11 @@ class Lines(NamedTuple):
     claim: Callable[[Gradient], Claim]
     chosen: Callable[[Host], "Lines"]
 
+    @property
+    def kind(self) -> str:
+        """What a tolerance for the lines is called."""
+        return "entries" if self.columns.size else "directions"
+
 
 def along_entries(gradient: Gradient, columns: Host) -> Lines:
     """Return the lines along some entries of the point, ``(K,)`` in ascending order."""

@@ -132,8 +132,9 @@ def _explanations(e: Evidence, problem: Problem) -> Iterator[str]:
         if added is not None and e.is_many:
             direction = "too little" if added > 0.0 else "too much"
             yield f"holds {abs(added):.6g} {direction} in every entry"
-        yield from _permuted(e) if np.all(e.judged) else _other_row(e)
-        yield from _block(e, problem)
+        if np.all(e.judged):
+            yield from _permuted(e)
+            yield from _block(e, problem)
         yield from _units(e)
 
 
@@ -243,22 +244,11 @@ def _moved(e: Evidence, kind: str, analytic: Host, numeric: Host) -> Iterator[st
         yield f"has its {kind} permuted: {len(moved)} {kind} hold the derivatives of others"
 
 
-def _other_row(e: Evidence) -> Iterator[str]:
-    """Find a row that holds another's derivatives, by the entries of one that were judged."""
-    columns = e.analytic.shape[-1]
-    wrong, rows = int(np.argmax(e.off)) // columns, e.analytic.reshape(-1, columns)
-    inside, numeric = (a.reshape(-1, columns)[wrong] for a in (e.judged, e.numeric))
-    off = np.max(np.abs(rows - numeric), axis=1, where=inside, initial=0.0)
-    other = int(np.argmin(off))
-    if int(np.sum(inside)) >= _ENOUGH and off[other] <= e.left_over:
-        yield f"has its rows permuted: row {other} holds the derivatives of row {wrong}"
-
-
 def _block(e: Evidence, problem: Problem) -> Iterator[str]:
     """Find entries that share a factor, where the others are right."""
     wrong = e.wrong
     count, factor = int(np.sum(wrong)), _factor(e._replace(judged=wrong))
-    if np.all(e.judged) and _ENOUGH <= count < wrong.size and factor is not None:
+    if _ENOUGH <= count < wrong.size and factor is not None:
         words, first = _factor_words(factor, problem), np.argwhere(wrong)[0].tolist()
         yield f"holds {count} entries, from {first} on, that are {words}; the others are right"
 

@@ -94,8 +94,7 @@ def check_directions(gradient: Gradient, method: str) -> Findings:
         if judged.verdict == FAIL:
             break
     worst = max(tried, key=lambda f: (f.judged.verdict, f.judged.excess[f.judged.decides]))
-    # Where kinks meet, an entry's slopes can lie outside of those along the direction.
-    if worst.judged.verdict == FAIL and not worst.judged.numeric.is_kinked.any():
+    if worst.judged.verdict == FAIL:
         return worst._replace(entries=_entries(worst.judged, direction))
     return worst
 

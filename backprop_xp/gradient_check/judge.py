@@ -93,7 +93,7 @@ def judge(lines: Lines, gradient: Gradient, numeric: Derivative) -> Judged:
     case: a fail says that no rounding explains it.
     """
     asked = lines.function.problem.options["tolerance"]
-    claimed, base = lines.claim(gradient), tolerance_of(lines.function, _kind(lines))
+    claimed, base = lines.claim(gradient), tolerance_of(lines.function, lines.kind)
     low, high = np.minimum(numeric.left, numeric.right), np.maximum(numeric.left, numeric.right)
     largest_room = TOLERANCES["room"][0] if asked is None else asked
     with np.errstate(all="ignore"):
@@ -113,21 +113,20 @@ def judge(lines: Lines, gradient: Gradient, numeric: Derivative) -> Judged:
     unreal = ~np.isfinite(claimed.value)
     error, tolerance = np.where(unreal, np.inf, error), np.where(unreal, base, tolerance)
     matters = _matters(lines, gradient, numeric)
-    # Two zeros agree, whatever the bars. Where no value could be had at all, nothing is known.
+    # Two zeros agree, whatever the bars. Where no value could be had at all, nothing is known; nor
+    # is it where kinks meet on a direction: an entry's slopes can lie outside of those along it.
     unknown = (room > largest_room) & (matters & (larger > 0.0) | ~np.isfinite(room))
-    outcome = np.where(unknown, INCONCLUSIVE, np.where(low != high, KINK, PASS))
+    blurred = (low != high) & (error > tolerance) & (lines.kind == "directions")
+    tolerance = np.where(blurred, error, tolerance)
+    outcome = np.where(unknown | blurred, INCONCLUSIVE, np.where(low != high, KINK, PASS))
     outcome = np.where(error > tolerance, FAIL, outcome)
     return Judged(lines, gradient, claimed, numeric, outcome, error, tolerance, room, matters)
-
-
-def _kind(lines: Lines) -> str:
-    return "entries" if lines.columns.size else "directions"
 
 
 def _matters(lines: Lines, gradient: Gradient, numeric: Derivative) -> Host:
     """Say which derivatives are no rounding of the largest of their tensor, or of many results."""
     part, where = tolerance_of(lines.function, "matters"), lines.columns
-    if not where.size:
+    if lines.kind == "directions":
         return np.asarray(lines.norm >= part * np.max(lines.norm))
     seen, sure = np.abs(numeric.value), np.abs(gradient.finite)
     larger = np.maximum(sure[where], seen)
@@ -148,7 +147,7 @@ def why(found: Findings) -> str:
     if asked is not None:
         wider = "" if tolerance <= asked else ", and the error bars, which are wider"
         return f"the tolerance that was asked for{wider}"
-    base, _, reason = TOLERANCES[_kind(judged.lines)]
+    base, _, reason = TOLERANCES[judged.lines.kind]
     if judged.verdict == FAIL and error < 1e-3:
         return f"{reason}; {_digits(error)}"
     return f"{reason}; to it come the error bars, {room:.0e}" if room > base else reason

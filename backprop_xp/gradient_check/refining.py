@@ -91,7 +91,7 @@ def settled(lines: Lines, quick: Derivative) -> Derivative:
     bar = _SAFETY * np.abs(finer.value - exact.value)
     value = np.where(np.abs(finer.value) <= bar, 0.0, exact.value)
     exact = Derivative(value, bar, value, value, exact.step)
-    size = np.maximum(np.abs(value), _size(lines, quick))
+    size = np.maximum(np.maximum(np.abs(value), np.abs(quick.value)), lines.norm)
     is_sharper = bar <= np.maximum(quick.bar, _AGREES * size)
     noise = quick.bar * quick.step * lines.size[:, None]
     hidden = noise <= _ROUNDED * lines.function.epsilon * np.abs(lines.function.base)
@@ -116,13 +116,9 @@ def _is_believed(lines: Lines, quick: Derivative, gradient: Gradient) -> Host:
     """
     claimed = lines.claim(gradient)
     nothing = (claimed.value == 0.0) & (quick.value == 0.0) & (quick.step < _LONG)
-    size = np.maximum(np.abs(claimed.value), _size(lines, quick))
+    size = np.maximum(np.maximum(np.abs(claimed.value), np.abs(quick.value)), lines.norm)
     slack = tolerance_of(lines.function, "entries") * size + claimed.bar
     agrees = np.abs(claimed.value - quick.value) <= slack
     # One wrong term of a direction must show beside their norm.
     is_sharp = quick.bar <= _SHARP * np.where(np.asarray(lines.norm) > 0.0, lines.norm, size)
     return np.all(agrees & is_sharp & ~nothing, axis=-1)
-
-
-def _size(lines: Lines, found: Derivative) -> Host:
-    return np.maximum(np.abs(found.value), lines.norm)
