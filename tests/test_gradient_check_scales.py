@@ -83,6 +83,8 @@ EXACT = {
         lambda p: 1.0 - 2e3 * (p - 1.0) / 1e-6 / (1.0 + ((p - 1.0) / 1e-6) ** 2) ** 2,
         [1.0000003, 1.0000001]),
     "a large phase": Pair(lambda p: np.sum(np.sin(p)), np.cos, [1e8, 3e7]),
+    "a narrow wave at 0": Pair(lambda p: np.sum(np.sin(p / 1e-20)),
+        lambda p: np.cos(p / 1e-20) / 1e-20, [0.0]),
     "a small pole": Pair(lambda p: np.sum(1.0 / p), lambda p: -1.0 / p**2, [1e-9, 3e-9]),
     "an ideal gas's pressure, by T and V": Pair(lambda p: GAS * p[0] / p[1],
         lambda p: [GAS / p[1], -GAS * p[0] / p[1] ** 2], [300.0, 2e-5]),

@@ -32,10 +32,6 @@ _MANY, _LONG, _SHARE = 20_000, 10.0, 0.125
 _WORST_ROWS = 5
 
 
-class NotAnalyticError(TypeError):
-    """The complex step cannot see the slope of this function."""
-
-
 def check_problem(problem: Problem) -> GradientReport:
     """Check a problem, with products in the full precision of the point's dtype."""
     problem, notes = _with_sizes(problem), list(problem.point.notes)
@@ -46,11 +42,10 @@ def check_problem(problem: Problem) -> GradientReport:
             last_calls(function, passed=found.judged.verdict == PASS)
         except Fault as fault:
             return _refused(problem, fault, notes)
-        words = None
-        if found.judged.verdict == FAIL:
-            seen = None if found.entries is None else explain(found.entries)
-            words = "; ".join(filter(None, [seen, problem.blame()])) or None
-        return _report(found, words, notes)
+        words = []
+        if found.judged.verdict == FAIL and found.entries is not None:
+            words = [explain(found.entries), problem.blame()]
+        return _report(found, "; ".join(filter(None, words)) or None, notes)
 
 
 def _check(function: Function, notes: list[str]) -> Findings:
@@ -70,7 +65,7 @@ def _check(function: Function, notes: list[str]) -> Findings:
     found = check_entries(gradient, is_exact=is_exact)
     if method == "complex_step" and found.method != method:
         failure = f" It raised {function.failure!r} there." if function.failure else ""
-        raise NotAnalyticError(
+        raise TypeError(
             "value is not analytic, or real at a complex point: the complex step cannot see its "
             f'slope.{failure} Use method="auto" or "centered".'
         )

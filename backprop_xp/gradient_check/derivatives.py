@@ -19,8 +19,9 @@ from backprop_xp.gradient_check.functions import DOUBLE, SINGLE, Function, Host
 
 # The imaginary step of a complex step: its square vanishes beside 1, and no result underflows.
 _IMAGINARY = {DOUBLE: 2.0**-66, SINGLE: 2.0**-40}
-# The longer step of a quick difference, which serves smooth functions.
-QUICK = {DOUBLE: 2.0**-7, SINGLE: 2.0**-3}
+# The longer step of a quick difference, which serves smooth functions; a derivative of 0 is best
+# refuted by a long one.
+_QUICK, LONG = {DOUBLE: 2.0**-7, SINGLE: 2.0**-3}, 0.5
 # The real part at a complex point may differ so much from the value: where terms of it cancel, both
 # are rounded. One that is another function altogether differs by more, or fails the guard.
 _SAME_REAL_PART = 1e-2
@@ -54,10 +55,6 @@ class Derivative(NamedTuple):
         """Where the slopes on either side stay apart."""
         return self.left != self.right
 
-    def of_lines(self, chosen: Host) -> "Derivative":
-        """Return the derivatives along some of the lines."""
-        return Derivative(*(part[chosen] for part in self))
-
     def with_lines(self, chosen: Host, other: "Derivative") -> "Derivative":
         """Return the derivatives, those along some of the lines replaced."""
         parts = [part.copy() for part in self]
@@ -70,23 +67,13 @@ class Derivative(NamedTuple):
         return Derivative(*(np.where(chosen, b, a) for a, b in zip(self, other, strict=True)))
 
 
-class Probed(NamedTuple):
-    """Values ``(S, K, M)`` at steps ``(S, K, 1)``, as they were rounded.
-
-    ``known`` is what rounding the point made of the values.
-    """
-
-    values: Host
-    steps: Host
-    known: Host | float = 0.0
-
-
 class Lines(NamedTuple):
     """K lines through the point of a function: along entries, or one along a direction.
 
     ``columns (K,)`` are the entries, none along a direction. ``size (K,)`` is a whole step,
     ``rungs`` how many are tried; ``norm`` is that of the terms of a derivative along a direction, 0
-    along entries. ``probe`` maps steps ``(S, K)``, real or imaginary, to what was found there;
+    along entries. ``probe`` maps steps ``(S, K)``, real or imaginary, to values ``(S, K, M)``, to
+    the steps ``(S, K, 1)`` as they were rounded, and to what rounding the point made of the values.
     ``claim`` picks what a gradient claims; ``chosen`` gives some of the lines.
     """
 
@@ -95,7 +82,7 @@ class Lines(NamedTuple):
     size: Host
     rungs: int
     norm: Host | float
-    probe: Callable[[Host], Probed]
+    probe: Callable[[Host], tuple[Host, Host, Host | float]]
     claim: Callable[[Gradient], Claim]
     chosen: Callable[[Host], "Lines"]
 
@@ -107,14 +94,13 @@ class Lines(NamedTuple):
 
 def along_entries(gradient: Gradient, columns: Host) -> Lines:
     """Return the lines along some entries of the point, ``(K,)`` in ascending order."""
-    function = gradient.function
-    x = function.x[columns]
+    function, x = gradient.function, gradient.function.x[columns]
 
-    def probe(steps: Host) -> Probed:
+    def probe(steps: Host) -> tuple[Host, Host, Host | float]:
         moved = function.rounded(x + steps)
         values = function.moved(np.repeat(columns, len(steps)), moved.T.reshape(-1))
         shaped = values.reshape(len(columns), len(steps), -1)
-        return Probed(np.swapaxes(shaped, 0, 1), (moved - x).real[:, :, None])
+        return np.swapaxes(shaped, 0, 1), (moved - x).real[:, :, None], 0.0
 
     # Powers of two: then x and its step, added, are hardly rounded.
     size = 2.0 ** np.round(np.log2(gradient.size[columns]))
@@ -133,7 +119,7 @@ def along_direction(gradient: Gradient, direction: Host) -> Lines:
     """
     function = gradient.function
 
-    def probe(steps: Host) -> Probed:
+    def probe(steps: Host) -> tuple[Host, Host, Host | float]:
         values, known, slope = [], [], gradient.finite
         for step in steps.reshape(-1):
             away = step * direction
@@ -141,7 +127,7 @@ def along_direction(gradient: Gradient, direction: Host) -> Lines:
             values.append(function.at([moved])[0])
             known.append((moved - function.x - away).real @ slope)
         shape = (*steps.shape, -1)
-        return Probed(np.reshape(values, shape), steps.real[:, :, None], np.reshape(known, shape))
+        return np.reshape(values, shape), steps.real[:, :, None], np.reshape(known, shape)
 
     rungs, norm = _rungs(function, function.x[direction != 0.0]), gradient.norm(direction)
     line = Lines(
@@ -160,7 +146,7 @@ def complex_step(lines: Lines, part: float = 1.0) -> Derivative | None:
     gradient is made of, whose own bar counts it.
     """
     function, step = lines.function, part * _IMAGINARY[lines.function.epsilon]
-    values = lines.probe(1j * step * lines.size[None, :]).values[0]
+    values = lines.probe(1j * step * lines.size[None, :])[0][0]
     is_same = np.allclose(values.real, function.base, rtol=_SAME_REAL_PART, atol=0.0)
     if values.dtype.kind != "c" or not is_same or not np.all(np.isfinite(values)):
         return None
@@ -168,13 +154,12 @@ def complex_step(lines: Lines, part: float = 1.0) -> Derivative | None:
     return Derivative(value, 0.0 * value, value, value, np.full_like(value, step))
 
 
-def quick_difference(lines: Lines, step: Host | None = None) -> Derivative:
-    """Return derivatives from central differences at a step ``(K,)`` and at a quarter of it.
+def quick_difference(lines: Lines, is_long: Host | bool = False) -> Derivative:
+    """Return derivatives from central differences at a step and at a quarter of it.
 
-    The step is relative to the lines' size; by default that which serves smooth functions.
+    That is a step which serves smooth functions, or, where ``is_long (K,)``, half of a whole one.
     """
-    if step is None:
-        step = np.full(lines.size.shape, QUICK[lines.function.epsilon])
+    step = np.where(is_long, LONG, _QUICK[lines.function.epsilon]) + 0.0 * lines.size
     h, base = lines.size * step, lines.function.base
     values, steps, known = lines.probe(np.stack([h, -h, h / 4.0, -h / 4.0]))
     away = values - base - known
@@ -210,9 +195,8 @@ def ladder(lines: Lines) -> Derivative:
     least = np.fmax(epsilon * largest, _quantum(lines, values, steps[:, :, 0]))
     with np.errstate(all="ignore"):
         found = _extrapolated((up + down) / 2.0, right - left, right + left, least, down - up)
-        for h, one in ((up, right), (down, -left)):
-            if not np.all(np.isfinite(found.bar)):  # the other side is outside of the domain
-                found = found.where(~np.isfinite(found.bar), _extrapolated(h, one, None, least))
+        for h, one in ((up, right), (down, -left)):  # where one side is outside of the domain
+            found = found.where(~np.isfinite(found.bar), _extrapolated(h, one, None, least))
         found = _with_kinks(found, right / up, left / -down, least, up)
     stays = np.all((values == base) | ~np.isfinite(values), axis=0) & np.isfinite(found.bar)
     still = np.flatnonzero(np.any(stays, axis=-1))
@@ -220,7 +204,7 @@ def ladder(lines: Lines) -> Derivative:
         # A value that stays as it is at every step shows only far away how it is rounded.
         some = lines.chosen(still)
         away = some.size * np.asarray([[0.0], [_FAR], [-_FAR]])
-        least = _quantum(some, some.probe(away).values, away) / some.size[:, None]
+        least = _quantum(some, some.probe(away)[0], away) / some.size[:, None]
         found.bar[still] = np.fmax(found.bar[still], np.where(stays[still], least, 0.0))
     return found._replace(step=found.step / lines.size[:, None])
 
@@ -242,13 +226,13 @@ def _quantum(lines: Lines, values: Host, steps: Host) -> Host:
         below, some = 0.0 * above, lines.chosen(which)
         for _ in range(_BISECTIONS):
             middle = (above + below) / 2.0
-            found = some.probe(middle[None, :]).values[0, np.arange(which.size), result]
+            found = some.probe(middle[None, :])[0][0, np.arange(which.size), result]
             away = np.abs(found - base[result])
             above, below = np.where(away > 0.0, (middle, below), (above, middle))
             least[which, result] = np.where(away > 0.0, away, least[which, result])
     # Lines on which the value never changes know its rounding from others.
-    known = np.where(np.isfinite(least), least, 0.0)
-    return np.where(np.isfinite(least), least, known.max(axis=0))
+    known = np.max(least, axis=0, initial=0.0, where=np.isfinite(least))
+    return np.where(np.isfinite(least), least, known)
 
 
 def _extrapolated(
@@ -313,8 +297,7 @@ def _rungs(function: Function, x: Host) -> int:
 
     Entries of 0 are not rounded when they are moved, so that shorter steps can be told.
     """
-    rungs = round(-math.log2(function.epsilon) / 2.0) - 1
-    return 2 * rungs if np.any(x == 0.0) else rungs
+    return (round(-math.log2(function.epsilon) / 2.0) - 1) * (2 if np.any(x == 0.0) else 1)
 
 
 def _best(bars: Host, *parts: Host) -> tuple[Host, ...]:

@@ -51,8 +51,7 @@ class Evidence(NamedTuple):
     @property
     def left_over(self) -> float:
         """What an explanation may leave of the largest difference."""
-        off = self.analytic[self.judged] - self.numeric[self.judged]
-        largest = float(np.max(np.abs(off), initial=0.0))
+        largest = float(np.max(self.off, initial=0.0))
         return min(max(_LEAST_LEFT_OVER * largest, 2.0 * self.slack), _MOST_LEFT_OVER * largest)
 
     @property

@@ -4,6 +4,8 @@ Directions also show whether the complex step can be trusted, and carry the Tayl
 fails, an entry that is wrong is tracked down by halving the direction.
 """
 
+import functools
+
 import numpy as np
 
 from backprop_xp.gradient_check.claims import Gradient
@@ -52,8 +54,7 @@ def _drawn(gradient: Gradient, number: int) -> Host:
 def _sample(gradient: Gradient) -> Host:
     """Return some entries, in ascending order."""
     count, seed = gradient.size.size, gradient.function.problem.options["seed"]
-    drawn = np.random.default_rng(seed).choice(count, min(count, _SAMPLE), replace=False)
-    return np.sort(drawn)
+    return np.sort(np.random.default_rng(seed).permutation(count)[:_SAMPLE])
 
 
 def is_analytic(gradient: Gradient) -> bool:
@@ -66,14 +67,12 @@ def is_analytic(gradient: Gradient) -> bool:
     exact = complex_step(line)
     if exact is None:
         return False
-    real = settled(line, quick_difference(line))
+    real = settled(line)
     if not real.is_kinked.any():
         return not np.any(contradicts(line, real, exact))
     entries = along_entries(gradient, _sample(gradient))
-    alone = complex_step(entries)
-    if alone is None:
-        return False
-    return not np.any(contradicts(entries, quick_difference(entries), alone))
+    quick, alone = quick_difference(entries), complex_step(entries)
+    return alone is not None and not np.any(contradicts(entries, quick, alone))
 
 
 def check_directions(gradient: Gradient, method: str) -> Findings:
@@ -83,20 +82,26 @@ def check_directions(gradient: Gradient, method: str) -> Findings:
     """
     tried, function = [], gradient.function
     for number in range(1, (function.problem.options["directions"] or 1) + 1):
-        direction, taylor = _drawn(gradient, number), None
-        line = along_direction(gradient, direction)
-        closer = settled if method == "directional" else lambda line, _: ladder(line)
-        judged = compare(line, gradient, quick_difference(line), closer)
-        gradient, evaluations = judged.gradient, function.evaluations
+        direction = _drawn(gradient, number)
+        judged = _compared(gradient, direction, by_differences=method == "taylor")
+        gradient, found = judged.gradient, Findings(method, judged, function.evaluations)
         if method == "taylor":
-            taylor = _taylor_table(gradient, direction)
-        tried.append(Findings(method, judged, evaluations, taylor=taylor))
+            found = found._replace(taylor=_taylor_table(gradient, direction))
+        tried.append(found)
         if judged.verdict == FAIL:
             break
     worst = max(tried, key=lambda f: (f.judged.verdict, f.judged.excess[f.judged.decides]))
     if worst.judged.verdict == FAIL:
         return worst._replace(entries=_entries(worst.judged, direction))
     return worst
+
+
+def _compared(gradient: Gradient, direction: Host, *, by_differences: bool = False) -> Judged:
+    """Judge a gradient along a direction."""
+    line = along_direction(gradient, direction)
+    quick = quick_difference(line)
+    closer = ladder if by_differences else functools.partial(settled, quick=quick)
+    return compare(line, gradient, quick, closer)
 
 
 def _entries(judged: Judged, direction: Host) -> Judged:
@@ -106,7 +111,7 @@ def _entries(judged: Judged, direction: Host) -> Judged:
     length = tensor.shape[-1] if tensor.shape else 1
     row = wrong - (wrong - tensor.part.start) % length + np.arange(min(length, _SAMPLE))
     lines = along_entries(gradient, np.unique([wrong, *row, *_sample(gradient)]))
-    return judge(lines, gradient, settled(lines, quick_difference(lines)))
+    return judge(lines, gradient, settled(lines))
 
 
 def _tracked_down(judged: Judged, direction: Host) -> int:
@@ -121,8 +126,7 @@ def _tracked_down(judged: Judged, direction: Host) -> int:
         middle = (first + last) // 2
         half = np.zeros_like(value)
         half[first:middle] = direction[first:middle]
-        line = along_direction(gradient, half)
-        found = compare(line, gradient, quick_difference(line), settled)
+        found = _compared(gradient, half)
         here = float(found.claimed.value[0, result] - found.numeric.value[0, result])
         if abs(here) >= abs(off - here):
             last, off = middle, here

@@ -114,8 +114,6 @@ class Function:
         is_free = self.tangent is None and self.problem.limits is None and is_plain
         self.stacks = None if is_free and self.problem.options["batched"] is not False else False
 
-    # ---- values
-
     def at(self, points: Iterable[Host]) -> Host:
         """Return the values ``(K, M)`` at points ``(K, P)``."""
         return np.stack([self._one(point) for point in points])
@@ -205,8 +203,6 @@ class Function:
                 self.stacks = bool(np.allclose(together, alone, rtol=slack, atol=0.0))
         return bool(self.stacks)
 
-    # ---- the claimed gradient, and the directions that make sense
-
     def claims(self, points: Host) -> Host:
         """Return the claimed derivatives ``(K, P, M)`` at points ``(K, P)``; NaN where it fails."""
         found = np.full((len(points), *self.analytic.shape), np.nan)
@@ -289,9 +285,7 @@ def last_calls(function: Function, *, passed: bool) -> None:
         _require_same_value(function, function.at(function.x[None, :])[0])
 
 
-def _untouched(
-    function: Function, call: Callable[[Host, Any], tuple[Host, float]], name: str
-) -> tuple[Host, float]:
+def _untouched(function: Function, call: Callable[..., Any], name: str) -> tuple[Host, float]:
     """Call value or gradient at the point, which it must leave as it is."""
     found, epsilon = call(function.x, function.dtype)
     found = found.copy()
@@ -328,12 +322,10 @@ def _raise_to_double(function: Function) -> None:
     with function.tried():
         value, epsilon = function.value(x, double)
         gradient, gradient_epsilon = function.gradient(x, double)
-        if epsilon == SINGLE or not _is_same(value, function.base, lambda: function.at(shrunk)):
-            return
-        if not _is_same(gradient, function.analytic, lambda: function.claims(shrunk)):
-            return
-        function.dtype, function.base, function.analytic = double, value, gradient
-        function.epsilon, function.gradient_epsilon = epsilon, gradient_epsilon
+        is_same = epsilon == DOUBLE and _is_same(value, function.base, lambda: function.at(shrunk))
+        if is_same and _is_same(gradient, function.analytic, lambda: function.claims(shrunk)):
+            function.dtype, function.base, function.analytic = double, value, gradient
+            function.epsilon, function.gradient_epsilon = epsilon, gradient_epsilon
 
 
 def _is_same(wide: Host, narrow: Host, elsewhere: Callable[[], Host]) -> bool:
@@ -383,8 +375,8 @@ def _require_projection(function: Function) -> None:
     u, v = np.random.default_rng(0).normal(size=(2, function.x.size))
     onto_u, onto_v = function.tangential(u), function.tangential(v)
     slack = 1e-4 * np.linalg.norm(u) * np.linalg.norm(v)
-    again = function.tangential(onto_u)
-    if np.linalg.norm(again - onto_u) > slack or abs(onto_u @ v - u @ onto_v) > slack:
+    off = np.linalg.norm(function.tangential(onto_u) - onto_u), abs(onto_u @ v - u @ onto_v)
+    if max(off) > slack:
         raise ValueError(
             "tangent must be an orthogonal projection, such as lambda d: (d + d.T) / 2: linear, "
             "the same when applied twice, and equal to its transpose."

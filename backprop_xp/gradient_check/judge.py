@@ -139,13 +139,11 @@ def why(found: Findings) -> str:
     """Return the reason of a tolerance, or why nothing could be decided."""
     judged, at = found.judged, found.judged.decides
     asked = judged.lines.function.problem.options["tolerance"]
-    error, room, tolerance = (
-        float(part[at]) for part in (judged.error, judged.room, judged.tolerance)
-    )
+    error, room = float(judged.error[at]), float(judged.room[at])
     if judged.verdict == INCONCLUSIVE:
         return _why_not(judged, asked)
     if asked is not None:
-        wider = "" if tolerance <= asked else ", and the error bars, which are wider"
+        wider = "" if judged.tolerance[at] <= asked else ", and the error bars, which are wider"
         return f"the tolerance that was asked for{wider}"
     base, _, reason = TOLERANCES[judged.lines.kind]
     if judged.verdict == FAIL and error < 1e-3:

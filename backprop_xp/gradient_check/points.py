@@ -73,9 +73,8 @@ class Point(NamedTuple):
             place = int(np.argmin(fits))
             name, index = self.entry(place)
             label = f"point{name}" if name[:1] in ("", "[", ".") else name
-            raise ValueError(
-                f"{label} is {float(to_host(self.flat)[place])} at {list(index)}{problem}"
-            )
+            number = float(to_host(self.flat)[place])
+            raise ValueError(f"{label} is {number} at {list(index)}{problem}")
 
 
 def flatten(point: Any) -> Point:

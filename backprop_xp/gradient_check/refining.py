@@ -10,7 +10,7 @@ import numpy as np
 
 from backprop_xp.gradient_check.claims import Gradient
 from backprop_xp.gradient_check.derivatives import (
-    QUICK,
+    LONG,
     Derivative,
     Lines,
     along_entries,
@@ -23,8 +23,6 @@ from backprop_xp.gradient_check.judge import FAIL, PASS, Findings, Judged, judge
 
 # A quick difference is believed if it agrees with the claimed derivative and its bar is this part.
 _SHARP = 1e-2
-# A derivative of 0 is best refuted by a long step.
-_LONG = 0.5
 # The complex step must agree with a real difference within its bar and this part of the terms. A
 # bar of so many roundings of the value is its rounding alone.
 _AGREES, _ROUNDED, _SAFETY = 1e-6, 32.0, 2.0
@@ -38,13 +36,11 @@ def check_entries(gradient: Gradient, *, is_exact: bool) -> Findings:
     lines = along_entries(gradient, np.arange(function.x.size))
     exact = complex_step(lines) if is_exact else None
     if exact is not None:
-        closer = lambda some, _: settled(some, quick_difference(some))  # noqa: E731
-        judged = compare(lines, gradient, exact, closer, least=FAIL)
+        judged = compare(lines, gradient, exact, settled, least=FAIL)
         if not np.any(contradicts(lines, judged.numeric, exact)):
             return Findings("complex_step", judged, function.evaluations, judged)
-    start = np.where(np.all(gradient.value == 0.0, axis=1), _LONG, QUICK[function.epsilon])
-    quick = quick_difference(lines, start)
-    judged = compare(lines, gradient, quick, lambda some, _: ladder(some))
+    quick = quick_difference(lines, np.all(gradient.value == 0.0, axis=1))
+    judged = compare(lines, gradient, quick, ladder)
     return Findings("centered", judged, function.evaluations, judged)
 
 
@@ -52,7 +48,7 @@ def compare(
     lines: Lines,
     gradient: Gradient,
     numeric: Derivative,
-    closer: Callable[[Lines, Derivative], Derivative],
+    closer: Callable[[Lines], Derivative],
     *,
     least: int = PASS,
 ) -> Judged:
@@ -77,15 +73,15 @@ def compare(
         worst = np.lexsort((-excess[suspects], -outcome[suspects]))
         suspects = np.sort(suspects[worst[:_AT_ONCE]])
         looked[suspects] = True
-        found = closer(lines.chosen(suspects), numeric.of_lines(suspects))
-        numeric = numeric.with_lines(suspects, found)
+        numeric = numeric.with_lines(suspects, closer(lines.chosen(suspects)))
 
 
-def settled(lines: Lines, quick: Derivative) -> Derivative:
+def settled(lines: Lines, quick: Derivative | None = None) -> Derivative:
     """Return the complex step where real differences confirm it, else those, from a ladder."""
     exact, finer = complex_step(lines), complex_step(lines, 0.25)
     if exact is None or finer is None:
         return ladder(lines)
+    quick = quick or quick_difference(lines)
     # What changes with the imaginary step is its square, beside a derivative of 0. It is more where
     # an imaginary part is no more than rounding: then the real difference is sharper.
     bar = _SAFETY * np.abs(finer.value - exact.value)
@@ -115,7 +111,7 @@ def _is_believed(lines: Lines, quick: Derivative, gradient: Gradient) -> Host:
     A derivative of 0 and a claim of 0 do only where the value did not change over a long step.
     """
     claimed = lines.claim(gradient)
-    nothing = (claimed.value == 0.0) & (quick.value == 0.0) & (quick.step < _LONG)
+    nothing = (claimed.value == 0.0) & (quick.value == 0.0) & (quick.step < LONG)
     size = np.maximum(np.maximum(np.abs(claimed.value), np.abs(quick.value)), lines.norm)
     slack = tolerance_of(lines.function, "entries") * size + claimed.bar
     agrees = np.abs(claimed.value - quick.value) <= slack

@@ -236,10 +236,8 @@ def _table(heads: str, kinds: str, rows: Iterable[tuple[Any, ...]]) -> list[list
 
 def _plain(value: Any) -> Any:
     """Return a value as JSON takes it: arrays as nested lists, named tuples as dicts."""
-    if owner(value) is not None or isinstance(value, np.generic):
+    if owner(value) is not None or isinstance(value, np.generic) or hasattr(value, "to_numpy"):
         return _plain(to_host(value).tolist())
-    if hasattr(value, "to_numpy"):
-        return _plain(value.to_numpy())
     if hasattr(value, "_asdict"):
         return _plain(value._asdict())
     if isinstance(value, dict):
