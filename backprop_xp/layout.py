@@ -47,7 +47,7 @@ def lay_out(layers: Sequence[Layer]) -> tuple[Layout, int]:
     return tuple(layout), start
 
 
-def split(layout: Layout, theta: Array) -> list[tuple[Array, ...]]:
+def unpack(layout: Layout, theta: Array) -> list[tuple[Array, ...]]:
     """Return each layer's parameters, ``(*stack, *shape)``, as views where the library can."""
     xp, stack = array_namespace(theta), theta.shape[:-1]
     return [
@@ -62,8 +62,8 @@ def split(layout: Layout, theta: Array) -> list[tuple[Array, ...]]:
     ]
 
 
-def join(layout: Layout, values: Sequence[Sequence[Array]], stack: tuple[int, ...]) -> Array:
-    """Return theta, ``(*stack, P)``, made of each layer's parameters: the inverse of ``split``."""
+def pack(layout: Layout, values: Sequence[Sequence[Array]], stack: tuple[int, ...]) -> Array:
+    """Return theta, ``(*stack, P)``, made of each layer's parameters: the inverse of ``unpack``."""
     xp = array_namespace(next(itertools.chain.from_iterable(values)))
     flat = [
         value[..., 0, :] if place.is_row else xp.reshape(value, (*stack, place.length))

@@ -15,7 +15,7 @@ from backprop_xp.backends import Array, array_namespace, beside, device_of, to_h
 from backprop_xp.complex_safe import is_complex
 from backprop_xp.inputs import Rows, check_x
 from backprop_xp.layers import Activate, Dense, Dropout, Layer, LayerNorm, Residual
-from backprop_xp.layout import Layout, Place, lay_out, split
+from backprop_xp.layout import Layout, Place, lay_out, unpack
 from backprop_xp.network import Network, mean_loss, penalty
 from backprop_xp.random import as_key, fold_in
 
@@ -101,7 +101,7 @@ def _loss(network: Network, theta: Array, rows: Rows) -> Array:
 def _trace(setting: _Setting, dtype: Any) -> _Trace:
     network, layout, theta, rows, key = setting
     theta = array_namespace(theta).astype(theta, dtype)
-    parameters = split(layout, theta)
+    parameters = unpack(layout, theta)
     x = check_x(theta, rows.x, None)
     trace = _Trace(parameters, [], [], [])
     for i, layer in enumerate(network.layers):

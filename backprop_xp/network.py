@@ -36,7 +36,7 @@ from backprop_xp.layers import (
     check_chain,
     forward_through,
 )
-from backprop_xp.layout import Layout, join, lay_out, split
+from backprop_xp.layout import Layout, lay_out, pack, unpack
 from backprop_xp.losses import LOSSES, Loss
 from backprop_xp.random import as_key
 
@@ -115,7 +115,7 @@ class Network:
         Dense gives ``(weights, bias)``, a layer without parameters ``()``.
         """
         self._check_theta(theta)
-        return split(self._layout, theta)
+        return unpack(self._layout, theta)
 
     def pack(self, parameters: Sequence[Sequence[Array]]) -> Array:
         """Return theta made of each layer's parameters: the inverse of ``unpack``."""
@@ -141,7 +141,7 @@ class Network:
                     f"{name} has shape {tuple(value.shape)}, but {(*stack, *place.shape)} is "
                     "expected."
                 )
-        return join(self._layout, parameters, stack)
+        return pack(self._layout, parameters, stack)
 
     def forward(self, theta: Array, x: Array, *, rng: Any = None) -> Array:
         """Return the raw outputs (logits) ``(*stack, batch, n_out)`` for x ``(..., batch, n_in)``.
@@ -150,7 +150,7 @@ class Network:
         int, or an int array ``(*stack, 1, 1)`` for masks that differ over the stack.
         """
         x, key = self._check_inputs(theta, x, rng)
-        return forward_through(self.layers, split(self._layout, theta), x, key)[0]
+        return forward_through(self.layers, unpack(self._layout, theta), x, key)[0]
 
     def predict(self, theta: Array, x: Array) -> Array:
         """Return the loss's link of the outputs: probabilities, rates or values."""
@@ -172,7 +172,7 @@ class Network:
         number or ``(*stack,)``, overrides the network's own.
         """
         x, key = self._check_inputs(theta, x, rng)
-        outputs, _ = forward_through(self.layers, split(self._layout, theta), x, key)
+        outputs, _ = forward_through(self.layers, unpack(self._layout, theta), x, key)
         y, weight = check_targets(theta, outputs.shape, y, sample_weight)
         return self._value(
             theta, outputs, y, weight, self.l2 or None if l2 is None else check_l2(theta, l2)
@@ -193,7 +193,7 @@ class Network:
         Arguments as for ``loss``. No member's gradient depends on another's theta.
         """
         x, key = self._check_inputs(theta, x, rng)
-        parameters = split(self._layout, theta)
+        parameters = unpack(self._layout, theta)
         outputs, caches = forward_through(self.layers, parameters, x, key)
         y, weight = check_targets(theta, outputs.shape, y, sample_weight)
         strength = self.l2 or None if l2 is None else check_l2(theta, l2)
@@ -202,7 +202,7 @@ class Network:
         _, gradients = backward_through(self.layers, parameters, caches, g, wants_input=False)
         if strength is not None:
             gradients = self._decay(gradients, parameters, strength)
-        return value, replaced(join, theta)(self._layout, gradients, theta.shape[:-1])
+        return value, replaced(pack, theta)(self._layout, gradients, theta.shape[:-1])
 
     def vjp(self, theta: Array, x: Array, g: Array, *, rng: Any = None) -> tuple[Array, Array]:
         """Return dL/dtheta and dL/dx from ``g`` = dL/doutputs, for a loss of one's own.
@@ -211,13 +211,13 @@ class Network:
         shares x: ``(*stack, batch, n_in)``. The network's l2 has no part in it.
         """
         x, key = self._check_inputs(theta, x, rng)
-        parameters = split(self._layout, theta)
+        parameters = unpack(self._layout, theta)
         outputs, caches = forward_through(self.layers, parameters, x, key)
         g = like(theta, g, "g")
         check_beside_outputs(g, outputs.shape, "g")
         g = array_namespace(theta).broadcast_to(g, outputs.shape)
         x_gradient, gradients = backward_through(self.layers, parameters, caches, g)
-        joined = replaced(join, theta)(self._layout, gradients, theta.shape[:-1])
+        joined = replaced(pack, theta)(self._layout, gradients, theta.shape[:-1])
         return joined, x_gradient
 
     def weight_mask(self, theta: Array) -> Array:

@@ -21,7 +21,7 @@ pytest.importorskip("typer")
 from typer.testing import CliRunner
 
 from backprop_xp import cli
-from backprop_xp.cli.comparison import Difference, Finding, Problem, check_on, differences, draw
+from backprop_xp.cli.comparison import Case, Difference, Finding, check_on, differences, draw
 
 PACKAGE_FOLDER = Path(bx.__file__).parent.parent
 
@@ -101,7 +101,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return given
 
 
-def problem(loss: str = "mean_squared_error", seed: int = 0, **options: Any) -> Problem:
+def problem(loss: str = "mean_squared_error", seed: int = 0, **options: Any) -> Case:
     network = bx.mlp([4, 8, 3], loss=loss, **options)
     return draw(network, [4, 8, 3], loss, batch=50, seed=seed, method="auto")
 

@@ -25,7 +25,7 @@ OTHER_NAMESPACE = {"protocol: owner", "protocol: namespace"}
 
 def failing(backend: Any, device: Any = None, *groups: str) -> dict[str, str]:
     """Return the details of the checks that fail, by their names."""
-    rows = [testing.judge(check, backend, device) for check in testing.checks(*groups)]
+    rows = [testing.run(check, backend, device) for check in testing.checks(*groups)]
     return {f"{row.group}: {row.check}": row.detail for row in rows if row.status == "fails"}
 
 

@@ -66,7 +66,7 @@ def leaves_by_dlpack(array: Any, **options: Any) -> bool:
 
 
 @contextlib.contextmanager
-def wrapped(backends: list[Backend]) -> Iterator[None]:
+def guarded(backends: list[Backend]) -> Iterator[None]:
     """Wrap the doors of these backends' libraries until the last such block has ended."""
     global _guards
     with _lock:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from backprop_xp.backends.doors import is_ours, left_unguarded, wrapped
+from backprop_xp.backends.doors import guarded, is_ours, left_unguarded
 from backprop_xp.backends.doors import mode as within
 from backprop_xp.backends.protocol import Backend
 from backprop_xp.backends.registry import loaded
@@ -41,7 +41,7 @@ def transfer_guard(mode: str) -> Iterator[None]:
     backends = loaded()
     with contextlib.ExitStack() as stack:
         if mode != "allow":
-            stack.enter_context(wrapped(backends))
+            stack.enter_context(guarded(backends))
         for backend in backends:
             stack.enter_context(_own(backend, mode))
         stack.enter_context(within(mode))

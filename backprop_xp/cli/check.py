@@ -14,7 +14,7 @@ import backprop_xp as bx
 from backprop_xp.backends import registry
 from backprop_xp.checks import nearest
 from backprop_xp.cli import conformance as kit
-from backprop_xp.cli.comparison import Finding, Problem, check_on, differences, draw
+from backprop_xp.cli.comparison import Case, Finding, check_on, differences, draw
 from backprop_xp.cli.options import bad_sizes, known_activation, known_loss, parse_sizes
 from backprop_xp.cli.output import errors_in_one_line, indent, one_line, say
 from backprop_xp.gradient_check.checking import METHODS
@@ -134,24 +134,24 @@ def check(
             layer_norm=layer_norm,
             l2=l2,
         )
-        problem = draw(network, widths, loss, batch=batch, seed=seed, method=method)
+        case = draw(network, widths, loss, batch=batch, seed=seed, method=method)
         say(f"network {'-'.join(map(str, widths))}, loss {loss}, {batch} rows, seed {seed}")
         say(f"  activations: hidden {hidden}, output {output}; l2 {l2:g}, dropout {dropout:g}")
         say(indent(network.describe()))
         names = backend or registry.names()
-        findings = _check_each(names, problem, dtype)
+        findings = _check_each(names, case, dtype)
         _show_differences(findings)
         _show_reports(findings)
     if any(finding.failed(asked=bool(backend)) for finding in findings):
         raise typer.Exit(1)
 
 
-def _check_each(names: Sequence[str], problem: Problem, dtype: str | None) -> list[Finding]:
+def _check_each(names: Sequence[str], case: Case, dtype: str | None) -> list[Finding]:
     """Check on each backend and print its row at once: some take seconds to compile."""
     say(f"\n{_HEADS}")
     findings = []
     for name in names:
-        findings.append(check_on(name, problem, dtype))
+        findings.append(check_on(name, case, dtype))
         say(_row(findings[-1]))
     return findings
 

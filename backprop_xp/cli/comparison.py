@@ -25,7 +25,7 @@ from backprop_xp.backends import (
 _BIAS_SPREAD = 0.1
 
 
-class Problem(NamedTuple):
+class Case(NamedTuple):
     """A network with theta ``(P,)``, x and y in float64 on the host, and how it is checked.
 
     ``seed`` draws the directions of a check, and is the key of the dropout masks.
@@ -77,7 +77,7 @@ class Difference(NamedTuple):
 
 def draw(
     network: bx.Network, widths: Sequence[int], loss: str, *, batch: int, seed: int, method: str
-) -> Problem:
+) -> Case:
     """Draw theta, x, and a y that suits the loss of this name."""
     generator = np.random.default_rng(seed)
     start = network.initialize(seed, backend="numpy", device="cpu", dtype="float64")
@@ -87,10 +87,10 @@ def draw(
     theta = start + _BIAS_SPREAD * moves * generator.normal(size=start.shape)
     x = generator.normal(size=(batch, widths[0]))
     y = _targets(generator, loss, (batch, widths[-1]))
-    return Problem(network, theta, x, y, seed, method)
+    return Case(network, theta, x, y, seed, method)
 
 
-def check_on(backend: str, problem: Problem, dtype: str | None) -> Finding:
+def check_on(backend: str, case: Case, dtype: str | None) -> Finding:
     """Check the gradient on the backend of this name; what goes wrong there is the finding."""
     finding = Finding(backend)
     try:
@@ -99,7 +99,7 @@ def check_on(backend: str, problem: Problem, dtype: str | None) -> Finding:
         finding = finding._replace(device=device, dtype=dtype or finding.dtype)
         choice = bx.resolve(backend=backend, dtype=dtype)
         finding = finding._replace(dtype=dtype_name(choice.dtype))
-        return _check(finding, problem, choice)
+        return _check(finding, case, choice)
     except BackendUnavailableError:
         return finding._replace(verdict="not usable", reason=_why_unusable(backend))
     except DTypeNotKeptError as error:
@@ -122,11 +122,11 @@ def differences(findings: Sequence[Finding]) -> list[Difference]:
     return found
 
 
-def _check(finding: Finding, problem: Problem, choice: Selection) -> Finding:
-    theta, x, y = (_put(array, choice) for array in (problem.theta, problem.x, problem.y))
-    network, seed = problem.network, problem.seed
+def _check(finding: Finding, case: Case, choice: Selection) -> Finding:
+    theta, x, y = (_put(array, choice) for array in (case.theta, case.x, case.y))
+    network, seed = case.network, case.seed
     begin = time.perf_counter()
-    report = bx.check_network(network, theta, x, y, rng=seed, method=problem.method, seed=seed)
+    report = bx.check_network(network, theta, x, y, rng=seed, method=case.method, seed=seed)
     seconds = time.perf_counter() - begin
     # A report by directions holds no gradient, so it is computed once more.
     _, gradient = network.loss_and_gradient(theta, x, y, rng=seed)

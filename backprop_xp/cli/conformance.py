@@ -32,7 +32,7 @@ def check_options(context: typer.Context, backends: list[str]) -> None:
 
 
 def show(choice: Selection) -> bool:
-    """Run the kit, print each row as it comes, and return whether nothing fails."""
+    """Run the kit, print each outcome as it comes, and return whether nothing fails."""
     from backprop_xp import testing
 
     backend, device = choice.backend, choice.device
@@ -41,17 +41,17 @@ def show(choice: Selection) -> bool:
     group, counts = "", Counter[str]()
     reasons: dict[str, int] = {}
     for check in testing.checks():
-        row = testing.judge(check, backend, device)
-        if row.group != group:
-            group = row.group
+        outcome = testing.run(check, backend, device)
+        if outcome.group != group:
+            group = outcome.group
             say(f"\n{group}")
-        say(f"  {row.check:<50} {row.status}")
-        if row.status == "fails":
-            say(wrapped(f"{check.sentence}: {one_line(row.detail)}", " " * 6))
-        if row.status == "not applicable":
-            reason = one_line(row.detail)
+        say(f"  {outcome.check:<50} {outcome.status}")
+        if outcome.status == "fails":
+            say(wrapped(f"{check.sentence}: {one_line(outcome.detail)}", " " * 6))
+        if outcome.status == "not applicable":
+            reason = one_line(outcome.detail)
             reasons[reason] = reasons.get(reason, 0) + 1
-        counts[row.status] += 1
+        counts[outcome.status] += 1
     _show_reasons(reasons)
     held, failed, rest = (counts[status] for status in ("holds", "fails", "not applicable"))
     say(f"\n{where}: {held} hold, {failed} fail, {rest} not applicable")

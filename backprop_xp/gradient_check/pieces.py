@@ -18,7 +18,7 @@ from backprop_xp.gradient_check.points import Point, Tensor, flatten
 from backprop_xp.initializers import draw_stack
 from backprop_xp.inputs import Rows, check_x
 from backprop_xp.layers import Layer, Parameters
-from backprop_xp.layout import lay_out, split
+from backprop_xp.layout import lay_out, unpack
 from backprop_xp.losses import Loss
 from backprop_xp.moved_losses import moved_losses
 from backprop_xp.network import Network
@@ -59,7 +59,7 @@ def network_pieces(
     network: Network, theta: Array, rows: Rows, options: CheckOptions
 ) -> Iterator[tuple[str, Problem]]:
     """Yield the problems of a network's layers and loss, at what they get in it, with names."""
-    parameters, x = split(lay_out(network.layers)[0], theta), check_x(theta, rows.x, None)
+    parameters, x = unpack(lay_out(network.layers)[0], theta), check_x(theta, rows.x, None)
     key = None if rows.rng is None else as_key(rows.rng, theta)
     for i, layer in enumerate(network.layers):
         own = None if key is None else fold_in(key, i)
@@ -109,7 +109,7 @@ def drawn_parameters(layer: Layer, x: Array, seed: int) -> Parameters:
         return ()
     drawn = draw_stack(seed, 1, layer.initialize)[0]
     moved = beside(x, drawn + _SPREAD * _random(drawn.shape, seed), x.dtype)
-    return split(lay_out([layer])[0], moved)[0]
+    return unpack(lay_out([layer])[0], moved)[0]
 
 
 def in_double(array: Array) -> Array:

@@ -1,6 +1,6 @@
 """The conformance kit: what an array library must do to be a backend, as a table and as tests.
 
-``conformance(backend)`` runs every check and returns a row for each; ``checks()`` are the same
+``conformance(backend)`` runs every check and returns what came of each; ``checks()`` are the same
 checks one by one, for pytest::
 
     @pytest.mark.parametrize("check", testing.checks(), ids=str)
@@ -13,12 +13,12 @@ Import it as ``from backprop_xp import testing``: ``import backprop_xp`` alone l
 from typing import Any
 
 from backprop_xp.backends import Backend, get_backend
-from backprop_xp.testing import arithmetic, moving, networks, protocol, standard, trust
-from backprop_xp.testing.check import Check, NotApplicable, Row, judge
+from backprop_xp.testing import arithmetic, contract, moving, networks, standard, trust
+from backprop_xp.testing.kit import Check, NotApplicable, Outcome, run
 
-__all__ = ["Check", "NotApplicable", "Row", "checks", "conformance", "judge"]
+__all__ = ["Check", "NotApplicable", "Outcome", "checks", "conformance", "run"]
 
-_MODULES = (protocol, moving, standard, arithmetic, networks, trust)
+_MODULES = (contract, moving, standard, arithmetic, networks, trust)
 
 
 def checks(*groups: str) -> list[Check]:
@@ -35,15 +35,15 @@ def checks(*groups: str) -> list[Check]:
     return [check for check in found if not groups or check.group in groups]
 
 
-def conformance(backend: str | Backend, device: Any = None) -> list[Row]:
-    """Run every check on a backend and return a row for each; a failure stops nothing.
+def conformance(backend: str | Backend, device: Any = None) -> list[Outcome]:
+    """Run every check on a backend and return what came of each; a failure stops nothing.
 
     ``backend`` is a name or the object itself; ``device`` a name or the library's own object, None
     for the first one. Raises only where no backend of that name can run here.
 
     >>> from backprop_xp import testing
-    >>> sorted({row.status for row in testing.conformance("numpy")})
+    >>> sorted({found.status for found in testing.conformance("numpy")})
     ['holds', 'not applicable']
     """
     home = get_backend(backend) if isinstance(backend, str) else backend
-    return [judge(check, home, device) for check in checks()]
+    return [run(check, home, device) for check in checks()]

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from backprop_xp.backends import Array, Backend, Device
-from backprop_xp.testing.check import Check, expect
 from backprop_xp.testing.comparing import (
     FLOATING,
     REAL,
@@ -18,6 +17,7 @@ from backprop_xp.testing.comparing import (
     require_dtype,
     require_values,
 )
+from backprop_xp.testing.kit import Check, expect
 
 _INT32 = ("int32",)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from backprop_xp.backends import Array, Backend, Device, DType, device_of
-from backprop_xp.testing.check import NotApplicable, expect
+from backprop_xp.testing.kit import NotApplicable, expect
 
 # Rounding of some hundred operations, relative to the largest entry that NumPy computes.
 TOLERANCES = {"float32": 1e-5, "float64": 1e-12, "complex64": 1e-5, "complex128": 1e-12}

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from backprop_xp.backends import Backend, Device, asarray
-from backprop_xp.testing.check import Check, NotApplicable, expect
 from backprop_xp.testing.comparing import (
     REAL,
     put,
@@ -16,6 +15,7 @@ from backprop_xp.testing.comparing import (
     require_values,
     widest,
 )
+from backprop_xp.testing.kit import Check, NotApplicable, expect
 
 _DTYPES = ("bool", "int32", "uint8", "float32", "float64", "complex64", "complex128")
 _TABLE = np.arange(12, dtype=np.float32).reshape(3, 4)

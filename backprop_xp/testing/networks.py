@@ -15,7 +15,6 @@ from backprop_xp.network import Network
 from backprop_xp.optimizers import SGD, Adam, AdamW, RMSProp
 from backprop_xp.random import as_key, bits, fold_in, keep_mask
 from backprop_xp.schedules import cosine
-from backprop_xp.testing.check import Check
 from backprop_xp.testing.comparing import (
     FLOATING,
     REAL,
@@ -24,6 +23,7 @@ from backprop_xp.testing.comparing import (
     require_dtype,
     require_same,
 )
+from backprop_xp.testing.kit import Check
 from backprop_xp.training import EarlyStopping, fit
 
 _generator = np.random.default_rng(0)

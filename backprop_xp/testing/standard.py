@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backprop_xp.backends import Backend, Device, device_of
-from backprop_xp.testing.check import Check, expect
 from backprop_xp.testing.comparing import FLOATING, REAL, cast, put, require_dtype, require_same
+from backprop_xp.testing.kit import Check, expect
 
 COMPLEX = ("complex64", "complex128")
 

@@ -11,8 +11,8 @@ from backprop_xp.backends import Backend, Device, asarray
 from backprop_xp.gradient_check import GradientReport, check_network
 from backprop_xp.layers import Dense, Dropout, LayerNorm
 from backprop_xp.network import Network
-from backprop_xp.testing.check import Check, NotApplicable, expect
 from backprop_xp.testing.comparing import has_complex, put, require_there, widest
+from backprop_xp.testing.kit import Check, NotApplicable, expect
 
 _X = np.random.default_rng(0).normal(size=(5, 3))
 _Y = np.random.default_rng(1).normal(size=(5, 2))

@@ -20,8 +20,8 @@ from backprop_xp.backends import (
     transfer_guard,
 )
 from backprop_xp.backends.doors import watch
-from backprop_xp.testing.check import Check, NotApplicable, expect
 from backprop_xp.testing.comparing import FLOATING, put, require_computed, require_same
+from backprop_xp.testing.kit import Check, NotApplicable, expect
 
 _UNKNOWN_DEVICES = ("nonesuch", "cuda:99", "cpu:99", "", 1.5)
 

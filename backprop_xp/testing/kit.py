@@ -16,7 +16,7 @@ class NotApplicable(unittest.SkipTest):
     """
 
 
-class Row(NamedTuple):
+class Outcome(NamedTuple):
     """What came of a check: ``status`` is ``"holds"``, ``"fails"`` or ``"not applicable"``.
 
     ``detail`` says what was wrong, or why there was nothing to check; empty where it holds.
@@ -55,16 +55,16 @@ class Check(NamedTuple):
         return f"{self.group}: {self.name}"
 
 
-def judge(check: Check, backend: str | Backend, device: Any = None) -> Row:
-    """Run a check; whatever the backend raises is the row's detail."""
+def run(check: Check, backend: str | Backend, device: Any = None) -> Outcome:
+    """Run a check; whatever the backend raises is the detail."""
     try:
         check(backend, device)
     except NotApplicable as reason:
-        return Row(check.group, check.name, "not applicable", str(reason))
+        return Outcome(check.group, check.name, "not applicable", str(reason))
     except Exception as error:  # a library's own kinds too: the other checks are still run
         kind = "" if type(error) is AssertionError else f"{type(error).__name__}: "
-        return Row(check.group, check.name, "fails", f"{kind}{error}")
-    return Row(check.group, check.name, "holds")
+        return Outcome(check.group, check.name, "fails", f"{kind}{error}")
+    return Outcome(check.group, check.name, "holds")
 
 
 def expect(holds: Any, message: str) -> None:
