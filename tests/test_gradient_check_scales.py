@@ -138,6 +138,21 @@ def test_of_a_rough_value_nothing_right_fails_and_nothing_wrong_passes(
         assert found == "fail" or (found == "inconclusive" and "1 %" in mistake), mistake
 
 
+@every_method
+@pytest.mark.parametrize("digits", [3, 6, 9])
+def test_what_seems_to_be_noise_from_afar_is_told_from_a_fast_wave(
+    digits: int, method: str
+) -> None:
+    for seed in (11, 13, 17, 20, 21):
+        pair = Pair(
+            lambda p: round(float(np.sum(np.sin(6e6 * p.real))), digits),
+            lambda p: 6e6 * np.cos(6e6 * p),
+            np.random.default_rng(seed).uniform(0.3, 2.0, 3).tolist(),
+        )
+        assert _check(pair, method).verdict in ("pass", "inconclusive"), seed
+        assert _check(pair, method, lambda g: 2.0 * g).verdict == "fail", seed
+
+
 # Functions of one number, by NumPy and by mpmath, and where their derivatives are taken.
 CURVES = {
     "smooth": (lambda m, p: p * m.exp(m.sin(p)), [0.3, 10.0, -3.0]),

@@ -25,6 +25,8 @@ _QUICK, LONG = {DOUBLE: 2.0**-7, SINGLE: 2.0**-3}, 0.5
 # The real part at a complex point may differ so much from the value: where terms of it cancel, both
 # are rounded. One that is another function altogether differs by more, or fails the guard.
 _SAME_REAL_PART = 1e-2
+# What is so many times the noise of all shorter steps is no noise.
+_ONSET = 8.0
 # A bar is an estimate of an error, doubled.
 _SAFETY = 2.0
 # At a kink the slopes on either side stay apart by the same over so many steps, within a tenth, and
@@ -253,29 +255,22 @@ def _extrapolated(
     seen = np.fmax(unexplained, h * np.abs(tables[1] - _above(tables[1])))
     shorter = np.concatenate([seen[1:], np.full_like(seen[:1], np.nan)])
     noise = np.fmax(_below(np.fmax, shorter), least)
+    # What shows at some step but not at shorter ones is no noise: the slope may be as steep there.
+    moving = np.isfinite(shorter) & np.concatenate([odd[1:] != 0.0, odd[:1] != odd[:1]])
+    several = _below(np.add, moving.astype(int)) >= 3
+    steep = np.where(several & (seen > _ONSET * noise), seen / h, 0.0)
+    steep = _below(np.fmax, np.concatenate([steep[1:], 0.0 * steep[:1]]))
     # A step is known by at least three shorter ones.
     known = _below(np.add, np.isfinite(shorter).astype(int)) >= 3
     bars = []
     for last, before in zip(tables[1:], tables[:-1], strict=True):
         change = np.maximum(np.abs(last - before), np.abs(last - _above(before)))
-        bar = _SAFETY * (change + (unexplained + noise) / h)
+        bar = _SAFETY * (change + (unexplained + noise) / h + steep)
         bars.append(np.where(known & np.isfinite(bar), bar, np.inf))
     value, bar = _best(np.stack(bars), np.stack(tables[1:]), np.stack(bars))
-    value, bar, step = _best(np.where(_is_contradicted(value, bar), np.inf, bar), value, bar, h)
+    value, bar, step = _best(bar, value, bar, h)
     value = np.where(np.isfinite(bar), value, 0.0)
     return Derivative(value, bar, value, value, step)
-
-
-def _is_contradicted(value: Host, bar: Host) -> Host:
-    """Say which steps ``(S, K, M)`` two successive shorter ones contradict.
-
-    What seems to be noise from afar may be a function that varies faster than the step.
-    """
-    found = np.zeros(value.shape, dtype=bool)
-    for j in range(1, len(value) - 1):
-        apart = [np.abs(value[:j] - value[i]) > bar[:j] + bar[i] for i in (j, j + 1)]
-        found[:j] |= apart[0] & apart[1]
-    return found
 
 
 def _with_kinks(found: Derivative, right: Host, left: Host, least: Host, h: Host) -> Derivative:
