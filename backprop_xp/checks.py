@@ -81,6 +81,15 @@ def real(
     return number
 
 
+def reals(host: Any, name: str, *, low: float, below: float = math.inf) -> None:
+    """Raise as ``real`` does, and name the entry, unless all of a host array lie in the bounds."""
+    if host.dtype.kind in "fiu" and ((host >= low) & (host < below)).all():
+        return
+    for place, value in enumerate(host.reshape(-1).tolist()):
+        entry = f"{name}{list(unravel(place, host.shape))}" if host.shape else name
+        real(value, entry, low=low, below=below)
+
+
 def unravel(place: int, shape: Sequence[int]) -> tuple[int, ...]:
     """Return the index of the entry at ``place`` of a flattened array of this shape."""
     index: list[int] = []

@@ -1,10 +1,11 @@
 """Checks of what a network is given beside theta, at its public entrances."""
 
+import math
 from numbers import Real
 from typing import Any, NamedTuple
 
-from backprop_xp.backends import Array, array_namespace, like
-from backprop_xp.checks import real
+from backprop_xp.backends import Array, array_namespace, device_of, like, owner, to_host
+from backprop_xp.checks import real, reals
 
 
 class Rows(NamedTuple):
@@ -65,6 +66,15 @@ def check_l2(theta: Array, l2: Any) -> Any:
     strength = like(theta, l2, "l2")
     check_stack(strength.shape, theta.shape[:-1], "l2")
     return strength
+
+
+def check_entries(array: Any, name: str, *, low: float, below: float = math.inf) -> None:
+    """Raise, naming the entry, unless a hyperparameter's values lie in the bounds; moves them once.
+
+    What a compiler traces has no values yet.
+    """
+    if owner(array) is None or device_of(array) is not None:
+        reals(to_host(array), name, low=low, below=below)
 
 
 def check_stack(given: tuple[int, ...], stack: tuple[int, ...], name: str) -> None:

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol
 
 from backprop_xp.backends import Array, array_namespace, is_host_number, like, require_like
 from backprop_xp.checks import real
-from backprop_xp.inputs import check_stack
-from backprop_xp.schedules import rate
+from backprop_xp.inputs import check_entries, check_stack
+from backprop_xp.schedules import rate, rate_at
 
 
 class Optimizer(Protocol):
@@ -279,7 +279,7 @@ def _learning_rate(
     if learning_rate is None:
         learning_rate = optimizer.learning_rate
     if callable(learning_rate):
-        learning_rate = learning_rate(state.step)
+        learning_rate = rate_at(learning_rate, state.step)
     return _hyperparameter(theta, learning_rate, "learning_rate")
 
 
@@ -304,18 +304,20 @@ def _check_rate(optimizer: Any) -> None:
         object.__setattr__(optimizer, "learning_rate", rate(optimizer.learning_rate))
 
 
-def _check_number(optimizer: Any, name: str, **bounds: float) -> None:
+def _check_number(optimizer: Any, name: str, *, below: float) -> None:
     value = getattr(optimizer, name)
-    if not (hasattr(value, "shape") and value.shape):
-        object.__setattr__(optimizer, name, real(value, name, **bounds))
+    if hasattr(value, "shape") and value.shape:
+        check_entries(value, name, low=0.0, below=below)
+    else:
+        object.__setattr__(optimizer, name, real(value, name, low=0.0, below=below))
 
 
 def _check_fraction(optimizer: Any, name: str) -> None:
-    _check_number(optimizer, name, low=0.0, below=1.0)
+    _check_number(optimizer, name, below=1.0)
 
 
 def _check_not_negative(optimizer: Any, name: str) -> None:
-    _check_number(optimizer, name, low=0.0)
+    _check_number(optimizer, name, below=math.inf)
 
 
 def _check_adam(optimizer: Adam | AdamW) -> None:

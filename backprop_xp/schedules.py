@@ -7,9 +7,12 @@ stack of networks. Every schedule can be pickled.
 import functools
 import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any, TypeAlias
 
+from backprop_xp.backends import owner
 from backprop_xp.checks import integer, real
+from backprop_xp.inputs import check_entries
 
 Schedule: TypeAlias = Callable[[int], Any]
 
@@ -82,10 +85,24 @@ def chain(schedules: Sequence[Any], boundaries: Sequence[int]) -> Schedule:
 
 
 def rate(learning_rate: Any) -> Any:
-    """Return a checked learning rate: a non-negative float, or an array as it is."""
+    """Return a checked learning rate: a non-negative float, or an array of such as it is."""
     if hasattr(learning_rate, "shape") and learning_rate.shape:
+        check_entries(learning_rate, "learning_rate", low=0.0)
         return learning_rate
     return real(learning_rate, "learning_rate", low=0.0)
+
+
+def rate_at(schedule: Schedule, step: Any) -> Any:
+    """Return a schedule's learning rate for an update, checked where that waits for no device."""
+    value = schedule(step)
+    if type(value) is float and 0.0 <= value < math.inf:
+        return value  # as nearly always
+    if isinstance(value, Real) or not hasattr(value, "shape"):
+        return real(value, f"learning_rate({step})", low=0.0)
+    home = owner(value)
+    if home is None or home.name == "numpy":
+        check_entries(value, f"learning_rate({step})", low=0.0)
+    return value
 
 
 def _schedule(schedule: Any) -> Schedule:

@@ -27,6 +27,7 @@ from backprop_xp.layers import Residual
 from backprop_xp.network import Network
 from backprop_xp.optimizers import Optimizer
 from backprop_xp.random import as_int32, fold_in
+from backprop_xp.schedules import rate_at
 
 
 class Carry(NamedTuple):
@@ -212,7 +213,7 @@ def constant_rate(optimizer: Optimizer, theta: Array) -> Any:
 def scheduled_rate(optimizer: Optimizer, number: int, theta: Array) -> Any:
     """Return the learning rate of an update, evaluated on the host; None without a schedule."""
     schedule = getattr(optimizer, "learning_rate", None)
-    return _rate(schedule(number), theta) if callable(schedule) else None
+    return _rate(rate_at(schedule, number), theta) if callable(schedule) else None
 
 
 def _rate(rate: Any, theta: Array) -> Any:

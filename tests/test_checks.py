@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backprop_xp.checks import choose, integer, nearest, real, sequence, unravel
+from backprop_xp.checks import choose, integer, nearest, real, reals, sequence, unravel
 
 TABLE = {"relu": 1, "sigmoid": 2, "softmax": 3}
 
@@ -105,6 +105,35 @@ def test_a_number_is_held_to_its_bounds(
 def test_what_is_not_finite_is_refused_as_such(bounds: dict[str, float], given: float) -> None:
     with pytest.raises(ValueError, match=f"rate must be .*finite.*, not {given:g}"):
         real(given, "rate", **bounds)
+
+
+@pytest.mark.parametrize("shape", [(1,), (4,), (2, 3), (2, 1, 2)])
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int8])
+def test_an_array_of_numbers_is_held_to_the_bounds_of_one(
+    shape: tuple[int, ...], kind: Any
+) -> None:
+    values = np.zeros(shape, kind)
+    reals(values, "decay", low=0.0, below=1.0)
+    values.reshape(-1)[-1] = 1
+    last = ", ".join(str(n - 1) for n in shape)
+    with pytest.raises(ValueError, match=rf"^decay\[{last}\] must be >= 0 and < 1, not 1\.$"):
+        reals(values, "decay", low=0.0, below=1.0)
+    reals(values, "decay", low=0.0)
+    reals(np.zeros((0, 1)), "decay", low=0.0)
+
+
+@pytest.mark.parametrize("given", [[0.5, True], [0.5, 1j], [0.5, None], ["0.5", "1"]])
+def test_an_array_of_what_is_no_number_is_a_type_error_that_names_the_entry(
+    given: list[Any],
+) -> None:
+    values = np.array(given, dtype=object)
+    with pytest.raises(TypeError, match=r"^decay\[\d\] must be a number, not "):
+        reals(values, "decay", low=0.0)
+
+
+def test_an_array_without_axes_is_named_without_a_place() -> None:
+    with pytest.raises(ValueError, match=r"^rate must be >= 0, not -1\.$"):
+        reals(np.array(-1.0), "rate", low=0.0)
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (2, 3), (3, 1, 4)])

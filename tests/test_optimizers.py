@@ -419,6 +419,62 @@ def test_an_impossible_hyperparameter_is_refused_by_name(
         make(**options)
 
 
+def _wrong_values(hyperparameter: str) -> list[float]:
+    """Return what no hyperparameter of that name may be."""
+    fractions = ("momentum", "decay", "beta1", "beta2")
+    return [-0.1, np.nan, np.inf, -np.inf, *([1.0, 2.0] if hyperparameter in fractions else [])]
+
+
+@pytest.mark.parametrize(
+    ("name", "hyperparameter", "wrong"),
+    [(name, what, wrong) for name, what, _ in HYPERPARAMETERS for wrong in _wrong_values(what)],
+)
+def test_an_array_of_hyperparameters_is_refused_by_its_entry_in_the_words_for_a_number(
+    xp: Any, name: str, hyperparameter: str, wrong: float
+) -> None:
+    with pytest.raises(ValueError, match=f"{hyperparameter} must be ") as of_one:
+        _optimizer(xp, name, **{hyperparameter: wrong})
+    column = xp.asarray([[0.5], [0.25], [wrong]])
+    with pytest.raises(ValueError, match=rf"^{hyperparameter}\[2, 0\] must be ") as of_many:
+        _optimizer(xp, name, **{hyperparameter: column})
+    said = str(of_one.value).replace(hyperparameter, f"{hyperparameter}[2, 0]", 1)
+    assert str(of_many.value) == said
+
+
+# What a schedule gives for an update, and what is said of it.
+WRONG_RATES: list[tuple[Any, type[Exception], str]] = [
+    (None, TypeError, r"learning_rate\(0\) must be a number, not None \(NoneType\)"),
+    ("fast", TypeError, r"learning_rate\(0\) must be a number, not 'fast'"),
+    (True, TypeError, r"learning_rate\(0\) must be a number, not True"),
+    (0.1j, TypeError, r"learning_rate\(0\) must be a number, not 0\.1j"),
+    (-0.1, ValueError, r"learning_rate\(0\) must be >= 0, not -0\.1"),
+    (np.float32(-0.5), ValueError, r"learning_rate\(0\) must be >= 0, not -0\.5"),
+    (np.array(-0.5), ValueError, r"learning_rate\(0\) must be >= 0, not -0\.5"),
+    (np.nan, ValueError, r"learning_rate\(0\) must be finite and >= 0, not nan"),
+    (np.inf, ValueError, r"learning_rate\(0\) must be finite and >= 0, not inf"),
+    (
+        np.array([[0.1], [-0.1], [0.1]]),
+        ValueError,
+        r"learning_rate\(0\)\[1, 0\] must be >= 0, not -0\.1",
+    ),
+    (
+        np.array([[0.1], [0.1], [np.nan]]),
+        ValueError,
+        r"learning_rate\(0\)\[2, 0\] must be finite and >= 0, not nan",
+    ),
+]
+
+
+@every_optimizer
+@pytest.mark.parametrize(("value", "error", "message"), WRONG_RATES)
+def test_an_impossible_value_of_a_schedule_is_refused_at_its_update(
+    xp: Any, name: str, value: Any, error: type[Exception], message: str
+) -> None:
+    optimizer = _optimizer(xp, name, learning_rate=lambda step: value)
+    with pytest.raises(error, match=message):
+        _run(xp, optimizer, _theta(STACK), _gradients(STACK, steps=1))
+
+
 @pytest.mark.parametrize("make", [bx.SGD, bx.RMSProp, bx.Adam, bx.AdamW])
 def test_all_but_the_learning_rate_is_given_by_name(make: Callable[..., Any]) -> None:
     """Positional ones would be read in another library's order."""

@@ -78,7 +78,7 @@ def test_every_schedule_is_tested() -> None:
         and getattr(value, "__module__", "") == bx.schedules.__name__
         and not name.startswith("_")
     }
-    assert tested == public - {"rate", "Schedule"}
+    assert tested == public - {"rate", "rate_at", "Schedule"}
 
 
 @every_schedule
@@ -176,3 +176,13 @@ def test_an_impossible_schedule_is_refused_by_name(
 ) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+@every_schedule
+@pytest.mark.parametrize("wrong", [-0.1, math.nan, math.inf, -math.inf])
+def test_an_array_of_learning_rates_is_held_to_a_numbers_bounds(
+    xp: Any, name: str, wrong: float
+) -> None:
+    rates = xp.asarray([[0.4], [wrong], [0.1]])
+    with pytest.raises(ValueError, match=rf"learning_rate\[1, 0\] must be .*>= 0, not {wrong:g}\."):
+        CASES[name][0](rates)

@@ -111,6 +111,9 @@ def test_an_update_moves_nothing(put: Any, moved: list[Any], make: Any, rate: st
     gradient = 0.5 * theta
     with bx.transfer_guard("disallow"):
         optimizer = make(rates[rate], theta)
+        # A rate of each network's own is looked at once, when the optimiser is made.
+        assert moved == [(2, 1)] * (rate == "per network")
+        moved.clear()
         state = optimizer.initialize(theta)
         for _ in range(2):
             theta, state = optimizer.update(theta, 1.0 * gradient, state)

@@ -118,6 +118,28 @@ def test_a_rate_in_another_place_is_refused(
         _fit(xp, _network(), bx.SGD(rate), stack=(2,), epochs=2, **options)
 
 
+@pytest.mark.parametrize("options", [{}, {"batch_size": BATCH}, {"callbacks": [print]}])
+@pytest.mark.parametrize(
+    ("wrong", "error", "said"),
+    [
+        (None, TypeError, "must be a number, not None"),
+        (-0.1, ValueError, "must be >= 0, not -0.1"),
+        (np.nan, ValueError, "must be finite and >= 0, not nan"),
+        (np.full((2, 1), np.inf), ValueError, "must be finite and >= 0, not inf"),
+    ],
+)
+def test_a_rate_that_a_schedule_cannot_give_is_refused_and_no_other_taken(
+    xp: Any, options: dict[str, Any], wrong: Any, error: type[Exception], said: str
+) -> None:
+    network = _network()
+    _fit(xp, network, bx.SGD(0.5), stack=(2,), epochs=1, **options)  # its functions are kept
+    place = r"\[0, 0\]" if hasattr(wrong, "shape") else ""
+    for bad in (0, 4):  # at the first update, and in the second epoch
+        schedule = lambda step, bad=bad: wrong if step == bad else 0.1  # noqa: E731
+        with pytest.raises(error, match=rf"^learning_rate\({bad}\){place} {said}"):
+            _fit(xp, network, bx.SGD(schedule), stack=(2,), epochs=6, **options)
+
+
 def test_only_a_schedule_of_arrays_may_change_as_no_column_can() -> None:
     assert rates_are_numbers(bx.SGD(0.1))
     assert rates_are_numbers(bx.SGD(np.ones((2, 1))))
