@@ -4,7 +4,15 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from backprop_xp.backends import Array, array_namespace, device_of, like, require_owner, to_host
+from backprop_xp.backends import (
+    Array,
+    array_namespace,
+    device_of,
+    like,
+    require_floating,
+    require_owner,
+    to_host,
+)
 from backprop_xp.checks import unravel
 from backprop_xp.data import permutation
 from backprop_xp.inputs import Rows, check_targets, check_x
@@ -19,7 +27,7 @@ def check_data(
     Raises TypeError or ValueError for what does not fit or is not finite. One transfer answers for
     all values of both: the only one before the first epoch.
     """
-    if not array_namespace(theta).isdtype(theta.dtype, "real floating"):
+    if not require_floating(theta, "theta").isdtype(theta.dtype, "real floating"):
         raise TypeError(f"theta is {theta.dtype}, but only real networks are trained.")
     rows = _placed(theta, x, y, sample_weight)
     if validation is None:

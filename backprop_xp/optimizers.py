@@ -12,7 +12,14 @@ from dataclasses import KW_ONLY, dataclass
 from numbers import Real
 from typing import Any, NamedTuple, Protocol
 
-from backprop_xp.backends import Array, array_namespace, is_host_number, like, require_like
+from backprop_xp.backends import (
+    Array,
+    array_namespace,
+    is_host_number,
+    like,
+    require_floating,
+    require_like,
+)
 from backprop_xp.checks import real
 from backprop_xp.inputs import check_entries, check_stack
 from backprop_xp.schedules import rate, rate_at
@@ -88,7 +95,8 @@ class SGD:
     def initialize(self, theta: Array) -> SGDState:
         """Return a state with velocity 0."""
         plain = not hasattr(self.momentum, "shape") and self.momentum == 0.0
-        return SGDState(0, None if plain else array_namespace(theta).zeros_like(theta))
+        xp = require_floating(theta, "theta")
+        return SGDState(0, None if plain else xp.zeros_like(theta))
 
     def update(
         self, theta: Array, gradient: Array, state: SGDState, *, learning_rate: Any = None
@@ -126,7 +134,7 @@ class RMSProp:
 
     def initialize(self, theta: Array) -> RMSPropState:
         """Return a state with mean square 0."""
-        return RMSPropState(0, array_namespace(theta).zeros_like(theta))
+        return RMSPropState(0, require_floating(theta, "theta").zeros_like(theta))
 
     def update(
         self, theta: Array, gradient: Array, state: RMSPropState, *, learning_rate: Any = None
@@ -223,7 +231,7 @@ class AdamW:
 
 
 def _adam_start(theta: Array) -> AdamState:
-    xp = array_namespace(theta)
+    xp = require_floating(theta, "theta")
     return AdamState(0, xp.zeros_like(theta), xp.zeros_like(theta))
 
 

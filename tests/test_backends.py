@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import types
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -20,8 +21,10 @@ from backprop_xp.backends import (
     registry,
     require_beside,
     require_floating,
+    require_like,
     to_host,
 )
+from backprop_xp.backends.places import is_computed_in
 
 BUILT_IN = ["numpy", "cupy", "array-api-strict", "jax", "torch"]
 STRICT = "array-api-strict"
@@ -147,6 +150,60 @@ def test_only_a_floating_array_passes_for_theta(xp: Any) -> None:
         require_floating([1.0], "theta")
     with pytest.raises(TypeError, match=r"theta is .*int.*floating dtype is expected"):
         require_floating(xp.asarray([1], dtype=None), "theta")
+
+
+# What nothing is computed in. NumPy alone of the libraries here has them.
+OTHER_PRECISIONS = [np.float16, np.longdouble, np.clongdouble]
+
+
+@pytest.mark.parametrize("kind", OTHER_PRECISIONS)
+def test_a_floating_array_of_another_precision_does_not_pass_for_theta(kind: Any) -> None:
+    theta = np.ones(2, dtype=kind)
+    with pytest.raises(
+        TypeError, match=rf"^theta is {theta.dtype}, but .* float32 or float64\. Cast it: "
+    ) as caught:
+        require_floating(theta, "theta")
+    line = str(caught.value).partition("theta = ")[2].rstrip(".")
+    cast = eval(line, {"bx": bx, "theta": theta})  # noqa: S307 - our own error's line
+    assert require_floating(cast, "theta") is np
+    assert np.array_equal(cast, theta)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+def test_float32_float64_and_their_complex_dtypes_pass_for_theta(xp: Any, dtype: str) -> None:
+    if dtype in (xp.dtype, xp.complex_dtype, "float32", "complex64"):
+        assert require_floating(xp.asarray([1.0], dtype=dtype), "theta") is xp.namespace
+
+
+@pytest.mark.parametrize("kind", OTHER_PRECISIONS)
+def test_a_value_of_another_precision_than_thetas_is_cast_by_the_call_that_is_shown(
+    kind: Any,
+) -> None:
+    theta, x = np.ones(2, np.float32), np.ones(2, kind)
+    for check in (like, require_like):
+        with pytest.raises(TypeError, match=r"^x is ") as caught:
+            check(theta, x, "x")
+        if x.dtype.kind == "f":
+            assert "x = bx.asarray(x, backend='numpy', device='cpu', dtype='float32')" in str(
+                caught.value
+            )
+
+
+def test_a_precision_is_judged_by_the_namespaces_own_dtypes() -> None:
+    """As torch.bfloat16 is floating to ``isdtype``, and neither float32 nor float64."""
+    kinds = {
+        "real floating": ("float32", "float64", "bfloat16"),
+        "complex floating": ("complex64", "complex128", "complex32"),
+    }
+    namespace = types.SimpleNamespace(
+        isdtype=lambda dtype, kind: dtype in kinds[kind],
+        **{name: name for names in kinds.values() for name in names},
+    )
+    computed = {
+        name for names in kinds.values() for name in names if is_computed_in(namespace, name)
+    }
+    assert computed == {"float32", "float64", "complex64", "complex128"}
+    assert not is_computed_in(namespace, "int32")
 
 
 # Every backend of the table

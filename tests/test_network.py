@@ -727,6 +727,47 @@ def test_a_theta_that_is_no_array_is_a_type_error(theta: Any) -> None:
         CLASSIFIER.forward(theta, X)
 
 
+def _entrances(kind: Any) -> dict[str, Callable[[], Any]]:
+    """Return calls whose floating arrays are all of one precision, NumPy's."""
+    theta, x, y = (np.ones(shape, kind) for shape in (CLASSIFIER.size, (2, N_IN), (2, N_OUT)))
+    parameters = CLASSIFIER.unpack(np.ones(CLASSIFIER.size))
+    cast = [tuple(value.astype(kind) for value in layer) for layer in parameters]
+    return {
+        "forward": lambda: CLASSIFIER.forward(theta, x),
+        "predict": lambda: CLASSIFIER.predict(theta, x),
+        "loss": lambda: CLASSIFIER.loss(theta, x, y),
+        "loss_and_gradient": lambda: CLASSIFIER.loss_and_gradient(theta, x, y),
+        "vjp": lambda: CLASSIFIER.vjp(theta, x, y),
+        "unpack": lambda: CLASSIFIER.unpack(theta),
+        "pack": lambda: CLASSIFIER.pack(cast),
+        "weight_mask": lambda: CLASSIFIER.weight_mask(theta),
+        "train": lambda: bx.train(CLASSIFIER, theta, x, y, optimizer=bx.SGD(0.1), epochs=1),
+        "SGD": lambda: bx.SGD(0.1).initialize(theta),
+        "RMSProp": lambda: bx.RMSProp().initialize(theta),
+        "Adam": lambda: bx.Adam().initialize(theta),
+        "AdamW": lambda: bx.AdamW().initialize(theta),
+        "standardize": lambda: bx.data.standardize(x),
+        "check_network": lambda: bx.check_network(CLASSIFIER, theta, x, y),
+        "check_layer": lambda: bx.check_layer(bx.Dense(N_IN, 2), x),
+        "check_loss": lambda: bx.check_loss("huber", y, 0 * y),
+    }
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.longdouble])
+@pytest.mark.parametrize("entrance", _entrances(np.float64))
+def test_what_is_neither_float32_nor_float64_is_refused_everywhere(
+    nothing_chosen: None, entrance: str, kind: Any
+) -> None:
+    for dtype in (np.float32, np.float64):
+        _entrances(dtype)[entrance]()
+    with pytest.raises(
+        TypeError,
+        match=rf"{np.dtype(kind)}.*but a floating dtype is expected, float32 or float64\. Cast"
+        r" it: .*bx\.asarray\(.*, dtype='float64'\)\.$",
+    ):
+        _entrances(kind)[entrance]()
+
+
 def test_a_theta_of_integers_is_a_type_error(xp: Any) -> None:
     with pytest.raises(TypeError, match=r"theta is .*int64, but a floating dtype is expected"):
         CLASSIFIER.forward(xp.asarray([0] * 26, dtype="int64"), X)

@@ -328,6 +328,41 @@ def test_an_unknown_dtype_is_an_error_that_offers_the_nearest(
         bx.resolve()
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.dtype(np.clongdouble), "float16", "half"])
+def test_a_floating_dtype_that_nothing_is_computed_in_is_refused_by_its_source(kind: Any) -> None:
+    choices: dict[str, Callable[[], Any]] = {
+        "the argument of the call": lambda: bx.resolve(dtype=kind),
+        "use_backend('numpy')": bx.use_backend("numpy", dtype=kind).__enter__,
+        "set_default_backend('numpy')": lambda: bx.set_default_backend("numpy", dtype=kind),
+        "the argument of the call ": lambda: bx.asarray([0.5], dtype=kind),
+        "the argument of the call  ": lambda: bx.mlp([2, 1]).initialize(dtype=kind),
+        "the argument of the call   ": lambda: bx.resolve(np.ones(2), dtype=kind),
+    }
+    name = np.dtype(kind).name
+    for source, choose in choices.items():
+        with pytest.raises(ValueError) as caught:  # noqa: PT011 - compared whole
+            choose()
+        assert str(caught.value) == (
+            f"dtype {name!r}, from {source.strip()}, is floating, but float32 or float64 is "
+            "expected: nothing is computed in another precision. Ask for dtype='float32'."
+        )
+    assert bx.resolve(dtype="complex64").dtype == np.complex64
+
+
+def test_the_environments_dtype_is_held_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BACKPROP_XP_DTYPE", "float16")
+    with pytest.raises(ValueError, match=r"'float16', from .*BACKPROP_XP_DTYPE, .* float64 is exp"):
+        bx.resolve()
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.longdouble, np.clongdouble])
+def test_arrays_that_nothing_is_computed_in_choose_nothing(kind: Any) -> None:
+    x = np.ones(2, kind)
+    with pytest.raises(TypeError, match=rf"^an array of {x.dtype} was given, .*bx\.asarray\(x, "):
+        bx.resolve(np.ones(2), x)
+    assert bx.asarray(x).dtype in (np.float64, np.complex128)  # the way out
+
+
 def test_a_backend_is_had_whatever_device_or_dtype_the_environment_asks_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

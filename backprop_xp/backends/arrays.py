@@ -13,6 +13,7 @@ from backprop_xp.backends.importing import ask
 from backprop_xp.backends.libraries import dtype_name
 from backprop_xp.backends.places import (
     device_of,
+    is_computed_in,
     place,
     precision_of,
     repair,
@@ -31,6 +32,8 @@ from backprop_xp.backends.selection import Selection, resolve
 
 # Made once: building the union at each call would cost as much as a small product.
 _NUMPY = (np.ndarray, np.generic)
+# The letters of float32, float64, complex64 and complex128.
+_NUMPY_COMPUTES_IN = "fdFD"
 
 
 def array_namespace(array: Array) -> Namespace:
@@ -92,17 +95,25 @@ def require_owner(array: Any, name: str) -> Backend:
     return home
 
 
-def require_floating(array: Any, name: str) -> Namespace:
-    """Return the namespace of a floating (or complex) array; anything else is a TypeError.
+def require_floating(array: Any, name: str, beside: Array | None = None) -> Namespace:
+    """Return the namespace of an array of float32 or float64, or of the complex dtype of either.
 
-    An array on a device that its library does not compute on now is a ValueError.
+    Anything else is a TypeError, which shows the call that casts it, to the precision of ``beside``
+    if that is given. An array on a device that its library does not compute on now is a ValueError.
     """
-    if isinstance(array, np.ndarray) and array.dtype.kind in "fc":
+    if isinstance(array, np.ndarray) and array.dtype.char in _NUMPY_COMPUTES_IN:
         return np
     home = require_owner(array, name)
     home.require_current(device_of(array), name)
     xp = home.namespace()
-    _real_dtype(xp, array.dtype, name)
+    if not is_computed_in(xp, array.dtype):
+        usual = home.default_dtype(device_of(array))
+        other = array if beside is None else beside
+        wanted = usual if beside is None else precision_of(array_namespace(other), other.dtype)
+        raise TypeError(
+            f"{name} is {dtype_name(array.dtype)}, but a floating dtype is expected, float32 or "
+            f"float64. Cast it: {repair(name, array, other, dtype_name(wanted))}."
+        )
     return xp
 
 
@@ -126,7 +137,7 @@ def like(theta: Array, value: Any, name: str) -> Array:
     if type(value) is np.ndarray is type(theta) and value.dtype == theta.dtype:
         return value
     xp, home = require_floating(theta, "theta"), require_owner(theta, "theta")
-    precision = _real_dtype(xp, theta.dtype, "theta")
+    precision = precision_of(xp, theta.dtype)
     if owner(value) is None:
         host = _host_array(value, name)
         kind = None if host.dtype.kind == "c" else precision
@@ -169,7 +180,7 @@ def require_like(theta: Array, value: Array, name: str, other: str = "theta") ->
     alike = type(value) is type(theta) and value.dtype == theta.dtype
     if alike and getattr(value, "device", None) == getattr(theta, "device", None):
         return  # as nearly always, at a twentieth of what asking whose they are costs
-    require_floating(value, name)
+    require_floating(value, name, theta)
     require_beside(theta, value, name, other)
     if value.dtype != theta.dtype:
         raise TypeError(
@@ -255,11 +266,3 @@ def _kind(source: Namespace, x: Array, choice: Selection, *, asked: bool) -> DTy
     if asked or source.isdtype(x.dtype, "real floating"):
         return choice.dtype
     return None
-
-
-def _real_dtype(xp: Namespace, dtype: DType, name: str) -> DType:
-    """Return the real dtype of a floating dtype's precision."""
-    precision = precision_of(xp, dtype)
-    if precision is None:
-        raise TypeError(f"{name} is {dtype_name(dtype)}, but a floating dtype is expected.")
-    return precision

@@ -29,20 +29,31 @@ def place(array: Any) -> str:
 
 
 def precision_of(xp: Namespace, dtype: DType) -> DType | None:
-    """Return the real dtype of a floating dtype's precision, or None for any other dtype."""
-    if xp.isdtype(dtype, "real floating"):
-        return dtype
+    """Return the real dtype of a floating dtype's precision, or None for any other dtype.
+
+    A complex dtype that is neither complex64 nor complex128 is returned itself.
+    """
     if xp.isdtype(dtype, "complex floating"):
-        return xp.float32 if dtype == xp.complex64 else xp.float64
-    return None
+        if dtype == xp.complex64:
+            return xp.float32
+        return xp.float64 if dtype == xp.complex128 else dtype
+    return dtype if xp.isdtype(dtype, "real floating") else None
 
 
-def repair(name: str, value: Array, beside: Array) -> str:
+def is_computed_in(xp: Namespace, dtype: DType) -> bool:
+    """Say whether a dtype is float32, float64 or the complex dtype of either.
+
+    float16, bfloat16 and long doubles are floating dtypes as well, to those who have them.
+    """
+    return precision_of(xp, dtype) in (xp.float32, xp.float64)
+
+
+def repair(name: str, value: Array, beside: Array, dtype: str | None = None) -> str:
     """Return the line that brings the variable ``name``, which is ``value``, beside an array.
 
     Of what nothing can be assigned to, it is the call alone; in ``"parameters[0][1] (bias)"`` what
     stands in brackets is for the reader. Floating values take that array's precision as well: moved
-    alone, they would take the default.
+    alone, they would take the default. ``dtype`` names another one for values of any kind.
     """
     home, source, where = owner(beside), owner(value), device_of(beside)
     if home is None or source is None:
@@ -53,5 +64,7 @@ def repair(name: str, value: Array, beside: Array) -> str:
         call += f", device={home.device_name(where)!r}"
     precision = precision_of(home.namespace(), beside.dtype)
     if precision is not None and precision_of(source.namespace(), value.dtype) is not None:
-        call += f", dtype={dtype_name(precision)!r}"
+        dtype = dtype or dtype_name(precision)
+    if dtype is not None:
+        call += f", dtype={dtype!r}"
     return f"{name} = {call})" if name.isidentifier() else f"{call})"

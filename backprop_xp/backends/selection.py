@@ -17,6 +17,7 @@ from backprop_xp.backends.doors import watch
 from backprop_xp.backends.libraries import dtype_name
 from backprop_xp.backends.places import (
     device_of,
+    is_computed_in,
     place,
     precision_of,
     repair,
@@ -230,6 +231,12 @@ def _dtype_with(argument: _Rule, arrays: list[Any], backend: Backend, where: Dev
     floating = [(kind, array) for kind, array in kinds if kind is not None]
     usual, first = floating[0] if floating else (backend.default_dtype(where), arrays[0])
     for kind, other in floating:
+        if not is_computed_in(xp, other.dtype):
+            name = dtype_name(backend.default_dtype(where))
+            raise TypeError(
+                f"an array of {dtype_name(other.dtype)} was given, but a floating dtype is "
+                f"expected, float32 or float64. Cast it: {repair('x', other, other, name)}."
+            )
         if kind != usual:
             raise TypeError(
                 f"arrays of {dtype_name(first.dtype)} and of {dtype_name(other.dtype)} were given "
@@ -340,6 +347,7 @@ def _either(names: list[str]) -> str:
 def _dtype(backend: Backend, rule: _Rule, where: Device) -> DType:
     source = rule.of("dtype")
     kind = rule.dtype
+    _refuse_precision(backend, kind, source)
     if isinstance(kind, str):
         if kind not in _DTYPES:
             raise ValueError(f"dtype {kind!r}, from {source}, is unknown. {nearest(kind, _DTYPES)}")
@@ -356,6 +364,18 @@ def _dtype(backend: Backend, rule: _Rule, where: Device) -> DType:
             f"dtype {dtype_name(kind)!r}, from {source}, cannot be had: {error}"
         ) from None
     return kind
+
+
+def _refuse_precision(backend: Backend, kind: Any, source: str) -> None:
+    """Raise ValueError for a floating dtype, or its name, that is not computed in."""
+    xp = backend.namespace()
+    dtype = getattr(xp, kind, None) if isinstance(kind, str) else kind
+    floating = _is_dtype(backend, dtype) and precision_of(xp, dtype) is not None
+    if floating and not is_computed_in(xp, dtype):
+        raise ValueError(
+            f"dtype {dtype_name(dtype)!r}, from {source}, is floating, but float32 or float64 is "
+            "expected: nothing is computed in another precision. Ask for dtype='float32'."
+        )
 
 
 def _keeps(backend: Backend, name: str) -> bool:
