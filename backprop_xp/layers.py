@@ -7,7 +7,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from backprop_xp.activations import ACTIVATIONS, Activation
@@ -251,6 +251,11 @@ class Residual:
     """
 
     layers: tuple[Layer, ...]
+    # Kept: asked of the layers inside at each level, they would cost 2^depth.
+    names: tuple[str, ...] = field(repr=False, compare=False)
+    shapes: tuple[tuple[int, ...], ...] = field(repr=False, compare=False)
+    n_in: int | None = field(repr=False, compare=False)
+    n_out: int | None = field(repr=False, compare=False)
 
     def __init__(self, *layers: Layer) -> None:
         if not layers:
@@ -264,28 +269,11 @@ class Residual:
                 f"give {last}. End on a layer that gives {first}."
             )
         _set(self, "layers", tuple(layers))
-
-    @property
-    def n_in(self) -> int | None:
-        """The width, if a layer inside fixes it."""
-        return check_chain(self.layers)[0]
-
-    @property
-    def n_out(self) -> int | None:
-        """The width, if a layer inside fixes it."""
-        return check_chain(self.layers)[0]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The inner parameters' names, with the place of their layer."""
-        return tuple(
-            f"layers[{i}].{name}" for i, layer in enumerate(self.layers) for name in layer.names
-        )
-
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """The inner parameters' shapes."""
-        return tuple(shape for layer in self.layers for shape in layer.shapes)
+        names = (f"layers[{i}].{name}" for i, inner in enumerate(layers) for name in inner.names)
+        _set(self, "names", tuple(names))
+        _set(self, "shapes", tuple(shape for inner in layers for shape in inner.shapes))
+        _set(self, "n_in", first)
+        _set(self, "n_out", first)
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw the inner layers' parameters, one layer after the other."""

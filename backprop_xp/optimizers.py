@@ -89,21 +89,26 @@ class SGD:
     def __post_init__(self) -> None:
         _check_rate(self)
         _check_fraction(self, "momentum")
-        if self.nesterov and not hasattr(self.momentum, "shape") and self.momentum == 0.0:
+        if self.nesterov and not _has_momentum(self):
             raise ValueError("nesterov=True needs a momentum above 0, such as momentum=0.9.")
 
     def initialize(self, theta: Array) -> SGDState:
         """Return a state with velocity 0."""
-        plain = not hasattr(self.momentum, "shape") and self.momentum == 0.0
         xp = require_floating(theta, "theta")
-        return SGDState(0, None if plain else xp.zeros_like(theta))
+        return SGDState(0, xp.zeros_like(theta) if _has_momentum(self) else None)
 
     def update(
         self, theta: Array, gradient: Array, state: SGDState, *, learning_rate: Any = None
     ) -> tuple[Array, SGDState]:
         """Return theta and the state after one update."""
-        alpha = _learning_rate(self, theta, gradient, state, learning_rate)
+        _check_state(self, theta, state, SGDState)
+        alpha = _learning_rate(self, theta, gradient, state.step, learning_rate)
         velocity = state.velocity
+        if velocity is None and _has_momentum(self):
+            raise ValueError(
+                "state has no velocity, as of an SGD without momentum, but this one has momentum. "
+                "Begin with state = optimizer.initialize(theta)."
+            )
         if velocity is not None:
             momentum = _hyperparameter(theta, self.momentum, "momentum")
             velocity *= momentum
@@ -140,7 +145,8 @@ class RMSProp:
         self, theta: Array, gradient: Array, state: RMSPropState, *, learning_rate: Any = None
     ) -> tuple[Array, RMSPropState]:
         """Return theta and the state after one update."""
-        alpha = _learning_rate(self, theta, gradient, state, learning_rate)
+        _check_state(self, theta, state, RMSPropState)
+        alpha = _learning_rate(self, theta, gradient, state.step, learning_rate)
         decay = _hyperparameter(theta, self.decay, "decay")
         square = _running_mean(state.square, gradient * gradient, decay)
         scale = array_namespace(theta).sqrt(square)
@@ -176,7 +182,8 @@ class Adam:
         self, theta: Array, gradient: Array, state: AdamState, *, learning_rate: Any = None
     ) -> tuple[Array, AdamState]:
         """Return theta and the state after one update."""
-        alpha = _learning_rate(self, theta, gradient, state, learning_rate)
+        _check_state(self, theta, state, AdamState)
+        alpha = _learning_rate(self, theta, gradient, state.step, learning_rate)
         direction, state = _adam_direction(self, theta, gradient, state)
         direction *= alpha
         theta -= direction
@@ -212,7 +219,8 @@ class AdamW:
         self, theta: Array, gradient: Array, state: AdamState, *, learning_rate: Any = None
     ) -> tuple[Array, AdamState]:
         """Return theta and the state after one update."""
-        alpha = _learning_rate(self, theta, gradient, state, learning_rate)
+        _check_state(self, theta, state, AdamState)
+        alpha = _learning_rate(self, theta, gradient, state.step, learning_rate)
         decay = alpha * _hyperparameter(theta, self.weight_decay, "weight_decay")
         if self.mask is not None:
             mask = like(theta, self.mask, "mask")
@@ -228,6 +236,10 @@ class AdamW:
         direction *= alpha
         theta -= direction
         return theta, state
+
+
+def _has_momentum(optimizer: SGD) -> bool:
+    return hasattr(optimizer.momentum, "shape") or optimizer.momentum != 0.0
 
 
 def _adam_start(theta: Array) -> AdamState:
@@ -272,14 +284,29 @@ def _running_mean(mean: Array, value: Array, decay: Any) -> Array:
     return mean
 
 
-def _learning_rate(
-    optimizer: Any, theta: Array, gradient: Array, state: Any, learning_rate: Any
-) -> Any:
-    """Return this update's learning rate, checked, like the gradient and state, to fit theta."""
-    require_like(theta, gradient, "gradient")
+def _check_state(optimizer: Any, theta: Array, state: Any, kind: Any) -> None:
+    """Raise unless a state is one that this optimiser makes for such a theta."""
+    if not isinstance(state, kind):
+        raise TypeError(
+            f"state is of {type(state).__name__}, but {type(optimizer).__name__} goes on from an "
+            f"{kind.__name__}. Begin with state = optimizer.initialize(theta)."
+        )
     for name, value in zip(state._fields, state, strict=True):
-        if value is not None and name != "step":
-            require_like(theta, value, f"state.{name}")
+        if value is None or name == "step":
+            continue
+        require_like(theta, value, f"state.{name}")
+        if tuple(value.shape) != tuple(theta.shape):
+            raise ValueError(
+                f"state.{name} has shape {tuple(value.shape)}, but theta {tuple(theta.shape)}. "
+                "Begin with state = optimizer.initialize(theta)."
+            )
+
+
+def _learning_rate(
+    optimizer: Any, theta: Array, gradient: Array, step: Any, learning_rate: Any
+) -> Any:
+    """Return this update's learning rate, checked, like the gradient, to fit theta."""
+    require_like(theta, gradient, "gradient")
     if tuple(gradient.shape) != tuple(theta.shape):
         raise ValueError(
             f"gradient has shape {tuple(gradient.shape)}, but theta {tuple(theta.shape)}."
@@ -287,7 +314,7 @@ def _learning_rate(
     if learning_rate is None:
         learning_rate = optimizer.learning_rate
     if callable(learning_rate):
-        learning_rate = rate_at(learning_rate, state.step)
+        learning_rate = rate_at(learning_rate, step)
     return _hyperparameter(theta, learning_rate, "learning_rate")
 
 

@@ -160,6 +160,7 @@ def fit(
         )
     callbacks = sequence(callbacks, "callbacks", "(print,)")
     run = _prepare(network, theta, x, y, optimizer=optimizer, epochs=epochs, **options)
+    _refuse_empty_stack(theta, early_stopping=early_stopping is not None, progress=progress)
     looks = progress or callbacks or early_stopping is not None
     best: _Best | None = None
     history: dict[str, list[Any]] = {}
@@ -180,7 +181,7 @@ def fit(
         if writes:
             _write_progress(state.epoch, epochs, history)
         # Every callback is called. A comparison of losses returns a library's own True.
-        ends = True in [bool(callback(state)) for callback in callbacks]
+        ends = True in [_ends(callback(state), i) for i, callback in enumerate(callbacks)]
         patience = math.inf if early_stopping is None else early_stopping.patience
         if ends or (waited is not None and waited >= patience):
             break
@@ -220,12 +221,35 @@ def _prepare(
     clip = None if clip is None else real(clip, "clip", above=0.0)
     check_every = None if check_every is None else integer(check_every, "check_every")
     rows, held_out = check_data(network, theta, x, y, sample_weight, validation)
+    _refuse_empty_stack(theta, check_every=check_every is not None)
     size = rows.x.shape[-2] if batch_size is None else batch_size
     plan = Plan(optimizer, epochs, size, shuffle, seed, clip, check_every)
     start = array_namespace(theta).asarray(theta, copy=True)
     return Run(
         network, start, rows, held_out, plan, updates_of(network, optimizer, plan.clip, theta)
     )
+
+
+def _refuse_empty_stack(theta: Array, **asked: bool) -> None:
+    """Raise ValueError for options that judge networks where there are none."""
+    for name, is_asked in asked.items():
+        if is_asked and 0 in theta.shape:
+            raise ValueError(
+                f"{name} needs a network to judge, but theta has shape {tuple(theta.shape)}, a "
+                "stack of none. Give theta at least one network, or leave the option out."
+            )
+
+
+def _ends(answer: Any, i: int) -> bool:
+    """Say whether a callback's answer ends the training: a truth, or an array of one."""
+    shape = tuple(getattr(answer, "shape", ()))
+    if math.prod(shape) != 1:
+        raise ValueError(
+            f"callbacks[{i}] returned an array of shape {shape}, but True, which ends the "
+            "training, or False is expected: of a stack, say whether all or any of its networks "
+            "are done, by the library's all or any."
+        )
+    return bool(answer)
 
 
 def _track(best: _Best | None, state: TrainingState, min_delta: float) -> _Best:

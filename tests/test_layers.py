@@ -1,6 +1,7 @@
 """Layers: what each computes, and every backward rule against the complex step."""
 
 import pickle
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -240,6 +241,56 @@ def test_residual_joins_the_parameters_of_its_layers() -> None:
         "layers[3].bias",
     )
     assert residual.shapes == ((4, 3), (1, 3), (1, 3), (1, 3), (3, 4), (1, 4))
+
+
+class Counted:
+    """A layer that counts how often it is asked for its widths, names and shapes."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        values = {"n_in": 3, "n_out": 3, "names": ("scale",), "shapes": ((1, 3),)}
+        if name not in values:
+            raise AttributeError(name)
+        self.asked[name] += 1
+        return values[name]
+
+    def initialize(self, generator: Any) -> tuple[Any, ...]:
+        return (np.ones((1, 3)),)
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
+        return x, None
+
+    def backward(
+        self, parameters: Any, cache: Any, g: Any, *, wants_input: bool = True
+    ) -> tuple[Any, Any]:
+        return g, (0.0 * parameters[0],)
+
+
+def test_a_residual_within_residuals_is_asked_no_more_than_one_alone() -> None:
+    counts = []
+    for depth in (1, 10):
+        layer: Any = Counted()
+        counted = layer
+        for _ in range(depth):
+            layer = bx.Residual(layer)
+        assert (layer.n_in, layer.n_out, layer.shapes) == (3, 3, ((1, 3),))
+        assert layer.names == ("layers[0]." * depth + "scale",)
+        assert bx.Network([layer], "huber").size == 3
+        counts.append(counted.asked)
+    assert counts[0] == counts[1]
+
+
+def test_residuals_nested_a_hundred_deep_are_built_and_run(xp: Any) -> None:
+    layer: Any = bx.Dense(2, 2, initializer="zeros")
+    for _ in range(100):
+        layer = bx.Residual(layer)
+    network = bx.Network([layer], "mean_squared_error")
+    theta, x = xp.initialize(network), xp.asarray([[1.0, -0.5]])
+    # Each adds the input once more to what is 0.
+    assert np.array_equal(xp.host(network.forward(theta, x)), [[100.0, -50.0]])
+    assert network.loss_and_gradient(theta, x, 0.0 * x)[1].shape == (6,)
 
 
 def test_dropout_passes_everything_on_in_inference(xp: Any) -> None:

@@ -1,6 +1,7 @@
 """Optimisers: each against the textbook's formula and against PyTorch, stacks, and dtypes."""
 
 import pickle
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -488,6 +489,43 @@ def test_a_gradient_of_another_shape_is_refused(xp: Any, name: str) -> None:
     state = optimizer.initialize(theta)
     with pytest.raises(ValueError, match=rf"gradient has shape \({SIZE},\), but theta \({STACK}, "):
         optimizer.update(theta, xp.asarray(_theta()), state)
+
+
+@every_optimizer
+def test_a_state_of_another_optimiser_is_refused(xp: Any, name: str) -> None:
+    optimizer, theta = _optimizer(xp, name), xp.asarray(_theta())
+    own = optimizer.initialize(theta)
+    others = [_optimizer(xp, other).initialize(theta) for other in CASES]
+    strangers = [state for state in others if type(state) is not type(own)]
+    for state in [*strangers, None, {"step": 0}, tuple(own), theta, (theta, own)]:
+        with pytest.raises(
+            TypeError,
+            match=rf"state is of {type(state).__name__}, but {type(optimizer).__name__} goes on "
+            rf"from an {type(own).__name__}\. Begin with state = optimizer\.initialize\(theta\)",
+        ):
+            optimizer.update(theta, xp.asarray(_theta()), state)
+
+
+@every_optimizer
+def test_a_state_of_another_theta_is_refused(xp: Any, name: str) -> None:
+    optimizer, theta = _optimizer(xp, name), xp.asarray(_theta())
+    for shape in [(SIZE + 1,), (1,), (STACK, SIZE)]:
+        state = optimizer.initialize(xp.asarray(np.ones(shape)))
+        if _arrays(state):
+            came = f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
+            with pytest.raises(
+                ValueError, match=rf"state\.\w+ has shape {re.escape(came)}, but theta \({SIZE},\)"
+            ):
+                optimizer.update(theta, xp.asarray(_theta()), state)
+
+
+@pytest.mark.parametrize("momentum", [0.5, [0.5]])
+def test_momentum_is_not_left_out_for_want_of_a_velocity(xp: Any, momentum: Any) -> None:
+    theta, gradient = xp.asarray(_theta()), xp.asarray(_theta())
+    state = bx.SGD(0.1).initialize(theta)
+    momentum = xp.asarray(momentum) if isinstance(momentum, list) else momentum
+    with pytest.raises(ValueError, match=r"state has no velocity.*optimizer\.initialize\(theta\)"):
+        bx.SGD(0.1, momentum=momentum).update(theta, gradient, state)
 
 
 @pytest.mark.parametrize(

@@ -917,3 +917,46 @@ def test_a_callback_may_end_the_training_by_a_comparison_of_losses(xp: Any) -> N
         callbacks=[lambda state: xp.namespace.all(state.loss < math.inf)],
     )
     assert result.epochs == 1
+
+
+@pytest.mark.parametrize("what", ["losses", "no losses"])
+def test_a_callback_that_returns_a_stacks_array_is_refused_by_its_place(xp: Any, what: str) -> None:
+    network, _, x, y = _case(xp)
+    answer = {"losses": slice(None), "no losses": slice(0)}[what]
+    shape = {"losses": r"\(3,\)", "no losses": r"\(0,\)"}[what]
+    with pytest.raises(
+        ValueError,
+        match=rf"^callbacks\[1\] returned an array of shape {shape}, but True.* all or any",
+    ):
+        bx.fit(
+            network,
+            xp.initialize(network, stack=STACK),
+            x,
+            y,
+            optimizer=bx.SGD(0.1),
+            epochs=2,
+            callbacks=[lambda state: None, lambda state: (state.loss < 1.0)[answer]],
+        )
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_a_stack_of_no_networks_trains_where_nothing_is_judged(
+    xp: Any, batch_size: int | None
+) -> None:
+    network, _, x, y = _case(xp)
+    empty = xp.initialize(network, stack=2)[:0, ...]
+    options: dict[str, Any] = {"optimizer": bx.Adam(), "epochs": 2, "batch_size": batch_size}
+    result = bx.fit(network, empty, x, y, **options)
+    assert result.theta.shape == (0, network.size)
+    assert result.history["loss"].shape == (2, 0)
+    judging: dict[str, Any] = {
+        "early_stopping": bx.EarlyStopping(),
+        "progress": True,
+        "check_every": 1,
+    }
+    for name, value in judging.items():
+        with pytest.raises(
+            ValueError,
+            match=rf"^{name} needs a network to judge, but theta has shape \(0, {network.size}\)",
+        ):
+            bx.fit(network, empty, x, y, **{name: value}, **options)
