@@ -78,6 +78,21 @@ def draw_stack(
     return np.stack(rows).astype(np.float64, copy=False)
 
 
+def as_drawn(value: object, shape: tuple[int, ...], name: str) -> HostArray:
+    """Return what was drawn for a parameter, or raise unless it is real numbers of its shape."""
+    drawn = np.asarray(value)
+    if drawn.dtype.kind not in "biuf":
+        raise TypeError(
+            f"{name} was drawn as {drawn.dtype}, but real numbers are expected of an initialiser."
+        )
+    if drawn.shape != shape:
+        raise ValueError(
+            f"{name} was drawn with shape {drawn.shape}, but {shape} is expected: an initialiser "
+            "returns the shape that it is given."
+        )
+    return drawn
+
+
 @dataclass(frozen=True)
 class _Uniform:
     """What ``uniform`` returns: a record, so that networks compare equal after pickling."""

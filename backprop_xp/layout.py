@@ -5,10 +5,11 @@ Theta is, layer by layer, each parameter flattened in C order: ``(..., P)``.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 from backprop_xp.backends import Array, array_namespace
+from backprop_xp.initializers import Generator, HostArray, as_drawn
 from backprop_xp.layers import Layer, require_layer
 
 
@@ -35,6 +36,11 @@ def lay_out(layers: Sequence[Layer]) -> tuple[Layout, int]:
     layout, start = [], 0
     for i, layer in enumerate(layers):
         require_layer(layer, f"layers[{i}]")
+        if len(layer.names) != len(layer.shapes):
+            raise ValueError(
+                f"layers[{i}] ({type(layer).__name__}) has the names {layer.names!r} and the "
+                f"shapes {layer.shapes!r}, but one shape for each name is expected."
+            )
         places = []
         for name, shape in zip(layer.names, layer.shapes, strict=True):
             stop = start + math.prod(shape)
@@ -45,6 +51,19 @@ def lay_out(layers: Sequence[Layer]) -> tuple[Layout, int]:
             start = stop
         layout.append(tuple(places))
     return tuple(layout), start
+
+
+def draw(layers: Sequence[Layer], layout: Layout, generator: Generator) -> Iterator[HostArray]:
+    """Yield the parameters that layers draw on the host, each of its place's shape."""
+    for i, (layer, places) in enumerate(zip(layers, layout, strict=True)):
+        values, names = tuple(layer.initialize(generator)), [place.name for place in places]
+        if len(values) != len(names):
+            raise ValueError(
+                f"layers[{i}] ({type(layer).__name__}) drew {len(values)} parameters, but "
+                f"{len(names)} are expected, as its names are {names}."
+            )
+        for place, value in zip(places, values, strict=True):
+            yield as_drawn(value, place.shape, f"layers[{i}].{place.name}")
 
 
 def unpack(layout: Layout, theta: Array) -> list[tuple[Array, ...]]:

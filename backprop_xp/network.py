@@ -4,6 +4,7 @@ Theta is one vector ``(P,)``, or a stack of them ``(*stack, P)``. The network ho
 a description, and every method is a function of theta.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ from backprop_xp.layers import (
     check_chain,
     forward_through,
 )
-from backprop_xp.layout import Layout, lay_out, pack, unpack
+from backprop_xp.layout import Layout, draw, lay_out, pack, unpack
 from backprop_xp.losses import LOSSES, Loss
 from backprop_xp.random import as_key
 
@@ -103,7 +104,7 @@ class Network:
         drawn = draw_stack(
             integer(seed, "seed", at_least=0),
             math.prod(shape),
-            lambda generator: (v for layer in self.layers for v in layer.initialize(generator)),
+            functools.partial(draw, self.layers, self._layout),
         )
         return choice.backend.from_host(
             drawn.reshape((*shape, self.size)), choice.dtype, choice.device

@@ -125,3 +125,39 @@ def test_a_layer_takes_an_initializer_by_name_or_as_an_object(initializer: Initi
     generator = np.random.default_rng(0)
     assert np.array_equal(weights, initializer(generator, (3, 2)))
     assert np.array_equal(bias, initializer(generator, (1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("initializer", "error", "said"),
+    [
+        (lambda generator, shape: generator.normal(size=shape[::-1]), ValueError,
+         r"layers\[1\].weights was drawn with shape \(2, 3\), but \(3, 2\) is expected"),
+        (lambda generator, shape: 1j * generator.normal(size=shape), TypeError,
+         r"layers\[1\].weights was drawn as complex128, but real numbers are expected"),
+    ],
+)  # fmt: skip
+def test_a_draw_that_does_not_fit_is_refused_and_its_layer_named(
+    initializer: Initializer, error: Any, said: str
+) -> None:
+    layers = [bx.Activate("tanh"), bx.Dense(3, 2, initializer=initializer)]
+    with pytest.raises(error, match=said):
+        bx.Network(layers, "huber").initialize(0, backend="numpy")
+
+
+@pytest.mark.parametrize(
+    ("names", "count", "said"),
+    [
+        (("weights", "bias"), 1, r"layers\[0\] \(Odd\) drew 1 parameters, but 2 are expected"),
+        (("weights",), 2, r"layers\[0\] \(Odd\) has the names \('weights',\) and the shapes"),
+    ],
+)
+def test_a_layer_whose_parameters_are_not_as_many_as_their_names_is_named(
+    names: tuple[str, ...], count: int, said: str
+) -> None:
+    class Odd(bx.Dense):
+        def initialize(self, generator: Any) -> Any:
+            return super().initialize(generator)[:count]
+
+    Odd.names = names
+    with pytest.raises(ValueError, match=said):
+        bx.Network([Odd(3, 2)], "huber").initialize(0, backend="numpy")

@@ -7,6 +7,7 @@ test"). The left side is the derivative along v of ``<y, u>``, a scalar function
 They are judged in float64 where the device keeps it: it is the formula that is judged.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from backprop_xp.gradient_check.points import Point, Tensor, flatten
 from backprop_xp.initializers import draw_stack
 from backprop_xp.inputs import Rows, check_x
 from backprop_xp.layers import Layer, Parameters
-from backprop_xp.layout import lay_out, unpack
+from backprop_xp.layout import draw, lay_out, unpack
 from backprop_xp.losses import Loss
 from backprop_xp.moved_losses import moved_losses
 from backprop_xp.network import Network
@@ -107,9 +108,10 @@ def drawn_parameters(layer: Layer, x: Array, seed: int) -> Parameters:
     """Return parameters of a layer beside x, none of them at a special value."""
     if not layer.names:
         return ()
-    drawn = draw_stack(seed, 1, layer.initialize)[0]
+    layout, _ = lay_out([layer])
+    drawn = draw_stack(seed, 1, functools.partial(draw, [layer], layout))[0]
     moved = beside(x, drawn + _SPREAD * _random(drawn.shape, seed), x.dtype)
-    return unpack(lay_out([layer])[0], moved)[0]
+    return unpack(layout, moved)[0]
 
 
 def in_double(array: Array) -> Array:
