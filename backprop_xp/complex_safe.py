@@ -54,3 +54,14 @@ def at_most(xp: Namespace, z: Array, high: float) -> Array:
 def magnitude(xp: Namespace, z: Array) -> Array:
     """Return z times the sign of its real part: |z| for a real z."""
     return xp.abs(z) if not is_complex(xp, z.dtype) else z * (2 * positive(xp, z) - 1)
+
+
+def log1p(xp: Namespace, z: Array) -> Array:
+    """Return log(1 + z); of a complex z with every digit of its real part.
+
+    Of those a library's own may lose the ones beyond 1's: NumPy takes the logarithm of |1 + z|.
+    """
+    if not is_complex(xp, z.dtype):
+        return xp.log1p(z)
+    x = xp.real(z)
+    return xp.log1p(x) + xp.log1p((z - x) / (1.0 + x))

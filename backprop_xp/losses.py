@@ -11,7 +11,16 @@ from dataclasses import dataclass
 
 from backprop_xp.activations import identity, sigmoid, softmax
 from backprop_xp.backends import Array, array_namespace
-from backprop_xp.complex_safe import clip, magnitude, positive, real_part
+from backprop_xp.complex_safe import (
+    at_most,
+    clip,
+    exp_limit,
+    is_complex,
+    log1p,
+    magnitude,
+    positive,
+    real_part,
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,7 @@ def _log_cosh(o: Array, t: Array) -> Array:
     c = clip(xp, r, -_LOG_COSH_LINEAR, _LOG_COSH_LINEAR)
     s = xp.sinh(0.5 * c)
     beyond = magnitude(xp, r) - magnitude(xp, c)
-    return _mean(xp.log1p(2.0 * s * s) + beyond)
+    return _mean(log1p(xp, 2.0 * s * s) + beyond)
 
 
 def _log_cosh_gradient(o: Array, t: Array) -> Array:
@@ -111,24 +120,53 @@ def _binary_cross_entropy(o: Array, t: Array) -> Array:
     # -t log(p) - (1 - t) log(1 - p) at p = sigmoid(o), from the logit: softplus(o) - t o, written
     # so that large terms cancel before they are added.
     xp = array_namespace(o)
-    return _mean((positive(xp, o) - t) * o + xp.log1p(xp.exp(-magnitude(xp, o))))
+    return _mean((positive(xp, o) - t) * o + log1p(xp, xp.exp(-magnitude(xp, o))))
 
 
 def _binary_cross_entropy_gradient(o: Array, t: Array) -> Array:
-    return (sigmoid.value(o) - t) / o.shape[-1]
+    # (1 - t) sigmoid(o) - t sigmoid(-o): sigmoid(o) - t has no digits left where the two are close.
+    xp = array_namespace(o)
+    e = xp.exp(at_most(xp, -o, exp_limit(xp, o.dtype)))
+    return ((1.0 - t) - t * e) / (1.0 + e) / o.shape[-1]
+
+
+# Added to a sum of targets: a row of zeros has no shares, and any other sum stays what it is.
+_TINY = 1e-37
+
+
+def _less_largest(o: Array, shares: Array) -> Array:
+    """Return the logits less their largest; softmax is that of any shift."""
+    xp = array_namespace(o)
+    x = real_part(xp, o)
+    s = o - xp.max(x, axis=-1, keepdims=True)
+    if not is_complex(xp, o.dtype):
+        return s
+    # By the target's imaginary part too, which would hide what a complex step adds to it.
+    return s - xp.sum(shares * (o - x), axis=-1, keepdims=True)
 
 
 def _categorical_cross_entropy(o: Array, t: Array) -> Array:
-    # -sum t log softmax(o), from the logits shifted by their maximum.
+    # -sum t log softmax(o), where softmax(o) = exp(s) / (1 + r): s are the logits less their
+    # largest, r is sum exp(s) less that one's 1. The targets' shares sum to 1 too: taken off term
+    # by term, a one-hot target's class leaves r the digits of all others, however small they are.
     xp = array_namespace(o)
-    shifted = o - xp.max(real_part(xp, o), axis=-1, keepdims=True)
-    log_sum = xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True))
-    return xp.sum(t * (log_sum - shifted), axis=-1)
+    total = xp.sum(t, axis=-1, keepdims=True)
+    shares = t / (total + _TINY)
+    s = _less_largest(o, shares)
+    r = xp.sum(xp.exp(s) - shares, axis=-1, keepdims=True)
+    return (total * log1p(xp, r))[..., 0] - xp.sum(t * s, axis=-1)
 
 
 def _categorical_cross_entropy_gradient(o: Array, t: Array) -> Array:
+    # sum(t) (softmax(o) - shares), with r as above: exp(s) / (1 + r) - shares over one denominator.
     xp = array_namespace(o)
-    return softmax.value(o) * xp.sum(t, axis=-1, keepdims=True) - t
+    total = xp.sum(t, axis=-1, keepdims=True)
+    shares = t / (total + _TINY)
+    g = xp.exp(_less_largest(o, shares)) - shares
+    r = xp.sum(g, axis=-1, keepdims=True)
+    g -= shares * r
+    g *= total / (1.0 + r)
+    return g
 
 
 mean_squared_error = Loss(_squared, _squared_gradient)

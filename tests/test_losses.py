@@ -15,6 +15,8 @@ from backprop_xp.losses import LOSSES, Loss
 
 # A value and its exact counterpart differ by a few roundings, 2e-16 each.
 ROUNDING = 1e-13
+# For the formulas that cancel nothing, of their true result, in machine epsilons of any precision.
+FEW_ROUNDINGS = 4
 # Too small to round the real part, and its square underflows to exactly 0.
 IMAGINARY_STEP = 1e-100
 
@@ -89,6 +91,90 @@ def test_categorical_cross_entropy_is_the_log_of_the_probability_given_to_the_cl
     np.testing.assert_allclose(values, -np.log([0.5, 0.7]), atol=xp.rounding(2e-13))
 
 
+def _confident(dtype: str) -> np.ndarray:
+    """Return logits out to where their exponentials are still normal numbers of that precision."""
+    far = {"float32": 80.0, "float64": 700.0}[dtype]
+    near = [-2.0, -0.1, -1e-4, 0.0, 1e-4, 0.1, 2.0]
+    return np.sort(np.concatenate([np.linspace(-far, far, 81), near])).astype(dtype)
+
+
+@pytest.mark.parametrize("target", [0.0, 1.0])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_binary_cross_entropy_keeps_its_digits_at_confident_logits(
+    xp: Any, dtype: str, target: float
+) -> None:
+    logits = _confident(dtype)
+    loss, o = bx.losses.binary_cross_entropy, xp.asarray(logits[:, None], dtype=dtype)
+    t = xp.asarray(np.full((len(logits), 1), target), dtype=dtype)
+    with mpmath.workdps(50):
+        away = [mpmath.exp(mpmath.mpf(v) * (1 - 2 * int(target))) for v in logits.tolist()]
+        value = [float(mpmath.log1p(e)) for e in away]
+        gradient = [[float((1 - 2 * target) * e / (1 + e))] for e in away]
+    few = FEW_ROUNDINGS * float(np.finfo(dtype).eps)
+    np.testing.assert_allclose(xp.host(loss.value(o, t)), value, rtol=few)
+    np.testing.assert_allclose(xp.host(loss.gradient(o, t)), gradient, rtol=few)
+
+
+@pytest.mark.parametrize(
+    "others", [[0.0], [0.0, -16.0], [0.0, 0.0]], ids=["two classes", "three", "two alike"]
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_categorical_cross_entropy_keeps_its_digits_at_confident_logits(
+    xp: Any, dtype: str, others: list[float]
+) -> None:
+    """At logits whose differences are exact: a rounded one costs more than any formula can."""
+    # In sixteenths, which even at 700 are exact in float32.
+    logits = np.round(16.0 * _confident(dtype)) / 16.0
+    rows = np.stack([logits, *(np.full_like(logits, other) for other in others)], axis=-1)
+    loss, o = bx.losses.categorical_cross_entropy, xp.asarray(rows, dtype=dtype)
+    few, tiny = FEW_ROUNDINGS * float(np.finfo(dtype).eps), float(np.finfo(dtype).tiny)
+    for k in range(rows.shape[-1]):
+        one_hot = np.zeros(rows.shape)
+        one_hot[:, k] = 1.0
+        value, gradient = [], []
+        with mpmath.workdps(50):
+            for row in rows.tolist():
+                e = [mpmath.exp(mpmath.mpf(v)) for v in row]
+                rest = mpmath.fsum(e[:k] + e[k + 1 :])
+                value.append(float(mpmath.log1p(rest / e[k])))
+                shares = [v / mpmath.fsum(e) for v in e]
+                shares[k] = -rest / mpmath.fsum(e)
+                gradient.append([float(share) for share in shares])
+        t = xp.asarray(one_hot, dtype=dtype)
+        np.testing.assert_allclose(xp.host(loss.value(o, t)), value, rtol=few, atol=tiny)
+        np.testing.assert_allclose(xp.host(loss.gradient(o, t)), gradient, rtol=few, atol=tiny)
+
+
+@pytest.mark.parametrize("total", [1.0, 0.5, 3.0, 1e6])
+def test_the_cross_entropies_of_soft_targets_are_those_of_every_class(
+    xp: Any, total: float
+) -> None:
+    """Whatever a row of categorical targets sums to, it weighs the row's classes."""
+    o = np.asarray([[0.3, -1.2, 0.7], [30.0, 0.0, -5.0], [0.0, 0.0, 0.0], [-9.0, 20.0, 20.0]])
+    t = np.asarray([[0.2, 0.3, 0.5], [0.75, 0.25, 0.0], [0.0, 1.0, 0.0], [1e-9, 0.5, 0.5 - 1e-9]])
+    shares = np.exp(o) / np.sum(np.exp(o), -1, keepdims=True)
+    categorical, close = bx.losses.categorical_cross_entropy, xp.rounding(ROUNDING)
+    given = xp.asarray(o), xp.asarray(total * t)
+    np.testing.assert_allclose(
+        xp.host(categorical.value(*given)), -total * np.sum(t * np.log(shares), -1), rtol=close
+    )
+    np.testing.assert_allclose(
+        xp.host(categorical.gradient(*given)), total * (shares - t), rtol=0, atol=total * close
+    )
+    p, binary = 1 / (1 + np.exp(-o)), bx.losses.binary_cross_entropy
+    expected = np.mean(t * np.logaddexp(0.0, -o) + (1 - t) * np.logaddexp(0.0, o), -1)
+    given = xp.asarray(o), xp.asarray(t)
+    np.testing.assert_allclose(xp.host(binary.value(*given)), expected, rtol=close)
+    np.testing.assert_allclose(xp.host(binary.gradient(*given)), (p - t) / 3, rtol=0, atol=close)
+
+
+def test_a_row_of_categorical_targets_that_are_all_0_counts_for_nothing(xp: Any) -> None:
+    o, t = xp.asarray([[3.0, 1.0, -2.0], [1.0, 1.0, 0.0]]), xp.asarray(np.zeros((2, 3)))
+    loss = bx.losses.categorical_cross_entropy
+    assert xp.host(loss.value(o, t)).tolist() == [0.0, 0.0]
+    assert xp.host(loss.gradient(o, t)).tolist() == [[0.0] * 3] * 2
+
+
 def test_categorical_cross_entropy_of_a_probability_is_its_entropy_at_best(xp: Any) -> None:
     t = np.asarray([[0.2, 0.3, 0.5]])
     loss = bx.losses.categorical_cross_entropy
@@ -121,6 +207,33 @@ def test_a_gradient_agrees_with_the_complex_step(xp: Any, loss: Loss) -> None:
     expected = np.sum(values.imag, axis=-1).reshape(o.shape) / IMAGINARY_STEP
     actual = xp.host(loss.gradient(xp.asarray(o), xp.asarray(t)))
     np.testing.assert_allclose(actual, expected, rtol=0, atol=ROUNDING * np.max(np.abs(expected)))
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("name", ["binary_cross_entropy", "categorical_cross_entropy"])
+def test_the_complex_step_sees_every_digit_of_a_confident_gradient(xp: Any, name: str) -> None:
+    """Entry by entry, so that a gradient check of a trained network does not call it wrong."""
+    o = np.asarray([[40.0, -5.0, 3.0, -30.0], [-8.0, -9.0, -40.0, 20.0], [25.0, -25.0, 0.5, -60.0]])
+    t = np.asarray([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0]])
+    copies = o + 1j * IMAGINARY_STEP * np.eye(o.size).reshape(-1, *o.shape)
+    values = xp.host(LOSSES[name].value(xp.asarray(copies, dtype="complex128"), xp.asarray(t)))
+    seen = np.sum(values.imag, axis=-1).reshape(o.shape) / IMAGINARY_STEP
+    gradient = xp.host(LOSSES[name].gradient(xp.asarray(o), xp.asarray(t)))
+    np.testing.assert_allclose(seen, gradient, rtol=ROUNDING)
+    assert bx.check_loss(name, xp.asarray(o), xp.asarray(t)).passed
+
+
+@pytest.mark.float64
+@every_loss
+def test_the_value_of_complex_outputs_has_the_real_ones_digits(xp: Any, loss: Loss) -> None:
+    """Where it is small too, as a gradient check asks for before it trusts a complex step."""
+    o = np.asarray([[40.0, 3.0], [30.0, -30.0], [1.5, 0.25]])
+    t = xp.asarray(np.tile([1.0, 0.0], (3, 1)))
+    for width in (1, 2):
+        here = xp.asarray(o[:, :width] + 1j * IMAGINARY_STEP, dtype="complex128")
+        expected = xp.host(loss.value(xp.asarray(o[:, :width]), t[:, :width]))
+        actual = xp.host(loss.value(here, t[:, :width]))
+        np.testing.assert_allclose(actual.real, expected, rtol=ROUNDING)
 
 
 @every_loss
