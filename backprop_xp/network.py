@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
 
-from backprop_xp.activations import ACTIVATIONS, Activation, identity
+from backprop_xp.activations import ACTIVATIONS, Activation, identity, sigmoid, softmax
 from backprop_xp.backends import (
     Array,
     Backend,
@@ -48,7 +48,8 @@ class Network:
 
     ``loss`` is a name of ``bx.losses`` or a ``Loss``; ``l2`` the strength of the penalty
     ``l2 / 2 * sum(weights**2)``, over parameters named ``weights`` alone. Raises ValueError where
-    neighbouring layers do not fit, and where the last activation is the loss's own link.
+    neighbouring layers do not fit, and where the last activation is the loss's own link, or makes
+    probabilities for a loss that makes them itself.
 
     >>> import backprop_xp as bx
     >>> network = bx.Network([bx.Dense(2, 3, "tanh"), bx.Dense(3, 1)], "mean_squared_error")
@@ -359,13 +360,18 @@ def _refuse_second_link(layers: Sequence[Layer], loss: Loss) -> None:
     # A Dropout, or an identity, behind the last activation changes nothing about it.
     behind = (layer for layer in reversed(layers) if not isinstance(layer, Dropout))
     last = next((layer for layer in behind if layer != Activate(identity)), None)
-    activation = last.activation if isinstance(last, Dense | Activate) else identity
-    if activation.value is loss.link and loss.link is not identity.value:
-        raise ValueError(
-            "The loss applies its link to raw outputs itself, and the last layer applies the same "
-            'function: it would be applied twice. Use output="identity" (network.predict applies '
-            "the link)."
-        )
+    value = last.activation.value if isinstance(last, Dense | Activate) else identity.value
+    to_probabilities = (sigmoid.value, softmax.value)
+    if value is loss.link and value is not identity.value:
+        doubled = "the same function: it would be applied twice"
+    elif value in to_probabilities and loss.link in to_probabilities:
+        doubled = "a link too: probabilities would be taken for logits"
+    else:
+        return
+    raise ValueError(
+        f"The loss applies its link to raw outputs itself, and the last layer applies {doubled}. "
+        'Use output="identity" (network.predict applies the link).'
+    )
 
 
 def _share(weight: Array | None, outputs: Array) -> Any:

@@ -71,7 +71,7 @@ def _close(actual: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("hidden", ACTIVATIONS)
 def test_the_gradient_agrees_with_the_complex_step(xp: Any, hidden: str, loss: str) -> None:
-    output = "identity" if LINKED.get(loss) == hidden else hidden
+    output = "identity" if loss in LINKED and hidden in LINKED.values() else hidden
     network = _network(hidden, output, loss)
     theta = _theta(network)
     x, y, weight = (xp.asarray(array) for array in _data(loss))
@@ -921,6 +921,18 @@ def test_a_link_applied_twice_is_refused_with_the_way_out(loss: str, link: str) 
     with pytest.raises(ValueError, match=r'twice.*output="identity"'):
         bx.Network([bx.Dense(2, 2), bx.Activate(link)], loss)
     bx.mlp([2, 3, 2], output=link, loss="mean_squared_error")
+
+
+@pytest.mark.parametrize(
+    ("loss", "output"),
+    [("binary_cross_entropy", "softmax"), ("categorical_cross_entropy", "sigmoid")],
+)
+def test_probabilities_are_not_taken_for_logits(loss: str, output: str) -> None:
+    with pytest.raises(ValueError, match=r'taken for logits.*output="identity"'):
+        bx.mlp([2, 3, 2], output=output, loss=loss)
+    with pytest.raises(ValueError, match=r'taken for logits.*output="identity"'):
+        bx.Network([bx.Dense(2, 2), bx.Activate(output), bx.Dropout(0.5)], loss)
+    bx.mlp([2, 3, 2], hidden=output, loss=loss)
 
 
 @pytest.mark.parametrize(

@@ -200,9 +200,11 @@ def _sliced(layers: Sequence[Layer], theta: Any) -> Iterator[Any]:
 def _network(hidden: str, loss: str) -> bx.Network:
     """Return a network with a layer of every kind, and the activation at its end too.
 
-    Save where that is the loss's own link, which would be applied twice.
+    Save where it makes probabilities for a loss that makes them itself, which is refused.
     """
-    output = "identity" if ACTIVATIONS[hidden].value is LOSSES[loss].link else hidden
+    to_probabilities = (ACTIVATIONS["sigmoid"].value, ACTIVATIONS["softmax"].value)
+    is_linked_twice = {ACTIVATIONS[hidden].value, LOSSES[loss].link} <= {*to_probabilities}
+    output = "identity" if is_linked_twice else hidden
     residual = bx.Residual(bx.Dense(4, 3, hidden), bx.Dropout(0.3), bx.Dense(3, 4))
     layers = [
         bx.Dense(N_IN, 4),
