@@ -1,7 +1,9 @@
 """Samples, targets and weights beside theta, and the batches they are trained on."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from backprop_xp.backends import (
@@ -16,6 +18,7 @@ from backprop_xp.backends import (
 from backprop_xp.checks import unravel
 from backprop_xp.data import permutation
 from backprop_xp.inputs import Rows, check_targets, check_x
+from backprop_xp.losses import LOSSES, Loss
 from backprop_xp.network import Network
 
 
@@ -24,19 +27,19 @@ def check_data(
 ) -> tuple[Rows, Rows | None]:
     """Return training rows and held-out rows, if there are any, beside theta.
 
-    Raises TypeError or ValueError for what does not fit or is not finite. One transfer answers for
-    all values of both: the only one before the first epoch.
+    Raises TypeError or ValueError for what does not fit, is not finite, or is no target that the
+    loss can mean. One transfer answers for all values of both: the only one before the first epoch.
     """
     if not require_floating(theta, "theta").isdtype(theta.dtype, "real floating"):
         raise TypeError(f"theta is {theta.dtype}, but only real networks are trained.")
     rows = _placed(theta, x, y, sample_weight)
     if validation is None:
-        _require_finite(rows, None)
+        _require_usable(network.loss_function, rows, None)
         return _fitting(network, theta, rows), None
     parts = _parts(validation)
     with _in_validation():
         held_out = _placed(theta, *parts)
-    _require_finite(rows, held_out)
+    _require_usable(network.loss_function, rows, held_out)
     rows = _fitting(network, theta, rows)
     with _in_validation():
         return rows, _fitting(network, theta, held_out)
@@ -59,6 +62,12 @@ def _parts(validation: Any) -> Sequence[Any]:
 def _fitting(network: Network, theta: Array, rows: Rows) -> Rows:
     """Return the rows, once targets and weights are seen to fit the network's outputs."""
     n_out = network.forward(theta, rows.x[..., :1, :]).shape[-1]
+    loss = network.loss_function
+    if n_out < loss.least_outputs:
+        raise ValueError(
+            f"The network has {n_out} output, but {_name_of(loss)} needs {loss.least_outputs} or "
+            "more, one for each class: use binary_cross_entropy with a single output."
+        )
     outputs = (*theta.shape[:-1], rows.x.shape[-2], n_out)
     return Rows(rows.x, *check_targets(theta, outputs, rows.y, rows.sample_weight))
 
@@ -71,42 +80,60 @@ def _in_validation() -> Iterator[None]:
         raise type(error)(f"In validation: {error}") from None
 
 
-def _require_finite(rows: Rows, held_out: Rows | None) -> None:
-    questions = [*_questions(rows, ""), *_questions(held_out, "In validation: ")]
-    flags = array_namespace(rows.x).stack([flag for flag, _, _, _ in questions])
-    for fine, (_, where, name, array) in zip(to_host(flags).tolist(), questions, strict=True):
+def _require_usable(loss: Loss, rows: Rows, held_out: Rows | None) -> None:
+    questions = [*_questions(loss, rows, ""), *_questions(loss, held_out, "In validation: ")]
+    flags = array_namespace(rows.x).stack([flag for flag, _, _ in questions])
+    for fine, (_, where, complaint) in zip(to_host(flags).tolist(), questions, strict=True):
         if not fine:
-            raise ValueError(f"{where}{_complaint(name, array)}")
+            raise ValueError(f"{where}{complaint()}")
 
 
-def _questions(rows: Rows | None, where: str) -> Iterator[tuple[Array, str, str, Array]]:
-    """Yield flags, on the device, that should be true, and of what they speak."""
+def _questions(
+    loss: Loss, rows: Rows | None, where: str
+) -> Iterator[tuple[Array, str, Callable[[], str]]]:
+    """Yield flags, on the device, that should be true, and what to say where one is not."""
     if rows is None:
         return
-    xp = array_namespace(rows.x)
-    named = {"x": rows.x, "y": rows.y, "sample_weight": rows.sample_weight}
+    xp, weight = array_namespace(rows.x), rows.sample_weight
+    named = {"x": rows.x, "y": rows.y, "sample_weight": weight}
     for name, array in named.items():
         if array is not None:
-            yield xp.all(xp.isfinite(array)), where, name, array
-    weight = rows.sample_weight
+            yield xp.all(xp.isfinite(array)), where, functools.partial(_not_finite, name, array)
+    low, high = loss.targets
+    if (low, high) != (-math.inf, math.inf):
+        meant = xp.all(rows.y >= low) & xp.all(rows.y <= high)
+        yield meant, where, functools.partial(_not_meant, rows.y, loss)
     if weight is not None:
         usable = xp.all(weight >= 0.0) & xp.all(xp.sum(weight, axis=-1) > 0.0)
-        yield usable, where, "sample_weight", weight
+        yield usable, where, lambda: "sample_weight must not be negative, and not all 0."
 
 
-def _complaint(name: str, array: Array) -> str:
-    """Return what is wrong with x, y or weights that were found wanting."""
-    flat = to_host(array).reshape(-1)
-    wrong = (~array_namespace(flat).isfinite(flat)).nonzero()[0].tolist()
-    if not wrong:
-        return f"{name} must not be negative, and not all 0."
-    said = "value that is" if len(wrong) == 1 else "values that are"
-    first = ", the first" if len(wrong) > 1 else ","
-    place = list(unravel(wrong[0], array.shape))
+def _not_finite(name: str, array: Array) -> str:
+    host = to_host(array)
+    wrong = ~array_namespace(host).isfinite(host)
+    return f"{_wrong_values(name, host, wrong, 'not finite')} Drop such rows, or fill them in."
+
+
+def _not_meant(y: Array, loss: Loss) -> str:
+    host, (low, high) = to_host(y), loss.targets
+    found = _wrong_values("y", host, (host < low) | (host > high), f"not in [{low:g}, {high:g}]")
     return (
-        f"{name} has {len(wrong)} {said} not finite{first} {flat[wrong[0]]} at {name}{place}. "
-        "Drop such rows, or fill them in."
+        f"{found} To {_name_of(loss)} such targets mean nothing: encode them otherwise, or choose "
+        "another loss."
     )
+
+
+def _wrong_values(name: str, host: Any, wrong: Any, fault: str) -> str:
+    """Return how many values of an array on the host are wrong, and the first with its place."""
+    places = wrong.reshape(-1).nonzero()[0].tolist()
+    said = "value that is" if len(places) == 1 else "values that are"
+    first = ", the first" if len(places) > 1 else ","
+    place = unravel(places[0], host.shape)
+    return f"{name} has {len(places)} {said} {fault}{first} {host[place]} at {name}{list(place)}."
+
+
+def _name_of(loss: Loss) -> str:
+    return next((name for name, known in LOSSES.items() if known == loss), "this loss")
 
 
 def order_of(rows: Rows, size: int, seed: int | None, epoch: int) -> Array | None:

@@ -6,6 +6,7 @@ categorical cross-entropy, a *sum* over the classes. The gradient is that of a s
 averaging over the batch is the network's.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,11 +30,15 @@ class Loss:
 
     ``value`` returns ``(..., batch)``, ``gradient`` its derivative by the outputs, ``(..., batch,
     n_out)``, and ``link`` the predictions, ``(..., batch, n_out)``, that the outputs stand for.
+    ``targets`` are the least and the greatest target that the loss can mean, ``least_outputs`` is
+    the fewest outputs of which it says anything: training refuses other ones.
     """
 
     value: Callable[[Array, Array], Array]
     gradient: Callable[[Array, Array], Array]
     link: Callable[[Array], Array] = identity.value
+    targets: tuple[float, float] = (-math.inf, math.inf)
+    least_outputs: int = 1
 
 
 def _mean(values: Array) -> Array:
@@ -174,12 +179,17 @@ half_squared_error = Loss(_half_squared, _half_squared_gradient)
 mean_absolute_error = Loss(_absolute, _absolute_gradient)
 huber = Loss(_huber, _huber_gradient)
 log_cosh = Loss(_log_cosh, _log_cosh_gradient)
-poisson = Loss(_poisson, _poisson_gradient, link=_exp)
+poisson = Loss(_poisson, _poisson_gradient, link=_exp, targets=(0.0, math.inf))
 binary_cross_entropy = Loss(
-    _binary_cross_entropy, _binary_cross_entropy_gradient, link=sigmoid.value
+    _binary_cross_entropy, _binary_cross_entropy_gradient, link=sigmoid.value, targets=(0.0, 1.0)
 )
+# Of one output the softmax is 1, whatever the output.
 categorical_cross_entropy = Loss(
-    _categorical_cross_entropy, _categorical_cross_entropy_gradient, link=softmax.value
+    _categorical_cross_entropy,
+    _categorical_cross_entropy_gradient,
+    link=softmax.value,
+    targets=(0.0, math.inf),
+    least_outputs=2,
 )
 
 LOSSES = {

@@ -97,8 +97,8 @@ def train(
     ``GradientCheckError``, whose ``report`` says what is wrong.
 
     The arguments are checked at once: ValueError or TypeError for those that do not fit, and for a
-    value in x, y or sample_weight that is not finite, with its place. theta is copied, never
-    written.
+    value in x, y or sample_weight that is not finite or a target that the loss cannot mean, with
+    its place. theta is copied, never written.
 
     >>> import backprop_xp as bx
     >>> network = bx.mlp([2, 4, 1], hidden="tanh", loss="binary_cross_entropy")

@@ -1,5 +1,6 @@
 """Training: the loop against one written by hand, stacks, early stopping, and what is refused."""
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
+from backprop_xp.losses import LOSSES
 from backprop_xp.random import fold_in
 from backprop_xp.updates import clip_norm
 
@@ -764,6 +766,75 @@ def test_one_value_that_is_not_finite_is_spoken_of_in_the_singular(xp: Any) -> N
 def test_theta_that_is_not_finite_is_not_refused(xp: Any) -> None:
     network, theta, x, y = _case(xp)
     assert np.all(np.isnan(_train(xp, network, math.nan * theta, x, y)))
+
+
+NOT_MEANT = [
+    ("binary_cross_entropy", 2.0, r"not in \[0, 1\]"),
+    ("binary_cross_entropy", -1.0, r"not in \[0, 1\]"),
+    ("categorical_cross_entropy", -1.0, r"not in \[0, inf\]"),
+    ("poisson", -1.0, r"not in \[0, inf\]"),
+]
+not_meant = pytest.mark.parametrize(("loss", "value", "fault"), NOT_MEANT)
+
+
+@not_meant
+def test_a_target_that_the_loss_cannot_mean_is_refused_with_its_place(
+    xp: Any, loss: str, value: float, fault: str
+) -> None:
+    y = _holding(xp, value, (4, 1), (ROWS, N_OUT))
+    message = rf"^y has 1 value that is {fault}, {value} at y\[4, 1\]\. To {loss} .* mean nothing"
+    _refuses(xp, ValueError, message, network=_network(loss=loss), y=y)
+
+
+@not_meant
+def test_a_validation_target_that_the_loss_cannot_mean_is_refused_with_its_place(
+    xp: Any, loss: str, value: float, fault: str
+) -> None:
+    y = _holding(xp, value, (2, 0), (4, N_OUT))
+    message = rf"^In validation: y has 1 value that is {fault}, {value} at y\[2, 0\]"
+    held_out = xp.asarray(np.ones((4, N_IN))), y
+    y = xp.asarray(np.ones((ROWS, N_OUT)))
+    _refuses(xp, ValueError, message, network=_network(loss=loss), y=y, validation=held_out)
+
+
+def test_targets_that_the_loss_cannot_mean_are_counted(xp: Any) -> None:
+    y = np.tile([0.0, 1.0], (ROWS, 1))
+    y[3, 0], y[5, :] = -1.0, 7.0
+    message = r"y has 3 values that are not in \[0, 1\], the first -1\.0 at y\[3, 0\]"
+    network = _network(loss="binary_cross_entropy")
+    _refuses(xp, ValueError, message, network=network, y=xp.asarray(y))
+
+
+def test_a_target_that_is_not_finite_is_refused_as_such_whatever_the_loss(xp: Any) -> None:
+    network, y = _network(loss="binary_cross_entropy"), _holding(xp, math.nan, (4, 1), (ROWS, 2))
+    _refuses(xp, ValueError, r"y has 1 value that is not finite, nan at", network=network, y=y)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_bounds_of_what_a_loss_can_mean_are_trained_on(xp: Any, loss: str) -> None:
+    network, theta, x, _ = _case(xp, loss=loss)
+    low, high = LOSSES[loss].targets
+    # Of a loss without bounds, any numbers.
+    y = np.tile([max(low, -1e3), min(high, 1e3)], (ROWS, 1))
+    optimizer = bx.SGD(1e-6)
+    assert np.all(np.isfinite(_train(xp, network, theta, x, xp.asarray(y), optimizer=optimizer)))
+
+
+def test_one_output_is_refused_by_categorical_cross_entropy_with_the_way_out(xp: Any) -> None:
+    network = bx.mlp([N_IN, 1], loss="categorical_cross_entropy")
+    theta, y = xp.initialize(network, seed=0), xp.asarray(np.ones((ROWS, 1)))
+    message = "1 output, but categorical_cross_entropy needs 2 or more.*use binary_cross_entropy"
+    _refuses(xp, ValueError, message, network=network, theta=theta, y=y)
+
+
+def test_a_loss_of_ones_own_means_any_target_unless_it_says_otherwise(xp: Any) -> None:
+    own = bx.Loss(bx.losses.poisson.value, bx.losses.poisson.gradient)
+    y = _holding(xp, -1.0, (4, 1), (ROWS, N_OUT))
+    _, theta, x, _ = _case(xp)
+    assert np.all(np.isfinite(_train(xp, _network(loss=own), theta, x, y)))
+    bounded = dataclasses.replace(own, targets=(0.0, 5.0))
+    message = r"y has 1 value that is not in \[0, 5\], -1\.0 at y\[4, 1\]\. To this loss"
+    _refuses(xp, ValueError, message, network=_network(loss=bounded), y=y)
 
 
 SHAPES: list[tuple[str, Callable[[], Any], str]] = [

@@ -208,6 +208,23 @@ def test_a_value_that_is_not_finite_is_found_by_two_transfers(
     assert moved == [(4,), (ROWS, 2)]
 
 
+@pytest.mark.parametrize("loss", [name for name, loss in LOSSES.items() if loss.targets[0] == 0.0])
+def test_targets_that_a_loss_cannot_mean_are_looked_for_in_the_same_transfer(
+    put: Any, moved: list[Any], loss: str
+) -> None:
+    network = _network(loss=loss)
+    x, y = put(X), put(Y)
+    theta, options = _theta(network, x), {"optimizer": bx.SGD(0.1), "epochs": 1}
+    with bx.transfer_guard("disallow"):
+        bx.train(network, theta, x, y, validation=(x, y), **options)
+        # A flag for x, y and what y may be, here and held out.
+        assert moved == [(6,)]
+        moved.clear()
+        with pytest.raises(ValueError, match=r"^In validation: y has 12 values"):
+            bx.train(network, theta, x, y, validation=(x, -1.0 * y), **options)
+    assert moved == [(6,), (ROWS, 2)]
+
+
 def test_preparing_data_moves_nothing_but_the_range_of_labels(put: Any, moved: list[Any]) -> None:
     x, y = put(X), put(Y)
     labels = bx.asarray([0, 2, 1], backend=bx.resolve(x).backend, device=device_of(x))
