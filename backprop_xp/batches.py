@@ -21,6 +21,9 @@ from backprop_xp.inputs import Rows, check_targets, check_x
 from backprop_xp.losses import LOSSES, Loss
 from backprop_xp.network import Network
 
+# Targets that are probabilities come with float32's rounding.
+_SLACK = 1e-6
+
 
 def check_data(
     network: Network, theta: Array, x: Any, y: Any, sample_weight: Any, validation: Any
@@ -101,7 +104,7 @@ def _questions(
             yield xp.all(xp.isfinite(array)), where, functools.partial(_not_finite, name, array)
     low, high = loss.targets
     if (low, high) != (-math.inf, math.inf):
-        meant = xp.all(rows.y >= low) & xp.all(rows.y <= high)
+        meant = xp.all(rows.y >= low - _SLACK) & xp.all(rows.y <= high + _SLACK)
         yield meant, where, functools.partial(_not_meant, rows.y, loss)
     if weight is not None:
         usable = xp.all(weight >= 0.0) & xp.all(xp.sum(weight, axis=-1) > 0.0)
@@ -116,7 +119,8 @@ def _not_finite(name: str, array: Array) -> str:
 
 def _not_meant(y: Array, loss: Loss) -> str:
     host, (low, high) = to_host(y), loss.targets
-    found = _wrong_values("y", host, (host < low) | (host > high), f"not in [{low:g}, {high:g}]")
+    wrong = (host < low - _SLACK) | (host > high + _SLACK)
+    found = _wrong_values("y", host, wrong, f"not in [{low:g}, {high:g}]")
     return (
         f"{found} To {_name_of(loss)} such targets mean nothing: encode them otherwise, or choose "
         "another loss."

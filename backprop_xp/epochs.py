@@ -1,7 +1,7 @@
 """The epochs of a training: batch after batch, or in few compiled calls where the library can."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from numbers import Number
 from typing import Any, NamedTuple
 
@@ -87,7 +87,7 @@ class Run(NamedTuple):
 def _start(run: Run) -> tuple[Carry, Shared]:
     """Return what a training begins with."""
     # A state may hold an array twice, theta, or the caller's own, and its memory is reused.
-    carry = Carry(run.theta, _copied(run.plan.optimizer.initialize(run.theta)))
+    carry = Carry(run.theta, copied(run.plan.optimizer.initialize(run.theta)))
     return carry, Shared(run.rows, run.held_out, as_int32(run.plan.seed))
 
 
@@ -96,16 +96,25 @@ def _with_rate(shared: Shared, run: Run, theta: Array) -> Shared:
     return shared._replace(learning_rate=constant_rate(run.plan.optimizer, theta))
 
 
-def _copied(state: Any) -> Any:
+def copied(state: Any) -> Any:
     """Return an optimiser's state, tuples, lists and dicts of anything, with its arrays copied."""
+
+    def copy(value: Any) -> Any:
+        if isinstance(value, Number) or owner(value) is None:
+            return value
+        return array_namespace(value).asarray(value, copy=True)
+
+    return mapped(copy, state)
+
+
+def mapped(function: Callable[..., Any], state: Any, *others: Any) -> Any:
+    """Return a structure of what a function makes of the leaves of one, or several alike."""
     if type(state) is dict:
-        return {name: _copied(value) for name, value in state.items()}
+        return {k: mapped(function, state[k], *(other[k] for other in others)) for k in state}
     if type(state) in (list, tuple) or hasattr(state, "_make"):
         make = getattr(state, "_make", type(state))
-        return make([_copied(value) for value in state])
-    if isinstance(state, Number) or owner(state) is None:
-        return state
-    return array_namespace(state).asarray(state, copy=True)
+        return make([mapped(function, *parts) for parts in zip(state, *others, strict=True)])
+    return function(state, *others)
 
 
 def epoch_by_epoch(run: Run) -> Iterator[tuple[TrainingState, tuple[Array, Array | None]]]:

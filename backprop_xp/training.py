@@ -10,10 +10,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict, Unpack
 
-from backprop_xp.backends import Array, array_namespace, to_host, to_host_together
+from backprop_xp.backends import Array, array_namespace, owner, to_host, to_host_together
 from backprop_xp.batches import check_data
 from backprop_xp.checks import integer, real, sequence
-from backprop_xp.epochs import Plan, Run, TrainingState, are_one_call, blocks, epoch_by_epoch
+from backprop_xp.epochs import (
+    Plan,
+    Run,
+    TrainingState,
+    are_one_call,
+    blocks,
+    copied,
+    epoch_by_epoch,
+    mapped,
+)
 from backprop_xp.network import Network
 from backprop_xp.optimizers import Optimizer
 from backprop_xp.updates import updates_of
@@ -37,9 +46,11 @@ class FitResult(NamedTuple):
 class EarlyStopping:
     """Ends training when no network of the stack has improved for ``patience`` epochs.
 
-    A network improves when its validation loss (without validation rows, its training loss) falls
-    by more than ``min_delta`` below its best. With ``restore_best`` each network is given back as
-    it was at its own best epoch.
+    A network improves when its validation loss falls by more than ``min_delta`` below its best.
+    Without validation rows that is the training loss after the epoch, without dropout, which takes
+    another forward pass. With ``restore_best`` each network and its optimiser's state are given
+    back as they were at its own best epoch; what a state counts for all networks of a stack, as its
+    step, is that of the last of these.
     """
 
     patience: int = 10
@@ -64,10 +75,11 @@ class TrainOptions(TypedDict, total=False):
 
 
 class _Best(NamedTuple):
-    """Each network's best loss so far, its theta then, and the epochs since."""
+    """Each network's best loss, its theta and optimiser's state then, and the epochs since."""
 
     loss: Array
     theta: Array
+    optimizer_state: Any
     waited: Array
 
 
@@ -170,7 +182,10 @@ def fit(
         pending.append(losses)
         checks += state.checks
         if early_stopping is not None:
-            best = _track(best, state, early_stopping.min_delta)
+            loss = state.validation_loss
+            if loss is None:
+                loss = run.updates.training_loss(state.theta, run.rows)
+            best = _track(best, state, loss, early_stopping.min_delta)
         writes = progress and (
             state.epoch in (1, epochs) or state.epoch % max(1, epochs // 10) == 0
         )
@@ -178,6 +193,8 @@ def fit(
         if writes or best is not None or state.epoch == epochs:
             waited = _note(history, pending, best)
             pending = []
+        if best is not None and waited == 0.0:
+            best = best._replace(optimizer_state=_with_numbers(best, state))
         if writes:
             _write_progress(state.epoch, epochs, history)
         # Every callback is called. A comparison of losses returns a library's own True.
@@ -188,12 +205,12 @@ def fit(
     if pending:
         _note(history, pending, None)
     restores = best is not None and early_stopping is not None and early_stopping.restore_best
-    trained = best.theta if best is not None and restores else state.theta
+    kept = best if best is not None and restores else state
     joined = {name: _concat(parts) for name, parts in history.items()}
     if run.plan.check_every is not None:
         joined["gradient_error"] = to_host([error for _, error in checks])
         joined["gradient_verdict"] = to_host([verdict for verdict, _ in checks])
-    return FitResult(trained, joined, state.optimizer_state, state.epoch)
+    return FitResult(kept.theta, joined, kept.optimizer_state, state.epoch)
 
 
 def _prepare(
@@ -252,21 +269,39 @@ def _ends(answer: Any, i: int) -> bool:
     return bool(answer)
 
 
-def _track(best: _Best | None, state: TrainingState, min_delta: float) -> _Best:
-    """Return each network's best loss and theta after one more epoch."""
-    loss = state.loss if state.validation_loss is None else state.validation_loss
+def _track(best: _Best | None, state: TrainingState, loss: Array, min_delta: float) -> _Best:
+    """Return each network's best loss, and what it was then, after one more epoch."""
     xp = array_namespace(state.theta)
     if best is None:
-        copy = xp.asarray(state.theta, copy=True)
+        copies = copied(state.theta), copied(state.optimizer_state)
         # A loss that starts as NaN counts as infinite: any number improves on it.
         finite = xp.where(xp.isnan(loss), xp.full_like(loss, math.inf), loss)
-        return _Best(finite, copy, xp.zeros_like(loss))
+        return _Best(finite, *copies, xp.zeros_like(loss))
     improved = loss < best.loss - min_delta
+
+    def chosen(old: Any, new: Any) -> Any:
+        if not _is_array(old):
+            return old
+        here = xp.reshape(improved, (*loss.shape, *([1] * (len(old.shape) - len(loss.shape)))))
+        return xp.where(here, new, old)
+
     return _Best(
         xp.where(improved, loss, best.loss),
-        xp.where(improved[..., None], state.theta, best.theta),
+        chosen(best.theta, state.theta),
+        mapped(chosen, best.optimizer_state, state.optimizer_state),
         xp.where(improved, xp.zeros_like(loss), best.waited + 1.0),
     )
+
+
+def _with_numbers(best: _Best, state: TrainingState) -> Any:
+    """Return the best optimiser's states, with the numbers that the present one counts."""
+    return mapped(
+        lambda old, new: old if _is_array(old) else new, best.optimizer_state, state.optimizer_state
+    )
+
+
+def _is_array(value: Any) -> bool:
+    return owner(value) is not None and bool(getattr(value, "shape", ()))
 
 
 def _note(

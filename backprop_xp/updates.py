@@ -61,7 +61,8 @@ class Updates(NamedTuple):
     """The functions of a training, compiled where the library compiles.
 
     ``one(carry, given, shared)`` returns the next carry, the batch's loss and its share in a mean;
-    ``evaluate(theta, rows)`` is the validation loss.
+    ``evaluate(theta, rows)`` is the validation loss, ``training_loss(theta, rows)`` that which is
+    trained, penalty included, of one theta.
 
     ``many(carry, columns, shared)`` does an update for each row of the columns and returns their
     mean loss and its share; ``epochs(carry, columns, shared)`` does epochs of one update each and
@@ -71,6 +72,7 @@ class Updates(NamedTuple):
 
     one: Callable[..., Any]
     evaluate: Callable[..., Any]
+    training_loss: Callable[..., Any]
     many: Any
     epochs: Any
 
@@ -156,6 +158,9 @@ def _build(
     def evaluate(theta: Array, rows: Rows) -> Array:
         return network.loss(theta, rows.x, rows.y, sample_weight=rows.sample_weight, l2=0.0)
 
+    def training_loss(theta: Array, rows: Rows) -> Array:
+        return network.loss(theta, rows.x, rows.y, sample_weight=rows.sample_weight)
+
     def epoch(carry: Carry, given: Given, shared: Shared) -> tuple[Carry, Any]:
         carry, (loss, _) = one(carry, given, shared)
         held_out = shared.held_out
@@ -165,6 +170,7 @@ def _build(
     return Updates(
         home.compile(one, donate=(0,)),
         home.compile(evaluate),
+        home.compile(training_loss),
         None if loop is None else functools.partial(_many, loop, home.compile(_mean_of_many)),
         home.loop(epoch),
     )

@@ -639,11 +639,37 @@ def test_without_restore_best_the_last_epoch_is_given_back(xp: Any) -> None:
     assert _biases(xp, result) == [16.0]
 
 
-def test_without_validation_the_training_loss_decides(xp: Any) -> None:
-    # Of each epoch, the loss before its update: 64, 16, 64, 256.
-    path = [8.0, 4.0, 8.0, 16.0, 2.0, 1.0]
-    result = _fit_led(xp, bx.EarlyStopping(patience=2), path, validate=False)
-    assert result.epochs == 4
+def test_without_validation_the_loss_of_an_epochs_own_theta_decides(xp: Any) -> None:
+    # After each epoch: 16, 64, 256. Before it, as the history has it, 64, 16, 64.
+    result = _fit_led(
+        xp, bx.EarlyStopping(patience=2), [8.0, 4.0, 8.0, 16.0, 2.0, 1.0], validate=False
+    )
+    assert result.epochs == 3
+    assert result.history["loss"].ravel().tolist() == [64.0, 16.0, 64.0]
+    assert _biases(xp, result) == [4.0]
+
+
+@pytest.mark.parametrize("stack", [(), (3,)])
+def test_theta_and_the_optimizers_state_are_given_back_as_they_were_at_the_best_epoch(
+    xp: Any, stack: tuple[int, ...]
+) -> None:
+    network = bx.mlp([2, 4, 1], hidden="tanh", l2=1e-3)
+    x, y = xp.asarray(XOR[0]), xp.asarray(XOR[1])
+    start = xp.initialize(network, seed=0, stack=stack)
+    options = {"optimizer": bx.Adam(0.9), "epochs": 9, "seed": 1}  # too fast: the loss goes up
+    thetas, states, losses = [], [], []
+    for state in bx.train(network, start, x, y, **options):
+        thetas.append(xp.host(state.theta).copy())
+        states.append([np.copy(xp.host(m)) for m in state.optimizer_state[1:]])
+        losses.append(xp.host(network.loss(state.theta, x, y)))
+    best = np.argmin(losses, axis=0)
+    assert np.max(best) < 8
+    result = bx.fit(network, start, x, y, early_stopping=bx.EarlyStopping(patience=99), **options)
+    assert result.optimizer_state.step == np.max(best) + 1
+    for i in np.ndindex(stack):
+        assert np.array_equal(xp.host(result.theta)[i], thetas[best[i]][i])
+        for kept, then in zip(result.optimizer_state[1:], states[best[i]], strict=True):
+            assert np.array_equal(xp.host(kept)[i], then[i])
 
 
 def test_a_network_whose_loss_is_nan_only_waits(xp: Any) -> None:
