@@ -50,7 +50,9 @@ def check_data(
 
 def _placed(theta: Array, x: Any, y: Any, sample_weight: Any = None) -> Rows:
     weight = None if sample_weight is None else like(theta, sample_weight, "sample_weight")
-    return Rows(check_x(theta, x, None), like(theta, y, "y"), weight)
+    alone = require_owner(theta, "theta").detached
+    rows = alone(check_x(theta, x, None)), alone(like(theta, y, "y"))
+    return Rows(*rows, None if weight is None else alone(weight))
 
 
 def _parts(validation: Any) -> Sequence[Any]:

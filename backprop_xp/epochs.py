@@ -97,12 +97,14 @@ def _with_rate(shared: Shared, run: Run, theta: Array) -> Shared:
 
 
 def copied(state: Any) -> Any:
-    """Return an optimiser's state, tuples, lists and dicts of anything, with its arrays copied."""
+    """Return a structure, an optimiser's state, say, with its arrays copied, without any graph."""
 
     def copy(value: Any) -> Any:
-        if isinstance(value, Number) or owner(value) is None:
+        home = None if isinstance(value, Number) else owner(value)
+        if home is None:
             return value
-        return array_namespace(value).asarray(value, copy=True)
+        alone = home.detached(value)
+        return array_namespace(alone).asarray(alone, copy=True)
 
     return mapped(copy, state)
 

@@ -241,7 +241,7 @@ def _prepare(
     _refuse_empty_stack(theta, check_every=check_every is not None)
     size = rows.x.shape[-2] if batch_size is None else batch_size
     plan = Plan(optimizer, epochs, size, shuffle, seed, clip, check_every)
-    start = array_namespace(theta).asarray(theta, copy=True)
+    start = copied(theta)
     return Run(
         network, start, rows, held_out, plan, updates_of(network, optimizer, plan.clip, theta)
     )

@@ -62,3 +62,22 @@ def test_memory_of_a_cuda_device_is_what_cuda_counts(monkeypatch: pytest.MonkeyP
     backend = bx.get_backend("torch")
     assert backend.memory(torch.device("cuda", 1)) == (51, 81)
     assert backend.memory(torch.device("cpu")) is None
+
+
+@pytest.mark.parametrize("of", ["theta", "x", "both"])
+def test_training_records_no_automatic_differentiation(of: str) -> None:
+    network = bx.mlp([2, 3, 1], hidden="tanh")
+    theta = network.initialize(seed=0, backend="torch")
+    x, y = torch.rand(5, 2), torch.rand(5, 1)
+    options = {"optimizer": bx.Adam(0.1), "epochs": 3, "validation": (x, y)}
+    stopping = bx.EarlyStopping()
+    plain = bx.fit(network, theta, x, y, early_stopping=stopping, **options)
+    theta.requires_grad_(of != "x")
+    x.requires_grad_(of != "theta")
+    result = bx.fit(network, theta, x, y, early_stopping=stopping, **options)
+    arrays = [result.theta, *result.optimizer_state[1:]]
+    for state in bx.train(network, theta, x, y, **options):
+        arrays += [state.theta, state.loss, state.validation_loss, *state.optimizer_state[1:]]
+    assert not any(array.requires_grad for array in arrays)
+    assert torch.equal(result.theta, plain.theta)
+    assert theta.requires_grad == (of != "x")

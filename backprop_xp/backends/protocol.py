@@ -103,6 +103,10 @@ class Backend(Protocol):
         """Return an array's values as a NumPy array, waiting for them."""
         ...
 
+    def detached(self, array: Array) -> Array:
+        """Return an array that records no automatic differentiation of what is done with it."""
+        return array
+
     def device(self, name: Any) -> Device:
         """Return the device that ``name`` (a string or the library's own object) stands for.
 

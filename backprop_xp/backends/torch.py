@@ -99,6 +99,10 @@ class TorchBackend(Backend):
         """Return the values as NumPy's, once they are computed."""
         return np.asarray(array.detach().cpu().numpy())
 
+    def detached(self, array: Array) -> Array:
+        """Return the tensor without its graph, in the same memory."""
+        return array.detach()
+
     @contextlib.contextmanager
     def full_precision(self) -> Iterator[None]:
         """Forbid TF32 and bfloat16 in float32 products, in the whole process."""
