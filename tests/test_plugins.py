@@ -47,7 +47,7 @@ BROKEN = {
     "mute": SMALL.format(name="mute") + "backend.probe = lambda: None",
 }
 METHODS = (
-    "replacements, namespace, devices, default_dtype, owns, from_host, to_host, device, "
+    "replacements, namespace, devices, default_dtype, owns, from_host, to_host, detached, device, "
     "device_name, require_dtype, require_current, synchronize, memory, full_precision, compile, "
     "loop, doors, transfer_guard, details"
 )
