@@ -145,9 +145,8 @@ def _tensor_errors(function: Function, judged: Judged) -> tuple[TensorErrors, ..
     """Return what became of each tensor."""
     off = np.abs(judged.claimed.value - judged.numeric.value)
     off = np.where(judged.outcome == KINK, 0.0, np.where(np.isfinite(off), off, np.inf))
-    wrong = judged.outcome == FAIL
+    wrong, found = judged.outcome == FAIL, []
     hidden = (judged.room > TOLERANCES["room"][0]) & ~wrong & ~judged.matters
-    found = []
     for name, _, part in function.problem.point.tensors:
         if count := wrong[part].size:
             largest = float(off[part].max()), float(judged.error[part].max())

@@ -22,8 +22,7 @@ _IMAGINARY = {DOUBLE: 2.0**-66, SINGLE: 2.0**-40}
 # The longer step of a quick difference, which serves smooth functions; a derivative of 0 is best
 # refuted by a long one.
 _QUICK, LONG = {DOUBLE: 2.0**-7, SINGLE: 2.0**-3}, 0.5
-# The real part at a complex point may differ so much from the value: where terms of it cancel, both
-# are rounded. One that is another function altogether differs by more, or fails the guard.
+# The real part at a complex point may differ so much from the value: terms that cancel are rounded.
 _SAME_REAL_PART = 1e-2
 # What is so many times the noise of all shorter steps is no noise.
 _ONSET = 8.0

@@ -67,7 +67,7 @@ def is_analytic(gradient: Gradient) -> bool:
     exact = complex_step(line)
     if exact is None:
         return False
-    real = settled(line)
+    real = settled(line, exact=exact)
     if not real.is_kinked.any():
         return not np.any(contradicts(line, real, exact))
     entries = along_entries(gradient, _sample(gradient))

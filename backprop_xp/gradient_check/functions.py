@@ -362,8 +362,7 @@ def _shown(numbers: Host) -> str:
 
 
 def _epsilon(host: Host) -> float:
-    is_short = host.dtype.kind in "fc" and np.finfo(host.dtype).eps > DOUBLE
-    return SINGLE if is_short else DOUBLE
+    return SINGLE if host.dtype.kind in "fc" and np.finfo(host.dtype).eps > DOUBLE else DOUBLE
 
 
 def _widened(host: Host) -> Host:

@@ -18,8 +18,6 @@ from backprop_xp.gradient_check.report import TaylorTable
 PASS, KINK, INCONCLUSIVE, FAIL = range(4)
 VERDICTS = ("pass", "kink", "inconclusive", "fail")
 _HUGE = float(np.finfo(np.float64).max)
-
-
 # What is compared with what: in float64, at least so many roundings in any precision, and why.
 TOLERANCES = {
     "entries": (1e-7, 840.0, "that of entries: constants of seven digits are right"),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from backprop_xp.gradient_check.claims import Gradient
+from backprop_xp.gradient_check.claims import Claim, Gradient
 from backprop_xp.gradient_check.derivatives import (
     LONG,
     Derivative,
@@ -57,8 +57,7 @@ def compare(
     There is no doubt where the outcome is not even ``least``. The rounding of a gradient is
     measured if without that it would fail.
     """
-    done = _is_believed(lines, numeric, gradient)
-    looked = np.zeros(lines.size.shape, dtype=bool)
+    done, looked = _is_believed(lines, numeric, gradient), np.zeros(lines.size.shape, dtype=bool)
     while True:
         judged = judge(lines, gradient, numeric)
         if judged.verdict == FAIL and not gradient.is_measured:
@@ -76,26 +75,38 @@ def compare(
         numeric = numeric.with_lines(suspects, closer(lines.chosen(suspects)))
 
 
-def settled(lines: Lines, quick: Derivative | None = None) -> Derivative:
+def settled(
+    lines: Lines, quick: Derivative | None = None, exact: Derivative | None = None
+) -> Derivative:
     """Return the complex step where real differences confirm it, else those, from a ladder."""
-    exact, finer = complex_step(lines), complex_step(lines, 0.25)
-    if exact is None or finer is None:
+    exact = exact or complex_step(lines)
+    if exact is None:
         return ladder(lines)
     quick = quick or quick_difference(lines)
+    if np.all(_is_shown(lines, quick, exact)):
+        return exact
     # What changes with the imaginary step is its square, beside a derivative of 0. It is more where
     # an imaginary part is no more than rounding: then the real difference is sharper.
-    bar = _SAFETY * np.abs(finer.value - exact.value)
-    value = np.where(np.abs(finer.value) <= bar, 0.0, exact.value)
+    bar = _SAFETY * np.abs((complex_step(lines, 0.25) or exact).value - exact.value)
+    value = np.where(np.abs(exact.value) <= bar, 0.0, exact.value)
     exact = Derivative(value, bar, value, value, exact.step)
-    size = np.maximum(np.maximum(np.abs(value), np.abs(quick.value)), lines.norm)
-    is_sharper = bar <= np.maximum(quick.bar, _AGREES * size)
-    noise = quick.bar * quick.step * lines.size[:, None]
-    hidden = noise <= _ROUNDED * lines.function.epsilon * np.abs(lines.function.base)
-    is_shown = (quick.bar <= _SHARP * size) | hidden
-    if np.all(is_sharper & is_shown & ~contradicts(lines, quick, exact)):
+    is_sharper = bar <= np.maximum(quick.bar, _AGREES * _size(lines, quick, exact))
+    if np.all(is_sharper & _is_shown(lines, quick, exact)):
         return exact
     real = ladder(lines)
     return exact.where(~is_sharper | real.is_kinked | contradicts(lines, real, exact), real)
+
+
+def _is_shown(lines: Lines, quick: Derivative, exact: Derivative) -> Host:
+    """Say where a quick difference agrees, and is sharp, or hidden by rounding alone."""
+    noise = quick.bar * quick.step * lines.size[:, None]
+    hidden = noise <= _ROUNDED * lines.function.epsilon * np.abs(lines.function.base)
+    is_sharp = quick.bar <= _SHARP * _size(lines, quick, exact)
+    return (is_sharp | hidden) & ~contradicts(lines, quick, exact)
+
+
+def _size(lines: Lines, one: Derivative | Claim, other: Derivative) -> Host:
+    return np.maximum(np.maximum(np.abs(one.value), np.abs(other.value)), lines.norm)
 
 
 def contradicts(lines: Lines, real: Derivative, exact: Derivative) -> Host:
@@ -112,7 +123,7 @@ def _is_believed(lines: Lines, quick: Derivative, gradient: Gradient) -> Host:
     """
     claimed = lines.claim(gradient)
     nothing = (claimed.value == 0.0) & (quick.value == 0.0) & (quick.step < LONG)
-    size = np.maximum(np.maximum(np.abs(claimed.value), np.abs(quick.value)), lines.norm)
+    size = _size(lines, claimed, quick)
     slack = tolerance_of(lines.function, "entries") * size + claimed.bar
     agrees = np.abs(claimed.value - quick.value) <= slack
     # One wrong term of a direction must show beside their norm.
