@@ -120,3 +120,19 @@ def test_kinks_hide_no_term_that_is_missed(xp: Any, at: Any, method: str, dtype:
     case = lasso, lambda p: 2.0 * p, xp.asarray(at, dtype=dtype)
     for seed in range(10 if xp.name == "numpy" else 3):
         assert check.gradient(*case, method=method, seed=seed).verdict not in RIGHT
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("share", [0.5, 0.0])
+def test_where_kinks_meet_on_a_large_points_direction_no_fail_rests_on_it(share: float) -> None:
+    # Of half the entries at their kink the slopes are 0 and 1: along a direction their sums are.
+    point = np.tile([0.0, 0.7], 10_001)
+    report = bx.check_gradient(
+        lambda p: np.sum(np.maximum(p, 0.0)),
+        lambda p: (p > 0.0) + share * (p == 0.0) - (share == 0.0) * 5.0,
+        point,
+    )
+    assert report.method == "directional"
+    assert (report.verdict, report.passed) == (("kink", True) if share else ("inconclusive", False))
+    assert report.max_relative_error <= report.tolerance
+    assert share or "kinks meet on a direction" in report.reason

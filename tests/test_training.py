@@ -823,6 +823,12 @@ def test_a_validation_target_that_the_loss_cannot_mean_is_refused_with_its_place
     _refuses(xp, ValueError, message, network=_network(loss=loss), y=y, validation=held_out)
 
 
+def test_probabilities_with_the_rounding_of_float32_are_targets(xp: Any) -> None:
+    network, theta, x, _ = _case(xp, loss="binary_cross_entropy")
+    y = xp.asarray(np.tile([1.0 + 2.0**-22, -1e-9], (ROWS, 1)))
+    assert bx.train(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=1)
+
+
 def test_targets_that_the_loss_cannot_mean_are_counted(xp: Any) -> None:
     y = np.tile([0.0, 1.0], (ROWS, 1))
     y[3, 0], y[5, :] = -1.0, 7.0

@@ -25,7 +25,7 @@ from backprop_xp.backends.protocol import (
 _FEW = 2**14  # elements; measured on networks of 340 to 670,000
 
 
-def _join(layout: Any, values: Sequence[Sequence[Array]], stack: tuple[int, ...]) -> Array:
+def _pack(layout: Any, values: Sequence[Sequence[Array]], stack: tuple[int, ...]) -> Array:
     """Do what ``backprop_xp.layout.pack`` does, out of reach of XLA's fusion.
 
     Joined in the open, the parts of a gradient are fused into whatever uses it, which then looks
@@ -65,7 +65,7 @@ class JAXBackend(Backend):
     """jax.numpy keeps the standard; float64 needs JAX_ENABLE_X64, which is the user's to set."""
 
     name: ClassVar[str] = "jax"
-    replacements: ClassVar[dict[str, Callable[..., Any]]] = {"backprop_xp.layout.pack": _join}
+    replacements: ClassVar[dict[str, Callable[..., Any]]] = {"backprop_xp.layout.pack": _pack}
 
     def probe(self) -> Probe:
         """Add two numbers."""

@@ -27,7 +27,7 @@ _SAME_REAL_PART = 1e-2
 # What is so many times the noise of all shorter steps is no noise.
 _ONSET = 8.0
 # A bar is an estimate of an error, doubled.
-_SAFETY = 2.0
+SAFETY = 2.0
 # At a kink the slopes on either side stay apart by the same over so many steps, within a tenth, and
 # by so many roundings. A bar as small as a quarter of the gap shows that there is no kink.
 _STAYS, _WITHIN, _ABOVE, _NO_KINK = 4, 0.1, 20.0, 0.25
@@ -173,7 +173,7 @@ def quick_difference(lines: Lines, is_long: Host | bool = False) -> Derivative:
         # A value that does not change at all has no rounding to show.
         rounding = lines.function.epsilon * largest * np.any(values != base, axis=0)
         unexplained = np.abs(even_2 - even_1 / 16.0) + rounding
-        bar = _SAFETY * (np.abs(value - slope_2) + unexplained / (narrow / 2.0))
+        bar = SAFETY * (np.abs(value - slope_2) + unexplained / (narrow / 2.0))
     found = np.isfinite(bar)
     value, bar = np.where(found, value, 0.0), np.where(found, bar, np.inf)
     return Derivative(value, bar, value, value, np.broadcast_to(step[:, None], value.shape))
@@ -255,7 +255,7 @@ def _extrapolated(
     shorter = np.concatenate([seen[1:], np.full_like(seen[:1], np.nan)])
     noise = np.fmax(_below(np.fmax, shorter), least)
     # What shows at some step but not at shorter ones is no noise: the slope may be as steep there.
-    moving = np.isfinite(shorter) & np.concatenate([odd[1:] != 0.0, odd[:1] != odd[:1]])
+    moving = np.isfinite(shorter) & (np.roll(odd, -1, axis=0) != 0.0)
     several = _below(np.add, moving.astype(int)) >= 3
     steep = np.where(several & (seen > _ONSET * noise), seen / h, 0.0)
     steep = _below(np.fmax, np.concatenate([steep[1:], 0.0 * steep[:1]]))
@@ -264,7 +264,7 @@ def _extrapolated(
     bars = []
     for last, before in zip(tables[1:], tables[:-1], strict=True):
         change = np.maximum(np.abs(last - before), np.abs(last - _above(before)))
-        bar = _SAFETY * (change + (unexplained + noise) / h + steep)
+        bar = SAFETY * (change + (unexplained + noise) / h + steep)
         bars.append(np.where(known & np.isfinite(bar), bar, np.inf))
     value, bar = _best(np.stack(bars), np.stack(tables[1:]), np.stack(bars))
     value, bar, step = _best(bar, value, bar, h)
@@ -280,7 +280,7 @@ def _with_kinks(found: Derivative, right: Host, left: Host, least: Host, h: Host
         stays[back:] &= np.abs(gap[:-back] - gap[back:]) <= _WITHIN * np.abs(gap[back:])
         stays[:back] = False
     moves = np.abs(right - _above(right)) + np.abs(left - _above(left)) + least / h
-    bars = np.where(stays & np.isfinite(moves), _SAFETY * moves, np.inf)
+    bars = np.where(stays & np.isfinite(moves), SAFETY * moves, np.inf)
     bar, right, left, step = _best(bars, bars, right, left, h)
     kinked = np.isfinite(bar) & (found.bar > _NO_KINK * np.abs(right - left))
     return found.where(kinked, Derivative((left + right) / 2.0, bar, left, right, step))

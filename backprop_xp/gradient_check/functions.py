@@ -94,13 +94,12 @@ class Function:
 
     problem: Problem
     x: Host = field(init=False)
-    base: Host = field(init=False)
+    base: Host = field(init=False, default_factory=lambda: np.zeros(0))
     analytic: Host = field(init=False)
     dtype: Any = field(init=False)
     tangent: Callable[[Any], Any] | None = field(init=False)
     epsilon: float = DOUBLE
     gradient_epsilon: float = DOUBLE
-    count: int = 0
     evaluations: int = 0
     seconds: float = math.inf
     failure: Exception | None = None
@@ -165,9 +164,9 @@ class Function:
             self.problem.value(self.problem.point.restore(given)), self.problem.has_many
         )
         self.seconds = min(self.seconds, time.perf_counter() - before)
-        if self.count not in (0, host.size):
+        if self.base.size not in (0, host.size):
             raise ValueError(
-                f"function(point) has {host.size} results here, but {self.count} before."
+                f"function(point) has {host.size} results here, but {self.base.size} before."
             )
         return _widened(host), _epsilon(host)
 
@@ -178,7 +177,7 @@ class Function:
         if np.all((low <= point.real) & (point.real <= high)):
             with self.tried():
                 return self.value(point, self.dtype)[0]
-        return np.full(self.count, np.nan)
+        return np.full(self.base.size, np.nan)
 
     def _stacked(self, points: Host) -> Host:
         """Return the values at points ``(K, P)``, taken together where value allows it."""
@@ -191,7 +190,7 @@ class Function:
         self.evaluations += len(points)
         stack = beside(self.problem.point.flat, points, self.dtype)
         host = to_host(self.problem.value(self.problem.point.restore(stack)))
-        return _widened(host).reshape(len(points), self.count)
+        return _widened(host).reshape(len(points), self.base.size)
 
     def takes_stacks(self, copies: int) -> bool:
         """Say whether value takes stacked copies: two must come out as they do one by one."""
@@ -216,7 +215,7 @@ class Function:
         home = self.problem.point
         self.given = beside(home.flat, self._onto(point), dtype)
         returned = self.problem.gradient(home.restore(self.given))
-        found = flatten_gradient(home, returned, self.count if self.problem.has_many else None)
+        found = flatten_gradient(home, returned, self.base.size if self.problem.has_many else None)
         wide = [self.tangential(vector) for vector in found.T.astype(np.float64)]
         return np.stack(wide, axis=1), _epsilon(found)
 
@@ -253,7 +252,6 @@ def prepared(problem: Problem) -> Function:
         raise TypeError(f"value(point) must be real at a real point, not complex: {shown}.")
     if not np.all(np.isfinite(function.base)):
         raise ValueError(f"value(point) is {shown}: no derivative can be taken there.")
-    function.count = function.base.size
     if problem.options["batched"] and function.stacks is None and not function.takes_stacks(2):
         raise ValueError(
             "batched=True, but value of stacked copies is not what it is of each alone: it must "

@@ -156,6 +156,8 @@ def _why_not(judged: Judged, asked: float | None) -> str:
     if not np.isfinite(numeric):
         failure = f": {function.failure!r}" if function.failure else ""
         return f"value gives no number on either side of the point, at any step{failure}"
+    if judged.numeric.is_kinked[at] and judged.lines.kind == "directions":
+        return "kinks meet on a direction, which says little of an entry: check fewer, or elsewhere"
     if abs(float(judged.claimed.value[at])) <= own + numeric:
         return "the gradient is zero to rounding here, and zeros say little: check elsewhere"
     if own >= numeric:
@@ -163,11 +165,9 @@ def _why_not(judged: Judged, asked: float | None) -> str:
     if asked is not None and room <= TOLERANCES["room"][0]:
         return f"the error bars are wider than the tolerance; {_digits(room)}"
     noise = numeric / 2.0 * float(judged.numeric.step[at] * judged.lines.size[at[0]])
-    part = noise / (abs(float(function.base[at[1]])) or 1.0)
-    return (
-        f"the value is noisy at {part:.0e}, or varies faster than any step shows: a mistake of "
-        f"{room:.0%} could hide"
-    )
+    part = f"{noise / (abs(float(function.base[at[1]])) or 1.0):.0e}"
+    hidden = f"a mistake of {room:.0%} could hide"
+    return f"the value is noisy at {part}, or varies faster than any step shows: {hidden}"
 
 
 def _digits(error: float) -> str:

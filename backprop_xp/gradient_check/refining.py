@@ -11,6 +11,7 @@ import numpy as np
 from backprop_xp.gradient_check.claims import Claim, Gradient
 from backprop_xp.gradient_check.derivatives import (
     LONG,
+    SAFETY,
     Derivative,
     Lines,
     along_entries,
@@ -25,7 +26,7 @@ from backprop_xp.gradient_check.judge import FAIL, PASS, Findings, Judged, judge
 _SHARP = 1e-2
 # The complex step must agree with a real difference within its bar and this part of the terms. A
 # bar of so many roundings of the value is its rounding alone.
-_AGREES, _ROUNDED, _SAFETY = 1e-6, 32.0, 2.0
+_AGREES, _ROUNDED = 1e-6, 32.0
 # So many lines are looked at at a time, the worst first.
 _AT_ONCE = 64
 
@@ -87,7 +88,7 @@ def settled(
         return exact
     # What changes with the imaginary step is its square, beside a derivative of 0. It is more where
     # an imaginary part is no more than rounding: then the real difference is sharper.
-    bar = _SAFETY * np.abs((complex_step(lines, 0.25) or exact).value - exact.value)
+    bar = SAFETY * np.abs((complex_step(lines, 0.25) or exact).value - exact.value)
     value = np.where(np.abs(exact.value) <= bar, 0.0, exact.value)
     exact = Derivative(value, bar, value, value, exact.step)
     is_sharper = bar <= np.maximum(quick.bar, _AGREES * _size(lines, quick, exact))
