@@ -34,8 +34,6 @@ BACKENDS = [  # backend, device (empty: the backend's first)
     nox.param("lookalike", "", id="plug-in"),
 ]
 
-RESULTS = Path(".nox/results")  # the tests' reports, of which the session support makes a table
-
 
 @nox.session(tags=["full"])
 def lint(session: nox.Session) -> None:
@@ -56,8 +54,7 @@ def typecheck(session: nox.Session) -> None:
 @nox.parametrize("backend, device", BACKENDS)
 def tests(session: nox.Session, backend: str, device: str) -> None:
     """Run the tests on one backend, with the Python that runs nox."""
-    name = session.name.removeprefix("tests(").removesuffix(")")
-    run_tests(session, backend, device, report=RESULTS / f"{name}.xml")
+    run_tests(session, backend, device)
 
 
 @nox.session(python=PYTHONS, tags=["full"])
@@ -101,12 +98,6 @@ def wild(session: nox.Session) -> None:
 
 
 @nox.session
-def support(session: nox.Session) -> None:
-    """Write the table of what each backend supports, from the reports of all sessions of tests."""
-    session.run("python", "docs/support_table.py", *(param.id for param in BACKENDS))
-
-
-@nox.session
 def bench(session: nox.Session) -> None:
     """Time the library on NumPy against its peers; arguments go to pytest."""
     run_benchmarks(session, "numpy")
@@ -135,8 +126,8 @@ def has_gpu() -> bool:
     return shutil.which("nvidia-smi") is not None or Path("/dev/nvidia0").exists()
 
 
-def run_tests(session: nox.Session, backend: str, device: str, report: Path | None = None) -> None:
-    """Install, and run pytest where the environment chooses the backend; ``report`` is of all."""
+def run_tests(session: nox.Session, backend: str, device: str) -> None:
+    """Install, and run pytest where the environment chooses the backend."""
     session.install(*group("test"), "-e", package(backend))
     if backend == "lookalike":
         session.install("./tests/plugin")
@@ -145,14 +136,10 @@ def run_tests(session: nox.Session, backend: str, device: str, report: Path | No
         # Most of the time is XLA's, and a quarter of it is saved where it optimises little. The
         # suite passes with all of its optimisations too.
         env |= {"JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    # Some of the tests are no result: what follows -- leaves the last report as it is.
-    reported = [f"--junitxml={report}"] if report and not session.posargs else []
     chosen = [] if backend == "numpy" else ["-m", "not once"]
     # Processes side by side, where nobody wants to look into one; a GPU is not shared.
     spread = [] if session.posargs or backend == "cupy" else ["-n", "auto", "--maxprocesses", "4"]
-    session.run(
-        "pytest", "-p", "no:benchmark", *spread, *chosen, *reported, *session.posargs, env=env
-    )
+    session.run("pytest", "-p", "no:benchmark", *spread, *chosen, *session.posargs, env=env)
     if backend == "cupy" and not has_gpu():
         reason = "no NVIDIA GPU here: the tests that need one were skipped"
         if os.environ.get("BACKPROP_XP_REQUIRE_GPU") == "1":
@@ -165,4 +152,4 @@ def run_benchmarks(session: nox.Session, backend: str, files: str = "benchmarks/
     session.install(*group("test"), "-e", package(backend), "-e", ".[jax,torch]")
     # These make OpenBLAS choose kernels for another processor than the one at hand.
     env = {"OPENBLAS_CORETYPE": None, "OPENBLAS_L2_SIZE": None, "BACKPROP_XP_BACKEND": backend}
-    session.run("pytest", files, "--benchmark-only", *session.posargs, env=env)
+    session.run("pytest", files, "--benchmark-only", "--benchmark-quiet", *session.posargs, env=env)

@@ -1,6 +1,6 @@
 """Neural networks whose backpropagation is written by hand, once, for every array library."""
 
-from backprop_xp import activations, data, initializers, losses, schedules
+from backprop_xp import activations, data, initializers, losses, metrics, schedules
 from backprop_xp.activations import Activation
 from backprop_xp.backends import (
     TransferError,
@@ -12,6 +12,7 @@ from backprop_xp.backends import (
     transfer_guard,
     use_backend,
 )
+from backprop_xp.early_stopping import EarlyStopping
 from backprop_xp.gradient_check import (
     GradientCheckError,
     GradientReport,
@@ -24,9 +25,10 @@ from backprop_xp.gradient_check import (
 )
 from backprop_xp.layers import Activate, Dense, Dropout, LayerNorm, Residual
 from backprop_xp.losses import Loss
-from backprop_xp.network import Network, mlp
+from backprop_xp.network import Network
 from backprop_xp.optimizers import SGD, Adam, AdamW, RMSProp
-from backprop_xp.training import EarlyStopping, fit, train
+from backprop_xp.perceptron import mlp
+from backprop_xp.training import fit, train
 
 __version__ = "0.1.0.dev0"
 
@@ -61,6 +63,7 @@ __all__ = [
     "initializers",
     "list_backends",
     "losses",
+    "metrics",
     "mlp",
     "resolve",
     "schedules",

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from backprop_xp.backends import Array, array_namespace
+from backprop_xp.backends import Array, array_namespace, max_of_rows, sum_of_rows
 from backprop_xp.complex_safe import (
     at_most,
     clip,
@@ -58,7 +58,10 @@ def _sigmoid(z: Array) -> Array:
 
 
 def _sigmoid_vjp(g: Array, z: Array, a: Array) -> Array:
-    return g * (a * (1.0 - a))
+    slope = 1.0 - a
+    slope *= a
+    slope *= g
+    return slope
 
 
 def _tanh(z: Array) -> Array:
@@ -77,7 +80,9 @@ def _relu(z: Array) -> Array:
 
 
 def _relu_vjp(g: Array, z: Array, a: Array) -> Array:
-    return g * positive(array_namespace(a), a)
+    slope = positive(array_namespace(a), a)
+    slope *= g
+    return slope
 
 
 LEAK = 0.01
@@ -154,14 +159,13 @@ def _softplus_vjp(g: Array, z: Array, a: Array) -> Array:
 def _softmax(z: Array) -> Array:
     # Shifted by the maximum: exp overflows float32 above 88.
     xp = array_namespace(z)
-    a = xp.exp(z - xp.max(real_part(xp, z), axis=-1, keepdims=True))
-    a /= xp.sum(a, axis=-1, keepdims=True)
+    a = xp.exp(z - max_of_rows(real_part(xp, z)))
+    a /= sum_of_rows(a, keepdims=True)
     return a
 
 
 def _softmax_vjp(g: Array, z: Array, a: Array) -> Array:
-    xp = array_namespace(a)
-    return a * (g - xp.sum(g * a, axis=-1, keepdims=True))
+    return a * (g - sum_of_rows(g * a, keepdims=True))
 
 
 identity = Activation(_identity, _identity_vjp, from_output=True)

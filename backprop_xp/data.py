@@ -109,7 +109,7 @@ def split(*arrays: Any, test_size: float = 0.2, seed: int = 0) -> list[Array]:
     given = [_array(array, f"arrays[{i}]") for i, array in enumerate(arrays)]
     rows = _rows(given)
     count = _test_rows(test_size, rows)
-    order = permutation(rows, seed, 0)
+    order = order_of(rows, seed, 0)
     parts = []
     for array in given:
         parts += [_take(array, order[count:]), _take(array, order[:count])]
@@ -130,15 +130,20 @@ def minibatches(
     given = [_array(array, f"arrays[{i}]") for i, array in enumerate(arrays)]
     rows = _rows(given)
     size = integer(batch_size, "batch_size")
-    order = permutation(rows, seed, epoch) if shuffle else np.arange(rows, dtype=np.int32)
+    order = order_of(rows, seed if shuffle else None, epoch)
     return (
         tuple(_take(array, order[start : start + size]) for array in given)
         for start in range(0, rows, size)
     )
 
 
-def permutation(rows: int, seed: int, epoch: int) -> np.ndarray:
-    """Return the order of the rows in an epoch, on the host: int32, for devices without int64."""
+def order_of(rows: int, seed: int | None, epoch: int) -> np.ndarray:
+    """Return the order of the rows in an epoch, on the host: int32, for devices without int64.
+
+    Without a seed they keep their own.
+    """
+    if seed is None:
+        return np.arange(rows, dtype=np.int32)
     key = [integer(seed, "seed", at_least=0), integer(epoch, "epoch", at_least=0)]
     order = np.random.default_rng(np.random.SeedSequence(key)).permutation(rows)
     return order.astype(np.int32)

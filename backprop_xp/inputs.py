@@ -4,8 +4,20 @@ import math
 from numbers import Real
 from typing import Any, NamedTuple
 
-from backprop_xp.backends import Array, array_namespace, device_of, like, owner, to_host
+from backprop_xp.backends import (
+    Array,
+    array_namespace,
+    device_of,
+    like,
+    owner,
+    precision_of,
+    to_host,
+    whole_numbers,
+)
 from backprop_xp.checks import real, reals
+
+# Rows of one network: few enough for wide layers to stay in the cache, where they are fastest.
+_ROWS_AT_ONCE = 2**12
 
 
 class Rows(NamedTuple):
@@ -38,25 +50,72 @@ def check_x(theta: Array, x: Any, n_in: int | None) -> Array:
 
 
 def check_targets(
-    theta: Array, outputs: tuple[int, ...], y: Any, sample_weight: Any
+    theta: Array,
+    outputs: tuple[int, ...],
+    y: Any,
+    sample_weight: Any,
+    *,
+    labels: bool = False,
+    name: str = "y",
 ) -> tuple[Array, Array | None]:
     """Return y, ``(..., batch, n_out)``, and the weights, ``(..., batch)``, in theta's dtype.
 
-    ``outputs`` is the shape of the network's outputs, ``(*stack, batch, n_out)``.
+    ``outputs`` is the shape of the network's outputs, ``(*stack, batch, n_out)``. With ``labels`` y
+    may be class labels, which are made one-hot. One that is no class becomes a row of zeros: to see
+    it would take a transfer.
     """
-    y = like(theta, y, "y")
-    check_beside_outputs(y, outputs, "y")
+    classes = class_labels(theta, outputs, y, name) if labels else None
+    y = like(theta, y, name) if classes is None else _one_hot(theta, classes, outputs[-1])
+    check_beside_outputs(y, outputs, name)
     if sample_weight is None:
         return y, None
-    weight = like(theta, sample_weight, "sample_weight")
-    rows = outputs[-2]
-    if not weight.shape or weight.shape[-1] != rows:
+    return y, check_weights(theta, outputs, sample_weight, "sample_weight")
+
+
+def class_labels(theta: Array, outputs: tuple[int, ...], y: Any, name: str = "y") -> Array | None:
+    """Return class labels as integers ``(..., batch)`` beside theta, None if y is something else.
+
+    They are integers shaped ``(..., batch)``, or ``(..., batch, 1)`` where there are more outputs
+    than that. What has a column for each output is a table of targets.
+    """
+    labels = whole_numbers(theta, y, name)
+    rows, n_out = outputs[-2:]
+    if labels is None or n_out == 1 or tuple(labels.shape[-2:]) == (rows, n_out):
+        return None
+    if tuple(labels.shape[-2:]) == (rows, 1):
+        return labels[..., 0]
+    return labels if tuple(labels.shape[-1:]) == (rows,) else None
+
+
+def _one_hot(theta: Array, labels: Array, n_out: int) -> Array:
+    xp = array_namespace(theta)
+    dtype = precision_of(xp, theta.dtype)
+    # Compared as floats: a uint8 label may be one of more classes than uint8 can count.
+    classes = xp.arange(n_out, dtype=dtype, device=device_of(theta))
+    return xp.astype(xp.astype(labels, dtype)[..., None] == classes, dtype)
+
+
+def check_weights(theta: Array, outputs: tuple[int, ...], weights: Any, name: str) -> Array:
+    """Return weights, ``(..., batch)``, one per sample of the outputs, in theta's dtype."""
+    weights, rows = like(theta, weights, name), outputs[-2]
+    if not weights.shape or weights.shape[-1] != rows:
         raise ValueError(
-            f"sample_weight has shape {tuple(weight.shape)}, but one weight for each of the {rows} "
-            f"rows of x is expected: (..., {rows})."
+            f"{name} has shape {tuple(weights.shape)}, but one weight for each of the {rows} rows "
+            f"of x is expected: (..., {rows})."
         )
-    check_stack(weight.shape[:-1], theta.shape[:-1], "sample_weight")
-    return y, weight
+    check_stack(weights.shape[:-1], outputs[:-2], name)
+    return weights
+
+
+def row_slices(rows: int, size: int) -> list[slice]:
+    """Return where batches of ``size`` rows are, in order; the last is smaller if need be."""
+    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+def rows_at_once(theta: Array) -> int:
+    """Return of how many rows predictions are made at once: fewer for more networks of a stack."""
+    networks = int(math.prod(theta.shape[:-1]))
+    return max(1, _ROWS_AT_ONCE // max(1, networks))
 
 
 def check_l2(theta: Array, l2: Any) -> Any:
@@ -73,12 +132,19 @@ def check_entries(array: Any, name: str, *, low: float, below: float = math.inf)
 
     What a compiler traces has no values yet.
     """
-    if owner(array) is None or device_of(array) is not None:
+    if not is_traced(array):
         reals(to_host(array), name, low=low, below=below)
+
+
+def is_traced(value: Any) -> bool:
+    """Say whether a compiler traces ``value``: an array that is nowhere yet."""
+    return hasattr(value, "shape") and owner(value) is not None and device_of(value) is None
 
 
 def check_stack(given: tuple[int, ...], stack: tuple[int, ...], name: str) -> None:
     """Raise ValueError unless the leading axes of ``name`` broadcast to theta's stack."""
+    if not given:
+        return
     fits = len(given) <= len(stack) and all(
         n in (1, m) for n, m in zip(reversed(given), reversed(stack), strict=False)
     )
@@ -98,7 +164,8 @@ def check_beside_outputs(value: Array, outputs: tuple[int, ...], name: str) -> N
     if len(value.shape) < 2 or value.shape[-1] == 1 < rows[-1]:
         column = "[..., 0]" if len(value.shape) > 1 else ""
         way_out = (
-            f"Make class labels one-hot: {name} = bx.data.one_hot({name}{column})."
+            "categorical_cross_entropy takes class labels, one integer for each row of x; for "
+            f"another loss make them one-hot: {name} = bx.data.one_hot({name}{column})."
             if rows[-1] > 1
             else f"Make it a column: {name}[:, None]."
         )

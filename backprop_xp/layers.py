@@ -5,54 +5,25 @@
 ``(*stack, n_in, n_out)``, its bias ``(*stack, 1, n_out)``.
 """
 
-import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
 from backprop_xp.activations import ACTIVATIONS, Activation
-from backprop_xp.backends import Array, Namespace, array_namespace, device_of
+from backprop_xp.backends import Array, array_namespace, device_of, matmul, row_of_ones
+from backprop_xp.chain import (
+    Cache,
+    Layer,
+    Parameters,
+    Places,
+    backward_through,
+    check_chain,
+    forward_through,
+    is_random,
+    require_layer,
+)
 from backprop_xp.checks import choose, integer, real
 from backprop_xp.initializers import INITIALIZERS, Generator, HostArray, Initializer, ones, zeros
-from backprop_xp.random import fold_in, keep_mask
-
-Cache: TypeAlias = Any
-Parameters: TypeAlias = Sequence[Array]
-
-
-class Layer(Protocol):
-    """What a layer must offer; one of your own works everywhere a built-in one does.
-
-    ``names`` and ``shapes`` are those of its parameters, without the stack. L2 and weight decay
-    apply to parameters named ``weights``. ``rng`` is None in inference, else a key of ``random``.
-    A layer that fixes its width may say so by attributes ``n_in`` and ``n_out``: a network then
-    checks that neighbours fit. A layer is not changed once a network has it: JAX trains it as it
-    was compiled.
-    """
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The parameters' names."""
-        ...
-
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """The parameters' shapes, without the stack."""
-        ...
-
-    def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
-        """Draw the parameters on the host, in float64."""
-        ...
-
-    def forward(self, parameters: Parameters, x: Array, rng: Any) -> tuple[Array, Cache]:
-        """Return the output, and what ``backward`` needs."""
-        ...
-
-    def backward(
-        self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
-    ) -> tuple[Array | None, tuple[Array, ...]]:
-        """Return dL/dx (None where not wanted) and dL/dparameters, from ``g`` = dL/dy."""
-        ...
+from backprop_xp.random import keep_mask
 
 
 @dataclass(frozen=True, init=False)
@@ -66,6 +37,8 @@ class Dense:
     bias_initializer: Initializer
 
     names = ("weights", "bias")
+    is_random = False
+    writes = True
 
     def __init__(
         self,
@@ -101,15 +74,20 @@ class Dense:
         return a, (x, None if self.activation.from_output else z, a)
 
     def backward(
-        self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
+        self,
+        parameters: Parameters,
+        cache: Cache,
+        g: Array,
+        *,
+        wants_input: bool = True,
+        out: Places = (None, None),
     ) -> tuple[Array | None, tuple[Array, ...]]:
         """Return ``g_z @ weights^T`` and ``(x^T @ g_z, sum of g_z over the batch)``."""
         weights, _ = parameters
         x, z, a = cache
-        xp = array_namespace(a)
         g = self.activation.vjp(g, z, a)
-        gradients = xp.matrix_transpose(x) @ g, sum_over_batch(xp, g)
-        return (g @ xp.matrix_transpose(weights) if wants_input else None), gradients
+        gradients = matmul(x.mT, g, out[0]), sum_over_batch(g, out[1])
+        return (g @ weights.mT if wants_input else None), gradients
 
 
 @dataclass(frozen=True, init=False)
@@ -120,6 +98,8 @@ class Activate:
 
     names = ()
     shapes = ()
+    keeps_width = True
+    is_random = False
 
     def __init__(self, activation: str | Activation) -> None:
         _set(self, "activation", choose(ACTIVATIONS, activation, "activation"))
@@ -153,9 +133,15 @@ class Dropout:
 
     names = ()
     shapes = ()
+    keeps_width = True
 
     def __post_init__(self) -> None:
         _set(self, "rate", real(self.rate, "rate", low=0.0, below=1.0))
+
+    @property
+    def is_random(self) -> bool:
+        """Whether any unit is ever set to 0."""
+        return self.rate != 0.0
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw nothing."""
@@ -192,6 +178,8 @@ class LayerNorm:
     epsilon: float = 1e-5
 
     names = ("scale", "bias")
+    is_random = False
+    writes = True
 
     def __post_init__(self) -> None:
         _set(self, "n", integer(self.n, "n"))
@@ -228,13 +216,19 @@ class LayerNorm:
         return normed * scale + bias, (normed, inverse)
 
     def backward(
-        self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
+        self,
+        parameters: Parameters,
+        cache: Cache,
+        g: Array,
+        *,
+        wants_input: bool = True,
+        out: Places = (None, None),
     ) -> tuple[Array | None, tuple[Array, ...]]:
         """Return g less its parts along the constant and along the normalised x, over the width."""
         scale, _ = parameters
         normed, inverse = cache
         xp = array_namespace(g)
-        gradients = sum_over_batch(xp, g * normed), sum_over_batch(xp, g)
+        gradients = sum_over_batch(g * normed, out[0]), sum_over_batch(g, out[1])
         if not wants_input:
             return None, gradients
         h = g * scale
@@ -256,6 +250,10 @@ class Residual:
     shapes: tuple[tuple[int, ...], ...] = field(repr=False, compare=False)
     n_in: int | None = field(repr=False, compare=False)
     n_out: int | None = field(repr=False, compare=False)
+    keeps_width: bool = field(repr=False, compare=False)
+    is_random: bool = field(repr=False, compare=False)
+
+    writes = True
 
     def __init__(self, *layers: Layer) -> None:
         if not layers:
@@ -274,6 +272,9 @@ class Residual:
         _set(self, "shapes", tuple(shape for inner in layers for shape in inner.shapes))
         _set(self, "n_in", first)
         _set(self, "n_out", first)
+        keeps = all(getattr(layer, "keeps_width", False) for layer in layers)
+        _set(self, "keeps_width", keeps)
+        _set(self, "is_random", any(is_random(layer) for layer in layers))
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw the inner layers' parameters, one layer after the other."""
@@ -285,11 +286,18 @@ class Residual:
         return x + a, caches
 
     def backward(
-        self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
+        self,
+        parameters: Parameters,
+        cache: Cache,
+        g: Array,
+        *,
+        wants_input: bool = True,
+        out: Places | None = None,
     ) -> tuple[Array | None, tuple[Array, ...]]:
         """Return g plus what f sends back, and f's gradients."""
+        places = None if out is None else self.split(out)
         inner, gradients = backward_through(
-            self.layers, self.split(parameters), cache, g, wants_input=wants_input
+            self.layers, self.split(parameters), cache, g, wants_input=wants_input, out=places
         )
         joined = tuple(value for layer in gradients for value in layer)
         return (g + inner if wants_input else None), joined
@@ -300,83 +308,12 @@ class Residual:
         return [tuple(next(values) for _ in layer.names) for layer in self.layers]
 
 
-def forward_through(
-    layers: Sequence[Layer], parameters: Sequence[Parameters], x: Array, rng: Any
-) -> tuple[Array, list[Cache]]:
-    """Send x forward through a chain of layers: the last output, and each layer's cache."""
-    caches = []
-    for i, layer in enumerate(layers):
-        key = None if rng is None else fold_in(rng, i)
-        x, cache = layer.forward(parameters[i], x, key)
-        caches.append(cache)
-    return x, caches
-
-
-def backward_through(
-    layers: Sequence[Layer],
-    parameters: Sequence[Parameters],
-    caches: Sequence[Cache],
-    g: Array,
-    *,
-    wants_input: bool = True,
-) -> tuple[Array | None, list[tuple[Array, ...]]]:
-    """Send g = dL/dy back through a chain of layers: dL/dx, and each layer's gradients.
-
-    Without ``wants_input`` no layer sends back what no layer before it needs.
-    """
-    first = 0 if wants_input else next((i for i, layer in enumerate(layers) if layer.names), 0)
-    gradients: list[tuple[Array, ...]] = [() for _ in layers]
-    upstream: Array | None = g
-    for i in reversed(range(first, len(layers))):
-        upstream, gradients[i] = layers[i].backward(
-            parameters[i], caches[i], upstream, wants_input=wants_input or i > first
-        )
-    return upstream, gradients
-
-
-def require_layer(layer: Any, name: str) -> None:
-    """Raise TypeError unless ``layer`` is an object with the methods of a layer."""
-    methods = ("initialize", "forward", "backward")
-    if isinstance(layer, type) or not all(hasattr(layer, method) for method in methods):
-        raise TypeError(
-            f"{name} is {layer!r}, which is no layer: an object with {', '.join(methods)} is "
-            "expected, such as bx.Dense(2, 1); an activation becomes one by bx.Activate."
-        )
-
-
-def _keeps_any_width(layer: Layer) -> bool:
-    if isinstance(layer, Residual):
-        return all(_keeps_any_width(inner) for inner in layer.layers)
-    return isinstance(layer, Activate | Dropout)
-
-
-def check_chain(layers: Sequence[Layer]) -> tuple[int | None, int | None]:
-    """Return the widths that a chain of layers takes and gives, None where no layer says.
-
-    Raises ValueError where one layer gives another width than the next takes.
-    """
-    sized = [
-        (i, getattr(layer, "n_in", None), getattr(layer, "n_out", None))
-        for i, layer in enumerate(layers)
-        if not _keeps_any_width(layer)
-    ]
-    if not sized:
-        return None, None
-    for (_, _, given), (i, taken, _) in itertools.pairwise(sized):
-        if None not in (given, taken) and given != taken:
-            raise ValueError(
-                f"layer {i} ({type(layers[i]).__name__}) takes {taken} features, but the layers "
-                f"before it give {given}."
-            )
-    return sized[0][1], sized[-1][2]
-
-
-def sum_over_batch(xp: Namespace, g: Array) -> Array:
+def sum_over_batch(g: Array, out: Array | None = None) -> Array:
     """Sum over axis -2, which stays, with length 1.
 
     As a product with a row of ones: on NumPy about half the time of ``sum(axis=-2)``.
     """
-    return xp.ones((1, g.shape[-2]), dtype=g.dtype, device=device_of(g)) @ g
+    return matmul(row_of_ones(g), g, out)
 
 
 def _set(layer: Any, name: str, value: Any) -> None:

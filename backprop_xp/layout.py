@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 from backprop_xp.backends import Array, array_namespace
+from backprop_xp.chain import Layer, require_layer
 from backprop_xp.initializers import Generator, HostArray, as_drawn
-from backprop_xp.layers import Layer, require_layer
 
 
 class Place(NamedTuple):
@@ -84,9 +84,30 @@ def unpack(layout: Layout, theta: Array) -> list[tuple[Array, ...]]:
 def pack(layout: Layout, values: Sequence[Sequence[Array]], stack: tuple[int, ...]) -> Array:
     """Return theta, ``(*stack, P)``, made of each layer's parameters: the inverse of ``unpack``."""
     xp = array_namespace(next(itertools.chain.from_iterable(values)))
-    flat = [
+    return xp.concat(flattened(layout, values, stack), axis=-1)
+
+
+def flattened(
+    layout: Layout, values: Sequence[Sequence[Array]], stack: tuple[int, ...]
+) -> list[Array]:
+    """Return each layer's parameters as the parts of theta, ``(*stack, length)``."""
+    xp = array_namespace(next(itertools.chain.from_iterable(values)))
+    return [
         value[..., 0, :] if place.is_row else xp.reshape(value, (*stack, place.length))
         for places, layer in zip(layout, values, strict=True)
         for place, value in zip(places, layer, strict=True)
     ]
-    return xp.concat(flat, axis=-1)
+
+
+def cut(layout: Layout, theta: Array) -> list[Array]:
+    """Return the parts of theta, ``(*stack, length)``, that parameters are, one after the other."""
+    return [theta[..., place.part] for places in layout for place in places]
+
+
+def shaped(layout: Layout, parts: Sequence[Array]) -> list[tuple[Array, ...]]:
+    """Return each layer's parameters, ``(*stack, *shape)``, of theta's parts."""
+    xp, stack, left = array_namespace(parts[0]), parts[0].shape[:-1], iter(parts)
+    return [
+        tuple(xp.reshape(next(left), (*stack, *place.shape)) for place in places)
+        for places in layout
+    ]

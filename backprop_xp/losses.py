@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from backprop_xp.activations import identity, sigmoid, softmax
-from backprop_xp.backends import Array, array_namespace
+from backprop_xp.backends import Array, array_namespace, max_of_rows, sum_of_rows
 from backprop_xp.complex_safe import (
     at_most,
     clip,
@@ -31,7 +31,8 @@ class Loss:
     ``value`` returns ``(..., batch)``, ``gradient`` its derivative by the outputs, ``(..., batch,
     n_out)``, and ``link`` the predictions, ``(..., batch, n_out)``, that the outputs stand for.
     ``targets`` are the least and the greatest target that the loss can mean, ``least_outputs`` is
-    the fewest outputs of which it says anything: training refuses other ones.
+    the fewest outputs of which it says anything: training refuses other ones. With ``labels`` a
+    network takes integer class labels for its targets too, and makes them one-hot.
     """
 
     value: Callable[[Array, Array], Array]
@@ -39,12 +40,13 @@ class Loss:
     link: Callable[[Array], Array] = identity.value
     targets: tuple[float, float] = (-math.inf, math.inf)
     least_outputs: int = 1
+    labels: bool = False
 
 
 def _mean(values: Array) -> Array:
     if values.shape[-1] == 1:
         return values[..., 0]  # one output, the commonest case, needs no sum
-    return array_namespace(values).sum(values, axis=-1) / values.shape[-1]
+    return sum_of_rows(values) / values.shape[-1]
 
 
 def _squared(o: Array, t: Array) -> Array:
@@ -54,6 +56,11 @@ def _squared(o: Array, t: Array) -> Array:
 
 def _squared_gradient(o: Array, t: Array) -> Array:
     return (o - t) * (2.0 / o.shape[-1])
+
+
+def _squared_both(o: Array, t: Array) -> tuple[Array, Array]:
+    r = o - t
+    return _mean(r * r), r * (2.0 / r.shape[-1])
 
 
 def _half_squared(o: Array, t: Array) -> Array:
@@ -143,35 +150,49 @@ def _less_largest(o: Array, shares: Array) -> Array:
     """Return the logits less their largest; softmax is that of any shift."""
     xp = array_namespace(o)
     x = real_part(xp, o)
-    s = o - xp.max(x, axis=-1, keepdims=True)
+    s = o - max_of_rows(x)
     if not is_complex(xp, o.dtype):
         return s
     # By the target's imaginary part too, which would hide what a complex step adds to it.
-    return s - xp.sum(shares * (o - x), axis=-1, keepdims=True)
+    return s - sum_of_rows(shares * (o - x), keepdims=True)
 
 
-def _categorical_cross_entropy(o: Array, t: Array) -> Array:
-    # -sum t log softmax(o), where softmax(o) = exp(s) / (1 + r): s are the logits less their
-    # largest, r is sum exp(s) less that one's 1. The targets' shares sum to 1 too: taken off term
-    # by term, a one-hot target's class leaves r the digits of all others, however small they are.
+def _categorical_parts(o: Array, t: Array) -> tuple[Array, ...]:
+    # softmax(o) = exp(s) / (1 + r): s are the logits less their largest, r is sum exp(s) less that
+    # one's 1. The targets' shares sum to 1 too: taken off term by term, a one-hot target's class
+    # leaves r the digits of all others, however small they are.
     xp = array_namespace(o)
-    total = xp.sum(t, axis=-1, keepdims=True)
+    total = sum_of_rows(t, keepdims=True)
     shares = t / (total + _TINY)
     s = _less_largest(o, shares)
-    r = xp.sum(xp.exp(s) - shares, axis=-1, keepdims=True)
-    return (total * log1p(xp, r))[..., 0] - xp.sum(t * s, axis=-1)
+    g = xp.exp(s) - shares
+    return total, shares, s, g, sum_of_rows(g, keepdims=True)
 
 
-def _categorical_cross_entropy_gradient(o: Array, t: Array) -> Array:
-    # sum(t) (softmax(o) - shares), with r as above: exp(s) / (1 + r) - shares over one denominator.
-    xp = array_namespace(o)
-    total = xp.sum(t, axis=-1, keepdims=True)
-    shares = t / (total + _TINY)
-    g = xp.exp(_less_largest(o, shares)) - shares
-    r = xp.sum(g, axis=-1, keepdims=True)
+def _categorical_value(t: Array, total: Array, _: Array, s: Array, g: Array, r: Array) -> Array:
+    # -sum t log softmax(o)
+    xp = array_namespace(t)
+    return (total * log1p(xp, r))[..., 0] - sum_of_rows(t * s)
+
+
+def _categorical_gradient(total: Array, shares: Array, _: Array, g: Array, r: Array) -> Array:
+    # sum(t) (softmax(o) - shares), over one denominator, in the memory of g
     g -= shares * r
     g *= total / (1.0 + r)
     return g
+
+
+def _categorical_cross_entropy(o: Array, t: Array) -> Array:
+    return _categorical_value(t, *_categorical_parts(o, t))
+
+
+def _categorical_cross_entropy_gradient(o: Array, t: Array) -> Array:
+    return _categorical_gradient(*_categorical_parts(o, t))
+
+
+def _categorical_both(o: Array, t: Array) -> tuple[Array, Array]:
+    parts = _categorical_parts(o, t)
+    return _categorical_value(t, *parts), _categorical_gradient(*parts)
 
 
 mean_squared_error = Loss(_squared, _squared_gradient)
@@ -190,6 +211,7 @@ categorical_cross_entropy = Loss(
     link=softmax.value,
     targets=(0.0, math.inf),
     least_outputs=2,
+    labels=True,
 )
 
 LOSSES = {
@@ -202,3 +224,18 @@ LOSSES = {
     "binary_cross_entropy": binary_cross_entropy,
     "categorical_cross_entropy": categorical_cross_entropy,
 }
+
+# By value and gradient: one whose gradient was replaced is not among them.
+TOGETHER = {
+    (id(loss.value), id(loss.gradient)): both
+    for loss, both in (
+        (mean_squared_error, _squared_both),
+        (categorical_cross_entropy, _categorical_both),
+    )
+}
+
+
+def value_and_gradient(loss: Loss, o: Array, t: Array) -> tuple[Array, Array]:
+    """Return a loss's value and its gradient, at once where they share work."""
+    both = TOGETHER.get((id(loss.value), id(loss.gradient)))
+    return (loss.value(o, t), loss.gradient(o, t)) if both is None else both(o, t)

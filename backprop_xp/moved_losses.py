@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from backprop_xp.activations import ACTIVATIONS, softmax
 from backprop_xp.backends import Array, array_namespace, beside, device_of, to_host
+from backprop_xp.chain import Layer
 from backprop_xp.complex_safe import is_complex
 from backprop_xp.inputs import Rows, check_x
-from backprop_xp.layers import Activate, Dense, Dropout, Layer, LayerNorm, Residual
+from backprop_xp.layers import Activate, Dense, Dropout, LayerNorm, Residual
 from backprop_xp.layout import Layout, Place, lay_out, unpack
 from backprop_xp.network import Network, mean_loss, penalty
 from backprop_xp.random import as_key, fold_in

@@ -7,38 +7,49 @@ a description, and every method is a function of theta.
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
-from backprop_xp.activations import ACTIVATIONS, Activation, identity, sigmoid, softmax
+from backprop_xp.activations import identity, sigmoid, softmax
 from backprop_xp.backends import (
     Array,
     Backend,
     array_namespace,
+    blank,
     device_of,
     like,
     replaced,
     require_floating,
     require_like,
     resolve,
+    sum_of_rows,
 )
-from backprop_xp.checks import choose, integer, real, sequence
-from backprop_xp.initializers import Initializer, draw_stack
-from backprop_xp.inputs import check_beside_outputs, check_l2, check_targets, check_x
-from backprop_xp.layers import (
-    Activate,
-    Dense,
-    Dropout,
+from backprop_xp.chain import (
     Layer,
-    LayerNorm,
+    Parameters,
     backward_through,
     check_chain,
     forward_through,
+    is_random,
+    output_of,
 )
-from backprop_xp.layout import Layout, draw, lay_out, pack, unpack
-from backprop_xp.losses import LOSSES, Loss
+from backprop_xp.checks import choose, integer, real, sequence
+from backprop_xp.initializers import draw_stack
+from backprop_xp.inputs import (
+    Rows,
+    check_beside_outputs,
+    check_l2,
+    check_targets,
+    check_x,
+    row_slices,
+    rows_at_once,
+)
+from backprop_xp.layers import Activate, Dense, Dropout
+from backprop_xp.layout import Layout, cut, draw, flattened, lay_out, pack, shaped, unpack
+from backprop_xp.losses import LOSSES, Loss, value_and_gradient
 from backprop_xp.random import as_key
 
 
@@ -62,6 +73,7 @@ class Network:
     loss_function: Loss
     l2: float
     size: int = field(repr=False, compare=False)
+    is_random: bool = field(repr=False, compare=False)
     _layout: Layout = field(repr=False, compare=False)
     _widths: tuple[int | None, int | None] = field(repr=False, compare=False)
 
@@ -77,6 +89,7 @@ class Network:
             "loss_function": loss_function,
             "l2": real(l2, "l2", low=0.0),
             "size": size,
+            "is_random": any(is_random(layer) for layer in layers),
             "_layout": layout,
             "_widths": check_chain(layers),
         }.items():
@@ -151,12 +164,23 @@ class Network:
         ``rng`` None is inference; in training it is the key of the dropout masks: a non-negative
         int, or an int array ``(*stack, 1, 1)`` for masks that differ over the stack.
         """
-        x, key = self._check_inputs(theta, x, rng)
-        return forward_through(self.layers, unpack(self._layout, theta), x, key)[0]
+        x, key = self.check_inputs(theta, x, rng)
+        return output_of(self.layers, unpack(self._layout, theta), x, key)
 
-    def predict(self, theta: Array, x: Array) -> Array:
-        """Return the loss's link of the outputs: probabilities, rates or values."""
-        return self.loss_function.link(self.forward(theta, x))
+    def predict(self, theta: Array, x: Array, *, batch_size: int | None = None) -> Array:
+        """Return the loss's link of the outputs: probabilities, rates or values.
+
+        It is made of ``batch_size`` rows at a time, by default so many that rows times networks of
+        the stack are some thousands: memory grows with the result alone.
+        """
+        x, _ = self.check_inputs(theta, x, None)
+        size = rows_at_once(theta) if batch_size is None else integer(batch_size, "batch_size")
+        parameters = unpack(self._layout, theta)
+        parts = [
+            self.loss_function.link(output_of(self.layers, parameters, x[..., rows, :], None))
+            for rows in row_slices(x.shape[-2], size)
+        ]
+        return parts[0] if len(parts) == 1 else array_namespace(theta).concat(parts, axis=-2)
 
     def loss(
         self,
@@ -171,14 +195,12 @@ class Network:
         """Return each network's loss, ``(*stack,)``: ``sum(w * loss) / sum(w)`` and the penalty.
 
         ``y`` is ``(batch, n_out)``, ``sample_weight`` ``(batch,)``, or either stacked; ``l2``, a
-        number or ``(*stack,)``, overrides the network's own.
+        number or ``(*stack,)``, overrides the network's own. With categorical cross-entropy ``y``
+        may be integer class labels, ``(batch,)`` or stacked; one outside 0 ... n_out - 1, which
+        ``fit`` refuses, adds nothing here.
         """
-        x, key = self._check_inputs(theta, x, rng)
-        outputs, _ = forward_through(self.layers, unpack(self._layout, theta), x, key)
-        y, weight = check_targets(theta, outputs.shape, y, sample_weight)
-        return self._value(
-            theta, outputs, y, weight, self.l2 or None if l2 is None else check_l2(theta, l2)
-        )
+        rows = self._check_rows(theta, x, y, sample_weight, rng)
+        return loss_of(self, theta, rows, self._check_l2(theta, l2))
 
     def loss_and_gradient(
         self,
@@ -194,17 +216,8 @@ class Network:
 
         Arguments as for ``loss``. No member's gradient depends on another's theta.
         """
-        x, key = self._check_inputs(theta, x, rng)
-        parameters = unpack(self._layout, theta)
-        outputs, caches = forward_through(self.layers, parameters, x, key)
-        y, weight = check_targets(theta, outputs.shape, y, sample_weight)
-        strength = self.l2 or None if l2 is None else check_l2(theta, l2)
-        value = self._value(theta, outputs, y, weight, strength)
-        g = self.loss_function.gradient(outputs, y) * _share(weight, outputs)
-        _, gradients = backward_through(self.layers, parameters, caches, g, wants_input=False)
-        if strength is not None:
-            gradients = self._decay(gradients, parameters, strength)
-        return value, replaced(pack, theta)(self._layout, gradients, theta.shape[:-1])
+        rows = self._check_rows(theta, x, y, sample_weight, rng)
+        return loss_and_gradient_of(self, theta, rows, self._check_l2(theta, l2))
 
     def vjp(self, theta: Array, x: Array, g: Array, *, rng: Any = None) -> tuple[Array, Array]:
         """Return dL/dtheta and dL/dx from ``g`` = dL/doutputs, for a loss of one's own.
@@ -212,7 +225,7 @@ class Network:
         ``g`` is ``(..., batch, n_out)``. Both results carry the stack, dL/dx even where the stack
         shares x: ``(*stack, batch, n_in)``. The network's l2 has no part in it.
         """
-        x, key = self._check_inputs(theta, x, rng)
+        x, key = self.check_inputs(theta, x, rng)
         parameters = unpack(self._layout, theta)
         outputs, caches = forward_through(self.layers, parameters, x, key)
         g = like(theta, g, "g")
@@ -221,6 +234,13 @@ class Network:
         x_gradient, gradients = backward_through(self.layers, parameters, caches, g)
         joined = replaced(pack, theta)(self._layout, gradients, theta.shape[:-1])
         return joined, x_gradient
+
+    def outputs_shape(self, theta: Array, x: Array) -> tuple[int, ...]:
+        """Return the shape of ``forward(theta, x)``: a row is sent if no layer says its width."""
+        n_out = self._widths[1]
+        if n_out is None:
+            n_out = self.forward(theta, array_namespace(x).zeros_like(x[..., :1, :])).shape[-1]
+        return (*theta.shape[:-1], x.shape[-2], n_out)
 
     def weight_mask(self, theta: Array) -> Array:
         """Return ``(P,)``, in theta's dtype and place: 1 where L2 and weight decay apply or 0."""
@@ -233,6 +253,11 @@ class Network:
             for place in places
         ]
         return xp.concat(parts, axis=-1)
+
+    @property
+    def parts(self) -> list[slice]:
+        """Where each parameter lies along theta's last axis, layer by layer."""
+        return [place.part for places in self._layout for place in places]
 
     def describe(self) -> str:
         """Return a table of the layers, their parameters' shapes and how many numbers they hold.
@@ -256,35 +281,6 @@ class Network:
             for a, b, c, d in rows
         )
 
-    def _decay(
-        self,
-        gradients: Sequence[Sequence[Array]],
-        parameters: Sequence[Sequence[Array]],
-        strength: Any,
-    ) -> list[tuple[Array, ...]]:
-        """Add the penalty's gradient, ``l2 * weights``, to that of each tensor of weights."""
-        return [
-            tuple(
-                g + _against(strength, place.shape) * value if place.decays else g
-                for place, g, value in zip(places, layer_gradients, values, strict=True)
-            )
-            for places, layer_gradients, values in zip(
-                self._layout, gradients, parameters, strict=True
-            )
-        ]
-
-    def _value(
-        self, theta: Array, outputs: Array, y: Array, weight: Array | None, strength: Any
-    ) -> Array:
-        value = mean_loss(self.loss_function, outputs, y, weight)
-        if strength is None:
-            return value
-        for places in self._layout:
-            for place in places:
-                if place.decays:
-                    value = value + penalty(theta[..., place.part], strength)
-        return value
-
     def _check_theta(self, theta: Array) -> Any:
         xp = require_floating(theta, "theta")
         if not theta.shape or theta.shape[-1] != self.size:
@@ -294,60 +290,144 @@ class Network:
             )
         return xp
 
-    def _check_inputs(self, theta: Array, x: Array, rng: Any) -> tuple[Array, Any]:
+    def check_inputs(self, theta: Array, x: Array, rng: Any = None) -> tuple[Array, Any]:
+        """Return x beside theta, and the key, checked as at every entrance."""
         self._check_theta(theta)
         x = check_x(theta, x, self._widths[0])
         return x, None if rng is None else as_key(rng, theta)
 
+    def _check_rows(self, theta: Array, x: Array, y: Array, weight: Any, rng: Any) -> Rows:
+        x, key = self.check_inputs(theta, x, rng)
+        outputs = self.outputs_shape(theta, x)
+        labels = self.loss_function.labels
+        return Rows(x, *check_targets(theta, outputs, y, weight, labels=labels), key)
 
-def mlp(
-    sizes: Sequence[int],
-    *,
-    hidden: str | Activation = "relu",
-    output: str | Activation = "identity",
-    loss: str | Loss = "mean_squared_error",
-    dropout: float = 0.0,
-    layer_norm: bool = False,
-    l2: float = 0.0,
-    initializer: str | Initializer = "glorot_uniform",
-) -> Network:
-    """Return a multilayer perceptron of the given layer sizes, inputs first and outputs last.
+    def _check_l2(self, theta: Array, l2: Any) -> Any:
+        return self.l2 or None if l2 is None else check_l2(theta, l2)
 
-    Each hidden layer is Dense, LayerNorm if asked for, the ``hidden`` activation, Dropout if its
-    rate is not 0; after the last Dense comes the ``output`` activation alone. The cross-entropies
-    and poisson take raw outputs: leave ``output="identity"`` with them.
 
-    >>> import backprop_xp as bx
-    >>> bx.mlp([64, 32, 10], loss="categorical_cross_entropy").size
-    2410
+def loss_of(network: Network, theta: Array, rows: Rows, l2: Any) -> Array:
+    """Return what ``Network.loss`` does, of rows that are checked and in theta's dtype.
+
+    ``rows.rng`` is None or a key; ``l2`` None, a float or an array ``(*stack,)``.
     """
-    widths = [
-        integer(size, f"sizes[{i}]") for i, size in enumerate(sequence(sizes, "sizes", "[2, 3, 1]"))
+    return loss_of_outputs(network, theta, outputs_of(network, theta, rows), rows, l2)
+
+
+def outputs_of(network: Network, theta: Array, rows: Rows) -> Array:
+    """Return what ``Network.forward`` does, of rows as for ``loss_of``."""
+    return output_of(
+        network.layers, replaced(unpack, theta)(network._layout, theta), rows.x, rows.rng
+    )
+
+
+def loss_of_outputs(network: Network, theta: Array, outputs: Array, rows: Rows, l2: Any) -> Array:
+    """Return the loss of rows whose outputs are known; arguments as for ``loss_of``."""
+    value = mean_loss(network.loss_function, outputs, rows.y, rows.sample_weight)
+    return _penalized(network, theta, value, l2)
+
+
+class Views(NamedTuple):
+    """Theta and its parameters, and, where the library writes into arrays, its gradient's."""
+
+    theta: Array
+    parameters: Sequence[Parameters]
+    gradient: Array | None
+    places: Sequence[Parameters] | None
+
+
+def views_of(network: Network, theta: Array) -> Views:
+    """Return theta and memory for its gradient, taken apart."""
+    parts, gradient = functools.partial(replaced(unpack, theta), network._layout), blank(theta)
+    return Views(theta, parts(theta), gradient, None if gradient is None else parts(gradient))
+
+
+def loss_and_gradient_of(
+    network: Network, theta: Array, rows: Rows, l2: Any, views: Views | None = None
+) -> tuple[Array, Array]:
+    """Return what ``Network.loss_and_gradient`` does; arguments as for ``loss_of``.
+
+    ``views`` of this very theta say where the gradient is written, step after step.
+    """
+    if views is None or views.theta is not theta:
+        views = views_of(network, theta)
+    _, parameters, gradient, places = views
+    value, gradients = _mean_and_gradients(network, parameters, rows, l2, places)
+    if gradient is None:
+        gradient = replaced(pack, theta)(network._layout, gradients, theta.shape[:-1])
+    return _penalized(network, theta, value, l2), gradient
+
+
+def loss_and_gradients_of(
+    network: Network, parts: Sequence[Array], rows: Rows, l2: Any
+) -> tuple[Array, list[Array]]:
+    """Return what ``loss_and_gradient_of`` does, of a theta taken apart, and as much apart."""
+    layout, stack = network._layout, parts[0].shape[:-1]
+    value, gradients = _mean_and_gradients(network, shaped(layout, parts), rows, l2)
+    return _with_penalties(layout, parts, value, l2), flattened(layout, gradients, stack)
+
+
+def _mean_and_gradients(
+    network: Network,
+    parameters: Sequence[Parameters],
+    rows: Rows,
+    l2: Any,
+    places: Sequence[Parameters] | None = None,
+) -> tuple[Array, Sequence[tuple[Array, ...]]]:
+    """Return the loss without its penalty, and each layer's gradients with that one's."""
+    x, y, weight, key = rows
+    layers, loss = network.layers, network.loss_function
+    outputs, caches = forward_through(layers, parameters, x, key)
+    each, g = value_and_gradient(loss, outputs, y)
+    g = g * _share(weight, outputs)
+    _, gradients = backward_through(layers, parameters, caches, g, wants_input=False, out=places)
+    if l2 is not None:
+        add = operator.add if places is None else operator.iadd
+        gradients = _decayed(network._layout, gradients, parameters, l2, add)
+    return _mean(each, weight), gradients
+
+
+def _decayed(
+    layout: Layout,
+    gradients: Sequence[Sequence[Array]],
+    parameters: Sequence[Sequence[Array]],
+    strength: Any,
+    add: Callable[[Array, Array], Array],
+) -> list[tuple[Array, ...]]:
+    """Add the penalty's gradient, ``l2 * weights``, to that of each tensor of weights."""
+    return [
+        tuple(
+            add(g, _against(strength, place.shape) * value) if place.decays else g
+            for place, g, value in zip(places, layer_gradients, values, strict=True)
+        )
+        for places, layer_gradients, values in zip(layout, gradients, parameters, strict=True)
     ]
-    hidden = choose(ACTIVATIONS, hidden, "hidden")
-    output = choose(ACTIVATIONS, output, "output")
-    dropout = real(dropout, "dropout", low=0.0, below=1.0)
-    if len(widths) < 2:
-        raise ValueError(f"sizes needs at least inputs and outputs, such as [2, 1], not {sizes!r}.")
-    layers: list[Layer] = []
-    for n_in, n_out in itertools.pairwise(widths[:-1]):
-        if layer_norm:
-            layers += [Dense(n_in, n_out, initializer=initializer), LayerNorm(n_out)]
-            layers += [Activate(hidden)]
-        else:
-            layers += [Dense(n_in, n_out, hidden, initializer=initializer)]
-        if dropout != 0.0:
-            layers += [Dropout(dropout)]
-    layers += [Dense(widths[-2], widths[-1], output, initializer=initializer)]
-    return Network(layers, loss, l2=l2)
+
+
+def _penalized(network: Network, theta: Array, value: Array, strength: Any) -> Array:
+    if strength is None:
+        return value
+    return _with_penalties(network._layout, cut(network._layout, theta), value, strength)
+
+
+def _with_penalties(layout: Layout, parts: Sequence[Array], value: Array, strength: Any) -> Array:
+    if strength is None:
+        return value
+    for place, part in zip(itertools.chain(*layout), parts, strict=True):
+        if place.decays:
+            value = value + penalty(part, strength)
+    return value
 
 
 def mean_loss(loss: Loss, outputs: Array, y: Array, weight: Array | None) -> Array:
     """Return the mean over the batch, ``(*stack,)``: ``sum(w * loss) / sum(w)``."""
-    xp = array_namespace(outputs)
-    each = loss.value(outputs, y)
+    return _mean(loss.value(outputs, y), weight)
+
+
+def _mean(each: Array, weight: Array | None) -> Array:
+    xp = array_namespace(each)
     if weight is None:
-        return xp.sum(each, axis=-1) / outputs.shape[-2]
+        return sum_of_rows(each) / each.shape[-1]
     return xp.sum(weight * each, axis=-1) / _total(weight)[..., 0]
 
 

@@ -9,20 +9,20 @@ The conventions are PyTorch's; where other libraries differ, the docstring says 
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from numbers import Real
 from typing import Any, NamedTuple, Protocol
 
-from backprop_xp.backends import (
-    Array,
-    array_namespace,
-    is_host_number,
-    like,
-    require_floating,
-    require_like,
+from backprop_xp.backends import Array, array_namespace, replaced, require_floating
+from backprop_xp.hyperparameters import (
+    check_arrays,
+    check_fraction,
+    check_gradient,
+    check_not_negative,
+    check_rate,
+    hyperparameter,
+    placed,
 )
-from backprop_xp.checks import real
-from backprop_xp.inputs import check_entries, check_stack
-from backprop_xp.schedules import rate, rate_at
+from backprop_xp.schedules import rate_at
+from backprop_xp.structures import zeros_like
 
 
 class Optimizer(Protocol):
@@ -87,36 +87,33 @@ class SGD:
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        _check_rate(self)
-        _check_fraction(self, "momentum")
+        check_rate(self)
+        check_fraction(self, "momentum")
         if self.nesterov and not _has_momentum(self):
             raise ValueError("nesterov=True needs a momentum above 0, such as momentum=0.9.")
 
     def initialize(self, theta: Array) -> SGDState:
         """Return a state with velocity 0."""
-        xp = require_floating(theta, "theta")
-        return SGDState(0, xp.zeros_like(theta) if _has_momentum(self) else None)
+        require_floating(theta, "theta")
+        return SGDState(0, _zeros(theta) if _has_momentum(self) else None)
 
     def update(
         self, theta: Array, gradient: Array, state: SGDState, *, learning_rate: Any = None
     ) -> tuple[Array, SGDState]:
         """Return theta and the state after one update."""
-        _check_state(self, theta, state, SGDState)
-        alpha = _learning_rate(self, theta, gradient, state.step, learning_rate)
-        velocity = state.velocity
-        if velocity is None and _has_momentum(self):
-            raise ValueError(
-                "state has no velocity, as of an SGD without momentum, but this one has momentum. "
-                "Begin with state = optimizer.initialize(theta)."
-            )
+        return _checked_update(self, theta, gradient, state, learning_rate)
+
+    def rule(
+        self, theta: Array, gradient: Array, state: SGDState, learning_rate: Any
+    ) -> tuple[Array, SGDState]:
+        """Do what ``update`` does, unchecked: the hyperparameters are beside theta."""
+        step, velocity = state
         if velocity is not None:
-            momentum = _hyperparameter(theta, self.momentum, "momentum")
-            velocity *= momentum
+            velocity *= self.momentum
             velocity += gradient
-            gradient = gradient + momentum * velocity if self.nesterov else 1.0 * velocity
-        gradient *= alpha
-        theta -= gradient
-        return theta, SGDState(state.step + 1, velocity)
+            gradient = gradient + self.momentum * velocity if self.nesterov else velocity
+        theta -= learning_rate * gradient
+        return theta, SGDState(step + 1, velocity)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,27 +130,27 @@ class RMSProp:
     epsilon: Any = 1e-8
 
     def __post_init__(self) -> None:
-        _check_rate(self)
-        _check_fraction(self, "decay")
-        _check_not_negative(self, "epsilon")
+        check_rate(self)
+        check_fraction(self, "decay")
+        check_not_negative(self, "epsilon")
 
     def initialize(self, theta: Array) -> RMSPropState:
         """Return a state with mean square 0."""
-        return RMSPropState(0, require_floating(theta, "theta").zeros_like(theta))
+        return RMSPropState(0, _zeros(theta))
 
     def update(
         self, theta: Array, gradient: Array, state: RMSPropState, *, learning_rate: Any = None
     ) -> tuple[Array, RMSPropState]:
         """Return theta and the state after one update."""
-        _check_state(self, theta, state, RMSPropState)
-        alpha = _learning_rate(self, theta, gradient, state.step, learning_rate)
-        decay = _hyperparameter(theta, self.decay, "decay")
-        square = _running_mean(state.square, gradient * gradient, decay)
-        scale = array_namespace(theta).sqrt(square)
-        scale += _hyperparameter(theta, self.epsilon, "epsilon")
-        gradient /= scale
-        gradient *= alpha
-        theta -= gradient
+        return _checked_update(self, theta, gradient, state, learning_rate)
+
+    def rule(
+        self, theta: Array, gradient: Array, state: RMSPropState, learning_rate: Any
+    ) -> tuple[Array, RMSPropState]:
+        """Do what ``update`` does, unchecked: the hyperparameters are beside theta."""
+        square = _running_mean(state.square, gradient * gradient, self.decay)
+        scale = array_namespace(theta).sqrt(square) + self.epsilon
+        theta -= gradient / scale * learning_rate
         return theta, RMSPropState(state.step + 1, square)
 
 
@@ -182,12 +179,13 @@ class Adam:
         self, theta: Array, gradient: Array, state: AdamState, *, learning_rate: Any = None
     ) -> tuple[Array, AdamState]:
         """Return theta and the state after one update."""
-        _check_state(self, theta, state, AdamState)
-        alpha = _learning_rate(self, theta, gradient, state.step, learning_rate)
-        direction, state = _adam_direction(self, theta, gradient, state)
-        direction *= alpha
-        theta -= direction
-        return theta, state
+        return _checked_update(self, theta, gradient, state, learning_rate)
+
+    def rule(
+        self, theta: Array, gradient: Array, state: AdamState, learning_rate: Any
+    ) -> tuple[Array, AdamState]:
+        """Do what ``update`` does, unchecked: the hyperparameters are beside theta."""
+        return _adam(self, theta, gradient, state, learning_rate)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +207,7 @@ class AdamW:
 
     def __post_init__(self) -> None:
         _check_adam(self)
-        _check_not_negative(self, "weight_decay")
+        check_not_negative(self, "weight_decay")
 
     def initialize(self, theta: Array) -> AdamState:
         """Return a state with both means 0."""
@@ -219,23 +217,74 @@ class AdamW:
         self, theta: Array, gradient: Array, state: AdamState, *, learning_rate: Any = None
     ) -> tuple[Array, AdamState]:
         """Return theta and the state after one update."""
-        _check_state(self, theta, state, AdamState)
-        alpha = _learning_rate(self, theta, gradient, state.step, learning_rate)
-        decay = alpha * _hyperparameter(theta, self.weight_decay, "weight_decay")
-        if self.mask is not None:
-            mask = like(theta, self.mask, "mask")
-            if mask.shape[-1:] != theta.shape[-1:]:
-                raise ValueError(
-                    f"mask has shape {tuple(mask.shape)}, but theta (..., {theta.shape[-1]}): one "
-                    "0 or 1 per parameter is expected, as network.weight_mask(theta) gives."
-                )
-            check_stack(mask.shape[:-1], theta.shape[:-1], "mask")
-            decay = decay * mask
-        theta *= 1.0 - decay
-        direction, state = _adam_direction(self, theta, gradient, state)
-        direction *= alpha
-        theta -= direction
-        return theta, state
+        return _checked_update(self, theta, gradient, state, learning_rate)
+
+    def rule(
+        self, theta: Array, gradient: Array, state: AdamState, learning_rate: Any
+    ) -> tuple[Array, AdamState]:
+        """Do what ``update`` does, unchecked: hyperparameters and mask are beside theta."""
+        decay = learning_rate * self.weight_decay
+        theta *= 1.0 - (decay if self.mask is None else decay * self.mask)
+        return _adam(self, theta, gradient, state, learning_rate)
+
+
+class _Kind(NamedTuple):
+    """Of an optimiser: the state that it goes on from, and its numbers but the learning rate."""
+
+    state: Any
+    numbers: tuple[str, ...]
+
+
+# By their ``update``: whoever inherits it has the hyperparameters and the state that go with it.
+_KINDS: dict[Any, _Kind] = {
+    SGD.update: _Kind(SGDState, ("momentum",)),
+    RMSProp.update: _Kind(RMSPropState, ("decay", "epsilon")),
+    Adam.update: _Kind(AdamState, ("beta1", "beta2", "epsilon")),
+    AdamW.update: _Kind(AdamState, ("beta1", "beta2", "epsilon", "weight_decay")),
+}
+
+
+def _kind(optimizer: Any) -> _Kind | None:
+    return _KINDS.get(getattr(type(optimizer), "update", None))
+
+
+def optimizer_beside(optimizer: Any, theta: Array) -> Any:
+    """Return the optimiser with its arrays, checked to fit, where theta is and in its dtype.
+
+    That is its hyperparameters but the learning rate. An optimiser of another's is returned as is.
+    """
+    kind = _kind(optimizer)
+    return optimizer if kind is None else placed(optimizer, kind.numbers, theta)
+
+
+def check_state(optimizer: Any, theta: Array, state: Any) -> None:
+    """Raise unless a state is one that this optimiser makes for such a theta.
+
+    Of an optimiser of another's only it itself knows that.
+    """
+    kind = _kind(optimizer)
+    if kind is None:
+        return
+    check_arrays(optimizer, theta, state, kind.state)
+    if kind.state is SGDState and state.velocity is None and _has_momentum(optimizer):
+        raise ValueError(
+            "state has no velocity, as of an SGD without momentum, but this one has momentum. "
+            "Begin with state = optimizer.initialize(theta)."
+        )
+
+
+def _checked_update(
+    optimizer: Any, theta: Array, gradient: Array, state: Any, learning_rate: Any
+) -> tuple[Array, Any]:
+    check_state(optimizer, theta, state)
+    check_gradient(theta, gradient)
+    alpha = optimizer.learning_rate if learning_rate is None else learning_rate
+    alpha = rate_at(alpha, state.step) if callable(alpha) else alpha
+    alpha = hyperparameter(theta, alpha, "learning_rate")
+    updated: tuple[Array, Any] = optimizer_beside(optimizer, theta).rule(
+        theta, gradient, state, alpha
+    )
+    return updated
 
 
 def _has_momentum(optimizer: SGD) -> bool:
@@ -243,37 +292,45 @@ def _has_momentum(optimizer: SGD) -> bool:
 
 
 def _adam_start(theta: Array) -> AdamState:
-    xp = require_floating(theta, "theta")
-    return AdamState(0, xp.zeros_like(theta), xp.zeros_like(theta))
+    return AdamState(0, _zeros(theta), _zeros(theta))
 
 
-def _adam_direction(
-    self: Adam | AdamW, theta: Array, gradient: Array, state: AdamState
+def _zeros(theta: Array) -> Array:
+    require_floating(theta, "theta")
+    zeros: Array = replaced(zeros_like, theta)(theta)
+    return zeros
+
+
+def _adam(
+    self: Adam | AdamW, theta: Array, gradient: Array, state: AdamState, learning_rate: Any
 ) -> tuple[Array, AdamState]:
-    beta1 = _hyperparameter(theta, self.beta1, "beta1")
-    beta2 = _hyperparameter(theta, self.beta2, "beta2")
+    # Corrected for their bias, the means are m / c1 and s / c2: m / c1 / (sqrt(s / c2) + epsilon),
+    # with the corrections taken out of the vectors (Kingma and Ba 2015, the end of section 2).
     step = state.step + 1
-    mean = _running_mean(state.mean, 1.0 * gradient, beta1)
-    gradient *= gradient
-    square = _running_mean(state.square, gradient, beta2)
+    square = _running_mean(state.square, gradient * gradient, self.beta2)
+    mean = _running_mean(state.mean, gradient, self.beta1)
+    root = _passed(self.beta2, step) ** 0.5
     scale = array_namespace(theta).sqrt(square)
-    scale /= _passed(beta2, step) ** 0.5
-    scale += _hyperparameter(theta, self.epsilon, "epsilon")
+    scale += self.epsilon * root
     direction = mean / scale
-    direction /= _passed(beta1, step)
-    return direction, AdamState(step, mean, square)
+    direction *= learning_rate * root / _passed(self.beta1, step)
+    theta -= direction
+    return theta, AdamState(step, mean, square)
+
+
+# Added to a decay before its logarithm: that of 0 is none, and any other stays what it is.
+_TINY = 1e-37
 
 
 def _passed(decay: Any, step: Any) -> Any:
     """Return ``1 - decay**step``: the part of a running mean that its values make up."""
-    if isinstance(step, int):
+    if isinstance(step, int) and isinstance(decay, float):
         return 1.0 - decay**step
-    # A traced step, as in a compiled loop: in float32 the difference would lose its digits.
+    # Of arrays, as a compiled loop's are: in float32 the difference would lose its digits.
     if isinstance(decay, float):
-        log = math.log(decay) if decay else -math.inf
-    else:
-        log = array_namespace(decay).log(decay)
-    return -array_namespace(step).expm1(step * log)
+        return -array_namespace(step).expm1(step * math.log(decay + _TINY))
+    xp = array_namespace(decay)
+    return -xp.expm1(step * xp.log(decay + _TINY))
 
 
 def _running_mean(mean: Array, value: Array, decay: Any) -> Array:
@@ -284,79 +341,8 @@ def _running_mean(mean: Array, value: Array, decay: Any) -> Array:
     return mean
 
 
-def _check_state(optimizer: Any, theta: Array, state: Any, kind: Any) -> None:
-    """Raise unless a state is one that this optimiser makes for such a theta."""
-    if not isinstance(state, kind):
-        raise TypeError(
-            f"state is of {type(state).__name__}, but {type(optimizer).__name__} goes on from an "
-            f"{kind.__name__}. Begin with state = optimizer.initialize(theta)."
-        )
-    for name, value in zip(state._fields, state, strict=True):
-        if value is None or name == "step":
-            continue
-        require_like(theta, value, f"state.{name}")
-        if tuple(value.shape) != tuple(theta.shape):
-            raise ValueError(
-                f"state.{name} has shape {tuple(value.shape)}, but theta {tuple(theta.shape)}. "
-                "Begin with state = optimizer.initialize(theta)."
-            )
-
-
-def _learning_rate(
-    optimizer: Any, theta: Array, gradient: Array, step: Any, learning_rate: Any
-) -> Any:
-    """Return this update's learning rate, checked, like the gradient, to fit theta."""
-    require_like(theta, gradient, "gradient")
-    if tuple(gradient.shape) != tuple(theta.shape):
-        raise ValueError(
-            f"gradient has shape {tuple(gradient.shape)}, but theta {tuple(theta.shape)}."
-        )
-    if learning_rate is None:
-        learning_rate = optimizer.learning_rate
-    if callable(learning_rate):
-        learning_rate = rate_at(learning_rate, step)
-    return _hyperparameter(theta, learning_rate, "learning_rate")
-
-
-def _hyperparameter(theta: Array, value: Any, name: str) -> Any:
-    """Return a hyperparameter that broadcasts against theta: a number, or ``(*stack, 1)``."""
-    if type(value) is float:
-        return value
-    if isinstance(value, Real) or is_host_number(value):
-        return float(value)  # a NumPy scalar would widen float32
-    value = like(theta, value, name)
-    if value.shape and value.shape[-1] != 1:
-        raise ValueError(
-            f"{name} has shape {tuple(value.shape)}, but (*stack, 1) is expected: "
-            f"{name}[..., None]."
-        )
-    check_stack(value.shape[:-1], theta.shape[:-1], name)
-    return value
-
-
-def _check_rate(optimizer: Any) -> None:
-    if not callable(optimizer.learning_rate):
-        object.__setattr__(optimizer, "learning_rate", rate(optimizer.learning_rate))
-
-
-def _check_number(optimizer: Any, name: str, *, below: float) -> None:
-    value = getattr(optimizer, name)
-    if hasattr(value, "shape") and value.shape:
-        check_entries(value, name, low=0.0, below=below)
-    else:
-        object.__setattr__(optimizer, name, real(value, name, low=0.0, below=below))
-
-
-def _check_fraction(optimizer: Any, name: str) -> None:
-    _check_number(optimizer, name, below=1.0)
-
-
-def _check_not_negative(optimizer: Any, name: str) -> None:
-    _check_number(optimizer, name, below=math.inf)
-
-
 def _check_adam(optimizer: Adam | AdamW) -> None:
-    _check_rate(optimizer)
-    _check_fraction(optimizer, "beta1")
-    _check_fraction(optimizer, "beta2")
-    _check_not_negative(optimizer, "epsilon")
+    check_rate(optimizer)
+    check_fraction(optimizer, "beta1")
+    check_fraction(optimizer, "beta2")
+    check_not_negative(optimizer, "epsilon")

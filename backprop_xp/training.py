@@ -1,112 +1,66 @@
 """Training: ``train`` yields a state per epoch, ``fit`` runs it to the end and keeps a history.
 
 Everything is per network of a stack: losses ``(*stack,)``, clipping, early stopping. Losses stay on
-the device; ``fit`` moves them at the end, or each epoch if somebody looks at them.
+the device; ``fit`` moves them at the end, or at each epoch if somebody looks at them.
 """
 
+import contextlib
+import dataclasses
+import functools
+import inspect
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Any
 
-from backprop_xp.backends import Array, array_namespace, owner, to_host, to_host_together
-from backprop_xp.batches import check_data
-from backprop_xp.checks import integer, real, sequence
-from backprop_xp.epochs import (
-    Plan,
-    Run,
-    TrainingState,
-    are_one_call,
-    blocks,
-    copied,
-    epoch_by_epoch,
-    mapped,
-)
+from backprop_xp.backends import Array, require_owner, to_host, to_host_together
+from backprop_xp.batches import joined, mean_over, remaining, tables_of, take
+from backprop_xp.checks import nearest, sequence
+from backprop_xp.early_stopping import better
+from backprop_xp.entrance import check_data
+from backprop_xp.inputs import check_entries, check_l2
+from backprop_xp.loop import Interrupt, steps_of
 from backprop_xp.network import Network
-from backprop_xp.optimizers import Optimizer
-from backprop_xp.updates import updates_of
+from backprop_xp.optimizers import optimizer_beside
+from backprop_xp.options import FitResult, Options, TrainingState, started
+from backprop_xp.progress import reporting
+from backprop_xp.random import as_int32, fold_in
+from backprop_xp.watching import check_step
+
+# Epochs of one update each in one call; a compiled one cannot be interrupted.
+_BLOCK = 2000
+# Epochs whose losses are on the device at once.
+_FEW = 100
 
 
-class FitResult(NamedTuple):
-    """What ``fit`` leaves: the trained theta, and NumPy arrays ``(epochs, *stack)`` of losses.
-
-    ``history`` has ``"loss"`` and, with validation rows, ``"validation_loss"``; with
-    ``check_every``, ``"gradient_error"`` and ``"gradient_verdict"``, ``(checks,)``, of each check.
-    ``epochs`` counts the epochs that were run.
-    """
-
-    theta: Array
-    history: dict[str, Any]
-    optimizer_state: Any
-    epochs: int
+def _checked(function: str, given: dict[str, Any], *own: str) -> Options:
+    """Return the options of ``train`` or ``fit``, checked; the function has some of its own."""
+    known = [field.name for field in dataclasses.fields(Options)]
+    for name in given:
+        if name not in known:
+            raise TypeError(f"{function} has no option {name!r}. {nearest(name, [*known, *own])}")
+    for name, example in (("optimizer", "bx.Adam()"), ("epochs", "100")):
+        if name not in given:
+            raise TypeError(f"{function} needs {name}=, such as {name}={example}.")
+    return Options(**given)
 
 
-@dataclass(frozen=True)
-class EarlyStopping:
-    """Ends training when no network of the stack has improved for ``patience`` epochs.
-
-    A network improves when its validation loss falls by more than ``min_delta`` below its best.
-    Without validation rows that is the training loss after the epoch, without dropout, which takes
-    another forward pass. With ``restore_best`` each network and its optimiser's state are given
-    back as they were at its own best epoch; what a state counts for all networks of a stack, as its
-    step, is that of the last of these.
-    """
-
-    patience: int = 10
-    min_delta: float = 0.0
-    restore_best: bool = True
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "patience", integer(self.patience, "patience"))
-        object.__setattr__(self, "min_delta", real(self.min_delta, "min_delta", low=0.0))
+def _with_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a function, where it is looked up, the options by their names and defaults."""
+    signature = inspect.signature(function)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    options = inspect.signature(Options).parameters.values()
+    parameters = sorted([*own, *options], key=lambda parameter: parameter.kind)
+    function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return function
 
 
-class TrainOptions(TypedDict, total=False):
-    """The options of ``train`` that ``fit`` hands on."""
-
-    batch_size: int | None
-    shuffle: bool
-    seed: int
-    sample_weight: Array | None
-    validation: Sequence[Array] | None
-    clip: float | None
-    check_every: int | None
-
-
-class _Best(NamedTuple):
-    """Each network's best loss, its theta and optimiser's state then, and the epochs since."""
-
-    loss: Array
-    theta: Array
-    optimizer_state: Any
-    waited: Array
-
-
+@_with_options
 def train(
-    network: Network,
-    theta: Array,
-    x: Array,
-    y: Array,
-    *,
-    optimizer: Optimizer,
-    epochs: int,
-    batch_size: int | None = None,
-    shuffle: bool = True,
-    seed: int = 0,
-    sample_weight: Array | None = None,
-    validation: Sequence[Array] | None = None,
-    clip: float | None = None,
-    check_every: int | None = None,
+    network: Network, theta: Array, x: Array, y: Array, **options: Any
 ) -> Iterator[TrainingState]:
     """Return an iterator that trains for an epoch each time it is advanced.
 
-    ``batch_size`` None is the full batch. Each epoch's order is drawn from ``seed`` and the
-    epoch's number, dropout masks from ``seed`` and the update's. ``validation`` is ``(x, y)`` or
-    ``(x, y, sample_weight)``. ``clip`` bounds the norm of each network's own gradient. At every
-    ``check_every``-th update the gradient of its batch is compared with one difference of the loss
-    and, where that leaves a doubt, checked along directions: a fail ends the training by
-    ``GradientCheckError``, whose ``report`` says what is wrong.
+    It yields a ``TrainingState``; the options are those of ``bx.options.Options``.
 
     The arguments are checked at once: ValueError or TypeError for those that do not fit, and for a
     value in x, y or sample_weight that is not finite or a target that the loss cannot mean, with
@@ -121,43 +75,39 @@ def train(
     >>> network.predict(state.theta, x).round().T
     array([[0., 1., 1., 0.]])
     """
-    run = _prepare(
-        network,
-        theta,
-        x,
-        y,
-        optimizer=optimizer,
-        epochs=epochs,
-        batch_size=batch_size,
-        shuffle=shuffle,
-        seed=seed,
-        sample_weight=sample_weight,
-        validation=validation,
-        clip=clip,
-        check_every=check_every,
-    )
-    return (state for state, _ in epoch_by_epoch(run))
+    chosen = _checked("train", options)
+    state, advance = _prepared(network, theta, x, y, chosen)
+
+    def states(state: TrainingState) -> Iterator[TrainingState]:
+        interrupt = Interrupt()  # not entered: here Ctrl-C raises wherever it comes
+        while not _has_ended(state, chosen):
+            state, _ = advance(state, 1, interrupt)
+            yield state
+
+    return states(state)
 
 
+@_with_options
 def fit(
     network: Network,
     theta: Array,
     x: Array,
     y: Array,
     *,
-    optimizer: Optimizer,
-    epochs: int,
-    early_stopping: EarlyStopping | None = None,
     callbacks: Sequence[Callable[[TrainingState], Any]] = (),
     progress: bool = False,
-    **options: Unpack[TrainOptions],
+    **options: Any,
 ) -> FitResult:
     """Train and return theta, the history and the optimiser's state.
 
-    ``options`` are those of ``train``: batch_size, shuffle, seed, sample_weight, validation, clip,
-    check_every. Each callback is given the state after every epoch; one that returns true ends the
-    training.
-    ``progress`` writes lines to stderr.
+    The other options are those of ``train``, of ``bx.options.Options``. Each callback is given the
+    state after every epoch; one that returns true ends the training. ``progress`` shows a bar on a
+    terminal and in a notebook, where rich is installed, and writes lines to stderr elsewhere.
+
+    Ctrl-C ends the training at once. The KeyboardInterrupt has the state that was reached in its
+    attribute ``state``, from which ``start=error.state`` goes on as if nothing had happened: it is
+    ``start``, or None, where nothing has begun. (An error that code of one's own raises within a
+    step has None.)
 
     >>> import backprop_xp as bx
     >>> network = bx.mlp([1, 1])
@@ -166,85 +116,165 @@ def fit(
     >>> result.theta.round(6), result.history["loss"].shape
     (array([2., 1.]), (200,))
     """
-    if not isinstance(early_stopping, EarlyStopping | None):
-        raise TypeError(
-            f"early_stopping must be one such as bx.EarlyStopping(), not {early_stopping!r}."
-        )
+    chosen = _checked("fit", options, "callbacks", "progress")
     callbacks = sequence(callbacks, "callbacks", "(print,)")
-    run = _prepare(network, theta, x, y, optimizer=optimizer, epochs=epochs, **options)
-    _refuse_empty_stack(theta, early_stopping=early_stopping is not None, progress=progress)
-    looks = progress or callbacks or early_stopping is not None
-    best: _Best | None = None
-    history: dict[str, list[Any]] = {}
-    pending: list[tuple[Array, Array | None]] = []
+    looks = progress or callbacks or chosen.early_stopping is not None
+    reports = reporting(chosen.epochs) if progress else contextlib.nullcontext(None)
+    parts: list[dict[str, Any]] = []
+    pending: list[dict[str, Array]] = []
     checks: list[tuple[str, float]] = []
-    for state, losses in blocks(run) if not looks and are_one_call(run) else epoch_by_epoch(run):
-        pending.append(losses)
-        checks += state.checks
-        if early_stopping is not None:
-            loss = state.validation_loss
-            if loss is None:
-                loss = run.updates.training_loss(state.theta, run.rows)
-            best = _track(best, state, loss, early_stopping.min_delta)
-        writes = progress and (
-            state.epoch in (1, epochs) or state.epoch % max(1, epochs // 10) == 0
-        )
-        waited = None
-        if writes or best is not None or state.epoch == epochs:
-            waited = _note(history, pending, best)
-            pending = []
-        if best is not None and waited == 0.0:
-            best = best._replace(optimizer_state=_with_numbers(best, state))
-        if writes:
-            _write_progress(state.epoch, epochs, history)
-        # Every callback is called. A comparison of losses returns a library's own True.
-        ends = True in [_ends(callback(state), i) for i, callback in enumerate(callbacks)]
-        patience = math.inf if early_stopping is None else early_stopping.patience
-        if ends or (waited is not None and waited >= patience):
-            break
-    if pending:
-        _note(history, pending, None)
-    restores = best is not None and early_stopping is not None and early_stopping.restore_best
-    kept = best if best is not None and restores else state
-    joined = {name: _concat(parts) for name, parts in history.items()}
-    if run.plan.check_every is not None:
-        joined["gradient_error"] = to_host([error for _, error in checks])
-        joined["gradient_verdict"] = to_host([verdict for verdict, _ in checks])
-    return FitResult(kept.theta, joined, kept.optimizer_state, state.epoch)
+    ends, interrupt, state = False, Interrupt(), chosen.start
+    try:
+        state, advance = _prepared(network, theta, x, y, chosen)
+        _refuse_empty_stack(theta, progress=progress)
+        with interrupt, reports as report:
+            while not (ends or _has_ended(state, chosen)):
+                left = chosen.epochs - state.epoch
+                # Nearly equal blocks, of two lengths at most: a compiler takes each anew.
+                count = 1 if looks else math.ceil(left / math.ceil(left / _BLOCK))
+                interrupt.busy = True
+                state, values = advance(state, count, interrupt)
+                interrupt.release()
+                if not values:  # an interrupt cut the epoch short, and its handler lets us go on
+                    continue
+                checks += state.checks
+                pending.append(values)
+                if len(pending) == _FEW:
+                    parts.append(_on_host(pending))
+                    pending.clear()
+                if report is not None:
+                    report(state.epoch, functools.partial(_on_host, [values]))
+                # Every callback is called. A comparison of losses returns a library's own True.
+                ends = True in [_ends(call(state), i) for i, call in enumerate(callbacks)]
+            if pending:  # a library that computes later is waited for here
+                parts.append(_on_host(pending))
+    except KeyboardInterrupt as error:
+        error.state = None if interrupt.busy else state  # type: ignore[attr-defined]
+        raise
+    history = _history(parts, checks, chosen, theta)
+    restores = chosen.early_stopping is not None and chosen.early_stopping.restore_best
+    kept = state.best if restores and state.best is not None else state
+    return FitResult(kept.theta, history, kept.optimizer_state, state.epoch, state)
 
 
-def _prepare(
-    network: Network,
+def _history(
+    parts: Sequence[dict[str, Any]],
+    checks: Sequence[tuple[str, float]],
+    options: Options,
     theta: Array,
-    x: Array,
-    y: Array,
-    *,
-    optimizer: Optimizer,
-    epochs: int,
-    batch_size: int | None = None,
-    shuffle: bool = True,
-    seed: int = 0,
-    sample_weight: Array | None = None,
-    validation: Sequence[Array] | None = None,
-    clip: float | None = None,
-    check_every: int | None = None,
-) -> Run:
-    """Check what a training is given."""
-    if isinstance(optimizer, type) or not hasattr(optimizer, "initialize"):
-        raise TypeError(f"optimizer must be one such as bx.Adam(), not {optimizer!r}.")
-    if batch_size is not None:
-        batch_size = integer(batch_size, "batch_size")
-    epochs, seed = integer(epochs, "epochs"), integer(seed, "seed", at_least=0)
-    clip = None if clip is None else real(clip, "clip", above=0.0)
-    check_every = None if check_every is None else integer(check_every, "check_every")
-    rows, held_out = check_data(network, theta, x, y, sample_weight, validation)
-    _refuse_empty_stack(theta, check_every=check_every is not None)
-    size = rows.x.shape[-2] if batch_size is None else batch_size
-    plan = Plan(optimizer, epochs, size, shuffle, seed, clip, check_every)
-    start = copied(theta)
-    return Run(
-        network, start, rows, held_out, plan, updates_of(network, optimizer, plan.clip, theta)
-    )
+) -> dict[str, Any]:
+    """Return the history that was moved to the host part by part."""
+    if not parts:  # start was at the end
+        none = to_host(theta[..., 0])[None, ...][:0]
+        parts = [dict.fromkeys(dict.fromkeys(["loss", *options.judged]), none)]
+    history = {name: joined([part[name] for part in parts], axis=0) for name in parts[0]}
+    if options.check_every is not None:
+        history["gradient_error"] = to_host([error for _, error in checks])
+        history["gradient_verdict"] = to_host([verdict for verdict, _ in checks])
+    return history
+
+
+def _prepared(
+    network: Network, theta: Array, x: Any, y: Any, options: Options
+) -> tuple[TrainingState, Callable[[TrainingState, int, Interrupt], Any]]:
+    """Return where a training begins, and the function that carries it on.
+
+    ``advance(state, epochs, interrupt)`` returns the state after so many epochs of one update each,
+    or after one of several, and what was measured in each, by name, ``(epochs, *stack)``. It uses
+    the memory of the state that it is given again.
+    """
+    rows, held_out = check_data(network, theta, x, y, options.sample_weight, options.validation)
+    early, every, metrics = options.early_stopping, options.check_every, options.metrics or {}
+    _refuse_empty_stack(theta, early_stopping=early is not None, check_every=every is not None)
+    optimizer = optimizer_beside(options.optimizer, theta)
+    l2 = network.l2 or None if options.l2 is None else check_l2(theta, options.l2)
+    if l2 is not None and not isinstance(l2, float):
+        check_entries(l2, "l2", low=0.0)
+    count = rows.x.shape[-2]
+    size = min(options.batch_size or count, count)
+    batches, seed = math.ceil(count / size), options.seed if options.shuffle else None
+    start = started(options.start, optimizer, theta, batches)
+    run_steps, evaluate = steps_of(network, optimizer, metrics, theta)
+    mean = require_owner(theta, "theta").compile(mean_over)
+    # What a theta is judged by: the validation rows, or the loss that is trained.
+    judged: Any = (rows, l2) if held_out is None else (held_out, None)
+    if held_out is None and not metrics and early is None:
+        judged = None
+    # Several batches are judged at the end of their epoch, a full one with its step.
+    shared = {"rows": rows, "seed": as_int32(options.seed), "l2": l2, "clip": options.clip}
+    shared["judged"] = judged if batches == 1 else None
+
+    def look(checks: list[Any], theta: Array, places: Any, number: int) -> None:
+        if every is not None and number % every == 0:
+            batch = take(rows, places, fold_in(options.seed, number))
+            checks.append(check_step(network, theta, batch, l2, number))
+
+    def advance(
+        state: TrainingState, epochs: int, interrupt: Interrupt
+    ) -> tuple[TrainingState, dict[str, Array]]:
+        checks = [] if state.batch_losses is None else list(state.checks)
+        before = None if every is None else functools.partial(look, checks)
+        carry, step, past = (state.theta, state.optimizer_state), state.step, state.batch_losses
+        if batches == 1:
+            carry, losses, found = run_steps(carry, epochs, step, shared, interrupt, before)
+            step += losses.shape[0]
+        else:
+            tables, found = tables_of(rows, size, seed, state.epoch), {}
+            done = [] if past is None else [past]
+            for table in remaining(tables, step % batches):
+                carry, losses, _ = run_steps(carry, table, step, shared, interrupt, before)
+                step += losses.shape[0]
+                done.append(losses)
+                if interrupt.pressed:
+                    break
+            past = joined(done, axis=0)
+            losses = past[:0, ...]
+            if past.shape[0] == batches:
+                losses, past = mean(tables, past, rows), None
+                if judged is not None:
+                    found = {k: v[None, ...] for k, v in evaluate(carry[0], *judged).items()}
+        optimizer_state = _counted(carry[1], start, step)
+        state = state._replace(
+            step=step, theta=carry[0], optimizer_state=optimizer_state, batch_losses=past
+        )._replace(checks=tuple(checks))
+        if not losses.shape[0]:  # an interrupt ended the epoch before its end
+            return state, {}
+        measured = {name: found[name] for name in metrics}
+        if held_out is not None:
+            measured["validation_loss"] = found["loss"]
+        last = {name: values[-1, ...] for name, values in measured.items()}
+        state = state._replace(
+            epoch=state.epoch + losses.shape[0],
+            loss=losses[-1, ...],
+            validation_loss=last.pop("validation_loss", None),
+            metrics=last,
+        )
+        if early is not None:
+            watched = found[early.watch if early.watch in metrics else "loss"][-1, ...]
+            best = better(early, state.best, watched, state.epoch, (carry[0], optimizer_state))
+            state = state._replace(best=best)
+        return state, {"loss": losses, **measured}
+
+    def unrecorded(*arguments: Any) -> tuple[TrainingState, dict[str, Array]]:
+        with require_owner(theta, "theta").unrecorded():
+            return advance(*arguments)
+
+    return start, unrecorded
+
+
+def _counted(state: Any, start: TrainingState, step: int) -> Any:
+    """Return a state whose ``step`` is an int again, if it began as one and a compiler took it."""
+    first = getattr(start.optimizer_state, "step", None)
+    if not isinstance(first, int) or not hasattr(state, "_replace") or isinstance(state.step, int):
+        return state
+    return state._replace(step=first + step - start.step)
+
+
+def _has_ended(state: TrainingState, options: Options) -> bool:
+    """Say whether all epochs are done, or no network has improved for the patience."""
+    if state.epoch >= options.epochs or options.early_stopping is None or state.best is None:
+        return state.epoch >= options.epochs
+    return bool(state.epoch - state.best.epoch.max() >= options.early_stopping.patience)
 
 
 def _refuse_empty_stack(theta: Array, **asked: bool) -> None:
@@ -269,74 +299,7 @@ def _ends(answer: Any, i: int) -> bool:
     return bool(answer)
 
 
-def _track(best: _Best | None, state: TrainingState, loss: Array, min_delta: float) -> _Best:
-    """Return each network's best loss, and what it was then, after one more epoch."""
-    xp = array_namespace(state.theta)
-    if best is None:
-        copies = copied(state.theta), copied(state.optimizer_state)
-        # A loss that starts as NaN counts as infinite: any number improves on it.
-        finite = xp.where(xp.isnan(loss), xp.full_like(loss, math.inf), loss)
-        return _Best(finite, *copies, xp.zeros_like(loss))
-    improved = loss < best.loss - min_delta
-
-    def chosen(old: Any, new: Any) -> Any:
-        if not _is_array(old):
-            return old
-        here = xp.reshape(improved, (*loss.shape, *([1] * (len(old.shape) - len(loss.shape)))))
-        return xp.where(here, new, old)
-
-    return _Best(
-        xp.where(improved, loss, best.loss),
-        chosen(best.theta, state.theta),
-        mapped(chosen, best.optimizer_state, state.optimizer_state),
-        xp.where(improved, xp.zeros_like(loss), best.waited + 1.0),
-    )
-
-
-def _with_numbers(best: _Best, state: TrainingState) -> Any:
-    """Return the best optimiser's states, with the numbers that the present one counts."""
-    return mapped(
-        lambda old, new: old if _is_array(old) else new, best.optimizer_state, state.optimizer_state
-    )
-
-
-def _is_array(value: Any) -> bool:
-    return owner(value) is not None and bool(getattr(value, "shape", ()))
-
-
-def _note(
-    history: dict[str, list[Any]],
-    pending: list[tuple[Array, Array | None]],
-    best: _Best | None,
-) -> float | None:
-    """Move to the host, in one transfer, what an epoch is judged by; add it to the history.
-
-    Returns the number of epochs that every network has waited since its best.
-    """
-    losses, held_out = zip(*pending, strict=True)
-    xp = array_namespace(losses[0])
-    moving = {"loss": _concat(losses)}
-    if held_out[0] is not None:
-        moving["validation_loss"] = _concat(held_out)
-    if best is not None:
-        moving["waited"] = xp.min(best.waited)
-    moved = dict(zip(moving, to_host_together(list(moving.values())), strict=True))
-    waited = moved.pop("waited", None)
-    for name, values in moved.items():
-        history.setdefault(name, []).append(values)
-    return None if waited is None else float(waited)
-
-
-def _concat(parts: Sequence[Array]) -> Array:
-    return parts[0] if len(parts) == 1 else array_namespace(parts[0]).concat(parts)
-
-
-def _write_progress(epoch: int, epochs: int, history: dict[str, list[Any]]) -> None:
-    parts = [f"epoch {epoch:>{len(str(epochs))}}/{epochs}"]
-    for name in ("loss", "validation_loss"):
-        if name in history:
-            last = history[name][-1][-1].ravel().tolist()
-            values = sorted(last, key=lambda v: (math.isnan(v), v))
-            rest = f" (best of {len(values)})" if len(values) > 1 else ""
-            parts.append(f"{name.replace('_', ' ')} {values[0]:.6g}{rest}")
-    sys.stderr.write("  ".join(parts) + "\n")
+def _on_host(pending: Sequence[dict[str, Array]]) -> dict[str, Any]:
+    """Return what was measured in some epochs, ``(epochs, *stack)``, moved in one transfer."""
+    moving = {name: joined([values[name] for values in pending], axis=0) for name in pending[0]}
+    return dict(zip(moving, to_host_together(list(moving.values())), strict=True))

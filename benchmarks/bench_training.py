@@ -1,27 +1,64 @@
-"""An epoch of minibatch training beside scikit-learn's MLP, on the same digits."""
+"""An update of Adam within training, beside scikit-learn, PyTorch, JAX, and the matrix products.
+
+Each library trains in a process of its own, in turns, as ``backprop-xp bench`` has them do.
+"""
 
 from collections.abc import Callable
 
-import numpy as np
 import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
 
-import backprop_xp as bx
+from backprop_xp.cli.race import CASES, LIBRARIES, Entrant, is_installed, race
+from benchmarks.conftest import Row, in_units
 
-datasets = pytest.importorskip("sklearn.datasets")
-neural_network = pytest.importorskip("sklearn.neural_network")
+ROUNDS = {"S": 21, "D": 21, "M": 15, "W": 7}
+OURS = Entrant("backprop_xp", "backprop_xp", "numpy")
+OURS_ON_JAX = Entrant("backprop_xp on JAX", "backprop_xp", "jax")
+# The largest ratios that would do: ours on NumPy over a peer's time, and ours on JAX over JAX's.
+AIMS = {
+    ("S", "scikit-learn"): 0.30,
+    ("S", "PyTorch"): 0.30,
+    ("D", "scikit-learn"): 0.32,
+    ("D", "PyTorch"): 0.45,
+    ("D", "JAX"): 0.90,
+    ("M", "matmul"): 1.25,
+    ("M", "scikit-learn"): 0.45,
+    ("M", "PyTorch"): 1.0,
+    ("M", "JAX"): 1.0,
+    ("W", "matmul"): 1.12,
+    ("W", "scikit-learn"): 0.80,
+    ("W", "PyTorch"): 0.95,
+    ("W", "JAX"): 0.95,
+}
+AIMS_ON_JAX = {("M", "JAX"): 1.05}
 
 
-@pytest.mark.parametrize("hidden", [32, 256])
-def test_epoch_of_digits(compare: Callable[..., object], hidden: int) -> None:
-    x, labels = datasets.load_digits(return_X_y=True)
-    x = x / 16.0
-    network = bx.mlp([64, hidden, 10], loss="categorical_cross_entropy", l2=1e-4)
-    theta = network.initialize(0, backend="numpy", dtype="float64")
-    targets = bx.data.one_hot(labels).astype(np.float64)
-    peer = neural_network.MLPClassifier((hidden,), batch_size=64, alpha=1e-4, random_state=0)
-    peer.partial_fit(x, labels, classes=np.arange(10))
-
-    def epoch() -> None:
-        bx.fit(network, theta, x, targets, optimizer=bx.Adam(), epochs=1, batch_size=64)
-
-    compare(epoch, lambda: peer.partial_fit(x, labels), "scikit-learn's epoch")
+@pytest.mark.parametrize("case", CASES)
+def test_an_update(
+    case: str,
+    benchmark: BenchmarkFixture,
+    record: Callable[[Row], None],
+    show: Callable[[str], None],
+) -> None:
+    peers = [library for library in LIBRARIES if library != OURS.name and is_installed(library)]
+    entrants = [OURS, *(Entrant(library, library) for library in peers)]
+    if "JAX" in peers:
+        entrants.append(OURS_ON_JAX)
+    outcome = benchmark.pedantic(lambda: race(case, entrants, ROUNDS[case]), rounds=1)
+    benchmark.extra_info["microseconds"] = outcome.times
+    for name, reason in outcome.left_out.items():
+        show(f"{case}: {name} is left out: {reason}")
+    for library in set(LIBRARIES) - {OURS.name, *peers}:
+        show(f"{case}: {library} is not installed, and left out")
+    pairs = [(OURS.name, peer, AIMS) for peer in peers] + [(OURS_ON_JAX.name, "JAX", AIMS_ON_JAX)]
+    for ours, peer, aims in pairs:
+        if ours in outcome.times and peer in outcome.times:
+            row = Row(
+                f"{case}: an update of {CASES[case]}" + ours.removeprefix(OURS.name),
+                in_units(outcome.time(ours).median / 1e6),
+                outcome.ratio(ours, peer),
+                f"{peer} {outcome.greetings[peer]['version']}".replace("matmul", "matmul, NumPy"),
+                aims.get((case, peer)),
+            )
+            record(row)
+    assert OURS.name in outcome.times

@@ -1,6 +1,8 @@
-"""Ratios against a peer measured in the same run: the only figures that travel between machines."""
+"""Ratios against a peer measured in the same run: the only figures that travel between machines.
 
-import statistics
+They come out as one table at the end of the run, with the aims beside them.
+"""
+
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -8,26 +10,47 @@ from typing import NamedTuple
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from backprop_xp.cli.bench import as_lines, machine
+from backprop_xp.cli.race import Quartiles, quartiles
+
 ROUNDS = 41
 
 
-class Ratio(NamedTuple):
-    """One function's time over its peer's: the median of paired rounds, and the middle half."""
+class Row(NamedTuple):
+    """A line of the table: what was measured, and its ratio to what it is held against.
 
-    name: str
+    ``ours`` is the figure itself, in words. The aim is the largest median that would do.
+    """
+
+    what: str
+    ours: str
+    ratio: Quartiles
     peer: str
-    median: float
-    low: float
-    high: float
-    seconds: float
+    aim: float | None = None
+
+    def __str__(self) -> str:
+        median, low, high = (f"{figure:.3g}" for figure in self.ratio)
+        spread = f" ({low} to {high})" if low != high else ""
+        aim = "" if self.aim is None else f"{self.aim:g}"
+        missed = self.aim is not None and self.ratio.median > self.aim
+        cells = self.what, self.ours, median + spread, self.peer, aim + ", missed" * missed
+        return "| " + " | ".join(cells) + " |"
 
 
-_ratios: list[Ratio] = []
+_HEAD = "| what | ours | ratio | beside | aim |\n|---|---|---|---|---|"
+_machine = as_lines(machine())  # and its load before the first benchmark
+_rows: list[Row] = []
 _texts: list[str] = []
 
 
 @pytest.fixture
-def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Callable[..., Ratio]:
+def record() -> Callable[[Row], None]:
+    """Add a row to the table."""
+    return _rows.append
+
+
+@pytest.fixture
+def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Callable[..., Row]:
     """Time a function by pytest-benchmark, and its ratio to a peer by alternating the two.
 
     Alternating in short blocks lets a noisy neighbour slow both alike. ``wait`` waits for what the
@@ -39,22 +62,24 @@ def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Call
         function: Callable[[], object],
         peer: Callable[[], object],
         peer_name: str,
+        *,
+        what: str = request.node.name,
+        aim: float | None = None,
         calls: int = 1,
         rounds: int = ROUNDS,
         wait: Callable[[], object] = lambda: None,
-    ) -> Ratio:
+    ) -> Row:
         function()
         peer()
         times = [(_block(function, calls, wait), _block(peer, calls, wait)) for _ in range(rounds)]
-        quotients = [ours / theirs for ours, theirs in times]
-        low, median, high = statistics.quantiles(quotients, n=4)
-        seconds = statistics.median(ours for ours, _ in times) / calls
-        ratio = Ratio(request.node.name, peer_name, median, low, high, seconds)
-        _ratios.append(ratio)
-        benchmark.extra_info["ratio"] = ratio._asdict()
+        ratio = quartiles([ours / theirs for ours, theirs in times])
+        seconds = quartiles([ours for ours, _ in times]).median / calls
+        row = Row(what, in_units(seconds), ratio, peer_name, aim)
+        _rows.append(row)
+        benchmark.extra_info["ratio"] = row._asdict()
         # Here each call is waited for: pytest-benchmark has no end of a block.
         benchmark.pedantic(lambda: (function(), wait()), rounds=rounds, iterations=calls)
-        return ratio
+        return row
 
     return run
 
@@ -63,6 +88,14 @@ def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Call
 def show() -> Callable[[str], None]:
     """Print a text at the end of the run, where nothing captures it."""
     return _texts.append
+
+
+def in_units(seconds: float) -> str:
+    """Return a time to three digits in words."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} us"
 
 
 def _block(function: Callable[[], object], calls: int, wait: Callable[[], object]) -> float:
@@ -79,12 +112,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterat
     yield
     for text in _texts:
         terminalreporter.write_line(f"\n{text}")
-    if not _ratios:
-        return
-    terminalreporter.section("ratios, measured in this run")
-    width = max(len(ratio.name) for ratio in _ratios)
-    for ratio in _ratios:
-        terminalreporter.write_line(
-            f"{ratio.name:<{width}}  {ratio.median:7.3f} x {ratio.peer} "
-            f"(middle half {ratio.low:.3f} to {ratio.high:.3f}; {ratio.seconds * 1e6:.0f} us)"
-        )
+    if _rows:
+        terminalreporter.section("ratios, measured in this run")
+        terminalreporter.write_line("\n".join([_HEAD, *map(str, _rows), "", *_machine]))

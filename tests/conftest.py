@@ -80,17 +80,12 @@ def xp() -> XP:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that float64 is a parameter of, and note which tests are about the backend."""
-    suite = os.environ.get("BACKPROP_XP_BACKEND") or "numpy"
+    """Mark tests that float64 is a parameter of."""
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        on_it = "xp" in getattr(item, "fixturenames", ())
-        if on_it and any(isinstance(v, str) and v == "float64" for v in parameters.values()):
+        is_float64 = any(isinstance(v, str) and v == "float64" for v in parameters.values())
+        if is_float64 and "xp" in getattr(item, "fixturenames", ()):
             item.add_marker("float64")
-        named = parameters.get("backend")
-        if on_it or (isinstance(named, str) and named == suite):
-            # The table of docs/support_table.py counts these, in the report by --junitxml.
-            item.user_properties.append(("on_backend", suite))
 
 
 @pytest.fixture(autouse=True)

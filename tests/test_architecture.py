@@ -20,12 +20,21 @@ PACKAGE = Path(backprop_xp.__file__).parent
 
 # A unit is a module or a package directly below backprop_xp. Who adds one gives it a floor here.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("backends", "random", "checks", "complex_safe"),
+    ("backends", "random", "checks", "complex_safe", "structures"),
     ("activations", "losses", "initializers"),
-    ("layers", "inputs", "layout"),
-    ("network", "moved_losses", "optimizers", "schedules", "data", "plots"),
-    ("gradient_check", "batches", "updates"),
-    ("training", "epochs"),
+    ("chain", "layers", "inputs", "layout", "schedules", "hyperparameters"),
+    ("network", "perceptron", "moved_losses", "optimizers", "data", "metrics", "plots"),
+    (
+        "gradient_check",
+        "entrance",
+        "batches",
+        "steps",
+        "compiled",
+        "loop",
+        "early_stopping",
+        "progress",
+    ),
+    ("training", "options", "watching"),
     ("checkpoint", "export", "parallel", "tutorial"),
     ("estimators",),
     ("testing", "cli", "__main__", "__init__"),  # the package itself gathers what lies below

@@ -10,7 +10,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import array_namespace
-from backprop_xp.layers import Layer, backward_through, forward_through
+from backprop_xp.chain import Layer, backward_through, forward_through
 from backprop_xp.random import fold_in, keep_mask
 
 # A function and its exact derivative differ by a few roundings, 2e-16 each.

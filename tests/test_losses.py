@@ -1,5 +1,6 @@
 """Losses: closed forms, tails, and every gradient against the complex step."""
 
+import dataclasses
 import math
 import pickle
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.activations import ACTIVATIONS
-from backprop_xp.losses import LOSSES, Loss
+from backprop_xp.losses import LOSSES, TOGETHER, Loss, value_and_gradient
 
 # A value and its exact counterpart differ by a few roundings, 2e-16 each.
 ROUNDING = 1e-13
@@ -332,3 +333,22 @@ def test_a_loss_of_ones_own_needs_no_link(xp: Any) -> None:
     assert float(xp.host(value)) == 16.0
     assert xp.host(gradient).tolist() == [32.0, 32.0]
     assert xp.host(network.predict(theta, [[1.0]])).tolist() == [[3.0]]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_value_and_gradient_at_once_are_those_one_by_one(xp: Any, name: str, dtype: str) -> None:
+    generator, loss = np.random.default_rng(4), LOSSES[name]
+    o = xp.asarray(10.0 * generator.normal(size=(2, 5, 3)), dtype=dtype)
+    t = xp.asarray(np.eye(3)[generator.integers(0, 3, 5)], dtype=dtype)
+    value, gradient = value_and_gradient(loss, o, t)
+    assert np.array_equal(xp.host(value), xp.host(loss.value(o, t)))
+    assert np.array_equal(xp.host(gradient), xp.host(loss.gradient(o, t)))
+
+
+def test_a_loss_whose_gradient_is_replaced_has_that_one() -> None:
+    o, t = np.ones((2, 3)), np.zeros((2, 3))
+    assert len(TOGETHER) == 2
+    for name in ("mean_squared_error", "categorical_cross_entropy"):
+        other = dataclasses.replace(LOSSES[name], gradient=lambda o, t: 7.0 * o)
+        assert np.all(value_and_gradient(other, o, t)[1] == 7.0)

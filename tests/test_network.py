@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+import tracemalloc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,10 @@ import backprop_xp as bx
 from backprop_xp.activations import ACTIVATIONS
 from backprop_xp.backends import array_namespace
 from backprop_xp.initializers import INITIALIZERS
+from backprop_xp.inputs import Rows
 from backprop_xp.losses import LOSSES
+from backprop_xp.network import Views, loss_and_gradient_of, loss_of
+from backprop_xp.random import as_key, fold_in
 
 # A function and its exact derivative differ by a few roundings, 2e-16 each.
 ROUNDING = 1e-13
@@ -198,6 +202,65 @@ def test_a_prediction_is_the_link_of_the_outputs(xp: Any, loss: str) -> None:
     theta, x = xp.asarray(_theta(network)), xp.asarray(_data()[0])
     expected = LOSSES[loss].link(network.forward(theta, x))
     assert np.array_equal(xp.host(network.predict(theta, x)), xp.host(expected))
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 2, BATCH, 100, np.int64(3)])
+@pytest.mark.parametrize("data", ["shared", "stacked"])
+@pytest.mark.parametrize("stack", [(), (2, 3)])
+def test_a_prediction_is_the_same_in_batches_of_any_size(
+    xp: Any, stack: tuple[int, ...], data: str, batch_size: int | None
+) -> None:
+    network = _network(loss="poisson")
+    theta = xp.asarray(_theta(network, stack))
+    x, _, _ = _data(stack=stack if data == "stacked" else ())
+    whole = network.loss_function.link(network.forward(theta, xp.asarray(x)))
+    predictions = network.predict(theta, xp.asarray(x), batch_size=batch_size)
+    _close(xp.host(predictions), xp.host(whole), xp.rounding(STACK_ROUNDING))
+
+
+@pytest.mark.parametrize("stack", [(), (2, 2)])
+def test_a_prediction_of_many_rows_goes_by_so_many_that_memory_is_bounded(
+    stack: tuple[int, ...],
+) -> None:
+    seen = []
+
+    class Counting(bx.Dropout):
+        def forward(self, parameters: Any, x: Any, rng: Any) -> Any:
+            seen.append(x.shape[-2])
+            return super().forward(parameters, x, rng)
+
+    network = bx.Network([bx.Dense(1, 2), Counting(0.5)], "huber")
+    theta, x = network.initialize(stack=stack, backend="numpy"), np.ones((2**12 + 5, 1))
+    assert network.predict(theta, x).shape == (*stack, 2**12 + 5, 2)
+    full, rest = divmod(2**12 + 5, 2**12 // (4 if stack else 1))
+    assert seen == [2**12 // (4 if stack else 1)] * full + [rest]
+
+
+def test_a_prediction_holds_one_layers_arrays_of_some_rows_at_a_time() -> None:
+    network = bx.mlp([2, 500, 500, 500, 1])
+    theta, x = network.initialize(backend="numpy"), np.ones((20_000, 2))
+    size, rows = 500 * 8, 1000
+    peaks = {}
+    for name, use in {
+        "predict": lambda: network.predict(theta, x, batch_size=rows),
+        "forward": lambda: network.forward(theta, x[:rows, :]),
+        "loss": lambda: network.loss(theta, x[:rows, :], x[:rows, :1]),
+        "gradient": lambda: network.loss_and_gradient(theta, x[:rows, :], x[:rows, :1]),
+    }.items():
+        tracemalloc.start()
+        use()
+        peaks[name] = tracemalloc.get_traced_memory()[1] / (rows * size)
+        tracemalloc.stop()
+    # A layer's input, its pre-activation and what its activation makes, in layers of 500 units.
+    assert max(peaks["predict"], peaks["forward"], peaks["loss"]) < 3.5, peaks
+    assert peaks["gradient"] > 3.5, peaks
+
+
+@pytest.mark.parametrize(("batch_size", "error"), [(0, ValueError), (2.0, TypeError)])
+def test_predict_refuses_what_is_no_number_of_rows(batch_size: Any, error: type[Exception]) -> None:
+    theta = CLASSIFIER.initialize(backend="numpy")
+    with pytest.raises(error, match="batch_size must be an integer of at least 1"):
+        CLASSIFIER.predict(theta, X, batch_size=batch_size)
 
 
 def test_inference_uses_no_dropout_and_training_does(xp: Any) -> None:
@@ -642,8 +705,8 @@ def _ones(*shape: int) -> np.ndarray:
         ({"x": [[0.0, 1.0, 2.0], [1.0]]}, "x is not an array of numbers"),
         ({"y": _ones(3, 2)}, r"y has shape \(3, 2\).*2, 2\)"),
         ({"y": _ones(2, 3)}, r"y has shape \(2, 3\)"),
-        ({"y": [0, 1]}, r"y has shape \(2,\).*y = bx\.data\.one_hot\(y\)"),
-        ({"y": [[0], [1]]}, r"y has shape \(2, 1\).*bx\.data\.one_hot\(y\[\.\.\., 0\]\)"),
+        ({"y": [0.0, 1.0]}, r"y has shape \(2,\).*y = bx\.data\.one_hot\(y\)"),
+        ({"y": [[0.0], [1.0]]}, r"y has shape \(2, 1\).*bx\.data\.one_hot\(y\[\.\.\., 0\]\)"),
         ({"y": _ones(4, 2, 2)}, r"y is stacked \(4,\)"),
         ({"sample_weight": _ones(3)}, r"sample_weight has shape \(3,\).*2 rows"),
         ({"sample_weight": 2.0}, r"sample_weight has shape \(\)"),
@@ -989,3 +1052,126 @@ def test_a_link_is_seen_behind_layers_that_change_nothing_about_it(behind: Any) 
 @pytest.mark.parametrize("behind", [bx.LayerNorm(1), bx.Residual(bx.Dense(1, 1))])
 def test_a_link_before_a_layer_that_works_on_it_is_no_second_link(behind: Any) -> None:
     bx.Network([bx.Dense(2, 1, "sigmoid"), behind], "binary_cross_entropy")
+
+
+# The core that training calls, and where it writes the gradient
+
+
+class Own:
+    """A layer of a user's own, that keeps the protocol and no more: x times a factor per unit."""
+
+    names = ("weights",)
+    shapes = ((1, 4),)
+
+    def __init__(self, fault: str = "") -> None:
+        self.fault = fault
+        self.keys: list[Any] = []
+
+    def initialize(self, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
+        return (generator.uniform(0.5, 1.5, (1, 4)),)
+
+    def forward(self, parameters: Sequence[Any], x: Any, rng: Any) -> tuple[Any, Any]:
+        self.keys.append(rng)
+        if self.fault == "forward":
+            raise ArithmeticError("no luck")
+        return x * parameters[0], x
+
+    def backward(
+        self, parameters: Sequence[Any], cache: Any, g: Any, *, wants_input: bool = True
+    ) -> tuple[Any, tuple[Any, ...]]:
+        if self.fault == "backward":
+            raise ArithmeticError("no luck")
+        total = array_namespace(g).sum(g * cache, axis=-2, keepdims=True)
+        total = total[..., :1] if self.fault == "shape" else total
+        return (g * parameters[0] if wants_input else None), (total,)
+
+
+def _with_layers_of_ones_own(**options: str) -> bx.Network:
+    network = _network()
+    layers = [*network.layers[:2], Own(), *network.layers[2:-1]]
+    inner = bx.Residual(bx.Dropout(0.1), Own(**options), bx.LayerNorm(4))
+    return bx.Network([*layers, inner, network.layers[-1]], "huber", l2=0.3)
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("stack", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("strength", [None, 0.3, "array"])
+def test_a_gradient_written_into_its_place_is_the_one_that_is_joined(
+    xp: Any, own: bool, stack: tuple[int, ...], dtype: str, strength: Any, monkeypatch: Any
+) -> None:
+    if xp.name == "jax":
+        pytest.skip("JAX writes into no array")
+    network = _with_layers_of_ones_own() if own else _network()
+    theta = xp.asarray(_theta(network, stack), dtype=dtype)
+    x, y, weight = (xp.asarray(array, dtype=dtype) for array in _data(stack=stack))
+    if strength == "array":
+        strength = xp.asarray(np.random.default_rng(3).uniform(size=stack), dtype=dtype)
+    rows = Rows(x, y, weight, as_key(RNG, theta))
+    out = xp.asarray(np.full((*stack, network.size), np.nan), dtype=dtype)
+    views = Views(theta, network.unpack(theta), out, network.unpack(out))
+    for _ in range(2):
+        value, gradient = loss_and_gradient_of(network, theta, rows, strength, views)
+        assert gradient is out
+    monkeypatch.setattr("backprop_xp.network.blank", lambda theta: None)
+    expected_value, expected = loss_and_gradient_of(network, theta, rows, strength)
+    assert np.array_equal(xp.host(out), xp.host(expected))
+    assert np.array_equal(xp.host(value), xp.host(expected_value))
+    alone = loss_of(network, theta, rows, strength)
+    assert np.array_equal(xp.host(value), xp.host(alone))
+
+
+def test_the_public_methods_are_the_core_after_its_checks(xp: Any) -> None:
+    network = _network()
+    theta = xp.asarray(_theta(network))
+    x, y, weight = (xp.asarray(array) for array in _data())
+    value, gradient = network.loss_and_gradient(theta, x, y, sample_weight=weight, rng=RNG)
+    rows = Rows(x, y, weight, as_key(RNG, theta))
+    core_value, core = loss_and_gradient_of(network, theta, rows, network.l2)
+    assert np.array_equal(xp.host(core), xp.host(gradient))
+    assert np.array_equal(xp.host(core_value), xp.host(value))
+    assert np.array_equal(xp.host(loss_of(network, theta, rows, network.l2)), xp.host(value))
+
+
+def test_a_network_is_random_where_a_layer_is_and_only_such_layers_have_a_key(xp: Any) -> None:
+    dense, own = bx.Dense(4, 4), Own()
+    assert bx.Network([dense, own], "huber").is_random
+    assert bx.mlp([2, 3, 1], dropout=0.1).is_random
+    assert bx.Network([dense, bx.Residual(bx.Residual(bx.Dropout(0.1)))], "huber").is_random
+    plain = [dense, bx.LayerNorm(4), bx.Activate("relu"), bx.Dropout(0.0), bx.Residual(dense)]
+    assert not bx.Network(plain, "huber").is_random
+    denying = Own()
+    denying.is_random = False  # type: ignore[attr-defined]
+    network = bx.Network([dense, denying, own], "huber")
+    network.forward(xp.initialize(network), xp.asarray(np.ones((2, 4))), rng=RNG)
+    assert denying.keys == [None]
+    assert own.keys == [fold_in(RNG, 2)]
+
+
+@pytest.mark.parametrize("method", ["forward", "backward"])
+def test_an_error_names_the_layer_it_was_raised_in(xp: Any, method: str) -> None:
+    network = _with_layers_of_ones_own(fault=method)
+    x, y, _ = (xp.asarray(array) for array in _data())
+    with pytest.raises(ArithmeticError, match="no luck") as caught:
+        network.loss_and_gradient(xp.initialize(network), x, y)
+    assert caught.value.__notes__ == [
+        f"In layers[1] (Own).{method}.",
+        f"In layers[6] (Residual).{method}.",
+    ]
+
+
+def test_a_gradient_of_another_shape_than_its_parameters_is_refused(xp: Any) -> None:
+    if xp.name != "numpy":
+        pytest.skip("NumPy's are written, and would be repeated")
+    network = _with_layers_of_ones_own(fault="shape")
+    with pytest.raises(ValueError, match=r"has shape \(1, 1\), but \(1, 4\)") as caught:
+        network.loss_and_gradient(xp.initialize(network), *_data()[:2])
+    assert caught.value.__notes__[0] == "In layers[1] (Own).backward."
+
+
+def test_targets_are_checked_where_no_layer_says_its_width(xp: Any) -> None:
+    network = bx.Network([Own()], "huber")
+    theta, x = xp.initialize(network), xp.asarray(np.ones((5, 4)))
+    assert network.loss(theta, x, xp.asarray(np.ones((5, 4)))).shape == ()
+    with pytest.raises(ValueError, match=r"y has shape \(5, 3\), but the outputs are \(..., 5, 4"):
+        network.loss(theta, x, xp.asarray(np.ones((5, 3))))

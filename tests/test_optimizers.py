@@ -1,5 +1,7 @@
 """Optimisers: each against the textbook's formula and against PyTorch, stacks, and dtypes."""
 
+import dataclasses
+import functools
 import pickle
 import re
 from collections.abc import Callable
@@ -9,6 +11,8 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
+from backprop_xp.backends import numpy_updates, replaced
+from backprop_xp.optimizers import _passed, check_state, optimizer_beside
 
 # 100 updates, each a few roundings of 2e-16 or 6e-8, on a theta near 1.
 SAME_UPDATES = {"float64": 1e-10, "float32": 1e-4}
@@ -262,44 +266,39 @@ HYPERPARAMETERS = [
 ]
 
 
+def _assert_a_stack_is_its_members(xp: Any, together: Any, alone: list[Any]) -> None:
+    """Run an optimiser over a stack, and an optimiser of its own over each network."""
+    theta, gradients = _theta(len(alone)), _gradients(len(alone), steps=10)
+    stacked, _, _ = _run(xp, together, theta, gradients)
+    close = xp.rounding(ROUNDING)
+    for i, optimizer in enumerate(alone):
+        path, _, _ = _run(xp, optimizer, theta[i], gradients[:, i])
+        np.testing.assert_allclose(stacked[:, i], path, rtol=close, atol=close)
+
+
 @pytest.mark.parametrize(("name", "hyperparameter", "values"), HYPERPARAMETERS)
 def test_an_array_of_hyperparameters_gives_what_separate_runs_give(
     xp: Any, name: str, hyperparameter: str, values: list[float]
 ) -> None:
-    theta, gradients = _theta(STACK), _gradients(STACK, steps=10)
     column = xp.asarray(np.array(values)[:, None])
-    stacked, _, _ = _run(xp, _optimizer(xp, name, **{hyperparameter: column}), theta, gradients)
-    for i, value in enumerate(values):
-        alone = _optimizer(xp, name, **{hyperparameter: value})
-        path, _, _ = _run(xp, alone, theta[i], gradients[:, i])
-        np.testing.assert_allclose(
-            stacked[:, i], path, rtol=xp.rounding(ROUNDING), atol=xp.rounding(ROUNDING)
-        )
+    together = _optimizer(xp, name, **{hyperparameter: column})
+    alone = [_optimizer(xp, name, **{hyperparameter: value}) for value in values]
+    _assert_a_stack_is_its_members(xp, together, alone)
 
 
 def test_a_schedule_may_give_each_network_its_own_rate(xp: Any) -> None:
-    theta, gradients = _theta(STACK), _gradients(STACK, steps=10)
     rates = [0.1, 0.01, 0.0]
-    schedule = bx.schedules.step_decay(xp.asarray(np.array(rates)[:, None]), every=4)
-    stacked, _, _ = _run(xp, bx.Adam(schedule), theta, gradients)
-    for i, rate in enumerate(rates):
-        alone = bx.Adam(bx.schedules.step_decay(rate, every=4))
-        path, _, _ = _run(xp, alone, theta[i], gradients[:, i])
-        np.testing.assert_allclose(
-            stacked[:, i], path, rtol=xp.rounding(ROUNDING), atol=xp.rounding(ROUNDING)
-        )
+    together, *alone = (
+        bx.Adam(bx.schedules.step_decay(rate, every=4))
+        for rate in (xp.asarray(np.array(rates)[:, None]), *rates)
+    )
+    _assert_a_stack_is_its_members(xp, together, alone)
 
 
 def test_a_stacked_mask_gives_each_network_its_own(xp: Any) -> None:
-    theta, gradients = _theta(2), _gradients(2, steps=5)
     masks = np.stack([DECAYS, 1.0 - DECAYS])
-    stacked, _, _ = _run(xp, _optimizer(xp, "adamw", mask=xp.asarray(masks)), theta, gradients)
-    for i in range(2):
-        alone = _optimizer(xp, "adamw", mask=xp.asarray(masks[i]))
-        path, _, _ = _run(xp, alone, theta[i], gradients[:, i])
-        np.testing.assert_allclose(
-            stacked[:, i], path, rtol=xp.rounding(ROUNDING), atol=xp.rounding(ROUNDING)
-        )
+    together, *alone = (_optimizer(xp, "adamw", mask=xp.asarray(mask)) for mask in (masks, *masks))
+    _assert_a_stack_is_its_members(xp, together, alone)
 
 
 @every_optimizer
@@ -328,18 +327,19 @@ def test_a_schedule_is_asked_once_for_each_step_from_0(xp: Any, name: str) -> No
 
 
 @every_optimizer
-def test_a_learning_rate_handed_to_update_goes_before_the_optimisers_own(
+def test_a_learning_rate_handed_to_update_or_rule_goes_before_the_optimisers_own(
     xp: Any, name: str
 ) -> None:
-    gradient, optimizer = _gradients(steps=1)[0], _optimizer(xp, name, learning_rate=0.5)
-    theta = xp.asarray(_theta())
-    moved, _ = optimizer.update(
-        theta, xp.asarray(gradient.copy()), optimizer.initialize(theta), learning_rate=0.25
-    )
+    gradient, theta = _gradients(steps=1)[0], xp.asarray(_theta())
+    optimizer = optimizer_beside(_optimizer(xp, name, learning_rate=0.5), theta)
     expected, _, _ = _run(xp, _optimizer(xp, name, learning_rate=0.25), _theta(), gradient[None])
-    np.testing.assert_allclose(
-        xp.host(moved), expected[0], rtol=xp.rounding(ROUNDING), atol=xp.rounding(ROUNDING)
-    )
+    for call in (
+        functools.partial(optimizer.update, learning_rate=0.25),
+        lambda *arguments: optimizer.rule(*arguments, 0.25),
+    ):
+        here = xp.asarray(_theta())
+        moved, _ = call(here, xp.asarray(gradient.copy()), optimizer.initialize(here))
+        assert np.array_equal(xp.host(moved), expected[0])
 
 
 @every_optimizer
@@ -612,3 +612,163 @@ def test_a_networks_own_mask_spares_biases(xp: Any) -> None:
     after, _ = optimizer.update(theta, 0.0 * theta, optimizer.initialize(theta))
     changed = xp.host(after) != before
     assert np.array_equal(changed, xp.host(network.weight_mask(after)) == 1.0)
+
+
+# What a backend has in the place of an update, and what a loop asks before it calls that.
+
+# More numbers than NumPy updates in one piece, the last piece being shorter; few that it does not.
+LONG = 3 * numpy_updates.PIECE + 5
+
+
+@pytest.mark.parametrize("shape", [(LONG,), (3, LONG // 2), (2, SIZE), (LONG // 4, SIZE)])
+@every_optimizer
+def test_what_a_backend_has_in_the_place_of_an_update_does_the_same(
+    xp: Any, name: str, shape: tuple[int, ...]
+) -> None:
+    """On NumPy to the last bit; a kernel's compiler may round otherwise."""
+    generator, (make, _, options) = np.random.default_rng(3), CASES[name]
+    if "mask" in options:
+        options = {**options, "mask": xp.asarray(generator.integers(0, 2, shape[-1]))}
+        options["mask"] = xp.asarray(xp.host(options["mask"]) * 1.0)
+    theta, gradients = generator.normal(size=shape), generator.normal(size=(2, *shape))
+    rates = xp.asarray(generator.uniform(0.1, 0.3, (*shape[:-1], 1)))
+    for optimizer in (make(**options), make(**{**options, "learning_rate": rates})):
+        ends = []
+        for update in (type(optimizer).update, replaced(type(optimizer).update, rates)):
+            current = xp.asarray(theta.copy())
+            state = optimizer.initialize(current)
+            for gradient in gradients:
+                current, state = update(optimizer, current, xp.asarray(gradient.copy()), state)
+            assert state.step == 2
+            ends.append([xp.host(array) for array in (current, *_arrays(state))])
+        for one, other in zip(*ends, strict=True):
+            if xp.name == "numpy":
+                assert np.array_equal(one, other)
+            np.testing.assert_allclose(one, other, rtol=xp.rounding(ROUNDING) * 10, atol=1e-6)
+
+
+def test_on_numpy_an_update_in_pieces_is_in_place_and_evaluates_a_schedule() -> None:
+    asked: list[int] = []
+    optimizer = bx.Adam(lambda step: asked.append(step) or 0.1)
+    theta = np.ones(LONG)
+    state = optimizer.initialize(theta)
+    update = replaced(bx.Adam.update, theta)
+    moved, after = update(optimizer, theta, np.ones(LONG), state)
+    assert moved is theta
+    assert after.mean is state.mean
+    np.testing.assert_allclose(theta, 0.9)
+    assert asked == [0]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda xp: bx.SGD(0.1, momentum=xp.asarray([0.5, 0.5])), ValueError, r"momentum\[\.\.\.,"),
+        (lambda xp: bx.Adam(beta1=xp.asarray([[0.5]] * 2)), ValueError, "beta1 is stacked"),
+        (lambda xp: bx.RMSProp(epsilon=xp.asarray([[1]], dtype=None)), None, ""),
+        (lambda xp: bx.AdamW(mask=xp.asarray([1.0])), ValueError, "mask has shape"),
+        (lambda xp: bx.AdamW(mask=[1.0] * 5 + ["no"]), TypeError, "mask has dtype"),
+    ],
+)
+def test_hyperparameters_are_brought_beside_theta_as_update_brings_them(
+    xp: Any, make: Any, error: Any, message: str
+) -> None:
+    theta = xp.asarray(_theta(STACK))
+    if error is None:
+        placed = optimizer_beside(make(xp), theta)
+        assert placed.epsilon.dtype == theta.dtype
+        assert type(placed) is bx.RMSProp
+        return
+    optimizer = make(xp)
+    for call in (
+        lambda: optimizer_beside(optimizer, theta),
+        lambda: optimizer.update(theta, 1.0 * theta, optimizer.initialize(theta)),
+    ):
+        with pytest.raises(error, match=message):
+            call()
+
+
+@every_optimizer
+def test_an_optimiser_of_numbers_is_beside_theta_as_it_is(xp: Any, name: str) -> None:
+    optimizer = _optimizer(xp, name)
+    placed = optimizer_beside(optimizer, xp.asarray(_theta()))
+    assert (placed is optimizer) == ("mask" not in CASES[name][2])
+    if "mask" in CASES[name][2]:
+        assert placed.mask is optimizer.mask
+
+
+class Still:
+    """An optimiser of a user's own, which knows no more than the protocol."""
+
+    momentum = "none"
+
+    def initialize(self, theta: Any) -> None:
+        return None
+
+    def update(self, theta: Any, gradient: Any, state: None, *, learning_rate: Any = None) -> Any:
+        return theta, state
+
+
+class Heir(bx.Adam):
+    """An optimiser that inherits its update."""
+
+
+def test_an_optimiser_of_ones_own_is_left_alone_and_an_heir_is_not(xp: Any) -> None:
+    theta, own = xp.asarray(_theta()), Still()
+    assert optimizer_beside(own, theta) is own
+    check_state(own, theta, None)
+    with pytest.raises(TypeError, match="state is of NoneType, but Heir goes on from an AdamState"):
+        check_state(Heir(), theta, None)
+    with pytest.raises(ValueError, match="beta1 is stacked"):
+        optimizer_beside(Heir(beta1=xp.asarray([[0.5]])), theta)
+
+
+@every_optimizer
+def test_a_state_of_another_theta_is_refused_before_the_first_update(xp: Any, name: str) -> None:
+    optimizer, theta = _optimizer(xp, name), xp.asarray(_theta())
+    check_state(optimizer, theta, optimizer.initialize(theta))
+    state = optimizer.initialize(xp.asarray(np.ones(SIZE + 1)))
+    if _arrays(state):
+        with pytest.raises(ValueError, match=rf"state\.\w+ has shape \({SIZE + 1},\)"):
+            check_state(optimizer, theta, state)
+
+
+@pytest.mark.parametrize("step", [1, 2, 1000])
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.9, 0.999])
+def test_the_part_of_a_mean_that_has_passed_keeps_its_digits_in_float32(
+    xp: Any, decay: float, step: int
+) -> None:
+    """1 - decay^step would lose three of seven at 0.999: of the rounded decay all are kept."""
+    array = xp.asarray([decay], dtype="float32")
+    exact = -np.expm1(step * np.log(np.float64(xp.host(array)[0]))) if decay else 1.0
+    forms: list[tuple[Any, Any]] = [(array, step)]
+    if xp.name in ("numpy", "jax", "torch"):  # an int of theirs times a number
+        forms += [(array, xp.asarray([step], dtype="float32"))]
+    for given, t in forms:
+        got = _passed(given, t)
+        assert got.dtype == xp.namespace.float32
+        np.testing.assert_allclose(xp.host(got), [exact], rtol=1e-6)
+
+
+@every_optimizer
+def test_a_compiler_may_trace_every_number(xp: Any, name: str) -> None:
+    if xp.name != "jax":
+        pytest.skip("JAX is the one that traces")
+    import jax
+
+    optimizer, theta = _optimizer(xp, name, dtype="float32"), _theta()
+    names = [key for key in ("learning_rate", *CASES[name][2]) if key not in ("mask", "nesterov")]
+    names += [key for key in ("beta1", "beta2", "epsilon", "decay") if hasattr(optimizer, key)]
+    numbers = {key: getattr(optimizer, key) for key in names}
+
+    def one(theta: Any, gradient: Any, state: Any, numbers: dict[str, Any]) -> Any:
+        traced = dataclasses.replace(optimizer, **numbers)
+        return traced.rule(theta, gradient, state, traced.learning_rate)
+
+    compiled = jax.jit(one)
+    here = xp.asarray(theta, dtype="float32")
+    state = optimizer.initialize(here)
+    for gradient in _gradients(steps=5):
+        here, state = compiled(here, xp.asarray(gradient, dtype="float32"), state, numbers)
+    expected, _, _ = _run(xp, optimizer, theta, _gradients(steps=5), "float32")
+    np.testing.assert_allclose(xp.host(here), expected[-1], rtol=1e-4, atol=1e-5)

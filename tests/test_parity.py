@@ -14,7 +14,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.activations import ACTIVATIONS
-from backprop_xp.layers import Layer
+from backprop_xp.chain import Layer
 from backprop_xp.losses import LOSSES
 from backprop_xp.random import fold_in, keep_mask
 

@@ -47,9 +47,9 @@ BROKEN = {
     "mute": SMALL.format(name="mute") + "backend.probe = lambda: None",
 }
 METHODS = (
-    "replacements, namespace, devices, default_dtype, owns, from_host, to_host, detached, device, "
-    "device_name, require_dtype, require_current, synchronize, memory, full_precision, compile, "
-    "loop, doors, transfer_guard, details"
+    "replacements, namespace, devices, default_dtype, owns, from_host, to_host, detached, "
+    "unrecorded, device, device_name, require_dtype, require_current, synchronize, memory, "
+    "full_precision, compile, loop, doors, transfer_guard, details"
 )
 FLAWS = {
     "raising": "cannot be imported: OSError: no such licence",

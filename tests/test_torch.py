@@ -81,3 +81,13 @@ def test_training_records_no_automatic_differentiation(of: str) -> None:
     assert not any(array.requires_grad for array in arrays)
     assert torch.equal(result.theta, plain.theta)
     assert theta.requires_grad == (of != "x")
+
+
+def test_nor_by_its_hyperparameters() -> None:
+    network = bx.mlp([2, 3, 1], hidden="tanh")
+    theta = network.initialize(seed=0, backend="torch", stack=2)
+    rate = torch.full((2, 1), 0.1, requires_grad=True)
+    l2 = torch.full((2,), 0.1, requires_grad=True)
+    x, y = torch.rand(5, 2), torch.rand(5, 1)
+    result = bx.fit(network, theta, x, y, optimizer=bx.SGD(rate, momentum=rate), epochs=3, l2=l2)
+    assert not result.theta.requires_grad

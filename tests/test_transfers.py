@@ -165,10 +165,10 @@ LOOKS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("looks", LOOKS)
-def test_an_epoch_that_is_logged_makes_one_transfer_whatever_is_looked_at(
+def test_who_looks_at_an_epoch_makes_one_transfer_and_the_history_one_of_all(
     put: Any, moved: list[Any], looks: str
 ) -> None:
-    """After the check of the data; an epoch that is not logged makes none, a gradient check one."""
+    """After the check of the data; an epoch that nobody looks at makes none."""
     network = _network()
     x, y = put(X), put(Y)
     for epochs in (1, 4):
@@ -189,8 +189,8 @@ def test_an_epoch_that_is_logged_makes_one_transfer_whatever_is_looked_at(
         assert result.history["validation_loss"].shape == (epochs, 2)
         # A gradient check moves what one difference found; epochs are of two batches or three.
         checks = len(result.history.get("gradient_verdict", []))
-        logged = epochs if set(LOOKS[looks]) - {"check_every"} else 1
-        assert len(moved) == 1 + logged + checks, moved
+        looked = epochs * (("progress" in LOOKS[looks]) + ("early_stopping" in LOOKS[looks]))
+        assert len(moved) == 1 + looked + checks + 1, moved
 
 
 @pytest.mark.parametrize("place", ["rows", "validation"])

@@ -13,11 +13,13 @@ from backprop_xp.backends.arrays import (
     require_owner,
     to_host,
     to_host_together,
+    whole_numbers,
 )
 from backprop_xp.backends.doors import TransferError, explicit
+from backprop_xp.backends.faster import blank, matmul, max_of_rows, row_of_ones, sum_of_rows
 from backprop_xp.backends.guard import transfer_guard
 from backprop_xp.backends.libraries import dtype_name, in_words
-from backprop_xp.backends.places import device_of
+from backprop_xp.backends.places import device_of, precision_of
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -58,6 +60,7 @@ __all__ = [
     "array_namespace",
     "asarray",
     "beside",
+    "blank",
     "device_of",
     "dtype_name",
     "explicit",
@@ -66,16 +69,22 @@ __all__ = [
     "is_host_number",
     "like",
     "list_backends",
+    "matmul",
+    "max_of_rows",
     "owner",
+    "precision_of",
     "replaced",
     "require_beside",
     "require_floating",
     "require_like",
     "require_owner",
     "resolve",
+    "row_of_ones",
     "set_default_backend",
+    "sum_of_rows",
     "to_host",
     "to_host_together",
     "transfer_guard",
     "use_backend",
+    "whole_numbers",
 ]

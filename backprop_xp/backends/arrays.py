@@ -1,5 +1,6 @@
 """Bringing data where a computation runs, and refusing to mix what lives in two places."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ from backprop_xp.backends.protocol import (
     DTypeNotKeptError,
     Namespace,
 )
-from backprop_xp.backends.registry import owner
+from backprop_xp.backends.registry import built_in, owner
 from backprop_xp.backends.selection import Selection, resolve
 
 # Made once: building the union at each call would cost as much as a small product.
@@ -143,6 +144,8 @@ def like(theta: Array, value: Any, name: str) -> Array:
         kind = None if host.dtype.kind == "c" else precision
         value = home.from_host(host, kind, device_of(theta))
     require_beside(theta, value, name)
+    if home.name == "numpy":
+        _require_numbers(value, name)
     if xp.isdtype(value.dtype, ("bool", "integral")):
         return xp.astype(value, precision)
     if value.dtype in (precision, theta.dtype):
@@ -156,6 +159,25 @@ def like(theta: Array, value: Any, name: str) -> Array:
         f"{name} is {dtype_name(value.dtype)}, but theta is {dtype_name(theta.dtype)}; precisions "
         f"are not mixed. Cast it: {repair(name, value, theta)}."
     )
+
+
+def whole_numbers(theta: Array, value: Any, name: str) -> Array | None:
+    """Return ``value`` as an array of integers where ``theta`` is, None if it holds anything else.
+
+    Lists of integers are moved there. An array of another library or device is an error.
+    """
+    if owner(value) is None:
+        try:
+            host = np.asarray(value)
+        except (ValueError, TypeError):
+            return None
+        if host.dtype.kind not in "iu":
+            return None
+        value = require_owner(theta, "theta").from_host(host, device=device_of(theta))
+    if not array_namespace(value).isdtype(value.dtype, "integral"):
+        return None
+    require_beside(theta, value, name)
+    return value
 
 
 def beside(array: Array, host: np.ndarray, dtype: DType | None = None) -> Array:
@@ -192,10 +214,18 @@ def require_like(theta: Array, value: Array, name: str, other: str = "theta") ->
 def replaced(function: Callable[..., Any], array: Array) -> Callable[..., Any]:
     """Return what the backend of an array has in the place of a reference function, or itself."""
     if isinstance(array, _NUMPY):
-        return function
+        return _replaced_on_numpy(function)
     home = owner(array)
-    key = f"{function.__module__}.{function.__qualname__}"
-    return function if home is None else home.replacements.get(key, function)
+    return function if home is None else _replaced(function, home)
+
+
+def _replaced(function: Callable[..., Any], home: Backend) -> Callable[..., Any]:
+    return home.replacements.get(f"{function.__module__}.{function.__qualname__}", function)
+
+
+@functools.lru_cache(maxsize=64)
+def _replaced_on_numpy(function: Callable[..., Any]) -> Callable[..., Any]:
+    return _replaced(function, built_in("numpy"))
 
 
 def is_host_number(value: Any) -> bool:

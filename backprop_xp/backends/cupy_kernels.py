@@ -66,13 +66,11 @@ RMSPROP = Kernel(
     theta -= gradient / (sqrt(square) + epsilon) * learning_rate;
     """,
 )
-_ADAM_NUMBERS = (
-    "T learning_rate, T beta1, T rest1, T beta2, T rest2, T epsilon, T correction1, T root2"
-)
+_ADAM_NUMBERS = "T learning_rate, T beta1, T rest1, T beta2, T rest2, T epsilon"
 _ADAM_STEP = """
     mean = mean * beta1 + gradient * rest1;
     square = square * beta2 + gradient * gradient * rest2;
-    theta = theta * keep - mean / (sqrt(square) / root2 + epsilon) / correction1 * learning_rate;
+    theta = theta * keep - mean / (sqrt(square) + epsilon) * learning_rate;
     """
 ADAM = Kernel(
     "backprop_xp_adam",
@@ -154,13 +152,14 @@ def _adamw(self: Any, alpha: float, theta: Array, gradient: Array, state: Any) -
 
 
 def _adam_numbers(self: Any, alpha: float, step: int) -> list[float]:
-    """Return the kernel's numbers from the learning rate on, the corrections for the bias last.
+    """Return the kernel's numbers, learning rate and epsilon with the corrections for the bias.
 
     They are computed in float64: float32's 1 - 0.999 has three digits fewer.
     """
     beta1, beta2 = self.beta1, self.beta2
-    corrections = [1.0 - beta1**step, (1.0 - beta2**step) ** 0.5]
-    return [alpha, beta1, 1.0 - beta1, beta2, 1.0 - beta2, self.epsilon, *corrections]
+    root = (1.0 - beta2**step) ** 0.5
+    corrected = alpha * root / (1.0 - beta1**step)
+    return [corrected, beta1, 1.0 - beta1, beta2, 1.0 - beta2, self.epsilon * root]
 
 
 def _fit(theta: Array, gradient: Array, mask: Any) -> bool:

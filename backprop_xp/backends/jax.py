@@ -22,6 +22,11 @@ from backprop_xp.backends.protocol import (
     Probe,
 )
 
+_NOTE = (
+    "backprop_xp compiles this for JAX as a whole: a layer, loss or optimiser of your own may not "
+    "look at the values of its arrays. To look at them while you search for a mistake: with "
+    "jax.disable_jit():"
+)
 _FEW = 2**14  # elements; measured on networks of 340 to 670,000
 
 
@@ -61,11 +66,36 @@ def _empty(flat: list[Array]) -> Array:
     return jax.numpy.zeros_like(_concat(flat))
 
 
+def _copy_of(array: Array) -> Array:
+    """Do what ``backprop_xp.structures.copy_of`` does, without a function compiled for the shape.
+
+    JAX would keep it for ever, and more than 1 MB with it.
+    """
+    import jax
+
+    if isinstance(array, jax.core.Tracer):
+        return jax.numpy.array(array, copy=True)
+    return jax.device_put(array, array.sharding, may_alias=False)
+
+
+def _zeros_like(array: Array) -> Array:
+    """Do what ``backprop_xp.structures.zeros_like`` does, as ``_copy_of``: nothing is compiled."""
+    import jax
+
+    if isinstance(array, jax.core.Tracer):
+        return jax.numpy.zeros_like(array)
+    return jax.device_put(np.zeros(array.shape, array.dtype), array.sharding, may_alias=False)
+
+
 class JAXBackend(Backend):
     """jax.numpy keeps the standard; float64 needs JAX_ENABLE_X64, which is the user's to set."""
 
     name: ClassVar[str] = "jax"
-    replacements: ClassVar[dict[str, Callable[..., Any]]] = {"backprop_xp.layout.pack": _pack}
+    replacements: ClassVar[dict[str, Callable[..., Any]]] = {
+        "backprop_xp.layout.pack": _pack,
+        "backprop_xp.structures.copy_of": _copy_of,
+        "backprop_xp.structures.zeros_like": _zeros_like,
+    }
 
     def probe(self) -> Probe:
         """Add two numbers."""
@@ -171,11 +201,8 @@ class JAXBackend(Backend):
             try:
                 return compiled(*arguments)
             except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
-                error.add_note(
-                    "backprop_xp compiles this for JAX as a whole: a layer, loss or optimiser of "
-                    "your own may not look at the values of its arrays. To look at them while you "
-                    "search for a mistake: with jax.disable_jit():"
-                )
+                if _NOTE not in getattr(error, "__notes__", ()):  # by a function compiled within
+                    error.add_note(_NOTE)
                 raise
 
         return call

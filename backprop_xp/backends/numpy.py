@@ -1,9 +1,11 @@
 """NumPy: the reference, on the CPU."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 
+from backprop_xp.backends.numpy_updates import UPDATES
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -14,10 +16,30 @@ from backprop_xp.backends.protocol import (
 )
 
 
+def _unpack(layout: Any, theta: Array) -> list[tuple[Array, ...]]:
+    """Do what ``backprop_xp.layout.unpack`` does, in half the time: an array's own methods."""
+    stack = theta.shape[:-1]
+    return [
+        tuple(
+            [
+                theta[..., None, place.part]
+                if place.is_row
+                else theta[..., place.part].reshape(stack + place.shape)
+                for place in places
+            ]
+        )
+        for places in layout
+    ]
+
+
 class NumPyBackend(Backend):
     """NumPy 2's own namespace keeps the standard, so no wrapper stands between."""
 
     name: ClassVar[str] = "numpy"
+    replacements: ClassVar[dict[str, Callable[..., Any]]] = {
+        "backprop_xp.layout.unpack": _unpack,
+        **UPDATES,
+    }
 
     def probe(self) -> Probe:
         """NumPy is a dependency: always usable."""

@@ -107,6 +107,10 @@ class Backend(Protocol):
         """Return an array that records no automatic differentiation of what is done with it."""
         return array
 
+    def unrecorded(self) -> AbstractContextManager[Any]:
+        """Return a context in which nothing records automatic differentiation."""
+        return nullcontext()
+
     def device(self, name: Any) -> Device:
         """Return the device that ``name`` (a string or the library's own object) stands for.
 

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -102,6 +103,13 @@ class TorchBackend(Backend):
     def detached(self, array: Array) -> Array:
         """Return the tensor without its graph, in the same memory."""
         return array.detach()
+
+    def unrecorded(self) -> AbstractContextManager[Any]:
+        """Return ``torch.no_grad()``."""
+        import torch
+
+        context: AbstractContextManager[Any] = torch.no_grad()
+        return context
 
     @contextlib.contextmanager
     def full_precision(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import backprop_xp as bx
-from backprop_xp.cli import check, info, xor
+from backprop_xp.cli import bench, check, info, xor
 from backprop_xp.cli.output import say
 
 __all__ = ["app"]
@@ -35,5 +35,5 @@ def _command(
     pass
 
 
-for command in (info.info, xor.xor, check.check):
+for command in (info.info, xor.xor, check.check, bench.bench):
     app.command()(command)

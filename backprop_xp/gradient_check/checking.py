@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any, Unpack
 
 from backprop_xp.activations import Activation
-from backprop_xp.backends import Array, asarray, like, require_floating, resolve
+from backprop_xp.backends import Array, asarray, like, require_floating, resolve, whole_numbers
+from backprop_xp.chain import Layer, require_layer
 from backprop_xp.checks import choose, integer, nearest, real
 from backprop_xp.gradient_check.course import check_problem
 from backprop_xp.gradient_check.functions import DEFAULTS, CheckOptions, Problem
@@ -22,8 +23,8 @@ from backprop_xp.gradient_check.pieces import (
 )
 from backprop_xp.gradient_check.points import flatten
 from backprop_xp.gradient_check.report import GradientReport
-from backprop_xp.inputs import Rows, check_beside_outputs
-from backprop_xp.layers import Activate, Layer, require_layer
+from backprop_xp.inputs import Rows, check_targets, check_x
+from backprop_xp.layers import Activate
 from backprop_xp.losses import LOSSES, Loss
 from backprop_xp.network import Network
 
@@ -148,7 +149,7 @@ def check_network(
             f"theta has shape {tuple(theta.shape)}, but one network's, ({network.size},), is "
             "checked at a time: theta[i]."
         )
-    x, y = in_double(like(theta, x, "x")), in_double(like(theta, y, "y"))
+    x, y = in_double(like(theta, x, "x")), in_double(_targets(network, theta, x, y))
     if sample_weight is not None:
         sample_weight = in_double(like(theta, sample_weight, "sample_weight"))
     theta, rows = in_double(theta), Rows(x, y, sample_weight, rng)
@@ -196,8 +197,9 @@ def check_loss(
     chosen = _options(options)
     loss = choose(LOSSES, loss, "loss")
     outputs = _samples(outputs, "outputs")
-    targets = like(outputs, targets, "targets")
-    check_beside_outputs(targets, outputs.shape, "targets")
+    targets, _ = check_targets(
+        outputs, outputs.shape, targets, None, labels=loss.labels, name="targets"
+    )
     return check_problem(loss_problem(loss, in_double(outputs), in_double(targets), chosen))
 
 
@@ -214,6 +216,15 @@ def assert_gradient(
     Arguments as for ``check_gradient``.
     """
     check_gradient(value, gradient, point, args=args, **options).raise_if_failed()
+
+
+def _targets(network: Network, theta: Array, x: Array, y: Any) -> Array:
+    """Return y beside theta, class labels made one-hot; the network's loss checks its shape."""
+    if network.loss_function.labels and whole_numbers(theta, y, "y") is not None:
+        x = check_x(theta, x, None)
+        outputs = (x.shape[-2], network.forward(theta, x[..., :1, :]).shape[-1])
+        y, _ = check_targets(theta, outputs, y, None, labels=True)
+    return like(theta, y, "y")
 
 
 def _blame(network: Network, theta: Array, rows: Rows, options: CheckOptions) -> str | None:

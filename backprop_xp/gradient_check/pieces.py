@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from backprop_xp.backends import Array, array_namespace, beside, to_host
+from backprop_xp.chain import Layer, Parameters
 from backprop_xp.gradient_check.functions import CheckOptions, Problem
 from backprop_xp.gradient_check.points import Point, Tensor, flatten
 from backprop_xp.initializers import draw_stack
 from backprop_xp.inputs import Rows, check_x
-from backprop_xp.layers import Layer, Parameters
 from backprop_xp.layout import draw, lay_out, unpack
 from backprop_xp.losses import Loss
 from backprop_xp.moved_losses import moved_losses

@@ -8,8 +8,10 @@ import numpy as np
 
 from backprop_xp.activations import ACTIVATIONS
 from backprop_xp.backends import Array, Backend, Device, array_namespace, device_of
+from backprop_xp.chain import Layer
 from backprop_xp.complex_safe import real_part
-from backprop_xp.layers import Activate, Dense, Dropout, Layer, LayerNorm, Residual
+from backprop_xp.early_stopping import EarlyStopping
+from backprop_xp.layers import Activate, Dense, Dropout, LayerNorm, Residual
 from backprop_xp.losses import LOSSES
 from backprop_xp.network import Network
 from backprop_xp.optimizers import SGD, Adam, AdamW, RMSProp
@@ -24,7 +26,7 @@ from backprop_xp.testing.comparing import (
     require_same,
 )
 from backprop_xp.testing.kit import Check
-from backprop_xp.training import EarlyStopping, fit
+from backprop_xp.training import fit
 
 _generator = np.random.default_rng(0)
 _X = _generator.normal(size=(6, 3))

@@ -67,6 +67,7 @@ FUNCTIONS: dict[str, list[Use]] = {
             ("int32",),
         ),
     ],
+    "argmax": [Use(lambda xp, x: xp.astype(xp.argmax(x, axis=-1), xp.int32), (_SIGNED,))],
     "asarray": [
         Use(_of("asarray", copy=True), (_SIGNED,), FLOATING),
         *_created(lambda xp, x, there: xp.asarray([0.1, -2.3], **there)),
@@ -88,6 +89,7 @@ FUNCTIONS: dict[str, list[Use]] = {
     ],
     "concat": [
         Use(lambda xp, x, y: xp.concat([x, y[..., :2]], axis=-1), (_SIGNED, _OTHER), FLOATING),
+        Use(lambda xp, x, y: xp.concat([x, y], axis=-2), (_SIGNED, _OTHER)),
         Use(lambda xp, x, y: xp.concat([x, y]), (_SIGNED, _OTHER)),
     ],
     "exp": _each("exp", _SIGNED, -20.0 * _POSITIVE[1], dtypes=FLOATING) + _each("exp", _HUGE),
@@ -129,7 +131,10 @@ FUNCTIONS: dict[str, list[Use]] = {
     "isnan": _each("isnan", _SPECIAL),
     "log": _each("log", _POSITIVE, dtypes=FLOATING),
     "log1p": _each("log1p", _POSITIVE, dtypes=FLOATING) + _each("log1p", _TINY),
-    "matrix_transpose": _each("matrix_transpose", _SIGNED, _CUBE, dtypes=FLOATING),
+    "matrix_transpose": [
+        *_each("matrix_transpose", _SIGNED, _CUBE, dtypes=FLOATING),
+        Use(lambda xp, x: [x.mT, x.mT @ x], (_CUBE,), FLOATING),
+    ],
     "max": [
         Use(_of("max", axis=-1, keepdims=True), (_SIGNED,)),
         *_each("max", _SIGNED, _SPECIAL),
@@ -140,7 +145,11 @@ FUNCTIONS: dict[str, list[Use]] = {
         Use(lambda xp, x: xp.maximum(x, 0.0), (_SPECIAL,)),
         Use(lambda xp, x: xp.maximum(x, 0.5), (_SIGNED,)),
     ],
-    "mean": [Use(_of("mean", axis=-2, keepdims=True), (_SIGNED,)), *_each("mean", _OTHER)],
+    "mean": [
+        Use(_of("mean", axis=-2, keepdims=True), (_SIGNED,)),
+        Use(_of("mean", axis=-1), (_SIGNED,)),
+        *_each("mean", _OTHER),
+    ],
     "min": [
         Use(_of("min", axis=-2, keepdims=True), (_SIGNED,)),
         *_each("min", _SIGNED, _SPECIAL),
@@ -164,6 +173,7 @@ FUNCTIONS: dict[str, list[Use]] = {
     "sign": _each("sign", _SIGNED),
     "sinh": _each("sinh", _SIGNED, 10.0 * _POSITIVE[0]) + _each("sinh", _SIGNED, dtypes=COMPLEX),
     "sqrt": _each("sqrt", _POSITIVE, dtypes=FLOATING) + _each("sqrt", np.array([0.0, 1e-8])),
+    "moveaxis": [Use(lambda xp, x: xp.moveaxis(x, -1, 0), (_CUBE,), FLOATING)],
     "stack": [
         Use(lambda xp, x, y: xp.stack([x, y]), (_SIGNED, _OTHER), FLOATING),
         Use(lambda xp, x, y: xp.stack([x, y], axis=1), (_SIGNED, _OTHER)),
@@ -173,6 +183,7 @@ FUNCTIONS: dict[str, list[Use]] = {
     "sum": [
         Use(_of("sum", axis=-1), (_CUBE,), FLOATING),
         Use(_of("sum", axis=-1, keepdims=True), (_SIGNED,), FLOATING),
+        Use(_of("sum", axis=-2), (_CUBE,)),
         Use(_of("sum"), (_OTHER,), FLOATING),
         Use(_of("sum"), (_INTEGERS,), ("int32",)),
     ],

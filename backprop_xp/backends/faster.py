@@ -1,0 +1,69 @@
+"""What the standard's functions say, done as NumPy does it faster.
+
+Results are written where they are wanted, by libraries that write into arrays: to have another's
+written too, make it known to ``blank`` and ``matmul``. Short rows are summed as products.
+"""
+
+import functools
+
+import numpy as np
+
+from backprop_xp.backends.arrays import array_namespace
+from backprop_xp.backends.places import device_of
+from backprop_xp.backends.protocol import Array, DType
+
+
+def blank(array: Array) -> Array | None:
+    """Return an array of that shape and dtype to be written; None where results are joined."""
+    # Not empty_like, which keeps the order of axes in memory: parts of it are to be views.
+    return np.empty(array.shape, array.dtype) if isinstance(array, np.ndarray) else None
+
+
+def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
+    """Return ``a @ b``, written into ``out`` if that is given."""
+    if out is None:
+        return a @ b
+    if isinstance(out, np.ndarray):
+        return np.matmul(a, b, out=out)
+    out[...] = a @ b
+    return out
+
+
+def row_of_ones(array: Array) -> Array:
+    """Return ones ``(1, rows)`` for an array ``(..., rows, n)``; they are not to be written."""
+    rows, dtype = array.shape[-2], array.dtype
+    if isinstance(array, np.ndarray):
+        return _numpy_ones(rows, dtype)
+    return array_namespace(array).ones((1, rows), dtype=dtype, device=device_of(array))
+
+
+# Numbers of which a product sums as exactly as NumPy's pairwise sum does, nearly.
+_SHORT = 512
+
+
+def _is_short(array: Array) -> bool:
+    """Say whether rows are NumPy's, real, and short."""
+    return isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.shape[-1] <= _SHORT
+
+
+def sum_of_rows(array: Array, *, keepdims: bool = False) -> Array:
+    """Return the sum over the last axis."""
+    if not _is_short(array):
+        return array_namespace(array).sum(array, axis=-1, keepdims=keepdims)
+    ones = _numpy_ones(array.shape[-1], array.dtype)
+    return array @ (ones.mT if keepdims else ones[0])
+
+
+def max_of_rows(array: Array) -> Array:
+    """Return the largest entry over the last axis, which stays, with length 1."""
+    if not _is_short(array) or array.ndim < 2:
+        return array_namespace(array).max(array, axis=-1, keepdims=True)
+    # Row by row NumPy takes four times as long as column by column.
+    return np.max(np.ascontiguousarray(array.mT), axis=-2)[..., None]
+
+
+@functools.lru_cache(maxsize=16)
+def _numpy_ones(rows: int, dtype: DType) -> Array:
+    ones = np.ones((1, rows), dtype)
+    ones.flags.writeable = False
+    return ones

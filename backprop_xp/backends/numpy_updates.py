@@ -1,0 +1,53 @@
+"""Updates of the optimisers in pieces that stay in a processor's cache.
+
+A rule passes a dozen times over theta, gradient and state. Each entry is updated by itself, so the
+very same rule, taken through piece after piece, gives the same bits and crosses the memory once.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+from backprop_xp.backends.protocol import Array
+
+# Numbers in a piece: theta, gradient, state and what a rule makes in passing fill a cache of 1 MiB.
+PIECE = 2**15
+# Each network of a stack has at least so many of them: shorter runs are slower than the memory.
+_RUN = 512
+
+
+def update(
+    self: Any, theta: Array, gradient: Array, state: Any, *, learning_rate: Any = None
+) -> tuple[Array, Any]:
+    """Do what an optimiser's ``update`` does, in place and without its checks."""
+    alpha = self.learning_rate if learning_rate is None else learning_rate
+    if callable(alpha):
+        alpha = alpha(state.step)
+    if theta.size <= 2 * PIECE:
+        updated: tuple[Array, Any] = self.rule(theta, gradient, state, alpha)
+        return updated
+    size = theta.shape[-1]
+    length = max(PIECE // math.prod(theta.shape[:-1]), _RUN)
+    for start in range(0, size, length):
+        part = (..., slice(start, start + length))
+        piece = [
+            value if name == "step" or value is None else value[part]
+            for name, value in zip(state._fields, state, strict=True)
+        ]
+        _of_part(self, part).rule(theta[part], gradient[part], type(state)(*piece), alpha)
+    return theta, state._replace(step=state.step + 1)
+
+
+def _of_part(optimizer: Any, part: Any) -> Any:
+    """Return the optimiser of a part of theta: a mask has an entry for each of its."""
+    if getattr(optimizer, "mask", None) is None:
+        return optimizer
+    part_of = copy.copy(optimizer)
+    vars(part_of)["mask"] = optimizer.mask[part]
+    return part_of
+
+
+UPDATES: dict[str, Callable[..., Any]] = {
+    f"backprop_xp.optimizers.{name}.update": update for name in ("SGD", "RMSProp", "Adam", "AdamW")
+}

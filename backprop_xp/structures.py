@@ -1,0 +1,65 @@
+"""Structures of arrays, as an optimiser's state is: tuples, named tuples, lists and dicts."""
+
+import functools
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from numbers import Number
+from typing import Any
+
+from backprop_xp.backends import Array, array_namespace, owner, replaced
+
+
+def mapped(function: Callable[..., Any], structure: Any, *others: Any) -> Any:
+    """Return a structure of what a function makes of the leaves of one, or several alike."""
+    if type(structure) is dict:
+        return {k: mapped(function, structure[k], *(o[k] for o in others)) for k in structure}
+    if type(structure) in (list, tuple) or hasattr(structure, "_make"):
+        make = getattr(structure, "_make", type(structure))
+        return make([mapped(function, *parts) for parts in zip(structure, *others, strict=True)])
+    return function(structure, *others)
+
+
+def copied(structure: Any) -> Any:
+    """Return a structure copied, arrays without any graph of automatic differentiation."""
+
+    def copy(value: Any) -> Any:
+        home = None if isinstance(value, Number) else owner(value)
+        if home is None:
+            return value if value is None or callable(value) else deepcopy(value)
+        return replaced(copy_of, value)(home.detached(value))
+
+    return mapped(copy, structure)
+
+
+def copy_of(array: Array) -> Array:
+    """Return a copy of an array."""
+    return array_namespace(array).asarray(array, copy=True)
+
+
+def zeros_like(array: Array) -> Array:
+    """Return zeros of an array's shape and dtype, in its place."""
+    return array_namespace(array).zeros_like(array)
+
+
+def take_apart(structure: Any, parts: Sequence[slice]) -> tuple[Any, ...]:
+    """Return, for each part of theta, the structure with that part of each vector along theta.
+
+    ``parts`` make up theta's last axis, one after the other.
+    """
+
+    def part_of(part: slice, leaf: Any) -> Any:
+        is_vector = tuple(getattr(leaf, "shape", ()))[-1:] == (parts[-1].stop,)
+        return leaf[..., part] if is_vector else leaf
+
+    return tuple(mapped(functools.partial(part_of, part), structure) for part in parts)
+
+
+def put_together(structures: Sequence[Any]) -> Any:
+    """Return the structure of which these are what ``take_apart`` makes; its arrays are vectors."""
+
+    def whole(first: Any, *others: Any) -> Any:
+        if not getattr(first, "shape", ()):
+            return first
+        return array_namespace(first).concat((first, *others), axis=-1)
+
+    return mapped(whole, *structures)

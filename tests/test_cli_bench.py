@@ -1,0 +1,160 @@
+"""The command ``bench`` and the race behind it: who takes part, what is told, never how fast."""
+
+import json
+import re
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+
+pytest.importorskip("typer")
+
+from typer.testing import CliRunner
+
+from backprop_xp import cli
+from backprop_xp.cli import contenders, race
+from backprop_xp.cli.race import CASES, LIBRARIES, Case, Entrant
+
+TINY = [
+    Case((2, 2, 1), batch=4, batches=2, epochs=2),
+    Case((3, 4, 5), batch=20, batches=2, epochs=1),
+]
+INSTALLED = [name for name in LIBRARIES if race.is_installed(name)]
+OURS = Entrant("ours", "backprop_xp")
+
+
+def bench(*arguments: str, **environment: str) -> Any:
+    words = ["bench", *arguments]
+    return CliRunner().invoke(cli.app, words, env=environment, prog_name="backprop-xp", color=False)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the peers: starting them takes seconds."""
+    monkeypatch.setattr("backprop_xp.cli.bench.is_installed", lambda library: library == "matmul")
+
+
+@pytest.mark.parametrize("case", TINY, ids=str)
+@pytest.mark.parametrize("library", INSTALLED)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # scikit-learn's, that it has not converged
+def test_every_library_trains_each_kind_of_case(library: str, case: Case, xp: Any) -> None:
+    if library != "backprop_xp" and xp.name != "numpy":
+        pytest.skip("the peers are the same on every backend")
+    fresh, greeting = contenders.prepare(library, case)
+    assert all(contenders.turn(fresh, case) > 0.0 for _ in range(2))
+    assert greeting["version"]
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=str)
+def test_the_data_fill_the_batches_and_are_float32(case: Case) -> None:
+    x, y = case.draw()
+    assert x.shape == (case.batch * case.batches, case.sizes[0])
+    assert len(y) == len(x)
+    assert x.dtype == np.float32
+    if case.classes:
+        assert set(y) == set(range(case.sizes[-1]))
+
+
+def test_the_floor_does_all_but_the_first_layers_product_for_its_inputs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case, done = TINY[1], 0
+    matmul = np.matmul
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal done
+        done += 1
+        return matmul(*arguments, **options)
+
+    fresh = contenders.matmul(case)
+    monkeypatch.setattr(np, "matmul", counted)
+    fresh()()
+    layers = len(list(pairwise(case.sizes)))
+    assert done == (3 * layers - 1) * case.batches * case.epochs
+
+
+def test_a_race_gives_each_a_time_for_each_round_and_leaves_out_who_fails(xp: Any) -> None:
+    lost = Entrant("lost", "backprop_xp", "nowhere")
+    outcome = race.race("S", [OURS, lost, Entrant("matmul", "matmul")], 2)
+    assert {name: len(times) for name, times in outcome.times.items()} == {"ours": 2, "matmul": 2}
+    assert outcome.greetings["ours"]["backend"] == xp.name
+    assert list(outcome.left_out) == ["lost"]
+    assert (
+        "backend 'nowhere', from the argument of the call, is unknown" in outcome.left_out["lost"]
+    )
+    assert outcome.ratio("ours", "matmul").median > 0.0
+
+
+def test_a_process_that_ends_is_told_of_by_its_last_words() -> None:
+    outcome = race.race("S", [Entrant("stranger", "stranger")], 2)
+    assert outcome.times == {}
+    assert outcome.left_out == {"stranger": "KeyError: 'stranger'"}
+    outcome = race.race("no such case", [OURS], 2)
+    assert outcome.left_out == {"ours": "its process ended: KeyError: 'no such case'"}
+
+
+def test_ratios_are_of_the_same_round() -> None:
+    outcome = race.Outcome({"one": [1.0, 20.0, 3.0], "two": [2.0, 40.0, 6.0]}, {}, {})
+    assert outcome.ratio("one", "two") == (0.5, 0.5, 0.5)
+    assert outcome.time("one") == (3.0, 2.0, 11.5)
+
+
+def test_workers_leave_blas_its_own_choice_of_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    environment = race._environment()
+    assert "OPENBLAS_CORETYPE" not in environment
+    assert environment["OPENBLAS_NUM_THREADS"] == "1"
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_table_has_a_row_for_the_case_and_says_where_ours_trained(xp: Any) -> None:
+    result = bench("--case", "S", "--rounds", "2")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^S  2-2-1, batches of 4 +[\d,]+ +[\d,]+ \([\d.]+\)$", result.output, re.M)
+    assert "scikit-learn is not installed, and left out" in result.output
+    assert f"trained on {xp.name} (" in result.output
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_json_is_one_object_with_the_same_figures(xp: Any) -> None:
+    result = bench("--case", "S", "--case", "S", "--rounds", "2", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["backprop_xp"] == bx.__version__
+    assert found["selection"]["backend"] == xp.name
+    assert found["versions"]["numpy"] == np.__version__
+    assert list(found["cases"]) == ["S"]
+    told = found["cases"]["S"]
+    assert told["sizes"] == list(CASES["S"].sizes)
+    assert list(told["microseconds"]) == ["backprop_xp", "matmul"]
+    assert list(told["ratios"]["matmul"]) == ["median", "low", "high"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_place_that_cannot_be_had_is_one_line_and_exit_status_1() -> None:
+    result = bench("--case", "S", "--backend", "numpy", "--device", "cuda:7", "--json")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert "cuda:7" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--case", "X"], "'X' is unknown. Known: S, D, M, W."),
+        (["--backend", "numpi"], "Did you mean 'numpy'?"),
+        (["--rounds", "1"], "greater than or equal to 2"),
+    ],
+)
+def test_what_is_unknown_is_refused_before_anything_is_timed(
+    arguments: list[str], expected: str
+) -> None:
+    result = bench(*arguments)
+    assert result.exit_code == 2
+    assert expected in " ".join(result.stderr.split())

@@ -1,0 +1,177 @@
+"""NumPy's short cuts against what the standard's functions say, which other libraries do."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backprop_xp.backends import (
+    array_namespace,
+    blank,
+    device_of,
+    matmul,
+    max_of_rows,
+    owner,
+    row_of_ones,
+    sum_of_rows,
+)
+
+# Rows of up to 512 numbers NumPy sums as a product.
+SHAPES = [(5,), (4, 1), (3, 7), (2, 3, 512), (2, 3, 513), (2, 3, 600), (0, 4), (2, 0, 3), (3, 0)]
+every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+
+
+def _array(xp: Any, shape: tuple[int, ...], dtype: str) -> Any:
+    """Return numbers of both signs and of several magnitudes, complex if the dtype is."""
+    generator = np.random.default_rng(71)
+    values = generator.normal(size=shape) * 10.0 ** generator.integers(-3, 4, size=shape)
+    if dtype.startswith("complex"):
+        values = values + 1j * generator.normal(size=shape)
+    return xp.asarray(values.astype(dtype), dtype=dtype)
+
+
+def _require(xp: Any, dtype: str) -> None:
+    if dtype in ("float64", "complex128") and xp.dtype != "float64":
+        pytest.skip(f"{xp.name} keeps no {dtype} there")
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@every_dtype
+@every_shape
+def test_a_sum_of_rows_is_the_standards(
+    xp: Any, shape: tuple[int, ...], dtype: str, keepdims: bool
+) -> None:
+    _require(xp, dtype)
+    array = _array(xp, shape, dtype)
+    actual = sum_of_rows(array, keepdims=keepdims)
+    expected = xp.namespace.sum(array, axis=-1, keepdims=keepdims)
+    assert actual.dtype == expected.dtype
+    assert tuple(actual.shape) == tuple(expected.shape)
+    # In another order, of terms that cancel: for each a rounding of the sum of magnitudes.
+    magnitudes = np.sum(np.abs(xp.host(array)), axis=-1, keepdims=keepdims)
+    terms = 0 if shape[-1] > 512 else shape[-1]  # longer rows are left to the standard
+    bound = terms * float(np.finfo(dtype).eps) * magnitudes
+    assert np.all(np.abs(xp.host(actual) - xp.host(expected)) <= bound)
+
+
+@every_dtype
+@every_shape
+def test_a_sum_of_whole_numbers_is_exact(xp: Any, shape: tuple[int, ...], dtype: str) -> None:
+    _require(xp, dtype)
+    whole = np.random.default_rng(72).integers(-9, 10, size=shape).astype(dtype)
+    actual = xp.host(sum_of_rows(xp.asarray(whole, dtype=dtype)))
+    np.testing.assert_array_equal(actual, np.sum(whole, axis=-1))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(4, 1), (3, 7), (2, 3, 512), (2, 3, 600), (0, 4)], ids=str)
+def test_a_largest_entry_is_the_standards_to_the_bit(
+    xp: Any, shape: tuple[int, ...], dtype: str
+) -> None:
+    array = _array(xp, shape, dtype)
+    actual = max_of_rows(array)
+    assert actual.dtype == array.dtype
+    expected = xp.namespace.max(array, axis=-1, keepdims=True)
+    np.testing.assert_array_equal(xp.host(actual), xp.host(expected))
+
+
+def test_the_largest_entry_of_a_vector_is_the_standards() -> None:
+    array = np.random.default_rng(74).normal(size=5)
+    np.testing.assert_array_equal(max_of_rows(array), np.max(array, axis=-1, keepdims=True))
+
+
+BAD = {
+    "inf": [np.inf],
+    "-inf": [-np.inf],
+    "nan": [np.nan],
+    "inf and nan": [np.inf, np.nan],
+    "inf twice": [np.inf, np.inf],
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("length", [7, 600])
+@pytest.mark.parametrize("bad", BAD)
+def test_a_row_that_is_not_finite_is_as_the_standard_says_and_leaves_the_others(
+    xp: Any, bad: str, length: int, dtype: str
+) -> None:
+    clean = np.array(xp.host(_array(xp, (2, 3, length), dtype)))
+    values = clean.copy()
+    values[1, 2, 2 : 2 + len(BAD[bad])] = BAD[bad]
+    if bad == "-inf":
+        values[0, 1, :] = -np.inf  # nothing larger
+    named = {"sum": sum_of_rows, "max": lambda array: max_of_rows(array)[..., 0]}
+    for name, function in named.items():
+        array = xp.asarray(values, dtype=dtype)
+        actual = xp.host(function(array))
+        expected = xp.host(getattr(xp.namespace, name)(array, axis=-1))
+        spoiled = np.any(values != clean, axis=-1)
+        np.testing.assert_array_equal(actual[spoiled], expected[spoiled])
+        alone = xp.host(function(xp.asarray(clean, dtype=dtype)))
+        np.testing.assert_array_equal(actual[~spoiled], alone[~spoiled])
+
+
+@pytest.mark.parametrize("layout", ["Fortran", "every other", "reversed", "transposed"])
+def test_rows_may_lie_anyhow_in_memory(layout: str) -> None:
+    """On NumPy, whose arrays are views of all kinds."""
+    whole = np.random.default_rng(73).integers(-9, 10, size=(4, 6, 8)).astype(float)
+    array = {
+        "Fortran": np.asfortranarray(whole),
+        "every other": whole[:, ::2, ::2],
+        "reversed": whole[..., ::-1],
+        "transposed": whole.mT,
+    }[layout]
+    np.testing.assert_array_equal(sum_of_rows(array), array.sum(-1))
+    np.testing.assert_array_equal(max_of_rows(array), array.max(-1, keepdims=True))
+    place = blank(array)
+    assert place is not None
+    assert (place.shape, place.dtype) == (array.shape, array.dtype)
+    assert place.flags.c_contiguous
+    ones = np.ones((array.shape[-1], 3))
+    out = np.full((4, 3, array.shape[-2]), np.nan).mT  # a view itself
+    assert matmul(array, ones, out) is out
+    np.testing.assert_array_equal(out, array @ ones)
+
+
+@pytest.mark.parametrize("stack", [(), (2,), (2, 3)])
+def test_a_product_is_written_where_it_is_wanted(xp: Any, stack: tuple[int, ...]) -> None:
+    a, b = _array(xp, (*stack, 4, 3), xp.dtype), _array(xp, (*stack, 3, 5), xp.dtype)
+    expected = xp.host(a @ b)
+    np.testing.assert_array_equal(xp.host(matmul(a, b)), expected)
+    if xp.name == "jax":
+        assert blank(a) is None  # nothing can be written there
+        return
+    out = xp.asarray(np.full((*stack, 4, 5), np.nan))
+    assert matmul(a, b, out) is out
+    np.testing.assert_array_equal(xp.host(out), expected)
+
+
+def test_only_numpys_results_are_written_into_a_blank(xp: Any) -> None:
+    array = xp.asarray(np.ones((2, 3)))
+    assert (blank(array) is None) == (xp.name != "numpy")
+
+
+@every_dtype
+@pytest.mark.parametrize("shape", [(4, 3), (2, 5, 3), (1, 1)], ids=str)
+def test_a_row_of_ones_has_one_for_each_row_beside_the_array(
+    xp: Any, shape: tuple[int, ...], dtype: str
+) -> None:
+    _require(xp, dtype)
+    array = _array(xp, shape, dtype)
+    ones = row_of_ones(array)
+    assert owner(ones) is xp.selection.backend
+    assert device_of(ones) == device_of(array)
+    assert ones.dtype == array.dtype
+    assert xp.host(ones).tolist() == [[1.0] * shape[-2]]
+    expected = array_namespace(array).sum(array, axis=-2, keepdims=True)
+    actual = xp.host(ones @ array)
+    tolerance = 10 * float(np.finfo(dtype).eps)
+    np.testing.assert_allclose(actual, xp.host(expected), rtol=tolerance, atol=1e3 * tolerance)
+
+
+def test_numpys_ones_are_shared_and_cannot_be_written() -> None:
+    ones = row_of_ones(np.zeros((3, 2)))
+    assert row_of_ones(np.zeros((3, 5))) is ones
+    with pytest.raises(ValueError, match="read-only"):
+        ones += 1.0

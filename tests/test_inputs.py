@@ -1,0 +1,219 @@
+"""What a network is given beside theta: class labels, at every entrance that takes them."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+
+N_IN, N_OUT, ROWS = 3, 4, 6
+NETWORK = bx.mlp([N_IN, 5, N_OUT], hidden="tanh", loss="categorical_cross_entropy")
+LABELS = np.asarray([0, 3, 1, 3, 2, 0])
+# Of one network, and of each of a stack of 2.
+STACKED = np.stack([LABELS, LABELS[::-1]])
+
+SHAPES: list[tuple[tuple[int, ...], np.ndarray]] = [
+    ((), LABELS),
+    ((), LABELS[:, None]),
+    ((2,), LABELS),
+    ((2,), LABELS[:, None]),
+    ((2,), STACKED),
+    ((2,), STACKED[..., None]),
+    ((3, 2), STACKED),
+    ((3, 2), STACKED[:, None][:, [0, 0, 0]].swapaxes(0, 1)),
+]
+every_shape = pytest.mark.parametrize(("stack", "labels"), SHAPES)
+
+
+def _x(xp: Any) -> Any:
+    return xp.asarray(np.random.default_rng(41).normal(size=(ROWS, N_IN)))
+
+
+def _one_hot(xp: Any, labels: np.ndarray) -> Any:
+    """Return rows of targets for labels, or for a column of them."""
+    flat = labels[..., 0] if labels.shape[-1] == 1 else labels
+    return xp.asarray(np.eye(N_OUT)[flat])
+
+
+def _entrances(xp: Any, theta: Any, x: Any) -> dict[str, Callable[[Any], Any]]:
+    """Return functions of y, each of which uses y at another entrance."""
+    options: dict[str, Any] = {"optimizer": bx.SGD(0.5), "epochs": 3, "batch_size": 4}
+    held_out = _one_hot(xp, LABELS)
+    return {
+        "loss": lambda y: NETWORK.loss(theta, x, y),
+        "gradient": lambda y: NETWORK.loss_and_gradient(theta, x, y)[1],
+        "fit": lambda y: bx.fit(NETWORK, theta, x, y, **options).theta,
+        "validation": lambda y: bx.fit(
+            NETWORK, theta, x, held_out, validation=(x, y), **options
+        ).history["validation_loss"],
+    }
+
+
+@pytest.mark.parametrize("entrance", ["loss", "gradient", "fit", "validation"])
+@pytest.mark.parametrize("kind", ["int64", "uint8", "list"])
+@every_shape
+def test_class_labels_are_the_rows_that_one_hot_makes_of_them(
+    xp: Any, stack: tuple[int, ...], labels: np.ndarray, kind: str, entrance: str
+) -> None:
+    use = _entrances(xp, xp.initialize(NETWORK, stack=stack), _x(xp))[entrance]
+    y = labels.tolist() if kind == "list" else xp.asarray(labels, dtype=kind)
+    assert np.array_equal(xp.host(use(y)), xp.host(use(_one_hot(xp, labels))))
+
+
+@pytest.mark.parametrize("judged", ["training rows", "validation", "validation of another kind"])
+@pytest.mark.parametrize("kind", ["uint8", "int64", "list"])
+def test_a_training_judged_by_labels_is_the_one_judged_by_one_hot_rows(
+    xp: Any, kind: str, judged: str
+) -> None:
+    """By early stopping and by metrics; a column of labels or flat ones, here and held out."""
+
+    def labels(of: np.ndarray) -> Any:
+        return of.tolist() if kind == "list" else xp.asarray(of, dtype=kind)
+
+    def fit(y: Any, held_out: Any) -> Any:
+        options: dict[str, Any] = {"optimizer": bx.Adam(0.9), "epochs": 8, "batch_size": 4}
+        options["early_stopping"] = bx.EarlyStopping(patience=2)
+        options["metrics"] = {"accuracy": bx.metrics.accuracy}
+        if judged != "training rows":
+            options["validation"] = x, held_out
+        return bx.fit(NETWORK, theta, x, y, **options)
+
+    theta, x, rows = xp.initialize(NETWORK, stack=2), _x(xp), _one_hot(xp, LABELS)
+    held_out = _one_hot(xp, LABELS[::-1])
+    expected = fit(rows, held_out)
+    column = labels(LABELS[:, None])
+    result = fit(rows if "another" in judged else column, labels(LABELS[::-1]))
+    assert (result.epochs, result.history.keys()) == (expected.epochs, expected.history.keys())
+    for name, values in expected.history.items():
+        assert np.array_equal(result.history[name], values)
+    assert np.array_equal(result.state.best.score, expected.state.best.score)
+    assert np.array_equal(xp.host(result.theta), xp.host(expected.theta))
+
+
+def test_labels_are_taken_in_thetas_precision_and_beside_a_complex_theta(xp: Any) -> None:
+    theta, x = xp.initialize(NETWORK, dtype="float32"), xp.asarray(xp.host(_x(xp)), "float32")
+    loss, gradient = NETWORK.loss_and_gradient(theta, x, xp.asarray(LABELS, dtype="int32"))
+    assert loss.dtype == gradient.dtype == xp.namespace.float32
+    dtype = xp.complex_dtype
+    theta = xp.namespace.astype(xp.initialize(NETWORK), getattr(xp.namespace, dtype))
+    labelled = NETWORK.loss(theta, _x(xp), xp.asarray(LABELS, dtype="int32"))
+    assert np.array_equal(
+        xp.host(labelled), xp.host(NETWORK.loss(theta, _x(xp), _one_hot(xp, LABELS)))
+    )
+
+
+def test_integers_with_a_column_for_each_output_stay_rows_of_targets(xp: Any) -> None:
+    theta, x = xp.initialize(NETWORK, stack=(N_OUT,)), _x(xp)[:N_OUT, :]
+    # As many rows and networks as outputs: what could be labels of a stack is one-hot.
+    y = np.eye(N_OUT, dtype=np.int64)
+    actual = NETWORK.loss(theta, x, xp.asarray(y, dtype="int32"))
+    assert np.array_equal(xp.host(actual), xp.host(NETWORK.loss(theta, x, xp.asarray(y))))
+
+
+def test_labels_are_made_one_hot_where_they_are(xp: Any) -> None:
+    theta, x, y = xp.initialize(NETWORK), _x(xp), xp.asarray(LABELS, dtype="int32")
+    with bx.transfer_guard("disallow"):
+        NETWORK.loss_and_gradient(theta, x, y)
+
+
+def test_labels_may_be_given_to_what_is_compiled(xp: Any) -> None:
+    theta, x, y = xp.initialize(NETWORK), _x(xp), xp.asarray(LABELS, dtype="int32")
+    compiled = xp.selection.backend.compile(NETWORK.loss_and_gradient)(theta, x, y)
+    close = xp.rounding(1e-13)
+    for actual, expected in zip(compiled, NETWORK.loss_and_gradient(theta, x, y), strict=True):
+        np.testing.assert_allclose(xp.host(actual), xp.host(expected), rtol=close, atol=close)
+
+
+@pytest.mark.parametrize("method", ["complex_step", "directional"])
+@pytest.mark.parametrize("column", [False, True])
+def test_a_gradient_check_takes_labels(xp: Any, method: str, column: bool) -> None:
+    theta, x = xp.initialize(NETWORK), _x(xp)
+    y = LABELS[:, None] if column else LABELS
+    moved = xp.asarray(y, dtype="int32")
+    report = bx.check_network(NETWORK, theta, x, moved, method=method)
+    assert report.passed
+    rows = bx.check_network(NETWORK, theta, x, _one_hot(xp, y), method=method)
+    assert report.max_relative_error == rows.max_relative_error
+    outputs = NETWORK.forward(theta, x)
+    assert bx.check_loss("categorical_cross_entropy", outputs, moved, method=method).passed
+
+
+@pytest.mark.float64
+def test_a_gradient_check_with_labels_finds_a_wrong_loss(xp: Any) -> None:
+    right = bx.losses.categorical_cross_entropy
+    wrong = dataclasses.replace(right, gradient=lambda o, t: 1.1 * right.gradient(o, t))
+    network = bx.mlp([N_IN, 5, N_OUT], hidden="tanh", loss=wrong)
+    y = xp.asarray(LABELS, dtype="int32")
+    report = bx.check_network(network, xp.initialize(network), _x(xp), y)
+    assert report.verdict == "fail"
+    assert "the loss" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 3, 1, 4, 2, 0], r"y has 1 value that is not in 0 \.\.\. 3, 4 at y\[3\]\. The network"),
+        ([0, 3, 9, -1, 2, 0], r"2 values .* the first 9 at y\[2\]\. The network has 4 outputs"),
+        ([[0], [-2], [1], [1], [1], [1]], r"1 value .* 3, -2 at y\[1\]"),
+    ],
+)
+def test_a_label_of_no_class_is_refused_at_the_entrance_of_a_training(
+    xp: Any, labels: list[Any], message: str
+) -> None:
+    theta, x, right = xp.initialize(NETWORK), _x(xp), xp.asarray(LABELS, dtype="int32")
+    options: dict[str, Any] = {"optimizer": bx.SGD(0.5), "epochs": 1}
+    for y in (labels, xp.asarray(labels, dtype="int32")):
+        with pytest.raises(ValueError, match=message):
+            bx.train(NETWORK, theta, x, y, **options)
+        with pytest.raises(ValueError, match=f"In validation: .*{message}"):
+            bx.fit(NETWORK, theta, x, right, validation=(x, y), **options)
+
+
+def test_a_label_of_no_class_adds_nothing_to_a_loss(xp: Any) -> None:
+    theta, x = xp.initialize(NETWORK), _x(xp)
+    y = xp.asarray([*LABELS[:-1].tolist(), N_OUT], dtype="int32")
+    expected = NETWORK.loss(theta, x[:-1, :], _one_hot(xp, LABELS[:-1])) * (ROWS - 1) / ROWS
+    actual = float(xp.host(NETWORK.loss(theta, x, y)))
+    assert actual == pytest.approx(float(xp.host(expected)), rel=xp.rounding(1e-14))
+
+
+@pytest.mark.parametrize("column", [False, True])
+@pytest.mark.parametrize("kind", ["bool", "working"])
+def test_booleans_and_floats_of_that_shape_are_told_of_labels_and_of_one_hot(
+    xp: Any, kind: str, column: bool
+) -> None:
+    y = LABELS[:, None] if column else LABELS
+    moved = xp.asarray(y > 1 if kind == "bool" else y, dtype=kind)
+    theta, x = xp.initialize(NETWORK), _x(xp)
+    message = r"y has shape .*categorical_cross_entropy takes class labels, one integer .*one-hot"
+    for use in (
+        lambda: NETWORK.loss(theta, x, moved),
+        lambda: bx.check_network(NETWORK, theta, x, moved),
+        lambda: bx.train(NETWORK, theta, x, moved, optimizer=bx.SGD(0.1), epochs=1),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use()
+
+
+@pytest.mark.parametrize("shape", [(ROWS + 1,), (ROWS, 2), (2, ROWS), (2, ROWS, 1), ()])
+def test_labels_that_do_not_fit_the_rows_are_refused(xp: Any, shape: tuple[int, ...]) -> None:
+    y = xp.asarray(np.zeros(shape), dtype="int32")
+    with pytest.raises(ValueError, match=r"y has shape|y is stacked \(2,\)"):
+        NETWORK.loss(xp.initialize(NETWORK), _x(xp), y)
+
+
+def test_other_losses_take_no_labels(xp: Any) -> None:
+    network = bx.mlp([N_IN, N_OUT], loss="binary_cross_entropy")
+    with pytest.raises(ValueError, match=r"y has shape \(6,\)"):
+        network.loss(xp.initialize(network), _x(xp), xp.asarray(LABELS, dtype="int32"))
+
+
+def test_a_loss_of_ones_own_may_ask_for_labels(xp: Any) -> None:
+    own = dataclasses.replace(bx.losses.mean_squared_error, labels=True)
+    network = bx.mlp([N_IN, N_OUT], loss=own)
+    theta, x = xp.initialize(network), _x(xp)
+    labelled = network.loss(theta, x, xp.asarray(LABELS, dtype="int32"))
+    assert np.array_equal(xp.host(labelled), xp.host(network.loss(theta, x, _one_hot(xp, LABELS))))

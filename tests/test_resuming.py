@@ -1,0 +1,441 @@
+"""A training that is taken up again is the one that was never left, bit for bit."""
+
+import copy
+import os
+import pickle
+import signal
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.loop import Interrupt
+from backprop_xp.structures import mapped
+from backprop_xp.training import Options, _prepared
+
+ROWS, BATCH, EPOCHS, STACK = 11, 4, 5, 3  # three updates an epoch, the last of three rows
+# Compiled loops may round otherwise where they are cut.
+COMPILED = 1e-12
+
+generator = np.random.default_rng(5)
+X, Y = generator.normal(size=(ROWS, 3)), generator.uniform(0.1, 0.9, size=(ROWS, 2))
+WEIGHT = generator.uniform(0.5, 2.0, size=ROWS)
+
+OPTIMIZERS = {
+    "SGD": lambda: bx.SGD(bx.schedules.exponential(0.2, 0.9)),
+    "momentum": lambda: bx.SGD(0.1, momentum=0.9, nesterov=True),
+    "RMSProp": lambda: bx.RMSProp(bx.schedules.warmup(0.05, 4)),
+    "Adam": lambda: bx.Adam(bx.schedules.cosine(0.05, 12)),
+    "AdamW": lambda: bx.AdamW(bx.schedules.chain([0.05, 0.01], [5])),
+}
+
+
+def _network(**options: Any) -> bx.Network:
+    return bx.mlp([3, 5, 2], **{"hidden": "tanh", "dropout": 0.3, "l2": 0.01, **options})
+
+
+def _case(xp: Any, stack: Any = ()) -> tuple[Any, ...]:
+    network = _network()
+    return network, xp.initialize(network, stack=stack), xp.asarray(X), xp.asarray(Y)
+
+
+def _same(xp: Any, one: Any, other: Any) -> None:
+    """Compare structures of arrays: to the bit, or to rounding where a compiler's loop was cut."""
+    compiles = xp.selection.backend.loop(lambda carry, given: (carry, None)) is not None
+
+    def compare(a: Any, b: Any) -> None:
+        a, b = xp.host(a), xp.host(b)
+        if compiles and a.dtype.kind == "f":
+            np.testing.assert_allclose(a, b, rtol=xp.rounding(COMPILED), atol=xp.rounding(COMPILED))
+        else:
+            np.testing.assert_array_equal(a, b)
+
+    mapped(compare, one, other)
+
+
+def _compare(xp: Any, whole: Any, resumed: Any, begun: Any) -> None:
+    """Compare a training with one taken up from what was begun: a result, or so many epochs."""
+    _same(xp, whole.theta, resumed.theta)
+    _same(xp, whole.optimizer_state, resumed.optimizer_state)
+    assert whole.epochs == resumed.epochs
+    epochs = getattr(begun, "epochs", begun)
+    for name, values in whole.history.items():
+        _same(xp, values[epochs:], resumed.history[name])
+        if begun is not epochs:
+            _same(xp, values[:epochs], begun.history[name])
+
+
+@pytest.mark.parametrize("stack", [(), STACK])
+@pytest.mark.parametrize("batch_size", [None, BATCH])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_training_taken_up_after_any_epoch_is_the_uninterrupted_one(
+    xp: Any, name: str, batch_size: int | None, stack: Any
+) -> None:
+    case, optimizer = _case(xp, stack), OPTIMIZERS[name]()
+    options: dict[str, Any] = {
+        "optimizer": optimizer,
+        "batch_size": batch_size,
+        "sample_weight": xp.asarray(WEIGHT),
+        "validation": (xp.asarray(X[:4]), xp.asarray(Y[:4])),
+        "clip": 0.5,
+        "seed": 3,
+    }
+    whole = bx.fit(*case, epochs=EPOCHS, **options)
+    for epochs in range(1, EPOCHS):
+        begun = bx.fit(*case, epochs=epochs, **options)
+        _compare(xp, whole, bx.fit(*case, epochs=EPOCHS, start=begun, **options), begun)
+
+
+@pytest.mark.parametrize("stack", [(), STACK])
+def test_early_stopping_is_taken_up_with_its_patience_and_its_best(xp: Any, stack: Any) -> None:
+    """The rate is so large that losses go up and down."""
+    case = _case(xp, stack)
+    options: dict[str, Any] = {
+        "optimizer": bx.SGD(0.6, momentum=0.5),
+        "batch_size": BATCH,
+        "validation": (xp.asarray(X[:4]), xp.asarray(Y[:4])),
+        "early_stopping": bx.EarlyStopping(patience=4),
+        "epochs": 30,
+    }
+    whole = bx.fit(*case, **options)
+    assert 5 < whole.epochs < 30
+    for stop in range(1, whole.epochs):
+        begun = bx.fit(*case, **options, callbacks=[lambda s, stop=stop: s.epoch == stop])
+        assert begun.epochs == stop
+        _compare(xp, whole, bx.fit(*case, start=begun, **options), begun)
+
+
+def test_a_state_of_train_or_of_a_callback_is_taken_up_as_well(xp: Any) -> None:
+    case = _case(xp)
+    options: dict[str, Any] = {"optimizer": bx.Adam(0.05), "batch_size": BATCH, "epochs": EPOCHS}
+    whole = bx.fit(*case, **options)
+    states = bx.train(*case, **options)
+    state = [next(states) for _ in range(2)][-1]
+    *_, last = bx.train(*case, start=state, **options)
+    _same(xp, last.theta, whole.theta)
+    kept: list[Any] = []
+    bx.fit(*case, **options, callbacks=[lambda s: s.epoch == 3 and (kept.append(s) or True)])
+    _compare(xp, whole, bx.fit(*case, start=kept[0], **options), 3)
+
+
+COPIES: dict[str, Any] = {
+    "pickle": lambda kept: pickle.loads(pickle.dumps(kept)),  # noqa: S301 -- our own bytes
+    "deepcopy": copy.deepcopy,
+}
+every_copy = pytest.mark.parametrize("how", COPIES)
+
+
+@every_copy
+@pytest.mark.parametrize("batch_size", [None, BATCH])
+def test_a_copy_is_taken_up_as_the_result_or_the_state_itself(
+    how: str, batch_size: int | None
+) -> None:
+    """On NumPy: a result of fit, a state of train, and the best of early stopping with them."""
+    network, theta = _network(), _network().initialize(backend="numpy", stack=STACK)
+    case = network, theta, X, Y
+    options: dict[str, Any] = {
+        "optimizer": bx.Adam(bx.schedules.cosine(0.5, 12)),
+        "batch_size": batch_size,
+        "validation": (X[:4], Y[:4]),
+        "metrics": {"rmse": bx.metrics.rmse},
+        "early_stopping": bx.EarlyStopping(patience=9),
+    }
+    whole = bx.fit(*case, epochs=EPOCHS, **options)
+    begun = bx.fit(*case, epochs=2, **options)
+    state = [*bx.train(*case, epochs=2, **options)][-1]
+    for kept in (begun, state):
+        copied = COPIES[how](kept)
+        assert type(copied) is type(kept)
+        assert not np.shares_memory(copied.theta, kept.theta)
+        resumed = bx.fit(*case, epochs=EPOCHS, start=copied, **options)
+        for one, other in ((whole, resumed), (whole.state.best, resumed.state.best)):
+            assert np.array_equal(one.theta, other.theta)
+            mapped(np.testing.assert_array_equal, one.optimizer_state, other.optimizer_state)
+        for name, values in whole.history.items():
+            assert np.array_equal(values[2:], resumed.history[name])
+
+
+@every_copy
+@pytest.mark.parametrize("at", [1, 2, 5])
+def test_a_copy_of_an_interrupted_state_is_taken_up_too(how: str, at: int) -> None:
+    """Before the first update, in the middle of the first epoch, and of the second."""
+    pressing = Pressing(at, _raise)
+    network = bx.Network([bx.Dense(3, 4, "tanh"), pressing, bx.Dense(4, 2)], "huber")
+    case = network, network.initialize(backend="numpy"), X, Y
+    options: dict[str, Any] = {"optimizer": bx.Adam(0.05), "batch_size": BATCH, "epochs": 3}
+    with pytest.raises(KeyboardInterrupt) as caught:
+        bx.fit(*case, **options)
+    pressing.left = 0
+    state = COPIES[how](caught.value.state)
+    assert np.array_equal(
+        bx.fit(*case, start=state, **options).theta, bx.fit(*case, **options).theta
+    )
+
+
+def test_what_a_training_starts_from_is_not_written(xp: Any) -> None:
+    case, options = _case(xp), {"optimizer": bx.Adam(0.05), "batch_size": BATCH}
+    begun = bx.fit(*case, epochs=2, **options)
+    results = [bx.fit(*case, epochs=4, start=begun, **options) for _ in range(2)]
+    _same(xp, results[0].theta, results[1].theta)
+
+
+def test_a_training_that_is_at_its_end_has_nothing_to_do(xp: Any) -> None:
+    case, options = _case(xp, STACK), {"optimizer": bx.Adam(0.05), "batch_size": BATCH}
+    begun = bx.fit(*case, epochs=2, **options)
+    again = bx.fit(*case, epochs=2, start=begun, **options)
+    _same(xp, again.theta, begun.theta)
+    assert again.history["loss"].shape == (0, STACK)
+    assert again.epochs == 2
+
+
+class Counted:
+    """A state that is no structure of arrays: an object that its update changes in place."""
+
+    def __init__(self, theta: Any) -> None:
+        self.updates, self.velocity = 0, 0.0 * theta
+
+
+class InPlace:
+    """An optimiser of one's own with such a state."""
+
+    def initialize(self, theta: Any) -> Any:
+        return Counted(theta)
+
+    def update(self, theta: Any, gradient: Any, state: Any) -> tuple[Any, Any]:
+        state.updates += 1
+        state.velocity = 0.9 * state.velocity + gradient
+        return theta - 0.1 * state.velocity, state
+
+
+class Bare:
+    """An optimiser of one's own whose state is a number."""
+
+    def initialize(self, theta: Any) -> Any:
+        return 0
+
+    def update(self, theta: Any, gradient: Any, state: Any) -> tuple[Any, Any]:
+        return theta - 0.1 / (1.0 + state) * gradient, state + 1
+
+
+@pytest.mark.parametrize("make", [InPlace, Bare])
+def test_whatever_the_state_of_an_optimiser_of_ones_own_is_it_is_copied(xp: Any, make: Any) -> None:
+    if make is InPlace and xp.name == "jax":
+        pytest.skip("jax compiles states of tuples, lists and dicts alone")
+    case, options = _case(xp), {"optimizer": make(), "batch_size": BATCH}
+    begun, whole = (bx.fit(*case, epochs=epochs, **options) for epochs in (2, 4))
+    for _ in range(2):
+        _same(xp, bx.fit(*case, epochs=4, start=begun, **options).theta, whole.theta)
+
+
+# ---- Ctrl-C
+
+
+class Pressing:
+    """A layer in whose n-th forward pass somebody interrupts."""
+
+    names = shapes = ()
+
+    def __init__(self, at: int, press: Any) -> None:
+        self.left, self.press = at, press
+
+    def initialize(self, generator: Any) -> tuple[()]:
+        return ()
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
+        self.left -= 1
+        if self.left == 0:
+            self.press()
+        return x, None
+
+    def backward(
+        self, parameters: Any, cache: Any, g: Any, *, wants_input: bool = True
+    ) -> tuple[Any, Any]:
+        return g, ()
+
+
+def _raise() -> None:
+    raise KeyboardInterrupt
+
+
+def _signal() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("at", [1, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize("batch_size", [None, BATCH])
+def test_an_interrupted_fit_goes_on_from_the_state_that_it_reached(
+    xp: Any, batch_size: int | None, at: int
+) -> None:
+    """Between updates, in the middle of an epoch: batches go on where they were."""
+    if xp.selection.backend.loop(lambda carry, given: (carry, None)) is not None:
+        pytest.skip(f"{xp.name} runs Python once, when it compiles")
+    pressing = Pressing(at, _signal)
+    network = bx.Network(
+        [bx.Dense(3, 4, "tanh"), pressing, bx.Dropout(0.2), bx.Dense(4, 2)], "huber"
+    )
+    case = network, xp.initialize(network), xp.asarray(X), xp.asarray(Y)
+    options: dict[str, Any] = {
+        "optimizer": bx.Adam(0.05),
+        "batch_size": batch_size,
+        "epochs": 8 if batch_size is None else 3,
+    }
+    with pytest.raises(KeyboardInterrupt) as caught:
+        bx.fit(*case, **options)
+    state = caught.value.state
+    assert state.step == at  # it waits until that update is done
+    pressing.left = 0
+    whole = bx.fit(*case, **options)
+    resumed = bx.fit(*case, start=state, **options)
+    _compare(xp, whole, resumed, state.epoch)
+
+
+def test_ctrl_c_in_a_callback_leaves_the_state_after_the_epoch(xp: Any) -> None:
+    case, options = _case(xp), {"optimizer": bx.Adam(0.05), "batch_size": BATCH, "epochs": 4}
+
+    def press(state: Any) -> None:
+        if state.epoch == 2:
+            _signal()
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        bx.fit(*case, **options, callbacks=[press])
+    assert caught.value.state.epoch == 2
+    whole = bx.fit(*case, **options)
+    _compare(xp, whole, bx.fit(*case, start=caught.value.state, **options), 2)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_before_a_training_begins_leaves_where_it_was_to_begin(xp: Any) -> None:
+    """A last layer that says no width has one row sent through it when the data are checked."""
+    pressing = Pressing(1, _raise)
+    network = bx.Network([bx.Dense(3, 2), pressing], "huber")
+    case = network, xp.initialize(network), xp.asarray(X), xp.asarray(Y)
+    begun = None
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt) as caught:
+            bx.fit(*case, optimizer=bx.Adam(), epochs=2, start=begun)
+        assert caught.value.state is begun
+        begun = bx.fit(*case, optimizer=bx.Adam(), epochs=1).state
+        pressing.left = 1
+
+
+def test_ctrl_c_while_an_epochs_order_is_drawn_waits_for_one_update(xp: Any) -> None:
+    options = Options(optimizer=bx.Adam(0.05), epochs=2, batch_size=BATCH)
+    state, advance = _prepared(*_case(xp), options)
+    interrupt = Interrupt()
+    interrupt.pressed = (signal.SIGINT, None)
+    after, measured = advance(state, 1, interrupt)
+    assert (after.epoch, measured) == (0, {})
+    assert 0 < after.step < 3
+
+
+def test_a_state_between_two_updates_is_unknown_to_an_error_raised_within_one(xp: Any) -> None:
+    if xp.selection.backend.loop(lambda carry, given: (carry, None)) is not None:
+        pytest.skip(f"{xp.name} runs Python once, when it compiles")
+    network = bx.Network([bx.Dense(3, 4), Pressing(3, _raise), bx.Dense(4, 2)], "huber")
+    with pytest.raises(KeyboardInterrupt) as caught:
+        bx.fit(
+            network,
+            xp.initialize(network),
+            xp.asarray(X),
+            xp.asarray(Y),
+            optimizer=bx.Adam(),
+            epochs=4,
+        )
+    assert caught.value.state is None
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_whoever_handles_ctrl_c_is_told_between_two_updates(xp: Any, goes_on: bool) -> None:
+    """As asyncio, or a program of one's own, does; it may let the training go on."""
+    if xp.selection.backend.loop(lambda carry, given: (carry, None)) is not None:
+        pytest.skip(f"{xp.name} runs Python once, when it compiles")
+    pressing, told = Pressing(4, _signal), []
+    network = bx.Network([bx.Dense(3, 4, "tanh"), pressing, bx.Dense(4, 2)], "huber")
+    case = network, xp.initialize(network), xp.asarray(X), xp.asarray(Y)
+    options: dict[str, Any] = {"optimizer": bx.Adam(0.05), "batch_size": BATCH, "epochs": 3}
+
+    def handle(number: int, frame: Any) -> None:
+        told.append(number)
+        if not goes_on:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        result = bx.fit(*case, **options)
+    except KeyboardInterrupt as interrupt:
+        result = bx.fit(*case, start=interrupt.state, **options)
+    finally:
+        assert signal.signal(signal.SIGINT, before) is handle
+    assert told == [signal.SIGINT]
+    _same(xp, result.theta, bx.fit(*case, **options).theta)
+    assert result.history["loss"].shape == ((3,) if goes_on else (2,))
+
+
+def test_a_state_of_an_interrupted_first_epoch_can_be_kept_in_a_file(xp: Any) -> None:
+    options = Options(optimizer=bx.Adam(0.05), epochs=2, batch_size=BATCH)
+    state, _ = _prepared(*_case(xp), options)
+    state = state._replace(theta=None, optimizer_state=None)
+    kept = pickle.loads(pickle.dumps(state))  # noqa: S301 -- our own bytes
+    assert kept.metrics == {}
+
+
+def test_elsewhere_than_in_the_main_thread_nothing_is_held_back(xp: Any) -> None:
+    case, results = _case(xp), []
+    options: dict[str, Any] = {"optimizer": bx.Adam(0.05), "epochs": 2}
+    thread = threading.Thread(target=lambda: results.append(bx.fit(*case, **options)))
+    thread.start()
+    thread.join()
+    _same(xp, results[0].theta, bx.fit(*case, **options).theta)
+
+
+# ---- what does not fit
+
+
+def _begun(xp: Any, **options: Any) -> Any:
+    network = options.pop("network", _network())
+    theta = xp.initialize(network, stack=options.pop("stack", ()))
+    options = {"optimizer": bx.Adam(0.05), "epochs": 2, "batch_size": BATCH, **options}
+    return bx.fit(network, theta, xp.asarray(X), xp.asarray(Y), **options)
+
+
+@pytest.mark.parametrize(
+    ("begun", "error", "message"),
+    [
+        (
+            {"network": _network(hidden="relu", layer_norm=True)},
+            ValueError,
+            r"start\.theta has shape",
+        ),
+        ({"stack": 2}, ValueError, r"start\.theta has shape \(2, 32\), but theta \(32,\)"),
+        (
+            {"optimizer": bx.SGD(0.1)},
+            TypeError,
+            "start.* is of SGDState, but Adam goes on from Ada",
+        ),
+        ({"batch_size": None}, ValueError, "start has made 2 updates in 2 epochs.* an epoch has 3"),
+        ({"epochs": 6}, ValueError, "start has run 6 epochs, but epochs=5 counts from the beginn"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused_by_name(
+    xp: Any, begun: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    start = _begun(xp, **begun)
+    with pytest.raises(error, match=message):
+        bx.fit(*_case(xp), optimizer=bx.Adam(0.05), epochs=5, batch_size=BATCH, start=start)
+
+
+def test_a_start_without_momentum_is_refused_by_an_optimiser_with_one(xp: Any) -> None:
+    start = _begun(xp, optimizer=bx.SGD(0.1))
+    with pytest.raises(ValueError, match=r"state has no velocity"):
+        bx.fit(
+            *_case(xp), optimizer=bx.SGD(0.1, momentum=0.9), epochs=5, batch_size=BATCH, start=start
+        )
+
+
+def test_what_is_no_state_is_refused(xp: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"start must be a state of bx\.train or a result of bx\.fit"
+    ):
+        bx.fit(*_case(xp), optimizer=bx.Adam(), epochs=1, start=_case(xp)[1])
