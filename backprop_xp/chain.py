@@ -103,20 +103,28 @@ def backward_through(
     """
     first = 0 if wants_input else next((i for i, layer in enumerate(layers) if layer.names), 0)
     gradients: list[tuple[Array, ...]] = [() for _ in layers]
-    upstream: Array | None = g
+    # Handed over, not held here too: a layer that is done with it lets it go.
+    upstream: list[Array | None] = [g]
+    del g
     for i in reversed(range(first, len(layers))):
-        layer = layers[i]
-        writes = out is not None and getattr(layer, "writes", False)
-        places: Any = {"out": out[i]} if out is not None and writes else {}
+        layer: Any = layers[i]
+        wanted = wants_input or i > first
         try:
-            upstream, found = layer.backward(
-                parameters[i], caches[i], upstream, wants_input=wants_input or i > first, **places
-            )
-            gradients[i] = found if out is None or writes else _put_into(out[i], found)
+            if out is not None and getattr(layer, "writes", False):
+                back, gradients[i] = layer.backward(
+                    parameters[i], caches[i], upstream.pop(), wants_input=wanted, out=out[i]
+                )
+            else:
+                back, found = layer.backward(
+                    parameters[i], caches[i], upstream.pop(), wants_input=wanted
+                )
+                gradients[i] = found if out is None else _put_into(out[i], found)
         except Exception as error:
             error.add_note(f"In layers[{i}] ({type(layer).__name__}).backward.")
             raise
-    return upstream, gradients
+        upstream.append(back)
+        del back
+    return upstream.pop(), gradients
 
 
 def _put_into(places: Sequence[Array], gradients: Sequence[Array]) -> tuple[Array, ...]:
