@@ -100,6 +100,7 @@ def _run(
         counts = _column(theta, [0.0] * count) if whole and column is None else None
         given = None if whole else places, column, counts
         carry, (losses, found) = many(carry, first, given, shared)
+        _require_alike(theta, carry[0], losses.shape[1:])
         return carry, losses, found
     done: list[tuple[Array, dict[str, Array]]] = []
     for i, rate in enumerate(rates):
@@ -111,21 +112,21 @@ def _run(
         if interrupt.pressed:
             break
     losses = [loss for loss, _ in done]
-    _require_alike(theta, carry[0], losses[0])
+    _require_alike(theta, carry[0], losses[0].shape)
     found = {name: xp.stack([found[name] for _, found in done]) for name in done[0][1]}
     return carry, xp.stack(losses), found
 
 
-def _require_alike(theta: Array, moved: Array, loss: Array) -> None:
+def _require_alike(theta: Array, moved: Array, loss: Sequence[int]) -> None:
     """Raise ValueError where an optimiser or a loss of one's own made something else."""
     if moved.dtype != theta.dtype or tuple(moved.shape) != tuple(theta.shape):
         raise ValueError(
             f"The optimiser's update returned a theta of {moved.dtype} and shape "
             f"{tuple(moved.shape)}, but it was given one of {theta.dtype} and {tuple(theta.shape)}."
         )
-    if tuple(loss.shape) != tuple(theta.shape[:-1]):
+    if tuple(loss) != tuple(theta.shape[:-1]):
         raise ValueError(
-            f"A batch's loss has shape {tuple(loss.shape)}, but {tuple(theta.shape[:-1])}, one for "
+            f"A batch's loss has shape {tuple(loss)}, but {tuple(theta.shape[:-1])}, one for "
             "each network, is expected: a loss's value is one number per sample, (..., batch)."
         )
 

@@ -144,30 +144,28 @@ def started(start: Any, optimizer: Optimizer, theta: Array, batches: int) -> Tra
 
     One to go on from has to fit theta, the optimiser and the epochs' batches.
     """
-    # A first state may hold an array twice, theta, or the caller's own.
-    fresh = TrainingState(0, 0, copied(theta), copied(optimizer.initialize(theta)))
+    made = optimizer.initialize(theta)
     if start is None:
-        return fresh
+        # It may hold an array twice, theta, or the caller's own.
+        return TrainingState(0, 0, copied(theta), copied(made))
     require_like(theta, start.theta, "start.theta")
     if tuple(start.theta.shape) != tuple(theta.shape):
         raise ValueError(
             f"start.theta has shape {tuple(start.theta.shape)}, but theta {tuple(theta.shape)}: "
             "start is of another network, or of another stack."
         )
-    made, given = fresh.optimizer_state, start.optimizer_state
+    given = start.optimizer_state
     if isinstance(made, tuple | list | dict) and type(given) is not type(made):
         raise TypeError(
             f"start.optimizer_state is of {type(given).__name__}, but {type(optimizer).__name__} "
             f"goes on from {type(made).__name__}."
         )
-    check_state(optimizer, theta, start.optimizer_state)
+    check_state(optimizer, theta, given)
     cut = 0 if start.batch_losses is None else start.batch_losses.shape[0]
     if start.step != start.epoch * batches + cut:
         raise ValueError(
             f"start has made {start.step} updates in {start.epoch} epochs, but with these rows and "
             f"this batch_size an epoch has {batches}: give it the data that it was trained on."
         )
-    begun: TrainingState = start._replace(
-        theta=copied(start.theta), optimizer_state=copied(start.optimizer_state)
-    )
+    begun: TrainingState = start._replace(theta=copied(start.theta), optimizer_state=copied(given))
     return begun

@@ -683,7 +683,7 @@ def test_a_penalty_of_a_stack_is_held_to_the_bounds_of_a_number(xp: Any) -> None
 # ---- what code of one's own returns
 
 
-@pytest.mark.parametrize("batch_size", [None, 4])
+@pytest.mark.parametrize("batch_size", [None, 4, 1])  # with a smaller last batch and without
 @pytest.mark.parametrize("shape", ["one for each output", "a column"])
 def test_a_loss_that_is_not_one_number_per_sample_is_refused(
     xp: Any, shape: str, batch_size: int | None
