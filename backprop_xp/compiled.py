@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from backprop_xp.backends import Array, Backend, array_namespace
+from backprop_xp.inputs import Rows
 from backprop_xp.layers import Residual
-from backprop_xp.network import Network, loss_and_gradients_of
+from backprop_xp.network import Network
+from backprop_xp.objective import loss_and_gradient_of, loss_and_gradients_of
 from backprop_xp.optimizers import Optimizer
-from backprop_xp.steps import batch_of, clip_norm, is_ours, step, update_of
+from backprop_xp.steps import is_ours, step, update_of
 from backprop_xp.structures import put_together, take_apart
 
 
@@ -21,23 +23,19 @@ def compiled(
     home: Backend,
     network: Network,
     optimizer: Optimizer,
-    metrics: Mapping[str, Any],
     evaluate: Callable[..., Any],
+    metrics: Mapping[str, Any],
 ) -> tuple[Any, ...]:
     """Return one step, a loop of many, ``evaluate``, and the arguments of the first two.
 
-    ``many(carry, first, columns, shared)`` takes a step for each row of the columns, numbered from
-    ``first``. All are the same functions where they were made before.
+    ``many(carry, columns, shared)`` takes a step for each row of the columns. All are the same
+    functions where they were made before.
     """
     arguments, make, kind = _taken_apart(optimizer)
 
     def build() -> tuple[Any, ...]:
         traced = functools.partial(_traced, network, evaluate, make)
-        many = functools.partial(_whole, home.loop(functools.partial(_counted, traced)), None)
-        if is_ours(optimizer):
-            apart = functools.partial(_traced_apart, network, evaluate, make)
-            looped = home.loop(functools.partial(_counted, apart))
-            many = functools.partial(_whole, looped, network.parts)
+        many = functools.partial(_many, home.loop(traced), is_ours(optimizer), network.parts)
         compile_step = functools.partial(home.compile, donate=(0,))
         return compile_step(traced), compile_step(many), home.compile(evaluate)
 
@@ -49,85 +47,65 @@ def _traced(
     network: Network,
     evaluate: Callable[..., Any],
     make: Callable[..., Any],
-    carry: tuple[Array, Any],
+    carry: tuple[Any, Any],
     given: tuple[Any, Any, Any],
     shared: Mapping[str, Any],
 ) -> Any:
-    """Do as ``step`` does, where every number is an array, and the optimiser made of such."""
-    theta, (places, number, rate) = carry[0], given
-    optimizer = make(**_numbers(shared["arguments"], theta))
-    rate, l2, clip = (_number(n, theta) for n in (rate, shared["l2"], shared["clip"]))
-    shared = {**shared, "l2": l2, "clip": clip}
-    return step(
-        network, evaluate, update_of(optimizer, theta), carry, (places, number, rate), shared
-    )
+    """Do as ``step`` does, where every number is an array, and the optimiser made of such.
 
-
-def _traced_apart(
-    network: Network,
-    evaluate: Callable[..., Any],
-    make: Callable[..., Any],
-    carries: Sequence[tuple[Array, Any]],
-    given: tuple[Any, Any, Any],
-    shared: Mapping[str, Any],
-) -> Any:
-    """Do as ``_traced`` does, parameter by parameter: a carry of ``take_apart`` goes in and out.
-
-    To join the gradients in each step, and to cut theta in the next, would cost as much as the rest
-    of a small network's step on JAX. The library's optimisers treat each entry alike.
+    The carry may be taken apart: theta, and the optimiser's state, are then tuples of its parts.
     """
-    thetas, (places, number, rate) = [theta for theta, _ in carries], given
-    rate, l2, clip = (_number(n, thetas[0]) for n in (rate, shared["l2"], shared["clip"]))
-    batch = batch_of(network, places, number, shared)
-    gradients: Sequence[Array]
-    loss, gradients = loss_and_gradients_of(network, thetas, batch, l2)
-    if clip is not None:
-        gradients = take_apart(clip_norm(put_together(gradients), clip), network.parts)
-    moved = []
-    each = take_apart(_numbers(shared["arguments"], thetas[0]), network.parts)
-    for (theta, state), gradient, arguments in zip(carries, gradients, each, strict=True):
-        moved.append(update_of(make(**arguments), theta)(theta, gradient, state, rate))
-    judged = shared["judged"]
-    found = {} if judged is None else evaluate(put_together([t for t, _ in moved]), *judged)
-    return tuple(moved), (loss, found)
+    apart, (places, number, rate) = isinstance(carry[0], tuple), given
+    number_of = functools.partial(_number, carry[0][0] if apart else carry[0])
+    shared = {**shared, "l2": number_of(shared["l2"]), "clip": number_of(shared["clip"])}
+    arguments = {name: number_of(value) for name, value in shared["arguments"].items()}
+    given = places, number, number_of(rate)
+    if not apart:
+        gradient = functools.partial(loss_and_gradient_of, network)
+        return step(
+            gradient, update_of(make(**arguments), carry[0]), evaluate, carry, given, shared
+        )
+    each = take_apart(arguments, network.parts)
+
+    def update(thetas: Any, gradients: Any, states: Any, rate: Any) -> Any:
+        parts = zip(each, thetas, gradients, states, strict=True)
+        moved = [update_of(make(**own), t)(t, g, state, rate) for own, t, g, state in parts]
+        return tuple(zip(*moved, strict=True))
+
+    def judge(thetas: Any, *judged: Any) -> Any:
+        return evaluate(put_together(thetas), *judged)
+
+    def gradients(thetas: Any, batch: Rows, l2: Any, _: None) -> Any:
+        return loss_and_gradients_of(network, thetas, batch, l2)
+
+    return step(gradients, update, judge, carry, given, shared)
 
 
-def _number(value: Any, theta: Array) -> Any:
+def _number(theta: Array, value: Any) -> Any:
     """Return a number in theta's own precision, which a compiler does not give to Python's."""
     is_number = getattr(value, "shape", None) == ()
     return array_namespace(theta).astype(value, theta.dtype) if is_number else value
 
 
-def _numbers(values: Mapping[str, Any], theta: Array) -> dict[str, Any]:
-    return {name: _number(value, theta) for name, value in values.items()}
-
-
-def _whole(
+def _many(
     looped: Any,
-    parts: Sequence[slice] | None,
+    is_elementwise: bool,
+    parts: Sequence[slice],
     carry: tuple[Array, Any],
-    first: Any,
     columns: Any,
     shared: Mapping[str, Any],
 ) -> Any:
-    """Take the steps of a loop from the one numbered ``first``; one over ``parts`` takes parts."""
-    if parts is None:
-        (carry, _), outcomes = looped((carry, first), columns, shared)
-        return carry, outcomes
-    (carries, _), outcomes = looped((take_apart(carry, parts), first), columns, shared)
-    return put_together(carries), outcomes
+    """Take the steps of a loop.
 
-
-def _counted(
-    traced: Callable[..., Any],
-    carry: tuple[Any, Any],
-    given: tuple[Any, Any, Any],
-    shared: Mapping[str, Any],
-) -> Any:
-    """Do as ``_traced`` does, where a loop carries the number of the step."""
-    (carry, number), (places, rate, _) = carry, given
-    carry, outcome = traced(carry, (places, number, rate), shared)
-    return (carry, number + 1), outcome
+    To join the gradients in each step, and to cut theta in the next, would cost as much as the rest
+    of a small network's step on JAX. An optimiser that treats each entry alike, as the library's
+    do, needs neither, unless the gradient's norm is bounded.
+    """
+    if not is_elementwise or shared["clip"] is not None:
+        return looped(carry, columns, shared)
+    apart = tuple(zip(*take_apart(carry, parts), strict=True))
+    (thetas, states), outcomes = looped(apart, columns, shared)
+    return (put_together(thetas), put_together(states)), outcomes
 
 
 def _taken_apart(optimizer: Any) -> tuple[dict[str, Any], Callable[..., Any], tuple[Any, ...]]:
@@ -176,13 +154,12 @@ _lock = threading.Lock()
 def _kept(key: Any, build: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
     """Return what was built for a key before, or is now."""
     try:
-        made = _made.get(key)
+        hash(key)
     except TypeError:  # a layer or a hyperparameter that cannot be hashed
         return build()
-    if made is None:
-        made = build()
-        with _lock:
+    with _lock:
+        if key not in _made:
             while len(_made) >= _KEPT:
                 del _made[next(iter(_made))]
-            _made[key] = made
-    return made
+            _made[key] = build()
+        return _made[key]

@@ -7,7 +7,7 @@ whatever selects or shifts must look at the real part alone and leave the imagin
 import functools
 import math
 
-from backprop_xp.backends import Array, DType, Namespace
+from backprop_xp.backends import Array, DType, Namespace, ones_where_positive
 
 
 @functools.lru_cache(maxsize=64)
@@ -17,7 +17,7 @@ def is_complex(xp: Namespace, dtype: DType) -> bool:
 
 
 @functools.lru_cache(maxsize=64)
-def exp_limit(xp: Namespace, dtype: DType) -> float:
+def _exp_limit(xp: Namespace, dtype: DType) -> float:
     """Return the largest whole number with a finite exponential: 88 in float32, 709 in float64."""
     return float(math.floor(math.log(float(xp.finfo(dtype).max))))
 
@@ -29,7 +29,9 @@ def real_part(xp: Namespace, z: Array) -> Array:
 
 def positive(xp: Namespace, z: Array) -> Array:
     """Return 1 where the real part is positive, else 0, in the array's dtype."""
-    return xp.astype(real_part(xp, z) > 0, z.dtype)
+    if not is_complex(xp, z.dtype):
+        return ones_where_positive(z)
+    return xp.astype(xp.real(z) > 0, z.dtype)
 
 
 def clip(xp: Namespace, z: Array, low: float, high: float) -> Array:
@@ -41,14 +43,12 @@ def clip(xp: Namespace, z: Array, low: float, high: float) -> Array:
     return held + (z - x) * xp.astype(held == x, x.dtype)
 
 
-def at_most(xp: Namespace, z: Array, high: float) -> Array:
-    """Return z with its real part held below a bound; far cheaper than ``clip``.
-
-    An imaginary part stays as it is.
-    """
+def finite_exp(xp: Namespace, z: Array) -> Array:
+    """Return exp(z), of a z whose real part is held below where that overflows."""
+    limit = _exp_limit(xp, z.dtype)
     if not is_complex(xp, z.dtype):
-        return xp.minimum(z, high)
-    return z - xp.maximum(xp.real(z) - high, 0.0)
+        return xp.exp(xp.minimum(z, limit))  # far cheaper than a clip
+    return xp.exp(z - xp.maximum(xp.real(z) - limit, 0.0))
 
 
 def magnitude(xp: Namespace, z: Array) -> Array:

@@ -5,35 +5,34 @@ import math
 from numbers import Real
 from typing import Any
 
-from backprop_xp.backends import Array, is_host_number, like, require_like
+from backprop_xp.backends import Array, device_of, is_host_number, like, owner, require_like
 from backprop_xp.checks import real
-from backprop_xp.inputs import check_entries, check_stack, is_traced
-from backprop_xp.schedules import rate
+from backprop_xp.inputs import check_entries, check_stack
+
+# What each hyperparameter is less than; none is negative.
+_BOUNDS = {"momentum": 1.0, "decay": 1.0, "beta1": 1.0, "beta2": 1.0}
+_BOUNDS |= dict.fromkeys(("learning_rate", "epsilon", "weight_decay"), math.inf)
 
 
-def check_rate(optimizer: Any) -> None:
-    """Check and keep an optimiser's learning rate, unless it is a schedule."""
-    given = optimizer.learning_rate
-    if not (callable(given) or is_traced(given)):
-        object.__setattr__(optimizer, "learning_rate", rate(given))
+def not_negative(value: Any, name: str, *, below: float = math.inf) -> Any:
+    """Return a number of 0 or more as a float, or an array of such numbers as it is."""
+    if owner(value) is not None and device_of(value) is None:
+        return value  # a compiler's, which is nowhere and has no values yet
+    if not getattr(value, "shape", ()):
+        return real(value, name, low=0.0, below=below)
+    check_entries(value, name, low=0.0, below=below)
+    return value
 
 
-def _check_number(optimizer: Any, name: str, *, below: float) -> None:
-    value = getattr(optimizer, name)
-    if hasattr(value, "shape") and value.shape:
-        check_entries(value, name, low=0.0, below=below)
-    elif not is_traced(value):
-        object.__setattr__(optimizer, name, real(value, name, low=0.0, below=below))
+def check_hyperparameters(optimizer: Any) -> None:
+    """Check an optimiser's hyperparameters, and keep numbers as floats.
 
-
-def check_fraction(optimizer: Any, name: str) -> None:
-    """Check and keep a hyperparameter of [0, 1)."""
-    _check_number(optimizer, name, below=1.0)
-
-
-def check_not_negative(optimizer: Any, name: str) -> None:
-    """Check and keep a hyperparameter of 0 or more."""
-    _check_number(optimizer, name, below=math.inf)
+    What a schedule returns is checked at each update.
+    """
+    for name, value in tuple(vars(optimizer).items()):
+        is_schedule = name == "learning_rate" and callable(value)
+        if name in _BOUNDS and not is_schedule:
+            object.__setattr__(optimizer, name, not_negative(value, name, below=_BOUNDS[name]))
 
 
 def hyperparameter(theta: Array, value: Any, name: str) -> Any:
@@ -52,13 +51,12 @@ def hyperparameter(theta: Array, value: Any, name: str) -> Any:
     return value
 
 
-def placed(optimizer: Any, names: tuple[str, ...], theta: Array) -> Any:
-    """Return an optimiser whose hyperparameters of those names, and mask, are beside theta."""
-    given = {name: getattr(optimizer, name) for name in names}
+def placed(optimizer: Any, theta: Array) -> Any:
+    """Return an optimiser whose mask and hyperparameters but the rate are beside theta."""
     moved = {
         name: hyperparameter(theta, value, name)
-        for name, value in given.items()
-        if type(value) is not float
+        for name, value in vars(optimizer).items()
+        if name in _BOUNDS and name != "learning_rate" and type(value) is not float
     }
     if getattr(optimizer, "mask", None) is not None:
         moved["mask"] = _mask(theta, optimizer.mask)
@@ -81,28 +79,10 @@ def _mask(theta: Array, mask: Any) -> Array:
     return mask
 
 
-def check_arrays(optimizer: Any, theta: Array, state: Any, kind: Any) -> None:
-    """Raise unless a state is of that kind and its arrays are like theta."""
-    if not isinstance(state, kind):
-        raise TypeError(
-            f"state is of {type(state).__name__}, but {type(optimizer).__name__} goes on from an "
-            f"{kind.__name__}. Begin with state = optimizer.initialize(theta)."
-        )
-    for name, value in zip(state._fields, state, strict=True):
-        if value is None or name == "step":
-            continue
-        require_like(theta, value, f"state.{name}")
-        if tuple(value.shape) != tuple(theta.shape):
-            raise ValueError(
-                f"state.{name} has shape {tuple(value.shape)}, but theta {tuple(theta.shape)}. "
-                "Begin with state = optimizer.initialize(theta)."
-            )
-
-
-def check_gradient(theta: Array, gradient: Array) -> None:
-    """Raise unless a gradient is like theta."""
-    require_like(theta, gradient, "gradient")
-    if tuple(gradient.shape) != tuple(theta.shape):
+def check_alike(theta: Array, value: Any, name: str, way_out: str = "") -> None:
+    """Raise unless an array is like theta, and of its shape."""
+    require_like(theta, value, name)
+    if tuple(value.shape) != tuple(theta.shape):
         raise ValueError(
-            f"gradient has shape {tuple(gradient.shape)}, but theta {tuple(theta.shape)}."
+            f"{name} has shape {tuple(value.shape)}, but theta {tuple(theta.shape)}.{way_out}"
         )

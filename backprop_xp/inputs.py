@@ -9,7 +9,6 @@ from backprop_xp.backends import (
     array_namespace,
     device_of,
     like,
-    owner,
     precision_of,
     to_host,
     whole_numbers,
@@ -128,17 +127,8 @@ def check_l2(theta: Array, l2: Any) -> Any:
 
 
 def check_entries(array: Any, name: str, *, low: float, below: float = math.inf) -> None:
-    """Raise, naming the entry, unless a hyperparameter's values lie in the bounds; moves them once.
-
-    What a compiler traces has no values yet.
-    """
-    if not is_traced(array):
-        reals(to_host(array), name, low=low, below=below)
-
-
-def is_traced(value: Any) -> bool:
-    """Say whether a compiler traces ``value``: an array that is nowhere yet."""
-    return hasattr(value, "shape") and owner(value) is not None and device_of(value) is None
+    """Raise, naming the entry, unless an array's values lie in the bounds; moves them once."""
+    reals(to_host(array), name, low=low, below=below)
 
 
 def check_stack(given: tuple[int, ...], stack: tuple[int, ...], name: str) -> None:

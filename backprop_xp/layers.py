@@ -187,13 +187,10 @@ class LayerNorm:
 
     @property
     def n_in(self) -> int:
-        """The number of features."""
+        """The number of features, in and out."""
         return self.n
 
-    @property
-    def n_out(self) -> int:
-        """The number of features."""
-        return self.n
+    n_out = n_in
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:

@@ -20,7 +20,6 @@ class Place(NamedTuple):
     shape: tuple[int, ...]
     part: slice
     decays: bool
-    is_row: bool
 
     @property
     def length(self) -> int:
@@ -31,8 +30,8 @@ class Place(NamedTuple):
 Layout: TypeAlias = tuple[tuple[Place, ...], ...]
 
 
-def lay_out(layers: Sequence[Layer]) -> tuple[Layout, int]:
-    """Return the places of each layer's parameters, and the length of theta."""
+def lay_out(layers: Sequence[Layer]) -> Layout:
+    """Return the places of each layer's parameters."""
     layout, start = [], 0
     for i, layer in enumerate(layers):
         require_layer(layer, f"layers[{i}]")
@@ -46,11 +45,10 @@ def lay_out(layers: Sequence[Layer]) -> tuple[Layout, int]:
             stop = start + math.prod(shape)
             # A Residual's names are dotted: "layers[0].weights".
             decays = name.rpartition(".")[2] == "weights"
-            is_row = len(shape) == 2 and shape[0] == 1
-            places.append(Place(name, tuple(shape), slice(start, stop), decays, is_row))
+            places.append(Place(name, tuple(shape), slice(start, stop), decays))
             start = stop
         layout.append(tuple(places))
-    return tuple(layout), start
+    return tuple(layout)
 
 
 def draw(layers: Sequence[Layer], layout: Layout, generator: Generator) -> Iterator[HostArray]:
@@ -68,46 +66,31 @@ def draw(layers: Sequence[Layer], layout: Layout, generator: Generator) -> Itera
 
 def unpack(layout: Layout, theta: Array) -> list[tuple[Array, ...]]:
     """Return each layer's parameters, ``(*stack, *shape)``, as views where the library can."""
-    xp, stack = array_namespace(theta), theta.shape[:-1]
-    return [
-        tuple(
-            # A row, as a bias is, by indexing alone: on NumPy a quarter of a reshape's cost.
-            theta[..., None, place.part]
-            if place.is_row
-            else xp.reshape(theta[..., place.part], (*stack, *place.shape))
-            for place in places
-        )
-        for places in layout
-    ]
+    return shaped(layout, [theta[..., place.part] for places in layout for place in places])
 
 
 def pack(layout: Layout, values: Sequence[Sequence[Array]], stack: tuple[int, ...]) -> Array:
     """Return theta, ``(*stack, P)``, made of each layer's parameters: the inverse of ``unpack``."""
-    xp = array_namespace(next(itertools.chain.from_iterable(values)))
-    return xp.concat(flattened(layout, values, stack), axis=-1)
+    parts = flattened(layout, values, stack)
+    return array_namespace(parts[0]).concat(parts, axis=-1)
+
+
+def shaped(layout: Layout, parts: Sequence[Array]) -> list[tuple[Array, ...]]:
+    """Return each layer's parameters, of theta's parts, ``(*stack, length)``, in their order."""
+    xp, stack, left = array_namespace(parts[0]), parts[0].shape[:-1], iter(parts)
+    return [
+        tuple(xp.reshape(next(left), (*stack, *place.shape)) for place in places)
+        for places in layout
+    ]
 
 
 def flattened(
     layout: Layout, values: Sequence[Sequence[Array]], stack: tuple[int, ...]
 ) -> list[Array]:
-    """Return each layer's parameters as the parts of theta, ``(*stack, length)``."""
+    """Return theta's parts, of each layer's parameters: the inverse of ``shaped``."""
     xp = array_namespace(next(itertools.chain.from_iterable(values)))
     return [
-        value[..., 0, :] if place.is_row else xp.reshape(value, (*stack, place.length))
+        xp.reshape(value, (*stack, place.length))
         for places, layer in zip(layout, values, strict=True)
         for place, value in zip(places, layer, strict=True)
-    ]
-
-
-def cut(layout: Layout, theta: Array) -> list[Array]:
-    """Return the parts of theta, ``(*stack, length)``, that parameters are, one after the other."""
-    return [theta[..., place.part] for places in layout for place in places]
-
-
-def shaped(layout: Layout, parts: Sequence[Array]) -> list[tuple[Array, ...]]:
-    """Return each layer's parameters, ``(*stack, *shape)``, of theta's parts."""
-    xp, stack, left = array_namespace(parts[0]), parts[0].shape[:-1], iter(parts)
-    return [
-        tuple(xp.reshape(next(left), (*stack, *place.shape)) for place in places)
-        for places in layout
     ]

@@ -1,15 +1,17 @@
 """The one loop of a training: steps one by one, or many in one compiled call."""
 
 import functools
+import itertools
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
-from backprop_xp.backends import Array, array_namespace, like, require_owner
+from backprop_xp.backends import Array, array_namespace, device_of, like, require_owner
 from backprop_xp.compiled import compiled
 from backprop_xp.hyperparameters import hyperparameter
-from backprop_xp.network import Network, views_of
+from backprop_xp.network import Network
+from backprop_xp.objective import loss_and_gradient_of, views_of
 from backprop_xp.optimizers import Optimizer
 from backprop_xp.schedules import rate_at
 from backprop_xp.steps import evaluate, is_ours, step, update_of
@@ -64,57 +66,73 @@ def steps_of(
 
     ``evaluate(theta, rows, l2)`` returns a dict of the loss, in inference, and the metrics.
     """
-    home = require_owner(theta, "theta")
     judge = functools.partial(evaluate, network, dict(metrics))
-    one = functools.partial(step, network, judge, update_of(optimizer, theta))
-    if home.loop(one) is None:
-        return functools.partial(_run, network, optimizer, one, None), judge
-    one, many, judge, arguments = compiled(home, network, optimizer, metrics, judge)
-    return functools.partial(_run, network, optimizer, one, many, arguments=arguments), judge
+    gradient = functools.partial(loss_and_gradient_of, network)
+    one = functools.partial(step, gradient, update_of(optimizer, theta), judge)
+    many: Any = None
+    home, arguments = require_owner(theta, "theta"), None
+    if home.loop(one) is not None:
+        one, many, judge, arguments = compiled(home, network, optimizer, judge, metrics)
+
+    def run_steps(
+        carry: tuple[Array, Any],
+        places: Any,
+        first: int,
+        shared: Mapping[str, Any],
+        interrupt: Interrupt,
+        before: Callable[[Array, Any, int], None] | None = None,
+    ) -> Any:
+        count = places if isinstance(places, int) else places.shape[0]
+        tables = None if isinstance(places, int) else places
+        rates = _rates(optimizer, range(first, first + count), theta)
+        # The library's optimisers keep no gradient: its memory serves step after step.
+        views = views_of(network, carry[0]) if many is None and is_ours(optimizer) else None
+        shared = {**shared, "views": views, "arguments": arguments}
+        columns = None
+        if many is not None and count > 1 and before is None:
+            columns = _columns(theta, tables, first, rates)
+        if columns is None:
+            given = zip(itertools.count(first), rates, strict=False)
+            after, outcomes = _one_by_one(one, carry, tables, given, shared, interrupt, before)
+        else:
+            after, outcomes = many(carry, columns, shared)
+        losses, found = outcomes
+        _require_alike(theta, after[0], losses.shape[1:])
+        return (after[0], _counted(carry[1], after[1], losses.shape[0])), losses, found
+
+    return run_steps, judge
 
 
-def _run(
-    network: Network,
-    optimizer: Optimizer,
+def _one_by_one(
     one: Callable[..., Any],
-    many: Callable[..., Any] | None,
     carry: tuple[Array, Any],
-    places: Any,
-    first: int,
+    tables: Any,
+    given: Iterable[tuple[int, Any]],
     shared: Mapping[str, Any],
     interrupt: Interrupt,
-    before: Callable[[Array, Any, int], None] | None = None,
-    arguments: Mapping[str, Any] | None = None,
+    before: Callable[[Array, Any, int], None] | None,
 ) -> Any:
-    """Take steps, ``many`` in one compiled call where that can be."""
-    theta = carry[0]
-    xp, whole = array_namespace(theta), isinstance(places, int)
-    count = places if whole else places.shape[0]
-    rates = _rates(optimizer, first, count, theta)
-    # The library's optimisers keep no gradient: its memory serves step after step.
-    views = views_of(network, theta) if many is None and is_ours(optimizer) else None
-    shared = {**shared, "arguments": arguments, "views": views}
-    if many is not None and count > 1 and before is None and _are_alike(rates):
-        column = _column(theta, rates)
-        # Of no other column, the loop would not know how many steps to take.
-        counts = _column(theta, [0.0] * count) if whole and column is None else None
-        given = None if whole else places, column, counts
-        carry, (losses, found) = many(carry, first, given, shared)
-        _require_alike(theta, carry[0], losses.shape[1:])
-        return carry, losses, found
-    done: list[tuple[Array, dict[str, Array]]] = []
-    for i, rate in enumerate(rates):
-        part = None if whole else places[i, ...]
+    losses: list[Array] = []
+    each: list[dict[str, Array]] = []
+    for number, rate in given:
+        places = None if tables is None else tables[len(losses), ...]
         if before is not None:
-            before(carry[0], part, first + i)
-        carry, outcome = one(carry, (part, first + i, rate), shared)
-        done.append(outcome)
+            before(carry[0], places, number)
+        carry, (loss, found) = one(carry, (places, number, rate), shared)
+        losses.append(loss)
+        each.append(found)
         if interrupt.pressed:
             break
-    losses = [loss for loss, _ in done]
-    _require_alike(theta, carry[0], losses[0].shape)
-    found = {name: xp.stack([found[name] for _, found in done]) for name in done[0][1]}
-    return carry, xp.stack(losses), found
+    stack = array_namespace(carry[0]).stack
+    return carry, (stack(losses), {name: stack([f[name] for f in each]) for name in each[0]})
+
+
+def _counted(before: Any, state: Any, steps: int) -> Any:
+    """Return a state whose ``step`` is an int again, if it was one and a compiler took it."""
+    count = getattr(before, "step", None)
+    if not isinstance(count, int) or not hasattr(state, "_replace") or isinstance(state.step, int):
+        return state
+    return state._replace(step=count + steps)
 
 
 def _require_alike(theta: Array, moved: Array, loss: Sequence[int]) -> None:
@@ -131,7 +149,7 @@ def _require_alike(theta: Array, moved: Array, loss: Sequence[int]) -> None:
         )
 
 
-def _rates(optimizer: Any, first: int, count: int, theta: Array) -> list[Any]:
+def _rates(optimizer: Any, numbers: Iterable[int], theta: Array) -> list[Any]:
     """Return the learning rates of steps, evaluated on the host; None where there is none."""
     given = getattr(optimizer, "learning_rate", None)
 
@@ -141,20 +159,18 @@ def _rates(optimizer: Any, first: int, count: int, theta: Array) -> list[Any]:
         return rate if rate is None else hyperparameter(theta, rate, "learning_rate")
 
     if callable(given):
-        return [beside(rate_at(given, first + i)) for i in range(count)]
-    return [beside(given)] * count
+        return [beside(rate_at(given, number)) for number in numbers]
+    constant = beside(given)
+    return [constant for _ in numbers]
 
 
-def _are_alike(rates: Sequence[Any]) -> bool:
-    """Say whether the rates of many steps are numbers, or one and the same array."""
-    first = rates[0]
-    return all(rate is first for rate in rates) or all(isinstance(rate, float) for rate in rates)
-
-
-def _column(theta: Array, rates: Sequence[Any]) -> Any:
-    """Return the rates of many steps along a new first axis."""
-    first = rates[0]
-    if first is None or isinstance(first, float):
-        return None if first is None else like(theta, rates, "learning_rate")
-    xp = array_namespace(theta)
-    return xp.broadcast_to(first, (len(rates), *first.shape))
+def _columns(theta: Array, tables: Any, first: int, rates: Sequence[Any]) -> Any:
+    """Return what many steps are given, along a new first axis; None of arrays that differ."""
+    xp, count, column = array_namespace(theta), len(rates), rates[0]
+    if all(isinstance(rate, float) for rate in rates):
+        column = like(theta, rates, "learning_rate")
+    elif any(rate is not column for rate in rates):
+        return None
+    elif column is not None:
+        column = xp.broadcast_to(column, (count, *column.shape))
+    return tables, xp.arange(first, first + count, dtype=xp.int32, device=device_of(theta)), column

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from backprop_xp.activations import identity, sigmoid, softmax
 from backprop_xp.backends import Array, array_namespace, max_of_rows, sum_of_rows
 from backprop_xp.complex_safe import (
-    at_most,
     clip,
-    exp_limit,
+    finite_exp,
     is_complex,
     log1p,
     magnitude,
@@ -137,8 +136,7 @@ def _binary_cross_entropy(o: Array, t: Array) -> Array:
 
 def _binary_cross_entropy_gradient(o: Array, t: Array) -> Array:
     # (1 - t) sigmoid(o) - t sigmoid(-o): sigmoid(o) - t has no digits left where the two are close.
-    xp = array_namespace(o)
-    e = xp.exp(at_most(xp, -o, exp_limit(xp, o.dtype)))
+    e = finite_exp(array_namespace(o), -o)
     return ((1.0 - t) - t * e) / (1.0 + e) / o.shape[-1]
 
 
@@ -146,53 +144,34 @@ def _binary_cross_entropy_gradient(o: Array, t: Array) -> Array:
 _TINY = 1e-37
 
 
-def _less_largest(o: Array, shares: Array) -> Array:
-    """Return the logits less their largest; softmax is that of any shift."""
-    xp = array_namespace(o)
-    x = real_part(xp, o)
-    s = o - max_of_rows(x)
-    if not is_complex(xp, o.dtype):
-        return s
-    # By the target's imaginary part too, which would hide what a complex step adds to it.
-    return s - sum_of_rows(shares * (o - x), keepdims=True)
-
-
-def _categorical_parts(o: Array, t: Array) -> tuple[Array, ...]:
+def _categorical_both(o: Array, t: Array) -> tuple[Array, Array]:
     # softmax(o) = exp(s) / (1 + r): s are the logits less their largest, r is sum exp(s) less that
     # one's 1. The targets' shares sum to 1 too: taken off term by term, a one-hot target's class
     # leaves r the digits of all others, however small they are.
     xp = array_namespace(o)
     total = sum_of_rows(t, keepdims=True)
     shares = t / (total + _TINY)
-    s = _less_largest(o, shares)
+    x = real_part(xp, o)
+    s = o - max_of_rows(x)
+    if is_complex(xp, o.dtype):
+        # Any shift will do: by the target's imaginary part too, which would hide what a complex
+        # step adds to it.
+        s = s - sum_of_rows(shares * (o - x), keepdims=True)
     g = xp.exp(s) - shares
-    return total, shares, s, g, sum_of_rows(g, keepdims=True)
-
-
-def _categorical_value(t: Array, total: Array, _: Array, s: Array, g: Array, r: Array) -> Array:
-    # -sum t log softmax(o)
-    xp = array_namespace(t)
-    return (total * log1p(xp, r))[..., 0] - sum_of_rows(t * s)
-
-
-def _categorical_gradient(total: Array, shares: Array, _: Array, g: Array, r: Array) -> Array:
-    # sum(t) (softmax(o) - shares), over one denominator, in the memory of g
+    r = sum_of_rows(g, keepdims=True)
+    # -sum t log softmax(o), and sum(t) (softmax(o) - shares), over one denominator.
+    value = (total * log1p(xp, r))[..., 0] - sum_of_rows(t * s)
     g -= shares * r
     g *= total / (1.0 + r)
-    return g
+    return value, g
 
 
 def _categorical_cross_entropy(o: Array, t: Array) -> Array:
-    return _categorical_value(t, *_categorical_parts(o, t))
+    return _categorical_both(o, t)[0]
 
 
 def _categorical_cross_entropy_gradient(o: Array, t: Array) -> Array:
-    return _categorical_gradient(*_categorical_parts(o, t))
-
-
-def _categorical_both(o: Array, t: Array) -> tuple[Array, Array]:
-    parts = _categorical_parts(o, t)
-    return _categorical_value(t, *parts), _categorical_gradient(*parts)
+    return _categorical_both(o, t)[1]
 
 
 mean_squared_error = Loss(_squared, _squared_gradient)
@@ -227,11 +206,8 @@ LOSSES = {
 
 # By value and gradient: one whose gradient was replaced is not among them.
 TOGETHER = {
-    (id(loss.value), id(loss.gradient)): both
-    for loss, both in (
-        (mean_squared_error, _squared_both),
-        (categorical_cross_entropy, _categorical_both),
-    )
+    (id(_squared), id(_squared_gradient)): _squared_both,
+    (id(_categorical_cross_entropy), id(_categorical_cross_entropy_gradient)): _categorical_both,
 }
 
 

@@ -16,8 +16,9 @@ from backprop_xp.chain import Layer
 from backprop_xp.complex_safe import is_complex
 from backprop_xp.inputs import Rows, check_x
 from backprop_xp.layers import Activate, Dense, Dropout, LayerNorm, Residual
-from backprop_xp.layout import Layout, Place, lay_out, unpack
-from backprop_xp.network import Network, mean_loss, penalty
+from backprop_xp.layout import Place, unpack
+from backprop_xp.network import Network
+from backprop_xp.objective import mean_loss, penalty
 from backprop_xp.random import as_key, fold_in
 
 # These act on each number alone, so a moved column stays one.
@@ -37,7 +38,6 @@ class _Setting(NamedTuple):
     """A network at a theta, and what it is checked on; ``key`` is the dropout masks' key."""
 
     network: Network
-    layout: Layout
     theta: Array
     rows: Rows
     key: Any
@@ -62,7 +62,7 @@ def moved_losses(
     if batched is False or not _take_stacks(network, theta, rows, sure=batched is True):
         return None
     key = None if rows.rng is None else as_key(rows.rng, theta)
-    setting = _Setting(network, lay_out(network.layers)[0], theta, rows, key)
+    setting = _Setting(network, theta, rows, key)
     traced = functools.cache(lambda dtype: _trace(setting, dtype))
 
     def losses(columns: Array, moved: Array) -> Array:
@@ -100,9 +100,9 @@ def _loss(network: Network, theta: Array, rows: Rows) -> Array:
 
 
 def _trace(setting: _Setting, dtype: Any) -> _Trace:
-    network, layout, theta, rows, key = setting
+    network, theta, rows, key = setting
     theta = array_namespace(theta).astype(theta, dtype)
-    parameters = unpack(layout, theta)
+    parameters = unpack(network.layout, theta)
     x = check_x(theta, rows.x, None)
     trace = _Trace(parameters, [], [], [])
     for i, layer in enumerate(network.layers):
@@ -131,8 +131,10 @@ def _losses(
     setting: _Setting, trace: _Trace, columns: Sequence[int], values: Array, max_memory: int
 ) -> Iterator[Array]:
     """Yield the losses ``(K,)`` with entries of theta moved, parameter by parameter."""
-    fixed = _penalty(setting)
-    for i, places in enumerate(setting.layout):
+    network, theta, rows, _ = setting
+    layout, l2 = network.layout, network.l2
+    fixed = penalty(layout, unpack(layout, theta), l2) if l2 else 0.0
+    for i, places in enumerate(layout):
         for place in places:
             first, last = (
                 bisect.bisect_left(columns, end) for end in (place.part.start, place.part.stop)
@@ -143,8 +145,7 @@ def _losses(
                 at = _index(moved, [c - place.part.start for c in columns[chosen]])
                 move = _Move(i, place, at, moved)
                 outputs = _moved_outputs(setting, trace, move)
-                rows = setting.rows
-                loss = mean_loss(setting.network.loss_function, outputs, rows.y, rows.sample_weight)
+                loss = mean_loss(network.loss_function, outputs, rows.y, rows.sample_weight)
                 yield to_host(loss + _moved_penalty(setting, fixed, move))
 
 
@@ -182,20 +183,13 @@ def _index(array: Array, numbers: Sequence[int]) -> Array:
     return xp.asarray(list(numbers), dtype=xp.int32, device=device_of(array))
 
 
-def _penalty(setting: _Setting) -> Any:
-    """Return the penalty of theta, 0.0 without one."""
-    network, layout, theta, _, _ = setting
-    decaying = [place for places in layout for place in places if place.decays and network.l2]
-    return sum((penalty(theta[place.part], network.l2) for place in decaying), start=0.0)
-
-
 def _moved_penalty(setting: _Setting, fixed: Any, move: _Move) -> Any:
     """Return the penalty ``(K,)``: of a sum over weights only the moved one's term changes."""
-    strength = setting.network.l2
+    strength, moved = setting.network.l2, move.moved
     if not move.place.decays or not strength:
         return fixed
-    here = array_namespace(move.moved).take(setting.theta[move.place.part], move.at, axis=0)
-    return fixed + (penalty(move.moved[:, None], strength) - penalty(here[:, None], strength))
+    here = array_namespace(moved).take(setting.theta[move.place.part], move.at, axis=0)
+    return fixed + 0.5 * strength * (moved * moved - here * here)
 
 
 def _moved_outputs(setting: _Setting, trace: _Trace, move: _Move) -> Array:
@@ -203,7 +197,7 @@ def _moved_outputs(setting: _Setting, trace: _Trace, move: _Move) -> Array:
     layer = setting.network.layers[move.layer]
     if isinstance(layer, Dense) and type(layer) is Dense:
         return _from_column(setting, trace, move, layer)
-    places, values = setting.layout[move.layer], trace.parameters[move.layer]
+    places, values = setting.network.layout[move.layer], trace.parameters[move.layer]
     copies = move.moved.shape[0]
     xp = array_namespace(move.moved)
     # All of them stacked: a layer may add a bias to a product in place.

@@ -5,31 +5,26 @@ a description, and every method is a function of theta.
 """
 
 import functools
-import itertools
 import math
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any
 
 from backprop_xp.activations import identity, sigmoid, softmax
 from backprop_xp.backends import (
     Array,
     Backend,
     array_namespace,
-    blank,
     device_of,
     like,
     replaced,
     require_floating,
     require_like,
     resolve,
-    sum_of_rows,
 )
 from backprop_xp.chain import (
     Layer,
-    Parameters,
     backward_through,
     check_chain,
     forward_through,
@@ -48,8 +43,9 @@ from backprop_xp.inputs import (
     rows_at_once,
 )
 from backprop_xp.layers import Activate, Dense, Dropout
-from backprop_xp.layout import Layout, cut, draw, flattened, lay_out, pack, shaped, unpack
-from backprop_xp.losses import LOSSES, Loss, value_and_gradient
+from backprop_xp.layout import Layout, draw, lay_out, pack, unpack
+from backprop_xp.losses import LOSSES, Loss
+from backprop_xp.objective import loss_and_gradient_of, loss_of
 from backprop_xp.random import as_key
 
 
@@ -74,13 +70,14 @@ class Network:
     l2: float
     size: int = field(repr=False, compare=False)
     is_random: bool = field(repr=False, compare=False)
-    _layout: Layout = field(repr=False, compare=False)
+    layout: Layout = field(repr=False, compare=False)
     _widths: tuple[int | None, int | None] = field(repr=False, compare=False)
 
     def __init__(self, layers: Sequence[Layer], loss: str | Loss, *, l2: float = 0.0) -> None:
         layers = sequence(layers, "layers", "[bx.Dense(2, 1)]")
         loss_function = choose(LOSSES, loss, "loss")
-        layout, size = lay_out(layers)
+        layout = lay_out(layers)
+        size = sum(place.length for places in layout for place in places)
         if not size:
             raise ValueError("A network needs at least one layer with parameters, such as Dense.")
         _refuse_second_link(layers, loss_function)
@@ -90,7 +87,7 @@ class Network:
             "l2": real(l2, "l2", low=0.0),
             "size": size,
             "is_random": any(is_random(layer) for layer in layers),
-            "_layout": layout,
+            "layout": layout,
             "_widths": check_chain(layers),
         }.items():
             object.__setattr__(self, name, value)
@@ -118,7 +115,7 @@ class Network:
         drawn = draw_stack(
             integer(seed, "seed", at_least=0),
             math.prod(shape),
-            functools.partial(draw, self.layers, self._layout),
+            functools.partial(draw, self.layers, self.layout),
         )
         return choice.backend.from_host(
             drawn.reshape((*shape, self.size)), choice.dtype, choice.device
@@ -130,20 +127,20 @@ class Network:
         Dense gives ``(weights, bias)``, a layer without parameters ``()``.
         """
         self._check_theta(theta)
-        return unpack(self._layout, theta)
+        return unpack(self.layout, theta)
 
     def pack(self, parameters: Sequence[Sequence[Array]]) -> Array:
         """Return theta made of each layer's parameters: the inverse of ``unpack``."""
         parameters = sequence(parameters, "parameters", "network.unpack(theta)")
         counts = [len(layer) for layer in parameters]
-        if counts != [len(places) for places in self._layout]:
+        if counts != [len(places) for places in self.layout]:
             raise ValueError(
                 "parameters must hold, layer by layer, "
-                f"{[len(places) for places in self._layout]} arrays, not {counts}."
+                f"{[len(places) for places in self.layout]} arrays, not {counts}."
             )
         named = [
             (f"parameters[{i}][{j}] ({place.name})", place, value)
-            for i, places in enumerate(self._layout)
+            for i, places in enumerate(self.layout)
             for j, (place, value) in enumerate(zip(places, parameters[i], strict=True))
         ]
         name, place, first = named[0]
@@ -156,7 +153,7 @@ class Network:
                     f"{name} has shape {tuple(value.shape)}, but {(*stack, *place.shape)} is "
                     "expected."
                 )
-        return pack(self._layout, parameters, stack)
+        return pack(self.layout, parameters, stack)
 
     def forward(self, theta: Array, x: Array, *, rng: Any = None) -> Array:
         """Return the raw outputs (logits) ``(*stack, batch, n_out)`` for x ``(..., batch, n_in)``.
@@ -165,7 +162,7 @@ class Network:
         int, or an int array ``(*stack, 1, 1)`` for masks that differ over the stack.
         """
         x, key = self.check_inputs(theta, x, rng)
-        return output_of(self.layers, unpack(self._layout, theta), x, key)
+        return output_of(self.layers, unpack(self.layout, theta), x, key)
 
     def predict(self, theta: Array, x: Array, *, batch_size: int | None = None) -> Array:
         """Return the loss's link of the outputs: probabilities, rates or values.
@@ -175,7 +172,7 @@ class Network:
         """
         x, _ = self.check_inputs(theta, x, None)
         size = rows_at_once(theta) if batch_size is None else integer(batch_size, "batch_size")
-        parameters = unpack(self._layout, theta)
+        parameters = unpack(self.layout, theta)
         parts = [
             self.loss_function.link(output_of(self.layers, parameters, x[..., rows, :], None))
             for rows in row_slices(x.shape[-2], size)
@@ -226,13 +223,13 @@ class Network:
         shares x: ``(*stack, batch, n_in)``. The network's l2 has no part in it.
         """
         x, key = self.check_inputs(theta, x, rng)
-        parameters = unpack(self._layout, theta)
+        parameters = unpack(self.layout, theta)
         outputs, caches = forward_through(self.layers, parameters, x, key)
         g = like(theta, g, "g")
         check_beside_outputs(g, outputs.shape, "g")
         g = array_namespace(theta).broadcast_to(g, outputs.shape)
         x_gradient, gradients = backward_through(self.layers, parameters, caches, g)
-        joined = replaced(pack, theta)(self._layout, gradients, theta.shape[:-1])
+        joined = replaced(pack, theta)(self.layout, gradients, theta.shape[:-1])
         return joined, x_gradient
 
     def outputs_shape(self, theta: Array, x: Array) -> tuple[int, ...]:
@@ -249,7 +246,7 @@ class Network:
             (xp.ones if place.decays else xp.zeros)(
                 place.length, dtype=theta.dtype, device=device_of(theta)
             )
-            for places in self._layout
+            for places in self.layout
             for place in places
         ]
         return xp.concat(parts, axis=-1)
@@ -257,7 +254,7 @@ class Network:
     @property
     def parts(self) -> list[slice]:
         """Where each parameter lies along theta's last axis, layer by layer."""
-        return [place.part for places in self._layout for place in places]
+        return [place.part for places in self.layout for place in places]
 
     def describe(self) -> str:
         """Return a table of the layers, their parameters' shapes and how many numbers they hold.
@@ -270,7 +267,7 @@ class Network:
                                                         13
         """
         rows = [("layer", "kind", "parameters", "numbers")]
-        for i, (layer, places) in enumerate(zip(self.layers, self._layout, strict=True)):
+        for i, (layer, places) in enumerate(zip(self.layers, self.layout, strict=True)):
             shapes = ", ".join(f"{place.name} {place.shape}" for place in places)
             count = sum(place.length for place in places)
             rows.append((str(i), type(layer).__name__, shapes, str(count)))
@@ -306,136 +303,6 @@ class Network:
         return self.l2 or None if l2 is None else check_l2(theta, l2)
 
 
-def loss_of(network: Network, theta: Array, rows: Rows, l2: Any) -> Array:
-    """Return what ``Network.loss`` does, of rows that are checked and in theta's dtype.
-
-    ``rows.rng`` is None or a key; ``l2`` None, a float or an array ``(*stack,)``.
-    """
-    return loss_of_outputs(network, theta, outputs_of(network, theta, rows), rows, l2)
-
-
-def outputs_of(network: Network, theta: Array, rows: Rows) -> Array:
-    """Return what ``Network.forward`` does, of rows as for ``loss_of``."""
-    return output_of(
-        network.layers, replaced(unpack, theta)(network._layout, theta), rows.x, rows.rng
-    )
-
-
-def loss_of_outputs(network: Network, theta: Array, outputs: Array, rows: Rows, l2: Any) -> Array:
-    """Return the loss of rows whose outputs are known; arguments as for ``loss_of``."""
-    value = mean_loss(network.loss_function, outputs, rows.y, rows.sample_weight)
-    return _penalized(network, theta, value, l2)
-
-
-class Views(NamedTuple):
-    """Theta and its parameters, and, where the library writes into arrays, its gradient's."""
-
-    theta: Array
-    parameters: Sequence[Parameters]
-    gradient: Array | None
-    places: Sequence[Parameters] | None
-
-
-def views_of(network: Network, theta: Array) -> Views:
-    """Return theta and memory for its gradient, taken apart."""
-    parts, gradient = functools.partial(replaced(unpack, theta), network._layout), blank(theta)
-    return Views(theta, parts(theta), gradient, None if gradient is None else parts(gradient))
-
-
-def loss_and_gradient_of(
-    network: Network, theta: Array, rows: Rows, l2: Any, views: Views | None = None
-) -> tuple[Array, Array]:
-    """Return what ``Network.loss_and_gradient`` does; arguments as for ``loss_of``.
-
-    ``views`` of this very theta say where the gradient is written, step after step.
-    """
-    if views is None or views.theta is not theta:
-        views = views_of(network, theta)
-    _, parameters, gradient, places = views
-    value, gradients = _mean_and_gradients(network, parameters, rows, l2, places)
-    if gradient is None:
-        gradient = replaced(pack, theta)(network._layout, gradients, theta.shape[:-1])
-    return _penalized(network, theta, value, l2), gradient
-
-
-def loss_and_gradients_of(
-    network: Network, parts: Sequence[Array], rows: Rows, l2: Any
-) -> tuple[Array, list[Array]]:
-    """Return what ``loss_and_gradient_of`` does, of a theta taken apart, and as much apart."""
-    layout, stack = network._layout, parts[0].shape[:-1]
-    value, gradients = _mean_and_gradients(network, shaped(layout, parts), rows, l2)
-    return _with_penalties(layout, parts, value, l2), flattened(layout, gradients, stack)
-
-
-def _mean_and_gradients(
-    network: Network,
-    parameters: Sequence[Parameters],
-    rows: Rows,
-    l2: Any,
-    places: Sequence[Parameters] | None = None,
-) -> tuple[Array, Sequence[tuple[Array, ...]]]:
-    """Return the loss without its penalty, and each layer's gradients with that one's."""
-    x, y, weight, key = rows
-    layers, loss = network.layers, network.loss_function
-    outputs, caches = forward_through(layers, parameters, x, key)
-    each, g = value_and_gradient(loss, outputs, y)
-    g = g * _share(weight, outputs)
-    _, gradients = backward_through(layers, parameters, caches, g, wants_input=False, out=places)
-    if l2 is not None:
-        add = operator.add if places is None else operator.iadd
-        gradients = _decayed(network._layout, gradients, parameters, l2, add)
-    return _mean(each, weight), gradients
-
-
-def _decayed(
-    layout: Layout,
-    gradients: Sequence[Sequence[Array]],
-    parameters: Sequence[Sequence[Array]],
-    strength: Any,
-    add: Callable[[Array, Array], Array],
-) -> list[tuple[Array, ...]]:
-    """Add the penalty's gradient, ``l2 * weights``, to that of each tensor of weights."""
-    return [
-        tuple(
-            add(g, _against(strength, place.shape) * value) if place.decays else g
-            for place, g, value in zip(places, layer_gradients, values, strict=True)
-        )
-        for places, layer_gradients, values in zip(layout, gradients, parameters, strict=True)
-    ]
-
-
-def _penalized(network: Network, theta: Array, value: Array, strength: Any) -> Array:
-    if strength is None:
-        return value
-    return _with_penalties(network._layout, cut(network._layout, theta), value, strength)
-
-
-def _with_penalties(layout: Layout, parts: Sequence[Array], value: Array, strength: Any) -> Array:
-    if strength is None:
-        return value
-    for place, part in zip(itertools.chain(*layout), parts, strict=True):
-        if place.decays:
-            value = value + penalty(part, strength)
-    return value
-
-
-def mean_loss(loss: Loss, outputs: Array, y: Array, weight: Array | None) -> Array:
-    """Return the mean over the batch, ``(*stack,)``: ``sum(w * loss) / sum(w)``."""
-    return _mean(loss.value(outputs, y), weight)
-
-
-def _mean(each: Array, weight: Array | None) -> Array:
-    xp = array_namespace(each)
-    if weight is None:
-        return sum_of_rows(each) / each.shape[-1]
-    return xp.sum(weight * each, axis=-1) / _total(weight)[..., 0]
-
-
-def penalty(weights: Array, strength: Any) -> Array:
-    """Return ``strength / 2 * sum(weights**2)`` over the last axis."""
-    return 0.5 * strength * array_namespace(weights).sum(weights * weights, axis=-1)
-
-
 def _refuse_second_link(layers: Sequence[Layer], loss: Loss) -> None:
     # A Dropout, or an identity, behind the last activation changes nothing about it.
     behind = (layer for layer in reversed(layers) if not isinstance(layer, Dropout))
@@ -452,25 +319,3 @@ def _refuse_second_link(layers: Sequence[Layer], loss: Loss) -> None:
         f"The loss applies its link to raw outputs itself, and the last layer applies {doubled}. "
         'Use output="identity" (network.predict applies the link).'
     )
-
-
-def _share(weight: Array | None, outputs: Array) -> Any:
-    """Return each sample's share in the mean over the batch, ``(..., batch, 1)`` or a number."""
-    if weight is None:
-        return 1.0 / outputs.shape[-2]
-    return (weight / _total(weight))[..., None]
-
-
-def _total(weight: Array) -> Array:
-    """Return the sum of the weights, ``(..., 1)``; 1 where it is 0, as in a batch of weights 0."""
-    xp = array_namespace(weight)
-    total = xp.sum(weight, axis=-1, keepdims=True)
-    return total + xp.astype(total == 0.0, total.dtype)
-
-
-def _against(strength: Any, shape: tuple[int, ...]) -> Any:
-    """Return an array ``(*stack,)`` with axes to broadcast against ``(*stack, *shape)``."""
-    if isinstance(strength, float):
-        return strength
-    xp = array_namespace(strength)
-    return xp.reshape(strength, (*strength.shape, *(1 for _ in shape)))

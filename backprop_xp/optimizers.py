@@ -7,17 +7,15 @@ reuse the memory of theta, gradient and state: go on with what it returns.
 The conventions are PyTorch's; where other libraries differ, the docstring says so.
 """
 
+import functools
 import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple, Protocol
 
 from backprop_xp.backends import Array, array_namespace, replaced, require_floating
 from backprop_xp.hyperparameters import (
-    check_arrays,
-    check_fraction,
-    check_gradient,
-    check_not_negative,
-    check_rate,
+    check_alike,
+    check_hyperparameters,
     hyperparameter,
     placed,
 )
@@ -72,6 +70,21 @@ class AdamState(NamedTuple):
     square: Array
 
 
+def _update(
+    self: Any, theta: Array, gradient: Array, state: Any, *, learning_rate: Any = None
+) -> tuple[Array, Any]:
+    """Return theta and the state after one update."""
+    check_state(self, theta, state)
+    check_alike(theta, gradient, "gradient")
+    alpha = self.learning_rate if learning_rate is None else learning_rate
+    alpha = rate_at(alpha, state.step) if callable(alpha) else alpha
+    alpha = hyperparameter(theta, alpha, "learning_rate")
+    updated: tuple[Array, Any] = rule_of(optimizer_beside(self, theta), theta)(
+        theta, gradient, state, alpha
+    )
+    return updated
+
+
 @dataclass(frozen=True, eq=False)
 class SGD:
     """Gradient descent: ``v = momentum * v + gradient``, ``theta -= learning_rate * v``.
@@ -87,8 +100,7 @@ class SGD:
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        check_rate(self)
-        check_fraction(self, "momentum")
+        check_hyperparameters(self)
         if self.nesterov and not _has_momentum(self):
             raise ValueError("nesterov=True needs a momentum above 0, such as momentum=0.9.")
 
@@ -97,11 +109,7 @@ class SGD:
         require_floating(theta, "theta")
         return SGDState(0, _zeros(theta) if _has_momentum(self) else None)
 
-    def update(
-        self, theta: Array, gradient: Array, state: SGDState, *, learning_rate: Any = None
-    ) -> tuple[Array, SGDState]:
-        """Return theta and the state after one update."""
-        return _checked_update(self, theta, gradient, state, learning_rate)
+    update = _update
 
     def rule(
         self, theta: Array, gradient: Array, state: SGDState, learning_rate: Any
@@ -130,19 +138,13 @@ class RMSProp:
     epsilon: Any = 1e-8
 
     def __post_init__(self) -> None:
-        check_rate(self)
-        check_fraction(self, "decay")
-        check_not_negative(self, "epsilon")
+        check_hyperparameters(self)
 
     def initialize(self, theta: Array) -> RMSPropState:
         """Return a state with mean square 0."""
         return RMSPropState(0, _zeros(theta))
 
-    def update(
-        self, theta: Array, gradient: Array, state: RMSPropState, *, learning_rate: Any = None
-    ) -> tuple[Array, RMSPropState]:
-        """Return theta and the state after one update."""
-        return _checked_update(self, theta, gradient, state, learning_rate)
+    update = _update
 
     def rule(
         self, theta: Array, gradient: Array, state: RMSPropState, learning_rate: Any
@@ -169,17 +171,13 @@ class Adam:
     epsilon: Any = 1e-8
 
     def __post_init__(self) -> None:
-        _check_adam(self)
+        check_hyperparameters(self)
 
     def initialize(self, theta: Array) -> AdamState:
         """Return a state with both means 0."""
-        return _adam_start(theta)
+        return AdamState(0, _zeros(theta), _zeros(theta))
 
-    def update(
-        self, theta: Array, gradient: Array, state: AdamState, *, learning_rate: Any = None
-    ) -> tuple[Array, AdamState]:
-        """Return theta and the state after one update."""
-        return _checked_update(self, theta, gradient, state, learning_rate)
+    update = _update
 
     def rule(
         self, theta: Array, gradient: Array, state: AdamState, learning_rate: Any
@@ -206,18 +204,13 @@ class AdamW:
     mask: Array | None = None
 
     def __post_init__(self) -> None:
-        _check_adam(self)
-        check_not_negative(self, "weight_decay")
+        check_hyperparameters(self)
 
     def initialize(self, theta: Array) -> AdamState:
         """Return a state with both means 0."""
-        return _adam_start(theta)
+        return AdamState(0, _zeros(theta), _zeros(theta))
 
-    def update(
-        self, theta: Array, gradient: Array, state: AdamState, *, learning_rate: Any = None
-    ) -> tuple[Array, AdamState]:
-        """Return theta and the state after one update."""
-        return _checked_update(self, theta, gradient, state, learning_rate)
+    update = _update
 
     def rule(
         self, theta: Array, gradient: Array, state: AdamState, learning_rate: Any
@@ -228,24 +221,29 @@ class AdamW:
         return _adam(self, theta, gradient, state, learning_rate)
 
 
-class _Kind(NamedTuple):
-    """Of an optimiser: the state that it goes on from, and its numbers but the learning rate."""
-
-    state: Any
-    numbers: tuple[str, ...]
+_STATES = {SGD: SGDState, RMSProp: RMSPropState, Adam: AdamState, AdamW: AdamState}
+_BEGIN = "Begin with state = optimizer.initialize(theta)."
 
 
-# By their ``update``: whoever inherits it has the hyperparameters and the state that go with it.
-_KINDS: dict[Any, _Kind] = {
-    SGD.update: _Kind(SGDState, ("momentum",)),
-    RMSProp.update: _Kind(RMSPropState, ("decay", "epsilon")),
-    Adam.update: _Kind(AdamState, ("beta1", "beta2", "epsilon")),
-    AdamW.update: _Kind(AdamState, ("beta1", "beta2", "epsilon", "weight_decay")),
-}
+def _kind_of_state(optimizer: Any) -> Any:
+    """Return the kind of state of one of these optimisers, None for another's.
+
+    One that inherits its update inherits the state that goes with it.
+    """
+    kind = type(optimizer)
+    if getattr(kind, "update", None) is not _update:
+        return None
+    return next(_STATES[base] for base in kind.__mro__ if base in _STATES)
 
 
-def _kind(optimizer: Any) -> _Kind | None:
-    return _KINDS.get(getattr(type(optimizer), "update", None))
+def rule_of(optimizer: Any, theta: Array) -> Any:
+    """Return the rule of one of these optimisers, or the faster one that theta's backend has.
+
+    It is called as ``(theta, gradient, state, learning_rate)``; None for another's optimiser.
+    """
+    if _kind_of_state(optimizer) is None:
+        return None
+    return functools.partial(replaced(type(optimizer).rule, theta), optimizer)
 
 
 def optimizer_beside(optimizer: Any, theta: Array) -> Any:
@@ -253,8 +251,7 @@ def optimizer_beside(optimizer: Any, theta: Array) -> Any:
 
     That is its hyperparameters but the learning rate. An optimiser of another's is returned as is.
     """
-    kind = _kind(optimizer)
-    return optimizer if kind is None else placed(optimizer, kind.numbers, theta)
+    return optimizer if _kind_of_state(optimizer) is None else placed(optimizer, theta)
 
 
 def check_state(optimizer: Any, theta: Array, state: Any) -> None:
@@ -262,37 +259,26 @@ def check_state(optimizer: Any, theta: Array, state: Any) -> None:
 
     Of an optimiser of another's only it itself knows that.
     """
-    kind = _kind(optimizer)
+    kind = _kind_of_state(optimizer)
     if kind is None:
         return
-    check_arrays(optimizer, theta, state, kind.state)
-    if kind.state is SGDState and state.velocity is None and _has_momentum(optimizer):
-        raise ValueError(
-            "state has no velocity, as of an SGD without momentum, but this one has momentum. "
-            "Begin with state = optimizer.initialize(theta)."
+    if not isinstance(state, kind):
+        raise TypeError(
+            f"state is of {type(state).__name__}, but {type(optimizer).__name__} goes on from an "
+            f"{kind.__name__}. {_BEGIN}"
         )
-
-
-def _checked_update(
-    optimizer: Any, theta: Array, gradient: Array, state: Any, learning_rate: Any
-) -> tuple[Array, Any]:
-    check_state(optimizer, theta, state)
-    check_gradient(theta, gradient)
-    alpha = optimizer.learning_rate if learning_rate is None else learning_rate
-    alpha = rate_at(alpha, state.step) if callable(alpha) else alpha
-    alpha = hyperparameter(theta, alpha, "learning_rate")
-    updated: tuple[Array, Any] = optimizer_beside(optimizer, theta).rule(
-        theta, gradient, state, alpha
-    )
-    return updated
+    for name, value in zip(kind._fields[1:], state[1:], strict=True):
+        if value is not None:
+            check_alike(theta, value, f"state.{name}", f" {_BEGIN}")
+        elif kind is not SGDState or _has_momentum(optimizer):
+            raise ValueError(
+                f"state has no {name}, as of an SGD without momentum, but this "
+                f"{type(optimizer).__name__} needs one. {_BEGIN}"
+            )
 
 
 def _has_momentum(optimizer: SGD) -> bool:
     return hasattr(optimizer.momentum, "shape") or optimizer.momentum != 0.0
-
-
-def _adam_start(theta: Array) -> AdamState:
-    return AdamState(0, _zeros(theta), _zeros(theta))
 
 
 def _zeros(theta: Array) -> Array:
@@ -339,10 +325,3 @@ def _running_mean(mean: Array, value: Array, decay: Any) -> Array:
     value *= 1.0 - decay
     mean += value
     return mean
-
-
-def _check_adam(optimizer: Adam | AdamW) -> None:
-    check_rate(optimizer)
-    check_fraction(optimizer, "beta1")
-    check_fraction(optimizer, "beta2")
-    check_not_negative(optimizer, "epsilon")

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from backprop_xp.backends import owner
 from backprop_xp.checks import integer, real
+from backprop_xp.hyperparameters import not_negative
 from backprop_xp.inputs import check_entries
 
 Schedule: TypeAlias = Callable[[int], Any]
@@ -19,7 +20,7 @@ Schedule: TypeAlias = Callable[[int], Any]
 
 def constant(learning_rate: Any) -> Schedule:
     """Return the schedule that stays at ``learning_rate``."""
-    return functools.partial(_constant, rate(learning_rate))
+    return functools.partial(_constant, not_negative(learning_rate, "learning_rate"))
 
 
 def step_decay(learning_rate: Any, every: int, factor: float = 0.1) -> Schedule:
@@ -31,19 +32,21 @@ def step_decay(learning_rate: Any, every: int, factor: float = 0.1) -> Schedule:
     (0.8, 0.4, 0.2)
     """
     factor = real(factor, "factor", above=0.0, high=1.0)
-    return functools.partial(_step_decay, rate(learning_rate), integer(every, "every"), factor)
+    return functools.partial(
+        _step_decay, not_negative(learning_rate, "learning_rate"), integer(every, "every"), factor
+    )
 
 
 def exponential(learning_rate: Any, factor: float) -> Schedule:
     """Return ``learning_rate * factor**step``."""
     factor = real(factor, "factor", above=0.0, high=1.0)
-    return functools.partial(_exponential, rate(learning_rate), factor)
+    return functools.partial(_exponential, not_negative(learning_rate, "learning_rate"), factor)
 
 
 def inverse_scaling(learning_rate: Any, power: float = 0.5) -> Schedule:
     """Return ``learning_rate / (step + 1)**power``, scikit-learn's "invscaling" per update."""
     power = real(power, "power", low=0.0)
-    return functools.partial(_inverse_scaling, rate(learning_rate), power)
+    return functools.partial(_inverse_scaling, not_negative(learning_rate, "learning_rate"), power)
 
 
 def cosine(learning_rate: Any, steps: int, final: float = 0.0) -> Schedule:
@@ -52,7 +55,9 @@ def cosine(learning_rate: Any, steps: int, final: float = 0.0) -> Schedule:
     Loshchilov and Hutter 2017, equation 5, without restarts.
     """
     final = real(final, "final", low=0.0)
-    return functools.partial(_cosine, rate(learning_rate), integer(steps, "steps"), final)
+    return functools.partial(
+        _cosine, not_negative(learning_rate, "learning_rate"), integer(steps, "steps"), final
+    )
 
 
 def warmup(schedule: Any, steps: int) -> Schedule:
@@ -82,14 +87,6 @@ def chain(schedules: Sequence[Any], boundaries: Sequence[int]) -> Schedule:
     if list(starts) != sorted(set(starts)):
         raise ValueError(f"boundaries must rise, but are {list(boundaries)}.")
     return functools.partial(_chain, tuple(_schedule(s) for s in schedules), starts)
-
-
-def rate(learning_rate: Any) -> Any:
-    """Return a checked learning rate: a non-negative float, or an array of such as it is."""
-    if hasattr(learning_rate, "shape") and learning_rate.shape:
-        check_entries(learning_rate, "learning_rate", low=0.0)
-        return learning_rate
-    return real(learning_rate, "learning_rate", low=0.0)
 
 
 def rate_at(schedule: Schedule, step: Any) -> Any:

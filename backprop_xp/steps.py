@@ -7,44 +7,40 @@ steps of a training have in common. Whatever may be an array is in one of the th
 value of it compiles anything anew.
 """
 
-import functools
 from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
 
-from backprop_xp.backends import Array, array_namespace, is_host_number, like, replaced
-from backprop_xp.batches import in_pieces, joined, share, take, weighted_mean
-from backprop_xp.inputs import Rows
-from backprop_xp.network import Network, loss_and_gradient_of, loss_of_outputs, outputs_of
-from backprop_xp.optimizers import Optimizer
+from backprop_xp.backends import Array, array_namespace, is_host_number, like
+from backprop_xp.batches import joined, take
+from backprop_xp.inputs import Rows, row_slices, rows_at_once
+from backprop_xp.network import Network
+from backprop_xp.objective import loss_of_outputs, outputs_of
+from backprop_xp.optimizers import Optimizer, rule_of
 from backprop_xp.random import as_int32, fold_in
 
 
 def step(
-    network: Network,
-    evaluate: Callable[..., Any],
+    loss_and_gradient: Callable[..., Any],
     update: Callable[..., Any],
-    carry: tuple[Array, Any],
+    evaluate: Callable[..., Any],
+    carry: tuple[Any, Any],
     given: tuple[Any, Any, Any],
     shared: Mapping[str, Any],
 ) -> Any:
     """Return the carry after one update, the batch's loss before it, and what was found after."""
     theta, state = carry
     places, number, learning_rate = given
-    batch = batch_of(network, places, number, shared)
-    l2, views = shared["l2"], shared["views"]
-    loss, gradient = loss_and_gradient_of(network, theta, batch, l2, views)
+    # Where no layer is random there is no seed.
+    seed = shared["seed"]
+    rng = None if seed is None else fold_in(as_int32(seed), as_int32(number))
+    batch = take(shared["rows"], places, rng)
+    loss, gradient = loss_and_gradient(theta, batch, shared["l2"], shared["views"])
     if shared["clip"] is not None:
         gradient = clip_norm(gradient, shared["clip"])
     carry = update(theta, gradient, state, learning_rate)
     judged = shared["judged"]
     return carry, (loss, {} if judged is None else evaluate(carry[0], *judged))
-
-
-def batch_of(network: Network, places: Any, number: Any, shared: Mapping[str, Any]) -> Rows:
-    """Return the rows of a step, and its key where a layer is random."""
-    rng = fold_in(as_int32(shared["seed"]), as_int32(number)) if network.is_random else None
-    return take(shared["rows"], places, rng)
 
 
 def clip_norm(gradient: Array, bound: Any) -> Array:
@@ -63,18 +59,15 @@ def clip_norm(gradient: Array, bound: Any) -> Array:
 def evaluate(
     network: Network, metrics: Mapping[str, Any], theta: Array, rows: Rows, l2: Any
 ) -> dict[str, Array]:
-    """Return the loss of theta and its metrics; the rows go by batches, of which outputs remain."""
-    losses, shares, predictions = [], [], []
-    for batch in in_pieces(rows, theta):
-        outputs = outputs_of(network, theta, batch)
-        losses.append(loss_of_outputs(network, theta, outputs, batch, l2))
-        shares.append(share(batch))
-        if metrics:
-            predictions.append(network.loss_function.link(outputs))
-    found = {"loss": weighted_mean(losses, shares)}
+    """Return the loss of theta and its metrics; forward go some rows at a time."""
+    count, size = rows.x.shape[-2], rows_at_once(theta)
+    pieces = [Rows(rows.x[..., part, :], rows.y) for part in row_slices(count, size)]
+    outputs = joined([outputs_of(network, theta, piece) for piece in pieces], axis=-2)
+    found = {"loss": loss_of_outputs(network, theta, outputs, rows, l2)}
+    predictions = network.loss_function.link(outputs) if metrics else None
     for name, metric in metrics.items():
         try:
-            value = metric(joined(predictions, axis=-2), rows.y, rows.sample_weight)
+            value = metric(predictions, rows.y, rows.sample_weight)
         except Exception as error:
             error.add_note(f"In metrics[{name!r}].")
             raise
@@ -89,21 +82,14 @@ def evaluate(
 
 
 def update_of(optimizer: Any, theta: Array) -> Callable[..., Any]:
-    """Return an optimiser's update, unchecked: the library's rule, or the backend's own for it."""
-    method = getattr(optimizer.update, "__func__", None)
-    update: Callable[..., Any] = optimizer.update
-    if method is not None and (faster := replaced(method, theta)) is not method:
-        update = functools.partial(faster, optimizer)
-    elif method is not None and method.__module__ == Optimizer.__module__:
-        update = optimizer.rule
-        return update
+    """Return an optimiser's update as a function of theta, gradient, state and rate, unchecked."""
 
-    def with_rate(theta: Array, gradient: Array, state: Any, rate: Any) -> Any:
+    def update(theta: Array, gradient: Array, state: Any, rate: Any) -> Any:
         if rate is None:
-            return update(theta, gradient, state)
-        return update(theta, gradient, state, learning_rate=rate)
+            return optimizer.update(theta, gradient, state)
+        return optimizer.update(theta, gradient, state, learning_rate=rate)
 
-    return with_rate
+    return rule_of(optimizer, theta) or update
 
 
 def is_ours(optimizer: Any) -> bool:

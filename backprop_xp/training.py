@@ -12,7 +12,14 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from backprop_xp.backends import Array, require_owner, to_host, to_host_together
+from backprop_xp.backends import (
+    Array,
+    array_namespace,
+    device_of,
+    require_owner,
+    to_host,
+    to_host_together,
+)
 from backprop_xp.batches import joined, mean_over, remaining, tables_of, take
 from backprop_xp.checks import nearest, sequence
 from backprop_xp.early_stopping import better
@@ -28,7 +35,7 @@ from backprop_xp.watching import check_step
 
 # Epochs of one update each in one call; a compiled one cannot be interrupted.
 _BLOCK = 2000
-# Epochs whose losses are on the device at once.
+# Epochs whose losses are joined at once; a compiler makes a function for each number of them.
 _FEW = 100
 
 
@@ -120,8 +127,7 @@ def fit(
     callbacks = sequence(callbacks, "callbacks", "(print,)")
     looks = progress or callbacks or chosen.early_stopping is not None
     reports = reporting(chosen.epochs) if progress else contextlib.nullcontext(None)
-    parts: list[dict[str, Any]] = []
-    pending: list[dict[str, Array]] = []
+    measured: list[dict[str, Array]] = []
     checks: list[tuple[str, float]] = []
     ends, interrupt, state = False, Interrupt(), chosen.start
     try:
@@ -138,32 +144,30 @@ def fit(
                 if not values:  # an interrupt cut the epoch short, and its handler lets us go on
                     continue
                 checks += state.checks
-                pending.append(values)
-                if len(pending) == _FEW:
-                    parts.append(_on_host(pending))
-                    pending.clear()
+                measured.append(values)
                 if report is not None:
                     report(state.epoch, functools.partial(_on_host, [values]))
                 # Every callback is called. A comparison of losses returns a library's own True.
                 ends = True in [_ends(call(state), i) for i, call in enumerate(callbacks)]
-            if pending:  # a library that computes later is waited for here
-                parts.append(_on_host(pending))
+            # A library that computes later is waited for here.
+            history = _history(measured, checks, chosen, theta)
     except KeyboardInterrupt as error:
         error.state = None if interrupt.busy else state  # type: ignore[attr-defined]
         raise
-    history = _history(parts, checks, chosen, theta)
     restores = chosen.early_stopping is not None and chosen.early_stopping.restore_best
     kept = state.best if restores and state.best is not None else state
     return FitResult(kept.theta, history, kept.optimizer_state, state.epoch, state)
 
 
 def _history(
-    parts: Sequence[dict[str, Any]],
+    measured: Sequence[dict[str, Array]],
     checks: Sequence[tuple[str, float]],
     options: Options,
     theta: Array,
 ) -> dict[str, Any]:
-    """Return the history that was moved to the host part by part."""
+    """Return on the host what was measured, ``(epochs, *stack)`` by name, and the checks."""
+    few = (measured[i : i + _FEW] for i in range(0, len(measured), _FEW))
+    parts = [_on_host(some) for some in few]
     if not parts:  # start was at the end
         none = to_host(theta[..., 0])[None, ...][:0]
         parts = [dict.fromkeys(dict.fromkeys(["loss", *options.judged]), none)]
@@ -172,6 +176,12 @@ def _history(
         history["gradient_error"] = to_host([error for _, error in checks])
         history["gradient_verdict"] = to_host([verdict for verdict, _ in checks])
     return history
+
+
+def _on_host(measured: Sequence[dict[str, Array]]) -> dict[str, Any]:
+    """Return what was measured in some epochs, joined, and moved in one transfer."""
+    moving = {name: joined([values[name] for values in measured], axis=0) for name in measured[0]}
+    return dict(zip(moving, to_host_together(list(moving.values())), strict=True))
 
 
 def _prepared(
@@ -190,18 +200,22 @@ def _prepared(
     l2 = network.l2 or None if options.l2 is None else check_l2(theta, options.l2)
     if l2 is not None and not isinstance(l2, float):
         check_entries(l2, "l2", low=0.0)
-    count = rows.x.shape[-2]
+    count, weight = rows.x.shape[-2], rows.sample_weight
     size = min(options.batch_size or count, count)
-    batches, seed = math.ceil(count / size), options.seed if options.shuffle else None
+    batches, order = math.ceil(count / size), options.seed if options.shuffle else None
     start = started(options.start, optimizer, theta, batches)
     run_steps, evaluate = steps_of(network, optimizer, metrics, theta)
-    mean = require_owner(theta, "theta").compile(mean_over)
+    home, xp = require_owner(theta, "theta"), array_namespace(theta)
+    mean = home.compile(mean_over)
+    if weight is None:
+        weight = xp.ones((count,), dtype=theta.dtype, device=device_of(theta))
     # What a theta is judged by: the validation rows, or the loss that is trained.
     judged: Any = (rows, l2) if held_out is None else (held_out, None)
     if held_out is None and not metrics and early is None:
         judged = None
     # Several batches are judged at the end of their epoch, a full one with its step.
-    shared = {"rows": rows, "seed": as_int32(options.seed), "l2": l2, "clip": options.clip}
+    shared = {"rows": rows, "l2": l2, "clip": options.clip}
+    shared["seed"] = as_int32(options.seed) if network.is_random else None
     shared["judged"] = judged if batches == 1 else None
 
     def look(checks: list[Any], theta: Array, places: Any, number: int) -> None:
@@ -212,62 +226,50 @@ def _prepared(
     def advance(
         state: TrainingState, epochs: int, interrupt: Interrupt
     ) -> tuple[TrainingState, dict[str, Array]]:
-        checks = [] if state.batch_losses is None else list(state.checks)
+        cut, step, carry = state.batch_losses, state.step, (state.theta, state.optimizer_state)
+        done, checks = ([], []) if cut is None else ([cut], list(state.checks))
         before = None if every is None else functools.partial(look, checks)
-        carry, step, past = (state.theta, state.optimizer_state), state.step, state.batch_losses
-        if batches == 1:
-            carry, losses, found = run_steps(carry, epochs, step, shared, interrupt, before)
+        tables = [epochs] if batches == 1 else tables_of(rows, size, order, state.epoch)
+        for table in tables if batches == 1 else remaining(tables, step % batches):
+            carry, losses, found = run_steps(carry, table, step, shared, interrupt, before)
             step += losses.shape[0]
-        else:
-            tables, found = tables_of(rows, size, seed, state.epoch), {}
-            done = [] if past is None else [past]
-            for table in remaining(tables, step % batches):
-                carry, losses, _ = run_steps(carry, table, step, shared, interrupt, before)
-                step += losses.shape[0]
-                done.append(losses)
-                if interrupt.pressed:
-                    break
-            past = joined(done, axis=0)
-            losses = past[:0, ...]
-            if past.shape[0] == batches:
-                losses, past = mean(tables, past, rows), None
-                if judged is not None:
-                    found = {k: v[None, ...] for k, v in evaluate(carry[0], *judged).items()}
-        optimizer_state = _counted(carry[1], start, step)
+            done.append(losses)
+            if interrupt.pressed:
+                break
+        losses, cut = joined(done, axis=0), None
+        if losses.shape[0] < batches:  # an interrupt ended the epoch before its end
+            losses, cut = losses[:0, ...], losses
+        elif batches > 1:
+            losses = mean(tables, losses, weight)
+            if judged is not None:
+                found = {name: v[None, ...] for name, v in evaluate(carry[0], *judged).items()}
         state = state._replace(
-            step=step, theta=carry[0], optimizer_state=optimizer_state, batch_losses=past
-        )._replace(checks=tuple(checks))
-        if not losses.shape[0]:  # an interrupt ended the epoch before its end
+            epoch=state.epoch + losses.shape[0],
+            step=step,
+            theta=carry[0],
+            optimizer_state=carry[1],
+            checks=tuple(checks),
+            batch_losses=cut,
+        )
+        if cut is not None:
             return state, {}
         measured = {name: found[name] for name in metrics}
         if held_out is not None:
             measured["validation_loss"] = found["loss"]
-        last = {name: values[-1, ...] for name, values in measured.items()}
-        state = state._replace(
-            epoch=state.epoch + losses.shape[0],
-            loss=losses[-1, ...],
-            validation_loss=last.pop("validation_loss", None),
-            metrics=last,
-        )
+        last = {name: values[-1, ...] for name, values in {"loss": losses, **measured}.items()}
         if early is not None:
             watched = found[early.watch if early.watch in metrics else "loss"][-1, ...]
-            best = better(early, state.best, watched, state.epoch, (carry[0], optimizer_state))
-            state = state._replace(best=best)
+            state = state._replace(best=better(early, state.best, watched, state.epoch, carry))
+        state = state._replace(
+            loss=last.pop("loss"), validation_loss=last.pop("validation_loss", None), metrics=last
+        )
         return state, {"loss": losses, **measured}
 
     def unrecorded(*arguments: Any) -> tuple[TrainingState, dict[str, Array]]:
-        with require_owner(theta, "theta").unrecorded():
+        with home.unrecorded():
             return advance(*arguments)
 
     return start, unrecorded
-
-
-def _counted(state: Any, start: TrainingState, step: int) -> Any:
-    """Return a state whose ``step`` is an int again, if it began as one and a compiler took it."""
-    first = getattr(start.optimizer_state, "step", None)
-    if not isinstance(first, int) or not hasattr(state, "_replace") or isinstance(state.step, int):
-        return state
-    return state._replace(step=first + step - start.step)
 
 
 def _has_ended(state: TrainingState, options: Options) -> bool:
@@ -297,9 +299,3 @@ def _ends(answer: Any, i: int) -> bool:
             "are done, by the library's all or any."
         )
     return bool(answer)
-
-
-def _on_host(pending: Sequence[dict[str, Array]]) -> dict[str, Any]:
-    """Return what was measured in some epochs, ``(epochs, *stack)``, moved in one transfer."""
-    moving = {name: joined([values[name] for values in pending], axis=0) for name in pending[0]}
-    return dict(zip(moving, to_host_together(list(moving.values())), strict=True))

@@ -89,11 +89,11 @@ def test_training_step(
 def test_update_in_one_kernel(
     compare: Callable[..., object], selection: Selection, optimizer: Any, size: int
 ) -> None:
-    name = f"backprop_xp.optimizers.{type(optimizer).__name__}.update"
+    name = f"backprop_xp.optimizers.{type(optimizer).__name__}.rule"
     if name not in selection.backend.replacements:
         pytest.skip(f"{selection.backend.name} replaces no update")
 
-    def updater(update: Callable[..., Any]) -> Callable[[], None]:
+    def updater(rule: Callable[..., Any]) -> Callable[[], None]:
         host = np.random.default_rng(0).normal(size=size).astype(np.float32)
         theta, gradient = (
             selection.backend.from_host(host, device=selection.device) for _ in range(2)
@@ -103,14 +103,14 @@ def test_update_in_one_kernel(
         def step() -> None:
             nonlocal theta, state
             # The reference leaves another gradient; a GPU takes as long over any.
-            theta, state = update(optimizer, theta, gradient, state)
+            theta, state = rule(optimizer, theta, gradient, state, optimizer.learning_rate)
 
         return step
 
     compare(
         updater(selection.backend.replacements[name]),
-        updater(type(optimizer).update),
-        "the reference's update",
+        updater(type(optimizer).rule),
+        "the reference's rule",
         calls=CALLS,
         rounds=ROUNDS,
         wait=lambda: selection.backend.synchronize(selection.device),

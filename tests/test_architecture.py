@@ -22,7 +22,7 @@ PACKAGE = Path(backprop_xp.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("backends", "random", "checks", "complex_safe", "structures"),
     ("activations", "losses", "initializers"),
-    ("chain", "layers", "inputs", "layout", "schedules", "hyperparameters"),
+    ("chain", "layers", "inputs", "layout", "objective", "schedules", "hyperparameters"),
     ("network", "perceptron", "moved_losses", "optimizers", "data", "metrics", "plots"),
     (
         "gradient_check",

@@ -9,8 +9,10 @@ from backprop_xp.backends import (
     array_namespace,
     blank,
     device_of,
+    gather,
     matmul,
     max_of_rows,
+    ones_where_positive,
     owner,
     row_of_ones,
     sum_of_rows,
@@ -175,3 +177,20 @@ def test_numpys_ones_are_shared_and_cannot_be_written() -> None:
     assert row_of_ones(np.zeros((3, 5))) is ones
     with pytest.raises(ValueError, match="read-only"):
         ones += 1.0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@every_shape
+def test_ones_stand_where_numbers_are_positive(xp: Any, shape: tuple[int, ...], dtype: str) -> None:
+    _require(xp, dtype)
+    array = xp.namespace.maximum(_array(xp, shape, dtype), 0.0)  # zeros among them
+    actual = ones_where_positive(array)
+    assert actual.dtype == array.dtype
+    np.testing.assert_array_equal(xp.host(actual), (xp.host(array) > 0).astype(dtype))
+
+
+@pytest.mark.parametrize("axis", [-1, -2])
+def test_entries_are_gathered_along_an_axis(xp: Any, axis: int) -> None:
+    array, places = _array(xp, (2, 5, 4), "float32"), [3, 0, 3]
+    taken = gather(array, xp.asarray(np.asarray(places), dtype=None), axis)
+    np.testing.assert_array_equal(xp.host(taken), xp.host(array).take(places, axis))

@@ -15,7 +15,7 @@ from backprop_xp.backends import array_namespace
 from backprop_xp.initializers import INITIALIZERS
 from backprop_xp.inputs import Rows
 from backprop_xp.losses import LOSSES
-from backprop_xp.network import Views, loss_and_gradient_of, loss_of
+from backprop_xp.objective import Views, loss_and_gradient_of, loss_of
 from backprop_xp.random import as_key, fold_in
 
 # A function and its exact derivative differ by a few roundings, 2e-16 each.
@@ -1113,7 +1113,7 @@ def test_a_gradient_written_into_its_place_is_the_one_that_is_joined(
     for _ in range(2):
         value, gradient = loss_and_gradient_of(network, theta, rows, strength, views)
         assert gradient is out
-    monkeypatch.setattr("backprop_xp.network.blank", lambda theta: None)
+    monkeypatch.setattr("backprop_xp.objective.blank", lambda theta: None)
     expected_value, expected = loss_and_gradient_of(network, theta, rows, strength)
     assert np.array_equal(xp.host(out), xp.host(expected))
     assert np.array_equal(xp.host(value), xp.host(expected_value))

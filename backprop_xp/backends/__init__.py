@@ -16,7 +16,15 @@ from backprop_xp.backends.arrays import (
     whole_numbers,
 )
 from backprop_xp.backends.doors import TransferError, explicit
-from backprop_xp.backends.faster import blank, matmul, max_of_rows, row_of_ones, sum_of_rows
+from backprop_xp.backends.faster import (
+    blank,
+    gather,
+    matmul,
+    max_of_rows,
+    ones_where_positive,
+    row_of_ones,
+    sum_of_rows,
+)
 from backprop_xp.backends.guard import transfer_guard
 from backprop_xp.backends.libraries import dtype_name, in_words
 from backprop_xp.backends.places import device_of, precision_of
@@ -64,6 +72,7 @@ __all__ = [
     "device_of",
     "dtype_name",
     "explicit",
+    "gather",
     "get_backend",
     "in_words",
     "is_host_number",
@@ -71,6 +80,7 @@ __all__ = [
     "list_backends",
     "matmul",
     "max_of_rows",
+    "ones_where_positive",
     "owner",
     "precision_of",
     "replaced",

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from array_api_compat import is_cupy_array
 
-from backprop_xp.backends.cupy_kernels import Kernel, updates
+from backprop_xp.backends.cupy_kernels import Kernel, rules
 from backprop_xp.backends.cupy_namespace import placing
 from backprop_xp.backends.doors import explicit, leaves_by_dlpack
 from backprop_xp.backends.importing import ask, imported
@@ -61,7 +61,7 @@ class CuPyBackend(Backend):
     """CuPy's arrays, through array-api-compat's wrapper: CuPy itself lacks the standard's entry."""
 
     name: ClassVar[str] = "cupy"
-    replacements: ClassVar[dict[str, Callable[..., Any]]] = updates(_launch)
+    replacements: ClassVar[dict[str, Callable[..., Any]]] = rules(_launch)
 
     @explicit
     def probe(self) -> Probe:

@@ -1,9 +1,8 @@
 """Updates of the optimisers in one CUDA kernel each: theta and its state cross the memory once.
 
-The reference, ``Optimizer.update``, launches about ten kernels, each of which reads and writes
+The reference, an optimiser's ``rule``, launches about ten kernels, each of which reads and writes
 whole vectors; these do the same operations in the same order, so that they round alike. An update
-they do not know (a hyperparameter that is an array, a complex theta, an argument that is to be
-refused) is left to the reference.
+they do not know (a hyperparameter that is an array, a complex theta) is left to the reference.
 """
 
 from collections.abc import Callable
@@ -30,8 +29,7 @@ class Kernel(NamedTuple):
 
 # A kernel with its inputs, and its outputs, which it changes in place.
 Work: TypeAlias = tuple[Kernel, list[Any], list[Array]]
-Rule: TypeAlias = Callable[[Any, float, Array, Array, Any], Work]
-Update: TypeAlias = Callable[..., tuple[Array, Any]]
+Rule: TypeAlias = Callable[..., tuple[Array, Any]]
 
 SGD = Kernel(
     "backprop_xp_sgd",
@@ -87,42 +85,37 @@ MASKED_ADAM = Kernel(
 KERNELS = (SGD, MOMENTUM, NESTEROV, RMSPROP, ADAM, MASKED_ADAM)
 
 
-def updates(launch: Callable[[Kernel, list[Any], list[Array]], None]) -> dict[str, Update]:
-    """Return the replacements of the optimisers' ``update`` by their qualified names.
+def rules(launch: Callable[[Kernel, list[Any], list[Array]], None]) -> dict[str, Rule]:
+    """Return the replacements of the optimisers' ``rule`` by their qualified names.
 
     ``launch`` runs a kernel, given its inputs, over its outputs in place. Each replacement has the
     signature of the method, ``self`` included, and its results.
     """
 
-    def fused(rule: Rule, *names: str) -> Update:
-        def update(
-            self: Any, theta: Array, gradient: Array, state: Any, *, learning_rate: Any = None
+    def fused(work: Callable[..., Work], *names: str) -> Rule:
+        def rule(
+            self: Any, theta: Array, gradient: Array, state: Any, learning_rate: Any
         ) -> tuple[Array, Any]:
-            alpha = self.learning_rate if learning_rate is None else learning_rate
-            if callable(alpha):
-                alpha = alpha(state.step)
-            numbers = [alpha, *(getattr(self, name) for name in names)]
+            numbers = [learning_rate, *(getattr(self, name) for name in names)]
             if not (
                 _fit(theta, gradient, getattr(self, "mask", None))
                 and all(isinstance(number, Real) for number in numbers)
                 and isinstance(state.step, int)
             ):
-                updated: tuple[Array, Any] = self.update(
-                    theta, gradient, state, learning_rate=alpha
-                )
+                updated: tuple[Array, Any] = self.rule(theta, gradient, state, learning_rate)
                 return updated
-            launch(*rule(self, float(alpha), theta, gradient, state))
+            launch(*work(self, float(learning_rate), theta, gradient, state))
             return theta, state._replace(step=state.step + 1)
 
-        return update
+        return rule
 
-    rules: dict[str, tuple[Any, ...]] = {
+    works: dict[str, tuple[Any, ...]] = {
         "SGD": (_sgd, "momentum"),
         "RMSProp": (_rmsprop, "decay", "epsilon"),
         "Adam": (_adam, "beta1", "beta2", "epsilon"),
         "AdamW": (_adamw, "beta1", "beta2", "epsilon", "weight_decay"),
     }
-    return {f"backprop_xp.optimizers.{name}.update": fused(*rule) for name, rule in rules.items()}
+    return {f"backprop_xp.optimizers.{name}.rule": fused(*work) for name, work in works.items()}
 
 
 def _sgd(self: Any, alpha: float, theta: Array, gradient: Array, state: Any) -> Work:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from backprop_xp.backends.numpy_updates import UPDATES
+from backprop_xp.backends.numpy_updates import RULES
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -23,7 +23,7 @@ def _unpack(layout: Any, theta: Array) -> list[tuple[Array, ...]]:
         tuple(
             [
                 theta[..., None, place.part]
-                if place.is_row
+                if place.shape[:-1] == (1,)
                 else theta[..., place.part].reshape(stack + place.shape)
                 for place in places
             ]
@@ -38,7 +38,7 @@ class NumPyBackend(Backend):
     name: ClassVar[str] = "numpy"
     replacements: ClassVar[dict[str, Callable[..., Any]]] = {
         "backprop_xp.layout.unpack": _unpack,
-        **UPDATES,
+        **RULES,
     }
 
     def probe(self) -> Probe:

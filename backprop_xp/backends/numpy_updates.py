@@ -17,15 +17,12 @@ PIECE = 2**15
 _RUN = 512
 
 
-def update(
-    self: Any, theta: Array, gradient: Array, state: Any, *, learning_rate: Any = None
+def in_pieces(
+    self: Any, theta: Array, gradient: Array, state: Any, learning_rate: Any
 ) -> tuple[Array, Any]:
-    """Do what an optimiser's ``update`` does, in place and without its checks."""
-    alpha = self.learning_rate if learning_rate is None else learning_rate
-    if callable(alpha):
-        alpha = alpha(state.step)
+    """Do what an optimiser's ``rule`` does, in place."""
     if theta.size <= 2 * PIECE:
-        updated: tuple[Array, Any] = self.rule(theta, gradient, state, alpha)
+        updated: tuple[Array, Any] = self.rule(theta, gradient, state, learning_rate)
         return updated
     size = theta.shape[-1]
     length = max(PIECE // math.prod(theta.shape[:-1]), _RUN)
@@ -35,7 +32,7 @@ def update(
             value if name == "step" or value is None else value[part]
             for name, value in zip(state._fields, state, strict=True)
         ]
-        _of_part(self, part).rule(theta[part], gradient[part], type(state)(*piece), alpha)
+        _of_part(self, part).rule(theta[part], gradient[part], type(state)(*piece), learning_rate)
     return theta, state._replace(step=state.step + 1)
 
 
@@ -48,6 +45,6 @@ def _of_part(optimizer: Any, part: Any) -> Any:
     return part_of
 
 
-UPDATES: dict[str, Callable[..., Any]] = {
-    f"backprop_xp.optimizers.{name}.update": update for name in ("SGD", "RMSProp", "Adam", "AdamW")
+RULES: dict[str, Callable[..., Any]] = {
+    f"backprop_xp.optimizers.{name}.rule": in_pieces for name in ("SGD", "RMSProp", "Adam", "AdamW")
 }

@@ -60,7 +60,7 @@ class Backend(Protocol):
     right for a library that computes at once, exactly, and on the device of its arrays.
 
     ``replacements`` maps the qualified name of a reference function
-    (``"backprop_xp.optimizers.Adam.update"``) to a faster one with the same signature and results.
+    (``"backprop_xp.optimizers.Adam.rule"``) to a faster one with the same signature and results.
     """
 
     name: ClassVar[str]

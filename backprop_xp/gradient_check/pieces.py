@@ -36,7 +36,7 @@ def network_problem(network: Network, theta: Array, rows: Rows, options: CheckOp
     given = {"sample_weight": rows.sample_weight, "rng": rows.rng}
     named = [
         (Tensor(f"layers[{i}].{place.name}", place.shape, place.part), place.decays)
-        for i, places in enumerate(lay_out(network.layers)[0])
+        for i, places in enumerate(network.layout)
         for place in places
     ]
     point = flatten(theta)._replace(tensors=tuple(tensor for tensor, _ in named))
@@ -60,7 +60,7 @@ def network_pieces(
     network: Network, theta: Array, rows: Rows, options: CheckOptions
 ) -> Iterator[tuple[str, Problem]]:
     """Yield the problems of a network's layers and loss, at what they get in it, with names."""
-    parameters, x = unpack(lay_out(network.layers)[0], theta), check_x(theta, rows.x, None)
+    parameters, x = unpack(network.layout, theta), check_x(theta, rows.x, None)
     key = None if rows.rng is None else as_key(rows.rng, theta)
     for i, layer in enumerate(network.layers):
         own = None if key is None else fold_in(key, i)
@@ -108,7 +108,7 @@ def drawn_parameters(layer: Layer, x: Array, seed: int) -> Parameters:
     """Return parameters of a layer beside x, none of them at a special value."""
     if not layer.names:
         return ()
-    layout, _ = lay_out([layer])
+    layout = lay_out([layer])
     drawn = draw_stack(seed, 1, functools.partial(draw, [layer], layout))[0]
     moved = beside(x, drawn + _SPREAD * _random(drawn.shape, seed), x.dtype)
     return unpack(layout, moved)[0]

@@ -1,0 +1,163 @@
+"""What a training minimises: the mean loss over a batch, the weights' penalty, and their gradient.
+
+Nothing is checked here: ``rows`` are beside theta and in its dtype, ``rows.rng`` is None or a key,
+and ``l2`` is None, a float or an array ``(*stack,)``. ``parameters``, and their gradients, are each
+layer's, ``(*stack, *shape)``, as ``unpack`` gives them.
+"""
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from backprop_xp.backends import Array, array_namespace, blank, replaced, sum_of_rows
+from backprop_xp.chain import Layer, Parameters, backward_through, forward_through, output_of
+from backprop_xp.inputs import Rows
+from backprop_xp.layout import Layout, flattened, pack, shaped, unpack
+from backprop_xp.losses import Loss, value_and_gradient
+
+
+class _Network(Protocol):
+    """What is asked of a network here."""
+
+    @property
+    def layers(self) -> tuple[Layer, ...]: ...
+    @property
+    def layout(self) -> Layout: ...
+    @property
+    def loss_function(self) -> Loss: ...
+
+
+def outputs_of(network: _Network, theta: Array, rows: Rows) -> Array:
+    """Return what ``Network.forward`` does."""
+    return output_of(network.layers, _parameters(network, theta), rows.x, rows.rng)
+
+
+def loss_of(network: _Network, theta: Array, rows: Rows, l2: Any) -> Array:
+    """Return what ``Network.loss`` does."""
+    return loss_of_outputs(network, theta, outputs_of(network, theta, rows), rows, l2)
+
+
+def loss_of_outputs(network: _Network, theta: Array, outputs: Array, rows: Rows, l2: Any) -> Array:
+    """Return the loss of rows whose outputs are known."""
+    loss = mean_loss(network.loss_function, outputs, rows.y, rows.sample_weight)
+    return loss if l2 is None else loss + penalty(network.layout, _parameters(network, theta), l2)
+
+
+class Views(NamedTuple):
+    """Theta and its parameters, and, where the library writes into arrays, its gradient's."""
+
+    theta: Array
+    parameters: Sequence[Parameters]
+    gradient: Array | None
+    places: Sequence[Parameters] | None
+
+
+def views_of(network: _Network, theta: Array) -> Views:
+    """Return theta and memory for its gradient, taken apart."""
+    gradient = blank(theta)
+    places = None if gradient is None else _parameters(network, gradient)
+    return Views(theta, _parameters(network, theta), gradient, places)
+
+
+def loss_and_gradient_of(
+    network: _Network, theta: Array, rows: Rows, l2: Any, views: Views | None = None
+) -> tuple[Array, Array]:
+    """Return what ``Network.loss_and_gradient`` does.
+
+    ``views`` of this very theta say where the gradient is written, step after step.
+    """
+    if views is None or views.theta is not theta:
+        views = views_of(network, theta)
+    _, parameters, gradient, places = views
+    loss, gradients = _loss_and_gradients(network, parameters, rows, l2, places)
+    if gradient is None:
+        gradient = replaced(pack, theta)(network.layout, gradients, theta.shape[:-1])
+    return loss, gradient
+
+
+def loss_and_gradients_of(
+    network: _Network, parts: Sequence[Array], rows: Rows, l2: Any
+) -> tuple[Array, list[Array]]:
+    """Return what ``loss_and_gradient_of`` does, of a theta taken apart, and as much apart."""
+    layout = network.layout
+    loss, gradients = _loss_and_gradients(network, shaped(layout, parts), rows, l2)
+    return loss, flattened(layout, gradients, parts[0].shape[:-1])
+
+
+def _loss_and_gradients(
+    network: _Network,
+    parameters: Sequence[Parameters],
+    rows: Rows,
+    l2: Any,
+    places: Sequence[Parameters] | None = None,
+) -> tuple[Array, Sequence[Parameters]]:
+    """Return the loss and its gradients by the parameters, written into places if there are any."""
+    x, y, weight, key = rows
+    outputs, caches = forward_through(network.layers, parameters, x, key)
+    each, g = value_and_gradient(network.loss_function, outputs, y)
+    g = g * (1.0 / x.shape[-2] if weight is None else _shares(weight)[..., None])
+    loss = _mean(each, weight)
+    _, gradients = backward_through(
+        network.layers, parameters, caches, g, wants_input=False, out=places
+    )
+    if l2 is None:
+        return loss, gradients
+    loss = loss + penalty(network.layout, parameters, l2)
+    add = operator.add if places is None else operator.iadd
+    return loss, _decayed(network.layout, gradients, parameters, l2, add)
+
+
+def mean_loss(loss: Loss, outputs: Array, y: Array, weight: Array | None) -> Array:
+    """Return the mean over the batch, ``(*stack,)``: ``sum(w * loss) / sum(w)``."""
+    return _mean(loss.value(outputs, y), weight)
+
+
+def _mean(each: Array, weight: Array | None) -> Array:
+    if weight is None:
+        return sum_of_rows(each) / each.shape[-1]
+    return array_namespace(each).sum(_shares(weight) * each, axis=-1)
+
+
+def _shares(weight: Array) -> Array:
+    """Return the weights over their sum; over 1 where that is 0, as in a batch of weights 0."""
+    xp = array_namespace(weight)
+    total = xp.sum(weight, axis=-1, keepdims=True)
+    return weight / (total + xp.astype(total == 0.0, total.dtype))
+
+
+def penalty(layout: Layout, parameters: Sequence[Parameters], strength: Any) -> Any:
+    """Return ``strength / 2 * sum(weights**2)``, ``(*stack,)``, over all tensors of weights."""
+    squares = (
+        array_namespace(w).sum(w * w, axis=tuple(range(-len(place.shape), 0)))
+        for places, values in zip(layout, parameters, strict=True)
+        for place, w in zip(places, values, strict=True)
+        if place.decays
+    )
+    return 0.5 * strength * sum(squares, start=0.0)
+
+
+def _decayed(
+    layout: Layout,
+    gradients: Sequence[Parameters],
+    parameters: Sequence[Parameters],
+    strength: Any,
+    add: Callable[[Array, Array], Array],
+) -> list[Parameters]:
+    """Add the penalty's gradient, ``strength * weights``, to that of each tensor of weights."""
+    return [
+        tuple(
+            add(g, _against(strength, place.shape) * w) if place.decays else g
+            for place, g, w in zip(*layer, strict=True)
+        )
+        for layer in zip(layout, gradients, parameters, strict=True)
+    ]
+
+
+def _against(strength: Any, shape: tuple[int, ...]) -> Any:
+    """Return an array ``(*stack,)`` with axes to broadcast against ``(*stack, *shape)``."""
+    return strength if isinstance(strength, float) else strength[(..., *(None for _ in shape))]
+
+
+def _parameters(network: _Network, theta: Array) -> list[tuple[Array, ...]]:
+    parameters: list[tuple[Array, ...]] = replaced(unpack, theta)(network.layout, theta)
+    return parameters
