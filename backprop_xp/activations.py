@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from backprop_xp.backends import Array, array_namespace, max_of_rows, sum_of_rows
+from backprop_xp.backends import Array, array_namespace, max_of_rows, replaceable, sum_of_rows
 from backprop_xp.complex_safe import (
     clip,
     finite_exp,
@@ -164,6 +164,20 @@ def _softmax(z: Array) -> Array:
 
 def _softmax_vjp(g: Array, z: Array, a: Array) -> Array:
     return a * (g - sum_of_rows(g * a, keepdims=True))
+
+
+@replaceable
+def activated(z: Array, activation: Activation, bias: Array | None = None) -> tuple[Array, Array]:
+    """Return ``z + bias``, in z's memory, and its activation."""
+    if bias is not None:
+        z += bias
+    return z, activation.value(z)
+
+
+@replaceable
+def sent_back(g: Array, activation: Activation, z: Array | None, a: Array) -> Array:
+    """Return ``activation.vjp(g, z, a)``."""
+    return activation.vjp(g, z, a)
 
 
 identity = Activation(_identity, _identity_vjp, from_output=True)

@@ -8,8 +8,15 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from backprop_xp.activations import ACTIVATIONS, Activation
-from backprop_xp.backends import Array, array_namespace, device_of, matmul, row_of_ones
+from backprop_xp.activations import ACTIVATIONS, Activation, activated, sent_back
+from backprop_xp.backends import (
+    Array,
+    array_namespace,
+    device_of,
+    matmul,
+    replaceable,
+    sum_over_batch,
+)
 from backprop_xp.chain import (
     Cache,
     Layer,
@@ -68,9 +75,7 @@ class Dense:
     def forward(self, parameters: Parameters, x: Array, rng: Any) -> tuple[Array, Cache]:
         """Return ``activation(x @ weights + bias)``."""
         weights, bias = parameters
-        z = x @ weights
-        z += bias
-        a = self.activation.value(z)
+        z, a = activated(x @ weights, self.activation, bias)
         return a, (x, None if self.activation.from_output else z, a)
 
     def backward(
@@ -85,7 +90,7 @@ class Dense:
         """Return ``g_z @ weights^T`` and ``(x^T @ g_z, sum of g_z over the batch)``."""
         weights, _ = parameters
         x, z, a = cache
-        g = self.activation.vjp(g, z, a)
+        g = sent_back(g, self.activation, z, a)
         gradients = matmul(x.mT, g, out[0]), sum_over_batch(g, out[1])
         return (g @ weights.mT if wants_input else None), gradients
 
@@ -110,15 +115,15 @@ class Activate:
 
     def forward(self, parameters: Parameters, x: Array, rng: Any) -> tuple[Array, Cache]:
         """Return ``activation(x)``."""
-        a = self.activation.value(x)
-        return a, (None if self.activation.from_output else x, a)
+        z, a = activated(x, self.activation)
+        return a, (None if self.activation.from_output else z, a)
 
     def backward(
         self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
     ) -> tuple[Array | None, tuple[Array, ...]]:
         """Return the activation's vector-Jacobian product."""
         z, a = cache
-        return (self.activation.vjp(g, z, a) if wants_input else None), ()
+        return (sent_back(g, self.activation, z, a) if wants_input else None), ()
 
 
 @dataclass(frozen=True)
@@ -151,11 +156,8 @@ class Dropout:
         """Return x times the scaled mask."""
         if rng is None or self.rate == 0.0:
             return x, None
-        xp = array_namespace(x)
-        rows, columns = x.shape[-2:]
-        mask = keep_mask(rng, self.rate, rows, columns, xp=xp, device=device_of(x))
-        scaled = xp.astype(mask, x.dtype) * (1.0 / (1.0 - self.rate))
-        return x * scaled, scaled
+        y, scaled = dropped(x, rng, self.rate)
+        return y, scaled
 
     def backward(
         self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
@@ -203,14 +205,8 @@ class LayerNorm:
 
     def forward(self, parameters: Parameters, x: Array, rng: Any) -> tuple[Array, Cache]:
         """Return the normalised, scaled and shifted x."""
-        scale, bias = parameters
-        xp = array_namespace(x)
-        centred = x - xp.sum(x, axis=-1, keepdims=True) / self.n
-        # Not xp.var, which takes magnitudes of complex numbers and would not be analytic.
-        variance = xp.sum(centred * centred, axis=-1, keepdims=True) / self.n
-        inverse = 1.0 / xp.sqrt(variance + self.epsilon)
-        normed = centred * inverse
-        return normed * scale + bias, (normed, inverse)
+        y, cache = normalized(x, *parameters, self.epsilon)
+        return y, cache
 
     def backward(
         self,
@@ -224,14 +220,9 @@ class LayerNorm:
         """Return g less its parts along the constant and along the normalised x, over the width."""
         scale, _ = parameters
         normed, inverse = cache
-        xp = array_namespace(g)
         gradients = sum_over_batch(g * normed, out[0]), sum_over_batch(g, out[1])
-        if not wants_input:
-            return None, gradients
-        h = g * scale
-        along = xp.sum(h * normed, axis=-1, keepdims=True) / self.n
-        mean = xp.sum(h, axis=-1, keepdims=True) / self.n
-        return inverse * (h - mean - normed * along), gradients
+        back = normalized_back(g, scale, normed, inverse) if wants_input else None
+        return back, gradients
 
 
 @dataclass(frozen=True, init=False)
@@ -305,12 +296,38 @@ class Residual:
         return [tuple(next(values) for _ in layer.names) for layer in self.layers]
 
 
-def sum_over_batch(g: Array, out: Array | None = None) -> Array:
-    """Sum over axis -2, which stays, with length 1.
+@replaceable
+def dropped(x: Array, rng: Any, rate: float) -> tuple[Array, Array]:
+    """Return x times Dropout's scaled mask, and the mask."""
+    rows, columns = x.shape[-2:]
+    xp = array_namespace(x)
+    mask = keep_mask(rng, rate, rows, columns, xp=xp, device=device_of(x))
+    scaled = xp.astype(mask, x.dtype) * (1.0 / (1.0 - rate))
+    return x * scaled, scaled
 
-    As a product with a row of ones: on NumPy about half the time of ``sum(axis=-2)``.
-    """
-    return matmul(row_of_ones(g), g, out)
+
+@replaceable
+def normalized(
+    x: Array, scale: Array, bias: Array, epsilon: float
+) -> tuple[Array, tuple[Array, Array]]:
+    """Return LayerNorm's output, and the normalised x with one over the deviation before it."""
+    xp, n = array_namespace(x), x.shape[-1]
+    centred = x - xp.sum(x, axis=-1, keepdims=True) / n
+    # Not xp.var, which takes magnitudes of complex numbers and would not be analytic.
+    variance = xp.sum(centred * centred, axis=-1, keepdims=True) / n
+    inverse = 1.0 / xp.sqrt(variance + epsilon)
+    normed = centred * inverse
+    return normed * scale + bias, (normed, inverse)
+
+
+@replaceable
+def normalized_back(g: Array, scale: Array, normed: Array, inverse: Array) -> Array:
+    """Return dL/dx of LayerNorm."""
+    xp, n = array_namespace(g), g.shape[-1]
+    h = g * scale
+    along = xp.sum(h * normed, axis=-1, keepdims=True) / n
+    mean = xp.sum(h, axis=-1, keepdims=True) / n
+    return inverse * (h - mean - normed * along)
 
 
 def _set(layer: Any, name: str, value: Any) -> None:

@@ -9,9 +9,10 @@ averaging over the batch is the network's.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from backprop_xp.activations import identity, sigmoid, softmax
-from backprop_xp.backends import Array, array_namespace, max_of_rows, sum_of_rows
+from backprop_xp.backends import Array, array_namespace, max_of_rows, replaceable, sum_of_rows
 from backprop_xp.complex_safe import (
     clip,
     finite_exp,
@@ -42,109 +43,137 @@ class Loss:
     labels: bool = False
 
 
-def _mean(values: Array) -> Array:
-    if values.shape[-1] == 1:
-        return values[..., 0]  # one output, the commonest case, needs no sum
-    return sum_of_rows(values) / values.shape[-1]
+# Value and gradient of a loss made at once, by outputs, targets and each sample's share in the mean
+# over the batch, a number or (..., batch, 1), by which the gradient is multiplied.
+_Both: TypeAlias = Callable[[Array, Array, Any], Any]
 
 
-def _squared(o: Array, t: Array) -> Array:
+@dataclass(frozen=True)
+class _Value:
+    both: _Both
+
+    def __call__(self, o: Array, t: Array) -> Array:
+        return self.both(o, t, 1.0)[0]
+
+
+@dataclass(frozen=True)
+class _Gradient:
+    both: _Both
+
+    def __call__(self, o: Array, t: Array) -> Array:
+        return self.both(o, t, 1.0)[1]
+
+
+@dataclass(frozen=True)
+class _OverOutputs:
+    each: Callable[[Array, Array], tuple[Array, Array]]
+
+    def __call__(self, o: Array, t: Array, share: Any) -> Any:
+        return mean_over_outputs(o, t, share, self.each)
+
+
+def over_outputs(each: Callable[[Array, Array], tuple[Array, Array]], **more: Any) -> Loss:
+    """Return the loss that is the mean over the outputs of a loss of each output alone.
+
+    ``each(outputs, targets)`` returns its values and their derivatives, ``(..., batch, n_out)``;
+    ``more`` is the ``link`` and what else a ``Loss`` has.
+    """
+    both = _OverOutputs(each)
+    return Loss(_Value(both), _Gradient(both), **more)
+
+
+@replaceable
+def mean_over_outputs(
+    o: Array, t: Array, share: Any, each: Callable[[Array, Array], tuple[Array, Array]]
+) -> tuple[Array, Array]:
+    """Return the mean over the outputs of ``each``, and its gradient times the share."""
+    value, slope = each(o, t)
+    n_out = o.shape[-1]
+    # One output, the commonest case, needs no sum.
+    mean = value[..., 0] if n_out == 1 else sum_of_rows(value) / n_out
+    return mean, slope * (share / n_out)
+
+
+def value_and_gradient(loss: Loss, o: Array, t: Array, share: Any) -> tuple[Array, Array]:
+    """Return a loss's value, and its gradient times each sample's share, a number or an array."""
+    value, gradient = loss.value, loss.gradient
+    if (
+        isinstance(value, _Value)
+        and isinstance(gradient, _Gradient)
+        and value.both is gradient.both
+    ):
+        together: tuple[Array, Array] = value.both(o, t, share)
+        return together
+    return value(o, t), gradient(o, t) * share
+
+
+def _squared(o: Array, t: Array) -> tuple[Array, Array]:
     r = o - t
-    return _mean(r * r)
+    return r * r, 2.0 * r
 
 
-def _squared_gradient(o: Array, t: Array) -> Array:
-    return (o - t) * (2.0 / o.shape[-1])
-
-
-def _squared_both(o: Array, t: Array) -> tuple[Array, Array]:
+def _half_squared(o: Array, t: Array) -> tuple[Array, Array]:
     r = o - t
-    return _mean(r * r), r * (2.0 / r.shape[-1])
+    return 0.5 * r * r, r
 
 
-def _half_squared(o: Array, t: Array) -> Array:
-    return 0.5 * _squared(o, t)
-
-
-def _half_squared_gradient(o: Array, t: Array) -> Array:
-    return (o - t) / o.shape[-1]
-
-
-def _absolute(o: Array, t: Array) -> Array:
+def _absolute(o: Array, t: Array) -> tuple[Array, Array]:
     r = o - t
-    return _mean(magnitude(array_namespace(r), r))
-
-
-def _absolute_gradient(o: Array, t: Array) -> Array:
-    r = o - t
-    return array_namespace(r).sign(r) / r.shape[-1]
+    xp = array_namespace(r)
+    return magnitude(xp, r), xp.sign(r)
 
 
 _DELTA = 1.0
 
 
-def _huber(o: Array, t: Array) -> Array:
+def _huber(o: Array, t: Array) -> tuple[Array, Array]:
     # With c the residual held within delta: r^2 / 2 inside, delta (|r| - delta / 2) outside.
     r = o - t
     c = clip(array_namespace(r), r, -_DELTA, _DELTA)
-    return _mean(c * (r - 0.5 * c))
-
-
-def _huber_gradient(o: Array, t: Array) -> Array:
-    r = o - t
-    return clip(array_namespace(r), r, -_DELTA, _DELTA) / r.shape[-1]
+    return c * (r - 0.5 * c), c
 
 
 # log(cosh(20)) is 20 - log(2) to the last digit of float64.
 _LOG_COSH_LINEAR = 20.0
 
 
-def _log_cosh(o: Array, t: Array) -> Array:
+def _log_cosh(o: Array, t: Array) -> tuple[Array, Array]:
     # log(cosh(c)) = log(1 + 2 sinh(c / 2)^2) keeps its digits near 0; beyond the clip it is linear.
     r = o - t
     xp = array_namespace(r)
     c = clip(xp, r, -_LOG_COSH_LINEAR, _LOG_COSH_LINEAR)
     s = xp.sinh(0.5 * c)
     beyond = magnitude(xp, r) - magnitude(xp, c)
-    return _mean(log1p(xp, 2.0 * s * s) + beyond)
+    return log1p(xp, 2.0 * s * s) + beyond, xp.tanh(c)
 
 
-def _log_cosh_gradient(o: Array, t: Array) -> Array:
-    r = o - t
-    return array_namespace(r).tanh(r) / r.shape[-1]
-
-
-def _poisson(o: Array, t: Array) -> Array:
+def _poisson(o: Array, t: Array) -> tuple[Array, Array]:
     # The negative log-likelihood of counts t at rate exp(o), without the constant log(t!).
-    return _mean(array_namespace(o).exp(o) - t * o)
-
-
-def _poisson_gradient(o: Array, t: Array) -> Array:
-    return (array_namespace(o).exp(o) - t) / o.shape[-1]
+    rate = _exp(o)
+    return rate - t * o, rate - t
 
 
 def _exp(o: Array) -> Array:
     return array_namespace(o).exp(o)
 
 
-def _binary_cross_entropy(o: Array, t: Array) -> Array:
+def _binary_cross_entropy(o: Array, t: Array) -> tuple[Array, Array]:
     # -t log(p) - (1 - t) log(1 - p) at p = sigmoid(o), from the logit: softplus(o) - t o, written
-    # so that large terms cancel before they are added.
+    # so that large terms cancel before they are added. Its slope is (1 - t) sigmoid(o) - t
+    # sigmoid(-o): sigmoid(o) - t has no digits left where the two are close.
     xp = array_namespace(o)
-    return _mean((positive(xp, o) - t) * o + log1p(xp, xp.exp(-magnitude(xp, o))))
-
-
-def _binary_cross_entropy_gradient(o: Array, t: Array) -> Array:
-    # (1 - t) sigmoid(o) - t sigmoid(-o): sigmoid(o) - t has no digits left where the two are close.
-    e = finite_exp(array_namespace(o), -o)
-    return ((1.0 - t) - t * e) / (1.0 + e) / o.shape[-1]
+    value = (positive(xp, o) - t) * o + log1p(xp, xp.exp(-magnitude(xp, o)))
+    e = finite_exp(xp, -o)
+    return value, ((1.0 - t) - t * e) / (1.0 + e)
 
 
 # Added to a sum of targets: a row of zeros has no shares, and any other sum stays what it is.
 _TINY = 1e-37
 
 
-def _categorical_both(o: Array, t: Array) -> tuple[Array, Array]:
+@replaceable
+def categorical(o: Array, t: Array, share: Any) -> tuple[Array, Array]:
+    """Return categorical cross-entropy, and its gradient times the share."""
     # softmax(o) = exp(s) / (1 + r): s are the logits less their largest, r is sum exp(s) less that
     # one's 1. The targets' shares sum to 1 too: taken off term by term, a one-hot target's class
     # leaves r the digits of all others, however small they are.
@@ -162,31 +191,21 @@ def _categorical_both(o: Array, t: Array) -> tuple[Array, Array]:
     # -sum t log softmax(o), and sum(t) (softmax(o) - shares), over one denominator.
     value = (total * log1p(xp, r))[..., 0] - sum_of_rows(t * s)
     g -= shares * r
-    g *= total / (1.0 + r)
+    g *= total * share / (1.0 + r)
     return value, g
 
 
-def _categorical_cross_entropy(o: Array, t: Array) -> Array:
-    return _categorical_both(o, t)[0]
-
-
-def _categorical_cross_entropy_gradient(o: Array, t: Array) -> Array:
-    return _categorical_both(o, t)[1]
-
-
-mean_squared_error = Loss(_squared, _squared_gradient)
-half_squared_error = Loss(_half_squared, _half_squared_gradient)
-mean_absolute_error = Loss(_absolute, _absolute_gradient)
-huber = Loss(_huber, _huber_gradient)
-log_cosh = Loss(_log_cosh, _log_cosh_gradient)
-poisson = Loss(_poisson, _poisson_gradient, link=_exp, targets=(0.0, math.inf))
-binary_cross_entropy = Loss(
-    _binary_cross_entropy, _binary_cross_entropy_gradient, link=sigmoid.value, targets=(0.0, 1.0)
-)
+mean_squared_error = over_outputs(_squared)
+half_squared_error = over_outputs(_half_squared)
+mean_absolute_error = over_outputs(_absolute)
+huber = over_outputs(_huber)
+log_cosh = over_outputs(_log_cosh)
+poisson = over_outputs(_poisson, link=_exp, targets=(0.0, math.inf))
+binary_cross_entropy = over_outputs(_binary_cross_entropy, link=sigmoid.value, targets=(0.0, 1.0))
 # Of one output the softmax is 1, whatever the output.
 categorical_cross_entropy = Loss(
-    _categorical_cross_entropy,
-    _categorical_cross_entropy_gradient,
+    _Value(categorical),
+    _Gradient(categorical),
     link=softmax.value,
     targets=(0.0, math.inf),
     least_outputs=2,
@@ -203,15 +222,3 @@ LOSSES = {
     "binary_cross_entropy": binary_cross_entropy,
     "categorical_cross_entropy": categorical_cross_entropy,
 }
-
-# By value and gradient: one whose gradient was replaced is not among them.
-TOGETHER = {
-    (id(_squared), id(_squared_gradient)): _squared_both,
-    (id(_categorical_cross_entropy), id(_categorical_cross_entropy_gradient)): _categorical_both,
-}
-
-
-def value_and_gradient(loss: Loss, o: Array, t: Array) -> tuple[Array, Array]:
-    """Return a loss's value and its gradient, at once where they share work."""
-    both = TOGETHER.get((id(loss.value), id(loss.gradient)))
-    return (loss.value(o, t), loss.gradient(o, t)) if both is None else both(o, t)

@@ -94,8 +94,8 @@ def _loss_and_gradients(
     """Return the loss and its gradients by the parameters, written into places if there are any."""
     x, y, weight, key = rows
     outputs, caches = forward_through(network.layers, parameters, x, key)
-    each, g = value_and_gradient(network.loss_function, outputs, y)
-    g = g * (1.0 / x.shape[-2] if weight is None else _shares(weight)[..., None])
+    share = 1.0 / x.shape[-2] if weight is None else _shares(weight)[..., None]
+    each, g = value_and_gradient(network.loss_function, outputs, y, share)
     loss = _mean(each, weight)
     _, gradients = backward_through(
         network.layers, parameters, caches, g, wants_input=False, out=places

@@ -12,7 +12,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.activations import ACTIVATIONS
-from backprop_xp.losses import LOSSES, TOGETHER, Loss, value_and_gradient
+from backprop_xp.losses import LOSSES, Loss, over_outputs, value_and_gradient
 
 # A value and its exact counterpart differ by a few roundings, 2e-16 each.
 ROUNDING = 1e-13
@@ -341,14 +341,30 @@ def test_value_and_gradient_at_once_are_those_one_by_one(xp: Any, name: str, dty
     generator, loss = np.random.default_rng(4), LOSSES[name]
     o = xp.asarray(10.0 * generator.normal(size=(2, 5, 3)), dtype=dtype)
     t = xp.asarray(np.eye(3)[generator.integers(0, 3, 5)], dtype=dtype)
-    value, gradient = value_and_gradient(loss, o, t)
-    assert np.array_equal(xp.host(value), xp.host(loss.value(o, t)))
-    assert np.array_equal(xp.host(gradient), xp.host(loss.gradient(o, t)))
+    share = xp.asarray(generator.uniform(size=(5, 1)), dtype=dtype)
+    for part in (0.25, share):
+        value, gradient = value_and_gradient(loss, o, t, part)
+        close = {"rtol": 4 * np.finfo(dtype).eps, "atol": 0}
+        np.testing.assert_allclose(xp.host(value), xp.host(loss.value(o, t)), **close)
+        shared = xp.host(loss.gradient(o, t)) * xp.host(part)
+        np.testing.assert_allclose(xp.host(gradient), shared, **close)
 
 
 def test_a_loss_whose_gradient_is_replaced_has_that_one() -> None:
     o, t = np.ones((2, 3)), np.zeros((2, 3))
-    assert len(TOGETHER) == 2
     for name in ("mean_squared_error", "categorical_cross_entropy"):
         other = dataclasses.replace(LOSSES[name], gradient=lambda o, t: 7.0 * o)
-        assert np.all(value_and_gradient(other, o, t)[1] == 7.0)
+        assert np.all(value_and_gradient(other, o, t, 2.0)[1] == 14.0)
+
+
+def test_a_loss_of_each_output_of_ones_own_is_their_mean(xp: Any) -> None:
+    fourth = over_outputs(lambda o, t: ((o - t) ** 4, 4 * (o - t) ** 3))
+    o, t = xp.asarray([[3.0, 1.0]]), xp.asarray([[1.0, 0.0]])
+    assert xp.host(fourth.value(o, t)).tolist() == [8.5]
+    assert xp.host(fourth.gradient(o, t)).tolist() == [[16.0, 2.0]]
+    assert xp.host(fourth.link(o)).tolist() == [[3.0, 1.0]]
+
+
+def test_a_loss_is_what_it_was_once_it_is_pickled() -> None:
+    for loss in LOSSES.values():
+        assert pickle.loads(pickle.dumps(loss)) == loss  # noqa: S301
