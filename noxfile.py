@@ -31,6 +31,7 @@ BACKENDS = [  # backend, device (empty: the backend's first)
     nox.param("jax", "", id="jax"),
     nox.param("torch", "", id="torch"),
     nox.param("cupy", "", id="cupy"),
+    nox.param("cupy", "emulated", id="cupy-emulated"),
     nox.param("lookalike", "", id="plug-in"),
 ]
 
@@ -54,7 +55,10 @@ def typecheck(session: nox.Session) -> None:
 @nox.parametrize("backend, device", BACKENDS)
 def tests(session: nox.Session, backend: str, device: str) -> None:
     """Run the tests on one backend, with the Python that runs nox."""
-    run_tests(session, backend, device)
+    if device == "emulated":
+        run_emulated(session, backend)
+    else:
+        run_tests(session, backend, device)
 
 
 @nox.session(python=PYTHONS, tags=["full"])
@@ -145,6 +149,17 @@ def run_tests(session: nox.Session, backend: str, device: str) -> None:
         if os.environ.get("BACKPROP_XP_REQUIRE_GPU") == "1":
             session.error(f"{reason}, but BACKPROP_XP_REQUIRE_GPU=1")
         session.skip(reason)
+
+
+def run_emulated(session: nox.Session, backend: str) -> None:
+    """Run pytest by a Python whose CuPy is on an emulated CUDA device: nothing is installed."""
+    python = os.environ.get("BACKPROP_XP_EMULATED_CUDA")
+    if not python:
+        session.skip("BACKPROP_XP_EMULATED_CUDA names no Python with an emulated CUDA device")
+    env = {"BACKPROP_XP_BACKEND": backend, "BACKPROP_XP_DEVICE": "", "BACKPROP_XP_DTYPE": ""}
+    env |= {"BACKPROP_XP_REQUIRE_GPU": "1", "PYTHONPATH": str(Path.cwd())}
+    options = ["-p", "cuda_emulator_pytest", "-p", "no:benchmark", "-m", "not once"]
+    session.run(python, "-m", "pytest", *options, *session.posargs, env=env, external=True)
 
 
 def run_benchmarks(session: nox.Session, backend: str, files: str = "benchmarks/") -> None:

@@ -150,7 +150,9 @@ def order_of(rows: int, seed: int | None, epoch: int) -> np.ndarray:
 
 
 def _array(value: Any, name: str) -> Array:
-    if owner(value) is not None:
+    home = owner(value)
+    if home is not None:
+        home.require_current(device_of(value), name)
         return value
     try:
         host = np.asarray(value)

@@ -2,15 +2,18 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.backends import BackendUnavailableError, Selection, to_host
+from backprop_xp.backends import Backend, BackendUnavailableError, Selection, to_host
+
+T = TypeVar("T")
 
 # For a tolerance in float64's roundings: how much coarser those of float32 are, 2 ** 29.
 COARSER = float(np.finfo(np.float32).eps) / float(np.finfo(np.float64).eps)
@@ -61,6 +64,17 @@ class XP(NamedTuple):
     def host(self, array: Any) -> np.ndarray:
         return to_host(array)
 
+    def in_a_thread(self, function: Callable[[], T]) -> T:
+        """Call a function in another thread, where CuPy begins on its first GPU, on the suite's."""
+        is_cupy = self.name == "cupy"
+
+        def called() -> T:
+            with self.selection.device if is_cupy else contextlib.nullcontext():
+                return function()
+
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(called).result()
+
 
 @pytest.fixture(scope="session")
 def xp() -> XP:
@@ -77,6 +91,24 @@ def xp() -> XP:
             boolean_indexing=False, data_dependent_shapes=False
         )
     return XP(selection)
+
+
+@pytest.fixture(scope="session")
+def gpu() -> Backend:
+    """CuPy's backend; a test that needs a GPU skips where there is none, with CUDA's reason."""
+    try:
+        return bx.get_backend("cupy")
+    except BackendUnavailableError as error:
+        if os.environ.get("BACKPROP_XP_REQUIRE_GPU") == "1":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def full_precision(xp: XP) -> Iterator[None]:
+    """For complex steps by hand: a GPU's products lose tiny imaginary parts but in here."""
+    with xp.selection.backend.full_precision():
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -301,7 +301,8 @@ def test_the_namespace_is_that_of_its_arrays_and_keeps_the_standard(backend: Bac
 def test_each_device_is_found_by_its_object_and_by_its_words(backend: Backend) -> None:
     first = backend.devices()[0]
     assert backend.device(first) == first
-    words = {"numpy": "cpu", STRICT: "cpu", "cupy": "cuda:0", "torch": "cpu"}
+    number = getattr(first, "id", 0)  # of CuPy's current GPU
+    words = {"numpy": "cpu", STRICT: "cpu", "cupy": f"cuda:{number}", "torch": "cpu"}
     name = words.get(backend.name) or backend.device_name(first)
     if backend.name == "jax":
         name = first.platform.replace("gpu", "cuda")

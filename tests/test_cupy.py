@@ -20,10 +20,12 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.backends import Backend, BackendUnavailableError, array_namespace, device_of
+from backprop_xp import testing
+from backprop_xp.backends import Backend, array_namespace, device_of
 from backprop_xp.backends.cupy import backend as cupy_backend
 from backprop_xp.backends.cupy_kernels import KERNELS, Kernel, rules
 from backprop_xp.backends.cupy_namespace import placing
+from backprop_xp.testing.standard import FUNCTIONS
 
 REAL = {"float32": "float", "float64": "double"}
 every_dtype = pytest.mark.parametrize("dtype", REAL)
@@ -62,17 +64,6 @@ LEFT: dict[str, Callable[[Any], Any]] = {
     "weight decays": lambda rates: bx.AdamW(weight_decay=rates),
     "a schedule of arrays": lambda rates: bx.Adam(lambda step: rates / (step + 1)),
 }
-
-
-@pytest.fixture(scope="module")
-def gpu() -> Backend:
-    """CuPy's backend; a test that needs a GPU skips where there is none, with CUDA's reason."""
-    try:
-        return bx.get_backend("cupy")
-    except BackendUnavailableError as error:
-        if os.environ.get("BACKPROP_XP_REQUIRE_GPU") == "1":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
 
 
 # The kernels' text
@@ -385,6 +376,11 @@ def test_an_array_made_like_another_is_made_beside_it(cards: Any) -> None:
     assert cards.pi == np.pi
 
 
+def test_functions_of_cupys_own_take_the_place_of_the_wrappers(cards: Any) -> None:
+    assert placing(cards, Card, pi=3.0).pi == 3.0
+    assert cards.pi == np.pi
+
+
 def test_a_cupy_arrays_namespace_is_its_backends() -> None:
     cupy = pytest.importorskip("cupy")
     host = np.arange(4.0)
@@ -421,6 +417,81 @@ def test_on_a_gpu_hyperparameters_that_are_arrays_are_left_to_the_optimizer(
     optimizer = LEFT[name](gpu.from_host(RATES))
     fused = replacement(gpu.replacements, optimizer)
     assert_same(train(fused, optimizer, gpu.from_host), train(reference, optimizer, gpu.from_host))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_on_a_gpu_no_function_of_the_standard_moves_what_it_is_given(
+    gpu: Backend, name: str
+) -> None:
+    """As array-api-compat's clip and sign do, which index by a mask."""
+    xp = gpu.namespace()
+    for use in FUNCTIONS[name]:
+        arrays = [gpu.from_host(host) for host in use.arguments]
+        with bx.transfer_guard("disallow"):
+            use.call(xp, *arrays)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_on_an_emulated_gpu_no_function_of_the_standard_waits(gpu: Backend, name: str) -> None:
+    emulator = pytest.importorskip("cuda_emulator", reason="calls are counted by an emulator")
+    xp = gpu.namespace()
+    for use in FUNCTIONS[name]:
+        arrays = [gpu.from_host(host) for host in use.arguments]
+        with emulator.record() as calls:
+            use.call(xp, *arrays)
+        assert not calls.count("synchronize")
+        if name in ("clip", "sign"):
+            assert calls.count("launch").total() == 1
+
+
+SPECIAL = np.array([np.nan, np.inf, -np.inf, -0.0, 0.5, -3.0])
+
+
+@every_dtype
+def test_on_a_gpu_clip_and_sign_keep_what_the_standard_says(gpu: Backend, dtype: str) -> None:
+    xp, host = gpu.namespace(), SPECIAL.astype(dtype)
+    x = gpu.from_host(host)
+    for low, high in ((-1.0, 1.0), (None, 1.0), (-1.0, None), (None, None)):
+        wanted = host if low is high is None else np.clip(host, low, high)
+        for got in (xp.clip(x, low, high), xp.clip(x, min=low, max=high)):
+            assert got.dtype == dtype
+            np.testing.assert_array_equal(gpu.to_host(got), wanted)
+    np.testing.assert_array_equal(gpu.to_host(xp.sign(x)), np.sign(host))
+
+
+STREAMS: dict[str, Callable[[Any], Any]] = {
+    "blocking": lambda cuda: cuda.Stream(),
+    "non-blocking": lambda cuda: cuda.Stream(non_blocking=True),
+    "of the thread": lambda cuda: cuda.Stream.ptds,
+}
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_on_a_gpu_all_holds_on_every_kind_of_stream(gpu: Backend, kind: str) -> None:
+    with STREAMS[kind](importlib.import_module("cupy").cuda):
+        rows = testing.conformance(gpu)
+    assert not [row for row in rows if row.status == "fails"]
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_on_a_gpu_a_training_is_the_same_on_every_kind_of_stream(gpu: Backend, kind: str) -> None:
+    usual = fitted(gpu)
+    with STREAMS[kind](importlib.import_module("cupy").cuda):
+        here = fitted(gpu)
+    assert usual == here
+
+
+def fitted(gpu: Backend) -> Any:
+    """Return what a training gives, all of it on the host."""
+    rows = np.random.default_rng(0).normal(size=(40, 5))
+    x, y = (gpu.from_host(part) for part in (rows[:, :3], rows[:, 3:]))
+    network = bx.mlp([3, 8, 2], hidden="gelu", loss="huber", dropout=0.2, layer_norm=True)
+    theta = network.initialize(0, backend="cupy", dtype="float64", stack=(2,))
+    options: dict[str, Any] = {"optimizer": bx.Adam(0.01), "epochs": 3, "batch_size": 16}
+    checked: dict[str, Any] = {"clip": 1.0, "check_every": 4, "validation": (x, y)}
+    result = bx.fit(network, theta, x, y, seed=0, **options, **checked)
+    losses = result.history["loss"].tolist(), result.history["validation_loss"].tolist()
+    return losses, gpu.to_host(result.theta).tolist()
 
 
 def test_on_a_gpu_the_current_stream_is_kept_to(gpu: Backend) -> None:
@@ -481,11 +552,55 @@ def test_on_a_gpu_a_gradient_checks_products_are_not_tf32(gpu: Backend) -> None:
     assert fine < rough / 10
 
 
-def test_on_two_gpus_arrays_are_made_on_the_one_that_is_asked_for(gpu: Backend) -> None:
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_on_a_gpu_a_complex_steps_products_keep_its_imaginary_part(
+    gpu: Backend, dtype: str
+) -> None:
+    a, b = np.random.default_rng(0).normal(size=(2, 3, 8, 8))
+    step = 2.0**-60  # of 1, which a sum with anything of size 1 loses
+    host = (a + 1j * step * b).astype(dtype)
+    x, real = gpu.from_host(host), gpu.from_host(b.astype(dtype))
+    with gpu.full_precision():
+        # Of two matrices, of stacks, of a matrix and a stack: each is another function of cuBLAS's.
+        products = [x[0] @ real[0], x @ real, x[0] @ real, x @ real[0]]
+    wanted = [host.imag[0] @ b[0], host.imag @ b, host.imag[0] @ b, host.imag @ b[0]]
+    for got, right in zip(products, wanted, strict=True):
+        allowed = 100 * np.finfo(dtype).eps * np.abs(right).max()
+        np.testing.assert_allclose(gpu.to_host(got).imag, right, rtol=0.0, atol=allowed)
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (2, 4, 3)])
+def test_on_a_gpu_a_gradient_check_steps_through_products(
+    gpu: Backend, shape: tuple[int, ...]
+) -> None:
+    draw = np.random.default_rng(0).normal
+    x, weights = gpu.from_host(draw(size=(5, 4))), gpu.from_host(draw(size=shape))
+    report = bx.check_gradient(
+        lambda p: ((x @ p) ** 2).sum(),
+        lambda p: 2.0 * x.T @ (x @ p),
+        weights,
+        method="complex_step",
+    )
+    assert report.passed, report
+
+
+@pytest.fixture
+def second(gpu: Backend) -> Any:
+    """A GPU that is not the current one."""
     devices = gpu.devices()
     if len(devices) < 2:
         pytest.skip("one GPU here")
-    second = devices[1]
+    return devices[1]
+
+
+def repair(name: str, device: Any) -> str:
+    """Return the pattern of the error that says where an array is, and how to compute there."""
+    return rf"{name} is on cuda:{device.id}.*with cupy\.cuda\.Device\({device.id}\)"
+
+
+def test_on_two_gpus_arrays_are_made_on_the_one_that_is_asked_for(
+    gpu: Backend, second: Any
+) -> None:
     xp = gpu.namespace()
     host = np.ones((2, 3), np.float32)
     there = gpu.from_host(host, device=second)
@@ -494,7 +609,81 @@ def test_on_two_gpus_arrays_are_made_on_the_one_that_is_asked_for(gpu: Backend) 
     np.testing.assert_array_equal(gpu.to_host(there), host)
     network = bx.mlp([3, 1])
     theta = network.initialize(backend="cupy", device=second)
-    with pytest.raises(ValueError, match=r"theta is on cuda:1.*with cupy\.cuda\.Device\(1\)"):
+    with pytest.raises(ValueError, match=repair("theta", second)):
         network.forward(theta, there)
     with second:
         assert device_of(network.forward(theta, there)) == second
+
+
+def test_on_two_gpus_all_holds_on_the_second_while_it_is_current(gpu: Backend, second: Any) -> None:
+    with second:
+        rows = testing.conformance(gpu, second)
+    assert not [row for row in rows if row.status == "fails"]
+
+
+NETWORK = bx.mlp([3, 2], loss="huber")
+# What is called with x and y of float32 and integer labels, and the argument that is told of first.
+ENTRANCES: dict[str, tuple[str, Callable[..., Any]]] = {
+    "check_layer": ("x", lambda x, y, labels: bx.check_layer(bx.Dense(3, 2), x)),
+    "check_loss": ("outputs", lambda x, y, labels: bx.check_loss("huber", y, y)),
+    "check_gradient": (
+        "point",
+        lambda x, y, labels: bx.check_gradient(lambda p: (p * p).sum(), lambda p: 2.0 * p, x),
+    ),
+    "one_hot": ("labels", lambda x, y, labels: bx.data.one_hot(labels)),
+    "standardize": ("x", lambda x, y, labels: bx.data.standardize(x)),
+    "split": (r"arrays\[0\]", lambda x, y, labels: bx.data.split(x, y)),
+    "minibatches": (r"arrays\[0\]", lambda x, y, labels: bx.data.minibatches(x, y, batch_size=2)),
+    "accuracy": ("predictions", lambda x, y, labels: bx.metrics.accuracy(y, y)),
+    "rmse": ("predictions", lambda x, y, labels: bx.metrics.rmse(y, y)),
+}
+OF_THETA: dict[str, Callable[..., Any]] = {
+    "forward": lambda theta, x, y: NETWORK.forward(theta, x),
+    "predict": lambda theta, x, y: NETWORK.predict(theta, x),
+    "loss": lambda theta, x, y: NETWORK.loss(theta, x, y),
+    "loss_and_gradient": lambda theta, x, y: NETWORK.loss_and_gradient(theta, x, y),
+    "vjp": lambda theta, x, y: NETWORK.vjp(theta, x, y),
+    "unpack": lambda theta, x, y: NETWORK.unpack(theta),
+    "weight_mask": lambda theta, x, y: NETWORK.weight_mask(theta),
+    "check_network": lambda theta, x, y: bx.check_network(NETWORK, theta, x, y),
+    "fit": lambda theta, x, y: bx.fit(NETWORK, theta, x, y, optimizer=bx.SGD(0.1), epochs=1),
+    "initialize": lambda theta, x, y: bx.Adam().initialize(theta),
+}
+
+
+@pytest.mark.parametrize("name", [*ENTRANCES, *OF_THETA])
+def test_on_two_gpus_arrays_of_the_other_are_refused_with_the_way_out(
+    gpu: Backend, second: Any, name: str
+) -> None:
+    """Where it is not the current one, CuPy would compute on one with the memory of the other."""
+    x, y = (gpu.from_host(np.ones((5, n), np.float32), device=second) for n in (3, 2))
+    labels = gpu.from_host(np.array([0, 1, 1]), device=second)
+    theta = NETWORK.initialize(0, backend="cupy", device=second)
+    if name in OF_THETA:
+        said, function, arrays = "theta", OF_THETA[name], (theta, x, y)
+    else:
+        (said, function), arrays = ENTRANCES[name], (x, y, labels)
+    with pytest.raises(ValueError, match=repair(said, second)):
+        function(*arrays)
+    with second:
+        function(*arrays)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_on_two_gpus_data_is_moved_from_either_to_the_other_on_any_stream(
+    gpu: Backend, second: Any, dtype: str
+) -> None:
+    cuda = importlib.import_module("cupy").cuda
+    host = np.random.default_rng(0).normal(size=(300, 200)).astype(np.float32)
+    first = gpu.devices()[0]
+    for kind in STREAMS.values():
+        with second, kind(cuda):
+            there = gpu.from_host(host) * 2.0
+            back = bx.asarray(there, backend=gpu, device=first, dtype=dtype)
+            assert device_of(back) == first
+            np.testing.assert_array_equal(gpu.to_host(back), (host * 2.0).astype(dtype))
+        with kind(cuda):
+            here = gpu.from_host(host) * 3.0
+            away = bx.asarray(here, backend=gpu, device=second, dtype=dtype)
+            assert device_of(away) == second
+            np.testing.assert_array_equal(gpu.to_host(away), (host * 3.0).astype(dtype))

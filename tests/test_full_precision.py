@@ -1,6 +1,8 @@
 """A gradient check's products keep all digits, whatever the process has chosen for its own."""
 
+import contextlib
 import importlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,9 +10,11 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.backends import get_backend
+from backprop_xp.backends import Backend, get_backend
 
 Setting = Callable[[], Any]
+
+PEDANTIC_MATH = 2  # CUBLAS_PEDANTIC_MATH of cublas_api.h
 
 
 @pytest.fixture
@@ -44,13 +48,16 @@ def jaxs() -> Setting:
 
 
 @pytest.fixture
-def cupys() -> Iterator[Setting]:
-    """CuPy's compute types, which can be chosen without a GPU."""
-    core = pytest.importorskip("cupy")._core
-    dtypes = (np.float32, np.float64)
-    before = [core.get_compute_type(dtype) for dtype in dtypes]
-    yield lambda: [core.get_compute_type(dtype) for dtype in dtypes]
-    assert [core.get_compute_type(dtype) for dtype in dtypes] == before
+def cupys(gpu: Backend) -> Setting:
+    """CuPy's compute types for two matrices, and the mode in which stacks are multiplied."""
+    cupy = importlib.import_module("cupy")
+    core = cupy._core
+
+    def setting() -> Any:
+        mode = cupy.cuda.cublas.getMathMode(cupy.cuda.get_cublas_handle())
+        return [core.get_compute_type(np.float32), core.get_compute_type(np.float64), mode]
+
+    return setting
 
 
 def full_of(name: str) -> Any:
@@ -63,7 +70,7 @@ def full_of(name: str) -> Any:
         highest = importlib.import_module("jax").lax.Precision.HIGHEST
         return (highest, highest)
     linalg = importlib.import_module("cupy._core._routines_linalg")
-    return [linalg.COMPUTE_TYPE_PEDANTIC] * 2
+    return [linalg.COMPUTE_TYPE_PEDANTIC, linalg.COMPUTE_TYPE_PEDANTIC, PEDANTIC_MATH]
 
 
 SETTINGS = [("torch", "torchs"), ("jax", "jaxs"), ("cupy", "cupys")]
@@ -85,7 +92,39 @@ def test_full_precision_is_had_inside_and_given_back(
     assert setting() == before
 
 
-@pytest.mark.parametrize(("name", "fixture"), SETTINGS[:2])
+@pytest.mark.parametrize(("name", "fixture"), SETTINGS)
+@pytest.mark.parametrize("first", ["this thread", "the other"])
+def test_threads_that_overlap_have_full_precision_until_the_last_is_out(
+    request: pytest.FixtureRequest, name: str, fixture: str, first: str
+) -> None:
+    setting = request.getfixturevalue(fixture)
+    backend = importlib.import_module(f"backprop_xp.backends.{name}").backend
+    before = setting()
+    is_in, may_go = threading.Event(), threading.Event()
+    seen = []
+
+    def other() -> None:
+        with backend.full_precision():
+            is_in.set()
+            assert may_go.wait(timeout=60)
+            seen.append(setting())
+        seen.append(setting())
+
+    thread = threading.Thread(target=other)
+    with contextlib.ExitStack() as here:
+        here.enter_context(backend.full_precision())
+        thread.start()
+        assert is_in.wait(timeout=60)
+        if first == "this thread":
+            here.close()
+        may_go.set()
+        thread.join()
+        assert setting() == (before if first == "this thread" else full_of(name))
+    assert setting() == before
+    assert seen[0] == full_of(name)
+
+
+@pytest.mark.parametrize(("name", "fixture"), SETTINGS)
 def test_a_gradient_check_computes_in_full_precision(
     request: pytest.FixtureRequest, name: str, fixture: str
 ) -> None:

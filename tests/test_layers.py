@@ -90,6 +90,7 @@ def _backward(
 
 
 @pytest.mark.float64
+@pytest.mark.usefixtures("full_precision")
 @every_layer
 def test_a_backward_rule_agrees_with_the_complex_step(xp: Any, layer: Layer) -> None:
     arrays = [*_parameters(layer), _x()]

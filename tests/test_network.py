@@ -72,6 +72,7 @@ def _close(actual: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
 
 
 @pytest.mark.float64
+@pytest.mark.usefixtures("full_precision")
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("hidden", ACTIVATIONS)
 def test_the_gradient_agrees_with_the_complex_step(xp: Any, hidden: str, loss: str) -> None:
@@ -113,6 +114,7 @@ def test_the_gradient_is_the_vjp_of_the_losss_gradient(xp: Any) -> None:
 
 
 @pytest.mark.float64
+@pytest.mark.usefixtures("full_precision")
 def test_the_inputs_gradient_agrees_with_the_complex_step(xp: Any) -> None:
     network = _network()
     theta, (x, g, _) = _theta(network), _data()
@@ -571,6 +573,7 @@ class Shift:
 
 
 @pytest.mark.float64
+@pytest.mark.usefixtures("full_precision")
 def test_a_layer_of_ones_own_works_in_a_network_and_in_a_residual(xp: Any) -> None:
     layers = [Shift(), bx.Residual(Shift(), bx.Activate("tanh")), bx.Dense(N_IN, N_OUT)]
     network = bx.Network(layers, "mean_squared_error", l2=0.1)

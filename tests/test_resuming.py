@@ -4,7 +4,6 @@ import copy
 import os
 import pickle
 import signal
-import threading
 from typing import Any
 
 import numpy as np
@@ -382,12 +381,10 @@ def test_a_state_of_an_interrupted_first_epoch_can_be_kept_in_a_file(xp: Any) ->
 
 
 def test_elsewhere_than_in_the_main_thread_nothing_is_held_back(xp: Any) -> None:
-    case, results = _case(xp), []
+    case = _case(xp)
     options: dict[str, Any] = {"optimizer": bx.Adam(0.05), "epochs": 2}
-    thread = threading.Thread(target=lambda: results.append(bx.fit(*case, **options)))
-    thread.start()
-    thread.join()
-    _same(xp, results[0].theta, bx.fit(*case, **options).theta)
+    result = xp.in_a_thread(lambda: bx.fit(*case, **options))
+    _same(xp, result.theta, bx.fit(*case, **options).theta)
 
 
 # ---- what does not fit

@@ -12,8 +12,8 @@ from backprop_xp.activations import ACTIVATIONS
 from backprop_xp.backends import BackendUnavailableError, device_of
 from backprop_xp.losses import LOSSES
 
-# A pretended device, and PyTorch on the CPU, stand in for a GPU.
-PLACES = {"array-api-strict": "device1", "torch": "cpu", "cupy": "cuda:0"}
+# A pretended device, and PyTorch on the CPU, stand in for a GPU; "cuda" is the current one.
+PLACES = {"array-api-strict": "device1", "torch": "cpu", "cupy": "cuda"}
 ROWS = 6
 
 generator = np.random.default_rng(0)

@@ -19,6 +19,7 @@ from backprop_xp.backends.cupy_namespace import placing
 from backprop_xp.backends.doors import explicit, leaves_by_dlpack
 from backprop_xp.backends.importing import ask, imported
 from backprop_xp.backends.libraries import is_installed
+from backprop_xp.backends.process_wide import process_wide
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -34,6 +35,7 @@ _CONVERSIONS = (
     *("__bool__", "__int__", "__float__", "__complex__", "__index__", "__iter__", "__array__"),
     *("get", "item", "tolist", "tobytes", "tofile", "dump", "dumps"),
 )
+_PEDANTIC_MATH = 2  # cuBLAS's CUBLAS_PEDANTIC_MATH, which CuPy has no name for
 
 
 @functools.cache
@@ -146,22 +148,23 @@ class CuPyBackend(Backend):
 
     @contextlib.contextmanager
     def full_precision(self) -> Iterator[None]:
-        """Keep products pedantic, whatever CUPY_TF32 says, in the whole process.
+        """Keep products pedantic, whatever CUPY_TF32 says.
 
         That rules out TF32, and for complex arrays Gauss' three products for four, in which the
-        complex step's tiny imaginary part would be lost.
+        complex step's tiny imaginary part would be lost. It holds for products of two matrices in
+        the whole process, for those of stacks in this thread and on the GPU that is current now.
         """
-        from cupy import _core
-        from cupy._core import _routines_linalg
+        import cupy
+        from cupy.cuda import cublas
 
-        before = [(dtype, _core.get_compute_type(dtype)) for dtype in (np.float32, np.float64)]
-        for dtype, _ in before:
-            _core.set_compute_type(dtype, _routines_linalg.COMPUTE_TYPE_PEDANTIC)
-        try:
-            yield
-        finally:
-            for dtype, kind in before:
-                _core.set_compute_type(dtype, kind)
+        handle = cupy.cuda.get_cublas_handle()  # this thread's, which stacks are multiplied by
+        before = cublas.getMathMode(handle)
+        with _pedantic_compute_types():
+            cublas.setMathMode(handle, _PEDANTIC_MATH)
+            try:
+                yield
+            finally:
+                cublas.setMathMode(handle, before)
 
     def memory(self, device: Device | None = None) -> Memory:
         """Return the GPU's memory, as CUDA counts it: what CuPy's pool holds is in use."""
@@ -205,6 +208,23 @@ class CuPyBackend(Backend):
         ]
 
 
+@process_wide
+@contextlib.contextmanager
+def _pedantic_compute_types() -> Iterator[None]:
+    """Set what CuPy multiplies two matrices by; for stacks it asks the handle alone."""
+    from cupy import _core
+    from cupy._core import _routines_linalg
+
+    before = [(dtype, _core.get_compute_type(dtype)) for dtype in (np.float32, np.float64)]
+    for dtype, _ in before:
+        _core.set_compute_type(dtype, _routines_linalg.COMPUTE_TYPE_PEDANTIC)
+    try:
+        yield
+    finally:
+        for dtype, kind in before:
+            _core.set_compute_type(dtype, kind)
+
+
 def _cuda_version(number: int) -> str:
     """Return ``"13.2"`` for CUDA's 13020."""
     return f"{number // 1000}.{number % 1000 // 10}" if number else "none"
@@ -228,7 +248,8 @@ def _namespace() -> Namespace:
     import array_api_compat.cupy
     import cupy
 
-    return placing(array_api_compat.cupy, cupy.cuda.Device)
+    own = {"clip": cupy.ndarray.clip, "sign": cupy.sign}
+    return placing(array_api_compat.cupy, cupy.cuda.Device, **own)
 
 
 backend = CuPyBackend()

@@ -11,6 +11,7 @@ from array_api_compat import is_torch_array
 from backprop_xp.backends.doors import explicit, leaves_by_dlpack
 from backprop_xp.backends.importing import ask, imported
 from backprop_xp.backends.libraries import dtype_name, in_words, is_installed
+from backprop_xp.backends.process_wide import process_wide
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -111,30 +112,9 @@ class TorchBackend(Backend):
         context: AbstractContextManager[Any] = torch.no_grad()
         return context
 
-    @contextlib.contextmanager
-    def full_precision(self) -> Iterator[None]:
+    def full_precision(self) -> AbstractContextManager[None]:
         """Forbid TF32 and bfloat16 in float32 products, in the whole process."""
-        import torch
-
-        cuda = torch.backends.cuda.matmul
-        if not hasattr(cuda, "fp32_precision"):  # before PyTorch 2.9
-            before = torch.get_float32_matmul_precision()
-            torch.set_float32_matmul_precision("highest")
-            try:
-                yield
-            finally:
-                torch.set_float32_matmul_precision(before)
-            return
-        onednn: Any = torch.backends.mkldnn
-        libraries = (cuda, onednn.matmul)
-        settings = [library.fp32_precision for library in libraries]
-        for library in libraries:
-            library.fp32_precision = "ieee"
-        try:
-            yield
-        finally:
-            for library, setting in zip(libraries, settings, strict=True):
-                library.fp32_precision = setting
+        return _ieee_products()
 
     def synchronize(self, device: Device | None = None) -> None:
         """Wait for the GPU, where there is one; None means the current one."""
@@ -177,6 +157,32 @@ class TorchBackend(Backend):
             Door(torch.Tensor, "to", moves),
             *(Door(xp, "asarray", moves) for xp in (torch, compat) if xp is not None),
         ]
+
+
+@process_wide
+@contextlib.contextmanager
+def _ieee_products() -> Iterator[None]:
+    import torch
+
+    cuda = torch.backends.cuda.matmul
+    if not hasattr(cuda, "fp32_precision"):  # before PyTorch 2.9
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+        return
+    onednn: Any = torch.backends.mkldnn
+    libraries = (cuda, onednn.matmul)
+    settings = [library.fp32_precision for library in libraries]
+    for library in libraries:
+        library.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for library, setting in zip(libraries, settings, strict=True):
+            library.fp32_precision = setting
 
 
 def _moves(torch: Any) -> Callable[..., bool]:

@@ -16,8 +16,9 @@ from backprop_xp.backends.probing import SECONDS, Choice, Report, survey
 from backprop_xp.checks import nearest
 from backprop_xp.cli.output import one_line, say, wrapped
 
-# The library's own; CUDA is what the sessions of nox install for CuPy.
-_OURS = [f"BACKPROP_XP_{what}" for what in ("BACKEND", "DEVICE", "DTYPE", "REQUIRE_GPU", "CUDA")]
+# The library's own; the last three are of its tests and the sessions of nox.
+_NAMES = ("BACKEND", "DEVICE", "DTYPE", "REQUIRE_GPU", "CUDA", "EMULATED_CUDA")
+_OURS = [f"BACKPROP_XP_{name}" for name in _NAMES]
 _THEIRS = [
     "JAX_ENABLE_X64",
     "JAX_PLATFORMS",

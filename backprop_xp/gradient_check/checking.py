@@ -266,6 +266,7 @@ def _samples(x: Any, name: str, width: int | None = None) -> Array:
     """Return x as a floating array ``(batch, width)``; whole numbers in the precision chosen."""
     choice = resolve(x)
     x = asarray(x, backend=choice.backend, device=choice.device, dtype=choice.dtype)
+    require_floating(x, name)
     if len(x.shape) != 2 or 0 in x.shape or width not in (None, x.shape[-1]):
         came, wanted = tuple(x.shape), f"(batch, {width or 'n'})"
         raise ValueError(f"{name} has shape {came}, but {wanted} with rows is expected.")

@@ -1,6 +1,7 @@
 """Arrays on the backend under test, and their comparison with NumPy's."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,14 @@ def require_dtype(backend: Backend, device: Device, name: str) -> DType:
         raise NotApplicable(f"no {name} on this device: {' '.join(str(error).split())}") from None
     expect(there.dtype == dtype, f"{name} silently became {there.dtype}")
     return dtype
+
+
+def precision_for(backend: Backend, dtype: str) -> AbstractContextManager[None]:
+    """Return full precision for complex numbers, which are a gradient check's, and what is usual.
+
+    Outside of a check a GPU's products may lose the complex step's imaginary part.
+    """
+    return backend.full_precision() if dtype in _IMAGINARY else nullcontext()
 
 
 def widest(backend: Backend, device: Device) -> str:
@@ -108,9 +117,13 @@ def require_computed_in(
     backend: Backend,
     device: Device,
 ) -> None:
-    """Do as ``require_computed`` in a dtype; NotApplicable where the device lacks it."""
+    """Do as ``require_computed`` in a dtype; NotApplicable where the device lacks it.
+
+    With complex numbers it is done in full precision, as the gradient check that needs them is.
+    """
     require_dtype(backend, device, dtype)
-    require_computed(backend, device, compute, *(cast(host, dtype) for host in hosts))
+    with precision_for(backend, dtype):
+        require_computed(backend, device, compute, *(cast(host, dtype) for host in hosts))
 
 
 def require_there(backend: Backend, device: Device, here: Any, what: str = "it") -> None:

@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backprop_xp.backends import Backend, Device, device_of
-from backprop_xp.testing.comparing import FLOATING, REAL, cast, put, require_dtype, require_same
+from backprop_xp.testing.comparing import (
+    FLOATING,
+    REAL,
+    cast,
+    precision_for,
+    put,
+    require_dtype,
+    require_same,
+)
 from backprop_xp.testing.kit import Check, expect
 
 COMPLEX = ("complex64", "complex128")
@@ -217,7 +225,8 @@ def _check(name: str, dtype: str, backend: Backend, device: Device) -> None:
         if dtype not in use.dtypes:
             continue
         hosts = [cast(host, dtype) for host in use.arguments]
-        here = use.call(xp, *put(backend, device, *hosts))
+        with precision_for(backend, dtype):
+            here = use.call(xp, *put(backend, device, *hosts))
         require_same(backend, device, here, use.call(np, *hosts), "the result")
 
 
