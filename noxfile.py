@@ -104,13 +104,20 @@ def wild(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Time the library on NumPy against its peers; arguments go to pytest."""
-    run_benchmarks(session, "numpy")
+    session.install(*group("test"), "-e", ".[jax,torch]")
+    # These make OpenBLAS choose kernels for another processor than the one at hand.
+    env = {"OPENBLAS_CORETYPE": None, "OPENBLAS_L2_SIZE": None, "BACKPROP_XP_BACKEND": "numpy"}
+    words = ["benchmarks/", "--benchmark-only", "--benchmark-quiet", *session.posargs]
+    session.run("pytest", *words, env=env)
 
 
 @nox.session
 def bench_gpu(session: nox.Session) -> None:
-    """Time the library on CuPy, waiting for the GPU; needs one."""
-    run_benchmarks(session, "cupy", "benchmarks/bench_backend.py")
+    """Measure a GPU, with CuPy and its peers, in nine minutes; arguments go to the script."""
+    if not has_gpu():
+        session.skip("no NVIDIA GPU here")
+    session.install("-e", f".[{cuda()},torch]", f"jax[{cuda()}]")
+    session.run("python", "benchmarks/gpu.py", *session.posargs)
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -121,8 +128,13 @@ def group(name: str) -> tuple[str, ...]:
 def package(backend: str) -> str:
     """Return what pip installs: this checkout with the extra that the backend needs."""
     if backend == "cupy" and has_gpu():
-        return f".[{os.environ.get('BACKPROP_XP_CUDA') or 'cuda13'}]"
+        return f".[{cuda()}]"
     return f".[{backend}]" if backend in ("jax", "torch") else "."
+
+
+def cuda() -> str:
+    """Return the extra for the CUDA that is wanted."""
+    return os.environ.get("BACKPROP_XP_CUDA") or "cuda13"
 
 
 def has_gpu() -> bool:
@@ -160,11 +172,3 @@ def run_emulated(session: nox.Session, backend: str) -> None:
     env |= {"BACKPROP_XP_REQUIRE_GPU": "1", "PYTHONPATH": str(Path.cwd())}
     options = ["-p", "cuda_emulator_pytest", "-p", "no:benchmark", "-m", "not once"]
     session.run(python, "-m", "pytest", *options, *session.posargs, env=env, external=True)
-
-
-def run_benchmarks(session: nox.Session, backend: str, files: str = "benchmarks/") -> None:
-    """Install, with the peers, and run pytest-benchmark."""
-    session.install(*group("test"), "-e", package(backend), "-e", ".[jax,torch]")
-    # These make OpenBLAS choose kernels for another processor than the one at hand.
-    env = {"OPENBLAS_CORETYPE": None, "OPENBLAS_L2_SIZE": None, "BACKPROP_XP_BACKEND": backend}
-    session.run("pytest", files, "--benchmark-only", "--benchmark-quiet", *session.posargs, env=env)

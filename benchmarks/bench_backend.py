@@ -1,7 +1,9 @@
 """The backend that the environment chooses, beside NumPy on the same steps, float32.
 
-Meant for a GPU: ``nox -s bench_gpu``. On a CPU it shows what another library's calls cost. A GPU is
-waited for at both ends of a block of steps, so that the figure is of work done, not of work queued.
+``BACKPROP_XP_BACKEND=jax pytest benchmarks/bench_backend.py --benchmark-only`` shows what another
+library's calls cost on a CPU, and with ``cupy`` what a GPU gains; ``gpu.py`` measures more.
+A GPU is waited for at both ends of a block of steps, so that the figure is of work done, not of
+work queued.
 """
 
 from collections.abc import Callable
