@@ -167,11 +167,16 @@ def _softmax_vjp(g: Array, z: Array, a: Array) -> Array:
 
 
 @replaceable
-def activated(z: Array, activation: Activation, bias: Array | None = None) -> tuple[Array, Array]:
-    """Return ``z + bias``, in z's memory, and its activation."""
+def activated(
+    z: Array, activation: Activation, bias: Array | None = None
+) -> tuple[Array | None, Array]:
+    """Return of ``z + bias`` what the activation's rule needs, None or itself, and the activation.
+
+    The bias is added in the memory of z.
+    """
     if bias is not None:
         z += bias
-    return z, activation.value(z)
+    return None if activation.from_output else z, activation.value(z)
 
 
 @replaceable

@@ -76,7 +76,7 @@ class Dense:
         """Return ``activation(x @ weights + bias)``."""
         weights, bias = parameters
         z, a = activated(x @ weights, self.activation, bias)
-        return a, (x, None if self.activation.from_output else z, a)
+        return a, (x, z, a)
 
     def backward(
         self,
@@ -116,7 +116,7 @@ class Activate:
     def forward(self, parameters: Parameters, x: Array, rng: Any) -> tuple[Array, Cache]:
         """Return ``activation(x)``."""
         z, a = activated(x, self.activation)
-        return a, (None if self.activation.from_output else z, a)
+        return a, (z, a)
 
     def backward(
         self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
@@ -220,7 +220,7 @@ class LayerNorm:
         """Return g less its parts along the constant and along the normalised x, over the width."""
         scale, _ = parameters
         normed, inverse = cache
-        gradients = sum_over_batch(g * normed, out[0]), sum_over_batch(g, out[1])
+        gradients = sum_over_batch(g, out[0], normed), sum_over_batch(g, out[1])
         back = normalized_back(g, scale, normed, inverse) if wants_input else None
         return back, gradients
 

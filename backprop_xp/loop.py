@@ -149,7 +149,7 @@ def _require_alike(theta: Array, moved: Array, loss: Sequence[int]) -> None:
         )
 
 
-def _rates(optimizer: Any, numbers: Iterable[int], theta: Array) -> list[Any]:
+def _rates(optimizer: Any, numbers: range, theta: Array) -> list[Any]:
     """Return the learning rates of steps, evaluated on the host; None where there is none."""
     given = getattr(optimizer, "learning_rate", None)
 
@@ -160,8 +160,7 @@ def _rates(optimizer: Any, numbers: Iterable[int], theta: Array) -> list[Any]:
 
     if callable(given):
         return [beside(rate_at(given, number)) for number in numbers]
-    constant = beside(given)
-    return [constant for _ in numbers]
+    return [beside(given)] * len(numbers)
 
 
 def _columns(theta: Array, tables: Any, first: int, rates: Sequence[Any]) -> Any:

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from backprop_xp.activations import identity, sigmoid, softmax
-from backprop_xp.backends import Array, array_namespace, max_of_rows, replaceable, sum_of_rows
+from backprop_xp.backends import (
+    Array,
+    array_namespace,
+    max_of_rows,
+    mean_of_rows,
+    replaceable,
+    sum_of_rows,
+)
 from backprop_xp.complex_safe import (
     clip,
     finite_exp,
@@ -90,7 +97,7 @@ def mean_over_outputs(
     value, slope = each(o, t)
     n_out = o.shape[-1]
     # One output, the commonest case, needs no sum.
-    mean = value[..., 0] if n_out == 1 else sum_of_rows(value) / n_out
+    mean = value[..., 0] if n_out == 1 else mean_of_rows(value)
     return mean, slope * (share / n_out)
 
 

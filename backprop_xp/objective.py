@@ -9,7 +9,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from backprop_xp.backends import Array, array_namespace, blank, replaced, sum_of_rows
+from backprop_xp.backends import Array, array_namespace, blank, mean_of_rows, replaced
 from backprop_xp.chain import Layer, Parameters, backward_through, forward_through, output_of
 from backprop_xp.inputs import Rows
 from backprop_xp.layout import Layout, flattened, pack, shaped, unpack
@@ -114,7 +114,7 @@ def mean_loss(loss: Loss, outputs: Array, y: Array, weight: Array | None) -> Arr
 
 def _mean(each: Array, weight: Array | None) -> Array:
     if weight is None:
-        return sum_of_rows(each) / each.shape[-1]
+        return mean_of_rows(each)
     return array_namespace(each).sum(_shares(weight) * each, axis=-1)
 
 

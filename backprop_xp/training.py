@@ -12,14 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from backprop_xp.backends import (
-    Array,
-    array_namespace,
-    device_of,
-    require_owner,
-    to_host,
-    to_host_together,
-)
+from backprop_xp.backends import Array, array_namespace, require_owner, to_host, to_host_together
 from backprop_xp.batches import joined, mean_over, remaining, tables_of, take
 from backprop_xp.checks import nearest, sequence
 from backprop_xp.early_stopping import better
@@ -166,8 +159,7 @@ def _history(
     theta: Array,
 ) -> dict[str, Any]:
     """Return on the host what was measured, ``(epochs, *stack)`` by name, and the checks."""
-    few = (measured[i : i + _FEW] for i in range(0, len(measured), _FEW))
-    parts = [_on_host(some) for some in few]
+    parts = [_on_host(measured[i : i + _FEW]) for i in range(0, len(measured), _FEW)]
     if not parts:  # start was at the end
         none = to_host(theta[..., 0])[None, ...][:0]
         parts = [dict.fromkeys(dict.fromkeys(["loss", *options.judged]), none)]
@@ -205,10 +197,10 @@ def _prepared(
     batches, order = math.ceil(count / size), options.seed if options.shuffle else None
     start = started(options.start, optimizer, theta, batches)
     run_steps, evaluate = steps_of(network, optimizer, metrics, theta)
-    home, xp = require_owner(theta, "theta"), array_namespace(theta)
+    home = require_owner(theta, "theta")
     mean = home.compile(mean_over)
     if weight is None:
-        weight = xp.ones((count,), dtype=theta.dtype, device=device_of(theta))
+        weight = array_namespace(theta).ones_like(rows.x[..., 0])
     # What a theta is judged by: the validation rows, or the loss that is trained.
     judged: Any = (rows, l2) if held_out is None else (held_out, None)
     if held_out is None and not metrics and early is None:

@@ -104,6 +104,29 @@ def gpu() -> Backend:
         pytest.skip(str(error))
 
 
+@pytest.fixture(scope="session")
+def compile_by_nvrtc() -> Callable[[str, str], str]:
+    """CUDA's compiler for run time, which needs no GPU: PTX of a source, for an architecture."""
+    nvrtc = pytest.importorskip("cupy").cuda.nvrtc
+    try:
+        version = nvrtc.getVersion()
+    except (RuntimeError, ImportError) as error:
+        pytest.skip(f"CuPy finds no NVRTC: {str(error).splitlines()[0]}")
+
+    def compiled(text: str, architecture: str) -> str:
+        if version >= (13, 0) and architecture == "sm_70":
+            pytest.skip("NVRTC 13 knows no sm_70")
+        program = nvrtc.createProgram(text, "kernel.cu", (), ())
+        try:
+            nvrtc.compileProgram(program, (f"-arch={architecture}", "--fmad=false"))
+        except nvrtc.NVRTCError:
+            pytest.fail(nvrtc.getProgramLog(program))
+        assert nvrtc.getCUBIN(program).startswith(b"\x7fELF")
+        return str(nvrtc.getPTX(program).decode())
+
+    return compiled
+
+
 @pytest.fixture
 def full_precision(xp: XP) -> Iterator[None]:
     """For complex steps by hand: a GPU's products lose tiny imaginary parts but in here."""

@@ -102,35 +102,16 @@ def cuda_source(kernel: Kernel, real: str) -> str:
     """
 
 
-@pytest.fixture(scope="module")
-def nvrtc() -> Any:
-    """CUDA's compiler for run time, which needs no GPU."""
-    nvrtc = pytest.importorskip("cupy").cuda.nvrtc
-    try:
-        nvrtc.getVersion()
-    except (RuntimeError, ImportError) as error:
-        pytest.skip(f"CuPy finds no NVRTC: {str(error).splitlines()[0]}")
-    return nvrtc
-
-
+@pytest.mark.parametrize("architecture", ["sm_70", "sm_80", "sm_90", "sm_100"])
 @every_dtype
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
-def test_nvrtc_compiles_each_kernel_for_a_gpu(nvrtc: Any, kernel: Kernel, dtype: str) -> None:
-    program = nvrtc.createProgram(cuda_source(kernel, REAL[dtype]), "kernel.cu", (), ())
-    try:
-        nvrtc.compileProgram(program, ("-arch=sm_90", "--fmad=false"))
-    except nvrtc.NVRTCError:
-        pytest.fail(nvrtc.getProgramLog(program))
-    assert nvrtc.getCUBIN(program).startswith(b"\x7fELF")
-
-
-@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
-def test_a_float32_kernel_computes_nothing_in_float64(nvrtc: Any, kernel: Kernel) -> None:
-    program = nvrtc.createProgram(cuda_source(kernel, "float"), "kernel.cu", (), ())
-    nvrtc.compileProgram(program, ("-arch=compute_90",))
-    ptx = nvrtc.getPTX(program).decode()
-    assert ".f32" in ptx
-    assert ".f64" not in ptx
+def test_nvrtc_compiles_each_kernel_for_a_gpu(
+    compile_by_nvrtc: Any, kernel: Kernel, dtype: str, architecture: str
+) -> None:
+    ptx = compile_by_nvrtc(cuda_source(kernel, REAL[dtype]), architecture)
+    if dtype == "float32":
+        assert ".f32" in ptx
+        assert ".f64" not in ptx  # as a number that is not cast would bring about
 
 
 # What they do, on this processor
@@ -289,8 +270,9 @@ def test_a_complex_theta_is_left_to_the_optimizer(processor: Processor) -> None:
 def test_the_table_names_the_rules_of_all_optimizers_with_their_signatures() -> None:
     module = importlib.import_module("backprop_xp.optimizers")
     named = {f"{module.__name__}.{kind}.rule" for kind in ("SGD", "RMSProp", "Adam", "AdamW")}
-    assert set(cupy_backend.replacements) == named
-    for name, function in cupy_backend.replacements.items():
+    assert named <= set(cupy_backend.replacements)
+    for name in named:
+        function = cupy_backend.replacements[name]
         kind, method = name.removeprefix(f"{module.__name__}.").split(".")
         original = getattr(getattr(module, kind), method)
         wanted = inspect.signature(original).parameters

@@ -148,9 +148,9 @@ def test_a_product_is_written_where_it_is_wanted(xp: Any, stack: tuple[int, ...]
     np.testing.assert_array_equal(xp.host(out), expected)
 
 
-def test_only_numpys_results_are_written_into_a_blank(xp: Any) -> None:
+def test_numpys_and_cupys_results_are_written_into_a_blank(xp: Any) -> None:
     array = xp.asarray(np.ones((2, 3)))
-    assert (blank(array) is None) == (xp.name != "numpy")
+    assert (blank(array) is None) == (xp.name not in ("numpy", "cupy"))
 
 
 @pytest.mark.parametrize("written", [False, True])
@@ -160,7 +160,13 @@ def test_a_sum_over_the_batch_is_the_standards(
     xp: Any, shape: tuple[int, ...], dtype: str, written: bool
 ) -> None:
     _require(xp, dtype)
-    array = _array(xp, shape, dtype)
+    array, factor = _array(xp, shape, dtype), 1.0 + _array(xp, shape, dtype)
+    products = array * factor
+    expected = xp.host(array_namespace(array).sum(products, axis=-2, keepdims=True))
+    multiplied = xp.host(sum_over_batch(array, None, factor))
+    largest = np.abs(xp.host(products)).max()
+    close = 10 * float(np.finfo(dtype).eps)
+    np.testing.assert_allclose(multiplied, expected, rtol=0, atol=close * largest)
     expected = xp.host(array_namespace(array).sum(array, axis=-2, keepdims=True))
     out = xp.namespace.zeros_like(array[..., :1, :]) if written and xp.name != "jax" else None
     actual = sum_over_batch(array, out)

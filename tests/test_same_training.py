@@ -19,7 +19,7 @@ SAME_THETA = {"float64": 1e-12, "float32": 1e-5}
 LEARNING_RATE = 3e-3
 EPOCHS, BATCH_SIZE = 5, 64
 
-NETWORK = bx.mlp([64, 32, 10], dropout=0.3, loss="categorical_cross_entropy")
+NETWORK = bx.mlp([64, 32, 10], dropout=0.3, layer_norm=True, loss="categorical_cross_entropy")
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:
@@ -28,7 +28,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _trained(theta: Any, x: Any, y: Any, *, seed: int = 3) -> Any:
-    optimizer = bx.Adam(LEARNING_RATE)
+    optimizer = bx.AdamW(LEARNING_RATE)
     options: Any = {"epochs": EPOCHS, "batch_size": BATCH_SIZE, "seed": seed}
     return bx.fit(NETWORK, theta, x, y, optimizer=optimizer, **options)
 

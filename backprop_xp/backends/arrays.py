@@ -231,14 +231,16 @@ def _replaced_on_numpy(function: Callable[..., Any]) -> Callable[..., Any]:
 def replaceable(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let backends have faster functions in the place of one whose first argument is an array.
 
-    On NumPy it is called itself: to look for another would take as long as a small product.
+    One that returns NotImplemented leaves its arguments to the function. On NumPy that is called
+    itself: to look for another would take as long as a small product.
     """
 
     @functools.wraps(function)
     def call(array: Array, *arguments: Any) -> Any:
         if isinstance(array, np.ndarray):
             return function(array, *arguments)
-        return replaced(function, array)(array, *arguments)
+        result = replaced(function, array)(array, *arguments)
+        return function(array, *arguments) if result is NotImplemented else result
 
     return call
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from array_api_compat import is_cupy_array
 
+from backprop_xp.backends.cupy_fused import FUSED
 from backprop_xp.backends.cupy_kernels import Kernel, rules
 from backprop_xp.backends.cupy_namespace import placing
 from backprop_xp.backends.doors import explicit, leaves_by_dlpack
@@ -63,7 +64,7 @@ class CuPyBackend(Backend):
     """CuPy's arrays, through array-api-compat's wrapper: CuPy itself lacks the standard's entry."""
 
     name: ClassVar[str] = "cupy"
-    replacements: ClassVar[dict[str, Callable[..., Any]]] = rules(_launch)
+    replacements: ClassVar[dict[str, Callable[..., Any]]] = {**FUSED, **rules(_launch)}
 
     @explicit
     def probe(self) -> Probe:
@@ -120,8 +121,8 @@ class CuPyBackend(Backend):
         return np.float32
 
     def owns(self, array: Any) -> bool:
-        """Say whether ``array`` is a CuPy array."""
-        return ask(is_cupy_array, array)
+        """Say whether ``array`` is a CuPy array, or a variable of what ``cupy.fuse`` records."""
+        return ask(is_cupy_array, array) or type(array).__module__ == "cupy._core.fusion"
 
     def from_host(
         self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
@@ -248,8 +249,10 @@ def _namespace() -> Namespace:
     import array_api_compat.cupy
     import cupy
 
-    own = {"clip": cupy.ndarray.clip, "sign": cupy.sign}
-    return placing(array_api_compat.cupy, cupy.cuda.Device, **own)
+    def clip(x: Array, /, min: Any = None, max: Any = None) -> Array:  # noqa: A002
+        return cupy.clip(x, min, max)
+
+    return placing(array_api_compat.cupy, cupy.cuda.Device, clip=clip, sign=cupy.sign)
 
 
 backend = CuPyBackend()

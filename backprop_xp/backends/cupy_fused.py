@@ -1,9 +1,10 @@
 """The maths' small functions in one CUDA kernel each, where the references launch many.
 
 What acts on each number alone is fused from the reference itself, a user's own included, by
-``cupy.fuse``: it is called once for each kind of arguments with variables that record what is done.
-What works row by row (a softmax with its loss, LayerNorm) has a kernel of its own: a block of
-threads for each row. Complex arrays, as of a complex step, are left to the references.
+``cupy.fuse``: it is called once for each kind of arguments, with variables that record what is done
+to them. What works row by row (the softmax with its loss, LayerNorm) has a kernel of its own.
+Each replacement leaves to its reference what it does not know: complex arrays, as of a complex
+step, or arrays of two precisions.
 """
 
 import functools
@@ -12,14 +13,241 @@ from typing import Any
 
 import numpy as np
 
-from backprop_xp.backends.cupy_rows import launch_rows
+from backprop_xp.backends.cupy_rows import (
+    CATEGORICAL,
+    NORMALIZED,
+    NORMALIZED_BACK,
+    contiguous,
+    launch_rows,
+)
 from backprop_xp.backends.protocol import Array
 
 
-def _reference(name: str, *arguments: Any) -> Any:
-    """Call what ``backprop_xp.<name>`` is without backends."""
-    import importlib
+class _Fused:
+    """A function of arrays, number by number, in one kernel, or as it is if it cannot be fused."""
 
-    module, _, function = name.rpartition(".")
-    found = getattr(importlib.import_module(f"backprop_xp.{module}"), function)
-    return found.__wrapped__(*arguments)
+    def __init__(self, function: Callable[..., Any]) -> None:
+        import cupy
+
+        self.function = function
+        self.fused = cupy.fuse(kernel_name="backprop_xp_fused")(self._traced)
+        self.is_fusible: bool | None = None  # not known before it is tried
+        self.is_first = False
+
+    def _traced(self, *variables: Any) -> Any:
+        result = self.function(*variables)
+        self.is_first = result is variables[0]
+        return result
+
+    def __call__(self, *arrays: Any) -> Any:
+        if self.is_first:
+            return arrays[0]
+        if self.is_fusible is not False:
+            try:
+                result = self.fused(*arrays)
+                self.is_fusible = True
+                return result
+            except Exception:
+                # A function that reads shapes or sums cannot be fused. What is wrong otherwise
+                # shows when it is called as it is.
+                if self.is_fusible:
+                    raise
+                self.is_fusible = False
+        return self.function(*arrays)
+
+
+@functools.lru_cache(maxsize=256)
+def _fused(make: Callable[..., Callable[..., Any]], *functions: Callable[..., Any]) -> _Fused:
+    return _Fused(make(*functions))
+
+
+def _are_plain(first: Array, *others: Any) -> bool:
+    """Say whether arrays are real, floating, and of one dtype; None and numbers do not count."""
+    return first.dtype in (np.float32, np.float64) and all(
+        other.dtype == first.dtype for other in others if hasattr(other, "dtype")
+    )
+
+
+def _activated(z: Array, activation: Any, bias: Array | None = None) -> Any:
+    if not _are_plain(z, bias):
+        return NotImplemented
+    if bias is None:
+        kept = None if activation.from_output else z
+        return kept, _fused(_alone, activation.value)(z)
+    if activation.from_output:
+        return None, _fused(_of_sum, activation.value)(z, bias)
+    return _fused(_sum_and_of_sum, activation.value)(z, bias)
+
+
+def _alone(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
+
+
+def _of_sum(value: Callable[[Array], Array]) -> Callable[..., Any]:
+    return lambda z, bias: value(z + bias)
+
+
+def _sum_and_of_sum(value: Callable[[Array], Array]) -> Callable[..., Any]:
+    def both(z: Array, bias: Array) -> tuple[Array, Array]:
+        z = z + bias
+        return z, value(z)
+
+    return both
+
+
+def _sent_back(g: Array, activation: Any, z: Array | None, a: Array) -> Any:
+    if not _are_plain(g, z, a):
+        return NotImplemented
+    if z is None:
+        return _fused(_of_output, activation.vjp)(g, a)
+    return _fused(_alone, activation.vjp)(g, z, a)
+
+
+def _of_output(vjp: Callable[..., Array]) -> Callable[..., Array]:
+    return lambda g, a: vjp(g, None, a)
+
+
+def _mean_over_outputs(o: Array, t: Array, share: Any, each: Callable[..., Any]) -> Any:
+    if not _are_plain(o, t, share):
+        return NotImplemented
+    n_out = o.shape[-1]
+    value, g = _fused(_shared, each)(o, t, share / n_out, 1.0 / n_out)
+    return value[..., 0] if n_out == 1 else value.sum(axis=-1), g
+
+
+def _shared(each: Callable[..., Any]) -> Callable[..., Any]:
+    def both(o: Array, t: Array, share: Any, part: Any) -> tuple[Array, Array]:
+        value, slope = each(o, t)
+        return value * part, slope * share
+
+    return both
+
+
+def _categorical(o: Array, t: Array, share: Any) -> Any:
+    if not (_are_plain(o, t, share) and o.size and _repeats(t, o)):
+        return NotImplemented
+    import cupy
+
+    is_number = isinstance(share, float)
+    rows, n = o.size // o.shape[-1], o.shape[-1]
+    value, g = cupy.empty(o.shape[:-1], o.dtype), cupy.empty(o.shape, o.dtype)
+    given = contiguous(o), contiguous(t), value, g
+    launch_rows(CATEGORICAL, rows, n, o.dtype, t.size // n, share if is_number else 1.0, *given)
+    if not is_number:
+        g *= share
+    return value, g
+
+
+def _repeats(part: Array, whole: Array) -> bool:
+    """Say whether ``whole`` has rows for those of ``part``, over and over again."""
+    shape = part.shape[next((i for i, n in enumerate(part.shape) if n != 1), part.ndim) :]
+    return bool(
+        whole.shape[whole.ndim - len(shape) :] == shape and part.shape[-1] == whole.shape[-1]
+    )
+
+
+# The bits of ``random.bits``: uint32 wraps around as int32 does, and its shifts drag no sign in.
+DROPOUT_HASH = """
+__device__ unsigned int mixed(unsigned int h) {
+    h -= 0x61C88647u;
+    h ^= h >> 16;
+    h *= 0x7FEB352Du;
+    h ^= h >> 15;
+    h *= 0x846CA68Bu;
+    return h ^ (h >> 16);
+}
+"""
+DROPOUT = (
+    "backprop_xp_dropout",
+    "T x, int32 key, int64 rows, int64 columns, int32 bound, T kept",
+    "T y, T mask",
+    """
+    const unsigned int row = i / columns % rows, column = i % columns;
+    const unsigned int h = mixed(mixed(row + mixed(key)) ^ mixed(mixed(column)));
+    mask = (int)(h & 0x7FFFFFFFu) >= bound ? kept : (T)0;
+    y = x * mask;
+    """,
+)
+
+
+@functools.cache
+def _dropout() -> Any:
+    import cupy
+
+    name, inputs, outputs, body = DROPOUT
+    return cupy.ElementwiseKernel(inputs, outputs, body, name, preamble=DROPOUT_HASH)
+
+
+def _dropped(x: Array, rng: Any, rate: float) -> Any:
+    if not _are_plain(x):
+        return NotImplemented
+    rows, columns = x.shape[-2:]
+    key = rng if hasattr(rng, "shape") else np.int32(rng)
+    y, mask = _dropout()(x, key, rows, columns, int(rate * 2**31), 1.0 / (1.0 - rate))
+    return y, mask
+
+
+def _normalized(x: Array, scale: Array, bias: Array, epsilon: float) -> Any:
+    if not (_are_plain(x, scale, bias) and x.size and x.shape[:-2] == scale.shape[:-2]):
+        return NotImplemented
+    import cupy
+
+    batch, n = x.shape[-2:]
+    y, normed = cupy.empty(x.shape, x.dtype), cupy.empty(x.shape, x.dtype)
+    inverse = cupy.empty((*x.shape[:-1], 1), x.dtype)
+    given = contiguous(x), contiguous(scale), contiguous(bias), y, normed, inverse
+    launch_rows(NORMALIZED, x.size // n, n, x.dtype, batch, epsilon, *given)
+    return y, (normed, inverse)
+
+
+def _normalized_back(g: Array, scale: Array, normed: Array, inverse: Array) -> Any:
+    if not (_are_plain(g, scale) and g.size and g.shape[:-2] == scale.shape[:-2]):
+        return NotImplemented
+    import cupy
+
+    batch, n = g.shape[-2:]
+    back = cupy.empty(g.shape, g.dtype)
+    given = contiguous(g), contiguous(scale), normed, inverse, back
+    launch_rows(NORMALIZED_BACK, g.size // n, n, g.dtype, batch, *given)
+    return back
+
+
+def _blank(array: Array) -> Array:
+    import cupy
+
+    return cupy.empty(array.shape, array.dtype)
+
+
+def _product_into(out: Array, a: Array, b: Array) -> Array:
+    import cupy
+
+    return cupy.matmul(a, b, out=out)
+
+
+def _sum_over_batch(array: Array, out: Array | None = None, factor: Array | None = None) -> Array:
+    if factor is None or factor.dtype != array.dtype:
+        array = array if factor is None else array * factor
+        return array.sum(axis=-2, keepdims=True, out=out)
+    return _sum_of_products()(array, factor, axis=array.ndim - 2, keepdims=True, out=out)
+
+
+@functools.cache
+def _sum_of_products() -> Any:
+    import cupy
+
+    name = "backprop_xp_sum_of_products"
+    return cupy.ReductionKernel("T x, T y", "T z", "x * y", "a + b", "z = a", "0", name)
+
+
+FUSED: dict[str, Callable[..., Any]] = {
+    "backprop_xp.activations.activated": _activated,
+    "backprop_xp.activations.sent_back": _sent_back,
+    "backprop_xp.losses.mean_over_outputs": _mean_over_outputs,
+    "backprop_xp.losses.categorical": _categorical,
+    "backprop_xp.layers.dropped": _dropped,
+    "backprop_xp.layers.normalized": _normalized,
+    "backprop_xp.layers.normalized_back": _normalized_back,
+    "backprop_xp.backends.faster.blank": _blank,
+    "backprop_xp.backends.faster.product_into": _product_into,
+    "backprop_xp.backends.faster.sum_over_batch": _sum_over_batch,
+}

@@ -50,8 +50,13 @@ def ones_where_positive(array: Array) -> Array:
 
 
 @replaceable
-def sum_over_batch(array: Array, out: Array | None = None) -> Array:
-    """Return the sum over axis -2, which stays, with length 1; written into ``out`` if given."""
+def sum_over_batch(array: Array, out: Array | None = None, factor: Array | None = None) -> Array:
+    """Return the sum over axis -2, which stays, with length 1; written into ``out`` if given.
+
+    With a factor, the array is multiplied by it first.
+    """
+    if factor is not None:
+        array = array * factor
     if isinstance(array, np.ndarray):  # half the time of NumPy's own sum
         return matmul(_numpy_ones(array.shape[-2], array.dtype), array, out)
     total = array_namespace(array).sum(array, axis=-2, keepdims=True)
@@ -76,6 +81,13 @@ def sum_of_rows(array: Array, *, keepdims: bool = False) -> Array:
         return array_namespace(array).sum(array, axis=-1, keepdims=keepdims)
     ones = _numpy_ones(array.shape[-1], array.dtype)
     return array @ (ones.mT if keepdims else ones[0])
+
+
+def mean_of_rows(array: Array) -> Array:
+    """Return the mean over the last axis."""
+    if isinstance(array, np.ndarray):
+        return sum_of_rows(array) / array.shape[-1]
+    return array_namespace(array).mean(array, axis=-1)
 
 
 def max_of_rows(array: Array) -> Array:
