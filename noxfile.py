@@ -150,8 +150,10 @@ def run_tests(session: nox.Session, backend: str, device: str) -> None:
     env = {"BACKPROP_XP_BACKEND": backend, "BACKPROP_XP_DEVICE": device, "BACKPROP_XP_DTYPE": ""}
     if backend == "jax":
         # Most of the time is XLA's, and a quarter of it is saved where it optimises little. The
-        # suite passes with all of its optimisations too.
+        # suite passes with all of its optimisations too. What one process compiled serves all.
         env |= {"JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+        env |= {"JAX_COMPILATION_CACHE_DIR": str(Path(session.create_tmp()) / "compiled")}
+        env |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     chosen = [] if backend == "numpy" else ["-m", "not once"]
     # Processes side by side, where nobody wants to look into one; a GPU is not shared.
     spread = [] if session.posargs or backend == "cupy" else ["-n", "auto", "--maxprocesses", "4"]

@@ -28,7 +28,8 @@ class Activation:
     """A function ``value(z) -> a`` with its backward rule ``vjp(g, z, a) -> dL/dz``.
 
     ``from_output`` says that the rule uses ``a`` alone: ``z`` is then not kept, and the rule is
-    given None for it.
+    given None for it. The functions do not change once a network has them: CuPy and JAX record what
+    they do.
 
     >>> import backprop_xp as bx
     >>> cube = bx.Activation(value=lambda z: z**3, vjp=lambda g, z, a: 3 * z**2 * g)

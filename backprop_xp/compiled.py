@@ -11,7 +11,6 @@ from typing import Any
 
 from backprop_xp.backends import Array, Backend, array_namespace
 from backprop_xp.inputs import Rows
-from backprop_xp.layers import Residual
 from backprop_xp.network import Network
 from backprop_xp.objective import loss_and_gradient_of, loss_and_gradients_of
 from backprop_xp.optimizers import Optimizer
@@ -39,7 +38,8 @@ def compiled(
         compile_step = functools.partial(home.compile, donate=(0,))
         return compile_step(traced), compile_step(many), home.compile(evaluate)
 
-    key = home.name, *_alike_layers(network), *kind, *metrics.items()
+    key = home.name, network.layers, network.loss_function, *kind, *metrics.items()
+    key += (*_own((network.layers, network.loss_function, *metrics.values())),)
     return *_kept(key, build), arguments
 
 
@@ -129,20 +129,20 @@ def _taken_apart(optimizer: Any) -> tuple[dict[str, Any], Callable[..., Any], tu
     return given, functools.partial(kind, learning_rate=0.0, **fixed), (kind, *fixed.items())
 
 
-def _alike_layers(network: Network) -> tuple[Any, ...]:
-    """Return what is the same of networks that compute alike; of a user's own layers, themselves.
+def _own(value: Any) -> Iterator[int]:
+    """Yield what tells a user's own objects apart, in a network, its loss or the metrics.
 
-    Those may be equal and differ: as two NamedTuples do, or an attribute that is no field.
+    Those may be equal and differ: as two NamedTuples do, or an attribute that is no field. They are
+    in use as long as the network is, which is kept.
     """
-
-    def own(layers: Sequence[Any]) -> Iterator[int]:
-        for layer in layers:
-            if type(layer) is Residual:
-                yield from own(layer.layers)
-            elif type(layer).__module__ != Residual.__module__:
-                yield id(layer)  # in use as long as the network is, which is kept
-
-    return network.layers, network.loss_function, *own(network.layers)
+    if type(value).__module__.startswith("backprop_xp."):
+        for part in vars(value).values():
+            yield from _own(part)
+    elif type(value) is tuple:
+        for part in value:
+            yield from _own(part)
+    elif callable(value) or hasattr(value, "forward"):
+        yield id(value)
 
 
 # Compiled functions are worth keeping from one training to the next.

@@ -7,7 +7,7 @@ averaging over the batch is the network's.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -50,9 +50,10 @@ class Loss:
     labels: bool = False
 
 
-# Value and gradient of a loss made at once, by outputs, targets and each sample's share in the mean
-# over the batch, a number or (..., batch, 1), by which the gradient is multiplied.
-_Both: TypeAlias = Callable[[Array, Array, Any], Any]
+# What is made of outputs, targets and each sample's share in the mean over the batch, a number or
+# (..., batch, 1): a loss's value, then its gradient times the share. Who wants the value alone asks
+# for no more, and a generator makes no more.
+_Both: TypeAlias = Callable[[Array, Array, Any], Iterable[Array]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class _Value:
     both: _Both
 
     def __call__(self, o: Array, t: Array) -> Array:
-        return self.both(o, t, 1.0)[0]
+        return next(iter(self.both(o, t, 1.0)))
 
 
 @dataclass(frozen=True)
@@ -68,22 +69,24 @@ class _Gradient:
     both: _Both
 
     def __call__(self, o: Array, t: Array) -> Array:
-        return self.both(o, t, 1.0)[1]
+        _, gradient = self.both(o, t, 1.0)
+        return gradient
 
 
 @dataclass(frozen=True)
 class _OverOutputs:
-    each: Callable[[Array, Array], tuple[Array, Array]]
+    each: Callable[[Array, Array], Iterable[Array]]
 
     def __call__(self, o: Array, t: Array, share: Any) -> Any:
         return mean_over_outputs(o, t, share, self.each)
 
 
-def over_outputs(each: Callable[[Array, Array], tuple[Array, Array]], **more: Any) -> Loss:
+def over_outputs(each: Callable[[Array, Array], Iterable[Array]], **more: Any) -> Loss:
     """Return the loss that is the mean over the outputs of a loss of each output alone.
 
-    ``each(outputs, targets)`` returns its values and their derivatives, ``(..., batch, n_out)``;
-    ``more`` is the ``link`` and what else a ``Loss`` has.
+    ``each(outputs, targets)`` gives two arrays ``(..., batch, n_out)``, its values and their
+    derivatives, as a tuple or one after the other; ``more`` is the ``link`` and what else a
+    ``Loss`` has.
     """
     both = _OverOutputs(each)
     return Loss(_Value(both), _Gradient(both), **more)
@@ -91,14 +94,14 @@ def over_outputs(each: Callable[[Array, Array], tuple[Array, Array]], **more: An
 
 @replaceable
 def mean_over_outputs(
-    o: Array, t: Array, share: Any, each: Callable[[Array, Array], tuple[Array, Array]]
-) -> tuple[Array, Array]:
-    """Return the mean over the outputs of ``each``, and its gradient times the share."""
-    value, slope = each(o, t)
-    n_out = o.shape[-1]
+    o: Array, t: Array, share: Any, each: Callable[[Array, Array], Iterable[Array]]
+) -> Iterator[Array]:
+    """Yield the mean over the outputs of ``each``, then its gradient times the share."""
+    parts = iter(each(o, t))
+    value, n_out = next(parts), o.shape[-1]
     # One output, the commonest case, needs no sum.
-    mean = value[..., 0] if n_out == 1 else mean_of_rows(value)
-    return mean, slope * (share / n_out)
+    yield value[..., 0] if n_out == 1 else mean_of_rows(value)
+    yield next(parts) * (share / n_out)
 
 
 def value_and_gradient(loss: Loss, o: Array, t: Array, share: Any) -> tuple[Array, Array]:
@@ -109,69 +112,75 @@ def value_and_gradient(loss: Loss, o: Array, t: Array, share: Any) -> tuple[Arra
         and isinstance(gradient, _Gradient)
         and value.both is gradient.both
     ):
-        together: tuple[Array, Array] = value.both(o, t, share)
-        return together
+        each, g = value.both(o, t, share)
+        return each, g
     return value(o, t), gradient(o, t) * share
 
 
-def _squared(o: Array, t: Array) -> tuple[Array, Array]:
+def _squared(o: Array, t: Array) -> Iterator[Array]:
     r = o - t
-    return r * r, 2.0 * r
+    yield r * r
+    yield 2.0 * r
 
 
-def _half_squared(o: Array, t: Array) -> tuple[Array, Array]:
+def _half_squared(o: Array, t: Array) -> Iterator[Array]:
     r = o - t
-    return 0.5 * r * r, r
+    yield 0.5 * r * r
+    yield r
 
 
-def _absolute(o: Array, t: Array) -> tuple[Array, Array]:
+def _absolute(o: Array, t: Array) -> Iterator[Array]:
     r = o - t
     xp = array_namespace(r)
-    return magnitude(xp, r), xp.sign(r)
+    yield magnitude(xp, r)
+    yield xp.sign(r)
 
 
 _DELTA = 1.0
 
 
-def _huber(o: Array, t: Array) -> tuple[Array, Array]:
+def _huber(o: Array, t: Array) -> Iterator[Array]:
     # With c the residual held within delta: r^2 / 2 inside, delta (|r| - delta / 2) outside.
     r = o - t
     c = clip(array_namespace(r), r, -_DELTA, _DELTA)
-    return c * (r - 0.5 * c), c
+    yield c * (r - 0.5 * c)
+    yield c
 
 
 # log(cosh(20)) is 20 - log(2) to the last digit of float64.
 _LOG_COSH_LINEAR = 20.0
 
 
-def _log_cosh(o: Array, t: Array) -> tuple[Array, Array]:
+def _log_cosh(o: Array, t: Array) -> Iterator[Array]:
     # log(cosh(c)) = log(1 + 2 sinh(c / 2)^2) keeps its digits near 0; beyond the clip it is linear.
     r = o - t
     xp = array_namespace(r)
     c = clip(xp, r, -_LOG_COSH_LINEAR, _LOG_COSH_LINEAR)
     s = xp.sinh(0.5 * c)
     beyond = magnitude(xp, r) - magnitude(xp, c)
-    return log1p(xp, 2.0 * s * s) + beyond, xp.tanh(c)
+    yield log1p(xp, 2.0 * s * s) + beyond
+    yield xp.tanh(c)
 
 
-def _poisson(o: Array, t: Array) -> tuple[Array, Array]:
+def _poisson(o: Array, t: Array) -> Iterator[Array]:
     # The negative log-likelihood of counts t at rate exp(o), without the constant log(t!).
     rate = _exp(o)
-    return rate - t * o, rate - t
+    yield rate - t * o
+    yield rate - t
 
 
 def _exp(o: Array) -> Array:
     return array_namespace(o).exp(o)
 
 
-def _binary_cross_entropy(o: Array, t: Array) -> tuple[Array, Array]:
+def _binary_cross_entropy(o: Array, t: Array) -> Iterator[Array]:
     # -t log(p) - (1 - t) log(1 - p) at p = sigmoid(o), from the logit: softplus(o) - t o, written
     # so that large terms cancel before they are added. Its slope is (1 - t) sigmoid(o) - t
     # sigmoid(-o): sigmoid(o) - t has no digits left where the two are close.
     xp = array_namespace(o)
-    value = (positive(xp, o) - t) * o + log1p(xp, xp.exp(-magnitude(xp, o)))
+    yield (positive(xp, o) - t) * o + log1p(xp, xp.exp(-magnitude(xp, o)))
     e = finite_exp(xp, -o)
-    return value, ((1.0 - t) - t * e) / (1.0 + e)
+    yield ((1.0 - t) - t * e) / (1.0 + e)
 
 
 # Added to a sum of targets: a row of zeros has no shares, and any other sum stays what it is.
@@ -179,8 +188,8 @@ _TINY = 1e-37
 
 
 @replaceable
-def categorical(o: Array, t: Array, share: Any) -> tuple[Array, Array]:
-    """Return categorical cross-entropy, and its gradient times the share."""
+def categorical(o: Array, t: Array, share: Any) -> Iterator[Array]:
+    """Yield categorical cross-entropy, then its gradient times the share."""
     # softmax(o) = exp(s) / (1 + r): s are the logits less their largest, r is sum exp(s) less that
     # one's 1. The targets' shares sum to 1 too: taken off term by term, a one-hot target's class
     # leaves r the digits of all others, however small they are.
@@ -196,10 +205,10 @@ def categorical(o: Array, t: Array, share: Any) -> tuple[Array, Array]:
     g = xp.exp(s) - shares
     r = sum_of_rows(g, keepdims=True)
     # -sum t log softmax(o), and sum(t) (softmax(o) - shares), over one denominator.
-    value = (total * log1p(xp, r))[..., 0] - sum_of_rows(t * s)
+    yield (total * log1p(xp, r))[..., 0] - sum_of_rows(t * s)
     g -= shares * r
     g *= total * share / (1.0 + r)
-    return value, g
+    yield g
 
 
 mean_squared_error = over_outputs(_squared)

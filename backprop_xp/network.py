@@ -223,6 +223,8 @@ class Network:
         shares x: ``(*stack, batch, n_in)``. The network's l2 has no part in it.
         """
         x, key = self.check_inputs(theta, x, rng)
+        # Before the first parameters a layer gives back what it is given, stacked or not.
+        x = array_namespace(theta).broadcast_to(x, (*theta.shape[:-1], *x.shape[-2:]))
         parameters = unpack(self.layout, theta)
         outputs, caches = forward_through(self.layers, parameters, x, key)
         g = like(theta, g, "g")

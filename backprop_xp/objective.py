@@ -34,12 +34,15 @@ def outputs_of(network: _Network, theta: Array, rows: Rows) -> Array:
 
 def loss_of(network: _Network, theta: Array, rows: Rows, l2: Any) -> Array:
     """Return what ``Network.loss`` does."""
-    return loss_of_outputs(network, theta, outputs_of(network, theta, rows), rows, l2)
+    values = network.loss_function.value(outputs_of(network, theta, rows), rows.y)
+    return loss_of_values(network, theta, values, rows.sample_weight, l2)
 
 
-def loss_of_outputs(network: _Network, theta: Array, outputs: Array, rows: Rows, l2: Any) -> Array:
-    """Return the loss of rows whose outputs are known."""
-    loss = mean_loss(network.loss_function, outputs, rows.y, rows.sample_weight)
+def loss_of_values(
+    network: _Network, theta: Array, values: Array, weight: Array | None, l2: Any
+) -> Array:
+    """Return the loss, of each sample's own, ``(*stack, batch)``."""
+    loss = _mean(values, weight)
     return loss if l2 is None else loss + penalty(network.layout, _parameters(network, theta), l2)
 
 

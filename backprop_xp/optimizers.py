@@ -79,9 +79,8 @@ def _update(
     alpha = self.learning_rate if learning_rate is None else learning_rate
     alpha = rate_at(alpha, state.step) if callable(alpha) else alpha
     alpha = hyperparameter(theta, alpha, "learning_rate")
-    updated: tuple[Array, Any] = rule_of(optimizer_beside(self, theta), theta)(
-        theta, gradient, state, alpha
-    )
+    rule = replaced(type(self).rule, theta)
+    updated: tuple[Array, Any] = rule(placed(self, theta), theta, gradient, state, alpha)
     return updated
 
 

@@ -20,8 +20,8 @@ class TrainingState(NamedTuple):
     the device. ``checks`` are the verdicts and errors of the epoch's gradient checks, ``best`` is
     what early stopping has found.
 
-    ``batch_losses``, ``(batches, *stack)``, are those of an epoch that Ctrl-C cut short: ``start=``
-    goes on with its next batch.
+    ``batch_losses``, one row for each batch, are those of an epoch that Ctrl-C cut short:
+    ``start=`` goes on with its next batch, of as many rows, ``batch_size``.
     """
 
     epoch: int
@@ -34,6 +34,7 @@ class TrainingState(NamedTuple):
     metrics: Mapping[str, Array] = {}
     best: Best | None = None
     batch_losses: Array | None = None
+    batch_size: int = 0
 
 
 class FitResult(NamedTuple):
@@ -139,7 +140,9 @@ def _checked_metrics(metrics: Any) -> dict[str, Callable[..., Array]]:
     return dict(metrics or {})
 
 
-def started(start: Any, optimizer: Optimizer, theta: Array, batches: int) -> TrainingState:
+def started(
+    start: Any, optimizer: Optimizer, theta: Array, batches: int, size: int
+) -> TrainingState:
     """Return the state in which a training begins, copied: its memory is used again.
 
     One to go on from has to fit theta, the optimiser and the epochs' batches.
@@ -162,7 +165,7 @@ def started(start: Any, optimizer: Optimizer, theta: Array, batches: int) -> Tra
         )
     check_state(optimizer, theta, given)
     cut = 0 if start.batch_losses is None else start.batch_losses.shape[0]
-    if start.step != start.epoch * batches + cut:
+    if start.step != start.epoch * batches + cut or (cut and start.batch_size != size):
         raise ValueError(
             f"start has made {start.step} updates in {start.epoch} epochs, but with these rows and "
             f"this batch_size an epoch has {batches}: give it the data that it was trained on."

@@ -15,7 +15,7 @@ from backprop_xp.backends import Array, array_namespace, is_host_number, like
 from backprop_xp.batches import joined, take
 from backprop_xp.inputs import Rows, row_slices, rows_at_once
 from backprop_xp.network import Network
-from backprop_xp.objective import loss_of_outputs, outputs_of
+from backprop_xp.objective import loss_of_values, outputs_of
 from backprop_xp.optimizers import Optimizer, rule_of
 from backprop_xp.random import as_int32, fold_in
 
@@ -59,15 +59,19 @@ def clip_norm(gradient: Array, bound: Any) -> Array:
 def evaluate(
     network: Network, metrics: Mapping[str, Any], theta: Array, rows: Rows, l2: Any
 ) -> dict[str, Array]:
-    """Return the loss of theta and its metrics; forward go some rows at a time."""
-    count, size = rows.x.shape[-2], rows_at_once(theta)
-    pieces = [Rows(rows.x[..., part, :], rows.y) for part in row_slices(count, size)]
-    outputs = joined([outputs_of(network, theta, piece) for piece in pieces], axis=-2)
-    found = {"loss": loss_of_outputs(network, theta, outputs, rows, l2)}
-    predictions = network.loss_function.link(outputs) if metrics else None
+    """Return the loss of theta and its metrics; some rows at a time go forward."""
+    loss, values, predictions = network.loss_function, [], []
+    for part in row_slices(rows.x.shape[-2], rows_at_once(theta)):
+        outputs = outputs_of(network, theta, Rows(rows.x[..., part, :], rows.y))
+        values.append(loss.value(outputs, rows.y[..., part, :]))
+        if metrics:
+            predictions.append(loss.link(outputs))
+    each = joined(values, axis=-1)
+    found = {"loss": loss_of_values(network, theta, each, rows.sample_weight, l2)}
+    predicted = joined(predictions, axis=-2) if metrics else None
     for name, metric in metrics.items():
         try:
-            value = metric(predictions, rows.y, rows.sample_weight)
+            value = metric(predicted, rows.y, rows.sample_weight)
         except Exception as error:
             error.add_note(f"In metrics[{name!r}].")
             raise

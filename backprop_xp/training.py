@@ -195,7 +195,7 @@ def _prepared(
     count, weight = rows.x.shape[-2], rows.sample_weight
     size = min(options.batch_size or count, count)
     batches, order = math.ceil(count / size), options.seed if options.shuffle else None
-    start = started(options.start, optimizer, theta, batches)
+    start = started(options.start, optimizer, theta, batches, size)
     run_steps, evaluate = steps_of(network, optimizer, metrics, theta)
     home = require_owner(theta, "theta")
     mean = home.compile(mean_over)
@@ -242,6 +242,7 @@ def _prepared(
             optimizer_state=carry[1],
             checks=tuple(checks),
             batch_losses=cut,
+            batch_size=size,
         )
         if cut is not None:
             return state, {}

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
@@ -102,6 +103,14 @@ def gpu() -> Backend:
         if os.environ.get("BACKPROP_XP_REQUIRE_GPU") == "1":
             pytest.fail(str(error))
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_what_jax_compiled() -> Iterator[None]:
+    """Each compiled function holds megabytes; what the next file needs again is on the disk."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """What CuPy has in the place of the maths' small functions: the same, in few kernels."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def draw(*shape: int) -> np.ndarray:
 
 
 def flat(result: Any) -> list[Any]:
-    if isinstance(result, tuple):
+    if isinstance(result, tuple | Iterator):
         return [leaf for part in result for leaf in flat(part)]
     return [result]
 
@@ -44,6 +45,7 @@ def assert_as_reference(function: Any, *arguments: Any) -> None:
     """The function, as CuPy has it, gives what its reference gives, in dtype, shape and values."""
     copies = [a.copy() if hasattr(a, "get") else a for a in arguments]
     got, wanted = flat(function(*arguments)), flat(function.__wrapped__(*copies))
+    assert len(got) == len(wanted)
     for one, other in zip(got, wanted, strict=True):
         if other is None:
             assert one is None
@@ -159,6 +161,36 @@ def test_what_cannot_be_fused_is_computed_as_it_is(gpu: Backend) -> None:
     for _ in range(2):
         assert_as_reference(activations.activated, z, own, bias)
         assert_as_reference(activations.sent_back, z, own, z, z)
+
+
+def test_a_rule_may_write_into_what_it_is_given(gpu: Backend) -> None:
+    def rule(g: Any, z: Any, a: Any) -> Any:
+        g *= 2.0 * z
+        return g
+
+    own = bx.Activation(lambda z: z * z, rule)
+    z = gpu.from_host(draw(ROWS, N))
+    for _ in range(3):
+        assert_as_reference(activations.sent_back, z.copy(), own, z, z)
+
+
+def test_what_is_fused_for_some_arrays_may_not_be_for_others(gpu: Backend) -> None:
+    own = bx.Activation(lambda z: z / z.shape[-1] if z.ndim == 3 else z / 4, lambda g, z, a: g)
+    for shape in ((ROWS, N), (2, ROWS, N), (ROWS, N)):
+        assert_as_reference(activations.activated, gpu.from_host(draw(*shape)), own)
+
+
+@dataclass
+class Unhashable:
+    by: float
+
+    def __call__(self, z: Any) -> Any:
+        return z * self.by
+
+
+def test_a_function_need_not_be_hashable(gpu: Backend) -> None:
+    own = bx.Activation(Unhashable(3.0), lambda g, z, a: 3.0 * g)
+    assert_as_reference(activations.activated, gpu.from_host(draw(ROWS, N)), own)
 
 
 def test_an_error_in_a_function_of_ones_own_is_that_error(gpu: Backend) -> None:

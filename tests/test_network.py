@@ -1178,3 +1178,20 @@ def test_targets_are_checked_where_no_layer_says_its_width(xp: Any) -> None:
     assert network.loss(theta, x, xp.asarray(np.ones((5, 4)))).shape == ()
     with pytest.raises(ValueError, match=r"y has shape \(5, 3\), but the outputs are \(..., 5, 4"):
         network.loss(theta, x, xp.asarray(np.ones((5, 3))))
+
+
+@pytest.mark.parametrize(
+    "first",
+    [bx.Activate("relu"), bx.Activate("sigmoid"), bx.LayerNorm(3), bx.Residual(bx.LayerNorm(3))],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_the_inputs_gradient_of_a_stack_that_shares_x_is_each_networks(xp: Any, first: Any) -> None:
+    network = bx.Network([first, bx.Dense(3, 2)], "mean_squared_error")
+    generator = np.random.default_rng(0)
+    theta = xp.initialize(network, stack=4) + xp.asarray(generator.normal(size=(4, network.size)))
+    x, g = (xp.asarray(generator.normal(size=shape)) for shape in ((5, 3), (4, 5, 2)))
+    gradient, back = network.vjp(theta, x, g)
+    for i in range(4):
+        alone, alone_back = network.vjp(theta[i, :], x, g[i, ...])
+        for one, other in ((gradient[i, :], alone), (back[i, ...], alone_back)):
+            np.testing.assert_allclose(xp.host(one), xp.host(other), atol=xp.rounding(1e-12))

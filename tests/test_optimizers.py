@@ -769,3 +769,21 @@ def test_a_compiler_may_trace_every_number(xp: Any, name: str) -> None:
         here, state = compiled(here, xp.asarray(gradient, dtype="float32"), state, numbers)
     expected, _, _ = _run(xp, optimizer, theta, _gradients(steps=5), "float32")
     np.testing.assert_allclose(xp.host(here), expected[-1], rtol=1e-4, atol=1e-5)
+
+
+class Halved(bx.Adam):
+    """Adam by half of each gradient, which calls what it overrides."""
+
+    def update(self, theta: Any, gradient: Any, state: Any, *, learning_rate: Any = None) -> Any:
+        return super().update(theta, 0.5 * gradient, state, learning_rate=learning_rate)
+
+
+def test_an_update_may_call_the_one_that_it_overrides(xp: Any) -> None:
+    network, x, y = bx.mlp([2, 3, 1]), xp.asarray([[0.5, 1.0]]), xp.asarray([[1.0]])
+    theta = xp.initialize(network)
+    ends = [
+        bx.fit(network, theta, x, y, optimizer=optimizer, epochs=3).theta
+        for optimizer in (Halved(0.1, epsilon=1e-8), bx.Adam(0.1, epsilon=2e-8))
+    ]
+    one, other = map(xp.host, ends)
+    np.testing.assert_allclose(one, other, rtol=0, atol=xp.rounding(1e-12))

@@ -436,3 +436,14 @@ def test_what_is_no_state_is_refused(xp: Any) -> None:
         TypeError, match=r"start must be a state of bx\.train or a result of bx\.fit"
     ):
         bx.fit(*_case(xp), optimizer=bx.Adam(), epochs=1, start=_case(xp)[1])
+
+
+@pytest.mark.parametrize("batch_size", [None, 2, 5])
+def test_a_cut_epoch_goes_on_in_the_batches_it_began_with(xp: Any, batch_size: int | None) -> None:
+    network, (x, y) = bx.mlp([3, 2]), (xp.asarray(np.ones((16, n))) for n in (3, 2))
+    theta, options = xp.initialize(network), {"optimizer": bx.SGD(0.1), "epochs": 5}
+    first = next(iter(bx.train(network, theta, x, y, batch_size=4, **options)))
+    cut = first._replace(epoch=0, step=2, batch_losses=xp.asarray([1.0, 1.0]))
+    with pytest.raises(ValueError, match="give it the data that it was trained on"):
+        bx.fit(network, theta, x, y, batch_size=batch_size, start=cut, **options)
+    assert bx.fit(network, theta, x, y, batch_size=4, start=cut, **options).epochs == 5

@@ -556,3 +556,31 @@ def test_a_callback_may_change_the_rate_of_an_optimiser_of_ones_own(xp: Any) -> 
     _fit(xp, _network(), tuned, epochs=3, batch_size=BATCH, callbacks=[stop_learning])
     np.testing.assert_array_equal(thetas[1], thetas[0])
     np.testing.assert_array_equal(thetas[2], thetas[0])
+
+
+class Times(NamedTuple):
+    by: float
+
+    def __call__(self, z: Any) -> Any:
+        return z * self.by
+
+
+class Plus(NamedTuple):
+    by: float
+
+    def __call__(self, z: Any) -> Any:
+        return z + self.by
+
+
+def test_functions_of_ones_own_that_are_equal_and_differ_are_told_apart(xp: Any) -> None:
+    assert Times(2.0) == Plus(2.0)
+    for own, wanted in ((Times(2.0), lambda z: z * 2.0), (Plus(2.0), lambda z: z + 2.0)):
+        histories = []
+        for value in (own, wanted):
+            rule = lambda g, z, a: 1.0 * g  # noqa: E731
+            network = bx.Network([bx.Dense(3, 2, bx.Activation(value, rule))], "huber")
+            metrics = {"moved": lambda p, t, w, value=value: value(0.0 * p[..., 0, 0])}
+            result = _fit(xp, network, bx.SGD(0.1), epochs=2, metrics=metrics)
+            histories.append(result.history)
+        for name, values in histories[0].items():
+            np.testing.assert_allclose(values, histories[1][name], rtol=xp.rounding(SAME))
