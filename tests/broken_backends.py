@@ -1,40 +1,132 @@
-"""Backends with one fault each, for the tests of the conformance kit.
+"""Backends with one fault each, and the check of the conformance kit that must notice it.
 
-A fault of moving or naming is planted in array-api-strict's backend, one of a function in its
-namespace, and one of an operator in a kind of NumPy array.
+A fault of a method is planted in array-api-strict's backend, on its device1, one of a function of
+the standard in array-api-strict itself, and one of an operator in a kind of NumPy array.
 """
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+import array_api_strict
 import numpy as np
 
 from backprop_xp.backends import Door, Memory, Probe
 from backprop_xp.backends.array_api_strict import ArrayAPIStrictBackend
 from backprop_xp.backends.numpy import NumPyBackend
 
-
-class Namespace:
-    """array_api_strict with some functions replaced by others."""
-
-    def __init__(self, **functions: Any) -> None:
-        self.functions = functions
-
-    def __getattr__(self, name: str) -> Any:
-        import array_api_strict
-
-        functions = self.__dict__["functions"]
-        return functions[name] if name in functions else getattr(array_api_strict, name)
+STRICT = ArrayAPIStrictBackend()
+GIVE, LAST, XP = STRICT.from_host, STRICT.devices()[-1], array_api_strict
 
 
-class WithFunctions(ArrayAPIStrictBackend):
-    """array-api-strict with some functions of its namespace replaced."""
+def made(change: Callable[[Any, Any, Any], Any]) -> Callable[..., Any]:
+    """Return a from_host of ``change(array, dtype, device)``."""
+    return lambda self, array, dtype=None, device=None: change(array, dtype, device)
 
-    def __init__(self, **functions: Any) -> None:
-        self.wrong = Namespace(**functions)
 
-    def namespace(self) -> Any:
-        return self.wrong
+def taken(change: Callable[[np.ndarray], np.ndarray]) -> Callable[..., Any]:
+    """Return a to_host whose array is changed."""
+    return lambda self, array: change(STRICT.to_host(array))
+
+
+def raising(error: Exception) -> Any:
+    raise error
+
+
+def writing(array: Any, dtype: Any, device: Any) -> Any:
+    there = GIVE(array.copy(), dtype, device)
+    if array.flags.writeable and array.size:
+        array.flat[0] = 1
+    return there
+
+
+def without_strides(array: Any, dtype: Any, device: Any) -> Any:
+    return GIVE(array.ravel(order="K").reshape(array.shape), dtype, device)
+
+
+def without_float64(array: Any, dtype: Any, device: Any) -> Any:
+    there = GIVE(array, dtype, device)
+    return raising(ValueError("no float64 here")) if "float64" in str(there.dtype) else there
+
+
+def narrow(array: Any) -> Any:
+    xp = STRICT.namespace()
+    return xp.astype(array, xp.float32) if array.dtype == xp.float64 else array
+
+
+def pinned(self: Any, array: Any, dtype: Any = None, device: Any = None, *, pin: bool) -> Any:
+    raise AssertionError("nobody gives pin")
+
+
+def any_device(self: Any, name: Any) -> Any:
+    return STRICT.device(name) if name in ("device1", *STRICT.devices()) else STRICT.devices()[0]
+
+
+def no_list(self: Any, name: Any) -> Any:
+    known = any_device(self, name) != STRICT.devices()[0]
+    return any_device(self, name) if known else raising(ValueError("no such device"))
+
+
+def once(self: Any, function: Any, *, donate: Any = ()) -> Any:
+    first: list[Any] = []
+    return lambda *arrays: (first or first.append(function(*arrays)) or first)[0]
+
+
+def reusing(self: Any, function: Any, *, donate: Any = ()) -> Any:
+    def compiled(state: Any, x: Any) -> Any:
+        results = function(state, x)
+        x *= 0.0
+        return results
+
+    return compiled if donate else function
+
+
+def once_more(self: Any, step: Any) -> Any:
+    def looped(carry: Any, columns: Any, *shared: Any) -> Any:
+        outputs = []
+        for i in [*range(columns.shape[0]), 0]:
+            carry, output = step(carry, columns[i, ...], *shared)
+            outputs.append(output)
+        return carry, self.namespace().stack(outputs[:-1])
+
+    return looped
+
+
+ADAM = "backprop_xp.optimizers.Adam.rule"
+TRIP, ANSWERS, DEVICES = "moving data: round trip, ", "protocol: answers", "protocol: devices"
+SILENT, TRAINING = "parity: silent faults, float32", "parity: training, AdamW, float32"
+NETWORK, UNKNOWN, ARRAYS = "parity: network, float", "trust: unknown devices", "protocol: arrays"
+
+# A member of the backend, the wrong one in its place, the check that notices it, and its words.
+FAULTS: list[tuple[str, Any, str, str]] = [
+    ("from_host", made(lambda a, t, d: GIVE(a, None, d)), TRIP + "int32", "as int32 is .*int64"),
+    ("from_host", made(lambda a, t, d: GIVE(a, t)), TRIP + "float32", "CPU_.*not on .*device1"),
+    ("from_host", made(lambda a, t, d: GIVE(a, t, d or LAST)), DEVICES, "goes to .*by default"),
+    ("from_host", made(lambda *a: narrow(GIVE(*a))), TRIP + "float64", "comes back as float32"),
+    ("from_host", made(without_strides), TRIP + "transposed", r"is 1.0 at \[0, 1\], but 4.0"),
+    ("from_host", made(without_float64), TRIP + "float64", "ValueError: no float64 here"),
+    ("from_host", made(writing), TRIP + "int32", "the host's own array was changed"),
+    ("from_host", pinned, "protocol: methods", r"not \['array', 'pin'\]"),
+    ("to_host", taken(lambda a: a.astype(float)), TRIP + "float32", "comes back as float64"),
+    ("to_host", taken(lambda a: a.astype("f4").astype(a.dtype)), TRIP + "float64", "is 20.2600"),
+    ("to_host", lambda self, a: np.from_dlpack(a), "trust: transfers", "TransferError: .*dlpack"),
+    ("owns", lambda self, a: True, ARRAYS, "not False for a .*list"),
+    ("device", any_device, UNKNOWN, "'nonesuch'.*ValueError is expected"),
+    ("device", no_list, UNKNOWN, "does not tell .*device1"),
+    ("device_name", lambda self, d: "x", DEVICES, "two of one name"),
+    ("default_dtype", lambda self, d: XP.int32, DEVICES, "int32 is not real"),
+    ("namespace", lambda self: SimpleNamespace(**vars(XP)), ARRAYS, "another object at each call"),
+    ("compile", once, "protocol: compile", r"\(5,\), but \(3,\) on NumPy"),
+    ("compile", reusing, "protocol: compile", "is .* on NumPy"),
+    ("loop", once_more, "protocol: loop", r"\[0\] is 27.0 at \[0\]"),
+    ("replacements", {ADAM: lambda g: g}, "protocol: replacements", r"takes \(g\), not"),
+    ("probe", lambda self: raising(OSError("lost")), ANSWERS, "OSError: lost"),
+    ("probe", lambda self: Probe(True, "1.0", "slow"), ANSWERS, "slow"),
+    ("details", lambda self: {"threads": 2}, ANSWERS, "no dict of strings"),
+    ("memory", lambda self, device=None: Memory(2, 1), ANSWERS, "more bytes in use"),
+    ("synchronize", lambda self, device=None: device, ANSWERS, "returns "),
+    ("name", "", ANSWERS, "its name is ''"),
+]
 
 
 class Unfaithful(np.ndarray):
@@ -51,188 +143,13 @@ class WithArrays(NumPyBackend):
         return np.array(array, dtype=dtype).view(self.kind)
 
 
-class DropsDtype(ArrayAPIStrictBackend):
-    def from_host(self, array: np.ndarray, dtype: Any = None, device: Any = None) -> Any:
-        return super().from_host(array, None, device)
+class WithoutFloatDoor(WithArrays):
+    """The doors of its library are told but for that of float."""
 
-
-class DropsDevice(ArrayAPIStrictBackend):
-    def from_host(self, array: np.ndarray, dtype: Any = None, device: Any = None) -> Any:
-        return super().from_host(array, dtype, None)
-
-
-class ReturnsFloat64(ArrayAPIStrictBackend):
-    def to_host(self, array: Any) -> np.ndarray:
-        host = super().to_host(array)
-        return host.astype(np.float64) if host.dtype == np.float32 else host
-
-
-class RoundsOnTheWay(ArrayAPIStrictBackend):
-    def to_host(self, array: Any) -> np.ndarray:
-        host = super().to_host(array)
-        return host.astype(np.float32).astype(np.float64) if host.dtype == np.float64 else host
-
-
-class LosesStrides(ArrayAPIStrictBackend):
-    def from_host(self, array: np.ndarray, dtype: Any = None, device: Any = None) -> Any:
-        return super().from_host(array.ravel(order="K").reshape(array.shape), dtype, device)
-
-
-class WritesToTheHost(ArrayAPIStrictBackend):
-    def from_host(self, array: np.ndarray, dtype: Any = None, device: Any = None) -> Any:
-        there = super().from_host(array.copy(), dtype, device)
-        if array.flags.writeable and array.size:
-            array.flat[0] = 1
-        return there
-
-
-class KeepsNoFloat64(ArrayAPIStrictBackend):
-    def from_host(self, array: np.ndarray, dtype: Any = None, device: Any = None) -> Any:
-        there = super().from_host(array, dtype, device)
-        xp = self.namespace()
-        return xp.astype(there, xp.float32) if there.dtype == xp.float64 else there
-
-
-class OwnsEverything(ArrayAPIStrictBackend):
-    def owns(self, array: Any) -> bool:
-        return True
-
-
-class TakesAnyDevice(ArrayAPIStrictBackend):
-    def device(self, name: Any) -> Any:
-        try:
-            return super().device(name)
-        except ValueError:
-            return self.devices()[0]
-
-
-class NamesNoDevices(ArrayAPIStrictBackend):
-    def device(self, name: Any) -> Any:
-        try:
-            return super().device(name)
-        except ValueError:
-            raise ValueError("no such device") from None
-
-
-class OneNameForAll(ArrayAPIStrictBackend):
-    def device_name(self, device: Any) -> str:
-        return "device"
-
-
-class AnotherDeviceByDefault(ArrayAPIStrictBackend):
-    def from_host(self, array: np.ndarray, dtype: Any = None, device: Any = None) -> Any:
-        return super().from_host(array, dtype, self.devices()[-1] if device is None else device)
-
-
-class ProbeRaises(ArrayAPIStrictBackend):
-    def probe(self) -> Probe:
-        raise ImportError("no driver")
-
-
-class ProbeComplains(ArrayAPIStrictBackend):
-    def probe(self) -> Probe:
-        return Probe(True, "1.0", "slow")
-
-
-class IntegersByDefault(ArrayAPIStrictBackend):
-    def default_dtype(self, device: Any) -> Any:
-        return self.namespace().int32
-
-
-class CompilesWrongly(ArrayAPIStrictBackend):
-    def compile(self, function: Callable[..., Any], *, donate: Any = ()) -> Callable[..., Any]:
-        first: list[Any] = []
-
-        def compiled(*arrays: Any) -> Any:
-            if not first:
-                first.append(function(*arrays))
-            return first[0]
-
-        return compiled
-
-
-class ReusesWhatIsNotDonated(ArrayAPIStrictBackend):
-    def compile(self, function: Callable[..., Any], *, donate: Any = ()) -> Callable[..., Any]:
-        def compiled(*arguments: Any) -> Any:
-            results = function(*arguments)
-            for argument in arguments:
-                if hasattr(argument, "shape"):
-                    argument *= 0.0
-            return results
-
-        return compiled if donate else function
-
-
-class LoopsOnceTooOften(ArrayAPIStrictBackend):
-    def loop(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        def looped(carry: Any, columns: Any, *shared: Any) -> Any:
-            outputs = []
-            for i in [*range(columns.shape[0]), 0]:
-                carry, output = step(carry, columns[i, ...], *shared)
-                outputs.append(output)
-            return carry, self.namespace().stack(outputs[:-1])
-
-        return looped
-
-
-class LacksFloat64(ArrayAPIStrictBackend):
-    """Refuses float64 when an array is made, and says nothing of it before."""
-
-    def from_host(self, array: Any, dtype: Any = None, device: Any = None) -> Any:
-        made = super().from_host(array, dtype, device)
-        if made.dtype == self.namespace().float64:
-            raise ValueError("no float64 here")
-        return made
-
-
-class HasNoFloatDoor(WithArrays):
     name = "numpy-without-float"
-
-    def __init__(self) -> None:
-        super().__init__(Unfaithful)
 
     def doors(self) -> Any:
         return [Door(Unfaithful, "__bool__")]
-
-
-class LeavesUnmarked(ArrayAPIStrictBackend):
-    def to_host(self, array: Any) -> Any:
-        return np.from_dlpack(array)
-
-
-class TellsNumbers(ArrayAPIStrictBackend):
-    def details(self) -> Any:
-        return {"threads": 2}
-
-
-class UsesMoreThanThereIs(ArrayAPIStrictBackend):
-    def memory(self, device: Any = None) -> Memory | None:
-        return Memory(2, 1)
-
-
-class HandsOutTheDevice(ArrayAPIStrictBackend):
-    def synchronize(self, device: Any = None) -> Any:
-        return self.devices()
-
-
-class AsksForMore(ArrayAPIStrictBackend):
-    def from_host(  # type: ignore[override]
-        self, array: np.ndarray, dtype: Any = None, device: Any = None, *, pinned: bool
-    ) -> Any:
-        raise AssertionError("nobody gives pinned")
-
-
-class ReplacesByAnother(ArrayAPIStrictBackend):
-    replacements = {"backprop_xp.optimizers.Adam.rule": lambda theta, gradient: theta}  # noqa: RUF012
-
-
-class Nameless(ArrayAPIStrictBackend):
-    name = ""
-
-
-class NewNamespaces(ArrayAPIStrictBackend):
-    def namespace(self) -> Any:
-        return Namespace()
 
 
 class Widens(Unfaithful):
@@ -267,6 +184,36 @@ class ReturnsItself(Unfaithful):
 
     def __add__(self, other: Any) -> Any:
         return self if isinstance(other, float) and other == 0.0 else super().__add__(other)
+
+
+OPERATORS = {
+    Widens: "parity: update, SGD, float32",
+    Saturates: NETWORK + "32",
+    HalfPrecision: NETWORK + "32",
+    ReturnsItself: SILENT,
+}
+
+
+def without_nan(x: Any) -> Any:
+    return XP.where(XP.isnan(x), XP.zeros_like(x), x)
+
+
+def real_alone(z: Any) -> Any:
+    return XP.astype(XP.real(z), z.dtype) if XP.isdtype(z.dtype, "complex floating") else z
+
+
+# A function of the standard, a wrong one made of the right one, and the check that notices it.
+FUNCTIONS: list[tuple[str, Callable[[Any], Any], str]] = [
+    ("maximum", lambda f: lambda x, y: without_nan(f(x, y)), SILENT),
+    ("isfinite", lambda f: lambda x: f(XP.zeros_like(x)), SILENT),
+    ("sum", lambda f: lambda x, **axes: XP.astype(f(narrow(x), **axes), x.dtype), NETWORK + "64"),
+    ("sum", lambda f: lambda x, **axes: f(x, axis=axes.get("axis")), NETWORK + "32"),
+    ("ones", lambda f: lambda shape, **there: f(shape, dtype=there["dtype"]), NETWORK + "32"),
+    ("take", lambda f: lambda x, i, *, axis: f(x, i, axis=max(axis, 0)), TRAINING),
+    ("exp", lambda f: lambda z: f(real_alone(z)), "parity: function, sigmoid, complex128"),
+    ("expm1", lambda f: lambda z: XP.exp(z) - 1.0, "parity: function, elu, float32"),
+    ("log1p", lambda f: lambda x: XP.log(1.0 + x), "parity: function, softplus, float32"),
+]
 
 
 class NothingWorks:

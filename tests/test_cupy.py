@@ -21,11 +21,12 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp import testing
+from backprop_xp.activations import ACTIVATIONS
 from backprop_xp.backends import Backend, array_namespace, device_of
 from backprop_xp.backends.cupy import backend as cupy_backend
 from backprop_xp.backends.cupy_kernels import KERNELS, Kernel, rules
 from backprop_xp.backends.cupy_namespace import placing
-from backprop_xp.testing.standard import FUNCTIONS
+from backprop_xp.losses import LOSSES
 
 REAL = {"float32": "float", "float64": "double"}
 every_dtype = pytest.mark.parametrize("dtype", REAL)
@@ -401,29 +402,27 @@ def test_on_a_gpu_hyperparameters_that_are_arrays_are_left_to_the_optimizer(
     assert_same(train(fused, optimizer, gpu.from_host), train(reference, optimizer, gpu.from_host))
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_on_a_gpu_no_function_of_the_standard_moves_what_it_is_given(
-    gpu: Backend, name: str
-) -> None:
+def computing(gpu: Backend, name: str) -> Callable[[Any], Any]:
+    """Return a function of the standard, an activation or a loss, with its derivative, of z."""
+    xp = gpu.namespace()
+    if name in ("clip", "sign"):
+        return {"clip": lambda z: xp.clip(z, -1.0, 0.75), "sign": xp.sign}[name]
+    if name in LOSSES:
+        loss = LOSSES[name]
+        return lambda z: [loss.value(z, z), loss.link(z), loss.gradient(z, z)]
+    return lambda z: ACTIVATIONS[name].vjp(z, z, ACTIVATIONS[name].value(1.0 * z))
+
+
+@pytest.mark.parametrize("name", ["clip", "sign", *ACTIVATIONS, *LOSSES])
+def test_on_an_emulated_gpu_no_small_function_waits(gpu: Backend, name: str) -> None:
     """As array-api-compat's clip and sign do, which index by a mask."""
-    xp = gpu.namespace()
-    for use in FUNCTIONS[name]:
-        arrays = [gpu.from_host(host) for host in use.arguments]
-        with bx.transfer_guard("disallow"):
-            use.call(xp, *arrays)
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_on_an_emulated_gpu_no_function_of_the_standard_waits(gpu: Backend, name: str) -> None:
     emulator = pytest.importorskip("cuda_emulator", reason="calls are counted by an emulator")
-    xp = gpu.namespace()
-    for use in FUNCTIONS[name]:
-        arrays = [gpu.from_host(host) for host in use.arguments]
-        with emulator.record() as calls:
-            use.call(xp, *arrays)
-        assert not calls.count("synchronize")
-        if name in ("clip", "sign"):
-            assert calls.count("launch").total() == 1
+    z, compute = gpu.from_host(np.array([[-2.1, -0.3, 0.6], [1.0, 0.0, 3.3]])), computing(gpu, name)
+    with emulator.record() as calls, bx.transfer_guard("disallow"):
+        compute(z)
+    assert not calls.count("synchronize")
+    if name in ("clip", "sign"):
+        assert calls.count("launch").total() == 1
 
 
 SPECIAL = np.array([np.nan, np.inf, -np.inf, -0.0, 0.5, -3.0])

@@ -1,4 +1,4 @@
-"""The Backend protocol: names, signatures, devices, and what each method promises."""
+"""The Backend protocol: its signatures, what its methods promise, and data on the way and back."""
 
 import inspect
 import pkgutil
@@ -6,278 +6,160 @@ from typing import Any
 
 import numpy as np
 
-from backprop_xp.backends import (
-    Backend,
-    Device,
-    DTypeNotKeptError,
-    Memory,
-    Probe,
-    TransferError,
-    array_namespace,
-    device_of,
-    in_words,
-    owner,
-    transfer_guard,
-)
-from backprop_xp.backends.doors import watch
-from backprop_xp.testing.comparing import FLOATING, put, require_computed, require_same
-from backprop_xp.testing.kit import Check, NotApplicable, expect
+from backprop_xp.backends import Backend, Memory, Probe, array_namespace, asarray, device_of, owner
+from backprop_xp.testing.kit import NotApplicable, Place, checks_of, expect
 
-_UNKNOWN_DEVICES = ("nonesuch", "cuda:99", "cpu:99", "", 1.5)
+_ONES = np.ones(2, np.float32)
+_TABLE = np.arange(12, dtype=np.float32).reshape(3, 4)
+_VALUES = np.linspace(0.0, 101.3, 6).reshape(2, 3)
+_HOSTS = {
+    **{name: _VALUES.astype(name) for name in ("bool", "int32", "uint8", "float32", "float64")},
+    **{name: (_VALUES - 0.3j).astype(name) for name in ("complex64", "complex128")},
+    "no axes": np.array(2.5, np.float32),
+    "no entries": _TABLE[:0],
+    "strided": _TABLE[1:, ::2],
+    "reversed": _TABLE[0, ::-1],
+    "transposed": _TABLE.T,
+    "broadcast, read-only": np.broadcast_to(np.float32(1.5), (2, 3)),
+}
 
 
-def _name(backend: Backend, device: Device) -> None:
-    name = backend.name
-    expect(isinstance(name, str) and name.strip() == name != "", f"name is {name!r}, no name")
-
-
-def _methods(backend: Backend, device: Device) -> None:
-    wanted = {key: f for key, f in vars(Backend).items() if inspect.isfunction(f)}
-    for name, function in wanted.items():
-        if name.startswith("_"):
+def _methods(place: Place) -> None:
+    """Have the protocol's methods, with their parameters."""
+    for name, function in vars(Backend).items():
+        if name.startswith("_") or not inspect.isfunction(function):
             continue
-        method = getattr(backend, name, None)
+        method: Any = getattr(place.backend, name, None)
         expect(callable(method), f"the method {name} is missing")
-        theirs = list(inspect.signature(method).parameters.values())  # type: ignore[arg-type]
-        ours = list(inspect.signature(function).parameters.values())[1:]
-        shown = f"{name}({', '.join(str(p.name) for p in theirs)})"
-        fits = [p.name for p in theirs[: len(ours)]] == [p.name for p in ours]
-        expect(fits, f"{shown} should take ({', '.join(p.name for p in ours)})")
-        for mine, protocols in zip(theirs, ours, strict=False):
-            optional = protocols.default is not inspect.Parameter.empty
-            has_default = mine.default is not inspect.Parameter.empty
-            expect(has_default or not optional, f"{shown} needs a default for {mine.name}")
-        for extra in theirs[len(ours) :]:
-            variadic = extra.kind in (extra.VAR_POSITIONAL, extra.VAR_KEYWORD)
-            has_default = extra.default is not inspect.Parameter.empty
-            expect(variadic or has_default, f"{shown} needs a default for its own {extra.name}")
+        theirs, (_, *ours) = (inspect.signature(f).parameters.values() for f in (method, function))
+        shown = f"{name}({', '.join(map(str, theirs))})"
+        fits = [p.name for p in theirs][: len(ours)] == [p.name for p in ours]
+        expect(fits, f"{shown} should begin with the parameters ({', '.join(map(str, ours))})")
+        needed, taken = ([p.name for p in ps if p.default is p.empty] for ps in (ours, theirs))
+        expect(taken == needed, f"{shown} should need nothing but {needed}, not {taken}")
 
 
-def _replacements(backend: Backend, device: Device) -> None:
-    table = getattr(backend, "replacements", None)
-    expect(isinstance(table, dict), f"replacements is {table!r}, no dict")
-    for name, function in (table or {}).items():
-        expect(callable(function), f"the replacement of {name} cannot be called")
-        module, _, rest = name.partition(".")
-        expect(module == "backprop_xp", f"{name} is no function of backprop_xp")
-        reference = pkgutil.resolve_name(name)
-        given = list(inspect.signature(function).parameters)
-        expected = list(inspect.signature(reference).parameters)
-        expect(given == expected, f"the replacement of {rest} takes {given}, not {expected}")
+def _replacements(place: Place) -> None:
+    """Have replacements that take what their references take."""
+    for name, function in place.backend.replacements.items():
+        expect(name.startswith("backprop_xp."), f"{name} is no function of backprop_xp")
+        theirs, ours = inspect.signature(function), inspect.signature(pkgutil.resolve_name(name))
+        same = list(theirs.parameters) == list(ours.parameters)
+        expect(same, f"the replacement of {name} takes {theirs}, not {ours}")
 
 
-def _probe(backend: Backend, device: Device) -> None:
-    probe = backend.probe()
-    expect(isinstance(probe, Probe), f"probe() returns a {type(probe).__name__}, no Probe")
-    expect(probe.usable is True, f"probe() says that it cannot run: {probe.reason}")
-    expect(isinstance(probe.version, str) and probe.version, f"the version is {probe.version!r}")
-    complaint = f"{probe.reason} {probe.hint}".strip()
-    expect(not complaint, f"probe() says that it can run, but complains: {complaint}")
+def _answers(place: Place) -> None:
+    """Tell of itself what is asked, and no complaint."""
+    backend, probe, details = place.backend, place.backend.probe(), place.backend.details()
+    expect(isinstance(backend.name, str) and backend.name.strip(), f"its name is {backend.name!r}")
+    sound = isinstance(probe, Probe) and probe.usable is True and probe.version
+    expect(sound and not (probe.reason or probe.hint), f"it runs here, but says {probe}")
+    words = [isinstance(word, str) for item in details.items() for word in item]
+    expect(all(words), f"details() is {details!r}, no dict of strings")
+    memory = backend.memory(place.device)
+    possible = memory is None or (isinstance(memory, Memory) and 0 <= memory.used <= memory.total)
+    expect(possible, f"memory() is {memory!r}: more bytes in use than there are, or no Memory")
+    result: Any = backend.synchronize(place.device)  # type: ignore[func-returns-value]
+    expect(result is None, f"synchronize() returns {result!r}")
 
 
-def _namespace(backend: Backend, device: Device) -> None:
-    xp = backend.namespace()
-    expect(xp is backend.namespace(), "namespace() returns another object at each call")
-    (array,) = put(backend, device, np.ones((2, 2), np.float32))
-    expect(
-        array_namespace(array) is xp,
-        f"the namespace of its arrays is {array_namespace(array)!r}, but namespace() is {xp!r}",
-    )
-
-
-def _devices(backend: Backend, device: Device) -> None:
-    devices = backend.devices()
-    expect(devices and isinstance(devices, list), f"devices() is {devices!r}, no list of devices")
-    names = [backend.device_name(one) for one in devices]
-    expect(all(isinstance(name, str) for name in names), f"the devices' names are {names}")
-    expect(len(set(names)) == len(names), f"two devices have one name: {names}")
-    for one, name in zip(devices, names, strict=True):
-        for given in (one, name):
+def _devices(place: Place) -> None:
+    """Find each device by object and name, the first by default, and keep its default dtype."""
+    backend, devices, xp = place.backend, place.backend.devices(), place.backend.namespace()
+    names = [backend.device_name(device) for device in devices]
+    expect(len(set(names)) == len(names) > 0, f"no device, or two of one name: {names}")
+    for device, name in zip(devices, names, strict=True):
+        for given in (device, name):
             found = backend.device(given)
-            expect(found == one, f"device({given!r}) is {found!r}, not {one!r}")
-
-
-def _first_device(backend: Backend, device: Device) -> None:
-    where, first = device_of(backend.from_host(np.ones(2, np.float32))), backend.devices()[0]
-    expect(where == first, f"an array goes to {where} by default, but devices()[0] is {first}")
-
-
-def _unknown_devices(backend: Backend, device: Device) -> None:
-    names = [backend.device_name(one) for one in backend.devices()]
-    for given in _UNKNOWN_DEVICES:
-        if given in names:
-            continue
-        try:
-            found = backend.device(given)
-        except ValueError as error:
-            missing = [name for name in names if name not in str(error)]
-            expect(
-                not missing, f"the error of device({given!r}) does not tell of {missing}: {error}"
-            )
-        else:
-            expect(False, f"device({given!r}) is {found!r}: a ValueError is expected")
-
-
-def _default_dtype(backend: Backend, device: Device) -> None:
-    xp = backend.namespace()
-    for one in backend.devices():
-        dtype, name = backend.default_dtype(one), backend.device_name(one)
-        real = xp.isdtype(dtype, "real floating")
-        expect(real, f"the default dtype of {name} is {dtype}, which is not real floating")
-        made = backend.from_host(np.ones(2), dtype, one).dtype
+            expect(found == device, f"device({given!r}) is {found!r}, not {device!r}")
+        dtype = backend.default_dtype(device)
+        expect(xp.isdtype(dtype, "real floating"), f"the default dtype {dtype} is not real")
+        made = backend.from_host(np.ones(2), dtype, device).dtype
         expect(made == dtype, f"an array of {name}'s default dtype {dtype} comes out as {made}")
+    where = device_of(backend.from_host(_ONES))
+    expect(where == devices[0], f"an array goes to {where} by default, not to {devices[0]}")
 
 
-def _require_dtype(backend: Backend, device: Device) -> None:
-    xp = backend.namespace()
-    for name in ("bool", "int32", *FLOATING):
-        dtype = getattr(xp, name, None)
-        if dtype is None:
-            continue
-        try:
-            backend.require_dtype(dtype, device)
-        except DTypeNotKeptError:
-            continue
-        try:
-            found = backend.from_host(np.zeros(2, name), dtype, device).dtype
-        except Exception as error:
-            found = in_words(error)
-        expect(found == dtype, f"require_dtype() lets {name} pass, but from_host gives {found}")
-
-
-def _owns(backend: Backend, device: Device) -> None:
-    (array,) = put(backend, device, np.ones(2, np.float32))
-    expect(backend.owns(array) is True, "owns(array) is not True for an array of its own")
-    others: list[Any] = [[1.0], 1.0, None, "numpy", object(), backend.namespace()]
-    if not isinstance(array, np.ndarray):
-        others += [np.ones(2), np.float64(1.0)]
+def _arrays(place: Place) -> None:
+    """Own its arrays and nothing else, and give their namespace, one and the same."""
+    (array,), xp = place.put(_ONES), place.backend.namespace()
+    expect(place.backend.owns(array) is True, "owns(array) is not True for an array of its own")
+    others: list[Any] = [[1.0], 1.0, None, "numpy", object(), xp]
+    others += [] if isinstance(array, np.ndarray) else [_ONES, np.float64(1.0)]
     for other in others:
-        shown = f"{type(other).__module__}.{type(other).__qualname__}"
-        expect(backend.owns(other) is False, f"owns is {backend.owns(other)} for a {shown}")
+        expect(place.backend.owns(other) is False, f"owns is not False for a {type(other)}")
+    expect(xp is place.backend.namespace(), "namespace() returns another object at each call")
+    theirs = array_namespace(array)
+    expect(theirs is xp, f"the namespace of its arrays is {theirs!r}, but namespace() is {xp!r}")
 
 
-def _owner(backend: Backend, device: Device) -> None:
-    (array,) = put(backend, device, np.ones(2, np.float32))
-    found = owner(array)
-    if found is backend:
-        return
-    kind = f"{type(array).__module__}.{type(array).__qualname__}"
-    taken = "nobody's" if found is None else f"the backend {found.name}'s"
+def _owner(place: Place) -> None:
+    """Be found by its arrays, as networks find it."""
+    found = owner(*place.put(_ONES))
+    whose = "nobody's" if found is None else f"the backend {found.name}'s"
     way = "a backend is found by the entry-point group backprop_xp.backends"
-    expect(False, f"an array of the type {kind} is taken for {taken}: {way}")
+    expect(found is place.backend, f"its arrays are taken for {whose}: {way}")
 
 
-def _synchronize(backend: Backend, device: Device) -> None:
-    (array,) = put(backend, device, np.ones(2, np.float32))
-    array = array + array
-    for where in (None, device):
-        result: Any = backend.synchronize(where)  # type: ignore[func-returns-value]
-        expect(result is None, f"synchronize({where!r}) returns {result!r}")
+def _compile(place: Place) -> None:
+    """Compute the same when compiled, and reuse no memory but what is donated."""
 
-
-def _compile(backend: Backend, device: Device) -> None:
-    def compute(x: Any, y: Any) -> tuple[Any, Any]:
-        return x + y, x * y
-
-    compiled = backend.compile(compute)
-    for count in (5, 5, 3):
-        hosts = np.linspace(-1, 1, count, dtype=np.float32), np.ones(count, np.float32) / 4
-        found = compiled(*put(backend, device, *hosts))
-        require_same(backend, device, found, compute(*hosts), "the compiled function's result")
-
-
-def _donate(backend: Backend, device: Device) -> None:
     def compute(state: tuple[Any, Any], x: Any) -> tuple[Any, Any]:
         return state[0] + x, state[1] * x
 
-    hosts: list[np.ndarray] = [np.linspace(-1, 1, 5, dtype=np.float32), np.ones(5, np.float32)]
-    compiled = backend.compile(compute, donate=(0,))
-    (x,) = put(backend, device, hosts[0])
-    for _ in range(2):  # what was donated is not needed again; what was not is whole
-        found = compiled(put(backend, device, *hosts), x)
-        expected = compute((hosts[0], hosts[1]), hosts[0])
-        require_same(backend, device, found, expected, "the compiled function's result")
+    for donate in ([], [0]):
+        compiled = place.backend.compile(compute, donate=donate)
+        for count in (5, 5, 3):
+            a, b = np.linspace(-1, 1, count, dtype=np.float32), np.ones(count, np.float32)
+            state, (x,) = place.put(a, b), place.put(a)
+            found = compiled(tuple(state), x)
+            place.require_same(found, compute((a, b), a), "the compiled function's result")
+            kept, whole = ([x], [a]) if donate else ([*state, x], [a, b, a])
+            place.require_same(kept, whole, "what was given and not donated")
 
 
-def _loop(backend: Backend, device: Device) -> None:
-    def step(carry: Any, given: Any, factor: Any) -> tuple[Any, Any]:
-        return carry + factor * given, carry * given
-
-    loop = backend.loop(step)
+def _loop(place: Place) -> None:
+    """Take the same steps in a compiled loop."""
+    loop = place.backend.loop(lambda carry, given, factor: (carry + given, factor * carry))
     if loop is None:
         raise NotApplicable("no loop() here: steps are taken one by one")
-    start, columns, factor = (
-        np.ones(3, np.float32),
-        np.arange(12, dtype=np.float32).reshape(4, 3),
-        np.full(3, 0.5, np.float32),
-    )
-    carry, outputs = start, []
-    for given in columns:
-        carry, output = step(carry, given, factor)
-        outputs.append(output)
-    found = loop(*put(backend, device, start, columns, factor))
-    require_same(backend, device, found, (carry, np.stack(outputs)), "the loop's (carry, outputs)")
+    columns = np.arange(1, 13, dtype=np.float32).reshape(4, 3)
+    carries = columns[1] + np.cumsum(columns, axis=0)
+    expected = carries[-1], columns[2] * (carries - columns)
+    found = loop(*place.put(columns[1], columns, columns[2]))
+    place.require_same(found, expected, "the loop's (carry, outputs)")
 
 
-def _full_precision(backend: Backend, device: Device) -> None:
-    a, b = np.random.default_rng(0).normal(size=(2, 32, 32)).astype(np.float32)
-    with backend.full_precision():
-        require_computed(backend, device, lambda x, y: x @ y, a, b)
+def _round_trip(name: str, place: Place) -> None:
+    """Keep what from_host is given, in whatever dtype and layout, until to_host; cast as NumPy."""
+    host, before = _HOSTS[name], _HOSTS[name].copy()
+    wanted = place.dtype(host.dtype.name)
+    (there,) = place.put(host)
+    back = place.backend.to_host(there)
+    expect(isinstance(back, np.ndarray), f"to_host returns a {type(back)}")
+    expect(back.dtype == host.dtype, f"{host.dtype} comes back as {back.dtype}")
+    expect(np.array_equal(host, before), "the host's own array was changed")
+    place.require_same(there, host, "the array of from_host")
+    expect(np.array_equal(back, host), "values were rounded on the way")
+    for other in (np.arange(3), np.linspace(0, 2, 5), np.array([True, False])):
+        there = place.backend.from_host(other, wanted, place.device)
+        place.require_same(there, other.astype(host.dtype), f"{other.dtype} as {host.dtype}")
 
 
-def _doors(backend: Backend, device: Device) -> None:
-    (array,) = put(backend, device, np.ones(2, np.float32))
-    if not backend.doors():
-        raise NotApplicable("no doors() here: the transfer guard does not watch the library")
-    with transfer_guard("disallow"):
-        watch(backend)
-        backend.to_host(array)
-        try:
-            float(array[0])
-        except TransferError:
-            return
-    expect(False, 'float(x[0]) is not refused inside transfer_guard("disallow")')
+def _asarray(place: Place) -> None:
+    """Serve bx.asarray: from a list, to another device, to NumPy."""
+    source = _TABLE.tolist()
+    for there in (place, *place.others()):
+        made = asarray(source, backend=there.backend, device=there.device, dtype="float32")
+        there.require_same(made, _TABLE, "what bx.asarray made or moved")
+        source = made
+    back = asarray(source, backend="numpy", device="cpu", dtype="float32")
+    expect(np.array_equal(back, _TABLE), f"bx.asarray(x, backend='numpy') is {back!r}")
 
 
-def _details(backend: Backend, device: Device) -> None:
-    details: Any = backend.details()
-    right = isinstance(details, dict) and all(
-        isinstance(word, str) for item in details.items() for word in item
-    )
-    expect(right, f"details() is {details!r}, no dict of strings")
-
-
-def _memory(backend: Backend, device: Device) -> None:
-    memory = backend.memory(device)
-    if memory is None:
-        raise NotApplicable("the library cannot tell")
-    expect(isinstance(memory, Memory), f"memory() is a {type(memory).__name__}, no Memory")
-    used, total = memory
-    expect(0 <= used <= total, f"{used} bytes are in use of {total}")
-
-
+_PROMISES = [_methods, _replacements, _answers, _devices, _arrays, _owner, _compile, _loop]
 CHECKS = [
-    Check("protocol", name, sentence, function)
-    for name, sentence, function in (
-        ("name", "it has a name", _name),
-        ("methods", "it has the protocol's methods, with their parameters", _methods),
-        ("replacements", "each replacement takes what its reference takes", _replacements),
-        ("probe", "probe() says that it can run, with a version and no complaint", _probe),
-        ("namespace", "namespace() is that of its arrays", _namespace),
-        ("devices", "each device is found by its object and by its name", _devices),
-        ("first device", "arrays go to the first device by default", _first_device),
-        ("unknown devices", "an unknown device is an error that lists the known", _unknown_devices),
-        ("default dtype", "the default dtype of each device is real floating", _default_dtype),
-        ("require_dtype", "a dtype is kept on the device, or refused", _require_dtype),
-        ("owns", "it owns its own arrays, and nothing else", _owns),
-        ("owner", "backprop_xp finds it by its arrays", _owner),
-        ("synchronize", "synchronize() waits and returns nothing", _synchronize),
-        ("compile", "a compiled function computes the same", _compile),
-        ("donate", "a compiled function may reuse what it is told to, and that alone", _donate),
-        ("loop", "a compiled loop takes the same steps", _loop),
-        ("memory", "memory in use is within the memory there is", _memory),
-        ("full precision", "products inside full_precision() keep their digits", _full_precision),
-        ("doors", "the transfer guard refuses float(x), and lets to_host pass", _doors),
-        ("details", "details() are words", _details),
-    )
+    *checks_of("protocol", _PROMISES),
+    *checks_of("moving data", [_round_trip], _HOSTS),
+    *checks_of("moving data", [_asarray]),
 ]

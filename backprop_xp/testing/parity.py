@@ -1,0 +1,136 @@
+"""A network's outputs, gradients and training on the backend, compared with NumPy's.
+
+The standard's functions one by one are array-api-tests' to check, what the maths makes of them is
+checked here. Those few are called themselves whose failure no result would show: what tells NaN
+from numbers, without which a diverged network looks sound, and what makes the arrays that are
+written to in place, without which a caller's theta would be.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from backprop_xp.activations import ACTIVATIONS
+from backprop_xp.backends import Array, array_namespace, device_of
+from backprop_xp.chain import Layer
+from backprop_xp.layers import Dense, Dropout, LayerNorm, Residual
+from backprop_xp.losses import LOSSES
+from backprop_xp.network import Network
+from backprop_xp.optimizers import SGD, Adam, AdamW, RMSProp
+from backprop_xp.random import bits
+from backprop_xp.schedules import cosine
+from backprop_xp.testing.kit import FLOATING, TOLERANCES, Place, checks_of, require_values
+from backprop_xp.training import fit
+
+_draw = np.random.default_rng(0)
+_X, _Y = _draw.normal(size=(6, 3)), _draw.uniform(0.1, 0.9, size=(6, 2))
+_WEIGHT, _G = _draw.uniform(0.5, 2.0, size=6), _draw.normal(size=(6, 2))
+_KEYS = np.array([12345, 2**31 - 1], np.int32).reshape(2, 1, 1)
+# Each row is compared for itself: beside large entries, errors in small ones pass for rounding.
+_ROW = np.array([-2.5, -0.2, 0.7, 1.5])
+_Z = np.stack([_ROW, 20.0 * _ROW, 1e-6 * _ROW, -10.0 - 9.0 * abs(_ROW)])
+_TARGETS = np.array([[0.0, 1.0, 0.0, 0.0], [0.2, 0.3, 0.5, 0.0]] * 2)
+
+_INNER = Residual(Dense(4, 4, "softplus"), Dropout(0.2))
+_LAYERS: list[Layer] = [Dense(3, 4, "sigmoid"), LayerNorm(4), Dropout(0.3), _INNER, Dense(4, 2)]
+_NET = Network(_LAYERS, "log_cosh", l2=0.1)
+# A stack of two, whose biases are not 0, which would hide a mistake.
+_THETA = _draw.normal(0.0, 0.7, size=(2, _NET.size))
+
+_OPTIMIZERS: dict[str, Callable[[Array], Any]] = {
+    "SGD": lambda theta: SGD(0.1),
+    "momentum": lambda theta: SGD(0.1, momentum=0.9, nesterov=True),
+    "RMSProp": lambda theta: RMSProp(1e-2),
+    "Adam": lambda theta: Adam(cosine(1e-2, 20)),
+    "a rate per network": lambda theta: Adam(1e-2 + 1e-3 * theta[:, :1] ** 2),
+    "AdamW": lambda theta: AdamW(1e-2, weight_decay=0.1, mask=_NET.weight_mask(theta)),
+}
+
+
+def _silent_faults(dtype: str, place: Place) -> None:
+    """Tell NaN from numbers and let it spread, and write in place to no other array."""
+
+    def compute(x: Array, special: Array) -> list[Array]:
+        xp = array_namespace(x)
+        own = []
+        for array in (1.0 * x, x + 0.0, xp.asarray(x, copy=True), xp.zeros_like(x)):
+            array += 1.0
+            own.append(array)
+        told = [xp.isfinite(special), xp.isnan(special), xp.all(xp.isfinite(special))]
+        met = [xp.maximum(special, 0.5), xp.minimum(special, 0.5), xp.clip(special, -1.0, 1.0)]
+        return [*own, x, *told, *met, *(f(special) for f in (xp.max, xp.min, xp.sum, xp.mean))]
+
+    place.require_computed(dtype, compute, _X, np.array([0.1, np.inf, -np.inf, np.nan, -2.1]))
+
+
+def _function(name: str, dtype: str, place: Place) -> None:
+    """Compute NumPy's activation or loss, and its derivative."""
+
+    def compute(z: Array, y: Array) -> list[Array]:
+        if name in LOSSES:
+            value, link, gradient = LOSSES[name].value, LOSSES[name].link, LOSSES[name].gradient
+            return [value(z, y), link(z), *([gradient(z, y)] if is_real else [])]
+        a = ACTIVATIONS[name].value(1.0 * z)
+        return [a, ACTIVATIONS[name].vjp(y, z, a)] if is_real else [a]
+
+    is_real = dtype in TOLERANCES  # the complex step differentiates values alone
+    for i in range(4 if is_real else 2):
+        place.require_computed(dtype, compute, _Z[i : i + 1], _TARGETS[i : i + 1])
+
+
+def _network(dtype: str, place: Place) -> None:
+    """Compute NumPy's outputs, losses and gradients: of one and of a stack, with dropout too."""
+
+    def compute(theta: Array, x: Array, y: Array, w: Array, g: Array, keys: Array) -> list[Any]:
+        one = theta[0, :]
+        return [
+            bits(keys, 50, 4, xp=array_namespace(keys), device=device_of(keys)),
+            *(_NET.forward(theta, x), _NET.predict(one, x), _NET.loss(one, x, y, rng=5)),
+            *(_NET.loss_and_gradient(one, x, y), _NET.vjp(theta, x, g, rng=3)),
+            _NET.loss_and_gradient(theta, x, y, sample_weight=w, rng=keys),
+            *(_NET.pack(_NET.unpack(theta)), _NET.weight_mask(one), theta[:, ::2], theta.mT),
+        ]
+
+    place.require_computed(dtype, compute, _THETA, _X, _Y, _WEIGHT, _G, _KEYS)
+    draw = functools.partial(_NET.initialize, 3, stack=2, dtype=dtype)
+    here = draw(backend=place.backend, device=place.device)
+    place.require_same(here, draw(backend="numpy", device="cpu"), "initialize(3)")
+
+
+def _update(name: str, dtype: str, place: Place) -> None:
+    """Take three updates of a stack to NumPy's theta."""
+
+    def compute(theta: Array, gradient: Array) -> Array:
+        optimizer = _OPTIMIZERS[name](theta)
+        state = optimizer.initialize(theta)
+        for k in (1.0, -0.5, 2.0):
+            theta, state = optimizer.update(1.0 * theta, k * gradient, state)
+        return theta
+
+    place.require_computed(dtype, compute, _THETA, np.cos(9.0 * _THETA))
+
+
+def _training(name: str, dtype: str, place: Place) -> None:
+    """Take a stack in two epochs of minibatches, with dropout, to NumPy's theta."""
+    place.dtype(dtype)
+
+    def train(theta: Array, x: Array, y: Array, weight: Array) -> Any:
+        options: dict[str, Any] = {"epochs": 2, "batch_size": 4, "clip": 0.5, "validation": (x, y)}
+        optimizer = _OPTIMIZERS[name](theta)
+        return fit(_NET, theta, x, y, optimizer=optimizer, sample_weight=weight, **options)
+
+    hosts = [array.astype(dtype) for array in (_THETA, _X, np.stack([_Y, 1 - _Y]), _WEIGHT)]
+    here, there = train(*place.put(*hosts)), train(*hosts)
+    place.require_same(here.theta, there.theta, "theta")
+    ours, numpys = (np.asarray(r.history["validation_loss"], dtype) for r in (here, there))
+    require_values(ours, numpys, "the history of the validation loss")
+
+
+CHECKS = [
+    *checks_of("parity", [_silent_faults, _network], TOLERANCES),
+    *checks_of("parity", [_function], (*ACTIVATIONS, *LOSSES), FLOATING),
+    *checks_of("parity", [_update], _OPTIMIZERS, TOLERANCES),
+    *checks_of("parity", [_training], ("momentum", "AdamW"), TOLERANCES),
+]
