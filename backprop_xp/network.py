@@ -226,7 +226,7 @@ class Network:
         parameters = unpack(self.layout, theta)
         outputs, caches = forward_through(self.layers, parameters, x, key)
         g = like(theta, g, "g")
-        check_beside_outputs(g, outputs.shape, "g")
+        check_beside_outputs(g, outputs.shape, "g", labels=False)
         g = array_namespace(theta).broadcast_to(g, outputs.shape)
         x_gradient, gradients = backward_through(self.layers, parameters, caches, g)
         joined = replaced(pack, theta)(self.layout, gradients, theta.shape[:-1])

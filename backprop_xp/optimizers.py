@@ -74,6 +74,7 @@ def _update(
     self: Any, theta: Array, gradient: Array, state: Any, *, learning_rate: Any = None
 ) -> tuple[Array, Any]:
     """Return theta and the state after one update."""
+    require_floating(theta, "theta")
     check_state(self, theta, state)
     check_alike(theta, gradient, "gradient")
     alpha = self.learning_rate if learning_rate is None else learning_rate
