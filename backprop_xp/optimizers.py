@@ -20,6 +20,7 @@ from backprop_xp.hyperparameters import (
     placed,
 )
 from backprop_xp.schedules import rate_at
+from backprop_xp.shown import shown
 from backprop_xp.structures import zeros_like
 
 
@@ -111,6 +112,7 @@ class SGD:
         return SGDState(0, _zeros(theta) if _has_momentum(self) else None)
 
     update = _update
+    __repr__ = shown
 
     def rule(
         self, theta: Array, gradient: Array, state: SGDState, learning_rate: Any
@@ -146,6 +148,7 @@ class RMSProp:
         return RMSPropState(0, _zeros(theta))
 
     update = _update
+    __repr__ = shown
 
     def rule(
         self, theta: Array, gradient: Array, state: RMSPropState, learning_rate: Any
@@ -179,6 +182,7 @@ class Adam:
         return AdamState(0, _zeros(theta), _zeros(theta))
 
     update = _update
+    __repr__ = shown
 
     def rule(
         self, theta: Array, gradient: Array, state: AdamState, learning_rate: Any
@@ -212,6 +216,7 @@ class AdamW:
         return AdamState(0, _zeros(theta), _zeros(theta))
 
     update = _update
+    __repr__ = shown
 
     def rule(
         self, theta: Array, gradient: Array, state: AdamState, learning_rate: Any
