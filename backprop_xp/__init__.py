@@ -3,12 +3,14 @@
 from backprop_xp import activations, data, initializers, losses, metrics, schedules
 from backprop_xp.activations import Activation
 from backprop_xp.backends import (
+    BackendUnavailableError,
     TransferError,
     asarray,
     get_backend,
     list_backends,
     resolve,
     set_default_backend,
+    to_host,
     transfer_guard,
     use_backend,
 )
@@ -27,6 +29,7 @@ from backprop_xp.layers import Activate, Dense, Dropout, LayerNorm, Residual
 from backprop_xp.losses import Loss
 from backprop_xp.network import Network
 from backprop_xp.optimizers import SGD, Adam, AdamW, RMSProp
+from backprop_xp.options import FitResult, TrainingState
 from backprop_xp.perceptron import mlp
 from backprop_xp.training import fit, train
 
@@ -38,9 +41,11 @@ __all__ = [
     "Activation",
     "Adam",
     "AdamW",
+    "BackendUnavailableError",
     "Dense",
     "Dropout",
     "EarlyStopping",
+    "FitResult",
     "GradientCheckError",
     "GradientReport",
     "LayerNorm",
@@ -48,6 +53,7 @@ __all__ = [
     "Network",
     "RMSProp",
     "Residual",
+    "TrainingState",
     "TransferError",
     "activations",
     "asarray",
@@ -68,6 +74,7 @@ __all__ = [
     "resolve",
     "schedules",
     "set_default_backend",
+    "to_host",
     "train",
     "transfer_guard",
     "use_backend",

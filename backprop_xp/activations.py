@@ -21,6 +21,7 @@ from backprop_xp.complex_safe import (
     positive,
     real_part,
 )
+from backprop_xp.shown import named, shown
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Activation:
     value: Callable[[Array], Array]
     vjp: Callable[[Array, Array, Array], Array]
     from_output: bool = False
+
+    __repr__ = shown
 
 
 def _identity(z: Array) -> Array:
@@ -197,15 +200,18 @@ silu = Activation(_silu, _silu_vjp)
 softplus = Activation(_softplus, _softplus_vjp)
 softmax = Activation(_softmax, _softmax_vjp, from_output=True)
 
-ACTIVATIONS = {
-    "identity": identity,
-    "sigmoid": sigmoid,
-    "tanh": tanh,
-    "relu": relu,
-    "leaky_relu": leaky_relu,
-    "elu": elu,
-    "gelu": gelu,
-    "silu": silu,
-    "softplus": softplus,
-    "softmax": softmax,
-}
+ACTIVATIONS = named(
+    "activations",
+    {
+        "identity": identity,
+        "sigmoid": sigmoid,
+        "tanh": tanh,
+        "relu": relu,
+        "leaky_relu": leaky_relu,
+        "elu": elu,
+        "gelu": gelu,
+        "silu": silu,
+        "softplus": softplus,
+        "softmax": softmax,
+    },
+)

@@ -17,9 +17,11 @@ from backprop_xp.backends import (
     device_of,
     like,
     owner,
+    plain,
     require_floating,
     require_owner,
     to_host,
+    unmasked,
 )
 from backprop_xp.checks import integer, real
 
@@ -44,7 +46,7 @@ def one_hot(labels: Any, n_classes: int | None = None) -> Array:
            [0, 0, 1],
            [0, 1, 0]])
     """
-    labels = _array(labels, "labels")
+    labels = _numbers(labels, "labels")
     xp = array_namespace(labels)
     if xp.isdtype(labels.dtype, "bool"):
         labels = xp.astype(labels, xp.int32)
@@ -78,7 +80,7 @@ def standardize(x: Any, *, mean: Array | None = None, scale: Array | None = None
     >>> bx.data.standardize([[2.0, 6.0]], mean=train.mean, scale=train.scale).x
     array([[0., 1.]])
     """
-    x = _array(x, "x")
+    x = _numbers(x, "x")
     xp = array_namespace(x)
     if not xp.isdtype(x.dtype, "real floating"):
         x = xp.astype(x, require_owner(x, "x").default_dtype(device_of(x)))
@@ -106,7 +108,7 @@ def split(*arrays: Any, test_size: float = 0.2, seed: int = 0) -> list[Array]:
 
     ``test_size`` is a share between 0 and 1 (rounded up) or a number of rows.
     """
-    given = [_array(array, f"arrays[{i}]") for i, array in enumerate(arrays)]
+    given = [_anything(array, f"arrays[{i}]") for i, array in enumerate(arrays)]
     rows = _rows(given)
     count = _test_rows(test_size, rows)
     order = order_of(rows, seed, 0)
@@ -127,7 +129,7 @@ def minibatches(
     >>> [len(x) for x, in bx.data.minibatches(list(range(10)), batch_size=4)]
     [4, 4, 2]
     """
-    given = [_array(array, f"arrays[{i}]") for i, array in enumerate(arrays)]
+    given = [_anything(array, f"arrays[{i}]") for i, array in enumerate(arrays)]
     rows = _rows(given)
     size = integer(batch_size, "batch_size")
     order = order_of(rows, seed if shuffle else None, epoch)
@@ -149,21 +151,18 @@ def order_of(rows: int, seed: int | None, epoch: int) -> np.ndarray:
     return order.astype(np.int32)
 
 
-def _array(value: Any, name: str) -> Array:
+def _numbers(value: Any, name: str) -> Array:
+    """Return an array of any library as it is, but NumPy's, lists and tables as plain numbers."""
     home = owner(value)
-    if home is not None:
-        home.require_current(device_of(value), name)
-        return value
-    try:
-        host = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name} is not an array of numbers: {error}") from None
-    if host.dtype.kind not in "biuf":
-        raise TypeError(
-            f"{name} has dtype {host.dtype}, but numbers are expected. Number classes first: "
-            "classes, labels = numpy.unique(labels, return_inverse=True)."
-        )
-    return host
+    if home is None or home.name == "numpy":
+        return plain(value, name)
+    home.require_current(device_of(value), name)
+    return value
+
+
+def _anything(value: Any, name: str) -> Array:
+    """Return what ``_numbers`` does, and NumPy's arrays of text or objects as they are."""
+    return unmasked(value, name) if isinstance(value, np.ndarray) else _numbers(value, name)
 
 
 def _rows(arrays: list[Array]) -> int:

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from backprop_xp.backends import Array, array_namespace, device_of, owner, to_host
 from backprop_xp.checks import integer, real
+from backprop_xp.shown import shown
 from backprop_xp.structures import copied, mapped
 
 
@@ -26,6 +27,8 @@ class EarlyStopping:
     restore_best: bool = True
     watch: str | None = None
     mode: Literal["min", "max"] = "min"
+
+    __repr__ = shown
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "patience", integer(self.patience, "patience"))

@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from backprop_xp.checks import real
+from backprop_xp.shown import call, named
 
 # Quoted: numpy.random costs 7 ms of import time, and is loaded when something is drawn.
 Generator: TypeAlias = "np.random.Generator"
@@ -103,13 +104,19 @@ class _Uniform:
     def __call__(self, generator: Generator, shape: tuple[int, int]) -> HostArray:
         return generator.uniform(self.low, self.high, shape)
 
+    def __repr__(self) -> str:
+        return call(uniform, self.low, self.high)
 
-INITIALIZERS: dict[str, Initializer] = {
-    "glorot_uniform": glorot_uniform,
-    "glorot_normal": glorot_normal,
-    "he_uniform": he_uniform,
-    "he_normal": he_normal,
-    "lecun_normal": lecun_normal,
-    "zeros": zeros,
-    "ones": ones,
-}
+
+INITIALIZERS: dict[str, Initializer] = named(
+    "initializers",
+    {
+        "glorot_uniform": glorot_uniform,
+        "glorot_normal": glorot_normal,
+        "he_uniform": he_uniform,
+        "he_normal": he_normal,
+        "lecun_normal": lecun_normal,
+        "zeros": zeros,
+        "ones": ones,
+    },
+)

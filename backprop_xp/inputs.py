@@ -145,13 +145,20 @@ def check_stack(given: tuple[int, ...], stack: tuple[int, ...], name: str) -> No
         )
 
 
-def check_beside_outputs(value: Array, outputs: tuple[int, ...], name: str) -> None:
-    """Raise ValueError unless ``name`` has a row per sample and a column per output."""
+def check_beside_outputs(
+    value: Array, outputs: tuple[int, ...], name: str, *, labels: bool = True
+) -> None:
+    """Raise ValueError unless ``name`` has a row per sample and a column per output.
+
+    Without ``labels`` it is nothing that class labels could have been meant for.
+    """
     rows = outputs[-2:]
     if tuple(value.shape[-2:]) == tuple(rows):
         check_stack(value.shape[:-2], outputs[:-2], name)
         return
-    if len(value.shape) < 2 or value.shape[-1] == 1 < rows[-1]:
+    if rows[-1] > 1 and not labels:
+        way_out = f"Give {name} a row for each row of x, and a column for each output."
+    elif len(value.shape) < 2 or value.shape[-1] == 1 < rows[-1]:
         column = "[..., 0]" if len(value.shape) > 1 else ""
         way_out = (
             "categorical_cross_entropy takes class labels, one integer for each row of x; for "

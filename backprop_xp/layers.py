@@ -31,6 +31,7 @@ from backprop_xp.chain import (
 from backprop_xp.checks import choose, integer, real
 from backprop_xp.initializers import INITIALIZERS, Generator, HostArray, Initializer, ones, zeros
 from backprop_xp.random import keep_mask
+from backprop_xp.shown import call, shown
 
 
 @dataclass(frozen=True, init=False)
@@ -46,6 +47,7 @@ class Dense:
     names = ("weights", "bias")
     is_random = False
     writes = True
+    __repr__ = shown
 
     def __init__(
         self,
@@ -105,6 +107,7 @@ class Activate:
     shapes = ()
     keeps_width = True
     is_random = False
+    __repr__ = shown
 
     def __init__(self, activation: str | Activation) -> None:
         _set(self, "activation", choose(ACTIVATIONS, activation, "activation"))
@@ -139,6 +142,7 @@ class Dropout:
     names = ()
     shapes = ()
     keeps_width = True
+    __repr__ = shown
 
     def __post_init__(self) -> None:
         _set(self, "rate", real(self.rate, "rate", low=0.0, below=1.0))
@@ -182,6 +186,7 @@ class LayerNorm:
     names = ("scale", "bias")
     is_random = False
     writes = True
+    __repr__ = shown
 
     def __post_init__(self) -> None:
         _set(self, "n", integer(self.n, "n"))
@@ -234,12 +239,12 @@ class Residual:
 
     layers: tuple[Layer, ...]
     # Kept: asked of the layers inside at each level, they would cost 2^depth.
-    names: tuple[str, ...] = field(repr=False, compare=False)
-    shapes: tuple[tuple[int, ...], ...] = field(repr=False, compare=False)
-    n_in: int | None = field(repr=False, compare=False)
-    n_out: int | None = field(repr=False, compare=False)
-    keeps_width: bool = field(repr=False, compare=False)
-    is_random: bool = field(repr=False, compare=False)
+    names: tuple[str, ...] = field(compare=False)
+    shapes: tuple[tuple[int, ...], ...] = field(compare=False)
+    n_in: int | None = field(compare=False)
+    n_out: int | None = field(compare=False)
+    keeps_width: bool = field(compare=False)
+    is_random: bool = field(compare=False)
 
     writes = True
 
@@ -263,6 +268,9 @@ class Residual:
         keeps = all(getattr(layer, "keeps_width", False) for layer in layers)
         _set(self, "keeps_width", keeps)
         _set(self, "is_random", any(is_random(layer) for layer in layers))
+
+    def __repr__(self) -> str:
+        return call(type(self), *self.layers)
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw the inner layers' parameters, one layer after the other."""

@@ -29,6 +29,7 @@ from backprop_xp.complex_safe import (
     positive,
     real_part,
 )
+from backprop_xp.shown import call, named, shown, word
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Loss:
     least_outputs: int = 1
     labels: bool = False
 
+    __repr__ = shown
+
 
 # What is made of outputs, targets and each sample's share in the mean over the batch, a number or
 # (..., batch, 1): a loss's value, then its gradient times the share. Who wants the value alone asks
@@ -63,6 +66,9 @@ class _Value:
     def __call__(self, o: Array, t: Array) -> Array:
         return next(iter(self.both(o, t, 1.0)))
 
+    def __repr__(self) -> str:
+        return f"{word(self.both)}.value"
+
 
 @dataclass(frozen=True)
 class _Gradient:
@@ -72,6 +78,9 @@ class _Gradient:
         _, gradient = self.both(o, t, 1.0)
         return gradient
 
+    def __repr__(self) -> str:
+        return f"{word(self.both)}.gradient"
+
 
 @dataclass(frozen=True)
 class _OverOutputs:
@@ -79,6 +88,9 @@ class _OverOutputs:
 
     def __call__(self, o: Array, t: Array, share: Any) -> Any:
         return mean_over_outputs(o, t, share, self.each)
+
+    def __repr__(self) -> str:
+        return call(over_outputs, self.each)
 
 
 def over_outputs(each: Callable[[Array, Array], Iterable[Array]], **more: Any) -> Loss:
@@ -228,13 +240,16 @@ categorical_cross_entropy = Loss(
     labels=True,
 )
 
-LOSSES = {
-    "mean_squared_error": mean_squared_error,
-    "half_squared_error": half_squared_error,
-    "mean_absolute_error": mean_absolute_error,
-    "huber": huber,
-    "log_cosh": log_cosh,
-    "poisson": poisson,
-    "binary_cross_entropy": binary_cross_entropy,
-    "categorical_cross_entropy": categorical_cross_entropy,
-}
+LOSSES = named(
+    "losses",
+    {
+        "mean_squared_error": mean_squared_error,
+        "half_squared_error": half_squared_error,
+        "mean_absolute_error": mean_absolute_error,
+        "huber": huber,
+        "log_cosh": log_cosh,
+        "poisson": poisson,
+        "binary_cross_entropy": binary_cross_entropy,
+        "categorical_cross_entropy": categorical_cross_entropy,
+    },
+)

@@ -47,6 +47,7 @@ from backprop_xp.layout import Layout, draw, lay_out, pack, unpack
 from backprop_xp.losses import LOSSES, Loss
 from backprop_xp.objective import loss_and_gradient_of, loss_of
 from backprop_xp.random import as_key
+from backprop_xp.shown import call
 
 
 @dataclass(frozen=True, init=False)
@@ -68,10 +69,10 @@ class Network:
     layers: tuple[Layer, ...]
     loss_function: Loss
     l2: float
-    size: int = field(repr=False, compare=False)
-    is_random: bool = field(repr=False, compare=False)
-    layout: Layout = field(repr=False, compare=False)
-    _widths: tuple[int | None, int | None] = field(repr=False, compare=False)
+    size: int = field(compare=False)
+    is_random: bool = field(compare=False)
+    layout: Layout = field(compare=False)
+    _widths: tuple[int | None, int | None] = field(compare=False)
 
     def __init__(self, layers: Sequence[Layer], loss: str | Loss, *, l2: float = 0.0) -> None:
         layers = sequence(layers, "layers", "[bx.Dense(2, 1)]")
@@ -91,6 +92,9 @@ class Network:
             "_widths": check_chain(layers),
         }.items():
             object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        return call(type(self), [*self.layers], self.loss_function, l2=self.l2)
 
     def initialize(
         self,
@@ -228,7 +232,7 @@ class Network:
         parameters = unpack(self.layout, theta)
         outputs, caches = forward_through(self.layers, parameters, x, key)
         g = like(theta, g, "g")
-        check_beside_outputs(g, outputs.shape, "g")
+        check_beside_outputs(g, outputs.shape, "g", labels=False)
         g = array_namespace(theta).broadcast_to(g, outputs.shape)
         x_gradient, gradients = backward_through(self.layers, parameters, caches, g)
         joined = replaced(pack, theta)(self.layout, gradients, theta.shape[:-1])

@@ -20,6 +20,7 @@ from backprop_xp.hyperparameters import (
     placed,
 )
 from backprop_xp.schedules import rate_at
+from backprop_xp.shown import shown
 from backprop_xp.structures import zeros_like
 
 
@@ -74,6 +75,7 @@ def _update(
     self: Any, theta: Array, gradient: Array, state: Any, *, learning_rate: Any = None
 ) -> tuple[Array, Any]:
     """Return theta and the state after one update."""
+    require_floating(theta, "theta")
     check_state(self, theta, state)
     check_alike(theta, gradient, "gradient")
     alpha = self.learning_rate if learning_rate is None else learning_rate
@@ -109,6 +111,7 @@ class SGD:
         return SGDState(0, _zeros(theta) if _has_momentum(self) else None)
 
     update = _update
+    __repr__ = shown
 
     def rule(
         self, theta: Array, gradient: Array, state: SGDState, learning_rate: Any
@@ -144,6 +147,7 @@ class RMSProp:
         return RMSPropState(0, _zeros(theta))
 
     update = _update
+    __repr__ = shown
 
     def rule(
         self, theta: Array, gradient: Array, state: RMSPropState, learning_rate: Any
@@ -177,6 +181,7 @@ class Adam:
         return AdamState(0, _zeros(theta), _zeros(theta))
 
     update = _update
+    __repr__ = shown
 
     def rule(
         self, theta: Array, gradient: Array, state: AdamState, learning_rate: Any
@@ -210,6 +215,7 @@ class AdamW:
         return AdamState(0, _zeros(theta), _zeros(theta))
 
     update = _update
+    __repr__ = shown
 
     def rule(
         self, theta: Array, gradient: Array, state: AdamState, learning_rate: Any

@@ -19,6 +19,7 @@ from backprop_xp.backends import (
     array_namespace,
     is_host_number,
     require_beside,
+    require_dtype,
 )
 from backprop_xp.checks import integer
 
@@ -35,6 +36,7 @@ def as_key(rng: Any, theta: Array) -> Any:
         rng = rng[()]
     if isinstance(rng, Integral) or not hasattr(rng, "shape"):
         return integer(rng, "rng", at_least=0) & _POSITIVE
+    require_dtype(rng, "rng")
     require_beside(theta, rng, "rng")
     xp, stack = array_namespace(theta), tuple(theta.shape[:-1])
     if not xp.isdtype(rng.dtype, "integral"):

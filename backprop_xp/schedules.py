@@ -4,9 +4,9 @@ Steps are updates, counted from 0. ``learning_rate`` is a number, or an array ``
 stack of networks. Every schedule can be pickled.
 """
 
-import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any, TypeAlias
 
@@ -14,13 +14,34 @@ from backprop_xp.backends import owner
 from backprop_xp.checks import integer, real
 from backprop_xp.hyperparameters import not_negative
 from backprop_xp.inputs import check_entries
+from backprop_xp.shown import call
 
 Schedule: TypeAlias = Callable[[int], Any]
 
 
+@dataclass(frozen=True, eq=False)
+class _Schedule:
+    """A rule with the arguments of the function that made it: it prints as that call."""
+
+    maker: Callable[..., Any]
+    rule: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+    def __call__(self, step: int) -> Any:
+        return self.rule(*self.arguments, step)
+
+    def __repr__(self) -> str:
+        return call(self.maker, *self.arguments)
+
+
+def _made(maker: Callable[..., Any], rule: Callable[..., Any], *arguments: Any) -> Schedule:
+    return _Schedule(maker, rule, arguments)
+
+
 def constant(learning_rate: Any) -> Schedule:
     """Return the schedule that stays at ``learning_rate``."""
-    return functools.partial(_constant, not_negative(learning_rate, "learning_rate"))
+    learning_rate = not_negative(learning_rate, "learning_rate")
+    return _made(constant, _constant, learning_rate)
 
 
 def step_decay(learning_rate: Any, every: int, factor: float = 0.1) -> Schedule:
@@ -32,21 +53,22 @@ def step_decay(learning_rate: Any, every: int, factor: float = 0.1) -> Schedule:
     (0.8, 0.4, 0.2)
     """
     factor = real(factor, "factor", above=0.0, high=1.0)
-    return functools.partial(
-        _step_decay, not_negative(learning_rate, "learning_rate"), integer(every, "every"), factor
-    )
+    learning_rate = not_negative(learning_rate, "learning_rate")
+    return _made(step_decay, _step_decay, learning_rate, integer(every, "every"), factor)
 
 
 def exponential(learning_rate: Any, factor: float) -> Schedule:
     """Return ``learning_rate * factor**step``."""
     factor = real(factor, "factor", above=0.0, high=1.0)
-    return functools.partial(_exponential, not_negative(learning_rate, "learning_rate"), factor)
+    learning_rate = not_negative(learning_rate, "learning_rate")
+    return _made(exponential, _exponential, learning_rate, factor)
 
 
 def inverse_scaling(learning_rate: Any, power: float = 0.5) -> Schedule:
     """Return ``learning_rate / (step + 1)**power``, scikit-learn's "invscaling" per update."""
     power = real(power, "power", low=0.0)
-    return functools.partial(_inverse_scaling, not_negative(learning_rate, "learning_rate"), power)
+    learning_rate = not_negative(learning_rate, "learning_rate")
+    return _made(inverse_scaling, _inverse_scaling, learning_rate, power)
 
 
 def cosine(learning_rate: Any, steps: int, final: float = 0.0) -> Schedule:
@@ -55,9 +77,8 @@ def cosine(learning_rate: Any, steps: int, final: float = 0.0) -> Schedule:
     Loshchilov and Hutter 2017, equation 5, without restarts.
     """
     final = real(final, "final", low=0.0)
-    return functools.partial(
-        _cosine, not_negative(learning_rate, "learning_rate"), integer(steps, "steps"), final
-    )
+    learning_rate = not_negative(learning_rate, "learning_rate")
+    return _made(cosine, _cosine, learning_rate, integer(steps, "steps"), final)
 
 
 def warmup(schedule: Any, steps: int) -> Schedule:
@@ -70,7 +91,7 @@ def warmup(schedule: Any, steps: int) -> Schedule:
     >>> [rise(step) for step in (0, 1, 3, 4)]
     [0.1, 0.2, 0.4, 0.4]
     """
-    return functools.partial(_warmup, _schedule(schedule), integer(steps, "steps"))
+    return _made(warmup, _warmup, _as_schedule(schedule), integer(steps, "steps"))
 
 
 def chain(schedules: Sequence[Any], boundaries: Sequence[int]) -> Schedule:
@@ -78,15 +99,15 @@ def chain(schedules: Sequence[Any], boundaries: Sequence[int]) -> Schedule:
 
     ``boundaries`` are the steps at which the second and later ones begin, in rising order.
     """
-    starts = (0, *(integer(b, f"boundaries[{i}]") for i, b in enumerate(boundaries)))
-    if len(starts) != len(schedules):
+    starts = [integer(b, f"boundaries[{i}]") for i, b in enumerate(boundaries)]
+    if len(starts) + 1 != len(schedules):
         raise ValueError(
             f"chain needs one boundary fewer than schedules, but got {len(boundaries)} boundaries "
             f"for {len(schedules)} schedules."
         )
-    if list(starts) != sorted(set(starts)):
+    if starts != sorted(set(starts)):
         raise ValueError(f"boundaries must rise, but are {list(boundaries)}.")
-    return functools.partial(_chain, tuple(_schedule(s) for s in schedules), starts)
+    return _made(chain, _chain, [_as_schedule(s) for s in schedules], starts)
 
 
 def rate_at(schedule: Schedule, step: Any) -> Any:
@@ -102,7 +123,7 @@ def rate_at(schedule: Schedule, step: Any) -> Any:
     return value
 
 
-def _schedule(schedule: Any) -> Schedule:
+def _as_schedule(schedule: Any) -> Schedule:
     return schedule if callable(schedule) else constant(schedule)
 
 
@@ -131,6 +152,6 @@ def _warmup(schedule: Schedule, steps: int, step: int) -> Any:
     return schedule(0) * ((step + 1) / steps) if step < steps else schedule(step - steps)
 
 
-def _chain(schedules: tuple[Schedule, ...], starts: tuple[int, ...], step: int) -> Any:
-    current = max(i for i, start in enumerate(starts) if start <= step)
-    return schedules[current](step - starts[current])
+def _chain(schedules: list[Schedule], boundaries: list[int], step: int) -> Any:
+    passed = sum(boundary <= step for boundary in boundaries)
+    return schedules[passed](step - boundaries[passed - 1] if passed else step)

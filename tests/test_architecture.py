@@ -20,7 +20,7 @@ PACKAGE = Path(backprop_xp.__file__).parent
 
 # A unit is a module or a package directly below backprop_xp. Who adds one gives it a floor here.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("backends", "random", "checks", "complex_safe", "structures"),
+    ("backends", "random", "checks", "complex_safe", "structures", "shown"),
     ("activations", "losses", "initializers"),
     ("chain", "layers", "inputs", "layout", "objective", "schedules", "hyperparameters"),
     ("network", "perceptron", "moved_losses", "optimizers", "data", "metrics", "plots"),

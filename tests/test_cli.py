@@ -276,7 +276,7 @@ def test_a_run_that_fails_leaves_the_old_picture_whole(
 ) -> None:
     path = tmp_path / "old.png"
     path.write_bytes(b"old")
-    assert run("xor", "--plot", str(path), *fault).exit_code in (1, 2)
+    assert run("xor", "--plot", str(path), *fault).exit_code == 2
     assert path.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -303,24 +303,77 @@ def test_a_run_that_fails_leaves_the_old_picture_whole(
         (["--plot", "xor"], "must end in .png, .svg, .pdf"),
         (["--plot", "no_such_folder/xor.png"], "no folder"),
         (["--lost", "huber"], "--lost"),
+        (["--learning-rate", "nan"], "'--learning-rate': must be finite and >= 0, not nan."),
+        (["--learning-rate", "-1"], "'--learning-rate': must be >= 0, not -1."),
+        (["--learning-rate", "fast"], "--learning-rate"),
+        (["--backend", "numpi"], "'--backend': 'numpi' is unknown. Did you mean 'numpy'?"),
+        (["--sizes", "2,999999999,1"], "'--sizes': asks for 3,999,999,997 numbers at once"),
+        (["--restarts", "99999999999"], "'--restarts': asks for 899,999,999,991 numbers"),
     ],
 )
 def test_a_bad_option_is_told_before_anything_is_done(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
-    # typer takes a longer message apart where the terminal is narrow.
-    monkeypatch.setenv("COLUMNS", "500")
+    monkeypatch.setenv("COLUMNS", "40")
     result = run("xor", *arguments)
     assert result.exit_code == 2, result.output
     assert message in result.output
-    assert "XOR on" not in result.output
+    assert re.fullmatch(r"error: [^\n]+\n", result.output)
 
 
-def test_an_error_of_the_library_is_one_line(xp: Any) -> None:
-    for arguments in (("--learning-rate", "nan"), ("--learning-rate", "-1")):
-        result = run("xor", *arguments)
-        assert result.exit_code == 1
-        assert re.fullmatch(r"error: learning_rate must be .*\n", result.output)
+def test_an_option_chooses_the_backend() -> None:
+    output = xor("--backend", "array-api-strict", "--epochs", "2", BACKPROP_XP_BACKEND="numpy")
+    assert output.startswith("XOR on array-api-strict (CPU_DEVICE, float64), chosen by --backend\n")
+    assert bx.resolve(backend="numpy").backend.name == "numpy"
+
+
+# Where the output goes
+
+
+def in_a_shell(script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script of bash in which ``$COMMAND`` is the command, on NumPy."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("BACKPROP_XP_")}
+    here = {"PYTHONPATH": str(PACKAGE_FOLDER), "COMMAND": f"{sys.executable} -m backprop_xp"}
+    return subprocess.run(
+        ["/bin/sh", "-c", script], capture_output=True, text=True, env={**kept, **here}, check=False
+    )
+
+
+XOR = "$COMMAND xor --backend numpy --epochs 20"
+
+
+@pytest.mark.once
+@pytest.mark.skipif(os.name == "nt", reason="it is about a Unix shell")
+@pytest.mark.parametrize("reader", ["head -1", "true"])
+@pytest.mark.parametrize("command", [XOR, "$COMMAND --version", f"{XOR} --help"])
+def test_nothing_is_said_where_nobody_reads_on(command: str, reader: str) -> None:
+    done = in_a_shell(f"{command} | {reader}")
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) <= 1
+
+
+@pytest.mark.once
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("command", [XOR, "$COMMAND --version", "$COMMAND info --json"])
+@pytest.mark.parametrize(("where", "reason"), [(">/dev/full", "space"), (">&-", "closed")])
+def test_output_that_cannot_be_written_is_an_error_in_one_line(
+    command: str, where: str, reason: str
+) -> None:
+    done = in_a_shell(f"{command} {where}")
+    assert done.returncode == 1
+    assert re.fullmatch(rf"error: [^\n]*{reason}[^\n]*\n", done.stderr), done.stderr
+
+
+@pytest.mark.once
+def test_help_and_texts_keep_to_the_columns_of_the_environment() -> None:
+    for arguments in (("xor", "--help"), ("info",)):
+        narrow, wide = (
+            start_python("-m", "backprop_xp", *arguments, COLUMNS=columns).stdout.splitlines()
+            for columns in ("40", "80")
+        )
+        # A word that is longer than the room beside the labels is not broken.
+        assert [line for line in narrow if len(line) > 40 and len(line.split()[-1]) < 16] == []
+        assert any(len(line) > 40 and len(line.split()[-1]) < 16 for line in wide)
 
 
 def test_a_backend_that_cannot_be_had_is_an_error_in_one_line() -> None:

@@ -135,9 +135,9 @@ def test_the_json_is_one_object_with_the_same_figures(xp: Any) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_place_that_cannot_be_had_is_one_line_and_exit_status_1() -> None:
+def test_a_device_that_there_is_not_is_one_line_and_exit_status_2() -> None:
     result = bench("--case", "S", "--backend", "numpy", "--device", "cuda:7", "--json")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr.startswith("error: ")
     assert "cuda:7" in result.stderr

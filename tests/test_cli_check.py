@@ -334,14 +334,16 @@ def test_a_bad_option_is_told_before_anything_is_done(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--dropout", "1"], "dropout must be >= 0 and < 1"),
-        (["--l2", "-1"], "l2 must be >= 0"),
+        (["--dropout", "1"], "'--dropout': must be >= 0 and < 1"),
+        (["--l2", "-1"], "'--l2': must be >= 0"),
+        (["--sizes", "2,99999999,1"], "'--sizes': asks for 399,999,997 numbers at once"),
+        (["--batch", "999999999"], "'--batch': asks for 7,999,999,992 numbers at once"),
         (["--loss", "binary_cross_entropy", "--output", "sigmoid"], 'Use output="identity"'),
     ],
 )
 def test_what_the_library_refuses_is_one_line(arguments: list[str], message: str) -> None:
     result = run(*arguments, *NUMPY)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert re.fullmatch(r"error: [^\n]+\n", result.output)
     assert message in result.output
 
@@ -505,6 +507,27 @@ def test_conformance_of_what_cannot_be_had_is_one_line(arguments: list[str], mes
     if "cupy" in arguments and {row.name: row for row in bx.list_backends()}["cupy"].usable:
         pytest.skip("CuPy has a GPU here")
     result = run("--conformance", *arguments)
-    assert result.exit_code == 1
+    assert result.exit_code == (1 if "cupy" in arguments else 2)
     assert re.fullmatch(r"error: [^\n]+\n", result.output)
     assert message in result.output
+
+
+@pytest.mark.once
+def test_a_terminal_is_shown_that_work_is_being_done_and_a_pipe_nothing() -> None:
+    pty = pytest.importorskip("pty")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("BACKPROP_XP_")}
+    environment = {**kept, "PYTHONPATH": str(PACKAGE_FOLDER), "TERM": "xterm", "COLUMNS": "100"}
+    command = [sys.executable, "-m", "backprop_xp", "check", *NUMPY]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=theirs, env=environment, text=True
+    ) as process:
+        os.close(theirs)
+        output, _ = process.communicate(timeout=100)
+    shown = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert "checking on numpy" in shown
+    assert "pass" in output
+    assert "checking on" not in output
+    piped = subprocess.run(command, capture_output=True, env=environment, text=True, check=True)
+    assert piped.stderr == ""

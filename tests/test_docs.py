@@ -5,10 +5,13 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import backprop_xp as bx
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -59,6 +62,27 @@ def test_the_commands_of_a_page_run(page: Path, command: str, xp: Any, tmp_path:
         capture_output=True,
         timeout=300,
     )
+
+
+def test_the_pages_speak_of_every_public_name() -> None:
+    text = "".join(page.read_text("utf-8") for page in PAGES)
+    missing = [name for name in bx.__all__ if not re.search(rf"\b{name}\b", text)]
+    assert missing == []
+    for name in ("FitResult", "TrainingState", "BackendUnavailableError", "to_host"):
+        assert f"bx.{name}" in text
+
+
+def test_an_extra_installs_the_backend_that_the_pages_need() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    (needed,) = project["project"]["optional-dependencies"]["strict"]
+    assert needed in project["dependency-groups"]["test"]
+    assert "pip install 'backprop_xp[strict]'" in (ROOT / "docs" / "backends.md").read_text("utf-8")
+
+
+def test_contributing_names_the_module_of_the_table_of_backends() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    (module,) = re.findall(r"one line of the table\s+`BUILT_IN` in `(backends/\w+\.py)`", text)
+    assert re.search(r"^BUILT_IN\b.* = ", (ROOT / "backprop_xp" / module).read_text("utf-8"), re.M)
 
 
 def test_the_continuous_integration_runs_the_readmes_test_command() -> None:

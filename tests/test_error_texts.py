@@ -137,7 +137,7 @@ def bare(tmp_path: Path) -> Path:
 NOT_INSTALLED = {
     "cupy": "CuPy is not installed. Try: pip install 'backprop_xp[cuda13]' (or cuda12, after your "
     "driver).",
-    STRICT: "array-api-strict is not installed. Try: pip install array-api-strict.",
+    STRICT: "array-api-strict is not installed. Try: pip install 'backprop_xp[strict]'.",
     "jax": "JAX is not installed. Try: pip install 'backprop_xp[jax]'.",
     "torch": "PyTorch is not installed. Try: pip install 'backprop_xp[torch]'.",
 }

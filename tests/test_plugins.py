@@ -342,10 +342,11 @@ def test_a_plug_in_that_hangs_or_crashes_is_a_row_that_says_so(
 
 def test_the_page_shows_the_plug_in_that_is_tested_here() -> None:
     page = PAGE.read_text("utf-8")
-    source = (PROJECT / "lookalike_backend.py").read_text("utf-8")
-    assert f"```python\n{source}```" in page
-    (entry,) = METADATA["entry-points"][GROUP].items()
-    assert f'[project.entry-points."{GROUP}"]\n{entry[0]} = "{entry[1]}"' in page
+    files = {path.name: path.read_text("utf-8") for path in PROJECT.glob("*.*")}
+    assert set(files) == {"pyproject.toml", "lookalike_backend.py", "lookalike_arrays.py"}
+    for name, source in files.items():
+        assert f"```{'toml' if name.endswith('.toml') else 'python'}\n{source}```" in page
+        assert f"`{name}`" in page
 
 
 def test_the_page_has_every_method_of_the_protocol_in_its_order() -> None:

@@ -30,6 +30,7 @@ from backprop_xp.backends.faster import (
 from backprop_xp.backends.guard import transfer_guard
 from backprop_xp.backends.libraries import dtype_name, in_words
 from backprop_xp.backends.places import device_of, precision_of
+from backprop_xp.backends.plain import plain, require_dtype, unmasked
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -85,10 +86,12 @@ __all__ = [
     "mean_of_rows",
     "ones_where_positive",
     "owner",
+    "plain",
     "precision_of",
     "replaceable",
     "replaced",
     "require_beside",
+    "require_dtype",
     "require_floating",
     "require_like",
     "require_owner",
@@ -99,6 +102,7 @@ __all__ = [
     "to_host",
     "to_host_together",
     "transfer_guard",
+    "unmasked",
     "use_backend",
     "whole_numbers",
 ]

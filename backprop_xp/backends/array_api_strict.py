@@ -34,7 +34,10 @@ class ArrayAPIStrictBackend(Backend):
         """Usable wherever it is installed."""
         if not is_installed("array_api_strict"):
             return Probe(
-                False, None, "array-api-strict is not installed", "pip install array-api-strict"
+                False,
+                None,
+                "array-api-strict is not installed",
+                "pip install 'backprop_xp[strict]'",
             )
         return Probe(True, self.namespace().__version__)
 

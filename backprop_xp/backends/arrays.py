@@ -20,6 +20,7 @@ from backprop_xp.backends.places import (
     repair,
     same_device,
 )
+from backprop_xp.backends.plain import plain, require_dtype, require_plain
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -67,17 +68,15 @@ def asarray(
     choice = resolve(backend=backend, device=device, dtype=dtype)
     xp = choice.backend.namespace()
     source = owner(x)
-    if source is None:
-        x = _host_array(x, "x")
+    if source is None or source.name == "numpy":
+        x = plain(x, "x")
         source = require_owner(x, "x")
+    else:
+        require_dtype(x, "x")
     kind = _kind(source.namespace(), x, choice, asked=dtype is not None)
     if source is not choice.backend:
-        host = source.to_host(x)
-        _require_numbers(host, "x")
-        return choice.backend.from_host(host, kind, choice.device)
-    if source.name == "numpy":
-        _require_numbers(x, "x")
-    array = xp.asarray(x)  # a NumPy scalar becomes an array
+        return choice.backend.from_host(source.to_host(x), kind, choice.device)
+    array = xp.asarray(x)
     if device_of(array) != choice.device:
         if kind is not None and not _keeps(choice.backend, array.dtype, choice.device):
             array = xp.astype(array, kind)  # where it is: it cannot arrive as it is
@@ -89,10 +88,9 @@ def require_owner(array: Any, name: str) -> Backend:
     """Return the backend whose array this is; anything else is a TypeError."""
     home = owner(array)
     if home is None:
-        raise TypeError(
-            f"{name} must be an array of a known library, not {type(array).__name__}. Make one by "
-            f"bx.asarray({name})."
-        )
+        is_like_one = isinstance(array, list | tuple) or hasattr(array, "__array__")
+        way_out = f" Make it one: {name} = bx.asarray({name})." if is_like_one else ""
+        raise TypeError(f"{name} must be an array, not {type(array).__name__}.{way_out}")
     return home
 
 
@@ -102,7 +100,10 @@ def require_floating(array: Any, name: str, beside: Array | None = None) -> Name
     Anything else is a TypeError, which shows the call that casts it, to the precision of ``beside``
     if that is given. An array on a device that its library does not compute on now is a ValueError.
     """
-    if isinstance(array, np.ndarray) and array.dtype.char in _NUMPY_COMPUTES_IN:
+    is_numpy = isinstance(array, np.ndarray)
+    if is_numpy and (type(array) is not np.ndarray or not array.dtype.isnative):
+        require_plain(array, name)
+    if is_numpy and array.dtype.char in _NUMPY_COMPUTES_IN:
         return np
     home = require_owner(array, name)
     home.require_current(device_of(array), name)
@@ -139,13 +140,13 @@ def like(theta: Array, value: Any, name: str) -> Array:
         return value
     xp, home = require_floating(theta, "theta"), require_owner(theta, "theta")
     precision = precision_of(xp, theta.dtype)
-    if owner(value) is None:
-        host = _host_array(value, name)
+    if isinstance(value, _NUMPY):
+        value = plain(value, name)
+    elif owner(value) is None:
+        host = plain(value, name)
         kind = None if host.dtype.kind == "c" else precision
         value = home.from_host(host, kind, device_of(theta))
     require_beside(theta, value, name)
-    if home.name == "numpy":
-        _require_numbers(value, name)
     if xp.isdtype(value.dtype, ("bool", "integral")):
         return xp.astype(value, precision)
     if value.dtype in (precision, theta.dtype):
@@ -166,14 +167,16 @@ def whole_numbers(theta: Array, value: Any, name: str) -> Array | None:
 
     Lists of integers are moved there. An array of another library or device is an error.
     """
-    if owner(value) is None:
+    is_numpy = isinstance(value, _NUMPY)
+    if is_numpy or owner(value) is None:
         try:
-            host = np.asarray(value)
+            host = plain(value, name)
         except (ValueError, TypeError):
-            return None
+            return None  # who takes it for something else says what is wrong
         if host.dtype.kind not in "iu":
             return None
-        value = require_owner(theta, "theta").from_host(host, device=device_of(theta))
+        home = require_owner(theta, "theta")
+        value = host if is_numpy else home.from_host(host, device=device_of(theta))
     if not array_namespace(value).isdtype(value.dtype, "integral"):
         return None
     require_beside(theta, value, name)
@@ -279,25 +282,6 @@ def _keeps(home: Backend, dtype: DType, device: Device) -> bool:
 def _to_device(array: Array, device: Device) -> Array:
     moved: Array = ask(lambda x: array_api_compat.to_device(x, device), array)
     return moved
-
-
-def _host_array(value: Any, name: str) -> np.ndarray:
-    try:
-        host = np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"{name} is not an array of numbers: {error}") from None
-    _require_numbers(host, name)
-    return host
-
-
-def _require_numbers(host: np.ndarray, name: str) -> None:
-    if host.dtype.kind == "O" and not host.shape:
-        raise TypeError(f"{name} must be an array of numbers, not {type(host.item()).__name__}.")
-    if host.dtype.kind not in "biufc":
-        raise TypeError(
-            f"{name} has dtype {host.dtype}, but numbers are expected. Turn categories into "
-            "numbers first, class labels by bx.data.one_hot."
-        )
 
 
 def _kind(source: Namespace, x: Array, choice: Selection, *, asked: bool) -> DType | None:

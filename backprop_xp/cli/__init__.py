@@ -1,16 +1,30 @@
 """The command line ``backprop-xp``: one module for each command. Needs the extra ``cli``."""
 
-from typing import Annotated
+import sys
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 import backprop_xp as bx
 from backprop_xp.cli import bench, check, info, xor
-from backprop_xp.cli.output import say
+from backprop_xp.cli.output import ending_in_one_line, say, width
 
 __all__ = ["app"]
 
+
+class _Commands(typer.core.TyperGroup):
+    """The commands; whatever ends one, it is said in one line on stderr."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        options = {"terminal_width": width() - 2, **options, "standalone_mode": False}
+        with ending_in_one_line():
+            status = super().main(*arguments, **options)
+            sys.exit(status if isinstance(status, int) else 0)
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Neural networks whose backpropagation is written by hand, once, for every array library.",
     no_args_is_help=True,
     add_completion=False,

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import typer
 
 import backprop_xp as bx
-from backprop_xp.backends import get_backend, registry
+from backprop_xp.backends import get_backend
 from backprop_xp.checks import nearest
-from backprop_xp.cli.output import one_line, say, wrapped
+from backprop_xp.cli.options import known_backend
+from backprop_xp.cli.output import complain, one_line, say, wrapped
 from backprop_xp.cli.race import CASES, LIBRARIES, Entrant, Outcome, is_installed, race
 
 _OURS, *_PEERS = LIBRARIES
@@ -27,13 +28,6 @@ def _check_cases(names: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _check_backend(name: str | None) -> str | None:
-    known = [*registry.names(), "auto"]
-    if name is not None and name not in known:
-        raise typer.BadParameter(f"{name!r} is unknown. {nearest(name, known)}")
-    return name
-
-
 def bench(
     case: Annotated[
         list[str],
@@ -46,7 +40,7 @@ def bench(
     backend: Annotated[
         str | None,
         typer.Option(
-            callback=_check_backend,
+            callback=known_backend,
             help="Where ours trains. Default: as the environment says.",
             show_default=False,
         ),
@@ -75,8 +69,10 @@ def bench(
     for name in case:
         outcome = race(name, entrants, rounds)
         if _OURS in outcome.left_out:
-            typer.echo(f"error: {one_line(outcome.left_out[_OURS])}", err=True)
-            raise typer.Exit(1)
+            reason = outcome.left_out[_OURS]
+            complain(reason)
+            # It trains in a process of its own, which is the first to know the devices.
+            raise typer.Exit(2 if device and reason.startswith("ValueError: device ") else 1)
         found["selection"] = outcome.greetings[_OURS]
         found["cases"][name] = as_object(name, outcome)
         if not as_json:

@@ -5,18 +5,26 @@ What is computed is in ``comparison.py``; ``--conformance``, which checks a back
 """
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 
 import backprop_xp as bx
-from backprop_xp.backends import registry
+from backprop_xp.backends import Selection, registry
 from backprop_xp.checks import nearest
 from backprop_xp.cli import conformance as kit
 from backprop_xp.cli.comparison import Case, Finding, check_on, differences, draw
-from backprop_xp.cli.options import bad_sizes, known_activation, known_loss, parse_sizes
-from backprop_xp.cli.output import errors_in_one_line, indent, one_line, say
+from backprop_xp.cli.options import (
+    bad_sizes,
+    bounded,
+    count_parameters,
+    known_activation,
+    known_loss,
+    parse_sizes,
+    refuse_more,
+)
+from backprop_xp.cli.output import errors_in_one_line, indent, one_line, say, showing_work
 from backprop_xp.gradient_check.checking import METHODS
 
 _DTYPES = ["float64", "float32"]
@@ -70,11 +78,22 @@ def check(
     loss: Annotated[
         str, typer.Option(callback=known_loss, help="A name of bx.losses; the targets suit it.")
     ] = "mean_squared_error",
-    dropout: Annotated[float, typer.Option(help="Rate behind each hidden layer.")] = 0.0,
+    dropout: Annotated[
+        float,
+        typer.Option(
+            callback=bounded("dropout", low=0.0, below=1.0), help="Rate behind each hidden layer."
+        ),
+    ] = 0.0,
     layer_norm: Annotated[
         bool, typer.Option("--layer-norm", help="Normalise each hidden layer.")
     ] = False,
-    l2: Annotated[float, typer.Option(help="Strength of the penalty on weights.")] = 0.0,
+    l2: Annotated[
+        float,
+        typer.Option(
+            callback=bounded("l2", low=0.0),
+            help="Strength of the penalty on weights.",
+        ),
+    ] = 0.0,
     batch: Annotated[int, typer.Option(min=1, help="Rows of data.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of theta, data, dropout masks.")] = 0,
     dtype: Annotated[
@@ -115,7 +134,7 @@ def check(
     if conformance:
         kit.check_options(context, backend or [])
         with errors_in_one_line():
-            holds = kit.show(bx.resolve(backend=backend[0] if backend else None, device=device))
+            holds = kit.show(_resolve(backend[0] if backend else None, device))
         raise typer.Exit(0 if holds else 1)
     if device is not None:
         raise typer.BadParameter(
@@ -123,17 +142,19 @@ def check(
             param_hint="'--device'",
         )
     widths = _check_sizes(sizes, loss)
+    refuse_more(count_parameters(widths), "--sizes")
+    refuse_more(batch * max(widths), "--batch")
+    network = _network(
+        widths,
+        hidden=hidden,
+        output=output,
+        loss=loss,
+        dropout=dropout,
+        layer_norm=layer_norm,
+        l2=l2,
+    )
     # NumPy alone warns of an overflow; the verdict says so on every backend.
     with errors_in_one_line(), np.errstate(all="ignore"):
-        network = bx.mlp(
-            widths,
-            hidden=hidden,
-            output=output,
-            loss=loss,
-            dropout=dropout,
-            layer_norm=layer_norm,
-            l2=l2,
-        )
         case = draw(network, widths, loss, batch=batch, seed=seed, method=method)
         say(f"network {'-'.join(map(str, widths))}, loss {loss}, {batch} rows, seed {seed}")
         say(f"  activations: hidden {hidden}, output {output}; l2 {l2:g}, dropout {dropout:g}")
@@ -146,12 +167,29 @@ def check(
         raise typer.Exit(1)
 
 
+def _network(widths: list[int], **options: Any) -> bx.Network:
+    try:
+        return bx.mlp(widths, **options)
+    except ValueError as error:  # of the options by themselves none is wrong by now
+        raise typer.BadParameter(one_line(error), param_hint="'--output'") from None
+
+
+def _resolve(backend: str | None, device: str | None) -> Selection:
+    try:
+        return bx.resolve(backend=backend, device=device)
+    except ValueError as error:
+        if device is None:
+            raise
+        raise typer.BadParameter(one_line(error), param_hint="'--device'") from None
+
+
 def _check_each(names: Sequence[str], case: Case, dtype: str | None) -> list[Finding]:
     """Check on each backend and print its row at once: some take seconds to compile."""
     say(f"\n{_HEADS}")
     findings = []
     for name in names:
-        findings.append(check_on(name, case, dtype))
+        with showing_work(f"checking on {name}"):
+            findings.append(check_on(name, case, dtype))
         say(_row(findings[-1]))
     return findings
 

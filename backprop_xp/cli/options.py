@@ -1,12 +1,18 @@
 """Options that several commands take: each is checked before anything is done."""
 
+import itertools
 import re
+from collections.abc import Callable
 
 import typer
 
 from backprop_xp.activations import ACTIVATIONS
-from backprop_xp.checks import nearest
+from backprop_xp.backends import registry
+from backprop_xp.checks import nearest, real
 from backprop_xp.losses import LOSSES
+
+# Numbers: 0.8 GB in float64, of which a training needs several times as much.
+_MOST = 10**8
 
 
 def parse_sizes(text: str, example: str) -> list[int]:
@@ -20,6 +26,40 @@ def parse_sizes(text: str, example: str) -> list[int]:
 def bad_sizes(text: str, fault: str, example: str) -> typer.BadParameter:
     """Return the error that tells the fault of ``--sizes`` and an example that would do."""
     return typer.BadParameter(f"{text!r} {fault}: {example} would do.", param_hint="'--sizes'")
+
+
+def bounded(name: str, **bounds: float) -> Callable[[float | None], float | None]:
+    """Return the check of an option that is a finite number within bounds, or is left out."""
+
+    def check(value: float | None) -> float | None:
+        try:
+            return None if value is None else real(value, name, **bounds)
+        except ValueError as error:
+            raise typer.BadParameter(str(error).removeprefix(f"{name} ")) from None
+
+    return check
+
+
+def refuse_more(count: int, option: str) -> None:
+    """Refuse what would need so many numbers at once that no memory holds them."""
+    if count > _MOST:
+        raise typer.BadParameter(
+            f"asks for {count:,} numbers at once, but {_MOST:,} are the most.",
+            param_hint=f"'{option}'",
+        )
+
+
+def count_parameters(sizes: list[int]) -> int:
+    """Return how many parameters Dense layers of these widths have."""
+    return sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(sizes))
+
+
+def known_backend(name: str | None) -> str | None:
+    """Refuse what is no backend's name; why a known one cannot run here is told by using it."""
+    known = [*registry.names(), "auto"]
+    if name is not None and name not in known:
+        raise typer.BadParameter(f"{name!r} is unknown. {nearest(name, known)}")
+    return name
 
 
 def known_activation(name: str) -> str:

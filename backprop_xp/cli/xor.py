@@ -17,7 +17,16 @@ from rich.progress import Progress
 
 import backprop_xp as bx
 from backprop_xp.backends import Array, array_namespace, dtype_name, to_host
-from backprop_xp.cli.options import bad_sizes, known_activation, known_loss, parse_sizes
+from backprop_xp.cli.options import (
+    bad_sizes,
+    bounded,
+    count_parameters,
+    known_activation,
+    known_backend,
+    known_loss,
+    parse_sizes,
+    refuse_more,
+)
 from backprop_xp.cli.output import errors_in_one_line, indent, say
 from backprop_xp.tutorial import (
     INPUTS,
@@ -77,7 +86,12 @@ def xor(
     sizes: Annotated[str, typer.Option(help="Widths of the layers, from 2 to 1.")] = "2,2,1",
     epochs: Annotated[int, typer.Option(min=1, help="Updates, each from all four rows.")] = 10_000,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Default: one that suits the loss.", show_default=False)
+        float | None,
+        typer.Option(
+            callback=bounded("learning_rate", low=0.0),
+            help="Default: one that suits the loss.",
+            show_default=False,
+        ),
     ] = None,
     loss: Annotated[
         str, typer.Option(callback=_check_loss, help="A name of bx.losses; it sets the output.")
@@ -91,15 +105,26 @@ def xor(
         Path | None,
         typer.Option(callback=_check_picture, help="Write a picture: .png, .svg or .pdf."),
     ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            callback=known_backend,
+            help="Where to compute. Default: as the environment says.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Learn XOR and prove the gradient: the tutorial, from start to finish.
 
-    BACKPROP_XP_BACKEND, _DEVICE and _DTYPE choose where it runs. The exit status is 1 if the
-    gradient does not pass its check.
+    --backend, or BACKPROP_XP_BACKEND, _DEVICE and _DTYPE, choose where it runs. The exit status is
+    1 if the gradient does not pass its check.
     """
     widths = _check_sizes(sizes)
+    refuse_more(count_parameters(widths), "--sizes")
+    refuse_more(count_parameters(widths) * restarts, "--restarts")
+    chosen = contextlib.nullcontext() if backend is None else bx.use_backend(backend)
     # NumPy alone warns of a training that diverges; the output says so on every backend.
-    with errors_in_one_line(), np.errstate(all="ignore"):
+    with errors_in_one_line(), np.errstate(all="ignore"), chosen:
         if plot is not None and importlib.util.find_spec("matplotlib") is None:
             raise ImportError("--plot needs matplotlib: pip install 'backprop_xp[plot]'")
         experiment = prepare(
@@ -111,7 +136,7 @@ def xor(
             seed=seed,
             restarts=restarts,
         )
-        _show_data(experiment)
+        _show_data("--backend" if backend else bx.resolve().source)
         say(f"\nnetwork {'-'.join(map(str, widths))}, seed {seed}, loss {loss}")
         say(f"  activations: hidden {hidden}, output {output_activation(loss)}")
         _show_shapes(experiment)
@@ -124,12 +149,12 @@ def xor(
         raise typer.Exit(1)
 
 
-def _show_data(experiment: Experiment) -> None:
+def _show_data(source: str) -> None:
     where = bx.resolve()
     say(
         f"XOR on {where.backend.name} ({where.backend.device_name(where.device)}, "
         f"{dtype_name(where.dtype)}), "
-        f"chosen by {where.source}\n\n  x1  x2  target"
+        f"chosen by {source}\n\n  x1  x2  target"
     )
     for (x1, x2), (target,) in zip(INPUTS, TARGETS, strict=True):
         say(f"{x1:>4g}{x2:>4g}{target:>8g}")

@@ -1,0 +1,267 @@
+"""What is no plain array of numbers is taken as what it stands for, or refused.
+
+A repair that an error shows is carried out, and what comes then is no further error.
+"""
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+
+SGD = bx.SGD(0.1)
+ROWS = np.asarray([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+COLUMN = np.asarray([[1.0], [0.0], [1.0]])
+
+
+def regression(xp: Any) -> tuple[bx.Network, Any]:
+    network = bx.mlp([2, 1])
+    return network, xp.initialize(network)
+
+
+def classification(xp: Any) -> tuple[bx.Network, Any]:
+    network = bx.mlp([2, 3], loss="categorical_cross_entropy")
+    return network, xp.initialize(network)
+
+
+def fit(network: bx.Network, theta: Any, x: Any, y: Any, **options: Any) -> Any:
+    return bx.fit(network, theta, x, y, optimizer=SGD, epochs=1, **options).theta
+
+
+def complaint(kind: type[Exception], function: Any, *values: Any, **options: Any) -> str:
+    with pytest.raises(kind) as caught:
+        function(*values, **options)
+    return str(caught.value)
+
+
+def repaired(message: str, name: str, value: Any) -> Any:
+    """Carry out the line of repair that an error shows, with the variable that it speaks of."""
+    found = re.search(rf"((?:classes, )?{name} = .*)\.$", message)
+    assert found, message
+    variables = {name: value, "numpy": np, "bx": bx}
+    exec(found[1], variables)  # noqa: S102 - our own message
+    return variables[name]
+
+
+# Text and objects
+
+
+@pytest.mark.parametrize(
+    "text",
+    [["a", "b", "a"], np.array(["a", "b", "a"]), np.array(["a", "b", "a"], dtype=object)],
+    ids=["list", "text", "objects"],
+)
+def test_text_is_refused_with_a_line_that_numbers_it(xp: Any, text: Any) -> None:
+    network, theta = classification(xp)
+    message = complaint(TypeError, fit, network, theta, ROWS.tolist(), text)
+    assert message.startswith("y has dtype ")
+    numbered = repaired(message, "y", text)
+    assert numbered.tolist() == [0, 1, 0]
+    fit(network, theta, ROWS.tolist(), numbered.tolist())
+    assert repaired(complaint(TypeError, bx.asarray, text), "x", text).tolist() == [0, 1, 0]
+    message = complaint(TypeError, bx.data.one_hot, text)
+    assert bx.data.one_hot(repaired(message, "labels", text)).shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.array(["1.5", "2"]), [1.5, 2.0]),
+        (np.array(["1.5", "2"], dtype=object), [1.5, 2.0]),
+        (np.array(["2020-01-03", "2020-01-01"], dtype="datetime64[D]"), [2.0, 0.0]),
+        (np.array([36, 24], dtype="timedelta64[h]"), [1.5, 1.0]),
+    ],
+    ids=["text", "objects", "dates", "times"],
+)
+def test_numbers_in_disguise_are_refused_with_a_line_that_reads_them(
+    value: Any, expected: list[float]
+) -> None:
+    message = complaint(TypeError, bx.asarray, value)
+    assert repaired(message, "x", value).tolist() == expected
+
+
+def test_a_record_is_refused_with_a_line_that_unpacks_it() -> None:
+    value = np.array([(1, 2.5)], dtype=[("a", int), ("b", float)])
+    import numpy.lib.recfunctions
+
+    assert numpy.lib.recfunctions.structured_to_unstructured(value).tolist() == [[1.0, 2.5]]
+    message = complaint(TypeError, bx.asarray, value)
+    assert repaired(message, "x", value).tolist() == [[1.0, 2.5]]
+
+
+def test_one_text_among_numbers_is_named_with_its_place() -> None:
+    table = np.array([[1.0, "red"], [2.0, "blue"]], dtype=object)
+    assert complaint(TypeError, bx.asarray, table) == (
+        "x has dtype object, but numbers are expected: 'red' at x[0, 1] is of str. Number the "
+        "categories of each such column by itself, or drop it."
+    )
+
+
+def test_objects_that_are_numbers_are_numbers(xp: Any) -> None:
+    network, theta = regression(xp)
+    boxed = ROWS.astype(object)
+    expected = xp.host(network.forward(theta, ROWS.tolist()))
+    if xp.name == "numpy":
+        assert (network.forward(theta, boxed) == expected).all()
+        assert bx.asarray(boxed).dtype == np.float64
+        assert bx.data.standardize(boxed).x.dtype == np.float64
+        labels = np.array([0, 2, 1], dtype=object)
+        fit(*classification(xp), ROWS, labels)
+    assert (xp.host(xp.asarray(boxed)) == ROWS).all()
+
+
+class NAType:  # as pandas calls its missing value
+    def __repr__(self) -> str:
+        return "<NA>"
+
+    def __bool__(self) -> bool:
+        raise TypeError("boolean value of NA is ambiguous")
+
+
+@pytest.mark.parametrize("missing", [NAType(), None], ids=["NA", "None"])
+def test_missing_values_are_counted_and_the_first_named(missing: Any) -> None:
+    table = np.array([[1.0, 2.0], [missing, 3.0], [4.0, missing]], dtype=object)
+    assert complaint(TypeError, bx.asarray, table) == (
+        f"x has missing values (2 of 6), the first {missing!r} at x[1, 0]. Drop such rows, or "
+        "fill them in."
+    )
+    assert "missing values" in complaint(TypeError, bx.data.standardize, table)
+
+
+def test_nullable_columns_of_pandas_are_numbers_or_their_gaps_are_named(xp: Any) -> None:
+    pandas = pytest.importorskip("pandas")
+    full = pandas.DataFrame({"a": [1.0, 2.0], "b": [3, 4]}).astype({"a": "Float64", "b": "Int64"})
+    assert xp.host(xp.asarray(full)).tolist() == [[1.0, 3.0], [2.0, 4.0]]
+    assert bx.data.one_hot(full["b"]).shape == (2, 5)
+    gaps = pandas.DataFrame({"a": pandas.array([1.0, None], "Float64"), "b": full["b"]})
+    assert complaint(TypeError, xp.asarray, gaps) == (
+        "x has missing values (1 of 4), the first <NA> at x[1, 0]. Drop such rows, or fill them in."
+    )
+
+
+# Byte order
+
+
+def test_the_other_byte_order_is_made_the_machines_own(xp: Any) -> None:
+    other = ROWS.astype(ROWS.dtype.newbyteorder())
+    assert not other.dtype.isnative
+    assert (xp.host(xp.asarray(other)) == ROWS).all()
+    whole = np.arange(3, dtype=np.dtype(np.int32).newbyteorder())
+    assert bx.asarray(whole, backend="numpy").dtype.isnative
+    assert bx.data.one_hot(whole).dtype.isnative
+    if xp.name == "numpy":
+        network, theta = regression(xp)
+        assert (network.forward(theta, other) == network.forward(theta, ROWS)).all()
+        fit(network, theta, other, COLUMN.astype(other.dtype))
+        fit(*classification(xp), ROWS, whole)
+
+
+def test_a_theta_in_the_other_byte_order_is_refused_by_a_line_that_turns_it() -> None:
+    network = bx.mlp([2, 1])
+    theta = network.initialize(backend="numpy", dtype="float64")
+    other = theta.astype(theta.dtype.newbyteorder())
+    message = complaint(TypeError, network.forward, other, ROWS)
+    assert message == (
+        f"theta is float64 in the other byte order ({other.dtype.str}). Make it the machine's "
+        "own: theta.astype('float64')."
+    )
+    assert (network.forward(other.astype("float64"), ROWS) == network.forward(theta, ROWS)).all()
+
+
+# Matrices and masks
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+def test_a_matrix_is_taken_as_an_array() -> None:
+    network = bx.mlp([2, 1])
+    theta = network.initialize(backend="numpy", dtype="float64")
+    matrix = np.asmatrix(ROWS)
+    assert type(network.forward(theta, matrix)) is np.ndarray
+    assert (
+        fit(network, theta, matrix, np.asmatrix(COLUMN)) == fit(network, theta, ROWS, COLUMN)
+    ).all()
+    assert type(bx.data.split(matrix)[0]) is np.ndarray
+    assert type(bx.data.standardize(matrix).x) is np.ndarray
+    assert complaint(TypeError, network.forward, np.asmatrix(theta), ROWS) == (
+        "theta is a numpy.matrix. Make it an array: numpy.asarray(theta)."
+    )
+
+
+def test_masked_values_are_refused_wherever_their_mask_would_be_lost() -> None:
+    network = bx.mlp([2, 1])
+    theta = network.initialize(backend="numpy", dtype="float64")
+    mask = np.asarray([[True, False], [False, False], [False, False]])
+    x, y = np.ma.masked_array(ROWS, mask), np.ma.masked_array(COLUMN, mask[:, :1])
+    calls: dict[str, Any] = {
+        "x": lambda: bx.asarray(x),
+        "x ": lambda: bx.asarray([x[0], x[1]]),
+        "x  ": lambda: network.loss(theta, x, COLUMN),
+        "x   ": lambda: fit(network, theta, x, COLUMN),
+        "x    ": lambda: bx.data.standardize(x),
+        "y": lambda: network.loss(theta, ROWS, y),
+        "y ": lambda: fit(network, theta, ROWS, y),
+        "sample_weight": lambda: fit(network, theta, ROWS, COLUMN, sample_weight=y[:, 0]),
+        "theta": lambda: network.loss(np.ma.masked_array(theta, [1, 0, 0]), ROWS, COLUMN),
+        "labels": lambda: bx.data.one_hot(y.astype(int)),
+        "arrays[1]": lambda: bx.data.split(ROWS, y),
+        "arrays[0]": lambda: next(bx.data.minibatches(x, batch_size=2)),
+    }
+    for name, call in calls.items():
+        message = complaint(ValueError, call)
+        assert message.startswith(f"{name.strip()} has masked values (1 of "), message
+        assert f"{name.strip()}.filled(0.0)" in message
+    fit(network, theta, x.filled(0.0), y.filled(0.0))
+
+
+def test_a_masked_array_without_masked_values_is_its_values() -> None:
+    network = bx.mlp([2, 1])
+    theta = network.initialize(backend="numpy", dtype="float64")
+    x = np.ma.masked_array(ROWS)
+    assert type(bx.asarray(x, backend="numpy")) is np.ndarray
+    assert (network.forward(theta, x) == network.forward(theta, ROWS)).all()
+    assert type(bx.data.split(x)[0]) is np.ndarray
+
+
+# Theta, vjp and rng
+
+
+def test_a_theta_that_is_a_list_is_told_how_to_become_an_array() -> None:
+    network = bx.mlp([1, 1])
+    message = "theta must be an array, not list. Make it one: theta = bx.asarray(theta)."
+    theta, x = [0.0, 0.0], [[1.0]]
+    state = SGD.initialize(bx.asarray(theta, backend="numpy"))
+    assert complaint(TypeError, fit, network, theta, x, x) == message
+    assert complaint(TypeError, network.forward, theta, x) == message
+    assert complaint(TypeError, SGD.initialize, theta) == message
+    assert complaint(TypeError, SGD.update, theta, theta, state) == message
+    fit(network, repaired(message, "theta", theta), bx.asarray(x), bx.asarray(x))
+    assert complaint(TypeError, network.forward, None, x) == "theta must be an array, not NoneType."
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1)])
+def test_vjp_does_not_take_its_g_for_class_labels(xp: Any, shape: tuple[int, ...]) -> None:
+    network, theta = classification(xp)
+    x, g = xp.asarray(ROWS), xp.asarray(np.ones(shape))
+    assert complaint(ValueError, network.vjp, theta, x, g) == (
+        f"g has shape {shape}, but the outputs are (..., 3, 3). Give g a row for each row of x, "
+        "and a column for each output."
+    )
+
+
+def test_a_typed_key_of_jax_is_refused_by_a_line_that_draws_an_integer() -> None:
+    jax = pytest.importorskip("jax")
+    network = bx.Network([bx.Dropout(0.5), bx.Dense(2, 1)], "mean_squared_error")
+    theta = network.initialize(backend="jax", dtype="float32")
+    x = jax.numpy.ones((3, 2), dtype="float32")
+    key = jax.random.key(0)
+    message = complaint(TypeError, network.forward, theta, x, rng=key)
+    assert message.startswith("rng is a random key of JAX (key<fry>), but integers are expected.")
+    assert "rng = jax.random.bits(rng)" in message
+    assert network.forward(theta, x, rng=jax.random.bits(key)).shape == (3, 1)
+    assert "random key of JAX" in complaint(TypeError, bx.asarray, key)
+    # So too beside NumPy's arrays, where the place of the key is not the first thing wrong.
+    host = network.initialize(backend="numpy", dtype="float32")
+    message = complaint(TypeError, network.forward, host, np.ones((3, 2), "float32"), rng=key)
+    assert message.startswith("rng is a random key of JAX")
