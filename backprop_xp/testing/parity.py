@@ -1,9 +1,9 @@
 """A network's outputs, gradients and training on the backend, compared with NumPy's.
 
 The standard's functions one by one are array-api-tests' to check, what the maths makes of them is
-checked here. Those few are called themselves whose failure no result would show: what tells NaN
-from numbers, without which a diverged network looks sound, and what makes the arrays that are
-written to in place, without which a caller's theta would be.
+checked here. Only those are asked themselves whose failure no result would show: what tells NaN
+(else a diverged network looks sound), what makes the arrays that are written to in place (else a
+caller's theta is), expm1 and log1p (small results lose digits unseen beside larger ones).
 """
 
 import functools
@@ -29,9 +29,8 @@ _X, _Y = _draw.normal(size=(6, 3)), _draw.uniform(0.1, 0.9, size=(6, 2))
 _WEIGHT, _G = _draw.uniform(0.5, 2.0, size=6), _draw.normal(size=(6, 2))
 _KEYS = np.array([12345, 2**31 - 1], np.int32).reshape(2, 1, 1)
 # Each row is compared for itself: beside large entries, errors in small ones pass for rounding.
-_ROW = np.array([-2.5, -0.2, 0.7, 1.5])
-_Z = np.stack([_ROW, 20.0 * _ROW, 1e-6 * _ROW, -10.0 - 9.0 * abs(_ROW)])
-_TARGETS = np.array([[0.0, 1.0, 0.0, 0.0], [0.2, 0.3, 0.5, 0.0]] * 2)
+_Z = np.array([[-2.5, -0.2, 0.7, 1.5], [50.0, -60.0, 20.0, -20.0]])
+_TARGETS = np.array([[0.0, 1.0, 0.0, 0.0], [0.2, 0.3, 0.5, 0.0]])
 
 _INNER = Residual(Dense(4, 4, "softplus"), Dropout(0.2))
 _LAYERS: list[Layer] = [Dense(3, 4, "sigmoid"), LayerNorm(4), Dropout(0.3), _INNER, Dense(4, 2)]
@@ -50,17 +49,17 @@ _OPTIMIZERS: dict[str, Callable[[Array], Any]] = {
 
 
 def _silent_faults(dtype: str, place: Place) -> None:
-    """Tell NaN from numbers and let it spread, and write in place to no other array."""
+    """Tell NaN and let it spread, keep small digits, write in place to no other array."""
 
     def compute(x: Array, special: Array) -> list[Array]:
         xp = array_namespace(x)
-        own = []
+        made = [x, xp.expm1(1e-6 * x), xp.log1p(1e-6 * x)]
         for array in (1.0 * x, x + 0.0, xp.asarray(x, copy=True), xp.zeros_like(x)):
             array += 1.0
-            own.append(array)
+            made.append(array)
         told = [xp.isfinite(special), xp.isnan(special), xp.all(xp.isfinite(special))]
         met = [xp.maximum(special, 0.5), xp.minimum(special, 0.5), xp.clip(special, -1.0, 1.0)]
-        return [*own, x, *told, *met, *(f(special) for f in (xp.max, xp.min, xp.sum, xp.mean))]
+        return [*made, *told, *met, *(f(special) for f in (xp.max, xp.min, xp.sum, xp.mean))]
 
     place.require_computed(dtype, compute, _X, np.array([0.1, np.inf, -np.inf, np.nan, -2.1]))
 
@@ -76,7 +75,7 @@ def _function(name: str, dtype: str, place: Place) -> None:
         return [a, ACTIVATIONS[name].vjp(y, z, a)] if is_real else [a]
 
     is_real = dtype in TOLERANCES  # the complex step differentiates values alone
-    for i in range(4 if is_real else 2):
+    for i in range(2):
         place.require_computed(dtype, compute, _Z[i : i + 1], _TARGETS[i : i + 1])
 
 
