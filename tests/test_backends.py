@@ -24,7 +24,7 @@ from backprop_xp.backends import (
     require_like,
     to_host,
 )
-from backprop_xp.backends.places import is_computed_in
+from backprop_xp.backends.libraries import is_computed_in
 
 BUILT_IN = ["numpy", "cupy", "array-api-strict", "jax", "torch"]
 STRICT = "array-api-strict"
@@ -288,6 +288,18 @@ def test_a_backend_owns_its_own_arrays_alone(backend: Backend) -> None:
     others = [bx.get_backend(row.name) for row in list_backends() if row.usable]
     assert [other.name for other in others if other.owns(there)] == [backend.name]
     assert not any(backend.owns(value) for value in ([1.0], 1.0, None, "numpy"))
+
+
+def test_a_type_of_arrays_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own(np.ndarray):
+        pass
+
+    kind, asked = type(bx.get_backend("numpy")), []
+    owns = kind.owns
+    monkeypatch.setattr(kind, "owns", lambda self, array: asked.append(array) or owns(self, array))
+    for _ in range(3):
+        assert owner(np.ones(2).view(Own)) is bx.get_backend("numpy")
+    assert len(asked) == 1
 
 
 def test_the_namespace_is_that_of_its_arrays_and_keeps_the_standard(backend: Backend) -> None:
