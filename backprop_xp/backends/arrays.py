@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import array_api_compat
 import numpy as np
 
 from backprop_xp.backends.doors import explicit
@@ -53,7 +52,11 @@ def array_namespace(array: Array) -> Namespace:
     if type(array) is np.ndarray:
         return np
     home = owner(array)
-    return ask(array_api_compat.array_namespace, array) if home is None else home.namespace()
+    if home is not None:
+        return home.namespace()
+    import array_api_compat  # 4 ms, for an array of nobody's
+
+    return ask(array_api_compat.array_namespace, array)
 
 
 def resolve(
@@ -129,19 +132,22 @@ def repair(name: str, value: Array, beside: Array, dtype: str | None = None) -> 
     stands in brackets is for the reader. Floating values take that array's precision as well: moved
     alone, they would take the default. ``dtype`` names another one for values of any kind.
     """
-    home, source, where = owner(beside), owner(value), device_of(beside)
+    home, source = owner(beside), owner(value)
     if home is None or source is None:
         raise TypeError(f"{name} and what it is put beside must be arrays of known libraries.")
-    name = name.partition(" (")[0]
-    call = f"bx.asarray({name}, backend={home.name!r}"
-    if where is not None:
-        call += f", device={home.device_name(where)!r}"
     precision = precision_of(home.namespace(), beside.dtype)
     if precision is not None and precision_of(source.namespace(), value.dtype) is not None:
         dtype = dtype or dtype_name(precision)
-    if dtype is not None:
-        call += f", dtype={dtype!r}"
-    return f"{name} = {call})" if name.isidentifier() else f"{call})"
+    name = name.partition(" (")[0]
+    call = _call(name, home, device_of(beside), dtype)
+    return f"{name} = {call}" if name.isidentifier() else call
+
+
+def _call(name: str, home: Backend, where: Device | None, dtype: str | None) -> str:
+    device = None if where is None else home.device_name(where)
+    words = {"backend": home.name, "device": device, "dtype": dtype}
+    given = (f", {word}={value!r}" for word, value in words.items() if value is not None)
+    return f"bx.asarray({name}{''.join(given)})"
 
 
 def require_owner(array: Any, name: str) -> Backend:
@@ -375,31 +381,27 @@ def _common_precision(arrays: list[Array], backend: Backend) -> DType | None:
 
 
 def _contradiction(argument: Rule, array: Array, what: str, have: str) -> ValueError:
-    """Return the error of an argument that contradicts an array, with the line that moves it."""
-    home, asked = require_owner(array, "x"), argument.backend
-    target = home if asked is None else usable(asked, ARGUMENT)
-    words = {"backend": target.name}
-    if argument.device is not None or target is home:
-        where = device_of(array)
-        if argument.device is not None:
-            where = device_for(target, argument, ARGUMENT)
-        words["device"] = target.device_name(where)
-    else:
-        where = target.devices()[0]
-    dtype = precision_of(home.namespace(), array.dtype)
+    """Return the error of an argument that contradicts an array, with the line that moves it.
+
+    It moves the array in its own precision, if that can be.
+    """
+    home = target = require_owner(array, "x")
+    if argument.backend is not None:
+        target = usable(argument.backend, ARGUMENT)
+    where = device_of(array) if target is home else None
+    if argument.device is not None:
+        where = device_for(target, argument, ARGUMENT)
+    kind = precision_of(home.namespace(), array.dtype)
+    dtype = None if kind is None else dtype_name(kind)
     if argument.dtype is not None:
-        dtype = dtype_for(target, argument, where)
-    # In the array's precision if it can be.
-    if dtype is not None:
-        kept = getattr(target.namespace(), dtype_name(dtype))
-        if target is home or _keeps(target, kept, where):
-            words["dtype"] = dtype_name(dtype)
-    line = ", ".join(f"{word}={value!r}" for word, value in words.items())
-    given = {"backend": words["backend"], "device": argument.device, "dtype": words.get("dtype")}
+        dtype = dtype_name(dtype_for(target, argument, where))
+    elif dtype is not None and not _keeps(target, getattr(target.namespace(), dtype), where):
+        dtype = None
+    given = {"backend": target.name, "device": argument.device, "dtype": dtype}[what]
     verb = "Cast" if what == "dtype" else "Move"
     return ValueError(
-        f"{what}={given[what]!r} contradicts the arrays given, which are {have}. {verb} each "
-        f"first: x = bx.asarray(x, {line}); or leave the argument out."
+        f"{what}={given!r} contradicts the arrays given, which are {have}. {verb} each first: x = "
+        f"{_call('x', target, where, dtype)}; or leave the argument out."
     )
 
 
@@ -413,6 +415,8 @@ def _keeps(home: Backend, dtype: DType, device: Device) -> bool:
 
 @explicit
 def _to_device(array: Array, device: Device) -> Array:
+    import array_api_compat
+
     moved: Array = ask(lambda x: array_api_compat.to_device(x, device), array)
     return moved
 

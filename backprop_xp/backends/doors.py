@@ -6,20 +6,18 @@ function that asks how things stand in its own thread or task; without one nothi
 
 import contextlib
 import functools
-import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
-from backprop_xp.backends.libraries import device_of, dtype_name, naming
+from backprop_xp.backends.libraries import device_of, dtype_name, log, naming
 from backprop_xp.backends.protocol import Backend, Door
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_log = logging.getLogger("backprop_xp")
 _mode: ContextVar[str] = ContextVar("backprop_xp.transfer_guard", default="allow")
 
 # How many guards are active, in all threads together; whose doors need no more looking at, and
@@ -125,7 +123,7 @@ def _through(backend: Backend, door: Door, original: Callable[..., Any]) -> Call
             )
         with mode("allow"):  # a door may lead through others: one transfer, one line
             result = original(*args, **kwargs)
-        _log.warning("%s.", _moved(backend, door, args[0]))
+        log().warning("%s.", _moved(backend, door, args[0]))
         return result
 
     return through

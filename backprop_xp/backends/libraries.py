@@ -4,14 +4,24 @@ import contextlib
 import importlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from backprop_xp.backends.protocol import Backend, Device, DType, Namespace
+
+if TYPE_CHECKING:
+    import logging
 
 T = TypeVar("T")
 
 # What array-api-compat looks for in sys.modules, to tell whose an array is.
 _LIBRARIES = ("cupy", "dask.array", "dpnp", "dpctl.tensor", "jax", "ndonnx", "sparse", "torch")
+
+
+def log() -> "logging.Logger":
+    """Return the logger of this library, which takes 5 ms to import, for who has a line to log."""
+    import logging
+
+    return logging.getLogger("backprop_xp")
 
 
 def is_installed(module: str) -> bool:

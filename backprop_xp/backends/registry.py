@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import importlib
 import inspect
-import logging
 import operator
 import os
 import sys
@@ -28,6 +27,7 @@ from backprop_xp.backends.libraries import (
     in_words,
     is_computed_in,
     is_installed,
+    log,
     naming,
     precision_of,
 )
@@ -41,8 +41,6 @@ from backprop_xp.backends.protocol import (
     Probe,
 )
 from backprop_xp.checks import nearest
-
-_log = logging.getLogger("backprop_xp")
 
 GROUP = "backprop_xp.backends"
 
@@ -419,9 +417,9 @@ def automatic() -> str:
     """Return the backend that ``"auto"`` means on this machine, and log it the first time."""
     answer = built_in("cupy").probe()
     if answer.usable:
-        _log.info("backend 'auto' is cupy: a CUDA device answers.")
+        log().info("backend 'auto' is cupy: a CUDA device answers.")
         return "cupy"
-    _log.warning("backend 'auto' is numpy: %s.", answer.reason)
+    log().warning("backend 'auto' is numpy: %s.", answer.reason)
     return "numpy"
 
 
@@ -525,7 +523,7 @@ def _load_plug_ins() -> bool:
                 find(name)
         except Exception as error:
             _failed.add(name)
-            _log.warning("backend %r is passed over: %s.", name, in_words(error))
+            log().warning("backend %r is passed over: %s.", name, in_words(error))
     return len(_loaded) > before
 
 
