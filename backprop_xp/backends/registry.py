@@ -10,17 +10,14 @@ the dtype from the first that names one.
 """
 
 import contextlib
-import dataclasses
 import functools
 import importlib
-import inspect
 import operator
 import os
 import sys
-from contextvars import ContextVar
-from types import FrameType
 from typing import Any, NamedTuple
 
+from backprop_xp.backends.blocks import Blocks, standing
 from backprop_xp.backends.doors import watch
 from backprop_xp.backends.libraries import (
     dtype_name,
@@ -103,24 +100,8 @@ class Rule(NamedTuple):
         return self.source + choice.upper() * (self.source == _ENVIRONMENT)
 
 
-@dataclasses.dataclass(eq=False)
-class _Block:
-    """A ``with use_backend(...)`` that was entered, and the generator that it stands in, if any."""
-
-    rule: Rule
-    frame: FrameType | None
-    is_open: bool = True
-
-    def holds(self) -> bool:
-        """Say whether it is open, and not in a generator that is suspended: that has no caller."""
-        return self.is_open and (self.frame is None or self.frame.f_back is not None)
-
-
-_blocks: ContextVar[tuple[_Block, ...]] = ContextVar("backprop_xp.use_backend", default=())
 _NO_DEFAULT = Rule("set_default_backend")
 _default = _NO_DEFAULT
-_GENERATORS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
-_RUN_BLOCKS = ("contextlib", "_pytest.fixtures")
 
 
 def get_backend(name: str | Backend | None = None) -> Backend:
@@ -158,7 +139,7 @@ class use_backend(contextlib.ContextDecorator):  # noqa: N801 - it reads as a fu
         if name is not None:
             given = repr(_name(name, "use_backend"))
         self._rule = Rule(f"use_backend({given})", name, device, dtype)
-        self._entered: list[_Block] = []
+        self._blocks = Blocks()
 
     def __enter__(self) -> Selection:
         rule = self._rule
@@ -169,41 +150,15 @@ class use_backend(contextlib.ContextDecorator):  # noqa: N801 - it reads as a fu
             )
         if rule.backend is None:
             rule = rule._replace(beside=get_backend())
-        block = _Block(rule, _generator())
-        self._entered.append(block)
-        _blocks.set((*_blocks.get(), block))
+        self._blocks.enter(rule)
         try:
             return choose()  # a name that cannot be had is an error here, not at some later call
         except BaseException:
-            self.__exit__()
+            self._blocks.leave()
             raise
 
     def __exit__(self, *error: object) -> None:
-        # One object may be entered by threads and by generators, which end in any order.
-        frame, here = _generator(), _blocks.get()
-        ended = max(
-            reversed(self._entered), key=lambda block: (block.frame is frame, block in here)
-        )
-        ended.is_open = False
-        self._entered.remove(ended)
-        _blocks.set(tuple(block for block in here if block.is_open))
-
-
-def _generator() -> FrameType | None:
-    """Return the generator whose ``with`` is entered or left; None where that is a function's.
-
-    What contextlib or pytest runs stands for a block of theirs, or of who calls contextlib.
-    """
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        caller, module = frame.f_back, frame.f_globals.get("__name__")
-        if frame.f_code.co_flags & _GENERATORS:
-            if caller is None or caller.f_globals.get("__name__") not in _RUN_BLOCKS:
-                return frame
-        elif module != "contextlib":
-            return None
-        frame = caller
-    return None
+        self._blocks.leave()
 
 
 def set_default_backend(name: str | Backend | None, device: Any = None, dtype: Any = None) -> None:
@@ -247,7 +202,7 @@ def list_backends() -> list[BackendStatus]:
 
 def _rules(argument: Rule | None) -> list[Rule]:
     """Return the rules for a call without arrays that say anything, the strongest first."""
-    rules = [block.rule for block in reversed(_blocks.get()) if block.holds()]
+    rules: list[Rule] = standing()
     if argument is not None:
         rules.insert(0, argument)
     if _default is not _NO_DEFAULT:
@@ -330,11 +285,9 @@ def device_for(backend: Backend, rule: Rule, source: str) -> Device:
         return backend.device(rule.device)
     except ValueError as error:
         letters = str(rule.device).partition(":")[0].rstrip("0123456789")
-        *homes, last = [repr(home) for home in _HOMES.get(letters, ()) if home != backend.name] or [
-            ""
-        ]
-        either = f"{', '.join(homes)} or {last}" if homes else last
-        others = f", or a backend that may have it: {either}" if last else ""
+        homes = [repr(home) for home in _HOMES.get(letters, ()) if home != backend.name]
+        either = " or ".join(filter(None, [", ".join(homes[:-1]), *homes[-1:]]))
+        others = f", or a backend that may have it: {either}" if either else ""
         told = f"The device came from {rule.of('device')}, the backend from {source}"
         if rule.of("device") == source:
             told = f"Device and backend came from {source}"
