@@ -29,7 +29,6 @@ from backprop_xp.backends.registry import (
     ARGUMENT,
     Rule,
     Selection,
-    built_in,
     choose,
     device_for,
     dtype_for,
@@ -37,8 +36,6 @@ from backprop_xp.backends.registry import (
     usable,
 )
 
-# Made once: building the union at each call would cost as much as a small product.
-_NUMPY = (np.ndarray, np.generic)
 # The letters of float32, float64, complex64 and complex128.
 _NUMPY_COMPUTES_IN = "fdFD"
 
@@ -220,10 +217,7 @@ def like(theta: Array, value: Any, name: str) -> Array:
             f"{name} is {dtype_name(value.dtype)}, but theta is {dtype_name(theta.dtype)}. "
             "Take its real part."
         )
-    raise TypeError(
-        f"{name} is {dtype_name(value.dtype)}, but theta is {dtype_name(theta.dtype)}; precisions "
-        f"are not mixed. Cast it: {repair(name, value, theta)}."
-    )
+    raise _mixed(theta, value, name)
 
 
 def whole_numbers(theta: Array, value: Any, name: str) -> Array | None:
@@ -270,27 +264,25 @@ def require_like(theta: Array, value: Array, name: str, other: str = "theta") ->
     require_floating(value, name, theta)
     require_beside(theta, value, name, other)
     if value.dtype != theta.dtype:
-        raise TypeError(
-            f"{name} is {dtype_name(value.dtype)}, but {other} is {dtype_name(theta.dtype)}; "
-            f"precisions are not mixed. Cast it: {repair(name, value, theta)}."
-        )
+        raise _mixed(theta, value, name, other)
+
+
+def _mixed(theta: Array, value: Array, name: str, other: str = "theta") -> TypeError:
+    return TypeError(
+        f"{name} is {dtype_name(value.dtype)}, but {other} is {dtype_name(theta.dtype)}; "
+        f"precisions are not mixed. Cast it: {repair(name, value, theta)}."
+    )
 
 
 def replaced(function: Callable[..., Any], array: Array) -> Callable[..., Any]:
     """Return what the backend of an array has in the place of a reference function, or itself."""
-    if isinstance(array, _NUMPY):
-        return _replaced_on_numpy(function)
     home = owner(array)
-    return function if home is None else _replaced(function, home)
-
-
-def _replaced(function: Callable[..., Any], home: Backend) -> Callable[..., Any]:
-    return home.replacements.get(f"{function.__module__}.{function.__qualname__}", function)
+    return function if home is None else _replaced(function, type(home))
 
 
 @functools.lru_cache(maxsize=64)
-def _replaced_on_numpy(function: Callable[..., Any]) -> Callable[..., Any]:
-    return _replaced(function, built_in("numpy"))
+def _replaced(function: Callable[..., Any], kind: type[Backend]) -> Callable[..., Any]:
+    return kind.replacements.get(f"{function.__module__}.{function.__qualname__}", function)
 
 
 def replaceable(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -58,7 +58,7 @@ def ask(question: Callable[[Any], T], array: Any) -> T:
 
 def comes_from(array: Any, *libraries: str) -> bool:
     """Say whether an array's class, or one that it derives from, is defined in a library."""
-    return any(kind.__module__.partition(".")[0] in libraries for kind in type(array).__mro__)
+    return any(str(kind.__module__).partition(".")[0] in libraries for kind in type(array).__mro__)
 
 
 def device_of(array: Any) -> Device:

@@ -7,6 +7,9 @@ At each call, one order of precedence: an argument of the call, then the arrays 
 ``use_backend``, then ``set_default_backend``, then the environment, then NumPy. The backend comes
 from the first of these that names one, the device from the first that names one for that backend,
 the dtype from the first that names one.
+
+From a name in the environment to its backend it is: ``_rules`` reads it, ``_backend`` takes the
+first name, ``usable`` tries what ``find`` loads. ``backend.namespace()`` imports the library.
 """
 
 import contextlib
@@ -61,7 +64,6 @@ _ENVIRONMENT = "the environment variable BACKPROP_XP_"
 
 _loaded: dict[str, Backend] = {}  # plug-ins
 _usable: dict[str, Backend] = {}  # those whose probe found nothing wrong
-_failed: set[str] = set()  # plug-ins that cannot be loaded: said once
 _owners: dict[type, Backend | None] = {}
 
 
@@ -183,17 +185,13 @@ def list_backends() -> list[BackendStatus]:
     process of its own, so that listing it imports nothing into this one, and takes no GPU's memory;
     no answer in a minute counts as unusable.
     """
-    known = names()
-    apart = [name for name in known if not _is_here(name)]
-    answers = {}
-    if apart:
-        from backprop_xp.backends.probing import probe_apart  # 6 ms, for who lists them
+    from backprop_xp.backends.probing import probe_apart  # 6 ms, for who lists them
 
-        answers = probe_apart(apart)
-    probes = [answers[name].probe if name in answers else probe(name) for name in known]
+    apart = probe_apart([name for name in names() if not _is_here(name)])
+    probes = [apart[name].probe if name in apart else probe(name) for name in names()]
     return [
         BackendStatus(name, found.usable, found.reason, found.hint)
-        for name, found in zip(known, probes, strict=True)
+        for name, found in zip(names(), probes, strict=True)
     ]
 
 
@@ -462,22 +460,21 @@ def _owner(array: Any) -> Backend | None:
         with naming(backend):
             if backend.owns(array):
                 return backend
-    if hasattr(type(array), "__array_namespace__") and _load_plug_ins():
-        return _owner(array)
-    return None
-
-
-def _load_plug_ins() -> bool:
-    """Load the plug-ins that are not loaded; say whether there were any."""
     before = len(_loaded)
-    for name in offers().keys() - _loaded.keys() - _failed:
+    if hasattr(type(array), "__array_namespace__"):
+        _load_plug_ins()
+    return _owner(array) if len(_loaded) > before else None
+
+
+@functools.cache
+def _load_plug_ins() -> None:
+    """Load all plug-ins, once; one that cannot be loaded is passed over."""
+    for name in offers():
         try:
             if _dispute(name) is None:
                 find(name)
         except Exception as error:
-            _failed.add(name)
             log().warning("backend %r is passed over: %s.", name, in_words(error))
-    return len(_loaded) > before
 
 
 def loaded() -> list[Backend]:
