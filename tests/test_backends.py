@@ -302,6 +302,17 @@ def test_a_type_of_arrays_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(asked) == 1
 
 
+def test_a_subclass_of_a_librarys_arrays_is_the_librarys() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+    class Own(torch.Tensor):  # type: ignore[misc,name-defined]
+        pass
+
+    for array in (torch.ones(1).as_subclass(Own), torch.nn.Parameter(torch.ones(1))):
+        assert owner(array) is bx.get_backend("torch")
+    assert owner(torch.float32) is owner(torch.Size([1])) is None
+
+
 def test_the_namespace_is_that_of_its_arrays_and_keeps_the_standard(backend: Backend) -> None:
     there = backend.from_host(np.ones((2, 2), np.float32))
     xp = array_namespace(there)
