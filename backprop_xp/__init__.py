@@ -1,5 +1,7 @@
 """Neural networks whose backpropagation is written by hand, once, for every array library."""
 
+from typing import TYPE_CHECKING, Any
+
 from backprop_xp import activations, data, initializers, losses, metrics, schedules
 from backprop_xp.activations import Activation
 from backprop_xp.backends import (
@@ -15,16 +17,6 @@ from backprop_xp.backends import (
     use_backend,
 )
 from backprop_xp.early_stopping import EarlyStopping
-from backprop_xp.gradient_check import (
-    GradientCheckError,
-    GradientReport,
-    assert_gradient,
-    check_gradient,
-    check_jacobian,
-    check_layer,
-    check_loss,
-    check_network,
-)
 from backprop_xp.layers import Activate, Dense, Dropout, LayerNorm, Residual
 from backprop_xp.losses import Loss
 from backprop_xp.network import Network
@@ -32,6 +24,18 @@ from backprop_xp.optimizers import SGD, Adam, AdamW, RMSProp
 from backprop_xp.options import FitResult, TrainingState
 from backprop_xp.perceptron import mlp
 from backprop_xp.training import fit, train
+
+if TYPE_CHECKING:
+    from backprop_xp.gradient_check import (
+        GradientCheckError,
+        GradientReport,
+        assert_gradient,
+        check_gradient,
+        check_jacobian,
+        check_layer,
+        check_loss,
+        check_network,
+    )
 
 __version__ = "0.1.0.dev0"
 
@@ -79,3 +83,12 @@ __all__ = [
     "transfer_guard",
     "use_backend",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Return a name of gradient_check, which takes 25 ms to import, for who asks for one."""
+    if name in __all__ or name == "gradient_check":
+        import backprop_xp.gradient_check as checks
+
+        return checks if name == "gradient_check" else getattr(checks, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,5 @@
 """Checks of what a caller hands in, each with an error that names the way out."""
 
-import difflib
 import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,6 +30,8 @@ def choose(table: Mapping[str, T], choice: str | T, name: str) -> T:
 
 def nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
     """Return a hint for an unknown ``name``: the nearest of the ``known`` ones, then all."""
+    import difflib
+
     by_letters = {candidate.lower(): candidate for candidate in known}
     # A part of a name is nearer to it than letters that happen to be in another.
     parts = [letters for letters in by_letters if len(name) > 2 and name.lower() in letters]

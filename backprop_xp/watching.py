@@ -5,7 +5,6 @@ from typing import Any
 
 from backprop_xp.backends import Array, array_namespace, to_host
 from backprop_xp.checks import unravel
-from backprop_xp.gradient_check import GradientCheckError, check_network
 from backprop_xp.inputs import Rows
 from backprop_xp.network import Network
 
@@ -22,6 +21,8 @@ def check_step(
     A network of a stack whose gradient one difference leaves in doubt is checked along directions;
     GradientCheckError is raised if it is wrong. One that has diverged has no gradient.
     """
+    from backprop_xp.gradient_check import GradientCheckError, check_network  # 25 ms
+
     errors = to_host(_difference(network, theta, batch, l2))
     stack, each = errors.shape, errors.reshape(-1).tolist()
     worst = max(each)

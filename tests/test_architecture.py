@@ -55,6 +55,8 @@ DEVICE_SIDE = {"functions", "pieces", "points"}
 
 HEAVY = {"cupy", "jax", "torch", "array_api_strict", "array_api_compat.numpy"}
 HEAVY |= {"sklearn", "matplotlib", "typer", "rich"}
+# Not heavy, but milliseconds that few need.
+HEAVY |= {"backprop_xp.gradient_check", "array_api_compat", "logging", "subprocess", "difflib"}
 
 
 class Import(NamedTuple):

@@ -14,13 +14,14 @@ from backprop_xp.backends import (
     device_of,
     like,
     list_backends,
+    owner,
     registry,
     require_beside,
     require_floating,
     require_like,
     to_host,
 )
-from backprop_xp.backends.places import is_computed_in
+from backprop_xp.backends.libraries import is_computed_in
 
 BUILT_IN = ["numpy", "cupy", "array-api-strict", "jax", "torch"]
 STRICT = "array-api-strict"
@@ -224,6 +225,29 @@ def test_list_backends_says_what_runs_and_otherwise_why_not_and_what_helps() -> 
     assert rows["numpy"] == ("numpy", True, "", "")
     for name, usable, reason, hint in rows.values():
         assert usable or (reason and hint and not reason.rstrip().endswith(":")), name
+
+
+def test_a_type_of_arrays_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own(np.ndarray):
+        pass
+
+    kind, asked = type(bx.get_backend("numpy")), []
+    owns = kind.owns
+    monkeypatch.setattr(kind, "owns", lambda self, array: asked.append(array) or owns(self, array))
+    for _ in range(3):
+        assert owner(np.ones(2).view(Own)) is bx.get_backend("numpy")
+    assert len(asked) == 1
+
+
+def test_a_subclass_of_a_librarys_arrays_is_the_librarys() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+    class Own(torch.Tensor):  # type: ignore[misc,name-defined]
+        pass
+
+    for array in (torch.ones(1).as_subclass(Own), torch.nn.Parameter(torch.ones(1))):
+        assert owner(array) is bx.get_backend("torch")
+    assert owner(torch.float32) is owner(torch.Size([1])) is None
 
 
 def test_each_device_is_found_by_its_object_and_by_its_words(backend: Backend) -> None:

@@ -112,7 +112,8 @@ def test_what_is_no_name(put: Callable[..., Any]) -> None:
             f"backend must be a name or a Backend, not 3 (from {where})."
         )
     assert text(TypeError, bx.use_backend(None).__enter__) == (
-        "use_backend needs a name or a Backend, such as use_backend('numpy')."
+        "use_backend needs a name or a Backend, such as use_backend('numpy'), or a device or a "
+        "dtype."
     )
     kind = type(bx.get_backend("numpy"))
     assert text(TypeError, bx.resolve, backend=kind) == (

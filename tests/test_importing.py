@@ -59,7 +59,7 @@ def test_a_library_that_another_thread_imports(tmp_path: Path, name: str, work: 
 
 
 def test_a_library_whose_import_fails_elsewhere_is_none() -> None:
-    from backprop_xp.backends.importing import imported
+    from backprop_xp.backends.libraries import imported
 
     assert imported("no_such_library") is None
     assert imported("json") is sys.modules["json"]

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -219,6 +219,126 @@ def test_use_backend_holds_for_its_own_task_only() -> None:
     names = ["numpy", STRICT] * 4
     assert asyncio.run(all_at_once(names)) == [[name] * 21 + ["numpy"] for name in names]
     assert bx.get_backend().name == "numpy"
+
+
+def test_one_object_can_be_used_again_and_inside_itself() -> None:
+    on_strict = bx.use_backend(STRICT)
+    for _ in range(2):
+        with on_strict:
+            with on_strict:
+                assert bx.get_backend().name == STRICT
+            assert bx.get_backend().name == STRICT
+        assert bx.get_backend().name == "numpy"
+    assert on_strict(lambda: bx.get_backend().name)() == STRICT
+
+
+def test_a_dtype_or_a_device_alone_keeps_the_backend_that_is_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with bx.use_backend(dtype="float32"):
+        assert chosen() == ("numpy", "cpu", "float32")
+    with bx.use_backend(STRICT), bx.use_backend(device="device1"):
+        with bx.use_backend(dtype="float32") as selection:
+            assert selection.source == f"use_backend({STRICT!r})"
+            assert chosen() == (STRICT, "device1", "float32")
+            assert chosen(backend="numpy") == ("numpy", "cpu", "float32")
+        assert chosen() == (STRICT, "device1", "float64")
+    monkeypatch.setenv("BACKPROP_XP_BACKEND", STRICT)
+    with bx.use_backend(device="device2"):
+        assert chosen()[:2] == (STRICT, "device2")
+    with (
+        pytest.raises(ValueError, match=r"device came from use_backend\(device='tpu'\), the b"),
+        bx.use_backend(device="tpu"),
+    ):
+        pass
+
+
+# use_backend in generators
+
+
+def in_strict() -> Iterator[str]:
+    with bx.use_backend(STRICT):
+        yield bx.get_backend().name
+        yield bx.get_backend().name
+
+
+def test_the_block_of_a_generator_holds_in_it_and_not_for_who_iterates() -> None:
+    seen = [(inside, bx.get_backend().name) for inside in in_strict()]
+    assert seen == [(STRICT, "numpy")] * 2
+    with bx.use_backend("numpy", dtype="float32"):
+        assert [(inside, chosen()) for inside in in_strict()] == [
+            (STRICT, ("numpy", "cpu", "float32"))
+        ] * 2
+
+
+@pytest.mark.parametrize("end", [[0, 1], [1, 0]])
+def test_generators_that_end_in_any_order_leave_nothing_chosen(end: list[int]) -> None:
+    on_strict = bx.use_backend(STRICT)
+
+    def with_one_object() -> Iterator[str]:
+        with on_strict:
+            yield bx.get_backend().name
+            yield bx.get_backend().name
+
+    for make in (in_strict, with_one_object):
+        generators = [make(), make()]
+        for generator in generators:
+            next(generator)
+        generators[end[0]].close()
+        assert next(generators[end[1]]) == STRICT
+        generators[end[1]].close()
+        assert bx.get_backend().name == "numpy"
+
+
+def test_a_generator_that_another_thread_ends_leaves_nothing_chosen() -> None:
+    generator = in_strict()
+    next(generator)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(list, generator).result() == ["numpy"], "that thread chose nothing"
+    assert bx.get_backend().name == "numpy"
+
+
+def test_the_block_of_an_asynchronous_generator_holds_in_it_alone() -> None:
+    async def in_strict() -> AsyncIterator[str]:
+        with bx.use_backend(STRICT):
+            for _ in range(2):
+                await asyncio.sleep(0)
+                yield bx.get_backend().name
+
+    async def seen() -> list[tuple[str, str]]:
+        return [(inside, bx.get_backend().name) async for inside in in_strict()]
+
+    assert asyncio.run(seen()) == [(STRICT, "numpy")] * 2
+
+
+@contextlib.contextmanager
+def on_strict() -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(bx.use_backend(STRICT))
+        yield
+
+
+def test_the_generator_of_a_context_manager_hands_its_block_on() -> None:
+    with on_strict():
+        assert bx.get_backend().name == STRICT
+    assert bx.get_backend().name == "numpy"
+
+    def iterates() -> Iterator[str]:
+        with on_strict():
+            yield bx.get_backend().name
+
+    assert [(inside, bx.get_backend().name) for inside in iterates()] == [(STRICT, "numpy")]
+
+
+@pytest.fixture
+def strict_for_a_test() -> Iterator[None]:
+    with bx.use_backend(STRICT):
+        yield
+
+
+@pytest.mark.usefixtures("strict_for_a_test")
+def test_a_fixture_hands_its_block_on() -> None:
+    assert bx.get_backend().name == STRICT
 
 
 def test_a_default_holds_for_every_thread_of_a_pool() -> None:
@@ -475,6 +595,30 @@ def repaired(error: BaseException, x: Any) -> Any:
     """Return what x is after the line of code that an error shows."""
     (line,) = re.findall(r"x = (bx\.asarray\(.*\))\.$", str(error))
     return eval(line, {"bx": bx, "x": x})  # noqa: S307 - the line that our own error shows
+
+
+def test_listing_backends_imports_no_library(tmp_path: Path) -> None:
+    for name in ("jax", "torch"):
+        (tmp_path / f"{name}.py").write_text(
+            "__version__ = '0.0'\ndef __getattr__(n): return print"
+        )
+    program = (
+        "import sys, backprop_xp as bx\n"
+        "rows = bx.list_backends()\n"
+        "print(*sorted({'jax', 'torch', 'cupy', 'array_api_strict'} & sys.modules.keys()))\n"
+        "print(*(row.name for row in rows if row.usable))\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(Path(bx.__file__).parents[1]), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        check=True,
+    )
+    imported, usable = done.stdout.splitlines()
+    assert not imported
+    assert {"numpy", STRICT} <= {*usable.split()}
 
 
 def test_auto_takes_what_works_and_says_so_in_exactly_one_line() -> None:

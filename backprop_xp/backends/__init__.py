@@ -12,6 +12,7 @@ from backprop_xp.backends.arrays import (
     require_floating,
     require_like,
     require_owner,
+    resolve,
     to_host,
     to_host_together,
     whole_numbers,
@@ -28,8 +29,7 @@ from backprop_xp.backends.faster import (
     sum_over_batch,
 )
 from backprop_xp.backends.guard import transfer_guard
-from backprop_xp.backends.libraries import dtype_name, in_words
-from backprop_xp.backends.places import device_of, precision_of
+from backprop_xp.backends.libraries import device_of, dtype_name, in_words, precision_of
 from backprop_xp.backends.plain import plain, require_dtype, unmasked
 from backprop_xp.backends.protocol import (
     Array,
@@ -43,13 +43,12 @@ from backprop_xp.backends.protocol import (
     Namespace,
     Probe,
 )
-from backprop_xp.backends.registry import owner
-from backprop_xp.backends.selection import (
+from backprop_xp.backends.registry import (
     BackendStatus,
     Selection,
     get_backend,
     list_backends,
-    resolve,
+    owner,
     set_default_backend,
     use_backend,
 )

@@ -6,8 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backprop_xp.backends.doors import explicit
-from backprop_xp.backends.importing import imported
-from backprop_xp.backends.libraries import dtype_name, is_installed
+from backprop_xp.backends.libraries import dtype_name, imported, is_installed
 from backprop_xp.backends.protocol import (
     Array,
     Backend,

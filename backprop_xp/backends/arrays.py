@@ -6,18 +6,15 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import array_api_compat
 import numpy as np
 
 from backprop_xp.backends.doors import explicit
-from backprop_xp.backends.importing import ask
-from backprop_xp.backends.libraries import dtype_name
-from backprop_xp.backends.places import (
+from backprop_xp.backends.libraries import (
+    ask,
     device_of,
+    dtype_name,
     is_computed_in,
-    place,
     precision_of,
-    repair,
     same_device,
 )
 from backprop_xp.backends.plain import plain, require_dtype, require_plain
@@ -29,8 +26,16 @@ from backprop_xp.backends.protocol import (
     DTypeNotKeptError,
     Namespace,
 )
-from backprop_xp.backends.registry import built_in, owner
-from backprop_xp.backends.selection import Selection, resolve
+from backprop_xp.backends.registry import (
+    ARGUMENT,
+    Rule,
+    Selection,
+    choose,
+    device_for,
+    dtype_for,
+    owner,
+    usable,
+)
 
 # Made once: building the union at each call would cost as much as a small product.
 _NUMPY = (np.ndarray, np.generic)
@@ -44,10 +49,36 @@ def array_namespace(array: Array) -> Namespace:
     NumPy's is NumPy itself, without array-api-compat's wrapper, which would cost calls and its
     import 50 ms for nothing: NumPy 2 keeps the standard.
     """
-    if isinstance(array, _NUMPY):
+    if type(array) is np.ndarray:
         return np
     home = owner(array)
-    return ask(array_api_compat.array_namespace, array) if home is None else home.namespace()
+    if home is not None:
+        return home.namespace()
+    import array_api_compat  # 4 ms, for an array of nobody's
+
+    return ask(array_api_compat.array_namespace, array)
+
+
+def resolve(
+    *arrays: Any,
+    backend: str | Backend | None = None,
+    device: Any = None,
+    dtype: Any = None,
+) -> Selection:
+    """Return the backend, device and floating dtype for a call, and what chose the backend.
+
+    Of ``arrays``, those that belong to an array library decide, and must agree; lists and numbers
+    do not count. Raises ValueError for an unknown name, for arrays of two libraries or devices and
+    for an argument that contradicts them, TypeError for arrays of two floating precisions, and
+    ``BackendUnavailableError`` (a RuntimeError) for a backend that cannot run here, and
+    ``DTypeNotKeptError`` (a ValueError) for a dtype that the library or device does not keep.
+    Only the name ``"auto"`` falls back from CUDA to NumPy.
+    """
+    argument = None
+    if not backend is device is dtype is None:
+        argument = Rule(ARGUMENT, backend, device, dtype)
+    owned = [array for array in arrays if owner(array) is not None]
+    return _with_arrays(argument or Rule(ARGUMENT), owned) if owned else choose(argument)
 
 
 def asarray(
@@ -82,6 +113,39 @@ def asarray(
             array = xp.astype(array, kind)  # where it is: it cannot arrive as it is
         array = _to_device(array, choice.device)
     return array if kind is None else xp.astype(array, kind, copy=False)
+
+
+def place(array: Any) -> str:
+    """Return words such as ``"cupy's on cuda:0"``."""
+    home, where = owner(array), device_of(array)
+    if home is None:
+        return f"a {type(array).__name__}"
+    return f"{home.name}'s" if where is None else f"{home.name}'s on {home.device_name(where)}"
+
+
+def repair(name: str, value: Array, beside: Array, dtype: str | None = None) -> str:
+    """Return the line that brings the variable ``name``, which is ``value``, beside an array.
+
+    Of what nothing can be assigned to, it is the call alone; in ``"parameters[0][1] (bias)"`` what
+    stands in brackets is for the reader. Floating values take that array's precision as well: moved
+    alone, they would take the default. ``dtype`` names another one for values of any kind.
+    """
+    home, source = owner(beside), owner(value)
+    if home is None or source is None:
+        raise TypeError(f"{name} and what it is put beside must be arrays of known libraries.")
+    precision = precision_of(home.namespace(), beside.dtype)
+    if precision is not None and precision_of(source.namespace(), value.dtype) is not None:
+        dtype = dtype or dtype_name(precision)
+    name = name.partition(" (")[0]
+    call = _call(name, home, device_of(beside), dtype)
+    return f"{name} = {call}" if name.isidentifier() else call
+
+
+def _call(name: str, home: Backend, where: Device | None, dtype: str | None) -> str:
+    device = None if where is None else home.device_name(where)
+    words = {"backend": home.name, "device": device, "dtype": dtype}
+    given = (f", {word}={value!r}" for word, value in words.items() if value is not None)
+    return f"bx.asarray({name}{''.join(given)})"
 
 
 def require_owner(array: Any, name: str) -> Backend:
@@ -156,10 +220,7 @@ def like(theta: Array, value: Any, name: str) -> Array:
             f"{name} is {dtype_name(value.dtype)}, but theta is {dtype_name(theta.dtype)}. "
             "Take its real part."
         )
-    raise TypeError(
-        f"{name} is {dtype_name(value.dtype)}, but theta is {dtype_name(theta.dtype)}; precisions "
-        f"are not mixed. Cast it: {repair(name, value, theta)}."
-    )
+    raise _mixed(theta, value, name)
 
 
 def whole_numbers(theta: Array, value: Any, name: str) -> Array | None:
@@ -208,27 +269,25 @@ def require_like(theta: Array, value: Array, name: str, other: str = "theta") ->
     require_floating(value, name, theta)
     require_beside(theta, value, name, other)
     if value.dtype != theta.dtype:
-        raise TypeError(
-            f"{name} is {dtype_name(value.dtype)}, but {other} is {dtype_name(theta.dtype)}; "
-            f"precisions are not mixed. Cast it: {repair(name, value, theta)}."
-        )
+        raise _mixed(theta, value, name, other)
+
+
+def _mixed(theta: Array, value: Array, name: str, other: str = "theta") -> TypeError:
+    return TypeError(
+        f"{name} is {dtype_name(value.dtype)}, but {other} is {dtype_name(theta.dtype)}; "
+        f"precisions are not mixed. Cast it: {repair(name, value, theta)}."
+    )
 
 
 def replaced(function: Callable[..., Any], array: Array) -> Callable[..., Any]:
     """Return what the backend of an array has in the place of a reference function, or itself."""
-    if isinstance(array, _NUMPY):
-        return _replaced_on_numpy(function)
     home = owner(array)
-    return function if home is None else _replaced(function, home)
-
-
-def _replaced(function: Callable[..., Any], home: Backend) -> Callable[..., Any]:
-    return home.replacements.get(f"{function.__module__}.{function.__qualname__}", function)
+    return function if home is None else _replaced(function, type(home))
 
 
 @functools.lru_cache(maxsize=64)
-def _replaced_on_numpy(function: Callable[..., Any]) -> Callable[..., Any]:
-    return _replaced(function, built_in("numpy"))
+def _replaced(function: Callable[..., Any], kind: type[Backend]) -> Callable[..., Any]:
+    return kind.replacements.get(f"{function.__module__}.{function.__qualname__}", function)
 
 
 def replaceable(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -270,6 +329,79 @@ def to_host_together(arrays: Sequence[Array]) -> list[np.ndarray]:
     return [piece.reshape(array.shape) for piece, array in zip(pieces, arrays, strict=True)]
 
 
+def _with_arrays(argument: Rule, arrays: list[Array]) -> Selection:
+    """Return where arrays are and their precision, which must be one, and what is asked for."""
+    first = arrays[0]
+    backend, where = require_owner(first, "x"), device_of(first)
+    for other in arrays[1:]:
+        if owner(other) is not backend or not same_device(device_of(other), where):
+            raise ValueError(
+                f"arrays in two places were given together, one {place(first)} and one "
+                f"{place(other)}; nothing is moved silently. Move one: {repair('x', other, first)}."
+            )
+    if argument.backend is not None and usable(argument.backend, ARGUMENT) is not backend:
+        raise _contradiction(argument, first, "backend", f"{backend.name}'s")
+    if argument.device is not None:
+        wanted = device_for(backend, argument, "the arrays given")
+        if not same_device(wanted, where):
+            raise _contradiction(argument, first, "device", f"on {backend.device_name(where)}")
+        where = wanted
+    dtype = _common_precision(arrays, backend)
+    if argument.dtype is not None:
+        asked = dtype_for(backend, argument, where)
+        if dtype is not None and asked != dtype:
+            raise _contradiction(argument, first, "dtype", dtype_name(dtype))
+        dtype = asked
+    if dtype is None:
+        dtype = backend.default_dtype(where)
+    return Selection(backend, where, dtype, "the arrays given")
+
+
+def _common_precision(arrays: list[Array], backend: Backend) -> DType | None:
+    """Return the one floating precision of arrays; None if none of them is floating."""
+    xp = backend.namespace()
+    floating = [array for array in arrays if precision_of(xp, array.dtype) is not None]
+    for other in floating:
+        if not is_computed_in(xp, other.dtype):
+            name = dtype_name(backend.default_dtype(device_of(other)))
+            raise TypeError(
+                f"an array of {dtype_name(other.dtype)} was given, but a floating dtype is "
+                f"expected, float32 or float64. Cast it: {repair('x', other, other, name)}."
+            )
+        first = floating[0]
+        if precision_of(xp, other.dtype) != precision_of(xp, first.dtype):
+            raise TypeError(
+                f"arrays of {dtype_name(first.dtype)} and of {dtype_name(other.dtype)} were given "
+                f"together; precisions are not mixed. Cast one: {repair('x', other, first)}."
+            )
+    return precision_of(xp, floating[0].dtype) if floating else None
+
+
+def _contradiction(argument: Rule, array: Array, what: str, have: str) -> ValueError:
+    """Return the error of an argument that contradicts an array, with the line that moves it.
+
+    It moves the array in its own precision, if that can be.
+    """
+    home = target = require_owner(array, "x")
+    if argument.backend is not None:
+        target = usable(argument.backend, ARGUMENT)
+    where = device_of(array) if target is home else None
+    if argument.device is not None:
+        where = device_for(target, argument, ARGUMENT)
+    kind = precision_of(home.namespace(), array.dtype)
+    dtype = None if kind is None else dtype_name(kind)
+    if argument.dtype is not None:
+        dtype = dtype_name(dtype_for(target, argument, where))
+    elif dtype is not None and not _keeps(target, getattr(target.namespace(), dtype), where):
+        dtype = None
+    given = {"backend": target.name, "device": argument.device, "dtype": dtype}[what]
+    verb = "Cast" if what == "dtype" else "Move"
+    return ValueError(
+        f"{what}={given!r} contradicts the arrays given, which are {have}. {verb} each first: x = "
+        f"{_call('x', target, where, dtype)}; or leave the argument out."
+    )
+
+
 def _keeps(home: Backend, dtype: DType, device: Device) -> bool:
     try:
         home.require_dtype(dtype, device)
@@ -280,6 +412,8 @@ def _keeps(home: Backend, dtype: DType, device: Device) -> bool:
 
 @explicit
 def _to_device(array: Array, device: Device) -> Array:
+    import array_api_compat
+
     moved: Array = ask(lambda x: array_api_compat.to_device(x, device), array)
     return moved
 

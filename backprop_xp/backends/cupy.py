@@ -12,14 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from array_api_compat import is_cupy_array
 
 from backprop_xp.backends.cupy_fused import FUSED
 from backprop_xp.backends.cupy_kernels import Kernel, rules
 from backprop_xp.backends.cupy_namespace import placing
 from backprop_xp.backends.doors import explicit, leaves_by_dlpack
-from backprop_xp.backends.importing import ask, imported
-from backprop_xp.backends.libraries import is_installed
+from backprop_xp.backends.libraries import comes_from, imported, is_installed
 from backprop_xp.backends.process_wide import process_wide
 from backprop_xp.backends.protocol import (
     Array,
@@ -122,7 +120,11 @@ class CuPyBackend(Backend):
 
     def owns(self, array: Any) -> bool:
         """Say whether ``array`` is a CuPy array, or a variable of what ``cupy.fuse`` records."""
-        return ask(is_cupy_array, array) or type(array).__module__ == "cupy._core.fusion"
+        if not comes_from(array, "cupy"):
+            return False
+        import cupy
+
+        return isinstance(array, cupy.ndarray) or type(array).__module__ == "cupy._core.fusion"
 
     def from_host(
         self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None

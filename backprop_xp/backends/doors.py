@@ -6,30 +6,26 @@ function that asks how things stand in its own thread or task; without one nothi
 
 import contextlib
 import functools
-import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
-import array_api_compat
-
-from backprop_xp.backends.importing import ask
-from backprop_xp.backends.libraries import dtype_name, in_words
+from backprop_xp.backends.libraries import device_of, dtype_name, log, naming
 from backprop_xp.backends.protocol import Backend, Door
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_log = logging.getLogger("backprop_xp")
 _mode: ContextVar[str] = ContextVar("backprop_xp.transfer_guard", default="allow")
 
-# How many guards are active, in all threads together, and what stood where a door is wrapped.
+# How many guards are active, in all threads together; whose doors need no more looking at, and
+# what stood where one is wrapped.
 _lock = threading.Lock()
 _guards = 0
-_guarded: set[str] = set()
-_replaced: list[tuple[Any, str, Any]] = []
+_seen: set[str] = set()
+_wrapped: list[tuple[Any, str, Any]] = []
 _INHERITED = object()
 
 
@@ -82,54 +78,32 @@ def guarded(backends: list[Backend]) -> Iterator[None]:
                 _unwrap()
 
 
-def watch(backend: Backend) -> None:
-    """Wrap a library's doors if a guard is active: it may have been imported inside one."""
-    if not _guards or backend.name in _guarded:
+def watch(backend: Backend, *, is_there: bool = False) -> None:
+    """Wrap a library's doors if a guard is active: it may have been imported inside one.
+
+    One without doors is not asked again if an array shows that it ``is_there``: it has none.
+    """
+    if not _guards or backend.name in _seen:
         return
-    with _lock:
-        if not _guards or backend.name in _guarded:
+    with naming(backend), _lock:
+        if not _guards or backend.name in _seen:
             return
-        for door in _doors(backend):
+        doors = backend.doors()
+        if doors or is_there:
+            _seen.add(backend.name)
+        for door in doors:
             original = getattr(door.holder, door.name, None)
             if original is None:
                 continue  # another version of the library has it
             own = vars(door.holder).get(door.name, _INHERITED)
             setattr(door.holder, door.name, _through(backend, door, original))
-            _replaced.append((door.holder, door.name, own))
-            _guarded.add(backend.name)
-
-
-def _doors(backend: Backend) -> Sequence[Door]:
-    """Return a backend's doors; a plug-in whose doors cannot be told is left unguarded, and logged.
-
-    Raising would take the guard from everybody else's arrays.
-    """
-    try:
-        return backend.doors()
-    except Exception as error:
-        if is_ours(backend):
-            raise
-        left_unguarded(backend, "doors", error)
-        _guarded.add(backend.name)  # said once
-        return ()
-
-
-def is_ours(backend: Backend) -> bool:
-    """Say whether a backend is this library's own, and no plug-in's."""
-    return type(backend).__module__.startswith("backprop_xp.")
-
-
-def left_unguarded(backend: Backend, method: str, error: Exception) -> None:
-    """Log that a plug-in's arrays are not guarded."""
-    _log.warning(
-        "backend %r is not guarded: it raised in %s(): %s.", backend.name, method, in_words(error)
-    )
+            _wrapped.append((door.holder, door.name, own))
 
 
 def _unwrap() -> None:
-    _guarded.clear()
-    while _replaced:
-        holder, name, own = _replaced.pop()
+    _seen.clear()
+    while _wrapped:
+        holder, name, own = _wrapped.pop()
         if own is _INHERITED:
             delattr(holder, name)
         else:
@@ -149,18 +123,17 @@ def _through(backend: Backend, door: Door, original: Callable[..., Any]) -> Call
             )
         with mode("allow"):  # a door may lead through others: one transfer, one line
             result = original(*args, **kwargs)
-        _log.warning("%s.", _moved(backend, door, args[0]))
+        log().warning("%s.", _moved(backend, door, args[0]))
         return result
 
     return through
 
 
 def _moved(backend: Backend, door: Door, array: Any) -> str:
-    device = backend.device_name(ask(array_api_compat.device, array))
-    dtype = dtype_name(array.dtype)
     return (
         f"{door.holder.__name__}.{door.name} takes {backend.name}'s array of shape "
-        f"{tuple(array.shape)}, {dtype}, on {device} to the host at {_where_called(door)}"
+        f"{tuple(array.shape)}, {dtype_name(array.dtype)}, on "
+        f"{backend.device_name(device_of(array))} to the host at {_where_called(door)}"
     )
 
 

@@ -2,12 +2,9 @@
 
 import contextlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from typing import Any
 
-from backprop_xp.backends.doors import guarded, is_ours, left_unguarded
-from backprop_xp.backends.doors import mode as within
-from backprop_xp.backends.protocol import Backend
+from backprop_xp.backends import doors
+from backprop_xp.backends.libraries import naming
 from backprop_xp.backends.registry import loaded
 from backprop_xp.checks import nearest
 
@@ -41,19 +38,10 @@ def transfer_guard(mode: str) -> Iterator[None]:
     backends = loaded()
     with contextlib.ExitStack() as stack:
         if mode != "allow":
-            stack.enter_context(guarded(backends))
+            stack.enter_context(doors.guarded(backends))
         for backend in backends:
-            stack.enter_context(_own(backend, mode))
-        stack.enter_context(within(mode))
+            with naming(backend):
+                own = backend.transfer_guard(mode)
+            stack.enter_context(own)
+        stack.enter_context(doors.mode(mode))
         yield
-
-
-def _own(backend: Backend, mode: str) -> AbstractContextManager[Any]:
-    """Return a library's own guard; a plug-in that has none to give harms nobody else's."""
-    try:
-        return backend.transfer_guard(mode)
-    except Exception as error:
-        if is_ours(backend):
-            raise
-        left_unguarded(backend, "transfer_guard", error)
-        return contextlib.nullcontext()

@@ -7,10 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
-from array_api_compat import is_jax_array
 
-from backprop_xp.backends.importing import ask, imported
-from backprop_xp.backends.libraries import in_words, is_installed
+from backprop_xp.backends.libraries import comes_from, imported, in_words, is_installed
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -111,9 +109,7 @@ class JAXBackend(Backend):
 
     def namespace(self) -> Namespace:
         """Return jax.numpy."""
-        import jax.numpy
-
-        return jax.numpy
+        return _namespace()
 
     def devices(self) -> list[Device]:
         """Return the devices of the default platform, then the CPU."""
@@ -142,7 +138,11 @@ class JAXBackend(Backend):
 
     def owns(self, array: Any) -> bool:
         """Say whether ``array`` is a JAX array or tracer."""
-        return ask(is_jax_array, array)
+        if not comes_from(array, "jax", "jaxlib"):
+            return False
+        import jax
+
+        return isinstance(array, jax.Array)
 
     def from_host(
         self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
@@ -228,6 +228,13 @@ class JAXBackend(Backend):
 
         x64 = "on" if jax.dtypes.canonicalize_dtype(np.float64) == np.float64 else "off"
         return {"default platform": jax.default_backend(), "x64": x64}
+
+
+@functools.cache
+def _namespace() -> Namespace:
+    import jax.numpy
+
+    return jax.numpy
 
 
 def _require_fit(array: np.ndarray, kept: np.dtype) -> None:

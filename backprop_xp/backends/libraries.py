@@ -1,14 +1,74 @@
-"""What is said of any array library: whether it is installed, its dtypes and errors in words."""
+"""What is asked of any array library, whichever it is: its modules, dtypes, devices and errors."""
 
-import importlib.util
+import contextlib
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from backprop_xp.backends.protocol import DType
+from backprop_xp.backends.protocol import Backend, Device, DType, Namespace
+
+if TYPE_CHECKING:
+    import logging
+
+T = TypeVar("T")
+
+# What array-api-compat looks for in sys.modules, to tell whose an array is.
+_LIBRARIES = ("cupy", "dask.array", "dpnp", "dpctl.tensor", "jax", "ndonnx", "sparse", "torch")
+
+
+def log() -> "logging.Logger":
+    """Return the logger of this library, which takes 5 ms to import, for who has a line to log."""
+    import logging
+
+    return logging.getLogger("backprop_xp")
 
 
 def is_installed(module: str) -> bool:
     """Say whether a module can be imported; a folder of that name beside a script is none."""
+    import importlib.util
+
     found = importlib.util.find_spec(module)
     return found is not None and found.origin is not None
+
+
+def imported(name: str) -> Any:
+    """Return a module if it is imported, or being imported: then as soon as it is; else None.
+
+    A library that another thread imports at this moment is in ``sys.modules`` already, but lacks
+    most of its names.
+    """
+    if sys.modules.get(name) is None:
+        return None
+    try:
+        return importlib.import_module(name)  # waits for the thread that imports it
+    except ImportError:
+        return None  # it failed there
+
+
+def ask(question: Callable[[Any], T], array: Any) -> T:
+    """Return array-api-compat's answer about an array, which needs the libraries imported whole."""
+    try:
+        return question(array)
+    except AttributeError:
+        for name in _LIBRARIES:
+            imported(name)
+        return question(array)
+
+
+def comes_from(array: Any, *libraries: str) -> bool:
+    """Say whether an array's class, or one that it derives from, is defined in a library."""
+    return any(str(kind.__module__).partition(".")[0] in libraries for kind in type(array).__mro__)
+
+
+def device_of(array: Any) -> Device:
+    """Return an array's device; None for a JAX tracer, which has none yet."""
+    return getattr(array, "device", None)
+
+
+def same_device(one: Device, other: Device) -> bool:
+    """Say whether two devices of arrays are one; a JAX tracer's, not known yet, may be any."""
+    return one is None or other is None or bool(one == other)
 
 
 def dtype_name(dtype: DType) -> str:
@@ -16,7 +76,37 @@ def dtype_name(dtype: DType) -> str:
     return str(dtype).rpartition(".")[2].strip("'>")
 
 
+def precision_of(xp: Namespace, dtype: DType) -> DType | None:
+    """Return the real dtype of a floating dtype's precision, or None for any other dtype.
+
+    A complex dtype that is neither complex64 nor complex128 is returned itself.
+    """
+    if xp.isdtype(dtype, "complex floating"):
+        if dtype == xp.complex64:
+            return xp.float32
+        return xp.float64 if dtype == xp.complex128 else dtype
+    return dtype if xp.isdtype(dtype, "real floating") else None
+
+
+def is_computed_in(xp: Namespace, dtype: DType) -> bool:
+    """Say whether a dtype is float32, float64 or the complex dtype of either.
+
+    float16, bfloat16 and long doubles are floating dtypes as well, to those who have them.
+    """
+    return precision_of(xp, dtype) in (xp.float32, xp.float64)
+
+
 def in_words(error: BaseException) -> str:
     """Return an exception's kind and text in one line without its full stop: a reason."""
     words = " ".join(str(error).split()).rstrip(".:")
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+@contextlib.contextmanager
+def naming(backend: Backend) -> Iterator[None]:
+    """Note on what a backend raises whose it is: a plug-in may be asked though nobody chose it."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"The backend {backend.name!r} raised this.")
+        raise

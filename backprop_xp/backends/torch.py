@@ -1,16 +1,15 @@
 """PyTorch: its tensors, through array-api-compat's wrapper."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import numpy as np
-from array_api_compat import is_torch_array
 
 from backprop_xp.backends.doors import explicit, leaves_by_dlpack
-from backprop_xp.backends.importing import ask, imported
-from backprop_xp.backends.libraries import dtype_name, in_words, is_installed
+from backprop_xp.backends.libraries import comes_from, dtype_name, imported, in_words, is_installed
 from backprop_xp.backends.process_wide import process_wide
 from backprop_xp.backends.protocol import (
     Array,
@@ -52,9 +51,7 @@ class TorchBackend(Backend):
 
     def namespace(self) -> Namespace:
         """Return array_api_compat.torch."""
-        import array_api_compat.torch
-
-        return array_api_compat.torch
+        return _namespace()
 
     def devices(self) -> list[Device]:
         """Return the CPU, every GPU that CUDA shows, and Apple's GPU (MPS)."""
@@ -82,7 +79,11 @@ class TorchBackend(Backend):
 
     def owns(self, array: Any) -> bool:
         """Say whether ``array`` is a tensor."""
-        return ask(is_torch_array, array)
+        if not comes_from(array, "torch"):
+            return False
+        import torch
+
+        return isinstance(array, torch.Tensor)
 
     def from_host(
         self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
@@ -157,6 +158,13 @@ class TorchBackend(Backend):
             Door(torch.Tensor, "to", moves),
             *(Door(xp, "asarray", moves) for xp in (torch, compat) if xp is not None),
         ]
+
+
+@functools.cache
+def _namespace() -> Namespace:
+    import array_api_compat.torch
+
+    return array_api_compat.torch
 
 
 @process_wide

@@ -1,0 +1,72 @@
+"""What stands inside a ``with``: for its thread or task, and in a generator for that alone.
+
+A context variable, as it is, would hold for who iterates over a generator too, as long as that is
+suspended in its ``with``; and generators that end in another order than they began would leave it
+set for good.
+"""
+
+import dataclasses
+import inspect
+import sys
+from contextvars import ContextVar
+from types import FrameType
+from typing import Any
+
+_GENERATORS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+_RUN_BLOCKS = ("contextlib", "_pytest.fixtures")  # whose generators are blocks of their callers
+
+
+@dataclasses.dataclass(eq=False)
+class _Block:
+    """A ``with`` that was entered, and the frame of the generator that it stands in, if any."""
+
+    value: Any
+    frame: FrameType | None
+    is_open: bool = True
+
+    def holds(self) -> bool:
+        """Say whether it is open, and not in a generator that is suspended: that has no caller."""
+        return self.is_open and (self.frame is None or self.frame.f_back is not None)
+
+
+_blocks: ContextVar[tuple[_Block, ...]] = ContextVar("backprop_xp.blocks", default=())
+
+
+def standing() -> list[Any]:
+    """Return the values of the blocks that hold here, the innermost first."""
+    return [block.value for block in reversed(_blocks.get()) if block.holds()]
+
+
+class Blocks:
+    """The blocks of one context manager, which threads and generators enter and leave at will."""
+
+    def __init__(self) -> None:
+        self._open: list[_Block] = []
+
+    def enter(self, value: Any) -> None:
+        """Let a value stand; to be called by ``__enter__``."""
+        block = _Block(value, _generator())
+        self._open.append(block)
+        _blocks.set((*_blocks.get(), block))
+
+    def leave(self) -> None:
+        """End the last block of this generator, or else of this thread or task."""
+        frame, here = _generator(), _blocks.get()
+        ended = max(reversed(self._open), key=lambda block: (block.frame is frame, block in here))
+        ended.is_open = False
+        self._open.remove(ended)
+        _blocks.set(tuple(block for block in here if block.is_open))
+
+
+def _generator() -> FrameType | None:
+    """Return the generator whose ``with`` is entered or left; None where that is a function's."""
+    frame: FrameType | None = sys._getframe(3)  # behind enter and __enter__
+    while frame is not None:
+        caller, module = frame.f_back, frame.f_globals.get("__name__")
+        if frame.f_code.co_flags & _GENERATORS:
+            if caller is None or caller.f_globals.get("__name__") not in _RUN_BLOCKS:
+                return frame
+        elif module != "contextlib":
+            return None
+        frame = caller
+    return None
