@@ -30,4 +30,4 @@ def test_import(benchmark: BenchmarkFixture, record: Callable[[Row], None]) -> N
     benchmark.extra_info["median_seconds_added"] = seconds.median
     benchmark.pedantic(fresh, rounds=3)
     ratio = Quartiles(*(time / AIM for time in seconds))
-    record(Row("import backprop_xp, after NumPy", in_units(seconds.median), ratio, "50 ms", 1.0))
+    record(Row("import backprop_xp, after NumPy", in_units(seconds.median), ratio, "40 ms", 1.0))

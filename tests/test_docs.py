@@ -1,6 +1,7 @@
 """Every code block and command in the README and in docs/ runs."""
 
 import os
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -94,3 +95,14 @@ def test_the_continuous_integration_runs_the_readmes_test_command() -> None:
 def test_the_readmes_first_code_block_is_at_most_fifteen_lines() -> None:
     first = blocks(ROOT / "README.md", "python")[0]
     assert len(first.strip().splitlines()) <= 15
+
+
+def test_the_names_on_the_walks_through_the_code_are_there() -> None:
+    page = (ROOT / "docs" / "how_it_is_built.md").read_text("utf-8")
+    names = re.findall(r"`([a-z_]+(?:\.[A-Za-z_]+)+)`", page)
+    assert len(names) > 30
+    for name in names:
+        if not name.startswith(("bx.", "network.")):
+            pkgutil.resolve_name(f"backprop_xp.{name}")
+    walks = page.split("\n## ")[1:]
+    assert [len(re.findall(r"^\d+\. ", walk, re.M)) <= 8 for walk in walks] == [True] * 3
