@@ -9,7 +9,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from backprop_xp.cli.race import Quartiles, quartiles
 from benchmarks.conftest import Row, in_units
 
-AIM = 0.05
+AIM = 0.040
 MEASURE = """
 import time
 import numpy
