@@ -75,6 +75,7 @@ def test_text_is_refused_with_a_line_that_numbers_it(xp: Any, text: Any) -> None
     ],
     ids=["text", "objects", "dates", "times"],
 )
+@pytest.mark.usefixtures("nothing_chosen")
 def test_numbers_in_disguise_are_refused_with_a_line_that_reads_them(
     value: Any, expected: list[float]
 ) -> None:
@@ -82,6 +83,7 @@ def test_numbers_in_disguise_are_refused_with_a_line_that_reads_them(
     assert repaired(message, "x", value).tolist() == expected
 
 
+@pytest.mark.usefixtures("nothing_chosen")
 def test_a_record_is_refused_with_a_line_that_unpacks_it() -> None:
     value = np.array([(1, 2.5)], dtype=[("a", int), ("b", float)])
     import numpy.lib.recfunctions
@@ -91,6 +93,7 @@ def test_a_record_is_refused_with_a_line_that_unpacks_it() -> None:
     assert repaired(message, "x", value).tolist() == [[1.0, 2.5]]
 
 
+@pytest.mark.usefixtures("nothing_chosen")
 def test_one_text_among_numbers_is_named_with_its_place() -> None:
     table = np.array([[1.0, "red"], [2.0, "blue"]], dtype=object)
     assert complaint(TypeError, bx.asarray, table) == (
@@ -121,6 +124,7 @@ class NAType:  # as pandas calls its missing value
 
 
 @pytest.mark.parametrize("missing", [NAType(), None], ids=["NA", "None"])
+@pytest.mark.usefixtures("nothing_chosen")
 def test_missing_values_are_counted_and_the_first_named(missing: Any) -> None:
     table = np.array([[1.0, 2.0], [missing, 3.0], [4.0, missing]], dtype=object)
     assert complaint(TypeError, bx.asarray, table) == (
@@ -158,6 +162,7 @@ def test_the_other_byte_order_is_made_the_machines_own(xp: Any) -> None:
         fit(*classification(xp), ROWS, whole)
 
 
+@pytest.mark.usefixtures("nothing_chosen")
 def test_a_theta_in_the_other_byte_order_is_refused_by_a_line_that_turns_it() -> None:
     network = bx.mlp([2, 1])
     theta = network.initialize(backend="numpy", dtype="float64")
@@ -174,6 +179,7 @@ def test_a_theta_in_the_other_byte_order_is_refused_by_a_line_that_turns_it() ->
 
 
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+@pytest.mark.usefixtures("nothing_chosen")
 def test_a_matrix_is_taken_as_an_array() -> None:
     network = bx.mlp([2, 1])
     theta = network.initialize(backend="numpy", dtype="float64")
@@ -189,6 +195,7 @@ def test_a_matrix_is_taken_as_an_array() -> None:
     )
 
 
+@pytest.mark.usefixtures("nothing_chosen")
 def test_masked_values_are_refused_wherever_their_mask_would_be_lost() -> None:
     network = bx.mlp([2, 1])
     theta = network.initialize(backend="numpy", dtype="float64")
@@ -215,6 +222,7 @@ def test_masked_values_are_refused_wherever_their_mask_would_be_lost() -> None:
     fit(network, theta, x.filled(0.0), y.filled(0.0))
 
 
+@pytest.mark.usefixtures("nothing_chosen")
 def test_a_masked_array_without_masked_values_is_its_values() -> None:
     network = bx.mlp([2, 1])
     theta = network.initialize(backend="numpy", dtype="float64")
@@ -227,6 +235,7 @@ def test_a_masked_array_without_masked_values_is_its_values() -> None:
 # Theta, vjp and rng
 
 
+@pytest.mark.usefixtures("nothing_chosen")
 def test_a_theta_that_is_a_list_is_told_how_to_become_an_array() -> None:
     network = bx.mlp([1, 1])
     message = "theta must be an array, not list. Make it one: theta = bx.asarray(theta)."
@@ -250,6 +259,7 @@ def test_vjp_does_not_take_its_g_for_class_labels(xp: Any, shape: tuple[int, ...
     )
 
 
+@pytest.mark.usefixtures("nothing_chosen")
 def test_a_typed_key_of_jax_is_refused_by_a_line_that_draws_an_integer() -> None:
     jax = pytest.importorskip("jax")
     network = bx.Network([bx.Dropout(0.5), bx.Dense(2, 1)], "mean_squared_error")
