@@ -61,6 +61,13 @@ def tests(session: nox.Session, backend: str, device: str) -> None:
         run_tests(session, backend, device)
 
 
+@nox.session(tags=["full"])
+@nox.parametrize("backend", [nox.param(b, id=b) for b in ("numpy", "jax")])
+def thorough(session: nox.Session, backend: str) -> None:
+    """Run the wide sweeps, which the sessions of the tests leave out."""
+    run_tests(session, backend, "", chosen="thorough")
+
+
 @nox.session(python=PYTHONS, tags=["full"])
 @nox.parametrize("backend, device", BACKENDS[:3])
 def pythons(session: nox.Session, backend: str, device: str) -> None:
@@ -102,12 +109,17 @@ def wild(session: nox.Session) -> None:
 
 
 @nox.session
-def bench(session: nox.Session) -> None:
-    """Time the library on NumPy against its peers; arguments go to pytest."""
-    session.install(*group("test"), "-e", ".[jax,torch]")
+@nox.parametrize("backend", [nox.param(b, id=b) for b in ("numpy", "jax", "torch", "cupy")])
+def bench(session: nox.Session, backend: str) -> None:
+    """Time the library: on NumPy beside its peers, elsewhere beside itself on NumPy."""
+    if backend == "cupy" and not has_gpu():
+        session.skip("no NVIDIA GPU here")
+    extras = ".[jax,torch]" if backend == "numpy" else package(backend)
+    session.install(*group("test"), "-e", extras)
     # These make OpenBLAS choose kernels for another processor than the one at hand.
-    env = {"OPENBLAS_CORETYPE": None, "OPENBLAS_L2_SIZE": None, "BACKPROP_XP_BACKEND": "numpy"}
-    words = ["benchmarks/", "--benchmark-only", "--benchmark-quiet", *session.posargs]
+    env = {"OPENBLAS_CORETYPE": None, "OPENBLAS_L2_SIZE": None, "BACKPROP_XP_BACKEND": backend}
+    what = "benchmarks/" if backend == "numpy" else "benchmarks/bench_backend.py"
+    words = [what, "--benchmark-only", "--benchmark-quiet", *session.posargs]
     session.run("pytest", *words, env=env)
 
 
@@ -142,8 +154,10 @@ def has_gpu() -> bool:
     return shutil.which("nvidia-smi") is not None or Path("/dev/nvidia0").exists()
 
 
-def run_tests(session: nox.Session, backend: str, device: str) -> None:
+def run_tests(session: nox.Session, backend: str, device: str, chosen: str | None = None) -> None:
     """Install, and run pytest where the environment chooses the backend."""
+    if chosen is None:
+        chosen = "not thorough" if backend == "numpy" else "not thorough and not once"
     session.install(*group("test"), "-e", package(backend))
     if backend == "lookalike":
         session.install("./tests/plugin")
@@ -154,10 +168,9 @@ def run_tests(session: nox.Session, backend: str, device: str) -> None:
         env |= {"JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
         env |= {"JAX_COMPILATION_CACHE_DIR": str(Path(session.create_tmp()) / "compiled")}
         env |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    chosen = [] if backend == "numpy" else ["-m", "not once"]
     # Processes side by side, where nobody wants to look into one; a GPU is not shared.
     spread = [] if session.posargs or backend == "cupy" else ["-n", "auto", "--maxprocesses", "4"]
-    session.run("pytest", "-p", "no:benchmark", *spread, *chosen, *session.posargs, env=env)
+    session.run("pytest", "-p", "no:benchmark", "-m", chosen, *spread, *session.posargs, env=env)
     if backend == "cupy" and not has_gpu():
         reason = "no NVIDIA GPU here: the tests that need one were skipped"
         if os.environ.get("BACKPROP_XP_REQUIRE_GPU") == "1":
@@ -172,5 +185,6 @@ def run_emulated(session: nox.Session, backend: str) -> None:
         session.skip("BACKPROP_XP_EMULATED_CUDA names no Python with an emulated CUDA device")
     env = {"BACKPROP_XP_BACKEND": backend, "BACKPROP_XP_DEVICE": "", "BACKPROP_XP_DTYPE": ""}
     env |= {"BACKPROP_XP_REQUIRE_GPU": "1", "PYTHONPATH": str(Path.cwd())}
-    options = ["-p", "cuda_emulator_pytest", "-p", "no:benchmark", "-m", "not once"]
+    options = ["-p", "cuda_emulator_pytest", "-p", "no:benchmark"]
+    options += ["-m", "not thorough and not once"]
     session.run(python, "-m", "pytest", *options, *session.posargs, env=env, external=True)
