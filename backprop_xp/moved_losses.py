@@ -145,7 +145,8 @@ def _losses(
                 at = _index(moved, [c - place.part.start for c in columns[chosen]])
                 move = _Move(i, place, at, moved)
                 outputs = _moved_outputs(setting, trace, move)
-                loss = mean_loss(network.loss_function, outputs, rows.y, rows.sample_weight)
+                each = network.loss_function.value(outputs, rows.y)
+                loss = mean_loss(each, rows.sample_weight)
                 yield to_host(loss + _moved_penalty(setting, fixed, move))
 
 

@@ -42,7 +42,7 @@ def loss_of_values(
     network: _Network, theta: Array, values: Array, weight: Array | None, l2: Any
 ) -> Array:
     """Return the loss, of each sample's own, ``(*stack, batch)``."""
-    loss = _mean(values, weight)
+    loss = mean_loss(values, weight)
     return loss if l2 is None else loss + penalty(network.layout, _parameters(network, theta), l2)
 
 
@@ -99,7 +99,7 @@ def _loss_and_gradients(
     outputs, caches = forward_through(network.layers, parameters, x, key)
     share = 1.0 / x.shape[-2] if weight is None else _shares(weight)[..., None]
     each, g = value_and_gradient(network.loss_function, outputs, y, share)
-    loss = _mean(each, weight)
+    loss = mean_loss(each, weight)
     _, gradients = backward_through(
         network.layers, parameters, caches, g, wants_input=False, out=places
     )
@@ -110,12 +110,8 @@ def _loss_and_gradients(
     return loss, _decayed(network.layout, gradients, parameters, l2, add)
 
 
-def mean_loss(loss: Loss, outputs: Array, y: Array, weight: Array | None) -> Array:
+def mean_loss(each: Array, weight: Array | None) -> Array:
     """Return the mean over the batch, ``(*stack,)``: ``sum(w * loss) / sum(w)``."""
-    return _mean(loss.value(outputs, y), weight)
-
-
-def _mean(each: Array, weight: Array | None) -> Array:
     if weight is None:
         return mean_of_rows(each)
     return array_namespace(each).sum(_shares(weight) * each, axis=-1)

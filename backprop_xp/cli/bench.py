@@ -12,7 +12,7 @@ import typer
 import backprop_xp as bx
 from backprop_xp.backends import get_backend
 from backprop_xp.checks import nearest
-from backprop_xp.cli.options import known_backend
+from backprop_xp.cli.arguments import known_backend
 from backprop_xp.cli.output import complain, one_line, say, wrapped
 from backprop_xp.cli.race import CASES, LIBRARIES, Entrant, Outcome, is_installed, race
 

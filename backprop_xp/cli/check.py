@@ -14,8 +14,7 @@ import backprop_xp as bx
 from backprop_xp.backends import Selection, registry
 from backprop_xp.checks import nearest
 from backprop_xp.cli import conformance as kit
-from backprop_xp.cli.comparison import Case, Finding, check_on, differences, draw
-from backprop_xp.cli.options import (
+from backprop_xp.cli.arguments import (
     bad_sizes,
     bounded,
     count_parameters,
@@ -24,6 +23,7 @@ from backprop_xp.cli.options import (
     parse_sizes,
     refuse_more,
 )
+from backprop_xp.cli.comparison import Case, Finding, check_on, differences, draw
 from backprop_xp.cli.output import errors_in_one_line, indent, one_line, say, showing_work
 from backprop_xp.gradient_check.checking import METHODS
 

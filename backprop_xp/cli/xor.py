@@ -17,7 +17,7 @@ from rich.progress import Progress
 
 import backprop_xp as bx
 from backprop_xp.backends import Array, array_namespace, dtype_name, to_host
-from backprop_xp.cli.options import (
+from backprop_xp.cli.arguments import (
     bad_sizes,
     bounded,
     count_parameters,
