@@ -168,9 +168,12 @@ def run_tests(session: nox.Session, backend: str, device: str, chosen: str | Non
         env |= {"JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
         env |= {"JAX_COMPILATION_CACHE_DIR": str(Path(session.create_tmp()) / "compiled")}
         env |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    # Processes side by side, where nobody wants to look into one; a GPU is not shared.
-    spread = [] if session.posargs or backend == "cupy" else ["-n", "auto", "--maxprocesses", "4"]
-    session.run("pytest", "-p", "no:benchmark", "-m", chosen, *spread, *session.posargs, env=env)
+    options = ["-p", "no:benchmark", "-m", chosen]
+    if not session.posargs:  # all tests; the pages are the session docs' own
+        options += ["--ignore=tests/test_docs.py"]
+        # Processes side by side, where nobody wants to look into one; a GPU is not shared.
+        options += [] if backend == "cupy" and has_gpu() else ["-n", "auto", "--maxprocesses", "4"]
+    session.run("pytest", *options, *session.posargs, env=env)
     if backend == "cupy" and not has_gpu():
         reason = "no NVIDIA GPU here: the tests that need one were skipped"
         if os.environ.get("BACKPROP_XP_REQUIRE_GPU") == "1":
