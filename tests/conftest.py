@@ -65,6 +65,18 @@ class XP(NamedTuple):
     def host(self, array: Any) -> np.ndarray:
         return to_host(array)
 
+    def assert_equal(self, actual: Any, expected: Any) -> None:
+        """Hold two arrays equal to the bit, each of them there or on the host."""
+        actual, expected = to_host(actual), to_host(expected)
+        assert actual.shape == expected.shape
+        np.testing.assert_array_equal(actual, expected)
+
+    def assert_close(self, actual: Any, expected: Any, tolerance: float = 1e-13) -> None:
+        """Hold two arrays within a tolerance, absolute and relative, in roundings of float64."""
+        actual, expected, close = to_host(actual), to_host(expected), self.rounding(tolerance)
+        assert actual.shape == expected.shape
+        np.testing.assert_allclose(actual, expected, rtol=close, atol=close)
+
     def in_a_thread(self, function: Callable[[], T]) -> T:
         """Call a function in another thread, where CuPy begins on its first GPU, on the suite's."""
         is_cupy = self.name == "cupy"

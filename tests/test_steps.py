@@ -11,6 +11,7 @@ import backprop_xp as bx
 from backprop_xp.backends import array_namespace
 from backprop_xp.steps import clip_norm
 from backprop_xp.structures import put_together, take_apart
+from tests.own import Passing
 
 # Rounding of some hundred operations; a compiler adds and multiplies in another order.
 SAME = 1e-12
@@ -28,11 +29,6 @@ def _network(**options: Any) -> bx.Network:
 def _fit(xp: Any, network: bx.Network, optimizer: Any, **options: Any) -> bx.options.FitResult:
     theta = xp.initialize(network, stack=options.pop("stack", ()))
     return bx.fit(network, theta, xp.asarray(X), xp.asarray(Y), optimizer=optimizer, **options)
-
-
-def _assert_close(xp: Any, actual: Any, expected: Any) -> None:
-    close = xp.rounding(SAME)
-    np.testing.assert_allclose(xp.host(actual), xp.host(expected), rtol=0, atol=close)
 
 
 # ---- learning rates
@@ -71,14 +67,13 @@ def test_a_loop_over_parameters_takes_the_steps_of_the_whole_theta(
     one_by_one = _fit(
         xp, network, OPTIMIZERS[name](each, mask), callbacks=[lambda state: None], **options
     )
-    tolerance = xp.rounding(SAME)
-    for name, values in looped.history.items():
-        np.testing.assert_allclose(values, one_by_one.history[name], rtol=tolerance)
+    for key, values in looped.history.items():
+        xp.assert_close(values, one_by_one.history[key], SAME)
     states = [(looped.theta, one_by_one.theta)]
     states += zip(looped.optimizer_state, one_by_one.optimizer_state, strict=True)
     for one, other in states:
         if one is not None:
-            np.testing.assert_allclose(xp.host(one), xp.host(other), rtol=0, atol=tolerance)
+            xp.assert_close(one, other, SAME)
 
 
 def test_what_is_taken_apart_is_put_together_again(xp: Any) -> None:
@@ -98,31 +93,34 @@ def test_a_rate_of_any_form_is_an_argument(xp: Any, form: str, batch_size: int |
     options: dict[str, Any] = {"stack": (2,), "epochs": 3, "batch_size": batch_size}
     given = _fit(xp, _network(), bx.SGD(RATES[form](xp)), **options)
     same = _fit(xp, _network(), bx.SGD(like), **options)
-    _assert_close(xp, given.theta, same.theta)
-    _assert_close(xp, given.history["loss"], same.history["loss"])
+    xp.assert_close(given.theta, same.theta, SAME)
+    xp.assert_close(given.history["loss"], same.history["loss"], SAME)
 
 
-@pytest.mark.parametrize("scheduled", [False, True])
-@pytest.mark.parametrize("options", [{}, {"batch_size": BATCH}, {"callbacks": [print]}])
+# A loop of many epochs, one of many batches, and one step after the other.
+every_loop = pytest.mark.parametrize(
+    "options", [{}, {"batch_size": BATCH}, {"callbacks": [lambda state: None]}]
+)
+
+
+@every_loop
+@pytest.mark.parametrize("schedule", [lambda rate: rate, bx.schedules.constant])
 def test_a_rate_in_another_place_is_refused(
-    xp: Any, options: dict[str, Any], scheduled: bool
+    xp: Any, options: dict[str, Any], schedule: Any
 ) -> None:
     """A compiler would take NumPy's array for one of its own."""
     if xp.name == "numpy":
         pytest.skip("NumPy's own arrays are in place")
-    rate: Any = np.full((2, 1), 0.1)
-    if scheduled:
-        rate = bx.schedules.constant(rate)
+    rate = schedule(np.full((2, 1), 0.1))
     with pytest.raises(ValueError, match="learning_rate is numpy's on cpu, but theta is"):
         _fit(xp, _network(), bx.SGD(rate), stack=(2,), epochs=2, **options)
 
 
-@pytest.mark.parametrize("options", [{}, {"batch_size": BATCH}, {"callbacks": [print]}])
+@every_loop
 @pytest.mark.parametrize(
     ("wrong", "error", "said"),
     [
         (None, TypeError, "must be a number, not None"),
-        (-0.1, ValueError, "must be >= 0, not -0.1"),
         (np.nan, ValueError, "must be finite and >= 0, not nan"),
         (np.full((2, 1), np.inf), ValueError, "must be finite and >= 0, not inf"),
     ],
@@ -154,63 +152,53 @@ def test_what_the_caller_holds_is_whole_after_a_training(xp: Any, batch_size: in
         np.testing.assert_array_equal(xp.host(array), kept)
 
 
-def test_a_state_that_holds_theta_itself_trains(xp: Any) -> None:
-    result = _fit(xp, _network(), Pulled(0.1), epochs=3, batch_size=BATCH)
-    assert result.history["loss"][-1] < result.history["loss"][0]
-    assert result.optimizer_state.step == 9
+class Stepless:
+    """An optimiser that has no more than the protocol: gradient descent without a rate."""
+
+    @staticmethod
+    def initialize(theta: Any) -> Any:
+        return ()
+
+    @staticmethod
+    def update(theta: Any, gradient: Any, state: Any) -> tuple[Any, Any]:
+        return theta - 0.1 * gradient, state
 
 
-class PulledState(NamedTuple):
-    step: int
-    start: Any
-
-
-@dataclass(frozen=True)
-class Pulled:
-    """Gradient descent that is pulled back to where it began."""
-
-    learning_rate: float
-
-    def initialize(self, theta: Any) -> PulledState:
-        return PulledState(0, theta)
-
-    def update(
-        self, theta: Any, gradient: Any, state: PulledState, *, learning_rate: Any = None
-    ) -> tuple[Any, PulledState]:
-        moved = theta - learning_rate * (gradient + 0.01 * (theta - state.start))
-        return moved, state._replace(step=state.step + 1)
-
-
-class Twofold:
-    """A state that holds one array twice, and an array that is the optimiser's own."""
+class Twofold(Stepless):
+    """A state that holds one array twice, theta itself, and an array that is the optimiser's."""
 
     def __init__(self, anchor: Any) -> None:
         self.anchor = anchor
 
-    def initialize(self, theta: Any) -> dict[str, Any]:
+    def initialize(self, theta: Any) -> Any:  # type: ignore[override]
         zero = 0.0 * theta
-        return {"one": zero, "other": [zero], "anchor": self.anchor}
+        return {"one": zero, "other": [zero], "start": theta, "anchor": self.anchor}
 
-    def update(self, theta: Any, gradient: Any, state: Any) -> tuple[Any, Any]:
-        return theta - 0.1 * (gradient + theta - state["anchor"]), state
+    def update(self, theta: Any, gradient: Any, state: Any) -> Any:  # type: ignore[override]
+        back = theta - state["anchor"] + theta - state["start"]
+        return theta - 0.1 * (gradient + back), state
 
 
 @pytest.mark.parametrize("batch_size", [None, BATCH])
 def test_arrays_of_a_first_state_are_copied(xp: Any, batch_size: int | None) -> None:
-    anchor = xp.initialize(_network(), 1)
+    network = _network()
+    anchor = xp.initialize(network, 1)
     before = np.array(xp.host(anchor))
     for _ in range(2):
-        _fit(xp, _network(), Twofold(anchor), epochs=2, batch_size=batch_size)
-    np.testing.assert_array_equal(xp.host(anchor), before)
+        state = _fit(xp, network, Twofold(anchor), epochs=2, batch_size=batch_size).optimizer_state
+    xp.assert_equal(anchor, before)
+    xp.assert_equal(state["start"], xp.initialize(network))
 
 
-class Plain:
-    """No rate, a state that counts nothing: what an optimiser of one's own may be."""
+class Summing(Stepless):
+    """A state that counts nothing."""
 
-    def initialize(self, theta: Any) -> dict[str, Any]:
+    @staticmethod
+    def initialize(theta: Any) -> Any:
         return {"sum": 0.0 * theta}
 
-    def update(self, theta: Any, gradient: Any, state: Any) -> tuple[Any, Any]:
+    @staticmethod
+    def update(theta: Any, gradient: Any, state: Any) -> tuple[Any, Any]:
         return theta - 0.1 * gradient, {"sum": state["sum"] + gradient}
 
 
@@ -221,24 +209,16 @@ class Record(NamedTuple):
     update: Any
 
 
-class Static:
-    @staticmethod
-    def initialize(theta: Any) -> tuple[()]:
-        return ()
-
-    @staticmethod
-    def update(theta: Any, gradient: Any, state: Any) -> tuple[Any, Any]:
-        return theta - 0.1 * gradient, state
-
-
 @pytest.mark.parametrize("batch_size", [None, BATCH])
-@pytest.mark.parametrize("make", [Plain, Static, lambda: Record(Static.initialize, Static.update)])
+@pytest.mark.parametrize(
+    "make", [Summing, Stepless, lambda: Record(Stepless.initialize, Stepless.update)]
+)
 def test_an_optimiser_of_ones_own_needs_no_rate_no_count_and_no_methods(
     xp: Any, make: Any, batch_size: int | None
 ) -> None:
     result = _fit(xp, _network(), make(), epochs=3, batch_size=batch_size)
     same = _fit(xp, _network(), bx.SGD(0.1), epochs=3, batch_size=batch_size)
-    _assert_close(xp, result.theta, same.theta)
+    xp.assert_close(result.theta, same.theta, SAME)
     assert type(result.optimizer_state) is type(make().initialize(result.theta))
 
 
@@ -246,7 +226,7 @@ class StepSizes(NamedTuple):
     step: Any
 
 
-class Sized(Static):
+class Sized(Stepless):
     """Its state's ``step`` is no count, but each parameter's own step size."""
 
     @staticmethod
@@ -274,13 +254,11 @@ def test_only_a_states_count_is_made_an_int_and_it_goes_on(xp: Any, batch_size: 
 
 def test_adams_first_updates_keep_their_digits_in_float32(xp: Any) -> None:
     """1 - 0.999**step, in float32, is off by 1e-5 at the first steps."""
-    network = _network()
+    network, x, y = _network(), xp.asarray(X, "float32"), xp.asarray(Y, "float32")
     start = xp.initialize(network, dtype="float32")
-    x, y = xp.asarray(X, "float32"), xp.asarray(Y, "float32")
     moved = bx.fit(network, start, x, y, optimizer=bx.Adam(1.0, epsilon=0.0), epochs=1).theta
     # The first update is the rate times the gradient's sign, whatever the gradient is.
-    _, gradient = network.loss_and_gradient(start, x, y)
-    expected = -np.sign(xp.host(gradient))
+    expected = -np.sign(xp.host(network.loss_and_gradient(start, x, y)[1]))
     step = xp.host(moved).astype(np.float64) - xp.host(start)
     np.testing.assert_allclose(step, expected, rtol=0, atol=3e-7)  # of theta's own rounding
 
@@ -288,25 +266,15 @@ def test_adams_first_updates_keep_their_digits_in_float32(xp: Any) -> None:
 # ---- what a compiler is asked
 
 
-class Counting:
+class Counting(Passing):
     """A layer that counts how often Python runs through it."""
-
-    names = shapes = ()
 
     def __init__(self) -> None:
         self.calls = 0
 
-    def initialize(self, generator: Any) -> tuple[()]:
-        return ()
-
     def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
         self.calls += 1
         return x, None
-
-    def backward(
-        self, parameters: Any, cache: Any, g: Any, *, wants_input: bool = True
-    ) -> tuple[Any, Any]:
-        return g, ()
 
 
 def _require_compiler(xp: Any) -> None:
@@ -365,13 +333,13 @@ def test_what_is_no_argument_makes_other_functions(xp: Any, options: dict[str, f
             if "clip" in options:
                 gradient = clip_norm(gradient, options["clip"])
             theta, state = optimizer.update(theta, gradient, state)
-        _assert_close(xp, _fit(xp, network, optimizer, epochs=2, **options).theta, theta)
+        xp.assert_close(_fit(xp, network, optimizer, epochs=2, **options).theta, theta, SAME)
 
 
 def test_a_layer_that_looks_at_values_is_told_that_it_is_compiled(xp: Any) -> None:
     _require_compiler(xp)
 
-    class Looking(Counting):
+    class Looking(Passing):
         def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
             return (x, None) if float(array_namespace(x).max(x)) < 1e9 else (0.0 * x, None)
 
@@ -382,17 +350,12 @@ def test_a_layer_that_looks_at_values_is_told_that_it_is_compiled(xp: Any) -> No
 
 
 @dataclass(frozen=True)
-class Heedless:
+class Heedless(Stepless):
     """It takes its own rate, not the one that it is given."""
 
     learning_rate: float
 
-    def initialize(self, theta: Any) -> tuple[()]:
-        return ()
-
-    def update(
-        self, theta: Any, gradient: Any, state: Any, *, learning_rate: Any = None
-    ) -> tuple[Any, Any]:
+    def update(self, theta: Any, gradient: Any, state: Any, *, learning_rate: Any = None) -> Any:
         return theta - self.learning_rate * gradient, state
 
 
@@ -403,18 +366,16 @@ class Factored(bx.SGD):
         super().__init__(0.1)
         object.__setattr__(self, "factor", factor)
 
-    def update(
-        self, theta: Any, gradient: Any, state: Any, *, learning_rate: Any = None
-    ) -> tuple[Any, Any]:
+    def update(self, theta: Any, gradient: Any, state: Any, *, learning_rate: Any = None) -> Any:
         return theta - self.factor * gradient, state._replace(step=state.step + 1)
 
 
-class Changing(Static):
+class Changing(Stepless):
     """Its factor is changed from one training to the next."""
 
     factor = 0.0
 
-    def update(self, theta: Any, gradient: Any, state: Any) -> tuple[Any, Any]:
+    def update(self, theta: Any, gradient: Any, state: Any) -> Any:  # type: ignore[override]
         return theta - self.factor * gradient, state
 
 
@@ -433,21 +394,19 @@ def test_an_optimiser_of_ones_own_is_taken_as_it_is_now(xp: Any, make: Any) -> N
 class Scaled(NamedTuple):
     by: float
     names = shapes = ()
-    initialize = Counting.initialize
+    initialize = Passing.initialize
 
     def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
         return self.by * x, None
 
-    def backward(
-        self, parameters: Any, cache: Any, g: Any, *, wants_input: bool = True
-    ) -> tuple[Any, Any]:
+    def backward(self, parameters: Any, cache: Any, g: Any, **options: bool) -> tuple[Any, Any]:
         return self.by * g, ()
 
 
 class Shifted(NamedTuple):
     by: float
     names = shapes = ()
-    initialize, backward = Counting.initialize, Counting.backward
+    initialize, backward = Passing.initialize, Passing.backward
 
     def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
         return self.by + x, None
@@ -464,11 +423,13 @@ def test_layers_that_are_equal_and_differ_are_not_taken_for_each_other(
         network = bx.Network([bx.Dense(3, 2), inside(layer)], "huber")
         losses += _fit(xp, network, bx.SGD(0.1), epochs=1).history["loss"].tolist()
         expected = network.loss(xp.initialize(network), xp.asarray(X), xp.asarray(Y))
-        _assert_close(xp, losses[-1], expected)
+        xp.assert_close(losses[-1], expected, SAME)
     assert losses[0] != losses[1]
 
 
-def test_another_network_compiles_few_functions(xp: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_network_compiles_few_functions_and_a_gradient_is_compiled_once(
+    xp: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     """JAX keeps each for ever: operations on arrays of its shapes would be as many as it has."""
     if xp.name != "jax":
         pytest.skip(f"{xp.name} compiles nothing")
@@ -476,23 +437,14 @@ def test_another_network_compiles_few_functions(xp: Any, caplog: pytest.LogCaptu
 
     options: dict[str, Any] = {"epochs": 2, "batch_size": BATCH}
     _fit(xp, _network(), bx.Adam(0.1), **options)
-    other = bx.mlp([3, 7, 5, 2], hidden="tanh")
+    network, x, y = bx.mlp([3, 7, 5, 2], hidden="tanh"), xp.asarray(X), xp.asarray(Y)
     with jax.log_compiles():
-        _fit(xp, other, bx.Adam(0.1), **options)
+        _fit(xp, network, bx.Adam(0.1), **options)
     compiled = [r for r in caplog.records if r.getMessage().startswith("Compiling")]
     assert 0 < len(compiled) <= 6, [record.getMessage()[:80] for record in compiled]
-
-
-def test_a_gradient_outside_a_training_is_compiled_once(
-    xp: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    if xp.name != "jax":
-        pytest.skip(f"{xp.name} compiles nothing")
-    import jax
-
-    network, x, y = _network(), xp.asarray(X), xp.asarray(Y)
     theta = xp.initialize(network)
     network.loss_and_gradient(theta, x, y)
+    caplog.clear()
     with jax.log_compiles():
         network.loss_and_gradient(theta, x, y)
     assert not [record for record in caplog.records if "ompil" in record.getMessage()]
@@ -517,7 +469,7 @@ def test_a_loop_of_ones_own_can_be_compiled(xp: Any) -> None:
         for number in range(3):
             theta, state = function(theta, state, number, xp.asarray(0.1 / (number + 1)))
         results.append(theta)
-    _assert_close(xp, *results)
+    xp.assert_close(*results, SAME)
 
 
 @pytest.mark.parametrize("stack", [(), (2,)])
@@ -537,16 +489,15 @@ def test_a_large_gradient_is_joined_as_the_reference_joins_it(
     np.testing.assert_allclose(xp.host(here), there, rtol=0, atol=xp.rounding(1e-14))
 
 
+@dataclass
+class Tuned(Stepless):
+    learning_rate: float = 0.1
+
+    def update(self, theta: Any, gradient: Any, state: Any, *, learning_rate: Any = None) -> Any:
+        return theta - learning_rate * gradient, state
+
+
 def test_a_callback_may_change_the_rate_of_an_optimiser_of_ones_own(xp: Any) -> None:
-    @dataclass
-    class Tuned(Plain):
-        learning_rate: float = 0.1
-
-        def update(
-            self, theta: Any, gradient: Any, state: Any, *, learning_rate: Any = None
-        ) -> tuple[Any, Any]:
-            return theta - learning_rate * gradient, state
-
     tuned, thetas = Tuned(), []
 
     def stop_learning(state: Any) -> None:
@@ -554,8 +505,8 @@ def test_a_callback_may_change_the_rate_of_an_optimiser_of_ones_own(xp: Any) -> 
         tuned.learning_rate = 0.0
 
     _fit(xp, _network(), tuned, epochs=3, batch_size=BATCH, callbacks=[stop_learning])
-    np.testing.assert_array_equal(thetas[1], thetas[0])
-    np.testing.assert_array_equal(thetas[2], thetas[0])
+    for theta in thetas[1:]:
+        np.testing.assert_array_equal(theta, thetas[0])
 
 
 class Times(NamedTuple):

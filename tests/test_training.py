@@ -19,9 +19,6 @@ from backprop_xp.steps import clip_norm
 # Two libraries, or a product of a stack and of its member, sum in different orders: 1e-16 an
 # update, over some dozen updates.
 SAME_TRAINING = 1e-12
-# One sum of a few terms in another order.
-ROUNDING = 1e-13
-
 ROWS = 11
 N_IN, N_OUT = 3, 2
 STACK = 3
@@ -59,17 +56,12 @@ def _trained(xp: Any, *case: Any, **options: Any) -> np.ndarray:
     return xp.host(_fit(xp, *case, **options).theta)
 
 
-def _assert_close(xp: Any, actual: Any, expected: Any, tolerance: float = SAME_TRAINING) -> None:
-    close = xp.rounding(tolerance)
-    np.testing.assert_allclose(xp.host(actual), xp.host(expected), rtol=close, atol=close)
-
-
 def _assert_member(xp: Any, together: Any, i: int, alone: Any) -> None:
     """Compare a network of a stack's result with the result of that network alone."""
-    _assert_close(xp, together.theta[i, ...], alone.theta)
+    xp.assert_close(together.theta[i, ...], alone.theta, SAME_TRAINING)
     assert together.history.keys() == alone.history.keys()
     for name, values in together.history.items():
-        _assert_close(xp, values[:, i], alone.history[name])
+        xp.assert_close(values[:, i], alone.history[name], SAME_TRAINING)
 
 
 def _case(xp: Any, stack: Any = (), **options: Any) -> tuple[Any, ...]:
@@ -88,35 +80,26 @@ def _with_nan(xp: Any, theta: Any, i: int) -> Any:
 # ---- what train yields
 
 
-def test_train_yields_a_state_for_each_epoch(xp: Any) -> None:
-    states = [
-        (state.epoch, state.step, type(state.step))
-        for state in bx.train(*_case(xp), optimizer=bx.SGD(0.1), epochs=3, batch_size=4)
-    ]
-    # 11 rows in batches of 4 are three updates an epoch.
-    assert states == [(1, 3, int), (2, 6, int), (3, 9, int)]
-
-
-def test_train_does_nothing_until_it_is_advanced(xp: Any) -> None:
-    network, theta, x, y = _case(xp)
+def test_train_yields_a_state_for_each_epoch_when_it_is_advanced(xp: Any) -> None:
     asked: list[int] = []
 
     def schedule(step: int) -> float:
         asked.append(step)
         return 0.1
 
-    states = bx.train(network, theta, x, y, optimizer=bx.SGD(schedule), epochs=2)
+    states = bx.train(*_case(xp), optimizer=bx.SGD(schedule), epochs=2, batch_size=4)
     assert asked == []
-    next(states)
-    assert asked == [0]
-    next(states)
-    assert asked == [0, 1]
+    # 11 rows in batches of 4 are three updates an epoch.
+    for epoch, state in enumerate(states, start=1):
+        assert (state.epoch, state.step, type(state.step)) == (epoch, 3 * epoch, int)
+        assert asked == [*range(3 * epoch)]
+    assert epoch == 2
 
 
 def test_the_loss_of_an_epoch_is_the_one_before_its_update(xp: Any) -> None:
     case = _case(xp, l2=0.1)
     first = next(bx.train(*case, optimizer=bx.SGD(0.1), epochs=1))
-    _assert_close(xp, first.loss, case[0].loss(*case[1:]), ROUNDING)
+    xp.assert_close(first.loss, case[0].loss(*case[1:]))
 
 
 @pytest.mark.parametrize("batch_size", [None, 4])
@@ -126,21 +109,17 @@ def test_train_and_fit_never_write_what_they_are_given(batch_size: int | None) -
     theta, (x, y), weight = network.initialize(0, backend="numpy"), _data(), _weights()
     for array in (theta, x, y, weight):
         array.flags.writeable = False
-    options: dict[str, Any] = {
-        "batch_size": batch_size,
-        "sample_weight": weight,
-        "validation": (x, y, weight),
-        "clip": 0.1,
-        "early_stopping": bx.EarlyStopping(),
-    }
+    options: dict[str, Any] = {"batch_size": batch_size, "clip": 0.1, "epochs": 2}
+    options |= {"sample_weight": weight, "early_stopping": bx.EarlyStopping()}
     for optimizer in (bx.SGD(0.1, momentum=0.9, nesterov=True), bx.RMSProp(), bx.AdamW()):
-        bx.fit(network, theta, x, y, optimizer=optimizer, epochs=2, **options)
+        held_out = x, y, weight
+        bx.fit(network, theta, x, y, optimizer=optimizer, validation=held_out, **options)
 
 
 def test_two_trainings_may_advance_in_turns(xp: Any) -> None:
     case, options = _case(xp), {"optimizer": bx.Adam(0.1), "epochs": 3}
     *_, (state, _) = zip(*(bx.train(*case, **options) for _ in range(2)), strict=True)
-    assert np.array_equal(xp.host(state.theta), _trained(xp, *case, **options))
+    xp.assert_equal(state.theta, _trained(xp, *case, **options))
 
 
 # ---- the loop
@@ -148,7 +127,7 @@ def test_two_trainings_may_advance_in_turns(xp: Any) -> None:
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shuffle", [True, False])
-@pytest.mark.parametrize("batch_size", [None, 4, 11, 100])
+@pytest.mark.parametrize("batch_size", [None, 4, 100])
 def test_training_is_the_loop_one_would_write(
     xp: Any, batch_size: int | None, shuffle: bool, weighted: bool
 ) -> None:
@@ -179,8 +158,8 @@ def test_training_is_the_loop_one_would_write(
             step += 1
         history.append(np.average(losses, weights=shares))
     assert result.optimizer_state.step == step
-    _assert_close(xp, result.theta, expected, ROUNDING)
-    _assert_close(xp, result.history["loss"], history, ROUNDING)
+    xp.assert_close(result.theta, expected)
+    xp.assert_close(result.history["loss"], history)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -281,15 +260,6 @@ def test_a_member_poisoned_with_nan_leaves_the_others_as_they_were(
 # ---- weights
 
 
-def test_whole_weights_do_what_repeated_rows_do(xp: Any) -> None:
-    network, theta, x, y = _case(xp, l2=0.05)
-    counts = np.array([1, 3, 0, 2, 1, 1, 4, 0, 1, 2, 1])
-    repeated = _put(xp, *(array.repeat(counts, 0) for array in _data()))
-    weights = xp.asarray(counts, dtype=None)
-    weighted = _trained(xp, network, theta, x, y, sample_weight=weights)
-    _assert_close(xp, weighted, _trained(xp, network, theta, *repeated))
-
-
 def test_a_batch_whose_weights_are_all_zero_changes_nothing(xp: Any) -> None:
     network, theta, x, y = case = _case(xp)
     # The second and third batch weigh nothing.
@@ -297,28 +267,24 @@ def test_a_batch_whose_weights_are_all_zero_changes_nothing(xp: Any) -> None:
     first = _fit(xp, network, theta, x[:4, :], y[:4, :], sample_weight=weight[:4], epochs=1)
     options: dict[str, Any] = {"batch_size": 4, "shuffle": False, "epochs": 1}
     all_three = _fit(xp, *case, sample_weight=weight, **options)
-    _assert_close(xp, all_three.theta, first.theta, ROUNDING)
-    _assert_close(xp, all_three.history["loss"], first.history["loss"], ROUNDING)
+    xp.assert_close(all_three.theta, first.theta)
+    xp.assert_close(all_three.history["loss"], first.history["loss"])
 
 
 # ---- clipping
 
 
-def test_clipping_bounds_each_networks_own_norm(xp: Any) -> None:
+def test_clipping_bounds_each_networks_own_norm_and_keeps_the_bits_of_what_is_within(
+    xp: Any,
+) -> None:
     gradient = np.array([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0], [-30.0, 40.0]])
     clipped = xp.host(clip_norm(xp.asarray(gradient), 1.0))
-    expected = [[0.6, 0.8], [0.3, 0.4], [0.0, 0.0], [-0.6, 0.8]]
-    np.testing.assert_allclose(clipped, expected, rtol=xp.rounding(ROUNDING))
-
-
-def test_a_gradient_within_the_bound_keeps_its_bits(xp: Any) -> None:
-    gradient = np.random.default_rng(33).normal(size=(4, 9))
-    clipped = xp.host(clip_norm(xp.asarray(gradient), 100.0))
-    assert np.array_equal(clipped, gradient.astype(xp.dtype))
+    xp.assert_close(clipped, [[0.6, 0.8], [0.3, 0.4], [0.0, 0.0], [-0.6, 0.8]])
+    assert np.array_equal(clipped[1:3], gradient[1:3].astype(xp.dtype))
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e19, 1e30, 5e37])
-@pytest.mark.parametrize("bound", [1e-3, 1.0, 100.0])
+@pytest.mark.parametrize("bound", [1e-3, 100.0])
 def test_clipping_overflows_for_no_float32_gradient(xp: Any, size: float, bound: float) -> None:
     """Squares overflow above 1e19, and of 100 entries of 5e37 the norm itself does."""
     # Of norm 10.
@@ -333,7 +299,7 @@ def test_clipping_overflows_for_no_float32_gradient(xp: Any, size: float, bound:
 # ---- fit, and what comes of it
 
 
-@pytest.mark.parametrize("stack", [(), (STACK,), (1, STACK)])
+@pytest.mark.parametrize("stack", [(), (1, STACK)])
 def test_a_history_has_an_entry_for_each_epoch_and_network(xp: Any, stack: tuple[int, ...]) -> None:
     case = _case(xp, stack)
     result = _fit(xp, *case, epochs=4, validation=case[2:])
@@ -341,9 +307,7 @@ def test_a_history_has_an_entry_for_each_epoch_and_network(xp: Any, stack: tuple
     for values in result.history.values():
         assert isinstance(values, np.ndarray)
         assert values.shape == (4, *stack)
-        assert np.all(np.isfinite(values))
-    assert result.epochs == 4
-    assert result.theta.shape == case[1].shape
+    assert (result.epochs, result.theta.shape) == (4, case[1].shape)
 
 
 def test_validation_is_measured_after_the_epoch_without_dropout_and_penalty(xp: Any) -> None:
@@ -352,33 +316,24 @@ def test_validation_is_measured_after_the_epoch_without_dropout_and_penalty(xp: 
     options = {"optimizer": bx.SGD(0.1), "epochs": 2, "batch_size": 4}
     for state in bx.train(*case, validation=(x, y, weight), **options):
         expected = network.loss(state.theta, x, y, sample_weight=weight, rng=None, l2=0.0)
-        _assert_close(xp, state.validation_loss, expected, ROUNDING)
+        xp.assert_close(state.validation_loss, expected)
 
 
 def test_validation_changes_nothing_in_the_training(xp: Any) -> None:
     case, held_out = _case(xp, dropout=0.2), tuple(_put(xp, *_data(6, seed=34)))
     without = _trained(xp, *case, batch_size=4)
-    assert np.array_equal(without, _trained(xp, *case, batch_size=4, validation=held_out))
+    xp.assert_equal(without, _trained(xp, *case, batch_size=4, validation=held_out))
 
 
-def test_a_callback_is_given_the_state_after_each_epoch(xp: Any) -> None:
+def test_callbacks_are_given_each_state_and_end_the_training_when_one_returns_true(
+    xp: Any,
+) -> None:
+    """After all were called; one that returns False or None does not."""
     seen: list[tuple[int, int]] = []
-
-    def record(state: Any) -> None:
-        seen.append((state.epoch, state.step))
-
-    _fit(xp, batch_size=4, callbacks=[record, record])
-    assert seen == [(1, 3), (1, 3), (2, 6), (2, 6), (3, 9), (3, 9)]
-
-
-def test_a_callback_that_returns_true_ends_the_training_after_all_were_called(xp: Any) -> None:
-    """One that returns False or None does not."""
-    seen: list[int] = []
-    callbacks = [lambda state: state.epoch == 2, lambda state: seen.append(state.epoch)]
-    result = _fit(xp, epochs=10, callbacks=callbacks)
-    assert seen == [1, 2]
-    assert result.epochs == 2
-    assert result.history["loss"].shape == (2,)
+    callbacks = [lambda s: s.epoch == 2, lambda s: seen.append((s.epoch, s.step))]
+    result = _fit(xp, epochs=10, batch_size=4, callbacks=callbacks)
+    assert seen == [(1, 3), (2, 6)]
+    assert (result.epochs, result.history["loss"].shape) == (2, (2,))
 
 
 def test_progress_writes_lines_of_losses_and_metrics_to_stderr(
@@ -386,17 +341,15 @@ def test_progress_writes_lines_of_losses_and_metrics_to_stderr(
 ) -> None:
     case = _case(xp)
     options: dict[str, Any] = {"validation": case[2:], "metrics": {"my_rmse": bx.metrics.rmse}}
-    result = _fit(xp, *case, epochs=20, progress=True, **options)
+    history = _fit(xp, *case, epochs=2, progress=True, **options).history
     written = capsys.readouterr()
     assert written.out == ""
-    names = {"loss": "loss", "my_rmse": "my rmse", "validation_loss": "validation loss"}
-    assert written.err.splitlines() == [
-        "  ".join(
-            [f"epoch {epoch:>2}/20"]
-            + [f"{said} {result.history[name][epoch - 1]:.6g}" for name, said in names.items()]
-        )
-        for epoch in [1, *range(2, 21, 2)]
+    said = [
+        f"epoch {i + 1}/2  loss {history['loss'][i]:.6g}  my rmse {history['my_rmse'][i]:.6g}"
+        f"  validation loss {history['validation_loss'][i]:.6g}"
+        for i in range(2)
     ]
+    assert written.err.splitlines() == said
 
 
 def test_progress_of_a_training_taken_up_counts_from_its_beginning(
@@ -410,15 +363,6 @@ def test_progress_of_a_training_taken_up_counts_from_its_beginning(
     assert epochs == ["4", "8", "9"]
 
 
-def test_progress_of_a_stack_shows_its_best_network_though_another_is_nan(
-    xp: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    network, theta, x, y = _case(xp, STACK)
-    result = _fit(xp, network, _with_nan(xp, theta, 0), x, y, epochs=1, progress=True)
-    best = np.nanmin(result.history["loss"])
-    assert capsys.readouterr().err == f"epoch 1/1  loss {best:.6g} (best of 3)\n"
-
-
 # ---- early stopping, on a network of one bias b whose losses are b * b, and a schedule that leads
 # b through the magnitudes one wishes
 
@@ -426,7 +370,7 @@ def test_progress_of_a_stack_shows_its_best_network_though_another_is_nan(
 def _led(xp: Any, *paths: list[float]) -> tuple[bx.Network, Any, Any]:
     """Return a network, theta and optimiser: member i's |b| after epoch k is paths[i][k + 1]."""
     network = bx.mlp([1, 1])
-    theta = np.stack([[0.0, path[0]] for path in paths])
+    theta = np.asarray([[0.0, path[0]] for path in paths])
     # The gradient is 2 b: b - r 2 b = -b', so that signs take turns and rates are positive.
     rates = [
         xp.asarray([[0.5 * (1.0 + path[k + 1] / path[k])] for path in paths])
@@ -456,48 +400,33 @@ def test_the_led_network_goes_where_it_is_led(xp: Any) -> None:
 # Options, each network's |b| before the first and after each epoch, at which epoch it ends, the |b|
 # given back. Factors are of few bits: exact though a compiler fuses a product and a sum.
 SEQUENCES: dict[str, tuple[dict[str, Any], list[list[float]], int, list[float]]] = {
-    "improves to the end": ({"patience": 1}, [[16.0, 8.0, 4.0, 2.0, 1.0]], 4, [1.0]),
-    "no better once": ({"patience": 1}, [[16.0, 8.0, 4.0, 4.0, 1.0]], 3, [4.0]),
-    "no better twice": ({"patience": 2}, [[16.0, 8.0, 4.0, 4.0, 1.0, 1.0, 2.0, 0.5]], 6, [1.0]),
-    "better in time": ({"patience": 3}, [[16.0, 8.0, 4.0, 4.0, 1.0, 1.0, 2.0, 0.5]], 7, [0.5]),
-    "waiting starts again at each improvement": (
-        {"patience": 2},
-        [[16.0, 8.0, 16.0, 4.0, 8.0, 2.0, 4.0, 8.0, 1.0]],
-        7,
-        [2.0],
-    ),
-    "worse from the first epoch on": ({"patience": 2}, [[16.0, 1.0, 2.0, 4.0, 8.0]], 3, [1.0]),
+    "improves to the end": ({"patience": 1}, [[16, 8, 4, 2, 1]], 4, [1]),
+    "no better once": ({"patience": 1}, [[16, 8, 4, 4, 1]], 3, [4]),
+    "no better twice": ({"patience": 2}, [[16, 8, 4, 4, 1, 1, 2, 0.5]], 6, [1]),
+    "better in time": ({"patience": 3}, [[16, 8, 4, 4, 1, 1, 2, 0.5]], 7, [0.5]),
+    "waits anew after each improvement": ({"patience": 2}, [[16, 8, 16, 4, 8, 2, 4, 8, 1]], 7, [2]),
+    "worse from the first epoch on": ({"patience": 2}, [[16, 1, 2, 4, 8]], 3, [1]),
     # Losses 4, 3.52, 3.52, 0.88: of the falls below 4 only the last exceeds 1.
     "falls smaller than min_delta": (
         {"patience": 3, "min_delta": 1.0},
-        [[4.0, 2.0, 1.875, 1.875, 0.9375, 0.9375, 0.9375, 0.9375]],
+        [[4, 2, 1.875, 1.875, 0.9375, 0.9375, 0.9375, 0.9375]],
         7,
         [0.9375],
     ),
-    "a fall of just min_delta": (
-        {"patience": 1, "min_delta": 3.0},
-        [[4.0, 2.0, 1.0, 1.0]],
-        2,
-        [2.0],
-    ),
+    "a fall of just min_delta": ({"patience": 1, "min_delta": 3.0}, [[4, 2, 1, 1]], 2, [2]),
     "a stack goes on while one network improves": (
         {"patience": 2},
-        [[8.0, 4.0, 8.0, 8.0, 8.0, 8.0, 8.0, 8.0], [8.0, 8.0, 4.0, 2.0, 1.0, 2.0, 2.0, 0.5]],
+        [[8, 4, 8, 8, 8, 8, 8, 8], [8, 8, 4, 2, 1, 2, 2, 0.5]],
         6,
-        [4.0, 1.0],
+        [4, 1],
     ),
     "each network is given back as at its own best epoch": (
         {"patience": 99},
-        [[8.0, 1.0, 2.0, 4.0], [8.0, 4.0, 2.0, 4.0], [8.0, 4.0, 2.0, 1.0], [8.0, 9.0, 9.0, 9.0]],
+        [[8, 1, 2, 4], [8, 4, 2, 4], [8, 4, 2, 1], [8, 9, 9, 9]],
         3,
-        [1.0, 2.0, 1.0, 9.0],
+        [1, 2, 1, 9],
     ),
-    "the last epoch is given back without restore_best": (
-        {"patience": 2, "restore_best": False},
-        [[8.0, 4.0, 8.0, 16.0, 2.0]],
-        3,
-        [16.0],
-    ),
+    "without restore_best": ({"patience": 2, "restore_best": False}, [[8, 4, 8, 16, 2]], 3, [16]),
 }
 
 
@@ -544,29 +473,11 @@ def test_theta_and_the_optimizers_state_are_given_back_as_they_were_at_the_best_
 
 def test_a_network_whose_loss_is_nan_only_waits(xp: Any) -> None:
     network, theta, optimizer = _led(xp, [8.0, 4.0, 2.0, 2.0, 2.0], [8.0] * 5)
-    x, y = _put(xp, [[0.0]], [[0.0]])
+    case = network, _with_nan(xp, theta, 1), *_put(xp, [[0.0]], [[0.0]])
     rule = bx.EarlyStopping(patience=1)
-    options: dict[str, Any] = {"epochs": 4, "early_stopping": rule, "validation": (x, y)}
-    result = bx.fit(network, _with_nan(xp, theta, 1), x, y, optimizer=optimizer, **options)
+    result = _fit(xp, *case, optimizer=optimizer, epochs=4, early_stopping=rule)
     assert result.epochs == 3
     assert _biases(xp, result)[0] == 2.0
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"patience": 0}, ValueError, "patience must be an integer of at least 1, not 0"),
-        ({"patience": 2.5}, TypeError, r"patience must be an integer of at least 1, not 2\.5"),
-        ({"min_delta": -0.1}, ValueError, r"min_delta must be >= 0, not -0\.1"),
-        ({"min_delta": "1"}, TypeError, "min_delta must be a number"),
-        ({"watch": 3}, TypeError, "watch must be the name of a metric or a loss, not 3"),
-    ],
-)
-def test_impossible_early_stopping_is_refused_by_name(
-    options: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        bx.EarlyStopping(**options)
 
 
 # ---- metrics, and what early stopping watches
@@ -599,27 +510,13 @@ def test_metrics_are_of_the_theta_after_each_epoch(
     seen = []
     for state in bx.train(*case, **options):
         expected = _mean_error(network.predict(state.theta, rows[0]), *rows[1:])
-        _assert_close(xp, state.metrics["error"], expected, ROUNDING)
+        xp.assert_close(state.metrics["error"], expected)
         seen.append(float(state.metrics["error"]))
     history = bx.fit(*case, **options).history
     assert set(history) == {"loss", "error", "again"} | (
         {"validation_loss"} if validated else set()
     )
-    _assert_close(xp, history["error"], seen, ROUNDING)
-
-
-def test_a_metric_of_a_stack_is_that_of_each_network(xp: Any) -> None:
-    network, _, x, y = case = _case(xp, STACK)
-    result = _fit(xp, *case, epochs=2, metrics={"error": _mean_error})
-    assert result.history["error"].shape == (2, STACK)
-    expected = _mean_error(network.predict(result.theta, x), y, None)
-    _assert_close(xp, result.history["error"][-1], expected, ROUNDING)
-
-
-def test_a_metric_that_is_no_number_for_each_network_is_refused_by_name(xp: Any) -> None:
-    message = r"metrics\['wrong'\] returned an array of shape \(11, 2\)"
-    with pytest.raises(ValueError, match=message):
-        _fit(xp, metrics={"wrong": lambda predictions, targets, weights: predictions})
+    xp.assert_close(history["error"], seen)
 
 
 def test_a_metric_may_return_numpys_number_and_an_error_in_one_names_it(xp: Any) -> None:
@@ -645,11 +542,10 @@ def test_early_stopping_watches_a_metric(xp: Any, mode: Any, best: float) -> Non
 
 def test_train_stops_early_too_and_its_states_have_the_best(xp: Any) -> None:
     network, theta, optimizer = _led(xp, [16.0, 8.0, 4.0, 4.0, 8.0, 1.0])
-    data, rule = _put(xp, [[0.0]], [[0.0]]), bx.EarlyStopping(patience=2)
-    options: dict[str, Any] = {"optimizer": optimizer, "epochs": 5, "early_stopping": rule}
-    *_, last = bx.train(network, theta, *data, **options)
-    assert last.epoch == 4
-    assert np.abs(xp.host(last.best.theta)[:, 1]).tolist() == [4.0]
+    options = {"epochs": 5, "early_stopping": bx.EarlyStopping(patience=2)}
+    data = _put(xp, [[0.0]], [[0.0]])
+    *_, last = bx.train(network, theta, *data, optimizer=optimizer, **options)
+    assert (last.epoch, _biases(xp, last.best)) == (4, [4.0])
 
 
 # ---- penalties
@@ -669,32 +565,20 @@ def test_each_network_of_a_stack_may_have_its_own_penalty(xp: Any, batch_size: i
         _assert_member(xp, swept, i, _fit(xp, _network(l2=l2), *data, **options))
 
 
-def test_a_penalty_of_a_stack_is_held_to_the_bounds_of_a_number(xp: Any) -> None:
-    network, _, x, y = _case(xp)
-    theta = xp.initialize(network, stack=STACK)
-    for wrong in (-0.1, math.nan, math.inf):
-        with pytest.raises(ValueError, match=r"^l2\[1\] must be "):
-            bx.fit(
-                network, theta, x, y, optimizer=bx.SGD(0.1), epochs=1,
-                l2=xp.asarray([0.1, wrong, 0.1]),
-            )  # fmt: skip
-
-
 # ---- what code of one's own returns
 
 
 @pytest.mark.parametrize("batch_size", [None, 4, 1])  # with a smaller last batch and without
-@pytest.mark.parametrize("shape", ["one for each output", "a column"])
+@pytest.mark.parametrize("part", [slice(None), slice(1)], ids=["one for each output", "a column"])
 def test_a_loss_that_is_not_one_number_per_sample_is_refused(
-    xp: Any, shape: str, batch_size: int | None
+    xp: Any, part: slice, batch_size: int | None
 ) -> None:
     known = LOSSES["mean_squared_error"]
-    part = slice(None) if shape == "one for each output" else slice(1)
     wrong = dataclasses.replace(known, value=lambda o, t: ((o - t) ** 2)[..., part])
     with pytest.raises(
-        ValueError, match=r"a loss's value is one number per sample, \(\.\.\., batch\)"
+        ValueError, match=r"a loss's value is one number per sample, \(\.\.\., batch"
     ):
-        bx.fit(*_case(xp, loss=wrong), optimizer=bx.SGD(0.1), epochs=1, batch_size=batch_size)
+        _fit(xp, *_case(xp, loss=wrong), epochs=1, batch_size=batch_size)
 
 
 def test_an_optimiser_that_makes_another_theta_is_refused(xp: Any) -> None:
@@ -738,26 +622,28 @@ def test_an_unknown_option_is_refused_with_the_nearest(xp: Any, function: Any) -
 
 def _refuses(xp: Any, error: Any, message: str, **changes: Any) -> None:
     """Show that ``train`` raises at the call, not when it is advanced."""
-    network, theta, x, y = _case(xp)
+    network, theta, x, y = _case(xp, changes.pop("stack", ()))
     arguments = {"theta": theta, "x": x, "y": y, "optimizer": bx.SGD(0.1), "epochs": 1, **changes}
     data = [arguments.pop(name) for name in ("theta", "x", "y")]
     with pytest.raises(error, match=message):
         bx.train(arguments.pop("network", network), *data, **arguments)
 
 
-def _holding(xp: Any, value: float, place: tuple[int, ...], shape: tuple[int, ...]) -> Any:
+def _holding(xp: Any, value: float, *places: tuple[int, ...], shape: Any = (ROWS, N_OUT)) -> Any:
+    """Return ones, save for a value in some places."""
     array = np.ones(shape)
-    array[place] = value
+    for place in places:
+        array[place] = value
     return xp.asarray(array)
 
 
-# Places in an array of ones.
+# Places in an array of ones; all of the first row is what a check of widths might compute with.
 NOT_FINITE: list[tuple[str, list[tuple[int, ...]]]] = [
-    *[("x", [place]) for place in [(0, 0), (0, 2), (7, 1), (ROWS - 1, N_IN - 1)]],
+    ("x", [(0, 0)]),
+    ("x", [(ROWS - 1, N_IN - 1)]),
     ("y", [(4, 1)]),
     ("sample_weight", [(4,)]),
     ("x", [(3, 1), (5, 0), (5, 2)]),
-    # All of the first row, which is the one that a check of widths might compute with.
     ("x", [(0, 0), (0, 1), (0, 2)]),
 ]
 
@@ -767,14 +653,11 @@ NOT_FINITE: list[tuple[str, list[tuple[int, ...]]]] = [
 def test_a_value_that_is_not_finite_is_refused_with_its_place(
     xp: Any, name: str, places: list[tuple[int, ...]], bad: float
 ) -> None:
+    shapes = {"x": (ROWS, N_IN), "y": (ROWS, N_OUT), "sample_weight": (ROWS,)}
     given = {
-        "x": np.ones((ROWS, N_IN)),
-        "y": np.ones((ROWS, N_OUT)),
-        "sample_weight": np.ones(ROWS),
+        key: _holding(xp, bad, *(places if key == name else []), shape=shape)
+        for key, shape in shapes.items()
     }
-    for place in places:
-        given[name][place] = bad
-    given = {key: xp.asarray(array) for key, array in given.items()}
     said = "1 value that is" if len(places) == 1 else f"{len(places)} values that are"
     first = "" if len(places) == 1 else "the first "
     said = re.escape(f"{name} has {said} not finite, {first}{bad} at {name}{[*places[0]]}.")
@@ -783,88 +666,60 @@ def test_a_value_that_is_not_finite_is_refused_with_its_place(
 
 
 def test_a_stacked_x_that_is_not_finite_is_refused_with_its_place(xp: Any) -> None:
-    x = _holding(xp, math.nan, (1, 3, 2), (2, ROWS, N_IN))
-    _refuses(xp, ValueError, r"nan at x\[1, 3, 2\]", theta=_case(xp, 2)[1], x=x)
+    x = _holding(xp, math.nan, (1, 3, 2), shape=(2, ROWS, N_IN))
+    _refuses(xp, ValueError, r"nan at x\[1, 3, 2\]", stack=2, x=x)
 
 
-NOT_MEANT = [
-    ("binary_cross_entropy", 2.0, r"not in \[0, 1\]"),
-    ("binary_cross_entropy", -1.0, r"not in \[0, 1\]"),
-    ("categorical_cross_entropy", -1.0, r"not in \[0, inf\]"),
-    ("poisson", -1.0, r"not in \[0, inf\]"),
+OWN = bx.Loss(bx.losses.poisson.value, bx.losses.poisson.gradient)
+BINARY = "binary_cross_entropy"
+NOT_MEANT: list[tuple[Any, float, list[tuple[int, ...]], str]] = [
+    (BINARY, 2.0, [(4, 1)], r"1 value that is not in \[0, 1\], 2.0 at y\[4, 1\]\. To binary_c"),
+    (BINARY, -1.0, [(4, 1)], r"1 value that is not in \[0, 1\], -1.0 at y\[4, 1\]\. To binary_c"),
+    (BINARY, 7.0, [(3, 0), (5, 0), (5, 1)], r"3 values that are .*, the first 7.0 at y\[3, 0\]"),
+    (BINARY, math.nan, [(4, 1)], "1 value that is not finite, nan at"),
+    ("categorical_cross_entropy", -1.0, [(4, 1)], r"1 value that is not in \[0, inf\]"),
+    ("poisson", -1.0, [(4, 1)], r"1 value that is not in \[0, inf\].* To poisson .* mean nothing"),
+    (
+        dataclasses.replace(OWN, targets=(0.0, 5.0)),
+        -1.0,
+        [(4, 1)],
+        r"1 value that is not in \[0, 5\], -1\.0 at y\[4, 1\]\. To this loss",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("loss", "value", "fault"), NOT_MEANT)
+@pytest.mark.parametrize(("loss", "value", "places", "said"), NOT_MEANT)
 def test_a_target_that_the_loss_cannot_mean_is_refused_with_its_place(
-    xp: Any, loss: str, value: float, fault: str
+    xp: Any, loss: Any, value: float, places: list[tuple[int, ...]], said: str
 ) -> None:
-    network, x, y = _network(loss=loss), xp.asarray(_data()[0]), xp.asarray(np.ones((ROWS, N_OUT)))
-    wrong = _holding(xp, value, (4, 1), (ROWS, N_OUT))
-    said = rf"y has 1 value that is {fault}, {value} at y\[4, 1\]\. To {loss} .* mean nothing"
-    _refuses(xp, ValueError, f"^{said}", network=network, y=wrong)
-    held_out = x, wrong
-    _refuses(xp, ValueError, f"^In validation: {said}", network=network, y=y, validation=held_out)
+    network, wrong = _network(loss=loss), _holding(xp, value, *places)
+    x, y = xp.asarray(_data()[0]), _holding(xp, 1.0)
+    _refuses(xp, ValueError, f"^y has {said}", network=network, y=wrong)
+    said = f"^In validation: y has {said}"
+    _refuses(xp, ValueError, said, network=network, y=y, validation=(x, wrong))
 
 
-def test_probabilities_with_the_rounding_of_float32_are_targets(xp: Any) -> None:
-    network, theta, x, _ = _case(xp, loss="binary_cross_entropy")
-    y = xp.asarray(np.tile([1.0 + 2.0**-22, -1e-9], (ROWS, 1)))
-    assert bx.train(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=1)
-
-
-def test_targets_that_the_loss_cannot_mean_are_counted(xp: Any) -> None:
-    y = np.tile([0.0, 1.0], (ROWS, 1))
-    y[3, 0], y[5, :] = -1.0, 7.0
-    message = r"y has 3 values that are not in \[0, 1\], the first -1\.0 at y\[3, 0\]"
-    network = _network(loss="binary_cross_entropy")
-    _refuses(xp, ValueError, message, network=network, y=xp.asarray(y))
-
-
-def test_a_target_that_is_not_finite_is_refused_as_such_whatever_the_loss(xp: Any) -> None:
-    network, y = _network(loss="binary_cross_entropy"), _holding(xp, math.nan, (4, 1), (ROWS, 2))
-    _refuses(xp, ValueError, r"y has 1 value that is not finite, nan at", network=network, y=y)
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-def test_the_bounds_of_what_a_loss_can_mean_are_trained_on(xp: Any, loss: str) -> None:
+@pytest.mark.parametrize("loss", [*LOSSES, OWN])
+def test_the_bounds_of_what_a_loss_can_mean_are_trained_on(xp: Any, loss: Any) -> None:
+    """Of a loss without bounds, any numbers; and what the rounding of float32 makes of a bound."""
     network, theta, x, _ = _case(xp, loss=loss)
-    low, high = LOSSES[loss].targets
-    # Of a loss without bounds, any numbers.
-    y = xp.asarray(np.tile([max(low, -1e3), min(high, 1e3)], (ROWS, 1)))
-    assert np.all(np.isfinite(_trained(xp, network, theta, x, y, optimizer=bx.SGD(1e-6))))
-
-
-def test_one_output_is_refused_by_categorical_cross_entropy_with_the_way_out(xp: Any) -> None:
-    network = bx.mlp([N_IN, 1], loss="categorical_cross_entropy")
-    theta, y = xp.initialize(network, seed=0), xp.asarray(np.ones((ROWS, 1)))
-    message = "1 output, but categorical_cross_entropy needs 2 or more.*use binary_cross_entropy"
-    _refuses(xp, ValueError, message, network=network, theta=theta, y=y)
-
-
-def test_a_loss_of_ones_own_means_any_target_unless_it_says_otherwise(xp: Any) -> None:
-    own = bx.Loss(bx.losses.poisson.value, bx.losses.poisson.gradient)
-    y = _holding(xp, -1.0, (4, 1), (ROWS, N_OUT))
-    _, theta, x, _ = _case(xp)
-    assert np.all(np.isfinite(_trained(xp, _network(loss=own), theta, x, y)))
-    bounded = dataclasses.replace(own, targets=(0.0, 5.0))
-    message = r"y has 1 value that is not in \[0, 5\], -1\.0 at y\[4, 1\]\. To this loss"
-    _refuses(xp, ValueError, message, network=_network(loss=bounded), y=y)
+    low, high = network.loss_function.targets
+    pairs = [(max(low, -1e3), min(high, 1e3))] + [(1.0 + 2.0**-22, -1e-9)] * (loss == BINARY)
+    for pair in pairs:
+        y = xp.asarray(np.tile(pair, (ROWS, 1)))
+        assert np.all(np.isfinite(_trained(xp, network, theta, x, y, optimizer=bx.SGD(1e-6))))
 
 
 SHAPES: list[tuple[str, Callable[[], Any], str]] = [
     ("x", lambda: np.ones((ROWS, N_IN + 1)), "x has 4 features .*first layer expects 3"),
     ("x", lambda: np.ones((0, N_IN)), "x has no rows"),
-    ("x", lambda: np.ones(N_IN), r"x has shape \(3,\), but \(\.\.\., batch, n_in\) is expected"),
-    ("x", lambda: np.ones((2, ROWS, N_IN)), r"x is stacked \(2,\), but theta is stacked \(\)"),
     ("x", lambda: np.ones((ROWS - 1, N_IN)), r"y has shape \(11, 2\), but the outputs are .* 10"),
     ("y", lambda: np.ones((ROWS, N_OUT + 1)), r"y has shape \(11, 3\), .* \(\.\.\., 11, 2\)"),
-    ("y", lambda: np.ones((ROWS - 1, N_OUT)), r"y has shape \(10, 2\), .* \(\.\.\., 11, 2\)"),
     ("y", lambda: np.zeros((ROWS,)), r"one-hot: y = bx\.data\.one_hot\(y\)"),
     ("sample_weight", lambda: np.ones(ROWS - 1), r"sample_weight has shape \(10,\).* 11 rows"),
-    ("sample_weight", lambda: np.ones((ROWS, 1)), r"sample_weight has shape \(11, 1\)"),
     ("sample_weight", lambda: np.ones((2, ROWS)), r"sample_weight is stacked \(2,\)"),
     ("theta", lambda: np.ones(5), r"theta has shape \(5,\), but this network's is \(\.\.\., 32\)"),
+    ("l2", lambda: np.ones(3), r"l2 is stacked \(3,\)"),
 ]
 
 
@@ -873,6 +728,25 @@ def test_what_does_not_fit_is_refused_by_name(
     xp: Any, name: str, make: Callable[[], Any], message: str
 ) -> None:
     _refuses(xp, ValueError, message, **{name: xp.asarray(make())})
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "message"),
+    [
+        (
+            "categorical_cross_entropy",
+            np.ones((ROWS, 1)),
+            "1 output, but .* needs 2 or more.*use b",
+        ),
+        ("mean_squared_error", np.ones(ROWS), r"column: y\[:, None\]"),
+    ],
+)
+def test_targets_of_a_network_of_one_output_are_refused_with_the_way_out(
+    xp: Any, loss: str, y: Any, message: str
+) -> None:
+    network = bx.mlp([N_IN, 1], loss=loss)
+    theta, y = xp.initialize(network), xp.asarray(y)
+    _refuses(xp, ValueError, message, network=network, theta=theta, y=y)
 
 
 @pytest.mark.parametrize("shape", [(ROWS,), (ROWS, 1)], ids=["flat", "column"])
@@ -888,26 +762,15 @@ def test_the_way_out_for_class_labels_leads_to_training(xp: Any, shape: tuple[in
     assert np.all(np.isfinite(_trained(xp, network, theta, x, y)))
 
 
-def test_targets_in_a_row_are_told_to_be_a_column(xp: Any) -> None:
-    network = bx.mlp([N_IN, 1])
-    theta, y = xp.initialize(network, seed=0), xp.asarray(np.ones(ROWS))
-    _refuses(xp, ValueError, r"column: y\[:, None\]", network=network, theta=theta, y=y)
-
-
-def test_string_labels_are_refused_with_a_way_out(xp: Any) -> None:
-    _refuses(
-        xp, TypeError, r"y has dtype <U3, .* classes, y = numpy.unique\(y", y=["cat", "dog"] * 5
-    )
-
-
-@pytest.mark.parametrize("kind", [str, object])
-def test_an_array_that_holds_no_numbers_is_refused_as_a_list_is(kind: Any) -> None:
-    """NumPy alone makes such arrays; a cast to another precision is no way out."""
-    y = np.asarray(["cat", "dog"] * 5, dtype=kind)
+@pytest.mark.parametrize("kind", [list, np.dtype(str), np.dtype(object)])
+def test_labels_that_are_no_numbers_are_refused_with_a_way_out(kind: Any) -> None:
+    """On NumPy, which alone makes arrays of such."""
+    y: Any = ["cat", "dog"] * 5
+    y = y if kind is list else np.asarray(y, dtype=kind)
     network, x = bx.mlp([3, 2]), np.ones((10, 3))
     theta = network.initialize(backend="numpy")
     with pytest.raises(TypeError, match=r"y has dtype .* classes, y = numpy.unique\(y"):
-        bx.fit(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=1)
+        bx.train(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=1)
 
 
 @pytest.mark.parametrize(
@@ -916,32 +779,28 @@ def test_an_array_that_holds_no_numbers_is_refused_as_a_list_is(kind: Any) -> No
     ids=["negative", "all 0", "a member's all 0"],
 )
 def test_negative_weights_or_none_above_zero_are_refused(xp: Any, weights: list[Any]) -> None:
-    _, theta, x, y = _case(xp, 2)
-    message = "sample_weight must not be negative, and not all 0"
-    _refuses(xp, ValueError, f"^{message}", theta=theta, sample_weight=weights)
-    held_out = x, y, weights
-    _refuses(xp, ValueError, f"^In validation: {message}", theta=theta, validation=held_out)
+    message, (*_, x, y) = "sample_weight must not be negative, and not all 0", _case(xp)
+    _refuses(xp, ValueError, f"^{message}", stack=2, sample_weight=weights)
+    _refuses(xp, ValueError, f"^In validation: {message}", stack=2, validation=(x, y, weights))
 
 
 OPTIONS: list[tuple[dict[str, Any], Any, str]] = [
     ({"epochs": 0}, ValueError, "epochs must be an integer of at least 1, not 0"),
     ({"epochs": 2.5}, TypeError, r"epochs must be an integer of at least 1, not 2\.5"),
-    ({"epochs": True}, TypeError, "epochs must be an integer"),
     ({"batch_size": 0}, ValueError, "batch_size must be an integer of at least 1, not 0"),
-    ({"batch_size": -3}, ValueError, "batch_size must be an integer of at least 1, not -3"),
     ({"batch_size": 2.5}, TypeError, r"batch_size must be an integer of at least 1, not 2\.5"),
     ({"seed": -1}, ValueError, "seed must be an integer of at least 0, not -1"),
     ({"seed": 0.5}, TypeError, "seed must be an integer of at least 0"),
     ({"clip": 0.0}, ValueError, "clip must be > 0, not 0"),
-    ({"clip": -1.0}, ValueError, "clip must be > 0, not -1"),
     ({"clip": "1"}, TypeError, "clip must be a number"),
     ({"optimizer": "adam"}, TypeError, r"optimizer must be .* bx\.Adam\(\), not 'adam'"),
     ({"optimizer": None}, TypeError, r"optimizer must be .* bx\.Adam\(\), not None"),
     ({"optimizer": bx.Adam}, TypeError, r"optimizer must be .* bx\.Adam\(\), not <class"),
-    ({"optimizer": {}}, TypeError, r"optimizer must be .* bx\.Adam\(\), not {}"),
     ({"validation": ([[1.0] * N_IN],)}, ValueError, r"validation must be \(x, y\) or .* not 1"),
     ({"validation": [1, 2, 3, 4]}, ValueError, r"validation must be \(x, y\) or .* not 4 items"),
     ({"validation": 0.2}, TypeError, r"validation must be \(x, y\) or"),
+    ({"validation": ([[1.0] * 4], [[1.0] * 2])}, ValueError, "validation: x has 4 features"),
+    ({"validation": ([[1.0] * 3], [[1.0]] * 2)}, ValueError, r"validation: y has shape \(2, 1\)"),
     ({"early_stopping": 5}, TypeError, r"early_stopping must be .*bx\.EarlyStopping\("),
     (
         {"early_stopping": bx.EarlyStopping(watch="acuracy"), "metrics": {"accuracy": len}},
@@ -953,16 +812,6 @@ OPTIONS: list[tuple[dict[str, Any], Any, str]] = [
     ({"metrics": {"loss": len}}, ValueError, "metrics may not be named 'loss'"),
     ({"l2": -1.0}, ValueError, "l2 must be >= 0, not -1"),
     ({"l2": [[0.1, 0.2]]}, (TypeError, ValueError), "l2"),
-    (
-        {"validation": ([[1.0] * (N_IN + 1)], [[1.0] * N_OUT])},
-        ValueError,
-        "validation: x has 4 features .*first layer expects 3",
-    ),
-    (
-        {"validation": ([[1.0] * N_IN], [[1.0] * N_OUT] * 2)},
-        ValueError,
-        r"validation: y has shape \(2, 2\), but the outputs are \(\.\.\., 1, 2\)",
-    ),
 ]
 
 
@@ -973,9 +822,56 @@ def test_an_impossible_option_is_refused_by_name(
     _refuses(xp, error, message, **options)
 
 
-def test_callbacks_that_are_no_list_are_refused_by_name(xp: Any) -> None:
-    with pytest.raises(TypeError, match="callbacks must be "):
-        _fit(xp, callbacks=print)
+@pytest.mark.parametrize("wrong", [-0.1, math.nan, math.inf])
+def test_a_penalty_of_a_stack_is_held_to_the_bounds_of_a_number(xp: Any, wrong: float) -> None:
+    l2 = xp.asarray([0.1, wrong, 0.1])
+    _refuses(xp, ValueError, r"^l2\[1\] must be ", stack=STACK, l2=l2)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"patience": 0}, ValueError, "patience must be an integer of at least 1, not 0"),
+        ({"min_delta": -0.1}, ValueError, r"min_delta must be >= 0, not -0\.1"),
+        ({"min_delta": "1"}, TypeError, "min_delta must be a number"),
+        ({"watch": 3}, TypeError, "watch must be the name of a metric or a loss, not 3"),
+        ({"mode": "least"}, ValueError, "mode must be"),
+    ],
+)
+def test_impossible_early_stopping_is_refused_by_name(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        bx.EarlyStopping(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"callbacks": print}, TypeError, "callbacks must be "),
+        (
+            {"callbacks": [lambda s: None, lambda s: s.loss < 1.0]},
+            ValueError,
+            r"^callbacks\[1\] returned an array of shape \(3,\), but True.* all or any",
+        ),
+        ({"callbacks": [lambda s: s.loss[:0] < 1.0]}, ValueError, r"an array of shape \(0,\)"),
+        (
+            {"metrics": {"wrong": lambda predictions, targets, weights: predictions}},
+            ValueError,
+            r"metrics\['wrong'\] returned an array of shape \(3, 11, 2\)",
+        ),
+    ],
+)
+def test_what_code_of_ones_own_cannot_return_is_refused_by_its_place(
+    xp: Any, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        _fit(xp, *_case(xp, STACK), **options)
+
+
+def test_a_callback_may_end_the_training_by_a_comparison_of_losses(xp: Any) -> None:
+    callbacks = [lambda state: xp.namespace.all(state.loss < math.inf)]
+    assert _fit(xp, callbacks=callbacks).epochs == 1
 
 
 @pytest.mark.float64
@@ -990,24 +886,8 @@ def test_another_precision_is_refused_with_the_cast_that_repairs_it(xp: Any, nam
 
 
 def test_a_complex_theta_is_refused(xp: Any) -> None:
-    _, theta, _, _ = _case(xp)
-    complex_theta = xp.asarray(xp.host(theta), dtype=xp.complex_dtype)
-    _refuses(xp, TypeError, f"theta is .*{xp.complex_dtype}, but only real", theta=complex_theta)
-
-
-def test_a_callback_may_end_the_training_by_a_comparison_of_losses(xp: Any) -> None:
-    callbacks = [lambda state: xp.namespace.all(state.loss < math.inf)]
-    assert _fit(xp, callbacks=callbacks).epochs == 1
-
-
-@pytest.mark.parametrize(("shape", "answer"), [((3,), slice(None)), ((0,), slice(0))])
-def test_a_callback_that_returns_a_stacks_array_is_refused_by_its_place(
-    xp: Any, shape: tuple[int, ...], answer: slice
-) -> None:
-    callbacks = [lambda state: None, lambda state: (state.loss < 1.0)[answer]]
-    said = re.escape(f"callbacks[1] returned an array of shape {shape}, but True")
-    with pytest.raises(ValueError, match=f"^{said}.* all or any"):
-        _fit(xp, *_case(xp, STACK), callbacks=callbacks)
+    theta = xp.asarray(xp.host(_case(xp)[1]), dtype=xp.complex_dtype)
+    _refuses(xp, TypeError, f"theta is .*{xp.complex_dtype}, but only real", theta=theta)
 
 
 @pytest.mark.parametrize("batch_size", [None, 4])
