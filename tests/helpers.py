@@ -1,0 +1,38 @@
+"""What several files of tests need: a fresh interpreter, and the repair that an error shows."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import backprop_xp as bx
+
+ROOT = Path(bx.__file__).parents[1]
+
+
+def python(
+    program: str, *first: Path, options: tuple[str, ...] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a program in an interpreter where nothing is chosen; ``first`` lead its path."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("BACKPROP_XP_", "JAX_"))}
+    kept["PYTHONPATH"] = os.pathsep.join(map(str, [*first, ROOT, *filter(None, sys.path)]))
+    return subprocess.run(
+        [sys.executable, *options, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**kept, **environment},
+        timeout=120,
+    )
+
+
+def repaired(error: object, name: str, value: Any) -> Any:
+    """Carry out the line that an error shows, and return what the variable is then."""
+    found = re.search(rf"((?:classes, )?\b{name} = .*?)(?:; or .*)?\.$", str(error))
+    assert found, error
+    variables = {name: value, "numpy": np, "bx": bx}
+    exec(found[1], variables)  # noqa: S102 - a line of our own error
+    return variables[name]
