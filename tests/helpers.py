@@ -29,6 +29,17 @@ def python(
     )
 
 
+def told(calls: str, *first: Path, **options: Any) -> list[str]:
+    """Return what each line of calls prints, or the kind and text of its error, as ``python``."""
+    program = "import os, sys, numpy as np, backprop_xp as bx\n" + "".join(
+        f"try:\n    {line}\nexcept Exception as error:\n    print(type(error).__name__, error)\n"
+        for line in calls.splitlines()
+    )
+    done = python(program, *first, **options)
+    assert not done.stderr, done.stderr
+    return done.stdout.splitlines()
+
+
 def repaired(error: object, name: str, value: Any) -> Any:
     """Carry out the line that an error shows, and return what the variable is then."""
     found = re.search(rf"((?:classes, )?\b{name} = .*?)(?:; or .*)?\.$", str(error))

@@ -20,7 +20,7 @@ from backprop_xp.backends import (
     require_floating,
     require_like,
 )
-from tests.helpers import python, repaired
+from tests.helpers import repaired, told
 
 STRICT = "array-api-strict"
 NO_FLOAT64 = {"device": "no_float64", "dtype": "float64"}
@@ -282,18 +282,6 @@ NOT_INSTALLED = {
 }
 
 
-def told(calls: str, *path: Path, options: tuple[str, ...] = ()) -> list[str]:
-    """Return the kind and text of the error of each line, in a process of their own."""
-    program = "import os, numpy as np, backprop_xp as bx\n" + "".join(
-        f"try:\n    {line}\nexcept Exception as error:\n    print(type(error).__name__, error)\n"
-        for line in calls.splitlines()
-    )
-    environment = {"PYTHONPATH": str(path[0])} if path else {}
-    done = python(program, options=options, **environment)
-    assert not done.stderr, done.stderr
-    return done.stdout.splitlines()
-
-
 @pytest.mark.parametrize("folders", [False, True])
 def test_a_library_that_is_not_installed_and_a_folder_of_its_name(
     bare: Path, folders: bool
@@ -301,7 +289,8 @@ def test_a_library_that_is_not_installed_and_a_folder_of_its_name(
     for name in NOT_INSTALLED if folders else ():
         (bare / name.replace("-", "_")).mkdir()  # which Python imports as an empty package
     calls = "\n".join(f"bx.get_backend({name!r})" for name in NOT_INSTALLED)
-    lines = told(f"{calls}\nprint(bx.asarray([1.0]))", bare, options=("-S",))
+    calls += "\nprint(bx.asarray([1.0]))"
+    lines = told(calls, options=("-S",), PYTHONPATH=str(bare))
     for line, (name, said) in zip(lines, NOT_INSTALLED.items(), strict=False):
         assert re.match(f"BackendUnavailableError .*'{name}', from the argument.*{said}", line)
     assert lines[4:] == ["[1.]"]
