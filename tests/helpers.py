@@ -1,4 +1,4 @@
-"""What several files of tests need: a fresh interpreter, and the repair that an error shows."""
+"""What several files of tests need: fresh interpreters, guarded arrays, the repair of an error."""
 
 import os
 import re
@@ -8,10 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 import backprop_xp as bx
+from backprop_xp.backends import BackendUnavailableError
 
 ROOT = Path(bx.__file__).parents[1]
+
+# Where a transfer guard holds: a pretended device, and PyTorch on the CPU, stand in for a GPU;
+# "cuda" is the current one.
+GUARDED = {"array-api-strict": "device1", "torch": "cpu", "cupy": "cuda"}
+
+
+def guarded_array(name: str, x: Any, dtype: str) -> Any:
+    """Return data where a guard holds; skip where that library cannot run."""
+    try:
+        return bx.asarray(x, backend=name, device=GUARDED[name], dtype=dtype)
+    except BackendUnavailableError as error:
+        if os.environ.get("BACKPROP_XP_REQUIRE_GPU") == "1" and name == "cupy":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
 
 
 def python(
