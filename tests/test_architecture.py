@@ -4,9 +4,6 @@ The checks are functions over a source tree, so that the tests can also feed the
 """
 
 import ast
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -15,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 import backprop_xp
+from tests.helpers import python
 
 PACKAGE = Path(backprop_xp.__file__).parent
 
@@ -80,25 +78,29 @@ def modules_of(package: Path) -> dict[str, Path]:
     return names
 
 
+def nodes_of(path: Path) -> Iterator[ast.AST]:
+    return ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+
+
 def imports_of(module: str, path: Path) -> Iterator[Import]:
     """Yield every import of a module, wherever it stands: in functions and conditions too."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            for name in node.names:
-                yield Import(module, name.name, node.lineno)
-        elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) - node.level + 1]
-            base = ".".join([*parents, *filter(None, [node.module])] if node.level else ())
-            for name in node.names:
-                yield Import(module, f"{base or node.module}.{name.name}", node.lineno)
-        elif isinstance(node, ast.Call) and node.args:
-            function = node.func
-            called = function.attr if isinstance(function, ast.Attribute) else None
-            called = function.id if isinstance(function, ast.Name) else called
-            wanted = node.args[0]
-            if called in ("import_module", "__import__") and isinstance(wanted, ast.Constant):
-                yield Import(module, str(wanted.value), node.lineno)
+    for node in nodes_of(path):
+        match node:
+            case ast.Import(names=names):
+                for name in names:
+                    yield Import(module, name.name, node.lineno)
+            case ast.ImportFrom(module=base, names=names, level=level):
+                parents = package.split(".")[: len(package.split(".")) - level + 1]
+                parts = [*parents, base] if level else [base]
+                for name in names:
+                    yield Import(module, ".".join(filter(None, [*parts, name.name])), node.lineno)
+            case ast.Call(
+                func=ast.Attribute(attr="import_module")
+                | ast.Name(id="import_module" | "__import__"),
+                args=[ast.Constant(value=str(wanted)), *_],
+            ):
+                yield Import(module, wanted, node.lineno)
 
 
 def unit_of(module: str) -> str:
@@ -158,7 +160,7 @@ def unplaced(modules: dict[str, Path]) -> Iterator[str]:
         on_host = unit == "gradient_check" and module.rpartition(".")[2] not in DEVICE_SIDE
         if unit not in MATHS or on_host:
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes_of(path):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
             keywords = {keyword.arg for keyword in node.keywords}
@@ -191,34 +193,30 @@ def test_imports_go_downwards_and_the_maths_knows_no_array_library() -> None:
 
 
 def test_the_walk_sees_the_imports_that_are_there() -> None:
-    modules = modules_of(PACKAGE)
     losses = {found.target for found in imports_of("backprop_xp.losses", PACKAGE / "losses.py")}
-    assert "backprop_xp.backends.protocol" in modules
-    assert "backprop_xp" in modules
+    assert {"backprop_xp", "backprop_xp.backends.protocol"} < {*modules_of(PACKAGE)}
     assert "backprop_xp.activations.sigmoid" in losses
+
+
+UPWARDS = "floor 1 imports broken.network"
 
 
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        ({"losses.py": "from broken.network import mlp"}, "floor 1 imports broken.network"),
-        ({"losses.py": "import broken.network"}, "floor 1 imports broken.network"),
-        ({"losses.py": "from broken import network"}, "floor 1 imports broken.network"),
-        ({"losses.py": "from .network import mlp"}, "floor 1 imports broken.network"),
-        ({"losses.py": "from . import network"}, "floor 1 imports broken.network"),
+        ({"losses.py": "from broken.network import mlp"}, UPWARDS),
+        ({"losses.py": "import broken.network"}, UPWARDS),
+        ({"losses.py": "from broken import network"}, UPWARDS),
+        ({"losses.py": "from .network import mlp"}, UPWARDS),
+        ({"losses.py": "from . import network"}, UPWARDS),
         ({"losses.py": "from broken import mlp"}, "floor 1 imports broken, which is on floor 8"),
         (
             {"backends/__init__.py": "", "backends/numpy.py": "from ..network import mlp"},
             "broken.backends.numpy, line 1: floor 0 imports broken.network",
         ),
-        (
-            {"losses.py": "def f():\n    from broken.network import mlp"},
-            "broken.losses, line 2: floor 1 imports broken.network",
-        ),
-        (
-            {"losses.py": "import importlib\nimportlib.import_module('broken.network')"},
-            "broken.losses, line 2: floor 1 imports broken.network",
-        ),
+        ({"losses.py": "def f():\n    from broken.network import mlp"}, f"line 2: {UPWARDS}"),
+        ({"losses.py": "import importlib as i\ni.import_module('broken.network')"}, UPWARDS),
+        ({"losses.py": "import broken.layers", "layers.py": ""}, "which is on floor 2"),
         (
             {"losses.py": "import broken.activations", "activations.py": "import broken.losses"},
             "in a circle",
@@ -277,10 +275,5 @@ def write_tree(package: Path, files: dict[str, str]) -> None:
 
 
 def test_importing_the_package_imports_no_heavy_library() -> None:
-    program = f"import sys, backprop_xp; print(sorted({HEAVY!r} & set(sys.modules)))"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("BACKPROP_XP_")}
-    environment["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), *sys.path])
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
-    )
+    done = python(f"import sys, backprop_xp; print(sorted({HEAVY!r} & set(sys.modules)))")
     assert done.stdout.strip() == "[]", done.stdout
