@@ -256,23 +256,23 @@ def test_another_thread_is_untouched_and_may_have_a_guard_of_its_own(put: Any) -
 def test_another_task_is_untouched(put: Any) -> None:
     x = _number(put([1.0]))
 
-    async def guarded(inside: asyncio.Event, read: asyncio.Event) -> None:
+    async def guarded() -> None:
         with bx.transfer_guard("disallow"):
             inside.set()
             await read.wait()
             with pytest.raises(bx.TransferError):
                 float(x)
 
-    async def free(inside: asyncio.Event, read: asyncio.Event) -> float:
+    async def free() -> float:
         await inside.wait()
         value = float(x)
         read.set()
         return value
 
     async def both() -> Any:
-        events = asyncio.Event(), asyncio.Event()
-        return await asyncio.gather(guarded(*events), free(*events))
+        return await asyncio.gather(guarded(), free())
 
+    inside, read = asyncio.Event(), asyncio.Event()
     assert asyncio.run(both())[1] == 1.0
 
 

@@ -132,6 +132,7 @@ def test_training_moves_one_small_array_at_its_start_and_nothing_after(
     assert state.epoch == 3
 
 
+ONCE: dict[str, Any] = {"optimizer": bx.SGD(0.1), "epochs": 1}
 STOPPING = bx.EarlyStopping(5)
 LOOKS: dict[str, dict[str, Any]] = {
     "nothing": {},
@@ -168,13 +169,12 @@ def test_who_looks_at_an_epoch_makes_one_transfer_and_the_history_one_of_all(
 def test_a_value_that_is_not_finite_is_found_by_two_transfers(
     put: Any, moved: list[Any], place: str
 ) -> None:
-    network = _network()
-    x, y = put(X), put(Y)
-    y_bad = put(np.where(np.arange(ROWS)[:, None] == 4, np.nan, Y))
-    data = {"rows": (y_bad, (x, y)), "validation": (y, (x, y_bad))}[place]
-    options: dict[str, Any] = {"optimizer": bx.SGD(0.1), "epochs": 1, "validation": data[1]}
+    network, x, y = _network(), put(X), put(Y)
+    bad = put(np.where(np.arange(ROWS)[:, None] == 4, np.nan, Y))
+    rows, held_out = (bad, y) if place == "rows" else (y, bad)
+    options: dict[str, Any] = {**ONCE, "validation": (x, held_out)}
     with bx.transfer_guard("disallow"), pytest.raises(ValueError, match=r"nan at y\[4, 0\]") as e:
-        bx.train(network, _theta(network, x), x, data[0], **options)
+        bx.train(network, _theta(network, x), x, rows, **options)
     assert str(e.value).startswith("In validation: ") is (place == "validation")
     assert moved == [(4,), (ROWS, 2)]
 
@@ -183,17 +183,15 @@ def test_a_value_that_is_not_finite_is_found_by_two_transfers(
 def test_targets_that_a_loss_cannot_mean_are_looked_for_in_the_same_transfer(
     put: Any, moved: list[Any], loss: str
 ) -> None:
-    network = _network(loss=loss)
-    x, y = put(X), put(Y)
-    theta, options = _theta(network, x), {"optimizer": bx.SGD(0.1), "epochs": 1}
+    network, x, y = _network(loss=loss), put(X), put(Y)
+    theta = _theta(network, x)
     with bx.transfer_guard("disallow"):
-        bx.train(network, theta, x, y, validation=(x, y), **options)
+        bx.train(network, theta, x, y, validation=(x, y), **ONCE)
         # A flag for x, y and what y may be, here and held out.
         assert moved == [(6,)]
-        moved.clear()
         with pytest.raises(ValueError, match=r"^In validation: y has 12 values"):
-            bx.train(network, theta, x, y, validation=(x, -1.0 * y), **options)
-    assert moved == [(6,), (ROWS, 2)]
+            bx.train(network, theta, x, y, validation=(x, -1.0 * y), **ONCE)
+    assert moved == [(6,), (6,), (ROWS, 2)]
 
 
 def test_preparing_data_moves_nothing_but_the_range_of_labels(put: Any, moved: list[Any]) -> None:
