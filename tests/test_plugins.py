@@ -56,19 +56,14 @@ def wheel(folder: Path, distribution: str, entries: dict[str, str], files: dict[
     """Build a wheel by hand: modules, and the metadata that pip and importlib.metadata read."""
     stem = f"{distribution.replace('-', '_')}-1.0"
     lines = "".join(f"{name} = {target}\n" for name, target in entries.items())
-    contents = {
-        **files,
-        f"{stem}.dist-info/METADATA": (
-            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
-        ),
-        f"{stem}.dist-info/WHEEL": (
-            "Wheel-Version: 1.0\nGenerator: by hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        ),
-        f"{stem}.dist-info/entry_points.txt": f"[{GROUP}]\n{lines}",
+    metadata = {
+        "METADATA": f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n",
+        "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "entry_points.txt": f"[{GROUP}]\n{lines}",
     }
-    contents[f"{stem}.dist-info/RECORD"] = "".join(
-        f"{name},,\n" for name in [*contents, f"{stem}.dist-info/RECORD"]
-    )
+    contents = files | {f"{stem}.dist-info/{name}": text for name, text in metadata.items()}
+    record = f"{stem}.dist-info/RECORD"
+    contents[record] = "".join(f"{name},,\n" for name in [*contents, record])
     path = folder / f"{stem}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for name, text in contents.items():
