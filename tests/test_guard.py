@@ -8,7 +8,6 @@ import math
 import re
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -198,19 +197,6 @@ def test_showing_an_array_is_logged_once_and_never_refused(
     with bx.transfer_guard(mode):
         assert show(x) == expected
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-
-
-def test_the_traceback_of_a_failure_inside_shows_the_failure(put: Any) -> None:
-    x = put([0.25])
-    with bx.transfer_guard("disallow"):
-        with pytest.raises(AssertionError, match=r"0\.25"):
-            assert x is None  # pytest shows the array in the message
-        try:
-            raise KeyError("the real error")
-        except KeyError as error:
-            shown = traceback.TracebackException.from_exception(error, capture_locals=True)
-    assert "the real error" in "".join(shown.format())
-    assert "0.25" in "".join(shown.format())
 
 
 def test_the_innermost_guard_holds_and_the_outer_one_comes_back(
