@@ -4,9 +4,6 @@ The checks are functions over a source tree, so that the tests can also feed the
 """
 
 import ast
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -15,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 import backprop_xp
+from tests.helpers import python
 
 PACKAGE = Path(backprop_xp.__file__).parent
 
@@ -80,25 +78,29 @@ def modules_of(package: Path) -> dict[str, Path]:
     return names
 
 
+def nodes_of(path: Path) -> Iterator[ast.AST]:
+    return ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+
+
 def imports_of(module: str, path: Path) -> Iterator[Import]:
     """Yield every import of a module, wherever it stands: in functions and conditions too."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            for name in node.names:
-                yield Import(module, name.name, node.lineno)
-        elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) - node.level + 1]
-            base = ".".join([*parents, *filter(None, [node.module])] if node.level else ())
-            for name in node.names:
-                yield Import(module, f"{base or node.module}.{name.name}", node.lineno)
-        elif isinstance(node, ast.Call) and node.args:
-            function = node.func
-            called = function.attr if isinstance(function, ast.Attribute) else None
-            called = function.id if isinstance(function, ast.Name) else called
-            wanted = node.args[0]
-            if called in ("import_module", "__import__") and isinstance(wanted, ast.Constant):
-                yield Import(module, str(wanted.value), node.lineno)
+    for node in nodes_of(path):
+        match node:
+            case ast.Import(names=names):
+                for name in names:
+                    yield Import(module, name.name, node.lineno)
+            case ast.ImportFrom(module=base, names=names, level=level):
+                parents = package.split(".")[: len(package.split(".")) - level + 1]
+                parts = [*parents, base] if level else [base]
+                for name in names:
+                    yield Import(module, ".".join(filter(None, [*parts, name.name])), node.lineno)
+            case ast.Call(
+                func=ast.Attribute(attr="import_module")
+                | ast.Name(id="import_module" | "__import__"),
+                args=[ast.Constant(value=str(wanted)), *_],
+            ):
+                yield Import(module, wanted, node.lineno)
 
 
 def unit_of(module: str) -> str:
@@ -122,13 +124,8 @@ def complaints(package: Path) -> list[str]:
         for found in everything
         if found.target.partition(".")[0] == package.name
     ]
-    return [
-        *unlisted(modules),
-        *upwards(inside),
-        *array_libraries(everything),
-        *unplaced(modules),
-        *cycles(inside),
-    ]
+    of_imports = [*upwards(inside), *array_libraries(everything), *cycles(inside)]
+    return [*unlisted(modules), *unplaced(modules), *of_imports]
 
 
 def unlisted(modules: dict[str, Path]) -> Iterator[str]:
@@ -158,7 +155,7 @@ def unplaced(modules: dict[str, Path]) -> Iterator[str]:
         on_host = unit == "gradient_check" and module.rpartition(".")[2] not in DEVICE_SIDE
         if unit not in MATHS or on_host:
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes_of(path):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
             keywords = {keyword.arg for keyword in node.keywords}
@@ -188,37 +185,29 @@ def cycles(inside: list[tuple[Import, str]]) -> Iterator[str]:
 def test_imports_go_downwards_and_the_maths_knows_no_array_library() -> None:
     found = complaints(PACKAGE)
     assert not found, "\n".join(found)
-
-
-def test_the_walk_sees_the_imports_that_are_there() -> None:
-    modules = modules_of(PACKAGE)
+    # And the walk sees the imports that are there.
     losses = {found.target for found in imports_of("backprop_xp.losses", PACKAGE / "losses.py")}
-    assert "backprop_xp.backends.protocol" in modules
-    assert "backprop_xp" in modules
+    assert {"backprop_xp", "backprop_xp.backends.protocol"} < {*modules_of(PACKAGE)}
     assert "backprop_xp.activations.sigmoid" in losses
+
+
+UPWARDS = "floor 1 imports broken.network"
 
 
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        ({"losses.py": "from broken.network import mlp"}, "floor 1 imports broken.network"),
-        ({"losses.py": "import broken.network"}, "floor 1 imports broken.network"),
-        ({"losses.py": "from broken import network"}, "floor 1 imports broken.network"),
-        ({"losses.py": "from .network import mlp"}, "floor 1 imports broken.network"),
-        ({"losses.py": "from . import network"}, "floor 1 imports broken.network"),
+        ({"losses.py": "from broken.network import mlp"}, UPWARDS),
+        ({"losses.py": "import broken.network"}, UPWARDS),
+        ({"losses.py": "from .network import mlp"}, UPWARDS),
+        ({"losses.py": "from . import network"}, UPWARDS),
         ({"losses.py": "from broken import mlp"}, "floor 1 imports broken, which is on floor 8"),
         (
             {"backends/__init__.py": "", "backends/numpy.py": "from ..network import mlp"},
             "broken.backends.numpy, line 1: floor 0 imports broken.network",
         ),
-        (
-            {"losses.py": "def f():\n    from broken.network import mlp"},
-            "broken.losses, line 2: floor 1 imports broken.network",
-        ),
-        (
-            {"losses.py": "import importlib\nimportlib.import_module('broken.network')"},
-            "broken.losses, line 2: floor 1 imports broken.network",
-        ),
+        ({"losses.py": "def f():\n    from broken.network import mlp"}, f"line 2: {UPWARDS}"),
+        ({"losses.py": "import importlib as i\ni.import_module('broken.network')"}, UPWARDS),
         (
             {"losses.py": "import broken.activations", "activations.py": "import broken.losses"},
             "in a circle",
@@ -229,8 +218,6 @@ def test_the_walk_sees_the_imports_that_are_there() -> None:
         ),
         ({"losses.py": "import numpy as np"}, "maths imports the array library numpy"),
         ({"data.py": "import numpy as np\nimport torch"}, "line 2: maths imports the array"),
-        ({"training.py": "from numpy import abs"}, "array library numpy"),
-        ({"gradient_check/entries.py": "import jax"}, "array library jax"),
         ({"layers.py": "def f():\n    import jax.numpy as jnp"}, "array library jax"),
         ({"training.py": "from array_api_compat import device"}, "array library array_api_compat"),
         ({"layers.py": "xp.zeros((2, 3), dtype=x.dtype)"}, "dtype=x.dtype) names no device"),
@@ -248,27 +235,6 @@ def test_a_broken_tree_is_complained_of(
     assert expected in found[0]
 
 
-def test_a_sound_tree_is_not_complained_of(tmp_path: Path) -> None:
-    sound = {
-        "__init__.py": "from sound.network import mlp",
-        "network.py": "from sound.losses import huber\nfrom . import activations",
-        "losses.py": "import math\nfrom sound.activations import sigmoid",
-        "optimizers.py": "xp.zeros_like(x), xp.full(3, 1.0, device=d), xp.asarray(x, copy=True)",
-        "data.py": "import numpy as np\nnp.arange(3)",
-        "gradient_check/judge.py": "import numpy as np\nnp.asarray([1.0])",
-        "plots.py": "xp.linspace(0.0, 1.0, 3)",
-        "activations.py": "from sound.backends import Array",
-        "initializers.py": "import numpy as np",
-        "backends/__init__.py": "from sound.backends.torch import backend",
-        "backends/torch.py": "def f():\n    import torch",
-        "checkpoint.py": "import numpy as np",
-        "cli.py": "import sound as bx",
-        "__main__.py": "from sound import cli",
-    }
-    write_tree(tmp_path / "sound", sound)
-    assert complaints(tmp_path / "sound") == []
-
-
 def write_tree(package: Path, files: dict[str, str]) -> None:
     for name, text in {"__init__.py": "", **files}.items():
         path = package / name
@@ -277,10 +243,5 @@ def write_tree(package: Path, files: dict[str, str]) -> None:
 
 
 def test_importing_the_package_imports_no_heavy_library() -> None:
-    program = f"import sys, backprop_xp; print(sorted({HEAVY!r} & set(sys.modules)))"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("BACKPROP_XP_")}
-    environment["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), *sys.path])
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
-    )
+    done = python(f"import sys, backprop_xp; print(sorted({HEAVY!r} & set(sys.modules)))")
     assert done.stdout.strip() == "[]", done.stdout

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from backprop_xp.backends import (
-    array_namespace,
     blank,
     gather,
     matmul,
@@ -56,17 +55,15 @@ def test_a_sum_of_rows_is_the_standards(
     assert np.all(np.abs(xp.host(actual) - xp.host(expected)) <= bound)
 
 
-@every_dtype
 @every_shape
-def test_a_sum_of_whole_numbers_is_exact(xp: Any, shape: tuple[int, ...], dtype: str) -> None:
-    _require(xp, dtype)
-    whole = np.random.default_rng(72).integers(-9, 10, size=shape).astype(dtype)
-    actual = xp.host(sum_of_rows(xp.asarray(whole, dtype=dtype)))
+def test_a_sum_of_whole_numbers_is_exact(xp: Any, shape: tuple[int, ...]) -> None:
+    whole = np.random.default_rng(72).integers(-9, 10, size=shape).astype("float32")
+    actual = xp.host(sum_of_rows(xp.asarray(whole, dtype="float32")))
     np.testing.assert_array_equal(actual, np.sum(whole, axis=-1))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("shape", [(4, 1), (3, 7), (2, 3, 512), (2, 3, 600), (0, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(5,), (4, 1), (3, 7), (2, 3, 512), (2, 3, 600), (0, 4)], ids=str)
 def test_a_largest_entry_is_the_standards_to_the_bit(
     xp: Any, shape: tuple[int, ...], dtype: str
 ) -> None:
@@ -75,11 +72,6 @@ def test_a_largest_entry_is_the_standards_to_the_bit(
     assert actual.dtype == array.dtype
     expected = xp.namespace.max(array, axis=-1, keepdims=True)
     np.testing.assert_array_equal(xp.host(actual), xp.host(expected))
-
-
-def test_the_largest_entry_of_a_vector_is_the_standards() -> None:
-    array = np.random.default_rng(74).normal(size=5)
-    np.testing.assert_array_equal(max_of_rows(array), np.max(array, axis=-1, keepdims=True))
 
 
 BAD = {
@@ -139,18 +131,13 @@ def test_rows_may_lie_anyhow_in_memory(layout: str) -> None:
 def test_a_product_is_written_where_it_is_wanted(xp: Any, stack: tuple[int, ...]) -> None:
     a, b = _array(xp, (*stack, 4, 3), xp.dtype), _array(xp, (*stack, 3, 5), xp.dtype)
     expected = xp.host(a @ b)
+    assert (blank(a) is None) == (xp.name not in ("numpy", "cupy"))
     np.testing.assert_array_equal(xp.host(matmul(a, b)), expected)
     if xp.name == "jax":
-        assert blank(a) is None  # nothing can be written there
-        return
+        return  # nothing can be written there
     out = xp.asarray(np.full((*stack, 4, 5), np.nan))
     assert matmul(a, b, out) is out
     np.testing.assert_array_equal(xp.host(out), expected)
-
-
-def test_numpys_and_cupys_results_are_written_into_a_blank(xp: Any) -> None:
-    array = xp.asarray(np.ones((2, 3)))
-    assert (blank(array) is None) == (xp.name not in ("numpy", "cupy"))
 
 
 @pytest.mark.parametrize("written", [False, True])
@@ -161,20 +148,16 @@ def test_a_sum_over_the_batch_is_the_standards(
 ) -> None:
     _require(xp, dtype)
     array, factor = _array(xp, shape, dtype), 1.0 + _array(xp, shape, dtype)
-    products = array * factor
-    expected = xp.host(array_namespace(array).sum(products, axis=-2, keepdims=True))
-    multiplied = xp.host(sum_over_batch(array, None, factor))
-    largest = np.abs(xp.host(products)).max()
-    close = 10 * float(np.finfo(dtype).eps)
-    np.testing.assert_allclose(multiplied, expected, rtol=0, atol=close * largest)
-    expected = xp.host(array_namespace(array).sum(array, axis=-2, keepdims=True))
     out = xp.namespace.zeros_like(array[..., :1, :]) if written and xp.name != "jax" else None
     actual = sum_over_batch(array, out)
     assert out is None or actual is out
     assert owner(actual) is xp.selection.backend
-    assert actual.dtype == array.dtype
-    tolerance = 10 * float(np.finfo(dtype).eps)
-    np.testing.assert_allclose(xp.host(actual), expected, rtol=tolerance, atol=1e3 * tolerance)
+    close = 10 * float(np.finfo(dtype).eps)
+    for got, terms in ((actual, array), (sum_over_batch(array, None, factor), array * factor)):
+        assert got.dtype == array.dtype
+        expected = xp.namespace.sum(terms, axis=-2, keepdims=True)
+        largest = np.abs(xp.host(terms)).max()
+        np.testing.assert_allclose(xp.host(got), xp.host(expected), rtol=0, atol=close * largest)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

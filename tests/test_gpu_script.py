@@ -34,16 +34,12 @@ def not_finite(constant: str) -> None:
     raise AssertionError(f"{constant} in a line of the script")
 
 
-def test_the_script_tells_its_options() -> None:
+def test_the_script_tells_its_options_and_ends_with_one_line_without_a_gpu() -> None:
     done = run("--help")
     assert done.returncode == 0, done.stderr
     assert all(option in done.stdout for option in ("--out", "--seconds", "--quick", "--table"))
-
-
-def test_without_a_gpu_it_ends_with_one_line() -> None:
     done = run(CUDA_VISIBLE_DEVICES="")
-    assert done.returncode == 1
-    assert done.stdout == ""
+    assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("gpu.py measures a CUDA GPU, and there is none: ")
 

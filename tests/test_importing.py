@@ -1,13 +1,12 @@
 """A library that another thread is importing is waited for, and no one trips over its half."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-import backprop_xp as bx
+from backprop_xp.backends.libraries import imported
+from tests.helpers import python
 
 # As JAX and PyTorch are: long in sys.modules before their classes are there.
 SLOW = """
@@ -33,7 +32,6 @@ thread.join()
 
 WORK = {
     "owner": "assert bx.resolve(x).backend.name == 'array-api-strict'",
-    "device": "from backprop_xp.backends import device_of; print(device_of(x))",
     "guard": "with bx.transfer_guard('disallow'): bx.mlp([1, 1]).initialize(backend='numpy')",
 }
 
@@ -45,21 +43,11 @@ def test_a_library_that_another_thread_imports(tmp_path: Path, name: str, work: 
     if name == "torch" and work == "guard":
         extra = "def asarray(x): return x\nequal = allclose = is_nonzero = asarray\n"
     (tmp_path / f"{name}.py").write_text(SLOW + extra * (work == "guard" and name != "cupy"))
-    path = os.pathsep.join([str(tmp_path), str(Path(bx.__file__).parents[1]), *sys.path])
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("BACKPROP_XP_")}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(name=name, work=WORK[work])],
-        capture_output=True,
-        text=True,
-        env={**kept, "PYTHONPATH": path},
-        timeout=60,
-    )
+    done = python(PROGRAM.format(name=name, work=WORK[work]), tmp_path)
     assert not done.returncode, done.stderr
     assert not done.stderr
 
 
 def test_a_library_whose_import_fails_elsewhere_is_none() -> None:
-    from backprop_xp.backends.libraries import imported
-
     assert imported("no_such_library") is None
     assert imported("json") is sys.modules["json"]

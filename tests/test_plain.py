@@ -3,13 +3,14 @@
 A repair that an error shows is carried out, and what comes then is no further error.
 """
 
-import re
+import importlib
 from typing import Any
 
 import numpy as np
 import pytest
 
 import backprop_xp as bx
+from tests.helpers import repaired
 
 SGD = bx.SGD(0.1)
 ROWS = np.asarray([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
@@ -26,6 +27,11 @@ def classification(xp: Any) -> tuple[bx.Network, Any]:
     return network, xp.initialize(network)
 
 
+def on_numpy() -> tuple[bx.Network, Any]:
+    network = bx.mlp([2, 1])
+    return network, network.initialize(backend="numpy", dtype="float64")
+
+
 def fit(network: bx.Network, theta: Any, x: Any, y: Any, **options: Any) -> Any:
     return bx.fit(network, theta, x, y, optimizer=SGD, epochs=1, **options).theta
 
@@ -34,15 +40,6 @@ def complaint(kind: type[Exception], function: Any, *values: Any, **options: Any
     with pytest.raises(kind) as caught:
         function(*values, **options)
     return str(caught.value)
-
-
-def repaired(message: str, name: str, value: Any) -> Any:
-    """Carry out the line of repair that an error shows, with the variable that it speaks of."""
-    found = re.search(rf"((?:classes, )?{name} = .*)\.$", message)
-    assert found, message
-    variables = {name: value, "numpy": np, "bx": bx}
-    exec(found[1], variables)  # noqa: S102 - our own message
-    return variables[name]
 
 
 # Text and objects
@@ -57,10 +54,10 @@ def test_text_is_refused_with_a_line_that_numbers_it(xp: Any, text: Any) -> None
     network, theta = classification(xp)
     message = complaint(TypeError, fit, network, theta, ROWS.tolist(), text)
     assert message.startswith("y has dtype ")
-    numbered = repaired(message, "y", text)
-    assert numbered.tolist() == [0, 1, 0]
-    fit(network, theta, ROWS.tolist(), numbered.tolist())
-    assert repaired(complaint(TypeError, bx.asarray, text), "x", text).tolist() == [0, 1, 0]
+    numbered = repaired(message, "y", text).tolist()
+    assert numbered == [0, 1, 0]
+    fit(network, theta, ROWS.tolist(), numbered)
+    assert repaired(complaint(TypeError, bx.asarray, text), "x", text).tolist() == numbered
     message = complaint(TypeError, bx.data.one_hot, text)
     assert bx.data.one_hot(repaired(message, "labels", text)).shape == (3, 2)
 
@@ -72,34 +69,17 @@ def test_text_is_refused_with_a_line_that_numbers_it(xp: Any, text: Any) -> None
         (np.array(["1.5", "2"], dtype=object), [1.5, 2.0]),
         (np.array(["2020-01-03", "2020-01-01"], dtype="datetime64[D]"), [2.0, 0.0]),
         (np.array([36, 24], dtype="timedelta64[h]"), [1.5, 1.0]),
+        (np.array([(1, 2.5)], dtype=[("a", int), ("b", float)]), [[1.0, 2.5]]),
     ],
-    ids=["text", "objects", "dates", "times"],
+    ids=["text", "objects", "dates", "times", "a record"],
 )
 @pytest.mark.usefixtures("nothing_chosen")
 def test_numbers_in_disguise_are_refused_with_a_line_that_reads_them(
-    value: Any, expected: list[float]
+    value: Any, expected: list[Any]
 ) -> None:
+    importlib.import_module("numpy.lib.recfunctions")  # as the line for a record expects
     message = complaint(TypeError, bx.asarray, value)
     assert repaired(message, "x", value).tolist() == expected
-
-
-@pytest.mark.usefixtures("nothing_chosen")
-def test_a_record_is_refused_with_a_line_that_unpacks_it() -> None:
-    value = np.array([(1, 2.5)], dtype=[("a", int), ("b", float)])
-    import numpy.lib.recfunctions
-
-    assert numpy.lib.recfunctions.structured_to_unstructured(value).tolist() == [[1.0, 2.5]]
-    message = complaint(TypeError, bx.asarray, value)
-    assert repaired(message, "x", value).tolist() == [[1.0, 2.5]]
-
-
-@pytest.mark.usefixtures("nothing_chosen")
-def test_one_text_among_numbers_is_named_with_its_place() -> None:
-    table = np.array([[1.0, "red"], [2.0, "blue"]], dtype=object)
-    assert complaint(TypeError, bx.asarray, table) == (
-        "x has dtype object, but numbers are expected: 'red' at x[0, 1] is of str. Number the "
-        "categories of each such column by itself, or drop it."
-    )
 
 
 def test_objects_that_are_numbers_are_numbers(xp: Any) -> None:
@@ -123,15 +103,28 @@ class NAType:  # as pandas calls its missing value
         raise TypeError("boolean value of NA is ambiguous")
 
 
-@pytest.mark.parametrize("missing", [NAType(), None], ids=["NA", "None"])
+def table(entry: Any, other: Any = 3.0) -> np.ndarray:
+    return np.array([[1.0, 2.0], [entry, other]], dtype=object)
+
+
+WAYS_OUT = [
+    (table(NAType()), r"missing values \(1 of 4\), the first <NA> at x\[1, 0\]\. Drop such rows"),
+    (table(3.0, None), r"missing values \(1 of 4\), the first None at x\[1, 1\]\. Drop such rows"),
+    (table(None, None), r"missing values \(2 of 4\), the first None at x\[1, 0\]\. Drop such rows"),
+    (
+        table(3.0, "red"),
+        r"'red' at x\[1, 1\] is of str\. Number the categories of each such column",
+    ),
+    ([{}], r"x has dtype object, but numbers are expected: {} at x\[0\] is of dict.*or drop it"),
+]
+
+
+@pytest.mark.parametrize(("value", "said"), WAYS_OUT)
 @pytest.mark.usefixtures("nothing_chosen")
-def test_missing_values_are_counted_and_the_first_named(missing: Any) -> None:
-    table = np.array([[1.0, 2.0], [missing, 3.0], [4.0, missing]], dtype=object)
-    assert complaint(TypeError, bx.asarray, table) == (
-        f"x has missing values (2 of 6), the first {missing!r} at x[1, 0]. Drop such rows, or "
-        "fill them in."
-    )
-    assert "missing values" in complaint(TypeError, bx.data.standardize, table)
+def test_what_is_no_number_is_counted_and_the_first_named(value: Any, said: str) -> None:
+    for take in (bx.asarray, bx.data.standardize):
+        with pytest.raises(TypeError, match=said):
+            take(value)
 
 
 def test_nullable_columns_of_pandas_are_numbers_or_their_gaps_are_named(xp: Any) -> None:
@@ -140,9 +133,7 @@ def test_nullable_columns_of_pandas_are_numbers_or_their_gaps_are_named(xp: Any)
     assert xp.host(xp.asarray(full)).tolist() == [[1.0, 3.0], [2.0, 4.0]]
     assert bx.data.one_hot(full["b"]).shape == (2, 5)
     gaps = pandas.DataFrame({"a": pandas.array([1.0, None], "Float64"), "b": full["b"]})
-    assert complaint(TypeError, xp.asarray, gaps) == (
-        "x has missing values (1 of 4), the first <NA> at x[1, 0]. Drop such rows, or fill them in."
-    )
+    assert "(1 of 4), the first <NA> at x[1, 0]" in complaint(TypeError, xp.asarray, gaps)
 
 
 # Byte order
@@ -164,14 +155,11 @@ def test_the_other_byte_order_is_made_the_machines_own(xp: Any) -> None:
 
 @pytest.mark.usefixtures("nothing_chosen")
 def test_a_theta_in_the_other_byte_order_is_refused_by_a_line_that_turns_it() -> None:
-    network = bx.mlp([2, 1])
-    theta = network.initialize(backend="numpy", dtype="float64")
+    network, theta = on_numpy()
     other = theta.astype(theta.dtype.newbyteorder())
     message = complaint(TypeError, network.forward, other, ROWS)
-    assert message == (
-        f"theta is float64 in the other byte order ({other.dtype.str}). Make it the machine's "
-        "own: theta.astype('float64')."
-    )
+    assert message.startswith(f"theta is float64 in the other byte order ({other.dtype.str})")
+    assert message.endswith(": theta.astype('float64').")
     assert (network.forward(other.astype("float64"), ROWS) == network.forward(theta, ROWS)).all()
 
 
@@ -181,8 +169,7 @@ def test_a_theta_in_the_other_byte_order_is_refused_by_a_line_that_turns_it() ->
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 @pytest.mark.usefixtures("nothing_chosen")
 def test_a_matrix_is_taken_as_an_array() -> None:
-    network = bx.mlp([2, 1])
-    theta = network.initialize(backend="numpy", dtype="float64")
+    network, theta = on_numpy()
     matrix = np.asmatrix(ROWS)
     assert type(network.forward(theta, matrix)) is np.ndarray
     assert (
@@ -190,46 +177,39 @@ def test_a_matrix_is_taken_as_an_array() -> None:
     ).all()
     assert type(bx.data.split(matrix)[0]) is np.ndarray
     assert type(bx.data.standardize(matrix).x) is np.ndarray
-    assert complaint(TypeError, network.forward, np.asmatrix(theta), ROWS) == (
-        "theta is a numpy.matrix. Make it an array: numpy.asarray(theta)."
-    )
+    message = complaint(TypeError, network.forward, np.asmatrix(theta), ROWS)
+    assert message.endswith("numpy.asarray(theta).")
 
 
 @pytest.mark.usefixtures("nothing_chosen")
-def test_masked_values_are_refused_wherever_their_mask_would_be_lost() -> None:
-    network = bx.mlp([2, 1])
-    theta = network.initialize(backend="numpy", dtype="float64")
+def test_masked_values_are_refused_and_a_masked_array_without_them_is_its_values() -> None:
+    network, theta = on_numpy()
     mask = np.asarray([[True, False], [False, False], [False, False]])
     x, y = np.ma.masked_array(ROWS, mask), np.ma.masked_array(COLUMN, mask[:, :1])
-    calls: dict[str, Any] = {
-        "x": lambda: bx.asarray(x),
-        "x ": lambda: bx.asarray([x[0], x[1]]),
-        "x  ": lambda: network.loss(theta, x, COLUMN),
-        "x   ": lambda: fit(network, theta, x, COLUMN),
-        "x    ": lambda: bx.data.standardize(x),
-        "y": lambda: network.loss(theta, ROWS, y),
-        "y ": lambda: fit(network, theta, ROWS, y),
-        "sample_weight": lambda: fit(network, theta, ROWS, COLUMN, sample_weight=y[:, 0]),
-        "theta": lambda: network.loss(np.ma.masked_array(theta, [1, 0, 0]), ROWS, COLUMN),
-        "labels": lambda: bx.data.one_hot(y.astype(int)),
-        "arrays[1]": lambda: bx.data.split(ROWS, y),
-        "arrays[0]": lambda: next(bx.data.minibatches(x, batch_size=2)),
-    }
-    for name, call in calls.items():
+    calls: list[tuple[str, Any]] = [
+        ("x", lambda: bx.asarray(x)),
+        ("x", lambda: bx.asarray([x[0], x[1]])),
+        ("x", lambda: network.loss(theta, x, COLUMN)),
+        ("x", lambda: fit(network, theta, x, COLUMN)),
+        ("x", lambda: bx.data.standardize(x)),
+        ("y", lambda: network.loss(theta, ROWS, y)),
+        ("y", lambda: fit(network, theta, ROWS, y)),
+        ("sample_weight", lambda: fit(network, theta, ROWS, COLUMN, sample_weight=y[:, 0])),
+        ("theta", lambda: network.loss(np.ma.masked_array(theta, [1, 0, 0]), ROWS, COLUMN)),
+        ("labels", lambda: bx.data.one_hot(y.astype(int))),
+        ("arrays[1]", lambda: bx.data.split(ROWS, y)),
+        ("arrays[0]", lambda: next(bx.data.minibatches(x, batch_size=2))),
+    ]
+    for name, call in calls:
         message = complaint(ValueError, call)
-        assert message.startswith(f"{name.strip()} has masked values (1 of "), message
-        assert f"{name.strip()}.filled(0.0)" in message
+        assert message.startswith(f"{name} has masked values (1 of "), message
+        assert f"{name}.filled(0.0)" in message
     fit(network, theta, x.filled(0.0), y.filled(0.0))
 
-
-@pytest.mark.usefixtures("nothing_chosen")
-def test_a_masked_array_without_masked_values_is_its_values() -> None:
-    network = bx.mlp([2, 1])
-    theta = network.initialize(backend="numpy", dtype="float64")
-    x = np.ma.masked_array(ROWS)
-    assert type(bx.asarray(x, backend="numpy")) is np.ndarray
-    assert (network.forward(theta, x) == network.forward(theta, ROWS)).all()
-    assert type(bx.data.split(x)[0]) is np.ndarray
+    unmasked = np.ma.masked_array(ROWS)
+    assert type(bx.asarray(unmasked, backend="numpy")) is np.ndarray
+    assert (network.forward(theta, unmasked) == network.forward(theta, ROWS)).all()
+    assert type(bx.data.split(unmasked)[0]) is np.ndarray
 
 
 # Theta, vjp and rng
@@ -253,10 +233,8 @@ def test_a_theta_that_is_a_list_is_told_how_to_become_an_array() -> None:
 def test_vjp_does_not_take_its_g_for_class_labels(xp: Any, shape: tuple[int, ...]) -> None:
     network, theta = classification(xp)
     x, g = xp.asarray(ROWS), xp.asarray(np.ones(shape))
-    assert complaint(ValueError, network.vjp, theta, x, g) == (
-        f"g has shape {shape}, but the outputs are (..., 3, 3). Give g a row for each row of x, "
-        "and a column for each output."
-    )
+    message = complaint(ValueError, network.vjp, theta, x, g)
+    assert message.startswith(f"g has shape {shape}, but the outputs are (..., 3, 3)")
 
 
 @pytest.mark.usefixtures("nothing_chosen")

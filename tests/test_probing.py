@@ -14,12 +14,12 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.backends import Memory, list_backends, registry
 from backprop_xp.backends.probing import Choice, Report, probe_apart, survey
+from tests.helpers import ROOT
 
-PACKAGE_FOLDER = Path(bx.__file__).parent.parent
 POSIX = pytest.mark.skipif(os.name != "posix", reason="speaks of signals and process groups")
 
 # Long enough for a child to import NumPy on a busy machine, and short enough to wait for.
-LIMIT = 6.0
+LIMIT = 5.0
 
 # What a test may still wait for after a kill, on a busy machine.
 PATIENCE = 10.0
@@ -48,6 +48,15 @@ def ones(shape):
 asnumpy = float
 """
 
+# CuPy's page of advice, between rulers.
+NO_LIBRARIES = """
+try:
+    raise ImportError("libnvrtc.so.13: cannot open shared object file")
+except ImportError as error:
+    ruler = "=" * 64
+    raise ImportError(f"\\n{ruler}\\nFailed to import CuPy.\\n\\n{error}\\n{ruler}") from error
+"""
+
 TWO_CARDS = """
 import numpy
 from numpy import ones
@@ -70,21 +79,24 @@ class get_default_memory_pool:
     total_bytes = staticmethod(lambda: 1024)
 """
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("nothing_chosen")]
+Stub = Callable[..., Path]
 
 
 @pytest.fixture
-def stub_cupy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Return a function that makes a text CuPy's source, for children; it returns the folder."""
-    for what in ("BACKEND", "DEVICE", "DTYPE"):
-        monkeypatch.delenv(f"BACKPROP_XP_{what}", raising=False)
+def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
+    """Return a function that makes a text a library's source, for children; gives the folder."""
     monkeypatch.syspath_prepend(tmp_path)
 
-    def write(source: str) -> Path:
-        (tmp_path / "cupy.py").write_text(source)
+    def write(source: str, library: str = "cupy") -> Path:
+        (tmp_path / f"{library}.py").write_text(source)
         return tmp_path
 
     return write
+
+
+def cupys() -> Report:
+    return probe_apart(["cupy"], seconds=LIMIT)["cupy"]
 
 
 def runs(pid: int) -> bool:
@@ -109,15 +121,12 @@ def pids(folder: Path) -> list[int]:
 
 
 @POSIX
-def test_a_backend_that_hangs_is_killed_with_its_children_and_harms_no_other(
-    stub_cupy: Callable[[str], Path],
-) -> None:
-    folder = stub_cupy(HANGS)
+def test_a_backend_that_hangs_is_killed_with_its_children_and_harms_no_other(stub: Stub) -> None:
+    folder = stub(HANGS)
     start = time.monotonic()
     reports = probe_apart(["cupy", "numpy"], seconds=LIMIT)
     assert LIMIT <= time.monotonic() - start < LIMIT + PATIENCE
-    assert not reports["cupy"].probe.usable
-    assert reports["cupy"].probe.reason == f"no answer within {LIMIT:g} s"
+    assert reports["cupy"].probe[:3] == (False, None, f"no answer within {LIMIT:g} s")
     assert "bx.get_backend('cupy')" in reports["cupy"].probe.hint
     assert reports["numpy"].probe == (True, np.__version__, "", "")
     assert len(pids(folder)) == 2
@@ -131,16 +140,16 @@ def test_a_backend_that_hangs_is_killed_with_its_children_and_harms_no_other(
     [(signal.SIGINT, 300), (signal.SIGKILL, 2)],
 )
 def test_a_child_outlives_neither_the_end_of_its_parent_nor_its_own_limit(
-    stub_cupy: Callable[[str], Path], how: signal.Signals, seconds: int
+    stub: Stub, how: signal.Signals, seconds: int
 ) -> None:
-    folder = stub_cupy(HANGS)
+    folder = stub(HANGS)
     program = (
         # Else a suite that was started in the background of a shell would not be interrupted.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "from backprop_xp.backends.probing import probe_apart;"
         f"probe_apart(['cupy'], seconds={seconds})"
     )
-    path = os.pathsep.join([str(folder), str(PACKAGE_FOLDER)])
+    path = os.pathsep.join([str(folder), str(ROOT)])
     with subprocess.Popen(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONPATH": path},
@@ -156,81 +165,87 @@ def test_a_child_outlives_neither_the_end_of_its_parent_nor_its_own_limit(
         os.kill(grandchild, signal.SIGKILL)
 
 
-@pytest.mark.parametrize(
-    ("source", "reason"),
-    [
-        (
-            "import os, sys; print('first\\nlast words\\n', file=sys.stderr); os._exit(3)",
-            "the trial ended by exit status 3: last words",
-        ),
-        ("import os; os._exit(0)", "the trial ended by exit status 0"),
-        pytest.param(
-            "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
-            "the trial ended by signal SIGSEGV",
-            marks=POSIX,
-        ),
-        ("raise SystemExit('bye')", "the trial ended by exit status 1: bye"),
-        ("raise ImportError('no libcublas')", "ImportError: no libcublas"),
-        (NO_CARD, "CUDARuntimeError: cudaErrorNoDevice: no CUDA-capable device is detected"),
-    ],
-)
+# The stub, the reason that is given, and part of the hint.
+UNUSABLE = [
+    (
+        "import os, sys; print('first\\nlast words\\n', file=sys.stderr); os._exit(3)",
+        "the trial ended by exit status 3: last words",
+        "bx.get_backend('cupy')",
+    ),
+    ("import os; os._exit(0)", "the trial ended by exit status 0", "bx.get_backend"),
+    pytest.param(
+        "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
+        "the trial ended by signal SIGSEGV",
+        "bx.get_backend",
+        marks=POSIX,
+    ),
+    ("raise SystemExit('bye')", "the trial ended by exit status 1: bye", "bx.get_backend"),
+    ("input()", "EOFError: EOF when reading a line", ""),
+    (
+        NO_LIBRARIES,
+        "ImportError: libnvrtc.so.13: cannot open shared object file",
+        "pip install 'backprop_xp[cuda13]'",
+    ),
+    (
+        NO_CARD,
+        "CUDARuntimeError: cudaErrorNoDevice: no CUDA-capable device is detected",
+        "check that nvidia-smi lists a GPU",
+    ),
+]
+
+
+@pytest.mark.parametrize(("source", "reason", "hint"), UNUSABLE)
 def test_a_backend_that_crashes_or_refuses_is_shown_with_its_own_words(
-    stub_cupy: Callable[[str], Path], source: str, reason: str
+    stub: Stub, monkeypatch: pytest.MonkeyPatch, source: str, reason: str, hint: str
 ) -> None:
-    stub_cupy(source)
-    report = probe_apart(["cupy"])["cupy"]
-    assert not report.probe.usable
-    assert report.probe.reason == reason
-    assert report.probe.hint
-    assert report.devices == ()
-
-
-def test_what_a_library_prints_is_no_part_of_the_answer(
-    stub_cupy: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
-) -> None:
-    stub_cupy("import os; print('{}', flush=True); os.write(1, b'hello')\n" + TWO_CARDS)
-    assert probe_apart(["cupy"])["cupy"].probe.usable
-    assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("clean_up", ["os._exit, 9", "time.sleep, 300"])
-def test_a_library_that_crashes_or_hangs_while_it_cleans_up_has_answered(
-    stub_cupy: Callable[[str], Path], clean_up: str
-) -> None:
-    stub_cupy(f"import atexit, os, time; atexit.register({clean_up})\n" + TWO_CARDS)
-    assert probe_apart(["cupy"], seconds=LIMIT)["cupy"].probe == (True, "14.0.0", "", "")
-
-
-def test_a_child_has_this_environment_and_jax_takes_no_memory_beforehand_unless_it_is_told_to(
-    stub_cupy: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stub_cupy("import os; raise RuntimeError(os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'])")
-    monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
-    assert probe_apart(["cupy"])["cupy"].probe.reason == "RuntimeError: false"
-    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "as asked")
-    assert probe_apart(["cupy"])["cupy"].probe.reason == "RuntimeError: as asked"
-
-
-def test_a_library_that_asks_for_input_gets_none_of_the_callers(
-    stub_cupy: Callable[[str], Path],
-) -> None:
-    stub_cupy("input()")
+    stub(source)
+    monkeypatch.setenv("CUPY_TF32", "1")
     ours, (reading, writing) = os.dup(0), os.pipe()
     try:
-        os.write(writing, b"for somebody else\n")
+        os.write(writing, b"for somebody else than a library that asks for input\n")
         os.dup2(reading, 0)
-        probe = probe_apart(["cupy"])["cupy"].probe
+        report = cupys()
     finally:
         os.dup2(ours, 0)
         for end in (ours, reading, writing):
             os.close(end)
-    assert probe.reason == "EOFError: EOF when reading a line"
+    assert (report.probe.usable, report.probe.reason, report.devices) == (False, reason, ())
+    assert report.probe.hint
+    assert hint in report.probe.hint
+    if source == NO_CARD:  # an unusable library still tells its versions
+        told = {"CUDA driver supports": "none", "CUDA runtime": "13.2", "TF32": "on"}
+        assert (report.probe.version, report.details) == ("14.0.0", told)
 
 
-def test_devices_memory_and_versions_of_gpus_are_told(stub_cupy: Callable[[str], Path]) -> None:
-    stub_cupy(TWO_CARDS)
-    report = probe_apart(["cupy"])["cupy"]
-    total = 80 * 2**30
+def test_a_library_that_complains_in_sentences_is_told_in_one_line(stub: Stub) -> None:
+    stub('raise OSError("libtorch.so is\\n  too old.")', "torch")
+    found = probe_apart(["torch"])["torch"].probe
+    assert found == (False, None, "OSError: libtorch.so is too old", "reinstall torch")
+
+
+@pytest.mark.parametrize("clean_up", ["os._exit, 9", "time.sleep, 300"])
+def test_what_a_library_prints_or_does_at_its_end_is_no_part_of_the_answer(
+    stub: Stub, capfd: pytest.CaptureFixture[str], clean_up: str
+) -> None:
+    talk = "import atexit, os, time; print('{}', flush=True); os.write(1, b'hello')\n"
+    stub(f"{talk}atexit.register({clean_up})\n" + TWO_CARDS)
+    assert cupys().probe == (True, "14.0.0", "", "")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_child_has_this_environment_and_jax_takes_no_memory_beforehand_unless_it_is_told_to(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub("import os; raise RuntimeError(os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'])")
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
+    assert cupys().probe.reason == "RuntimeError: false"
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "as asked")
+    assert cupys().probe.reason == "RuntimeError: as asked"
+
+
+def test_devices_memory_and_versions_of_gpus_are_told(stub: Stub) -> None:
+    stub(TWO_CARDS)
+    report, total = cupys(), 80 * 2**30
     assert report.devices == (
         ("cuda:0", Memory(50 * 2**30, total)),
         ("cuda:1", Memory(50 * 2**30 - 1, total)),
@@ -242,56 +257,35 @@ def test_devices_memory_and_versions_of_gpus_are_told(stub_cupy: Callable[[str],
     assert report.details["memory pool"] == "512 of 1024 bytes in use"
 
 
-def test_an_unusable_library_still_tells_its_versions(
-    stub_cupy: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stub_cupy(NO_CARD)
-    monkeypatch.setenv("CUPY_TF32", "1")
-    report = probe_apart(["cupy"])["cupy"]
-    assert report.probe.version == "14.0.0"
-    assert report.details == {"CUDA driver supports": "none", "CUDA runtime": "13.2", "TF32": "on"}
-
-
-def test_details_that_cannot_be_told_leave_a_backend_usable(
-    stub_cupy: Callable[[str], Path],
-) -> None:
-    stub_cupy(TWO_CARDS.replace("driverGetVersion", "somethingElse"))
-    report = probe_apart(["cupy"])["cupy"]
+def test_details_that_cannot_be_told_leave_a_backend_usable(stub: Stub) -> None:
+    stub(TWO_CARDS.replace("driverGetVersion", "somethingElse"))
+    report = cupys()
     assert report.probe.usable
     assert "cannot be told: AttributeError" in report.details["details"]
 
 
-@pytest.fixture(scope="module")
-def reports() -> dict[str, Report]:
-    return probe_apart(registry.names())
-
-
-def test_a_trial_apart_finds_what_a_trial_here_finds(reports: dict[str, Report]) -> None:
+def test_a_trial_apart_finds_what_a_trial_here_finds_and_tells_details_in_words() -> None:
+    reports = probe_apart(registry.names())
     for row in list_backends():
         probe = reports[row.name].probe
         assert (probe.usable, probe.reason, probe.hint) == row[1:]
         if row.usable:
-            backend = bx.get_backend(row.name)
+            backend, details = bx.get_backend(row.name), reports[row.name].details
             names = [backend.device_name(device) for device in backend.devices()]
             assert [name for name, _ in reports[row.name].devices] == names
             assert probe.version == backend.probe().version
-
-
-def test_every_usable_backend_tells_details_in_words(reports: dict[str, Report]) -> None:
-    for report in reports.values():
-        if report.probe.usable:
-            assert report.details
-            for label, text in report.details.items():
-                assert isinstance(text, str)
-                assert label.strip()
-                assert text.strip()
-                assert "cannot be told" not in text
+            assert details
+            assert all(isinstance(text, str) and text.strip() for text in details.values())
+            assert "cannot be told" not in str(details)
 
 
 def test_numpy_tells_its_blas_and_the_threads_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("threadpoolctl")
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     details = probe_apart(["numpy"])["numpy"].details
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    without = bx.get_backend("numpy").details()
+    assert without["BLAS threads"] == "unknown (pip install threadpoolctl)"
     built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     assert details["BLAS"] == f"{built['name']} {built['version']}"
     if "openblas" not in built["name"]:
@@ -299,53 +293,38 @@ def test_numpy_tells_its_blas_and_the_threads_of_it(monkeypatch: pytest.MonkeyPa
     assert details["BLAS threads"] == "1"
 
 
-def test_without_threadpoolctl_numpy_says_what_would_tell_the_threads(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
-    details = bx.get_backend("numpy").details()
-    assert details["BLAS threads"] == "unknown (pip install threadpoolctl)"
-
-
 @pytest.mark.parametrize(("setting", "expected"), [("1", "on"), ("0", "off")])
 def test_jax_tells_whether_it_keeps_float64(
-    reports: dict[str, Report], monkeypatch: pytest.MonkeyPatch, setting: str, expected: str
+    monkeypatch: pytest.MonkeyPatch, setting: str, expected: str
 ) -> None:
-    if not reports["jax"].probe.usable:
-        pytest.skip(reports["jax"].probe.reason)
+    pytest.importorskip("jax", reason="JAX is not installed")
     monkeypatch.setenv("JAX_ENABLE_X64", setting)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     details = probe_apart(["jax"])["jax"].details
     assert details == {"default platform": "cpu", "x64": expected}
 
 
-def chosen(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Choice:
-    for what in ("BACKEND", "DEVICE", "DTYPE"):
-        monkeypatch.setenv(f"BACKPROP_XP_{what}", variables.get(what, ""))
-    choice, reports = survey([])
-    assert reports == {}
-    return choice
-
-
 def test_the_choice_of_the_environment_is_told_with_its_source(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    nothing = chosen(monkeypatch)
-    assert nothing[:2] == ("numpy", "cpu")
-    assert "float64" in nothing.dtype
-    assert (nothing.source, nothing.error) == ("the default", "")
-    strict = chosen(monkeypatch, BACKEND="array-api-strict", DEVICE="device2")
-    assert strict[:2] == ("array-api-strict", "device2")
-    assert "float32" in strict.dtype
-    assert strict.source == "the environment variable BACKPROP_XP_BACKEND"
-    assert "'numpi'" in chosen(monkeypatch, BACKEND="numpi").error
-    assert "'gpu7'" in chosen(monkeypatch, DEVICE="gpu7").error
+    def chosen(**variables: str) -> Choice:
+        for what in ("BACKEND", "DEVICE"):
+            monkeypatch.setenv(f"BACKPROP_XP_{what}", variables.get(what, ""))
+        choice, reports = survey([])
+        assert reports == {}
+        return choice
+
+    assert chosen() == ("numpy", "cpu", "float64", "the default", "")
+    source = "the environment variable BACKPROP_XP_BACKEND"
+    strict = chosen(BACKEND="array-api-strict", DEVICE="device2")
+    assert strict == ("array-api-strict", "device2", "float32", source, "")
+    assert "'numpi'" in chosen(BACKEND="numpi").error
 
 
 def test_a_choice_that_hangs_is_an_error_after_the_limit(
-    stub_cupy: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stub_cupy("import time; time.sleep(300)")
+    stub("import time; time.sleep(300)")
     monkeypatch.setenv("BACKPROP_XP_BACKEND", "auto")
     choice, _ = survey([], seconds=1.5)
     assert choice.error == "resolving what the environment asks for: no answer within 1.5 s"

@@ -66,11 +66,9 @@ def test_memory_of_a_cuda_device_is_what_cuda_counts(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("of", ["theta", "x", "both"])
 def test_training_records_no_automatic_differentiation(of: str) -> None:
-    network = bx.mlp([2, 3, 1], hidden="tanh")
-    theta = network.initialize(seed=0, backend="torch")
-    x, y = torch.rand(5, 2), torch.rand(5, 1)
+    network, stopping = bx.mlp([2, 3, 1], hidden="tanh"), bx.EarlyStopping()
+    theta, x, y = network.initialize(seed=0, backend="torch"), torch.rand(5, 2), torch.rand(5, 1)
     options = {"optimizer": bx.Adam(0.1), "epochs": 3, "validation": (x, y)}
-    stopping = bx.EarlyStopping()
     plain = bx.fit(network, theta, x, y, early_stopping=stopping, **options)
     theta.requires_grad_(of != "x")
     x.requires_grad_(of != "theta")
@@ -83,11 +81,12 @@ def test_training_records_no_automatic_differentiation(of: str) -> None:
     assert theta.requires_grad == (of != "x")
 
 
-def test_nor_by_its_hyperparameters() -> None:
+def test_training_records_none_of_its_hyperparameters() -> None:
     network = bx.mlp([2, 3, 1], hidden="tanh")
     theta = network.initialize(seed=0, backend="torch", stack=2)
-    rate = torch.full((2, 1), 0.1, requires_grad=True)
-    l2 = torch.full((2,), 0.1, requires_grad=True)
-    x, y = torch.rand(5, 2), torch.rand(5, 1)
-    result = bx.fit(network, theta, x, y, optimizer=bx.SGD(rate, momentum=rate), epochs=3, l2=l2)
+    rate, l2 = torch.full((2, 1), 0.1, requires_grad=True), torch.ones(2, requires_grad=True)
+    sgd = bx.SGD(rate, momentum=rate)
+    result = bx.fit(
+        network, theta, torch.rand(5, 2), torch.rand(5, 1), optimizer=sgd, epochs=3, l2=l2
+    )
     assert not result.theta.requires_grad

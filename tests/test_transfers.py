@@ -1,6 +1,5 @@
 """The library itself under a guard: nothing leaves the device but what it moves on purpose."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -9,11 +8,10 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.activations import ACTIVATIONS
-from backprop_xp.backends import BackendUnavailableError, device_of
+from backprop_xp.backends import device_of
 from backprop_xp.losses import LOSSES
+from tests.helpers import GUARDED, guarded_array
 
-# A pretended device, and PyTorch on the CPU, stand in for a GPU; "cuda" is the current one.
-PLACES = {"array-api-strict": "device1", "torch": "cpu", "cupy": "cuda"}
 ROWS = 6
 
 generator = np.random.default_rng(0)
@@ -22,17 +20,10 @@ Y = generator.uniform(0.1, 0.9, size=(ROWS, 2))
 WEIGHT = generator.uniform(0.5, 2.0, size=ROWS)
 
 
-@pytest.fixture(params=PLACES)
+@pytest.fixture(params=GUARDED)
 def put(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
     """A function that puts data where a guard holds."""
-    name = request.param
-    try:
-        bx.get_backend(name)
-    except BackendUnavailableError as error:
-        if os.environ.get("BACKPROP_XP_REQUIRE_GPU") == "1" and name == "cupy":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
-    return lambda x: bx.asarray(x, backend=name, device=PLACES[name], dtype="float64")
+    return lambda x: guarded_array(request.param, x, "float64")
 
 
 @pytest.fixture
@@ -71,8 +62,10 @@ def _theta(network: bx.Network, like: Any, stack: tuple[int, ...] = ()) -> Any:
     )
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+EACH_ONCE = [(name, "log_cosh") for name in ACTIVATIONS] + [("gelu", name) for name in LOSSES]
+
+
+@pytest.mark.parametrize(("activation", "loss"), EACH_ONCE)
 def test_a_pass_forward_and_back_moves_nothing(
     put: Any, moved: list[Any], activation: str, loss: str
 ) -> None:
@@ -124,23 +117,12 @@ def test_an_update_moves_nothing(put: Any, moved: list[Any], make: Any, rate: st
 def test_training_moves_one_small_array_at_its_start_and_nothing_after(
     put: Any, moved: list[Any], stack: tuple[int, ...]
 ) -> None:
-    network = _network()
-    x, y, weight = put(X), put(Y), put(WEIGHT)
+    network, x, y, weight = _network(), put(X), put(Y), put(WEIGHT)
+    options: dict[str, Any] = {"optimizer": bx.Adam(1e-2), "epochs": 3, "batch_size": 4}
+    held_out: dict[str, Any] = {"validation": (x, y, weight), "clip": 0.5, "check_every": 2}
     theta = _theta(network, x, stack)
     with bx.transfer_guard("disallow"):
-        states = bx.train(
-            network,
-            theta,
-            x,
-            y,
-            optimizer=bx.Adam(1e-2),
-            epochs=3,
-            batch_size=4,
-            sample_weight=weight,
-            validation=(x, y, weight),
-            clip=0.5,
-            check_every=2,
-        )
+        states = bx.train(network, theta, x, y, sample_weight=weight, **options, **held_out)
         # One flag for each of x, y, the weights and what weights may be, here and held out.
         assert moved == [(8,)]
         for state in states:
@@ -150,17 +132,15 @@ def test_training_moves_one_small_array_at_its_start_and_nothing_after(
     assert state.epoch == 3
 
 
+ONCE: dict[str, Any] = {"optimizer": bx.SGD(0.1), "epochs": 1}
+STOPPING = bx.EarlyStopping(5)
 LOOKS: dict[str, dict[str, Any]] = {
     "nothing": {},
     "progress": {"progress": True},
-    "early stopping": {"early_stopping": bx.EarlyStopping(5)},
+    "early stopping": {"early_stopping": STOPPING},
     "gradient checks": {"check_every": 1},
-    "all of them": {
-        "progress": True,
-        "early_stopping": bx.EarlyStopping(5),
-        "check_every": 2,
-        "callbacks": [lambda state: False],
-    },
+    "all of them": {"progress": True, "early_stopping": STOPPING, "check_every": 2}
+    | {"callbacks": [lambda state: False]},
 }
 
 
@@ -169,27 +149,19 @@ def test_who_looks_at_an_epoch_makes_one_transfer_and_the_history_one_of_all(
     put: Any, moved: list[Any], looks: str
 ) -> None:
     """After the check of the data; an epoch that nobody looks at makes none."""
-    network = _network()
-    x, y = put(X), put(Y)
+    network, x, y, given = _network(), put(X), put(Y), LOOKS[looks]
+    options: dict[str, Any] = {"optimizer": bx.Adam(1e-2), "batch_size": 4, "clip": 0.5}
     for epochs in (1, 4):
+        theta = _theta(network, x, (2,))
         moved.clear()
         with bx.transfer_guard("disallow"):
             result = bx.fit(
-                network,
-                _theta(network, x, (2,)),
-                x,
-                y,
-                optimizer=bx.Adam(1e-2),
-                epochs=epochs,
-                batch_size=4,
-                validation=(x, y),
-                clip=0.5,
-                **LOOKS[looks],
+                network, theta, x, y, epochs=epochs, validation=(x, y), **options, **given
             )
         assert result.history["validation_loss"].shape == (epochs, 2)
         # A gradient check moves what one difference found; epochs are of two batches or three.
         checks = len(result.history.get("gradient_verdict", []))
-        looked = epochs * (("progress" in LOOKS[looks]) + ("early_stopping" in LOOKS[looks]))
+        looked = epochs * (("progress" in given) + ("early_stopping" in given))
         assert len(moved) == 1 + looked + checks + 1, moved
 
 
@@ -197,13 +169,12 @@ def test_who_looks_at_an_epoch_makes_one_transfer_and_the_history_one_of_all(
 def test_a_value_that_is_not_finite_is_found_by_two_transfers(
     put: Any, moved: list[Any], place: str
 ) -> None:
-    network = _network()
-    x, y = put(X), put(Y)
-    y_bad = put(np.where(np.arange(ROWS)[:, None] == 4, np.nan, Y))
-    data = {"rows": (y_bad, (x, y)), "validation": (y, (x, y_bad))}[place]
-    options: dict[str, Any] = {"optimizer": bx.SGD(0.1), "epochs": 1, "validation": data[1]}
+    network, x, y = _network(), put(X), put(Y)
+    bad = put(np.where(np.arange(ROWS)[:, None] == 4, np.nan, Y))
+    rows, held_out = (bad, y) if place == "rows" else (y, bad)
+    options: dict[str, Any] = {**ONCE, "validation": (x, held_out)}
     with bx.transfer_guard("disallow"), pytest.raises(ValueError, match=r"nan at y\[4, 0\]") as e:
-        bx.train(network, _theta(network, x), x, data[0], **options)
+        bx.train(network, _theta(network, x), x, rows, **options)
     assert str(e.value).startswith("In validation: ") is (place == "validation")
     assert moved == [(4,), (ROWS, 2)]
 
@@ -212,17 +183,15 @@ def test_a_value_that_is_not_finite_is_found_by_two_transfers(
 def test_targets_that_a_loss_cannot_mean_are_looked_for_in_the_same_transfer(
     put: Any, moved: list[Any], loss: str
 ) -> None:
-    network = _network(loss=loss)
-    x, y = put(X), put(Y)
-    theta, options = _theta(network, x), {"optimizer": bx.SGD(0.1), "epochs": 1}
+    network, x, y = _network(loss=loss), put(X), put(Y)
+    theta = _theta(network, x)
     with bx.transfer_guard("disallow"):
-        bx.train(network, theta, x, y, validation=(x, y), **options)
+        bx.train(network, theta, x, y, validation=(x, y), **ONCE)
         # A flag for x, y and what y may be, here and held out.
         assert moved == [(6,)]
-        moved.clear()
         with pytest.raises(ValueError, match=r"^In validation: y has 12 values"):
-            bx.train(network, theta, x, y, validation=(x, -1.0 * y), **options)
-    assert moved == [(6,), (ROWS, 2)]
+            bx.train(network, theta, x, y, validation=(x, -1.0 * y), **ONCE)
+    assert moved == [(6,), (6,), (ROWS, 2)]
 
 
 def test_preparing_data_moves_nothing_but_the_range_of_labels(put: Any, moved: list[Any]) -> None:
