@@ -1,4 +1,4 @@
-"""Every code block and command in the README and in docs/ runs."""
+"""Every code block and command in the README and in docs/ runs, and so does every example."""
 
 import os
 import pkgutil
@@ -18,6 +18,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 # Setting up, and what needs a GPU or a network: .ci/run and nox run these.
 NOT_RUN = ("pip ", "python3 -m venv", "nox", "BACKPROP_XP_BACKEND=cupy", ".venv/bin/", "git ")
+# Commands that train for seconds.
+SLOW = r"bench|--restarts|--plot"
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -29,6 +31,15 @@ def commands(page: Path) -> list[str]:
     return [line for line in lines if line.strip() and not line.startswith(NOT_RUN)]
 
 
+def started(*arguments: Any, **options: Any) -> str:
+    """Run Python on this checkout; return what it prints."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+    options |= {"capture_output": True, "text": True, "env": environment, "timeout": 300}
+    done = subprocess.run([sys.executable, *arguments], check=False, **options)
+    assert done.returncode == 0, done.stderr
+    return str(done.stdout)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_code_blocks_of_a_page_run_in_order(
     page: Path, xp: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -36,33 +47,42 @@ def test_the_code_blocks_of_a_page_run_in_order(
     if xp.name != "numpy":
         pytest.skip("the pages speak of NumPy arrays; other backends have their own tests")
     monkeypatch.chdir(tmp_path)
-    code = blocks(page, "python")
     namespace: dict[str, object] = {"__name__": "__page__"}
-    for block in code:
+    for block in blocks(page, "python"):
         exec(compile(block, str(page), "exec"), namespace)  # noqa: S102 - our own pages
 
 
-@pytest.mark.parametrize(
-    ("page", "command"),
-    [(page, command) for page in PAGES for command in commands(page)],
-    ids=lambda value: value if isinstance(value, str) else value.name,
-)
-def test_the_commands_of_a_page_run(page: Path, command: str, xp: Any, tmp_path: Path) -> None:
+COMMANDS = [
+    pytest.param(
+        command,
+        marks=[pytest.mark.thorough] if re.search(SLOW, command) else [],
+        id=f"{page.name}: {command}",
+    )
+    for page in PAGES
+    for command in commands(page)
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_of_a_page_run(command: str, xp: Any, tmp_path: Path) -> None:
     if xp.name != "numpy":
         pytest.skip("the commands are run on NumPy alone")
     pytest.importorskip("typer")
     words = shlex.split(command, comments=True)
     settings = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
     program, *arguments = words[len(settings) :]
-    assert program == "backprop-xp", f"{page.name} shows a command that no test runs: {command}"
-    subprocess.run(
-        [sys.executable, "-m", "backprop_xp", *arguments],
-        cwd=tmp_path,
-        env={**os.environ, **settings},
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
+    assert program == "backprop-xp", "a page shows a command that no test runs"
+    started("-m", "backprop_xp", *arguments, cwd=tmp_path, env=settings)
+
+
+def test_the_digits_of_the_example_are_told_apart_by_at_least_97_percent(xp: Any) -> None:
+    pytest.importorskip("sklearn")
+    output = started("-W", "error", str(ROOT / "examples" / "digits.py"))
+    assert f"on {xp.name} (" in output
+    assert float(re.findall(r"test accuracy ([\d.]+) %", output)[0]) >= 97.0
+    losses = [float(value) for value in re.findall(r"loss ([\d.]+)", output)]
+    assert len(losses) == 5
+    assert losses[-1] < losses[0] / 10
 
 
 def test_the_pages_speak_of_every_public_name() -> None:

@@ -39,19 +39,18 @@ class Problem:
         return check.gradient(self.value, lambda p: change(self.gradient(p)), self.point, **options)
 
 
+STACKED, ALONE = (-2, -1), None
+
+
 @every_dtype
 @every_method
-@pytest.mark.parametrize("batched", [True, False, None])
-@pytest.mark.parametrize("axis", [(-2, -1), None])
+@pytest.mark.parametrize(
+    ("axis", "batched"), [(STACKED, True), (STACKED, False), (STACKED, None), (ALONE, None)]
+)
 def test_a_right_gradient_passes_by_stacks_if_value_takes_them_and_nobody_forbids_it(
     xp: Any, dtype: str, method: str, axis: Any, batched: bool | None
 ) -> None:
     problem = Problem(xp, dtype, axis)
-    if batched and axis is None:
-        if method in METHODS[:3]:
-            with pytest.raises(ValueError, match="batched=True, but value of stacked copies"):
-                problem.check(method=method, batched=batched)
-        return
     report = problem.check(method=method, batched=batched)
     assert report.verdict == "pass"
     assert report.method == ("complex_step" if method == "auto" else method)
@@ -62,6 +61,12 @@ def test_a_right_gradient_passes_by_stacks_if_value_takes_them_and_nobody_forbid
     called = sum(math.prod(shape) for shape in problem.shapes) // 9
     # The calls in float32 and the last one do not count, nor the table of Taylor's remainders.
     assert report.evaluations <= called <= report.evaluations + (33 if method == "taylor" else 3)
+
+
+@pytest.mark.parametrize("method", METHODS[:3])
+def test_a_value_that_takes_no_stacks_must_not_be_said_to(xp: Any, method: str) -> None:
+    with pytest.raises(ValueError, match="batched=True, but value of stacked copies"):
+        Problem(xp, axis=ALONE).check(method=method, batched=True)
 
 
 MISTAKES: dict[str, Callable[[Any], Any]] = {
@@ -76,7 +81,7 @@ MISTAKES: dict[str, Callable[[Any], Any]] = {
 @every_method
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_wrong_gradient_fails(xp: Any, dtype: str, method: str, mistake: str) -> None:
-    for seed in (0, 1, 2**64 + 1):
+    for seed in (0, 2**64 + 1):
         report = Problem(xp, dtype).check(MISTAKES[mistake], method=method, seed=seed)
         assert report.verdict == "fail"
     if report.tensors and "entry" in mistake:
@@ -117,29 +122,13 @@ def test_auto_takes_differences_of_what_is_not_analytic(xp: Any, dtype: str, kin
         check.gradient(*case, method="complex_step")
 
 
-VALUES: list[tuple[Any, str]] = [
-    (math.nan, r"value\(point\) is nan: no derivative can be taken"),
-    (None, r"value\(point\) must be one number, not None"),
-    (1.0 + 0.5j, "must be real at a real point, not complex"),
-    (np.ones((2, 2)), r"has shape \(2, 2\)\..*bx\.check_jacobian"),
-    ((1.0, np.ones(2)), r"\(value, gradient\), say gradient=True"),
-]
-
-
-@every_method
-@pytest.mark.parametrize(("found", "message"), VALUES, ids=[repr(v[0]) for v in VALUES])
-def test_what_is_no_value_is_refused_by_name(found: Any, message: str, method: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=message):
-        check.gradient(lambda p: found, lambda p: p, np.ones(2), method=method)
-
-
 def test_copies_that_are_coupled_are_found_out(xp: Any) -> None:
     """There is one number for each copy, but each is made of all of them."""
     value = lambda p: xp.namespace.sum(p * p) + xp.namespace.sum(p, axis=-1)  # noqa: E731
     tell_apart(value, lambda p: 2 * p + 1, xp.asarray(POINT.ravel()), method="centered")
 
 
-@pytest.mark.parametrize("copies", [1, 2, 7])
+@pytest.mark.parametrize("copies", [1, 7])
 def test_max_memory_bounds_the_copies_made_at_once(xp: Any, copies: int) -> None:
     problem, each = Problem(xp), 5 * 9 * 8  # bytes of a copy, and of what value makes of it
     report = problem.check(method="centered", batched=True, max_memory=copies * each)
@@ -148,10 +137,16 @@ def test_max_memory_bounds_the_copies_made_at_once(xp: Any, copies: int) -> None
 
 
 @every_dtype
-def test_a_wrong_entry_of_a_million_is_found_by_eight_evaluations(xp: Any, dtype: str) -> None:
-    draw, shapes = np.random.default_rng(61).normal, {"w": (900, 1000), "b": (100_000,)}
-    point = {key: xp.asarray(draw(size=shape), dtype=dtype) for key, shape in shapes.items()}
-    calls = []
+@pytest.mark.parametrize(
+    "shape", [(300, 400), pytest.param((900, 1000), marks=pytest.mark.thorough)]
+)
+def test_a_wrong_entry_of_very_many_is_found_by_eight_evaluations(
+    xp: Any, shape: Any, dtype: str
+) -> None:
+    draw, calls = np.random.default_rng(61).normal, []
+    point = {"w": draw(size=shape), "b": draw(size=shape[0] * 100)}
+    point = {key: xp.asarray(part, dtype=dtype) for key, part in point.items()}
+    row, column = shape[0] // 2 - 33, shape[1] - 197
 
     def value(p: Any) -> Any:
         calls.append(1)
@@ -159,17 +154,16 @@ def test_a_wrong_entry_of_a_million_is_found_by_eight_evaluations(xp: Any, dtype
 
     def gradient(p: Any, off: float = 0.0) -> Any:
         found = {key: 3.0 * part * part for key, part in p.items()}
-        wrong = planted.with_entries(found["w"], lambda e: e + off, 417_803) if off else found["w"]
+        place = row * shape[1] + column
+        wrong = planted.with_entries(found["w"], lambda e: e + off, place) if off else found["w"]
         return {**found, "w": wrong}
 
     report = check.gradient(value, gradient, point)
     assert (report.verdict, report.method) == ("pass", "directional")
     assert report.evaluations <= len(calls) <= 8
-    if (
-        xp.dtype == dtype == "float64"
-    ):  # in float32 alone an entry is within the rounding of a million
+    if xp.dtype == dtype == "float64":  # float32 alone hides an entry in the others' rounding
         report = check.gradient(value, lambda p: gradient(p, 1.0), point)
-        assert (report.verdict, report.worst[0].name) == ("fail", "['w'][417, 803]")
+        assert (report.verdict, report.worst[0].name) == ("fail", f"['w'][{row}, {column}]")
         assert report.evaluations <= 8
 
 
@@ -181,26 +175,14 @@ def test_auto_goes_by_directions_where_value_is_slow_and_says_so() -> None:
     assert report.notes[0] in str(report)
 
 
-def test_assert_gradient_fails_a_test_with_the_report_as_its_message(xp: Any) -> None:
-    p = Problem(xp)
-    assert bx.assert_gradient(p.value, p.gradient, p.point) is None
-    with pytest.raises(AssertionError) as error:
-        bx.assert_gradient(p.value, lambda x: 2.0 * p.gradient(x), p.point, method="centered")
-    assert isinstance(error.value, bx.GradientCheckError)
-    assert str(error.value) == str(error.value.report)
-
-
 def test_value_and_gradient_are_given_args_and_may_be_one_function(xp: Any) -> None:
     total = xp.namespace.sum
     value, gradient = lambda p, a, b: total(a * p * p + b * p), lambda p, a, b: 2 * a * p + b
     point, args = xp.asarray(POINT), (3.0, 1.0)
     tell_apart(value, gradient, point, args=args)
-    bx.assert_gradient(value, gradient, point, args=args)
     for factor, verdict in ((1.0, "pass"), (2.0, "fail")):
         both = lambda p, *args, k=factor: (value(p, *args), k * gradient(p, *args))  # noqa: E731
         assert check.gradient(both, True, point, args=args).verdict == verdict
-    with pytest.raises(TypeError, match="gradient must be a function, or True, not None"):
-        check.gradient(value, None, point, args=args)
 
 
 def _decay_jacobian(p: Any, sign: float = -1.0) -> Any:
@@ -228,20 +210,7 @@ def test_a_jacobian_is_checked_and_its_entries_named_by_result_and_entry(method:
         check.jacobian(_decay, lambda p: _decay_jacobian(p).T, point, method=method)
 
 
-OPTIONS: list[tuple[dict[str, Any], str]] = [
-    ({"method": "centred"}, "'centred' is unknown. Did you mean 'centered'"),
-    ({"directions": 0}, "directions must be an integer of at least 1, not 0"),
-    ({"tolerance": 0.0}, "tolerance must be > 0, not 0"),
-    ({"seed": -1}, "seed must be an integer of at least 0, not -1"),
-    ({"max_memory": "1 GB"}, "max_memory must be an integer"),
-    ({"batched": 1}, "batched must be True, False or None, not 1"),
-    ({"tangent": 1.0}, r"tangent must be a function of a direction, not 1\.0"),
-    ({"tolerence": 1e-3}, "'tolerence' is no option.*'tolerance'"),
-]
-
-
-@pytest.mark.parametrize(("options", "message"), OPTIONS, ids=[str(o[0]) for o in OPTIONS])
-def test_an_impossible_option_is_refused_by_every_check(options: Any, message: str) -> None:
+def test_an_impossible_option_is_refused_by_every_check() -> None:
     network, x = bx.mlp([2, 3, 1]), np.asarray([[0.5, -1.0]])
     of_functions = (bx.check_gradient, bx.assert_gradient, bx.check_jacobian)
     checks: list[tuple[Any, tuple[Any, ...]]] = [
@@ -251,5 +220,71 @@ def test_an_impossible_option_is_refused_by_every_check(options: Any, message: s
         (bx.check_loss, ("huber", x, np.zeros((1, 2)))),
     ]
     for function, arguments in checks:
-        with pytest.raises((TypeError, ValueError), match=message):
-            function(*arguments, **options)
+        with pytest.raises(ValueError, match=r"'centred' is unknown\. Did you mean 'centered'"):
+            function(*arguments, method="centred")
+        with pytest.raises(TypeError, match=r"'tolerence' is no option.*'tolerance'"):
+            function(*arguments, tolerence=1e-3)
+
+
+ONES, TURNED = np.ones((2, 3)), np.ones((3, 2))
+SHAPES = r" has shape \(3, 2\), but \(2, 3\) is expected"
+AB = {"a": ONES[0], "b": ONES}
+
+
+def _claims(gradient: Any, point: Any = ONES, **options: Any) -> dict[str, Any]:
+    return {"point": point, "gradient": lambda p: gradient, **options}
+
+
+# What is asked of ``sum(p)`` at ones, and the words that refuse it.
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"directions": 0}, "directions must be an integer of at least 1, not 0"),
+    ({"tolerance": 0.0}, "tolerance must be > 0, not 0"),
+    ({"seed": -1}, "seed must be an integer of at least 0, not -1"),
+    ({"max_memory": "1 GB"}, "max_memory must be an integer"),
+    ({"batched": 1}, "batched must be True, False or None, not 1"),
+    ({"gradient": None}, "gradient must be a function, or True, not None"),
+    ({"tangent": 1.0}, r"tangent must be a function of a direction, not 1\.0"),
+    ({"tangent": lambda d: d.T}, "tangent.*" + SHAPES),
+    *(
+        ({"tangent": t}, "tangent must be an orthogonal projection")
+        for t in (lambda d: 2.0 * d, np.abs, lambda d: d @ np.diag([1.0, 0.5, 0.0]))
+    ),
+    ({"scale": 0.0}, "scale must be positive"),
+    ({"scale": TURNED}, "scale.*" + SHAPES),
+    ({"bounds": (TURNED, 9.0)}, "bounds.*" + SHAPES),
+    ({"bounds": (2.0, 9.0)}, r"point is 1.0 at \[0, 0\], outside"),
+    ({"value": lambda p: math.nan}, r"value\(point\) is nan: no derivative can be taken"),
+    ({"value": lambda p: None}, r"value\(point\) must be one number, not None"),
+    ({"value": lambda p: 1.0 + 0.5j}, "must be real at a real point, not complex"),
+    ({"value": lambda p: ONES}, r"has shape \(2, 3\)\..*bx\.check_jacobian"),
+    ({"value": lambda p: (1.0, ONES)}, r"\(value, gradient\), say gradient=True"),
+    (
+        _claims(ONES, AB),
+        r"gradient\(point\) is not structured like point: the keys .* are",
+    ),
+    (_claims({"a": ONES[0], "B": ONES}, AB), r"not the keys \['a', 'B'\]"),
+    (_claims({**AB, "b": None}, AB), r"\['b'\] must be an array of .*numbers, not None"),
+    (_claims({**AB, "b": 1.0}, AB), r"\['b'\] has shape \(\), but \(2, 3\) is expected"),
+    (_claims({**AB, "b": [1.0] * 6}, AB), r"\['b'\] has shape \(6,\), but \(2, 3\)"),
+    (_claims({**AB, "b": TURNED}, AB), r"gradient\(point\)\['b'\].*" + SHAPES),
+    (_claims({**AB, "a": [1j, 2.0, 1.0]}, AB), r"\['a'\] must be an array of .*numbers, not of"),
+    ({"point": np.zeros((0, 3))}, "point holds no numbers"),
+    ({"point": 1j * ONES}, "point is complex128, but real floating numbers are expected"),
+    (
+        {"point": {**AB, "b": np.ones(2, np.float32)}},
+        r"\['b'\] is float32.*\['a'\].* float64",
+    ),
+    ({"point": [ONES, np.array([1.0, math.nan])]}, r"point\[1\] is nan at \[1\]"),
+    ({"point": {"w": ONES * np.array([1.0, math.inf, 1.0])}}, r"point\['w'\] is inf at \[0, 1\]"),
+    ({"point": -math.inf}, "point is -inf"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), REFUSED)
+def test_what_cannot_be_checked_is_refused_by_name(
+    nothing_chosen: None, given: dict[str, Any], message: str
+) -> None:
+    functions = {"value": lambda p: sum(map(np.sum, getattr(p, "values", lambda: [p])()))}
+    asked = {**functions, "gradient": lambda p: ONES, "point": ONES, **given}
+    with pytest.raises((TypeError, ValueError), match=message):
+        check.gradient(asked.pop("value"), asked.pop("gradient"), asked.pop("point"), **asked)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.planted import by_differences, check, every_dtype, every_method, tell_apart
+from tests.planted import by_differences, check, every_dtype, every_method, every_way, tell_apart
 
 
 class Cubes:
@@ -49,7 +49,7 @@ def test_both_are_called_twice_first_then_in_float64(xp: Any, method: str, dtype
     assert last == [((3,), getattr(xp.namespace, xp.dtype))] * 2
 
 
-@every_method
+@every_way
 @pytest.mark.parametrize("writer", ["value", "gradient"])
 def test_who_writes_into_the_point_is_found_out(xp: Any, writer: str, method: str) -> None:
     if xp.name == "jax":
@@ -144,8 +144,6 @@ def test_value_is_not_called_outside_of_its_bounds(bounds: Any, point: Any, meth
     case = value, lambda p: np.cos(p) + 2.0 * p, np.array(point)
     tell_apart(*case, method=method, bounds=bounds)
     assert not outside
-    with pytest.raises(ValueError, match=r"point is 9.0 at \[0\], outside"):
-        check.gradient(value, value, np.array([9.0]), bounds=(0.0, 2.0))
 
 
 SPD = np.array([[2.0, 0.3, -0.1], [0.3, 1.0, 0.2], [-0.1, 0.2, 1.5]])
@@ -176,27 +174,9 @@ def test_a_point_is_moved_along_its_tangent_alone(name: str, method: str) -> Non
     tell_apart(*case, method=method, tangent=tangent)
 
 
-@pytest.mark.parametrize("tangent", [lambda d: 2.0 * d, np.abs, lambda d: SPD @ d])
-def test_a_tangent_that_is_no_orthogonal_projection_is_refused(tangent: Any) -> None:
-    with pytest.raises(ValueError, match="tangent must be an orthogonal projection"):
-        check.gradient(*SURFACES["symmetric"][:3], tangent=tangent)
-
-
 @pytest.mark.parametrize("scale", [1e-3, np.array([1e-3, 2e-3])])
 def test_scale_is_the_size_at_which_value_varies(scale: Any) -> None:
     """Around 1e6 the value turns within 1e-3: steps of the entry's own size see nothing of it."""
     value, gradient = lambda p: np.sum(np.sin(1e3 * p)), lambda p: 1e3 * np.cos(1e3 * p)
     point = np.array([1e6, 1e6 + 0.4])
     tell_apart(value, gradient, point, method="centered", scale=scale)
-    with pytest.raises(ValueError, match="scale must be positive"):
-        check.gradient(value, gradient, point, scale=0.0)
-
-
-@pytest.mark.parametrize("option", ["scale", "bounds", "tangent"])
-def test_what_belongs_to_the_point_must_have_its_shape(option: str) -> None:
-    turned = np.ones((3, 2))
-    given = {"scale": turned, "bounds": (turned, 9.0), "tangent": lambda d: d.T}[option]
-    with pytest.raises(
-        ValueError, match=option + r".* has shape \(3, 2\), but \(2, 3\) is expected"
-    ):
-        check.gradient(np.sum, np.ones_like, np.ones((2, 3)), **{option: given})

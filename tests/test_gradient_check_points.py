@@ -1,7 +1,6 @@
 """What may be a point, and a gradient: any structure of numbers, in any library's arrays."""
 
 import itertools
-import math
 from collections import namedtuple
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +32,6 @@ def _by_hand(point: Any) -> Any:
 ARRAYS: dict[str, Callable[[Any], Any]] = {
     "a number's array": lambda a: a(()),
     "a list": lambda a: [a((2, 3)), a(()), a((1, 3))],
-    "a named tuple": lambda a: Pair(a((2, 3)), a((3,))),
     "nested": lambda a: {"a": [a((2,)), (a(()),)], "b": Pair(a((1,)), {"c": a((3,))})},
     "an empty part": lambda a: [a((0, 3)), a((1, 3))],
 }
@@ -56,8 +54,7 @@ def test_a_point_may_be_any_structure_of_arrays(xp: Any, kind: str, method: str)
 
 NUMBERS: dict[str, Any] = {
     "numbers": (0.5, 2, np.float64(1.5)),
-    "nested lists": [[0.5, -1.0], [2.0, 1.5]],
-    "floats by name": {"a": 0.5, "b": [1.0, 2.0]},
+    "nested": [[0.5, -1.0], {"a": 2.0}],
     "a number beside an array": [np.array([0.5, -1.0]), 2.0],
 }
 
@@ -69,7 +66,7 @@ def test_numbers_are_a_point(nothing_chosen: None, kind: str, method: str) -> No
     tell_apart(*case, method=method)
 
 
-@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8"])
+@pytest.mark.parametrize("dtype", ["int64", "uint8"])
 def test_whole_numbers_are_cast_and_a_note_says_so(xp: Any, dtype: str) -> None:
     whole = getattr(xp.namespace, dtype)
     point = xp.namespace.astype(xp.asarray([1, 2, 3], dtype=None), whole)
@@ -104,40 +101,3 @@ def test_a_gradient_may_be_any_array_of_its_numbers(kind: str, method: str) -> N
     value, gradient = lambda p: np.sum(p * p), lambda p: GRADIENTS[kind](2.0 * p)
     for wrong, verdict in ((gradient, "pass"), (lambda p: gradient(2.0 * p), "fail")):
         assert check.gradient(value, wrong, np.array([1.5, -1.0]), method=method).verdict == verdict
-
-
-# Of the point {"a": (2,), "b": (2, 3)}.
-MISFITS: dict[str, Callable[[Any], Any]] = {
-    "is not structured like point: the keys .* are expected": lambda p: p["a"],
-    r"not the keys \['a', 'B'\]": lambda p: {"a": p["a"], "B": p["b"]},
-    r"\['b'\] must be an array of .*numbers, not None": lambda p: {**p, "b": None},
-    r"\['b'\] has shape \(\), but \(2, 3\) is expected": lambda p: {**p, "b": 1.0},
-    r"\['b'\] has shape \(6,\), but \(2, 3\)": lambda p: {**p, "b": [1.0] * 6},
-    r"\['b'\] has shape \(3, 2\), but \(2, 3\)": lambda p: {**p, "b": p["b"].T},
-    r"\['a'\] must be an array of .*numbers, not of": lambda p: {**p, "a": [1j, 2.0]},
-}
-
-
-@pytest.mark.parametrize("message", MISFITS)
-def test_a_gradient_structured_otherwise_is_refused_by_name(xp: Any, message: str) -> None:
-    point = {"a": xp.asarray([1.0, 2.0]), "b": xp.asarray([[3.0, 4.0, 5.0], [6.0, 7.0, 8.0]])}
-    with pytest.raises((TypeError, ValueError), match=r"gradient\(point\).*" + message):
-        check.gradient(lambda p: _cubes(xp.namespace, p), MISFITS[message], point)
-
-
-NO_POINTS: list[tuple[Any, str]] = [
-    (np.zeros((0, 3)), "point holds no numbers"),
-    (np.array([1j, 2.0]), "point is complex128, but real floating numbers are expected"),
-    ({"a": np.ones(2), "b": np.ones(2, np.float32)}, r"\['b'\] is float32.*\['a'\].* float64"),
-    ([np.ones(2), np.array([1.0, math.nan])], r"point\[1\] is nan at \[1\]"),
-    ({"w": np.array([[1.0, 2.0], [math.inf, 3.0]])}, r"point\['w'\] is inf at \[1, 0\]"),
-    (-math.inf, "point is -inf"),
-]
-
-
-@pytest.mark.parametrize(("point", "message"), NO_POINTS, ids=[repr(p[0]) for p in NO_POINTS])
-def test_what_is_no_point_is_refused(nothing_chosen: None, point: Any, message: str) -> None:
-    called: list[Any] = []
-    with pytest.raises((TypeError, ValueError), match=message):
-        check.gradient(called.append, called.append, point)
-    assert not called

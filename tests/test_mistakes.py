@@ -9,6 +9,7 @@ tensor at the point where training started is taken.
 
 import functools
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,12 @@ EPOCHS = 300
 # What is right differs by no more than rounding, relative to a tensor's largest entry.
 ROUNDING = {"float64": 1e-12, "float32": 1e-5}
 MUST_SHOW = 0.01  # of an entry, whatever training left of it
-# What a check is asked for, whether value takes real numbers only, which leaves differences, and
-# of how many cases one is checked.
+# What a check is asked for, and whether value takes real numbers only, which leaves differences.
 WAYS = {
-    "auto": ("auto", False, 11),
-    "directional": ("directional", False, 11),
-    "differences": ("auto", True, 23),
-    "differences along directions": ("directional", True, 23),
+    "auto": ("auto", False),
+    "directional": ("directional", False),
+    "differences": ("auto", True),
+    "differences along directions": ("directional", True),
 }
 every_way = pytest.mark.parametrize("way", WAYS)
 draw = functools.cache(mistakes.draw)
@@ -67,7 +67,7 @@ def _grid(activations: Any, losses: Any, steps: int, extras: tuple[str, ...]) ->
 
 
 def _report(planted: Any, case: Case, way: str) -> bx.GradientReport:
-    (value, gradient), (method, is_real, _) = planted, WAYS[way]
+    (value, gradient), (method, is_real) = planted, WAYS[way]
 
     def checked(parameters: Parameters) -> Any:
         if is_real and any(np.iscomplexobj(p) for p in parameters.values()):
@@ -83,10 +83,11 @@ def _report(planted: Any, case: Case, way: str) -> bx.GradientReport:
 @every_way
 @pytest.mark.parametrize("extras", [(), mistakes.EXTRAS], ids=["plain", "with all extras"])
 @pytest.mark.parametrize("steps", [0, EPOCHS])
-def test_nothing_right_fails(steps: int, extras: tuple[str, ...], way: str) -> None:
+@pytest.mark.parametrize("every", [11, pytest.param(3, marks=pytest.mark.thorough)])
+def test_nothing_right_fails(every: int, steps: int, extras: tuple[str, ...], way: str) -> None:
     right = {"pass", "kink"} | ({"inconclusive"} if steps else set())
     grid = _grid(mistakes.ACTIVATIONS, mistakes.LOSSES, steps, extras)
-    for case in grid[list(WAYS).index(way) % 3 :: 3]:
+    for case in grid[list(WAYS).index(way) % 3 :: every]:
         problem, _ = draw(case)
         report = _report((value_of(problem), gradient_of(problem)), case, way)
         assert report.verdict in right, f"{case}\n{report}"
@@ -94,23 +95,33 @@ def test_nothing_right_fails(steps: int, extras: tuple[str, ...], way: str) -> N
         assert report.diagnosis is None
 
 
+def _shown(name: str, steps: int, way: str) -> Iterator[Case]:
+    """Yield some of the cases in which a mistake changes something, others for each way."""
+    _, _, extras, activations, losses = MISTAKES[name]
+    grid = _grid(activations, losses, steps, extras)[list(WAYS).index(way) :: len(WAYS)]
+    return (case for case in grid if not _changes_nothing(name, case))
+
+
+def _find(name: str, case: Case, way: str) -> None:
+    plant, says, *_ = MISTAKES[name]
+    report = _report(plant(draw(case)[0]), case, way)
+    # Rounding may leave too little of a trained gradient to be called wrong.
+    found = {"fail", "nondeterministic"} | ({"inconclusive"} if case.steps else set())
+    assert report.verdict in found, f"{case}\n{report}"
+    if says and report.verdict != "inconclusive":
+        assert says in str(report.diagnosis).lower(), f"{case}\n{report}"
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_found_and_named(name: str) -> None:
+    for way in WAYS:
+        _find(name, next(_shown(name, 0, way)), way)
+
+
+@pytest.mark.thorough
 @every_way
 @pytest.mark.parametrize("name", MISTAKES)
 @pytest.mark.parametrize("steps", [0, EPOCHS])
-def test_a_mistake_is_found_and_named(steps: int, name: str, way: str) -> None:
-    plant, says, extras, activations, losses = MISTAKES[name]
-    grid = _grid(activations, losses, steps, extras)[list(WAYS).index(way) :: WAYS[way][-1]]
-    shown = [case for case in grid if not _changes_nothing(name, case)]
-    assert steps or 2 * len(shown) >= len(grid)
-    for case in shown:
-        report = _report(plant(draw(case)[0]), case, way)
-        # Rounding may leave too little of a trained gradient to be called wrong.
-        assert not report.passed if steps else report.verdict in ("fail", "nondeterministic"), (
-            f"{case}\n{report}"
-        )
-        if says and report.verdict != "inconclusive":
-            assert says in str(report.diagnosis).lower(), f"{case}\n{report}"
-
-
-def test_the_catalogue_is_long() -> None:
-    assert len(MISTAKES) >= 64
+def test_a_mistake_is_found_and_named_in_many_cases(steps: int, name: str, way: str) -> None:
+    for case in itertools.islice(_shown(name, steps, way), 3):
+        _find(name, case, way)

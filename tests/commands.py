@@ -1,0 +1,76 @@
+"""The command line as the tests call it: in this process, in one of its own, on a terminal."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import backprop_xp as bx
+
+pytest.importorskip("typer")
+
+from typer.testing import CliRunner
+
+from backprop_xp import cli
+
+PACKAGE_FOLDER = Path(bx.__file__).parent.parent
+# The environment chooses nothing: every backend where it would be without one.
+NOWHERE = {f"BACKPROP_XP_{what}": "" for what in ("BACKEND", "DEVICE", "DTYPE")}
+NUMPY = ("--backend", "numpy")
+STRICT = ("--backend", "array-api-strict")
+ONE_LINE = re.compile(r"error: [^\n]+\n")
+
+
+def run(*arguments: str, **environment: str) -> Any:
+    """Run a command in this process, by default where the suite's environment says."""
+    words, name = list(arguments), "backprop-xp"
+    return CliRunner().invoke(cli.app, words, env=environment, prog_name=name, color=False)
+
+
+def start(*arguments: str, path: str = "", **environment: str) -> Any:
+    """Run Python on the package, where nothing is chosen, with a folder before everything else."""
+    folders = os.pathsep.join(filter(None, [path, str(PACKAGE_FOLDER)]))
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **NOWHERE, "PYTHONPATH": folders, **environment},
+        check=False,
+    )
+
+
+def start_without(*missing: str, words: tuple[str, ...], **environment: str) -> Any:
+    """Run a command in a process where some libraries are not installed."""
+    program = (
+        "import sys; from importlib.machinery import PathFinder; find = PathFinder.find_spec\n"
+        f"hide = lambda name, *rest: None if name in {missing!r} else find(name, *rest)\n"
+        "PathFinder.find_spec = hide\n"
+        f"sys.argv[1:] = {list(words)!r}\n"
+        "from backprop_xp.__main__ import main; main()"
+    )
+    return start("-c", program, **environment)
+
+
+def on_a_terminal(*arguments: str) -> str:
+    """Return what a command shows on a terminal of 100 columns, its control codes too."""
+    pty = pytest.importorskip("pty")
+    environment = {**os.environ, **NOWHERE, "TERM": "xterm", "COLUMNS": "100"}
+    environment |= {"PYTHONPATH": str(PACKAGE_FOLDER)}
+    command = [sys.executable, "-m", "backprop_xp", *arguments]
+    ours, theirs = pty.openpty()
+    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    with subprocess.Popen(command, env=environment, **streams) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while chunk := os.read(ours, 65536):
+                shown += chunk
+        except OSError:  # Linux's way to say that the other end is closed
+            pass
+    os.close(ours)
+    assert process.returncode == 0, shown
+    return shown.decode()
