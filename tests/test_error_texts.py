@@ -162,6 +162,7 @@ TEXTS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         TypeError,
         r"not list.*theta = bx\.asarray\(theta\)",
     ),
+    (lambda: like(np.ones(2), [1j], "x"), TypeError, r"x is complex128.*float64\. Take its real"),
     (lambda: require_floating(np.arange(3), "theta"), TypeError, "theta is int.*floating dtype"),
     *(
         (lambda a=a: bx.resolve(strict([1.0], "device1"), **a), ValueError, MOVED.format(have, way))
