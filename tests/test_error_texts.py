@@ -138,6 +138,7 @@ TEXTS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         r"device came from use_backend\(device='tpu'\), the backend from the default.*'jax'\.$",
     ),
     (lambda: bx.resolve(device="abacus"), ValueError, r"default\. Choose another device\.$"),
+    (lambda: bx.use_backend("auto", device="abacus").__enter__(), ValueError, "'abacus' is none"),
     (lambda: bx.resolve(device="device1"), ValueError, f"that may have it: '{STRICT}'"),
     (
         lambda: bx.resolve(backend=STRICT, device="device7"),
@@ -162,6 +163,7 @@ TEXTS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         TypeError,
         r"not list.*theta = bx\.asarray\(theta\)",
     ),
+    (lambda: like(np.ones(2), [1j], "x"), TypeError, r"x is complex128.*float64\. Take its real"),
     (lambda: require_floating(np.arange(3), "theta"), TypeError, "theta is int.*floating dtype"),
     *(
         (lambda a=a: bx.resolve(strict([1.0], "device1"), **a), ValueError, MOVED.format(have, way))
@@ -233,13 +235,14 @@ def test_arrays_that_do_not_fit_together_are_an_error_with_the_line_that_repairs
         theta, x = make()
     except BackendUnavailableError as error:
         pytest.skip(str(error))
-    with pytest.raises(kind, match=r"two places were given|precisions are not mixed") as caught:
+    said = r"one \S+'s on \S+ and one \S+'s on \S+; nothing is|of \w+ and of \w+ were .*not mixed"
+    with pytest.raises(kind, match=said) as caught:
         bx.resolve(theta, x)
     moved = repaired(caught.value, "x", x)
     assert bx.resolve(theta, moved).backend is owner(theta)
     assert ("int" in str(moved.dtype)) == ("int" in str(x.dtype))  # whole numbers stay whole
     for check in (require_beside,) if kind is ValueError else (like, require_like):
-        with pytest.raises(kind, match=r"^x is ") as caught:
+        with pytest.raises(kind, match=r"^x is .*, but theta is ") as caught:
             check(theta, x, "x")
     like(theta, repaired(caught.value, "x", x), "x")
 

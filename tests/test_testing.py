@@ -19,13 +19,9 @@ def failing(backend: Any, device: Any = None, *groups: str) -> dict[str, str]:
     return {f"{row.group}: {row.check}": row.detail for row in rows if row.status == "fails"}
 
 
-# Gradient checks by other methods than this are JAX's dearest: it compiles them piece by piece.
-CHEAP = "directional"
+# Gradient checks are JAX's dearest, which compiles them piece by piece: up to 50 s each.
 CHECKS = [
-    pytest.param(
-        check,
-        marks=[pytest.mark.thorough] * ("gradient check" in str(check) and CHEAP not in str(check)),
-    )
+    pytest.param(check, marks=[pytest.mark.thorough] * ("gradient check" in str(check)))
     for check in testing.checks()
 ]
 
