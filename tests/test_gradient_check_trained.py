@@ -43,6 +43,7 @@ def test_no_right_gradient_fails_and_nine_of_ten_pass(method: str) -> None:
     verdicts, losses = [], []
     for hidden, dtype in itertools.product(HIDDEN, DTYPES):
         network, thetas = _training(hidden, dtype)
+        thetas = thetas[::2]
         verdicts += [_checked(network, t, *_rows(dtype), method=method).verdict for t in thetas]
         losses += [float(network.loss(t, *_rows(dtype))) for t in thetas]
     assert min(losses) < 1e-20
@@ -62,10 +63,13 @@ ADDED = {
 @every_dtype
 @pytest.mark.parametrize("hidden", HIDDEN)
 @pytest.mark.parametrize("mistake", ADDED)
-def test_a_planted_mistake_never_passes(mistake: str, hidden: str, dtype: str, method: str) -> None:
+@pytest.mark.parametrize("every", [9, pytest.param(3, marks=pytest.mark.thorough)])
+def test_a_planted_mistake_never_passes(
+    every: int, mistake: str, hidden: str, dtype: str, method: str
+) -> None:
     network, thetas = _training(hidden, dtype)
     number = np.repeat(range(6), [3 * 24, 24, 24 * 24, 24, 24, 1])
-    for i, theta in enumerate(thetas[::3]):
+    for i, theta in enumerate(thetas[::every]):
         tensor = number == i % 6
         entry = np.arange(network.size) == np.resize(np.flatnonzero(tensor), 8 * i + 1)[-1]
         added = functools.partial(ADDED[mistake], t=tensor, k=entry)
@@ -90,6 +94,7 @@ def _separable(*sizes: int) -> tuple[Any, ...]:
     return network, x, y, {"epochs": 500, "optimizer": bx.Adam(0.1)}
 
 
+QUICK = ("sigmoid", "digits", "separable classes, a hidden layer")
 TRAININGS = {
     **{
         h: lambda h=h: (bx.mlp(SIZES, hidden=h), *_rows("float64"), {"epochs": 400}) for h in HIDDEN
@@ -102,7 +107,10 @@ TRAININGS = {
 
 
 @every_dtype
-@pytest.mark.parametrize("name", TRAININGS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.thorough]) for n in TRAININGS],
+)
 def test_a_training_whose_updates_are_all_checked_runs_to_its_end(name: str, dtype: str) -> None:
     network, *rows, options = TRAININGS[name]()
     theta = network.initialize(0, backend="numpy", dtype=dtype)
