@@ -79,12 +79,19 @@ def test_a_bad_option_is_told_in_one_line_before_anything_is_done(
 
 
 @pytest.mark.parametrize(
-    "environment", [{"BACKPROP_XP_BACKEND": "numpi"}, {"BACKPROP_XP_DTYPE": "int32"}]
+    ("words", "environment"),
+    [
+        (("xor",), {"BACKPROP_XP_BACKEND": "numpi"}),
+        (("xor",), {"BACKPROP_XP_DTYPE": "int32"}),
+        (("check", "--conformance", "--backend", "cupy"), {}),
+    ],
 )
-def test_a_choice_of_the_environment_that_cannot_be_had_is_an_error_in_one_line(
-    environment: dict[str, str],
+def test_a_choice_that_cannot_be_had_is_an_error_in_one_line(
+    words: tuple[str, ...], environment: dict[str, str]
 ) -> None:
-    result = run("xor", **NOWHERE | environment)
+    if "cupy" in words and {row.name: row for row in bx.list_backends()}["cupy"].usable:
+        pytest.skip("CuPy has a GPU here")
+    result = run(*words, **NOWHERE | environment)
     assert (result.exit_code, result.stdout) == (1, "")
     assert ONE_LINE.fullmatch(result.stderr)
 

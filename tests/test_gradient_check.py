@@ -175,6 +175,14 @@ def test_auto_goes_by_directions_where_value_is_slow_and_says_so() -> None:
     assert report.notes[0] in str(report)
 
 
+def test_assert_gradient_fails_a_test_with_the_report_as_its_message(xp: Any) -> None:
+    p = Problem(xp)
+    assert bx.assert_gradient(p.value, p.gradient, p.point) is None
+    with pytest.raises(AssertionError) as error:
+        bx.assert_gradient(p.value, lambda x: 2.0 * p.gradient(x), p.point, method="centered")
+    assert str(error.value) == str(error.value.report)
+
+
 def test_value_and_gradient_are_given_args_and_may_be_one_function(xp: Any) -> None:
     total = xp.namespace.sum
     value, gradient = lambda p, a, b: total(a * p * p + b * p), lambda p, a, b: 2 * a * p + b

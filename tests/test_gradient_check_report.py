@@ -2,7 +2,6 @@
 
 import json
 import statistics
-import sys
 from typing import Any
 
 import numpy as np
@@ -73,14 +72,11 @@ def test_gradients_tensors_and_worst_entries_are_the_points(xp: Any, method: str
 
 
 @pytest.mark.parametrize(("factor", "order"), [(1.0, 3.0), (1.01, 1.0), (-1.0, 1.0), (0.0, 1.0)])
-@pytest.mark.parametrize("seed", range(3))
-def test_taylors_orders_tell_right_from_wrong(
-    xp: Any, factor: float, order: float, seed: int
-) -> None:
+def test_taylors_orders_tell_right_from_wrong(xp: Any, factor: float, order: float) -> None:
     """The tutorial swapped them: of its differences the centred one errs by O(h^2)."""
     value, gradient = lambda p: xp.namespace.sum(p**4), lambda p: 4.0 * factor * p**3
     point = xp.asarray(POINT["weights"])
-    report = check.gradient(value, gradient, point, method="taylor", seed=seed)
+    report = check.gradient(value, gradient, point, method="taylor")
     table, one_sided = report.taylor, 2.0 if order == 3.0 else 1.0
     assert report.verdict == ("pass" if order == 3.0 else "fail")
     assert statistics.median(report.taylor_orders[-3:]) == pytest.approx(order, abs=BEND)
@@ -110,7 +106,7 @@ def test_a_failure_shows_why_and_its_tensors_and_its_worst_entries(xp: Any, meth
 @every_method
 def test_a_report_is_an_error_and_json_of_plain_numbers(xp: Any, method: str) -> None:
     report = _report(xp, method)
-    with pytest.raises(bx.GradientCheckError) as error:
+    with pytest.raises(bx.GradientCheckError, match="fail") as error:
         report.raise_if_failed()
     assert error.value.report is report
     assert str(error.value) == str(report)
@@ -124,16 +120,12 @@ def test_a_report_is_an_error_and_json_of_plain_numbers(xp: Any, method: str) ->
     assert endless.to_dict()["max_relative_error"] is None
 
 
-def test_a_picture_shows_entries_or_remainders(xp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_shows_entries_or_remainders(xp: Any) -> None:
     pytest.importorskip("matplotlib")
     entries, remainders = (_report(xp, m).plot().axes[0] for m in ("complex_step", "taylor"))
-    x, y = entries.lines[0].get_data()
-    np.testing.assert_allclose(x, NUMERIC["weights"].ravel(), rtol=1e-12)
-    np.testing.assert_allclose(y, ANALYTIC["weights"].ravel(), rtol=1e-12)
+    expected = [part["weights"].ravel() for part in (NUMERIC, ANALYTIC)]
+    np.testing.assert_allclose(entries.lines[0].get_data(), expected, rtol=1e-12)
     lines = {line.get_label(): list(line.get_ydata()) for line in remainders.lines}
     assert lines["symmetric remainder"] == list(_report(xp, "taylor").taylor.symmetric)
     with pytest.raises(ValueError, match=r'nothing to draw.*method="auto".*method="taylor"'):
         _report(xp, "directional").plot()
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install 'backprop_xp\[plot\]'"):
-        _report(xp, "taylor").plot()

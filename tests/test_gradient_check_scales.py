@@ -73,7 +73,7 @@ TURN, BOLTZMANN, GAS = 2e6 * np.pi, 1.380649e-23, 8.314
 STEP = Pair(lambda p: np.sum(np.tanh((p - 1.0) / 1e-6)),
     lambda p: (1.0 - np.tanh((p - 1.0) / 1e-6) ** 2) / 1e-6, [1.0])
 EXACT = {
-    **{name: pair for e in range(-20, 21, 10) for name, pair in _at_scale(10.0**e).items()},
+    **{name: pair for e in (-20, 0, 20) for name, pair in _at_scale(10.0**e).items()},
     "a million periods": Pair(lambda p: np.sum(np.sin(TURN * p)),
         lambda p: TURN * np.cos(TURN * p), [1.0000001, 0.73]),
     "a sinusoid fitted": Pair(lambda p: _fitted(p)[0], lambda p: _fitted(p)[1], [0.9, 1.0000001]),
@@ -113,7 +113,7 @@ def test_an_entry_is_judged_by_its_own_size(factor: float, method: str) -> None:
 
 # What is made of a number that would be exact.
 SPOILED = {
-    **{f"{d} digits": lambda v, d=d: round(float(v), d) for d in (3, 6, 9)},
+    **{f"{d} digits": lambda v, d=d: round(float(v), d) for d in (3, 9)},
     "float32 inside": lambda v: float(np.float32(v)),
     "an inner solver": lambda v: v * (1.0 + 1e-7 * np.sin(1e20 * v)),
     "exact": lambda v: v,
@@ -139,11 +139,11 @@ def test_of_a_rough_value_nothing_right_fails_and_nothing_wrong_passes(
 
 
 @every_method
-@pytest.mark.parametrize("digits", [3, 6, 9])
+@pytest.mark.parametrize("digits", [3, 9])
 def test_what_seems_to_be_noise_from_afar_is_told_from_a_fast_wave(
     digits: int, method: str
 ) -> None:
-    for seed in (11, 13, 17, 20, 21):
+    for seed in (11, 20):
         pair = Pair(
             lambda p: round(float(np.sum(np.sin(6e6 * p.real))), digits),
             lambda p: 6e6 * np.cos(6e6 * p),
