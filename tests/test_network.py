@@ -233,15 +233,6 @@ def test_inference_uses_no_dropout_and_training_does(xp: Any) -> None:
     assert not np.array_equal(trained[0], inference)
 
 
-def test_a_key_counts_by_its_lowest_31_bits(xp: Any) -> None:
-    network = _network()
-    theta, x, _, _ = _case(xp, network)
-    expected = network.forward(theta, x, rng=5)
-    arrays = [xp.asarray([[key]], dtype="int64") for key in (5, 5 + 2**31)]
-    for rng in [5 + 2**31, 5 + 2**40, np.int64(5), *arrays]:
-        xp.assert_equal(network.forward(theta, x, rng=rng), expected)
-
-
 def _rng(xp: Any, kind: str, stack: tuple[int, ...]) -> tuple[Any, Callable[[Any], Any]]:
     """Return a stack's rng, and a function from a member's index to that member's own."""
     if kind != "array":
@@ -283,21 +274,6 @@ def test_a_stack_matches_its_networks_one_by_one(
             _close(one[i], other, xp.rounding(STACK_ROUNDING))
 
 
-@pytest.mark.parametrize(("keys", "alike"), [(RNG, [1, 2, 3]), ([1, 2, 1, 3], [2])])
-def test_a_key_gives_every_member_of_a_stack_the_same_mask_and_keys_their_own(
-    xp: Any, keys: Any, alike: list[int]
-) -> None:
-    network = _network()
-    theta, x = _put(xp, np.tile(_theta(network), (4, 1)), _data()[0])
-    if isinstance(keys, list):
-        keys = xp.asarray(np.asarray(keys).reshape(4, 1, 1), dtype="int32")
-    outputs = xp.host(network.forward(theta, x, rng=keys))
-    close = [
-        np.allclose(outputs[i], outputs[0], rtol=xp.rounding(STACK_ROUNDING)) for i in (1, 2, 3)
-    ]
-    assert close == [i in alike for i in (1, 2, 3)]
-
-
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_a_poisoned_member_leaves_the_others_as_they_were(xp: Any, poison: float) -> None:
     network = _network()
@@ -336,16 +312,6 @@ def test_float32_stays_float32(xp: Any, loss: str) -> None:
         assert single.dtype == xp.namespace.float32
         # A dozen layers' roundings add up.
         _close(xp.host(single), xp.host(double).astype(np.float32), 30 * FLOAT32_ROUNDING)
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-def test_logits_of_10_000_give_finite_losses_and_gradients_in_float32(xp: Any, loss: str) -> None:
-    above = 80.0 if loss == "poisson" else 1e4  # a rate above exp(88) is no float32
-    network = bx.mlp([1, 2], loss=loss)
-    theta = xp.asarray([above, -1e4, 0.0, 0.0], dtype="float32")
-    for x, y in [([[1]], [[0, 1]]), ([[1]], [[1, 0]]), ([[1], [0]], [[0, 1], [1, 0]])]:
-        for array in network.loss_and_gradient(theta, x, y):
-            assert np.all(np.isfinite(xp.host(array)))
 
 
 def test_integers_booleans_and_lists_are_taken_as_numbers_of_thetas_precision(xp: Any) -> None:
@@ -439,15 +405,6 @@ def test_a_seed_gives_the_same_theta_as_on_numpy_bit_for_bit(xp: Any, dtype: str
     theta = xp.host(xp.initialize(network, 5, stack=(2,), dtype=dtype))
     reference = network.initialize(5, stack=(2,), backend="numpy", dtype="float64")
     np.testing.assert_array_equal(theta, reference.astype(dtype), strict=True)
-
-
-def test_theta_has_the_backends_own_precision_unless_told_otherwise(xp: Any) -> None:
-    theta = xp.initialize(bx.mlp([2, 1]), dtype=None)
-    usual = {"numpy": "float64", "cupy": "float32", "jax": "float32", "torch": "float32"}
-    if xp.name in usual:
-        assert theta.dtype == getattr(xp.namespace, usual[xp.name])
-    else:  # array-api-strict's depends on the device, a plug-in's is its own affair
-        assert theta.dtype == xp.selection.backend.default_dtype(xp.selection.device)
 
 
 def test_each_layer_draws_by_its_own_initializers(xp: Any) -> None:
@@ -895,18 +852,6 @@ def test_a_gradient_written_into_its_place_is_the_one_that_is_joined(
     xp.assert_equal(out, expected)
     xp.assert_equal(value, expected_value)
     xp.assert_equal(value, loss_of(network, theta, rows, strength))
-
-
-def test_the_public_methods_are_the_core_after_its_checks(xp: Any) -> None:
-    network = _network()
-    theta, x, y, weight = _case(xp, network)
-    options = {"sample_weight": weight, "rng": RNG}
-    value, gradient = network.loss_and_gradient(theta, x, y, **options)
-    rows = Rows(x, y, weight, as_key(RNG, theta))
-    core_value, core = loss_and_gradient_of(network, theta, rows, network.l2)
-    xp.assert_equal(core, gradient)
-    for other in (core_value, network.loss(theta, x, y, **options)):
-        xp.assert_equal(other, value)
 
 
 def test_a_network_is_random_where_a_layer_is_and_only_such_layers_have_a_key(xp: Any) -> None:

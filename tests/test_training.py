@@ -762,17 +762,6 @@ def test_the_way_out_for_class_labels_leads_to_training(xp: Any, shape: tuple[in
     assert np.all(np.isfinite(_trained(xp, network, theta, x, y)))
 
 
-@pytest.mark.parametrize("kind", [list, np.dtype(str), np.dtype(object)])
-def test_labels_that_are_no_numbers_are_refused_with_a_way_out(kind: Any) -> None:
-    """On NumPy, which alone makes arrays of such."""
-    y: Any = ["cat", "dog"] * 5
-    y = y if kind is list else np.asarray(y, dtype=kind)
-    network, x = bx.mlp([3, 2]), np.ones((10, 3))
-    theta = network.initialize(backend="numpy")
-    with pytest.raises(TypeError, match=r"y has dtype .* classes, y = numpy.unique\(y"):
-        bx.train(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=1)
-
-
 @pytest.mark.parametrize(
     "weights",
     [[-1.0] + [1.0] * (ROWS - 1), [0.0] * ROWS, [[1.0] * ROWS, [0.0] * ROWS]],
