@@ -66,9 +66,7 @@ def test_a_constant_is_the_same_everywhere(name: str) -> None:
 
 
 @every_initializer
-def test_a_draw_is_float64_of_the_shape_asked_for_and_follows_the_generator(
-    initializer: Initializer,
-) -> None:
+def test_a_draw_is_float64_and_follows_the_generator(initializer: Initializer) -> None:
     weights = _draw(initializer, seed=1)
     assert weights.dtype == np.float64
     assert weights.shape == SHAPE

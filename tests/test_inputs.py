@@ -64,9 +64,7 @@ def test_class_labels_are_the_rows_that_one_hot_makes_of_them(
 
 
 @pytest.mark.parametrize("judged", ["training rows", "validation", "validation of another kind"])
-def test_a_training_judged_by_labels_is_the_one_judged_by_one_hot_rows(
-    xp: Any, judged: str
-) -> None:
+def test_a_training_judged_by_labels_is_that_by_one_hot_rows(xp: Any, judged: str) -> None:
     """By early stopping and by metrics; a column of labels or flat ones, here and held out."""
 
     def labels(of: np.ndarray) -> Any:
@@ -112,9 +110,7 @@ def test_integers_with_a_column_for_each_output_stay_rows_of_targets(xp: Any) ->
     assert np.array_equal(xp.host(actual), xp.host(NETWORK.loss(theta, x, xp.asarray(y))))
 
 
-def test_labels_are_made_one_hot_where_they_are_and_may_be_given_to_what_is_compiled(
-    xp: Any,
-) -> None:
+def test_labels_are_made_one_hot_where_they_are_and_in_what_is_compiled(xp: Any) -> None:
     theta, x, y = xp.initialize(NETWORK), _x(xp), xp.asarray(LABELS, dtype="int32")
     with bx.transfer_guard("disallow"):
         expected = NETWORK.loss_and_gradient(theta, x, y)

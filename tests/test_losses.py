@@ -86,9 +86,7 @@ def _confident(dtype: str) -> np.ndarray:
 
 @pytest.mark.parametrize("target", [0.0, 1.0])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_binary_cross_entropy_keeps_its_digits_at_confident_logits(
-    xp: Any, dtype: str, target: float
-) -> None:
+def test_binary_cross_entropy_keeps_its_digits(xp: Any, dtype: str, target: float) -> None:
     logits = _confident(dtype)
     loss, o = bx.losses.binary_cross_entropy, xp.asarray(logits[:, None], dtype=dtype)
     t = xp.asarray(np.full((len(logits), 1), target), dtype=dtype)
@@ -132,9 +130,7 @@ def test_categorical_cross_entropy_keeps_its_digits_at_confident_logits(
 
 
 @pytest.mark.parametrize("total", [1.0, 0.5, 1e6])
-def test_the_cross_entropies_of_soft_targets_are_those_of_every_class(
-    xp: Any, total: float
-) -> None:
+def test_cross_entropies_of_soft_targets_are_those_of_every_class(xp: Any, total: float) -> None:
     """Whatever a row of categorical targets sums to, it weighs the row's classes."""
     o = np.asarray([[0.3, -1.2, 0.7], [30.0, 0.0, -5.0], [0.0, 0.0, 0.0], [-9.0, 20.0, 20.0]])
     t = np.asarray([[0.2, 0.3, 0.5], [0.75, 0.25, 0.0], [0.0, 1.0, 0.0], [1e-9, 0.5, 0.5 - 1e-9]])

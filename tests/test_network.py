@@ -183,9 +183,7 @@ def test_a_prediction_is_the_link_of_the_outputs_in_batches_of_any_size(
 
 
 @pytest.mark.parametrize("stack", [(), (2, 2)])
-def test_a_prediction_of_many_rows_goes_by_so_many_that_memory_is_bounded(
-    stack: tuple[int, ...],
-) -> None:
+def test_a_prediction_of_many_rows_is_made_of_some_at_a_time(stack: tuple[int, ...]) -> None:
     seen = []
 
     class Counting(bx.Dropout):
@@ -634,9 +632,7 @@ def test_what_is_neither_float32_nor_float64_is_refused_everywhere(
 
 
 @pytest.mark.parametrize("name", ["x", "y", "sample_weight", "rng"])
-def test_an_array_of_another_library_than_thetas_is_refused_with_the_repairing_call(
-    xp: Any, name: str
-) -> None:
+def test_an_array_of_another_library_is_refused_with_the_repairing_call(xp: Any, name: str) -> None:
     other = "array-api-strict" if xp.name == "numpy" else "numpy"
     if other != "numpy":
         pytest.importorskip("array_api_strict")
@@ -699,6 +695,65 @@ def _one_narrow(xp: Any, parameters: list[Any]) -> list[Any]:
     return [(weights, xp.asarray(xp.host(bias), dtype="float32")), last]
 
 
+DENSE = bx.Dense(2, 2)
+
+
+def _layers(*layers: Any) -> bx.Network:
+    return bx.Network(layers, "mean_squared_error")
+
+
+REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
+    (lambda: bx.mlp([0, 1]), ValueError, r"sizes\[0\] must be an integer of at least 1, not 0"),
+    (lambda: bx.mlp([2, -1, 1]), ValueError, r"sizes\[1\] must be an integer of .* 1, not -1"),
+    (lambda: bx.mlp([2, 2.5]), TypeError, r"sizes\[1\] must be an integer of at least 1, not 2.5"),
+    (lambda: bx.mlp([2]), ValueError, "sizes needs at least inputs and outputs"),
+    (lambda: bx.mlp(2), TypeError, "sizes"),
+    (
+        lambda: bx.mlp([2, 1], hidden="rellu"),
+        ValueError,
+        "hidden 'rellu' is .* Did you mean 'relu'",
+    ),
+    (
+        lambda: bx.mlp([2, 1], output="sofmax"),
+        ValueError,
+        "'sofmax' is unknown. Did you mean 'soft",
+    ),
+    (lambda: bx.mlp([2, 1], loss="mean_square_error"), ValueError, "loss .*'mean_squared_error'"),
+    (lambda: bx.mlp([2, 1], initializer="he"), ValueError, "initializer 'he' is unknown.*he_norm"),
+    (lambda: bx.mlp([2, 1], loss=None), TypeError, "loss"),
+    (lambda: bx.mlp([2, 1], loss=np.mean), TypeError, "loss"),
+    (lambda: bx.mlp([2, 1], dropout=1.0), ValueError, "dropout must be"),
+    (lambda: bx.mlp([2, 1], dropout=-0.1), ValueError, "dropout must be"),
+    (lambda: bx.mlp([2, 1], dropout="0.5"), TypeError, "dropout must be"),
+    (lambda: bx.mlp([2, 1], l2=-1.0), ValueError, "l2 must be >= 0"),
+    (lambda: bx.mlp([2, 1], l2=float("inf")), ValueError, "l2 must be"),
+    (lambda: bx.mlp([2, 1], l2="1"), TypeError, "l2 must be a number"),
+    (lambda: _layers(), ValueError, "at least one layer with parameters"),
+    (lambda: _layers(bx.Activate("relu")), ValueError, "at least one layer with parameters"),
+    (lambda: _layers(DENSE, bx.Dense(4, 1)), ValueError, r"layer 1 \(Dense\) takes 4 features.* 2"),
+    (lambda: _layers(DENSE, bx.Activate("relu"), bx.LayerNorm(3)), ValueError, "layer 2 .*takes 3"),
+    (lambda: _layers(DENSE, bx.Residual(bx.Dense(3, 3))), ValueError, "layer 1 .*takes 3"),
+    (
+        lambda: _layers(DENSE, bx.Residual(bx.Activate("tanh")), bx.Dense(4, 1)),
+        ValueError,
+        "takes 4 features, but the layers before it give 2",
+    ),
+    (lambda: _layers(DENSE, "relu"), TypeError, r"layers\[1\] is 'relu', which is no layer"),
+    (lambda: _layers(bx.activations.relu), TypeError, r"layers\[0\].*bx\.Activate"),
+    (lambda: _layers(None), TypeError, r"layers\[0\] is None"),
+    (lambda: _layers(bx.Dense), TypeError, r"layers\[0\]"),
+    (lambda: bx.Network(DENSE, "huber"), TypeError, "layers"),
+]
+
+
+@pytest.mark.parametrize(("make", "error", "message"), REFUSED)
+def test_what_makes_no_network_is_refused(
+    make: Callable[[], Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -721,69 +776,9 @@ def test_initialize_refuses_what_is_no_seed_stack_or_precision(
         xp.initialize(CLASSIFIER, **options)
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"sizes": [0, 1]}, ValueError, r"sizes\[0\] must be an integer of at least 1, not 0"),
-        ({"sizes": [2, -1, 1]}, ValueError, r"sizes\[1\] must be an integer of .* 1, not -1"),
-        ({"sizes": [2, 2.5]}, TypeError, r"sizes\[1\] must be an integer of at least 1, not 2.5"),
-        ({"sizes": [2]}, ValueError, "sizes needs at least inputs and outputs"),
-        ({"sizes": 2}, TypeError, "sizes"),
-        ({"hidden": "rellu"}, ValueError, "'rellu' is unknown. Did you mean 'relu'"),
-        ({"sizes": [2, 1], "hidden": "rellu"}, ValueError, "hidden 'rellu' is unknown"),
-        ({"output": "sofmax"}, ValueError, "'sofmax' is unknown. Did you mean 'softmax'"),
-        ({"loss": "mean_square_error"}, ValueError, "loss .*Did you mean 'mean_squared_error'"),
-        ({"initializer": "he"}, ValueError, "initializer 'he' is unknown.*he_normal"),
-        ({"loss": None}, TypeError, "loss"),
-        ({"loss": np.mean}, TypeError, "loss"),
-        ({"dropout": 1.0}, ValueError, "dropout must be"),
-        ({"dropout": -0.1}, ValueError, "dropout must be"),
-        ({"dropout": "0.5"}, TypeError, "dropout must be"),
-        ({"l2": -1.0}, ValueError, "l2 must be >= 0"),
-        ({"l2": float("inf")}, ValueError, "l2 must be"),
-        ({"l2": "1"}, TypeError, "l2 must be a number"),
-    ],
-)
-def test_mlp_refuses_sizes_and_options_that_it_cannot_use(
-    options: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        bx.mlp(**{"sizes": [2, 3, 1], **options})
-
-
-DENSE, SQUARED = bx.Dense(2, 2), "mean_squared_error"
-
-
-@pytest.mark.parametrize(
-    ("layers", "error", "message"),
-    [
-        ([], ValueError, "at least one layer with parameters"),
-        ([bx.Activate("relu"), bx.Dropout(0.5)], ValueError, "one layer with parameters"),
-        ([DENSE, bx.Dense(4, 1)], ValueError, r"layer 1 \(Dense\) takes 4 features.* 2"),
-        ([DENSE, bx.Activate("relu"), bx.LayerNorm(3)], ValueError, "layer 2 .*takes 3"),
-        ([DENSE, bx.Residual(bx.Dense(3, 3))], ValueError, "layer 1 .*takes 3"),
-        (
-            [DENSE, bx.Residual(bx.Activate("tanh")), bx.Dense(4, 1)],
-            ValueError,
-            "takes 4 features, but the layers before it give 2",
-        ),
-        ([DENSE, "relu"], TypeError, r"layers\[1\] is 'relu', which is no layer"),
-        ([bx.activations.relu], TypeError, r"layers\[0\].*bx\.Activate"),
-        ([None], TypeError, r"layers\[0\] is None"),
-        ([bx.Dense], TypeError, r"layers\[0\]"),
-        (DENSE, TypeError, "layers"),
-    ],
-)
-def test_a_network_of_layers_that_do_not_fit_is_refused(
-    layers: Any, error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        bx.Network(layers, SQUARED)
-
-
 @pytest.mark.parametrize("behind", [[], [bx.Dropout(0.5)], [bx.Activate("identity")]])
 @pytest.mark.parametrize("loss", LINKED)
-def test_a_link_is_not_applied_twice_nor_are_probabilities_taken_for_logits(
+def test_neither_a_link_nor_its_like_is_applied_to_probabilities(
     loss: str, behind: list[Any]
 ) -> None:
     for output in LINKED.values():
@@ -793,7 +788,7 @@ def test_a_link_is_not_applied_twice_nor_are_probabilities_taken_for_logits(
                 bx.Network([*last, *behind], loss)
         # Elsewhere than at the end, or with another loss, it is no second link.
         bx.mlp([2, 3, 2], hidden=output, loss=loss)
-        bx.mlp([2, 3, 2], output=output, loss=SQUARED)
+        bx.mlp([2, 3, 2], output=output, loss="mean_squared_error")
         for worked_on in (bx.LayerNorm(2), bx.Residual(DENSE)):
             bx.Network([bx.Dense(2, 2, output), worked_on], loss)
 

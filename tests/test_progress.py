@@ -181,9 +181,7 @@ def test_a_narrow_terminal_cuts_the_words_not_the_count_or_the_time(clock: Clock
 @pytest.mark.parametrize(
     ("term", "bar"), [("xterm", True), ("dumb", False)], ids=["terminal", "dumb terminal"]
 )
-def test_a_bar_is_chosen_on_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, term: str, bar: bool
-) -> None:
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, term: str, bar: bool) -> None:
     pytest.importorskip("rich")
 
     class Terminal(io.StringIO):
