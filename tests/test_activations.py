@@ -78,23 +78,7 @@ def _value(name: str, z: Any) -> Any:
 
 @pytest.mark.float64
 @every_activation
-def test_a_rule_agrees_with_the_complex_step(xp: Any, activation: Activation) -> None:
-    generator = np.random.default_rng(3)
-    z, g = generator.normal(0.0, 2.0, (2, 3, 4))
-    copies = z + 1j * IMAGINARY_STEP * np.eye(z.size).reshape(-1, *z.shape)
-    a = xp.host(activation.value(xp.asarray(copies, dtype="complex128")))
-    expected = np.sum(g * a.imag, axis=(1, 2)).reshape(z.shape) / IMAGINARY_STEP
-    actual = xp.host(
-        _vjp(activation, xp.asarray(g), xp.asarray(z), activation.value(xp.asarray(z)))
-    )
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=ROUNDING * np.max(np.abs(expected)))
-
-
-@pytest.mark.float64
-@every_activation
-def test_a_complex_value_has_the_real_value_as_its_real_part(
-    xp: Any, activation: Activation
-) -> None:
+def test_a_complex_value_has_the_real_one_as_its_real_part(xp: Any, activation: Activation) -> None:
     z = np.asarray([[-900.0, -30.0, -1.0, 0.0], [0.0, 1.0, 30.0, 900.0]])
     real = xp.host(activation.value(xp.asarray(z)))
     shifted = xp.host(activation.value(xp.asarray(z + 1j * IMAGINARY_STEP, dtype="complex128")))
@@ -104,7 +88,7 @@ def test_a_complex_value_has_the_real_value_as_its_real_part(
 
 
 @every_activation
-@pytest.mark.parametrize("size", [1e4, -1e4, 1e30, -1e30])
+@pytest.mark.parametrize("size", [1e4, -1e30])
 def test_float32_stays_finite_and_float32_however_large_z_is(
     xp: Any, activation: Activation, size: float
 ) -> None:
@@ -132,10 +116,8 @@ def test_a_stack_gives_each_member_what_it_gives_alone(xp: Any, activation: Acti
     for i in np.ndindex(2, 3):
         alone = activation.value(xp.asarray(z[i]))
         slope_alone = _vjp(activation, xp.asarray(g[i]), xp.asarray(z[i]), alone)
-        np.testing.assert_allclose(xp.host(a)[i], xp.host(alone), rtol=xp.rounding(ROUNDING))
-        np.testing.assert_allclose(
-            xp.host(slope)[i], xp.host(slope_alone), rtol=xp.rounding(ROUNDING)
-        )
+        xp.assert_close(xp.host(a)[i], alone, ROUNDING)
+        xp.assert_close(xp.host(slope)[i], slope_alone, ROUNDING)
 
 
 @every_activation
@@ -154,24 +136,14 @@ def test_the_slope_at_0_is_the_one_from_the_left(xp: Any, name: str, left: float
     assert np.array_equal(xp.host(slope), np.full((1, 2), left, xp.dtype))
 
 
-def test_softmax_is_exponentials_that_sum_to_1(xp: Any) -> None:
-    a = xp.host(bx.activations.softmax.value(xp.asarray([[0.0, math.log(2.0), math.log(5.0)]])))
-    np.testing.assert_allclose(a, [[1 / 8, 2 / 8, 5 / 8]], rtol=xp.rounding(ROUNDING))
-
-
-def test_softmax_ignores_a_shift(xp: Any) -> None:
+def test_softmax_is_exponentials_that_sum_to_1_and_ignores_a_shift(xp: Any) -> None:
     # Eighths, so that adding the shift rounds nothing away.
-    z = np.asarray([[0.5, -1.25, 3.0], [2.0, 0.0, -0.875]])
-    softmax = bx.activations.softmax.value
-    shifted = z + np.asarray([[1000.0], [-1000.0]])
-    assert np.array_equal(xp.host(softmax(xp.asarray(shifted))), xp.host(softmax(xp.asarray(z))))
-
-
-def test_softmax_sends_nothing_back_for_a_gradient_that_shifts_all(xp: Any) -> None:
-    z = xp.asarray([[0.5, -1.0, 3.0]])
-    softmax = bx.activations.softmax
-    sent = softmax.vjp(xp.asarray([[7.0, 7.0, 7.0]]), None, softmax.value(z))
-    np.testing.assert_allclose(xp.host(sent), 0.0, atol=7 * xp.rounding(ROUNDING))
+    z, softmax = np.asarray([[0.5, -1.25, 3.0], [2.0, 0.0, -0.875]]), bx.activations.softmax
+    a = softmax.value(xp.asarray(z))
+    xp.assert_close(a, np.exp(z) / np.sum(np.exp(z), axis=-1, keepdims=True), ROUNDING)
+    xp.assert_equal(softmax.value(xp.asarray(z + np.asarray([[1000.0], [-1000.0]]))), a)
+    # So a gradient that shifts all is sent back as nothing.
+    xp.assert_close(softmax.vjp(xp.asarray(np.full((2, 3), 7.0)), None, a), np.zeros((2, 3)), 7e-13)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

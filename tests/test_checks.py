@@ -148,17 +148,13 @@ def test_an_array_of_numbers_is_held_to_the_bounds_of_one(shape: tuple[int, ...]
 
 
 @pytest.mark.parametrize("given", [[0.5, True], [0.5, 1j], [0.5, None], ["0.5", "1"]])
-def test_an_array_of_what_is_no_number_is_a_type_error_that_names_the_entry(
-    given: list[Any],
-) -> None:
+def test_an_array_of_no_numbers_is_a_type_error_that_names_the_entry(given: list[Any]) -> None:
     values = np.array(given, dtype=object)
     with pytest.raises(TypeError, match=r"^decay\[\d\] must be a number, not "):
         reals(values, "decay", low=0.0)
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (2, 3), (3, 1, 4)])
-def test_a_place_in_a_flattened_array_has_the_index_that_numpy_gives(
-    shape: tuple[int, ...],
-) -> None:
+def test_a_place_in_a_flattened_array_has_numpys_index(shape: tuple[int, ...]) -> None:
     for place in range(math.prod(shape)):
         assert unravel(place, shape) == tuple(map(int, np.unravel_index(place, shape)))

@@ -1,5 +1,6 @@
 """Preparing data: one-hot labels, standardised features, splits and minibatches."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,12 +17,6 @@ LABELS = [2, 0, 1, 1, 0]
 
 def _table(rows: int = 11, columns: int = 3) -> np.ndarray:
     return np.random.default_rng(21).normal(5.0, 2.0, (rows, columns))
-
-
-def _same(xp: Any, actual: Any, expected: np.ndarray) -> bool:
-    """Say whether an array of the backend under test has the very bits of NumPy's."""
-    host = xp.host(actual)
-    return host.dtype == expected.dtype and np.array_equal(host, expected)
 
 
 def _batches(xp: Any, *arrays: Any, **options: Any) -> list[tuple[np.ndarray, ...]]:
@@ -150,15 +145,6 @@ def test_split_shuffles_and_depends_on_the_seed_alone(xp: Any) -> None:
     assert rows(0) != sorted(rows(0))
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2**40])
-def test_split_is_the_same_on_every_backend(xp: Any, seed: int) -> None:
-    x, y = _table().astype(xp.dtype), np.arange(11)
-    expected = bx.data.split(x, y, seed=seed)
-    actual = bx.data.split(xp.asarray(x), xp.asarray(y, dtype=None), seed=seed)
-    for one, other in zip(actual, expected, strict=True):
-        assert _same(xp, one, other)
-
-
 @pytest.mark.parametrize("batch_size", [1, 4, 11, 100])
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_minibatches_hold_each_row_once_and_keep_the_last_smaller_one(
@@ -181,14 +167,19 @@ def test_minibatches_keep_the_rows_of_their_arrays_together(xp: Any) -> None:
         assert np.array_equal(part, x[rows])
 
 
-@pytest.mark.parametrize(("seed", "epoch"), [(0, 0), (0, 1), (1, 0), (2**40, 7)])
-def test_minibatches_are_the_same_on_every_backend(xp: Any, seed: int, epoch: int) -> None:
+@pytest.mark.parametrize(("seed", "epoch"), [(0, 0), (1, 1), (2**40, 7)])
+def test_rows_go_where_they_do_on_numpy(xp: Any, seed: int, epoch: int) -> None:
     x, y = _table().astype(xp.dtype), np.arange(11)
     options = {"batch_size": 4, "seed": seed, "epoch": epoch}
-    expected = list(bx.data.minibatches(x, y, **options))
-    actual = list(bx.data.minibatches(xp.asarray(x), xp.asarray(y, dtype=None), **options))
-    for one, other in zip(actual, expected, strict=True):
-        assert all(_same(xp, a, b) for a, b in zip(one, other, strict=True))
+    there = [
+        (
+            *bx.data.split(*arrays, seed=seed),
+            *itertools.chain(*bx.data.minibatches(*arrays, **options)),
+        )
+        for arrays in ((x, y), (xp.asarray(x), xp.asarray(y, dtype=None)))
+    ]
+    for expected, actual in zip(*there, strict=True):
+        np.testing.assert_array_equal(xp.host(actual), expected, strict=True)
 
 
 def test_rows_are_split_and_batched_where_a_device_keeps_no_64_bit_numbers() -> None:
@@ -280,7 +271,7 @@ def _batched(batch_size: Any, **options: int) -> Any:
 
 
 @pytest.mark.parametrize(("call", "error", "message"), REFUSED)
-def test_what_cannot_be_prepared_is_refused_by_name(
+def test_what_cannot_be_prepared_is_refused(
     call: Callable[[], Any], error: Any, message: str
 ) -> None:
     with pytest.raises(error, match=message):

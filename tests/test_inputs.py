@@ -53,25 +53,22 @@ def _entrances(xp: Any, theta: Any, x: Any) -> dict[str, Callable[[Any], Any]]:
 
 
 @pytest.mark.parametrize("entrance", ["loss", "gradient", "fit", "validation"])
-@pytest.mark.parametrize("kind", ["int64", "uint8", "list"])
+@pytest.mark.parametrize("kind", ["int64", "list"])
 @every_shape
 def test_class_labels_are_the_rows_that_one_hot_makes_of_them(
     xp: Any, stack: tuple[int, ...], labels: np.ndarray, kind: str, entrance: str
 ) -> None:
     use = _entrances(xp, xp.initialize(NETWORK, stack=stack), _x(xp))[entrance]
     y = labels.tolist() if kind == "list" else xp.asarray(labels, dtype=kind)
-    assert np.array_equal(xp.host(use(y)), xp.host(use(_one_hot(xp, labels))))
+    xp.assert_equal(use(y), use(_one_hot(xp, labels)))
 
 
 @pytest.mark.parametrize("judged", ["training rows", "validation", "validation of another kind"])
-@pytest.mark.parametrize("kind", ["uint8", "int64", "list"])
-def test_a_training_judged_by_labels_is_the_one_judged_by_one_hot_rows(
-    xp: Any, kind: str, judged: str
-) -> None:
+def test_a_training_judged_by_labels_is_that_by_one_hot_rows(xp: Any, judged: str) -> None:
     """By early stopping and by metrics; a column of labels or flat ones, here and held out."""
 
     def labels(of: np.ndarray) -> Any:
-        return of.tolist() if kind == "list" else xp.asarray(of, dtype=kind)
+        return xp.asarray(of, dtype="uint8")
 
     def fit(y: Any, held_out: Any) -> Any:
         options: dict[str, Any] = {"optimizer": bx.Adam(0.9), "epochs": 8, "batch_size": 4}
@@ -113,18 +110,13 @@ def test_integers_with_a_column_for_each_output_stay_rows_of_targets(xp: Any) ->
     assert np.array_equal(xp.host(actual), xp.host(NETWORK.loss(theta, x, xp.asarray(y))))
 
 
-def test_labels_are_made_one_hot_where_they_are(xp: Any) -> None:
+def test_labels_are_made_one_hot_where_they_are_and_in_what_is_compiled(xp: Any) -> None:
     theta, x, y = xp.initialize(NETWORK), _x(xp), xp.asarray(LABELS, dtype="int32")
     with bx.transfer_guard("disallow"):
-        NETWORK.loss_and_gradient(theta, x, y)
-
-
-def test_labels_may_be_given_to_what_is_compiled(xp: Any) -> None:
-    theta, x, y = xp.initialize(NETWORK), _x(xp), xp.asarray(LABELS, dtype="int32")
+        expected = NETWORK.loss_and_gradient(theta, x, y)
     compiled = xp.selection.backend.compile(NETWORK.loss_and_gradient)(theta, x, y)
-    close = xp.rounding(1e-13)
-    for actual, expected in zip(compiled, NETWORK.loss_and_gradient(theta, x, y), strict=True):
-        np.testing.assert_allclose(xp.host(actual), xp.host(expected), rtol=close, atol=close)
+    for one, other in zip(compiled, expected, strict=True):
+        xp.assert_close(one, other)
 
 
 @pytest.mark.parametrize("method", ["complex_step", "directional"])
@@ -139,17 +131,6 @@ def test_a_gradient_check_takes_labels(xp: Any, method: str, column: bool) -> No
     assert report.max_relative_error == rows.max_relative_error
     outputs = NETWORK.forward(theta, x)
     assert bx.check_loss("categorical_cross_entropy", outputs, moved, method=method).passed
-
-
-@pytest.mark.float64
-def test_a_gradient_check_with_labels_finds_a_wrong_loss(xp: Any) -> None:
-    right = bx.losses.categorical_cross_entropy
-    wrong = dataclasses.replace(right, gradient=lambda o, t: 1.1 * right.gradient(o, t))
-    network = bx.mlp([N_IN, 5, N_OUT], hidden="tanh", loss=wrong)
-    y = xp.asarray(LABELS, dtype="int32")
-    report = bx.check_network(network, xp.initialize(network), _x(xp), y)
-    assert report.verdict == "fail"
-    assert "the loss" in str(report)
 
 
 @pytest.mark.parametrize(
@@ -180,8 +161,7 @@ def test_a_label_of_no_class_adds_nothing_to_a_loss(xp: Any) -> None:
     assert actual == pytest.approx(float(xp.host(expected)), rel=xp.rounding(1e-14))
 
 
-@pytest.mark.parametrize("column", [False, True])
-@pytest.mark.parametrize("kind", ["bool", "working"])
+@pytest.mark.parametrize(("kind", "column"), [("bool", False), ("working", True)])
 def test_booleans_and_floats_of_that_shape_are_told_of_labels_and_of_one_hot(
     xp: Any, kind: str, column: bool
 ) -> None:
@@ -189,13 +169,11 @@ def test_booleans_and_floats_of_that_shape_are_told_of_labels_and_of_one_hot(
     moved = xp.asarray(y > 1 if kind == "bool" else y, dtype=kind)
     theta, x = xp.initialize(NETWORK), _x(xp)
     message = r"y has shape .*categorical_cross_entropy takes class labels, one integer .*one-hot"
-    for use in (
-        lambda: NETWORK.loss(theta, x, moved),
-        lambda: bx.check_network(NETWORK, theta, x, moved),
-        lambda: bx.train(NETWORK, theta, x, moved, optimizer=bx.SGD(0.1), epochs=1),
-    ):
+    for use in (NETWORK.loss, bx.train, bx.check_network):
+        data = (theta, x, moved) if use == NETWORK.loss else (NETWORK, theta, x, moved)
+        options = {"optimizer": bx.SGD(0.1), "epochs": 1} if use is bx.train else {}
         with pytest.raises(ValueError, match=message):
-            use()
+            use(*data, **options)
 
 
 @pytest.mark.parametrize("shape", [(ROWS + 1,), (ROWS, 2), (2, ROWS), (2, ROWS, 1), ()])

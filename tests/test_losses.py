@@ -22,10 +22,6 @@ FEW_ROUNDINGS = 4
 IMAGINARY_STEP = 1e-100
 
 
-def _log_cosh(o: Any, t: Any) -> Any:
-    return mpmath.log(mpmath.cosh(o - t))
-
-
 def _binary_cross_entropy(o: Any, t: Any) -> Any:
     p = 1 / (1 + mpmath.exp(-o))
     return -t * mpmath.log(p) - (1 - t) * mpmath.log(1 - p)
@@ -37,7 +33,7 @@ EXACT: dict[str, Callable[[Any, Any], Any]] = {
     "half_squared_error": lambda o, t: (o - t) ** 2 / 2,
     "mean_absolute_error": lambda o, t: abs(o - t),
     "huber": lambda o, t: (o - t) ** 2 / 2 if abs(o - t) <= 1 else abs(o - t) - 0.5,
-    "log_cosh": _log_cosh,
+    "log_cosh": lambda o, t: mpmath.log(mpmath.cosh(o - t)),
     "poisson": lambda o, t: mpmath.exp(o) - t * o,
     "binary_cross_entropy": _binary_cross_entropy,
 }
@@ -81,17 +77,6 @@ def test_log_cosh_is_half_a_square_near_0(xp: Any) -> None:
     np.testing.assert_allclose(values, expected, rtol=ROUNDING)
 
 
-def test_categorical_cross_entropy_is_the_log_of_the_probability_given_to_the_class(
-    xp: Any,
-) -> None:
-    logits = np.log([[0.2, 0.3, 0.5], [0.7, 0.2, 0.1]])
-    o = xp.asarray(logits + np.asarray([[300.0], [-300.0]]))
-    t = xp.asarray([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
-    values = xp.host(bx.losses.categorical_cross_entropy.value(o, t))
-    # Shifted by 300, the logits themselves are rounded to 6e-14.
-    np.testing.assert_allclose(values, -np.log([0.5, 0.7]), atol=xp.rounding(2e-13))
-
-
 def _confident(dtype: str) -> np.ndarray:
     """Return logits out to where their exponentials are still normal numbers of that precision."""
     far = {"float32": 80.0, "float64": 700.0}[dtype]
@@ -101,9 +86,7 @@ def _confident(dtype: str) -> np.ndarray:
 
 @pytest.mark.parametrize("target", [0.0, 1.0])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_binary_cross_entropy_keeps_its_digits_at_confident_logits(
-    xp: Any, dtype: str, target: float
-) -> None:
+def test_binary_cross_entropy_keeps_its_digits(xp: Any, dtype: str, target: float) -> None:
     logits = _confident(dtype)
     loss, o = bx.losses.binary_cross_entropy, xp.asarray(logits[:, None], dtype=dtype)
     t = xp.asarray(np.full((len(logits), 1), target), dtype=dtype)
@@ -146,27 +129,24 @@ def test_categorical_cross_entropy_keeps_its_digits_at_confident_logits(
         np.testing.assert_allclose(xp.host(loss.gradient(o, t)), gradient, rtol=few, atol=tiny)
 
 
-@pytest.mark.parametrize("total", [1.0, 0.5, 3.0, 1e6])
-def test_the_cross_entropies_of_soft_targets_are_those_of_every_class(
-    xp: Any, total: float
-) -> None:
+@pytest.mark.parametrize("total", [1.0, 0.5, 1e6])
+def test_cross_entropies_of_soft_targets_are_those_of_every_class(xp: Any, total: float) -> None:
     """Whatever a row of categorical targets sums to, it weighs the row's classes."""
     o = np.asarray([[0.3, -1.2, 0.7], [30.0, 0.0, -5.0], [0.0, 0.0, 0.0], [-9.0, 20.0, 20.0]])
     t = np.asarray([[0.2, 0.3, 0.5], [0.75, 0.25, 0.0], [0.0, 1.0, 0.0], [1e-9, 0.5, 0.5 - 1e-9]])
     shares = np.exp(o) / np.sum(np.exp(o), -1, keepdims=True)
-    categorical, close = bx.losses.categorical_cross_entropy, xp.rounding(ROUNDING)
-    given = xp.asarray(o), xp.asarray(total * t)
-    np.testing.assert_allclose(
-        xp.host(categorical.value(*given)), -total * np.sum(t * np.log(shares), -1), rtol=close
-    )
-    np.testing.assert_allclose(
-        xp.host(categorical.gradient(*given)), total * (shares - t), rtol=0, atol=total * close
-    )
-    p, binary = 1 / (1 + np.exp(-o)), bx.losses.binary_cross_entropy
-    expected = np.mean(t * np.logaddexp(0.0, -o) + (1 - t) * np.logaddexp(0.0, o), -1)
-    given = xp.asarray(o), xp.asarray(t)
-    np.testing.assert_allclose(xp.host(binary.value(*given)), expected, rtol=close)
-    np.testing.assert_allclose(xp.host(binary.gradient(*given)), (p - t) / 3, rtol=0, atol=close)
+    loss, close, given = bx.losses.categorical_cross_entropy, xp.rounding(ROUNDING), xp.asarray(o)
+    values = xp.host(loss.value(given, xp.asarray(total * t)))
+    np.testing.assert_allclose(values, -total * np.sum(t * np.log(shares), -1), rtol=close)
+    gradient = xp.host(loss.gradient(given, xp.asarray(total * t)))
+    np.testing.assert_allclose(gradient, total * (shares - t), rtol=0, atol=total * close)
+    if total == 1.0:
+        p, loss = 1 / (1 + np.exp(-o)), bx.losses.binary_cross_entropy
+        expected = np.mean(t * np.logaddexp(0.0, -o) + (1 - t) * np.logaddexp(0.0, o), -1)
+        values = xp.host(loss.value(given, xp.asarray(t)))
+        np.testing.assert_allclose(values, expected, rtol=close)
+        gradient = xp.host(loss.gradient(given, xp.asarray(t)))
+        np.testing.assert_allclose(gradient, (p - t) / 3, rtol=0, atol=close)
 
 
 def test_a_row_of_categorical_targets_that_are_all_0_counts_for_nothing(xp: Any) -> None:
@@ -174,15 +154,6 @@ def test_a_row_of_categorical_targets_that_are_all_0_counts_for_nothing(xp: Any)
     loss = bx.losses.categorical_cross_entropy
     assert xp.host(loss.value(o, t)).tolist() == [0.0, 0.0]
     assert xp.host(loss.gradient(o, t)).tolist() == [[0.0] * 3] * 2
-
-
-def test_categorical_cross_entropy_of_a_probability_is_its_entropy_at_best(xp: Any) -> None:
-    t = np.asarray([[0.2, 0.3, 0.5]])
-    loss = bx.losses.categorical_cross_entropy
-    value = xp.host(loss.value(xp.asarray(np.log(t)), xp.asarray(t)))
-    gradient = xp.host(loss.gradient(xp.asarray(np.log(t)), xp.asarray(t)))
-    np.testing.assert_allclose(value, -np.sum(t * np.log(t), axis=-1), rtol=xp.rounding(ROUNDING))
-    np.testing.assert_allclose(gradient, 0.0, atol=xp.rounding(ROUNDING))
 
 
 @every_loss
@@ -199,14 +170,19 @@ def test_a_loss_is_a_mean_over_outputs_save_for_the_sum_over_classes(xp: Any, lo
     np.testing.assert_allclose(twice, once, rtol=xp.rounding(ROUNDING))
 
 
+def _slopes(xp: Any, loss: Loss, o: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the gradient by the complex step, and by the rule."""
+    copies = o + 1j * IMAGINARY_STEP * np.eye(o.size).reshape(-1, *o.shape)
+    values = xp.host(loss.value(xp.asarray(copies, dtype="complex128"), xp.asarray(t)))
+    seen = np.sum(values.imag, axis=-1).reshape(o.shape) / IMAGINARY_STEP
+    return seen, xp.host(loss.gradient(xp.asarray(o), xp.asarray(t)))
+
+
 @pytest.mark.float64
 @every_loss
 def test_a_gradient_agrees_with_the_complex_step(xp: Any, loss: Loss) -> None:
     o, t = np.random.default_rng(8).normal(0.0, 2.0, (4, 3)), _targets(loss, (4, 3))
-    copies = o + 1j * IMAGINARY_STEP * np.eye(o.size).reshape(-1, *o.shape)
-    values = xp.host(loss.value(xp.asarray(copies, dtype="complex128"), xp.asarray(t)))
-    expected = np.sum(values.imag, axis=-1).reshape(o.shape) / IMAGINARY_STEP
-    actual = xp.host(loss.gradient(xp.asarray(o), xp.asarray(t)))
+    expected, actual = _slopes(xp, loss, o, t)
     np.testing.assert_allclose(actual, expected, rtol=0, atol=ROUNDING * np.max(np.abs(expected)))
 
 
@@ -216,12 +192,8 @@ def test_the_complex_step_sees_every_digit_of_a_confident_gradient(xp: Any, name
     """Entry by entry, so that a gradient check of a trained network does not call it wrong."""
     o = np.asarray([[40.0, -5.0, 3.0, -30.0], [-8.0, -9.0, -40.0, 20.0], [25.0, -25.0, 0.5, -60.0]])
     t = np.asarray([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0]])
-    copies = o + 1j * IMAGINARY_STEP * np.eye(o.size).reshape(-1, *o.shape)
-    values = xp.host(LOSSES[name].value(xp.asarray(copies, dtype="complex128"), xp.asarray(t)))
-    seen = np.sum(values.imag, axis=-1).reshape(o.shape) / IMAGINARY_STEP
-    gradient = xp.host(LOSSES[name].gradient(xp.asarray(o), xp.asarray(t)))
+    seen, gradient = _slopes(xp, LOSSES[name], o, t)
     np.testing.assert_allclose(seen, gradient, rtol=ROUNDING)
-    assert bx.check_loss(name, xp.asarray(o), xp.asarray(t)).passed
 
 
 @pytest.mark.float64
@@ -243,10 +215,10 @@ def test_float32_logits_of_10_000_give_finite_losses_and_gradients(xp: Any, loss
     o = xp.asarray([[above, -1e4], [-1e4, above], [above, above], [0.0, -1e4]], dtype="float32")
     for row in ([1.0, 0.0], [0.0, 1.0], [0.5, 0.5]):
         t = xp.asarray([row] * 4, dtype="float32")
-        value, gradient = loss.value(o, t), loss.gradient(o, t)
-        assert value.dtype == gradient.dtype == xp.namespace.float32
-        assert np.all(np.isfinite(xp.host(value)))
-        assert np.all(np.isfinite(xp.host(gradient)))
+        at_once = value_and_gradient(loss, o, t, 1.0)
+        for array in (loss.value(o, t), loss.gradient(o, t), *at_once):
+            assert array.dtype == xp.namespace.float32
+            assert np.all(np.isfinite(xp.host(array)))
 
 
 def test_a_cross_entropy_of_a_logit_of_10_000_is_that_logit(xp: Any) -> None:
@@ -260,14 +232,12 @@ def test_a_cross_entropy_of_a_logit_of_10_000_is_that_logit(xp: Any) -> None:
 
 @every_loss
 def test_a_stack_gives_each_member_what_it_gives_alone(xp: Any, loss: Loss) -> None:
-    o, t = np.random.default_rng(9).normal(size=(2, 3, 4, 3)), _targets(loss, (4, 3))
-    values = xp.host(loss.value(xp.asarray(o), xp.asarray(t)))
-    gradients = xp.host(loss.gradient(xp.asarray(o), xp.asarray(t)))
-    for i in np.ndindex(2, 3):
-        alone = xp.host(loss.value(xp.asarray(o[i]), xp.asarray(t)))
-        gradient = xp.host(loss.gradient(xp.asarray(o[i]), xp.asarray(t)))
-        np.testing.assert_allclose(values[i], alone, rtol=xp.rounding(ROUNDING))
-        np.testing.assert_allclose(gradients[i], gradient, rtol=xp.rounding(ROUNDING))
+    o = xp.asarray(np.random.default_rng(9).normal(size=(2, 3, 4, 3)))
+    t = xp.asarray(_targets(loss, (4, 3)))
+    for function in (loss.value, loss.gradient):
+        stacked = function(o, t)
+        for i, j in np.ndindex(2, 3):
+            xp.assert_close(stacked[i, j, ...], function(o[i, j, ...], t), ROUNDING)
 
 
 @every_loss
@@ -288,27 +258,13 @@ def test_a_loss_is_least_where_the_link_gives_the_target(xp: Any, name: str) -> 
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "link"),
-    [
-        ("poisson", np.exp),
-        ("binary_cross_entropy", lambda o: 1 / (1 + np.exp(-o))),
-        ("categorical_cross_entropy", lambda o: np.exp(o) / np.sum(np.exp(o), -1, keepdims=True)),
-        ("mean_squared_error", lambda o: o),
-    ],
-)
-def test_the_link_turns_outputs_into_predictions(
-    xp: Any, name: str, link: Callable[[np.ndarray], np.ndarray]
-) -> None:
+def test_the_links_are_exp_the_sigmoid_the_softmax_or_nothing(xp: Any) -> None:
     o = np.asarray([[0.3, -1.2, 0.7], [2.0, 0.0, -0.5]])
-    np.testing.assert_allclose(
-        xp.host(LOSSES[name].link(xp.asarray(o))), link(o), rtol=xp.rounding(ROUNDING)
-    )
-
-
-def test_the_links_of_the_cross_entropies_are_the_activations_of_that_name() -> None:
+    xp.assert_close(bx.losses.poisson.link(xp.asarray(o)), np.exp(o), ROUNDING)
     assert bx.losses.binary_cross_entropy.link is ACTIVATIONS["sigmoid"].value
     assert bx.losses.categorical_cross_entropy.link is ACTIVATIONS["softmax"].value
+    for name in ("mean_squared_error", "half_squared_error", "mean_absolute_error", "huber"):
+        xp.assert_equal(LOSSES[name].link(xp.asarray(o)), o.astype(xp.dtype))
 
 
 def test_the_absolute_error_has_no_slope_at_its_kink(xp: Any) -> None:
@@ -363,8 +319,3 @@ def test_a_loss_of_each_output_of_ones_own_is_their_mean(xp: Any) -> None:
     assert xp.host(fourth.value(o, t)).tolist() == [8.5]
     assert xp.host(fourth.gradient(o, t)).tolist() == [[16.0, 2.0]]
     assert xp.host(fourth.link(o)).tolist() == [[3.0, 1.0]]
-
-
-def test_a_loss_is_what_it_was_once_it_is_pickled() -> None:
-    for loss in LOSSES.values():
-        assert pickle.loads(pickle.dumps(loss)) == loss  # noqa: S301

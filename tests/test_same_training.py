@@ -44,15 +44,9 @@ def test_the_same_seed_trains_digits_to_the_theta_of_numpy(xp: Any, dtype: str) 
     x, y = x.astype(dtype), y.astype(dtype)
     there = _trained(NETWORK.initialize(backend="numpy", device="cpu", dtype=dtype), x, y)
     assert _distance(xp.host(here.theta), there.theta) <= SAME_THETA[dtype]
+    # Another seed, without which the bounds could be too wide to say anything.
+    other = _trained(NETWORK.initialize(backend="numpy", device="cpu", dtype=dtype), x, y, seed=4)
+    assert _distance(other.theta, there.theta) > 1000 * SAME_THETA[dtype]
     losses = there.history["loss"]
     np.testing.assert_allclose(here.history["loss"], losses, rtol=SAME_THETA[dtype])
     assert losses[-1] < 0.5 * losses[0]
-
-
-@pytest.mark.parametrize("dtype", SAME_THETA)
-def test_another_seed_trains_to_another_theta(dtype: str) -> None:
-    """Without this the bounds could be too wide to say anything."""
-    x, y = (array.astype(dtype) for array in _digits())
-    theta = NETWORK.initialize(backend="numpy", device="cpu", dtype=dtype)
-    one, other = (_trained(theta, x, y, seed=seed).theta for seed in (3, 4))
-    assert _distance(other, one) > 1000 * SAME_THETA[dtype]

@@ -164,9 +164,7 @@ def test_an_impossible_schedule_is_refused_by_name(
 
 @every_schedule
 @pytest.mark.parametrize("wrong", [-0.1, math.nan])
-def test_an_array_of_learning_rates_is_held_to_a_numbers_bounds(
-    xp: Any, name: str, wrong: float
-) -> None:
+def test_an_array_of_rates_is_held_to_a_numbers_bounds(xp: Any, name: str, wrong: float) -> None:
     rates = xp.asarray([[0.4], [wrong], [0.1]])
     with pytest.raises(ValueError, match=rf"learning_rate\[1, 0\] must be .*>= 0, not {wrong:g}\."):
         CASES[name][0](rates)

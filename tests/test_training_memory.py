@@ -86,7 +86,7 @@ def test_a_step_holds_theta_its_gradient_the_state_and_few_activations(
 @pytest.mark.once
 @pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("batch_size", [None, 4])
-@pytest.mark.parametrize("name", STATES)
+@pytest.mark.parametrize("name", ["momentum", "AdamW"])
 def test_memory_does_not_grow_over_300_steps(name: str, batch_size: int | None) -> None:
     case = _case([3, 20, 2], 10, dropout=0.2)
     options: dict[str, Any] = {"batch_size": batch_size, "clip": 1.0, "validation": case[2:]}
@@ -99,7 +99,7 @@ def test_memory_does_not_grow_over_300_steps(name: str, batch_size: int | None) 
 @pytest.mark.once
 @pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("batch_size", [None, 4])
-def test_memory_does_not_grow_over_50_fits(batch_size: int | None) -> None:
+def test_memory_does_not_grow_over_30_fits(batch_size: int | None) -> None:
     case = _case([3, 20, 2], 10, dropout=0.2)
     options: dict[str, Any] = {"batch_size": batch_size, "metrics": {"rmse": bx.metrics.rmse}}
 
@@ -107,7 +107,7 @@ def test_memory_does_not_grow_over_50_fits(batch_size: int | None) -> None:
         begun = bx.fit(*case, optimizer=bx.Adam(), epochs=2, **options)
         bx.fit(*case, optimizer=bx.Adam(), epochs=4, start=begun, check_every=2, **options)
 
-    assert _growth(fit, 50) <= SLACK
+    assert _growth(fit, 30) <= SLACK
 
 
 @pytest.mark.once
@@ -119,16 +119,13 @@ def test_the_theta_of_an_epoch_is_judged_by_few_rows_at_a_time(judged: str) -> N
     network, theta, x, y = _case([2, width, 1], rows)
     options: dict[str, Any] = {"optimizer": bx.SGD(0.01), "epochs": 1, "batch_size": 2**12}
     few = network, theta, x[:100, :], y[:100, :]
-    use = {
-        "validation": lambda: bx.fit(*few, validation=(x, y), **options),
-        "early stopping": lambda: bx.fit(
-            network, theta, x, y, early_stopping=bx.EarlyStopping(), **options
-        ),
-        "metrics": lambda: bx.fit(
-            network, theta, x, y, metrics={"rmse": bx.metrics.rmse}, **options
-        ),
+    asked: dict[str, Any] = {
+        "validation": {"validation": (x, y)},
+        "early stopping": {"early_stopping": bx.EarlyStopping()},
+        "metrics": {"metrics": {"rmse": bx.metrics.rmse}},
     }[judged]
-    peak = _peak(use)
+    case = few if judged == "validation" else (network, theta, x, y)
+    peak = _peak(lambda: bx.fit(*case, **asked, **options))
     whole = _peak(lambda: network.loss(theta, x, y))
     assert whole >= 8 * rows * width  # one activation of all rows, at the least
     assert peak <= whole / 4
