@@ -287,9 +287,8 @@ def test_a_device_that_the_backend_itself_may_have_elsewhere() -> None:
 def test_arrays_of_two_libraries() -> None:
     there = bx.asarray([1.0], backend=STRICT)
     assert text(ValueError, bx.resolve, np.ones(1), there) == (
-        "arrays in two places were given together, one numpy's on cpu and one array-api-strict's "
-        "on CPU_DEVICE; nothing is moved silently. Move one: x = bx.asarray(x, backend='numpy', "
-        "device='cpu', dtype='float64')."
+        "x is array-api-strict's on CPU_DEVICE, but an array given together with it is numpy's on "
+        "cpu. Move it: x = bx.asarray(x, backend='numpy', device='cpu', dtype='float64')."
     )
 
 
@@ -297,9 +296,8 @@ def test_numpy_beside_jax_which_would_mix_them() -> None:
     pytest.importorskip("jax", reason="this test needs JAX's arrays")
     there = bx.asarray([1.0], backend="jax", device="cpu:0", dtype="float32")
     assert text(ValueError, bx.resolve, there, np.ones(1)) == (
-        "arrays in two places were given together, one jax's on cpu:0 and one numpy's on cpu; "
-        "nothing is moved silently. Move one: x = bx.asarray(x, backend='jax', device='cpu:0', "
-        "dtype='float32')."
+        "x is numpy's on cpu, but an array given together with it is jax's on cpu:0. Move it: x = "
+        "bx.asarray(x, backend='jax', device='cpu:0', dtype='float32')."
     )
     network = bx.mlp([1, 1])
     theta = bx.asarray([1.0, 2.0], backend="jax", device="cpu:0", dtype="float32")
@@ -313,16 +311,16 @@ def test_arrays_on_two_devices() -> None:
     here = bx.asarray([1.0], backend=STRICT, dtype="float32")
     there = bx.asarray([1], backend=STRICT, device="device1")
     assert text(ValueError, bx.resolve, here, there) == (
-        "arrays in two places were given together, one array-api-strict's on CPU_DEVICE and one "
-        "array-api-strict's on device1; nothing is moved silently. Move one: x = bx.asarray(x, "
-        "backend='array-api-strict', device='CPU_DEVICE')."
+        "x is array-api-strict's on device1, but an array given together with it is "
+        "array-api-strict's on CPU_DEVICE. Move it: x = bx.asarray(x, backend='array-api-strict', "
+        "device='CPU_DEVICE')."
     )
 
 
 def test_arrays_of_two_precisions() -> None:
     assert text(TypeError, bx.resolve, np.ones(1), np.ones(1, np.float32)) == (
-        "arrays of float64 and of float32 were given together; precisions are not mixed. Cast one: "
-        "x = bx.asarray(x, backend='numpy', device='cpu', dtype='float64')."
+        "x is float32, but an array given together with it is float64; precisions are not mixed. "
+        "Cast it: x = bx.asarray(x, backend='numpy', device='cpu', dtype='float64')."
     )
     there = bx.asarray([1.0, 2.0], backend=STRICT, device="device1", dtype="float32")
     x = bx.asarray([[1.0]], backend=STRICT, device="device1", dtype="float64")

@@ -10,7 +10,9 @@ import inspect
 import sys
 from contextvars import ContextVar
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _RUN_BLOCKS = ("contextlib", "_pytest.fixtures")  # whose generators are blocks of their callers
@@ -32,9 +34,13 @@ class _Block:
 _blocks: ContextVar[tuple[_Block, ...]] = ContextVar("backprop_xp.blocks", default=())
 
 
-def standing() -> list[Any]:
-    """Return the values of the blocks that hold here, the innermost first."""
-    return [block.value for block in reversed(_blocks.get()) if block.holds()]
+def standing(kind: type[T]) -> list[T]:
+    """Return the values of a type whose blocks hold here, the innermost first."""
+    return [
+        block.value
+        for block in reversed(_blocks.get())
+        if isinstance(block.value, kind) and block.holds()
+    ]
 
 
 class Blocks:

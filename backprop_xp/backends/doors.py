@@ -9,16 +9,14 @@ import functools
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
-from backprop_xp.backends.libraries import device_of, dtype_name, log, naming
+from backprop_xp.backends.blocks import Blocks, standing
+from backprop_xp.backends.libraries import device_of, dtype_name, log
 from backprop_xp.backends.protocol import Backend, Door
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_mode: ContextVar[str] = ContextVar("backprop_xp.transfer_guard", default="allow")
 
 # How many guards are active, in all threads together; whose doors need no more looking at, and
 # what stood where one is wrapped.
@@ -35,12 +33,13 @@ class TransferError(RuntimeError):
 
 @contextlib.contextmanager
 def mode(name: str) -> Iterator[None]:
-    """Let ``name`` say what becomes of transfers, in this thread or task alone."""
-    token = _mode.set(name)
+    """Let ``name`` say what becomes of transfers inside a ``with``."""
+    blocks = Blocks()
+    blocks.enter(name)
     try:
         yield
     finally:
-        _mode.reset(token)
+        blocks.leave()
 
 
 def explicit(function: Callable[P, R]) -> Callable[P, R]:
@@ -85,7 +84,7 @@ def watch(backend: Backend, *, is_there: bool = False) -> None:
     """
     if not _guards or backend.name in _seen:
         return
-    with naming(backend), _lock:
+    with _lock:
         if not _guards or backend.name in _seen:
             return
         doors = backend.doors()
@@ -113,7 +112,7 @@ def _unwrap() -> None:
 def _through(backend: Backend, door: Door, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def through(*args: Any, **kwargs: Any) -> Any:
-        said = _mode.get()
+        said = next(iter(standing(str)), "allow")
         if said == "allow" or not door.moves(*args, **kwargs):
             return original(*args, **kwargs)
         if said == "disallow" and not door.shows:

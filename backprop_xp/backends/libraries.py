@@ -1,20 +1,13 @@
 """What is asked of any array library, whichever it is: its modules, dtypes, devices and errors."""
 
-import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from backprop_xp.backends.protocol import Backend, Device, DType, Namespace
+from backprop_xp.backends.protocol import Device, DType, Namespace
 
 if TYPE_CHECKING:
     import logging
-
-T = TypeVar("T")
-
-# What array-api-compat looks for in sys.modules, to tell whose an array is.
-_LIBRARIES = ("cupy", "dask.array", "dpnp", "dpctl.tensor", "jax", "ndonnx", "sparse", "torch")
 
 
 def log() -> "logging.Logger":
@@ -44,16 +37,6 @@ def imported(name: str) -> Any:
         return importlib.import_module(name)  # waits for the thread that imports it
     except ImportError:
         return None  # it failed there
-
-
-def ask(question: Callable[[Any], T], array: Any) -> T:
-    """Return array-api-compat's answer about an array, which needs the libraries imported whole."""
-    try:
-        return question(array)
-    except AttributeError:
-        for name in _LIBRARIES:
-            imported(name)
-        return question(array)
 
 
 def comes_from(array: Any, *libraries: str) -> bool:
@@ -100,13 +83,3 @@ def in_words(error: BaseException) -> str:
     """Return an exception's kind and text in one line without its full stop: a reason."""
     words = " ".join(str(error).split()).rstrip(".:")
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
-
-
-@contextlib.contextmanager
-def naming(backend: Backend) -> Iterator[None]:
-    """Note on what a backend raises whose it is: a plug-in may be asked though nobody chose it."""
-    try:
-        yield
-    except Exception as error:
-        error.add_note(f"The backend {backend.name!r} raised this.")
-        raise

@@ -28,8 +28,8 @@ import signal, sys
 if hasattr(signal, "alarm"):
     signal.alarm(int(sys.argv[1]))
 sys.path[:] = sys.argv[3:]
-from backprop_xp.backends import probing, registry
-probing.answer(sys.argv[2], registry)
+from backprop_xp.backends import choosing, probing, registry
+probing.answer(sys.argv[2], registry, choosing)
 """
 
 
@@ -132,12 +132,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait(1.0)
 
 
-def answer(name: str, registry: ModuleType) -> None:
+def answer(name: str, registry: ModuleType, choosing: ModuleType) -> None:
     """Write what came of trying a backend, or of the choice, as JSON, and end the process."""
     # What a library prints when it is imported goes to stderr: stdout holds the answer alone.
     channel = os.dup(1)
     os.dup2(2, 1)
-    text = json.dumps(_trial(name, registry) if name else _choice(registry))
+    text = json.dumps(_trial(name, registry) if name else _choice(choosing))
     with os.fdopen(channel, "w", encoding="ascii") as stream:
         stream.write(text)
     # The answer is out: a library's clean-up, which may hang or crash as well, cannot spoil it.
@@ -169,10 +169,10 @@ def _details(backend: Backend) -> dict[str, str]:
         return {"details": f"cannot be told: {in_words(error)}"}
 
 
-def _choice(registry: ModuleType) -> dict[str, str]:
+def _choice(choosing: ModuleType) -> dict[str, str]:
     """Return the fields of a ``Choice``."""
     try:
-        backend, device, dtype, source = registry.choose()
+        backend, device, dtype, source = choosing.choose()
     except Exception as error:
         return {"error": str(error) or in_words(error)}
     names = (backend.name, backend.device_name(device), dtype_name(dtype), source)
