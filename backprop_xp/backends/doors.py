@@ -19,12 +19,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # How many guards are active, in all threads together; whose doors need no more looking at, and
-# what stood where one is wrapped.
+# what puts back what stood where one is wrapped.
 _lock = threading.Lock()
 _guards = 0
 _seen: set[str] = set()
-_wrapped: list[tuple[Any, str, Any]] = []
-_INHERITED = object()
+_unwrapping = contextlib.ExitStack()
 
 
 class TransferError(RuntimeError):
@@ -74,7 +73,8 @@ def guarded(backends: list[Backend]) -> Iterator[None]:
         with _lock:
             _guards -= 1
             if not _guards:
-                _unwrap()
+                _seen.clear()
+                _unwrapping.close()
 
 
 def watch(backend: Backend, *, is_there: bool = False) -> None:
@@ -88,25 +88,20 @@ def watch(backend: Backend, *, is_there: bool = False) -> None:
         if not _guards or backend.name in _seen:
             return
         doors = backend.doors()
+        for door in doors:
+            if hasattr(door.holder, door.name):  # in this version of the library
+                _wrap(backend, door)
         if doors or is_there:
             _seen.add(backend.name)
-        for door in doors:
-            original = getattr(door.holder, door.name, None)
-            if original is None:
-                continue  # another version of the library has it
-            own = vars(door.holder).get(door.name, _INHERITED)
-            setattr(door.holder, door.name, _through(backend, door, original))
-            _wrapped.append((door.holder, door.name, own))
 
 
-def _unwrap() -> None:
-    _seen.clear()
-    while _wrapped:
-        holder, name, own = _wrapped.pop()
-        if own is _INHERITED:
-            delattr(holder, name)
-        else:
-            setattr(holder, name, own)
+def _wrap(backend: Backend, door: Door) -> None:
+    holder, name = door.holder, door.name
+    if name in vars(holder):
+        _unwrapping.callback(setattr, holder, name, vars(holder)[name])
+    else:
+        _unwrapping.callback(delattr, holder, name)  # a base class has it
+    setattr(holder, name, _through(backend, door, getattr(holder, name)))
 
 
 def _through(backend: Backend, door: Door, original: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,9 +2,10 @@
 
 import importlib
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from backprop_xp.backends.protocol import Device, DType, Namespace
+from backprop_xp.backends.protocol import Device, DType, Namespace, Probe
 
 if TYPE_CHECKING:
     import logging
@@ -25,6 +26,19 @@ def is_installed(module: str) -> bool:
     return found is not None and found.origin is not None
 
 
+def tried(module: str, library: str, extra: str, work: Callable[[Any], object]) -> Probe:
+    """Return what a little work with a library shows; ``extra`` is what installs it."""
+    if not is_installed(module):
+        hint = f"pip install 'backprop_xp[{extra}]'"
+        return Probe(False, None, f"{library} is not installed", hint)
+    try:
+        found = importlib.import_module(module)
+        work(found)
+    except Exception as error:
+        return Probe(False, None, in_words(error), f"reinstall {module}")
+    return Probe(True, str(found.__version__))
+
+
 def imported(name: str) -> Any:
     """Return a module if it is imported, or being imported: then as soon as it is; else None.
 
@@ -37,11 +51,6 @@ def imported(name: str) -> Any:
         return importlib.import_module(name)  # waits for the thread that imports it
     except ImportError:
         return None  # it failed there
-
-
-def comes_from(array: Any, *libraries: str) -> bool:
-    """Say whether an array's class, or one that it derives from, is defined in a library."""
-    return any(str(kind.__module__).partition(".")[0] in libraries for kind in type(array).__mro__)
 
 
 def device_of(array: Any) -> Device:
