@@ -26,7 +26,7 @@ from backprop_xp.backends.libraries import (
 from backprop_xp.backends.mixing import (
     mixed_precisions,
     not_computed,
-    repairing_call,
+    repair,
     require_beside,
     require_owner,
 )
@@ -93,8 +93,8 @@ def _with_arrays(argument: Rule, arrays: list[Array]) -> Selection:
     asked, have = contradiction
     raise ValueError(
         f"{asked} contradicts the arrays given, which are {have}. "
-        f"{'Cast' if asked.startswith('dtype') else 'Move'} each first: x = "
-        f"{repairing_call('x', target, there, name)}; or leave the argument out."
+        f"{'Cast' if asked.startswith('dtype') else 'Move'} each first: "
+        f"{repair('x', target, there, name)}; or leave the argument out."
     )
 
 

@@ -34,21 +34,21 @@ def require_owner(array: Any, name: str) -> Backend:
     return home
 
 
-def require_floating(array: Any, name: str, beside: Array | None = None) -> Namespace:
+def require_floating(array: Any, name: str) -> Namespace:
     """Return the namespace of an array of float32 or float64, or of the complex dtype of either.
 
-    Anything else is a TypeError, which shows the call that casts it, to the precision of ``beside``
-    if that is given. An array on a device that its library does not compute on now is a ValueError.
+    Anything else is a TypeError, which shows the call that casts it. An array on a device that its
+    library does not compute on now is a ValueError.
     """
-    is_numpy = isinstance(array, np.ndarray)
-    if is_numpy and (type(array) is not np.ndarray or not array.dtype.isnative):
-        require_plain(array, name)
-    if is_numpy and array.dtype.char in _NUMPY_COMPUTES_IN:
-        return np
+    if isinstance(array, np.ndarray):
+        if type(array) is not np.ndarray or not array.dtype.isnative:
+            require_plain(array, name)
+        if array.dtype.char in _NUMPY_COMPUTES_IN:
+            return np
     home = require_owner(array, name)
     home.require_current(device_of(array), name)
     if not is_computed_in(home.namespace(), array.dtype):
-        raise not_computed(array, name, beside)
+        raise not_computed(array, name)
     return home.namespace()
 
 
@@ -56,9 +56,11 @@ def require_beside(theta: Array, value: Array, name: str, other: str = "theta") 
     """Raise ValueError, showing the repairing call, unless two arrays live in the same place."""
     home, where = owner(theta), device_of(theta)
     if home is not None and (owner(value) is not home or not same_device(device_of(value), where)):
+        # Moved alone, floating values would take the default precision.
+        dtype = precision_name(value) and precision_name(theta)
         raise ValueError(
             f"{name} is {_place(value)}, but {other} is {_place(theta)}. Move it: "
-            f"{_repair(name, value, theta)}."
+            f"{repair(name, home, where, dtype)}."
         )
 
 
@@ -70,7 +72,9 @@ def require_like(theta: Array, value: Array, name: str, other: str = "theta") ->
     alike = type(value) is type(theta) and value.dtype == theta.dtype
     if alike and getattr(value, "device", None) == getattr(theta, "device", None):
         return  # as nearly always, at a twentieth of what asking whose they are costs
-    require_floating(value, name, theta)
+    require_owner(value, name)
+    if isinstance(value, np.ndarray):
+        require_plain(value, name)
     require_beside(theta, value, name, other)
     if value.dtype != theta.dtype:
         raise mixed_precisions(theta, value, name, other)
@@ -130,29 +134,32 @@ def whole_numbers(theta: Array, value: Any, name: str) -> Array | None:
 # What is said of arrays that cannot be computed with
 
 
-def not_computed(array: Array, name: str, beside: Array | None = None) -> TypeError:
+def not_computed(array: Array, name: str) -> TypeError:
     """Return the error of an array in a dtype that nothing is computed in."""
-    home = require_owner(array, name)
-    if beside is None:
-        wanted = home.default_dtype(device_of(array))
-    else:
-        wanted = precision_of(array_namespace(beside), beside.dtype)
-    repair = _repair(name, array, array if beside is None else beside, dtype_name(wanted))
+    home, where = require_owner(array, name), device_of(array)
+    line = repair(name, home, where, dtype_name(home.default_dtype(where)))
     return TypeError(
         f"{name} is {dtype_name(array.dtype)}, but a floating dtype is expected, float32 or "
-        f"float64. Cast it: {repair}."
+        f"float64. Cast it: {line}."
     )
 
 
 def mixed_precisions(theta: Array, value: Array, name: str, other: str = "theta") -> TypeError:
-    """Return the error of a floating array in another precision."""
+    """Return the error of an array in another dtype."""
+    line = repair(name, require_owner(theta, other), device_of(theta), precision_name(theta))
     return TypeError(
         f"{name} is {dtype_name(value.dtype)}, but {other} is {dtype_name(theta.dtype)}; "
-        f"precisions are not mixed. Cast it: {_repair(name, value, theta)}."
+        f"precisions are not mixed. Cast it: {line}."
     )
 
 
-def _place(array: Any) -> str:
+def precision_name(array: Array) -> str | None:
+    """Return ``"float32"`` or ``"float64"``; None for an array that is not floating."""
+    kind = precision_of(array_namespace(array), array.dtype)
+    return None if kind is None else dtype_name(kind)
+
+
+def _place(array: Array) -> str:
     """Return words such as ``"cupy's on cuda:0"``."""
     home, where = owner(array), device_of(array)
     if home is None:
@@ -160,26 +167,15 @@ def _place(array: Any) -> str:
     return f"{home.name}'s" if where is None else f"{home.name}'s on {home.device_name(where)}"
 
 
-def _repair(name: str, value: Array, beside: Array, dtype: str | None = None) -> str:
-    """Return the line that brings the variable ``name``, which is ``value``, beside an array.
+def repair(name: str, home: Backend, where: Device | None, dtype: str | None) -> str:
+    """Return the line that brings the variable ``name`` to a place; None leaves a choice open.
 
     Of what nothing can be assigned to, it is the call alone; in ``"parameters[0][1] (bias)"`` what
-    stands in brackets is for the reader. Floating values take that array's precision as well: moved
-    alone, they would take the default. ``dtype`` names another one for values of any kind.
+    stands in brackets is for the reader.
     """
-    home = require_owner(beside, "theta")
-    precision = precision_of(home.namespace(), beside.dtype)
-    is_floating = precision_of(array_namespace(value), value.dtype) is not None
-    if dtype is None and precision is not None and is_floating:
-        dtype = dtype_name(precision)
     name = name.partition(" (")[0]
-    call = repairing_call(name, home, device_of(beside), dtype)
-    return f"{name} = {call}" if name.isidentifier() else call
-
-
-def repairing_call(name: str, home: Backend, where: Device | None, dtype: str | None) -> str:
-    """Return the call that brings the variable ``name`` to a place, which may be left open."""
     device = None if where is None else home.device_name(where)
     words = {"backend": home.name, "device": device, "dtype": dtype}
     given = (f", {word}={value!r}" for word, value in words.items() if value is not None)
-    return f"bx.asarray({name}{''.join(given)})"
+    call = f"bx.asarray({name}{''.join(given)})"
+    return f"{name} = {call}" if name.isidentifier() else call
