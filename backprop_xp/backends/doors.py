@@ -113,7 +113,7 @@ def _through(backend: Backend, door: Door, original: Callable[..., Any]) -> Call
         if said == "disallow" and not door.shows:
             raise TransferError(
                 f'{_moved(backend, door, args[0])}, inside bx.transfer_guard("disallow"). Keep it '
-                "on the device, or move it on purpose by backprop_xp.backends.to_host(array)."
+                "on the device, or move it on purpose by bx.to_host(array)."
             )
         with mode("allow"):  # a door may lead through others: one transfer, one line
             result = original(*args, **kwargs)

@@ -1,7 +1,7 @@
-"""What the standard's functions say, done as NumPy does it faster.
+"""Functions of the standard, where NumPy or a backend has a faster way to the same result.
 
-Results are written where they are wanted, by libraries that write into arrays: a backend that
-replaces ``blank`` has its own written too. Short rows are summed as products.
+A library that writes into arrays gives a ``blank`` one, and results are written where they are
+wanted; elsewhere they are joined. NumPy sums short rows faster as products.
 """
 
 import functools

@@ -99,7 +99,9 @@ class JAXBackend(Backend):
         return tried("jax", "JAX", "jax", lambda jax: jax.numpy.ones(1).block_until_ready())
 
     def namespace(self) -> Namespace:
-        return _namespace()
+        from jax import numpy as xp
+
+        return xp
 
     def devices(self) -> list[Device]:
         """Return the devices of the default platform, then the CPU."""
@@ -209,13 +211,6 @@ class JAXBackend(Backend):
 
         x64 = "on" if jax.dtypes.canonicalize_dtype(np.float64) == np.float64 else "off"
         return {"default platform": jax.default_backend(), "x64": x64}
-
-
-@functools.cache
-def _namespace() -> Namespace:
-    import jax.numpy
-
-    return jax.numpy
 
 
 def _require_fit(array: np.ndarray, kept: np.dtype) -> None:

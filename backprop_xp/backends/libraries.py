@@ -1,4 +1,4 @@
-"""What is asked of any array library, whichever it is: its modules, dtypes, devices and errors."""
+"""Small questions about any array library: is it there, what are its dtypes and devices."""
 
 import importlib
 import sys

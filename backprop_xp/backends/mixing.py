@@ -54,12 +54,13 @@ def require_floating(array: Any, name: str) -> Namespace:
 
 def require_beside(theta: Array, value: Array, name: str, other: str = "theta") -> None:
     """Raise ValueError, showing the repairing call, unless two arrays live in the same place."""
-    home, where = owner(theta), device_of(theta)
-    if home is not None and (owner(value) is not home or not same_device(device_of(value), where)):
+    home, where = require_owner(theta, other), device_of(theta)
+    source, there = require_owner(value, name), device_of(value)
+    if source is not home or not same_device(there, where):
         # Moved alone, floating values would take the default precision.
         dtype = precision_name(value) and precision_name(theta)
         raise ValueError(
-            f"{name} is {_place(value)}, but {other} is {_place(theta)}. Move it: "
+            f"{name} is {_place(source, there)}, but {other} is {_place(home, where)}. Move it: "
             f"{repair(name, home, where, dtype)}."
         )
 
@@ -72,7 +73,6 @@ def require_like(theta: Array, value: Array, name: str, other: str = "theta") ->
     alike = type(value) is type(theta) and value.dtype == theta.dtype
     if alike and getattr(value, "device", None) == getattr(theta, "device", None):
         return  # as nearly always, at a twentieth of what asking whose they are costs
-    require_owner(value, name)
     if isinstance(value, np.ndarray):
         require_plain(value, name)
     require_beside(theta, value, name, other)
@@ -159,11 +159,8 @@ def precision_name(array: Array) -> str | None:
     return None if kind is None else dtype_name(kind)
 
 
-def _place(array: Array) -> str:
+def _place(home: Backend, where: Device | None) -> str:
     """Return words such as ``"cupy's on cuda:0"``."""
-    home, where = owner(array), device_of(array)
-    if home is None:
-        return f"a {type(array).__name__}"
     return f"{home.name}'s" if where is None else f"{home.name}'s on {home.device_name(where)}"
 
 

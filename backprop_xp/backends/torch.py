@@ -1,7 +1,6 @@
 """PyTorch: its tensors, through array-api-compat's wrapper."""
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
@@ -40,7 +39,9 @@ class TorchBackend(Backend):
         return tried("torch", "PyTorch", "torch", lambda torch: torch.ones(1).add(1).numpy())
 
     def namespace(self) -> Namespace:
-        return _namespace()
+        from array_api_compat import torch
+
+        return torch
 
     def devices(self) -> list[Device]:
         """Return the CPU, every GPU that CUDA shows, and Apple's GPU (MPS)."""
@@ -135,13 +136,6 @@ class TorchBackend(Backend):
             Door(torch.Tensor, "to", moves),
             *(Door(xp, "asarray", moves) for xp in (torch, compat) if xp is not None),
         ]
-
-
-@functools.cache
-def _namespace() -> Namespace:
-    import array_api_compat.torch
-
-    return array_api_compat.torch
 
 
 @process_wide
