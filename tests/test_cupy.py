@@ -27,6 +27,7 @@ from backprop_xp.backends.cupy import backend as cupy_backend
 from backprop_xp.backends.cupy_kernels import KERNELS, Kernel, rules
 from backprop_xp.backends.cupy_namespace import placing
 from backprop_xp.losses import LOSSES
+from backprop_xp.optimizers import SGDState
 
 REAL = {"float32": "float", "float64": "double"}
 every_dtype = pytest.mark.parametrize("dtype", REAL)
@@ -629,6 +630,7 @@ OF_THETA: dict[str, Callable[..., Any]] = {
     "check_network": lambda theta, x, y: bx.check_network(NETWORK, theta, x, y),
     "fit": lambda theta, x, y: bx.fit(NETWORK, theta, x, y, optimizer=bx.SGD(0.1), epochs=1),
     "initialize": lambda theta, x, y: bx.Adam().initialize(theta),
+    "update": lambda theta, x, y: bx.SGD(0.1).update(theta, theta, SGDState(0, None)),
 }
 
 
