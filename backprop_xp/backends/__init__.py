@@ -14,10 +14,7 @@ from backprop_xp.backends.choosing import (
     set_default_backend as set_default_backend,
     use_backend as use_backend,
 )
-from backprop_xp.backends.doors import (
-    TransferError as TransferError,
-    explicit as explicit,
-)
+from backprop_xp.backends.doors import TransferError as TransferError, explicit as explicit
 from backprop_xp.backends.faster import (
     blank as blank,
     gather as gather,
@@ -30,9 +27,7 @@ from backprop_xp.backends.faster import (
     sum_of_rows as sum_of_rows,
     sum_over_batch as sum_over_batch,
 )
-from backprop_xp.backends.guard import (
-    transfer_guard as transfer_guard,
-)
+from backprop_xp.backends.guard import transfer_guard as transfer_guard
 from backprop_xp.backends.libraries import (
     device_of as device_of,
     dtype_name as dtype_name,

@@ -7,14 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backprop_xp.backends.choosing import (
-    ARGUMENT,
-    Rule,
-    Selection,
-    choose,
-    device_for,
-    dtype_for,
-)
+from backprop_xp.backends.choosing import ARGUMENT, Rule, Selection, choose, device_for, dtype_for
 from backprop_xp.backends.doors import explicit
 from backprop_xp.backends.libraries import (
     device_of,

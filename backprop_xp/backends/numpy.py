@@ -6,14 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backprop_xp.backends.numpy_updates import RULES
-from backprop_xp.backends.protocol import (
-    Array,
-    Backend,
-    Device,
-    DType,
-    Namespace,
-    Probe,
-)
+from backprop_xp.backends.protocol import Array, Backend, Device, DType, Namespace, Probe
 
 
 def _unpack(layout: Any, theta: Array) -> list[tuple[Array, ...]]:

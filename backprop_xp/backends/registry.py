@@ -14,13 +14,7 @@ import numpy as np
 
 from backprop_xp.backends.doors import watch
 from backprop_xp.backends.libraries import in_words, is_installed, log
-from backprop_xp.backends.protocol import (
-    Array,
-    Backend,
-    BackendUnavailableError,
-    Namespace,
-    Probe,
-)
+from backprop_xp.backends.protocol import Array, Backend, BackendUnavailableError, Namespace, Probe
 from backprop_xp.checks import nearest
 
 # Names rather than imports, so that no library is imported before it is asked for; a table rather
