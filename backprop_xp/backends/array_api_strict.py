@@ -37,8 +37,11 @@ class ArrayAPIStrictBackend(Backend):
 
         return array_api_strict
 
+    def _info(self) -> Any:
+        return self.namespace().__array_namespace_info__()
+
     def devices(self) -> list[Device]:
-        return list(self.namespace().__array_namespace_info__().devices())
+        return list(self._info().devices())
 
     def device(self, name: Any) -> Device:
         """Return the device of that name; ``"cpu"`` is ``CPU_DEVICE``."""
@@ -49,14 +52,12 @@ class ArrayAPIStrictBackend(Backend):
 
     def default_dtype(self, device: Device) -> DType:
         """Return the device's own default: float64, or float32 where float64 is missing."""
-        info = self.namespace().__array_namespace_info__()
-        return info.default_dtypes(device=device)["real floating"]
+        return self._info().default_dtypes(device=device)["real floating"]
 
     def require_dtype(self, dtype: DType, device: Device | None = None) -> None:
         """Refuse 64 bits on the devices that pretend to have none."""
         where = self.devices()[0] if device is None else device
-        kept = self.namespace().__array_namespace_info__().dtypes(device=where)
-        if dtype not in kept.values():
+        if dtype not in self._info().dtypes(device=where).values():
             raise DTypeNotKeptError(
                 f"array-api-strict keeps no {dtype_name(dtype)} on {self.device_name(where)}. Ask "
                 "for one of half the bits, or for another device."

@@ -148,13 +148,14 @@ def _nothing_chosen() -> Selection:
 
 
 def _choose(rules: Sequence[Rule]) -> Selection:
+    """Return the first choices of each kind; a device's backend is its rule's or a weaker one's."""
     backend, source = _backend(rules)
     places, dtypes = [], []
     for i, rule in enumerate(rules):
-        if rule.device is not None and _mean(rules[i:], backend):
+        if rule.device is not None and _are_of(rules[i:], backend):
             places.append(rule)
         # The name of a dtype is any backend's, an object its own's.
-        if isinstance(rule.dtype, str) or (rule.dtype is not None and _mean(rules[i:], backend)):
+        if isinstance(rule.dtype, str) or (rule.dtype is not None and _are_of(rules[i:], backend)):
             dtypes.append(rule)
     where = device_for(backend, places[0], source) if places else backend.devices()[0]
     dtype = dtype_for(backend, dtypes[0], where) if dtypes else backend.default_dtype(where)
@@ -169,8 +170,8 @@ def _backend(rules: Sequence[Rule]) -> tuple[Backend, str]:
     return built_in("numpy"), "the default"
 
 
-def _mean(rules: Sequence[Rule], backend: Backend) -> bool:
-    """Say whether the first of these rules that names a backend names this one."""
+def _are_of(rules: Sequence[Rule], backend: Backend) -> bool:
+    """Say whether the backend that these rules choose, without trying it, is this one."""
     named = next((rule.backend for rule in rules if rule.backend is not None), "numpy")
     return (automatic() if named == "auto" else named) in (backend, backend.name)
 
@@ -183,11 +184,11 @@ def device_for(backend: Backend, rule: Rule, source: str) -> Device:
         told = f"The device came from {rule.of('device')}, the backend from {source}"
         if rule.of("device") == source:
             told = f"Device and backend came from {source}"
+        way_out = "Choose another device"
         homes = _HOMES.get(str(rule.device).partition(":")[0].rstrip("0123456789"), "")
-        others = f", or a backend that may have it: {homes}"
-        if not homes or repr(backend.name) in homes:
-            others = ""
-        raise ValueError(f"{error} {told}. Choose another device{others}.") from None
+        if homes and repr(backend.name) not in homes:
+            way_out += f", or a backend that may have it: {homes}"
+        raise ValueError(f"{error} {told}. {way_out}.") from None
 
 
 def dtype_for(backend: Backend, rule: Rule, where: Device) -> DType:

@@ -139,10 +139,11 @@ class JAXBackend(Backend):
         """
         import jax
 
+        wanted = array.dtype if dtype is None else dtype
+        kept = jax.dtypes.canonicalize_dtype(wanted)
         if dtype is not None or array.dtype.kind in "fc":
-            self.require_dtype(array.dtype if dtype is None else dtype)
-        kept = jax.dtypes.canonicalize_dtype(array.dtype if dtype is None else dtype)
-        if dtype is None and kept != array.dtype:
+            self.require_dtype(wanted)
+        elif kept != wanted:
             _require_fit(array, kept)
         return jax.device_put(np.asarray(array, dtype=kept), device)
 
