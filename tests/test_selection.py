@@ -116,6 +116,10 @@ def test_a_dtype_of_the_librarys_own_is_taken() -> None:
     strict = bx.get_backend(STRICT).namespace()
     assert bx.resolve(dtype=np.float32).dtype == np.float32
     assert bx.resolve(dtype=np.dtype("float32")).dtype == np.float32
+    bx.set_default_backend(None, dtype="float32")
+    with bx.use_backend(dtype=np.dtype("float64")):  # which equals None
+        assert bx.resolve().dtype == np.float64
+    bx.set_default_backend(None)
     assert bx.resolve(backend=STRICT, dtype=strict.float32).dtype == strict.float32
 
 

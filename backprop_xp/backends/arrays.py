@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from backprop_xp.backends.choosing import ARGUMENT, Rule, Selection, choose, device_for, dtype_for
+from backprop_xp.backends.choosing import (
+    ARGUMENT,
+    NOTHING,
+    Rule,
+    Selection,
+    choose,
+    device_for,
+    dtype_for,
+)
 from backprop_xp.backends.doors import explicit
 from backprop_xp.backends.libraries import (
     device_of,
@@ -52,11 +60,10 @@ def resolve(
     ``DTypeNotKeptError`` (a ValueError) for a dtype that the library or device does not keep.
     Only the name ``"auto"`` falls back from CUDA to NumPy.
     """
-    argument = None
-    if not backend is device is dtype is None:
-        argument = Rule(ARGUMENT, backend, device, dtype)
+    said_nothing = backend is device is dtype is None
+    argument = NOTHING if said_nothing else Rule(ARGUMENT, backend, device, dtype)
     owned = [array for array in arrays if owner(array) is not None]
-    return _with_arrays(argument or Rule(ARGUMENT), owned) if owned else choose(argument)
+    return _with_arrays(argument, owned) if owned else choose(argument)
 
 
 def _with_arrays(argument: Rule, arrays: list[Array]) -> Selection:
@@ -93,16 +100,20 @@ def _with_arrays(argument: Rule, arrays: list[Array]) -> Selection:
 
 def _common_precision(arrays: list[Array]) -> DType | None:
     """Return the one floating precision of arrays in one place; None if none is floating."""
-    xp, floating = array_namespace(arrays[0]), []
-    for array in arrays:
+    for array in arrays[1:]:
         require_beside(arrays[0], array, "x", _ANOTHER)
-        if precision_of(xp, array.dtype) is not None:
-            floating.append(array)
-            if not is_computed_in(xp, array.dtype):
-                raise not_computed(array, "x")
-            if precision_of(xp, array.dtype) != precision_of(xp, floating[0].dtype):
-                raise mixed_precisions(floating[0], array, "x", _ANOTHER)
-    return precision_of(xp, floating[0].dtype) if floating else None
+    xp, common = array_namespace(arrays[0]), None
+    for array in arrays:
+        precision = precision_of(xp, array.dtype)
+        if precision is None:
+            continue
+        if not is_computed_in(xp, array.dtype):
+            raise not_computed(array, "x")
+        if common is None:
+            common, first = precision, array
+        elif precision != common:
+            raise mixed_precisions(first, array, "x", _ANOTHER)
+    return common
 
 
 def asarray(

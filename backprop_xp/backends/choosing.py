@@ -23,7 +23,8 @@ from backprop_xp.backends.registry import automatic, built_in, name_of, usable
 from backprop_xp.checks import nearest
 
 ARGUMENT = "the argument of the call"
-_ENVIRONMENT = "the environment variable BACKPROP_XP_"
+# The device stands before the backend, which is weaker, as what it is a device of.
+_ENVIRONMENT = [(what, f"BACKPROP_XP_{what.upper()}") for what in ("dtype", "device", "backend")]
 
 _DTYPES = ["float32", "float64", "complex64", "complex128", "bool"] + [
     f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
@@ -49,12 +50,13 @@ class Rule(NamedTuple):
     device: Any = None
     dtype: Any = None
 
-    def of(self, choice: str) -> str:
-        """Return what to call the source of its ``"backend"``, ``"device"`` or ``"dtype"``."""
-        return self.source + choice.upper() * (self.source == _ENVIRONMENT)
+    def says(self) -> bool:
+        """Say whether it chooses anything; not by ``==``, since NumPy's float64 equals None."""
+        return not self.backend is self.device is self.dtype is None
 
 
-_default: Rule | None = None
+NOTHING = Rule(ARGUMENT)
+_default = NOTHING
 
 
 def get_backend(name: str | Backend | None = None) -> Backend:
@@ -62,7 +64,7 @@ def get_backend(name: str | Backend | None = None) -> Backend:
 
     Devices and dtypes do not count here: one that cannot be had is an error where it is needed.
     """
-    return _backend(_rules(None if name is None else Rule(ARGUMENT, name)))[0]
+    return _backend(_rules(Rule(ARGUMENT, name)))[0]
 
 
 class use_backend(contextlib.ContextDecorator):  # noqa: N801 - it reads as a function
@@ -85,7 +87,7 @@ class use_backend(contextlib.ContextDecorator):  # noqa: N801 - it reads as a fu
         self._blocks = Blocks()
 
     def __enter__(self) -> Selection:
-        if self._rule[1:] == (None, None, None):
+        if not self._rule.says():
             raise TypeError(
                 "use_backend needs a name or a Backend, such as use_backend('numpy'), or a device "
                 "or a dtype."
@@ -110,10 +112,10 @@ def set_default_backend(name: str | Backend | None, device: Any = None, dtype: A
     rule = _standing_rule("set_default_backend", name, device, dtype)
     if name is not None:
         _choose([rule])
-    _default = None if rule[1:] == (None, None, None) else rule
+    _default = rule
 
 
-def choose(argument: Rule | None = None) -> Selection:
+def choose(argument: Rule = NOTHING) -> Selection:
     """Return what a call without arrays uses, whose arguments may say some of it."""
     rules = _rules(argument)
     return _choose(rules) if rules else _nothing_chosen()
@@ -128,17 +130,18 @@ def _standing_rule(function: str, name: Any, device: Any, dtype: Any) -> Rule:
     return Rule(f"{function}({given})", name, device, dtype)
 
 
-def _rules(argument: Rule | None) -> list[Rule]:
+def _rules(argument: Rule) -> list[Rule]:
     """Return the rules for a call without arrays that say anything, the strongest first."""
     rules = standing(Rule)
-    if argument is not None:
+    if argument.says():
         rules.insert(0, argument)
-    if _default is not None:
+    if _default.says():
         rules.append(_default)
-    get = os.environ.get
-    said = get("BACKPROP_XP_BACKEND"), get("BACKPROP_XP_DEVICE"), get("BACKPROP_XP_DTYPE")
-    if any(said):
-        rules.append(Rule(_ENVIRONMENT, *((value or "").strip() or None for value in said)))
+    for what, variable in _ENVIRONMENT:
+        said = os.environ.get(variable)
+        if said and said.strip():
+            source = f"the environment variable {variable}"
+            rules.append(Rule(source)._replace(**{what: said.strip()}))
     return rules
 
 
@@ -166,7 +169,7 @@ def _backend(rules: Sequence[Rule]) -> tuple[Backend, str]:
     """Return the backend that the first rule with one names, and that rule's source."""
     for rule in rules:
         if rule.backend is not None:
-            return usable(rule.backend, rule.of("backend")), rule.of("backend")
+            return usable(rule.backend, rule.source), rule.source
     return built_in("numpy"), "the default"
 
 
@@ -181,8 +184,8 @@ def device_for(backend: Backend, rule: Rule, source: str) -> Device:
     try:
         return backend.device(rule.device)
     except ValueError as error:
-        told = f"The device came from {rule.of('device')}, the backend from {source}"
-        if rule.of("device") == source:
+        told = f"The device came from {rule.source}, the backend from {source}"
+        if rule.source == source:
             told = f"Device and backend came from {source}"
         way_out = "Choose another device"
         homes = _HOMES.get(str(rule.device).partition(":")[0].rstrip("0123456789"), "")
@@ -193,7 +196,7 @@ def device_for(backend: Backend, rule: Rule, source: str) -> Device:
 
 def dtype_for(backend: Backend, rule: Rule, where: Device) -> DType:
     """Return the backend's dtype that a rule names, or raise what says why it cannot be had."""
-    xp, asked, source = backend.namespace(), rule.dtype, rule.of("dtype")
+    xp, asked, source = backend.namespace(), rule.dtype, rule.source
     kind = getattr(xp, asked, None) if isinstance(asked, str) else asked
     is_known = _is_dtype(xp, kind)
     name = dtype_name(kind)
