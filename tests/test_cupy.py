@@ -30,6 +30,7 @@ from backprop_xp.backends.cupy_kernels import KERNELS, Kernel, rules
 from backprop_xp.backends.cupy_namespace import placing
 from backprop_xp.backends.cupy_rows import ROW_KERNELS, source
 from backprop_xp.losses import LOSSES
+from backprop_xp.optimizers import SGDState
 
 REAL = {"float32": "float", "float64": "double"}
 every_dtype = pytest.mark.parametrize("dtype", REAL)
@@ -561,6 +562,7 @@ ENTRANCES: list[tuple[str, Callable[..., Any]]] = [
     ("theta", lambda theta, x, y, labels: bx.check_network(NETWORK, theta, x, y)),
     ("theta", lambda theta, x, y, labels: bx.fit(NETWORK, theta, x, y, optimizer=SGD, epochs=1)),
     ("theta", lambda theta, x, y, labels: bx.Adam().initialize(theta)),
+    ("theta", lambda theta, x, y, labels: SGD.update(theta, theta, SGDState(0, None))),
     ("x", lambda theta, x, y, labels: bx.check_layer(bx.Dense(3, 2), x)),
     ("outputs", lambda theta, x, y, labels: bx.check_loss("huber", y, y)),
     ("point", lambda theta, x, y, labels: bx.check_gradient(lambda p: (p * p).sum(), abs, x)),

@@ -235,8 +235,7 @@ def test_arrays_that_do_not_fit_together_are_an_error_with_the_line_that_repairs
         theta, x = make()
     except BackendUnavailableError as error:
         pytest.skip(str(error))
-    said = r"one \S+'s on \S+ and one \S+'s on \S+; nothing is|of \w+ and of \w+ were .*not mixed"
-    with pytest.raises(kind, match=said) as caught:
+    with pytest.raises(kind, match=r"^x is .*, but an array given together with it is ") as caught:
         bx.resolve(theta, x)
     moved = repaired(caught.value, "x", x)
     assert bx.resolve(theta, moved).backend is owner(theta)
@@ -259,7 +258,7 @@ def test_an_array_of_another_precision_is_cast_by_the_line_that_is_shown(kind: A
     for check in (like, require_like):
         with pytest.raises(TypeError, match=r"^x is .*float32"):
             check(np.ones(2, np.float32), x, "x")
-    with pytest.raises(TypeError, match=rf"^an array of {x.dtype} was given, ") as caught:
+    with pytest.raises(TypeError, match=rf"^x is {x.dtype}, .* float32 or float64") as caught:
         bx.resolve(np.ones(2), x)
     assert repaired(caught.value, "x", x).dtype in (np.float64, np.complex128)
 

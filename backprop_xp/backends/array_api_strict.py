@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backprop_xp.backends.doors import explicit
-from backprop_xp.backends.libraries import dtype_name, imported, is_installed
+from backprop_xp.backends.libraries import dtype_name, imported, tried
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -30,67 +30,53 @@ class ArrayAPIStrictBackend(Backend):
     name: ClassVar[str] = "array-api-strict"
 
     def probe(self) -> Probe:
-        """Usable wherever it is installed."""
-        if not is_installed("array_api_strict"):
-            return Probe(
-                False,
-                None,
-                "array-api-strict is not installed",
-                "pip install 'backprop_xp[strict]'",
-            )
-        return Probe(True, self.namespace().__version__)
+        return tried("array_api_strict", "array-api-strict", "strict", lambda xp: xp.ones(1) + 1.0)
 
     def namespace(self) -> Namespace:
-        """Return array_api_strict."""
         import array_api_strict
 
         return array_api_strict
 
+    def _info(self) -> Any:
+        return self.namespace().__array_namespace_info__()
+
     def devices(self) -> list[Device]:
-        """Return the library's pretended devices."""
-        return list(self.namespace().__array_namespace_info__().devices())
+        return list(self._info().devices())
 
     def device(self, name: Any) -> Device:
         """Return the device of that name; ``"cpu"`` is ``CPU_DEVICE``."""
         return super().device("CPU_DEVICE" if name == "cpu" else name)
 
     def device_name(self, device: Device) -> str:
-        """Return the name inside ``Device('device1')``."""
         return str(device).split("'")[1]
 
     def default_dtype(self, device: Device) -> DType:
         """Return the device's own default: float64, or float32 where float64 is missing."""
-        info = self.namespace().__array_namespace_info__()
-        return info.default_dtypes(device=device)["real floating"]
+        return self._info().default_dtypes(device=device)["real floating"]
 
     def require_dtype(self, dtype: DType, device: Device | None = None) -> None:
         """Refuse 64 bits on the devices that pretend to have none."""
         where = self.devices()[0] if device is None else device
-        kept = self.namespace().__array_namespace_info__().dtypes(device=where)
-        if dtype not in kept.values():
+        if dtype not in self._info().dtypes(device=where).values():
             raise DTypeNotKeptError(
                 f"array-api-strict keeps no {dtype_name(dtype)} on {self.device_name(where)}. Ask "
                 "for one of half the bits, or for another device."
             )
 
     def owns(self, array: Any) -> bool:
-        """Say whether ``array`` is one of array-api-strict's."""
         return type(array).__module__.partition(".")[0] == "array_api_strict"
 
     def from_host(
         self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
     ) -> Array:
-        """Return the array's values on a pretended device."""
         xp = self.namespace()
         return xp.asarray(np.asarray(array), dtype=dtype, device=device)
 
     @explicit
     def to_host(self, array: Array) -> np.ndarray:
-        """Return the values as NumPy's."""
         return np.from_dlpack(array.to_device(self.device("CPU_DEVICE")))
 
     def details(self) -> dict[str, str]:
-        """Return the version of the standard that is kept to."""
         return {"standard": self.namespace().__array_api_version__}
 
     def doors(self) -> Sequence[Door]:

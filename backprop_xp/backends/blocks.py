@@ -1,8 +1,8 @@
-"""What stands inside a ``with``: for its thread or task, and in a generator for that alone.
+"""Values that hold inside a ``with``, in its thread or task.
 
-A context variable, as it is, would hold for who iterates over a generator too, as long as that is
-suspended in its ``with``; and generators that end in another order than they began would leave it
-set for good.
+Where the ``with`` stands in a generator, they hold while the generator runs. A context variable
+alone would hold for the caller too while the generator is suspended, and would stay set for good if
+generators ended in another order than they began.
 """
 
 import dataclasses
@@ -10,10 +10,13 @@ import inspect
 import sys
 from contextvars import ContextVar
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
-_RUN_BLOCKS = ("contextlib", "_pytest.fixtures")  # whose generators are blocks of their callers
+# Generators run by these hand their ``with`` on to whoever uses the context manager or fixture.
+_HAND_ON = ("contextlib", "_pytest.fixtures")
 
 
 @dataclasses.dataclass(eq=False)
@@ -25,16 +28,20 @@ class _Block:
     is_open: bool = True
 
     def holds(self) -> bool:
-        """Say whether it is open, and not in a generator that is suspended: that has no caller."""
+        """Say whether it is open and its generator, if any, runs: a suspended one has no caller."""
         return self.is_open and (self.frame is None or self.frame.f_back is not None)
 
 
 _blocks: ContextVar[tuple[_Block, ...]] = ContextVar("backprop_xp.blocks", default=())
 
 
-def standing() -> list[Any]:
-    """Return the values of the blocks that hold here, the innermost first."""
-    return [block.value for block in reversed(_blocks.get()) if block.holds()]
+def standing(kind: type[T]) -> list[T]:
+    """Return the values of a type whose blocks hold here, the innermost first."""
+    return [
+        block.value
+        for block in reversed(_blocks.get())
+        if isinstance(block.value, kind) and block.holds()
+    ]
 
 
 class Blocks:
@@ -59,12 +66,12 @@ class Blocks:
 
 
 def _generator() -> FrameType | None:
-    """Return the generator whose ``with`` is entered or left; None where that is a function's."""
+    """Return the frame of the generator in which a ``with`` is entered or left, if it is in one."""
     frame: FrameType | None = sys._getframe(3)  # behind enter and __enter__
     while frame is not None:
         caller, module = frame.f_back, frame.f_globals.get("__name__")
         if frame.f_code.co_flags & _GENERATORS:
-            if caller is None or caller.f_globals.get("__name__") not in _RUN_BLOCKS:
+            if caller is None or caller.f_globals.get("__name__") not in _HAND_ON:
                 return frame
         elif module != "contextlib":
             return None

@@ -9,24 +9,21 @@ import functools
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
-from backprop_xp.backends.libraries import device_of, dtype_name, log, naming
+from backprop_xp.backends.blocks import Blocks, standing
+from backprop_xp.backends.libraries import device_of, dtype_name, log
 from backprop_xp.backends.protocol import Backend, Door
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_mode: ContextVar[str] = ContextVar("backprop_xp.transfer_guard", default="allow")
-
 # How many guards are active, in all threads together; whose doors need no more looking at, and
-# what stood where one is wrapped.
+# what puts back what stood where one is wrapped.
 _lock = threading.Lock()
 _guards = 0
 _seen: set[str] = set()
-_wrapped: list[tuple[Any, str, Any]] = []
-_INHERITED = object()
+_unwrapping = contextlib.ExitStack()
 
 
 class TransferError(RuntimeError):
@@ -35,12 +32,13 @@ class TransferError(RuntimeError):
 
 @contextlib.contextmanager
 def mode(name: str) -> Iterator[None]:
-    """Let ``name`` say what becomes of transfers, in this thread or task alone."""
-    token = _mode.set(name)
+    """Let ``name`` say what becomes of transfers inside a ``with``."""
+    blocks = Blocks()
+    blocks.enter(name)
     try:
         yield
     finally:
-        _mode.reset(token)
+        blocks.leave()
 
 
 def explicit(function: Callable[P, R]) -> Callable[P, R]:
@@ -75,7 +73,8 @@ def guarded(backends: list[Backend]) -> Iterator[None]:
         with _lock:
             _guards -= 1
             if not _guards:
-                _unwrap()
+                _seen.clear()
+                _unwrapping.close()
 
 
 def watch(backend: Backend, *, is_there: bool = False) -> None:
@@ -85,41 +84,36 @@ def watch(backend: Backend, *, is_there: bool = False) -> None:
     """
     if not _guards or backend.name in _seen:
         return
-    with naming(backend), _lock:
+    with _lock:
         if not _guards or backend.name in _seen:
             return
         doors = backend.doors()
+        for door in doors:
+            if hasattr(door.holder, door.name):  # in this version of the library
+                _wrap(backend, door)
         if doors or is_there:
             _seen.add(backend.name)
-        for door in doors:
-            original = getattr(door.holder, door.name, None)
-            if original is None:
-                continue  # another version of the library has it
-            own = vars(door.holder).get(door.name, _INHERITED)
-            setattr(door.holder, door.name, _through(backend, door, original))
-            _wrapped.append((door.holder, door.name, own))
 
 
-def _unwrap() -> None:
-    _seen.clear()
-    while _wrapped:
-        holder, name, own = _wrapped.pop()
-        if own is _INHERITED:
-            delattr(holder, name)
-        else:
-            setattr(holder, name, own)
+def _wrap(backend: Backend, door: Door) -> None:
+    holder, name = door.holder, door.name
+    if name in vars(holder):
+        _unwrapping.callback(setattr, holder, name, vars(holder)[name])
+    else:
+        _unwrapping.callback(delattr, holder, name)  # a base class has it
+    setattr(holder, name, _through(backend, door, getattr(holder, name)))
 
 
 def _through(backend: Backend, door: Door, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def through(*args: Any, **kwargs: Any) -> Any:
-        said = _mode.get()
+        said = next(iter(standing(str)), "allow")
         if said == "allow" or not door.moves(*args, **kwargs):
             return original(*args, **kwargs)
         if said == "disallow" and not door.shows:
             raise TransferError(
                 f'{_moved(backend, door, args[0])}, inside bx.transfer_guard("disallow"). Keep it '
-                "on the device, or move it on purpose by backprop_xp.backends.to_host(array)."
+                "on the device, or move it on purpose by bx.to_host(array)."
             )
         with mode("allow"):  # a door may lead through others: one transfer, one line
             result = original(*args, **kwargs)

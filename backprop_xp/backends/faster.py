@@ -1,15 +1,45 @@
-"""What the standard's functions say, done as NumPy does it faster.
+"""Functions of the standard, where NumPy or a backend has a faster way to the same result.
 
-Results are written where they are wanted, by libraries that write into arrays: a backend that
-replaces ``blank`` has its own written too. Short rows are summed as products.
+A library that writes into arrays gives a ``blank`` one, and results are written where they are
+wanted; elsewhere they are joined. NumPy sums short rows faster as products.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from backprop_xp.backends.arrays import array_namespace, replaceable
-from backprop_xp.backends.protocol import Array, DType
+from backprop_xp.backends.protocol import Array, Backend, DType
+from backprop_xp.backends.registry import array_namespace, owner
+
+
+def replaced(function: Callable[..., Any], array: Array) -> Callable[..., Any]:
+    """Return what the backend of an array has in the place of a reference function, or itself."""
+    home = owner(array)
+    return function if home is None else _replaced(function, type(home))
+
+
+@functools.lru_cache(maxsize=64)
+def _replaced(function: Callable[..., Any], kind: type[Backend]) -> Callable[..., Any]:
+    return kind.replacements.get(f"{function.__module__}.{function.__qualname__}", function)
+
+
+def replaceable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let backends have faster functions in the place of one whose first argument is an array.
+
+    One that returns NotImplemented leaves its arguments to the function. On NumPy that is called
+    itself: to look for another would take as long as a small product.
+    """
+
+    @functools.wraps(function)
+    def call(array: Array, *arguments: Any) -> Any:
+        if isinstance(array, np.ndarray):
+            return function(array, *arguments)
+        result = replaced(function, array)(array, *arguments)
+        return function(array, *arguments) if result is NotImplemented else result
+
+    return call
 
 
 @replaceable

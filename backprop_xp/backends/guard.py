@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Iterator
 
 from backprop_xp.backends import doors
-from backprop_xp.backends.libraries import naming
 from backprop_xp.backends.registry import loaded
 from backprop_xp.checks import nearest
 
@@ -14,6 +13,8 @@ _MODES = ["disallow", "log", "allow"]
 @contextlib.contextmanager
 def transfer_guard(mode: str) -> Iterator[None]:
     """Say what becomes of implicit transfers to the host inside a ``with``; per thread and task.
+
+    In a generator it holds while that runs, as ``use_backend`` does.
 
     ``"disallow"`` raises ``TransferError``, a RuntimeError; ``"log"`` logs a warning on the logger
     ``backprop_xp`` with the place, shape, dtype and device; ``"allow"`` opens an outer guard again.
@@ -40,8 +41,6 @@ def transfer_guard(mode: str) -> Iterator[None]:
         if mode != "allow":
             stack.enter_context(doors.guarded(backends))
         for backend in backends:
-            with naming(backend):
-                own = backend.transfer_guard(mode)
-            stack.enter_context(own)
+            stack.enter_context(backend.transfer_guard(mode))
         stack.enter_context(doors.mode(mode))
         yield

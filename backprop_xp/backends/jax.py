@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from backprop_xp.backends.libraries import comes_from, imported, in_words, is_installed
+from backprop_xp.backends.libraries import imported, tried
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -96,20 +96,12 @@ class JAXBackend(Backend):
     }
 
     def probe(self) -> Probe:
-        """Add two numbers."""
-        if not is_installed("jax"):
-            return Probe(False, None, "JAX is not installed", "pip install 'backprop_xp[jax]'")
-        try:
-            import jax
-
-            jax.numpy.ones(1).block_until_ready()
-        except Exception as error:
-            return Probe(False, None, in_words(error), "reinstall jax and jaxlib")
-        return Probe(True, jax.__version__)
+        return tried("jax", "JAX", "jax", lambda jax: jax.numpy.ones(1).block_until_ready())
 
     def namespace(self) -> Namespace:
-        """Return jax.numpy."""
-        return _namespace()
+        from jax import numpy as xp
+
+        return xp
 
     def devices(self) -> list[Device]:
         """Return the devices of the default platform, then the CPU."""
@@ -125,7 +117,6 @@ class JAXBackend(Backend):
         return str(device) if kind is None else f"{kind}:{device.id}"
 
     def default_dtype(self, device: Device) -> DType:
-        """Return float32, as JAX does."""
         return self.namespace().float32
 
     def require_dtype(self, dtype: DType, device: Device | None = None) -> None:
@@ -137,12 +128,7 @@ class JAXBackend(Backend):
             raise DTypeNotKeptError(f"{_needs_x64(dtype)}, or ask for dtype={kept.name!r}.")
 
     def owns(self, array: Any) -> bool:
-        """Say whether ``array`` is a JAX array or tracer."""
-        if not comes_from(array, "jax", "jaxlib"):
-            return False
-        import jax
-
-        return isinstance(array, jax.Array)
+        return isinstance(array, getattr(imported("jax"), "Array", ()))
 
     def from_host(
         self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
@@ -153,15 +139,15 @@ class JAXBackend(Backend):
         """
         import jax
 
+        wanted = array.dtype if dtype is None else dtype
+        kept = jax.dtypes.canonicalize_dtype(wanted)
         if dtype is not None or array.dtype.kind in "fc":
-            self.require_dtype(array.dtype if dtype is None else dtype)
-        kept = jax.dtypes.canonicalize_dtype(array.dtype if dtype is None else dtype)
-        if dtype is None and kept != array.dtype:
+            self.require_dtype(wanted)
+        elif kept != wanted:
             _require_fit(array, kept)
         return jax.device_put(np.asarray(array, dtype=kept), device)
 
     def to_host(self, array: Array) -> np.ndarray:
-        """Return the values as NumPy's, once they are computed."""
         import jax
 
         # The one transfer that JAX's own guard takes for explicit.
@@ -176,7 +162,6 @@ class JAXBackend(Backend):
         return guard
 
     def synchronize(self, device: Device | None = None) -> None:
-        """Wait for everything that was dispatched to ``device``."""
         import jax
 
         jax.device_put(0, device).block_until_ready()
@@ -223,18 +208,10 @@ class JAXBackend(Backend):
         return None if used is None or total is None else Memory(used, total)
 
     def details(self) -> dict[str, str]:
-        """Return the platform that JAX prefers, and whether float64 is kept."""
         import jax
 
         x64 = "on" if jax.dtypes.canonicalize_dtype(np.float64) == np.float64 else "off"
         return {"default platform": jax.default_backend(), "x64": x64}
-
-
-@functools.cache
-def _namespace() -> Namespace:
-    import jax.numpy
-
-    return jax.numpy
 
 
 def _require_fit(array: np.ndarray, kept: np.dtype) -> None:

@@ -1,20 +1,14 @@
-"""What is asked of any array library, whichever it is: its modules, dtypes, devices and errors."""
+"""Small questions about any array library: is it there, what are its dtypes and devices."""
 
-import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from backprop_xp.backends.protocol import Backend, Device, DType, Namespace
+from backprop_xp.backends.protocol import Device, DType, Namespace, Probe
 
 if TYPE_CHECKING:
     import logging
-
-T = TypeVar("T")
-
-# What array-api-compat looks for in sys.modules, to tell whose an array is.
-_LIBRARIES = ("cupy", "dask.array", "dpnp", "dpctl.tensor", "jax", "ndonnx", "sparse", "torch")
 
 
 def log() -> "logging.Logger":
@@ -32,6 +26,19 @@ def is_installed(module: str) -> bool:
     return found is not None and found.origin is not None
 
 
+def tried(module: str, library: str, extra: str, work: Callable[[Any], object]) -> Probe:
+    """Return what a little work with a library shows; ``extra`` is what installs it."""
+    if not is_installed(module):
+        hint = f"pip install 'backprop_xp[{extra}]'"
+        return Probe(False, None, f"{library} is not installed", hint)
+    try:
+        found = importlib.import_module(module)
+        work(found)
+    except Exception as error:
+        return Probe(False, None, in_words(error), f"reinstall {module}")
+    return Probe(True, str(found.__version__))
+
+
 def imported(name: str) -> Any:
     """Return a module if it is imported, or being imported: then as soon as it is; else None.
 
@@ -44,21 +51,6 @@ def imported(name: str) -> Any:
         return importlib.import_module(name)  # waits for the thread that imports it
     except ImportError:
         return None  # it failed there
-
-
-def ask(question: Callable[[Any], T], array: Any) -> T:
-    """Return array-api-compat's answer about an array, which needs the libraries imported whole."""
-    try:
-        return question(array)
-    except AttributeError:
-        for name in _LIBRARIES:
-            imported(name)
-        return question(array)
-
-
-def comes_from(array: Any, *libraries: str) -> bool:
-    """Say whether an array's class, or one that it derives from, is defined in a library."""
-    return any(str(kind.__module__).partition(".")[0] in libraries for kind in type(array).__mro__)
 
 
 def device_of(array: Any) -> Device:
@@ -100,13 +92,3 @@ def in_words(error: BaseException) -> str:
     """Return an exception's kind and text in one line without its full stop: a reason."""
     words = " ".join(str(error).split()).rstrip(".:")
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
-
-
-@contextlib.contextmanager
-def naming(backend: Backend) -> Iterator[None]:
-    """Note on what a backend raises whose it is: a plug-in may be asked though nobody chose it."""
-    try:
-        yield
-    except Exception as error:
-        error.add_note(f"The backend {backend.name!r} raised this.")
-        raise

@@ -6,14 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backprop_xp.backends.numpy_updates import RULES
-from backprop_xp.backends.protocol import (
-    Array,
-    Backend,
-    Device,
-    DType,
-    Namespace,
-    Probe,
-)
+from backprop_xp.backends.protocol import Array, Backend, Device, DType, Namespace, Probe
 
 
 def _unpack(layout: Any, theta: Array) -> list[tuple[Array, ...]]:
@@ -42,33 +35,26 @@ class NumPyBackend(Backend):
     }
 
     def probe(self) -> Probe:
-        """NumPy is a dependency: always usable."""
         return Probe(True, np.__version__)
 
     def namespace(self) -> Namespace:
-        """Return NumPy itself."""
         return np
 
     def devices(self) -> list[Device]:
-        """Return NumPy's one device."""
         return ["cpu"]
 
     def default_dtype(self, device: Device) -> DType:
-        """Return float64."""
         return np.float64
 
     def owns(self, array: Any) -> bool:
-        """Say whether ``array`` is a NumPy array or scalar."""
         return isinstance(array, np.ndarray | np.generic)
 
     def from_host(
         self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
     ) -> Array:
-        """Return the array, cast if need be."""
         return np.asarray(array, dtype=dtype)
 
     def to_host(self, array: Array) -> np.ndarray:
-        """Return the array itself."""
         return np.asarray(array)
 
     def details(self) -> dict[str, str]:

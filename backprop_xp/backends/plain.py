@@ -1,4 +1,4 @@
-"""Plain arrays of numbers, made of what else NumPy, lists and tables hold, or refused in words."""
+"""Plain arrays of numbers, made of lists, tables and NumPy's other arrays where that is safe."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ import numpy as np
 
 
 def plain(value: Any, name: str) -> np.ndarray:
-    """Return as a plain array of numbers what is NumPy's, or of no known library.
+    """Return a plain array of numbers from a list, a table or any of NumPy's arrays.
 
-    Subclasses, objects that are numbers, and another byte order become what they stand for. A
-    masked value is a ValueError, what is no number a TypeError: either says the way out.
+    A subclass, an array of objects that are numbers and one in another byte order are converted. A
+    masked value is a ValueError, what is no number a TypeError; either says the way out.
     """
     host = unmasked(value, name)
     if host.dtype.kind == "O":
@@ -22,7 +22,7 @@ def plain(value: Any, name: str) -> np.ndarray:
 
 
 def unmasked(value: Any, name: str) -> np.ndarray:
-    """Return as a plain array, of any kind, in the machine's byte order; refuse masked values."""
+    """Return a plain array of whatever it holds, in the machine's byte order; refuse a mask."""
     for part in value if isinstance(value, list | tuple) else (value,):
         # Only NumPy's masked arrays have a mask: numpy.ma takes 10 ms to import.
         if isinstance(part, np.ndarray) and hasattr(part, "mask") and np.ma.is_masked(part):
@@ -39,7 +39,7 @@ def unmasked(value: Any, name: str) -> np.ndarray:
 
 
 def require_plain(array: np.ndarray, name: str) -> None:
-    """Raise TypeError, or ValueError for masked values, unless NumPy computes with an array as is.
+    """Refuse masked values, and arrays with which NumPy would compute something else.
 
     A ``numpy.matrix`` multiplies by another rule; in another byte order a dtype equals no other.
     """
@@ -56,7 +56,7 @@ def require_plain(array: np.ndarray, name: str) -> None:
 
 
 def require_dtype(array: Any, name: str) -> None:
-    """Raise TypeError for an array of JAX's typed keys: they are of no dtype of the standard."""
+    """Raise TypeError for an array of JAX's random keys, whose dtype the standard does not know."""
     if str(getattr(array, "dtype", "")).startswith("key<"):
         raise TypeError(
             f"{name} is a random key of JAX ({array.dtype}), but integers are expected. Draw one "
@@ -65,7 +65,7 @@ def require_dtype(array: Any, name: str) -> None:
 
 
 def _unboxed(host: np.ndarray, name: str) -> np.ndarray:
-    """Return objects that are all numbers as such numbers; complain of the first that is none."""
+    """Return an array of Python's objects as numbers; complain of the first that is none."""
     values = host.reshape(-1).tolist()
     strange = [i for i, value in enumerate(values) if not _is_number(value)]
     if not strange:

@@ -13,23 +13,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType, ModuleType
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from backprop_xp.backends.libraries import dtype_name, in_words
-from backprop_xp.backends.protocol import Backend, Memory, Probe
+from backprop_xp.backends.protocol import Memory, Probe
 
 SECONDS = 60.0  # importing a large library from a cold network file system takes half of that
 
 # The alarm ends a child whose parent was killed before it could end the child.
-_CHILD = """
+_PROGRAM = """
 import signal, sys
 if hasattr(signal, "alarm"):
     signal.alarm(int(sys.argv[1]))
 sys.path[:] = sys.argv[3:]
-from backprop_xp.backends import probing, registry
-probing.answer(sys.argv[2], registry)
+from backprop_xp.backends import choosing, probing, registry
+probing.answer(sys.argv[2], registry, choosing)
 """
 
 
@@ -81,48 +81,50 @@ def _report(name: str, got: dict[str, Any] | str) -> Report:
 def _ask(names: Sequence[str], seconds: float) -> dict[str, dict[str, Any] | str]:
     """Return what each child answers, or why it does not; ``""`` asks for the choice."""
     with contextlib.ExitStack() as ending:
-        # Files, where pipes would have to be drained, and stay open as long as a grandchild lives.
-        files = [ending.enter_context(tempfile.TemporaryFile()) for _ in range(2 * len(names))]
-        trials = []
-        for name, out, err in zip(names, files[::2], files[1::2], strict=True):
-            process = subprocess.Popen(  # noqa: S603 - this Python, with our own program
-                [sys.executable, "-P", "-c", _CHILD, str(math.ceil(seconds) + 1), name, *sys.path],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                # JAX would take three quarters of a GPU from the others, tried at the same time.
-                env={"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ},
-                start_new_session=True,
-            )
-            ending.callback(_end, process)
-            trials.append((name, process, out, err))
+        answers = {name: ending.enter_context(_child(name, seconds)) for name in names}
         deadline = time.monotonic() + seconds
-        return {
-            name: _outcome(process, out, err, deadline, seconds)
-            for name, process, out, err in trials
-        }
+        return {name: answer(deadline) for name, answer in answers.items()}
 
 
-def _outcome(
-    process: subprocess.Popen[bytes], out: IO[bytes], err: IO[bytes], deadline: float, limit: float
-) -> dict[str, Any] | str:
-    try:
-        status = process.wait(max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        return f"no answer within {limit:g} s"
-    out.seek(0)
-    err.seek(0)
-    with contextlib.suppress(ValueError):
-        answer: dict[str, Any] = json.loads(out.read())
-        return answer
-    how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-    lines = err.read().decode(errors="replace").strip().splitlines()
-    return f"the trial ended by {how}" + "".join(f": {line.strip()[:300]}" for line in lines[-1:])
+@contextlib.contextmanager
+def _child(name: str, seconds: float) -> Iterator[Callable[[float], dict[str, Any] | str]]:
+    """Let a child try a backend, and end it; what is given waits until a time for its answer."""
+    # Files, where pipes would have to be drained, and stay open as long as a grandchild lives.
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(  # noqa: S603 - this Python, with our own program
+            [sys.executable, "-P", "-c", _PROGRAM, str(math.ceil(seconds) + 1), name, *sys.path],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            # JAX would take three quarters of a GPU from the others, tried at the same time.
+            env={"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ},
+            start_new_session=True,
+        )
+
+        def answer(deadline: float) -> dict[str, Any] | str:
+            try:
+                status = process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                return f"no answer within {seconds:g} s"
+            out.seek(0)
+            err.seek(0)
+            with contextlib.suppress(ValueError):
+                told: dict[str, Any] = json.loads(out.read())
+                return told
+            how = (
+                f"exit status {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"
+            )
+            last = err.read().decode(errors="replace").strip().splitlines()[-1:]
+            return f"the trial ended by {how}" + "".join(f": {line.strip()[:300]}" for line in last)
+
+        try:
+            yield answer
+        finally:
+            if process.poll() is None:
+                _kill(process)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is not None:
-        return
+def _kill(process: subprocess.Popen[bytes]) -> None:
     if sys.platform == "win32":
         process.kill()
     else:
@@ -132,12 +134,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait(1.0)
 
 
-def answer(name: str, registry: ModuleType) -> None:
+def answer(name: str, registry: ModuleType, choosing: ModuleType) -> None:
     """Write what came of trying a backend, or of the choice, as JSON, and end the process."""
     # What a library prints when it is imported goes to stderr: stdout holds the answer alone.
     channel = os.dup(1)
     os.dup2(2, 1)
-    text = json.dumps(_trial(name, registry) if name else _choice(registry))
+    text = json.dumps(_trial(name, registry) if name else _choice(choosing))
     with os.fdopen(channel, "w", encoding="ascii") as stream:
         stream.write(text)
     # The answer is out: a library's clean-up, which may hang or crash as well, cannot spoil it.
@@ -145,34 +147,24 @@ def answer(name: str, registry: ModuleType) -> None:
 
 
 def _trial(name: str, registry: ModuleType) -> dict[str, Any]:
-    """Return the fields of a ``Report``."""
-    told: dict[str, Any] = {"devices": [], "details": {}}
-    try:
-        told["probe"] = probe = registry.probe(name)
-        if probe.usable:
-            backend = registry.find(name)
-            told["devices"] = [
-                (backend.device_name(d), backend.memory(d)) for d in backend.devices()
-            ]
-        if probe.version is not None:  # the library is there, whether it works or not
-            told["details"] = _details(registry.find(name))
-    except Exception as error:
-        hint = "reinstall it, or report this to its authors"
-        told["probe"] = Probe(False, None, in_words(error), hint)
-    return told
+    """Return the fields of a ``Report``; what is raised here ends the process, and is told."""
+    devices, details = [], {}
+    probe = registry.probe(name)
+    if probe.usable:
+        backend = registry.find(name)
+        devices = [(backend.device_name(d), backend.memory(d)) for d in backend.devices()]
+    if probe.version is not None:  # the library is there, whether it works or not
+        try:
+            details = registry.find(name).details()
+        except Exception as error:
+            details = {"details": f"cannot be told: {in_words(error)}"}
+    return {"probe": probe, "devices": devices, "details": details}
 
 
-def _details(backend: Backend) -> dict[str, str]:
-    try:
-        return backend.details()
-    except Exception as error:
-        return {"details": f"cannot be told: {in_words(error)}"}
-
-
-def _choice(registry: ModuleType) -> dict[str, str]:
+def _choice(choosing: ModuleType) -> dict[str, str]:
     """Return the fields of a ``Choice``."""
     try:
-        backend, device, dtype, source = registry.choose()
+        backend, device, dtype, source = choosing.choose()
     except Exception as error:
         return {"error": str(error) or in_words(error)}
     names = (backend.name, backend.device_name(device), dtype_name(dtype), source)

@@ -1,4 +1,4 @@
-"""Settings that a library has for the whole process, while several threads want them."""
+"""Settings of a whole process, shared by threads that want them at overlapping times."""
 
 import contextlib
 import threading

@@ -1,7 +1,6 @@
 """PyTorch: its tensors, through array-api-compat's wrapper."""
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
@@ -9,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backprop_xp.backends.doors import explicit, leaves_by_dlpack
-from backprop_xp.backends.libraries import comes_from, dtype_name, imported, in_words, is_installed
+from backprop_xp.backends.libraries import dtype_name, imported, tried
 from backprop_xp.backends.process_wide import process_wide
 from backprop_xp.backends.protocol import (
     Array,
@@ -37,21 +36,12 @@ class TorchBackend(Backend):
 
     @explicit
     def probe(self) -> Probe:
-        """Add two numbers."""
-        if not is_installed("torch"):
-            hint = "pip install 'backprop_xp[torch]'"
-            return Probe(False, None, "PyTorch is not installed", hint)
-        try:
-            import torch
-
-            torch.ones(1).add(1).numpy()
-        except Exception as error:
-            return Probe(False, None, in_words(error), "reinstall torch")
-        return Probe(True, str(torch.__version__))
+        return tried("torch", "PyTorch", "torch", lambda torch: torch.ones(1).add(1).numpy())
 
     def namespace(self) -> Namespace:
-        """Return array_api_compat.torch."""
-        return _namespace()
+        from array_api_compat import torch
+
+        return torch
 
     def devices(self) -> list[Device]:
         """Return the CPU, every GPU that CUDA shows, and Apple's GPU (MPS)."""
@@ -63,7 +53,6 @@ class TorchBackend(Backend):
         return [torch.device("cpu"), *cuda, *mps]
 
     def default_dtype(self, device: Device) -> DType:
-        """Return float32, as PyTorch does."""
         import torch
 
         return torch.float32
@@ -78,17 +67,11 @@ class TorchBackend(Backend):
             )
 
     def owns(self, array: Any) -> bool:
-        """Say whether ``array`` is a tensor."""
-        if not comes_from(array, "torch"):
-            return False
-        import torch
-
-        return isinstance(array, torch.Tensor)
+        return isinstance(array, getattr(imported("torch"), "Tensor", ()))
 
     def from_host(
         self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
     ) -> Array:
-        """Return the array's values on a device; float64 on Apple's GPU is an error."""
         import torch
 
         self.require_dtype(array.dtype if dtype is None else dtype, device)
@@ -99,15 +82,12 @@ class TorchBackend(Backend):
 
     @explicit
     def to_host(self, array: Array) -> np.ndarray:
-        """Return the values as NumPy's, once they are computed."""
         return np.asarray(array.detach().cpu().numpy())
 
     def detached(self, array: Array) -> Array:
-        """Return the tensor without its graph, in the same memory."""
         return array.detach()
 
     def unrecorded(self) -> AbstractContextManager[Any]:
-        """Return ``torch.no_grad()``."""
         import torch
 
         context: AbstractContextManager[Any] = torch.no_grad()
@@ -118,7 +98,6 @@ class TorchBackend(Backend):
         return _ieee_products()
 
     def synchronize(self, device: Device | None = None) -> None:
-        """Wait for the GPU, where there is one; None means the current one."""
         import torch
 
         kind = None if device is None else device.type
@@ -138,7 +117,6 @@ class TorchBackend(Backend):
         return Memory(total - free, total)
 
     def details(self) -> dict[str, str]:
-        """Return the CUDA version that PyTorch was built for, and its threads on the CPU."""
         import torch
 
         return {"CUDA": torch.version.cuda or "none", "threads": str(torch.get_num_threads())}
@@ -158,13 +136,6 @@ class TorchBackend(Backend):
             Door(torch.Tensor, "to", moves),
             *(Door(xp, "asarray", moves) for xp in (torch, compat) if xp is not None),
         ]
-
-
-@functools.cache
-def _namespace() -> Namespace:
-    import array_api_compat.torch
-
-    return array_api_compat.torch
 
 
 @process_wide

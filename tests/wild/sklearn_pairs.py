@@ -9,8 +9,7 @@ from scipy.optimize import minimize
 from scipy.spatial.distance import pdist, squareform
 from sklearn import datasets
 from sklearn._loss import loss as losses
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process import kernels as k
+from sklearn.gaussian_process import GaussianProcessRegressor, kernels as k
 from sklearn.linear_model import _sgd_fast as sgd
 from sklearn.linear_model._linear_loss import LinearModelLoss
 from sklearn.manifold import _t_sne as tsne
