@@ -24,6 +24,7 @@ from backprop_xp.backends import (
     require_like,
     require_owner,
     to_host,
+    unmasked,
 )
 from backprop_xp.checks import unravel
 
@@ -201,6 +202,7 @@ def _dress(leaf: Any) -> Callable[[Any], Any]:
 
 def _array(leaf: Any, label: str) -> Array:
     """Return a leaf of the point as an array of real numbers, of at most float64."""
+    leaf = unmasked(leaf, label) if isinstance(leaf, np.ndarray) else leaf
     array = asarray(_numbers(leaf, label)) if owner(leaf) is None else leaf
     if isinstance(array, np.ndarray | np.generic) and array.dtype == np.longdouble:
         array = array.astype(np.float64)
@@ -213,6 +215,7 @@ def _array(leaf: Any, label: str) -> Array:
 
 def _numbers(leaf: Any, label: str) -> np.ndarray:
     """Return real numbers, in an array of any library, a table or lists, on the host."""
+    leaf = unmasked(leaf, label) if isinstance(leaf, np.ndarray) else leaf
     try:
         host = to_host(leaf)
     except ValueError as error:
