@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, require_like
 from backprop_xp.checks import integer, nearest, real
-from backprop_xp.early_stopping import Best, EarlyStopping
+from backprop_xp.early_stopping import Best, EarlyStopping, Slowed
 from backprop_xp.optimizers import Optimizer, check_state
+from backprop_xp.schedules import Plateau
 from backprop_xp.structures import copied
 
 
@@ -18,7 +19,7 @@ class TrainingState(NamedTuple):
     the mean over the epoch's batches, each measured before its own update; ``validation_loss`` and
     ``metrics`` are measured after the epoch, without dropout and penalty. All are ``(*stack,)`` on
     the device. ``checks`` are the verdicts and errors of the epoch's gradient checks, ``best`` is
-    what early stopping has found.
+    what early stopping has found, ``slowed`` how far a plateau has lowered the rates.
 
     ``batch_losses``, one row for each batch, are those of an epoch that Ctrl-C cut short:
     ``start=`` goes on with its next batch, of as many rows, ``batch_size``.
@@ -35,6 +36,7 @@ class TrainingState(NamedTuple):
     best: Best | None = None
     batch_losses: Array | None = None
     batch_size: int = 0
+    slowed: Slowed | None = None
 
 
 class FitResult(NamedTuple):
@@ -117,9 +119,17 @@ class Options:
                 f"start has run {start.epoch} epochs, but epochs={self.epochs} counts from the "
                 "beginning of the training."
             )
-        watch = None if self.early_stopping is None else self.early_stopping.watch
-        if watch is not None and watch not in self.judged:
-            raise ValueError(f"early_stopping watches {watch!r}. {nearest(watch, self.judged)}")
+        for name, rule in (("early_stopping", self.early_stopping), ("plateau", self.plateau)):
+            if rule is not None and rule.watch is not None and rule.watch not in self.judged:
+                raise ValueError(
+                    f"{name} watches {rule.watch!r}. {nearest(rule.watch, self.judged)}"
+                )
+
+    @property
+    def plateau(self) -> Plateau | None:
+        """The learning rate, if it depends on how training goes."""
+        rate = getattr(self.optimizer, "learning_rate", None)
+        return rate if isinstance(rate, Plateau) else None
 
     @property
     def judged(self) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 from backprop_xp.backends import Array, array_namespace, require_owner, to_host, to_host_together
 from backprop_xp.batches import joined, mean_over, remaining, tables_of, take
 from backprop_xp.checks import nearest, sequence
-from backprop_xp.early_stopping import better
+from backprop_xp.early_stopping import EarlyStopping, better, slowed
 from backprop_xp.entrance import check_data
 from backprop_xp.inputs import check_entries, check_l2
 from backprop_xp.loop import Interrupt, steps_of
@@ -24,6 +24,7 @@ from backprop_xp.optimizers import optimizer_beside
 from backprop_xp.options import FitResult, Options, TrainingState, started
 from backprop_xp.progress import reporting
 from backprop_xp.random import as_int32, fold_in
+from backprop_xp.schedules import Plateau
 from backprop_xp.watching import check_step
 
 # Epochs of one update each in one call; a compiled one cannot be interrupted.
@@ -118,7 +119,7 @@ def fit(
     """
     chosen = _checked("fit", options, "callbacks", "progress")
     callbacks = sequence(callbacks, "callbacks", "(print,)")
-    looks = progress or callbacks or chosen.early_stopping is not None
+    looks = progress or callbacks or chosen.early_stopping or chosen.plateau
     reports = reporting(chosen.epochs) if progress else contextlib.nullcontext(None)
     measured: list[dict[str, Array]] = []
     checks: list[tuple[str, float]] = []
@@ -186,8 +187,10 @@ def _prepared(
     the memory of the state that it is given again.
     """
     rows, held_out = check_data(network, theta, x, y, options.sample_weight, options.validation)
-    early, every, metrics = options.early_stopping, options.check_every, options.metrics or {}
-    _refuse_empty_stack(theta, early_stopping=early is not None, check_every=every is not None)
+    early, plateau, every = options.early_stopping, options.plateau, options.check_every
+    metrics = options.metrics or {}
+    asked = {"early_stopping": early, "check_every": every, "plateau": plateau}
+    _refuse_empty_stack(theta, **{name: value is not None for name, value in asked.items()})
     optimizer = optimizer_beside(options.optimizer, theta)
     l2 = network.l2 or None if options.l2 is None else check_l2(theta, options.l2)
     if l2 is not None and not isinstance(l2, float):
@@ -203,7 +206,7 @@ def _prepared(
         weight = array_namespace(theta).ones_like(rows.x[..., 0])
     # What a theta is judged by: the validation rows, or the loss that is trained.
     judged: Any = (rows, l2) if held_out is None else (held_out, None)
-    if held_out is None and not metrics and early is None:
+    if held_out is None and not metrics and early is None and plateau is None:
         judged = None
     # Several batches are judged at the end of their epoch, a full one with its step.
     shared = {"rows": rows, "l2": l2, "clip": options.clip}
@@ -223,7 +226,9 @@ def _prepared(
         before = None if every is None else functools.partial(look, checks)
         tables = [epochs] if batches == 1 else tables_of(rows, size, order, state.epoch)
         for table in tables if batches == 1 else remaining(tables, step % batches):
-            carry, losses, found = run_steps(carry, table, step, shared, interrupt, before)
+            carry, losses, found = run_steps(
+                carry, table, step, shared, interrupt, before, slowed=state.slowed
+            )
             step += losses.shape[0]
             done.append(losses)
             if interrupt.pressed:
@@ -250,9 +255,16 @@ def _prepared(
         if held_out is not None:
             measured["validation_loss"] = found["loss"]
         last = {name: values[-1, ...] for name, values in {"loss": losses, **measured}.items()}
+
+        def watched(rule: EarlyStopping | Plateau) -> Array:
+            return found[rule.watch if rule.watch in metrics else "loss"][-1, ...]
+
         if early is not None:
-            watched = found[early.watch if early.watch in metrics else "loss"][-1, ...]
-            state = state._replace(best=better(early, state.best, watched, state.epoch, carry))
+            best = better(early, state.best, watched(early), state.epoch, carry)
+            state = state._replace(best=best)
+        if plateau is not None:
+            now = slowed(plateau, state.slowed, watched(plateau), state.epoch)
+            state = state._replace(slowed=now)
         state = state._replace(
             loss=last.pop("loss"), validation_loss=last.pop("validation_loss", None), metrics=last
         )
