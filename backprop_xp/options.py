@@ -1,5 +1,6 @@
 """The options of a training, the states that it goes through, and what it leaves."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -23,6 +24,9 @@ class TrainingState(NamedTuple):
 
     ``batch_losses``, one row for each batch, are those of an epoch that Ctrl-C cut short:
     ``start=`` goes on with its next batch, of as many rows, ``batch_size``.
+
+    ``history``, in the state that ``fit`` ends with and in files, is that of the whole training:
+    NumPy arrays ``(epoch, *stack)``, NaN where an epoch was not measured.
     """
 
     epoch: int
@@ -37,6 +41,7 @@ class TrainingState(NamedTuple):
     batch_losses: Array | None = None
     batch_size: int = 0
     slowed: Slowed | None = None
+    history: Mapping[str, Any] = {}
 
 
 class FitResult(NamedTuple):
@@ -69,6 +74,8 @@ class Options:
     - ``metrics`` are functions of predictions, targets and weights, as in ``bx.metrics``, that
       return ``(*stack,)``: of the validation rows, or without them of the training rows.
     - ``start`` is the state, or the result, from which an earlier training goes on.
+    - ``checkpoint`` names a model file that is written at the end of every ``checkpoint_every``-th
+      epoch and of the last: ``start=bx.load(path).state`` goes on from it.
     - ``check_every`` k compares the gradient of every k-th update's batch with one difference of
       the loss and, where that leaves a doubt, checks it along directions: a fail ends the training
       by ``GradientCheckError``, whose ``report`` says what is wrong.
@@ -87,6 +94,8 @@ class Options:
     early_stopping: EarlyStopping | None = None
     start: TrainingState | FitResult | None = None
     check_every: int | None = None
+    checkpoint: str | os.PathLike[str] | None = None
+    checkpoint_every: int = 1
 
     def __post_init__(self) -> None:
         if isinstance(self.optimizer, type) or not hasattr(self.optimizer, "initialize"):
@@ -109,7 +118,9 @@ class Options:
             "metrics": _checked_metrics(self.metrics),
             "start": start,
         }
-        for name in ("batch_size", "check_every"):
+        if not isinstance(self.checkpoint, str | os.PathLike | None):
+            raise TypeError(f"checkpoint must be the path of a file, not {self.checkpoint!r}.")
+        for name in ("batch_size", "check_every", "checkpoint_every"):
             if (value := getattr(self, name)) is not None:
                 checked[name] = integer(value, name)
         for name, value in checked.items():
