@@ -29,6 +29,7 @@ from backprop_xp.training import fit, train
 if TYPE_CHECKING:
     from backprop_xp.checkpoint import Checkpoint, load, save
     from backprop_xp.descriptions import register
+    from backprop_xp.export import export_onnx
     from backprop_xp.gradient_check import (
         GradientCheckError,
         GradientReport,
@@ -74,6 +75,7 @@ __all__ = [
     "check_loss",
     "check_network",
     "data",
+    "export_onnx",
     "fit",
     "get_backend",
     "initializers",
@@ -96,7 +98,7 @@ __all__ = [
 
 # What few need of modules that take milliseconds to import.
 _LATER = dict.fromkeys(("Checkpoint", "load", "save"), "checkpoint")
-_LATER |= {"register": "descriptions", "CheckpointError": "model_files"}
+_LATER |= {"register": "descriptions", "CheckpointError": "model_files", "export_onnx": "export"}
 
 
 def __getattr__(name: str) -> Any:
