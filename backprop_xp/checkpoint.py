@@ -199,7 +199,8 @@ def _check(given: Checkpoint) -> None:
     if owner(given.theta) is None:
         raise TypeError(f"theta must be an array, not {given.theta!r}.")
     given.network.unpack(given.theta)
-    if given.optimizer is not None and not hasattr(given.optimizer, "initialize"):
+    is_one = hasattr(given.optimizer, "initialize") and not isinstance(given.optimizer, type)
+    if given.optimizer is not None and not is_one:
         raise TypeError(f"optimizer must be one such as bx.Adam(), not {given.optimizer!r}.")
     for name in ("preparation", "metadata", "options"):
         value = getattr(given, name)
@@ -212,7 +213,7 @@ def _check(given: Checkpoint) -> None:
             raise TypeError(f"preparation[{name!r}] must be an array, not {value!r}.")
     try:
         json.dumps(given.metadata, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"metadata must be what JSON can hold: {error}.") from None
     if given.state is not None:
         _check_state(given.theta, given.optimizer, given.state)

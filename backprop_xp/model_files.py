@@ -58,14 +58,15 @@ def unpacked(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if not isinstance(kept, dict) or kept.keys() != {_KEY} or not isinstance(kept[_KEY], str):
         raise CheckpointError("it is not one that bx.save wrote.")
     _check_table(table, len(data) - 8 - length)
-    header = _json(kept[_KEY].encode())
+    header = _json(kept[_KEY])
     if header.pop("format", None) != FORMAT:
         raise CheckpointError(
             f"it is of another version of the format than {FORMAT}, which this library reads."
         )
     checksum = header.pop("checksum", None)
-    place = data.find(checksum.encode()) if isinstance(checksum, str) else -1
-    if place < 0 or len(checksum) != 64 or _checksum(data, place) != checksum.encode():
+    is_one = isinstance(checksum, str) and len(checksum) == 64 and checksum.isascii()
+    place = data.find(checksum.encode()) if is_one else -1
+    if place < 0 or _checksum(data, place) != checksum.encode():
         raise CheckpointError("its checksum does not fit: it was changed after it was written.")
     try:
         return header, _safetensors().load(data)
@@ -80,7 +81,7 @@ def _checksum(data: bytes, place: int) -> bytes:
     return found.hexdigest().encode()
 
 
-def _json(text: bytes) -> dict[str, Any]:
+def _json(text: bytes | str) -> dict[str, Any]:
     try:
         value = json.loads(text, object_pairs_hook=_unique)
     except RecursionError:
