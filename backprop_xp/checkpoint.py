@@ -238,10 +238,14 @@ def _check_state(theta: Array, optimizer: Optimizer | None, state: TrainingState
         best = Best(*state.best)
         expected |= {"best.score": (best.score, stack), "best.epoch": (best.epoch, stack)}
         expected["best.theta"] = best.theta, shape
+        if optimizer is not None:
+            check_state(optimizer, theta, best.optimizer_state)
     if state.slowed is not None:
         for name, value in Slowed(*state.slowed)._asdict().items():
             expected[f"slowed.{name}"] = value, stack
     for name, (value, wanted) in expected.items():
         if value is not None and tuple(value.shape) != wanted:
             raise ValueError(f"state.{name} has shape {tuple(value.shape)}, not {wanted}.")
+    if state.batch_losses is not None and tuple(state.batch_losses.shape[1:]) != stack:
+        raise ValueError(f"state.batch_losses has shape {tuple(state.batch_losses.shape)}.")
     require_like(theta, state.theta, "state.theta")

@@ -156,6 +156,9 @@ def remade(description: Any, path: str, take: Callable[[str], Array]) -> Any:
             return _found(_NAMED, name, path, "There is no {!r} in this version of the library.")
         case {"registered": str(name), **more} if not more:
             thing = _found(_registered, name, path, "Nothing is registered as {!r}.")
+            if given is not None and not isinstance(thing, type):
+                # A function of a user's is no maker: a file may name it, not call it.
+                raise ValueError(f"{path}: {name!r} is registered as an object, not as a class.")
             return thing if given is None else _called(thing, given, path, take)
         case {"call": str(name), **more} if not more:
             maker = _found(_CALLED, name, path, "There is no {!r} in this version of the library.")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp import model_files
+from backprop_xp import descriptions, model_files
 
 pytest.importorskip("safetensors")
 
@@ -159,12 +159,25 @@ def test_a_hostile_layer_is_refused(sound: bytes, name: str, tmp_path: Path) -> 
     assert message in _refused(tmp_path / "m", _joined(table, header, data))
 
 
+def test_a_file_may_name_what_a_user_registered_but_not_call_it(
+    sound: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[Any] = []
+    monkeypatch.setattr(descriptions, "_registered", {"own": called.append})
+    table, header, data = _split(sound)
+    layer = {"registered": "own", "with": {"object": 3}}
+    header["network"]["dict"]["layers"] = [layer]
+    assert "not as a class" in _refused(tmp_path / "m", _joined(table, header, data))
+    assert not called
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
         ("step", -1, "state.step must be"),
         ("epoch", "three", "state.epoch must be"),
         ("best", 3, ""),
+        ("batch_losses", 3, ""),
         ("theta", None, ""),
         ("metrics", 3, ""),
         ("history", {"dict": {"loss": {"array": "theta"}}}, ""),
