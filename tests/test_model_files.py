@@ -1,6 +1,7 @@
 """Files that are damaged or hostile: one clear error each, and nothing made of what they claim."""
 
 import json
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -245,3 +246,15 @@ def test_a_header_beyond_all_measure_is_not_written(tmp_path: Path) -> None:
     theta = network.initialize(backend="numpy")
     with pytest.raises(ValueError, match="metadata is for a few words"):
         bx.save(tmp_path / "m", network, theta, metadata={"x": "y" * 2**22})
+
+
+@pytest.mark.parametrize(("library", "extra"), [("safetensors", "files"), ("ndonnx", "onnx")])
+def test_a_library_that_is_missing_is_named_with_the_line_that_installs_it(
+    library: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = bx.mlp([3, 2])
+    write = {"files": bx.save, "onnx": bx.export_onnx}[extra]
+    for module in [library, *(name for name in sys.modules if name.startswith(f"{library}."))]:
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"pip install 'backprop_xp\[{extra}\]'"):
+        write(tmp_path / "m", network, network.initialize(backend="numpy"))
