@@ -1,5 +1,6 @@
 """Neural networks whose backpropagation is written by hand, once, for every array library."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from backprop_xp import activations, data, initializers, losses, metrics, schedules
@@ -26,6 +27,9 @@ from backprop_xp.perceptron import mlp
 from backprop_xp.training import fit, train
 
 if TYPE_CHECKING:
+    from backprop_xp.checkpoint import Checkpoint, load, save
+    from backprop_xp.descriptions import register
+    from backprop_xp.export import export_onnx
     from backprop_xp.gradient_check import (
         GradientCheckError,
         GradientReport,
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
         check_loss,
         check_network,
     )
+    from backprop_xp.model_files import CheckpointError
 
 __version__ = "0.1.0.dev0"
 
@@ -46,6 +51,8 @@ __all__ = [
     "Adam",
     "AdamW",
     "BackendUnavailableError",
+    "Checkpoint",
+    "CheckpointError",
     "Dense",
     "Dropout",
     "EarlyStopping",
@@ -68,14 +75,18 @@ __all__ = [
     "check_loss",
     "check_network",
     "data",
+    "export_onnx",
     "fit",
     "get_backend",
     "initializers",
     "list_backends",
+    "load",
     "losses",
     "metrics",
     "mlp",
+    "register",
     "resolve",
+    "save",
     "schedules",
     "set_default_backend",
     "to_host",
@@ -85,10 +96,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Return a name of gradient_check, which takes 25 ms to import, for who asks for one."""
-    if name in __all__ or name == "gradient_check":
-        import backprop_xp.gradient_check as checks
+# What few need of modules that take milliseconds to import.
+_LATER = dict.fromkeys(("Checkpoint", "load", "save"), "checkpoint")
+_LATER |= {"register": "descriptions", "CheckpointError": "model_files", "export_onnx": "export"}
 
-        return checks if name == "gradient_check" else getattr(checks, name)
+
+def __getattr__(name: str) -> Any:
+    """Return a name that is imported on first use: most are gradient_check's, which takes 25 ms."""
+    if name in __all__ or name == "gradient_check":
+        module = importlib.import_module(f"{__name__}.{_LATER.get(name, 'gradient_check')}")
+        return module if name == "gradient_check" else getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

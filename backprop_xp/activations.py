@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from backprop_xp.backends import Array, array_namespace, max_of_rows, replaceable, sum_of_rows
+from backprop_xp.checks import real
 from backprop_xp.complex_safe import (
     clip,
     finite_exp,
@@ -21,7 +22,7 @@ from backprop_xp.complex_safe import (
     positive,
     real_part,
 )
-from backprop_xp.shown import named, shown
+from backprop_xp.shown import made, named, shown
 
 
 @dataclass(frozen=True)
@@ -87,18 +88,36 @@ def _relu_vjp(g: Array, z: Array, a: Array) -> Array:
     return slope
 
 
-LEAK = 0.01
+# Records, so that networks compare equal after pickling.
+@dataclass(frozen=True)
+class _LeakyReLU:
+    slope: float
+
+    def __call__(self, z: Array) -> Array:
+        xp = array_namespace(z)
+        if is_complex(xp, z.dtype):
+            return z * (self.slope + (1.0 - self.slope) * positive(xp, z))
+        return xp.maximum(z, self.slope * z)
 
 
-def _leaky_relu(z: Array) -> Array:
-    xp = array_namespace(z)
-    if is_complex(xp, z.dtype):
-        return z * (LEAK + (1.0 - LEAK) * positive(xp, z))
-    return xp.maximum(z, LEAK * z)
+@dataclass(frozen=True)
+class _LeakyReLUVJP:
+    slope: float
+
+    def __call__(self, g: Array, z: Array, a: Array) -> Array:
+        return g * (self.slope + (1.0 - self.slope) * positive(array_namespace(a), a))
 
 
-def _leaky_relu_vjp(g: Array, z: Array, a: Array) -> Array:
-    return g * (LEAK + (1.0 - LEAK) * positive(array_namespace(a), a))
+def leaky_relu_with(slope: float) -> Activation:
+    """Return z to the right of 0 and ``slope * z`` to the left, the slope being from 0 to 1.
+
+    >>> import backprop_xp as bx
+    >>> bx.activations.leaky_relu_with(0.25).value(bx.asarray([-2.0, 2.0]))
+    array([-0.5,  2. ])
+    """
+    slope = real(slope, "slope", low=0.0, high=1.0)
+    leaky = Activation(_LeakyReLU(slope), _LeakyReLUVJP(slope), from_output=True)
+    return made(leaky, leaky_relu_with, slope)
 
 
 def _elu(z: Array) -> Array:
@@ -193,7 +212,7 @@ identity = Activation(_identity, _identity_vjp, from_output=True)
 sigmoid = Activation(_sigmoid, _sigmoid_vjp, from_output=True)
 tanh = Activation(_tanh, _tanh_vjp, from_output=True)
 relu = Activation(_relu, _relu_vjp, from_output=True)
-leaky_relu = Activation(_leaky_relu, _leaky_relu_vjp, from_output=True)
+leaky_relu = leaky_relu_with(0.01)
 elu = Activation(_elu, _elu_vjp, from_output=True)
 gelu = Activation(_gelu, _gelu_vjp)
 silu = Activation(_silu, _silu_vjp)

@@ -100,6 +100,14 @@ def unravel(place: int, shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(reversed(index))
 
 
+def check_watch(watch: Any, mode: Any) -> None:
+    """Raise unless these say what is watched after each epoch, and whether less or more is good."""
+    if not isinstance(watch, str | None):
+        raise TypeError(f"watch must be the name of a metric or a loss, not {watch!r}.")
+    if mode not in ("min", "max"):
+        raise ValueError(f'mode must be "min" or "max", not {mode!r}.')
+
+
 def sequence(value: Any, name: str, example: str) -> list[Any]:
     """Return the items of a sequence; a string or what is no sequence is a TypeError."""
     if isinstance(value, str) or not isinstance(value, Iterable):

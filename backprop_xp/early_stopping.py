@@ -1,4 +1,7 @@
-"""Early stopping: each network of a stack is judged by itself, and remembered at its best."""
+"""What is watched after each epoch: early stopping, and rates that a plateau slows down.
+
+Each network of a stack is judged by itself.
+"""
 
 import functools
 import math
@@ -6,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from backprop_xp.backends import Array, array_namespace, device_of, owner, to_host
-from backprop_xp.checks import integer, real
+from backprop_xp.checks import check_watch, integer, real
+from backprop_xp.schedules import Plateau
 from backprop_xp.shown import shown
 from backprop_xp.structures import copied, mapped
 
@@ -33,10 +37,7 @@ class EarlyStopping:
     def __post_init__(self) -> None:
         object.__setattr__(self, "patience", integer(self.patience, "patience"))
         object.__setattr__(self, "min_delta", real(self.min_delta, "min_delta", low=0.0))
-        if not isinstance(self.watch, str | None):
-            raise TypeError(f"watch must be the name of a metric or a loss, not {self.watch!r}.")
-        if self.mode not in ("min", "max"):
-            raise ValueError(f'mode must be "min" or "max", not {self.mode!r}.')
+        check_watch(self.watch, self.mode)
 
 
 class Best(NamedTuple):
@@ -53,16 +54,26 @@ class Best(NamedTuple):
     optimizer_state: Any
 
 
+class Slowed(NamedTuple):
+    """How far a plateau has slowed each network of a stack down: NumPy arrays ``(*stack,)``.
+
+    ``score`` is the best of what was watched, negated where more is better, ``epoch`` that since
+    which patience is counted, ``factor`` what the rate is multiplied by.
+    """
+
+    score: Any
+    epoch: Any
+    factor: Any
+
+
 def better(rule: EarlyStopping, old: Best | None, watched: Array, epoch: int, carry: Any) -> Best:
     """Return each network at its best after one more epoch; one transfer tells which improved.
 
     ``carry`` is theta and the optimiser's state after it.
     """
-    score = to_host(watched) * (1.0 if rule.mode == "min" else -1.0)
+    score = _score(rule, watched)
     np = array_namespace(score)
     if old is None:
-        # A score that starts as NaN counts as infinite: any number improves on it.
-        score = np.where(np.isnan(score), math.inf, score)
         return Best(score, np.full(score.shape, epoch), *copied(carry))
     improved = np.asarray(score < old.score - rule.min_delta)
     if not improved.any():
@@ -72,6 +83,29 @@ def better(rule: EarlyStopping, old: Best | None, watched: Array, epoch: int, ca
         new = mapped(functools.partial(_where, improved), (old.theta, old.optimizer_state), new)
     better = np.where(improved, score, old.score), np.where(improved, epoch, old.epoch)
     return Best(*better, *new)
+
+
+def slowed(rule: Plateau, old: Slowed | None, watched: Array, epoch: int) -> Slowed:
+    """Return how far each network is slowed down after one more epoch."""
+    score = _score(rule, watched)
+    np = array_namespace(score)
+    if old is None:
+        return Slowed(score, np.full(score.shape, epoch), np.ones(score.shape))
+    improved = score < old.score - rule.min_delta
+    since = np.where(improved, epoch, old.epoch)
+    waited = epoch - since >= rule.patience
+    return Slowed(
+        np.where(improved, score, old.score),
+        np.where(waited, epoch, since),
+        np.where(waited, old.factor * rule.factor, old.factor),
+    )
+
+
+def _score(rule: EarlyStopping | Plateau, watched: Array) -> Any:
+    """Return what is watched on the host, less being better; NaN is infinite: numbers are less."""
+    score = to_host(watched) * (1.0 if rule.mode == "min" else -1.0)
+    np = array_namespace(score)
+    return np.where(np.isnan(score), math.inf, score)
 
 
 def _where(improved: Any, old: Any, new: Any) -> Any:

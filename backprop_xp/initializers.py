@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from backprop_xp.checks import real
-from backprop_xp.shown import call, named
+from backprop_xp.shown import named, shown
 
 # Quoted: numpy.random costs 7 ms of import time, and is loaded when something is drawn.
 Generator: TypeAlias = "np.random.Generator"
@@ -101,11 +101,15 @@ class _Uniform:
     low: float
     high: float
 
+    __repr__ = shown
+
+    @property
+    def made_by(self) -> tuple[Callable[..., Initializer], tuple[float, float]]:
+        """The call of ``uniform``."""
+        return uniform, (self.low, self.high)
+
     def __call__(self, generator: Generator, shape: tuple[int, int]) -> HostArray:
         return generator.uniform(self.low, self.high, shape)
-
-    def __repr__(self) -> str:
-        return call(uniform, self.low, self.high)
 
 
 INITIALIZERS: dict[str, Initializer] = named(

@@ -31,7 +31,7 @@ from backprop_xp.chain import (
 from backprop_xp.checks import choose, integer, real
 from backprop_xp.initializers import INITIALIZERS, Generator, HostArray, Initializer, ones, zeros
 from backprop_xp.random import keep_mask
-from backprop_xp.shown import call, shown
+from backprop_xp.shown import shown
 
 
 @dataclass(frozen=True, init=False)
@@ -247,6 +247,7 @@ class Residual:
     is_random: bool = field(compare=False)
 
     writes = True
+    __repr__ = shown
 
     def __init__(self, *layers: Layer) -> None:
         if not layers:
@@ -268,9 +269,6 @@ class Residual:
         keeps = all(getattr(layer, "keeps_width", False) for layer in layers)
         _set(self, "keeps_width", keeps)
         _set(self, "is_random", any(is_random(layer) for layer in layers))
-
-    def __repr__(self) -> str:
-        return call(type(self), *self.layers)
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw the inner layers' parameters, one layer after the other."""

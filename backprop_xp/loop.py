@@ -7,13 +7,14 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
-from backprop_xp.backends import Array, array_namespace, device_of, like, require_owner
+from backprop_xp.backends import Array, array_namespace, beside, device_of, like, require_owner
 from backprop_xp.compiled import compiled
+from backprop_xp.early_stopping import Slowed
 from backprop_xp.hyperparameters import hyperparameter
 from backprop_xp.network import Network
 from backprop_xp.objective import loss_and_gradient_of, views_of
 from backprop_xp.optimizers import Optimizer
-from backprop_xp.schedules import rate_at
+from backprop_xp.schedules import Plateau, rate_at
 from backprop_xp.steps import evaluate, is_ours, step, update_of
 
 
@@ -62,7 +63,8 @@ def steps_of(
     ``places``, or so many in the full batch, numbered from ``first``. It returns the carry, each
     batch's loss before its step, ``(steps, *stack)``, and, where ``shared["judged"]`` is arguments
     of ``evaluate``, what that found after each step. ``before(theta, places, number)`` is called
-    before a step. Once ``interrupt`` is pressed, no more are taken.
+    before a step; ``slowed`` is how far a plateau has lowered the rates. Once ``interrupt`` is
+    pressed, no more are taken.
 
     ``evaluate(theta, rows, l2)`` returns a dict of the loss, in inference, and the metrics.
     """
@@ -81,10 +83,12 @@ def steps_of(
         shared: Mapping[str, Any],
         interrupt: Interrupt,
         before: Callable[[Array, Any, int], None] | None = None,
+        *,
+        slowed: Slowed | None = None,
     ) -> Any:
         count = places if isinstance(places, int) else places.shape[0]
         tables = None if isinstance(places, int) else places
-        rates = _rates(optimizer, range(first, first + count), theta)
+        rates = _rates(optimizer, range(first, first + count), theta, slowed)
         # The library's optimisers keep no gradient: its memory serves step after step.
         views = views_of(network, carry[0]) if many is None and is_ours(optimizer) else None
         shared = {**shared, "views": views, "arguments": arguments}
@@ -149,18 +153,32 @@ def _require_alike(theta: Array, moved: Array, loss: Sequence[int]) -> None:
         )
 
 
-def _rates(optimizer: Any, numbers: range, theta: Array) -> list[Any]:
+def _rates(optimizer: Any, numbers: range, theta: Array, slowed: Slowed | None) -> list[Any]:
     """Return the learning rates of steps, evaluated on the host; None where there is none."""
     given = getattr(optimizer, "learning_rate", None)
 
-    def beside(rate: Any) -> Any:
+    def placed(rate: Any) -> Any:
         # One kind of number: a compiler would make a function for each, and NumPy's widen float32.
         # An array is beside theta: a compiler would take one of another library unseen.
         return rate if rate is None else hyperparameter(theta, rate, "learning_rate")
 
+    if isinstance(given, Plateau) and slowed is not None:
+        factor = _factor(theta, slowed)
+        rates = (placed(rate_at(given, number)) for number in numbers)
+        return [_at_least(given.final, rate * factor) for rate in rates]
     if callable(given):
-        return [beside(rate_at(given, number)) for number in numbers]
-    return [beside(given)] * len(numbers)
+        return [placed(rate_at(given, number)) for number in numbers]
+    return [placed(given)] * len(numbers)
+
+
+def _factor(theta: Array, slowed: Slowed) -> Any:
+    """Return what each network's rate is multiplied by: a number, or ``(*stack, 1)``."""
+    factor = slowed.factor
+    return beside(theta, factor[..., None], theta.dtype) if factor.shape else float(factor)
+
+
+def _at_least(final: float, rate: Any) -> Any:
+    return max(rate, final) if type(rate) is float else array_namespace(rate).maximum(rate, final)
 
 
 def _columns(theta: Array, tables: Any, first: int, rates: Sequence[Any]) -> Any:

@@ -20,6 +20,7 @@ from backprop_xp.backends import (
     replaceable,
     sum_of_rows,
 )
+from backprop_xp.checks import real
 from backprop_xp.complex_safe import (
     clip,
     finite_exp,
@@ -29,7 +30,7 @@ from backprop_xp.complex_safe import (
     positive,
     real_part,
 )
-from backprop_xp.shown import call, named, shown, word
+from backprop_xp.shown import call, made, named, shown, word
 
 
 @dataclass(frozen=True)
@@ -148,15 +149,25 @@ def _absolute(o: Array, t: Array) -> Iterator[Array]:
     yield xp.sign(r)
 
 
-_DELTA = 1.0
+@dataclass(frozen=True)
+class _Huber:
+    delta: float
+
+    def __call__(self, o: Array, t: Array) -> Iterator[Array]:
+        # With c the residual held within delta: r^2 / 2 inside, delta (|r| - delta / 2) outside.
+        r = o - t
+        c = clip(array_namespace(r), r, -self.delta, self.delta)
+        yield c * (r - 0.5 * c)
+        yield c
 
 
-def _huber(o: Array, t: Array) -> Iterator[Array]:
-    # With c the residual held within delta: r^2 / 2 inside, delta (|r| - delta / 2) outside.
-    r = o - t
-    c = clip(array_namespace(r), r, -_DELTA, _DELTA)
-    yield c * (r - 0.5 * c)
-    yield c
+def huber_with(delta: float) -> Loss:
+    """Return half the square of a residual up to ``delta``, and a line with that slope beyond it.
+
+    Huber 1964, as PyTorch has it: of a large ``delta`` it is ``half_squared_error``.
+    """
+    delta = real(delta, "delta", above=0.0)
+    return made(over_outputs(_Huber(delta)), huber_with, delta)
 
 
 # log(cosh(20)) is 20 - log(2) to the last digit of float64.
@@ -226,7 +237,7 @@ def categorical(o: Array, t: Array, share: Any) -> Iterator[Array]:
 mean_squared_error = over_outputs(_squared)
 half_squared_error = over_outputs(_half_squared)
 mean_absolute_error = over_outputs(_absolute)
-huber = over_outputs(_huber)
+huber = huber_with(1.0)
 log_cosh = over_outputs(_log_cosh)
 poisson = over_outputs(_poisson, link=_exp, targets=(0.0, math.inf))
 binary_cross_entropy = over_outputs(_binary_cross_entropy, link=sigmoid.value, targets=(0.0, 1.0))

@@ -1,13 +1,15 @@
 """The options of a training, the states that it goes through, and what it leaves."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, require_like
 from backprop_xp.checks import integer, nearest, real
-from backprop_xp.early_stopping import Best, EarlyStopping
+from backprop_xp.early_stopping import Best, EarlyStopping, Slowed
 from backprop_xp.optimizers import Optimizer, check_state
+from backprop_xp.schedules import Plateau
 from backprop_xp.structures import copied
 
 
@@ -18,10 +20,13 @@ class TrainingState(NamedTuple):
     the mean over the epoch's batches, each measured before its own update; ``validation_loss`` and
     ``metrics`` are measured after the epoch, without dropout and penalty. All are ``(*stack,)`` on
     the device. ``checks`` are the verdicts and errors of the epoch's gradient checks, ``best`` is
-    what early stopping has found.
+    what early stopping has found, ``slowed`` how far a plateau has lowered the rates.
 
     ``batch_losses``, one row for each batch, are those of an epoch that Ctrl-C cut short:
     ``start=`` goes on with its next batch, of as many rows, ``batch_size``.
+
+    ``history``, in the state that ``fit`` ends with and in files, is that of the whole training:
+    NumPy arrays ``(epoch, *stack)``, NaN where an epoch was not measured.
     """
 
     epoch: int
@@ -35,6 +40,8 @@ class TrainingState(NamedTuple):
     best: Best | None = None
     batch_losses: Array | None = None
     batch_size: int = 0
+    slowed: Slowed | None = None
+    history: Mapping[str, Any] = {}
 
 
 class FitResult(NamedTuple):
@@ -67,6 +74,8 @@ class Options:
     - ``metrics`` are functions of predictions, targets and weights, as in ``bx.metrics``, that
       return ``(*stack,)``: of the validation rows, or without them of the training rows.
     - ``start`` is the state, or the result, from which an earlier training goes on.
+    - ``checkpoint`` names a model file that is written at the end of every ``checkpoint_every``-th
+      epoch and of the last: ``start=bx.load(path).state`` goes on from it.
     - ``check_every`` k compares the gradient of every k-th update's batch with one difference of
       the loss and, where that leaves a doubt, checks it along directions: a fail ends the training
       by ``GradientCheckError``, whose ``report`` says what is wrong.
@@ -85,6 +94,8 @@ class Options:
     early_stopping: EarlyStopping | None = None
     start: TrainingState | FitResult | None = None
     check_every: int | None = None
+    checkpoint: str | os.PathLike[str] | None = None
+    checkpoint_every: int = 1
 
     def __post_init__(self) -> None:
         if isinstance(self.optimizer, type) or not hasattr(self.optimizer, "initialize"):
@@ -107,7 +118,9 @@ class Options:
             "metrics": _checked_metrics(self.metrics),
             "start": start,
         }
-        for name in ("batch_size", "check_every"):
+        if not isinstance(self.checkpoint, str | os.PathLike | None):
+            raise TypeError(f"checkpoint must be the path of a file, not {self.checkpoint!r}.")
+        for name in ("batch_size", "check_every", "checkpoint_every"):
             if (value := getattr(self, name)) is not None:
                 checked[name] = integer(value, name)
         for name, value in checked.items():
@@ -117,9 +130,17 @@ class Options:
                 f"start has run {start.epoch} epochs, but epochs={self.epochs} counts from the "
                 "beginning of the training."
             )
-        watch = None if self.early_stopping is None else self.early_stopping.watch
-        if watch is not None and watch not in self.judged:
-            raise ValueError(f"early_stopping watches {watch!r}. {nearest(watch, self.judged)}")
+        for name, rule in (("early_stopping", self.early_stopping), ("plateau", self.plateau)):
+            if rule is not None and rule.watch is not None and rule.watch not in self.judged:
+                raise ValueError(
+                    f"{name} watches {rule.watch!r}. {nearest(rule.watch, self.judged)}"
+                )
+
+    @property
+    def plateau(self) -> Plateau | None:
+        """The learning rate, if it depends on how training goes."""
+        rate = getattr(self.optimizer, "learning_rate", None)
+        return rate if isinstance(rate, Plateau) else None
 
     @property
     def judged(self) -> list[str]:

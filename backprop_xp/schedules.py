@@ -1,20 +1,20 @@
 """Learning-rate schedules: functions ``step -> learning rate``, evaluated on the host.
 
 Steps are updates, counted from 0. ``learning_rate`` is a number, or an array ``(*stack, 1)`` for a
-stack of networks. Every schedule can be pickled.
+stack of networks. Every schedule can be pickled. ``plateau`` alone depends on how training goes.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from backprop_xp.backends import owner
-from backprop_xp.checks import integer, real
+from backprop_xp.checks import check_watch, integer, real
 from backprop_xp.hyperparameters import not_negative
 from backprop_xp.inputs import check_entries
-from backprop_xp.shown import call
+from backprop_xp.shown import shown
 
 Schedule: TypeAlias = Callable[[int], Any]
 
@@ -27,11 +27,42 @@ class _Schedule:
     rule: Callable[..., Any]
     arguments: tuple[Any, ...]
 
+    __repr__ = shown
+
     def __call__(self, step: int) -> Any:
         return self.rule(*self.arguments, step)
 
-    def __repr__(self) -> str:
-        return call(self.maker, *self.arguments)
+    @property
+    def made_by(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """The call that made it."""
+        return self.maker, self.arguments
+
+
+@dataclass(frozen=True, eq=False)
+class Plateau:
+    """A schedule that training slows down: each network's rate is its own factor of ``schedule``'s.
+
+    Called, it is the schedule itself.
+    """
+
+    schedule: Schedule
+    factor: float
+    patience: int
+    min_delta: float
+    final: float
+    watch: str | None
+    mode: Literal["min", "max"]
+
+    __repr__ = shown
+
+    def __call__(self, step: int) -> Any:
+        """Return the schedule's own rate."""
+        return self.schedule(step)
+
+    @property
+    def made_by(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """The call of ``plateau``."""
+        return plateau, tuple(vars(self).values())
 
 
 def _made(maker: Callable[..., Any], rule: Callable[..., Any], *arguments: Any) -> Schedule:
@@ -110,6 +141,38 @@ def chain(schedules: Sequence[Any], boundaries: Sequence[int]) -> Schedule:
     return _made(chain, _chain, [_as_schedule(s) for s in schedules], starts)
 
 
+def plateau(
+    learning_rate: Any,
+    factor: float = 0.1,
+    patience: int = 10,
+    min_delta: float = 0.0,
+    final: float = 0.0,
+    watch: str | None = None,
+    mode: Literal["min", "max"] = "min",
+) -> Schedule:
+    """Return a rate that is multiplied by ``factor`` after each ``patience`` epochs without gain.
+
+    ``learning_rate`` may be another schedule; the product stays at ``final`` or above. What is
+    watched, and by ``min_delta`` and ``mode`` what counts as a gain, is as in ``bx.EarlyStopping``;
+    each network of a stack is slowed down by itself. ``train`` and ``fit`` watch: an optimiser that
+    is updated by hand keeps the rate.
+
+    >>> import backprop_xp as bx
+    >>> bx.SGD(bx.schedules.plateau(0.1, factor=0.5, patience=5))
+    SGD(schedules.plateau(schedules.constant(0.1), 0.5, 5))
+    """
+    check_watch(watch, mode)
+    return Plateau(
+        _as_schedule(learning_rate),
+        real(factor, "factor", above=0.0, below=1.0),
+        integer(patience, "patience"),
+        real(min_delta, "min_delta", low=0.0),
+        real(final, "final", low=0.0),
+        watch,
+        mode,
+    )
+
+
 def rate_at(schedule: Schedule, step: Any) -> Any:
     """Return a schedule's learning rate for an update, checked where that waits for no device."""
     value = schedule(step)
@@ -124,6 +187,11 @@ def rate_at(schedule: Schedule, step: Any) -> Any:
 
 
 def _as_schedule(schedule: Any) -> Schedule:
+    if isinstance(schedule, Plateau):
+        raise TypeError(
+            "A plateau slows down a whole training: it may hold a schedule, as in "
+            "plateau(warmup(0.1, 100)), but none may hold it."
+        )
     return schedule if callable(schedule) else constant(schedule)
 
 

@@ -12,10 +12,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from backprop_xp.backends import Array, array_namespace, require_owner, to_host, to_host_together
+from backprop_xp.backends import Array, array_namespace, require_owner, to_host
 from backprop_xp.batches import joined, mean_over, remaining, tables_of, take
 from backprop_xp.checks import nearest, sequence
-from backprop_xp.early_stopping import better
+from backprop_xp.early_stopping import EarlyStopping, better, slowed
 from backprop_xp.entrance import check_data
 from backprop_xp.inputs import check_entries, check_l2
 from backprop_xp.loop import Interrupt, steps_of
@@ -24,12 +24,12 @@ from backprop_xp.optimizers import optimizer_beside
 from backprop_xp.options import FitResult, Options, TrainingState, started
 from backprop_xp.progress import reporting
 from backprop_xp.random import as_int32, fold_in
+from backprop_xp.recording import Record, kept, on_host, saving
+from backprop_xp.schedules import Plateau
 from backprop_xp.watching import check_step
 
 # Epochs of one update each in one call; a compiled one cannot be interrupted.
 _BLOCK = 2000
-# Epochs whose losses are joined at once; a compiler makes a function for each number of them.
-_FEW = 100
 
 
 def _checked(function: str, given: dict[str, Any], *own: str) -> Options:
@@ -78,10 +78,15 @@ def train(
     chosen = _checked("train", options)
     state, advance = _prepared(network, theta, x, y, chosen)
 
+    record, save = Record(state), saving(network, chosen)
+
     def states(state: TrainingState) -> Iterator[TrainingState]:
         interrupt = Interrupt()  # not entered: here Ctrl-C raises wherever it comes
         while not _has_ended(state, chosen):
-            state, _ = advance(state, 1, interrupt)
+            state, values = advance(state, 1, interrupt)
+            if chosen.checkpoint is not None:
+                record.add(values)
+            save(state, record, _has_ended(state, chosen))
             yield state
 
     return states(state)
@@ -118,62 +123,58 @@ def fit(
     """
     chosen = _checked("fit", options, "callbacks", "progress")
     callbacks = sequence(callbacks, "callbacks", "(print,)")
-    looks = progress or callbacks or chosen.early_stopping is not None
+    looks = progress or callbacks or chosen.early_stopping or chosen.plateau
     reports = reporting(chosen.epochs) if progress else contextlib.nullcontext(None)
-    measured: list[dict[str, Array]] = []
-    checks: list[tuple[str, float]] = []
+    every, checks = chosen.checkpoint_every, list[tuple[str, float]]()
     ends, interrupt, state = False, Interrupt(), chosen.start
     try:
         state, advance = _prepared(network, theta, x, y, chosen)
+        record, save = Record(state), saving(network, chosen)
         _refuse_empty_stack(theta, progress=progress)
         with interrupt, reports as report:
             while not (ends or _has_ended(state, chosen)):
                 left = chosen.epochs - state.epoch
                 # Nearly equal blocks, of two lengths at most: a compiler takes each anew.
                 count = 1 if looks else math.ceil(left / math.ceil(left / _BLOCK))
+                if chosen.checkpoint is not None:
+                    count = min(count, every - state.epoch % every)
                 interrupt.busy = True
                 state, values = advance(state, count, interrupt)
                 interrupt.release()
                 if not values:  # an interrupt cut the epoch short, and its handler lets us go on
                     continue
                 checks += state.checks
-                measured.append(values)
+                record.add(values)
                 if report is not None:
-                    report(state.epoch, functools.partial(_on_host, [values]))
+                    report(state.epoch, functools.partial(on_host, [values]))
                 # Every callback is called. A comparison of losses returns a library's own True.
                 ends = True in [_ends(call(state), i) for i, call in enumerate(callbacks)]
+                save(state, record, ends or _has_ended(state, chosen))
             # A library that computes later is waited for here.
-            history = _history(measured, checks, chosen, theta)
+            history = _history(record, checks, chosen, theta)
+            state = record.completed(state)
     except KeyboardInterrupt as error:
         error.state = None if interrupt.busy else state  # type: ignore[attr-defined]
         raise
-    restores = chosen.early_stopping is not None and chosen.early_stopping.restore_best
-    kept = state.best if restores and state.best is not None else state
-    return FitResult(kept.theta, history, kept.optimizer_state, state.epoch, state)
+    left_with = kept(state, chosen)
+    return FitResult(left_with.theta, history, left_with.optimizer_state, state.epoch, state)
 
 
 def _history(
-    measured: Sequence[dict[str, Array]],
+    record: Record,
     checks: Sequence[tuple[str, float]],
     options: Options,
     theta: Array,
 ) -> dict[str, Any]:
     """Return on the host what was measured, ``(epochs, *stack)`` by name, and the checks."""
-    parts = [_on_host(measured[i : i + _FEW]) for i in range(0, len(measured), _FEW)]
-    if not parts:  # start was at the end
+    history = record.history()
+    if not history:  # start was at the end
         none = to_host(theta[..., 0])[None, ...][:0]
-        parts = [dict.fromkeys(dict.fromkeys(["loss", *options.judged]), none)]
-    history = {name: joined([part[name] for part in parts], axis=0) for name in parts[0]}
+        history = dict.fromkeys(["loss", *options.judged], none)
     if options.check_every is not None:
         history["gradient_error"] = to_host([error for _, error in checks])
         history["gradient_verdict"] = to_host([verdict for verdict, _ in checks])
     return history
-
-
-def _on_host(measured: Sequence[dict[str, Array]]) -> dict[str, Any]:
-    """Return what was measured in some epochs, joined, and moved in one transfer."""
-    moving = {name: joined([values[name] for values in measured], axis=0) for name in measured[0]}
-    return dict(zip(moving, to_host_together(list(moving.values())), strict=True))
 
 
 def _prepared(
@@ -186,8 +187,10 @@ def _prepared(
     the memory of the state that it is given again.
     """
     rows, held_out = check_data(network, theta, x, y, options.sample_weight, options.validation)
-    early, every, metrics = options.early_stopping, options.check_every, options.metrics or {}
-    _refuse_empty_stack(theta, early_stopping=early is not None, check_every=every is not None)
+    early, plateau, every = options.early_stopping, options.plateau, options.check_every
+    metrics = options.metrics or {}
+    asked = {"early_stopping": early, "check_every": every, "plateau": plateau}
+    _refuse_empty_stack(theta, **{name: value is not None for name, value in asked.items()})
     optimizer = optimizer_beside(options.optimizer, theta)
     l2 = network.l2 or None if options.l2 is None else check_l2(theta, options.l2)
     if l2 is not None and not isinstance(l2, float):
@@ -203,7 +206,7 @@ def _prepared(
         weight = array_namespace(theta).ones_like(rows.x[..., 0])
     # What a theta is judged by: the validation rows, or the loss that is trained.
     judged: Any = (rows, l2) if held_out is None else (held_out, None)
-    if held_out is None and not metrics and early is None:
+    if held_out is None and not metrics and early is None and plateau is None:
         judged = None
     # Several batches are judged at the end of their epoch, a full one with its step.
     shared = {"rows": rows, "l2": l2, "clip": options.clip}
@@ -223,7 +226,9 @@ def _prepared(
         before = None if every is None else functools.partial(look, checks)
         tables = [epochs] if batches == 1 else tables_of(rows, size, order, state.epoch)
         for table in tables if batches == 1 else remaining(tables, step % batches):
-            carry, losses, found = run_steps(carry, table, step, shared, interrupt, before)
+            carry, losses, found = run_steps(
+                carry, table, step, shared, interrupt, before, slowed=state.slowed
+            )
             step += losses.shape[0]
             done.append(losses)
             if interrupt.pressed:
@@ -250,9 +255,16 @@ def _prepared(
         if held_out is not None:
             measured["validation_loss"] = found["loss"]
         last = {name: values[-1, ...] for name, values in {"loss": losses, **measured}.items()}
+
+        def watched(rule: EarlyStopping | Plateau) -> Array:
+            return found[rule.watch if rule.watch in metrics else "loss"][-1, ...]
+
         if early is not None:
-            watched = found[early.watch if early.watch in metrics else "loss"][-1, ...]
-            state = state._replace(best=better(early, state.best, watched, state.epoch, carry))
+            best = better(early, state.best, watched(early), state.epoch, carry)
+            state = state._replace(best=best)
+        if plateau is not None:
+            now = slowed(plateau, state.slowed, watched(plateau), state.epoch)
+            state = state._replace(slowed=now)
         state = state._replace(
             loss=last.pop("loss"), validation_loss=last.pop("validation_loss", None), metrics=last
         )

@@ -36,14 +36,18 @@ EXACT: dict[str, Callable[[Any], Any]] = {
     "tanh": mpmath.tanh,
     "relu": lambda z: max(z, 0),
     "leaky_relu": lambda z: z if z > 0 else 0.01 * z,
+    "leaky_relu_with": lambda z: z if z > 0 else 0.25 * z,
     "elu": lambda z: z if z > 0 else mpmath.expm1(z),
     "gelu": _gelu,
     "silu": lambda z: z / (1 + mpmath.exp(-z)),
     "softplus": lambda z: mpmath.log1p(mpmath.exp(z)),
 }
 
-every_activation = pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=ACTIVATIONS)
-elementwise = pytest.mark.parametrize("name", [name for name in ACTIVATIONS if name != "softmax"])
+# With those that a function makes.
+ALL = {**ACTIVATIONS, "leaky_relu_with": bx.activations.leaky_relu_with(0.25)}
+
+every_activation = pytest.mark.parametrize("activation", ALL.values(), ids=ALL)
+elementwise = pytest.mark.parametrize("name", [name for name in ALL if name != "softmax"])
 
 
 def _vjp(activation: Activation, g: Any, z: Any, a: Any) -> Any:
@@ -54,7 +58,7 @@ def _vjp(activation: Activation, g: Any, z: Any, a: Any) -> Any:
 @pytest.mark.float64
 @elementwise
 def test_a_value_has_every_digit_of_its_closed_form(xp: Any, name: str) -> None:
-    a = xp.host(ACTIVATIONS[name].value(xp.asarray(POINTS)))
+    a = xp.host(ALL[name].value(xp.asarray(POINTS)))
     with mpmath.workdps(DIGITS):
         expected = [float(EXACT[name](mpmath.mpf(z))) for z in POINTS]
     # Below 1e-300 lies what no use tells from 0: gelu there is clipped at the smallest numbers.
@@ -65,7 +69,7 @@ def test_a_value_has_every_digit_of_its_closed_form(xp: Any, name: str) -> None:
 @elementwise
 def test_a_rule_is_the_derivative_of_the_closed_form(xp: Any, name: str) -> None:
     z = xp.asarray(POINTS)
-    slope = xp.host(_vjp(ACTIVATIONS[name], xp.asarray([1.0] * len(POINTS)), z, _value(name, z)))
+    slope = xp.host(_vjp(ALL[name], xp.asarray([1.0] * len(POINTS)), z, _value(name, z)))
     with mpmath.workdps(DIGITS):
         expected = [float(mpmath.diff(EXACT[name], mpmath.mpf(z))) for z in POINTS]
     # A rule made of the output knows 1 - a to the rounding of a only: 1e-16, absolute.
@@ -73,7 +77,7 @@ def test_a_rule_is_the_derivative_of_the_closed_form(xp: Any, name: str) -> None
 
 
 def _value(name: str, z: Any) -> Any:
-    return ACTIVATIONS[name].value(z)
+    return ALL[name].value(z)
 
 
 @pytest.mark.float64
@@ -144,6 +148,18 @@ def test_softmax_is_exponentials_that_sum_to_1_and_ignores_a_shift(xp: Any) -> N
     xp.assert_equal(softmax.value(xp.asarray(z + np.asarray([[1000.0], [-1000.0]]))), a)
     # So a gradient that shifts all is sent back as nothing.
     xp.assert_close(softmax.vjp(xp.asarray(np.full((2, 3), 7.0)), None, a), np.zeros((2, 3)), 7e-13)
+
+
+@pytest.mark.parametrize("slope", [-0.1, 1.5, float("nan")])
+def test_a_leak_is_a_slope_from_0_to_1(slope: float) -> None:
+    with pytest.raises(ValueError, match=r"slope must be (finite and )?>= 0 and <= 1"):
+        bx.activations.leaky_relu_with(slope)
+
+
+def test_activations_of_one_leak_are_equal() -> None:
+    assert bx.activations.leaky_relu_with(0.2) == bx.activations.leaky_relu_with(0.2)
+    assert bx.activations.leaky_relu_with(0.2) != bx.activations.leaky_relu_with(0.3)
+    assert bx.activations.leaky_relu_with(0.01) == bx.activations.leaky_relu
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

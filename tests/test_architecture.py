@@ -32,8 +32,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "early_stopping",
         "progress",
     ),
-    ("training", "options", "watching"),
-    ("checkpoint", "export", "parallel", "tutorial"),
+    # A training writes model files as it goes.
+    ("training", "options", "watching", "recording", "checkpoint", "descriptions", "model_files"),
+    ("export", "parallel", "tutorial"),
     ("estimators",),
     ("testing", "cli", "__main__", "__init__"),  # the package itself gathers what lies below
 )
@@ -42,8 +43,8 @@ FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 # Maths is what computes on arrays: up to training. Above it are files, formats and frontends.
 # Pictures are none of it: they stand so low because a gradient check draws what it found.
 MATHS = {unit for units in FLOORS[:6] for unit in units} - {"backends", "plots"}
-# These compute on NumPy's arrays, on the host: what is drawn, and what a gradient check measured.
-ON_THE_HOST = {"initializers", "data", "gradient_check"}
+# These have NumPy's arrays, on the host: what is drawn, measured by a gradient check, in files.
+ON_THE_HOST = {"initializers", "data", "gradient_check", "checkpoint", "model_files"}
 ARRAY_LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
 
 # Where maths makes an array it must say on which device. Of a gradient check's modules these make
@@ -52,9 +53,10 @@ CREATION = {"zeros", "ones", "full", "empty", "eye", "arange", "linspace", "asar
 DEVICE_SIDE = {"functions", "pieces", "points"}
 
 HEAVY = {"cupy", "jax", "torch", "array_api_strict", "array_api_compat.numpy"}
-HEAVY |= {"sklearn", "matplotlib", "typer", "rich"}
+HEAVY |= {"sklearn", "matplotlib", "typer", "rich", "safetensors", "onnx", "ndonnx"}
 # Not heavy, but milliseconds that few need.
 HEAVY |= {"backprop_xp.gradient_check", "array_api_compat", "logging", "subprocess", "difflib"}
+HEAVY |= {"backprop_xp.checkpoint", "backprop_xp.descriptions"}
 
 
 class Import(NamedTuple):

@@ -68,11 +68,10 @@ def test_numbers_are_a_point(nothing_chosen: None, kind: str, method: str) -> No
 
 def test_masked_numbers_are_refused_since_the_mask_would_be_lost() -> None:
     masked = np.ma.array([1.0, 2.0], mask=[True, False])
-    square = lambda p: (p * p).sum()
     with pytest.raises(ValueError, match=r"^point has masked values \(1 of 2\)"):
-        check.gradient(square, lambda p: 2.0 * p, masked)
+        check.gradient(np.sum, np.ones_like, masked)
     with pytest.raises(ValueError, match=r"^gradient\(point\) has masked values \(1 of 2\)"):
-        check.gradient(square, lambda p: masked, np.ones(2))
+        check.gradient(np.sum, lambda p: masked, np.ones(2))
 
 
 @pytest.mark.parametrize("dtype", ["int64", "uint8"])

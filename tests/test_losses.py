@@ -33,6 +33,7 @@ EXACT: dict[str, Callable[[Any, Any], Any]] = {
     "half_squared_error": lambda o, t: (o - t) ** 2 / 2,
     "mean_absolute_error": lambda o, t: abs(o - t),
     "huber": lambda o, t: (o - t) ** 2 / 2 if abs(o - t) <= 1 else abs(o - t) - 0.5,
+    "huber_with": lambda o, t: (o - t) ** 2 / 2 if abs(o - t) <= 2.5 else 2.5 * (abs(o - t) - 1.25),
     "log_cosh": lambda o, t: mpmath.log(mpmath.cosh(o - t)),
     "poisson": lambda o, t: mpmath.exp(o) - t * o,
     "binary_cross_entropy": _binary_cross_entropy,
@@ -40,9 +41,12 @@ EXACT: dict[str, Callable[[Any, Any], Any]] = {
 # Near 0, either side of huber's delta, and the tails of the exponentials.
 OUTPUTS = [-40.0, -3.0, -1e-8, 1e-8, 0.5, 2.0, 40.0]
 
-every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+# With those that a function makes.
+ALL = {**LOSSES, "huber_with": bx.losses.huber_with(2.5)}
+
+every_loss = pytest.mark.parametrize("loss", ALL.values(), ids=ALL)
 elementwise = pytest.mark.parametrize(
-    "name", [name for name in LOSSES if name != "categorical_cross_entropy"]
+    "name", [name for name in ALL if name != "categorical_cross_entropy"]
 )
 
 
@@ -63,7 +67,7 @@ def _targets(loss: Loss, shape: tuple[int, ...]) -> np.ndarray:
 def test_a_value_has_every_digit_of_its_closed_form(xp: Any, name: str, target: float) -> None:
     o = np.asarray(OUTPUTS)[:, None] + (0.0 if name.startswith(("binary", "poisson")) else target)
     o = o.astype(xp.dtype)
-    values = xp.host(LOSSES[name].value(xp.asarray(o), xp.asarray(np.full_like(o, target))))
+    values = xp.host(ALL[name].value(xp.asarray(o), xp.asarray(np.full_like(o, target))))
     with mpmath.workdps(50):
         expected = [float(EXACT[name](mpmath.mpf(v), mpmath.mpf(target))) for v in o[:, 0].tolist()]
     np.testing.assert_allclose(values, expected, rtol=xp.rounding(ROUNDING))
@@ -270,6 +274,24 @@ def test_the_links_are_exp_the_sigmoid_the_softmax_or_nothing(xp: Any) -> None:
 def test_the_absolute_error_has_no_slope_at_its_kink(xp: Any) -> None:
     o = xp.asarray([[1.0, 2.0]])
     assert xp.host(bx.losses.mean_absolute_error.gradient(o, o)).tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize("delta", [0.3, 1.0, 4.0])
+def test_huber_with_a_delta_is_pytorchs(delta: float) -> None:
+    torch = pytest.importorskip("torch")
+    o, t = np.random.default_rng(11).normal(0.0, 3.0, (2, 50, 1))
+    outputs = torch.tensor(o, requires_grad=True)
+    values = torch.nn.functional.huber_loss(outputs, torch.tensor(t), delta=delta, reduction="none")
+    values.sum().backward()
+    loss = bx.losses.huber_with(delta)
+    np.testing.assert_allclose(loss.value(o, t), values.detach().numpy()[:, 0], rtol=ROUNDING)
+    np.testing.assert_allclose(loss.gradient(o, t), outputs.grad.numpy(), rtol=ROUNDING)
+
+
+@pytest.mark.parametrize("delta", [0.0, -1.0, math.inf])
+def test_a_delta_is_above_0(delta: float) -> None:
+    with pytest.raises(ValueError, match=r"delta must be (finite and )?> 0"):
+        bx.losses.huber_with(delta)
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -61,6 +62,11 @@ CASES: dict[str, tuple[Callable[[Any], Schedule], Callable[[Any, int], Any]]] = 
         lambda rate: bx.schedules.warmup(bx.schedules.cosine(rate, steps=10, final=0.05), steps=5),
         lambda rate, step: rate * (step + 1) / 5 if step < 5 else _half_cosine(rate, step - 5),
     ),
+    "plateau": (lambda rate: bx.schedules.plateau(rate, final=0.1), lambda rate, step: rate),
+    "plateau of a schedule": (
+        lambda rate: bx.schedules.plateau(bx.schedules.exponential(rate, 0.97), patience=3),
+        lambda rate, step: rate * 0.97**step,
+    ),
     "chain": (
         lambda rate: bx.schedules.chain([rate, bx.schedules.exponential(rate, 0.5), 0.25], [3, 10]),
         _chained,
@@ -70,13 +76,13 @@ every_schedule = pytest.mark.parametrize("name", CASES)
 
 
 def test_every_schedule_is_tested() -> None:
-    tested = {name.split(" by ")[0].split(" to ")[0].replace(" ", "_") for name in CASES}
+    tested = {re.split(" by | to | of ", name)[0].replace(" ", "_") for name in CASES}
     public = {
         name
         for name, value in vars(bx.schedules).items()
         if getattr(value, "__module__", "") == bx.schedules.__name__ and name[0] != "_"
     }
-    assert tested == public - {"rate", "rate_at", "Schedule"}
+    assert tested == public - {"rate", "rate_at", "Schedule", "Plateau"}
 
 
 @every_schedule
@@ -144,6 +150,13 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: bx.schedules.inverse_scaling(0.1, power=-1), ValueError, "power must be >= 0"),
     (lambda: bx.schedules.cosine(0.1, steps=0), ValueError, "steps must be an integer"),
     (lambda: bx.schedules.cosine(0.1, steps=5, final=-1), ValueError, "final must be >= 0"),
+    (lambda: bx.schedules.plateau(-0.1), ValueError, "learning_rate must be >= 0"),
+    (lambda: bx.schedules.plateau(0.1, factor=1.0), ValueError, "factor must be .* < 1"),
+    (lambda: bx.schedules.plateau(0.1, patience=0), ValueError, "patience must be an integer"),
+    (lambda: bx.schedules.plateau(0.1, min_delta=-1), ValueError, "min_delta must be >= 0"),
+    (lambda: bx.schedules.plateau(0.1, mode="most"), ValueError, 'mode must be "min" or "max"'),
+    (lambda: bx.schedules.plateau(0.1, watch=print), TypeError, "watch must be the name"),
+    (lambda: bx.schedules.warmup(bx.schedules.plateau(0.1), 5), TypeError, "none may hold it"),
     (lambda: bx.schedules.warmup(0.1, steps=0), ValueError, "steps must be an integer"),
     (lambda: bx.schedules.warmup(-0.1, steps=2), ValueError, "learning_rate must be >= 0"),
     (lambda: bx.schedules.chain([0.1, 0.2], []), ValueError, "one boundary fewer"),

@@ -1,0 +1,46 @@
+"""ONNX: the forward pass, run on arrays that record what is done to them, is the exported graph."""
+
+import os
+from typing import Any
+
+from backprop_xp.backends import Array, to_host
+from backprop_xp.chain import output_of
+from backprop_xp.layout import unpack
+from backprop_xp.model_files import write
+from backprop_xp.network import Network
+
+
+def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) -> None:
+    """Write ``network.predict`` of one theta ``(P,)`` as an ONNX file, in theta's precision.
+
+    Its input ``x`` is ``(batch, n_in)`` with any number of rows, its output ``predictions``
+    ``(batch, n_out)``. Dropout is left out, as in inference. Raises ValueError for a stack of
+    thetas and for a network that does not say how many features it takes.
+    """
+    ndx, onnx = _libraries()
+    network.unpack(theta)
+    if len(theta.shape) != 1:
+        raise ValueError(
+            f"theta has shape {tuple(theta.shape)}, but one network ({network.size},) is exported: "
+            "choose one of the stack, such as theta[0, :]."
+        )
+    n_in = next((n for layer in network.layers if (n := getattr(layer, "n_in", None))), None)
+    if n_in is None:
+        raise ValueError("No layer of the network says by n_in how many features it takes.")
+    host = to_host(theta)
+    x = ndx.argument(shape=("batch", n_in), dtype=getattr(ndx, host.dtype.name))
+    parameters = [[ndx.asarray(value) for value in layer] for layer in unpack(network.layout, host)]
+    outputs = network.loss_function.link(output_of(network.layers, parameters, x, None))
+    model = ndx.build({"x": x}, {"predictions": outputs})
+    write(path, onnx.ModelProto.SerializeToString(model))
+
+
+def _libraries() -> tuple[Any, Any]:
+    try:
+        import ndonnx
+        import onnx
+    except ImportError as error:
+        raise ImportError(
+            "ONNX files need ndonnx and onnx: pip install 'backprop_xp[onnx]'."
+        ) from error
+    return ndonnx, onnx

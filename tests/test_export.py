@@ -1,0 +1,85 @@
+"""The exported graph, run by ONNX Runtime alone, is the network's ``predict``."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.activations import ACTIVATIONS
+from backprop_xp.losses import LOSSES
+
+pytest.importorskip("ndonnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+pytestmark = pytest.mark.once
+
+# Of the largest prediction: another order of sums, and other exponentials, round otherwise.
+CLOSE = {"float32": 1e-6, "float64": 1e-12}
+
+LAYERS = {
+    "LayerNorm": [bx.Dense(3, 5), bx.LayerNorm(5), bx.Activate("tanh"), bx.Dense(5, 2)],
+    "Dropout": [bx.Dense(3, 5, "tanh"), bx.Dropout(0.5), bx.Dense(5, 2)],
+    "Residual": [bx.Residual(bx.Dense(3, 5, "tanh"), bx.Dense(5, 3)), bx.Dense(3, 2)],
+    "leaky_relu_with": [bx.Dense(3, 5, bx.activations.leaky_relu_with(0.3)), bx.Dense(5, 2)],
+    **{name: [bx.Dense(3, 5, name), bx.Dense(5, 2)] for name in ACTIVATIONS},
+    **{f"Activate {name}": [bx.Dense(3, 2), bx.Activate(name)] for name in ACTIVATIONS},
+}
+NETWORKS = {name: bx.Network(layers, "mean_squared_error") for name, layers in LAYERS.items()}
+NETWORKS |= {name: bx.mlp([3, 4, 2], hidden="tanh", loss=name) for name in LOSSES}
+
+
+def _run(path: Path, x: np.ndarray) -> np.ndarray:
+    (predictions,) = onnxruntime.InferenceSession(path).run(None, {"x": x})
+    return np.asarray(predictions)
+
+
+@pytest.mark.parametrize("dtype", CLOSE)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_graph_predicts_as_the_network_for_any_number_of_rows(
+    xp: Any, name: str, dtype: str, tmp_path: Path
+) -> None:
+    network, generator = NETWORKS[name], np.random.default_rng(2)
+    theta = xp.initialize(network, dtype=dtype)
+    bx.export_onnx(tmp_path / "model.onnx", network, theta)
+    for rows in (1, 7):
+        x = generator.normal(0.0, 2.0, (rows, 3)).astype(dtype)
+        expected = xp.host(network.predict(theta, xp.asarray(x, dtype=dtype)))
+        actual = _run(tmp_path / "model.onnx", x)
+        assert actual.dtype == expected.dtype
+        assert actual.shape == expected.shape
+        atol = CLOSE[dtype] * max(1.0, np.max(np.abs(expected)))
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_the_graph_is_as_stable_as_the_network(name: str, tmp_path: Path) -> None:
+    network = bx.Network([bx.Dense(2, 2, name)], "mean_squared_error")
+    theta = network.initialize(backend="numpy", dtype="float32")
+    x = np.asarray([[1e4, 1.0], [1e4, -1e4], [-1e4, 1e4]], dtype=np.float32)
+    bx.export_onnx(tmp_path / "model.onnx", network, theta)
+    expected = network.predict(theta, x)
+    np.testing.assert_allclose(_run(tmp_path / "model.onnx", x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_file_needs_onnxruntime_alone(tmp_path: Path) -> None:
+    network = bx.mlp([3, 4, 2], loss="categorical_cross_entropy")
+    bx.export_onnx(tmp_path / "model.onnx", network, network.initialize(backend="numpy"))
+    program = (
+        "import sys, numpy as np, onnxruntime as ort\n"
+        "x = np.ones((5, 3))\n"
+        "assert ort.InferenceSession('model.onnx').run(None, {'x': x})[0].shape == (5, 2)\n"
+        "assert 'backprop_xp' not in sys.modules and 'ndonnx' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=60)
+
+
+def test_a_stack_is_exported_one_by_one(tmp_path: Path) -> None:
+    network = bx.mlp([3, 2])
+    theta = network.initialize(backend="numpy", stack=4)
+    with pytest.raises(ValueError, match=r"choose one of the stack, such as theta\[0, :\]"):
+        bx.export_onnx(tmp_path / "model.onnx", network, theta)
+    assert not list(tmp_path.iterdir())

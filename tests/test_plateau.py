@@ -1,0 +1,125 @@
+"""A rate that a plateau slows down, against a plain loop and PyTorch's."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+
+generator = np.random.default_rng(8)
+X, Y = generator.normal(size=(12, 3)), generator.normal(size=(12, 2))
+EPOCHS = 25
+
+# The rate is so large that losses go up and down.
+RULE: dict[str, Any] = {"factor": 0.5, "patience": 2, "min_delta": 0.01}
+
+
+def _case(xp: Any, stack: Any = (), **rule: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    network = bx.mlp([3, 5, 2], hidden="tanh")
+    rate = bx.schedules.plateau(0.9, **{**RULE, **rule})
+    options = {
+        "optimizer": bx.SGD(rate, momentum=0.5),
+        "epochs": EPOCHS,
+        "batch_size": 5,
+        "validation": (xp.asarray(X[:5]), xp.asarray(Y[:5])),
+        "metrics": {"r2": bx.metrics.r2},
+    }
+    return (network, xp.initialize(network, stack=stack), xp.asarray(X), xp.asarray(Y)), options
+
+
+def _factors(watched: list[float], factor: float, patience: int, min_delta: float) -> list[float]:
+    """Return what the rate is multiplied by after each epoch."""
+    best, waited, now, factors = np.inf, 0, 1.0, []
+    for value in watched:
+        best, waited = (value, 0) if value < best - min_delta else (best, waited + 1)
+        if waited == patience:
+            now, waited = now * factor, 0
+        factors.append(now)
+    return factors
+
+
+@pytest.mark.parametrize("watch", [None, "r2"])
+@pytest.mark.parametrize("stack", [(), (3,)])
+def test_each_network_slows_down_after_its_own_epochs_without_gain(
+    xp: Any, stack: Any, watch: str | None
+) -> None:
+    case, options = _case(xp, stack, watch=watch, mode="max" if watch else "min")
+    kept: list[Any] = []
+    history = bx.fit(*case, callbacks=[kept.append], **options).history
+    watched = -history["r2"] if watch else history["validation_loss"]
+    for place in np.ndindex(stack):
+        alone = watched[(slice(None), *place)].tolist()
+        seen = [state.slowed.factor[place] for state in kept]
+        assert seen == _factors(alone, **RULE)
+        assert seen[-1] < seen[1]
+
+
+def test_the_rate_that_a_plateau_lowered_is_the_updates(xp: Any) -> None:
+    """Against a training whose rates are known beforehand: the factors that were seen."""
+    case, options = _case(xp, final=0.2)
+    states = [s.slowed.factor for s in bx.train(*case, **options)]
+    factors = [1.0, *(float(factor) for factor in states)]
+    assert 0.9 * factors[-2] < 0.2
+    optimizer = bx.SGD(lambda step: max(0.9 * factors[step // 3], 0.2), momentum=0.5)
+    plain = bx.fit(*case, **{**options, "optimizer": optimizer})
+    slowed = bx.fit(*case, **options)
+    assert np.array_equal(xp.host(plain.theta), xp.host(slowed.theta))
+
+
+def test_a_stack_slows_down_as_its_networks_one_by_one(xp: Any) -> None:
+    case, options = _case(xp, (3,))
+    theta = bx.fit(*case, **options).theta
+    for i in range(3):
+        alone = bx.fit(case[0], case[1][i, ...], *case[2:], **options).theta
+        np.testing.assert_allclose(
+            xp.host(theta)[i], xp.host(alone), rtol=xp.rounding(1e-9), atol=xp.rounding(1e-9)
+        )
+
+
+def test_a_plateau_is_taken_up_with_what_it_remembers(xp: Any) -> None:
+    case, options = _case(xp, (3,))
+    whole = bx.fit(*case, **options)
+    for epochs in range(1, EPOCHS, 3):
+        begun = bx.fit(*case, **{**options, "epochs": epochs})
+        resumed = bx.fit(*case, start=begun, **options)
+        assert np.array_equal(xp.host(whole.theta), xp.host(resumed.theta))
+
+
+def test_the_training_loss_is_watched_where_there_is_nothing_else(xp: Any) -> None:
+    case, options = _case(xp)
+    options |= {"validation": None, "metrics": None, "batch_size": None}
+    states = [(s.loss, s.slowed) for s in bx.train(*case, **options)]
+    assert states[-1][1].factor < 1.0
+    # Of a full batch it is the next epoch's, measured before its update.
+    best = min(float(xp.host(loss)) for loss, _ in states[1:])
+    assert float(states[-2][1].score) == pytest.approx(best, rel=1e-5)
+
+
+def test_it_is_pytorchs(xp: Any) -> None:
+    torch = pytest.importorskip("torch")
+    case, options = _case(xp)
+    kept: list[Any] = []
+    history = bx.fit(*case, callbacks=[kept.append], **options).history
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    # PyTorch waits one epoch more.
+    peer = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.5, patience=1, threshold=0.01, threshold_mode="abs"
+    )
+    for state, loss in zip(kept, history["validation_loss"].tolist(), strict=True):
+        peer.step(loss)
+        assert state.slowed.factor == optimizer.param_groups[0]["lr"]
+
+
+def test_watching_what_is_not_measured_is_refused(xp: Any) -> None:
+    case, options = _case(xp, watch="accuracy")
+    with pytest.raises(ValueError, match=r"plateau watches 'accuracy'.*Known: validation_loss, r2"):
+        bx.fit(*case, **options)
+
+
+def test_an_update_by_hand_keeps_the_rate(xp: Any) -> None:
+    theta, gradient = xp.asarray([1.0]), xp.asarray([1.0])
+    for rate in (0.25, bx.schedules.plateau(0.25)):
+        optimizer = bx.SGD(rate)
+        moved, _ = optimizer.update(xp.asarray([1.0]), gradient, optimizer.initialize(theta))
+        assert xp.host(moved).tolist() == [0.75]
