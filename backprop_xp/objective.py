@@ -128,6 +128,16 @@ def _shares(weight: Array) -> Array:
     return weight / (total + xp.astype(total == 0.0, total.dtype))
 
 
+def strength_of(rows: Rows, l2: Any, l2_of_sum: Any) -> Any:
+    """Return the strength of the penalty of some rows: ``l2``, or a part of that of their sum."""
+    if l2_of_sum is None:
+        return l2
+    if rows.sample_weight is None:
+        return l2_of_sum / rows.x.shape[-2]
+    total = array_namespace(rows.x).sum(rows.sample_weight, axis=-1)
+    return l2_of_sum / (total + (total == 0.0))
+
+
 def penalty(layout: Layout, parameters: Sequence[Parameters], strength: Any) -> Any:
     """Return ``strength / 2 * sum(weights**2)``, ``(*stack,)``, over all tensors of weights."""
     squares = (

@@ -66,12 +66,15 @@ def _adam(
     beta1: float = 0.9,
     beta2: float = 0.999,
     epsilon: float = 1e-8,
+    corrected_epsilon: bool = True,
 ) -> tuple[np.ndarray, Any]:
     mean, square = (0.0, 0.0) if means is None else means
     mean = beta1 * mean + (1.0 - beta1) * g
     square = beta2 * square + (1.0 - beta2) * g**2
     # Kingma and Ba 2015, algorithm 1; t counts from 1.
     corrected_mean, corrected_square = mean / (1.0 - beta1**t), square / (1.0 - beta2**t)
+    if not corrected_epsilon:  # that is added to the root before the correction
+        epsilon = epsilon / np.sqrt(1.0 - beta2**t)
     step = learning_rate * corrected_mean / (np.sqrt(corrected_square) + epsilon)
     return theta - step, (mean, square)
 
@@ -108,6 +111,11 @@ CASES: dict[str, tuple[Callable[..., Any], Rule, dict[str, Any]]] = {
         {"learning_rate": 0.02, "beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3},
     ),
     "adam by default": (bx.Adam, _adam, {}),
+    "adam with the other epsilon": (
+        bx.Adam,
+        _adam,
+        {"learning_rate": 0.02, "epsilon": 1e-2, "corrected_epsilon": False},
+    ),
     "adamw": (
         bx.AdamW,
         _adamw,
@@ -173,6 +181,20 @@ def test_updates_are_the_textbooks(xp: Any, name: str) -> None:
     assert state.step == STEPS
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_a_rate_inside_the_velocity_stays_with_what_it_scaled(xp: Any, nesterov: bool) -> None:
+    rate, momentum = bx.schedules.step_decay(0.1, every=5), 0.8
+    expected, velocity, path = _theta(), 0.0, []
+    for t, gradient in enumerate(_gradients()):
+        velocity = momentum * velocity - rate(t) * gradient
+        ahead = momentum * velocity - rate(t) * gradient
+        expected = expected + (ahead if nesterov else velocity)
+        path.append(expected)
+    optimizer = bx.SGD(rate, momentum=momentum, nesterov=nesterov, rate_inside=True)
+    actual, *_ = _run(xp, optimizer, _theta(), _gradients())
+    np.testing.assert_allclose(actual, np.stack(path), rtol=0, atol=SAME_UPDATES[xp.dtype])
+
+
 def _torch_optimizer(torch: Any, name: str, parameters: list[Any]) -> Any:
     """Return PyTorch's counterpart; ``parameters`` are the decaying and the other entries."""
     groups: Any = parameters
@@ -194,6 +216,8 @@ def _torch_optimizer(torch: Any, name: str, parameters: list[Any]) -> Any:
 @every_optimizer
 def test_updates_are_pytorchs(xp: Any, name: str) -> None:
     torch = pytest.importorskip("torch")
+    if not CASES[name][2].get("corrected_epsilon", True):
+        pytest.skip("PyTorch has no such epsilon")
     parts = [np.flatnonzero(DECAYS == 1.0), np.flatnonzero(DECAYS == 0.0)]
     parameters = [torch.nn.Parameter(torch.from_numpy(_theta()[part])) for part in parts]
     reference = _torch_optimizer(torch, name, parameters)
