@@ -26,6 +26,7 @@ from backprop_xp.perceptron import mlp
 from backprop_xp.training import fit, train
 
 if TYPE_CHECKING:
+    from backprop_xp.estimators import MLPClassifier, MLPRegressor
     from backprop_xp.gradient_check import (
         GradientCheckError,
         GradientReport,
@@ -54,6 +55,8 @@ __all__ = [
     "GradientReport",
     "LayerNorm",
     "Loss",
+    "MLPClassifier",
+    "MLPRegressor",
     "Network",
     "RMSProp",
     "Residual",
@@ -86,7 +89,20 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Return a name of gradient_check, which takes 25 ms to import, for who asks for one."""
+    """Return a name of what takes long to import, for who asks for one.
+
+    That is gradient_check, 25 ms, and the estimators, which need scikit-learn.
+    """
+    if name in ("MLPClassifier", "MLPRegressor"):
+        try:
+            import backprop_xp.estimators as estimators
+        except ModuleNotFoundError as error:
+            if str(error.name).partition(".")[0] not in ("sklearn", "scipy"):
+                raise
+            raise ImportError(
+                f"bx.{name} needs scikit-learn 1.9 or later: pip install 'backprop_xp[sklearn]'."
+            ) from error
+        return getattr(estimators, name)
     if name in __all__ or name == "gradient_check":
         import backprop_xp.gradient_check as checks
 

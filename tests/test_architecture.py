@@ -36,7 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("training", "options", "watching"),
     ("checkpoint", "export", "parallel", "tutorial"),
-    ("estimators",),
+    ("estimators", "base_estimator", "placing", "solvers", "targets"),
     ("testing", "cli", "__main__", "__init__"),  # the package itself gathers what lies below
 )
 FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
@@ -54,7 +54,7 @@ CREATION = {"zeros", "ones", "full", "empty", "eye", "arange", "linspace", "asar
 DEVICE_SIDE = {"functions", "pieces", "points"}
 
 HEAVY = {"cupy", "jax", "torch", "array_api_strict", "array_api_compat.numpy"}
-HEAVY |= {"sklearn", "matplotlib", "typer", "rich"}
+HEAVY |= {"sklearn", "scipy", "matplotlib", "typer", "rich"}
 # Not heavy, but milliseconds that few need.
 HEAVY |= {"backprop_xp.gradient_check", "array_api_compat", "logging", "subprocess", "difflib"}
 
