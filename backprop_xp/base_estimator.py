@@ -20,8 +20,19 @@ from backprop_xp.initializers import uniform
 from backprop_xp.layers import Activate, Dense, Dropout, LayerNorm
 from backprop_xp.layout import draw
 from backprop_xp.network import Network
-from backprop_xp.placing import choice_for, dispatches, on_host, put, rows_of, taken
+from backprop_xp.placing import (
+    blocks_of,
+    choice_for,
+    dispatches,
+    is_large,
+    on_host,
+    put,
+    rows_at,
+    rows_of,
+    taken,
+)
 from backprop_xp.solvers import STOCHASTIC, Task, begin_curves, descend, minimize
+from backprop_xp.streaming import Table
 from backprop_xp.targets import flat, word_of
 
 # scikit-learn's name of what is called sigmoid here.
@@ -134,14 +145,18 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         self.n_outputs_ = columns.shape[1]
         network = self._network(x.shape[1])
         theta = self._begin(network, random_state) if first else self._theta(network)
-        choice, validation = choice_for(self, x), None
-        rows: list[Any] = [put(choice, array) for array in (x, columns, weight)]
+        rows: Any = (x, columns, weight)
+        choice, kept, validation = choice_for(self, x), None, None
         if held_out is not None:
-            validation = tuple(put(choice, array) for array in self._validated(*held_out))
+            validation = taken(choice, self._validated(*held_out), None)
         elif self.early_stopping and self.solver in STOCHASTIC:
             kept, left = self._split(columns, random_state)
-            validation = tuple(taken(choice, array, left) for array in rows)
-            rows = [taken(choice, array, kept) for array in rows]
+            validation = taken(choice, rows, left)
+        if is_large(x) and self.solver in STOCHASTIC:
+            places = np.arange(len(columns)) if kept is None else np.sort(kept)
+            rows = (Table(x, columns, weight, places, choice), None, None)
+        else:
+            rows = taken(choice, rows, kept)
         given = (put(choice, theta), *rows, validation, self._score(), random_state)
         task = Task(network, *given)
         told: dict[str, Any] = {"X": X, "y": y}
@@ -336,7 +351,12 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         x = rows_of(self, X, reset=False)
         choice = choice_for(self, self.coefs_[0])
         network = self._network(self.coefs_[0].shape[0])
-        predicted = network.predict(put(choice, self._theta(network)), put(choice, x))
+        theta = put(choice, self._theta(network))
+        if is_large(x):
+            blocks = blocks_of(x, np.arange(x.shape[0]))
+            parts = (network.predict(theta, put(choice, rows_at(x, block))) for block in blocks)
+            return np.concatenate([to_host(part) for part in parts])
+        predicted = network.predict(theta, put(choice, x))
         return predicted if dispatches() else to_host(predicted)
 
     @property

@@ -5,8 +5,9 @@ Stopping rules, learning rates and the order of random draws are scikit-learn's,
 hyperparameters are read, and what scikit-learn's calls its curves is written.
 """
 
+import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from backprop_xp.early_stopping import Best, EarlyStopping
 from backprop_xp.network import Network
 from backprop_xp.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
 from backprop_xp.options import TrainingState
+from backprop_xp.streaming import Table, states_of
 from backprop_xp.structures import mapped
 from backprop_xp.training import train
 
@@ -31,71 +33,63 @@ Report = Callable[[Array], bool]
 class Task(NamedTuple):
     """What a solver is given: rows beside theta, and by what held-out rows, if any, are scored.
 
-    ``theta`` may be a stack ``(restarts, P)``, of which the best network is kept.
+    Of a large table ``x`` is a ``Table``, which has the targets and weights too. ``theta`` may be a
+    stack ``(restarts, P)``, of which the best network is kept.
     """
 
     network: Network
     theta: Array
-    x: Array
-    y: Array
+    x: Array | Table
+    y: Array | None
     sample_weight: Array | None
-    validation: tuple[Any, ...] | None
+    validation: list[Any] | None
     score: Callable[..., Array]
     random_state: Any
 
 
 @dataclass
 class Rate:
-    """A learning rate that rules may lower between two epochs."""
+    """A learning rate that rules may lower between two epochs, or a schedule of one's own.
+
+    A schedule counts the updates of earlier calls, ``passed``, too.
+    """
 
     value: float
+    schedule: Callable[[int], Any] | None = None
+    passed: int = 0
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: int) -> Any:
         """Return the rate, as a schedule does."""
-        return self.value
+        return self.value if self.schedule is None else self.schedule(self.passed + step)
 
 
 def descend(model: Any, task: Task, report: Report | None, *, incremental: bool) -> Array:
     """Return theta after scikit-learn's epochs, or after one where the training is incremental."""
-    rows, early = task.x.shape[-2], model.early_stopping
-    rate = Rate(model.learning_rate_init)
-    optimizer = _optimizer(model, task, _schedule(model, rate, incremental=incremental))
-    start = _start(model, task, optimizer, incremental=incremental)
-    states = train(
-        task.network,
-        task.theta,
-        task.x,
-        task.y,
-        optimizer=optimizer,
-        epochs=1 if incremental else model.max_iter,
-        batch_size=batch_size(model.batch_size, rows),
-        shuffle=_orders(rows, task.random_state) if model.shuffle else False,
-        seed=_seed(model, task),
-        sample_weight=task.sample_weight,
-        validation=task.validation,
-        metrics=None if task.validation is None else {"score": task.score},
-        clip=model.clip,
-        l2_of_sum=None if model.solver == "adamw" else model.alpha,
-        early_stopping=_best_score(model) if early else None,
-        start=start,
-    )
+    early = model.early_stopping
+    schedule = model.learning_rate if callable(model.learning_rate) else None
+    passed = getattr(_old_state(model, incremental=incremental), "step", 0)
+    rate = Rate(model.learning_rate_init, schedule, passed)
+    optimizer = _optimizer(model, task, rate)
+    state = _start(model, task, optimizer, incremental=incremental)
+    epochs = 1 if incremental else model.max_iter
+    states = _states(model, task, optimizer, rate, state, epochs)
     curves: dict[str, list[Any]] = {"loss": [], "validation_loss": [], "score": []}
     best = np.full(task.theta.shape[:-1], _record(model, early=early))
     stale: Any = model._no_improvement_count
-    state, epoch = start, 0
+    epoch, ends = 0, False
     try:
         for epoch, state in enumerate(states, start=1):
             for name, value in _measured(state).items():
                 curves[name].append(value)
-            model.t_ += rows
+            model.t_ += task.x.shape[0]
             if model.verbose:
                 _tell(epoch, curves)
             # What is watched falls as the network improves.
             watched = -curves["score"][-1] if early else curves["loss"][-1]
             stale = np.where(watched > best - model.tol, stale + 1, 0)
             best = np.fmin(best, watched)
-            place = _place_of_best(np.asarray(watched))
-            ends = report is not None and report(state.theta[(*place, ...)])
+            if report is not None:
+                ends = report(state.theta[(*_place_of_best(np.asarray(watched)), ...)])
             if model.solver == "sgd" and model.learning_rate == "invscaling":
                 rate.value = model.learning_rate_init / (model.t_ + 1) ** model.power_t
             if np.all(stale > model.n_iter_no_change):
@@ -103,26 +97,57 @@ def descend(model: Any, task: Task, report: Report | None, *, incremental: bool)
                 stale = stale if ends else 0 * stale
             if ends:
                 break
-        else:
-            if not incremental:
-                warnings.warn(
-                    f"Stochastic Optimizer: Maximum iterations ({model.max_iter}) "
-                    "reached and the optimization hasn't converged yet.",
-                    ConvergenceWarning,
-                    stacklevel=5,
-                )
+        if not (ends or incremental):
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({model.max_iter}) "
+                "reached and the optimization hasn't converged yet.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
     except KeyboardInterrupt:
         warnings.warn("Training interrupted by user.", stacklevel=5)
     model.n_iter_ = epoch
-    kept = state.best if early and state.best is not None else state
     place = _place_of_best(best if early else _last(curves["loss"], best))
     _keep(model, curves, best[place], np.asarray(stale)[place], place)
-
-    def on_host(value: Any) -> Any:
-        return to_host(value[(*place, ...)]) if getattr(value, "shape", ()) else value
-
-    model._optimizer_state = mapped(on_host, kept.optimizer_state)
+    kept = state.best if early and state.best is not None else state
+    model._optimizer_state = mapped(functools.partial(_on_host, place), kept.optimizer_state)
     return kept.theta[(*place, ...)]
+
+
+def _states(
+    model: Any, task: Task, optimizer: Optimizer, rate: Rate, start: TrainingState, epochs: int
+) -> Iterator[TrainingState]:
+    """Return the states after the epochs, by ``train``, or block by block of a large table."""
+    size = batch_size(model.batch_size, task.x.shape[0])
+    judged: dict[str, Any] = {}
+    if task.validation is not None:
+        judged = {"validation": task.validation, "metrics": {"score": task.score}}
+        if model.early_stopping:  # it keeps the best; when to end is not its matter
+            judged["early_stopping"] = EarlyStopping(model.max_iter + 1, watch="score", mode="max")
+    options: dict[str, Any] = {
+        "optimizer": optimizer,
+        "epochs": epochs,
+        "batch_size": size,
+        "seed": _seed(model, task),
+        "clip": model.clip,
+        "l2_of_sum": None if model.solver == "adamw" else model.alpha,
+        "start": start,
+    }
+    random_state = task.random_state if model.shuffle else None
+    if isinstance(task.x, Table):
+        options |= {"rate": rate, "random_state": random_state, "judged": judged}
+        return states_of(task.network, task.x, **options)
+    options["shuffle"] = random_state is not None and _orders(task.x.shape[0], random_state)
+    options["sample_weight"] = task.sample_weight
+    states: Iterator[TrainingState] = train(
+        task.network, task.theta, task.x, task.y, **options, **judged
+    )
+    return states
+
+
+def _on_host(place: tuple[int, ...], value: Any) -> Any:
+    """Return one network's part of an optimiser's state on the host."""
+    return to_host(value[(*place, ...)]) if getattr(value, "shape", ()) else value
 
 
 def minimize(model: Any, task: Task, report: Report | None) -> Array:
@@ -204,17 +229,6 @@ def batch_size(given: Any, rows: int) -> int:
     return int(min(given, rows))
 
 
-def _schedule(model: Any, rate: Rate, *, incremental: bool) -> Any:
-    """Return the learning rate as ``train`` takes it: a schedule of one's own, or what rules set.
-
-    A schedule counts the updates of earlier calls too, where these are gone on from.
-    """
-    if not callable(model.learning_rate):
-        return rate
-    passed = getattr(_old_state(model, incremental=incremental), "step", 0)
-    return lambda step: model.learning_rate(passed + step)
-
-
 def _optimizer(model: Any, task: Task, rate: Any) -> Optimizer:
     betas = {"beta1": model.beta_1, "beta2": model.beta_2, "epsilon": model.epsilon}
     if model.solver == "adam":
@@ -248,11 +262,6 @@ def _start(model: Any, task: Task, optimizer: Optimizer, *, incremental: bool) -
     if model.early_stopping and np.isfinite(record):
         best = Best(np.asarray(record), np.asarray(0), task.theta, state)
     return TrainingState(0, 0, task.theta, state, best=best)
-
-
-def _best_score(model: Any) -> EarlyStopping:
-    """Return the rule that keeps the networks of the best scores; when to end is not its matter."""
-    return EarlyStopping(patience=model.max_iter + 1, watch="score", mode="max")
 
 
 def _orders(rows: int, random_state: Any) -> Callable[[int], np.ndarray]:

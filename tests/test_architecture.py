@@ -36,7 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("training", "options", "watching"),
     ("checkpoint", "export", "parallel", "tutorial"),
-    ("estimators", "base_estimator", "placing", "solvers", "targets"),
+    ("estimators", "base_estimator", "placing", "solvers", "streaming", "targets"),
     ("testing", "cli", "__main__", "__init__"),  # the package itself gathers what lies below
 )
 FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
