@@ -101,6 +101,30 @@ def build(session: nox.Session) -> None:
 
 
 @nox.session(tags=["full"])
+def sklearn_suite(session: nox.Session) -> None:
+    """Run scikit-learn's own tests of its perceptrons against ours, from the installed wheel."""
+    session.install("build", *group("test"))
+    built = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(built, ignore_errors=True)
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(built))
+    (wheel,) = built.glob("*.whl")
+    session.install("--force-reinstall", "--no-deps", str(wheel))
+    env = {"BACKPROP_XP_BACKEND": "numpy", "BACKPROP_XP_DEVICE": "cpu", "BACKPROP_XP_DTYPE": ""}
+    suite = Path("tests/sklearn_suite.py").resolve()
+    with session.chdir(built):  # away from the checkout, which Python would import instead
+        session.run("python", str(suite), *session.posargs, env=env)
+
+
+@nox.session(tags=["full"])
+def dispatch(session: nox.Session) -> None:
+    """Run the estimators' tests where PyTorch is installed: scikit-learn checks dispatch on it."""
+    session.install(*group("test"), "-e", ".[torch]")
+    env = {"BACKPROP_XP_BACKEND": "numpy", "BACKPROP_XP_DEVICE": "cpu", "BACKPROP_XP_DTYPE": ""}
+    words = ["tests/test_estimators.py", "-p", "no:benchmark", *session.posargs]
+    session.run("pytest", *words, env=env)
+
+
+@nox.session(tags=["full"])
 def wild(session: nox.Session) -> None:
     """Check the hand-written gradients of released libraries; docs/ has a table of them."""
     session.install(*group("test"), *group("wild"), "-e", ".")

@@ -29,6 +29,7 @@ from backprop_xp.training import fit, train
 if TYPE_CHECKING:
     from backprop_xp.checkpoint import Checkpoint, load, save
     from backprop_xp.descriptions import register
+    from backprop_xp.estimators import MLPClassifier, MLPRegressor
     from backprop_xp.export import export_onnx
     from backprop_xp.gradient_check import (
         GradientCheckError,
@@ -61,6 +62,8 @@ __all__ = [
     "GradientReport",
     "LayerNorm",
     "Loss",
+    "MLPClassifier",
+    "MLPRegressor",
     "Network",
     "RMSProp",
     "Residual",
@@ -98,12 +101,21 @@ __all__ = [
 
 # What few need of modules that take milliseconds to import.
 _LATER = dict.fromkeys(("Checkpoint", "load", "save"), "checkpoint")
+_LATER |= dict.fromkeys(("MLPClassifier", "MLPRegressor"), "estimators")
 _LATER |= {"register": "descriptions", "CheckpointError": "model_files", "export_onnx": "export"}
 
 
 def __getattr__(name: str) -> Any:
     """Return a name that is imported on first use: most are gradient_check's, which takes 25 ms."""
     if name in __all__ or name == "gradient_check":
-        module = importlib.import_module(f"{__name__}.{_LATER.get(name, 'gradient_check')}")
+        home = _LATER.get(name, "gradient_check")
+        try:
+            module = importlib.import_module(f"{__name__}.{home}")
+        except ModuleNotFoundError as error:
+            if str(error.name).partition(".")[0] not in ("sklearn", "scipy"):
+                raise
+            raise ImportError(
+                f"bx.{name} needs scikit-learn 1.9 or later: pip install 'backprop_xp[sklearn]'."
+            ) from error
         return module if name == "gradient_check" else getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

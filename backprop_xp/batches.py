@@ -1,21 +1,27 @@
 """The batches of an epoch: where their rows are, taking them, and means over them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from backprop_xp.backends import Array, array_namespace, device_of, gather, require_owner
-from backprop_xp.data import order_of
+from backprop_xp.data import chosen_order, order_of
 from backprop_xp.inputs import Rows
 
 
-def tables_of(rows: Rows, size: int, seed: int | None, epoch: int) -> list[Array]:
+def tables_of(
+    rows: Rows, size: int, shuffle: bool | Callable[[int], Any], seed: int, epoch: int
+) -> list[Array]:
     """Return where the rows of an epoch's batches are, as tables ``(batches, size)``.
 
-    The last table is that of the last batch, if it is smaller. The order is drawn from ``seed`` and
-    the epoch's number; without a seed the rows keep their own.
+    The last table is that of the last batch, if it is smaller. The order is what ``shuffle`` gives
+    the epoch, or is drawn from ``seed`` and the epoch's number, or is the rows' own.
     """
     count, home = rows.x.shape[-2], require_owner(rows.x, "x")
-    order, whole = order_of(count, seed, epoch), count - count % size
+    if callable(shuffle):
+        order = chosen_order(count, shuffle, epoch)
+    else:
+        order = order_of(count, seed if shuffle else None, epoch)
+    whole = count - count % size
     # Cut on the host: libraries that compile would do so for each way to cut.
     tables = [order[:whole].reshape(-1, size)]
     # Few of the lengths differ: a compiler takes each anew.

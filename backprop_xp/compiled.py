@@ -57,7 +57,8 @@ def _traced(
     """
     apart, (places, number, rate) = isinstance(carry[0], tuple), given
     number_of = functools.partial(_number, carry[0][0] if apart else carry[0])
-    shared = {**shared, "l2": number_of(shared["l2"]), "clip": number_of(shared["clip"])}
+    numbers = {name: number_of(shared[name]) for name in ("l2", "l2_of_sum", "clip")}
+    shared = {**shared, **numbers}
     arguments = {name: number_of(value) for name, value in shared["arguments"].items()}
     given = places, number, number_of(rate)
     if not apart:

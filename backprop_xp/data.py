@@ -5,7 +5,7 @@ on every backend.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -153,6 +153,24 @@ def order_of(rows: int, seed: int | None, epoch: int) -> np.ndarray:
         return np.arange(rows, dtype=np.int32)
     key = [integer(seed, "seed", at_least=0), integer(epoch, "epoch", at_least=0)]
     order = np.random.default_rng(np.random.SeedSequence(key)).permutation(rows)
+    return order.astype(np.int32)
+
+
+def chosen_order(rows: int, choose: Callable[[int], Any], epoch: int) -> np.ndarray:
+    """Return the order that a user's function gives an epoch's rows, checked to have each once."""
+    order = np.asarray(to_host(choose(epoch)))
+    if order.dtype.kind not in "iu" or order.shape != (rows,):
+        raise ValueError(
+            f"shuffle({epoch}) returned {order.dtype} of shape {order.shape}, but an order of the "
+            f"{rows} rows, integers of shape ({rows},), is expected."
+        )
+    missing = np.ones(rows, dtype=bool)
+    missing[order[(order >= 0) & (order < rows)]] = False
+    if missing.any():
+        raise ValueError(
+            f"shuffle({epoch}) returned an order without row {int(missing.argmax())}: each of the "
+            f"{rows} rows, numbered from 0, is expected once."
+        )
     return order.astype(np.int32)
 
 

@@ -118,10 +118,25 @@ def mean_loss(each: Array, weight: Array | None) -> Array:
 
 
 def _shares(weight: Array) -> Array:
-    """Return the weights over their sum; over 1 where that is 0, as in a batch of weights 0."""
+    """Return the weights over their sum."""
+    return weight / _total(weight)
+
+
+def _total(weight: Array) -> Array:
+    """Return the weights' sum, ``(..., 1)``; 1 where that is 0, as in a batch of weights 0."""
     xp = array_namespace(weight)
     total = xp.sum(weight, axis=-1, keepdims=True)
-    return weight / (total + xp.astype(total == 0.0, total.dtype))
+    total += xp.astype(total == 0.0, total.dtype)
+    return total
+
+
+def strength_of(rows: Rows, l2: Any, l2_of_sum: Any) -> Any:
+    """Return the strength of the penalty of some rows: ``l2``, or a part of that of their sum."""
+    if l2_of_sum is None:
+        return l2
+    if rows.sample_weight is None:
+        return l2_of_sum / rows.x.shape[-2]
+    return l2_of_sum / _total(rows.sample_weight)[..., 0]
 
 
 def penalty(layout: Layout, parameters: Sequence[Parameters], strength: Any) -> Any:

@@ -91,14 +91,16 @@ class SGD:
     """Gradient descent: ``v = momentum * v + gradient``, ``theta -= learning_rate * v``.
 
     With ``nesterov``, theta moves by ``gradient + momentum * v`` instead (Sutskever et al. 2013, in
-    PyTorch's form). The learning rate is outside the velocity; Keras and scikit-learn have it
-    inside, which differs while the rate changes.
+    PyTorch's form). The learning rate is outside the velocity; with ``rate_inside`` it is inside,
+    ``v = momentum * v + learning_rate * gradient``, as in Keras and scikit-learn: that differs
+    while the rate changes.
     """
 
     learning_rate: Any
     _: KW_ONLY
     momentum: Any = 0.0
     nesterov: bool = False
+    rate_inside: bool = False
 
     def __post_init__(self) -> None:
         check_hyperparameters(self)
@@ -119,6 +121,8 @@ class SGD:
         """Do what ``update`` does, unchecked: the hyperparameters are beside theta."""
         step, velocity = state
         if velocity is not None:
+            if self.rate_inside:
+                gradient, learning_rate = learning_rate * gradient, 1.0
             velocity *= self.momentum
             velocity += gradient
             gradient = gradient + self.momentum * velocity if self.nesterov else velocity
@@ -164,7 +168,8 @@ class Adam:
     """Theta by ``m / (sqrt(s) + epsilon)``, the bias-corrected means of gradient and square.
 
     Kingma and Ba 2015, algorithm 1: epsilon is added to the root of the *corrected* square, as in
-    PyTorch; Keras, TensorFlow and scikit-learn add it to the root of the uncorrected one.
+    PyTorch. With ``corrected_epsilon=False`` it is added to the root of the uncorrected one, as in
+    Keras, TensorFlow and scikit-learn (the end of their section 2).
     """
 
     learning_rate: Any = 1e-3
@@ -172,6 +177,7 @@ class Adam:
     beta1: Any = 0.9
     beta2: Any = 0.999
     epsilon: Any = 1e-8
+    corrected_epsilon: bool = True
 
     def __post_init__(self) -> None:
         check_hyperparameters(self)
@@ -302,7 +308,7 @@ def _adam(
     mean = _running_mean(state.mean, gradient, self.beta1)
     root = _passed(self.beta2, step) ** 0.5
     scale = array_namespace(theta).sqrt(square)
-    scale += self.epsilon * root
+    scale += self.epsilon * (root if getattr(self, "corrected_epsilon", True) else 1.0)
     direction = mean / scale
     direction *= learning_rate * root / _passed(self.beta1, step)
     theta -= direction

@@ -67,10 +67,14 @@ class Options:
     - ``epochs`` counts from the beginning of the training, of a resumed one too.
     - ``batch_size`` None is the full batch. Each epoch's order is drawn from ``seed`` and the
       epoch's number, unless ``shuffle`` is False; dropout masks from ``seed`` and the update's.
+      ``shuffle`` may also be a function that is given the epoch's number, from 0, and returns the
+      order: an array of row numbers, the same each time that it is asked for the same epoch.
     - ``sample_weight`` is ``(batch,)`` or stacked; ``validation`` is ``(x, y)`` or ``(x, y,
       sample_weight)``.
     - ``clip`` bounds the norm of each network's own gradient; ``l2``, a number or ``(*stack,)``,
-      overrides the network's.
+      overrides the network's. ``l2_of_sum`` takes its place where the penalty belongs to the *sum*
+      of a batch's losses: divided by the sum of the batch's weights (its rows, without weights), as
+      scikit-learn's ``alpha`` is.
     - ``metrics`` are functions of predictions, targets and weights, as in ``bx.metrics``, that
       return ``(*stack,)``: of the validation rows, or without them of the training rows.
     - ``start`` is the state, or the result, from which an earlier training goes on.
@@ -84,12 +88,13 @@ class Options:
     optimizer: Optimizer
     epochs: int
     batch_size: int | None = None
-    shuffle: bool = True
+    shuffle: bool | Callable[[int], Any] = True
     seed: int = 0
     sample_weight: Array | None = None
     validation: Sequence[Array] | None = None
     clip: float | None = None
     l2: Any = None
+    l2_of_sum: Any = None
     metrics: Mapping[str, Callable[..., Array]] | None = None
     early_stopping: EarlyStopping | None = None
     start: TrainingState | FitResult | None = None
@@ -105,6 +110,8 @@ class Options:
                 "early_stopping must be one such as bx.EarlyStopping(), not "
                 f"{self.early_stopping!r}."
             )
+        if self.l2 is not None and self.l2_of_sum is not None:
+            raise ValueError("l2 and l2_of_sum are two strengths of one penalty: give one of them.")
         start = self.start.state if isinstance(self.start, FitResult) else self.start
         if not isinstance(start, TrainingState | None):
             raise TypeError(

@@ -15,7 +15,7 @@ from backprop_xp.backends import Array, array_namespace, is_host_number, like
 from backprop_xp.batches import joined, take
 from backprop_xp.inputs import Rows, row_slices, rows_at_once
 from backprop_xp.network import Network
-from backprop_xp.objective import loss_of_values, outputs_of
+from backprop_xp.objective import loss_of_values, outputs_of, strength_of
 from backprop_xp.optimizers import Optimizer, rule_of
 from backprop_xp.random import as_int32, fold_in
 
@@ -35,7 +35,8 @@ def step(
     seed = shared["seed"]
     rng = None if seed is None else fold_in(as_int32(seed), as_int32(number))
     batch = take(shared["rows"], places, rng)
-    loss, gradient = loss_and_gradient(theta, batch, shared["l2"], shared["views"])
+    l2 = strength_of(batch, shared["l2"], shared["l2_of_sum"])
+    loss, gradient = loss_and_gradient(theta, batch, l2, shared["views"])
     if shared["clip"] is not None:
         gradient = clip_norm(gradient, shared["clip"])
     carry = update(theta, gradient, state, learning_rate)

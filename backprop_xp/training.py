@@ -20,6 +20,7 @@ from backprop_xp.entrance import check_data
 from backprop_xp.inputs import check_entries, check_l2
 from backprop_xp.loop import Interrupt, steps_of
 from backprop_xp.network import Network
+from backprop_xp.objective import strength_of
 from backprop_xp.optimizers import optimizer_beside
 from backprop_xp.options import FitResult, Options, TrainingState, started
 from backprop_xp.progress import reporting
@@ -193,11 +194,13 @@ def _prepared(
     _refuse_empty_stack(theta, **{name: value is not None for name, value in asked.items()})
     optimizer = optimizer_beside(options.optimizer, theta)
     l2 = network.l2 or None if options.l2 is None else check_l2(theta, options.l2)
-    if l2 is not None and not isinstance(l2, float):
-        check_entries(l2, "l2", low=0.0)
+    of_sum = None if options.l2_of_sum is None else check_l2(theta, options.l2_of_sum)
+    for name, strength in (("l2", l2), ("l2_of_sum", of_sum)):
+        if strength is not None and not isinstance(strength, float):
+            check_entries(strength, name, low=0.0)
     count, weight = rows.x.shape[-2], rows.sample_weight
     size = min(options.batch_size or count, count)
-    batches, order = math.ceil(count / size), options.seed if options.shuffle else None
+    batches = math.ceil(count / size)
     start = started(options.start, optimizer, theta, batches, size)
     run_steps, evaluate = steps_of(network, optimizer, metrics, theta)
     home = require_owner(theta, "theta")
@@ -205,18 +208,19 @@ def _prepared(
     if weight is None:
         weight = array_namespace(theta).ones_like(rows.x[..., 0])
     # What a theta is judged by: the validation rows, or the loss that is trained.
-    judged: Any = (rows, l2) if held_out is None else (held_out, None)
+    judged: Any = (rows, strength_of(rows, l2, of_sum)) if held_out is None else (held_out, None)
     if held_out is None and not metrics and early is None and plateau is None:
         judged = None
     # Several batches are judged at the end of their epoch, a full one with its step.
-    shared = {"rows": rows, "l2": l2, "clip": options.clip}
+    shared = {"rows": rows, "l2": l2, "l2_of_sum": of_sum, "clip": options.clip}
     shared["seed"] = as_int32(options.seed) if network.is_random else None
     shared["judged"] = judged if batches == 1 else None
 
     def look(checks: list[Any], theta: Array, places: Any, number: int) -> None:
         if every is not None and number % every == 0:
             batch = take(rows, places, fold_in(options.seed, number))
-            checks.append(check_step(network, theta, batch, l2, number))
+            strength = strength_of(batch, l2, of_sum)
+            checks.append(check_step(network, theta, batch, strength, number))
 
     def advance(
         state: TrainingState, epochs: int, interrupt: Interrupt
@@ -224,7 +228,9 @@ def _prepared(
         cut, step, carry = state.batch_losses, state.step, (state.theta, state.optimizer_state)
         done, checks = ([], []) if cut is None else ([cut], list(state.checks))
         before = None if every is None else functools.partial(look, checks)
-        tables = [epochs] if batches == 1 else tables_of(rows, size, order, state.epoch)
+        tables: Any = [epochs]
+        if batches > 1:
+            tables = tables_of(rows, size, options.shuffle, options.seed, state.epoch)
         for table in tables if batches == 1 else remaining(tables, step % batches):
             carry, losses, found = run_steps(
                 carry, table, step, shared, interrupt, before, slowed=state.slowed

@@ -14,6 +14,9 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.backends import Backend, BackendUnavailableError, Selection, to_host
 
+# SciPy and scikit-learn read it when they are imported; without it checks are skipped silently.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
+
 T = TypeVar("T")
 
 # For a tolerance in float64's roundings: how much coarser those of float32 are, 2 ** 29.

@@ -35,7 +35,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # A training writes model files as it goes.
     ("training", "options", "watching", "recording", "checkpoint", "descriptions", "model_files"),
     ("export", "parallel", "tutorial"),
-    ("estimators",),
+    ("estimators", "base_estimator", "placing", "solvers", "streaming", "targets"),
     ("testing", "cli", "__main__", "__init__"),  # the package itself gathers what lies below
 )
 FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
@@ -53,7 +53,7 @@ CREATION = {"zeros", "ones", "full", "empty", "eye", "arange", "linspace", "asar
 DEVICE_SIDE = {"functions", "pieces", "points"}
 
 HEAVY = {"cupy", "jax", "torch", "array_api_strict", "array_api_compat.numpy"}
-HEAVY |= {"sklearn", "matplotlib", "typer", "rich", "safetensors", "onnx", "ndonnx"}
+HEAVY |= {"sklearn", "scipy", "matplotlib", "typer", "rich", "safetensors", "onnx", "ndonnx"}
 # Not heavy, but milliseconds that few need.
 HEAVY |= {"backprop_xp.gradient_check", "array_api_compat", "logging", "subprocess", "difflib"}
 HEAVY |= {"backprop_xp.checkpoint", "backprop_xp.descriptions"}

@@ -52,6 +52,7 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "rmsprop": lambda mask: bx.RMSProp(0.02, decay=0.9, epsilon=1e-3),
     "adam": lambda mask: bx.Adam(0.02, beta1=0.8, beta2=0.95, epsilon=1e-3),
     "adam by default": lambda mask: bx.Adam(),
+    "adam with the other epsilon": lambda mask: bx.Adam(epsilon=1e-2, corrected_epsilon=False),
     "adamw": lambda mask: bx.AdamW(0.02, beta1=0.8, beta2=0.95, weight_decay=0.3),
     "adamw with a mask": lambda mask: bx.AdamW(0.02, weight_decay=0.3, mask=mask),
 }
@@ -60,6 +61,7 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
 RATES = np.array([[0.1], [0.2], [0.3]])
 LEFT: dict[str, Callable[[Any], Any]] = {
     "learning rates": lambda rates: bx.SGD(rates),
+    "a rate inside": lambda rates: bx.SGD(0.1, momentum=0.8, rate_inside=True),
     "momenta": lambda rates: bx.SGD(0.1, momentum=rates),
     "decays": lambda rates: bx.RMSProp(decay=rates),
     "beta1": lambda rates: bx.Adam(beta1=rates),

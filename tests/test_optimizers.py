@@ -47,7 +47,8 @@ def _adam(o: Any, theta: np.ndarray, g: np.ndarray, t: int, means: Any) -> Any:
     mean = o.beta1 * mean + (1.0 - o.beta1) * g
     square = o.beta2 * square + (1.0 - o.beta2) * g**2
     corrected_mean, corrected_square = mean / (1.0 - o.beta1**t), square / (1.0 - o.beta2**t)
-    step = o.learning_rate * corrected_mean / (np.sqrt(corrected_square) + o.epsilon)
+    epsilon = o.epsilon if o.corrected_epsilon else o.epsilon / np.sqrt(1.0 - o.beta2**t)
+    step = o.learning_rate * corrected_mean / (np.sqrt(corrected_square) + epsilon)
     return theta - step, (mean, square)
 
 
@@ -57,6 +58,7 @@ def _adamw(o: Any, theta: np.ndarray, g: np.ndarray, t: int, means: Any) -> Any:
 
 RULES = {bx.SGD: _sgd, bx.RMSProp: _rmsprop, bx.Adam: _adam, bx.AdamW: _adamw}
 _ADAM = {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
+_ADAM |= {"corrected_epsilon": True}
 DEFAULTS: dict[Any, dict[str, Any]] = {
     bx.SGD: {"momentum": 0.0, "nesterov": False},
     bx.RMSProp: {"learning_rate": 1e-2, "decay": 0.99, "epsilon": 1e-8},
@@ -72,6 +74,10 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "rmsprop by default": (bx.RMSProp, {}),
     "adam": (bx.Adam, {"learning_rate": 0.02, "beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3}),
     "adam by default": (bx.Adam, {}),
+    "adam with the other epsilon": (
+        bx.Adam,
+        {"learning_rate": 0.02, "epsilon": 1e-2, "corrected_epsilon": False},
+    ),
     "adamw": (bx.AdamW, {"learning_rate": 0.02, "beta1": 0.8, "beta2": 0.95, "weight_decay": 0.3}),
     "adamw by default": (bx.AdamW, {}),
     "adamw with a mask": (
@@ -134,6 +140,20 @@ def test_updates_are_the_textbooks(xp: Any, name: str) -> None:
     assert state.step == STEPS
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_a_rate_inside_the_velocity_stays_with_what_it_scaled(xp: Any, nesterov: bool) -> None:
+    rate, momentum = bx.schedules.step_decay(0.1, every=5), 0.8
+    expected, velocity, path = _theta(), 0.0, []
+    for t, gradient in enumerate(_gradients()):
+        velocity = momentum * velocity - rate(t) * gradient
+        ahead = momentum * velocity - rate(t) * gradient
+        expected = expected + (ahead if nesterov else velocity)
+        path.append(expected)
+    optimizer = bx.SGD(rate, momentum=momentum, nesterov=nesterov, rate_inside=True)
+    actual, *_ = _run(xp, optimizer, _theta(), _gradients())
+    np.testing.assert_allclose(actual, np.stack(path), rtol=0, atol=SAME_UPDATES[xp.dtype])
+
+
 def _torch_optimizer(torch: Any, name: str, parameters: list[Any]) -> Any:
     """Return PyTorch's counterpart; ``parameters`` are the decaying and the other entries."""
     groups: Any = parameters
@@ -155,6 +175,8 @@ def _torch_optimizer(torch: Any, name: str, parameters: list[Any]) -> Any:
 @every_optimizer
 def test_updates_are_pytorchs(xp: Any, name: str) -> None:
     torch = pytest.importorskip("torch")
+    if not CASES[name][1].get("corrected_epsilon", True):
+        pytest.skip("PyTorch has no such epsilon")
     parts = [np.flatnonzero(DECAYS == 1.0), np.flatnonzero(DECAYS == 0.0)]
     parameters = [torch.nn.Parameter(torch.from_numpy(_theta()[part])) for part in parts]
     reference = _torch_optimizer(torch, name, parameters)
@@ -560,7 +582,11 @@ def test_a_compiler_may_trace_every_number(xp: Any, name: str) -> None:
     import jax
 
     optimizer, theta = _optimizer(xp, name, dtype="float32"), _theta()
-    names = [key for key in ("learning_rate", *CASES[name][1]) if key not in ("mask", "nesterov")]
+    names = [
+        key
+        for key in ("learning_rate", *CASES[name][1])
+        if not isinstance(CASES[name][1].get(key), bool | np.ndarray)
+    ]
     names += [key for key in ("beta1", "beta2", "epsilon", "decay") if hasattr(optimizer, key)]
     numbers = {key: getattr(optimizer, key) for key in names}
 

@@ -125,6 +125,57 @@ def test_two_trainings_may_advance_in_turns(xp: Any) -> None:
 # ---- the loop
 
 
+def _turned(epoch: int) -> np.ndarray:
+    """Return an order of one's own."""
+    return np.roll(np.arange(ROWS)[::-1], epoch)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_an_order_of_ones_own_and_a_penalty_of_the_sum_are_the_loop_one_would_write(
+    xp: Any, batch_size: int | None, weighted: bool
+) -> None:
+    network, theta, x, y = case = _case(xp)
+    weight = xp.asarray(_weights())
+    options: dict[str, Any] = {"batch_size": batch_size, "shuffle": _turned, "l2_of_sum": 0.7}
+    if weighted:
+        options["sample_weight"] = weight
+    result = _fit(xp, *case, **options)
+
+    expected = xp.host(theta)
+    for epoch in range(3):
+        order = _turned(epoch)
+        for start in range(0, ROWS, batch_size or ROWS):
+            part = order[start : start + (batch_size or ROWS)]
+            part_x, part_y = (xp.asarray(xp.host(array)[part]) for array in (x, y))
+            total = _weights()[part].sum() if weighted else len(part)
+            given = xp.asarray(_weights()[part]) if weighted else None
+            _, gradient = network.loss_and_gradient(
+                xp.asarray(expected), part_x, part_y, sample_weight=given, l2=0.7 / total
+            )
+            expected = expected - 0.1 * xp.host(gradient)
+    xp.assert_close(result.theta, expected)
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        (lambda epoch: np.arange(ROWS - 1), r"shuffle\(0\) returned int64 of shape \(10,\)"),
+        (lambda epoch: np.linspace(0.0, 1.0, ROWS), "returned float64"),
+        (lambda epoch: np.minimum(np.arange(ROWS), 9), "returned an order without row 10"),
+        (lambda epoch: np.arange(ROWS) - 1, "without row 10"),
+    ],
+)
+def test_an_order_of_ones_own_has_each_row_once(xp: Any, order: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _fit(xp, shuffle=order, batch_size=4)
+
+
+def test_two_strengths_of_one_penalty_are_refused(xp: Any) -> None:
+    with pytest.raises(ValueError, match="l2 and l2_of_sum are two strengths of one penalty"):
+        _fit(xp, l2=0.1, l2_of_sum=0.1)
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("batch_size", [None, 4, 100])

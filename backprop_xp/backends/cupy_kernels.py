@@ -101,6 +101,7 @@ def rules(launch: Callable[[Kernel, list[Any], list[Array]], None]) -> dict[str,
                 _fit(theta, gradient, getattr(self, "mask", None))
                 and all(isinstance(number, Real) for number in numbers)
                 and isinstance(state.step, int)
+                and not getattr(self, "rate_inside", False)
             ):
                 updated: tuple[Array, Any] = self.rule(theta, gradient, state, learning_rate)
                 return updated
@@ -152,7 +153,8 @@ def _adam_numbers(self: Any, alpha: float, step: int) -> list[float]:
     beta1, beta2 = self.beta1, self.beta2
     root = (1.0 - beta2**step) ** 0.5
     corrected = alpha * root / (1.0 - beta1**step)
-    return [corrected, beta1, 1.0 - beta1, beta2, 1.0 - beta2, self.epsilon * root]
+    epsilon = self.epsilon * (root if getattr(self, "corrected_epsilon", True) else 1.0)
+    return [corrected, beta1, 1.0 - beta1, beta2, 1.0 - beta2, epsilon]
 
 
 def _fit(theta: Array, gradient: Array, mask: Any) -> bool:

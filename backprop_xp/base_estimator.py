@@ -1,0 +1,377 @@
+"""What scikit-learn's two perceptrons share: parameters, fitting, and theta as attributes."""
+
+import numbers
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils._array_api import check_same_namespace
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+
+from backprop_xp.activations import ACTIVATIONS, Activation
+from backprop_xp.backends import Array, to_host
+from backprop_xp.initializers import uniform
+from backprop_xp.layers import Activate, Dense, Dropout, LayerNorm
+from backprop_xp.layout import draw
+from backprop_xp.network import Network
+from backprop_xp.placing import (
+    blocks_of,
+    choice_for,
+    dispatches,
+    is_large,
+    on_host,
+    put,
+    rows_at,
+    rows_of,
+    taken,
+)
+from backprop_xp.solvers import STOCHASTIC, Task, begin_curves, descend, minimize
+from backprop_xp.streaming import Table
+from backprop_xp.targets import flat, word_of
+
+# scikit-learn's name of what is called sigmoid here.
+_ACTIVATIONS = {**ACTIVATIONS, "logistic": ACTIVATIONS["sigmoid"]}
+_POSITIVE = Interval(numbers.Real, 0, None, closed="neither")
+_NOT_NEGATIVE = Interval(numbers.Real, 0, None, closed="left")
+_SHARE = Interval(numbers.Real, 0, 1, closed="left")
+_COUNT = Interval(numbers.Integral, 1, None, closed="left")
+
+
+@dataclass(eq=False, repr=False)
+class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
+    """What the two estimators share: their parameters, and all but what targets mean to them."""
+
+    loss: Any = "squared_error"
+    hidden_layer_sizes: Any = (100,)
+    activation: Any = "relu"
+    _: KW_ONLY
+    solver: str = "adam"
+    alpha: float = 0.0001
+    batch_size: Any = "auto"
+    learning_rate: Any = "constant"
+    learning_rate_init: float = 0.001
+    power_t: float = 0.5
+    max_iter: int = 200
+    shuffle: bool = True
+    random_state: Any = None
+    tol: float = 1e-4
+    verbose: bool = False
+    warm_start: bool = False
+    momentum: float = 0.9
+    nesterovs_momentum: bool = True
+    early_stopping: bool = False
+    validation_fraction: float = 0.1
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    n_iter_no_change: float = 10
+    max_fun: int = 15000
+    dropout: float = 0.0
+    layer_norm: bool = False
+    clip: float | None = None
+    n_restarts: int = 1
+    backend: Any = None
+    device: Any = None
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "hidden_layer_sizes": ["array-like", _COUNT],
+        "activation": [StrOptions(set(_ACTIVATIONS)), "array-like", Activation],
+        "solver": [StrOptions({"lbfgs", *STOCHASTIC})],
+        "alpha": [_NOT_NEGATIVE],
+        "batch_size": [StrOptions({"auto"}), _COUNT],
+        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"}), callable],
+        "learning_rate_init": [_POSITIVE],
+        "power_t": [_NOT_NEGATIVE],
+        "max_iter": [_COUNT],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [_NOT_NEGATIVE],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "momentum": [_SHARE],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [_SHARE],
+        "beta_1": [_SHARE],
+        "beta_2": [_SHARE],
+        "epsilon": [_POSITIVE],
+        "n_iter_no_change": [_COUNT, Options(numbers.Real, {np.inf})],
+        "max_fun": [_COUNT],
+        "dropout": [_SHARE],
+        "layer_norm": ["boolean"],
+        "clip": [_POSITIVE, None],
+        "n_restarts": [_COUNT],
+    }
+
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @with_callbacks  # type: ignore[untyped-decorator]
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Any:
+        """Fit to X ``(batch, n)`` and y; return the estimator.
+
+        ``X_val`` and ``y_val`` are held-out rows of one's own: their loss and score are recorded
+        after each epoch, and with ``early_stopping`` they take the place of those split off.
+        """
+        held_out = None if X_val is None else (X_val, y_val, sample_weight_val)
+        return self._fit(X, y, sample_weight, held_out, incremental=False)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, held_out: Any, *, incremental: bool) -> Any:
+        self._check_parameters(held_out, incremental=incremental)
+        goes_on = self.warm_start or incremental
+        first = not (goes_on and hasattr(self, "coefs_"))
+        x, columns, weight = self._validated(
+            X,
+            y,
+            sample_weight,
+            reset=first,
+            defines=not (goes_on and hasattr(self, "classes_")),
+            exact=self.warm_start,
+        )
+        random_state = check_random_state(self.random_state)
+        self.n_outputs_ = columns.shape[1]
+        network = self._network(x.shape[1])
+        theta = self._begin(network, random_state) if first else self._theta(network)
+        rows: Any = (x, columns, weight)
+        choice, kept, validation = choice_for(self, x), None, None
+        if held_out is not None:
+            validation = taken(choice, self._validated(*held_out), None)
+        elif self.early_stopping and self.solver in STOCHASTIC:
+            kept, left = self._split(columns, random_state)
+            validation = taken(choice, rows, left)
+        if is_large(x) and self.solver in STOCHASTIC:
+            places = np.arange(len(columns)) if kept is None else np.sort(kept)
+            rows = (Table(x, columns, weight, places, choice), None, None)
+        else:
+            rows = taken(choice, rows, kept)
+        given = (put(choice, theta), *rows, validation, self._score(), random_state)
+        task = Task(network, *given)
+        told: dict[str, Any] = {"X": X, "y": y}
+        told["metadata"] = None if sample_weight is None else {"sample_weight": sample_weight}
+        self._solve(task, told, incremental=incremental)
+        return self
+
+    def _solve(self, task: Task, told: dict[str, Any], *, incremental: bool) -> None:
+        """Train, tell scikit-learn's callbacks of it, and write the fitted attributes."""
+        context = self._init_callback_context(max_subtasks=self.max_iter)
+        context.call_on_fit_task_begin(estimator=self, **told)
+        report = self._reporter(context, task.network, told)
+        if self.solver in STOCHASTIC:
+            theta = descend(self, task, report, incremental=incremental)
+        else:
+            theta = minimize(self, task, report)
+        for name, value in self._attributes(task.network, theta).items():
+            setattr(self, name, value)
+        context.call_on_fit_task_end(estimator=self, **told, reconstruction_attributes={})
+        if not np.isfinite(to_host(theta)).all():
+            raise ValueError(
+                "Solver produced non-finite parameter weights. The input data may contain large "
+                "values and need to be preprocessed."
+            )
+
+    def _check_parameters(self, held_out: Any, *, incremental: bool) -> None:
+        """Raise ValueError for parameters that do not go together."""
+        sizes = self._hidden_sizes()
+        if any(size <= 0 for size in sizes):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+        if self.early_stopping and incremental:
+            raise ValueError("partial_fit does not support early_stopping=True")
+        if self.solver == "lbfgs":
+            for name, idle in (("dropout", 0.0), ("clip", None)):
+                if getattr(self, name) != idle:
+                    raise ValueError(
+                        f"{name} is of the stochastic solvers alone: take one of {STOCHASTIC}, or "
+                        f"leave {name} out with lbfgs."
+                    )
+            if held_out is not None:
+                raise ValueError("X_val is of the stochastic solvers alone: lbfgs has no epochs.")
+
+    def _hidden_sizes(self) -> list[int]:
+        sizes = self.hidden_layer_sizes
+        return [int(size) for size in (sizes if hasattr(sizes, "__iter__") else [sizes])]
+
+    def _activations(self) -> list[Activation]:
+        """Return the activation of each hidden layer."""
+        count, given = len(self._hidden_sizes()), self.activation
+        given = [given] * count if isinstance(given, str | Activation) else list(given)
+        if len(given) != count:
+            raise ValueError(
+                f"activation has {len(given)} entries, but there are {count} hidden layers: give "
+                "one name for all of them, or one for each."
+            )
+        for name in given:
+            if isinstance(name, str) and name not in _ACTIVATIONS:
+                raise ValueError(f"activation {name!r} is none of {sorted(_ACTIVATIONS)}.")
+        return [_ACTIVATIONS[name] if isinstance(name, str) else name for name in given]
+
+    def _network(self, n_in: int) -> Network:
+        """Return the network that the parameters and the outputs' number describe."""
+        widths, activations = [n_in, *self._hidden_sizes()], self._activations()
+        layers: list[Any] = []
+        for n, n_out, activation in zip(widths, widths[1:], activations, strict=False):
+            drawn = _drawn(n, n_out, activation)
+            if self.layer_norm:
+                layers += [Dense(n, n_out, **drawn), LayerNorm(n_out), Activate(activation)]
+            else:
+                layers += [Dense(n, n_out, activation, **drawn)]
+            if self.dropout:
+                layers += [Dropout(self.dropout)]
+        # The output's weights are drawn as the last hidden layer's.
+        drawn = _drawn(widths[-1], self.n_outputs_, activations[-1] if activations else None)
+        layers += [Dense(widths[-1], self.n_outputs_, **drawn)]
+        return Network(layers, self._loss())
+
+    def _begin(self, network: Network, random_state: Any) -> np.ndarray:
+        """Return the first theta, ``(P,)`` or a stack, and forget what was fitted before."""
+        self.n_iter_ = 0
+        self.n_layers_ = len(self._hidden_sizes()) + 2
+        self.out_activation_ = word_of(network.loss_function)
+        begin_curves(self)
+        if self.solver not in STOCHASTIC:
+            del self.loss_curve_
+        starts = [
+            np.concatenate(
+                [value.reshape(-1) for value in draw(network.layers, network.layout, random_state)]
+            )
+            for _ in range(self.n_restarts)
+        ]
+        return starts[0] if self.n_restarts == 1 else np.stack(starts)
+
+    def _theta(self, network: Network) -> Array:
+        """Return theta of the fitted attributes, which a user may have changed."""
+        dense = zip(self.coefs_, self.intercepts_, strict=True)
+        norms = iter(getattr(self, "layer_norms_", []))
+        parameters: list[Any] = []
+        for layer in network.layers:
+            if isinstance(layer, Dense):
+                weights, bias = next(dense)
+                parameters.append((weights, bias[None, :]))
+            else:
+                parameters.append(next(norms) if isinstance(layer, LayerNorm) else ())
+        return network.pack(parameters)
+
+    def _attributes(self, network: Network, theta: Array) -> dict[str, Any]:
+        """Return the fitted attributes that hold theta: views, where the choice says."""
+        if not dispatches():
+            theta = to_host(theta)
+        layers = list(zip(network.layers, network.unpack(theta), strict=True))
+        dense = [values for layer, values in layers if isinstance(layer, Dense)]
+        attributes = {
+            "coefs_": [weights for weights, _ in dense],
+            "intercepts_": [bias[0, :] for _, bias in dense],
+        }
+        if self.layer_norm:
+            norms = [values for layer, values in layers if isinstance(layer, LayerNorm)]
+            attributes["layer_norms_"] = norms
+        return attributes
+
+    def _reporter(
+        self, context: Any, network: Network, told: dict[str, Any]
+    ) -> Callable[[Array], bool] | None:
+        """Return what tells scikit-learn's callbacks of each epoch, if there are any."""
+        if not getattr(self, "_skl_callbacks", []):
+            return None
+        left = self.max_iter
+
+        def begun() -> Any:
+            nonlocal left
+            left -= 1
+            return context.subcontext(task_name="epoch").call_on_fit_task_begin(
+                estimator=self, **told
+            )
+
+        epoch = begun()
+
+        def report(theta: Array) -> bool:
+            nonlocal epoch
+            ends = epoch.call_on_fit_task_end(
+                estimator=self,
+                **told,
+                reconstruction_attributes=lambda: self._attributes(network, theta),
+            )
+            if left and not ends:
+                epoch = begun()
+            return bool(ends)
+
+        return report
+
+    def _validated(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        *,
+        reset: bool = False,
+        defines: bool = False,
+        exact: bool = False,
+    ) -> tuple[Any, np.ndarray, np.ndarray | None]:
+        """Return X, and on the host targets in columns and weights.
+
+        Classes are defined by y, or else are among those that are known, or are exactly these.
+        """
+        x, y = rows_of(self, X, y, reset=reset, **self._checks_of_y)
+        y = flat(on_host(y))
+        columns = self._columns(y, defines=defines, exact=exact)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(on_host(sample_weight), columns)
+        return x, columns, self._weighted(y, sample_weight)
+
+    def _split(self, columns: np.ndarray, random_state: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows that are trained on, and those that are held out."""
+        kept, left = train_test_split(
+            np.arange(len(columns)),
+            random_state=random_state,
+            test_size=self.validation_fraction,
+            stratify=self._strata(columns),
+        )
+        if len(left) < 2:
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' or the size of "
+                "your dataset."
+            )
+        return kept, left
+
+    def _predicted(self, X: Any, method: str) -> Array:
+        """Return the loss's link of the outputs, ``(batch, n_outputs)``, where X is."""
+        check_is_fitted(self)
+        check_same_namespace(X, self, attribute="_first_coef", method=method)
+        x = rows_of(self, X, reset=False)
+        choice = choice_for(self, self.coefs_[0])
+        network = self._network(self.coefs_[0].shape[0])
+        theta = put(choice, self._theta(network))
+        if is_large(x):
+            blocks = blocks_of(x, np.arange(x.shape[0]))
+            parts = (network.predict(theta, put(choice, rows_at(x, block))) for block in blocks)
+            return np.concatenate([to_host(part) for part in parts])
+        predicted = network.predict(theta, put(choice, x))
+        return predicted if dispatches() else to_host(predicted)
+
+    @property
+    def _first_coef(self) -> Array:
+        return self.coefs_[0]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.array_api_support = True
+        return tags
+
+
+def _drawn(n_in: int, n_out: int, activation: Activation | None) -> dict[str, Any]:
+    """Return how weights and bias are drawn: Glorot and Bengio 2010, as scikit-learn does."""
+    factor = 2.0 if activation is ACTIVATIONS["sigmoid"] else 6.0
+    bound = float(np.sqrt(factor / (n_in + n_out)))
+    return {"initializer": uniform(-bound, bound), "bias_initializer": uniform(-bound, bound)}

@@ -1,0 +1,356 @@
+"""The solvers of the scikit-learn estimators: descent by ``bx.train``, and L-BFGS by SciPy.
+
+Stopping rules, learning rates and the order of random draws are scikit-learn's, so that the same
+``random_state`` gives the same initial weights and the same batches. ``model`` is an estimator: its
+hyperparameters are read, and what scikit-learn's calls its curves is written.
+"""
+
+import functools
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.optimize
+import sklearn.utils
+from sklearn.exceptions import ConvergenceWarning
+
+from backprop_xp.backends import Array, array_namespace, require_owner, to_host, to_host_together
+from backprop_xp.early_stopping import Best, EarlyStopping
+from backprop_xp.network import Network
+from backprop_xp.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
+from backprop_xp.options import TrainingState
+from backprop_xp.streaming import Table, states_of
+from backprop_xp.structures import mapped
+from backprop_xp.training import train
+
+STOCHASTIC = ("sgd", "adam", "adamw", "rmsprop")
+# Called with theta after each epoch; true ends the training.
+Report = Callable[[Array], bool]
+
+
+class Task(NamedTuple):
+    """What a solver is given: rows beside theta, and by what held-out rows, if any, are scored.
+
+    Of a large table ``x`` is a ``Table``, which has the targets and weights too. ``theta`` may be a
+    stack ``(restarts, P)``, of which the best network is kept.
+    """
+
+    network: Network
+    theta: Array
+    x: Array | Table
+    y: Array | None
+    sample_weight: Array | None
+    validation: list[Any] | None
+    score: Callable[..., Array]
+    random_state: Any
+
+
+@dataclass
+class Rate:
+    """A learning rate that rules may lower between two epochs, or a schedule of one's own.
+
+    A schedule counts the updates of earlier calls, ``passed``, too.
+    """
+
+    value: float
+    schedule: Callable[[int], Any] | None = None
+    passed: int = 0
+
+    def __call__(self, step: int) -> Any:
+        """Return the rate, as a schedule does."""
+        return self.value if self.schedule is None else self.schedule(self.passed + step)
+
+
+def descend(model: Any, task: Task, report: Report | None, *, incremental: bool) -> Array:
+    """Return theta after scikit-learn's epochs, or after one where the training is incremental."""
+    early = model.early_stopping
+    schedule = model.learning_rate if callable(model.learning_rate) else None
+    passed = getattr(_old_state(model, incremental=incremental), "step", 0)
+    rate = Rate(model.learning_rate_init, schedule, passed)
+    optimizer = _optimizer(model, task, rate)
+    state = _start(model, task, optimizer, incremental=incremental)
+    epochs = 1 if incremental else model.max_iter
+    states = _states(model, task, optimizer, rate, state, epochs)
+    curves: dict[str, list[Any]] = {"loss": [], "validation_loss": [], "score": []}
+    best = np.full(task.theta.shape[:-1], _record(model, early=early))
+    stale: Any = model._no_improvement_count
+    epoch, ends = 0, False
+    try:
+        for epoch, state in enumerate(states, start=1):
+            for name, value in _measured(state).items():
+                curves[name].append(value)
+            model.t_ += task.x.shape[0]
+            if model.verbose:
+                _tell(epoch, curves)
+            # What is watched falls as the network improves.
+            watched = -curves["score"][-1] if early else curves["loss"][-1]
+            stale = np.where(watched > best - model.tol, stale + 1, 0)
+            best = np.fmin(best, watched)
+            if report is not None:
+                ends = report(state.theta[(*_place_of_best(np.asarray(watched)), ...)])
+            if model.solver == "sgd" and model.learning_rate == "invscaling":
+                rate.value = model.learning_rate_init / (model.t_ + 1) ** model.power_t
+            if np.all(stale > model.n_iter_no_change):
+                ends |= _is_over(model, rate)
+                stale = stale if ends else 0 * stale
+            if ends:
+                break
+        if not (ends or incremental):
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({model.max_iter}) "
+                "reached and the optimization hasn't converged yet.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+    except KeyboardInterrupt:
+        warnings.warn("Training interrupted by user.", stacklevel=5)
+    model.n_iter_ = epoch
+    place = _place_of_best(best if early else _last(curves["loss"], best))
+    _keep(model, curves, best[place], np.asarray(stale)[place], place)
+    kept = state.best if early and state.best is not None else state
+    model._optimizer_state = mapped(functools.partial(_on_host, place), kept.optimizer_state)
+    return kept.theta[(*place, ...)]
+
+
+def _states(
+    model: Any, task: Task, optimizer: Optimizer, rate: Rate, start: TrainingState, epochs: int
+) -> Iterator[TrainingState]:
+    """Return the states after the epochs, by ``train``, or block by block of a large table."""
+    size = batch_size(model.batch_size, task.x.shape[0])
+    judged: dict[str, Any] = {}
+    if task.validation is not None:
+        judged = {"validation": task.validation, "metrics": {"score": task.score}}
+        if model.early_stopping:  # it keeps the best; when to end is not its matter
+            judged["early_stopping"] = EarlyStopping(model.max_iter + 1, watch="score", mode="max")
+    options: dict[str, Any] = {
+        "optimizer": optimizer,
+        "epochs": epochs,
+        "batch_size": size,
+        "seed": _seed(model, task),
+        "clip": model.clip,
+        "l2_of_sum": None if model.solver == "adamw" else model.alpha,
+        "start": start,
+    }
+    random_state = task.random_state if model.shuffle else None
+    if isinstance(task.x, Table):
+        options |= {"rate": rate, "random_state": random_state, "judged": judged}
+        return states_of(task.network, task.x, **options)
+    options["shuffle"] = random_state is not None and _orders(task.x.shape[0], random_state)
+    options["sample_weight"] = task.sample_weight
+    states: Iterator[TrainingState] = train(
+        task.network, task.theta, task.x, task.y, **options, **judged
+    )
+    return states
+
+
+def _on_host(place: tuple[int, ...], value: Any) -> Any:
+    """Return one network's part of an optimiser's state on the host."""
+    return to_host(value[(*place, ...)]) if getattr(value, "shape", ()) else value
+
+
+def minimize(model: Any, task: Task, report: Report | None) -> Array:
+    """Return theta after L-BFGS by ``scipy.optimize``; of several starts, the best.
+
+    Theta is on the host there: each evaluation moves it once, and its loss and gradient back.
+    """
+    home, dtype = require_owner(task.theta, "theta"), task.theta.dtype
+    device = getattr(task.theta, "device", None)
+    xp = array_namespace(task.theta)
+    total = task.x.shape[-2]
+    if task.sample_weight is not None:
+        total = float(to_host(xp.sum(task.sample_weight)))
+
+    def moved(vector: np.ndarray) -> Array:
+        return home.from_host(vector, dtype, device)
+
+    def evaluate(vector: np.ndarray) -> tuple[float, np.ndarray]:
+        loss, gradient = task.network.loss_and_gradient(
+            moved(vector),
+            task.x,
+            task.y,
+            sample_weight=task.sample_weight,
+            l2=model.alpha / total,
+        )
+        value, slope = to_host_together([loss, gradient])
+        return float(value), slope.astype(np.float64)
+
+    def after_step(intermediate_result: Any) -> None:
+        if model.verbose:
+            print(f"Loss {intermediate_result.fun:.8f}")  # noqa: T201
+        if report is not None and report(moved(intermediate_result.x)):
+            raise StopIteration
+
+    starts = to_host(task.theta)
+    found = [
+        scipy.optimize.minimize(
+            evaluate,
+            start.astype(np.float64),
+            method="L-BFGS-B",
+            jac=True,
+            options={"maxfun": model.max_fun, "maxiter": model.max_iter, "gtol": model.tol},
+            callback=after_step,
+        )
+        for start in starts.reshape(-1, starts.shape[-1])
+    ]
+    best = found[_place_of_best(np.asarray([result.fun for result in found]))[0]]
+    if best.status != 0 and report is None:
+        warnings.warn(
+            f"lbfgs failed to converge after {best.nit} iteration(s) (status={best.status}):\n"
+            f"{best.message}\n\nIncrease the number of iterations (max_iter), or of evaluations "
+            "(max_fun), or scale the data.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
+    model.n_iter_, model.loss_ = min(best.nit, model.max_iter), float(best.fun)
+    return moved(best.x)
+
+
+def begin_curves(model: Any) -> None:
+    """Write the curves of a training that begins anew, under scikit-learn's names."""
+    early = model.early_stopping
+    model.loss_curve_, model.validation_loss_curve_ = [], None
+    model.validation_scores_ = [] if early else None
+    model.best_validation_score_ = -np.inf if early else None
+    model.best_loss_ = None if early else np.inf
+    model.t_ = model._no_improvement_count = 0
+
+
+def batch_size(given: Any, rows: int) -> int:
+    """Return how many rows a batch has; one that is larger than all is cut, with a warning."""
+    if given == "auto":
+        return min(200, rows)
+    if given > rows:
+        warnings.warn(
+            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
+            stacklevel=6,
+        )
+    return int(min(given, rows))
+
+
+def _optimizer(model: Any, task: Task, rate: Any) -> Optimizer:
+    betas = {"beta1": model.beta_1, "beta2": model.beta_2, "epsilon": model.epsilon}
+    if model.solver == "adam":
+        return Adam(rate, **betas, corrected_epsilon=False)
+    if model.solver == "adamw":
+        mask = task.network.weight_mask(task.theta)
+        return AdamW(rate, **betas, weight_decay=model.alpha, mask=mask)
+    if model.solver == "rmsprop":
+        return RMSProp(rate, decay=model.beta_2, epsilon=model.epsilon)
+    nesterov = model.nesterovs_momentum and model.momentum > 0.0
+    return SGD(rate, momentum=model.momentum, nesterov=nesterov, rate_inside=True)
+
+
+def _old_state(model: Any, *, incremental: bool) -> Any:
+    """Return the optimiser's state from which ``partial_fit`` goes on, if there is one."""
+    return getattr(model, "_optimizer_state", None) if incremental else None
+
+
+def _start(model: Any, task: Task, optimizer: Optimizer, *, incremental: bool) -> TrainingState:
+    """Return where a training begins: a warm start remembers the best network, too."""
+    home, old = require_owner(task.theta, "theta"), _old_state(model, incremental=incremental)
+
+    def moved(value: Any) -> Any:
+        if not isinstance(value, np.ndarray):
+            return value
+        return home.from_host(value, task.theta.dtype, getattr(task.theta, "device", None))
+
+    state = optimizer.initialize(task.theta) if old is None else mapped(moved, old)
+    best = None
+    record = _record(model, early=True)
+    if model.early_stopping and np.isfinite(record):
+        best = Best(np.asarray(record), np.asarray(0), task.theta, state)
+    return TrainingState(0, 0, task.theta, state, best=best)
+
+
+def _orders(rows: int, random_state: Any) -> Callable[[int], np.ndarray]:
+    """Return the function of each epoch's order, which scikit-learn shuffles anew from the last."""
+    order = np.arange(rows)
+
+    def next_order(epoch: int) -> np.ndarray:
+        nonlocal order
+        order = np.asarray(sklearn.utils.shuffle(order, random_state=random_state))
+        return order
+
+    return next_order
+
+
+def _seed(model: Any, task: Task) -> int:
+    """Return the seed of the dropout masks, another for each call; none is drawn without them."""
+    if not task.network.is_random:
+        return 0
+    return int((task.random_state.randint(2**31 - 1) + model.t_) % 2**31)
+
+
+def _record(model: Any, *, early: bool) -> float:
+    """Return the least that was watched so far, as a warm start or ``partial_fit`` knows it."""
+    record = getattr(model, "best_validation_score_" if early else "best_loss_", None)
+    if record is None:
+        return np.inf
+    return float(-record if early else record)
+
+
+def _measured(state: TrainingState) -> dict[str, np.ndarray]:
+    """Return what an epoch has measured, moved to the host in one transfer."""
+    values = {"loss": state.loss, "validation_loss": state.validation_loss, **state.metrics}
+    there = {name: value for name, value in values.items() if value is not None}
+    return dict(zip(there, map(np.asarray, to_host_together(list(there.values()))), strict=True))
+
+
+def _tell(epoch: int, curves: dict[str, list[Any]]) -> None:
+    print(f"Iteration {epoch}, loss = {np.min(curves['loss'][-1]):.8f}")  # noqa: T201
+    if curves["score"]:
+        print(f"Validation score: {np.max(curves['score'][-1]):f}")  # noqa: T201
+
+
+def _is_over(model: Any, rate: Rate) -> bool:
+    """Say whether a training that no longer improves ends, or goes on at a lower rate."""
+    what = "Validation score" if model.early_stopping else "Training loss"
+    reason = (
+        f"{what} did not improve more than tol={model.tol:f} for {model.n_iter_no_change} "
+        "consecutive epochs."
+    )
+    ends, then = True, "Stopping."
+    if model.solver == "sgd" and model.learning_rate == "adaptive":
+        ends = rate.value <= 1e-6
+        then = "Learning rate too small. Stopping."
+        if not ends:
+            rate.value /= 5.0
+            then = f"Setting learning rate to {rate.value:f}"
+    if model.verbose:
+        print(reason, then)  # noqa: T201
+    return ends
+
+
+def _last(values: Sequence[np.ndarray], otherwise: np.ndarray) -> np.ndarray:
+    return values[-1] if values else otherwise
+
+
+def _place_of_best(values: np.ndarray) -> tuple[int, ...]:
+    """Return the index of the least of some values, ``(restarts,)`` or one; NaN is the greatest."""
+    if not values.shape:
+        return ()
+    return (int(np.argmin(np.where(np.isnan(values), np.inf, values))),)
+
+
+def _keep(
+    model: Any, curves: dict[str, list[Any]], best: Any, stale: Any, place: tuple[int, ...]
+) -> None:
+    """Write the curves of the network that is kept, under scikit-learn's names."""
+    loss, validation, score = (_of_one(values, place) for values in curves.values())
+    model.loss_curve_ = [*model.loss_curve_, *loss]
+    if loss:
+        model.loss_ = loss[-1]
+    model._no_improvement_count = int(stale)
+    for name, more in {"validation_loss_curve_": validation, "validation_scores_": score}.items():
+        curve = getattr(model, name, None)
+        setattr(model, name, curve if not more else [*(curve or []), *more])
+    if model.early_stopping:
+        model.best_validation_score_ = -float(best)
+    else:
+        model.best_loss_ = float(best)
+
+
+def _of_one(values: Sequence[np.ndarray], place: tuple[int, ...]) -> list[float]:
+    return [float(value[place]) for value in values]

@@ -1,0 +1,151 @@
+"""What the scikit-learn estimators make of targets: losses, scores, and classes as columns."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils import column_or_1d
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import unique_labels
+
+from backprop_xp.activations import identity, sigmoid, softmax
+from backprop_xp.backends import Array, array_namespace
+from backprop_xp.checks import choose
+from backprop_xp.losses import (
+    LOSSES,
+    Loss,
+    binary_cross_entropy,
+    categorical_cross_entropy,
+    half_squared_error,
+    poisson,
+)
+from backprop_xp.metrics import accuracy, r2
+
+
+@dataclass(frozen=True)
+class _Sum:
+    """The sum over the outputs of what is their mean: scikit-learn's losses are sums."""
+
+    mean: Any
+
+    def __call__(self, o: Array, t: Array) -> Array:
+        return o.shape[-1] * self.mean(o, t)
+
+
+def _deviance(o: Array, t: Array) -> Array:
+    # Half of Poisson's deviance: its loss, and what that is at the best of rates taken off.
+    xp = array_namespace(o)
+    logarithm = xp.log(xp.maximum(t, float(xp.finfo(t.dtype).smallest_normal)))
+    return o.shape[-1] * poisson.value(o, t) + xp.sum(t * logarithm - t, axis=-1)
+
+
+_MULTILABEL = Loss(
+    _Sum(binary_cross_entropy.value),
+    _Sum(binary_cross_entropy.gradient),
+    link=binary_cross_entropy.link,
+    targets=binary_cross_entropy.targets,
+)
+_SQUARED = Loss(_Sum(half_squared_error.value), _Sum(half_squared_error.gradient))
+# Of several outputs scikit-learn descends by the sum of the errors and reports their mean, which is
+# what its stopping rule sees.
+_REPORTED_SQUARED = Loss(half_squared_error.value, _Sum(half_squared_error.gradient))
+_DEVIANCE = Loss(_deviance, _Sum(poisson.gradient), link=poisson.link, targets=poisson.targets)
+
+_WORDS = {
+    identity.value: "identity",
+    sigmoid.value: "logistic",
+    softmax.value: "softmax",
+    poisson.link: "exp",
+}
+
+
+def loss_of_classes(n_outputs: int, *, is_multilabel: bool) -> Loss:
+    """Return the log-loss of one output for two classes, of one for each, or of a label each."""
+    if n_outputs == 1:
+        return binary_cross_entropy
+    return _MULTILABEL if is_multilabel else categorical_cross_entropy
+
+
+def loss_of_values(name: Any, n_outputs: int, solver: str) -> Loss:
+    """Return a regressor's loss: scikit-learn's by its name, or one of ``bx.losses``."""
+    if name == "poisson":
+        return _DEVIANCE
+    if name != "squared_error":
+        chosen: Loss = choose(LOSSES, name, "loss")
+        return chosen
+    if n_outputs == 1:
+        return half_squared_error
+    # A line search needs the loss whose gradient it is given.
+    return _SQUARED if solver == "lbfgs" else _REPORTED_SQUARED
+
+
+def word_of(loss: Loss) -> str:
+    """Return what scikit-learn calls a loss's link, the output's activation."""
+    return _WORDS.get(loss.link, "custom")
+
+
+def _or_nan(score: Array, predictions: Array) -> Array:
+    # 0 times what is not finite is NaN.
+    return score + array_namespace(score).sum(0.0 * predictions, axis=(-2, -1))
+
+
+def score_of_classes(predictions: Array, targets: Array, weights: Array | None) -> Array:
+    """Return the accuracy, or NaN for predictions that are not finite."""
+    return _or_nan(accuracy(predictions, targets, weights), predictions)
+
+
+def score_of_labels(predictions: Array, targets: Array, weights: Array | None) -> Array:
+    """Return the share of samples all of whose labels are right, or NaN."""
+    xp = array_namespace(predictions)
+    right = xp.all((predictions > 0.5) == (targets > 0.5), axis=-1)
+    right = xp.astype(right, predictions.dtype)
+    weights = xp.ones_like(right) if weights is None else weights
+    return _or_nan(xp.sum(right * weights, axis=-1) / xp.sum(weights, axis=-1), predictions)
+
+
+def score_of_values(predictions: Array, targets: Array, weights: Array | None) -> Array:
+    """Return R squared, or NaN for predictions that are not finite."""
+    return _or_nan(r2(predictions, targets, weights), predictions)
+
+
+def binarizer_of(y: Any) -> LabelBinarizer:
+    """Return what makes columns of classes, and classes of columns again."""
+    return LabelBinarizer().fit(y)
+
+
+def columns_of(binarizer: LabelBinarizer, y: Any) -> np.ndarray:
+    """Return targets ``(batch, n_outputs)``, 0 and 1: a single column for two classes."""
+    columns = binarizer.transform(y)
+    return np.asarray(columns, dtype=bool).reshape(len(columns), -1)
+
+
+def flat(y: Any) -> Any:
+    """Return a column of targets as scikit-learn does, with its warning, and all else as it is."""
+    return column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+
+
+def check_classes(binarizer: LabelBinarizer, y: Any, *, exact: bool) -> None:
+    """Raise ValueError for targets of other classes than the binarizer knows, or not all of them.
+
+    The messages are scikit-learn's.
+    """
+    known, found = binarizer.classes_, unique_labels(y)
+    if exact:
+        if set(found) != set(known):
+            raise ValueError(
+                "warm_start can only be used where `y` has the same classes as in the previous "
+                f"call to fit. Previously got {known}, `y` has {found}"
+            )
+    elif len(np.setdiff1d(found, known, assume_unique=True)):
+        raise ValueError(
+            f"`y` has classes not in `self.classes_`. `self.classes_` has {known}. 'y' has {found}."
+        )
+
+
+def weighted(class_weight: Any, y: Any, sample_weight: np.ndarray | None) -> np.ndarray | None:
+    """Return the samples' weights times those of their classes."""
+    if class_weight is None:
+        return sample_weight
+    weights: np.ndarray = compute_sample_weight(class_weight, y)
+    return weights if sample_weight is None else weights * sample_weight

@@ -1,0 +1,520 @@
+"""The scikit-learn estimators: scikit-learn's own are the oracle, and its checks the contract."""
+
+import copy
+import pickle
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import array_api_strict
+import joblib
+import numpy as np
+import pytest
+import scipy.sparse
+import sklearn
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.callback import ProgressBar, ScoringMonitor
+from sklearn.datasets import make_classification, make_multilabel_classification, make_regression
+from sklearn.ensemble import VotingClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.inspection import permutation_importance
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import backprop_xp as bx
+from backprop_xp.backends import dtype_name
+
+# Sums in another order, over some dozen updates.
+SAME_TRAINING = 1e-10
+# L-BFGS multiplies rounding: line searches end where they may.
+SAME_MINIMUM = 1e-6
+
+CLASSES = make_classification(90, 8, n_informative=5, n_classes=3, random_state=0)
+TWO = make_classification(90, 8, random_state=1)
+LABELS = make_multilabel_classification(90, 8, n_classes=4, random_state=2)
+VALUES = make_regression(90, 8, n_targets=1, noise=1.0, random_state=3)
+TABLE = make_regression(90, 8, n_targets=3, noise=1.0, random_state=4)
+VALUES, TABLE = ((X, y / np.std(y)) for X, y in (VALUES, TABLE))
+COUNTS = VALUES[0], np.random.default_rng(5).poisson(np.exp(0.5 * VALUES[1])).astype(np.float64)
+WEIGHTS = np.random.default_rng(6).uniform(0.2, 3.0, 90)
+
+PAIRS = {
+    "classes": (bx.MLPClassifier, MLPClassifier, CLASSES, {}),
+    "two classes": (bx.MLPClassifier, MLPClassifier, TWO, {}),
+    "labels": (bx.MLPClassifier, MLPClassifier, LABELS, {}),
+    "values": (bx.MLPRegressor, MLPRegressor, VALUES, {}),
+    "several values": (bx.MLPRegressor, MLPRegressor, TABLE, {}),
+    "counts": (bx.MLPRegressor, MLPRegressor, COUNTS, {"loss": "poisson"}),
+}
+every_target = pytest.mark.parametrize("target", PAIRS)
+both = pytest.mark.parametrize("kind", [bx.MLPClassifier, bx.MLPRegressor])
+
+
+@pytest.fixture
+def in_float64(xp: Any) -> Iterator[None]:
+    """Compute in float64 where the suite does: JAX, PyTorch and CuPy would take float32."""
+    with bx.use_backend(xp.selection.backend, xp.selection.device, "float64"):
+        yield
+
+
+@pytest.fixture
+def on_numpy() -> Iterator[None]:
+    with bx.use_backend("numpy", dtype="float64"):
+        yield
+
+
+def _fitted(model: Any, *data: Any, **options: Any) -> Any:
+    """Fit without the warning that a few epochs were too few."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(*data, **options)
+
+
+def _pair(target: str, *more: Any, **options: Any) -> tuple[Any, Any]:
+    """Return ours and scikit-learn's, fitted alike: one random state, one set of weights."""
+    ours, theirs, data, own = PAIRS[target]
+    given = {"hidden_layer_sizes": (7, 5), "random_state": 7, "max_iter": 6, **own, **options}
+    return tuple(_fitted(make(**given), *data, *more) for make in (ours, theirs))
+
+
+def _assert_same_parameters(one: Any, other: Any, tolerance: float) -> None:
+    mine, yours = ([*model.coefs_, *model.intercepts_] for model in (one, other))
+    for a, b in zip(mine, yours, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
+
+
+# ---- the same as scikit-learn's
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "sgd": {"solver": "sgd", "momentum": 0.0, "learning_rate_init": 0.05},
+    "momentum": {"solver": "sgd", "nesterovs_momentum": False, "learning_rate_init": 0.05},
+    "nesterov": {"solver": "sgd", "learning_rate_init": 0.05},
+    "invscaling": {"solver": "sgd", "learning_rate": "invscaling", "learning_rate_init": 0.5},
+    "adaptive": {"solver": "sgd", "learning_rate": "adaptive", "tol": 1.0, "n_iter_no_change": 1},
+    "adam": {"learning_rate_init": 0.02},
+    "adam, large epsilon": {"learning_rate_init": 0.02, "epsilon": 0.1, "beta_2": 0.9},
+    "logistic": {"activation": "logistic"},
+    "tanh": {"activation": "tanh"},
+    "identity": {"activation": "identity"},
+}
+
+
+@pytest.mark.float64
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_epochs_are_scikit_learns(options: dict[str, Any], shuffle: bool) -> None:
+    # 90 rows in batches of 20: the last has 10, and its penalty is twice that of the others.
+    given = {"alpha": 0.1, "batch_size": 20, "shuffle": shuffle, **options}
+    ours, theirs = _pair("classes", **given)
+    _assert_same_parameters(ours, theirs, SAME_TRAINING)
+    np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=SAME_TRAINING)
+    assert ours.n_iter_ == theirs.n_iter_
+    assert ours.t_ == theirs.t_
+
+
+@every_target
+@pytest.mark.float64
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("weighted", [False, True])
+def test_every_kind_of_target_is_trained_as_scikit_learn_does(target: str, weighted: bool) -> None:
+    more = [WEIGHTS] if weighted else []
+    ours, theirs = _pair(target, *more, alpha=0.1, batch_size=20, learning_rate_init=0.02)
+    _assert_same_parameters(ours, theirs, SAME_TRAINING)
+    if not weighted:  # of a weighted epoch ours is the mean over the weights, not over the rows
+        np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=SAME_TRAINING)
+    assert ours.out_activation_ == theirs.out_activation_
+    x = PAIRS[target][2][0]
+    np.testing.assert_allclose(ours.predict(x), theirs.predict(x), rtol=0, atol=SAME_TRAINING)
+    for method in ("predict_proba", "predict_log_proba"):
+        if hasattr(theirs, method):
+            mine, yours = (getattr(model, method)(x) for model in (ours, theirs))
+            np.testing.assert_allclose(mine, yours, rtol=0, atol=SAME_TRAINING)
+
+
+@pytest.mark.float64
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("target", ["classes", "two classes", "labels", "values", "several values"])
+def test_early_stopping_is_scikit_learns(target: str) -> None:
+    options = {"early_stopping": True, "max_iter": 40, "learning_rate_init": 0.05, "tol": 1e-3}
+    ours, theirs = _pair(target, **options, validation_fraction=0.3)
+    assert ours.n_iter_ == theirs.n_iter_
+    np.testing.assert_allclose(ours.validation_scores_, theirs.validation_scores_)
+    assert ours.best_loss_ is None
+    assert ours.best_validation_score_ == pytest.approx(theirs.best_validation_score_)
+    _assert_same_parameters(ours, theirs, 1e-8)
+    assert len(ours.validation_loss_curve_) == ours.n_iter_
+
+
+@pytest.mark.float64
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("target", ["classes", "two classes", "labels", "values", "counts"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_lbfgs_finds_scikit_learns_minimum(target: str, weighted: bool) -> None:
+    more = [WEIGHTS] if weighted else []
+    options = {"solver": "lbfgs", "alpha": 1.0, "max_iter": 8, "activation": "tanh"}
+    ours, theirs = _pair(target, *more, **options)
+    assert ours.loss_ == pytest.approx(theirs.loss_, rel=SAME_MINIMUM)
+    assert ours.n_iter_ == theirs.n_iter_
+    _assert_same_parameters(ours, theirs, SAME_MINIMUM)
+
+
+@pytest.mark.float64
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
+def test_a_warm_start_goes_on_as_scikit_learns(solver: str) -> None:
+    ours, theirs = _pair("classes", solver=solver, warm_start=True, activation="tanh")
+    for model in (ours, theirs):
+        _fitted(model.set_params(max_iter=4), *CLASSES)
+    tolerance = SAME_MINIMUM if solver == "lbfgs" else SAME_TRAINING
+    _assert_same_parameters(ours, theirs, tolerance)
+    assert ours.n_iter_ == theirs.n_iter_
+
+
+@every_target
+@pytest.mark.float64
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_partial_fit_goes_on_as_scikit_learns(target: str, solver: str) -> None:
+    ours, theirs, (x, y), own = PAIRS[target]
+    given = {"hidden_layer_sizes": (7, 5), "solver": solver, "random_state": 7, **own}
+    models = [make(**given) for make in (ours, theirs)]
+    for part in (slice(0, 40), slice(40, 90), slice(10, 70)):
+        for model in models:
+            is_first = part.start == 0 and hasattr(model, "predict_proba")
+            classes = {"classes": np.arange(4) if y.ndim > 1 else np.unique(y)} if is_first else {}
+            model.partial_fit(x[part], y[part], WEIGHTS[part], **classes)
+    _assert_same_parameters(*models, SAME_TRAINING)
+    assert models[0].t_ == models[1].t_ == 150
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.float64
+@pytest.mark.parametrize("container", [scipy.sparse.csr_array, scipy.sparse.csc_matrix])
+def test_sparse_rows_are_the_dense_ones(container: Any) -> None:
+    x, y = CLASSES
+    dense, sparse = (
+        _fitted(bx.MLPClassifier(5, max_iter=3, random_state=0), rows, y)
+        for rows in (x, container(x))
+    )
+    _assert_same_parameters(dense, sparse, 0.0)
+    np.testing.assert_array_equal(dense.predict(x), sparse.predict(container(x)))
+
+
+# ---- scikit-learn's contract
+
+
+@parametrize_with_checks([bx.MLPClassifier(max_iter=50), bx.MLPRegressor(max_iter=50)])
+@pytest.mark.once
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.filterwarnings("ignore")
+def test_scikit_learns_checks_pass(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.mark.once
+@both
+@pytest.mark.usefixtures("on_numpy")
+def test_the_array_api_checks_are_run_on_the_other_devices(kind: Any) -> None:
+    from sklearn.utils.estimator_checks import check_array_api_input_and_values
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = kind(hidden_layer_sizes=4, max_iter=3)
+        check_array_api_input_and_values(kind.__name__, model, "array_api_strict", "device1")
+
+
+@pytest.mark.once
+@pytest.mark.usefixtures("on_numpy")
+def test_the_estimators_work_in_scikit_learns_own() -> None:
+    x, y = TWO
+    model = bx.MLPClassifier(8, max_iter=300, random_state=0, tol=1e-3)
+    grid = {"mlpclassifier__alpha": [1e-4, 1e-2], "mlpclassifier__dropout": [0.0, 0.2]}
+    search = GridSearchCV(make_pipeline(StandardScaler(), model), grid, n_jobs=2, cv=2)
+    assert _fitted(search, x, y).best_score_ > 0.8
+    voters = VotingClassifier([("ours", model), ("theirs", MLPClassifier(8))], voting="soft")
+    calibrated = CalibratedClassifierCV(model, cv=2)
+    assert _fitted(voters, x, y).score(x, y) > 0.9
+    assert _fitted(calibrated, x, y).score(x, y) > 0.9
+    fitted = _fitted(model, x, y)
+    importance = permutation_importance(fitted, x, y, n_repeats=2, random_state=0)
+    assert importance.importances_mean.max() > 0.1
+
+
+@pytest.mark.parametrize("how", ["pickle", "joblib", "deepcopy"])
+def test_a_fitted_estimator_is_copied_whole(how: str, tmp_path: Any) -> None:
+    x, y = CLASSES
+    options = {"dropout": 0.2, "layer_norm": True, "activation": ["relu", "tanh"]}
+    model = _fitted(bx.MLPClassifier((6, 5), max_iter=3, random_state=0, **options), x, y)
+    if how == "pickle":
+        other = pickle.loads(pickle.dumps(model))  # noqa: S301
+    elif how == "joblib":
+        joblib.dump(model, tmp_path / "model")
+        other = joblib.load(tmp_path / "model")
+    else:
+        other = copy.deepcopy(model)
+    np.testing.assert_array_equal(model.predict_proba(x), other.predict_proba(x))
+    model.partial_fit(x, y)
+    other.partial_fit(x, y)
+    _assert_same_parameters(model, other, 0.0)
+    assert not hasattr(clone(model), "coefs_")
+
+
+def test_scikit_learns_callbacks_follow_the_epochs() -> None:
+    x, y = TWO
+    monitor = ScoringMonitor(scoring="accuracy")
+    model = bx.MLPClassifier(5, max_iter=4, random_state=0, layer_norm=True)
+    _fitted(model.set_callbacks(monitor, ProgressBar()), x, y)
+    scores = [row["accuracy"] for row in monitor.get_logs().data if row["task_name"] == "epoch"]
+    assert len(scores) == 4
+    assert scores[-1] == model.score(x, y)
+
+
+class _Enough:
+    """A callback of scikit-learn's that ends a training after some epochs."""
+
+    def __init__(self, epochs: int) -> None:
+        self.left = epochs
+
+    def setup(self, estimator: Any, context: Any) -> None:
+        pass
+
+    teardown = on_fit_task_begin = setup
+
+    def on_fit_task_end(self, estimator: Any, context: Any) -> bool:
+        self.left -= context.task_name == "epoch"
+        return self.left <= 0
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_a_callback_ends_the_training(solver: str) -> None:
+    model = bx.MLPRegressor(hidden_layer_sizes=5, solver=solver, random_state=0)
+    assert _fitted(model.set_callbacks(_Enough(3)), *VALUES).n_iter_ == 3
+
+
+# ---- where it runs
+
+
+def test_the_choice_trains_and_the_attributes_are_numpys(xp: Any) -> None:
+    x, y = CLASSES
+    with bx.use_backend("numpy"):
+        reference = _fitted(bx.MLPClassifier(5, max_iter=5, random_state=0), x, y)
+    options = {"backend": xp.selection.backend, "device": xp.selection.device}
+    model = _fitted(bx.MLPClassifier(5, max_iter=5, random_state=0, **options), x, y)
+    assert all(type(array) is np.ndarray for array in model.coefs_ + model.intercepts_)
+    assert type(model.predict_proba(x)) is np.ndarray
+    np.testing.assert_allclose(model.predict_proba(x), reference.predict_proba(x), atol=1e-5)
+    assert str(model.coefs_[0].dtype) == dtype_name(xp.selection.dtype)
+
+
+def test_float32_is_kept(xp: Any) -> None:
+    x, y = VALUES
+    model = _fitted(bx.MLPRegressor(max_iter=2, random_state=0), x.astype(np.float32), y)
+    assert model.coefs_[0].dtype == model.predict(x.astype(np.float32)).dtype == np.float32
+
+
+@pytest.mark.usefixtures("on_numpy")
+@both
+def test_with_dispatch_x_decides(kind: Any) -> None:
+    x, y = TWO
+    device = array_api_strict.Device("device1")
+    there = array_api_strict.asarray(x, device=device)
+    here = _fitted(kind(hidden_layer_sizes=5, max_iter=3, random_state=0), x, y)
+    with sklearn.config_context(array_api_dispatch=True):
+        model = _fitted(kind(hidden_layer_sizes=5, max_iter=3, random_state=0), there, y)
+        predicted = model.predict(there)
+        assert model.coefs_[0].device == predicted.device == device
+        with pytest.raises(ValueError, match="must use the same namespace"):
+            model.predict(x)
+        with pytest.raises(ValueError, match="backend='numpy' contradicts the arrays given"):
+            clone(model).set_params(backend="numpy").fit(there, y)
+    for a, b in zip(model.coefs_, here.coefs_, strict=True):
+        np.testing.assert_allclose(bx.to_host(a), b, atol=SAME_TRAINING)
+
+
+def test_an_array_that_numpy_cannot_read_names_both_settings() -> None:
+    x = array_api_strict.asarray(TWO[0], device=array_api_strict.Device("device1"))
+    with pytest.raises(TypeError, match=r"array_api_dispatch=True.*BACKPROP_XP_BACKEND=array-api"):
+        bx.MLPClassifier().fit(x, TWO[1])
+
+
+# ---- beyond scikit-learn's
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_class_weights_help_a_rare_class() -> None:
+    x, y = make_classification(600, 10, weights=[0.95], flip_y=0.02, random_state=3)
+    plain, balanced = (
+        _fitted(bx.MLPClassifier(8, max_iter=60, random_state=0, class_weight=w), x[:400], y[:400])
+        for w in (None, "balanced")
+    )
+    scores = [balanced_accuracy_score(y[400:], m.predict(x[400:])) for m in (plain, balanced)]
+    assert scores[1] > scores[0] + 0.05
+
+
+@pytest.mark.float64
+@pytest.mark.usefixtures("in_float64")
+def test_class_weights_are_sample_weights() -> None:
+    x, y = CLASSES
+    weight = {0: 1.0, 1: 2.0, 2: 0.5}
+    options = {"hidden_layer_sizes": 5, "max_iter": 3, "random_state": 0}
+    by_class = _fitted(bx.MLPClassifier(**options, class_weight=weight), x, y, WEIGHTS)
+    by_sample = _fitted(bx.MLPClassifier(**options), x, y, WEIGHTS * [weight[c] for c in y])
+    _assert_same_parameters(by_class, by_sample, 0.0)
+    with pytest.raises(ValueError, match="'balanced' is not supported for partial_fit"):
+        bx.MLPClassifier(class_weight="balanced").partial_fit(x, y, classes=[0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"solver": "adamw", "alpha": 0.1},
+        {"solver": "rmsprop"},
+        {"dropout": 0.2},
+        {"layer_norm": True},
+        {"activation": ["gelu", "silu"]},
+        {"activation": bx.activations.elu},
+        {"learning_rate": bx.schedules.cosine(0.01, 100)},
+        {"clip": 0.5},
+        {"n_restarts": 3},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("target", ["two classes", "values"])
+def test_what_is_added_learns(target: str, options: dict[str, Any]) -> None:
+    make, _, (x, y), _ = PAIRS[target]
+    given = {"hidden_layer_sizes": (12, 8), "random_state": 0, "learning_rate_init": 0.01}
+    model = _fitted(make(**given, **options, max_iter=60), x, y)
+    assert model.score(x, y) > 0.8
+
+
+@pytest.mark.parametrize(
+    "loss", ["mean_squared_error", "mean_absolute_error", "huber", "log_cosh", bx.losses.huber]
+)
+def test_a_regressor_takes_any_of_the_losses(loss: Any) -> None:
+    options = {"solver": "lbfgs", "max_iter": 300, "random_state": 0, "tol": 1e-3}
+    model = _fitted(bx.MLPRegressor(loss, 8, **options), *VALUES)
+    assert model.score(*VALUES) > 0.9
+
+
+@pytest.mark.float64
+@pytest.mark.usefixtures("in_float64")
+def test_the_weights_of_adamw_decay_apart_from_the_loss() -> None:
+    x, y = VALUES
+    model = bx.MLPRegressor(hidden_layer_sizes=5, solver="adamw", alpha=0.3, random_state=0)
+    _fitted(model.set_params(max_iter=4, shuffle=False), x, y)
+    network = bx.mlp([8, 5, 1], hidden="relu", loss="half_squared_error")
+    start = _fitted(clone(model).set_params(max_iter=1, learning_rate_init=1e-300), x, y)
+    first = [(w, b[None, :]) for w, b in zip(start.coefs_, start.intercepts_, strict=True)]
+    theta = network.pack(first)
+    adamw = bx.AdamW(1e-3, weight_decay=0.3, mask=network.weight_mask(theta))
+    result = bx.fit(network, theta, x, y[:, None], optimizer=adamw, epochs=4)
+    for (w, _), coef in zip(network.unpack(result.theta), model.coefs_, strict=True):
+        np.testing.assert_allclose(coef, w, rtol=0, atol=SAME_TRAINING)
+
+
+@pytest.mark.float64
+@pytest.mark.usefixtures("in_float64")
+def test_held_out_rows_of_ones_own_are_watched() -> None:
+    x, y = CLASSES
+    model = bx.MLPClassifier(8, early_stopping=True, max_iter=30, random_state=0, tol=0.0)
+    held_out = {"X_val": x[60:], "y_val": y[60:]}
+    _fitted(model, x[:60], y[:60], **held_out)
+    assert len(model.validation_scores_) == len(model.validation_loss_curve_) == model.n_iter_
+    assert model.score(x[60:], y[60:]) == max(model.validation_scores_)
+    # Without early stopping they are but recorded.
+    watched, plain = (
+        _fitted(clone(model).set_params(early_stopping=False), x[:60], y[:60], **more)
+        for more in (held_out, {})
+    )
+    _assert_same_parameters(watched, plain, 0.0)
+    assert watched.score(x[60:], y[60:]) == watched.validation_scores_[-1]
+    assert plain.validation_scores_ is None
+
+
+@pytest.mark.float64
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("options", [{}, {"early_stopping": True}, {"solver": "lbfgs"}], ids=str)
+def test_the_best_of_several_starts_is_kept(options: dict[str, Any]) -> None:
+    options = {"max_iter": 4, "random_state": 0, "hidden_layer_sizes": 4, **options}
+    one, several = (_fitted(bx.MLPRegressor(n_restarts=n, **options), *VALUES) for n in (1, 6))
+    assert several.coefs_[0].shape == (8, 4)
+    if "early_stopping" in options:
+        assert several.best_validation_score_ == max(several.validation_scores_)
+        return
+    assert several.loss_ <= one.loss_
+    if not options.get("solver"):
+        assert len(several.loss_curve_) == 4
+        assert several.loss_ == several.loss_curve_[-1]
+
+
+def test_dropout_has_other_masks_at_each_call_and_none_in_predictions(xp: Any) -> None:
+    x, y = VALUES
+    model = bx.MLPRegressor(hidden_layer_sizes=20, dropout=0.5, random_state=0, shuffle=False)
+    losses = []
+    for _ in range(3):
+        model.set_params(learning_rate_init=1e-12).partial_fit(x, y)
+        losses.append(model.loss_)
+    assert len(set(losses)) == 3
+    np.testing.assert_array_equal(model.predict(x), model.predict(x))
+
+
+# ---- what is refused
+
+REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
+    "NaN": ({}, (np.full((4, 2), np.nan), [0, 1, 0, 1]), "Input X contains NaN"),
+    "no layers": ({"hidden_layer_sizes": 0}, TWO, "hidden_layer_sizes"),
+    "a negative size": ({"hidden_layer_sizes": (3, -1)}, TWO, "hidden_layer_sizes must be > 0"),
+    "alpha": ({"alpha": -1.0}, TWO, "The 'alpha' parameter of MLP"),
+    "solver": ({"solver": "sdg"}, TWO, "The 'solver' parameter of MLP"),
+    "activations": ({"activation": ["relu", "tanh"]}, TWO, "activation has 2 entries, but there"),
+    "an activation": ({"activation": ["rleu"]}, TWO, "activation 'rleu' is none of"),
+    "lbfgs, dropout": ({"solver": "lbfgs", "dropout": 0.1}, TWO, "dropout is of the stochastic"),
+    "strings": ({}, ([["a", "b"]] * 4, [0, 1, 0, 1]), "could not convert string to float"),
+    "weights": ({}, (*TWO, np.zeros(90)), "weight"),
+}
+
+
+@both
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_fit_is_refused(kind: Any, case: str) -> None:
+    options, data, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        kind(**options).fit(*data)
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_predicting_with_other_columns_or_classes_is_refused() -> None:
+    x, y = CLASSES
+    model = _fitted(bx.MLPClassifier(3, max_iter=2), x, y)
+    with pytest.raises(ValueError, match="X has 7 features, but MLPClassifier is expecting 8"):
+        model.predict(x[:, :7])
+    with pytest.raises(ValueError, match="`y` has classes not in"):
+        model.partial_fit(x, y + 1)
+    with pytest.raises(ValueError, match="`y` has classes not in"):
+        model.fit(x, y, X_val=x, y_val=y + 1)
+    with pytest.raises(ValueError, match="partial_fit does not support early_stopping=True"):
+        model.set_params(early_stopping=True).partial_fit(x, y)
+    assert not hasattr(bx.MLPClassifier(solver="lbfgs"), "partial_fit")
+
+
+def test_without_scikit_learn_the_error_says_what_to_install() -> None:
+    program = (
+        "import sys; sys.modules['sklearn'] = None\n"
+        "import backprop_xp as bx\n"
+        "try:\n    bx.MLPClassifier\n"
+        "except ImportError as error:\n    print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert re.search(r"needs scikit-learn 1\.9.*pip install 'backprop_xp\[sklearn\]'", done.stdout)

@@ -1,0 +1,132 @@
+"""Tables too large to be copied whole: the same training as in memory, in little memory."""
+
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse
+from sklearn.datasets import make_classification
+from sklearn.exceptions import ConvergenceWarning
+
+import backprop_xp as bx
+from backprop_xp import placing
+
+# Losses of blocks, added up in another order than those of batches.
+SAME_TRAINING = 1e-10
+
+X, Y = make_classification(230, 6, n_informative=4, n_classes=3, n_clusters_per_class=1)
+WEIGHTS = np.random.default_rng(0).uniform(0.5, 2.0, len(X))
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch, xp: Any) -> Iterator[None]:
+    """Make a table of some rows a large one: of 50 rows a block, and so 40 of batches of 20."""
+    monkeypatch.setattr(placing, "BLOCK", 50 * X.shape[1] * X.dtype.itemsize)
+    with bx.use_backend(xp.selection.backend, xp.selection.device, xp.dtype):
+        yield
+
+
+@pytest.fixture(params=["mapped", "sparse", "mapped integers"])
+def large(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, np.ndarray]:
+    """A table, and what it holds in memory."""
+    held = np.round(X) if request.param == "mapped integers" else X
+    if request.param == "sparse":
+        return scipy.sparse.csc_array(held), held
+    dtype = np.int16 if request.param == "mapped integers" else np.float64
+    table = np.memmap(tmp_path / "table", dtype, "w+", shape=held.shape)
+    table[:] = held
+    table.flush()
+    return np.memmap(tmp_path / "table", dtype, "r", shape=held.shape), held
+
+
+def _fitted(x: Any, *more: Any, **options: Any) -> Any:
+    given = {"hidden_layer_sizes": 5, "batch_size": 20, "max_iter": 4, "random_state": 0, **options}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return bx.MLPClassifier(**given).fit(x, Y, *more)
+
+
+def _assert_same(xp: Any, one: Any, other: Any) -> None:
+    for a, b in zip(one.coefs_, other.coefs_, strict=True):
+        close = xp.rounding(SAME_TRAINING)
+        np.testing.assert_allclose(a, b, rtol=0, atol=close)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_in_order_a_large_table_is_trained_on_as_a_small_one(
+    xp: Any, large: tuple[Any, np.ndarray], weighted: bool
+) -> None:
+    table, held = large
+    more = [WEIGHTS] if weighted else []
+    options = {"shuffle": False, "learning_rate": bx.schedules.exponential(0.01, 0.9)}
+    streamed, whole = (_fitted(rows, *more, **options) for rows in (table, held))
+    _assert_same(xp, streamed, whole)
+    rounding = xp.rounding(SAME_TRAINING)
+    np.testing.assert_allclose(streamed.loss_curve_, whole.loss_curve_, rtol=rounding)
+    proba = streamed.predict_proba(table), whole.predict_proba(held)
+    np.testing.assert_allclose(*proba, rtol=0, atol=rounding)
+
+
+def test_a_shuffled_large_table_is_learnt(large: tuple[Any, np.ndarray]) -> None:
+    table, held = large
+    options = {"max_iter": 60, "learning_rate_init": 0.02, "early_stopping": True, "tol": 0.0}
+    model = _fitted(table, **options, n_restarts=2, dropout=0.1)
+    assert model.score(held, Y) > 0.7
+    assert model.best_validation_score_ == max(model.validation_scores_)
+    again = _fitted(table, **options, n_restarts=2, dropout=0.1)
+    np.testing.assert_array_equal(model.coefs_[0], again.coefs_[0])
+
+
+def test_partial_fit_and_lbfgs_take_a_large_table(xp: Any, large: tuple[Any, np.ndarray]) -> None:
+    table, held = large
+    options = {"hidden_layer_sizes": 5, "shuffle": False, "batch_size": 20, "random_state": 0}
+    models = [bx.MLPClassifier(**options) for _ in range(2)]
+    for model, rows in zip(models, (table, held), strict=True):
+        model.partial_fit(rows, Y, classes=[0, 1, 2]).partial_fit(rows, Y)
+    _assert_same(xp, *models)
+    assert _fitted(table, solver="lbfgs", max_iter=60, tol=1e-3).score(held, Y) > 0.7
+
+
+def test_a_value_that_is_no_number_is_refused_where_it_is_read(tmp_path: Path) -> None:
+    table = np.memmap(tmp_path / "table", np.float64, "w+", shape=X.shape)
+    table[:] = X
+    table[200, 3] = np.nan
+    with pytest.raises(ValueError, match="Input contains NaN"):
+        _fitted(table)
+
+
+PROGRAM = """
+import resource, sys, warnings
+import numpy as np
+import backprop_xp as bx
+warnings.simplefilter("ignore")
+rows = int(sys.argv[2])
+table = np.memmap(sys.argv[1], np.float32, "r", shape=(rows, 500))
+y = np.arange(rows) % 2
+bx.MLPClassifier(4, max_iter=1).fit(np.zeros((2, 500), np.float32), [0, 1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+options = {"max_iter": 1, "batch_size": 500, "early_stopping": True, "validation_fraction": 0.01}
+bx.MLPClassifier(4, **options).fit(table, y).predict(table)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.once
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere pages of a file are not let go")
+@pytest.mark.thorough
+def test_a_table_of_a_gigabyte_takes_a_few_hundred_megabytes(tmp_path: Path) -> None:
+    rows, path = 500_000, tmp_path / "table"
+    with path.open("wb") as file:
+        file.truncate(rows * 500 * 4)  # of zeros, which take no space on the disk
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(path), str(rows)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert float(done.stdout) < 500.0
