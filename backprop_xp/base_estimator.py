@@ -1,9 +1,10 @@
 """What scikit-learn's two perceptrons share: parameters, fitting, and theta as attributes."""
 
 import numbers
+import os
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context
@@ -31,6 +32,7 @@ from backprop_xp.placing import (
     rows_of,
     taken,
 )
+from backprop_xp.schedules import Plateau
 from backprop_xp.solvers import STOCHASTIC, Task, begin_curves, descend, minimize
 from backprop_xp.streaming import Table
 from backprop_xp.targets import flat, word_of
@@ -187,6 +189,11 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         sizes = self._hidden_sizes()
         if any(size <= 0 for size in sizes):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+        if isinstance(self.learning_rate, Plateau):
+            raise ValueError(
+                'learning_rate="adaptive", of the solver "sgd", is what lowers the rate here where '
+                "the loss stays: schedules.plateau is for bx.fit."
+            )
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
         if self.solver == "lbfgs":
@@ -250,8 +257,34 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         ]
         return starts[0] if self.n_restarts == 1 else np.stack(starts)
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to a model file, without pickle; ``load`` reads it.
+
+        All is kept that predicting, ``partial_fit`` and a warm start need; of a ``random_state``
+        the number. ``bx.load`` reads the file's network. Needs the extra ``files``.
+        """
+        from backprop_xp.estimator_files import save_estimator
+
+        check_is_fitted(self)
+        save_estimator(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Return the estimator that ``save`` wrote to a file.
+
+        Raises CheckpointError, a ValueError, for a damaged file and for one of something else.
+        """
+        from backprop_xp.estimator_files import load_estimator
+
+        model: Self = load_estimator(cls, path)
+        return model
+
     def _theta(self, network: Network) -> Array:
         """Return theta of the fitted attributes, which a user may have changed."""
+        return network.pack(self._parameters(network))
+
+    def _parameters(self, network: Network) -> list[Any]:
+        """Return each layer's parameters of the fitted attributes."""
         dense = zip(self.coefs_, self.intercepts_, strict=True)
         norms = iter(getattr(self, "layer_norms_", []))
         parameters: list[Any] = []
@@ -261,7 +294,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
                 parameters.append((weights, bias[None, :]))
             else:
                 parameters.append(next(norms) if isinstance(layer, LayerNorm) else ())
-        return network.pack(parameters)
+        return parameters
 
     def _attributes(self, network: Network, theta: Array) -> dict[str, Any]:
         """Return the fitted attributes that hold theta: views, where the choice says."""

@@ -35,7 +35,15 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # A training writes model files as it goes.
     ("training", "options", "watching", "recording", "checkpoint", "descriptions", "model_files"),
     ("export", "parallel", "tutorial"),
-    ("estimators", "base_estimator", "placing", "solvers", "streaming", "targets"),
+    (
+        "estimators",
+        "base_estimator",
+        "estimator_files",
+        "placing",
+        "solvers",
+        "streaming",
+        "targets",
+    ),
     ("testing", "cli", "__main__", "__init__"),  # the package itself gathers what lies below
 )
 FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
