@@ -26,6 +26,7 @@ from backprop_xp.backends.faster import (
     mean_of_rows,
     ones_where_positive,
     sum_of_rows,
+    sum_of_squares,
     sum_over_batch,
 )
 from backprop_xp.backends.guard import transfer_guard
@@ -97,6 +98,7 @@ __all__ = [
     "resolve",
     "set_default_backend",
     "sum_of_rows",
+    "sum_of_squares",
     "sum_over_batch",
     "to_host",
     "to_host_together",
