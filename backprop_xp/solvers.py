@@ -65,6 +65,8 @@ class Rate:
 def descend(model: Any, task: Task, report: Report | None, *, incremental: bool) -> Array:
     """Return theta after scikit-learn's epochs, or after one where the training is incremental."""
     early = model.early_stopping
+    if not hasattr(model, "loss_curve_"):  # as after L-BFGS
+        begin_curves(model)
     schedule = model.learning_rate if callable(model.learning_rate) else None
     passed = getattr(_old_state(model, incremental=incremental), "step", 0)
     rate = Rate(model.learning_rate_init, schedule, passed)
@@ -213,7 +215,7 @@ def begin_curves(model: Any) -> None:
     model.validation_scores_ = [] if early else None
     model.best_validation_score_ = -np.inf if early else None
     model.best_loss_ = None if early else np.inf
-    model.t_ = model._no_improvement_count = 0
+    model._no_improvement_count = 0
 
 
 def batch_size(given: Any, rows: int) -> int:
