@@ -243,12 +243,11 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
 
     def _begin(self, network: Network, random_state: Any) -> np.ndarray:
         """Return the first theta, ``(P,)`` or a stack, and forget what was fitted before."""
-        self.n_iter_ = 0
+        self.n_iter_ = self.t_ = 0
         self.n_layers_ = len(self._hidden_sizes()) + 2
         self.out_activation_ = word_of(network.loss_function)
-        begin_curves(self)
-        if self.solver not in STOCHASTIC:
-            del self.loss_curve_
+        if self.solver in STOCHASTIC:
+            begin_curves(self)
         starts = [
             np.concatenate(
                 [value.reshape(-1) for value in draw(network.layers, network.layout, random_state)]

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
+from sklearn.callback import with_callbacks
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target
@@ -17,6 +18,7 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_targ
 from backprop_xp.backends import Array, array_namespace, owner, to_host
 from backprop_xp.base_estimator import Perceptron
 from backprop_xp.losses import LOSSES, Loss
+from backprop_xp.metrics import accuracy
 from backprop_xp.placing import on_host
 from backprop_xp.solvers import STOCHASTIC
 from backprop_xp.targets import (
@@ -25,7 +27,6 @@ from backprop_xp.targets import (
     columns_of,
     loss_of_classes,
     loss_of_values,
-    score_of_classes,
     score_of_labels,
     score_of_values,
     weighted,
@@ -70,6 +71,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
 
     @available_if(_has_partial_fit)  # type: ignore[untyped-decorator]
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @with_callbacks  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Any:
         """Train for one epoch on X and y; ``classes`` are all there are, for the first call."""
         if self.class_weight == "balanced":
@@ -105,7 +107,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         return loss_of_classes(self.n_outputs_, is_multilabel=self._is_multilabel)
 
     def _score(self) -> Callable[..., Array]:
-        return score_of_labels if self._is_multilabel else score_of_classes
+        return score_of_labels if self._is_multilabel else accuracy
 
     def predict(self, X: Any) -> Any:
         """Return the class, or the labels, of each row."""
@@ -164,6 +166,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
 
     @available_if(_has_partial_fit)  # type: ignore[untyped-decorator]
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @with_callbacks  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
         """Train for one epoch on X and y."""
         return self._fit(X, y, sample_weight, None, incremental=True)

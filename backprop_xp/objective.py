@@ -9,7 +9,14 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from backprop_xp.backends import Array, array_namespace, blank, mean_of_rows, replaced
+from backprop_xp.backends import (
+    Array,
+    array_namespace,
+    blank,
+    mean_of_rows,
+    replaced,
+    sum_of_squares,
+)
 from backprop_xp.chain import Layer, Parameters, backward_through, forward_through, output_of
 from backprop_xp.inputs import Rows
 from backprop_xp.layout import Layout, flattened, pack, shaped, unpack
@@ -142,7 +149,7 @@ def strength_of(rows: Rows, l2: Any, l2_of_sum: Any) -> Any:
 def penalty(layout: Layout, parameters: Sequence[Parameters], strength: Any) -> Any:
     """Return ``strength / 2 * sum(weights**2)``, ``(*stack,)``, over all tensors of weights."""
     squares = (
-        array_namespace(w).sum(w * w, axis=tuple(range(-len(place.shape), 0)))
+        sum_of_squares(w, len(place.shape))
         for places, values in zip(layout, parameters, strict=True)
         for place, w in zip(places, values, strict=True)
         if place.decays

@@ -20,7 +20,7 @@ from backprop_xp.losses import (
     half_squared_error,
     poisson,
 )
-from backprop_xp.metrics import accuracy, r2
+from backprop_xp.metrics import r2
 
 
 @dataclass(frozen=True)
@@ -85,28 +85,20 @@ def word_of(loss: Loss) -> str:
     return _WORDS.get(loss.link, "custom")
 
 
-def _or_nan(score: Array, predictions: Array) -> Array:
-    # 0 times what is not finite is NaN.
-    return score + array_namespace(score).sum(0.0 * predictions, axis=(-2, -1))
-
-
-def score_of_classes(predictions: Array, targets: Array, weights: Array | None) -> Array:
-    """Return the accuracy, or NaN for predictions that are not finite."""
-    return _or_nan(accuracy(predictions, targets, weights), predictions)
-
-
 def score_of_labels(predictions: Array, targets: Array, weights: Array | None) -> Array:
-    """Return the share of samples all of whose labels are right, or NaN."""
+    """Return the share of samples all of whose labels are right."""
     xp = array_namespace(predictions)
     right = xp.all((predictions > 0.5) == (targets > 0.5), axis=-1)
     right = xp.astype(right, predictions.dtype)
     weights = xp.ones_like(right) if weights is None else weights
-    return _or_nan(xp.sum(right * weights, axis=-1) / xp.sum(weights, axis=-1), predictions)
+    return xp.sum(right * weights, axis=-1) / xp.sum(weights, axis=-1)
 
 
 def score_of_values(predictions: Array, targets: Array, weights: Array | None) -> Array:
     """Return R squared, or NaN for predictions that are not finite."""
-    return _or_nan(r2(predictions, targets, weights), predictions)
+    # 0 times what is not finite is NaN.
+    nothing = array_namespace(predictions).sum(0.0 * predictions, axis=(-2, -1))
+    return r2(predictions, targets, weights) + nothing
 
 
 def binarizer_of(y: Any) -> LabelBinarizer:

@@ -31,6 +31,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import backprop_xp as bx
 from backprop_xp.backends import dtype_name
+from backprop_xp.targets import score_of_values
 
 # Sums in another order, over some dozen updates.
 SAME_TRAINING = 1e-10
@@ -300,6 +301,22 @@ def test_a_callback_ends_the_training(solver: str) -> None:
     assert _fitted(model.set_callbacks(_Enough(3)), *VALUES).n_iter_ == 3
 
 
+def test_callbacks_are_let_go_after_partial_fit() -> None:
+    model = bx.MLPRegressor(hidden_layer_sizes=5, random_state=0)
+    before = set(vars(model.set_callbacks(ProgressBar()).partial_fit(*VALUES)))
+    assert not [name for name in before if "ctx" in name or "teardown" in name]
+
+
+def test_a_network_without_hidden_layers_is_a_linear_model() -> None:
+    options = {"hidden_layer_sizes": (), "solver": "lbfgs", "alpha": 0.0, "random_state": 0}
+    model = _fitted(bx.MLPRegressor(**options, tol=1e-6), *VALUES)
+    assert [coef.shape for coef in model.coefs_] == [(8, 1)]
+    assert model.score(*VALUES) > 0.99
+    # Another solver may go on from where L-BFGS ended.
+    _fitted(model.set_params(solver="sgd", warm_start=True, max_iter=2), *VALUES)
+    assert len(model.loss_curve_) == 2
+
+
 # ---- where it runs
 
 
@@ -465,6 +482,32 @@ def test_dropout_has_other_masks_at_each_call_and_none_in_predictions(xp: Any) -
         losses.append(model.loss_)
     assert len(set(losses)) == 3
     np.testing.assert_array_equal(model.predict(x), model.predict(x))
+
+
+def test_a_schedule_counts_the_updates_of_every_call() -> None:
+    steps: list[int] = []
+
+    def rate(step: int) -> float:
+        steps.append(step)
+        return 0.01
+
+    model = bx.MLPRegressor(hidden_layer_sizes=3, learning_rate=rate, batch_size=30)
+    for _ in range(2):
+        model.partial_fit(*VALUES)
+    assert sorted(set(steps)) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_a_diverged_network_has_no_score() -> None:
+    options = {"activation": "identity", "solver": "sgd", "learning_rate_init": 30.0}
+    model = bx.MLPRegressor(hidden_layer_sizes=5, early_stopping=True, max_iter=30, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(*VALUES)
+        infinite = score_of_values(np.asarray([[np.inf], [1.0]]), np.eye(2)[:, :1], None)
+    assert np.isnan(model.validation_scores_[-1])
+    assert np.isnan(infinite)
+    assert np.isfinite(model.predict(VALUES[0])).all()  # of the best network, before it diverged
 
 
 # ---- what is refused

@@ -25,6 +25,7 @@ from backprop_xp.backends.faster import (
     replaceable as replaceable,
     replaced as replaced,
     sum_of_rows as sum_of_rows,
+    sum_of_squares as sum_of_squares,
     sum_over_batch as sum_over_batch,
 )
 from backprop_xp.backends.guard import transfer_guard as transfer_guard

@@ -113,6 +113,15 @@ def sum_of_rows(array: Array, *, keepdims: bool = False) -> Array:
     return array @ (ones.mT if keepdims else ones[0])
 
 
+def sum_of_squares(array: Array, axes: int) -> Array:
+    """Return the sum of the squares over the last so many axes."""
+    if isinstance(array, np.ndarray) and array.ndim == axes and array.dtype.kind == "f":
+        flat = array.reshape(-1)
+        return flat @ flat  # a third of the time, and nothing in between
+    xp = array_namespace(array)
+    return xp.sum(array * array, axis=tuple(range(-axes, 0)))
+
+
 def mean_of_rows(array: Array) -> Array:
     """Return the mean over the last axis."""
     if isinstance(array, np.ndarray):
