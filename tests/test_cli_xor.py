@@ -68,6 +68,7 @@ def test_an_option_chooses_the_backend() -> None:
     assert output.startswith("XOR on array-api-strict (CPU_DEVICE, float64), chosen by --backend\n")
 
 
+@pytest.mark.once
 def test_the_printed_gradient_is_the_one_of_the_start_and_its_first_rows_and_columns(
     xp: Any,
 ) -> None:
@@ -83,6 +84,7 @@ def test_the_printed_gradient_is_the_one_of_the_start_and_its_first_rows_and_col
     assert max(map(len, wide.splitlines())) < 140
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("loss", sorted(set(LOSSES) - {"categorical_cross_entropy"}))
 def test_every_loss_that_fits_has_its_output_and_passes_its_check(xp: Any, loss: str) -> None:
     output = xor("--epochs", "3", "--loss", loss, "--hidden", "gelu")

@@ -122,6 +122,7 @@ def test_epochs_are_scikit_learns(options: dict[str, Any], shuffle: bool) -> Non
     assert ours.t_ == theirs.t_
 
 
+@pytest.mark.once
 @every_target
 @pytest.mark.float64
 @pytest.mark.usefixtures("in_float64")
@@ -141,6 +142,7 @@ def test_every_kind_of_target_is_trained_as_scikit_learn_does(target: str, weigh
             np.testing.assert_allclose(mine, yours, rtol=0, atol=SAME_TRAINING)
 
 
+@pytest.mark.once
 @pytest.mark.float64
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("target", ["classes", "two classes", "labels", "values", "several values"])
@@ -155,6 +157,7 @@ def test_early_stopping_is_scikit_learns(target: str) -> None:
     assert len(ours.validation_loss_curve_) == ours.n_iter_
 
 
+@pytest.mark.once
 @pytest.mark.float64
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("target", ["classes", "two classes", "labels", "values", "counts"])
@@ -180,6 +183,7 @@ def test_a_warm_start_goes_on_as_scikit_learns(solver: str) -> None:
     assert ours.n_iter_ == theirs.n_iter_
 
 
+@pytest.mark.once
 @every_target
 @pytest.mark.float64
 @pytest.mark.usefixtures("in_float64")
@@ -197,6 +201,7 @@ def test_partial_fit_goes_on_as_scikit_learns(target: str, solver: str) -> None:
     assert models[0].t_ == models[1].t_ == 150
 
 
+@pytest.mark.once
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.float64
 @pytest.mark.parametrize("container", [scipy.sparse.csr_array, scipy.sparse.csc_matrix])
@@ -390,6 +395,7 @@ def test_class_weights_are_sample_weights() -> None:
         bx.MLPClassifier(class_weight="balanced").partial_fit(x, y, classes=[0, 1, 2])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "options",
     [
@@ -413,6 +419,7 @@ def test_what_is_added_learns(target: str, options: dict[str, Any]) -> None:
     assert model.score(x, y) > 0.8
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "loss", ["mean_squared_error", "mean_absolute_error", "huber", "log_cosh", bx.losses.huber]
 )

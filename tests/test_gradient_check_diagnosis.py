@@ -147,7 +147,10 @@ PIECES: dict[str, bx.Network] = {
 }
 
 
-@pytest.mark.parametrize("method", ["auto", "directional", "taylor"])
+@pytest.mark.parametrize(
+    "method",
+    ["auto", *(pytest.param(m, marks=pytest.mark.once) for m in ("directional", "taylor"))],
+)
 @pytest.mark.parametrize("pieces", PIECES)
 def test_the_piece_that_is_wrong_is_named_and_no_other(xp: Any, pieces: str, method: str) -> None:
     said = _said_of(xp, PIECES[pieces], method, rng=5)

@@ -61,7 +61,13 @@ PIECES: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", PIECES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[pytest.mark.once] * (n not in ("dropout", "the loss")))
+        for n in PIECES
+    ],
+)
 def test_a_wrong_gradient_ends_the_training_and_the_piece_is_named(xp: Any, name: str) -> None:
     network, named = PIECES[name]
     assert f"{named} fails a check of its own" in _report(0, *_case(xp, network)).diagnosis

@@ -53,7 +53,7 @@ def _entrances(xp: Any, theta: Any, x: Any) -> dict[str, Callable[[Any], Any]]:
 
 
 @pytest.mark.parametrize("entrance", ["loss", "gradient", "fit", "validation"])
-@pytest.mark.parametrize("kind", ["int64", "list"])
+@pytest.mark.parametrize("kind", ["int64", pytest.param("list", marks=pytest.mark.once)])
 @every_shape
 def test_class_labels_are_the_rows_that_one_hot_makes_of_them(
     xp: Any, stack: tuple[int, ...], labels: np.ndarray, kind: str, entrance: str

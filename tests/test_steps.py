@@ -53,7 +53,9 @@ OPTIMIZERS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("options", [{}, {"l2": 0.1, "clip": 0.01}])
+@pytest.mark.parametrize(
+    "options", [pytest.param({}, marks=pytest.mark.thorough), {"l2": 0.1, "clip": 0.01}]
+)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_loop_over_parameters_takes_the_steps_of_the_whole_theta(
     xp: Any, name: str, options: dict[str, Any]

@@ -57,7 +57,7 @@ def _assert_same(xp: Any, one: Any, other: Any) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=close)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("weighted", [pytest.param(False, marks=pytest.mark.once), True])
 def test_in_order_a_large_table_is_trained_on_as_a_small_one(
     xp: Any, large: tuple[Any, np.ndarray], weighted: bool
 ) -> None:
