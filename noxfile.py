@@ -47,7 +47,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(tags=["full"])
 def typecheck(session: nox.Session) -> None:
     """Check the types of the library by mypy, strictly."""
-    session.install(*group("typecheck"), "-e", ".")
+    session.install(*group("typecheck"), "-e", ".[cli]")
     session.run("mypy", *session.posargs)
 
 
