@@ -1,6 +1,7 @@
 """What scikit-learn's two perceptrons share: parameters, fitting, and theta as attributes."""
 
 import numbers
+import operator
 import os
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -128,6 +129,8 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         ``X_val`` and ``y_val`` are held-out rows of one's own: their loss and score are recorded
         after each epoch, and with ``early_stopping`` they take the place of those split off.
         """
+        if X_val is None and not y_val is sample_weight_val is None:
+            raise ValueError("y_val and sample_weight_val are of held-out rows: give X_val, too.")
         held_out = None if X_val is None else (X_val, y_val, sample_weight_val)
         return self._fit(X, y, sample_weight, held_out, incremental=False)
 
@@ -203,12 +206,15 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
                         f"{name} is of the stochastic solvers alone: take one of {STOCHASTIC}, or "
                         f"leave {name} out with lbfgs."
                     )
+            if callable(self.learning_rate):
+                raise ValueError("A schedule is of the stochastic solvers: lbfgs has no rate.")
             if held_out is not None:
                 raise ValueError("X_val is of the stochastic solvers alone: lbfgs has no epochs.")
 
     def _hidden_sizes(self) -> list[int]:
         sizes = self.hidden_layer_sizes
-        return [int(size) for size in (sizes if hasattr(sizes, "__iter__") else [sizes])]
+        sizes = sizes if hasattr(sizes, "__iter__") else [sizes]
+        return [operator.index(size) for size in sizes]
 
     def _activations(self) -> list[Activation]:
         """Return the activation of each hidden layer."""
@@ -244,6 +250,8 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     def _begin(self, network: Network, random_state: Any) -> np.ndarray:
         """Return the first theta, ``(P,)`` or a stack, and forget what was fitted before."""
         self.n_iter_ = self.t_ = 0
+        if hasattr(self, "layer_norms_"):
+            del self.layer_norms_
         self.n_layers_ = len(self._hidden_sizes()) + 2
         self.out_activation_ = word_of(network.loss_function)
         if self.solver in STOCHASTIC:
@@ -284,6 +292,10 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
 
     def _parameters(self, network: Network) -> list[Any]:
         """Return each layer's parameters of the fitted attributes."""
+        if self.layer_norm != hasattr(self, "layer_norms_"):
+            raise ValueError(
+                f"layer_norm is {self.layer_norm} now, but was not when this was fitted: fit anew."
+            )
         dense = zip(self.coefs_, self.intercepts_, strict=True)
         norms = iter(getattr(self, "layer_norms_", []))
         parameters: list[Any] = []

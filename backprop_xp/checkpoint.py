@@ -126,14 +126,18 @@ def load(
         raise CheckpointError(f"{os.fspath(path)}: {error}") from error
 
 
-def keeper(network: Network, options: Options) -> Callable[[Array, TrainingState], None]:
-    """Return what writes a training's file, of a theta and a state.
+def keeper(
+    network: Network, start: TrainingState, options: Options
+) -> Callable[[Array, TrainingState], None]:
+    """Return what writes the file of a training from a start, of a theta and a state.
 
     What cannot be written is refused now, before the first epoch.
     """
     path = Path(options.checkpoint or "")
-    kept = {name: getattr(options, name) for name in _KEPT}
-    described([network.layers, network.loss_function, options.optimizer], "network", {})
+    given = {name: getattr(options, name) for name in _KEPT}
+    kept = {name: value for name, value in given.items() if not callable(value)}
+    parts = [network.layers, network.loss_function, options.optimizer, start.optimizer_state]
+    described([*parts, kept], "network", {})
     if not path.resolve().parent.is_dir():
         raise FileNotFoundError(f"checkpoint={os.fspath(path)!r} is in a folder that is not there.")
 

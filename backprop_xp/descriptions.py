@@ -12,7 +12,11 @@ Reading calls what is in these tables and nothing else.
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
+from types import FunctionType
 from typing import Any
+
+import numpy as np
 
 from backprop_xp.activations import ACTIVATIONS, leaky_relu_with
 from backprop_xp.backends import Array, owner
@@ -80,8 +84,7 @@ def register(name: str, thing: Any) -> None:
     if not isinstance(name, str) or not name:
         raise TypeError(f'name must be a string, such as "square", not {name!r}.')
     known = _registered.get(name, thing)
-    # Where a notebook's cell runs again the same is made anew.
-    if known is not thing and known != thing and word(known) != word(thing):
+    if not _is_same(known, thing):
         raise ValueError(f"{name!r} is registered already, as {word(known)}. Take another name.")
     _registered[name] = thing
 
@@ -115,7 +118,7 @@ def _by_name(value: Any, path: str, arrays: dict[str, Array]) -> Any:
     if f"{home}.{name}" in _NAMED:
         return {"name": f"{home}.{name}"}
     for known_as, known in _registered.items():
-        if known is value or (type(known) is type(value) and known == value):
+        if _is_same(known, value):
             return {"registered": known_as}
     maker, bound = call_of(value)
     names = {known: {"registered": name} for name, known in _registered.items() if known is maker}
@@ -127,6 +130,28 @@ def _by_name(value: Any, path: str, arrays: dict[str, Array]) -> Any:
             f'bx.register("a name", ...) with it, or with its class.'
         )
     return {**names[maker], "with": _each(bound.arguments, path, arrays)}
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Say whether two are equal, or made anew by the same code, as where a cell runs again."""
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, type):
+        return word(one) == word(other)
+    if isinstance(one, FunctionType):
+        return _is_same(_made_of(one), _made_of(other))
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    if is_dataclass(one):
+        return _is_same(list(vars(one).values()), list(vars(other).values()))
+    return bool(np.all(one == other))
+
+
+def _made_of(function: FunctionType) -> list[Any]:
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    return [function.__code__, function.__defaults__, *cells]
 
 
 def _each(values: Mapping[str, Any], path: str, arrays: dict[str, Array]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from backprop_xp.targets import binarizer_of
 # The fitted attributes that are numbers, words and lists of them.
 _FITTED = (
     *("n_features_in_", "n_outputs_", "n_iter_", "n_layers_", "out_activation_", "t_", "loss_"),
-    *("best_loss_", "best_validation_score_", "_no_improvement_count"),
+    *("best_loss_", "best_validation_score_", "_no_improvement_count", "_learning_rate"),
     *("loss_curve_", "validation_loss_curve_", "validation_scores_"),
 )
 # Those that are arrays of labels or of names.

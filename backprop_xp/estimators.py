@@ -79,6 +79,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
                 "class_weight 'balanced' is not supported for partial_fit: a part of the rows has "
                 "other shares of the classes. Give their weights in a dict."
             )
+        classes = on_host(classes)
         if _check_partial_fit_first_call(self, classes):
             y = on_host(y)
             is_multilabel = type_of_target(y).startswith("multilabel")
@@ -94,7 +95,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         return columns_of(self._label_binarizer, y)
 
     def _weighted(self, y: Any, sample_weight: np.ndarray | None) -> np.ndarray | None:
-        return weighted(self.class_weight, y, sample_weight)
+        return weighted(self.class_weight, y, sample_weight, self.classes_)
 
     def _strata(self, columns: np.ndarray) -> Any:
         return columns if self.n_outputs_ == 1 else None

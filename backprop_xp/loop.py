@@ -165,7 +165,7 @@ def _rates(optimizer: Any, numbers: range, theta: Array, slowed: Slowed | None) 
     if isinstance(given, Plateau) and slowed is not None:
         factor = _factor(theta, slowed)
         rates = (placed(rate_at(given, number)) for number in numbers)
-        return [_at_least(given.final, rate * factor) for rate in rates]
+        return [_slowed(rate, factor, given.final) for rate in rates]
     if callable(given):
         return [placed(rate_at(given, number)) for number in numbers]
     return [placed(given)] * len(numbers)
@@ -177,8 +177,14 @@ def _factor(theta: Array, slowed: Slowed) -> Any:
     return beside(theta, factor[..., None], theta.dtype) if factor.shape else float(factor)
 
 
-def _at_least(final: float, rate: Any) -> Any:
-    return max(rate, final) if type(rate) is float else array_namespace(rate).maximum(rate, final)
+def _slowed(rate: Any, factor: Any, final: float) -> Any:
+    """Return a rate times a factor, but no less than ``final``, or than itself if that is less."""
+    slow = rate * factor
+    if type(slow) is float:
+        return max(slow, min(rate, final))
+    xp = array_namespace(slow)
+    low = min(rate, final) if type(rate) is float else xp.minimum(rate, final)
+    return xp.maximum(slow, low)
 
 
 def _columns(theta: Array, tables: Any, first: int, rates: Sequence[Any]) -> Any:

@@ -9,7 +9,7 @@ from sklearn import get_config
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
-from backprop_xp.backends import Selection, asarray, gather, owner, resolve, to_host
+from backprop_xp.backends import Selection, asarray, dtype_name, gather, owner, resolve, to_host
 
 # Bytes of a block: small beside the memory, large beside what a call of train costs.
 BLOCK = 2**26
@@ -29,7 +29,7 @@ def choice_for(model: Any, x: Any) -> Selection:
     if dispatches():
         return resolve(x, backend=model.backend, device=model.device)
     choice = resolve(backend=model.backend, device=model.device)
-    if x.dtype == np.float32:
+    if dtype_name(x.dtype) == "float32":
         return choice._replace(dtype=choice.backend.namespace().float32)
     return choice
 

@@ -73,13 +73,15 @@ def kept(state: TrainingState, options: Options) -> TrainingState | Best:
     return state.best if restores and state.best is not None else state
 
 
-def saving(network: Network, options: Options) -> Callable[[TrainingState, Record, bool], None]:
+def saving(
+    network: Network, start: TrainingState, options: Options
+) -> Callable[[TrainingState, Record, bool], None]:
     """Return what writes a training's file after an epoch, ``(state, record, ends)``, where due."""
     if options.checkpoint is None:
         return lambda state, record, ends: None
     from backprop_xp.checkpoint import keeper  # some milliseconds, for who asks for files
 
-    keep = keeper(network, options)
+    keep = keeper(network, start, options)
 
     def save(state: TrainingState, record: Record, ends: bool) -> None:
         if ends or state.epoch % options.checkpoint_every == 0:

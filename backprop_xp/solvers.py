@@ -69,7 +69,8 @@ def descend(model: Any, task: Task, report: Report | None, *, incremental: bool)
         begin_curves(model)
     schedule = model.learning_rate if callable(model.learning_rate) else None
     passed = getattr(_old_state(model, incremental=incremental), "step", 0)
-    rate = Rate(model.learning_rate_init, schedule, passed)
+    lowered = getattr(model, "_learning_rate", None) if incremental else None
+    rate = Rate(lowered or model.learning_rate_init, schedule, passed)
     optimizer = _optimizer(model, task, rate)
     state = _start(model, task, optimizer, incremental=incremental)
     epochs = 1 if incremental else model.max_iter
@@ -87,7 +88,10 @@ def descend(model: Any, task: Task, report: Report | None, *, incremental: bool)
                 _tell(epoch, curves)
             # What is watched falls as the network improves.
             watched = -curves["score"][-1] if early else curves["loss"][-1]
-            stale = np.where(watched > best - model.tol, stale + 1, 0)
+            stays = watched > best - model.tol
+            if np.ndim(stays):  # of a stack a diverged network gains nothing; alone it is reset
+                stays |= np.isnan(watched)
+            stale = np.where(stays, stale + 1, 0)
             best = np.fmin(best, watched)
             if report is not None:
                 ends = report(state.theta[(*_place_of_best(np.asarray(watched)), ...)])
@@ -107,7 +111,7 @@ def descend(model: Any, task: Task, report: Report | None, *, incremental: bool)
             )
     except KeyboardInterrupt:
         warnings.warn("Training interrupted by user.", stacklevel=5)
-    model.n_iter_ = epoch
+    model.n_iter_, model._learning_rate = epoch, rate.value
     place = _place_of_best(best if early else _last(curves["loss"], best))
     _keep(model, curves, best[place], np.asarray(stale)[place], place)
     kept = state.best if early and state.best is not None else state
@@ -342,7 +346,7 @@ def _keep(
 ) -> None:
     """Write the curves of the network that is kept, under scikit-learn's names."""
     loss, validation, score = (_of_one(values, place) for values in curves.values())
-    model.loss_curve_ = [*model.loss_curve_, *loss]
+    model.loss_curve_ += loss
     if loss:
         model.loss_ = loss[-1]
     model._no_improvement_count = int(stale)

@@ -41,6 +41,7 @@ def states_of(
     epochs: int,
     batch_size: int,
     random_state: Any,
+    seed: int,
     start: TrainingState,
     judged: dict[str, Any],
     **options: Any,
@@ -50,8 +51,10 @@ def states_of(
     ``judged`` are the options by which a theta is judged, at the end of an epoch alone; ``rate``
     is told how many updates have passed.
     """
-    blocks, state = blocks_of(table.x, table.places, batch_size), start
-    weight = np.ones(len(table.y)) if table.sample_weight is None else table.sample_weight
+    state, weight = start, table.sample_weight
+    weight = np.ones(len(table.y)) if weight is None else weight
+    cut = blocks_of(table.x, table.places, batch_size)
+    blocks = [block for block in cut if np.any(weight[block])] or cut
     for _ in range(epochs):
         order: Any = range(len(blocks))
         if random_state is not None:
@@ -62,6 +65,7 @@ def states_of(
             if shuffled:
                 shuffled = _given(random_state.permutation(len(ordered[i])))
             rate.passed = state.optimizer_state.step
+            of_block = (seed + rate.passed) % 2**31  # other dropout masks in each
             (state,) = train(
                 network,
                 state.theta,
@@ -71,6 +75,7 @@ def states_of(
                 epochs=1,
                 batch_size=batch_size,
                 shuffle=shuffled,
+                seed=of_block,
                 start=TrainingState(0, 0, state.theta, state.optimizer_state, best=state.best),
                 **options,
                 **(judged if i + 1 == len(ordered) else {}),

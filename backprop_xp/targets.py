@@ -135,9 +135,20 @@ def check_classes(binarizer: LabelBinarizer, y: Any, *, exact: bool) -> None:
         )
 
 
-def weighted(class_weight: Any, y: Any, sample_weight: np.ndarray | None) -> np.ndarray | None:
-    """Return the samples' weights times those of their classes."""
+def weighted(
+    class_weight: Any, y: Any, sample_weight: np.ndarray | None, classes: np.ndarray
+) -> np.ndarray | None:
+    """Return the samples' weights times those of their classes; 1 of a class that has none."""
     if class_weight is None:
         return sample_weight
-    weights: np.ndarray = compute_sample_weight(class_weight, y)
+    if isinstance(class_weight, dict) and y.ndim == 1:
+        # Not compute_sample_weight, which wants all of the classes among these rows.
+        unknown = [name for name in class_weight if name not in classes.tolist()]
+        if unknown:
+            raise ValueError(f"class_weight has {unknown}, but the classes are {classes.tolist()}.")
+        weights = np.ones(len(y))
+        for name, weight in class_weight.items():
+            weights[y == name] = weight
+    else:
+        weights = compute_sample_weight(class_weight, y)
     return weights if sample_weight is None else weights * sample_weight

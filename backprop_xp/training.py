@@ -79,7 +79,7 @@ def train(
     chosen = _checked("train", options)
     state, advance = _prepared(network, theta, x, y, chosen)
 
-    record, save = Record(state), saving(network, chosen)
+    record, save = Record(state), saving(network, state, chosen)
 
     def states(state: TrainingState) -> Iterator[TrainingState]:
         interrupt = Interrupt()  # not entered: here Ctrl-C raises wherever it comes
@@ -130,7 +130,7 @@ def fit(
     ends, interrupt, state = False, Interrupt(), chosen.start
     try:
         state, advance = _prepared(network, theta, x, y, chosen)
-        record, save = Record(state), saving(network, chosen)
+        record, save = Record(state), saving(network, state, chosen)
         _refuse_empty_stack(theta, progress=progress)
         with interrupt, reports as report:
             while not (ends or _has_ended(state, chosen)):

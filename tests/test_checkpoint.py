@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -219,6 +220,47 @@ def test_a_name_is_not_taken_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     bx.register("own", QUARTIC)
     with pytest.raises(ValueError, match="'own' is registered already"):
         bx.register("own", Doubled)
+    powers = [bx.Activation(value=lambda z, n=n: z**n, vjp=lambda g, z, a: g) for n in (2, 2, 3)]
+    bx.register("power", powers[0])
+    bx.register("power", powers[1])  # as a notebook's cell that runs again
+    with pytest.raises(ValueError, match="'power' is registered already"):
+        bx.register("power", powers[2])
+
+
+@dataclass(frozen=True)
+class Given:
+    """An initialiser that holds an array."""
+
+    values: Any
+
+    def __call__(self, generator: Any, shape: Any) -> Any:
+        return np.broadcast_to(self.values, shape)
+
+
+def test_a_registered_thing_may_hold_an_array(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(descriptions, "_registered", {})
+    one, other = Given(np.ones(3)), Given(np.zeros(3))
+    bx.register("one", one)
+    for initializer in (other, one):
+        network = bx.Network([bx.Dense(3, 3, initializer=initializer)], "huber")
+        theta = network.initialize(backend="numpy")
+        if initializer is other:
+            with pytest.raises(TypeError, match=r"bx\.register"):
+                bx.save(tmp_path / "model", network, theta)
+    bx.save(tmp_path / "model", network, theta)
+    assert bx.load(tmp_path / "model").network.layers[0].initializer is one
+
+
+def test_an_order_of_ones_own_is_left_to_who_reads_the_file(tmp_path: Path) -> None:
+    network, path = bx.mlp([3, 2]), tmp_path / "model"
+    case = network, network.initialize(backend="numpy"), X, Y
+    options = {"optimizer": bx.SGD(0.1), "batch_size": 4, "shuffle": lambda epoch: np.arange(11)}
+    bx.fit(*case, **options, epochs=2, checkpoint=path)
+    kept = bx.load(path, backend="numpy").options
+    assert "shuffle" not in kept
+    assert kept["batch_size"] == 4
 
 
 # A training goes on from its file

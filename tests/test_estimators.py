@@ -528,6 +528,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
     "activations": ({"activation": ["relu", "tanh"]}, TWO, "activation has 2 entries, but there"),
     "an activation": ({"activation": ["rleu"]}, TWO, "activation 'rleu' is none of"),
     "lbfgs, dropout": ({"solver": "lbfgs", "dropout": 0.1}, TWO, "dropout is of the stochastic"),
+    "lbfgs, a schedule": ({"solver": "lbfgs", "learning_rate": abs}, TWO, "lbfgs has no rate"),
     "strings": ({}, ([["a", "b"]] * 4, [0, 1, 0, 1]), "could not convert string to float"),
     "weights": ({}, (*TWO, np.zeros(90)), "weight"),
 }
@@ -568,3 +569,45 @@ def test_without_scikit_learn_the_error_says_what_to_install() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert re.search(r"needs scikit-learn 1\.9.*pip install 'backprop_xp\[sklearn\]'", done.stdout)
+
+
+def test_a_rate_that_was_lowered_stays_lowered_from_part_to_part() -> None:
+    x, y = VALUES
+    given = {"hidden_layer_sizes": 5, "solver": "sgd", "random_state": 0, "shuffle": False}
+    given |= {"learning_rate": "invscaling", "learning_rate_init": 0.1}
+    ours, theirs = bx.MLPRegressor(**given, backend="numpy"), MLPRegressor(**given)
+    for _ in range(5):
+        ours.partial_fit(x, y)
+        theirs.partial_fit(x, y)
+    np.testing.assert_allclose(ours.coefs_[0], theirs.coefs_[0], rtol=0, atol=SAME_TRAINING)
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_a_start_that_diverges_does_not_keep_the_others_going() -> None:
+    x, y = VALUES
+    rates = lambda step: np.array([[1e-2], [1e6]])  # noqa: E731
+    options = {"solver": "sgd", "activation": "identity", "n_restarts": 2, "random_state": 0}
+    options |= {"learning_rate": rates, "tol": 1e-3, "n_iter_no_change": 3, "max_iter": 1000}
+    with np.errstate(all="ignore"):
+        assert bx.MLPRegressor(hidden_layer_sizes=4, **options).fit(x, y).n_iter_ < 1000
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_class_weights_fit_parts_that_lack_a_class() -> None:
+    x, y = TWO
+    part = y == 1
+    model = bx.MLPClassifier(4, class_weight={0: 5.0}, random_state=0)
+    model.partial_fit(x[part], y[part], classes=[0, 1]).partial_fit(x, y)
+    with pytest.raises(ValueError, match=r"class_weight has \[7\], but the classes are \[0, 1\]"):
+        model.set_params(class_weight={7: 2.0}).partial_fit(x, y)
+
+
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.parametrize("before", [True, False])
+def test_layer_norm_is_not_changed_after_fitting(before: bool) -> None:
+    x, y = TWO
+    model = _fitted(bx.MLPClassifier(4, layer_norm=before, max_iter=2), x, y)
+    model.set_params(layer_norm=not before)
+    with pytest.raises(ValueError, match=f"layer_norm is {not before} now"):
+        model.predict(x)
+    assert hasattr(_fitted(model, x, y), "layer_norms_") is not before

@@ -39,6 +39,21 @@ def _factors(watched: list[float], factor: float, patience: int, min_delta: floa
     return factors
 
 
+@pytest.mark.parametrize("stack", [(), (3,)])
+def test_a_rate_below_the_final_one_is_not_raised_to_it(xp: Any, stack: Any) -> None:
+    """Each update of SGD along a gradient of 1 is its rate."""
+    network = bx.Network([bx.Dense(1, 1)], bx.Loss(lambda o, t: o[..., 0], lambda o, t: o**0))
+    rate = bx.schedules.plateau(bx.schedules.warmup(0.1, 5), final=0.05, factor=0.5, patience=50)
+    theta, x = xp.initialize(network, stack=stack), xp.asarray([[0.0]])
+    options = {"optimizer": bx.SGD(rate), "epochs": 4, "validation": (x, x)}
+    biases = [xp.host(theta)[..., 1]]
+    states = bx.train(network, theta, x, x, **options)
+    biases += [np.array(xp.host(state.theta)[..., 1]) for state in states]
+    steps = -np.diff(biases, axis=0)
+    expected = np.array([0.02, 0.04, 0.06, 0.08]).reshape(4, *(1 for _ in stack))
+    np.testing.assert_allclose(steps, np.broadcast_to(expected, steps.shape), rtol=1e-6)
+
+
 @pytest.mark.parametrize("watch", [None, "r2"])
 @pytest.mark.parametrize("stack", [(), (3,)])
 def test_each_network_slows_down_after_its_own_epochs_without_gain(

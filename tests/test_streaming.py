@@ -14,7 +14,7 @@ from sklearn.datasets import make_classification
 from sklearn.exceptions import ConvergenceWarning
 
 import backprop_xp as bx
-from backprop_xp import placing
+from backprop_xp import placing, steps
 
 # Losses of blocks, added up in another order than those of batches.
 SAME_TRAINING = 1e-10
@@ -90,6 +90,23 @@ def test_partial_fit_and_lbfgs_take_a_large_table(xp: Any, large: tuple[Any, np.
         model.partial_fit(rows, Y, classes=[0, 1, 2]).partial_fit(rows, Y)
     _assert_same(xp, *models)
     assert _fitted(table, solver="lbfgs", max_iter=60, tol=1e-3).score(held, Y) > 0.7
+
+
+@pytest.mark.usefixtures("nothing_chosen")
+def test_every_update_has_dropout_masks_of_its_own(
+    large: tuple[Any, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, fold_in = [], steps.fold_in
+    noted = lambda key, number: drawn.append((int(key), int(number))) or fold_in(key, number)  # noqa: E731
+    monkeypatch.setattr(steps, "fold_in", noted)
+    model = _fitted(large[0], dropout=0.1, max_iter=2, backend="numpy")
+    assert len(drawn) == len(set(drawn)) == model._optimizer_state.step
+
+
+def test_a_block_whose_rows_weigh_nothing_is_passed_over(large: tuple[Any, np.ndarray]) -> None:
+    weight = np.where(np.arange(len(Y)) < len(Y) // 2, 0.0, 1.0)
+    model = _fitted(large[0], weight, shuffle=False)
+    assert np.isfinite(model.loss_curve_).all()
 
 
 def test_a_value_that_is_no_number_is_refused_where_it_is_read(tmp_path: Path) -> None:
