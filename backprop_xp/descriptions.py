@@ -16,10 +16,8 @@ from dataclasses import is_dataclass
 from types import FunctionType
 from typing import Any
 
-import numpy as np
-
 from backprop_xp.activations import ACTIVATIONS, leaky_relu_with
-from backprop_xp.backends import Array, owner
+from backprop_xp.backends import Array, owner, to_host
 from backprop_xp.checks import nearest
 from backprop_xp.early_stopping import Best, EarlyStopping, Slowed
 from backprop_xp.initializers import INITIALIZERS, uniform
@@ -146,7 +144,10 @@ def _is_same(one: Any, other: Any) -> bool:
         return len(one) == len(other) and all(map(_is_same, one, other))
     if is_dataclass(one):
         return _is_same(list(vars(one).values()), list(vars(other).values()))
-    return bool(np.all(one == other))
+    if owner(one) is not None:
+        same: bool = to_host(one).tolist() == to_host(other).tolist()
+        return same
+    return bool(one == other)
 
 
 def _made_of(function: FunctionType) -> list[Any]:

@@ -84,7 +84,7 @@ def test_whole_numbers_are_cast_and_a_note_says_so(xp: Any, dtype: str) -> None:
     assert report.notes[0] in str(report)
 
 
-def test_tables_of_pandas_are_points_and_come_back_as_tables() -> None:
+def test_tables_of_pandas_are_points_and_come_back_as_tables(nothing_chosen: None) -> None:
     pandas = pytest.importorskip("pandas")
     series = pandas.Series([0.5, -1.0, 2.0], index=["a", "b", "c"])
     labels = lambda p: p["a"] * p["b"], lambda p: pandas.Series([p["b"], p["a"], 0.0])
