@@ -13,8 +13,8 @@ def tables_of(
 ) -> list[Array]:
     """Return where the rows of an epoch's batches are, as tables ``(batches, size)``.
 
-    The last table is that of the last batch, if it is smaller. The order is what ``shuffle`` gives
-    the epoch, or is drawn from ``seed`` and the epoch's number, or is the rows' own.
+    A smaller last batch has a table of its own. The order is what the function ``shuffle`` returns
+    for the epoch, or drawn from ``seed`` and the epoch's number, or that of the rows.
     """
     count, home = rows.x.shape[-2], require_owner(rows.x, "x")
     if callable(shuffle):
@@ -31,7 +31,7 @@ def tables_of(
 
 
 def remaining(tables: Sequence[Array], passed: int) -> Iterator[Array]:
-    """Yield the tables without the first batches, of which so many have passed."""
+    """Yield the tables without the batches that have passed already."""
     for table in tables:
         if passed < table.shape[0]:
             yield table[passed:, :] if passed else table

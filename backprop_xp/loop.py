@@ -19,7 +19,7 @@ from backprop_xp.steps import evaluate, is_ours, step, update_of
 
 
 class Interrupt:
-    """Ctrl-C, held back while ``busy``, when theta is being changed; ``pressed`` is what came then.
+    """Ctrl-C, held back while ``busy``, as theta is being changed; ``pressed`` keeps what came.
 
     In the main thread; elsewhere Python delivers no signals. Whatever handles them otherwise, as
     asyncio, does so at ``release``.
@@ -140,7 +140,7 @@ def _counted(before: Any, state: Any, steps: int) -> Any:
 
 
 def _require_alike(theta: Array, moved: Array, loss: Sequence[int]) -> None:
-    """Raise ValueError where an optimiser or a loss of one's own made something else."""
+    """Raise ValueError where a user's optimiser or loss changed a shape or a dtype."""
     if moved.dtype != theta.dtype or tuple(moved.shape) != tuple(theta.shape):
         raise ValueError(
             f"The optimiser's update returned a theta of {moved.dtype} and shape "

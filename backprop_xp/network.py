@@ -171,8 +171,8 @@ class Network:
     def predict(self, theta: Array, x: Array, *, batch_size: int | None = None) -> Array:
         """Return the loss's link of the outputs: probabilities, rates or values.
 
-        It is made of ``batch_size`` rows at a time, by default so many that rows times networks of
-        the stack are some thousands: memory grows with the result alone.
+        ``batch_size`` rows are taken at a time; by default as many as make some thousands of rows,
+        counting each network of the stack, so that only the result grows with the data.
         """
         x, _ = self.check_inputs(theta, x, None)
         size = rows_at_once(theta) if batch_size is None else integer(batch_size, "batch_size")
@@ -239,7 +239,7 @@ class Network:
         return joined, x_gradient
 
     def outputs_shape(self, theta: Array, x: Array) -> tuple[int, ...]:
-        """Return the shape of ``forward(theta, x)``: a row is sent if no layer says its width."""
+        """Return the shape of ``forward(theta, x)``; a row is sent through if no layer tells it."""
         n_out = self._widths[1]
         if n_out is None:
             n_out = self.forward(theta, array_namespace(x).zeros_like(x[..., :1, :])).shape[-1]

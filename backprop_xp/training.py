@@ -34,7 +34,7 @@ _BLOCK = 2000
 
 
 def _checked(function: str, given: dict[str, Any], *own: str) -> Options:
-    """Return the options of ``train`` or ``fit``, checked; the function has some of its own."""
+    """Return the checked options of ``train`` or ``fit``, given the names of the function's own."""
     known = [field.name for field in dataclasses.fields(Options)]
     for name in given:
         if name not in known:
@@ -46,7 +46,7 @@ def _checked(function: str, given: dict[str, Any], *own: str) -> Options:
 
 
 def _with_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a function, where it is looked up, the options by their names and defaults."""
+    """Show the options, with their defaults, in a function's signature."""
     signature = inspect.signature(function)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     options = inspect.signature(Options).parameters.values()
@@ -111,9 +111,8 @@ def fit(
     terminal and in a notebook, where rich is installed, and writes lines to stderr elsewhere.
 
     Ctrl-C ends the training at once. The KeyboardInterrupt has the state that was reached in its
-    attribute ``state``, from which ``start=error.state`` goes on as if nothing had happened: it is
-    ``start``, or None, where nothing has begun. (An error that code of one's own raises within a
-    step has None.)
+    attribute ``state``: ``start=error.state`` goes on as if nothing had happened. Before the first
+    step that is ``start``, or None; None, too, where a user's own code raises it within a step.
 
     >>> import backprop_xp as bx
     >>> network = bx.mlp([1, 1])
