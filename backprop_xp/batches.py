@@ -38,22 +38,26 @@ def remaining(tables: Sequence[Array], passed: int) -> Iterator[Array]:
         passed = max(0, passed - table.shape[0])
 
 
-def mean_over(tables: Sequence[Array], losses: Array, weight: Array) -> Array:
+def mean_over(tables: Sequence[Array], losses: Array, weight: Array | None) -> Array:
     """Return the mean of an epoch's losses ``(batches, *stack)`` as ``(1, *stack)``.
 
-    Each counts for the sum of its rows' weights, ``weight`` being those of all rows.
+    Each counts for the sum of its rows' weights, ``weight`` being those of all rows, or for its
+    rows.
     """
-    xp, stack = array_namespace(losses), weight.shape[:-1]
-    shares = [
-        xp.sum(
-            xp.reshape(gather(weight, xp.reshape(table, (-1,)), -1), (*stack, *table.shape)),
-            axis=-1,
-        )
-        for table in tables
-    ]
-    share = joined(shares, axis=-1)
+    xp = array_namespace(losses)
+    share = joined([_shares(table, losses, weight) for table in tables], axis=-1)
     mean: Array = xp.sum(xp.moveaxis(losses, 0, -1) * share, axis=-1) / xp.sum(share, axis=-1)
     return mean[None, ...]
+
+
+def _shares(table: Array, losses: Array, weight: Array | None) -> Array:
+    """Return for what each batch of a table counts, ``(batches,)`` or stacked."""
+    xp = array_namespace(losses)
+    if weight is None:
+        batches, size = table.shape
+        return xp.full((batches,), float(size), dtype=losses.dtype, device=device_of(losses))
+    weights = gather(weight, xp.reshape(table, (-1,)), -1)
+    return xp.sum(xp.reshape(weights, (*weight.shape[:-1], *table.shape)), axis=-1)
 
 
 def take(rows: Rows, places: Array | None, rng: Any = None) -> Rows:

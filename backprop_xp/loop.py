@@ -73,6 +73,7 @@ def steps_of(
     one = functools.partial(step, gradient, update_of(optimizer, theta), judge)
     many: Any = None
     home, arguments = require_owner(theta, "theta"), None
+    views: Any = None
     if home.loop(one) is not None:
         one, many, judge, arguments = compiled(home, network, optimizer, judge, metrics)
 
@@ -86,11 +87,13 @@ def steps_of(
         *,
         slowed: Slowed | None = None,
     ) -> Any:
+        nonlocal views
         count = places if isinstance(places, int) else places.shape[0]
         tables = None if isinstance(places, int) else places
         rates = _rates(optimizer, range(first, first + count), theta, slowed)
         # The library's optimisers keep no gradient: its memory serves step after step.
-        views = views_of(network, carry[0]) if many is None and is_ours(optimizer) else None
+        if many is None and is_ours(optimizer) and (views is None or views.theta is not carry[0]):
+            views = views_of(network, carry[0])
         shared = {**shared, "views": views, "arguments": arguments}
         columns = None
         if many is not None and count > 1 and before is None:

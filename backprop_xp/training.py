@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from backprop_xp.backends import Array, array_namespace, require_owner, to_host
+from backprop_xp.backends import Array, require_owner, to_host
 from backprop_xp.batches import joined, mean_over, remaining, tables_of, take
 from backprop_xp.checks import nearest, sequence
 from backprop_xp.early_stopping import EarlyStopping, better, slowed
@@ -204,8 +204,6 @@ def _prepared(
     run_steps, evaluate = steps_of(network, optimizer, metrics, theta)
     home = require_owner(theta, "theta")
     mean = home.compile(mean_over)
-    if weight is None:
-        weight = array_namespace(theta).ones_like(rows.x[..., 0])
     # What a theta is judged by: the validation rows, or the loss that is trained.
     judged: Any = (rows, strength_of(rows, l2, of_sum)) if held_out is None else (held_out, None)
     if held_out is None and not metrics and early is None and plateau is None:

@@ -134,7 +134,7 @@ def max_of_rows(array: Array) -> Array:
     if not _is_short(array) or array.ndim < 2:
         return array_namespace(array).max(array, axis=-1, keepdims=True)
     # Row by row NumPy takes four times as long as column by column.
-    return np.max(np.ascontiguousarray(array.mT), axis=-2)[..., None]
+    return np.maximum.reduce(np.ascontiguousarray(array.mT), axis=-2)[..., None]
 
 
 @functools.lru_cache(maxsize=16)
