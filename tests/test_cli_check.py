@@ -97,6 +97,7 @@ def test_a_backend_that_cannot_run_is_told_and_a_failure_only_if_it_was_asked_fo
         assert name not in found or re.search(told, done.stdout, re.M)
 
 
+@pytest.mark.installed
 def test_a_dtype_that_a_backend_lacks_is_told_and_a_failure_only_if_it_was_asked_for() -> None:
     pytest.importorskip("jax")
     words = ("check", "--dtype", "float64")

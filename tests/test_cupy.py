@@ -368,6 +368,7 @@ def test_an_array_made_like_another_is_made_beside_it(cards: Any) -> None:
     assert placing(cards, Card, pi=3.0).pi == 3.0  # CuPy's own takes the wrapper's place
 
 
+@pytest.mark.installed
 def test_a_cupy_arrays_namespace_is_its_backends() -> None:
     cupy = pytest.importorskip("cupy")
     host = np.arange(4.0)

@@ -32,7 +32,6 @@ WAYS = {
 }
 every_way = pytest.mark.parametrize("way", WAYS)
 draw = functools.cache(mistakes.draw)
-pytestmark = pytest.mark.once
 
 
 def _numbers(value: Any, *others: Parameters) -> list[np.ndarray]:
