@@ -12,6 +12,7 @@ import numpy as np
 from backprop_xp.backends import owner, to_host
 from backprop_xp.checkpoint import load, save
 from backprop_xp.descriptions import described, remade
+from backprop_xp.estimator_network import attributes_of, network_of, parameters_of
 from backprop_xp.losses import Loss, binary_cross_entropy, half_squared_error, poisson
 from backprop_xp.model_files import CheckpointError
 from backprop_xp.network import Network
@@ -32,9 +33,9 @@ _LINKS = {loss.link: loss for loss in (half_squared_error, binary_cross_entropy,
 
 def save_estimator(model: Any, path: str | os.PathLike[str]) -> None:
     """Write a fitted estimator to a file."""
-    network = model._network(model.n_features_in_)
+    network = network_of(model, model.n_features_in_)
     loss: Loss = _LINKS.get(network.loss_function.link, network.loss_function)
-    theta = network.pack([[to_host(v) for v in layer] for layer in model._parameters(network)])
+    theta = network.pack([[to_host(v) for v in layer] for layer in parameters_of(model, network)])
     state = None
     if hasattr(model, "_optimizer_state"):
         state = TrainingState(0, 0, theta, model._optimizer_state)
@@ -89,8 +90,8 @@ def _made(kind: type, found: Any) -> Any:
         model._label_binarizer = binarizer_of(
             np.eye(len(labels), dtype=int) if told["is_multilabel"] else labels
         )
-    network = model._network(model.n_features_in_)
-    for name, value in model._attributes(network, found.theta).items():
+    network = network_of(model, model.n_features_in_)
+    for name, value in attributes_of(network, found.theta).items():
         setattr(model, name, value)
     if found.state is not None:
         model._optimizer_state = found.state.optimizer_state

@@ -110,6 +110,8 @@ def descend(model: Any, task: Task, report: Report | None, *, incremental: bool)
                 stacklevel=5,
             )
     except KeyboardInterrupt:
+        if epoch == 0:  # nothing was learnt
+            raise
         warnings.warn("Training interrupted by user.", stacklevel=5)
     model.n_iter_, model._learning_rate = epoch, rate.value
     place = _place_of_best(best if early else _last(curves["loss"], best))
@@ -346,7 +348,7 @@ def _keep(
 ) -> None:
     """Write the curves of the network that is kept, under scikit-learn's names."""
     loss, validation, score = (_of_one(values, place) for values in curves.values())
-    model.loss_curve_ += loss
+    model.loss_curve_ = [*model.loss_curve_, *loss]
     if loss:
         model.loss_ = loss[-1]
     model._no_improvement_count = int(stale)

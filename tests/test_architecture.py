@@ -39,6 +39,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "estimators",
         "base_estimator",
         "estimator_files",
+        "estimator_network",
         "placing",
         "solvers",
         "streaming",

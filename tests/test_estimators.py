@@ -607,6 +607,56 @@ def test_class_weights_fit_parts_that_lack_a_class() -> None:
         model.set_params(class_weight={7: 2.0}).partial_fit(x, y)
 
 
+def _interrupted(step: int) -> float:
+    raise KeyboardInterrupt
+
+
+BROKEN = np.where(np.arange(8) == 3, np.nan, TWO[0])
+FAILING: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
+    "X": ((BROKEN, TWO[1]), {}, {}),
+    "held-out rows": (CLASSES, {"X_val": BROKEN, "y_val": TWO[1]}, {}),
+    "held-out classes": (CLASSES, {"X_val": CLASSES[0], "y_val": CLASSES[1] + 7}, {}),
+    "other columns": ((CLASSES[0][:, :5], CLASSES[1]), {"X_val": CLASSES[0]}, {}),
+    "weights": ((*CLASSES, np.full(90, np.nan)), {}, {}),
+    "a share": (CLASSES, {}, {"early_stopping": True, "validation_fraction": 0.001}),
+    "Ctrl-C": (CLASSES, {}, {"learning_rate": _interrupted}),
+    "divergence": (CLASSES, {}, {"activation": "identity", "learning_rate": lambda step: 1e300}),
+}
+
+
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("case", FAILING)
+@pytest.mark.parametrize("again", [False, True])
+def test_a_refit_that_fails_leaves_what_was_fitted(case: str, again: bool) -> None:
+    data, more, options = FAILING[case]
+    model = _fitted(bx.MLPClassifier(3, max_iter=2, random_state=0, warm_start=again), *TWO)
+    before, curve = vars(model.set_params(**options)).copy(), list(model.loss_curve_)
+    expected = model.predict_proba(TWO[0])
+    with pytest.raises((ValueError, KeyboardInterrupt)):
+        model.fit(*data, **more)
+    assert vars(model).keys() == before.keys()
+    assert all(vars(model)[name] is value for name, value in before.items())
+    assert model.loss_curve_ == curve
+    np.testing.assert_array_equal(model.predict_proba(TWO[0]), expected)
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_a_first_part_that_fails_leaves_nothing() -> None:
+    model = bx.MLPClassifier(3)
+    before = set(vars(model))
+    with pytest.raises(ValueError, match="NaN"):
+        model.partial_fit(BROKEN, TWO[1], classes=[0, 1])
+    assert set(vars(model)) == before
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_layer_norm_without_hidden_layers_normalises_nothing() -> None:
+    model = _fitted(bx.MLPClassifier((), layer_norm=True, max_iter=2), *TWO)
+    assert model.predict(TWO[0]).shape == (90,)
+
+
 @pytest.mark.usefixtures("on_numpy")
 @pytest.mark.parametrize("before", [True, False])
 def test_layer_norm_is_not_changed_after_fitting(before: bool) -> None:
