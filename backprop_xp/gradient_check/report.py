@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backprop_xp import plots
 from backprop_xp.backends import owner, to_host
 from backprop_xp.gradient_check.points import flatten
+from backprop_xp.plots.canvas import new_figure
+from backprop_xp.plots.gradients import gradient_entries, taylor_remainders
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -149,17 +150,18 @@ class GradientReport:
             raise error
 
     def plot(self) -> "Figure":
-        """Draw analytic against numeric entries, and the Taylor line where there is one.
+        """Draw analytic against numeric entries, or by ``taylor`` the remainders.
 
-        Returns a ``matplotlib.figure.Figure``; ImportError without matplotlib, ValueError where
-        there is nothing to draw.
+        Returns a ``matplotlib.figure.Figure``, made without pyplot; ImportError without matplotlib,
+        ValueError where there is nothing to draw.
         """
+        figure = new_figure()
         if self.taylor is not None:
-            figure = plots.taylor_remainders(*self.taylor)
+            taylor_remainders(*self.taylor, ax=figure.subplots())
         elif self.numeric is not None:
             both = (flatten(gradient) for gradient in (self.analytic, self.numeric))
             entries = ({t.name: point.flat[t.part] for t in point.tensors} for point in both)
-            figure = plots.gradient_entries(*entries)
+            gradient_entries(*entries, ax=figure.subplots())
         else:
             raise ValueError(
                 "There is nothing to draw: no numeric gradient was taken. Check every entry "
