@@ -7,13 +7,10 @@ import numpy as np
 
 from backprop_xp.backends import to_host
 from backprop_xp.plots.canvas import colour, logarithmic, new_axes
+from backprop_xp.summaries import OF_CHECKS, falls_far, is_loss, quantiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-# These of a history are measured at each gradient check, not at each epoch.
-_OF_CHECKS = ("gradient_error", "gradient_verdict")
-_QUANTILES = (0.1, 0.5, 0.9)
 
 
 def learning_curves(history: Any, *, epochs: Any = None, ax: "Axes | None" = None) -> "Axes":
@@ -40,14 +37,16 @@ def learning_curves(history: Any, *, epochs: Any = None, ax: "Axes | None" = Non
         epochs = np.arange(history.epochs - count + 1, history.epochs + 1)
     steps = {name: _steps(epochs, name, len(values)) for name, values in curves.items()}
     ax = new_axes() if ax is None else ax
-    losses = [name for name in curves if name.endswith("loss")]
+    losses = [name for name in curves if is_loss(name)]
     metrics = [name for name in curves if name not in losses]
     right = ax.twinx() if losses and metrics else ax
     for i, name in enumerate([*losses, *metrics]):
         one, style = (ax, "-") if name in losses else (right, "--")
         _draw(one, name, steps[name], curves[name], color=colour(i), linestyle=style)
     if losses:
-        _scale(ax, np.concatenate([curves[name].reshape(-1) for name in losses]))
+        values = np.concatenate([curves[name].reshape(-1) for name in losses])
+        if falls_far(values):
+            logarithmic(ax, "y", values[np.isfinite(values)])
         ax.set_ylabel("loss")
     if metrics:
         right.set_ylabel(", ".join(metrics) if len(metrics) < 3 else "metrics")
@@ -67,7 +66,7 @@ def _curves(history: Any) -> dict[str, np.ndarray]:
         )
     curves = {}
     for name, values in measured.items():
-        if name in _OF_CHECKS:
+        if name in OF_CHECKS:
             continue
         host = to_host(values)
         if not host.ndim or not host.size:
@@ -100,29 +99,12 @@ def _steps(epochs: Any, name: str, rows: int) -> np.ndarray:
 
 def _draw(ax: "Axes", name: str, steps: np.ndarray, values: np.ndarray, **style: Any) -> None:
     """Draw the values ``(epochs, networks)`` of one name: a line, and a band of a stack."""
-    low, middle, high = _quantiles(values)
+    low, middle, high = quantiles(values, (0.1, 0.5, 0.9))
     # A line of one point would not be seen.
     marker = "o" if len(steps) == 1 else ""
     ax.plot(steps, middle, label=name, marker=marker, linewidth=1.5, **style)
     if values.shape[1] > 1:
         ax.fill_between(steps, low, high, color=style["color"], alpha=0.2, linewidth=0)
-
-
-def _quantiles(values: np.ndarray) -> np.ndarray:
-    """Return the quantiles over the finite networks, ``(3, epochs)``; NaN where there is none."""
-    finite = np.isfinite(values)
-    found = np.full((len(_QUANTILES), len(values)), np.nan)
-    some = finite.any(axis=1)
-    kept = np.where(finite, values, np.nan)[some]
-    found[:, some] = np.nanquantile(kept, _QUANTILES, axis=1)
-    return found
-
-
-def _scale(ax: "Axes", losses: np.ndarray) -> None:
-    """Make the axis logarithmic where the finite losses are positive and fall to a tenth."""
-    finite = losses[np.isfinite(losses)]
-    if finite.size and 0.0 < finite.min() <= 0.1 * finite.max():
-        logarithmic(ax, "y", finite)
 
 
 def _legend(ax: "Axes", right: "Axes", curves: dict[str, np.ndarray]) -> None:
