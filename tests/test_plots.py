@@ -81,7 +81,7 @@ def test_a_stack_has_its_median_and_a_band_of_the_finite_networks(xp: Any) -> No
     legend = ax.get_legend()
     assert legend is not None
     title = legend.get_title().get_text()
-    assert title == "median, 10 to 90 % of 10 networks,\n2 of them not finite at the end"
+    assert title == "10 networks:\nmedian, 10 to 90 %,\n2 not finite at the end"
 
 
 def test_a_stack_that_is_gone_to_nan_has_a_line_that_ends() -> None:
@@ -110,7 +110,7 @@ def test_metrics_have_an_axis_of_their_own_and_checks_none(xp: Any) -> None:
         for line in axes.lines:
             np.testing.assert_allclose(line.get_ydata(), result.history[str(line.get_label())])
     assert len({line.get_color() for line in [*left.lines, *right.lines]}) == 4
-    assert texts(left) == ["loss", "validation_loss", "rmse", "r2"]
+    assert texts(right) == ["loss", "validation_loss", "rmse", "r2"]
     assert right.get_ylabel() == "rmse, r2"
     alone = plots.learning_curves({"accuracy": [0.5, 0.75]})
     assert (len(alone.figure.axes), alone.get_ylabel()) == (1, "accuracy")
@@ -299,7 +299,7 @@ def test_classes_are_told_by_outputs_labels_and_positions_alike(xp: Any) -> None
     assert shades == [[[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]] * 12
     single = plots.confusion_matrix([[0.4], [0.6]], [[0], [0]], classes=["no", "yes"])
     assert np.asarray(single.images[0].get_array()).tolist() == [[0.5, 0.5], [0.0, 0.0]]
-    swapped = plots.confusion_matrix([2, 1], [2, 2], classes=[2, 1])
+    swapped = plots.confusion_matrix([1, 0], [1, 1], classes=[1, 0])
     assert np.asarray(swapped.images[0].get_array()).tolist() == [[0.5, 0.5], [0.0, 0.0]]
     assert ticks(plots.confusion_matrix(labels, labels).get_xticklabels()) == ["cat", "dog"]
 
@@ -343,7 +343,8 @@ def test_a_reliability_curve_has_each_bins_means_and_the_interval_of_its_share(x
 
 
 def test_empty_bins_are_left_out_and_a_share_of_1_stays_in_its_interval() -> None:
-    ax = plots.calibration([0.05, 0.95, 0.95], [0, 1, 1])
+    # Rounding puts a share of 0 in 11 below its interval, and one of 6 in 6 above.
+    ax = plots.calibration([0.05] * 11 + [0.95] * 6, [0] * 11 + [1] * 6)
     np.testing.assert_allclose(ax.lines[1].get_data(), [[0.05, 0.95], [0.0, 1.0]])
 
 

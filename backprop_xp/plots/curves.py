@@ -111,11 +111,11 @@ def _legend(ax: "Axes", right: "Axes", curves: dict[str, np.ndarray]) -> None:
     """Name the lines of both axes, and say what the band of a stack is."""
     networks = max(values.shape[1] for values in curves.values())
     diverged = max(int((~np.isfinite(values[-1])).sum()) for values in curves.values())
-    title = f"median, 10 to 90 % of {networks} networks" if networks > 1 else None
+    title = f"{networks} networks:\nmedian, 10 to 90 %" if networks > 1 else None
     if title and diverged:
-        title += f",\n{diverged} of them not finite at the end"
+        title += f",\n{diverged} not finite at the end"
     lines = [*ax.lines, *(right.lines if right is not ax else [])]
-    place: dict[str, Any] = {}
-    if right is not ax:  # losses fall and metrics rise: no corner is free
-        place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 3, "frameon": False}
-    ax.legend(handles=lines, title=title, fontsize="small", title_fontsize="small", **place)
+    # Losses fall and metrics rise, so that between their ends there is room. The right axes are
+    # drawn above the left ones, and above a legend of theirs.
+    place: Any = "best" if right is ax else "center right"
+    right.legend(handles=lines, title=title, fontsize="small", title_fontsize="small", loc=place)
