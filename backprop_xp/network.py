@@ -6,7 +6,7 @@ a description, and every method is a function of theta.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
@@ -47,7 +47,7 @@ from backprop_xp.layout import Layout, draw, lay_out, pack, unpack
 from backprop_xp.losses import LOSSES, Loss
 from backprop_xp.objective import loss_and_gradient_of, loss_of
 from backprop_xp.random import as_key
-from backprop_xp.shown import call
+from backprop_xp.shown import call, word
 
 
 @dataclass(frozen=True, init=False)
@@ -272,17 +272,28 @@ class Network:
             1  Dense  weights (3, 1), bias (1, 1)        4
                                                         13
         """
-        rows = [("layer", "kind", "parameters", "numbers")]
-        for i, (layer, places) in enumerate(zip(self.layers, self.layout, strict=True)):
-            shapes = ", ".join(f"{place.name} {place.shape}" for place in places)
-            count = sum(place.length for place in places)
-            rows.append((str(i), type(layer).__name__, shapes, str(count)))
-        rows.append(("", "", "", str(self.size)))
+        kinds = (type(layer).__name__ for layer in self.layers)
+        rows = [("layer", "kind", "parameters", "numbers"), *self._rows(kinds)]
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         return "\n".join(
             f"{a:>{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}"
             for a, b, c, d in rows
         )
+
+    def _repr_html_(self) -> str:
+        from backprop_xp import html  # for notebooks alone
+
+        heads = ("", "layer", "parameters", "numbers")
+        text = f"of {self.size} parameters; loss {word(self.loss_function)}, l2 {self.l2:g}"
+        table = html.table(heads, self._rows(map(word, self.layers)), align="rllr")
+        return html.section(html.paragraph(text, begins=type(self).__name__), table)
+
+    def _rows(self, kinds: Iterable[str]) -> Iterator[tuple[str, str, str, str]]:
+        """Yield a row for each layer: number, kind, parameters and how many numbers, then all."""
+        for i, (kind, places) in enumerate(zip(kinds, self.layout, strict=True)):
+            shapes = ", ".join(f"{place.name} {place.shape}" for place in places)
+            yield str(i), kind, shapes, str(sum(place.length for place in places))
+        yield "", "", "", str(self.size)
 
     def _check_theta(self, theta: Array) -> Any:
         xp = require_floating(theta, "theta")

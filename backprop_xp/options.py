@@ -10,6 +10,7 @@ from backprop_xp.checks import integer, nearest, real
 from backprop_xp.early_stopping import Best, EarlyStopping, Slowed
 from backprop_xp.optimizers import Optimizer, check_state
 from backprop_xp.schedules import Plateau
+from backprop_xp.shown import word
 from backprop_xp.structures import copied
 
 
@@ -58,6 +59,11 @@ class FitResult(NamedTuple):
     optimizer_state: Any
     epochs: int
     state: TrainingState
+
+    def _repr_html_(self) -> str:
+        from backprop_xp import html  # for notebooks alone
+
+        return html.training(self.history, self.epochs, word(self.theta))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -18,7 +18,7 @@ PACKAGE = Path(backprop_xp.__file__).parent
 
 # A unit is a module or a package directly below backprop_xp. Who adds one gives it a floor here.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("backends", "random", "checks", "complex_safe", "structures", "shown"),
+    ("backends", "random", "checks", "complex_safe", "structures", "shown", "summaries", "html"),
     ("activations", "losses", "initializers"),
     ("chain", "layers", "inputs", "layout", "objective", "schedules", "hyperparameters"),
     ("network", "perceptron", "moved_losses", "optimizers", "data", "metrics", "plots"),
@@ -50,8 +50,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 
 # Maths is what computes on arrays: up to training. Above it are files, formats and frontends.
-# Pictures are none of it: they stand so low because a gradient check draws what it found.
+# Pictures and HTML are none of it: they stand so low because a gradient check draws what it found,
+# and a network shows itself.
 MATHS = {unit for units in FLOORS[:6] for unit in units} - {"backends", "plots"}
+MATHS -= {"html", "summaries"}
 # These have NumPy's arrays, on the host: what is drawn, measured by a gradient check, in files.
 ON_THE_HOST = {"initializers", "data", "gradient_check", "checkpoint", "model_files"}
 ARRAY_LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
