@@ -73,11 +73,16 @@ def pythons(session: nox.Session, backend: str, devices: list[str]) -> None:
 
 @nox.session(tags=["full"])
 def docs(session: nox.Session) -> None:
-    """Run the examples in docstrings, in the README and in docs/."""
-    session.install(*group("test"), "-e", ".")
+    """Run the examples in docstrings, in the README and in docs/, and build the pages: site/."""
+    session.install(*group("test"), *group("docs"), "-e", ".")
     env = {"BACKPROP_XP_BACKEND": "", "BACKPROP_XP_DEVICE": "", "BACKPROP_XP_DTYPE": ""}
     session.run("pytest", "--doctest-modules", "backprop_xp", *session.posargs, env=env)
     session.run("pytest", "tests/test_docs.py", *session.posargs, env=env)
+    # Everything anew, every reference resolved; a warning is an error, once all are shown.
+    strict = ["--fresh-env", "--nitpicky", "--fail-on-warning", "--keep-going"]
+    trees = str(Path(session.create_tmp()) / "doctrees")
+    words = ["--quiet", "--jobs", "auto", *strict, "--doctree-dir", trees, "docs", "site"]
+    session.run("sphinx-build", *words, env=env)
 
 
 @nox.session(tags=["full"])
