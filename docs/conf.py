@@ -34,10 +34,13 @@ add_module_names = False
 nitpick_ignore_regex = [(r"py:.*", r"(?!bx\.|backprop_xp\.(?!.*\._)).*")]
 
 # Pages that are not written yet may be listed.
-suppress_warnings = ["toc.empty_glob"]
+suppress_warnings = ["toc.not_readable"]
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"backprop_xp {release}"
+templates_path = ["_templates"]
+# All pages in one list at the side: they are few, and their order is a way through them.
+html_sidebars = {"**": ["all-pages.html"]}
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_copy_source = False
@@ -45,6 +48,7 @@ html_show_sourcelink = False
 html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,
+    "navbar_center": [],
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
