@@ -21,6 +21,8 @@ nb_execution_raise_on_error = True
 nb_execution_in_temp = True
 nb_execution_timeout = 120
 nb_merge_streams = True
+nb_code_prompt_show = "The code of this picture"
+nb_code_prompt_hide = "The code of this picture"
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 4

@@ -14,6 +14,8 @@ from nbformat import NotebookNode, v4
 
 _BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```\n", re.M | re.S)
 _OURS = re.compile(r"(backprop-xp (?!bench).*\n)+")
+# Figures of matplotlib that pyplot does not know are shown too.
+_PICTURES = "%matplotlib inline\n%config InlineBackend.figure_formats = ['retina']"
 _OPTION = re.compile(r"#\| ([a-z-]+): (.*)\n")
 
 
@@ -27,6 +29,8 @@ def read(text: str) -> NotebookNode:
         cells.append(cell)
         lines.append(text.count("\n", 0, at))
 
+    if "#| fig-alt" in text:
+        add(v4.new_code_cell(_PICTURES, metadata={"tags": ["remove-cell"]}), 0)
     for block in _BLOCK.finditer(text):
         language, body = block.groups()
         if language == "sh" and not _OURS.fullmatch(body):
