@@ -29,9 +29,10 @@ myst_heading_anchors = 4
 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 90
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 # Annotations name what other libraries document, and what is nobody's to call.
 nitpick_ignore_regex = [(r"py:.*", r"(?!bx\.|backprop_xp\.(?!.*\._)).*")]
 
