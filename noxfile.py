@@ -74,11 +74,17 @@ def pythons(session: nox.Session, backend: str, devices: list[str]) -> None:
 
 @nox.session(tags=["full"])
 def docs(session: nox.Session) -> None:
-    """Run the examples in docstrings, in the README and in docs/."""
+    """Run the examples in docstrings, in the README and in docs/, and build the pages: site/."""
     python = python_with(session, ["."])
+    session.run(python, "-m", "pip", "install", "-q", *group("docs"), external=True)
     env = {"BACKPROP_XP_BACKEND": "", "BACKPROP_XP_DEVICE": "", "BACKPROP_XP_DTYPE": ""}
     for what in (["--doctest-modules", "backprop_xp"], ["tests/test_docs.py"]):
         session.run(python, "-m", "pytest", *what, *session.posargs, env=env, external=True)
+    # Everything anew, every reference resolved; a warning is an error, once all are shown.
+    strict = ["--fresh-env", "--nitpicky", "--fail-on-warning", "--keep-going"]
+    trees = str(Path(session.create_tmp()) / "doctrees")
+    words = ["--quiet", "--jobs", "auto", *strict, "--doctree-dir", trees, "docs", "site"]
+    session.run(python, "-m", "sphinx", *words, env=env, external=True)
 
 
 @nox.session(tags=["full"])
