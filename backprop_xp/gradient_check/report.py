@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backprop_xp import html
 from backprop_xp.backends import owner, to_host
 from backprop_xp.gradient_check.points import flatten
-from backprop_xp.plots.canvas import new_figure
-from backprop_xp.plots.gradients import gradient_entries, taylor_remainders
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -155,13 +152,15 @@ class GradientReport:
         Returns a ``matplotlib.figure.Figure``, made without pyplot; ImportError without matplotlib,
         ValueError where there is nothing to draw.
         """
-        figure = new_figure()
+        from backprop_xp.plots import canvas, gradients  # for who draws
+
+        figure = canvas.new_figure()
         if self.taylor is not None:
-            taylor_remainders(*self.taylor, ax=figure.subplots())
+            gradients.taylor_remainders(*self.taylor, ax=figure.subplots())
         elif self.numeric is not None:
             both = (flatten(gradient) for gradient in (self.analytic, self.numeric))
             entries = ({t.name: point.flat[t.part] for t in point.tensors} for point in both)
-            gradient_entries(*entries, ax=figure.subplots())
+            gradients.gradient_entries(*entries, ax=figure.subplots())
         else:
             raise ValueError(
                 "There is nothing to draw: no numeric gradient was taken. Check every entry "
@@ -192,6 +191,8 @@ class GradientReport:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
+        from backprop_xp import html  # for notebooks alone
+
         verdict, *lines = (line.strip() for line in self._sentences())
         found, _, figures = verdict.partition(" (")
         parts = [html.paragraph(f"({figures}", begins=found), *map(html.paragraph, lines)]
