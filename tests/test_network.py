@@ -17,6 +17,7 @@ from backprop_xp.inputs import Rows
 from backprop_xp.losses import LOSSES
 from backprop_xp.objective import Views, loss_and_gradient_of, loss_of
 from backprop_xp.random import as_key, fold_in
+from tests.helpers import compiled
 from tests.own import Factors
 
 # A function and its exact derivative differ by a few roundings, 2e-16 each.
@@ -95,9 +96,9 @@ def _complex_step(xp: Any, network: bx.Network, *data: Any, **options: Any) -> A
     ("hidden", "loss"),
     [
         # Each of them with one of the others, and all pairs in a wide sweep.
-        pytest.param(
-            *pair, marks=[] if pair[0] == "tanh" or pair[1] == "huber" else pytest.mark.thorough
-        )
+        compiled(*pair)
+        if pair[0] == "tanh" or pair[1] == "huber"
+        else pytest.param(*pair, marks=pytest.mark.thorough)
         for pair in itertools.product(ACTIVATIONS, LOSSES)
     ],
 )
@@ -179,7 +180,7 @@ def test_the_penalty_is_half_l2_times_the_squares_of_the_weights_alone(xp: Any) 
     xp.assert_close(loss(), without + 0.3 * penalty)
 
 
-@pytest.mark.parametrize("batch_size", [None, 2, np.int64(BATCH), 100])
+@pytest.mark.parametrize("batch_size", [compiled(None), 2, *map(compiled, [np.int64(BATCH), 100])])
 @pytest.mark.parametrize(("stack", "data"), [((), ()), ((2, 3), ()), ((2, 3), (2, 3))])
 def test_a_prediction_is_the_link_of_the_outputs_in_batches_of_any_size(
     xp: Any, stack: tuple[int, ...], data: tuple[int, ...], batch_size: int | None
@@ -249,7 +250,7 @@ def _rng(xp: Any, kind: str, stack: tuple[int, ...]) -> tuple[Any, Callable[[Any
     return xp.asarray(keys, dtype="int64"), lambda i: int(keys[i][0, 0])
 
 
-@pytest.mark.parametrize("rng", ["none", "int", "array"])
+@pytest.mark.parametrize("rng", [compiled("none"), compiled("int"), "array"])
 @pytest.mark.parametrize(("stack", "own"), [((), ()), ((4,), ()), ((2, 3), ()), ((2, 3), (2, 3))])
 def test_a_stack_matches_its_networks_one_by_one(
     xp: Any, stack: tuple[int, ...], own: tuple[int, ...], rng: str
@@ -299,7 +300,7 @@ def test_a_poisoned_member_leaves_the_others_as_they_were(xp: Any, poison: float
         assert np.array_equal(sick[[0, 2, 3]], healthy[[0, 2, 3]])
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", [compiled(n) if n != "huber" else n for n in LOSSES])
 def test_float32_stays_float32(xp: Any, loss: str) -> None:
     network = _network(loss=loss)
 
