@@ -348,14 +348,6 @@ def test_whoever_handles_ctrl_c_is_told_between_two_updates(xp: Any, goes_on: bo
     assert result.history["loss"].shape == ((3,) if goes_on else (2,))
 
 
-def test_a_state_of_an_interrupted_first_epoch_can_be_kept_in_a_file(xp: Any) -> None:
-    options = Options(optimizer=bx.Adam(0.05), epochs=2, batch_size=BATCH)
-    state, _ = _prepared(*_case(xp), options)
-    state = state._replace(theta=None, optimizer_state=None)
-    kept = pickle.loads(pickle.dumps(state))  # noqa: S301 -- our own bytes
-    assert kept.metrics == {}
-
-
 def test_elsewhere_than_in_the_main_thread_nothing_is_held_back(xp: Any) -> None:
     case, options = _case(xp), {**ADAM, "epochs": 2}
     result = xp.in_a_thread(lambda: bx.fit(*case, **options))
