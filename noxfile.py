@@ -61,8 +61,9 @@ def tests(session: nox.Session, backend: str, devices: list[str]) -> None:
 @nox.session(tags=["full"])
 @nox.parametrize("backend", [nox.param(b, id=b) for b in ("numpy", "jax")])
 def thorough(session: nox.Session, backend: str) -> None:
-    """Run the wide sweeps, which the sessions of the tests leave out."""
-    run_tests(session, backend, [""], chosen="thorough")
+    """Run the wide sweeps, and on JAX what compiles for long: the other sessions leave both out."""
+    wide = {"numpy": "thorough", "jax": "(thorough or compiled) and not once"}
+    run_tests(session, backend, [""], wide[backend])
 
 
 @nox.session(python=PYTHONS, tags=["full"])
@@ -201,14 +202,12 @@ def python_with(session: nox.Session, ours: list[str]) -> str:
     return python
 
 
-def run_tests(
-    session: nox.Session, backend: str, devices: list[str], chosen: str | None = None
-) -> None:
+def run_tests(session: nox.Session, backend: str, devices: list[str], chosen: str = "") -> None:
     """Install, and run pytest on each device where the environment chooses the backend."""
     has_no_gpu = backend == "cupy" and not has_gpu()  # then all is skipped, with the reason
-    if chosen is None:
-        chosen = "not thorough" if backend == "numpy" else "not thorough and not once"
-        chosen += " and not installed" if has_no_gpu else ""
+    left_out = {"numpy": "", "jax": " and not once and not compiled"}
+    chosen = chosen or "not thorough" + left_out.get(backend, " and not once")
+    chosen += " and not installed" if has_no_gpu else ""
     python = python_with(session, packages(backend))
     options = ["-m", "pytest", "-p", "no:benchmark", "-m", chosen, *how_to_run(session, backend)]
     env = {"BACKPROP_XP_BACKEND": backend, "BACKPROP_XP_DTYPE": ""}

@@ -64,6 +64,10 @@ class XP(NamedTuple):
             x, backend=self.selection.backend, device=self.selection.device, dtype=dtype
         )
 
+    def put(self, *arrays: Any, dtype: str = "working") -> list[Any]:
+        """Put several there."""
+        return [self.asarray(array, dtype=dtype) for array in arrays]
+
     def initialize(
         self, network: bx.Network, seed: int = 0, dtype: str | None = "working", **options: Any
     ) -> Any:

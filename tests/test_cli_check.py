@@ -66,6 +66,7 @@ def test_a_right_gradient_passes_and_the_backends_are_compared() -> None:
     assert "largest difference" not in passing(*NUMPY)
 
 
+@pytest.mark.compiled
 def test_the_environments_backend_passes_where_it_is_placed(xp: Any) -> None:
     given = {name: os.environ.get(name, "") for name in NOWHERE}
     words = rows(passing("--backend", xp.name, **given))[xp.name]

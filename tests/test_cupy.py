@@ -218,7 +218,7 @@ class Place(NamedTuple):
     ran: list[str] | None
 
 
-@pytest.fixture(params=["this processor", "a GPU"])
+@pytest.fixture(params=["this processor", pytest.param("a GPU", marks=pytest.mark.installed)])
 def place(request: pytest.FixtureRequest) -> Place:
     if request.param == "a GPU":
         gpu = request.getfixturevalue("gpu")
