@@ -29,6 +29,9 @@ CASES: dict[str, tuple[type, tuple[Any, Any], dict[str, Any]]] = {
     "objects": (bx.MLPClassifier, (X, WORDS.astype(object)), {"early_stopping": True}),
     "labels": (bx.MLPClassifier, LABELS, {}),
     "float32": (bx.MLPClassifier, (X.astype(np.float32), y), {"n_restarts": 3}),
+    "squares": (bx.MLPClassifier, (X, WORDS), {"loss": "mean_squared_error"}),
+    "two outputs": (bx.MLPClassifier, (X, y == 1), {"loss": "categorical_cross_entropy"}),
+    "each class": (bx.MLPClassifier, (X, y), {"loss": bx.losses.binary_cross_entropy}),
     "values": (bx.MLPRegressor, (X, X[:, 0]), {}),
     "several values": (bx.MLPRegressor, (X, X[:, :2]), {"solver": "rmsprop"}),
     "counts": (bx.MLPRegressor, (X, y), {"loss": "poisson"}),
@@ -49,7 +52,7 @@ def test_what_is_read_is_what_was_written(name: str, tmp_path: Path) -> None:
     model, (kind, data, _) = _model(name), CASES[name]
     model.save(tmp_path / "model.safetensors")
     read = kind.load(tmp_path / "model.safetensors")
-    for method in ("predict", "predict_proba"):
+    for method in ("predict", "predict_proba", "decision_function"):
         if hasattr(model, method):
             expected, actual = (getattr(m, method)(data[0]) for m in (model, read))
             assert actual.dtype == expected.dtype
