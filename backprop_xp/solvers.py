@@ -20,7 +20,7 @@ from backprop_xp.early_stopping import Best, EarlyStopping
 from backprop_xp.network import Network
 from backprop_xp.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
 from backprop_xp.options import TrainingState
-from backprop_xp.streaming import Table, states_of
+from backprop_xp.streaming import Table, orders, states_of
 from backprop_xp.structures import mapped
 from backprop_xp.training import train
 
@@ -144,7 +144,7 @@ def _states(
     if isinstance(task.x, Table):
         options |= {"rate": rate, "random_state": random_state, "judged": judged}
         return states_of(task.network, task.x, **options)
-    options["shuffle"] = random_state is not None and _orders(task.x.shape[0], random_state)
+    options["shuffle"] = random_state is not None and orders(task.x.shape[0], random_state)
     options["sample_weight"] = task.sample_weight
     states: Iterator[TrainingState] = train(
         task.network, task.theta, task.x, task.y, **options, **judged
@@ -269,20 +269,6 @@ def _start(model: Any, task: Task, optimizer: Optimizer, *, incremental: bool) -
     if model.early_stopping and np.isfinite(record):
         best = Best(np.asarray(record), np.asarray(0), task.theta, state)
     return TrainingState(0, 0, task.theta, state, best=best)
-
-
-def _orders(rows: int, random_state: Any) -> Callable[[int], np.ndarray]:
-    """Return the function of each epoch's order, which scikit-learn shuffles anew from the last."""
-    order = np.arange(rows)
-
-    def next_order(epoch: int) -> np.ndarray:
-        nonlocal order
-        moved = np.arange(rows)
-        random_state.shuffle(moved)  # as sklearn.utils.shuffle does, in a quarter of its time
-        order = order[moved]
-        return order
-
-    return next_order
 
 
 def _seed(model: Any, task: Task) -> int:
