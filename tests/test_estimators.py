@@ -662,6 +662,41 @@ def test_a_rate_that_was_lowered_stays_lowered_from_part_to_part() -> None:
 
 
 @pytest.mark.usefixtures("on_numpy")
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"solver": "sgd"}),
+        ({"solver": "sgd"}, {"solver": "adam"}),
+        ({"solver": "rmsprop"}, {"solver": "adamw"}),
+        ({"solver": "sgd", "momentum": 0.0}, {"momentum": 0.9}),
+        ({"solver": "sgd"}, {"momentum": 0.0}),
+        ({}, {"solver": "sgd", "learning_rate": bx.schedules.exponential(0.1, 0.9)}),
+    ],
+    ids=str,
+)
+def test_a_solver_that_was_changed_begins_anew_from_the_same_weights(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    given = {"hidden_layer_sizes": 5, "random_state": 0, "shuffle": False}
+    model = bx.MLPRegressor(**given, **before)
+    model.partial_fit(*VALUES).partial_fit(*VALUES).set_params(**after)
+    new = bx.MLPRegressor(**{**given, **before, **after}).partial_fit(*VALUES)
+    new.coefs_, new.intercepts_ = copy.deepcopy((model.coefs_, model.intercepts_))
+    del new._optimizer_state
+    for one in (model, new):
+        one.partial_fit(*VALUES).partial_fit(*VALUES)
+    for a, b in zip(model.coefs_, new.coefs_, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_a_rate_that_has_underflowed_stays_what_it_is() -> None:
+    model = bx.MLPRegressor(hidden_layer_sizes=5, random_state=0).partial_fit(*VALUES)
+    before, model._learning_rate = model.coefs_[0].copy(), 0.0
+    np.testing.assert_array_equal(model.partial_fit(*VALUES).coefs_[0], before)
+
+
+@pytest.mark.usefixtures("on_numpy")
 def test_a_start_that_diverges_does_not_keep_the_others_going() -> None:
     x, y = VALUES
     rates = lambda step: np.array([[1e-2], [1e6]])  # noqa: E731
