@@ -31,6 +31,7 @@ from backprop_xp.placing import (
     blocks_of,
     choice_for,
     dispatches,
+    goes_by_blocks,
     is_large,
     on_host,
     put,
@@ -177,8 +178,9 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         elif self.early_stopping and self.solver in STOCHASTIC:
             kept, left = self._split(columns, random_state)
             validation = taken(choice, rows, left)
-        if is_large(x) and self.solver in STOCHASTIC:
-            places = np.arange(len(columns)) if kept is None else np.sort(kept)
+        if goes_by_blocks(choice, x) and self.solver in STOCHASTIC:
+            places = np.arange(len(columns)) if kept is None else kept
+            places = np.sort(places) if is_large(x) else places
             rows = (Table(x, columns, weight, places, choice), None, None)
         else:
             rows = taken(choice, rows, kept)
@@ -338,7 +340,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         choice = choice_for(self, self.coefs_[0])
         network = network_of(self, self.coefs_[0].shape[0])
         theta = put(choice, theta_of(self, network))
-        if is_large(x):
+        if goes_by_blocks(choice, x):
             blocks = blocks_of(x, np.arange(x.shape[0]))
             parts = (network.predict(theta, put(choice, rows_at(x, block))) for block in blocks)
             return np.concatenate([to_host(part) for part in parts])

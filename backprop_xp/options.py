@@ -26,8 +26,8 @@ class TrainingState(NamedTuple):
     ``batch_losses``, one row for each batch, are those of an epoch that Ctrl-C cut short:
     ``start=`` goes on with its next batch, of as many rows, ``batch_size``.
 
-    ``history``, in the state that ``fit`` ends with and in files, is that of the whole training:
-    NumPy arrays ``(epoch, *stack)``, NaN where an epoch was not measured.
+    ``history``, in the state that ``fit`` ends with, or leaves at Ctrl-C, and in files, is that of
+    the whole training: NumPy arrays ``(epoch, *stack)``, NaN where an epoch was not measured.
     """
 
     epoch: int

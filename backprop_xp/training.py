@@ -111,8 +111,9 @@ def fit(
     terminal and in a notebook, where rich is installed, and writes lines to stderr elsewhere.
 
     Ctrl-C ends the training at once. The KeyboardInterrupt has the state that was reached in its
-    attribute ``state``: ``start=error.state`` goes on as if nothing had happened. Before the first
-    step that is ``start``, or None; None, too, where a user's own code raises it within a step.
+    attribute ``state``, the history so far in it: ``start=error.state`` goes on as if nothing had
+    happened. Before the first step that is ``start``, or None; None, too, where a user's own code
+    raises it within a step.
 
     >>> import backprop_xp as bx
     >>> network = bx.mlp([1, 1])
@@ -126,7 +127,8 @@ def fit(
     looks = progress or callbacks or chosen.early_stopping or chosen.plateau
     reports = reporting(chosen.epochs) if progress else contextlib.nullcontext(None)
     every, checks = chosen.checkpoint_every, list[tuple[str, float]]()
-    ends, interrupt, state = False, Interrupt(), chosen.start
+    ends, interrupt, record = False, Interrupt(), None
+    state: Any = chosen.start
     try:
         state, advance = _prepared(network, theta, x, y, chosen)
         record, save = Record(state), saving(network, state, chosen)
@@ -140,11 +142,12 @@ def fit(
                     count = min(count, every - state.epoch % every)
                 interrupt.busy = True
                 state, values = advance(state, count, interrupt)
+                if values:
+                    checks += state.checks
+                    record.add(values)
                 interrupt.release()
                 if not values:  # an interrupt cut the epoch short, and its handler lets us go on
                     continue
-                checks += state.checks
-                record.add(values)
                 if report is not None:
                     report(state.epoch, functools.partial(on_host, [values]))
                 # Every callback is called. A comparison of losses returns a library's own True.
@@ -154,6 +157,8 @@ def fit(
             history = _history(record, checks, chosen, theta)
             state = record.completed(state)
     except KeyboardInterrupt as error:
+        if record is not None and not interrupt.busy:
+            state = record.completed(state)
         error.state = None if interrupt.busy else state  # type: ignore[attr-defined]
         raise
     left_with = kept(state, chosen)
