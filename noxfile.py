@@ -77,11 +77,14 @@ def docs(session: nox.Session) -> None:
     session.install(*group("test"), *group("docs"), "-e", ".")
     env = {"BACKPROP_XP_BACKEND": "", "BACKPROP_XP_DEVICE": "", "BACKPROP_XP_DTYPE": ""}
     session.run("pytest", "--doctest-modules", "backprop_xp", *session.posargs, env=env)
-    session.run("pytest", "tests/test_docs.py", *session.posargs, env=env)
-    # Everything anew, every reference resolved; a warning is an error, once all are shown.
+    # Blocks and commands of docs/ are run as the pages are built, but for what measures times.
+    others = "README or bench or not (code_blocks or commands_of)"
+    session.run("pytest", "tests/test_docs.py", "-k", others, *session.posargs, env=env)
+    # Everything anew, every reference resolved; a warning is an error, once all are shown. One page
+    # at a time: of kernels that start side by side, two may be given the same port.
     strict = ["--fresh-env", "--nitpicky", "--fail-on-warning", "--keep-going"]
     trees = str(Path(session.create_tmp()) / "doctrees")
-    words = ["--quiet", "--jobs", "auto", *strict, "--doctree-dir", trees, "docs", "site"]
+    words = ["--quiet", *strict, "--doctree-dir", trees, "docs", "site"]
     session.run("sphinx-build", *words, env=env)
 
 

@@ -14,8 +14,16 @@ from nbformat import NotebookNode, v4
 
 _BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```\n", re.M | re.S)
 _OURS = re.compile(r"(backprop-xp (?!bench).*\n)+")
-# Figures of matplotlib that pyplot does not know are shown too.
-_PICTURES = "%matplotlib inline\n%config InlineBackend.figure_formats = ['retina']"
+# Figures of matplotlib are shown, those that pyplot does not know too, and a warning ends the build.
+_PICTURES = """\
+%matplotlib inline
+%config InlineBackend.figure_formats = ["retina"]
+"""
+_STRICT = """\
+import warnings
+warnings.simplefilter("error")
+warnings.filterwarnings("ignore", module="ipykernel")
+"""
 _OPTION = re.compile(r"#\| ([a-z-]+): (.*)\n")
 
 
@@ -29,12 +37,13 @@ def read(text: str) -> NotebookNode:
         cells.append(cell)
         lines.append(text.count("\n", 0, at))
 
-    if "#| fig-alt" in text:
-        add(v4.new_code_cell(_PICTURES, metadata={"tags": ["remove-cell"]}), 0)
     for block in _BLOCK.finditer(text):
         language, body = block.groups()
         if language == "sh" and not _OURS.fullmatch(body):
             continue
+        if not cells:
+            first = (_PICTURES if "#| fig-alt" in text else "") + _STRICT
+            add(v4.new_code_cell(first, metadata={"tags": ["remove-cell"]}), 0)
         until = block.start() if language == "python" else block.end()
         add(v4.new_markdown_cell(text[done:until]), done)
         add(_cell(language, body), block.start(2))
