@@ -14,13 +14,15 @@ from nbformat import NotebookNode, v4
 
 _BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```\n", re.M | re.S)
 _OURS = re.compile(r"(backprop-xp (?!bench).*\n)+")
-# Figures of matplotlib are shown, those that pyplot does not know too, and a warning ends the build.
+# Figures of matplotlib are shown, those that pyplot does not know too.
 _PICTURES = """\
 %matplotlib inline
 %config InlineBackend.figure_formats = ["retina"]
 """
-_STRICT = """\
-import warnings
+# A warning ends the build. What a cell prints comes in one piece: myst-nb puts line ends between.
+_FIRST = """\
+import subprocess, sys, warnings
+sys.stdout.flush_interval = 600.0
 warnings.simplefilter("error")
 warnings.filterwarnings("ignore", module="ipykernel")
 """
@@ -42,7 +44,7 @@ def read(text: str) -> NotebookNode:
         if language == "sh" and not _OURS.fullmatch(body):
             continue
         if not cells:
-            first = (_PICTURES if "#| fig-alt" in text else "") + _STRICT
+            first = (_PICTURES if "#| fig-alt" in text else "") + _FIRST
             add(v4.new_code_cell(first, metadata={"tags": ["remove-cell"]}), 0)
         until = block.start() if language == "python" else block.end()
         add(v4.new_markdown_cell(text[done:until]), done)
@@ -54,7 +56,9 @@ def read(text: str) -> NotebookNode:
 
 def _cell(language: str, body: str) -> NotebookNode:
     if language == "sh":
-        return v4.new_code_cell(f"%%sh\n{body}", metadata={"tags": ["remove-input"]})
+        commands = f"set -e\n{body}"
+        code = f"print(subprocess.check_output({commands!r}, shell=True, text=True), end='')"
+        return v4.new_code_cell(code, metadata={"tags": ["remove-input"]})
     options: dict[str, str] = {}
     while found := _OPTION.match(body):
         options[found[1]] = found[2]
