@@ -79,12 +79,16 @@ def docs(session: nox.Session) -> None:
     python = python_with(session, ["."])
     session.run(python, "-m", "pip", "install", "-q", *group("docs"), external=True)
     env = {"BACKPROP_XP_BACKEND": "", "BACKPROP_XP_DEVICE": "", "BACKPROP_XP_DTYPE": ""}
-    for what in (["--doctest-modules", "backprop_xp"], ["tests/test_docs.py"]):
+    env |= {"PATH": f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"}  # of its commands
+    # Blocks and commands of docs/ are run as the pages are built, but for what measures times.
+    others = ["tests/test_docs.py", "-k", "README or bench or not (code_blocks or commands_of)"]
+    for what in (["--doctest-modules", "backprop_xp"], others):
         session.run(python, "-m", "pytest", *what, *session.posargs, env=env, external=True)
-    # Everything anew, every reference resolved; a warning is an error, once all are shown.
+    # Everything anew, every reference resolved; a warning is an error, once all are shown. One page
+    # at a time: of kernels that start side by side, two may be given the same port.
     strict = ["--fresh-env", "--nitpicky", "--fail-on-warning", "--keep-going"]
     trees = str(Path(session.create_tmp()) / "doctrees")
-    words = ["--quiet", "--jobs", "auto", *strict, "--doctree-dir", trees, "docs", "site"]
+    words = ["--quiet", *strict, "--doctree-dir", trees, "docs", "site"]
     session.run(python, "-m", "sphinx", *words, env=env, external=True)
 
 

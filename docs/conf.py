@@ -19,7 +19,7 @@ nb_custom_formats = {".md": "running_pages.read"}
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
-nb_execution_timeout = 120
+nb_execution_timeout = 300
 nb_merge_streams = True
 nb_code_prompt_show = "The code of this picture"
 nb_code_prompt_hide = "The code of this picture"
@@ -40,6 +40,7 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!bx\.|backprop_xp\.(?!.*\._)).*")]
 suppress_warnings = ["toc.not_readable"]
 
 html_theme = "pydata_sphinx_theme"
+html_math_renderer = "native_maths"
 html_title = f"backprop_xp {release}"
 templates_path = ["_templates"]
 # All pages in one list at the side: they are few, and their order is a way through them.

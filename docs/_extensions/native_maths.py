@@ -20,6 +20,6 @@ def _visit(translator: Any, node: nodes.Element) -> None:
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Offer the renderer to Sphinx, which takes the first that is there."""
+    """Offer the renderer to Sphinx, which is to take it by ``html_math_renderer``."""
     app.add_html_math_renderer("native_maths", (_visit, None), (_visit, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -14,8 +14,18 @@ from nbformat import NotebookNode, v4
 
 _BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```\n", re.M | re.S)
 _OURS = re.compile(r"(backprop-xp (?!bench).*\n)+")
-# Figures of matplotlib that pyplot does not know are shown too.
-_PICTURES = "%matplotlib inline\n%config InlineBackend.figure_formats = ['retina']"
+# Figures of matplotlib are shown, those that pyplot does not know too.
+_PICTURES = """\
+%matplotlib inline
+%config InlineBackend.figure_formats = ["retina"]
+"""
+# A warning ends the build. What a cell prints comes in one piece: myst-nb puts line ends between.
+_FIRST = """\
+import subprocess, sys, warnings
+sys.stdout.flush_interval = 600.0
+warnings.simplefilter("error")
+warnings.filterwarnings("ignore", module="ipykernel")
+"""
 _OPTION = re.compile(r"#\| ([a-z-]+): (.*)\n")
 
 
@@ -29,12 +39,13 @@ def read(text: str) -> NotebookNode:
         cells.append(cell)
         lines.append(text.count("\n", 0, at))
 
-    if "#| fig-alt" in text:
-        add(v4.new_code_cell(_PICTURES, metadata={"tags": ["remove-cell"]}), 0)
     for block in _BLOCK.finditer(text):
         language, body = block.groups()
         if language == "sh" and not _OURS.fullmatch(body):
             continue
+        if not cells:
+            first = (_PICTURES if "#| fig-alt" in text else "") + _FIRST
+            add(v4.new_code_cell(first, metadata={"tags": ["remove-cell"]}), 0)
         until = block.start() if language == "python" else block.end()
         add(v4.new_markdown_cell(text[done:until]), done)
         add(_cell(language, body), block.start(2))
@@ -45,7 +56,9 @@ def read(text: str) -> NotebookNode:
 
 def _cell(language: str, body: str) -> NotebookNode:
     if language == "sh":
-        return v4.new_code_cell(f"%%sh\n{body}", metadata={"tags": ["remove-input"]})
+        commands = f"set -e\n{body}"
+        code = f"print(subprocess.check_output({commands!r}, shell=True, text=True), end='')"
+        return v4.new_code_cell(code, metadata={"tags": ["remove-input"]})
     options: dict[str, str] = {}
     while found := _OPTION.match(body):
         options[found[1]] = found[2]

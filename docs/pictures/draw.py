@@ -93,7 +93,7 @@ def one_row() -> Row:
 
 
 # Where units stand: the inputs, the hidden units, the output; and the size of one.
-PLACES = [[(5, 65), (5, 245)], [(210, 65), (210, 245)], [(440, 155)]]
+PLACES = [[(5, 35), (5, 205)], [(210, 35), (210, 205)], [(440, 120)]]
 WIDTHS, HIGH = [85, 125, 125], 66
 
 
@@ -105,9 +105,9 @@ def forward(row: Row) -> str:
         for z, a in zip(row.z, row.a, strict=True)
     ]
     parts = [*edges(row.weights, GOES), *boxes([inputs, *units])]
-    parts += [*biases(row.bias), text(502, 250, f"target t = {number(row.target)}")]
-    parts.append(text(502, 274, f"loss L = {number(row.loss)}"))
-    return svg(570, 330, parts, "One row of XOR forward through the network, with its numbers")
+    parts += [*biases(row.bias), text(502, 215, f"target t = {number(row.target)}")]
+    parts.append(text(502, 239, f"loss L = {number(row.loss)}"))
+    return svg(570, 285, parts, "One row of XOR forward through the network, with its numbers")
 
 
 def backward(row: Row) -> str:
@@ -118,9 +118,9 @@ def backward(row: Row) -> str:
         for z, a in zip(row.of_z, row.of_a, strict=True)
     ]
     parts = [*edges(row.of_weights, COMES, back=True), *boxes([inputs, *units])]
-    parts += [text(502, 250, f"∂L/∂a = 2 (a {MINUS} t)"), text(502, 274, "∂L/∂z =")]
-    parts.append(text(502, 294, f"∂L/∂a · a (1 {MINUS} a)"))
-    return svg(570, 330, parts, "The derivatives of the loss backward through the network")
+    parts += [text(502, 215, f"∂L/∂a = 2 (a {MINUS} t)"), text(502, 239, "∂L/∂z =")]
+    parts.append(text(502, 259, f"∂L/∂a · a (1 {MINUS} a)"))
+    return svg(570, 285, parts, "The derivatives of the loss backward through the network")
 
 
 def number(value: float) -> str:
