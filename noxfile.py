@@ -1,5 +1,6 @@
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import nox
@@ -183,14 +184,17 @@ def python_with(session: nox.Session, ours: list[str]) -> str:
 
     The sessions of one Python that need this checkout without an extra share an environment.
     """
-    wanted = [*group("test"), "-e", *ours]
+    # Most of what comes with them is never imported: to compile it took longer than to copy it.
+    wanted = ["--no-compile", *group("test"), "-e", *ours]
     if ours != ["."]:
         session.install(*wanted)
         return "python"
-    shared = Path(session.virtualenv.location).with_name(f"shared-{session.python or 'tests'}")
-    python = str(shared / Path(session.bin).name / "python")
+    own, location = Path(session.bin), Path(session.virtualenv.location)
+    shared = location.with_name(f"shared-{session.python or 'tests'}")
+    python = str(shared / own.name / "python")
     if shared not in PREPARED:
-        session.run("python", "-m", "venv", str(shared))
+        words = ["virtualenv", "-q", "-p", str(own / "python"), str(shared)]
+        session.run(sys.executable, "-m", *words, external=True)
         session.run(python, "-m", "pip", "install", "-q", *wanted, external=True)
         PREPARED.add(shared)
     return python

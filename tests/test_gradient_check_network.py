@@ -68,6 +68,7 @@ def test_the_short_way_gives_what_the_whole_network_gives(xp: Any, name: str, me
 
 
 @every_way
+@pytest.mark.compiled
 @pytest.mark.parametrize("mistake", ["", "scale"])
 @pytest.mark.parametrize("unable", ["alone", "real"])
 def test_layers_that_take_less_are_checked_too(
