@@ -76,7 +76,7 @@ def pythons(session: nox.Session, backend: str, devices: list[str]) -> None:
 
 @nox.session(tags=["full"])
 def docs(session: nox.Session) -> None:
-    """Run the examples in docstrings, in the README and in docs/, and build the pages: site/."""
+    """Run the examples in docstrings, README and docs/, and build the pages into site/html."""
     python = python_with(session, ["."])
     session.run(python, "-m", "pip", "install", "-q", *group("docs"), external=True)
     env = {"BACKPROP_XP_BACKEND": "", "BACKPROP_XP_DEVICE": "", "BACKPROP_XP_DTYPE": ""}
@@ -89,7 +89,7 @@ def docs(session: nox.Session) -> None:
     # at a time: of kernels that start side by side, two may be given the same port.
     strict = ["--fresh-env", "--nitpicky", "--fail-on-warning", "--keep-going"]
     trees = str(Path(session.create_tmp()) / "doctrees")
-    words = ["--quiet", *strict, "--doctree-dir", trees, "docs", "site"]
+    words = ["--quiet", *strict, "--doctree-dir", trees, "docs", "site/html"]
     session.run(python, "-m", "sphinx", *words, env=env, external=True)
 
 
