@@ -120,8 +120,8 @@ def _as_numbers(column: pd.Series) -> np.ndarray:
         try:
             column = pd.to_numeric(column)
         except ValueError:
-            return column.to_numpy(dtype=object)
-    values = column.to_numpy()
+            return np.asarray(column, dtype=object)
+    values = np.asarray(column)
     is_whole = values.dtype.kind == "f" and (values == np.floor(values)).all()
     return values.astype("int64") if is_whole and (abs(values) < 2**53).all() else values
 

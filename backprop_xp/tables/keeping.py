@@ -17,8 +17,9 @@ from backprop_xp.optimizers import Optimizer
 from backprop_xp.options import TrainingState
 from backprop_xp.tables.model import BYTES, TOLD
 
-# After an epoch: its number, and the losses, the best validation loss so far too, by names.
-Watch: TypeAlias = Callable[[int, Mapping[str, np.ndarray]], Any]
+# After an epoch: its number, that of all, and the losses by names: "loss", "validation_loss" and
+# "best_loss", the least of these so far.
+Watch: TypeAlias = Callable[[int, int, Mapping[str, np.ndarray]], Any]
 # Seconds between two writings: an epoch of a small table takes less than a file's way to the disk.
 _PAUSE = 1.0
 
@@ -33,6 +34,7 @@ class Keeper:
     path: str | os.PathLike[str] | None
     network: Network
     optimizer: Optimizer
+    epochs: int
     preparation: np.ndarray
     told: dict[str, Any]
     watches: tuple[Watch, ...] = ()
@@ -43,8 +45,10 @@ class Keeper:
         """Record an epoch, tell the watches of it, and write the file if a second has gone by."""
         self._record(state)
         losses = {name: values[-1] for name, values in self.history.items()}
+        if state.best is not None:
+            losses["best_loss"] = state.best.score
         for watch in self.watches:
-            watch(state.epoch, {**losses, "best_loss": state.best.score})
+            watch(state.epoch, self.epochs, losses)
         if time.monotonic() - self._written >= _PAUSE:
             self.write(state)
 
@@ -91,7 +95,8 @@ class Keeper:
 
 def best_of(state: TrainingState) -> dict[str, Any]:
     """Return which network of the restarts is the best so far, since when, and its loss."""
-    scores, epochs = np.reshape(state.best.score, -1), np.reshape(state.best.epoch, -1)
+    best: Any = state.best  # each epoch leaves one
+    scores, epochs = best.score.reshape(-1), best.epoch.reshape(-1)
     member = int(scores.argmin())
     return {
         "member": member,
@@ -103,4 +108,4 @@ def best_of(state: TrainingState) -> dict[str, Any]:
 
 def _plain(values: np.ndarray) -> Any:
     """Return numbers as JSON has them, None for what is not finite."""
-    return np.where(np.isfinite(values), values, None).tolist()
+    return np.where(np.isfinite(values), values, np.asarray(None)).tolist()

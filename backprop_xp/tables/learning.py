@@ -31,7 +31,6 @@ from backprop_xp.tables.settings import Settings, difference
 from backprop_xp.tables.splitting import split_rows
 from backprop_xp.training import fit
 
-
 # What has to be as a file has it for its training to go on, and what is said where it is not.
 _DIFFERS = {
     "where": "its training ran on another backend, or in another dtype",
@@ -86,6 +85,7 @@ def train(
     asked = find_target(table.target, task)
     say(f"{asked.task}, for {target!r}: {asked.reason}{_classes(asked)}")
     training, held_out = _parts(table, asked, validation, settings.seed, columns)
+    settings = settings.for_rows(len(training.target))
     where = resolve(backend=backend, device=device, dtype=dtype)
     told: dict[str, Any] = {
         "target": asked._asdict(),
@@ -103,7 +103,9 @@ def train(
         return model_of(kept, out)
     preparation = _preparation(kept, training, settings, say)
     parts = [_rows(part, asked, preparation) for part in (training, held_out)]
-    return _learn(asked, preparation, parts, settings, where, Going(kept, out, told, say, tuple(watches)))
+    return _learn(
+        asked, preparation, parts, settings, where, Going(kept, out, told, say, tuple(watches))
+    )
 
 
 class Going(NamedTuple):
@@ -155,7 +157,7 @@ def _resumed(
     if not Path(out).exists():
         say(f"there is no {os.fspath(out)} to go on with: the training starts anew")
         return None
-    kept = load_file(out, **{"backend": told["where"]["backend"]})
+    kept = load_file(out, backend=told["where"]["backend"])
     model_of(kept, out)
     written = kept.metadata[TOLD]
     fault = difference(written["settings"], settings)
@@ -184,9 +186,7 @@ def _preparation(
 
 
 def _rows(part: Table, target: Target, preparation: Preparation) -> Rows:
-    return Rows(
-        preparation.transform(part.features), targets_of(target, part.target), part.weights
-    )
+    return Rows(preparation.transform(part.features), targets_of(target, part.target), part.weights)
 
 
 def _learn(
@@ -203,7 +203,13 @@ def _learn(
     network = _network(target, rows.x.shape[1], settings)
     optimizer = settings.make_optimizer(len(rows.x))
     keeper = Keeper(
-        going.out, network, optimizer, preparation.to_bytes(), going.told, going.watches
+        going.out,
+        network,
+        optimizer,
+        settings.epochs or 0,
+        preparation.to_bytes(),
+        going.told,
+        going.watches,
     )
     result = _fitted(keeper, rows._replace(weights=weights), held_out, settings, where, going)
     found = best_of(result.state)
@@ -264,14 +270,14 @@ def _fitted(
             keeper.history[name] = list(values)
         going.say(f"going on after epoch {kept.state.epoch}")
     try:
-        return fit(
+        result: FitResult = fit(
             network,
             theta,
             x,
             y,
             optimizer=keeper.optimizer,
-            epochs=settings.epochs,
-            batch_size=settings.batch_rows(len(rows.x)),
+            epochs=settings.epochs or 0,
+            batch_size=settings.batch_size,
             seed=settings.seed,
             sample_weight=weights,
             validation=_placed(held_out, network, where),
@@ -282,6 +288,7 @@ def _fitted(
     except KeyboardInterrupt as error:
         _interrupted(keeper, getattr(error, "state", None), going)
         raise
+    return result
 
 
 def _interrupted(keeper: Keeper, state: Any, going: Going) -> None:

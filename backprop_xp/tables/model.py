@@ -68,9 +68,7 @@ def in_units(target: Target, predicted: np.ndarray) -> np.ndarray:
     return predicted
 
 
-def load(
-    path: str | os.PathLike[str], *, backend: Any = None, device: Any = None
-) -> TableModel:
+def load(path: str | os.PathLike[str], *, backend: Any = None, device: Any = None) -> TableModel:
     """Read the model of a table from a file, onto the backend and device that are chosen.
 
     A training that was cut short has left its best network so far. Raises CheckpointError, a

@@ -7,7 +7,6 @@ standardises. What was learnt is kept as the transformers of each column: a fitt
 
 import warnings
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,7 +168,7 @@ def prepare(frame: pd.DataFrame, *, seed: int = 0) -> Preparation:
     }
     if not kinds:
         raise ValueError("all columns are empty or the same in all rows: nothing to learn from.")
-    steps = {name: list(_kept(vectorizer.all_processing_steps_[name])) for name in kinds}
+    steps = {name: _kept(vectorizer.all_processing_steps_[name]) for name in kinds}
     unscaled = Preparation(kinds, left_out, steps, widths, None)
     return Preparation(kinds, left_out, steps, widths, _scaling(unscaled, frame))
 
@@ -181,10 +180,10 @@ def _fitted(vectorizer: TableVectorizer, frame: pd.DataFrame) -> dict[str, int]:
     return {name: len(vectorizer.input_to_outputs_[name]) for name in used}
 
 
-def _kept(steps: list[Any]) -> Iterator[Any]:
-    """Yield the transformers of a column that do something to it, without what they make float32."""
+def _kept(steps: list[Any]) -> list[Any]:
+    """Return the transformers of a column that do something to it."""
     idle = ("DropUninformative", "PassThrough", "ShortReprDict")
-    return (step for step in steps if type(step).__name__ not in idle)
+    return [step for step in steps if type(step).__name__ not in idle]
 
 
 def _scaling(preparation: Preparation, frame: pd.DataFrame) -> Pipeline | None:
@@ -205,7 +204,9 @@ def _made(column: pd.Series, kind: str, steps: list[Any]) -> np.ndarray:
         made = _texts(column)
     for step in steps:
         # skrub's take a column, scikit-learn's a table of one.
-        made = step.transform(made if type(step).__module__.startswith("skrub") else made.to_frame())
+        made = step.transform(
+            made if type(step).__module__.startswith("skrub") else made.to_frame()
+        )
     return np.asarray(made, dtype=np.float32).reshape(len(column), -1)
 
 
@@ -218,7 +219,9 @@ def _texts(column: pd.Series) -> pd.Series:
 
 def _require_kind(column: pd.Series, steps: list[Any], kind: str) -> None:
     """Raise ValueError for the first text of a column that should be a number or a date."""
-    if isinstance(column.dtype, np.dtype) and column.dtype.kind in ("fiub" if kind == "number" else "Mm"):
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in (
+        "fiub" if kind == "number" else "Mm"
+    ):
         return
     made: Any = column
     for step in steps:

@@ -82,13 +82,14 @@ def _plain(column: pd.Series, name: str) -> pd.Series:
         if isinstance(dtype, np.dtype):
             return column
         return pd.Series(column.to_numpy(dtype="float64", na_value=np.nan))
-    kind = pd.api.types.infer_dtype(column, skipna=True) if dtype == object else "string"
+    is_mixed = pd.api.types.is_object_dtype(dtype)
+    kind = pd.api.types.infer_dtype(column, skipna=True) if is_mixed else "string"
     if kind in ("integer", "floating", "mixed-integer-float", "decimal", "boolean", "empty"):
         return column.astype("float64")
     if kind in ("date", "datetime", "datetime64"):
         return pd.to_datetime(column)
     present = column.dropna()
-    for place, value in zip(present.index, present if dtype == object else (), strict=False):
+    for place, value in zip(present.index, present if is_mixed else (), strict=False):
         if not isinstance(value, str | bool | int | float | np.generic):
             raise ValueError(
                 f"the column {name!r} holds {type(value).__name__} (row {place}): numbers, texts "
@@ -126,8 +127,9 @@ def _npz(path: Path) -> pd.DataFrame:
             elif array.ndim == 1:
                 columns[name] = array
             else:
-                raise ValueError(f"the array {name!r} has shape {array.shape}: (rows,) or (rows, n)"
-                                 " is expected.")
+                raise ValueError(
+                    f"the array {name!r} has shape {array.shape}: (rows,) or (rows, n) is expected."
+                )
     if len({len(column) for column in columns.values()}) > 1:
         lengths = {name: len(column) for name, column in columns.items()}
         raise ValueError(f"its arrays have different numbers of rows: {lengths}.")

@@ -23,12 +23,16 @@ SCHEDULES: dict[str, Any] = {
 # Small tables are not taken in one bite: an epoch has some ten updates at least.
 _UPDATES = 10
 _FEWEST_ROWS = 8
+# Large tables have been seen often enough after so many updates, if they are seen a few times.
+_ALL_UPDATES = 40_000
+_MOST_EPOCHS, _FEWEST_EPOCHS = 200, 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The options of a training on a table.
 
+    ``epochs`` None is 200, or for large tables as many as make 40,000 updates, 10 at least.
     ``batch_size`` is the most rows of a batch: of a small table it is a tenth of the rows, 8 at
     least. ``class_weight`` None or ``"balanced"``; ``patience`` counts epochs without a lower
     validation loss; the best of ``restarts`` networks, by that loss, is kept. ``schedule`` is a
@@ -40,7 +44,7 @@ class Settings:
     optimizer: str = "adam"
     learning_rate: float = 0.001
     schedule: str = "cosine"
-    epochs: int = 200
+    epochs: int | None = None
     batch_size: int = 256
     dropout: float = 0.0
     layer_norm: bool = False
@@ -59,7 +63,8 @@ class Settings:
             "seed": integer(self.seed, "seed", at_least=0),
         }
         for name in ("epochs", "batch_size", "patience", "restarts"):
-            checked[name] = integer(getattr(self, name), name)
+            if (value := getattr(self, name)) is not None:
+                checked[name] = integer(value, name)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         choose(ACTIVATIONS, self.hidden, "hidden")
@@ -68,13 +73,16 @@ class Settings:
         if self.class_weight not in (None, "balanced"):
             raise ValueError(f'class_weight must be "balanced" or None, not {self.class_weight!r}.')
 
-    def batch_rows(self, rows: int) -> int:
-        """Return how many rows a batch has where there are so many training rows."""
-        return min(self.batch_size, max(_FEWEST_ROWS, rows // _UPDATES), rows)
+    def for_rows(self, rows: int) -> "Settings":
+        """Return the settings with the epochs and the batches that so many training rows have."""
+        size = min(self.batch_size, max(_FEWEST_ROWS, rows // _UPDATES), rows)
+        enough = max(_FEWEST_EPOCHS, _ALL_UPDATES // math.ceil(rows / size))
+        epochs = self.epochs or min(_MOST_EPOCHS, enough)
+        return dataclasses.replace(self, batch_size=size, epochs=epochs)
 
     def make_optimizer(self, rows: int) -> Optimizer:
         """Return the optimiser, its learning rate on its schedule, for so many training rows."""
-        updates = self.epochs * math.ceil(rows / self.batch_rows(rows))
+        updates = (self.epochs or _MOST_EPOCHS) * math.ceil(rows / self.batch_size)
         rate: Schedule = SCHEDULES[self.schedule](self.learning_rate, updates)
         made: Optimizer = OPTIMIZERS[self.optimizer](rate)
         return made

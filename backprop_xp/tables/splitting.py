@@ -1,4 +1,4 @@
-"""Which rows train and which are held out, drawn on the host: a seed gives the same on any backend."""
+"""Which rows train and which are held out, drawn on the host: the same on every backend."""
 
 import numpy as np
 
