@@ -54,6 +54,8 @@ def table_of(
     chosen = [name for name in given if not features or name in features]
     if not chosen:
         raise ValueError(f"no column is left to predict {target!r} from.")
+    if all(frame[name].nunique(dropna=False) == 1 for name in chosen):
+        raise ValueError("all columns are empty or the same in all rows: nothing to learn from.")
     present = frame[target].notna().to_numpy()
     if not present.any():
         raise ValueError(f"the target {target!r} is missing in every row.")

@@ -14,7 +14,7 @@ import pandas as pd
 import sklearn
 import skrub
 
-from backprop_xp.backends import Array, Selection, asarray, dtype_name, resolve
+from backprop_xp.backends import Array, Selection, asarray, beside, dtype_name, resolve
 from backprop_xp.checkpoint import Checkpoint, load as load_file
 from backprop_xp.checks import real
 from backprop_xp.early_stopping import EarlyStopping
@@ -31,6 +31,8 @@ from backprop_xp.tables.settings import Settings, difference
 from backprop_xp.tables.splitting import split_rows
 from backprop_xp.training import fit
 
+# By this the output's first weights are made smaller.
+_MODEST = 0.1
 # What has to be as a file has it for its training to go on, and what is said where it is not.
 _DIFFERS = {
     "where": "its training ran on another backend, or in another dtype",
@@ -80,10 +82,9 @@ def train(
     frame = as_frame(data)
     columns: dict[str, Any] = {"features": features, "drop": drop, "weights": weights}
     table = table_of(frame, target, **columns)
-    if len(table.target) < len(frame):
-        say(f"{len(frame) - len(table.target):,} rows without {target!r} are left out")
     asked = find_target(table.target, task)
-    say(f"{asked.task}, for {target!r}: {asked.reason}{_classes(asked)}")
+    if settings.class_weight and not asked.classes:
+        raise ValueError(f"class_weight is for classes, but {target!r} is a number.")
     training, held_out = _parts(table, asked, validation, settings.seed, columns)
     settings = settings.for_rows(len(training.target))
     where = resolve(backend=backend, device=device, dtype=dtype)
@@ -97,7 +98,12 @@ def train(
         | {"pandas": pd.__version__, "numpy": np.__version__, "python": sys.version.split()[0]},
     }
     told = json.loads(json.dumps(told))  # as it will be read
-    kept = _resumed(out, told, settings, say) if resume and out is not None else None
+    kept = _resumed(out, told, settings) if resume and out is not None else None
+    say(f"{asked.task}, for {target!r}: {asked.reason}{_classes(asked)}")
+    if len(table.target) < len(frame):
+        say(f"{len(frame) - len(table.target):,} rows without {target!r} are left out")
+    if resume and kept is None:
+        say(f"there is no {os.fspath(out or 'file')} to go on with: the training starts anew")
     if kept is not None and "report" in kept.metadata[TOLD]:
         say(f"the training in {os.fspath(out or '')} is finished: there is nothing to go on with")
         return model_of(kept, out)
@@ -151,11 +157,10 @@ def _fingerprint(*parts: Table) -> str:
 
 
 def _resumed(
-    out: str | os.PathLike[str], told: dict[str, Any], settings: Settings, say: Callable[[str], Any]
+    out: str | os.PathLike[str], told: dict[str, Any], settings: Settings
 ) -> Checkpoint | None:
     """Return the training in a file if it is of these data and options, None without a file."""
     if not Path(out).exists():
-        say(f"there is no {os.fspath(out)} to go on with: the training starts anew")
         return None
     kept = load_file(out, backend=told["where"]["backend"])
     model_of(kept, out)
@@ -240,10 +245,8 @@ def _network(target: Target, n_in: int, settings: Settings) -> Network:
     )
 
 
-def _balanced(rows: Rows, target: Target) -> np.ndarray | None:
+def _balanced(rows: Rows, target: Target) -> np.ndarray:
     """Return row weights that give each class the same sum."""
-    if not target.classes:
-        raise ValueError("class_weight is for classes, but this is a regression.")
     weights = np.ones(len(rows.y)) if rows.weights is None else rows.weights
     sums = np.bincount(rows.y, weights, minlength=len(target.classes))
     sums[sums == 0.0] = 1.0
@@ -264,6 +267,7 @@ def _fitted(
     stack = (settings.restarts,) if settings.restarts > 1 else ()
     places: dict[str, Any] = {"backend": where.backend, "device": where.device}
     theta = network.initialize(settings.seed, stack=stack, dtype=where.dtype, **places)
+    theta = _modest(network, theta, rows)
     x, y, weights = _placed(rows, network, where)
     if kept is not None and kept.state is not None:
         for name, values in kept.state.history.items():
@@ -289,6 +293,20 @@ def _fitted(
         _interrupted(keeper, getattr(error, "state", None), going)
         raise
     return result
+
+
+def _modest(network: Network, theta: Array, rows: Rows) -> Array:
+    """Return a start that says little more of a row than the trivial baseline does.
+
+    From there early stopping finds what is better, also where a table has more columns than rows.
+    """
+    *others, (weights, bias) = network.unpack(theta)
+    if network.loss_function.labels or network.loss_function.targets == (0.0, 1.0):
+        counts = np.bincount(rows.y, rows.weights, minlength=max(2, bias.shape[-1])) + 1e-3
+        logits = np.log(counts / counts.sum())
+        logits = logits if len(logits) == bias.shape[-1] else logits[1:] - logits[:1]
+        bias = bias + beside(theta, logits, theta.dtype)
+    return network.pack([*others, (weights * _MODEST, bias)])
 
 
 def _interrupted(keeper: Keeper, state: Any, going: Going) -> None:

@@ -38,6 +38,8 @@ KINDS = {
     "low_cardinality": "category",
     "high_cardinality": "text",
 }
+# Texts that stand for nothing, beside those that skrub knows: N/A, null, ? and their like.
+_MISSING = ["-", "--", "n.a.", "N.A."]
 # Texts of fewer values are categories, if each has some ten rows.
 _CATEGORIES = 200
 # In standard deviations: what is further out would drown everything else.
@@ -156,6 +158,7 @@ def prepare(frame: pd.DataFrame, *, seed: int = 0) -> Preparation:
         high_cardinality=StringEncoder(random_state=seed),
         datetime=DatetimeEncoder(add_weekday=True),
         drop_if_constant=True,
+        null_strings=_MISSING,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # short texts, dates of several formats, ...

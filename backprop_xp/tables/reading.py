@@ -117,9 +117,9 @@ def _csv(path: Path) -> pd.DataFrame:
 
 def _npz(path: Path) -> pd.DataFrame:
     columns: dict[str, np.ndarray] = {}
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is no npz file, as numpy.savez writes them.")
     with np.load(path, allow_pickle=False) as arrays:
-        if not hasattr(arrays, "files"):
-            raise ValueError("it holds one array without a name: write it by numpy.savez.")
         for name in arrays.files:
             array = arrays[name]
             if array.ndim == 2:
