@@ -83,18 +83,17 @@ def _live(epochs: int, console: Any) -> Iterator[Watch]:
 
 def logging(path: Path) -> Watch:
     """Return what writes a line of JSON for each epoch; a training taken up adds to its lines."""
-    file: Any = None
+    begun = False
 
     def watch(epoch: int, epochs: int, losses: Mapping[str, np.ndarray]) -> None:
-        nonlocal file
-        if file is None:
-            earlier = (
-                path.read_text("utf-8").splitlines(True) if epoch > 1 and path.exists() else []
-            )
-            file = path.open("w", encoding="utf-8", buffering=1)
-            file.writelines(earlier[: epoch - 1])
+        nonlocal begun
+        if not begun:
+            earlier = path.read_text("utf-8").splitlines(True) if path.exists() else []
+            path.write_text("".join(earlier[: epoch - 1]), "utf-8")
+            begun = True
         line = {name: _plain(values) for name, values in losses.items() if name != "best_loss"}
-        file.write(json.dumps({"epoch": epoch, **line}) + "\n")
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"epoch": epoch, **line}) + "\n")
 
     return watch
 

@@ -157,7 +157,7 @@ def train(
     with errors_in_one_line(2), np.errstate(all="ignore"):
         require_pictures(plot)
         widths = parse_sizes(sizes, "64,32")
-        refuse_more(count_parameters(widths) * restarts, "--sizes")
+        refuse_more(count_parameters([1, *widths, 1]) * restarts, "--sizes")
         tables = bx.tables  # takes a second or two to import
         settings = tables.Settings(
             sizes=tuple(widths),

@@ -141,6 +141,7 @@ def _parts(
         training, held_out = (table.take(part) for part in places)
     else:
         training, held_out = table, table_of(as_frame(validation), target.name, **columns)
+    targets_of(target, held_out.target)  # a class that training has not is told at once
     if held_out.weights is not None and not held_out.weights.any():
         raise ValueError("the held-out rows have no weight: choose another --seed or share.")
     return training, held_out

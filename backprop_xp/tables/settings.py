@@ -92,6 +92,7 @@ def difference(kept: dict[str, Any], given: Settings) -> str | None:
     """Return which setting is not as a file has it, in words, or None."""
     for name, value in dataclasses.asdict(given).items():
         written = kept.get(name)
-        if (tuple(written) if isinstance(written, list) else written) != value:
+        written = tuple(written) if isinstance(written, list) else written
+        if written != value:
             return f"{name} is {value!r}, but the file's training has {written!r}"
     return None
