@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import sklearn
 import skrub
+from threadpoolctl import threadpool_limits
 
 from backprop_xp.backends import Array, Selection, asarray, beside, dtype_name, resolve
 from backprop_xp.checkpoint import Checkpoint, load as load_file
@@ -33,6 +34,8 @@ from backprop_xp.training import fit
 
 # By this the output's first weights are made smaller.
 _MODEST = 0.1
+# Multiplications of a layer's product from which BLAS's threads gain more than they spin away.
+_WORTH_THREADS = 2**24
 # What has to be as a file has it for its training to go on, and what is said where it is not.
 _DIFFERS = {
     "where": "its training ran on another backend, or in another dtype",
@@ -274,22 +277,24 @@ def _fitted(
         for name, values in kept.state.history.items():
             keeper.history[name] = list(values)
         going.say(f"going on after epoch {kept.state.epoch}")
+    is_small = settings.batch_size * rows.x.shape[1] * settings.sizes[0] < _WORTH_THREADS
     try:
-        result: FitResult = fit(
-            network,
-            theta,
-            x,
-            y,
-            optimizer=keeper.optimizer,
-            epochs=settings.epochs or 0,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            sample_weight=weights,
-            validation=_placed(held_out, network, where),
-            early_stopping=EarlyStopping(settings.patience),
-            start=None if kept is None else kept.state,
-            callbacks=(keeper,),
-        )
+        with threadpool_limits(1 if is_small else None, user_api="blas"):
+            result: FitResult = fit(
+                network,
+                theta,
+                x,
+                y,
+                optimizer=keeper.optimizer,
+                epochs=settings.epochs or 0,
+                batch_size=settings.batch_size,
+                seed=settings.seed,
+                sample_weight=weights,
+                validation=_placed(held_out, network, where),
+                early_stopping=EarlyStopping(settings.patience),
+                start=None if kept is None else kept.state,
+                callbacks=(keeper,),
+            )
     except KeyboardInterrupt as error:
         _interrupted(keeper, getattr(error, "state", None), going)
         raise
