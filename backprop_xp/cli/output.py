@@ -26,9 +26,9 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print a line on stderr, if there is one: what is no result."""
+    """Print a line on stderr, if there is one: what is no result. A terminal's is not cut."""
     if sys.stderr is not None:
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{wrapped(text) if sys.stderr.isatty() else text}\n")
 
 
 def indent(text: str) -> str:

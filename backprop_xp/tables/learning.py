@@ -277,7 +277,7 @@ def _fitted(
         for name, values in kept.state.history.items():
             keeper.history[name] = list(values)
         going.say(f"going on after epoch {kept.state.epoch}")
-    is_small = settings.batch_size * rows.x.shape[1] * settings.sizes[0] < _WORTH_THREADS
+    is_small = settings.batch_size * rows.x.shape[1] * max((1, *settings.sizes)) < _WORTH_THREADS
     try:
         with threadpool_limits(1 if is_small else None, user_api="blas"):
             result: FitResult = fit(
