@@ -446,9 +446,9 @@ def test_a_training_that_diverges_leaves_the_old_file_whole(tmp_path: Path) -> N
     assert path.read_bytes() == before
 
 
-def test_a_file_of_something_else_is_no_model_of_a_table(tmp_path: Path) -> None:
+def test_a_file_of_something_else_is_no_model_of_a_table(xp: Any, tmp_path: Path) -> None:
     network = bx.mlp([2, 1])
-    bx.save(tmp_path / "model", network, network.initialize(backend="numpy"))
+    bx.save(tmp_path / "model", network, xp.initialize(network))
     with pytest.raises(bx.CheckpointError, match="it holds no model of a table"):
         tables.load(tmp_path / "model")
 

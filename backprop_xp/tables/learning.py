@@ -15,7 +15,7 @@ import sklearn
 import skrub
 from threadpoolctl import threadpool_limits
 
-from backprop_xp.backends import Array, Selection, asarray, beside, dtype_name, resolve
+from backprop_xp.backends import Array, Selection, asarray, beside, dtype_name, resolve, to_host
 from backprop_xp.checkpoint import Checkpoint, load as load_file
 from backprop_xp.checks import real
 from backprop_xp.early_stopping import EarlyStopping
@@ -101,7 +101,7 @@ def train(
         | {"pandas": pd.__version__, "numpy": np.__version__, "python": sys.version.split()[0]},
     }
     told = json.loads(json.dumps(told))  # as it will be read
-    kept = _resumed(out, told, settings) if resume and out is not None else None
+    kept = _resumed(out, told, settings, where) if resume and out is not None else None
     say(f"{asked.task}, for {target!r}: {asked.reason}{_classes(asked)}")
     if len(table.target) < len(frame):
         say(f"{len(frame) - len(table.target):,} rows without {target!r} are left out")
@@ -161,12 +161,12 @@ def _fingerprint(*parts: Table) -> str:
 
 
 def _resumed(
-    out: str | os.PathLike[str], told: dict[str, Any], settings: Settings
+    out: str | os.PathLike[str], told: dict[str, Any], settings: Settings, where: Selection
 ) -> Checkpoint | None:
     """Return the training in a file if it is of these data and options, None without a file."""
     if not Path(out).exists():
         return None
-    kept = load_file(out, backend=told["where"]["backend"])
+    kept = load_file(out, backend=where.backend, device=where.device)
     model_of(kept, out)
     written = kept.metadata[TOLD]
     fault = difference(written["settings"], settings)
@@ -186,7 +186,7 @@ def _preparation(
 ) -> Preparation:
     """Return the preparation of a file, or one that is learnt from the training rows."""
     if kept is not None and kept.preparation is not None:
-        return Preparation.from_bytes(kept.preparation[BYTES])
+        return Preparation.from_bytes(to_host(kept.preparation[BYTES]))
     made = prepare(training.features, seed=settings.seed)
     for name, why in made.left_out.items():
         say(f"{name!r} is left out: it is {why}")
