@@ -20,6 +20,7 @@ nox.options.sessions = [
 ]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
+PREPARED: set[Path] = set()  # shared environments, once this run has installed into them
 PYTHONS = ["3.11", "3.12", "3.13"]
 BACKENDS = [  # backend, its devices (empty: its first)
     nox.param("numpy", ["cpu"], id="numpy"),
@@ -60,8 +61,9 @@ def tests(session: nox.Session, backend: str, devices: list[str]) -> None:
 @nox.session(tags=["full"])
 @nox.parametrize("backend", [nox.param(b, id=b) for b in ("numpy", "jax")])
 def thorough(session: nox.Session, backend: str) -> None:
-    """Run the wide sweeps, which the sessions of the tests leave out."""
-    run_tests(session, backend, [""], chosen="thorough")
+    """Run the wide sweeps, and on JAX what compiles for long: the other sessions leave both out."""
+    wide = {"numpy": "thorough", "jax": "(thorough or compiled) and not once"}
+    run_tests(session, backend, [""], wide[backend])
 
 
 @nox.session(python=PYTHONS, tags=["full"])
@@ -73,11 +75,21 @@ def pythons(session: nox.Session, backend: str, devices: list[str]) -> None:
 
 @nox.session(tags=["full"])
 def docs(session: nox.Session) -> None:
-    """Run the examples in docstrings, in the README and in docs/."""
-    session.install(*group("test"), "-e", ".")
+    """Run the examples in docstrings, in the README and in docs/, and build the pages: site/."""
+    python = python_with(session, ["."])
+    session.run(python, "-m", "pip", "install", "-q", *group("docs"), external=True)
     env = {"BACKPROP_XP_BACKEND": "", "BACKPROP_XP_DEVICE": "", "BACKPROP_XP_DTYPE": ""}
-    session.run("pytest", "--doctest-modules", "backprop_xp", *session.posargs, env=env)
-    session.run("pytest", "tests/test_docs.py", *session.posargs, env=env)
+    env |= {"PATH": f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"}  # of its commands
+    # Blocks and commands of docs/ are run as the pages are built, but for what measures times.
+    others = ["tests/test_docs.py", "-k", "README or bench or not (code_blocks or commands_of)"]
+    for what in (["--doctest-modules", "backprop_xp"], others):
+        session.run(python, "-m", "pytest", *what, *session.posargs, env=env, external=True)
+    # Everything anew, every reference resolved; a warning is an error, once all are shown. One page
+    # at a time: of kernels that start side by side, two may be given the same port.
+    strict = ["--fresh-env", "--nitpicky", "--fail-on-warning", "--keep-going"]
+    trees = str(Path(session.create_tmp()) / "doctrees")
+    words = ["--quiet", *strict, "--doctree-dir", trees, "docs", "site"]
+    session.run(python, "-m", "sphinx", *words, env=env, external=True)
 
 
 @nox.session(tags=["full"])
@@ -134,8 +146,8 @@ def bench(session: nox.Session, backend: str) -> None:
     """Time the library: on NumPy beside its peers, elsewhere beside itself on NumPy."""
     if backend == "cupy" and not has_gpu():
         session.skip("no NVIDIA GPU here")
-    extras = ".[jax,torch]" if backend == "numpy" else package(backend)
-    session.install(*group("test"), "-e", extras)
+    ours = [".[jax,torch]"] if backend == "numpy" else packages(backend)
+    session.install(*group("test"), "-e", *ours)
     # These make OpenBLAS choose kernels for another processor than the one at hand.
     env = {"OPENBLAS_CORETYPE": None, "OPENBLAS_L2_SIZE": None, "BACKPROP_XP_BACKEND": backend}
     what = "benchmarks/" if backend == "numpy" else "benchmarks/bench_backend.py"
@@ -157,11 +169,13 @@ def group(name: str) -> tuple[str, ...]:
     return nox.project.dependency_groups(PYPROJECT, name)
 
 
-def package(backend: str) -> str:
+def packages(backend: str) -> list[str]:
     """Return what pip installs: this checkout with the extra that the backend needs."""
     if backend == "cupy" and has_gpu():
-        return f".[{cuda()}]"
-    return f".[{backend}]" if backend in ("jax", "torch") else "."
+        return [f".[{cuda()}]"]
+    if backend == "lookalike":
+        return [".", "./tests/plugin"]
+    return [f".[{backend}]"] if backend in ("jax", "torch") else ["."]
 
 
 def cuda() -> str:
@@ -174,15 +188,32 @@ def has_gpu() -> bool:
     return shutil.which("nvidia-smi") is not None or Path("/dev/nvidia0").exists()
 
 
-def run_tests(
-    session: nox.Session, backend: str, devices: list[str], chosen: str | None = None
-) -> None:
+def python_with(session: nox.Session, ours: list[str]) -> str:
+    """Return a Python with what the tests need and with ours.
+
+    The sessions of one Python that need this checkout without an extra share an environment.
+    """
+    wanted = [*group("test"), "-e", *ours]
+    if ours != ["."]:
+        session.install(*wanted)
+        return "python"
+    shared = Path(session.virtualenv.location).with_name(f"shared-{session.python or 'tests'}")
+    python = str(shared / Path(session.bin).name / "python")
+    if shared not in PREPARED:
+        session.run("python", "-m", "venv", str(shared))
+        session.run(python, "-m", "pip", "install", "-q", *wanted, external=True)
+        PREPARED.add(shared)
+    return python
+
+
+def run_tests(session: nox.Session, backend: str, devices: list[str], chosen: str = "") -> None:
     """Install, and run pytest on each device where the environment chooses the backend."""
-    if chosen is None:
-        chosen = "not thorough" if backend == "numpy" else "not thorough and not once"
-    session.install(*group("test"), "-e", package(backend))
-    if backend == "lookalike":
-        session.install("./tests/plugin")
+    has_no_gpu = backend == "cupy" and not has_gpu()  # then all is skipped, with the reason
+    left_out = {"numpy": "", "jax": " and not once and not compiled"}
+    chosen = chosen or "not thorough" + left_out.get(backend, " and not once")
+    chosen += " and not installed" if has_no_gpu else ""
+    python = python_with(session, packages(backend))
+    options = ["-m", "pytest", "-p", "no:benchmark", "-m", chosen, *how_to_run(session, backend)]
     env = {"BACKPROP_XP_BACKEND": backend, "BACKPROP_XP_DTYPE": ""}
     if backend == "jax":
         # Most of the time is XLA's, and a quarter of it is saved where it optimises little. The
@@ -190,19 +221,25 @@ def run_tests(
         env |= {"JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
         env |= {"JAX_COMPILATION_CACHE_DIR": str(Path(session.create_tmp()) / "compiled")}
         env |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    options = ["-p", "no:benchmark", "-m", chosen]
-    if not session.posargs:  # all tests; the pages are the session docs' own
-        options += ["--ignore=tests/test_docs.py"]
-        # Processes side by side, where nobody wants to look into one; a GPU is not shared.
-        options += [] if backend == "cupy" and has_gpu() else ["-n", "auto", "--maxprocesses", "4"]
     for device in devices:
         on = {**env, "BACKPROP_XP_DEVICE": device}
-        session.run("pytest", *options, *session.posargs, env=on)
-    if backend == "cupy" and not has_gpu():
+        session.run(python, *options, *session.posargs, env=on, external=True)
+    if has_no_gpu:
         reason = "no NVIDIA GPU here: the tests that need one were skipped"
         if os.environ.get("BACKPROP_XP_REQUIRE_GPU") == "1":
             session.error(f"{reason}, but BACKPROP_XP_REQUIRE_GPU=1")
         session.skip(reason)
+
+
+def how_to_run(session: nox.Session, backend: str) -> list[str]:
+    """Return pytest's options for one process or for several."""
+    if session.posargs:  # somebody may want to look into one process
+        return []
+    pages = ["--ignore=tests/test_docs.py"]  # the session docs' own
+    if backend == "cupy" and has_gpu():  # a GPU is not shared
+        return pages
+    # Each begins with a run of files of its own, so that few of them compile the same for JAX.
+    return [*pages, "-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
 
 
 def run_emulated(session: nox.Session, backend: str) -> None:

@@ -27,6 +27,7 @@ from backprop_xp.perceptron import mlp
 from backprop_xp.training import fit, train
 
 if TYPE_CHECKING:
+    from backprop_xp import plots
     from backprop_xp.checkpoint import Checkpoint, load, save
     from backprop_xp.descriptions import register
     from backprop_xp.estimators import MLPClassifier, MLPRegressor
@@ -87,6 +88,7 @@ __all__ = [
     "losses",
     "metrics",
     "mlp",
+    "plots",
     "register",
     "resolve",
     "save",
@@ -103,6 +105,7 @@ __all__ = [
 _LATER = dict.fromkeys(("Checkpoint", "load", "save"), "checkpoint")
 _LATER |= dict.fromkeys(("MLPClassifier", "MLPRegressor"), "estimators")
 _LATER |= {"register": "descriptions", "CheckpointError": "model_files", "export_onnx": "export"}
+_LATER["plots"] = "plots"
 
 
 # What modules need that are not installed with the package, and the extra that brings it.

@@ -193,7 +193,7 @@ def _softmax_vjp(g: Array, z: Array, a: Array) -> Array:
 def activated(
     z: Array, activation: Activation, bias: Array | None = None
 ) -> tuple[Array | None, Array]:
-    """Return of ``z + bias`` what the activation's rule needs, None or itself, and the activation.
+    """Return ``z + bias``, or None where the backward rule needs only the output, and the output.
 
     The bias is added in the memory of z.
     """

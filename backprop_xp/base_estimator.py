@@ -1,7 +1,7 @@
-"""What scikit-learn's two perceptrons share: parameters, fitting, and theta as attributes."""
+"""What scikit-learn's two perceptrons share: their parameters, and fitting."""
 
+import functools
 import numbers
-import operator
 import os
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -16,16 +16,22 @@ from sklearn.utils._array_api import check_same_namespace
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from backprop_xp.activations import ACTIVATIONS, Activation
+from backprop_xp.activations import Activation
 from backprop_xp.backends import Array, to_host
-from backprop_xp.initializers import uniform
-from backprop_xp.layers import Activate, Dense, Dropout, LayerNorm
-from backprop_xp.layout import draw
+from backprop_xp.estimator_network import (
+    NAMED_ACTIVATIONS,
+    attributes_of,
+    drawn_theta,
+    hidden_sizes,
+    network_of,
+    theta_of,
+)
 from backprop_xp.network import Network
 from backprop_xp.placing import (
     blocks_of,
     choice_for,
     dispatches,
+    goes_by_blocks,
     is_large,
     on_host,
     put,
@@ -38,12 +44,26 @@ from backprop_xp.solvers import STOCHASTIC, Task, begin_curves, descend, minimiz
 from backprop_xp.streaming import Table
 from backprop_xp.targets import flat, word_of
 
-# scikit-learn's name of what is called sigmoid here.
-_ACTIVATIONS = {**ACTIVATIONS, "logistic": ACTIVATIONS["sigmoid"]}
 _POSITIVE = Interval(numbers.Real, 0, None, closed="neither")
 _NOT_NEGATIVE = Interval(numbers.Real, 0, None, closed="left")
 _SHARE = Interval(numbers.Real, 0, 1, closed="left")
 _COUNT = Interval(numbers.Integral, 1, None, closed="left")
+
+
+def all_or_nothing(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method that fails, or is interrupted, leave its object's attributes as they were."""
+
+    @functools.wraps(method)
+    def whole(self: Any, *arguments: Any, **named: Any) -> Any:
+        before = dict(vars(self))
+        try:
+            return method(self, *arguments, **named)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    return whole
 
 
 @dataclass(eq=False, repr=False)
@@ -84,7 +104,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "hidden_layer_sizes": ["array-like", _COUNT],
-        "activation": [StrOptions(set(_ACTIVATIONS)), "array-like", Activation],
+        "activation": [StrOptions(set(NAMED_ACTIVATIONS)), "array-like", Activation],
         "solver": [StrOptions({"lbfgs", *STOCHASTIC})],
         "alpha": [_NOT_NEGATIVE],
         "batch_size": [StrOptions({"auto"}), _COUNT],
@@ -113,6 +133,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     }
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @all_or_nothing  # outside: callbacks are torn down first
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit(
         self,
@@ -148,8 +169,8 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         )
         random_state = check_random_state(self.random_state)
         self.n_outputs_ = columns.shape[1]
-        network = self._network(x.shape[1])
-        theta = self._begin(network, random_state) if first else self._theta(network)
+        network = network_of(self, x.shape[1])
+        theta = self._begin(network, random_state) if first else theta_of(self, network)
         rows: Any = (x, columns, weight)
         choice, kept, validation = choice_for(self, x), None, None
         if held_out is not None:
@@ -157,8 +178,9 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         elif self.early_stopping and self.solver in STOCHASTIC:
             kept, left = self._split(columns, random_state)
             validation = taken(choice, rows, left)
-        if is_large(x) and self.solver in STOCHASTIC:
-            places = np.arange(len(columns)) if kept is None else np.sort(kept)
+        if goes_by_blocks(choice, x) and self.solver in STOCHASTIC:
+            places = np.arange(len(columns)) if kept is None else kept
+            places = np.sort(places) if is_large(x) else places
             rows = (Table(x, columns, weight, places, choice), None, None)
         else:
             rows = taken(choice, rows, kept)
@@ -178,7 +200,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             theta = descend(self, task, report, incremental=incremental)
         else:
             theta = minimize(self, task, report)
-        for name, value in self._attributes(task.network, theta).items():
+        for name, value in attributes_of(task.network, theta).items():
             setattr(self, name, value)
         context.call_on_fit_task_end(estimator=self, **told, reconstruction_attributes={})
         if not np.isfinite(to_host(theta)).all():
@@ -189,7 +211,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
 
     def _check_parameters(self, held_out: Any, *, incremental: bool) -> None:
         """Raise ValueError for parameters that do not go together."""
-        sizes = self._hidden_sizes()
+        sizes = hidden_sizes(self)
         if any(size <= 0 for size in sizes):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
         if isinstance(self.learning_rate, Plateau):
@@ -211,58 +233,16 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             if held_out is not None:
                 raise ValueError("X_val is of the stochastic solvers alone: lbfgs has no epochs.")
 
-    def _hidden_sizes(self) -> list[int]:
-        sizes = self.hidden_layer_sizes
-        sizes = sizes if hasattr(sizes, "__iter__") else [sizes]
-        return [operator.index(size) for size in sizes]
-
-    def _activations(self) -> list[Activation]:
-        """Return the activation of each hidden layer."""
-        count, given = len(self._hidden_sizes()), self.activation
-        given = [given] * count if isinstance(given, str | Activation) else list(given)
-        if len(given) != count:
-            raise ValueError(
-                f"activation has {len(given)} entries, but there are {count} hidden layers: give "
-                "one name for all of them, or one for each."
-            )
-        for name in given:
-            if isinstance(name, str) and name not in _ACTIVATIONS:
-                raise ValueError(f"activation {name!r} is none of {sorted(_ACTIVATIONS)}.")
-        return [_ACTIVATIONS[name] if isinstance(name, str) else name for name in given]
-
-    def _network(self, n_in: int) -> Network:
-        """Return the network that the parameters and the outputs' number describe."""
-        widths, activations = [n_in, *self._hidden_sizes()], self._activations()
-        layers: list[Any] = []
-        for n, n_out, activation in zip(widths, widths[1:], activations, strict=False):
-            drawn = _drawn(n, n_out, activation)
-            if self.layer_norm:
-                layers += [Dense(n, n_out, **drawn), LayerNorm(n_out), Activate(activation)]
-            else:
-                layers += [Dense(n, n_out, activation, **drawn)]
-            if self.dropout:
-                layers += [Dropout(self.dropout)]
-        # The output's weights are drawn as the last hidden layer's.
-        drawn = _drawn(widths[-1], self.n_outputs_, activations[-1] if activations else None)
-        layers += [Dense(widths[-1], self.n_outputs_, **drawn)]
-        return Network(layers, self._loss())
-
     def _begin(self, network: Network, random_state: Any) -> np.ndarray:
         """Return the first theta, ``(P,)`` or a stack, and forget what was fitted before."""
         self.n_iter_ = self.t_ = 0
         if hasattr(self, "layer_norms_"):
             del self.layer_norms_
-        self.n_layers_ = len(self._hidden_sizes()) + 2
+        self.n_layers_ = len(hidden_sizes(self)) + 2
         self.out_activation_ = word_of(network.loss_function)
         if self.solver in STOCHASTIC:
             begin_curves(self)
-        starts = [
-            np.concatenate(
-                [value.reshape(-1) for value in draw(network.layers, network.layout, random_state)]
-            )
-            for _ in range(self.n_restarts)
-        ]
-        return starts[0] if self.n_restarts == 1 else np.stack(starts)
+        return drawn_theta(network, random_state, self.n_restarts)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to a model file, without pickle; ``load`` reads it.
@@ -286,42 +266,6 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         model: Self = load_estimator(cls, path)
         return model
 
-    def _theta(self, network: Network) -> Array:
-        """Return theta of the fitted attributes, which a user may have changed."""
-        return network.pack(self._parameters(network))
-
-    def _parameters(self, network: Network) -> list[Any]:
-        """Return each layer's parameters of the fitted attributes."""
-        if self.layer_norm != hasattr(self, "layer_norms_"):
-            raise ValueError(
-                f"layer_norm is {self.layer_norm} now, but was not when this was fitted: fit anew."
-            )
-        dense = zip(self.coefs_, self.intercepts_, strict=True)
-        norms = iter(getattr(self, "layer_norms_", []))
-        parameters: list[Any] = []
-        for layer in network.layers:
-            if isinstance(layer, Dense):
-                weights, bias = next(dense)
-                parameters.append((weights, bias[None, :]))
-            else:
-                parameters.append(next(norms) if isinstance(layer, LayerNorm) else ())
-        return parameters
-
-    def _attributes(self, network: Network, theta: Array) -> dict[str, Any]:
-        """Return the fitted attributes that hold theta: views, where the choice says."""
-        if not dispatches():
-            theta = to_host(theta)
-        layers = list(zip(network.layers, network.unpack(theta), strict=True))
-        dense = [values for layer, values in layers if isinstance(layer, Dense)]
-        attributes = {
-            "coefs_": [weights for weights, _ in dense],
-            "intercepts_": [bias[0, :] for _, bias in dense],
-        }
-        if self.layer_norm:
-            norms = [values for layer, values in layers if isinstance(layer, LayerNorm)]
-            attributes["layer_norms_"] = norms
-        return attributes
-
     def _reporter(
         self, context: Any, network: Network, told: dict[str, Any]
     ) -> Callable[[Array], bool] | None:
@@ -344,7 +288,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             ends = epoch.call_on_fit_task_end(
                 estimator=self,
                 **told,
-                reconstruction_attributes=lambda: self._attributes(network, theta),
+                reconstruction_attributes=lambda: attributes_of(network, theta),
             )
             if left and not ends:
                 epoch = begun()
@@ -394,9 +338,9 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         check_same_namespace(X, self, attribute="_first_coef", method=method)
         x = rows_of(self, X, reset=False)
         choice = choice_for(self, self.coefs_[0])
-        network = self._network(self.coefs_[0].shape[0])
-        theta = put(choice, self._theta(network))
-        if is_large(x):
+        network = network_of(self, self.coefs_[0].shape[0])
+        theta = put(choice, theta_of(self, network))
+        if goes_by_blocks(choice, x):
             blocks = blocks_of(x, np.arange(x.shape[0]))
             parts = (network.predict(theta, put(choice, rows_at(x, block))) for block in blocks)
             return np.concatenate([to_host(part) for part in parts])
@@ -412,10 +356,3 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.sparse = True
         tags.array_api_support = True
         return tags
-
-
-def _drawn(n_in: int, n_out: int, activation: Activation | None) -> dict[str, Any]:
-    """Return how weights and bias are drawn: Glorot and Bengio 2010, as scikit-learn does."""
-    factor = 2.0 if activation is ACTIVATIONS["sigmoid"] else 6.0
-    bound = float(np.sqrt(factor / (n_in + n_out)))
-    return {"initializer": uniform(-bound, bound), "bias_initializer": uniform(-bound, bound)}

@@ -13,8 +13,8 @@ def tables_of(
 ) -> list[Array]:
     """Return where the rows of an epoch's batches are, as tables ``(batches, size)``.
 
-    The last table is that of the last batch, if it is smaller. The order is what ``shuffle`` gives
-    the epoch, or is drawn from ``seed`` and the epoch's number, or is the rows' own.
+    A smaller last batch has a table of its own. The order is what the function ``shuffle`` returns
+    for the epoch, or drawn from ``seed`` and the epoch's number, or that of the rows.
     """
     count, home = rows.x.shape[-2], require_owner(rows.x, "x")
     if callable(shuffle):
@@ -31,29 +31,33 @@ def tables_of(
 
 
 def remaining(tables: Sequence[Array], passed: int) -> Iterator[Array]:
-    """Yield the tables without the first batches, of which so many have passed."""
+    """Yield the tables without the batches that have passed already."""
     for table in tables:
         if passed < table.shape[0]:
             yield table[passed:, :] if passed else table
         passed = max(0, passed - table.shape[0])
 
 
-def mean_over(tables: Sequence[Array], losses: Array, weight: Array) -> Array:
+def mean_over(tables: Sequence[Array], losses: Array, weight: Array | None) -> Array:
     """Return the mean of an epoch's losses ``(batches, *stack)`` as ``(1, *stack)``.
 
-    Each counts for the sum of its rows' weights, ``weight`` being those of all rows.
+    Each counts for the sum of its rows' weights, ``weight`` being those of all rows, or for its
+    rows.
     """
-    xp, stack = array_namespace(losses), weight.shape[:-1]
-    shares = [
-        xp.sum(
-            xp.reshape(gather(weight, xp.reshape(table, (-1,)), -1), (*stack, *table.shape)),
-            axis=-1,
-        )
-        for table in tables
-    ]
-    share = joined(shares, axis=-1)
+    xp = array_namespace(losses)
+    share = joined([_shares(table, losses, weight) for table in tables], axis=-1)
     mean: Array = xp.sum(xp.moveaxis(losses, 0, -1) * share, axis=-1) / xp.sum(share, axis=-1)
     return mean[None, ...]
+
+
+def _shares(table: Array, losses: Array, weight: Array | None) -> Array:
+    """Return for what each batch of a table counts, ``(batches,)`` or stacked."""
+    xp = array_namespace(losses)
+    if weight is None:
+        batches, size = table.shape
+        return xp.full((batches,), float(size), dtype=losses.dtype, device=device_of(losses))
+    weights = gather(weight, xp.reshape(table, (-1,)), -1)
+    return xp.sum(xp.reshape(weights, (*weight.shape[:-1], *table.shape)), axis=-1)
 
 
 def take(rows: Rows, places: Array | None, rng: Any = None) -> Rows:

@@ -70,7 +70,7 @@ def forward_through(
 def output_of(
     layers: Sequence[Layer], parameters: Sequence[Parameters], x: Array, rng: Any
 ) -> Array:
-    """Send x forward through a chain that nothing is sent back through: no cache is kept."""
+    """Send x forward through a chain of layers and keep no cache: nothing will be sent back."""
     for i, layer in enumerate(layers):
         x = _forward(layer, i, parameters[i], x, rng)[0]
     return x
@@ -98,8 +98,8 @@ def backward_through(
 ) -> tuple[Array | None, list[tuple[Array, ...]]]:
     """Send g = dL/dy back through a chain of layers: dL/dx, and each layer's gradients.
 
-    Without ``wants_input`` no layer sends back what no layer before it needs. The gradients are
-    those arrays of ``out``, if it is given, layer by layer.
+    Without ``wants_input`` dL/dx is computed only as far back as a layer with parameters needs it.
+    If ``out`` is given, the gradients are written into its arrays, layer by layer.
     """
     first = 0 if wants_input else next((i for i, layer in enumerate(layers) if layer.names), 0)
     gradients: list[tuple[Array, ...]] = [() for _ in layers]
@@ -128,7 +128,7 @@ def backward_through(
 
 
 def _put_into(places: Sequence[Array], gradients: Sequence[Array]) -> tuple[Array, ...]:
-    """Return the places, with each gradient copied that was not written there."""
+    """Return the arrays of ``out``, after copying into them what a layer did not write there."""
     for place, gradient in zip(places, gradients, strict=True):
         if gradient is not place:
             if tuple(gradient.shape) != tuple(place.shape):
@@ -141,7 +141,7 @@ def _put_into(places: Sequence[Array], gradients: Sequence[Array]) -> tuple[Arra
 
 
 def is_random(layer: Layer) -> bool:
-    """Say whether a layer's forward depends on its key: it does unless the layer denies it."""
+    """Say whether a layer's forward depends on its key: yes, unless its ``is_random`` is False."""
     return bool(getattr(layer, "is_random", True))
 
 

@@ -25,7 +25,10 @@ from backprop_xp.optimizers import Optimizer, check_state
 from backprop_xp.options import FitResult, Options, TrainingState
 
 # What is on the host wherever a training runs.
-_ON_THE_HOST = ("state.history.", "state.best.score", "state.best.epoch", "state.slowed.")
+_ON_THE_HOST = (
+    *("state.history.", "state.best.score", "state.best.epoch", "state.slowed."),
+    "estimator.",
+)
 # The options of a training that are no data and no functions.
 _KEPT = (
     *("epochs", "batch_size", "shuffle", "seed", "clip", "l2"),
@@ -39,7 +42,8 @@ class Checkpoint:
 
     A training goes on by ``bx.fit(network, theta, x, y, optimizer=optimizer, start=state,
     epochs=...)``, given the data and the options that it began with: ``options`` are those that a
-    file can hold, in a file that ``fit`` or ``train`` wrote.
+    file can hold, in a file that ``fit`` or ``train`` wrote. ``estimator`` is what an estimator's
+    ``save`` keeps beside its network: NumPy's arrays, numbers and words, for its ``load``.
     """
 
     network: Network
@@ -49,6 +53,7 @@ class Checkpoint:
     preparation: Mapping[str, Array] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    estimator: Mapping[str, Any] = field(default_factory=dict)
 
     def predict(self, x: Array) -> Array:
         """Return the network's predictions for x as it came, ``(batch, n_in)``.
@@ -91,7 +96,11 @@ def save(
     state = state.state if isinstance(state, FitResult) else state
     if isinstance(preparation, Standardized):
         preparation = {"mean": preparation.mean, "scale": preparation.scale}
-    given = Checkpoint(network, theta, optimizer, state, preparation, metadata or {})
+    write_checked(path, Checkpoint(network, theta, optimizer, state, preparation, metadata or {}))
+
+
+def write_checked(path: str | os.PathLike[str], given: Checkpoint) -> None:
+    """Write a file of parts that fit one another, or raise."""
     _check(given)
     write(path, _packed(given))
 
@@ -157,6 +166,7 @@ def _packed(given: Checkpoint) -> bytes:
     }
     parts = {"theta": given.theta, "network": network, "optimizer": given.optimizer}
     parts |= {"state": given.state, "preparation": given.preparation, "options": given.options}
+    parts["estimator"] = given.estimator
     header = {name: described(part, name, arrays) for name, part in parts.items()}
     package = sys.modules[__package__ or ""]  # whose version is above what may be imported here
     header["versions"] = {"backprop_xp": package.__version__, "numpy": np.__version__}
@@ -206,7 +216,7 @@ def _check(given: Checkpoint) -> None:
     is_one = hasattr(given.optimizer, "initialize") and not isinstance(given.optimizer, type)
     if given.optimizer is not None and not is_one:
         raise TypeError(f"optimizer must be one such as bx.Adam(), not {given.optimizer!r}.")
-    for name in ("preparation", "metadata", "options"):
+    for name in ("preparation", "metadata", "options", "estimator"):
         value = getattr(given, name)
         if not isinstance(value, Mapping | None) or not all(
             isinstance(k, str) for k in value or ()

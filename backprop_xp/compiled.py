@@ -25,10 +25,10 @@ def compiled(
     evaluate: Callable[..., Any],
     metrics: Mapping[str, Any],
 ) -> tuple[Any, ...]:
-    """Return one step, a loop of many, ``evaluate``, and the arguments of the first two.
+    """Return a compiled step, a compiled loop of steps, ``evaluate``, and the arguments of the two.
 
-    ``many(carry, columns, shared)`` takes a step for each row of the columns. All are the same
-    functions where they were made before.
+    The loop, ``many(carry, columns, shared)``, takes a step for each row of the columns. What was
+    compiled before is used again.
     """
     arguments, make, kind = _taken_apart(optimizer)
 
@@ -51,7 +51,7 @@ def _traced(
     given: tuple[Any, Any, Any],
     shared: Mapping[str, Any],
 ) -> Any:
-    """Do as ``step`` does, where every number is an array, and the optimiser made of such.
+    """Do what ``step`` does, with arrays in the place of numbers, hyperparameters included.
 
     The carry may be taken apart: theta, and the optimiser's state, are then tuples of its parts.
     """
@@ -110,11 +110,12 @@ def _many(
 
 
 def _taken_apart(optimizer: Any) -> tuple[dict[str, Any], Callable[..., Any], tuple[Any, ...]]:
-    """Return an optimiser's hyperparameters, how to make it of them, and what its kind is.
+    """Return an optimiser's hyperparameters, a function that makes it of them, and a key.
 
-    What is 0 or no number is of the kind: an update may leave out what it would do. The learning
-    rate is neither, but given to each step. One's own may do with theirs what they like, and
-    change: only itself, as it is now, is of its kind.
+    Optimisers of one key share compiled code. A hyperparameter of 0, or one that is no number, is
+    part of the key, since an update may leave out work because of it; the learning rate is given to
+    each step instead. A user's own optimiser may do anything with its attributes, and change: its
+    key is the object itself.
     """
     if not is_ours(optimizer):
         return {}, lambda: optimizer, (id(optimizer), *getattr(optimizer, "__dict__", {}).items())
@@ -131,7 +132,7 @@ def _taken_apart(optimizer: Any) -> tuple[dict[str, Any], Callable[..., Any], tu
 
 
 def _own(value: Any) -> Iterator[int]:
-    """Yield what tells a user's own objects apart, in a network, its loss or the metrics.
+    """Yield a user's own objects in a network, its loss or the metrics, as keys by identity.
 
     Those may be equal and differ: as two NamedTuples do, or an attribute that is no field. They are
     in use as long as the network is, which is kept.
@@ -153,7 +154,7 @@ _lock = threading.Lock()
 
 
 def _kept(key: Any, build: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
-    """Return what was built for a key before, or is now."""
+    """Return what was built for a key; build it the first time."""
     try:
         hash(key)
     except TypeError:  # a layer or a hyperparameter that cannot be hashed

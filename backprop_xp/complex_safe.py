@@ -35,7 +35,7 @@ def positive(xp: Namespace, z: Array) -> Array:
 
 
 def clip(xp: Namespace, z: Array, low: float, high: float) -> Array:
-    """Return z held between two bounds by its real part; where held, a constant."""
+    """Return z where its real part lies between two bounds, else the nearer bound, a constant."""
     if not is_complex(xp, z.dtype):
         return xp.clip(z, low, high)
     x = xp.real(z)
@@ -44,7 +44,7 @@ def clip(xp: Namespace, z: Array, low: float, high: float) -> Array:
 
 
 def finite_exp(xp: Namespace, z: Array) -> Array:
-    """Return exp(z), of a z whose real part is held below where that overflows."""
+    """Return exp(z), the real part of z limited so that nothing overflows."""
     limit = _exp_limit(xp, z.dtype)
     if not is_complex(xp, z.dtype):
         return xp.exp(xp.minimum(z, limit))  # far cheaper than a clip
@@ -59,7 +59,7 @@ def magnitude(xp: Namespace, z: Array) -> Array:
 def log1p(xp: Namespace, z: Array) -> Array:
     """Return log(1 + z); of a complex z with every digit of its real part.
 
-    Of those a library's own may lose the ones beyond 1's: NumPy takes the logarithm of |1 + z|.
+    A library's own may lose digits for small z: NumPy takes the logarithm of |1 + z|.
     """
     if not is_complex(xp, z.dtype):
         return xp.log1p(z)

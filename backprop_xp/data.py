@@ -175,7 +175,7 @@ def chosen_order(rows: int, choose: Callable[[int], Any], epoch: int) -> np.ndar
 
 
 def _numbers(value: Any, name: str) -> Array:
-    """Return an array of any library as it is, but NumPy's, lists and tables as plain numbers."""
+    """Return numbers of a list, a table or NumPy's array; another library's array as it is."""
     home = owner(value)
     if home is None or home.name == "numpy":
         return plain(value, name)
@@ -184,7 +184,7 @@ def _numbers(value: Any, name: str) -> Array:
 
 
 def _anything(value: Any, name: str) -> Array:
-    """Return what ``_numbers`` does, and NumPy's arrays of text or objects as they are."""
+    """Return what ``_numbers`` does, but take arrays of text or objects, too."""
     return unmasked(value, name) if isinstance(value, np.ndarray) else _numbers(value, name)
 
 

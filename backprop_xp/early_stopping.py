@@ -102,14 +102,14 @@ def slowed(rule: Plateau, old: Slowed | None, watched: Array, epoch: int) -> Slo
 
 
 def _score(rule: EarlyStopping | Plateau, watched: Array) -> Any:
-    """Return what is watched on the host, less being better; NaN is infinite: numbers are less."""
+    """Return what is watched, on the host, negated where more is better; NaN counts as infinity."""
     score = to_host(watched) * (1.0 if rule.mode == "min" else -1.0)
     np = array_namespace(score)
     return np.where(np.isnan(score), math.inf, score)
 
 
 def _where(improved: Any, old: Any, new: Any) -> Any:
-    """Return the networks of ``new`` that improved, else of ``old``; what is of no stack is new."""
+    """Return ``new`` for the networks that improved and ``old`` for the others, array by array."""
     home, stack = owner(new), improved.shape
     if home is None or not hasattr(new, "shape") or tuple(new.shape[: len(stack)]) != stack:
         return new

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from backprop_xp.backends import owner, to_host
-from backprop_xp.checkpoint import load, save
-from backprop_xp.descriptions import described, remade
+from backprop_xp.checkpoint import Checkpoint, load, write_checked
+from backprop_xp.estimator_network import attributes_of, network_of, parameters_of
 from backprop_xp.losses import Loss, binary_cross_entropy, half_squared_error, poisson
 from backprop_xp.model_files import CheckpointError
 from backprop_xp.network import Network
@@ -22,8 +22,9 @@ from backprop_xp.targets import binarizer_of
 _FITTED = (
     *("n_features_in_", "n_outputs_", "n_iter_", "n_layers_", "out_activation_", "t_", "loss_"),
     *("best_loss_", "best_validation_score_", "_no_improvement_count", "_learning_rate"),
-    *("loss_curve_", "validation_loss_curve_", "validation_scores_"),
 )
+# Those that are None or a number for each epoch: arrays of the file, whose JSON is short.
+_CURVES = ("loss_curve_", "validation_loss_curve_", "validation_scores_")
 # Those that are arrays of labels or of names.
 _LABELS = ("classes_", "feature_names_in_")
 # Of losses with one link, the one of the table: a file's network predicts.
@@ -32,35 +33,35 @@ _LINKS = {loss.link: loss for loss in (half_squared_error, binary_cross_entropy,
 
 def save_estimator(model: Any, path: str | os.PathLike[str]) -> None:
     """Write a fitted estimator to a file."""
-    network = model._network(model.n_features_in_)
+    network = network_of(model, model.n_features_in_)
     loss: Loss = _LINKS.get(network.loss_function.link, network.loss_function)
-    theta = network.pack([[to_host(v) for v in layer] for layer in model._parameters(network)])
+    theta = network.pack([[to_host(v) for v in layer] for layer in parameters_of(model, network)])
     state = None
     if hasattr(model, "_optimizer_state"):
         state = TrainingState(0, 0, theta, model._optimizer_state)
+    labels = {name: getattr(model, name) for name in _LABELS if hasattr(model, name)}
+    curves = {name: getattr(model, name) for name in _CURVES if hasattr(model, name)}
     told: dict[str, Any] = {
+        "name": type(model).__name__,
         "parameters": {key: _written(value) for key, value in model.get_params(deep=False).items()},
         "fitted": {
             name: _written(getattr(model, name)) for name in _FITTED if hasattr(model, name)
         },
+        "curves": {
+            name: curve if curve is None else np.asarray(curve, dtype=np.float64)
+            for name, curve in curves.items()
+        },
+        "labels": {name: [value.dtype.str, value.tolist()] for name, value in labels.items()},
+        "is_multilabel": getattr(model, "_is_multilabel", False),
     }
-    labels = {name: getattr(model, name) for name in _LABELS if hasattr(model, name)}
-    told["labels"] = {name: [v.dtype.str, v.tolist()] for name, v in labels.items()}
-    told["is_multilabel"] = getattr(model, "_is_multilabel", False)
-    arrays: dict[str, Any] = {}
-    metadata = {
-        "estimator": type(model).__name__,
-        "as": described(told, type(model).__name__, arrays),
-    }
-    if arrays:
-        raise TypeError(f"a file of an estimator cannot hold {min(arrays)}, an array of a device.")
-    save(path, Network(network.layers, loss), theta, state=state, metadata=metadata)
+    network = Network(network.layers, loss)
+    write_checked(path, Checkpoint(network, theta, state=state, estimator=told))
 
 
 def load_estimator(kind: type, path: str | os.PathLike[str]) -> Any:
     """Return the estimator that a file holds, of the given class."""
     found = load(path, backend="numpy")
-    name = found.metadata.get("estimator")
+    name = found.estimator.get("name")
     if name != kind.__name__:
         what = f"a {name}" if isinstance(name, str) else "a network alone, for bx.load"
         raise CheckpointError(f"{os.fspath(path)}: it holds {what}, no {kind.__name__}.")
@@ -71,14 +72,16 @@ def load_estimator(kind: type, path: str | os.PathLike[str]) -> Any:
 
 
 def _made(kind: type, found: Any) -> Any:
-    none: dict[str, Any] = {}  # no arrays: they are in the network and the state
-    told = remade(found.metadata["as"], kind.__name__, none.__getitem__)
-    model = kind()
+    told, model = found.estimator, kind()
     model.set_params(**{name: _read(value) for name, value in told["parameters"].items()})
     for name, value in told["fitted"].items():
         if name not in _FITTED:
             raise ValueError(f"{name!r} is none of its attributes.")
         setattr(model, name, _read(value))
+    for name, curve in told["curves"].items():
+        if name not in _CURVES or not (curve is None or curve.ndim == 1):
+            raise ValueError(f"{name!r} is none of its curves.")
+        setattr(model, name, None if curve is None else curve.tolist())
     for name, (dtype, values) in told["labels"].items():
         if name not in _LABELS or np.dtype(dtype).kind not in "biufUO":
             raise ValueError(f"{name!r} is none of its arrays of labels.")
@@ -89,8 +92,8 @@ def _made(kind: type, found: Any) -> Any:
         model._label_binarizer = binarizer_of(
             np.eye(len(labels), dtype=int) if told["is_multilabel"] else labels
         )
-    network = model._network(model.n_features_in_)
-    for name, value in model._attributes(network, found.theta).items():
+    network = network_of(model, model.n_features_in_)
+    for name, value in attributes_of(network, found.theta).items():
         setattr(model, name, value)
     if found.state is not None:
         model._optimizer_state = found.state.optimizer_state
@@ -115,4 +118,6 @@ def _read(value: Any) -> Any:
         return {_read(key): _read(part) for key, part in value["pairs"]}
     if isinstance(value, list | tuple):
         return type(value)(map(_read, value))
+    if owner(value) is not None:
+        raise ValueError("an array is in the place of a number.")
     return value

@@ -15,16 +15,19 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target
 
+from backprop_xp.activations import softmax
 from backprop_xp.backends import Array, array_namespace, owner, to_host
-from backprop_xp.base_estimator import Perceptron
+from backprop_xp.base_estimator import Perceptron, all_or_nothing
 from backprop_xp.losses import LOSSES, Loss
 from backprop_xp.metrics import accuracy
 from backprop_xp.placing import on_host
 from backprop_xp.solvers import STOCHASTIC
 from backprop_xp.targets import (
+    as_distribution,
     binarizer_of,
     check_classes,
     columns_of,
+    gives_probabilities,
     loss_of_classes,
     loss_of_values,
     score_of_labels,
@@ -42,11 +45,26 @@ def _has_partial_fit(model: Any) -> bool:
     return True
 
 
+def _has_probabilities(model: Any) -> bool:
+    if not gives_probabilities(model.loss):
+        raise AttributeError(
+            f"loss={model.loss!r} gives no probabilities: there is decision_function, which "
+            "sklearn.calibration.CalibratedClassifierCV makes probabilities of."
+        )
+    return True
+
+
+def _has_scores(model: Any) -> bool:
+    return not gives_probabilities(model.loss)
+
+
 @dataclass(eq=False, repr=False)
 class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
     """A multilayer perceptron for classes or multilabel targets: scikit-learn's, and more.
 
-    What it has beyond ``sklearn.neural_network.MLPClassifier``: ``class_weight``, ``dropout``,
+    What it has beyond ``sklearn.neural_network.MLPClassifier``: any loss of ``bx.losses`` by its
+    name, of targets 0 and 1 (``predict_proba`` is there where its link is sigmoid or softmax,
+    elsewhere ``decision_function`` is), ``class_weight``, ``dropout``,
     ``layer_norm``, a list of activations (any of ``bx.activations``), the solvers ``"adamw"``
     (``alpha`` is its decoupled decay of the weights) and ``"rmsprop"``, a schedule as
     ``learning_rate``, ``clip`` of the gradient's norm, ``n_restarts`` networks trained at once of
@@ -60,17 +78,19 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
     True
     """
 
-    loss: str = field(default="log_loss", init=False)
+    loss: Any = field(default="log_loss", kw_only=True)
     class_weight: Any = None
 
     _checks_of_y: ClassVar[dict[str, Any]] = {"multi_output": True}
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **Perceptron._parameter_constraints,
+        "loss": [StrOptions({"log_loss", *LOSSES}), Loss],
         "class_weight": [dict, list, StrOptions({"balanced"}), None],
     }
 
     @available_if(_has_partial_fit)  # type: ignore[untyped-decorator]
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @all_or_nothing
     @with_callbacks  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Any:
         """Train for one epoch on X and y; ``classes`` are all there are, for the first call."""
@@ -92,7 +112,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             self.classes_ = self._label_binarizer.classes_
         else:
             check_classes(self._label_binarizer, y, exact=exact)
-        return columns_of(self._label_binarizer, y)
+        return columns_of(self._label_binarizer, y, self.loss)
 
     def _weighted(self, y: Any, sample_weight: np.ndarray | None) -> np.ndarray | None:
         return weighted(self.class_weight, y, sample_weight, self.classes_)
@@ -105,7 +125,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         return bool(self._label_binarizer.y_type_.startswith("multilabel"))
 
     def _loss(self) -> Loss:
-        return loss_of_classes(self.n_outputs_, is_multilabel=self._is_multilabel)
+        return loss_of_classes(self.loss, self.n_outputs_, is_multilabel=self._is_multilabel)
 
     def _score(self) -> Callable[..., Array]:
         return score_of_labels if self._is_multilabel else accuracy
@@ -122,10 +142,12 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             return labels
         return home.from_host(labels, device=predicted.device)
 
+    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> Array:
         """Return each class's probability, ``(batch, n_classes)``, or each label's."""
         return self._probabilities(X, "predict_proba")
 
+    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
     def predict_log_proba(self, X: Any) -> Array:
         """Return the logarithm of ``predict_proba``."""
         probabilities = self._probabilities(X, "predict_log_proba")
@@ -134,9 +156,17 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
 
     def _probabilities(self, X: Any, method: str) -> Array:
         predicted = self._predicted(X, method)
-        if self.n_outputs_ > 1:
-            return predicted
-        return array_namespace(predicted).concat([1.0 - predicted, predicted], axis=-1)
+        if self.n_outputs_ == 1:
+            return array_namespace(predicted).concat([1.0 - predicted, predicted], axis=-1)
+        each = self._is_multilabel or self._loss().link is softmax.value
+        return predicted if each else as_distribution(predicted)
+
+    @available_if(_has_scores)  # type: ignore[untyped-decorator]
+    def decision_function(self, X: Any) -> Array:
+        """Return by how much a class, of each of several or the second of two, is above 1/2."""
+        scores = self._predicted(X, "decision_function") - 0.5
+        is_of_two = len(self.classes_) <= 2 and not self._is_multilabel
+        return scores[:, -1] if is_of_two else scores
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -167,6 +197,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
 
     @available_if(_has_partial_fit)  # type: ignore[untyped-decorator]
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @all_or_nothing
     @with_callbacks  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
         """Train for one epoch on X and y."""

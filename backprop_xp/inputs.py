@@ -112,7 +112,7 @@ def row_slices(rows: int, size: int) -> list[slice]:
 
 
 def rows_at_once(theta: Array) -> int:
-    """Return of how many rows predictions are made at once: fewer for more networks of a stack."""
+    """Return how many rows are predicted at once: the more networks in a stack, the fewer rows."""
     networks = int(math.prod(theta.shape[:-1]))
     return max(1, _ROWS_AT_ONCE // max(1, networks))
 
@@ -150,7 +150,7 @@ def check_beside_outputs(
 ) -> None:
     """Raise ValueError unless ``name`` has a row per sample and a column per output.
 
-    Without ``labels`` it is nothing that class labels could have been meant for.
+    With ``labels`` the error also says how class labels are given.
     """
     rows = outputs[-2:]
     if tuple(value.shape[-2:]) == tuple(rows):

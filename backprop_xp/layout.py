@@ -52,7 +52,7 @@ def lay_out(layers: Sequence[Layer]) -> Layout:
 
 
 def draw(layers: Sequence[Layer], layout: Layout, generator: Generator) -> Iterator[HostArray]:
-    """Yield the parameters that layers draw on the host, each of its place's shape."""
+    """Yield the parameters that the layers draw on the host, checked to have their shapes."""
     for i, (layer, places) in enumerate(zip(layers, layout, strict=True)):
         values, names = tuple(layer.initialize(generator)), [place.name for place in places]
         if len(values) != len(names):
@@ -76,7 +76,7 @@ def pack(layout: Layout, values: Sequence[Sequence[Array]], stack: tuple[int, ..
 
 
 def shaped(layout: Layout, parts: Sequence[Array]) -> list[tuple[Array, ...]]:
-    """Return each layer's parameters, of theta's parts, ``(*stack, length)``, in their order."""
+    """Return each layer's parameters, given theta's parts ``(*stack, length)`` in their order."""
     xp, stack, left = array_namespace(parts[0]), parts[0].shape[:-1], iter(parts)
     return [
         tuple(xp.reshape(next(left), (*stack, *place.shape)) for place in places)
@@ -87,7 +87,7 @@ def shaped(layout: Layout, parts: Sequence[Array]) -> list[tuple[Array, ...]]:
 def flattened(
     layout: Layout, values: Sequence[Sequence[Array]], stack: tuple[int, ...]
 ) -> list[Array]:
-    """Return theta's parts, of each layer's parameters: the inverse of ``shaped``."""
+    """Return theta's parts, given each layer's parameters: the inverse of ``shaped``."""
     xp = array_namespace(next(itertools.chain.from_iterable(values)))
     return [
         xp.reshape(value, (*stack, place.length))

@@ -19,7 +19,7 @@ from backprop_xp.steps import evaluate, is_ours, step, update_of
 
 
 class Interrupt:
-    """Ctrl-C, held back while ``busy``, when theta is being changed; ``pressed`` is what came then.
+    """Ctrl-C, held back while ``busy``, as theta is being changed; ``pressed`` keeps what came.
 
     In the main thread; elsewhere Python delivers no signals. Whatever handles them otherwise, as
     asyncio, does so at ``release``.
@@ -73,6 +73,7 @@ def steps_of(
     one = functools.partial(step, gradient, update_of(optimizer, theta), judge)
     many: Any = None
     home, arguments = require_owner(theta, "theta"), None
+    views: Any = None
     if home.loop(one) is not None:
         one, many, judge, arguments = compiled(home, network, optimizer, judge, metrics)
 
@@ -86,11 +87,13 @@ def steps_of(
         *,
         slowed: Slowed | None = None,
     ) -> Any:
+        nonlocal views
         count = places if isinstance(places, int) else places.shape[0]
         tables = None if isinstance(places, int) else places
         rates = _rates(optimizer, range(first, first + count), theta, slowed)
         # The library's optimisers keep no gradient: its memory serves step after step.
-        views = views_of(network, carry[0]) if many is None and is_ours(optimizer) else None
+        if many is None and is_ours(optimizer) and (views is None or views.theta is not carry[0]):
+            views = views_of(network, carry[0])
         shared = {**shared, "views": views, "arguments": arguments}
         columns = None
         if many is not None and count > 1 and before is None:
@@ -140,7 +143,7 @@ def _counted(before: Any, state: Any, steps: int) -> Any:
 
 
 def _require_alike(theta: Array, moved: Array, loss: Sequence[int]) -> None:
-    """Raise ValueError where an optimiser or a loss of one's own made something else."""
+    """Raise ValueError where a user's optimiser or loss changed a shape or a dtype."""
     if moved.dtype != theta.dtype or tuple(moved.shape) != tuple(theta.shape):
         raise ValueError(
             f"The optimiser's update returned a theta of {moved.dtype} and shape "

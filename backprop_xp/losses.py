@@ -39,9 +39,9 @@ class Loss:
 
     ``value`` returns ``(..., batch)``, ``gradient`` its derivative by the outputs, ``(..., batch,
     n_out)``, and ``link`` the predictions, ``(..., batch, n_out)``, that the outputs stand for.
-    ``targets`` are the least and the greatest target that the loss can mean, ``least_outputs`` is
-    the fewest outputs of which it says anything: training refuses other ones. With ``labels`` a
-    network takes integer class labels for its targets too, and makes them one-hot.
+    ``targets`` are the smallest and the largest target that make sense, ``least_outputs`` is the
+    smallest number of outputs that does: training refuses others. With ``labels`` a network also
+    takes integer class labels as targets, and makes them one-hot.
     """
 
     value: Callable[[Array, Array], Array]
@@ -95,7 +95,7 @@ class _OverOutputs:
 
 
 def over_outputs(each: Callable[[Array, Array], Iterable[Array]], **more: Any) -> Loss:
-    """Return the loss that is the mean over the outputs of a loss of each output alone.
+    """Return a loss that treats each output alone and takes the mean over the outputs.
 
     ``each(outputs, targets)`` gives two arrays ``(..., batch, n_out)``, its values and their
     derivatives, as a tuple or one after the other; ``more`` is the ``link`` and what else a

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-FORMAT = 1
+FORMAT = 2
 # A network of ten thousand layers takes less; lists in JSON take some twenty times its bytes.
 LONGEST_HEADER = 4 * 2**20
 

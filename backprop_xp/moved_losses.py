@@ -1,4 +1,4 @@
-"""The losses of a network with one parameter moved, which touches its layer and what follows alone.
+"""The losses of a network with one parameter moved: only its layer and what follows are computed.
 
 Everything before that layer is computed once. A moved parameter of a Dense moves one column of its
 pre-activations; what follows goes through the layers' own ``forward``.
@@ -55,7 +55,7 @@ class _Move(NamedTuple):
 def moved_losses(
     network: Network, theta: Array, rows: Rows, *, batched: bool | None, max_memory: int
 ) -> Callable[[Array, Array], Array] | None:
-    """Return a function of entries ``(K,)``, ascending, and what each is moved to: the losses.
+    """Return a function from entries ``(K,)``, ascending, and their new values to losses ``(K,)``.
 
     None where the layers do not take a stack; ``batched`` None tries that, unless all are built-in.
     """
@@ -118,9 +118,9 @@ def _layer_key(key: Any, i: int) -> Any:
 
 
 def _copies(max_memory: int, numbers: int, like: Array) -> int:
-    """Return how many copies of so many numbers are made at once, in a quarter of the memory.
+    """Return how many copies, each of so many numbers, fit into a quarter of the memory.
 
-    The rest is for what a layer makes in passing, and copies that stay in the cache are faster.
+    The rest is for a layer's temporaries; and copies that stay in the cache are faster.
     """
     xp = array_namespace(like)
     size = xp.finfo(like.dtype).bits // 8 * (2 if is_complex(xp, like.dtype) else 1)
@@ -151,7 +151,7 @@ def _losses(
 
 
 def _numbers(setting: _Setting, trace: _Trace, i: int, place: Place) -> int:
-    """Return how many numbers a copy with a moved parameter holds at a time, at the most."""
+    """Return the largest number of values that a copy with a moved parameter holds at a time."""
     layers, batch = setting.network.layers, int(setting.rows.x.shape[-2])
     first = i + 1 if _sends_a_column(layers, i) else i
     # A layer's input, pre-activation and output; of the moved one the parameter, or a column.
@@ -160,7 +160,7 @@ def _numbers(setting: _Setting, trace: _Trace, i: int, place: Place) -> int:
 
 
 def _sends_a_column(layers: Sequence[Layer], i: int) -> bool:
-    """Say whether layer i is a Dense of which a single column moves, and a Dense takes it."""
+    """Say whether a move in layer i changes one column of its output, and a Dense comes next."""
     layer = layers[i]
     return (
         type(layer) is Dense
@@ -185,7 +185,7 @@ def _index(array: Array, numbers: Sequence[int]) -> Array:
 
 
 def _moved_penalty(setting: _Setting, fixed: Any, move: _Move) -> Any:
-    """Return the penalty ``(K,)``: of a sum over weights only the moved one's term changes."""
+    """Return the penalty ``(K,)``; only the term of the moved weight differs from theta's own."""
     strength, moved = setting.network.l2, move.moved
     if not move.place.decays or not strength:
         return fixed

@@ -6,7 +6,7 @@ a description, and every method is a function of theta.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
@@ -47,7 +47,7 @@ from backprop_xp.layout import Layout, draw, lay_out, pack, unpack
 from backprop_xp.losses import LOSSES, Loss
 from backprop_xp.objective import loss_and_gradient_of, loss_of
 from backprop_xp.random import as_key
-from backprop_xp.shown import call
+from backprop_xp.shown import call, word
 
 
 @dataclass(frozen=True, init=False)
@@ -171,8 +171,8 @@ class Network:
     def predict(self, theta: Array, x: Array, *, batch_size: int | None = None) -> Array:
         """Return the loss's link of the outputs: probabilities, rates or values.
 
-        It is made of ``batch_size`` rows at a time, by default so many that rows times networks of
-        the stack are some thousands: memory grows with the result alone.
+        ``batch_size`` rows are taken at a time; by default as many as make some thousands of rows,
+        counting each network of the stack, so that only the result grows with the data.
         """
         x, _ = self.check_inputs(theta, x, None)
         size = rows_at_once(theta) if batch_size is None else integer(batch_size, "batch_size")
@@ -239,7 +239,7 @@ class Network:
         return joined, x_gradient
 
     def outputs_shape(self, theta: Array, x: Array) -> tuple[int, ...]:
-        """Return the shape of ``forward(theta, x)``: a row is sent if no layer says its width."""
+        """Return the shape of ``forward(theta, x)``; a row is sent through if no layer tells it."""
         n_out = self._widths[1]
         if n_out is None:
             n_out = self.forward(theta, array_namespace(x).zeros_like(x[..., :1, :])).shape[-1]
@@ -272,17 +272,28 @@ class Network:
             1  Dense  weights (3, 1), bias (1, 1)        4
                                                         13
         """
-        rows = [("layer", "kind", "parameters", "numbers")]
-        for i, (layer, places) in enumerate(zip(self.layers, self.layout, strict=True)):
-            shapes = ", ".join(f"{place.name} {place.shape}" for place in places)
-            count = sum(place.length for place in places)
-            rows.append((str(i), type(layer).__name__, shapes, str(count)))
-        rows.append(("", "", "", str(self.size)))
+        kinds = (type(layer).__name__ for layer in self.layers)
+        rows = [("layer", "kind", "parameters", "numbers"), *self._rows(kinds)]
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         return "\n".join(
             f"{a:>{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}"
             for a, b, c, d in rows
         )
+
+    def _repr_html_(self) -> str:
+        from backprop_xp import html  # for notebooks alone
+
+        heads = ("", "layer", "parameters", "numbers")
+        text = f"of {self.size} parameters; loss {word(self.loss_function)}, l2 {self.l2:g}"
+        table = html.table(heads, self._rows(map(word, self.layers)), align="rllr")
+        return html.section(html.paragraph(text, begins=type(self).__name__), table)
+
+    def _rows(self, kinds: Iterable[str]) -> Iterator[tuple[str, str, str, str]]:
+        """Yield a row for each layer: number, kind, parameters and how many numbers, then all."""
+        for i, (kind, places) in enumerate(zip(kinds, self.layout, strict=True)):
+            shapes = ", ".join(f"{place.name} {place.shape}" for place in places)
+            yield str(i), kind, shapes, str(sum(place.length for place in places))
+        yield "", "", "", str(self.size)
 
     def _check_theta(self, theta: Array) -> Any:
         xp = require_floating(theta, "theta")

@@ -24,7 +24,7 @@ from backprop_xp.losses import Loss, value_and_gradient
 
 
 class _Network(Protocol):
-    """What is asked of a network here."""
+    """The attributes of a network that are used here."""
 
     @property
     def layers(self) -> tuple[Layer, ...]: ...
@@ -48,7 +48,7 @@ def loss_of(network: _Network, theta: Array, rows: Rows, l2: Any) -> Array:
 def loss_of_values(
     network: _Network, theta: Array, values: Array, weight: Array | None, l2: Any
 ) -> Array:
-    """Return the loss, of each sample's own, ``(*stack, batch)``."""
+    """Return the loss, given each sample's own, ``(*stack, batch)``."""
     loss = mean_loss(values, weight)
     return loss if l2 is None else loss + penalty(network.layout, _parameters(network, theta), l2)
 
@@ -63,7 +63,7 @@ class Views(NamedTuple):
 
 
 def views_of(network: _Network, theta: Array) -> Views:
-    """Return theta and memory for its gradient, taken apart."""
+    """Return views of theta's parameters, and of new memory for its gradient."""
     gradient = blank(theta)
     places = None if gradient is None else _parameters(network, gradient)
     return Views(theta, _parameters(network, theta), gradient, places)
@@ -74,7 +74,7 @@ def loss_and_gradient_of(
 ) -> tuple[Array, Array]:
     """Return what ``Network.loss_and_gradient`` does.
 
-    ``views`` of this very theta say where the gradient is written, step after step.
+    ``views``, of this theta, hold the memory in which the gradient is written at each step.
     """
     if views is None or views.theta is not theta:
         views = views_of(network, theta)
@@ -88,7 +88,7 @@ def loss_and_gradient_of(
 def loss_and_gradients_of(
     network: _Network, parts: Sequence[Array], rows: Rows, l2: Any
 ) -> tuple[Array, list[Array]]:
-    """Return what ``loss_and_gradient_of`` does, of a theta taken apart, and as much apart."""
+    """Return what ``loss_and_gradient_of`` does, theta and the gradient being in parts."""
     layout = network.layout
     loss, gradients = _loss_and_gradients(network, shaped(layout, parts), rows, l2)
     return loss, flattened(layout, gradients, parts[0].shape[:-1])
@@ -101,7 +101,7 @@ def _loss_and_gradients(
     l2: Any,
     places: Sequence[Parameters] | None = None,
 ) -> tuple[Array, Sequence[Parameters]]:
-    """Return the loss and its gradients by the parameters, written into places if there are any."""
+    """Return the loss and its gradients by the parameters, written into ``places`` if given."""
     x, y, weight, key = rows
     outputs, caches = forward_through(network.layers, parameters, x, key)
     share = 1.0 / x.shape[-2] if weight is None else _shares(weight)[..., None]
@@ -130,7 +130,7 @@ def _shares(weight: Array) -> Array:
 
 
 def _total(weight: Array) -> Array:
-    """Return the weights' sum, ``(..., 1)``; 1 where that is 0, as in a batch of weights 0."""
+    """Return the sum of the weights, ``(..., 1)``; 1 where all weights of a batch are 0."""
     xp = array_namespace(weight)
     total = xp.sum(weight, axis=-1, keepdims=True)
     total += xp.astype(total == 0.0, total.dtype)
@@ -138,7 +138,7 @@ def _total(weight: Array) -> Array:
 
 
 def strength_of(rows: Rows, l2: Any, l2_of_sum: Any) -> Any:
-    """Return the strength of the penalty of some rows: ``l2``, or a part of that of their sum."""
+    """Return the penalty's strength: ``l2``, or ``l2_of_sum`` divided by the sum of the weights."""
     if l2_of_sum is None:
         return l2
     if rows.sample_weight is None:

@@ -237,9 +237,9 @@ _BEGIN = "Begin with state = optimizer.initialize(theta)."
 
 
 def _kind_of_state(optimizer: Any) -> Any:
-    """Return the kind of state of one of these optimisers, None for another's.
+    """Return the class of an optimiser's state, None for an optimiser of the user's own.
 
-    One that inherits its update inherits the state that goes with it.
+    A subclass that keeps ``update`` keeps the state, too.
     """
     kind = type(optimizer)
     if getattr(kind, "update", None) is not _update:
@@ -250,7 +250,7 @@ def _kind_of_state(optimizer: Any) -> Any:
 def rule_of(optimizer: Any, theta: Array) -> Any:
     """Return the rule of one of these optimisers, or the faster one that theta's backend has.
 
-    It is called as ``(theta, gradient, state, learning_rate)``; None for another's optimiser.
+    It is called as ``(theta, gradient, state, learning_rate)``; None for a user's own optimiser.
     """
     if _kind_of_state(optimizer) is None:
         return None
@@ -260,7 +260,7 @@ def rule_of(optimizer: Any, theta: Array) -> Any:
 def optimizer_beside(optimizer: Any, theta: Array) -> Any:
     """Return the optimiser with its arrays, checked to fit, where theta is and in its dtype.
 
-    That is its hyperparameters but the learning rate. An optimiser of another's is returned as is.
+    The learning rate stays as it is, and so does an optimiser of the user's own.
     """
     return optimizer if _kind_of_state(optimizer) is None else placed(optimizer, theta)
 
@@ -268,7 +268,7 @@ def optimizer_beside(optimizer: Any, theta: Array) -> Any:
 def check_state(optimizer: Any, theta: Array, state: Any) -> None:
     """Raise unless a state is one that this optimiser makes for such a theta.
 
-    Of an optimiser of another's only it itself knows that.
+    A user's own optimiser is not checked: only it knows its states.
     """
     kind = _kind_of_state(optimizer)
     if kind is None:
@@ -320,7 +320,7 @@ _TINY = 1e-37
 
 
 def _passed(decay: Any, step: Any) -> Any:
-    """Return ``1 - decay**step``: the part of a running mean that its values make up."""
+    """Return ``1 - decay**step``: the weights of a running mean's values sum to this."""
     if isinstance(step, int) and isinstance(decay, float):
         return 1.0 - decay**step
     # Of arrays, as a compiled loop's are: in float32 the difference would lose its digits.

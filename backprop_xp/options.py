@@ -10,6 +10,7 @@ from backprop_xp.checks import integer, nearest, real
 from backprop_xp.early_stopping import Best, EarlyStopping, Slowed
 from backprop_xp.optimizers import Optimizer, check_state
 from backprop_xp.schedules import Plateau
+from backprop_xp.shown import word
 from backprop_xp.structures import copied
 
 
@@ -25,8 +26,8 @@ class TrainingState(NamedTuple):
     ``batch_losses``, one row for each batch, are those of an epoch that Ctrl-C cut short:
     ``start=`` goes on with its next batch, of as many rows, ``batch_size``.
 
-    ``history``, in the state that ``fit`` ends with and in files, is that of the whole training:
-    NumPy arrays ``(epoch, *stack)``, NaN where an epoch was not measured.
+    ``history``, in the state that ``fit`` ends with, or leaves at Ctrl-C, and in files, is that of
+    the whole training: NumPy arrays ``(epoch, *stack)``, NaN where an epoch was not measured.
     """
 
     epoch: int
@@ -58,6 +59,11 @@ class FitResult(NamedTuple):
     optimizer_state: Any
     epochs: int
     state: TrainingState
+
+    def _repr_html_(self) -> str:
+        from backprop_xp import html  # for notebooks alone
+
+        return html.training(self.history, self.epochs, word(self.theta))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -62,12 +62,29 @@ def is_large(x: Any) -> bool:
     """Say whether x is mapped from a file, or sparse, and larger than a block."""
     if not (isinstance(x, np.memmap) or hasattr(x, "toarray")):
         return False
+    return _exceeds_a_block(x)
+
+
+def goes_by_blocks(choice: Selection, x: Any) -> bool:
+    """Say whether x, validated, is moved a block at a time.
+
+    So is a large one, and one in NumPy's memory that exceeds a block, to a device with memory of
+    its own.
+    """
+    if is_large(x) or not isinstance(x, np.ndarray):
+        return is_large(x)
+    return _exceeds_a_block(x) and choice.backend.memory(choice.device) is not None
+
+
+def _exceeds_a_block(x: Any) -> bool:
     return bool(x.shape[0] * x.shape[1] * x.dtype.itemsize > BLOCK)
 
 
 def rows_at(x: Any, places: Any) -> np.ndarray:
-    """Return some rows as an array of their own, checked to be finite numbers."""
+    """Return some rows as an array of their own; of a large x, checked to be finite numbers."""
     rows = x[places]
+    if not is_large(x):
+        return rows  # type: ignore[no-any-return]
     rows = rows.toarray() if hasattr(rows, "toarray") else np.array(rows)
     mapped = getattr(x, "_mmap", None)
     # The pages were copied: without this they would stay in memory until another wants it. Pages

@@ -40,7 +40,7 @@ class _Schedule:
 
 @dataclass(frozen=True, eq=False)
 class Plateau:
-    """A schedule that training slows down: each network's rate is its own factor of ``schedule``'s.
+    """A schedule that training slows down: each network has its own factor of ``schedule``.
 
     Called, it is the schedule itself.
     """

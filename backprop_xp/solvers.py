@@ -15,12 +15,19 @@ import numpy as np
 import scipy.optimize
 from sklearn.exceptions import ConvergenceWarning
 
-from backprop_xp.backends import Array, array_namespace, require_owner, to_host, to_host_together
+from backprop_xp.backends import (
+    Array,
+    array_namespace,
+    beside,
+    require_owner,
+    to_host,
+    to_host_together,
+)
 from backprop_xp.early_stopping import Best, EarlyStopping
 from backprop_xp.network import Network
 from backprop_xp.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
 from backprop_xp.options import TrainingState
-from backprop_xp.streaming import Table, states_of
+from backprop_xp.streaming import Table, orders, states_of
 from backprop_xp.structures import mapped
 from backprop_xp.training import train
 
@@ -68,11 +75,13 @@ def descend(model: Any, task: Task, report: Report | None, *, incremental: bool)
     if not hasattr(model, "loss_curve_"):  # as after L-BFGS
         begin_curves(model)
     schedule = model.learning_rate if callable(model.learning_rate) else None
-    passed = getattr(_old_state(model, incremental=incremental), "step", 0)
-    lowered = getattr(model, "_learning_rate", None) if incremental else None
-    rate = Rate(lowered or model.learning_rate_init, schedule, passed)
+    rate = Rate(model.learning_rate_init, schedule)
     optimizer = _optimizer(model, task, rate)
-    state = _start(model, task, optimizer, incremental=incremental)
+    optimizer_state = optimizer.initialize(task.theta)
+    if incremental and _is_of(optimizer_state, getattr(model, "_optimizer_state", None)):
+        optimizer_state = mapped(functools.partial(_beside, task.theta), model._optimizer_state)
+        rate.value, rate.passed = model._learning_rate, optimizer_state.step
+    state = _start(model, task, optimizer_state)
     epochs = 1 if incremental else model.max_iter
     states = _states(model, task, optimizer, rate, state, epochs)
     curves: dict[str, list[Any]] = {"loss": [], "validation_loss": [], "score": []}
@@ -110,6 +119,8 @@ def descend(model: Any, task: Task, report: Report | None, *, incremental: bool)
                 stacklevel=5,
             )
     except KeyboardInterrupt:
+        if epoch == 0:  # nothing was learnt
+            raise
         warnings.warn("Training interrupted by user.", stacklevel=5)
     model.n_iter_, model._learning_rate = epoch, rate.value
     place = _place_of_best(best if early else _last(curves["loss"], best))
@@ -142,7 +153,7 @@ def _states(
     if isinstance(task.x, Table):
         options |= {"rate": rate, "random_state": random_state, "judged": judged}
         return states_of(task.network, task.x, **options)
-    options["shuffle"] = random_state is not None and _orders(task.x.shape[0], random_state)
+    options["shuffle"] = random_state is not None and orders(task.x.shape[0], random_state)
     options["sample_weight"] = task.sample_weight
     states: Iterator[TrainingState] = train(
         task.network, task.theta, task.x, task.y, **options, **judged
@@ -247,40 +258,28 @@ def _optimizer(model: Any, task: Task, rate: Any) -> Optimizer:
     return SGD(rate, momentum=model.momentum, nesterov=nesterov, rate_inside=True)
 
 
-def _old_state(model: Any, *, incremental: bool) -> Any:
-    """Return the optimiser's state from which ``partial_fit`` goes on, if there is one."""
-    return getattr(model, "_optimizer_state", None) if incremental else None
+def _is_of(begun: Any, old: Any) -> bool:
+    """Say whether an earlier call left a state of the optimiser that begins with another.
+
+    The state of a solver that was another then is of no use to this one, which begins anew;
+    scikit-learn goes on by the old solver. Adam and AdamW have the same.
+    """
+    return type(old) is type(begun) and all(
+        (one is None) == (other is None) for one, other in zip(old, begun, strict=True)
+    )
 
 
-def _start(model: Any, task: Task, optimizer: Optimizer, *, incremental: bool) -> TrainingState:
+def _beside(theta: Array, value: Any) -> Any:
+    return beside(theta, value, theta.dtype) if isinstance(value, np.ndarray) else value
+
+
+def _start(model: Any, task: Task, optimizer_state: Any) -> TrainingState:
     """Return where a training begins: a warm start remembers the best network, too."""
-    home, old = require_owner(task.theta, "theta"), _old_state(model, incremental=incremental)
-
-    def moved(value: Any) -> Any:
-        if not isinstance(value, np.ndarray):
-            return value
-        return home.from_host(value, task.theta.dtype, getattr(task.theta, "device", None))
-
-    state = optimizer.initialize(task.theta) if old is None else mapped(moved, old)
     best = None
     record = _record(model, early=True)
     if model.early_stopping and np.isfinite(record):
-        best = Best(np.asarray(record), np.asarray(0), task.theta, state)
-    return TrainingState(0, 0, task.theta, state, best=best)
-
-
-def _orders(rows: int, random_state: Any) -> Callable[[int], np.ndarray]:
-    """Return the function of each epoch's order, which scikit-learn shuffles anew from the last."""
-    order = np.arange(rows)
-
-    def next_order(epoch: int) -> np.ndarray:
-        nonlocal order
-        moved = np.arange(rows)
-        random_state.shuffle(moved)  # as sklearn.utils.shuffle does, in a quarter of its time
-        order = order[moved]
-        return order
-
-    return next_order
+        best = Best(np.asarray(record), np.asarray(0), task.theta, optimizer_state)
+    return TrainingState(0, 0, task.theta, optimizer_state, best=best)
 
 
 def _seed(model: Any, task: Task) -> int:
@@ -346,7 +345,7 @@ def _keep(
 ) -> None:
     """Write the curves of the network that is kept, under scikit-learn's names."""
     loss, validation, score = (_of_one(values, place) for values in curves.values())
-    model.loss_curve_ += loss
+    model.loss_curve_ = [*model.loss_curve_, *loss]
     if loss:
         model.loss_ = loss[-1]
     model._no_improvement_count = int(stale)

@@ -1,4 +1,4 @@
-"""One step of a training, a pure function, and what a theta is judged by.
+"""One step of a training, a pure function, and the evaluation of a theta.
 
 ``step(carry, given, shared)`` is one update. ``carry`` is ``(theta, optimizer_state)``, what it
 leaves to the next; ``given`` is ``(places, number, learning_rate)``: where the batch's rows are
@@ -28,7 +28,7 @@ def step(
     given: tuple[Any, Any, Any],
     shared: Mapping[str, Any],
 ) -> Any:
-    """Return the carry after one update, the batch's loss before it, and what was found after."""
+    """Return the carry after one update, the batch's loss before it, and an evaluation after it."""
     theta, state = carry
     places, number, learning_rate = given
     # Where no layer is random there is no seed.

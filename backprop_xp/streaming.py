@@ -1,11 +1,13 @@
 """Training on a table that is too large to be copied whole: a block of rows at a time.
 
-The table is a file that NumPy maps, or sparse. While one block is trained on, the next is read,
-made dense and moved to the device. Blocks are taken in a new order each epoch, and the rows within
-a block are shuffled.
+While one block is trained on, the next is read, made dense and moved to the device. The table may
+be in NumPy's memory beside a device with its own: batches are then those of the table moved whole.
+Or it is a file that NumPy maps, or sparse: its blocks are taken in a new order each epoch, and the
+rows within a block are shuffled.
 """
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -14,7 +16,7 @@ import numpy as np
 from backprop_xp.backends import Selection, to_host
 from backprop_xp.network import Network
 from backprop_xp.options import TrainingState
-from backprop_xp.placing import blocks_of, put, rows_at
+from backprop_xp.placing import blocks_of, is_large, put, rows_at
 from backprop_xp.training import train
 
 
@@ -53,17 +55,9 @@ def states_of(
     """
     state, weight = start, table.sample_weight
     weight = np.ones(len(table.y)) if weight is None else weight
-    cut = blocks_of(table.x, table.places, batch_size)
-    blocks = [block for block in cut if np.any(weight[block])] or cut
-    for _ in range(epochs):
-        order: Any = range(len(blocks))
-        if random_state is not None:
-            order = random_state.permutation(len(blocks))
-        ordered, losses = [blocks[i] for i in order], []
-        for i, (x, y, w) in enumerate(_ahead(table, ordered)):
-            shuffled: Any = random_state is not None
-            if shuffled:
-                shuffled = _given(random_state.permutation(len(ordered[i])))
+    for _, cut in zip(range(epochs), _blocks(table, batch_size, random_state), strict=False):
+        blocks, losses = [block for block in cut if np.any(weight[block])] or cut, []
+        for i, (x, y, w) in enumerate(_ahead(table, blocks)):
             rate.passed = state.optimizer_state.step
             of_block = (seed + rate.passed) % 2**31  # other dropout masks in each
             (state,) = train(
@@ -74,20 +68,45 @@ def states_of(
                 sample_weight=w,
                 epochs=1,
                 batch_size=batch_size,
-                shuffle=shuffled,
+                shuffle=False,
                 seed=of_block,
                 start=TrainingState(0, 0, state.theta, state.optimizer_state, best=state.best),
                 **options,
-                **(judged if i + 1 == len(ordered) else {}),
+                **(judged if i + 1 == len(blocks) else {}),
             )
             losses.append(to_host(state.loss))
-        shares = [weight[block].sum() for block in ordered]
+        shares = [weight[block].sum() for block in blocks]
         mean = np.average(losses, axis=0, weights=shares)
         yield state._replace(loss=put(table.choice, mean))
 
 
-def _given(order: np.ndarray) -> Any:
-    return lambda epoch: order
+def orders(rows: int, random_state: Any) -> Callable[[int], np.ndarray]:
+    """Return the function of each epoch's order, which scikit-learn shuffles anew from the last."""
+    order = np.arange(rows)
+
+    def next_order(epoch: int) -> np.ndarray:
+        nonlocal order
+        moved = np.arange(rows)
+        random_state.shuffle(moved)  # as sklearn.utils.shuffle does, in a quarter of its time
+        order = order[moved]
+        return order
+
+    return next_order
+
+
+def _blocks(table: Table, batch_size: int, random_state: Any) -> Iterator[list[np.ndarray]]:
+    """Yield the places of each epoch's blocks, in the order in which they are trained on."""
+    cut = blocks_of(table.x, table.places, batch_size)
+    if random_state is None:
+        yield from itertools.repeat(cut)
+    elif is_large(table.x):
+        while True:
+            turns = random_state.permutation(len(cut))
+            yield [random_state.permutation(cut[turn]) for turn in turns]
+    else:
+        order = orders(len(table.places), random_state)
+        for epoch in itertools.count():
+            yield blocks_of(table.x, table.places[order(epoch)], batch_size)
 
 
 def _ahead(table: Table, blocks: Sequence[np.ndarray]) -> Iterator[tuple[Any, ...]]:
@@ -95,8 +114,9 @@ def _ahead(table: Table, blocks: Sequence[np.ndarray]) -> Iterator[tuple[Any, ..
 
     def moved(block: np.ndarray) -> tuple[Any, ...]:
         weight = None if table.sample_weight is None else table.sample_weight[block]
-        rows = rows_at(table.x, block), table.y[block], weight
-        return tuple(put(table.choice, array) for array in rows)
+        rows = _in_order(table.x, block), table.y[block], weight
+        with table.choice.backend.apart(table.choice.device):
+            return tuple(put(table.choice, array) for array in rows)
 
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(moved, blocks[0])
@@ -105,3 +125,11 @@ def _ahead(table: Table, blocks: Sequence[np.ndarray]) -> Iterator[tuple[Any, ..
             if block is not None:
                 following = pool.submit(moved, block)
             yield rows
+
+
+def _in_order(x: Any, block: np.ndarray) -> np.ndarray:
+    """Return a block's rows; those of a file, or sparse, are read as they lie."""
+    if not is_large(x):
+        return rows_at(x, block)
+    near = np.argsort(block)
+    return rows_at(x, block[near])[np.argsort(near)]

@@ -10,7 +10,7 @@ from backprop_xp.backends import Array, array_namespace, owner, replaced
 
 
 def mapped(function: Callable[..., Any], structure: Any, *others: Any) -> Any:
-    """Return a structure of what a function makes of the leaves of one, or several alike."""
+    """Apply a function leaf by leaf to one structure, or to several of the same form."""
     if type(structure) is dict:
         return {k: mapped(function, structure[k], *(o[k] for o in others)) for k in structure}
     if type(structure) in (list, tuple) or hasattr(structure, "_make"):
@@ -20,7 +20,7 @@ def mapped(function: Callable[..., Any], structure: Any, *others: Any) -> Any:
 
 
 def copied(structure: Any) -> Any:
-    """Return a structure copied, arrays without any graph of automatic differentiation."""
+    """Return a copy of a structure; its arrays record no automatic differentiation."""
 
     def copy(value: Any) -> Any:
         home = None if isinstance(value, Number) else owner(value)
@@ -42,7 +42,7 @@ def zeros_like(array: Array) -> Array:
 
 
 def take_apart(structure: Any, parts: Sequence[slice]) -> tuple[Any, ...]:
-    """Return, for each part of theta, the structure with that part of each vector along theta.
+    """Return a structure for each part of theta: of every vector as long as theta, that part.
 
     ``parts`` make up theta's last axis, one after the other.
     """
@@ -55,7 +55,7 @@ def take_apart(structure: Any, parts: Sequence[slice]) -> tuple[Any, ...]:
 
 
 def put_together(structures: Sequence[Any]) -> Any:
-    """Return the structure of which these are what ``take_apart`` makes; its arrays are vectors."""
+    """Return the structure that ``take_apart`` made these of."""
 
     def whole(first: Any, *others: Any) -> Any:
         if not getattr(first, "shape", ()):

@@ -59,12 +59,42 @@ _WORDS = {
     poisson.link: "exp",
 }
 
+_OF_PROBABILITIES = (sigmoid.value, softmax.value)
 
-def loss_of_classes(n_outputs: int, *, is_multilabel: bool) -> Loss:
-    """Return the log-loss of one output for two classes, of one for each, or of a label each."""
-    if n_outputs == 1:
-        return binary_cross_entropy
-    return _MULTILABEL if is_multilabel else categorical_cross_entropy
+
+def loss_of_classes(name: Any, n_outputs: int, *, is_multilabel: bool) -> Loss:
+    """Return a classifier's loss: the log-loss by its name, or one of ``bx.losses``.
+
+    The log-loss is that of one output for two classes, of one for each, or of a label each.
+    """
+    if name == "log_loss":
+        if n_outputs == 1:
+            return binary_cross_entropy
+        return _MULTILABEL if is_multilabel else categorical_cross_entropy
+    chosen: Loss = choose(LOSSES, name, "loss")
+    if is_multilabel and chosen.least_outputs > 1:
+        raise ValueError(
+            f"loss={name!r} is of one class for each row, but y has several labels for each: take "
+            '"binary_cross_entropy", or leave loss out.'
+        )
+    return chosen
+
+
+def gives_probabilities(name: Any) -> bool:
+    """Say whether a classifier's outputs are probabilities by the link of its loss."""
+    return name == "log_loss" or getattr(_known(name), "link", None) in _OF_PROBABILITIES
+
+
+def _known(name: Any) -> Any:
+    return LOSSES.get(name) if isinstance(name, str) else name
+
+
+def as_distribution(probabilities: Array) -> Array:
+    """Return probabilities of classes each against the others so that they sum to 1."""
+    xp = array_namespace(probabilities)
+    # Of a row whose probabilities have all underflowed, equal ones; any other stays what it is.
+    p = probabilities + float(xp.finfo(probabilities.dtype).smallest_normal)
+    return p / xp.sum(p, axis=-1, keepdims=True)
 
 
 def loss_of_values(name: Any, n_outputs: int, solver: str) -> Loss:
@@ -106,10 +136,14 @@ def binarizer_of(y: Any) -> LabelBinarizer:
     return LabelBinarizer().fit(y)
 
 
-def columns_of(binarizer: LabelBinarizer, y: Any) -> np.ndarray:
-    """Return targets ``(batch, n_outputs)``, 0 and 1: a single column for two classes."""
-    columns = binarizer.transform(y)
-    return np.asarray(columns, dtype=bool).reshape(len(columns), -1)
+def columns_of(binarizer: LabelBinarizer, y: Any, loss: Any) -> np.ndarray:
+    """Return targets ``(batch, n_outputs)``, 0 and 1.
+
+    Two classes have a single column, unless the loss, a name or an object, needs two.
+    """
+    columns = np.asarray(binarizer.transform(y), dtype=bool).reshape(len(y), -1)
+    enough = columns.shape[1] >= getattr(_known(loss), "least_outputs", 1)
+    return columns if enough else np.concatenate([~columns, columns], axis=1)
 
 
 def flat(y: Any) -> Any:

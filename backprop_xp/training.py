@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from backprop_xp.backends import Array, array_namespace, require_owner, to_host
+from backprop_xp.backends import Array, require_owner, to_host
 from backprop_xp.batches import joined, mean_over, remaining, tables_of, take
 from backprop_xp.checks import nearest, sequence
 from backprop_xp.early_stopping import EarlyStopping, better, slowed
@@ -34,7 +34,7 @@ _BLOCK = 2000
 
 
 def _checked(function: str, given: dict[str, Any], *own: str) -> Options:
-    """Return the options of ``train`` or ``fit``, checked; the function has some of its own."""
+    """Return the checked options of ``train`` or ``fit``, given the names of the function's own."""
     known = [field.name for field in dataclasses.fields(Options)]
     for name in given:
         if name not in known:
@@ -46,7 +46,7 @@ def _checked(function: str, given: dict[str, Any], *own: str) -> Options:
 
 
 def _with_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a function, where it is looked up, the options by their names and defaults."""
+    """Show the options, with their defaults, in a function's signature."""
     signature = inspect.signature(function)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     options = inspect.signature(Options).parameters.values()
@@ -111,9 +111,9 @@ def fit(
     terminal and in a notebook, where rich is installed, and writes lines to stderr elsewhere.
 
     Ctrl-C ends the training at once. The KeyboardInterrupt has the state that was reached in its
-    attribute ``state``, from which ``start=error.state`` goes on as if nothing had happened: it is
-    ``start``, or None, where nothing has begun. (An error that code of one's own raises within a
-    step has None.)
+    attribute ``state``, the history so far in it: ``start=error.state`` goes on as if nothing had
+    happened. Before the first step that is ``start``, or None; None, too, where a user's own code
+    raises it within a step.
 
     >>> import backprop_xp as bx
     >>> network = bx.mlp([1, 1])
@@ -127,7 +127,8 @@ def fit(
     looks = progress or callbacks or chosen.early_stopping or chosen.plateau
     reports = reporting(chosen.epochs) if progress else contextlib.nullcontext(None)
     every, checks = chosen.checkpoint_every, list[tuple[str, float]]()
-    ends, interrupt, state = False, Interrupt(), chosen.start
+    ends, interrupt, record = False, Interrupt(), None
+    state: Any = chosen.start
     try:
         state, advance = _prepared(network, theta, x, y, chosen)
         record, save = Record(state), saving(network, state, chosen)
@@ -141,11 +142,12 @@ def fit(
                     count = min(count, every - state.epoch % every)
                 interrupt.busy = True
                 state, values = advance(state, count, interrupt)
+                if values:
+                    checks += state.checks
+                    record.add(values)
                 interrupt.release()
                 if not values:  # an interrupt cut the epoch short, and its handler lets us go on
                     continue
-                checks += state.checks
-                record.add(values)
                 if report is not None:
                     report(state.epoch, functools.partial(on_host, [values]))
                 # Every callback is called. A comparison of losses returns a library's own True.
@@ -155,6 +157,8 @@ def fit(
             history = _history(record, checks, chosen, theta)
             state = record.completed(state)
     except KeyboardInterrupt as error:
+        if record is not None and not interrupt.busy:
+            state = record.completed(state)
         error.state = None if interrupt.busy else state  # type: ignore[attr-defined]
         raise
     left_with = kept(state, chosen)
@@ -205,8 +209,6 @@ def _prepared(
     run_steps, evaluate = steps_of(network, optimizer, metrics, theta)
     home = require_owner(theta, "theta")
     mean = home.compile(mean_over)
-    if weight is None:
-        weight = array_namespace(theta).ones_like(rows.x[..., 0])
     # What a theta is judged by: the validation rows, or the loss that is trained.
     judged: Any = (rows, strength_of(rows, l2, of_sum)) if held_out is None else (held_out, None)
     if held_out is None and not metrics and early is None and plateau is None:

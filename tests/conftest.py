@@ -1,6 +1,7 @@
 """One fixture for every backend: the environment says which one the suite runs on."""
 
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,13 @@ T = TypeVar("T")
 
 # For a tolerance in float64's roundings: how much coarser those of float32 are, 2 ** 29.
 COARSER = float(np.finfo(np.float32).eps) / float(np.finfo(np.float64).eps)
+
+
+FINISHED = itertools.count(1)  # tests
+
+# A test that has none of them is the same whichever backend the suite runs on, unless it says
+# something of the libraries that are installed, and is marked so.
+PLACING = {"xp", "gpu", "compile_by_nvrtc"}
 
 
 class XP(NamedTuple):
@@ -55,6 +63,10 @@ class XP(NamedTuple):
         return bx.asarray(
             x, backend=self.selection.backend, device=self.selection.device, dtype=dtype
         )
+
+    def put(self, *arrays: Any, dtype: str = "working") -> list[Any]:
+        """Put several there."""
+        return [self.asarray(array, dtype=dtype) for array in arrays]
 
     def initialize(
         self, network: bx.Network, seed: int = 0, dtype: str | None = "working", **options: Any
@@ -120,11 +132,11 @@ def gpu() -> Backend:
         pytest.skip(str(error))
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def _forget_what_jax_compiled() -> Iterator[None]:
-    """Each compiled function holds megabytes; what the next file needs again is on the disk."""
+    """Each compiled function holds a megabyte; what is needed again is on the disk."""
     yield
-    if "jax" in sys.modules:
+    if "jax" in sys.modules and next(FINISHED) % 40 == 0:
         sys.modules["jax"].clear_caches()
 
 
@@ -159,12 +171,15 @@ def full_precision(xp: XP) -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that float64 is a parameter of."""
+    """Mark tests that float64 is a parameter of, and those with no backend of the suite's."""
     for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         is_float64 = any(isinstance(v, str) and v == "float64" for v in parameters.values())
-        if is_float64 and "xp" in getattr(item, "fixturenames", ()):
+        if is_float64 and "xp" in fixtures:
             item.add_marker("float64")
+        if not fixtures & PLACING and item.get_closest_marker("installed") is None:
+            item.add_marker("once")
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,11 @@ ROOT = Path(bx.__file__).parents[1]
 GUARDED = {"array-api-strict": "device1", "torch": "cpu", "cupy": "cuda"}
 
 
+def compiled(*values: Any) -> Any:
+    """Return a case of a test that JAX's session leaves out, since JAX compiles it for long."""
+    return pytest.param(*values, marks=pytest.mark.compiled)
+
+
 def guarded_array(name: str, x: Any, dtype: str) -> Any:
     """Return data where a guard holds; skip where that library cannot run."""
     try:

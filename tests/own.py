@@ -1,10 +1,11 @@
-"""Layers of a user's own, which keep the protocol and no more."""
+"""Layers of a user's own, which keep the protocol and no more, and a network of every layer."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+import backprop_xp as bx
 from backprop_xp.backends import array_namespace
 
 
@@ -49,3 +50,36 @@ class Factors:
         self.asked.append(wants_input)
         total = array_namespace(g).sum(g * cache, axis=-2, keepdims=True)
         return (g * parameters[0] if wants_input else None), (total,)
+
+
+def every_kind(
+    hidden: str = "tanh", output: str = "identity", loss: str = "mean_squared_error"
+) -> bx.Network:
+    """Return a network with a layer of every kind and a penalty."""
+    residual = bx.Residual(bx.Dense(4, 3, hidden), bx.Dropout(0.3), bx.Dense(3, 4))
+    layers = [
+        bx.Dense(3, 4),
+        bx.LayerNorm(4),
+        bx.Activate(hidden),
+        bx.Dropout(0.4),
+        residual,
+        bx.Dense(4, 2, output),
+    ]
+    return bx.Network(layers, loss, l2=0.3)
+
+
+def some_theta(network: bx.Network, stack: tuple[int, ...] = ()) -> np.ndarray:
+    """Return a theta in which no bias is 0 and no scale 1, where a wrong rule could hide."""
+    return np.random.default_rng(20).normal(0.0, 0.7, (*stack, network.size))
+
+
+def some_rows(
+    loss: str = "", stack: tuple[int, ...] = ()
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return x, y and sample_weight; y holds probabilities, so that it suits every loss."""
+    generator = np.random.default_rng(21)
+    x = generator.normal(size=(*stack, 5, 3))
+    y = generator.dirichlet(np.ones(2), (*stack, 5))
+    if loss == "huber":
+        y = y * 4.0 - 2.0  # residuals on either side of delta
+    return x, y, generator.uniform(0.5, 2.0, (*stack, 5))

@@ -1,4 +1,4 @@
-"""Imports go downwards only, and the modules of maths know no array library.
+"""Imports go downwards only, the modules of maths know no array library, no two have one name.
 
 The checks are functions over a source tree, so that the tests can also feed them a broken one.
 """
@@ -18,7 +18,7 @@ PACKAGE = Path(backprop_xp.__file__).parent
 
 # A unit is a module or a package directly below backprop_xp. Who adds one gives it a floor here.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("backends", "random", "checks", "complex_safe", "structures", "shown"),
+    ("backends", "random", "checks", "complex_safe", "structures", "shown", "summaries", "html"),
     ("activations", "losses", "initializers"),
     ("chain", "layers", "inputs", "layout", "objective", "schedules", "hyperparameters"),
     ("network", "perceptron", "moved_losses", "optimizers", "data", "metrics", "plots"),
@@ -39,6 +39,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "estimators",
         "base_estimator",
         "estimator_files",
+        "estimator_network",
         "placing",
         "solvers",
         "streaming",
@@ -50,8 +51,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 
 # Maths is what computes on arrays: up to training. Above it are files, formats and frontends.
-# Pictures are none of it: they stand so low because a gradient check draws what it found.
+# Pictures and HTML are none of it: they stand so low because a gradient check draws what it found,
+# and a network shows itself.
 MATHS = {unit for units in FLOORS[:6] for unit in units} - {"backends", "plots"}
+MATHS -= {"html", "summaries"}
 # These have NumPy's arrays, on the host: what is drawn, measured by a gradient check, in files.
 ON_THE_HOST = {"initializers", "data", "gradient_check", "checkpoint", "model_files"}
 ARRAY_LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
@@ -137,12 +140,22 @@ def complaints(package: Path) -> list[str]:
         if found.target.partition(".")[0] == package.name
     ]
     of_imports = [*upwards(inside), *array_libraries(everything), *cycles(inside)]
-    return [*unlisted(modules), *unplaced(modules), *of_imports]
+    return [*unlisted(modules), *namesakes(modules), *unplaced(modules), *of_imports]
 
 
 def unlisted(modules: dict[str, Path]) -> Iterator[str]:
     for unit in sorted({unit_of(name) for name in modules} - set(FLOOR)):
         yield f"{unit} has no floor: give it one in FLOORS of tests/test_architecture.py"
+
+
+def namesakes(modules: dict[str, Path]) -> Iterator[str]:
+    """Complain of modules of one name: a file that is opened by its name is the one there is."""
+    named: dict[str, list[str]] = {}
+    for module in modules:
+        named.setdefault(module.rpartition(".")[2], []).append(module)
+    for name, same in named.items():
+        if len(same) > 1:
+            yield f"{' and '.join(same)} are both called {name}: a module's name is its own"
 
 
 def upwards(inside: list[tuple[Import, str]]) -> Iterator[str]:
@@ -236,6 +249,8 @@ UPWARDS = "floor 1 imports broken.network"
         ({"losses.py": "def f(x):\n    return x + namespace(x).ones(3)"}, "line 2: namespace(x).o"),
         ({"gradient_check/pieces.py": "xp.asarray([1.0])"}, "xp.asarray([1.0]) names no device"),
         ({"surprise.py": ""}, "surprise has no floor"),
+        ({"data.py": "", "cli/data.py": ""}, "broken.cli.data and broken.data are both called"),
+        ({"cli/__init__.py": "", "backends/cli.py": ""}, "are both called cli"),
     ],
 )
 def test_a_broken_tree_is_complained_of(
@@ -254,6 +269,7 @@ def write_tree(package: Path, files: dict[str, str]) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+@pytest.mark.installed
 def test_importing_the_package_imports_no_heavy_library() -> None:
     done = python(f"import sys, backprop_xp; print(sorted({HEAVY!r} & set(sys.modules)))")
     assert done.stdout.strip() == "[]", done.stdout

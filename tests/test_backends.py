@@ -28,7 +28,7 @@ STRICT = "array-api-strict"
 pytestmark = pytest.mark.usefixtures("nothing_chosen")
 
 
-@pytest.fixture(params=registry.names())
+@pytest.fixture(params=[pytest.param(n, marks=pytest.mark.installed) for n in registry.names()])
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Every backend, plug-ins too; one that cannot run here skips, with the probe's reason."""
     try:
@@ -131,6 +131,7 @@ def test_a_precision_is_judged_by_the_namespaces_own_dtypes() -> None:
 # Every backend of the table
 
 
+@pytest.mark.installed
 def test_list_backends_says_what_runs_and_otherwise_why_not_and_what_helps() -> None:
     rows = {row.name: row for row in list_backends()}
     assert [*rows][:5] == BUILT_IN
@@ -152,6 +153,7 @@ def test_a_type_of_arrays_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(asked) == 1
 
 
+@pytest.mark.installed
 def test_a_subclass_of_a_librarys_arrays_is_the_librarys() -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -189,6 +191,7 @@ def test_the_default_dtype_is_the_documented_one(backend: Backend) -> None:
         assert bx.asarray([1.5], backend=backend).dtype == expected
 
 
+@pytest.mark.installed
 def test_a_traced_jax_array_is_taken_beside_a_concrete_one() -> None:
     pytest.importorskip("jax", reason="JAX is not installed")
     backend = bx.get_backend("jax")

@@ -1,6 +1,7 @@
 """Model files: what is written is what is read, on any backend, and a training goes on from one."""
 
 import inspect
+import itertools
 import os
 import signal
 import stat
@@ -328,6 +329,50 @@ def test_epochs_that_were_not_measured_are_nan_in_the_history(path: Path) -> Non
     bx.fit(*case, optimizer=bx.Adam(), epochs=5, start=begun, checkpoint=path)
     losses = bx.load(path, backend="numpy").state.history["loss"]
     assert np.isnan(losses).tolist() == [True] * 2 + [False] * 3
+
+
+def _raise(epoch: int) -> None:
+    if epoch == 3:
+        raise KeyboardInterrupt
+
+
+def _press(epoch: int) -> None:
+    """Be held back until the epoch is done, where it comes as it is judged."""
+    if epoch == 3:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("goes_on_from", ["the beginning", "a file"])
+@pytest.mark.parametrize("where", ["a callback", "a metric", "a metric of several batches"])
+def test_what_ctrl_c_leaves_has_the_curves_so_far(
+    path: Path, where: str, goes_on_from: str
+) -> None:
+    network, judged = _network(), itertools.count(1)
+
+    def metric(predictions: Any, targets: Any, weights: Any) -> Any:
+        if where != "a callback":
+            _press(next(judged))
+        return bx.metrics.rmse(predictions, targets, weights)
+
+    case = network, network.initialize(backend="numpy"), X, Y
+    options: dict[str, Any] = {"optimizer": bx.Adam(), "metrics": {"rmse": metric}}
+    options["batch_size"] = 4 if "several" in where else None
+    begun = None
+    if goes_on_from == "a file":
+        bx.fit(*case, epochs=2, checkpoint=path, **options)
+        begun = bx.load(path, backend="numpy").state
+    callbacks = [lambda state: _raise(state.epoch)] if where == "a callback" else []
+    with pytest.raises(KeyboardInterrupt) as caught:
+        bx.fit(*case, epochs=5, start=begun, callbacks=callbacks, **options)
+    state = caught.value.state  # type: ignore[attr-defined]
+    bx.save(path, network, state.theta, optimizer=options["optimizer"], state=state)
+    read = bx.load(path, backend="numpy").state
+    assert read.epoch == 3
+    resumed = bx.fit(*case, epochs=5, start=read, **options)
+    whole = bx.fit(*case, epochs=5, **options)
+    for name, values in whole.history.items():
+        np.testing.assert_array_equal(read.history[name], values[:3])
+        np.testing.assert_array_equal(resumed.state.history[name], values)
 
 
 def test_what_cannot_be_written_is_refused_before_the_first_epoch(path: Path) -> None:

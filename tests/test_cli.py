@@ -108,7 +108,6 @@ def in_a_shell(script: str) -> subprocess.CompletedProcess[str]:
 XOR = "$COMMAND xor --backend numpy --epochs 20"
 
 
-@pytest.mark.once
 @pytest.mark.skipif(os.name == "nt", reason="it is about a Unix shell")
 @pytest.mark.parametrize(
     "command", [f"{XOR} | head -1", f"{XOR} | true", "$COMMAND --version | true"]
@@ -119,7 +118,6 @@ def test_nothing_is_said_where_nobody_reads_on(command: str) -> None:
     assert bool(done.stdout) == ("head" in command)
 
 
-@pytest.mark.once
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize("command", [XOR, "$COMMAND --version"])
 @pytest.mark.parametrize(("where", "reason"), [(">/dev/full", "space"), (">&-", "closed")])
@@ -161,6 +159,7 @@ def test_without_an_extra_one_line_says_how_to_install_it(
     assert f"pip install 'backprop_xp[{extra}]'" in done.stderr
 
 
+@pytest.mark.installed
 def test_no_command_imports_a_library_that_it_does_not_compute_with() -> None:
     heavy = {"matplotlib", "sklearn", "torch", "jax", "cupy", "array_api_strict"}
     program = f"""
@@ -176,7 +175,6 @@ for words in (["info"], ["check", "--backend", "numpy"], ["xor", "--epochs", "2"
     assert start("-c", program).stderr.splitlines() == ["0 []"] * 3
 
 
-@pytest.mark.once
 def test_a_pipe_gets_plain_lines_even_where_colours_are_forced() -> None:
     forced = {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}
     for words in (("xor", *NUMPY, "--epochs", "200"), ("check", *NUMPY)):
@@ -187,7 +185,6 @@ def test_a_pipe_gets_plain_lines_even_where_colours_are_forced() -> None:
     assert "\x1b" not in wrong.stdout + wrong.stderr
 
 
-@pytest.mark.once
 def test_a_terminal_shows_that_work_is_being_done_and_the_same_lines() -> None:
     trained = on_a_terminal("xor", "--epochs", "2000")
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", trained)

@@ -66,6 +66,7 @@ def test_a_right_gradient_passes_and_the_backends_are_compared() -> None:
     assert "largest difference" not in passing(*NUMPY)
 
 
+@pytest.mark.compiled
 def test_the_environments_backend_passes_where_it_is_placed(xp: Any) -> None:
     given = {name: os.environ.get(name, "") for name in NOWHERE}
     words = rows(passing("--backend", xp.name, **given))[xp.name]
@@ -97,6 +98,7 @@ def test_a_backend_that_cannot_run_is_told_and_a_failure_only_if_it_was_asked_fo
         assert name not in found or re.search(told, done.stdout, re.M)
 
 
+@pytest.mark.installed
 def test_a_dtype_that_a_backend_lacks_is_told_and_a_failure_only_if_it_was_asked_for() -> None:
     pytest.importorskip("jax")
     words = ("check", "--dtype", "float64")

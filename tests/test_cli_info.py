@@ -38,6 +38,7 @@ def test_info_says_what_would_run_where_and_why(xp: Any, found: dict[str, Any]) 
         assert re.search(rf"^  {label} +{re.escape(value)}$", text, re.M)
 
 
+@pytest.mark.installed
 def test_info_tells_of_every_backend_whether_it_runs_and_otherwise_why_not(
     found: dict[str, Any],
 ) -> None:

@@ -50,6 +50,7 @@ def test_the_default_run_learns_xor_and_proves_the_gradient() -> None:
     assert [int(line.split()[0]) for line in lines] == list(range(0, 10_001, 1000))
 
 
+@pytest.mark.compiled
 def test_the_tutorial_runs_where_the_environment_says_and_a_seed_repeats_it(xp: Any) -> None:
     output, where = xor(*FAST), xp.selection
     first = output.splitlines()[0]
@@ -109,6 +110,7 @@ OUTCOMES: list[tuple[tuple[str, ...], list[str], list[str]]] = [
 ]
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(
     ("words", "said", "unsaid"), OUTCOMES, ids=[" ".join(o[0]) for o in OUTCOMES]
 )
@@ -120,6 +122,7 @@ def test_a_run_that_does_not_learn_says_so(
     assert [text for text in unsaid if text in output] == []
 
 
+@pytest.mark.compiled
 def test_restarts_are_counted_and_the_best_is_shown(xp: Any) -> None:
     output = xor("--restarts", "6", *FAST)
     assert "(6, 9)" in output
@@ -131,6 +134,7 @@ def test_restarts_are_counted_and_the_best_is_shown(xp: Any) -> None:
     assert "gradient check: pass" in output
 
 
+@pytest.mark.compiled
 def test_a_wrong_gradient_fails_and_sets_the_exit_status(
     xp: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +147,7 @@ def test_a_wrong_gradient_fails_and_sets_the_exit_status(
     assert "layers[0].weights[" in result.output
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(
     ("words", "name", "begins"),
     [(("--epochs", "3", "--restarts", "2"), "a.PDF", b"%PDF"), (DIVERGE, "b.png", b"\x89PNG")],
@@ -173,6 +178,7 @@ def test_the_first_restart_is_the_run_without_restarts(xp: Any) -> None:
         np.testing.assert_allclose(xp.host(many.loss)[0], xp.host(one.loss), rtol=1e-5)
 
 
+@pytest.mark.compiled
 def test_solved_since_is_the_first_look_from_which_on_all_four_are_right(xp: Any) -> None:
     given, right = experiment(restarts=4), []
     for look in tutorial.learn(given):
@@ -203,6 +209,7 @@ def test_the_best_start_has_solved_it_before_it_has_the_least_loss(xp: Any) -> N
     assert tutorial.outcome(given, none).best == 1
 
 
+@pytest.mark.compiled
 def test_the_last_epoch_is_looked_at_whatever_the_rhythm(
     xp: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

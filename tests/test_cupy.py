@@ -218,7 +218,7 @@ class Place(NamedTuple):
     ran: list[str] | None
 
 
-@pytest.fixture(params=["this processor", "a GPU"])
+@pytest.fixture(params=["this processor", pytest.param("a GPU", marks=pytest.mark.installed)])
 def place(request: pytest.FixtureRequest) -> Place:
     if request.param == "a GPU":
         gpu = request.getfixturevalue("gpu")
@@ -368,6 +368,7 @@ def test_an_array_made_like_another_is_made_beside_it(cards: Any) -> None:
     assert placing(cards, Card, pi=3.0).pi == 3.0  # CuPy's own takes the wrapper's place
 
 
+@pytest.mark.installed
 def test_a_cupy_arrays_namespace_is_its_backends() -> None:
     cupy = pytest.importorskip("cupy")
     host = np.arange(4.0)

@@ -3,6 +3,7 @@
 import os
 import pkgutil
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -108,6 +109,25 @@ def test_the_pages_speak_of_every_public_name() -> None:
     assert missing == []
     for name in ("FitResult", "TrainingState", "BackendUnavailableError", "to_host"):
         assert f"bx.{name}" in text
+
+
+def test_the_reference_has_every_public_name() -> None:
+    text = "".join(page.read_text("utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
+    missing = [name for name in bx.__all__ if not re.search(rf"\b{name}\b", text)]
+    assert missing == []
+
+
+def test_every_page_has_its_place_in_the_index() -> None:
+    listed = (ROOT / "docs" / "index.md").read_text("utf-8").splitlines()
+    pages = {page.stem for page in (ROOT / "docs").glob("*.md")} - {"index"}
+    assert pages - set(listed) == set()
+
+
+def test_the_pictures_are_those_that_the_code_draws() -> None:
+    pictures = ROOT / "docs" / "pictures"
+    drawn = runpy.run_path(str(pictures / "draw.py"))["pictures"]()
+    kept = {path.name: path.read_text("utf-8") for path in pictures.glob("*.svg")}
+    assert kept == drawn, "python docs/pictures/draw.py draws them anew"
 
 
 def test_an_extra_installs_the_backend_that_the_pages_need() -> None:

@@ -200,6 +200,7 @@ def test_a_device_alone_in_the_environment_is_the_defaults(monkeypatch: pytest.M
 # The lines that repair
 
 
+@pytest.mark.installed
 @pytest.mark.parametrize("backend", ["numpy", STRICT, "jax", "torch"])
 def test_the_line_of_a_contradiction_repairs_it(backend: str) -> None:
     if not {row.name: row for row in list_backends()}[backend].usable:
@@ -227,6 +228,7 @@ PAIRS: list[tuple[Callable[[], tuple[Any, Any]], type[Exception]]] = [
 ]
 
 
+@pytest.mark.installed
 @pytest.mark.parametrize(("make", "kind"), PAIRS)
 def test_arrays_that_do_not_fit_together_are_an_error_with_the_line_that_repairs_it(
     make: Callable[[], tuple[Any, Any]], kind: type[Exception]
@@ -314,6 +316,7 @@ print(bx.asarray([2**31], backend='jax'), bx.resolve(backend='jax', dtype='float
 """
 
 
+@pytest.mark.installed
 def test_what_jax_keeps_without_x64_and_with_it() -> None:
     pytest.importorskip("jax", reason="this test needs JAX")
     lines = told(WITHOUT_X64)

@@ -29,6 +29,9 @@ CASES: dict[str, tuple[type, tuple[Any, Any], dict[str, Any]]] = {
     "objects": (bx.MLPClassifier, (X, WORDS.astype(object)), {"early_stopping": True}),
     "labels": (bx.MLPClassifier, LABELS, {}),
     "float32": (bx.MLPClassifier, (X.astype(np.float32), y), {"n_restarts": 3}),
+    "squares": (bx.MLPClassifier, (X, WORDS), {"loss": "mean_squared_error"}),
+    "two outputs": (bx.MLPClassifier, (X, y == 1), {"loss": "categorical_cross_entropy"}),
+    "each class": (bx.MLPClassifier, (X, y), {"loss": bx.losses.binary_cross_entropy}),
     "values": (bx.MLPRegressor, (X, X[:, 0]), {}),
     "several values": (bx.MLPRegressor, (X, X[:, :2]), {"solver": "rmsprop"}),
     "counts": (bx.MLPRegressor, (X, y), {"loss": "poisson"}),
@@ -49,7 +52,7 @@ def test_what_is_read_is_what_was_written(name: str, tmp_path: Path) -> None:
     model, (kind, data, _) = _model(name), CASES[name]
     model.save(tmp_path / "model.safetensors")
     read = kind.load(tmp_path / "model.safetensors")
-    for method in ("predict", "predict_proba"):
+    for method in ("predict", "predict_proba", "decision_function"):
         if hasattr(model, method):
             expected, actual = (getattr(m, method)(data[0]) for m in (model, read))
             assert actual.dtype == expected.dtype
@@ -99,6 +102,9 @@ HOSTILE = {
     "a parameter": lambda told: told["parameters"]["dict"].update(evil=1),
     "labels": lambda told: told["labels"]["dict"].update(coefs_=["<f8", [1.0]]),
     "an array": lambda told: told["parameters"]["dict"].update(alpha={"array": "theta"}),
+    "a curve": lambda told: told["curves"]["dict"].update(coefs_={"array": "theta"}),
+    "a curve of numbers": lambda told: told["curves"]["dict"].update(loss_curve_=[1.0]),
+    "no curves": lambda told: told.pop("curves"),
     "widths": lambda told: told["parameters"]["dict"].update(hidden_layer_sizes=[7, 7]),
     "a dtype": lambda told: told["labels"]["dict"].update(classes_=["V8", [1, 2, 3]]),
 }
@@ -109,10 +115,23 @@ def test_a_file_that_says_what_cannot_be_is_refused(name: str, tmp_path: Path) -
     path = tmp_path / "model"
     _model("classes").save(path)
     header, tensors = unpacked(path.read_bytes())
-    HOSTILE[name](header["metadata"]["as"]["dict"])
+    HOSTILE[name](header["estimator"]["dict"])
     path.write_bytes(packed(json.loads(json.dumps(header)), tensors))
     with pytest.raises(bx.CheckpointError):
         bx.MLPClassifier.load(path)
+
+
+def test_the_curves_of_a_million_epochs_are_no_part_of_the_header(tmp_path: Path) -> None:
+    path, model = tmp_path / "model", _model("objects")
+    model.loss_curve_ = np.linspace(1.0, 0.1, 10**6).tolist()
+    model.save(path)
+    header, tensors = unpacked(path.read_bytes())
+    assert len(json.dumps(header)) < 10_000
+    assert tensors["estimator.curves.loss_curve_"].shape == (10**6,)
+    read = bx.MLPClassifier.load(path)
+    assert read.loss_curve_ == model.loss_curve_
+    assert read.validation_scores_ == model.validation_scores_
+    assert read.validation_loss_curve_ == model.validation_loss_curve_
 
 
 def test_what_is_not_fitted_is_not_written(tmp_path: Path) -> None:

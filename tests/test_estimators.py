@@ -31,7 +31,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import backprop_xp as bx
 from backprop_xp.backends import dtype_name
-from backprop_xp.targets import score_of_values
+from backprop_xp.targets import as_distribution, score_of_values
 
 # Sums in another order, over some dozen updates.
 SAME_TRAINING = 1e-10
@@ -434,6 +434,80 @@ def test_a_regressor_takes_any_of_the_losses(loss: Any) -> None:
     assert model.score(*VALUES) > 0.9
 
 
+# A loss of one's own: outputs are probabilities, and Brier's score of them.
+BRIER = bx.Loss(
+    lambda o, t: ((bx.activations.sigmoid.value(o) - t) ** 2).mean(-1),
+    lambda o, t: (2.0 / o.shape[-1]) * ((p := bx.activations.sigmoid.value(o)) - t) * p * (1.0 - p),
+    link=bx.activations.sigmoid.value,
+)
+CLASSIFIED = ["mean_squared_error", "huber", "poisson", "binary_cross_entropy"]
+CLASSIFIED += ["categorical_cross_entropy", BRIER, bx.losses.huber_with(0.5)]
+
+
+@pytest.mark.once
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("target", ["classes", "two classes", "labels"])
+@pytest.mark.parametrize("loss", CLASSIFIED, ids=str)
+def test_a_classifier_takes_any_of_the_losses(loss: Any, target: str) -> None:
+    x, y = PAIRS[target][2]
+    x = StandardScaler().fit_transform(x)
+    options = {"learning_rate_init": 0.02, "max_iter": 150, "random_state": 0, "alpha": 0.0}
+    model = bx.MLPClassifier(16, loss=loss, **options)
+    if loss == "categorical_cross_entropy" and target == "labels":
+        with pytest.raises(ValueError, match="y has several labels for each: take"):
+            model.fit(x, y)
+        return
+    assert clone(model.fit(x, y)).loss == loss
+    assert model.score(x, y) > (0.4 if target == "labels" else 0.8)  # of labels, all of a row's
+    assert model.score(x, y) == np.mean((model.predict(x) == y).reshape(90, -1).all(-1))
+    if model._loss().link is bx.activations.identity.value or loss == "poisson":
+        assert not hasattr(model, "predict_proba")
+        scores = model.decision_function(x)
+        decided = scores.argmax(-1) if target == "classes" else scores > 0.0
+    else:
+        assert not hasattr(model, "decision_function")
+        scores = model.predict_proba(x)
+        assert scores.min() >= 0.0
+        assert scores.max() <= 1.0
+        if target != "labels":
+            np.testing.assert_allclose(scores.sum(-1), 1.0, atol=1e-12)
+        decided = scores > 0.5 if target == "labels" else scores.argmax(-1)
+    np.testing.assert_array_equal(decided, model.predict(x))
+    before = model.coefs_[0].copy()
+    assert not np.array_equal(model.partial_fit(x, y).coefs_[0], before)
+
+
+@pytest.mark.float64
+@pytest.mark.usefixtures("in_float64")
+def test_a_classifier_by_squares_is_the_regressor_of_its_columns() -> None:
+    x, y = CLASSES
+    options = {"hidden_layer_sizes": 5, "max_iter": 8, "random_state": 0}
+    ours = _fitted(bx.MLPClassifier(loss="mean_squared_error", **options), x, y)
+    columns = np.eye(3)[y]
+    theirs = _fitted(bx.MLPRegressor("mean_squared_error", **options), x, columns)
+    np.testing.assert_array_equal(ours.decision_function(x), theirs.predict(x) - 0.5)
+    assert ours.loss_curve_ == theirs.loss_curve_
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_probabilities_that_have_all_underflowed_are_equal() -> None:
+    found = as_distribution(np.asarray([[0.0, 0.0], [0.2, 0.6]], np.float32))
+    np.testing.assert_allclose(found, [[0.5, 0.5], [0.25, 0.75]], rtol=1e-6)
+
+
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_scores_are_calibrated_and_refused_as_probabilities() -> None:
+    model = bx.MLPClassifier(8, loss="huber", learning_rate_init=0.02, random_state=0)
+    with pytest.raises(AttributeError, match="predict_proba"):
+        model.predict_proba(TWO[0])
+    calibrated = CalibratedClassifierCV(model, cv=3).fit(*TWO)
+    assert calibrated.score(*TWO) > 0.8
+    with pytest.raises(ValueError, match="The 'loss' parameter of MLPClassifier"):
+        bx.MLPClassifier(loss="hubr").fit(*TWO)
+
+
 @pytest.mark.float64
 @pytest.mark.usefixtures("in_float64")
 def test_the_weights_of_adamw_decay_apart_from_the_loss() -> None:
@@ -588,6 +662,41 @@ def test_a_rate_that_was_lowered_stays_lowered_from_part_to_part() -> None:
 
 
 @pytest.mark.usefixtures("on_numpy")
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"solver": "sgd"}),
+        ({"solver": "sgd"}, {"solver": "adam"}),
+        ({"solver": "rmsprop"}, {"solver": "adamw"}),
+        ({"solver": "sgd", "momentum": 0.0}, {"momentum": 0.9}),
+        ({"solver": "sgd"}, {"momentum": 0.0}),
+        ({}, {"solver": "sgd", "learning_rate": bx.schedules.exponential(0.1, 0.9)}),
+    ],
+    ids=str,
+)
+def test_a_solver_that_was_changed_begins_anew_from_the_same_weights(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    given = {"hidden_layer_sizes": 5, "random_state": 0, "shuffle": False}
+    model = bx.MLPRegressor(**given, **before)
+    model.partial_fit(*VALUES).partial_fit(*VALUES).set_params(**after)
+    new = bx.MLPRegressor(**{**given, **before, **after}).partial_fit(*VALUES)
+    new.coefs_, new.intercepts_ = copy.deepcopy((model.coefs_, model.intercepts_))
+    del new._optimizer_state
+    for one in (model, new):
+        one.partial_fit(*VALUES).partial_fit(*VALUES)
+    for a, b in zip(model.coefs_, new.coefs_, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_a_rate_that_has_underflowed_stays_what_it_is() -> None:
+    model = bx.MLPRegressor(hidden_layer_sizes=5, random_state=0).partial_fit(*VALUES)
+    before, model._learning_rate = model.coefs_[0].copy(), 0.0
+    np.testing.assert_array_equal(model.partial_fit(*VALUES).coefs_[0], before)
+
+
+@pytest.mark.usefixtures("on_numpy")
 def test_a_start_that_diverges_does_not_keep_the_others_going() -> None:
     x, y = VALUES
     rates = lambda step: np.array([[1e-2], [1e6]])  # noqa: E731
@@ -605,6 +714,56 @@ def test_class_weights_fit_parts_that_lack_a_class() -> None:
     model.partial_fit(x[part], y[part], classes=[0, 1]).partial_fit(x, y)
     with pytest.raises(ValueError, match=r"class_weight has \[7\], but the classes are \[0, 1\]"):
         model.set_params(class_weight={7: 2.0}).partial_fit(x, y)
+
+
+def _interrupted(step: int) -> float:
+    raise KeyboardInterrupt
+
+
+BROKEN = np.where(np.arange(8) == 3, np.nan, TWO[0])
+FAILING: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
+    "X": ((BROKEN, TWO[1]), {}, {}),
+    "held-out rows": (CLASSES, {"X_val": BROKEN, "y_val": TWO[1]}, {}),
+    "held-out classes": (CLASSES, {"X_val": CLASSES[0], "y_val": CLASSES[1] + 7}, {}),
+    "other columns": ((CLASSES[0][:, :5], CLASSES[1]), {"X_val": CLASSES[0]}, {}),
+    "weights": ((*CLASSES, np.full(90, np.nan)), {}, {}),
+    "a share": (CLASSES, {}, {"early_stopping": True, "validation_fraction": 0.001}),
+    "Ctrl-C": (CLASSES, {}, {"learning_rate": _interrupted}),
+    "divergence": (CLASSES, {}, {"activation": "identity", "learning_rate": lambda step: 1e300}),
+}
+
+
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("case", FAILING)
+@pytest.mark.parametrize("again", [False, True])
+def test_a_refit_that_fails_leaves_what_was_fitted(case: str, again: bool) -> None:
+    data, more, options = FAILING[case]
+    model = _fitted(bx.MLPClassifier(3, max_iter=2, random_state=0, warm_start=again), *TWO)
+    before, curve = vars(model.set_params(**options)).copy(), list(model.loss_curve_)
+    expected = model.predict_proba(TWO[0])
+    with pytest.raises((ValueError, KeyboardInterrupt)):
+        model.fit(*data, **more)
+    assert vars(model).keys() == before.keys()
+    assert all(vars(model)[name] is value for name, value in before.items())
+    assert model.loss_curve_ == curve
+    np.testing.assert_array_equal(model.predict_proba(TWO[0]), expected)
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_a_first_part_that_fails_leaves_nothing() -> None:
+    model = bx.MLPClassifier(3)
+    before = set(vars(model))
+    with pytest.raises(ValueError, match="NaN"):
+        model.partial_fit(BROKEN, TWO[1], classes=[0, 1])
+    assert set(vars(model)) == before
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_layer_norm_without_hidden_layers_normalises_nothing() -> None:
+    model = _fitted(bx.MLPClassifier((), layer_norm=True, max_iter=2), *TWO)
+    assert model.predict(TWO[0]).shape == (90,)
 
 
 @pytest.mark.usefixtures("on_numpy")

@@ -13,6 +13,8 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.backends import Backend
 
+pytestmark = pytest.mark.installed
+
 PEDANTIC_MATH = 2  # CUBLAS_PEDANTIC_MATH of cublas_api.h
 
 

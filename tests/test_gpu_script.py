@@ -44,6 +44,7 @@ def test_the_script_tells_its_options_and_ends_with_one_line_without_a_gpu() -> 
     assert line.startswith("gpu.py measures a CUDA GPU, and there is none: ")
 
 
+@pytest.mark.compiled
 def test_what_can_run_here_is_measured_in_finite_figures(xp: Any, tmp_path: Path) -> None:
     if xp.name not in PARTS:
         pytest.skip("the script measures nothing on this backend")

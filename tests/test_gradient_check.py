@@ -137,6 +137,7 @@ def test_max_memory_bounds_the_copies_made_at_once(xp: Any, copies: int) -> None
 
 
 @every_dtype
+@pytest.mark.compiled
 @pytest.mark.parametrize(
     "shape", [(300, 400), pytest.param((900, 1000), marks=pytest.mark.thorough)]
 )

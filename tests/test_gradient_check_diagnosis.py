@@ -120,6 +120,7 @@ MISFITS: dict[tuple[str, str], Callable[[Any, Any, Any], Any]] = {
 
 
 @every_way
+@pytest.mark.compiled
 @pytest.mark.parametrize(("says", "not_said"), MISFITS)
 def test_the_rows_and_the_penalty_are_known(xp: Any, says: str, not_said: str, method: str) -> None:
     change, mask = MISFITS[says, not_said], bx.Network(LAYERS, "huber").weight_mask

@@ -133,7 +133,6 @@ def test_kinks_hide_no_term_that_is_missed(xp: Any, at: Any, method: str, dtype:
         assert check.gradient(*case, method=method, seed=seed).verdict not in RIGHT
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("share", [0.5, 0.0])
 def test_where_kinks_meet_on_a_large_points_direction_no_fail_rests_on_it(share: float) -> None:
     # Of half the entries at their kink the slopes are 0 and 1: along a direction their sums are.

@@ -21,7 +21,6 @@ WRONG = {
     "the last entry 1 % off": lambda g: np.concatenate([g[:-1], 1.01 * g[-1:]]),
 }
 every_method = pytest.mark.parametrize("method", ["auto", "centered", "directional"])
-pytestmark = pytest.mark.once
 
 
 class Pair(NamedTuple):

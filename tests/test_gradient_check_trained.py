@@ -15,7 +15,6 @@ SIZES, EPOCHS, EVERY = [3, 24, 24, 1], 500, 25
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 every_method = pytest.mark.parametrize("method", ["auto", "directional"])
-pytestmark = pytest.mark.once
 
 
 def _rows(dtype: str) -> tuple[np.ndarray, np.ndarray]:

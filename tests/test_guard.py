@@ -21,6 +21,8 @@ from backprop_xp.backends import Backend, owner, to_host
 from backprop_xp.backends.registry import loaded
 from tests.helpers import GUARDED, guarded_array, python
 
+pytestmark = pytest.mark.installed
+
 
 def _put(name: str, x: Any) -> Any:
     return guarded_array(name, x, "float32")

@@ -276,6 +276,7 @@ def test_the_absolute_error_has_no_slope_at_its_kink(xp: Any) -> None:
     assert xp.host(bx.losses.mean_absolute_error.gradient(o, o)).tolist() == [[0.0, 0.0]]
 
 
+@pytest.mark.installed
 @pytest.mark.parametrize("delta", [0.3, 1.0, 4.0])
 def test_huber_with_a_delta_is_pytorchs(delta: float) -> None:
     torch = pytest.importorskip("torch")

@@ -8,6 +8,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.metrics import METRICS, Metric
+from tests.helpers import compiled
 
 scores = pytest.importorskip("sklearn.metrics")
 
@@ -45,8 +46,10 @@ def _case(name: str, n_out: int, stack: tuple[int, ...]) -> tuple[np.ndarray, np
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("weighted", ["unweighted", "weighted", "weighted each"])
-@pytest.mark.parametrize(("stack", "targets"), [((), ""), ((2, 3), "shared"), ((2, 3), "stacked")])
+@pytest.mark.parametrize("weighted", [*map(compiled, ["unweighted", "weighted"]), "weighted each"])
+@pytest.mark.parametrize(
+    ("stack", "targets"), [((), ""), compiled((2, 3), "shared"), ((2, 3), "stacked")]
+)
 @pytest.mark.parametrize("n_out", [1, 5])
 @pytest.mark.parametrize("name", METRICS)
 def test_a_metric_is_scikit_learns_for_each_network(

@@ -17,7 +17,8 @@ from backprop_xp.inputs import Rows
 from backprop_xp.losses import LOSSES
 from backprop_xp.objective import Views, loss_and_gradient_of, loss_of
 from backprop_xp.random import as_key, fold_in
-from tests.own import Factors
+from tests.helpers import compiled
+from tests.own import Factors, every_kind, some_rows, some_theta
 
 # A function and its exact derivative differ by a few roundings, 2e-16 each.
 ROUNDING = 1e-13
@@ -33,44 +34,9 @@ RNG = 17
 LINKED = {"binary_cross_entropy": "sigmoid", "categorical_cross_entropy": "softmax"}
 
 
-def _network(
-    hidden: str = "tanh", output: str = "identity", loss: str = "mean_squared_error"
-) -> bx.Network:
-    """Return a network with a layer of every kind and a penalty."""
-    residual = bx.Residual(bx.Dense(4, 3, hidden), bx.Dropout(0.3), bx.Dense(3, 4))
-    layers = [
-        bx.Dense(N_IN, 4),
-        bx.LayerNorm(4),
-        bx.Activate(hidden),
-        bx.Dropout(0.4),
-        residual,
-        bx.Dense(4, N_OUT, output),
-    ]
-    return bx.Network(layers, loss, l2=0.3)
-
-
-def _theta(network: bx.Network, stack: tuple[int, ...] = ()) -> np.ndarray:
-    """Return a theta in which no bias is 0 and no scale 1, where a wrong rule could hide."""
-    return np.random.default_rng(20).normal(0.0, 0.7, (*stack, network.size))
-
-
-def _data(loss: str = "", stack: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return x, y and sample_weight; y holds probabilities, so that it suits every loss."""
-    generator = np.random.default_rng(21)
-    x = generator.normal(size=(*stack, BATCH, N_IN))
-    y = generator.dirichlet(np.ones(N_OUT), (*stack, BATCH))
-    if loss == "huber":
-        y = y * 4.0 - 2.0  # residuals on either side of delta
-    return x, y, generator.uniform(0.5, 2.0, (*stack, BATCH))
-
-
-def _put(xp: Any, *arrays: Any, dtype: str = "working") -> list[Any]:
-    return [xp.asarray(array, dtype=dtype) for array in arrays]
-
-
 def _case(xp: Any, network: bx.Network, stack: tuple[int, ...] = (), loss: str = "") -> list[Any]:
     """Return theta of a stack, and x, y and sample_weight that it shares."""
-    return _put(xp, _theta(network, stack), *_data(loss))
+    return xp.put(some_theta(network, stack), *some_rows(loss))
 
 
 def _close(actual: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
@@ -83,7 +49,7 @@ def _close(actual: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
 
 def _complex_step(xp: Any, network: bx.Network, *data: Any, **options: Any) -> Any:
     """Return the loss at ``_theta`` and its slopes, on the host."""
-    theta = _theta(network)
+    theta = some_theta(network)
     copies = xp.asarray(theta + 1j * IMAGINARY_STEP * np.eye(theta.size), dtype="complex128")
     values = xp.host(network.loss(copies, *data, **options))
     return values.real, values.imag / IMAGINARY_STEP
@@ -95,15 +61,15 @@ def _complex_step(xp: Any, network: bx.Network, *data: Any, **options: Any) -> A
     ("hidden", "loss"),
     [
         # Each of them with one of the others, and all pairs in a wide sweep.
-        pytest.param(
-            *pair, marks=[] if pair[0] == "tanh" or pair[1] == "huber" else pytest.mark.thorough
-        )
+        compiled(*pair)
+        if pair[0] == "tanh" or pair[1] == "huber"
+        else pytest.param(*pair, marks=pytest.mark.thorough)
         for pair in itertools.product(ACTIVATIONS, LOSSES)
     ],
 )
 def test_the_gradient_agrees_with_the_complex_step(xp: Any, hidden: str, loss: str) -> None:
     output = "identity" if loss in LINKED and hidden in LINKED.values() else hidden
-    network = _network(hidden, output, loss)
+    network = every_kind(hidden, output, loss)
     theta, x, y, weight = _case(xp, network, loss=loss)
     options = {"sample_weight": weight, "rng": RNG}
     values, slopes = _complex_step(xp, network, x, y, **options)
@@ -113,7 +79,7 @@ def test_the_gradient_agrees_with_the_complex_step(xp: Any, hidden: str, loss: s
 
 
 def test_the_gradient_is_the_vjp_of_the_losss_gradient(xp: Any) -> None:
-    network = _network(loss="poisson")
+    network = every_kind(loss="poisson")
     theta, x, y, _ = _case(xp, network)
     outputs = network.forward(theta, x, rng=RNG)
     g = network.loss_function.gradient(outputs, y) / BATCH
@@ -125,8 +91,8 @@ def test_the_gradient_is_the_vjp_of_the_losss_gradient(xp: Any) -> None:
 @pytest.mark.float64
 @pytest.mark.usefixtures("full_precision")
 def test_the_inputs_gradient_agrees_with_the_complex_step(xp: Any) -> None:
-    network = _network()
-    theta, (x, g, _) = _theta(network), _data()
+    network = every_kind()
+    theta, (x, g, _) = some_theta(network), some_rows()
     copies = x + 1j * IMAGINARY_STEP * np.eye(x.size).reshape(-1, *x.shape)
     thetas = np.tile(theta, (x.size, 1)).astype(complex)
     outputs = network.forward(
@@ -154,7 +120,7 @@ def test_a_sample_of_weight_2_counts_as_two_and_one_of_weight_0_as_none(xp: Any)
     network = bx.mlp([N_IN, 4, N_OUT], hidden="tanh", l2=0.1)
     theta, x, y, _ = _case(xp, network)
     weighted = network.loss_and_gradient(theta, x, y, sample_weight=[1, 2, 0, 1, 1])
-    repeated = _put(xp, *(array[[0, 1, 1, 3, 4]] for array in _data()[:2]))
+    repeated = xp.put(*(array[[0, 1, 1, 3, 4]] for array in some_rows()[:2]))
     for one, other in zip(weighted, network.loss_and_gradient(theta, *repeated), strict=True):
         _close(xp.host(one), xp.host(other), xp.rounding(ROUNDING))
 
@@ -169,23 +135,23 @@ def test_a_batch_whose_weights_are_all_0_leaves_the_penalty_alone(xp: Any) -> No
 
 
 def test_the_penalty_is_half_l2_times_the_squares_of_the_weights_alone(xp: Any) -> None:
-    network = _network()
+    network = every_kind()
     theta, x, y, weight = _case(xp, network)
     loss = functools.partial(network.loss, theta, x, y, sample_weight=weight)
-    penalty = 0.5 * np.sum((xp.host(network.weight_mask(theta)) * _theta(network)) ** 2)
+    penalty = 0.5 * np.sum((xp.host(network.weight_mask(theta)) * some_theta(network)) ** 2)
     without = xp.host(loss(l2=0.0))
     for l2 in (2, np.float64(0.5), np.int64(2)):
         xp.assert_close(loss(l2=l2), without + float(l2) * penalty)
     xp.assert_close(loss(), without + 0.3 * penalty)
 
 
-@pytest.mark.parametrize("batch_size", [None, 2, np.int64(BATCH), 100])
+@pytest.mark.parametrize("batch_size", [compiled(None), 2, *map(compiled, [np.int64(BATCH), 100])])
 @pytest.mark.parametrize(("stack", "data"), [((), ()), ((2, 3), ()), ((2, 3), (2, 3))])
 def test_a_prediction_is_the_link_of_the_outputs_in_batches_of_any_size(
     xp: Any, stack: tuple[int, ...], data: tuple[int, ...], batch_size: int | None
 ) -> None:
-    network = _network(loss="poisson")
-    theta, x = _put(xp, _theta(network, stack), _data(stack=data)[0])
+    network = every_kind(loss="poisson")
+    theta, x = xp.put(some_theta(network, stack), some_rows(stack=data)[0])
     whole = network.loss_function.link(network.forward(theta, x))
     predictions = network.predict(theta, x, batch_size=batch_size)
     _close(xp.host(predictions), xp.host(whole), xp.rounding(STACK_ROUNDING))
@@ -249,19 +215,19 @@ def _rng(xp: Any, kind: str, stack: tuple[int, ...]) -> tuple[Any, Callable[[Any
     return xp.asarray(keys, dtype="int64"), lambda i: int(keys[i][0, 0])
 
 
-@pytest.mark.parametrize("rng", ["none", "int", "array"])
+@pytest.mark.parametrize("rng", [compiled("none"), compiled("int"), "array"])
 @pytest.mark.parametrize(("stack", "own"), [((), ()), ((4,), ()), ((2, 3), ()), ((2, 3), (2, 3))])
 def test_a_stack_matches_its_networks_one_by_one(
     xp: Any, stack: tuple[int, ...], own: tuple[int, ...], rng: str
 ) -> None:
     """With data and penalties that are shared or each network's own."""
-    network = _network()
-    theta, data = _theta(network, stack), _data(stack=own)
+    network = every_kind()
+    theta, data = some_theta(network, stack), some_rows(stack=own)
     l2 = np.random.default_rng(23).uniform(0.1, 1.0, own)
     key, key_of = _rng(xp, rng, stack)
 
     def results(theta: Any, data: Any, l2: Any, rng: Any) -> list[np.ndarray]:
-        theta, x, y, weight = _put(xp, theta, *data)
+        theta, x, y, weight = xp.put(theta, *data)
         options = {"sample_weight": weight, "rng": rng, "l2": l2}
         arrays = [
             network.forward(theta, x, rng=rng),
@@ -283,7 +249,7 @@ def test_a_stack_matches_its_networks_one_by_one(
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_a_poisoned_member_leaves_the_others_as_they_were(xp: Any, poison: float) -> None:
-    network = _network()
+    network = every_kind()
     theta, x, y, weight = _case(xp, network, (4,))
     poisoned = np.array(xp.host(theta))
     poisoned[1] = poison
@@ -299,12 +265,12 @@ def test_a_poisoned_member_leaves_the_others_as_they_were(xp: Any, poison: float
         assert np.array_equal(sick[[0, 2, 3]], healthy[[0, 2, 3]])
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", [compiled(n) if n != "huber" else n for n in LOSSES])
 def test_float32_stays_float32(xp: Any, loss: str) -> None:
-    network = _network(loss=loss)
+    network = every_kind(loss=loss)
 
     def results(dtype: str) -> list[Any]:
-        theta, x, y, weight = _put(xp, _theta(network), *_data(loss), dtype=dtype)
+        theta, x, y, weight = xp.put(some_theta(network), *some_rows(loss), dtype=dtype)
         options = {"sample_weight": weight, "rng": RNG, "l2": 0.1}
         return [
             network.forward(theta, x, rng=RNG),
@@ -323,9 +289,9 @@ def test_float32_stays_float32(xp: Any, loss: str) -> None:
 
 def test_integers_booleans_and_lists_are_taken_as_numbers_of_thetas_precision(xp: Any) -> None:
     network = bx.mlp([2, 3, 1], hidden="tanh", loss="binary_cross_entropy")
-    theta = xp.asarray(_theta(network), dtype="float32")
+    theta = xp.asarray(some_theta(network), dtype="float32")
     x, y, weight = [[0, 1], [1, 1], [1, 0]], [[True], [False], [True]], [1, 2, 1]
-    floats = _put(xp, x, y, weight, dtype="float32")
+    floats = xp.put(x, y, weight, dtype="float32")
     integers = [xp.asarray(array, dtype=dtype) for array, dtype in ((x, "int64"), (y, "bool"))]
     expected = network.loss_and_gradient(theta, *floats[:2], sample_weight=floats[2])
     for given in [(x, y), integers]:
@@ -342,7 +308,7 @@ def test_a_vjp_takes_lists_and_integers(xp: Any) -> None:
 
 
 def test_theta_is_layer_by_layer_in_c_order_with_the_weights_before_the_bias(xp: Any) -> None:
-    network = _network()
+    network = every_kind()
     theta = np.arange(float(network.size))
     layers = network.unpack(xp.asarray(theta))
     assert [len(layer) for layer in layers] == [2, 2, 0, 0, 4, 2]
@@ -355,8 +321,8 @@ def test_theta_is_layer_by_layer_in_c_order_with_the_weights_before_the_bias(xp:
 
 @pytest.mark.parametrize("stack", [(), (4,), (2, 3)])
 def test_pack_is_the_inverse_of_unpack(xp: Any, stack: tuple[int, ...]) -> None:
-    network = _network()
-    theta = xp.asarray(_theta(network, stack))
+    network = every_kind()
+    theta = xp.asarray(some_theta(network, stack))
     parameters = network.unpack(theta)
     assert parameters[0][0].shape == (*stack, N_IN, 4)
     assert parameters[0][1].shape == (*stack, 1, 4)
@@ -364,8 +330,8 @@ def test_pack_is_the_inverse_of_unpack(xp: Any, stack: tuple[int, ...]) -> None:
 
 
 def test_unpack_gives_views_on_numpy() -> None:
-    network = _network()
-    theta = _theta(network, (2,))
+    network = every_kind()
+    theta = some_theta(network, (2,))
     parameters = network.unpack(theta)
     assert all(np.shares_memory(value, theta) for layer in parameters for value in layer)
     parameters[0][0][1, 0, 2] = 99.0
@@ -373,8 +339,8 @@ def test_unpack_gives_views_on_numpy() -> None:
 
 
 def test_the_weight_mask_is_1_on_weights_and_0_on_biases_and_norms(xp: Any) -> None:
-    network = _network()
-    theta = xp.asarray(_theta(network, (3,)), dtype="float32")
+    network = every_kind()
+    theta = xp.asarray(some_theta(network, (3,)), dtype="float32")
     mask = network.weight_mask(theta)
     assert mask.dtype == theta.dtype
     counts = [12, 4, 4, 4, 12, 3, 12, 4, 8, 2]
@@ -382,7 +348,7 @@ def test_the_weight_mask_is_1_on_weights_and_0_on_biases_and_norms(xp: Any) -> N
 
 
 def test_describe_is_a_table_of_layers_shapes_and_parameters() -> None:
-    lines = _network().describe().splitlines()
+    lines = every_kind().describe().splitlines()
     kinds = ["kind", "Dense", "LayerNorm", "Activate", "Dropout", "Residual", "Dense"]
     assert [line.split()[1] for line in lines[:-1]] == kinds
     assert lines[0].split() == ["layer", "kind", "parameters", "numbers"]
@@ -393,7 +359,7 @@ def test_describe_is_a_table_of_layers_shapes_and_parameters() -> None:
 
 
 def test_a_member_depends_on_the_seed_and_its_place_alone(xp: Any) -> None:
-    network = _network()
+    network = every_kind()
     alone, four, six = (
         xp.host(xp.initialize(network, 5, stack=stack)) for stack in ((), 4, (2, 3))
     )
@@ -408,7 +374,7 @@ def test_a_member_depends_on_the_seed_and_its_place_alone(xp: Any) -> None:
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_seed_gives_the_same_theta_as_on_numpy_bit_for_bit(xp: Any, dtype: str) -> None:
-    network = _network()
+    network = every_kind()
     theta = xp.host(xp.initialize(network, 5, stack=(2,), dtype=dtype))
     reference = network.initialize(5, stack=(2,), backend="numpy", dtype="float64")
     np.testing.assert_array_equal(theta, reference.astype(dtype), strict=True)
@@ -498,12 +464,12 @@ def test_networks_that_differ_in_anything_are_not_equal_and_none_can_be_changed(
 
 
 def test_nothing_given_is_written_to(xp: Any) -> None:
-    network = _network()
-    arrays = [_theta(network, (4,)), *_data()]
+    network = every_kind()
+    arrays = [some_theta(network, (4,)), *some_rows()]
     before = [array.copy() for array in arrays]
     for array in arrays:
         array.flags.writeable = False  # on NumPy a write is an error at once
-    theta, x, y, weight = given = _put(xp, *arrays)
+    theta, x, y, weight = given = xp.put(*arrays)
     network.predict(theta, x)
     network.loss_and_gradient(theta, x, y, sample_weight=weight, rng=RNG)
     network.vjp(theta, x, y, rng=RNG)
@@ -825,7 +791,7 @@ class Faulty(Factors):
 
 
 def _with_layers_of_ones_own(fault: str = "") -> bx.Network:
-    network = _network()
+    network = every_kind()
     layers = [*network.layers[:2], Factors(), *network.layers[2:-1]]
     inner = bx.Residual(bx.Dropout(0.1), Faulty(fault), bx.LayerNorm(4))
     return bx.Network([*layers, inner, network.layers[-1]], "huber", l2=0.3)
@@ -841,8 +807,8 @@ def test_a_gradient_written_into_its_place_is_the_one_that_is_joined(
 ) -> None:
     if xp.name == "jax":
         pytest.skip("JAX writes into no array")
-    network = _with_layers_of_ones_own() if own else _network()
-    theta, x, y, weight = _put(xp, _theta(network, stack), *_data(stack=stack), dtype=dtype)
+    network = _with_layers_of_ones_own() if own else every_kind()
+    theta, x, y, weight = xp.put(some_theta(network, stack), *some_rows(stack=stack), dtype=dtype)
     if strength == "array":
         strength = xp.asarray(np.random.default_rng(3).uniform(size=stack), dtype=dtype)
     rows = Rows(x, y, weight, as_key(RNG, theta))
@@ -879,7 +845,7 @@ def test_a_network_is_random_where_a_layer_is_and_only_such_layers_have_a_key(xp
 @pytest.mark.parametrize("method", ["forward", "backward"])
 def test_an_error_names_the_layer_it_was_raised_in(xp: Any, method: str) -> None:
     network = _with_layers_of_ones_own(method)
-    x, y = _put(xp, *_data()[:2])
+    x, y = xp.put(*some_rows()[:2])
     with pytest.raises(ArithmeticError, match="no luck") as caught:
         network.loss_and_gradient(xp.initialize(network), x, y)
     places = ["layers[1] (Faulty)", "layers[6] (Residual)"]
@@ -891,13 +857,13 @@ def test_a_gradient_of_another_shape_than_its_parameters_is_refused(xp: Any) -> 
         pytest.skip("NumPy's are written, and would be repeated")
     network = _with_layers_of_ones_own("shape")
     with pytest.raises(ValueError, match=r"has shape \(1, 1\), but \(1, 4\)") as caught:
-        network.loss_and_gradient(xp.initialize(network), *_data()[:2])
+        network.loss_and_gradient(xp.initialize(network), *some_rows()[:2])
     assert caught.value.__notes__[0] == "In layers[1] (Faulty).backward."
 
 
 def test_targets_are_checked_where_no_layer_says_its_width(xp: Any) -> None:
     network = bx.Network([Factors()], "huber")
-    theta, x, y = xp.initialize(network), *_put(xp, _ones(5, 4), _ones(5, 3))
+    theta, x, y = xp.initialize(network), *xp.put(_ones(5, 4), _ones(5, 3))
     assert network.loss(theta, x, x).shape == ()
     with pytest.raises(ValueError, match=r"y has shape \(5, 3\), but the outputs are \(..., 5, 4"):
         network.loss(theta, x, y)

@@ -17,13 +17,12 @@ from backprop_xp.activations import ACTIVATIONS
 from backprop_xp.chain import Layer
 from backprop_xp.losses import LOSSES
 from backprop_xp.random import fold_in, keep_mask
+from tests.own import every_kind, some_rows, some_theta
 
 # Both sides round some hundred operations, 2e-16 each, and cancel a few of their digits.
 PARITY = 1e-12
 
-N_IN, N_OUT, BATCH = 3, 2, 5
 RNG = 29
-L2 = 0.3
 NAMES = {activation: name for name, activation in ACTIVATIONS.items()}
 
 Function = Callable[..., Any]
@@ -186,27 +185,7 @@ def _network(hidden: str, loss: str) -> bx.Network:
     """
     to_probabilities = (ACTIVATIONS["sigmoid"].value, ACTIVATIONS["softmax"].value)
     is_linked_twice = {ACTIVATIONS[hidden].value, LOSSES[loss].link} <= {*to_probabilities}
-    output = "identity" if is_linked_twice else hidden
-    residual = bx.Residual(bx.Dense(4, 3, hidden), bx.Dropout(0.3), bx.Dense(3, 4))
-    layers = [
-        bx.Dense(N_IN, 4),
-        bx.LayerNorm(4),
-        bx.Activate(hidden),
-        bx.Dropout(0.4),
-        residual,
-        bx.Dense(4, N_OUT, output),
-    ]
-    return bx.Network(layers, loss, l2=L2)
-
-
-def _theta_and_data(network: bx.Network, loss: str) -> list[np.ndarray]:
-    """Return theta, x, y and sample_weight; y holds probabilities, so that it suits every loss."""
-    generator = np.random.default_rng(30)
-    theta = generator.normal(0.0, 0.7, network.size)
-    x, y = generator.normal(size=(BATCH, N_IN)), generator.dirichlet(np.ones(N_OUT), BATCH)
-    if loss == "huber":
-        y = y * 4.0 - 2.0  # residuals on either side of delta
-    return [theta, x, y, generator.uniform(0.5, 2.0, BATCH)]
+    return every_kind(hidden, "identity" if is_linked_twice else hidden, loss)
 
 
 def _close(xp: Any, actual: Any, expected: np.ndarray) -> None:
@@ -231,14 +210,14 @@ def test_loss_and_gradient_agree_with_autograd(
     xp: Any, oracle: Oracle, hidden: str, loss: str
 ) -> None:
     network = _network(hidden, loss)
-    theta, x, y, weight = _theta_and_data(network, loss)
+    theta, (x, y, weight) = some_theta(network), some_rows(loss)
 
     def value(t: Any) -> Any:
         outputs = _outputs(oracle, network.layers, t, oracle.asarray(x), RNG)
         w, each = oracle.asarray(weight), oracle.losses[loss](outputs, oracle.asarray(y))
         # Weights are the tensors of more than one row.
         squares = sum((v**2).sum() for v in _sliced(network.layers, t) if v.shape[0] > 1)
-        return (w * each).sum() / w.sum() + 0.5 * L2 * squares
+        return (w * each).sum() / w.sum() + 0.5 * network.l2 * squares
 
     expected, (expected_gradient,) = oracle.vjp(value, [theta], np.asarray(1.0))
     found, gradient = network.loss_and_gradient(
@@ -252,7 +231,7 @@ def test_loss_and_gradient_agree_with_autograd(
 @pytest.mark.parametrize("hidden", ACTIVATIONS)
 def test_vjp_agrees_with_autograd(xp: Any, oracle: Oracle, hidden: str, rng: int | None) -> None:
     network = _network(hidden, "mean_squared_error")
-    theta, x, g, _ = _theta_and_data(network, "")
+    theta, (x, g, _) = some_theta(network), some_rows()
 
     def outputs(t: Any, v: Any) -> Any:
         return _outputs(oracle, network.layers, t, v, rng)

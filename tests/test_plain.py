@@ -237,6 +237,7 @@ def test_vjp_does_not_take_its_g_for_class_labels(xp: Any, shape: tuple[int, ...
     assert message.startswith(f"g has shape {shape}, but the outputs are (..., 3, 3)")
 
 
+@pytest.mark.installed
 @pytest.mark.usefixtures("nothing_chosen")
 def test_a_typed_key_of_jax_is_refused_by_a_line_that_draws_an_integer() -> None:
     jax = pytest.importorskip("jax")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import backprop_xp as bx
 
 pytest.importorskip("matplotlib")
 
+import matplotlib as mpl
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
@@ -21,43 +24,139 @@ from backprop_xp import plots
 X = [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
 Y = [[0.0], [1.0], [1.0], [0.0]]
 LINE = bx.mlp([2, 1])
+THREE = bx.mlp([2, 3], loss="categorical_cross_entropy")
 
 
-def test_each_network_of_a_stack_has_its_losses_over_the_epochs(xp: Any) -> None:
-    losses = 1.0 + np.arange(24.0).reshape(4, 2, 3)
-    axes = plots.loss_curves(xp.asarray(losses), epochs=[0, 10, 20, 30]).axes[0]
-    assert len(axes.lines) == 6
-    np.testing.assert_array_equal(axes.lines[4].get_data(), [[0, 10, 20, 30], losses[:, 1, 1]])
-    assert axes.lines[0].get_label() == "loss of 6 networks"
-    (line,) = plots.loss_curves(xp.asarray([1.0, 0.5, 0.25])).axes[0].lines
-    np.testing.assert_array_equal(line.get_data(), [[1, 2, 3], [1.0, 0.5, 0.25]])
+@pytest.fixture(autouse=True)
+def _without_a_display() -> Iterator[None]:
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    pyplot.close("all")
+    yield
+    pyplot.close("all")
 
 
-def test_a_history_of_fit_is_drawn_with_its_names_beside_the_surface(xp: Any) -> None:
+def texts(ax: Axes) -> list[str]:
+    """Return the words of a legend."""
+    legend = ax.get_legend()
+    return [] if legend is None else [text.get_text() for text in legend.get_texts()]
+
+
+def ticks(labels: Any) -> list[str]:
+    return [label.get_text() for label in labels]
+
+
+# Learning curves
+
+
+def test_a_network_has_its_losses_over_the_epochs(xp: Any) -> None:
+    losses = {"loss": xp.asarray([1.0, 0.5, 0.25]), "validation_loss": [2.0, 1.0, None]}
+    ax = plots.learning_curves(losses)
+    one, other = ax.lines
+    np.testing.assert_array_equal(one.get_data(), [[1, 2, 3], [1.0, 0.5, 0.25]])
+    np.testing.assert_array_equal(other.get_ydata(), [2.0, 1.0, np.nan])
+    assert texts(ax) == ["loss", "validation_loss"]
+    assert one.get_color() != other.get_color()
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("epoch", "loss")
+    assert not ax.collections
+
+
+def test_a_stack_has_its_median_and_a_band_of_the_finite_networks(xp: Any) -> None:
+    losses = 1.0 + np.random.default_rng(0).random((4, 2, 5))
+    losses[2:, 1, 3] = np.nan
+    losses[3, 0, 0] = np.inf
+    ax = plots.learning_curves({"loss": xp.asarray(losses)}, epochs=xp.asarray([0, 10, 20, 30]))
+    kept = [[v for v in row if np.isfinite(v)] for row in losses.reshape(4, 10)]
+    assert [len(row) for row in kept] == [10, 10, 9, 8]
+    (line,) = ax.lines
+    np.testing.assert_array_equal(line.get_xdata(), [0, 10, 20, 30])
+    close = {"rtol": xp.rounding(1e-12)}
+    np.testing.assert_allclose(line.get_ydata(), [np.median(row) for row in kept], **close)
+    (band,) = ax.collections
+    heights = band.get_paths()[0].vertices
+    for epoch, row in zip((0, 10, 20, 30), kept, strict=True):
+        at = heights[heights[:, 0] == epoch, 1]
+        np.testing.assert_allclose([at.min(), at.max()], np.quantile(row, [0.1, 0.9]), **close)
+    legend = ax.get_legend()
+    assert legend is not None
+    title = legend.get_title().get_text()
+    assert title == "10 networks:\nmedian, 10 to 90 %,\n2 not finite at the end"
+
+
+def test_a_stack_that_is_gone_to_nan_has_a_line_that_ends() -> None:
+    ax = plots.learning_curves({"loss": [[1.0, 2.0], [np.nan, np.inf]]})
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [1.5, np.nan])
+
+
+def test_metrics_have_an_axis_of_their_own_and_checks_none(xp: Any) -> None:
     network = bx.mlp([2, 2, 1], hidden="tanh")
-    theta = network.initialize(seed=0)
-    result = bx.fit(network, theta, X, Y, optimizer=bx.SGD(0.1), epochs=3, validation=(X, Y))
-    curves, surface = plots.learning(result.history, network, result.theta, X, Y).axes[:2]
-    assert [line.get_label() for line in curves.lines] == ["loss", "validation_loss"]
-    assert len({line.get_color() for line in curves.lines}) == 2
-    assert len(surface.images) == 1
+    result = bx.fit(
+        network,
+        network.initialize(seed=0),
+        X,
+        Y,
+        optimizer=bx.SGD(0.1),
+        epochs=3,
+        validation=(X, Y),
+        metrics={"rmse": bx.metrics.rmse, "r2": bx.metrics.r2},
+        check_every=2,
+    )
+    ax = plots.learning_curves(result)
+    left, right = ax.figure.axes
+    assert left is ax
+    for axes, names in ((left, ["loss", "validation_loss"]), (right, ["rmse", "r2"])):
+        assert [line.get_label() for line in axes.lines] == names
+        for line in axes.lines:
+            np.testing.assert_allclose(line.get_ydata(), result.history[str(line.get_label())])
+    assert len({line.get_color() for line in [*left.lines, *right.lines]}) == 4
+    assert texts(right) == ["loss", "validation_loss", "rmse", "r2"]
+    assert right.get_ylabel() == "rmse, r2"
+    alone = plots.learning_curves({"accuracy": [0.5, 0.75]})
+    assert (len(alone.figure.axes), alone.get_ylabel()) == (1, "accuracy")
+
+
+def test_a_result_that_went_on_is_numbered_from_the_beginning_of_its_training(xp: Any) -> None:
+    theta, options = LINE.initialize(seed=0), {"optimizer": bx.SGD(0.1)}
+    begun = bx.fit(LINE, theta, X, Y, epochs=2, **options)
+    gone_on = bx.fit(LINE, theta, X, Y, epochs=5, start=begun, **options)
+    assert list(plots.learning_curves(gone_on).lines[0].get_xdata()) == [3, 4, 5]
 
 
 @pytest.mark.parametrize(
     ("losses", "scale"),
-    [([1.0, -0.5], "linear"), ([1.0, 0.0], "linear"), ([1.0, np.nan, np.inf], "log")],
+    [
+        ([1.0, -0.5], "linear"),
+        ([1.0, 0.0], "linear"),
+        ([1.0, 0.11], "linear"),
+        ([1.0, 0.1, np.nan, np.inf], "log"),
+        ([1e9, 1e-9], "log"),
+        ([np.nan], "linear"),
+    ],
 )
-def test_losses_are_drawn_on_a_logarithmic_scale_where_they_are_positive(
+def test_losses_are_on_a_logarithmic_scale_where_they_fall_to_a_tenth(
     losses: list[float], scale: str
 ) -> None:
-    assert plots.loss_curves(losses).axes[0].get_yscale() == scale
+    ax = plots.learning_curves({"loss": losses})
+    assert ax.get_yscale() == scale
+    ax.figure.canvas.draw()
+    if losses == [1.0, 0.1, np.nan, np.inf]:
+        assert {"0.1", "0.2", "0.5", "1"} <= set(ticks(ax.get_yticklabels()))
+
+
+def test_a_single_epoch_is_a_point_that_is_seen() -> None:
+    (line,) = plots.learning_curves({"loss": [0.5]}).lines
+    assert line.get_marker() == "o"
+
+
+# Decision surfaces
 
 
 def test_a_surface_is_the_networks_predictions_over_the_plane(xp: Any) -> None:
     network = bx.mlp([2, 3, 1], hidden="tanh", loss="binary_cross_entropy")
     theta = xp.initialize(network, seed=1)
-    axes = plots.decision_surface(network, theta, X, Y, resolution=5).axes[0]
-    (image,) = axes.images
+    ax = plots.decision_surface(network, X, Y, theta=theta, resolution=5, margin=0.5)
+    (image,) = ax.images
     assert list(image.get_extent()) == [-0.5, 1.5, -0.5, 1.5]
     points = xp.asarray([[-0.5, -0.5], [1.5, -0.5], [0.5, 1.0]])
     values = np.asarray(image.get_array())
@@ -67,43 +166,45 @@ def test_a_surface_is_the_networks_predictions_over_the_plane(xp: Any) -> None:
         xp.host(network.predict(theta, points))[:, 0],
         rtol=xp.rounding(1e-12),
     )
-    np.testing.assert_array_equal(axes.collections[-1].get_offsets(), X)
+    np.testing.assert_array_equal(ax.collections[-1].get_offsets(), X)
+    assert [axes.get_ylabel() for axes in ax.figure.axes] == ["$x_2$", "probability of 1"]
 
 
 @pytest.mark.parametrize(
-    ("targets", "middle"), [([[-1], [0], [0], [2]], 0.5), ([[0], [2], [2], [4]], 2.0)]
+    ("targets", "levels"),
+    [([-1, -1, 2, 2], [[0.5]]), ([[0], [4], [4], [0]], [[2.0]]), ([0, 1, 2, 3], []), ([5] * 4, [])],
 )
-def test_the_boundary_lies_halfway_between_the_targets(
-    xp: Any, targets: list[list[int]], middle: float
+def test_a_boundary_lies_halfway_between_two_targets(
+    xp: Any, targets: Any, levels: list[list[float]]
 ) -> None:
     theta = xp.asarray([1.0, 1.0, 0.0])
-    axes = plots.decision_surface(LINE, theta, X, targets, resolution=4).axes[0]
-    assert [list(c.levels) for c in axes.collections if hasattr(c, "levels")] == [[middle]]
+    ax = plots.decision_surface(LINE, X, targets, theta=theta, resolution=4)
+    assert [list(c.levels) for c in ax.collections if hasattr(c, "levels")] == levels
 
 
 def test_a_feature_that_never_varies_still_has_a_width(xp: Any) -> None:
     x = [[0.0, 3.0], [2.0, 3.0]]
-    axes = plots.decision_surface(LINE, xp.initialize(LINE), x, [[0], [1]]).axes[0]
-    assert list(axes.images[0].get_extent()) == [-1.0, 3.0, 2.5, 3.5]
+    ax = plots.decision_surface(LINE, x, [0, 1], theta=xp.initialize(LINE), margin=0.5)
+    assert list(ax.images[0].get_extent()) == [-1.0, 3.0, 2.5, 3.5]
 
 
 def test_a_network_is_drawn_where_its_theta_lives_in_its_precision() -> None:
     pytest.importorskip("array_api_strict")
     # Neither the environment's backend nor, most likely, its device, which begins with float32.
     theta = LINE.initialize(backend="array-api-strict", device="device2")
-    assert plots.decision_surface(LINE, theta, X, Y, resolution=4).axes[0].images
+    assert plots.decision_surface(LINE, X, Y, theta=theta, resolution=4).images
 
 
-def test_several_outputs_are_drawn_as_the_class_of_the_largest(xp: Any) -> None:
-    network = bx.mlp([2, 3], loss="categorical_cross_entropy")
+@pytest.mark.parametrize("y", [[[0, 1, 0], [1, 0, 0], [0, 0, 1]], [1, 0, 2], [[1], [0], [2]]])
+def test_several_outputs_are_drawn_as_the_class_of_the_largest(xp: Any, y: Any) -> None:
     weights = xp.asarray([[1.0, -1.0, 0.0], [0.0, 0.0, 1.5]])
-    theta = network.pack([(weights, xp.asarray([[0.0, 0.0, 0.0]]))])
+    theta = THREE.pack([(weights, xp.asarray([[0.0, 0.0, 0.0]]))])
     x = [[-1.0, -1.0], [1.0, -1.0], [0.0, 1.0]]
-    y = [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
-    axes = plots.decision_surface(network, theta, x, y, resolution=3, margin=0.0).axes[0]
-    classes = np.asarray(axes.images[0].get_array())
+    ax = plots.decision_surface(THREE, x, y, theta=theta, resolution=3, margin=0.0)
+    classes = np.asarray(ax.images[0].get_array())
     assert (classes[0, 0], classes[0, -1], classes[2].tolist()) == (1, 0, [2, 2, 2])
-    np.testing.assert_array_equal(axes.collections[-1].get_array(), [1, 0, 2])
+    np.testing.assert_array_equal(ax.collections[-1].get_array(), [1, 0, 2])
+    assert texts(ax) == ["0", "1", "2"]
 
 
 def test_a_surface_without_a_boundary_or_with_nan_is_drawn_without_a_warning(
@@ -111,62 +212,374 @@ def test_a_surface_without_a_boundary_or_with_nan_is_drawn_without_a_warning(
 ) -> None:
     zero = 0.0 * xp.initialize(LINE)
     for i, theta in enumerate((zero, zero + float("nan"))):
-        figure = plots.decision_surface(LINE, theta, X, Y, resolution=4)
-        plots.save(figure, tmp_path / f"{i}.png")
+        ax = plots.decision_surface(LINE, X, Y, theta=theta, resolution=4)
+        plots.save(ax.figure, tmp_path / f"{i}.png")
+
+
+def fitted(classes: int, **options: Any) -> tuple[Any, Any, Any]:
+    """Return a classifier of two features, a data frame of them, and the names of their classes."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    pytest.importorskip("pandas")
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    iris = datasets.load_iris(as_frame=True)
+    x = iris.data.iloc[: 50 * classes, 2:]
+    y = iris.target_names[iris.target[: 50 * classes]]
+    model = bx.MLPClassifier(4, "tanh", max_iter=1, random_state=0, **options)
+    return make_pipeline(StandardScaler(), model), x, y
+
+
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+def test_a_pipeline_of_two_classes_is_drawn_by_the_seconds_probability(xp: Any) -> None:
+    model, x, y = fitted(2)
+    model.fit(x, y)
+    ax = plots.decision_surface(model, x, y, resolution=6)
+    image = ax.images[0]
+    left, right, bottom, top = image.get_extent()
+    corners = type(x)([[left, bottom], [right, top]], columns=x.columns)
+    values = np.asarray(image.get_array())
+    expected = model.predict_proba(corners)[:, 1]
+    np.testing.assert_allclose([values[0, 0], values[-1, -1]], expected, rtol=1e-6)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("petal length (cm)", "petal width (cm)")
+    assert ax.figure.axes[1].get_ylabel() == "probability of versicolor"
+    np.testing.assert_array_equal(ax.collections[-1].get_array(), y == "versicolor")
+
+
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+def test_a_pipeline_of_three_classes_is_drawn_by_the_likeliest_of_them(xp: Any) -> None:
+    model, x, y = fitted(3)
+    model.fit(x, y)
+    ax = plots.decision_surface(model, x, y, resolution=4)
+    left, right, bottom, top = ax.images[0].get_extent()
+    corners = type(x)([[left, bottom], [right, top]], columns=x.columns)
+    names = np.asarray(["setosa", "versicolor", "virginica"])
+    values = np.asarray(ax.images[0].get_array())
+    assert names[[values[0, 0], values[-1, -1]]].tolist() == model.predict(corners).tolist()
+    assert texts(ax) == names.tolist()
+
+
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+def test_a_regressor_is_drawn_by_its_values(xp: Any) -> None:
+    pytest.importorskip("sklearn")
+    model = bx.MLPRegressor(hidden_layer_sizes=4, max_iter=1, random_state=0)
+    model.fit(X, [1.0, 2.0, 3.0, 5.0])
+    ax = plots.decision_surface(model, X, [1.0, 2.0, 3.0, 5.0], resolution=2, margin=0.0)
+    expected = model.predict(X)[[0, 2, 1, 3]].reshape(2, 2)
+    np.testing.assert_allclose(np.asarray(ax.images[0].get_array()), expected, rtol=1e-6)
+    assert ax.images[0].get_clim() == (1.0, 5.0)
+
+
+# Predictions
+
+
+def test_a_confusion_matrix_counts_and_shades_by_the_share_of_the_true_class(xp: Any) -> None:
+    found = np.asarray([0, 1, 1, 2, 2, 2, 0, 1])
+    true = np.asarray([0, 0, 1, 2, 2, 1, 0, 0])
+    ax = plots.confusion_matrix(xp.asarray(found, "int64"), xp.asarray(true, "int64"))
+    counts = [[sum((true == i) & (found == j)) for j in range(3)] for i in range(3)]
+    assert [int(text.get_text()) for text in ax.texts] == np.ravel(counts).tolist()
+    assert [text.get_position() for text in ax.texts][:2] == [(0, 0), (1, 0)]
+    shares = np.asarray(counts) / np.asarray([[4], [2], [2]])
+    np.testing.assert_array_equal(np.asarray(ax.images[0].get_array()), shares)
+    assert ticks(ax.get_xticklabels()) == ticks(ax.get_yticklabels()) == ["0", "1", "2"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted class", "true class")
+
+
+def test_classes_are_told_by_outputs_labels_and_positions_alike(xp: Any) -> None:
+    names = ["dog", "cat", "ant"]
+    outputs = [[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.1, 0.8, 0.1]]
+    labels = ["dog", "cat", "dog"]
+    shades = []
+    for found in (xp.asarray(outputs), ["dog", "cat", "cat"], [0, 1, 1], [0.0, 1.0, 1.0]):
+        for true in (labels, xp.asarray([[1, 0, 0], [0, 1, 0], [1, 0, 0]]), [0, 1, 0]):
+            ax = plots.confusion_matrix(found, true, classes=names)
+            shades.append(np.asarray(ax.images[0].get_array()).tolist())
+            assert ticks(ax.get_yticklabels()) == names
+    assert shades == [[[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]] * 12
+    single = plots.confusion_matrix([[0.4], [0.6]], [[0], [0]], classes=["no", "yes"])
+    assert np.asarray(single.images[0].get_array()).tolist() == [[0.5, 0.5], [0.0, 0.0]]
+    swapped = plots.confusion_matrix([1, 0], [1, 1], classes=[1, 0])
+    assert np.asarray(swapped.images[0].get_array()).tolist() == [[0.5, 0.5], [0.0, 0.0]]
+    assert ticks(plots.confusion_matrix(labels, labels).get_xticklabels()) == ["cat", "dog"]
+
+
+def test_many_classes_are_drawn_without_numbers_and_with_some_of_their_names() -> None:
+    labels = np.arange(50)
+    ax = plots.confusion_matrix(labels, labels)
+    assert len(ax.texts) == 0
+    assert ticks(ax.get_xticklabels()) == [str(i) for i in range(0, 50, 3)]
+
+
+def test_residuals_are_target_minus_prediction_over_the_prediction(xp: Any) -> None:
+    found, true = [[1.0, 5.0], [2.0, 6.0], [3.0, 7.0]], [[2.0, 5.0], [2.0, 5.0], [1.0, 5.0]]
+    ax = plots.residuals(xp.asarray(found), xp.asarray(true))
+    np.testing.assert_array_equal(ax.lines[0].get_data(), [[1, 2, 3], [1, 0, -2]])
+    np.testing.assert_array_equal(ax.lines[1].get_data(), [[5, 6, 7], [0, -1, -2]])
+    np.testing.assert_array_equal(ax.lines[2].get_ydata(), [0, 0])
+    assert texts(ax) == ["output 0, root mean square 1.29", "output 1, root mean square 1.29"]
+    assert ax.get_ylabel() == "residual: target - prediction"
+
+
+def test_a_reliability_curve_has_each_bins_means_and_the_interval_of_its_share(xp: Any) -> None:
+    generator = np.random.default_rng(0)
+    probabilities = np.round(generator.random(400), 2)
+    probabilities[:2] = 0.0, 1.0
+    happened = generator.random(400) < probabilities
+    ax = plots.calibration(xp.asarray(probabilities), happened, bins=5)
+    diagonal, curve = ax.lines[:2]
+    np.testing.assert_array_equal(diagonal.get_data(), [[0, 1], [0, 1]])
+    segments = ax.collections[0].get_segments()
+    for i in range(5):
+        # A probability on an edge, 0.4, is in the bin above it, but 1 is in the last.
+        inside = (probabilities >= i / 5) & ((probabilities < (i + 1) / 5) | (i == 4))
+        x, share = probabilities[inside].mean(), happened[inside].mean()
+        np.testing.assert_allclose(np.transpose(curve.get_data())[i], [x, share], rtol=1e-6)
+        # The interval's ends solve (share - p)^2 = z^2 p (1 - p) / n.
+        n, z = inside.sum(), 1.96
+        roots = np.roots([1 + z**2 / n, -2 * share - z**2 / n, share**2])
+        np.testing.assert_allclose(segments[i][:, 1], np.sort(roots), rtol=1e-6, atol=1e-9)
+    assert ax.get_xlabel() == "predicted probability of class True"
+
+
+def test_empty_bins_are_left_out_and_a_share_of_1_stays_in_its_interval() -> None:
+    # Rounding puts a share of 0 in 11 below its interval, and one of 6 in 6 above.
+    ax = plots.calibration([0.05] * 11 + [0.95] * 6, [0] * 11 + [1] * 6)
+    np.testing.assert_allclose(ax.lines[1].get_data(), [[0.05, 0.95], [0.0, 1.0]])
+
+
+def test_of_two_labelled_classes_the_second_is_drawn_and_of_more_each(xp: Any) -> None:
+    first = plots.calibration(xp.asarray([[0.9, 0.1], [0.3, 0.7]]), ["no", "yes"])
+    np.testing.assert_allclose(first.lines[1].get_data(), [[0.1, 0.7], [0.0, 1.0]], rtol=1e-6)
+    assert first.get_xlabel() == "predicted probability of class yes"
+    probabilities = np.asarray([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]])
+    for targets in (["a", "c", "c"], [0, 2, 2], [[1, 0, 0], [0, 0, 1], [0, 0, 1]]):
+        if targets[0] == "a":
+            with pytest.raises(ValueError, match="2 labels, but probabilities are of 3 classes"):
+                plots.calibration(probabilities, targets)
+            continue
+        ax = plots.calibration(probabilities, targets, bins=1)
+        assert texts(ax) == ["0", "1", "2"]
+        points = [line.get_xydata()[0].tolist() for line in ax.lines if line.get_label() in "012"]
+        expected = list(zip(probabilities.mean(axis=0), [1 / 3, 0, 2 / 3], strict=True))
+        np.testing.assert_allclose(points, expected)
+
+
+# Weights
+
+
+def test_each_layers_weights_have_a_histogram_and_their_bins_in_common(xp: Any) -> None:
+    layers = [bx.Dense(3, 4), bx.LayerNorm(4), bx.Residual(bx.Dense(4, 4)), bx.Dense(4, 1)]
+    network = bx.Network(layers, "mean_squared_error")
+    theta = xp.initialize(network, stack=(2,))
+    parameters = [[xp.host(p) for p in layer] for layer in network.unpack(theta)]
+    weights = [parameters[i][0].reshape(-1) for i in (0, 2, 3)]
+    ax = plots.weight_histograms(network, theta, bins=7)
+    edges = np.linspace(*(f(np.concatenate(weights)) for f in (np.min, np.max)), 8)
+    assert len(ax.patches) == 3
+    for row, (patch, values) in enumerate(zip(ax.patches, weights, strict=True)):
+        counts, _ = np.histogram(values, edges)
+        heights = patch.get_data().values - patch.get_data().baseline
+        np.testing.assert_allclose(heights, 0.9 * counts / counts.max())
+        np.testing.assert_allclose(patch.get_data().edges, edges)
+        assert patch.get_data().baseline == 2 - row
+    names = ["layers[0].weights", "layers[2].layers[0].weights", "layers[3].weights"]
+    assert ticks(ax.get_yticklabels()) == names
+    assert ax.get_xlabel() == "weight"
+
+
+def test_weights_that_are_not_finite_are_counted_beside_those_that_are(xp: Any) -> None:
+    theta = xp.asarray([1.0, float("nan"), 0.0, float("inf")])
+    network = bx.mlp([3, 1])
+    ax = plots.weight_histograms(network, theta)
+    assert ticks(ax.get_yticklabels()) == ["layers[0].weights\n1 not finite"]
+
+
+# Gradients
 
 
 def test_entries_lie_beside_a_diagonal(xp: Any) -> None:
     analytic = {"weights": [[1.0, 2.0], [3.0, 4.0]], "bias": [5.0]}
     numeric = {"weights": [[1.0, 2.0], [3.0, 9.0]], "bias": [-1.0]}
     both = ({name: xp.asarray(g) for name, g in part.items()} for part in (analytic, numeric))
-    axes = plots.gradient_entries(*both).axes[0]
-    weights, bias, diagonal = axes.lines
+    ax = plots.gradient_entries(*both)
+    weights, bias, diagonal = ax.lines
     np.testing.assert_array_equal(weights.get_data(), [[1, 2, 3, 9], [1, 2, 3, 4]])
     np.testing.assert_array_equal(bias.get_data(), [[-1], [5]])
     np.testing.assert_array_equal(diagonal.get_data(), [[-1, 9], [-1, 9]])
-    legend = axes.get_legend()
-    assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["weights", "bias"]
-    assert plots.gradient_entries([1.0, 2.0], [1.0, 2.0]).axes[0].get_legend() is None
+    assert texts(ax) == ["weights", "bias"]
+    assert ax.get_xscale() == "linear"
+    assert plots.gradient_entries([1.0, 2.0], [1.0, 2.0]).get_legend() is None
+
+
+def test_entries_that_are_small_beside_the_largest_have_room() -> None:
+    ax = plots.gradient_entries([100.0, 0.5, 0.2, -0.1, np.nan], [100.0, 0.5, 0.2, -0.1, 0.0])
+    assert (ax.get_xscale(), ax.get_yscale()) == ("symlog", "symlog")
+    assert ax.xaxis.get_transform().linthresh == 0.1
+    np.testing.assert_array_equal(ax.lines[1].get_xdata(), [-0.1, 100.0])
+    assert plots.gradient_entries([0.0, 0.0], [0.0, np.nan]).get_xscale() == "linear"
 
 
 def test_remainders_are_drawn_beside_those_of_a_right_gradient() -> None:
     steps = [0.5, 0.25]
-    axes = plots.taylor_remainders(steps, [4.0, 3.0], [8.0, 5.0], [1e-3, 1e-4]).axes[0]
-    heights = [list(line.get_ydata()) for line in axes.lines]
+    ax = plots.taylor_remainders(steps, [4.0, 3.0], [8.0, 5.0], [1e-3, 1e-4])
+    heights = [list(line.get_ydata()) for line in ax.lines]
     assert heights == [[4.0, 3.0], [4.0, 1.0], [8.0, 5.0], [8.0, 1.0], [1e-3, 1e-4]]
-    assert all(list(line.get_xdata()) == steps for line in axes.lines)
-    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert all(list(line.get_xdata()) == steps for line in ax.lines)
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    names = ["one-sided (dotted: order 2)", "symmetric (dotted: order 3)", "rounding"]
+    assert texts(ax) == names
 
 
-def test_a_drawing_goes_into_the_axes_that_are_given() -> None:
-    for draw, lines in (
-        (plots.loss_curves, 1),
-        (lambda losses, axes: plots.gradient_entries(losses, losses, axes=axes), 2),
-        (lambda losses, axes: plots.taylor_remainders(*[losses] * 4, axes=axes), 5),
-    ):
-        figure = Figure()
-        axes = figure.subplots()
-        assert draw([1.0, 0.5], axes=axes) is figure
-        assert len(axes.lines) == lines
+# What all have in common
+
+ONES = [1.0, 0.5]
+DRAWN: list[tuple[Any, tuple[Any, ...]]] = [
+    (plots.learning_curves, ({"loss": ONES},)),
+    (plots.confusion_matrix, (["a", "b"], ["a", "a"])),
+    (plots.residuals, (ONES, ONES)),
+    (plots.calibration, ([0.2, 0.7], [0, 1])),
+    (plots.gradient_entries, (ONES, ONES)),
+    (plots.taylor_remainders, (ONES, ONES, ONES, ONES)),
+]
+
+
+@pytest.mark.parametrize(("draw", "given"), DRAWN)
+def test_a_picture_goes_into_the_axes_that_are_given(draw: Any, given: tuple[Any, ...]) -> None:
+    ax = Figure().subplots()
+    assert draw(*given, ax=ax) is ax
+    assert ax.has_data()
+    from matplotlib import pyplot
+
+    assert not pyplot.get_fignums()
+    assert draw(*given) is pyplot.gca()
+
+
+def test_surfaces_and_histograms_go_into_the_axes_that_are_given(xp: Any) -> None:
+    ax, other = Figure().subplots(1, 2)
+    theta = xp.initialize(LINE)
+    assert plots.decision_surface(LINE, X, Y, theta=theta, ax=ax) is ax
+    assert plots.weight_histograms(LINE, theta, ax=other) is other
+    assert (len(ax.images), len(other.patches)) == (1, 1)
 
 
 def _surface(**given: Any) -> Any:
-    arguments = {"theta": LINE.initialize(backend="numpy"), "x": X, "y": Y, **given}
-    return plots.decision_surface(LINE, **arguments)
+    theta = LINE.initialize(backend="numpy")
+    return plots.decision_surface(**{"model": LINE, "theta": theta, "x": X, "y": Y, **given})
+
+
+class Multilabel:
+    classes_ = (0, 1)
+
+    def predict(self, x: Any) -> Any:
+        return x
+
+    predict_proba = predict
 
 
 REFUSED: list[tuple[Any, dict[str, Any], str]] = [
-    (plots.loss_curves, {"history": 1.0}, r"loss has shape \(\)"),
-    (plots.loss_curves, {"history": []}, r"loss has shape \(0,\)"),
-    (plots.loss_curves, {"history": [1.0, 2.0], "epochs": [1, 2, 3]}, "epochs has shape"),
-    (_surface, {"theta": np.ones((3, 3))}, r"theta\[i\]"),
+    (plots.learning_curves, {"history": [1.0]}, "history must be a result of bx.fit.*not list"),
+    (plots.learning_curves, {"history": {}}, "history is empty"),
+    (plots.learning_curves, {"history": {"gradient_error": [1.0]}}, "history is empty"),
+    (plots.learning_curves, {"history": {"loss": 1.0}}, r"history\['loss'\] has shape \(\)"),
+    (plots.learning_curves, {"history": {"loss": []}}, r"history\['loss'\] has shape \(0,\)"),
+    (plots.learning_curves, {"history": {"a": ["b"]}}, r"history\['a'\] must hold numbers.*'b'"),
+    (
+        plots.learning_curves,
+        {"history": {"loss": [1.0, 2.0]}, "epochs": [1, 2, 3]},
+        r"epochs has shape \(3,\), but history\['loss'\] has 2 rows",
+    ),
+    (_surface, {"theta": None}, r"theta is None.*theta=result\.theta"),
+    (_surface, {"theta": np.ones((3, 3))}, r"shape \(3, 3\).*theta=result\.theta\[i\]"),
     (_surface, {"x": [[1, 2, 3], [4, 5, 6]], "y": [[1], [2]]}, r"x has shape \(2, 3\)"),
     (_surface, {"x": np.ones((0, 2)), "y": np.ones((0, 1))}, r"x has shape \(0, 2\)"),
-    (_surface, {"y": [0, 1, 1, 0]}, r"y has shape \(4,\)"),
+    (_surface, {"y": [[[0]]] * 4}, r"y has shape \(4, 1, 1\)"),
     (_surface, {"y": [[0], [1]]}, r"y has shape \(2, 1\)"),
+    (_surface, {"y": [[0, 1]] * 4}, "y has 2 columns, but the network 1 outputs"),
+    (_surface, {"model": THREE, "theta": np.ones(9), "y": [0, 1, 2, 3]}, "y hold 3, but the class"),
+    (_surface, {"model": "mlp"}, "model must be a bx.Network with theta=.*not str"),
+    (_surface, {"model": "mlp", "theta": None}, "model must be a bx.Network.*not str"),
+    (
+        _surface,
+        {"model": Multilabel(), "theta": None, "y": [[0, 1]] * 4},
+        "of an estimator one target",
+    ),
+    (_surface, {"model": Multilabel(), "theta": None, "y": [0, 1, 1, 5]}, "y hold 5, but the clas"),
     (_surface, {"resolution": 1}, "resolution"),
     (_surface, {"margin": -1.0}, "margin"),
+    (
+        plots.confusion_matrix,
+        {"predictions": [0, 1], "targets": [0]},
+        "predictions have 2 rows, but targets 1",
+    ),
+    (
+        plots.confusion_matrix,
+        {"predictions": [], "targets": []},
+        r"predictions have shape \(0,\), but labels",
+    ),
+    (
+        plots.confusion_matrix,
+        {"predictions": [0.3, 0.9], "targets": [0, 1]},
+        "predictions hold 0.3, which is no label.*network.predict",
+    ),
+    (
+        plots.confusion_matrix,
+        {"predictions": [[np.nan, 0.0]], "targets": [0]},
+        r"predictions of shape \(1, 2\) must be finite",
+    ),
+    (
+        plots.confusion_matrix,
+        {"predictions": [0, 1], "targets": ["a", "b"]},
+        "predictions hold 0 and targets 'a': name the classes",
+    ),
+    (
+        plots.confusion_matrix,
+        {"predictions": ["a", "c"], "targets": ["a", "b"], "classes": ["a", "b"]},
+        r"predictions hold 'c', but the classes are \['a', 'b'\]",
+    ),
+    (
+        plots.confusion_matrix,
+        {"predictions": [[0.1, 0.9]], "targets": ["a"], "classes": ["a", "b", "c"]},
+        "classes names 3 classes, but predictions have 2",
+    ),
+    (
+        plots.residuals,
+        {"predictions": [1.0, 2.0], "targets": [1.0]},
+        r"predictions have shape \(2, 1\), but targets \(1, 1\)",
+    ),
+    (
+        plots.residuals,
+        {"predictions": [1.0, np.nan], "targets": [1.0, 2.0]},
+        "predictions must be finite numbers; there is nan in row 1",
+    ),
+    (plots.residuals, {"predictions": ["a"], "targets": [1.0]}, "finite numbers; there is 'a'"),
+    (plots.residuals, {"predictions": 1.0, "targets": 1.0}, r"predictions have shape \(\)"),
+    (
+        plots.calibration,
+        {"probabilities": [0.2, 1.7], "targets": [0, 1]},
+        "go from 0.2 to 1.7, but 0 to 1 is expected",
+    ),
+    (
+        plots.calibration,
+        {"probabilities": [0.2, 0.7], "targets": [1, 1]},
+        "targets hold 1 alone",
+    ),
+    (
+        plots.calibration,
+        {"probabilities": [0.2, 0.7], "targets": [1, 0, 1]},
+        r"targets have shape \(3,\), but labels \(2,\) or \(2, 1\)",
+    ),
+    (plots.calibration, {"probabilities": ONES, "targets": [0, 1], "bins": 0}, "bins"),
+    (
+        plots.weight_histograms,
+        {"network": LINE, "theta": np.full(3, np.nan)},
+        "no weights to draw: none of theta's is finite",
+    ),
+    (
+        plots.weight_histograms,
+        {"network": bx.Network([bx.LayerNorm(2)], "huber"), "theta": np.ones(4)},
+        "no weights to draw: no layer has parameters named weights",
+    ),
     (
         plots.gradient_entries,
         {"analytic": {"a": [1.0]}, "numeric": {"b": [1.0]}},
@@ -178,12 +591,17 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
         r"analytic\['a'\] has shape \(1,\), but numeric \(2,\)",
     ),
     (plots.gradient_entries, {"analytic": [], "numeric": []}, "no entries"),
+    (
+        plots.taylor_remainders,
+        {"steps": ONES, "one_sided": ONES, "symmetric": [1.0], "noise": ONES},
+        "of one length of at least 1, but have 2, 2, 1, 2 entries",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("draw", "given", "message"), REFUSED)
 def test_what_does_not_fit_is_refused_by_name(draw: Any, given: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         draw(**given)
 
 
@@ -194,11 +612,12 @@ def test_a_saved_picture_replaces_the_old_one_behind_a_link_and_as_the_umask_say
     real.write_bytes(b"old")
     link.symlink_to(real)
     (tmp_path / "plain").touch()
-    plots.save(plots.loss_curves([1.0]), link)
+    figure = plots.learning_curves({"loss": ONES}).figure
+    plots.save(figure, link)
     assert link.is_symlink()
     assert imread(real).ndim == 3
     assert real.stat().st_mode == (tmp_path / "plain").stat().st_mode
-    plots.save(plots.loss_curves([1.0, 0.5]), str(tmp_path / "a.svg"))
+    plots.save(figure, str(tmp_path / "a.svg"))
     assert "</svg>" in (tmp_path / "a.svg").read_text(encoding="utf-8")
 
 
@@ -207,7 +626,7 @@ def test_a_picture_that_fails_leaves_the_old_file_whole(tmp_path: Path) -> None:
         def draw(self, renderer: Any) -> None:
             raise RuntimeError("cannot be drawn")
 
-    path, figure = tmp_path / "old.png", plots.loss_curves([1.0, 0.5])
+    path, figure = tmp_path / "old.png", Figure()
     path.write_bytes(b"old")
     figure.add_artist(Broken())
     with pytest.raises(RuntimeError, match="cannot be drawn"):
@@ -219,14 +638,16 @@ def test_a_picture_that_fails_leaves_the_old_file_whole(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_matplotlib_is_imported_when_something_is_drawn_and_pyplot_never(
+def test_matplotlib_is_imported_when_something_is_drawn_and_pyplot_for_new_axes_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     program = (
-        "import sys; from backprop_xp import plots; assert 'matplotlib' not in sys.modules;"
-        "plots.loss_curves([1.0]); assert 'matplotlib.pyplot' not in sys.modules"
+        "import sys, backprop_xp as bx; bx.plots; assert 'matplotlib' not in sys.modules;"
+        "from matplotlib.figure import Figure;"
+        "bx.plots.learning_curves({'loss': [1.0]}, ax=Figure().subplots());"
+        "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError, match=r"pip install 'backprop_xp\[plot\]'"):
-        plots.loss_curves([1.0])
+        plots.learning_curves({"loss": [1.0]})

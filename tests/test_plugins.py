@@ -49,8 +49,6 @@ RAISED = {
     "moody": "KeyError: 'mood'",
 }
 
-pytestmark = pytest.mark.once
-
 
 def wheel(folder: Path, distribution: str, entries: dict[str, str], files: dict[str, str]) -> Path:
     """Build a wheel by hand: modules, and the metadata that pip and importlib.metadata read."""

@@ -79,7 +79,7 @@ class get_default_memory_pool:
     total_bytes = staticmethod(lambda: 1024)
 """
 
-pytestmark = [pytest.mark.once, pytest.mark.usefixtures("nothing_chosen")]
+pytestmark = pytest.mark.usefixtures("nothing_chosen")
 Stub = Callable[..., Path]
 
 
@@ -293,6 +293,7 @@ def test_numpy_tells_its_blas_and_the_threads_of_it(monkeypatch: pytest.MonkeyPa
     assert details["BLAS threads"] == "1"
 
 
+@pytest.mark.installed
 @pytest.mark.parametrize(("setting", "expected"), [("1", "on"), ("0", "off")])
 def test_jax_tells_whether_it_keeps_float64(
     monkeypatch: pytest.MonkeyPatch, setting: str, expected: str

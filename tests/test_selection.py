@@ -340,6 +340,7 @@ def test_a_default_holds_for_every_thread_and_one_that_cannot_be_had_leaves_it()
     assert name() == STRICT
 
 
+@pytest.mark.installed
 def test_listing_backends_imports_no_library(tmp_path: Path) -> None:
     for library in ("jax", "torch"):
         stub = "__version__ = '0.0'\ndef __getattr__(n): return print"
@@ -355,6 +356,7 @@ def test_listing_backends_imports_no_library(tmp_path: Path) -> None:
     assert {"numpy", STRICT} <= {*usable.split()}
 
 
+@pytest.mark.installed
 def test_auto_takes_what_works_and_says_so_in_exactly_one_line() -> None:
     program = (
         "import logging, backprop_xp as bx\n"

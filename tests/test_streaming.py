@@ -14,7 +14,8 @@ from sklearn.datasets import make_classification
 from sklearn.exceptions import ConvergenceWarning
 
 import backprop_xp as bx
-from backprop_xp import placing, steps
+from backprop_xp import base_estimator, placing, steps, streaming
+from backprop_xp.backends import Memory
 
 # Losses of blocks, added up in another order than those of batches.
 SAME_TRAINING = 1e-10
@@ -80,6 +81,63 @@ def test_a_shuffled_large_table_is_learnt(large: tuple[Any, np.ndarray]) -> None
     assert model.best_validation_score_ == max(model.validation_scores_)
     again = _fitted(table, **options, n_restarts=2, dropout=0.1)
     np.testing.assert_array_equal(model.coefs_[0], again.coefs_[0])
+
+
+class _Sizes:
+    """How many rows have been moved at once."""
+
+    def __init__(self) -> None:
+        self.largest = 0
+
+    def __call__(self, choice: Any, array: Any) -> Any:
+        if array is not None and np.ndim(array) == 2 and array.shape[1] == X.shape[1]:
+            self.largest = max(self.largest, len(array))
+        return PUT(choice, array)
+
+
+PUT = placing.put
+
+
+@pytest.fixture
+def beside_a_device(xp: Any, monkeypatch: pytest.MonkeyPatch) -> _Sizes:
+    """Let the backend's device have memory of its own, as a GPU's, whatever it is."""
+    sizes = _Sizes()
+    monkeypatch.setattr(type(xp.selection.backend), "memory", lambda *_: Memory(0, 1))
+    for module in (streaming, base_estimator, placing):
+        monkeypatch.setattr(module, "put", sizes)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"shuffle": False, "solver": "sgd", "learning_rate": "invscaling"},
+        {"early_stopping": True, "validation_fraction": 0.2, "n_restarts": 2},
+    ],
+    ids=str,
+)
+def test_a_table_in_memory_is_moved_by_blocks_and_trained_on_as_if_whole(
+    xp: Any, beside_a_device: _Sizes, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    streamed = _fitted(X, WEIGHTS, **options)
+    proba = streamed.predict_proba(X)
+    assert beside_a_device.largest == 50
+    monkeypatch.setattr(placing, "BLOCK", 2**26)
+    whole = _fitted(X, WEIGHTS, **options)
+    assert beside_a_device.largest == (184 if "early_stopping" in options else 230)
+    _assert_same(xp, streamed, whole)
+    rounding = xp.rounding(SAME_TRAINING)
+    np.testing.assert_allclose(streamed.loss_curve_, whole.loss_curve_, rtol=rounding)
+    np.testing.assert_allclose(proba, whole.predict_proba(X), rtol=0, atol=rounding)
+
+
+def test_what_was_moved_apart_has_arrived(xp: Any) -> None:
+    home, device = xp.selection.backend, xp.selection.device
+    rows = np.arange(2.0**18, dtype=np.float32).reshape(512, -1)
+    with home.apart(device):
+        moved = home.from_host(rows, device=device)
+    np.testing.assert_array_equal(home.to_host(moved + moved), rows + rows)
 
 
 def test_partial_fit_and_lbfgs_take_a_large_table(xp: Any, large: tuple[Any, np.ndarray]) -> None:

@@ -61,7 +61,6 @@ def _case(sizes: list[int], rows: int, **options: Any) -> tuple[Any, ...]:
     return network, theta, draw(size=(rows, sizes[0])), draw(size=(rows, sizes[-1]))
 
 
-@pytest.mark.once
 @pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize(("clip", "gradients"), [(None, 1), (1.0, 4)])
 @pytest.mark.parametrize("name", STATES)
@@ -83,7 +82,6 @@ def test_a_step_holds_theta_its_gradient_the_state_and_few_activations(
     assert peak <= gradients * size + 2 * activations + taken + pieces + SLACK
 
 
-@pytest.mark.once
 @pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("batch_size", [None, 4])
 @pytest.mark.parametrize("name", ["momentum", "AdamW"])
@@ -96,7 +94,6 @@ def test_memory_does_not_grow_over_300_steps(name: str, batch_size: int | None) 
     assert _growth(lambda: next(states), 300 if batch_size is None else 100) <= SLACK / 4
 
 
-@pytest.mark.once
 @pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("batch_size", [None, 4])
 def test_memory_does_not_grow_over_30_fits(batch_size: int | None) -> None:
@@ -110,7 +107,6 @@ def test_memory_does_not_grow_over_30_fits(batch_size: int | None) -> None:
     assert _growth(fit, 30) <= SLACK
 
 
-@pytest.mark.once
 @pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("judged", ["validation", "early stopping", "metrics"])
 def test_the_theta_of_an_epoch_is_judged_by_few_rows_at_a_time(judged: str) -> None:

@@ -12,6 +12,8 @@ from backprop_xp.backends import device_of
 from backprop_xp.losses import LOSSES
 from tests.helpers import GUARDED, guarded_array
 
+pytestmark = pytest.mark.installed
+
 ROWS = 6
 
 generator = np.random.default_rng(0)

@@ -67,7 +67,7 @@ def resolve(
 
 
 def _with_arrays(argument: Rule, arrays: list[Array]) -> Selection:
-    """Return where arrays are, and their precision; an argument may say nothing else."""
+    """Return where arrays are, and their precision; an argument that says otherwise is an error."""
     first = arrays[0]
     home, where, kind = require_owner(first, "x"), device_of(first), _common_precision(arrays)
     # What is asked for, and what the arrays have where nothing is.
@@ -150,7 +150,7 @@ def asarray(
 
 
 def _kind(source: Namespace, x: Array, choice: Selection, *, asked: bool) -> DType | None:
-    """Return the dtype to give ``x``: the choice's, where it was asked for or x is floating."""
+    """Return the dtype to give ``x``; None for its own, which integers keep unless one is asked."""
     xp = choice.backend.namespace()
     if source.isdtype(x.dtype, "complex floating"):
         if xp.isdtype(choice.dtype, "complex floating"):

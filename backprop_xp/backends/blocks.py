@@ -57,7 +57,7 @@ class Blocks:
         _blocks.set((*_blocks.get(), block))
 
     def leave(self) -> None:
-        """End the last block of this generator, or else of this thread or task."""
+        """End the innermost block of this generator, or else of this thread or task."""
         frame, here = _generator(), _blocks.get()
         ended = max(reversed(self._open), key=lambda block: (block.frame is frame, block in here))
         ended.is_open = False

@@ -151,7 +151,11 @@ def _nothing_chosen() -> Selection:
 
 
 def _choose(rules: Sequence[Rule]) -> Selection:
-    """Return the first choices of each kind; a device's backend is its rule's or a weaker one's."""
+    """Return the backend, device and dtype that the strongest rules choose.
+
+    A rule's device counts only if the rule, or the next weaker one with a backend, chooses the
+    backend that is used.
+    """
     backend, source = _backend(rules)
     places, dtypes = [], []
     for i, rule in enumerate(rules):
@@ -174,7 +178,7 @@ def _backend(rules: Sequence[Rule]) -> tuple[Backend, str]:
 
 
 def _are_of(rules: Sequence[Rule], backend: Backend) -> bool:
-    """Say whether the backend that these rules choose, without trying it, is this one."""
+    """Say whether these rules choose this backend; nothing is tried."""
     named = next((rule.backend for rule in rules if rule.backend is not None), "numpy")
     return (automatic() if named == "auto" else named) in (backend, backend.name)
 

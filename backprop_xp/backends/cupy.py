@@ -145,6 +145,19 @@ class CuPyBackend(Backend):
         cupy.cuda.Device(device).synchronize()
 
     @contextlib.contextmanager
+    def apart(self, device: Device | None = None) -> Iterator[None]:
+        """Copy on a stream of its own, and wait for that one alone.
+
+        CuPy copies from pinned memory, into memory that its pool keeps for that stream: it is used
+        again once the array is let go, so work on the array has to be waited for before.
+        """
+        import cupy
+
+        with cupy.cuda.Device(device) as current, _stream_of_copies(int(current)) as stream:
+            yield
+            stream.synchronize()
+
+    @contextlib.contextmanager
     def full_precision(self) -> Iterator[None]:
         """Keep products pedantic, whatever CUPY_TF32 says.
 
@@ -204,6 +217,14 @@ class CuPyBackend(Backend):
             *(Door(cupy.ndarray, name, shows=True) for name in shown),
             Door(cupy.ndarray, "__dlpack__", leaves_by_dlpack),
         ]
+
+
+@functools.cache
+def _stream_of_copies(device: int) -> Any:
+    """Return the current GPU's stream for copies: one, as CuPy's pool has memory for each."""
+    import cupy
+
+    return cupy.cuda.Stream(non_blocking=True)
 
 
 @process_wide

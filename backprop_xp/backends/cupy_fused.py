@@ -1,4 +1,4 @@
-"""The maths' small functions in one CUDA kernel each, where the references launch many.
+"""The small functions of the maths as one CUDA kernel each; the references launch many.
 
 What acts on each number alone is fused from the reference itself, a user's own included, by
 ``cupy.fuse``: it is called once for each kind of arguments, with variables that record what is done
@@ -76,7 +76,7 @@ def _kept(make: Callable[..., Callable[..., Any]], key: _Itself) -> _Fused:
 
 @functools.lru_cache(maxsize=256)
 def _passes_on(key: _Itself) -> bool:
-    """Say whether a rule returns what it is given, as identity's: whatever it did would raise."""
+    """Say whether a rule returns its first argument, as identity's; arithmetic would raise."""
     try:
         g = object()
         return key.function(g, object(), object()) is g
@@ -164,7 +164,7 @@ def _categorical(o: Array, t: Array, share: Any) -> Any:
 
 
 def _repeats(part: Array, whole: Array) -> bool:
-    """Say whether ``whole`` has rows for those of ``part``, over and over again."""
+    """Say whether the rows of ``whole`` are those of ``part``, repeated along leading axes."""
     shape = part.shape[next((i for i, n in enumerate(part.shape) if n != 1), part.ndim) :]
     return bool(
         whole.shape[whole.ndim - len(shape) :] == shape and part.shape[-1] == whole.shape[-1]

@@ -158,7 +158,7 @@ def _adam_numbers(self: Any, alpha: float, step: int) -> list[float]:
 
 
 def _fit(theta: Array, gradient: Array, mask: Any) -> bool:
-    """Say whether the kernels know such arrays: real, of one dtype, and a mask that broadcasts."""
+    """Say whether the kernels fit these arrays: real, of one dtype, and a mask that broadcasts."""
     return (
         theta.dtype in (np.float32, np.float64)
         and gradient.dtype == theta.dtype

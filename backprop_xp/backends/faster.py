@@ -1,7 +1,7 @@
-"""Functions of the standard, where NumPy or a backend has a faster way to the same result.
+"""Functions of the standard for which NumPy or a backend has a faster way to the same result.
 
-A library that writes into arrays gives a ``blank`` one, and results are written where they are
-wanted; elsewhere they are joined. NumPy sums short rows faster as products.
+Where arrays can be written, ``blank`` returns one, and results are written into it; elsewhere they
+are concatenated. NumPy sums short rows faster as matrix products.
 """
 
 import functools
@@ -15,7 +15,7 @@ from backprop_xp.backends.registry import array_namespace, owner
 
 
 def replaced(function: Callable[..., Any], array: Array) -> Callable[..., Any]:
-    """Return what the backend of an array has in the place of a reference function, or itself."""
+    """Return the backend's replacement of a reference function, or the function itself."""
     home = owner(array)
     return function if home is None else _replaced(function, type(home))
 
@@ -26,10 +26,10 @@ def _replaced(function: Callable[..., Any], kind: type[Backend]) -> Callable[...
 
 
 def replaceable(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let backends have faster functions in the place of one whose first argument is an array.
+    """Let backends replace a function whose first argument is an array by a faster one.
 
-    One that returns NotImplemented leaves its arguments to the function. On NumPy that is called
-    itself: to look for another would take as long as a small product.
+    A replacement that returns NotImplemented leaves its arguments to the function. For NumPy's
+    arrays the function is called directly: the look-up would take as long as a small product.
     """
 
     @functools.wraps(function)
@@ -44,7 +44,7 @@ def replaceable(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @replaceable
 def blank(array: Array) -> Array | None:
-    """Return an array of that shape and dtype to be written; None where results are joined."""
+    """Return a new array of that shape and dtype to write into; None if the library has no such."""
     # Not empty_like, which keeps the order of axes in memory: parts of it are to be views.
     return np.empty(array.shape, array.dtype) if isinstance(array, np.ndarray) else None
 
@@ -134,7 +134,7 @@ def max_of_rows(array: Array) -> Array:
     if not _is_short(array) or array.ndim < 2:
         return array_namespace(array).max(array, axis=-1, keepdims=True)
     # Row by row NumPy takes four times as long as column by column.
-    return np.max(np.ascontiguousarray(array.mT), axis=-2)[..., None]
+    return np.maximum.reduce(np.ascontiguousarray(array.mT), axis=-2)[..., None]
 
 
 @functools.lru_cache(maxsize=16)

@@ -29,7 +29,7 @@ _FEW = 2**14  # elements; measured on networks of 340 to 670,000
 
 
 def _pack(layout: Any, values: Sequence[Sequence[Array]], stack: tuple[int, ...]) -> Array:
-    """Do what ``backprop_xp.layout.pack`` does, out of reach of XLA's fusion.
+    """Replace ``backprop_xp.layout.pack``, in a way that XLA does not fuse with what follows.
 
     Joined in the open, the parts of a gradient are fused into whatever uses it, which then looks
     for the part that each element lies in: four times the rest of a step for a network of 670,000
@@ -65,9 +65,9 @@ def _empty(flat: list[Array]) -> Array:
 
 
 def _copy_of(array: Array) -> Array:
-    """Do what ``backprop_xp.structures.copy_of`` does, without a function compiled for the shape.
+    """Replace ``backprop_xp.structures.copy_of``: nothing is compiled for the array's shape.
 
-    JAX would keep it for ever, and more than 1 MB with it.
+    What JAX compiles it keeps for ever, more than 1 MB for each shape.
     """
     import jax
 
@@ -77,7 +77,7 @@ def _copy_of(array: Array) -> Array:
 
 
 def _zeros_like(array: Array) -> Array:
-    """Do what ``backprop_xp.structures.zeros_like`` does, as ``_copy_of``: nothing is compiled."""
+    """Replace ``backprop_xp.structures.zeros_like``: nothing is compiled, as in ``_copy_of``."""
     import jax
 
     if isinstance(array, jax.core.Tracer):

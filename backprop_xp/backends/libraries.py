@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def log() -> "logging.Logger":
-    """Return the logger of this library, which takes 5 ms to import, for who has a line to log."""
+    """Return the logger of this library; importing ``logging``, 5 ms, waits until it is needed."""
     import logging
 
     return logging.getLogger("backprop_xp")
@@ -27,7 +27,7 @@ def is_installed(module: str) -> bool:
 
 
 def tried(module: str, library: str, extra: str, work: Callable[[Any], object]) -> Probe:
-    """Return what a little work with a library shows; ``extra`` is what installs it."""
+    """Try a library by a little work with it; ``extra`` is the extra that installs it."""
     if not is_installed(module):
         hint = f"pip install 'backprop_xp[{extra}]'"
         return Probe(False, None, f"{library} is not installed", hint)

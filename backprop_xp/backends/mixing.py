@@ -135,7 +135,7 @@ def whole_numbers(theta: Array, value: Any, name: str) -> Array | None:
 
 
 def not_computed(array: Array, name: str) -> TypeError:
-    """Return the error of an array in a dtype that nothing is computed in."""
+    """Return the error for an array that is neither float32 nor float64."""
     home, where = require_owner(array, name), device_of(array)
     line = repair(name, home, where, dtype_name(home.default_dtype(where)))
     return TypeError(
@@ -145,7 +145,7 @@ def not_computed(array: Array, name: str) -> TypeError:
 
 
 def mixed_precisions(theta: Array, value: Array, name: str, other: str = "theta") -> TypeError:
-    """Return the error of an array in another dtype."""
+    """Return the error for an array whose dtype differs from theta's."""
     line = repair(name, require_owner(theta, other), device_of(theta), precision_name(theta))
     return TypeError(
         f"{name} is {dtype_name(value.dtype)}, but {other} is {dtype_name(theta.dtype)}; "
@@ -165,10 +165,10 @@ def _place(home: Backend, where: Device | None) -> str:
 
 
 def repair(name: str, home: Backend, where: Device | None, dtype: str | None) -> str:
-    """Return the line that brings the variable ``name`` to a place; None leaves a choice open.
+    """Return the line of code that brings the variable ``name`` to a device and a dtype, if given.
 
-    Of what nothing can be assigned to, it is the call alone; in ``"parameters[0][1] (bias)"`` what
-    stands in brackets is for the reader.
+    It is the call alone if ``name`` is no identifier; a remark in brackets, as in
+    ``"parameters[0][1] (bias)"``, is left out.
     """
     name = name.partition(" (")[0]
     device = None if where is None else home.device_name(where)

@@ -65,7 +65,7 @@ def require_dtype(array: Any, name: str) -> None:
 
 
 def _unboxed(host: np.ndarray, name: str) -> np.ndarray:
-    """Return an array of Python's objects as numbers; complain of the first that is none."""
+    """Return an array of Python objects as numbers; the first that is none is a TypeError."""
     values = host.reshape(-1).tolist()
     strange = [i for i, value in enumerate(values) if not _is_number(value)]
     if not strange:

@@ -154,6 +154,13 @@ class Backend(Protocol):
         """Return the memory of ``device``, or None where the library cannot tell."""
         return None
 
+    def apart(self, device: Device | None = None) -> AbstractContextManager[Any]:
+        """Return a context in which a second thread moves arrays to ``device`` as another computes.
+
+        At its end what was moved has arrived, whatever stream it is then used on.
+        """
+        return nullcontext()
+
     def full_precision(self) -> AbstractContextManager[None]:
         """Return a context in which products keep all the digits of their dtype.
 

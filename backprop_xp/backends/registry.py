@@ -146,10 +146,10 @@ def names() -> list[str]:
 
 @functools.cache
 def offers() -> dict[str, list[tuple[str, str]]]:
-    """Return who offers which name: distributions, each with its ``module:object``.
+    """Return the backends that installed distributions offer: by name, ``(distribution, target)``.
 
-    Metadata of what is installed say so. They are read once, since that takes some 20 ms, and never
-    for the default or for an array of a built-in backend.
+    The metadata are read once, since that takes some 20 ms, and never for the default or for an
+    array of a built-in backend.
     """
     import importlib.metadata  # 15 ms, for who names a backend
 
@@ -161,7 +161,7 @@ def offers() -> dict[str, list[tuple[str, str]]]:
 
 
 def probe(name: str) -> Probe:
-    """Try the backend of a known name; what its plug-in raises is a reason not to use it."""
+    """Try the backend of a known name; an error of its plug-in makes it unusable."""
     return _tried(name)[0]
 
 
@@ -181,7 +181,7 @@ def _tried(name: str) -> tuple[Probe, Exception | None]:
 
 
 def _dispute(name: str) -> Probe | None:
-    """Return why a name that several distributions offer is nobody's, and what ends the dispute."""
+    """Return why a name that several distributions offer cannot be used, or None."""
     others = sorted({distribution for distribution, _ in offers().get(name, [])})
     who = ["backprop_xp"] * (name == "auto" or name in BUILT_IN) + others
     if len(who) < 2:
@@ -197,8 +197,8 @@ def _dispute(name: str) -> Probe | None:
 def owner(array: Any) -> Backend | None:
     """Return the backend whose array this is, or None for anything else.
 
-    Backends are asked once for each type. Plug-ins that nobody asked for are loaded only for a type
-    that keeps the standard and is of no other backend.
+    The answer is kept for each type. Plug-ins are loaded only for an array that keeps the standard
+    and belongs to no backend loaded so far.
     """
     try:
         home = _owners[type(array)]
@@ -227,7 +227,7 @@ def _owns(backend: Backend, array: Any) -> bool:
 
 @functools.cache
 def _load_plug_ins() -> None:
-    """Load all plug-ins, once; one that cannot be loaded is passed over."""
+    """Load all plug-ins, once; one that cannot be loaded is left out, with a warning."""
     for name in offers():
         try:
             if _dispute(name) is None:

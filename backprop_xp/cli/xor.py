@@ -264,15 +264,13 @@ def _beside(name: str, analytic: np.ndarray, numeric: np.ndarray, most: int = 4)
 
 def _draw(experiment: Experiment, result: Outcome, curves: _Curves, path: Path) -> None:
     from backprop_xp import plots
+    from backprop_xp.plots.canvas import new_figure
 
+    figure = new_figure(width=10.5)
+    left, right = figure.subplots(1, 2)
     losses = array_namespace(curves.losses[0]).stack(curves.losses)
-    figure = plots.learning(
-        losses,
-        experiment.network,
-        result.theta,
-        experiment.x,
-        experiment.y,
-        epochs=curves.epochs,
-    )
+    plots.learning_curves({"loss": losses}, epochs=curves.epochs, ax=left)
+    network, x, y = experiment.network, experiment.x, experiment.y
+    plots.decision_surface(network, x, y, theta=result.theta, margin=0.5, ax=right)
     plots.save(figure, path)
     say(f"\nplot written to {path}")

@@ -102,7 +102,7 @@ def _report(found: Findings, diagnosis: str | None, notes: list[str]) -> Gradien
 
 
 def _refused(problem: Problem, fault: Fault, notes: list[str]) -> GradientReport:
-    """Return the report of functions that need no numeric derivative to be refused."""
+    """Return the report for functions that fail before any numeric derivative is taken."""
     return GradientReport(
         verdict=fault.verdict,
         method=problem.options["method"],

@@ -295,7 +295,7 @@ def _rungs(function: Function, x: Host) -> int:
 
 
 def _best(bars: Host, *parts: Host) -> tuple[Host, ...]:
-    """Return of each part the numbers where the bars along the first axis are the smallest."""
+    """Return, of each array, the entries at which the bars are smallest along the first axis."""
     best = np.argmin(bars, axis=0)[None]
     return tuple(
         np.take_along_axis(np.broadcast_to(part, bars.shape), best, 0)[0] for part in parts
@@ -308,5 +308,5 @@ def _above(table: Host) -> Host:
 
 
 def _below(gather: np.ufunc, table: Host) -> Host:
-    """Return what is gathered of a step and all shorter ones."""
+    """Accumulate, for each step, over itself and all shorter ones."""
     return gather.accumulate(table[::-1])[::-1]

@@ -136,7 +136,7 @@ class Function:
 
     @contextlib.contextmanager
     def tried(self) -> Iterator[None]:
-        """Let no warning through, and note what is raised: moving was not the caller's idea."""
+        """Silence warnings and note errors: the caller did not ask for the moved points."""
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             try:
@@ -220,13 +220,13 @@ class Function:
         return np.stack(wide, axis=1), _epsilon(found)
 
     def _onto(self, point: Host) -> Host:
-        """Return a copy of a point, moved from the function's own as it makes sense."""
+        """Return a copy of a point, its move from the function's own projected by ``tangent``."""
         if self.tangent is None:
             return point.copy()
         return self.x + self.tangential(point - self.x)
 
     def tangential(self, vector: Host) -> Host:
-        """Return a vector ``(P,)`` projected onto the directions that make sense."""
+        """Return a vector ``(P,)`` projected by ``tangent``, itself without one."""
         if self.tangent is None:
             return vector
         if vector.dtype.kind == "c":
@@ -284,7 +284,7 @@ def last_calls(function: Function, *, passed: bool) -> None:
 
 
 def _untouched(function: Function, call: Callable[..., Any], name: str) -> tuple[Host, float]:
-    """Call value or gradient at the point, which it must leave as it is."""
+    """Call value or gradient at the point; one that changes the point is refused."""
     found, epsilon = call(function.x, function.dtype)
     found = found.copy()
     if not np.array_equal(to_host(function.given).astype(np.float64), function.x):

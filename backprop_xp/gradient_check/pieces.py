@@ -105,7 +105,7 @@ def loss_problem(loss: Loss, outputs: Array, targets: Array, options: CheckOptio
 
 
 def drawn_parameters(layer: Layer, x: Array, seed: int) -> Parameters:
-    """Return parameters of a layer beside x, none of them at a special value."""
+    """Return parameters of a layer, in x's place, with noise so that none is at a special value."""
     if not layer.names:
         return ()
     layout = lay_out([layer])

@@ -191,7 +191,7 @@ def _parts(
 
 
 def _dress(leaf: Any) -> Callable[[Any], Any]:
-    """Return what makes an array the kind of thing that a leaf is: a number, a table of pandas."""
+    """Return a function that turns an array into the leaf's own kind: a number, a pandas table."""
     if hasattr(leaf, "to_numpy") and hasattr(leaf, "index"):
         labels = {k: getattr(leaf, k) for k in ("index", "columns") if hasattr(leaf, k)}
         return lambda array: type(leaf)(np.array(to_host(array)), **labels)

@@ -55,8 +55,8 @@ def compare(
 ) -> Judged:
     """Judge a gradient along lines by numeric derivatives, in doubt by ``closer`` ones.
 
-    There is no doubt where the outcome is not even ``least``. The rounding of a gradient is
-    measured if without that it would fail.
+    Lines whose outcome is better than ``least`` are not in doubt. The rounding of a gradient is
+    measured only if it would fail otherwise.
     """
     done, looked = _is_believed(lines, numeric, gradient), np.zeros(lines.size.shape, dtype=bool)
     while True:
@@ -118,9 +118,9 @@ def contradicts(lines: Lines, real: Derivative, exact: Derivative) -> Host:
 
 
 def _is_believed(lines: Lines, quick: Derivative, gradient: Gradient) -> Host:
-    """Say of which lines ``(K,)`` a quick difference is the last word: it agrees, and is sharp.
+    """Say for which lines ``(K,)`` a quick difference suffices: it agrees, and its bar is small.
 
-    A derivative of 0 and a claim of 0 do only where the value did not change over a long step.
+    Where derivative and claim are 0, the value must not change over a long step either.
     """
     claimed = lines.claim(gradient)
     nothing = (claimed.value == 0.0) & (quick.value == 0.0) & (quick.step < LONG)

@@ -1,15 +1,13 @@
 """What a check found: verdict, numbers, worst entries, likely mistake; as text and as a picture."""
 
-import html
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from itertools import takewhile, zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backprop_xp import plots
 from backprop_xp.backends import owner, to_host
 from backprop_xp.gradient_check.points import flatten
 
@@ -149,17 +147,20 @@ class GradientReport:
             raise error
 
     def plot(self) -> "Figure":
-        """Draw analytic against numeric entries, and the Taylor line where there is one.
+        """Draw analytic against numeric entries, or by ``taylor`` the remainders.
 
-        Returns a ``matplotlib.figure.Figure``; ImportError without matplotlib, ValueError where
-        there is nothing to draw.
+        Returns a ``matplotlib.figure.Figure``, made without pyplot; ImportError without matplotlib,
+        ValueError where there is nothing to draw.
         """
+        from backprop_xp.plots import canvas, gradients  # for who draws
+
+        figure = canvas.new_figure()
         if self.taylor is not None:
-            figure = plots.taylor_remainders(*self.taylor)
+            gradients.taylor_remainders(*self.taylor, ax=figure.subplots())
         elif self.numeric is not None:
             both = (flatten(gradient) for gradient in (self.analytic, self.numeric))
             entries = ({t.name: point.flat[t.part] for t in point.tensors} for point in both)
-            figure = plots.gradient_entries(*entries)
+            gradients.gradient_entries(*entries, ax=figure.subplots())
         else:
             raise ValueError(
                 "There is nothing to draw: no numeric gradient was taken. Check every entry "
@@ -179,7 +180,10 @@ class GradientReport:
 
     def __str__(self) -> str:
         lines = self._sentences()
-        for table in self._tables():
+        # The worst entries come last: on a terminal the end is what one sees.
+        for title, table in reversed(self._tables().items()):
+            if self.passed and title != "remainders":
+                continue
             first, *others = (max(map(len, column)) for column in zip(*table, strict=True))
             for name, *cells in table:
                 right = map(str.rjust, cells, others)
@@ -187,12 +191,15 @@ class GradientReport:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        text = "\n".join(self._sentences())
-        parts = [f"<pre>{html.escape(text)}</pre>"]
-        for table in self._tables():
-            rows = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in table)
-            parts.append(f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>")
-        return "\n".join(parts)
+        from backprop_xp import html  # for notebooks alone
+
+        verdict, *lines = (line.strip() for line in self._sentences())
+        found, _, figures = verdict.partition(" (")
+        parts = [html.paragraph(f"({figures}", begins=found), *map(html.paragraph, lines)]
+        for title, (heads, *rows) in self._tables().items():
+            table = html.table(heads, rows, align="l" + "r" * (len(heads) - 1))
+            parts.append(html.folded(title, table) if self.passed else table)
+        return html.section(*parts)
 
     def _sentences(self) -> list[str]:
         """Return the lines above the tables."""
@@ -212,21 +219,24 @@ class GradientReport:
             lines.append(f"  not judged: {of_all}, too small beside the largest of their tensor")
         return lines + [f"  note: {note}" for note in self.notes]
 
-    def _tables(self) -> Iterator[list[list[str]]]:
-        """Yield the tables: Taylor's, and those of a check that did not pass."""
+    def _tables(self) -> dict[str, list[list[str]]]:
+        """Return the tables that there are by their titles, the worst entries first."""
+        tables = {}
+        if self.worst:
+            worst = [(row.name or "point", *astuple(row)[2:]) for row in self.worst]
+            heads = "worst entries|analytic|numeric|absolute|relative|error bar"
+            tables["worst entries"] = _table(heads, "s .8g .8g .1e .1e .1e", worst)
+        if self.tensors:
+            tensors = [(t.tensor or "point", *t[1:5]) for t in self.tensors]
+            heads = "tensor|entries|absolute error|relative error|wrong"
+            tables["tensors"] = _table(heads, "s d .1e .1e .0%", tensors)
         if t := self.taylor:
             # An order stands beside the shorter of its steps.
             one, two = (["", *map("{:.2f}".format, o)] for o in (t.one_sided_orders, t.orders))
             rows = zip_longest(t.steps, t.one_sided, one, t.symmetric, two, fillvalue="")
-            yield _table("step|one-sided|order|symmetric|order", ".1e .1e s .1e s", rows)
-        if self.tensors and not self.passed:
-            tensors = [(t.tensor or "point", *t[1:5]) for t in self.tensors]
-            heads = "tensor|entries|absolute error|relative error|wrong"
-            yield _table(heads, "s d .1e .1e .0%", tensors)
-        if self.worst and not self.passed:
-            worst = [(row.name or "point", *astuple(row)[2:]) for row in self.worst]
-            heads = "worst entries|analytic|numeric|absolute|relative|error bar"
-            yield _table(heads, "s .8g .8g .1e .1e .1e", worst)
+            heads = "step|one-sided|order|symmetric|order"
+            tables["remainders"] = _table(heads, ".1e .1e s .1e s", rows)
+        return tables
 
 
 def _table(heads: str, kinds: str, rows: Iterable[tuple[Any, ...]]) -> list[list[str]]:

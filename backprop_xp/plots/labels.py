@@ -1,0 +1,98 @@
+"""Which classes are meant: labels, outputs and targets as the pictures take them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from backprop_xp.backends import to_host
+
+
+def labels_of(values: Any, name: str, classes: Sequence[Any] | None) -> np.ndarray:
+    """Return labels ``(batch,)`` on the host, of outputs ``(batch, n_out)`` those of the largest.
+
+    With ``classes`` each is one of them, by itself or as its position; else a ValueError.
+    """
+    host = to_host(values)
+    if host.ndim == 2 and host.size:
+        return _of_outputs(host, name, classes)
+    if host.ndim != 1 or not host.size:
+        raise ValueError(
+            f"{name} have shape {host.shape}, but labels (batch,) or outputs (batch, n_out) are "
+            "expected."
+        )
+    if host.dtype.kind == "f" and (host != np.round(host)).any():
+        raise ValueError(
+            f"{name} hold {host[host != np.round(host)][0]:g}, which is no label: give "
+            "probabilities as (batch, n_out), such as network.predict(theta, x)."
+        )
+    labels = host.astype(int) if host.dtype.kind in "fb" else host
+    if classes is None:
+        return labels.astype(str) if labels.dtype.kind == "O" else labels
+    known = list(classes)
+    positions = labels.dtype.kind in "iu" and not set(labels.tolist()) <= set(known)
+    if positions and labels.min() >= 0 and labels.max() < len(known):
+        labels = np.asarray(known)[labels]
+    for label in labels.tolist():
+        if label not in known:
+            raise ValueError(f"{name} hold {label!r}, but the classes are {known}.")
+    return labels
+
+
+def _of_outputs(outputs: np.ndarray, name: str, classes: Sequence[Any] | None) -> np.ndarray:
+    if outputs.dtype.kind not in "fiub" or not np.isfinite(outputs).all():
+        raise ValueError(f"{name} of shape {outputs.shape} must be finite numbers.")
+    is_single = outputs.shape[1] == 1
+    positions = (outputs[:, 0] > 0.5).astype(int) if is_single else outputs.argmax(axis=1)
+    if classes is None:
+        return positions
+    count = 2 if is_single else outputs.shape[1]
+    if len(classes) != count:
+        raise ValueError(f"classes names {len(classes)} classes, but {name} have {count}.")
+    names: np.ndarray = np.asarray(classes)[positions]
+    return names
+
+
+def indicators_of(
+    probabilities: np.ndarray, targets: np.ndarray
+) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Return of each class its name, its probabilities and whether it is true, each ``(batch,)``.
+
+    ``probabilities`` are ``(batch, n)``. Of two classes that exclude one another it is the second.
+    """
+    rows, columns = probabilities.shape
+    if targets.shape not in ((rows,), (rows, 1), (rows, columns)):
+        raise ValueError(
+            f"targets have shape {targets.shape}, but labels ({rows},) or {probabilities.shape} "
+            "are expected."
+        )
+    if targets.shape == (rows, columns) and columns > 1:
+        names, happened = list(range(columns)), targets > 0.5
+    else:
+        labels = targets.reshape(-1)
+        names = _names(labels, columns)
+        happened = labels[:, None] == np.asarray(names)
+        if len(names) == 2:
+            names, happened, probabilities = names[1:], happened[:, 1:], probabilities[:, -1:]
+    return [
+        (str(name), probabilities[:, i], happened[:, i].astype(float))
+        for i, name in enumerate(names)
+    ]
+
+
+def _names(labels: np.ndarray, columns: int) -> list[Any]:
+    """Return the label of each column of probabilities; of a single one, those of both classes."""
+    count, known = max(2, columns), list(np.unique(labels).tolist())
+    if len(known) == count:
+        return known
+    if len(known) == 1 and count == 2:
+        raise ValueError(
+            f"targets hold {known[0]!r} alone: whether probabilities come true shows where both "
+            "classes are."
+        )
+    if labels.dtype.kind in "iu" and known[0] >= 0 and known[-1] < count:
+        return list(range(count))
+    raise ValueError(
+        f"targets hold {len(known)} labels, but probabilities are of {count} classes: give targets "
+        "as 0 and 1, a column for each class."
+    )

@@ -1,0 +1,59 @@
+"""How Sphinx builds the pages: `nox -s docs`. Nothing is fetched from a network."""
+
+import sys
+from pathlib import Path
+
+import backprop_xp
+
+sys.path.append(str(Path(__file__).parent / "_extensions"))
+
+project = "backprop_xp"
+author = "The backprop_xp developers"
+copyright = author  # noqa: A001 - Sphinx's name
+version = release = backprop_xp.__version__
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx_design", "native_maths"]
+
+# Every page is run as it is built; a block that raises ends the build.
+nb_custom_formats = {".md": "running_pages.read"}
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_in_temp = True
+nb_execution_timeout = 300
+nb_merge_streams = True
+nb_code_prompt_show = "The code of this picture"
+nb_code_prompt_hide = "The code of this picture"
+
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 4
+
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 90
+add_module_names = False
+toc_object_entries_show_parents = "hide"
+# Annotations name what other libraries document, and what is nobody's to call.
+nitpick_ignore_regex = [(r"py:.*", r"(?!bx\.|backprop_xp\.(?!.*\._)).*")]
+
+# Pages that are not written yet may be listed.
+suppress_warnings = ["toc.not_readable"]
+
+html_theme = "pydata_sphinx_theme"
+html_math_renderer = "native_maths"
+html_title = f"backprop_xp {release}"
+templates_path = ["_templates"]
+# All pages in one list at the side: they are few, and their order is a way through them.
+html_sidebars = {"**": ["all-pages.html"]}
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "navbar_center": [],
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}

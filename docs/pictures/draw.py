@@ -1,0 +1,238 @@
+"""Draws the pictures of the pages from the code itself: ``python docs/pictures/draw.py``.
+
+A test redraws them and compares, so that no number and no module in them is out of date.
+"""
+
+import ast
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+import backprop_xp
+from backprop_xp.tutorial import xor_network
+
+HERE = Path(__file__).parent
+MINUS = "\N{MINUS SIGN}"
+INK, EDGE, PAPER, GOES, COMES = "#1f2933", "#9aa5b1", "#f5f7fa", "#0b6e75", "#a4262c"
+
+
+def main() -> None:
+    """Write each picture beside this file."""
+    for name, picture in pictures().items():
+        (HERE / name).write_text(picture, encoding="utf-8")
+
+
+def pictures() -> dict[str, str]:
+    """Return the pictures as SVG, by their files' names."""
+    row = one_row()
+    return {"forward.svg": forward(row), "backward.svg": backward(row), "house.svg": house()}
+
+
+def svg(width: int, height: int, parts: list[str], says: str) -> str:
+    """Return a picture of these parts, one a line; ``says`` is for those who cannot see it."""
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"'
+    style = 'font-family="DejaVu Sans, Verdana, sans-serif" font-size="15"'
+    size = f'width="{width}" height="{height}"'
+    paper = f'<rect {size} fill="white"/>'
+    whole = [f"{head} {size} {style}>", f"<title>{escape(says)}</title>", paper, *parts, "</svg>"]
+    return "\n".join(whole) + "\n"
+
+
+def text(x: float, y: float, words: str, *, color: str = INK, anchor: str = "middle") -> str:
+    """Return words whose baseline is at y."""
+    place = f'x="{x:g}" y="{y:g}" text-anchor="{anchor}"'
+    halo = 'stroke="white" stroke-width="4" paint-order="stroke"'  # lines do not cross words
+    return f'<text {place} fill="{color}" {halo}>{escape(words)}</text>'
+
+
+def box(x: float, y: float, width: float, height: float, *, fill: str = PAPER) -> str:
+    """Return a rectangle with round corners; x and y are its upper left one."""
+    place = f'x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}"'
+    return f'<rect {place} rx="8" fill="{fill}" stroke="{EDGE}"/>'
+
+
+class Row(NamedTuple):
+    """One row of XOR on its way: per layer weights, bias, z, a, and the loss's derivatives."""
+
+    x: np.ndarray
+    target: float
+    weights: list[np.ndarray]
+    bias: list[np.ndarray]
+    z: list[np.ndarray]
+    a: list[np.ndarray]
+    loss: float
+    of_weights: list[np.ndarray]
+    of_z: list[np.ndarray]
+    of_a: list[np.ndarray]
+
+
+def one_row() -> Row:
+    """Send the row (1, 0) through the tutorial's network and back, layer by layer."""
+    network = xor_network([2, 2, 1], loss="mean_squared_error", hidden="sigmoid")
+    parameters = network.unpack(network.initialize(seed=0, backend="numpy"))
+    x, target = np.array([[1.0, 0.0]]), np.array([[1.0]])
+    a, caches = x, []
+    for layer, own in zip(network.layers, parameters, strict=True):
+        a, cache = layer.forward(own, a, None)
+        caches.append(cache)
+    activations = [cache[2] for cache in caches]
+    g, of_weights, of_z, of_a = network.loss_function.gradient(a, target), [], [], []
+    for layer, own, cache in zip(network.layers[::-1], parameters[::-1], caches[::-1], strict=True):
+        of_a.insert(0, g)
+        g, (weights, bias) = layer.backward(own, cache, g)
+        of_weights.insert(0, weights)
+        of_z.insert(0, bias)  # of one row, the sum over the batch is the row's
+    weights, bias = ([own[i] for own in parameters] for i in (0, 1))
+    z = [x @ w + b for x, w, b in zip([x, *activations], weights, bias, strict=False)]
+    loss = float(network.loss_function.value(a, target)[0])
+    return Row(x, 1.0, weights, bias, z, activations, loss, of_weights, of_z, of_a)
+
+
+# Where units stand: the inputs, the hidden units, the output; and the size of one.
+PLACES = [[(5, 35), (5, 205)], [(210, 35), (210, 205)], [(440, 120)]]
+WIDTHS, HIGH = [85, 125, 125], 66
+
+
+def forward(row: Row) -> str:
+    """Draw the values from left to right."""
+    inputs = [[f"x{sub(i + 1)} = {number(v)}"] for i, v in enumerate(row.x[0])]
+    units = [
+        [[f"z = {number(z)}", f"a = {number(a)}"] for z, a in zip(z[0], a[0], strict=True)]
+        for z, a in zip(row.z, row.a, strict=True)
+    ]
+    parts = [*edges(row.weights, GOES), *boxes([inputs, *units])]
+    parts += [*biases(row.bias), text(502, 215, f"target t = {number(row.target)}")]
+    parts.append(text(502, 239, f"loss L = {number(row.loss)}"))
+    return svg(570, 285, parts, "One row of XOR forward through the network, with its numbers")
+
+
+def backward(row: Row) -> str:
+    """Draw the derivatives of the loss from right to left."""
+    inputs = [[f"x{sub(i + 1)} = {number(v)}"] for i, v in enumerate(row.x[0])]
+    units = [
+        [[f"∂L/∂a {number(a)}", f"∂L/∂z {number(z)}"] for z, a in zip(z[0], a[0], strict=True)]
+        for z, a in zip(row.of_z, row.of_a, strict=True)
+    ]
+    parts = [*edges(row.of_weights, COMES, back=True), *boxes([inputs, *units])]
+    parts += [text(502, 215, f"∂L/∂a = 2 (a {MINUS} t)"), text(502, 239, "∂L/∂z =")]
+    parts.append(text(502, 259, f"∂L/∂a · a (1 {MINUS} a)"))
+    return svg(570, 285, parts, "The derivatives of the loss backward through the network")
+
+
+def number(value: float) -> str:
+    """Return three digits behind the point, none of a whole number, with a true minus."""
+    digits = f"{value:.0f}" if value == round(value) else f"{value:.3f}"
+    return digits.replace("-", MINUS)
+
+
+def sub(i: int) -> str:
+    """Return a digit as an index."""
+    return "₀₁₂₃₄₅₆₇₈₉"[i]
+
+
+def boxes(layers: list[list[list[str]]]) -> Iterator[str]:
+    """Yield a box for each unit, with its lines of words in the middle."""
+    for units, places, wide in zip(layers, PLACES, WIDTHS, strict=True):
+        for lines, (x, y) in zip(units, places, strict=True):
+            high = HIGH if len(lines) == 2 else HIGH / 2 + 6
+            top = y + (HIGH - high) / 2
+            yield box(x, top, wide, high)
+            for i, line in enumerate(lines):
+                yield text(x + wide / 2, top + 26 + 24 * i, line)
+
+
+def edges(weights: list[np.ndarray], color: str, *, back: bool = False) -> Iterator[str]:
+    """Yield an arrow for each weight, then a number on each."""
+    lines, words = [], []
+    for w, wide, (left, right) in zip(weights, WIDTHS, itertools.pairwise(PLACES), strict=False):
+        for (i, (x, y)), (j, (u, v)) in itertools.product(enumerate(left), enumerate(right)):
+            start = np.array([x + wide + 3, y + HIGH / 2 + (len(right) - 1) * 12 * (j - i)])
+            end = np.array([u - 3, v + HIGH / 2 + 12 * (i - j)])
+            lines.append(arrow(start, end, color, back))
+            # Where lines cross, the number stands before the crossing.
+            middle = start + (0.5 if len(right) == 1 or i == j else 0.24) * (end - start)
+            words.append(text(middle[0], middle[1] + 5, number(w[i, j]), color=color))
+    yield from [*lines, *words]
+
+
+def arrow(start: np.ndarray, end: np.ndarray, color: str, back: bool) -> str:
+    """Return a line with a head at its end, or at its start."""
+    (x, y), (u, v) = (end, start) if back else (start, end)
+    along = np.array([u - x, v - y]) / np.hypot(u - x, v - y)
+    across = np.array([-along[1], along[0]])
+    tip = np.array([u, v])
+    wings = [tip - 10 * along + 4 * across, tip - 10 * along - 4 * across]
+    head = " ".join(f"{a:.1f},{b:.1f}" for a, b in [tip, *wings])
+    line = f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{u:.1f}" y2="{v:.1f}" stroke="{color}"/>'
+    return f'{line}<polygon points="{head}" fill="{color}"/>'
+
+
+def biases(bias: list[np.ndarray]) -> Iterator[str]:
+    """Yield what is added in each unit."""
+    for row, places, wide in zip(bias, PLACES[1:], WIDTHS[1:], strict=True):
+        for value, (x, y) in zip(row[0], places, strict=True):
+            yield text(x + wide / 2, y - 9, f"bias {number(value)}")
+
+
+# What lies on each floor of tests/test_architecture.py, from the ground up.
+ROOMS = (
+    "array libraries, random bits, checks of arguments",
+    "functions: activations, losses, initial weights",
+    "layers, and the chain that they make",
+    "a network; what makes it learn; pictures",
+    "the gradient check; batches and steps",
+    "training, and the files it leaves",
+    "what is made of a network",
+    "scikit-learn's interface",
+    "what people call",
+)
+
+
+def floors() -> list[list[str]]:
+    """Return what is there of the table of floors that the tests hold the imports to."""
+    source = (HERE.parent.parent / "tests" / "test_architecture.py").read_text("utf-8")
+    (table,) = (
+        node.value
+        for node in ast.parse(source).body
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "FLOORS"
+    )
+    package = Path(backprop_xp.__file__).parent
+    there = {path.stem for path in package.iterdir()} - {"__init__"}
+    return [[unit for unit in units if unit in there] for units in ast.literal_eval(table)]
+
+
+def house() -> str:
+    """Draw the floors of modules, the ground at the bottom: each imports from below alone."""
+    wide, parts, y = 620, [], 92.0
+    for units, room in reversed(list(zip(floors(), ROOMS, strict=True))):
+        lines = list(wrapped(units))
+        high = 36 + 24 * len(lines)
+        parts.append(box(20, y, wide - 40, high, fill=PAPER))
+        parts.append(text(36, y + 23, room, color=GOES, anchor="start"))
+        for i, line in enumerate(lines):
+            parts.append(text(36, y + 47 + 24 * i, " · ".join(line), anchor="start"))
+        y += high + 6
+    roof = f'<polygon points="8,86 {wide / 2:g},8 {wide - 8},86" fill="{PAPER}" stroke="{EDGE}"/>'
+    parts += [roof, text(wide / 2, 66, "import backprop_xp as bx")]
+    return svg(
+        wide, round(y + 6), parts, "The modules as floors of a house, backends on the ground"
+    )
+
+
+def wrapped(words: list[str], most: int = 64) -> Iterator[list[str]]:
+    """Yield lines of words that are not wider than the house."""
+    line: list[str] = []
+    for word in words:
+        if line and len(" · ".join([*line, word])) > most:
+            yield line
+            line = []
+        line.append(word)
+    yield line
+
+
+if __name__ == "__main__":
+    main()
