@@ -158,6 +158,15 @@ def test_resume_starts_anew_where_there_is_no_file_and_says_so(folder: Path) -> 
 
 
 @pytest.mark.once
+def test_plot_draws_the_losses(folder: Path) -> None:
+    pytest.importorskip("matplotlib")
+    done = run("train", "table.csv", "--target", "y", *QUICK, "--plot", "losses.svg")
+    assert done.exit_code == 0, done.output
+    assert "plot written to losses.svg" in done.stderr
+    assert "<!-- epoch -->" in Path("losses.svg").read_text("utf-8")
+
+
+@pytest.mark.once
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

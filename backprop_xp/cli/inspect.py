@@ -11,6 +11,7 @@ import backprop_xp as bx
 from backprop_xp.cli.arguments import picture_path, require_pictures
 from backprop_xp.cli.output import errors_in_one_line, indent, say, width, wrapped
 from backprop_xp.cli.tabulated import classes_table, cut, metrics_table, number
+from backprop_xp.plots.canvas import new_figure
 
 # Columns of a label, with its indent, where none is longer, and the most of them.
 _LABEL, _LONGEST = 14, 28
@@ -146,15 +147,11 @@ def _shuffled(told: dict[str, Any]) -> list[str]:
 
 def _draw(found: Sequence[Any], target: Any, path: Path) -> None:
     """Draw a bar for each column, the most telling above."""
-    from matplotlib.figure import Figure
-
-    from backprop_xp import plots
-
     shown = list(found)[:_MOST_BARS][::-1]
-    figure = Figure(figsize=(6.0, 1.2 + 0.28 * len(shown)), layout="constrained")
+    figure = new_figure(6.0, 1.2 + 0.28 * len(shown))
     axes = figure.add_subplot()
     spread = [one.deviation for one in shown]
     axes.barh([one.column for one in shown], [one.mean for one in shown], xerr=spread)
     unit = "log-loss" if target.classes else f"root mean squared error of {target.name}"
     axes.set_xlabel(f"what the {unit} grows by where the column is shuffled")
-    plots.save(figure, path)
+    bx.plots.save(figure, path)

@@ -3,7 +3,6 @@
 What is computed is in ``tables/``.
 """
 
-import importlib
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +27,7 @@ from backprop_xp.cli.arguments import (
 from backprop_xp.cli.live import logging, shown_losses
 from backprop_xp.cli.output import errors_in_one_line, note, say
 from backprop_xp.cli.tabulated import classes_table, metrics_table
+from backprop_xp.plots.canvas import new_figure
 
 _TASKS = ("classification", "regression")
 _OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
@@ -212,6 +212,7 @@ def _as_text(model: Any, out: Path) -> str:
 
 
 def _draw(history: Any, path: Path) -> None:
-    plots: Any = importlib.import_module("backprop_xp.plots")
-    plots.save(plots.learning_curves(history).figure, path)
+    figure = new_figure()
+    bx.plots.learning_curves(history, ax=figure.add_subplot())
+    bx.plots.save(figure, path)
     note(f"plot written to {path}")
