@@ -415,7 +415,10 @@ def test_a_training_that_ended_is_not_gone_on_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"settings": tables.Settings(sizes=(9,), epochs=12, patience=50)}, r"sizes is \(9,\)"),
+        (
+            {"settings": tables.Settings(sizes=(9,), epochs=12, patience=50)},
+            "sizes is 9, but the file's training has 8",
+        ),
         ({"drop": ["a"]}, "the rows or the columns are others"),
         ({"validation": 0.3}, "the rows or the columns are others"),
         ({"target": "b"}, "the target is another"),

@@ -154,3 +154,8 @@ def targets_of(target: Target, column: pd.Series) -> np.ndarray:
     if unknown is not None:
         raise ValueError(f"the target {target.name!r} has a class {unknown!r} that is new here.")
     return np.asarray([places[value] for value in given], dtype="int64")
+
+
+def in_its_unit(target: Target, y: np.ndarray) -> np.ndarray:
+    """Return standardised numbers in the target's own unit, class numbers as they are."""
+    return y if target.classes else y * target.scale + target.mean

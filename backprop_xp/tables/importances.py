@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn import metrics
 
-from backprop_xp.tables.columns import Target, table_of, targets_of
+from backprop_xp.tables.columns import in_its_unit, table_of, targets_of
 from backprop_xp.tables.model import TableModel
 from backprop_xp.tables.reading import as_frame
 
@@ -46,9 +46,9 @@ def importances(model: TableModel, data: Any, *, seed: int = 0) -> list[Importan
 
 
 def _loss(model: TableModel, x: np.ndarray, y: np.ndarray) -> float:
-    target: Target = model.target
+    target = model.target
     found = model.outputs(x)
     if target.classes:
         shares = found / found.sum(axis=1, keepdims=True)
         return float(metrics.log_loss(y, shares, labels=np.arange(len(target.classes))))
-    return float(metrics.root_mean_squared_error(y * target.scale + target.mean, found))
+    return float(metrics.root_mean_squared_error(in_its_unit(target, y), found))

@@ -38,13 +38,13 @@ class Keeper:
     preparation: np.ndarray
     told: dict[str, Any]
     watches: tuple[Watch, ...] = ()
-    history: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    _history: dict[str, list[np.ndarray]] = field(default_factory=dict)
     _written: float = -math.inf
 
     def __call__(self, state: TrainingState) -> None:
         """Record an epoch, tell the watches of it, and write the file if a second has gone by."""
         self._record(state)
-        losses = {name: values[-1] for name, values in self.history.items()}
+        losses = {name: values[-1] for name, values in self._history.items()}
         if state.best is not None:
             losses["best_loss"] = state.best.score
         for watch in self.watches:
@@ -52,10 +52,19 @@ class Keeper:
         if time.monotonic() - self._written >= _PAUSE:
             self.write(state)
 
+    def go_on_from(self, start: TrainingState | None) -> None:
+        """Take the history of a training that goes on."""
+        if start is not None:
+            self._history = {name: list(values) for name, values in start.history.items()}
+
+    def curves(self) -> dict[str, np.ndarray]:
+        """Return the losses, ``(epochs,)`` or ``(epochs, restarts)``, by their names."""
+        return {name: np.stack(values) for name, values in self._history.items()}
+
     def _record(self, state: TrainingState) -> None:
-        if state.epoch > len(self.history.get("loss", ())):
+        if state.epoch > len(self._history.get("loss", ())):
             for name in ("loss", "validation_loss"):
-                self.history.setdefault(name, []).append(to_host(getattr(state, name)))
+                self._history.setdefault(name, []).append(to_host(getattr(state, name)))
 
     def write(self, state: TrainingState | None) -> bool:
         """Write the best network so far, and the state; say whether there was one to write."""
@@ -64,21 +73,20 @@ class Keeper:
         if not np.isfinite(state.best.score).any():
             return False  # an older file is worth more than a training that diverged
         self._record(state)  # Ctrl-C may come between an epoch's end and the call that records it
-        whole = {name: np.stack(values) for name, values in self.history.items()}
         self._save(
             state.best.theta,
             best_of(state),
             optimizer=self.optimizer,
-            state=state._replace(history=whole),
+            state=state._replace(history=self.curves()),
         )
         self._written = time.monotonic()
         return True
 
-    def finish(self, state: TrainingState, theta: Array, told: Mapping[str, Any]) -> None:
+    def finish(self, theta: Array, told: Mapping[str, Any]) -> None:
         """Write the file of a training that has ended: its best network alone, and its report."""
-        curves = {name: _plain(np.stack(values)) for name, values in self.history.items()}
         if self.path is not None:
-            self._save(theta, {**best_of(state), **told, "history": curves})
+            curves = {name: _plain(values) for name, values in self.curves().items()}
+            self._save(theta, {**told, "history": curves})
 
     def _save(self, theta: Array, told: Mapping[str, Any], **parts: Any) -> None:
         metadata = {TOLD: {**self.told, **told}}

@@ -12,7 +12,7 @@ from backprop_xp.backends import Array, beside, to_host
 from backprop_xp.checkpoint import Checkpoint, load as load_file
 from backprop_xp.model_files import CheckpointError
 from backprop_xp.network import Network
-from backprop_xp.tables.columns import Target
+from backprop_xp.tables.columns import Target, in_its_unit
 from backprop_xp.tables.preparation import Preparation
 from backprop_xp.tables.reading import as_frame
 
@@ -62,7 +62,7 @@ def in_units(target: Target, predicted: np.ndarray) -> np.ndarray:
     """Return a network's predictions as probabilities of each class, or in the target's unit."""
     predicted = predicted.astype("float64")
     if target.task == "regression":
-        return predicted[:, 0] * target.scale + target.mean
+        return in_its_unit(target, predicted[:, 0])
     if len(target.classes) == 2:
         return np.concatenate([1.0 - predicted, predicted], axis=1)
     return predicted

@@ -86,13 +86,3 @@ class Settings:
         rate: Schedule = SCHEDULES[self.schedule](self.learning_rate, updates)
         made: Optimizer = OPTIMIZERS[self.optimizer](rate)
         return made
-
-
-def difference(kept: dict[str, Any], given: Settings) -> str | None:
-    """Return which setting is not as a file has it, in words, or None."""
-    for name, value in dataclasses.asdict(given).items():
-        written = kept.get(name)
-        written = tuple(written) if isinstance(written, list) else written
-        if written != value:
-            return f"{name} is {value!r}, but the file's training has {written!r}"
-    return None
