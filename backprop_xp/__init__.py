@@ -108,17 +108,25 @@ _LATER |= {"register": "descriptions", "CheckpointError": "model_files", "export
 _LATER["plots"] = "plots"
 
 
+# What modules need that are not installed with the package, and the extra that brings it.
+_EXTRAS = {
+    "estimators": ("scikit-learn 1.9 or later", "sklearn", ("sklearn", "scipy")),
+    "tables": ("pandas, skrub and skops", "tables", ("pandas", "sklearn", "skops", "skrub")),
+}
+
+
 def __getattr__(name: str) -> Any:
     """Return a name that is imported on first use: most are gradient_check's, which takes 25 ms."""
-    if name in __all__ or name == "gradient_check":
-        home = _LATER.get(name, "gradient_check")
+    if name in __all__ or name in ("gradient_check", "tables"):
+        home = "tables" if name == "tables" else _LATER.get(name, "gradient_check")
         try:
             module = importlib.import_module(f"{__name__}.{home}")
         except ModuleNotFoundError as error:
-            if str(error.name).partition(".")[0] not in ("sklearn", "scipy"):
+            needed, extra, libraries = _EXTRAS.get(home, ("", "", ()))
+            if str(error.name).partition(".")[0] not in libraries:
                 raise
             raise ImportError(
-                f"bx.{name} needs scikit-learn 1.9 or later: pip install 'backprop_xp[sklearn]'."
+                f"bx.{name} needs {needed}: pip install 'backprop_xp[{extra}]'."
             ) from error
         return module if name == home else getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

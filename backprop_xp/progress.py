@@ -40,7 +40,7 @@ def reporting(epochs: int, *, console: Any = None) -> Iterator[Report]:
     epoch  20/200  loss 0.125 (best of 2)
     epoch  40/200  loss 0.125 (best of 2)
     """
-    console = console or _console()
+    console = console or terminal()
     with _lines(epochs) if console is None else _bar(epochs, console) as report:
         yield report
 
@@ -124,7 +124,7 @@ def _cut(words: str, room: int) -> str:
     return words if len(words) <= room else f"{words[: max(0, room - 1)]}…"
 
 
-def _console() -> Any | None:
+def terminal() -> Any | None:
     """Return rich's console on stderr if a bar can be drawn there, else None."""
     if not (sys.stderr.isatty() or "ipykernel" in sys.modules):
         return None

@@ -21,6 +21,8 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 NOT_RUN = ("pip ", "python3 -m venv", "nox", "BACKPROP_XP_BACKEND=cupy", ".venv/bin/", "git ")
 # Commands that train for seconds.
 SLOW = r"bench|--restarts|--plot"
+# Here a command goes on from those before it, and from what the page's code blocks have written.
+IN_ORDER = ROOT / "docs" / "tables.md"
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -60,6 +62,7 @@ COMMANDS = [
         id=f"{page.name}: {command}",
     )
     for page in PAGES
+    if page != IN_ORDER
     for command in commands(page)
 ]
 
@@ -74,6 +77,20 @@ def test_the_commands_of_a_page_run(command: str, xp: Any, tmp_path: Path) -> No
     program, *arguments = words[len(settings) :]
     assert program == "backprop-xp", "a page shows a command that no test runs"
     started("-m", "backprop_xp", *arguments, cwd=tmp_path, env=settings)
+
+
+def test_the_commands_of_a_page_run_in_order(xp: Any, tmp_path: Path) -> None:
+    if xp.name != "numpy":
+        pytest.skip("the commands are run on NumPy alone")
+    for library in ("typer", "skrub", "palmerpenguins"):
+        pytest.importorskip(library)
+    started("-c", blocks(IN_ORDER, "python")[0], cwd=tmp_path)
+    shown = commands(IN_ORDER)
+    assert len(shown) > 5
+    for command in shown:
+        program, *arguments = shlex.split(command, comments=True)
+        assert program == "backprop-xp", "a page shows a command that no test runs"
+        started("-m", "backprop_xp", *arguments, cwd=tmp_path)
 
 
 def test_the_digits_of_the_example_are_told_apart_by_at_least_97_percent(xp: Any) -> None:

@@ -7,7 +7,7 @@ import typer
 import typer.core
 
 import backprop_xp as bx
-from backprop_xp.cli import bench, check, info, xor
+from backprop_xp.cli import bench, check, info, inspect, predict, train, xor
 from backprop_xp.cli.output import ending_in_one_line, say, width
 
 __all__ = ["app"]
@@ -49,5 +49,9 @@ def _command(
     pass
 
 
-for command in (info.info, xor.xor, check.check, bench.bench):
+_COMMANDS = (
+    *(info.info, xor.xor, check.check, bench.bench),
+    *(train.train, predict.predict, inspect.inspect),
+)
+for command in _COMMANDS:
     app.command()(command)

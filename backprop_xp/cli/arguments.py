@@ -1,8 +1,11 @@
 """Options that several commands take: each is checked before anything is done."""
 
+import importlib.util
 import itertools
+import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import typer
 
@@ -13,6 +16,7 @@ from backprop_xp.losses import LOSSES
 
 # Numbers: 0.8 GB in float64, of which a training needs several times as much.
 _MOST = 10**8
+_PICTURES = (".png", ".svg", ".pdf")
 
 
 def parse_sizes(text: str, example: str) -> list[int]:
@@ -74,3 +78,35 @@ def known_loss(name: str) -> str:
     if name not in LOSSES:
         raise typer.BadParameter(f"{name!r} is unknown. {nearest(name, LOSSES)}")
     return name
+
+
+def picture_path(path: Path | None) -> Path | None:
+    """Find out before a training what would stop the picture after it."""
+    if path is not None and path.suffix.lower() not in _PICTURES:
+        raise typer.BadParameter(f"{path} must end in {', '.join(_PICTURES)}.")
+    return file_path(path)
+
+
+def file_path(path: Path | None) -> Path | None:
+    """Find out before something is computed what would stop its file after it."""
+    if path is None:
+        return None
+    if path.is_dir() or not path.parent.is_dir():
+        fault = "is a folder" if path.is_dir() else f"is in {path.parent}, which is no folder"
+        raise typer.BadParameter(f"{path} {fault}.")
+    if path.exists() and not path.is_file():
+        raise typer.BadParameter(f"{path} is no regular file.")
+    if not os.access(path.parent, os.W_OK):
+        raise typer.BadParameter(f"{path} cannot be written: {path.parent} is read-only.")
+    return path
+
+
+def require_pictures(path: Path | None) -> None:
+    """Raise ImportError if a picture is asked for where matplotlib is not installed."""
+    if path is not None and importlib.util.find_spec("matplotlib") is None:
+        raise ImportError("--plot needs matplotlib: pip install 'backprop_xp[plot]'")
+
+
+def split_names(text: str | None) -> list[str]:
+    """Return the names of columns in a text such as ``age,fare``."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]

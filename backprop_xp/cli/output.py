@@ -25,6 +25,12 @@ def say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
+def note(text: str) -> None:
+    """Print a line on stderr, if there is one: what is no result. A terminal's is not cut."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"{wrapped(text) if sys.stderr.isatty() else text}\n")
+
+
 def indent(text: str) -> str:
     """Return the lines of a text, each two columns further in."""
     return "\n".join(f"  {line}" for line in text.splitlines())
@@ -48,15 +54,15 @@ def one_line(message: Any) -> str:
 
 
 @contextlib.contextmanager
-def errors_in_one_line() -> Iterator[None]:
-    """Turn what the library refuses into one line on stderr and the exit status 1."""
+def errors_in_one_line(status: int = 1) -> Iterator[None]:
+    """Turn what the library refuses into one line on stderr and an exit status."""
     try:
         yield
     except BrokenPipeError:
         raise  # typer ends quietly when nobody reads on
     except (ValueError, TypeError, RuntimeError, ImportError, OSError, MemoryError) as error:
         complain(error)
-        raise typer.Exit(1) from None
+        raise typer.Exit(status) from None
 
 
 def complain(message: Any) -> None:

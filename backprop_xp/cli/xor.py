@@ -4,8 +4,6 @@ What is computed is in ``tutorial.py``.
 """
 
 import contextlib
-import importlib.util
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +23,9 @@ from backprop_xp.cli.arguments import (
     known_backend,
     known_loss,
     parse_sizes,
+    picture_path,
     refuse_more,
+    require_pictures,
 )
 from backprop_xp.cli.output import errors_in_one_line, indent, say
 from backprop_xp.tutorial import (
@@ -40,8 +40,6 @@ from backprop_xp.tutorial import (
     output_activation,
     prepare,
 )
-
-_PICTURES = (".png", ".svg", ".pdf")
 
 
 class _Curves(NamedTuple):
@@ -68,20 +66,6 @@ def _check_loss(name: str) -> str:
     return name
 
 
-def _check_picture(path: Path | None) -> Path | None:
-    """Find out before the training what would stop the picture after it."""
-    if path is None:
-        return None
-    if path.suffix.lower() not in _PICTURES:
-        raise typer.BadParameter(f"{path} must end in {', '.join(_PICTURES)}.")
-    if path.is_dir() or not path.parent.is_dir():
-        fault = "is a folder" if path.is_dir() else f"is in {path.parent}, which is no folder"
-        raise typer.BadParameter(f"{path} {fault}.")
-    if not os.access(path.parent, os.W_OK):
-        raise typer.BadParameter(f"{path} cannot be written: {path.parent} is read-only.")
-    return path
-
-
 def xor(
     sizes: Annotated[str, typer.Option(help="Widths of the layers, from 2 to 1.")] = "2,2,1",
     epochs: Annotated[int, typer.Option(min=1, help="Updates, each from all four rows.")] = 10_000,
@@ -103,7 +87,7 @@ def xor(
     restarts: Annotated[int, typer.Option(min=1, help="Starts to train at once.")] = 1,
     plot: Annotated[
         Path | None,
-        typer.Option(callback=_check_picture, help="Write a picture: .png, .svg or .pdf."),
+        typer.Option(callback=picture_path, help="Write a picture: .png, .svg or .pdf."),
     ] = None,
     backend: Annotated[
         str | None,
@@ -125,8 +109,7 @@ def xor(
     chosen = contextlib.nullcontext() if backend is None else bx.use_backend(backend)
     # NumPy alone warns of a training that diverges; the output says so on every backend.
     with errors_in_one_line(), np.errstate(all="ignore"), chosen:
-        if plot is not None and importlib.util.find_spec("matplotlib") is None:
-            raise ImportError("--plot needs matplotlib: pip install 'backprop_xp[plot]'")
+        require_pictures(plot)
         experiment = prepare(
             widths,
             loss=loss,

@@ -1,0 +1,52 @@
+"""What the commands for tables print: metrics beside one another, classes, columns."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from backprop_xp.cli.output import width
+
+_NAMES = {
+    "log_loss": "log loss",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced acc.",
+    "roc_auc": "ROC AUC",
+    "r2": "R2",
+    "rmse": "RMSE",
+    "mae": "MAE",
+}
+# How the models of a report are headed.
+_HEADS = {"validation": "network", "linear": "linear", "baseline": "trivial"}
+# Of more classes the others are in the model's file.
+_MOST = 20
+
+
+def metrics_table(report: Mapping[str, Any]) -> str:
+    """Return the metrics of the network beside those of the linear model and the baseline."""
+    lines = [f"{'':<13}" + "".join(f"{head:>9}" for head in _HEADS.values())]
+    for name, label in _NAMES.items():
+        if name in report["validation"]:
+            values = "".join(f"{number(report[model][name]):>9}" for model in _HEADS)
+            lines.append(f"{label:<13}{values}")
+    return "\n".join(lines)
+
+
+def classes_table(classes: Sequence[Mapping[str, Any]]) -> str:
+    """Return the precision, recall and F1 of each class, of the first twenty if there are more."""
+    room = min(max(len("class"), *(len(str(c["class"])) for c in classes)), width() - 31)
+    lines = [f"{'class':<{room}}   rows precision recall    F1"]
+    for row in classes[:_MOST]:
+        rates = f"{row['precision']:>10.3f}{row['recall']:>7.3f}{row['f1']:>6.3f}"
+        lines.append(f"{cut(str(row['class']), room):<{room}}{row['rows']:>7}{rates}")
+    if len(classes) > _MOST:
+        lines.append(f"... and {len(classes) - _MOST} more")
+    return "\n".join(lines)
+
+
+def number(value: float | None) -> str:
+    """Return a number in four digits, ``-`` for what is not defined."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def cut(text: str, room: int) -> str:
+    """Return a text in so many columns."""
+    return text if len(text) <= room else f"{text[: max(0, room - 1)]}…"

