@@ -45,9 +45,6 @@ toc_object_entries_show_parents = "hide"
 # Annotations name what other libraries document, and what is nobody's to call.
 nitpick_ignore_regex = [(r"py:.*", r"(?!bx\.|backprop_xp\.(?!.*\._)).*")]
 
-# Pages that are not written yet may be listed.
-suppress_warnings = ["toc.not_readable"]
-
 html_theme = "pydata_sphinx_theme"
 html_math_renderer = "native_maths"
 html_title = f"backprop_xp {release}"
