@@ -10,7 +10,6 @@ import backprop_xp as bx
 from backprop_xp.activations import ACTIVATIONS
 from backprop_xp.losses import LOSSES
 from tests import planted
-from tests.helpers import compiled
 from tests.planted import check, every_dtype, every_way
 
 # The same numbers in another order of operations, and what a difference of fourth order leaves.
@@ -48,7 +47,8 @@ def _case(xp: Any, network: bx.Network, dtype: str = "working") -> tuple[Any, ..
 
 @pytest.mark.float64
 @every_entry
-@pytest.mark.parametrize("name", [n if n == "a residual" else compiled(n) for n in NETWORKS])
+@pytest.mark.compiled
+@pytest.mark.parametrize("name", NETWORKS)
 def test_the_short_way_gives_what_the_whole_network_gives(xp: Any, name: str, method: str) -> None:
     network, theta, x, y = _case(xp, NETWORKS[name])
     options: Any = {"sample_weight": xp.asarray([1.0, 0.5, 2.0, 0.0]), "rng": 5}

@@ -35,7 +35,7 @@ def _report(number: int, *case: Any, **options: Any) -> Any:
     return error.value.report
 
 
-@pytest.mark.parametrize("stack", [(), (2, STACK)])
+@pytest.mark.parametrize("stack", [compiled(()), (2, STACK)])
 @pytest.mark.parametrize(
     ("batch_size", "every", "checks"),
     [compiled(None, 2, 2), compiled(BATCH, 1, 9), (BATCH, 4, 3), compiled(BATCH, 99, 1)],

@@ -17,7 +17,7 @@ from backprop_xp.inputs import Rows
 from backprop_xp.losses import LOSSES
 from backprop_xp.objective import Views, loss_and_gradient_of, loss_of
 from backprop_xp.random import as_key, fold_in
-from tests.helpers import compiled
+from tests.helpers import compiled, thorough
 from tests.own import Factors, every_kind, some_rows, some_theta
 
 # A function and its exact derivative differ by a few roundings, 2e-16 each.
@@ -61,9 +61,7 @@ def _complex_step(xp: Any, network: bx.Network, *data: Any, **options: Any) -> A
     ("hidden", "loss"),
     [
         # Each of them with one of the others, and all pairs in a wide sweep.
-        compiled(*pair)
-        if pair[0] == "tanh" or pair[1] == "huber"
-        else pytest.param(*pair, marks=pytest.mark.thorough)
+        compiled(*pair) if pair[0] == "tanh" or pair[1] == "huber" else thorough(*pair)
         for pair in itertools.product(ACTIVATIONS, LOSSES)
     ],
 )
