@@ -339,6 +339,7 @@ def test_balanced_classes_raise_the_balanced_accuracy() -> None:
     assert found["balanced"]["balanced_accuracy"] > found[None]["balanced_accuracy"] + 0.1
 
 
+@pytest.mark.compiled
 def test_restarts_keep_the_best_network(xp: Any, tmp_path: Path) -> None:
     settings = tables.Settings(sizes=(8,), epochs=12, restarts=3)
     model = tables.train(frame(), "y", settings=settings, out=tmp_path / "model")
@@ -380,6 +381,7 @@ def test_a_training_that_is_killed_at_any_epoch_ends_at_the_same_theta(
         np.testing.assert_array_equal(model.history[name], values)
 
 
+@pytest.mark.compiled
 def test_ctrl_c_keeps_the_best_network_and_is_gone_on_from(
     xp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
