@@ -14,7 +14,6 @@ from backprop_xp.model_files import CheckpointError
 from backprop_xp.network import Network
 from backprop_xp.tables.columns import Target, in_its_unit
 from backprop_xp.tables.preparation import Preparation
-from backprop_xp.tables.reading import as_frame
 
 # The names, in a file, of the preparation's bytes and of what is told of the model.
 BYTES, TOLD = "skops", "table"
@@ -43,7 +42,7 @@ class TableModel:
         The column ``prediction`` is the class or the number; of classes ``probability_<class>``
         follow. The target need not be there. Raises ValueError for columns that do not fit.
         """
-        found = self.outputs(self.preparation.transform(as_frame(data)))
+        found = self.outputs(self.preparation.transform(data))
         if self.target.task == "regression":
             return pd.DataFrame({"prediction": found})
         guessed = [self.target.classes[i] for i in found.argmax(axis=1).tolist()]
