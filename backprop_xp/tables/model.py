@@ -85,8 +85,8 @@ def model_of(found: Checkpoint, path: Any) -> TableModel:
         target = target_from(told["target"])
         preparation = Preparation.from_bytes(to_host((found.preparation or {})[BYTES]))
         theta = found.theta if len(found.theta.shape) == 1 else found.theta[told["member"], :]
-        history = {} if found.state is None else found.state.history
-        history = history or {name: np.asarray(v) for name, v in told["history"].items()}
+        curves = told["history"] if found.state is None else found.state.history
+        history = {name: np.asarray(values, dtype="float64") for name, values in curves.items()}
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise CheckpointError(f"{os.fspath(path)}: {error}") from error
     return TableModel(found.network, theta, preparation, target, told, history)
