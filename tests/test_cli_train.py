@@ -1,5 +1,6 @@
 """The commands ``train``, ``predict`` and ``inspect``: what they print, refuse and leave."""
 
+import io
 import json
 import os
 import re
@@ -502,3 +503,22 @@ def test_late_flights_are_foretold_better_than_by_a_linear_model(folder: Path) -
         assert network["log_loss"] < report[other]["log_loss"] - 0.03
         assert network["roc_auc"] > report[other]["roc_auc"] + 0.05
     assert int(re.findall(r"(\d+) kB$", done.stderr)[0]) < 1.5e6
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_terminal_shows_a_bar_the_losses_and_the_best_so_far_in_its_width(columns: int) -> None:
+    from rich.console import Console
+
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=columns, color_system=None)
+    losses = {"loss": 0.51234, "validation_loss": 0.52, "best_loss": 0.4987}
+    with live._live(200, console) as watch:
+        for epoch in (11, 12):
+            given = {name: np.asarray([value, value + 1.0]) for name, value in losses.items()}
+            watch(epoch, 200, {**given, "best_epoch": np.asarray([9, 12])})
+    last = re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", screen.getvalue().split("\r")[-1]).splitlines()
+    shown = " ".join(" ".join(last).split())
+    assert re.search(r"epoch 12/200 [━╸╺]+ \d:\d\d:\d\d left", shown), shown
+    assert "loss 0.5123 validation 0.52 best 0.4987 (epoch 9)" in shown
+    assert max(map(len, last)) <= columns

@@ -202,6 +202,17 @@ def test_a_preparation_of_bytes_prepares_the_same() -> None:
     assert again.kinds == made.kinds
 
 
+def test_a_date_is_prepared_alike_whether_it_is_a_text_or_a_date() -> None:
+    days = pd.date_range("2020-01-01", periods=200)
+    zoned = days.tz_localize("Europe/Berlin")
+    written = pd.DataFrame({"day": days.strftime("%Y-%m-%d"), "a": np.arange(200.0)})
+    for table in (written, written.assign(day=days), written.assign(day=zoned)):
+        made = tables.Preparation.from_bytes(tables.prepare(table).to_bytes())
+        assert made.kinds["day"] == "date"
+        expected = made.transform(written.assign(day=days))
+        np.testing.assert_array_equal(made.transform(written), expected)
+
+
 def test_blocks_of_rows_are_prepared_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     table = frame(100)
     made = tables.prepare(table)
@@ -339,6 +350,7 @@ def test_balanced_classes_raise_the_balanced_accuracy() -> None:
     assert found["balanced"]["balanced_accuracy"] > found[None]["balanced_accuracy"] + 0.1
 
 
+@pytest.mark.compiled
 def test_restarts_keep_the_best_network(xp: Any, tmp_path: Path) -> None:
     settings = tables.Settings(sizes=(8,), epochs=12, restarts=3)
     model = tables.train(frame(), "y", settings=settings, out=tmp_path / "model")
@@ -380,6 +392,7 @@ def test_a_training_that_is_killed_at_any_epoch_ends_at_the_same_theta(
         np.testing.assert_array_equal(model.history[name], values)
 
 
+@pytest.mark.compiled
 def test_ctrl_c_keeps_the_best_network_and_is_gone_on_from(
     xp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -389,10 +402,11 @@ def test_ctrl_c_keeps_the_best_network_and_is_gone_on_from(
         if epoch == 5:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        tables.train(table, "y", settings=QUICK, out=path, watches=[press], say=said.append)
-    assert said[-1].startswith(f"interrupted in epoch 6: {path} has the best network so far")
-    assert said[-1].endswith("The same command with --resume goes on.")
+    with pytest.raises(KeyboardInterrupt) as caught:
+        tables.train(table, "y", settings=QUICK, out=path, watches=[press])
+    (told,) = caught.value.__notes__
+    assert told.startswith(f"interrupted in epoch 6: {path} has the best network so far")
+    assert told.endswith("The same command with --resume goes on.")
     kept = tables.load(path)
     assert kept.history["loss"].shape == (5,)
     assert len(kept.predict(table)) == len(table)

@@ -44,7 +44,7 @@ def _shown(epochs: int) -> Iterator[Watch]:
             yield watch
         return
     with reporting(epochs) as report:
-        yield lambda epoch, epochs, losses: report(epoch, lambda: losses)
+        yield lambda epoch, epochs, losses: report(epoch, lambda: _but(losses, "best_epoch"))
 
 
 @contextlib.contextmanager
@@ -57,19 +57,18 @@ def _live(epochs: int, console: Any) -> Iterator[Watch]:
         TextColumn("left" if console.width < 60 else "left at most"),
     )
     bar = Progress(*columns, console=console, auto_refresh=False, expand=True)
-    task, words, best = bar.add_task("", total=epochs), Text(), (math.inf, 0)
+    task, words = bar.add_task("", total=epochs), Text()
     drawn, due = -math.inf, False
     with Live(Group(bar, words), console=console, auto_refresh=False) as live:
 
         def watch(epoch: int, epochs: int, losses: Mapping[str, np.ndarray]) -> None:
-            nonlocal best, drawn, due
+            nonlocal drawn, due
             least = {name: float(np.min(values)) for name, values in losses.items()}
-            if least["best_loss"] < best[0]:
-                best = least["best_loss"], epoch
+            place = int(np.argmin(losses["best_loss"]))
             bar.update(task, completed=epoch)
             words.plain = (
                 f"loss {least['loss']:.4g}  validation {least['validation_loss']:.4g}  "
-                f"best {best[0]:.4g} (epoch {best[1]})"
+                f"best {least['best_loss']:.4g} (epoch {losses['best_epoch'].reshape(-1)[place]})"
             )
             due = time.monotonic() - drawn < _PAUSE
             if not due:
@@ -91,11 +90,16 @@ def logging(path: Path) -> Watch:
             earlier = path.read_text("utf-8").splitlines(True) if path.exists() else []
             path.write_text("".join(earlier[: epoch - 1]), "utf-8")
             begun = True
-        line = {name: _plain(values) for name, values in losses.items() if name != "best_loss"}
+        kept = _but(losses, "best_loss", "best_epoch")
+        line = {name: _plain(values) for name, values in kept.items()}
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"epoch": epoch, **line}) + "\n")
 
     return watch
+
+
+def _but(losses: Mapping[str, np.ndarray], *names: str) -> dict[str, np.ndarray]:
+    return {name: values for name, values in losses.items() if name not in names}
 
 
 def _plain(values: Any) -> Any:

@@ -3,7 +3,9 @@
 What is computed is in ``tables/``.
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -154,7 +156,7 @@ def train(
     130 after Ctrl-C, which keeps the best network so far: --resume goes on.
     """
     # NumPy alone warns of a training that diverges; an error says so on every backend.
-    with errors_in_one_line(2), np.errstate(all="ignore"):
+    with errors_in_one_line(2), _interruption_told(), np.errstate(all="ignore"):
         require_pictures(plot)
         widths = parse_sizes(sizes, "64,32")
         refuse_more(count_parameters([1, *widths, 1]) * restarts, "--sizes")
@@ -196,6 +198,18 @@ def train(
         if plot is not None:
             _draw(model.history, plot)
         say(json.dumps(model.told["report"]) if as_json else _as_text(model, out))
+
+
+@contextlib.contextmanager
+def _interruption_told() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        anew = (
+            "interrupted: with --resume the same command goes on, or starts anew if nothing is kept"
+        )
+        note("\n".join(getattr(error, "__notes__", [anew])))
+        raise
 
 
 def _as_text(model: Any, out: Path) -> str:

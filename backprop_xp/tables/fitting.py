@@ -1,7 +1,6 @@
 """The network of a problem, trained from its start or from where a file's training stood."""
 
 import os
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,9 +64,11 @@ def fitted(
     settings: Settings,
     where: Selection,
     start: TrainingState | None,
-    say: Callable[[str], Any],
 ) -> TrainingState:
-    """Return the state that early stopping ends with; Ctrl-C leaves the best network so far."""
+    """Return the state that early stopping ends with.
+
+    Ctrl-C leaves the best network so far in the file, and a note of it with the KeyboardInterrupt.
+    """
     network = keeper.network
     x, y, weights = _placed(rows, network, where)
     try:
@@ -88,7 +89,7 @@ def fitted(
                 callbacks=(keeper,),
             )
     except KeyboardInterrupt as error:
-        say(_interrupted(keeper, getattr(error, "state", None)))
+        error.add_note(_interrupted(keeper, getattr(error, "state", None)))
         raise
     state: TrainingState = result.state
     return state

@@ -17,8 +17,8 @@ from backprop_xp.optimizers import Optimizer
 from backprop_xp.options import TrainingState
 from backprop_xp.tables.model import BYTES, TOLD
 
-# After an epoch: its number, that of all, and the losses by names: "loss", "validation_loss" and
-# "best_loss", the least of these so far.
+# After an epoch: its number, that of all, and by names, of each restart, "loss", "validation_loss",
+# "best_loss", the least of the latter so far, and "best_epoch", when that was.
 Watch: TypeAlias = Callable[[int, int, Mapping[str, np.ndarray]], Any]
 # Seconds between two writings: an epoch of a small table takes less than a file's way to the disk.
 _PAUSE = 1.0
@@ -46,7 +46,7 @@ class Keeper:
         self._record(state)
         losses = {name: values[-1] for name, values in self._history.items()}
         if state.best is not None:
-            losses["best_loss"] = state.best.score
+            losses |= {"best_loss": state.best.score, "best_epoch": state.best.epoch}
         for watch in self.watches:
             watch(state.epoch, self.epochs, losses)
         if time.monotonic() - self._written >= _PAUSE:

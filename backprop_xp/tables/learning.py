@@ -47,7 +47,8 @@ def train(
     ``say`` is given lines about what is done, each of ``watches`` the losses after each epoch.
 
     Raises ValueError, TypeError or OSError for what cannot be used, in one line. A
-    KeyboardInterrupt leaves the file with the best network so far, as each epoch does.
+    KeyboardInterrupt leaves the file with the best network so far, as each epoch does, and has a
+    note of it.
     """
     columns = {"features": features, "drop": drop, "weights": weights}
     given = settings or Settings()
@@ -73,7 +74,7 @@ def train(
         tuple(watches),
     )
     start = None if kept is None else kept.state
-    return _learn(problem, preparation, keeper, settings=chosen, where=where, start=start, say=say)
+    return _learn(problem, preparation, keeper, settings=chosen, where=where, start=start)
 
 
 def _going_on(out: Any, kept: Checkpoint | None, *, resume: bool) -> list[str]:
@@ -109,7 +110,6 @@ def _learn(
     settings: Settings,
     where: Selection,
     start: TrainingState | None,
-    say: Callable[[str], Any],
 ) -> TableModel:
     """Train the network, and leave its file with a report."""
     target = problem.target
@@ -119,7 +119,7 @@ def _learn(
     )
     weighted = balanced(rows, target) if settings.class_weight else rows
     keeper.go_on_from(start)
-    state = fitted(keeper, weighted, held_out, settings=settings, where=where, start=start, say=say)
+    state = fitted(keeper, weighted, held_out, settings=settings, where=where, start=start)
     found = best_of(state)
     if not np.isfinite(found["best"]):
         raise ValueError("the training diverged: lower --learning-rate.")

@@ -14,7 +14,6 @@ from backprop_xp.model_files import CheckpointError
 from backprop_xp.network import Network
 from backprop_xp.tables.columns import Target, in_its_unit
 from backprop_xp.tables.preparation import Preparation
-from backprop_xp.tables.reading import as_frame
 
 # The names, in a file, of the preparation's bytes and of what is told of the model.
 BYTES, TOLD = "skops", "table"
@@ -43,7 +42,7 @@ class TableModel:
         The column ``prediction`` is the class or the number; of classes ``probability_<class>``
         follow. The target need not be there. Raises ValueError for columns that do not fit.
         """
-        found = self.outputs(self.preparation.transform(as_frame(data)))
+        found = self.outputs(self.preparation.transform(data))
         if self.target.task == "regression":
             return pd.DataFrame({"prediction": found})
         guessed = [self.target.classes[i] for i in found.argmax(axis=1).tolist()]
@@ -86,8 +85,8 @@ def model_of(found: Checkpoint, path: Any) -> TableModel:
         target = target_from(told["target"])
         preparation = Preparation.from_bytes(to_host((found.preparation or {})[BYTES]))
         theta = found.theta if len(found.theta.shape) == 1 else found.theta[told["member"], :]
-        history = {} if found.state is None else found.state.history
-        history = history or {name: np.asarray(v) for name, v in told["history"].items()}
+        curves = told["history"] if found.state is None else found.state.history
+        history = {name: np.asarray(values, dtype="float64") for name, values in curves.items()}
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise CheckpointError(f"{os.fspath(path)}: {error}") from error
     return TableModel(found.network, theta, preparation, target, told, history)

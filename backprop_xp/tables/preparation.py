@@ -18,6 +18,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skrub import DatetimeEncoder, StringEncoder, TableVectorizer
 
+from backprop_xp.tables.reading import as_frame
+
 # What a file of a preparation may hold beside scikit-learn's own, which skops trusts.
 TRUSTED = [
     "datetime.timedelta",
@@ -90,14 +92,16 @@ class Preparation:
         """Return how many features of a column are standardised: all of them or none."""
         return self.widths[name] if self.kinds[name] in ("number", "date") else 0
 
-    def transform(self, frame: pd.DataFrame) -> np.ndarray:
+    def transform(self, data: Any) -> np.ndarray:
         """Return the features of a table's rows, ``(rows, n)``, float32.
 
-        Columns that are not used may be there or not. Raises ValueError, naming the column, for one
-        that is missing and for texts where numbers or dates are expected; a category that training
-        had not is none of the known ones, and a number beyond 100 standard deviations is there.
+        ``data`` is a path, a pandas or a polars frame; columns that are not used may be there or
+        not. Raises ValueError, naming the column, for one that is missing and for texts where
+        numbers or dates are expected; a category that training had not is none of the known ones,
+        and a number beyond 100 standard deviations is there.
         """
-        self.check(frame)
+        frame = as_frame(data)
+        self._check(frame)
         out = np.empty((len(frame), self.n_features), dtype=np.float32)
         for start in range(0, len(frame), _ROWS):
             block = frame.iloc[start : start + _ROWS]
@@ -110,8 +114,7 @@ class Preparation:
             out[start : start + _ROWS, end:] = plain
         return out
 
-    def check(self, frame: pd.DataFrame) -> None:
-        """Raise ValueError, naming the column, unless a table has the columns that are needed."""
+    def _check(self, frame: pd.DataFrame) -> None:
         missing = [name for name in self.kinds if name not in frame]
         if missing:
             others = f" (and {len(missing) - 1} others)" if len(missing) > 1 else ""
@@ -148,11 +151,13 @@ class Preparation:
             raise ValueError(f"the preparation cannot be read: {error}") from error
 
 
-def prepare(frame: pd.DataFrame, *, seed: int = 0) -> Preparation:
+def prepare(data: Any, *, seed: int = 0) -> Preparation:
     """Return the preparation that the training rows of a table ask for.
 
-    Columns that are empty or the same in all rows are left out. Raises ValueError if none is left.
+    ``data`` is a path, a pandas or a polars frame. Columns that are empty or the same in all rows
+    are left out; ValueError if none is left.
     """
+    frame = as_frame(data)
     vectorizer = TableVectorizer(
         cardinality_threshold=min(_CATEGORIES, max(10, len(frame) // 10)),
         high_cardinality=StringEncoder(random_state=seed),
