@@ -125,7 +125,9 @@ def test_slopes_within_a_kink_are_right(
 
 @every_dtype
 @by_differences
-@pytest.mark.parametrize("at", [[0.0, 0.3], [0.0, 0.0, 0.0, 0.3]], ids=["one kink", "three"])
+@pytest.mark.parametrize(
+    "at", [[0.0, 0.3], compiled([0.0, 0.0, 0.0, 0.3])], ids=["one kink", "three"]
+)
 def test_kinks_hide_no_term_that_is_missed(xp: Any, at: Any, method: str, dtype: str) -> None:
     """A magnitude is real for complex numbers, and a lasso's gradient lacks its slope."""
     lasso = lambda p: xp.namespace.sum(xp.namespace.abs(p) + p * p, axis=-1)  # noqa: E731

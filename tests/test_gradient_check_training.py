@@ -65,7 +65,10 @@ PIECES: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.once] * (n != "dropout")) for n in PIECES],
+    [
+        pytest.param(n, marks=pytest.mark.compiled if n == "dropout" else pytest.mark.once)
+        for n in PIECES
+    ],
 )
 def test_a_wrong_gradient_ends_the_training_and_the_piece_is_named(xp: Any, name: str) -> None:
     network, named = PIECES[name]

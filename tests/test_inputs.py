@@ -120,6 +120,7 @@ def test_labels_are_made_one_hot_where_they_are_and_in_what_is_compiled(xp: Any)
         xp.assert_close(one, other)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("method", ["complex_step", "directional"])
 @pytest.mark.parametrize("column", [False, True])
 def test_a_gradient_check_takes_labels(xp: Any, method: str, column: bool) -> None:

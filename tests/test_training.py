@@ -152,7 +152,7 @@ def _batches(xp: Any, arrays: Any, batch_size: int | None, epoch: int, shuffle: 
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shuffle", [True, False, _turned])
-@pytest.mark.parametrize("batch_size", [None, 4, 100])
+@pytest.mark.parametrize("batch_size", [None, 4, compiled(100)])
 def test_training_is_the_loop_one_would_write(
     xp: Any, batch_size: int | None, shuffle: Any, weighted: bool
 ) -> None:

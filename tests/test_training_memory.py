@@ -129,7 +129,7 @@ def test_the_theta_of_an_epoch_is_judged_by_few_rows_at_a_time(judged: str) -> N
 
 
 @pytest.mark.parametrize("weighted", [*map(compiled, ["unweighted", "weighted"]), "weighted each"])
-@pytest.mark.parametrize("stack", [(), (2,)])
+@pytest.mark.parametrize("stack", [compiled(()), (2,)])
 def test_what_is_judged_piece_by_piece_is_the_loss_of_all_rows(
     xp: Any, stack: tuple[int, ...], weighted: str
 ) -> None:

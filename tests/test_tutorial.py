@@ -180,6 +180,7 @@ def _check(xp: Any, kind: str, seed: int) -> float:
 
 
 @pytest.mark.float64
+@pytest.mark.compiled
 def test_a_gradient_check_is_as_good_as_its_point_and_its_step(xp: Any) -> None:
     """The tutorial's digits are lost to its two points, not to its epsilon."""
     found = {kind: np.median([_check(xp, kind, seed) for seed in range(9)]) for kind in CHECKS}
