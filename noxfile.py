@@ -1,5 +1,6 @@
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import nox
@@ -75,7 +76,7 @@ def pythons(session: nox.Session, backend: str, devices: list[str]) -> None:
 
 @nox.session(tags=["full"])
 def docs(session: nox.Session) -> None:
-    """Run the examples in docstrings, in the README and in docs/, and build the pages: site/."""
+    """Run the examples in docstrings, README and docs/, and build the pages into site/html."""
     python = python_with(session, ["."])
     session.run(python, "-m", "pip", "install", "-q", *group("docs"), external=True)
     env = {"BACKPROP_XP_BACKEND": "", "BACKPROP_XP_DEVICE": "", "BACKPROP_XP_DTYPE": ""}
@@ -88,7 +89,7 @@ def docs(session: nox.Session) -> None:
     # at a time: of kernels that start side by side, two may be given the same port.
     strict = ["--fresh-env", "--nitpicky", "--fail-on-warning", "--keep-going"]
     trees = str(Path(session.create_tmp()) / "doctrees")
-    words = ["--quiet", *strict, "--doctree-dir", trees, "docs", "site"]
+    words = ["--quiet", *strict, "--doctree-dir", trees, "docs", "site/html"]
     session.run(python, "-m", "sphinx", *words, env=env, external=True)
 
 
@@ -193,14 +194,17 @@ def python_with(session: nox.Session, ours: list[str]) -> str:
 
     The sessions of one Python that need this checkout without an extra share an environment.
     """
-    wanted = [*group("test"), "-e", *ours]
+    # Most of what comes with them is never imported: to compile it took longer than to copy it.
+    wanted = ["--no-compile", *group("test"), "-e", *ours]
     if ours != ["."]:
         session.install(*wanted)
         return "python"
-    shared = Path(session.virtualenv.location).with_name(f"shared-{session.python or 'tests'}")
-    python = str(shared / Path(session.bin).name / "python")
+    own, location = Path(session.bin), Path(session.virtualenv.location)
+    shared = location.with_name(f"shared-{session.python or 'tests'}")
+    python = str(shared / own.name / "python")
     if shared not in PREPARED:
-        session.run("python", "-m", "venv", str(shared))
+        words = ["virtualenv", "-q", "-p", str(own / "python"), str(shared)]
+        session.run(sys.executable, "-m", *words, external=True)
         session.run(python, "-m", "pip", "install", "-q", *wanted, external=True)
         PREPARED.add(shared)
     return python
@@ -209,9 +213,10 @@ def python_with(session: nox.Session, ours: list[str]) -> str:
 def run_tests(session: nox.Session, backend: str, devices: list[str], chosen: str = "") -> None:
     """Install, and run pytest on each device where the environment chooses the backend."""
     has_no_gpu = backend == "cupy" and not has_gpu()  # then all is skipped, with the reason
-    left_out = {"numpy": "", "jax": " and not once and not compiled"}
-    chosen = chosen or "not thorough" + left_out.get(backend, " and not once")
-    chosen += " and not installed" if has_no_gpu else ""
+    # Where the environment is that of NumPy's session, the libraries are, too.
+    left_out = {"numpy": [], "array-api-strict": ["once", "installed"], "jax": ["once", "compiled"]}
+    left_out["cupy"] = ["once", "installed"] if has_no_gpu else ["once"]
+    chosen = chosen or " and not ".join(["not thorough", *left_out.get(backend, ["once"])])
     python = python_with(session, packages(backend))
     options = ["-m", "pytest", "-p", "no:benchmark", "-m", chosen, *how_to_run(session, backend)]
     env = {"BACKPROP_XP_BACKEND": backend, "BACKPROP_XP_DTYPE": ""}

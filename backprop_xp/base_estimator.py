@@ -3,7 +3,7 @@
 import functools
 import numbers
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Self
 
@@ -17,7 +17,7 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from backprop_xp.activations import Activation
-from backprop_xp.backends import Array, to_host
+from backprop_xp.backends import Array, Selection, to_host
 from backprop_xp.estimator_network import (
     NAMED_ACTIVATIONS,
     attributes_of,
@@ -171,25 +171,33 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         self.n_outputs_ = columns.shape[1]
         network = network_of(self, x.shape[1])
         theta = self._begin(network, random_state) if first else theta_of(self, network)
-        rows: Any = (x, columns, weight)
-        choice, kept, validation = choice_for(self, x), None, None
-        if held_out is not None:
-            validation = taken(choice, self._validated(*held_out), None)
-        elif self.early_stopping and self.solver in STOCHASTIC:
-            kept, left = self._split(columns, random_state)
-            validation = taken(choice, rows, left)
-        if goes_by_blocks(choice, x) and self.solver in STOCHASTIC:
-            places = np.arange(len(columns)) if kept is None else kept
-            places = np.sort(places) if is_large(x) else places
-            rows = (Table(x, columns, weight, places, choice), None, None)
-        else:
-            rows = taken(choice, rows, kept)
+        choice = choice_for(self, x)
+        rows, validation = self._placed(choice, (x, columns, weight), held_out, random_state)
         given = (put(choice, theta), *rows, validation, self._score(), random_state)
         task = Task(network, *given)
         told: dict[str, Any] = {"X": X, "y": y}
         told["metadata"] = None if sample_weight is None else {"sample_weight": sample_weight}
         self._solve(task, told, incremental=incremental)
         return self
+
+    def _placed(
+        self, choice: Selection, rows: tuple[Any, ...], held_out: Any, random_state: Any
+    ) -> tuple[Sequence[Any], list[Any] | None]:
+        """Return X, targets and weights that are trained on, and those held out, if any are.
+
+        They are where the choice says, or in a table of which blocks are moved there.
+        """
+        (x, columns, weight), kept, validation = rows, None, None
+        if held_out is not None:
+            validation = taken(choice, self._validated(*held_out), None)
+        elif self.early_stopping and self.solver in STOCHASTIC:
+            kept, left = self._split(columns, random_state)
+            validation = taken(choice, rows, left)
+        if not (goes_by_blocks(choice, x) and self.solver in STOCHASTIC):
+            return taken(choice, rows, kept), validation
+        places = np.arange(len(columns)) if kept is None else kept
+        places = np.sort(places) if is_large(x) else places
+        return (Table(x, columns, weight, places, choice), None, None), validation
 
     def _solve(self, task: Task, told: dict[str, Any], *, incremental: bool) -> None:
         """Train, tell scikit-learn's callbacks of it, and write the fitted attributes."""

@@ -1,6 +1,8 @@
 """How Sphinx builds the pages: `nox -s docs`. Nothing is fetched from a network."""
 
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 import backprop_xp
@@ -13,6 +15,13 @@ copyright = author  # noqa: A001 - Sphinx's name
 version = release = backprop_xp.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx_design", "native_maths"]
+
+# Nobody's own IPython profile; and of a kernel only errors are news: each warns of its TCP ports.
+_ipython = tempfile.TemporaryDirectory()
+os.environ["IPYTHONDIR"] = _ipython.name
+_profile = Path(_ipython.name, "profile_default")
+_profile.mkdir()
+(_profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 40\n", "utf-8")
 
 # Every page is run as it is built; a block that raises ends the build.
 nb_custom_formats = {".md": "running_pages.read"}
@@ -35,9 +44,6 @@ add_module_names = False
 toc_object_entries_show_parents = "hide"
 # Annotations name what other libraries document, and what is nobody's to call.
 nitpick_ignore_regex = [(r"py:.*", r"(?!bx\.|backprop_xp\.(?!.*\._)).*")]
-
-# Pages that are not written yet may be listed.
-suppress_warnings = ["toc.not_readable"]
 
 html_theme = "pydata_sphinx_theme"
 html_math_renderer = "native_maths"

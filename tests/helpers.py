@@ -25,6 +25,11 @@ def compiled(*values: Any) -> Any:
     return pytest.param(*values, marks=pytest.mark.compiled)
 
 
+def thorough(*values: Any) -> Any:
+    """Return a case of a test that is left to the wide sweeps."""
+    return pytest.param(*values, marks=pytest.mark.thorough)
+
+
 def guarded_array(name: str, x: Any, dtype: str) -> Any:
     """Return data where a guard holds; skip where that library cannot run."""
     try:

@@ -52,6 +52,7 @@ def test_the_floor_does_all_but_the_first_layers_product_for_its_inputs(
     assert len(done) == (3 * layers - 1) * case.batches * case.epochs
 
 
+@pytest.mark.once
 def test_a_race_gives_each_a_time_for_each_round_and_leaves_out_who_fails(xp: Any) -> None:
     lost, stranger = Entrant("lost", "backprop_xp", "nowhere"), Entrant("stranger", "stranger")
     outcome = race.race("S", [OURS, lost, Entrant("matmul", "matmul"), stranger], 2)
@@ -88,6 +89,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backprop_xp.cli.bench.is_installed", lambda library: library == "matmul")
 
 
+@pytest.mark.once
 @pytest.mark.usefixtures("quick")
 def test_the_table_has_a_row_for_the_case_and_says_where_ours_trained(xp: Any) -> None:
     result = run("bench", "--case", "S", "--rounds", "2")

@@ -265,9 +265,8 @@ def conformance_rows(output: str) -> dict[str, str]:
     return found
 
 
+@pytest.mark.compiled
 def test_conformance_of_the_environments_backend_is_a_table_that_holds(xp: Any) -> None:
-    if xp.name == "jax":
-        pytest.skip("JAX takes a minute to compile what tests/test_testing.py runs as well")
     device = xp.selection.backend.device_name(xp.selection.device)
     output = passing("--conformance", "--backend", xp.name, "--device", device)
     found = conformance_rows(output)

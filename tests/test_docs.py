@@ -123,6 +123,14 @@ def test_every_page_has_its_place_in_the_index() -> None:
     assert pages - set(listed) == set()
 
 
+def test_the_lines_that_the_tutorial_quotes_are_the_librarys() -> None:
+    page = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
+    quoted = re.findall(r"^\|.*\| `(.*)` \| `(\w+\.py)` \|$", page, re.M)
+    assert len(quoted) > 5
+    for line, module in quoted:
+        assert line in (ROOT / "backprop_xp" / module).read_text("utf-8")
+
+
 def test_the_pictures_are_those_that_the_code_draws() -> None:
     pictures = ROOT / "docs" / "pictures"
     drawn = runpy.run_path(str(pictures / "draw.py"))["pictures"]()

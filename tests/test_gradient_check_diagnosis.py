@@ -8,6 +8,7 @@ import pytest
 
 import backprop_xp as bx
 from tests import planted
+from tests.helpers import compiled
 from tests.planted import Affine, Tampered, check, every_way, with_entries
 
 L2 = 0.1  # the strength of the penalty on the matrices
@@ -152,7 +153,7 @@ PIECES: dict[str, bx.Network] = {
     "method",
     ["auto", *(pytest.param(m, marks=pytest.mark.once) for m in ("directional", "taylor"))],
 )
-@pytest.mark.parametrize("pieces", PIECES)
+@pytest.mark.parametrize("pieces", [p if p == "the loss" else compiled(p) for p in PIECES])
 def test_the_piece_that_is_wrong_is_named_and_no_other(xp: Any, pieces: str, method: str) -> None:
     said = _said_of(xp, PIECES[pieces], method, rng=5)
     named = pieces.split("; ") if pieces else []

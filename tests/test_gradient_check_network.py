@@ -47,10 +47,9 @@ def _case(xp: Any, network: bx.Network, dtype: str = "working") -> tuple[Any, ..
 
 @pytest.mark.float64
 @every_entry
+@pytest.mark.compiled
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_short_way_gives_what_the_whole_network_gives(xp: Any, name: str, method: str) -> None:
-    if xp.name == "jax" and name not in ("others", "a residual"):
-        pytest.skip("JAX compiles every operation for every shape: two networks stand for all")
     network, theta, x, y = _case(xp, NETWORKS[name])
     options: Any = {"sample_weight": xp.asarray([1.0, 0.5, 2.0, 0.0]), "rng": 5}
     value, gradient = (
@@ -69,6 +68,7 @@ def test_the_short_way_gives_what_the_whole_network_gives(xp: Any, name: str, me
 
 
 @every_way
+@pytest.mark.compiled
 @pytest.mark.parametrize("mistake", ["", "scale"])
 @pytest.mark.parametrize("unable", ["alone", "real"])
 def test_layers_that_take_less_are_checked_too(

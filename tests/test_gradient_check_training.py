@@ -7,6 +7,7 @@ import pytest
 
 import backprop_xp as bx
 from tests import planted
+from tests.helpers import compiled
 
 ROWS, BATCH, STACK = 11, 4, 3  # three updates in an epoch, the last of them of three rows
 X, Y = np.random.default_rng(91).normal(size=(2, ROWS, 3))
@@ -34,9 +35,10 @@ def _report(number: int, *case: Any, **options: Any) -> Any:
     return error.value.report
 
 
-@pytest.mark.parametrize("stack", [(), (2, STACK)])
+@pytest.mark.parametrize("stack", [compiled(()), (2, STACK)])
 @pytest.mark.parametrize(
-    ("batch_size", "every", "checks"), [(None, 2, 2), (BATCH, 1, 9), (BATCH, 4, 3), (BATCH, 99, 1)]
+    ("batch_size", "every", "checks"),
+    [compiled(None, 2, 2), compiled(BATCH, 1, 9), (BATCH, 4, 3), compiled(BATCH, 99, 1)],
 )
 def test_every_so_many_updates_are_checked_and_nothing_changes(
     xp: Any, batch_size: int | None, every: int, checks: int, stack: tuple[int, ...]
@@ -63,10 +65,7 @@ PIECES: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(n, marks=[pytest.mark.once] * (n not in ("dropout", "the loss")))
-        for n in PIECES
-    ],
+    [pytest.param(n, marks=[pytest.mark.once] * (n != "dropout")) for n in PIECES],
 )
 def test_a_wrong_gradient_ends_the_training_and_the_piece_is_named(xp: Any, name: str) -> None:
     network, named = PIECES[name]
@@ -76,6 +75,7 @@ def test_a_wrong_gradient_ends_the_training_and_the_piece_is_named(xp: Any, name
         next(states)
 
 
+@pytest.mark.compiled
 def test_of_a_stack_a_diverged_network_does_not_count_and_a_wrong_one_does(xp: Any) -> None:
     network, theta, x, y = _case(xp, _network(planted.Affine("input")), (STACK,))
     starts = np.array(xp.host(theta))

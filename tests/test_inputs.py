@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
+from tests.helpers import compiled
 
 N_IN, N_OUT, ROWS = 3, 4, 6
 NETWORK = bx.mlp([N_IN, 5, N_OUT], hidden="tanh", loss="categorical_cross_entropy")
@@ -15,15 +16,15 @@ LABELS = np.asarray([0, 3, 1, 3, 2, 0])
 # Of one network, and of each of a stack of 2.
 STACKED = np.stack([LABELS, LABELS[::-1]])
 
-SHAPES: list[tuple[tuple[int, ...], np.ndarray]] = [
+SHAPES: list[Any] = [
     ((), LABELS),
-    ((), LABELS[:, None]),
-    ((2,), LABELS),
+    compiled((), LABELS[:, None]),
+    compiled((2,), LABELS),
     ((2,), LABELS[:, None]),
-    ((2,), STACKED),
+    compiled((2,), STACKED),
     ((2,), STACKED[..., None]),
-    ((3, 2), STACKED),
-    ((3, 2), STACKED[:, None][:, [0, 0, 0]].swapaxes(0, 1)),
+    compiled((3, 2), STACKED),
+    compiled((3, 2), STACKED[:, None][:, [0, 0, 0]].swapaxes(0, 1)),
 ]
 every_shape = pytest.mark.parametrize(("stack", "labels"), SHAPES)
 

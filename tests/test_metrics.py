@@ -50,7 +50,7 @@ def _case(name: str, n_out: int, stack: tuple[int, ...]) -> tuple[np.ndarray, np
 @pytest.mark.parametrize(
     ("stack", "targets"), [((), ""), compiled((2, 3), "shared"), ((2, 3), "stacked")]
 )
-@pytest.mark.parametrize("n_out", [1, 5])
+@pytest.mark.parametrize("n_out", [compiled(1), 5])
 @pytest.mark.parametrize("name", METRICS)
 def test_a_metric_is_scikit_learns_for_each_network(
     xp: Any, name: str, n_out: int, stack: tuple[int, ...], targets: str, weighted: str, dtype: str

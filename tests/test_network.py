@@ -17,7 +17,7 @@ from backprop_xp.inputs import Rows
 from backprop_xp.losses import LOSSES
 from backprop_xp.objective import Views, loss_and_gradient_of, loss_of
 from backprop_xp.random import as_key, fold_in
-from tests.helpers import compiled
+from tests.helpers import compiled, thorough
 from tests.own import Factors, every_kind, some_rows, some_theta
 
 # A function and its exact derivative differ by a few roundings, 2e-16 each.
@@ -61,9 +61,7 @@ def _complex_step(xp: Any, network: bx.Network, *data: Any, **options: Any) -> A
     ("hidden", "loss"),
     [
         # Each of them with one of the others, and all pairs in a wide sweep.
-        compiled(*pair)
-        if pair[0] == "tanh" or pair[1] == "huber"
-        else pytest.param(*pair, marks=pytest.mark.thorough)
+        compiled(*pair) if pair[0] == "tanh" or pair[1] == "huber" else thorough(*pair)
         for pair in itertools.product(ACTIVATIONS, LOSSES)
     ],
 )
@@ -852,12 +850,11 @@ def test_an_error_names_the_layer_it_was_raised_in(xp: Any, method: str) -> None
     assert caught.value.__notes__ == [f"In {place}.{method}." for place in places]
 
 
-def test_a_gradient_of_another_shape_than_its_parameters_is_refused(xp: Any) -> None:
-    if xp.name != "numpy":
-        pytest.skip("NumPy's are written, and would be repeated")
+def test_a_gradient_of_another_shape_than_its_parameters_is_refused() -> None:
+    """On NumPy, where it is written and would be repeated."""
     network = _with_layers_of_ones_own("shape")
     with pytest.raises(ValueError, match=r"has shape \(1, 1\), but \(1, 4\)") as caught:
-        network.loss_and_gradient(xp.initialize(network), *some_rows()[:2])
+        network.loss_and_gradient(network.initialize(backend="numpy"), *some_rows()[:2])
     assert caught.value.__notes__[0] == "In layers[1] (Faulty).backward."
 
 

@@ -1,4 +1,4 @@
-"""Optimisers: each against the textbook's formula and against PyTorch, stacks, and dtypes."""
+"""Optimisers: each against the textbook's formula, stacks, and dtypes."""
 
 import dataclasses
 import functools
@@ -154,45 +154,6 @@ def test_a_rate_inside_the_velocity_stays_with_what_it_scaled(xp: Any, nesterov:
     np.testing.assert_allclose(actual, np.stack(path), rtol=0, atol=SAME_UPDATES[xp.dtype])
 
 
-def _torch_optimizer(torch: Any, name: str, parameters: list[Any]) -> Any:
-    """Return PyTorch's counterpart; ``parameters`` are the decaying and the other entries."""
-    groups: Any = parameters
-    options = {
-        {"learning_rate": "lr", "decay": "alpha", "epsilon": "eps"}.get(key, key): value
-        for key, value in CASES[name][1].items()
-        if key not in ("mask", "beta1", "beta2")
-    }
-    if name.startswith("adam"):
-        given = CASES[name][1]
-        options["betas"] = (given.get("beta1", 0.9), given.get("beta2", 0.999))
-    if "mask" in CASES[name][1]:
-        decaying, others = parameters
-        groups = [{"params": [decaying]}, {"params": [others], "weight_decay": 0.0}]
-    kinds = {bx.SGD: "SGD", bx.RMSProp: "RMSprop", bx.Adam: "Adam", bx.AdamW: "AdamW"}
-    return getattr(torch.optim, kinds[CASES[name][0]])(groups, **options)
-
-
-@every_optimizer
-def test_updates_are_pytorchs(xp: Any, name: str) -> None:
-    torch = pytest.importorskip("torch")
-    if not CASES[name][1].get("corrected_epsilon", True):
-        pytest.skip("PyTorch has no such epsilon")
-    parts = [np.flatnonzero(DECAYS == 1.0), np.flatnonzero(DECAYS == 0.0)]
-    parameters = [torch.nn.Parameter(torch.from_numpy(_theta()[part])) for part in parts]
-    reference = _torch_optimizer(torch, name, parameters)
-    path = []
-    for gradient in _gradients():
-        for parameter, part in zip(parameters, parts, strict=True):
-            parameter.grad = torch.from_numpy(gradient[part])
-        reference.step()
-        theta = np.empty(SIZE)
-        for parameter, part in zip(parameters, parts, strict=True):
-            theta[part] = parameter.detach().numpy()
-        path.append(theta)
-    actual, _, _ = _run(xp, _optimizer(xp, name), _theta(), _gradients())
-    np.testing.assert_allclose(actual, np.stack(path), rtol=0, atol=SAME_UPDATES[xp.dtype])
-
-
 # What a schedule may return: a number, a NumPy scalar, or an array for the stack.
 RATES: dict[str, Callable[[Any], Any]] = {
     "schedule": lambda xp: bx.schedules.cosine(0.1, steps=5),
@@ -262,18 +223,6 @@ def test_a_schedule_or_a_stacked_mask_may_be_each_networks_own(xp: Any) -> None:
     masked = [_optimizer(xp, "adamw", mask=xp.asarray(mask)) for mask in (masks, *masks)]
     for together, *alone in (schedules, masked):
         _assert_a_stack_is_its_members(xp, together, alone)
-
-
-@every_optimizer
-def test_a_member_that_is_nan_leaves_the_others_as_they_were(xp: Any, name: str) -> None:
-    theta, gradients = _theta(STACK), _gradients(STACK, steps=5)
-    clean, _, _ = _run(xp, _optimizer(xp, name), theta, gradients)
-    theta[1], gradients[:, 1] = np.nan, np.nan
-    poisoned, _, state = _run(xp, _optimizer(xp, name), theta, gradients)
-    assert np.all(np.isnan(poisoned[:, 1]))
-    assert np.array_equal(poisoned[:, ::2], clean[:, ::2])
-    for array in _arrays(state):
-        assert np.all(np.isfinite(xp.host(array)[::2]))
 
 
 def test_a_schedule_is_asked_once_for_each_step_from_0(xp: Any) -> None:

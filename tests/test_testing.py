@@ -21,7 +21,7 @@ def failing(backend: Any, device: Any = None, *groups: str) -> dict[str, str]:
 
 # Gradient checks are JAX's dearest, which compiles them piece by piece: up to 50 s each.
 CHECKS = [
-    pytest.param(check, marks=[pytest.mark.thorough] * ("gradient check" in str(check)))
+    pytest.param(check, marks=[pytest.mark.compiled] * ("gradient check" in str(check)))
     for check in testing.checks()
 ]
 

@@ -15,6 +15,7 @@ from backprop_xp.backends import array_namespace
 from backprop_xp.losses import LOSSES
 from backprop_xp.random import fold_in
 from backprop_xp.steps import clip_norm
+from tests.helpers import compiled
 
 # Two libraries, or a product of a stack and of its member, sum in different orders: 1e-16 an
 # update, over some dozen updates.
@@ -187,7 +188,7 @@ def test_training_is_the_loop_one_would_write(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("batch_size", [None, 4])
+@pytest.mark.parametrize("batch_size", [compiled(None), 4])
 def test_states_and_history_have_thetas_dtype(xp: Any, batch_size: int | None, dtype: str) -> None:
     network = _network(dropout=0.2, l2=0.01)
     x, y, weight = xp.put(*_data(8), _weights(8), dtype=dtype)

@@ -10,6 +10,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends.numpy_updates import PIECE
+from tests.helpers import compiled
 
 # What the interpreter itself keeps and lets go of, such as its caches of small objects.
 SLACK = 16 * 2**10
@@ -127,7 +128,7 @@ def test_the_theta_of_an_epoch_is_judged_by_few_rows_at_a_time(judged: str) -> N
     assert peak <= whole / 4
 
 
-@pytest.mark.parametrize("weighted", ["unweighted", "weighted", "weighted each"])
+@pytest.mark.parametrize("weighted", [*map(compiled, ["unweighted", "weighted"]), "weighted each"])
 @pytest.mark.parametrize("stack", [(), (2,)])
 def test_what_is_judged_piece_by_piece_is_the_loss_of_all_rows(
     xp: Any, stack: tuple[int, ...], weighted: str

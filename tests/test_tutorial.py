@@ -109,9 +109,8 @@ def test_training_follows_the_tutorials_trajectory(xp: Any, sizes: list[int]) ->
     assert float(state.loss) < first_loss
 
 
+@pytest.mark.once
 def test_cross_entropy_shortens_the_plateau_on_which_the_tutorial_gets_stuck(xp: Any) -> None:
-    if xp.name != "numpy":
-        pytest.skip("thousands of epochs run on NumPy only, to stay quick")
     starts = [_start([2, 2, 1], seed) for seed in range(32)]
 
     def solved(network: bx.Network) -> float:
