@@ -22,7 +22,8 @@ import pandas as pd
 
 import backprop_xp as bx
 from backprop_xp import tables
-from backprop_xp.cli import live
+from backprop_xp.cli import live, train
+from backprop_xp.tables import columns, settings
 from tests.commands import NOWHERE, ONE_LINE, PACKAGE_FOLDER, run, start, start_without
 
 QUICK = ("--sizes", "8", "--epochs", "6")
@@ -131,6 +132,12 @@ def test_the_options_reach_the_training(folder: Path) -> None:
     assert told["where"]["dtype"] == "float64"
     assert told["rows"] == {"training": 60, "validation": 20}
     assert told["target"]["reason"] == "as it was told"
+
+
+def test_the_options_name_what_the_settings_know() -> None:
+    assert set(train._OPTIMIZERS) == set(settings.OPTIMIZERS)
+    assert set(train._SCHEDULES) == set(settings.SCHEDULES)
+    assert set(train._TASKS) == set(columns.TASKS)
 
 
 @pytest.mark.once

@@ -170,6 +170,13 @@ def test_a_split_gives_each_class_its_share_and_a_training_row(share: float) -> 
     assert not np.array_equal(other, held_out)
 
 
+def test_a_class_of_a_single_row_is_trained_on() -> None:
+    classes = np.r_[np.zeros(100, dtype=int), np.arange(1, 51)]
+    training, held_out = splitting.split_rows(150, 0.4, 0, classes=classes)
+    assert set(classes[training]) == set(range(51))
+    assert len(held_out) == 60
+
+
 def test_each_kind_of_column_is_found_and_becomes_finite_float32() -> None:
     table = frame(200)
     made = tables.prepare(table.drop(columns="y").assign(same=1, none=np.nan))
@@ -479,9 +486,25 @@ def test_large_tables_have_fewer_epochs_and_small_ones_smaller_batches() -> None
 
 
 @pytest.mark.once
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"hidden": "rellu"}, "hidden 'rellu' is unknown. Did you mean 'relu'"),
+        ({"optimizer": bx.Adam()}, "optimizer Adam.* is unknown"),
+        ({"schedule": "cosin"}, "Did you mean 'cosine'"),
+        ({"class_weight": "even"}, 'must be "balanced" or None'),
+        ({"sizes": (0,)}, r"sizes\[0\] must be an integer of at least 1, not 0"),
+        ({"epochs": 0}, "epochs must be an integer of at least 1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        tables.Settings(**wrong)
+
+
 def test_shuffling_a_column_that_tells_everything_costs_the_most() -> None:
     draw = np.random.default_rng(0)
-    table = pd.DataFrame({"idle": draw.normal(size=400), "telling": draw.normal(size=400)})
+    table = pd.DataFrame({"telling": draw.normal(size=400), "idle": draw.normal(size=400)})
     table["y"] = table["telling"] > 0
     model = tables.train(table, "y", settings=tables.Settings(epochs=40))
     first, second = tables.importances(model, table)

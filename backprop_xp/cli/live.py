@@ -47,16 +47,20 @@ def _shown(epochs: int) -> Iterator[Watch]:
         yield lambda epoch, epochs, losses: report(epoch, lambda: _but(losses, "best_epoch"))
 
 
-@contextlib.contextmanager
-def _live(epochs: int, console: Any) -> Iterator[Watch]:
-    """Show a bar with the time left, and below it the losses; the last picture stays."""
+def _bar(epochs: int, console: Any) -> Progress:
     columns = (
         TextColumn(f"epoch {{task.completed:>{len(str(epochs))}.0f}}/{epochs}"),
         BarColumn(None),
         TimeRemainingColumn(),
         TextColumn("left" if console.width < 60 else "left at most"),
     )
-    bar = Progress(*columns, console=console, auto_refresh=False, expand=True)
+    return Progress(*columns, console=console, auto_refresh=False, expand=True)
+
+
+@contextlib.contextmanager
+def _live(epochs: int, console: Any) -> Iterator[Watch]:
+    """Show a bar with the time left, and below it the losses; the last picture stays."""
+    bar = _bar(epochs, console)
     task, words = bar.add_task("", total=epochs), Text()
     drawn, due = -math.inf, False
     with Live(Group(bar, words), console=console, auto_refresh=False) as live:

@@ -4,6 +4,7 @@ A plain column holds booleans, real numbers, dates, spans of time or texts (pand
 NaN where something is missing. Nothing that a file holds is run: npz without pickle.
 """
 
+import collections
 import csv
 import gzip
 import io
@@ -88,20 +89,25 @@ def _plain(column: pd.Series, name: str) -> pd.Series:
         return column.astype("float64")
     if kind in ("date", "datetime", "datetime64"):
         return pd.to_datetime(column)
-    present = column.dropna()
-    for place, value in zip(present.index, present if is_mixed else (), strict=False):
+    if is_mixed:
+        _refuse_nested(column, name)
+    return column.astype("str")
+
+
+def _refuse_nested(column: pd.Series, name: str) -> None:
+    for place, value in column.dropna().items():
         if not isinstance(value, str | bool | int | float | np.generic):
             raise ValueError(
                 f"the column {name!r} holds {type(value).__name__} (row {place}): numbers, texts "
                 "and dates can be learnt from."
             )
-    return column.astype("str")
 
 
 def _refuse_twice(names: Sequence[str]) -> None:
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if twice is not None:
-        raise ValueError(f"two columns are named {twice!r}: give each a name of its own.")
+    counts = collections.Counter(names)
+    twice = [name for name in names if counts[name] > 1]
+    if twice:
+        raise ValueError(f"two columns are named {twice[0]!r}: give each a name of its own.")
 
 
 def _csv(path: Path) -> pd.DataFrame:

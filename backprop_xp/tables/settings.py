@@ -7,7 +7,7 @@ from typing import Any
 
 from backprop_xp import schedules
 from backprop_xp.activations import ACTIVATIONS
-from backprop_xp.checks import choose, integer, real
+from backprop_xp.checks import integer, nearest, real
 from backprop_xp.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
 from backprop_xp.schedules import Schedule
 
@@ -20,6 +20,7 @@ SCHEDULES: dict[str, Any] = {
     "inverse_scaling": lambda rate, updates: schedules.inverse_scaling(rate),
     "plateau": lambda rate, updates: schedules.plateau(rate, factor=0.3, patience=4),
 }
+_NAMES = {"hidden": ACTIVATIONS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 # Small tables are not taken in one bite: an epoch has some ten updates at least.
 _UPDATES = 10
 _FEWEST_ROWS = 8
@@ -67,9 +68,9 @@ class Settings:
                 checked[name] = integer(value, name)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
-        choose(ACTIVATIONS, self.hidden, "hidden")
-        choose(OPTIMIZERS, self.optimizer, "optimizer")
-        choose(SCHEDULES, self.schedule, "schedule")
+        for name, table in _NAMES.items():
+            if (value := getattr(self, name)) not in table:  # names alone: a file keeps them
+                raise ValueError(f"{name} {value!r} is unknown. {nearest(str(value), table)}")
         if self.class_weight not in (None, "balanced"):
             raise ValueError(f'class_weight must be "balanced" or None, not {self.class_weight!r}.')
 
