@@ -57,7 +57,9 @@ def read(text: str) -> NotebookNode:
 def _cell(language: str, body: str) -> NotebookNode:
     if language == "sh":
         commands = f"set -e\n{body}"
-        code = f"print(subprocess.check_output({commands!r}, shell=True, text=True), end='')"
+        both = "stderr=subprocess.STDOUT"  # in the order that a terminal shows them
+        run = f"subprocess.check_output({commands!r}, shell=True, text=True, {both})"
+        code = f"print({run}, end='')"
         return v4.new_code_cell(code, metadata={"tags": ["remove-input"]})
     options: dict[str, str] = {}
     while found := _OPTION.match(body):
