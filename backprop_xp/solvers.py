@@ -24,12 +24,13 @@ from backprop_xp.backends import (
     to_host_together,
 )
 from backprop_xp.early_stopping import Best, EarlyStopping
+from backprop_xp.loop import Interrupt
 from backprop_xp.network import Network
 from backprop_xp.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
-from backprop_xp.options import TrainingState
+from backprop_xp.options import Options, TrainingState
 from backprop_xp.streaming import Table, orders, states_of
 from backprop_xp.structures import mapped
-from backprop_xp.training import train
+from backprop_xp.training import interruptible
 
 STOCHASTIC = ("sgd", "adam", "adamw", "rmsprop")
 # Called with theta after each epoch; true ends the training.
@@ -82,35 +83,41 @@ def descend(model: Any, task: Task, report: Report | None, *, incremental: bool)
         optimizer_state = mapped(functools.partial(_beside, task.theta), model._optimizer_state)
         rate.value, rate.passed = model._learning_rate, optimizer_state.step
     state = _start(model, task, optimizer_state)
-    epochs = 1 if incremental else model.max_iter
-    states = _states(model, task, optimizer, rate, state, epochs)
+    epochs, interrupt = 1 if incremental else model.max_iter, Interrupt()
+    states = _states(model, task, optimizer, rate, state, epochs, interrupt)
     curves: dict[str, list[Any]] = {"loss": [], "validation_loss": [], "score": []}
     best = np.full(task.theta.shape[:-1], _record(model, early=early))
     stale: Any = model._no_improvement_count
     epoch, ends = 0, False
     try:
-        for epoch, state in enumerate(states, start=1):
-            for name, value in _measured(state).items():
-                curves[name].append(value)
-            model.t_ += task.x.shape[0]
-            if model.verbose:
-                _tell(epoch, curves)
-            # What is watched falls as the network improves.
-            watched = -curves["score"][-1] if early else curves["loss"][-1]
-            stays = watched > best - model.tol
-            if np.ndim(stays):  # of a stack a diverged network gains nothing; alone it is reset
-                stays |= np.isnan(watched)
-            stale = np.where(stays, stale + 1, 0)
-            best = np.fmin(best, watched)
-            if report is not None:
-                ends = report(state.theta[(*_place_of_best(np.asarray(watched)), ...)])
-            if model.solver == "sgd" and model.learning_rate == "invscaling":
-                rate.value = model.learning_rate_init / (model.t_ + 1) ** model.power_t
-            if np.all(stale > model.n_iter_no_change):
-                ends |= _is_over(model, rate)
-                stale = stale if ends else 0 * stale
-            if ends:
-                break
+        with interrupt:
+            for state in states:
+                if state.epoch == epoch:  # an interrupt cut it short, and its handler lets us go on
+                    interrupt.release()
+                    continue
+                epoch = state.epoch
+                for name, value in _measured(state).items():
+                    curves[name].append(value)
+                model.t_ += task.x.shape[0]
+                if model.verbose:
+                    _tell(epoch, curves)
+                # What is watched falls as the network improves.
+                watched = -curves["score"][-1] if early else curves["loss"][-1]
+                stays = watched > best - model.tol
+                if np.ndim(stays):  # of a stack a diverged network gains nothing; alone it is reset
+                    stays |= np.isnan(watched)
+                stale = np.where(stays, stale + 1, 0)
+                best = np.fmin(best, watched)
+                if model.solver == "sgd" and model.learning_rate == "invscaling":
+                    rate.value = model.learning_rate_init / (model.t_ + 1) ** model.power_t
+                interrupt.release()
+                if report is not None:
+                    ends = report(state.theta[(*_place_of_best(np.asarray(watched)), ...)])
+                if np.all(stale > model.n_iter_no_change):
+                    ends |= _is_over(model, rate)
+                    stale = stale if ends else 0 * stale
+                if ends:
+                    break
         if not (ends or incremental):
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({model.max_iter}) "
@@ -119,7 +126,7 @@ def descend(model: Any, task: Task, report: Report | None, *, incremental: bool)
                 stacklevel=5,
             )
     except KeyboardInterrupt:
-        if epoch == 0:  # nothing was learnt
+        if epoch == 0 or interrupt.busy:  # nothing was learnt, or a user's own code ended a step
             raise
         warnings.warn("Training interrupted by user.", stacklevel=5)
     model.n_iter_, model._learning_rate = epoch, rate.value
@@ -131,9 +138,18 @@ def descend(model: Any, task: Task, report: Report | None, *, incremental: bool)
 
 
 def _states(
-    model: Any, task: Task, optimizer: Optimizer, rate: Rate, start: TrainingState, epochs: int
+    model: Any,
+    task: Task,
+    optimizer: Optimizer,
+    rate: Rate,
+    start: TrainingState,
+    epochs: int,
+    interrupt: Interrupt,
 ) -> Iterator[TrainingState]:
-    """Return the states after the epochs, by ``train``, or block by block of a large table."""
+    """Return the states after the epochs, as of ``train``, or block by block of a large table.
+
+    One that an interrupt has cut an epoch short at has the number of the epoch before.
+    """
     size = batch_size(model.batch_size, task.x.shape[0])
     judged: dict[str, Any] = {}
     if task.validation is not None:
@@ -152,13 +168,11 @@ def _states(
     random_state = task.random_state if model.shuffle else None
     if isinstance(task.x, Table):
         options |= {"rate": rate, "random_state": random_state, "judged": judged}
-        return states_of(task.network, task.x, **options)
+        return states_of(task.network, task.x, interrupt=interrupt, **options)
     options["shuffle"] = random_state is not None and orders(task.x.shape[0], random_state)
     options["sample_weight"] = task.sample_weight
-    states: Iterator[TrainingState] = train(
-        task.network, task.theta, task.x, task.y, **options, **judged
-    )
-    return states
+    chosen = Options(**options, **judged)
+    return interruptible(task.network, task.theta, task.x, task.y, chosen, interrupt)
 
 
 def _on_host(place: tuple[int, ...], value: Any) -> Any:

@@ -1,8 +1,10 @@
 """The scikit-learn estimators: scikit-learn's own are the oracle, and its checks the contract."""
 
 import copy
+import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 import warnings
@@ -714,6 +716,34 @@ def test_class_weights_fit_parts_that_lack_a_class() -> None:
     model.partial_fit(x[part], y[part], classes=[0, 1]).partial_fit(x, y)
     with pytest.raises(ValueError, match=r"class_weight has \[7\], but the classes are \[0, 1\]"):
         model.set_params(class_weight={7: 2.0}).partial_fit(x, y)
+
+
+def _pressed(at: int, until: float = np.inf) -> Any:
+    """Return a rate at one of whose steps somebody presses Ctrl-C, and that is 0 from another."""
+
+    def rate(step: int) -> float:
+        if step == at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return 0.05 if step < until else 0.0
+
+    return rate
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_ctrl_c_leaves_the_state_after_a_whole_step(early: bool) -> None:
+    options = {"hidden_layer_sizes": 5, "batch_size": 20, "solver": "sgd", "momentum": 0.0}
+    options |= {"max_iter": 5, "random_state": 0, "early_stopping": early}
+    model = bx.MLPClassifier(**options, learning_rate=_pressed(12))
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        model.fit(*CLASSES)
+    assert model.n_iter_ == len(model.loss_curve_) == 2
+    taken = model._optimizer_state.step
+    assert taken in ([5, 10] if early else [11, 14])  # of a compiler, after a call of many
+    same = _fitted(bx.MLPClassifier(**options, learning_rate=_pressed(-1, taken)), *CLASSES)
+    _assert_same_parameters(model, same, 0.0)
+    if not early:
+        model.set_params(learning_rate=_pressed(-1)).partial_fit(*CLASSES)
+        assert model._optimizer_state.step == taken + 5
 
 
 def _interrupted(step: int) -> float:
