@@ -746,6 +746,66 @@ def test_ctrl_c_leaves_the_state_after_a_whole_step(early: bool) -> None:
         assert model._optimizer_state.step == taken + 5
 
 
+class _Pressing:
+    """A callback of scikit-learn's during which somebody presses Ctrl-C, after some iterations."""
+
+    def __init__(self, iterations: int) -> None:
+        self.left = iterations
+
+    def setup(self, estimator: Any, context: Any) -> None:
+        pass
+
+    teardown = on_fit_task_begin = setup
+
+    def on_fit_task_end(self, estimator: Any, context: Any) -> None:
+        if context.task_name == "epoch":
+            self.left -= 1
+        if self.left == 0:
+            self.left -= 1
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_ctrl_c_leaves_the_last_iterate_of_lbfgs(restarts: int) -> None:
+    options = {"hidden_layer_sizes": 5, "solver": "lbfgs", "random_state": 0}
+    model = bx.MLPRegressor(**options, n_restarts=restarts).set_callbacks(_Pressing(4))
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        model.fit(*VALUES)
+    assert model.n_iter_ == 4
+    same = _fitted(bx.MLPRegressor(**options, max_iter=4), *VALUES)
+    _assert_same_parameters(model, same, 0.0)
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_lbfgs_warns_beside_callbacks_unless_one_ends_it() -> None:
+    options = {"hidden_layer_sizes": 5, "solver": "lbfgs", "max_iter": 2, "random_state": 0}
+    with pytest.warns(ConvergenceWarning, match="lbfgs failed to converge"):
+        bx.MLPRegressor(**options).set_callbacks(_Enough(9)).fit(*VALUES)
+    bx.MLPRegressor(**options).set_callbacks(_Enough(1)).fit(*VALUES)  # warnings are errors
+
+
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_what_lbfgs_has_found_is_gone_on_from_by_a_new_optimiser(warm_start: bool) -> None:
+    options = {"hidden_layer_sizes": 5, "random_state": 0, "warm_start": warm_start}
+    model = _fitted(bx.MLPRegressor(**options, max_iter=3), *VALUES)
+    if not warm_start:
+        model.set_params(hidden_layer_sizes=7)
+    _fitted(model.set_params(solver="lbfgs"), *VALUES)
+    model.set_params(solver="adam").partial_fit(*VALUES)
+    assert model._optimizer_state.step == 1
+
+
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.parametrize("how", ["fit", "partial_fit"])
+def test_the_name_of_the_outputs_activation_follows_the_loss(how: str) -> None:
+    model = _fitted(bx.MLPClassifier(5, max_iter=2, warm_start=True), *CLASSES)
+    model.set_params(loss="mean_squared_error")
+    _fitted(model, *CLASSES) if how == "fit" else model.partial_fit(*CLASSES)
+    assert model.out_activation_ == "identity"
+
+
 def _interrupted(step: int) -> float:
     raise KeyboardInterrupt
 
