@@ -746,6 +746,53 @@ def test_ctrl_c_leaves_the_state_after_a_whole_step(early: bool) -> None:
         assert model._optimizer_state.step == taken + 5
 
 
+@pytest.mark.usefixtures("on_numpy")
+def test_class_weights_of_labels_fit_rows_that_lack_one() -> None:
+    x, y = LABELS
+    weight = [{1: 5.0}, {0: 2.0, 1: 3.0}, {}, {0: 0.5}]
+    options = {"hidden_layer_sizes": 4, "max_iter": 3, "random_state": 0}
+    model = _fitted(bx.MLPClassifier(**options, class_weight=weight), x, y)
+    each = np.where(y[:, 0] == 1, 5.0, 1.0) * np.where(y[:, 1] == 1, 3.0, 2.0)
+    each *= np.where(y[:, 3] == 1, 1.0, 0.5)
+    same = _fitted(bx.MLPClassifier(**options), x, y, each)
+    _assert_same_parameters(model, same, 0.0)
+    none = y[:, 0] == 0
+    model.partial_fit(x[none], y[none])
+    with pytest.raises(ValueError, match=r"class_weight has \[2\], but the classes are \[0, 1\]"):
+        model.set_params(class_weight=[{2: 1.0}, {}, {}, {}]).partial_fit(x, y)
+
+
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.parametrize(
+    ("target", "given", "expected"),
+    [
+        ("two classes", [{0: 1.0, 1: 2.0}], "must be a dict, or"),
+        ("labels", {0: 1.0, 1: 2.0}, "must be a list of 4 dicts, one for each label, or"),
+        ("labels", [{0: 1.0}], "must be a list of 4 dicts"),
+        ("labels", [1.0, 1.0, 1.0, 1.0], "must be a list of 4 dicts"),
+    ],
+    ids=str,
+)
+def test_class_weights_have_the_form_of_the_targets(target: str, given: Any, expected: str) -> None:
+    with pytest.raises(ValueError, match=f"class_weight {expected}"):
+        bx.MLPClassifier(4, class_weight=given).fit(*PAIRS[target][2])
+
+
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.parametrize("sizes", [6, (5, 5), ()])
+def test_a_warm_start_in_other_layers_is_refused(sizes: Any) -> None:
+    model = _fitted(bx.MLPClassifier(5, max_iter=2, warm_start=True), *TWO)
+    before = model.coefs_
+    with pytest.raises(ValueError, match="when this was fitted: fit anew"):
+        model.set_params(hidden_layer_sizes=sizes).fit(*TWO)
+    assert model.coefs_ is before
+
+
+def test_the_parameters_in_places_are_scikit_learns() -> None:
+    with pytest.raises(TypeError, match="positional arguments"):
+        bx.MLPClassifier(5, "tanh", "balanced")
+
+
 class _Pressing:
     """A callback of scikit-learn's during which somebody presses Ctrl-C, after some iterations."""
 
