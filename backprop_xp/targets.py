@@ -176,7 +176,7 @@ def weighted(
     if class_weight is None:
         return sample_weight
     if isinstance(class_weight, str):  # "balanced"
-        weights = compute_sample_weight(class_weight, y)
+        weights = np.asarray(compute_sample_weight(class_weight, y))
     else:
         weights = _weights_of_dicts(class_weight, y, classes)
     return weights if sample_weight is None else weights * sample_weight
