@@ -80,7 +80,7 @@ def descend(model: Any, task: Task, report: Report | None, *, incremental: bool)
     optimizer = _optimizer(model, task, rate)
     optimizer_state = optimizer.initialize(task.theta)
     if incremental and _is_of(optimizer_state, getattr(model, "_optimizer_state", None)):
-        optimizer_state = mapped(functools.partial(_beside, task.theta), model._optimizer_state)
+        optimizer_state = state_beside(task.theta, model._optimizer_state)
         rate.value, rate.passed = model._learning_rate, optimizer_state.step
     state = _start(model, task, optimizer_state)
     epochs, interrupt = 1 if incremental else model.max_iter, Interrupt()
@@ -304,8 +304,13 @@ def _is_of(begun: Any, old: Any) -> bool:
     )
 
 
-def _beside(theta: Array, value: Any) -> Any:
-    return beside(theta, value, theta.dtype) if isinstance(value, np.ndarray) else value
+def state_beside(theta: Array, state: Any) -> Any:
+    """Return an optimiser's state, kept on the host, where theta is and in its dtype."""
+
+    def moved(value: Any) -> Any:
+        return beside(theta, value, theta.dtype) if isinstance(value, np.ndarray) else value
+
+    return mapped(moved, state)
 
 
 def _start(model: Any, task: Task, optimizer_state: Any) -> TrainingState:

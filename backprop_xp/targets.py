@@ -146,6 +146,11 @@ def columns_of(binarizer: LabelBinarizer, y: Any, loss: Any) -> np.ndarray:
     return columns if enough else np.concatenate([~columns, columns], axis=1)
 
 
+def outputs_of(classes: int, loss: Any) -> int:
+    """Return how many columns ``columns_of`` has, of so many classes."""
+    return classes if classes > 2 else int(getattr(_known(loss), "least_outputs", 1))
+
+
 def flat(y: Any) -> Any:
     """Return a column of targets as scikit-learn does, with its warning, and all else as it is."""
     return column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
