@@ -256,7 +256,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         """Write the fitted estimator to a model file, without pickle; ``load`` reads it.
 
         All is kept that predicting, ``partial_fit`` and a warm start need; of a ``random_state``
-        the number. ``bx.load`` reads the file's network. Needs the extra ``files``.
+        the number; not ``backend`` and ``device``. ``bx.load`` reads the file's network. Needs the extra ``files``.
         """
         from backprop_xp.estimator_files import save_estimator
 

@@ -1,7 +1,7 @@
 """Model files of the scikit-learn estimators: what ``bx.save`` writes, and the estimator beside it.
 
-``bx.load`` reads such a file, too: without scikit-learn its network predicts values, or what each
-output says by itself: of two classes the second's probability, and of several by a sigmoid each
+``bx.load`` reads such a file, too: without scikit-learn its network predicts what each output says.
+Of two classes with one output that is the second's probability, and of several by a sigmoid each
 its own, which ``predict_proba`` divides by their sum.
 """
 

@@ -89,6 +89,16 @@ def test_the_network_of_the_file_predicts_without_scikit_learn(name: str, tmp_pa
     np.testing.assert_allclose(predicted, expected.reshape(predicted.shape), rtol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["two classes", "each class"])
+def test_the_network_of_the_file_predicts_what_each_output_says(name: str, tmp_path: Path) -> None:
+    model, (_, data, _) = _model(name), CASES[name]
+    model.save(tmp_path / "model")
+    predicted = bx.load(tmp_path / "model", backend="numpy").predict(data[0])
+    of_all = np.concatenate([1.0 - predicted, predicted], axis=-1)
+    of_all = predicted / predicted.sum(-1, keepdims=True) if name == "each class" else of_all
+    np.testing.assert_allclose(model.predict_proba(data[0]), of_all, rtol=1e-12)
+
+
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     path, network = tmp_path / "model", bx.mlp([2, 1])
     _model("values").save(path)
