@@ -170,6 +170,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         random_state = check_random_state(self.random_state)
         self.n_outputs_ = columns.shape[1]
         network = network_of(self, x.shape[1])
+        self.out_activation_ = word_of(network.loss_function)
         theta = self._begin(network, random_state) if first else theta_of(self, network)
         choice = choice_for(self, x)
         rows, validation = self._placed(choice, (x, columns, weight), held_out, random_state)
@@ -247,7 +248,6 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         if hasattr(self, "layer_norms_"):
             del self.layer_norms_
         self.n_layers_ = len(hidden_sizes(self)) + 2
-        self.out_activation_ = word_of(network.loss_function)
         if self.solver in STOCHASTIC:
             begin_curves(self)
         return drawn_theta(network, random_state, self.n_restarts)
@@ -256,7 +256,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         """Write the fitted estimator to a model file, without pickle; ``load`` reads it.
 
         All is kept that predicting, ``partial_fit`` and a warm start need; of a ``random_state``
-        the number. ``bx.load`` reads the file's network. Needs the extra ``files``.
+        the number; not ``backend`` and ``device``. ``bx.load`` reads the file's network. Needs the extra ``files``.
         """
         from backprop_xp.estimator_files import save_estimator
 

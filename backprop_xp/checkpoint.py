@@ -131,7 +131,7 @@ def load(
         return _made(header, arrays)
     except RecursionError:
         raise CheckpointError(f"{os.fspath(path)}: it is nested too deeply.") from None
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, ArithmeticError) as error:
         raise CheckpointError(f"{os.fspath(path)}: {error}") from error
 
 

@@ -1,7 +1,8 @@
 """Model files of the scikit-learn estimators: what ``bx.save`` writes, and the estimator beside it.
 
-``bx.load`` reads such a file, too: its network predicts probabilities or values without
-scikit-learn.
+``bx.load`` reads such a file, too: without scikit-learn its network predicts what each output says.
+Of two classes with one output that is the second's probability, and of several by a sigmoid each
+its own, which ``predict_proba`` divides by their sum.
 """
 
 import os
@@ -11,42 +12,59 @@ import numpy as np
 
 from backprop_xp.backends import owner, to_host
 from backprop_xp.checkpoint import Checkpoint, load, write_checked
-from backprop_xp.estimator_network import attributes_of, network_of, parameters_of
+from backprop_xp.checks import integer
+from backprop_xp.estimator_network import attributes_of, hidden_sizes, network_of, parameters_of
 from backprop_xp.losses import Loss, binary_cross_entropy, half_squared_error, poisson
 from backprop_xp.model_files import CheckpointError
 from backprop_xp.network import Network
-from backprop_xp.options import TrainingState
-from backprop_xp.targets import binarizer_of
-
-# The fitted attributes that are numbers, words and lists of them.
-_FITTED = (
-    *("n_features_in_", "n_outputs_", "n_iter_", "n_layers_", "out_activation_", "t_", "loss_"),
-    *("best_loss_", "best_validation_score_", "_no_improvement_count", "_learning_rate"),
+from backprop_xp.optimizers import (
+    SGD,
+    Adam,
+    AdamState,
+    RMSProp,
+    RMSPropState,
+    SGDState,
+    check_state,
 )
+from backprop_xp.options import TrainingState
+from backprop_xp.solvers import state_beside
+from backprop_xp.targets import binarizer_of, outputs_of, word_of
+
+# Where it ran is no part of a model: a file is read on other machines.
+_WHERE = ("backend", "device")
+# The fitted attributes that are counts, of every fit, and those that are numbers or None.
+_COUNTS = ("n_features_in_", "n_outputs_", "n_iter_", "t_")
+_NUMBERS = ("loss_", "best_loss_", "best_validation_score_", "_learning_rate")
 # Those that are None or a number for each epoch: arrays of the file, whose JSON is short.
 _CURVES = ("loss_curve_", "validation_loss_curve_", "validation_scores_")
-# Those that are arrays of labels or of names.
-_LABELS = ("classes_", "feature_names_in_")
+# What a training in epochs goes on from, which L-BFGS has not.
+_OF_EPOCHS = {*_CURVES, "best_loss_", "best_validation_score_", "_no_improvement_count"}
+# Those that are arrays of labels or of names, and how many letters all may have if all are as long
+# as the longest: NumPy gives each as many.
+_LABELS, _LETTERS = ("classes_", "feature_names_in_"), 2**24
 # Of losses with one link, the one of the table: a file's network predicts.
 _LINKS = {loss.link: loss for loss in (half_squared_error, binary_cross_entropy, poisson)}
+# What goes on from the state of an optimiser; AdamW from Adam's.
+_OPTIMIZERS: dict[type, Any] = {SGDState: SGD(1.0), RMSPropState: RMSProp(), AdamState: Adam()}
 
 
 def save_estimator(model: Any, path: str | os.PathLike[str]) -> None:
     """Write a fitted estimator to a file."""
+    model._validate_params()
     network = network_of(model, model.n_features_in_)
     loss: Loss = _LINKS.get(network.loss_function.link, network.loss_function)
     theta = network.pack([[to_host(v) for v in layer] for layer in parameters_of(model, network)])
     state = None
     if hasattr(model, "_optimizer_state"):
-        state = TrainingState(0, 0, theta, model._optimizer_state)
-    labels = {name: getattr(model, name) for name in _LABELS if hasattr(model, name)}
+        state = TrainingState(0, 0, theta, state_beside(theta, model._optimizer_state))
+    parameters = model.get_params(deep=False)
+    fitted = (*_COUNTS, *_NUMBERS, "_no_improvement_count")
     curves = {name: getattr(model, name) for name in _CURVES if hasattr(model, name)}
+    labels = {name: getattr(model, name) for name in _LABELS if hasattr(model, name)}
     told: dict[str, Any] = {
         "name": type(model).__name__,
-        "parameters": {key: _written(value) for key, value in model.get_params(deep=False).items()},
-        "fitted": {
-            name: _written(getattr(model, name)) for name in _FITTED if hasattr(model, name)
-        },
+        "parameters": {key: _written(v) for key, v in parameters.items() if key not in _WHERE},
+        "fitted": {name: _written(getattr(model, name)) for name in fitted if hasattr(model, name)},
         "curves": {
             name: curve if curve is None else np.asarray(curve, dtype=np.float64)
             for name, curve in curves.items()
@@ -67,37 +85,86 @@ def load_estimator(kind: type, path: str | os.PathLike[str]) -> Any:
         raise CheckpointError(f"{os.fspath(path)}: it holds {what}, no {kind.__name__}.")
     try:
         return _made(kind, found)
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, ArithmeticError) as error:
         raise CheckpointError(f"{os.fspath(path)}: {error}") from error
 
 
-def _made(kind: type, found: Any) -> Any:
+def _made(kind: type, found: Checkpoint) -> Any:
+    """Return the estimator of a file, checked to be one that a fit may have left."""
     told, model = found.estimator, kind()
     model.set_params(**{name: _read(value) for name, value in told["parameters"].items()})
-    for name, value in told["fitted"].items():
-        if name not in _FITTED:
-            raise ValueError(f"{name!r} is none of its attributes.")
-        setattr(model, name, _read(value))
-    for name, curve in told["curves"].items():
-        if name not in _CURVES or not (curve is None or curve.ndim == 1):
-            raise ValueError(f"{name!r} is none of its curves.")
-        setattr(model, name, None if curve is None else curve.tolist())
-    for name, (dtype, values) in told["labels"].items():
-        if name not in _LABELS or np.dtype(dtype).kind not in "biufUO":
-            raise ValueError(f"{name!r} is none of its arrays of labels.")
-        setattr(model, name, np.asarray(values, dtype=dtype))
-    if "classes_" in told["labels"]:
-        # Of multilabel targets a binarizer is told by their table that they are such.
-        labels = model.classes_
-        model._label_binarizer = binarizer_of(
-            np.eye(len(labels), dtype=int) if told["is_multilabel"] else labels
-        )
-    network = network_of(model, model.n_features_in_)
-    for name, value in attributes_of(network, found.theta).items():
-        setattr(model, name, value)
+    model._validate_params()
+    given = {name: _attribute(name, value) for name, value in told["fitted"].items()}
+    given |= {name: _curve(name, values) for name, values in told["curves"].items()}
+    given |= {name: _labels(name, *written) for name, written in told["labels"].items()}
+    needed = {*_COUNTS} | (_OF_EPOCHS if told["curves"] else set())
     if found.state is not None:
-        model._optimizer_state = found.state.optimizer_state
+        model._optimizer_state = _checked_state(found.theta, found.state.optimizer_state)
+        needed.add("_learning_rate")
+    if not needed <= given.keys():
+        raise ValueError(f"it lacks the attribute {min(needed - given.keys())!r}.")
+    if given["n_outputs_"] > found.theta.shape[-1]:
+        raise ValueError(f"theta has not enough entries for {given['n_outputs_']} outputs.")
+    vars(model).update(given)
+    if "classes_" in given:
+        model._label_binarizer = _binarizer(model, is_multilabel=told["is_multilabel"])
+    if len(given.get("feature_names_in_", range(model.n_features_in_))) != model.n_features_in_:
+        raise ValueError(f"feature_names_in_ are not {model.n_features_in_}.")
+    network = network_of(model, model.n_features_in_)
+    model.n_layers_ = len(hidden_sizes(model)) + 2
+    model.out_activation_ = word_of(network.loss_function)
+    vars(model).update(attributes_of(network, found.theta))
     return model
+
+
+def _attribute(name: str, value: Any) -> Any:
+    value = _read(value)
+    if name in (*_COUNTS, "_no_improvement_count"):
+        return integer(value, name, at_least=0)
+    if name not in _NUMBERS:
+        raise ValueError(f"{name!r} is none of its attributes.")
+    return value if value is None else float(value)
+
+
+def _curve(name: str, values: Any) -> list[float] | None:
+    if values is None and name in _CURVES[1:]:
+        return None
+    if name not in _CURVES or values.ndim != 1 or values.dtype != np.float64:
+        raise ValueError(f"{name!r} is none of its curves.")
+    curve: list[float] = values.tolist()
+    return curve
+
+
+def _labels(name: str, dtype: Any, values: list[Any]) -> np.ndarray:
+    kind = np.dtype(dtype).kind
+    if name not in _LABELS or kind not in "biufUO":
+        raise ValueError(f"{name!r} is none of its arrays of labels.")
+    if kind == "U" and len(values) * max(map(len, values), default=0) > _LETTERS:
+        raise ValueError(f"{name} have more than {_LETTERS} letters, if each has the most of any.")
+    labels = np.asarray(values, dtype="U" if kind == "U" else dtype)
+    if labels.ndim != 1:
+        raise ValueError(f"{name} has {labels.ndim} axes, not 1.")
+    return labels
+
+
+def _binarizer(model: Any, *, is_multilabel: bool) -> Any:
+    """Return what makes columns of the classes, which are sorted, and as many as the outputs."""
+    classes, outputs = model.classes_, model.n_outputs_
+    if not np.array_equal(np.unique(classes), classes):
+        raise ValueError("classes_ are not sorted, or not each there once.")
+    if is_multilabel:  # which a binarizer is told by a table of labels
+        return binarizer_of(np.eye(2, outputs, dtype=int))
+    if outputs != outputs_of(len(classes), model.loss):
+        raise ValueError(f"{outputs} outputs are not those of {len(classes)} classes.")
+    return binarizer_of(classes)
+
+
+def _checked_state(theta: np.ndarray, state: Any) -> Any:
+    if type(state) not in _OPTIMIZERS:
+        raise TypeError(f"the optimiser's state is of {type(state).__name__}.")
+    integer(state.step, "the optimiser's step", at_least=0)
+    check_state(_OPTIMIZERS[type(state)], theta, state)
+    return state
 
 
 def _written(value: Any) -> Any:

@@ -89,6 +89,13 @@ def parameters_of(model: Any, network: Network) -> list[Any]:
         raise ValueError(
             f"layer_norm is {model.layer_norm} now, but was not when this was fitted: fit anew."
         )
+    wanted = [layer.shapes[0] for layer in network.layers if isinstance(layer, Dense)]
+    shapes = [tuple(weights.shape) for weights in model.coefs_]
+    if shapes != wanted:
+        raise ValueError(
+            f"The layers' weights are of shapes {wanted} now (hidden_layer_sizes, the targets and "
+            f"loss say which), but were of {shapes} when this was fitted: fit anew."
+        )
     dense = zip(model.coefs_, model.intercepts_, strict=True)
     norms = iter(getattr(model, "layer_norms_", []))
     parameters: list[Any] = []

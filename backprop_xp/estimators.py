@@ -79,7 +79,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
     """
 
     loss: Any = field(default="log_loss", kw_only=True)
-    class_weight: Any = None
+    class_weight: Any = field(default=None, kw_only=True)
 
     _checks_of_y: ClassVar[dict[str, Any]] = {"multi_output": True}
     _parameter_constraints: ClassVar[dict[str, Any]] = {

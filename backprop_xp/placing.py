@@ -1,5 +1,6 @@
 """What a user gives the scikit-learn estimators, validated and put where they compute."""
 
+import math
 import mmap
 from collections.abc import Sequence
 from typing import Any
@@ -77,7 +78,12 @@ def goes_by_blocks(choice: Selection, x: Any) -> bool:
 
 
 def _exceeds_a_block(x: Any) -> bool:
-    return bool(x.shape[0] * x.shape[1] * x.dtype.itemsize > BLOCK)
+    return bool(math.prod(x.shape) * _bytes_of_one(x) > BLOCK)
+
+
+def _bytes_of_one(x: Any) -> int:
+    """Return how large an entry is in the rows taken: of float32, or float64 made of any other."""
+    return 4 if dtype_name(x.dtype) == "float32" else 8
 
 
 def rows_at(x: Any, places: Any) -> np.ndarray:
@@ -101,7 +107,7 @@ def blocks_of(x: Any, places: np.ndarray, batch_size: int = 1) -> list[np.ndarra
 
 
 def _rows_of_block(x: Any) -> int:
-    return max(1, int(BLOCK // (x.shape[1] * x.dtype.itemsize)))
+    return max(1, int(BLOCK // (x.shape[1] * _bytes_of_one(x))))
 
 
 def _sections(x: Any, places: np.ndarray) -> list[np.ndarray]:

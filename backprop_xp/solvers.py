@@ -24,12 +24,13 @@ from backprop_xp.backends import (
     to_host_together,
 )
 from backprop_xp.early_stopping import Best, EarlyStopping
+from backprop_xp.loop import Interrupt
 from backprop_xp.network import Network
 from backprop_xp.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
-from backprop_xp.options import TrainingState
+from backprop_xp.options import Options, TrainingState
 from backprop_xp.streaming import Table, orders, states_of
 from backprop_xp.structures import mapped
-from backprop_xp.training import train
+from backprop_xp.training import interruptible
 
 STOCHASTIC = ("sgd", "adam", "adamw", "rmsprop")
 # Called with theta after each epoch; true ends the training.
@@ -79,38 +80,44 @@ def descend(model: Any, task: Task, report: Report | None, *, incremental: bool)
     optimizer = _optimizer(model, task, rate)
     optimizer_state = optimizer.initialize(task.theta)
     if incremental and _is_of(optimizer_state, getattr(model, "_optimizer_state", None)):
-        optimizer_state = mapped(functools.partial(_beside, task.theta), model._optimizer_state)
+        optimizer_state = state_beside(task.theta, model._optimizer_state)
         rate.value, rate.passed = model._learning_rate, optimizer_state.step
     state = _start(model, task, optimizer_state)
-    epochs = 1 if incremental else model.max_iter
-    states = _states(model, task, optimizer, rate, state, epochs)
+    epochs, interrupt = 1 if incremental else model.max_iter, Interrupt()
+    states = _states(model, task, optimizer, rate, state, epochs, interrupt)
     curves: dict[str, list[Any]] = {"loss": [], "validation_loss": [], "score": []}
     best = np.full(task.theta.shape[:-1], _record(model, early=early))
     stale: Any = model._no_improvement_count
     epoch, ends = 0, False
     try:
-        for epoch, state in enumerate(states, start=1):
-            for name, value in _measured(state).items():
-                curves[name].append(value)
-            model.t_ += task.x.shape[0]
-            if model.verbose:
-                _tell(epoch, curves)
-            # What is watched falls as the network improves.
-            watched = -curves["score"][-1] if early else curves["loss"][-1]
-            stays = watched > best - model.tol
-            if np.ndim(stays):  # of a stack a diverged network gains nothing; alone it is reset
-                stays |= np.isnan(watched)
-            stale = np.where(stays, stale + 1, 0)
-            best = np.fmin(best, watched)
-            if report is not None:
-                ends = report(state.theta[(*_place_of_best(np.asarray(watched)), ...)])
-            if model.solver == "sgd" and model.learning_rate == "invscaling":
-                rate.value = model.learning_rate_init / (model.t_ + 1) ** model.power_t
-            if np.all(stale > model.n_iter_no_change):
-                ends |= _is_over(model, rate)
-                stale = stale if ends else 0 * stale
-            if ends:
-                break
+        with interrupt:
+            for state in states:
+                if state.epoch == epoch:  # an interrupt cut it short, and its handler lets us go on
+                    interrupt.release()
+                    continue
+                epoch = state.epoch
+                for name, value in _measured(state).items():
+                    curves[name].append(value)
+                model.t_ += task.x.shape[0]
+                if model.verbose:
+                    _tell(epoch, curves)
+                # What is watched falls as the network improves.
+                watched = -curves["score"][-1] if early else curves["loss"][-1]
+                stays = watched > best - model.tol
+                if np.ndim(stays):  # of a stack a diverged network gains nothing; alone it is reset
+                    stays |= np.isnan(watched)
+                stale = np.where(stays, stale + 1, 0)
+                best = np.fmin(best, watched)
+                if model.solver == "sgd" and model.learning_rate == "invscaling":
+                    rate.value = model.learning_rate_init / (model.t_ + 1) ** model.power_t
+                interrupt.release()
+                if report is not None:
+                    ends = report(state.theta[(*_place_of_best(np.asarray(watched)), ...)])
+                if np.all(stale > model.n_iter_no_change):
+                    ends |= _is_over(model, rate)
+                    stale = stale if ends else 0 * stale
+                if ends:
+                    break
         if not (ends or incremental):
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({model.max_iter}) "
@@ -119,7 +126,7 @@ def descend(model: Any, task: Task, report: Report | None, *, incremental: bool)
                 stacklevel=5,
             )
     except KeyboardInterrupt:
-        if epoch == 0:  # nothing was learnt
+        if epoch == 0 or interrupt.busy:  # nothing was learnt, or a user's own code ended a step
             raise
         warnings.warn("Training interrupted by user.", stacklevel=5)
     model.n_iter_, model._learning_rate = epoch, rate.value
@@ -131,9 +138,18 @@ def descend(model: Any, task: Task, report: Report | None, *, incremental: bool)
 
 
 def _states(
-    model: Any, task: Task, optimizer: Optimizer, rate: Rate, start: TrainingState, epochs: int
+    model: Any,
+    task: Task,
+    optimizer: Optimizer,
+    rate: Rate,
+    start: TrainingState,
+    epochs: int,
+    interrupt: Interrupt,
 ) -> Iterator[TrainingState]:
-    """Return the states after the epochs, by ``train``, or block by block of a large table."""
+    """Return the states after the epochs, as of ``train``, or block by block of a large table.
+
+    One that an interrupt has cut an epoch short at has the number of the epoch before.
+    """
     size = batch_size(model.batch_size, task.x.shape[0])
     judged: dict[str, Any] = {}
     if task.validation is not None:
@@ -152,13 +168,11 @@ def _states(
     random_state = task.random_state if model.shuffle else None
     if isinstance(task.x, Table):
         options |= {"rate": rate, "random_state": random_state, "judged": judged}
-        return states_of(task.network, task.x, **options)
+        return states_of(task.network, task.x, interrupt=interrupt, **options)
     options["shuffle"] = random_state is not None and orders(task.x.shape[0], random_state)
     options["sample_weight"] = task.sample_weight
-    states: Iterator[TrainingState] = train(
-        task.network, task.theta, task.x, task.y, **options, **judged
-    )
-    return states
+    chosen = Options(**options, **judged)
+    return interruptible(task.network, task.theta, task.x, task.y, chosen, interrupt)
 
 
 def _on_host(place: tuple[int, ...], value: Any) -> Any:
@@ -169,14 +183,63 @@ def _on_host(place: tuple[int, ...], value: Any) -> Any:
 def minimize(model: Any, task: Task, report: Report | None) -> Array:
     """Return theta after L-BFGS by ``scipy.optimize``; of several starts, the best.
 
-    Theta is on the host there: each evaluation moves it once, and its loss and gradient back.
+    Ctrl-C is held back until an iteration ends; it, and a report, end all of the starts.
+    """
+    evaluate, moved = _evaluated_on_host(model, task)
+    interrupt, ends = Interrupt(), False
+    found: list[Any] = []
+
+    def after_iteration(intermediate_result: Any) -> None:
+        nonlocal ends
+        if model.verbose:
+            print(f"Loss {intermediate_result.fun:.8f}")  # noqa: T201
+        ends = report is not None and report(moved(intermediate_result.x))
+        if ends or interrupt.pressed:
+            raise StopIteration
+
+    limits = {"maxfun": model.max_fun, "maxiter": model.max_iter, "gtol": model.tol}
+    starts = to_host(task.theta).astype(np.float64)
+    try:
+        with interrupt:
+            for start in starts.reshape(-1, starts.shape[-1]):
+                interrupt.busy = True
+                given: dict[str, Any] = {"jac": True, "options": limits}
+                given["callback"] = after_iteration
+                found.append(scipy.optimize.minimize(evaluate, start, method="L-BFGS-B", **given))
+                interrupt.release()
+                if ends:
+                    break
+    except KeyboardInterrupt:
+        if not found or interrupt.busy:  # nothing was learnt, or a user's own code raised it
+            raise
+        warnings.warn("Training interrupted by user.", stacklevel=5)
+        ends = True
+    best = found[_place_of_best(np.asarray([result.fun for result in found]))[0]]
+    if best.status != 0 and not ends:
+        warnings.warn(
+            f"lbfgs failed to converge after {best.nit} iteration(s) (status={best.status}):\n"
+            f"{best.message}\n\nIncrease the number of iterations (max_iter), or of evaluations "
+            "(max_fun), or scale the data.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
+    model.n_iter_, model.loss_ = min(best.nit, model.max_iter), float(best.fun)
+    # An optimiser that went before has nothing to say of where this has led.
+    vars(model).pop("_optimizer_state", None)
+    vars(model).pop("_learning_rate", None)
+    return moved(best.x)
+
+
+def _evaluated_on_host(model: Any, task: Task) -> tuple[Callable[..., Any], Callable[..., Array]]:
+    """Return the loss and gradient of a vector on the host, and what moves one beside theta.
+
+    Each evaluation moves theta once, and its loss and gradient back.
     """
     home, dtype = require_owner(task.theta, "theta"), task.theta.dtype
     device = getattr(task.theta, "device", None)
-    xp = array_namespace(task.theta)
     total = task.x.shape[-2]
     if task.sample_weight is not None:
-        total = float(to_host(xp.sum(task.sample_weight)))
+        total = float(to_host(array_namespace(task.theta).sum(task.sample_weight)))
 
     def moved(vector: np.ndarray) -> Array:
         return home.from_host(vector, dtype, device)
@@ -192,35 +255,7 @@ def minimize(model: Any, task: Task, report: Report | None) -> Array:
         value, slope = to_host_together([loss, gradient])
         return float(value), slope.astype(np.float64)
 
-    def after_step(intermediate_result: Any) -> None:
-        if model.verbose:
-            print(f"Loss {intermediate_result.fun:.8f}")  # noqa: T201
-        if report is not None and report(moved(intermediate_result.x)):
-            raise StopIteration
-
-    starts = to_host(task.theta)
-    found = [
-        scipy.optimize.minimize(
-            evaluate,
-            start.astype(np.float64),
-            method="L-BFGS-B",
-            jac=True,
-            options={"maxfun": model.max_fun, "maxiter": model.max_iter, "gtol": model.tol},
-            callback=after_step,
-        )
-        for start in starts.reshape(-1, starts.shape[-1])
-    ]
-    best = found[_place_of_best(np.asarray([result.fun for result in found]))[0]]
-    if best.status != 0 and report is None:
-        warnings.warn(
-            f"lbfgs failed to converge after {best.nit} iteration(s) (status={best.status}):\n"
-            f"{best.message}\n\nIncrease the number of iterations (max_iter), or of evaluations "
-            "(max_fun), or scale the data.",
-            ConvergenceWarning,
-            stacklevel=5,
-        )
-    model.n_iter_, model.loss_ = min(best.nit, model.max_iter), float(best.fun)
-    return moved(best.x)
+    return evaluate, moved
 
 
 def begin_curves(model: Any) -> None:
@@ -269,8 +304,13 @@ def _is_of(begun: Any, old: Any) -> bool:
     )
 
 
-def _beside(theta: Array, value: Any) -> Any:
-    return beside(theta, value, theta.dtype) if isinstance(value, np.ndarray) else value
+def state_beside(theta: Array, state: Any) -> Any:
+    """Return an optimiser's state, kept on the host, where theta is and in its dtype."""
+
+    def moved(value: Any) -> Any:
+        return beside(theta, value, theta.dtype) if isinstance(value, np.ndarray) else value
+
+    return mapped(moved, state)
 
 
 def _start(model: Any, task: Task, optimizer_state: Any) -> TrainingState:

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backprop_xp.backends import Selection, to_host
+from backprop_xp.loop import Interrupt
 from backprop_xp.network import Network
-from backprop_xp.options import TrainingState
+from backprop_xp.options import Options, TrainingState
 from backprop_xp.placing import blocks_of, is_large, put, rows_at
-from backprop_xp.training import train
+from backprop_xp.training import interruptible
 
 
 class Table(NamedTuple):
@@ -46,52 +47,53 @@ def states_of(
     seed: int,
     start: TrainingState,
     judged: dict[str, Any],
+    interrupt: Interrupt,
     **options: Any,
 ) -> Iterator[TrainingState]:
-    """Yield the state after each epoch, as ``train`` does; without ``random_state`` in order.
+    """Yield the state after each epoch, or after an interrupt; without ``random_state`` in order.
 
     ``judged`` are the options by which a theta is judged, at the end of an epoch alone; ``rate``
     is told how many updates have passed.
     """
     state, weight = start, table.sample_weight
     weight = np.ones(len(table.y)) if weight is None else weight
-    for _, cut in zip(range(epochs), _blocks(table, batch_size, random_state), strict=False):
+    for epoch, cut in zip(range(epochs), _blocks(table, batch_size, random_state), strict=False):
         blocks, losses = [block for block in cut if np.any(weight[block])] or cut, []
         for i, (x, y, w) in enumerate(_ahead(table, blocks)):
             rate.passed = state.optimizer_state.step
-            of_block = (seed + rate.passed) % 2**31  # other dropout masks in each
-            (state,) = train(
-                network,
-                state.theta,
-                x,
-                y,
+            of_block = Options(
                 sample_weight=w,
                 epochs=1,
                 batch_size=batch_size,
                 shuffle=False,
-                seed=of_block,
+                seed=(seed + rate.passed) % 2**31,  # other dropout masks in each block
                 start=TrainingState(0, 0, state.theta, state.optimizer_state, best=state.best),
                 **options,
                 **(judged if i + 1 == len(blocks) else {}),
             )
+            states = interruptible(network, state.theta, x, y, of_block, interrupt)
+            for state in states:
+                if interrupt.pressed:
+                    yield state._replace(epoch=epoch)
             losses.append(to_host(state.loss))
         shares = [weight[block].sum() for block in blocks]
         mean = np.average(losses, axis=0, weights=shares)
-        yield state._replace(loss=put(table.choice, mean))
+        yield state._replace(epoch=epoch + 1, loss=put(table.choice, mean))
 
 
 def orders(rows: int, random_state: Any) -> Callable[[int], np.ndarray]:
     """Return the function of each epoch's order, which scikit-learn shuffles anew from the last."""
-    order = np.arange(rows)
+    order, drawn = np.arange(rows), -1
 
-    def next_order(epoch: int) -> np.ndarray:
-        nonlocal order
-        moved = np.arange(rows)
-        random_state.shuffle(moved)  # as sklearn.utils.shuffle does, in a quarter of its time
-        order = order[moved]
+    def order_in(epoch: int) -> np.ndarray:
+        nonlocal order, drawn
+        if epoch > drawn:  # an epoch that was cut short asks again
+            moved = np.arange(rows)
+            random_state.shuffle(moved)  # as sklearn.utils.shuffle does, in a quarter of its time
+            order, drawn = order[moved], epoch
         return order
 
-    return next_order
+    return order_in
 
 
 def _blocks(table: Table, batch_size: int, random_state: Any) -> Iterator[list[np.ndarray]]:

@@ -146,6 +146,11 @@ def columns_of(binarizer: LabelBinarizer, y: Any, loss: Any) -> np.ndarray:
     return columns if enough else np.concatenate([~columns, columns], axis=1)
 
 
+def outputs_of(classes: int, loss: Any) -> int:
+    """Return how many columns ``columns_of`` has, of so many classes."""
+    return classes if classes > 2 else int(getattr(_known(loss), "least_outputs", 1))
+
+
 def flat(y: Any) -> Any:
     """Return a column of targets as scikit-learn does, with its warning, and all else as it is."""
     return column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
@@ -175,14 +180,31 @@ def weighted(
     """Return the samples' weights times those of their classes; 1 of a class that has none."""
     if class_weight is None:
         return sample_weight
-    if isinstance(class_weight, dict) and y.ndim == 1:
-        # Not compute_sample_weight, which wants all of the classes among these rows.
-        unknown = [name for name in class_weight if name not in classes.tolist()]
-        if unknown:
-            raise ValueError(f"class_weight has {unknown}, but the classes are {classes.tolist()}.")
-        weights = np.ones(len(y))
-        for name, weight in class_weight.items():
-            weights[y == name] = weight
+    if isinstance(class_weight, str):  # "balanced"
+        weights = np.asarray(compute_sample_weight(class_weight, y))
     else:
-        weights = compute_sample_weight(class_weight, y)
+        weights = _weights_of_dicts(class_weight, y, classes)
     return weights if sample_weight is None else weights * sample_weight
+
+
+def _weights_of_dicts(class_weight: Any, y: Any, classes: np.ndarray) -> np.ndarray:
+    """Return the product of the weights that a dict, or one for each label, gives the rows.
+
+    Not by compute_sample_weight, which wants all of the classes among these rows.
+    """
+    columns, known = ([y], classes.tolist()) if y.ndim == 1 else ([*y.T], [0, 1])
+    dicts = [class_weight] if y.ndim == 1 else class_weight
+    is_list = isinstance(dicts, list) and all(isinstance(each, dict) for each in dicts)
+    if not is_list or len(dicts) != len(columns):
+        expected = (
+            "a dict" if y.ndim == 1 else f"a list of {len(columns)} dicts, one for each label"
+        )
+        raise ValueError(f"class_weight must be {expected}, or 'balanced', not {class_weight!r}.")
+    weights = np.ones(len(y))
+    for by_class, column in zip(dicts, columns, strict=True):
+        unknown = [name for name in by_class if name not in known]
+        if unknown:
+            raise ValueError(f"class_weight has {unknown}, but the classes are {known}.")
+        for name, weight in by_class.items():
+            weights[column == name] *= weight
+    return weights

@@ -76,18 +76,28 @@ def train(
     >>> network.predict(state.theta, x).round().T
     array([[0., 1., 1., 0.]])
     """
-    chosen = _checked("train", options)
-    state, advance = _prepared(network, theta, x, y, chosen)
+    # Of an interrupt that is not entered: here Ctrl-C raises wherever it comes.
+    return interruptible(network, theta, x, y, _checked("train", options), Interrupt())
 
-    record, save = Record(state), saving(network, state, chosen)
+
+def interruptible(
+    network: Network, theta: Array, x: Array, y: Array, options: Options, interrupt: Interrupt
+) -> Iterator[TrainingState]:
+    """Return the iterator of ``train``, in whose steps an interrupt is held back.
+
+    Once it is pressed, the state after the step is yielded, in the middle of an epoch as a rule;
+    whoever entered the interrupt releases it then, and goes on or does not.
+    """
+    state, advance = _prepared(network, theta, x, y, options)
+    record, save = Record(state), saving(network, state, options)
 
     def states(state: TrainingState) -> Iterator[TrainingState]:
-        interrupt = Interrupt()  # not entered: here Ctrl-C raises wherever it comes
-        while not _has_ended(state, chosen):
+        while not _has_ended(state, options):
+            interrupt.busy = True
             state, values = advance(state, 1, interrupt)
-            if chosen.checkpoint is not None:
+            if values and options.checkpoint is not None:
                 record.add(values)
-            save(state, record, _has_ended(state, chosen))
+                save(state, record, _has_ended(state, options))
             yield state
 
     return states(state)

@@ -52,6 +52,9 @@ def test_what_is_read_is_what_was_written(name: str, tmp_path: Path) -> None:
     model, (kind, data, _) = _model(name), CASES[name]
     model.save(tmp_path / "model.safetensors")
     read = kind.load(tmp_path / "model.safetensors")
+    # Where it ran is no part of a model.
+    assert repr(read.get_params()) == repr({**model.get_params(), "backend": None})
+    read.set_params(backend="numpy")
     for method in ("predict", "predict_proba", "decision_function"):
         if hasattr(model, method):
             expected, actual = (getattr(m, method)(data[0]) for m in (model, read))
@@ -59,7 +62,6 @@ def test_what_is_read_is_what_was_written(name: str, tmp_path: Path) -> None:
             assert np.array_equal(actual, expected)
     for attribute in vars(model):
         assert hasattr(read, attribute), attribute
-    assert repr(read.get_params()) == repr(model.get_params())
     if model.solver != "lbfgs" and not model.early_stopping:
         for one in (model, read):
             one.partial_fit(*data)
@@ -87,6 +89,16 @@ def test_the_network_of_the_file_predicts_without_scikit_learn(name: str, tmp_pa
     np.testing.assert_allclose(predicted, expected.reshape(predicted.shape), rtol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["two classes", "each class"])
+def test_the_network_of_the_file_predicts_what_each_output_says(name: str, tmp_path: Path) -> None:
+    model, (_, data, _) = _model(name), CASES[name]
+    model.save(tmp_path / "model")
+    predicted = bx.load(tmp_path / "model", backend="numpy").predict(data[0])
+    of_all = np.concatenate([1.0 - predicted, predicted], axis=-1)
+    of_all = predicted / predicted.sum(-1, keepdims=True) if name == "each class" else of_all
+    np.testing.assert_allclose(model.predict_proba(data[0]), of_all, rtol=1e-12)
+
+
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     path, network = tmp_path / "model", bx.mlp([2, 1])
     _model("values").save(path)
@@ -95,6 +107,10 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     bx.save(path, network, network.initialize(backend="numpy"))
     with pytest.raises(bx.CheckpointError, match="a network alone"):
         bx.MLPClassifier.load(path)
+
+
+def _set(part: str, **values: Any) -> Any:
+    return lambda told: told[part]["dict"].update(values)
 
 
 HOSTILE = {
@@ -107,7 +123,74 @@ HOSTILE = {
     "no curves": lambda told: told.pop("curves"),
     "widths": lambda told: told["parameters"]["dict"].update(hidden_layer_sizes=[7, 7]),
     "a dtype": lambda told: told["labels"]["dict"].update(classes_=["V8", [1, 2, 3]]),
+    "a label beyond its dtype": _set("labels", classes_=["<u1", [300, 2, 3]]),
+    "a label beyond all": _set("labels", classes_=["<i8", [10**30, 2, 3]]),
+    "labels in rows": _set("labels", classes_=["<i8", [[1, 2], [3, 4]]]),
+    "labels of no order": _set("labels", classes_=["<i8", [1, 3, 2]]),
+    "a label twice": _set("labels", classes_=["<i8", [1, 1, 2]]),
+    "more labels": _set("labels", classes_=["<i8", [1, 2, 3, 4]]),
+    "many letters": _set("labels", classes_=["<U1", ["a"] * 10_000 + ["b" * 10_000]]),
+    "names of columns": _set("labels", feature_names_in_=["|O", ["a"]]),
+    "a width": _set("parameters", hidden_layer_sizes=[10**400]),
+    "a negative width": _set("parameters", hidden_layer_sizes=[-4]),
+    "a rate": _set("parameters", alpha=-1.0),
+    "columns": _set("fitted", n_features_in_=-5),
+    "a number of columns that is none": _set("fitted", n_features_in_=4.0),
+    "outputs": _set("fitted", n_outputs_=10**12),
+    "a count": _set("fitted", t_="x"),
+    "no count": lambda told: told["fitted"]["dict"].pop("t_"),
+    "no rate": lambda told: told["fitted"]["dict"].pop("_learning_rate"),
+    "no record": lambda told: told["fitted"]["dict"].pop("best_loss_"),
+    "no curve": _set("curves", loss_curve_=None),
+    "epochs": _set("fitted", n_iter_=-1),
 }
+HOSTILE_ARRAYS = {
+    "short means": ("state.optimizer_state.mean", np.zeros(3)),
+    "means of bytes": ("state.optimizer_state.mean", np.zeros(83, np.uint8)),
+    "a curve of bytes": ("estimator.curves.loss_curve_", np.zeros(3, np.uint8)),
+    "a curve of truths": ("estimator.curves.loss_curve_", np.zeros(3, np.bool_)),
+    "a curve in rows": ("estimator.curves.loss_curve_", np.zeros((3, 1))),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_ARRAYS)
+def test_a_file_with_an_array_that_does_not_fit_is_refused(name: str, tmp_path: Path) -> None:
+    path, (place, array) = tmp_path / "model", HOSTILE_ARRAYS[name]
+    _model("classes").save(path)
+    header, tensors = unpacked(path.read_bytes())
+    assert place in tensors
+    path.write_bytes(packed(header, {**tensors, place: array}))
+    with pytest.raises(bx.CheckpointError):
+        bx.MLPClassifier.load(path)
+
+
+def test_the_labels_of_a_file_take_no_more_memory_than_they_have_letters(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    _model("words").save(path)
+    header, tensors = unpacked(path.read_bytes())
+    labels = header["estimator"]["dict"]["labels"]["dict"]
+    labels["classes_"][0] = "<U100000000"
+    path.write_bytes(packed(header, tensors))
+    assert bx.MLPClassifier.load(path).classes_.dtype == "<U10"
+
+
+def test_a_cast_network_is_written_and_read(tmp_path: Path) -> None:
+    path, model = tmp_path / "model", _model("classes")
+    for name in ("coefs_", "intercepts_"):
+        setattr(model, name, [array.astype(np.float32) for array in getattr(model, name)])
+    model.save(path)
+    assert bx.MLPClassifier.load(path).coefs_[0].dtype == np.float32
+
+
+def test_a_file_is_read_where_its_backend_is_not(tmp_path: Path) -> None:
+    path, model = tmp_path / "model", _model("classes")
+    expected = model.predict(X)
+    for backend in ("cupy", bx.get_backend("numpy")):
+        model.set_params(backend=backend, device="cuda:7").save(path)
+        read = bx.MLPClassifier.load(path)
+        assert read.backend is read.device is None
+        with bx.use_backend("numpy"):
+            assert np.array_equal(read.predict(X), expected)
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -1,8 +1,10 @@
 """The scikit-learn estimators: scikit-learn's own are the oracle, and its checks the contract."""
 
 import copy
+import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 import warnings
@@ -714,6 +716,141 @@ def test_class_weights_fit_parts_that_lack_a_class() -> None:
     model.partial_fit(x[part], y[part], classes=[0, 1]).partial_fit(x, y)
     with pytest.raises(ValueError, match=r"class_weight has \[7\], but the classes are \[0, 1\]"):
         model.set_params(class_weight={7: 2.0}).partial_fit(x, y)
+
+
+def _pressed(at: int, until: float = np.inf) -> Any:
+    """Return a rate at one of whose steps somebody presses Ctrl-C, and that is 0 from another."""
+
+    def rate(step: int) -> float:
+        if step == at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return 0.05 if step < until else 0.0
+
+    return rate
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_ctrl_c_leaves_the_state_after_a_whole_step(early: bool) -> None:
+    options = {"hidden_layer_sizes": 5, "batch_size": 20, "solver": "sgd", "momentum": 0.0}
+    options |= {"max_iter": 5, "random_state": 0, "early_stopping": early}
+    model = bx.MLPClassifier(**options, learning_rate=_pressed(12))
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        model.fit(*CLASSES)
+    assert model.n_iter_ == len(model.loss_curve_) == 2
+    taken = model._optimizer_state.step
+    assert taken in ([5, 10] if early else [11, 14])  # of a compiler, after a call of many
+    same = _fitted(bx.MLPClassifier(**options, learning_rate=_pressed(-1, taken)), *CLASSES)
+    _assert_same_parameters(model, same, 0.0)
+    if not early:
+        model.set_params(learning_rate=_pressed(-1)).partial_fit(*CLASSES)
+        assert model._optimizer_state.step == taken + 5
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_class_weights_of_labels_fit_rows_that_lack_one() -> None:
+    x, y = LABELS
+    weight = [{1: 5.0}, {0: 2.0, 1: 3.0}, {}, {0: 0.5}]
+    options = {"hidden_layer_sizes": 4, "max_iter": 3, "random_state": 0}
+    model = _fitted(bx.MLPClassifier(**options, class_weight=weight), x, y)
+    each = np.where(y[:, 0] == 1, 5.0, 1.0) * np.where(y[:, 1] == 1, 3.0, 2.0)
+    each *= np.where(y[:, 3] == 1, 1.0, 0.5)
+    same = _fitted(bx.MLPClassifier(**options), x, y, each)
+    _assert_same_parameters(model, same, 0.0)
+    none = y[:, 0] == 0
+    model.partial_fit(x[none], y[none])
+    with pytest.raises(ValueError, match=r"class_weight has \[2\], but the classes are \[0, 1\]"):
+        model.set_params(class_weight=[{2: 1.0}, {}, {}, {}]).partial_fit(x, y)
+
+
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.parametrize(
+    ("target", "given", "expected"),
+    [
+        ("two classes", [{0: 1.0, 1: 2.0}], "must be a dict, or"),
+        ("labels", {0: 1.0, 1: 2.0}, "must be a list of 4 dicts, one for each label, or"),
+        ("labels", [{0: 1.0}], "must be a list of 4 dicts"),
+        ("labels", [1.0, 1.0, 1.0, 1.0], "must be a list of 4 dicts"),
+    ],
+    ids=str,
+)
+def test_class_weights_have_the_form_of_the_targets(target: str, given: Any, expected: str) -> None:
+    with pytest.raises(ValueError, match=f"class_weight {expected}"):
+        bx.MLPClassifier(4, class_weight=given).fit(*PAIRS[target][2])
+
+
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.parametrize("sizes", [6, (5, 5), ()])
+def test_a_warm_start_in_other_layers_is_refused(sizes: Any) -> None:
+    model = _fitted(bx.MLPClassifier(5, max_iter=2, warm_start=True), *TWO)
+    before = model.coefs_
+    with pytest.raises(ValueError, match="when this was fitted: fit anew"):
+        model.set_params(hidden_layer_sizes=sizes).fit(*TWO)
+    assert model.coefs_ is before
+
+
+def test_the_parameters_in_places_are_scikit_learns() -> None:
+    with pytest.raises(TypeError, match="positional arguments"):
+        bx.MLPClassifier(5, "tanh", "balanced")
+
+
+class _Pressing:
+    """A callback of scikit-learn's during which somebody presses Ctrl-C, after some iterations."""
+
+    def __init__(self, iterations: int) -> None:
+        self.left = iterations
+
+    def setup(self, estimator: Any, context: Any) -> None:
+        pass
+
+    teardown = on_fit_task_begin = setup
+
+    def on_fit_task_end(self, estimator: Any, context: Any) -> None:
+        if context.task_name == "epoch":
+            self.left -= 1
+        if self.left == 0:
+            self.left -= 1
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_ctrl_c_leaves_the_last_iterate_of_lbfgs(restarts: int) -> None:
+    options = {"hidden_layer_sizes": 5, "solver": "lbfgs", "random_state": 0}
+    model = bx.MLPRegressor(**options, n_restarts=restarts).set_callbacks(_Pressing(4))
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        model.fit(*VALUES)
+    assert model.n_iter_ == 4
+    same = _fitted(bx.MLPRegressor(**options, max_iter=4), *VALUES)
+    _assert_same_parameters(model, same, 0.0)
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_lbfgs_warns_beside_callbacks_unless_one_ends_it() -> None:
+    options = {"hidden_layer_sizes": 5, "solver": "lbfgs", "max_iter": 2, "random_state": 0}
+    with pytest.warns(ConvergenceWarning, match="lbfgs failed to converge"):
+        bx.MLPRegressor(**options).set_callbacks(_Enough(9)).fit(*VALUES)
+    bx.MLPRegressor(**options).set_callbacks(_Enough(1)).fit(*VALUES)  # warnings are errors
+
+
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_what_lbfgs_has_found_is_gone_on_from_by_a_new_optimiser(warm_start: bool) -> None:
+    options = {"hidden_layer_sizes": 5, "random_state": 0, "warm_start": warm_start}
+    model = _fitted(bx.MLPRegressor(**options, max_iter=3), *VALUES)
+    if not warm_start:
+        model.set_params(hidden_layer_sizes=7)
+    _fitted(model.set_params(solver="lbfgs"), *VALUES)
+    model.set_params(solver="adam").partial_fit(*VALUES)
+    assert model._optimizer_state.step == 1
+
+
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.parametrize("how", ["fit", "partial_fit"])
+def test_the_name_of_the_outputs_activation_follows_the_loss(how: str) -> None:
+    model = _fitted(bx.MLPClassifier(5, max_iter=2, warm_start=True), *CLASSES)
+    model.set_params(loss="mean_squared_error")
+    _fitted(model, *CLASSES) if how == "fit" else model.partial_fit(*CLASSES)
+    assert model.out_activation_ == "identity"
 
 
 def _interrupted(step: int) -> float:

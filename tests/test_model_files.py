@@ -160,6 +160,12 @@ def test_a_hostile_layer_is_refused(sound: bytes, name: str, tmp_path: Path) -> 
     assert message in _refused(tmp_path / "m", _joined(table, header, data))
 
 
+def test_a_number_beyond_all_is_refused(sound: bytes, tmp_path: Path) -> None:
+    table, header, data = _split(sound)
+    header["network"]["dict"]["l2"] = 10**400
+    assert "too large" in _refused(tmp_path / "m", _joined(table, header, data))
+
+
 def test_a_file_may_name_what_a_user_registered_but_not_call_it(
     sound: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

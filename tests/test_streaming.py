@@ -1,5 +1,7 @@
 """Tables too large to be copied whole: the same training as in memory, in little memory."""
 
+import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -132,6 +134,20 @@ def test_a_table_in_memory_is_moved_by_blocks_and_trained_on_as_if_whole(
     np.testing.assert_allclose(proba, whole.predict_proba(X), rtol=0, atol=rounding)
 
 
+def test_a_block_has_the_bytes_that_its_rows_become(tmp_path: Path) -> None:
+    for dtype, rows in {"u1": 50, "f2": 50, "f4": 100, "f8": 50, ">f8": 50}.items():
+        table = np.memmap(tmp_path / dtype, dtype, "w+", shape=(60, X.shape[1]))
+        assert len(placing.blocks_of(table, np.arange(60))[0]) == min(rows, 60)
+        assert placing.is_large(table) is (rows < 60)
+
+
+def test_a_mapped_table_without_columns_is_refused(tmp_path: Path) -> None:
+    for rows in (230, 1000):
+        table = np.memmap(tmp_path / "table", np.float64, "w+", shape=(rows,))
+        with pytest.raises(ValueError, match="Expected 2D array, got 1D array"):
+            bx.MLPClassifier(5).fit(table, np.zeros(rows))
+
+
 def test_what_was_moved_apart_has_arrived(xp: Any) -> None:
     home, device = xp.selection.backend, xp.selection.device
     rows = np.arange(2.0**18, dtype=np.float32).reshape(512, -1)
@@ -159,6 +175,28 @@ def test_every_update_has_dropout_masks_of_its_own(
     monkeypatch.setattr(steps, "fold_in", noted)
     model = _fitted(large[0], dropout=0.1, max_iter=2, backend="numpy")
     assert len(drawn) == len(set(drawn)) == model._optimizer_state.step
+
+
+def test_ctrl_c_keeps_what_was_learnt_of_a_large_table(large: tuple[Any, np.ndarray]) -> None:
+    def pressing(at: int, until: float) -> Any:
+        def rate(step: int) -> float:
+            if step == at:
+                os.kill(os.getpid(), signal.SIGINT)
+            return 0.05 if step < until else 0.0
+
+        return rate
+
+    # An epoch has 6 blocks of at most 2 batches; the third epoch is cut in its fourth.
+    options = {"solver": "sgd", "momentum": 0.0}
+    model = bx.MLPClassifier(5, **options, batch_size=20, random_state=0)
+    model.set_params(learning_rate=pressing(30, np.inf))
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        model.fit(large[0], Y)
+    taken = model._optimizer_state.step
+    assert model.n_iter_ == 2
+    assert taken in (31, 32)
+    same = _fitted(large[0], **options, learning_rate=pressing(-1, taken), max_iter=3)
+    np.testing.assert_array_equal(model.coefs_[0], same.coefs_[0])
 
 
 def test_a_block_whose_rows_weigh_nothing_is_passed_over(large: tuple[Any, np.ndarray]) -> None:
