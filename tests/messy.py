@@ -66,7 +66,7 @@ def rentals(rows: int = 700) -> Made:
     days = pd.date_range("2021-01-01", periods=rows, freq="D")
     season = 1.0 - np.cos(2.0 * np.pi * (days.strftime("%j").astype(int).to_numpy() - 20) / 365.0)
     weather = draw.choice(["clear", "cloudy", "rain"], rows, p=[0.5, 0.3, 0.2])
-    count = 800 * season + 300 * (days.weekday >= 5) - 400 * (weather == "rain")
+    count = 800 * season + 300 * (days.day_of_week >= 5) - 400 * (weather == "rain")
     frame = {
         "day": days.strftime("%d.%m.%Y"),
         "weather": weather,
