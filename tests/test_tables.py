@@ -411,7 +411,8 @@ def test_what_is_missing_in_a_target_goes_by_what_the_other_values_are(
 def test_truths_with_holes_are_classes_of_truths() -> None:
     table = frame()
     table["y"] = (table["y"] == "yes").astype(object).where(table.index != 3, None)
-    assert tables.train(table, "y", settings=QUICK).target.classes == (False, True)
+    classes = tables.train(table, "y", settings=QUICK).target.classes
+    assert [repr(one) for one in classes] == ["False", "True"]
 
 
 @pytest.mark.once

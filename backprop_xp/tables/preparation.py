@@ -191,7 +191,8 @@ def prepare(data: Any, *, seed: int = 0) -> Preparation:
     if not kinds:
         raise ValueError("all columns are empty or the same in all rows: nothing to learn from.")
     steps = {name: _kept(vectorizer.all_processing_steps_[name]) for name in kinds}
-    unscaled = Preparation(kinds, left_out, steps, widths, None)
+    scaled = {name: kind for name, kind in kinds.items() if kind in ("number", "date")}
+    unscaled = Preparation(scaled, left_out, steps, widths, None)
     return Preparation(kinds, left_out, steps, widths, _scaling(unscaled, frame))
 
 
