@@ -275,8 +275,10 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "binary.parquet": (bytes(range(256)) * 20, "not a parquet file"),
     "binary.feather": (bytes(range(256)) * 20, "Not a Feather"),
     "binary.npz": (bytes(range(256)) * 20, "it is no npz file"),
-    "ragged.csv": (b"a,y\n1,x\n1,2,3\n", "Expected 2 fields in line 3, saw 3"),
-    "longer.csv": (b"a,y\n1,x,3\n2,z,4\n", "Length of header"),
+    "ragged.csv": (b"a,y\n1,x\n1,2,3\n", "line 3 has 3 fields, but the first line has 2"),
+    "longer.csv": (b"a,y\n1,x,3\n2,z,4\n", "line 2 has 3 fields, but the first line has 2"),
+    "short.csv": (b"a,b,y\n1,2,x\n\n1,2\n", "line 4 has 2 fields, but the first line has 3"),
+    "huge.csv": (b"a,y\n1," + b"x" * 200_000 + b"\n", "field larger than field limit"),
     "constant.csv": (b"a,b,y\n" + b"1,q,x\n1,q,z\n" * 9, "the same in all rows"),
     "three.csv": (b"a,y\n1,x\n2,z\n3,x\n", "3 rows cannot be split"),
     "ids.csv": (
@@ -335,6 +337,13 @@ REFUSED = [
     ("train table.csv --target y --plot losses.gif", "must end in .png, .svg, .pdf"),
     ("train table.csv --target y --resume --seed 5", "cannot be resumed: sizes is 64,32, but"),
     ("train table.csv", "Missing option '--target'"),
+    ("train table.csv --target y --out table.csv", "'--out': table.csv would overwrite another"),
+    ("train table.csv --target y --log ./table.csv", "'--log': table.csv would overwrite another"),
+    ("train table.csv --target y --log link.csv", "'--log': link.csv would overwrite another"),
+    ("train table.csv --target y --validation other.csv --log other.csv", "'--log': other.csv"),
+    ("train table.csv --target y --log model.safetensors", "'--log': model.safetensors would"),
+    ("predict model.safetensors table.csv --out table.csv", "'--out': table.csv would overwrite"),
+    ("predict model.csv table.csv --out model.csv", "'--out': model.csv would overwrite"),
     ("predict model.safetensors nowhere.csv", "No such file"),
     ("predict nowhere table.csv", "No such file"),
     ("predict table.csv table.csv", "table.csv: it is truncated, or no model file"),
@@ -363,7 +372,11 @@ def test_what_cannot_be_used_is_refused_in_one_line(
     abc = given["a"].astype(str).where(given.index != 3, "abc")
     given.assign(a=abc).to_csv("text.csv", index=False)
     Path("folder.csv").mkdir()
+    Path("link.csv").hardlink_to("table.csv")
+    Path("model.csv").write_bytes(Path(model).read_bytes())
+    written = {path: path.read_bytes() for path in folder.glob("*.csv") if path.is_file()}
     _refused(tuple(command.split()), said, model)
+    assert written == {path: path.read_bytes() for path in folder.glob("*.csv") if path.is_file()}
 
 
 def _refused(words: tuple[str, ...], said: str, model: str) -> None:

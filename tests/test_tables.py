@@ -259,6 +259,10 @@ def test_an_unseen_category_is_none_of_the_known_ones() -> None:
     places = made.places()["b"]
     assert not made.transform(table.assign(b="never seen"))[:, places].any()
     assert not made.transform(table.assign(b=7))[:, places].any()
+    two_valued = table.assign(b=np.where(table["b"] == "low", "low", "high"))
+    made = tables.prepare(two_valued)
+    x = made.transform(two_valued.assign(b=["never seen", None, "low", "high"] * 50))
+    assert x[:4, made.places()["b"]].tolist() == [[0, 0], [0, 0], [0, 1], [1, 0]]
 
 
 def test_numbers_where_training_had_texts_are_the_same_texts() -> None:
@@ -271,6 +275,65 @@ def test_numbers_where_training_had_texts_are_the_same_texts() -> None:
     holed = given.assign(code=[7.0, np.nan, 7.0])
     found = made.transform(holed)
     np.testing.assert_array_equal(found[::2][:, place], expected[::2][:, place])
+
+
+@pytest.mark.once
+def test_codes_keep_their_zeros_in_a_file_of_codes_that_look_like_numbers(tmp_path: Path) -> None:
+    codes, path = ["01", "02", "A1"] * 20, tmp_path / "rows.csv"
+    table = pd.DataFrame({"code": codes, "a": np.arange(60.0), "y": ["no", "yes", "no"] * 20})
+    table.to_csv(path, index=False)
+    model = tables.train(path, "y", settings=QUICK)
+    expected = model.predict(table)
+    for rows in ([0, 1], [0, 1, 2]):
+        table.iloc[rows].to_csv(path, index=False)
+        pd.testing.assert_frame_equal(model.predict(path), expected.iloc[rows])
+        held_out = tables.train(table, "y", settings=QUICK, validation=path).told["report"]
+        alike = tables.train(table, "y", settings=QUICK, validation=table.iloc[rows])
+        assert held_out["validation"] == alike.told["report"]["validation"]
+
+
+def test_a_text_is_prepared_alike_whatever_the_other_rows_are() -> None:
+    made = tables.prepare(pd.DataFrame({"code": ["3", "4", "A1"] * 20, "a": np.arange(60.0)}))
+    rows = [pd.DataFrame({"code": code, "a": 1.0}) for code in ([3.0, 3.5], [3.0, np.inf])]
+    expected = made.transform(rows[0].assign(code="3"))[0]
+    for one in rows:
+        np.testing.assert_array_equal(made.transform(one)[0], expected)
+
+
+@pytest.mark.parametrize(("first", "step"), [(1_700_000_000_000, 60), (0.0, 1e-3), (-1e12, 1e-2)])
+def test_numbers_far_from_zero_keep_their_differences(first: float, step: float) -> None:
+    order = np.random.default_rng(0).permutation(200)
+    made = tables.prepare(pd.DataFrame({"t": first + step * order, "a": order % 7}))
+    place = made.places()["t"][0]
+    x = made.transform(pd.DataFrame({"t": first + step * order, "a": 0.0}))[:, place]
+    np.testing.assert_allclose(x, (order - 99.5) / order.std(), atol=1e-2)
+
+
+def test_moments_a_second_apart_are_different_features() -> None:
+    moments = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(200), unit="s")
+    table = pd.DataFrame({"when": moments, "a": np.arange(200.0)})
+    assert len(np.unique(tables.prepare(table).transform(table.assign(a=0.0)), axis=0)) == 200
+
+
+def test_numbers_as_people_write_them_are_numbers() -> None:
+    plain = np.arange(60.0) * 1234
+    written = {
+        "thousands": [f"{value:,.0f}" for value in plain],
+        "money": [f"${value:,.2f}" for value in plain],
+        "shares": [f"{value} %" for value in plain],
+        "holes": ["?" if i in (3, 9) else f" {value:,}" for i, value in enumerate(plain)],
+    }
+    table = pd.DataFrame(written)
+    made = tables.prepare(table)
+    assert set(made.kinds.values()) == {"number"}
+    x = made.transform(table)
+    expected = tables.prepare(pd.DataFrame({"plain": plain})).transform(
+        pd.DataFrame({"plain": plain})
+    )
+    for place in range(3):
+        np.testing.assert_allclose(x[:, [place]], expected, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"'money' has '12 hp' \(row 0\), but a number"):
+        made.transform(table.assign(money="12 hp"))
 
 
 def test_metrics_are_those_of_the_classes_that_are_there() -> None:
@@ -321,6 +384,164 @@ def test_rows_without_a_target_are_left_out_and_it_is_said() -> None:
     model = tables.train(table, "y", settings=QUICK, say=said.append)
     assert model.told["report"]["rows"] == 55
     assert "5 rows without 'y' are left out" in said
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("values", "classes", "left_out"),
+    [
+        (["None", "Mild", "NA"], ("Mild", "NA", "None"), 0),
+        (["01", "02", "A1"], ("01", "02", "A1"), 0),
+        (["None", "Mild", ""], ("Mild", "None"), 20),
+        (["True", "False", ""], (False, True), 20),
+        (["1", "3", "?"], (1, 3), 20),
+        ([*map(str, range(50, 69)), "n/a"], (), 3),
+        ([*(f"{i},500" for i in range(1, 20)), "-"], (), 3),
+    ],
+)
+def test_what_is_missing_in_a_target_goes_by_what_the_other_values_are(
+    tmp_path: Path, values: list[str], classes: tuple[Any, ...], left_out: int
+) -> None:
+    y = (values * 60)[:60]
+    frame().assign(y=y).to_csv(tmp_path / "table.csv", index=False)
+    said = list[str]()
+    model = tables.train(tmp_path / "table.csv", "y", settings=QUICK, say=said.append)
+    assert model.target.classes == classes
+    assert [type(one) for one in model.target.classes] == [type(one) for one in classes]
+    assert model.told["report"]["rows"] == 60 - left_out
+    assert ([f"{left_out} rows without 'y' are left out"] if left_out else []) == said[1:]
+    assert set(model.predict(tmp_path / "table.csv")["prediction"]) <= set(classes) or not classes
+    tables.importances(model, tmp_path / "table.csv")
+
+
+@pytest.mark.once
+def test_truths_with_holes_are_classes_of_truths() -> None:
+    table = frame()
+    table["y"] = (table["y"] == "yes").astype(object).where(table.index != 3, None)
+    classes = tables.train(table, "y", settings=QUICK).target.classes
+    assert [repr(one) for one in classes] == ["False", "True"]
+
+
+@pytest.mark.once
+def test_held_out_rows_tell_nothing_of_the_target_before_the_report() -> None:
+    table = frame().assign(y=np.arange(60.0))
+    _, held_out = splitting.split_rows(60, 0.2, 0)
+    thetas = []
+    for value in (1.0, 1e9):
+        table.loc[held_out, "y"] = value
+        model = tables.train(table, "y", settings=tables.Settings(sizes=(8,), epochs=1))
+        thetas.append(bx.to_host(model.theta))
+        training = table["y"].drop(held_out)
+        assert (model.target.mean, model.target.scale) == (training.mean(), training.std(ddof=0))
+    np.testing.assert_array_equal(*thetas)
+
+
+@pytest.mark.once
+def test_the_linear_model_is_as_good_at_numbers_far_from_zero() -> None:
+    draw = np.random.default_rng(0)
+    table = pd.DataFrame({"x": draw.normal(size=100)})
+    table["y"] = 1.7e9 + 10.0 * table["x"]
+    report = tables.train(table, "y", settings=QUICK).told["report"]
+    assert report["linear"]["r2"] > 0.99
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("target", ["a", "y"])
+def test_what_all_weights_are_multiplied_by_changes_nothing(target: str) -> None:
+    table = frame().drop(columns="text").dropna(subset="a")
+    weights = np.linspace(0.5, 1.5, len(table))
+    reports = [
+        tables.train(table.assign(w=factor * weights), target, settings=QUICK, weights="w").told
+        for factor in (1.0, 1e-6, 1e300)
+    ]
+    for told in reports[1:]:
+        for part in ("validation", "linear", "baseline"):
+            expected = reports[0]["report"][part]
+            assert told["report"][part] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.once
+def test_rows_of_weight_0_count_for_nothing_in_the_report(tmp_path: Path) -> None:
+    table = frame()
+    table["w"] = np.where(table["y"] == "yes", 0.0, 1.0)
+    out = tmp_path / "model"
+    report = tables.train(table, "y", settings=QUICK, weights="w", out=out).told["report"]
+    assert report["validation"]["roc_auc"] is None
+    y, weights = np.arange(3.0), np.asarray([0.0, 1.0, 0.0])
+    number = columns.Target("y", "regression", "")
+    assert scores.score(number, y, y + 1.0, weights) == {"r2": None, "rmse": 1.0, "mae": 1.0}
+
+
+@pytest.mark.once
+def test_weights_of_held_out_rows_alone_are_refused() -> None:
+    table = frame().assign(a=np.arange(60.0), w=0.0)
+    _, held_out = splitting.split_rows(60, 0.2, 0)
+    table.loc[held_out, "w"] = 1.0
+    with pytest.raises(ValueError, match="the training rows have no weight"):
+        tables.train(table, "a", settings=QUICK, weights="w", drop=["y"])
+
+
+@pytest.mark.once
+def test_of_held_out_rows_nothing_but_the_columns_in_use_is_asked() -> None:
+    table, said = frame().assign(id=np.arange(60)), list[str]()
+    held_out = table[["y", "text", "day", "b", "a"]].head(1)
+    model = tables.train(table, "y", settings=QUICK, drop=["id"], validation=held_out)
+    assert model.told["rows"] == {"training": 60, "validation": 1}
+    assert {one.mean for one in tables.importances(model, held_out)} == {0.0}
+    with pytest.raises(ValueError, match="of the validation rows: there is no column 'a'"):
+        tables.train(table, "y", validation=held_out.drop(columns="a"), say=said.append)
+    assert not said
+
+
+@pytest.mark.once
+def test_row_numbers_without_a_name_are_left_out_and_it_is_said(tmp_path: Path) -> None:
+    frame().to_csv(tmp_path / "table.csv")
+    said = list[str]()
+    model = tables.train(tmp_path / "table.csv", "y", settings=QUICK, say=said.append)
+    assert list(model.preparation.kinds) == ["a", "b", "day", "text"]
+    assert "'Unnamed: 0' is left out: it is a row number" in said
+    assert len(model.predict(frame())) == 60
+    with pytest.raises(ValueError, match="nothing to learn from"):
+        tables.train(tmp_path / "table.csv", "y", features=["Unnamed: 0"])
+
+
+@pytest.mark.parametrize("columns_there", [10, 20_000])
+def test_a_table_of_any_width_is_read_and_a_name_given_twice_refused(
+    tmp_path: Path, columns_there: int
+) -> None:
+    names, path = [f"g{i}" for i in range(columns_there)], tmp_path / "wide.csv"
+    row = ",".join("1" * columns_there)
+    path.write_text(f"{','.join(names)}\n{row}\n")
+    assert tables.read(path).shape == (1, columns_there)
+    path.write_text(f"{','.join([*names[:-1], 'g1'])}\n{row}\n")
+    with pytest.raises(ValueError, match="two columns are named 'g1'"):
+        tables.read(path)
+
+
+@pytest.mark.once
+def test_a_task_that_was_found_may_be_told_where_a_training_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    tables.train(frame(), "y", settings=QUICK, out=path)
+    tables.train(frame(), "y", settings=QUICK, out=path, task="classification", resume=True)
+
+
+@pytest.mark.once
+def test_a_file_that_lacks_a_setting_is_no_training_to_go_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    tables.train(frame(), "y", settings=QUICK, out=path)
+    kept = bx.load(path)
+    told: Any = kept.metadata["table"]
+    del told["settings"]["restarts"]
+    told = {"preparation": kept.preparation, "metadata": kept.metadata}
+    bx.save(path, kept.network, kept.theta, **told)
+    with pytest.raises(bx.CheckpointError, match="lacks 'restarts'"):
+        tables.train(frame(), "y", settings=QUICK, out=path, resume=True)
+
+
+@pytest.mark.once
+def test_a_seed_of_any_size_does_for_texts() -> None:
+    settings = tables.Settings(sizes=(8,), epochs=1, seed=2**32)
+    assert tables.train(frame(), "y", settings=settings).told["settings"]["seed"] == 2**32
 
 
 @pytest.mark.once

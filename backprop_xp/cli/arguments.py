@@ -4,7 +4,7 @@ import importlib.util
 import itertools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import typer
@@ -99,6 +99,25 @@ def file_path(path: Path | None) -> Path | None:
     if not os.access(path.parent, os.W_OK):
         raise typer.BadParameter(f"{path} cannot be written: {path.parent} is read-only.")
     return path
+
+
+def refuse_overwriting(inputs: Iterable[object], outputs: Mapping[str, Path | None]) -> None:
+    """Refuse an output, under its option, that is a file to be read, or another output."""
+    taken = [Path(str(path)) for path in inputs]
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        if any(_is_same(path, other) for other in taken):
+            raise typer.BadParameter(
+                f"{path} would overwrite another file of this command: give it a name of its own.",
+                param_hint=f"'{option}'",
+            )
+        taken.append(path)
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    is_link = path.exists() and other.exists() and path.samefile(other)
+    return is_link or path.resolve() == other.resolve()
 
 
 def require_pictures(path: Path | None) -> None:

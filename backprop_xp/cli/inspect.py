@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import backprop_xp as bx
-from backprop_xp.cli.arguments import picture_path, require_pictures
+from backprop_xp.cli.arguments import picture_path, refuse_overwriting, require_pictures
 from backprop_xp.cli.output import errors_in_one_line, indent, say, width, wrapped
 from backprop_xp.cli.tabulated import classes_table, cut, metrics_table, number
 from backprop_xp.plots.canvas import new_figure
@@ -40,6 +40,7 @@ def inspect(
         raise typer.BadParameter("draws what --data finds: give both.", param_hint="'--plot'")
     with errors_in_one_line(2):
         require_pictures(plot)
+        refuse_overwriting([model, data], {"--plot": plot})
         tables = bx.tables
         known = tables.load(model)
         found = tables.importances(known, data) if data is not None else None

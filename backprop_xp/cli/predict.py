@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import backprop_xp as bx
-from backprop_xp.cli.arguments import file_path, split_names
+from backprop_xp.cli.arguments import file_path, refuse_overwriting, split_names
 from backprop_xp.cli.output import errors_in_one_line, note
 from backprop_xp.model_files import write
 
@@ -38,9 +38,10 @@ def predict(
     used.
     """
     with errors_in_one_line(2):
+        refuse_overwriting([model, data], {"--out": out})
         tables = bx.tables
         known = tables.load(model)
-        frame = tables.read(data)
+        frame = tables.read(data, texts=known.preparation.texts)
         found = _beside(frame, split_names(keep), known.predict(frame))
         if out is None:
             sys.stdout.write(found.to_csv(index=False))

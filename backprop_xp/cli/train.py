@@ -23,6 +23,7 @@ from backprop_xp.cli.arguments import (
     parse_sizes,
     picture_path,
     refuse_more,
+    refuse_overwriting,
     require_pictures,
     split_names,
 )
@@ -158,6 +159,7 @@ def train(
     # NumPy alone warns of a training that diverges; an error says so on every backend.
     with errors_in_one_line(2), _interruption_told(), np.errstate(all="ignore"):
         require_pictures(plot)
+        refuse_overwriting([data, validation], {"--out": out, "--plot": plot, "--log": log})
         widths = parse_sizes(sizes, "64,32")
         refuse_more(count_parameters([1, *widths, 1]) * restarts, "--sizes")
         tables = bx.tables  # takes a second or two to import

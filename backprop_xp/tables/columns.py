@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from backprop_xp.checks import nearest
+from backprop_xp.tables.values import as_texts, is_text, numbers, truths
 
 # Whole numbers of so few different values are classes.
 _FEW = 10
@@ -48,7 +49,7 @@ def table_of(
     weights: str | None = None,
 ) -> Table:
     """Return the rows that have a target; all other columns are features unless told otherwise."""
-    for name in (target, *features, *drop, *([weights] if weights else [])):
+    for name in (*features, *drop):
         _require(frame, name)
     given = [name for name in frame if name not in (target, weights, *drop)]
     chosen = [name for name in given if not features or name in features]
@@ -56,17 +57,48 @@ def table_of(
         raise ValueError(f"no column is left to predict {target!r} from.")
     if all(frame[name].nunique(dropna=False) == 1 for name in chosen):
         raise ValueError("all columns are empty or the same in all rows: nothing to learn from.")
-    present = frame[target].notna().to_numpy()
+    return rows_of(frame, target, features=chosen, weights=weights)
+
+
+def rows_of(
+    frame: pd.DataFrame,
+    target: str,
+    *,
+    features: Sequence[str],
+    weights: str | None = None,
+    classes: Sequence[Any] = (),
+) -> Table:
+    """Return the rows of these features that have a target; ``classes`` are those of training."""
+    for name in (target, *features, *([weights] if weights else [])):
+        _require(frame, name)
+    values = _values(frame[target], classes)
+    present = values.notna().to_numpy()
     if not present.any():
         raise ValueError(f"the target {target!r} is missing in every row.")
     frame = frame if present.all() else frame[present]
     weight = None if weights is None else _weights(frame[weights], weights)
-    return Table(frame[chosen], frame[target], weight)
+    return Table(frame[list(features)], values[present].infer_objects(), weight)
 
 
 def _require(frame: pd.DataFrame, name: str) -> None:
     if name not in frame:
         raise ValueError(f"there is no column {name!r}. {nearest(name, list(frame))}")
+
+
+def _values(column: pd.Series, classes: Sequence[Any] = ()) -> pd.Series:
+    """Return a target's numbers or truths, also those written as texts; else its texts.
+
+    Texts stay texts where the classes are: 01 and None are as good names as any.
+    """
+    if classes and isinstance(classes[0], str):
+        return as_texts(column)
+    if not is_text(column):
+        return column
+    found, wrong = numbers(column)
+    if not wrong.any():
+        return found
+    known = truths(column)
+    return column if known is None else known
 
 
 def _weights(column: pd.Series, name: str) -> np.ndarray:
@@ -87,7 +119,7 @@ def find_target(column: pd.Series, task: Task | None = None) -> Target:
     name = str(column.name)
     if column.dtype.kind in "mM":
         raise ValueError(f"the target {name!r} holds dates: make it a number or a class.")
-    values = _as_numbers(column)
+    values = _as_array(_values(column))
     distinct = np.unique(values) if values.dtype != object else np.unique(values.astype(str))
     if len(distinct) < 2:
         raise ValueError(f"the target {name!r} is {distinct[0]!s} in all rows: nothing to learn.")
@@ -99,7 +131,7 @@ def find_target(column: pd.Series, task: Task | None = None) -> Target:
     if task is not None:
         found, reason = task, "as it was told"
     if found == "regression":
-        return _number(name, values.astype("float64"), reason)
+        return measured(Target(name, found, reason), column)
     if len(distinct) > max(2, len(values) // 2):
         raise ValueError(
             f"the target {name!r} has {len(distinct)} different values in {len(values)} rows: to "
@@ -108,22 +140,19 @@ def find_target(column: pd.Series, task: Task | None = None) -> Target:
     return Target(name, "classification", reason, tuple(distinct.tolist()))
 
 
-def _number(name: str, values: np.ndarray, reason: str) -> Target:
+def measured(target: Target, column: pd.Series) -> Target:
+    """Return the target of numbers with the mean and the scale of a column of it."""
+    values = _as_array(_values(column)).astype("float64")
     with np.errstate(over="ignore"):
         mean, scale = float(values.mean()), float(values.std())
     if not (np.isfinite(mean) and np.isfinite(scale) and scale > 0.0):
-        raise ValueError(f"the target {name!r} varies too little or too much for a float64.")
-    return Target(name, "regression", reason, (), mean, scale)
+        raise ValueError(f"the target {target.name!r} varies too little or too much for a float64.")
+    return target._replace(mean=mean, scale=scale)
 
 
-def _as_numbers(column: pd.Series) -> np.ndarray:
-    """Return a column's numbers or truths, also those written as texts; else its texts."""
-    if column.dtype.kind not in "biuf":
-        try:
-            column = pd.to_numeric(column)
-        except ValueError:
-            return np.asarray(column, dtype=object)
-    values = np.asarray(column)
+def _as_array(column: pd.Series) -> np.ndarray:
+    """Return a target's values: whole numbers as integers, texts as objects."""
+    values = np.asarray(column, dtype=object if is_text(column) else None)
     is_whole = values.dtype.kind == "f" and (values == np.floor(values)).all()
     return values.astype("int64") if is_whole and (abs(values) < 2**53).all() else values
 
@@ -141,15 +170,14 @@ def targets_of(target: Target, column: pd.Series) -> np.ndarray:
 
     Raises ValueError for a class that training has not, and for a text where numbers are expected.
     """
-    values = _as_numbers(column)
+    values = _as_array(_values(column, target.classes))
     if target.task == "regression":
         if values.dtype == object or not np.isfinite(values.astype("float64")).all():
             raise ValueError(f"the target {target.name!r} has values that are no finite numbers.")
         standardised: np.ndarray = (values.astype("float64") - target.mean) / target.scale
         return standardised
-    texts = values.dtype == object or isinstance(target.classes[0], str)
-    places = {str(c) if texts else c: i for i, c in enumerate(target.classes)}
-    given = (values.astype(str) if texts else values).tolist()
+    places = {value: i for i, value in enumerate(target.classes)}
+    given = values.tolist()
     unknown = next((value for value in given if value not in places), None)
     if unknown is not None:
         raise ValueError(f"the target {target.name!r} has a class {unknown!r} that is new here.")

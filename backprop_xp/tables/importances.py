@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn import metrics
 
-from backprop_xp.tables.columns import in_its_unit, table_of, targets_of
+from backprop_xp.tables.columns import in_its_unit, rows_of, targets_of
 from backprop_xp.tables.model import TableModel
 from backprop_xp.tables.reading import as_frame
 
@@ -30,8 +30,10 @@ def importances(model: TableModel, data: Any, *, seed: int = 0) -> list[Importan
     The loss is the log-loss, or the root mean squared error in the target's unit. Rows without a
     target are left out. Training rows say what was learnt by heart, too: give others.
     """
-    table = table_of(as_frame(data), model.target.name)
-    y = targets_of(model.target, table.target)
+    target, features = model.target, list(model.preparation.kinds)
+    frame = as_frame(data, texts=[target.name, *model.preparation.texts])
+    table = rows_of(frame, target.name, features=features, classes=target.classes)
+    y = targets_of(target, table.target)
     x = model.preparation.transform(table.features)
     generator = np.random.default_rng(seed)
     base, found = _loss(model, x, y), []

@@ -114,7 +114,7 @@ def _learn(
     """Train the network, and leave its file with a report."""
     target = problem.target
     rows, held_out = (
-        Rows(preparation.transform(part.features), targets_of(target, part.target), part.weights)
+        Rows(preparation.transform(part.features), targets_of(target, part.target), _even(part))
         for part in (problem.training, problem.held_out)
     )
     weighted = balanced(rows, target) if settings.class_weight else rows
@@ -132,16 +132,25 @@ def _learn(
     return model
 
 
+def _even(part: Table) -> np.ndarray | None:
+    """Return the rows' weights with a mean of 1: what they are multiplied by tells nothing."""
+    if part.weights is None:
+        return None
+    weights = part.weights / part.weights.max()  # the sum of all may be infinite
+    even: np.ndarray = weights / weights.mean()
+    return even
+
+
 def _report(
     model: TableModel, rows: Rows, held_out: Rows, weights: np.ndarray | None, out: Any
 ) -> dict[str, Any]:
     """Return the report, and how each class fares; ``weights`` are those of the training."""
     target = model.target
-    y, y_held_out = in_its_unit(target, rows.y), in_its_unit(target, held_out.y)
+    y, y_held_out = rows.y, in_its_unit(target, held_out.y)
     found = {
         "validation": model.outputs(held_out.x),
-        "linear": linear(target, rows.x, y, held_out.x, weights),
-        "baseline": trivial(target, y, len(y_held_out), rows.weights),
+        "linear": in_its_unit(target, linear(target, rows.x, y, held_out.x, weights)),
+        "baseline": in_its_unit(target, trivial(target, y, len(y_held_out), rows.weights)),
     }
     scored = {name: score(target, y_held_out, f, held_out.weights) for name, f in found.items()}
     report = {

@@ -23,10 +23,11 @@ BYTES, TOLD = "skops", "table"
 class TableModel:
     """What ``train`` makes and ``load`` reads: it predicts the target of a table's rows.
 
-    ``told`` is what the file tells of it, as JSON: ``settings`` and ``columns`` of the training,
-    ``epoch``, ``best_epoch``, ``best`` (the validation loss there), ``versions``, and ``report``
-    once the training is finished. ``history`` has the losses ``(epochs,)``, of restarts
-    ``(epochs, restarts)``.
+    ``told`` is what the file tells of it, as JSON: ``target`` and ``settings`` of the training,
+    ``data`` (the rows' SHA-256), ``where``, ``rows`` and ``versions``; ``member`` (which restart),
+    ``epoch``, ``best_epoch`` and ``best`` (the validation loss there); once it is finished
+    ``report``, of classes ``classes`` too, and in a file ``history``. The attribute ``history`` has
+    the losses ``(epochs,)``, of restarts ``(epochs, restarts)``.
     """
 
     network: Network

@@ -15,10 +15,12 @@ import pandas as pd
 import skops.io
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from skrub import DatetimeEncoder, StringEncoder, TableVectorizer
 
+from backprop_xp.tables.encoding import encoded, require_kind
 from backprop_xp.tables.reading import as_frame
+from backprop_xp.tables.values import is_text, numbers, without_missing
 
 # What a file of a preparation may hold beside scikit-learn's own, which skops trusts.
 TRUSTED = [
@@ -26,12 +28,9 @@ TRUSTED = [
     "datetime.timezone",
     "numpy.dtype",
     "pandas.DatetimeTZDtype",
-    "skrub._clean_null_strings.CleanNullStrings",
     "skrub._datetime_encoder.DatetimeEncoder",
-    "skrub._duration_to_float.DurationToFloat",
     "skrub._string_encoder.StringEncoder",
     "skrub._to_datetime.ToDatetime",
-    "skrub._to_float.ToFloat",
     "skrub._to_str.ToStr",
 ]
 KINDS = {
@@ -40,12 +39,17 @@ KINDS = {
     "low_cardinality": "category",
     "high_cardinality": "text",
 }
-# Texts that stand for nothing, beside those that skrub knows: N/A, null, ? and their like.
-_MISSING = ["-", "--", "n.a.", "N.A."]
+# Steps of skrub that do nothing, or what is done here in float64 and for each value by itself.
+_IDLE = (
+    *("CleanNullStrings", "DropUninformative", "DurationToFloat", "PassThrough"),
+    *("ShortReprDict", "ToFloat"),
+)
 # Texts of fewer values are categories, if each has some ten rows.
 _CATEGORIES = 200
 # In standard deviations: what is further out would drown everything else.
 FAR = 100.0
+# Numbers beyond float32 are as good as missing.
+_LARGEST = np.finfo(np.float32).max
 # Rows that are prepared at once: enough to be fast, few enough for copies to be small.
 _ROWS = 2**14
 
@@ -71,6 +75,11 @@ class Preparation:
     def n_features(self) -> int:
         """How many features a row has."""
         return sum(len(places) for places in self.places().values())
+
+    @property
+    def texts(self) -> list[str]:
+        """Which columns are texts, and have to be read from a file as they are written there."""
+        return [name for name, kind in self.kinds.items() if kind in ("category", "text")]
 
     def places(self) -> dict[str, list[int]]:
         """Return which of the features each column became, indicators included."""
@@ -100,7 +109,7 @@ class Preparation:
         numbers or dates are expected; a category that training had not is none of the known ones,
         and a number beyond 100 standard deviations is there.
         """
-        frame = as_frame(data)
+        frame = as_frame(data, texts=self.texts)
         self._check(frame)
         out = np.empty((len(frame), self.n_features), dtype=np.float32)
         for start in range(0, len(frame), _ROWS):
@@ -121,20 +130,20 @@ class Preparation:
             raise ValueError(f"there is no column {missing[0]!r}{others}, which the model needs.")
         for name, kind in self.kinds.items():
             if kind in ("number", "date"):
-                _require_kind(frame[name], self.steps[name], kind)
+                require_kind(frame[name], self.steps[name], kind)
 
     def _columns(self, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        """Return what is to be standardised and what is not, ``(rows, n)`` each."""
-        scaled = [np.empty((len(frame), 0), dtype=np.float32)]
-        plain = scaled.copy()
+        """Return what is to be standardised, float64, and what is not, ``(rows, n)`` each."""
+        scaled = [np.empty((len(frame), 0))]
+        plain = [np.empty((len(frame), 0), dtype=np.float32)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # unknown categories: they are none of the known ones
             for name, kind in self.kinds.items():
-                values = _made(frame[name], kind, self.steps[name])
+                values = encoded(frame[name], kind, self.steps[name])
                 (scaled if self._scaled(name) else plain).append(values)
-        numbers = np.concatenate(scaled, axis=1)
-        numbers[~np.isfinite(numbers)] = np.nan  # also what float32 cannot hold
-        return numbers, np.concatenate(plain, axis=1)
+        found = np.concatenate(scaled, axis=1)
+        found[~(np.abs(found) <= _LARGEST)] = np.nan
+        return found, np.concatenate(plain, axis=1)
 
     def to_bytes(self) -> np.ndarray:
         """Return what ``from_bytes`` makes the preparation of: bytes by skops, without pickle."""
@@ -158,18 +167,23 @@ def prepare(data: Any, *, seed: int = 0) -> Preparation:
     are left out; ValueError if none is left.
     """
     frame = as_frame(data)
+    left_out = {name: "a row number" for name in frame if _is_row_number(frame[name])}
+    frame = pd.DataFrame({n: _read(frame[n]) for n in frame if n not in left_out})
     vectorizer = TableVectorizer(
         cardinality_threshold=min(_CATEGORIES, max(10, len(frame) // 10)),
-        high_cardinality=StringEncoder(random_state=seed),
+        # A two-valued column keeps both of its columns: an unknown value is none of the two.
+        low_cardinality=OneHotEncoder(
+            handle_unknown="ignore", sparse_output=False, dtype="float32"
+        ),
+        high_cardinality=StringEncoder(random_state=seed % 2**32),
         datetime=DatetimeEncoder(add_weekday=True),
         drop_if_constant=True,
-        null_strings=_MISSING,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # short texts, dates of several formats, ...
         widths = _fitted(vectorizer, frame)
     kinds = {name: KINDS[vectorizer.column_to_kind_[name]] for name in widths}
-    left_out = {
+    left_out |= {
         name: "empty" if frame[name].isna().all() else "the same in all rows"
         for name in frame
         if name not in kinds
@@ -177,7 +191,8 @@ def prepare(data: Any, *, seed: int = 0) -> Preparation:
     if not kinds:
         raise ValueError("all columns are empty or the same in all rows: nothing to learn from.")
     steps = {name: _kept(vectorizer.all_processing_steps_[name]) for name in kinds}
-    unscaled = Preparation(kinds, left_out, steps, widths, None)
+    scaled = {name: kind for name, kind in kinds.items() if kind in ("number", "date")}
+    unscaled = Preparation(scaled, left_out, steps, widths, None)
     return Preparation(kinds, left_out, steps, widths, _scaling(unscaled, frame))
 
 
@@ -190,8 +205,7 @@ def _fitted(vectorizer: TableVectorizer, frame: pd.DataFrame) -> dict[str, int]:
 
 def _kept(steps: list[Any]) -> list[Any]:
     """Return the transformers of a column that do something to it."""
-    idle = ("DropUninformative", "PassThrough", "ShortReprDict")
-    return [step for step in steps if type(step).__name__ not in idle]
+    return [step for step in steps if type(step).__name__ not in _IDLE]
 
 
 def _scaling(preparation: Preparation, frame: pd.DataFrame) -> Pipeline | None:
@@ -205,39 +219,15 @@ def _scaling(preparation: Preparation, frame: pd.DataFrame) -> Pipeline | None:
     return make_pipeline(imputer, StandardScaler()).fit(numbers)
 
 
-def _made(column: pd.Series, kind: str, steps: list[Any]) -> np.ndarray:
-    """Return what the transformers make of a column, ``(rows, n)``, float32."""
-    made: Any = column
-    if kind in ("category", "text"):
-        made = _texts(column)
-    for step in steps:
-        # skrub's take a column, scikit-learn's a table of one.
-        made = step.transform(
-            made if type(step).__module__.startswith("skrub") else made.to_frame()
-        )
-    return np.asarray(made, dtype=np.float32).reshape(len(column), -1)
+def _is_row_number(column: pd.Series) -> bool:
+    """Whether a column is the index that pandas' or R's CSV files have, without a name."""
+    nameless = str(column.name).startswith("Unnamed: ")
+    return nameless and column.dtype.kind in "iu" and column.is_unique
 
 
-def _texts(column: pd.Series) -> pd.Series:
-    """Return a column as texts: a file may have numbers where training rows had texts."""
-    if column.dtype.kind == "f" and (column.isna() | (column == np.floor(column))).all():
-        column = column.astype("Int64")  # 3, not 3.0
-    return column.astype("str")
-
-
-def _require_kind(column: pd.Series, steps: list[Any], kind: str) -> None:
-    """Raise ValueError for the first text of a column that should be a number or a date."""
-    if isinstance(column.dtype, np.dtype) and column.dtype.kind in (
-        "fiub" if kind == "number" else "Mm"
-    ):
-        return
-    made: Any = column
-    for step in steps:
-        if type(step).__name__ in ("CleanNullStrings", "ToDatetime", "ToFloat"):
-            wanted, made = made, step.transform(made)
-    lost = (wanted.notna() & pd.isna(made)).to_numpy()
-    if lost.any():
-        raise ValueError(
-            f"the column {str(column.name)!r} has {wanted[lost].iloc[0]!r} (row {lost.argmax()}), "
-            f"but a {kind} is expected, as in training: correct it, or leave it empty."
-        )
+def _read(column: pd.Series) -> pd.Series:
+    """Return a column of texts as numbers if all are, else without those that stand for nothing."""
+    if not is_text(column):
+        return column
+    found, wrong = numbers(column)
+    return without_missing(column) if wrong.any() else found

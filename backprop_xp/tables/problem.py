@@ -7,9 +7,19 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from backprop_xp.checks import real
-from backprop_xp.tables.columns import Table, Target, Task, find_target, table_of, targets_of
+from backprop_xp.tables.columns import (
+    Table,
+    Target,
+    Task,
+    find_target,
+    measured,
+    rows_of,
+    table_of,
+    targets_of,
+)
 from backprop_xp.tables.reading import as_frame
 from backprop_xp.tables.splitting import split_rows
+from backprop_xp.tables.values import is_text
 
 # So many classes are named in a line.
 _NAMED = 6
@@ -58,7 +68,7 @@ def pose(
 
     ``validation`` is a share of the rows, drawn by the seed from each class alike, or a table.
     """
-    frame = as_frame(data)
+    frame = as_frame(data, texts=[target])
     table = table_of(frame, target, **columns)
     found = find_target(table.target, task)
     if isinstance(validation, int | float):
@@ -66,9 +76,26 @@ def pose(
         classes = targets_of(found, table.target) if found.classes else None
         places = split_rows(len(table.target), share, seed, classes=classes)
         training, held_out = (table.take(part) for part in places)
+        if not found.classes:  # what is held out tells nothing, not even the mean
+            found = measured(found, training.target)
     else:
-        training, held_out = table, table_of(as_frame(validation), target, **columns)
-        targets_of(found, held_out.target)  # a class that training has not is told at once
-    if held_out.weights is not None and not held_out.weights.any():
-        raise ValueError("the held-out rows have no weight: choose another --seed or share.")
+        training, held_out = table, _held_out(validation, found, table, columns["weights"])
+    for part, rows in (("held-out", held_out), ("training", training)):
+        if rows.weights is not None and not rows.weights.any():
+            raise ValueError(f"the {part} rows have no weight: choose another seed or share.")
     return Problem(found, training, held_out, len(frame) - len(table.target))
+
+
+def _held_out(data: Any, target: Target, training: Table, weights: str | None) -> Table:
+    """Return the rows of a table of held-out rows, of which nothing but these columns is asked."""
+    features = training.features
+    texts = [target.name, *(name for name in features if is_text(features[name]))]
+    frame = as_frame(data, texts=texts)
+    try:
+        table = rows_of(
+            frame, target.name, features=list(features), weights=weights, classes=target.classes
+        )
+        targets_of(target, table.target)  # a class that training has not is told at once
+    except ValueError as error:
+        raise ValueError(f"of the validation rows: {error}") from error
+    return table

@@ -7,7 +7,6 @@ NaN where something is missing. Nothing that a file holds is run: npz without pi
 import collections
 import csv
 import gzip
-import io
 import os
 import warnings
 import zipfile
@@ -19,16 +18,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from backprop_xp.tables.values import MISSING
+
 # What the formats' libraries raise for a file that is damaged, or of something else.
-_DAMAGED = (ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile)
+_DAMAGED = (
+    *(ValueError, KeyError, EOFError),
+    *(csv.Error, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile),
+)
 
 
-def read(path: str | os.PathLike[str]) -> pd.DataFrame:
+def read(path: str | os.PathLike[str], *, texts: Sequence[str] = ()) -> pd.DataFrame:
     """Return the table in a file: .csv, .csv.gz (in UTF-8), .parquet, .feather or .npz.
 
-    In an npz file each array is a column, and a 2-D array one for each of its own columns, named
-    ``x_0``, ``x_1``, ... Raises ValueError, with the file's name, for what is no such table, and
-    OSError for what cannot be opened.
+    The columns ``texts`` of a CSV file stay as they are written, so that ``01`` is no 1; only an
+    empty field is missing there. In an npz file each array is a column, and a 2-D array one for
+    each of its own columns, named ``x_0``, ``x_1``, ... Raises ValueError, with the file's name,
+    for what is no such table, and OSError for what cannot be opened.
     """
     name = os.fspath(path)
     reader = next((r for ends, r in _READERS.items() if name.lower().endswith(ends)), None)
@@ -40,15 +45,19 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
         with warnings.catch_warnings():
             # A row longer than the header would be cut with a warning.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return plain(reader(Path(path)))
+            found = _csv(Path(path), texts) if reader is _csv else reader(Path(path))
+            return plain(found, texts)
     except (*_DAMAGED, pd.errors.ParserWarning) as error:
         raise ValueError(f"{name}: {_told(error)}") from error
 
 
-def as_frame(data: Any) -> pd.DataFrame:
-    """Return a path's, a pandas or a polars frame's table as a frame of plain columns."""
+def as_frame(data: Any, *, texts: Sequence[str] = ()) -> pd.DataFrame:
+    """Return a path's, a pandas or a polars frame's table as a frame of plain columns.
+
+    The columns ``texts`` of a file are read as they are written; a frame's truths become texts.
+    """
     if isinstance(data, str | os.PathLike):
-        return read(data)
+        return read(data, texts=texts)
     if not isinstance(data, pd.DataFrame):
         if not hasattr(data, "to_pandas"):
             raise TypeError(
@@ -56,23 +65,28 @@ def as_frame(data: Any) -> pd.DataFrame:
                 f"{type(data).__name__}."
             )
         data = data.to_pandas()
-    return plain(data)
+    return plain(data, texts)
 
 
-def plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame with plain columns under names of their own, and at least one row."""
+def plain(frame: pd.DataFrame, texts: Sequence[str] = ()) -> pd.DataFrame:
+    """Return a frame with plain columns under names of their own, and at least one row.
+
+    Truths become texts in the columns ``texts``: elsewhere a missing one makes numbers of them.
+    """
     names = [str(name) for name in frame.columns]
     _refuse_twice(names)
     if not names or not len(frame):
         raise ValueError(f"the table has {len(names)} columns and {len(frame)} rows.")
-    columns = [_plain(frame.iloc[:, i], names[i]) for i in range(len(names))]
+    columns = [_plain(frame.iloc[:, i], names[i], texts) for i in range(len(names))]
     return pd.DataFrame(
         {name: column.reset_index(drop=True) for name, column in zip(names, columns, strict=True)}
     )
 
 
-def _plain(column: pd.Series, name: str) -> pd.Series:
+def _plain(column: pd.Series, name: str, texts: Sequence[str]) -> pd.Series:
     dtype = column.dtype
+    if name in texts and pd.api.types.infer_dtype(column, skipna=True) == "boolean":
+        return column.astype("str")
     if isinstance(dtype, pd.DatetimeTZDtype):
         return column.dt.tz_convert("UTC")
     if dtype.kind in "mM":
@@ -110,15 +124,37 @@ def _refuse_twice(names: Sequence[str]) -> None:
         raise ValueError(f"two columns are named {twice[0]!r}: give each a name of its own.")
 
 
-def _csv(path: Path) -> pd.DataFrame:
+def _csv(path: Path, texts: Sequence[str]) -> pd.DataFrame:
+    names = [name or f"Unnamed: {i}" for i, name in enumerate(_header(path))]  # as pandas has them
+    return pd.read_csv(
+        path,
+        index_col=False,
+        low_memory=False,
+        encoding="utf-8",
+        dtype=dict.fromkeys(texts, "str"),
+        keep_default_na=False,
+        na_values={name: [""] if name in texts else list(MISSING) for name in names},
+    )
+
+
+def _header(path: Path) -> list[str]:
+    """Return the first line's names, and refuse lines that have more or fewer fields."""
     opened: Any = gzip.open if path.name.lower().endswith(".gz") else open
     with opened(path, "rb") as file:
-        start = file.read(2**16)
-        if b"\0" in start:
+        if b"\0" in file.read(2**16):
             raise ValueError("it is no text in UTF-8, but a binary file or of another encoding.")
-        lines = io.StringIO(start.decode("utf-8-sig", errors="replace"))
-        _refuse_twice(next(csv.reader(lines), []))
-    return pd.read_csv(path, index_col=False, low_memory=False, encoding="utf-8")
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+        lines = csv.reader(file)
+        names = next(lines, [])
+        _refuse_twice(names)
+        for fields in lines:
+            # What is blank is no row: pandas leaves it out.
+            if len(fields) != len(names) and "".join(fields).strip():
+                raise ValueError(
+                    f"line {lines.line_num} has {len(fields)} fields, but the first line has "
+                    f"{len(names)}."
+                )
+    return names
 
 
 def _npz(path: Path) -> pd.DataFrame:
@@ -160,7 +196,7 @@ def _told(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+_READERS: dict[str, Callable[..., pd.DataFrame]] = {
     ".csv": _csv,
     ".csv.gz": _csv,
     ".parquet": pd.read_parquet,

@@ -14,6 +14,7 @@ import skrub
 
 from backprop_xp.backends import Selection, dtype_name
 from backprop_xp.checkpoint import Checkpoint, load
+from backprop_xp.model_files import CheckpointError
 from backprop_xp.tables.model import TOLD, model_of
 from backprop_xp.tables.problem import Problem
 from backprop_xp.tables.settings import Settings
@@ -60,20 +61,32 @@ def training_in(
         return None
     kept = load(out, backend=where.backend, device=where.device)
     model_of(kept, out)  # what is no model of a table is told
-    written = kept.metadata[TOLD]
-    settings = written["settings"]
-    faults = [
-        f"{name} is {_plain(value)}, but the file's training has {_plain(settings[name])}"
-        for name, value in told["settings"].items()
-        if settings[name] != value
-    ]
-    faults += [fault for name, fault in _DIFFERS.items() if written[name] != told[name]]
+    try:
+        faults = _differences(kept.metadata[TOLD], told)
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{os.fspath(out)}: what it tells of its training lacks {error}, as a file of another "
+            "version does: leave --resume out to start anew."
+        ) from error
     if faults:
         raise ValueError(
             f"{os.fspath(out)} cannot be resumed: {faults[0]}. Give what it began with, or leave "
             "--resume out to start anew."
         )
     return kept
+
+
+def _differences(written: dict[str, Any], told: dict[str, Any]) -> list[str]:
+    """Return what is other in a file's training than in one that is told of."""
+    settings = written["settings"]
+    faults = [
+        f"{name} is {_plain(value)}, but the file's training has {_plain(settings[name])}"
+        for name, value in told["settings"].items()
+        if settings[name] != value
+    ]
+    # Whether a task was found or told is no difference.
+    told = {**told, "target": {**told["target"], "reason": written["target"]["reason"]}}
+    return faults + [fault for name, fault in _DIFFERS.items() if written[name] != told[name]]
 
 
 def _plain(value: Any) -> str:

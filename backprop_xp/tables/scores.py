@@ -22,8 +22,11 @@ def score(target: Target, y: np.ndarray, found: np.ndarray, weights: Any = None)
 
     y is class numbers or numbers. What is not defined for these rows is None: the area under the
     ROC curve (the mean over classes, each against the rest) where all are of one class, R2 where
-    all numbers are the same.
+    all numbers are the same. Rows of weight 0 count for nothing.
     """
+    if weights is not None:
+        counted = weights > 0.0
+        y, found, weights = y[counted], found[counted], weights[counted]
     if target.task == "regression":
         varies = bool((y != y[0]).any())
         return {
@@ -81,7 +84,10 @@ def trivial(target: Target, y: np.ndarray, rows: int, weights: Any = None) -> np
 def linear(
     target: Target, x: np.ndarray, y: np.ndarray, x_new: np.ndarray, weights: Any = None
 ) -> np.ndarray:
-    """Return the predictions of logistic or ridge regression on the same features."""
+    """Return the predictions of logistic or ridge regression on the same features.
+
+    Numbers are standardised: scikit-learn computes in float32 here, as x is.
+    """
     model = LogisticRegression() if target.task == "classification" else Ridge()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 100 iterations are all it gets
@@ -91,7 +97,7 @@ def linear(
 
 def _predicted(target: Target, model: Any, x: np.ndarray) -> np.ndarray:
     if target.task == "regression":
-        values: np.ndarray = model.predict(x)
+        values: np.ndarray = model.predict(x).astype("float64")
         return values
     shares = np.zeros((len(x), len(target.classes)))
     shares[:, model.classes_] = model.predict_proba(x)
