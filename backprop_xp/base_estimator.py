@@ -26,6 +26,7 @@ from backprop_xp.estimator_network import (
     network_of,
     theta_of,
 )
+from backprop_xp.lbfgs import minimize
 from backprop_xp.network import Network
 from backprop_xp.placing import (
     blocks_of,
@@ -40,7 +41,7 @@ from backprop_xp.placing import (
     taken,
 )
 from backprop_xp.schedules import Plateau
-from backprop_xp.solvers import STOCHASTIC, Task, begin_curves, descend, minimize
+from backprop_xp.solvers import STOCHASTIC, Task, begin_curves, descend
 from backprop_xp.streaming import Table
 from backprop_xp.targets import flat, word_of
 
@@ -256,7 +257,8 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         """Write the fitted estimator to a model file, without pickle; ``load`` reads it.
 
         All is kept that predicting, ``partial_fit`` and a warm start need; of a ``random_state``
-        the number; not ``backend`` and ``device``. ``bx.load`` reads the file's network. Needs the extra ``files``.
+        the number; not ``backend`` and ``device``. ``bx.load`` reads the file's network. Needs the
+        extra ``files``.
         """
         from backprop_xp.estimator_files import save_estimator
 

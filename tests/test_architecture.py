@@ -40,6 +40,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "base_estimator",
         "estimator_files",
         "estimator_network",
+        "lbfgs",
         "placing",
         "solvers",
         "streaming",
