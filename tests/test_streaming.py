@@ -60,6 +60,7 @@ def _assert_same(xp: Any, one: Any, other: Any) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=close)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("weighted", [pytest.param(False, marks=pytest.mark.once), True])
 def test_in_order_a_large_table_is_trained_on_as_a_small_one(
     xp: Any, large: tuple[Any, np.ndarray], weighted: bool
@@ -75,6 +76,7 @@ def test_in_order_a_large_table_is_trained_on_as_a_small_one(
     np.testing.assert_allclose(*proba, rtol=0, atol=rounding)
 
 
+@pytest.mark.compiled
 def test_a_shuffled_large_table_is_learnt(large: tuple[Any, np.ndarray]) -> None:
     table, held = large
     options = {"max_iter": 60, "learning_rate_init": 0.02, "early_stopping": True, "tol": 0.0}
@@ -156,6 +158,7 @@ def test_what_was_moved_apart_has_arrived(xp: Any) -> None:
     np.testing.assert_array_equal(home.to_host(moved + moved), rows + rows)
 
 
+@pytest.mark.compiled
 def test_partial_fit_and_lbfgs_take_a_large_table(xp: Any, large: tuple[Any, np.ndarray]) -> None:
     table, held = large
     options = {"hidden_layer_sizes": 5, "shuffle": False, "batch_size": 20, "random_state": 0}
