@@ -224,7 +224,7 @@ def run_tests(session: nox.Session, backend: str, devices: list[str], chosen: st
         # Most of the time is XLA's, and a quarter of it is saved where it optimises little. The
         # suite passes with all of its optimisations too. What one process compiled serves all.
         env |= {"JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-        env |= {"JAX_COMPILATION_CACHE_DIR": str(Path(session.create_tmp()) / "compiled")}
+        env |= {"JAX_COMPILATION_CACHE_DIR": str(Path(session.create_tmp(), "compiled").resolve())}
         env |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     for device in devices:
         on = {**env, "BACKPROP_XP_DEVICE": device}

@@ -100,11 +100,7 @@ def descend(model: Any, task: Task, report: Report | None, *, incremental: bool)
                     _tell(epoch, curves)
                 # What is watched falls as the network improves.
                 watched = -curves["score"][-1] if early else curves["loss"][-1]
-                stays = watched > best - model.tol
-                if np.ndim(stays):  # of a stack a diverged network gains nothing; alone it is reset
-                    stays |= np.isnan(watched)
-                stale = np.where(stays, stale + 1, 0)
-                best = np.fmin(best, watched)
+                best, stale = _better(watched, best, stale, model.tol)
                 if model.solver == "sgd" and model.learning_rate == "invscaling":
                     rate.value = model.learning_rate_init / (model.t_ + 1) ** model.power_t
                 interrupt.release()
@@ -116,12 +112,7 @@ def descend(model: Any, task: Task, report: Report | None, *, incremental: bool)
                 if ends:
                     break
         if not (ends or incremental):
-            warnings.warn(
-                f"Stochastic Optimizer: Maximum iterations ({model.max_iter}) "
-                "reached and the optimization hasn't converged yet.",
-                ConvergenceWarning,
-                stacklevel=5,
-            )
+            _warn_of_max_iter(model)
     except KeyboardInterrupt:
         if epoch == 0 or interrupt.busy:  # nothing was learnt, or a user's own code ended a step
             raise
@@ -132,6 +123,23 @@ def descend(model: Any, task: Task, report: Report | None, *, incremental: bool)
     kept = state.best if early and state.best is not None else state
     model._optimizer_state = mapped(functools.partial(_on_host, place), kept.optimizer_state)
     return kept.theta[(*place, ...)]
+
+
+def _better(watched: Any, best: Any, stale: Any, tol: float) -> tuple[Any, Any]:
+    """Return the least that was watched, and for how many epochs it has not fallen by ``tol``."""
+    stays = watched > best - tol
+    if np.ndim(stays):  # of a stack a diverged network gains nothing; alone it is reset
+        stays |= np.isnan(watched)
+    return np.fmin(best, watched), np.where(stays, stale + 1, 0)
+
+
+def _warn_of_max_iter(model: Any) -> None:
+    warnings.warn(
+        f"Stochastic Optimizer: Maximum iterations ({model.max_iter}) "
+        "reached and the optimization hasn't converged yet.",
+        ConvergenceWarning,
+        stacklevel=6,
+    )
 
 
 def _states(
