@@ -23,6 +23,7 @@ import pandas as pd
 import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.cli import live, train
+from backprop_xp.cli.tabulated import number
 from backprop_xp.tables import columns, settings
 from tests.commands import NOWHERE, ONE_LINE, PACKAGE_FOLDER, run, start, start_without
 
@@ -542,3 +543,11 @@ def test_a_terminal_shows_a_bar_the_losses_and_the_best_so_far_in_its_width(colu
     assert re.search(r"epoch 12/200 [━╸╺]+ \d:\d\d:\d\d left", shown), shown
     assert "loss 0.5123 validation 0.52 best 0.4987 (epoch 9)" in shown
     assert max(map(len, last)) <= columns
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(-0.0001255, "-0.00013"), (1234567.0, "1.23e+06"), (0.94136, "0.9414"), (None, "-")],
+)
+def test_a_number_of_the_report_leaves_its_column_a_space(value: Any, text: str) -> None:
+    assert number(value) == text

@@ -43,8 +43,11 @@ def classes_table(classes: Sequence[Mapping[str, Any]]) -> str:
 
 
 def number(value: float | None) -> str:
-    """Return a number in four digits, ``-`` for what is not defined."""
-    return "-" if value is None else f"{value:.4g}"
+    """Return a number in four digits, or as many as eight columns take; ``-`` for None."""
+    if value is None:
+        return "-"
+    texts = [f"{value:.{digits}g}" for digits in (4, 3, 2, 1)]
+    return next((text for text in texts if len(text) <= 8), texts[-1])
 
 
 def cut(text: str, room: int) -> str:
