@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -64,6 +65,16 @@ def known_backend(name: str | None) -> str | None:
     if name is not None and name not in known:
         raise typer.BadParameter(f"{name!r} is unknown. {nearest(name, known)}")
     return name
+
+
+ChosenBackend: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        callback=known_backend,
+        help="Where to compute. Default: as the environment says.",
+        show_default=False,
+    ),
+]
 
 
 def known_activation(name: str) -> str:

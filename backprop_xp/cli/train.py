@@ -15,11 +15,11 @@ import typer
 import backprop_xp as bx
 from backprop_xp.checks import nearest
 from backprop_xp.cli.arguments import (
+    ChosenBackend,
     bounded,
     count_parameters,
     file_path,
     known_activation,
-    known_backend,
     parse_sizes,
     picture_path,
     refuse_more,
@@ -120,14 +120,7 @@ def train(
     ] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Of the split, the start, the order.")] = 0,
     restarts: Annotated[int, typer.Option(min=1, help="Starts at once; the best is kept.")] = 1,
-    backend: Annotated[
-        str | None,
-        typer.Option(
-            callback=known_backend,
-            help="Where to compute. Default: as the environment says.",
-            show_default=False,
-        ),
-    ] = None,
+    backend: ChosenBackend = None,
     device: Annotated[
         str | None, typer.Option(help="Its device, such as cuda:1.", show_default=False)
     ] = None,

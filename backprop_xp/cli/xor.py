@@ -16,11 +16,11 @@ from rich.progress import Progress
 import backprop_xp as bx
 from backprop_xp.backends import Array, array_namespace, dtype_name, to_host
 from backprop_xp.cli.arguments import (
+    ChosenBackend,
     bad_sizes,
     bounded,
     count_parameters,
     known_activation,
-    known_backend,
     known_loss,
     parse_sizes,
     picture_path,
@@ -89,14 +89,7 @@ def xor(
         Path | None,
         typer.Option(callback=picture_path, help="Write a picture: .png, .svg or .pdf."),
     ] = None,
-    backend: Annotated[
-        str | None,
-        typer.Option(
-            callback=known_backend,
-            help="Where to compute. Default: as the environment says.",
-            show_default=False,
-        ),
-    ] = None,
+    backend: ChosenBackend = None,
 ) -> None:
     """Learn XOR and prove the gradient: the tutorial, from start to finish.
 
