@@ -85,11 +85,28 @@ def test_a_common_mistake_is_called_by_its_name_and_no_other(name: str, method: 
     assert "['second']" not in str(said)  # which is right, or wrong with all
 
 
-@pytest.mark.parametrize("size", [1e-24, 1e-12])
+@pytest.mark.parametrize("size", [1e-24, 1e-13])
 def test_no_penalty_is_made_of_a_residual_that_is_rounding(size: float) -> None:
     at = np.array([1.0, -2.0, 3.0, 0.5])
     value, gradient = lambda p: np.sum((p - at) ** 2), lambda p: 2.0 * (p - at) + size * p
     assert "penalty" not in str(check.gradient(value, gradient, at))
+
+
+def test_no_number_is_made_of_one_entry_nor_a_factor_of_1() -> None:
+    point = np.array([0.0, 0.0, 0.7, 0.0, 0.0])
+    weights = np.array([1.0, -2.0, 3.0, 4.0, 5.0])
+
+    def said(change: np.ndarray) -> str:
+        report = check.gradient(
+            lambda p: np.sum(weights * np.sin(p)), lambda p: change * weights * np.cos(p), point
+        )
+        assert report.verdict == "fail"
+        return str(report.diagnosis)
+
+    assert "times the parameter" not in said(np.array([1.0, 1.0, 0.5, 1.0, 1.0]))
+    assert "units" not in said(1.0 + 5e-6 * np.array([1.0, -1.0, 2.0, -2.0, 3.0]))
+    assert "factor of 1.000004" in said(np.full(5, 1.000004))
+    assert "1/1" not in said(np.full(5, 0.9995))
 
 
 ROWS, FAILS = 5, "fails a check of its own"

@@ -188,3 +188,44 @@ def test_what_is_no_layer_or_loss_or_sample_is_refused_by_name(xp: Any) -> None:
     assert check.layer(norm, xp.asarray([[1, 2, 4]], dtype=None)).passed
     report = check.loss("log_cosh", [[0.5, -1.0, 2.0]], [[1, 0, 1]])
     assert bx.backends.owner(report.analytic[0]) is xp.selection.backend
+
+
+class Codes:
+    """A layer of integer codes ``(batch, 1)``, each a row of a table of four."""
+
+    names, shapes = ("table",), ((4, 3),)
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.factor = factor
+
+    def initialize(self, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
+        return (generator.normal(size=(4, 3)),)
+
+    def _chosen(self, x: Any, like: Any) -> Any:
+        xp = bx.backends.array_namespace(x)
+        if not xp.isdtype(x.dtype, "integral"):
+            raise TypeError("codes are integers")
+        chosen = x == xp.arange(4, dtype=x.dtype, device=bx.backends.device_of(x))
+        return xp.astype(xp.astype(chosen, xp.int32), like.dtype)
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
+        return self._chosen(x, parameters[0]) @ parameters[0], x
+
+    def backward(
+        self, parameters: Any, cache: Any, g: Any, *, wants_input: bool = True
+    ) -> tuple[Any, tuple[Any, ...]]:
+        if wants_input:
+            raise TypeError("codes have no derivative")
+        xp = bx.backends.array_namespace(g)
+        return None, (self.factor * (xp.matrix_transpose(self._chosen(cache, g)) @ g),)
+
+
+def test_a_layer_of_integers_is_checked_without_its_input(xp: Any) -> None:
+    x = xp.asarray([[0], [3], [1], [3]], dtype="int64")
+    report = check.layer(Codes(), x, wants_input=False)
+    assert (report.verdict, [t.tensor for t in report.tensors]) == ("pass", ["table"])
+    assert check.layer(Codes(2.0), x, wants_input=False).verdict == "fail"
+    dense = check.layer(bx.Dense(3, 2, "tanh"), xp.asarray(np.ones((4, 3))), wants_input=False)
+    assert [t.tensor for t in dense.tensors] == ["weights", "bias"]
+    with pytest.raises(ValueError, match="layer has no parameters"):
+        check.layer(bx.Dropout(0.5), xp.asarray(np.ones((4, 3))), wants_input=False)

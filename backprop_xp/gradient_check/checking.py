@@ -158,15 +158,20 @@ def check_network(
 
 
 def check_layer(
-    layer: Layer | Activation, x: Array, **options: Unpack[CheckOptions]
+    layer: Layer | Activation,
+    x: Array,
+    *,
+    wants_input: bool = True,
+    **options: Unpack[CheckOptions],
 ) -> GradientReport:
     """Check a layer's backward rule by its input and its parameters, without a network.
 
     ``x`` is ``(batch, n_in)``; the parameters are the layer's own draw of ``seed`` and some noise,
-    and dropout masks have it for a key. An ``Activation`` is checked as a layer of its own. What is
-    compared is ``backward`` of a random upstream gradient u with the derivatives of ``<y, u>``: by
-    ``method="directional"`` that is the dot test. ``options`` are those of ``check_gradient``; the
-    tensors are called ``input`` and as the layer names its parameters.
+    and dropout masks have it for a key. ``wants_input=False`` leaves the input out, as a layer of
+    integer codes needs it, and passes x as it is. An ``Activation`` is checked as a layer of its
+    own. What is compared is ``backward`` of a random upstream gradient u with the derivatives of
+    ``<y, u>``: by ``method="directional"`` that is the dot test. ``options`` are those of
+    ``check_gradient``; the tensors are called ``input`` and as the layer names its parameters.
 
     >>> import backprop_xp as bx
     >>> print(bx.check_layer(bx.LayerNorm(3), bx.asarray([[1.0, 2.0, 4.0]])).verdict)
@@ -179,8 +184,12 @@ def check_layer(
     if isinstance(layer, Activation):
         layer = Activate(layer)
     require_layer(layer, "layer")
-    x, seed = in_double(_samples(x, "x", getattr(layer, "n_in", None))), chosen["seed"]
-    return check_problem(layer_problem(layer, drawn_parameters(layer, x, seed), x, seed, chosen))
+    if not wants_input and not layer.names:
+        raise ValueError("layer has no parameters: without its input there is nothing to check.")
+    seed, width = chosen["seed"], getattr(layer, "n_in", None)
+    x = in_double(_samples(x, "x", width)) if wants_input else _rows(asarray(x), "x", width)
+    parameters = drawn_parameters(layer, x, seed)
+    return check_problem(layer_problem(layer, parameters, x, seed, chosen, wants_input=wants_input))
 
 
 def check_loss(
@@ -267,6 +276,11 @@ def _samples(x: Any, name: str, width: int | None = None) -> Array:
     choice = resolve(x)
     x = asarray(x, backend=choice.backend, device=choice.device, dtype=choice.dtype)
     require_floating(x, name)
+    return _rows(x, name, width)
+
+
+def _rows(x: Array, name: str, width: int | None) -> Array:
+    """Return x, or raise ValueError unless it is ``(batch, width)``."""
     if len(x.shape) != 2 or 0 in x.shape or width not in (None, x.shape[-1]):
         came, wanted = tuple(x.shape), f"(batch, {width or 'n'})"
         raise ValueError(f"{name} has shape {came}, but {wanted} with rows is expected.")

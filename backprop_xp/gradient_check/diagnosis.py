@@ -21,7 +21,7 @@ _CLOSE = 2e-3
 # So many entries must agree on a number that is fitted to them.
 _ENOUGH = 3
 # Factors between units of measurement.
-_UNITS = (*(10.0**n for n in range(13)), 60.0, 3600.0, 180.0 / math.pi, 2.0 * math.pi)
+_UNITS = (*(10.0**n for n in range(1, 13)), 60.0, 3600.0, 180.0 / math.pi, 2.0 * math.pi)
 # What a gradient does with the penalty, by the part of it that is to be added.
 _SHARES = {1.0: "lacks", 0.5: "holds half of", -1.0: "holds twice", 2.0: "holds minus"}
 _PLURALS = {"is": "are", "has": "have", "lacks": "lack", "holds": "hold"}
@@ -59,11 +59,9 @@ class Evidence(NamedTuple):
         """Where there is something to explain."""
         return self.off > self.left_over
 
-    @property
-    def is_many(self) -> bool:
-        """Whether so many entries agree on a number that it is no accident."""
-        used = (self.analytic != 0.0) | (self.numeric != 0.0)
-        return int(np.sum(used & self.judged)) >= _ENOUGH
+    def is_many(self, part: Host) -> bool:
+        """Whether enough entries agree on a number fitted to ``part``: it is no accident."""
+        return int(np.count_nonzero(part[self.judged])) >= _ENOUGH
 
     def agrees(self, candidate: Host) -> bool:
         """Say whether a gradient is the numeric one, where that is known."""
@@ -127,8 +125,9 @@ def _explanations(e: Evidence, problem: Problem) -> Iterator[str]:
         yield from (f"is {words}" for words, candidate in _candidates(e) if e.agrees(candidate))
         yield from _penalty(e, problem)
         yield from _zero(e)
-        added = e.fit(e.analytic, np.ones_like(e.analytic))
-        if added is not None and e.is_many:
+        ones = np.ones_like(e.analytic)
+        added = e.fit(e.analytic, ones)
+        if added is not None and e.is_many(ones):
             direction = "too little" if added > 0.0 else "too much"
             yield f"holds {abs(added):.6g} {direction} in every entry"
         if np.all(e.judged):
@@ -144,8 +143,8 @@ def _scaled(e: Evidence, problem: Problem) -> Iterator[str]:
         return
     large = max(abs(factor), 1.0 / abs(factor))
     slack = max(1e-6, e.slack / float(np.max(np.abs(e.numeric))))
-    is_usual = math.isclose(large, round(large), rel_tol=slack) and (factor > 0.0 or large < 1.5)
-    if is_usual or e.is_many:
+    is_usual = math.isclose(large, round(large), rel_tol=slack) and (factor > 0.0) == (large > 1.5)
+    if is_usual or e.is_many(e.analytic):
         yield f"is {_factor_words(factor, problem)}"
 
 
@@ -162,8 +161,9 @@ def _factor_words(factor: float, problem: Problem) -> str:
     is_inverse = abs(factor) < 1.0
     large = 1.0 / factor if is_inverse else factor
     whole = round(large)
-    is_exact = _near(large, whole)
-    shown = f"1/{whole}" if is_inverse and is_exact and whole > 0 else f"{factor:.6g}"
+    is_exact = whole != 1 and _near(large, whole)
+    digits = 6 if abs(factor - 1.0) > 1e-4 else 9
+    shown = f"1/{whole}" if is_inverse and is_exact and whole > 0 else f"{factor:.{digits}g}"
     words = f"the numeric one times a constant factor of {shown}"
     if _near(factor, -1.0):
         return f"{words}: the sign is wrong"
@@ -197,9 +197,9 @@ def _penalty(e: Evidence, problem: Problem) -> Iterator[str]:
     for share, words in (_SHARES if decays else {-1.0: "holds"}).items():
         if known and _near(strength, share * known):
             yield f"{words} the penalty (L2), {rest}"
-    if e.is_many and strength > 0.0:
+    if e.is_many(e.parameter) and strength > 0.0:
         yield f"lacks {strength:.6g} times the parameter: a penalty (L2) is missing or halved"
-    elif e.is_many:
+    elif e.is_many(e.parameter):
         much = f"{-strength:.6g} times the parameter too much"
         yield f"holds {much}: a penalty (L2) is doubled, or does not belong there"
 

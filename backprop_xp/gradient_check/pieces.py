@@ -65,28 +65,44 @@ def network_pieces(
     for i, layer in enumerate(network.layers):
         own = None if key is None else fold_in(key, i)
         name = f"layers[{i}] ({type(layer).__name__})"
-        yield name, layer_problem(layer, parameters[i], x, own, options)
+        if i > 0 or layer.names:  # the first layer's input is not trained
+            yield name, layer_problem(layer, parameters[i], x, own, options, wants_input=i > 0)
         x, _ = layer.forward(parameters[i], x, own)
     yield "the loss", loss_problem(network.loss_function, x, rows.y, options)
 
 
 def layer_problem(
-    layer: Layer, parameters: Parameters, x: Array, rng: Any, options: CheckOptions
+    layer: Layer,
+    parameters: Parameters,
+    x: Array,
+    rng: Any,
+    options: CheckOptions,
+    *,
+    wants_input: bool = True,
 ) -> Problem:
-    """Return the problem of a layer at some parameters and input."""
+    """Return the problem of a layer at some parameters and input, by the input too or not."""
     y, _ = layer.forward(parameters, x, rng)
     upstream = beside(y, _random(tuple(y.shape), options["seed"]), y.dtype)
+    inputs = [x] if wants_input else []
+    is_real = array_namespace(x).isdtype(x.dtype, "real floating")
+
+    def forward(point: list[Array]) -> tuple[Array, Any]:
+        here = point[0] if wants_input else x
+        if is_real and not wants_input:  # parameters may be complex
+            here = array_namespace(x).astype(x, point[0].dtype)
+        return layer.forward(point[len(inputs) :], here, rng)
 
     def value(point: list[Array]) -> Array:
-        y, _ = layer.forward(point[1:], point[0], rng)
+        y, _ = forward(point)
         return array_namespace(y).sum(y * upstream, axis=(-2, -1))
 
     def gradient(point: list[Array]) -> list[Array | None]:
-        _, cache = layer.forward(point[1:], point[0], rng)
-        by_input, by_parameters = layer.backward(point[1:], cache, upstream, wants_input=True)
-        return [by_input, *by_parameters]
+        by_input, by_parameters = layer.backward(
+            point[len(inputs) :], forward(point)[1], upstream, wants_input=wants_input
+        )
+        return [by_input, *by_parameters] if wants_input else list(by_parameters)
 
-    point = _named([x, *parameters], ["input", *layer.names])
+    point = _named([*inputs, *parameters], [*["input"][: len(inputs)], *layer.names])
     return Problem(point, value, gradient, options, least_size=_LEAST_SIZE)
 
 
@@ -105,12 +121,12 @@ def loss_problem(loss: Loss, outputs: Array, targets: Array, options: CheckOptio
 
 
 def drawn_parameters(layer: Layer, x: Array, seed: int) -> Parameters:
-    """Return parameters of a layer, in x's place, with noise so that none is at a special value."""
+    """Return parameters of a layer, beside x, with noise so that none is at a special value."""
     if not layer.names:
         return ()
     layout = lay_out([layer])
     drawn = draw_stack(seed, 1, functools.partial(draw, [layer], layout))[0]
-    moved = beside(x, drawn + _SPREAD * _random(drawn.shape, seed), x.dtype)
+    moved = beside(x, drawn + _SPREAD * _random(drawn.shape, seed))
     return unpack(layout, moved)[0]
 
 
