@@ -1,7 +1,9 @@
 """How a user's functions are called: at copies, within the domain; a state they keep shows."""
 
 import math
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -180,3 +182,57 @@ def test_scale_is_the_size_at_which_value_varies(scale: Any) -> None:
     value, gradient = lambda p: np.sum(np.sin(1e3 * p)), lambda p: 1e3 * np.cos(1e3 * p)
     point = np.array([1e6, 1e6 + 0.4])
     tell_apart(value, gradient, point, method="centered", scale=scale)
+
+
+@by_differences
+def test_a_function_may_return_the_same_array_at_every_call(method: str) -> None:
+    t, point = np.linspace(0.0, 2.0, 7), np.array([2.0, 0.7])
+    buffer, number = np.empty(7), np.empty(1)
+
+    def simulated(p: Any) -> Any:
+        buffer[:] = p[0].real * np.exp(-p[1].real * t)
+        return buffer
+
+    def total(p: Any) -> Any:
+        number[0] = np.sum(simulated(p))
+        return number
+
+    def jacobian(p: Any) -> Any:
+        return np.stack([np.exp(-p[1] * t), -p[0] * t * np.exp(-p[1] * t)], axis=-1)
+
+    assert check.jacobian(simulated, jacobian, point, method=method).verdict == "pass"
+    tell_apart(total, lambda p: jacobian(p).sum(axis=0), point, method=method)
+
+
+def test_checks_in_threads_leave_the_filters_of_warnings_as_they_were() -> None:
+    before, together = list(warnings.filters), threading.Barrier(4)
+
+    def checked(seed: int) -> str:
+        point = np.random.default_rng(seed).normal(size=20 + 20 * seed)
+        together.wait()
+        value = lambda p: sum(float(number) ** 2 for number in p)  # noqa: E731
+        return str(check.gradient(value, lambda p: 2.0 * p, point, batched=False).verdict)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(checked, range(4))) == ["pass"] * 4
+    assert list(warnings.filters) == before
+
+
+@pytest.mark.parametrize("digits", [3, None])
+def test_the_calls_of_a_jacobians_function_do_not_grow_with_its_results(digits: int | None) -> None:
+    calls: dict[int, int] = {}
+    for results in (5, 500):
+        t, counted = np.linspace(0.0, 4.0, results), [0]
+
+        def curve(p: Any, t: Any = t, counted: Any = counted) -> Any:
+            counted[0] += 1
+            found = p[0].real * np.exp(-p[1].real * t) + p[2].real
+            return found if digits is None else np.round(found, digits)
+
+        def jacobian(p: Any, t: Any = t) -> Any:
+            return np.stack([np.exp(-p[1] * t), -p[0] * t * np.exp(-p[1] * t), 1.0 + 0 * t], -1)
+
+        verdict = check.jacobian(curve, jacobian, np.array([2.0, 0.7, 0.3])).verdict
+        assert verdict == ("pass" if digits is None else "inconclusive")
+        calls[results] = counted[0]
+    assert calls[500] <= 1.2 * calls[5] < 1000

@@ -149,3 +149,23 @@ def test_where_kinks_meet_on_a_large_points_direction_no_fail_rests_on_it(share:
     assert (report.verdict, report.passed) == (("kink", True) if share else ("inconclusive", False))
     assert report.max_relative_error <= report.tolerance
     assert share or "kinks meet on a direction" in report.reason
+
+
+@pytest.mark.parametrize("claim", [0.0, 0.1])
+@pytest.mark.parametrize("method", ["auto", "directional"])
+@pytest.mark.parametrize("power", [0.25, 0.5, 0.75])
+def test_at_a_cusp_nothing_passes_and_the_reason_is_told(
+    power: float, method: str, claim: float
+) -> None:
+    for at in (0.0, 1.0):
+        value = lambda p, at=at: 1.0 + np.sum(np.abs(p - at) ** power)  # noqa: E731
+        report = check.gradient(value, lambda p: claim + 0.0 * p, np.full(2, at), method=method)
+        assert report.verdict == "inconclusive"
+        assert "value has no derivative here" in report.reason
+
+
+@pytest.mark.parametrize("method", ["auto", "directional"])
+def test_a_zero_where_a_value_is_even_passes(method: str) -> None:
+    for value in (np.cosh, np.square, lambda p: p**4, lambda p: np.abs(p) ** 1.5, np.cos):
+        case = lambda p, value=value: 5.0 + np.sum(value(p.real)), lambda p: 0.0 * p
+        assert check.gradient(*case, np.zeros(2), method=method).verdict == "pass"

@@ -129,3 +129,27 @@ def test_a_picture_shows_entries_or_remainders(xp: Any) -> None:
     assert lines["symmetric (dotted: order 3)"] == list(_report(xp, "taylor").taylor.symmetric)
     with pytest.raises(ValueError, match=r'nothing to draw.*method="auto".*method="taylor"'):
         _report(xp, "directional").plot()
+
+
+def test_a_direction_does_not_say_to_how_many_digits_entries_agree() -> None:
+    def gradient(p: Any) -> Any:
+        found = 3.0 * p * p
+        found[[5, 700]] = found[[700, 5]]
+        return found
+
+    point = np.random.default_rng(0).normal(size=100_000)
+    report = check.gradient(lambda p: np.sum(p**3), gradient, point)
+    assert (report.verdict, report.method) == ("fail", "directional")
+    assert report.max_relative_error < 1e-3 < report.worst[0].relative_error
+    assert "digits" not in report.reason
+    nearly = check.gradient(lambda p: np.sum(p**3), lambda p: 3.0001 * p * p, point)
+    assert "agree to 4 digits" in nearly.reason
+
+
+def test_a_wider_tolerance_is_no_way_out_of_error_bars() -> None:
+    at = np.array([1.0, -2.0, 3.0])
+    value, gradient = lambda p: 1e3 + float(np.sum((p.real - at) ** 2)), lambda p: 2.0 * (p - at)
+    report = check.gradient(value, gradient, at + 1e-9, tolerance=1e-7)
+    assert report.verdict == "inconclusive"
+    assert "wider than the tolerance that was asked for" in report.reason
+    assert "tolerance=" not in report.reason

@@ -9,30 +9,38 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backprop_xp.gradient_check.functions import Function, Host
+from backprop_xp.gradient_check.functions import SINGLE, Function, Host
 
-# The rounding of its tensor's largest entry, and of the size which its terms have elsewhere, count
-# so many times.
-_LARGEST, _NATURAL = 16.0, 64.0
+# The rounding of its tensor's largest entry counts so many times, and that of the size that it has
+# elsewhere: of an entry more in float32, in which a million rows may have been added up.
+_LARGEST = _NATURAL = 16.0
+_SUMS = 2.0**16
 
 
 class Claim(NamedTuple):
-    """Claimed derivatives ``(K, M)`` along K lines, and their error bars."""
+    """Claimed derivatives ``(K, M)`` along K lines, and their error bars.
+
+    ``natural`` is what the bars grow by if the derivatives are what is left of larger terms.
+    """
 
     value: Host
     bar: Host
+    natural: Host
 
 
 class Gradient(NamedTuple):
     """The claimed gradient ``(P, M)`` of a function, and its error bar.
 
-    ``size (P,)`` are the entries' sizes; ``is_measured`` says that the bar counts all rounding.
+    ``size (P,)`` are the entries' sizes. Once its rounding ``is_measured``, ``natural_size (P, M)``
+    is the largest that the gradient is elsewhere, and ``precision (P, M)`` that of its numbers.
     """
 
     function: Function
     size: Host
     value: Host
     bar: Host
+    natural_size: Host
+    precision: Host
     is_measured: bool = False
 
     @property
@@ -42,12 +50,16 @@ class Gradient(NamedTuple):
 
     def at(self, columns: Host) -> Claim:
         """Return what is claimed of some entries."""
-        return Claim(self.value[columns], self.bar[columns])
+        precision, size = self.precision[columns], self.natural_size[columns]
+        natural = np.where(precision == SINGLE, _SUMS, _NATURAL) * precision * size
+        return Claim(self.value[columns], self.bar[columns], natural)
 
     def along(self, direction: Host) -> Claim:
         """Return what is claimed of the derivative ``(1, M)`` along a direction ``(P,)``."""
         value = np.where(direction[:, None] == 0.0, 0.0, self.value)
-        return Claim((direction @ value)[None, :], _norm(direction[:, None] * self.bar))
+        natural = _NATURAL * self.precision * self.natural_size
+        bars = (_norm(direction[:, None] * bar) for bar in (self.bar, natural))
+        return Claim((direction @ value)[None, :], *bars)
 
     def norm(self, direction: Host) -> Host:
         """Return the norm ``(1, M)`` of the terms of the derivative along a direction."""
@@ -61,25 +73,13 @@ class Gradient(NamedTuple):
             largest[tensor.part] = scaled[tensor.part].max(axis=0, initial=0.0)
         return largest / self.size[:, None]
 
-    def with_rounding(self) -> "Gradient":
-        """Return the gradient with a bar that counts all its rounding, before it is called wrong.
-
-        That is measured as the rounding of the size that it has elsewhere: terms that cancel or
-        saturate at the point, as in p - y or 1 - tanh^2, are of their natural size there.
-        """
-        x, draw = self.function.x, np.random.default_rng(1).uniform
-        shrunk = [0.5, *(draw(low, 1.0, x.size) for low in (0.25, 0.5, 0.875))]
-        natural = np.abs(self.function.claims([s * x for s in shrunk]))
-        natural = np.where(np.isfinite(natural), natural, 0.0).max(axis=0)
-        bar = self.bar + _NATURAL * self.function.gradient_epsilon * natural
-        return self._replace(bar=bar, is_measured=True)
-
 
 def claimed_gradient(function: Function) -> Gradient:
     """Return the gradient at the point, its bar the rounding of its tensor's largest entry."""
     given = function.problem.size
     size = default_size(function) if given is None else given
-    gradient = Gradient(function, size, function.analytic, np.zeros_like(function.analytic))
+    nothing = np.zeros_like(function.analytic)
+    gradient = Gradient(function, size, function.analytic, nothing, nothing, nothing)
     largest = gradient.largest(np.abs(gradient.finite))
     return gradient._replace(bar=_LARGEST * function.gradient_epsilon * largest)
 

@@ -22,6 +22,8 @@ _IMAGINARY = {DOUBLE: 2.0**-66, SINGLE: 2.0**-40}
 # The longer step of a quick difference, which serves smooth functions; a derivative of 0 is best
 # refuted by a long one.
 _QUICK, LONG = {DOUBLE: 2.0**-7, SINGLE: 2.0**-3}, 0.5
+# A bar beside a derivative of 0 that is more than this part of the change of the value is large.
+_MOST = 0.1
 # The real part at a complex point may differ so much from the value: terms that cancel are rounded.
 _SAME_REAL_PART = 1e-2
 # What is so many times the noise of all shorter steps is no noise.
@@ -31,9 +33,11 @@ SAFETY = 2.0
 # At a kink the slopes on either side stay apart by the same over so many steps, within a tenth, and
 # by so many roundings. A bar as small as a quarter of the gap shows that there is no kink.
 _STAYS, _WITHIN, _ABOVE, _NO_KINK = 4, 0.1, 20.0, 0.25
+# What a step of a quarter makes of slopes at a cusp is less than this: a jump would be 4 times.
+_JUMP = 3.0
 # A value that changes by so many roundings at once may be rounded to few digits, which so many
-# bisections find out.
-_COARSE, _BISECTIONS = 1e3, 48
+# bisections find out, or steps that are a little longer.
+_COARSE, _BISECTIONS, _LITTLE = 1e3, 48, 2.0**-12
 # So many sizes away a value that stays as it is around the point is another, most likely.
 _FAR = 2.0**24
 
@@ -56,6 +60,15 @@ class Derivative(NamedTuple):
         """Where the slopes on either side stay apart."""
         return self.left != self.right
 
+    @property
+    def is_steep(self) -> Host:
+        """Where they grow without end, away from one another."""
+        return self.is_kinked & np.isinf(self.left)
+
+    def chosen(self, lines: Host) -> "Derivative":
+        """Return the derivatives along some of the lines."""
+        return Derivative(*(part[lines] for part in self))
+
     def with_lines(self, chosen: Host, other: "Derivative") -> "Derivative":
         """Return the derivatives, those along some of the lines replaced."""
         parts = [part.copy() for part in self]
@@ -75,7 +88,8 @@ class Lines(NamedTuple):
     ``rungs`` how many are tried; ``norm`` is that of the terms of a derivative along a direction, 0
     along entries. ``probe`` maps steps ``(S, K)``, real or imaginary, to values ``(S, K, M)``, to
     the steps ``(S, K, 1)`` as they were rounded, and to what rounding the point made of the values.
-    ``claim`` picks what a gradient claims; ``chosen`` gives some of the lines.
+    ``claim`` picks what a gradient claims; ``chosen`` gives some of the lines, ``elsewhere`` the
+    same lines through the point of another gradient.
     """
 
     function: Function
@@ -86,6 +100,7 @@ class Lines(NamedTuple):
     probe: Callable[[Host], tuple[Host, Host, Host | float]]
     claim: Callable[[Gradient], Claim]
     chosen: Callable[[Host], "Lines"]
+    elsewhere: Callable[[Gradient], "Lines"]
 
     @property
     def kind(self) -> str:
@@ -109,6 +124,7 @@ def along_entries(gradient: Gradient, columns: Host) -> Lines:
         function, columns, size, _rungs(function, x), 0.0, probe,
         lambda gradient: gradient.at(columns),
         lambda some: along_entries(gradient, columns[some]),
+        lambda other: along_entries(other, columns),
     )  # fmt: skip
 
 
@@ -135,6 +151,7 @@ def along_direction(gradient: Gradient, direction: Host) -> Lines:
         function, np.arange(0), np.ones(1), rungs, norm, probe,
         lambda gradient: gradient.along(direction),
         lambda some: line,
+        lambda other: along_direction(other, direction),
     )  # fmt: skip
     return line
 
@@ -171,10 +188,12 @@ def quick_difference(lines: Lines, is_long: Host | bool = False) -> Derivative:
         value = (16.0 * slope_2 - slope_1) / 15.0
         largest = np.maximum(np.abs(values).max(axis=0), np.abs(base))
         # A value that does not change at all has no rounding to show.
+        change = np.abs(away).max(axis=0)
         rounding = lines.function.epsilon * largest * np.any(values != base, axis=0)
         unexplained = np.abs(even_2 - even_1 / 16.0) + rounding
         bar = SAFETY * (np.abs(value - slope_2) + unexplained / (narrow / 2.0))
-    found = np.isfinite(bar)
+    # Beside a derivative of 0 a bar is large if it is most of what the value changes by.
+    found = np.isfinite(bar) & ((value != 0.0) | (bar * narrow <= _MOST * change))
     value, bar = np.where(found, value, 0.0), np.where(found, bar, np.inf)
     return Derivative(value, bar, value, value, np.broadcast_to(step[:, None], value.shape))
 
@@ -213,24 +232,34 @@ def ladder(lines: Lines) -> Derivative:
 def _quantum(lines: Lines, values: Host, steps: Host) -> Host:
     """Return the least change of the value ``(K, M)`` where the shortest steps show none.
 
-    A value that is rounded to a few digits does not change over a short step at all. One that is
-    flat up to a kink does not either: there ever shorter steps beyond the kink change it ever less.
+    ``values (S, K, M)`` are those at steps ``(S, K)``. A value that is rounded to a few digits does
+    not change over a short step at all. One that is flat up to a kink does not either, but beyond
+    it a slightly longer step changes it slightly.
     """
-    base = lines.function.base
-    change = np.where(np.abs(values - base) > 0.0, np.abs(values - base), np.inf)
+    base, change = lines.function.base, np.abs(values - lines.function.base)
+    change = np.where(change > 0.0, change, np.inf)
     least = np.where(np.any(values == base, axis=0), change.min(axis=0), 0.0)
-    is_coarse = np.isfinite(least) & (least > _COARSE * lines.function.epsilon * np.abs(base))
-    which, result = np.nonzero(is_coarse)
+    rounding = lines.function.epsilon * np.abs(base)
+    is_coarse = np.isfinite(least) & (least > _COARSE * rounding)
+    which = np.flatnonzero(np.any(is_coarse, axis=1))
     if which.size:
+        some, each = lines.chosen(which), np.arange(which.size)
+        # The coarsest result of a line is bisected. What is seen on the way serves them all.
+        result = np.argmax(np.where(is_coarse, least, 0.0)[which], axis=1)
         moving = np.where(np.isfinite(change), np.abs(steps)[:, :, None], np.inf)
-        (above,) = _best(moving[:, which, result], steps[:, which])
-        below, some = 0.0 * above, lines.chosen(which)
+        (above,) = _best(moving[:, which][:, each, result], steps[:, which])
+        below, seen = 0.0 * above, [values[:, which]]
         for _ in range(_BISECTIONS):
             middle = (above + below) / 2.0
-            found = some.probe(middle[None, :])[0][0, np.arange(which.size), result]
-            away = np.abs(found - base[result])
-            above, below = np.where(away > 0.0, (middle, below), (above, middle))
-            least[which, result] = np.where(away > 0.0, away, least[which, result])
+            seen.append(some.probe(middle[None, :])[0])
+            moves = seen[-1][0, each, result] != base[result]
+            above, below = np.where(moves, (middle, below), (above, middle))
+        if values.shape[2] > 1:
+            seen.append(some.probe((1.0 + _LITTLE) * steps[:, which])[0])
+        found = np.concatenate(seen)
+        gaps = np.diff(np.sort(np.where(np.isfinite(found), found, np.nan), axis=0), axis=0)
+        gap = np.where(gaps > 0.0, gaps, np.inf).min(axis=0)
+        least[which] = np.where(is_coarse[which], np.fmin(least[which], gap), least[which])
     # Lines on which the value never changes know its rounding from others.
     known = np.max(least, axis=0, initial=0.0, where=np.isfinite(least))
     return np.where(np.isfinite(least), least, known)
@@ -283,7 +312,18 @@ def _with_kinks(found: Derivative, right: Host, left: Host, least: Host, h: Host
     bars = np.where(stays & np.isfinite(moves), SAFETY * moves, np.inf)
     bar, right, left, step = _best(bars, bars, right, left, h)
     kinked = np.isfinite(bar) & (found.bar > _NO_KINK * np.abs(right - left))
-    return found.where(kinked, Derivative((left + right) / 2.0, bar, left, right, step))
+    found = found.where(kinked, Derivative((left + right) / 2.0, bar, left, right, step))
+    # At a cusp they grow further apart, but do not jump, down to the shortest step that tells them.
+    is_told, ratio = np.abs(gap) > _ABOVE * least / h, gap / _above(gap)
+    grows = is_told & (ratio > 1.0 + _WITHIN) & (ratio < _JUMP)
+    is_cusp = grows & _below(np.logical_and, grows | ~is_told)
+    for back in range(1, _STAYS):
+        is_cusp[back:] &= grows[:-back]
+        is_cusp[:back] = False
+    is_cusp, infinite = np.any(is_cusp, axis=0), np.copysign(np.inf, gap[-1])
+    return found.where(
+        is_cusp, Derivative(found.value, np.abs(infinite), -infinite, infinite, found.step)
+    )
 
 
 def _rungs(function: Function, x: Host) -> int:

@@ -115,9 +115,12 @@ def _entries(judged: Judged, direction: Host) -> Judged:
 
 
 def _tracked_down(judged: Judged, direction: Host) -> int:
-    """Return an entry that is wrong, by halving the direction: a half of it is off as well."""
+    """Return an entry that is wrong, by halving the direction: a half of it is off as well.
+
+    Along a half it is enough to know which of both is off by more.
+    """
     gradient, result = judged.gradient, judged.decides[1]
-    value = gradient.value[:, result]
+    value, is_exact = gradient.value[:, result], not judged.numeric.bar.any()
     if not np.all(np.isfinite(value)):
         return int(np.argmin(np.isfinite(value)))
     off = float((judged.claimed.value - judged.numeric.value)[0, result])
@@ -126,8 +129,10 @@ def _tracked_down(judged: Judged, direction: Host) -> int:
         middle = (first + last) // 2
         half = np.zeros_like(value)
         half[first:middle] = direction[first:middle]
-        found = _compared(gradient, half)
-        here = float(found.claimed.value[0, result] - found.numeric.value[0, result])
+        line = along_direction(gradient, half)
+        exact = complex_step(line) if is_exact else None
+        numeric = exact or quick_difference(line)
+        here = float((line.claim(gradient).value - numeric.value)[0, result])
         if abs(here) >= abs(off - here):
             last, off = middle, here
         else:

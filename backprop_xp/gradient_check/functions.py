@@ -6,6 +6,7 @@ results of a function that has a Jacobian. Where a moved point cannot be evaluat
 """
 
 import contextlib
+import copy
 import math
 import time
 import warnings
@@ -16,16 +17,25 @@ from typing import Any, NamedTuple, TypeAlias, TypedDict
 import numpy as np
 
 from backprop_xp.backends import array_namespace, beside, to_host
+from backprop_xp.backends.process_wide import process_wide
 from backprop_xp.gradient_check.points import Point, flatten_beside, flatten_gradient
 
 Host: TypeAlias = Any  # a NumPy array
-DOUBLE, SINGLE = 2.0**-52, 2.0**-23
+DOUBLE, SINGLE, HALF = 2.0**-52, 2.0**-23, 2.0**-10
 # Two calls at one point may differ by so many roundings: sums that threads share do.
 _SAME = 1e3
 # What float32 and float64 return at one point may differ by so much, and be the same formula.
 _SAME_FORMULA = 1e-2
 # Fewer copies than these are not worth trying whether they can be evaluated together.
 _WORTH_STACKING = 16
+
+
+@process_wide
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 class Fault(Exception):  # noqa: N818 - not an error of the program
@@ -137,8 +147,7 @@ class Function:
     @contextlib.contextmanager
     def tried(self) -> Iterator[None]:
         """Silence warnings and note errors: the caller did not ask for the moved points."""
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
+        with _no_warnings(), np.errstate(all="ignore"):
             try:
                 yield
             except Exception as error:
@@ -173,11 +182,16 @@ class Function:
     def _one(self, point: Host) -> Host:
         """Return the values at a point, NaN where it is outside of the domain."""
         point = self._onto(point)
-        low, high = self.problem.limits or (-np.inf, np.inf)
-        if np.all((low <= point.real) & (point.real <= high)):
+        if self._is_inside(point):
             with self.tried():
                 return self.value(point, self.dtype)[0]
         return np.full(self.base.size, np.nan)
+
+    def _is_inside(self, point: Host) -> bool:
+        if self.problem.limits is None:
+            return True
+        low, high = self.problem.limits
+        return bool(np.all((low <= point.real) & (point.real <= high)))
 
     def _stacked(self, points: Host) -> Host:
         """Return the values at points ``(K, P)``, taken together where value allows it."""
@@ -206,9 +220,21 @@ class Function:
         """Return the claimed derivatives ``(K, P, M)`` at points ``(K, P)``; NaN where it fails."""
         found = np.full((len(points), *self.analytic.shape), np.nan)
         for k, point in enumerate(points):
-            with self.tried():
-                found[k] = self.gradient(point, self.dtype)[0]
+            if self._is_inside(point):
+                with self.tried():
+                    found[k] = self.gradient(point, self.dtype)[0]
         return found
+
+    def moved_to(self, point: Host) -> "Function | None":
+        """Return the function around another point, if it has a value and a gradient there."""
+        point = self.rounded(self._onto(point))
+        base, analytic = self._one(point), self.claims(point[None, :])[0]
+        if not (np.all(np.isfinite(base)) and np.all(np.isfinite(analytic))):
+            return None
+        other = copy.copy(self)
+        other.problem, other.x = self.problem._replace(moved=None), point
+        other.base, other.analytic, other.evaluations = base, analytic, 0
+        return other
 
     def gradient(self, point: Host, dtype: Any) -> tuple[Host, float]:
         """Return the claimed derivatives ``(P, M)`` at a point ``(P,)``, and their rounding."""
@@ -286,7 +312,6 @@ def last_calls(function: Function, *, passed: bool) -> None:
 def _untouched(function: Function, call: Callable[..., Any], name: str) -> tuple[Host, float]:
     """Call value or gradient at the point; one that changes the point is refused."""
     found, epsilon = call(function.x, function.dtype)
-    found = found.copy()
     if not np.array_equal(to_host(function.given).astype(np.float64), function.x):
         sentence = f"{name} writes into the point that it is given, which must stay as it is"
         raise Fault(function, "fail", sentence)
@@ -364,7 +389,8 @@ def _epsilon(host: Host) -> float:
 
 
 def _widened(host: Host) -> Host:
-    return host.astype(np.complex128 if host.dtype.kind == "c" else np.float64, copy=False)
+    """Return a copy in float64 or complex128: a function may return the same array every time."""
+    return host.astype(np.complex128 if host.dtype.kind == "c" else np.float64)
 
 
 def _require_projection(function: Function) -> None:

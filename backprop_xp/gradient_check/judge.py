@@ -84,14 +84,18 @@ class Findings(NamedTuple):
     taylor: TaylorTable | None = None
 
 
-def judge(lines: Lines, gradient: Gradient, numeric: Derivative) -> Judged:
+def judge(
+    lines: Lines, gradient: Gradient, numeric: Derivative, steps: Host | float = np.inf
+) -> Judged:
     """Judge what a gradient claims along lines by numeric derivatives ``(K, M)``.
 
-    A tolerance that was ``asked`` for takes the place of the table's. The bars are counted in any
+    Bars grow by the rounding of the gradient's natural size, at most by ``steps (K, M)``. A
+    tolerance that was ``asked`` for takes the place of the table's. The bars are counted in any
     case: a fail says that no rounding explains it.
     """
     asked = lines.function.problem.options["tolerance"]
     claimed, base = lines.claim(gradient), tolerance_of(lines.function, lines.kind)
+    claimed = claimed._replace(bar=claimed.bar + np.fmin(claimed.natural, steps))
     low, high = np.minimum(numeric.left, numeric.right), np.maximum(numeric.left, numeric.right)
     largest_room = TOLERANCES["room"][0] if asked is None else asked
     with np.errstate(all="ignore"):
@@ -116,7 +120,8 @@ def judge(lines: Lines, gradient: Gradient, numeric: Derivative) -> Judged:
     unknown = (room > largest_room) & (matters & (larger > 0.0) | ~np.isfinite(room))
     blurred = (low != high) & (error > tolerance) & (lines.kind == "directions")
     tolerance = np.where(blurred, error, tolerance)
-    outcome = np.where(unknown | blurred, INCONCLUSIVE, np.where(low != high, KINK, PASS))
+    unknown |= blurred | numeric.is_steep
+    outcome = np.where(unknown, INCONCLUSIVE, np.where(low != high, KINK, PASS))
     outcome = np.where(error > tolerance, FAIL, outcome)
     return Judged(lines, gradient, claimed, numeric, outcome, error, tolerance, room, matters)
 
@@ -137,7 +142,9 @@ def why(found: Findings) -> str:
     """Return the reason of a tolerance, or why nothing could be decided."""
     judged, at = found.judged, found.judged.decides
     asked = judged.lines.function.problem.options["tolerance"]
-    error, room = float(judged.error[at]), float(judged.room[at])
+    # By directions the error is a part of the sum of all terms: entries say how large a mistake is.
+    error = float((judged if found.entries is None else found.entries).error.max())
+    room = float(judged.room[at])
     if judged.verdict == INCONCLUSIVE:
         return _why_not(judged, asked)
     if asked is not None:
@@ -145,7 +152,11 @@ def why(found: Findings) -> str:
         return f"the tolerance that was asked for{wider}"
     base, _, reason = TOLERANCES[judged.lines.kind]
     if judged.verdict == FAIL and error < 1e-3:
-        return f"{reason}; {_digits(error)}"
+        digits = int(-np.log10(error))
+        return (
+            f"{reason}; analytic and numeric agree to {digits} digits: an inner solver, or "
+            f"constants of few digits? tolerance={10.0 ** -(digits - 1):.0e} accepts it"
+        )
     return f"{reason}; to it come the error bars, {room:.0e}" if room > base else reason
 
 
@@ -153,6 +164,8 @@ def _why_not(judged: Judged, asked: float | None) -> str:
     function, at = judged.lines.function, judged.decides
     numeric, own = float(judged.numeric.bar[at]), float(judged.claimed.bar[at])
     room = float(judged.room[at])
+    if judged.numeric.is_steep[at]:
+        return "value has no derivative here: the shorter the step, the steeper it is"
     if not np.isfinite(numeric):
         failure = f": {function.failure!r}" if function.failure else ""
         return f"value gives no number on either side of the point, at any step{failure}"
@@ -163,16 +176,8 @@ def _why_not(judged: Judged, asked: float | None) -> str:
     if own >= numeric:
         return "the gradient is what rounding leaves of terms that cancel here: check elsewhere"
     if asked is not None and room <= TOLERANCES["room"][0]:
-        return f"the error bars are wider than the tolerance; {_digits(room)}"
+        return f"the error bars, {room:.0e}, are wider than the tolerance that was asked for"
     noise = numeric / 2.0 * float(judged.numeric.step[at] * judged.lines.size[at[0]])
     part = f"{noise / (abs(float(function.base[at[1]])) or 1.0):.0e}"
     hidden = f"a mistake of {room:.0%} could hide"
     return f"the value is noisy at {part}, or varies faster than any step shows: {hidden}"
-
-
-def _digits(error: float) -> str:
-    digits = int(-np.log10(error))
-    return (
-        f"analytic and numeric agree to {digits} digits: an inner solver, or constants of few "
-        f"digits? tolerance={10.0 ** -(digits - 1):.0e} accepts it"
-    )

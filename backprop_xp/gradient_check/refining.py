@@ -21,6 +21,7 @@ from backprop_xp.gradient_check.derivatives import (
 )
 from backprop_xp.gradient_check.functions import Host
 from backprop_xp.gradient_check.judge import FAIL, PASS, Findings, Judged, judge, tolerance_of
+from backprop_xp.gradient_check.rounding import changes, with_rounding
 
 # A quick difference is believed if it agrees with the claimed derivative and its bar is this part.
 _SHARP = 1e-2
@@ -56,24 +57,36 @@ def compare(
     """Judge a gradient along lines by numeric derivatives, in doubt by ``closer`` ones.
 
     Lines whose outcome is better than ``least`` are not in doubt. The rounding of a gradient is
-    measured only if it would fail otherwise.
+    measured only if it would fail otherwise, and then told from a mistake that is as small.
     """
+    steps, is_told = np.full(numeric.value.shape, np.inf), False
     done, looked = _is_believed(lines, numeric, gradient), np.zeros(lines.size.shape, dtype=bool)
     while True:
-        judged = judge(lines, gradient, numeric)
+        judged = judge(lines, gradient, numeric, steps)
         if judged.verdict == FAIL and not gradient.is_measured:
-            gradient = gradient.with_rounding()
+            gradient = with_rounding(gradient)
             continue
         # None is looked at if one that has been looked at decides the verdict already.
         outcome, excess = judged.outcome.max(axis=1), judged.excess.max(axis=1)
         reached = max(least - 1, int(outcome[looked].max(initial=-1)))
         suspects = np.flatnonzero(~done & ~looked & (outcome > reached))
         if not suspects.size:
-            return judged
-        worst = np.lexsort((-excess[suspects], -outcome[suspects]))
-        suspects = np.sort(suspects[worst[:_AT_ONCE]])
+            suspects = _worst(judge(lines, gradient, numeric, 0.0), FAIL)
+            if is_told or judged.verdict == FAIL or not suspects.size:
+                return judged
+            is_told = True
+            steps[suspects] = changes(lines.chosen(suspects), gradient, numeric.chosen(suspects))
+            continue
+        suspects = suspects[np.lexsort((-excess[suspects], -outcome[suspects]))]
+        suspects = np.sort(suspects[:_AT_ONCE])
         looked[suspects] = True
         numeric = numeric.with_lines(suspects, closer(lines.chosen(suspects)))
+
+
+def _worst(judged: Judged, outcome: int) -> Host:
+    """Return the worst lines of an outcome, as many as are looked at at a time, ascending."""
+    excess = np.where(judged.outcome == outcome, judged.excess, 0.0).max(axis=1)
+    return np.sort(np.argsort(-excess)[: min(_AT_ONCE, np.count_nonzero(excess))])
 
 
 def settled(

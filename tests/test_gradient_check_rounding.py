@@ -1,0 +1,192 @@
+"""Rounding is told from a mistake where a gradient saturates or is computed in low precision."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.planted import check
+
+
+def _logistic(z: Any) -> Any:
+    return 1.0 / (1.0 + np.exp(-z))
+
+
+def _softplus(z: Any) -> Any:
+    return np.log(1.0 + np.exp(z))
+
+
+# Functions that saturate, and their derivatives as one writes them: a difference of numbers near 1.
+# fmt: off
+SATURATING: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "tanh": (np.tanh, lambda z: 1.0 - np.tanh(z) ** 2),
+    "logistic": (_logistic, lambda z: _logistic(z) * (1.0 - _logistic(z))),
+    "logistic from above": (lambda z: _logistic(-z),
+        lambda z: -_logistic(-z) * (1.0 - _logistic(-z))),
+    "softplus": (lambda z: _softplus(-z), lambda z: 1.0 / (1.0 + np.exp(-z)) - 1.0),
+    "an exponential": (lambda z: 1.0 - np.exp(-z), lambda z: 1.0 - (1.0 - np.exp(-z))),
+    "by expm1": (lambda z: -np.expm1(-z), lambda z: 1.0 + np.expm1(-z)),
+    "half of tanh": (lambda z: 0.5 + 0.5 * np.tanh(z / 2),
+        lambda z: 0.25 * (1.0 - np.tanh(z / 2) ** 2)),
+    "a scaled tanh": (lambda z: 1.7 * np.tanh(z / 1.5),
+        lambda z: 1.7 / 1.5 * (1.0 - np.tanh(z / 1.5) ** 2)),
+    "log cosh": (lambda z: np.log(np.cosh(z)) - z, lambda z: np.tanh(z) - 1.0),
+    "Gompertz": (lambda z: np.exp(-np.exp(-z)),
+        lambda z: -np.exp(-np.exp(-z)) * np.log(np.exp(-np.exp(-z)))),
+    "an algebraic sigmoid": (lambda z: z / np.sqrt(1.0 + z * z),
+        lambda z: (1.0 - z * z / (1.0 + z * z)) / np.sqrt(1.0 + z * z)),
+    "Michaelis and Menten": (lambda z: z / (1.0 + z), lambda z: (1.0 - z / (1.0 + z)) / (1.0 + z)),
+    "Hill": (lambda z: z**4 / (1.0 + z**4),
+        lambda z: 4.0 / z * z**4 / (1.0 + z**4) * (1.0 - z**4 / (1.0 + z**4))),
+    "a softmax of two": (lambda z: np.exp(z) / (np.exp(z) + 1.0),
+        lambda z: np.exp(z) / (np.exp(z) + 1.0) - (np.exp(z) / (np.exp(z) + 1.0)) ** 2),
+    "a cross-entropy": (lambda z: np.log(np.exp(z) + 1.0) - z,
+        lambda z: np.exp(z) / (np.exp(z) + 1.0) - 1.0),
+    "Weibull": (lambda z: 1.0 - np.exp(-z * z), lambda z: 2.0 * z * (1.0 - (1.0 - np.exp(-z * z)))),
+    "growth": (lambda z: 5.0 * _logistic(z - 2.0),
+        lambda z: 5.0 * _logistic(z - 2.0) * (1.0 - _logistic(z - 2.0))),
+    "silu": (lambda z: z * _logistic(z) - z,
+        lambda z: _logistic(z) + z * _logistic(z) * (1.0 - _logistic(z)) - 1.0),
+    "coth": (lambda z: 1.0 / np.tanh(z), lambda z: 1.0 - 1.0 / np.tanh(z) ** 2),
+    "mish": (lambda z: np.tanh(_softplus(z)),
+        lambda z: (1.0 - np.tanh(_softplus(z)) ** 2) * _logistic(z)),
+}
+# fmt: on
+DEPTHS = [2.0, 8.0, 15.0, 25.0, 40.0, 300.0]
+SPREADS = [[1.0], [0.97, 1.0, 1.02], [0.3, 1.0]]
+ROWS = np.array([[0.9, 0.6], [0.3, 0.4], [0.04, 0.03]])  # one saturates before the others
+
+
+def _verdict(kind: str, value: Any, gradient: Any, point: Any, factor: float) -> str:
+    report = getattr(check, kind)(value, lambda p: factor * gradient(p), point)
+    return str(report.verdict)
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:divide", "ignore:invalid")
+@pytest.mark.parametrize("name", SATURATING)
+def test_a_saturated_gradient_never_fails_and_a_tenth_more_never_passes(name: str) -> None:
+    value, slope = SATURATING[name]
+    for depth, spread in itertools.product(DEPTHS, SPREADS):
+        point = depth * np.array(spread)
+        case = "gradient", lambda p: np.sum(value(p)), slope, point
+        assert _verdict(*case, 1.0) != "fail", (depth, spread)
+        if np.any(slope(point)):  # else a tenth more is the same
+            assert _verdict(*case, 1.1) not in ("pass", "kink"), (depth, spread)
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:divide", "ignore:invalid")
+@pytest.mark.parametrize("name", SATURATING)
+def test_a_jacobian_with_a_saturated_row_never_fails_and_a_tenth_more_does(name: str) -> None:
+    value, slope = SATURATING[name]
+    for depth in DEPTHS:
+        case = (
+            "jacobian", lambda p: value(ROWS @ p), lambda p: slope(ROWS @ p)[:, None] * ROWS,
+            depth * np.array([1.0, 0.9]),
+        )  # fmt: skip
+        assert _verdict(*case, 1.0) != "fail", depth
+        assert _verdict(*case, 1.1) not in ("pass", "kink"), depth
+
+
+@pytest.mark.parametrize("away", [7.0, 100.0])
+def test_so_does_one_that_saturates_away_from_0(away: float) -> None:
+    for depth in (8.0, 15.0, 25.0):
+        case = (
+            "gradient", lambda p: np.sum(np.tanh(p - away)),
+            lambda p: 1.0 - np.tanh(p - away) ** 2, away + np.array([depth]),
+        )  # fmt: skip
+        assert _verdict(*case, 1.0) != "fail", depth
+        assert _verdict(*case, 1.1) not in ("pass", "kink"), depth
+
+
+# Gradients that are tiny beside those at other points, but no rounding of them.
+STEEP: dict[str, tuple[Any, Any, list[float]]] = {
+    "a decay": (lambda p: np.sum(np.exp(-p)), lambda p: -np.exp(-p), [100.0, 90.0]),
+    "a Gaussian": (lambda p: np.sum(np.exp(-p * p)), lambda p: -2.0 * p * np.exp(-p * p), [8.0]),
+    "a repulsion": (lambda p: np.sum(p**-12.0), lambda p: -12.0 * p**-13.0, [3.0, 2.5]),
+}
+
+
+@pytest.mark.parametrize("way", ["complex step", "differences"])
+@pytest.mark.parametrize("name", STEEP)
+def test_a_mistake_is_not_taken_for_the_rounding_of_what_a_gradient_is_elsewhere(
+    name: str, way: str
+) -> None:
+    value, slope, point = STEEP[name]
+
+    def asked(p: Any) -> Any:
+        if way == "differences" and np.iscomplexobj(p):
+            raise TypeError("real numbers only")
+        return value(p)
+
+    case = "gradient", asked, slope, np.array(point)
+    assert [_verdict(*case, factor) for factor in (1.0, 1.1)] == ["pass", "fail"]
+
+
+LOW = {"float32": np.float32, "float16": np.float16}
+A, X = np.random.default_rng(0).normal(size=(50, 8)), np.random.default_rng(1).normal(size=8)
+
+
+def _inside(dtype: Any, p: Any) -> Any:
+    a, q = A.astype(dtype), p.astype(dtype)
+    return (1.0 - np.tanh(a @ q) ** 2) @ a
+
+
+HOW: dict[str, Callable[[Any, Any], Any]] = {
+    "inside": lambda dtype, p: _inside(dtype, p).astype(np.float64),
+    "returned": _inside,
+    "scaled": lambda dtype, p: 0.1 * (_inside(dtype, p).astype(np.float64) / 0.1),
+    "rounded at the end": lambda dtype, p: ((1.0 - np.tanh(A @ p) ** 2) @ A).astype(dtype),
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("dtype", LOW)
+def test_a_gradient_of_low_precision_beside_a_float64_value_never_fails(
+    dtype: str, how: str
+) -> None:
+    def gradient(p: Any) -> Any:
+        return HOW[how](LOW[dtype], p)
+
+    def wrong(p: Any) -> Any:
+        return gradient(p).astype(np.float64) * np.where(np.arange(8) == 5, 1.1, 1.0)
+
+    value = lambda p: np.sum(np.tanh(A @ p))  # noqa: E731
+    for method in ("auto", "directional"):
+        report = check.gradient(value, gradient, X, method=method)
+        assert report.verdict in ("pass", "inconclusive"), report
+        assert dtype == "float16" or report.passed
+    assert check.gradient(value, wrong, X).verdict == "fail"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("bins", [1, 4])
+def test_a_sum_of_a_million_float32_rows_never_fails(bins: int, dtype: Any) -> None:
+    draw = np.random.default_rng(2)
+    rows = draw.uniform(0.9, 1.1, size=1_000_000).astype(np.float32)
+    bin_of, total = draw.integers(bins, size=rows.size), np.zeros(bins)
+    np.add.at(total, bin_of, rows.astype(np.float64))
+
+    def gradient(p: Any) -> Any:
+        found = np.zeros(bins, np.float32)
+        np.add.at(found, bin_of, rows * np.cos(p).astype(np.float32)[bin_of])
+        return found.astype(dtype)
+
+    value, point = lambda p: np.sum(total * np.sin(p)), draw.uniform(0.2, 1.0, size=bins)
+    assert _verdict("gradient", value, gradient, point, 1.0) != "fail"
+    assert _verdict("gradient", value, gradient, point, 1.1) == "fail"
+
+
+@pytest.mark.parametrize(("off", "verdict"), [(0.0, "pass"), (1.0, "fail")])
+@pytest.mark.parametrize("entries", [100, 10_000])
+def test_one_wrong_entry_of_many_in_float32_fails_along_a_direction(
+    entries: int, off: float, verdict: str
+) -> None:
+    def gradient(p: Any) -> Any:
+        found = (p * p).astype(np.float32)
+        found[entries // 3] *= np.float32(1.0 + off)
+        return found.astype(np.float64)
+
+    case = lambda p: np.sum(p**3) / 3.0, gradient, np.random.default_rng(3).normal(size=entries)
+    assert check.gradient(*case, method="directional").verdict == verdict
