@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from backprop_xp.backends import (
     Array,
     array_namespace,
+    dtype_name,
     require_floating,
     require_owner,
     to_host,
@@ -109,14 +110,25 @@ def _questions(
         each = xp.all(xp.max(rows.y, axis=-1) == 1.0)
         yield each, where, functools.partial(_no_class, labels, n_out)
     if weight is not None:
-        usable = xp.all(weight >= 0.0) & xp.all(xp.sum(weight, axis=-1) > 0.0)
+        usable = xp.all(weight >= 0.0) & xp.all(xp.max(weight, axis=-1) > 0.0)
         yield usable, where, lambda: "sample_weight must not be negative, and not all 0."
+        # In shares of the largest number: the sum itself would overflow.
+        most = float(xp.finfo(weight.dtype).max)
+        held = xp.all(xp.sum(weight / most, axis=-1) < 1.0)
+        yield held, where, functools.partial(_too_large, weight)
 
 
 def _not_finite(name: str, array: Array) -> str:
     host = to_host(array)
     wrong = ~array_namespace(host).isfinite(host)
     return f"{_wrong_values(name, host, wrong, 'not finite')} Drop such rows, or fill them in."
+
+
+def _too_large(weight: Array) -> str:
+    return (
+        f"sample_weight sums to more than {dtype_name(weight.dtype)} holds. Divide the weights by "
+        "their largest."
+    )
 
 
 def _not_meant(y: Array, loss: Loss) -> str:
