@@ -110,12 +110,10 @@ def _questions(
         each = xp.all(xp.max(rows.y, axis=-1) == 1.0)
         yield each, where, functools.partial(_no_class, labels, n_out)
     if weight is not None:
-        usable = xp.all(weight >= 0.0) & xp.all(xp.max(weight, axis=-1) > 0.0)
-        yield usable, where, lambda: "sample_weight must not be negative, and not all 0."
-        # In shares of the largest number: the sum itself would overflow.
-        most = float(xp.finfo(weight.dtype).max)
-        held = xp.all(xp.sum(weight / most, axis=-1) < 1.0)
-        yield held, where, functools.partial(_too_large, weight)
+        # The sum in shares of the largest number, since the sum itself may overflow.
+        share = xp.sum(weight / float(xp.finfo(weight.dtype).max), axis=-1)
+        usable = xp.all(weight >= 0.0) & xp.all(xp.max(weight, axis=-1) > 0.0) & xp.all(share < 1.0)
+        yield usable, where, functools.partial(_unusable, weight, share)
 
 
 def _not_finite(name: str, array: Array) -> str:
@@ -124,7 +122,9 @@ def _not_finite(name: str, array: Array) -> str:
     return f"{_wrong_values(name, host, wrong, 'not finite')} Drop such rows, or fill them in."
 
 
-def _too_large(weight: Array) -> str:
+def _unusable(weight: Array, share: Array) -> str:
+    if (to_host(share) < 1.0).all():
+        return "sample_weight must not be negative, and not all 0."
     return (
         f"sample_weight sums to more than {dtype_name(weight.dtype)} holds. Divide the weights by "
         "their largest."
