@@ -202,7 +202,8 @@ def _prepared(
     the memory of the state that it is given again.
     """
     rows, held_out = check_data(network, theta, x, y, options.sample_weight, options.validation)
-    early, plateau, every = options.early_stopping, options.plateau, options.check_every
+    early, plateau = options.named(options.early_stopping), options.named(options.plateau)
+    every = options.check_every
     metrics = options.metrics or {}
     asked = {"early_stopping": early, "check_every": every, "plateau": plateau}
     _refuse_empty_stack(theta, **{name: value is not None for name, value in asked.items()})
@@ -275,7 +276,7 @@ def _prepared(
         last = {name: values[-1, ...] for name, values in {"loss": losses, **measured}.items()}
 
         def watched(rule: EarlyStopping | Plateau) -> Array:
-            return found[rule.watch if rule.watch in metrics else "loss"][-1, ...]
+            return found[str(rule.watch) if rule.watch in metrics else "loss"][-1, ...]
 
         if early is not None:
             best = better(early, state.best, watched(early), state.epoch, carry)

@@ -384,6 +384,41 @@ def test_a_start_that_does_not_fit_is_refused_by_name(
         bx.fit(*case, x, y, start=start, **{**options, "epochs": 5})
 
 
+@pytest.mark.parametrize("rule", ["early_stopping", "plateau"])
+@pytest.mark.parametrize("watch", [("loss", "min"), ("rmse", "min"), ("r2", "max"), ("r2", "min")])
+def test_a_training_that_watched_another_value_is_not_gone_on_with(
+    xp: Any, rule: str, watch: tuple[str, str]
+) -> None:
+    """What was the best of one cannot be compared with another; it may begin anew."""
+    case, memory = _case(xp), {"early_stopping": "best", "plateau": "slowed"}[rule]
+
+    def options(watch: str | None, mode: Any, **more: Any) -> dict[str, Any]:
+        metrics = {"rmse": bx.metrics.rmse, "r2": bx.metrics.r2}
+        given: dict[str, Any] = {**ADAM, "epochs": 3, "metrics": metrics, **more}
+        if rule == "plateau":
+            rate = bx.schedules.plateau(0.05, watch=watch, mode=mode)
+            return given | {"optimizer": bx.Adam(rate)}
+        return given | {"early_stopping": bx.EarlyStopping(watch=watch, mode=mode)}
+
+    begun = bx.fit(*case, **options(*watch))  # type: ignore[arg-type]
+    kept = getattr(begun.state, memory)
+    assert (kept.watch, kept.mode) == watch
+    same = None if watch[0] == "loss" else watch[0]  # the loss is watched by default
+    assert bx.fit(*case, **options(same, watch[1], epochs=5), start=begun).epochs == 5
+    held_out = xp.asarray(X[:4]), xp.asarray(Y[:4])
+    turned = "max" if watch[1] == "min" else "min"
+    for name, mode, more in (
+        ("validation_loss", "min", {"validation": held_out}),
+        ("r2", turned, {}),
+    ):
+        changed = options(name, mode, epochs=5, **more)
+        said = rf"{rule} watches '{name}' \(mode='{mode}'\), but start has watched '{watch[0]}'"
+        with pytest.raises(ValueError, match=rf"{said}.*start=state\._replace\({memory}=None"):
+            bx.fit(*case, **changed, start=begun)
+        anew = begun.state._replace(**{memory: None})
+        assert bx.fit(*case, **changed, start=anew).epochs == 5
+
+
 def test_what_is_no_state_is_refused(xp: Any) -> None:
     with pytest.raises(
         TypeError, match=r"start must be a state of bx\.train or a result of bx\.fit"
