@@ -12,9 +12,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from backprop_xp.backends import Array, require_owner, to_host
+from backprop_xp.backends import Array, owner, require_owner, to_host
 from backprop_xp.batches import joined, mean_over, remaining, tables_of, take
-from backprop_xp.checks import nearest, sequence
+from backprop_xp.checks import boolean, nearest, sequence
 from backprop_xp.early_stopping import EarlyStopping, better, slowed
 from backprop_xp.entrance import check_data
 from backprop_xp.inputs import check_entries, check_l2
@@ -117,8 +117,9 @@ def fit(
     """Train and return theta, the history and the optimiser's state.
 
     The other options are those of ``train``, of ``bx.options.Options``. Each callback is given the
-    state after every epoch; one that returns true ends the training. ``progress`` shows a bar on a
-    terminal and in a notebook, where rich is installed, and writes lines to stderr elsewhere.
+    state after every epoch; one that returns True ends the training, and TypeError is raised for
+    what is no boolean and not None. ``progress`` shows a bar on a terminal and in a notebook, where
+    rich is installed, and writes lines to stderr elsewhere.
 
     Ctrl-C ends the training at once. The KeyboardInterrupt has the state that was reached in its
     attribute ``state``, the history so far in it: ``start=error.state`` goes on as if nothing had
@@ -134,7 +135,7 @@ def fit(
     """
     chosen = _checked("fit", options, "callbacks", "progress")
     callbacks = sequence(callbacks, "callbacks", "(print,)")
-    looks = progress or callbacks or chosen.early_stopping or chosen.plateau
+    looks = boolean(progress, "progress") or callbacks or chosen.early_stopping or chosen.plateau
     reports = reporting(chosen.epochs) if progress else contextlib.nullcontext(None)
     every, checks = chosen.checkpoint_every, list[tuple[str, float]]()
     ends, interrupt, record = False, Interrupt(), None
@@ -160,7 +161,7 @@ def fit(
                     continue
                 if report is not None:
                     report(state.epoch, functools.partial(on_host, [values]))
-                # Every callback is called. A comparison of losses returns a library's own True.
+                # Every callback is called.
                 ends = True in [_ends(call(state), i) for i, call in enumerate(callbacks)]
                 save(state, record, ends or _has_ended(state, chosen))
             # A library that computes later is waited for here.
@@ -314,12 +315,19 @@ def _refuse_empty_stack(theta: Array, **asked: bool) -> None:
 
 
 def _ends(answer: Any, i: int) -> bool:
-    """Say whether a callback's answer ends the training: a truth, or an array of one."""
-    shape = tuple(getattr(answer, "shape", ()))
-    if math.prod(shape) != 1:
+    """Whether a callback's answer ends the training: True, or an array of one True."""
+    if answer is None or isinstance(answer, bool):
+        return bool(answer)
+    expected = "but True, which ends the training, or False is expected"
+    home = owner(answer)
+    if home is None or not home.namespace().isdtype(answer.dtype, "bool"):
+        raise TypeError(
+            f"callbacks[{i}] returned {answer!r} ({type(answer).__name__}), {expected}. A callback "
+            "that has nothing to say returns None."
+        )
+    if math.prod(answer.shape) != 1:
         raise ValueError(
-            f"callbacks[{i}] returned an array of shape {shape}, but True, which ends the "
-            "training, or False is expected: of a stack, say whether all or any of its networks "
-            "are done, by the library's all or any."
+            f"callbacks[{i}] returned an array of shape {tuple(answer.shape)}, {expected}: of a "
+            "stack, say whether all or any of its networks are done, by the library's all or any."
         )
     return bool(answer)
