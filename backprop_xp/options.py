@@ -25,11 +25,12 @@ class TrainingState(NamedTuple):
     the device. ``checks`` are the verdicts and errors of the epoch's gradient checks, ``best`` is
     what early stopping has found, ``slowed`` how far a plateau has lowered the rates.
 
-    ``batch_losses``, one row for each batch, are those of an epoch that Ctrl-C cut short:
-    ``start=`` goes on with its next batch, of as many rows, ``batch_size``.
+    ``batch_losses``, one row for each batch, are those of an epoch that Ctrl-C or an error cut
+    short: ``start=`` goes on with its next batch, of as many rows, ``batch_size``.
 
-    ``history``, in the state that ``fit`` ends with, or leaves at Ctrl-C, and in files, is that of
-    the whole training: NumPy arrays ``(epoch, *stack)``, NaN where an epoch was not measured.
+    ``history``, in the state that ``fit`` ends with, or leaves with an exception, and in files, is
+    that of the whole training: NumPy arrays ``(epoch, *stack)``, NaN where an epoch was not
+    measured.
     """
 
     epoch: int
@@ -51,9 +52,10 @@ class FitResult(NamedTuple):
     """What ``fit`` leaves: the trained theta, and NumPy arrays ``(epochs, *stack)`` of losses.
 
     ``history`` has ``"loss"`` and, with validation rows, ``"validation_loss"``, and the metrics by
-    their names, of the epochs that this call has run; with ``check_every``, ``"gradient_error"``
-    and ``"gradient_verdict"``, ``(checks,)``, of each check. ``epochs`` counts from the beginning
-    of the training, and ``state`` is where it ended: ``start=result`` goes on from there.
+    their names, of the whole training, as ``state.history`` has them; with ``check_every``,
+    ``"gradient_error"`` and ``"gradient_verdict"``, ``(checks,)``, of each check of this call.
+    ``epochs`` counts from the beginning of the training, and ``state`` is where it ended:
+    ``start=result`` goes on from there. theta and the optimiser's state share no memory with it.
     """
 
     theta: Array
