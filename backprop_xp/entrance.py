@@ -23,6 +23,8 @@ from backprop_xp.network import Network
 _Given: TypeAlias = tuple[Rows, Array | None]
 # Targets that are probabilities come with float32's rounding.
 _SLACK = 1e-6
+# A sum of this part of each weight overflows for no number of rows.
+_PART = 2.0**-40
 
 
 def check_data(
@@ -110,10 +112,10 @@ def _questions(
         each = xp.all(xp.max(rows.y, axis=-1) == 1.0)
         yield each, where, functools.partial(_no_class, labels, n_out)
     if weight is not None:
-        # The sum in shares of the largest number, since the sum itself may overflow.
-        share = xp.sum(weight / float(xp.finfo(weight.dtype).max), axis=-1)
-        usable = xp.all(weight >= 0.0) & xp.all(xp.max(weight, axis=-1) > 0.0) & xp.all(share < 1.0)
-        yield usable, where, functools.partial(_unusable, weight, share)
+        # A part of the sum, which may overflow itself, against that part of the largest number.
+        held = xp.sum(_PART * weight, axis=-1) < _PART * float(xp.finfo(weight.dtype).max)
+        usable = xp.all(weight >= 0.0) & xp.all(xp.max(weight, axis=-1) > 0.0) & xp.all(held)
+        yield usable, where, functools.partial(_unusable, weight, held)
 
 
 def _not_finite(name: str, array: Array) -> str:
@@ -122,8 +124,8 @@ def _not_finite(name: str, array: Array) -> str:
     return f"{_wrong_values(name, host, wrong, 'not finite')} Drop such rows, or fill them in."
 
 
-def _unusable(weight: Array, share: Array) -> str:
-    if (to_host(share) < 1.0).all():
+def _unusable(weight: Array, held: Array) -> str:
+    if to_host(held).all():
         return "sample_weight must not be negative, and not all 0."
     return (
         f"sample_weight sums to more than {dtype_name(weight.dtype)} holds. Divide the weights by "
