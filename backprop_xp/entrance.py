@@ -112,8 +112,8 @@ def _questions(
         each = xp.all(xp.max(rows.y, axis=-1) == 1.0)
         yield each, where, functools.partial(_no_class, labels, n_out)
     if weight is not None:
-        # A part of the sum, which may overflow itself, against that part of the largest number.
-        held = xp.sum(_PART * weight, axis=-1) < _PART * float(xp.finfo(weight.dtype).max)
+        # A part of the sum, which may overflow itself.
+        held = xp.sum(_PART * weight, axis=-1) < _PART * _most(weight)
         usable = xp.all(weight >= 0.0) & xp.all(xp.max(weight, axis=-1) > 0.0) & xp.all(held)
         yield usable, where, functools.partial(_unusable, weight, held)
 
@@ -124,12 +124,18 @@ def _not_finite(name: str, array: Array) -> str:
     return f"{_wrong_values(name, host, wrong, 'not finite')} Drop such rows, or fill them in."
 
 
+def _most(weight: Array) -> float:
+    """Return the sum of weights over which their shares vanish: a compiler flushes its inverse."""
+    return 1.0 / float(array_namespace(weight).finfo(weight.dtype).smallest_normal)
+
+
 def _unusable(weight: Array, held: Array) -> str:
     if to_host(held).all():
         return "sample_weight must not be negative, and not all 0."
     return (
-        f"sample_weight sums to more than {dtype_name(weight.dtype)} holds. Divide the weights by "
-        "their largest."
+        f"sample_weight sums to {_most(weight):.2g} or more, too much for "
+        f"{dtype_name(weight.dtype)}: each would count for nothing. Divide the weights by their "
+        "largest."
     )
 
 
