@@ -166,10 +166,11 @@ def steps_of(
             def take(carry: Any, places: Any, number: int, rate: Any) -> Any:
                 if before is not None:
                     before(carry[0], places, number)
-                carry, loss = one(carry, (places, number, rate), shared)
+                after, loss = one(carry, (places, number, rate), shared)
                 if many is not None:
+                    after = after[0], _counted(carry[1], after[1], 1)
                     queue.add(1, loss)
-                return carry, loss
+                return after, loss
 
             given = zip(itertools.count(first), rates, strict=False)
             judged = None if shared["judged"] is None else lambda t: judge(t, *shared["judged"])
@@ -177,7 +178,7 @@ def steps_of(
                 take, judged, carry, tables, given, interrupt, copies=copies
             )
         _require_alike(theta, after[0])
-        return (after[0], _counted(carry[1], after[1], losses.shape[0])), losses, found
+        return after, losses, found
 
     return run_steps, judge
 
@@ -193,8 +194,10 @@ def _in_blocks(
     """Take the steps of all columns in compiled calls, of which none takes long."""
     done, count, outcomes = 0, columns[1].shape[0], None
     while done < count and not (done and interrupt.has_come):
-        last = min(count, done + queue.room)
-        carry, found = many(carry, columns, done, last, shared)
+        last, before = min(count, done + queue.room), carry[1]
+        (theta, state), found = many(carry, columns, done, last, shared)
+        # A compiler makes another function for an array in a number's place.
+        carry = theta, _counted(before, state, last - done)
         outcomes = found if outcomes is None else mapped(operator.add, outcomes, found)
         queue.add(last - done, found[0])
         done = last
