@@ -4,9 +4,13 @@ Everything is written by name and number, nothing is pickled: reading a file run
 the library, or the user by ``register``, has put into a table.
 """
 
+import contextlib
 import json
 import os
+import secrets
+import stat
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,21 +144,47 @@ def keeper(
 ) -> Callable[[Array, TrainingState], None]:
     """Return what writes the file of a training from a start, of a theta and a state.
 
-    What cannot be written is refused now, before the first epoch.
+    What cannot be written is refused now, before the first epoch. A write that fails later warns.
     """
-    path = Path(options.checkpoint or "")
     given = {name: getattr(options, name) for name in _KEPT}
     kept = {name: value for name, value in given.items() if not callable(value)}
-    parts = [network.layers, network.loss_function, options.optimizer, start.optimizer_state]
-    described([*parts, kept], "network", {})
-    if not path.resolve().parent.is_dir():
-        raise FileNotFoundError(f"checkpoint={os.fspath(path)!r} is in a folder that is not there.")
+    path = Path(options.checkpoint or "").absolute()  # a callback may go to another folder
+
+    def content(theta: Array, state: TrainingState) -> bytes:
+        return _packed(Checkpoint(network, theta, options.optimizer, state, options=kept))
 
     def keep(theta: Array, state: TrainingState) -> None:
-        given = Checkpoint(network, theta, options.optimizer, state, options=kept)
-        write(path, _packed(given))
+        try:
+            write(path, content(theta, state))
+        except Exception as error:
+            warnings.warn(
+                f"checkpoint={os.fspath(path)!r} was not written after epoch {state.epoch}: "
+                f"{type(error).__name__}: {error}. The training goes on, and the next write is "
+                "tried again.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
+    _try(path, content(start.theta, start))
     return keep
+
+
+def _try(path: Path, data: bytes) -> None:
+    """Raise OSError unless a file of these bytes can be put at a path; none is left behind."""
+    named, target = f"checkpoint={os.fspath(path)!r}", Path(os.path.realpath(path))
+    trial = target.with_name(f".backprop_xp-{secrets.token_hex(8)}.tmp")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{named} is in a folder that is not there.")
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISREG(target.stat().st_mode):
+                raise IsADirectoryError(f"{named} is a folder or a device. Name a file.")
+        trial.write_bytes(data)
+    except OSError as error:
+        error.add_note(f"{named} was tried before the first epoch.")
+        raise
+    finally:
+        trial.unlink(missing_ok=True)
 
 
 def _packed(given: Checkpoint) -> bytes:
@@ -255,8 +285,9 @@ def _check_state(theta: Array, optimizer: Optimizer | None, state: TrainingState
         if optimizer is not None:
             check_state(optimizer, theta, best.optimizer_state)
     if state.slowed is not None:
-        for name, value in Slowed(*state.slowed)._asdict().items():
-            expected[f"slowed.{name}"] = value, stack
+        slowed = Slowed(*state.slowed)
+        for name in ("score", "epoch", "factor"):
+            expected[f"slowed.{name}"] = getattr(slowed, name), stack
     for name, (value, wanted) in expected.items():
         if value is not None and tuple(value.shape) != wanted:
             raise ValueError(f"state.{name} has shape {tuple(value.shape)}, not {wanted}.")

@@ -56,6 +56,14 @@ def integer(value: Any, name: str, *, at_least: int = 1) -> int:
     return number
 
 
+def boolean(value: Any, name: str) -> bool:
+    """Return ``value``, True or False, NumPy's too, as a Python bool."""
+    is_array = getattr(getattr(value, "dtype", None), "kind", None) == "b"
+    if isinstance(value, bool) or (is_array and value.shape == ()):
+        return bool(value)
+    raise TypeError(f"{name} must be True or False, not {value!r}.")
+
+
 def real(
     value: Any,
     name: str,

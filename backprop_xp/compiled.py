@@ -9,34 +9,33 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from backprop_xp.backends import Array, Backend, array_namespace
-from backprop_xp.inputs import Rows
+from backprop_xp.backends import Array, Backend, array_namespace, device_of
+from backprop_xp.batches import take
+from backprop_xp.inputs import Rows, rows_at_once
 from backprop_xp.network import Network
 from backprop_xp.objective import loss_and_gradient_of, loss_and_gradients_of
 from backprop_xp.optimizers import Optimizer
-from backprop_xp.steps import is_ours, step, update_of
+from backprop_xp.steps import evaluate, is_ours, piece_by_piece, step, update_of
 from backprop_xp.structures import put_together, take_apart
 
 
 def compiled(
-    home: Backend,
-    network: Network,
-    optimizer: Optimizer,
-    evaluate: Callable[..., Any],
-    metrics: Mapping[str, Any],
+    home: Backend, network: Network, optimizer: Optimizer, metrics: Mapping[str, Any]
 ) -> tuple[Any, ...]:
     """Return a compiled step, a compiled loop of steps, ``evaluate``, and the arguments of the two.
 
-    The loop, ``many(carry, columns, shared)``, takes a step for each row of the columns. What was
-    compiled before is used again.
+    The loop, ``many(carry, columns, first, last, shared)``, takes steps of those columns and judges
+    theta after each where ``shared`` says by what. What was compiled before is used again.
     """
     arguments, make, kind = _taken_apart(optimizer)
 
     def build() -> tuple[Any, ...]:
-        traced = functools.partial(_traced, network, evaluate, make)
-        many = functools.partial(_many, home.loop(traced), is_ours(optimizer), network.parts)
+        traced = functools.partial(_traced, network, make)
+        judge = functools.partial(evaluate, network, metrics, functools.partial(_looped, home))
+        loop = home.loop(functools.partial(_judged, traced, judge))
+        many = functools.partial(_many, loop, is_ours(optimizer), network.parts)
         compile_step = functools.partial(home.compile, donate=(0,))
-        return compile_step(traced), compile_step(many), home.compile(evaluate)
+        return compile_step(traced), compile_step(many), home.compile(judge)
 
     key = home.name, network.layers, network.loss_function, *kind, *metrics.items()
     key += (*_own((network.layers, network.loss_function, *metrics.values())),)
@@ -45,7 +44,6 @@ def compiled(
 
 def _traced(
     network: Network,
-    evaluate: Callable[..., Any],
     make: Callable[..., Any],
     carry: tuple[Any, Any],
     given: tuple[Any, Any, Any],
@@ -63,9 +61,7 @@ def _traced(
     given = places, number, number_of(rate)
     if not apart:
         gradient = functools.partial(loss_and_gradient_of, network)
-        return step(
-            gradient, update_of(make(**arguments), carry[0]), evaluate, carry, given, shared
-        )
+        return step(gradient, update_of(make(**arguments), carry[0]), carry, given, shared)
     each = take_apart(arguments, network.parts)
 
     def update(thetas: Any, gradients: Any, states: Any, rate: Any) -> Any:
@@ -73,13 +69,52 @@ def _traced(
         moved = [update_of(make(**own), t)(t, g, state, rate) for own, t, g, state in parts]
         return tuple(zip(*moved, strict=True))
 
-    def judge(thetas: Any, *judged: Any) -> Any:
-        return evaluate(put_together(thetas), *judged)
-
     def gradients(thetas: Any, batch: Rows, l2: Any, _: None) -> Any:
         return loss_and_gradients_of(network, thetas, batch, l2)
 
-    return step(gradients, update, judge, carry, given, shared)
+    return step(gradients, update, carry, given, shared)
+
+
+def _judged(
+    traced: Callable[..., Any],
+    judge: Callable[..., Any],
+    carry: tuple[Any, Any],
+    given: tuple[Any, Any, Any],
+    shared: Mapping[str, Any],
+) -> Any:
+    """Return the carry after a step, and its loss with what theta is judged by."""
+    carry, loss = traced(carry, given, shared)
+    if shared["judged"] is None:
+        return carry, (loss, {})
+    theta = put_together(carry[0]) if isinstance(carry[0], tuple) else carry[0]
+    return carry, (loss, judge(theta, *shared["judged"]))
+
+
+def _looped(
+    home: Backend, forward: Callable[..., Any], theta: Array, rows: Rows
+) -> tuple[Array, Any]:
+    """Do what ``piece_by_piece`` does, in a loop: only one piece is compiled, however many rows.
+
+    The last piece repeats the last row to be as large as the others.
+    """
+    count, size = rows.x.shape[-2], rows_at_once(theta)
+    if count <= size:
+        return piece_by_piece(forward, theta, rows)
+    xp, pieces = array_namespace(theta), -(-count // size)
+    places = xp.arange(pieces * size, dtype=xp.int32, device=device_of(theta))
+    places = xp.reshape(xp.minimum(places, count - 1), (pieces, size))
+
+    def piece(carry: Any, places: Array, theta: Array, rows: Rows) -> Any:
+        return carry, forward(theta, take(rows, places))
+
+    def joined(each: Array) -> Array:
+        """Return ``(pieces, *stack, size, n)`` as ``(*stack, count, n)``."""
+        each = xp.moveaxis(each, 0, -3)
+        return xp.reshape(each, (*each.shape[:-3], -1, each.shape[-1]))[..., :count, :]
+
+    loop: Any = home.loop(piece)
+    _, (values, predictions) = loop((), places, 0, pieces, theta, rows)
+    return joined(values[..., None])[..., 0], None if predictions is None else joined(predictions)
 
 
 def _number(theta: Array, value: Any) -> Any:
@@ -94,18 +129,20 @@ def _many(
     parts: Sequence[slice],
     carry: tuple[Array, Any],
     columns: Any,
+    first: Any,
+    last: Any,
     shared: Mapping[str, Any],
 ) -> Any:
-    """Take the steps of a loop.
+    """Take steps of a loop.
 
     To join the gradients in each step, and to cut theta in the next, would cost as much as the rest
     of a small network's step on JAX. An optimiser that treats each entry alike, as the library's
     do, needs neither, unless the gradient's norm is bounded.
     """
     if not is_elementwise or shared["clip"] is not None:
-        return looped(carry, columns, shared)
+        return looped(carry, columns, first, last, shared)
     apart = tuple(zip(*take_apart(carry, parts), strict=True))
-    (thetas, states), outcomes = looped(apart, columns, shared)
+    (thetas, states), outcomes = looped(apart, columns, first, last, shared)
     return (put_together(thetas), put_together(states)), outcomes
 
 

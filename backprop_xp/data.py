@@ -23,7 +23,7 @@ from backprop_xp.backends import (
     to_host,
     unmasked,
 )
-from backprop_xp.checks import integer, real
+from backprop_xp.checks import boolean, integer, real
 
 
 class Standardized(NamedTuple):
@@ -137,7 +137,7 @@ def minibatches(
     given = [_anything(array, f"arrays[{i}]") for i, array in enumerate(arrays)]
     rows = _rows(given)
     size = integer(batch_size, "batch_size")
-    order = order_of(rows, seed if shuffle else None, epoch)
+    order = order_of(rows, seed if boolean(shuffle, "shuffle") else None, epoch)
     return (
         tuple(_take(array, order[start : start + size]) for array in given)
         for start in range(0, rows, size)

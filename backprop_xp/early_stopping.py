@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from backprop_xp.backends import Array, array_namespace, device_of, owner, to_host
-from backprop_xp.checks import check_watch, integer, real
+from backprop_xp.checks import boolean, check_watch, integer, real
 from backprop_xp.schedules import Plateau
 from backprop_xp.shown import shown
 from backprop_xp.structures import copied, mapped
@@ -37,6 +37,7 @@ class EarlyStopping:
     def __post_init__(self) -> None:
         object.__setattr__(self, "patience", integer(self.patience, "patience"))
         object.__setattr__(self, "min_delta", real(self.min_delta, "min_delta", low=0.0))
+        object.__setattr__(self, "restore_best", boolean(self.restore_best, "restore_best"))
         check_watch(self.watch, self.mode)
 
 
@@ -45,44 +46,55 @@ class Best(NamedTuple):
 
     ``score`` and ``epoch`` are NumPy arrays ``(*stack,)``: what was watched, negated where more is
     better, and the epoch. What the optimiser's state counts for all networks, as its step, is that
-    of the last of the epochs.
+    of the last of the epochs. ``watch`` names what was watched, and ``mode`` what is better.
     """
 
     score: Any
     epoch: Any
     theta: Array
     optimizer_state: Any
+    watch: str
+    mode: str
 
 
 class Slowed(NamedTuple):
     """How far a plateau has slowed each network of a stack down: NumPy arrays ``(*stack,)``.
 
     ``score`` is the best of what was watched, negated where more is better, ``epoch`` that since
-    which patience is counted, ``factor`` what the rate is multiplied by.
+    which patience is counted, ``factor`` what the rate is multiplied by; ``watch`` and ``mode`` are
+    as in ``Best``.
     """
 
     score: Any
     epoch: Any
     factor: Any
+    watch: str
+    mode: str
 
 
 def better(rule: EarlyStopping, old: Best | None, watched: Array, epoch: int, carry: Any) -> Best:
     """Return each network at its best after one more epoch; one transfer tells which improved.
 
-    ``carry`` is theta and the optimiser's state after it.
+    ``rule`` names what is watched; ``carry`` is theta and the optimiser's state after the epoch.
     """
     score = _score(rule, watched)
     np = array_namespace(score)
     if old is None:
-        return Best(score, np.full(score.shape, epoch), *copied(carry))
+        theta, state = copied(carry)
+        return Best(score, np.full(score.shape, epoch), theta, state, str(rule.watch), rule.mode)
     improved = np.asarray(score < old.score - rule.min_delta)
     if not improved.any():
         return old
-    new = copied(carry)
+    theta, state = copied(carry)
     if not improved.all():
-        new = mapped(functools.partial(_where, improved), (old.theta, old.optimizer_state), new)
-    better = np.where(improved, score, old.score), np.where(improved, epoch, old.epoch)
-    return Best(*better, *new)
+        before, after = (old.theta, old.optimizer_state), (theta, state)
+        theta, state = mapped(functools.partial(_where, improved), before, after)
+    return old._replace(
+        score=np.where(improved, score, old.score),
+        epoch=np.where(improved, epoch, old.epoch),
+        theta=theta,
+        optimizer_state=state,
+    )
 
 
 def slowed(rule: Plateau, old: Slowed | None, watched: Array, epoch: int) -> Slowed:
@@ -90,14 +102,15 @@ def slowed(rule: Plateau, old: Slowed | None, watched: Array, epoch: int) -> Slo
     score = _score(rule, watched)
     np = array_namespace(score)
     if old is None:
-        return Slowed(score, np.full(score.shape, epoch), np.ones(score.shape))
+        since, factor = np.full(score.shape, epoch), np.ones(score.shape)
+        return Slowed(score, since, factor, str(rule.watch), rule.mode)
     improved = score < old.score - rule.min_delta
     since = np.where(improved, epoch, old.epoch)
     waited = epoch - since >= rule.patience
-    return Slowed(
-        np.where(improved, score, old.score),
-        np.where(waited, epoch, since),
-        np.where(waited, old.factor * rule.factor, old.factor),
+    return old._replace(
+        score=np.where(improved, score, old.score),
+        epoch=np.where(waited, epoch, since),
+        factor=np.where(waited, old.factor * rule.factor, old.factor),
     )
 
 

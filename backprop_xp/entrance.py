@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from backprop_xp.backends import (
     Array,
     array_namespace,
+    dtype_name,
     require_floating,
     require_owner,
     to_host,
@@ -22,6 +23,8 @@ from backprop_xp.network import Network
 _Given: TypeAlias = tuple[Rows, Array | None]
 # Targets that are probabilities come with float32's rounding.
 _SLACK = 1e-6
+# A sum of this part of each weight overflows for no number of rows.
+_PART = 2.0**-40
 
 
 def check_data(
@@ -109,14 +112,31 @@ def _questions(
         each = xp.all(xp.max(rows.y, axis=-1) == 1.0)
         yield each, where, functools.partial(_no_class, labels, n_out)
     if weight is not None:
-        usable = xp.all(weight >= 0.0) & xp.all(xp.sum(weight, axis=-1) > 0.0)
-        yield usable, where, lambda: "sample_weight must not be negative, and not all 0."
+        # A part of the sum, which may overflow itself.
+        held = xp.sum(_PART * weight, axis=-1) < _PART * _most(weight)
+        usable = xp.all(weight >= 0.0) & xp.all(xp.max(weight, axis=-1) > 0.0) & xp.all(held)
+        yield usable, where, functools.partial(_unusable, weight, held)
 
 
 def _not_finite(name: str, array: Array) -> str:
     host = to_host(array)
     wrong = ~array_namespace(host).isfinite(host)
     return f"{_wrong_values(name, host, wrong, 'not finite')} Drop such rows, or fill them in."
+
+
+def _most(weight: Array) -> float:
+    """Return the sum of weights over which their shares vanish: a compiler flushes its inverse."""
+    return 1.0 / float(array_namespace(weight).finfo(weight.dtype).smallest_normal)
+
+
+def _unusable(weight: Array, held: Array) -> str:
+    if to_host(held).all():
+        return "sample_weight must not be negative, and not all 0."
+    return (
+        f"sample_weight sums to {_most(weight):.2g} or more, too much for "
+        f"{dtype_name(weight.dtype)}: each would count for nothing. Divide the weights by their "
+        "largest."
+    )
 
 
 def _not_meant(y: Array, loss: Loss) -> str:

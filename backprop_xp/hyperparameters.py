@@ -6,12 +6,13 @@ from numbers import Real
 from typing import Any
 
 from backprop_xp.backends import Array, device_of, is_host_number, like, owner, require_like
-from backprop_xp.checks import real
+from backprop_xp.checks import boolean, real
 from backprop_xp.inputs import check_entries, check_stack
 
 # What each hyperparameter is less than; none is negative.
 _BOUNDS = {"momentum": 1.0, "decay": 1.0, "beta1": 1.0, "beta2": 1.0}
 _BOUNDS |= dict.fromkeys(("learning_rate", "epsilon", "weight_decay"), math.inf)
+_BOOLEANS = ("nesterov", "rate_inside", "corrected_epsilon")
 
 
 def not_negative(value: Any, name: str, *, below: float = math.inf) -> Any:
@@ -33,6 +34,8 @@ def check_hyperparameters(optimizer: Any) -> None:
         is_schedule = name == "learning_rate" and callable(value)
         if name in _BOUNDS and not is_schedule:
             object.__setattr__(optimizer, name, not_negative(value, name, below=_BOUNDS[name]))
+        elif name in _BOOLEANS:
+            object.__setattr__(optimizer, name, boolean(value, name))
 
 
 def hyperparameter(theta: Array, value: Any, name: str) -> Any:

@@ -2,16 +2,18 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
 
 from backprop_xp.backends import Array, require_like
-from backprop_xp.checks import integer, nearest, real
+from backprop_xp.checks import boolean, integer, nearest, real
 from backprop_xp.early_stopping import Best, EarlyStopping, Slowed
 from backprop_xp.optimizers import Optimizer, check_state
 from backprop_xp.schedules import Plateau
 from backprop_xp.shown import word
 from backprop_xp.structures import copied
+
+Rule = TypeVar("Rule", bound=EarlyStopping | Plateau | None)
 
 
 class TrainingState(NamedTuple):
@@ -23,11 +25,12 @@ class TrainingState(NamedTuple):
     the device. ``checks`` are the verdicts and errors of the epoch's gradient checks, ``best`` is
     what early stopping has found, ``slowed`` how far a plateau has lowered the rates.
 
-    ``batch_losses``, one row for each batch, are those of an epoch that Ctrl-C cut short:
-    ``start=`` goes on with its next batch, of as many rows, ``batch_size``.
+    ``batch_losses``, one row for each batch, are those of an epoch that Ctrl-C or an error cut
+    short: ``start=`` goes on with its next batch, of as many rows, ``batch_size``.
 
-    ``history``, in the state that ``fit`` ends with, or leaves at Ctrl-C, and in files, is that of
-    the whole training: NumPy arrays ``(epoch, *stack)``, NaN where an epoch was not measured.
+    ``history``, in the state that ``fit`` ends with, or leaves with an exception, and in files, is
+    that of the whole training: NumPy arrays ``(epoch, *stack)``, NaN where an epoch was not
+    measured.
     """
 
     epoch: int
@@ -49,9 +52,10 @@ class FitResult(NamedTuple):
     """What ``fit`` leaves: the trained theta, and NumPy arrays ``(epochs, *stack)`` of losses.
 
     ``history`` has ``"loss"`` and, with validation rows, ``"validation_loss"``, and the metrics by
-    their names, of the epochs that this call has run; with ``check_every``, ``"gradient_error"``
-    and ``"gradient_verdict"``, ``(checks,)``, of each check. ``epochs`` counts from the beginning
-    of the training, and ``state`` is where it ended: ``start=result`` goes on from there.
+    their names, of the whole training, as ``state.history`` has them; with ``check_every``,
+    ``"gradient_error"`` and ``"gradient_verdict"``, ``(checks,)``, of each check of this call.
+    ``epochs`` counts from the beginning of the training, and ``state`` is where it ended:
+    ``start=result`` goes on from there. theta and the optimiser's state share no memory with it.
     """
 
     theta: Array
@@ -133,6 +137,8 @@ class Options:
         }
         if not isinstance(self.checkpoint, str | os.PathLike | None):
             raise TypeError(f"checkpoint must be the path of a file, not {self.checkpoint!r}.")
+        if not callable(self.shuffle):
+            checked["shuffle"] = boolean(self.shuffle, "shuffle")
         for name in ("batch_size", "check_every", "checkpoint_every"):
             if (value := getattr(self, name)) is not None:
                 checked[name] = integer(value, name)
@@ -148,12 +154,32 @@ class Options:
                 raise ValueError(
                     f"{name} watches {rule.watch!r}. {nearest(rule.watch, self.judged)}"
                 )
+        for name, memory in (("early_stopping", "best"), ("plateau", "slowed")):
+            rule, known = self.named(getattr(self, name)), getattr(start, memory, None)
+            if (
+                rule is None
+                or known is None
+                or (known.watch, known.mode) == (rule.watch, rule.mode)
+            ):
+                continue
+            raise ValueError(
+                f"{name} watches {rule.watch!r} (mode={rule.mode!r}), but start has watched "
+                f"{known.watch!r} (mode={known.mode!r}): their values do not compare. Watch the "
+                f"same, or let it begin anew: start=state._replace({memory}=None)."
+            )
 
     @property
     def plateau(self) -> Plateau | None:
         """The learning rate, if it depends on how training goes."""
         rate = getattr(self.optimizer, "learning_rate", None)
         return rate if isinstance(rate, Plateau) else None
+
+    def named(self, rule: Rule) -> Rule:
+        """Return a rule that names what it watches, by default a loss."""
+        if rule is None or rule.watch is not None:
+            return rule
+        named: Rule = replace(rule, watch=self.judged[0])
+        return named
 
     @property
     def judged(self) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from backprop_xp.activations import ACTIVATIONS, Activation
 from backprop_xp.chain import Layer
-from backprop_xp.checks import choose, integer, real, sequence
+from backprop_xp.checks import boolean, choose, integer, real, sequence
 from backprop_xp.initializers import Initializer
 from backprop_xp.layers import Activate, Dense, Dropout, LayerNorm
 from backprop_xp.losses import Loss
@@ -39,6 +39,7 @@ def mlp(
     hidden = choose(ACTIVATIONS, hidden, "hidden")
     output = choose(ACTIVATIONS, output, "output")
     dropout = real(dropout, "dropout", low=0.0, below=1.0)
+    layer_norm = boolean(layer_norm, "layer_norm")
     if len(widths) < 2:
         raise ValueError(f"sizes needs at least inputs and outputs, such as [2, 1], not {sizes!r}.")
     layers: list[Layer] = []

@@ -245,7 +245,7 @@ def _start(model: Any, task: Task, optimizer_state: Any) -> TrainingState:
     best = None
     record = _record(model, early=True)
     if model.early_stopping and np.isfinite(record):
-        best = Best(np.asarray(record), np.asarray(0), task.theta, optimizer_state)
+        best = Best(np.asarray(record), np.asarray(0), task.theta, optimizer_state, "score", "max")
     return TrainingState(0, 0, task.theta, optimizer_state, best=best)
 
 

@@ -7,7 +7,7 @@ steps of a training have in common. Whatever may be an array is in one of the th
 value of it compiles anything anew.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -23,12 +23,11 @@ from backprop_xp.random import as_int32, fold_in
 def step(
     loss_and_gradient: Callable[..., Any],
     update: Callable[..., Any],
-    evaluate: Callable[..., Any],
     carry: tuple[Any, Any],
     given: tuple[Any, Any, Any],
     shared: Mapping[str, Any],
 ) -> Any:
-    """Return the carry after one update, the batch's loss before it, and an evaluation after it."""
+    """Return the carry after one update, and the batch's loss before it."""
     theta, state = carry
     places, number, learning_rate = given
     # Where no layer is random there is no seed.
@@ -37,11 +36,19 @@ def step(
     batch = take(shared["rows"], places, rng)
     l2 = strength_of(batch, shared["l2"], shared["l2_of_sum"])
     loss, gradient = loss_and_gradient(theta, batch, l2, shared["views"])
+    _require_one_for_each((theta[0] if isinstance(theta, tuple) else theta).shape[:-1], loss.shape)
     if shared["clip"] is not None:
         gradient = clip_norm(gradient, shared["clip"])
-    carry = update(theta, gradient, state, learning_rate)
-    judged = shared["judged"]
-    return carry, (loss, {} if judged is None else evaluate(carry[0], *judged))
+    return update(theta, gradient, state, learning_rate), loss
+
+
+def _require_one_for_each(stack: Sequence[int], loss: Sequence[int]) -> None:
+    """Raise ValueError, before anything is updated, where a user's loss has another shape."""
+    if tuple(loss) != tuple(stack):
+        raise ValueError(
+            f"A batch's loss has shape {tuple(loss)}, but {tuple(stack)}, one for each network, is "
+            "expected: a loss's value is one number per sample, (..., batch)."
+        )
 
 
 def clip_norm(gradient: Array, bound: Any) -> Array:
@@ -58,18 +65,22 @@ def clip_norm(gradient: Array, bound: Any) -> Array:
 
 
 def evaluate(
-    network: Network, metrics: Mapping[str, Any], theta: Array, rows: Rows, l2: Any
+    network: Network,
+    metrics: Mapping[str, Any],
+    piecewise: Callable[..., Any],
+    theta: Array,
+    rows: Rows,
+    l2: Any,
 ) -> dict[str, Array]:
-    """Return the loss of theta and its metrics; some rows at a time go forward."""
-    loss, values, predictions = network.loss_function, [], []
-    for part in row_slices(rows.x.shape[-2], rows_at_once(theta)):
-        outputs = outputs_of(network, theta, Rows(rows.x[..., part, :], rows.y))
-        values.append(loss.value(outputs, rows.y[..., part, :]))
-        if metrics:
-            predictions.append(loss.link(outputs))
-    each = joined(values, axis=-1)
+    """Return the loss of theta and its metrics; ``piecewise`` sends some rows at a time forward."""
+    loss = network.loss_function
+
+    def forward(theta: Array, part: Rows) -> tuple[Array, Array | None]:
+        outputs = outputs_of(network, theta, part)
+        return loss.value(outputs, part.y), loss.link(outputs) if metrics else None
+
+    each, predicted = piecewise(forward, theta, Rows(rows.x, rows.y))
     found = {"loss": loss_of_values(network, theta, each, rows.sample_weight, l2)}
-    predicted = joined(predictions, axis=-2) if metrics else None
     for name, metric in metrics.items():
         try:
             value = metric(predicted, rows.y, rows.sample_weight)
@@ -84,6 +95,14 @@ def evaluate(
                 f"number for each network, {tuple(theta.shape[:-1])}, is expected."
             )
     return found
+
+
+def piece_by_piece(forward: Callable[..., Any], theta: Array, rows: Rows) -> tuple[Array, Any]:
+    """Return each sample's loss, ``(*stack, batch)``, and predictions or None, as ``forward``."""
+    slices = row_slices(rows.x.shape[-2], rows_at_once(theta))
+    parts = [forward(theta, Rows(rows.x[..., p, :], rows.y[..., p, :])) for p in slices]
+    values, predictions = zip(*parts, strict=True)
+    return joined(values, -1), None if predictions[0] is None else joined(predictions, -2)
 
 
 def update_of(optimizer: Any, theta: Array) -> Callable[..., Any]:

@@ -12,9 +12,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from backprop_xp.backends import Array, require_owner, to_host
+from backprop_xp.backends import Array, array_namespace, owner, require_owner, to_host
 from backprop_xp.batches import joined, mean_over, remaining, tables_of, take
-from backprop_xp.checks import nearest, sequence
+from backprop_xp.checks import boolean, nearest, sequence
 from backprop_xp.early_stopping import EarlyStopping, better, slowed
 from backprop_xp.entrance import check_data
 from backprop_xp.inputs import check_entries, check_l2
@@ -27,9 +27,10 @@ from backprop_xp.progress import reporting
 from backprop_xp.random import as_int32, fold_in
 from backprop_xp.recording import Record, kept, on_host, saving
 from backprop_xp.schedules import Plateau
+from backprop_xp.structures import copied
 from backprop_xp.watching import check_step
 
-# Epochs of one update each in one call; a compiled one cannot be interrupted.
+# Epochs of one update each in one loop, which keeps their losses to its end.
 _BLOCK = 2000
 
 
@@ -95,6 +96,7 @@ def interruptible(
         while not _has_ended(state, options):
             interrupt.busy = True
             state, values = advance(state, 1, interrupt)
+            interrupt.raise_error()
             if values and options.checkpoint is not None:
                 record.add(values)
                 save(state, record, _has_ended(state, options))
@@ -117,13 +119,14 @@ def fit(
     """Train and return theta, the history and the optimiser's state.
 
     The other options are those of ``train``, of ``bx.options.Options``. Each callback is given the
-    state after every epoch; one that returns true ends the training. ``progress`` shows a bar on a
-    terminal and in a notebook, where rich is installed, and writes lines to stderr elsewhere.
+    state after every epoch; one that returns True ends the training, and TypeError is raised for
+    what is no boolean and not None. ``progress`` shows a bar on a terminal and in a notebook, where
+    rich is installed, and writes lines to stderr elsewhere.
 
-    Ctrl-C ends the training at once. The KeyboardInterrupt has the state that was reached in its
-    attribute ``state``, the history so far in it: ``start=error.state`` goes on as if nothing had
-    happened. Before the first step that is ``start``, or None; None, too, where a user's own code
-    raises it within a step.
+    Ctrl-C ends the training at once, between two updates. Its KeyboardInterrupt, and every other
+    exception, has the last whole state that was reached in its attribute ``state``, with the
+    history so far: ``start=error.state`` goes on as if nothing had happened. Before the training
+    begins that is ``start``, or None.
 
     >>> import backprop_xp as bx
     >>> network = bx.mlp([1, 1])
@@ -134,7 +137,7 @@ def fit(
     """
     chosen = _checked("fit", options, "callbacks", "progress")
     callbacks = sequence(callbacks, "callbacks", "(print,)")
-    looks = progress or callbacks or chosen.early_stopping or chosen.plateau
+    looks = boolean(progress, "progress") or callbacks or chosen.early_stopping or chosen.plateau
     reports = reporting(chosen.epochs) if progress else contextlib.nullcontext(None)
     every, checks = chosen.checkpoint_every, list[tuple[str, float]]()
     ends, interrupt, record = False, Interrupt(), None
@@ -160,32 +163,31 @@ def fit(
                     continue
                 if report is not None:
                     report(state.epoch, functools.partial(on_host, [values]))
-                # Every callback is called. A comparison of losses returns a library's own True.
+                # Every callback is called.
                 ends = True in [_ends(call(state), i) for i, call in enumerate(callbacks)]
                 save(state, record, ends or _has_ended(state, chosen))
             # A library that computes later is waited for here.
-            history = _history(record, checks, chosen, theta)
             state = record.completed(state)
-    except KeyboardInterrupt as error:
-        if record is not None and not interrupt.busy:
-            state = record.completed(state)
-        error.state = None if interrupt.busy else state  # type: ignore[attr-defined]
+        history = _history(state, checks, chosen)
+    except BaseException as error:
+        error.state = state if record is None else record.completed(state)  # type: ignore[attr-defined]
         raise
-    left_with = kept(state, chosen)
-    return FitResult(left_with.theta, history, left_with.optimizer_state, state.epoch, state)
+    # Copied: who goes on with the result does not write over the state.
+    ending = kept(state, chosen)
+    left_with, optimizer_state = copied((ending.theta, ending.optimizer_state))
+    return FitResult(left_with, history, optimizer_state, state.epoch, state)
 
 
 def _history(
-    record: Record,
-    checks: Sequence[tuple[str, float]],
-    options: Options,
-    theta: Array,
+    state: TrainingState, checks: Sequence[tuple[str, float]], options: Options
 ) -> dict[str, Any]:
-    """Return on the host what was measured, ``(epochs, *stack)`` by name, and the checks."""
-    history = record.history()
-    if not history:  # start was at the end
-        none = to_host(theta[..., 0])[None, ...][:0]
-        history = dict.fromkeys(["loss", *options.judged], none)
+    """Return on the host what the whole training measured, and what this call's checks found."""
+    history: dict[str, Any] = copied(dict(state.history))
+    if not history:  # of a start that is at its end, and has none
+        known = to_host(state.theta[..., 0])
+        np = array_namespace(known)
+        unknown = np.full((state.epoch, *known.shape), math.nan, dtype=known.dtype, device="cpu")
+        history = dict.fromkeys(["loss", *options.judged], unknown)
     if options.check_every is not None:
         history["gradient_error"] = to_host([error for _, error in checks])
         history["gradient_verdict"] = to_host([verdict for verdict, _ in checks])
@@ -202,7 +204,8 @@ def _prepared(
     the memory of the state that it is given again.
     """
     rows, held_out = check_data(network, theta, x, y, options.sample_weight, options.validation)
-    early, plateau, every = options.early_stopping, options.plateau, options.check_every
+    early, plateau = options.named(options.early_stopping), options.named(options.plateau)
+    every = options.check_every
     metrics = options.metrics or {}
     asked = {"early_stopping": early, "check_every": every, "plateau": plateau}
     _refuse_empty_stack(theta, **{name: value is not None for name, value in asked.items()})
@@ -238,28 +241,40 @@ def _prepared(
         state: TrainingState, epochs: int, interrupt: Interrupt
     ) -> tuple[TrainingState, dict[str, Array]]:
         cut, step, carry = state.batch_losses, state.step, (state.theta, state.optimizer_state)
-        done, checks = ([], []) if cut is None else ([cut], list(state.checks))
+        done, checks, passed = list[Array](), list[Any](), 0
+        if cut is not None:
+            done, checks, passed = [cut], [*state.checks], cut.shape[0]
         before = None if every is None else functools.partial(look, checks)
-        tables: Any = [epochs]
+        # Several batches, or an epoch that goes on, are judged at its end.
+        at_end, ended, tables = batches > 1 or passed > 0, False, list[Array]()
         if batches > 1:
             tables = tables_of(rows, size, options.shuffle, options.seed, state.epoch)
-        for table in tables if batches == 1 else remaining(tables, step % batches):
-            carry, losses, found = run_steps(
-                carry, table, step, shared, interrupt, before, slowed=state.slowed
-            )
-            step += losses.shape[0]
-            done.append(losses)
-            if interrupt.pressed:
-                break
-        losses, cut = joined(done, axis=0), None
-        if losses.shape[0] < batches:  # an interrupt ended the epoch before its end
-            losses, cut = losses[:0, ...], losses
-        elif batches > 1:
-            losses = mean(tables, losses, weight)
-            if judged is not None:
+        found: dict[str, Array] = {}
+        try:
+            for table in remaining(tables, passed) if at_end else [epochs]:
+                carry, losses, found = run_steps(
+                    carry, table, step, shared, interrupt, before, slowed=state.slowed
+                )
+                step += losses.shape[0]
+                done.append(losses)
+                if interrupt.has_come:
+                    break
+            ended = at_end and step == (state.epoch + 1) * batches
+            if ended and judged is not None:
                 found = {name: v[None, ...] for name, v in evaluate(carry[0], *judged).items()}
+        except BaseException as error:
+            if not done:  # nothing was written over
+                raise
+            interrupt.error, ended = error, False
+        losses = joined(done, axis=0)
+        taken, cut = losses.shape[0], None
+        whole = int(ended) if at_end else taken if judged is None else _rows_of(found)
+        if ended and batches > 1:
+            losses = mean(tables, losses, weight)
+        elif not ended and whole < taken:
+            losses, cut = losses[:whole, ...], losses[whole:, ...]
         state = state._replace(
-            epoch=state.epoch + losses.shape[0],
+            epoch=state.epoch + whole,
             step=step,
             theta=carry[0],
             optimizer_state=carry[1],
@@ -267,7 +282,7 @@ def _prepared(
             batch_losses=cut,
             batch_size=size,
         )
-        if cut is not None:
+        if not whole:
             return state, {}
         measured = {name: found[name] for name in metrics}
         if held_out is not None:
@@ -275,7 +290,7 @@ def _prepared(
         last = {name: values[-1, ...] for name, values in {"loss": losses, **measured}.items()}
 
         def watched(rule: EarlyStopping | Plateau) -> Array:
-            return found[rule.watch if rule.watch in metrics else "loss"][-1, ...]
+            return found[str(rule.watch) if rule.watch in metrics else "loss"][-1, ...]
 
         if early is not None:
             best = better(early, state.best, watched(early), state.epoch, carry)
@@ -293,6 +308,11 @@ def _prepared(
             return advance(*arguments)
 
     return start, unrecorded
+
+
+def _rows_of(found: dict[str, Array]) -> int:
+    """Return of how many epochs something was found."""
+    return next(iter(found.values())).shape[0] if found else 0
 
 
 def _has_ended(state: TrainingState, options: Options) -> bool:
@@ -313,12 +333,19 @@ def _refuse_empty_stack(theta: Array, **asked: bool) -> None:
 
 
 def _ends(answer: Any, i: int) -> bool:
-    """Say whether a callback's answer ends the training: a truth, or an array of one."""
-    shape = tuple(getattr(answer, "shape", ()))
-    if math.prod(shape) != 1:
+    """Whether a callback's answer ends the training: True, or an array of one True."""
+    if answer is None or isinstance(answer, bool):
+        return bool(answer)
+    expected = "but True, which ends the training, or False is expected"
+    home = owner(answer)
+    if home is None or not home.namespace().isdtype(answer.dtype, "bool"):
+        raise TypeError(
+            f"callbacks[{i}] returned {answer!r} ({type(answer).__name__}), {expected}. A callback "
+            "that has nothing to say returns None."
+        )
+    if math.prod(answer.shape) != 1:
         raise ValueError(
-            f"callbacks[{i}] returned an array of shape {shape}, but True, which ends the "
-            "training, or False is expected: of a stack, say whether all or any of its networks "
-            "are done, by the library's all or any."
+            f"callbacks[{i}] returned an array of shape {tuple(answer.shape)}, {expected}: of a "
+            "stack, say whether all or any of its networks are done, by the library's all or any."
         )
     return bool(answer)

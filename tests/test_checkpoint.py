@@ -385,9 +385,78 @@ def test_what_cannot_be_written_is_refused_before_the_first_epoch(path: Path) ->
         ({"optimizer": Own(0.1), "checkpoint": path}, TypeError, "register"),
         ({"checkpoint": path.parent / "none" / "m"}, FileNotFoundError, "folder that is not there"),
         ({"checkpoint": 3}, TypeError, "checkpoint must be the path of a file, not 3"),
+        ({"checkpoint": path.parent}, IsADirectoryError, "is a folder or a device. Name a file"),
+        ({"checkpoint": os.devnull}, IsADirectoryError, "is a folder or a device. Name a file"),
+        ({"checkpoint": path.with_name("n" * 300)}, OSError, "too long"),
+        ({"checkpoint": __file__ + "/model"}, FileNotFoundError, "folder that is not there"),
     ):
+        given: dict[str, Any] = {"optimizer": bx.Adam(), "epochs": 2, **options}
         with pytest.raises(error, match=message):
-            bx.fit(*case, **{"optimizer": bx.Adam(), "epochs": 2, **options})
+            bx.fit(*case, **given, callbacks=[lambda state: pytest.fail("too late")])
+        with pytest.raises(error, match=message):
+            bx.train(*case, **given)
+        assert not list(path.parent.iterdir())
+
+
+@pytest.mark.parametrize("missing", ["safetensors.numpy", "safetensors"])
+def test_without_safetensors_a_checkpoint_is_refused_before_the_first_epoch(
+    path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    network, seen = _network(), []
+    case = network, network.initialize(backend="numpy"), X, Y
+    options: dict[str, Any] = {"optimizer": bx.Adam(), "epochs": 2, "checkpoint": path}
+    with pytest.raises(ImportError, match=r"pip install 'backprop_xp\[files\]'"):
+        bx.fit(*case, **options, callbacks=[lambda state: seen.append(1)])
+    assert not seen
+
+
+def test_a_checkpoint_that_cannot_be_written_for_a_while_warns_and_is_tried_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full for two epochs."""
+    network = _network()
+    case = network, network.initialize(backend="numpy"), X, Y
+    options: dict[str, Any] = {"optimizer": bx.Adam(), "epochs": 5, "checkpoint": path}
+    whole, kept, seen = bx.fit(*case, **options), os.fsync, list[Any]()
+
+    def sync(place: int) -> None:
+        if len(seen) in (2, 3):
+            raise OSError(28, "No space left on device")
+        kept(place)
+
+    def look(state: Any) -> None:
+        if seen:
+            seen[-1] = bx.load(path, backend="numpy").state.epoch
+        seen.append(None)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    said = r"checkpoint='.*model.* was not written after epoch [234]: OSError: .*No space left"
+    with pytest.warns(RuntimeWarning, match=said) as told:
+        result = bx.fit(*case, **options, callbacks=[look])
+    assert [Path(warning.filename).name for warning in told] == [Path(__file__).name] * 2
+    assert seen[:-1] == [1, 1, 1, 4]
+    assert np.array_equal(result.theta, whole.theta)
+    assert bx.load(path, backend="numpy").state.epoch == 5
+    assert [*path.parent.iterdir()] == [path]
+    seen.clear()
+    with pytest.warns(RuntimeWarning, match=said) as told:
+        *_, last = (look(state) or state for state in bx.train(*case, **options))
+    assert [Path(warning.filename).name for warning in told] == [Path(__file__).name] * 2
+    assert np.array_equal(last.theta, whole.theta)
+
+
+def test_a_checkpoint_stays_where_it_was_named_when_the_working_directory_changes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, other = _network(), path.parent / "other"
+    other.mkdir()
+    monkeypatch.chdir(path.parent)
+    case = network, network.initialize(backend="numpy"), X, Y
+    options: dict[str, Any] = {"optimizer": bx.Adam(), "epochs": 2, "checkpoint": path.name}
+    bx.fit(*case, **options, callbacks=[lambda state: os.chdir(other)])
+    assert bx.load(path, backend="numpy").state.epoch == 2
+    assert not list(other.iterdir())
 
 
 KILLED = """

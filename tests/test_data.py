@@ -292,3 +292,9 @@ def test_what_cannot_be_prepared_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("wrong", ["no", 0, None])
+def test_minibatches_take_no_other_value_for_a_boolean(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="shuffle must be True or False"):
+        bx.data.minibatches(np.ones((3, 1)), batch_size=2, shuffle=wrong)

@@ -568,3 +568,18 @@ def test_an_update_may_call_the_one_that_it_overrides(xp: Any) -> None:
     ]
     one, other = map(xp.host, ends)
     np.testing.assert_allclose(one, other, rtol=0, atol=xp.rounding(1e-12))
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda wrong: bx.SGD(0.1, momentum=0.9, nesterov=wrong), "nesterov"),
+        (lambda wrong: bx.SGD(0.1, momentum=0.9, rate_inside=wrong), "rate_inside"),
+        (lambda wrong: bx.Adam(0.1, corrected_epsilon=wrong), "corrected_epsilon"),
+        (lambda wrong: bx.mlp([2, 1], layer_norm=wrong), "layer_norm"),
+    ],
+)
+def test_no_other_value_counts_as_a_boolean(make: Any, name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name} must be True or False, not 'no'"):
+        make("no")
+    make(np.bool_(True))

@@ -120,7 +120,9 @@ def test_a_result_that_went_on_is_numbered_from_the_beginning_of_its_training(xp
     theta, options = LINE.initialize(seed=0), {"optimizer": bx.SGD(0.1)}
     begun = bx.fit(LINE, theta, X, Y, epochs=2, **options)
     gone_on = bx.fit(LINE, theta, X, Y, epochs=5, start=begun, **options)
-    assert list(plots.learning_curves(gone_on).lines[0].get_xdata()) == [3, 4, 5]
+    line = plots.learning_curves(gone_on).lines[0]
+    assert list(line.get_xdata()) == [1, 2, 3, 4, 5]
+    assert list(line.get_ydata()) == gone_on.history["loss"].tolist()
 
 
 @pytest.mark.parametrize(

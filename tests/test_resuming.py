@@ -1,5 +1,6 @@
 """A training that is taken up again is the one that was never left, bit for bit."""
 
+import contextlib
 import copy
 import os
 import pickle
@@ -68,8 +69,9 @@ def _compare(xp: Any, whole: Any, resumed: Any, begun: Any) -> None:
     assert whole.epochs == resumed.epochs
     epochs = getattr(begun, "epochs", begun)
     for name, values in whole.history.items():
-        _same(xp, values[epochs:], resumed.history[name])
+        _same(xp, values[epochs:], resumed.history[name][epochs:])
         if begun is not epochs:
+            _same(xp, values, resumed.history[name])
             _same(xp, values[:epochs], begun.history[name])
 
 
@@ -163,7 +165,7 @@ def test_a_copy_is_taken_up_as_the_original(how: str, batch_size: int | None) ->
             assert np.array_equal(one.theta, other.theta)
             mapped(np.testing.assert_array_equal, one.optimizer_state, other.optimizer_state)
         for name, values in whole.history.items():
-            assert np.array_equal(values[2:], resumed.history[name])
+            assert np.array_equal(values[2:], resumed.history[name][2:])
 
 
 @every_copy
@@ -187,7 +189,12 @@ def test_a_training_that_is_at_its_end_has_nothing_to_do(xp: Any) -> None:
     begun = bx.fit(*case, epochs=2, **ADAM)
     again = bx.fit(*case, epochs=2, start=begun, **ADAM)
     _same(xp, again.theta, begun.theta)
-    assert (again.history["loss"].shape, again.epochs) == ((0, STACK), 2)
+    _same(xp, again.history["loss"], begun.history["loss"])
+    assert again.epochs == 2
+    *_, state = bx.train(*case, epochs=2, **ADAM)
+    unknown = bx.fit(*case, epochs=2, start=state, **ADAM).history["loss"]
+    assert np.isnan(unknown).all()
+    assert unknown.shape == (2, STACK)
 
 
 class Counted:
@@ -318,11 +325,129 @@ def test_ctrl_c_while_an_epochs_order_is_drawn_waits_for_one_update(xp: Any) -> 
     assert 0 < after.step < 3
 
 
-def test_a_state_between_two_updates_is_unknown_to_an_error_raised_within_one(xp: Any) -> None:
-    _, case = _pressed(xp, 3, _raise)
-    with pytest.raises(KeyboardInterrupt) as caught:
-        bx.fit(*case, optimizer=bx.Adam(), epochs=4)
-    assert caught.value.state is None
+def test_a_handler_of_ctrl_c_that_a_callback_puts_in_place_stays(xp: Any) -> None:
+    """As one that asks first, and then hands on to the one that it found."""
+    case, told = _case(xp), []
+
+    def put(state: Any) -> None:
+        if state.epoch == 1:
+            found: Any = signal.getsignal(signal.SIGINT)
+            signal.signal(signal.SIGINT, lambda *signalled: (told.append(1), found(*signalled)))
+
+    before = signal.getsignal(signal.SIGINT)
+    broken = {"shuffle": lambda epoch: 1 // (1 - epoch) * np.arange(ROWS)}
+    for options in ({}, broken):  # a training that ends, and one that an error ends within an epoch
+        told.clear()
+        try:
+            with contextlib.suppress(ZeroDivisionError):
+                bx.fit(*case, **ADAM, epochs=3, callbacks=[put], **options)
+            assert signal.getsignal(signal.SIGINT) is not before
+            with pytest.raises(KeyboardInterrupt):
+                _signal()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert told == [1]
+
+
+# ---- errors
+
+
+class Failing:
+    """A function that fails at its n-th call, once."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def __call__(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise RuntimeError("failed here")
+
+
+class Spoiling(bx.SGD):
+    """An optimiser of one's own that fails when it has written over what it was given."""
+
+    def __init__(self, fails: Failing) -> None:
+        super().__init__(0.1, momentum=0.9)
+        object.__setattr__(self, "fails", fails)
+
+    def update(self, theta: Any, gradient: Any, state: Any, **options: Any) -> Any:
+        velocity = state.velocity
+        theta *= 0.5
+        velocity *= 0.5
+        self.fails()  # type: ignore[attr-defined]
+        return super().update(theta, gradient, state, **options)
+
+
+class Calling(Passing):
+    """A layer that calls a function as x passes."""
+
+    def __init__(self, call: Any) -> None:
+        self.call = call
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
+        self.call()
+        return x, None
+
+
+def _then(fails: Failing, value: Any) -> Any:
+    fails()
+    return value
+
+
+FAILURES: dict[str, Any] = {
+    "a callback": lambda fails: {"callbacks": [lambda state: fails()]},
+    "a schedule": lambda fails: {"optimizer": bx.Adam(lambda step: _then(fails, 0.1))},
+    "an order": lambda fails: {"shuffle": lambda epoch: _then(fails, np.arange(ROWS))},
+    "a metric": lambda fails: {
+        "metrics": {"rmse": lambda *given: _then(fails, bx.metrics.rmse(*given))}
+    },
+    "a layer": lambda fails: {"layer": Calling(fails)},
+    "an optimiser": lambda fails: {"optimizer": Spoiling(fails)},
+}
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    ("where", "batch_size"),
+    [(where, size) for where in FAILURES for size in (None, BATCH) if size or "order" not in where],
+)
+def test_whatever_fails_leaves_a_state_from_which_the_training_goes_on(
+    xp: Any, where: str, batch_size: int | None, at: int
+) -> None:
+    """Of the last whole update, or epoch where that may be written over."""
+    if _compiles(xp) and where in ("a metric", "a layer", "an optimiser"):
+        pytest.skip(f"{xp.name} runs Python once, when it compiles")
+    fails = Failing(at)
+    options = {**ADAM, "batch_size": batch_size, "epochs": 6, **FAILURES[where](fails)}
+    layers = [bx.Dense(3, 4, "tanh"), options.pop("layer", Passing()), bx.Dense(4, 2)]
+    network = bx.Network([*layers, bx.Dropout(0.2)], "huber")
+    case = network, xp.initialize(network), xp.asarray(X), xp.asarray(Y)
+    with pytest.raises(RuntimeError, match="failed here") as caught:
+        bx.fit(*case, **options)
+    state: Any = caught.value.state  # type: ignore[attr-defined]
+    whole, resumed = (bx.fit(*case, start=start, **options) for start in (None, state))
+    _compare(xp, whole, resumed, state.epoch)
+    _same(xp, whole.history["loss"], resumed.history["loss"])
+    if where == "a callback":
+        assert state.epoch == at
+    if where == "a metric":
+        assert state.epoch == at - 1
+    if where == "a layer" or (where == "an optimiser" and batch_size is None):
+        assert state.step == at - 1
+
+
+@pytest.mark.parametrize("batch_size", [None, BATCH])
+def test_train_raises_what_a_layer_raises(xp: Any, batch_size: int | None) -> None:
+    """At once: nobody but fit asks for what was held back."""
+    fails = Failing(1 if _compiles(xp) else 3)
+    layers = [bx.Dense(3, 4), Calling(fails), bx.Dense(4, 2)]
+    network = bx.Network(layers, "huber")
+    case = network, xp.initialize(network), xp.asarray(X), xp.asarray(Y)
+    states = bx.train(*case, **{**ADAM, "batch_size": batch_size, "epochs": 6})
+    with pytest.raises(RuntimeError, match="failed here"):
+        list(states)
+    assert fails.left == 0
 
 
 @pytest.mark.parametrize("goes_on", [False, True])
@@ -345,7 +470,7 @@ def test_whoever_handles_ctrl_c_is_told_between_two_updates(xp: Any, goes_on: bo
         assert signal.signal(signal.SIGINT, before) is handle
     assert told == [signal.SIGINT]
     _same(xp, result.theta, bx.fit(*case, **options).theta)
-    assert result.history["loss"].shape == ((3,) if goes_on else (2,))
+    assert result.history["loss"].shape == (3,)
 
 
 def test_elsewhere_than_in_the_main_thread_nothing_is_held_back(xp: Any) -> None:
@@ -382,6 +507,68 @@ def test_a_start_that_does_not_fit_is_refused_by_name(
     start = bx.fit(other, theta, x, y, **{**options, **changed})
     with pytest.raises(error, match=message):
         bx.fit(*case, x, y, start=start, **{**options, "epochs": 5})
+
+
+@pytest.mark.parametrize("rule", ["early_stopping", "plateau"])
+@pytest.mark.parametrize("watch", [("loss", "min"), ("rmse", "min"), ("r2", "max"), ("r2", "min")])
+def test_a_training_that_watched_another_value_is_not_gone_on_with(
+    xp: Any, rule: str, watch: tuple[str, str]
+) -> None:
+    """What was the best of one cannot be compared with another; it may begin anew."""
+    case, memory = _case(xp), {"early_stopping": "best", "plateau": "slowed"}[rule]
+
+    def options(watch: str | None, mode: Any, **more: Any) -> dict[str, Any]:
+        metrics = {"rmse": bx.metrics.rmse, "r2": bx.metrics.r2}
+        given: dict[str, Any] = {**ADAM, "epochs": 3, "metrics": metrics, **more}
+        if rule == "plateau":
+            rate = bx.schedules.plateau(0.05, watch=watch, mode=mode)
+            return given | {"optimizer": bx.Adam(rate)}
+        return given | {"early_stopping": bx.EarlyStopping(watch=watch, mode=mode)}
+
+    begun = bx.fit(*case, **options(*watch))  # type: ignore[arg-type]
+    kept = getattr(begun.state, memory)
+    assert (kept.watch, kept.mode) == watch
+    same = None if watch[0] == "loss" else watch[0]  # the loss is watched by default
+    assert bx.fit(*case, **options(same, watch[1], epochs=5), start=begun).epochs == 5
+    held_out = xp.asarray(X[:4]), xp.asarray(Y[:4])
+    turned = "max" if watch[1] == "min" else "min"
+    for name, mode, more in (
+        ("validation_loss", "min", {"validation": held_out}),
+        ("r2", turned, {}),
+    ):
+        changed = options(name, mode, epochs=5, **more)
+        said = rf"{rule} watches '{name}' \(mode='{mode}'\), but start has watched '{watch[0]}'"
+        with pytest.raises(ValueError, match=rf"{said}.*start=state\._replace\({memory}=None"):
+            bx.fit(*case, **changed, start=begun)
+        anew = begun.state._replace(**{memory: None})
+        assert bx.fit(*case, **changed, start=anew).epochs == 5
+
+
+def test_a_result_shares_no_memory_with_the_state_to_go_on_from(xp: Any) -> None:
+    case, optimizer = _case(xp), bx.SGD(0.1, momentum=0.9)
+    for rule in (None, bx.EarlyStopping()):
+        options = {"optimizer": optimizer, "early_stopping": rule}
+        result = bx.fit(*case, epochs=2, **options)
+        state: Any = result.state if rule is None else result.state.best
+        before = [np.array(xp.host(a)) for a in (state.theta, state.optimizer_state.velocity)]
+        optimizer.update(result.theta, 1.0 * result.theta, result.optimizer_state)
+        result.history["loss"][:] = 0.0
+        xp.assert_equal(state.theta, before[0])
+        xp.assert_equal(state.optimizer_state.velocity, before[1])
+        assert (result.state.history["loss"] > 0.0).all()
+
+
+def test_a_history_is_that_of_the_whole_training(xp: Any) -> None:
+    case = _case(xp)
+    whole = bx.fit(*case, **ADAM, epochs=5)
+    begun = bx.fit(*case, **ADAM, epochs=2)
+    resumed = bx.fit(*case, **ADAM, epochs=5, start=begun)
+    _same(xp, resumed.history, whole.history)
+    _same(xp, resumed.state.history, whole.history)
+    *_, last = bx.train(*case, **ADAM, epochs=2)
+    unmeasured = bx.fit(*case, **ADAM, epochs=5, start=last).history["loss"]
+    assert np.isnan(unmeasured[:2]).all()
+    _same(xp, unmeasured[2:], whole.history["loss"][2:])
 
 
 def test_what_is_no_state_is_refused(xp: Any) -> None:

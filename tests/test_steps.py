@@ -1,5 +1,8 @@
 """Steps: what an optimiser and a rate may be, what a compiler must not change or be asked anew."""
 
+import os
+import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,6 +12,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import array_namespace
+from backprop_xp.loop import _Queue
 from backprop_xp.steps import clip_norm
 from backprop_xp.structures import put_together, take_apart
 from tests.helpers import compiled
@@ -324,6 +328,60 @@ def test_what_is_no_argument_makes_other_functions(xp: Any, options: dict[str, f
         xp.assert_close(_fit(xp, network, optimizer, epochs=2, **options).theta, theta, SAME)
 
 
+@pytest.mark.parametrize("batch_size", [None, BATCH])
+def test_rows_that_judge_are_compiled_as_one_piece_however_many_they_are(
+    xp: Any, batch_size: int | None
+) -> None:
+    """Of 64 networks a piece has 64 rows: Python runs through as many for three as for fifty."""
+    calls = []
+    for rows in (130, 3200):
+        network, counting = _counted(xp)
+        held_out = xp.asarray(np.ones((rows, 3))), xp.asarray(np.ones((rows, 2)))
+        options: dict[str, Any] = {"epochs": 2, "batch_size": batch_size, "stack": (64,)}
+        _fit(xp, network, bx.SGD(0.1), validation=held_out, **options)
+        calls.append(counting.calls)
+    assert calls[0] == calls[1]
+
+
+def test_ctrl_c_waits_for_no_more_than_one_compiled_call(xp: Any) -> None:
+    """It comes before the first, of one step; without it all epochs would be two calls."""
+    _require_compiler(xp)
+
+    def pressed(step: int) -> float:
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return 0.1
+
+    network, metrics = _network(dropout=0.2), {"rmse": bx.metrics.rmse}
+    with pytest.raises(KeyboardInterrupt) as caught:
+        _fit(xp, network, bx.Adam(pressed), epochs=40, metrics=metrics)
+    state = caught.value.state  # type: ignore[attr-defined]
+    assert (state.epoch, state.step, state.history["rmse"].shape) == (1, 1, (1,))
+    optimizer = bx.Adam(bx.schedules.constant(0.1))
+    whole, resumed = (
+        _fit(xp, network, optimizer, epochs=40, metrics=metrics, start=start)
+        for start in (None, state)
+    )
+    xp.assert_close(resumed.theta, whole.theta, SAME)
+    for name, values in whole.history.items():
+        xp.assert_close(resumed.history[name], values, SAME)
+
+
+def test_a_library_that_computes_later_is_given_a_second_of_steps_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A step takes 0.03 s, the first call 20 s more to compile; then the machine is slower."""
+    now, given = [0.0], []
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    queue = _Queue()
+    for seconds in [20.03, *[0.03] * 70, *[0.3] * 70]:
+        given.append(queue.room)
+        now[0] += seconds
+        queue.add(1, np.zeros(1))
+    assert given[:14] == [1, 1, *range(10, 0, -1), 33, 32]
+    assert max(given[-3:]) == 3
+
+
 def test_a_layer_that_looks_at_values_is_told_that_it_is_compiled(xp: Any) -> None:
     _require_compiler(xp)
 
@@ -428,6 +486,7 @@ def test_another_network_compiles_few_functions_and_a_gradient_is_compiled_once(
         _fit(xp, network, bx.Adam(0.1), **options)
     compiled = [r for r in caplog.records if r.getMessage().startswith("Compiling")]
     assert 0 < len(compiled) <= 6, [record.getMessage()[:80] for record in compiled]
+    assert sum("_many" in record.getMessage() for record in compiled) == 1
     theta = xp.initialize(network)
     network.loss_and_gradient(theta, x, y)
     caplog.clear()

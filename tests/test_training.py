@@ -792,6 +792,23 @@ def test_negative_weights_or_none_above_zero_are_refused(xp: Any, weights: list[
     _refuses(xp, ValueError, f"^In validation: {message}", stack=2, validation=(x, y, weights))
 
 
+@pytest.mark.parametrize("size", [2e38, 1e37])
+def test_weights_whose_shares_would_vanish_are_refused(xp: Any, size: float) -> None:
+    """Each is finite, but not the sum of 11; or XLA flushes the inverse of that to 0."""
+    network, (x, y) = _network(), xp.put(*_data(), dtype="float32")
+    theta = xp.initialize(network, dtype="float32")
+
+    def weights(size: float) -> Any:
+        return xp.asarray(np.full(ROWS, size), dtype="float32")
+
+    said = r"sample_weight sums to 8\.5e\+37 or more, too much for float32.* by their largest"
+    options = {"network": network, "theta": theta, "x": x, "y": y}
+    _refuses(xp, ValueError, f"^{said}", sample_weight=weights(size), **options)
+    _refuses(xp, ValueError, f"^In validation: {said}", validation=(x, y, weights(size)), **options)
+    less = _fit(xp, network, theta, x, y, sample_weight=weights(5e36)).history["loss"]
+    np.testing.assert_allclose(less, _fit(xp, network, theta, x, y).history["loss"], rtol=1e-5)
+
+
 OPTIONS: list[tuple[dict[str, Any], Any, str]] = [
     ({"epochs": 0}, ValueError, "epochs must be an integer of at least 1, not 0"),
     ({"epochs": 2.5}, TypeError, r"epochs must be an integer of at least 1, not 2\.5"),
@@ -819,6 +836,9 @@ OPTIONS: list[tuple[dict[str, Any], Any, str]] = [
     ({"metrics": {"accuracy": 1.0}}, TypeError, "metrics must be functions by their names"),
     ({"metrics": {"loss": len}}, ValueError, "metrics may not be named 'loss'"),
     ({"l2": -1.0}, ValueError, "l2 must be >= 0, not -1"),
+    ({"shuffle": "no"}, TypeError, "shuffle must be True or False, not 'no'"),
+    ({"shuffle": None}, TypeError, "shuffle must be True or False, not None"),
+    ({"shuffle": 0}, TypeError, "shuffle must be True or False, not 0"),
     ({"l2": [[0.1, 0.2]]}, (TypeError, ValueError), "l2"),
 ]
 
@@ -844,6 +864,7 @@ def test_a_penalty_of_a_stack_is_held_to_the_bounds_of_a_number(xp: Any, wrong: 
         ({"min_delta": "1"}, TypeError, "min_delta must be a number"),
         ({"watch": 3}, TypeError, "watch must be the name of a metric or a loss, not 3"),
         ({"mode": "least"}, ValueError, "mode must be"),
+        ({"restore_best": "no"}, TypeError, "restore_best must be True or False, not 'no'"),
     ],
 )
 def test_impossible_early_stopping_is_refused_by_name(
@@ -864,6 +885,19 @@ def test_impossible_early_stopping_is_refused_by_name(
         ),
         ({"callbacks": [lambda s: s.loss[:0] < 1.0]}, ValueError, r"an array of shape \(0,\)"),
         (
+            {"callbacks": [lambda s: "a line"]},
+            TypeError,
+            r"callbacks\[0\] returned 'a line' \(str\)",
+        ),
+        (
+            {"callbacks": [lambda s: 12]},
+            TypeError,
+            "12 .int., but True, which ends .* returns None",
+        ),
+        ({"callbacks": [lambda s: 0]}, TypeError, r"callbacks\[0\] returned 0"),
+        ({"callbacks": [lambda s: [True]]}, TypeError, r"returned \[True\]"),
+        ({"callbacks": [lambda s: s.loss[0]]}, TypeError, "but True, which ends the training"),
+        (
             {"metrics": {"wrong": lambda predictions, targets, weights: predictions}},
             ValueError,
             r"metrics\['wrong'\] returned an array of shape \(3, 11, 2\)",
@@ -877,9 +911,10 @@ def test_what_code_of_ones_own_cannot_return_is_refused_by_its_place(
         _fit(xp, *_case(xp, STACK), **options)
 
 
-def test_a_callback_may_end_the_training_by_a_comparison_of_losses(xp: Any) -> None:
-    callbacks = [lambda state: xp.namespace.all(state.loss < math.inf)]
-    assert _fit(xp, callbacks=callbacks).epochs == 1
+@pytest.mark.parametrize("bound", [math.inf, 0.0])
+def test_a_callback_may_end_the_training_by_a_comparison_of_losses(xp: Any, bound: float) -> None:
+    for answer in (lambda s: xp.namespace.all(s.loss < bound), lambda s: np.bool_(bound > 0.0)):
+        assert _fit(xp, callbacks=[answer]).epochs == (1 if bound else 3)
 
 
 @pytest.mark.float64

@@ -193,13 +193,26 @@ class JAXBackend(Backend):
         return call
 
     def loop(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """Return ``jax.lax.scan`` over steps, compiled."""
+        """Return ``jax.lax.fori_loop`` over steps, compiled; ``jax.lax.scan`` takes all of them."""
         import jax
 
-        def scan(carry: Any, columns: Any, *shared: Any) -> Any:
-            return jax.lax.scan(lambda c, given: step(c, given, *shared), carry, columns)
+        traced = jax.jit(step)  # once, for the outputs' shapes and for the loop
 
-        return self.compile(scan, donate=(0,))
+        def loop(carry: Any, columns: Any, first: Any, last: Any, *shared: Any) -> Any:
+            def take(number: Any, now: tuple[Any, Any]) -> tuple[Any, Any]:
+                given = jax.tree.map(lambda column: column[number], columns)
+                carry, output = traced(now[0], given, *shared)
+                return carry, jax.tree.map(lambda a, new: a.at[number].set(new), now[1], output)
+
+            row = jax.tree.map(lambda column: column[0], columns)
+            count = jax.tree.leaves(columns)[0].shape[0]
+            outputs = jax.tree.map(
+                lambda output: jax.numpy.zeros((count, *output.shape), output.dtype),
+                jax.eval_shape(traced, carry, row, *shared)[1],
+            )
+            return jax.lax.fori_loop(first, last, take, (carry, outputs))
+
+        return self.compile(loop, donate=(0,))
 
     def memory(self, device: Device | None = None) -> Memory | None:
         """Return what XLA's allocator has given out, and its limit; None on a CPU."""

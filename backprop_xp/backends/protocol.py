@@ -184,9 +184,10 @@ class Backend(Protocol):
         """Return a function that takes many steps in one compiled call, or None without a compiler.
 
         ``step(carry, given, *shared)`` returns the next carry and an output. The function is called
-        as ``(carry, columns, *shared)``: ``columns`` are the steps' ``given`` along a new first
-        axis. It returns the last carry and the outputs along such an axis, and may reuse the
-        memory of the carry.
+        as ``(carry, columns, first, last, *shared)``: ``columns`` are the steps' ``given`` along a
+        new first axis, of which it takes those from ``first`` to before ``last``. No value of the
+        two compiles anything anew. It returns the last carry and the outputs along such an axis, 0
+        of the steps that it did not take, and may reuse the memory of the carry.
         """
         return None
 

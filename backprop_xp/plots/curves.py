@@ -17,8 +17,8 @@ def learning_curves(history: Any, *, epochs: Any = None, ax: "Axes | None" = Non
     """Draw losses and metrics over the epochs; of a stack the median and a band around it.
 
     ``history`` is a result of ``bx.fit``, or a mapping of what was measured by its name, each
-    ``(epochs, *stack)``, such as ``result.history``. ``epochs``, ``(epochs,)``, numbers the rows;
-    by default a result's are numbered from the beginning of its training, others from 1.
+    ``(epochs, *stack)``, such as ``result.history``. ``epochs``, ``(epochs,)``, numbers the rows,
+    by default from 1.
 
     What is called a loss has the left axis, logarithmic where it is positive and falls to a tenth;
     metrics have the right one, dashed. The band of a stack reaches from the 10 % to the 90 %
@@ -32,9 +32,6 @@ def learning_curves(history: Any, *, epochs: Any = None, ax: "Axes | None" = Non
     ('log', [1, 2, 3])
     """
     curves = _curves(history)
-    if epochs is None and not isinstance(history, Mapping):
-        count = len(next(iter(curves.values())))
-        epochs = np.arange(history.epochs - count + 1, history.epochs + 1)
     steps = {name: _steps(epochs, name, len(values)) for name, values in curves.items()}
     ax = new_axes() if ax is None else ax
     losses = [name for name in curves if is_loss(name)]

@@ -126,8 +126,12 @@ def _loop(place: Place) -> None:
     columns = np.arange(1, 13, dtype=np.float32).reshape(4, 3)
     carries = columns[1] + np.cumsum(columns, axis=0)
     expected = carries[-1], columns[2] * (carries - columns)
-    found = loop(*place.put(columns[1], columns, columns[2]))
-    place.require_same(found, expected, "the loop's (carry, outputs)")
+    there, shared = place.put(columns, columns[2])
+    (carry,), total = place.put(columns[1]), 0.0
+    for first, last in ((0, 3), (3, 4)):
+        carry, outputs = loop(carry, there, first, last, shared)
+        total = total + outputs
+    place.require_same((carry, total), expected, "the loop's (carry, outputs) of two calls")
 
 
 def _round_trip(name: str, place: Place) -> None:
