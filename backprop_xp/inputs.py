@@ -8,24 +8,31 @@ from backprop_xp.backends import (
     Array,
     array_namespace,
     device_of,
+    gather,
     like,
     precision_of,
     to_host,
     whole_numbers,
 )
 from backprop_xp.checks import real, reals
+from backprop_xp.complex_safe import real_part
 
 # Rows of one network: few enough for wide layers to stay in the cache, where they are fastest.
 _ROWS_AT_ONCE = 2**12
 
 
 class Rows(NamedTuple):
-    """What a network is called with: arrays beside theta; ``sample_weight`` None for equal ones."""
+    """What a network is called with: arrays beside theta; ``sample_weight`` None for equal ones.
+
+    ``stand_ins``, ``(..., batch)``, are the indices of the rows that are computed in the place of
+    x's; None for the rows themselves.
+    """
 
     x: Array
     y: Array
     sample_weight: Array | None = None
     rng: Any = None
+    stand_ins: Array | None = None
 
 
 def check_x(theta: Array, x: Any, n_in: int | None) -> Array:
@@ -104,6 +111,42 @@ def check_weights(theta: Array, outputs: tuple[int, ...], weights: Any, name: st
         )
     check_stack(weights.shape[:-1], outputs[:-2], name)
     return weights
+
+
+def stand_ins(weight: Array, stack: tuple[int, ...]) -> Array:
+    """Return for each row, ``(..., batch)``, its index, or the heaviest row's if its weight is 0.
+
+    A row of weight 0 is a row left out. Multiplied by 0, values of its own that overflow would
+    become NaN; those of a row that counts do not.
+    """
+    xp = array_namespace(weight)
+    if len(weight.shape) > 1:
+        weight = xp.broadcast_to(weight, (*stack, weight.shape[-1]))
+    heaviest = xp.argmax(real_part(xp, weight), axis=-1, keepdims=True)
+    own = xp.arange(weight.shape[-1], dtype=heaviest.dtype, device=device_of(weight))
+    return xp.where(weight == 0.0, heaviest, own)
+
+
+def rows_at(array: Array, indices: Array) -> Array:
+    """Return the rows of an array ``(..., batch, n)`` at indices ``(rows,)`` or stacked."""
+    if len(indices.shape) == 1:
+        return gather(array, indices, -2)
+    xp, stack = array_namespace(array), indices.shape[:-1]
+    if len(array.shape) == 2:
+        rows = gather(array, xp.reshape(indices, (-1,)), -2)
+        return xp.reshape(rows, (*indices.shape, array.shape[-1]))
+    array = xp.broadcast_to(array, (*stack, *array.shape[-2:]))
+    return xp.take_along_axis(array, indices[..., None], axis=-2)
+
+
+def counted(rows: Rows, part: slice = slice(None)) -> Rows:
+    """Return the rows of a slice; of one of weight 0 its stand-in."""
+    x, y, weight, rng, at = rows
+    weight = None if weight is None else weight[..., part]
+    if at is None:
+        return Rows(x[..., part, :], y[..., part, :], weight, rng)
+    at = at[..., part]
+    return Rows(rows_at(x, at), rows_at(y, at), weight, rng)
 
 
 def row_slices(rows: int, size: int) -> list[slice]:

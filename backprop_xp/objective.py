@@ -102,7 +102,7 @@ def _loss_and_gradients(
     places: Sequence[Parameters] | None = None,
 ) -> tuple[Array, Sequence[Parameters]]:
     """Return the loss and its gradients by the parameters, written into ``places`` if given."""
-    x, y, weight, key = rows
+    x, y, weight, key, _ = rows
     outputs, caches = forward_through(network.layers, parameters, x, key)
     share = 1.0 / x.shape[-2] if weight is None else _shares(weight)[..., None]
     each, g = value_and_gradient(network.loss_function, outputs, y, share)

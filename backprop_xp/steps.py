@@ -13,7 +13,7 @@ from typing import Any
 
 from backprop_xp.backends import Array, array_namespace, is_host_number, like
 from backprop_xp.batches import joined, take
-from backprop_xp.inputs import Rows, row_slices, rows_at_once
+from backprop_xp.inputs import Rows, counted, row_slices, rows_at, rows_at_once
 from backprop_xp.network import Network
 from backprop_xp.objective import loss_of_values, outputs_of, strength_of
 from backprop_xp.optimizers import Optimizer, rule_of
@@ -61,10 +61,13 @@ def evaluate(
     network: Network, metrics: Mapping[str, Any], theta: Array, rows: Rows, l2: Any
 ) -> dict[str, Array]:
     """Return the loss of theta and its metrics; some rows at a time go forward."""
-    loss, values, predictions = network.loss_function, [], []
+    loss, values, predictions, targets = network.loss_function, [], [], rows.y
+    if rows.stand_ins is not None:
+        targets = rows_at(targets, rows.stand_ins)
     for part in row_slices(rows.x.shape[-2], rows_at_once(theta)):
-        outputs = outputs_of(network, theta, Rows(rows.x[..., part, :], rows.y))
-        values.append(loss.value(outputs, rows.y[..., part, :]))
+        batch = counted(rows, part)
+        outputs = outputs_of(network, theta, batch)
+        values.append(loss.value(outputs, batch.y))
         if metrics:
             predictions.append(loss.link(outputs))
     each = joined(values, axis=-1)
@@ -72,7 +75,7 @@ def evaluate(
     predicted = joined(predictions, axis=-2) if metrics else None
     for name, metric in metrics.items():
         try:
-            value = metric(predicted, rows.y, rows.sample_weight)
+            value = metric(predicted, targets, rows.sample_weight)
         except Exception as error:
             error.add_note(f"In metrics[{name!r}].")
             raise

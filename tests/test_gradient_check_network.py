@@ -188,3 +188,12 @@ def test_what_is_no_layer_or_loss_or_sample_is_refused_by_name(xp: Any) -> None:
     assert check.layer(norm, xp.asarray([[1, 2, 4]], dtype=None)).passed
     report = check.loss("log_cosh", [[0.5, -1.0, 2.0]], [[1, 0, 1]])
     assert bx.backends.owner(report.analytic[0]) is xp.selection.backend
+
+
+def test_a_row_of_weight_0_that_overflows_is_left_out_of_a_check(xp: Any) -> None:
+    network = bx.mlp([2, 3, 1], hidden="relu")
+    huge = 0.9 * float(np.finfo(xp.dtype).max)
+    x, y = [[0.3, 1.0], [huge, -huge], [1.0, 0.2]], [[1.0], [huge], [0.0]]
+    theta, x, y, weight = xp.put(xp.host(xp.initialize(network)), x, y, [1.0, 0.0, 2.0])
+    report = bx.check_network(network, theta, x, y, sample_weight=weight)
+    assert report.verdict == "pass", report

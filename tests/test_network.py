@@ -123,6 +123,29 @@ def test_a_sample_of_weight_2_counts_as_two_and_one_of_weight_0_as_none(xp: Any)
         _close(xp.host(one), xp.host(other), xp.rounding(ROUNDING))
 
 
+@pytest.mark.parametrize("stacked", ["", "weights", "weights and x"])
+@pytest.mark.parametrize("loss", [compiled("mean_squared_error"), "categorical_cross_entropy"])
+def test_a_row_of_weight_0_that_overflows_is_left_out(xp: Any, loss: str, stacked: str) -> None:
+    network = bx.mlp([N_IN, 4, N_OUT], hidden="relu", loss=loss, l2=0.1)
+    x, y, _ = some_rows(loss)
+    x[2], y[2] = 0.9 * np.finfo(xp.dtype).max, np.sqrt(np.finfo(xp.dtype).max)
+    weight, rest, theta = np.asarray([1.0, 2.0, 0.0, 1.0, 1.0]), [0, 1, 3, 4], some_theta(network)
+    *given, some = xp.put(theta, x[rest], y[rest], weight[rest])
+    left = network.loss_and_gradient(*given, sample_weight=some)
+    if stacked:
+        theta = np.stack([theta, theta, theta])
+        weight = np.stack([weight, weight, np.asarray([1.0, 0.0, 0.0, 2.0, 0.0])])
+    if "x" in stacked:
+        x = np.stack([x, x, x])
+    theta, x, y, weight = xp.put(theta, x, y, weight)
+    both = network.loss_and_gradient(theta, x, y, sample_weight=weight)
+    assert np.all(np.isfinite(xp.host(both[1])))
+    xp.assert_close(network.loss(theta, x, y, sample_weight=weight), xp.host(both[0]))
+    for one, other in zip(both, left, strict=True):
+        one = xp.host(one)[1] if stacked else xp.host(one)
+        np.testing.assert_allclose(one, xp.host(other), atol=xp.rounding(ROUNDING))
+
+
 def test_a_batch_whose_weights_are_all_0_leaves_the_penalty_alone(xp: Any) -> None:
     network = bx.mlp([N_IN, N_OUT], l2=0.5)
     theta, x, y, _ = _case(xp, network)

@@ -519,3 +519,45 @@ def test_functions_of_ones_own_that_are_equal_and_differ_are_told_apart(xp: Any)
             histories.append(result.history)
         for name, values in histories[0].items():
             np.testing.assert_allclose(values, histories[1][name], rtol=xp.rounding(SAME))
+
+
+# ---- rows of weight 0
+
+
+@pytest.mark.parametrize("batch_size", [None, compiled(1)])
+@pytest.mark.parametrize("has_validation", [False, True])
+def test_a_row_of_weight_0_that_overflows_is_left_out_of_a_training(
+    xp: Any, batch_size: int | None, has_validation: bool
+) -> None:
+    """Whether its batch has other rows or not; and by any metric the training is judged."""
+
+    def worst(predictions: Any, targets: Any, weights: Any) -> Any:
+        xp = array_namespace(predictions)
+        return xp.max(xp.sum((predictions - targets) ** 2, axis=-1) * weights, axis=-1)
+
+    huge = 0.9 * np.finfo(xp.dtype).max
+    x, y = (np.concatenate([a[:2], huge * np.ones_like(a[:1]), a[2:]]) for a in (X, Y))
+    weight = np.ones(ROWS + 1)
+    weight[2] = 0.0
+
+    def trained(*rows: Any) -> Any:
+        network = _network()
+        data = rows if has_validation else ()
+        validation = tuple(map(xp.asarray, data)) or None
+        given = xp.initialize(network), *map(xp.asarray, rows[:2])
+        return bx.fit(
+            network,
+            *given,
+            sample_weight=xp.asarray(rows[2]),
+            validation=validation,
+            optimizer=bx.SGD(0.1),
+            epochs=3,
+            batch_size=batch_size,
+            shuffle=False,
+            metrics={"rmse": bx.metrics.rmse, "worst": worst},
+        )
+
+    one, other = trained(x, y, weight), trained(X, Y, np.ones(ROWS))
+    for name, values in other.history.items():
+        xp.assert_close(one.history[name], values, xp.rounding(SAME))
+    xp.assert_close(one.theta, xp.host(other.theta), xp.rounding(SAME))
