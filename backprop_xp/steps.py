@@ -14,6 +14,7 @@ from typing import Any
 from backprop_xp.backends import Array, array_namespace, is_host_number, like
 from backprop_xp.batches import joined, take
 from backprop_xp.inputs import Rows, counted, row_slices, rows_at, rows_at_once
+from backprop_xp.losses import value_of
 from backprop_xp.network import Network
 from backprop_xp.objective import loss_of_values, outputs_of, strength_of
 from backprop_xp.optimizers import Optimizer, rule_of
@@ -67,7 +68,7 @@ def evaluate(
     for part in row_slices(rows.x.shape[-2], rows_at_once(theta)):
         batch = counted(rows, part)
         outputs = outputs_of(network, theta, batch)
-        values.append(loss.value(outputs, batch.y))
+        values.append(value_of(loss, outputs, batch.y))
         if metrics:
             predictions.append(loss.link(outputs))
     each = joined(values, axis=-1)
