@@ -82,15 +82,26 @@ def class_labels(theta: Array, outputs: tuple[int, ...], y: Any, name: str = "y"
     """Return class labels as integers ``(..., batch)`` beside theta, None if y is something else.
 
     They are integers shaped ``(..., batch)``, or ``(..., batch, 1)`` where there are more outputs
-    than that. What has a column for each output is a table of targets.
+    than that. What has a column for each output is a table of targets; what could be either, labels
+    of a stack or a table, is a ValueError.
     """
     labels = whole_numbers(theta, y, name)
-    rows, n_out = outputs[-2:]
-    if labels is None or n_out == 1 or tuple(labels.shape[-2:]) == (rows, n_out):
+    stack, (rows, n_out) = outputs[:-2], outputs[-2:]
+    if labels is None or n_out == 1:
         return None
-    if tuple(labels.shape[-2:]) == (rows, 1):
+    shape = tuple(labels.shape)
+    of_each_row = shape[-1:] == (rows,) and _fits(shape[:-1], stack)
+    if shape[-2:] == (rows, n_out):
+        if of_each_row and _fits(shape[:-2], stack):
+            raise ValueError(
+                f"{name} has shape {shape}: integers that may be class labels of each network, "
+                f"(*stack, batch), or a table, (batch, n_out). Give labels a column of their own, "
+                f"{name}[..., None], and a table as floating numbers."
+            )
+        return labels if of_each_row else None
+    if shape[-2:] == (rows, 1):
         return labels[..., 0]
-    return labels if tuple(labels.shape[-1:]) == (rows,) else None
+    return labels if shape[-1:] == (rows,) else None
 
 
 def _one_hot(theta: Array, labels: Array, n_out: int) -> Array:
@@ -176,16 +187,18 @@ def check_entries(array: Any, name: str, *, low: float, below: float = math.inf)
 
 def check_stack(given: tuple[int, ...], stack: tuple[int, ...], name: str) -> None:
     """Raise ValueError unless the leading axes of ``name`` broadcast to theta's stack."""
-    if not given:
-        return
-    fits = len(given) <= len(stack) and all(
-        n in (1, m) for n, m in zip(reversed(given), reversed(stack), strict=False)
-    )
-    if not fits:
+    if not _fits(given, stack):
         raise ValueError(
             f"{name} is stacked {tuple(given)}, but theta is stacked {tuple(stack)}. Stack theta "
             f"likewise (network.initialize(stack=...)), or give {name} without a stack."
         )
+
+
+def _fits(given: tuple[int, ...], stack: tuple[int, ...]) -> bool:
+    """Say whether leading axes broadcast to theta's stack."""
+    return len(given) <= len(stack) and all(
+        n in (1, m) for n, m in zip(reversed(given), reversed(stack), strict=False)
+    )
 
 
 def check_beside_outputs(
