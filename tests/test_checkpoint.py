@@ -21,6 +21,7 @@ from backprop_xp.activations import ACTIVATIONS
 from backprop_xp.initializers import INITIALIZERS
 from backprop_xp.losses import LOSSES
 from backprop_xp.structures import mapped
+from tests.helpers import told
 
 pytest.importorskip("safetensors")
 
@@ -460,6 +461,46 @@ def test_a_file_keeps_its_permissions_and_a_link_stays_one(path: Path) -> None:
     assert link.is_symlink()
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert bx.load(path, backend="numpy").metadata == {"new": True}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="of POSIX")
+@pytest.mark.parametrize("through_a_link", [False, True])
+def test_what_is_no_regular_file_is_neither_replaced_nor_waited_for(
+    path: Path, through_a_link: bool
+) -> None:
+    os.mkfifo(path)
+    given = path
+    if through_a_link:
+        given = path.with_name("link")
+        given.symlink_to(path)
+    with pytest.raises(OSError, match="is no regular file"):
+        _saved(given)
+    assert path.is_fifo()
+    assert sorted(path.parent.iterdir()) == sorted({given, path})
+    # In a program of its own: what waits for a writer is killed after a while.
+    (said,) = told(f"bx.load({os.fspath(given)!r}, backend='numpy')")
+    assert said == f"CheckpointError {given}: it is no regular file."
+    folder = path.with_name("folder")
+    folder.mkdir()
+    with pytest.raises(IsADirectoryError, match="is no regular file"):
+        _saved(folder)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="of POSIX")
+def test_a_folder_that_cannot_be_read_is_written_to(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def refuses(place: Any, flags: int, *more: Any, **options: Any) -> int:
+        if flags & os.O_DIRECTORY:
+            raise PermissionError(f"{place} cannot be read")  # as to all but root
+        return opened(place, flags, *more, **options)
+
+    monkeypatch.setattr(os, "open", refuses)
+    _saved(path, metadata={"new": True})
+    assert bx.load(path, backend="numpy").metadata == {"new": True}
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(
