@@ -5,8 +5,10 @@ All that is special to such libraries stands here, or behind the ``Backend`` pro
 
 import dataclasses
 import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
 from backprop_xp.backends import Array, Backend, array_namespace
@@ -131,11 +133,12 @@ def _taken_apart(optimizer: Any) -> tuple[dict[str, Any], Callable[..., Any], tu
     return given, functools.partial(kind, learning_rate=0.0, **fixed), (kind, *fixed.items())
 
 
-def _own(value: Any) -> Iterator[int]:
+def _own(value: Any) -> Iterator[Any]:
     """Yield a user's own objects in a network, its loss or the metrics, as keys by identity.
 
     Those may be equal and differ: as two NamedTuples do, or an attribute that is no field. They are
-    in use as long as the network is, which is kept.
+    in use as long as the network is, which is kept. Of a function, also what it reads outside
+    itself: with other values of that it is another, and who cannot be hashed may have changed.
     """
     if type(value).__module__.startswith("backprop_xp."):
         for part in vars(value).values():
@@ -145,6 +148,18 @@ def _own(value: Any) -> Iterator[int]:
             yield from _own(part)
     elif callable(value) or hasattr(value, "forward"):
         yield id(value)
+        if isinstance(value, FunctionType):
+            yield from _read_by(value)
+
+
+def _read_by(function: FunctionType, *callers: FunctionType) -> Iterator[Any]:
+    """Yield what a function, and those of its module that it calls, read outside themselves."""
+    read = inspect.getclosurevars(function)
+    for name, value in (*read.nonlocals.items(), *read.globals.items()):
+        yield name, type(value), value
+        is_near = isinstance(value, FunctionType) and value.__module__ == function.__module__
+        if is_near and value not in (function, *callers):
+            yield from _read_by(value, function, *callers)
 
 
 # Compiled functions are worth keeping from one training to the next.

@@ -229,6 +229,65 @@ def test_a_name_is_not_taken_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         bx.register("power", powers[2])
 
 
+CELL = """
+class Plain:
+    names = shapes = ()
+    initialize, forward, backward = Doubled.initialize, Doubled.forward, Doubled.backward
+
+    def __init__(self, factor=2.0):
+        super().__init__()
+        self.factor = factor
+
+    @property
+    def half(self):
+        return self.factor / 2.0
+
+@dataclass(frozen=True)
+class Data(Plain):
+    factor: float = 2.0
+
+class Named(NamedTuple):
+    factor: float = 2.0
+    names: tuple = ()
+    shapes: tuple = ()
+    initialize, forward, backward = Doubled.initialize, Doubled.forward, Doubled.backward
+"""
+
+
+@pytest.mark.parametrize("name", ["Plain", "Data", "Named"])
+def test_an_object_of_a_class_whose_cell_ran_again_is_written(
+    path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descriptions, "_registered", {})
+    made = []
+    for code in (CELL, CELL, CELL.replace("2.0", "3.0")):
+        cell = {**globals()}
+        exec(compile(code, "<cell>", "exec"), cell)  # noqa: S102 - as a notebook does
+        made.append(cell[name])
+    older = bx.Network([bx.Dense(3, 1), made[0](5.0)], "huber")
+    theta = older.initialize(backend="numpy")
+    bx.register(name, made[0])
+    bx.register(name, made[1])
+    bx.save(path, older, theta)
+    (_, layer) = bx.load(path, backend="numpy").network.layers
+    assert type(layer) is made[1]
+    assert layer.factor == 5.0
+    bx.register(name, made[2])  # of other code: a file would not give back what was written
+    with pytest.raises(TypeError, match=r"network\.layers\.1 is .*bx\.register"):
+        bx.save(path, older, theta)
+
+
+def test_no_two_arrays_of_a_file_share_a_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = _network()
+    theta = network.initialize(backend="numpy")
+    values = [float(i) * np.ones(2) for i in range(3)]
+    own = {"a": {"b": values[0]}, "a.b": values[1], "a.b'": values[2]}
+    bx.save(path, network, theta, state=bx.TrainingState(0, 0, theta, own))
+    state = bx.load(path, backend="numpy").state.optimizer_state
+    found = [state["a"]["b"], state["a.b"], state["a.b'"]]
+    assert [value.tolist() for value in found] == [value.tolist() for value in values]
+
+
 @dataclass(frozen=True)
 class Given:
     """An initialiser that holds an array."""

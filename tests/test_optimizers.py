@@ -335,6 +335,17 @@ def test_an_impossible_value_of_a_schedule_is_refused_at_its_update(
         _run(xp, optimizer, _theta(STACK), _gradients(STACK, steps=1))
 
 
+@pytest.mark.parametrize("step", [-1, "x", 1e30, None])
+@every_optimizer
+def test_a_state_counts_its_updates_from_0(xp: Any, name: str, step: Any) -> None:
+    optimizer, theta = _optimizer(xp, name), xp.asarray(_theta())
+    state = optimizer.initialize(theta)._replace(step=step)
+    with pytest.raises(
+        (TypeError, ValueError), match=r"state\.step must be an integer of at least 0"
+    ):
+        optimizer.update(theta, xp.asarray(_theta()), state)
+
+
 @every_optimizer
 def test_a_state_of_another_optimiser_or_theta_is_refused(xp: Any, name: str) -> None:
     optimizer, theta = _optimizer(xp, name), xp.asarray(_theta())

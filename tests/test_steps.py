@@ -521,6 +521,31 @@ def test_functions_of_ones_own_that_are_equal_and_differ_are_told_apart(xp: Any)
             np.testing.assert_allclose(values, histories[1][name], rtol=xp.rounding(SAME))
 
 
+LEVEL = 1.0
+
+
+@pytest.mark.parametrize("where", ["closure", "list in a closure", "module"])
+@pytest.mark.parametrize("use", ["metric", "loss"])
+def test_what_a_function_of_ones_own_reads_may_change_from_training_to_training(
+    xp: Any, use: str, where: str, monkeypatch: Any
+) -> None:
+    level, levels = 1.0, [1.0]
+    reads: dict[str, Callable[[Any], Any]] = {
+        "closure": lambda zeros: zeros + level,
+        "list in a closure": lambda zeros: zeros + levels[0],
+        "module": lambda zeros: zeros + LEVEL,
+    }
+    read = reads[where]
+    loss = bx.losses.over_outputs(lambda o, t: (read(0.0 * (o - t)), 0.0 * (o - t)))
+    network = bx.mlp([3, 2], loss=loss if use == "loss" else "huber")
+    metrics = {"metric": lambda p, t, w: read(0.0 * p[..., 0, 0])}
+    for now in (1.0, 5.0):
+        level, levels[0] = now, now
+        monkeypatch.setattr(f"{__name__}.LEVEL", now)
+        history = _fit(xp, network, bx.SGD(0.1), epochs=2, metrics=metrics).history
+        xp.assert_close(history[use], np.asarray([now, now]))
+
+
 # ---- rows of weight 0
 
 
