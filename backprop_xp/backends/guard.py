@@ -18,9 +18,10 @@ class transfer_guard(BlockDecorator):  # noqa: N801 - it reads as a function
 
     ``"disallow"`` raises ``TransferError``, a RuntimeError; ``"log"`` logs a warning on the logger
     ``backprop_xp`` with the place, shape, dtype and device; ``"allow"`` opens an outer guard again.
-    Implicit are ``float``, ``bool``, ``int``, an ``if``, iteration, ``numpy.asarray``, DLPack and
-    the library's own ways (PyTorch's ``item``, CuPy's ``get``); explicit are the backend's
-    ``to_host`` and ``bx.asarray``. ``repr`` and ``format`` are logged, never refused.
+    Implicit are ``float``, ``bool``, ``int``, an ``if``, iteration, ``numpy.asarray``, DLPack, the
+    library's own ways (PyTorch's ``item``, CuPy's ``get``) and what needs to count before its shape
+    is known (``nonzero``, a mask as an index); explicit are the backend's ``to_host`` and
+    ``bx.asarray``. ``repr`` and ``format`` are logged, never refused.
 
     It holds for array-api-strict, PyTorch (on the CPU, too, as a stand-in for a GPU) and CuPy. JAX
     has a guard of its own, which is entered: it raises JAX's own error, on accelerators alone.
