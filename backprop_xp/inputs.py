@@ -14,7 +14,7 @@ from backprop_xp.backends import (
     to_host,
     whole_numbers,
 )
-from backprop_xp.checks import real, reals
+from backprop_xp.checks import real, reals, refuse_list
 from backprop_xp.complex_safe import real_part
 
 # Rows of one network: few enough for wide layers to stay in the cache, where they are fastest.
@@ -173,6 +173,7 @@ def rows_at_once(theta: Array) -> int:
 
 def check_l2(theta: Array, l2: Any) -> Any:
     """Return the penalty's strength: a float, an array ``(*stack,)``, or None for none."""
+    refuse_list(l2, "l2", "(*stack,)", "[0.1, 0.01]")
     if isinstance(l2, Real) or not hasattr(l2, "shape"):
         return real(l2, "l2", low=0.0) or None
     strength = like(theta, l2, "l2")

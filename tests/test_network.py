@@ -542,7 +542,7 @@ def _ones(*shape: int, dtype: Any = np.float64) -> np.ndarray:
         ({"theta": _ones(26, dtype=int)}, TypeError, "theta is .*int64, but a floating dtype is"),
         ({"l2": "0.1"}, TypeError, "l2 must be a number"),
         ({"l2": True}, TypeError, "l2 must be a number"),
-        ({"l2": [0.1]}, TypeError, "l2 must be a number"),
+        ({"l2": [0.1]}, TypeError, r"l2 must be a number, not \[0\.1\].*array \(\*stack,\)"),
         ({"rng": 1.5}, TypeError, "rng must be an integer"),
         ({"rng": True}, TypeError, "rng must be an integer"),
         ({"rng": _ones(1, 1)}, TypeError, "rng must be an int or an array of integers"),
