@@ -104,7 +104,7 @@ def steps_of(
         else:
             after, outcomes = many(carry, columns, shared)
         losses, found = outcomes
-        _require_alike(theta, after[0], losses.shape[1:])
+        _require_alike(theta, after[0])
         return (after[0], _counted(carry[1], after[1], losses.shape[0])), losses, found
 
     return run_steps, judge
@@ -142,17 +142,12 @@ def _counted(before: Any, state: Any, steps: int) -> Any:
     return state._replace(step=count + steps)
 
 
-def _require_alike(theta: Array, moved: Array, loss: Sequence[int]) -> None:
-    """Raise ValueError where a user's optimiser or loss changed a shape or a dtype."""
+def _require_alike(theta: Array, moved: Array) -> None:
+    """Raise ValueError where a user's optimiser changed a shape or a dtype."""
     if moved.dtype != theta.dtype or tuple(moved.shape) != tuple(theta.shape):
         raise ValueError(
             f"The optimiser's update returned a theta of {moved.dtype} and shape "
             f"{tuple(moved.shape)}, but it was given one of {theta.dtype} and {tuple(theta.shape)}."
-        )
-    if tuple(loss) != tuple(theta.shape[:-1]):
-        raise ValueError(
-            f"A batch's loss has shape {tuple(loss)}, but {tuple(theta.shape[:-1])}, one for "
-            "each network, is expected: a loss's value is one number per sample, (..., batch)."
         )
 
 

@@ -147,7 +147,8 @@ def _check_shape(loss: Loss, what: str, found: Any, shape: tuple[int, ...]) -> N
     if getattr(found, "shape", None) != shape:
         raise ValueError(
             f"The {what} of {word(loss)} has shape {tuple(getattr(found, 'shape', ()))}, but "
-            f"{tuple(shape)} is expected: a value is (..., batch), a gradient (..., batch, n_out)."
+            f"{tuple(shape)} is expected: a loss's value is one number per sample, (..., batch), "
+            "its gradient one for each output, (..., batch, n_out)."
         )
 
 
