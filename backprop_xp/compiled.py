@@ -5,13 +5,11 @@ All that is special to such libraries stands here, or behind the ``Backend`` pro
 
 import dataclasses
 import functools
-import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import FunctionType
 from typing import Any
 
-from backprop_xp.backends import Array, Backend, array_namespace
+from backprop_xp.backends import Array, Backend, array_namespace, read_by
 from backprop_xp.inputs import Rows
 from backprop_xp.network import Network
 from backprop_xp.objective import loss_and_gradient_of, loss_and_gradients_of
@@ -148,18 +146,7 @@ def _own(value: Any) -> Iterator[Any]:
             yield from _own(part)
     elif callable(value) or hasattr(value, "forward"):
         yield id(value)
-        if isinstance(value, FunctionType):
-            yield from _read_by(value)
-
-
-def _read_by(function: FunctionType, *callers: FunctionType) -> Iterator[Any]:
-    """Yield what a function, and those of its module that it calls, read outside themselves."""
-    read = inspect.getclosurevars(function)
-    for name, value in (*read.nonlocals.items(), *read.globals.items()):
-        yield name, type(value), value
-        is_near = isinstance(value, FunctionType) and value.__module__ == function.__module__
-        if is_near and value not in (function, *callers):
-            yield from _read_by(value, function, *callers)
+        yield from read_by(value)
 
 
 # Compiled functions are worth keeping from one training to the next.
