@@ -86,6 +86,7 @@ OWN: dict[str, dict[str, Callable[[Any], Any]]] = {
         "method nonzero": lambda x: x.nonzero(),
         "where": lambda x: importlib.import_module("torch").where(x > 1.0),
         "argwhere": lambda x: _xp(x).argwhere(x),
+        "bincount": lambda x: (x[0] > 1.0).int().bincount(),
         "masks": lambda x: x[0, x[0] > 1.0],
         "bytes as a mask": lambda x: x[(x > 1.0).byte()],
         "written under a mask": lambda x: x.__setitem__(x > 1.0, x[0, :1]),

@@ -1,4 +1,7 @@
-"""What functions read outside themselves: kept by identity alone, what is compiled goes stale."""
+"""What functions read outside themselves.
+
+Compiled code that is kept by the identity of a user's function is stale once such a value changes.
+"""
 
 from collections.abc import Iterator
 from types import CodeType, FunctionType
@@ -6,10 +9,10 @@ from typing import Any
 
 
 def read_by(function: Any, *callers: Any) -> Iterator[tuple[str, type, Any]]:
-    """Yield name, type and value of what a function, and those it calls of its module, read.
+    """Yield name, type and value of each variable outside a function that it reads.
 
-    That is variables of enclosing functions and of the module. A value that cannot be hashed, such
-    as a list or an array, may change unseen.
+    These are variables of enclosing functions and of its module, and those that functions of its
+    module read for it. A value that cannot be hashed, such as a list, may change unseen.
     """
     if not isinstance(function, FunctionType):
         return

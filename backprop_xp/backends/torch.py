@@ -28,7 +28,14 @@ _CONVERSIONS = (
     *("item", "tolist", "numpy", "cpu", *_ANSWERS),
 )
 # What these return has a shape that depends on values, for which the host waits.
-_SHAPED_BY_VALUES = ("nonzero", "argwhere", "masked_select", "unique", "unique_consecutive")
+_SHAPED_BY_VALUES = (
+    "nonzero",
+    "argwhere",
+    "masked_select",
+    "unique",
+    "unique_consecutive",
+    "bincount",
+)
 
 
 class TorchBackend(Backend):
