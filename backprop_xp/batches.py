@@ -64,8 +64,7 @@ def take(rows: Rows, places: Array | None, rng: Any = None) -> Rows:
     """Return the rows at those places, None for all of them; of one of weight 0 its stand-in."""
     x, y, weight, _, at = rows
     if places is None:
-        rows = rows._replace(rng=rng)
-        return rows if at is None else counted(rows)
+        return counted(Rows(x, y, weight, rng, at))
     if at is None:
         at = places
     else:

@@ -150,14 +150,10 @@ def rows_at(array: Array, indices: Array) -> Array:
     return xp.take_along_axis(array, indices[..., None], axis=-2)
 
 
-def counted(rows: Rows, part: slice = slice(None)) -> Rows:
-    """Return the rows of a slice; of one of weight 0 its stand-in."""
+def counted(rows: Rows) -> Rows:
+    """Return rows with the stand-ins of those of weight 0 in their place."""
     x, y, weight, rng, at = rows
-    weight = None if weight is None else weight[..., part]
-    if at is None:
-        return Rows(x[..., part, :], y[..., part, :], weight, rng)
-    at = at[..., part]
-    return Rows(rows_at(x, at), rows_at(y, at), weight, rng)
+    return rows if at is None else Rows(rows_at(x, at), rows_at(y, at), weight, rng)
 
 
 def row_slices(rows: int, size: int) -> list[slice]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from backprop_xp.backends import Array, array_namespace, is_host_number, like
 from backprop_xp.batches import joined, take
-from backprop_xp.inputs import Rows, counted, row_slices, rows_at, rows_at_once
+from backprop_xp.inputs import Rows, row_slices, rows_at, rows_at_once
 from backprop_xp.losses import value_of
 from backprop_xp.network import Network
 from backprop_xp.objective import loss_of_values, outputs_of, strength_of
@@ -62,21 +62,20 @@ def evaluate(
     network: Network, metrics: Mapping[str, Any], theta: Array, rows: Rows, l2: Any
 ) -> dict[str, Array]:
     """Return the loss of theta and its metrics; some rows at a time go forward."""
-    loss, values, predictions, targets = network.loss_function, [], [], rows.y
-    if rows.stand_ins is not None:
-        targets = rows_at(targets, rows.stand_ins)
+    loss, values, predictions = network.loss_function, [], []
     for part in row_slices(rows.x.shape[-2], rows_at_once(theta)):
-        batch = counted(rows, part)
-        outputs = outputs_of(network, theta, batch)
-        values.append(value_of(loss, outputs, batch.y))
+        outputs = outputs_of(network, theta, Rows(rows.x[..., part, :], rows.y))
+        values.append(value_of(loss, outputs, rows.y[..., part, :]))
         if metrics:
             predictions.append(loss.link(outputs))
     each = joined(values, axis=-1)
+    if rows.stand_ins is not None:
+        each = rows_at(each[..., None], rows.stand_ins)[..., 0]
     found = {"loss": loss_of_values(network, theta, each, rows.sample_weight, l2)}
     predicted = joined(predictions, axis=-2) if metrics else None
     for name, metric in metrics.items():
         try:
-            value = metric(predicted, targets, rows.sample_weight)
+            value = metric(predicted, rows.y, rows.sample_weight)
         except Exception as error:
             error.add_note(f"In metrics[{name!r}].")
             raise
