@@ -5,7 +5,7 @@ from typing import Any
 
 from backprop_xp.backends import Array, array_namespace, device_of, gather, require_owner
 from backprop_xp.data import chosen_order, order_of
-from backprop_xp.inputs import Rows
+from backprop_xp.inputs import Rows, counted, rows_at
 
 
 def tables_of(
@@ -61,13 +61,15 @@ def _shares(table: Array, losses: Array, weight: Array | None) -> Array:
 
 
 def take(rows: Rows, places: Array | None, rng: Any = None) -> Rows:
-    """Return the rows at those places, None for all of them."""
-    x, y, weight, _ = rows
+    """Return the rows at those places, None for all of them; of one of weight 0 its stand-in."""
+    x, y, weight, _, at = rows
     if places is None:
-        return Rows(x, y, weight, rng)
-    if weight is not None:
-        weight = gather(weight, places, -1)
-    return Rows(gather(x, places, -2), gather(y, places, -2), weight, rng)
+        return counted(Rows(x, y, weight, rng, at))
+    if at is None:
+        at = places
+    else:
+        weight, at = gather(weight, places, -1), gather(at, places, -1)
+    return Rows(rows_at(x, at), rows_at(y, at), weight, rng)
 
 
 def joined(arrays: Sequence[Array], axis: int) -> Array:

@@ -59,11 +59,15 @@ class Layer(Protocol):
 def forward_through(
     layers: Sequence[Layer], parameters: Sequence[Parameters], x: Array, rng: Any
 ) -> tuple[Array, list[Cache]]:
-    """Send x forward through a chain of layers: the last output, and each layer's cache."""
-    caches = []
+    """Send x forward through a chain of layers: the last output, and what the way back needs.
+
+    For each layer that is its input's shape and its cache.
+    """
+    caches: list[Cache] = []
     for i, layer in enumerate(layers):
+        shape = x.shape
         x, cache = _forward(layer, i, parameters[i], x, rng)
-        caches.append(cache)
+        caches.append((shape, cache))
     return x, caches
 
 
@@ -108,17 +112,16 @@ def backward_through(
     del g
     for i in reversed(range(first, len(layers))):
         layer: Any = layers[i]
+        shape, cache = caches[i]
         wanted = wants_input or i > first
+        more = {"out": out[i]} if out is not None and getattr(layer, "writes", False) else {}
         try:
-            if out is not None and getattr(layer, "writes", False):
-                back, gradients[i] = layer.backward(
-                    parameters[i], caches[i], upstream.pop(), wants_input=wanted, out=out[i]
-                )
-            else:
-                back, found = layer.backward(
-                    parameters[i], caches[i], upstream.pop(), wants_input=wanted
-                )
-                gradients[i] = found if out is None else _put_into(out[i], found)
+            back, found = layer.backward(
+                parameters[i], cache, upstream.pop(), wants_input=wanted, **more
+            )
+            if wanted:
+                _check_shape(layer, "for its input", back, shape)
+            gradients[i] = _put_into(None if out is None else out[i], layer, parameters[i], found)
         except Exception as error:
             error.add_note(f"In layers[{i}] ({type(layer).__name__}).backward.")
             raise
@@ -127,17 +130,37 @@ def backward_through(
     return upstream.pop(), gradients
 
 
-def _put_into(places: Sequence[Array], gradients: Sequence[Array]) -> tuple[Array, ...]:
-    """Return the arrays of ``out``, after copying into them what a layer did not write there."""
-    for place, gradient in zip(places, gradients, strict=True):
+def _put_into(
+    places: Places | None, layer: Layer, parameters: Parameters, gradients: Sequence[Array]
+) -> tuple[Array, ...]:
+    """Return a layer's gradients, copied into ``places``, if given, where it did not write there.
+
+    Raises ValueError unless each has its parameter's shape.
+    """
+    if len(gradients) != len(parameters):
+        raise ValueError(
+            f"{type(layer).__name__}.backward returned {len(gradients)} gradients, but one for "
+            f"each of its parameters {tuple(layer.names)} is expected."
+        )
+    kept = []
+    for i, gradient in enumerate(gradients):
+        place = None if places is None else places[i]
         if gradient is not place:
-            if tuple(gradient.shape) != tuple(place.shape):
-                raise ValueError(
-                    f"A gradient has shape {tuple(gradient.shape)}, but {tuple(place.shape)} is "
-                    "expected, its parameter's."
-                )
-            place[...] = gradient
-    return tuple(places)
+            _check_shape(layer, f"for {layer.names[i]!r}", gradient, parameters[i].shape)
+            if place is not None:
+                place[...] = gradient
+        kept.append(gradient if place is None else place)
+    return tuple(kept)
+
+
+def _check_shape(layer: Layer, what: str, gradient: Any, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless a gradient has a shape: broadcast, it would be a wrong one."""
+    found = getattr(gradient, "shape", None)
+    if found != shape:
+        raise ValueError(
+            f"{type(layer).__name__}.backward returned a gradient of shape "
+            f"{found and tuple(found)} {what}, but {tuple(shape)} is expected."
+        )
 
 
 def is_random(layer: Layer) -> bool:

@@ -25,7 +25,7 @@ from backprop_xp.descriptions import described, remade
 from backprop_xp.early_stopping import Best, Slowed
 from backprop_xp.model_files import CheckpointError, packed, read, unpacked, write
 from backprop_xp.network import Network
-from backprop_xp.optimizers import Optimizer, check_state
+from backprop_xp.optimizers import AdamState, Optimizer, RMSPropState, SGDState, check_state
 from backprop_xp.options import FitResult, Options, TrainingState
 
 # What is on the host wherever a training runs.
@@ -270,20 +270,19 @@ def _check_state(theta: Array, optimizer: Optimizer | None, state: TrainingState
         )
     for name in ("epoch", "step", "batch_size"):
         integer(getattr(state, name), f"state.{name}", at_least=0)
-    if optimizer is not None:
-        check_state(optimizer, theta, state.optimizer_state)
+    best = None if state.best is None else Best(*state.best)
+    for held in (state, best):
+        if held is not None:
+            _check_optimizer_state(theta, optimizer, held.optimizer_state)
     shape, stack = tuple(theta.shape), tuple(theta.shape[:-1])
     expected = {"theta": (state.theta, shape), "loss": (state.loss, stack)}
     expected["validation_loss"] = state.validation_loss, stack
     expected |= {f"metrics[{name!r}]": (value, stack) for name, value in state.metrics.items()}
     for name, values in state.history.items():
         expected[f"history[{name!r}]"] = values, (state.epoch, *stack)
-    if state.best is not None:
-        best = Best(*state.best)
+    if best is not None:
         expected |= {"best.score": (best.score, stack), "best.epoch": (best.epoch, stack)}
         expected["best.theta"] = best.theta, shape
-        if optimizer is not None:
-            check_state(optimizer, theta, best.optimizer_state)
     if state.slowed is not None:
         slowed = Slowed(*state.slowed)
         for name in ("score", "epoch", "factor"):
@@ -294,3 +293,10 @@ def _check_state(theta: Array, optimizer: Optimizer | None, state: TrainingState
     if state.batch_losses is not None and tuple(state.batch_losses.shape[1:]) != stack:
         raise ValueError(f"state.batch_losses has shape {tuple(state.batch_losses.shape)}.")
     require_like(theta, state.theta, "state.theta")
+
+
+def _check_optimizer_state(theta: Array, optimizer: Optimizer | None, state: Any) -> None:
+    if optimizer is not None:
+        check_state(optimizer, theta, state)
+    if isinstance(state, SGDState | RMSPropState | AdamState):
+        integer(state.step, "state.step", at_least=0)

@@ -90,6 +90,15 @@ def real(
     return number
 
 
+def refuse_list(value: Any, name: str, shape: str, example: str) -> None:
+    """Raise TypeError for a list where an array may give each network of a stack its own number."""
+    if isinstance(value, list | tuple):
+        raise TypeError(
+            f"{name} must be a number, not {value!r} ({type(value).__name__}). What gives each "
+            f"network of a stack its own is an array {shape}, such as bx.asarray({example})."
+        )
+
+
 def reals(host: Any, name: str, *, low: float, below: float = math.inf) -> None:
     """Raise as ``real`` does, and name the entry, unless all of a host array lie in the bounds."""
     if host.dtype.kind in "fiu" and ((host >= low) & (host < below)).all():

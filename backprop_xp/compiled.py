@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from backprop_xp.backends import Array, Backend, array_namespace, device_of
+from backprop_xp.backends import Array, Backend, array_namespace, device_of, read_by
 from backprop_xp.batches import take
 from backprop_xp.inputs import Rows, rows_at_once
 from backprop_xp.network import Network
@@ -168,11 +168,12 @@ def _taken_apart(optimizer: Any) -> tuple[dict[str, Any], Callable[..., Any], tu
     return given, functools.partial(kind, learning_rate=0.0, **fixed), (kind, *fixed.items())
 
 
-def _own(value: Any) -> Iterator[int]:
+def _own(value: Any) -> Iterator[Any]:
     """Yield a user's own objects in a network, its loss or the metrics, as keys by identity.
 
     Those may be equal and differ: as two NamedTuples do, or an attribute that is no field. They are
-    in use as long as the network is, which is kept.
+    in use as long as the network is, which is kept. Of a function, also what it reads outside
+    itself: with other values of that it is another, and who cannot be hashed may have changed.
     """
     if type(value).__module__.startswith("backprop_xp."):
         for part in vars(value).values():
@@ -182,6 +183,7 @@ def _own(value: Any) -> Iterator[int]:
             yield from _own(part)
     elif callable(value) or hasattr(value, "forward"):
         yield id(value)
+        yield from read_by(value)
 
 
 # Compiled functions are worth keeping from one training to the next.

@@ -94,7 +94,9 @@ def described(value: Any, path: str, arrays: dict[str, Array]) -> Any:
     """
     if owner(value) is not None:
         name = next((name for name, known in arrays.items() if known is value), path)
-        arrays[name] = value
+        # {"a": {"b": one}, "a.b": other} has two of one path.
+        while arrays.setdefault(name, value) is not value:
+            name += "'"
         return {"array": name}
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": str(value)}
@@ -119,15 +121,17 @@ def _by_name(value: Any, path: str, arrays: dict[str, Array]) -> Any:
         if _is_same(known, value):
             return {"registered": known_as}
     maker, bound = call_of(value)
-    names = {known: {"registered": name} for name, known in _registered.items() if known is maker}
-    names |= {known: {"call": name} for name, known in _CALLED.items() if known is maker}
-    if maker not in names or bound is None:
+    names = [{"call": name} for name, known in _CALLED.items() if known is maker]
+    names += [
+        {"registered": name} for name, known in _registered.items() if _is_same_class(known, maker)
+    ]
+    if not names or bound is None:
         why = "" if bound is not None else ", and has an attribute for each of its parameters"
         raise TypeError(
             f"{path} is {word(value)}, which a file cannot name until it is registered{why}: "
             f'bx.register("a name", ...) with it, or with its class.'
         )
-    return {**names[maker], "with": _each(bound.arguments, path, arrays)}
+    return {**names[0], "with": _each(bound.arguments, path, arrays)}
 
 
 def _is_same(one: Any, other: Any) -> bool:
@@ -140,6 +144,10 @@ def _is_same(one: Any, other: Any) -> bool:
         return word(one) == word(other)
     if isinstance(one, FunctionType):
         return _is_same(_made_of(one), _made_of(other))
+    if isinstance(one, property):
+        return _is_same([one.fget, one.fset, one.fdel], [other.fget, other.fset, other.fdel])
+    if isinstance(one, staticmethod | classmethod):
+        return _is_same(one.__func__, other.__func__)
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(_is_same, one, other))
     if is_dataclass(one):
@@ -153,6 +161,24 @@ def _is_same(one: Any, other: Any) -> bool:
 def _made_of(function: FunctionType) -> list[Any]:
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
     return [function.__code__, function.__defaults__, *cells]
+
+
+def _is_same_class(one: Any, other: Any) -> bool:
+    """Say whether two are one class, or one made anew by the same code."""
+    if one is other or not isinstance(one, type) or not _is_same(one, other):
+        return one is other
+    return _is_same(_written_in(one), _written_in(other))
+
+
+def _written_in(kind: type) -> list[Any]:
+    """Return a class's functions and constants, but those that a decorator or a base class made."""
+    constants = (bool, int, float, str, tuple, property, staticmethod, classmethod)
+    return [
+        (name, value)
+        for name, value in sorted(vars(kind).items())
+        if isinstance(value, constants)
+        or (isinstance(value, FunctionType) and value.__code__.co_filename != "<string>")
+    ]
 
 
 def _each(values: Mapping[str, Any], path: str, arrays: dict[str, Array]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from backprop_xp.backends import (
     to_host,
 )
 from backprop_xp.checks import unravel
-from backprop_xp.inputs import Rows, check_targets, class_labels
+from backprop_xp.inputs import Rows, check_targets, class_labels, stand_ins
 from backprop_xp.losses import LOSSES, Loss
 from backprop_xp.network import Network
 
@@ -71,7 +71,11 @@ def _fitting(network: Network, theta: Array, x: Any, y: Any, sample_weight: Any 
     labels = class_labels(theta, outputs, y) if loss.labels else None
     y = y if labels is None else labels
     y, weight = check_targets(theta, outputs, y, sample_weight, labels=loss.labels)
-    return Rows(x, alone(y), None if weight is None else alone(weight)), labels
+    rows = Rows(x, alone(y))
+    if weight is not None:
+        weight = alone(weight)
+        rows = Rows(x, rows.y, weight, None, stand_ins(weight, theta.shape[:-1]))
+    return rows, labels
 
 
 @contextlib.contextmanager

@@ -3,11 +3,13 @@
 import os
 from typing import Any
 
-from backprop_xp.backends import Array, to_host
+from backprop_xp.backends import Array, in_words, to_host
 from backprop_xp.chain import output_of
 from backprop_xp.layout import unpack
 from backprop_xp.model_files import write
 from backprop_xp.network import Network
+
+_RULE = 'docs/extending.md has the rule, under "A layer".'
 
 
 def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) -> None:
@@ -15,7 +17,8 @@ def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) ->
 
     Its input ``x`` is ``(batch, n_in)`` with any number of rows, its output ``predictions``
     ``(batch, n_out)``. Dropout is left out, as in inference. Raises ValueError for a stack of
-    thetas and for a network that does not say how many features it takes.
+    thetas and for a network that does not say how many features it takes, TypeError for a layer of
+    one's own that cannot be recorded.
     """
     ndx, onnx = _libraries()
     network.unpack(theta)
@@ -24,13 +27,27 @@ def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) ->
             f"theta has shape {tuple(theta.shape)}, but one network ({network.size},) is exported: "
             "choose one of the stack, such as theta[0, :]."
         )
-    n_in = next((n for layer in network.layers if (n := getattr(layer, "n_in", None))), None)
+    for layer in network.layers:
+        n_in = getattr(layer, "n_in", None)
+        if n_in is not None or not getattr(layer, "keeps_width", False):
+            break
     if n_in is None:
-        raise ValueError("No layer of the network says by n_in how many features it takes.")
+        raise ValueError(
+            f"{type(layer).__name__} does not say how many features it takes, as the input of an "
+            f"ONNX file has to: give it the attribute n_in. {_RULE}"
+        )
     host = to_host(theta)
     x = ndx.argument(shape=("batch", n_in), dtype=getattr(ndx, host.dtype.name))
     parameters = [[ndx.asarray(value) for value in layer] for layer in unpack(network.layout, host)]
-    outputs = network.loss_function.link(output_of(network.layers, parameters, x, None))
+    try:
+        outputs = network.loss_function.link(output_of(network.layers, parameters, x, None))
+    except Exception as error:
+        where = " ".join(getattr(error, "__notes__", ["In the loss's link."]))
+        raise TypeError(
+            f"The forward pass cannot be recorded for ONNX: {in_words(error)}. {where} It is run "
+            "on arrays that have no values and no number of rows, x.shape[0], by functions of the "
+            f"array API standard alone. {_RULE}"
+        ) from error
     model = ndx.build({"x": x}, {"predictions": outputs})
     write(path, onnx.ModelProto.SerializeToString(model))
 

@@ -6,7 +6,7 @@ from numbers import Real
 from typing import Any
 
 from backprop_xp.backends import Array, device_of, is_host_number, like, owner, require_like
-from backprop_xp.checks import boolean, real
+from backprop_xp.checks import boolean, real, refuse_list
 from backprop_xp.inputs import check_entries, check_stack
 
 # What each hyperparameter is less than; none is negative.
@@ -17,6 +17,7 @@ _BOOLEANS = ("nesterov", "rate_inside", "corrected_epsilon")
 
 def not_negative(value: Any, name: str, *, below: float = math.inf) -> Any:
     """Return a number of 0 or more as a float, or an array of such numbers as it is."""
+    refuse_list(value, name, "(*stack, 1)", "[[0.1], [0.01]]")
     if owner(value) is not None and device_of(value) is None:
         return value  # a compiler's, which is nowhere and has no values yet
     if not getattr(value, "shape", ()):

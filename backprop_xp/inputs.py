@@ -8,24 +8,31 @@ from backprop_xp.backends import (
     Array,
     array_namespace,
     device_of,
+    gather,
     like,
     precision_of,
     to_host,
     whole_numbers,
 )
-from backprop_xp.checks import real, reals
+from backprop_xp.checks import real, reals, refuse_list
+from backprop_xp.complex_safe import real_part
 
 # Rows of one network: few enough for wide layers to stay in the cache, where they are fastest.
 _ROWS_AT_ONCE = 2**12
 
 
 class Rows(NamedTuple):
-    """What a network is called with: arrays beside theta; ``sample_weight`` None for equal ones."""
+    """What a network is called with: arrays beside theta; ``sample_weight`` None for equal ones.
+
+    ``stand_ins``, ``(..., batch)``, are the indices of the rows that are computed in the place of
+    x's; None for the rows themselves.
+    """
 
     x: Array
     y: Array
     sample_weight: Array | None = None
     rng: Any = None
+    stand_ins: Array | None = None
 
 
 def check_x(theta: Array, x: Any, n_in: int | None) -> Array:
@@ -75,15 +82,26 @@ def class_labels(theta: Array, outputs: tuple[int, ...], y: Any, name: str = "y"
     """Return class labels as integers ``(..., batch)`` beside theta, None if y is something else.
 
     They are integers shaped ``(..., batch)``, or ``(..., batch, 1)`` where there are more outputs
-    than that. What has a column for each output is a table of targets.
+    than that. What has a column for each output is a table of targets; what could be either, labels
+    of a stack or a table, is a ValueError.
     """
     labels = whole_numbers(theta, y, name)
-    rows, n_out = outputs[-2:]
-    if labels is None or n_out == 1 or tuple(labels.shape[-2:]) == (rows, n_out):
+    stack, (rows, n_out) = outputs[:-2], outputs[-2:]
+    if labels is None or n_out == 1:
         return None
-    if tuple(labels.shape[-2:]) == (rows, 1):
+    shape = tuple(labels.shape)
+    of_each_row = shape[-1:] == (rows,) and _fits(shape[:-1], stack)
+    if shape[-2:] == (rows, n_out):
+        if of_each_row and _fits(shape[:-2], stack):
+            raise ValueError(
+                f"{name} has shape {shape}: integers that may be class labels of each network, "
+                f"(*stack, batch), or a table, (batch, n_out). Give labels a column of their own, "
+                f"{name}[..., None], and a table as floating numbers."
+            )
+        return labels if of_each_row else None
+    if shape[-2:] == (rows, 1):
         return labels[..., 0]
-    return labels if tuple(labels.shape[-1:]) == (rows,) else None
+    return labels if shape[-1:] == (rows,) else None
 
 
 def _one_hot(theta: Array, labels: Array, n_out: int) -> Array:
@@ -106,6 +124,38 @@ def check_weights(theta: Array, outputs: tuple[int, ...], weights: Any, name: st
     return weights
 
 
+def stand_ins(weight: Array, stack: tuple[int, ...]) -> Array:
+    """Return for each row, ``(..., batch)``, its index, or the heaviest row's if its weight is 0.
+
+    A row of weight 0 is a row left out. Multiplied by 0, values of its own that overflow would
+    become NaN; those of a row that counts do not.
+    """
+    xp = array_namespace(weight)
+    if len(weight.shape) > 1:
+        weight = xp.broadcast_to(weight, (*stack, weight.shape[-1]))
+    heaviest = xp.argmax(real_part(xp, weight), axis=-1, keepdims=True)
+    own = xp.arange(weight.shape[-1], dtype=heaviest.dtype, device=device_of(weight))
+    return xp.where(weight == 0.0, heaviest, own)
+
+
+def rows_at(array: Array, indices: Array) -> Array:
+    """Return the rows of an array ``(..., batch, n)`` at indices ``(rows,)`` or stacked."""
+    if len(indices.shape) == 1:
+        return gather(array, indices, -2)
+    xp, stack = array_namespace(array), indices.shape[:-1]
+    if len(array.shape) == 2:
+        rows = gather(array, xp.reshape(indices, (-1,)), -2)
+        return xp.reshape(rows, (*indices.shape, array.shape[-1]))
+    array = xp.broadcast_to(array, (*stack, *array.shape[-2:]))
+    return xp.take_along_axis(array, indices[..., None], axis=-2)
+
+
+def counted(rows: Rows) -> Rows:
+    """Return rows with the stand-ins of those of weight 0 in their place."""
+    x, y, weight, rng, at = rows
+    return rows if at is None else Rows(rows_at(x, at), rows_at(y, at), weight, rng)
+
+
 def row_slices(rows: int, size: int) -> list[slice]:
     """Return where batches of ``size`` rows are, in order; the last is smaller if need be."""
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
@@ -119,6 +169,7 @@ def rows_at_once(theta: Array) -> int:
 
 def check_l2(theta: Array, l2: Any) -> Any:
     """Return the penalty's strength: a float, an array ``(*stack,)``, or None for none."""
+    refuse_list(l2, "l2", "(*stack,)", "[0.1, 0.01]")
     if isinstance(l2, Real) or not hasattr(l2, "shape"):
         return real(l2, "l2", low=0.0) or None
     strength = like(theta, l2, "l2")
@@ -133,16 +184,18 @@ def check_entries(array: Any, name: str, *, low: float, below: float = math.inf)
 
 def check_stack(given: tuple[int, ...], stack: tuple[int, ...], name: str) -> None:
     """Raise ValueError unless the leading axes of ``name`` broadcast to theta's stack."""
-    if not given:
-        return
-    fits = len(given) <= len(stack) and all(
-        n in (1, m) for n, m in zip(reversed(given), reversed(stack), strict=False)
-    )
-    if not fits:
+    if not _fits(given, stack):
         raise ValueError(
             f"{name} is stacked {tuple(given)}, but theta is stacked {tuple(stack)}. Stack theta "
             f"likewise (network.initialize(stack=...)), or give {name} without a stack."
         )
+
+
+def _fits(given: tuple[int, ...], stack: tuple[int, ...]) -> bool:
+    """Say whether leading axes broadcast to theta's stack."""
+    return len(given) <= len(stack) and all(
+        n in (1, m) for n, m in zip(reversed(given), reversed(stack), strict=False)
+    )
 
 
 def check_beside_outputs(

@@ -255,7 +255,7 @@ def _counted(before: Any, state: Any, steps: int) -> Any:
 
 
 def _require_alike(theta: Array, moved: Array) -> None:
-    """Raise ValueError where a user's optimiser changed theta's shape or dtype."""
+    """Raise ValueError where a user's optimiser changed a shape or a dtype."""
     if moved.dtype != theta.dtype or tuple(moved.shape) != tuple(theta.shape):
         raise ValueError(
             f"The optimiser's update returned a theta of {moved.dtype} and shape "

@@ -117,6 +117,13 @@ def mean_over_outputs(
     yield next(parts) * (share / n_out)
 
 
+def value_of(loss: Loss, o: Array, t: Array) -> Array:
+    """Return a loss's value, checked to be one number for each sample."""
+    value = loss.value(o, t)
+    _check_shape(loss, "value", value, o.shape[:-1])
+    return value
+
+
 def value_and_gradient(loss: Loss, o: Array, t: Array, share: Any) -> tuple[Array, Array]:
     """Return a loss's value, and its gradient times each sample's share, a number or an array."""
     value, gradient = loss.value, loss.gradient
@@ -126,8 +133,23 @@ def value_and_gradient(loss: Loss, o: Array, t: Array, share: Any) -> tuple[Arra
         and value.both is gradient.both
     ):
         each, g = value.both(o, t, share)
-        return each, g
-    return value(o, t), gradient(o, t) * share
+    else:
+        each, g = value(o, t), gradient(o, t)
+        _check_shape(loss, "gradient", g, o.shape)
+        g = g * share
+    _check_shape(loss, "value", each, o.shape[:-1])
+    _check_shape(loss, "gradient", g, o.shape)
+    return each, g
+
+
+def _check_shape(loss: Loss, what: str, found: Any, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless what a loss returned has a shape: broadcast, it would be wrong."""
+    if getattr(found, "shape", None) != shape:
+        raise ValueError(
+            f"The {what} of {word(loss)} has shape {tuple(getattr(found, 'shape', ()))}, but "
+            f"{tuple(shape)} is expected: a loss's value is one number per sample, (..., batch), "
+            "its gradient one for each output, (..., batch, n_out)."
+        )
 
 
 def _squared(o: Array, t: Array) -> Iterator[Array]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from backprop_xp.backends import Array, Namespace, device_of, like, require_floating
-from backprop_xp.inputs import check_beside_outputs, check_weights
+from backprop_xp.inputs import check_beside_outputs, check_weights, rows_at, stand_ins
 
 Metric: TypeAlias = Callable[[Array, Array, Array | None], Array]
 
@@ -25,7 +25,7 @@ def accuracy(predictions: Array, targets: Array, weights: Array | None = None) -
     >>> print(bx.metrics.accuracy(bx.asarray([[0.9, 0.1], [0.3, 0.7]]), [[1, 0], [1, 0]]))
     0.5
     """
-    xp, targets, weights = _checked(predictions, targets, weights)
+    xp, predictions, targets, weights = _checked(predictions, targets, weights)
     hits = xp.astype(_classes(xp, predictions) == _classes(xp, targets), predictions.dtype)
     return xp.sum(hits * weights, axis=-1) / xp.sum(weights, axis=-1)
 
@@ -41,7 +41,7 @@ def balanced_accuracy(predictions: Array, targets: Array, weights: Array | None 
     >>> print(bx.metrics.balanced_accuracy(predictions, [[0], [0], [0], [1]]))
     0.5
     """
-    xp, targets, weights = _checked(predictions, targets, weights)
+    xp, predictions, targets, weights = _checked(predictions, targets, weights)
     dtype, device = predictions.dtype, device_of(predictions)
     numbers = xp.arange(max(2, predictions.shape[-1]), dtype=xp.int32, device=device)
     found, true = _classes(xp, predictions), _classes(xp, targets)
@@ -64,7 +64,7 @@ def r2(predictions: Array, targets: Array, weights: Array | None = None) -> Arra
     >>> print(bx.metrics.r2(bx.asarray([[1.0], [2.0], [4.0]]), [[1], [2], [3]]))
     0.5
     """
-    xp, targets, weights = _checked(predictions, targets, weights)
+    xp, predictions, targets, weights = _checked(predictions, targets, weights)
     w = weights[..., None]
     mean = xp.sum(w * targets, axis=-2, keepdims=True) / xp.sum(w, axis=-2, keepdims=True)
     # Held between the extremes: rounding must not move the mean of a constant column off it.
@@ -86,14 +86,16 @@ def rmse(predictions: Array, targets: Array, weights: Array | None = None) -> Ar
     >>> print(bx.metrics.rmse(bx.asarray([[1.0], [5.0]]), [[1], [2]], [8, 1]))
     1.0
     """
-    xp, targets, weights = _checked(predictions, targets, weights)
+    xp, predictions, targets, weights = _checked(predictions, targets, weights)
     w = weights[..., None]
     squares = xp.sum(w * (predictions - targets) ** 2, axis=-2) / xp.sum(w, axis=-2)
     return xp.mean(xp.sqrt(squares), axis=-1)
 
 
-def _checked(predictions: Array, targets: Any, weights: Any) -> tuple[Namespace, Array, Array]:
-    """Return the namespace, the targets and the weights, ones if none are given."""
+def _checked(
+    predictions: Array, targets: Any, weights: Any
+) -> tuple[Namespace, Array, Array, Array]:
+    """Return the namespace and the arguments; weights are ones if none are given."""
     xp = require_floating(predictions, "predictions")
     shape = tuple(predictions.shape)
     if not xp.isdtype(predictions.dtype, "real floating"):
@@ -107,8 +109,11 @@ def _checked(predictions: Array, targets: Any, weights: Any) -> tuple[Namespace,
     check_beside_outputs(targets, shape, "targets")
     if weights is None:
         device = device_of(predictions)
-        return xp, targets, xp.ones(shape[-2], dtype=predictions.dtype, device=device)
-    return xp, targets, check_weights(predictions, shape, weights, "weights")
+        ones = xp.ones(shape[-2], dtype=predictions.dtype, device=device)
+        return xp, predictions, targets, ones
+    weights = check_weights(predictions, shape, weights, "weights")
+    at = stand_ins(weights, shape[:-2])
+    return xp, rows_at(predictions, at), rows_at(targets, at), weights
 
 
 def _classes(xp: Namespace, values: Array) -> Array:

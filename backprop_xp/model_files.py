@@ -6,6 +6,7 @@ accidents; what somebody wrote with intent is checked before it is used, and its
 anything is made of them.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -129,19 +130,30 @@ def _check_table(table: Mapping[str, Any], size: int) -> None:
 
 def read(path: Any) -> bytes:
     """Return a regular file's bytes."""
-    with Path(path).open("rb") as file:
+    # A FIFO would be waited for, until somebody wrote to it.
+    with open(os.fspath(path), "rb", opener=_opened_at_once) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise CheckpointError("it is no regular file.")
         return file.read()
 
 
+def _opened_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def write(path: Any, data: bytes) -> None:
     """Put bytes in the place of a file in one step: at any moment the old or the new one is there.
 
-    The file keeps its permissions. Where it fails nothing has changed.
+    The file keeps its permissions. Where it fails nothing has changed. Raises OSError for what is
+    there and no regular file: a folder, a FIFO or a device.
     """
-    target = Path(os.path.realpath(path))
-    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
+    target, mode = Path(os.path.realpath(path)), None
+    if target.exists():
+        found = target.stat().st_mode
+        if not stat.S_ISREG(found):
+            kind = IsADirectoryError if stat.S_ISDIR(found) else OSError
+            raise kind(f"{os.fspath(path)} is no regular file, and would be replaced by one.")
+        mode = stat.S_IMODE(found)
     temporary = target.with_name(f".backprop_xp-{secrets.token_hex(8)}.tmp")
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -159,13 +171,17 @@ def write(path: Any, data: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Wait until a folder's new entry is on the disk, where the system has a way to say so."""
+    """Wait until a folder's new entry is on the disk, where there is a way to say so.
+
+    There is none in a folder that may not be read: the file is written all the same.
+    """
     if hasattr(os, "O_DIRECTORY"):
-        place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(place)
-        finally:
-            os.close(place)
+        with contextlib.suppress(OSError):
+            place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(place)
+            finally:
+                os.close(place)
 
 
 def _safetensors() -> Any:

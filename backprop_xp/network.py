@@ -39,8 +39,10 @@ from backprop_xp.inputs import (
     check_l2,
     check_targets,
     check_x,
+    counted,
     row_slices,
     rows_at_once,
+    stand_ins,
 )
 from backprop_xp.layers import Activate, Dense, Dropout
 from backprop_xp.layout import Layout, draw, lay_out, pack, unpack
@@ -196,9 +198,10 @@ class Network:
         """Return each network's loss, ``(*stack,)``: ``sum(w * loss) / sum(w)`` and the penalty.
 
         ``y`` is ``(batch, n_out)``, ``sample_weight`` ``(batch,)``, or either stacked; ``l2``, a
-        number or ``(*stack,)``, overrides the network's own. With categorical cross-entropy ``y``
-        may be integer class labels, ``(batch,)`` or stacked; one outside 0 ... n_out - 1, which
-        ``fit`` refuses, adds nothing here.
+        number or ``(*stack,)``, overrides the network's own. A row of weight 0 is left out, even
+        if its values overflow. With categorical cross-entropy ``y`` may be integer class labels,
+        ``(batch,)`` or stacked; one outside 0 ... n_out - 1, which ``fit`` refuses, adds nothing
+        here.
         """
         rows = self._check_rows(theta, x, y, sample_weight, rng)
         return loss_of(self, theta, rows, self._check_l2(theta, l2))
@@ -314,7 +317,10 @@ class Network:
         x, key = self.check_inputs(theta, x, rng)
         outputs = self.outputs_shape(theta, x)
         labels = self.loss_function.labels
-        return Rows(x, *check_targets(theta, outputs, y, weight, labels=labels), key)
+        y, weight = check_targets(theta, outputs, y, weight, labels=labels)
+        if weight is None:
+            return Rows(x, y, None, key)
+        return counted(Rows(x, y, weight, key, stand_ins(weight, theta.shape[:-1])))
 
     def _check_l2(self, theta: Array, l2: Any) -> Any:
         return self.l2 or None if l2 is None else check_l2(theta, l2)

@@ -20,7 +20,7 @@ from backprop_xp.backends import (
 from backprop_xp.chain import Layer, Parameters, backward_through, forward_through, output_of
 from backprop_xp.inputs import Rows
 from backprop_xp.layout import Layout, flattened, pack, shaped, unpack
-from backprop_xp.losses import Loss, value_and_gradient
+from backprop_xp.losses import Loss, value_and_gradient, value_of
 
 
 class _Network(Protocol):
@@ -41,7 +41,7 @@ def outputs_of(network: _Network, theta: Array, rows: Rows) -> Array:
 
 def loss_of(network: _Network, theta: Array, rows: Rows, l2: Any) -> Array:
     """Return what ``Network.loss`` does."""
-    values = network.loss_function.value(outputs_of(network, theta, rows), rows.y)
+    values = value_of(network.loss_function, outputs_of(network, theta, rows), rows.y)
     return loss_of_values(network, theta, values, rows.sample_weight, l2)
 
 
@@ -102,7 +102,7 @@ def _loss_and_gradients(
     places: Sequence[Parameters] | None = None,
 ) -> tuple[Array, Sequence[Parameters]]:
     """Return the loss and its gradients by the parameters, written into ``places`` if given."""
-    x, y, weight, key = rows
+    x, y, weight, key, _ = rows
     outputs, caches = forward_through(network.layers, parameters, x, key)
     share = 1.0 / x.shape[-2] if weight is None else _shares(weight)[..., None]
     each, g = value_and_gradient(network.loss_function, outputs, y, share)

@@ -13,6 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple, Protocol
 
 from backprop_xp.backends import Array, array_namespace, replaced, require_floating
+from backprop_xp.checks import integer
 from backprop_xp.hyperparameters import (
     check_alike,
     check_hyperparameters,
@@ -278,6 +279,8 @@ def check_state(optimizer: Any, theta: Array, state: Any) -> None:
             f"state is of {type(state).__name__}, but {type(optimizer).__name__} goes on from an "
             f"{kind.__name__}. {_BEGIN}"
         )
+    if not hasattr(state.step, "shape"):  # it is an array in a compiled update
+        integer(state.step, "state.step", at_least=0)
     for name, value in zip(kind._fields[1:], state[1:], strict=True):
         if value is not None:
             check_alike(theta, value, f"state.{name}", f" {_BEGIN}")

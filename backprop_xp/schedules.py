@@ -11,7 +11,7 @@ from numbers import Real
 from typing import Any, Literal, TypeAlias
 
 from backprop_xp.backends import owner
-from backprop_xp.checks import check_watch, integer, real
+from backprop_xp.checks import check_watch, integer, real, refuse_list
 from backprop_xp.hyperparameters import not_negative
 from backprop_xp.inputs import check_entries
 from backprop_xp.shown import shown
@@ -178,6 +178,7 @@ def rate_at(schedule: Schedule, step: Any) -> Any:
     value = schedule(step)
     if type(value) is float and 0.0 <= value < math.inf:
         return value  # as nearly always
+    refuse_list(value, f"learning_rate({step})", "(*stack, 1)", "[[0.1], [0.01]]")
     if isinstance(value, Real) or not hasattr(value, "shape"):
         return real(value, f"learning_rate({step})", low=0.0)
     home = owner(value)

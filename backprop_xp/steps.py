@@ -13,7 +13,8 @@ from typing import Any
 
 from backprop_xp.backends import Array, array_namespace, is_host_number, like
 from backprop_xp.batches import joined, take
-from backprop_xp.inputs import Rows, row_slices, rows_at_once
+from backprop_xp.inputs import Rows, row_slices, rows_at, rows_at_once
+from backprop_xp.losses import value_of
 from backprop_xp.network import Network
 from backprop_xp.objective import loss_of_values, outputs_of, strength_of
 from backprop_xp.optimizers import Optimizer, rule_of
@@ -77,9 +78,11 @@ def evaluate(
 
     def forward(theta: Array, part: Rows) -> tuple[Array, Array | None]:
         outputs = outputs_of(network, theta, part)
-        return loss.value(outputs, part.y), loss.link(outputs) if metrics else None
+        return value_of(loss, outputs, part.y), loss.link(outputs) if metrics else None
 
     each, predicted = piecewise(forward, theta, Rows(rows.x, rows.y))
+    if rows.stand_ins is not None:
+        each = rows_at(each[..., None], rows.stand_ins)[..., 0]
     found = {"loss": loss_of_values(network, theta, each, rows.sample_weight, l2)}
     for name, metric in metrics.items():
         try:

@@ -49,7 +49,7 @@ def _difference(network: Network, theta: Array, batch: Rows, l2: Any) -> Array:
     is infinite where that is no number, as where nothing changes, and 0 of a theta that is not
     finite.
     """
-    x, y, weight, rng = batch
+    x, y, weight, rng, _ = batch
     options = {"sample_weight": weight, "rng": rng, "l2": 0.0 if l2 is None else l2}
     loss, gradient = network.loss_and_gradient(theta, x, y, **options)
     xp = array_namespace(theta)

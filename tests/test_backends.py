@@ -1,6 +1,7 @@
 """Moving data to a backend, and what is said of each; what each must do is test_testing.py's."""
 
 import os
+import re
 import types
 from typing import Any
 
@@ -21,6 +22,7 @@ from backprop_xp.backends import (
     to_host,
 )
 from backprop_xp.backends.libraries import is_computed_in
+from tests.helpers import told
 
 BUILT_IN = ["numpy", "cupy", "array-api-strict", "jax", "torch"]
 STRICT = "array-api-strict"
@@ -207,3 +209,42 @@ def test_a_traced_jax_array_is_taken_beside_a_concrete_one() -> None:
         return like(theta, x, "x") + theta
 
     assert float(backend.compile(compiled)(theta)[0]) == 3.0
+
+
+@pytest.mark.installed
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_numbers_of_a_dtype_that_numpy_lacks_reach_the_host_as_float32(name: str) -> None:
+    library = pytest.importorskip(name)
+    x = bx.asarray([[1.0, 0.5], [-2.0, 3.0]], backend=name, dtype="float32")
+    numbers = library.numpy if name == "jax" else library
+    half = bx.backends.array_namespace(x).astype(x, numbers.bfloat16)
+    host = bx.to_host(half)
+    assert host.dtype == np.float32
+    assert host.tolist() == [[1.0, 0.5], [-2.0, 3.0]]
+    for backend in ("numpy", STRICT, name):
+        moved = bx.asarray(half, backend=backend, dtype="float32")
+        assert bx.to_host(moved).tolist() == host.tolist()
+    with pytest.raises(TypeError, match=r"x is bfloat16.*Cast it: x = bx\.asarray"):
+        bx.resolve(half)
+
+
+@pytest.mark.installed
+def test_platforms_of_jax_that_are_not_here_are_told_in_words() -> None:
+    pytest.importorskip("jax")
+    ask = "bx.get_backend('jax')"
+    (said,) = told(ask, JAX_PLATFORMS="rocm")
+    assert re.search(r"cannot run here: RuntimeError: .*rocm.*Try: unset JAX_PLATFORMS", said), said
+    (said,) = told(ask, JAX_PLATFORMS="cuda")
+    if not said.startswith("<"):  # a GPU answers
+        assert "JAX_PLATFORMS='cuda'" in said
+        assert "unset JAX_PLATFORMS" in said
+
+
+def test_numpys_numbers_count_no_more_than_pythons(xp: Any) -> None:
+    x = xp.asarray([1.0], dtype="float32")
+    for number in (np.float64(1.0), np.int32(1), np.bool(True)):
+        chosen = bx.resolve(x, number)
+        assert chosen.backend.name == xp.name
+        assert chosen.dtype == x.dtype
+        with bx.use_backend(STRICT):
+            assert bx.resolve(number).backend.name == STRICT

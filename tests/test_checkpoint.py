@@ -21,6 +21,7 @@ from backprop_xp.activations import ACTIVATIONS
 from backprop_xp.initializers import INITIALIZERS
 from backprop_xp.losses import LOSSES
 from backprop_xp.structures import mapped
+from tests.helpers import told
 
 pytest.importorskip("safetensors")
 
@@ -226,6 +227,65 @@ def test_a_name_is_not_taken_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     bx.register("power", powers[1])  # as a notebook's cell that runs again
     with pytest.raises(ValueError, match="'power' is registered already"):
         bx.register("power", powers[2])
+
+
+CELL = """
+class Plain:
+    names = shapes = ()
+    initialize, forward, backward = Doubled.initialize, Doubled.forward, Doubled.backward
+
+    def __init__(self, factor=2.0):
+        super().__init__()
+        self.factor = factor
+
+    @property
+    def half(self):
+        return self.factor / 2.0
+
+@dataclass(frozen=True)
+class Data(Plain):
+    factor: float = 2.0
+
+class Named(NamedTuple):
+    factor: float = 2.0
+    names: tuple = ()
+    shapes: tuple = ()
+    initialize, forward, backward = Doubled.initialize, Doubled.forward, Doubled.backward
+"""
+
+
+@pytest.mark.parametrize("name", ["Plain", "Data", "Named"])
+def test_an_object_of_a_class_whose_cell_ran_again_is_written(
+    path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descriptions, "_registered", {})
+    made = []
+    for code in (CELL, CELL, CELL.replace("2.0", "3.0")):
+        cell = {**globals()}
+        exec(compile(code, "<cell>", "exec"), cell)  # noqa: S102 - as a notebook does
+        made.append(cell[name])
+    older = bx.Network([bx.Dense(3, 1), made[0](5.0)], "huber")
+    theta = older.initialize(backend="numpy")
+    bx.register(name, made[0])
+    bx.register(name, made[1])
+    bx.save(path, older, theta)
+    (_, layer) = bx.load(path, backend="numpy").network.layers
+    assert type(layer) is made[1]
+    assert layer.factor == 5.0
+    bx.register(name, made[2])  # of other code: a file would not give back what was written
+    with pytest.raises(TypeError, match=r"network\.layers\.1 is .*bx\.register"):
+        bx.save(path, older, theta)
+
+
+def test_no_two_arrays_of_a_file_share_a_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = _network()
+    theta = network.initialize(backend="numpy")
+    values = [float(i) * np.ones(2) for i in range(3)]
+    own = {"a": {"b": values[0]}, "a.b": values[1], "a.b'": values[2]}
+    bx.save(path, network, theta, state=bx.TrainingState(0, 0, theta, own))
+    state = bx.load(path, backend="numpy").state.optimizer_state
+    found = [state["a"]["b"], state["a.b"], state["a.b'"]]
+    assert [value.tolist() for value in found] == [value.tolist() for value in values]
 
 
 @dataclass(frozen=True)
@@ -529,6 +589,46 @@ def test_a_file_keeps_its_permissions_and_a_link_stays_one(path: Path) -> None:
     assert link.is_symlink()
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert bx.load(path, backend="numpy").metadata == {"new": True}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="of POSIX")
+@pytest.mark.parametrize("through_a_link", [False, True])
+def test_what_is_no_regular_file_is_neither_replaced_nor_waited_for(
+    path: Path, through_a_link: bool
+) -> None:
+    os.mkfifo(path)
+    given = path
+    if through_a_link:
+        given = path.with_name("link")
+        given.symlink_to(path)
+    with pytest.raises(OSError, match="is no regular file"):
+        _saved(given)
+    assert path.is_fifo()
+    assert sorted(path.parent.iterdir()) == sorted({given, path})
+    # In a program of its own: what waits for a writer is killed after a while.
+    (said,) = told(f"bx.load({os.fspath(given)!r}, backend='numpy')")
+    assert said == f"CheckpointError {given}: it is no regular file."
+    folder = path.with_name("folder")
+    folder.mkdir()
+    with pytest.raises(IsADirectoryError, match="is no regular file"):
+        _saved(folder)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="of POSIX")
+def test_a_folder_that_cannot_be_read_is_written_to(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def refuses(place: Any, flags: int, *more: Any, **options: Any) -> int:
+        if flags & os.O_DIRECTORY:
+            raise PermissionError(f"{place} cannot be read")  # as to all but root
+        return opened(place, flags, *more, **options)
+
+    monkeypatch.setattr(os, "open", refuses)
+    _saved(path, metadata={"new": True})
+    assert bx.load(path, backend="numpy").metadata == {"new": True}
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(

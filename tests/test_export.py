@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.activations import ACTIVATIONS
+from backprop_xp.backends import array_namespace
 from backprop_xp.losses import LOSSES
+from tests.own import Factors, Passing
 
 pytest.importorskip("ndonnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -88,4 +91,56 @@ def test_a_stack_is_exported_one_by_one(tmp_path: Path) -> None:
     theta = network.initialize(backend="numpy", stack=4)
     with pytest.raises(ValueError, match=r"choose one of the stack, such as theta\[0, :\]"):
         bx.export_onnx(tmp_path / "model.onnx", network, theta)
+    assert not list(tmp_path.iterdir())
+
+
+class Own(Passing):
+    """A layer of one's own that does something to x."""
+
+    def __init__(self, work: Callable[[Any], Any]) -> None:
+        self.work = work
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
+        return self.work(x), None
+
+
+def _reshaped(x: Any) -> Any:
+    xp = array_namespace(x)
+    return xp.reshape(xp.reshape(x, (-1, 1, 3)), (-1, 3))
+
+
+def test_a_layer_of_ones_own_that_keeps_the_rule_is_exported(tmp_path: Path) -> None:
+    network = bx.Network([bx.Dense(3, 3), Own(_reshaped)], "huber")
+    theta, x = network.initialize(backend="numpy"), np.ones((5, 3))
+    bx.export_onnx(tmp_path / "model.onnx", network, theta)
+    np.testing.assert_allclose(_run(tmp_path / "model.onnx", x), network.predict(theta, x))
+
+
+@pytest.mark.parametrize(
+    ("layers", "loss", "error", "message"),
+    [
+        (
+            [bx.Dense(3, 2), Own(lambda x: array_namespace(x).reshape(x, (x.shape[0], 2)))],
+            "huber",
+            TypeError,
+            r"In layers\[1\] \(Own\)\.forward\. .*no number of rows, x\.shape\[0\]",
+        ),
+        ([bx.Dense(3, 2), Own(np.sin)], "huber", TypeError, r"In layers\[1\] .*array API standard"),
+        (
+            [bx.Dense(3, 2)],
+            bx.losses.over_outputs(lambda o, t: (o - t, 1.0), link=np.sin),
+            TypeError,
+            r"In the loss's link\. .*array API standard",
+        ),
+        ([Factors(3)], "huber", ValueError, r"Factors does not say how many features.* n_in"),
+        # Of what stands before a layer with n_in nobody knows how many features it gives.
+        ([Own(lambda x: x[..., :3]), bx.Dense(3, 2)], "huber", ValueError, "Own does not say"),
+    ],
+)
+def test_what_cannot_be_recorded_says_what_is_missing_and_where_the_rule_is(
+    layers: list[Any], loss: Any, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    network = bx.Network(layers, loss)
+    with pytest.raises(error, match=rf"{message}.*docs/extending\.md"):
+        bx.export_onnx(tmp_path / "model.onnx", network, network.initialize(backend="numpy"))
     assert not list(tmp_path.iterdir())

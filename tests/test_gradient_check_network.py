@@ -229,3 +229,12 @@ def test_a_layer_of_integers_is_checked_without_its_input(xp: Any) -> None:
     assert [t.tensor for t in dense.tensors] == ["weights", "bias"]
     with pytest.raises(ValueError, match="layer has no parameters"):
         check.layer(bx.Dropout(0.5), xp.asarray(np.ones((4, 3))), wants_input=False)
+
+
+def test_a_row_of_weight_0_that_overflows_is_left_out_of_a_check(xp: Any) -> None:
+    network = bx.mlp([2, 3, 1], hidden="relu")
+    huge = 0.9 * float(np.finfo(xp.dtype).max)
+    x, y = [[0.3, 1.0], [huge, -huge], [1.0, 0.2]], [[1.0], [huge], [0.0]]
+    theta, x, y, weight = xp.put(xp.host(xp.initialize(network)), x, y, [1.0, 0.0, 2.0])
+    report = bx.check_network(network, theta, x, y, sample_weight=weight)
+    assert report.verdict == "pass", report

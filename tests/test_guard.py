@@ -34,8 +34,12 @@ def put(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
     return functools.partial(_put, request.param)
 
 
+def _xp(x: Any) -> Any:
+    return bx.resolve(x).backend.namespace()
+
+
 def _number(x: Any) -> Any:
-    return bx.resolve(x).backend.namespace().sum(x)
+    return _xp(x).sum(x)
 
 
 def _decides(x: Any) -> int:
@@ -54,6 +58,10 @@ EVERYWHERE: dict[str, Callable[[Any], Any]] = {
     "in": lambda x: 2.0 in x,
     "numpy.asarray": np.asarray,
     "numpy.asarray_chkfinite": np.asarray_chkfinite,
+    # The shape of what these return is known to the host when the device has counted.
+    "nonzero": lambda x: _xp(x).nonzero(x),
+    "unique": lambda x: _xp(x).unique_values(x),
+    "mask": lambda x: x[x > 1.0],
 }
 OWN: dict[str, dict[str, Callable[[Any], Any]]] = {
     "array-api-strict": {
@@ -73,6 +81,15 @@ OWN: dict[str, dict[str, Callable[[Any], Any]]] = {
         "allclose": lambda x: x.allclose(x),
         "is_nonzero": lambda x: x.sum().is_nonzero(),
         "torch.equal": lambda x: importlib.import_module("torch").equal(x, x),
+        "masked_select": lambda x: x.masked_select(x > 1.0),
+        "torch.masked_select": lambda x: _xp(x).masked_select(x, x > 1.0),
+        "method nonzero": lambda x: x.nonzero(),
+        "where": lambda x: importlib.import_module("torch").where(x > 1.0),
+        "argwhere": lambda x: _xp(x).argwhere(x),
+        "bincount": lambda x: (x[0] > 1.0).int().bincount(),
+        "masks": lambda x: x[0, x[0] > 1.0],
+        "bytes as a mask": lambda x: x[(x > 1.0).byte()],
+        "written under a mask": lambda x: x.__setitem__(x > 1.0, x[0, :1]),
     },
     "cupy": {
         "item": lambda x: x.sum().item(),
@@ -127,6 +144,8 @@ def test_explicit_ways_and_the_arithmetic_of_arrays_stay_open(
         assert backend.probe().usable
         x = xp.astype(xp.asarray(x, copy=True) @ xp.matrix_transpose(x) > 0.0, x.dtype)[0, 0]
         x += 1.0
+        y = xp.where(x > 0.0, x, -x)[None]
+        y[0] = y[-1] + y[0]
     assert [host.tolist() for host in moved] == [[[1.0, 2.0]]] * 3
     assert float(x) == 2.0
     assert not caplog.records

@@ -103,12 +103,38 @@ def test_labels_are_taken_in_thetas_precision_and_beside_a_complex_theta(xp: Any
     )
 
 
-def test_integers_with_a_column_for_each_output_stay_rows_of_targets(xp: Any) -> None:
-    theta, x = xp.initialize(NETWORK, stack=(N_OUT,)), _x(xp)[:N_OUT, :]
-    # As many rows and networks as outputs: what could be labels of a stack is one-hot.
+@pytest.mark.parametrize("stack", [(), (2,)])
+def test_integers_with_a_column_for_each_output_stay_rows_of_targets(
+    xp: Any, stack: tuple[int, ...]
+) -> None:
+    theta, x = xp.initialize(NETWORK, stack=stack), _x(xp)[:N_OUT, :]
     y = np.eye(N_OUT, dtype=np.int64)
     actual = NETWORK.loss(theta, x, xp.asarray(y, dtype="int32"))
     assert np.array_equal(xp.host(actual), xp.host(NETWORK.loss(theta, x, xp.asarray(y))))
+
+
+def test_what_may_be_labels_of_a_stack_or_a_table_is_refused_with_both_ways_out(xp: Any) -> None:
+    """As many rows and networks as outputs, and one axis more: each reading fits."""
+    x = _x(xp)[:N_OUT, :]
+    y = np.asarray([np.roll(LABELS[:N_OUT], i) for i in range(N_OUT)])
+    for stack in ((N_OUT,), (2, N_OUT)):
+        theta, labels = xp.initialize(NETWORK, stack=stack), xp.asarray(y, dtype="int32")
+        entrances = _entrances(xp, theta, x)
+        for use in (entrances["loss"], entrances["gradient"], entrances["fit"]):
+            with pytest.raises(
+                ValueError, match=r"y has shape \(4, 4\).*y\[\.\.\., None\].*floating"
+            ):
+                use(labels)
+        xp.assert_equal(
+            NETWORK.loss(theta, x, labels[..., None]), NETWORK.loss(theta, x, _one_hot(xp, y))
+        )
+
+
+def test_labels_of_a_stack_that_fit_as_no_table_are_labels(xp: Any) -> None:
+    theta, x = xp.initialize(NETWORK, stack=(2, N_OUT)), _x(xp)[:N_OUT, :]
+    y = np.stack([[np.roll(LABELS[:N_OUT], i + j) for i in range(N_OUT)] for j in range(2)])
+    actual = NETWORK.loss(theta, x, xp.asarray(y, dtype="int32"))
+    xp.assert_equal(actual, NETWORK.loss(theta, x, _one_hot(xp, y)))
 
 
 def test_labels_are_made_one_hot_where_they_are_and_in_what_is_compiled(xp: Any) -> None:

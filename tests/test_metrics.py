@@ -155,3 +155,17 @@ def test_complex_predictions_are_refused(xp: Any) -> None:
     p = xp.asarray(np.ones((2, 2)), dtype=xp.complex_dtype)
     with pytest.raises(TypeError, match=r"predictions is .*complex.*real numbers"):
         bx.metrics.rmse(p, np.ones((2, 2)).tolist(), None)
+
+
+@every_metric
+@pytest.mark.parametrize("stack", [(), compiled((2,))])
+def test_a_row_of_weight_0_that_overflows_is_left_out(
+    xp: Any, metric: Metric, stack: tuple[int, ...]
+) -> None:
+    name = next(name for name, known in METRICS.items() if known is metric)
+    p, t = _case(name, 3, stack)
+    w = np.ones((*stack, ROWS))
+    w[..., 5] = 0.0
+    expected = metric(*xp.put(np.delete(p, 5, -2), np.delete(t, 5, -2)))
+    p[..., 5, :], t[5] = np.inf, np.finfo(xp.dtype).max
+    xp.assert_close(metric(*xp.put(p, t, w)), xp.host(expected), xp.rounding(1e-14))

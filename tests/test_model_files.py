@@ -199,6 +199,18 @@ def test_a_hostile_state_is_refused(
     assert message in _refused(tmp_path / "m", _joined(table, header, data))
 
 
+@pytest.mark.parametrize("of_best", [False, True])
+@pytest.mark.parametrize("step", [-1, "x", 1e30, 3.0, None, True, [3], {"array": "theta"}])
+def test_a_hostile_step_of_an_optimiser_is_refused(
+    sound: bytes, step: Any, of_best: bool, tmp_path: Path
+) -> None:
+    table, header, data = _split(sound)
+    state = header["state"]["with"]
+    held = state["best"]["with"] if of_best else state
+    held["optimizer_state"]["with"]["step"] = step
+    assert "state.step must be" in _refused(tmp_path / "m", _joined(table, header, data))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -123,6 +123,29 @@ def test_a_sample_of_weight_2_counts_as_two_and_one_of_weight_0_as_none(xp: Any)
         _close(xp.host(one), xp.host(other), xp.rounding(ROUNDING))
 
 
+@pytest.mark.parametrize("stacked", ["", "weights", "weights and x"])
+@pytest.mark.parametrize("loss", [compiled("mean_squared_error"), "categorical_cross_entropy"])
+def test_a_row_of_weight_0_that_overflows_is_left_out(xp: Any, loss: str, stacked: str) -> None:
+    network = bx.mlp([N_IN, 4, N_OUT], hidden="relu", loss=loss, l2=0.1)
+    x, y, _ = some_rows(loss)
+    x[2], y[2] = 0.9 * np.finfo(xp.dtype).max, np.sqrt(np.finfo(xp.dtype).max)
+    weight, rest, theta = np.asarray([1.0, 2.0, 0.0, 1.0, 1.0]), [0, 1, 3, 4], some_theta(network)
+    *given, some = xp.put(theta, x[rest], y[rest], weight[rest])
+    left = network.loss_and_gradient(*given, sample_weight=some)
+    if stacked:
+        theta = np.stack([theta, theta, theta])
+        weight = np.stack([weight, weight, np.asarray([1.0, 0.0, 0.0, 2.0, 0.0])])
+    if "x" in stacked:
+        x = np.stack([x, x, x])
+    theta, x, y, weight = xp.put(theta, x, y, weight)
+    both = network.loss_and_gradient(theta, x, y, sample_weight=weight)
+    assert np.all(np.isfinite(xp.host(both[1])))
+    xp.assert_close(network.loss(theta, x, y, sample_weight=weight), xp.host(both[0]))
+    for one, other in zip(both, left, strict=True):
+        one = xp.host(one)[1] if stacked else xp.host(one)
+        np.testing.assert_allclose(one, xp.host(other), atol=xp.rounding(ROUNDING))
+
+
 def test_a_batch_whose_weights_are_all_0_leaves_the_penalty_alone(xp: Any) -> None:
     network = bx.mlp([N_IN, N_OUT], l2=0.5)
     theta, x, y, _ = _case(xp, network)
@@ -519,7 +542,7 @@ def _ones(*shape: int, dtype: Any = np.float64) -> np.ndarray:
         ({"theta": _ones(26, dtype=int)}, TypeError, "theta is .*int64, but a floating dtype is"),
         ({"l2": "0.1"}, TypeError, "l2 must be a number"),
         ({"l2": True}, TypeError, "l2 must be a number"),
-        ({"l2": [0.1]}, TypeError, "l2 must be a number"),
+        ({"l2": [0.1]}, TypeError, r"l2 must be a number, not \[0\.1\].*array \(\*stack,\)"),
         ({"rng": 1.5}, TypeError, "rng must be an integer"),
         ({"rng": True}, TypeError, "rng must be an integer"),
         ({"rng": _ones(1, 1)}, TypeError, "rng must be an int or an array of integers"),
@@ -785,7 +808,14 @@ class Faulty(Factors):
         if self.fault == "backward":
             raise ArithmeticError("no luck")
         x_gradient, (total,) = super().backward(*given, **options)
-        return x_gradient, (total[..., :1] if self.fault == "shape" else total,)
+        if self.fault == "input":
+            x_gradient = x_gradient[..., :1]
+        shapes = {
+            "short": lambda g: (g[..., :1],),
+            "turned": lambda g: (g.mT,),
+            "none": lambda g: (),
+        }
+        return x_gradient, shapes.get(self.fault, lambda g: (g,))(total)
 
 
 def _with_layers_of_ones_own(fault: str = "") -> bx.Network:
@@ -850,12 +880,74 @@ def test_an_error_names_the_layer_it_was_raised_in(xp: Any, method: str) -> None
     assert caught.value.__notes__ == [f"In {place}.{method}." for place in places]
 
 
-def test_a_gradient_of_another_shape_than_its_parameters_is_refused() -> None:
-    """On NumPy, where it is written and would be repeated."""
-    network = _with_layers_of_ones_own("shape")
-    with pytest.raises(ValueError, match=r"has shape \(1, 1\), but \(1, 4\)") as caught:
-        network.loss_and_gradient(network.initialize(backend="numpy"), *some_rows()[:2])
+@pytest.mark.parametrize("by_vjp", [False, True])
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("short", r"a gradient of shape \(1, 1\) for 'weights', but \(1, 4\)"),
+        ("turned", r"a gradient of shape \(4, 1\) for 'weights', but \(1, 4\)"),
+        ("input", r"a gradient of shape \(5, 1\) for its input, but \(5, 4\)"),
+        ("none", r"0 gradients, but one for each of its parameters \('weights',\)"),
+    ],
+)
+def test_a_gradient_of_another_shape_than_expected_is_refused(
+    xp: Any, fault: str, message: str, by_vjp: bool
+) -> None:
+    network = _with_layers_of_ones_own(fault)
+    theta, x, y = xp.put(some_theta(network), *some_rows()[:2])
+    call = network.vjp if by_vjp else network.loss_and_gradient
+    with pytest.raises(ValueError, match=rf"Faulty.backward returned {message}") as caught:
+        call(theta, x, y)
     assert caught.value.__notes__[0] == "In layers[1] (Faulty).backward."
+
+
+def test_a_layer_that_writes_its_gradient_elsewhere_is_not_believed(xp: Any) -> None:
+    class Forgetful(Factors):
+        """It says that it writes its gradient into place, and returns another array."""
+
+        writes = True
+
+        def backward(self, *given: Any, out: Any = None, **options: bool) -> Any:
+            return super().backward(*given, **options)
+
+    dense = bx.Dense(3, 4)
+    honest, other = (bx.Network([dense, own], "huber") for own in (Factors(), Forgetful()))
+    theta, x, y = xp.put(some_theta(honest), some_rows()[0], np.ones((5, 4)))
+    expected = honest.loss_and_gradient(theta, x, y)[1]
+    xp.assert_equal(other.loss_and_gradient(theta, x, y)[1], xp.host(expected))
+
+
+def _first_squares(o: Any, t: Any) -> Any:
+    return ((o - t) ** 2)[..., :1]
+
+
+def _first_slopes(o: Any, t: Any) -> Any:
+    return 2.0 * (o - t)[..., :1]
+
+
+MSE = bx.losses.mean_squared_error
+
+
+@pytest.mark.parametrize(
+    ("part", "loss"),
+    [
+        ("value", bx.Loss(_first_squares, MSE.gradient)),
+        ("gradient", bx.Loss(MSE.value, _first_slopes)),
+        ("gradient", bx.losses.over_outputs(lambda o, t: ((o - t) ** 2, _first_slopes(o, t)))),
+    ],
+)
+def test_what_a_loss_of_ones_own_returns_in_another_shape_is_refused(
+    xp: Any, part: str, loss: bx.Loss
+) -> None:
+    network = bx.mlp([3, 2], loss=loss)
+    given = xp.put(some_theta(network), *some_rows()[:2])
+    expected = {"value": r"\(5,\)", "gradient": r"\(5, 2\)"}[part]
+    calls = [network.loss_and_gradient, *([network.loss] if part == "value" else [])]
+    for call in calls:
+        with pytest.raises(
+            ValueError, match=rf"The {part} of Loss\(.*has shape \(5, 1\), but {expected}"
+        ):
+            call(*given)
 
 
 def test_targets_are_checked_where_no_layer_says_its_width(xp: Any) -> None:

@@ -301,6 +301,14 @@ def test_an_impossible_hyperparameter_is_refused_and_of_an_array_by_its_entry_in
     [
         (lambda: bx.SGD("fast"), TypeError, "learning_rate must be a number, not 'fast'"),
         (lambda: bx.SGD(True), TypeError, "learning_rate must be a number"),
+        (
+            lambda: bx.Adam([1e-3, 1e-2]),
+            TypeError,
+            r"learning_rate must be a number, not \[0\.001, 0\.01\].*array \(\*stack, 1\), such as "
+            r"bx\.asarray\(\[\[",
+        ),
+        (lambda: bx.SGD(0.1, momentum=(0.9,)), TypeError, r"momentum .*array \(\*stack, 1\)"),
+        (lambda: bx.schedules.cosine([0.1], 9), TypeError, r"learning_rate .*array \(\*stack, 1\)"),
         (lambda: bx.SGD(0.1, nesterov=True), ValueError, "momentum above 0"),
         (lambda: bx.AdamW(weight_decay="some"), TypeError, "weight_decay must be a number"),
         # Positional ones would be read in another library's order.
@@ -319,6 +327,7 @@ WRONG_RATES: list[tuple[Any, type[Exception], str]] = [
     (None, TypeError, r" must be a number, not None \(NoneType\)"),
     ("fast", TypeError, r" must be a number, not 'fast'"),
     (True, TypeError, r" must be a number, not True"),
+    ([0.1, 0.2], TypeError, r" must be a number, not \[0\.1, 0\.2\].*array \(\*stack, 1\)"),
     (-0.1, ValueError, r" must be >= 0, not -0\.1"),
     (np.array(-0.5), ValueError, r" must be >= 0, not -0\.5"),
     (np.nan, ValueError, r" must be finite and >= 0, not nan"),
@@ -333,6 +342,17 @@ def test_an_impossible_value_of_a_schedule_is_refused_at_its_update(
     optimizer = bx.SGD(lambda step: value)
     with pytest.raises(error, match=rf"^learning_rate\(0\){message}"):
         _run(xp, optimizer, _theta(STACK), _gradients(STACK, steps=1))
+
+
+@pytest.mark.parametrize("step", [-1, "x", 1e30, None])
+@every_optimizer
+def test_a_state_counts_its_updates_from_0(xp: Any, name: str, step: Any) -> None:
+    optimizer, theta = _optimizer(xp, name), xp.asarray(_theta())
+    state = optimizer.initialize(theta)._replace(step=step)
+    with pytest.raises(
+        (TypeError, ValueError), match=r"state\.step must be an integer of at least 0"
+    ):
+        optimizer.update(theta, xp.asarray(_theta()), state)
 
 
 @every_optimizer

@@ -38,6 +38,7 @@ BROKEN = {
         "class Unfinished(Backend):\n    name = 'unfinished'\n"
         "backend = Unfinished()"
     ),
+    "misnamed": SMALL.format(name="another"),
     "moody": SMALL.format(name="moody")
     + "def probe(): raise KeyError('mood')\nbackend.probe = probe",
 }
@@ -46,6 +47,7 @@ RAISED = {
     "empty": "AttributeError: module 'plugin_empty' has no attribute 'backend'",
     "class": "TypeError: it is no instance of a class that derives from Backend",
     "duck": "TypeError: it is no instance of a class that derives from Backend",
+    "misnamed": ("ValueError: its entry point is named 'misnamed', but its name is 'another'"),
     "moody": "KeyError: 'mood'",
 }
 

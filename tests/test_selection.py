@@ -253,6 +253,42 @@ def test_use_backend_holds_for_its_own_task_only() -> None:
     assert name() == "numpy"
 
 
+async def _coroutine() -> None: ...
+async def _asynchronous() -> AsyncIterator[int]:
+    yield 0
+
+
+def _generator() -> Iterator[int]:
+    yield 0
+
+
+@pytest.mark.parametrize("function", [_coroutine, _asynchronous, _generator])
+def test_a_context_decorates_no_function_that_runs_after_its_call(function: Any) -> None:
+    for context, name in (
+        (bx.use_backend(STRICT), "use_backend"),
+        (bx.transfer_guard("disallow"), "transfer_guard"),
+    ):
+        said = rf"@{name} decorates {function.__name__}.*`with {name}\(\.\.\.\):` inside"
+        with pytest.raises(TypeError, match=said):
+            context(function)
+
+
+def test_a_context_decorates_a_function_for_each_of_its_calls() -> None:
+    @bx.use_backend(STRICT)
+    @bx.transfer_guard("disallow")
+    def ends(depth: int) -> str:
+        if depth:
+            return ends(depth - 1)
+        with pytest.raises(bx.TransferError):
+            float(bx.asarray(1.0))
+        return bx.resolve().backend.name
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ends, [0, 2, 1, 3])) == [STRICT] * 4
+    assert bx.resolve().backend.name == "numpy"
+    assert float(bx.asarray(1.0, backend=STRICT)) == 1.0
+
+
 # use_backend in generators
 
 

@@ -578,3 +578,83 @@ def test_functions_of_ones_own_that_are_equal_and_differ_are_told_apart(xp: Any)
             histories.append(result.history)
         for name, values in histories[0].items():
             np.testing.assert_allclose(values, histories[1][name], rtol=xp.rounding(SAME))
+
+
+LEVEL = 1.0
+
+
+@pytest.mark.parametrize("where", ["closure", "list in a closure", "module"])
+@pytest.mark.parametrize("use", ["metric", "loss"])
+def test_what_a_function_of_ones_own_reads_may_change_from_training_to_training(
+    xp: Any, use: str, where: str, monkeypatch: Any
+) -> None:
+    level, levels = 1.0, [1.0]
+    reads: dict[str, Callable[[Any], Any]] = {
+        "closure": lambda zeros: zeros + level,
+        "list in a closure": lambda zeros: zeros + levels[0],
+        "module": lambda zeros: zeros + LEVEL,
+    }
+    read = reads[where]
+    loss = bx.losses.over_outputs(lambda o, t: (read(0.0 * (o - t)), 0.0 * (o - t)))
+    network = bx.mlp([3, 2], loss=loss if use == "loss" else "huber")
+    metrics = {"metric": lambda p, t, w: read(0.0 * p[..., 0, 0])}
+    for now in (1.0, 5.0):
+        level, levels[0] = now, now
+        monkeypatch.setattr(f"{__name__}.LEVEL", now)
+        history = _fit(xp, network, bx.SGD(0.1), epochs=2, metrics=metrics).history
+        xp.assert_close(history[use], np.asarray([now, now]))
+
+
+# ---- rows of weight 0
+
+
+@pytest.mark.parametrize("batch_size", [None, compiled(1)])
+@pytest.mark.parametrize("has_validation", [False, True])
+def test_a_row_of_weight_0_that_overflows_is_left_out_of_a_training(
+    xp: Any, batch_size: int | None, has_validation: bool
+) -> None:
+    """Whether its batch has other rows or not, and whatever the training is judged by."""
+    huge = 0.9 * np.finfo(xp.dtype).max
+    x, y = (np.concatenate([a[:2], huge * np.ones_like(a[:1]), a[2:]]) for a in (X, Y))
+    weight = np.ones(ROWS + 1)
+    weight[2] = 0.0
+
+    def trained(*rows: Any) -> Any:
+        network = _network()
+        data = rows if has_validation else ()
+        validation = tuple(map(xp.asarray, data)) or None
+        given = xp.initialize(network), *map(xp.asarray, rows[:2])
+        with np.errstate(over="ignore", invalid="ignore"):  # of the row that is left out
+            return bx.fit(
+                network,
+                *given,
+                sample_weight=xp.asarray(rows[2]),
+                validation=validation,
+                optimizer=bx.SGD(0.1),
+                epochs=3,
+                batch_size=batch_size,
+                shuffle=False,
+                metrics={"rmse": bx.metrics.rmse},
+            )
+
+    one, other = trained(x, y, weight), trained(X, Y, np.ones(ROWS))
+    for name, values in other.history.items():
+        xp.assert_close(one.history[name], values, xp.rounding(SAME))
+    xp.assert_close(one.theta, xp.host(other.theta), xp.rounding(SAME))
+
+
+def test_a_metric_of_ones_own_is_given_the_rows_of_weight_0_as_they_are(xp: Any) -> None:
+    def unweighted(predictions: Any, targets: Any, weights: Any) -> Any:
+        return array_namespace(predictions).mean((predictions - targets) ** 2, axis=(-2, -1))
+
+    weight = np.arange(ROWS, dtype=float)
+    result = _fit(
+        xp,
+        _network(),
+        bx.SGD(0.1),
+        epochs=1,
+        metrics={"own": unweighted},
+        sample_weight=xp.asarray(weight),
+    )
+    expected = np.mean((xp.host(_network().predict(result.theta, xp.asarray(X))) - Y) ** 2)
+    xp.assert_close(result.history["own"], np.asarray([expected]))

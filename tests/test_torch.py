@@ -91,3 +91,21 @@ def test_training_records_none_of_its_hyperparameters() -> None:
         network, theta, torch.rand(5, 2), torch.rand(5, 1), optimizer=sgd, epochs=3, l2=l2
     )
     assert not result.theta.requires_grad
+
+
+def test_a_number_is_written_under_a_mask_where_the_tensor_is() -> None:
+    x = torch.asarray([1.0, 2.0])
+    with bx.transfer_guard("disallow"):
+        x[x > 1.0] = 0.0
+    assert x.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch", "array-api-strict"])
+def test_conjugate_and_negative_views_are_moved_as_what_they_stand_for(backend: str) -> None:
+    conjugate = torch.asarray([1 + 2j, 3 - 1j], dtype=torch.complex128).conj()
+    assert conjugate.is_conj()
+    assert conjugate.imag.is_neg()
+    for view, expected in ((conjugate, [1 - 2j, 3 + 1j]), (conjugate.imag, [-2.0, 1.0])):
+        moved = bx.asarray(view, backend=backend, dtype=str(view.dtype).partition(".")[2])
+        assert bx.to_host(moved).tolist() == expected
+        assert bx.to_host(view).tolist() == expected

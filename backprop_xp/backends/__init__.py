@@ -14,6 +14,7 @@ from backprop_xp.backends.choosing import (
     set_default_backend as set_default_backend,
     use_backend as use_backend,
 )
+from backprop_xp.backends.closures import read_by as read_by
 from backprop_xp.backends.doors import TransferError as TransferError, explicit as explicit
 from backprop_xp.backends.faster import (
     blank as blank,

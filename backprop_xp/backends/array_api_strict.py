@@ -22,6 +22,11 @@ _CONVERSIONS = (
     *("__bool__", "__int__", "__float__", "__complex__", "__index__", "__iter__"),
     *("__array__", "__buffer__", "__dlpack__"),
 )
+# What these return has a shape that depends on values, for which the host waits on a GPU.
+_SHAPED_BY_VALUES = (
+    "nonzero",
+    *(f"unique_{what}" for what in ("all", "counts", "inverse", "values")),
+)
 
 
 class ArrayAPIStrictBackend(Backend):
@@ -89,8 +94,14 @@ class ArrayAPIStrictBackend(Backend):
         def moves(array: Any, device: Any = None, **options: Any) -> bool:
             return isinstance(array, kind) and array.device != host == device
 
+        def masks(array: Any, index: Any, *values: Any) -> bool:
+            parts = index if isinstance(index, tuple) else (index,)
+            return any(getattr(part, "dtype", None) == xp.bool for part in parts)
+
         return [
             *(Door(kind, name) for name in _CONVERSIONS),
+            *(Door(xp, name) for name in _SHAPED_BY_VALUES),
+            Door(kind, "__getitem__", masks),
             *(Door(kind, name, shows=True) for name in ("__repr__", "__str__")),
             Door(kind, "to_device", moves),
             Door(xp, "asarray", moves),

@@ -62,7 +62,8 @@ def resolve(
     """
     said_nothing = backend is device is dtype is None
     argument = NOTHING if said_nothing else Rule(ARGUMENT, backend, device, dtype)
-    owned = [array for array in arrays if owner(array) is not None]
+    # Only NumPy has numbers of its own that are no arrays.
+    owned = [a for a in arrays if owner(a) is not None and not isinstance(a, np.generic)]
     return _with_arrays(argument, owned) if owned else choose(argument)
 
 

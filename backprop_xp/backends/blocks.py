@@ -5,14 +5,17 @@ alone would hold for the caller too while the generator is suspended, and would 
 generators ended in another order than they began.
 """
 
+import contextlib
 import dataclasses
 import inspect
 import sys
+from collections.abc import Callable
 from contextvars import ContextVar
 from types import FrameType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 # Generators run by these hand their ``with`` on to whoever uses the context manager or fixture.
@@ -63,6 +66,26 @@ class Blocks:
         ended.is_open = False
         self._open.remove(ended)
         _blocks.set(tuple(block for block in here if block.is_open))
+
+
+class BlockDecorator(contextlib.ContextDecorator):
+    """A context manager that decorates functions too, but none that runs after its call."""
+
+    def __call__(self, function: Function) -> Function:
+        """Return the function in a block of its own at each call."""
+        kinds = (
+            (inspect.iscoroutinefunction, "an async function"),
+            (inspect.isasyncgenfunction, "an async generator"),
+            (inspect.isgeneratorfunction, "a generator"),
+        )
+        for is_one, kind in kinds:
+            if is_one(function):
+                name = type(self).__name__
+                raise TypeError(
+                    f"@{name} decorates {function.__name__}, {kind}: it would end before any of it "
+                    f"runs. Put `with {name}(...):` inside."
+                )
+        return super().__call__(function)
 
 
 def _generator() -> FrameType | None:

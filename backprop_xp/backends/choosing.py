@@ -10,13 +10,12 @@ first name, ``registry.usable`` tries what ``registry.find`` loads. ``backend.na
 the library.
 """
 
-import contextlib
 import functools
 import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from backprop_xp.backends.blocks import Blocks, standing
+from backprop_xp.backends.blocks import BlockDecorator, Blocks, standing
 from backprop_xp.backends.libraries import dtype_name, precision_of
 from backprop_xp.backends.protocol import Backend, Device, DType, DTypeNotKeptError, Namespace
 from backprop_xp.backends.registry import automatic, built_in, name_of, usable
@@ -67,12 +66,13 @@ def get_backend(name: str | Backend | None = None) -> Backend:
     return _backend(_rules(Rule(ARGUMENT, name)))[0]
 
 
-class use_backend(contextlib.ContextDecorator):  # noqa: N801 - it reads as a function
+class use_backend(BlockDecorator):  # noqa: N801 - it reads as a function
     """Choose where calls without arrays run, inside a ``with``; per thread and per task.
 
     What is not named stays as it is chosen outside: ``use_backend(dtype="float32")`` keeps the
     backend. The ``with`` of a generator holds while the generator runs, not for who iterates over
-    it; the generator of a context manager, or of a pytest fixture, hands it on to the block.
+    it; the generator of a context manager, or of a pytest fixture, hands it on to the block. It
+    decorates functions too; a generator or an async function is a TypeError.
 
     >>> import backprop_xp as bx
     >>> with bx.use_backend("numpy", dtype="float32"):

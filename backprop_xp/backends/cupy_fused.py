@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from backprop_xp.backends.closures import read_by
 from backprop_xp.backends.cupy_rows import (
     CATEGORICAL,
     NORMALIZED,
@@ -65,17 +66,31 @@ class _Itself(NamedTuple):
 
 def _fused(
     make: Callable[[Callable[..., Any]], Callable[..., Any]], function: Callable[..., Any]
-) -> _Fused:
-    return _kept(make, _Itself(function))
+) -> Callable[..., Any]:
+    read = _read_by(function)
+    # What cannot be hashed may change unseen: the kernel would keep its values.
+    return make(function) if read is None else _kept(make, _Itself(function), read)
+
+
+def _read_by(function: Callable[..., Any]) -> tuple[Any, ...] | None:
+    """Return what a user's function reads outside itself, None where that cannot be hashed."""
+    if str(getattr(function, "__module__", "")).startswith("backprop_xp."):
+        return ()
+    read = tuple(read_by(function))
+    try:
+        hash(read)
+    except TypeError:
+        return None
+    return read
 
 
 @functools.lru_cache(maxsize=256)
-def _kept(make: Callable[..., Callable[..., Any]], key: _Itself) -> _Fused:
+def _kept(make: Callable[..., Callable[..., Any]], key: _Itself, read: tuple[Any, ...]) -> _Fused:
     return _Fused(make(key.function))
 
 
 @functools.lru_cache(maxsize=256)
-def _passes_on(key: _Itself) -> bool:
+def _passes_on(key: _Itself, read: tuple[Any, ...] | None) -> bool:
     """Say whether a rule returns its first argument, as identity's; arithmetic would raise."""
     try:
         g = object()
@@ -119,7 +134,7 @@ def _sum_and_of_sum(value: Callable[[Array], Array]) -> Callable[..., Any]:
 
 
 def _sent_back(g: Array, activation: Any, z: Array | None, a: Array) -> Any:
-    if _passes_on(_Itself(activation.vjp)):
+    if _passes_on(_Itself(activation.vjp), _read_by(activation.vjp)):
         return g
     if not _are_plain(g, z, a):
         return NotImplemented

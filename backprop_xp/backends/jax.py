@@ -96,7 +96,12 @@ class JAXBackend(Backend):
     }
 
     def probe(self) -> Probe:
-        return tried("jax", "JAX", "jax", lambda jax: jax.numpy.ones(1).block_until_ready())
+        found = tried("jax", "JAX", "jax", _work)
+        jax = imported("jax")
+        asked = None if jax is None else jax.config.jax_platforms
+        if found.usable or not asked:
+            return found
+        return found._replace(hint=f"unset JAX_PLATFORMS, or install what JAX needs for {asked!r}")
 
     def namespace(self) -> Namespace:
         from jax import numpy as xp
@@ -148,10 +153,13 @@ class JAXBackend(Backend):
         return jax.device_put(np.asarray(array, dtype=kept), device)
 
     def to_host(self, array: Array) -> np.ndarray:
+        """Return the values; those of a dtype that NumPy lacks, such as bfloat16, as float32."""
         import jax
 
         # The one transfer that JAX's own guard takes for explicit.
-        return np.asarray(jax.device_get(array))
+        host = np.asarray(jax.device_get(array))
+        is_floating = jax.numpy.issubdtype(host.dtype, jax.numpy.floating)
+        return host.astype(np.float32) if is_floating and host.dtype.kind != "f" else host
 
     def transfer_guard(self, mode: str) -> AbstractContextManager[Any]:
         """Return JAX's guard, which does nothing on the CPU."""
@@ -225,6 +233,14 @@ class JAXBackend(Backend):
 
         x64 = "on" if jax.dtypes.canonicalize_dtype(np.float64) == np.float64 else "off"
         return {"default platform": jax.default_backend(), "x64": x64}
+
+
+def _work(jax: Any) -> None:
+    try:
+        jax.numpy.ones(1).block_until_ready()
+    except AssertionError as error:  # without a word, where JAX_PLATFORMS names what is not here
+        asked = jax.config.jax_platforms
+        raise RuntimeError(f"no device of JAX_PLATFORMS={asked!r} answers") from error
 
 
 def _require_fit(array: np.ndarray, kept: np.dtype) -> None:

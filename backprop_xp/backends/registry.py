@@ -111,6 +111,8 @@ def find(name: str) -> Backend:
         backend = _load(target)
         if isinstance(backend, type) or Backend not in type(backend).__mro__:
             raise TypeError("it is no instance of a class that derives from Backend")
+        if backend.name != name:
+            raise ValueError(f"its entry point is named {name!r}, but its name is {backend.name!r}")
         _plug_ins[name] = backend
         _owners.clear()  # what was nobody's may be its
     return _plug_ins[name]

@@ -27,6 +27,15 @@ _CONVERSIONS = (
     *("__bool__", "__int__", "__float__", "__complex__", "__index__", "__iter__", "__array__"),
     *("item", "tolist", "numpy", "cpu", *_ANSWERS),
 )
+# What these return has a shape that depends on values, for which the host waits.
+_SHAPED_BY_VALUES = (
+    "nonzero",
+    "argwhere",
+    "masked_select",
+    "unique",
+    "unique_consecutive",
+    "bincount",
+)
 
 
 class TorchBackend(Backend):
@@ -82,7 +91,11 @@ class TorchBackend(Backend):
 
     @explicit
     def to_host(self, array: Array) -> np.ndarray:
-        return np.asarray(array.detach().cpu().numpy())
+        """Return the values; those of a dtype that NumPy lacks, such as bfloat16, as float32."""
+        array = array.detach().cpu().resolve_conj().resolve_neg()
+        if array.dtype.is_floating_point and not hasattr(np, dtype_name(array.dtype)):
+            array = array.float()
+        return np.asarray(array.numpy())
 
     def detached(self, array: Array) -> Array:
         return array.detach()
@@ -127,14 +140,18 @@ class TorchBackend(Backend):
         if torch is None:
             return ()
         compat = imported("array_api_compat.torch")
-        moves = _moves(torch)
+        moves, masks = _moves(torch), _masks(torch)
+        modules = [xp for xp in (torch, compat) if xp is not None]
         return [
             *(Door(torch.Tensor, name) for name in _CONVERSIONS),
             *(Door(torch, name) for name in _ANSWERS),  # the wrapper's equal is another: entrywise
             *(Door(torch.Tensor, name, shows=True) for name in ("__repr__", "__format__")),
             Door(torch.Tensor, "__dlpack__", _exports),
             Door(torch.Tensor, "to", moves),
-            *(Door(xp, "asarray", moves) for xp in (torch, compat) if xp is not None),
+            *(Door(xp, "asarray", moves) for xp in modules),
+            *(Door(xp, name) for xp in (torch.Tensor, *modules) for name in _SHAPED_BY_VALUES),
+            *(Door(xp, "where", lambda *given, **by_name: len(given) == 1) for xp in modules),
+            *(Door(torch.Tensor, name, masks) for name in ("__getitem__", "__setitem__")),
         ]
 
 
@@ -176,6 +193,18 @@ def _moves(torch: Any) -> Callable[..., bool]:
         return isinstance(target, torch.Tensor) and bool(target.device.type == "cpu")
 
     return moves
+
+
+def _masks(torch: Any) -> Callable[..., bool]:
+    """Return what says whether an index holds a mask, whose entries the host counts."""
+
+    def masks(array: Any, index: Any, *values: Any) -> bool:
+        parts = index if isinstance(index, tuple) else (index,)
+        is_one = any(getattr(part, "dtype", None) in (torch.bool, torch.uint8) for part in parts)
+        # One number is written under a mask where it is.
+        return is_one and all(getattr(value, "ndim", 0) for value in values)
+
+    return masks
 
 
 def _exports(array: Any, **options: Any) -> bool:

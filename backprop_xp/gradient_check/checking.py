@@ -23,7 +23,7 @@ from backprop_xp.gradient_check.pieces import (
 )
 from backprop_xp.gradient_check.points import flatten
 from backprop_xp.gradient_check.report import GradientReport
-from backprop_xp.inputs import Rows, check_targets, check_x
+from backprop_xp.inputs import Rows, check_targets, check_x, counted, stand_ins
 from backprop_xp.layers import Activate
 from backprop_xp.losses import LOSSES, Loss
 from backprop_xp.network import Network
@@ -150,9 +150,10 @@ def check_network(
             "checked at a time: theta[i]."
         )
     x, y = in_double(like(theta, x, "x")), in_double(_targets(network, theta, x, y))
+    theta, rows = in_double(theta), Rows(x, y, None, rng)
     if sample_weight is not None:
-        sample_weight = in_double(like(theta, sample_weight, "sample_weight"))
-    theta, rows = in_double(theta), Rows(x, y, sample_weight, rng)
+        weight = in_double(like(theta, sample_weight, "sample_weight"))
+        rows = counted(Rows(x, y, weight, rng, stand_ins(weight, ())))
     problem = network_problem(network, theta, rows, chosen)
     return check_problem(problem._replace(blame=lambda: _blame(network, theta, rows, chosen)))
 
