@@ -43,7 +43,7 @@ from backprop_xp.placing import (
 from backprop_xp.schedules import Plateau
 from backprop_xp.solvers import STOCHASTIC, Task, begin_curves, descend
 from backprop_xp.streaming import Table
-from backprop_xp.targets import flat, word_of
+from backprop_xp.targets import dense, flat, word_of
 
 _POSITIVE = Interval(numbers.Real, 0, None, closed="neither")
 _NOT_NEGATIVE = Interval(numbers.Real, 0, None, closed="left")
@@ -325,7 +325,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         columns = self._columns(y, defines=defines, exact=exact)
         if sample_weight is not None:
             sample_weight = _check_sample_weight(on_host(sample_weight), columns)
-        return x, columns, self._weighted(y, sample_weight)
+        return x, columns, self._weighted(dense(y), sample_weight)
 
     def _split(self, columns: np.ndarray, random_state: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows that are trained on, and those that are held out."""
