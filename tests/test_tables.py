@@ -578,6 +578,24 @@ def test_balanced_classes_raise_the_balanced_accuracy() -> None:
     assert found["balanced"]["balanced_accuracy"] > found[None]["balanced_accuracy"] + 0.1
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("weights", [None, "w"])
+def test_early_stopping_weighs_the_classes_as_training_does(weights: str | None) -> None:
+    draw = np.random.default_rng(0)
+    rare = draw.random(400) < 0.1
+    table = pd.DataFrame({"x": draw.normal(size=400) + rare, "y": rare})
+    table["w"] = np.linspace(0.5, 1.5, 400) if weights else 1.0
+    training, validation = table[:250], table[250:]
+    settings = tables.Settings(sizes=(8,), class_weight="balanced", epochs=15)
+    given = {"settings": settings, "weights": weights, "drop": [] if weights else ["w"]}
+    model = tables.train(training, "y", validation=validation, **given)
+    sums = training.groupby("y")["w"].sum()
+    each = validation["w"] / validation["w"].mean() / validation["y"].map(sums)
+    p = model.predict(validation)["probability_True"].to_numpy()
+    losses = -np.log(np.where(validation["y"], p, 1.0 - p))
+    assert model.told["best"] == pytest.approx(np.average(losses, weights=each), rel=1e-4)
+
+
 @pytest.mark.compiled
 def test_restarts_keep_the_best_network(xp: Any, tmp_path: Path) -> None:
     settings = tables.Settings(sizes=(8,), epochs=12, restarts=3)

@@ -47,13 +47,20 @@ def make_network(target: Target, n_in: int, settings: Settings) -> Network:
     )
 
 
-def balanced(rows: Rows, target: Target) -> Rows:
-    """Return the rows with weights that give each class the same sum."""
-    weights = np.ones(len(rows.y)) if rows.weights is None else rows.weights
-    sums = np.bincount(rows.y, weights, minlength=len(target.classes))
+def balanced(rows: Rows, others: Rows, target: Target) -> tuple[Rows, Rows]:
+    """Return rows with weights that give each class the same sum, and others by those weights.
+
+    What a class weighs is told by the first, the training rows: both losses are then the same.
+    """
+    sums = np.bincount(rows.y, _weights(rows), minlength=len(target.classes))
     sums[sums == 0.0] = 1.0
-    shares = weights.sum() / (len(target.classes) * sums)
-    return rows._replace(weights=weights * shares[rows.y])
+    each = _weights(rows).sum() / (len(target.classes) * sums)
+    first, second = (r._replace(weights=_weights(r) * each[r.y]) for r in (rows, others))
+    return first, second
+
+
+def _weights(rows: Rows) -> np.ndarray:
+    return np.ones(len(rows.y)) if rows.weights is None else rows.weights
 
 
 def fitted(

@@ -117,9 +117,11 @@ def _learn(
         Rows(preparation.transform(part.features), targets_of(target, part.target), _even(part))
         for part in (problem.training, problem.held_out)
     )
-    weighted = balanced(rows, target) if settings.class_weight else rows
+    weighted, judged = rows, held_out
+    if settings.class_weight:
+        weighted, judged = balanced(rows, held_out, target)
     keeper.go_on_from(start)
-    state = fitted(keeper, weighted, held_out, settings=settings, where=where, start=start)
+    state = fitted(keeper, weighted, judged, settings=settings, where=where, start=start)
     found = best_of(state)
     if not np.isfinite(found["best"]):
         raise ValueError("the training diverged: lower --learning-rate.")
