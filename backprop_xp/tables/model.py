@@ -26,8 +26,8 @@ class TableModel:
     ``told`` is what the file tells of it, as JSON: ``target`` and ``settings`` of the training,
     ``data`` (the rows' SHA-256), ``where``, ``rows`` and ``versions``; ``member`` (which restart),
     ``epoch``, ``best_epoch`` and ``best`` (the validation loss there); once it is finished
-    ``report``, of classes ``classes`` too, and in a file ``history``. The attribute ``history`` has
-    the losses ``(epochs,)``, of restarts ``(epochs, restarts)``.
+    ``report``, of classes ``classes`` (of the test rows) too, and in a file ``history``. The
+    attribute ``history`` has the losses ``(epochs,)``, of restarts ``(epochs, restarts)``.
     """
 
     network: Network

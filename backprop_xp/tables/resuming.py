@@ -34,10 +34,7 @@ def told_of(problem: Problem, settings: Settings, where: Selection) -> dict[str,
         "settings": dataclasses.asdict(settings),
         "data": problem.fingerprint(),
         "where": {"backend": where.backend.name, "dtype": dtype_name(where.dtype)},
-        "rows": {
-            "training": len(problem.training.target),
-            "validation": len(problem.held_out.target),
-        },
+        "rows": {name: len(part.target) for name, part in problem.parts.items()},
         "versions": {
             "python": sys.version.split()[0],
             "numpy": np.__version__,
