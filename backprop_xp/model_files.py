@@ -152,8 +152,10 @@ def write(path: Any, data: bytes) -> None:
         if mode is not None:
             temporary.chmod(mode)
         temporary.replace(target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # a full disk names no file, others the temporary one
+            error.filename = os.fspath(path)
         raise
     _sync_folder(target.parent)
 

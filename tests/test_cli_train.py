@@ -24,7 +24,7 @@ import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.cli import live, train
 from backprop_xp.cli.tabulated import number
-from backprop_xp.tables import columns, settings
+from backprop_xp.tables import columns, keeping, settings
 from tests.commands import NOWHERE, ONE_LINE, PACKAGE_FOLDER, run, start, start_without
 
 QUICK = ("--sizes", "8", "--epochs", "6")
@@ -443,41 +443,101 @@ def test_a_file_that_may_not_be_read_is_told_in_one_line(
     assert done.stderr == "error: [Errno 13] Permission denied: 'table.csv'\n"
 
 
+class _FullDisk:
+    """No file takes more than a thousand bytes."""
+
+    def __enter__(self) -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        self.limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, self.limits[1]))
+
+    def __exit__(self, *error: object) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, self.limits)
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+
+
 @pytest.mark.once
 def test_a_disk_that_is_full_is_told_in_one_line_and_the_old_files_stay(
     model: str, folder: Path
 ) -> None:
     before = Path(model).read_bytes()
     Path("found.csv").write_text("old")
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        ends = [
-            run("train", "table.csv", "--target", "y", *QUICK, "--seed", "3"),
-            run("predict", model, "table.csv", "--out", "found.csv"),
-        ]
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-    for done in ends:
+    with _FullDisk():
+        ends = {
+            model: run("train", "table.csv", "--target", "y", *QUICK, "--seed", "3"),
+            "found.csv": run("predict", model, "table.csv", "--out", "found.csv"),
+        }
+    for name, done in ends.items():
         assert done.exit_code == 2
-        assert done.stderr.splitlines()[-1].startswith("error: [Errno 27]")
+        assert done.stderr.splitlines()[-1] == f"error: [Errno 27] File too large: '{name}'"
     assert Path(model).read_bytes() == before
     assert Path("found.csv").read_text() == "old"
     assert not list(folder.glob(".backprop_xp-*"))
 
 
 @pytest.mark.once
-def test_predictions_for_a_full_disk_are_told_in_one_line(model: str, folder: Path) -> None:
-    words = [sys.executable, "-m", "backprop_xp", "predict", model, "table.csv"]
+def test_a_training_continues_while_the_disk_is_full_and_says_so_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "_PAUSE", 0.0)
+    full = _FullDisk()
+
+    def fill(epoch: int, epochs: int, losses: Any) -> None:
+        if epoch == 2:
+            full.__enter__()
+        if epoch == 5:
+            assert tables.load("model.safetensors").told["epoch"] == 1
+            full.__exit__()
+
+    monkeypatch.setattr(live, "_shown", lambda epochs: _context(fill))
+    done = run("train", "table.csv", "--target", "y", *QUICK)
+    assert done.exit_code == 0
+    said = "the model is not written: [Errno 27] File too large: 'model.safetensors'."
+    assert done.stderr.count(said) == 1
+    assert tables.load("model.safetensors").told["epoch"] == 6
+
+
+@pytest.mark.once
+def test_ctrl_c_while_the_disk_is_full_says_that_nothing_is_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press(epoch: int, epochs: int, losses: Any) -> None:
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(live, "_shown", lambda epochs: _context(press))
+    with _FullDisk():
+        done = run("train", "table.csv", "--target", "y", *QUICK)
+    assert done.exit_code == 130
+    assert done.stderr.endswith("not written: [Errno 27] File too large: 'model.safetensors'\n")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("command", ["predict", "inspect", "train"])
+def test_output_for_a_full_disk_ends_with_1_and_one_line(
+    model: str, folder: Path, command: str
+) -> None:
+    # More than the buffer of stdout holds, so that writing fails, and not the last flush.
+    wide = pd.concat([table()] * 20).assign(**{f"n{i}": np.arange(20 * ROWS) for i in range(60)})
+    wide.to_csv("wide.csv", index=False)
+    words = ["train", "wide.csv", "--target", "y", *QUICK, "--epochs", "1", "--out", "wide"]
+    assert run(*words).exit_code == 0
+    words = {"predict": ["predict", "wide", "wide.csv"], "inspect": ["inspect", "wide"]}.get(
+        command, words
+    )
     environment = {**os.environ, **NOWHERE, "PYTHONPATH": str(PACKAGE_FOLDER)}
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            words, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False
+            [sys.executable, "-m", "backprop_xp", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            check=False,
         )
-    assert done.returncode == 2
-    assert ONE_LINE.fullmatch(done.stderr), done.stderr
+    assert done.returncode == 1
+    told = done.stderr if command != "train" else done.stderr.splitlines(True)[-1]
+    assert told == "error: the output cannot be written: No space left on device\n"
 
 
 @pytest.mark.once

@@ -731,11 +731,19 @@ def test_a_training_that_ended_is_not_gone_on_with(tmp_path: Path) -> None:
             {"settings": tables.Settings(sizes=(9,), epochs=12, patience=50)},
             "sizes is 9, but the file's training has 8",
         ),
-        ({"drop": ["a"]}, "the rows or the columns are others"),
-        ({"validation": 0.3}, "the rows or the columns are others"),
-        ({"target": "b"}, "the target is another"),
+        ({"drop": ["a"]}, "its training had other data"),
+        ({"validation": 0.3}, "validation is 0.3, but the file's training has 0.15"),
+        ({"test": 0.3}, "test is 0.3, but the file's training has 0.15"),
+        ({"test": frame(20)}, "test is a table of its own, but the file's training has 0.15"),
+        ({"target": "b"}, "the target is 'b', but the file's training has 'y'"),
         ({"dtype": "float64"}, "on another backend, or in another dtype"),
-        ({"data": frame(61)}, "the rows or the columns are others"),
+        ({"data": frame(200)}, "its training had other data"),  # and other batches
+        ({"data": frame().assign(y=["no", "yes", "or"] * 20)}, "its training had other data"),
+        ({"data": frame().sample(frac=1.0, random_state=0)}, "its training had other data"),
+        (
+            {"settings": tables.Settings(sizes=(8,), epochs=12, patience=50, seed=1)},
+            "seed is 1, but the file's training has 0",
+        ),
     ],
 )
 def test_a_training_is_not_gone_on_with_in_another_way(
@@ -748,6 +756,17 @@ def test_a_training_is_not_gone_on_with_in_another_way(
     with pytest.raises(ValueError, match=f"cannot be resumed: .*{told}"):
         tables.train(**{**given, **changed}, resume=True)
     assert path.read_bytes() == before
+
+
+@pytest.mark.once
+def test_a_training_is_not_gone_on_with_by_other_rows_of_a_part(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"data": frame(), "target": "y", "settings": QUICK}
+    given |= {"out": tmp_path / "model", "validation": frame(20), "test": frame(30)}
+    tables.train(**given)
+    for name in ("validation", "test"):
+        with pytest.raises(ValueError, match=f"resumed: its training had other {name} rows"):
+            tables.train(**{**given, name: frame(40)}, resume=True)
+    tables.train(**given, resume=True)
 
 
 @pytest.mark.once

@@ -47,7 +47,7 @@ def inspect(
         if plot is not None:
             _draw(found or [], known.target, plot)
         told = collect(model, known, tables.described_columns(known.preparation), found)
-        say(json.dumps(told, indent=2) if as_json else as_text(told))
+    say(json.dumps(told, indent=2) if as_json else as_text(told))
 
 
 def collect(path: str, model: Any, columns: list[Any], found: Any) -> dict[str, Any]:

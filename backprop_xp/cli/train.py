@@ -205,7 +205,7 @@ def train(
             )
         if plot is not None:
             _draw(model.history, plot)
-        say(json.dumps(model.told["report"]) if as_json else _as_text(model, out))
+    say(json.dumps(model.told["report"]) if as_json else _as_text(model, out))
 
 
 @contextlib.contextmanager

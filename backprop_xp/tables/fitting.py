@@ -131,7 +131,11 @@ def _start(network: Network, rows: Rows, settings: Settings, where: Selection) -
 
 def _interrupted(keeper: Keeper, state: TrainingState | None) -> str:
     """Write the file, and return a line on where a training was cut short."""
-    if state is None or not keeper.write(state):
+    try:
+        is_kept = keeper.write(state)
+    except OSError as error:
+        return f"interrupted, and the model is not written: {error}"
+    if state is None or not is_kept:
         return "interrupted before there was a network to keep"
     best = best_of(state)
     return (

@@ -75,6 +75,7 @@ def train(
         preparation.to_bytes(),
         told,
         tuple(watches),
+        say,
     )
     start = None if kept is None else kept.state
     return _learn(problem, preparation, keeper, settings=chosen, where=where, start=start)

@@ -29,7 +29,8 @@ class Problem(NamedTuple):
     """A target, the rows of three parts, and how many rows had no target.
 
     ``training`` is learnt from, ``validation`` ends the training and chooses the network, ``test``
-    is for the report alone.
+    is for the report alone. ``data`` is the SHA-256 of the table before it is split; ``held_out``
+    has the share of ``"test"`` and of ``"validation"``, or the SHA-256 of a table of its own.
     """
 
     target: Target
@@ -37,6 +38,8 @@ class Problem(NamedTuple):
     validation: Table
     test: Table
     without: int
+    data: str
+    held_out: dict[str, Any]
 
     @property
     def parts(self) -> dict[str, Table]:
@@ -51,18 +54,6 @@ class Problem(NamedTuple):
         yield f"{self.target.task}, for {self.target.name!r}: {self.target.reason}{classes}"
         if self.without:
             yield f"{self.without:,} rows without {self.target.name!r} are left out"
-
-    def fingerprint(self) -> str:
-        """Return what tells these rows and columns from all others: a SHA-256 of their values."""
-        found = hashlib.sha256()
-        for part in self.parts.values():
-            columns = [*(part.features[name] for name in part.features), part.target]
-            if part.weights is not None:
-                columns.append(pd.Series(part.weights, name="weights"))
-            for column in columns:
-                found.update(f"{column.name} {column.dtype}".encode())
-                found.update(pd.util.hash_pandas_object(column, index=False).to_numpy().tobytes())
-        return found.hexdigest()
 
 
 def pose(
@@ -90,15 +81,30 @@ def pose(
     classes = targets_of(found, table.target) if found.classes else None
     drawn = split_rows(len(table.target), shares, seed, classes=classes)
     parts = {name: table.take(places) for name, places in drawn.items()}
+    told: dict[str, Any] = dict(shares)
     for name, part in held_out.items():
         if name not in parts:
             parts[name] = _part_of(part, name, found, table, columns["weights"])
+            told[name] = {"sha256": _fingerprint(parts[name])}
     if not found.classes:  # what is held out tells nothing, not even the mean
         found = measured(found, parts["training"].target)
     for name, part in parts.items():
         if part.weights is not None and not part.weights.any():
             raise ValueError(f"the {name} rows have no weight: choose another seed or share.")
-    return Problem(found, **parts, without=len(frame) - len(table.target))
+    without = len(frame) - len(table.target)
+    return Problem(found, **parts, without=without, data=_fingerprint(table), held_out=told)
+
+
+def _fingerprint(table: Table) -> str:
+    """Return what tells these rows and columns from all others: a SHA-256 of their values."""
+    found = hashlib.sha256()
+    columns = [*(table.features[name] for name in table.features), table.target]
+    if table.weights is not None:
+        columns.append(pd.Series(table.weights, name="weights"))
+    for column in columns:
+        found.update(f"{column.name} {column.dtype}".encode())
+        found.update(pd.util.hash_pandas_object(column, index=False).to_numpy().tobytes())
+    return found.hexdigest()
 
 
 def _part_of(data: Any, name: str, target: Target, training: Table, weights: str | None) -> Table:
