@@ -48,13 +48,13 @@ def make_network(target: Target, n_in: int, settings: Settings) -> Network:
 
 
 def balanced(rows: Rows, others: Rows, target: Target) -> tuple[Rows, Rows]:
-    """Return rows with weights that give each class the same sum, and others by those weights.
+    """Return rows and others with class weights, which give each class of the rows the same sum.
 
-    What a class weighs is told by the first, the training rows: both losses are then the same.
+    The validation rows take the weights of the training rows, so that both losses are the same one.
     """
     sums = np.bincount(rows.y, _weights(rows), minlength=len(target.classes))
-    sums[sums == 0.0] = 1.0
-    each = _weights(rows).sum() / (len(target.classes) * sums)
+    mean = sums.sum() / len(sums)
+    each = np.divide(mean, sums, out=np.zeros_like(sums), where=sums > 0.0)
     first, second = (r._replace(weights=_weights(r) * each[r.y]) for r in (rows, others))
     return first, second
 
