@@ -154,7 +154,8 @@ def write(path: Any, data: bytes) -> None:
         temporary.replace(target)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):  # a full disk names no file, others the temporary one
+        # A full disk names no file, other errors the temporary one.
+        if isinstance(error, OSError) and error.errno is not None:
             error.filename = os.fspath(path)
         raise
     _sync_folder(target.parent)
