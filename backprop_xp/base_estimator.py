@@ -26,24 +26,24 @@ from backprop_xp.estimator_network import (
     network_of,
     theta_of,
 )
+from backprop_xp.inputs import row_slices
 from backprop_xp.lbfgs import minimize
 from backprop_xp.network import Network
 from backprop_xp.placing import (
-    blocks_of,
     choice_for,
-    dispatches,
     goes_by_blocks,
     is_large,
     on_host,
     put,
     rows_at,
     rows_of,
+    rows_of_block,
     taken,
 )
 from backprop_xp.schedules import Plateau
 from backprop_xp.solvers import STOCHASTIC, Task, begin_curves, descend
 from backprop_xp.streaming import Table
-from backprop_xp.targets import flat, word_of
+from backprop_xp.targets import dense, flat, word_of
 
 _POSITIVE = Interval(numbers.Real, 0, None, closed="neither")
 _NOT_NEGATIVE = Interval(numbers.Real, 0, None, closed="left")
@@ -187,7 +187,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     ) -> tuple[Sequence[Any], list[Any] | None]:
         """Return X, targets and weights that are trained on, and those held out, if any are.
 
-        They are where the choice says, or in a table of which blocks are moved there.
+        They are where the choice says; X may be a table of which blocks are moved there.
         """
         (x, columns, weight), kept, validation = rows, None, None
         if held_out is not None:
@@ -198,8 +198,8 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         if not (goes_by_blocks(choice, x) and self.solver in STOCHASTIC):
             return taken(choice, rows, kept), validation
         places = np.arange(len(columns)) if kept is None else kept
-        places = np.sort(places) if is_large(x) else places
-        return (Table(x, columns, weight, places, choice), None, None), validation
+        others = taken(choice, (columns, weight), kept)
+        return (Table(x, places, choice), *others), validation
 
     def _solve(self, task: Task, told: dict[str, Any], *, incremental: bool) -> None:
         """Train, tell scikit-learn's callbacks of it, and write the fitted attributes."""
@@ -325,7 +325,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         columns = self._columns(y, defines=defines, exact=exact)
         if sample_weight is not None:
             sample_weight = _check_sample_weight(on_host(sample_weight), columns)
-        return x, columns, self._weighted(y, sample_weight)
+        return x, columns, self._weighted(dense(y), sample_weight)
 
     def _split(self, columns: np.ndarray, random_state: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows that are trained on, and those that are held out."""
@@ -350,12 +350,12 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         choice = choice_for(self, self.coefs_[0])
         network = network_of(self, self.coefs_[0].shape[0])
         theta = put(choice, theta_of(self, network))
-        if goes_by_blocks(choice, x):
-            blocks = blocks_of(x, np.arange(x.shape[0]))
-            parts = (network.predict(theta, put(choice, rows_at(x, block))) for block in blocks)
-            return np.concatenate([to_host(part) for part in parts])
-        predicted = network.predict(theta, put(choice, x))
-        return predicted if dispatches() else to_host(predicted)
+        if not (isinstance(x, np.ndarray) or is_large(x)):
+            return network.predict(theta, put(choice, x))
+        # By the same blocks wherever the rows lie: a product of other rows may round otherwise.
+        blocks = row_slices(x.shape[0], rows_of_block(x))
+        parts = (network.predict(theta, put(choice, rows_at(x, block))) for block in blocks)
+        return np.concatenate([to_host(part) for part in parts])
 
     @property
     def _first_coef(self) -> Array:

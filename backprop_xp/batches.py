@@ -1,11 +1,11 @@
 """The batches of an epoch: where their rows are, taking them, and means over them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from backprop_xp.backends import Array, array_namespace, device_of, gather, require_owner
 from backprop_xp.data import chosen_order, order_of
-from backprop_xp.inputs import Rows, counted, rows_at
+from backprop_xp.inputs import Blocks, Rows, counted, rows_at
 
 
 def tables_of(
@@ -16,7 +16,7 @@ def tables_of(
     A smaller last batch has a table of its own. The order is what the function ``shuffle`` returns
     for the epoch, or drawn from ``seed`` and the epoch's number, or that of the rows.
     """
-    count, home = rows.x.shape[-2], require_owner(rows.x, "x")
+    count, home = rows.x.shape[-2], require_owner(rows.y, "y")
     if callable(shuffle):
         order = chosen_order(count, shuffle, epoch)
     else:
@@ -27,7 +27,7 @@ def tables_of(
     # Few of the lengths differ: a compiler takes each anew.
     if whole < count:
         tables.append(order[whole:].reshape(1, -1))
-    return [home.from_host(table, device=device_of(rows.x)) for table in tables]
+    return [home.from_host(table, device=device_of(rows.y)) for table in tables]
 
 
 def remaining(tables: Sequence[Array], passed: int) -> Iterator[Array]:
@@ -36,6 +36,13 @@ def remaining(tables: Sequence[Array], passed: int) -> Iterator[Array]:
         if passed < table.shape[0]:
             yield table[passed:, :] if passed else table
         passed = max(0, passed - table.shape[0])
+
+
+def pieces(rows: Rows, tables: Iterable[Any]) -> Iterator[tuple[Rows, Any]]:
+    """Yield the tables of an epoch, each beside the rows that it counts: all, or a block's."""
+    if isinstance(rows.x, Blocks):
+        return rows.x.pieces(rows, tables)
+    return ((rows, table) for table in tables)
 
 
 def mean_over(tables: Sequence[Array], losses: Array, weight: Array | None) -> Array:

@@ -15,7 +15,7 @@ from backprop_xp.backends import (
     to_host,
 )
 from backprop_xp.checks import unravel
-from backprop_xp.inputs import Rows, check_targets, class_labels, stand_ins
+from backprop_xp.inputs import Blocks, Rows, check_targets, class_labels, stand_ins
 from backprop_xp.losses import LOSSES, Loss
 from backprop_xp.network import Network
 
@@ -34,6 +34,7 @@ def check_data(
 
     Raises TypeError or ValueError for what does not fit, is not finite, or is no target that the
     loss can mean. One transfer answers for all values of both: the only one before the first epoch.
+    Rows that come in blocks are checked where they are read.
     """
     if not require_floating(theta, "theta").isdtype(theta.dtype, "real floating"):
         raise TypeError(f"theta is {theta.dtype}, but only real networks are trained.")
@@ -60,7 +61,7 @@ def _parts(validation: Any) -> Sequence[Any]:
 def _fitting(network: Network, theta: Array, x: Any, y: Any, sample_weight: Any = None) -> _Given:
     """Return rows beside theta, once they are seen to fit the network's inputs and outputs."""
     alone = require_owner(theta, "theta").detached
-    x = alone(network.check_inputs(theta, x)[0])
+    x = x if isinstance(x, Blocks) else alone(network.check_inputs(theta, x)[0])
     outputs, loss = network.outputs_shape(theta, x), network.loss_function
     n_out = outputs[-1]
     if n_out < loss.least_outputs:
@@ -88,7 +89,7 @@ def _in_validation() -> Iterator[None]:
 
 def _require_usable(loss: Loss, given: _Given, held_out: _Given | None) -> None:
     questions = [*_questions(loss, given, ""), *_questions(loss, held_out, "In validation: ")]
-    flags = array_namespace(given[0].x).stack([flag for flag, _, _ in questions])
+    flags = array_namespace(given[0].y).stack([flag for flag, _, _ in questions])
     for fine, (_, where, complaint) in zip(to_host(flags).tolist(), questions, strict=True):
         if not fine:
             raise ValueError(f"{where}{complaint()}")
@@ -101,8 +102,9 @@ def _questions(
     if given is None:
         return
     rows, labels = given
-    xp, weight = array_namespace(rows.x), rows.sample_weight
-    named = {"x": rows.x, "y": rows.y, "sample_weight": weight}
+    xp, weight = array_namespace(rows.y), rows.sample_weight
+    x = None if isinstance(rows.x, Blocks) else rows.x
+    named = {"x": x, "y": rows.y, "sample_weight": weight}
     for name, array in named.items():
         if array is not None:
             yield xp.all(xp.isfinite(array)), where, functools.partial(_not_finite, name, array)

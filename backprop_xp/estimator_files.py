@@ -9,6 +9,7 @@ import os
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 
 from backprop_xp.backends import owner, to_host
 from backprop_xp.checkpoint import Checkpoint, load, write_checked
@@ -71,6 +72,7 @@ def save_estimator(model: Any, path: str | os.PathLike[str]) -> None:
         },
         "labels": {name: [value.dtype.str, value.tolist()] for name, value in labels.items()},
         "is_multilabel": getattr(model, "_is_multilabel", False),
+        "is_sparse": hasattr(model, "classes_") and model._label_binarizer.sparse_input_,
     }
     network = Network(network.layers, loss)
     write_checked(path, Checkpoint(network, theta, state=state, estimator=told))
@@ -107,7 +109,8 @@ def _made(kind: type, found: Checkpoint) -> Any:
         raise ValueError(f"theta has not enough entries for {given['n_outputs_']} outputs.")
     vars(model).update(given)
     if "classes_" in given:
-        model._label_binarizer = _binarizer(model, is_multilabel=told["is_multilabel"])
+        kind_of_labels = {name: told[name] for name in ("is_multilabel", "is_sparse")}
+        model._label_binarizer = _binarizer(model, **kind_of_labels)
     if len(given.get("feature_names_in_", range(model.n_features_in_))) != model.n_features_in_:
         raise ValueError(f"feature_names_in_ are not {model.n_features_in_}.")
     network = network_of(model, model.n_features_in_)
@@ -147,13 +150,14 @@ def _labels(name: str, dtype: Any, values: list[Any]) -> np.ndarray:
     return labels
 
 
-def _binarizer(model: Any, *, is_multilabel: bool) -> Any:
+def _binarizer(model: Any, *, is_multilabel: bool, is_sparse: bool) -> Any:
     """Return what makes columns of the classes, which are sorted, and as many as the outputs."""
     classes, outputs = model.classes_, model.n_outputs_
     if not np.array_equal(np.unique(classes), classes):
         raise ValueError("classes_ are not sorted, or not each there once.")
     if is_multilabel:  # which a binarizer is told by a table of labels
-        return binarizer_of(np.eye(2, outputs, dtype=int))
+        table = np.eye(2, outputs, dtype=int)
+        return binarizer_of(scipy.sparse.csr_array(table) if is_sparse else table)
     if outputs != outputs_of(len(classes), model.loss):
         raise ValueError(f"{outputs} outputs are not those of {len(classes)} classes.")
     return binarizer_of(classes)

@@ -27,6 +27,7 @@ from backprop_xp.targets import (
     binarizer_of,
     check_classes,
     columns_of,
+    dense,
     gives_probabilities,
     loss_of_classes,
     loss_of_values,
@@ -131,14 +132,15 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         return score_of_labels if self._is_multilabel else accuracy
 
     def predict(self, X: Any) -> Any:
-        """Return the class, or the labels, of each row."""
+        """Return the class, or the labels, of each row; labels are sparse if those of fit were."""
         predicted = self._predicted(X, "predict")
         host = to_host(predicted)
         labels = self._label_binarizer.inverse_transform(
             host[:, 0] if self.n_outputs_ == 1 else host
         )
         home = owner(predicted)
-        if home is None or home.name == "numpy" or labels.dtype.kind not in "biuf":
+        is_numbers = isinstance(labels, np.ndarray) and labels.dtype.kind in "biuf"
+        if home is None or home.name == "numpy" or not is_numbers:
             return labels
         return home.from_host(labels, device=predicted.device)
 
@@ -204,7 +206,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
         return self._fit(X, y, sample_weight, None, incremental=True)
 
     def _columns(self, y: Any, *, defines: bool, exact: bool) -> np.ndarray:
-        return np.asarray(y).reshape(len(y), -1)
+        return np.asarray(dense(y)).reshape(y.shape[0], -1)
 
     def _weighted(self, y: Any, sample_weight: np.ndarray | None) -> np.ndarray | None:
         return sample_weight

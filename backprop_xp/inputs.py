@@ -1,8 +1,9 @@
 """Checks of what a network is given beside theta, at its public entrances."""
 
 import math
+from collections.abc import Iterable, Iterator
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from backprop_xp.backends import (
     Array,
@@ -33,6 +34,24 @@ class Rows(NamedTuple):
     sample_weight: Array | None = None
     rng: Any = None
     stand_ins: Array | None = None
+
+
+@runtime_checkable
+class Blocks(Protocol):
+    """The x of a training whose rows are moved beside theta one block of batches at a time."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape ``(rows, n_in)`` of all rows together."""
+        ...
+
+    def pieces(self, rows: Rows, tables: Iterable[Any]) -> Iterator[tuple[Rows, Any]]:
+        """Yield each block's rows, and a table of its batches' rows within the block.
+
+        ``rows`` has y and the weights of all rows. ``tables`` are those of an epoch, ``(batches,
+        size)``; in the place of a table, a number of epochs in the full batch stays as it is.
+        """
+        ...
 
 
 def check_x(theta: Array, x: Any, n_in: int | None) -> Array:

@@ -164,8 +164,11 @@ def write(path: Any, data: bytes) -> None:
         if mode is not None:
             temporary.chmod(mode)
         temporary.replace(target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        # A full disk names no file, other errors the temporary one.
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename = os.fspath(path)
         raise
     _sync_folder(target.parent)
 

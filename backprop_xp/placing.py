@@ -86,33 +86,37 @@ def _bytes_of_one(x: Any) -> int:
     return 4 if dtype_name(x.dtype) == "float32" else 8
 
 
-def rows_at(x: Any, places: Any) -> np.ndarray:
-    """Return some rows as an array of their own; of a large x, checked to be finite numbers."""
-    rows = x[places]
+def rows_at(x: Any, places: np.ndarray | slice) -> np.ndarray:
+    """Return some rows of an array; of a large x, checked to be finite numbers.
+
+    Those of a large x are read as they lie, a section of a block's bytes at a time: few rows of a
+    file touch as many pages as all.
+    """
     if not is_large(x):
-        return rows  # type: ignore[no-any-return]
+        return x[places]  # type: ignore[no-any-return]
+    places = np.arange(x.shape[0])[places]
+    order = np.argsort(places)
+    rows = np.empty((len(places), x.shape[1]), f"f{_bytes_of_one(x)}")
+    sections = np.flatnonzero(np.diff(places[order] // rows_of_block(x))) + 1
+    for near in np.split(order, sections):
+        rows[near] = _section_at(x, places[near])
+    return rows
+
+
+def _section_at(x: Any, places: np.ndarray) -> Any:
+    rows = x[places]
     rows = rows.toarray() if hasattr(rows, "toarray") else np.array(rows)
     mapped = getattr(x, "_mmap", None)
     # The pages were copied: without this they would stay in memory until another wants it. Pages
     # that are private ("c") may have been changed, and are nowhere else.
     if mapped is not None and x.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
-    return check_array(rows, dtype=[np.float64, np.float32])  # type: ignore[no-any-return]
+    return check_array(rows, dtype=[np.float64, np.float32])
 
 
-def blocks_of(x: Any, places: np.ndarray, batch_size: int = 1) -> list[np.ndarray]:
-    """Return the places cut into blocks of whole batches."""
-    rows = max(1, _rows_of_block(x) // batch_size) * batch_size
-    return [places[start : start + rows] for start in range(0, len(places), rows)]
-
-
-def _rows_of_block(x: Any) -> int:
+def rows_of_block(x: Any) -> int:
+    """Return how many rows make a block."""
     return max(1, int(BLOCK // (x.shape[1] * _bytes_of_one(x))))
-
-
-def _sections(x: Any, places: np.ndarray) -> list[np.ndarray]:
-    """Return rising places cut where a block's bytes end: few rows touch as many pages as all."""
-    return np.split(places, np.flatnonzero(np.diff(places // _rows_of_block(x))) + 1)
 
 
 def _require_host(X: Any) -> None:
@@ -143,16 +147,14 @@ def put(choice: Selection, array: Any) -> Any:
 
 def taken(choice: Selection, rows: Sequence[Any], places: np.ndarray | None) -> list[Any]:
     """Return X, targets and weights, or some rows of them, where the choice says."""
-    x, *others = rows
-    if places is None:
-        x = rows_at(x, slice(None)) if is_large(x) else x
-        return [put(choice, array) for array in (x, *others)]
-    if is_large(x):
-        places = np.sort(places)
-        x = np.concatenate([rows_at(x, near) for near in _sections(x, places)])
-    elif isinstance(x, np.ndarray):
-        x = x[places]
-    else:
-        x = gather(x, choice.backend.from_host(places.astype(np.int32), device=choice.device), -2)
-    kept = [None if array is None else array[places] for array in others]
-    return [put(choice, array) for array in (x, *kept)]
+    return [put(choice, _some(choice, array, places)) for array in rows]
+
+
+def _some(choice: Selection, array: Any, places: np.ndarray | None) -> Any:
+    if is_large(array) or isinstance(array, np.ndarray):
+        return rows_at(array, slice(None) if places is None else places)
+    if array is None or places is None:
+        return array
+    return gather(
+        array, choice.backend.from_host(places.astype(np.int32), device=choice.device), -2
+    )

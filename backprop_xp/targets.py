@@ -141,7 +141,7 @@ def columns_of(binarizer: LabelBinarizer, y: Any, loss: Any) -> np.ndarray:
 
     Two classes have a single column, unless the loss, a name or an object, needs two.
     """
-    columns = np.asarray(binarizer.transform(y), dtype=bool).reshape(len(y), -1)
+    columns = np.asarray(binarizer.transform(y), dtype=bool).reshape(y.shape[0], -1)
     enough = columns.shape[1] >= getattr(_known(loss), "least_outputs", 1)
     return columns if enough else np.concatenate([~columns, columns], axis=1)
 
@@ -172,6 +172,11 @@ def check_classes(binarizer: LabelBinarizer, y: Any, *, exact: bool) -> None:
         raise ValueError(
             f"`y` has classes not in `self.classes_`. `self.classes_` has {known}. 'y' has {found}."
         )
+
+
+def dense(y: Any) -> Any:
+    """Return sparse targets as an array, and all else as it is."""
+    return y.toarray() if hasattr(y, "toarray") else y
 
 
 def weighted(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from backprop_xp.backends import Array, array_namespace, owner, require_owner, to_host
-from backprop_xp.batches import joined, mean_over, remaining, tables_of, take
+from backprop_xp.batches import joined, mean_over, pieces, remaining, tables_of, take
 from backprop_xp.checks import boolean, nearest, sequence
 from backprop_xp.early_stopping import EarlyStopping, better, slowed
 from backprop_xp.entrance import check_data
@@ -227,7 +227,7 @@ def _prepared(
     if held_out is None and not metrics and early is None and plateau is None:
         judged = None
     # Several batches are judged at the end of their epoch, a full one with its step.
-    shared = {"rows": rows, "l2": l2, "l2_of_sum": of_sum, "clip": options.clip}
+    shared: dict[str, Any] = {"l2": l2, "l2_of_sum": of_sum, "clip": options.clip}
     shared["seed"] = as_int32(options.seed) if network.is_random else None
     shared["judged"] = judged if batches == 1 else None
 
@@ -250,10 +250,12 @@ def _prepared(
         if batches > 1:
             tables = tables_of(rows, size, options.shuffle, options.seed, state.epoch)
         found: dict[str, Array] = {}
+        left = remaining(tables, passed) if at_end else [epochs]
         try:
-            for table in remaining(tables, passed) if at_end else [epochs]:
+            for part, table in pieces(rows, left):
+                given = {**shared, "rows": part}
                 carry, losses, found = run_steps(
-                    carry, table, step, shared, interrupt, before, slowed=state.slowed
+                    carry, table, step, given, interrupt, before, slowed=state.slowed
                 )
                 step += losses.shape[0]
                 done.append(losses)

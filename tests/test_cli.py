@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import backprop_xp as bx
+from backprop_xp.cli.output import ending_in_one_line
 from tests.commands import NOWHERE, NUMPY, ONE_LINE, on_a_terminal, run, start, start_without
 
 PACKAGE_FOLDER = Path(bx.__file__).parent.parent
@@ -128,6 +129,15 @@ def test_output_that_cannot_be_written_is_an_error_in_one_line(
     assert done.returncode == 1
     assert ONE_LINE.fullmatch(done.stderr), done.stderr
     assert reason in done.stderr
+
+
+def test_letters_that_stdout_cannot_encode_end_with_1_and_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended, ending_in_one_line():
+        "é".encode("ascii")
+    assert ended.value.code == 1
+    assert ONE_LINE.fullmatch(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("words", [("xor", "--help"), ("info",)])

@@ -24,11 +24,12 @@ import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.cli import live, train
 from backprop_xp.cli.tabulated import number
-from backprop_xp.tables import columns, settings
+from backprop_xp.tables import columns, keeping, settings
 from tests.commands import NOWHERE, ONE_LINE, PACKAGE_FOLDER, run, start, start_without
 
 QUICK = ("--sizes", "8", "--epochs", "6")
-KEYS = ["task", "rows", "features", "epochs", "validation", "linear", "baseline", "model"]
+SCORED = ["validation", "test", "linear", "baseline"]
+KEYS = ["task", "rows", "features", "epochs", "parts", *SCORED, "measured_on", "model"]
 # Sixty rows of a number, a category and a date, of which the first tells the target.
 ROWS = 60
 
@@ -80,10 +81,16 @@ def test_train_prints_a_report_and_leaves_a_model(xp: Any, folder: Path) -> None
     assert re.search(
         r"^epoch 6/6  loss [\d.]+  validation loss [\d.]+  best loss", done.stderr, re.M
     )
-    assert re.search(r"^6 epochs, the best \d; 12 of 60 rows held out$", done.stdout, re.M)
-    assert re.search(r"^ +network +linear +trivial$", done.stdout, re.M)
+    rows = "rows: 42 training, 9 validation, 9 test"
+    assert re.search(rf"^6 epochs, the best \d; {rows}$", done.stdout, re.M)
+    assert re.search(
+        r"^measured on +test +test +test +validation\n +network +linear +trivial +network$",
+        done.stdout,
+        re.M,
+    )
     for label in ("log loss", "accuracy", "balanced acc.", "ROC AUC"):
-        assert re.search(rf"^{re.escape(label)}( +[\d.]+){{3}}$", done.stdout, re.M)
+        assert re.search(rf"^{re.escape(label)}( +[\d.]+){{4}}$", done.stdout, re.M)
+    assert "\nclasses, on the test rows\n" in done.stdout
     assert re.search(r"^yes +\d+ +[\d.]{5} +[\d.]{5} +[\d.]{5}$", done.stdout, re.M)
     assert done.stdout.endswith("model written to model.safetensors\n")
     assert tables.load("model.safetensors").told["where"]["backend"] == xp.name
@@ -96,11 +103,13 @@ def test_json_is_one_object_of_the_report_and_all_else_goes_to_stderr(folder: Pa
     assert list(report) == KEYS
     assert (report["task"], report["rows"], report["features"]) == ("classification", 60, 3)
     assert (report["epochs"], report["model"]) == (6, "model.safetensors")
-    for part in ("validation", "linear", "baseline"):
+    assert report["parts"] == {"training": 42, "validation": 9, "test": 9}
+    assert report["measured_on"] == {"validation": "validation"} | dict.fromkeys(SCORED[1:], "test")
+    for part in SCORED:
         assert list(report[part]) == ["log_loss", "accuracy", "balanced_accuracy", "roc_auc"]
         assert all(isinstance(value, float) for value in report[part].values())
     done = run("train", "table.csv", "--target", "a", "--json", *QUICK)
-    assert list(json.loads(done.stdout)["validation"]) == ["r2", "rmse", "mae"]
+    assert list(json.loads(done.stdout)["test"]) == ["r2", "rmse", "mae"]
 
 
 @pytest.mark.once
@@ -109,7 +118,7 @@ def test_the_options_reach_the_training(folder: Path) -> None:
     words = """
         --hidden tanh --optimizer adamw --learning-rate 0.01 --schedule constant --batch-size 16
         --dropout 0.1 --layer-norm --l2 0 --class-weight balanced --patience 3 --seed 4 --restarts 2
-        --dtype float64 --out other.safetensors --drop day --validation held.csv
+        --dtype float64 --out other.safetensors --drop day --validation held.csv --test 0.3
         --task classification"""
     done = run("train", "table.csv", "--target", "y", *QUICK, *words.split())
     assert done.exit_code == 0, done.output
@@ -122,7 +131,7 @@ def test_the_options_reach_the_training(folder: Path) -> None:
         "l2": 0.0,
         "learning_rate": 0.01,
         "schedule": "constant",
-        "batch_size": 8,
+        "batch_size": 8,  # of a tenth of the rows, but 8 at least
         "dropout": 0.1,
         "layer_norm": True,
         "class_weight": "balanced",
@@ -131,7 +140,7 @@ def test_the_options_reach_the_training(folder: Path) -> None:
         "restarts": 2,
     }
     assert told["where"]["dtype"] == "float64"
-    assert told["rows"] == {"training": 60, "validation": 20}
+    assert told["rows"] == {"training": 42, "validation": 20, "test": 18}
     assert told["target"]["reason"] == "as it was told"
 
 
@@ -163,7 +172,7 @@ def test_resume_starts_anew_where_there_is_no_file_and_says_so(folder: Path) -> 
     assert "there is no new.safetensors to go on with: the training starts anew" in done.stderr
     thetas = [bx.to_host(tables.load(f"{name}.safetensors").theta) for name in ("whole", "new")]
     np.testing.assert_array_equal(*thetas)
-    assert json.loads(done.stdout)["validation"] == json.loads(whole.stdout)["validation"]
+    assert json.loads(done.stdout)["test"] == json.loads(whole.stdout)["test"]
 
 
 @pytest.mark.once
@@ -237,9 +246,9 @@ def test_inspect_tells_network_columns_training_metrics_and_versions(
         r"^  a +number: mean -?[\d.]+, deviation [\d.]+; missing: -?[\d.]+$",
         r"^  b +category of 2: high, low$",
         r"^  day +date \(%Y-%m-%d\): year, month, day, ",
-        r"^  rows +48, and 12 held out$",
+        r"^  rows +42 training, 9 validation, 9 test$",
         r"^  epochs +6, the best \d$",
-        r"^  log loss( +[\d.]+){3}$",
+        r"^  log loss( +[\d.]+){4}$",
         r"skrub \d",
     ):
         assert re.search(said, done.stdout, re.M), said
@@ -321,6 +330,10 @@ REFUSED = [
     ("train table.csv --target y --validation 0.999", "cannot be split"),
     ("train table.csv --target y --validation nowhere.csv", "No such file"),
     ("train table.csv --target y --validation other.csv", "a class 'perhaps' that is new here"),
+    ("train table.csv --target y --test 0", "'--test': must be > 0 and < 1"),
+    ("train table.csv --target y --test 0.9", "a test share of 0.9 and a validation share of 0.15"),
+    ("train table.csv --target y --test nowhere.csv", "No such file"),
+    ("train table.csv --target y --test other.csv", "of the test rows: the target 'y' has a class"),
     ("train table.csv --target y --sizes 8,x", "'--sizes': '8,x' holds what is no positive"),
     ("train table.csv --target y --sizes 999999999", "'--sizes'"),
     ("train table.csv --target y --hidden rellu", "Did you mean 'relu'?"),
@@ -342,6 +355,7 @@ REFUSED = [
     ("train table.csv --target y --log ./table.csv", "'--log': table.csv would overwrite another"),
     ("train table.csv --target y --log link.csv", "'--log': link.csv would overwrite another"),
     ("train table.csv --target y --validation other.csv --log other.csv", "'--log': other.csv"),
+    ("train table.csv --target y --test other.csv --log other.csv", "'--log': other.csv"),
     ("train table.csv --target y --log model.safetensors", "'--log': model.safetensors would"),
     ("predict model.safetensors table.csv --out table.csv", "'--out': table.csv would overwrite"),
     ("predict model.csv table.csv --out model.csv", "'--out': model.csv would overwrite"),
@@ -429,41 +443,101 @@ def test_a_file_that_may_not_be_read_is_told_in_one_line(
     assert done.stderr == "error: [Errno 13] Permission denied: 'table.csv'\n"
 
 
+class _FullDisk:
+    """No file takes more than a thousand bytes."""
+
+    def __enter__(self) -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        self.limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, self.limits[1]))
+
+    def __exit__(self, *error: object) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, self.limits)
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+
+
 @pytest.mark.once
 def test_a_disk_that_is_full_is_told_in_one_line_and_the_old_files_stay(
     model: str, folder: Path
 ) -> None:
     before = Path(model).read_bytes()
     Path("found.csv").write_text("old")
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        ends = [
-            run("train", "table.csv", "--target", "y", *QUICK, "--seed", "3"),
-            run("predict", model, "table.csv", "--out", "found.csv"),
-        ]
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-    for done in ends:
+    with _FullDisk():
+        ends = {
+            model: run("train", "table.csv", "--target", "y", *QUICK, "--seed", "3"),
+            "found.csv": run("predict", model, "table.csv", "--out", "found.csv"),
+        }
+    for name, done in ends.items():
         assert done.exit_code == 2
-        assert done.stderr.splitlines()[-1].startswith("error: [Errno 27]")
+        assert done.stderr.splitlines()[-1] == f"error: [Errno 27] File too large: '{name}'"
     assert Path(model).read_bytes() == before
     assert Path("found.csv").read_text() == "old"
     assert not list(folder.glob(".backprop_xp-*"))
 
 
 @pytest.mark.once
-def test_predictions_for_a_full_disk_are_told_in_one_line(model: str, folder: Path) -> None:
-    words = [sys.executable, "-m", "backprop_xp", "predict", model, "table.csv"]
+def test_a_training_continues_while_the_disk_is_full_and_says_so_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "_PAUSE", 0.0)
+    full = _FullDisk()
+
+    def fill(epoch: int, epochs: int, losses: Any) -> None:
+        if epoch == 2:
+            full.__enter__()
+        if epoch == 5:
+            assert tables.load("model.safetensors").told["epoch"] == 1
+            full.__exit__()
+
+    monkeypatch.setattr(live, "_shown", lambda epochs: _context(fill))
+    done = run("train", "table.csv", "--target", "y", *QUICK)
+    assert done.exit_code == 0
+    said = "the model is not written: [Errno 27] File too large: 'model.safetensors'."
+    assert done.stderr.count(said) == 1
+    assert tables.load("model.safetensors").told["epoch"] == 6
+
+
+@pytest.mark.once
+def test_ctrl_c_while_the_disk_is_full_says_that_nothing_is_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press(epoch: int, epochs: int, losses: Any) -> None:
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(live, "_shown", lambda epochs: _context(press))
+    with _FullDisk():
+        done = run("train", "table.csv", "--target", "y", *QUICK)
+    assert done.exit_code == 130
+    assert done.stderr.endswith("not written: [Errno 27] File too large: 'model.safetensors'\n")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("command", ["predict", "inspect", "train"])
+def test_output_for_a_full_disk_ends_with_1_and_one_line(
+    model: str, folder: Path, command: str
+) -> None:
+    # More than the buffer of stdout holds, so that writing fails, and not the last flush.
+    wide = pd.concat([table()] * 20).assign(**{f"n{i}": np.arange(20 * ROWS) for i in range(60)})
+    wide.to_csv("wide.csv", index=False)
+    words = ["train", "wide.csv", "--target", "y", *QUICK, "--epochs", "1", "--out", "wide"]
+    assert run(*words).exit_code == 0
+    words = {"predict": ["predict", "wide", "wide.csv"], "inspect": ["inspect", "wide"]}.get(
+        command, words
+    )
     environment = {**os.environ, **NOWHERE, "PYTHONPATH": str(PACKAGE_FOLDER)}
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            words, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False
+            [sys.executable, "-m", "backprop_xp", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            check=False,
         )
-    assert done.returncode == 2
-    assert ONE_LINE.fullmatch(done.stderr), done.stderr
+    assert done.returncode == 1
+    told = done.stderr if command != "train" else done.stderr.splitlines(True)[-1]
+    assert told == "error: the output cannot be written: No space left on device\n"
 
 
 @pytest.mark.once
@@ -519,7 +593,7 @@ def test_late_flights_are_foretold_better_than_by_a_linear_model(folder: Path) -
     done = start("-c", program)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    network = report["validation"]
+    network = report["test"]
     for other in ("linear", "baseline"):
         assert network["log_loss"] < report[other]["log_loss"] - 0.03
         assert network["roc_auc"] > report[other]["roc_auc"] + 0.05

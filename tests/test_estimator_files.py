@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 from sklearn.datasets import load_iris, make_multilabel_classification
 
 import backprop_xp as bx
 from backprop_xp.model_files import packed, unpacked
+from backprop_xp.targets import dense
 
 X, y = load_iris(return_X_y=True)
 WORDS = np.array(["setosa", "versicolor", "virginica"])[y]
@@ -28,6 +30,7 @@ CASES: dict[str, tuple[type, tuple[Any, Any], dict[str, Any]]] = {
     "words": (bx.MLPClassifier, (X, WORDS), ADDED),
     "objects": (bx.MLPClassifier, (X, WORDS.astype(object)), {"early_stopping": True}),
     "labels": (bx.MLPClassifier, LABELS, {}),
+    "sparse labels": (bx.MLPClassifier, (LABELS[0], scipy.sparse.csr_array(LABELS[1])), {}),
     "float32": (bx.MLPClassifier, (X.astype(np.float32), y), {"n_restarts": 3}),
     "squares": (bx.MLPClassifier, (X, WORDS), {"loss": "mean_squared_error"}),
     "two outputs": (bx.MLPClassifier, (X, y == 1), {"loss": "categorical_cross_entropy"}),
@@ -58,8 +61,9 @@ def test_what_is_read_is_what_was_written(name: str, tmp_path: Path) -> None:
     for method in ("predict", "predict_proba", "decision_function"):
         if hasattr(model, method):
             expected, actual = (getattr(m, method)(data[0]) for m in (model, read))
+            assert type(actual) is type(expected)
             assert actual.dtype == expected.dtype
-            assert np.array_equal(actual, expected)
+            assert np.array_equal(dense(actual), dense(expected))
     for attribute in vars(model):
         assert hasattr(read, attribute), attribute
     if model.solver != "lbfgs" and not model.early_stopping:

@@ -93,6 +93,9 @@ def _pair(target: str, *more: Any, **options: Any) -> tuple[Any, Any]:
     return tuple(_fitted(make(**given), *data, *more) for make in (ours, theirs))
 
 
+_sparse = scipy.sparse.csr_array
+
+
 def _assert_same_parameters(one: Any, other: Any, tolerance: float) -> None:
     mine, yours = ([*model.coefs_, *model.intercepts_] for model in (one, other))
     for a, b in zip(mine, yours, strict=True):
@@ -220,6 +223,45 @@ def test_sparse_rows_are_the_dense_ones(container: Any) -> None:
     )
     _assert_same_parameters(dense, sparse, 0.0)
     np.testing.assert_array_equal(dense.predict(x), sparse.predict(container(x)))
+
+
+@pytest.mark.once
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.float64
+@pytest.mark.parametrize("container", [scipy.sparse.csr_array, scipy.sparse.coo_matrix])
+@pytest.mark.parametrize("early", [False, True])
+def test_sparse_labels_are_trained_on_as_scikit_learn_does(container: Any, early: bool) -> None:
+    x, y = LABELS
+    models = _pair("labels", early_stopping=early)
+    for model in models:
+        _fitted(model, x, container(y))
+    _assert_same_parameters(*models, SAME_TRAINING)
+    one, other = (model.predict(x) for model in models)
+    assert type(one) is type(other)
+    assert (one != other).nnz == 0
+    assert models[0].score(x, container(y)) == models[1].score(x, container(y))
+
+
+@pytest.mark.once
+@pytest.mark.usefixtures("on_numpy")
+def test_sparse_targets_are_the_dense_ones_wherever_they_are_given() -> None:
+    x, y = TABLE
+    values = [_fitted(bx.MLPRegressor(max_iter=3, random_state=0), x, t) for t in (y, _sparse(y))]
+    _assert_same_parameters(*values, 0.0)
+    x, y = LABELS
+    rows = x[:40], y[:40]
+    for weight in ("balanced", [{1: 5.0}, {}, {0: 2.0, 1: 3.0}, {}]):
+        options = {"hidden_layer_sizes": 4, "max_iter": 3, "random_state": 0}
+        options |= {"class_weight": weight, "early_stopping": True, "warm_start": True}
+        models = []
+        for form in (np.asarray, _sparse):
+            model = bx.MLPClassifier(**options)
+            given = {"X_val": rows[0], "y_val": form(rows[1])}
+            models.append(_fitted(_fitted(model, x, form(y), **given), x, form(y)))
+            if weight != "balanced":
+                model.set_params(early_stopping=False).partial_fit(x, form(y))
+        _assert_same_parameters(*models, 0.0)
+        np.testing.assert_array_equal(models[0].predict(x), models[1].predict(x).toarray())
 
 
 # ---- scikit-learn's contract

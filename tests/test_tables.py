@@ -156,25 +156,31 @@ def test_a_task_that_is_told_overrides_what_would_be_found() -> None:
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
 def test_a_split_gives_each_class_its_share_and_a_training_row(share: float) -> None:
     classes = np.repeat([0, 1, 2, 3], [700, 200, 100, 1])
-    training, held_out = splitting.split_rows(1001, share, 0, classes=classes)
-    assert sorted([*training, *held_out]) == list(range(1001))
-    np.testing.assert_allclose(
-        np.bincount(classes[held_out], minlength=3)[:3],
-        [700 * share, 200 * share, 100 * share],
-        atol=1.01,
-    )
-    assert set(classes[training]) == {0, 1, 2, 3}
-    again = splitting.split_rows(1001, share, 0, classes=classes)[1]
-    other = splitting.split_rows(1001, share, 1, classes=classes)[1]
-    assert (again == held_out).all()
-    assert not np.array_equal(other, held_out)
+    shares = {"test": share, "validation": 0.2}
+    drawn = splitting.split_rows(1001, shares, 0, classes=classes)
+    assert list(drawn) == ["training", "test", "validation"]
+    assert sorted(np.concatenate([*drawn.values()])) == list(range(1001))
+    for name, each in shares.items():
+        np.testing.assert_allclose(
+            np.bincount(classes[drawn[name]], minlength=3)[:3],
+            [700 * each, 200 * each, 100 * each],
+            atol=1.01,
+        )
+    assert set(classes[drawn["training"]]) == {0, 1, 2, 3}
+    again, other = (splitting.split_rows(1001, shares, s, classes=classes)["test"] for s in (0, 1))
+    assert (again == drawn["test"]).all()
+    assert not np.array_equal(other, drawn["test"])
+    # The rows that a report goes by stay the same whatever validates.
+    wider = splitting.split_rows(1001, {**shares, "validation": 0.3}, 0, classes=classes)
+    assert (wider["test"] == drawn["test"]).all()
 
 
 def test_a_class_of_a_single_row_is_trained_on() -> None:
     classes = np.r_[np.zeros(100, dtype=int), np.arange(1, 51)]
-    training, held_out = splitting.split_rows(150, 0.4, 0, classes=classes)
-    assert set(classes[training]) == set(range(51))
-    assert len(held_out) == 60
+    shares = {"test": 0.2, "validation": 0.2}
+    drawn = splitting.split_rows(150, shares, 0, classes=classes)
+    assert set(classes[drawn["training"]]) == set(range(51))
+    assert [len(rows) for rows in drawn.values()] == [90, 30, 30]
 
 
 def test_each_kind_of_column_is_found_and_becomes_finite_float32() -> None:
@@ -287,9 +293,9 @@ def test_codes_keep_their_zeros_in_a_file_of_codes_that_look_like_numbers(tmp_pa
     for rows in ([0, 1], [0, 1, 2]):
         table.iloc[rows].to_csv(path, index=False)
         pd.testing.assert_frame_equal(model.predict(path), expected.iloc[rows])
-        held_out = tables.train(table, "y", settings=QUICK, validation=path).told["report"]
-        alike = tables.train(table, "y", settings=QUICK, validation=table.iloc[rows])
-        assert held_out["validation"] == alike.told["report"]["validation"]
+        given = ({"validation": part, "test": part} for part in (path, table.iloc[rows]))
+        found = [tables.train(table, "y", settings=QUICK, **one).told["report"] for one in given]
+        assert found[0] == found[1]
 
 
 def test_a_text_is_prepared_alike_whatever_the_other_rows_are() -> None:
@@ -370,7 +376,7 @@ def test_a_number_is_predicted_in_its_own_unit(tmp_path: Path) -> None:
     table["y"] = 5e6 + 1e5 * table["x"]
     model = tables.train(table, "y", settings=tables.Settings(epochs=60), out=tmp_path / "m")
     report = model.told["report"]
-    assert report["validation"]["r2"] > 0.98
+    assert report["test"]["r2"] > 0.98
     assert report["baseline"]["rmse"] == pytest.approx(1e5, rel=0.2)
     found = tables.load(tmp_path / "m").predict(table)
     assert np.abs(found["prediction"] - table["y"]).mean() < 2e4
@@ -425,7 +431,9 @@ def test_truths_with_holes_are_classes_of_truths() -> None:
 @pytest.mark.once
 def test_held_out_rows_tell_nothing_of_the_target_before_the_report() -> None:
     table = frame().assign(y=np.arange(60.0))
-    _, held_out = splitting.split_rows(60, 0.2, 0)
+    shares = {"test": 0.15, "validation": 0.15}
+    training = splitting.split_rows(60, shares, 0)["training"]
+    held_out = table.index.difference(training)
     thetas = []
     for value in (1.0, 1e9):
         table.loc[held_out, "y"] = value
@@ -455,7 +463,7 @@ def test_what_all_weights_are_multiplied_by_changes_nothing(target: str) -> None
         for factor in (1.0, 1e-6, 1e300)
     ]
     for told in reports[1:]:
-        for part in ("validation", "linear", "baseline"):
+        for part in ("validation", "test", "linear", "baseline"):
             expected = reports[0]["report"][part]
             assert told["report"][part] == pytest.approx(expected, rel=1e-4)
 
@@ -466,7 +474,7 @@ def test_rows_of_weight_0_count_for_nothing_in_the_report(tmp_path: Path) -> Non
     table["w"] = np.where(table["y"] == "yes", 0.0, 1.0)
     out = tmp_path / "model"
     report = tables.train(table, "y", settings=QUICK, weights="w", out=out).told["report"]
-    assert report["validation"]["roc_auc"] is None
+    assert report["test"]["roc_auc"] is None
     y, weights = np.arange(3.0), np.asarray([0.0, 1.0, 0.0])
     number = columns.Target("y", "regression", "")
     assert scores.score(number, y, y + 1.0, weights) == {"r2": None, "rmse": 1.0, "mae": 1.0}
@@ -474,22 +482,66 @@ def test_rows_of_weight_0_count_for_nothing_in_the_report(tmp_path: Path) -> Non
 
 @pytest.mark.once
 def test_weights_of_held_out_rows_alone_are_refused() -> None:
-    table = frame().assign(a=np.arange(60.0), w=0.0)
-    _, held_out = splitting.split_rows(60, 0.2, 0)
-    table.loc[held_out, "w"] = 1.0
-    with pytest.raises(ValueError, match="the training rows have no weight"):
-        tables.train(table, "a", settings=QUICK, weights="w", drop=["y"])
+    table = frame().assign(a=np.arange(60.0))
+    drawn = splitting.split_rows(60, {"test": 0.15, "validation": 0.15}, 0)
+    for name, rows in drawn.items():
+        weights = np.where(table.index.isin(rows), 0.0, 1.0)
+        with pytest.raises(ValueError, match=f"the {name} rows have no weight"):
+            tables.train(table.assign(w=weights), "a", settings=QUICK, weights="w", drop=["y"])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("target", ["y", "a"])
+def test_each_figure_of_a_report_is_of_the_part_that_it_names(target: str) -> None:
+    table = frame(120).dropna(subset="a")
+    parts = {"training": table[:60], "validation": table[60:90], "test": table[90:]}
+    given = {name: parts[name] for name in ("validation", "test")}
+    model = tables.train(parts["training"], target, settings=QUICK, **given)
+    report = model.told["report"]
+    assert report["parts"] == {name: len(part) for name, part in parts.items()}
+    expected = {name: model.predict(parts[part]) for name, part in report["measured_on"].items()}
+    truth = {name: parts[part][target] for name, part in report["measured_on"].items()}
+    metric = "rmse"
+    if target == "y":
+        metric, shares = "accuracy", parts["training"]["y"].value_counts()
+        expected["baseline"] = expected["baseline"].assign(prediction=shares.idxmax())
+        assert sum(one["rows"] for one in model.told["classes"]) == len(parts["test"])
+    else:
+        mean = parts["training"]["a"].mean()
+        expected["baseline"] = expected["baseline"].assign(prediction=mean)
+    for name in ("validation", "test", "baseline"):
+        found, y = expected[name]["prediction"].to_numpy(), truth[name].to_numpy()
+        right = (found == y).mean() if target == "y" else np.sqrt(((found - y) ** 2).mean())
+        assert report[name][metric] == pytest.approx(right, rel=1e-5)
+
+
+@pytest.mark.once
+def test_test_rows_change_nothing_but_the_report(tmp_path: Path) -> None:
+    table = frame(120)
+    found = []
+    settings = tables.Settings(sizes=(8,), learning_rate=0.1, epochs=50, patience=5)
+    for test in (table[:20], table[20:60]):
+        given = {"validation": table[60:80], "test": test}
+        found.append(tables.train(table[80:], "y", settings=settings, **given))
+    assert found[0].told["epoch"] < 50  # early stopping ended it
+    assert found[0].told["best"] == found[1].told["best"]
+    np.testing.assert_array_equal(*[bx.to_host(model.theta) for model in found])
+    one, other = (model.told["report"] for model in found)
+    assert one["validation"] == other["validation"]
+    assert one["test"] != other["test"]
 
 
 @pytest.mark.once
 def test_of_held_out_rows_nothing_but_the_columns_in_use_is_asked() -> None:
     table, said = frame().assign(id=np.arange(60)), list[str]()
     held_out = table[["y", "text", "day", "b", "a"]].head(1)
-    model = tables.train(table, "y", settings=QUICK, drop=["id"], validation=held_out)
-    assert model.told["rows"] == {"training": 60, "validation": 1}
+    given: dict[str, Any] = {"validation": held_out, "test": held_out}
+    model = tables.train(table, "y", settings=QUICK, drop=["id"], **given)
+    assert model.told["rows"] == {"training": 60, "validation": 1, "test": 1}
     assert {one.mean for one in tables.importances(model, held_out)} == {0.0}
-    with pytest.raises(ValueError, match="of the validation rows: there is no column 'a'"):
-        tables.train(table, "y", validation=held_out.drop(columns="a"), say=said.append)
+    for name in given:
+        with pytest.raises(ValueError, match=f"of the {name} rows: there is no column 'a'"):
+            tables.train(table, "y", **{name: held_out.drop(columns="a")}, say=said.append)
     assert not said
 
 
@@ -559,7 +611,7 @@ def test_weights_count_a_row_as_often_as_they_say() -> None:
     twice = pd.concat([table, table[table["y"] == "yes"]])
     weighted = table.assign(w=np.where(table["y"] == "yes", 2.0, 1.0))
     found = [
-        tables.train(one, "y", validation=one, settings=QUICK, weights=w).told["report"]
+        tables.train(one, "y", validation=one, test=one, settings=QUICK, weights=w).told["report"]
         for one, w in ((twice, None), (weighted, "w"))
     ]
     assert found[0]["baseline"] == pytest.approx(found[1]["baseline"])
@@ -572,10 +624,28 @@ def test_balanced_classes_raise_the_balanced_accuracy() -> None:
     table = pd.DataFrame({"x": draw.normal(size=1000) + 1.3 * rare, "y": rare})
     settings = {name: tables.Settings(class_weight=name, epochs=30) for name in (None, "balanced")}
     found = {
-        name: tables.train(table, "y", settings=one).told["report"]["validation"]
+        name: tables.train(table, "y", settings=one).told["report"]["test"]
         for name, one in settings.items()
     }
     assert found["balanced"]["balanced_accuracy"] > found[None]["balanced_accuracy"] + 0.1
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("weights", [None, "w"])
+def test_early_stopping_weighs_the_classes_as_training_does(weights: str | None) -> None:
+    draw = np.random.default_rng(0)
+    rare = draw.random(400) < 0.1
+    table = pd.DataFrame({"x": draw.normal(size=400) + rare, "y": rare})
+    table["w"] = np.linspace(0.5, 1.5, 400) if weights else 1.0
+    training, validation = table[:250], table[250:]
+    settings = tables.Settings(sizes=(8,), class_weight="balanced", epochs=15)
+    given = {"settings": settings, "weights": weights, "drop": [] if weights else ["w"]}
+    model = tables.train(training, "y", validation=validation, test=validation, **given)
+    sums = training.groupby("y")["w"].sum()
+    each = validation["w"] / validation["w"].mean() / validation["y"].map(sums)
+    p = model.predict(validation)["probability_True"].to_numpy()
+    losses = -np.log(np.where(validation["y"], p, 1.0 - p))
+    assert model.told["best"] == pytest.approx(np.average(losses, weights=each), rel=1e-4)
 
 
 @pytest.mark.compiled
@@ -661,11 +731,19 @@ def test_a_training_that_ended_is_not_gone_on_with(tmp_path: Path) -> None:
             {"settings": tables.Settings(sizes=(9,), epochs=12, patience=50)},
             "sizes is 9, but the file's training has 8",
         ),
-        ({"drop": ["a"]}, "the rows or the columns are others"),
-        ({"validation": 0.3}, "the rows or the columns are others"),
-        ({"target": "b"}, "the target is another"),
+        ({"drop": ["a"]}, "its training had other data"),
+        ({"validation": 0.3}, "validation is 0.3, but the file's training has 0.15"),
+        ({"test": 0.3}, "test is 0.3, but the file's training has 0.15"),
+        ({"test": frame(20)}, "test is a table of its own, but the file's training has 0.15"),
+        ({"target": "b"}, "the target is 'b', but the file's training has 'y'"),
         ({"dtype": "float64"}, "on another backend, or in another dtype"),
-        ({"data": frame(61)}, "the rows or the columns are others"),
+        ({"data": frame(200)}, "its training had other data"),  # and other batches
+        ({"data": frame().assign(y=["no", "yes", "or"] * 20)}, "its training had other data"),
+        ({"data": frame().sample(frac=1.0, random_state=0)}, "its training had other data"),
+        (
+            {"settings": tables.Settings(sizes=(8,), epochs=12, patience=50, seed=1)},
+            "seed is 1, but the file's training has 0",
+        ),
     ],
 )
 def test_a_training_is_not_gone_on_with_in_another_way(
@@ -678,6 +756,17 @@ def test_a_training_is_not_gone_on_with_in_another_way(
     with pytest.raises(ValueError, match=f"cannot be resumed: .*{told}"):
         tables.train(**{**given, **changed}, resume=True)
     assert path.read_bytes() == before
+
+
+@pytest.mark.once
+def test_a_training_is_not_gone_on_with_by_other_rows_of_a_part(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"data": frame(), "target": "y", "settings": QUICK}
+    given |= {"out": tmp_path / "model", "validation": frame(20), "test": frame(30)}
+    tables.train(**given)
+    for name in ("validation", "test"):
+        with pytest.raises(ValueError, match=f"resumed: its training had other {name} rows"):
+            tables.train(**{**given, name: frame(40)}, resume=True)
+    tables.train(**given, resume=True)
 
 
 @pytest.mark.once
@@ -744,5 +833,5 @@ def test_a_messy_table_trains_as_it_is_and_beats_the_trivial_baseline(
     model = tables.train(tmp_path / "table.csv", target, out=tmp_path / "model")
     report = model.told["report"]
     metric = "log_loss" if model.target.classes else "rmse"
-    assert report["validation"][metric] < 0.97 * report["baseline"][metric]
+    assert report["test"][metric] < 0.97 * report["baseline"][metric]
     assert len(tables.load(tmp_path / "model").predict(table)) == len(table)

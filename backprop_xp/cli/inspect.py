@@ -10,7 +10,7 @@ import typer
 import backprop_xp as bx
 from backprop_xp.cli.arguments import picture_path, refuse_overwriting, require_pictures
 from backprop_xp.cli.output import errors_in_one_line, indent, say, width, wrapped
-from backprop_xp.cli.tabulated import classes_table, cut, metrics_table, number
+from backprop_xp.cli.tabulated import classes_table, cut, metrics_table, number, parts_of
 from backprop_xp.plots.canvas import new_figure
 
 # Columns of a label, with its indent, where none is longer, and the most of them.
@@ -23,7 +23,7 @@ def inspect(
     model: Annotated[str, typer.Argument(help="The file that train wrote.")],
     data: Annotated[
         str | None,
-        typer.Option(help="A table, best of rows held out: which columns tell the most."),
+        typer.Option(help="A table, best of rows not trained on: which columns tell the most."),
     ] = None,
     plot: Annotated[
         Path | None,
@@ -47,7 +47,7 @@ def inspect(
         if plot is not None:
             _draw(found or [], known.target, plot)
         told = collect(model, known, tables.described_columns(known.preparation), found)
-        say(json.dumps(told, indent=2) if as_json else as_text(told))
+    say(json.dumps(told, indent=2) if as_json else as_text(told))
 
 
 def collect(path: str, model: Any, columns: list[Any], found: Any) -> dict[str, Any]:
@@ -84,9 +84,9 @@ def as_text(told: dict[str, Any]) -> str:
     if told["report"] is None:
         lines.append(_line("state", "cut short: train --resume goes on"))
     else:
-        lines += ["\nmetrics of the held-out rows", indent(metrics_table(told["report"]))]
+        lines += ["\nmetrics", indent(metrics_table(told["report"]))]
     if "classes" in told:
-        lines += ["", indent(classes_table(told["classes"]))]
+        lines += ["\nclasses, on the test rows", indent(classes_table(told["classes"]))]
     if "importances" in told:
         lines += ["\nwhat the loss grows by where a column is shuffled", *_shuffled(told)]
     versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
@@ -125,7 +125,7 @@ def _training(told: dict[str, Any]) -> list[str]:
     rows, where = told["rows"], told["where"]
     settings = ", ".join(f"{name} {_plain(value)}" for name, value in told["settings"].items())
     return [
-        _line("rows", f"{rows['training']:,}, and {rows['validation']:,} held out"),
+        _line("rows", parts_of(rows)),
         _line("epochs", f"{told['epoch']}, the best {told['best_epoch']}"),
         _line("loss there", f"{told['best']:.6g} (validation)"),
         _line("where", f"{where['backend']}, {where['dtype']}"),

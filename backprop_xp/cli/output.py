@@ -92,19 +92,23 @@ def ending_in_one_line() -> Iterator[None]:
             complain(error.format_message())
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
         status = 1
-        if not isinstance(error, BrokenPipeError):
-            complain(f"the output cannot be written: {error.strerror or error}")
+        _complain_of_output(error)
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
-        if not (status or isinstance(error, BrokenPipeError)):
-            complain(f"the output cannot be written: {error.strerror or error}")
+        if not status:
+            _complain_of_output(error)
         status = status or 1
         _drop_output()
     sys.exit(status)
+
+
+def _complain_of_output(error: Exception) -> None:
+    if not isinstance(error, BrokenPipeError):
+        complain(f"the output cannot be written: {getattr(error, 'strerror', None) or error}")
 
 
 def _drop_output() -> None:

@@ -43,12 +43,11 @@ def predict(
         known = tables.load(model)
         frame = tables.read(data, texts=known.preparation.texts)
         found = _beside(frame, split_names(keep), known.predict(frame))
-        if out is None:
-            sys.stdout.write(found.to_csv(index=False))
-            sys.stdout.flush()  # a full disk is told here
-        else:
+        if out is not None:
             write(out, _bytes(found, out))
             note(f"{len(found):,} predictions written to {out}")
+    if out is None:  # what stdout does not take is no fault of the input
+        sys.stdout.write(found.to_csv(index=False))
 
 
 def _beside(frame: Any, names: list[str], found: Any) -> Any:

@@ -14,20 +14,31 @@ _NAMES = {
     "rmse": "RMSE",
     "mae": "MAE",
 }
-# How the models of a report are headed.
-_HEADS = {"validation": "network", "linear": "linear", "baseline": "trivial"}
+# How the columns of a report are headed, below the part of the rows that each was measured on.
+_HEADS = {"test": "network", "linear": "linear", "baseline": "trivial", "validation": "network"}
+_COLUMN = 11
 # Of more classes the others are in the model's file.
 _MOST = 20
 
 
 def metrics_table(report: Mapping[str, Any]) -> str:
     """Return the metrics of the network beside those of the linear model and the baseline."""
-    lines = [f"{'':<13}" + "".join(f"{head:>9}" for head in _HEADS.values())]
+    rows: list[tuple[str, list[str]]] = [
+        ("measured on", [report["measured_on"][model] for model in _HEADS]),
+        ("", list(_HEADS.values())),
+    ]
     for name, label in _NAMES.items():
-        if name in report["validation"]:
-            values = "".join(f"{number(report[model][name]):>9}" for model in _HEADS)
-            lines.append(f"{label:<13}{values}")
-    return "\n".join(lines)
+        if name in report["test"]:
+            rows.append((label, [number(report[model][name]) for model in _HEADS]))
+    return "\n".join(
+        f"{label:<13}" + "".join(f"{value:>{_COLUMN}}" for value in values)
+        for label, values in rows
+    )
+
+
+def parts_of(rows: Mapping[str, int]) -> str:
+    """Return how many rows each part has."""
+    return ", ".join(f"{rows[name]:,} {name}" for name in ("training", "validation", "test"))
 
 
 def classes_table(classes: Sequence[Mapping[str, Any]]) -> str:

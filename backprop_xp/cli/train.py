@@ -29,7 +29,7 @@ from backprop_xp.cli.arguments import (
 )
 from backprop_xp.cli.live import logging, shown_losses
 from backprop_xp.cli.output import errors_in_one_line, note, say
-from backprop_xp.cli.tabulated import classes_table, metrics_table
+from backprop_xp.cli.tabulated import classes_table, metrics_table, parts_of
 from backprop_xp.plots.canvas import new_figure
 
 _TASKS = ("classification", "regression")
@@ -47,13 +47,15 @@ def _one_of(*known: str) -> Any:
     return check
 
 
-def _check_validation(text: str) -> Any:
-    """Return a share, or the path of a table."""
-    try:
-        share = float(text)
-    except ValueError:
-        return text
-    return bounded("validation", above=0.0, below=1.0)(share)
+def _share_or_path(name: str) -> Any:
+    def check(text: str) -> Any:
+        try:
+            share = float(text)
+        except ValueError:
+            return text
+        return bounded(name, above=0.0, below=1.0)(share)
+
+    return check
 
 
 def train(
@@ -72,8 +74,18 @@ def train(
     ] = None,
     validation: Annotated[
         str,
-        typer.Option(callback=_check_validation, help="Share of rows held out, or a file of them."),
-    ] = "0.2",
+        typer.Option(
+            callback=_share_or_path("validation"),
+            help="Share of rows, or a file of them: they end the training, choose the network.",
+        ),
+    ] = "0.15",
+    test: Annotated[
+        str,
+        typer.Option(
+            callback=_share_or_path("test"),
+            help="Share of rows, or a file of them: they are for the report alone.",
+        ),
+    ] = "0.15",
     sizes: Annotated[str, typer.Option(help="Widths of the hidden layers.")] = "64,32",
     hidden: Annotated[
         str, typer.Option(callback=known_activation, help="A name of bx.activations.")
@@ -152,7 +164,7 @@ def train(
     # NumPy alone warns of a training that diverges; an error says so on every backend.
     with errors_in_one_line(2), _interruption_told(), np.errstate(all="ignore"):
         require_pictures(plot)
-        refuse_overwriting([data, validation], {"--out": out, "--plot": plot, "--log": log})
+        refuse_overwriting([data, validation, test], {"--out": out, "--plot": plot, "--log": log})
         widths = parse_sizes(sizes, "64,32")
         refuse_more(count_parameters([1, *widths, 1]) * restarts, "--sizes")
         tables = bx.tables  # takes a second or two to import
@@ -182,6 +194,7 @@ def train(
                 drop=split_names(drop),
                 weights=weights,
                 validation=validation,
+                test=test,
                 backend=backend,
                 device=device,
                 dtype=dtype,
@@ -192,7 +205,7 @@ def train(
             )
         if plot is not None:
             _draw(model.history, plot)
-        say(json.dumps(model.told["report"]) if as_json else _as_text(model, out))
+    say(json.dumps(model.told["report"]) if as_json else _as_text(model, out))
 
 
 @contextlib.contextmanager
@@ -211,12 +224,11 @@ def _as_text(model: Any, out: Path) -> str:
     told = model.told
     report, rows = told["report"], told["rows"]
     lines = [
-        f"\n{report['epochs']} epochs, the best {told['best_epoch']}; "
-        f"{rows['validation']:,} of {report['rows']:,} rows held out",
+        f"\n{report['epochs']} epochs, the best {told['best_epoch']}; rows: {parts_of(rows)}",
         metrics_table(report),
     ]
     if "classes" in told:
-        lines += ["", classes_table(told["classes"])]
+        lines += ["\nclasses, on the test rows", classes_table(told["classes"])]
     return "\n".join([*lines, f"\nmodel written to {out}"])
 
 

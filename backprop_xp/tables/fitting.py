@@ -47,13 +47,20 @@ def make_network(target: Target, n_in: int, settings: Settings) -> Network:
     )
 
 
-def balanced(rows: Rows, target: Target) -> Rows:
-    """Return the rows with weights that give each class the same sum."""
-    weights = np.ones(len(rows.y)) if rows.weights is None else rows.weights
-    sums = np.bincount(rows.y, weights, minlength=len(target.classes))
-    sums[sums == 0.0] = 1.0
-    shares = weights.sum() / (len(target.classes) * sums)
-    return rows._replace(weights=weights * shares[rows.y])
+def balanced(rows: Rows, others: Rows, target: Target) -> tuple[Rows, Rows]:
+    """Return rows and others with class weights, which give each class of the rows the same sum.
+
+    The validation rows take the weights of the training rows, so that both losses are the same one.
+    """
+    sums = np.bincount(rows.y, _weights(rows), minlength=len(target.classes))
+    mean = sums.sum() / len(sums)
+    each = np.divide(mean, sums, out=np.zeros_like(sums), where=sums > 0.0)
+    first, second = (r._replace(weights=_weights(r) * each[r.y]) for r in (rows, others))
+    return first, second
+
+
+def _weights(rows: Rows) -> np.ndarray:
+    return np.ones(len(rows.y)) if rows.weights is None else rows.weights
 
 
 def fitted(
@@ -124,7 +131,11 @@ def _start(network: Network, rows: Rows, settings: Settings, where: Selection) -
 
 def _interrupted(keeper: Keeper, state: TrainingState | None) -> str:
     """Write the file, and return a line on where a training was cut short."""
-    if state is None or not keeper.write(state):
+    try:
+        is_kept = keeper.write(state)
+    except OSError as error:
+        return f"interrupted, and the model is not written: {error}"
+    if state is None or not is_kept:
         return "interrupted before there was a network to keep"
     best = best_of(state)
     return (

@@ -1,6 +1,6 @@
 """How much each column of a table tells: what is lost where its values are shuffled.
 
-Breiman 2001, section 10, by the loss of held-out rows.
+Breiman 2001, section 10, by the loss of rows that training has not seen.
 """
 
 from typing import Any, NamedTuple

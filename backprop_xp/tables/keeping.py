@@ -38,19 +38,32 @@ class Keeper:
     preparation: np.ndarray
     told: dict[str, Any]
     watches: tuple[Watch, ...] = ()
+    say: Callable[[str], Any] = lambda line: None
     _history: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    _written: float = -math.inf
+    _tried: float = -math.inf
+    _failed: bool = False
 
     def __call__(self, state: TrainingState) -> None:
-        """Record an epoch, tell the watches of it, and write the file if a second has gone by."""
+        """Record an epoch, tell the watches of it, and write the file if a second has gone by.
+
+        A file that cannot be written ends no training: it is said, and tried again.
+        """
         self._record(state)
         losses = {name: values[-1] for name, values in self._history.items()}
         if state.best is not None:
             losses |= {"best_loss": state.best.score, "best_epoch": state.best.epoch}
         for watch in self.watches:
             watch(state.epoch, self.epochs, losses)
-        if time.monotonic() - self._written >= _PAUSE:
+        if time.monotonic() - self._tried < _PAUSE:
+            return
+        try:
             self.write(state)
+            self._failed = False
+        except OSError as error:
+            if not self._failed:
+                self.say(f"the model is not written: {error}. The training continues.")
+            self._failed = True
+        self._tried = time.monotonic()
 
     def go_on_from(self, start: TrainingState | None) -> None:
         """Take the history of a training that goes on."""
@@ -79,7 +92,6 @@ class Keeper:
             optimizer=self.optimizer,
             state=state._replace(history=self.curves()),
         )
-        self._written = time.monotonic()
         return True
 
     def finish(self, theta: Array, told: Mapping[str, Any]) -> None:

@@ -29,7 +29,8 @@ def train(
     features: Sequence[str] = (),
     drop: Sequence[str] = (),
     weights: str | None = None,
-    validation: Any = 0.2,
+    validation: Any = 0.15,
+    test: Any = 0.15,
     backend: Any = None,
     device: Any = None,
     dtype: Any = "float32",
@@ -40,11 +41,12 @@ def train(
 ) -> TableModel:
     """Return a model that predicts one column of a table from the others.
 
-    ``data`` is a path, a pandas or a polars frame. ``validation`` is the share of the rows that is
-    held out, of each class alike, or a table of its own: early stopping and the report go by it.
-    ``weights`` names a column of row weights. ``out`` is the model's file, written as training
-    goes; with ``resume`` a training that it holds is gone on with, to the same theta to the bit.
-    ``say`` is given lines about what is done, each of ``watches`` the losses after each epoch.
+    ``data`` is a path, a pandas or a polars frame. ``validation`` and ``test`` are each a share of
+    its rows, drawn from each class alike, or a table of its own: the validation rows end the
+    training and choose the network, the test rows are for the report alone. ``weights`` names a
+    column of row weights. ``out`` is the model's file, written as training goes; with ``resume`` a
+    training that it holds is gone on with, to the same theta to the bit. ``say`` is given lines
+    about what is done, each of ``watches`` the losses after each epoch.
 
     Raises ValueError, TypeError or OSError for what cannot be used, in one line. A
     KeyboardInterrupt leaves the file with the best network so far, as each epoch does, and has a
@@ -52,7 +54,8 @@ def train(
     """
     columns = {"features": features, "drop": drop, "weights": weights}
     given = settings or Settings()
-    problem = pose(data, target, task=task, validation=validation, seed=given.seed, columns=columns)
+    held_out = {"test": test, "validation": validation}
+    problem = pose(data, target, task=task, held_out=held_out, seed=given.seed, columns=columns)
     if given.class_weight and not problem.target.classes:
         raise ValueError(f"class_weight is for classes, but {target!r} is a number.")
     chosen = given.for_rows(len(problem.training.target))
@@ -72,6 +75,7 @@ def train(
         preparation.to_bytes(),
         told,
         tuple(watches),
+        say,
     )
     start = None if kept is None else kept.state
     return _learn(problem, preparation, keeper, settings=chosen, where=where, start=start)
@@ -113,13 +117,17 @@ def _learn(
 ) -> TableModel:
     """Train the network, and leave its file with a report."""
     target = problem.target
-    rows, held_out = (
-        Rows(preparation.transform(part.features), targets_of(target, part.target), _even(part))
-        for part in (problem.training, problem.held_out)
-    )
-    weighted = balanced(rows, target) if settings.class_weight else rows
+    parts = {
+        name: Rows(
+            preparation.transform(part.features), targets_of(target, part.target), _even(part)
+        )
+        for name, part in problem.parts.items()
+    }
+    weighted, judged = parts["training"], parts["validation"]
+    if settings.class_weight:
+        weighted, judged = balanced(weighted, judged, target)
     keeper.go_on_from(start)
-    state = fitted(keeper, weighted, held_out, settings=settings, where=where, start=start)
+    state = fitted(keeper, weighted, judged, settings=settings, where=where, start=start)
     found = best_of(state)
     if not np.isfinite(found["best"]):
         raise ValueError("the training diverged: lower --learning-rate.")
@@ -127,7 +135,7 @@ def _learn(
     theta = theta if settings.restarts == 1 else theta[found["member"], :]
     told = {**keeper.told, **found}
     model = TableModel(keeper.network, theta, preparation, target, told, keeper.curves())
-    told |= _report(model, rows, held_out, weighted.weights, keeper.path)
+    told |= _report(model, parts, weighted.weights, keeper.path)
     keeper.finish(theta, told)
     return model
 
@@ -142,26 +150,32 @@ def _even(part: Table) -> np.ndarray | None:
 
 
 def _report(
-    model: TableModel, rows: Rows, held_out: Rows, weights: np.ndarray | None, out: Any
+    model: TableModel, parts: dict[str, Rows], weights: np.ndarray | None, out: Any
 ) -> dict[str, Any]:
     """Return the report, and how each class fares; ``weights`` are those of the training."""
-    target = model.target
-    y, y_held_out = rows.y, in_its_unit(target, held_out.y)
+    target, (training, _, test) = model.target, parts.values()
+    y = {name: in_its_unit(target, part.y) for name, part in parts.items()}
     found = {
-        "validation": model.outputs(held_out.x),
-        "linear": in_its_unit(target, linear(target, rows.x, y, held_out.x, weights)),
-        "baseline": in_its_unit(target, trivial(target, y, len(y_held_out), rows.weights)),
+        "validation": model.outputs(parts["validation"].x),
+        "test": model.outputs(test.x),
+        "linear": in_its_unit(target, linear(target, training.x, training.y, test.x, weights)),
+        "baseline": in_its_unit(target, trivial(target, training.y, len(test.y), training.weights)),
     }
-    scored = {name: score(target, y_held_out, f, held_out.weights) for name, f in found.items()}
+    of = {name: "validation" if name == "validation" else "test" for name in found}
     report = {
         "task": target.task,
-        "rows": len(y) + len(y_held_out),
+        "rows": sum(len(part.y) for part in parts.values()),
         "features": len(model.preparation.kinds),
         "epochs": model.told["epoch"],
-        **scored,
+        "parts": {name: len(part.y) for name, part in parts.items()},
+        **{
+            name: score(target, y[of[name]], f, parts[of[name]].weights)
+            for name, f in found.items()
+        },
+        "measured_on": of,
         "model": None if out is None else os.fspath(out),
     }
     told: dict[str, Any] = {"report": report}
     if target.classes:
-        told["classes"] = by_class(target, y_held_out, found["validation"], held_out.weights)
+        told["classes"] = by_class(target, test.y, found["test"], test.weights)
     return told

@@ -24,10 +24,12 @@ class TableModel:
     """What ``train`` makes and ``load`` reads: it predicts the target of a table's rows.
 
     ``told`` is what the file tells of it, as JSON: ``target`` and ``settings`` of the training,
-    ``data`` (the rows' SHA-256), ``where``, ``rows`` and ``versions``; ``member`` (which restart),
-    ``epoch``, ``best_epoch`` and ``best`` (the validation loss there); once it is finished
-    ``report``, of classes ``classes`` too, and in a file ``history``. The attribute ``history`` has
-    the losses ``(epochs,)``, of restarts ``(epochs, restarts)``.
+    ``data`` (the SHA-256 of its rows), ``held_out`` (the shares of the validation and the test
+    rows, or the SHA-256 of their own), ``where``, ``rows`` of each part and ``versions``;
+    ``member`` (which restart), ``epoch``, ``best_epoch`` and ``best`` (the validation loss there);
+    once it is finished ``report``, of classes ``classes`` (of the test rows) too, and in a file
+    ``history``. The attribute ``history`` has the losses ``(epochs,)``, of restarts ``(epochs,
+    restarts)``.
     """
 
     network: Network

@@ -1,4 +1,4 @@
-"""What is to be learnt: a target, the rows that train and those that are held out."""
+"""What is to be learnt: a target, and the rows that train, validate and test."""
 
 import hashlib
 from collections.abc import Iterator
@@ -26,12 +26,25 @@ _NAMED = 6
 
 
 class Problem(NamedTuple):
-    """A target, the training and the held-out rows, and how many rows had no target."""
+    """A target, the rows of three parts, and how many rows had no target.
+
+    ``training`` is learnt from, ``validation`` ends the training and chooses the network, ``test``
+    is for the report alone. ``data`` is the SHA-256 of the table before it is split; ``held_out``
+    has the share of ``"test"`` and of ``"validation"``, or the SHA-256 of a table of its own.
+    """
 
     target: Target
     training: Table
-    held_out: Table
+    validation: Table
+    test: Table
     without: int
+    data: str
+    held_out: dict[str, Any]
+
+    @property
+    def parts(self) -> dict[str, Table]:
+        """The three parts by their names."""
+        return {name: getattr(self, name) for name in ("training", "validation", "test")}
 
     def told(self) -> Iterator[str]:
         """Yield what a user should know of it, in lines."""
@@ -42,52 +55,60 @@ class Problem(NamedTuple):
         if self.without:
             yield f"{self.without:,} rows without {self.target.name!r} are left out"
 
-    def fingerprint(self) -> str:
-        """Return what tells these rows and columns from all others: a SHA-256 of their values."""
-        found = hashlib.sha256()
-        for part in (self.training, self.held_out):
-            columns = [*(part.features[name] for name in part.features), part.target]
-            if part.weights is not None:
-                columns.append(pd.Series(part.weights, name="weights"))
-            for column in columns:
-                found.update(f"{column.name} {column.dtype}".encode())
-                found.update(pd.util.hash_pandas_object(column, index=False).to_numpy().tobytes())
-        return found.hexdigest()
-
 
 def pose(
     data: Any,
     target: str,
     *,
     task: Task | None,
-    validation: Any,
+    held_out: dict[str, Any],
     seed: int,
     columns: dict[str, Any],
 ) -> Problem:
     """Return the problem that a table and its target pose; ``columns`` chooses the others.
 
-    ``validation`` is a share of the rows, drawn by the seed from each class alike, or a table.
+    ``held_out`` has ``"test"`` and ``"validation"``: each a share of the rows, drawn by the seed
+    from each class alike, or a table.
     """
     frame = as_frame(data, texts=[target])
     table = table_of(frame, target, **columns)
     found = find_target(table.target, task)
-    if isinstance(validation, int | float):
-        share = real(validation, "validation", above=0.0, below=1.0)
-        classes = targets_of(found, table.target) if found.classes else None
-        places = split_rows(len(table.target), share, seed, classes=classes)
-        training, held_out = (table.take(part) for part in places)
-        if not found.classes:  # what is held out tells nothing, not even the mean
-            found = measured(found, training.target)
-    else:
-        training, held_out = table, _held_out(validation, found, table, columns["weights"])
-    for part, rows in (("held-out", held_out), ("training", training)):
-        if rows.weights is not None and not rows.weights.any():
-            raise ValueError(f"the {part} rows have no weight: choose another seed or share.")
-    return Problem(found, training, held_out, len(frame) - len(table.target))
+    shares = {
+        name: real(part, name, above=0.0, below=1.0)
+        for name, part in held_out.items()
+        if isinstance(part, int | float)
+    }
+    classes = targets_of(found, table.target) if found.classes else None
+    drawn = split_rows(len(table.target), shares, seed, classes=classes)
+    parts = {name: table.take(places) for name, places in drawn.items()}
+    told: dict[str, Any] = dict(shares)
+    for name, part in held_out.items():
+        if name not in parts:
+            parts[name] = _part_of(part, name, found, table, columns["weights"])
+            told[name] = {"sha256": _fingerprint(parts[name])}
+    if not found.classes:  # what is held out tells nothing, not even the mean
+        found = measured(found, parts["training"].target)
+    for name, part in parts.items():
+        if part.weights is not None and not part.weights.any():
+            raise ValueError(f"the {name} rows have no weight: choose another seed or share.")
+    without = len(frame) - len(table.target)
+    return Problem(found, **parts, without=without, data=_fingerprint(table), held_out=told)
 
 
-def _held_out(data: Any, target: Target, training: Table, weights: str | None) -> Table:
-    """Return the rows of a table of held-out rows, of which nothing but these columns is asked."""
+def _fingerprint(table: Table) -> str:
+    """Return what tells these rows and columns from all others: a SHA-256 of their values."""
+    found = hashlib.sha256()
+    columns = [*(table.features[name] for name in table.features), table.target]
+    if table.weights is not None:
+        columns.append(pd.Series(table.weights, name="weights"))
+    for column in columns:
+        found.update(f"{column.name} {column.dtype}".encode())
+        found.update(pd.util.hash_pandas_object(column, index=False).to_numpy().tobytes())
+    return found.hexdigest()
+
+
+def _part_of(data: Any, name: str, target: Target, training: Table, weights: str | None) -> Table:
+    """Return the rows of a part's own table, of which nothing but these columns is asked."""
     features = training.features
     texts = [target.name, *(name for name in features if is_text(features[name]))]
     frame = as_frame(data, texts=texts)
@@ -97,5 +118,5 @@ def _held_out(data: Any, target: Target, training: Table, weights: str | None) -
         )
         targets_of(target, table.target)  # a class that training has not is told at once
     except ValueError as error:
-        raise ValueError(f"of the validation rows: {error}") from error
+        raise ValueError(f"of the {name} rows: {error}") from error
     return table

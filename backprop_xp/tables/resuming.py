@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +20,16 @@ from backprop_xp.tables.model import TOLD, model_of
 from backprop_xp.tables.problem import Problem
 from backprop_xp.tables.settings import Settings
 
-# What has to be as a file has it, beside the settings, and what is said where it is not.
-_DIFFERS = {
-    "where": "its training ran on another backend, or in another dtype",
-    "target": "the target is another, or its classes are",
-    "data": "the rows or the columns are others than those of its training",
-}
-
 
 def told_of(problem: Problem, settings: Settings, where: Selection) -> dict[str, Any]:
     """Return what a file tells of a training from its beginning, as it will be read."""
     told = {
         "target": problem.target._asdict(),
         "settings": dataclasses.asdict(settings),
-        "data": problem.fingerprint(),
+        "data": problem.data,
+        "held_out": problem.held_out,
         "where": {"backend": where.backend.name, "dtype": dtype_name(where.dtype)},
-        "rows": {
-            "training": len(problem.training.target),
-            "validation": len(problem.held_out.target),
-        },
+        "rows": {name: len(part.target) for name, part in problem.parts.items()},
         "versions": {
             "python": sys.version.split()[0],
             "numpy": np.__version__,
@@ -62,32 +54,44 @@ def training_in(
     kept = load(out, backend=where.backend, device=where.device)
     model_of(kept, out)  # what is no model of a table is told
     try:
-        faults = _differences(kept.metadata[TOLD], told)
+        fault = next(_differences(kept.metadata[TOLD], told), None)
     except (KeyError, TypeError) as error:
         raise CheckpointError(
             f"{os.fspath(out)}: what it tells of its training lacks {error}, as a file of another "
             "version does: leave --resume out to start anew."
         ) from error
-    if faults:
+    if fault is not None:
         raise ValueError(
-            f"{os.fspath(out)} cannot be resumed: {faults[0]}. Give what it began with, or leave "
+            f"{os.fspath(out)} cannot be resumed: {fault}. Give what it began with, or leave "
             "--resume out to start anew."
         )
     return kept
 
 
-def _differences(written: dict[str, Any], told: dict[str, Any]) -> list[str]:
-    """Return what is other in a file's training than in one that is told of."""
-    settings = written["settings"]
-    faults = [
-        f"{name} is {_plain(value)}, but the file's training has {_plain(settings[name])}"
-        for name, value in told["settings"].items()
-        if settings[name] != value
-    ]
+def _differences(written: dict[str, Any], told: dict[str, Any]) -> Iterator[str]:
+    """Yield how a training differs from a file's, causes before what is derived from them."""
+    names = [given["target"]["name"] for given in (told, written)]
+    if names[0] != names[1]:
+        yield "the target is {!r}, but the file's training has {!r}".format(*names)
+    if written["data"] != told["data"]:
+        yield "its training had other data: the rows, the columns or their values have changed"
+    for part in ("held_out", "settings"):
+        for name, value in told[part].items():
+            before = written[part][name]
+            if before == value:
+                continue
+            if isinstance(value, dict) and isinstance(before, dict):
+                yield f"its training had other {name} rows"
+            else:
+                yield f"{name} is {_plain(value)}, but the file's training has {_plain(before)}"
     # Whether a task was found or told is no difference.
-    told = {**told, "target": {**told["target"], "reason": written["target"]["reason"]}}
-    return faults + [fault for name, fault in _DIFFERS.items() if written[name] != told[name]]
+    if {**told["target"], "reason": ""} != {**written["target"], "reason": ""}:
+        yield f"the task is {told['target']['task']}, but the file's is {written['target']['task']}"
+    if written["where"] != told["where"]:
+        yield "its training ran on another backend, or in another dtype"
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a table of its own"
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -57,7 +57,7 @@ def score(target: Target, y: np.ndarray, found: np.ndarray, weights: Any = None)
 def by_class(
     target: Target, y: np.ndarray, found: np.ndarray, weights: Any = None
 ) -> list[dict[str, Any]]:
-    """Return for each class its validation rows, precision, recall and F1 (0 where undefined)."""
+    """Return for each class its rows, precision, recall and F1 (0 where undefined)."""
     classes = np.arange(len(target.classes))
     given = {"labels": classes, "sample_weight": weights, "zero_division": 0.0}
     rates = metrics.precision_recall_fscore_support(y, found.argmax(axis=1), **given)

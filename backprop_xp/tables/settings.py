@@ -35,9 +35,10 @@ class Settings:
 
     ``epochs`` None is 200, or for large tables as many as make 40,000 updates, 10 at least.
     ``batch_size`` is the most rows of a batch: of a small table it is a tenth of the rows, 8 at
-    least. ``class_weight`` None or ``"balanced"``; ``patience`` counts epochs without a lower
-    validation loss; the best of ``restarts`` networks, by that loss, is kept. ``schedule`` is a
-    name of ``SCHEDULES``: a cosine falls to 0 over all ``epochs``.
+    least. ``class_weight`` is None or ``"balanced"``, for the loss of the training rows and of the
+    validation rows. ``patience`` counts epochs without a lower validation loss; the best of
+    ``restarts`` networks, by that loss, is kept. ``schedule`` is a name of ``SCHEDULES``: a cosine
+    falls to 0 over all ``epochs``.
     """
 
     sizes: tuple[int, ...] = (64, 32)
