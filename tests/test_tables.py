@@ -21,6 +21,7 @@ import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.tables import (
     columns,
+    dates,
     keeping,
     preparation,
     reading,
@@ -113,6 +114,15 @@ def test_a_decimal_comma_is_one_where_nothing_speaks_against_it(
     assert tables.read(tmp_path / "table.csv")["n"].tolist() == expected
 
 
+@pytest.mark.once
+def test_a_target_has_the_decimal_of_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    rows = "".join(f"{i},5;1,{i:03d}\n" for i in range(100, 160))
+    path.write_text(f"x;y\n{rows}")
+    target = tables.train(path, "y", settings=QUICK, validation=path).target
+    assert target.mean == pytest.approx(1.1295)
+
+
 def test_options_of_a_file_override_what_would_be_sniffed(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("a;b,c\n1;2,3\n4;5,6\n", encoding="utf-16")
@@ -159,7 +169,7 @@ def test_lines_that_do_not_fit_the_first_are_refused(tmp_path: Path, text: str, 
 
 
 def test_what_pandas_would_take_for_mixed_types_is_read_as_texts(tmp_path: Path) -> None:
-    values = [*map(str, range(200_000)), "x"]
+    values = [*(f"{i}.50" for i in range(300_000)), "x"]
     (tmp_path / "table.csv").write_text("n,m\n" + "".join(f"{value},1\n" for value in values))
     assert tables.read(tmp_path / "table.csv")["n"].tolist() == values
 
@@ -564,6 +574,16 @@ def test_dates_are_dates_in_whatever_formats_they_are_written(formats: tuple[str
     expected = tables.prepare(pd.DataFrame({"day": days})).transform(pd.DataFrame({"day": days}))
     np.testing.assert_allclose(made.transform(given), expected, rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(made.transform(given.iloc[[3]]), made.transform(given)[[3]])
+
+
+@pytest.mark.once
+def test_a_single_row_tells_whether_month_or_day_is_first_in_a_column() -> None:
+    days = pd.date_range("2020-03-01", "2020-03-12").repeat(4)
+    for form, last in (("%d/%m/%Y", "25/03/2020"), ("%m/%d/%Y", "03/25/2020")):
+        texts = [*days.strftime(form), last, *days.strftime("%Y-%m-%d")]
+        found = dates.read_dates(texts, dates.find_formats(texts))
+        expected = [*days, pd.Timestamp("2020-03-25"), *days]
+        np.testing.assert_array_equal(found, np.asarray(expected, dtype="datetime64[us]"))
 
 
 @pytest.mark.once

@@ -96,7 +96,7 @@ def _values(column: pd.Series, classes: Sequence[Any] = ()) -> pd.Series:
         return as_texts(column)
     if not is_text(column):
         return column
-    style = find_style(distinct(column)[0])
+    style = find_style(distinct(column)[0], column.attrs.get("decimal", "."))
     if style is not None:
         return pd.Series(numbers(column, style)[0], column.index, name=column.name)
     known = truths(column)

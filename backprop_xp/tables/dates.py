@@ -2,7 +2,8 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,8 @@ def _guessed(texts: Sequence[str], *, day_first: bool) -> tuple[str, ...]:
     for text in texts:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # where only the other order fits
-            found = guess_datetime_format(text, dayfirst=day_first)
+            # Behind a year comes the month.
+            found = guess_datetime_format(text, dayfirst=day_first and not text[:4].isdigit())
         if not isinstance(found, str) or "%Y" not in found or found == "%Y":
             return ()
         counts[found] += 1
@@ -77,20 +79,27 @@ def in_utc(column: pd.Series) -> np.ndarray:
 
 def parts_of(dates: np.ndarray) -> tuple[str, ...]:
     """Return the names of the parts that tell these dates apart: the hour where there is one."""
-    index = pd.DatetimeIndex(dates).dropna()
-    hour = () if (index == index.normalize()).all() else ("hour",)
+    present = dates[~np.isnat(dates)]
+    hour = () if (present == present.astype("datetime64[D]")).all() else ("hour",)
     return ("year", "month", "day", *hour, "total_seconds", "weekday")
 
 
 def split_dates(dates: np.ndarray, parts: Sequence[str]) -> np.ndarray:
-    """Return the parts of dates, ``(rows, parts)``, NaN where one is missing."""
-    index = pd.DatetimeIndex(dates)
-    found = [
-        (index - pd.Timestamp(0)).total_seconds()
-        if part == "total_seconds"
-        else index.day_of_week + 1
-        if part == "weekday"
-        else getattr(index, part)
-        for part in parts
-    ]
-    return np.stack([np.asarray(one, dtype="float64") for one in found], axis=1)
+    """Return the parts of dates, ``(rows, parts)``, NaN where one is missing.
+
+    ``weekday`` is 1 on Mondays, ``total_seconds`` since 1970.
+    """
+    months, days = dates.astype("datetime64[M]"), dates.astype("datetime64[D]")
+    known: dict[str, Callable[[], Any]] = {
+        "year": lambda: months.astype("datetime64[Y]").astype(int) + 1970,
+        "month": lambda: months.astype(int) % 12 + 1,
+        "day": lambda: (days - months).astype(int) + 1,
+        "hour": lambda: (dates - days).astype("timedelta64[h]").astype(int),
+        "total_seconds": lambda: (dates - np.datetime64(0, "s")) / np.timedelta64(1, "s"),
+        "weekday": lambda: (days.astype(int) + 3) % 7 + 1,  # 1970 began on a Thursday
+    }
+    found = np.empty((len(dates), len(parts)))
+    for i, part in enumerate(parts):
+        found[:, i] = known[part]()
+    found[np.isnat(dates)] = np.nan
+    return found

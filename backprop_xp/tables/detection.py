@@ -49,7 +49,7 @@ def _learnt(column: pd.Series, seed: int) -> Column | str:
         return "empty"
     if len(set(texts)) == 1:
         return "the same in all rows"
-    if (style := find_style(texts)) is not None:
+    if (style := find_style(texts, column.attrs.get("decimal", "."))) is not None:
         found = _of_values(pd.Series(numbers(column, style)[0], name=column.name))
         return Number(style) if isinstance(found, Number) else found
     if formats := find_formats(texts):

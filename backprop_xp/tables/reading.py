@@ -213,7 +213,9 @@ def _delimited(file: BinaryIO, given: TableFile, texts: Sequence[str]) -> pd.Dat
     if not names:
         raise ValueError("it is empty: a line with the columns' names, and rows, are expected.")
     _refuse_twice(names)
-    return delimited.read_delimited(file, names, delimited.Options(separator, decimal, texts))
+    found = delimited.read_delimited(file, names, delimited.Options(separator, decimal, texts))
+    found.attrs["decimal"] = decimal  # of the columns that stay as they are written
+    return found
 
 
 def _json_lines(file: BinaryIO, given: TableFile, texts: Sequence[str]) -> pd.DataFrame:

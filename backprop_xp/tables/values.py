@@ -81,12 +81,16 @@ def numbers(column: pd.Series, style: str = PLAIN) -> tuple[np.ndarray, np.ndarr
     return found[rows], wrong[rows]
 
 
-def find_style(texts: Sequence[str | None]) -> str | None:
-    """Return how all of these texts write a number, or a time of day; None where one does not."""
+def find_style(texts: Sequence[str | None], decimal: str = ".") -> str | None:
+    """Return how all of these texts write a number, or a time of day; None where one does not.
+
+    ``decimal`` is that of their file: it tells what 1,234 is.
+    """
     given = [text for text in texts if text is not None]
     if any(_CODE.fullmatch(text.strip()) for text in given):
         return None
-    return next((style for style in (*_STYLES, TIME) if _all_read(given, style)), None)
+    first = EUROPEAN if decimal == "," else PLAIN
+    return next((style for style in (first, *_STYLES, TIME) if _all_read(given, style)), None)
 
 
 def _all_read(texts: list[str], style: str) -> bool:
