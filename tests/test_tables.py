@@ -123,6 +123,14 @@ def test_a_target_has_the_decimal_of_its_file(tmp_path: Path) -> None:
     assert target.mean == pytest.approx(1.1295)
 
 
+def test_the_separator_of_a_wide_table_is_sniffed(tmp_path: Path) -> None:
+    names, path = [f"c{i}" for i in range(20_000)], tmp_path / "wide.csv"
+    path.write_text("\n".join(";".join(row) for row in (names, ["'a"] * 20_000, ["1,5"] * 20_000)))
+    found = tables.read(path)
+    assert list(found) == names
+    assert found["c7"].tolist() == ["'a", "1,5"]
+
+
 def test_options_of_a_file_override_what_would_be_sniffed(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("a;b,c\n1;2,3\n4;5,6\n", encoding="utf-16")
@@ -650,16 +658,16 @@ def test_identifiers_are_left_out_and_it_is_said(form: str) -> None:
 
 
 @pytest.mark.parametrize("first", [10**18, -(10**18), 2**63 - 100])
-@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "Int64", "int64[pyarrow]"])
 def test_integers_beyond_float64_keep_their_differences(first: int, dtype: str) -> None:
     if first < 0 and dtype == "uint64":
         first = 2**64 - 100
     order = np.random.default_rng(0).permutation(90)
-    table = pd.DataFrame({"t": np.asarray([first + int(i) for i in order], dtype=dtype)})
+    table = pd.DataFrame({"t": pd.Series([first + int(i) for i in order], dtype=dtype)})
     made = tables.Preparation.from_bytes(tables.prepare(table).to_bytes())
     found = made.transform(table)[:, 0]
     np.testing.assert_allclose(found, (order - 44.5) / order.std(), rtol=1e-5)
-    far = pd.DataFrame({"t": np.asarray([0, 2**63 - 1], dtype=dtype)})
+    far = pd.DataFrame({"t": pd.Series([0, 2**63 - 1], dtype=dtype)})
     assert np.isfinite(made.transform(far)).all()
     assert tables.described_columns(made)[0]["mean"] == pytest.approx(first)
 

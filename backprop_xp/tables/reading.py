@@ -150,7 +150,9 @@ def _plain(column: pd.Series, name: str, texts: Sequence[str]) -> pd.Series:
     if pd.api.types.is_complex_dtype(dtype):
         raise ValueError(f"the column {name!r} holds complex numbers.")
     if pd.api.types.is_numeric_dtype(dtype):  # booleans too
-        return pd.Series(column.to_numpy(dtype="float64", na_value=np.nan))
+        if column.hasnans:
+            return pd.Series(column.to_numpy(dtype="float64", na_value=np.nan))
+        return pd.Series(np.asarray(column, dtype=getattr(dtype, "numpy_dtype", "float64")))
     is_mixed = pd.api.types.is_object_dtype(dtype)
     kind = pd.api.types.infer_dtype(column, skipna=True) if is_mixed else "string"
     if kind in ("integer", "floating", "mixed-integer-float", "decimal", "boolean", "empty"):
