@@ -354,7 +354,10 @@ REFUSED = [
     ("predict modle.safetensors table.csv", "Did you mean 'model.safetensors'?"),
     ("train table.csv --target y --validation othr.csv", "Did you mean 'other.csv'?"),
     ("train headless.csv --target species", "the first line must have the columns' names"),
-    ("train table.csv --target y --separator ab", "separator must be one character, not 'ab'"),
+    (
+        "train table.csv --target y --separator ab",
+        "separator must be one ASCII character",
+    ),
     ("predict model.safetensors table.csv --decimal x", "decimal must be '.' or ',', not 'x'"),
     ("inspect model.safetensors --data table.csv --encoding no", "encoding 'no' is unknown"),
     ("predict table.csv table.csv", "table.csv: it is truncated, or no model file"),

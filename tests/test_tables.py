@@ -22,6 +22,7 @@ from backprop_xp import tables
 from backprop_xp.tables import (
     columns,
     dates,
+    delimited,
     keeping,
     preparation,
     reading,
@@ -645,6 +646,25 @@ def test_codes_that_begin_with_a_zero_stay_texts(tmp_path: Path) -> None:
     table.iloc[[3]].to_csv(tmp_path / "row.csv", index=False)
     alone = model.predict(tmp_path / "row.csv")
     pd.testing.assert_frame_equal(alone, model.predict(table.iloc[[3]]))
+
+
+@pytest.mark.parametrize("ending", ["", "\n"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_code_is_found_wherever_it_stands_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quote: str, ending: str
+) -> None:
+    path = tmp_path / "table.csv"
+    rows = [f"{i},{i}" for i in range(8)]
+    for piece in (1, 2, 3, 7, 2**18):
+        monkeypatch.setattr(delimited, "_PIECE", piece)
+        for code in ("7,007", "007,7"):
+            text = code.replace("007", f"{quote}007{quote}")
+            path.write_text("\n".join([",n", *rows, text]) + ending)
+            found = tables.read(path).iloc[:, code.index("00") // 2]
+            assert found.tolist() == [*map(str, range(8)), "007"]
+    path.write_text("n,day,at\n1,01.02.2020,00:15\n2,03.04.2020,08:20\n")
+    monkeypatch.setattr(delimited, "_with_arrow", pytest.fail)  # no code, no second reading
+    assert tables.read(path)["n"].tolist() == [1, 2]
 
 
 @pytest.mark.once

@@ -50,8 +50,9 @@ class TableFile:
     say: Callable[[str], Any] = lambda line: None
 
     def __post_init__(self) -> None:
-        if self.separator is not None and (len(self.separator) != 1 or self.separator in '"\r\n'):
-            raise ValueError(f"separator must be one character, not {self.separator!r}.")
+        one = self.separator or ","
+        if len(one) != 1 or not one.isascii() or one in '"\r\n':
+            raise ValueError(f"separator must be one ASCII character, not {self.separator!r}.")
         if self.decimal not in (None, ".", ","):
             raise ValueError(f"decimal must be '.' or ',', not {self.decimal!r}.")
         try:
@@ -215,7 +216,7 @@ def _delimited(file: BinaryIO, given: TableFile, texts: Sequence[str]) -> pd.Dat
     if not names:
         raise ValueError("it is empty: a line with the columns' names, and rows, are expected.")
     _refuse_twice(names)
-    found = delimited.read_delimited(file, names, delimited.Options(separator, decimal, texts))
+    found = delimited.read_delimited(file, delimited.Options(names, texts, separator, decimal))
     found.attrs["decimal"] = decimal  # of the columns that stay as they are written
     return found
 
