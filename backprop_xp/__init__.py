@@ -111,7 +111,11 @@ _LATER["plots"] = "plots"
 # What modules need that are not installed with the package, and the extra that brings it.
 _EXTRAS = {
     "estimators": ("scikit-learn 1.9 or later", "sklearn", ("sklearn", "scipy")),
-    "tables": ("pandas, skrub and skops", "tables", ("pandas", "sklearn", "skops", "skrub")),
+    "tables": (
+        "pandas, skrub and skops",
+        "tables",
+        ("pandas", "pyarrow", "sklearn", "skops", "skrub"),
+    ),
 }
 
 

@@ -297,7 +297,10 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     ),
     "infinite.csv": (b"a,y\n" + b"1,0.5\n2,inf\n3,1.5\n" * 9, "values that are infinite"),
     "dates.csv": (b"a,y\n" + b"1,\n2,\n", "the target 'y' is missing in every row"),
-    "table.txt": (b"a,y\n1,x\n", "must end in .csv, .csv.gz, .parquet, .feather, .npz"),
+    "table.txt": (
+        b"a,y\n1,x\n",
+        "must end in .csv, .tsv, .jsonl (also with .gz or .bz2)",
+    ),
 }
 
 
@@ -361,6 +364,16 @@ REFUSED = [
     ("predict model.csv table.csv --out model.csv", "'--out': model.csv would overwrite"),
     ("predict model.safetensors nowhere.csv", "No such file"),
     ("predict nowhere table.csv", "No such file"),
+    ("train tabel.csv --target y", "'tabel.csv'. Did you mean 'table.csv'?"),
+    ("predict modle.safetensors table.csv", "Did you mean 'model.safetensors'?"),
+    ("train table.csv --target y --validation othr.csv", "Did you mean 'other.csv'?"),
+    ("train headless.csv --target species", "the first line must have the columns' names"),
+    (
+        "train table.csv --target y --separator ab",
+        "separator must be one ASCII character",
+    ),
+    ("predict model.safetensors table.csv --decimal x", "decimal must be '.' or ',', not 'x'"),
+    ("inspect model.safetensors --data table.csv --encoding no", "encoding 'no' is unknown"),
     ("predict table.csv table.csv", "table.csv: it is truncated, or no model file"),
     ("predict model.safetensors fewer.csv", "there is no column 'a', which the model needs"),
     ("predict model.safetensors text.csv", "the column 'a' has 'abc' (row 3), but a number"),
@@ -386,6 +399,7 @@ def test_what_cannot_be_used_is_refused_in_one_line(
     given.assign(day=given["day"].where(given.index != 3, "someday")).to_csv("day.csv", index=False)
     abc = given["a"].astype(str).where(given.index != 3, "abc")
     given.assign(a=abc).to_csv("text.csv", index=False)
+    Path("headless.csv").write_text("Adelie,39.1,18.7\nAdelie,39.5,17.4\nGentoo,40.3,18\n")
     Path("folder.csv").mkdir()
     Path("link.csv").hardlink_to("table.csv")
     Path("model.csv").write_bytes(Path(model).read_bytes())
@@ -428,6 +442,43 @@ def test_what_training_had_not_is_predicted_from_as_the_page_says(
     found = tables.read("found.csv")
     assert len(found) == ROWS
     assert np.isfinite(found["probability_yes"]).all()
+
+
+@pytest.mark.once
+def test_files_of_other_separators_train_predict_and_are_inspected_alike(
+    model: str, folder: Path
+) -> None:
+    known = tables.load(model).predict(table())["probability_yes"]
+    table().to_csv("semi.csv", index=False, sep=";", decimal=",")
+    said = "semi.csv: separator ';', decimal ',' (sniffed; --separator and --decimal choose others)"
+    for options in ((), ("--separator", ";", "--decimal", ",", "--encoding", "latin1")):
+        trained = run("train", "semi.csv", "--target", "y", *QUICK, "--out", "other", *options)
+        done = run("predict", "other", "semi.csv", "--out", "found.csv", *options)
+        shown = run("inspect", "other", "--data", "semi.csv", *options)
+        for ended in (trained, done, shown):
+            assert ended.exit_code == 0, ended.output
+            assert (said in ended.stderr.splitlines()) == (not options)
+        np.testing.assert_allclose(tables.read("found.csv")["probability_yes"], known, rtol=1e-6)
+    table().to_csv("tabs.csv", index=False, sep="\t")
+    held = run("train", "table.csv", "--target", "y", *QUICK, "--validation", "tabs.csv")
+    assert "tabs.csv: separator '\\t', decimal '.'" in held.stderr
+    assert run("predict", model, "tabs.csv", "--separator", "tab").stderr == ""
+
+
+@pytest.mark.once
+def test_predict_and_inspect_import_neither_skrub_nor_scikit_learn(
+    model: str, folder: Path
+) -> None:
+    heavy = ("skrub", "sklearn", "scipy", "skops", "pyarrow.dataset", "matplotlib")
+    for words in (["predict", model, "table.csv"], ["inspect", model]):
+        program = (
+            f"import atexit, sys; sys.argv[1:] = {words!r}\n"
+            f"atexit.register(lambda: print({{*{heavy}}} & {{*sys.modules}}, file=sys.stderr))\n"
+            "from backprop_xp.__main__ import main; main()"
+        )
+        done = start("-c", program)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == "set()\n"
 
 
 @pytest.mark.once

@@ -1,7 +1,6 @@
 """Tables: what is read, what is done with each column, what a training leaves."""
 
 import io
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,24 @@ pytest.importorskip("skops")
 
 import pandas as pd
 import skops.io
+import skrub
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import backprop_xp as bx
 from backprop_xp import tables
-from backprop_xp.tables import columns, keeping, preparation, reading, scores, splitting
+from backprop_xp.tables import (
+    columns,
+    dates,
+    delimited,
+    keeping,
+    preparation,
+    reading,
+    scores,
+    skops_files,
+    splitting,
+)
 from tests import messy
 
 QUICK = tables.Settings(sizes=(8,), epochs=12, patience=50)
@@ -51,6 +64,123 @@ def test_a_table_is_read_from_each_format_as_it_was_written(tmp_path: Path, endi
     else:
         (table.to_parquet if ending == ".parquet" else table.to_feather)(path)
     pd.testing.assert_frame_equal(tables.read(path), table)
+
+
+DELIMITED = {
+    "semicolons and commas": ({"sep": ";", "decimal": ","}, "separator ';', decimal ','"),
+    "semicolons and points": ({"sep": ";"}, "separator ';', decimal '.'"),
+    "tabs": ({"sep": "\t"}, "separator '\\t', decimal '.'"),
+    "bars": ({"sep": "|"}, "separator '|', decimal '.'"),
+    "quoted decimal commas": ({"decimal": ","}, "separator ',', decimal ','"),
+    "commas": ({}, ""),
+}
+
+
+@pytest.mark.parametrize("name", DELIMITED)
+@pytest.mark.parametrize("ending", [".csv", ".csv.bz2"])
+def test_separator_and_decimal_are_sniffed_and_it_is_said(
+    tmp_path: Path, name: str, ending: str
+) -> None:
+    options, line = DELIMITED[name]
+    table, path, said = frame(), tmp_path / f"table{ending}", list[str]()
+    table["money"] = [1e3 * i + 0.5 for i in range(len(table))]
+    table["text"] += ", sold; as seen"
+    table.to_csv(path, index=False, **options)
+    found = tables.read(tables.TableFile(path, say=said.append))
+    pd.testing.assert_frame_equal(found, table)
+    hint = "(sniffed; --separator and --decimal choose others)"
+    assert said == ([f"{path}: {line} {hint}"] if line else [])
+    sep, decimal = options.get("sep", ","), options.get("decimal", ".")
+    told = tables.TableFile(path, separator=sep, decimal=decimal, say=pytest.fail)
+    pd.testing.assert_frame_equal(tables.read(told), table)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("n;x\n1.234,5;7\n12,5;8\n", [1234.5, 12.5]),
+        ("n;x\n1.234;7,5\n1.234.567;8,5\n", [1234.0, 1234567.0]),
+        ("n;x\n1,234;7\n5,678;8\n", [1.234, 5.678]),
+        ('n,x\n"1,234",7\n"5,678",8\n', ["1,234", "5,678"]),
+        ("n;x\n1,234;7.5\n5,678;8.5\n", ["1,234", "5,678"]),
+        ("n;x\n0.998;7\n0.996;8\n", [0.998, 0.996]),
+        ("n\n1.5\n2.5\n", [1.5, 2.5]),
+        ("n,x\n1.5,3;4\n2.5,5;6\n", [1.5, 2.5]),
+    ],
+)
+def test_a_decimal_comma_is_one_where_nothing_speaks_against_it(
+    tmp_path: Path, text: str, expected: list[Any]
+) -> None:
+    (tmp_path / "table.csv").write_text(text)
+    assert tables.read(tmp_path / "table.csv")["n"].tolist() == expected
+
+
+@pytest.mark.once
+def test_a_target_has_the_decimal_of_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    rows = "".join(f"{i},5;1,{i:03d}\n" for i in range(100, 160))
+    path.write_text(f"x;y\n{rows}")
+    target = tables.train(path, "y", settings=QUICK, validation=path).target
+    assert target.mean == pytest.approx(1.1295)
+
+
+def test_the_separator_of_a_wide_table_is_sniffed(tmp_path: Path) -> None:
+    names, path = [f"c{i}" for i in range(20_000)], tmp_path / "wide.csv"
+    path.write_text("\n".join(";".join(row) for row in (names, ["'a"] * 20_000, ["1,5"] * 20_000)))
+    found = tables.read(path)
+    assert list(found) == names
+    assert found["c7"].tolist() == ["'a", "1,5"]
+
+
+def test_options_of_a_file_override_what_would_be_sniffed(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("a;b,c\n1;2,3\n4;5,6\n", encoding="utf-16")
+    given = {"separator": ",", "encoding": "utf-16", "decimal": "."}
+    assert list(tables.read(tables.TableFile(path, **given))) == ["a;b", "c"]
+    path.write_text("name\tn\ncaf\xe9\t1,5\n", encoding="latin1")
+    with pytest.raises(ValueError, match=r"\(byte 0xe9\): name its encoding, as --encoding latin1"):
+        tables.read(path)
+    assert tables.read(tables.TableFile(path, encoding="latin1")).iloc[0].tolist() == [
+        "caf\xe9",
+        1.5,
+    ]
+    for wrong in ({"separator": "ab"}, {"decimal": ";"}, {"encoding": "latin0"}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} .*{next(iter(wrong.values()))}"):
+            tables.TableFile(path, **wrong)
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz", ".tsv", ".tsv.bz2"])
+def test_lines_of_json_and_tabs_are_read_as_they_were_written(tmp_path: Path, ending: str) -> None:
+    table, path = frame().assign(code="007", date=frame()["day"]), tmp_path / f"table{ending}"
+    if ending.startswith(".jsonl"):
+        table.to_json(path, orient="records", lines=True)
+    else:
+        table.to_csv(path, index=False, sep="\t")
+    said = list[str]()
+    found = tables.read(tables.TableFile(path, say=said.append))
+    pd.testing.assert_frame_equal(found, table)
+    assert not said
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('a,b\n1,2\n\n"x\ny",3\n4\n', "line 6 has 1 fields, but the first line has 2"),
+        ('a,b\n1,"2,3"\n4\n', "line 3 has 1 fields, but the first line has 2"),
+        ('a,b\n1,2\n3,"4\n5,6\n', "EOF inside string"),
+        ("5.1,3.5,5.1\n4.9,3.0,4.9\n", "Names such as '5.1' look like values"),
+    ],
+)
+def test_lines_that_do_not_fit_the_first_are_refused(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(ValueError, match=f"table.csv: .*{told}"):
+        tables.read(tmp_path / "table.csv")
+
+
+def test_what_pandas_would_take_for_mixed_types_is_read_as_texts(tmp_path: Path) -> None:
+    values = [*(f"{i}.50" for i in range(300_000)), "x"]
+    (tmp_path / "table.csv").write_text("n,m\n" + "".join(f"{value},1\n" for value in values))
+    assert tables.read(tmp_path / "table.csv")["n"].tolist() == values
 
 
 def test_the_arrays_of_an_npz_file_are_columns(tmp_path: Path) -> None:
@@ -234,18 +364,73 @@ def test_blocks_of_rows_are_prepared_as_all_at_once(monkeypatch: pytest.MonkeyPa
     np.testing.assert_array_equal(made.transform(table), whole)
 
 
-def test_a_preparation_with_a_type_that_is_not_on_the_list_is_refused() -> None:
+def test_a_preparation_with_a_pickle_or_of_other_bytes_is_refused() -> None:
+    class Trap:
+        def __reduce__(self) -> Any:
+            return (pytest.fail, ("a pickle was loaded",))
+
     made = tables.prepare(frame())
-    # Any code of one's own would do; this is scikit-learn's door to it.
-    planted = {**vars(made), "scaling": skops.io.dumps}
-    data = np.frombuffer(skops.io.dumps(planted), dtype=np.uint8)
-    with pytest.raises(ValueError, match=r"(?s)cannot be read.*skops\.io\._persist\.dumps"):
-        tables.Preparation.from_bytes(data)
-    for wrong in (b"", b"no zip", io.BytesIO().getvalue()):
+    arrays = dict(np.load(io.BytesIO(made.to_bytes().tobytes())))
+    trapped = io.BytesIO()
+    np.savez(trapped, **{**arrays, "scaling.medians": np.asarray([Trap()], dtype=object)})
+    lacking = io.BytesIO()
+    np.savez(lacking, **{name: array for name, array in arrays.items() if name != "json"})
+    for wrong in (b"", b"no zip", trapped.getvalue(), lacking.getvalue()):
         with pytest.raises(ValueError, match="cannot be read"):
             tables.Preparation.from_bytes(np.frombuffer(wrong, dtype=np.uint8))
-    names = zipfile.ZipFile(io.BytesIO(made.to_bytes().tobytes())).namelist()
-    assert not [name for name in names if name.endswith((".pkl", ".pickle"))]
+
+
+def older_file(table: pd.DataFrame) -> dict[str, Any]:
+    """What a file held of a preparation when skops wrote it: the fitted transformers."""
+    vectorizer = skrub.TableVectorizer(
+        cardinality_threshold=max(10, len(table) // 10),
+        low_cardinality=OneHotEncoder(
+            handle_unknown="ignore", sparse_output=False, dtype="float32"
+        ),
+        high_cardinality=skrub.StringEncoder(random_state=0),
+        datetime=skrub.DatetimeEncoder(add_weekday=True),
+    ).fit(table)
+    kinds = {"numeric": "number", "datetime": "date"}
+    kinds |= {"low_cardinality": "category", "high_cardinality": "text"}
+    idle = ("CleanNullStrings", "DropUninformative", "ToFloat", "PassThrough", "ShortReprDict")
+    steps = {
+        name: [step for step in all_steps if type(step).__name__ not in idle]
+        for name, all_steps in vectorizer.all_processing_steps_.items()
+    }
+    numbers = tables.prepare(table).numbers({name: table[name] for name in table})
+    imputer = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+    return {
+        "kinds": {name: kinds[kind] for name, kind in vectorizer.column_to_kind_.items()},
+        "left_out": {},
+        "steps": steps,
+        "widths": {name: len(made) for name, made in vectorizer.input_to_outputs_.items()},
+        "scaling": make_pipeline(imputer, StandardScaler()).fit(numbers),
+    }
+
+
+def test_a_preparation_that_skops_wrote_prepares_the_same_and_has_no_other_types() -> None:
+    table = frame(200).drop(columns="y").assign(when=pd.date_range("2020", periods=200, freq="h"))
+    held = older_file(table)
+    data = np.frombuffer(skops.io.dumps(held), dtype=np.uint8)
+    expected = tables.prepare(table).transform(table)
+    found = skops_files.read_skops(data)
+    assert found.kinds == held["kinds"]
+    np.testing.assert_allclose(found.transform(table), expected, rtol=1e-5, atol=1e-6)
+    planted = {**held, "scaling": skops.io.dumps}  # any function would do
+    data = np.frombuffer(skops.io.dumps(planted), dtype=np.uint8)
+    with pytest.raises(ValueError, match=r"(?s)cannot be read.*skops\.io\._persist\.dumps"):
+        skops_files.read_skops(data)
+
+
+@pytest.mark.once
+def test_a_model_whose_preparation_skops_wrote_predicts_the_same(tmp_path: Path) -> None:
+    table, path = frame(), tmp_path / "model"
+    expected = tables.train(table, "y", settings=QUICK, validation=table, out=path).predict(table)
+    kept = bx.load(path, backend="numpy")
+    older = skops.io.dumps(older_file(table.drop(columns="y")))
+    preparation = {"skops": np.frombuffer(older, dtype=np.uint8)}
+    bx.save(path, kept.network, kept.theta, preparation=preparation, metadata=kept.metadata)
+    pd.testing.assert_frame_equal(tables.load(path).predict(table), expected, rtol=1e-4)
 
 
 def test_infinite_numbers_and_those_float32_cannot_hold_count_as_missing() -> None:
@@ -340,6 +525,178 @@ def test_numbers_as_people_write_them_are_numbers() -> None:
         np.testing.assert_allclose(x[:, [place]], expected, rtol=1e-6)
     with pytest.raises(ValueError, match=r"'money' has '12 hp' \(row 0\), but a number"):
         made.transform(table.assign(money="12 hp"))
+
+
+WRITTEN = {
+    "1.234,05": lambda value: f"{value:,.2f}".translate(str.maketrans(",.", ".,")),
+    "1 234": lambda value: f"{value:,.0f}".replace(",", " "),
+    "1\u202f234,5": lambda value: f"{value:,.1f}".translate(str.maketrans(",.", "\u202f,")),
+    "1'234.5": lambda value: f"{value:,.1f}".replace(",", "'"),
+    "(12)": lambda value: f"({value:.0f})" if value % 2 else f"{value:.0f}",
+    "1,5": lambda value: f"{value / 2:.1f}".replace(".", ","),
+}
+READ: dict[str, Any] = {
+    "(12)": lambda value: np.where(value % 2, -value, value),
+    "1,5": lambda value: value / 2,
+}
+
+
+@pytest.mark.parametrize("style", WRITTEN)
+def test_numbers_of_other_countries_and_of_accounts_are_numbers(style: str) -> None:
+    values = np.arange(40.0) * 1235
+    written = pd.DataFrame({"x": [WRITTEN[style](value) for value in values]})
+    made = tables.Preparation.from_bytes(tables.prepare(written).to_bytes())
+    assert made.kinds == {"x": "number"}
+    expected = pd.DataFrame({"x": READ.get(style, np.positive)(values)})
+    found = [made.transform(written), tables.prepare(expected).transform(expected)]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+    # A row alone is read as the column was, whatever its own text would be taken for.
+    alone = [made.transform(written.iloc[[i]])[0] for i in range(40)]
+    np.testing.assert_array_equal(alone, found[0])
+
+
+@pytest.mark.once
+def test_a_number_is_read_from_a_file_of_one_row_as_from_the_training_rows(tmp_path: Path) -> None:
+    prices = [f"{i}.{(i * 37) % 1000:03d},5" if i else "0,5" for i in range(60)]
+    table = pd.DataFrame({"price": prices, "y": ["no", "yes", "no"] * 20})
+    model = tables.train(table, "y", settings=QUICK)
+    (tmp_path / "row.csv").write_text("price\n1.037\n")
+    found = model.predict(tmp_path / "row.csv")
+    pd.testing.assert_frame_equal(found, model.predict(pd.DataFrame({"price": ["1037"]})))
+
+
+@pytest.mark.parametrize(
+    "formats",
+    [
+        ("%b %d, %Y",),
+        ("%B %d, %Y",),
+        ("%b %d, %Y", "%B %d, %Y"),
+        ("%Y-%m-%d", "%d.%m.%Y"),
+        ("%Y-%m-%d", "%d/%m/%Y", "%d %b %Y"),
+        ("%Y%m%d",),
+        ("%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S"),
+    ],
+    ids=" and ".join,
+)
+def test_dates_are_dates_in_whatever_formats_they_are_written(formats: tuple[str, ...]) -> None:
+    days = pd.date_range("2019-12-05", periods=200, freq="37h").floor("h")
+    days = days if "%H" in formats[0] else days.floor("D")
+    given = pd.DataFrame(
+        {"day": [day.strftime(formats[i % len(formats)]) for i, day in enumerate(days)]}
+    )
+    made = tables.Preparation.from_bytes(tables.prepare(given).to_bytes())
+    assert made.kinds == {"day": "date"}
+    expected = tables.prepare(pd.DataFrame({"day": days})).transform(pd.DataFrame({"day": days}))
+    np.testing.assert_allclose(made.transform(given), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(made.transform(given.iloc[[3]]), made.transform(given)[[3]])
+
+
+@pytest.mark.once
+def test_a_single_row_tells_whether_month_or_day_is_first_in_a_column() -> None:
+    days = pd.date_range("2020-03-01", "2020-03-12").repeat(4)
+    for form, last in (("%d/%m/%Y", "25/03/2020"), ("%m/%d/%Y", "03/25/2020")):
+        texts = [*days.strftime(form), last, *days.strftime("%Y-%m-%d")]
+        found = dates.read_dates(texts, dates.find_formats(texts))
+        expected = [*days, pd.Timestamp("2020-03-25"), *days]
+        np.testing.assert_array_equal(found, np.asarray(expected, dtype="datetime64[us]"))
+
+
+@pytest.mark.once
+def test_integers_that_are_dates_are_dates_and_other_integers_are_not() -> None:
+    days = pd.date_range("2019-01-01", periods=60)
+    integers = days.strftime("%Y%m%d").astype(int)
+    made = tables.prepare(pd.DataFrame({"day": integers}))
+    assert made.kinds == {"day": "date"}
+    found = made.transform(pd.DataFrame({"day": integers}))
+    np.testing.assert_array_equal(found, made.transform(pd.DataFrame({"day": days})))
+    holed = pd.DataFrame({"day": pd.Series(integers).where(integers % 7 > 0)})
+    assert tables.prepare(holed).kinds == {"day": "date"}
+    with pytest.raises(ValueError, match=r"'day' has .*20191399.* but a date is expected"):
+        made.transform(pd.DataFrame({"day": [20191399]}))
+    others = pd.DataFrame({"x": 20190101 + np.arange(60)})  # 20190132 is no day
+    assert tables.prepare(others).kinds == {"x": "number"}
+
+
+def test_times_of_day_are_numbers_written_or_not() -> None:
+    moments = pd.date_range("2020-01-01", periods=90, freq="731s")
+    expected = pd.DataFrame({"at": (moments - moments.normalize()).total_seconds()})
+    given = {
+        "hh:mm:ss": moments.strftime("%H:%M:%S"),
+        "time": moments.time,
+        "hh:mm": moments.floor("min").strftime("%H:%M"),
+    }
+    for name, values in given.items():
+        rounded = expected // 60 * 60 if name == "hh:mm" else expected
+        made = tables.prepare(pd.DataFrame({"at": values}))
+        assert made.kinds == {"at": "number"}
+        found = made.transform(pd.DataFrame({"at": values}))
+        np.testing.assert_allclose(found, tables.prepare(rounded).transform(rounded), rtol=1e-6)
+    made = tables.prepare(pd.DataFrame({"at": given["hh:mm:ss"]}))
+    found = [made.transform(pd.DataFrame({"at": given[name]})) for name in ("hh:mm:ss", "time")]
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.once
+def test_codes_that_begin_with_a_zero_stay_texts(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    table = pd.DataFrame({"zip": draw.choice(["00172", "10115", "99999"], 60), "a": np.arange(60)})
+    table["sparse"] = table["zip"].where(table.index % 7 > 0)
+    table["y"] = table["zip"].map({"00172": "01", "10115": "02", "99999": "10"})
+    for name in ("table.csv", "table.tsv"):
+        table.to_csv(tmp_path / name, index=False, sep="\t" if name.endswith("tsv") else ",")
+        pd.testing.assert_frame_equal(tables.read(tmp_path / name), table)
+    for given in (table, tmp_path / "table.csv"):
+        model = tables.train(given, "y", settings=QUICK)
+        assert model.preparation.kinds == {"zip": "category", "a": "number", "sparse": "category"}
+        assert model.target.classes == ("01", "02", "10")
+    table.iloc[[3]].to_csv(tmp_path / "row.csv", index=False)
+    alone = model.predict(tmp_path / "row.csv")
+    pd.testing.assert_frame_equal(alone, model.predict(table.iloc[[3]]))
+
+
+@pytest.mark.parametrize("ending", ["", "\n"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_code_is_found_wherever_it_stands_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quote: str, ending: str
+) -> None:
+    path = tmp_path / "table.csv"
+    rows = [f"{i},{i}" for i in range(8)]
+    for piece in (1, 2, 3, 7, 2**18):
+        monkeypatch.setattr(delimited, "_PIECE", piece)
+        for code, place in (("007", 0), ("007", 1), ("07", 1)):
+            last = ["7", "7"]
+            last[place] = f"{quote}{code}{quote}"
+            path.write_text("\n".join([",n", *rows, ",".join(last)]) + ending)
+            found = tables.read(path).iloc[:, place]
+            assert found.tolist() == [*map(str, range(8)), code]
+    path.write_text("n,day,at\n1,01.02.2020,00:15\n2,03.04.2020,08:20\n")
+    monkeypatch.setattr(delimited, "_with_arrow", pytest.fail)  # no code, no second reading
+    assert tables.read(path)["n"].tolist() == [1, 2]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("form", ["{:08x}", "id{}", "user{}@example.org", "{:05d}"])
+def test_identifiers_are_left_out_and_it_is_said(form: str) -> None:
+    said = list[str]()
+    table = frame().assign(key=[form.format(7919 * i) for i in range(60)])
+    model = tables.train(table, "y", settings=QUICK, say=said.append)
+    assert "'key' is left out: it is an identifier" in said
+    assert list(model.preparation.kinds) == ["a", "b", "day", "text"]
+
+
+@pytest.mark.parametrize("first", [10**18, -(10**18), 2**63 - 100])
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "Int64", "int64[pyarrow]"])
+def test_integers_beyond_float64_keep_their_differences(first: int, dtype: str) -> None:
+    if first < 0 and dtype == "uint64":
+        first = 2**64 - 100
+    order = np.random.default_rng(0).permutation(90)
+    table = pd.DataFrame({"t": pd.Series([first + int(i) for i in order], dtype=dtype)})
+    made = tables.Preparation.from_bytes(tables.prepare(table).to_bytes())
+    found = made.transform(table)[:, 0]
+    np.testing.assert_allclose(found, (order - 44.5) / order.std(), rtol=1e-5)
+    far = pd.DataFrame({"t": pd.Series([0, 2**63 - 1], dtype=dtype)})
+    assert np.isfinite(made.transform(far)).all()
+    assert tables.described_columns(made)[0]["mean"] == pytest.approx(first)
 
 
 def test_metrics_are_those_of_the_classes_that_are_there() -> None:

@@ -18,6 +18,7 @@ from backprop_xp.losses import LOSSES
 # Numbers: 0.8 GB in float64, of which a training needs several times as much.
 _MOST = 10**8
 _PICTURES = (".png", ".svg", ".pdf")
+TABLE = "A table: .csv, .tsv, .jsonl (or .gz, .bz2 of it), .parquet, .feather, .npz."
 
 
 def parse_sizes(text: str, example: str) -> list[int]:
@@ -67,6 +68,10 @@ def known_backend(name: str | None) -> str | None:
     return name
 
 
+def _check_separator(text: str | None) -> str | None:
+    return "\t" if text in ("tab", "\\t") else text
+
+
 ChosenBackend: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -74,6 +79,22 @@ ChosenBackend: TypeAlias = Annotated[
         help="Where to compute. Default: as the environment says.",
         show_default=False,
     ),
+]
+
+
+Separator: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        callback=_check_separator,
+        help="One character, or tab. Default: sniffed.",
+        show_default=False,
+    ),
+]
+Decimal: TypeAlias = Annotated[
+    str | None, typer.Option(help="A point or a comma. Default: sniffed.", show_default=False)
+]
+Encoding: TypeAlias = Annotated[
+    str | None, typer.Option(help="Such as latin1. Default: UTF-8.", show_default=False)
 ]
 
 

@@ -8,8 +8,15 @@ from typing import Annotated, Any
 import typer
 
 import backprop_xp as bx
-from backprop_xp.cli.arguments import picture_path, refuse_overwriting, require_pictures
-from backprop_xp.cli.output import errors_in_one_line, indent, say, width, wrapped
+from backprop_xp.cli.arguments import (
+    Decimal,
+    Encoding,
+    Separator,
+    picture_path,
+    refuse_overwriting,
+    require_pictures,
+)
+from backprop_xp.cli.output import errors_in_one_line, indent, note, say, width, wrapped
 from backprop_xp.cli.tabulated import classes_table, cut, metrics_table, number, parts_of
 from backprop_xp.plots.canvas import new_figure
 
@@ -30,6 +37,9 @@ def inspect(
         typer.Option(callback=picture_path, help="Draw what --data finds: .png, .svg or .pdf."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+    separator: Separator = None,
+    decimal: Decimal = None,
+    encoding: Encoding = None,
 ) -> None:
     """Show what a model is: its network, what is done with each column, its training, its metrics.
 
@@ -42,8 +52,9 @@ def inspect(
         require_pictures(plot)
         refuse_overwriting([model, data], {"--plot": plot})
         tables = bx.tables
+        file = tables.TableFile(data or "", separator, decimal, encoding, note)
         known = tables.load(model)
-        found = tables.importances(known, data) if data is not None else None
+        found = tables.importances(known, file) if data is not None else None
         if plot is not None:
             _draw(found or [], known.target, plot)
         told = collect(model, known, tables.described_columns(known.preparation), found)

@@ -1,11 +1,13 @@
 """What the commands share in printing: lines, names, and an error in one line."""
 
 import contextlib
+import difflib
 import os
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -61,8 +63,17 @@ def errors_in_one_line(status: int = 1) -> Iterator[None]:
     except BrokenPipeError:
         raise  # typer ends quietly when nobody reads on
     except (ValueError, TypeError, RuntimeError, ImportError, OSError, MemoryError) as error:
-        complain(error)
+        complain(f"{error}{_beside(error)}" if isinstance(error, FileNotFoundError) else error)
         raise typer.Exit(status) from None
+
+
+def _beside(error: FileNotFoundError) -> str:
+    """Return a hint at the file beside one that is missing whose name is nearest to its name."""
+    path = Path(error.filename or "")
+    if not (path.name and path.parent.is_dir()):
+        return ""
+    close = difflib.get_close_matches(path.name, [one.name for one in path.parent.iterdir()], n=1)
+    return f". Did you mean {os.fspath(path.with_name(close[0]))!r}?" if close else ""
 
 
 def complain(message: Any) -> None:

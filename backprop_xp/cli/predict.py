@@ -8,7 +8,15 @@ from typing import Annotated, Any
 import typer
 
 import backprop_xp as bx
-from backprop_xp.cli.arguments import file_path, refuse_overwriting, split_names
+from backprop_xp.cli.arguments import (
+    TABLE,
+    Decimal,
+    Encoding,
+    Separator,
+    file_path,
+    refuse_overwriting,
+    split_names,
+)
 from backprop_xp.cli.output import errors_in_one_line, note
 from backprop_xp.model_files import write
 
@@ -23,7 +31,7 @@ def _check_out(path: Path | None) -> Path | None:
 
 def predict(
     model: Annotated[str, typer.Argument(help="The file that train wrote.")],
-    data: Annotated[str, typer.Argument(help="A table: .csv, .csv.gz, .parquet, .feather, .npz.")],
+    data: Annotated[str, typer.Argument(help=TABLE)],
     out: Annotated[
         Path | None,
         typer.Option(callback=_check_out, help="Write .csv or .parquet. Default: CSV on stdout."),
@@ -31,6 +39,9 @@ def predict(
     keep: Annotated[
         str, typer.Option(help="Columns of the table to copy: A,B.", show_default=False)
     ] = "",
+    separator: Separator = None,
+    decimal: Decimal = None,
+    encoding: Encoding = None,
 ) -> None:
     """Predict the target of each row: the class or the number, and each class's probability.
 
@@ -40,8 +51,9 @@ def predict(
     with errors_in_one_line(2):
         refuse_overwriting([model, data], {"--out": out})
         tables = bx.tables
+        file = tables.TableFile(data, separator, decimal, encoding, note)
         known = tables.load(model)
-        frame = tables.read(data, texts=known.preparation.texts)
+        frame = tables.read(file, texts=known.preparation.texts)
         found = _beside(frame, split_names(keep), known.predict(frame))
         if out is not None:
             write(out, _bytes(found, out))

@@ -4,6 +4,7 @@ What is computed is in ``tables/``.
 """
 
 import contextlib
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,11 @@ import typer
 import backprop_xp as bx
 from backprop_xp.checks import nearest
 from backprop_xp.cli.arguments import (
+    TABLE,
     ChosenBackend,
+    Decimal,
+    Encoding,
+    Separator,
     bounded,
     count_parameters,
     file_path,
@@ -59,7 +64,7 @@ def _share_or_path(name: str) -> Any:
 
 
 def train(
-    data: Annotated[str, typer.Argument(help="A table: .csv, .csv.gz, .parquet, .feather, .npz.")],
+    data: Annotated[str, typer.Argument(help=TABLE)],
     target: Annotated[str, typer.Option(help="The column to predict.")],
     task: Annotated[
         str | None,
@@ -155,6 +160,9 @@ def train(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as one JSON object.")
     ] = False,
+    separator: Separator = None,
+    decimal: Decimal = None,
+    encoding: Encoding = None,
 ) -> None:
     """Train a network on a table, and compare it with a linear model and a trivial baseline.
 
@@ -168,6 +176,8 @@ def train(
         widths = parse_sizes(sizes, "64,32")
         refuse_more(count_parameters([1, *widths, 1]) * restarts, "--sizes")
         tables = bx.tables  # takes a second or two to import
+        options = {"separator": separator, "decimal": decimal, "encoding": encoding, "say": note}
+        table_file = functools.partial(tables.TableFile, **options)
         settings = tables.Settings(
             sizes=tuple(widths),
             hidden=hidden,
@@ -186,15 +196,15 @@ def train(
         )
         with shown_losses() as shown:
             model = tables.train(
-                data,
+                table_file(data),
                 target,
                 settings=settings,
                 task=task,
                 features=split_names(features),
                 drop=split_names(drop),
                 weights=weights,
-                validation=validation,
-                test=test,
+                validation=table_file(validation) if isinstance(validation, str) else validation,
+                test=table_file(test) if isinstance(test, str) else test,
                 backend=backend,
                 device=device,
                 dtype=dtype,

@@ -5,17 +5,30 @@
 are made of these.
 """
 
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
 from backprop_xp.tables.describing import described_columns as described_columns
-from backprop_xp.tables.importances import importances as importances
-from backprop_xp.tables.learning import train as train
 from backprop_xp.tables.model import TableModel as TableModel, load as load
-from backprop_xp.tables.preparation import Preparation as Preparation, prepare as prepare
-from backprop_xp.tables.reading import read as read
+from backprop_xp.tables.preparation import Preparation as Preparation
+from backprop_xp.tables.reading import TableFile as TableFile, read as read
 from backprop_xp.tables.settings import Settings as Settings
+
+if TYPE_CHECKING:
+    from backprop_xp.tables.detection import prepare
+    from backprop_xp.tables.learning import train
+    from backprop_xp.tables.permutation_importance import importances
+
+# Some of the extra's libraries are imported on first use: which one is missing is told at once.
+for _library in ("skops", "skrub", "sklearn"):
+    if importlib.util.find_spec(_library) is None:
+        raise ModuleNotFoundError(f"No module named {_library!r}", name=_library)
 
 __all__ = [
     "Preparation",
     "Settings",
+    "TableFile",
     "TableModel",
     "described_columns",
     "importances",
@@ -24,3 +37,13 @@ __all__ = [
     "read",
     "train",
 ]
+
+# What needs scikit-learn, which takes seconds to import: a prediction does without.
+_LATER = {"importances": "permutation_importance", "prepare": "detection", "train": "learning"}
+
+
+def __getattr__(name: str) -> Any:
+    """Return a name that is imported on first use."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)

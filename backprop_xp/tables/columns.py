@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from backprop_xp.checks import nearest
-from backprop_xp.tables.values import as_texts, is_text, numbers, truths
+from backprop_xp.tables.reading import lost_header
+from backprop_xp.tables.values import as_texts, distinct, find_style, is_text, numbers, truths
 
 # Whole numbers of so few different values are classes.
 _FEW = 10
@@ -82,7 +83,8 @@ def rows_of(
 
 def _require(frame: pd.DataFrame, name: str) -> None:
     if name not in frame:
-        raise ValueError(f"there is no column {name!r}. {nearest(name, list(frame))}")
+        hint = lost_header(list(frame)) or f" {nearest(name, list(frame))}"
+        raise ValueError(f"there is no column {name!r}.{hint}")
 
 
 def _values(column: pd.Series, classes: Sequence[Any] = ()) -> pd.Series:
@@ -94,9 +96,9 @@ def _values(column: pd.Series, classes: Sequence[Any] = ()) -> pd.Series:
         return as_texts(column)
     if not is_text(column):
         return column
-    found, wrong = numbers(column)
-    if not wrong.any():
-        return found
+    style = find_style(distinct(column)[0], column.attrs.get("decimal", "."))
+    if style is not None:
+        return pd.Series(numbers(column, style)[0], column.index, name=column.name)
     known = truths(column)
     return column if known is None else known
 

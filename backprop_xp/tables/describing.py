@@ -1,8 +1,10 @@
 """What a preparation knows of each column, for who inspects a model."""
 
+from collections.abc import Callable
 from typing import Any
 
-from backprop_xp.tables.preparation import Preparation
+from backprop_xp.tables.encoding import Category, Date, Number, Text
+from backprop_xp.tables.preparation import Preparation, Scaling
 
 
 def described_columns(preparation: Preparation) -> list[dict[str, Any]]:
@@ -12,39 +14,39 @@ def described_columns(preparation: Preparation) -> list[dict[str, Any]]:
     a category ``categories``, of a date ``format`` and ``parts``, of a text ``pieces``, the number
     of different groups of letters.
     """
-    first = 0
-    told = []
-    for name, kind in preparation.kinds.items():
-        features = len(preparation.places()[name])
-        learnt = _LEARNT[kind](preparation, name, first)
-        told.append({"name": name, "kind": kind, "features": features, **learnt})
-        first += preparation.widths[name] if kind in ("number", "date") else 0
-    return told
+    first, places = 0, preparation.places()
+    found = []
+    for name, column in preparation.columns.items():
+        learnt = _LEARNT[column.kind](column, preparation.scaling, first)
+        features = len(places[name])
+        found.append({"name": name, "kind": column.kind, "features": features, **learnt})
+        first += column.width if column.is_scaled else 0
+    return found
 
 
-def _number(preparation: Preparation, name: str, place: int) -> dict[str, Any]:
-    imputer, scaler = preparation.scaling  # type: ignore[misc]
+def _number(column: Number, scaling: Scaling, place: int) -> dict[str, Any]:
     return {
-        "mean": float(scaler.mean_[place]),
-        "deviation": float(scaler.scale_[place]),
-        "filled": float(imputer.statistics_[place]),
+        "mean": float(scaling.means[place]) + column.origin,
+        "deviation": float(scaling.deviations[place]),
+        "filled": float(scaling.medians[place]) + column.origin,
     }
 
 
-def _date(preparation: Preparation, name: str, place: int) -> dict[str, Any]:
-    steps = {type(step).__name__: step for step in preparation.steps[name]}
-    encoder = steps["DatetimeEncoder"]
-    parts = [str(part).removeprefix(f"{name}_") for part in encoder.all_outputs_]
-    return {"format": getattr(steps.get("ToDatetime"), "format_", None), "parts": parts}
+def _date(column: Date, scaling: Scaling, place: int) -> dict[str, Any]:
+    return {"format": " or ".join(column.formats) or None, "parts": list(column.parts)}
 
 
-def _category(preparation: Preparation, name: str, place: int) -> dict[str, Any]:
-    (categories,) = preparation.steps[name][-1].categories_
-    return {"categories": [None if value != value else str(value) for value in categories]}
+def _category(column: Category, scaling: Scaling, place: int) -> dict[str, Any]:
+    return {"categories": list(column.values)}
 
 
-def _text(preparation: Preparation, name: str, place: int) -> dict[str, Any]:
-    return {"pieces": len(preparation.steps[name][-1].vectorizer_.vocabulary_)}
+def _text(column: Text, scaling: Scaling, place: int) -> dict[str, Any]:
+    return {"pieces": len(column.pieces)}
 
 
-_LEARNT = {"number": _number, "date": _date, "category": _category, "text": _text}
+_LEARNT: dict[str, Callable[[Any, Scaling, int], dict[str, Any]]] = {
+    "number": _number,
+    "date": _date,
+    "category": _category,
+    "text": _text,
+}

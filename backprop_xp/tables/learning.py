@@ -10,10 +10,11 @@ from backprop_xp.backends import Selection, resolve, to_host
 from backprop_xp.checkpoint import Checkpoint
 from backprop_xp.options import TrainingState
 from backprop_xp.tables.columns import Table, Task, in_its_unit, targets_of
+from backprop_xp.tables.detection import prepare
 from backprop_xp.tables.fitting import Rows, balanced, fitted, make_network
 from backprop_xp.tables.keeping import Keeper, Watch, best_of
 from backprop_xp.tables.model import BYTES, TableModel, model_of
-from backprop_xp.tables.preparation import Preparation, prepare
+from backprop_xp.tables.preparation import Preparation
 from backprop_xp.tables.problem import Problem, pose
 from backprop_xp.tables.resuming import told_of, training_in
 from backprop_xp.tables.scores import by_class, linear, score, trivial

@@ -1,6 +1,7 @@
 """What a file tells of a training, and whether a training that is to go on is the same."""
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import sys
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import sklearn
-import skrub
 
 from backprop_xp.backends import Selection, dtype_name
 from backprop_xp.checkpoint import Checkpoint, load
@@ -35,7 +35,7 @@ def told_of(problem: Problem, settings: Settings, where: Selection) -> dict[str,
             "numpy": np.__version__,
             "pandas": pd.__version__,
             "scikit-learn": sklearn.__version__,
-            "skrub": skrub.__version__,
+            "skrub": importlib.metadata.version("skrub"),
         },
     }
     as_read: dict[str, Any] = json.loads(json.dumps(told))
