@@ -112,9 +112,9 @@ _LATER["plots"] = "plots"
 _EXTRAS = {
     "estimators": ("scikit-learn 1.9 or later", "sklearn", ("sklearn", "scipy")),
     "tables": (
-        "pandas, skrub and skops",
+        "pandas and skrub",
         "tables",
-        ("pandas", "pyarrow", "sklearn", "skops", "skrub"),
+        ("pandas", "pyarrow", "sklearn", "skrub"),
     ),
 }
 

@@ -67,7 +67,7 @@ DEVICE_SIDE = {"functions", "pieces", "points"}
 
 HEAVY = {"cupy", "jax", "torch", "array_api_strict", "array_api_compat.numpy"}
 HEAVY |= {"sklearn", "scipy", "matplotlib", "typer", "rich", "safetensors", "onnx", "ndonnx"}
-HEAVY |= {"pandas", "skrub", "skops", "pyarrow"}
+HEAVY |= {"pandas", "skrub", "pyarrow"}
 # Not heavy, but milliseconds that few need.
 HEAVY |= {"backprop_xp.gradient_check", "array_api_compat", "logging", "subprocess", "difflib"}
 HEAVY |= {"backprop_xp.checkpoint", "backprop_xp.descriptions"}

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("skrub")
-pytest.importorskip("skops")
+pytest.importorskip("skrub")
 
 import pandas as pd
 
@@ -469,7 +469,7 @@ def test_files_of_other_separators_train_predict_and_are_inspected_alike(
 def test_predict_and_inspect_import_neither_skrub_nor_scikit_learn(
     model: str, folder: Path
 ) -> None:
-    heavy = ("skrub", "sklearn", "scipy", "skops", "pyarrow.dataset", "matplotlib")
+    heavy = ("skrub", "sklearn", "scipy", "pyarrow.dataset", "matplotlib")
     for words in (["predict", model, "table.csv"], ["inspect", model]):
         program = (
             f"import atexit, sys; sys.argv[1:] = {words!r}\n"

@@ -8,14 +8,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("skrub")
-pytest.importorskip("skops")
+pytest.importorskip("skrub")
 
 import pandas as pd
-import skops.io
-import skrub
-from sklearn.impute import SimpleImputer
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import backprop_xp as bx
 from backprop_xp import tables
@@ -27,7 +22,6 @@ from backprop_xp.tables import (
     preparation,
     reading,
     scores,
-    skops_files,
     splitting,
 )
 from tests import messy
@@ -120,7 +114,7 @@ def test_a_target_has_the_decimal_of_its_file(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     rows = "".join(f"{i},5;1,{i:03d}\n" for i in range(100, 160))
     path.write_text(f"x;y\n{rows}")
-    target = tables.train(path, "y", settings=QUICK, validation=path).target
+    target = tables.train(path, "y", settings=QUICK, validation=path, test=path).target
     assert target.mean == pytest.approx(1.1295)
 
 
@@ -378,59 +372,6 @@ def test_a_preparation_with_a_pickle_or_of_other_bytes_is_refused() -> None:
     for wrong in (b"", b"no zip", trapped.getvalue(), lacking.getvalue()):
         with pytest.raises(ValueError, match="cannot be read"):
             tables.Preparation.from_bytes(np.frombuffer(wrong, dtype=np.uint8))
-
-
-def older_file(table: pd.DataFrame) -> dict[str, Any]:
-    """What a file held of a preparation when skops wrote it: the fitted transformers."""
-    vectorizer = skrub.TableVectorizer(
-        cardinality_threshold=max(10, len(table) // 10),
-        low_cardinality=OneHotEncoder(
-            handle_unknown="ignore", sparse_output=False, dtype="float32"
-        ),
-        high_cardinality=skrub.StringEncoder(random_state=0),
-        datetime=skrub.DatetimeEncoder(add_weekday=True),
-    ).fit(table)
-    kinds = {"numeric": "number", "datetime": "date"}
-    kinds |= {"low_cardinality": "category", "high_cardinality": "text"}
-    idle = ("CleanNullStrings", "DropUninformative", "ToFloat", "PassThrough", "ShortReprDict")
-    steps = {
-        name: [step for step in all_steps if type(step).__name__ not in idle]
-        for name, all_steps in vectorizer.all_processing_steps_.items()
-    }
-    numbers = tables.prepare(table).numbers({name: table[name] for name in table})
-    imputer = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
-    return {
-        "kinds": {name: kinds[kind] for name, kind in vectorizer.column_to_kind_.items()},
-        "left_out": {},
-        "steps": steps,
-        "widths": {name: len(made) for name, made in vectorizer.input_to_outputs_.items()},
-        "scaling": make_pipeline(imputer, StandardScaler()).fit(numbers),
-    }
-
-
-def test_a_preparation_that_skops_wrote_prepares_the_same_and_has_no_other_types() -> None:
-    table = frame(200).drop(columns="y").assign(when=pd.date_range("2020", periods=200, freq="h"))
-    held = older_file(table)
-    data = np.frombuffer(skops.io.dumps(held), dtype=np.uint8)
-    expected = tables.prepare(table).transform(table)
-    found = skops_files.read_skops(data)
-    assert found.kinds == held["kinds"]
-    np.testing.assert_allclose(found.transform(table), expected, rtol=1e-5, atol=1e-6)
-    planted = {**held, "scaling": skops.io.dumps}  # any function would do
-    data = np.frombuffer(skops.io.dumps(planted), dtype=np.uint8)
-    with pytest.raises(ValueError, match=r"(?s)cannot be read.*skops\.io\._persist\.dumps"):
-        skops_files.read_skops(data)
-
-
-@pytest.mark.once
-def test_a_model_whose_preparation_skops_wrote_predicts_the_same(tmp_path: Path) -> None:
-    table, path = frame(), tmp_path / "model"
-    expected = tables.train(table, "y", settings=QUICK, validation=table, out=path).predict(table)
-    kept = bx.load(path, backend="numpy")
-    older = skops.io.dumps(older_file(table.drop(columns="y")))
-    preparation = {"skops": np.frombuffer(older, dtype=np.uint8)}
-    bx.save(path, kept.network, kept.theta, preparation=preparation, metadata=kept.metadata)
-    pd.testing.assert_frame_equal(tables.load(path).predict(table), expected, rtol=1e-4)
 
 
 def test_infinite_numbers_and_those_float32_cannot_hold_count_as_missing() -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from backprop_xp.tables.permutation_importance import importances
 
 # Some of the extra's libraries are imported on first use: which one is missing is told at once.
-for _library in ("skops", "skrub", "sklearn"):
+for _library in ("skrub", "sklearn"):
     if importlib.util.find_spec(_library) is None:
         raise ModuleNotFoundError(f"No module named {_library!r}", name=_library)
 

@@ -88,11 +88,6 @@ def _of_texts(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # few texts, or short ones
         encoder.fit(pd.Series([texts[row] for row in rows], dtype="str", name=column.name))
-    return text_of(encoder)
-
-
-def text_of(encoder: Any) -> Text:
-    """Return what a fitted StringEncoder of skrub does."""
     vectorizer, width = encoder.vectorizer_, encoder.n_components_
     pieces = sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.get)
     # Of a few texts the first groups of letters are the coordinates themselves.
@@ -105,10 +100,6 @@ def _scaling(columns: dict[str, Column], frame: pd.DataFrame) -> Scaling:
     if not values.shape[1]:
         return UNSCALED
     imputer = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
-    return scaling_of(imputer, StandardScaler().fit(imputer.fit_transform(values)))
-
-
-def scaling_of(imputer: SimpleImputer, scaler: StandardScaler) -> Scaling:
-    """Return what a fitted imputer and a scaler behind it do."""
+    scaler = StandardScaler().fit(imputer.fit_transform(values))
     flagged = imputer.indicator_.features_.astype(np.intp)
     return Scaling(imputer.statistics_, flagged, scaler.mean_, scaler.scale_)

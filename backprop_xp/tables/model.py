@@ -17,8 +17,6 @@ from backprop_xp.tables.preparation import Preparation
 
 # The names, in a file, of the preparation's bytes and of what is told of the model.
 BYTES, TOLD = "columns", "table"
-# The name of the bytes in files that were written with skops.
-_SKOPS = "skops"
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,25 +82,17 @@ def load(path: str | os.PathLike[str], *, backend: Any = None, device: Any = Non
 def model_of(found: Checkpoint, path: Any) -> TableModel:
     """Return the model that is in a file's contents."""
     told = found.metadata.get(TOLD)
-    if not isinstance(told, dict) or not {BYTES, _SKOPS} & {*(found.preparation or {})}:
+    if not isinstance(told, dict) or BYTES not in (found.preparation or {}):
         raise CheckpointError(f"{os.fspath(path)}: it holds no model of a table.")
     try:
         target = target_from(told["target"])
-        preparation = _preparation(found.preparation or {})
+        preparation = Preparation.from_bytes(to_host((found.preparation or {})[BYTES]))
         theta = found.theta if len(found.theta.shape) == 1 else found.theta[told["member"], :]
         curves = told["history"] if found.state is None else found.state.history
         history = {name: np.asarray(values, dtype="float64") for name, values in curves.items()}
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise CheckpointError(f"{os.fspath(path)}: {error}") from error
     return TableModel(found.network, theta, preparation, target, told, history)
-
-
-def _preparation(given: Mapping[str, Array]) -> Preparation:
-    if BYTES in given:
-        return Preparation.from_bytes(to_host(given[BYTES]))
-    from backprop_xp.tables.skops_files import read_skops  # takes seconds to import
-
-    return read_skops(to_host(given[_SKOPS]))
 
 
 def target_from(told: Mapping[str, Any]) -> Target:
