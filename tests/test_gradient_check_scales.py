@@ -10,7 +10,8 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.gradient_check import derivatives
 from backprop_xp.gradient_check.claims import claimed_gradient
-from backprop_xp.gradient_check.functions import Problem, prepared
+from backprop_xp.gradient_check.first_calls import prepared
+from backprop_xp.gradient_check.functions import Problem
 from backprop_xp.gradient_check.points import flatten
 
 WRONG = {

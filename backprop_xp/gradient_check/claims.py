@@ -12,9 +12,9 @@ import numpy as np
 from backprop_xp.gradient_check.functions import SINGLE, Function, Host
 
 # The rounding of its tensor's largest entry counts so many times, and that of the size that it has
-# elsewhere: of an entry more in float32, in which a million rows may have been added up.
+# elsewhere: more of an entry in float32 beside a value in float64, which may sum a million rows.
 _LARGEST = _NATURAL = 16.0
-_SUMS = 2.0**16
+_SUMS = 2.0**14
 
 
 class Claim(NamedTuple):
@@ -51,7 +51,8 @@ class Gradient(NamedTuple):
     def at(self, columns: Host) -> Claim:
         """Return what is claimed of some entries."""
         precision, size = self.precision[columns], self.natural_size[columns]
-        natural = np.where(precision == SINGLE, _SUMS, _NATURAL) * precision * size
+        sums = (precision == SINGLE) & (self.function.epsilon < SINGLE)
+        natural = np.where(sums, _SUMS, _NATURAL) * precision * size
         return Claim(self.value[columns], self.bar[columns], natural)
 
     def along(self, direction: Host) -> Claim:

@@ -8,7 +8,8 @@ from backprop_xp.backends import beside, require_owner, to_host
 from backprop_xp.gradient_check.claims import claimed_gradient
 from backprop_xp.gradient_check.diagnosis import explain
 from backprop_xp.gradient_check.directions import check_directions, is_analytic
-from backprop_xp.gradient_check.functions import Fault, Function, Problem, last_calls, prepared
+from backprop_xp.gradient_check.first_calls import last_calls, prepared
+from backprop_xp.gradient_check.functions import Fault, Function, Problem
 from backprop_xp.gradient_check.judge import (
     FAIL,
     KINK,
