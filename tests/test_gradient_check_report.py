@@ -137,9 +137,14 @@ def test_a_direction_does_not_say_to_how_many_digits_entries_agree() -> None:
         found[[5, 700]] = found[[700, 5]]
         return found
 
-    point = np.random.default_rng(0).normal(size=100_000)
-    report = check.gradient(lambda p: np.sum(p**3), gradient, point)
+    def value(p: Any) -> Any:
+        calls.append(1)
+        return np.sum(p**3)
+
+    point, calls = np.random.default_rng(0).normal(size=100_000), list[int]()
+    report = check.gradient(value, gradient, point)
     assert (report.verdict, report.method) == ("fail", "directional")
+    assert len(calls) <= 250  # one entry of a sample costs one
     assert report.max_relative_error < 1e-3 < report.worst[0].relative_error
     assert "digits" not in report.reason
     nearly = check.gradient(lambda p: np.sum(p**3), lambda p: 3.0001 * p * p, point)

@@ -111,7 +111,9 @@ def _entries(judged: Judged, direction: Host) -> Judged:
     length = tensor.shape[-1] if tensor.shape else 1
     row = wrong - (wrong - tensor.part.start) % length + np.arange(min(length, _SAMPLE))
     lines = along_entries(gradient, np.unique([wrong, *row, *_sample(gradient)]))
-    return judge(lines, gradient, settled(lines))
+    # Real differences have confirmed a complex step along the direction.
+    exact = None if judged.numeric.bar.any() else complex_step(lines)
+    return judge(lines, gradient, exact or settled(lines))
 
 
 def _tracked_down(judged: Judged, direction: Host) -> int:
