@@ -235,4 +235,4 @@ def test_the_calls_of_a_jacobians_function_do_not_grow_with_its_results(digits: 
         verdict = check.jacobian(curve, jacobian, np.array([2.0, 0.7, 0.3])).verdict
         assert verdict == ("pass" if digits is None else "inconclusive")
         calls[results] = counted[0]
-    assert calls[500] <= 1.2 * calls[5] < 1000
+    assert calls[500] <= 2.0 * calls[5] < 3000  # a few results of a line are bisected

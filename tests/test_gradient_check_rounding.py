@@ -190,3 +190,104 @@ def test_one_wrong_entry_of_many_in_float32_fails_along_a_direction(
 
     case = lambda p: np.sum(p**3) / 3.0, gradient, np.random.default_rng(3).normal(size=entries)
     assert check.gradient(*case, method="directional").verdict == verdict
+
+
+def _real(value: Any) -> Any:
+    def asked(p: Any) -> Any:
+        if np.iscomplexobj(p):
+            raise TypeError("real numbers only")
+        return value(p)
+
+    return asked
+
+
+@pytest.mark.parametrize("mistake", ["none", "one entry 5 % off", "a tenth more"])
+def test_a_gradient_of_small_integers_is_no_gradient_of_low_precision(mistake: str) -> None:
+    point, factor = np.random.default_rng(1).normal(size=5000), np.ones(5000)
+    factor[1234 if mistake == "one entry 5 % off" else slice(None)] = {
+        "none": 1.0, "one entry 5 % off": 1.05, "a tenth more": 1.1
+    }[mistake]  # fmt: skip
+
+    def gradient(p: Any) -> Any:
+        sign = np.sign(np.diff(p))
+        return factor * (np.r_[0.0, sign] - np.r_[sign, 0.0])
+
+    value = _real(lambda p: np.sum(np.abs(np.diff(p))))
+    report = check.gradient(value, gradient, point, method="directional")
+    assert report.verdict == ("pass" if mistake == "none" else "fail")
+
+
+def _energy(p: Any) -> tuple[Any, Any]:
+    """Return the energy of atoms that repel each other steeply (Lennard-Jones), and its slope."""
+    at = p.reshape(-1, 3)
+    i, j = np.triu_indices(len(at), 1)
+    away = at[i] - at[j]
+    r2 = np.sum(away**2, axis=1)
+    slope, pull = np.zeros_like(at), (24.0 * r2**-4 - 48.0 * r2**-7)[:, None] * away
+    np.add.at(slope, i, pull)
+    np.add.at(slope, j, -pull)
+    return 4.0 * np.sum(r2**-6 - r2**-3), slope.ravel()
+
+
+@pytest.mark.parametrize("method", ["auto", "centered", "directional"])
+def test_near_the_optimum_of_a_steep_energy_mistakes_fail(method: str) -> None:
+    minimize = pytest.importorskip("scipy.optimize").minimize
+    start = 1.2 * np.random.default_rng(1).normal(size=24)
+    optimum = minimize(_energy, start, jac=True, options={"gtol": 1e-8, "maxiter": 3000}).x
+    one = np.where(np.arange(24) == 7, 1.05, 1.0)
+    for factor, verdict in ((1.0, "pass"), (1.1, "fail"), (-1.0, "fail"), (one, "fail")):
+        case = lambda p: _energy(p)[0], lambda p, k=factor: k * _energy(p)[1]
+        assert check.gradient(*case, (1.0 + 1e-4) * optimum, method=method).verdict == verdict
+
+
+def test_no_right_gradient_of_the_rosenbrock_function_fails_near_its_optimum() -> None:
+    optimize = pytest.importorskip("scipy.optimize")
+    for away in 10.0 ** np.random.default_rng(0).uniform(-6.0, -2.0, size=60):
+        case = _real(optimize.rosen), optimize.rosen_der, np.ones(4) * (1.0 + away)
+        assert check.gradient(*case).verdict != "fail", away
+
+
+@pytest.mark.parametrize("start", [0.0, 1.0])
+def test_low_precision_shows_at_zeros_and_at_a_border(start: float) -> None:
+    def gradient(p: Any) -> Any:
+        z = A.astype(np.float32) @ p.astype(np.float32)
+        return (A.astype(np.float32).T @ (1.0 / (1.0 + np.exp(-z)))).astype(np.float64)
+
+    value, high = _real(lambda p: np.sum(np.logaddexp(0.0, A @ p))), np.full(8, 9.0)
+    point = np.where(np.arange(8) == 0, start, 0.1 * start * X)
+    high[0] = 1.0
+    assert check.gradient(value, gradient, point, bounds=(-5.0, high)).passed
+
+
+@pytest.mark.parametrize("forgotten", [slice(None), 3])
+def test_a_forgotten_derivative_of_float32_is_not_zero_to_rounding(forgotten: Any) -> None:
+    rows, point = A.astype(np.float32), 0.1 * X.astype(np.float32)
+
+    def value(p: Any) -> Any:
+        z = rows @ np.asarray(p, np.float32)
+        return np.mean(np.logaddexp(np.float32(0.0), z), dtype=np.float32)
+
+    def gradient(p: Any) -> Any:
+        z = rows @ np.asarray(p, np.float32)
+        return rows.T @ (1.0 / (1.0 + np.exp(-z))) / np.float32(len(rows))
+
+    def wrong(p: Any) -> Any:
+        found = gradient(p)
+        found[forgotten] = 0.0
+        return found
+
+    assert check.gradient(_real(value), gradient, point).verdict == "pass"
+    assert check.gradient(_real(value), wrong, point).verdict == "fail"
+
+
+def test_a_saturated_entry_does_not_make_others_inconclusive() -> None:
+    value, slope = (
+        _real(lambda p: np.sum(np.tanh(8.0 * p))),
+        lambda p: 8.0 - 8.0 * np.tanh(8 * p) ** 2,
+    )
+    for seed in range(4):
+        point = np.random.default_rng(seed).normal(size=300)
+        assert [_verdict("gradient", value, slope, point, k) for k in (1.0, 1.1)] == [
+            "pass",
+            "fail",
+        ]

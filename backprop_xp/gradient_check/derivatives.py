@@ -36,8 +36,8 @@ _STAYS, _WITHIN, _ABOVE, _NO_KINK = 4, 0.1, 20.0, 0.25
 # What a step of a quarter makes of slopes at a cusp is less than this: a jump would be 4 times.
 _JUMP = 3.0
 # A value that changes by so many roundings at once may be rounded to few digits, which so many
-# bisections find out, or steps that are a little longer.
-_COARSE, _BISECTIONS, _LITTLE = 1e3, 48, 2.0**-12
+# bisections of so many results find out, or steps that are a little longer.
+_COARSE, _BISECTIONS, _BISECTED, _LITTLE = 1e3, 48, 4, 2.0**-12
 # So many sizes away a value that stays as it is around the point is another, most likely.
 _FAR = 2.0**24
 
@@ -200,7 +200,7 @@ def quick_difference(lines: Lines, is_long: Host | bool = False) -> Derivative:
 
 def ladder(lines: Lines) -> Derivative:
     """Return derivatives from all steps of a ladder, down to the rounding of the point."""
-    base, rungs = lines.function.base, lines.rungs
+    function, base, rungs = lines.function, lines.function.base, lines.rungs
     h = lines.size * 0.5 * 4.0 ** -np.arange(rungs)[:, None]
     values, steps, known = lines.probe(np.concatenate([h, -h]))
     away = (values - base - known) * np.any(values != base, axis=0)
@@ -211,9 +211,13 @@ def ladder(lines: Lines) -> Derivative:
     # Numbers that float32 holds were rounded to it, most likely.
     with np.errstate(over="ignore"):
         is_single = np.all(values == values.astype(np.float32), axis=0)
-    epsilon = np.where(is_single, SINGLE, lines.function.epsilon)
+    epsilon = np.where(is_single, SINGLE, function.epsilon)
     least = np.fmax(epsilon * largest, _quantum(lines, values, steps[:, :, 0]))
+    x = function.x[lines.columns] if lines.columns.size else np.zeros(1)
     with np.errstate(all="ignore"):
+        # Where terms of the value cancel, their rounding is that of the entry times the slope.
+        slope = np.abs((right - left) / (up + down))
+        least = np.fmax(least, function.epsilon * np.abs(x)[:, None] * slope)
         found = _extrapolated((up + down) / 2.0, right - left, right + left, least, down - up)
         for h, one in ((up, right), (down, -left)):  # where one side is outside of the domain
             found = found.where(~np.isfinite(found.bar), _extrapolated(h, one, None, least))
@@ -239,30 +243,46 @@ def _quantum(lines: Lines, values: Host, steps: Host) -> Host:
     base, change = lines.function.base, np.abs(values - lines.function.base)
     change = np.where(change > 0.0, change, np.inf)
     least = np.where(np.any(values == base, axis=0), change.min(axis=0), 0.0)
-    rounding = lines.function.epsilon * np.abs(base)
-    is_coarse = np.isfinite(least) & (least > _COARSE * rounding)
+    coarse = _COARSE * lines.function.epsilon * np.abs(base)
+    is_coarse = np.isfinite(least) & (least > coarse)
     which = np.flatnonzero(np.any(is_coarse, axis=1))
     if which.size:
-        some, each = lines.chosen(which), np.arange(which.size)
-        # The coarsest result of a line is bisected. What is seen on the way serves them all.
-        result = np.argmax(np.where(is_coarse, least, 0.0)[which], axis=1)
-        moving = np.where(np.isfinite(change), np.abs(steps)[:, :, None], np.inf)
-        (above,) = _best(moving[:, which][:, each, result], steps[:, which])
-        below, seen = 0.0 * above, [values[:, which]]
-        for _ in range(_BISECTIONS):
-            middle = (above + below) / 2.0
-            seen.append(some.probe(middle[None, :])[0])
-            moves = seen[-1][0, each, result] != base[result]
-            above, below = np.where(moves, (middle, below), (above, middle))
-        if values.shape[2] > 1:
-            seen.append(some.probe((1.0 + _LITTLE) * steps[:, which])[0])
-        found = np.concatenate(seen)
-        gaps = np.diff(np.sort(np.where(np.isfinite(found), found, np.nan), axis=0), axis=0)
-        gap = np.where(gaps > 0.0, gaps, np.inf).min(axis=0)
-        least[which] = np.where(is_coarse[which], np.fmin(least[which], gap), least[which])
+        some, tells, known = lines.chosen(which), is_coarse[which], least[which]
+        seen, steps, each = [values[:, which]], steps[:, which], np.arange(which.size)
+        if tells.shape[1] > 1:
+            seen.append(some.probe((1.0 + _LITTLE) * steps)[0])
+        # The coarsest results of a line are bisected. What is seen on the way serves all of them.
+        for _ in range(min(_BISECTED, tells.shape[1])):
+            result = np.argmax(np.where(tells, known, 0.0), axis=1)
+            seen.append(_bisected(some, seen[0][:, each, result], steps, result))
+            found = np.concatenate(seen)
+            gaps = np.diff(np.sort(np.where(np.isfinite(found), found, np.nan), axis=0), axis=0)
+            known = np.fmin(known, np.where(gaps > 0.0, gaps, np.inf).min(axis=0))
+            tells[each, result] = False
+            tells &= known > coarse
+            if not tells.any():
+                break
+        least[which] = np.where(is_coarse[which], known, least[which])
     # Lines on which the value never changes know its rounding from others.
     known = np.max(least, axis=0, initial=0.0, where=np.isfinite(least))
     return np.where(np.isfinite(least), least, known)
+
+
+def _bisected(lines: Lines, values: Host, steps: Host, result: Host) -> Host:
+    """Return the values ``(S, K, M)`` on the way to the shortest step that changes a result.
+
+    ``values (S, K)`` are those of ``result (K,)``, one of each line's, at ``steps (S, K)``.
+    """
+    each, base = np.arange(len(result)), lines.function.base[result]
+    change = np.abs(values - base)
+    (above,) = _best(np.where(change > 0.0, np.abs(steps), np.inf), steps)
+    below, seen = 0.0 * above, []
+    for _ in range(_BISECTIONS):
+        middle = (above + below) / 2.0
+        seen.append(lines.probe(middle[None, :])[0])
+        moves = seen[-1][0, each, result] != base
+        above, below = np.where(moves, (middle, below), (above, middle))
+    return np.concatenate(seen)
 
 
 def _extrapolated(

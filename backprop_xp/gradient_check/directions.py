@@ -101,7 +101,14 @@ def _compared(gradient: Gradient, direction: Host, *, by_differences: bool = Fal
     line = along_direction(gradient, direction)
     quick = quick_difference(line)
     closer = ladder if by_differences else functools.partial(settled, quick=quick)
-    return compare(line, gradient, quick, closer)
+    judged = compare(line, gradient, quick, closer)
+    plain = judge(line, judged.gradient, judged.numeric, 0.0)
+    if judged.verdict == FAIL or plain.verdict != FAIL:
+        return judged
+    # What may be the rounding of a sum may be a mistake of one of its terms, too.
+    entries = _entries(plain, direction)
+    found = compare(entries.lines, gradient, entries.numeric, settled, least=FAIL)
+    return plain if found.verdict == FAIL else judged
 
 
 def _entries(judged: Judged, direction: Host) -> Judged:

@@ -151,7 +151,7 @@ def why(found: Findings) -> str:
         wider = "" if judged.tolerance[at] <= asked else ", and the error bars, which are wider"
         return f"the tolerance that was asked for{wider}"
     base, _, reason = TOLERANCES[judged.lines.kind]
-    if judged.verdict == FAIL and error < 1e-3:
+    if judged.verdict == FAIL and 0.0 < error < 1e-3:
         digits = int(-np.log10(error))
         return (
             f"{reason}; analytic and numeric agree to {digits} digits: an inner solver, or "

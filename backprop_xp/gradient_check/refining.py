@@ -71,10 +71,12 @@ def compare(
         reached = max(least - 1, int(outcome[looked].max(initial=-1)))
         suspects = np.flatnonzero(~done & ~looked & (outcome > reached))
         if not suspects.size:
-            suspects = _worst(judge(lines, gradient, numeric, 0.0), FAIL)
-            if is_told or judged.verdict == FAIL or not suspects.size:
-                return judged
-            is_told = True
+            plain = judge(lines, gradient, numeric, 0.0)
+            if judged.verdict == FAIL or plain.verdict != FAIL:
+                return judged if judged.verdict == FAIL else plain
+            if is_told:  # what would not fail needs no rounding to explain it
+                return judge(lines, gradient, numeric, np.where(plain.outcome == FAIL, steps, 0.0))
+            is_told, suspects = True, _worst(plain, FAIL)
             steps[suspects] = changes(lines.chosen(suspects), gradient, numeric.chosen(suspects))
             continue
         suspects = suspects[np.lexsort((-excess[suspects], -outcome[suspects]))]
