@@ -98,7 +98,7 @@ def changes(lines: Lines, gradient: Gradient, numeric: Derivative) -> Host:
 
 def _neighbours(function: Function, move: float) -> Iterator[Host]:
     """Yield two points on opposite sides, every entry moved by this part of its size."""
-    size = np.where(function.x == 0.0, default_size(function), function.x)
+    size: Host = np.where(function.x == 0.0, default_size(function), function.x)
     signs = 1.0 - 2.0 * np.random.default_rng(2).integers(2, size=size.size)
     low, high = function.problem.limits or (-np.inf, np.inf)
     for side in (signs, -signs):
