@@ -41,30 +41,26 @@ def _natural_size(gradient: Gradient) -> Host:
     also be as large as the value is over the size of the entry.
     """
     function, draw = gradient.function, np.random.default_rng(1).uniform
-    x, largest = function.x, np.abs(gradient.finite)
+    x, largest = function.x, np.abs(function.base) / gradient.size[:, None]
     away = 2.0 ** -np.arange(0.1, 8.0, 0.25)
     parts = [1.0, *0.5 ** np.arange(4.0, 11.0), *(1.0 - away), *(1.0 + away[away <= 0.25])]
     parts += [draw(low, 1.0, x.size) for low in (0.25, 0.5, 0.875)]
     for part in parts:
         there = np.abs(function.claims([part * x])[0])
         np.fmax(largest, np.where(np.isfinite(there), there, 0.0), out=largest)
-    terms = np.abs(function.base) / gradient.size[:, None]
-    return np.where(largest > 0.0, np.fmax(largest, terms), 0.0)  # a zero everywhere has no terms
+    return largest
 
 
 def _precision(function: Function) -> Host:
     """Return the rounding ``(P, M)`` of the numbers that a claimed gradient is computed in.
 
     It is no less precise than its numbers where it is constant, or 0, a number of any precision.
-    Small integers change over long moves alone, too: they are told from float16 by their bits.
     """
     precision = np.full(function.analytic.shape, function.gradient_epsilon)
     is_seen = function.analytic == 0.0
     for epsilon, move in _CHANGES.items():
         there = function.claims(list(_neighbours(function, move)))
         moves = np.any(np.isfinite(there) & (there != function.analytic), axis=0) & ~is_seen
-        if epsilon == HALF:
-            moves &= np.all(_has_bits(there, 11), axis=0) & ~np.all(_has_bits(there, 8), axis=0)
         precision = np.where(moves, np.fmax(precision, epsilon), precision)
         is_seen |= moves
     return precision
@@ -100,14 +96,8 @@ def _neighbours(function: Function, move: float) -> Iterator[Host]:
     """Yield two points on opposite sides, every entry moved by this part of its size."""
     size: Host = np.where(function.x == 0.0, default_size(function), function.x)
     signs = 1.0 - 2.0 * np.random.default_rng(2).integers(2, size=size.size)
-    low, high = function.problem.limits or (-np.inf, np.inf)
-    for side in (signs, -signs):
-        yield np.clip(function.x + move * size * side, low, high)
-
-
-def _has_bits(numbers: Host, bits: int) -> Host:
-    """Whether numbers have at most so many significant bits."""
-    return np.frexp(numbers)[0] * 2.0**bits % 1.0 == 0.0
+    yield function.x + move * size * signs
+    yield function.x - move * size * signs
 
 
 def _mistake(claimed: Host, numeric: Host) -> tuple[Host, Host]:
