@@ -8,7 +8,15 @@ from collections.abc import Callable
 from typing import Any, Unpack
 
 from backprop_xp.activations import Activation
-from backprop_xp.backends import Array, asarray, like, require_floating, resolve, whole_numbers
+from backprop_xp.backends import (
+    Array,
+    array_namespace,
+    asarray,
+    like,
+    require_floating,
+    resolve,
+    whole_numbers,
+)
 from backprop_xp.chain import Layer, require_layer
 from backprop_xp.checks import choose, integer, nearest, real
 from backprop_xp.gradient_check.course import check_problem
@@ -188,7 +196,9 @@ def check_layer(
     if not wants_input and not layer.names:
         raise ValueError("layer has no parameters: without its input there is nothing to check.")
     seed, width = chosen["seed"], getattr(layer, "n_in", None)
-    x = in_double(_samples(x, "x", width)) if wants_input else _rows(asarray(x), "x", width)
+    x = _samples(x, "x", width) if wants_input else _rows(asarray(x), "x", width)
+    if array_namespace(x).isdtype(x.dtype, "real floating"):
+        x = in_double(x)
     parameters = drawn_parameters(layer, x, seed)
     return check_problem(layer_problem(layer, parameters, x, seed, chosen, wants_input=wants_input))
 
