@@ -780,7 +780,8 @@ def test_ctrl_c_leaves_the_state_after_a_whole_step(early: bool) -> None:
         model.fit(*CLASSES)
     assert model.n_iter_ == len(model.loss_curve_) == 2
     taken = model._optimizer_state.step
-    assert taken in ([5, 10] if early else [11, 14])  # of a compiler, after a call of many
+    # A compiled call takes as many steps as its time allows; without one the first of these.
+    assert taken in (range(5, 11) if early else range(11, 15))
     same = _fitted(bx.MLPClassifier(**options, learning_rate=_pressed(-1, taken)), *CLASSES)
     _assert_same_parameters(model, same, 0.0)
     if not early:
