@@ -2,6 +2,7 @@
 
 import math
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -208,9 +209,13 @@ def test_checks_in_threads_leave_the_filters_of_warnings_as_they_were() -> None:
     before, together = list(warnings.filters), threading.Barrier(4)
 
     def checked(seed: int) -> str:
-        point = np.random.default_rng(seed).normal(size=20 + 20 * seed)
+        point = np.random.default_rng(seed).normal(size=5)
+
+        def value(p: Any) -> float:
+            time.sleep(0.0005 * (1 + seed))  # so that calls overlap, and end in another order
+            return sum(float(number) ** 2 for number in p)
+
         together.wait()
-        value = lambda p: sum(float(number) ** 2 for number in p)  # noqa: E731
         return str(check.gradient(value, lambda p: 2.0 * p, point, batched=False).verdict)
 
     with ThreadPoolExecutor(4) as pool:

@@ -169,3 +169,14 @@ def test_a_zero_where_a_value_is_even_passes(method: str) -> None:
     for value in (np.cosh, np.square, lambda p: p**4, lambda p: np.abs(p) ** 1.5, np.cos):
         case = lambda p, value=value: 5.0 + np.sum(value(p.real)), lambda p: 0.0 * p
         assert check.gradient(*case, np.zeros(2), method=method).verdict == "pass"
+
+
+@pytest.mark.parametrize("method", ["auto", "directional"])
+def test_a_jacobian_of_results_that_are_flat_beyond_a_kink_is_judged(method: str) -> None:
+    """A complex step sees a slope of sign(z), which is z / |z|: real differences must refute it."""
+    case = (
+        lambda p: np.where(np.abs(p) <= 1.345, p, 1.345 * np.sign(p)),
+        lambda p: np.diag(1.0 * (np.abs(p) <= 1.345)),
+        np.array([-9.0, 3.3, 60.0]),
+    )
+    assert check.jacobian(*case, method=method).verdict != "fail"

@@ -22,8 +22,6 @@ _IMAGINARY = {DOUBLE: 2.0**-66, SINGLE: 2.0**-40}
 # The longer step of a quick difference, which serves smooth functions; a derivative of 0 is best
 # refuted by a long one.
 _QUICK, LONG = {DOUBLE: 2.0**-7, SINGLE: 2.0**-3}, 0.5
-# A bar beside a derivative of 0 that is more than this part of the change of the value is large.
-_MOST = 0.1
 # The real part at a complex point may differ so much from the value: terms that cancel are rounded.
 _SAME_REAL_PART = 1e-2
 # What is so many times the noise of all shorter steps is no noise.
@@ -188,12 +186,10 @@ def quick_difference(lines: Lines, is_long: Host | bool = False) -> Derivative:
         value = (16.0 * slope_2 - slope_1) / 15.0
         largest = np.maximum(np.abs(values).max(axis=0), np.abs(base))
         # A value that does not change at all has no rounding to show.
-        change = np.abs(away).max(axis=0)
         rounding = lines.function.epsilon * largest * np.any(values != base, axis=0)
         unexplained = np.abs(even_2 - even_1 / 16.0) + rounding
         bar = SAFETY * (np.abs(value - slope_2) + unexplained / (narrow / 2.0))
-    # Beside a derivative of 0 a bar is large if it is most of what the value changes by.
-    found = np.isfinite(bar) & ((value != 0.0) | (bar * narrow <= _MOST * change))
+    found = np.isfinite(bar)
     value, bar = np.where(found, value, 0.0), np.where(found, bar, np.inf)
     return Derivative(value, bar, value, value, np.broadcast_to(step[:, None], value.shape))
 
