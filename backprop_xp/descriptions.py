@@ -164,7 +164,7 @@ def _made_of(function: FunctionType) -> list[Any]:
 
 
 def _is_same_class(one: Any, other: Any) -> bool:
-    """Say whether two are one class, or one made anew by the same code."""
+    """Whether two are one class, or one made anew by the same code."""
     if one is other or not isinstance(one, type) or not _is_same(one, other):
         return one is other
     return _is_same(_written_in(one), _written_in(other))

@@ -211,7 +211,7 @@ def check_stack(given: tuple[int, ...], stack: tuple[int, ...], name: str) -> No
 
 
 def _fits(given: tuple[int, ...], stack: tuple[int, ...]) -> bool:
-    """Say whether leading axes broadcast to theta's stack."""
+    """Whether leading axes broadcast to theta's stack."""
     return len(given) <= len(stack) and all(
         n in (1, m) for n, m in zip(reversed(given), reversed(stack), strict=False)
     )

@@ -111,7 +111,7 @@ def _raise_to_double(function: Function) -> None:
 
 
 def _is_same(wide: Host, narrow: Host, elsewhere: Callable[[], Host]) -> bool:
-    """Say whether float64's numbers are those of float32, but for rounding.
+    """Whether float64's numbers are those of float32, but for rounding.
 
     Where terms cancel, that is the rounding of their size elsewhere.
     """

@@ -8,7 +8,7 @@ import pandas as pd
 
 from backprop_xp.checks import nearest
 from backprop_xp.tables.reading import lost_header
-from backprop_xp.tables.values import as_texts, distinct, find_style, is_text, numbers, truths
+from backprop_xp.tables.values import as_texts, booleans, distinct, find_style, is_text, numbers
 
 # Whole numbers of so few different values are classes.
 _FEW = 10
@@ -88,7 +88,7 @@ def _require(frame: pd.DataFrame, name: str) -> None:
 
 
 def _values(column: pd.Series, classes: Sequence[Any] = ()) -> pd.Series:
-    """Return a target's numbers or truths, also those written as texts; else its texts.
+    """Return a target's numbers or booleans, also those written as strings; else its strings.
 
     Texts stay texts where the classes are: 01 and None are as good names as any.
     """
@@ -99,7 +99,7 @@ def _values(column: pd.Series, classes: Sequence[Any] = ()) -> pd.Series:
     style = find_style(distinct(column)[0], column.attrs.get("decimal", "."))
     if style is not None:
         return pd.Series(numbers(column, style)[0], column.index, name=column.name)
-    known = truths(column)
+    known = booleans(column)
     return column if known is None else known
 
 
@@ -115,7 +115,7 @@ def _weights(column: pd.Series, name: str) -> np.ndarray:
 def find_target(column: pd.Series, task: Task | None = None) -> Target:
     """Return what a column without missing values asks for, by its values or as it is told.
 
-    Texts, truths, and whole numbers of at most ten values are classes. Raises ValueError where
+    Strings, booleans and integers of at most ten values are classes. Raises ValueError where
     there is nothing to learn.
     """
     name = str(column.name)

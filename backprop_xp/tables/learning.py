@@ -46,7 +46,7 @@ def train(
     its rows, drawn from each class alike, or a table of its own: the validation rows end the
     training and choose the network, the test rows are for the report alone. ``weights`` names a
     column of row weights. ``out`` is the model's file, written as training goes; with ``resume`` a
-    training that it holds is gone on with, to the same theta to the bit. ``say`` is given lines
+    training that it holds is resumed, to the same theta to the bit. ``say`` is given lines
     about what is done, each of ``watches`` the losses after each epoch.
 
     Raises ValueError, TypeError or OSError for what cannot be used, in one line. A

@@ -86,7 +86,7 @@ def pose(
         if name not in parts:
             parts[name] = _part_of(part, name, found, table, columns["weights"])
             told[name] = {"sha256": _fingerprint(parts[name])}
-    if not found.classes:  # what is held out tells nothing, not even the mean
+    if not found.classes:  # validation and test rows have no part in the mean
         found = measured(found, parts["training"].target)
     for name, part in parts.items():
         if part.weights is not None and not part.weights.any():

@@ -140,7 +140,7 @@ def as_texts(column: pd.Series) -> pd.Series:
     return texts
 
 
-def truths(column: pd.Series) -> pd.Series | None:
+def booleans(column: pd.Series) -> pd.Series | None:
     """Return a column's booleans, also those written as texts; None for something else."""
     texts, rows = distinct(column)
     known = {None: None, "true": True, "false": False}
