@@ -129,7 +129,7 @@ def dispatch(session: nox.Session) -> None:
     """Run the estimators' tests where PyTorch is installed: scikit-learn checks dispatch on it."""
     session.install(*group("test"), "-e", ".[torch]")
     env = {"BACKPROP_XP_BACKEND": "numpy", "BACKPROP_XP_DEVICE": "cpu", "BACKPROP_XP_DTYPE": ""}
-    words = ["tests/test_estimators.py", "-p", "no:benchmark", *session.posargs]
+    words = ["tests/estimators/test_perceptrons.py", "-p", "no:benchmark", *session.posargs]
     session.run("pytest", *words, env=env)
 
 

@@ -3,8 +3,6 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from backprop_xp import activations, data, initializers, losses, metrics, schedules
-from backprop_xp.activations import Activation
 from backprop_xp.backends import (
     BackendUnavailableError,
     TransferError,
@@ -17,21 +15,26 @@ from backprop_xp.backends import (
     transfer_guard,
     use_backend,
 )
-from backprop_xp.early_stopping import EarlyStopping
-from backprop_xp.layers import Activate, Dense, Dropout, LayerNorm, Residual
-from backprop_xp.losses import Loss
-from backprop_xp.network import Network
-from backprop_xp.optimizers import SGD, Adam, AdamW, RMSProp
-from backprop_xp.options import FitResult, TrainingState
-from backprop_xp.perceptron import mlp
-from backprop_xp.training import fit, train
+from backprop_xp.networks import activations, initializers, losses
+from backprop_xp.networks.activations import Activation
+from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm, Residual
+from backprop_xp.networks.losses import Loss
+from backprop_xp.networks.mlp import mlp
+from backprop_xp.networks.network import Network
+from backprop_xp.training import data, metrics, optimizers, schedules
+from backprop_xp.training.early_stopping import EarlyStopping
+from backprop_xp.training.fit import fit, train
+from backprop_xp.training.history import Writer, write_checkpoints_with
+from backprop_xp.training.optimizers import SGD, Adam, AdamW, RMSProp
+from backprop_xp.training.options import FitResult, Options, TrainingState
 
 if TYPE_CHECKING:
     from backprop_xp import plots
-    from backprop_xp.checkpoint import Checkpoint, load, save
-    from backprop_xp.descriptions import register
-    from backprop_xp.estimators import MLPClassifier, MLPRegressor
-    from backprop_xp.export import export_onnx
+    from backprop_xp.estimators.perceptrons import MLPClassifier, MLPRegressor
+    from backprop_xp.files.checkpoint import Checkpoint, load, save
+    from backprop_xp.files.container import CheckpointError
+    from backprop_xp.files.descriptions import register
+    from backprop_xp.files.onnx import export_onnx
     from backprop_xp.gradient_check import (
         GradientCheckError,
         GradientReport,
@@ -42,7 +45,6 @@ if TYPE_CHECKING:
         check_loss,
         check_network,
     )
-    from backprop_xp.model_files import CheckpointError
 
 __version__ = "0.1.0.dev0"
 
@@ -88,6 +90,7 @@ __all__ = [
     "losses",
     "metrics",
     "mlp",
+    "optimizers",
     "plots",
     "register",
     "resolve",
@@ -101,10 +104,21 @@ __all__ = [
 ]
 
 
+def _checkpoint_writer(network: Network, start: TrainingState, options: Options) -> Writer:
+    """Return the writer of a training's checkpoint; files are imported by who asks for one."""
+    from backprop_xp.files.checkpoint import keeper
+
+    return keeper(network, start, options)
+
+
+write_checkpoints_with(_checkpoint_writer)
+
+
 # What few need of modules that take milliseconds to import.
-_LATER = dict.fromkeys(("Checkpoint", "load", "save"), "checkpoint")
+_LATER = dict.fromkeys(("Checkpoint", "load", "save"), "files.checkpoint")
 _LATER |= dict.fromkeys(("MLPClassifier", "MLPRegressor"), "estimators")
-_LATER |= {"register": "descriptions", "CheckpointError": "model_files", "export_onnx": "export"}
+_LATER |= {"register": "files.descriptions", "CheckpointError": "files.container"}
+_LATER["export_onnx"] = "files.onnx"
 _LATER["plots"] = "plots"
 
 

@@ -91,7 +91,7 @@ def test_training_step(
 def test_update_in_one_kernel(
     compare: Callable[..., object], selection: Selection, optimizer: Any, size: int
 ) -> None:
-    name = f"backprop_xp.optimizers.{type(optimizer).__name__}.rule"
+    name = f"backprop_xp.training.optimizers.{type(optimizer).__name__}.rule"
     if name not in selection.backend.replacements:
         pytest.skip(f"{selection.backend.name} replaces no update")
 

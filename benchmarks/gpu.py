@@ -31,7 +31,7 @@ from gpu_parts import Line, Run
 
 import backprop_xp as bx
 from backprop_xp.backends import in_words
-from backprop_xp.backends.cupy import backend
+from backprop_xp.backends.libraries.cupy import backend
 
 GRACE = 30  # seconds after its time in which a part may end what it has begun
 # These make OpenBLAS choose kernels for another processor than the one at hand.

@@ -12,8 +12,8 @@ import array_api_strict
 import numpy as np
 
 from backprop_xp.backends import Door, Memory, Probe
-from backprop_xp.backends.array_api_strict import ArrayAPIStrictBackend
-from backprop_xp.backends.numpy import NumPyBackend
+from backprop_xp.backends.libraries.array_api_strict import ArrayAPIStrictBackend
+from backprop_xp.backends.libraries.numpy import NumPyBackend
 
 STRICT = ArrayAPIStrictBackend()
 GIVE, LAST, XP = STRICT.from_host, STRICT.devices()[-1], array_api_strict
@@ -87,7 +87,7 @@ def once_more(self: Any, step: Any) -> Any:
     return looped
 
 
-ADAM = "backprop_xp.optimizers.Adam.rule"
+ADAM = "backprop_xp.training.optimizers.Adam.rule"
 TRIP, ANSWERS, DEVICES = "moving data: round trip, ", "protocol: answers", "protocol: devices"
 SILENT, TRAINING = "parity: silent faults, float32", "parity: training, AdamW, float32"
 NETWORK, UNKNOWN, ARRAYS = "parity: network, float", "trust: unknown devices", "protocol: arrays"

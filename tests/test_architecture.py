@@ -18,59 +18,34 @@ PACKAGE = Path(backprop_xp.__file__).parent
 
 # A unit is a module or a package directly below backprop_xp. Who adds one gives it a floor here.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("backends", "random", "checks", "complex_safe", "structures", "shown", "summaries", "html"),
-    ("activations", "losses", "initializers"),
-    ("chain", "layers", "inputs", "layout", "objective", "schedules", "hyperparameters"),
-    ("network", "perceptron", "moved_losses", "optimizers", "data", "metrics", "plots"),
-    (
-        "gradient_check",
-        "entrance",
-        "batches",
-        "steps",
-        "compiled",
-        "loop",
-        "early_stopping",
-        "progress",
-    ),
-    # A training writes model files as it goes.
-    ("training", "options", "watching", "recording", "checkpoint", "descriptions", "model_files"),
-    ("export", "parallel", "tutorial"),
-    (
-        "estimators",
-        "base_estimator",
-        "estimator_files",
-        "estimator_network",
-        "lbfgs",
-        "placing",
-        "solvers",
-        "streaming",
-        "targets",
-        "tables",
-    ),
+    ("backends", "checks"),
+    ("display",),
+    ("networks",),
+    ("gradient_check", "plots"),  # a report draws itself
+    ("training",),
+    ("files",),
+    ("estimators", "tables"),
     ("testing", "cli", "__main__", "__init__"),  # the package itself gathers what lies below
 )
 FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 
-# Maths is what computes on arrays: up to training. Above it are files, formats and frontends.
-# Pictures and HTML are none of it: they stand so low because a gradient check draws what it found,
-# and a network shows itself.
-MATHS = {unit for units in FLOORS[:6] for unit in units} - {"backends", "plots"}
-MATHS -= {"html", "summaries"}
-# These have NumPy's arrays, on the host: what is drawn, measured by a gradient check, in files.
-ON_THE_HOST = {"initializers", "data", "gradient_check", "checkpoint", "model_files"}
+# Maths is what computes on arrays; display shows, and has no arrays of its own.
+MATHS = {"networks", "gradient_check", "training"}
+# These have NumPy's arrays, on the host: initial values, tables, what a gradient check measures.
+ON_THE_HOST = {"networks.initializers", "training.data", "gradient_check"}
 ARRAY_LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
 
 # Where maths makes an array it must say on which device. Of a gradient check's modules these make
 # arrays of the caller's library; the others are on NumPy's alone.
 CREATION = {"zeros", "ones", "full", "empty", "eye", "arange", "linspace", "asarray"}
-DEVICE_SIDE = {"functions", "pieces", "points"}
+DEVICE_SIDE = {"functions", "network_problems", "perturbed_losses", "points"}
 
 HEAVY = {"cupy", "jax", "torch", "array_api_strict", "array_api_compat.numpy"}
 HEAVY |= {"sklearn", "scipy", "matplotlib", "typer", "rich", "safetensors", "onnx", "ndonnx"}
 HEAVY |= {"pandas", "skrub", "pyarrow"}
 # Not heavy, but milliseconds that few need.
 HEAVY |= {"backprop_xp.gradient_check", "array_api_compat", "logging", "subprocess", "difflib"}
-HEAVY |= {"backprop_xp.checkpoint", "backprop_xp.descriptions"}
+HEAVY |= {"backprop_xp.files.checkpoint", "backprop_xp.files.descriptions"}
 
 
 class Import(NamedTuple):
@@ -169,7 +144,8 @@ def upwards(inside: list[tuple[Import, str]]) -> Iterator[str]:
 def array_libraries(everything: list[Import]) -> Iterator[str]:
     for found in everything:
         unit, library = unit_of(found.module), found.target.partition(".")[0]
-        allowed = {"numpy"} if unit in ON_THE_HOST else set()
+        on_host = ON_THE_HOST & {unit, found.module.partition(".")[2]}
+        allowed = {"numpy"} if on_host else set()
         if unit in MATHS and library in ARRAY_LIBRARIES - allowed:
             yield f"{found.place}: maths imports the array library {library}"
 
@@ -212,52 +188,76 @@ def test_imports_go_downwards_and_the_maths_knows_no_array_library() -> None:
     found = complaints(PACKAGE)
     assert not found, "\n".join(found)
     # And the walk sees the imports that are there.
-    losses = {found.target for found in imports_of("backprop_xp.losses", PACKAGE / "losses.py")}
+    losses = {
+        found.target for found in imports_of("backprop_xp.networks.losses", PACKAGE / "losses.py")
+    }
     assert {"backprop_xp", "backprop_xp.backends.protocol"} < {*modules_of(PACKAGE)}
-    assert "backprop_xp.activations.sigmoid" in losses
+    assert "backprop_xp.networks.activations.sigmoid" in losses
 
 
-UPWARDS = "floor 1 imports broken.network"
+UPWARDS = "floor 1 imports broken.networks"
 
 
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        ({"losses.py": "from broken.network import mlp"}, UPWARDS),
-        ({"losses.py": "import broken.network"}, UPWARDS),
-        ({"losses.py": "from .network import mlp"}, UPWARDS),
-        ({"losses.py": "from . import network"}, UPWARDS),
-        ({"losses.py": "from broken import mlp"}, "floor 1 imports broken, which is on floor 8"),
+        ({"display/html.py": "from broken.networks import mlp"}, UPWARDS),
+        ({"display/html.py": "import broken.networks"}, UPWARDS),
+        ({"display/html.py": "from ..networks import mlp"}, UPWARDS),
+        ({"checks.py": "from . import networks"}, "floor 0 imports broken.networks"),
         (
-            {"backends/__init__.py": "", "backends/numpy.py": "from ..network import mlp"},
-            "broken.backends.numpy, line 1: floor 0 imports broken.network",
+            {"display/html.py": "from broken import mlp"},
+            "floor 1 imports broken, which is on floor 7",
         ),
-        ({"losses.py": "def f():\n    from broken.network import mlp"}, f"line 2: {UPWARDS}"),
-        ({"losses.py": "import importlib as i\ni.import_module('broken.network')"}, UPWARDS),
         (
-            {"losses.py": "import broken.activations", "activations.py": "import broken.losses"},
+            {"backends/__init__.py": "", "backends/numpy.py": "from ..networks import mlp"},
+            "broken.backends.numpy, line 1: floor 0 imports broken.networks",
+        ),
+        (
+            {"display/html.py": "def f():\n    from broken.networks import mlp"},
+            f"line 2: {UPWARDS}",
+        ),
+        ({"display/html.py": "import importlib as i\ni.import_module('broken.networks')"}, UPWARDS),
+        (
+            {"plots/__init__.py": "import broken.gradient_check"}
+            | {"gradient_check/__init__.py": "import broken.plots"},
             "in a circle",
         ),
         (
             {"backends/__init__.py": "from .one import x", "backends/one.py": "from . import y"},
             "in a circle",
         ),
-        ({"losses.py": "import numpy as np"}, "maths imports the array library numpy"),
-        ({"data.py": "import numpy as np\nimport torch"}, "line 2: maths imports the array"),
-        ({"layers.py": "def f():\n    import jax.numpy as jnp"}, "array library jax"),
-        ({"training.py": "from array_api_compat import device"}, "array library array_api_compat"),
-        ({"layers.py": "xp.zeros((2, 3), dtype=x.dtype)"}, "dtype=x.dtype) names no device"),
-        ({"losses.py": "def f(x):\n    return x + namespace(x).ones(3)"}, "line 2: namespace(x).o"),
-        ({"gradient_check/pieces.py": "xp.asarray([1.0])"}, "xp.asarray([1.0]) names no device"),
+        ({"networks/losses.py": "import numpy as np"}, "maths imports the array library numpy"),
+        (
+            {"training/data.py": "import numpy as np\nimport torch"},
+            "line 2: maths imports the array",
+        ),
+        ({"networks/layers.py": "def f():\n    import jax.numpy as jnp"}, "array library jax"),
+        (
+            {"training/fit.py": "from array_api_compat import device"},
+            "array library array_api_compat",
+        ),
+        (
+            {"networks/layers.py": "xp.zeros((2, 3), dtype=x.dtype)"},
+            "dtype=x.dtype) names no device",
+        ),
+        (
+            {"networks/losses.py": "def f(x):\n    return x + namespace(x).ones(3)"},
+            "line 2: namespace(x).o",
+        ),
+        ({"gradient_check/points.py": "xp.asarray([1.0])"}, "xp.asarray([1.0]) names no device"),
         ({"surprise.py": ""}, "surprise has no floor"),
-        ({"data.py": "", "cli/data.py": ""}, "broken.cli.data and broken.data are both called"),
+        (
+            {"training/data.py": "", "cli/data.py": ""},
+            "broken.cli.data and broken.training.data are both called",
+        ),
         ({"cli/__init__.py": "", "backends/cli.py": ""}, "are both called cli"),
     ],
 )
 def test_a_broken_tree_is_complained_of(
     tmp_path: Path, files: dict[str, str], expected: str
 ) -> None:
-    write_tree(tmp_path / "broken", {"network.py": "", **files})
+    write_tree(tmp_path / "broken", {"networks/__init__.py": "", **files})
     found = complaints(tmp_path / "broken")
     assert len(found) == 1, found
     assert expected in found[0]

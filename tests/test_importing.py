@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop_xp.backends.libraries import imported
+from backprop_xp.backends.dtypes_and_devices import imported
 from tests.helpers import python
 
 # As JAX and PyTorch are: long in sys.modules before their classes are there.

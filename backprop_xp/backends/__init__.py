@@ -8,35 +8,14 @@ from backprop_xp.backends.arrays import (
     to_host as to_host,
     to_host_together as to_host_together,
 )
-from backprop_xp.backends.choosing import (
+from backprop_xp.backends.choice import (
     Selection as Selection,
     get_backend as get_backend,
     set_default_backend as set_default_backend,
     use_backend as use_backend,
 )
 from backprop_xp.backends.closures import read_by as read_by
-from backprop_xp.backends.doors import TransferError as TransferError, explicit as explicit
-from backprop_xp.backends.faster import (
-    blank as blank,
-    gather as gather,
-    matmul as matmul,
-    max_of_rows as max_of_rows,
-    mean_of_rows as mean_of_rows,
-    ones_where_positive as ones_where_positive,
-    replaceable as replaceable,
-    replaced as replaced,
-    sum_of_rows as sum_of_rows,
-    sum_of_squares as sum_of_squares,
-    sum_over_batch as sum_over_batch,
-)
-from backprop_xp.backends.guard import transfer_guard as transfer_guard
-from backprop_xp.backends.libraries import (
-    device_of as device_of,
-    dtype_name as dtype_name,
-    in_words as in_words,
-    precision_of as precision_of,
-)
-from backprop_xp.backends.mixing import (
+from backprop_xp.backends.compatibility import (
     like as like,
     require_beside as require_beside,
     require_floating as require_floating,
@@ -44,7 +23,15 @@ from backprop_xp.backends.mixing import (
     require_owner as require_owner,
     whole_numbers as whole_numbers,
 )
-from backprop_xp.backends.plain import (
+from backprop_xp.backends.doors import TransferError as TransferError, explicit as explicit
+from backprop_xp.backends.dtypes_and_devices import (
+    device_of as device_of,
+    dtype_name as dtype_name,
+    in_words as in_words,
+    precision_of as precision_of,
+)
+from backprop_xp.backends.guard import transfer_guard as transfer_guard
+from backprop_xp.backends.host_numbers import (
     plain as plain,
     require_dtype as require_dtype,
     unmasked as unmasked,
@@ -66,4 +53,17 @@ from backprop_xp.backends.registry import (
     array_namespace as array_namespace,
     list_backends as list_backends,
     owner as owner,
+)
+from backprop_xp.backends.sums_and_products import (
+    blank as blank,
+    gather as gather,
+    matmul as matmul,
+    max_of_rows as max_of_rows,
+    mean_of_rows as mean_of_rows,
+    ones_where_positive as ones_where_positive,
+    replaceable as replaceable,
+    replaced as replaced,
+    sum_of_rows as sum_of_rows,
+    sum_of_squares as sum_of_squares,
+    sum_over_batch as sum_over_batch,
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backprop_xp.backends.choosing import (
+from backprop_xp.backends.choice import (
     ARGUMENT,
     NOTHING,
     Rule,
@@ -16,22 +16,22 @@ from backprop_xp.backends.choosing import (
     device_for,
     dtype_for,
 )
-from backprop_xp.backends.doors import explicit
-from backprop_xp.backends.libraries import (
-    device_of,
-    dtype_name,
-    is_computed_in,
-    precision_of,
-    same_device,
-)
-from backprop_xp.backends.mixing import (
+from backprop_xp.backends.compatibility import (
     mixed_precisions,
     not_computed,
     repair,
     require_beside,
     require_owner,
 )
-from backprop_xp.backends.plain import plain, require_dtype
+from backprop_xp.backends.doors import explicit
+from backprop_xp.backends.dtypes_and_devices import (
+    device_of,
+    dtype_name,
+    is_computed_in,
+    precision_of,
+    same_device,
+)
+from backprop_xp.backends.host_numbers import plain, require_dtype
 from backprop_xp.backends.protocol import (
     Array,
     Backend,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
 from backprop_xp.backends.blocks import Blocks, standing
-from backprop_xp.backends.libraries import device_of, dtype_name, log
+from backprop_xp.backends.dtypes_and_devices import device_of, dtype_name, log
 from backprop_xp.backends.protocol import Backend, Door
 
 P = ParamSpec("P")

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
-from backprop_xp.backends.libraries import dtype_name, in_words
+from backprop_xp.backends.dtypes_and_devices import dtype_name, in_words
 from backprop_xp.backends.protocol import Memory, Probe
 
 SECONDS = 60.0  # importing a large library from a cold network file system takes half of that
@@ -28,7 +28,7 @@ import signal, sys
 if hasattr(signal, "alarm"):
     signal.alarm(int(sys.argv[1]))
 sys.path[:] = sys.argv[3:]
-from backprop_xp.backends import choosing, probing, registry
+from backprop_xp.backends import choice as choosing, probing, registry
 probing.answer(sys.argv[2], registry, choosing)
 """
 

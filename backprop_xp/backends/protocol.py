@@ -59,8 +59,9 @@ class Backend(Protocol):
     The methods up to ``to_host`` are every backend's own to write. Those behind it have defaults,
     right for a library that computes at once, exactly, and on the device of its arrays.
 
-    ``replacements`` maps the qualified name of a reference function
-    (``"backprop_xp.optimizers.Adam.rule"``) to a faster one with the same signature and results.
+    ``replacements`` maps the qualified name of a reference function, such as
+    ``"backprop_xp.training.optimizers.Adam.rule"``, to a faster one with the same signature and
+    results.
     """
 
     name: ClassVar[str]

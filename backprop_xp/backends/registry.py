@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backprop_xp.backends.doors import watch
-from backprop_xp.backends.libraries import in_words, is_installed, log
+from backprop_xp.backends.dtypes_and_devices import in_words, is_installed, log
 from backprop_xp.backends.protocol import Array, Backend, BackendUnavailableError, Namespace, Probe
 from backprop_xp.checks import nearest
 
 # Names rather than imports, so that no library is imported before it is asked for; a table rather
 # than metadata, so that they work from a checkout that nobody installed.
 BUILT_IN = {
-    "numpy": "backprop_xp.backends.numpy:backend",
-    "cupy": "backprop_xp.backends.cupy:backend",
-    "array-api-strict": "backprop_xp.backends.array_api_strict:backend",
-    "jax": "backprop_xp.backends.jax:backend",
-    "torch": "backprop_xp.backends.torch:backend",
+    "numpy": "backprop_xp.backends.libraries.numpy:backend",
+    "cupy": "backprop_xp.backends.libraries.cupy:backend",
+    "array-api-strict": "backprop_xp.backends.libraries.array_api_strict:backend",
+    "jax": "backprop_xp.backends.libraries.jax:backend",
+    "torch": "backprop_xp.backends.libraries.torch:backend",
 }
 
 _plug_ins: dict[str, Backend] = {}  # those that are loaded

@@ -10,10 +10,10 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from backprop_xp.activations import ACTIVATIONS
 from backprop_xp.backends import registry
 from backprop_xp.checks import nearest, real
-from backprop_xp.losses import LOSSES
+from backprop_xp.networks.activations import ACTIVATIONS
+from backprop_xp.networks.losses import LOSSES
 
 # Numbers: 0.8 GB in float64, of which a training needs several times as much.
 _MOST = 10**8

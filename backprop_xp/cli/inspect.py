@@ -17,7 +17,7 @@ from backprop_xp.cli.arguments import (
     require_pictures,
 )
 from backprop_xp.cli.output import errors_in_one_line, indent, note, say, width, wrapped
-from backprop_xp.cli.tabulated import classes_table, cut, metrics_table, number, parts_of
+from backprop_xp.cli.table_output import classes_table, cut, metrics_table, number, parts_of
 from backprop_xp.plots.canvas import new_figure
 
 # Columns of a label, with its indent, where none is longer, and the most of them.

@@ -18,7 +18,7 @@ from backprop_xp.cli.arguments import (
     split_names,
 )
 from backprop_xp.cli.output import errors_in_one_line, note
-from backprop_xp.model_files import write
+from backprop_xp.files.container import write
 
 _FORMATS = (".csv", ".parquet")
 

@@ -32,9 +32,9 @@ from backprop_xp.cli.arguments import (
     require_pictures,
     split_names,
 )
-from backprop_xp.cli.live import logging, shown_losses
 from backprop_xp.cli.output import errors_in_one_line, note, say
-from backprop_xp.cli.tabulated import classes_table, metrics_table, parts_of
+from backprop_xp.cli.table_output import classes_table, metrics_table, parts_of
+from backprop_xp.cli.training_display import logging, shown_losses
 from backprop_xp.plots.canvas import new_figure
 
 _TASKS = ("classification", "regression")

@@ -28,7 +28,7 @@ from backprop_xp.cli.arguments import (
     require_pictures,
 )
 from backprop_xp.cli.output import errors_in_one_line, indent, say
-from backprop_xp.tutorial import (
+from backprop_xp.cli.xor_experiment import (
     INPUTS,
     TARGETS,
     Experiment,

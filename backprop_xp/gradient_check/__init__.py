@@ -1,6 +1,6 @@
 """Checking a gradient against numeric derivatives, and saying what is wrong with it."""
 
-from backprop_xp.gradient_check.checking import (
+from backprop_xp.gradient_check.api import (
     assert_gradient,
     check_gradient,
     check_jacobian,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backprop_xp.gradient_check.claims import Claim, Gradient
+from backprop_xp.gradient_check.analytic import Claim, Gradient
 from backprop_xp.gradient_check.functions import DOUBLE, SINGLE, Function, Host
 
 # The imaginary step of a complex step: its square vanishes beside 1, and no result underflows.

@@ -8,7 +8,8 @@ import functools
 
 import numpy as np
 
-from backprop_xp.gradient_check.claims import Gradient
+from backprop_xp.gradient_check.analytic import Gradient
+from backprop_xp.gradient_check.comparison import compare, contradicts, settled
 from backprop_xp.gradient_check.derivatives import (
     along_direction,
     along_entries,
@@ -18,7 +19,6 @@ from backprop_xp.gradient_check.derivatives import (
 )
 from backprop_xp.gradient_check.functions import Host
 from backprop_xp.gradient_check.judge import FAIL, Findings, Judged, judge
-from backprop_xp.gradient_check.refining import compare, contradicts, settled
 from backprop_xp.gradient_check.report import ABOVE_NOISE, TaylorTable
 
 # Along a direction the terms of all entries are alike in size, but for those that are less than

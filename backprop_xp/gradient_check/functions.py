@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias, TypedDict
 import numpy as np
 
 from backprop_xp.backends import array_namespace, beside, to_host
-from backprop_xp.backends.process_wide import process_wide
+from backprop_xp.backends.process_settings import process_wide
 from backprop_xp.gradient_check.points import Point, flatten_beside, flatten_gradient
 
 Host: TypeAlias = Any  # a NumPy array

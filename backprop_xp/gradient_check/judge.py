@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backprop_xp.gradient_check.claims import Claim, Gradient
+from backprop_xp.gradient_check.analytic import Claim, Gradient
 from backprop_xp.gradient_check.derivatives import Derivative, Lines
 from backprop_xp.gradient_check.functions import Function, Host
 from backprop_xp.gradient_check.report import TaylorTable

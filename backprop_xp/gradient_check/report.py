@@ -191,7 +191,7 @@ class GradientReport:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        from backprop_xp import html  # for notebooks alone
+        from backprop_xp.display import html  # for notebooks alone
 
         verdict, *lines = (line.strip() for line in self._sentences())
         found, _, figures = verdict.partition(" (")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from backprop_xp.gradient_check.claims import Gradient, default_size
+from backprop_xp.gradient_check.analytic import Gradient, default_size
 from backprop_xp.gradient_check.derivatives import (
     Derivative,
     Lines,

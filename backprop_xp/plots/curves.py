@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backprop_xp.backends import to_host
+from backprop_xp.display.summaries import OF_CHECKS, falls_far, is_loss, quantiles
 from backprop_xp.plots.canvas import colour, logarithmic, new_axes
-from backprop_xp.summaries import OF_CHECKS, falls_far, is_loss, quantiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

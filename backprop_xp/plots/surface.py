@@ -7,8 +7,8 @@ import numpy as np
 
 from backprop_xp.backends import Array, beside, owner, to_host
 from backprop_xp.checks import integer, real
-from backprop_xp.losses import LOSSES
-from backprop_xp.network import Network
+from backprop_xp.networks.losses import LOSSES
+from backprop_xp.networks.network import Network
 from backprop_xp.plots.canvas import PALETTE, new_axes
 from backprop_xp.plots.labels import labels_of
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from backprop_xp.backends import Array, to_host
 from backprop_xp.checks import integer
-from backprop_xp.network import Network
+from backprop_xp.networks.network import Network
 from backprop_xp.plots.canvas import QUIET, colour, new_axes
 
 if TYPE_CHECKING:

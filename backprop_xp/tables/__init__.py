@@ -9,16 +9,16 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from backprop_xp.tables.describing import described_columns as described_columns
+from backprop_xp.tables.column_descriptions import described_columns as described_columns
 from backprop_xp.tables.model import TableModel as TableModel, load as load
 from backprop_xp.tables.preparation import Preparation as Preparation
-from backprop_xp.tables.reading import TableFile as TableFile, read as read
+from backprop_xp.tables.readers import TableFile as TableFile, read as read
 from backprop_xp.tables.settings import Settings as Settings
 
 if TYPE_CHECKING:
     from backprop_xp.tables.detection import prepare
-    from backprop_xp.tables.learning import train
     from backprop_xp.tables.permutation_importance import importances
+    from backprop_xp.tables.workflow import train
 
 # Some of the extra's libraries are imported on first use: which one is missing is told at once.
 for _library in ("skrub", "sklearn"):
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 # What needs scikit-learn, which takes seconds to import: a prediction does without.
-_LATER = {"importances": "permutation_importance", "prepare": "detection", "train": "learning"}
+_LATER = {"importances": "permutation_importance", "prepare": "detection", "train": "workflow"}
 
 
 def __getattr__(name: str) -> Any:

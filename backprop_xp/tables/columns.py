@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from backprop_xp.checks import nearest
-from backprop_xp.tables.reading import lost_header
+from backprop_xp.tables.readers import lost_header
 from backprop_xp.tables.values import as_texts, booleans, distinct, find_style, is_text, numbers
 
 # Whole numbers of so few different values are classes.

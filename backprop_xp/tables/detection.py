@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from backprop_xp.tables.dates import COMPACT, find_formats, in_utc, is_compact, parts_of, read_dates
 from backprop_xp.tables.encoding import Category, Column, Date, Number, Text, origin_of
 from backprop_xp.tables.preparation import UNSCALED, Preparation, Scaling
-from backprop_xp.tables.reading import as_frame
+from backprop_xp.tables.readers import as_frame
 from backprop_xp.tables.values import as_texts, distinct, find_style, is_text, numbers
 
 # Texts of fewer values are categories, if each has some ten rows.

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from backprop_xp.backends import Array, beside, to_host
-from backprop_xp.checkpoint import Checkpoint, load as load_file
-from backprop_xp.model_files import CheckpointError
-from backprop_xp.network import Network
+from backprop_xp.files.checkpoint import Checkpoint, load as load_file
+from backprop_xp.files.container import CheckpointError
+from backprop_xp.networks.network import Network
 from backprop_xp.tables.columns import Target, in_its_unit
 from backprop_xp.tables.preparation import Preparation
 

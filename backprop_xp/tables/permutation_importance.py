@@ -10,7 +10,7 @@ from sklearn import metrics
 
 from backprop_xp.tables.columns import in_its_unit, rows_of, targets_of
 from backprop_xp.tables.model import TableModel
-from backprop_xp.tables.reading import as_frame
+from backprop_xp.tables.readers import as_frame
 
 # Shuffles of each column.
 _TIMES = 5

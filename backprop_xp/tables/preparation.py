@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from backprop_xp.tables.encoding import KINDS, Column, encoded
-from backprop_xp.tables.reading import as_frame
+from backprop_xp.tables.readers import as_frame
 
 # In standard deviations: what is further out would drown everything else.
 FAR = 100.0

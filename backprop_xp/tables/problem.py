@@ -17,8 +17,8 @@ from backprop_xp.tables.columns import (
     table_of,
     targets_of,
 )
-from backprop_xp.tables.reading import as_frame
-from backprop_xp.tables.splitting import split_rows
+from backprop_xp.tables.readers import as_frame
+from backprop_xp.tables.split import split_rows
 from backprop_xp.tables.values import is_text
 
 # So many classes are named in a line.

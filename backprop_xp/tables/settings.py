@@ -5,11 +5,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from backprop_xp import schedules
-from backprop_xp.activations import ACTIVATIONS
 from backprop_xp.checks import integer, nearest, real
-from backprop_xp.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
-from backprop_xp.schedules import Schedule
+from backprop_xp.networks.activations import ACTIVATIONS
+from backprop_xp.training import schedules
+from backprop_xp.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
+from backprop_xp.training.schedules import Schedule
 
 OPTIMIZERS: dict[str, Any] = {"adam": Adam, "adamw": AdamW, "rmsprop": RMSProp, "sgd": SGD}
 # Each is given the learning rate and the number of all updates, of which the last ends at 0.

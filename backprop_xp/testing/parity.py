@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from backprop_xp.activations import ACTIVATIONS
 from backprop_xp.backends import Array, array_namespace, device_of
-from backprop_xp.chain import Layer
-from backprop_xp.layers import Dense, Dropout, LayerNorm, Residual
-from backprop_xp.losses import LOSSES
-from backprop_xp.network import Network
-from backprop_xp.optimizers import SGD, Adam, AdamW, RMSProp
-from backprop_xp.random import bits
-from backprop_xp.schedules import cosine
+from backprop_xp.networks.activations import ACTIVATIONS
+from backprop_xp.networks.layers import Dense, Dropout, LayerNorm, Residual
+from backprop_xp.networks.losses import LOSSES
+from backprop_xp.networks.network import Network
+from backprop_xp.networks.propagation import Layer
+from backprop_xp.networks.random_bits import bits
 from backprop_xp.testing.kit import FLOATING, TOLERANCES, Place, checks_of, require_values
-from backprop_xp.training import fit
+from backprop_xp.training.fit import fit
+from backprop_xp.training.optimizers import SGD, Adam, AdamW, RMSProp
+from backprop_xp.training.schedules import cosine
 
 _draw = np.random.default_rng(0)
 _X, _Y = _draw.normal(size=(6, 3)), _draw.uniform(0.1, 0.9, size=(6, 2))

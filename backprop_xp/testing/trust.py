@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from backprop_xp.activations import Activation, tanh
 from backprop_xp.backends import TransferError, device_of, transfer_guard
 from backprop_xp.backends.doors import watch
 from backprop_xp.gradient_check import check_network
-from backprop_xp.perceptron import mlp
+from backprop_xp.networks.activations import Activation, tanh
+from backprop_xp.networks.mlp import mlp
 from backprop_xp.testing.kit import NotApplicable, Place, checks_of, expect
 
 _X, _Y = np.random.default_rng(0).normal(size=(2, 5, 3))

@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 import backprop_xp
-from backprop_xp.tutorial import xor_network
+from backprop_xp.cli.xor_experiment import xor_network
 
 HERE = Path(__file__).parent
 MINUS = "\N{MINUS SIGN}"

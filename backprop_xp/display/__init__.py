@@ -1,0 +1,1 @@
+"""How objects print: reprs, HTML for notebooks, progress of a training."""

@@ -1,0 +1,1 @@
+"""Files: models with their training state, and ONNX."""

@@ -1,0 +1,63 @@
+"""ONNX: the forward pass, run on arrays that record what is done to them, is the exported graph."""
+
+import os
+from typing import Any
+
+from backprop_xp.backends import Array, in_words, to_host
+from backprop_xp.files.container import write
+from backprop_xp.networks.layout import unpack
+from backprop_xp.networks.network import Network
+from backprop_xp.networks.propagation import output_of
+
+_RULE = 'docs/extending.md has the rule, under "A layer".'
+
+
+def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) -> None:
+    """Write ``network.predict`` of one theta ``(P,)`` as an ONNX file, in theta's precision.
+
+    Its input ``x`` is ``(batch, n_in)`` with any number of rows, its output ``predictions``
+    ``(batch, n_out)``. Dropout is left out, as in inference. Raises ValueError for a stack of
+    thetas and for a network that does not say how many features it takes, TypeError for a layer of
+    one's own that cannot be recorded.
+    """
+    ndx, onnx = _libraries()
+    network.unpack(theta)
+    if len(theta.shape) != 1:
+        raise ValueError(
+            f"theta has shape {tuple(theta.shape)}, but one network ({network.size},) is exported: "
+            "choose one of the stack, such as theta[0, :]."
+        )
+    for layer in network.layers:
+        n_in = getattr(layer, "n_in", None)
+        if n_in is not None or not getattr(layer, "keeps_width", False):
+            break
+    if n_in is None:
+        raise ValueError(
+            f"{type(layer).__name__} does not say how many features it takes, as the input of an "
+            f"ONNX file has to: give it the attribute n_in. {_RULE}"
+        )
+    host = to_host(theta)
+    x = ndx.argument(shape=("batch", n_in), dtype=getattr(ndx, host.dtype.name))
+    parameters = [[ndx.asarray(value) for value in layer] for layer in unpack(network.layout, host)]
+    try:
+        outputs = network.loss_function.link(output_of(network.layers, parameters, x, None))
+    except Exception as error:
+        where = " ".join(getattr(error, "__notes__", ["In the loss's link."]))
+        raise TypeError(
+            f"The forward pass cannot be recorded for ONNX: {in_words(error)}. {where} It is run "
+            "on arrays that have no values and no number of rows, x.shape[0], by functions of the "
+            f"array API standard alone. {_RULE}"
+        ) from error
+    model = ndx.build({"x": x}, {"predictions": outputs})
+    write(path, onnx.ModelProto.SerializeToString(model))
+
+
+def _libraries() -> tuple[Any, Any]:
+    try:
+        import ndonnx
+        import onnx
+    except ImportError as error:
+        raise ImportError(
+            "ONNX files need ndonnx and onnx: pip install 'backprop_xp[onnx]'."
+        ) from error
+    return ndonnx, onnx

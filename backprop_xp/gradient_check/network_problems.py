@@ -1,0 +1,147 @@
+"""A network, a layer and a loss as problems of a value and its gradient.
+
+A layer's backward rule is the transpose of its Jacobian J: for any directions v of its input and
+parameters and any u of its output, ``<J v, u> = <v, J^T u>`` (Claerbout 1992, "the dot-product
+test"). The left side is the derivative along v of ``<y, u>``, a scalar function like any other.
+
+They are judged in float64 where the device keeps it: it is the formula that is judged.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from backprop_xp.backends import Array, array_namespace, beside, to_host
+from backprop_xp.gradient_check.functions import CheckOptions, Problem
+from backprop_xp.gradient_check.perturbed_losses import moved_losses
+from backprop_xp.gradient_check.points import Point, Tensor, flatten
+from backprop_xp.networks.initializers import draw_stack
+from backprop_xp.networks.inputs import Rows, check_x
+from backprop_xp.networks.layout import draw, lay_out, unpack
+from backprop_xp.networks.losses import Loss
+from backprop_xp.networks.network import Network
+from backprop_xp.networks.propagation import Layer, Parameters
+from backprop_xp.networks.random_bits import as_key, fold_in
+
+# Added to drawn parameters: a bias of 0 or a scale of 1 would hide a mistake in its rule.
+_SPREAD = 0.2
+# Entries of a tensor have one unit: none is taken to vary at less than this part of their size.
+_LEAST_SIZE = 2.0**-10
+
+
+def network_problem(network: Network, theta: Array, rows: Rows, options: CheckOptions) -> Problem:
+    """Return the problem of a network's loss as a function of theta ``(P,)``."""
+    given = {"sample_weight": rows.sample_weight, "rng": rows.rng}
+    named = [
+        (Tensor(f"layers[{i}].{place.name}", place.shape, place.part), place.decays)
+        for i, places in enumerate(network.layout)
+        for place in places
+    ]
+    point = flatten(theta)._replace(tensors=tuple(tensor for tensor, _ in named))
+    decays = frozenset(tensor.name for tensor, decays in named if decays)
+    return Problem(
+        point,
+        lambda flat: network.loss(flat, rows.x, rows.y, **given),
+        lambda flat: network.loss_and_gradient(flat, rows.x, rows.y, **given)[1],
+        {**options, "batched": None},
+        moved=moved_losses(
+            network, theta, rows, batched=options["batched"], max_memory=options["max_memory"]
+        ),
+        least_size=_LEAST_SIZE,
+        rows=rows.x.shape[-2],
+        penalty=network.l2,
+        decays=decays,
+    )
+
+
+def network_pieces(
+    network: Network, theta: Array, rows: Rows, options: CheckOptions
+) -> Iterator[tuple[str, Problem]]:
+    """Yield the problems of a network's layers and loss, at what they get in it, with names."""
+    parameters, x = unpack(network.layout, theta), check_x(theta, rows.x, None)
+    key = None if rows.rng is None else as_key(rows.rng, theta)
+    for i, layer in enumerate(network.layers):
+        own = None if key is None else fold_in(key, i)
+        name = f"layers[{i}] ({type(layer).__name__})"
+        if i > 0 or layer.names:  # the first layer's input is not trained
+            yield name, layer_problem(layer, parameters[i], x, own, options, wants_input=i > 0)
+        x, _ = layer.forward(parameters[i], x, own)
+    yield "the loss", loss_problem(network.loss_function, x, rows.y, options)
+
+
+def layer_problem(
+    layer: Layer,
+    parameters: Parameters,
+    x: Array,
+    rng: Any,
+    options: CheckOptions,
+    *,
+    wants_input: bool = True,
+) -> Problem:
+    """Return the problem of a layer at some parameters and input, by the input too or not."""
+    y, _ = layer.forward(parameters, x, rng)
+    upstream = beside(y, _random(tuple(y.shape), options["seed"]), y.dtype)
+    inputs = [x] if wants_input else []
+    is_real = array_namespace(x).isdtype(x.dtype, "real floating")
+
+    def forward(point: list[Array]) -> tuple[Array, Any]:
+        here = point[0] if wants_input else x
+        if is_real and not wants_input:  # parameters may be complex
+            here = array_namespace(x).astype(x, point[0].dtype)
+        return layer.forward(point[len(inputs) :], here, rng)
+
+    def value(point: list[Array]) -> Array:
+        y, _ = forward(point)
+        return array_namespace(y).sum(y * upstream, axis=(-2, -1))
+
+    def gradient(point: list[Array]) -> list[Array | None]:
+        by_input, by_parameters = layer.backward(
+            point[len(inputs) :], forward(point)[1], upstream, wants_input=wants_input
+        )
+        return [by_input, *by_parameters] if wants_input else list(by_parameters)
+
+    point = _named([*inputs, *parameters], [*["input"][: len(inputs)], *layer.names])
+    return Problem(point, value, gradient, options, least_size=_LEAST_SIZE)
+
+
+def loss_problem(loss: Loss, outputs: Array, targets: Array, options: CheckOptions) -> Problem:
+    """Return the problem of a loss at some outputs, each sample weighted at random."""
+    weight = beside(outputs, _random(tuple(outputs.shape[:-1]), options["seed"]), outputs.dtype)
+
+    def value(point: list[Array]) -> Array:
+        each = loss.value(point[0], targets)
+        return array_namespace(each).sum(each * weight, axis=-1)
+
+    def gradient(point: list[Array]) -> list[Array]:
+        return [loss.gradient(point[0], targets) * weight[..., None]]
+
+    return Problem(_named([outputs], ["outputs"]), value, gradient, options)
+
+
+def drawn_parameters(layer: Layer, x: Array, seed: int) -> Parameters:
+    """Return parameters of a layer, beside x, with noise so that none is at a special value."""
+    if not layer.names:
+        return ()
+    layout = lay_out([layer])
+    drawn = draw_stack(seed, 1, functools.partial(draw, [layer], layout))[0]
+    moved = beside(x, drawn + _SPREAD * _random(drawn.shape, seed))
+    return unpack(layout, moved)[0]
+
+
+def in_double(array: Array) -> Array:
+    """Return an array in float64, or in float32 where its device keeps none."""
+    return beside(array, to_host(array))
+
+
+def _random(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Return numbers of random sign and of size 0.5 to 1.5."""
+    generator = np.random.default_rng([seed, 1])
+    return generator.uniform(0.5, 1.5, shape) * (1.0 - 2.0 * generator.integers(2, size=shape))
+
+
+def _named(arrays: list[Array], names: Sequence[str]) -> Point:
+    point = flatten(arrays)
+    tensors = [t._replace(name=name) for t, name in zip(point.tensors, names, strict=True)]
+    return point._replace(tensors=tuple(tensors))

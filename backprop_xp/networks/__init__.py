@@ -1,0 +1,1 @@
+"""Networks: layers, losses, and the forward and backward passes through them."""

@@ -1,0 +1,236 @@
+"""Activations: each a function and its backward rule, side by side.
+
+``z`` is the pre-activation, ``a = value(z)``, ``g = dL/da``; all are ``(..., batch, n)``. A rule
+returns ``dL/dz``, the vector-Jacobian product, so softmax, whose Jacobian is full, is an
+activation like any other.
+
+The smooth ones are analytic for complex z. Where a slope jumps (relu, leaky_relu, at 0) the rule
+gives the slope from the left.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from backprop_xp.backends import Array, array_namespace, max_of_rows, replaceable, sum_of_rows
+from backprop_xp.checks import real
+from backprop_xp.display.reprs import made, named, shown
+from backprop_xp.networks.complex_safe import (
+    clip,
+    finite_exp,
+    is_complex,
+    magnitude,
+    positive,
+    real_part,
+)
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A function ``value(z) -> a`` with its backward rule ``vjp(g, z, a) -> dL/dz``.
+
+    ``from_output`` says that the rule uses ``a`` alone: ``z`` is then not kept, and the rule is
+    given None for it. The functions do not change once a network has them: CuPy and JAX record what
+    they do.
+
+    >>> import backprop_xp as bx
+    >>> cube = bx.Activation(value=lambda z: z**3, vjp=lambda g, z, a: 3 * z**2 * g)
+    >>> layer = bx.Dense(4, 2, cube)
+    """
+
+    value: Callable[[Array], Array]
+    vjp: Callable[[Array, Array, Array], Array]
+    from_output: bool = False
+
+    __repr__ = shown
+
+
+def _identity(z: Array) -> Array:
+    return z
+
+
+def _identity_vjp(g: Array, z: Array, a: Array) -> Array:
+    return g
+
+
+def _sigmoid(z: Array) -> Array:
+    # Where exp is held, 1 / (1 + exp(limit)) is already below the smallest normal number.
+    a = finite_exp(array_namespace(z), -z)
+    a += 1.0
+    return 1.0 / a
+
+
+def _sigmoid_vjp(g: Array, z: Array, a: Array) -> Array:
+    slope = 1.0 - a
+    slope *= a
+    slope *= g
+    return slope
+
+
+def _tanh(z: Array) -> Array:
+    xp = array_namespace(z)
+    # Beyond 20 the tanh of every precision here is 1; a complex tanh overflows far beyond that.
+    return xp.tanh(clip(xp, z, -20.0, 20.0) if is_complex(xp, z.dtype) else z)
+
+
+def _tanh_vjp(g: Array, z: Array, a: Array) -> Array:
+    return g * (1.0 - a * a)
+
+
+def _relu(z: Array) -> Array:
+    xp = array_namespace(z)
+    return z * positive(xp, z) if is_complex(xp, z.dtype) else xp.maximum(z, 0.0)
+
+
+def _relu_vjp(g: Array, z: Array, a: Array) -> Array:
+    slope = positive(array_namespace(a), a)
+    slope *= g
+    return slope
+
+
+# Records, so that networks compare equal after pickling.
+@dataclass(frozen=True)
+class _LeakyReLU:
+    slope: float
+
+    def __call__(self, z: Array) -> Array:
+        xp = array_namespace(z)
+        if is_complex(xp, z.dtype):
+            return z * (self.slope + (1.0 - self.slope) * positive(xp, z))
+        return xp.maximum(z, self.slope * z)
+
+
+@dataclass(frozen=True)
+class _LeakyReLUVJP:
+    slope: float
+
+    def __call__(self, g: Array, z: Array, a: Array) -> Array:
+        return g * (self.slope + (1.0 - self.slope) * positive(array_namespace(a), a))
+
+
+def leaky_relu_with(slope: float) -> Activation:
+    """Return z to the right of 0 and ``slope * z`` to the left, the slope being from 0 to 1.
+
+    >>> import backprop_xp as bx
+    >>> bx.activations.leaky_relu_with(0.25).value(bx.asarray([-2.0, 2.0]))
+    array([-0.5,  2. ])
+    """
+    slope = real(slope, "slope", low=0.0, high=1.0)
+    leaky = Activation(_LeakyReLU(slope), _LeakyReLUVJP(slope), from_output=True)
+    return made(leaky, leaky_relu_with, slope)
+
+
+def _elu(z: Array) -> Array:
+    # max(z, 0) + expm1(min(z, 0)): neither branch can overflow.
+    xp = array_namespace(z)
+    above = _relu(z)
+    return above + xp.expm1(z - above)
+
+
+def _elu_vjp(g: Array, z: Array, a: Array) -> Array:
+    # Left of 0 the slope is exp(z) = a + 1; right of it, 1.
+    return g * (1.0 + (a - _relu(a)))
+
+
+_GELU_SCALE = math.sqrt(2.0 / math.pi)
+_GELU_CUBIC = 0.044715
+
+
+def _gelu_gate(z: Array) -> Array:
+    # (1 + tanh(u)) / 2 is sigmoid(2 u), which keeps its digits where tanh has rounded to -1.
+    return _sigmoid(2.0 * _GELU_SCALE * (z + _GELU_CUBIC * z * z * z))
+
+
+def _gelu(z: Array) -> Array:
+    # The tanh form (Hendrycks and Gimpel 2016, section 2); the standard has no erf.
+    return z * _gelu_gate(_gelu_range(z))
+
+
+def _gelu_range(z: Array) -> Array:
+    # The gate is 0 or 1 to the last digit beyond 50, and the cube of more would overflow.
+    return clip(array_namespace(z), z, -50.0, 50.0)
+
+
+def _gelu_vjp(g: Array, z: Array, a: Array) -> Array:
+    inner = _gelu_range(z)
+    gate = _gelu_gate(inner)
+    slope = 2.0 * _GELU_SCALE * (1.0 + 3.0 * _GELU_CUBIC * inner * inner)
+    return g * (gate + inner * gate * (1.0 - gate) * slope)
+
+
+def _silu(z: Array) -> Array:
+    return z * _sigmoid(z)
+
+
+def _silu_vjp(g: Array, z: Array, a: Array) -> Array:
+    gate = _sigmoid(z)
+    return g * (gate + a * (1.0 - gate))
+
+
+def _softplus(z: Array) -> Array:
+    # log(1 + exp(z)) as max(z, 0) + log(1 + exp(-|z|)): exp never overflows.
+    xp = array_namespace(z)
+    return _relu(z) + xp.log1p(xp.exp(-magnitude(xp, z)))
+
+
+def _softplus_vjp(g: Array, z: Array, a: Array) -> Array:
+    return g * _sigmoid(z)
+
+
+def _softmax(z: Array) -> Array:
+    # Shifted by the maximum: exp overflows float32 above 88.
+    xp = array_namespace(z)
+    a = xp.exp(z - max_of_rows(real_part(xp, z)))
+    a /= sum_of_rows(a, keepdims=True)
+    return a
+
+
+def _softmax_vjp(g: Array, z: Array, a: Array) -> Array:
+    return a * (g - sum_of_rows(g * a, keepdims=True))
+
+
+@replaceable
+def activated(
+    z: Array, activation: Activation, bias: Array | None = None
+) -> tuple[Array | None, Array]:
+    """Return ``z + bias``, or None where the backward rule needs only the output, and the output.
+
+    The bias is added in the memory of z.
+    """
+    if bias is not None:
+        z += bias
+    return None if activation.from_output else z, activation.value(z)
+
+
+@replaceable
+def sent_back(g: Array, activation: Activation, z: Array | None, a: Array) -> Array:
+    """Return ``activation.vjp(g, z, a)``."""
+    return activation.vjp(g, z, a)
+
+
+identity = Activation(_identity, _identity_vjp, from_output=True)
+sigmoid = Activation(_sigmoid, _sigmoid_vjp, from_output=True)
+tanh = Activation(_tanh, _tanh_vjp, from_output=True)
+relu = Activation(_relu, _relu_vjp, from_output=True)
+leaky_relu = leaky_relu_with(0.01)
+elu = Activation(_elu, _elu_vjp, from_output=True)
+gelu = Activation(_gelu, _gelu_vjp)
+silu = Activation(_silu, _silu_vjp)
+softplus = Activation(_softplus, _softplus_vjp)
+softmax = Activation(_softmax, _softmax_vjp, from_output=True)
+
+ACTIVATIONS = named(
+    "activations",
+    {
+        "identity": identity,
+        "sigmoid": sigmoid,
+        "tanh": tanh,
+        "relu": relu,
+        "leaky_relu": leaky_relu,
+        "elu": elu,
+        "gelu": gelu,
+        "silu": silu,
+        "softplus": softplus,
+        "softmax": softmax,
+    },
+)

@@ -1,0 +1,246 @@
+"""Checks of what a network is given beside theta, at its public entrances."""
+
+import math
+from collections.abc import Iterable, Iterator
+from numbers import Real
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from backprop_xp.backends import (
+    Array,
+    array_namespace,
+    device_of,
+    gather,
+    like,
+    precision_of,
+    to_host,
+    whole_numbers,
+)
+from backprop_xp.checks import real, reals, refuse_list
+from backprop_xp.networks.complex_safe import real_part
+
+# Rows of one network: few enough for wide layers to stay in the cache, where they are fastest.
+_ROWS_AT_ONCE = 2**12
+
+
+class Rows(NamedTuple):
+    """What a network is called with: arrays beside theta; ``sample_weight`` None for equal ones.
+
+    ``stand_ins``, ``(..., batch)``, are the indices of the rows that are computed in the place of
+    x's; None for the rows themselves.
+    """
+
+    x: Array
+    y: Array
+    sample_weight: Array | None = None
+    rng: Any = None
+    stand_ins: Array | None = None
+
+
+@runtime_checkable
+class Blocks(Protocol):
+    """The x of a training whose rows are moved beside theta one block of batches at a time."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape ``(rows, n_in)`` of all rows together."""
+        ...
+
+    def pieces(self, rows: Rows, tables: Iterable[Any]) -> Iterator[tuple[Rows, Any]]:
+        """Yield each block's rows, and a table of its batches' rows within the block.
+
+        ``rows`` has y and the weights of all rows. ``tables`` are those of an epoch, ``(batches,
+        size)``; in the place of a table, a number of epochs in the full batch stays as it is.
+        """
+        ...
+
+
+def check_x(theta: Array, x: Any, n_in: int | None) -> Array:
+    """Return x, ``(..., batch, n_in)``, in theta's dtype."""
+    x = like(theta, x, "x")
+    if len(x.shape) < 2:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}, but (..., batch, n_in) is expected: one sample is a "
+            "batch of one, x[None, :]."
+        )
+    if n_in is not None and x.shape[-1] != n_in:
+        raise ValueError(
+            f"x has {x.shape[-1]} features (shape {tuple(x.shape)}), but the first layer expects "
+            f"{n_in}."
+        )
+    if not x.shape[-2]:
+        raise ValueError(f"x has no rows (shape {tuple(x.shape)}): an empty batch has no loss.")
+    check_stack(x.shape[:-2], theta.shape[:-1], "x")
+    # A complex theta (the complex step) meets a real x: not every library multiplies the two.
+    return x if x.dtype == theta.dtype else array_namespace(x).astype(x, theta.dtype)
+
+
+def check_targets(
+    theta: Array,
+    outputs: tuple[int, ...],
+    y: Any,
+    sample_weight: Any,
+    *,
+    labels: bool = False,
+    name: str = "y",
+) -> tuple[Array, Array | None]:
+    """Return y, ``(..., batch, n_out)``, and the weights, ``(..., batch)``, in theta's dtype.
+
+    ``outputs`` is the shape of the network's outputs, ``(*stack, batch, n_out)``. With ``labels`` y
+    may be class labels, which are made one-hot. One that is no class becomes a row of zeros: to see
+    it would take a transfer.
+    """
+    classes = class_labels(theta, outputs, y, name) if labels else None
+    y = like(theta, y, name) if classes is None else _one_hot(theta, classes, outputs[-1])
+    check_beside_outputs(y, outputs, name)
+    if sample_weight is None:
+        return y, None
+    return y, check_weights(theta, outputs, sample_weight, "sample_weight")
+
+
+def class_labels(theta: Array, outputs: tuple[int, ...], y: Any, name: str = "y") -> Array | None:
+    """Return class labels as integers ``(..., batch)`` beside theta, None if y is something else.
+
+    They are integers shaped ``(..., batch)``, or ``(..., batch, 1)`` where there are more outputs
+    than that. What has a column for each output is a table of targets; what could be either, labels
+    of a stack or a table, is a ValueError.
+    """
+    labels = whole_numbers(theta, y, name)
+    stack, (rows, n_out) = outputs[:-2], outputs[-2:]
+    if labels is None or n_out == 1:
+        return None
+    shape = tuple(labels.shape)
+    of_each_row = shape[-1:] == (rows,) and _fits(shape[:-1], stack)
+    if shape[-2:] == (rows, n_out):
+        if of_each_row and _fits(shape[:-2], stack):
+            raise ValueError(
+                f"{name} has shape {shape}: integers that may be class labels of each network, "
+                f"(*stack, batch), or a table, (batch, n_out). Give labels a column of their own, "
+                f"{name}[..., None], and a table as floating numbers."
+            )
+        return labels if of_each_row else None
+    if shape[-2:] == (rows, 1):
+        return labels[..., 0]
+    return labels if shape[-1:] == (rows,) else None
+
+
+def _one_hot(theta: Array, labels: Array, n_out: int) -> Array:
+    xp = array_namespace(theta)
+    dtype = precision_of(xp, theta.dtype)
+    # Compared as floats: a uint8 label may be one of more classes than uint8 can count.
+    classes = xp.arange(n_out, dtype=dtype, device=device_of(theta))
+    return xp.astype(xp.astype(labels, dtype)[..., None] == classes, dtype)
+
+
+def check_weights(theta: Array, outputs: tuple[int, ...], weights: Any, name: str) -> Array:
+    """Return weights, ``(..., batch)``, one per sample of the outputs, in theta's dtype."""
+    weights, rows = like(theta, weights, name), outputs[-2]
+    if not weights.shape or weights.shape[-1] != rows:
+        raise ValueError(
+            f"{name} has shape {tuple(weights.shape)}, but one weight for each of the {rows} rows "
+            f"of x is expected: (..., {rows})."
+        )
+    check_stack(weights.shape[:-1], outputs[:-2], name)
+    return weights
+
+
+def stand_ins(weight: Array, stack: tuple[int, ...]) -> Array:
+    """Return for each row, ``(..., batch)``, its index, or the heaviest row's if its weight is 0.
+
+    A row of weight 0 is a row left out. Multiplied by 0, values of its own that overflow would
+    become NaN; those of a row that counts do not.
+    """
+    xp = array_namespace(weight)
+    if len(weight.shape) > 1:
+        weight = xp.broadcast_to(weight, (*stack, weight.shape[-1]))
+    heaviest = xp.argmax(real_part(xp, weight), axis=-1, keepdims=True)
+    own = xp.arange(weight.shape[-1], dtype=heaviest.dtype, device=device_of(weight))
+    return xp.where(weight == 0.0, heaviest, own)
+
+
+def rows_at(array: Array, indices: Array) -> Array:
+    """Return the rows of an array ``(..., batch, n)`` at indices ``(rows,)`` or stacked."""
+    if len(indices.shape) == 1:
+        return gather(array, indices, -2)
+    xp, stack = array_namespace(array), indices.shape[:-1]
+    if len(array.shape) == 2:
+        rows = gather(array, xp.reshape(indices, (-1,)), -2)
+        return xp.reshape(rows, (*indices.shape, array.shape[-1]))
+    array = xp.broadcast_to(array, (*stack, *array.shape[-2:]))
+    return xp.take_along_axis(array, indices[..., None], axis=-2)
+
+
+def counted(rows: Rows) -> Rows:
+    """Return rows with the stand-ins of those of weight 0 in their place."""
+    x, y, weight, rng, at = rows
+    return rows if at is None else Rows(rows_at(x, at), rows_at(y, at), weight, rng)
+
+
+def row_slices(rows: int, size: int) -> list[slice]:
+    """Return where batches of ``size`` rows are, in order; the last is smaller if need be."""
+    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+def rows_at_once(theta: Array) -> int:
+    """Return how many rows are predicted at once: the more networks in a stack, the fewer rows."""
+    networks = int(math.prod(theta.shape[:-1]))
+    return max(1, _ROWS_AT_ONCE // max(1, networks))
+
+
+def check_l2(theta: Array, l2: Any) -> Any:
+    """Return the penalty's strength: a float, an array ``(*stack,)``, or None for none."""
+    refuse_list(l2, "l2", "(*stack,)", "[0.1, 0.01]")
+    if isinstance(l2, Real) or not hasattr(l2, "shape"):
+        return real(l2, "l2", low=0.0) or None
+    strength = like(theta, l2, "l2")
+    check_stack(strength.shape, theta.shape[:-1], "l2")
+    return strength
+
+
+def check_entries(array: Any, name: str, *, low: float, below: float = math.inf) -> None:
+    """Raise, naming the entry, unless an array's values lie in the bounds; moves them once."""
+    reals(to_host(array), name, low=low, below=below)
+
+
+def check_stack(given: tuple[int, ...], stack: tuple[int, ...], name: str) -> None:
+    """Raise ValueError unless the leading axes of ``name`` broadcast to theta's stack."""
+    if not _fits(given, stack):
+        raise ValueError(
+            f"{name} is stacked {tuple(given)}, but theta is stacked {tuple(stack)}. Stack theta "
+            f"likewise (network.initialize(stack=...)), or give {name} without a stack."
+        )
+
+
+def _fits(given: tuple[int, ...], stack: tuple[int, ...]) -> bool:
+    """Whether leading axes broadcast to theta's stack."""
+    return len(given) <= len(stack) and all(
+        n in (1, m) for n, m in zip(reversed(given), reversed(stack), strict=False)
+    )
+
+
+def check_beside_outputs(
+    value: Array, outputs: tuple[int, ...], name: str, *, labels: bool = True
+) -> None:
+    """Raise ValueError unless ``name`` has a row per sample and a column per output.
+
+    With ``labels`` the error also says how class labels are given.
+    """
+    rows = outputs[-2:]
+    if tuple(value.shape[-2:]) == tuple(rows):
+        check_stack(value.shape[:-2], outputs[:-2], name)
+        return
+    if rows[-1] > 1 and not labels:
+        way_out = f"Give {name} a row for each row of x, and a column for each output."
+    elif len(value.shape) < 2 or value.shape[-1] == 1 < rows[-1]:
+        column = "[..., 0]" if len(value.shape) > 1 else ""
+        way_out = (
+            "categorical_cross_entropy takes class labels, one integer for each row of x; for "
+            f"another loss make them one-hot: {name} = bx.data.one_hot({name}{column})."
+            if rows[-1] > 1
+            else f"Make it a column: {name}[:, None]."
+        )
+    else:
+        way_out = "Give one row of targets per row of x, one column per output."
+    raise ValueError(
+        f"{name} has shape {tuple(value.shape)}, but the outputs are (..., {rows[0]}, {rows[1]}). "
+        f"{way_out}"
+    )

@@ -1,0 +1,347 @@
+"""Layers: a forward function and the backward rule that undoes it, face to face.
+
+``x`` is a layer's input, ``y`` its output, ``z`` a pre-activation, ``a`` an activation, and
+``g = dL/dy``; all are ``(..., batch, n)``. Parameters carry the stack in front: Dense's weights are
+``(*stack, n_in, n_out)``, its bias ``(*stack, 1, n_out)``.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from backprop_xp.backends import (
+    Array,
+    array_namespace,
+    device_of,
+    matmul,
+    replaceable,
+    sum_over_batch,
+)
+from backprop_xp.checks import choose, integer, real
+from backprop_xp.display.reprs import shown
+from backprop_xp.networks.activations import ACTIVATIONS, Activation, activated, sent_back
+from backprop_xp.networks.initializers import (
+    INITIALIZERS,
+    Generator,
+    HostArray,
+    Initializer,
+    ones,
+    zeros,
+)
+from backprop_xp.networks.propagation import (
+    Cache,
+    Layer,
+    Parameters,
+    Places,
+    backward_through,
+    check_chain,
+    forward_through,
+    is_random,
+    require_layer,
+)
+from backprop_xp.networks.random_bits import keep_mask
+
+
+@dataclass(frozen=True, init=False)
+class Dense:
+    """``activation(x @ weights + bias)``: ``(..., batch, n_in)`` to ``(..., batch, n_out)``."""
+
+    n_in: int
+    n_out: int
+    activation: Activation
+    initializer: Initializer
+    bias_initializer: Initializer
+
+    names = ("weights", "bias")
+    is_random = False
+    writes = True
+    __repr__ = shown
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        activation: str | Activation = "identity",
+        *,
+        initializer: str | Initializer = "glorot_uniform",
+        bias_initializer: str | Initializer = "zeros",
+    ) -> None:
+        _set(self, "n_in", integer(n_in, "n_in"))
+        _set(self, "n_out", integer(n_out, "n_out"))
+        _set(self, "activation", choose(ACTIVATIONS, activation, "activation"))
+        _set(self, "initializer", choose(INITIALIZERS, initializer, "initializer"))
+        _set(self, "bias_initializer", choose(INITIALIZERS, bias_initializer, "bias_initializer"))
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The shapes of weights and bias."""
+        return (self.n_in, self.n_out), (1, self.n_out)
+
+    def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
+        """Draw the weights, then the bias."""
+        weights, bias = self.shapes
+        return self.initializer(generator, weights), self.bias_initializer(generator, bias)
+
+    def forward(self, parameters: Parameters, x: Array, rng: Any) -> tuple[Array, Cache]:
+        """Return ``activation(x @ weights + bias)``."""
+        weights, bias = parameters
+        z, a = activated(x @ weights, self.activation, bias)
+        return a, (x, z, a)
+
+    def backward(
+        self,
+        parameters: Parameters,
+        cache: Cache,
+        g: Array,
+        *,
+        wants_input: bool = True,
+        out: Places = (None, None),
+    ) -> tuple[Array | None, tuple[Array, ...]]:
+        """Return ``g_z @ weights^T`` and ``(x^T @ g_z, sum of g_z over the batch)``."""
+        weights, _ = parameters
+        x, z, a = cache
+        g = sent_back(g, self.activation, z, a)
+        gradients = matmul(x.mT, g, out[0]), sum_over_batch(g, out[1])
+        return (g @ weights.mT if wants_input else None), gradients
+
+
+@dataclass(frozen=True, init=False)
+class Activate:
+    """An activation on its own, after a LayerNorm, say."""
+
+    activation: Activation
+
+    names = ()
+    shapes = ()
+    keeps_width = True
+    is_random = False
+    __repr__ = shown
+
+    def __init__(self, activation: str | Activation) -> None:
+        _set(self, "activation", choose(ACTIVATIONS, activation, "activation"))
+
+    def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
+        """Draw nothing."""
+        return ()
+
+    def forward(self, parameters: Parameters, x: Array, rng: Any) -> tuple[Array, Cache]:
+        """Return ``activation(x)``."""
+        z, a = activated(x, self.activation)
+        return a, (z, a)
+
+    def backward(
+        self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
+    ) -> tuple[Array | None, tuple[Array, ...]]:
+        """Return the activation's vector-Jacobian product."""
+        z, a = cache
+        return (sent_back(g, self.activation, z, a) if wants_input else None), ()
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """In training, sets each unit to 0 with probability ``rate`` and divides by ``1 - rate``.
+
+    In inference (``rng`` None) it passes x on. "Inverted" dropout, after Srivastava et al. 2014,
+    section 10. The mask depends on the key, the sample's row and the unit: one key gives one mask.
+    """
+
+    rate: float
+
+    names = ()
+    shapes = ()
+    keeps_width = True
+    __repr__ = shown
+
+    def __post_init__(self) -> None:
+        _set(self, "rate", real(self.rate, "rate", low=0.0, below=1.0))
+
+    @property
+    def is_random(self) -> bool:
+        """Whether any unit is ever set to 0."""
+        return self.rate != 0.0
+
+    def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
+        """Draw nothing."""
+        return ()
+
+    def forward(self, parameters: Parameters, x: Array, rng: Any) -> tuple[Array, Cache]:
+        """Return x times the scaled mask."""
+        if rng is None or self.rate == 0.0:
+            return x, None
+        y, scaled = dropped(x, rng, self.rate)
+        return y, scaled
+
+    def backward(
+        self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
+    ) -> tuple[Array | None, tuple[Array, ...]]:
+        """Return g times the same mask."""
+        if not wants_input:
+            return None, ()
+        return (g if cache is None else g * cache), ()
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Each sample's features brought to mean 0 and variance 1, then scaled and shifted.
+
+    ``scale * (x - mean) / sqrt(variance + epsilon) + bias`` over the last axis, with the biased
+    variance: Ba, Kiros and Hinton 2016, equation 4.
+    """
+
+    n: int
+    epsilon: float = 1e-5
+
+    names = ("scale", "bias")
+    is_random = False
+    writes = True
+    __repr__ = shown
+
+    def __post_init__(self) -> None:
+        _set(self, "n", integer(self.n, "n"))
+        _set(self, "epsilon", real(self.epsilon, "epsilon", above=0.0))
+
+    @property
+    def n_in(self) -> int:
+        """The number of features, in and out."""
+        return self.n
+
+    n_out = n_in
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of scale and bias."""
+        return (1, self.n), (1, self.n)
+
+    def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
+        """Return scale 1 and bias 0."""
+        return ones(generator, (1, self.n)), zeros(generator, (1, self.n))
+
+    def forward(self, parameters: Parameters, x: Array, rng: Any) -> tuple[Array, Cache]:
+        """Return the normalised, scaled and shifted x."""
+        y, cache = normalized(x, *parameters, self.epsilon)
+        return y, cache
+
+    def backward(
+        self,
+        parameters: Parameters,
+        cache: Cache,
+        g: Array,
+        *,
+        wants_input: bool = True,
+        out: Places = (None, None),
+    ) -> tuple[Array | None, tuple[Array, ...]]:
+        """Return g less its parts along the constant and along the normalised x, over the width."""
+        scale, _ = parameters
+        normed, inverse = cache
+        gradients = sum_over_batch(g, out[0], normed), sum_over_batch(g, out[1])
+        back = normalized_back(g, scale, normed, inverse) if wants_input else None
+        return back, gradients
+
+
+@dataclass(frozen=True, init=False)
+class Residual:
+    """``x + f(x)``, where f is a chain of layers that keeps the width: He et al. 2016.
+
+    Its parameters are its layers' joined, named ``"layers[0].weights"`` and so on.
+    """
+
+    layers: tuple[Layer, ...]
+    # Kept: asked of the layers inside at each level, they would cost 2^depth.
+    names: tuple[str, ...] = field(compare=False)
+    shapes: tuple[tuple[int, ...], ...] = field(compare=False)
+    n_in: int | None = field(compare=False)
+    n_out: int | None = field(compare=False)
+    keeps_width: bool = field(compare=False)
+    is_random: bool = field(compare=False)
+
+    writes = True
+    __repr__ = shown
+
+    def __init__(self, *layers: Layer) -> None:
+        if not layers:
+            raise ValueError("Residual needs at least one layer.")
+        for i, layer in enumerate(layers):
+            require_layer(layer, f"layers[{i}]")
+        first, last = check_chain(layers)
+        if None not in (first, last) and first != last:
+            raise ValueError(
+                f"Residual adds its input to its output, but its layers take {first} features and "
+                f"give {last}. End on a layer that gives {first}."
+            )
+        _set(self, "layers", tuple(layers))
+        names = (f"layers[{i}].{name}" for i, inner in enumerate(layers) for name in inner.names)
+        _set(self, "names", tuple(names))
+        _set(self, "shapes", tuple(shape for inner in layers for shape in inner.shapes))
+        _set(self, "n_in", first)
+        _set(self, "n_out", first)
+        keeps = all(getattr(layer, "keeps_width", False) for layer in layers)
+        _set(self, "keeps_width", keeps)
+        _set(self, "is_random", any(is_random(layer) for layer in layers))
+
+    def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
+        """Draw the inner layers' parameters, one layer after the other."""
+        return tuple(value for layer in self.layers for value in layer.initialize(generator))
+
+    def forward(self, parameters: Parameters, x: Array, rng: Any) -> tuple[Array, Cache]:
+        """Return ``x + f(x)``."""
+        a, caches = forward_through(self.layers, self.split(parameters), x, rng)
+        return x + a, caches
+
+    def backward(
+        self,
+        parameters: Parameters,
+        cache: Cache,
+        g: Array,
+        *,
+        wants_input: bool = True,
+        out: Places | None = None,
+    ) -> tuple[Array | None, tuple[Array, ...]]:
+        """Return g plus what f sends back, and f's gradients."""
+        places = None if out is None else self.split(out)
+        inner, gradients = backward_through(
+            self.layers, self.split(parameters), cache, g, wants_input=wants_input, out=places
+        )
+        joined = tuple(value for layer in gradients for value in layer)
+        return (g + inner if wants_input else None), joined
+
+    def split(self, parameters: Parameters) -> list[Parameters]:
+        """Return the parameters of each inner layer."""
+        values = iter(parameters)
+        return [tuple(next(values) for _ in layer.names) for layer in self.layers]
+
+
+@replaceable
+def dropped(x: Array, rng: Any, rate: float) -> tuple[Array, Array]:
+    """Return x times Dropout's scaled mask, and the mask."""
+    rows, columns = x.shape[-2:]
+    xp = array_namespace(x)
+    mask = keep_mask(rng, rate, rows, columns, xp=xp, device=device_of(x))
+    scaled = xp.astype(mask, x.dtype) * (1.0 / (1.0 - rate))
+    return x * scaled, scaled
+
+
+@replaceable
+def normalized(
+    x: Array, scale: Array, bias: Array, epsilon: float
+) -> tuple[Array, tuple[Array, Array]]:
+    """Return LayerNorm's output, and the normalised x with one over the deviation before it."""
+    xp, n = array_namespace(x), x.shape[-1]
+    centred = x - xp.sum(x, axis=-1, keepdims=True) / n
+    # Not xp.var, which takes magnitudes of complex numbers and would not be analytic.
+    variance = xp.sum(centred * centred, axis=-1, keepdims=True) / n
+    inverse = 1.0 / xp.sqrt(variance + epsilon)
+    normed = centred * inverse
+    return normed * scale + bias, (normed, inverse)
+
+
+@replaceable
+def normalized_back(g: Array, scale: Array, normed: Array, inverse: Array) -> Array:
+    """Return dL/dx of LayerNorm."""
+    xp, n = array_namespace(g), g.shape[-1]
+    h = g * scale
+    along = xp.sum(h * normed, axis=-1, keepdims=True) / n
+    mean = xp.sum(h, axis=-1, keepdims=True) / n
+    return inverse * (h - mean - normed * along)
+
+
+def _set(layer: Any, name: str, value: Any) -> None:
+    object.__setattr__(layer, name, value)

@@ -1,0 +1,55 @@
+"""The multilayer perceptron: the usual network, of layer sizes and a few options."""
+
+import itertools
+from collections.abc import Sequence
+
+from backprop_xp.checks import boolean, choose, integer, real, sequence
+from backprop_xp.networks.activations import ACTIVATIONS, Activation
+from backprop_xp.networks.initializers import Initializer
+from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm
+from backprop_xp.networks.losses import Loss
+from backprop_xp.networks.network import Network
+from backprop_xp.networks.propagation import Layer
+
+
+def mlp(
+    sizes: Sequence[int],
+    *,
+    hidden: str | Activation = "relu",
+    output: str | Activation = "identity",
+    loss: str | Loss = "mean_squared_error",
+    dropout: float = 0.0,
+    layer_norm: bool = False,
+    l2: float = 0.0,
+    initializer: str | Initializer = "glorot_uniform",
+) -> Network:
+    """Return a multilayer perceptron of the given layer sizes, inputs first and outputs last.
+
+    Each hidden layer is Dense, LayerNorm if asked for, the ``hidden`` activation, Dropout if its
+    rate is not 0; after the last Dense comes the ``output`` activation alone. The cross-entropies
+    and poisson take raw outputs: leave ``output="identity"`` with them.
+
+    >>> import backprop_xp as bx
+    >>> bx.mlp([64, 32, 10], loss="categorical_cross_entropy").size
+    2410
+    """
+    widths = [
+        integer(size, f"sizes[{i}]") for i, size in enumerate(sequence(sizes, "sizes", "[2, 3, 1]"))
+    ]
+    hidden = choose(ACTIVATIONS, hidden, "hidden")
+    output = choose(ACTIVATIONS, output, "output")
+    dropout = real(dropout, "dropout", low=0.0, below=1.0)
+    layer_norm = boolean(layer_norm, "layer_norm")
+    if len(widths) < 2:
+        raise ValueError(f"sizes needs at least inputs and outputs, such as [2, 1], not {sizes!r}.")
+    layers: list[Layer] = []
+    for n_in, n_out in itertools.pairwise(widths[:-1]):
+        if layer_norm:
+            layers += [Dense(n_in, n_out, initializer=initializer), LayerNorm(n_out)]
+            layers += [Activate(hidden)]
+        else:
+            layers += [Dense(n_in, n_out, hidden, initializer=initializer)]
+        if dropout != 0.0:
+            layers += [Dropout(dropout)]
+    layers += [Dense(widths[-2], widths[-1], output, initializer=initializer)]
+    return Network(layers, loss, l2=l2)

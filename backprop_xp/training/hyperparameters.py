@@ -1,0 +1,92 @@
+"""Checks of what an optimiser is made with, and of what its update is given beside theta."""
+
+import copy
+import math
+from numbers import Real
+from typing import Any
+
+from backprop_xp.backends import Array, device_of, is_host_number, like, owner, require_like
+from backprop_xp.checks import boolean, real, refuse_list
+from backprop_xp.networks.inputs import check_entries, check_stack
+
+# What each hyperparameter is less than; none is negative.
+_BOUNDS = {"momentum": 1.0, "decay": 1.0, "beta1": 1.0, "beta2": 1.0}
+_BOUNDS |= dict.fromkeys(("learning_rate", "epsilon", "weight_decay"), math.inf)
+_BOOLEANS = ("nesterov", "rate_inside", "corrected_epsilon")
+
+
+def not_negative(value: Any, name: str, *, below: float = math.inf) -> Any:
+    """Return a number of 0 or more as a float, or an array of such numbers as it is."""
+    refuse_list(value, name, "(*stack, 1)", "[[0.1], [0.01]]")
+    if owner(value) is not None and device_of(value) is None:
+        return value  # a compiler's, which is nowhere and has no values yet
+    if not getattr(value, "shape", ()):
+        return real(value, name, low=0.0, below=below)
+    check_entries(value, name, low=0.0, below=below)
+    return value
+
+
+def check_hyperparameters(optimizer: Any) -> None:
+    """Check an optimiser's hyperparameters, and keep numbers as floats.
+
+    What a schedule returns is checked at each update.
+    """
+    for name, value in tuple(vars(optimizer).items()):
+        is_schedule = name == "learning_rate" and callable(value)
+        if name in _BOUNDS and not is_schedule:
+            object.__setattr__(optimizer, name, not_negative(value, name, below=_BOUNDS[name]))
+        elif name in _BOOLEANS:
+            object.__setattr__(optimizer, name, boolean(value, name))
+
+
+def hyperparameter(theta: Array, value: Any, name: str) -> Any:
+    """Return a hyperparameter that broadcasts against theta: a number, or ``(*stack, 1)``."""
+    if type(value) is float:
+        return value
+    if isinstance(value, Real) or is_host_number(value):
+        return float(value)  # a NumPy scalar would widen float32
+    value = like(theta, value, name)
+    if value.shape and value.shape[-1] != 1:
+        raise ValueError(
+            f"{name} has shape {tuple(value.shape)}, but (*stack, 1) is expected: "
+            f"{name}[..., None]."
+        )
+    check_stack(value.shape[:-1], theta.shape[:-1], name)
+    return value
+
+
+def placed(optimizer: Any, theta: Array) -> Any:
+    """Return an optimiser whose mask and hyperparameters but the rate are beside theta."""
+    moved = {
+        name: hyperparameter(theta, value, name)
+        for name, value in vars(optimizer).items()
+        if name in _BOUNDS and name != "learning_rate" and type(value) is not float
+    }
+    if getattr(optimizer, "mask", None) is not None:
+        moved["mask"] = _mask(theta, optimizer.mask)
+    if not moved:
+        return optimizer
+    # Not dataclasses.replace, which would look at the values once more, on the host.
+    other = copy.copy(optimizer)
+    vars(other).update(moved)
+    return other
+
+
+def _mask(theta: Array, mask: Any) -> Array:
+    mask = like(theta, mask, "mask")
+    if mask.shape[-1:] != theta.shape[-1:]:
+        raise ValueError(
+            f"mask has shape {tuple(mask.shape)}, but theta (..., {theta.shape[-1]}): one "
+            "0 or 1 per parameter is expected, as network.weight_mask(theta) gives."
+        )
+    check_stack(mask.shape[:-1], theta.shape[:-1], "mask")
+    return mask
+
+
+def check_alike(theta: Array, value: Any, name: str, way_out: str = "") -> None:
+    """Raise unless an array is like theta, and of its shape."""
+    require_like(theta, value, name)
+    if tuple(value.shape) != tuple(theta.shape):
+        raise ValueError(
+            f"{name} has shape {tuple(value.shape)}, but theta {tuple(theta.shape)}.{way_out}"
+        )

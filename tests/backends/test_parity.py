@@ -1,0 +1,262 @@
+"""Parity: two independent implementations, JAX's and PyTorch's autograd, give the same gradients.
+
+An oracle walks through the same description of a network, but slices theta, computes every layer
+and every loss by its library's own functions, and leaves the differentiation to its autograd. The
+one thing it takes from here is the bits of a dropout mask.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.networks.activations import ACTIVATIONS
+from backprop_xp.networks.losses import LOSSES
+from backprop_xp.networks.propagation import Layer
+from backprop_xp.networks.random_bits import fold_in, keep_mask
+from tests.helpers import compiled, thorough
+from tests.own import every_kind, some_rows, some_theta
+
+# Both sides round some hundred operations, 2e-16 each, and cancel a few of their digits.
+PARITY = 1e-12
+
+RNG = 29
+NAMES = {activation: name for name, activation in ACTIVATIONS.items()}
+
+Function = Callable[..., Any]
+# A function of arrays and its arguments, and g = dL/doutput: the output, and dL/darguments.
+VJP = Callable[[Function, Sequence[np.ndarray], np.ndarray], tuple[np.ndarray, list[np.ndarray]]]
+
+
+class Oracle(NamedTuple):
+    """Another library's functions, by our names, and its reverse-mode differentiation."""
+
+    activations: dict[str, Function]
+    losses: dict[str, Function]
+    layer_norm: Function
+    asarray: Function
+    vjp: VJP
+
+
+def _jax_oracle(jax: ModuleType) -> Oracle:
+    jnp, nn = jax.numpy, jax.nn
+    same = ("sigmoid", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "softmax")
+
+    def layer_norm(x: Any, scale: Any, bias: Any, epsilon: float) -> Any:
+        centred = x - jnp.mean(x, -1, keepdims=True)
+        return centred / jnp.sqrt(jnp.var(x, -1, keepdims=True) + epsilon) * scale + bias
+
+    def huber(r: Any) -> Any:
+        return jnp.where(jnp.abs(r) < 1.0, 0.5 * r**2, jnp.abs(r) - 0.5)
+
+    def binary_cross_entropy(o: Any, t: Any) -> Any:
+        return -jnp.mean(t * nn.log_sigmoid(o) + (1.0 - t) * nn.log_sigmoid(-o), -1)
+
+    def vjp(
+        function: Function, arguments: Sequence[np.ndarray], g: np.ndarray
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        output, pullback = jax.vjp(function, *(jnp.asarray(v) for v in arguments))
+        return np.asarray(output), [np.asarray(v) for v in pullback(jnp.asarray(g))]
+
+    return Oracle(
+        activations={name: getattr(nn, name) for name in same}
+        | {"identity": lambda z: z, "tanh": jnp.tanh},
+        losses={
+            "mean_squared_error": lambda o, t: jnp.mean((o - t) ** 2, -1),
+            "half_squared_error": lambda o, t: jnp.mean(0.5 * (o - t) ** 2, -1),
+            "mean_absolute_error": lambda o, t: jnp.mean(jnp.abs(o - t), -1),
+            "huber": lambda o, t: jnp.mean(huber(o - t), -1),
+            "log_cosh": lambda o, t: jnp.mean(jnp.log(jnp.cosh(o - t)), -1),
+            "poisson": lambda o, t: jnp.mean(jnp.exp(o) - t * o, -1),
+            "binary_cross_entropy": binary_cross_entropy,
+            "categorical_cross_entropy": lambda o, t: -jnp.sum(t * nn.log_softmax(o), -1),
+        },
+        layer_norm=layer_norm,
+        asarray=jnp.asarray,
+        vjp=vjp,
+    )
+
+
+def _torch_oracle(torch: ModuleType) -> Oracle:
+    F = torch.nn.functional  # noqa: N806
+    same = ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "silu")
+
+    def per_sample(loss: Function, **options: Any) -> Function:
+        return lambda o, t: loss(o, t, reduction="none", **options).mean(-1)
+
+    def vjp(
+        function: Function, arguments: Sequence[np.ndarray], g: np.ndarray
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        tensors = [torch.tensor(v, requires_grad=True) for v in arguments]
+        output = function(*tensors)
+        gradients = torch.autograd.grad(output, tensors, torch.tensor(g))
+        return output.detach().numpy(), [v.numpy() for v in gradients]
+
+    return Oracle(
+        activations={name: getattr(F, name) for name in same}
+        | {
+            "identity": lambda z: z,
+            "gelu": lambda z: F.gelu(z, approximate="tanh"),
+            # Beyond its threshold PyTorch's softplus is the identity: too soon, by default.
+            "softplus": lambda z: F.softplus(z, threshold=50.0),
+            "softmax": lambda z: F.softmax(z, -1),
+        },
+        losses={
+            "mean_squared_error": per_sample(F.mse_loss),
+            "half_squared_error": lambda o, t: 0.5 * per_sample(F.mse_loss)(o, t),
+            "mean_absolute_error": per_sample(F.l1_loss),
+            "huber": per_sample(F.huber_loss, delta=1.0),
+            "log_cosh": lambda o, t: torch.log(torch.cosh(o - t)).mean(-1),
+            "poisson": per_sample(F.poisson_nll_loss, log_input=True),
+            "binary_cross_entropy": per_sample(F.binary_cross_entropy_with_logits),
+            "categorical_cross_entropy": lambda o, t: F.cross_entropy(o, t, reduction="none"),
+        },
+        layer_norm=lambda x, scale, bias, epsilon: F.layer_norm(
+            x, x.shape[-1:], scale[0], bias[0], epsilon
+        ),
+        asarray=torch.asarray,
+        vjp=vjp,
+    )
+
+
+@pytest.fixture(params=["jax", "torch"])
+def oracle(request: pytest.FixtureRequest) -> Iterator[Oracle]:
+    """Each autograd that is installed; JAX's with float64 switched on for the test's duration."""
+    library = pytest.importorskip(request.param, reason=f"the oracle is {request.param}'s autograd")
+    if request.param == "torch":
+        yield _torch_oracle(library)
+        return
+    before = library.config.jax_enable_x64
+    library.config.update("jax_enable_x64", True)
+    yield _jax_oracle(library)
+    library.config.update("jax_enable_x64", before)
+
+
+def _outputs(oracle: Oracle, layers: Sequence[Layer], theta: Any, x: Any, rng: int | None) -> Any:
+    """Return a chain's outputs; theta is sliced in the documented order."""
+    return _chain(oracle, layers, _sliced(layers, theta), x, rng)
+
+
+def _chain(
+    oracle: Oracle, layers: Sequence[Layer], values: Iterator[Any], x: Any, rng: int | None
+) -> Any:
+    for i, layer in enumerate(layers):
+        key = None if rng is None else fold_in(rng, i)
+        match layer:
+            case bx.Dense():
+                z = x @ next(values) + next(values)
+                x = oracle.activations[NAMES[layer.activation]](z)
+            case bx.Activate():
+                x = oracle.activations[NAMES[layer.activation]](x)
+            case bx.LayerNorm():
+                x = oracle.layer_norm(x, next(values), next(values), layer.epsilon)
+            case bx.Dropout() if key is not None:
+                mask = keep_mask(key, layer.rate, *x.shape, xp=np, device="cpu")
+                x = x * oracle.asarray(mask / (1.0 - layer.rate))
+            case bx.Residual():
+                x = x + _chain(oracle, layer.layers, values, x, key)
+    return x
+
+
+def _shapes(layers: Sequence[Layer]) -> Iterator[tuple[int, int]]:
+    for layer in layers:
+        match layer:
+            case bx.Dense():
+                yield from ((layer.n_in, layer.n_out), (1, layer.n_out))
+            case bx.LayerNorm():
+                yield from ((1, layer.n), (1, layer.n))
+            case bx.Residual():
+                yield from _shapes(layer.layers)
+
+
+def _sliced(layers: Sequence[Layer], theta: Any) -> Iterator[Any]:
+    start = 0
+    for rows, columns in _shapes(layers):
+        yield theta[start : start + rows * columns].reshape(rows, columns)
+        start += rows * columns
+
+
+def _network(hidden: str, loss: str) -> bx.Network:
+    """Return a network with a layer of every kind, and the activation at its end too.
+
+    Save where it makes probabilities for a loss that makes them itself, which is refused.
+    """
+    to_probabilities = (ACTIVATIONS["sigmoid"].value, ACTIVATIONS["softmax"].value)
+    is_linked_twice = {ACTIVATIONS[hidden].value, LOSSES[loss].link} <= {*to_probabilities}
+    return every_kind(hidden, "identity" if is_linked_twice else hidden, loss)
+
+
+def _close(xp: Any, actual: Any, expected: np.ndarray) -> None:
+    actual = xp.host(actual)
+    assert actual.shape == expected.shape
+    np.testing.assert_allclose(
+        actual, expected, rtol=0, atol=xp.rounding(PARITY) * float(np.max(np.abs(expected)))
+    )
+
+
+def _pair(hidden: str, loss: str) -> Any:
+    """Return a case; each has one of the others everywhere, and all of them in a wide sweep."""
+    if hidden == "gelu":
+        return pytest.param(hidden, loss)
+    return compiled(hidden, loss) if loss == "huber" else thorough(hidden, loss)
+
+
+PAIRS = [_pair(hidden, loss) for hidden in ACTIVATIONS for loss in LOSSES]
+
+
+@pytest.mark.parametrize(("hidden", "loss"), PAIRS)
+def test_loss_and_gradient_agree_with_autograd(
+    xp: Any, oracle: Oracle, hidden: str, loss: str
+) -> None:
+    network = _network(hidden, loss)
+    theta, (x, y, weight) = some_theta(network), some_rows(loss)
+
+    def value(t: Any) -> Any:
+        outputs = _outputs(oracle, network.layers, t, oracle.asarray(x), RNG)
+        w, each = oracle.asarray(weight), oracle.losses[loss](outputs, oracle.asarray(y))
+        # Weights are the tensors of more than one row.
+        squares = sum((v**2).sum() for v in _sliced(network.layers, t) if v.shape[0] > 1)
+        return (w * each).sum() / w.sum() + 0.5 * network.l2 * squares
+
+    expected, (expected_gradient,) = oracle.vjp(value, [theta], np.asarray(1.0))
+    found, gradient = network.loss_and_gradient(
+        *(xp.asarray(array) for array in (theta, x, y)), sample_weight=xp.asarray(weight), rng=RNG
+    )
+    _close(xp, found, expected)
+    _close(xp, gradient, expected_gradient)
+
+
+@pytest.mark.parametrize("rng", [None, RNG], ids=["inference", "training"])
+@pytest.mark.parametrize("hidden", ACTIVATIONS)
+def test_vjp_agrees_with_autograd(xp: Any, oracle: Oracle, hidden: str, rng: int | None) -> None:
+    network = _network(hidden, "mean_squared_error")
+    theta, (x, g, _) = some_theta(network), some_rows()
+
+    def outputs(t: Any, v: Any) -> Any:
+        return _outputs(oracle, network.layers, t, v, rng)
+
+    expected, expected_gradients = oracle.vjp(outputs, [theta, x], g)
+    arrays = [xp.asarray(array) for array in (theta, x, g)]
+    _close(xp, network.forward(*arrays[:2], rng=rng), expected)
+    for found, gradient in zip(network.vjp(*arrays, rng=rng), expected_gradients, strict=True):
+        _close(xp, found, gradient)
+
+
+@pytest.mark.parametrize("name", [*ACTIVATIONS, *LOSSES])
+def test_an_activation_and_a_loss_agree_with_autograd(xp: Any, oracle: Oracle, name: str) -> None:
+    draw = np.random.default_rng(31)
+    z, t, g = draw.normal(0.0, 5.0, (5, 4)), draw.dirichlet(np.ones(4), 5), draw.normal(size=(5, 4))
+    there = xp.asarray(z)
+    if name in ACTIVATIONS:
+        expected, (gradient,) = oracle.vjp(oracle.activations[name], [z], g)
+        found = ACTIVATIONS[name].value(xp.asarray(z))
+        _close(xp, ACTIVATIONS[name].vjp(xp.asarray(g), there, found), gradient)
+    else:
+        value = oracle.losses[name]
+        expected, (gradient,) = oracle.vjp(lambda v: value(v, oracle.asarray(t)), [z], np.ones(5))
+        found = LOSSES[name].value(there, xp.asarray(t))
+        _close(xp, LOSSES[name].gradient(there, xp.asarray(t)), gradient)
+    _close(xp, found, expected)

@@ -1,0 +1,303 @@
+"""Backends from other distributions: real wheels, installed by pip, in processes of their own."""
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from backprop_xp.backends import Backend
+from backprop_xp.backends.probing import probe_apart
+from tests.helpers import ROOT, python
+
+PAGE = ROOT / "docs" / "writing_a_backend.md"
+PROJECT = Path(__file__).parents[1] / "plugin"
+METADATA = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
+GROUP = "backprop_xp.backends"
+
+# The least that works: NumPy under another name, owning no array.
+SMALL = """
+from backprop_xp.backends.libraries.numpy import NumPyBackend
+class Small(NumPyBackend):
+    name = {name!r}
+    def owns(self, array): return False
+backend = Small()
+"""
+BROKEN = {
+    "raising": "raise OSError('no such\\nlicence.')",
+    "empty": "",
+    "class": SMALL.format(name="class") + "backend = Small",
+    "duck": "class Duck:\n    name = 'duck'\n    def probe(self): ...\nbackend = Duck()",
+    "unfinished": (
+        "from backprop_xp.backends import Backend\n"
+        "class Unfinished(Backend):\n    name = 'unfinished'\n"
+        "backend = Unfinished()"
+    ),
+    "misnamed": SMALL.format(name="another"),
+    "moody": SMALL.format(name="moody")
+    + "def probe(): raise KeyError('mood')\nbackend.probe = probe",
+}
+RAISED = {
+    "raising": "OSError: no such licence",
+    "empty": "AttributeError: module 'plugin_empty' has no attribute 'backend'",
+    "class": "TypeError: it is no instance of a class that derives from Backend",
+    "duck": "TypeError: it is no instance of a class that derives from Backend",
+    "misnamed": ("ValueError: its entry point is named 'misnamed', but its name is 'another'"),
+    "moody": "KeyError: 'mood'",
+}
+
+
+def wheel(folder: Path, distribution: str, entries: dict[str, str], files: dict[str, str]) -> Path:
+    """Build a wheel by hand: modules, and the metadata that pip and importlib.metadata read."""
+    stem = f"{distribution.replace('-', '_')}-1.0"
+    lines = "".join(f"{name} = {target}\n" for name, target in entries.items())
+    metadata = {
+        "METADATA": f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n",
+        "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "entry_points.txt": f"[{GROUP}]\n{lines}",
+    }
+    contents = files | {f"{stem}.dist-info/{name}": text for name, text in metadata.items()}
+    record = f"{stem}.dist-info/RECORD"
+    contents[record] = "".join(f"{name},,\n" for name in [*contents, record])
+    path = folder / f"{stem}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in contents.items():
+            archive.writestr(name, text)
+    return path
+
+
+def small(folder: Path, distribution: str, name: str, text: str | None = None) -> Path:
+    """Build a distribution that offers one name, from a module that notes when it is imported."""
+    module = f"plugin_{distribution.replace('-', '_')}"
+    noted = f"print('imported {module}')\n"
+    source = noted + (SMALL.format(name=name) if text is None else text)
+    return wheel(folder, distribution, {name: f"{module}:backend"}, {f"{module}.py": source})
+
+
+def lookalike(folder: Path) -> Path:
+    """Build the project in tests/plugin, by its own metadata."""
+    files = {path.name: path.read_text("utf-8") for path in PROJECT.glob("*.py")}
+    return wheel(folder, METADATA["name"], METADATA["entry-points"][GROUP], files)
+
+
+def install(target: Path, *wheels: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+    command += ["--no-compile", "--disable-pip-version-check", "--target", str(target)]
+    subprocess.run([*command, *map(str, wheels)], check=True, capture_output=True, timeout=120)
+    return target
+
+
+def run(target: Path, program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in a process that sees what is installed in ``target``."""
+    done = python(f"import backprop_xp as bx\n{program}", target, **environment)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def refused(target: Path, ask: str) -> str:
+    """Return what is told to who asks for a backend that cannot be had, and what it came from."""
+    program = (
+        f"try:\n    {ask}\n"
+        "except (bx.backends.BackendUnavailableError, ValueError) as error:\n"
+        "    cause = error.__cause__\n"
+        "    print('REFUSED', error, *(['<-', type(cause).__name__] if cause else []))\n"
+    )
+    return run(target, program).stdout.rpartition("REFUSED ")[2].strip()
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where a sound plug-in and every broken one are installed."""
+    folder = tmp_path_factory.mktemp("wheels")
+    wheels = [small(folder, name, name, text) for name, text in BROKEN.items()]
+    return install(tmp_path_factory.mktemp("crowd"), lookalike(folder), *wheels)
+
+
+@pytest.fixture(scope="module")
+def quarrel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where two distributions offer one name, and others names that are built in."""
+    folder = tmp_path_factory.mktemp("wheels")
+    offers = {"one": "twice", "other": "twice", "hijack": "numpy", "robot": "auto", "good": "good"}
+    wheels = [small(folder, distribution, name) for distribution, name in offers.items()]
+    return install(tmp_path_factory.mktemp("quarrel"), *wheels)
+
+
+def test_a_plug_in_is_chosen_by_its_name_and_passes_the_conformance_kit(crowd: Path) -> None:
+    program = (
+        "import sys\n"
+        "network = bx.mlp([2, 3, 1])\n"
+        "theta, x = network.initialize(), bx.asarray([[0.5, 1.0]])\n"
+        "print(bx.resolve(theta, x).backend.name, network.forward(theta, x).shape)\n"
+        "print(bx.check_network(network, theta, x, x[:, :1]).verdict)\n"
+        "print(bx.resolve().source, type(theta).__module__)\n"
+        "print([bx.get_backend(name).name for name in ('numpy', 'array-api-strict')])\n"
+        "from backprop_xp import testing\n"
+        "for row in testing.conformance('lookalike', 'device1'):\n"
+        "    if row.status == 'fails': print(row)\n"
+        "print([m for m in sys.modules if m.startswith('plugin_')])\n"
+    )
+    assert run(crowd, program, BACKPROP_XP_BACKEND="lookalike").stdout.splitlines() == [
+        "lookalike (1, 1)",
+        "pass",
+        "the environment variable BACKPROP_XP_BACKEND lookalike_arrays._array_object",
+        "['numpy', 'array-api-strict']",
+        "[]",  # broken plug-ins harm nobody
+    ]
+
+
+def test_listing_shows_plug_ins_after_the_others_and_imports_none(crowd: Path) -> None:
+    program = (
+        "import json, sys\n"
+        "rows = bx.list_backends()\n"
+        "print([m for m in sys.modules if m.startswith(('plugin_', 'lookalike'))])\n"
+        "print(json.dumps([tuple(row) for row in rows]))\n"
+    )
+    imported, rows = run(crowd, program).stdout.splitlines()
+    assert imported == "[]"
+    table = json.loads(rows)
+    assert [row[0] for row in table[:5]] == ["numpy", "cupy", "array-api-strict", "jax", "torch"]
+    assert [row[0] for row in table[5:]] == sorted(["lookalike", *BROKEN])
+    usable = {name: (usable, reason, hint) for name, usable, reason, hint in table}
+    assert usable["numpy"] == usable["lookalike"] == (True, "", "")
+    for name, raised in RAISED.items():
+        reason = f"'plugin_{name}:backend', of the distribution {name!r}, raised {raised}"
+        assert usable[name] == (False, reason, f"upgrade {name}, or pip uninstall {name}")
+
+
+def test_a_broken_plug_in_is_an_error_for_who_asks_for_it(crowd: Path) -> None:
+    ask = "bx.get_backend({0!r})"
+    for name, raised in RAISED.items():
+        target, text = f"'plugin_{name}:backend'", refused(crowd, ask.format(name))
+        assert text.startswith(f"backend {name!r}, from the argument of the call, cannot run here")
+        assert f"{target}, of the distribution {name!r}, raised {raised}" in text
+        assert f"pip uninstall {name}" in text
+        assert text.endswith(f" <- {raised.partition(':')[0]}")
+    text = refused(crowd, ask.format("unfinished"))  # in Python's words
+    assert "'plugin_unfinished:backend', of the distribution 'unfinished'" in text
+    assert "abstract class Unfinished" in text
+    assert "from_host" in text
+    assert "device_name" not in text, "it has a default"
+    assert "Did you mean 'lookalike'?" in refused(crowd, ask.format("lookalik"))
+
+
+def test_an_array_of_nobody_is_shown_to_plug_ins_and_each_broken_one_is_told_once(
+    crowd: Path,
+) -> None:
+    program = (
+        "import logging, sys, numpy as np; logging.basicConfig()\n"
+        "bx.resolve(np.ones(2), [1.0], None)\n"
+        "print([m for m in sys.modules if m.startswith(('plugin_', 'lookalike'))])\n"
+        "import lookalike_arrays\n"
+        "class Foreign:\n    def __array_namespace__(self, **_): ...\n"
+        "for _ in range(3):\n"
+        "    assert bx.backends.owner(Foreign()) is None\n"
+        "    print(bx.resolve(lookalike_arrays.ones(2)).backend.name)\n"
+    )
+    done = run(crowd, program)
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("imported")]
+    assert lines == ["[]", "lookalike", "lookalike", "lookalike"]
+    warned = [line.split("'")[1] for line in done.stderr.splitlines() if "WARNING" in line]
+    at_loading = set(BROKEN) - {"moody"}  # whose probe() is nobody's concern here
+    assert sorted(warned) == sorted(at_loading)
+
+
+def test_arrays_that_were_nobodys_are_a_plug_ins_once_it_is_loaded_and_its_errors_name_it(
+    tmp_path: Path,
+) -> None:
+    late = SMALL.format(name="late") + "Small.owns = lambda self, x: type(x).__name__ == 'Late'"
+    angry = SMALL.format(name="angry") + (
+        "def owns(array): raise ValueError('no')\nbackend.owns = owns"
+    )
+    wheels = [small(tmp_path, "late", "late", late), small(tmp_path, "angry", "angry", angry)]
+    program = (
+        "class Late: pass\n"
+        "print(bx.backends.owner(Late()))\n"
+        "bx.get_backend('late')\n"
+        "print(bx.backends.owner(Late()).name)\n"
+        "bx.get_backend('angry')\n"
+        "try: bx.backends.owner(object())\n"
+        "except ValueError as error: print(error, error.__notes__)\n"
+    )
+    lines = run(install(tmp_path / "site", *wheels), program).stdout.splitlines()
+    assert [line for line in lines if not line.startswith("imported")] == [
+        "None",
+        "late",
+        "no [\"The backend 'angry' raised this.\"]",
+    ]
+
+
+def test_a_name_in_dispute_is_an_error_for_who_asks_and_nobody_is_imported(quarrel: Path) -> None:
+    twice = "the distributions 'one' and 'other' offer that name"
+    built_in = "the distributions 'backprop_xp' and {!r} offer that name"
+    for ask, source, reason, way_out in (
+        ("bx.get_backend('twice')", "argument", twice, "uninstall one, or pip uninstall other"),
+        ("bx.get_backend('numpy')", "argument", built_in.format("hijack"), "uninstall hijack"),
+        ("bx.set_default_backend('auto')", "set_def", built_in.format("robot"), "uninstall robot"),
+        ("bx.use_backend('auto').__enter__()", "use_backend('auto')", "", "uninstall robot"),
+    ):
+        text = refused(quarrel, ask)
+        assert "cannot run here: " in text
+        assert all(part in text for part in (source, reason, f"pip {way_out}."))
+    program = (
+        "for row in bx.list_backends():\n    print(row.name, row.usable, row.reason)\n"
+        "print(bx.get_backend('good').name)\n"
+    )
+    *rows, imported, good = run(quarrel, program).stdout.splitlines()
+    assert {f"numpy False {built_in.format('hijack')}", f"twice False {twice}"} < {*rows}
+    assert "good True " in rows
+    assert not [row for row in rows if row.startswith("imported")]
+    assert (imported, good) == ("imported plugin_good", "good")
+
+
+def test_the_default_and_arrays_never_read_metadata_and_are_never_hijacked(quarrel: Path) -> None:
+    program = (
+        "import importlib.metadata, numpy as np\n"
+        "def refuse(*_, **__): raise AssertionError('metadata was read')\n"
+        "importlib.metadata.entry_points = refuse\n"
+        "network = bx.mlp([2, 1])\n"
+        "theta = network.initialize()\n"
+        "network.loss_and_gradient(theta, np.ones((1, 2)), [[1.0]])\n"
+        "print(bx.resolve().source, type(bx.resolve(theta).backend).__name__)\n"
+        "with bx.use_backend(bx.get_backend()): print(bx.asarray([1.0], device='cpu'))\n"
+    )
+    lines = run(quarrel, program, BACKPROP_XP_DEVICE="cpu").stdout.splitlines()
+    assert lines == ["the default NumPyBackend", "[1.]"]
+
+
+def test_a_plug_in_that_hangs_or_crashes_is_a_row_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheels = [
+        small(tmp_path, "slow", "slow", "import time\ntime.sleep(60)"),
+        small(tmp_path, "crash", "crash", "import os\nos._exit(7)"),
+        small(tmp_path, "good", "good"),
+    ]
+    monkeypatch.syspath_prepend(str(install(tmp_path / "site", *wheels)))
+    found = probe_apart(["slow", "crash", "good"], 5.0)
+    assert found["good"].probe.usable
+    assert found["slow"].probe[:3] == (False, None, "no answer within 5 s")
+    reason = "the trial ended by exit status 7: imported plugin_crash"
+    assert found["crash"].probe[:3] == (False, None, reason)
+
+
+def test_the_page_shows_the_plug_in_that_is_tested_here() -> None:
+    page = PAGE.read_text("utf-8")
+    files = {path.name: path.read_text("utf-8") for path in PROJECT.glob("*.*")}
+    assert set(files) == {"pyproject.toml", "lookalike_backend.py", "lookalike_arrays.py"}
+    for name, source in files.items():
+        assert f"```{'toml' if name.endswith('.toml') else 'python'}\n{source}```" in page
+        assert f"`{name}`" in page
+
+
+def test_the_page_has_every_method_of_the_protocol_in_its_order() -> None:
+    told = re.findall(r"^\| `(\w+)\(([^)]*)\)` \|", PAGE.read_text("utf-8"), re.M)
+    methods = {name: f for name, f in vars(Backend).items() if inspect.isfunction(f)}
+    public = [(name, f) for name, f in methods.items() if not name.startswith("_")]
+    assert told == [(name, ", ".join([*inspect.signature(f).parameters][1:])) for name, f in public]
+    required = told.index(("to_host", "array")) + 1
+    assert {name for name, _ in told[:required]} == {*Backend.__abstractmethods__}

@@ -1,0 +1,77 @@
+"""The script that measures a GPU: what it says, never how fast anything is."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# Parts of the script that run where a backend does; the peers run on a CPU too, when it is quick.
+PARTS = {
+    "cupy": {"limits", "correctness", "steps", "gradient_check", "crossover"},
+    "torch": {"pytorch"},
+    "jax": {"jax"},
+}
+# Products and Adam's updates, rounded in another order.
+SAME = 1e-12
+
+
+def run(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        check=False,
+    )
+
+
+def not_finite(constant: str) -> None:
+    raise AssertionError(f"{constant} in a line of the script")
+
+
+def test_the_script_tells_its_options_and_ends_with_one_line_without_a_gpu() -> None:
+    done = run("--help")
+    assert done.returncode == 0, done.stderr
+    assert all(option in done.stdout for option in ("--out", "--seconds", "--quick", "--table"))
+    done = run(CUDA_VISIBLE_DEVICES="")
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("gpu.py measures a CUDA GPU, and there is none: ")
+
+
+@pytest.mark.compiled
+def test_what_can_run_here_is_measured_in_finite_figures(xp: Any, tmp_path: Path) -> None:
+    if xp.name not in PARTS:
+        pytest.skip("the script measures nothing on this backend")
+    out = tmp_path / "gpu.jsonl"
+    done = run("--quick", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line, parse_constant=not_finite) for line in out.read_text().splitlines()]
+    found = [line for line in lines if line["part"] in PARTS[xp.name]]
+    assert {line["part"] for line in found} == PARTS[xp.name]
+    for line in found:
+        # Of PyTorch's, a CUDA graph needs a GPU; TF32 does too, and a recent one.
+        assert "left_out" not in line or "graph" in str(line) or line["precision"] == "tf32", line
+        if line["part"] == "gradient_check":
+            assert line["verdict"] == "pass"
+        if line["part"] == "correctness" and line["what"] == "float64":
+            assert max(line["loss"], line["gradient"], line["trained_loss"]) < SAME
+    table = run("--table", str(out)).stdout
+    assert all(line["case"] in table for line in found if "case" in line)
+
+
+def test_when_the_time_is_used_up_every_part_says_so(xp: Any) -> None:
+    if xp.name != "cupy":
+        pytest.skip("without a GPU nothing is begun")
+    done = run("--seconds", "0")
+    header, *lines = map(json.loads, done.stdout.splitlines())
+    assert header["card"]
+    assert {line["part"] for line in lines} == set().union(*PARTS.values())
+    assert all(
+        "no time" in line["left_out"] or "not installed" in line["left_out"] for line in lines
+    )

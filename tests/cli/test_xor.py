@@ -1,0 +1,218 @@
+"""The command ``xor``: the tutorial on the environment's backend, and what is told of it."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.cli import xor_experiment
+from backprop_xp.networks.activations import ACTIVATIONS
+from backprop_xp.networks.losses import LOSSES
+from tests.commands import NOWHERE, STRICT, run
+
+# A small float32 network agrees with itself to about 1e-6; what is printed has 7 digits.
+PRINTED = 1e-4
+# Learns XOR from the default seed in few epochs: JAX and array-api-strict take 1 to 2 ms for each.
+FAST = ("--learning-rate", "8", "--epochs", "600")
+DIVERGE = ("--epochs", "20", "--learning-rate", "1e30", "--loss", "poisson")
+ENTROPY = ("--loss", "binary_cross_entropy")
+TARGETS = [0, 1, 1, 0]
+
+
+def xor(*arguments: str, **environment: str) -> str:
+    result = run("xor", *arguments, **environment)
+    assert result.exit_code == 0, result.output
+    return str(result.output)
+
+
+def predictions(output: str) -> np.ndarray:
+    block = output.split("predictions\n")[1].splitlines()[1:5]
+    return np.array([float(line.split()[-1]) for line in block])
+
+
+def gradients(output: str) -> np.ndarray:
+    """Return the printed analytic and numeric entries, in theta's order, as two rows."""
+    block = output.split("gradient at the starting theta")[1].split("gradient check")[0]
+    rows = re.findall(r"^[-+.e0-9 ]*\d[-+.e0-9 ]*$", block, re.M)
+    halves = [np.reshape([float(word) for word in row.split()], (2, -1)) for row in rows]
+    return np.concatenate(halves, axis=1)
+
+
+def test_the_default_run_learns_xor_and_proves_the_gradient() -> None:
+    output = xor(**NOWHERE)
+    assert np.abs(predictions(output) - TARGETS).max() < 0.05
+    assert "solved: all four" in output
+    assert "gradient check: pass" in output
+    lines = output.split("training:")[1].split("\n\n")[0].splitlines()[2:]
+    assert [int(line.split()[0]) for line in lines] == list(range(0, 10_001, 1000))
+
+
+@pytest.mark.compiled
+def test_the_tutorial_runs_where_the_environment_says_and_a_seed_repeats_it(xp: Any) -> None:
+    output, where = xor(*FAST), xp.selection
+    first = output.splitlines()[0]
+    assert first.startswith(f"XOR on {xp.name} ({where.backend.device_name(where.device)}, ")
+    assert str(where.dtype).rpartition(".")[2].strip("'>") in first
+    assert np.abs(predictions(output) - TARGETS).max() < 0.5
+    for name, shape in (("x", "(4, 2)"), ("y", "(4, 1)"), ("theta", "(9,)")):
+        assert re.search(rf"^  {name} +{re.escape(shape)}$", output, re.M)
+    network = xor_experiment.xor_network([2, 2, 1], loss="mean_squared_error", hidden="sigmoid")
+    assert all(line in output for line in network.describe().splitlines())
+    assert xor(*FAST) == output
+
+
+def test_an_option_chooses_the_backend() -> None:
+    output = xor(*STRICT, "--epochs", "2", **NOWHERE)
+    assert output.startswith("XOR on array-api-strict (CPU_DEVICE, float64), chosen by --backend\n")
+
+
+@pytest.mark.once
+def test_the_printed_gradient_is_the_one_of_the_start_and_its_first_rows_and_columns(
+    xp: Any,
+) -> None:
+    network = xor_experiment.xor_network([2, 3, 2, 1], loss="mean_squared_error", hidden="sigmoid")
+    theta = network.initialize(5)
+    x, y = bx.asarray(xor_experiment.INPUTS), bx.asarray(xor_experiment.TARGETS)
+    expected = xp.host(network.loss_and_gradient(theta, x, y)[1])
+    analytic, numeric = gradients(xor("--epochs", "1", "--sizes", "2 3 2 1", "--seed", "5"))
+    np.testing.assert_allclose(analytic, expected, rtol=PRINTED, atol=1e-7)
+    np.testing.assert_allclose(numeric, expected, rtol=0.01, atol=PRINTED)
+    wide = xor("--epochs", "1", "--sizes", "2,50,1")
+    assert "(the first 4 rows and columns; all are checked)" in wide
+    assert max(map(len, wide.splitlines())) < 140
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("loss", sorted(set(LOSSES) - {"categorical_cross_entropy"}))
+def test_every_loss_that_fits_has_its_output_and_passes_its_check(xp: Any, loss: str) -> None:
+    output = xor("--epochs", "3", "--loss", loss, "--hidden", "gelu")
+    linked = loss in ("binary_cross_entropy", "poisson")
+    assert f"hidden gelu, output {'identity' if linked else 'sigmoid'}" in output
+    assert f"learning rate {xor_experiment.LEARNING_RATES[loss]:g}" in output
+    assert "gradient check: pass" in output
+    assert ("2/m" in output) == (loss == "mean_squared_error")
+
+
+# What is asked, what is said of the outcome, and what is not.
+OUTCOMES: list[tuple[tuple[str, ...], list[str], list[str]]] = [
+    (("--epochs", "5"), ["not solved: ", "--restarts 64", "--loss binary"], ["solved: all four"]),
+    (("--epochs", "5", *ENTROPY), ["not solved: ", "--restarts 64"], ["--loss binary"]),
+    (DIVERGE, ["diverged"], ["solved"]),
+    (
+        ("--restarts", "3", "--epochs", "2"),
+        ["0 of 3 starts solved", "3 are on a plateau", "0 diverged", "not solved"],
+        ["epochs until solved", "--restarts"],
+    ),
+    (("--restarts", "2", *DIVERGE), ["0 are on a plateau", "2 diverged"], ["not solved"]),
+]
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(
+    ("words", "said", "unsaid"), OUTCOMES, ids=[" ".join(o[0]) for o in OUTCOMES]
+)
+def test_a_run_that_does_not_learn_says_so(
+    xp: Any, words: tuple[str, ...], said: list[str], unsaid: list[str]
+) -> None:
+    output = xor(*words)
+    assert [text for text in said if text not in output] == []
+    assert [text for text in unsaid if text in output] == []
+
+
+@pytest.mark.compiled
+def test_restarts_are_counted_and_the_best_is_shown(xp: Any) -> None:
+    output = xor("--restarts", "6", *FAST)
+    assert "(6, 9)" in output
+    counted = re.search(r"restarts: (\d) of 6 starts solved XOR", output)
+    assert counted
+    assert int(counted[1]) >= 1
+    assert re.search(r"epochs until solved: median \d+(\.5)?, from \d+ to \d+ \(looked", output)
+    assert np.abs(predictions(output) - TARGETS).max() < 0.5
+    assert "gradient check: pass" in output
+
+
+@pytest.mark.compiled
+def test_a_wrong_gradient_fails_and_sets_the_exit_status(
+    xp: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tanh = bx.activations.tanh
+    wrong = bx.Activation(tanh.value, lambda g, z, a: 2.0 * tanh.vjp(g, z, a), from_output=True)
+    monkeypatch.setitem(ACTIVATIONS, "wrong", wrong)
+    result = run("xor", "--epochs", "3", "--hidden", "wrong")
+    assert result.exit_code == 1
+    assert "gradient check: fail" in result.output
+    assert "layers[0].weights[" in result.output
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(
+    ("words", "name", "begins"),
+    [(("--epochs", "3", "--restarts", "2"), "a.PDF", b"%PDF"), (DIVERGE, "b.png", b"\x89PNG")],
+)
+def test_plot_writes_a_picture_of_what_diverged_too(
+    xp: Any, tmp_path: Path, words: tuple[str, ...], name: str, begins: bytes
+) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / name
+    assert f"plot written to {path}" in xor(*words, "--plot", str(path))
+    assert path.read_bytes().startswith(begins)
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+# The experiment itself
+
+
+def experiment(**options: Any) -> xor_experiment.Experiment:
+    given = {"loss": "mean_squared_error", "hidden": "sigmoid", "learning_rate": 8.0, "seed": 0}
+    return xor_experiment.prepare([2, 2, 1], **{**given, "epochs": 600, "restarts": 1, **options})
+
+
+def test_the_first_restart_is_the_run_without_restarts(xp: Any) -> None:
+    alone = list(xor_experiment.learn(experiment(epochs=30)))
+    stacked = list(xor_experiment.learn(experiment(epochs=30, restarts=3)))
+    assert [look.epoch for look in stacked] == [look.epoch for look in alone] == list(range(31))
+    for one, many in zip(alone, stacked, strict=True):
+        np.testing.assert_allclose(xp.host(many.loss)[0], xp.host(one.loss), rtol=1e-5)
+
+
+@pytest.mark.compiled
+def test_solved_since_is_the_first_look_from_which_on_all_four_are_right(xp: Any) -> None:
+    given, right = experiment(restarts=4), []
+    for look in xor_experiment.learn(given):
+        error = xp.host(given.network.predict(look.theta, given.x)) - xor_experiment.TARGETS
+        right.append(np.abs(error).max(axis=(-1, -2)) < 0.5)
+    since = xp.host(look.solved_since)
+    assert np.isfinite(since).any()
+    for epoch, history in zip(since, np.transpose(right), strict=True):
+        wrong = np.flatnonzero(~history)
+        assert epoch == (np.inf if not history[-1] else wrong[-1] + 1)
+    # A network that strays again has not solved it.
+    theta, found = look.theta, look.solved_since
+    strayed = xor_experiment._solved_since(given, 0.0 * theta, 700, found)
+    assert not np.isfinite(xp.host(strayed)).any()
+    again = xp.host(xor_experiment._solved_since(given, theta, 800, strayed))
+    np.testing.assert_array_equal(again, np.where(np.isfinite(since), 800.0, np.inf))
+
+
+def test_the_best_start_has_solved_it_before_it_has_the_least_loss(xp: Any) -> None:
+    given = experiment(restarts=4)
+    losses, since = [np.nan, 0.1, 0.3, 0.2], [np.inf, np.inf, 5.0, 9.0]
+    last = xor_experiment.Look(600, 2.0 * given.start, xp.asarray(losses), xp.asarray(since))
+    result = xor_experiment.outcome(given, last)
+    assert result.best == 3
+    assert (xp.host(result.start) == xp.host(given.start)[3]).all()
+    assert (xp.host(result.theta) == 2.0 * xp.host(given.start)[3]).all()
+    none = last._replace(solved_since=xp.asarray([np.inf] * 4))
+    assert xor_experiment.outcome(given, none).best == 1
+
+
+@pytest.mark.compiled
+def test_the_last_epoch_is_looked_at_whatever_the_rhythm(
+    xp: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(xor_experiment, "_LOOKS", 4)
+    looks = xor_experiment.learn(experiment(epochs=11))
+    assert [look.epoch for look in looks] == [0, 2, 4, 6, 8, 10, 11]

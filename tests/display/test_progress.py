@@ -1,0 +1,224 @@
+"""What is written of a training's progress: lines, or a bar on a terminal."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backprop_xp.display import progress
+from backprop_xp.display.progress import reporting
+
+Shown = pytest.CaptureFixture[str]
+
+
+class Counted:
+    """Values that count how often they are asked for."""
+
+    def __init__(self, **values: Any) -> None:
+        self.values = {name: np.asarray(value) for name, value in values.items()}
+        self.calls = 0
+
+    def __call__(self) -> dict[str, Any]:
+        self.calls += 1
+        return self.values
+
+
+def _epochs(lines: str) -> list[int]:
+    return [int(number) for number in re.findall(r"epoch +(\d+)/", lines)]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "ran", "expected"),
+    [
+        (200, range(1, 201), [1, *range(20, 201, 20)]),
+        (7, range(1, 8), [1, 2, 3, 4, 5, 6, 7]),
+        (25, range(1, 26), [1, *range(2, 25, 2), 25]),
+        (200, range(131, 201), [131, 140, 160, 180, 200]),  # taken up
+        (200, range(1, 51), [1, 20, 40, 50]),  # ended early
+        (1, range(1, 2), [1]),
+        (5, range(0), []),
+    ],
+)
+def test_lines_come_for_the_first_epoch_the_last_and_every_tenth_part(
+    capsys: Shown, epochs: int, ran: range, expected: list[int]
+) -> None:
+    values = Counted(loss=0.5)
+    with reporting(epochs) as report:
+        for epoch in ran:
+            report(epoch, values)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert _epochs(shown.err) == expected
+    assert values.calls == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"loss": 0.1234567}, "loss 0.123457"),
+        (
+            {"loss": [0.3, 0.125], "validation_loss": [[0.2], [0.4]]},
+            "loss 0.125 (best of 2)  validation loss 0.2 (best of 2)",
+        ),
+        ({"loss": [np.nan, 2.0]}, "loss 2 (best of 2)"),
+        ({"loss": [np.nan, np.nan]}, "loss nan (best of 2)"),
+        ({"loss": [1.0], "validation_accuracy": [0.75]}, "loss 1  validation accuracy 0.75"),
+        # Which end of a metric is the good one depends on the metric.
+        ({"accuracy": [0.9, np.nan, 0.5]}, "accuracy 0.5 to 0.9"),
+        ({"accuracy": [np.nan, np.nan]}, "accuracy nan to nan"),
+    ],
+)
+def test_a_line_has_the_least_loss_of_a_stack_and_the_range_of_a_metric(
+    capsys: Shown, values: dict[str, Any], expected: str
+) -> None:
+    with reporting(120) as report:
+        report(3, Counted(**values))
+    assert capsys.readouterr().err == f"epoch   3/120  {expected}\n"
+
+
+def test_an_exception_writes_nothing_more(capsys: Shown) -> None:
+    values = Counted(loss=0.5)
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted(reporting(100), values)
+    assert _epochs(capsys.readouterr().err) == [1]
+
+
+def _interrupted(reports: Any, values: Counted) -> None:
+    """Report two epochs at once, and be interrupted."""
+    with reports as report:
+        report(1, values)
+        report(2, values)
+        raise KeyboardInterrupt
+
+
+def _terminal(width: int = 120) -> Any:
+    console = pytest.importorskip("rich.console")
+    return console.Console(
+        file=io.StringIO(), force_terminal=True, width=width, force_jupyter=False, _environ={}
+    )
+
+
+def _pictures(console: Any) -> list[str]:
+    """Return each picture of a bar, without colours and movements."""
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
+    return [picture.strip() for picture in re.split(r"[\r\n]+", text) if picture.strip()]
+
+
+class Clock:
+    """Time that passes as told."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+def test_a_bar_has_the_epoch_the_values_and_the_time_left(clock: Clock) -> None:
+    console = _terminal()
+    with reporting(20, console=console) as report:
+        for epoch in range(1, 21):
+            clock.now += 1.0
+            values = Counted(loss=1.0 / epoch, validation_loss=[0.5, 0.25], accuracy=0.75)
+            report(epoch, values)
+    assert values.calls == 1  # the last epoch is not drawn twice
+    pictures = _pictures(console)
+    assert pictures[0].startswith("epoch  0/20")
+    words = r"loss 0.25  validation loss 0.25 \(best of 2\)  accuracy 0.75"
+    assert any(re.match(rf"epoch  4/20 .*{words} .*\d:\d\d$", line) for line in pictures), pictures
+    assert re.match(r"epoch 20/20 .*loss 0.05 .* 0:00:00$", pictures[-1])
+
+
+def test_a_bar_is_drawn_at_most_ten_times_a_second_and_at_the_end(clock: Clock) -> None:
+    console, values = _terminal(), Counted(loss=0.5)
+    with reporting(1000, console=console) as report:
+        for epoch in range(1, 778):
+            clock.now += 0.001
+            report(epoch, values)
+        assert 7 <= values.calls <= 8
+        before = values.calls
+    assert values.calls == before + 1
+    assert _pictures(console)[-1].startswith("epoch  777/1000")
+
+
+def test_an_interrupted_bar_leaves_the_terminal_in_order() -> None:
+    console, values = _terminal(), Counted(loss=0.5)
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted(reporting(100, console=console), values)
+    drawn = console.file.getvalue()
+    hidden, shown = drawn.rfind("\x1b[?25l"), drawn.rfind("\x1b[?25h")
+    assert 0 <= hidden < shown  # the cursor
+    assert drawn.endswith("\n") or drawn[:shown].endswith("\n")
+    assert values.calls == 1
+    with reporting(100, console=console) as report:  # rich allows one bar at a time
+        report(1, values)
+
+
+def test_a_narrow_terminal_cuts_the_words_not_the_count_or_the_time(clock: Clock) -> None:
+    console = _terminal(width=60)
+    with reporting(1000, console=console) as report:
+        for epoch in (1, 2, 3):
+            clock.now += 1.0
+            report(epoch, Counted(loss=[0.5, 0.25], validation_loss=[0.5, 0.25]))
+    assert re.match(r"epoch    3/1000 \S+ loss 0.25 \(be.*… [\d:]+$", _pictures(console)[-1])
+    with reporting(2, console=(console := _terminal())) as report:  # names are no markup
+        report(1, Counted(**{"f[red]": 0.5}))
+    assert "f[red] 0.5" in _pictures(console)[-1]
+
+
+@pytest.mark.parametrize(
+    ("term", "bar"), [("xterm", True), ("dumb", False)], ids=["terminal", "dumb terminal"]
+)
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, term: str, bar: bool) -> None:
+    pytest.importorskip("rich")
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for name in ("TTY_COMPATIBLE", "TTY_INTERACTIVE", "FORCE_COLOR", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with reporting(10) as report:
+        report(1, Counted(loss=0.5))
+    written = sys.stderr.getvalue()  # type: ignore[attr-defined]
+    if bar:
+        assert "\x1b[" in written
+        assert "epoch  1/10" in written
+    else:
+        assert written == "epoch  1/10  loss 0.5\n"
+
+
+def test_without_rich_a_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch, capsys: Shown) -> None:
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with reporting(10) as report:
+        report(1, Counted(loss=0.5))
+    assert capsys.readouterr().err == "epoch  1/10  loss 0.5\n"
+
+
+def test_rich_is_not_imported_for_lines() -> None:
+    program = (
+        "import sys, numpy as np\n"
+        "from backprop_xp.display.progress import reporting\n"
+        "with reporting(1) as report: report(1, lambda: {'loss': np.asarray(0.5)})\n"
+        "assert 'rich' not in sys.modules\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stderr == "epoch 1/1  loss 0.5\n"

@@ -1,0 +1,114 @@
+"""What a user makes prints as one would write it."""
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.networks.activations import ACTIVATIONS
+from backprop_xp.networks.initializers import INITIALIZERS
+from backprop_xp.networks.losses import LOSSES
+
+schedules = bx.schedules
+
+
+def cube(z: Any) -> Any:
+    return z**3
+
+
+# Each is the text of what makes it, as written behind ``bx.``.
+TEXTS = [
+    "Dense(2, 8, 'tanh')",
+    "Dense(2, 8, initializer='he_uniform', bias_initializer=initializers.uniform(-1.0, 1.0))",
+    "Activate('gelu')",
+    "Dropout(0.5)",
+    "LayerNorm(8)",
+    "LayerNorm(8, 0.001)",
+    "Residual(Dense(2, 3, 'relu'), Dropout(0.1), Dense(3, 2))",
+    "Network([Residual(Dense(2, 2)), Dense(2, 1)], 'binary_cross_entropy', l2=0.0001)",
+    "SGD(0.1)",
+    "SGD(0.1, momentum=0.9, nesterov=True)",
+    "RMSProp(0.01)",
+    "Adam(0.001, beta2=0.99)",
+    "AdamW(0.001, weight_decay=0.1)",
+    "Adam(schedules.warmup(schedules.cosine(0.1, 100, 0.01), 10))",
+    "schedules.constant(0.1)",
+    "schedules.step_decay(0.1, 10, 0.5)",
+    "schedules.exponential(0.1, 0.9)",
+    "schedules.inverse_scaling(0.1)",
+    "schedules.chain([schedules.constant(0.1), schedules.cosine(0.1, 10)], [5])",
+    "schedules.plateau(schedules.constant(0.1), 0.5, watch='accuracy', mode='max')",
+    "Dense(2, 8, activations.leaky_relu_with(0.2))",
+    "losses.huber_with(2.0)",
+    "EarlyStopping(5, watch='accuracy', mode='max')",
+    *(f"Dense(2, 1, initializer={name!r})" for name in INITIALIZERS if name != "glorot_uniform"),
+    *(f"Network([Dense(2, 2)], {name!r})" for name in LOSSES),
+    *(f"activations.{name}" for name in ACTIVATIONS),
+    *(f"losses.{name}" for name in LOSSES),
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_what_is_made_prints_as_it_is_written(text: str) -> None:
+    made = eval(text, dict(vars(bx)))  # noqa: S307 - our own texts
+    assert repr(made) == text
+    assert repr(copy.deepcopy(made)) == text
+    assert repr(pickle.loads(pickle.dumps(made))) == text  # noqa: S301 - our own bytes
+
+
+def test_an_object_of_a_table_prints_as_its_name_does() -> None:
+    he_normal = INITIALIZERS["he_normal"]
+    made = bx.Dense(2, 2, bx.activations.relu, initializer=he_normal)
+    assert repr(made) == "Dense(2, 2, 'relu', initializer='he_normal')"
+    assert repr(bx.Network([bx.Dense(2, 2)], bx.losses.huber)).endswith("'huber')")
+
+
+def test_a_callable_of_ones_own_prints_by_its_qualified_name() -> None:
+    def inner(step: int) -> float:
+        return 0.1
+
+    made, part = bx.losses.over_outputs(cube), "losses.over_outputs(cube)"
+    scope = "test_a_callable_of_ones_own_prints_by_its_qualified_name.<locals>"
+    for thing, text in (
+        (bx.Activation(cube, cube, from_output=True), "Activation(cube, cube, from_output=True)"),
+        (bx.Dense(2, 3, initializer=cube), "Dense(2, 3, initializer=cube)"),
+        (bx.Loss(cube, cube, labels=True), "Loss(cube, cube, labels=True)"),
+        (made, f"Loss({part}.value, {part}.gradient)"),
+        (bx.SGD(inner), f"SGD({scope}.inner)"),
+        (bx.SGD(lambda step: 0.1), f"SGD({scope}.<lambda>)"),
+    ):
+        assert repr(thing) == text
+
+
+def test_an_array_prints_by_dtype_and_shape_and_stays_where_it_is(xp: Any) -> None:
+    rates = xp.asarray(np.ones((3, 1)))
+    with bx.transfer_guard("disallow"):
+        assert repr(bx.Adam(rates)) == f"Adam(<{xp.dtype} (3, 1)>)"
+        assert repr(schedules.constant(rates)) == f"schedules.constant(<{xp.dtype} (3, 1)>)"
+        mask = bx.AdamW(mask=rates[:, 0])
+        assert repr(mask) == f"AdamW(0.001, mask=<{xp.dtype} (3,)>)"
+
+
+def test_a_class_of_ones_own_prints_whatever_it_is_made_of() -> None:
+    class Silent(bx.Dropout):
+        __repr__ = object.__repr__
+
+    class Wide(bx.Dense):
+        def __init__(self, width: int) -> None:
+            super().__init__(width, width)
+
+    scope = "test_a_class_of_ones_own_prints_whatever_it_is_made_of.<locals>"
+    assert repr(Wide(3)) == f"{scope}.Wide(...)"
+    assert repr(bx.Residual(Silent(0.1))) == f"Residual(<{scope}.Silent>)"
+
+
+def test_printing_asks_nothing_of_equality_or_hashing() -> None:
+    one, other = bx.Dense(2, 8, "tanh"), bx.Dense(2, 8, "tanh")
+    assert one == other
+    assert hash(one) == hash(other)
+    assert bx.Adam() != bx.Adam()  # by identity: hyperparameters may be arrays
+    assert schedules.constant(0.1) != schedules.constant(0.1)
+    assert len({bx.Adam(schedules.constant(np.ones((2, 1)))), bx.Adam()}) == 2

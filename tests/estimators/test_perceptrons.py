@@ -1,0 +1,957 @@
+"""The scikit-learn estimators: scikit-learn's own are the oracle, and its checks the contract."""
+
+import copy
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import array_api_strict
+import joblib
+import numpy as np
+import pytest
+import scipy.sparse
+import sklearn
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.callback import ProgressBar, ScoringMonitor
+from sklearn.datasets import make_classification, make_multilabel_classification, make_regression
+from sklearn.ensemble import VotingClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.inspection import permutation_importance
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import backprop_xp as bx
+from backprop_xp.backends import dtype_name
+from backprop_xp.estimators.targets import as_distribution, score_of_values
+
+# Sums in another order, over some dozen updates.
+SAME_TRAINING = 1e-10
+# L-BFGS multiplies rounding: line searches end where they may.
+SAME_MINIMUM = 1e-6
+
+CLASSES = make_classification(90, 8, n_informative=5, n_classes=3, random_state=0)
+TWO = make_classification(90, 8, random_state=1)
+LABELS = make_multilabel_classification(90, 8, n_classes=4, random_state=2)
+VALUES = make_regression(90, 8, n_targets=1, noise=1.0, random_state=3)
+TABLE = make_regression(90, 8, n_targets=3, noise=1.0, random_state=4)
+VALUES, TABLE = ((X, y / np.std(y)) for X, y in (VALUES, TABLE))
+COUNTS = VALUES[0], np.random.default_rng(5).poisson(np.exp(0.5 * VALUES[1])).astype(np.float64)
+WEIGHTS = np.random.default_rng(6).uniform(0.2, 3.0, 90)
+
+PAIRS = {
+    "classes": (bx.MLPClassifier, MLPClassifier, CLASSES, {}),
+    "two classes": (bx.MLPClassifier, MLPClassifier, TWO, {}),
+    "labels": (bx.MLPClassifier, MLPClassifier, LABELS, {}),
+    "values": (bx.MLPRegressor, MLPRegressor, VALUES, {}),
+    "several values": (bx.MLPRegressor, MLPRegressor, TABLE, {}),
+    "counts": (bx.MLPRegressor, MLPRegressor, COUNTS, {"loss": "poisson"}),
+}
+every_target = pytest.mark.parametrize("target", PAIRS)
+both = pytest.mark.parametrize("kind", [bx.MLPClassifier, bx.MLPRegressor])
+
+
+@pytest.fixture(autouse=True)
+def _where_it_runs(xp: Any) -> None:
+    """Skip where the suite's backend cannot run: the estimators would choose it."""
+
+
+@pytest.fixture
+def in_float64(xp: Any) -> Iterator[None]:
+    """Compute in float64 where the suite does: JAX, PyTorch and CuPy would take float32."""
+    with bx.use_backend(xp.selection.backend, xp.selection.device, "float64"):
+        yield
+
+
+@pytest.fixture
+def on_numpy() -> Iterator[None]:
+    with bx.use_backend("numpy", dtype="float64"):
+        yield
+
+
+def _fitted(model: Any, *data: Any, **options: Any) -> Any:
+    """Fit without the warning that a few epochs were too few."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(*data, **options)
+
+
+def _pair(target: str, *more: Any, **options: Any) -> tuple[Any, Any]:
+    """Return ours and scikit-learn's, fitted alike: one random state, one set of weights."""
+    ours, theirs, data, own = PAIRS[target]
+    given = {"hidden_layer_sizes": (7, 5), "random_state": 7, "max_iter": 6, **own, **options}
+    return tuple(_fitted(make(**given), *data, *more) for make in (ours, theirs))
+
+
+_sparse = scipy.sparse.csr_array
+
+
+def _assert_same_parameters(one: Any, other: Any, tolerance: float) -> None:
+    mine, yours = ([*model.coefs_, *model.intercepts_] for model in (one, other))
+    for a, b in zip(mine, yours, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
+
+
+# ---- the same as scikit-learn's
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "sgd": {"solver": "sgd", "momentum": 0.0, "learning_rate_init": 0.05},
+    "momentum": {"solver": "sgd", "nesterovs_momentum": False, "learning_rate_init": 0.05},
+    "nesterov": {"solver": "sgd", "learning_rate_init": 0.05},
+    "invscaling": {"solver": "sgd", "learning_rate": "invscaling", "learning_rate_init": 0.5},
+    "adaptive": {"solver": "sgd", "learning_rate": "adaptive", "tol": 1.0, "n_iter_no_change": 1},
+    "adam": {"learning_rate_init": 0.02},
+    "adam, large epsilon": {"learning_rate_init": 0.02, "epsilon": 0.1, "beta_2": 0.9},
+    "logistic": {"activation": "logistic"},
+    "tanh": {"activation": "tanh"},
+    "identity": {"activation": "identity"},
+}
+
+
+@pytest.mark.float64
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_epochs_are_scikit_learns(options: dict[str, Any], shuffle: bool) -> None:
+    # 90 rows in batches of 20: the last has 10, and its penalty is twice that of the others.
+    given = {"alpha": 0.1, "batch_size": 20, "shuffle": shuffle, **options}
+    ours, theirs = _pair("classes", **given)
+    _assert_same_parameters(ours, theirs, SAME_TRAINING)
+    np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=SAME_TRAINING)
+    assert ours.n_iter_ == theirs.n_iter_
+    assert ours.t_ == theirs.t_
+
+
+@pytest.mark.once
+@every_target
+@pytest.mark.float64
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("weighted", [False, True])
+def test_every_kind_of_target_is_trained_as_scikit_learn_does(target: str, weighted: bool) -> None:
+    more = [WEIGHTS] if weighted else []
+    ours, theirs = _pair(target, *more, alpha=0.1, batch_size=20, learning_rate_init=0.02)
+    _assert_same_parameters(ours, theirs, SAME_TRAINING)
+    if not weighted:  # of a weighted epoch ours is the mean over the weights, not over the rows
+        np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=SAME_TRAINING)
+    assert ours.out_activation_ == theirs.out_activation_
+    x = PAIRS[target][2][0]
+    np.testing.assert_allclose(ours.predict(x), theirs.predict(x), rtol=0, atol=SAME_TRAINING)
+    for method in ("predict_proba", "predict_log_proba"):
+        if hasattr(theirs, method):
+            mine, yours = (getattr(model, method)(x) for model in (ours, theirs))
+            np.testing.assert_allclose(mine, yours, rtol=0, atol=SAME_TRAINING)
+
+
+@pytest.mark.once
+@pytest.mark.float64
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("target", ["classes", "two classes", "labels", "values", "several values"])
+def test_early_stopping_is_scikit_learns(target: str) -> None:
+    options = {"early_stopping": True, "max_iter": 40, "learning_rate_init": 0.05, "tol": 1e-3}
+    ours, theirs = _pair(target, **options, validation_fraction=0.3)
+    assert ours.n_iter_ == theirs.n_iter_
+    np.testing.assert_allclose(ours.validation_scores_, theirs.validation_scores_)
+    assert ours.best_loss_ is None
+    assert ours.best_validation_score_ == pytest.approx(theirs.best_validation_score_)
+    _assert_same_parameters(ours, theirs, 1e-8)
+    assert len(ours.validation_loss_curve_) == ours.n_iter_
+
+
+@pytest.mark.once
+@pytest.mark.float64
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("target", ["classes", "two classes", "labels", "values", "counts"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_lbfgs_finds_scikit_learns_minimum(target: str, weighted: bool) -> None:
+    more = [WEIGHTS] if weighted else []
+    options = {"solver": "lbfgs", "alpha": 1.0, "max_iter": 8, "activation": "tanh"}
+    ours, theirs = _pair(target, *more, **options)
+    assert ours.loss_ == pytest.approx(theirs.loss_, rel=SAME_MINIMUM)
+    assert ours.n_iter_ == theirs.n_iter_
+    _assert_same_parameters(ours, theirs, SAME_MINIMUM)
+
+
+@pytest.mark.float64
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
+def test_a_warm_start_goes_on_as_scikit_learns(solver: str) -> None:
+    ours, theirs = _pair("classes", solver=solver, warm_start=True, activation="tanh")
+    for model in (ours, theirs):
+        _fitted(model.set_params(max_iter=4), *CLASSES)
+    tolerance = SAME_MINIMUM if solver == "lbfgs" else SAME_TRAINING
+    _assert_same_parameters(ours, theirs, tolerance)
+    assert ours.n_iter_ == theirs.n_iter_
+
+
+@pytest.mark.once
+@every_target
+@pytest.mark.float64
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_partial_fit_goes_on_as_scikit_learns(target: str, solver: str) -> None:
+    ours, theirs, (x, y), own = PAIRS[target]
+    given = {"hidden_layer_sizes": (7, 5), "solver": solver, "random_state": 7, **own}
+    models = [make(**given) for make in (ours, theirs)]
+    for part in (slice(0, 40), slice(40, 90), slice(10, 70)):
+        for model in models:
+            is_first = part.start == 0 and hasattr(model, "predict_proba")
+            classes = {"classes": np.arange(4) if y.ndim > 1 else np.unique(y)} if is_first else {}
+            model.partial_fit(x[part], y[part], WEIGHTS[part], **classes)
+    _assert_same_parameters(*models, SAME_TRAINING)
+    assert models[0].t_ == models[1].t_ == 150
+
+
+@pytest.mark.once
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.float64
+@pytest.mark.parametrize("container", [scipy.sparse.csr_array, scipy.sparse.csc_matrix])
+def test_sparse_rows_are_the_dense_ones(container: Any) -> None:
+    x, y = CLASSES
+    dense, sparse = (
+        _fitted(bx.MLPClassifier(5, max_iter=3, random_state=0), rows, y)
+        for rows in (x, container(x))
+    )
+    _assert_same_parameters(dense, sparse, 0.0)
+    np.testing.assert_array_equal(dense.predict(x), sparse.predict(container(x)))
+
+
+@pytest.mark.once
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.float64
+@pytest.mark.parametrize("container", [scipy.sparse.csr_array, scipy.sparse.coo_matrix])
+@pytest.mark.parametrize("early", [False, True])
+def test_sparse_labels_are_trained_on_as_scikit_learn_does(container: Any, early: bool) -> None:
+    x, y = LABELS
+    models = _pair("labels", early_stopping=early)
+    for model in models:
+        _fitted(model, x, container(y))
+    _assert_same_parameters(*models, SAME_TRAINING)
+    one, other = (model.predict(x) for model in models)
+    assert type(one) is type(other)
+    assert (one != other).nnz == 0
+    assert models[0].score(x, container(y)) == models[1].score(x, container(y))
+
+
+@pytest.mark.once
+@pytest.mark.usefixtures("on_numpy")
+def test_sparse_targets_are_the_dense_ones_wherever_they_are_given() -> None:
+    x, y = TABLE
+    values = [_fitted(bx.MLPRegressor(max_iter=3, random_state=0), x, t) for t in (y, _sparse(y))]
+    _assert_same_parameters(*values, 0.0)
+    x, y = LABELS
+    rows = x[:40], y[:40]
+    for weight in ("balanced", [{1: 5.0}, {}, {0: 2.0, 1: 3.0}, {}]):
+        options = {"hidden_layer_sizes": 4, "max_iter": 3, "random_state": 0}
+        options |= {"class_weight": weight, "early_stopping": True, "warm_start": True}
+        models = []
+        for form in (np.asarray, _sparse):
+            model = bx.MLPClassifier(**options)
+            given = {"X_val": rows[0], "y_val": form(rows[1])}
+            models.append(_fitted(_fitted(model, x, form(y), **given), x, form(y)))
+            if weight != "balanced":
+                model.set_params(early_stopping=False).partial_fit(x, form(y))
+        _assert_same_parameters(*models, 0.0)
+        np.testing.assert_array_equal(models[0].predict(x), models[1].predict(x).toarray())
+
+
+# ---- scikit-learn's contract
+
+
+@parametrize_with_checks([bx.MLPClassifier(max_iter=50), bx.MLPRegressor(max_iter=50)])
+@pytest.mark.once
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.filterwarnings("ignore")
+def test_scikit_learns_checks_pass(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.mark.once
+@both
+@pytest.mark.usefixtures("on_numpy")
+def test_the_array_api_checks_are_run_on_the_other_devices(kind: Any) -> None:
+    from sklearn.utils.estimator_checks import check_array_api_input_and_values
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = kind(hidden_layer_sizes=4, max_iter=3)
+        check_array_api_input_and_values(kind.__name__, model, "array_api_strict", "device1")
+
+
+@pytest.mark.once
+@pytest.mark.usefixtures("on_numpy")
+def test_the_estimators_work_in_scikit_learns_own() -> None:
+    x, y = TWO
+    model = bx.MLPClassifier(8, max_iter=300, random_state=0, tol=1e-3)
+    grid = {"mlpclassifier__alpha": [1e-4, 1e-2], "mlpclassifier__dropout": [0.0, 0.2]}
+    search = GridSearchCV(make_pipeline(StandardScaler(), model), grid, n_jobs=2, cv=2)
+    assert _fitted(search, x, y).best_score_ > 0.8
+    voters = VotingClassifier([("ours", model), ("theirs", MLPClassifier(8))], voting="soft")
+    calibrated = CalibratedClassifierCV(model, cv=2)
+    assert _fitted(voters, x, y).score(x, y) > 0.9
+    assert _fitted(calibrated, x, y).score(x, y) > 0.9
+    fitted = _fitted(model, x, y)
+    importance = permutation_importance(fitted, x, y, n_repeats=2, random_state=0)
+    assert importance.importances_mean.max() > 0.1
+
+
+@pytest.mark.parametrize("how", ["pickle", "joblib", "deepcopy"])
+def test_a_fitted_estimator_is_copied_whole(how: str, tmp_path: Any) -> None:
+    x, y = CLASSES
+    options = {"dropout": 0.2, "layer_norm": True, "activation": ["relu", "tanh"]}
+    model = _fitted(bx.MLPClassifier((6, 5), max_iter=3, random_state=0, **options), x, y)
+    if how == "pickle":
+        other = pickle.loads(pickle.dumps(model))  # noqa: S301
+    elif how == "joblib":
+        joblib.dump(model, tmp_path / "model")
+        other = joblib.load(tmp_path / "model")
+    else:
+        other = copy.deepcopy(model)
+    np.testing.assert_array_equal(model.predict_proba(x), other.predict_proba(x))
+    model.partial_fit(x, y)
+    other.partial_fit(x, y)
+    _assert_same_parameters(model, other, 0.0)
+    assert not hasattr(clone(model), "coefs_")
+
+
+def test_scikit_learns_callbacks_follow_the_epochs() -> None:
+    x, y = TWO
+    monitor = ScoringMonitor(scoring="accuracy")
+    model = bx.MLPClassifier(5, max_iter=4, random_state=0, layer_norm=True)
+    _fitted(model.set_callbacks(monitor, ProgressBar()), x, y)
+    scores = [row["accuracy"] for row in monitor.get_logs().data if row["task_name"] == "epoch"]
+    assert len(scores) == 4
+    assert scores[-1] == model.score(x, y)
+
+
+class _Enough:
+    """A callback of scikit-learn's that ends a training after some epochs."""
+
+    def __init__(self, epochs: int) -> None:
+        self.left = epochs
+
+    def setup(self, estimator: Any, context: Any) -> None:
+        pass
+
+    teardown = on_fit_task_begin = setup
+
+    def on_fit_task_end(self, estimator: Any, context: Any) -> bool:
+        self.left -= context.task_name == "epoch"
+        return self.left <= 0
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_a_callback_ends_the_training(solver: str) -> None:
+    model = bx.MLPRegressor(hidden_layer_sizes=5, solver=solver, random_state=0)
+    assert _fitted(model.set_callbacks(_Enough(3)), *VALUES).n_iter_ == 3
+
+
+def test_callbacks_are_let_go_after_partial_fit() -> None:
+    model = bx.MLPRegressor(hidden_layer_sizes=5, random_state=0)
+    before = set(vars(model.set_callbacks(ProgressBar()).partial_fit(*VALUES)))
+    assert not [name for name in before if "ctx" in name or "teardown" in name]
+
+
+def test_a_network_without_hidden_layers_is_a_linear_model() -> None:
+    options = {"hidden_layer_sizes": (), "solver": "lbfgs", "alpha": 0.0, "random_state": 0}
+    model = _fitted(bx.MLPRegressor(**options, tol=1e-6), *VALUES)
+    assert [coef.shape for coef in model.coefs_] == [(8, 1)]
+    assert model.score(*VALUES) > 0.99
+    # Another solver may go on from where L-BFGS ended.
+    _fitted(model.set_params(solver="sgd", warm_start=True, max_iter=2), *VALUES)
+    assert len(model.loss_curve_) == 2
+
+
+# ---- where it runs
+
+
+def test_the_choice_trains_and_the_attributes_are_numpys(xp: Any) -> None:
+    x, y = CLASSES
+    with bx.use_backend("numpy"):
+        reference = _fitted(bx.MLPClassifier(5, max_iter=5, random_state=0), x, y)
+    options = {"backend": xp.selection.backend, "device": xp.selection.device}
+    model = _fitted(bx.MLPClassifier(5, max_iter=5, random_state=0, **options), x, y)
+    assert all(type(array) is np.ndarray for array in model.coefs_ + model.intercepts_)
+    assert type(model.predict_proba(x)) is np.ndarray
+    np.testing.assert_allclose(model.predict_proba(x), reference.predict_proba(x), atol=1e-5)
+    assert str(model.coefs_[0].dtype) == dtype_name(xp.selection.dtype)
+
+
+def test_float32_is_kept(xp: Any) -> None:
+    x, y = VALUES
+    model = _fitted(bx.MLPRegressor(max_iter=2, random_state=0), x.astype(np.float32), y)
+    assert model.coefs_[0].dtype == model.predict(x.astype(np.float32)).dtype == np.float32
+
+
+@pytest.mark.usefixtures("on_numpy")
+@both
+def test_with_dispatch_x_decides(kind: Any) -> None:
+    x, y = TWO
+    device = array_api_strict.Device("device1")
+    there = array_api_strict.asarray(x, device=device)
+    here = _fitted(kind(hidden_layer_sizes=5, max_iter=3, random_state=0), x, y)
+    with sklearn.config_context(array_api_dispatch=True):
+        model = _fitted(kind(hidden_layer_sizes=5, max_iter=3, random_state=0), there, y)
+        predicted = model.predict(there)
+        assert model.coefs_[0].device == predicted.device == device
+        with pytest.raises(ValueError, match="must use the same namespace"):
+            model.predict(x)
+        with pytest.raises(ValueError, match="backend='numpy' contradicts the arrays given"):
+            clone(model).set_params(backend="numpy").fit(there, y)
+    for a, b in zip(model.coefs_, here.coefs_, strict=True):
+        np.testing.assert_allclose(bx.to_host(a), b, atol=SAME_TRAINING)
+
+
+def test_an_array_that_numpy_cannot_read_names_both_settings() -> None:
+    x = array_api_strict.asarray(TWO[0], device=array_api_strict.Device("device1"))
+    with pytest.raises(TypeError, match=r"array_api_dispatch=True.*BACKPROP_XP_BACKEND=array-api"):
+        bx.MLPClassifier().fit(x, TWO[1])
+
+
+# ---- beyond scikit-learn's
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_class_weights_help_a_rare_class() -> None:
+    x, y = make_classification(600, 10, weights=[0.95], flip_y=0.02, random_state=3)
+    plain, balanced = (
+        _fitted(bx.MLPClassifier(8, max_iter=60, random_state=0, class_weight=w), x[:400], y[:400])
+        for w in (None, "balanced")
+    )
+    scores = [balanced_accuracy_score(y[400:], m.predict(x[400:])) for m in (plain, balanced)]
+    assert scores[1] > scores[0] + 0.05
+
+
+@pytest.mark.float64
+@pytest.mark.usefixtures("in_float64")
+def test_class_weights_are_sample_weights() -> None:
+    x, y = CLASSES
+    weight = {0: 1.0, 1: 2.0, 2: 0.5}
+    options = {"hidden_layer_sizes": 5, "max_iter": 3, "random_state": 0}
+    by_class = _fitted(bx.MLPClassifier(**options, class_weight=weight), x, y, WEIGHTS)
+    by_sample = _fitted(bx.MLPClassifier(**options), x, y, WEIGHTS * [weight[c] for c in y])
+    _assert_same_parameters(by_class, by_sample, 0.0)
+    with pytest.raises(ValueError, match="'balanced' is not supported for partial_fit"):
+        bx.MLPClassifier(class_weight="balanced").partial_fit(x, y, classes=[0, 1, 2])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"solver": "adamw", "alpha": 0.1},
+        {"solver": "rmsprop"},
+        {"dropout": 0.2},
+        {"layer_norm": True},
+        {"activation": ["gelu", "silu"]},
+        {"activation": bx.activations.elu},
+        {"learning_rate": bx.schedules.cosine(0.01, 100)},
+        {"clip": 0.5},
+        {"n_restarts": 3},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("target", ["two classes", "values"])
+def test_what_is_added_learns(target: str, options: dict[str, Any]) -> None:
+    make, _, (x, y), _ = PAIRS[target]
+    given = {"hidden_layer_sizes": (12, 8), "random_state": 0, "learning_rate_init": 0.01}
+    model = _fitted(make(**given, **options, max_iter=60), x, y)
+    assert model.score(x, y) > 0.8
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "loss", ["mean_squared_error", "mean_absolute_error", "huber", "log_cosh", bx.losses.huber]
+)
+def test_a_regressor_takes_any_of_the_losses(loss: Any) -> None:
+    options = {"solver": "lbfgs", "max_iter": 300, "random_state": 0, "tol": 1e-3}
+    model = _fitted(bx.MLPRegressor(loss, 8, **options), *VALUES)
+    assert model.score(*VALUES) > 0.9
+
+
+# A loss of one's own: outputs are probabilities, and Brier's score of them.
+BRIER = bx.Loss(
+    lambda o, t: ((bx.activations.sigmoid.value(o) - t) ** 2).mean(-1),
+    lambda o, t: (2.0 / o.shape[-1]) * ((p := bx.activations.sigmoid.value(o)) - t) * p * (1.0 - p),
+    link=bx.activations.sigmoid.value,
+)
+CLASSIFIED = ["mean_squared_error", "huber", "poisson", "binary_cross_entropy"]
+CLASSIFIED += ["categorical_cross_entropy", BRIER, bx.losses.huber_with(0.5)]
+
+
+@pytest.mark.once
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("target", ["classes", "two classes", "labels"])
+@pytest.mark.parametrize("loss", CLASSIFIED, ids=str)
+def test_a_classifier_takes_any_of_the_losses(loss: Any, target: str) -> None:
+    x, y = PAIRS[target][2]
+    x = StandardScaler().fit_transform(x)
+    options = {"learning_rate_init": 0.02, "max_iter": 150, "random_state": 0, "alpha": 0.0}
+    model = bx.MLPClassifier(16, loss=loss, **options)
+    if loss == "categorical_cross_entropy" and target == "labels":
+        with pytest.raises(ValueError, match="y has several labels for each: take"):
+            model.fit(x, y)
+        return
+    assert clone(model.fit(x, y)).loss == loss
+    assert model.score(x, y) > (0.4 if target == "labels" else 0.8)  # of labels, all of a row's
+    assert model.score(x, y) == np.mean((model.predict(x) == y).reshape(90, -1).all(-1))
+    if model._loss().link is bx.activations.identity.value or loss == "poisson":
+        assert not hasattr(model, "predict_proba")
+        scores = model.decision_function(x)
+        decided = scores.argmax(-1) if target == "classes" else scores > 0.0
+    else:
+        assert not hasattr(model, "decision_function")
+        scores = model.predict_proba(x)
+        assert scores.min() >= 0.0
+        assert scores.max() <= 1.0
+        if target != "labels":
+            np.testing.assert_allclose(scores.sum(-1), 1.0, atol=1e-12)
+        decided = scores > 0.5 if target == "labels" else scores.argmax(-1)
+    np.testing.assert_array_equal(decided, model.predict(x))
+    before = model.coefs_[0].copy()
+    assert not np.array_equal(model.partial_fit(x, y).coefs_[0], before)
+
+
+@pytest.mark.float64
+@pytest.mark.usefixtures("in_float64")
+def test_a_classifier_by_squares_is_the_regressor_of_its_columns() -> None:
+    x, y = CLASSES
+    options = {"hidden_layer_sizes": 5, "max_iter": 8, "random_state": 0}
+    ours = _fitted(bx.MLPClassifier(loss="mean_squared_error", **options), x, y)
+    columns = np.eye(3)[y]
+    theirs = _fitted(bx.MLPRegressor("mean_squared_error", **options), x, columns)
+    np.testing.assert_array_equal(ours.decision_function(x), theirs.predict(x) - 0.5)
+    assert ours.loss_curve_ == theirs.loss_curve_
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_probabilities_that_have_all_underflowed_are_equal() -> None:
+    found = as_distribution(np.asarray([[0.0, 0.0], [0.2, 0.6]], np.float32))
+    np.testing.assert_allclose(found, [[0.5, 0.5], [0.25, 0.75]], rtol=1e-6)
+
+
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_scores_are_calibrated_and_refused_as_probabilities() -> None:
+    model = bx.MLPClassifier(8, loss="huber", learning_rate_init=0.02, random_state=0)
+    with pytest.raises(AttributeError, match="predict_proba"):
+        model.predict_proba(TWO[0])
+    calibrated = CalibratedClassifierCV(model, cv=3).fit(*TWO)
+    assert calibrated.score(*TWO) > 0.8
+    with pytest.raises(ValueError, match="The 'loss' parameter of MLPClassifier"):
+        bx.MLPClassifier(loss="hubr").fit(*TWO)
+
+
+@pytest.mark.float64
+@pytest.mark.usefixtures("in_float64")
+def test_the_weights_of_adamw_decay_apart_from_the_loss() -> None:
+    x, y = VALUES
+    model = bx.MLPRegressor(hidden_layer_sizes=5, solver="adamw", alpha=0.3, random_state=0)
+    _fitted(model.set_params(max_iter=4, shuffle=False), x, y)
+    network = bx.mlp([8, 5, 1], hidden="relu", loss="half_squared_error")
+    start = _fitted(clone(model).set_params(max_iter=1, learning_rate_init=1e-300), x, y)
+    first = [(w, b[None, :]) for w, b in zip(start.coefs_, start.intercepts_, strict=True)]
+    theta = network.pack(first)
+    adamw = bx.AdamW(1e-3, weight_decay=0.3, mask=network.weight_mask(theta))
+    result = bx.fit(network, theta, x, y[:, None], optimizer=adamw, epochs=4)
+    for (w, _), coef in zip(network.unpack(result.theta), model.coefs_, strict=True):
+        np.testing.assert_allclose(coef, w, rtol=0, atol=SAME_TRAINING)
+
+
+@pytest.mark.float64
+@pytest.mark.usefixtures("in_float64")
+def test_held_out_rows_of_ones_own_are_watched() -> None:
+    x, y = CLASSES
+    model = bx.MLPClassifier(8, early_stopping=True, max_iter=30, random_state=0, tol=0.0)
+    held_out = {"X_val": x[60:], "y_val": y[60:]}
+    _fitted(model, x[:60], y[:60], **held_out)
+    assert len(model.validation_scores_) == len(model.validation_loss_curve_) == model.n_iter_
+    assert model.score(x[60:], y[60:]) == max(model.validation_scores_)
+    # Without early stopping they are but recorded.
+    watched, plain = (
+        _fitted(clone(model).set_params(early_stopping=False), x[:60], y[:60], **more)
+        for more in (held_out, {})
+    )
+    _assert_same_parameters(watched, plain, 0.0)
+    assert watched.score(x[60:], y[60:]) == watched.validation_scores_[-1]
+    assert plain.validation_scores_ is None
+
+
+@pytest.mark.float64
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("options", [{}, {"early_stopping": True}, {"solver": "lbfgs"}], ids=str)
+def test_the_best_of_several_starts_is_kept(options: dict[str, Any]) -> None:
+    options = {"max_iter": 4, "random_state": 0, "hidden_layer_sizes": 4, **options}
+    one, several = (_fitted(bx.MLPRegressor(n_restarts=n, **options), *VALUES) for n in (1, 6))
+    assert several.coefs_[0].shape == (8, 4)
+    if "early_stopping" in options:
+        assert several.best_validation_score_ == max(several.validation_scores_)
+        return
+    assert several.loss_ <= one.loss_
+    if not options.get("solver"):
+        assert len(several.loss_curve_) == 4
+        assert several.loss_ == several.loss_curve_[-1]
+
+
+def test_dropout_has_other_masks_at_each_call_and_none_in_predictions(xp: Any) -> None:
+    x, y = VALUES
+    model = bx.MLPRegressor(hidden_layer_sizes=20, dropout=0.5, random_state=0, shuffle=False)
+    losses = []
+    for _ in range(3):
+        model.set_params(learning_rate_init=1e-12).partial_fit(x, y)
+        losses.append(model.loss_)
+    assert len(set(losses)) == 3
+    np.testing.assert_array_equal(model.predict(x), model.predict(x))
+
+
+def test_a_schedule_counts_the_updates_of_every_call() -> None:
+    steps: list[int] = []
+
+    def rate(step: int) -> float:
+        steps.append(step)
+        return 0.01
+
+    model = bx.MLPRegressor(hidden_layer_sizes=3, learning_rate=rate, batch_size=30)
+    for _ in range(2):
+        model.partial_fit(*VALUES)
+    assert sorted(set(steps)) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_a_diverged_network_has_no_score() -> None:
+    options = {"activation": "identity", "solver": "sgd", "learning_rate_init": 30.0}
+    model = bx.MLPRegressor(hidden_layer_sizes=5, early_stopping=True, max_iter=30, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(*VALUES)
+        infinite = score_of_values(np.asarray([[np.inf], [1.0]]), np.eye(2)[:, :1], None)
+    assert np.isnan(model.validation_scores_[-1])
+    assert np.isnan(infinite)
+    assert np.isfinite(model.predict(VALUES[0])).all()  # of the best network, before it diverged
+
+
+# ---- what is refused
+
+REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
+    "NaN": ({}, (np.full((4, 2), np.nan), [0, 1, 0, 1]), "Input X contains NaN"),
+    "no layers": ({"hidden_layer_sizes": 0}, TWO, "hidden_layer_sizes"),
+    "a negative size": ({"hidden_layer_sizes": (3, -1)}, TWO, "hidden_layer_sizes must be > 0"),
+    "alpha": ({"alpha": -1.0}, TWO, "The 'alpha' parameter of MLP"),
+    "solver": ({"solver": "sdg"}, TWO, "The 'solver' parameter of MLP"),
+    "activations": ({"activation": ["relu", "tanh"]}, TWO, "activation has 2 entries, but there"),
+    "an activation": ({"activation": ["rleu"]}, TWO, "activation 'rleu' is none of"),
+    "lbfgs, dropout": ({"solver": "lbfgs", "dropout": 0.1}, TWO, "dropout is of the stochastic"),
+    "lbfgs, a schedule": ({"solver": "lbfgs", "learning_rate": abs}, TWO, "lbfgs has no rate"),
+    "strings": ({}, ([["a", "b"]] * 4, [0, 1, 0, 1]), "could not convert string to float"),
+    "weights": ({}, (*TWO, np.zeros(90)), "weight"),
+}
+
+
+@both
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_fit_is_refused(kind: Any, case: str) -> None:
+    options, data, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        kind(**options).fit(*data)
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_predicting_with_other_columns_or_classes_is_refused() -> None:
+    x, y = CLASSES
+    model = _fitted(bx.MLPClassifier(3, max_iter=2), x, y)
+    with pytest.raises(ValueError, match="X has 7 features, but MLPClassifier is expecting 8"):
+        model.predict(x[:, :7])
+    with pytest.raises(ValueError, match="`y` has classes not in"):
+        model.partial_fit(x, y + 1)
+    with pytest.raises(ValueError, match="`y` has classes not in"):
+        model.fit(x, y, X_val=x, y_val=y + 1)
+    with pytest.raises(ValueError, match="partial_fit does not support early_stopping=True"):
+        model.set_params(early_stopping=True).partial_fit(x, y)
+    assert not hasattr(bx.MLPClassifier(solver="lbfgs"), "partial_fit")
+
+
+def test_without_scikit_learn_the_error_says_what_to_install() -> None:
+    program = (
+        "import sys; sys.modules['sklearn'] = None\n"
+        "import backprop_xp as bx\n"
+        "try:\n    bx.MLPClassifier\n"
+        "except ImportError as error:\n    print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert re.search(r"needs scikit-learn 1\.9.*pip install 'backprop_xp\[sklearn\]'", done.stdout)
+
+
+def test_a_rate_that_was_lowered_stays_lowered_from_part_to_part() -> None:
+    x, y = VALUES
+    given = {"hidden_layer_sizes": 5, "solver": "sgd", "random_state": 0, "shuffle": False}
+    given |= {"learning_rate": "invscaling", "learning_rate_init": 0.1}
+    ours, theirs = bx.MLPRegressor(**given, backend="numpy"), MLPRegressor(**given)
+    for _ in range(5):
+        ours.partial_fit(x, y)
+        theirs.partial_fit(x, y)
+    np.testing.assert_allclose(ours.coefs_[0], theirs.coefs_[0], rtol=0, atol=SAME_TRAINING)
+
+
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"solver": "sgd"}),
+        ({"solver": "sgd"}, {"solver": "adam"}),
+        ({"solver": "rmsprop"}, {"solver": "adamw"}),
+        ({"solver": "sgd", "momentum": 0.0}, {"momentum": 0.9}),
+        ({"solver": "sgd"}, {"momentum": 0.0}),
+        ({}, {"solver": "sgd", "learning_rate": bx.schedules.exponential(0.1, 0.9)}),
+    ],
+    ids=str,
+)
+def test_a_solver_that_was_changed_begins_anew_from_the_same_weights(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    given = {"hidden_layer_sizes": 5, "random_state": 0, "shuffle": False}
+    model = bx.MLPRegressor(**given, **before)
+    model.partial_fit(*VALUES).partial_fit(*VALUES).set_params(**after)
+    new = bx.MLPRegressor(**{**given, **before, **after}).partial_fit(*VALUES)
+    new.coefs_, new.intercepts_ = copy.deepcopy((model.coefs_, model.intercepts_))
+    del new._optimizer_state
+    for one in (model, new):
+        one.partial_fit(*VALUES).partial_fit(*VALUES)
+    for a, b in zip(model.coefs_, new.coefs_, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_a_rate_that_has_underflowed_stays_what_it_is() -> None:
+    model = bx.MLPRegressor(hidden_layer_sizes=5, random_state=0).partial_fit(*VALUES)
+    before, model._learning_rate = model.coefs_[0].copy(), 0.0
+    np.testing.assert_array_equal(model.partial_fit(*VALUES).coefs_[0], before)
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_a_start_that_diverges_does_not_keep_the_others_going() -> None:
+    x, y = VALUES
+    rates = lambda step: np.array([[1e-2], [1e6]])  # noqa: E731
+    options = {"solver": "sgd", "activation": "identity", "n_restarts": 2, "random_state": 0}
+    options |= {"learning_rate": rates, "tol": 1e-3, "n_iter_no_change": 3, "max_iter": 1000}
+    with np.errstate(all="ignore"):
+        assert bx.MLPRegressor(hidden_layer_sizes=4, **options).fit(x, y).n_iter_ < 1000
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_class_weights_fit_parts_that_lack_a_class() -> None:
+    x, y = TWO
+    part = y == 1
+    model = bx.MLPClassifier(4, class_weight={0: 5.0}, random_state=0)
+    model.partial_fit(x[part], y[part], classes=[0, 1]).partial_fit(x, y)
+    with pytest.raises(ValueError, match=r"class_weight has \[7\], but the classes are \[0, 1\]"):
+        model.set_params(class_weight={7: 2.0}).partial_fit(x, y)
+
+
+def _pressed(at: int, until: float = np.inf) -> Any:
+    """Return a rate at one of whose steps somebody presses Ctrl-C, and that is 0 from another."""
+
+    def rate(step: int) -> float:
+        if step == at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return 0.05 if step < until else 0.0
+
+    return rate
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_ctrl_c_leaves_the_state_after_a_whole_step(early: bool) -> None:
+    options = {"hidden_layer_sizes": 5, "batch_size": 20, "solver": "sgd", "momentum": 0.0}
+    options |= {"max_iter": 5, "random_state": 0, "early_stopping": early}
+    model = bx.MLPClassifier(**options, learning_rate=_pressed(12))
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        model.fit(*CLASSES)
+    assert model.n_iter_ == len(model.loss_curve_) == 2
+    taken = model._optimizer_state.step
+    # A compiled call takes as many steps as its time allows; without one the first of these.
+    assert taken in (range(5, 11) if early else range(11, 15))
+    same = _fitted(bx.MLPClassifier(**options, learning_rate=_pressed(-1, taken)), *CLASSES)
+    _assert_same_parameters(model, same, 0.0)
+    if not early:
+        model.set_params(learning_rate=_pressed(-1)).partial_fit(*CLASSES)
+        assert model._optimizer_state.step == taken + 5
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_class_weights_of_labels_fit_rows_that_lack_one() -> None:
+    x, y = LABELS
+    weight = [{1: 5.0}, {0: 2.0, 1: 3.0}, {}, {0: 0.5}]
+    options = {"hidden_layer_sizes": 4, "max_iter": 3, "random_state": 0}
+    model = _fitted(bx.MLPClassifier(**options, class_weight=weight), x, y)
+    each = np.where(y[:, 0] == 1, 5.0, 1.0) * np.where(y[:, 1] == 1, 3.0, 2.0)
+    each *= np.where(y[:, 3] == 1, 1.0, 0.5)
+    same = _fitted(bx.MLPClassifier(**options), x, y, each)
+    _assert_same_parameters(model, same, 0.0)
+    none = y[:, 0] == 0
+    model.partial_fit(x[none], y[none])
+    with pytest.raises(ValueError, match=r"class_weight has \[2\], but the classes are \[0, 1\]"):
+        model.set_params(class_weight=[{2: 1.0}, {}, {}, {}]).partial_fit(x, y)
+
+
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.parametrize(
+    ("target", "given", "expected"),
+    [
+        ("two classes", [{0: 1.0, 1: 2.0}], "must be a dict, or"),
+        ("labels", {0: 1.0, 1: 2.0}, "must be a list of 4 dicts, one for each label, or"),
+        ("labels", [{0: 1.0}], "must be a list of 4 dicts"),
+        ("labels", [1.0, 1.0, 1.0, 1.0], "must be a list of 4 dicts"),
+    ],
+    ids=str,
+)
+def test_class_weights_have_the_form_of_the_targets(target: str, given: Any, expected: str) -> None:
+    with pytest.raises(ValueError, match=f"class_weight {expected}"):
+        bx.MLPClassifier(4, class_weight=given).fit(*PAIRS[target][2])
+
+
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.parametrize("sizes", [6, (5, 5), ()])
+def test_a_warm_start_in_other_layers_is_refused(sizes: Any) -> None:
+    model = _fitted(bx.MLPClassifier(5, max_iter=2, warm_start=True), *TWO)
+    before = model.coefs_
+    with pytest.raises(ValueError, match="when this was fitted: fit anew"):
+        model.set_params(hidden_layer_sizes=sizes).fit(*TWO)
+    assert model.coefs_ is before
+
+
+def test_the_parameters_in_places_are_scikit_learns() -> None:
+    with pytest.raises(TypeError, match="positional arguments"):
+        bx.MLPClassifier(5, "tanh", "balanced")
+
+
+class _Pressing:
+    """A callback of scikit-learn's during which somebody presses Ctrl-C, after some iterations."""
+
+    def __init__(self, iterations: int) -> None:
+        self.left = iterations
+
+    def setup(self, estimator: Any, context: Any) -> None:
+        pass
+
+    teardown = on_fit_task_begin = setup
+
+    def on_fit_task_end(self, estimator: Any, context: Any) -> None:
+        if context.task_name == "epoch":
+            self.left -= 1
+        if self.left == 0:
+            self.left -= 1
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_ctrl_c_leaves_the_last_iterate_of_lbfgs(restarts: int) -> None:
+    options = {"hidden_layer_sizes": 5, "solver": "lbfgs", "random_state": 0}
+    model = bx.MLPRegressor(**options, n_restarts=restarts).set_callbacks(_Pressing(4))
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        model.fit(*VALUES)
+    assert model.n_iter_ == 4
+    same = _fitted(bx.MLPRegressor(**options, max_iter=4), *VALUES)
+    _assert_same_parameters(model, same, 0.0)
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_lbfgs_warns_beside_callbacks_unless_one_ends_it() -> None:
+    options = {"hidden_layer_sizes": 5, "solver": "lbfgs", "max_iter": 2, "random_state": 0}
+    with pytest.warns(ConvergenceWarning, match="lbfgs failed to converge"):
+        bx.MLPRegressor(**options).set_callbacks(_Enough(9)).fit(*VALUES)
+    bx.MLPRegressor(**options).set_callbacks(_Enough(1)).fit(*VALUES)  # warnings are errors
+
+
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_what_lbfgs_has_found_is_gone_on_from_by_a_new_optimiser(warm_start: bool) -> None:
+    options = {"hidden_layer_sizes": 5, "random_state": 0, "warm_start": warm_start}
+    model = _fitted(bx.MLPRegressor(**options, max_iter=3), *VALUES)
+    if not warm_start:
+        model.set_params(hidden_layer_sizes=7)
+    _fitted(model.set_params(solver="lbfgs"), *VALUES)
+    model.set_params(solver="adam").partial_fit(*VALUES)
+    assert model._optimizer_state.step == 1
+
+
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.parametrize("how", ["fit", "partial_fit"])
+def test_the_name_of_the_outputs_activation_follows_the_loss(how: str) -> None:
+    model = _fitted(bx.MLPClassifier(5, max_iter=2, warm_start=True), *CLASSES)
+    model.set_params(loss="mean_squared_error")
+    _fitted(model, *CLASSES) if how == "fit" else model.partial_fit(*CLASSES)
+    assert model.out_activation_ == "identity"
+
+
+def _interrupted(step: int) -> float:
+    raise KeyboardInterrupt
+
+
+BROKEN = np.where(np.arange(8) == 3, np.nan, TWO[0])
+FAILING: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
+    "X": ((BROKEN, TWO[1]), {}, {}),
+    "held-out rows": (CLASSES, {"X_val": BROKEN, "y_val": TWO[1]}, {}),
+    "held-out classes": (CLASSES, {"X_val": CLASSES[0], "y_val": CLASSES[1] + 7}, {}),
+    "other columns": ((CLASSES[0][:, :5], CLASSES[1]), {"X_val": CLASSES[0]}, {}),
+    "weights": ((*CLASSES, np.full(90, np.nan)), {}, {}),
+    "a share": (CLASSES, {}, {"early_stopping": True, "validation_fraction": 0.001}),
+    "Ctrl-C": (CLASSES, {}, {"learning_rate": _interrupted}),
+    "divergence": (CLASSES, {}, {"activation": "identity", "learning_rate": lambda step: 1e300}),
+}
+
+
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("case", FAILING)
+@pytest.mark.parametrize("again", [False, True])
+def test_a_refit_that_fails_leaves_what_was_fitted(case: str, again: bool) -> None:
+    data, more, options = FAILING[case]
+    model = _fitted(bx.MLPClassifier(3, max_iter=2, random_state=0, warm_start=again), *TWO)
+    before, curve = vars(model.set_params(**options)).copy(), list(model.loss_curve_)
+    expected = model.predict_proba(TWO[0])
+    with pytest.raises((ValueError, KeyboardInterrupt)):
+        model.fit(*data, **more)
+    assert vars(model).keys() == before.keys()
+    assert all(vars(model)[name] is value for name, value in before.items())
+    assert model.loss_curve_ == curve
+    np.testing.assert_array_equal(model.predict_proba(TWO[0]), expected)
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_a_first_part_that_fails_leaves_nothing() -> None:
+    model = bx.MLPClassifier(3)
+    before = set(vars(model))
+    with pytest.raises(ValueError, match="NaN"):
+        model.partial_fit(BROKEN, TWO[1], classes=[0, 1])
+    assert set(vars(model)) == before
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_layer_norm_without_hidden_layers_normalises_nothing() -> None:
+    model = _fitted(bx.MLPClassifier((), layer_norm=True, max_iter=2), *TWO)
+    assert model.predict(TWO[0]).shape == (90,)
+
+
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.parametrize("before", [True, False])
+def test_layer_norm_is_not_changed_after_fitting(before: bool) -> None:
+    x, y = TWO
+    model = _fitted(bx.MLPClassifier(4, layer_norm=before, max_iter=2), x, y)
+    model.set_params(layer_norm=not before)
+    with pytest.raises(ValueError, match=f"layer_norm is {not before} now"):
+        model.predict(x)
+    assert hasattr(_fitted(model, x, y), "layer_norms_") is not before

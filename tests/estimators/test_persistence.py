@@ -1,0 +1,232 @@
+"""Files of the scikit-learn estimators: what is read predicts, and goes on, as what was written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse
+from sklearn.datasets import load_iris, make_multilabel_classification
+
+import backprop_xp as bx
+from backprop_xp.estimators.targets import dense
+from backprop_xp.files.container import packed, unpacked
+
+X, y = load_iris(return_X_y=True)
+WORDS = np.array(["setosa", "versicolor", "virginica"])[y]
+LABELS = make_multilabel_classification(60, 4, n_classes=3, random_state=0)
+ADDED = {
+    "activation": ["gelu", "tanh"],
+    "solver": "adamw",
+    "learning_rate": bx.schedules.cosine(1e-3, 100),
+    "class_weight": {"setosa": 2.0, "versicolor": 1.0, "virginica": 1.0},
+    "layer_norm": True,
+    "dropout": 0.1,
+}
+CASES: dict[str, tuple[type, tuple[Any, Any], dict[str, Any]]] = {
+    "classes": (bx.MLPClassifier, (X, y), {}),
+    "two classes": (bx.MLPClassifier, (X, y == 1), {"solver": "sgd"}),
+    "words": (bx.MLPClassifier, (X, WORDS), ADDED),
+    "objects": (bx.MLPClassifier, (X, WORDS.astype(object)), {"early_stopping": True}),
+    "labels": (bx.MLPClassifier, LABELS, {}),
+    "sparse labels": (bx.MLPClassifier, (LABELS[0], scipy.sparse.csr_array(LABELS[1])), {}),
+    "float32": (bx.MLPClassifier, (X.astype(np.float32), y), {"n_restarts": 3}),
+    "squares": (bx.MLPClassifier, (X, WORDS), {"loss": "mean_squared_error"}),
+    "two outputs": (bx.MLPClassifier, (X, y == 1), {"loss": "categorical_cross_entropy"}),
+    "each class": (bx.MLPClassifier, (X, y), {"loss": bx.losses.binary_cross_entropy}),
+    "values": (bx.MLPRegressor, (X, X[:, 0]), {}),
+    "several values": (bx.MLPRegressor, (X, X[:, :2]), {"solver": "rmsprop"}),
+    "counts": (bx.MLPRegressor, (X, y), {"loss": "poisson"}),
+    "huber": (bx.MLPRegressor, (X, X[:, 0]), {"loss": bx.losses.huber_with(2.0)}),
+    "lbfgs": (bx.MLPRegressor, (X, X[:, 0]), {"solver": "lbfgs", "random_state": None}),
+}
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+def _model(name: str) -> Any:
+    kind, data, options = CASES[name]
+    given = {"hidden_layer_sizes": (6, 5), "max_iter": 3, "random_state": 0, "backend": "numpy"}
+    return kind(**{**given, **options}).fit(*data)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_read_is_what_was_written(name: str, tmp_path: Path) -> None:
+    model, (kind, data, _) = _model(name), CASES[name]
+    model.save(tmp_path / "model.safetensors")
+    read = kind.load(tmp_path / "model.safetensors")
+    # Where it ran is no part of a model.
+    assert repr(read.get_params()) == repr({**model.get_params(), "backend": None})
+    read.set_params(backend="numpy")
+    for method in ("predict", "predict_proba", "decision_function"):
+        if hasattr(model, method):
+            expected, actual = (getattr(m, method)(data[0]) for m in (model, read))
+            assert type(actual) is type(expected)
+            assert actual.dtype == expected.dtype
+            assert np.array_equal(dense(actual), dense(expected))
+    for attribute in vars(model):
+        assert hasattr(read, attribute), attribute
+    if model.solver != "lbfgs" and not model.early_stopping:
+        for one in (model, read):
+            one.partial_fit(*data)
+        for a, b in zip(model.coefs_, read.coefs_, strict=True):
+            assert np.array_equal(a, b)
+        assert read.loss_curve_ == model.loss_curve_
+
+
+def test_a_table_keeps_its_columns_names(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame(X, columns=["a", "b", "c", "d"])
+    bx.MLPClassifier(4, max_iter=2, backend="numpy").fit(table, y).save(tmp_path / "model")
+    read = bx.MLPClassifier.load(tmp_path / "model")
+    assert list(read.feature_names_in_) == ["a", "b", "c", "d"]
+    with pytest.raises(ValueError, match="feature names"):
+        read.predict(table[["b", "a", "c", "d"]])
+
+
+@pytest.mark.parametrize("name", ["classes", "labels", "values", "counts"])
+def test_the_network_of_the_file_predicts_without_scikit_learn(name: str, tmp_path: Path) -> None:
+    model, (_, data, _) = _model(name), CASES[name]
+    model.save(tmp_path / "model")
+    predicted = bx.load(tmp_path / "model", backend="numpy").predict(np.asarray(data[0]))
+    expected = getattr(model, "predict_proba", model.predict)(data[0])
+    np.testing.assert_allclose(predicted, expected.reshape(predicted.shape), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["two classes", "each class"])
+def test_the_network_of_the_file_predicts_what_each_output_says(name: str, tmp_path: Path) -> None:
+    model, (_, data, _) = _model(name), CASES[name]
+    model.save(tmp_path / "model")
+    predicted = bx.load(tmp_path / "model", backend="numpy").predict(data[0])
+    of_all = np.concatenate([1.0 - predicted, predicted], axis=-1)
+    of_all = predicted / predicted.sum(-1, keepdims=True) if name == "each class" else of_all
+    np.testing.assert_allclose(model.predict_proba(data[0]), of_all, rtol=1e-12)
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    path, network = tmp_path / "model", bx.mlp([2, 1])
+    _model("values").save(path)
+    with pytest.raises(bx.CheckpointError, match="holds a MLPRegressor, no MLPClassifier"):
+        bx.MLPClassifier.load(path)
+    bx.save(path, network, network.initialize(backend="numpy"))
+    with pytest.raises(bx.CheckpointError, match="a network alone"):
+        bx.MLPClassifier.load(path)
+
+
+def _set(part: str, **values: Any) -> Any:
+    return lambda told: told[part]["dict"].update(values)
+
+
+HOSTILE = {
+    "an attribute": lambda told: told["fitted"]["dict"].update(predict=1),
+    "a parameter": lambda told: told["parameters"]["dict"].update(evil=1),
+    "labels": lambda told: told["labels"]["dict"].update(coefs_=["<f8", [1.0]]),
+    "an array": lambda told: told["parameters"]["dict"].update(alpha={"array": "theta"}),
+    "a curve": lambda told: told["curves"]["dict"].update(coefs_={"array": "theta"}),
+    "a curve of numbers": lambda told: told["curves"]["dict"].update(loss_curve_=[1.0]),
+    "no curves": lambda told: told.pop("curves"),
+    "widths": lambda told: told["parameters"]["dict"].update(hidden_layer_sizes=[7, 7]),
+    "a dtype": lambda told: told["labels"]["dict"].update(classes_=["V8", [1, 2, 3]]),
+    "a label beyond its dtype": _set("labels", classes_=["<u1", [300, 2, 3]]),
+    "a label beyond all": _set("labels", classes_=["<i8", [10**30, 2, 3]]),
+    "labels in rows": _set("labels", classes_=["<i8", [[1, 2], [3, 4]]]),
+    "labels of no order": _set("labels", classes_=["<i8", [1, 3, 2]]),
+    "a label twice": _set("labels", classes_=["<i8", [1, 1, 2]]),
+    "more labels": _set("labels", classes_=["<i8", [1, 2, 3, 4]]),
+    "many letters": _set("labels", classes_=["<U1", ["a"] * 10_000 + ["b" * 10_000]]),
+    "names of columns": _set("labels", feature_names_in_=["|O", ["a"]]),
+    "a width": _set("parameters", hidden_layer_sizes=[10**400]),
+    "a negative width": _set("parameters", hidden_layer_sizes=[-4]),
+    "a rate": _set("parameters", alpha=-1.0),
+    "columns": _set("fitted", n_features_in_=-5),
+    "a number of columns that is none": _set("fitted", n_features_in_=4.0),
+    "outputs": _set("fitted", n_outputs_=10**12),
+    "a count": _set("fitted", t_="x"),
+    "no count": lambda told: told["fitted"]["dict"].pop("t_"),
+    "no rate": lambda told: told["fitted"]["dict"].pop("_learning_rate"),
+    "no record": lambda told: told["fitted"]["dict"].pop("best_loss_"),
+    "no curve": _set("curves", loss_curve_=None),
+    "epochs": _set("fitted", n_iter_=-1),
+}
+HOSTILE_ARRAYS = {
+    "short means": ("state.optimizer_state.mean", np.zeros(3)),
+    "means of bytes": ("state.optimizer_state.mean", np.zeros(83, np.uint8)),
+    "a curve of bytes": ("estimator.curves.loss_curve_", np.zeros(3, np.uint8)),
+    "a curve of truths": ("estimator.curves.loss_curve_", np.zeros(3, np.bool_)),
+    "a curve in rows": ("estimator.curves.loss_curve_", np.zeros((3, 1))),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_ARRAYS)
+def test_a_file_with_an_array_that_does_not_fit_is_refused(name: str, tmp_path: Path) -> None:
+    path, (place, array) = tmp_path / "model", HOSTILE_ARRAYS[name]
+    _model("classes").save(path)
+    header, tensors = unpacked(path.read_bytes())
+    assert place in tensors
+    path.write_bytes(packed(header, {**tensors, place: array}))
+    with pytest.raises(bx.CheckpointError):
+        bx.MLPClassifier.load(path)
+
+
+def test_the_labels_of_a_file_take_no_more_memory_than_they_have_letters(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    _model("words").save(path)
+    header, tensors = unpacked(path.read_bytes())
+    labels = header["estimator"]["dict"]["labels"]["dict"]
+    labels["classes_"][0] = "<U100000000"
+    path.write_bytes(packed(header, tensors))
+    assert bx.MLPClassifier.load(path).classes_.dtype == "<U10"
+
+
+def test_a_cast_network_is_written_and_read(tmp_path: Path) -> None:
+    path, model = tmp_path / "model", _model("classes")
+    for name in ("coefs_", "intercepts_"):
+        setattr(model, name, [array.astype(np.float32) for array in getattr(model, name)])
+    model.save(path)
+    assert bx.MLPClassifier.load(path).coefs_[0].dtype == np.float32
+
+
+def test_a_file_is_read_where_its_backend_is_not(tmp_path: Path) -> None:
+    path, model = tmp_path / "model", _model("classes")
+    expected = model.predict(X)
+    for backend in ("cupy", bx.get_backend("numpy")):
+        model.set_params(backend=backend, device="cuda:7").save(path)
+        read = bx.MLPClassifier.load(path)
+        assert read.backend is read.device is None
+        with bx.use_backend("numpy"):
+            assert np.array_equal(read.predict(X), expected)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_file_that_says_what_cannot_be_is_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    _model("classes").save(path)
+    header, tensors = unpacked(path.read_bytes())
+    HOSTILE[name](header["estimator"]["dict"])
+    path.write_bytes(packed(json.loads(json.dumps(header)), tensors))
+    with pytest.raises(bx.CheckpointError):
+        bx.MLPClassifier.load(path)
+
+
+def test_the_curves_of_a_million_epochs_are_no_part_of_the_header(tmp_path: Path) -> None:
+    path, model = tmp_path / "model", _model("objects")
+    model.loss_curve_ = np.linspace(1.0, 0.1, 10**6).tolist()
+    model.save(path)
+    header, tensors = unpacked(path.read_bytes())
+    assert len(json.dumps(header)) < 10_000
+    assert tensors["estimator.curves.loss_curve_"].shape == (10**6,)
+    read = bx.MLPClassifier.load(path)
+    assert read.loss_curve_ == model.loss_curve_
+    assert read.validation_scores_ == model.validation_scores_
+    assert read.validation_loss_curve_ == model.validation_loss_curve_
+
+
+def test_what_is_not_fitted_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not fitted"):
+        bx.MLPClassifier().save(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plateau_is_the_adaptive_rates_matter() -> None:
+    with pytest.raises(ValueError, match='learning_rate="adaptive"'):
+        bx.MLPClassifier(learning_rate=bx.schedules.plateau(0.1)).fit(X, y)

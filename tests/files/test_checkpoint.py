@@ -1,0 +1,658 @@
+"""Model files: what is written is what is read, on any backend, and a training goes on from one."""
+
+import inspect
+import itertools
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.files import container, descriptions
+from backprop_xp.networks.activations import ACTIVATIONS
+from backprop_xp.networks.initializers import INITIALIZERS
+from backprop_xp.networks.losses import LOSSES
+from backprop_xp.training.pytrees import mapped
+from tests.helpers import told
+
+pytest.importorskip("safetensors")
+
+generator = np.random.default_rng(5)
+X, Y = generator.normal(size=(11, 3)), generator.normal(size=(11, 2))
+EPOCHS = 9
+schedules = bx.schedules
+
+
+class Doubled(NamedTuple):
+    """A layer of one's own."""
+
+    factor: float = 2.0
+    names: tuple[str, ...] = ()
+    shapes: tuple[tuple[int, ...], ...] = ()
+
+    def initialize(self, generator: Any) -> tuple[()]:
+        return ()
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> Any:
+        return self.factor * x, None
+
+    def backward(self, parameters: Any, cache: Any, g: Any, *, wants_input: bool = True) -> Any:
+        return self.factor * g, ()
+
+
+def quartic(o: Any, t: Any) -> Any:
+    return ((o - t) ** 4)[..., 0]
+
+
+QUARTIC = bx.Loss(value=quartic, gradient=lambda o, t: 4 * (o - t) ** 3)
+
+LAYERS = [
+    *(bx.Dense(3, 3, name) for name in ACTIVATIONS),
+    *(bx.Dense(3, 3, initializer=name) for name in INITIALIZERS),
+    bx.Dense(3, 3, bx.activations.leaky_relu_with(0.2)),
+    bx.Dense(3, 3, bias_initializer=bx.initializers.uniform(-1.0, 0.5)),
+    *(bx.Activate("gelu"), bx.Dropout(0.25), bx.LayerNorm(3, 1e-3)),
+    bx.Residual(bx.Dense(3, 4, "relu"), bx.Residual(bx.Dense(4, 4)), bx.Dense(4, 3)),
+]
+SCHEDULES = [
+    0.1,
+    schedules.constant(0.1),
+    schedules.step_decay(0.1, 10, 0.5),
+    schedules.exponential(0.1, 0.9),
+    schedules.inverse_scaling(0.1, 0.25),
+    schedules.warmup(schedules.cosine(0.1, 100, 0.01), 10),
+    schedules.chain([0.1, schedules.cosine(0.1, 10)], [5]),
+    schedules.plateau(0.1, 0.5, 3, watch="rmse", mode="max"),
+]
+OPTIMIZERS = [
+    *(bx.SGD(rate) for rate in SCHEDULES),
+    bx.SGD(0.1, momentum=0.9, nesterov=True),
+    *(bx.RMSProp(0.01, decay=0.8), bx.Adam(beta1=0.5), bx.AdamW(weight_decay=0.1)),
+]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "model.safetensors"
+
+
+def _network() -> bx.Network:
+    return bx.mlp([3, 5, 2], hidden="tanh", dropout=0.3, l2=0.01)
+
+
+def _saved(path: Path, **more: Any) -> tuple[bx.Network, np.ndarray]:
+    network = _network()
+    theta = network.initialize(backend="numpy")
+    bx.save(path, network, theta, **more)
+    return network, theta
+
+
+def _load(path: Path, xp: Any, **more: Any) -> bx.Checkpoint:
+    return bx.load(path, backend=xp.selection.backend, device=xp.selection.device, **more)
+
+
+def _same(xp: Any, one: Any, other: Any) -> None:
+    mapped(lambda a, b: np.testing.assert_array_equal(xp.host(a), xp.host(b)), one, other)
+
+
+# What is written is read
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=repr)
+def test_a_layer_is_read_as_it_was_written(path: Path, layer: Any) -> None:
+    network = bx.Network([bx.Dense(3, 3), layer], "mean_squared_error")
+    theta = network.initialize(backend="numpy")
+    bx.save(path, network, theta)
+    read = bx.load(path, backend="numpy")
+    assert read.network == network
+    assert repr(read.network) == repr(network)
+    assert np.array_equal(read.predict(X), network.predict(theta, X))
+
+
+@pytest.mark.parametrize("loss", [*LOSSES.values(), bx.losses.huber_with(2.5)], ids=repr)
+def test_a_loss_is_read_as_it_was_written(path: Path, loss: bx.Loss) -> None:
+    network = bx.mlp([3, 2], loss=loss)
+    bx.save(path, network, network.initialize(backend="numpy"))
+    assert bx.load(path, backend="numpy").network.loss_function == loss
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+def test_an_optimiser_is_read_as_it_was_written(path: Path, optimizer: Any) -> None:
+    _saved(path, optimizer=optimizer)
+    read = bx.load(path, backend="numpy").optimizer
+    assert repr(read) == repr(optimizer)
+    rate = optimizer.learning_rate
+    if callable(rate):
+        assert [read.learning_rate(step) for step in range(30)] == [rate(s) for s in range(30)]
+
+
+def test_every_maker_of_the_library_can_be_written() -> None:
+    made = {type(layer) for layer in LAYERS} | {type(optimizer) for optimizer in OPTIMIZERS}
+    assert made == {*descriptions.LAYERS, *descriptions.OPTIMIZERS}
+    functions = {v for v in vars(schedules).values() if inspect.isfunction(v)}
+    makers = {f for f in functions if f.__module__ == schedules.__name__ and f.__name__[0] != "_"}
+    assert makers - {schedules.rate_at} == {*descriptions.SCHEDULES}
+
+
+def test_a_file_written_on_a_backend_is_read_on_it(xp: Any, path: Path) -> None:
+    network = _network()
+    theta = xp.initialize(network, stack=(2, 3))
+    optimizer = bx.AdamW(xp.asarray(np.full((2, 3, 1), 0.1)), mask=network.weight_mask(theta))
+    bx.save(path, network, theta, optimizer=optimizer)
+    read = _load(path, xp)
+    assert type(read.theta) is type(theta)
+    assert read.theta.dtype == theta.dtype
+    assert bx.backends.device_of(read.theta) == bx.backends.device_of(theta)
+    _same(xp, read.theta, theta)
+    _same(xp, read.optimizer.learning_rate, optimizer.learning_rate)
+    _same(xp, read.optimizer.mask, optimizer.mask)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_file_is_read_in_another_precision_if_asked(path: Path, dtype: str) -> None:
+    _, theta = _saved(path)
+    read = bx.load(path, backend="numpy", dtype=dtype).theta
+    assert np.array_equal(read, theta.astype(dtype))
+
+
+def test_predict_standardises_as_the_training_rows_were(xp: Any, path: Path) -> None:
+    network = _network()
+    prepared = bx.data.standardize(xp.asarray(3.0 * X + 1.0))
+    theta = xp.initialize(network)
+    bx.save(path, network, theta, preparation=prepared)
+    read = _load(path, xp)
+    assert set(read.preparation) == {"mean", "scale"}
+    _same(xp, read.predict(xp.asarray(3.0 * X + 1.0)), network.predict(theta, prepared.x))
+
+
+def test_metadata_is_what_it_was(path: Path) -> None:
+    metadata = {"classes": ["a", "é"], "scores": {"r2": 0.5}, "none": None}
+    _saved(path, metadata=metadata)
+    assert bx.load(path, backend="numpy").metadata == metadata
+
+
+def test_the_same_model_makes_the_same_file(path: Path) -> None:
+    _saved(path)
+    first = path.read_bytes()
+    _saved(path)
+    assert path.read_bytes() == first
+
+
+def test_arrays_in_another_order_in_memory_are_written_right(path: Path) -> None:
+    network = _network()
+    theta = np.asfortranarray(network.initialize(backend="numpy", stack=4))[::2]
+    bx.save(path, network, theta)
+    assert np.array_equal(bx.load(path, backend="numpy").theta, theta)
+
+
+# What is a user's own
+
+
+def test_what_is_registered_is_written_by_its_name(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descriptions, "_registered", {})
+    network = bx.Network([bx.Dense(3, 1), Doubled(3.0)], QUARTIC)
+    theta = network.initialize(backend="numpy")
+    with pytest.raises(TypeError, match=r"network\.layers\.1 is .*bx\.register"):
+        bx.save(path, network, theta)
+    bx.register("Doubled", Doubled)
+    with pytest.raises(TypeError, match=r"network\.loss is Loss"):
+        bx.save(path, network, theta)
+    assert not path.exists()
+    bx.register("quartic", QUARTIC)
+    bx.save(path, network, theta)
+    assert bx.load(path, backend="numpy").network == network
+    descriptions._registered.clear()
+    with pytest.raises(bx.CheckpointError, match="Nothing is registered as 'Doubled'"):
+        bx.load(path, backend="numpy")
+
+
+def test_a_name_is_not_taken_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descriptions, "_registered", {})
+    bx.register("own", QUARTIC)
+    bx.register("own", QUARTIC)
+    with pytest.raises(ValueError, match="'own' is registered already"):
+        bx.register("own", Doubled)
+    powers = [bx.Activation(value=lambda z, n=n: z**n, vjp=lambda g, z, a: g) for n in (2, 2, 3)]
+    bx.register("power", powers[0])
+    bx.register("power", powers[1])  # as a notebook's cell that runs again
+    with pytest.raises(ValueError, match="'power' is registered already"):
+        bx.register("power", powers[2])
+
+
+CELL = """
+class Plain:
+    names = shapes = ()
+    initialize, forward, backward = Doubled.initialize, Doubled.forward, Doubled.backward
+
+    def __init__(self, factor=2.0):
+        super().__init__()
+        self.factor = factor
+
+    @property
+    def half(self):
+        return self.factor / 2.0
+
+@dataclass(frozen=True)
+class Data(Plain):
+    factor: float = 2.0
+
+class Named(NamedTuple):
+    factor: float = 2.0
+    names: tuple = ()
+    shapes: tuple = ()
+    initialize, forward, backward = Doubled.initialize, Doubled.forward, Doubled.backward
+"""
+
+
+@pytest.mark.parametrize("name", ["Plain", "Data", "Named"])
+def test_an_object_of_a_class_whose_cell_ran_again_is_written(
+    path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descriptions, "_registered", {})
+    made = []
+    for code in (CELL, CELL, CELL.replace("2.0", "3.0")):
+        cell = {**globals()}
+        exec(compile(code, "<cell>", "exec"), cell)  # noqa: S102 - as a notebook does
+        made.append(cell[name])
+    older = bx.Network([bx.Dense(3, 1), made[0](5.0)], "huber")
+    theta = older.initialize(backend="numpy")
+    bx.register(name, made[0])
+    bx.register(name, made[1])
+    bx.save(path, older, theta)
+    (_, layer) = bx.load(path, backend="numpy").network.layers
+    assert type(layer) is made[1]
+    assert layer.factor == 5.0
+    bx.register(name, made[2])  # of other code: a file would not give back what was written
+    with pytest.raises(TypeError, match=r"network\.layers\.1 is .*bx\.register"):
+        bx.save(path, older, theta)
+
+
+def test_no_two_arrays_of_a_file_share_a_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = _network()
+    theta = network.initialize(backend="numpy")
+    values = [float(i) * np.ones(2) for i in range(3)]
+    own = {"a": {"b": values[0]}, "a.b": values[1], "a.b'": values[2]}
+    bx.save(path, network, theta, state=bx.TrainingState(0, 0, theta, own))
+    state = bx.load(path, backend="numpy").state.optimizer_state
+    found = [state["a"]["b"], state["a.b"], state["a.b'"]]
+    assert [value.tolist() for value in found] == [value.tolist() for value in values]
+
+
+@dataclass(frozen=True)
+class Given:
+    """An initialiser that holds an array."""
+
+    values: Any
+
+    def __call__(self, generator: Any, shape: Any) -> Any:
+        return np.broadcast_to(self.values, shape)
+
+
+def test_a_registered_thing_may_hold_an_array(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(descriptions, "_registered", {})
+    one, other = Given(np.ones(3)), Given(np.zeros(3))
+    bx.register("one", one)
+    for initializer in (other, one):
+        network = bx.Network([bx.Dense(3, 3, initializer=initializer)], "huber")
+        theta = network.initialize(backend="numpy")
+        if initializer is other:
+            with pytest.raises(TypeError, match=r"bx\.register"):
+                bx.save(tmp_path / "model", network, theta)
+    bx.save(tmp_path / "model", network, theta)
+    assert bx.load(tmp_path / "model", backend="numpy").network.layers[0].initializer is one
+
+
+def test_an_order_of_ones_own_is_left_to_who_reads_the_file(tmp_path: Path) -> None:
+    network, path = bx.mlp([3, 2]), tmp_path / "model"
+    case = network, network.initialize(backend="numpy"), X, Y
+    options = {"optimizer": bx.SGD(0.1), "batch_size": 4, "shuffle": lambda epoch: np.arange(11)}
+    bx.fit(*case, **options, epochs=2, checkpoint=path)
+    kept = bx.load(path, backend="numpy").options
+    assert "shuffle" not in kept
+    assert kept["batch_size"] == 4
+
+
+# A training goes on from its file
+
+
+def _training(xp: Any, stack: Any = ()) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    network = _network()
+    rate = schedules.plateau(0.6, 0.5, patience=2)
+    options: dict[str, Any] = {
+        "optimizer": bx.SGD(rate, momentum=0.5),
+        "batch_size": 4,
+        "validation": (xp.asarray(X[:4]), xp.asarray(Y[:4])),
+        "metrics": {"rmse": bx.metrics.rmse},
+        "early_stopping": bx.EarlyStopping(patience=20),
+    }
+    return (network, xp.initialize(network, stack=stack), xp.asarray(X), xp.asarray(Y)), options
+
+
+@pytest.mark.parametrize("stack", [(), (3,)])
+def test_a_training_goes_on_from_its_file_as_if_it_had_not_ended(
+    xp: Any, path: Path, stack: Any
+) -> None:
+    case, options = _training(xp, stack)
+    whole = bx.fit(*case, epochs=EPOCHS, **options)
+    for epochs in (1, 4, 5):
+        bx.fit(*case, epochs=epochs, checkpoint=path, checkpoint_every=2, **options)
+        read = _load(path, xp)
+        assert read.state.epoch == epochs
+        assert read.options["early_stopping"] == options["early_stopping"]
+        options["optimizer"] = read.optimizer
+        resumed = bx.fit(
+            read.network, *case[1:], epochs=EPOCHS, start=read.state, checkpoint=path, **options
+        )
+        _same(xp, resumed.theta, whole.theta)
+        last = _load(path, xp).state
+        _same(xp, last.theta, whole.state.theta)
+        for name, values in whole.history.items():
+            np.testing.assert_array_equal(last.history[name], values)
+            np.testing.assert_array_equal(resumed.state.history[name], values)
+
+
+def test_a_file_is_written_every_so_many_epochs_and_at_the_end(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, seen = _network(), []
+    case = network, network.initialize(backend="numpy"), X, Y
+    kept = container.write
+    monkeypatch.setattr("backprop_xp.files.checkpoint.write", lambda *a: (seen.append(1), kept(*a)))
+    options: dict[str, Any] = {"optimizer": bx.Adam(), "checkpoint": path, "checkpoint_every": 4}
+    bx.fit(*case, epochs=10, **options)
+    assert len(seen) == 3
+    for state in bx.train(*case, epochs=10, **options):
+        assert bx.load(path, backend="numpy").state.epoch == (state.epoch // 4 * 4 or 10) or (
+            state.epoch == 10
+        )
+    assert len(seen) == 6
+    bx.fit(*case, epochs=10, callbacks=[lambda state: state.epoch == 6], **options)
+    assert bx.load(path, backend="numpy").state.epoch == 6
+
+
+def test_epochs_that_were_not_measured_are_nan_in_the_history(path: Path) -> None:
+    network = _network()
+    case = network, network.initialize(backend="numpy"), X, Y
+    *_, begun = bx.train(*case, optimizer=bx.Adam(), epochs=2)
+    bx.fit(*case, optimizer=bx.Adam(), epochs=5, start=begun, checkpoint=path)
+    losses = bx.load(path, backend="numpy").state.history["loss"]
+    assert np.isnan(losses).tolist() == [True] * 2 + [False] * 3
+
+
+def _raise(epoch: int) -> None:
+    if epoch == 3:
+        raise KeyboardInterrupt
+
+
+def _press(epoch: int) -> None:
+    """Be held back until the epoch is done, where it comes as it is judged."""
+    if epoch == 3:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("goes_on_from", ["the beginning", "a file"])
+@pytest.mark.parametrize("where", ["a callback", "a metric", "a metric of several batches"])
+def test_what_ctrl_c_leaves_has_the_curves_so_far(
+    path: Path, where: str, goes_on_from: str
+) -> None:
+    network, judged = _network(), itertools.count(1)
+
+    def metric(predictions: Any, targets: Any, weights: Any) -> Any:
+        if where != "a callback":
+            _press(next(judged))
+        return bx.metrics.rmse(predictions, targets, weights)
+
+    case = network, network.initialize(backend="numpy"), X, Y
+    options: dict[str, Any] = {"optimizer": bx.Adam(), "metrics": {"rmse": metric}}
+    options["batch_size"] = 4 if "several" in where else None
+    begun = None
+    if goes_on_from == "a file":
+        bx.fit(*case, epochs=2, checkpoint=path, **options)
+        begun = bx.load(path, backend="numpy").state
+    callbacks = [lambda state: _raise(state.epoch)] if where == "a callback" else []
+    with pytest.raises(KeyboardInterrupt) as caught:
+        bx.fit(*case, epochs=5, start=begun, callbacks=callbacks, **options)
+    state = caught.value.state  # type: ignore[attr-defined]
+    bx.save(path, network, state.theta, optimizer=options["optimizer"], state=state)
+    read = bx.load(path, backend="numpy").state
+    assert read.epoch == 3
+    resumed = bx.fit(*case, epochs=5, start=read, **options)
+    whole = bx.fit(*case, epochs=5, **options)
+    for name, values in whole.history.items():
+        np.testing.assert_array_equal(read.history[name], values[:3])
+        np.testing.assert_array_equal(resumed.state.history[name], values)
+
+
+def test_what_cannot_be_written_is_refused_before_the_first_epoch(path: Path) -> None:
+    class Own(bx.SGD):
+        pass
+
+    network = _network()
+    case = network, network.initialize(backend="numpy"), X, Y
+    for options, error, message in (
+        ({"optimizer": Own(0.1), "checkpoint": path}, TypeError, "register"),
+        ({"checkpoint": path.parent / "none" / "m"}, FileNotFoundError, "folder that is not there"),
+        ({"checkpoint": 3}, TypeError, "checkpoint must be the path of a file, not 3"),
+        ({"checkpoint": path.parent}, IsADirectoryError, "is a folder or a device. Name a file"),
+        ({"checkpoint": os.devnull}, IsADirectoryError, "is a folder or a device. Name a file"),
+        ({"checkpoint": path.with_name("n" * 300)}, OSError, "too long"),
+        ({"checkpoint": __file__ + "/model"}, FileNotFoundError, "folder that is not there"),
+    ):
+        given: dict[str, Any] = {"optimizer": bx.Adam(), "epochs": 2, **options}
+        with pytest.raises(error, match=message):
+            bx.fit(*case, **given, callbacks=[lambda state: pytest.fail("too late")])
+        with pytest.raises(error, match=message):
+            bx.train(*case, **given)
+        assert not list(path.parent.iterdir())
+
+
+@pytest.mark.parametrize("missing", ["safetensors.numpy", "safetensors"])
+def test_without_safetensors_a_checkpoint_is_refused_before_the_first_epoch(
+    path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    network, seen = _network(), []
+    case = network, network.initialize(backend="numpy"), X, Y
+    options: dict[str, Any] = {"optimizer": bx.Adam(), "epochs": 2, "checkpoint": path}
+    with pytest.raises(ImportError, match=r"pip install 'backprop_xp\[files\]'"):
+        bx.fit(*case, **options, callbacks=[lambda state: seen.append(1)])
+    assert not seen
+
+
+def test_a_checkpoint_that_cannot_be_written_for_a_while_warns_and_is_tried_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full for two epochs."""
+    network = _network()
+    case = network, network.initialize(backend="numpy"), X, Y
+    options: dict[str, Any] = {"optimizer": bx.Adam(), "epochs": 5, "checkpoint": path}
+    whole, kept, seen = bx.fit(*case, **options), os.fsync, list[Any]()
+
+    def sync(place: int) -> None:
+        if len(seen) in (2, 3):
+            raise OSError(28, "No space left on device")
+        kept(place)
+
+    def look(state: Any) -> None:
+        if seen:
+            seen[-1] = bx.load(path, backend="numpy").state.epoch
+        seen.append(None)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    said = r"checkpoint='.*model.* was not written after epoch [234]: OSError: .*No space left"
+    with pytest.warns(RuntimeWarning, match=said) as told:
+        result = bx.fit(*case, **options, callbacks=[look])
+    assert [Path(warning.filename).name for warning in told] == [Path(__file__).name] * 2
+    assert seen[:-1] == [1, 1, 1, 4]
+    assert np.array_equal(result.theta, whole.theta)
+    assert bx.load(path, backend="numpy").state.epoch == 5
+    assert [*path.parent.iterdir()] == [path]
+    seen.clear()
+    with pytest.warns(RuntimeWarning, match=said) as told:
+        *_, last = (look(state) or state for state in bx.train(*case, **options))
+    assert [Path(warning.filename).name for warning in told] == [Path(__file__).name] * 2
+    assert np.array_equal(last.theta, whole.theta)
+
+
+def test_a_checkpoint_stays_where_it_was_named_when_the_working_directory_changes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, other = _network(), path.parent / "other"
+    other.mkdir()
+    monkeypatch.chdir(path.parent)
+    case = network, network.initialize(backend="numpy"), X, Y
+    options: dict[str, Any] = {"optimizer": bx.Adam(), "epochs": 2, "checkpoint": path.name}
+    bx.fit(*case, **options, callbacks=[lambda state: os.chdir(other)])
+    assert bx.load(path, backend="numpy").state.epoch == 2
+    assert not list(other.iterdir())
+
+
+KILLED = """
+import sys, numpy as np, backprop_xp as bx
+path, x = sys.argv[1], np.random.default_rng(0).normal(size=(40, 3))
+network = bx.mlp([3, 64, 2], dropout=0.2)
+theta = network.initialize(backend="numpy")
+bx.save(path + ".begun", network, theta)
+print("begun", flush=True)
+rule = {"optimizer": bx.Adam(), "epochs": 4000, "batch_size": 16}
+bx.fit(network, theta, x, x[:, :2], checkpoint=path, **rule)
+"""
+
+
+@pytest.mark.once
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="of POSIX")
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.thorough)])
+def test_a_killed_training_leaves_a_file_from_which_it_goes_on(path: Path, kills: int) -> None:
+    """At random moments, also while the file is written, again and again over the same one."""
+    delays = np.random.default_rng(kills).uniform(0.05, 0.4, kills)
+    root = str(Path(bx.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *sys.path])}
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    for delay in delays:
+        command = [sys.executable, "-c", KILLED, str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline()
+            time.sleep(delay)
+            process.kill()
+        if not path.exists():  # before the end of the first epoch
+            continue
+        read = bx.load(path, backend="numpy")
+        theta = bx.load(f"{path}.begun", backend="numpy").theta
+        case = read.network, theta, x, x[:, :2]
+        options: dict[str, Any] = {"optimizer": read.optimizer, "batch_size": 16}
+        epochs = read.state.epoch + 3
+        whole = bx.fit(*case, epochs=epochs, **options)
+        resumed = bx.fit(*case, epochs=epochs, start=read.state, **options)
+        assert np.array_equal(whole.theta, resumed.theta)
+    assert path.exists()
+
+
+# Writing
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _saved(path)
+    before = path.read_bytes()
+
+    def fails(place: int) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(OSError, match="the disk is full"):
+        _saved(path, metadata={"new": True})
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="of POSIX")
+def test_a_file_keeps_its_permissions_and_a_link_stays_one(path: Path) -> None:
+    _saved(path)
+    path.chmod(0o640)
+    link = path.with_name("link")
+    link.symlink_to(path)
+    _saved(link, metadata={"new": True})
+    assert link.is_symlink()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert bx.load(path, backend="numpy").metadata == {"new": True}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="of POSIX")
+@pytest.mark.parametrize("through_a_link", [False, True])
+def test_what_is_no_regular_file_is_neither_replaced_nor_waited_for(
+    path: Path, through_a_link: bool
+) -> None:
+    os.mkfifo(path)
+    given = path
+    if through_a_link:
+        given = path.with_name("link")
+        given.symlink_to(path)
+    with pytest.raises(OSError, match="is no regular file"):
+        _saved(given)
+    assert path.is_fifo()
+    assert sorted(path.parent.iterdir()) == sorted({given, path})
+    # In a program of its own: what waits for a writer is killed after a while.
+    (said,) = told(f"bx.load({os.fspath(given)!r}, backend='numpy')")
+    assert said == f"CheckpointError {given}: it is no regular file."
+    folder = path.with_name("folder")
+    folder.mkdir()
+    with pytest.raises(IsADirectoryError, match="is no regular file"):
+        _saved(folder)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="of POSIX")
+def test_a_folder_that_cannot_be_read_is_written_to(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def refuses(place: Any, flags: int, *more: Any, **options: Any) -> int:
+        if flags & os.O_DIRECTORY:
+            raise PermissionError(f"{place} cannot be read")  # as to all but root
+        return opened(place, flags, *more, **options)
+
+    monkeypatch.setattr(os, "open", refuses)
+    _saved(path, metadata={"new": True})
+    assert bx.load(path, backend="numpy").metadata == {"new": True}
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "message"),
+    [
+        ({"metadata": {"x": np.ones(2)}}, TypeError, "metadata must be what JSON can hold"),
+        ({"metadata": {"x": float("nan")}}, TypeError, "metadata must be what JSON can hold"),
+        ({"metadata": [1]}, TypeError, "metadata must be a mapping"),
+        ({"preparation": {"mean": 1.0}}, TypeError, r"preparation\['mean'\] must be an array"),
+        ({"optimizer": bx.Adam}, TypeError, r"optimizer must be one such as bx\.Adam\(\)"),
+        ({"state": 3}, TypeError, "state must be one of bx.train or a result of bx.fit, not int"),
+    ],
+)
+def test_what_is_no_part_of_a_file_is_refused(
+    path: Path, more: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        _saved(path, **more)
+    assert not path.exists()
+
+
+def test_a_state_of_another_network_is_refused(path: Path) -> None:
+    network, other = _network(), bx.mlp([3, 2])
+    case = other, other.initialize(backend="numpy"), X, Y
+    result = bx.fit(*case, optimizer=bx.Adam(), epochs=1)
+    with pytest.raises(ValueError, match=r"state\.theta has shape \(8,\), not \(32,\)"):
+        bx.save(path, network, network.initialize(backend="numpy"), state=result)

@@ -1,0 +1,278 @@
+"""Files that are damaged or hostile: one clear error each, and nothing made of what they claim."""
+
+import json
+import sys
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.files import container, descriptions
+
+pytest.importorskip("safetensors")
+
+# What reading a small file may take beyond its own size: tables, messages, parsed JSON.
+SLACK = 2**20
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A file with all of its parts."""
+    path = tmp_path_factory.mktemp("files") / "model"
+    network = bx.mlp([3, 6, 2], hidden="tanh", layer_norm=True)
+    x = np.random.default_rng(0).normal(size=(9, 3))
+    bx.fit(
+        network,
+        network.initialize(backend="numpy"),
+        x,
+        x[:, :2],
+        optimizer=bx.Adam(bx.schedules.plateau(0.1)),
+        epochs=3,
+        early_stopping=bx.EarlyStopping(),
+        checkpoint=path,
+    )
+    return path.read_bytes()
+
+
+def _refused(path: Path, data: bytes) -> str:
+    """Return the one error that reading the file ends in, having allocated little."""
+    path.write_bytes(data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(bx.CheckpointError) as caught:
+            bx.load(path, backend="numpy")
+        assert tracemalloc.get_traced_memory()[1] < 30 * len(data) + SLACK
+    finally:
+        tracemalloc.stop()
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def _split(data: bytes) -> tuple[dict[str, Any], dict[str, Any], bytes]:
+    """Return the container's table, the header in it, and the data."""
+    length = int.from_bytes(data[:8], "little")
+    table = json.loads(data[8 : 8 + length])
+    return table, json.loads(table.pop("__metadata__")["backprop_xp"]), data[8 + length :]
+
+
+def _joined(table: dict[str, Any], header: Any, data: bytes) -> bytes:
+    """Return a file with a checksum that fits, as who means harm would write one."""
+    blank = "0" * 64
+    text = header if isinstance(header, str) else json.dumps({**header, "checksum": blank})
+    table = {"__metadata__": {"backprop_xp": text}, **table}
+    head = json.dumps(table).encode()
+    whole = len(head).to_bytes(8, "little") + head + data
+    if blank.encode() not in whole:
+        return whole
+    place = whole.index(blank.encode())
+    return whole.replace(blank.encode(), container._checksum(whole, place), 1)
+
+
+def test_the_file_taken_apart_and_put_together_is_read(sound: bytes, tmp_path: Path) -> None:
+    (tmp_path / "m").write_bytes(_joined(*_split(sound)))
+    assert bx.load(tmp_path / "m", backend="numpy").state.epoch == 3
+
+
+def test_300_mutated_files_are_refused(sound: bytes, tmp_path: Path) -> None:
+    generator = np.random.default_rng(1)
+    header = int.from_bytes(sound[:8], "little")
+    for i in range(300):
+        data = bytearray(sound)
+        place = int(generator.integers(0, len(data) if i % 2 else header + 8))
+        match i % 3:
+            case 0:
+                data[place] ^= 1 << int(generator.integers(8))
+            case 1:
+                data = data[:place]
+            case 2:
+                other = int(generator.integers(0, len(data) - 16))
+                data[other : other + 8] = generator.bytes(8)
+        if data != sound:
+            _refused(tmp_path / "m", bytes(data))
+
+
+def test_swapped_tensors_are_refused(sound: bytes, tmp_path: Path) -> None:
+    table, header, data = _split(sound)
+    mean, square = (f"state.optimizer_state.{name}" for name in ("mean", "square"))
+    table[mean], table[square] = table[square], table[mean]
+    text = json.dumps(header)  # with the checksum as it was
+    assert "checksum" in _refused(tmp_path / "m", _joined(table, text, data))
+
+
+HOSTILE_TABLES: dict[str, tuple[dict[str, Any], str]] = {
+    "huge": ({"dtype": "F64", "shape": [2**40], "data_offsets": [0, 2**43]}, "overlap"),
+    "overflow": ({"dtype": "F64", "shape": [2**40, 2**40], "data_offsets": [0, 8]}, "not fit"),
+    "huger": ({"dtype": "F64", "shape": [2**70, 0], "data_offsets": [0, 0]}, "impossible shape"),
+    "negative": ({"dtype": "F64", "shape": [-1], "data_offsets": [8, 0]}, "impossible shape"),
+    "offsets": ({"dtype": "F64", "shape": [1], "data_offsets": [-8, 0]}, "overlap"),
+    "alias": ({"dtype": "F64", "shape": [1], "data_offsets": [0, 8]}, "overlap"),
+    "dtype": ({"dtype": "OBJ", "shape": [1], "data_offsets": [0, 8]}, "not fit"),
+    "axes": ({"dtype": "F64", "shape": [1] * 99, "data_offsets": [0, 8]}, "not fit"),
+    "floats": ({"dtype": "F64", "shape": [1.0], "data_offsets": [0, 8]}, "impossible shape"),
+    "nothing": ({}, "not understood"),
+    "unused": ({"dtype": "F64", "shape": [0], "data_offsets": [0, 0]}, "nothing is said of"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_TABLES)
+def test_a_hostile_tensor_is_refused(sound: bytes, name: str, tmp_path: Path) -> None:
+    table, header, data = _split(sound)
+    entry, message = HOSTILE_TABLES[name]
+    assert message in _refused(tmp_path / "m", _joined({**table, "evil": entry}, header, data))
+
+
+def _nested(depth: int) -> Any:
+    layer: Any = {"call": "Dense", "with": {"n_in": 3, "n_out": 3}}
+    for _ in range(depth):
+        layer = {"call": "Residual", "with": {"layers": {"tuple": [layer]}}}
+    return layer
+
+
+def _dense(**arguments: Any) -> Any:
+    return {"call": "Dense", "with": {"n_in": 3, "n_out": 2, **arguments}}
+
+
+HOSTILE_LAYERS: dict[str, tuple[Any, str]] = {
+    "unknown": ({"call": "os.system", "with": {"command": "true"}}, "There is no 'os.system'"),
+    "unregistered": ({"registered": "Bomb", "with": {}}, "Nothing is registered as 'Bomb'"),
+    "enormous": (_dense(n_in=10**12, n_out=10**12), "theta"),
+    "digits": (_dense(n_in=10**400), "theta"),
+    "negative": (_dense(n_in=-3), "n_in must be an integer of at least 1"),
+    "text": (_dense(n_out="many"), "n_out must be an integer"),
+    "argument": (_dense(evil=1), "'evil' that is not known"),
+    "activation": (_dense(activation={"name": "activations.evil"}), "no 'activations.evil'"),
+    "kind": (_dense(activation={"name": "losses.huber"}), "activation must be"),
+    "array": (_dense(n_in={"array": "nowhere"}), "nowhere"),
+    "no layer": (3, "no layer"),
+    "shape": ({"tuple": [], "dict": {}}, "describes nothing that is known"),
+    "deep": (_nested(200), ""),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_LAYERS)
+def test_a_hostile_layer_is_refused(sound: bytes, name: str, tmp_path: Path) -> None:
+    table, header, data = _split(sound)
+    layer, message = HOSTILE_LAYERS[name]
+    header["network"]["dict"]["layers"] = [layer]
+    assert message in _refused(tmp_path / "m", _joined(table, header, data))
+
+
+def test_a_number_beyond_all_is_refused(sound: bytes, tmp_path: Path) -> None:
+    table, header, data = _split(sound)
+    header["network"]["dict"]["l2"] = 10**400
+    assert "too large" in _refused(tmp_path / "m", _joined(table, header, data))
+
+
+def test_a_file_may_name_what_a_user_registered_but_not_call_it(
+    sound: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[Any] = []
+    monkeypatch.setattr(descriptions, "_registered", {"own": called.append})
+    table, header, data = _split(sound)
+    layer = {"registered": "own", "with": {"object": 3}}
+    header["network"]["dict"]["layers"] = [layer]
+    assert "not as a class" in _refused(tmp_path / "m", _joined(table, header, data))
+    assert not called
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("step", -1, "state.step must be"),
+        ("epoch", "three", "state.epoch must be"),
+        ("best", 3, ""),
+        ("batch_losses", 3, ""),
+        ("theta", None, ""),
+        ("metrics", 3, ""),
+        ("history", {"dict": {"loss": {"array": "theta"}}}, ""),
+        ("optimizer_state", None, "nothing is said of the tensor"),
+    ],
+)
+def test_a_hostile_state_is_refused(
+    sound: bytes, name: str, value: Any, message: str, tmp_path: Path
+) -> None:
+    table, header, data = _split(sound)
+    header["state"]["with"][name] = value
+    assert message in _refused(tmp_path / "m", _joined(table, header, data))
+
+
+@pytest.mark.parametrize("of_best", [False, True])
+@pytest.mark.parametrize("step", [-1, "x", 1e30, 3.0, None, True, [3], {"array": "theta"}])
+def test_a_hostile_step_of_an_optimiser_is_refused(
+    sound: bytes, step: Any, of_best: bool, tmp_path: Path
+) -> None:
+    table, header, data = _split(sound)
+    state = header["state"]["with"]
+    held = state["best"]["with"] if of_best else state
+    held["optimizer_state"]["with"]["step"] = step
+    assert "state.step must be" in _refused(tmp_path / "m", _joined(table, header, data))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a":' * 100_000, "nested too deeply"),
+        ('{"format": 1, "format": 2}', "a key stands twice"),
+        ("[1]", "no JSON object"),
+        ('{"format": ' + "9" * 10_000 + "}", "no JSON"),
+        ('{"format": 1}', "another version of the format"),
+        ('{"format": 2}', "checksum"),
+        ('{"format": 2, "checksum": 3}', "checksum"),
+        ("\ud800", "no JSON"),
+        ('{"format": 2, "checksum": "' + "\ud800" * 64 + '"}', "checksum"),
+    ],
+)
+def test_a_hostile_header_is_refused(sound: bytes, text: str, message: str, tmp_path: Path) -> None:
+    table, _, data = _split(sound)
+    assert message in _refused(tmp_path / "m", _joined(table, text, data))
+
+
+@pytest.mark.parametrize("missing", ["network", "theta", "state", "metadata", "versions"])
+def test_a_header_that_lacks_a_part_is_refused(sound: bytes, missing: str, tmp_path: Path) -> None:
+    table, header, data = _split(sound)
+    del header[missing]
+    _refused(tmp_path / "m", _joined(table, header, data))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x80\x04K\x01.",
+        b"PK\x03\x04" * 9,
+        b"\xff" * 64,
+        (2**62).to_bytes(8, "little") + b"{}",
+    ],
+)
+def test_what_is_no_model_file_is_refused(data: bytes, tmp_path: Path) -> None:
+    assert "no model file" in _refused(tmp_path / "m", data)
+
+
+def test_another_program_s_safetensors_are_refused(tmp_path: Path) -> None:
+    import safetensors.numpy
+
+    data = safetensors.numpy.save({"theta": np.ones(3)})
+    assert "not one that bx.save wrote" in _refused(tmp_path / "m", data)
+
+
+def test_a_header_beyond_all_measure_is_not_written(tmp_path: Path) -> None:
+    network = bx.mlp([3, 2])
+    theta = network.initialize(backend="numpy")
+    with pytest.raises(ValueError, match="metadata is for a few words"):
+        bx.save(tmp_path / "m", network, theta, metadata={"x": "y" * 2**22})
+
+
+@pytest.mark.parametrize(("library", "extra"), [("safetensors", "files"), ("ndonnx", "onnx")])
+def test_a_library_that_is_missing_is_named_with_the_line_that_installs_it(
+    library: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = bx.mlp([3, 2])
+    write = {"files": bx.save, "onnx": bx.export_onnx}[extra]
+    for module in [library, *(name for name in sys.modules if name.startswith(f"{library}."))]:
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"pip install 'backprop_xp\[{extra}\]'"):
+        write(tmp_path / "m", network, network.initialize(backend="numpy"))

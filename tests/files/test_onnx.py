@@ -1,0 +1,146 @@
+"""The exported graph, run by ONNX Runtime alone, is the network's ``predict``."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.backends import array_namespace
+from backprop_xp.networks.activations import ACTIVATIONS
+from backprop_xp.networks.losses import LOSSES
+from tests.own import Factors, Passing
+
+pytest.importorskip("ndonnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+pytestmark = pytest.mark.once
+
+# Of the largest prediction: another order of sums, and other exponentials, round otherwise.
+CLOSE = {"float32": 1e-6, "float64": 1e-12}
+
+LAYERS = {
+    "LayerNorm": [bx.Dense(3, 5), bx.LayerNorm(5), bx.Activate("tanh"), bx.Dense(5, 2)],
+    "Dropout": [bx.Dense(3, 5, "tanh"), bx.Dropout(0.5), bx.Dense(5, 2)],
+    "Residual": [bx.Residual(bx.Dense(3, 5, "tanh"), bx.Dense(5, 3)), bx.Dense(3, 2)],
+    "leaky_relu_with": [bx.Dense(3, 5, bx.activations.leaky_relu_with(0.3)), bx.Dense(5, 2)],
+    **{name: [bx.Dense(3, 5, name), bx.Dense(5, 2)] for name in ACTIVATIONS},
+    **{f"Activate {name}": [bx.Dense(3, 2), bx.Activate(name)] for name in ACTIVATIONS},
+}
+NETWORKS = {name: bx.Network(layers, "mean_squared_error") for name, layers in LAYERS.items()}
+NETWORKS |= {name: bx.mlp([3, 4, 2], hidden="tanh", loss=name) for name in LOSSES}
+# Half a second each: one precision for each activation and link, both for few.
+FEW = [(name, "float32") for name in ("LayerNorm", "Residual", "gelu", "binary_cross_entropy")]
+FEW += [(name, "float64") for name in NETWORKS if not name.startswith("Activate")]
+CASES = [(name, dtype) for dtype in CLOSE for name in NETWORKS]
+
+
+def _run(path: Path, x: np.ndarray) -> np.ndarray:
+    (predictions,) = onnxruntime.InferenceSession(path).run(None, {"x": x})
+    return np.asarray(predictions)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [pytest.param(*c, marks=[] if c in FEW else pytest.mark.thorough) for c in CASES],
+)
+def test_the_graph_predicts_as_the_network_for_any_number_of_rows(
+    xp: Any, name: str, dtype: str, tmp_path: Path
+) -> None:
+    network, generator = NETWORKS[name], np.random.default_rng(2)
+    theta = xp.initialize(network, dtype=dtype)
+    bx.export_onnx(tmp_path / "model.onnx", network, theta)
+    for rows in (1, 7):
+        x = generator.normal(0.0, 2.0, (rows, 3)).astype(dtype)
+        expected = xp.host(network.predict(theta, xp.asarray(x, dtype=dtype)))
+        actual = _run(tmp_path / "model.onnx", x)
+        assert actual.dtype == expected.dtype
+        assert actual.shape == expected.shape
+        atol = CLOSE[dtype] * max(1.0, np.max(np.abs(expected)))
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_the_graph_is_as_stable_as_the_network(name: str, tmp_path: Path) -> None:
+    network = bx.Network([bx.Dense(2, 2, name)], "mean_squared_error")
+    theta = network.initialize(backend="numpy", dtype="float32")
+    x = np.asarray([[1e4, 1.0], [1e4, -1e4], [-1e4, 1e4]], dtype=np.float32)
+    bx.export_onnx(tmp_path / "model.onnx", network, theta)
+    expected = network.predict(theta, x)
+    np.testing.assert_allclose(_run(tmp_path / "model.onnx", x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_file_needs_onnxruntime_alone(tmp_path: Path) -> None:
+    network = bx.mlp([3, 4, 2], loss="categorical_cross_entropy")
+    bx.export_onnx(tmp_path / "model.onnx", network, network.initialize(backend="numpy"))
+    program = (
+        "import sys, numpy as np, onnxruntime as ort\n"
+        "x = np.ones((5, 3))\n"
+        "assert ort.InferenceSession('model.onnx').run(None, {'x': x})[0].shape == (5, 2)\n"
+        "assert 'backprop_xp' not in sys.modules and 'ndonnx' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=60)
+
+
+def test_a_stack_is_exported_one_by_one(tmp_path: Path) -> None:
+    network = bx.mlp([3, 2])
+    theta = network.initialize(backend="numpy", stack=4)
+    with pytest.raises(ValueError, match=r"choose one of the stack, such as theta\[0, :\]"):
+        bx.export_onnx(tmp_path / "model.onnx", network, theta)
+    assert not list(tmp_path.iterdir())
+
+
+class Own(Passing):
+    """A layer of one's own that does something to x."""
+
+    def __init__(self, work: Callable[[Any], Any]) -> None:
+        self.work = work
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
+        return self.work(x), None
+
+
+def _reshaped(x: Any) -> Any:
+    xp = array_namespace(x)
+    return xp.reshape(xp.reshape(x, (-1, 1, 3)), (-1, 3))
+
+
+def test_a_layer_of_ones_own_that_keeps_the_rule_is_exported(tmp_path: Path) -> None:
+    network = bx.Network([bx.Dense(3, 3), Own(_reshaped)], "huber")
+    theta, x = network.initialize(backend="numpy"), np.ones((5, 3))
+    bx.export_onnx(tmp_path / "model.onnx", network, theta)
+    np.testing.assert_allclose(_run(tmp_path / "model.onnx", x), network.predict(theta, x))
+
+
+@pytest.mark.parametrize(
+    ("layers", "loss", "error", "message"),
+    [
+        (
+            [bx.Dense(3, 2), Own(lambda x: array_namespace(x).reshape(x, (x.shape[0], 2)))],
+            "huber",
+            TypeError,
+            r"In layers\[1\] \(Own\)\.forward\. .*no number of rows, x\.shape\[0\]",
+        ),
+        ([bx.Dense(3, 2), Own(np.sin)], "huber", TypeError, r"In layers\[1\] .*array API standard"),
+        (
+            [bx.Dense(3, 2)],
+            bx.losses.over_outputs(lambda o, t: (o - t, 1.0), link=np.sin),
+            TypeError,
+            r"In the loss's link\. .*array API standard",
+        ),
+        ([Factors(3)], "huber", ValueError, r"Factors does not say how many features.* n_in"),
+        # Of what stands before a layer with n_in nobody knows how many features it gives.
+        ([Own(lambda x: x[..., :3]), bx.Dense(3, 2)], "huber", ValueError, "Own does not say"),
+    ],
+)
+def test_what_cannot_be_recorded_says_what_is_missing_and_where_the_rule_is(
+    layers: list[Any], loss: Any, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    network = bx.Network(layers, loss)
+    with pytest.raises(error, match=rf"{message}.*docs/extending\.md"):
+        bx.export_onnx(tmp_path / "model.onnx", network, network.initialize(backend="numpy"))
+    assert not list(tmp_path.iterdir())

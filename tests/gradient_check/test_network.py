@@ -1,0 +1,240 @@
+"""A network, a layer and a loss are checked by their pieces, and judged in float64."""
+
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.networks.activations import ACTIVATIONS
+from backprop_xp.networks.losses import LOSSES
+from tests import planted
+from tests.planted import check, every_dtype, every_way
+
+# The same numbers in another order of operations, and what a difference of fourth order leaves.
+ROUNDING = {"complex_step": 1e-13, "centered": 1e-8}
+every_entry = pytest.mark.parametrize("method", ROUNDING)
+# A right gradient must pass by more than luck: its error is at most this part of the tolerance.
+BY_FAR = 0.2
+# These have kinks, and a direction may meet one.
+KINKED = ("relu", "leaky_relu", "mean_absolute_error", "huber")
+
+# Everything has three columns, so that few shapes are compiled by JAX.
+generator = np.random.default_rng(61)
+X, NUMBERS = generator.normal(size=(2, 4, 3))
+SHARES = generator.dirichlet(np.ones(3), 4)
+
+# Dense before Dense sends one column on; the others take the whole output.
+NETWORKS = {
+    "dense layers": bx.mlp([3, 3, 3, 3], hidden="gelu", output="sigmoid", l2=0.3),
+    "softmax inside": bx.mlp([3, 3, 3], hidden="softmax", loss="categorical_cross_entropy"),
+    "dropout": bx.mlp([3, 3, 3], hidden="relu", dropout=0.4, loss="binary_cross_entropy"),
+    "others": bx.Network(
+        [bx.Dense(3, 3, planted.SQUARE), bx.LayerNorm(3), planted.Affine(), bx.Dense(3, 3)], "huber"
+    ),
+    "a residual": bx.Network(
+        [bx.Dense(3, 3, "silu"), bx.Residual(bx.Dense(3, 3, "softplus"))], "log_cosh", l2=0.1
+    ),
+}
+
+
+def _case(xp: Any, network: bx.Network, dtype: str = "working") -> tuple[Any, ...]:
+    noise = np.random.default_rng(7).normal(0.0, 0.3, network.size)
+    noise, x, y = (xp.asarray(array, dtype=dtype) for array in (noise, X, SHARES))
+    return network, xp.initialize(network, seed=3, dtype=dtype) + noise, x, y
+
+
+@pytest.mark.float64
+@every_entry
+@pytest.mark.compiled
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_short_way_gives_what_the_whole_network_gives(xp: Any, name: str, method: str) -> None:
+    network, theta, x, y = _case(xp, NETWORKS[name])
+    options: Any = {"sample_weight": xp.asarray([1.0, 0.5, 2.0, 0.0]), "rng": 5}
+    value, gradient = (
+        lambda p: network.loss(p, x, y, **options),
+        lambda p: network.loss_and_gradient(p, x, y, **options)[1],
+    )
+    whole = check.gradient(value, gradient, theta, method=method)
+    of_float32 = check.network(*_case(xp, network, "float32"), method="directional", rng=5)
+    assert (of_float32.passed, of_float32.max_relative_error <= 1e-8) == (True, True)
+    for memory in (1, 2**24):
+        limits = {"max_memory": memory, "method": method}
+        short = check.network(network, theta, x, y, **limits, **options)
+        assert (short.verdict, short.method) == ("pass", method)
+        found, expected = xp.host(short.numeric), xp.host(whole.numeric)
+        np.testing.assert_allclose(found, expected, rtol=0.0, atol=ROUNDING[method])
+
+
+@every_way
+@pytest.mark.compiled
+@pytest.mark.parametrize("mistake", ["", "scale"])
+@pytest.mark.parametrize("unable", ["alone", "real"])
+def test_layers_that_take_less_are_checked_too(
+    xp: Any, unable: str, mistake: str, method: str
+) -> None:
+    layers = [bx.Dense(3, 3, "tanh"), planted.Affine(mistake, **{unable: True})]
+    case = _case(xp, bx.Network(layers, "huber"))
+    report = check.network(*case, method=method, batched=False if unable == "alone" else None)
+    assert report.verdict == ("fail" if mistake else "pass")
+    assert method != "auto" or report.method == {"real": "centered"}.get(unable, "complex_step")
+
+
+@every_entry
+def test_a_check_keeps_within_its_memory(method: str) -> None:
+    network, draw = bx.mlp([64, 100, 10], hidden="sigmoid"), np.random.default_rng(0).uniform
+    theta = network.initialize(0, backend="numpy", dtype="float64")
+    tracemalloc.start()
+    case = network, theta, draw(size=(32, 64)), draw(size=(32, 10))
+    check.network(*case, method=method, max_memory=4 * 2**20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # What is known of each of the 7,510 entries comes to it: some dozens of numbers.
+    assert peak <= (4 + 3) * 2**20
+
+
+def test_a_theta_that_does_not_fit_is_refused_by_name(xp: Any) -> None:
+    network, rows = bx.mlp([2, 3, 1]), ([[0, 1], [1, 0]], [[1], [0]])
+    assert check.network(network, xp.initialize(network), *rows).passed
+    for theta, message in (
+        (np.ones((2, 3, 13)), r"\(13,\), is checked at a time"),
+        (np.ones(5), r"theta has shape \(5,\), but this network's"),
+        ([1.0] * 9 + [np.nan] * 4, r"layers\[1\]\.weights is nan at \[0, 0\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check.network(network, xp.asarray(theta), *rows)
+
+
+LAYERS: dict[str, Any] = {
+    **{f"Dense {name}": bx.Dense(3, 3, name) for name in ACTIVATIONS},
+    "Activation": planted.SQUARE,
+    "Dropout": bx.Dropout(0.4),
+    "Residual": bx.Residual(bx.Activate("tanh"), bx.LayerNorm(3), bx.Dropout(0.3)),
+    "Affine": planted.Affine(),
+    "real Affine": planted.Affine(real=True),
+}
+TARGETS = {
+    "poisson": [[0.0, 1.0, 3.0], [2.0, 0.0, 1.0], [5.0, 1.0, 1.0], [0.0, 0.0, 2.0]],
+    "binary_cross_entropy": [[0.0, 1.0, 1.0], [1.0, 0.0, 0.25], [0.0, 0.0, 1.0], [1.0, 1.0, 0.0]],
+    "categorical_cross_entropy": SHARES,
+}
+
+
+def _check(xp: Any, piece: Any, targets: Any, dtype: str, **options: Any) -> Any:
+    """Check a layer, an activation or a loss."""
+    numbers, x, targets = (xp.asarray(array, dtype=dtype) for array in (NUMBERS, X, targets))
+    if isinstance(piece, str | bx.Loss):
+        return check.loss(piece, numbers, targets, **options)
+    return check.layer(piece, x, **options)
+
+
+@every_dtype
+@every_way
+@pytest.mark.parametrize("name", [*LAYERS, *LOSSES])
+def test_a_right_layer_or_loss_passes(xp: Any, name: str, method: str, dtype: str) -> None:
+    report = _check(xp, LAYERS.get(name, name), TARGETS.get(name, X), dtype, method=method)
+    kinked = name.endswith(KINKED)
+    assert report.verdict == "pass" or (kinked and report.verdict == "kink"), str(report)
+    if not kinked and xp.dtype == "float64":
+        assert report.max_relative_error <= BY_FAR * report.tolerance
+    if method == "auto":
+        names = ["input", *getattr(LAYERS[name], "names", ())] if name in LAYERS else ["outputs"]
+        assert [tensor.tensor for tensor in report.tensors] == names
+        assert bx.backends.device_of(report.numeric[0]) == xp.selection.device
+
+
+def _over_the_batch(outputs: Any, targets: Any) -> Any:
+    flip = bx.backends.array_namespace(outputs).matrix_transpose
+    return flip(bx.activations.softmax.value(flip(outputs))) - targets
+
+
+# What is wrong, and in the derivative by which tensor; a scale of 1 would hide the first.
+WRONG: dict[str, tuple[Any, str]] = {
+    **{f"by its {k}": (planted.Affine(k), k) for k in ("input", *planted.Affine.names)},
+    "a forgotten mask": (planted.Unmasked(0.5), "input"),
+    "an activation": (planted.HALF_A_SQUARE, "input"),
+    "a residual": (bx.Residual(planted.Affine("input")), "input"),
+    "a column": (planted.WRONG_LOSS, "outputs"),
+    "softmax": (bx.Loss(bx.losses.categorical_cross_entropy.value, _over_the_batch), "outputs"),
+}
+
+
+@every_dtype
+@every_way
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_layer_or_loss_fails(xp: Any, name: str, method: str, dtype: str) -> None:
+    wrong, tensor = WRONG[name]
+    for seed in range(2):
+        report = _check(xp, wrong, SHARES, dtype, method=method, seed=seed)
+        assert (report.verdict, report.worst[0].tensor) == ("fail", tensor)
+
+
+@pytest.mark.filterwarnings("ignore:Casting complex")  # which must not happen
+def test_what_is_no_layer_or_loss_or_sample_is_refused_by_name(xp: Any) -> None:
+    norm, x, number = bx.LayerNorm(3), xp.asarray(X), xp.asarray([[1.0]] * 4)
+    complex_x = xp.namespace.astype(x, xp.namespace.complex64)
+    for function, arguments, message in (
+        (check.layer, ("tanh", x), r"layer is .*, which is no layer: .*bx\.Dense\(2, 1\)"),
+        (check.layer, (norm, x[0, :]), r"x has shape \(3,\), but \(batch, 3\) with rows"),
+        (check.layer, (norm, number), r"x has shape \(4, 1\), but \(batch, 3\)"),
+        (check.layer, (norm, complex_x), r"is complex\d+, but real floating numbers"),
+        (check.loss, ("huber", x, number), r"targets has shape \(4, 1\), but the outputs"),
+        (check.loss, ("hubr", x, x), r"loss 'hubr' is unknown\. Did you mean 'huber'"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            function(*arguments)
+    # Lists and whole numbers will do.
+    assert check.layer(norm, xp.asarray([[1, 2, 4]], dtype=None)).passed
+    report = check.loss("log_cosh", [[0.5, -1.0, 2.0]], [[1, 0, 1]])
+    assert bx.backends.owner(report.analytic[0]) is xp.selection.backend
+
+
+class Codes:
+    """A layer of integer codes ``(batch, 1)``, each a row of a table of four."""
+
+    names, shapes = ("table",), ((4, 3),)
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.factor = factor
+
+    def initialize(self, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
+        return (generator.normal(size=(4, 3)),)
+
+    def _chosen(self, x: Any, like: Any) -> Any:
+        xp = bx.backends.array_namespace(x)
+        if not xp.isdtype(x.dtype, "integral"):
+            raise TypeError("codes are integers")
+        chosen = x == xp.arange(4, dtype=x.dtype, device=bx.backends.device_of(x))
+        return xp.astype(xp.astype(chosen, xp.int32), like.dtype)
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
+        return self._chosen(x, parameters[0]) @ parameters[0], x
+
+    def backward(
+        self, parameters: Any, cache: Any, g: Any, *, wants_input: bool = True
+    ) -> tuple[Any, tuple[Any, ...]]:
+        if wants_input:
+            raise TypeError("codes have no derivative")
+        xp = bx.backends.array_namespace(g)
+        return None, (self.factor * (xp.matrix_transpose(self._chosen(cache, g)) @ g),)
+
+
+def test_a_layer_of_integers_is_checked_without_its_input(xp: Any) -> None:
+    x = xp.asarray([[0], [3], [1], [3]], dtype="int64")
+    report = check.layer(Codes(), x, wants_input=False)
+    assert (report.verdict, [t.tensor for t in report.tensors]) == ("pass", ["table"])
+    assert check.layer(Codes(2.0), x, wants_input=False).verdict == "fail"
+    dense = check.layer(bx.Dense(3, 2, "tanh"), xp.asarray(np.ones((4, 3))), wants_input=False)
+    assert [t.tensor for t in dense.tensors] == ["weights", "bias"]
+    with pytest.raises(ValueError, match="layer has no parameters"):
+        check.layer(bx.Dropout(0.5), xp.asarray(np.ones((4, 3))), wants_input=False)
+
+
+def test_a_row_of_weight_0_that_overflows_is_left_out_of_a_check(xp: Any) -> None:
+    network = bx.mlp([2, 3, 1], hidden="relu")
+    huge = 0.9 * float(np.finfo(xp.dtype).max)
+    x, y = [[0.3, 1.0], [huge, -huge], [1.0, 0.2]], [[1.0], [huge], [0.0]]
+    theta, x, y, weight = xp.put(xp.host(xp.initialize(network)), x, y, [1.0, 0.0, 2.0])
+    report = bx.check_network(network, theta, x, y, sample_weight=weight)
+    assert report.verdict == "pass", report

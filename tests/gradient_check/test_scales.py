@@ -1,0 +1,183 @@
+"""Right gradients pass and wrong ones fail at any scale, and error bars are as wide as errors."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import mpmath
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.gradient_check import derivatives
+from backprop_xp.gradient_check.analytic import claimed_gradient
+from backprop_xp.gradient_check.first_calls import prepared
+from backprop_xp.gradient_check.functions import Problem
+from backprop_xp.gradient_check.points import flatten
+
+WRONG = {
+    "zeroed": lambda g: 0.0 * g,
+    "doubled": lambda g: 2.0 * g,
+    "negated": lambda g: -g,
+    "the first entry 1 % off": lambda g: np.concatenate([1.01 * g[:1], g[1:]]),
+    "the last entry 1 % off": lambda g: np.concatenate([g[:-1], 1.01 * g[-1:]]),
+}
+every_method = pytest.mark.parametrize("method", ["auto", "centered", "directional"])
+
+
+class Pair(NamedTuple):
+    """A value and its gradient, and where they are checked."""
+
+    value: Callable[[Any], Any]
+    gradient: Callable[[Any], Any]
+    point: list[float]
+
+
+def _check(pair: Pair, method: str, change: Any = lambda g: g) -> bx.GradientReport:
+    """Check a pair; centered differences are taken where value takes real numbers only."""
+
+    def value(p: Any) -> Any:
+        if method == "centered" and np.iscomplexobj(p):
+            raise TypeError("real numbers only")
+        return pair.value(p)
+
+    def gradient(p: Any) -> Any:
+        return change(np.asarray(pair.gradient(p)))
+
+    asked = "auto" if method == "centered" else method
+    report = bx.check_gradient(value, gradient, np.asarray(pair.point), method=asked)
+    assert (report.verdict == "fail") == (report.max_relative_error > report.tolerance)
+    return report
+
+
+def _fitted(p: Any) -> tuple[Any, Any]:
+    """Return the squared error of a sinusoid over a million periods, and its gradient."""
+    phase = TURN * np.linspace(0.0, 1.0, 200)
+    wave, slope = np.sin(p[1] * phase), p[0] * phase * np.cos(p[1] * phase)
+    off = p[0] * wave - np.sin(1.00000003 * phase)
+    return np.sum(off**2), [np.sum(2.0 * off * wave), np.sum(2.0 * off * slope)]
+
+
+# fmt: off
+def _at_scale(s: float) -> dict[str, Pair]:
+    return {
+        f"a peak of width {s:g}": Pair(lambda p: np.sum(1.0 / (1.0 + (p / s) ** 2)),
+            lambda p: -2.0 * p / s**2 / (1.0 + (p / s) ** 2) ** 2, [s, 0.5 * s]),
+        f"a cubic at {s:g}": Pair(lambda p: s * np.sum((p / s) ** 3),
+            lambda p: 3.0 * (p / s) ** 2, [s, -2.0 * s]),
+        f"a value of {s:g}": Pair(lambda p: s * np.sum(p * np.exp(p)),
+            lambda p: s * (1.0 + p) * np.exp(p), [0.3, -0.7]),
+    }
+
+
+TURN, BOLTZMANN, GAS = 2e6 * np.pi, 1.380649e-23, 8.314
+STEP = Pair(lambda p: np.sum(np.tanh((p - 1.0) / 1e-6)),
+    lambda p: (1.0 - np.tanh((p - 1.0) / 1e-6) ** 2) / 1e-6, [1.0])
+EXACT = {
+    **{name: pair for e in (-20, 0, 20) for name, pair in _at_scale(10.0**e).items()},
+    "a million periods": Pair(lambda p: np.sum(np.sin(TURN * p)),
+        lambda p: TURN * np.cos(TURN * p), [1.0000001, 0.73]),
+    "a sinusoid fitted": Pair(lambda p: _fitted(p)[0], lambda p: _fitted(p)[1], [0.9, 1.0000001]),
+    "the middle of a narrow step": STEP,
+    "the flank of a narrow step": STEP._replace(point=[1.0 + 3e-7]),
+    "a narrow peak on a slope": Pair(lambda p: np.sum(p + 1e-3 / (1.0 + ((p - 1.0) / 1e-6) ** 2)),
+        lambda p: 1.0 - 2e3 * (p - 1.0) / 1e-6 / (1.0 + ((p - 1.0) / 1e-6) ** 2) ** 2,
+        [1.0000003, 1.0000001]),
+    "a large phase": Pair(lambda p: np.sum(np.sin(p)), np.cos, [1e8, 3e7]),
+    "a narrow wave at 0": Pair(lambda p: np.sum(np.sin(p / 1e-20)),
+        lambda p: np.cos(p / 1e-20) / 1e-20, [0.0]),
+    "a small pole": Pair(lambda p: np.sum(1.0 / p), lambda p: -1.0 / p**2, [1e-9, 3e-9]),
+    "an ideal gas's pressure, by T and V": Pair(lambda p: GAS * p[0] / p[1],
+        lambda p: [GAS / p[1], -GAS * p[0] / p[1] ** 2], [300.0, 2e-5]),
+    "an energy, by mass, speed and T": Pair(lambda p: 0.5 * p[0] * p[1] ** 2 + BOLTZMANN * p[2],
+        lambda p: [0.5 * p[1] ** 2, p[0] * p[1], BOLTZMANN], [1e-27, 1e3, 300.0]),
+}
+UNLIKE = Pair(lambda p: 1e10 * p[0] ** 2 + p[1] ** 3,
+    lambda p: [2e10 * p[0], 3.0 * p[1] ** 2], [1.0, 1.0])
+# fmt: on
+
+
+@every_method
+@pytest.mark.parametrize("name", EXACT)
+def test_at_any_scale_what_is_right_passes_and_what_is_wrong_fails(name: str, method: str) -> None:
+    assert _check(EXACT[name], method).verdict == "pass"
+    for mistake, change in WRONG.items():
+        assert _check(EXACT[name], method, change).verdict == "fail", mistake
+
+
+@pytest.mark.parametrize("method", ["auto", "centered"])
+@pytest.mark.parametrize("factor", [0.99, 2.0, -1.0, 0.0])
+def test_an_entry_is_judged_by_its_own_size(factor: float, method: str) -> None:
+    assert _check(UNLIKE, method).verdict == "pass"
+    assert _check(UNLIKE, method, lambda g: g * [1.0, factor]).verdict == "fail"
+
+
+# What is made of a number that would be exact.
+SPOILED = {
+    **{f"{d} digits": lambda v, d=d: round(float(v), d) for d in (3, 9)},
+    "float32 inside": lambda v: float(np.float32(v)),
+    "an inner solver": lambda v: v * (1.0 + 1e-7 * np.sin(1e20 * v)),
+    "exact": lambda v: v,
+}
+
+
+@every_method
+@pytest.mark.parametrize("point", [[0.3, 0.7, 1.2], [10.0, -3.0, 2.0]])
+@pytest.mark.parametrize("how", SPOILED)
+def test_of_a_rough_value_nothing_right_fails_and_nothing_wrong_passes(
+    how: str, point: list[float], method: str
+) -> None:
+    pair = Pair(
+        lambda p: SPOILED[how](np.sum(p.real * np.exp(np.sin(p.real)))),
+        lambda p: np.exp(np.sin(p)) * (1.0 + p * np.cos(p)),
+        point,
+    )
+    report = _check(pair, method)
+    assert report.verdict == "pass" or "the value is noisy at" in report.reason, report
+    for mistake, change in WRONG.items():
+        found = _check(pair, method, change).verdict
+        assert found == "fail" or (found == "inconclusive" and "1 %" in mistake), mistake
+
+
+@every_method
+@pytest.mark.parametrize("digits", [3, 9])
+def test_what_seems_to_be_noise_from_afar_is_told_from_a_fast_wave(
+    digits: int, method: str
+) -> None:
+    for seed in (11, 20):
+        pair = Pair(
+            lambda p: round(float(np.sum(np.sin(6e6 * p.real))), digits),
+            lambda p: 6e6 * np.cos(6e6 * p),
+            np.random.default_rng(seed).uniform(0.3, 2.0, 3).tolist(),
+        )
+        assert _check(pair, method).verdict in ("pass", "inconclusive"), seed
+        assert _check(pair, method, lambda g: 2.0 * g).verdict == "fail", seed
+
+
+# Functions of one number, by NumPy and by mpmath, and where their derivatives are taken.
+CURVES = {
+    "smooth": (lambda m, p: p * m.exp(m.sin(p)), [0.3, 10.0, -3.0]),
+    "a narrow step": (lambda m, p: m.tanh((p - 1.0) / 1e-6), [1.0, 1.0000003]),
+    "a pole": (lambda m, p: 1.0 / p, [1e-9, 1e9]),
+    "a fast wave": (lambda m, p: m.sin(6e6 * p), [1.0000001, 0.73]),
+    "a narrow peak": (lambda m, p: 1.0 / (1.0 + (p / 1e-10) ** 2), [1e-10, 3e-11, 1e-8]),
+    "a large phase": (lambda m, p: m.sin(p), [1e8, 3e7]),
+    "a large offset": (lambda m, p: 1e6 + m.sin(p), [0.3, 1.5]),
+}
+BARS = [("ladder", name, "exact") for name in CURVES]
+BARS += [("ladder", name, how) for name in ("smooth", "a narrow step") for how in SPOILED]
+BARS += [("quick_difference", name, "exact") for name in ("smooth", "a pole")]
+
+
+@pytest.mark.parametrize(("engine", "name", "how"), BARS)
+def test_an_error_is_within_its_bar(engine: str, name: str, how: str) -> None:
+    curve, points = CURVES[name]
+    for x in points:
+        point = flatten(np.asarray([x]))
+        problem = Problem(point, lambda p: SPOILED[how](curve(np, p.item())), np.ones_like)
+        function = prepared(problem)
+        lines = derivatives.along_entries(claimed_gradient(function), np.arange(1))
+        found = getattr(derivatives, engine)(lines)
+        with mpmath.workdps(60):
+            step = mpmath.mpf(x) * mpmath.mpf("1e-20")
+            true = float((curve(mpmath, x + step) - curve(mpmath, x - step)) / (2 * step))
+        assert abs(found.value.item() - true) <= found.bar.item(), (x, found, true)

@@ -1,0 +1,1135 @@
+"""Tables: what is read, what is done with each column, what a training leaves."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("skrub")
+pytest.importorskip("skrub")
+
+import pandas as pd
+
+import backprop_xp as bx
+from backprop_xp import tables
+from backprop_xp.tables import (
+    columns,
+    dates,
+    delimited,
+    preparation,
+    readers as reading,
+    scores,
+    split as splitting,
+    training_file as keeping,
+)
+from tests import messy
+
+QUICK = tables.Settings(sizes=(8,), epochs=12, patience=50)
+
+
+class Killed(BaseException):
+    """Ends a training as a SIGKILL does: what is in the file then is all that is left."""
+
+
+def frame(rows: int = 60) -> pd.DataFrame:
+    """A small table of each kind of column, with holes; ``y`` is told by ``a`` and ``b``."""
+    draw = np.random.default_rng(0)
+    a, b = draw.normal(size=rows), draw.choice(["low", "high"], rows)
+    table = pd.DataFrame(
+        {
+            "a": a,
+            "b": pd.Series(b).where(draw.random(rows) > 0.1),
+            "day": pd.date_range("2020-02-01", periods=rows).strftime("%Y-%m-%d"),
+            "text": [f"{messy.name(draw)} {messy.name(draw)} {i}" for i in range(rows)],
+            "y": np.where(a + (b == "low") > 0.5, "yes", "no"),
+        }
+    )
+    table.loc[3, "a"] = np.nan
+    return table
+
+
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz", ".parquet", ".feather"])
+def test_a_table_is_read_from_each_format_as_it_was_written(tmp_path: Path, ending: str) -> None:
+    table, path = frame(), tmp_path / f"table{ending}"
+    if ".csv" in ending:
+        table.to_csv(path, index=False)
+    else:
+        (table.to_parquet if ending == ".parquet" else table.to_feather)(path)
+    pd.testing.assert_frame_equal(tables.read(path), table)
+
+
+DELIMITED = {
+    "semicolons and commas": ({"sep": ";", "decimal": ","}, "separator ';', decimal ','"),
+    "semicolons and points": ({"sep": ";"}, "separator ';', decimal '.'"),
+    "tabs": ({"sep": "\t"}, "separator '\\t', decimal '.'"),
+    "bars": ({"sep": "|"}, "separator '|', decimal '.'"),
+    "quoted decimal commas": ({"decimal": ","}, "separator ',', decimal ','"),
+    "commas": ({}, ""),
+}
+
+
+@pytest.mark.parametrize("name", DELIMITED)
+@pytest.mark.parametrize("ending", [".csv", ".csv.bz2"])
+def test_separator_and_decimal_are_sniffed_and_it_is_said(
+    tmp_path: Path, name: str, ending: str
+) -> None:
+    options, line = DELIMITED[name]
+    table, path, said = frame(), tmp_path / f"table{ending}", list[str]()
+    table["money"] = [1e3 * i + 0.5 for i in range(len(table))]
+    table["text"] += ", sold; as seen"
+    table.to_csv(path, index=False, **options)
+    found = tables.read(tables.TableFile(path, say=said.append))
+    pd.testing.assert_frame_equal(found, table)
+    hint = "(sniffed; --separator and --decimal choose others)"
+    assert said == ([f"{path}: {line} {hint}"] if line else [])
+    sep, decimal = options.get("sep", ","), options.get("decimal", ".")
+    told = tables.TableFile(path, separator=sep, decimal=decimal, say=pytest.fail)
+    pd.testing.assert_frame_equal(tables.read(told), table)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("n;x\n1.234,5;7\n12,5;8\n", [1234.5, 12.5]),
+        ("n;x\n1.234;7,5\n1.234.567;8,5\n", [1234.0, 1234567.0]),
+        ("n;x\n1,234;7\n5,678;8\n", [1.234, 5.678]),
+        ('n,x\n"1,234",7\n"5,678",8\n', ["1,234", "5,678"]),
+        ("n;x\n1,234;7.5\n5,678;8.5\n", ["1,234", "5,678"]),
+        ("n;x\n0.998;7\n0.996;8\n", [0.998, 0.996]),
+        ("n\n1.5\n2.5\n", [1.5, 2.5]),
+        ("n,x\n1.5,3;4\n2.5,5;6\n", [1.5, 2.5]),
+    ],
+)
+def test_a_decimal_comma_is_one_where_nothing_speaks_against_it(
+    tmp_path: Path, text: str, expected: list[Any]
+) -> None:
+    (tmp_path / "table.csv").write_text(text)
+    assert tables.read(tmp_path / "table.csv")["n"].tolist() == expected
+
+
+@pytest.mark.once
+def test_a_target_has_the_decimal_of_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    rows = "".join(f"{i},5;1,{i:03d}\n" for i in range(100, 160))
+    path.write_text(f"x;y\n{rows}")
+    target = tables.train(path, "y", settings=QUICK, validation=path, test=path).target
+    assert target.mean == pytest.approx(1.1295)
+
+
+def test_the_separator_of_a_wide_table_is_sniffed(tmp_path: Path) -> None:
+    names, path = [f"c{i}" for i in range(20_000)], tmp_path / "wide.csv"
+    path.write_text("\n".join(";".join(row) for row in (names, ["'a"] * 20_000, ["1,5"] * 20_000)))
+    found = tables.read(path)
+    assert list(found) == names
+    assert found["c7"].tolist() == ["'a", "1,5"]
+
+
+def test_options_of_a_file_override_what_would_be_sniffed(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("a;b,c\n1;2,3\n4;5,6\n", encoding="utf-16")
+    given = {"separator": ",", "encoding": "utf-16", "decimal": "."}
+    assert list(tables.read(tables.TableFile(path, **given))) == ["a;b", "c"]
+    path.write_text("name\tn\ncaf\xe9\t1,5\n", encoding="latin1")
+    with pytest.raises(ValueError, match=r"\(byte 0xe9\): name its encoding, as --encoding latin1"):
+        tables.read(path)
+    assert tables.read(tables.TableFile(path, encoding="latin1")).iloc[0].tolist() == [
+        "caf\xe9",
+        1.5,
+    ]
+    for wrong in ({"separator": "ab"}, {"decimal": ";"}, {"encoding": "latin0"}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} .*{next(iter(wrong.values()))}"):
+            tables.TableFile(path, **wrong)
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz", ".tsv", ".tsv.bz2"])
+def test_lines_of_json_and_tabs_are_read_as_they_were_written(tmp_path: Path, ending: str) -> None:
+    table, path = frame().assign(code="007", date=frame()["day"]), tmp_path / f"table{ending}"
+    if ending.startswith(".jsonl"):
+        table.to_json(path, orient="records", lines=True)
+    else:
+        table.to_csv(path, index=False, sep="\t")
+    said = list[str]()
+    found = tables.read(tables.TableFile(path, say=said.append))
+    pd.testing.assert_frame_equal(found, table)
+    assert not said
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('a,b\n1,2\n\n"x\ny",3\n4\n', "line 6 has 1 fields, but the first line has 2"),
+        ('a,b\n1,"2,3"\n4\n', "line 3 has 1 fields, but the first line has 2"),
+        ('a,b\n1,2\n3,"4\n5,6\n', "EOF inside string"),
+        ("5.1,3.5,5.1\n4.9,3.0,4.9\n", "Names such as '5.1' look like values"),
+    ],
+)
+def test_lines_that_do_not_fit_the_first_are_refused(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(ValueError, match=f"table.csv: .*{told}"):
+        tables.read(tmp_path / "table.csv")
+
+
+def test_what_pandas_would_take_for_mixed_types_is_read_as_texts(tmp_path: Path) -> None:
+    values = [*(f"{i}.50" for i in range(300_000)), "x"]
+    (tmp_path / "table.csv").write_text("n,m\n" + "".join(f"{value},1\n" for value in values))
+    assert tables.read(tmp_path / "table.csv")["n"].tolist() == values
+
+
+def test_the_arrays_of_an_npz_file_are_columns(tmp_path: Path) -> None:
+    x, y = np.arange(6.0, dtype=">f8").reshape(3, 2), np.asarray(["a", "b", "a"])
+    np.savez(tmp_path / "table.npz", x=x, y=y)
+    found = tables.read(tmp_path / "table.npz")
+    assert list(found) == ["x_0", "x_1", "y"]
+    np.testing.assert_array_equal(found["x_1"], x[:, 1])
+    assert found["y"].tolist() == ["a", "b", "a"]
+
+
+def test_an_npz_file_with_a_pickle_is_refused_and_nothing_of_it_runs(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> Any:
+            return (pytest.fail, ("a pickle was loaded",))
+
+    np.savez(tmp_path / "trap.npz", x=np.asarray([Trap(), Trap()], dtype=object))
+    with pytest.raises(ValueError, match=r"trap\.npz: Object arrays cannot be loaded"):
+        tables.read(tmp_path / "trap.npz")
+
+
+@pytest.mark.once
+def test_pandas_and_polars_frames_train_like_their_file(tmp_path: Path) -> None:
+    polars = pytest.importorskip("polars")
+    table = frame()
+    table.to_csv(tmp_path / "table.csv", index=False)
+    given = [table, polars.from_pandas(table), tmp_path / "table.csv"]
+    thetas = [bx.to_host(tables.train(one, "y", settings=QUICK).theta) for one in given]
+    np.testing.assert_array_equal(thetas[1], thetas[0])
+    np.testing.assert_array_equal(thetas[2], thetas[0])
+    with pytest.raises(TypeError, match="a pandas or a polars frame, not list"):
+        tables.train([[1, 2]], "y")
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        (pd.Series([1, None, 3], dtype="Int64"), "f"),
+        (pd.Series([True, None, False], dtype="boolean"), "f"),
+        (pd.Series([True, None, False], dtype=object), "f"),
+        (pd.Series([1, 2.5, None], dtype=object), "f"),
+        (pd.Series(["a", "b", None], dtype="category"), "O"),
+        (pd.Series(["a", 2, None], dtype=object), "O"),
+        (pd.Series(pd.to_datetime(["2020-01-01", None, "2020-01-03"]).date), "M"),
+        (pd.Series(pd.date_range("2020", periods=3, tz="Europe/Berlin")), "M"),
+        (pd.Series([None, None, None], dtype=object), "f"),
+    ],
+)
+def test_columns_of_other_dtypes_become_plain_ones_and_keep_what_is_missing(
+    column: pd.Series, kind: str
+) -> None:
+    found = reading.plain(pd.DataFrame({"x": column}))["x"]
+    assert found.dtype.kind == kind
+    assert found.isna().tolist() == column.isna().tolist()
+    if kind == "O":
+        assert isinstance(found.dtype, pd.StringDtype)
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        (pd.Series([[1], [2]]), r"'x' holds list \(row 0\)"),
+        (pd.Series([b"a", b"b"]), "'x' holds bytes"),
+        (pd.Series([1j, 2j]), "'x' holds complex"),
+    ],
+)
+def test_a_column_that_nothing_can_be_learnt_from_is_refused_by_name(
+    column: pd.Series, told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        reading.plain(pd.DataFrame({"x": column}))
+
+
+@pytest.mark.parametrize(
+    ("values", "task", "classes"),
+    [
+        (["b", "a", "b"], "classification", ("a", "b")),
+        ([True, False, True], "classification", (False, True)),
+        ([3, 1, 3], "classification", (1, 3)),
+        ([3.0, 1.0, 3.0], "classification", (1, 3)),
+        (["3", "1", "3"], "classification", (1, 3)),
+        (list(range(11)) * 2, "regression", ()),
+        ([0.5, 1.0, 1.0], "regression", ()),
+    ],
+)
+def test_what_a_target_asks_for_is_found_by_its_values(
+    values: list[Any], task: str, classes: tuple[Any, ...]
+) -> None:
+    found = columns.find_target(pd.Series(values, name="y"))
+    assert (found.task, found.classes) == (task, classes)
+    assert [type(value) for value in found.classes] == [type(value) for value in classes]
+
+
+def test_a_task_that_is_told_overrides_what_would_be_found() -> None:
+    numbers = pd.Series([3, 1, 3, 2, 1, 2], name="y")
+    told = columns.find_target(numbers, "regression")
+    assert (told.task, told.mean) == ("regression", 2.0)
+    np.testing.assert_allclose(columns.targets_of(told, numbers).std(), 1.0, rtol=1e-12)
+    halves = pd.Series([0.5, 1.5, 0.5, 1.5], name="y")
+    assert columns.find_target(halves, "classification").classes == (0.5, 1.5)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
+def test_a_split_gives_each_class_its_share_and_a_training_row(share: float) -> None:
+    classes = np.repeat([0, 1, 2, 3], [700, 200, 100, 1])
+    shares = {"test": share, "validation": 0.2}
+    drawn = splitting.split_rows(1001, shares, 0, classes=classes)
+    assert list(drawn) == ["training", "test", "validation"]
+    assert sorted(np.concatenate([*drawn.values()])) == list(range(1001))
+    for name, each in shares.items():
+        np.testing.assert_allclose(
+            np.bincount(classes[drawn[name]], minlength=3)[:3],
+            [700 * each, 200 * each, 100 * each],
+            atol=1.01,
+        )
+    assert set(classes[drawn["training"]]) == {0, 1, 2, 3}
+    again, other = (splitting.split_rows(1001, shares, s, classes=classes)["test"] for s in (0, 1))
+    assert (again == drawn["test"]).all()
+    assert not np.array_equal(other, drawn["test"])
+    # The rows that a report goes by stay the same whatever validates.
+    wider = splitting.split_rows(1001, {**shares, "validation": 0.3}, 0, classes=classes)
+    assert (wider["test"] == drawn["test"]).all()
+
+
+def test_a_class_of_a_single_row_is_trained_on() -> None:
+    classes = np.r_[np.zeros(100, dtype=int), np.arange(1, 51)]
+    shares = {"test": 0.2, "validation": 0.2}
+    drawn = splitting.split_rows(150, shares, 0, classes=classes)
+    assert set(classes[drawn["training"]]) == set(range(51))
+    assert [len(rows) for rows in drawn.values()] == [90, 30, 30]
+
+
+def test_each_kind_of_column_is_found_and_becomes_finite_float32() -> None:
+    table = frame(200)
+    made = tables.prepare(table.drop(columns="y").assign(same=1, none=np.nan))
+    assert made.kinds == {"a": "number", "b": "category", "day": "date", "text": "text"}
+    assert made.left_out == {"same": "the same in all rows", "none": "empty"}
+    x = made.transform(table)
+    assert (x.dtype, x.shape) == (np.float32, (200, made.n_features))
+    assert np.isfinite(x).all()
+    places = made.places()
+    found = sorted(place for each in places.values() for place in each)
+    assert found == list(range(made.n_features))
+    # The number: standardised with what is missing filled by the median, and an indicator.
+    filled = table["a"].fillna(table["a"].median()).to_numpy()
+    expected = (filled - filled.mean()) / filled.std()
+    np.testing.assert_allclose(x[:, places["a"][0]], expected, rtol=1e-4, atol=1e-5)
+    flags = x[:, places["a"][1]]
+    assert flags[3] > 1.0
+    assert len(np.unique(flags)) == 2
+    # The category: a 0 or 1 for each of high, low, and missing.
+    np.testing.assert_array_equal(x[:, places["b"]].sum(axis=1), 1.0)
+
+
+def test_a_preparation_of_bytes_prepares_the_same() -> None:
+    table = frame(200).assign(when=pd.date_range("2020", periods=200, tz="UTC", freq="h"))
+    table["stamp"] = table["when"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    table["for"] = pd.to_timedelta(np.arange(200), unit="s")
+    made = tables.prepare(table)
+    again = tables.Preparation.from_bytes(made.to_bytes())
+    np.testing.assert_array_equal(again.transform(table), made.transform(table))
+    assert again.kinds == made.kinds
+
+
+def test_a_date_is_prepared_alike_whether_it_is_a_text_or_a_date() -> None:
+    days = pd.date_range("2020-01-01", periods=200)
+    zoned = days.tz_localize("Europe/Berlin")
+    written = pd.DataFrame({"day": days.strftime("%Y-%m-%d"), "a": np.arange(200.0)})
+    for table in (written, written.assign(day=days), written.assign(day=zoned)):
+        made = tables.Preparation.from_bytes(tables.prepare(table).to_bytes())
+        assert made.kinds["day"] == "date"
+        expected = made.transform(written.assign(day=days))
+        np.testing.assert_array_equal(made.transform(written), expected)
+
+
+def test_blocks_of_rows_are_prepared_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = frame(100)
+    made = tables.prepare(table)
+    whole = made.transform(table)
+    monkeypatch.setattr(preparation, "_ROWS", 7)
+    np.testing.assert_array_equal(made.transform(table), whole)
+
+
+def test_a_preparation_with_a_pickle_or_of_other_bytes_is_refused() -> None:
+    class Trap:
+        def __reduce__(self) -> Any:
+            return (pytest.fail, ("a pickle was loaded",))
+
+    made = tables.prepare(frame())
+    arrays = dict(np.load(io.BytesIO(made.to_bytes().tobytes())))
+    trapped = io.BytesIO()
+    np.savez(trapped, **{**arrays, "scaling.medians": np.asarray([Trap()], dtype=object)})
+    lacking = io.BytesIO()
+    np.savez(lacking, **{name: array for name, array in arrays.items() if name != "json"})
+    for wrong in (b"", b"no zip", trapped.getvalue(), lacking.getvalue()):
+        with pytest.raises(ValueError, match="cannot be read"):
+            tables.Preparation.from_bytes(np.frombuffer(wrong, dtype=np.uint8))
+
+
+def test_infinite_numbers_and_those_float32_cannot_hold_count_as_missing() -> None:
+    table = frame().drop(columns="y")
+    made = tables.prepare(table)
+    rows = [table.head(5).assign(a=value) for value in (np.nan, np.inf, -np.inf, 1e300)]
+    found = [made.transform(row) for row in rows]
+    for one in found[1:]:
+        np.testing.assert_array_equal(one, found[0])
+    far = made.transform(table.head(5).assign(a=1e30))
+    assert far.max() == preparation.FAR
+
+
+def test_an_unseen_category_is_none_of_the_known_ones() -> None:
+    table = frame(200).drop(columns="y")
+    made = tables.prepare(table)
+    places = made.places()["b"]
+    assert not made.transform(table.assign(b="never seen"))[:, places].any()
+    assert not made.transform(table.assign(b=7))[:, places].any()
+    two_valued = table.assign(b=np.where(table["b"] == "low", "low", "high"))
+    made = tables.prepare(two_valued)
+    x = made.transform(two_valued.assign(b=["never seen", None, "low", "high"] * 50))
+    assert x[:4, made.places()["b"]].tolist() == [[0, 0], [0, 0], [0, 1], [1, 0]]
+
+
+def test_numbers_where_training_had_texts_are_the_same_texts() -> None:
+    table = pd.DataFrame({"code": ["7", "x", "8", "7"] * 20, "a": np.arange(80.0)})
+    made = tables.prepare(table)
+    place = made.places()["code"]
+    given = pd.DataFrame({"code": [7, 8, 7], "a": 1.0})
+    expected = made.transform(given.assign(code=["7", "8", "7"]))
+    np.testing.assert_array_equal(made.transform(given), expected)
+    holed = given.assign(code=[7.0, np.nan, 7.0])
+    found = made.transform(holed)
+    np.testing.assert_array_equal(found[::2][:, place], expected[::2][:, place])
+
+
+@pytest.mark.once
+def test_codes_keep_their_zeros_in_a_file_of_codes_that_look_like_numbers(tmp_path: Path) -> None:
+    codes, path = ["01", "02", "A1"] * 20, tmp_path / "rows.csv"
+    table = pd.DataFrame({"code": codes, "a": np.arange(60.0), "y": ["no", "yes", "no"] * 20})
+    table.to_csv(path, index=False)
+    model = tables.train(path, "y", settings=QUICK)
+    expected = model.predict(table)
+    for rows in ([0, 1], [0, 1, 2]):
+        table.iloc[rows].to_csv(path, index=False)
+        pd.testing.assert_frame_equal(model.predict(path), expected.iloc[rows])
+        given = ({"validation": part, "test": part} for part in (path, table.iloc[rows]))
+        found = [tables.train(table, "y", settings=QUICK, **one).told["report"] for one in given]
+        assert found[0] == found[1]
+
+
+def test_a_text_is_prepared_alike_whatever_the_other_rows_are() -> None:
+    made = tables.prepare(pd.DataFrame({"code": ["3", "4", "A1"] * 20, "a": np.arange(60.0)}))
+    rows = [pd.DataFrame({"code": code, "a": 1.0}) for code in ([3.0, 3.5], [3.0, np.inf])]
+    expected = made.transform(rows[0].assign(code="3"))[0]
+    for one in rows:
+        np.testing.assert_array_equal(made.transform(one)[0], expected)
+
+
+@pytest.mark.parametrize(("first", "step"), [(1_700_000_000_000, 60), (0.0, 1e-3), (-1e12, 1e-2)])
+def test_numbers_far_from_zero_keep_their_differences(first: float, step: float) -> None:
+    order = np.random.default_rng(0).permutation(200)
+    made = tables.prepare(pd.DataFrame({"t": first + step * order, "a": order % 7}))
+    place = made.places()["t"][0]
+    x = made.transform(pd.DataFrame({"t": first + step * order, "a": 0.0}))[:, place]
+    np.testing.assert_allclose(x, (order - 99.5) / order.std(), atol=1e-2)
+
+
+def test_moments_a_second_apart_are_different_features() -> None:
+    moments = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(200), unit="s")
+    table = pd.DataFrame({"when": moments, "a": np.arange(200.0)})
+    assert len(np.unique(tables.prepare(table).transform(table.assign(a=0.0)), axis=0)) == 200
+
+
+def test_numbers_as_people_write_them_are_numbers() -> None:
+    plain = np.arange(60.0) * 1234
+    written = {
+        "thousands": [f"{value:,.0f}" for value in plain],
+        "money": [f"${value:,.2f}" for value in plain],
+        "shares": [f"{value} %" for value in plain],
+        "holes": ["?" if i in (3, 9) else f" {value:,}" for i, value in enumerate(plain)],
+    }
+    table = pd.DataFrame(written)
+    made = tables.prepare(table)
+    assert set(made.kinds.values()) == {"number"}
+    x = made.transform(table)
+    expected = tables.prepare(pd.DataFrame({"plain": plain})).transform(
+        pd.DataFrame({"plain": plain})
+    )
+    for place in range(3):
+        np.testing.assert_allclose(x[:, [place]], expected, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"'money' has '12 hp' \(row 0\), but a number"):
+        made.transform(table.assign(money="12 hp"))
+
+
+WRITTEN = {
+    "1.234,05": lambda value: f"{value:,.2f}".translate(str.maketrans(",.", ".,")),
+    "1 234": lambda value: f"{value:,.0f}".replace(",", " "),
+    "1\u202f234,5": lambda value: f"{value:,.1f}".translate(str.maketrans(",.", "\u202f,")),
+    "1'234.5": lambda value: f"{value:,.1f}".replace(",", "'"),
+    "(12)": lambda value: f"({value:.0f})" if value % 2 else f"{value:.0f}",
+    "1,5": lambda value: f"{value / 2:.1f}".replace(".", ","),
+}
+READ: dict[str, Any] = {
+    "(12)": lambda value: np.where(value % 2, -value, value),
+    "1,5": lambda value: value / 2,
+}
+
+
+@pytest.mark.parametrize("style", WRITTEN)
+def test_numbers_of_other_countries_and_of_accounts_are_numbers(style: str) -> None:
+    values = np.arange(40.0) * 1235
+    written = pd.DataFrame({"x": [WRITTEN[style](value) for value in values]})
+    made = tables.Preparation.from_bytes(tables.prepare(written).to_bytes())
+    assert made.kinds == {"x": "number"}
+    expected = pd.DataFrame({"x": READ.get(style, np.positive)(values)})
+    found = [made.transform(written), tables.prepare(expected).transform(expected)]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+    # A row alone is read as the column was, whatever its own text would be taken for.
+    alone = [made.transform(written.iloc[[i]])[0] for i in range(40)]
+    np.testing.assert_array_equal(alone, found[0])
+
+
+@pytest.mark.once
+def test_a_number_is_read_from_a_file_of_one_row_as_from_the_training_rows(tmp_path: Path) -> None:
+    prices = [f"{i}.{(i * 37) % 1000:03d},5" if i else "0,5" for i in range(60)]
+    table = pd.DataFrame({"price": prices, "y": ["no", "yes", "no"] * 20})
+    model = tables.train(table, "y", settings=QUICK)
+    (tmp_path / "row.csv").write_text("price\n1.037\n")
+    found = model.predict(tmp_path / "row.csv")
+    pd.testing.assert_frame_equal(found, model.predict(pd.DataFrame({"price": ["1037"]})))
+
+
+@pytest.mark.parametrize(
+    "formats",
+    [
+        ("%b %d, %Y",),
+        ("%B %d, %Y",),
+        ("%b %d, %Y", "%B %d, %Y"),
+        ("%Y-%m-%d", "%d.%m.%Y"),
+        ("%Y-%m-%d", "%d/%m/%Y", "%d %b %Y"),
+        ("%Y%m%d",),
+        ("%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S"),
+    ],
+    ids=" and ".join,
+)
+def test_dates_are_dates_in_whatever_formats_they_are_written(formats: tuple[str, ...]) -> None:
+    days = pd.date_range("2019-12-05", periods=200, freq="37h").floor("h")
+    days = days if "%H" in formats[0] else days.floor("D")
+    given = pd.DataFrame(
+        {"day": [day.strftime(formats[i % len(formats)]) for i, day in enumerate(days)]}
+    )
+    made = tables.Preparation.from_bytes(tables.prepare(given).to_bytes())
+    assert made.kinds == {"day": "date"}
+    expected = tables.prepare(pd.DataFrame({"day": days})).transform(pd.DataFrame({"day": days}))
+    np.testing.assert_allclose(made.transform(given), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(made.transform(given.iloc[[3]]), made.transform(given)[[3]])
+
+
+@pytest.mark.once
+def test_a_single_row_tells_whether_month_or_day_is_first_in_a_column() -> None:
+    days = pd.date_range("2020-03-01", "2020-03-12").repeat(4)
+    for form, last in (("%d/%m/%Y", "25/03/2020"), ("%m/%d/%Y", "03/25/2020")):
+        texts = [*days.strftime(form), last, *days.strftime("%Y-%m-%d")]
+        found = dates.read_dates(texts, dates.find_formats(texts))
+        expected = [*days, pd.Timestamp("2020-03-25"), *days]
+        np.testing.assert_array_equal(found, np.asarray(expected, dtype="datetime64[us]"))
+
+
+@pytest.mark.once
+def test_integers_that_are_dates_are_dates_and_other_integers_are_not() -> None:
+    days = pd.date_range("2019-01-01", periods=60)
+    integers = days.strftime("%Y%m%d").astype(int)
+    made = tables.prepare(pd.DataFrame({"day": integers}))
+    assert made.kinds == {"day": "date"}
+    found = made.transform(pd.DataFrame({"day": integers}))
+    np.testing.assert_array_equal(found, made.transform(pd.DataFrame({"day": days})))
+    holed = pd.DataFrame({"day": pd.Series(integers).where(integers % 7 > 0)})
+    assert tables.prepare(holed).kinds == {"day": "date"}
+    with pytest.raises(ValueError, match=r"'day' has .*20191399.* but a date is expected"):
+        made.transform(pd.DataFrame({"day": [20191399]}))
+    others = pd.DataFrame({"x": 20190101 + np.arange(60)})  # 20190132 is no day
+    assert tables.prepare(others).kinds == {"x": "number"}
+
+
+def test_times_of_day_are_numbers_written_or_not() -> None:
+    moments = pd.date_range("2020-01-01", periods=90, freq="731s")
+    expected = pd.DataFrame({"at": (moments - moments.normalize()).total_seconds()})
+    given = {
+        "hh:mm:ss": moments.strftime("%H:%M:%S"),
+        "time": moments.time,
+        "hh:mm": moments.floor("min").strftime("%H:%M"),
+    }
+    for name, values in given.items():
+        rounded = expected // 60 * 60 if name == "hh:mm" else expected
+        made = tables.prepare(pd.DataFrame({"at": values}))
+        assert made.kinds == {"at": "number"}
+        found = made.transform(pd.DataFrame({"at": values}))
+        np.testing.assert_allclose(found, tables.prepare(rounded).transform(rounded), rtol=1e-6)
+    made = tables.prepare(pd.DataFrame({"at": given["hh:mm:ss"]}))
+    found = [made.transform(pd.DataFrame({"at": given[name]})) for name in ("hh:mm:ss", "time")]
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.once
+def test_codes_that_begin_with_a_zero_stay_texts(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    table = pd.DataFrame({"zip": draw.choice(["00172", "10115", "99999"], 60), "a": np.arange(60)})
+    table["sparse"] = table["zip"].where(table.index % 7 > 0)
+    table["y"] = table["zip"].map({"00172": "01", "10115": "02", "99999": "10"})
+    for name in ("table.csv", "table.tsv"):
+        table.to_csv(tmp_path / name, index=False, sep="\t" if name.endswith("tsv") else ",")
+        pd.testing.assert_frame_equal(tables.read(tmp_path / name), table)
+    for given in (table, tmp_path / "table.csv"):
+        model = tables.train(given, "y", settings=QUICK)
+        assert model.preparation.kinds == {"zip": "category", "a": "number", "sparse": "category"}
+        assert model.target.classes == ("01", "02", "10")
+    table.iloc[[3]].to_csv(tmp_path / "row.csv", index=False)
+    alone = model.predict(tmp_path / "row.csv")
+    pd.testing.assert_frame_equal(alone, model.predict(table.iloc[[3]]))
+
+
+@pytest.mark.parametrize("ending", ["", "\n"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_code_is_found_wherever_it_stands_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quote: str, ending: str
+) -> None:
+    path = tmp_path / "table.csv"
+    rows = [f"{i},{i}" for i in range(8)]
+    for piece in (1, 2, 3, 7, 2**18):
+        monkeypatch.setattr(delimited, "_PIECE", piece)
+        for code, place in (("007", 0), ("007", 1), ("07", 1)):
+            last = ["7", "7"]
+            last[place] = f"{quote}{code}{quote}"
+            path.write_text("\n".join([",n", *rows, ",".join(last)]) + ending)
+            found = tables.read(path).iloc[:, place]
+            assert found.tolist() == [*map(str, range(8)), code]
+    path.write_text("n,day,at\n1,01.02.2020,00:15\n2,03.04.2020,08:20\n")
+    monkeypatch.setattr(delimited, "_with_arrow", pytest.fail)  # no code, no second reading
+    assert tables.read(path)["n"].tolist() == [1, 2]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("form", ["{:08x}", "id{}", "user{}@example.org", "{:05d}"])
+def test_identifiers_are_left_out_and_it_is_said(form: str) -> None:
+    said = list[str]()
+    table = frame().assign(key=[form.format(7919 * i) for i in range(60)])
+    model = tables.train(table, "y", settings=QUICK, say=said.append)
+    assert "'key' is left out: it is an identifier" in said
+    assert list(model.preparation.kinds) == ["a", "b", "day", "text"]
+
+
+@pytest.mark.parametrize("first", [10**18, -(10**18), 2**63 - 100])
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "Int64", "int64[pyarrow]"])
+def test_integers_beyond_float64_keep_their_differences(first: int, dtype: str) -> None:
+    if first < 0 and dtype == "uint64":
+        first = 2**64 - 100
+    order = np.random.default_rng(0).permutation(90)
+    table = pd.DataFrame({"t": pd.Series([first + int(i) for i in order], dtype=dtype)})
+    made = tables.Preparation.from_bytes(tables.prepare(table).to_bytes())
+    found = made.transform(table)[:, 0]
+    np.testing.assert_allclose(found, (order - 44.5) / order.std(), rtol=1e-5)
+    far = pd.DataFrame({"t": pd.Series([0, 2**63 - 1], dtype=dtype)})
+    assert np.isfinite(made.transform(far)).all()
+    assert tables.described_columns(made)[0]["mean"] == pytest.approx(first)
+
+
+def test_metrics_are_those_of_the_classes_that_are_there() -> None:
+    target = columns.Target("y", "classification", "", ("a", "b", "c"))
+    shares = np.asarray([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.4, 0.5, 0.1]])
+    found = scores.score(target, np.asarray([0, 1, 0]), shares)
+    assert found["accuracy"] == pytest.approx(2 / 3)
+    assert found["balanced_accuracy"] == pytest.approx(0.75)
+    assert found["roc_auc"] == pytest.approx(1.0)
+    assert found["log_loss"] == pytest.approx(-np.log([0.8, 0.7, 0.4]).mean())
+    assert scores.score(target, np.asarray([1, 1, 1]), shares)["roc_auc"] is None
+    number = columns.Target("y", "regression", "")
+    assert scores.score(number, np.ones(3), np.ones(3)) == {"r2": None, "rmse": 0.0, "mae": 0.0}
+
+
+def test_a_model_is_read_from_its_file_and_predicts_the_same(xp: Any, tmp_path: Path) -> None:
+    table, path = frame(), tmp_path / "model.safetensors"
+    made = tables.train(table, "y", settings=QUICK, out=path)
+    model = tables.load(path)
+    found = model.predict(table.drop(columns="y"))
+    pd.testing.assert_frame_equal(found, made.predict(table))
+    assert list(found) == ["prediction", "probability_no", "probability_yes"]
+    np.testing.assert_allclose(found.iloc[:, 1:].sum(axis=1), 1.0, rtol=1e-6)
+    assert set(found["prediction"]) == {"yes", "no"}
+    assert model.told["report"] == made.told["report"]
+    assert model.history["loss"].shape == (12,)
+    assert model.history.keys() == made.history.keys()
+
+
+@pytest.mark.once
+def test_a_number_is_predicted_in_its_own_unit(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    table = pd.DataFrame({"x": draw.normal(size=400)})
+    table["y"] = 5e6 + 1e5 * table["x"]
+    model = tables.train(table, "y", settings=tables.Settings(epochs=60), out=tmp_path / "m")
+    report = model.told["report"]
+    assert report["test"]["r2"] > 0.98
+    assert report["baseline"]["rmse"] == pytest.approx(1e5, rel=0.2)
+    found = tables.load(tmp_path / "m").predict(table)
+    assert np.abs(found["prediction"] - table["y"]).mean() < 2e4
+    assert list(found) == ["prediction"]
+
+
+@pytest.mark.once
+def test_rows_without_a_target_are_left_out_and_it_is_said() -> None:
+    table, said = frame(), list[str]()
+    table.loc[:4, "y"] = None
+    model = tables.train(table, "y", settings=QUICK, say=said.append)
+    assert model.told["report"]["rows"] == 55
+    assert "5 rows without 'y' are left out" in said
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("values", "classes", "left_out"),
+    [
+        (["None", "Mild", "NA"], ("Mild", "NA", "None"), 0),
+        (["01", "02", "A1"], ("01", "02", "A1"), 0),
+        (["None", "Mild", ""], ("Mild", "None"), 20),
+        (["True", "False", ""], (False, True), 20),
+        (["1", "3", "?"], (1, 3), 20),
+        ([*map(str, range(50, 69)), "n/a"], (), 3),
+        ([*(f"{i},500" for i in range(1, 20)), "-"], (), 3),
+    ],
+)
+def test_what_is_missing_in_a_target_goes_by_what_the_other_values_are(
+    tmp_path: Path, values: list[str], classes: tuple[Any, ...], left_out: int
+) -> None:
+    y = (values * 60)[:60]
+    frame().assign(y=y).to_csv(tmp_path / "table.csv", index=False)
+    said = list[str]()
+    model = tables.train(tmp_path / "table.csv", "y", settings=QUICK, say=said.append)
+    assert model.target.classes == classes
+    assert [type(one) for one in model.target.classes] == [type(one) for one in classes]
+    assert model.told["report"]["rows"] == 60 - left_out
+    assert ([f"{left_out} rows without 'y' are left out"] if left_out else []) == said[1:]
+    assert set(model.predict(tmp_path / "table.csv")["prediction"]) <= set(classes) or not classes
+    tables.importances(model, tmp_path / "table.csv")
+
+
+@pytest.mark.once
+def test_truths_with_holes_are_classes_of_truths() -> None:
+    table = frame()
+    table["y"] = (table["y"] == "yes").astype(object).where(table.index != 3, None)
+    classes = tables.train(table, "y", settings=QUICK).target.classes
+    assert [repr(one) for one in classes] == ["False", "True"]
+
+
+@pytest.mark.once
+def test_held_out_rows_tell_nothing_of_the_target_before_the_report() -> None:
+    table = frame().assign(y=np.arange(60.0))
+    shares = {"test": 0.15, "validation": 0.15}
+    training = splitting.split_rows(60, shares, 0)["training"]
+    held_out = table.index.difference(training)
+    thetas = []
+    for value in (1.0, 1e9):
+        table.loc[held_out, "y"] = value
+        model = tables.train(table, "y", settings=tables.Settings(sizes=(8,), epochs=1))
+        thetas.append(bx.to_host(model.theta))
+        training = table["y"].drop(held_out)
+        assert (model.target.mean, model.target.scale) == (training.mean(), training.std(ddof=0))
+    np.testing.assert_array_equal(*thetas)
+
+
+@pytest.mark.once
+def test_the_linear_model_is_as_good_at_numbers_far_from_zero() -> None:
+    draw = np.random.default_rng(0)
+    table = pd.DataFrame({"x": draw.normal(size=100)})
+    table["y"] = 1.7e9 + 10.0 * table["x"]
+    report = tables.train(table, "y", settings=QUICK).told["report"]
+    assert report["linear"]["r2"] > 0.99
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("target", ["a", "y"])
+def test_what_all_weights_are_multiplied_by_changes_nothing(target: str) -> None:
+    table = frame().drop(columns="text").dropna(subset="a")
+    weights = np.linspace(0.5, 1.5, len(table))
+    reports = [
+        tables.train(table.assign(w=factor * weights), target, settings=QUICK, weights="w").told
+        for factor in (1.0, 1e-6, 1e300)
+    ]
+    for told in reports[1:]:
+        for part in ("validation", "test", "linear", "baseline"):
+            expected = reports[0]["report"][part]
+            assert told["report"][part] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.once
+def test_rows_of_weight_0_count_for_nothing_in_the_report(tmp_path: Path) -> None:
+    table = frame()
+    table["w"] = np.where(table["y"] == "yes", 0.0, 1.0)
+    out = tmp_path / "model"
+    report = tables.train(table, "y", settings=QUICK, weights="w", out=out).told["report"]
+    assert report["test"]["roc_auc"] is None
+    y, weights = np.arange(3.0), np.asarray([0.0, 1.0, 0.0])
+    number = columns.Target("y", "regression", "")
+    assert scores.score(number, y, y + 1.0, weights) == {"r2": None, "rmse": 1.0, "mae": 1.0}
+
+
+@pytest.mark.once
+def test_weights_of_held_out_rows_alone_are_refused() -> None:
+    table = frame().assign(a=np.arange(60.0))
+    drawn = splitting.split_rows(60, {"test": 0.15, "validation": 0.15}, 0)
+    for name, rows in drawn.items():
+        weights = np.where(table.index.isin(rows), 0.0, 1.0)
+        with pytest.raises(ValueError, match=f"the {name} rows have no weight"):
+            tables.train(table.assign(w=weights), "a", settings=QUICK, weights="w", drop=["y"])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("target", ["y", "a"])
+def test_each_figure_of_a_report_is_of_the_part_that_it_names(target: str) -> None:
+    table = frame(120).dropna(subset="a")
+    parts = {"training": table[:60], "validation": table[60:90], "test": table[90:]}
+    given = {name: parts[name] for name in ("validation", "test")}
+    model = tables.train(parts["training"], target, settings=QUICK, **given)
+    report = model.told["report"]
+    assert report["parts"] == {name: len(part) for name, part in parts.items()}
+    expected = {name: model.predict(parts[part]) for name, part in report["measured_on"].items()}
+    truth = {name: parts[part][target] for name, part in report["measured_on"].items()}
+    metric = "rmse"
+    if target == "y":
+        metric, shares = "accuracy", parts["training"]["y"].value_counts()
+        expected["baseline"] = expected["baseline"].assign(prediction=shares.idxmax())
+        assert sum(one["rows"] for one in model.told["classes"]) == len(parts["test"])
+    else:
+        mean = parts["training"]["a"].mean()
+        expected["baseline"] = expected["baseline"].assign(prediction=mean)
+    for name in ("validation", "test", "baseline"):
+        found, y = expected[name]["prediction"].to_numpy(), truth[name].to_numpy()
+        right = (found == y).mean() if target == "y" else np.sqrt(((found - y) ** 2).mean())
+        assert report[name][metric] == pytest.approx(right, rel=1e-5)
+
+
+@pytest.mark.once
+def test_test_rows_change_nothing_but_the_report(tmp_path: Path) -> None:
+    table = frame(120)
+    found = []
+    settings = tables.Settings(sizes=(8,), learning_rate=0.1, epochs=50, patience=5)
+    for test in (table[:20], table[20:60]):
+        given = {"validation": table[60:80], "test": test}
+        found.append(tables.train(table[80:], "y", settings=settings, **given))
+    assert found[0].told["epoch"] < 50  # early stopping ended it
+    assert found[0].told["best"] == found[1].told["best"]
+    np.testing.assert_array_equal(*[bx.to_host(model.theta) for model in found])
+    one, other = (model.told["report"] for model in found)
+    assert one["validation"] == other["validation"]
+    assert one["test"] != other["test"]
+
+
+@pytest.mark.once
+def test_of_held_out_rows_nothing_but_the_columns_in_use_is_asked() -> None:
+    table, said = frame().assign(id=np.arange(60)), list[str]()
+    held_out = table[["y", "text", "day", "b", "a"]].head(1)
+    given: dict[str, Any] = {"validation": held_out, "test": held_out}
+    model = tables.train(table, "y", settings=QUICK, drop=["id"], **given)
+    assert model.told["rows"] == {"training": 60, "validation": 1, "test": 1}
+    assert {one.mean for one in tables.importances(model, held_out)} == {0.0}
+    for name in given:
+        with pytest.raises(ValueError, match=f"of the {name} rows: there is no column 'a'"):
+            tables.train(table, "y", **{name: held_out.drop(columns="a")}, say=said.append)
+    assert not said
+
+
+@pytest.mark.once
+def test_row_numbers_without_a_name_are_left_out_and_it_is_said(tmp_path: Path) -> None:
+    frame().to_csv(tmp_path / "table.csv")
+    said = list[str]()
+    model = tables.train(tmp_path / "table.csv", "y", settings=QUICK, say=said.append)
+    assert list(model.preparation.kinds) == ["a", "b", "day", "text"]
+    assert "'Unnamed: 0' is left out: it is a row number" in said
+    assert len(model.predict(frame())) == 60
+    with pytest.raises(ValueError, match="nothing to learn from"):
+        tables.train(tmp_path / "table.csv", "y", features=["Unnamed: 0"])
+
+
+@pytest.mark.parametrize("columns_there", [10, 12_000])
+def test_a_table_of_any_width_is_read_and_a_name_given_twice_refused(
+    tmp_path: Path, columns_there: int
+) -> None:
+    names, path = [f"g{i}" for i in range(columns_there)], tmp_path / "wide.csv"
+    row = ",".join("1" * columns_there)
+    path.write_text(f"{','.join(names)}\n{row}\n")
+    assert tables.read(path).shape == (1, columns_there)
+    path.write_text(f"{','.join([*names[:-1], 'g1'])}\n{row}\n")
+    with pytest.raises(ValueError, match="two columns are named 'g1'"):
+        tables.read(path)
+
+
+@pytest.mark.once
+def test_a_task_that_was_found_may_be_told_where_a_training_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    tables.train(frame(), "y", settings=QUICK, out=path)
+    tables.train(frame(), "y", settings=QUICK, out=path, task="classification", resume=True)
+
+
+@pytest.mark.once
+def test_a_file_that_lacks_a_setting_is_no_training_to_go_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    tables.train(frame(), "y", settings=QUICK, out=path)
+    kept = bx.load(path)
+    told: Any = kept.metadata["table"]
+    del told["settings"]["restarts"]
+    told = {"preparation": kept.preparation, "metadata": kept.metadata}
+    bx.save(path, kept.network, kept.theta, **told)
+    with pytest.raises(bx.CheckpointError, match="lacks 'restarts'"):
+        tables.train(frame(), "y", settings=QUICK, out=path, resume=True)
+
+
+@pytest.mark.once
+def test_a_seed_of_any_size_does_for_texts() -> None:
+    settings = tables.Settings(sizes=(8,), epochs=1, seed=2**32)
+    assert tables.train(frame(), "y", settings=settings).told["settings"]["seed"] == 2**32
+
+
+@pytest.mark.once
+def test_features_drop_and_weights_choose_the_columns() -> None:
+    table = frame().assign(w=1.0)
+    model = tables.train(table, "y", settings=QUICK, weights="w", drop=["text"])
+    assert list(model.preparation.kinds) == ["a", "b", "day"]
+    model = tables.train(table, "y", settings=QUICK, features=["a", "w"], drop=["w"])
+    assert list(model.preparation.kinds) == ["a"]
+
+
+@pytest.mark.once
+def test_weights_count_a_row_as_often_as_they_say() -> None:
+    table = frame(120).drop(columns=["text"])
+    twice = pd.concat([table, table[table["y"] == "yes"]])
+    weighted = table.assign(w=np.where(table["y"] == "yes", 2.0, 1.0))
+    found = [
+        tables.train(one, "y", validation=one, test=one, settings=QUICK, weights=w).told["report"]
+        for one, w in ((twice, None), (weighted, "w"))
+    ]
+    assert found[0]["baseline"] == pytest.approx(found[1]["baseline"])
+
+
+@pytest.mark.once
+def test_balanced_classes_raise_the_balanced_accuracy() -> None:
+    draw = np.random.default_rng(0)
+    rare = draw.random(1000) < 0.08
+    table = pd.DataFrame({"x": draw.normal(size=1000) + 1.3 * rare, "y": rare})
+    settings = {name: tables.Settings(class_weight=name, epochs=30) for name in (None, "balanced")}
+    found = {
+        name: tables.train(table, "y", settings=one).told["report"]["test"]
+        for name, one in settings.items()
+    }
+    assert found["balanced"]["balanced_accuracy"] > found[None]["balanced_accuracy"] + 0.1
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("weights", [None, "w"])
+def test_early_stopping_weighs_the_classes_as_training_does(weights: str | None) -> None:
+    draw = np.random.default_rng(0)
+    rare = draw.random(400) < 0.1
+    table = pd.DataFrame({"x": draw.normal(size=400) + rare, "y": rare})
+    table["w"] = np.linspace(0.5, 1.5, 400) if weights else 1.0
+    training, validation = table[:250], table[250:]
+    settings = tables.Settings(sizes=(8,), class_weight="balanced", epochs=15)
+    given = {"settings": settings, "weights": weights, "drop": [] if weights else ["w"]}
+    model = tables.train(training, "y", validation=validation, test=validation, **given)
+    sums = training.groupby("y")["w"].sum()
+    each = validation["w"] / validation["w"].mean() / validation["y"].map(sums)
+    p = model.predict(validation)["probability_True"].to_numpy()
+    losses = -np.log(np.where(validation["y"], p, 1.0 - p))
+    assert model.told["best"] == pytest.approx(np.average(losses, weights=each), rel=1e-4)
+
+
+@pytest.mark.compiled
+def test_restarts_keep_the_best_network(xp: Any, tmp_path: Path) -> None:
+    settings = tables.Settings(sizes=(8,), epochs=12, restarts=3)
+    model = tables.train(frame(), "y", settings=settings, out=tmp_path / "model")
+    last = model.history["validation_loss"]
+    assert last.shape == (12, 3)
+    assert model.told["best"] == pytest.approx(last.min(), rel=1e-6)
+    assert model.told["member"] == int(last.min(axis=0).argmin())
+    assert tuple(tables.load(tmp_path / "model").theta.shape) == (model.network.size,)
+    assert model.told["report"]["validation"]["log_loss"] == pytest.approx(last.min(), rel=1e-4)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_a_training_that_is_killed_at_any_epoch_ends_at_the_same_theta(
+    xp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarts: int
+) -> None:
+    monkeypatch.setattr(keeping, "_PAUSE", 0.0)
+    table, path = frame(), tmp_path / "model"
+    settings = tables.Settings(sizes=(8,), epochs=30, dropout=0.2, restarts=restarts)
+    whole = tables.train(table, "y", settings=settings)
+    moments = sorted(np.random.default_rng(0).choice(np.arange(2, 30), 10, replace=False).tolist())
+    for moment in [*moments, None]:
+
+        def kill(epoch: int, epochs: int, losses: Any, moment: int | None = moment) -> None:
+            if epoch == moment:
+                raise Killed
+
+        try:
+            model = tables.train(
+                table, "y", settings=settings, out=path, resume=path.exists(), watches=[kill]
+            )
+        except Killed:
+            kept = tables.load(path)
+            assert kept.told["epoch"] == moment - 1
+            assert "report" not in kept.told
+    np.testing.assert_array_equal(xp.host(model.theta), xp.host(whole.theta))
+    assert model.told["report"] == {**whole.told["report"], "model": str(path)}
+    for name, values in whole.history.items():
+        np.testing.assert_array_equal(model.history[name], values)
+
+
+@pytest.mark.compiled
+def test_ctrl_c_keeps_the_best_network_and_is_gone_on_from(
+    xp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, path, said = frame(), tmp_path / "model", list[str]()
+
+    def press(epoch: int, epochs: int, losses: Any) -> None:
+        if epoch == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        tables.train(table, "y", settings=QUICK, out=path, watches=[press])
+    (told,) = caught.value.__notes__
+    assert told.startswith(f"interrupted in epoch 6: {path} has the best network so far")
+    assert told.endswith("The same command with --resume goes on.")
+    kept = tables.load(path)
+    assert kept.history["loss"].shape == (5,)
+    assert len(kept.predict(table)) == len(table)
+    model = tables.train(table, "y", settings=QUICK, out=path, resume=True, say=said.append)
+    assert "going on after epoch 5" in said
+    whole = tables.train(table, "y", settings=QUICK)
+    np.testing.assert_array_equal(xp.host(model.theta), xp.host(whole.theta))
+
+
+@pytest.mark.once
+def test_a_training_that_ended_is_not_gone_on_with(tmp_path: Path) -> None:
+    said, path = list[str](), tmp_path / "model"
+    made = tables.train(frame(), "y", settings=QUICK, out=path)
+    again = tables.train(frame(), "y", settings=QUICK, out=path, resume=True, say=said.append)
+    assert f"the training in {path} is finished" in said[-1]
+    assert again.told["report"] == made.told["report"]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (
+            {"settings": tables.Settings(sizes=(9,), epochs=12, patience=50)},
+            "sizes is 9, but the file's training has 8",
+        ),
+        ({"drop": ["a"]}, "its training had other data"),
+        ({"validation": 0.3}, "validation is 0.3, but the file's training has 0.15"),
+        ({"test": 0.3}, "test is 0.3, but the file's training has 0.15"),
+        ({"test": frame(20)}, "test is a table of its own, but the file's training has 0.15"),
+        ({"target": "b"}, "the target is 'b', but the file's training has 'y'"),
+        ({"dtype": "float64"}, "on another backend, or in another dtype"),
+        ({"data": frame(200)}, "its training had other data"),  # and other batches
+        ({"data": frame().assign(y=["no", "yes", "or"] * 20)}, "its training had other data"),
+        ({"data": frame().sample(frac=1.0, random_state=0)}, "its training had other data"),
+        (
+            {"settings": tables.Settings(sizes=(8,), epochs=12, patience=50, seed=1)},
+            "seed is 1, but the file's training has 0",
+        ),
+    ],
+)
+def test_a_training_is_not_gone_on_with_in_another_way(
+    tmp_path: Path, changed: dict[str, Any], told: str
+) -> None:
+    path = tmp_path / "model"
+    given: dict[str, Any] = {"data": frame(), "target": "y", "settings": QUICK, "out": path}
+    tables.train(**given)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=f"cannot be resumed: .*{told}"):
+        tables.train(**{**given, **changed}, resume=True)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.once
+def test_a_training_is_not_gone_on_with_by_other_rows_of_a_part(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"data": frame(), "target": "y", "settings": QUICK}
+    given |= {"out": tmp_path / "model", "validation": frame(20), "test": frame(30)}
+    tables.train(**given)
+    for name in ("validation", "test"):
+        with pytest.raises(ValueError, match=f"resumed: its training had other {name} rows"):
+            tables.train(**{**given, name: frame(40)}, resume=True)
+    tables.train(**given, resume=True)
+
+
+@pytest.mark.once
+def test_a_training_that_diverges_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    tables.train(frame(), "y", settings=QUICK, out=path)
+    before = path.read_bytes()
+    wild = tables.Settings(learning_rate=1e30, optimizer="sgd", epochs=3)
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="lower --learning-rate"):
+        tables.train(frame(), "y", settings=wild, out=path)
+    assert path.read_bytes() == before
+
+
+def test_a_file_of_something_else_is_no_model_of_a_table(xp: Any, tmp_path: Path) -> None:
+    network = bx.mlp([2, 1])
+    bx.save(tmp_path / "model", network, xp.initialize(network))
+    with pytest.raises(bx.CheckpointError, match="it holds no model of a table"):
+        tables.load(tmp_path / "model")
+
+
+def test_large_tables_have_fewer_epochs_and_small_ones_smaller_batches() -> None:
+    plain = tables.Settings()
+    assert (plain.for_rows(40).batch_size, plain.for_rows(40).epochs) == (8, 200)
+    assert (plain.for_rows(1000).batch_size, plain.for_rows(1000).epochs) == (100, 200)
+    assert (plain.for_rows(260_000).batch_size, plain.for_rows(260_000).epochs) == (256, 39)
+    assert tables.Settings(epochs=500).for_rows(260_000).epochs == 500
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"hidden": "rellu"}, "hidden 'rellu' is unknown. Did you mean 'relu'"),
+        ({"optimizer": bx.Adam()}, "optimizer Adam.* is unknown"),
+        ({"schedule": "cosin"}, "Did you mean 'cosine'"),
+        ({"class_weight": "even"}, 'must be "balanced" or None'),
+        ({"sizes": (0,)}, r"sizes\[0\] must be an integer of at least 1, not 0"),
+        ({"epochs": 0}, "epochs must be an integer of at least 1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        tables.Settings(**wrong)
+
+
+def test_shuffling_a_column_that_tells_everything_costs_the_most() -> None:
+    draw = np.random.default_rng(0)
+    table = pd.DataFrame({"telling": draw.normal(size=400), "idle": draw.normal(size=400)})
+    table["y"] = table["telling"] > 0
+    model = tables.train(table, "y", settings=tables.Settings(epochs=40))
+    first, second = tables.importances(model, table)
+    assert (first.column, second.column) == ("telling", "idle")
+    assert first.mean > 1.0
+    assert abs(second.mean) < 0.1
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", messy.TABLES)
+def test_a_messy_table_trains_as_it_is_and_beats_the_trivial_baseline(
+    tmp_path: Path, name: str
+) -> None:
+    table, target = messy.TABLES[name]()
+    table.to_csv(tmp_path / "table.csv", index=False)
+    model = tables.train(tmp_path / "table.csv", target, out=tmp_path / "model")
+    report = model.told["report"]
+    metric = "log_loss" if model.target.classes else "rmse"
+    assert report["test"][metric] < 0.97 * report["baseline"][metric]
+    assert len(tables.load(tmp_path / "model").predict(table)) == len(table)

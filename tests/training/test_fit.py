@@ -1,0 +1,948 @@
+"""Training: the loop against one written by hand, stacks, early stopping, and what is refused."""
+
+import dataclasses
+import inspect
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.backends import array_namespace
+from backprop_xp.networks.losses import LOSSES
+from backprop_xp.networks.random_bits import fold_in
+from backprop_xp.training.steps import clip_norm
+from tests.helpers import compiled
+
+# Two libraries, or a product of a stack and of its member, sum in different orders: 1e-16 an
+# update, over some dozen updates.
+SAME_TRAINING = 1e-12
+ROWS = 11
+N_IN, N_OUT = 3, 2
+STACK = 3
+
+XOR = [[0, 0], [0, 1], [1, 0], [1, 1]], [[0], [1], [1], [0]]
+
+
+def _network(**options: Any) -> bx.Network:
+    return bx.mlp([N_IN, 5, N_OUT], **{"hidden": "tanh", **options})
+
+
+def _data(rows: int = ROWS, seed: int = 31) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return generator.normal(size=(rows, N_IN)), generator.normal(size=(rows, N_OUT))
+
+
+def _weights(rows: int = ROWS) -> np.ndarray:
+    weights = np.random.default_rng(32).uniform(0.5, 2.0, rows)
+    weights[1] = 0.0
+    return weights
+
+
+def _fit(xp: Any, *case: Any, **options: Any) -> Any:
+    """Fit what is given, or ``_case(xp)``, for three epochs unless ``options`` say otherwise."""
+    options = {"optimizer": bx.SGD(0.1), "epochs": 3, **options}
+    return bx.fit(*(case or _case(xp)), **options)
+
+
+def _trained(xp: Any, *case: Any, **options: Any) -> np.ndarray:
+    """Return the theta that ``_fit`` trains, on the host."""
+    return xp.host(_fit(xp, *case, **options).theta)
+
+
+def _assert_member(xp: Any, together: Any, i: int, alone: Any) -> None:
+    """Compare a network of a stack's result with the result of that network alone."""
+    xp.assert_close(together.theta[i, ...], alone.theta, SAME_TRAINING)
+    assert together.history.keys() == alone.history.keys()
+    for name, values in together.history.items():
+        xp.assert_close(values[:, i], alone.history[name], SAME_TRAINING)
+
+
+def _case(xp: Any, stack: Any = (), **options: Any) -> tuple[Any, ...]:
+    """Return a network, a theta and data to train with."""
+    network = _network(**options)
+    return network, xp.initialize(network, stack=stack), *xp.put(*_data())
+
+
+def _with_nan(xp: Any, theta: Any, i: int) -> Any:
+    """Return a stack of networks whose i-th is NaN."""
+    host = np.array(xp.host(theta))
+    host[i] = np.nan
+    return xp.asarray(host)
+
+
+# ---- what train yields
+
+
+def test_train_yields_a_state_for_each_epoch_when_it_is_advanced(xp: Any) -> None:
+    asked: list[int] = []
+
+    def schedule(step: int) -> float:
+        asked.append(step)
+        return 0.1
+
+    states = bx.train(*_case(xp), optimizer=bx.SGD(schedule), epochs=2, batch_size=4)
+    assert asked == []
+    # 11 rows in batches of 4 are three updates an epoch.
+    for epoch, state in enumerate(states, start=1):
+        assert (state.epoch, state.step, type(state.step)) == (epoch, 3 * epoch, int)
+        assert asked == [*range(3 * epoch)]
+    assert epoch == 2
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_train_and_fit_never_write_what_they_are_given(batch_size: int | None) -> None:
+    """On NumPy, where memory can be locked."""
+    network = _network(dropout=0.2, l2=0.1)
+    theta, (x, y), weight = network.initialize(0, backend="numpy"), _data(), _weights()
+    for array in (theta, x, y, weight):
+        array.flags.writeable = False
+    options: dict[str, Any] = {"batch_size": batch_size, "clip": 0.1, "epochs": 2}
+    options |= {"sample_weight": weight, "early_stopping": bx.EarlyStopping()}
+    for optimizer in (bx.SGD(0.1, momentum=0.9, nesterov=True), bx.RMSProp(), bx.AdamW()):
+        held_out = x, y, weight
+        bx.fit(network, theta, x, y, optimizer=optimizer, validation=held_out, **options)
+
+
+def test_two_trainings_may_advance_in_turns(xp: Any) -> None:
+    case, options = _case(xp), {"optimizer": bx.Adam(0.1), "epochs": 3}
+    *_, (state, _) = zip(*(bx.train(*case, **options) for _ in range(2)), strict=True)
+    xp.assert_equal(state.theta, _trained(xp, *case, **options))
+
+
+# ---- the loop
+
+
+def _turned(epoch: int) -> np.ndarray:
+    """Return an order of one's own."""
+    return np.roll(np.arange(ROWS)[::-1], epoch)
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        (lambda epoch: np.arange(ROWS - 1), r"shuffle\(0\) returned int64 of shape \(10,\)"),
+        (lambda epoch: np.linspace(0.0, 1.0, ROWS), "returned float64"),
+        (lambda epoch: np.minimum(np.arange(ROWS), 9), "returned an order without row 10"),
+        (lambda epoch: np.arange(ROWS) - 1, "without row 10"),
+    ],
+)
+def test_an_order_of_ones_own_has_each_row_once(xp: Any, order: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _fit(xp, shuffle=order, batch_size=4)
+
+
+def test_two_strengths_of_one_penalty_are_refused(xp: Any) -> None:
+    with pytest.raises(ValueError, match="l2 and l2_of_sum are two strengths of one penalty"):
+        _fit(xp, l2=0.1, l2_of_sum=0.1)
+
+
+def _batches(xp: Any, arrays: Any, batch_size: int | None, epoch: int, shuffle: Any) -> Any:
+    """Return an epoch's batches: of all rows in their order, or of four in the order asked for."""
+    if batch_size != 4:
+        return [arrays]
+    if shuffle is not _turned:
+        return bx.data.minibatches(*arrays, batch_size=4, shuffle=shuffle, seed=5, epoch=epoch)
+    parts = [_turned(epoch)[start : start + 4] for start in range(0, ROWS, 4)]
+    return [xp.put(*(xp.host(array)[part] for array in arrays)) for part in parts]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shuffle", [True, False, _turned])
+@pytest.mark.parametrize("batch_size", [None, 4, compiled(100)])
+def test_training_is_the_loop_one_would_write(
+    xp: Any, batch_size: int | None, shuffle: Any, weighted: bool
+) -> None:
+    """With an order of one's own the penalty is one of the sum, too."""
+    network, theta, x, y = case = _case(xp, dropout=0.3, l2=0.05)
+    weight = xp.asarray(_weights())
+    optimizer = bx.SGD(0.1, momentum=0.9)
+    options: dict[str, Any] = {"batch_size": batch_size, "shuffle": shuffle, "seed": 5}
+    if weighted:
+        options["sample_weight"] = weight
+    if shuffle is _turned:
+        options["l2_of_sum"] = 0.7
+    result = _fit(xp, *case, optimizer=optimizer, **options)
+
+    expected, state, step, history = 1.0 * theta, optimizer.initialize(theta), 0, []
+    for epoch in range(3):
+        losses, shares = [], []
+        for part_x, part_y, part_weight in _batches(xp, (x, y, weight), batch_size, epoch, shuffle):
+            given = part_weight if weighted else None
+            share = float(xp.namespace.sum(part_weight)) if weighted else part_x.shape[0]
+            l2 = 0.7 / share if shuffle is _turned else None
+            loss, gradient = network.loss_and_gradient(
+                expected, part_x, part_y, sample_weight=given, rng=fold_in(5, step), l2=l2
+            )
+            expected, state = optimizer.update(expected, gradient, state)
+            losses.append(float(loss))
+            shares.append(share)
+            step += 1
+        history.append(np.average(losses, weights=shares))
+    assert result.optimizer_state.step == step
+    xp.assert_close(result.theta, expected)
+    xp.assert_close(result.history["loss"], history)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("batch_size", [compiled(None), 4])
+def test_states_and_history_have_thetas_dtype(xp: Any, batch_size: int | None, dtype: str) -> None:
+    network = _network(dropout=0.2, l2=0.01)
+    x, y, weight = xp.put(*_data(8), _weights(8), dtype=dtype)
+    case = network, xp.initialize(network, dtype=dtype), x, y
+    options: dict[str, Any] = {
+        "optimizer": bx.AdamW(bx.schedules.cosine(0.1, steps=4)),
+        "epochs": 2,
+        "batch_size": batch_size,
+        "sample_weight": weight,
+        "validation": (x, y, weight),
+        "clip": 0.1,
+        "metrics": {"rmse": bx.metrics.rmse},
+    }
+    for state in bx.train(*case, **options):
+        measured = state.loss, state.validation_loss, state.metrics["rmse"]
+        for array in (state.theta, *state.optimizer_state[1:], *measured):
+            assert array.dtype == getattr(xp.namespace, dtype)
+    history = _fit(xp, *case, **options).history
+    assert set(history) == {"loss", "validation_loss", "rmse"}
+    assert {values.dtype for values in history.values()} == {np.dtype(dtype)}
+
+
+@pytest.mark.parametrize("kind", ["list", "int64", "bool"])
+def test_xor_is_learned_from_lists_integers_and_booleans(xp: Any, kind: str) -> None:
+    network = bx.mlp([2, 4, 1], hidden="tanh", loss="binary_cross_entropy")
+    given = [*XOR, [1, 1, 1, 1]]
+    x, y, w = given if kind == "list" else (xp.asarray(part, dtype=kind) for part in given)
+    options: dict[str, Any] = {"optimizer": bx.Adam(0.1), "epochs": 100, "sample_weight": w}
+    result = _fit(xp, network, xp.initialize(network), x, y, **options)
+    errors = np.abs(xp.host(network.predict(result.theta, x)) - np.array(XOR[1]))
+    assert np.max(errors) < 0.1
+    assert result.history["loss"][-1] < 0.1 * result.history["loss"][0]
+
+
+# ---- stacks
+
+
+def test_a_stack_trained_together_is_its_members_trained_alone(xp: Any) -> None:
+    network, theta, x, y = _case(xp, STACK, dropout=0.3, l2=0.01)
+    options = {
+        "optimizer": bx.Adam(0.05),
+        "batch_size": 4,
+        "sample_weight": xp.asarray(_weights()),
+        "validation": (x, y),
+        # Between the members' own norms, so that some are clipped and some are not.
+        "clip": 1.5,
+    }
+    together = _fit(xp, network, theta, x, y, **options)
+    for i in range(STACK):
+        _assert_member(xp, together, i, _fit(xp, network, theta[i, ...], x, y, **options))
+
+
+def test_each_member_may_have_its_own_rows_and_learning_rate(xp: Any) -> None:
+    data = [_data(seed=40 + i) for i in range(STACK)]
+    x, y = xp.put(*(np.stack(arrays) for arrays in zip(*data, strict=True)))
+    # The first's last batch has all its weight, the second's first has none.
+    weights = np.stack([_weights() + i for i in range(STACK)])
+    weights[0, :8], weights[1, :4] = 0.0, 0.0
+    weights = xp.asarray(weights)
+    network, theta, _, _ = _case(xp, STACK)
+    rates = [0.1, 0.01, 0.0]
+    stacked = bx.SGD(xp.asarray([[rate] for rate in rates]))
+    options: dict[str, Any] = {"batch_size": 4, "shuffle": False}
+    together = _fit(xp, network, theta, x, y, optimizer=stacked, sample_weight=weights, **options)
+    for i, rate in enumerate(rates):
+        own = network, theta[i, ...], x[i, ...], y[i, ...]
+        options.update(optimizer=bx.SGD(rate), sample_weight=weights[i, ...])
+        _assert_member(xp, together, i, _fit(xp, *own, **options))
+
+
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_a_member_that_is_nan_leaves_the_others_as_they_were(xp: Any, clip: float | None) -> None:
+    network, theta, x, y = _case(xp, STACK, dropout=0.2)
+    options = {
+        "optimizer": bx.Adam(0.05),
+        "clip": clip,
+        "batch_size": 4,
+        "validation": (x, y),
+        "early_stopping": bx.EarlyStopping(patience=2),
+        "epochs": 4,
+    }
+    clean = _fit(xp, network, theta, x, y, **options)
+    poisoned = _fit(xp, network, _with_nan(xp, theta, 1), x, y, **options)
+    assert poisoned.epochs == clean.epochs
+    assert np.all(np.isnan(xp.host(poisoned.theta)[1]))
+    assert np.array_equal(xp.host(poisoned.theta)[::2], xp.host(clean.theta)[::2])
+    for name, values in poisoned.history.items():
+        assert np.all(np.isnan(values[:, 1]))
+        assert np.array_equal(values[:, ::2], clean.history[name][:, ::2])
+
+
+# ---- weights
+
+
+def test_a_batch_whose_weights_are_all_zero_changes_nothing(xp: Any) -> None:
+    network, theta, x, y = case = _case(xp)
+    # The second and third batch weigh nothing.
+    weight = xp.asarray([1.0, 2.0, 0.5, 1.0] + [0.0] * (ROWS - 4))
+    first = _fit(xp, network, theta, x[:4, :], y[:4, :], sample_weight=weight[:4], epochs=1)
+    options: dict[str, Any] = {"batch_size": 4, "shuffle": False, "epochs": 1}
+    all_three = _fit(xp, *case, sample_weight=weight, **options)
+    xp.assert_close(all_three.theta, first.theta)
+    xp.assert_close(all_three.history["loss"], first.history["loss"])
+
+
+# ---- clipping
+
+
+def test_clipping_bounds_each_norm_and_keeps_the_bits_of_what_is_within(xp: Any) -> None:
+    gradient = np.array([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0], [-30.0, 40.0]])
+    clipped = xp.host(clip_norm(xp.asarray(gradient), 1.0))
+    xp.assert_close(clipped, [[0.6, 0.8], [0.3, 0.4], [0.0, 0.0], [-0.6, 0.8]])
+    assert np.array_equal(clipped[1:3], gradient[1:3].astype(xp.dtype))
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e19, 1e30, 5e37])
+@pytest.mark.parametrize("bound", [1e-3, 100.0])
+def test_clipping_overflows_for_no_float32_gradient(xp: Any, size: float, bound: float) -> None:
+    """Squares overflow above 1e19, and of 100 entries of 5e37 the norm itself does."""
+    # Of norm 10.
+    direction = np.where(np.arange(100) % 3, 1.0, -1.0)
+    clipped = clip_norm(xp.asarray(size * direction, dtype="float32"), bound)
+    assert clipped.dtype == xp.namespace.float32
+    expected = min(size, bound / 10.0) * direction
+    # A few roundings of float32's 6e-8.
+    np.testing.assert_allclose(xp.host(clipped), expected, rtol=1e-5)
+
+
+# ---- fit, and what comes of it
+
+
+@pytest.mark.parametrize("stack", [(), (1, STACK)])
+def test_a_history_has_an_entry_for_each_epoch_and_network(xp: Any, stack: tuple[int, ...]) -> None:
+    case = _case(xp, stack)
+    result = _fit(xp, *case, epochs=4, validation=case[2:])
+    assert set(result.history) == {"loss", "validation_loss"}
+    for values in result.history.values():
+        assert isinstance(values, np.ndarray)
+        assert values.shape == (4, *stack)
+    assert (result.epochs, result.theta.shape) == (4, case[1].shape)
+
+
+def test_validation_is_measured_after_the_epoch_without_dropout_and_penalty(xp: Any) -> None:
+    network, *_ = case = _case(xp, dropout=0.5, l2=0.3)
+    x, y, weight = xp.put(*_data(6, seed=34), _weights(6))
+    options = {"optimizer": bx.SGD(0.1), "epochs": 2, "batch_size": 4}
+    for state in bx.train(*case, validation=(x, y, weight), **options):
+        expected = network.loss(state.theta, x, y, sample_weight=weight, rng=None, l2=0.0)
+        xp.assert_close(state.validation_loss, expected)
+
+
+def test_validation_changes_nothing_in_the_training(xp: Any) -> None:
+    case, held_out = _case(xp, dropout=0.2), tuple(xp.put(*_data(6, seed=34)))
+    without = _trained(xp, *case, batch_size=4)
+    xp.assert_equal(without, _trained(xp, *case, batch_size=4, validation=held_out))
+
+
+def test_callbacks_are_given_each_state_and_end_the_training_when_one_returns_true(
+    xp: Any,
+) -> None:
+    """After all were called; one that returns False or None does not."""
+    seen: list[tuple[int, int]] = []
+    callbacks = [lambda s: s.epoch == 2, lambda s: seen.append((s.epoch, s.step))]
+    result = _fit(xp, epochs=10, batch_size=4, callbacks=callbacks)
+    assert seen == [(1, 3), (2, 6)]
+    assert (result.epochs, result.history["loss"].shape) == (2, (2,))
+
+
+def test_progress_writes_lines_of_losses_and_metrics_to_stderr(
+    xp: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = _case(xp)
+    options: dict[str, Any] = {"validation": case[2:], "metrics": {"my_rmse": bx.metrics.rmse}}
+    history = _fit(xp, *case, epochs=2, progress=True, **options).history
+    written = capsys.readouterr()
+    assert written.out == ""
+    said = [
+        f"epoch {i + 1}/2  loss {history['loss'][i]:.6g}  my rmse {history['my_rmse'][i]:.6g}"
+        f"  validation loss {history['validation_loss'][i]:.6g}"
+        for i in range(2)
+    ]
+    assert written.err.splitlines() == said
+
+
+def test_progress_of_a_training_taken_up_counts_from_its_beginning(
+    xp: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each fit writes the first and the last epoch that it runs itself."""
+    begun = _fit(xp, epochs=3)
+    assert capsys.readouterr() == ("", "")
+    _fit(xp, epochs=40, start=begun, progress=True, callbacks=[lambda state: state.epoch == 9])
+    epochs = re.findall(r"^epoch +(\d+)/40  loss", capsys.readouterr().err, re.MULTILINE)
+    assert epochs == ["4", "8", "9"]
+
+
+# ---- early stopping, on a network of one bias b whose losses are b * b, and a schedule that leads
+# b through the magnitudes one wishes
+
+
+def _led(xp: Any, *paths: list[float]) -> tuple[bx.Network, Any, Any]:
+    """Return a network, theta and optimiser: member i's |b| after epoch k is paths[i][k + 1]."""
+    network = bx.mlp([1, 1])
+    theta = np.asarray([[0.0, path[0]] for path in paths])
+    # The gradient is 2 b: b - r 2 b = -b', so that signs take turns and rates are positive.
+    rates = [
+        xp.asarray([[0.5 * (1.0 + path[k + 1] / path[k])] for path in paths])
+        for k in range(len(paths[0]) - 1)
+    ]
+    return network, xp.asarray(theta), bx.SGD(lambda step: rates[step])
+
+
+def _fit_led(xp: Any, rule: bx.EarlyStopping, *paths: list[float], **options: Any) -> Any:
+    network, theta, optimizer = _led(xp, *paths)
+    x, y = xp.put([[0.0]], [[0.0]])
+    options = {"epochs": len(paths[0]) - 1, "validation": (x, y), **options}
+    return bx.fit(network, theta, x, y, optimizer=optimizer, early_stopping=rule, **options)
+
+
+def _biases(xp: Any, result: Any) -> list[float]:
+    return np.abs(xp.host(result.theta)[:, 1]).tolist()
+
+
+def test_the_led_network_goes_where_it_is_led(xp: Any) -> None:
+    """The tests below hold only if this one does."""
+    result = _fit_led(xp, bx.EarlyStopping(patience=99), [4.0, 2.0, 8.0, 1.0, 0.5])
+    assert result.history["loss"].ravel().tolist() == [16.0, 4.0, 64.0, 1.0]
+    assert result.history["validation_loss"].ravel().tolist() == [4.0, 64.0, 1.0, 0.25]
+
+
+# Options, each network's |b| before the first and after each epoch, at which epoch it ends, the |b|
+# given back. Factors are of few bits: exact though a compiler fuses a product and a sum.
+SEQUENCES: dict[str, tuple[dict[str, Any], list[list[float]], int, list[float]]] = {
+    "improves to the end": ({"patience": 1}, [[16, 8, 4, 2, 1]], 4, [1]),
+    "no better once": ({"patience": 1}, [[16, 8, 4, 4, 1]], 3, [4]),
+    "no better twice": ({"patience": 2}, [[16, 8, 4, 4, 1, 1, 2, 0.5]], 6, [1]),
+    "better in time": ({"patience": 3}, [[16, 8, 4, 4, 1, 1, 2, 0.5]], 7, [0.5]),
+    "waits anew after each improvement": ({"patience": 2}, [[16, 8, 16, 4, 8, 2, 4, 8, 1]], 7, [2]),
+    "worse from the first epoch on": ({"patience": 2}, [[16, 1, 2, 4, 8]], 3, [1]),
+    # Losses 4, 3.52, 3.52, 0.88: of the falls below 4 only the last exceeds 1.
+    "falls smaller than min_delta": (
+        {"patience": 3, "min_delta": 1.0},
+        [[4, 2, 1.875, 1.875, 0.9375, 0.9375, 0.9375, 0.9375]],
+        7,
+        [0.9375],
+    ),
+    "a fall of just min_delta": ({"patience": 1, "min_delta": 3.0}, [[4, 2, 1, 1]], 2, [2]),
+    "a stack goes on while one network improves": (
+        {"patience": 2},
+        [[8, 4, 8, 8, 8, 8, 8, 8], [8, 8, 4, 2, 1, 2, 2, 0.5]],
+        6,
+        [4, 1],
+    ),
+    "each network is given back as at its own best epoch": (
+        {"patience": 99},
+        [[8, 1, 2, 4], [8, 4, 2, 4], [8, 4, 2, 1], [8, 9, 9, 9]],
+        3,
+        [1, 2, 1, 9],
+    ),
+    "without restore_best": ({"patience": 2, "restore_best": False}, [[8, 4, 8, 16, 2]], 3, [16]),
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_training_ends_when_nothing_improved_for_the_patience(xp: Any, name: str) -> None:
+    options, paths, end, best = SEQUENCES[name]
+    result = _fit_led(xp, bx.EarlyStopping(**options), *paths)
+    assert result.epochs == end
+    assert result.history["validation_loss"].shape == (end, len(paths))
+    assert _biases(xp, result) == best
+
+
+def test_without_validation_the_loss_of_an_epochs_own_theta_decides(xp: Any) -> None:
+    # After each epoch: 16, 64, 256. Before it, as the history has it, 64, 16, 64.
+    path = [8.0, 4.0, 8.0, 16.0, 2.0, 1.0]
+    result = _fit_led(xp, bx.EarlyStopping(patience=2), path, validation=None)
+    assert result.epochs == 3
+    assert result.history["loss"].ravel().tolist() == [64.0, 16.0, 64.0]
+    assert _biases(xp, result) == [4.0]
+
+
+@pytest.mark.parametrize("stack", [(), (3,)])
+def test_theta_and_the_optimizers_state_are_given_back_as_they_were_at_the_best_epoch(
+    xp: Any, stack: tuple[int, ...]
+) -> None:
+    network = bx.mlp([2, 4, 1], hidden="tanh", l2=1e-3)
+    x, y = xp.asarray(XOR[0]), xp.asarray(XOR[1])
+    start = xp.initialize(network, seed=0, stack=stack)
+    options = {"optimizer": bx.Adam(0.9), "epochs": 9, "seed": 1}  # too fast: the loss goes up
+    thetas, states, losses = [], [], []
+    for state in bx.train(network, start, x, y, **options):
+        thetas.append(xp.host(state.theta).copy())
+        states.append([np.copy(xp.host(m)) for m in state.optimizer_state[1:]])
+        losses.append(xp.host(network.loss(state.theta, x, y)))
+    best = np.argmin(losses, axis=0)
+    assert np.max(best) < 8
+    result = bx.fit(network, start, x, y, early_stopping=bx.EarlyStopping(patience=99), **options)
+    assert result.optimizer_state.step == np.max(best) + 1
+    for i in np.ndindex(stack):
+        assert np.array_equal(xp.host(result.theta)[i], thetas[best[i]][i])
+        for kept, then in zip(result.optimizer_state[1:], states[best[i]], strict=True):
+            assert np.array_equal(xp.host(kept)[i], then[i])
+
+
+def test_a_network_whose_loss_is_nan_only_waits(xp: Any) -> None:
+    network, theta, optimizer = _led(xp, [8.0, 4.0, 2.0, 2.0, 2.0], [8.0] * 5)
+    case = network, _with_nan(xp, theta, 1), *xp.put([[0.0]], [[0.0]])
+    rule = bx.EarlyStopping(patience=1)
+    result = _fit(xp, *case, optimizer=optimizer, epochs=4, early_stopping=rule)
+    assert result.epochs == 3
+    assert _biases(xp, result)[0] == 2.0
+
+
+# ---- metrics, and what early stopping watches
+
+
+def _mean_error(predictions: Any, targets: Any, weights: Any) -> Any:
+    """A metric of one's own: of plain operators, so that it is every library's."""
+    each = (predictions - targets)[..., 0]
+    if weights is not None:
+        each = each * weights
+    xp = array_namespace(each)
+    return xp.sum(each, axis=-1) / each.shape[-1]
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+@pytest.mark.parametrize("validated", [True, False])
+def test_metrics_are_of_each_epochs_theta(xp: Any, validated: bool, batch_size: int | None) -> None:
+    network, _, x, y = case = _case(xp, dropout=0.5)
+    held_out = xp.put(*_data(6, seed=34), _weights(6))
+    rows = held_out if validated else [x, y, None]
+    options: dict[str, Any] = {
+        "optimizer": bx.SGD(0.1),
+        "epochs": 3,
+        "batch_size": batch_size,
+        "metrics": {"error": _mean_error, "again": _mean_error},
+        "validation": tuple(held_out) if validated else None,
+    }
+    seen = []
+    for state in bx.train(*case, **options):
+        expected = _mean_error(network.predict(state.theta, rows[0]), *rows[1:])
+        xp.assert_close(state.metrics["error"], expected)
+        seen.append(float(state.metrics["error"]))
+    history = bx.fit(*case, **options).history
+    assert set(history) == {"loss", "error", "again"} | (
+        {"validation_loss"} if validated else set()
+    )
+    xp.assert_close(history["error"], seen)
+
+
+def test_a_metric_may_return_numpys_number_and_an_error_in_one_names_it(xp: Any) -> None:
+    options: dict[str, Any] = {"optimizer": bx.SGD(0.1), "epochs": 1}
+    given = {"number": lambda p, t, w: np.float64(0.25), "array": lambda p, t, w: np.array(0.5)}
+    found = bx.fit(*_case(xp), metrics=given, **options).history
+    assert (found["number"].tolist(), found["array"].tolist()) == ([0.25], [0.5])
+    with pytest.raises(ZeroDivisionError) as caught:
+        bx.fit(*_case(xp), metrics={"broken": lambda p, t, w: 1 / 0}, **options)
+    assert caught.value.__notes__[0] == "In metrics['broken']."
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", 8.0), ("min", 1.0)])
+def test_early_stopping_watches_a_metric(xp: Any, mode: Any, best: float) -> None:
+    rule = bx.EarlyStopping(patience=9, watch="size", mode=mode)
+    metrics = {"size": lambda p, t, w: array_namespace(p).abs(p)[..., 0, 0]}
+    path = [4.0, 2.0, 8.0, 1.0, 2.0]
+    result = _fit_led(xp, rule, path, validation=None, metrics=metrics)
+    assert result.history["size"].ravel().tolist() == path[1:]
+    assert _biases(xp, result) == [best]
+    assert result.state.best.epoch.tolist() == [path.index(best)]
+
+
+def test_train_stops_early_too_and_its_states_have_the_best(xp: Any) -> None:
+    network, theta, optimizer = _led(xp, [16.0, 8.0, 4.0, 4.0, 8.0, 1.0])
+    options = {"epochs": 5, "early_stopping": bx.EarlyStopping(patience=2)}
+    data = xp.put([[0.0]], [[0.0]])
+    *_, last = bx.train(network, theta, *data, optimizer=optimizer, **options)
+    assert (last.epoch, _biases(xp, last.best)) == (4, [4.0])
+
+
+# ---- penalties
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_each_network_of_a_stack_may_have_its_own_penalty(xp: Any, batch_size: int | None) -> None:
+    network, theta, x, y = _case(xp, STACK)
+    options: dict[str, Any] = {"optimizer": bx.Adam(0.05), "batch_size": batch_size}
+    # Judged by the training loss, penalty included.
+    options["early_stopping"] = bx.EarlyStopping()
+    strengths = [0.0, 0.1, 1.0]
+    swept = _fit(xp, network, theta, x, y, l2=xp.asarray(strengths), **options)
+    for i, l2 in enumerate(strengths):
+        data = theta[i, ...], x, y
+        _assert_member(xp, swept, i, _fit(xp, network, *data, l2=l2, **options))
+        _assert_member(xp, swept, i, _fit(xp, _network(l2=l2), *data, **options))
+
+
+# ---- what code of one's own returns
+
+
+@pytest.mark.parametrize("batch_size", [None, 4, 1])  # with a smaller last batch and without
+@pytest.mark.parametrize("part", [slice(None), slice(1)], ids=["one for each output", "a column"])
+def test_a_loss_that_is_not_one_number_per_sample_is_refused(
+    xp: Any, part: slice, batch_size: int | None
+) -> None:
+    known = LOSSES["mean_squared_error"]
+    wrong = dataclasses.replace(known, value=lambda o, t: ((o - t) ** 2)[..., part])
+    with pytest.raises(
+        ValueError, match=r"a loss's value is one number per sample, \(\.\.\., batch"
+    ):
+        _fit(xp, *_case(xp, loss=wrong), epochs=1, batch_size=batch_size)
+
+
+def test_an_optimiser_that_makes_another_theta_is_refused(xp: Any) -> None:
+    class Taller:
+        def initialize(self, theta: Any) -> tuple[()]:
+            return ()
+
+        def update(self, theta: Any, gradient: Any, state: Any) -> tuple[Any, Any]:
+            return (theta - gradient)[None, ...], state
+
+    with pytest.raises((ValueError, TypeError), match=r"update returned a theta of|carry"):
+        bx.fit(*_case(xp), optimizer=Taller(), epochs=1)
+
+
+# ---- options
+
+
+@pytest.mark.parametrize("function", [bx.fit, bx.train])
+def test_the_options_can_be_looked_up_where_they_are_given(function: Any) -> None:
+    parameters = inspect.signature(function).parameters
+    assert {"optimizer", "epochs", "batch_size", "start", "early_stopping"} <= set(parameters)
+    assert parameters["batch_size"].default is None
+    assert ("callbacks" in parameters) == (function is bx.fit)
+
+
+@pytest.mark.parametrize("function", [bx.fit, bx.train])
+def test_an_unknown_option_is_refused_with_the_nearest(xp: Any, function: Any) -> None:
+    name, options = function.__name__, {"optimizer": bx.SGD(0.1), "epochs": 1}
+    with pytest.raises(TypeError, match=f"{name} has no option 'batchsize'. Did you mean 'batch_s"):
+        function(*_case(xp), batchsize=4, **options)
+    hint = "Did you mean 'callbacks'" if function is bx.fit else "Known: optimizer"
+    with pytest.raises(TypeError, match=f"{name} has no option 'callback'. {hint}"):
+        function(*_case(xp), callback=print, **options)
+    for missing, given in (("optimizer", "epochs"), ("epochs", "optimizer")):
+        with pytest.raises(TypeError, match=f"{name} needs {missing}=, such as {missing}="):
+            function(*_case(xp), **{given: options[given]})
+
+
+# ---- what is refused, when train is called: before the first epoch
+
+
+def _refuses(xp: Any, error: Any, message: str, **changes: Any) -> None:
+    """Show that ``train`` raises at the call, not when it is advanced."""
+    network, theta, x, y = _case(xp, changes.pop("stack", ()))
+    arguments = {"theta": theta, "x": x, "y": y, "optimizer": bx.SGD(0.1), "epochs": 1, **changes}
+    data = [arguments.pop(name) for name in ("theta", "x", "y")]
+    with pytest.raises(error, match=message):
+        bx.train(arguments.pop("network", network), *data, **arguments)
+
+
+def _holding(xp: Any, value: float, *places: tuple[int, ...], shape: Any = (ROWS, N_OUT)) -> Any:
+    """Return ones, save for a value in some places."""
+    array = np.ones(shape)
+    for place in places:
+        array[place] = value
+    return xp.asarray(array)
+
+
+# Places in an array of ones; all of the first row is what a check of widths might compute with.
+NOT_FINITE: list[tuple[str, list[tuple[int, ...]]]] = [
+    ("x", [(0, 0)]),
+    ("x", [(ROWS - 1, N_IN - 1)]),
+    ("y", [(4, 1)]),
+    ("sample_weight", [(4,)]),
+    ("x", [(3, 1), (5, 0), (5, 2)]),
+    ("x", [(0, 0), (0, 1), (0, 2)]),
+]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf], ids=str)
+@pytest.mark.parametrize(("name", "places"), NOT_FINITE)
+def test_a_value_that_is_not_finite_is_refused_with_its_place(
+    xp: Any, name: str, places: list[tuple[int, ...]], bad: float
+) -> None:
+    shapes = {"x": (ROWS, N_IN), "y": (ROWS, N_OUT), "sample_weight": (ROWS,)}
+    given = {
+        key: _holding(xp, bad, *(places if key == name else []), shape=shape)
+        for key, shape in shapes.items()
+    }
+    said = "1 value that is" if len(places) == 1 else f"{len(places)} values that are"
+    first = "" if len(places) == 1 else "the first "
+    said = re.escape(f"{name} has {said} not finite, {first}{bad} at {name}{[*places[0]]}.")
+    _refuses(xp, ValueError, f"^{said}", **given)
+    _refuses(xp, ValueError, f"^In validation: {said}", validation=[*given.values()])
+
+
+def test_a_stacked_x_that_is_not_finite_is_refused_with_its_place(xp: Any) -> None:
+    x = _holding(xp, math.nan, (1, 3, 2), shape=(2, ROWS, N_IN))
+    _refuses(xp, ValueError, r"nan at x\[1, 3, 2\]", stack=2, x=x)
+
+
+OWN = bx.Loss(bx.losses.poisson.value, bx.losses.poisson.gradient)
+BINARY = "binary_cross_entropy"
+NOT_MEANT: list[tuple[Any, float, list[tuple[int, ...]], str]] = [
+    (BINARY, 2.0, [(4, 1)], r"1 value that is not in \[0, 1\], 2.0 at y\[4, 1\]\. To binary_c"),
+    (BINARY, -1.0, [(4, 1)], r"1 value that is not in \[0, 1\], -1.0 at y\[4, 1\]\. To binary_c"),
+    (BINARY, 7.0, [(3, 0), (5, 0), (5, 1)], r"3 values that are .*, the first 7.0 at y\[3, 0\]"),
+    (BINARY, math.nan, [(4, 1)], "1 value that is not finite, nan at"),
+    ("categorical_cross_entropy", -1.0, [(4, 1)], r"1 value that is not in \[0, inf\]"),
+    ("poisson", -1.0, [(4, 1)], r"1 value that is not in \[0, inf\].* To poisson .* mean nothing"),
+    (
+        dataclasses.replace(OWN, targets=(0.0, 5.0)),
+        -1.0,
+        [(4, 1)],
+        r"1 value that is not in \[0, 5\], -1\.0 at y\[4, 1\]\. To this loss",
+    ),
+]
+
+
+@pytest.mark.parametrize(("loss", "value", "places", "said"), NOT_MEANT)
+def test_a_target_that_the_loss_cannot_mean_is_refused_with_its_place(
+    xp: Any, loss: Any, value: float, places: list[tuple[int, ...]], said: str
+) -> None:
+    network, wrong = _network(loss=loss), _holding(xp, value, *places)
+    x, y = xp.asarray(_data()[0]), _holding(xp, 1.0)
+    _refuses(xp, ValueError, f"^y has {said}", network=network, y=wrong)
+    said = f"^In validation: y has {said}"
+    _refuses(xp, ValueError, said, network=network, y=y, validation=(x, wrong))
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, OWN])
+def test_the_bounds_of_what_a_loss_can_mean_are_trained_on(xp: Any, loss: Any) -> None:
+    """Of a loss without bounds, any numbers; and what the rounding of float32 makes of a bound."""
+    network, theta, x, _ = _case(xp, loss=loss)
+    low, high = network.loss_function.targets
+    pairs = [(max(low, -1e3), min(high, 1e3))] + [(1.0 + 2.0**-22, -1e-9)] * (loss == BINARY)
+    for pair in pairs:
+        y = xp.asarray(np.tile(pair, (ROWS, 1)))
+        assert np.all(np.isfinite(_trained(xp, network, theta, x, y, optimizer=bx.SGD(1e-6))))
+
+
+SHAPES: list[tuple[str, Callable[[], Any], str]] = [
+    ("x", lambda: np.ones((ROWS, N_IN + 1)), "x has 4 features .*first layer expects 3"),
+    ("x", lambda: np.ones((0, N_IN)), "x has no rows"),
+    ("x", lambda: np.ones((ROWS - 1, N_IN)), r"y has shape \(11, 2\), but the outputs are .* 10"),
+    ("y", lambda: np.ones((ROWS, N_OUT + 1)), r"y has shape \(11, 3\), .* \(\.\.\., 11, 2\)"),
+    ("y", lambda: np.zeros((ROWS,)), r"one-hot: y = bx\.data\.one_hot\(y\)"),
+    ("sample_weight", lambda: np.ones(ROWS - 1), r"sample_weight has shape \(10,\).* 11 rows"),
+    ("sample_weight", lambda: np.ones((2, ROWS)), r"sample_weight is stacked \(2,\)"),
+    ("theta", lambda: np.ones(5), r"theta has shape \(5,\), but this network's is \(\.\.\., 32\)"),
+    ("l2", lambda: np.ones(3), r"l2 is stacked \(3,\)"),
+]
+
+
+@pytest.mark.parametrize(("name", "make", "message"), SHAPES)
+def test_what_does_not_fit_is_refused(
+    xp: Any, name: str, make: Callable[[], Any], message: str
+) -> None:
+    _refuses(xp, ValueError, message, **{name: xp.asarray(make())})
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "message"),
+    [
+        (
+            "categorical_cross_entropy",
+            np.ones((ROWS, 1)),
+            "1 output, but .* needs 2 or more.*use b",
+        ),
+        ("mean_squared_error", np.ones(ROWS), r"column: y\[:, None\]"),
+    ],
+)
+def test_targets_of_a_network_of_one_output_are_refused_with_the_way_out(
+    xp: Any, loss: str, y: Any, message: str
+) -> None:
+    network = bx.mlp([N_IN, 1], loss=loss)
+    theta, y = xp.initialize(network), xp.asarray(y)
+    _refuses(xp, ValueError, message, network=network, theta=theta, y=y)
+
+
+@pytest.mark.parametrize("shape", [(ROWS,), (ROWS, 1)], ids=["flat", "column"])
+def test_the_way_out_for_class_labels_leads_to_training(xp: Any, shape: tuple[int, ...]) -> None:
+    """The repair that the message shows is done as it says."""
+    network, theta, x, _ = _case(xp, loss="binary_cross_entropy")
+    y = xp.asarray(np.reshape([0, 1] * 5 + [0], shape), dtype=None)
+    with pytest.raises(ValueError, match="one-hot") as error:
+        _fit(xp, network, theta, x, y)
+    repair = re.search(r"y = (bx\..*?)\.?$", str(error.value))
+    assert repair is not None
+    y = eval(repair.group(1), {"bx": bx, "y": y})  # noqa: S307 -- our own message
+    assert np.all(np.isfinite(_trained(xp, network, theta, x, y)))
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [[-1.0] + [1.0] * (ROWS - 1), [0.0] * ROWS, [[1.0] * ROWS, [0.0] * ROWS]],
+    ids=["negative", "all 0", "a member's all 0"],
+)
+def test_negative_weights_or_none_above_zero_are_refused(xp: Any, weights: list[Any]) -> None:
+    message, (*_, x, y) = "sample_weight must not be negative, and not all 0", _case(xp)
+    _refuses(xp, ValueError, f"^{message}", stack=2, sample_weight=weights)
+    _refuses(xp, ValueError, f"^In validation: {message}", stack=2, validation=(x, y, weights))
+
+
+@pytest.mark.parametrize("size", [2e38, 1e37])
+def test_weights_whose_shares_would_vanish_are_refused(xp: Any, size: float) -> None:
+    """Each is finite, but not the sum of 11; or XLA flushes the inverse of that to 0."""
+    network, (x, y) = _network(), xp.put(*_data(), dtype="float32")
+    theta = xp.initialize(network, dtype="float32")
+
+    def weights(size: float) -> Any:
+        return xp.asarray(np.full(ROWS, size), dtype="float32")
+
+    said = r"sample_weight sums to 8\.5e\+37 or more, too much for float32.* by their largest"
+    options = {"network": network, "theta": theta, "x": x, "y": y}
+    _refuses(xp, ValueError, f"^{said}", sample_weight=weights(size), **options)
+    _refuses(xp, ValueError, f"^In validation: {said}", validation=(x, y, weights(size)), **options)
+    less = _fit(xp, network, theta, x, y, sample_weight=weights(5e36)).history["loss"]
+    np.testing.assert_allclose(less, _fit(xp, network, theta, x, y).history["loss"], rtol=1e-5)
+
+
+OPTIONS: list[tuple[dict[str, Any], Any, str]] = [
+    ({"epochs": 0}, ValueError, "epochs must be an integer of at least 1, not 0"),
+    ({"epochs": 2.5}, TypeError, r"epochs must be an integer of at least 1, not 2\.5"),
+    ({"batch_size": 0}, ValueError, "batch_size must be an integer of at least 1, not 0"),
+    ({"batch_size": 2.5}, TypeError, r"batch_size must be an integer of at least 1, not 2\.5"),
+    ({"seed": -1}, ValueError, "seed must be an integer of at least 0, not -1"),
+    ({"seed": 0.5}, TypeError, "seed must be an integer of at least 0"),
+    ({"clip": 0.0}, ValueError, "clip must be > 0, not 0"),
+    ({"clip": "1"}, TypeError, "clip must be a number"),
+    ({"optimizer": "adam"}, TypeError, r"optimizer must be .* bx\.Adam\(\), not 'adam'"),
+    ({"optimizer": None}, TypeError, r"optimizer must be .* bx\.Adam\(\), not None"),
+    ({"optimizer": bx.Adam}, TypeError, r"optimizer must be .* bx\.Adam\(\), not <class"),
+    ({"validation": ([[1.0] * N_IN],)}, ValueError, r"validation must be \(x, y\) or .* not 1"),
+    ({"validation": [1, 2, 3, 4]}, ValueError, r"validation must be \(x, y\) or .* not 4 items"),
+    ({"validation": 0.2}, TypeError, r"validation must be \(x, y\) or"),
+    ({"validation": ([[1.0] * 4], [[1.0] * 2])}, ValueError, "validation: x has 4 features"),
+    ({"validation": ([[1.0] * 3], [[1.0]] * 2)}, ValueError, r"validation: y has shape \(2, 1\)"),
+    ({"early_stopping": 5}, TypeError, r"early_stopping must be .*bx\.EarlyStopping\("),
+    (
+        {"early_stopping": bx.EarlyStopping(watch="acuracy"), "metrics": {"accuracy": len}},
+        ValueError,
+        "early_stopping watches 'acuracy'. Did you mean 'accuracy'. Known: loss, accuracy",
+    ),
+    ({"metrics": ["accuracy"]}, TypeError, "metrics must be functions by their names, such as"),
+    ({"metrics": {"accuracy": 1.0}}, TypeError, "metrics must be functions by their names"),
+    ({"metrics": {"loss": len}}, ValueError, "metrics may not be named 'loss'"),
+    ({"l2": -1.0}, ValueError, "l2 must be >= 0, not -1"),
+    ({"shuffle": "no"}, TypeError, "shuffle must be True or False, not 'no'"),
+    ({"shuffle": None}, TypeError, "shuffle must be True or False, not None"),
+    ({"shuffle": 0}, TypeError, "shuffle must be True or False, not 0"),
+    ({"l2": [[0.1, 0.2]]}, (TypeError, ValueError), "l2"),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "message"), OPTIONS)
+def test_an_impossible_option_is_refused_by_name(
+    xp: Any, options: dict[str, Any], error: Any, message: str
+) -> None:
+    _refuses(xp, error, message, **options)
+
+
+@pytest.mark.parametrize("wrong", [-0.1, math.nan, math.inf])
+def test_a_penalty_of_a_stack_is_held_to_the_bounds_of_a_number(xp: Any, wrong: float) -> None:
+    l2 = xp.asarray([0.1, wrong, 0.1])
+    _refuses(xp, ValueError, r"^l2\[1\] must be ", stack=STACK, l2=l2)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"patience": 0}, ValueError, "patience must be an integer of at least 1, not 0"),
+        ({"min_delta": -0.1}, ValueError, r"min_delta must be >= 0, not -0\.1"),
+        ({"min_delta": "1"}, TypeError, "min_delta must be a number"),
+        ({"watch": 3}, TypeError, "watch must be the name of a metric or a loss, not 3"),
+        ({"mode": "least"}, ValueError, "mode must be"),
+        ({"restore_best": "no"}, TypeError, "restore_best must be True or False, not 'no'"),
+    ],
+)
+def test_impossible_early_stopping_is_refused_by_name(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        bx.EarlyStopping(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"callbacks": print}, TypeError, "callbacks must be "),
+        (
+            {"callbacks": [lambda s: None, lambda s: s.loss < 1.0]},
+            ValueError,
+            r"^callbacks\[1\] returned an array of shape \(3,\), but True.* all or any",
+        ),
+        ({"callbacks": [lambda s: s.loss[:0] < 1.0]}, ValueError, r"an array of shape \(0,\)"),
+        (
+            {"callbacks": [lambda s: "a line"]},
+            TypeError,
+            r"callbacks\[0\] returned 'a line' \(str\)",
+        ),
+        (
+            {"callbacks": [lambda s: 12]},
+            TypeError,
+            "12 .int., but True, which ends .* returns None",
+        ),
+        ({"callbacks": [lambda s: 0]}, TypeError, r"callbacks\[0\] returned 0"),
+        ({"callbacks": [lambda s: [True]]}, TypeError, r"returned \[True\]"),
+        ({"callbacks": [lambda s: s.loss[0]]}, TypeError, "but True, which ends the training"),
+        (
+            {"metrics": {"wrong": lambda predictions, targets, weights: predictions}},
+            ValueError,
+            r"metrics\['wrong'\] returned an array of shape \(3, 11, 2\)",
+        ),
+    ],
+)
+def test_what_code_of_ones_own_cannot_return_is_refused_by_its_place(
+    xp: Any, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        _fit(xp, *_case(xp, STACK), **options)
+
+
+@pytest.mark.parametrize("bound", [math.inf, 0.0])
+def test_a_callback_may_end_the_training_by_a_comparison_of_losses(xp: Any, bound: float) -> None:
+    for answer in (lambda s: xp.namespace.all(s.loss < bound), lambda s: np.bool_(bound > 0.0)):
+        assert _fit(xp, callbacks=[answer]).epochs == (1 if bound else 3)
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("name", ["x", "y", "sample_weight"])
+def test_another_precision_is_refused_with_the_cast_that_repairs_it(xp: Any, name: str) -> None:
+    shapes = {"x": (ROWS, N_IN), "y": (ROWS, N_OUT), "sample_weight": (ROWS,)}
+    array = xp.asarray(np.ones(shapes[name]), dtype="float32")
+    message = (
+        rf"{name} is .*float32, but theta is .*float64.*{name} = bx\.asarray\({name}, .*dtype='"
+    )
+    _refuses(xp, TypeError, message, **{name: array})
+
+
+def test_a_complex_theta_is_refused(xp: Any) -> None:
+    theta = xp.asarray(xp.host(_case(xp)[1]), dtype=xp.complex_dtype)
+    _refuses(xp, TypeError, f"theta is .*{xp.complex_dtype}, but only real", theta=theta)
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_a_stack_of_none_trains_where_nothing_is_judged(xp: Any, batch_size: int | None) -> None:
+    network, theta, x, y = _case(xp, 2)
+    case = network, theta[:0, ...], x, y
+    options: dict[str, Any] = {"optimizer": bx.Adam(), "batch_size": batch_size}
+    result = _fit(xp, *case, **options)
+    assert result.theta.shape == (0, network.size)
+    assert result.history["loss"].shape == (3, 0)
+    judging = {"early_stopping": bx.EarlyStopping(), "progress": True, "check_every": 1}
+    for name, value in judging.items():
+        said = rf"^{name} needs a network to judge, but theta has shape \(0, {network.size}\)"
+        with pytest.raises(ValueError, match=said):
+            _fit(xp, *case, **{name: value}, **options)

@@ -1,0 +1,165 @@
+"""What a training takes from memory on NumPy, that it gives it back, and that pieces add up."""
+
+import gc
+import tracemalloc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.backends.libraries.numpy.updates import PIECE
+from tests.helpers import compiled
+
+# What the interpreter itself keeps and lets go of, such as its caches of small objects.
+SLACK = 16 * 2**10
+# The optimisers, and the arrays like theta in a state of each.
+STATES = {
+    "SGD": (bx.SGD(0.01), 0),
+    "momentum": (bx.SGD(0.01, momentum=0.9, nesterov=True), 1),
+    "RMSProp": (bx.RMSProp(), 1),
+    "Adam": (bx.Adam(), 2),
+    "AdamW": (bx.AdamW(), 2),
+}
+# Sums of thousands of terms, piece by piece.
+PIECES = 1e-12
+
+
+@pytest.fixture
+def traced() -> Iterator[None]:
+    bx.fit(*_case([1, 1], 2), optimizer=bx.SGD(0.1), epochs=1)  # a first one imports
+    gc.collect()
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+def _peak(use: Callable[[], Any]) -> int:
+    """Return the most memory that is taken at a time beyond what was in use before."""
+    before, _ = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    use()
+    return tracemalloc.get_traced_memory()[1] - before
+
+
+def _growth(use: Callable[[], Any], times: int) -> int:
+    """Return by how much the memory in use grows over so many calls, once it was used to them."""
+    for _ in range(10):
+        use()
+    gc.collect()
+    before, _ = tracemalloc.get_traced_memory()
+    for _ in range(times):
+        use()
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0] - before
+
+
+def _case(sizes: list[int], rows: int, **options: Any) -> tuple[Any, ...]:
+    """Return a network, and theta, x and y on NumPy."""
+    network, draw = bx.mlp(sizes, hidden="tanh", **options), np.random.default_rng(81).normal
+    theta = network.initialize(backend="numpy", dtype="float64")
+    return network, theta, draw(size=(rows, sizes[0])), draw(size=(rows, sizes[-1]))
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize(("clip", "gradients"), [(None, 1), (1.0, 4)])
+@pytest.mark.parametrize("name", STATES)
+def test_a_step_holds_theta_its_gradient_the_state_and_few_activations(
+    name: str, clip: float | None, gradients: int
+) -> None:
+    """Beyond the data, where theta is most of it; to clip makes some more of its size."""
+    sizes, batch = [200, 1000, 100], 32
+    case, (optimizer, arrays) = _case(sizes, 3 * batch), STATES[name]
+    options: dict[str, Any] = {"clip": clip, "batch_size": batch, "epochs": 2}
+    begun: list[Any] = []
+    size = case[1].nbytes
+    start = _peak(lambda: begun.append(bx.train(*case, optimizer=optimizer, **options)))
+    assert start <= (1 + 2 * arrays) * size + SLACK  # a first state is copied
+    # Theta and the state are in use already.
+    peak = _peak(lambda: [*begun[0]])
+    activations, taken = 8 * batch * sum(sizes[1:]), 8 * batch * (sizes[0] + sizes[-1])
+    pieces = 3 * 8 * PIECE  # what a rule makes in passing
+    assert peak <= gradients * size + 2 * activations + taken + pieces + SLACK
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("batch_size", [None, 4])
+@pytest.mark.parametrize("name", ["momentum", "AdamW"])
+def test_memory_does_not_grow_over_300_steps(name: str, batch_size: int | None) -> None:
+    case = _case([3, 20, 2], 10, dropout=0.2)
+    options: dict[str, Any] = {"batch_size": batch_size, "clip": 1.0, "validation": case[2:]}
+    options["early_stopping"] = bx.EarlyStopping(1000)
+    states = bx.train(*case, optimizer=STATES[name][0], epochs=1000, **options)
+    # Three batches in an epoch.
+    assert _growth(lambda: next(states), 300 if batch_size is None else 100) <= SLACK / 4
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_memory_does_not_grow_over_30_fits(batch_size: int | None) -> None:
+    case = _case([3, 20, 2], 10, dropout=0.2)
+    options: dict[str, Any] = {"batch_size": batch_size, "metrics": {"rmse": bx.metrics.rmse}}
+
+    def fit() -> None:
+        begun = bx.fit(*case, optimizer=bx.Adam(), epochs=2, **options)
+        bx.fit(*case, optimizer=bx.Adam(), epochs=4, start=begun, check_every=2, **options)
+
+    assert _growth(fit, 30) <= SLACK
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("judged", ["validation", "early stopping", "metrics"])
+def test_the_theta_of_an_epoch_is_judged_by_few_rows_at_a_time(judged: str) -> None:
+    """By validation rows, or without them by the training rows, which a batch has few of."""
+    width, rows = 64, 2**16
+    network, theta, x, y = _case([2, width, 1], rows)
+    options: dict[str, Any] = {"optimizer": bx.SGD(0.01), "epochs": 1, "batch_size": 2**12}
+    few = network, theta, x[:100, :], y[:100, :]
+    asked: dict[str, Any] = {
+        "validation": {"validation": (x, y)},
+        "early stopping": {"early_stopping": bx.EarlyStopping()},
+        "metrics": {"metrics": {"rmse": bx.metrics.rmse}},
+    }[judged]
+    case = few if judged == "validation" else (network, theta, x, y)
+    peak = _peak(lambda: bx.fit(*case, **asked, **options))
+    whole = _peak(lambda: network.loss(theta, x, y))
+    assert whole >= 8 * rows * width  # one activation of all rows, at the least
+    assert peak <= whole / 4
+
+
+@pytest.mark.parametrize("weighted", [*map(compiled, ["unweighted", "weighted"]), "weighted each"])
+@pytest.mark.parametrize("stack", [compiled(()), (2,)])
+def test_what_is_judged_piece_by_piece_is_the_loss_of_all_rows(
+    xp: Any, stack: tuple[int, ...], weighted: str
+) -> None:
+    """Pieces of a network are of 4096 rows, of two of 2048: the last one is smaller."""
+    rows, draw = 2 * 4096 + 5, np.random.default_rng(82)
+    network = bx.mlp([3, 4, 2], hidden="tanh", dropout=0.2, l2=0.3)
+    theta = xp.initialize(network, stack=stack)
+    x, y = (xp.asarray(draw.normal(size=(rows, n))) for n in (3, 2))
+    weight: Any = None
+    if weighted != "unweighted":
+        shape = (*stack, rows) if weighted.endswith("each") else (rows,)
+        weight = draw.uniform(0.0, 2.0, size=shape)
+        weight[..., :4096] = 0.0  # the first piece weighs nothing
+        weight = xp.asarray(weight)
+    few = xp.asarray(np.ones((4, 3))), xp.asarray(np.ones((4, 2)))
+    options: dict[str, Any] = {
+        "optimizer": bx.SGD(0.1),
+        "epochs": 1,
+        "metrics": {"rmse": bx.metrics.rmse},
+        "early_stopping": bx.EarlyStopping(),
+    }
+    held_out = (x, y) if weight is None else (x, y, weight)
+    validated = bx.fit(network, theta, *few, validation=held_out, **options)
+    trained = bx.fit(network, theta, x, y, sample_weight=weight, batch_size=4096, **options)
+    for result, score, l2 in (
+        (validated, validated.history.get("validation_loss"), 0.0),
+        (trained, trained.state.best.score[None, ...], None),  # penalty included
+    ):
+        expected = xp.host(network.loss(result.theta, x, y, sample_weight=weight, l2=l2))
+        np.testing.assert_allclose(score[0], expected, rtol=xp.rounding(PIECES))
+        expected = xp.host(bx.metrics.rmse(network.predict(result.theta, x), y, weight))
+        found = result.history["rmse"][0]
+        np.testing.assert_allclose(found, expected, rtol=xp.rounding(PIECES))

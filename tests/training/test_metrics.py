@@ -1,0 +1,171 @@
+"""Metrics against scikit-learn's, over stacks, weights and precisions."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.training.metrics import METRICS, Metric
+from tests.helpers import compiled
+
+scores = pytest.importorskip("sklearn.metrics")
+
+# Sums of some forty terms, in another order than scikit-learn's, in units of the precision.
+ROUNDINGS = 50
+ROWS = 40
+
+every_metric = pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+
+
+def _reference(name: str, p: np.ndarray, t: np.ndarray, w: np.ndarray | None) -> float:
+    """Return scikit-learn's value for one network."""
+    if name.endswith("accuracy"):
+        single = t.shape[-1] == 1
+        found, true = ((v[:, 0] > 0.5) if single else np.argmax(v, -1) for v in (p, t))
+        function = getattr(scores, f"{name}_score")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of predicted classes that no target has
+            return float(function(true, found, sample_weight=w))
+    function = {"r2": "r2_score", "rmse": "root_mean_squared_error"}[name]
+    return float(getattr(scores, function)(t, p, sample_weight=w))
+
+
+def _case(name: str, n_out: int, stack: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return predictions ``(*stack, ROWS, n_out)`` and targets ``(ROWS, n_out)``."""
+    generator = np.random.default_rng([n_out, len(stack)])
+    if not name.endswith("accuracy"):
+        t = generator.normal(size=(ROWS, n_out))
+        return t + generator.normal(size=(*stack, ROWS, n_out)), t
+    p = generator.uniform(size=(*stack, ROWS, n_out))
+    if n_out == 1:
+        return p, (generator.uniform(size=(ROWS, 1)) > 0.7).astype(float)
+    # The last class is predicted, but no target's.
+    return p, np.eye(n_out)[generator.integers(n_out - 1, size=ROWS)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("weighted", [*map(compiled, ["unweighted", "weighted"]), "weighted each"])
+@pytest.mark.parametrize(
+    ("stack", "targets"), [((), ""), compiled((2, 3), "shared"), ((2, 3), "stacked")]
+)
+@pytest.mark.parametrize("n_out", [compiled(1), 5])
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_is_scikit_learns_for_each_network(
+    xp: Any, name: str, n_out: int, stack: tuple[int, ...], targets: str, weighted: str, dtype: str
+) -> None:
+    p, t = _case(name, n_out, stack)
+    if targets == "stacked":
+        t = np.stack([np.roll(t, i, 0) for i in range(int(np.prod(stack)))]).reshape(p.shape)
+    shape = (*stack, ROWS) if weighted.endswith("each") else (ROWS,)
+    w = np.random.default_rng(1).integers(4, size=shape) / 2.0
+    p, t, w = (a.astype(dtype) for a in (p, t, w))
+    given = None if weighted == "unweighted" else xp.asarray(w, dtype=dtype)
+    actual = METRICS[name](xp.asarray(p, dtype=dtype), xp.asarray(t, dtype=dtype), given)
+    assert actual.dtype == getattr(xp.namespace, dtype)
+    assert actual.shape == stack
+    t, w = np.broadcast_to(t, p.shape), np.broadcast_to(w, (*stack, ROWS))
+    expected = np.zeros(stack)
+    for i in np.ndindex(*stack):
+        expected[i] = _reference(
+            name,
+            *(a[i].astype(float) for a in (p, t)),
+            None if given is None else w[i].astype(float),
+        )
+    close = ROUNDINGS * float(np.finfo(dtype).eps)
+    np.testing.assert_allclose(xp.host(actual), expected, rtol=close, atol=close)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e5 + 0.3])
+def test_r2_of_constant_targets_is_1_where_they_are_met_and_else_0(xp: Any, value: float) -> None:
+    """For any constant, though a mean of many is rounded; scikit-learn's is, at numbers like 0."""
+    t = np.full((7, 1), value)
+    p = np.stack([t, t + 1.0])
+    actual = bx.metrics.r2(xp.asarray(p), xp.asarray(t), xp.asarray(np.full(7, 0.3)))
+    assert xp.host(actual).tolist() == [1.0, 0.0]
+    if value == 0.0:
+        assert [scores.r2_score(t, member) for member in p] == [1.0, 0.0]
+
+
+def test_r2_of_an_output_with_constant_targets_is_averaged_with_the_others(xp: Any) -> None:
+    t = np.asarray([[1.0, 2.0], [1.0, 3.0], [1.0, 5.0]])
+    p = t + np.asarray([[0.5, 0.5], [0.0, 0.0], [0.0, 0.0]])
+    actual = bx.metrics.r2(xp.asarray(p), xp.asarray(t), None)
+    xp.assert_close(actual, scores.r2_score(t, p), 1e-14)
+
+
+def test_a_class_whose_targets_weigh_nothing_is_left_out_of_balanced_accuracy(xp: Any) -> None:
+    p, t = np.eye(3)[[0, 1, 1, 0]], np.eye(3)[[0, 1, 2, 1]]
+    for weights, expected in (([1.0] * 4, (1 + 1 / 2 + 0) / 3), ([1.0, 1.0, 0.0, 1.0], 3 / 4)):
+        given = xp.asarray(p), xp.asarray(t), xp.asarray(weights)
+        xp.assert_close(bx.metrics.balanced_accuracy(*given), expected, 1e-15)
+
+
+@every_metric
+def test_a_diverged_network_leaves_the_others_as_they_were(xp: Any, metric: Metric) -> None:
+    p, t = _case("accuracy", 3, (2,))
+    alone = xp.host(metric(xp.asarray(p), xp.asarray(t), None))
+    p[0] = np.nan
+    beside = xp.host(metric(xp.asarray(p), xp.asarray(t), None))
+    assert beside[1] == alone[1]
+
+
+@every_metric
+def test_integer_and_listed_targets_and_weights_are_taken(xp: Any, metric: Metric) -> None:
+    p, t = _case("accuracy", 3, (2,))
+    p, w = xp.asarray(p), [1] * 20 + [2] * 20
+    expected = xp.host(metric(p, xp.asarray(t), xp.asarray(w)))
+    integers = xp.asarray(t.astype(int), dtype="int32"), xp.asarray(w, dtype="int32")
+    for given in ((t.astype(int).tolist(), w), integers):
+        xp.assert_equal(metric(p, *given), expected)
+
+
+@every_metric
+def test_a_metric_moves_nothing_to_the_host_and_can_be_compiled(xp: Any, metric: Metric) -> None:
+    p, t = (xp.asarray(a) for a in _case("accuracy", 3, (2,)))
+    w = xp.asarray(np.arange(1.0, ROWS + 1.0))
+    with bx.transfer_guard("disallow"):
+        found = metric(p, t, w)
+    xp.assert_close(xp.selection.backend.compile(metric)(p, t, w), found, 1e-14)
+
+
+@every_metric
+@pytest.mark.parametrize(
+    ("p", "t", "w", "message"),
+    [
+        ((4, 3), (4,), None, r"targets has shape \(4,\), but the outputs are \(\.\.\., 4, 3\)"),
+        ((4, 3), (4, 2), None, r"targets has shape \(4, 2\)"),
+        ((4, 3), (2, 4, 3), None, r"targets is stacked \(2,\)"),
+        ((4, 3), (4, 3), (3,), r"weights has shape \(3,\).*4 rows"),
+        ((4, 3), (4, 3), (2, 4), r"weights is stacked \(2,\)"),
+        ((4,), (4,), None, r"predictions has shape \(4,\), but \(\.\.\., batch, n_out\)"),
+        ((0, 3), (0, 3), None, r"predictions has shape \(0, 3\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(
+    xp: Any, metric: Metric, p: Any, t: Any, w: Any, message: str
+) -> None:
+    p, t = xp.asarray(np.ones(p)), xp.asarray(np.ones(t))
+    with pytest.raises(ValueError, match=message):
+        metric(p, t, None if w is None else xp.asarray(np.ones(w)))
+
+
+def test_complex_predictions_are_refused(xp: Any) -> None:
+    p = xp.asarray(np.ones((2, 2)), dtype=xp.complex_dtype)
+    with pytest.raises(TypeError, match=r"predictions is .*complex.*real numbers"):
+        bx.metrics.rmse(p, np.ones((2, 2)).tolist(), None)
+
+
+@every_metric
+@pytest.mark.parametrize("stack", [(), compiled((2,))])
+def test_a_row_of_weight_0_that_overflows_is_left_out(
+    xp: Any, metric: Metric, stack: tuple[int, ...]
+) -> None:
+    name = next(name for name, known in METRICS.items() if known is metric)
+    p, t = _case(name, 3, stack)
+    w = np.ones((*stack, ROWS))
+    w[..., 5] = 0.0
+    expected = metric(*xp.put(np.delete(p, 5, -2), np.delete(t, 5, -2)))
+    p[..., 5, :], t[5] = np.inf, np.finfo(xp.dtype).max
+    xp.assert_close(metric(*xp.put(p, t, w)), xp.host(expected), xp.rounding(1e-14))

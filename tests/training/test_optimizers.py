@@ -1,0 +1,606 @@
+"""Optimisers: each against the textbook's formula, stacks, and dtypes."""
+
+import dataclasses
+import functools
+import pickle
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.backends import replaced
+from backprop_xp.backends.libraries.numpy import updates
+from backprop_xp.training.optimizers import _passed, check_state, optimizer_beside
+
+# 100 updates, each a few roundings of 2e-16 or 6e-8, on a theta near 1.
+SAME_UPDATES = {"float64": 1e-10, "float32": 1e-4}
+# One update in another order of operations: a few roundings.
+ROUNDING = 1e-13
+
+STEPS = 100
+SIZE = 7
+STACK = 3
+# The parameters that decay under AdamW's mask.
+DECAYS = np.array([1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0])
+
+
+# The textbooks' rules: of hyperparameters o, theta, the gradient g, the number t of the update,
+# from 1, and the memory of the updates before.
+
+
+def _sgd(o: Any, theta: np.ndarray, g: np.ndarray, t: int, velocity: Any) -> Any:
+    velocity = g if velocity is None else o.momentum * velocity + g
+    direction = g + o.momentum * velocity if o.nesterov else velocity
+    return theta - o.learning_rate * direction, velocity
+
+
+def _rmsprop(o: Any, theta: np.ndarray, g: np.ndarray, t: int, square: Any) -> Any:
+    square = o.decay * (0.0 if square is None else square) + (1.0 - o.decay) * g**2
+    return theta - o.learning_rate * g / (np.sqrt(square) + o.epsilon), square
+
+
+def _adam(o: Any, theta: np.ndarray, g: np.ndarray, t: int, means: Any) -> Any:
+    """Kingma and Ba 2015, algorithm 1."""
+    mean, square = (0.0, 0.0) if means is None else means
+    mean = o.beta1 * mean + (1.0 - o.beta1) * g
+    square = o.beta2 * square + (1.0 - o.beta2) * g**2
+    corrected_mean, corrected_square = mean / (1.0 - o.beta1**t), square / (1.0 - o.beta2**t)
+    epsilon = o.epsilon if o.corrected_epsilon else o.epsilon / np.sqrt(1.0 - o.beta2**t)
+    step = o.learning_rate * corrected_mean / (np.sqrt(corrected_square) + epsilon)
+    return theta - step, (mean, square)
+
+
+def _adamw(o: Any, theta: np.ndarray, g: np.ndarray, t: int, means: Any) -> Any:
+    return _adam(o, theta - o.learning_rate * o.weight_decay * o.mask * theta, g, t, means)
+
+
+RULES = {bx.SGD: _sgd, bx.RMSProp: _rmsprop, bx.Adam: _adam, bx.AdamW: _adamw}
+_ADAM = {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
+_ADAM |= {"corrected_epsilon": True}
+DEFAULTS: dict[Any, dict[str, Any]] = {
+    bx.SGD: {"momentum": 0.0, "nesterov": False},
+    bx.RMSProp: {"learning_rate": 1e-2, "decay": 0.99, "epsilon": 1e-8},
+    bx.Adam: _ADAM,
+    bx.AdamW: {**_ADAM, "weight_decay": 1e-2, "mask": 1.0},
+}
+# Each optimiser with options that differ from the defaults where a default could hide a mistake.
+CASES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "sgd": (bx.SGD, {"learning_rate": 0.1}),
+    "sgd with momentum": (bx.SGD, {"learning_rate": 0.1, "momentum": 0.8}),
+    "sgd with nesterov": (bx.SGD, {"learning_rate": 0.1, "momentum": 0.8, "nesterov": True}),
+    "rmsprop": (bx.RMSProp, {"learning_rate": 0.02, "decay": 0.9, "epsilon": 1e-3}),
+    "rmsprop by default": (bx.RMSProp, {}),
+    "adam": (bx.Adam, {"learning_rate": 0.02, "beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3}),
+    "adam by default": (bx.Adam, {}),
+    "adam with the other epsilon": (
+        bx.Adam,
+        {"learning_rate": 0.02, "epsilon": 1e-2, "corrected_epsilon": False},
+    ),
+    "adamw": (bx.AdamW, {"learning_rate": 0.02, "beta1": 0.8, "beta2": 0.95, "weight_decay": 0.3}),
+    "adamw by default": (bx.AdamW, {}),
+    "adamw with a mask": (
+        bx.AdamW,
+        {"learning_rate": 0.02, "weight_decay": 0.3, "mask": DECAYS},
+    ),
+}
+every_optimizer = pytest.mark.parametrize("name", CASES)
+each_kind = pytest.mark.parametrize("name", ["sgd with momentum", "rmsprop", "adam", "adamw"])
+
+
+def _optimizer(xp: Any, name: str, dtype: str = "working", **options: Any) -> Any:
+    """Return the optimiser of a case; ``options``, arrays there already, go before its own."""
+    make, given = CASES[name]
+    if "mask" in given:
+        options = {"mask": xp.asarray(given["mask"], dtype=dtype), **options}
+    return make(**{**given, **options})
+
+
+def _theta(*stack: int) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(*stack, SIZE))
+
+
+def _gradients(*stack: int, steps: int = STEPS) -> np.ndarray:
+    """Return gradients whose sizes span a thousandfold, with a zero, where epsilon rules."""
+    generator = np.random.default_rng(2)
+    gradients = generator.normal(size=(steps, *stack, SIZE)) * np.geomspace(1e-2, 1e1, SIZE)
+    gradients[: steps // 2, ..., 3] = 0.0
+    return gradients
+
+
+def _run(
+    xp: Any, optimizer: Any, theta: np.ndarray, gradients: np.ndarray, dtype: str = "working"
+) -> tuple[np.ndarray, Any, Any]:
+    """Return theta after each update on the host, and the last theta and state."""
+    current = xp.asarray(theta.copy(), dtype=dtype)
+    state = optimizer.initialize(current)
+    path = []
+    for gradient in gradients:
+        current, state = optimizer.update(current, xp.asarray(gradient.copy(), dtype=dtype), state)
+        # A copy, for the next update reuses the memory.
+        path.append(np.array(xp.host(current)))
+    return np.stack(path), current, state
+
+
+def _arrays(state: Any) -> list[Any]:
+    return [value for value in state if hasattr(value, "shape")]
+
+
+@every_optimizer
+def test_updates_are_the_textbooks(xp: Any, name: str) -> None:
+    make, options = CASES[name]
+    given = SimpleNamespace(**{**DEFAULTS[make], **options})
+    expected, memory, path = _theta(), None, []
+    for t, gradient in enumerate(_gradients(), start=1):
+        expected, memory = RULES[make](given, expected, gradient, t, memory)
+        path.append(expected)
+    actual, _, state = _run(xp, _optimizer(xp, name), _theta(), _gradients())
+    np.testing.assert_allclose(actual, np.stack(path), rtol=0, atol=SAME_UPDATES[xp.dtype])
+    assert state.step == STEPS
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_a_rate_inside_the_velocity_stays_with_what_it_scaled(xp: Any, nesterov: bool) -> None:
+    rate, momentum = bx.schedules.step_decay(0.1, every=5), 0.8
+    expected, velocity, path = _theta(), 0.0, []
+    for t, gradient in enumerate(_gradients()):
+        velocity = momentum * velocity - rate(t) * gradient
+        ahead = momentum * velocity - rate(t) * gradient
+        expected = expected + (ahead if nesterov else velocity)
+        path.append(expected)
+    optimizer = bx.SGD(rate, momentum=momentum, nesterov=nesterov, rate_inside=True)
+    actual, *_ = _run(xp, optimizer, _theta(), _gradients())
+    np.testing.assert_allclose(actual, np.stack(path), rtol=0, atol=SAME_UPDATES[xp.dtype])
+
+
+# What a schedule may return: a number, a NumPy scalar, or an array for the stack.
+RATES: dict[str, Callable[[Any], Any]] = {
+    "schedule": lambda xp: bx.schedules.cosine(0.1, steps=5),
+    "schedule of NumPy scalars": lambda xp: lambda step: np.float64(0.1) / (step + 1),
+    "array": lambda xp: xp.asarray(np.full((STACK, 1), 0.1), dtype="float32"),
+    "schedule of arrays": lambda xp: bx.schedules.warmup(
+        bx.schedules.exponential(xp.asarray(np.full((STACK, 1), 0.1), dtype="float32"), 0.9), 2
+    ),
+}
+
+
+@every_optimizer
+@pytest.mark.parametrize("rate", RATES)
+def test_float32_stays_float32(xp: Any, name: str, rate: str) -> None:
+    optimizer = _optimizer(xp, name, dtype="float32", learning_rate=RATES[rate](xp))
+    _, theta, state = _run(xp, optimizer, _theta(STACK), _gradients(STACK, steps=3), "float32")
+    for array in [theta, *_arrays(state)]:
+        assert array.dtype == xp.namespace.float32
+
+
+_SWEPT = {
+    "learning_rate": [0.1, 0.0, 0.3],
+    "epsilon": [1e-8, 1e-3, 1.0],
+    "weight_decay": [0.1, 0.0, 1.0],
+    **{key: [0.5, 0.1, 0.99] for key in ("momentum", "decay", "beta1", "beta2")},
+}
+HYPERPARAMETERS = [
+    (name, hyperparameter)
+    for name, swept in {
+        "sgd with momentum": ["learning_rate", "momentum"],
+        "sgd with nesterov": ["momentum"],
+        "rmsprop": ["learning_rate", "decay", "epsilon"],
+        "adam": ["learning_rate", "beta1", "beta2", "epsilon"],
+        "adamw": ["learning_rate", "beta1", "beta2", "epsilon", "weight_decay"],
+        "adamw with a mask": ["weight_decay"],
+    }.items()
+    for hyperparameter in swept
+]
+
+
+def _assert_a_stack_is_its_members(xp: Any, together: Any, alone: list[Any]) -> None:
+    """Run an optimiser over a stack, and an optimiser of its own over each network."""
+    theta, gradients = _theta(len(alone)), _gradients(len(alone), steps=10)
+    stacked, _, _ = _run(xp, together, theta, gradients)
+    for i, optimizer in enumerate(alone):
+        xp.assert_close(stacked[:, i], _run(xp, optimizer, theta[i], gradients[:, i])[0], ROUNDING)
+
+
+@pytest.mark.parametrize(("name", "hyperparameter"), HYPERPARAMETERS)
+def test_an_array_of_hyperparameters_is_as_many_runs(
+    xp: Any, name: str, hyperparameter: str
+) -> None:
+    values = _SWEPT[hyperparameter]
+    column = xp.asarray(np.array(values)[:, None])
+    together = _optimizer(xp, name, **{hyperparameter: column})
+    alone = [_optimizer(xp, name, **{hyperparameter: value}) for value in values]
+    _assert_a_stack_is_its_members(xp, together, alone)
+
+
+def test_a_schedule_or_a_stacked_mask_may_be_each_networks_own(xp: Any) -> None:
+    rates = [0.1, 0.01, 0.0]
+    schedules = [
+        bx.Adam(bx.schedules.step_decay(rate, every=4))
+        for rate in (xp.asarray(np.array(rates)[:, None]), *rates)
+    ]
+    masks = np.stack([DECAYS, 1.0 - DECAYS])
+    masked = [_optimizer(xp, "adamw", mask=xp.asarray(mask)) for mask in (masks, *masks)]
+    for together, *alone in (schedules, masked):
+        _assert_a_stack_is_its_members(xp, together, alone)
+
+
+def test_a_schedule_is_asked_once_for_each_step_from_0(xp: Any) -> None:
+    asked = []
+
+    def schedule(step: int) -> float:
+        asked.append((step, type(step)))
+        return 0.1
+
+    _run(xp, bx.SGD(schedule), _theta(), _gradients(steps=4))
+    assert asked == [(step, int) for step in range(4)]
+
+
+@every_optimizer
+def test_a_rate_handed_to_update_or_rule_goes_before_the_optimisers_own(xp: Any, name: str) -> None:
+    gradient, theta = _gradients(steps=1)[0], xp.asarray(_theta())
+    optimizer = optimizer_beside(_optimizer(xp, name, learning_rate=0.5), theta)
+    expected, _, _ = _run(xp, _optimizer(xp, name, learning_rate=0.25), _theta(), gradient[None])
+    for call in (
+        functools.partial(optimizer.update, learning_rate=0.25),
+        lambda *arguments: optimizer.rule(*arguments, 0.25),
+    ):
+        here = xp.asarray(_theta())
+        moved, _ = call(here, xp.asarray(gradient.copy()), optimizer.initialize(here))
+        xp.assert_equal(moved, expected[0])
+
+
+@every_optimizer
+def test_an_optimiser_and_its_state_go_on_after_they_were_pickled(xp: Any, name: str) -> None:
+    """The optimiser without its mask, of which the library's arrays may make no pickle."""
+    gradients, schedule = _gradients(steps=10), bx.schedules.cosine(0.1, steps=5)
+    optimizer = _optimizer(xp, name, learning_rate=schedule)
+    expected, _, _ = _run(xp, optimizer, _theta(), gradients)
+    _, theta, state = _run(xp, optimizer, _theta(), gradients[:6])
+    on_host = type(state)(*(np.array(xp.host(v)) if hasattr(v, "shape") else v for v in state))
+    loaded = pickle.loads(pickle.dumps(on_host))  # noqa: S301 -- our own bytes
+    state = type(loaded)(*(xp.asarray(v) if hasattr(v, "shape") else v for v in loaded))
+    if "mask" not in CASES[name][1]:
+        optimizer = pickle.loads(pickle.dumps(optimizer))  # noqa: S301 -- our own bytes
+    for gradient in gradients[6:]:
+        theta, state = optimizer.update(theta, xp.asarray(gradient.copy()), state)
+    xp.assert_equal(theta, expected[-1])
+
+
+def test_a_rate_of_0_changes_nothing_and_integers_do_as_hyperparameters(xp: Any) -> None:
+    gradients = _gradients(steps=1)
+    for rate in (0, 1):
+        path, _, _ = _run(xp, bx.SGD(rate, momentum=0), _theta(), gradients)
+        xp.assert_close(path[0], _theta() - rate * gradients[0], ROUNDING)
+
+
+def _wrong_values(hyperparameter: str) -> list[Any]:
+    """Return what no hyperparameter of that name may be."""
+    fractions = ("momentum", "decay", "beta1", "beta2")
+    return [-0.1, np.nan, np.inf, *([1.0, 2.0] if hyperparameter in fractions else [])]
+
+
+@pytest.mark.parametrize(
+    ("name", "hyperparameter", "wrong"),
+    [(name, what, wrong) for name, what in HYPERPARAMETERS for wrong in _wrong_values(what)],
+)
+def test_an_impossible_hyperparameter_is_refused_and_of_an_array_by_its_entry_in_the_same_words(
+    xp: Any, name: str, hyperparameter: str, wrong: float
+) -> None:
+    with pytest.raises(ValueError, match=f"{hyperparameter} must be ") as of_one:
+        _optimizer(xp, name, **{hyperparameter: wrong})
+    column = xp.asarray([[0.5], [0.25], [wrong]])
+    with pytest.raises(ValueError, match=rf"^{hyperparameter}\[2, 0\] must be ") as of_many:
+        _optimizer(xp, name, **{hyperparameter: column})
+    said = str(of_one.value).replace(hyperparameter, f"{hyperparameter}[2, 0]", 1)
+    assert str(of_many.value) == said
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: bx.SGD("fast"), TypeError, "learning_rate must be a number, not 'fast'"),
+        (lambda: bx.SGD(True), TypeError, "learning_rate must be a number"),
+        (
+            lambda: bx.Adam([1e-3, 1e-2]),
+            TypeError,
+            r"learning_rate must be a number, not \[0\.001, 0\.01\].*array \(\*stack, 1\), such as "
+            r"bx\.asarray\(\[\[",
+        ),
+        (lambda: bx.SGD(0.1, momentum=(0.9,)), TypeError, r"momentum .*array \(\*stack, 1\)"),
+        (lambda: bx.schedules.cosine([0.1], 9), TypeError, r"learning_rate .*array \(\*stack, 1\)"),
+        (lambda: bx.SGD(0.1, nesterov=True), ValueError, "momentum above 0"),
+        (lambda: bx.AdamW(weight_decay="some"), TypeError, "weight_decay must be a number"),
+        # Positional ones would be read in another library's order.
+        *[(functools.partial(kind, 0.1, 0.9), TypeError, "positional") for kind in RULES],
+    ],
+)
+def test_what_is_no_hyperparameter_is_refused_by_name(
+    make: Callable[[], Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+# What a schedule gives for an update, and what is said of it.
+WRONG_RATES: list[tuple[Any, type[Exception], str]] = [
+    (None, TypeError, r" must be a number, not None \(NoneType\)"),
+    ("fast", TypeError, r" must be a number, not 'fast'"),
+    (True, TypeError, r" must be a number, not True"),
+    ([0.1, 0.2], TypeError, r" must be a number, not \[0\.1, 0\.2\].*array \(\*stack, 1\)"),
+    (-0.1, ValueError, r" must be >= 0, not -0\.1"),
+    (np.array(-0.5), ValueError, r" must be >= 0, not -0\.5"),
+    (np.nan, ValueError, r" must be finite and >= 0, not nan"),
+    (np.array([[0.1], [-0.1], [0.1]]), ValueError, r"\[1, 0\] must be >= 0, not -0\.1"),
+]
+
+
+@pytest.mark.parametrize(("value", "error", "message"), WRONG_RATES)
+def test_an_impossible_value_of_a_schedule_is_refused_at_its_update(
+    xp: Any, value: Any, error: type[Exception], message: str
+) -> None:
+    optimizer = bx.SGD(lambda step: value)
+    with pytest.raises(error, match=rf"^learning_rate\(0\){message}"):
+        _run(xp, optimizer, _theta(STACK), _gradients(STACK, steps=1))
+
+
+@pytest.mark.parametrize("step", [-1, "x", 1e30, None])
+@every_optimizer
+def test_a_state_counts_its_updates_from_0(xp: Any, name: str, step: Any) -> None:
+    optimizer, theta = _optimizer(xp, name), xp.asarray(_theta())
+    state = optimizer.initialize(theta)._replace(step=step)
+    with pytest.raises(
+        (TypeError, ValueError), match=r"state\.step must be an integer of at least 0"
+    ):
+        optimizer.update(theta, xp.asarray(_theta()), state)
+
+
+@every_optimizer
+def test_a_state_of_another_optimiser_or_theta_is_refused(xp: Any, name: str) -> None:
+    optimizer, theta = _optimizer(xp, name), xp.asarray(_theta())
+    kind, own = type(optimizer).__name__, optimizer.initialize(theta)
+    check_state(optimizer, theta, own)
+    others = [_optimizer(xp, other).initialize(theta) for other in CASES]
+    strangers = [state for state in others if type(state) is not type(own)]
+    for state in [*strangers, None, {"step": 0}, tuple(own), theta]:
+        said = (
+            rf"state is of {type(state).__name__}, but {kind} goes on from an {type(own).__name__}"
+        )
+        with pytest.raises(TypeError, match=rf"{said}\. Begin with state = optimizer\.initialize"):
+            optimizer.update(theta, xp.asarray(_theta()), state)
+    for shape, came in (((SIZE + 1,), r"\(8,\)"), ((1,), r"\(1,\)"), ((3, SIZE), r"\(3, 7\)")):
+        state = optimizer.initialize(xp.asarray(np.ones(shape)))
+        if _arrays(state):
+            with pytest.raises(ValueError, match=rf"state\.\w+ has shape {came}, but theta \(7,\)"):
+                optimizer.update(theta, xp.asarray(_theta()), state)
+
+
+@pytest.mark.parametrize("momentum", [0.5, [0.5]])
+def test_momentum_is_not_left_out_for_want_of_a_velocity(xp: Any, momentum: Any) -> None:
+    theta, gradient = xp.asarray(_theta()), xp.asarray(_theta())
+    state = bx.SGD(0.1).initialize(theta)
+    momentum = xp.asarray(momentum) if isinstance(momentum, list) else momentum
+    with pytest.raises(ValueError, match=r"state has no velocity.*optimizer\.initialize\(theta\)"):
+        bx.SGD(0.1, momentum=momentum).update(theta, gradient, state)
+
+
+# Options of AdamW, of which hyperparameters and the mask are brought beside theta, the rate later.
+MISPLACED: list[tuple[str, Any, type[Exception], str]] = [
+    ("learning_rate", [0.1] * 3, ValueError, r"learning_rate\[\.\.\., None\]"),
+    ("learning_rate", [[0.1] * 7] * 3, ValueError, r"\(\*stack, 1\) is expected"),
+    ("learning_rate", [[0.1]] * 4, ValueError, r"stacked \(4,\), but theta is stacked \(3,\)"),
+    ("learning_rate", [[[0.1]] * 3] * 2, ValueError, r"learning_rate is stacked \(2, 3\)"),
+    ("beta1", [0.5, 0.5], ValueError, r"beta1\[\.\.\., None"),
+    ("weight_decay", [[0.5]] * 2, ValueError, "weight_decay is stacked"),
+    ("mask", [1.0], ValueError, r"mask has shape .* network\.weight_mask\(theta\)"),
+    ("mask", [[1.0] * 6] * 3, ValueError, r"mask has shape .* network\.weight_mask\(theta\)"),
+    ("mask", [[1.0] * 7] * 4, ValueError, r"mask is stacked \(4,\), but theta is stacked \(3,\)"),
+    ("mask", [1.0] * 6 + ["no"], TypeError, "mask has dtype"),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "error", "message"), MISPLACED)
+def test_what_does_not_fit_theta_is_refused_at_an_update_and_before_a_loop(
+    xp: Any, option: str, value: Any, error: type[Exception], message: str
+) -> None:
+    theta = xp.asarray(_theta(STACK))
+    given = value if error is TypeError else xp.asarray(value)
+    optimizer = bx.AdamW(**{option: given})
+    calls = [lambda: optimizer.update(theta, 1.0 * theta, optimizer.initialize(theta))]
+    calls += [lambda: optimizer_beside(optimizer, theta)] * (option != "learning_rate")
+    for call in calls:
+        with pytest.raises(error, match=message):
+            call()
+
+
+@every_optimizer
+def test_what_is_brought_beside_theta_is_in_its_precision(xp: Any, name: str) -> None:
+    optimizer, theta = _optimizer(xp, name), xp.asarray(_theta())
+    placed = optimizer_beside(optimizer, theta)
+    assert (placed is optimizer) == ("mask" not in CASES[name][1])
+    if "mask" in CASES[name][1]:
+        assert placed.mask is optimizer.mask
+    whole = optimizer_beside(bx.RMSProp(epsilon=xp.asarray([1], dtype=None)), theta)
+    assert (type(whole), whole.epsilon.dtype) == (bx.RMSProp, theta.dtype)
+
+
+@pytest.mark.float64
+def test_a_rate_or_a_gradient_of_another_shape_or_precision_is_refused(xp: Any) -> None:
+    theta, narrow = xp.asarray(_theta(STACK)), xp.asarray(_theta(STACK), dtype="float32")
+    slow = bx.SGD(xp.asarray([[0.1]] * STACK, dtype="float32"))
+    for optimizer, gradient, error, message in (
+        (slow, theta, TypeError, "learning_rate is .*float32, but theta is .*float64"),
+        (bx.SGD(0.1), narrow, TypeError, "gradient is float32, but theta is float64; precisions"),
+        (bx.SGD(0.1), theta[0, :], ValueError, r"gradient has shape \(7,\), but theta \(3, 7"),
+    ):
+        with pytest.raises(error, match=message):
+            optimizer.update(theta, gradient, optimizer.initialize(theta))
+
+
+@each_kind
+def test_a_gradient_or_state_from_elsewhere_is_refused_by_the_line_to_move_it(
+    xp: Any, name: str
+) -> None:
+    optimizer, theta = _optimizer(xp, name), xp.asarray(_theta())
+    gradient, state = xp.asarray(_theta()), optimizer.initialize(theta)
+    others: list[dict[str, Any]] = [{"backend": "array-api-strict", "device": "device2"}]
+    others += [{"backend": "numpy"}] * (bx.resolve(theta).backend.name != "numpy")
+    for other in others:
+        gone = bx.asarray(gradient, dtype="float32", **other)
+        with pytest.raises(
+            ValueError, match=r"^gradient is .*gradient = (bx\.asarray\(.*\))\.$"
+        ) as e:
+            optimizer.update(theta, gone, state)
+        line = str(e.value).partition("gradient = ")[2].rstrip(".")
+        back = eval(line, {"bx": bx, "gradient": gone})  # noqa: S307 - our own error's line
+        optimizer.update(xp.asarray(_theta()), back, state)
+        parts = [bx.asarray(v, **other) if hasattr(v, "shape") else v for v in state]
+        if _arrays(state):
+            with pytest.raises(ValueError, match=r"^state\.\w+ is .*, but theta is .*bx\.asarray"):
+                optimizer.update(theta, gradient, type(state)(*parts))
+
+
+# What a backend has in the place of an update, and what a loop asks before it calls that.
+
+# More numbers than NumPy updates in one piece, the last piece being shorter; few that it does not.
+LONG = 3 * updates.PIECE + 5
+
+
+@pytest.mark.parametrize("shape", [(LONG,), (3, LONG // 2), (LONG // 4, SIZE)])
+@every_optimizer
+def test_what_a_backend_has_in_the_place_of_an_update_does_the_same(
+    xp: Any, name: str, shape: tuple[int, ...]
+) -> None:
+    """On NumPy to the last bit; a kernel's compiler may round otherwise."""
+    generator, (make, options) = np.random.default_rng(3), CASES[name]
+    if "mask" in options:
+        options = {**options, "mask": xp.asarray(generator.integers(0, 2, shape[-1]))}
+        options["mask"] = xp.asarray(xp.host(options["mask"]) * 1.0)
+    theta, gradients = generator.normal(size=shape), generator.normal(size=(2, *shape))
+    rates = xp.asarray(generator.uniform(0.1, 0.3, (*shape[:-1], 1)))
+    for optimizer in (make(**options), make(**{**options, "learning_rate": rates})):
+        ends = []
+        for rule in (type(optimizer).rule, replaced(type(optimizer).rule, rates)):
+            current = xp.asarray(theta.copy())
+            state = optimizer.initialize(current)
+            for gradient in gradients:
+                gradient = xp.asarray(gradient.copy())
+                current, state = rule(optimizer, current, gradient, state, optimizer.learning_rate)
+            assert state.step == 2
+            ends.append([xp.host(array) for array in (current, *_arrays(state))])
+        for one, other in zip(*ends, strict=True):
+            if xp.name == "numpy":
+                assert np.array_equal(one, other)
+            np.testing.assert_allclose(one, other, rtol=xp.rounding(ROUNDING) * 10, atol=1e-6)
+
+
+def test_on_numpy_an_update_in_pieces_is_in_place() -> None:
+    theta, optimizer = np.ones(LONG), bx.Adam(0.1)
+    state = optimizer.initialize(theta)
+    moved, after = optimizer.update(theta, np.ones(LONG), state)
+    assert moved is theta
+    assert after.mean is state.mean
+    np.testing.assert_allclose(theta, 0.9)
+
+
+class Still:
+    """An optimiser of a user's own, which knows no more than the protocol."""
+
+    momentum = "none"
+
+    def initialize(self, theta: Any) -> None:
+        return None
+
+    def update(self, theta: Any, gradient: Any, state: None, *, learning_rate: Any = None) -> Any:
+        return theta, state
+
+
+class Heir(bx.Adam):
+    """An optimiser that inherits its update."""
+
+
+def test_an_optimiser_of_ones_own_is_left_alone_and_an_heir_is_not(xp: Any) -> None:
+    theta, own = xp.asarray(_theta()), Still()
+    assert optimizer_beside(own, theta) is own
+    check_state(own, theta, None)
+    with pytest.raises(TypeError, match="state is of NoneType, but Heir goes on from an AdamState"):
+        check_state(Heir(), theta, None)
+    with pytest.raises(ValueError, match="beta1 is stacked"):
+        optimizer_beside(Heir(beta1=xp.asarray([[0.5]])), theta)
+
+
+@pytest.mark.parametrize("step", [1, 2, 1000])
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.9, 0.999])
+def test_the_part_of_a_mean_that_passed_keeps_its_digits(xp: Any, decay: float, step: int) -> None:
+    """1 - decay^step would lose three of seven at 0.999: of the rounded decay all are kept."""
+    array = xp.asarray([decay], dtype="float32")
+    exact = -np.expm1(step * np.log(np.float64(xp.host(array)[0]))) if decay else 1.0
+    forms: list[tuple[Any, Any]] = [(array, step)]
+    if xp.name in ("numpy", "jax", "torch"):  # an int of theirs times a number
+        forms += [(array, xp.asarray([step], dtype="float32"))]
+    for given, t in forms:
+        got = _passed(given, t)
+        assert got.dtype == xp.namespace.float32
+        np.testing.assert_allclose(xp.host(got), [exact], rtol=1e-6)
+
+
+@every_optimizer
+def test_a_compiler_may_trace_every_number(xp: Any, name: str) -> None:
+    if xp.name != "jax":
+        pytest.skip("JAX is the one that traces")
+    import jax
+
+    optimizer, theta = _optimizer(xp, name, dtype="float32"), _theta()
+    names = [
+        key
+        for key in ("learning_rate", *CASES[name][1])
+        if not isinstance(CASES[name][1].get(key), bool | np.ndarray)
+    ]
+    names += [key for key in ("beta1", "beta2", "epsilon", "decay") if hasattr(optimizer, key)]
+    numbers = {key: getattr(optimizer, key) for key in names}
+
+    def one(theta: Any, gradient: Any, state: Any, numbers: dict[str, Any]) -> Any:
+        traced = dataclasses.replace(optimizer, **numbers)
+        return traced.rule(theta, gradient, state, traced.learning_rate)
+
+    compiled = jax.jit(one)
+    here = xp.asarray(theta, dtype="float32")
+    state = optimizer.initialize(here)
+    for gradient in _gradients(steps=5):
+        here, state = compiled(here, xp.asarray(gradient, dtype="float32"), state, numbers)
+    expected, _, _ = _run(xp, optimizer, theta, _gradients(steps=5), "float32")
+    np.testing.assert_allclose(xp.host(here), expected[-1], rtol=1e-4, atol=1e-5)
+
+
+class Halved(bx.Adam):
+    """Adam by half of each gradient, which calls what it overrides."""
+
+    def update(self, theta: Any, gradient: Any, state: Any, *, learning_rate: Any = None) -> Any:
+        return super().update(theta, 0.5 * gradient, state, learning_rate=learning_rate)
+
+
+def test_an_update_may_call_the_one_that_it_overrides(xp: Any) -> None:
+    network, x, y = bx.mlp([2, 3, 1]), xp.asarray([[0.5, 1.0]]), xp.asarray([[1.0]])
+    theta = xp.initialize(network)
+    ends = [
+        bx.fit(network, theta, x, y, optimizer=optimizer, epochs=3).theta
+        for optimizer in (Halved(0.1, epsilon=1e-8), bx.Adam(0.1, epsilon=2e-8))
+    ]
+    one, other = map(xp.host, ends)
+    np.testing.assert_allclose(one, other, rtol=0, atol=xp.rounding(1e-12))
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda wrong: bx.SGD(0.1, momentum=0.9, nesterov=wrong), "nesterov"),
+        (lambda wrong: bx.SGD(0.1, momentum=0.9, rate_inside=wrong), "rate_inside"),
+        (lambda wrong: bx.Adam(0.1, corrected_epsilon=wrong), "corrected_epsilon"),
+        (lambda wrong: bx.mlp([2, 1], layer_norm=wrong), "layer_norm"),
+    ],
+)
+def test_no_other_value_counts_as_a_boolean(make: Any, name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name} must be True or False, not 'no'"):
+        make("no")
+    make(np.bool_(True))

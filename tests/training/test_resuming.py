@@ -1,0 +1,589 @@
+"""A training that is taken up again is the one that was never left, bit for bit."""
+
+import contextlib
+import copy
+import os
+import pickle
+import signal
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.training.fit import Options, _prepared
+from backprop_xp.training.loop import Interrupt
+from backprop_xp.training.pytrees import mapped
+from tests.helpers import compiled
+from tests.own import Passing
+
+ROWS, BATCH, EPOCHS, STACK = 11, 4, 5, 3  # three updates an epoch, the last of three rows
+# Compiled loops may round otherwise where they are cut.
+COMPILED = 1e-12
+
+generator = np.random.default_rng(5)
+X, Y = generator.normal(size=(ROWS, 3)), generator.uniform(0.1, 0.9, size=(ROWS, 2))
+WEIGHT = generator.uniform(0.5, 2.0, size=ROWS)
+
+OPTIMIZERS = {
+    "SGD": lambda: bx.SGD(bx.schedules.exponential(0.2, 0.9)),
+    "momentum": lambda: bx.SGD(0.1, momentum=0.9, nesterov=True),
+    "RMSProp": lambda: bx.RMSProp(bx.schedules.warmup(0.05, 4)),
+    "Adam": lambda: bx.Adam(bx.schedules.cosine(0.05, 12)),
+    "AdamW": lambda: bx.AdamW(bx.schedules.chain([0.05, 0.01], [5])),
+}
+
+
+ADAM: dict[str, Any] = {"optimizer": bx.Adam(0.05), "batch_size": BATCH}
+
+
+def _network(**options: Any) -> bx.Network:
+    return bx.mlp([3, 5, 2], **{"hidden": "tanh", "dropout": 0.3, "l2": 0.01, **options})
+
+
+def _case(xp: Any, stack: Any = ()) -> tuple[Any, ...]:
+    network = _network()
+    return network, xp.initialize(network, stack=stack), xp.asarray(X), xp.asarray(Y)
+
+
+def _compiles(xp: Any) -> bool:
+    return xp.selection.backend.loop(lambda carry, given: (carry, None)) is not None
+
+
+def _same(xp: Any, one: Any, other: Any) -> None:
+    """Compare structures of arrays: to the bit, or to rounding where a compiler's loop was cut."""
+
+    def compare(a: Any, b: Any) -> None:
+        if _compiles(xp) and xp.host(a).dtype.kind == "f":
+            xp.assert_close(a, b, COMPILED)
+        else:
+            xp.assert_equal(a, b)
+
+    mapped(compare, one, other)
+
+
+def _compare(xp: Any, whole: Any, resumed: Any, begun: Any) -> None:
+    """Compare a training with one taken up from what was begun: a result, or so many epochs."""
+    _same(xp, whole.theta, resumed.theta)
+    _same(xp, whole.optimizer_state, resumed.optimizer_state)
+    assert whole.epochs == resumed.epochs
+    epochs = getattr(begun, "epochs", begun)
+    for name, values in whole.history.items():
+        _same(xp, values[epochs:], resumed.history[name][epochs:])
+        if begun is not epochs:
+            _same(xp, values, resumed.history[name])
+            _same(xp, values[:epochs], begun.history[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "batch_size", "stack"),
+    [compiled(name, BATCH, ()) for name in OPTIMIZERS if name != "momentum"]
+    + [("momentum", BATCH, ())]
+    + [
+        pytest.param(name, None, STACK, marks=[] if name == "Adam" else pytest.mark.thorough)
+        for name in OPTIMIZERS
+    ],
+)
+def test_a_training_taken_up_after_any_epoch_is_the_uninterrupted_one(
+    xp: Any, name: str, batch_size: int | None, stack: Any
+) -> None:
+    case, optimizer = _case(xp, stack), OPTIMIZERS[name]()
+    options: dict[str, Any] = {
+        "optimizer": optimizer,
+        "batch_size": batch_size,
+        "sample_weight": xp.asarray(WEIGHT),
+        "validation": (xp.asarray(X[:4]), xp.asarray(Y[:4])),
+        "clip": 0.5,
+        "seed": 3,
+    }
+    whole = bx.fit(*case, epochs=EPOCHS, **options)
+    for epochs in (1, 2, EPOCHS - 1):
+        begun = bx.fit(*case, epochs=epochs, **options)
+        _compare(xp, whole, bx.fit(*case, epochs=EPOCHS, start=begun, **options), begun)
+
+
+@pytest.mark.parametrize("stack", [(), STACK])
+def test_early_stopping_is_taken_up_with_its_patience_and_its_best(xp: Any, stack: Any) -> None:
+    """The rate is so large that losses go up and down."""
+    case = _case(xp, stack)
+    options: dict[str, Any] = {
+        "optimizer": bx.SGD(0.6, momentum=0.5),
+        "batch_size": BATCH,
+        "validation": (xp.asarray(X[:4]), xp.asarray(Y[:4])),
+        "early_stopping": bx.EarlyStopping(patience=4),
+        "epochs": 30,
+    }
+    whole = bx.fit(*case, **options)
+    assert 5 < whole.epochs < 30
+    for stop in (1, 4, whole.epochs - 2, whole.epochs - 1):
+        begun = bx.fit(*case, **options, callbacks=[lambda s, stop=stop: s.epoch == stop])
+        assert begun.epochs == stop
+        _compare(xp, whole, bx.fit(*case, start=begun, **options), begun)
+
+
+def test_a_state_of_train_or_of_a_callback_is_taken_up_as_well(xp: Any) -> None:
+    case, options = _case(xp), {**ADAM, "epochs": EPOCHS}
+    whole = bx.fit(*case, **options)
+    states = bx.train(*case, **options)
+    state = [next(states) for _ in range(2)][-1]
+    *_, last = bx.train(*case, start=state, **options)
+    _same(xp, last.theta, whole.theta)
+    kept: list[Any] = []
+    bx.fit(*case, **options, callbacks=[lambda s: s.epoch == 3 and (kept.append(s) or True)])
+    _compare(xp, whole, bx.fit(*case, start=kept[0], **options), 3)
+
+
+COPIES: dict[str, Any] = {
+    "pickle": lambda kept: pickle.loads(pickle.dumps(kept)),  # noqa: S301 -- our own bytes
+    "deepcopy": copy.deepcopy,
+}
+every_copy = pytest.mark.parametrize("how", COPIES)
+
+
+@every_copy
+@pytest.mark.parametrize("batch_size", [None, BATCH])
+def test_a_copy_is_taken_up_as_the_original(how: str, batch_size: int | None) -> None:
+    """On NumPy: a result of fit, a state of train, and the best of early stopping with them."""
+    network, theta = _network(), _network().initialize(backend="numpy", stack=STACK)
+    case = network, theta, X, Y
+    options: dict[str, Any] = {
+        "optimizer": bx.Adam(bx.schedules.cosine(0.5, 12)),
+        "batch_size": batch_size,
+        "validation": (X[:4], Y[:4]),
+        "metrics": {"rmse": bx.metrics.rmse},
+        "early_stopping": bx.EarlyStopping(patience=9),
+    }
+    whole = bx.fit(*case, epochs=EPOCHS, **options)
+    begun = bx.fit(*case, epochs=2, **options)
+    state = [*bx.train(*case, epochs=2, **options)][-1]
+    for kept in (begun, state):
+        copied = COPIES[how](kept)
+        assert type(copied) is type(kept)
+        assert not np.shares_memory(copied.theta, kept.theta)
+        resumed = bx.fit(*case, epochs=EPOCHS, start=copied, **options)
+        for one, other in ((whole, resumed), (whole.state.best, resumed.state.best)):
+            assert np.array_equal(one.theta, other.theta)
+            mapped(np.testing.assert_array_equal, one.optimizer_state, other.optimizer_state)
+        for name, values in whole.history.items():
+            assert np.array_equal(values[2:], resumed.history[name][2:])
+
+
+@every_copy
+@pytest.mark.parametrize("at", [1, 2, 5])
+def test_a_copy_of_an_interrupted_state_is_taken_up_too(how: str, at: int) -> None:
+    """Before the first update, in the middle of the first epoch, and of the second."""
+    pressing, options = Pressing(at, _raise), {**ADAM, "epochs": 3}
+    network = bx.Network([bx.Dense(3, 4, "tanh"), pressing, bx.Dense(4, 2)], "huber")
+    case = network, network.initialize(backend="numpy"), X, Y
+    with pytest.raises(KeyboardInterrupt) as caught:
+        bx.fit(*case, **options)
+    pressing.left = 0
+    state = COPIES[how](caught.value.state)
+    assert np.array_equal(
+        bx.fit(*case, start=state, **options).theta, bx.fit(*case, **options).theta
+    )
+
+
+def test_a_training_that_is_at_its_end_has_nothing_to_do(xp: Any) -> None:
+    case = _case(xp, STACK)
+    begun = bx.fit(*case, epochs=2, **ADAM)
+    again = bx.fit(*case, epochs=2, start=begun, **ADAM)
+    _same(xp, again.theta, begun.theta)
+    _same(xp, again.history["loss"], begun.history["loss"])
+    assert again.epochs == 2
+    *_, state = bx.train(*case, epochs=2, **ADAM)
+    unknown = bx.fit(*case, epochs=2, start=state, **ADAM).history["loss"]
+    assert np.isnan(unknown).all()
+    assert unknown.shape == (2, STACK)
+
+
+class Counted:
+    """A state that is no structure of arrays: an object that its update changes in place."""
+
+    def __init__(self, theta: Any) -> None:
+        self.updates, self.velocity = 0, 0.0 * theta
+
+
+class InPlace:
+    """An optimiser of one's own with such a state."""
+
+    def initialize(self, theta: Any) -> Any:
+        return Counted(theta)
+
+    def update(self, theta: Any, gradient: Any, state: Any) -> tuple[Any, Any]:
+        state.updates += 1
+        state.velocity = 0.9 * state.velocity + gradient
+        return theta - 0.1 * state.velocity, state
+
+
+class Bare:
+    """An optimiser of one's own whose state is a number."""
+
+    def initialize(self, theta: Any) -> Any:
+        return 0
+
+    def update(self, theta: Any, gradient: Any, state: Any) -> tuple[Any, Any]:
+        return theta - 0.1 / (1.0 + state) * gradient, state + 1
+
+
+@pytest.mark.parametrize("make", [bx.Adam, InPlace, Bare])
+def test_whatever_the_state_of_an_optimiser_is_it_is_copied(xp: Any, make: Any) -> None:
+    if make is InPlace and xp.name == "jax":
+        pytest.skip("jax compiles states of tuples, lists and dicts alone")
+    case, options = _case(xp), {"optimizer": make(), "batch_size": BATCH}
+    begun, whole = (bx.fit(*case, epochs=epochs, **options) for epochs in (2, 4))
+    for _ in range(2):
+        _same(xp, bx.fit(*case, epochs=4, start=begun, **options).theta, whole.theta)
+
+
+# ---- Ctrl-C
+
+
+class Pressing(Passing):
+    """A layer in whose n-th forward pass somebody interrupts."""
+
+    def __init__(self, at: int, press: Any) -> None:
+        self.left, self.press = at, press
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
+        self.left -= 1
+        if self.left == 0:
+            self.press()
+        return x, None
+
+
+def _pressed(xp: Any, at: int, press: Any) -> tuple[Pressing, Any]:
+    """Return a layer in which somebody interrupts, and a network with it and data to train it."""
+    if _compiles(xp):
+        pytest.skip(f"{xp.name} runs Python once, when it compiles")
+    pressing = Pressing(at, press)
+    layers = [bx.Dense(3, 4, "tanh"), pressing, bx.Dropout(0.2), bx.Dense(4, 2)]
+    network = bx.Network(layers, "huber")
+    return pressing, (network, xp.initialize(network), xp.asarray(X), xp.asarray(Y))
+
+
+def _raise() -> None:
+    raise KeyboardInterrupt
+
+
+def _signal() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("at", [1, 3, 4, 8])
+@pytest.mark.parametrize(("batch_size", "epochs"), [(None, 8), (BATCH, 3)])
+def test_an_interrupted_fit_goes_on_from_the_state_that_it_reached(
+    xp: Any, batch_size: int | None, epochs: int, at: int
+) -> None:
+    """Between updates, in the middle of an epoch: batches go on where they were."""
+    pressing, case = _pressed(xp, at, _signal)
+    options = {**ADAM, "batch_size": batch_size, "epochs": epochs}
+    with pytest.raises(KeyboardInterrupt) as caught:
+        bx.fit(*case, **options)
+    state = caught.value.state
+    assert state.step == at  # it waits until that update is done
+    pressing.left = 0
+    _compare(xp, bx.fit(*case, **options), bx.fit(*case, start=state, **options), state.epoch)
+
+
+def test_ctrl_c_in_a_callback_leaves_the_state_after_the_epoch(xp: Any) -> None:
+    case, options = _case(xp), {**ADAM, "epochs": 4}
+
+    def press(state: Any) -> None:
+        if state.epoch == 2:
+            _signal()
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        bx.fit(*case, **options, callbacks=[press])
+    assert caught.value.state.epoch == 2
+    whole = bx.fit(*case, **options)
+    _compare(xp, whole, bx.fit(*case, start=caught.value.state, **options), 2)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_before_a_training_begins_leaves_where_it_was_to_begin(xp: Any) -> None:
+    """A last layer that says no width has one row sent through it when the data are checked."""
+    pressing = Pressing(1, _raise)
+    network = bx.Network([bx.Dense(3, 2), pressing], "huber")
+    case = network, xp.initialize(network), xp.asarray(X), xp.asarray(Y)
+    begun = None
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt) as caught:
+            bx.fit(*case, optimizer=bx.Adam(), epochs=2, start=begun)
+        assert caught.value.state is begun
+        begun = bx.fit(*case, optimizer=bx.Adam(), epochs=1).state
+        pressing.left = 1
+
+
+def test_ctrl_c_while_an_epochs_order_is_drawn_waits_for_one_update(xp: Any) -> None:
+    options = Options(optimizer=bx.Adam(0.05), epochs=2, batch_size=BATCH)
+    state, advance = _prepared(*_case(xp), options)
+    interrupt = Interrupt()
+    interrupt.pressed = (signal.SIGINT, None)
+    after, measured = advance(state, 1, interrupt)
+    assert (after.epoch, measured) == (0, {})
+    assert 0 < after.step < 3
+
+
+def test_a_handler_of_ctrl_c_that_a_callback_puts_in_place_stays(xp: Any) -> None:
+    """As one that asks first, and then hands on to the one that it found."""
+    case, told = _case(xp), []
+
+    def put(state: Any) -> None:
+        if state.epoch == 1:
+            found: Any = signal.getsignal(signal.SIGINT)
+            signal.signal(signal.SIGINT, lambda *signalled: (told.append(1), found(*signalled)))
+
+    before = signal.getsignal(signal.SIGINT)
+    broken = {"shuffle": lambda epoch: 1 // (1 - epoch) * np.arange(ROWS)}
+    for options in ({}, broken):  # a training that ends, and one that an error ends within an epoch
+        told.clear()
+        try:
+            with contextlib.suppress(ZeroDivisionError):
+                bx.fit(*case, **ADAM, epochs=3, callbacks=[put], **options)
+            assert signal.getsignal(signal.SIGINT) is not before
+            with pytest.raises(KeyboardInterrupt):
+                _signal()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert told == [1]
+
+
+# ---- errors
+
+
+class Failing:
+    """A function that fails at its n-th call, once."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def __call__(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise RuntimeError("failed here")
+
+
+class Spoiling(bx.SGD):
+    """An optimiser of one's own that fails when it has written over what it was given."""
+
+    def __init__(self, fails: Failing) -> None:
+        super().__init__(0.1, momentum=0.9)
+        object.__setattr__(self, "fails", fails)
+
+    def update(self, theta: Any, gradient: Any, state: Any, **options: Any) -> Any:
+        velocity = state.velocity
+        theta *= 0.5
+        velocity *= 0.5
+        self.fails()  # type: ignore[attr-defined]
+        return super().update(theta, gradient, state, **options)
+
+
+class Calling(Passing):
+    """A layer that calls a function as x passes."""
+
+    def __init__(self, call: Any) -> None:
+        self.call = call
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
+        self.call()
+        return x, None
+
+
+def _then(fails: Failing, value: Any) -> Any:
+    fails()
+    return value
+
+
+FAILURES: dict[str, Any] = {
+    "a callback": lambda fails: {"callbacks": [lambda state: fails()]},
+    "a schedule": lambda fails: {"optimizer": bx.Adam(lambda step: _then(fails, 0.1))},
+    "an order": lambda fails: {"shuffle": lambda epoch: _then(fails, np.arange(ROWS))},
+    "a metric": lambda fails: {
+        "metrics": {"rmse": lambda *given: _then(fails, bx.metrics.rmse(*given))}
+    },
+    "a layer": lambda fails: {"layer": Calling(fails)},
+    "an optimiser": lambda fails: {"optimizer": Spoiling(fails)},
+}
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    ("where", "batch_size"),
+    [(where, size) for where in FAILURES for size in (None, BATCH) if size or "order" not in where],
+)
+def test_whatever_fails_leaves_a_state_from_which_the_training_goes_on(
+    xp: Any, where: str, batch_size: int | None, at: int
+) -> None:
+    """Of the last whole update, or epoch where that may be written over."""
+    if _compiles(xp) and where in ("a metric", "a layer", "an optimiser"):
+        pytest.skip(f"{xp.name} runs Python once, when it compiles")
+    fails = Failing(at)
+    options = {**ADAM, "batch_size": batch_size, "epochs": 6, **FAILURES[where](fails)}
+    layers = [bx.Dense(3, 4, "tanh"), options.pop("layer", Passing()), bx.Dense(4, 2)]
+    network = bx.Network([*layers, bx.Dropout(0.2)], "huber")
+    case = network, xp.initialize(network), xp.asarray(X), xp.asarray(Y)
+    with pytest.raises(RuntimeError, match="failed here") as caught:
+        bx.fit(*case, **options)
+    state: Any = caught.value.state  # type: ignore[attr-defined]
+    whole, resumed = (bx.fit(*case, start=start, **options) for start in (None, state))
+    _compare(xp, whole, resumed, state.epoch)
+    _same(xp, whole.history["loss"], resumed.history["loss"])
+    if where == "a callback":
+        assert state.epoch == at
+    if where == "a metric":
+        assert state.epoch == at - 1
+    if where == "a layer" or (where == "an optimiser" and batch_size is None):
+        assert state.step == at - 1
+
+
+@pytest.mark.parametrize("batch_size", [None, BATCH])
+def test_train_raises_what_a_layer_raises(xp: Any, batch_size: int | None) -> None:
+    """At once: nobody but fit asks for what was held back."""
+    fails = Failing(1 if _compiles(xp) else 3)
+    layers = [bx.Dense(3, 4), Calling(fails), bx.Dense(4, 2)]
+    network = bx.Network(layers, "huber")
+    case = network, xp.initialize(network), xp.asarray(X), xp.asarray(Y)
+    states = bx.train(*case, **{**ADAM, "batch_size": batch_size, "epochs": 6})
+    with pytest.raises(RuntimeError, match="failed here"):
+        list(states)
+    assert fails.left == 0
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_whoever_handles_ctrl_c_is_told_between_two_updates(xp: Any, goes_on: bool) -> None:
+    """As asyncio, or a program of one's own, does; it may let the training go on."""
+    _, case = _pressed(xp, 4, _signal)
+    told, options = [], {**ADAM, "epochs": 3}
+
+    def handle(number: int, frame: Any) -> None:
+        told.append(number)
+        if not goes_on:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        result = bx.fit(*case, **options)
+    except KeyboardInterrupt as interrupt:
+        result = bx.fit(*case, start=interrupt.state, **options)
+    finally:
+        assert signal.signal(signal.SIGINT, before) is handle
+    assert told == [signal.SIGINT]
+    _same(xp, result.theta, bx.fit(*case, **options).theta)
+    assert result.history["loss"].shape == (3,)
+
+
+def test_elsewhere_than_in_the_main_thread_nothing_is_held_back(xp: Any) -> None:
+    case, options = _case(xp), {**ADAM, "epochs": 2}
+    result = xp.in_a_thread(lambda: bx.fit(*case, **options))
+    _same(xp, result.theta, bx.fit(*case, **options).theta)
+
+
+# ---- what does not fit
+
+
+@pytest.mark.parametrize(
+    ("begun", "error", "message"),
+    [
+        compiled({"hidden": "relu", "layer_norm": True}, ValueError, r"start\.theta has shape"),
+        compiled({"stack": 2}, ValueError, r"start\.theta has shape \(2, 32\), but theta \(32,\)"),
+        compiled(
+            {"optimizer": bx.RMSProp()},
+            TypeError,
+            "start.* is of RMSPropState, but SGD goes on from",
+        ),
+        ({"optimizer": bx.SGD(0.1)}, ValueError, "state has no velocity"),
+        ({"batch_size": None}, ValueError, "start has made 2 updates in 2 epochs.* an epoch has 3"),
+        ({"epochs": 6}, ValueError, "start has run 6 epochs, but epochs=5 counts from the beginn"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused_by_name(
+    xp: Any, begun: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    options = {"optimizer": bx.SGD(0.1, momentum=0.9), "batch_size": BATCH, "epochs": 2}
+    changed = {key: begun[key] for key in options if key in begun}
+    other = _network(**{key: begun[key] for key in ("hidden", "layer_norm") if key in begun})
+    theta, (*case, x, y) = xp.initialize(other, stack=begun.get("stack", ())), _case(xp)
+    start = bx.fit(other, theta, x, y, **{**options, **changed})
+    with pytest.raises(error, match=message):
+        bx.fit(*case, x, y, start=start, **{**options, "epochs": 5})
+
+
+@pytest.mark.parametrize("rule", ["early_stopping", "plateau"])
+@pytest.mark.parametrize("watch", [("loss", "min"), ("rmse", "min"), ("r2", "max"), ("r2", "min")])
+def test_a_training_that_watched_another_value_is_not_gone_on_with(
+    xp: Any, rule: str, watch: tuple[str, str]
+) -> None:
+    """What was the best of one cannot be compared with another; it may begin anew."""
+    case, memory = _case(xp), {"early_stopping": "best", "plateau": "slowed"}[rule]
+
+    def options(watch: str | None, mode: Any, **more: Any) -> dict[str, Any]:
+        metrics = {"rmse": bx.metrics.rmse, "r2": bx.metrics.r2}
+        given: dict[str, Any] = {**ADAM, "epochs": 3, "metrics": metrics, **more}
+        if rule == "plateau":
+            rate = bx.schedules.plateau(0.05, watch=watch, mode=mode)
+            return given | {"optimizer": bx.Adam(rate)}
+        return given | {"early_stopping": bx.EarlyStopping(watch=watch, mode=mode)}
+
+    begun = bx.fit(*case, **options(*watch))  # type: ignore[arg-type]
+    kept = getattr(begun.state, memory)
+    assert (kept.watch, kept.mode) == watch
+    same = None if watch[0] == "loss" else watch[0]  # the loss is watched by default
+    assert bx.fit(*case, **options(same, watch[1], epochs=5), start=begun).epochs == 5
+    held_out = xp.asarray(X[:4]), xp.asarray(Y[:4])
+    turned = "max" if watch[1] == "min" else "min"
+    for name, mode, more in (
+        ("validation_loss", "min", {"validation": held_out}),
+        ("r2", turned, {}),
+    ):
+        changed = options(name, mode, epochs=5, **more)
+        said = rf"{rule} watches '{name}' \(mode='{mode}'\), but start has watched '{watch[0]}'"
+        with pytest.raises(ValueError, match=rf"{said}.*start=state\._replace\({memory}=None"):
+            bx.fit(*case, **changed, start=begun)
+        anew = begun.state._replace(**{memory: None})
+        assert bx.fit(*case, **changed, start=anew).epochs == 5
+
+
+def test_a_result_shares_no_memory_with_the_state_to_go_on_from(xp: Any) -> None:
+    case, optimizer = _case(xp), bx.SGD(0.1, momentum=0.9)
+    for rule in (None, bx.EarlyStopping()):
+        options = {"optimizer": optimizer, "early_stopping": rule}
+        result = bx.fit(*case, epochs=2, **options)
+        state: Any = result.state if rule is None else result.state.best
+        before = [np.array(xp.host(a)) for a in (state.theta, state.optimizer_state.velocity)]
+        optimizer.update(result.theta, 1.0 * result.theta, result.optimizer_state)
+        result.history["loss"][:] = 0.0
+        xp.assert_equal(state.theta, before[0])
+        xp.assert_equal(state.optimizer_state.velocity, before[1])
+        assert (result.state.history["loss"] > 0.0).all()
+
+
+def test_a_history_is_that_of_the_whole_training(xp: Any) -> None:
+    case = _case(xp)
+    whole = bx.fit(*case, **ADAM, epochs=5)
+    begun = bx.fit(*case, **ADAM, epochs=2)
+    resumed = bx.fit(*case, **ADAM, epochs=5, start=begun)
+    _same(xp, resumed.history, whole.history)
+    _same(xp, resumed.state.history, whole.history)
+    *_, last = bx.train(*case, **ADAM, epochs=2)
+    unmeasured = bx.fit(*case, **ADAM, epochs=5, start=last).history["loss"]
+    assert np.isnan(unmeasured[:2]).all()
+    _same(xp, unmeasured[2:], whole.history["loss"][2:])
+
+
+def test_what_is_no_state_is_refused(xp: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"start must be a state of bx\.train or a result of bx\.fit"
+    ):
+        bx.fit(*_case(xp), optimizer=bx.Adam(), epochs=1, start=_case(xp)[1])
+
+
+@pytest.mark.parametrize("batch_size", [None, 2, 5])
+def test_a_cut_epoch_goes_on_in_the_batches_it_began_with(xp: Any, batch_size: int | None) -> None:
+    network, (x, y) = bx.mlp([3, 2]), (xp.asarray(np.ones((16, n))) for n in (3, 2))
+    theta, options = xp.initialize(network), {"optimizer": bx.SGD(0.1), "epochs": 5}
+    first = next(iter(bx.train(network, theta, x, y, batch_size=4, **options)))
+    cut = first._replace(epoch=0, step=2, batch_losses=xp.asarray([1.0, 1.0]))
+    with pytest.raises(ValueError, match="give it the data that it was trained on"):
+        bx.fit(network, theta, x, y, batch_size=batch_size, start=cut, **options)
+    assert bx.fit(network, theta, x, y, batch_size=4, start=cut, **options).epochs == 5
