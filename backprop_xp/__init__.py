@@ -26,7 +26,8 @@ from backprop_xp.training.early_stopping import EarlyStopping
 from backprop_xp.training.fit import fit, train
 from backprop_xp.training.history import Writer, write_checkpoints_with
 from backprop_xp.training.optimizers import SGD, Adam, AdamW, RMSProp
-from backprop_xp.training.options import FitResult, Options, TrainingState
+from backprop_xp.training.options import Options
+from backprop_xp.training.states import FitResult, TrainingState
 
 if TYPE_CHECKING:
     from backprop_xp import plots

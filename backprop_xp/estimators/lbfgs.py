@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from backprop_xp.backends import Array, array_namespace, require_owner, to_host, to_host_together
 from backprop_xp.estimators.stochastic import Report, Task, place_of_best
-from backprop_xp.training.loop import Interrupt
+from backprop_xp.training.interrupt import Interrupt
 
 
 def minimize(model: Any, task: Task, report: Report | None) -> Array:

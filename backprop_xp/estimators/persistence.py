@@ -34,7 +34,7 @@ from backprop_xp.training.optimizers import (
     SGDState,
     check_state,
 )
-from backprop_xp.training.options import TrainingState
+from backprop_xp.training.states import TrainingState
 
 # Where it ran is no part of a model: a file is read on other machines.
 _WHERE = ("backend", "device")

@@ -19,10 +19,11 @@ from backprop_xp.estimators.streaming import Table
 from backprop_xp.networks.network import Network
 from backprop_xp.training.early_stopping import Best, EarlyStopping
 from backprop_xp.training.fit import interruptible
-from backprop_xp.training.loop import Interrupt
+from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
-from backprop_xp.training.options import Options, TrainingState
+from backprop_xp.training.options import Options
 from backprop_xp.training.pytrees import mapped
+from backprop_xp.training.states import TrainingState
 
 STOCHASTIC = ("sgd", "adam", "adamw", "rmsprop")
 # Called with theta after each epoch; true ends the training.

@@ -32,7 +32,8 @@ from backprop_xp.training.optimizers import (
     SGDState,
     check_state,
 )
-from backprop_xp.training.options import FitResult, Options, TrainingState
+from backprop_xp.training.options import Options
+from backprop_xp.training.states import FitResult, TrainingState
 
 # What is on the host wherever a training runs.
 _ON_THE_HOST = (

@@ -33,7 +33,6 @@ from backprop_xp.training.optimizers import (
     RMSPropState,
     SGDState,
 )
-from backprop_xp.training.options import TrainingState
 from backprop_xp.training.schedules import (
     chain,
     constant,
@@ -44,6 +43,7 @@ from backprop_xp.training.schedules import (
     step_decay,
     warmup,
 )
+from backprop_xp.training.states import TrainingState
 
 LAYERS = (Dense, Activate, Dropout, LayerNorm, Residual)
 OPTIMIZERS = (SGD, RMSProp, Adam, AdamW)

@@ -14,7 +14,7 @@ from backprop_xp.tables.settings import Settings
 from backprop_xp.tables.training_file import Keeper, best_of
 from backprop_xp.training.early_stopping import EarlyStopping
 from backprop_xp.training.fit import fit
-from backprop_xp.training.options import TrainingState
+from backprop_xp.training.states import TrainingState
 
 # By this the output's first weights are made smaller.
 _MODEST = 0.1

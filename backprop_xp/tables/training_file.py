@@ -15,7 +15,7 @@ from backprop_xp.files.checkpoint import save
 from backprop_xp.networks.network import Network
 from backprop_xp.tables.model import BYTES, TOLD
 from backprop_xp.training.optimizers import Optimizer
-from backprop_xp.training.options import TrainingState
+from backprop_xp.training.states import TrainingState
 
 # After an epoch: its number, that of all, and by names, of each restart, "loss", "validation_loss",
 # "best_loss", the least of the latter so far, and "best_epoch", when that was.

@@ -18,7 +18,7 @@ from backprop_xp.tables.resumption import told_of, training_in
 from backprop_xp.tables.scores import by_class, linear, score, trivial
 from backprop_xp.tables.settings import Settings
 from backprop_xp.tables.training_file import Keeper, Watch, best_of
-from backprop_xp.training.options import TrainingState
+from backprop_xp.training.states import TrainingState
 
 
 def train(

@@ -27,7 +27,7 @@ from backprop_xp.checks import boolean, integer, real
 
 
 class Standardized(NamedTuple):
-    """Standardised features, and the mean and scale ``(1, n)`` that bring others beside them."""
+    """Standardized features, with the mean and the scale, ``(1, n)``, that were used."""
 
     x: Array
     mean: Array
@@ -38,8 +38,8 @@ def one_hot(labels: Any, n_classes: int | None = None, *, smoothing: float = 0.0
     """Return ``(..., n_classes)``, 1 at each label and 0 elsewhere, in the labels' dtype.
 
     ``labels`` are integers from 0, of any shape; ``n_classes`` defaults to the largest plus one.
-    Checking them is one transfer of two numbers to the host. With ``smoothing`` that share of each
-    1 is given to all classes alike (Szegedy et al. 2016, section 7), in the device's own precision.
+    The check moves two numbers to the host. With ``smoothing``, that share of each 1 is spread
+    evenly over all classes (Szegedy et al. 2016, section 7), in the device's default dtype.
 
     >>> import backprop_xp as bx
     >>> bx.data.one_hot([0, 2, 1])
@@ -74,8 +74,8 @@ def one_hot(labels: Any, n_classes: int | None = None, *, smoothing: float = 0.0
 def standardize(x: Any, *, mean: Array | None = None, scale: Array | None = None) -> Standardized:
     """Return x, ``(batch, n)``, with each feature brought to mean 0 and variance 1.
 
-    The mean and scale of the training rows are given back: hand them in for validation and test
-    rows. A constant feature is centred alone (scale 1). The variance is the biased one.
+    Pass the ``mean`` and ``scale`` of the training set's result for validation and test rows. A
+    constant feature is only centred: its scale is 1. The variance is the biased one.
 
     >>> import backprop_xp as bx
     >>> train = bx.data.standardize([[1.0, 5.0], [3.0, 5.0]])
@@ -96,7 +96,7 @@ def standardize(x: Any, *, mean: Array | None = None, scale: Array | None = None
         mean = like(x, mean, "mean")
     else:
         mean = xp.mean(x, axis=-2, keepdims=True)
-        # Held between the extremes: rounding must not move the mean of a constant column off it.
+        # Clipped to the extremes: rounding must not move the mean of a constant column.
         mean = xp.maximum(mean, xp.min(x, axis=-2, keepdims=True))
         mean = xp.minimum(mean, xp.max(x, axis=-2, keepdims=True))
     centred = x - mean
@@ -109,7 +109,7 @@ def standardize(x: Any, *, mean: Array | None = None, scale: Array | None = None
 
 
 def split(*arrays: Any, test_size: float = 0.2, seed: int = 0) -> list[Array]:
-    """Return each array's training rows and test rows, shuffled alike: x, x_test, y, y_test, ...
+    """Return the training and test rows of each array, in one order: x, x_test, y, y_test, ...
 
     ``test_size`` is a share between 0 and 1 (rounded up) or a number of rows.
     """
@@ -128,7 +128,7 @@ def minibatches(
 ) -> Iterator[tuple[Array, ...]]:
     """Yield one epoch of batches, each a tuple of the arrays' rows; the last may be smaller.
 
-    The order depends on the seed and the epoch alone.
+    The order depends only on the seed and the epoch.
 
     >>> import backprop_xp as bx
     >>> [len(x) for x, in bx.data.minibatches(list(range(10)), batch_size=4)]
@@ -145,9 +145,9 @@ def minibatches(
 
 
 def order_of(rows: int, seed: int | None, epoch: int) -> np.ndarray:
-    """Return the order of the rows in an epoch, on the host: int32, for devices without int64.
+    """Return the order of an epoch's rows on the host, unchanged if ``seed`` is None.
 
-    Without a seed they keep their own.
+    It is int32, for devices without int64.
     """
     if seed is None:
         return np.arange(rows, dtype=np.int32)
@@ -157,7 +157,7 @@ def order_of(rows: int, seed: int | None, epoch: int) -> np.ndarray:
 
 
 def chosen_order(rows: int, choose: Callable[[int], Any], epoch: int) -> np.ndarray:
-    """Return the order that a user's function gives an epoch's rows, checked to have each once."""
+    """Return the order that a user's function returns for an epoch, checked to be a permutation."""
     order = np.asarray(to_host(choose(epoch)))
     if order.dtype.kind not in "iu" or order.shape != (rows,):
         raise ValueError(
@@ -175,7 +175,7 @@ def chosen_order(rows: int, choose: Callable[[int], Any], epoch: int) -> np.ndar
 
 
 def _numbers(value: Any, name: str) -> Array:
-    """Return numbers of a list, a table or NumPy's array; another library's array as it is."""
+    """Return an array of numbers; another library's array stays as it is."""
     home = owner(value)
     if home is None or home.name == "numpy":
         return plain(value, name)
@@ -184,7 +184,7 @@ def _numbers(value: Any, name: str) -> Array:
 
 
 def _anything(value: Any, name: str) -> Array:
-    """Return what ``_numbers`` does, but take arrays of text or objects, too."""
+    """Return an array of numbers, or NumPy's array of any dtype."""
     return unmasked(value, name) if isinstance(value, np.ndarray) else _numbers(value, name)
 
 

@@ -1,6 +1,6 @@
-"""What is watched after each epoch: early stopping, and rates that a plateau slows down.
+"""Early stopping, and the learning rates that a plateau lowers: rules that watch each epoch.
 
-Each network of a stack is judged by itself.
+They watch each network of a stack by itself.
 """
 
 import functools
@@ -17,13 +17,15 @@ from backprop_xp.training.schedules import Plateau
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Ends training when no network of the stack has improved for ``patience`` epochs.
+    """A rule that ends training when no network of the stack has improved for ``patience`` epochs.
 
-    A network improves when what is watched falls by more than ``min_delta`` below its best, or
-    rises above it with ``mode="max"``. ``watch`` is the name of a metric or ``"validation_loss"``;
-    None is the latter. Without validation rows that is the training loss after the epoch, without
-    dropout, which takes another forward pass. With ``restore_best`` ``fit`` gives back each
-    network and its optimiser's state as they were at its own best epoch.
+    - ``watch`` is the name of a metric or ``"validation_loss"``, the default. Without a validation
+      set the rule watches the loss of the training set after the epoch, without dropout, which
+      takes another forward pass.
+    - A network improves when the watched value falls by more than ``min_delta`` below its best, or
+      rises above it with ``mode="max"``.
+    - With ``restore_best`` ``fit`` returns each network, and its optimizer's state, of its own best
+      epoch.
     """
 
     patience: int = 10
@@ -42,11 +44,11 @@ class EarlyStopping:
 
 
 class Best(NamedTuple):
-    """Each network of a stack as it was at its own best epoch, for early stopping.
+    """Each network of a stack at its own best epoch, for early stopping.
 
-    ``score`` and ``epoch`` are NumPy arrays ``(*stack,)``: what was watched, negated where more is
-    better, and the epoch. What the optimiser's state counts for all networks, as its step, is that
-    of the last of the epochs. ``watch`` names what was watched, and ``mode`` what is better.
+    ``score`` and ``epoch`` are NumPy arrays ``(*stack,)``: the watched value, negated for
+    ``mode="max"``, and the epoch. A count that all networks share, such as the optimizer's step, is
+    that of the latest of these epochs. ``watch`` and ``mode`` are those of the rule.
     """
 
     score: Any
@@ -58,11 +60,10 @@ class Best(NamedTuple):
 
 
 class Slowed(NamedTuple):
-    """How far a plateau has slowed each network of a stack down: NumPy arrays ``(*stack,)``.
+    """How far a plateau has lowered each network's learning rate: NumPy arrays ``(*stack,)``.
 
-    ``score`` is the best of what was watched, negated where more is better, ``epoch`` that since
-    which patience is counted, ``factor`` what the rate is multiplied by; ``watch`` and ``mode`` are
-    as in ``Best``.
+    ``score`` is the best watched value, as in ``Best``; ``epoch`` is the one from which patience
+    counts; ``factor`` multiplies the rate. ``watch`` and ``mode`` are those of the plateau.
     """
 
     score: Any
@@ -73,9 +74,9 @@ class Slowed(NamedTuple):
 
 
 def better(rule: EarlyStopping, old: Best | None, watched: Array, epoch: int, carry: Any) -> Best:
-    """Return each network at its best after one more epoch; one transfer tells which improved.
+    """Return each network at its best after one more epoch, with one transfer to the host.
 
-    ``rule`` names what is watched; ``carry`` is theta and the optimiser's state after the epoch.
+    ``carry`` is theta and the optimizer's state after the epoch.
     """
     score = _score(rule, watched)
     np = array_namespace(score)
@@ -98,7 +99,7 @@ def better(rule: EarlyStopping, old: Best | None, watched: Array, epoch: int, ca
 
 
 def slowed(rule: Plateau, old: Slowed | None, watched: Array, epoch: int) -> Slowed:
-    """Return how far each network is slowed down after one more epoch."""
+    """Return how far each network's rate is lowered after one more epoch."""
     score = _score(rule, watched)
     np = array_namespace(score)
     if old is None:
@@ -115,14 +116,14 @@ def slowed(rule: Plateau, old: Slowed | None, watched: Array, epoch: int) -> Slo
 
 
 def _score(rule: EarlyStopping | Plateau, watched: Array) -> Any:
-    """Return what is watched, on the host, negated where more is better; NaN counts as infinity."""
+    """Return the watched value on the host, negated for ``mode="max"``; NaN counts as infinity."""
     score = to_host(watched) * (1.0 if rule.mode == "min" else -1.0)
     np = array_namespace(score)
     return np.where(np.isnan(score), math.inf, score)
 
 
 def _where(improved: Any, old: Any, new: Any) -> Any:
-    """Return ``new`` for the networks that improved and ``old`` for the others, array by array."""
+    """Return ``new`` for the networks that improved, else ``old``; other leaves are ``new``."""
     home, stack = owner(new), improved.shape
     if home is None or not hasattr(new, "shape") or tuple(new.shape[: len(stack)]) != stack:
         return new

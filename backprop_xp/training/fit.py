@@ -1,72 +1,82 @@
 """Training: ``train`` yields a state per epoch, ``fit`` runs it to the end and keeps a history.
 
-Everything is per network of a stack: losses ``(*stack,)``, clipping, early stopping. Losses stay on
-the device; ``fit`` moves them at the end, or at each epoch if somebody looks at them.
+Each network of a stack is trained by itself: losses are ``(*stack,)``, and so are clipping, early
+stopping and plateaus. Losses stay on the device; ``fit`` moves them at the end, or at each epoch if
+a callback, a display or a rule needs them.
 """
 
 import contextlib
-import dataclasses
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, Unpack
 
-from backprop_xp.backends import Array, array_namespace, owner, require_owner, to_host
+from backprop_xp.backends import Array, owner
 from backprop_xp.checks import boolean, nearest, sequence
 from backprop_xp.display.progress import reporting
-from backprop_xp.networks.inputs import check_entries, check_l2
 from backprop_xp.networks.network import Network
-from backprop_xp.networks.objective import strength_of
-from backprop_xp.networks.random_bits import as_int32, fold_in
-from backprop_xp.training.batches import joined, mean_over, pieces, remaining, tables_of, take
-from backprop_xp.training.data_checks import check_data
-from backprop_xp.training.early_stopping import EarlyStopping, better, slowed
-from backprop_xp.training.gradient_monitor import check_step
-from backprop_xp.training.history import Record, kept, on_host, saving
-from backprop_xp.training.loop import Interrupt, steps_of
-from backprop_xp.training.optimizers import optimizer_beside
-from backprop_xp.training.options import FitResult, Options, TrainingState, started
+from backprop_xp.training.epochs import Training, advance, has_ended, prepare
+from backprop_xp.training.history import (
+    Record,
+    checkpoint_writer,
+    history_of,
+    on_host,
+    returned,
+    write_if_due,
+)
+from backprop_xp.training.interrupt import Interrupt
+from backprop_xp.training.options import OPTION_NAMES, Options, TrainingOptions
 from backprop_xp.training.pytrees import copied
-from backprop_xp.training.schedules import Plateau
+from backprop_xp.training.states import FitResult, TrainingState
 
-# Epochs of one update each in one loop, which keeps their losses to its end.
-_BLOCK = 2000
+# Full-batch epochs in one call of ``advance``, which keeps their losses to its end.
+_EPOCHS_AT_ONCE = 2000
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _checked(function: str, given: dict[str, Any], *own: str) -> Options:
-    """Return the checked options of ``train`` or ``fit``, given the names of the function's own."""
-    known = [field.name for field in dataclasses.fields(Options)]
-    for name in given:
-        if name not in known:
-            raise TypeError(f"{function} has no option {name!r}. {nearest(name, [*known, *own])}")
+def _checked(function: str, options: Mapping[str, Any], *own: str) -> Options:
+    """Return the checked options of ``train`` or ``fit``; ``own`` names its other arguments."""
+    for name in options:
+        if name not in OPTION_NAMES:
+            known = [*OPTION_NAMES, *own]
+            raise TypeError(f"{function} has no option {name!r}. {nearest(name, known)}")
     for name, example in (("optimizer", "bx.Adam()"), ("epochs", "100")):
-        if name not in given:
+        if name not in options:
             raise TypeError(f"{function} needs {name}=, such as {name}={example}.")
-    return Options(**given)
+    return Options(**options)
 
 
-def _with_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Show the options, with their defaults, in a function's signature."""
+def _with_options(function: Function) -> Function:
+    """Show the options in a function's signature, and explain them in its docstring."""
     signature = inspect.signature(function)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     options = inspect.signature(Options).parameters.values()
     parameters = sorted([*own, *options], key=lambda parameter: parameter.kind)
     function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    explained = inspect.getdoc(Options) or ""
+    lines = inspect.cleandoc(function.__doc__ or "").replace(
+        "{options}", explained[explained.index("- ``optimizer``") :]
+    )
+    function.__doc__ = lines
     return function
 
 
 @_with_options
 def train(
-    network: Network, theta: Array, x: Array, y: Array, **options: Any
+    network: Network, theta: Array, x: Array, y: Array, **options: Unpack[TrainingOptions]
 ) -> Iterator[TrainingState]:
-    """Return an iterator that trains for an epoch each time it is advanced.
+    """Return an iterator of ``TrainingState``; each time it is advanced, it trains for an epoch.
 
-    It yields a ``TrainingState``; the options are those of ``bx.options.Options``.
+    ``theta``, ``(*stack, P)``, is copied and never written. ``x`` is ``(batch, n_in)`` or
+    ``(*stack, batch, n_in)``, ``y`` likewise with ``n_out``.
 
-    The arguments are checked at once: ValueError or TypeError for those that do not fit, and for a
-    value in x, y or sample_weight that is not finite or a target that the loss cannot mean, with
-    its place. theta is copied, never written.
+    {options}
+
+    The arguments are checked when ``train`` is called. Raises TypeError or ValueError for arguments
+    that do not fit, for a value of x, y or sample_weight that is not finite, and for a target
+    outside the loss's range.
 
     >>> import backprop_xp as bx
     >>> network = bx.mlp([2, 4, 1], hidden="tanh", loss="binary_cross_entropy")
@@ -77,32 +87,35 @@ def train(
     >>> network.predict(state.theta, x).round().T
     array([[0., 1., 1., 0.]])
     """
-    # Of an interrupt that is not entered: here Ctrl-C raises wherever it comes.
+    # An interrupt that is not entered holds nothing back: Ctrl-C raises wherever it comes.
     return interruptible(network, theta, x, y, _checked("train", options), Interrupt())
 
 
 def interruptible(
     network: Network, theta: Array, x: Array, y: Array, options: Options, interrupt: Interrupt
 ) -> Iterator[TrainingState]:
-    """Return the iterator of ``train``, in whose steps an interrupt is held back.
+    """Return the iterator of ``train``, whose steps an interrupt protects.
 
-    Once it is pressed, the state after the step is yielded, in the middle of an epoch as a rule;
-    whoever entered the interrupt releases it then, and goes on or does not.
+    Once Ctrl-C is pressed, the state after the step is yielded, usually in the middle of an epoch.
+    The caller, who entered the interrupt, then releases it, and may continue.
     """
-    state, advance = _prepared(network, theta, x, y, options)
-    record, save = Record(state), saving(network, state, options)
+    training, state = prepare(network, theta, x, y, options)
+    return _states(training, network, state, interrupt)
 
-    def states(state: TrainingState) -> Iterator[TrainingState]:
-        while not _has_ended(state, options):
-            interrupt.busy = True
-            state, values = advance(state, 1, interrupt)
-            interrupt.raise_error()
-            if values and options.checkpoint is not None:
-                record.add(values)
-                save(state, record, _has_ended(state, options))
-            yield state
 
-    return states(state)
+def _states(
+    training: Training, network: Network, state: TrainingState, interrupt: Interrupt
+) -> Iterator[TrainingState]:
+    options = training.options
+    record, write = Record(state), checkpoint_writer(network, state, options)
+    while not has_ended(state, options):
+        interrupt.busy = True
+        state, measures = advance(training, state, 1, interrupt)
+        interrupt.raise_error()
+        if measures and write is not None:
+            record.add(measures)
+            write_if_due(write, state, record, options, ends=has_ended(state, options))
+        yield state
 
 
 @_with_options
@@ -112,21 +125,29 @@ def fit(
     x: Array,
     y: Array,
     *,
-    callbacks: Sequence[Callable[[TrainingState], Any]] = (),
+    callbacks: Sequence[Callable[[TrainingState], bool | None]] = (),
     progress: bool = False,
-    **options: Any,
+    **options: Unpack[TrainingOptions],
 ) -> FitResult:
-    """Train and return theta, the history and the optimiser's state.
+    """Train a network, and return theta, the history and the optimizer's state.
 
-    The other options are those of ``train``, of ``bx.options.Options``. Each callback is given the
-    state after every epoch; one that returns True ends the training, and TypeError is raised for
-    what is no boolean and not None. ``progress`` shows a bar on a terminal and in a notebook, where
-    rich is installed, and writes lines to stderr elsewhere.
+    ``theta``, ``(*stack, P)``, is copied and never written. ``x`` is ``(batch, n_in)`` or
+    ``(*stack, batch, n_in)``, ``y`` likewise with ``n_out``.
 
-    Ctrl-C ends the training at once, between two updates. Its KeyboardInterrupt, and every other
-    exception, has the last whole state that was reached in its attribute ``state``, with the
-    history so far: ``start=error.state`` goes on as if nothing had happened. Before the training
-    begins that is ``start``, or None.
+    - ``callbacks`` are functions that receive the ``TrainingState`` after every epoch. One that
+      returns True ends the training.
+    - ``progress`` shows a bar on a terminal and in a notebook if rich is installed, and otherwise
+      writes lines to stderr.
+
+    {options}
+
+    Ctrl-C ends the training between two updates. Its KeyboardInterrupt, and every other exception,
+    has an attribute ``state``: the last whole state with the history so far. ``start=error.state``
+    resumes from it. Before the first epoch it is ``start``, or None.
+
+    Raises TypeError or ValueError for arguments that do not fit, for a value of x, y or
+    sample_weight that is not finite, for a target outside the loss's range, and for a callback that
+    returns neither a boolean nor None.
 
     >>> import backprop_xp as bx
     >>> network = bx.mlp([1, 1])
@@ -135,203 +156,53 @@ def fit(
     >>> result.theta.round(6), result.history["loss"].shape
     (array([2., 1.]), (200,))
     """
-    chosen = _checked("fit", options, "callbacks", "progress")
+    checked = _checked("fit", options, "callbacks", "progress")
     callbacks = sequence(callbacks, "callbacks", "(print,)")
-    looks = boolean(progress, "progress") or callbacks or chosen.early_stopping or chosen.plateau
-    reports = reporting(chosen.epochs) if progress else contextlib.nullcontext(None)
-    every, checks = chosen.checkpoint_every, list[tuple[str, float]]()
+    by_epoch = boolean(progress, "progress") or bool(callbacks)
+    display = reporting(checked.epochs) if progress else contextlib.nullcontext(None)
     ends, interrupt, record = False, Interrupt(), None
-    state: Any = chosen.start
+    state: Any = checked.start
     try:
-        state, advance = _prepared(network, theta, x, y, chosen)
-        record, save = Record(state), saving(network, state, chosen)
-        _refuse_empty_stack(theta, progress=progress)
-        with interrupt, reports as report:
-            while not (ends or _has_ended(state, chosen)):
-                left = chosen.epochs - state.epoch
-                # Nearly equal blocks, of two lengths at most: a compiler takes each anew.
-                count = 1 if looks else math.ceil(left / math.ceil(left / _BLOCK))
-                if chosen.checkpoint is not None:
-                    count = min(count, every - state.epoch % every)
+        training, state = prepare(network, theta, x, y, checked)
+        record, write = Record(state), checkpoint_writer(network, state, checked)
+        with interrupt, display as report:
+            while not (ends or has_ended(state, checked)):
                 interrupt.busy = True
-                state, values = advance(state, count, interrupt)
-                if values:
-                    checks += state.checks
-                    record.add(values)
+                epochs = _epochs_at_once(checked, state, by_epoch=by_epoch)
+                state, measures = advance(training, state, epochs, interrupt)
+                if measures:
+                    record.add(measures, state.checks)
                 interrupt.release()
-                if not values:  # an interrupt cut the epoch short, and its handler lets us go on
+                if not measures:  # Ctrl-C cut the epoch short, and its handler did not raise
                     continue
                 if report is not None:
-                    report(state.epoch, functools.partial(on_host, [values]))
-                # Every callback is called.
+                    report(state.epoch, functools.partial(on_host, [measures]))
+                # All callbacks are called, also after one that ends the training.
                 ends = True in [_ends(call(state), i) for i, call in enumerate(callbacks)]
-                save(state, record, ends or _has_ended(state, chosen))
-            # A library that computes later is waited for here.
+                is_last = ends or has_ended(state, checked)
+                write_if_due(write, state, record, checked, ends=is_last)
+            # An asynchronous library is waited for here.
             state = record.completed(state)
-        history = _history(state, checks, chosen)
+        history = history_of(state, record, checked)
     except BaseException as error:
         error.state = state if record is None else record.completed(state)  # type: ignore[attr-defined]
         raise
-    # Copied: who goes on with the result does not write over the state.
-    ending = kept(state, chosen)
-    left_with, optimizer_state = copied((ending.theta, ending.optimizer_state))
-    return FitResult(left_with, history, optimizer_state, state.epoch, state)
+    last = returned(state, checked)
+    # Copied: a training that resumes from the result must not write over its state.
+    final_theta, optimizer_state = copied((last.theta, last.optimizer_state))
+    return FitResult(final_theta, history, optimizer_state, state.epoch, state)
 
 
-def _history(
-    state: TrainingState, checks: Sequence[tuple[str, float]], options: Options
-) -> dict[str, Any]:
-    """Return on the host what the whole training measured, and what this call's checks found."""
-    history: dict[str, Any] = copied(dict(state.history))
-    if not history:  # of a start that is at its end, and has none
-        known = to_host(state.theta[..., 0])
-        np = array_namespace(known)
-        unknown = np.full((state.epoch, *known.shape), math.nan, dtype=known.dtype, device="cpu")
-        history = dict.fromkeys(["loss", *options.judged], unknown)
-    if options.check_every is not None:
-        history["gradient_error"] = to_host([error for _, error in checks])
-        history["gradient_verdict"] = to_host([verdict for verdict, _ in checks])
-    return history
-
-
-def _prepared(
-    network: Network, theta: Array, x: Any, y: Any, options: Options
-) -> tuple[TrainingState, Callable[[TrainingState, int, Interrupt], Any]]:
-    """Return where a training begins, and the function that carries it on.
-
-    ``advance(state, epochs, interrupt)`` returns the state after so many epochs of one update each,
-    or after one of several, and what was measured in each, by name, ``(epochs, *stack)``. It uses
-    the memory of the state that it is given again.
-    """
-    rows, held_out = check_data(network, theta, x, y, options.sample_weight, options.validation)
-    early, plateau = options.named(options.early_stopping), options.named(options.plateau)
-    every = options.check_every
-    metrics = options.metrics or {}
-    asked = {"early_stopping": early, "check_every": every, "plateau": plateau}
-    _refuse_empty_stack(theta, **{name: value is not None for name, value in asked.items()})
-    optimizer = optimizer_beside(options.optimizer, theta)
-    l2 = network.l2 or None if options.l2 is None else check_l2(theta, options.l2)
-    of_sum = None if options.l2_of_sum is None else check_l2(theta, options.l2_of_sum)
-    for name, strength in (("l2", l2), ("l2_of_sum", of_sum)):
-        if strength is not None and not isinstance(strength, float):
-            check_entries(strength, name, low=0.0)
-    count, weight = rows.x.shape[-2], rows.sample_weight
-    size = min(options.batch_size or count, count)
-    batches = math.ceil(count / size)
-    start = started(options.start, optimizer, theta, batches, size)
-    run_steps, evaluate = steps_of(network, optimizer, metrics, theta)
-    home = require_owner(theta, "theta")
-    mean = home.compile(mean_over)
-    # What a theta is judged by: the validation rows, or the loss that is trained.
-    judged: Any = (rows, strength_of(rows, l2, of_sum)) if held_out is None else (held_out, None)
-    if held_out is None and not metrics and early is None and plateau is None:
-        judged = None
-    # Several batches are judged at the end of their epoch, a full one with its step.
-    shared: dict[str, Any] = {"l2": l2, "l2_of_sum": of_sum, "clip": options.clip}
-    shared["seed"] = as_int32(options.seed) if network.is_random else None
-    shared["judged"] = judged if batches == 1 else None
-
-    def look(checks: list[Any], theta: Array, places: Any, number: int) -> None:
-        if every is not None and number % every == 0:
-            batch = take(rows, places, fold_in(options.seed, number))
-            strength = strength_of(batch, l2, of_sum)
-            checks.append(check_step(network, theta, batch, strength, number))
-
-    def advance(
-        state: TrainingState, epochs: int, interrupt: Interrupt
-    ) -> tuple[TrainingState, dict[str, Array]]:
-        cut, step, carry = state.batch_losses, state.step, (state.theta, state.optimizer_state)
-        done, checks, passed = list[Array](), list[Any](), 0
-        if cut is not None:
-            done, checks, passed = [cut], [*state.checks], cut.shape[0]
-        before = None if every is None else functools.partial(look, checks)
-        # Several batches, or an epoch that goes on, are judged at its end.
-        at_end, ended, tables = batches > 1 or passed > 0, False, list[Array]()
-        if batches > 1:
-            tables = tables_of(rows, size, options.shuffle, options.seed, state.epoch)
-        found: dict[str, Array] = {}
-        left = remaining(tables, passed) if at_end else [epochs]
-        try:
-            for part, table in pieces(rows, left):
-                given = {**shared, "rows": part}
-                carry, losses, found = run_steps(
-                    carry, table, step, given, interrupt, before, slowed=state.slowed
-                )
-                step += losses.shape[0]
-                done.append(losses)
-                if interrupt.has_come:
-                    break
-            ended = at_end and step == (state.epoch + 1) * batches
-            if ended and judged is not None:
-                found = {name: v[None, ...] for name, v in evaluate(carry[0], *judged).items()}
-        except BaseException as error:
-            if not done:  # nothing was written over
-                raise
-            interrupt.error, ended = error, False
-        losses = joined(done, axis=0)
-        taken, cut = losses.shape[0], None
-        whole = int(ended) if at_end else taken if judged is None else _rows_of(found)
-        if ended and batches > 1:
-            losses = mean(tables, losses, weight)
-        elif not ended and whole < taken:
-            losses, cut = losses[:whole, ...], losses[whole:, ...]
-        state = state._replace(
-            epoch=state.epoch + whole,
-            step=step,
-            theta=carry[0],
-            optimizer_state=carry[1],
-            checks=tuple(checks),
-            batch_losses=cut,
-            batch_size=size,
-        )
-        if not whole:
-            return state, {}
-        measured = {name: found[name] for name in metrics}
-        if held_out is not None:
-            measured["validation_loss"] = found["loss"]
-        last = {name: values[-1, ...] for name, values in {"loss": losses, **measured}.items()}
-
-        def watched(rule: EarlyStopping | Plateau) -> Array:
-            return found[str(rule.watch) if rule.watch in metrics else "loss"][-1, ...]
-
-        if early is not None:
-            best = better(early, state.best, watched(early), state.epoch, carry)
-            state = state._replace(best=best)
-        if plateau is not None:
-            now = slowed(plateau, state.slowed, watched(plateau), state.epoch)
-            state = state._replace(slowed=now)
-        state = state._replace(
-            loss=last.pop("loss"), validation_loss=last.pop("validation_loss", None), metrics=last
-        )
-        return state, {"loss": losses, **measured}
-
-    def unrecorded(*arguments: Any) -> tuple[TrainingState, dict[str, Array]]:
-        with home.unrecorded():
-            return advance(*arguments)
-
-    return start, unrecorded
-
-
-def _rows_of(found: dict[str, Array]) -> int:
-    """Return of how many epochs something was found."""
-    return next(iter(found.values())).shape[0] if found else 0
-
-
-def _has_ended(state: TrainingState, options: Options) -> bool:
-    """Say whether all epochs are done, or no network has improved for the patience."""
-    if state.epoch >= options.epochs or options.early_stopping is None or state.best is None:
-        return state.epoch >= options.epochs
-    return bool(state.epoch - state.best.epoch.max() >= options.early_stopping.patience)
-
-
-def _refuse_empty_stack(theta: Array, **asked: bool) -> None:
-    """Raise ValueError for options that judge networks where there are none."""
-    for name, is_asked in asked.items():
-        if is_asked and 0 in theta.shape:
-            raise ValueError(
-                f"{name} needs a network to judge, but theta has shape {tuple(theta.shape)}, a "
-                "stack of none. Give theta at least one network, or leave the option out."
-            )
+def _epochs_at_once(options: Options, state: TrainingState, *, by_epoch: bool) -> int:
+    """Return how many epochs to run before anything else looks at the state."""
+    if by_epoch or options.early_stopping or options.plateau:
+        return 1
+    left = options.epochs - state.epoch
+    # Nearly equal numbers, two at most: a compiler makes a function for each.
+    epochs = math.ceil(left / math.ceil(left / _EPOCHS_AT_ONCE))
+    if options.checkpoint is None:
+        return epochs
+    return min(epochs, options.checkpoint_every - state.epoch % options.checkpoint_every)
 
 
 def _ends(answer: Any, i: int) -> bool:
@@ -339,15 +210,15 @@ def _ends(answer: Any, i: int) -> bool:
     if answer is None or isinstance(answer, bool):
         return bool(answer)
     expected = "but True, which ends the training, or False is expected"
-    home = owner(answer)
-    if home is None or not home.namespace().isdtype(answer.dtype, "bool"):
+    backend = owner(answer)
+    if backend is None or not backend.namespace().isdtype(answer.dtype, "bool"):
         raise TypeError(
             f"callbacks[{i}] returned {answer!r} ({type(answer).__name__}), {expected}. A callback "
-            "that has nothing to say returns None."
+            "that has nothing to report returns None."
         )
     if math.prod(answer.shape) != 1:
         raise ValueError(
-            f"callbacks[{i}] returned an array of shape {tuple(answer.shape)}, {expected}: of a "
-            "stack, say whether all or any of its networks are done, by the library's all or any."
+            f"callbacks[{i}] returned an array of shape {tuple(answer.shape)}, {expected}: reduce "
+            "it over the stack with the library's all or any."
         )
     return bool(answer)

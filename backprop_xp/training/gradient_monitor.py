@@ -1,16 +1,38 @@
-"""The gradient of a training's step, checked where it is taken."""
+"""The gradient monitor: checks of a training's gradient, at the steps where it is used."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, array_namespace, to_host
 from backprop_xp.checks import unravel
 from backprop_xp.networks.inputs import Rows
 from backprop_xp.networks.network import Network
+from backprop_xp.networks.objective import strength_of
+from backprop_xp.networks.random_bits import fold_in
+from backprop_xp.training.batches import take
 
-# A difference so near to the gradient, in float64 and float32, leaves no doubt about it. Rounding
-# makes less; near a kink or an optimum there may be doubts, which a check along directions settles.
+# A difference this near to the gradient, by the bytes of the dtype, leaves no doubt. Rounding alone
+# stays below it; near a kink or an optimum a check along directions decides.
 _NEAR = {8: 1e-6, 4: 1e-3}
+
+
+class GradientMonitor(NamedTuple):
+    """The gradient check of every ``every``-th step."""
+
+    every: int
+    network: Network
+    rows: Rows
+    seed: int
+    l2: Any
+    l2_of_sum: Any
+
+    def check(self, theta: Array, indices: Array | None, number: int) -> list[tuple[str, float]]:
+        """Return the verdict and the error before step ``number``; empty if none is due."""
+        if number % self.every:
+            return []
+        batch = take(self.rows, indices, fold_in(self.seed, number))
+        l2 = strength_of(batch, self.l2, self.l2_of_sum)
+        return [check_step(self.network, theta, batch, l2, number)]
 
 
 def check_step(
@@ -18,23 +40,27 @@ def check_step(
 ) -> tuple[str, float]:
     """Check the gradient of a step's batch; return the verdict and the relative error.
 
-    A network of a stack whose gradient one difference leaves in doubt is checked along directions;
-    GradientCheckError is raised if it is wrong. One that has diverged has no gradient.
+    If one difference leaves the gradient of a network in doubt, the worst in a stack is checked
+    along random directions. Raises GradientCheckError if it is wrong. A network that has diverged
+    passes: it has no gradient.
     """
     from backprop_xp.gradient_check import GradientCheckError, check_network  # 25 ms
 
-    errors = to_host(_difference(network, theta, batch, l2))
+    errors = to_host(_relative_difference(network, theta, batch, l2))
     stack, each = errors.shape, errors.reshape(-1).tolist()
     worst = max(each)
     if worst <= _NEAR[errors.dtype.itemsize]:
         return "pass", worst
-    place = tuple(unravel(each.index(worst), stack))
-    x, y, weight = _member(batch, place, stack)
-    strength = l2 if l2 is None or isinstance(l2, float) else float(_of_one(l2, 0, place, stack))
-    alone = Network(network.layers, network.loss_function, l2=strength or 0.0)
-    report = check_network(
-        alone, theta[(*place, ...)], x, y, sample_weight=weight, rng=batch.rng, method="directional"
+    member = tuple(unravel(each.index(worst), stack))
+    x, y = (_of_member(array, 2, member, stack) for array in (batch.x, batch.y))
+    weight = batch.sample_weight
+    weight = None if weight is None else _of_member(weight, 1, member, stack)
+    strength = (
+        l2 if l2 is None or isinstance(l2, float) else float(_of_member(l2, 0, member, stack))
     )
+    alone = Network(network.layers, network.loss_function, l2=strength or 0.0)
+    options: dict[str, Any] = {"sample_weight": weight, "rng": batch.rng, "method": "directional"}
+    report = check_network(alone, theta[(*member, ...)], x, y, **options)
     if report.verdict == "fail":
         error = GradientCheckError(f"In the batch of update {number}:\n{report}")
         error.report = report
@@ -42,11 +68,11 @@ def check_step(
     return report.verdict, report.max_relative_error
 
 
-def _difference(network: Network, theta: Array, batch: Rows, l2: Any) -> Array:
+def _relative_difference(network: Network, theta: Array, batch: Rows, l2: Any) -> Array:
     """Return how far one central difference is from each network's gradient, ``(*stack,)``.
 
-    The direction has the gradient's signs; along it the loss changes by a small part of itself. It
-    is infinite where that is no number, as where nothing changes, and 0 of a theta that is not
+    The direction is the sign of the gradient; the step changes the loss by a small part of itself.
+    The result is infinite if it would be NaN or if nothing changes, and 0 for a theta that is not
     finite.
     """
     x, y, weight, rng, _ = batch
@@ -63,12 +89,7 @@ def _difference(network: Network, theta: Array, batch: Rows, l2: Any) -> Array:
     return xp.where(xp.all(xp.isfinite(theta), axis=-1), error, xp.zeros_like(error))
 
 
-def _member(batch: Rows, place: tuple[int, ...], stack: tuple[int, ...]) -> list[Any]:
-    """Return x, y and the weights of one network of a stack."""
-    arrays = ((batch.x, 2), (batch.y, 2), (batch.sample_weight, 1))
-    return [None if a is None else _of_one(a, axes, place, stack) for a, axes in arrays]
-
-
-def _of_one(array: Array, axes: int, place: tuple[int, ...], stack: tuple[int, ...]) -> Array:
+def _of_member(array: Array, axes: int, member: tuple[int, ...], stack: tuple[int, ...]) -> Array:
+    """Return one network's part of an array whose last ``axes`` axes follow the stack's."""
     shape = (*stack, *array.shape[len(array.shape) - axes :])
-    return array_namespace(array).broadcast_to(array, shape)[(*place, ...)]
+    return array_namespace(array).broadcast_to(array, shape)[(*member, ...)]

@@ -1,33 +1,40 @@
-"""What a training measures, epoch by epoch, and the model file that it writes as it goes."""
+"""The history of a training, and the checkpoints that it writes as it runs."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
-from backprop_xp.backends import Array, array_namespace, to_host_together
+from backprop_xp.backends import Array, array_namespace, to_host, to_host_together
 from backprop_xp.networks.network import Network
 from backprop_xp.training.batches import joined
 from backprop_xp.training.early_stopping import Best
-from backprop_xp.training.options import Options, TrainingState
+from backprop_xp.training.options import Options
+from backprop_xp.training.pytrees import copied
+from backprop_xp.training.states import TrainingState
 
-# Epochs whose losses are joined at once; a compiler makes a function for each number of them.
+# Epochs whose measures are joined at once; a compiler makes a function for each number of them.
 _FEW = 100
 
 
 class Record:
-    """What has been measured since a training's start; on the device until somebody asks for it."""
+    """The measures of a training since its start; on the device until they are asked for.
+
+    ``checks`` are the verdicts and the errors of its gradient checks.
+    """
 
     def __init__(self, start: TrainingState) -> None:
+        self.checks: list[tuple[str, float]] = []
         self._start = start
         self._measured: list[Mapping[str, Array]] = []
         self._moved: list[Mapping[str, Any]] = []
 
-    def add(self, values: Mapping[str, Array]) -> None:
-        """Keep what was measured in some epochs, ``(epochs, *stack)`` by name."""
+    def add(self, values: Mapping[str, Array], checks: Sequence[tuple[str, float]] = ()) -> None:
+        """Keep the measures of some epochs, ``(epochs, *stack)`` by name."""
         self._measured.append(values)
+        self.checks += checks
 
-    def history(self) -> dict[str, Any]:
-        """Return it on the host, empty if there is nothing; a library that computes later waits."""
+    def _history(self) -> dict[str, Any]:
+        """Return the measures on the host; an asynchronous library is waited for."""
         parts = range(0, len(self._measured), _FEW)
         self._moved += [on_host(self._measured[i : i + _FEW]) for i in parts]
         self._measured.clear()
@@ -36,25 +43,24 @@ class Record:
 
     def completed(self, state: TrainingState) -> TrainingState:
         """Return a state with the history of the whole training, from before the start too."""
-        earlier, now = self._start.history, self.history()
+        earlier, now = self._start.history, self._history()
         if not now:
             return state._replace(history=earlier)
-        ran = self._start.epoch, next(iter(now.values())).shape[0]
-        whole: TrainingState = state._replace(
-            history={
-                name: joined(_both(earlier.get(name), now.get(name), *ran), axis=0)
-                for name in {**earlier, **now}
-            }
-        )
+        epochs = self._start.epoch, next(iter(now.values())).shape[0]
+        history = {
+            name: joined(_filled(earlier.get(name), now.get(name), epochs), axis=0)
+            for name in {**earlier, **now}
+        }
+        whole: TrainingState = state._replace(history=history)
         return whole
 
 
-def _both(earlier: Any, now: Any, *epochs: int) -> list[Any]:
-    """Return values before a start and after it; NaN where they were not measured."""
-    given = next(values for values in (now, earlier) if values is not None)
-    np = array_namespace(given)
+def _filled(earlier: Any, now: Any, epochs: tuple[int, int]) -> list[Any]:
+    """Return the values before and after the start; NaN where they were not measured."""
+    known = next(values for values in (now, earlier) if values is not None)
+    np = array_namespace(known)
     return [
-        np.full((count, *given.shape[1:]), math.nan, dtype=given.dtype, device="cpu")
+        np.full((count, *known.shape[1:]), math.nan, dtype=known.dtype, device="cpu")
         if values is None
         else values
         for values, count in zip((earlier, now), epochs, strict=True)
@@ -62,39 +68,53 @@ def _both(earlier: Any, now: Any, *epochs: int) -> list[Any]:
 
 
 def on_host(measured: Sequence[Mapping[str, Array]]) -> dict[str, Any]:
-    """Return what was measured in some epochs, joined, and moved in one transfer."""
+    """Return the measures of some epochs, joined, and moved to the host in one transfer."""
     moving = {name: joined([values[name] for values in measured], axis=0) for name in measured[0]}
     return dict(zip(moving, to_host_together(list(moving.values())), strict=True))
 
 
-def kept(state: TrainingState, options: Options) -> TrainingState | Best:
-    """Return what a training leaves: what early stopping found to be the best, or its state."""
+def history_of(state: TrainingState, record: Record, options: Options) -> dict[str, Any]:
+    """Return the history of a result: that of a completed state, and this call's checks."""
+    history: dict[str, Any] = copied(dict(state.history))
+    if not history:  # of a start that has run all epochs, and has none
+        known = to_host(state.theta[..., 0])
+        np = array_namespace(known)
+        unknown = np.full((state.epoch, *known.shape), math.nan, dtype=known.dtype, device="cpu")
+        history = dict.fromkeys(["loss", *options.judged], unknown)
+    if options.check_every is not None:
+        history["gradient_error"] = to_host([error for _, error in record.checks])
+        history["gradient_verdict"] = to_host([verdict for verdict, _ in record.checks])
+    return history
+
+
+def returned(state: TrainingState, options: Options) -> TrainingState | Best:
+    """Return the best that early stopping found, if it is restored, or else the last state."""
     restores = options.early_stopping is not None and options.early_stopping.restore_best
     return state.best if restores and state.best is not None else state
 
 
-# Returns what writes the file of one training. Files are above training, which imports none.
-Writer = Callable[[Array, TrainingState], None]
-_writers: list[Callable[[Network, TrainingState, Options], Writer]] = []
+# Writes the checkpoint of a theta and a state. The wing files, above training, registers how.
+Writer: TypeAlias = Callable[[Array, TrainingState], None]
+WriterOf: TypeAlias = Callable[[Network, TrainingState, Options], Writer]
+_registered: list[WriterOf] = []
 
 
-def write_checkpoints_with(
-    writer_of: Callable[[Network, TrainingState, Options], Writer],
+def write_checkpoints_with(writer_of: WriterOf) -> None:
+    """Register the function that returns the writer of a training's checkpoints."""
+    _registered[:] = [writer_of]
+
+
+def checkpoint_writer(network: Network, start: TrainingState, options: Options) -> Writer | None:
+    """Return the writer of a training's checkpoints, None if it writes none.
+
+    Raises OSError, before the first epoch, for a path that cannot be written.
+    """
+    return None if options.checkpoint is None else _registered[0](network, start, options)
+
+
+def write_if_due(
+    write: Writer | None, state: TrainingState, record: Record, options: Options, *, ends: bool
 ) -> None:
-    """Register what makes the writer of a training's checkpoint, ``(theta, state)``."""
-    _writers[:] = [writer_of]
-
-
-def saving(
-    network: Network, start: TrainingState, options: Options
-) -> Callable[[TrainingState, Record, bool], None]:
-    """Return what writes a training's file after an epoch, ``(state, record, ends)``, where due."""
-    if options.checkpoint is None:
-        return lambda state, record, ends: None
-    keep = _writers[0](network, start, options)
-
-    def save(state: TrainingState, record: Record, ends: bool) -> None:
-        if ends or state.epoch % options.checkpoint_every == 0:
-            keep(kept(state, options).theta, record.completed(state))
-
-    return save
+    """Write the checkpoint of an epoch, at the end of the training or of ``checkpoint_every``."""
+    if write is not None and (ends or state.epoch % options.checkpoint_every == 0):
+        write(returned(state, options).theta, record.completed(state))

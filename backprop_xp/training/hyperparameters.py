@@ -1,4 +1,4 @@
-"""Checks of what an optimiser is made with, and of what its update is given beside theta."""
+"""Checks of an optimizer's hyperparameters, and of the arrays that its update receives."""
 
 import copy
 import math
@@ -9,7 +9,7 @@ from backprop_xp.backends import Array, device_of, is_host_number, like, owner, 
 from backprop_xp.checks import boolean, real, refuse_list
 from backprop_xp.networks.inputs import check_entries, check_stack
 
-# What each hyperparameter is less than; none is negative.
+# The upper bounds, exclusive; no hyperparameter is negative.
 _BOUNDS = {"momentum": 1.0, "decay": 1.0, "beta1": 1.0, "beta2": 1.0}
 _BOUNDS |= dict.fromkeys(("learning_rate", "epsilon", "weight_decay"), math.inf)
 _BOOLEANS = ("nesterov", "rate_inside", "corrected_epsilon")
@@ -19,7 +19,7 @@ def not_negative(value: Any, name: str, *, below: float = math.inf) -> Any:
     """Return a number of 0 or more as a float, or an array of such numbers as it is."""
     refuse_list(value, name, "(*stack, 1)", "[[0.1], [0.01]]")
     if owner(value) is not None and device_of(value) is None:
-        return value  # a compiler's, which is nowhere and has no values yet
+        return value  # traced: on no device, and without values
     if not getattr(value, "shape", ()):
         return real(value, name, low=0.0, below=below)
     check_entries(value, name, low=0.0, below=below)
@@ -27,9 +27,9 @@ def not_negative(value: Any, name: str, *, below: float = math.inf) -> Any:
 
 
 def check_hyperparameters(optimizer: Any) -> None:
-    """Check an optimiser's hyperparameters, and keep numbers as floats.
+    """Check an optimizer's hyperparameters, and store numbers as floats.
 
-    What a schedule returns is checked at each update.
+    The rate of a schedule is checked at each update.
     """
     for name, value in tuple(vars(optimizer).items()):
         is_schedule = name == "learning_rate" and callable(value)
@@ -40,7 +40,7 @@ def check_hyperparameters(optimizer: Any) -> None:
 
 
 def hyperparameter(theta: Array, value: Any, name: str) -> Any:
-    """Return a hyperparameter that broadcasts against theta: a number, or ``(*stack, 1)``."""
+    """Return a hyperparameter that broadcasts against theta: a float, or ``(*stack, 1)``."""
     if type(value) is float:
         return value
     if isinstance(value, Real) or is_host_number(value):
@@ -56,7 +56,7 @@ def hyperparameter(theta: Array, value: Any, name: str) -> Any:
 
 
 def placed(optimizer: Any, theta: Array) -> Any:
-    """Return an optimiser whose mask and hyperparameters but the rate are beside theta."""
+    """Return an optimizer whose arrays are beside theta; the learning rate stays as it is."""
     moved = {
         name: hyperparameter(theta, value, name)
         for name, value in vars(optimizer).items()
@@ -66,7 +66,7 @@ def placed(optimizer: Any, theta: Array) -> Any:
         moved["mask"] = _mask(theta, optimizer.mask)
     if not moved:
         return optimizer
-    # Not dataclasses.replace, which would look at the values once more, on the host.
+    # dataclasses.replace would check the values again, with a transfer to the host.
     other = copy.copy(optimizer)
     vars(other).update(moved)
     return other
@@ -84,7 +84,7 @@ def _mask(theta: Array, mask: Any) -> Array:
 
 
 def check_alike(theta: Array, value: Any, name: str, way_out: str = "") -> None:
-    """Raise unless an array is like theta, and of its shape."""
+    """Raise unless an array has theta's library, device, dtype and shape."""
     require_like(theta, value, name)
     if tuple(value.shape) != tuple(theta.shape):
         raise ValueError(

@@ -1,9 +1,9 @@
-"""Metrics: how good predictions are, per network of a stack, where the arrays are.
+"""Metrics: the quality of predictions, per network of a stack, computed on the device.
 
 Each takes ``(predictions, targets, weights)``: predictions ``(*stack, batch, n_out)`` as
 ``network.predict`` gives them, targets ``(batch, n_out)`` or stacked, weights None, ``(batch,)`` or
 stacked. It returns ``(*stack,)`` in the predictions' dtype, and moves nothing to the host. The
-definitions, those of weights too, are scikit-learn's.
+definitions, also of weights, are scikit-learn's.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ Metric: TypeAlias = Callable[[Array, Array, Array | None], Array]
 def accuracy(predictions: Array, targets: Array, weights: Array | None = None) -> Array:
     """Return the share of samples whose class is predicted, ``(*stack,)``.
 
-    The class is the largest output, of a single output whether it is above 0.5; targets are one-hot
-    or 0 and 1 likewise.
+    The class is the index of the largest output. With a single output it is 1 above 0.5, else 0.
+    Targets are one-hot, or 0 and 1 with a single output.
 
     >>> import backprop_xp as bx
     >>> print(bx.metrics.accuracy(bx.asarray([[0.9, 0.1], [0.3, 0.7]]), [[1, 0], [1, 0]]))
@@ -31,10 +31,9 @@ def accuracy(predictions: Array, targets: Array, weights: Array | None = None) -
 
 
 def balanced_accuracy(predictions: Array, targets: Array, weights: Array | None = None) -> Array:
-    """Return the mean over the classes of the share of a class that is predicted, ``(*stack,)``.
+    """Return the mean recall over the classes, ``(*stack,)``.
 
-    Classes are those of ``accuracy``; one that no target has, or none of weight above 0, is left
-    out.
+    Classes are those of ``accuracy``, without those that have no target of weight above 0.
 
     >>> import backprop_xp as bx
     >>> predictions = bx.asarray([[0.1], [0.2], [0.3], [0.1]])
@@ -46,7 +45,7 @@ def balanced_accuracy(predictions: Array, targets: Array, weights: Array | None 
     numbers = xp.arange(max(2, predictions.shape[-1]), dtype=xp.int32, device=device)
     found, true = _classes(xp, predictions), _classes(xp, targets)
     hits = xp.astype(found == true, dtype)
-    # How much of each sample belongs to each class, (..., batch, classes).
+    # The weight of each sample in its class, (..., batch, classes).
     parts = xp.astype(true[..., None] == numbers, dtype) * weights[..., None]
     totals = xp.sum(parts, axis=-2)
     present = xp.astype(totals > 0.0, dtype)
@@ -57,8 +56,8 @@ def balanced_accuracy(predictions: Array, targets: Array, weights: Array | None 
 def r2(predictions: Array, targets: Array, weights: Array | None = None) -> Array:
     """Return the coefficient of determination, ``(*stack,)``: 1 - residual / total sum of squares.
 
-    The plain mean over the outputs. An output whose targets are all alike has 1 where predictions
-    meet them exactly, else 0.
+    It is the unweighted mean over the outputs. An output whose targets are all equal scores 1 if
+    the predictions equal them, else 0.
 
     >>> import backprop_xp as bx
     >>> print(bx.metrics.r2(bx.asarray([[1.0], [2.0], [4.0]]), [[1], [2], [3]]))
@@ -67,20 +66,20 @@ def r2(predictions: Array, targets: Array, weights: Array | None = None) -> Arra
     xp, predictions, targets, weights = _checked(predictions, targets, weights)
     w = weights[..., None]
     mean = xp.sum(w * targets, axis=-2, keepdims=True) / xp.sum(w, axis=-2, keepdims=True)
-    # Held between the extremes: rounding must not move the mean of a constant column off it.
+    # Clipped to the extremes: rounding must not move the mean of a constant column.
     mean = xp.maximum(mean, xp.min(targets, axis=-2, keepdims=True))
     mean = xp.minimum(mean, xp.max(targets, axis=-2, keepdims=True))
     residual = xp.sum(w * (predictions - targets) ** 2, axis=-2)
     total = xp.sum(w * (targets - mean) ** 2, axis=-2)
     constant = xp.astype(total == 0.0, predictions.dtype)
     perfect = xp.astype(residual == 0.0, predictions.dtype)
-    # Of a constant output the quotient is made 0, then counted as 1 unless predictions are perfect.
+    # The quotient of a constant output is set to 0, and to 1 unless its predictions are perfect.
     unexplained = (1.0 - constant) * residual / (total + constant) + constant * (1.0 - perfect)
     return xp.mean(1.0 - unexplained, axis=-1)
 
 
 def rmse(predictions: Array, targets: Array, weights: Array | None = None) -> Array:
-    """Return the root of the mean squared error, ``(*stack,)``; the plain mean over the outputs.
+    """Return the root of the mean squared error, ``(*stack,)``: the mean over the outputs.
 
     >>> import backprop_xp as bx
     >>> print(bx.metrics.rmse(bx.asarray([[1.0], [5.0]]), [[1], [2]], [8, 1]))
@@ -95,7 +94,7 @@ def rmse(predictions: Array, targets: Array, weights: Array | None = None) -> Ar
 def _checked(
     predictions: Array, targets: Any, weights: Any
 ) -> tuple[Namespace, Array, Array, Array]:
-    """Return the namespace and the arguments; weights are ones if none are given."""
+    """Return the namespace and the checked arguments; weights default to ones."""
     xp = require_floating(predictions, "predictions")
     shape = tuple(predictions.shape)
     if not xp.isdtype(predictions.dtype, "real floating"):
@@ -121,11 +120,3 @@ def _classes(xp: Namespace, values: Array) -> Array:
     if values.shape[-1] == 1:
         return xp.astype(values[..., 0] > 0.5, xp.int32)
     return xp.astype(xp.argmax(values, axis=-1), xp.int32)
-
-
-METRICS: dict[str, Metric] = {
-    "accuracy": accuracy,
-    "balanced_accuracy": balanced_accuracy,
-    "r2": r2,
-    "rmse": rmse,
-}

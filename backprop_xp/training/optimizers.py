@@ -1,10 +1,10 @@
-"""Optimisers: update rules for theta, as in the textbook.
+"""Optimizers: update rules for theta, as in the textbook.
 
 Theta and its gradient are ``(..., P)``. A hyperparameter is a number, or an array ``(*stack, 1)``
-that gives each network of a stack its own; a learning rate may also be a schedule. ``update`` may
-reuse the memory of theta, gradient and state: go on with what it returns.
+with one for each network of a stack. A learning rate may also be a schedule. ``update`` may reuse
+the memory of theta, gradient and state: use only what it returns.
 
-The conventions are PyTorch's; where other libraries differ, the docstring says so.
+The conventions are PyTorch's. A docstring names the libraries that differ.
 """
 
 import functools
@@ -26,14 +26,13 @@ from backprop_xp.training.schedules import rate_at
 
 
 class Optimizer(Protocol):
-    """What an optimiser offers.
+    """The protocol of an optimizer.
 
-    A state is any structure; the built-in ones count their updates in a Python int ``step``.
+    The state is any pytree. Built-in states count their updates in an int ``step``.
 
-    ``train`` evaluates ``learning_rate``, where the optimiser has such an attribute, on the host
-    and passes it to ``update``. On JAX it compiles ``update``: numbers of the state are 0-d arrays
-    there, and the state is made of tuples, lists and dicts; ``step`` is an int again outside. An
-    update there leaves the state's structure, shapes and dtypes as ``initialize`` made them.
+    ``train`` evaluates the attribute ``learning_rate``, if there is one, on the host, and passes it
+    to ``update``. On JAX ``update`` is compiled: the state must consist of tuples, lists and dicts,
+    its numbers are 0-d arrays inside, and an update keeps its structure, shapes and dtypes.
     """
 
     def initialize(self, theta: Array) -> Any:
@@ -45,27 +44,27 @@ class Optimizer(Protocol):
     ) -> tuple[Array, Any]:
         """Return theta and the state after one update.
 
-        ``learning_rate`` None takes the optimiser's own at ``state.step``.
+        ``learning_rate`` None is the optimizer's own at ``state.step``.
         """
         ...
 
 
 class SGDState(NamedTuple):
-    """Updates made so far, and the running velocity (None without momentum)."""
+    """The number of updates, and the velocity, None without momentum."""
 
     step: int
     velocity: Array | None
 
 
 class RMSPropState(NamedTuple):
-    """Updates made so far, and the running mean of the squared gradient."""
+    """The number of updates, and the running mean of the squared gradient."""
 
     step: int
     square: Array
 
 
 class AdamState(NamedTuple):
-    """Updates made so far, and the running means of the gradient and of its square."""
+    """The number of updates, and the running means of the gradient and of its square."""
 
     step: int
     mean: Array
@@ -119,7 +118,7 @@ class SGD:
     def rule(
         self, theta: Array, gradient: Array, state: SGDState, learning_rate: Any
     ) -> tuple[Array, SGDState]:
-        """Do what ``update`` does, unchecked: the hyperparameters are beside theta."""
+        """Return what ``update`` does, unchecked; hyperparameters are beside theta."""
         step, velocity = state
         if velocity is not None:
             if self.rate_inside:
@@ -133,7 +132,7 @@ class SGD:
 
 @dataclass(frozen=True, eq=False)
 class RMSProp:
-    """``s = decay * s + (1 - decay) * gradient**2``, theta by ``gradient / (sqrt(s) + epsilon)``.
+    """``s = decay * s + (1 - decay) * g**2``, ``theta -= learning_rate * g / (sqrt(s) + epsilon)``.
 
     Tieleman and Hinton 2012, lecture 6.5. Epsilon stands outside the root, as in PyTorch;
     TensorFlow has it inside.
@@ -157,7 +156,7 @@ class RMSProp:
     def rule(
         self, theta: Array, gradient: Array, state: RMSPropState, learning_rate: Any
     ) -> tuple[Array, RMSPropState]:
-        """Do what ``update`` does, unchecked: the hyperparameters are beside theta."""
+        """Return what ``update`` does, unchecked; hyperparameters are beside theta."""
         square = _running_mean(state.square, gradient * gradient, self.decay)
         scale = array_namespace(theta).sqrt(square) + self.epsilon
         theta -= gradient / scale * learning_rate
@@ -166,7 +165,7 @@ class RMSProp:
 
 @dataclass(frozen=True, eq=False)
 class Adam:
-    """Theta by ``m / (sqrt(s) + epsilon)``, the bias-corrected means of gradient and square.
+    """``theta -= learning_rate * m / (sqrt(s) + epsilon)``, with bias-corrected running means.
 
     Kingma and Ba 2015, algorithm 1: epsilon is added to the root of the *corrected* square, as in
     PyTorch. With ``corrected_epsilon=False`` it is added to the root of the uncorrected one, as in
@@ -193,7 +192,7 @@ class Adam:
     def rule(
         self, theta: Array, gradient: Array, state: AdamState, learning_rate: Any
     ) -> tuple[Array, AdamState]:
-        """Do what ``update`` does, unchecked: the hyperparameters are beside theta."""
+        """Return what ``update`` does, unchecked; hyperparameters are beside theta."""
         return _adam(self, theta, gradient, state, learning_rate)
 
 
@@ -227,7 +226,7 @@ class AdamW:
     def rule(
         self, theta: Array, gradient: Array, state: AdamState, learning_rate: Any
     ) -> tuple[Array, AdamState]:
-        """Do what ``update`` does, unchecked: hyperparameters and mask are beside theta."""
+        """Return what ``update`` does, unchecked; hyperparameters and mask are beside theta."""
         decay = learning_rate * self.weight_decay
         theta *= 1.0 - (decay if self.mask is None else decay * self.mask)
         return _adam(self, theta, gradient, state, learning_rate)
@@ -238,9 +237,9 @@ _BEGIN = "Begin with state = optimizer.initialize(theta)."
 
 
 def _kind_of_state(optimizer: Any) -> Any:
-    """Return the class of an optimiser's state, None for an optimiser of the user's own.
+    """Return the class of an optimizer's state, None for a user's own optimizer.
 
-    A subclass that keeps ``update`` keeps the state, too.
+    A subclass that inherits ``update`` has the same state.
     """
     kind = type(optimizer)
     if getattr(kind, "update", None) is not _update:
@@ -249,9 +248,9 @@ def _kind_of_state(optimizer: Any) -> Any:
 
 
 def rule_of(optimizer: Any, theta: Array) -> Any:
-    """Return the rule of one of these optimisers, or the faster one that theta's backend has.
+    """Return the rule of a built-in optimizer, or the faster one of theta's backend.
 
-    It is called as ``(theta, gradient, state, learning_rate)``; None for a user's own optimiser.
+    It is called with ``(theta, gradient, state, learning_rate)``. None for a user's own optimizer.
     """
     if _kind_of_state(optimizer) is None:
         return None
@@ -259,34 +258,34 @@ def rule_of(optimizer: Any, theta: Array) -> Any:
 
 
 def optimizer_beside(optimizer: Any, theta: Array) -> Any:
-    """Return the optimiser with its arrays, checked to fit, where theta is and in its dtype.
+    """Return the optimizer with its arrays on theta's device, in its dtype, and checked to fit.
 
-    The learning rate stays as it is, and so does an optimiser of the user's own.
+    The learning rate stays as it is, and so does a user's own optimizer.
     """
     return optimizer if _kind_of_state(optimizer) is None else placed(optimizer, theta)
 
 
 def check_state(optimizer: Any, theta: Array, state: Any) -> None:
-    """Raise unless a state is one that this optimiser makes for such a theta.
+    """Raise TypeError or ValueError unless a state fits this optimizer and theta.
 
-    A user's own optimiser is not checked: only it knows its states.
+    The state of a user's own optimizer is not checked.
     """
     kind = _kind_of_state(optimizer)
     if kind is None:
         return
     if not isinstance(state, kind):
         raise TypeError(
-            f"state is of {type(state).__name__}, but {type(optimizer).__name__} goes on from an "
+            f"state is {type(state).__name__}, but {type(optimizer).__name__} resumes from "
             f"{kind.__name__}. {_BEGIN}"
         )
-    if not hasattr(state.step, "shape"):  # it is an array in a compiled update
+    if not hasattr(state.step, "shape"):  # an array in a compiled update
         integer(state.step, "state.step", at_least=0)
     for name, value in zip(kind._fields[1:], state[1:], strict=True):
         if value is not None:
             check_alike(theta, value, f"state.{name}", f" {_BEGIN}")
         elif kind is not SGDState or _has_momentum(optimizer):
             raise ValueError(
-                f"state has no {name}, as of an SGD without momentum, but this "
+                f"state has no {name}, as that of SGD without momentum, but this "
                 f"{type(optimizer).__name__} needs one. {_BEGIN}"
             )
 
@@ -318,15 +317,15 @@ def _adam(
     return theta, AdamState(step, mean, square)
 
 
-# Added to a decay before its logarithm: that of 0 is none, and any other stays what it is.
+# Added to a decay before its logarithm, which 0 does not have; any other decay stays the same.
 _TINY = 1e-37
 
 
 def _passed(decay: Any, step: Any) -> Any:
-    """Return ``1 - decay**step``: the weights of a running mean's values sum to this."""
+    """Return ``1 - decay**step``, the sum of the weights of a running mean's values."""
     if isinstance(step, int) and isinstance(decay, float):
         return 1.0 - decay**step
-    # Of arrays, as a compiled loop's are: in float32 the difference would lose its digits.
+    # For arrays, as in a compiled loop: the difference loses digits in float32.
     if isinstance(decay, float):
         return -array_namespace(step).expm1(step * math.log(decay + _TINY))
     xp = array_namespace(decay)
@@ -334,7 +333,7 @@ def _passed(decay: Any, step: Any) -> Any:
 
 
 def _running_mean(mean: Array, value: Array, decay: Any) -> Array:
-    """Return ``decay * mean + (1 - decay) * value``, in the memory of both."""
+    """Return ``decay * mean + (1 - decay) * value``, writing over both."""
     mean *= decay
     value *= 1.0 - decay
     mean += value

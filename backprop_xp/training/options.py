@@ -1,111 +1,81 @@
-"""The options of a training, the states that it goes through, and what it leaves."""
+"""The options of a training: their types, their defaults, and their checks."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, Required, TypedDict, TypeVar
 
-from backprop_xp.backends import Array, require_like
+from backprop_xp.backends import Array
 from backprop_xp.checks import boolean, integer, nearest, real
-from backprop_xp.display.reprs import word
 from backprop_xp.training.early_stopping import Best, EarlyStopping, Slowed
-from backprop_xp.training.optimizers import Optimizer, check_state
-from backprop_xp.training.pytrees import copied
+from backprop_xp.training.metrics import Metric
+from backprop_xp.training.optimizers import Optimizer
 from backprop_xp.training.schedules import Plateau
+from backprop_xp.training.states import FitResult, TrainingState
 
-Rule = TypeVar("Rule", bound=EarlyStopping | Plateau | None)
-
-
-class TrainingState(NamedTuple):
-    """Where training stands after an epoch; valid until the next state is drawn.
-
-    ``epoch`` and ``step`` count epochs and updates from the beginning of the training, ``loss`` is
-    the mean over the epoch's batches, each measured before its own update; ``validation_loss`` and
-    ``metrics`` are measured after the epoch, without dropout and penalty. All are ``(*stack,)`` on
-    the device. ``checks`` are the verdicts and errors of the epoch's gradient checks, ``best`` is
-    what early stopping has found, ``slowed`` how far a plateau has lowered the rates.
-
-    ``batch_losses``, one row for each batch, are those of an epoch that Ctrl-C or an error cut
-    short: ``start=`` goes on with its next batch, of as many rows, ``batch_size``.
-
-    ``history``, in the state that ``fit`` ends with, or leaves with an exception, and in files, is
-    that of the whole training: NumPy arrays ``(epoch, *stack)``, NaN where an epoch was not
-    measured.
-    """
-
-    epoch: int
-    step: int
-    theta: Array
-    optimizer_state: Any
-    loss: Array | None = None
-    validation_loss: Array | None = None
-    checks: tuple[tuple[str, float], ...] = ()
-    metrics: Mapping[str, Array] = {}
-    best: Best | None = None
-    batch_losses: Array | None = None
-    batch_size: int = 0
-    slowed: Slowed | None = None
-    history: Mapping[str, Any] = {}
+Rule = TypeVar("Rule", EarlyStopping, Plateau)
 
 
-class FitResult(NamedTuple):
-    """What ``fit`` leaves: the trained theta, and NumPy arrays ``(epochs, *stack)`` of losses.
+class TrainingOptions(TypedDict, total=False):
+    """The keyword arguments of ``train`` and ``fit``, for type checkers; see ``bx.fit``."""
 
-    ``history`` has ``"loss"`` and, with validation rows, ``"validation_loss"``, and the metrics by
-    their names, of the whole training, as ``state.history`` has them; with ``check_every``,
-    ``"gradient_error"`` and ``"gradient_verdict"``, ``(checks,)``, of each check of this call.
-    ``epochs`` counts from the beginning of the training, and ``state`` is where it ended:
-    ``start=result`` goes on from there. theta and the optimiser's state share no memory with it.
-    """
-
-    theta: Array
-    history: dict[str, Any]
-    optimizer_state: Any
-    epochs: int
-    state: TrainingState
-
-    def _repr_html_(self) -> str:
-        from backprop_xp.display import html  # for notebooks alone
-
-        return html.training(self.history, self.epochs, word(self.theta))
+    optimizer: Required[Optimizer]
+    epochs: Required[int]
+    batch_size: int | None
+    shuffle: bool | Callable[[int], Sequence[int] | Array]
+    seed: int
+    sample_weight: Array | None
+    validation: Sequence[Array] | None
+    clip: float | None
+    l2: float | Array | None
+    l2_of_sum: float | Array | None
+    metrics: Mapping[str, Metric] | None
+    early_stopping: EarlyStopping | None
+    start: TrainingState | FitResult | None
+    check_every: int | None
+    checkpoint: str | os.PathLike[str] | None
+    checkpoint_every: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Options:
-    """The options of a training, checked, and shared by ``train`` and ``fit``.
+    """The checked options of a training.
 
-    - ``epochs`` counts from the beginning of the training, of a resumed one too.
-    - ``batch_size`` None is the full batch. Each epoch's order is drawn from ``seed`` and the
-      epoch's number, unless ``shuffle`` is False; dropout masks from ``seed`` and the update's.
-      ``shuffle`` may also be a function that is given the epoch's number, from 0, and returns the
-      order: an array of row numbers, the same each time that it is asked for the same epoch.
-    - ``sample_weight`` is ``(batch,)`` or stacked; ``validation`` is ``(x, y)`` or ``(x, y,
-      sample_weight)``.
-    - ``clip`` bounds the norm of each network's own gradient; ``l2``, a number or ``(*stack,)``,
-      overrides the network's. ``l2_of_sum`` takes its place where the penalty belongs to the *sum*
-      of a batch's losses: divided by the sum of the batch's weights (its rows, without weights), as
-      scikit-learn's ``alpha`` is.
-    - ``metrics`` are functions of predictions, targets and weights, as in ``bx.metrics``, that
-      return ``(*stack,)``: of the validation rows, or without them of the training rows.
-    - ``start`` is the state, or the result, from which an earlier training goes on.
-    - ``checkpoint`` names a model file that is written at the end of every ``checkpoint_every``-th
-      epoch and of the last: ``start=bx.load(path).state`` goes on from it.
-    - ``check_every`` k compares the gradient of every k-th update's batch with one difference of
-      the loss and, where that leaves a doubt, checks it along directions: a fail ends the training
-      by ``GradientCheckError``, whose ``report`` says what is wrong.
+    - ``optimizer`` is one of ``bx.SGD``, ``bx.RMSProp``, ``bx.Adam``, ``bx.AdamW``, or your own.
+    - ``epochs`` counts from the beginning of the training, also when it is resumed.
+    - ``batch_size`` is the number of rows per update; None is the full batch.
+    - ``shuffle`` draws a new order for each epoch, from ``seed`` and the epoch's number. It may
+      be a function of the epoch's number, from 0, that returns an array of row indices; it must
+      return the same order each time it is called for an epoch.
+    - ``seed`` also sets the dropout masks, with the number of the update.
+    - ``sample_weight`` is ``(batch,)`` or ``(*stack, batch)``.
+    - ``validation`` is ``(x, y)`` or ``(x, y, sample_weight)``.
+    - ``clip`` bounds the norm of each network's gradient.
+    - ``l2``, a number or ``(*stack,)``, overrides the network's.
+    - ``l2_of_sum`` replaces it by a penalty on the *sum* of a batch's losses: it is divided by the
+      sum of the batch's weights, or by its number of rows, as scikit-learn's ``alpha`` is.
+    - ``metrics`` maps names to functions ``(predictions, targets, weights) -> (*stack,)``, such as
+      those of ``bx.metrics``. They are computed on the validation set, or else the training set.
+    - ``early_stopping`` is a ``bx.EarlyStopping``.
+    - ``start`` is the ``TrainingState``, or the ``FitResult``, of an earlier training to resume.
+    - ``check_every`` k checks the gradient of every k-th update, by one difference of the loss
+      and, in doubt, along random directions. A failed check ends the training with a
+      ``GradientCheckError``, whose ``report`` has the details.
+    - ``checkpoint`` is the path of a model file, written after every ``checkpoint_every``-th epoch
+      and after the last: ``start=bx.load(path).state`` resumes from it.
     """
 
     optimizer: Optimizer
     epochs: int
     batch_size: int | None = None
-    shuffle: bool | Callable[[int], Any] = True
+    shuffle: bool | Callable[[int], Sequence[int] | Array] = True
     seed: int = 0
     sample_weight: Array | None = None
     validation: Sequence[Array] | None = None
     clip: float | None = None
-    l2: Any = None
-    l2_of_sum: Any = None
-    metrics: Mapping[str, Callable[..., Array]] | None = None
+    l2: float | Array | None = None
+    l2_of_sum: float | Array | None = None
+    metrics: Mapping[str, Metric] | None = None
     early_stopping: EarlyStopping | None = None
     start: TrainingState | FitResult | None = None
     check_every: int | None = None
@@ -122,72 +92,81 @@ class Options:
             )
         if self.l2 is not None and self.l2_of_sum is not None:
             raise ValueError("l2 and l2_of_sum are two strengths of one penalty: give one of them.")
+        if not isinstance(self.checkpoint, str | os.PathLike | None):
+            raise TypeError(f"checkpoint must be the path of a file, not {self.checkpoint!r}.")
         start = self.start.state if isinstance(self.start, FitResult) else self.start
         if not isinstance(start, TrainingState | None):
             raise TypeError(
                 "start must be a state of bx.train or a result of bx.fit, not "
                 f"{type(start).__name__}."
             )
-        checked: dict[str, Any] = {
-            "epochs": integer(self.epochs, "epochs"),
-            "seed": integer(self.seed, "seed", at_least=0),
-            "clip": None if self.clip is None else real(self.clip, "clip", above=0.0),
-            "metrics": _checked_metrics(self.metrics),
-            "start": start,
-        }
-        if not isinstance(self.checkpoint, str | os.PathLike | None):
-            raise TypeError(f"checkpoint must be the path of a file, not {self.checkpoint!r}.")
+        self._set("start", start)
+        self._set("epochs", integer(self.epochs, "epochs"))
+        self._set("seed", integer(self.seed, "seed", at_least=0))
+        self._set("metrics", _checked_metrics(self.metrics))
+        if self.clip is not None:
+            self._set("clip", real(self.clip, "clip", above=0.0))
         if not callable(self.shuffle):
-            checked["shuffle"] = boolean(self.shuffle, "shuffle")
+            self._set("shuffle", boolean(self.shuffle, "shuffle"))
         for name in ("batch_size", "check_every", "checkpoint_every"):
             if (value := getattr(self, name)) is not None:
-                checked[name] = integer(value, name)
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
-        if start is not None and start.epoch > self.epochs:
-            raise ValueError(
-                f"start has run {start.epoch} epochs, but epochs={self.epochs} counts from the "
-                "beginning of the training."
-            )
-        for name, rule in (("early_stopping", self.early_stopping), ("plateau", self.plateau)):
-            if rule is not None and rule.watch is not None and rule.watch not in self.judged:
-                raise ValueError(
-                    f"{name} watches {rule.watch!r}. {nearest(rule.watch, self.judged)}"
-                )
-        for name, memory in (("early_stopping", "best"), ("plateau", "slowed")):
-            rule, known = self.named(getattr(self, name)), getattr(start, memory, None)
-            if (
-                rule is None
-                or known is None
-                or (known.watch, known.mode) == (rule.watch, rule.mode)
-            ):
-                continue
-            raise ValueError(
-                f"{name} watches {rule.watch!r} (mode={rule.mode!r}), but start has watched "
-                f"{known.watch!r} (mode={known.mode!r}): their values do not compare. Watch the "
-                f"same, or let it begin anew: start=state._replace({memory}=None)."
-            )
+                self._set(name, integer(value, name))
+        _check_watched("early_stopping", self.early_stopping, self.judged)
+        _check_watched("plateau", self.plateau, self.judged)
+        if start is not None:
+            _check_start(self, start)
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
 
     @property
     def plateau(self) -> Plateau | None:
-        """The learning rate, if it depends on how training goes."""
+        """The learning rate, if it is a ``bx.schedules.plateau``."""
         rate = getattr(self.optimizer, "learning_rate", None)
         return rate if isinstance(rate, Plateau) else None
 
-    def named(self, rule: Rule) -> Rule:
-        """Return a rule that names what it watches, by default a loss."""
-        if rule is None or rule.watch is not None:
-            return rule
-        named: Rule = replace(rule, watch=self.judged[0])
-        return named
-
     @property
     def judged(self) -> list[str]:
-        """The names of what the theta after an epoch is judged by."""
+        """The names of the measures of an epoch that a rule may watch."""
         return ["loss" if self.validation is None else "validation_loss", *(self.metrics or {})]
 
+    def watching(self, rule: Rule | None) -> Rule | None:
+        """Return a rule with ``watch`` set: by default the loss that ``judged`` begins with."""
+        if rule is None or rule.watch is not None:
+            return rule
+        return replace(rule, watch=self.judged[0])
 
-def _checked_metrics(metrics: Any) -> dict[str, Callable[..., Array]]:
+
+OPTION_NAMES = tuple(field.name for field in fields(Options))
+
+
+def _check_watched(name: str, rule: EarlyStopping | Plateau | None, judged: list[str]) -> None:
+    if rule is not None and rule.watch is not None and rule.watch not in judged:
+        raise ValueError(f"{name} watches {rule.watch!r}. {nearest(rule.watch, judged)}")
+
+
+def _check_start(options: Options, start: TrainingState) -> None:
+    """Raise ValueError for a start beyond ``epochs``, or whose rules watched something else."""
+    if start.epoch > options.epochs:
+        raise ValueError(
+            f"start has run {start.epoch} epochs, but epochs={options.epochs} counts from the "
+            "beginning of the training."
+        )
+    pairs: list[tuple[str, EarlyStopping | Plateau | None, str, Best | Slowed | None]] = [
+        ("early_stopping", options.watching(options.early_stopping), "best", start.best),
+        ("plateau", options.watching(options.plateau), "slowed", start.slowed),
+    ]
+    for name, rule, field, known in pairs:
+        if rule is None or known is None or (known.watch, known.mode) == (rule.watch, rule.mode):
+            continue
+        raise ValueError(
+            f"{name} watches {rule.watch!r} (mode={rule.mode!r}), but start has watched "
+            f"{known.watch!r} (mode={known.mode!r}): their values do not compare. Watch the "
+            f"same, or discard what was watched: start=state._replace({field}=None)."
+        )
+
+
+def _checked_metrics(metrics: Any) -> dict[str, Metric]:
     items = (metrics or {}).items() if isinstance(metrics, Mapping | None) else [(None, None)]
     if not all(isinstance(name, str) and callable(metric) for name, metric in items):
         raise TypeError(
@@ -198,37 +177,3 @@ def _checked_metrics(metrics: Any) -> dict[str, Callable[..., Array]]:
     if taken:
         raise ValueError(f"metrics may not be named {min(taken)!r}: the history has one already.")
     return dict(metrics or {})
-
-
-def started(
-    start: Any, optimizer: Optimizer, theta: Array, batches: int, size: int
-) -> TrainingState:
-    """Return the state in which a training begins, copied: its memory is used again.
-
-    One to go on from has to fit theta, the optimiser and the epochs' batches.
-    """
-    made = optimizer.initialize(theta)
-    if start is None:
-        # It may hold an array twice, theta, or the caller's own.
-        return TrainingState(0, 0, copied(theta), copied(made))
-    require_like(theta, start.theta, "start.theta")
-    if tuple(start.theta.shape) != tuple(theta.shape):
-        raise ValueError(
-            f"start.theta has shape {tuple(start.theta.shape)}, but theta {tuple(theta.shape)}: "
-            "start is of another network, or of another stack."
-        )
-    given = start.optimizer_state
-    if isinstance(made, tuple | list | dict) and type(given) is not type(made):
-        raise TypeError(
-            f"start.optimizer_state is of {type(given).__name__}, but {type(optimizer).__name__} "
-            f"goes on from {type(made).__name__}."
-        )
-    check_state(optimizer, theta, given)
-    cut = 0 if start.batch_losses is None else start.batch_losses.shape[0]
-    if start.step != start.epoch * batches + cut or (cut and start.batch_size != size):
-        raise ValueError(
-            f"start has made {start.step} updates in {start.epoch} epochs, but with these rows and "
-            f"this batch_size an epoch has {batches}: give it the data that it was trained on."
-        )
-    begun: TrainingState = start._replace(theta=copied(start.theta), optimizer_state=copied(given))
-    return begun

@@ -1,4 +1,4 @@
-"""Structures of arrays, as an optimiser's state is: tuples, named tuples, lists and dicts."""
+"""Pytrees: nested tuples, named tuples, lists and dicts of arrays, such as an optimizer's state."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from backprop_xp.backends import Array, array_namespace, owner, replaced
 
 
 def mapped(function: Callable[..., Any], structure: Any, *others: Any) -> Any:
-    """Apply a function leaf by leaf to one structure, or to several of the same form."""
+    """Return the pytree of a function of each leaf of one pytree, or of several alike."""
     if type(structure) is dict:
         return {k: mapped(function, structure[k], *(o[k] for o in others)) for k in structure}
     if type(structure) in (list, tuple) or hasattr(structure, "_make"):
@@ -20,7 +20,7 @@ def mapped(function: Callable[..., Any], structure: Any, *others: Any) -> Any:
 
 
 def copied(structure: Any) -> Any:
-    """Return a copy of a structure; its arrays record no automatic differentiation."""
+    """Return a copy of a pytree, detached from automatic differentiation."""
 
     def copy(value: Any) -> Any:
         home = None if isinstance(value, Number) else owner(value)
@@ -37,14 +37,14 @@ def copy_of(array: Array) -> Array:
 
 
 def zeros_like(array: Array) -> Array:
-    """Return zeros of an array's shape and dtype, in its place."""
+    """Return zeros of an array's shape and dtype, on its device."""
     return array_namespace(array).zeros_like(array)
 
 
 def take_apart(structure: Any, parts: Sequence[slice]) -> tuple[Any, ...]:
-    """Return a structure for each part of theta: of every vector as long as theta, that part.
+    """Return a pytree for each part of theta, with that part of every vector as long as theta.
 
-    ``parts`` make up theta's last axis, one after the other.
+    ``parts`` are slices that make up theta's last axis, in order.
     """
 
     def part_of(part: slice, leaf: Any) -> Any:
@@ -54,12 +54,12 @@ def take_apart(structure: Any, parts: Sequence[slice]) -> tuple[Any, ...]:
     return tuple(mapped(functools.partial(part_of, part), structure) for part in parts)
 
 
-def put_together(structures: Sequence[Any]) -> Any:
-    """Return the structure that ``take_apart`` made these of."""
+def put_together(parts: Sequence[Any]) -> Any:
+    """Return the pytree from which ``take_apart`` made these: its inverse."""
 
     def whole(first: Any, *others: Any) -> Any:
         if not getattr(first, "shape", ()):
             return first
         return array_namespace(first).concat((first, *others), axis=-1)
 
-    return mapped(whole, *structures)
+    return mapped(whole, *parts)

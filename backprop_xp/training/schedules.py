@@ -1,7 +1,7 @@
 """Learning-rate schedules: functions ``step -> learning rate``, evaluated on the host.
 
 Steps are updates, counted from 0. ``learning_rate`` is a number, or an array ``(*stack, 1)`` for a
-stack of networks. Every schedule can be pickled. ``plateau`` alone depends on how training goes.
+stack of networks. Every schedule can be pickled. Only ``plateau`` depends on the losses.
 """
 
 import math
@@ -21,7 +21,7 @@ Schedule: TypeAlias = Callable[[int], Any]
 
 @dataclass(frozen=True, eq=False)
 class _Schedule:
-    """A rule with the arguments of the function that made it: it prints as that call."""
+    """A rule with its arguments. Its repr is the call that made it."""
 
     maker: Callable[..., Any]
     rule: Callable[..., Any]
@@ -40,9 +40,9 @@ class _Schedule:
 
 @dataclass(frozen=True, eq=False)
 class Plateau:
-    """A schedule that training slows down: each network has its own factor of ``schedule``.
+    """A schedule that training lowers by a factor of each network's own.
 
-    Called, it is the schedule itself.
+    Called with a step, it returns the rate of ``schedule``, without the factor.
     """
 
     schedule: Schedule
@@ -56,7 +56,7 @@ class Plateau:
     __repr__ = shown
 
     def __call__(self, step: int) -> Any:
-        """Return the schedule's own rate."""
+        """Return the rate without the factor."""
         return self.schedule(step)
 
     @property
@@ -70,7 +70,7 @@ def _made(maker: Callable[..., Any], rule: Callable[..., Any], *arguments: Any) 
 
 
 def constant(learning_rate: Any) -> Schedule:
-    """Return the schedule that stays at ``learning_rate``."""
+    """Return a schedule that stays at ``learning_rate``."""
     learning_rate = not_negative(learning_rate, "learning_rate")
     return _made(constant, _constant, learning_rate)
 
@@ -113,7 +113,7 @@ def cosine(learning_rate: Any, steps: int, final: float = 0.0) -> Schedule:
 
 
 def warmup(schedule: Any, steps: int) -> Schedule:
-    """Return a straight rise over ``steps`` to a schedule's start, then that schedule, from 0.
+    """Return a linear rise over ``steps`` to a schedule's first rate, then that schedule.
 
     ``schedule`` may be a plain learning rate.
 
@@ -126,7 +126,7 @@ def warmup(schedule: Any, steps: int) -> Schedule:
 
 
 def chain(schedules: Sequence[Any], boundaries: Sequence[int]) -> Schedule:
-    """Return one schedule after the other; each counts its steps from where it begins.
+    """Return one schedule after the other; each counts its steps from its own beginning.
 
     ``boundaries`` are the steps at which the second and later ones begin, in rising order.
     """
@@ -150,12 +150,11 @@ def plateau(
     watch: str | None = None,
     mode: Literal["min", "max"] = "min",
 ) -> Schedule:
-    """Return a rate that is multiplied by ``factor`` after each ``patience`` epochs without gain.
+    """Return a rate that falls by ``factor`` after each ``patience`` epochs without improvement.
 
-    ``learning_rate`` may be another schedule; the product stays at ``final`` or above. What is
-    watched, and by ``min_delta`` and ``mode`` what counts as a gain, is as in ``bx.EarlyStopping``;
-    each network of a stack is slowed down by itself. ``train`` and ``fit`` watch: an optimiser that
-    is updated by hand keeps the rate.
+    ``learning_rate`` may be another schedule. The product stays at ``final`` or above. ``watch``,
+    ``min_delta`` and ``mode`` mean what they do in ``bx.EarlyStopping``. Each network of a stack
+    has its own factor. ``train`` and ``fit`` lower the rate; ``optimizer.update`` alone does not.
 
     >>> import backprop_xp as bx
     >>> bx.SGD(bx.schedules.plateau(0.1, factor=0.5, patience=5))
@@ -174,10 +173,10 @@ def plateau(
 
 
 def rate_at(schedule: Schedule, step: Any) -> Any:
-    """Return a schedule's learning rate for an update, checked where that waits for no device."""
+    """Return the learning rate of a step, checked if that needs no transfer to the host."""
     value = schedule(step)
     if type(value) is float and 0.0 <= value < math.inf:
-        return value  # as nearly always
+        return value  # the usual case
     refuse_list(value, f"learning_rate({step})", "(*stack, 1)", "[[0.1], [0.01]]")
     if isinstance(value, Real) or not hasattr(value, "shape"):
         return real(value, f"learning_rate({step})", low=0.0)
@@ -190,8 +189,8 @@ def rate_at(schedule: Schedule, step: Any) -> Any:
 def _as_schedule(schedule: Any) -> Schedule:
     if isinstance(schedule, Plateau):
         raise TypeError(
-            "A plateau slows down a whole training: it may hold a schedule, as in "
-            "plateau(warmup(0.1, 100)), but none may hold it."
+            "A plateau cannot be part of another schedule. It may contain one, as in "
+            "plateau(warmup(0.1, 100))."
         )
     return schedule if callable(schedule) else constant(schedule)
 

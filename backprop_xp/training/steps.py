@@ -1,50 +1,83 @@
 """One step of a training, a pure function, and the evaluation of a theta.
 
-``step(carry, given, shared)`` is one update. ``carry`` is ``(theta, optimizer_state)``, what it
-leaves to the next; ``given`` is ``(places, number, learning_rate)``: where the batch's rows are
-(None for all of them), how many steps came before, and the rate; ``shared`` is a dict of what all
-steps of a training have in common. Whatever may be an array is in one of the three, so that no
-value of it compiles anything anew.
+``step(carry, own, shared)`` is one update. The carry is theta and the optimizer's state. ``own`` is
+what differs from step to step, ``shared`` what all steps of a training have in common. Every value
+that may be an array is in one of the three, so that no value of it is compiled in.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 from backprop_xp.backends import Array, array_namespace, is_host_number, like
 from backprop_xp.networks.inputs import Rows, row_slices, rows_at, rows_at_once
 from backprop_xp.networks.losses import value_of
 from backprop_xp.networks.network import Network
-from backprop_xp.networks.objective import loss_of_values, outputs_of, strength_of
+from backprop_xp.networks.objective import Views, loss_of_values, outputs_of, strength_of
 from backprop_xp.networks.random_bits import as_int32, fold_in
 from backprop_xp.training.batches import joined, take
+from backprop_xp.training.metrics import Metric
 from backprop_xp.training.optimizers import Optimizer, rule_of
+
+# Theta and the optimizer's state; in a compiled loop each may be a tuple of its parts.
+Carry: TypeAlias = tuple[Any, Any]
+# ``(theta, rows) -> (losses, predictions)``: each sample's loss, and the predictions or None.
+Forward: TypeAlias = Callable[[Array, Rows], tuple[Array, Array | None]]
+
+
+class StepInput(NamedTuple):
+    """The input of one step.
+
+    ``indices`` are the row indices of its batch, None for all rows; ``number`` counts the steps
+    before it; ``learning_rate`` is None for an optimizer without one.
+    """
+
+    indices: Array | None
+    number: Any
+    learning_rate: Any
+
+
+class Shared(NamedTuple):
+    """What all steps of a training have in common.
+
+    ``seed`` is None where no layer is random. ``evaluated`` are the arguments of ``evaluate`` after
+    each step, if any. ``views`` hold a buffer for the gradient. ``hyperparameters`` are those of an
+    optimizer whose update is compiled.
+    """
+
+    rows: Rows
+    l2: Any = None
+    l2_of_sum: Any = None
+    clip: Any = None
+    seed: Any = None
+    evaluated: tuple[Rows, Any] | None = None
+    views: Views | None = None
+    hyperparameters: Mapping[str, Any] | None = None
 
 
 def step(
-    loss_and_gradient: Callable[..., Any],
-    update: Callable[..., Any],
-    carry: tuple[Any, Any],
-    given: tuple[Any, Any, Any],
-    shared: Mapping[str, Any],
-) -> Any:
+    loss_and_gradient: Callable[..., tuple[Array, Any]],
+    update: Callable[..., Carry],
+    carry: Carry,
+    own: StepInput,
+    shared: Shared,
+) -> tuple[Carry, Array]:
     """Return the carry after one update, and the batch's loss before it."""
     theta, state = carry
-    places, number, learning_rate = given
-    # Where no layer is random there is no seed.
-    seed = shared["seed"]
-    rng = None if seed is None else fold_in(as_int32(seed), as_int32(number))
-    batch = take(shared["rows"], places, rng)
-    l2 = strength_of(batch, shared["l2"], shared["l2_of_sum"])
-    loss, gradient = loss_and_gradient(theta, batch, l2, shared["views"])
-    _require_one_for_each((theta[0] if isinstance(theta, tuple) else theta).shape[:-1], loss.shape)
-    if shared["clip"] is not None:
-        gradient = clip_norm(gradient, shared["clip"])
-    return update(theta, gradient, state, learning_rate), loss
+    rng = None
+    if shared.seed is not None:
+        rng = fold_in(as_int32(shared.seed), as_int32(own.number))
+    batch = take(shared.rows, own.indices, rng)
+    l2 = strength_of(batch, shared.l2, shared.l2_of_sum)
+    loss, gradient = loss_and_gradient(theta, batch, l2, shared.views)
+    _check_loss_shape((theta[0] if isinstance(theta, tuple) else theta).shape[:-1], loss.shape)
+    if shared.clip is not None:
+        gradient = clip_norm(gradient, shared.clip)
+    return update(theta, gradient, state, own.learning_rate), loss
 
 
-def _require_one_for_each(stack: Sequence[int], loss: Sequence[int]) -> None:
-    """Raise ValueError, before anything is updated, where a user's loss has another shape."""
+def _check_loss_shape(stack: Sequence[int], loss: Sequence[int]) -> None:
+    """Raise ValueError, before the update, if the loss is not one number per network."""
     if tuple(loss) != tuple(stack):
         raise ValueError(
             f"A batch's loss has shape {tuple(loss)}, but {tuple(stack)}, one for each network, is "
@@ -67,20 +100,23 @@ def clip_norm(gradient: Array, bound: Any) -> Array:
 
 def evaluate(
     network: Network,
-    metrics: Mapping[str, Any],
-    piecewise: Callable[..., Any],
+    metrics: Mapping[str, Metric],
+    in_pieces: Callable[[Forward, Array, Rows], tuple[Array, Array | None]],
     theta: Array,
     rows: Rows,
     l2: Any,
 ) -> dict[str, Array]:
-    """Return the loss of theta and its metrics; ``piecewise`` sends some rows at a time forward."""
+    """Return the loss of theta, without dropout, and its metrics, ``(*stack,)`` by name.
+
+    ``in_pieces(forward, theta, rows)`` computes the forward pass for a piece of the rows at a time.
+    """
     loss = network.loss_function
 
     def forward(theta: Array, part: Rows) -> tuple[Array, Array | None]:
         outputs = outputs_of(network, theta, part)
         return value_of(loss, outputs, part.y), loss.link(outputs) if metrics else None
 
-    each, predicted = piecewise(forward, theta, Rows(rows.x, rows.y))
+    each, predicted = in_pieces(forward, theta, Rows(rows.x, rows.y))
     if rows.stand_ins is not None:
         each = rows_at(each[..., None], rows.stand_ins)[..., 0]
     found = {"loss": loss_of_values(network, theta, each, rows.sample_weight, l2)}
@@ -100,25 +136,24 @@ def evaluate(
     return found
 
 
-def piece_by_piece(forward: Callable[..., Any], theta: Array, rows: Rows) -> tuple[Array, Any]:
-    """Return each sample's loss, ``(*stack, batch)``, and predictions or None, as ``forward``."""
+def piece_by_piece(forward: Forward, theta: Array, rows: Rows) -> tuple[Array, Array | None]:
+    """Return what ``forward`` returns for all rows, computed piece by piece."""
     slices = row_slices(rows.x.shape[-2], rows_at_once(theta))
     parts = [forward(theta, Rows(rows.x[..., p, :], rows.y[..., p, :])) for p in slices]
     values, predictions = zip(*parts, strict=True)
     return joined(values, -1), None if predictions[0] is None else joined(predictions, -2)
 
 
-def update_of(optimizer: Any, theta: Array) -> Callable[..., Any]:
-    """Return an optimiser's update as a function of theta, gradient, state and rate, unchecked."""
+def update_of(optimizer: Optimizer, theta: Array) -> Callable[..., Carry]:
+    """Return an optimizer's unchecked ``(theta, gradient, state, learning_rate) -> carry``."""
 
-    def update(theta: Array, gradient: Array, state: Any, rate: Any) -> Any:
-        if rate is None:
-            return optimizer.update(theta, gradient, state)
-        return optimizer.update(theta, gradient, state, learning_rate=rate)
+    def update(theta: Array, gradient: Array, state: Any, rate: Any) -> Carry:
+        options = {} if rate is None else {"learning_rate": rate}
+        return optimizer.update(theta, gradient, state, **options)
 
     return rule_of(optimizer, theta) or update
 
 
-def is_ours(optimizer: Any) -> bool:
-    """Say whether an optimiser is the library's own: elementwise, and it keeps no gradient."""
+def is_built_in(optimizer: Optimizer) -> bool:
+    """Whether an optimizer is the library's own: elementwise, and keeping no gradient."""
     return type(optimizer).__module__ == Optimizer.__module__

@@ -692,17 +692,22 @@ def test_a_stacked_x_that_is_not_finite_is_refused_with_its_place(xp: Any) -> No
 OWN = bx.Loss(bx.losses.poisson.value, bx.losses.poisson.gradient)
 BINARY = "binary_cross_entropy"
 NOT_MEANT: list[tuple[Any, float, list[tuple[int, ...]], str]] = [
-    (BINARY, 2.0, [(4, 1)], r"1 value that is not in \[0, 1\], 2.0 at y\[4, 1\]\. To binary_c"),
-    (BINARY, -1.0, [(4, 1)], r"1 value that is not in \[0, 1\], -1.0 at y\[4, 1\]\. To binary_c"),
+    (BINARY, 2.0, [(4, 1)], r"1 value that is not in \[0, 1\], 2.0 at y\[4, 1\]\. binary_c"),
+    (BINARY, -1.0, [(4, 1)], r"1 value that is not in \[0, 1\], -1.0 at y\[4, 1\]\. binary_c"),
     (BINARY, 7.0, [(3, 0), (5, 0), (5, 1)], r"3 values that are .*, the first 7.0 at y\[3, 0\]"),
     (BINARY, math.nan, [(4, 1)], "1 value that is not finite, nan at"),
     ("categorical_cross_entropy", -1.0, [(4, 1)], r"1 value that is not in \[0, inf\]"),
-    ("poisson", -1.0, [(4, 1)], r"1 value that is not in \[0, inf\].* To poisson .* mean nothing"),
+    (
+        "poisson",
+        -1.0,
+        [(4, 1)],
+        r"1 value that is not in \[0, inf\].* poisson has no meaning for such targets",
+    ),
     (
         dataclasses.replace(OWN, targets=(0.0, 5.0)),
         -1.0,
         [(4, 1)],
-        r"1 value that is not in \[0, 5\], -1\.0 at y\[4, 1\]\. To this loss",
+        r"1 value that is not in \[0, 5\], -1\.0 at y\[4, 1\]\. This loss",
     ),
 ]
 
@@ -933,16 +938,7 @@ def test_a_complex_theta_is_refused(xp: Any) -> None:
     _refuses(xp, TypeError, f"theta is .*{xp.complex_dtype}, but only real", theta=theta)
 
 
-@pytest.mark.parametrize("batch_size", [None, 4])
-def test_a_stack_of_none_trains_where_nothing_is_judged(xp: Any, batch_size: int | None) -> None:
+def test_a_stack_of_no_networks_is_refused(xp: Any) -> None:
     network, theta, x, y = _case(xp, 2)
-    case = network, theta[:0, ...], x, y
-    options: dict[str, Any] = {"optimizer": bx.Adam(), "batch_size": batch_size}
-    result = _fit(xp, *case, **options)
-    assert result.theta.shape == (0, network.size)
-    assert result.history["loss"].shape == (3, 0)
-    judging = {"early_stopping": bx.EarlyStopping(), "progress": True, "check_every": 1}
-    for name, value in judging.items():
-        said = rf"^{name} needs a network to judge, but theta has shape \(0, {network.size}\)"
-        with pytest.raises(ValueError, match=said):
-            _fit(xp, *case, **{name: value}, **options)
+    with pytest.raises(ValueError, match=r"theta has shape \(0, .*no network to train"):
+        _fit(xp, network, theta[:0, ...], x, y, optimizer=bx.Adam())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.training.metrics import METRICS, Metric
+from backprop_xp.training.metrics import Metric, accuracy, balanced_accuracy, r2, rmse
 from tests.helpers import compiled
 
 scores = pytest.importorskip("sklearn.metrics")
@@ -16,6 +16,12 @@ scores = pytest.importorskip("sklearn.metrics")
 ROUNDINGS = 50
 ROWS = 40
 
+METRICS: dict[str, Metric] = {
+    "accuracy": accuracy,
+    "balanced_accuracy": balanced_accuracy,
+    "r2": r2,
+    "rmse": rmse,
+}
 every_metric = pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
 
 

@@ -364,9 +364,7 @@ def test_a_state_of_another_optimiser_or_theta_is_refused(xp: Any, name: str) ->
     others = [_optimizer(xp, other).initialize(theta) for other in CASES]
     strangers = [state for state in others if type(state) is not type(own)]
     for state in [*strangers, None, {"step": 0}, tuple(own), theta]:
-        said = (
-            rf"state is of {type(state).__name__}, but {kind} goes on from an {type(own).__name__}"
-        )
+        said = rf"state is {type(state).__name__}, but {kind} resumes from {type(own).__name__}"
         with pytest.raises(TypeError, match=rf"{said}\. Begin with state = optimizer\.initialize"):
             optimizer.update(theta, xp.asarray(_theta()), state)
     for shape, came in (((SIZE + 1,), r"\(8,\)"), ((1,), r"\(1,\)"), ((3, SIZE), r"\(3, 7\)")):
@@ -524,7 +522,7 @@ def test_an_optimiser_of_ones_own_is_left_alone_and_an_heir_is_not(xp: Any) -> N
     theta, own = xp.asarray(_theta()), Still()
     assert optimizer_beside(own, theta) is own
     check_state(own, theta, None)
-    with pytest.raises(TypeError, match="state is of NoneType, but Heir goes on from an AdamState"):
+    with pytest.raises(TypeError, match="state is NoneType, but Heir resumes from AdamState"):
         check_state(Heir(), theta, None)
     with pytest.raises(ValueError, match="beta1 is stacked"):
         optimizer_beside(Heir(beta1=xp.asarray([[0.5]])), theta)

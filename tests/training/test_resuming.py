@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.training.fit import Options, _prepared
-from backprop_xp.training.loop import Interrupt
+from backprop_xp.training.epochs import advance, prepare
+from backprop_xp.training.interrupt import Interrupt
+from backprop_xp.training.options import Options
 from backprop_xp.training.pytrees import mapped
 from tests.helpers import compiled
 from tests.own import Passing
@@ -317,10 +318,10 @@ def test_ctrl_c_before_a_training_begins_leaves_where_it_was_to_begin(xp: Any) -
 
 def test_ctrl_c_while_an_epochs_order_is_drawn_waits_for_one_update(xp: Any) -> None:
     options = Options(optimizer=bx.Adam(0.05), epochs=2, batch_size=BATCH)
-    state, advance = _prepared(*_case(xp), options)
+    training, state = prepare(*_case(xp), options)
     interrupt = Interrupt()
     interrupt.pressed = (signal.SIGINT, None)
-    after, measured = advance(state, 1, interrupt)
+    after, measured = advance(training, state, 1, interrupt)
     assert (after.epoch, measured) == (0, {})
     assert 0 < after.step < 3
 
@@ -490,7 +491,7 @@ def test_elsewhere_than_in_the_main_thread_nothing_is_held_back(xp: Any) -> None
         compiled(
             {"optimizer": bx.RMSProp()},
             TypeError,
-            "start.* is of RMSPropState, but SGD goes on from",
+            "start.* is RMSPropState, but SGD resumes from",
         ),
         ({"optimizer": bx.SGD(0.1)}, ValueError, "state has no velocity"),
         ({"batch_size": None}, ValueError, "start has made 2 updates in 2 epochs.* an epoch has 3"),
@@ -584,6 +585,6 @@ def test_a_cut_epoch_goes_on_in_the_batches_it_began_with(xp: Any, batch_size: i
     theta, options = xp.initialize(network), {"optimizer": bx.SGD(0.1), "epochs": 5}
     first = next(iter(bx.train(network, theta, x, y, batch_size=4, **options)))
     cut = first._replace(epoch=0, step=2, batch_losses=xp.asarray([1.0, 1.0]))
-    with pytest.raises(ValueError, match="give it the data that it was trained on"):
+    with pytest.raises(ValueError, match="resume with the data it was trained on"):
         bx.fit(network, theta, x, y, batch_size=batch_size, start=cut, **options)
     assert bx.fit(network, theta, x, y, batch_size=4, start=cut, **options).epochs == 5

@@ -12,7 +12,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import array_namespace
-from backprop_xp.training.loop import _Queue
+from backprop_xp.training.loop import Queue
 from backprop_xp.training.pytrees import put_together, take_apart
 from backprop_xp.training.steps import clip_norm
 from tests.helpers import compiled
@@ -373,7 +373,7 @@ def test_a_library_that_computes_later_is_given_a_second_of_steps_at_once(
     """A step takes 0.03 s, the first call 20 s more to compile; then the machine is slower."""
     now, given = [0.0], []
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    queue = _Queue()
+    queue = Queue()
     for seconds in [20.03, *[0.03] * 70, *[0.3] * 70]:
         given.append(queue.room)
         now[0] += seconds

@@ -1,0 +1,234 @@
+"""The epochs of a training: steps, losses, and the rules that watch them."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from backprop_xp.backends import Array, Backend, require_owner
+from backprop_xp.networks.inputs import Rows, check_entries, check_l2
+from backprop_xp.networks.network import Network
+from backprop_xp.networks.objective import strength_of
+from backprop_xp.networks.random_bits import as_int32
+from backprop_xp.training.batches import in_blocks, index_tables, joined, mean_over, without_first
+from backprop_xp.training.data_checks import check_data
+from backprop_xp.training.early_stopping import EarlyStopping, better, slowed
+from backprop_xp.training.gradient_monitor import GradientMonitor
+from backprop_xp.training.interrupt import Interrupt
+from backprop_xp.training.loop import Stepper, stepper_of, take_steps
+from backprop_xp.training.optimizers import optimizer_beside
+from backprop_xp.training.options import Options
+from backprop_xp.training.schedules import Plateau
+from backprop_xp.training.states import TrainingState, initial_state
+from backprop_xp.training.steps import Carry, Shared
+
+
+@dataclass(frozen=True)
+class Training:
+    """What stays the same in all epochs of a training.
+
+    ``evaluated`` are the rows and the penalty by which theta is measured after an epoch, None if
+    nobody asks; ``batches`` is the number of batches of an epoch.
+    """
+
+    options: Options
+    backend: Backend
+    stepper: Stepper
+    shared: Shared
+    evaluated: tuple[Rows, Any] | None
+    monitor: GradientMonitor | None
+    batch_size: int
+    batches: int
+    mean_over: Callable[..., Array]
+    early_stopping: EarlyStopping | None
+    plateau: Plateau | None
+
+
+def prepare(
+    network: Network, theta: Array, x: Any, y: Any, options: Options
+) -> tuple[Training, TrainingState]:
+    """Check the data and return the training with its initial state."""
+    rows, validation = check_data(network, theta, x, y, options.sample_weight, options.validation)
+    l2 = network.l2 or None if options.l2 is None else _checked_strength(theta, options.l2, "l2")
+    l2_of_sum = options.l2_of_sum
+    if l2_of_sum is not None:
+        l2_of_sum = _checked_strength(theta, l2_of_sum, "l2_of_sum")
+    optimizer = optimizer_beside(options.optimizer, theta)
+    count = rows.x.shape[-2]
+    size = min(options.batch_size or count, count)
+    batches = math.ceil(count / size)
+    early_stopping = options.watching(options.early_stopping)
+    plateau = options.watching(options.plateau)
+    evaluated: tuple[Rows, Any] | None = None
+    if validation is not None:
+        evaluated = validation, None
+    elif options.metrics or early_stopping or plateau:
+        evaluated = rows, strength_of(rows, l2, l2_of_sum)
+    monitor = None
+    if options.check_every is not None:
+        monitor = GradientMonitor(options.check_every, network, rows, options.seed, l2, l2_of_sum)
+    backend = require_owner(theta, "theta")
+    shared = Shared(rows, l2, l2_of_sum, options.clip)
+    training = Training(
+        options=options,
+        backend=backend,
+        stepper=stepper_of(network, optimizer, options.metrics or {}, theta),
+        shared=shared._replace(
+            seed=as_int32(options.seed) if network.is_random else None,
+            # Several batches are evaluated at the end of their epoch, a full one with its step.
+            evaluated=evaluated if batches == 1 else None,
+        ),
+        evaluated=evaluated,
+        monitor=monitor,
+        batch_size=size,
+        batches=batches,
+        mean_over=backend.compile(mean_over),
+        early_stopping=early_stopping,
+        plateau=plateau,
+    )
+    return training, initial_state(options.start, optimizer, theta, batches, size)
+
+
+def _checked_strength(theta: Array, strength: Any, name: str) -> Any:
+    strength = check_l2(theta, strength)
+    if strength is not None and not isinstance(strength, float):
+        check_entries(strength, name, low=0.0)
+    return strength
+
+
+def has_ended(state: TrainingState, options: Options) -> bool:
+    """Whether all epochs are done, or no network has improved for the patience."""
+    if state.epoch >= options.epochs or options.early_stopping is None or state.best is None:
+        return state.epoch >= options.epochs
+    return bool(state.epoch - state.best.epoch.max() >= options.early_stopping.patience)
+
+
+def advance(
+    training: Training, state: TrainingState, epochs: int, interrupt: Interrupt
+) -> tuple[TrainingState, dict[str, Array]]:
+    """Return the state after more epochs, and their measures, ``(epochs, *stack)`` by name.
+
+    ``epochs`` counts epochs of one full batch; of several batches, one epoch is run. A pending
+    interrupt ends it early: the state may then be in the middle of an epoch, without measures. The
+    memory of the given state is used again.
+    """
+    with training.backend.unrecorded():
+        run = _run(training, state, epochs, interrupt)
+        return _measured(training, state, run)
+
+
+class _Run(NamedTuple):
+    """The steps of a call of ``advance``, with those of an epoch that was cut short before.
+
+    ``tables`` are the row indices of several batches. ``found`` is what ``evaluate`` returned,
+    along an axis of epochs. ``epochs`` is the number of epochs that are whole.
+    """
+
+    tables: list[Array]
+    carry: Carry
+    step: int
+    losses: Array
+    found: dict[str, Array]
+    checks: list[tuple[str, float]]
+    epochs: int
+
+
+def _run(training: Training, state: TrainingState, epochs: int, interrupt: Interrupt) -> _Run:
+    """Take the steps of one or more epochs, or of the rest of an epoch that was cut short."""
+    options, shared, stepper = training.options, training.shared, training.stepper
+    resumed, tables = state.batch_losses, list[Array]()
+    losses, checks, passed = list[Array](), list[tuple[str, float]](), 0
+    if resumed is not None:
+        losses, checks, passed = [resumed], [*state.checks], resumed.shape[0]
+    if training.batches > 1:
+        size, seed = training.batch_size, options.seed
+        tables = index_tables(shared.rows, size, options.shuffle, seed, state.epoch)
+    at_end = training.batches > 1 or resumed is not None
+    carry, step = (state.theta, state.optimizer_state), state.step
+    found: dict[str, Array] = {}
+    ends_epoch = False
+    try:
+        left = without_first(tables, passed) if at_end else [epochs]
+        for rows, batches in in_blocks(shared.rows, left):
+            taken = take_steps(
+                stepper,
+                carry,
+                batches,
+                step,
+                shared._replace(rows=rows),
+                interrupt,
+                monitor=training.monitor,
+                slowed=state.slowed,
+            )
+            carry, found = taken.carry, taken.found
+            checks += taken.checks
+            losses.append(taken.losses)
+            step += taken.losses.shape[0]
+            if interrupt.is_pending:
+                break
+        ends_epoch = at_end and step == (state.epoch + 1) * training.batches
+        if ends_epoch and training.evaluated is not None:
+            last = stepper.evaluate(carry[0], *training.evaluated)
+            found = {name: value[None, ...] for name, value in last.items()}
+    except BaseException as error:
+        if not losses:  # the state is as it was
+            raise
+        interrupt.error, ends_epoch = error, False
+    joined_losses = joined(losses, axis=0)
+    if at_end:
+        whole = int(ends_epoch)
+    elif training.evaluated is None:
+        whole = joined_losses.shape[0]
+    else:  # an error may come between a step and its evaluation
+        whole = next(iter(found.values())).shape[0] if found else 0
+    return _Run(tables, carry, step, joined_losses, found, checks, whole)
+
+
+def _measured(
+    training: Training, state: TrainingState, run: _Run
+) -> tuple[TrainingState, dict[str, Array]]:
+    """Return the state after a run, and the measures of its whole epochs."""
+    losses, cut = run.losses, None
+    if run.tables and run.epochs:
+        losses = training.mean_over(run.tables, losses, training.shared.rows.sample_weight)
+    elif run.epochs < losses.shape[0]:
+        losses, cut = losses[: run.epochs, ...], losses[run.epochs :, ...]
+    state = state._replace(
+        epoch=state.epoch + run.epochs,
+        step=run.step,
+        theta=run.carry[0],
+        optimizer_state=run.carry[1],
+        checks=tuple(run.checks),
+        batch_losses=cut,
+        batch_size=training.batch_size,
+    )
+    if not run.epochs:
+        return state, {}
+    measures = {
+        "loss": losses,
+        **{name: run.found[name] for name in training.options.metrics or {}},
+    }
+    if training.options.validation is not None:
+        measures["validation_loss"] = run.found["loss"]
+    last = {name: values[-1, ...] for name, values in measures.items()}
+    state = _watched(training, state, run)._replace(
+        loss=last.pop("loss"), validation_loss=last.pop("validation_loss", None), metrics=last
+    )
+    return state, measures
+
+
+def _watched(training: Training, state: TrainingState, run: _Run) -> TrainingState:
+    """Return the state with the best networks and the slowed rates after its last epoch."""
+    best, slow = state.best, state.slowed
+
+    def last(rule: EarlyStopping | Plateau) -> Array:
+        """Return what a rule watches; both losses are found as "loss"."""
+        is_metric = rule.watch in (training.options.metrics or {})
+        return run.found[str(rule.watch) if is_metric else "loss"][-1, ...]
+
+    if training.early_stopping is not None:
+        rule = training.early_stopping
+        best = better(rule, best, last(rule), state.epoch, run.carry)
+    if training.plateau is not None:
+        slow = slowed(training.plateau, slow, last(training.plateau), state.epoch)
+    return state._replace(best=best, slowed=slow)

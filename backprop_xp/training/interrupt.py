@@ -1,0 +1,58 @@
+"""Ctrl-C and errors, held back until a training's state is whole."""
+
+import signal
+import threading
+from typing import Any, Self
+
+
+class Interrupt:
+    """A context that holds back Ctrl-C, or the error of a step, while ``busy`` is True.
+
+    ``pressed`` keeps the arguments of the signal handler, ``error`` the exception of a step. Python
+    delivers signals in the main thread only; elsewhere none is held back. ``release`` calls the
+    handler that was installed before, such as asyncio's. A handler that a callback installs stays.
+    """
+
+    def __init__(self) -> None:
+        self.busy = False
+        self.pressed: tuple[Any, ...] = ()
+        self.error: BaseException | None = None
+        self._handler: Any = None
+        self._is_entered = False
+
+    def __enter__(self) -> Self:
+        handler = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is threading.main_thread() and callable(handler):
+            self._handler, self._is_entered = handler, True
+            signal.signal(signal.SIGINT, self._press)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._is_entered and signal.getsignal(signal.SIGINT) == self._press:
+            signal.signal(signal.SIGINT, self._handler)
+        self._is_entered = False
+
+    def _press(self, *signalled: Any) -> None:
+        # A handler that a callback installed may call this one after the training.
+        if self.busy and self._is_entered:
+            self.pressed = signalled
+        else:
+            self._handler(*signalled)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether Ctrl-C or an error is held back."""
+        return bool(self.pressed) or self.error is not None
+
+    def raise_error(self) -> None:
+        """Raise the error that is held back, if there is one."""
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+
+    def release(self) -> None:
+        """Raise the error that is held back, or call the handler of a Ctrl-C that is."""
+        self.busy, signalled, self.pressed = False, self.pressed, ()
+        self.raise_error()
+        if signalled:
+            self._handler(*signalled)

@@ -1,0 +1,42 @@
+"""The learning rates of a training's steps, evaluated on the host."""
+
+from typing import Any
+
+from backprop_xp.backends import Array, array_namespace, beside
+from backprop_xp.training.early_stopping import Slowed
+from backprop_xp.training.hyperparameters import hyperparameter
+from backprop_xp.training.optimizers import Optimizer
+from backprop_xp.training.schedules import Plateau, rate_at
+
+
+def learning_rates(
+    optimizer: Optimizer, numbers: range, theta: Array, slowed: Slowed | None
+) -> list[Any]:
+    """Return a rate for each step: a float, an array ``(*stack, 1)`` beside theta, or None.
+
+    None is for an optimizer without a learning rate. ``slowed`` is how far a plateau has lowered
+    the rates.
+    """
+    given = getattr(optimizer, "learning_rate", None)
+    if given is None:
+        return [None] * len(numbers)
+    # A float, or an array beside theta: a NumPy number would widen float32, and a compiler would
+    # make one function for each kind.
+    if not callable(given):
+        return [hyperparameter(theta, given, "learning_rate")] * len(numbers)
+    rates = [hyperparameter(theta, rate_at(given, n), "learning_rate") for n in numbers]
+    if not isinstance(given, Plateau) or slowed is None:
+        return rates
+    factor = slowed.factor
+    factor = beside(theta, factor[..., None], theta.dtype) if factor.shape else float(factor)
+    return [_slowed(rate, factor, given.final) for rate in rates]
+
+
+def _slowed(rate: Any, factor: Any, final: float) -> Any:
+    """Return a rate times a factor, but no less than ``final``, or than itself if that is less."""
+    slow = rate * factor
+    if type(slow) is float:
+        return max(slow, min(rate, final))
+    xp = array_namespace(slow)
+    low = min(rate, final) if type(rate) is float else xp.minimum(rate, final)
+    return xp.maximum(slow, low)

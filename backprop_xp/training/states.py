@@ -1,0 +1,110 @@
+"""The state of a training after each epoch, and the result that ``fit`` returns."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from backprop_xp.backends import Array, require_like
+from backprop_xp.display.reprs import word
+from backprop_xp.training.early_stopping import Best, Slowed
+from backprop_xp.training.optimizers import Optimizer, check_state
+from backprop_xp.training.pytrees import copied
+
+
+class TrainingState(NamedTuple):
+    """The state of a training after an epoch; valid until the next state is drawn.
+
+    - ``epoch`` and ``step`` count epochs and updates from the beginning of the training.
+    - ``loss``, ``(*stack,)`` on the device, is the mean over the epoch's batches, each measured
+      before its own update.
+    - ``validation_loss`` and ``metrics``, ``(*stack,)`` on the device, are measured after the
+      epoch, without dropout and penalty.
+    - ``checks`` are the verdicts and errors of the epoch's gradient checks.
+    - ``best`` is each network at its best epoch, with early stopping; ``slowed`` is how far a
+      plateau has lowered the learning rates.
+    - ``batch_losses``, one row per batch, belong to an epoch that Ctrl-C or an error cut short.
+      ``start=`` resumes with the next batch, of ``batch_size`` rows as before.
+    - ``history`` is set in the state that ``fit`` ends with, in that of an exception, and in files.
+      It covers the whole training: NumPy arrays ``(epoch, *stack)``, NaN for an epoch that was not
+      measured.
+    """
+
+    epoch: int
+    step: int
+    theta: Array
+    optimizer_state: Any
+    loss: Array | None = None
+    validation_loss: Array | None = None
+    checks: tuple[tuple[str, float], ...] = ()
+    metrics: Mapping[str, Array] = {}
+    best: Best | None = None
+    batch_losses: Array | None = None
+    batch_size: int = 0
+    slowed: Slowed | None = None
+    history: Mapping[str, Any] = {}
+
+
+class FitResult(NamedTuple):
+    """The result of ``fit``.
+
+    - ``theta`` and ``optimizer_state`` share no memory with ``state``. With early stopping and
+      ``restore_best`` they are those of each network's best epoch.
+    - ``history`` maps ``"loss"``, with validation rows ``"validation_loss"``, and each metric's
+      name to a NumPy array ``(epochs, *stack)`` over the whole training. With ``check_every`` it
+      has ``"gradient_error"`` and ``"gradient_verdict"``, ``(checks,)``, of this call's checks.
+    - ``epochs`` counts from the beginning of the training.
+    - ``state`` is the last state: ``start=result`` resumes there.
+    """
+
+    theta: Array
+    history: dict[str, Any]
+    optimizer_state: Any
+    epochs: int
+    state: TrainingState
+
+    def _repr_html_(self) -> str:
+        from backprop_xp.display import html  # for notebooks alone
+
+        return html.training(self.history, self.epochs, word(self.theta))
+
+
+def initial_state(
+    start: TrainingState | FitResult | None,
+    optimizer: Optimizer,
+    theta: Array,
+    batches: int,
+    size: int,
+) -> TrainingState:
+    """Return the state before the first step, in memory of its own.
+
+    Raises ValueError or TypeError for a ``start`` that does not fit theta, the optimizer, or epochs
+    of ``batches`` batches of ``size`` rows.
+    """
+    made = optimizer.initialize(theta)
+    if isinstance(start, FitResult):
+        start = start.state
+    if start is None:
+        # The state may hold theta itself, or one array twice.
+        return TrainingState(0, 0, copied(theta), copied(made))
+    require_like(theta, start.theta, "start.theta")
+    if tuple(start.theta.shape) != tuple(theta.shape):
+        raise ValueError(
+            f"start.theta has shape {tuple(start.theta.shape)}, but theta {tuple(theta.shape)}: "
+            "start is of another network, or of another stack."
+        )
+    given = start.optimizer_state
+    if isinstance(made, tuple | list | dict) and type(given) is not type(made):
+        raise TypeError(
+            f"start.optimizer_state is {type(given).__name__}, but {type(optimizer).__name__} "
+            f"resumes from {type(made).__name__}."
+        )
+    check_state(optimizer, theta, given)
+    taken = 0 if start.batch_losses is None else start.batch_losses.shape[0]
+    if start.step != start.epoch * batches + taken or (taken and start.batch_size != size):
+        raise ValueError(
+            f"start has made {start.step} updates in {start.epoch} epochs, but with these rows and "
+            f"this batch_size an epoch has {batches}: resume with the data it was trained on."
+        )
+    resumed: TrainingState = start._replace(
+        theta=copied(start.theta), optimizer_state=copied(given)
+    )
+    return resumed
