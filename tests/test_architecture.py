@@ -189,7 +189,8 @@ def test_imports_go_downwards_and_the_maths_knows_no_array_library() -> None:
     assert not found, "\n".join(found)
     # And the walk sees the imports that are there.
     losses = {
-        found.target for found in imports_of("backprop_xp.networks.losses", PACKAGE / "networks/losses.py")
+        found.target
+        for found in imports_of("backprop_xp.networks.losses", PACKAGE / "networks/losses.py")
     }
     assert {"backprop_xp", "backprop_xp.backends.protocol"} < {*modules_of(PACKAGE)}
     assert "backprop_xp.networks.activations.sigmoid" in losses
@@ -217,7 +218,10 @@ UPWARDS = "floor 1 imports broken.networks"
             {"display/html.py": "def f():\n    from broken.networks import mlp"},
             f"line 2: {UPWARDS}",
         ),
-        ({"display/html.py": "import importlib as i\ni.import_module('broken.networks')"}, UPWARDS),
+        (
+            {"display/html.py": "import importlib as i\ni.import_module('broken.networks')"},
+            UPWARDS,
+        ),
         (
             {"plots/__init__.py": "import broken.gradient_check"}
             | {"gradient_check/__init__.py": "import broken.plots"},

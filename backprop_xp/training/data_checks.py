@@ -138,7 +138,7 @@ def _out_of_range(y: Array, loss: Loss) -> str:
     wrong = (host < low - _SLACK) | (host > high + _SLACK)
     found = _wrong_values("y", host, wrong, f"not in [{low:g}, {high:g}]")
     return (
-        f"{found} {_name_of(loss)} has no meaning for such targets: encode them otherwise, or "
+        f"{found} Such targets have no meaning for {_name_of(loss)}: encode them otherwise, or "
         "choose another loss."
     )
 
@@ -159,4 +159,4 @@ def _wrong_values(name: str, host: Any, wrong: Any, fault: str) -> str:
 
 
 def _name_of(loss: Loss) -> str:
-    return next((name for name, known in LOSSES.items() if known == loss), "This loss")
+    return next((name for name, known in LOSSES.items() if known == loss), "this loss")

@@ -19,6 +19,7 @@ from backprop_xp.networks.network import Network
 from backprop_xp.training.epochs import Training, advance, has_ended, prepare
 from backprop_xp.training.history import (
     Record,
+    Writer,
     checkpoint_writer,
     history_of,
     on_host,
@@ -100,14 +101,14 @@ def interruptible(
     The caller, who entered the interrupt, then releases it, and may continue.
     """
     training, state = prepare(network, theta, x, y, options)
-    return _states(training, network, state, interrupt)
+    write = checkpoint_writer(network, state, options)
+    return _states(training, state, write, interrupt)
 
 
 def _states(
-    training: Training, network: Network, state: TrainingState, interrupt: Interrupt
+    training: Training, state: TrainingState, write: Writer | None, interrupt: Interrupt
 ) -> Iterator[TrainingState]:
-    options = training.options
-    record, write = Record(state), checkpoint_writer(network, state, options)
+    options, record = training.options, Record(state)
     while not has_ended(state, options):
         interrupt.busy = True
         state, measures = advance(training, state, 1, interrupt)

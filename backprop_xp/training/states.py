@@ -1,6 +1,7 @@
 """The state of a training after each epoch, and the result that ``fit`` returns."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array, require_like
@@ -43,7 +44,8 @@ class TrainingState(NamedTuple):
     history: Mapping[str, Any] = {}
 
 
-class FitResult(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class FitResult:
     """The result of ``fit``.
 
     - ``theta`` and ``optimizer_state`` share no memory with ``state``. With early stopping and

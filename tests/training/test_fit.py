@@ -692,8 +692,8 @@ def test_a_stacked_x_that_is_not_finite_is_refused_with_its_place(xp: Any) -> No
 OWN = bx.Loss(bx.losses.poisson.value, bx.losses.poisson.gradient)
 BINARY = "binary_cross_entropy"
 NOT_MEANT: list[tuple[Any, float, list[tuple[int, ...]], str]] = [
-    (BINARY, 2.0, [(4, 1)], r"1 value that is not in \[0, 1\], 2.0 at y\[4, 1\]\. binary_c"),
-    (BINARY, -1.0, [(4, 1)], r"1 value that is not in \[0, 1\], -1.0 at y\[4, 1\]\. binary_c"),
+    (BINARY, 2.0, [(4, 1)], r"1 value that is not in \[0, 1\], 2.0 at y\[4, 1\]\. Such targets"),
+    (BINARY, -1.0, [(4, 1)], r"1 value that is not in \[0, 1\], -1.0 at y\[4, 1\]\. Such targets"),
     (BINARY, 7.0, [(3, 0), (5, 0), (5, 1)], r"3 values that are .*, the first 7.0 at y\[3, 0\]"),
     (BINARY, math.nan, [(4, 1)], "1 value that is not finite, nan at"),
     ("categorical_cross_entropy", -1.0, [(4, 1)], r"1 value that is not in \[0, inf\]"),
@@ -701,13 +701,13 @@ NOT_MEANT: list[tuple[Any, float, list[tuple[int, ...]], str]] = [
         "poisson",
         -1.0,
         [(4, 1)],
-        r"1 value that is not in \[0, inf\].* poisson has no meaning for such targets",
+        r"1 value that is not in \[0, inf\].* no meaning for poisson",
     ),
     (
         dataclasses.replace(OWN, targets=(0.0, 5.0)),
         -1.0,
         [(4, 1)],
-        r"1 value that is not in \[0, 5\], -1\.0 at y\[4, 1\]\. This loss",
+        r"1 value that is not in \[0, 5\], -1\.0 at y\[4, 1\]\. .* for this loss",
     ),
 ]
 

@@ -156,7 +156,11 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: bx.schedules.plateau(0.1, min_delta=-1), ValueError, "min_delta must be >= 0"),
     (lambda: bx.schedules.plateau(0.1, mode="most"), ValueError, 'mode must be "min" or "max"'),
     (lambda: bx.schedules.plateau(0.1, watch=print), TypeError, "watch must be the name"),
-    (lambda: bx.schedules.warmup(bx.schedules.plateau(0.1), 5), TypeError, "cannot be part of another"),
+    (
+        lambda: bx.schedules.warmup(bx.schedules.plateau(0.1), 5),
+        TypeError,
+        "cannot be part",
+    ),
     (lambda: bx.schedules.warmup(0.1, steps=0), ValueError, "steps must be an integer"),
     (lambda: bx.schedules.warmup(-0.1, steps=2), ValueError, "learning_rate must be >= 0"),
     (lambda: bx.schedules.chain([0.1, 0.2], []), ValueError, "one boundary fewer"),

@@ -1,0 +1,37 @@
+"""Calls for mypy: what it infers of ``fit`` and ``train``, and what it rejects.
+
+The session typecheck reads this file; an ignore that hides no error is an error itself.
+"""
+
+from collections.abc import Iterator
+from typing import assert_type
+
+import backprop_xp as bx
+
+network = bx.mlp([2, 4, 1])
+theta = network.initialize(seed=0)
+x, y = bx.asarray([[0.0, 1.0]]), bx.asarray([[1.0]])
+
+result = bx.fit(
+    network,
+    theta,
+    x,
+    y,
+    optimizer=bx.Adam(0.1),
+    epochs=3,
+    metrics={"accuracy": bx.metrics.accuracy},
+    early_stopping=bx.EarlyStopping(2),
+    callbacks=[lambda state: state.epoch > 2],
+)
+assert_type(result, bx.FitResult)
+assert_type(result.state, bx.TrainingState)
+assert_type(
+    bx.train(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=3), Iterator[bx.TrainingState]
+)
+bx.fit(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=3, start=result)
+
+bx.fit(network, theta, x, y, optimzer=3, epochs="x")  # type: ignore[call-arg, arg-type]
+bx.fit(network, theta, x, y, optimizer=bx.SGD(0.1))  # type: ignore[call-arg]
+bx.fit(network, theta, x, y, optimizer=3, epochs=3)  # type: ignore[arg-type]
+bx.train(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=3, clip="1")  # type: ignore[arg-type]
+losses = result.losses  # type: ignore[attr-defined]
