@@ -1,12 +1,14 @@
+"""The sessions of nox. ``nox`` runs the default ones, ``nox -t full`` all but the benchmarks."""
+
 import os
 import shutil
-import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.default_venv_backend = "virtualenv"
+nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_external_run = True
 nox.options.sessions = [
@@ -21,17 +23,41 @@ nox.options.sessions = [
 ]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
-PREPARED: set[Path] = set()  # shared environments, once this run has installed into them
 PYTHONS = ["3.11", "3.12", "3.13"]
-BACKENDS = [  # backend, its devices (empty: its first)
-    nox.param("numpy", ["cpu"], id="numpy"),
-    nox.param("array-api-strict", ["CPU_DEVICE", "device1", "no_float64"], id="array-api-strict"),
-    nox.param("jax", [""], id="jax"),
-    nox.param("torch", [""], id="torch"),
-    nox.param("cupy", [""], id="cupy"),
-    nox.param("cupy", ["emulated"], id="cupy-emulated"),
-    nox.param("lookalike", [""], id="plug-in"),
-]
+
+
+class Suite(NamedTuple):
+    """A part of the tests on one backend and one of its devices, its first if empty."""
+
+    backend: str
+    device: str = ""
+    marks: str = "not thorough and not once"
+    paths: tuple[str, ...] = ()
+
+
+# Tests marked once or installed are the same on every backend: NumPy's session runs them.
+CORE = ("networks", "training", "backends/test_parity.py", "testing")
+SUITES = {
+    "numpy": Suite("numpy", "cpu", "not thorough"),
+    "array-api-strict": Suite(
+        "array-api-strict", "device1", "not thorough and not once and not installed"
+    ),
+    "jax": Suite("jax", marks="not thorough and not once and not compiled", paths=CORE),
+    "cupy": Suite("cupy"),
+}
+FULL_SUITES = {
+    "numpy-thorough": Suite("numpy", "cpu", "thorough"),
+    "array-api-strict-cpu": Suite("array-api-strict", "CPU_DEVICE"),
+    "array-api-strict-no_float64": Suite("array-api-strict", "no_float64"),
+    "jax-all": Suite("jax", marks="not once"),
+    "torch": Suite("torch"),
+    "plug-in": Suite("lookalike"),
+    "cupy-emulated": Suite("cupy"),
+}
+
+
+# No backend is chosen by the environment.
+NO_CHOICE = {"BACKPROP_XP_BACKEND": "", "BACKPROP_XP_DEVICE": "", "BACKPROP_XP_DTYPE": ""}
 
 
 @nox.session(tags=["full"])
@@ -50,47 +76,48 @@ def typecheck(session: nox.Session) -> None:
 
 
 @nox.session(tags=["full"])
-@nox.parametrize("backend, devices", BACKENDS)
-def tests(session: nox.Session, backend: str, devices: list[str]) -> None:
+@nox.parametrize("suite", [nox.param(name, id=name) for name in (*SUITES, *FULL_SUITES)])
+def tests(session: nox.Session, suite: str) -> None:
     """Run the tests on one backend, with the Python that runs nox."""
-    if devices == ["emulated"]:
-        run_emulated(session, backend)
+    if suite == "cupy" and not has_gpu():
+        reason = "no NVIDIA GPU here: the tests that need one were not run"
+        if os.environ.get("BACKPROP_XP_REQUIRE_GPU") == "1":
+            session.error(f"{reason}, but BACKPROP_XP_REQUIRE_GPU=1")
+        session.skip(reason)
+    if suite == "cupy-emulated":
+        run_emulated(session)
     else:
-        run_tests(session, backend, devices)
-
-
-@nox.session(tags=["full"])
-@nox.parametrize("backend", [nox.param(b, id=b) for b in ("numpy", "jax")])
-def thorough(session: nox.Session, backend: str) -> None:
-    """Run the wide sweeps, and on JAX what compiles for long: the other sessions leave both out."""
-    wide = {"numpy": "thorough", "jax": "(thorough or compiled) and not once"}
-    run_tests(session, backend, [""], wide[backend])
+        run_suite(session, {**SUITES, **FULL_SUITES}[suite])
 
 
 @nox.session(python=PYTHONS, tags=["full"])
-@nox.parametrize("backend, devices", BACKENDS[:2])
-def pythons(session: nox.Session, backend: str, devices: list[str]) -> None:
+@nox.parametrize("suite", [nox.param(name, id=name) for name in ("numpy", "array-api-strict")])
+def pythons(session: nox.Session, suite: str) -> None:
     """Run the tests with each supported Python, on the backends that are quick to install."""
-    run_tests(session, backend, devices)
+    run_suite(session, SUITES[suite])
 
 
 @nox.session(tags=["full"])
 def docs(session: nox.Session) -> None:
-    """Run the examples in docstrings, README and docs/, and build the pages into site/html."""
-    python = python_with(session, ["."])
-    session.run(python, "-m", "pip", "install", "-q", *group("docs"), external=True)
-    env = {"BACKPROP_XP_BACKEND": "", "BACKPROP_XP_DEVICE": "", "BACKPROP_XP_DTYPE": ""}
-    env |= {"PATH": f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"}  # of its commands
-    # Blocks and commands of docs/ are run as the pages are built, but for what measures times.
-    others = ["tests/test_docs.py", "-k", "README or bench or not (code_blocks or commands_of)"]
-    for what in (["--doctest-modules", "backprop_xp"], others):
-        session.run(python, "-m", "pytest", *what, *session.posargs, env=env, external=True)
-    # Everything anew, every reference resolved; a warning is an error, once all are shown. One page
-    # at a time: of kernels that start side by side, two may be given the same port.
+    """Run the examples in docstrings and in README."""
+    session.install(*group("test"), "-e", ".")
+    for words in (["--doctest-modules", "backprop_xp"], ["tests/test_docs.py", "-k", "README"]):
+        session.run("pytest", "-p", "no:benchmark", *words, *session.posargs, env=NO_CHOICE)
+
+
+@nox.session(tags=["full"])
+def site(session: nox.Session) -> None:
+    """Run the examples in docs/, and build the pages into site/html."""
+    session.install(*group("test"), *group("docs"), "-e", ".")
+    # The build runs the code blocks and the commands of docs/, except those that measure times.
+    words = ["tests/test_docs.py", "-k", "bench or not (code_blocks or commands_of)"]
+    session.run("pytest", "-p", "no:benchmark", *words, env=NO_CHOICE)
+    # Warnings are errors, reported at the end. One process: of kernels that start at the same time,
+    # two may get the same port.
     strict = ["--fresh-env", "--nitpicky", "--fail-on-warning", "--keep-going"]
     trees = str(Path(session.create_tmp()) / "doctrees")
     words = ["--quiet", *strict, "--doctree-dir", trees, "docs", "site/html"]
-    session.run(python, "-m", "sphinx", *words, env=env, external=True)
+    session.run("python", "-m", "sphinx", *words, env=NO_CHOICE)
 
 
 @nox.session(tags=["full"])
@@ -185,75 +212,36 @@ def cuda() -> str:
 
 
 def has_gpu() -> bool:
-    """Say whether an NVIDIA GPU seems to be here: without one, CUDA's 1.3 GB stay away."""
+    """Whether an NVIDIA GPU seems to be here: without one, CUDA's 1.3 GB are not installed."""
     return shutil.which("nvidia-smi") is not None or Path("/dev/nvidia0").exists()
 
 
-def python_with(session: nox.Session, ours: list[str]) -> str:
-    """Return a Python with what the tests need and with ours.
-
-    The sessions of one Python that need this checkout without an extra share an environment.
-    """
-    # Most of what comes with them is never imported: to compile it took longer than to copy it.
-    wanted = ["--no-compile", *group("test"), "-e", *ours]
-    if ours != ["."]:
-        session.install(*wanted)
-        return "python"
-    own, location = Path(session.bin), Path(session.virtualenv.location)
-    shared = location.with_name(f"shared-{session.python or 'tests'}")
-    python = str(shared / own.name / "python")
-    if shared not in PREPARED:
-        words = ["virtualenv", "-q", "-p", str(own / "python"), str(shared)]
-        session.run(sys.executable, "-m", *words, external=True)
-        session.run(python, "-m", "pip", "install", "-q", *wanted, external=True)
-        PREPARED.add(shared)
-    return python
-
-
-def run_tests(session: nox.Session, backend: str, devices: list[str], chosen: str = "") -> None:
-    """Install, and run pytest on each device where the environment chooses the backend."""
-    has_no_gpu = backend == "cupy" and not has_gpu()  # then all is skipped, with the reason
-    # Where the environment is that of NumPy's session, the libraries are, too.
-    left_out = {"numpy": [], "array-api-strict": ["once", "installed"], "jax": ["once", "compiled"]}
-    left_out["cupy"] = ["once", "installed"] if has_no_gpu else ["once"]
-    chosen = chosen or " and not ".join(["not thorough", *left_out.get(backend, ["once"])])
-    python = python_with(session, packages(backend))
-    options = ["-m", "pytest", "-p", "no:benchmark", "-m", chosen, *how_to_run(session, backend)]
-    env = {"BACKPROP_XP_BACKEND": backend, "BACKPROP_XP_DTYPE": ""}
-    if backend == "jax":
-        # Most of the time is XLA's, and a quarter of it is saved where it optimises little. The
-        # suite passes with all of its optimisations too. What one process compiled serves all.
+def run_suite(session: nox.Session, suite: Suite) -> None:
+    """Install the backend, and run its tests where the environment chooses it."""
+    session.install(*group("test"), "-e", *packages(suite.backend))
+    options = ["-p", "no:benchmark", "-m", suite.marks]
+    env = {"BACKPROP_XP_BACKEND": suite.backend, "BACKPROP_XP_DEVICE": suite.device}
+    env |= {"BACKPROP_XP_DTYPE": ""}
+    if suite.backend == "jax":
+        # XLA takes most of the time, a quarter less with few optimizations. What one process has
+        # compiled serves all.
         env |= {"JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
         env |= {"JAX_COMPILATION_CACHE_DIR": str(Path(session.create_tmp(), "compiled").resolve())}
         env |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    for device in devices:
-        on = {**env, "BACKPROP_XP_DEVICE": device}
-        session.run(python, *options, *session.posargs, env=on, external=True)
-    if has_no_gpu:
-        reason = "no NVIDIA GPU here: the tests that need one were skipped"
-        if os.environ.get("BACKPROP_XP_REQUIRE_GPU") == "1":
-            session.error(f"{reason}, but BACKPROP_XP_REQUIRE_GPU=1")
-        session.skip(reason)
+    if not session.posargs:  # which may ask for one process
+        options += ["--ignore=tests/test_docs.py"]  # of the session docs
+        options += [f"tests/{path}" for path in suite.paths]
+        if suite.backend != "cupy":  # one GPU is not shared
+            options += ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
+    session.run("pytest", *options, *session.posargs, env=env)
 
 
-def how_to_run(session: nox.Session, backend: str) -> list[str]:
-    """Return pytest's options for one process or for several."""
-    if session.posargs:  # somebody may want to look into one process
-        return []
-    pages = ["--ignore=tests/test_docs.py"]  # the session docs' own
-    if backend == "cupy" and has_gpu():  # a GPU is not shared
-        return pages
-    # Each begins with a run of files of its own, so that few of them compile the same for JAX.
-    return [*pages, "-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
-
-
-def run_emulated(session: nox.Session, backend: str) -> None:
-    """Run pytest by a Python whose CuPy is on an emulated CUDA device: nothing is installed."""
+def run_emulated(session: nox.Session) -> None:
+    """Run pytest by a Python whose CuPy is on an emulated CUDA device; nothing is installed."""
     python = os.environ.get("BACKPROP_XP_EMULATED_CUDA")
     if not python:
         session.skip("BACKPROP_XP_EMULATED_CUDA names no Python with an emulated CUDA device")
-    env = {"BACKPROP_XP_BACKEND": backend, "BACKPROP_XP_DEVICE": "", "BACKPROP_XP_DTYPE": ""}
-    env |= {"BACKPROP_XP_REQUIRE_GPU": "1", "PYTHONPATH": str(Path.cwd())}
-    options = ["-p", "cuda_emulator_pytest", "-p", "no:benchmark"]
-    options += ["-m", "not thorough and not once"]
+    env = {**NO_CHOICE, "BACKPROP_XP_BACKEND": "cupy", "BACKPROP_XP_REQUIRE_GPU": "1"}
+    options = ["-p", "cuda_emulator_pytest", "-p", "no:benchmark", "-m", SUITES["cupy"].marks]
+    env |= {"PYTHONPATH": str(Path.cwd())}
     session.run(python, "-m", "pytest", *options, *session.posargs, env=env, external=True)
