@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backprop_xp.backends import Array, array_namespace, asarray, to_host
+from backprop_xp.checks import real
 from backprop_xp.networks.activations import identity
 from backprop_xp.networks.initializers import uniform
 from backprop_xp.networks.layers import Dense
@@ -101,7 +102,8 @@ def prepare(
     """
     network = xor_network(sizes, loss=loss, hidden=hidden)
     start = network.initialize(seed, stack=() if restarts == 1 else restarts)
-    rate = SGD(LEARNING_RATES[loss] if learning_rate is None else learning_rate).learning_rate
+    rate = LEARNING_RATES[loss] if learning_rate is None else learning_rate
+    rate = real(rate, "learning_rate", low=0.0)
     return Experiment(network, start, asarray(INPUTS), asarray(TARGETS), rate, epochs)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from backprop_xp.backends import Array, array_namespace, device_of, owner, to_host
 from backprop_xp.checks import boolean, check_watch, integer, real
 from backprop_xp.display.reprs import shown
-from backprop_xp.training.pytrees import copied, mapped
+from backprop_xp.training.pytrees import Pytree, copied, mapped
 from backprop_xp.training.schedules import Plateau
 
 
@@ -51,10 +51,10 @@ class Best(NamedTuple):
     that of the latest of these epochs. ``watch`` and ``mode`` are those of the rule.
     """
 
-    score: Any
-    epoch: Any
+    score: Array
+    epoch: Array
     theta: Array
-    optimizer_state: Any
+    optimizer_state: Pytree
     watch: str
     mode: str
 
@@ -66,14 +66,16 @@ class Slowed(NamedTuple):
     counts; ``factor`` multiplies the rate. ``watch`` and ``mode`` are those of the plateau.
     """
 
-    score: Any
-    epoch: Any
-    factor: Any
+    score: Array
+    epoch: Array
+    factor: Array
     watch: str
     mode: str
 
 
-def better(rule: EarlyStopping, old: Best | None, watched: Array, epoch: int, carry: Any) -> Best:
+def better(
+    rule: EarlyStopping, old: Best | None, watched: Array, epoch: int, carry: tuple[Array, Pytree]
+) -> Best:
     """Return each network at its best after one more epoch, with one transfer to the host.
 
     ``carry`` is theta and the optimizer's state after the epoch.
@@ -115,14 +117,14 @@ def slowed(rule: Plateau, old: Slowed | None, watched: Array, epoch: int) -> Slo
     )
 
 
-def _score(rule: EarlyStopping | Plateau, watched: Array) -> Any:
+def _score(rule: EarlyStopping | Plateau, watched: Array) -> Array:
     """Return the watched value on the host, negated for ``mode="max"``; NaN counts as infinity."""
     score = to_host(watched) * (1.0 if rule.mode == "min" else -1.0)
     np = array_namespace(score)
     return np.where(np.isnan(score), math.inf, score)
 
 
-def _where(improved: Any, old: Any, new: Any) -> Any:
+def _where(improved: Array, old: Any, new: Any) -> Any:
     """Return ``new`` for the networks that improved, else ``old``; other leaves are ``new``."""
     home, stack = owner(new), improved.shape
     if home is None or not hasattr(new, "shape") or tuple(new.shape[: len(stack)]) != stack:

@@ -3,11 +3,16 @@
 import copy
 import math
 from numbers import Real
-from typing import Any
+from typing import TypeAlias, TypeVar
 
 from backprop_xp.backends import Array, device_of, is_host_number, like, owner, require_like
 from backprop_xp.checks import boolean, real, refuse_list
 from backprop_xp.networks.inputs import check_entries, check_stack
+
+# A number, or an array (*stack, 1) with one for each network of a stack.
+Hyperparameter: TypeAlias = float | Array
+
+AnyOptimizer = TypeVar("AnyOptimizer")
 
 # The upper bounds, exclusive; no hyperparameter is negative.
 _BOUNDS = {"momentum": 1.0, "decay": 1.0, "beta1": 1.0, "beta2": 1.0}
@@ -15,7 +20,7 @@ _BOUNDS |= dict.fromkeys(("learning_rate", "epsilon", "weight_decay"), math.inf)
 _BOOLEANS = ("nesterov", "rate_inside", "corrected_epsilon")
 
 
-def not_negative(value: Any, name: str, *, below: float = math.inf) -> Any:
+def not_negative(value: Hyperparameter, name: str, *, below: float = math.inf) -> Hyperparameter:
     """Return a number of 0 or more as a float, or an array of such numbers as it is."""
     refuse_list(value, name, "(*stack, 1)", "[[0.1], [0.01]]")
     if owner(value) is not None and device_of(value) is None:
@@ -26,7 +31,7 @@ def not_negative(value: Any, name: str, *, below: float = math.inf) -> Any:
     return value
 
 
-def check_hyperparameters(optimizer: Any) -> None:
+def check_hyperparameters(optimizer: object) -> None:
     """Check an optimizer's hyperparameters, and store numbers as floats.
 
     The rate of a schedule is checked at each update.
@@ -39,7 +44,7 @@ def check_hyperparameters(optimizer: Any) -> None:
             object.__setattr__(optimizer, name, boolean(value, name))
 
 
-def hyperparameter(theta: Array, value: Any, name: str) -> Any:
+def hyperparameter(theta: Array, value: Hyperparameter, name: str) -> Hyperparameter:
     """Return a hyperparameter that broadcasts against theta: a float, or ``(*stack, 1)``."""
     if type(value) is float:
         return value
@@ -55,15 +60,16 @@ def hyperparameter(theta: Array, value: Any, name: str) -> Any:
     return value
 
 
-def placed(optimizer: Any, theta: Array) -> Any:
+def placed(optimizer: AnyOptimizer, theta: Array) -> AnyOptimizer:
     """Return an optimizer whose arrays are beside theta; the learning rate stays as it is."""
     moved = {
         name: hyperparameter(theta, value, name)
         for name, value in vars(optimizer).items()
         if name in _BOUNDS and name != "learning_rate" and type(value) is not float
     }
-    if getattr(optimizer, "mask", None) is not None:
-        moved["mask"] = _mask(theta, optimizer.mask)
+    mask = getattr(optimizer, "mask", None)
+    if mask is not None:
+        moved["mask"] = _mask(theta, mask)
     if not moved:
         return optimizer
     # dataclasses.replace would check the values again, with a transfer to the host.
@@ -72,7 +78,7 @@ def placed(optimizer: Any, theta: Array) -> Any:
     return other
 
 
-def _mask(theta: Array, mask: Any) -> Array:
+def _mask(theta: Array, mask: Array) -> Array:
     mask = like(theta, mask, "mask")
     if mask.shape[-1:] != theta.shape[-1:]:
         raise ValueError(
@@ -83,7 +89,7 @@ def _mask(theta: Array, mask: Any) -> Array:
     return mask
 
 
-def check_alike(theta: Array, value: Any, name: str, way_out: str = "") -> None:
+def check_alike(theta: Array, value: Array, name: str, way_out: str = "") -> None:
     """Raise unless an array has theta's library, device, dtype and shape."""
     require_like(theta, value, name)
     if tuple(value.shape) != tuple(theta.shape):

@@ -9,6 +9,7 @@ The conventions are PyTorch's. A docstring names the libraries that differ.
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -16,13 +17,14 @@ from backprop_xp.backends import Array, array_namespace, replaced, require_float
 from backprop_xp.checks import integer
 from backprop_xp.display.reprs import shown
 from backprop_xp.training.hyperparameters import (
+    Hyperparameter,
     check_alike,
     check_hyperparameters,
     hyperparameter,
     placed,
 )
-from backprop_xp.training.pytrees import zeros_like
-from backprop_xp.training.schedules import rate_at
+from backprop_xp.training.pytrees import Pytree, zeros_like
+from backprop_xp.training.schedules import LearningRate, rate_at
 
 
 class Optimizer(Protocol):
@@ -35,13 +37,18 @@ class Optimizer(Protocol):
     its numbers are 0-d arrays inside, and an update keeps its structure, shapes and dtypes.
     """
 
-    def initialize(self, theta: Array) -> Any:
+    def initialize(self, theta: Array) -> Pytree:
         """Return the state before the first update."""
         ...
 
     def update(
-        self, theta: Array, gradient: Array, state: Any, *, learning_rate: Any = None
-    ) -> tuple[Array, Any]:
+        self,
+        theta: Array,
+        gradient: Array,
+        state: Pytree,
+        *,
+        learning_rate: LearningRate | None = None,
+    ) -> tuple[Array, Pytree]:
         """Return theta and the state after one update.
 
         ``learning_rate`` None is the optimizer's own at ``state.step``.
@@ -72,8 +79,13 @@ class AdamState(NamedTuple):
 
 
 def _update(
-    self: Any, theta: Array, gradient: Array, state: Any, *, learning_rate: Any = None
-) -> tuple[Array, Any]:
+    self: Any,
+    theta: Array,
+    gradient: Array,
+    state: Pytree,
+    *,
+    learning_rate: LearningRate | None = None,
+) -> tuple[Array, Pytree]:
     """Return theta and the state after one update."""
     require_floating(theta, "theta")
     check_state(self, theta, state)
@@ -82,7 +94,7 @@ def _update(
     alpha = rate_at(alpha, state.step) if callable(alpha) else alpha
     alpha = hyperparameter(theta, alpha, "learning_rate")
     rule = replaced(type(self).rule, theta)
-    updated: tuple[Array, Any] = rule(placed(self, theta), theta, gradient, state, alpha)
+    updated: tuple[Array, Pytree] = rule(placed(self, theta), theta, gradient, state, alpha)
     return updated
 
 
@@ -96,9 +108,9 @@ class SGD:
     while the rate changes.
     """
 
-    learning_rate: Any
+    learning_rate: LearningRate
     _: KW_ONLY
-    momentum: Any = 0.0
+    momentum: Hyperparameter = 0.0
     nesterov: bool = False
     rate_inside: bool = False
 
@@ -116,7 +128,7 @@ class SGD:
     __repr__ = shown
 
     def rule(
-        self, theta: Array, gradient: Array, state: SGDState, learning_rate: Any
+        self, theta: Array, gradient: Array, state: SGDState, learning_rate: Hyperparameter
     ) -> tuple[Array, SGDState]:
         """Return what ``update`` does, unchecked; hyperparameters are beside theta."""
         step, velocity = state
@@ -138,10 +150,10 @@ class RMSProp:
     TensorFlow has it inside.
     """
 
-    learning_rate: Any = 1e-2
+    learning_rate: LearningRate = 1e-2
     _: KW_ONLY
-    decay: Any = 0.99
-    epsilon: Any = 1e-8
+    decay: Hyperparameter = 0.99
+    epsilon: Hyperparameter = 1e-8
 
     def __post_init__(self) -> None:
         check_hyperparameters(self)
@@ -154,7 +166,7 @@ class RMSProp:
     __repr__ = shown
 
     def rule(
-        self, theta: Array, gradient: Array, state: RMSPropState, learning_rate: Any
+        self, theta: Array, gradient: Array, state: RMSPropState, learning_rate: Hyperparameter
     ) -> tuple[Array, RMSPropState]:
         """Return what ``update`` does, unchecked; hyperparameters are beside theta."""
         square = _running_mean(state.square, gradient * gradient, self.decay)
@@ -172,11 +184,11 @@ class Adam:
     Keras, TensorFlow and scikit-learn (the end of their section 2).
     """
 
-    learning_rate: Any = 1e-3
+    learning_rate: LearningRate = 1e-3
     _: KW_ONLY
-    beta1: Any = 0.9
-    beta2: Any = 0.999
-    epsilon: Any = 1e-8
+    beta1: Hyperparameter = 0.9
+    beta2: Hyperparameter = 0.999
+    epsilon: Hyperparameter = 1e-8
     corrected_epsilon: bool = True
 
     def __post_init__(self) -> None:
@@ -190,7 +202,7 @@ class Adam:
     __repr__ = shown
 
     def rule(
-        self, theta: Array, gradient: Array, state: AdamState, learning_rate: Any
+        self, theta: Array, gradient: Array, state: AdamState, learning_rate: Hyperparameter
     ) -> tuple[Array, AdamState]:
         """Return what ``update`` does, unchecked; hyperparameters are beside theta."""
         return _adam(self, theta, gradient, state, learning_rate)
@@ -205,12 +217,12 @@ class AdamW:
     (``network.weight_mask(theta)``: weights alone); None decays all of it.
     """
 
-    learning_rate: Any = 1e-3
+    learning_rate: LearningRate = 1e-3
     _: KW_ONLY
-    beta1: Any = 0.9
-    beta2: Any = 0.999
-    epsilon: Any = 1e-8
-    weight_decay: Any = 1e-2
+    beta1: Hyperparameter = 0.9
+    beta2: Hyperparameter = 0.999
+    epsilon: Hyperparameter = 1e-8
+    weight_decay: Hyperparameter = 1e-2
     mask: Array | None = None
 
     def __post_init__(self) -> None:
@@ -224,7 +236,7 @@ class AdamW:
     __repr__ = shown
 
     def rule(
-        self, theta: Array, gradient: Array, state: AdamState, learning_rate: Any
+        self, theta: Array, gradient: Array, state: AdamState, learning_rate: Hyperparameter
     ) -> tuple[Array, AdamState]:
         """Return what ``update`` does, unchecked; hyperparameters and mask are beside theta."""
         decay = learning_rate * self.weight_decay
@@ -247,17 +259,18 @@ def _kind_of_state(optimizer: Any) -> Any:
     return next(_STATES[base] for base in kind.__mro__ if base in _STATES)
 
 
-def rule_of(optimizer: Any, theta: Array) -> Any:
+def rule_of(optimizer: Optimizer, theta: Array) -> Callable[..., tuple[Array, Pytree]] | None:
     """Return the rule of a built-in optimizer, or the faster one of theta's backend.
 
     It is called with ``(theta, gradient, state, learning_rate)``. None for a user's own optimizer.
     """
     if _kind_of_state(optimizer) is None:
         return None
-    return functools.partial(replaced(type(optimizer).rule, theta), optimizer)
+    kind: Any = type(optimizer)
+    return functools.partial(replaced(kind.rule, theta), optimizer)
 
 
-def optimizer_beside(optimizer: Any, theta: Array) -> Any:
+def optimizer_beside(optimizer: Optimizer, theta: Array) -> Optimizer:
     """Return the optimizer with its arrays on theta's device, in its dtype, and checked to fit.
 
     The learning rate stays as it is, and so does a user's own optimizer.
@@ -265,7 +278,7 @@ def optimizer_beside(optimizer: Any, theta: Array) -> Any:
     return optimizer if _kind_of_state(optimizer) is None else placed(optimizer, theta)
 
 
-def check_state(optimizer: Any, theta: Array, state: Any) -> None:
+def check_state(optimizer: Optimizer, theta: Array, state: Pytree) -> None:
     """Raise TypeError or ValueError unless a state fits this optimizer and theta.
 
     The state of a user's own optimizer is not checked.
@@ -290,7 +303,7 @@ def check_state(optimizer: Any, theta: Array, state: Any) -> None:
             )
 
 
-def _has_momentum(optimizer: SGD) -> bool:
+def _has_momentum(optimizer: Any) -> bool:
     return hasattr(optimizer.momentum, "shape") or optimizer.momentum != 0.0
 
 
@@ -301,7 +314,11 @@ def _zeros(theta: Array) -> Array:
 
 
 def _adam(
-    self: Adam | AdamW, theta: Array, gradient: Array, state: AdamState, learning_rate: Any
+    self: Adam | AdamW,
+    theta: Array,
+    gradient: Array,
+    state: AdamState,
+    learning_rate: Hyperparameter,
 ) -> tuple[Array, AdamState]:
     # Corrected for their bias, the means are m / c1 and s / c2: m / c1 / (sqrt(s / c2) + epsilon),
     # with the corrections taken out of the vectors (Kingma and Ba 2015, the end of section 2).
@@ -321,7 +338,7 @@ def _adam(
 _TINY = 1e-37
 
 
-def _passed(decay: Any, step: Any) -> Any:
+def _passed(decay: Hyperparameter, step: Any) -> Any:
     """Return ``1 - decay**step``, the sum of the weights of a running mean's values."""
     if isinstance(step, int) and isinstance(decay, float):
         return 1.0 - decay**step
@@ -332,7 +349,7 @@ def _passed(decay: Any, step: Any) -> Any:
     return -xp.expm1(step * xp.log(decay + _TINY))
 
 
-def _running_mean(mean: Array, value: Array, decay: Any) -> Array:
+def _running_mean(mean: Array, value: Array, decay: Hyperparameter) -> Array:
     """Return ``decay * mean + (1 - decay) * value``, writing over both."""
     mean *= decay
     value *= 1.0 - decay

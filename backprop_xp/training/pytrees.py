@@ -4,12 +4,15 @@ import functools
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from numbers import Number
-from typing import Any
+from typing import Any, TypeAlias
 
 from backprop_xp.backends import Array, array_namespace, owner, replaced
 
+# Nested tuples, named tuples, lists and dicts of leaves: arrays, numbers, None.
+Pytree: TypeAlias = Any
 
-def mapped(function: Callable[..., Any], structure: Any, *others: Any) -> Any:
+
+def mapped(function: Callable[..., Any], structure: Pytree, *others: Pytree) -> Pytree:
     """Return the pytree of a function of each leaf of one pytree, or of several alike."""
     if type(structure) is dict:
         return {k: mapped(function, structure[k], *(o[k] for o in others)) for k in structure}
@@ -19,7 +22,7 @@ def mapped(function: Callable[..., Any], structure: Any, *others: Any) -> Any:
     return function(structure, *others)
 
 
-def copied(structure: Any) -> Any:
+def copied(structure: Pytree) -> Pytree:
     """Return a copy of a pytree, detached from automatic differentiation."""
 
     def copy(value: Any) -> Any:
@@ -41,7 +44,7 @@ def zeros_like(array: Array) -> Array:
     return array_namespace(array).zeros_like(array)
 
 
-def take_apart(structure: Any, parts: Sequence[slice]) -> tuple[Any, ...]:
+def take_apart(structure: Pytree, parts: Sequence[slice]) -> tuple[Pytree, ...]:
     """Return a pytree for each part of theta, with that part of every vector as long as theta.
 
     ``parts`` are slices that make up theta's last axis, in order.
@@ -54,7 +57,7 @@ def take_apart(structure: Any, parts: Sequence[slice]) -> tuple[Any, ...]:
     return tuple(mapped(functools.partial(part_of, part), structure) for part in parts)
 
 
-def put_together(parts: Sequence[Any]) -> Any:
+def put_together(parts: Sequence[Pytree]) -> Pytree:
     """Return the pytree from which ``take_apart`` made these: its inverse."""
 
     def whole(first: Any, *others: Any) -> Any:

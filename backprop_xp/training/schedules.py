@@ -14,26 +14,28 @@ from backprop_xp.backends import owner
 from backprop_xp.checks import check_watch, integer, real, refuse_list
 from backprop_xp.display.reprs import shown
 from backprop_xp.networks.inputs import check_entries
-from backprop_xp.training.hyperparameters import not_negative
+from backprop_xp.training.hyperparameters import Hyperparameter, not_negative
 
-Schedule: TypeAlias = Callable[[int], Any]
+# A function of the step; its rate is a number, or an array ``(*stack, 1)``.
+Schedule: TypeAlias = Callable[[int], Hyperparameter]
+LearningRate: TypeAlias = Hyperparameter | Schedule
 
 
 @dataclass(frozen=True, eq=False)
 class _Schedule:
     """A rule with its arguments. Its repr is the call that made it."""
 
-    maker: Callable[..., Any]
-    rule: Callable[..., Any]
+    maker: Callable[..., Schedule]
+    rule: Callable[..., Hyperparameter]
     arguments: tuple[Any, ...]
 
     __repr__ = shown
 
-    def __call__(self, step: int) -> Any:
+    def __call__(self, step: int) -> Hyperparameter:
         return self.rule(*self.arguments, step)
 
     @property
-    def made_by(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    def made_by(self) -> tuple[Callable[..., Schedule], tuple[Any, ...]]:
         """The call that made it."""
         return self.maker, self.arguments
 
@@ -55,27 +57,29 @@ class Plateau:
 
     __repr__ = shown
 
-    def __call__(self, step: int) -> Any:
+    def __call__(self, step: int) -> Hyperparameter:
         """Return the rate without the factor."""
         return self.schedule(step)
 
     @property
-    def made_by(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    def made_by(self) -> tuple[Callable[..., Schedule], tuple[Any, ...]]:
         """The call of ``plateau``."""
         return plateau, tuple(vars(self).values())
 
 
-def _made(maker: Callable[..., Any], rule: Callable[..., Any], *arguments: Any) -> Schedule:
+def _made(
+    maker: Callable[..., Schedule], rule: Callable[..., Hyperparameter], *arguments: Any
+) -> Schedule:
     return _Schedule(maker, rule, arguments)
 
 
-def constant(learning_rate: Any) -> Schedule:
+def constant(learning_rate: Hyperparameter) -> Schedule:
     """Return a schedule that stays at ``learning_rate``."""
     learning_rate = not_negative(learning_rate, "learning_rate")
     return _made(constant, _constant, learning_rate)
 
 
-def step_decay(learning_rate: Any, every: int, factor: float = 0.1) -> Schedule:
+def step_decay(learning_rate: Hyperparameter, every: int, factor: float = 0.1) -> Schedule:
     """Return ``learning_rate * factor**floor(step / every)``.
 
     >>> import backprop_xp as bx
@@ -88,21 +92,21 @@ def step_decay(learning_rate: Any, every: int, factor: float = 0.1) -> Schedule:
     return _made(step_decay, _step_decay, learning_rate, integer(every, "every"), factor)
 
 
-def exponential(learning_rate: Any, factor: float) -> Schedule:
+def exponential(learning_rate: Hyperparameter, factor: float) -> Schedule:
     """Return ``learning_rate * factor**step``."""
     factor = real(factor, "factor", above=0.0, high=1.0)
     learning_rate = not_negative(learning_rate, "learning_rate")
     return _made(exponential, _exponential, learning_rate, factor)
 
 
-def inverse_scaling(learning_rate: Any, power: float = 0.5) -> Schedule:
+def inverse_scaling(learning_rate: Hyperparameter, power: float = 0.5) -> Schedule:
     """Return ``learning_rate / (step + 1)**power``, scikit-learn's "invscaling" per update."""
     power = real(power, "power", low=0.0)
     learning_rate = not_negative(learning_rate, "learning_rate")
     return _made(inverse_scaling, _inverse_scaling, learning_rate, power)
 
 
-def cosine(learning_rate: Any, steps: int, final: float = 0.0) -> Schedule:
+def cosine(learning_rate: Hyperparameter, steps: int, final: float = 0.0) -> Schedule:
     """Return half a cosine from ``learning_rate`` to ``final`` over ``steps``, then ``final``.
 
     Loshchilov and Hutter 2017, equation 5, without restarts.
@@ -112,7 +116,7 @@ def cosine(learning_rate: Any, steps: int, final: float = 0.0) -> Schedule:
     return _made(cosine, _cosine, learning_rate, integer(steps, "steps"), final)
 
 
-def warmup(schedule: Any, steps: int) -> Schedule:
+def warmup(schedule: LearningRate, steps: int) -> Schedule:
     """Return a linear rise over ``steps`` to a schedule's first rate, then that schedule.
 
     ``schedule`` may be a plain learning rate.
@@ -125,7 +129,7 @@ def warmup(schedule: Any, steps: int) -> Schedule:
     return _made(warmup, _warmup, _as_schedule(schedule), integer(steps, "steps"))
 
 
-def chain(schedules: Sequence[Any], boundaries: Sequence[int]) -> Schedule:
+def chain(schedules: Sequence[LearningRate], boundaries: Sequence[int]) -> Schedule:
     """Return one schedule after the other; each counts its steps from its own beginning.
 
     ``boundaries`` are the steps at which the second and later ones begin, in rising order.
@@ -142,7 +146,7 @@ def chain(schedules: Sequence[Any], boundaries: Sequence[int]) -> Schedule:
 
 
 def plateau(
-    learning_rate: Any,
+    learning_rate: LearningRate,
     factor: float = 0.1,
     patience: int = 10,
     min_delta: float = 0.0,
@@ -172,7 +176,7 @@ def plateau(
     )
 
 
-def rate_at(schedule: Schedule, step: Any) -> Any:
+def rate_at(schedule: Schedule, step: Any) -> Hyperparameter:
     """Return the learning rate of a step, checked if that needs no transfer to the host."""
     value = schedule(step)
     if type(value) is float and 0.0 <= value < math.inf:
@@ -186,7 +190,7 @@ def rate_at(schedule: Schedule, step: Any) -> Any:
     return value
 
 
-def _as_schedule(schedule: Any) -> Schedule:
+def _as_schedule(schedule: LearningRate) -> Schedule:
     if isinstance(schedule, Plateau):
         raise TypeError(
             "A plateau cannot be part of another schedule. It may contain one, as in "
@@ -195,31 +199,33 @@ def _as_schedule(schedule: Any) -> Schedule:
     return schedule if callable(schedule) else constant(schedule)
 
 
-def _constant(learning_rate: Any, step: int) -> Any:
+def _constant(learning_rate: Hyperparameter, step: int) -> Hyperparameter:
     return learning_rate
 
 
-def _step_decay(learning_rate: Any, every: int, factor: float, step: int) -> Any:
+def _step_decay(
+    learning_rate: Hyperparameter, every: int, factor: float, step: int
+) -> Hyperparameter:
     return learning_rate * factor ** (step // every)
 
 
-def _exponential(learning_rate: Any, factor: float, step: int) -> Any:
+def _exponential(learning_rate: Hyperparameter, factor: float, step: int) -> Hyperparameter:
     return learning_rate * factor**step
 
 
-def _inverse_scaling(learning_rate: Any, power: float, step: int) -> Any:
+def _inverse_scaling(learning_rate: Hyperparameter, power: float, step: int) -> Hyperparameter:
     return learning_rate / (step + 1) ** power
 
 
-def _cosine(learning_rate: Any, steps: int, final: float, step: int) -> Any:
+def _cosine(learning_rate: Hyperparameter, steps: int, final: float, step: int) -> Hyperparameter:
     share = 0.5 * (1.0 + math.cos(math.pi * min(step, steps) / steps))
     return final + (learning_rate - final) * share
 
 
-def _warmup(schedule: Schedule, steps: int, step: int) -> Any:
+def _warmup(schedule: Schedule, steps: int, step: int) -> Hyperparameter:
     return schedule(0) * ((step + 1) / steps) if step < steps else schedule(step - steps)
 
 
-def _chain(schedules: list[Schedule], boundaries: list[int], step: int) -> Any:
+def _chain(schedules: list[Schedule], boundaries: list[int], step: int) -> Hyperparameter:
     passed = sum(boundary <= step for boundary in boundaries)
     return schedules[passed](step - boundaries[passed - 1] if passed else step)
