@@ -650,8 +650,8 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
     "solver": ({"solver": "sdg"}, TWO, "The 'solver' parameter of MLP"),
     "activations": ({"activation": ["relu", "tanh"]}, TWO, "activation has 2 entries, but there"),
     "an activation": ({"activation": ["rleu"]}, TWO, "activation 'rleu' is none of"),
-    "lbfgs, dropout": ({"solver": "lbfgs", "dropout": 0.1}, TWO, "dropout is of the stochastic"),
-    "lbfgs, a schedule": ({"solver": "lbfgs", "learning_rate": abs}, TWO, "lbfgs has no rate"),
+    "lbfgs, dropout": ({"solver": "lbfgs", "dropout": 0.1}, TWO, "dropout works with the stochastic"),
+    "lbfgs, a schedule": ({"solver": "lbfgs", "learning_rate": abs}, TWO, "A schedule as"),
     "strings": ({}, ([["a", "b"]] * 4, [0, 1, 0, 1]), "could not convert string to float"),
     "weights": ({}, (*TWO, np.zeros(90)), "weight"),
 }
@@ -787,6 +787,18 @@ def test_ctrl_c_leaves_the_state_after_a_whole_step(early: bool) -> None:
     if not early:
         model.set_params(learning_rate=_pressed(-1)).partial_fit(*CLASSES)
         assert model._optimizer_state.step == taken + 5
+
+
+@pytest.mark.usefixtures("on_numpy")
+def test_an_epoch_that_ends_as_ctrl_c_comes_is_counted_once() -> None:
+    options = {"hidden_layer_sizes": 5, "batch_size": 20, "solver": "sgd", "random_state": 0}
+    model = bx.MLPClassifier(**options, learning_rate=_pressed(9))  # the last step of the second
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        model.fit(*CLASSES)
+    same = _fitted(bx.MLPClassifier(**options, learning_rate=_pressed(-1), max_iter=2), *CLASSES)
+    _assert_same_parameters(model, same, 0.0)
+    for name in ("n_iter_", "t_", "loss_curve_", "best_loss_", "_no_improvement_count"):
+        assert getattr(model, name) == getattr(same, name)
 
 
 @pytest.mark.usefixtures("on_numpy")
