@@ -14,31 +14,12 @@ from sklearn.utils._array_api import check_same_namespace
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from backprop_xp.backends import Array, Selection, to_host
-from backprop_xp.estimators.architecture import (
-    attributes_of,
-    drawn_theta,
-    network_of,
-    parameters_of,
-)
+from backprop_xp.estimators import architecture, samples, targets
 from backprop_xp.estimators.lbfgs import minimize
 from backprop_xp.estimators.parameters import STOCHASTIC, Model, check_parameters, hidden_sizes
-from backprop_xp.estimators.samples import (
-    ArrayLike,
-    MatrixLike,
-    Samples,
-    choice_for,
-    is_large,
-    moved,
-    moves_by_blocks,
-    on_host,
-    put,
-    rows_at,
-    rows_of_block,
-    validated,
-)
+from backprop_xp.estimators.samples import ArrayLike, MatrixLike, Samples
 from backprop_xp.estimators.stochastic import Task, begin_curves, descend
 from backprop_xp.estimators.streaming import Table
-from backprop_xp.estimators.targets import dense, flat, word_of
 from backprop_xp.networks.inputs import row_slices
 from backprop_xp.networks.network import Network
 
@@ -103,30 +84,30 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[mi
         validation = None if X_val is None else Samples(X_val, y_val, sample_weight_val)
         return self._fit(Samples(X, y, sample_weight), validation, incremental=False)
 
-    def _fit(self, samples: Samples, validation: Samples | None, *, incremental: bool) -> Self:
+    def _fit(self, data: Samples, validation: Samples | None, *, incremental: bool) -> Self:
         check_parameters(self, has_validation=validation is not None, incremental=incremental)
         continues = self.warm_start or incremental
         begins = not (continues and hasattr(self, "coefs_"))
         classes: Classes = "same" if self.warm_start else "known"
         if not (continues and hasattr(self, "classes_")):
             classes = "new"
-        checked = self._validated(samples, classes, reset=begins)
+        checked = self._validated(data, classes, reset=begins)
         random_state = check_random_state(self.random_state)
         self.n_outputs_ = checked.y.shape[1]
         network = self._network(checked.x.shape[1])
-        self.out_activation_ = word_of(network.loss_function)
+        self.out_activation_ = targets.word_of(network.loss_function)
         if begins:
             theta = self._begin(network, random_state)
         else:
-            theta = network.pack(parameters_of(self, network))
-        choice = choice_for(self, checked.x)
+            theta = network.pack(architecture.parameters_of(self, network))
+        choice = samples.choice_for(self, checked.x)
         placed = self._placed(choice, checked, validation, random_state)
-        task = Task(network, put(choice, theta), *placed, self._score(), random_state)
-        self._solve(task, samples, incremental=incremental)
+        task = Task(network, samples.put(choice, theta), *placed, self._score(), random_state)
+        self._solve(task, data, incremental=incremental)
         return self
 
     def _network(self, n_in: int) -> Network:
-        return network_of(self, n_in, self._loss())
+        return architecture.network_of(self, n_in, self._loss())
 
     def _begin(self, network: Network, random_state: np.random.RandomState) -> np.ndarray:
         """Return the first theta, ``(P,)`` or a stack, and forget what was fitted before."""
@@ -136,21 +117,21 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[mi
         self.n_layers_ = len(hidden_sizes(self)) + 2
         if self.solver in STOCHASTIC:
             begin_curves(self)
-        return drawn_theta(network, random_state, self.n_restarts)
+        return architecture.drawn_theta(network, random_state, self.n_restarts)
 
-    def _validated(self, samples: Samples, classes: Classes, *, reset: bool = False) -> Samples:
+    def _validated(self, data: Samples, classes: Classes, *, reset: bool = False) -> Samples:
         """Return X as it is validated, and on the host targets in columns and weights."""
-        x, y = validated(self, samples.x, samples.y, reset=reset, **self._checks_of_y)
-        y, weight = flat(on_host(y)), samples.sample_weight
+        x, y = samples.validated(self, data.x, data.y, reset=reset, **self._checks_of_y)
+        y, weight = targets.flat(samples.on_host(y)), data.sample_weight
         columns = self._columns(y, classes)
         if weight is not None:
-            weight = _check_sample_weight(on_host(weight), columns)
-        return Samples(x, columns, self._weighted(dense(y), weight))
+            weight = _check_sample_weight(samples.on_host(weight), columns)
+        return Samples(x, columns, self._weighted(targets.dense(y), weight))
 
     def _placed(
         self,
         choice: Selection,
-        samples: Samples,
+        data: Samples,
         validation: Samples | None,
         random_state: np.random.RandomState,
     ) -> tuple[Samples, Samples | None]:
@@ -160,14 +141,14 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[mi
         """
         rows, is_stochastic = None, self.solver in STOCHASTIC
         if validation is not None:
-            validation = moved(choice, self._validated(validation, "known"))
+            validation = samples.moved(choice, self._validated(validation, "known"))
         elif self.early_stopping and is_stochastic:
-            rows, left = self._split(samples.y, random_state)
-            validation = moved(choice, samples, left)
-        if not (is_stochastic and moves_by_blocks(choice, samples.x)):
-            return moved(choice, samples, rows), validation
-        table = Table(samples.x, np.arange(len(samples.y)) if rows is None else rows, choice)
-        return moved(choice, samples._replace(x=None), rows)._replace(x=table), validation
+            rows, left = self._split(data.y, random_state)
+            validation = samples.moved(choice, data, left)
+        if not (is_stochastic and samples.moves_by_blocks(choice, data.x)):
+            return samples.moved(choice, data, rows), validation
+        table = Table(data.x, np.arange(len(data.y)) if rows is None else rows, choice)
+        return samples.moved(choice, data._replace(x=None), rows)._replace(x=table), validation
 
     def _split(
         self, columns: np.ndarray, random_state: np.random.RandomState
@@ -186,10 +167,10 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[mi
             )
         return rows, left
 
-    def _solve(self, task: Task, samples: Samples, *, incremental: bool) -> None:
+    def _solve(self, task: Task, data: Samples, *, incremental: bool) -> None:
         """Train, tell scikit-learn's callbacks about it, and write the fitted attributes."""
-        weight = samples.sample_weight
-        details = {"estimator": self, "X": samples.x, "y": samples.y}
+        weight = data.sample_weight
+        details = {"estimator": self, "X": data.x, "y": data.y}
         details["metadata"] = None if weight is None else {"sample_weight": weight}
         context = self._init_callback_context(max_subtasks=self.max_iter)
         context.call_on_fit_task_begin(**details)
@@ -202,7 +183,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[mi
             theta = descend(self, task, report, incremental=incremental)
         else:
             theta = minimize(self, task, report)
-        self.__dict__.update(attributes_of(task.network, theta))
+        self.__dict__.update(architecture.attributes_of(task.network, theta))
         context.call_on_fit_task_end(**details, reconstruction_attributes={})
         if not np.isfinite(to_host(theta)).all():
             raise ValueError(
@@ -223,23 +204,23 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[mi
                 left -= 1
                 epoch = context.subcontext(task_name="epoch").call_on_fit_task_begin(**details)
             theta = yield ends
-            attributes = functools.partial(attributes_of, network, theta)
+            attributes = functools.partial(architecture.attributes_of, network, theta)
             ends = bool(epoch.call_on_fit_task_end(**details, reconstruction_attributes=attributes))
 
     def _predicted(self, X: MatrixLike, method: str) -> Array:
         """Return the predictions of the network, ``(batch, n_outputs)``, where X is."""
         check_is_fitted(self)
         check_same_namespace(X, self, attribute="_first_coef", method=method)
-        x = validated(self, X, reset=False)
-        choice = choice_for(self, self.coefs_[0])
+        x = samples.validated(self, X, reset=False)
+        choice = samples.choice_for(self, self.coefs_[0])
         network = self._network(self.coefs_[0].shape[0])
-        theta = put(choice, network.pack(parameters_of(self, network)))
-        if not (isinstance(x, np.ndarray) or is_large(x)):
-            return network.predict(theta, put(choice, x))
+        theta = samples.put(choice, network.pack(architecture.parameters_of(self, network)))
+        if not (isinstance(x, np.ndarray) or samples.is_large(x)):
+            return network.predict(theta, samples.put(choice, x))
         # The same blocks wherever the rows are: products of other rows may round otherwise.
-        blocks = row_slices(x.shape[0], rows_of_block(x))
-        parts = (network.predict(theta, put(choice, rows_at(x, block))) for block in blocks)
-        return np.concatenate([to_host(part) for part in parts])
+        blocks = row_slices(x.shape[0], samples.rows_of_block(x))
+        parts = (samples.put(choice, samples.rows_at(x, block)) for block in blocks)
+        return np.concatenate([to_host(network.predict(theta, part)) for part in parts])
 
     @property
     def _first_coef(self) -> Array:

@@ -5,7 +5,7 @@ import numbers
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import Annotated, ClassVar, TypeAlias, TypeVar
+from typing import Annotated, ClassVar, TypeAlias, TypeVar, get_type_hints
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, Options, StrOptions
@@ -40,16 +40,17 @@ class Parameters:
       ``"lbfgs"``, which uses all rows at once.
     - ``alpha``: strength of the L2 penalty on the weights; with adamw, the weight decay.
     - ``batch_size``: rows of a batch; ``"auto"`` is 200, or all rows if there are fewer.
-    - ``learning_rate``: ``"constant"``; with sgd also ``"invscaling"`` (falls with the number of
-      rows seen to the power ``power_t``) or ``"adaptive"`` (a fifth whenever the training stops
-      improving). Or a function of the update's number, such as those of ``bx.schedules``.
+    - ``learning_rate``: ``"constant"``, or a function of the update's number, such as those of
+      ``bx.schedules``. With sgd also ``"invscaling"``, which divides it by the number of rows seen
+      to the power ``power_t``, or ``"adaptive"``, which divides it by 5 when the training stops
+      improving.
     - ``learning_rate_init``: the learning rate of the first update.
     - ``power_t``: the exponent of ``"invscaling"``.
     - ``max_iter``: the largest number of epochs, or of iterations of lbfgs.
     - ``shuffle``: whether each epoch takes the rows in a new order.
     - ``random_state``: an integer makes weights, batches and dropout reproducible.
-    - ``tol``: an epoch improves if its loss, or its validation score, is better by at least this.
-      The gradient's tolerance with lbfgs.
+    - ``tol``: an epoch improves if its loss, or its validation score, is better by at least this;
+      lbfgs stops at a gradient whose largest entry is at most this.
     - ``verbose``: whether to print the loss of each epoch.
     - ``warm_start``: whether ``fit`` continues from the weights of the last ``fit``.
     - ``momentum``, ``nesterovs_momentum``: of sgd.
@@ -131,6 +132,8 @@ def with_parameters(kind: Kind) -> Kind:
         for field in fields(kind)
         if hasattr(field.type, "__metadata__")
     }
+    # Without the values that it takes: signatures show the type alone.
+    kind.__init__.__annotations__ = {**get_type_hints(kind.__init__), "return": None}
     listed = inspect.cleandoc(Parameters.__doc__ or "").partition("\n\n")[2]
     kind.__doc__ = inspect.cleandoc(kind.__doc__ or "").replace("{parameters}", listed)
     return kind

@@ -60,13 +60,13 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
     >>> model.score(X, y) > 0.95
     True
 
-    Its parameters are these.
+    Its parameters:
 
-    {parameters}
-    - ``loss``: ``"log_loss"``, or a name or an object of ``bx.losses``, whose targets are 0 and 1.
+    - ``loss``: ``"log_loss"``, or a name or an object of ``bx.losses``, for targets 0 and 1.
       If its link is sigmoid or softmax there is ``predict_proba``, else ``decision_function``.
     - ``class_weight``: a dict of weights by class, 1 for any other class; a list of such dicts for
       multilabel targets; ``"balanced"``, by the number of samples of each class; None for 1.
+    {parameters}
     """
 
     loss: Annotated[str | Loss, StrOptions({"log_loss", *LOSSES}), Loss] = field(
@@ -183,7 +183,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
     >>> model.score(X, y) > 0.4
     True
 
-    Its parameters are these.
+    Its parameters:
 
     - ``loss``: ``"squared_error"`` (half of it, as in scikit-learn), ``"poisson"``, or another name
       or an object of ``bx.losses``.
