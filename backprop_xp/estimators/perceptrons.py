@@ -44,10 +44,6 @@ def _has_probabilities(parameters: Parameters) -> bool:
     return True
 
 
-def _has_scores(parameters: Parameters) -> bool:
-    return not targets.gives_probabilities(parameters.loss)
-
-
 @with_parameters
 @dataclass(eq=False, repr=False)
 class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
@@ -158,7 +154,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
         is_whole = self._is_multilabel or self._loss().link is softmax.value
         return predicted if is_whole else targets.as_distribution(predicted)
 
-    @available_if(_has_scores)  # type: ignore[untyped-decorator]
+    @available_if(lambda model: not targets.gives_probabilities(model.loss))  # type: ignore[untyped-decorator]
     def decision_function(self, X: MatrixLike) -> Array:
         """Return each class's or label's output less 1/2; of two classes the second's alone."""
         scores = self._predicted(X, "decision_function") - 0.5

@@ -84,7 +84,7 @@ class Rules:
         if np.all(self.stale > self._model.n_iter_no_change):
             self.has_ended |= self._ends_or_slows()
             self.stale = self.stale if self.has_ended else 0 * self.stale
-        return self.has_ended
+        return bool(self.has_ended)
 
     def count(self, state: TrainingState) -> np.ndarray:
         """Count an epoch, and return what is watched: it falls as the network improves."""
