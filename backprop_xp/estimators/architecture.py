@@ -75,14 +75,14 @@ def parameters_of(model: Model, network: Network) -> list[Sequence[Array]]:
     has_norms = any(isinstance(layer, LayerNorm) for layer in network.layers)
     if has_norms != hasattr(model, "layer_norms_"):
         raise ValueError(
-            f"layer_norm is {model.layer_norm} now, but was not when this was fitted: fit anew."
+            f"layer_norm is {model.layer_norm} now, but was not when this was fitted: fit again."
         )
     expected = [layer.shapes[0] for layer in network.layers if isinstance(layer, Dense)]
     shapes = [tuple(weights.shape) for weights in model.coefs_]
     if shapes != expected:
         raise ValueError(
             f"The weights now have the shapes {expected} (by hidden_layer_sizes, the targets and "
-            f"the loss), but had {shapes} when this was fitted: fit anew."
+            f"the loss), but had {shapes} when this was fitted: fit again."
         )
     dense = zip(model.coefs_, model.intercepts_, strict=True)
     norms = iter(getattr(model, "layer_norms_", []))

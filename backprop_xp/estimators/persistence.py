@@ -203,5 +203,5 @@ def _read(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(map(_read, value))
     if owner(value) is not None:
-        raise ValueError("an array is in the place of a number.")
+        raise ValueError("there is an array instead of a number.")
     return value

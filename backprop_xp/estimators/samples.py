@@ -59,7 +59,7 @@ def choice_for(parameters: Parameters, x: Array) -> Selection:
 def validated(
     model: BaseEstimator, X: MatrixLike, *y: ArrayLike, reset: bool, **checks: object
 ) -> Any:
-    """Return X, and y if it is given, as scikit-learn validates them; sparse rows become dense.
+    """Return X, and y if it is there, as scikit-learn validates them; sparse rows become dense.
 
     A large table is returned as it is. Its values are checked when its rows are read.
     """

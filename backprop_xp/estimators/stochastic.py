@@ -173,7 +173,7 @@ def _optimizer(model: Model, task: Task, rate: Callable[[int], float | Array]) -
 def _continues(initial: OptimizerState, before: OptimizerState) -> bool:
     """Whether an optimiser can continue from the state of an earlier call.
 
-    Another solver begins anew, where scikit-learn continues with the old one. Adam and AdamW have
+    Another solver starts over, where scikit-learn continues with the old one. Adam and AdamW have
     the same state.
     """
     return type(before) is type(initial) and all(
@@ -262,7 +262,7 @@ def _keep(model: Model, rules: Rules, state: TrainingState) -> Array:
 
 
 def begin_curves(model: Model) -> None:
-    """Write the curves of a training that begins anew, under scikit-learn's names."""
+    """Write the empty curves of a new training, under scikit-learn's names."""
     early = model.early_stopping
     model.loss_curve_, model.validation_loss_curve_ = [], None
     model.validation_scores_ = [] if early else None

@@ -59,7 +59,7 @@ def indicators_of(
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Return each class's name, its probabilities, and whether it is true, ``(batch,)`` each.
 
-    ``probabilities`` are ``(batch, n)``. Of two classes told by labels only the second is returned.
+    ``probabilities`` are ``(batch, n)``. With labels of two classes only the second is returned.
     """
     rows, columns = probabilities.shape
     if targets.shape not in ((rows,), (rows, 1), (rows, columns)):

@@ -138,8 +138,8 @@ def calibration(
 
     ``probabilities`` are those of the second of two classes, ``(batch,)`` or ``(batch, 1)``, or of
     each class, ``(batch, n)``. ``targets`` are labels, ``(batch,)``, sorted as the columns are, or
-    0 and 1 for each class, ``(batch, n)``. Of two classes told by labels the second is drawn, else
-    each. The ``bins`` have equal width. One that is not empty has a point at the means of its
+    0 and 1 for each class, ``(batch, n)``. With labels of two classes the second is drawn, else
+    each class. The ``bins`` have equal width. One that is not empty has a point at the means of its
     samples and, with at most three classes, a bar: the 95 % interval of the share (Wilson, 1927).
     Raises ValueError for shapes that do not fit, probabilities outside 0 to 1, and targets of one
     class alone.

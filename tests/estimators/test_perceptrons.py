@@ -1,6 +1,7 @@
 """The scikit-learn estimators: scikit-learn's own are the oracle, and its checks the contract."""
 
 import copy
+import inspect
 import os
 import pickle
 import re
@@ -846,12 +847,19 @@ def test_class_weights_have_the_form_of_the_targets(target: str, given: Any, exp
 def test_a_warm_start_in_other_layers_is_refused(sizes: Any) -> None:
     model = _fitted(bx.MLPClassifier(5, max_iter=2, warm_start=True), *TWO)
     before = model.coefs_
-    with pytest.raises(ValueError, match="when this was fitted: fit anew"):
+    with pytest.raises(ValueError, match="when this was fitted: fit again"):
         model.set_params(hidden_layer_sizes=sizes).fit(*TWO)
     assert model.coefs_ is before
 
 
-def test_the_parameters_in_places_are_scikit_learns() -> None:
+@both
+def test_each_parameter_is_explained_and_has_a_plain_type(kind: Any) -> None:
+    for name in kind().get_params():
+        assert f"``{name}``" in kind.__doc__
+    assert "Annotated" not in str(inspect.signature(kind))
+
+
+def test_the_positional_parameters_are_scikit_learns() -> None:
     with pytest.raises(TypeError, match="positional arguments"):
         bx.MLPClassifier(5, "tanh", "balanced")
 
