@@ -67,7 +67,10 @@ class Rules:
     def __init__(self, model: Model, task: Task, report: Report | None) -> None:
         self._model, self._report, self._rows = model, report, task.samples.x.shape[0]
         self.learning_rate, self.updates = model.learning_rate_init, 0
-        self.best = np.full(task.theta.shape[:-1], _best_before(model, early=model.early_stopping))
+        early = model.early_stopping
+        best = getattr(model, "best_validation_score_" if early else "best_loss_", None)
+        best = np.inf if best is None else -best if early else best
+        self.best = np.full(task.theta.shape[:-1], float(best))
         self.stale = np.asarray(model._no_improvement_count)
         self.epoch, self.has_ended = 0, False
 
@@ -206,12 +209,11 @@ def _fit(
             "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
             stacklevel=6,
         )
-    # With early stopping fit keeps the best network, also of a warm start; the rules end it.
-    early, best, score = None, None, _best_before(model, early=True)
-    if model.early_stopping:
+    early = best = None
+    if model.early_stopping:  # fit keeps the best network; the rules end the training
         early = EarlyStopping(model.max_iter + 1, watch="score", mode="max")
-        if np.isfinite(score):
-            known = np.asarray(score), np.asarray(0), task.theta, optimizer_state
+        if np.isfinite(rules.best).all():  # of a warm start
+            known = rules.best, np.asarray(0), task.theta, optimizer_state
             best = Best(*known, "score", "max")
     seed = task.random_state.randint(2**31 - 1) + model.t_ if task.network.is_random else 0
     result: FitResult = fit(
@@ -269,14 +271,6 @@ def begin_curves(model: Model) -> None:
     model.best_validation_score_ = -np.inf if early else None
     model.best_loss_ = None if early else np.inf
     model._no_improvement_count = 0
-
-
-def _best_before(model: Model, *, early: bool) -> float:
-    """Return the least value that earlier calls have watched, infinity if there is none."""
-    best = getattr(model, "best_validation_score_" if early else "best_loss_", None)
-    if best is None:
-        return np.inf
-    return float(-best if early else best)
 
 
 def index_of_best(values: np.ndarray) -> tuple[int, ...]:
