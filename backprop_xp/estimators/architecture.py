@@ -1,104 +1,92 @@
 """The network that an estimator's parameters describe, and its theta as fitted attributes.
 
-``model`` is an estimator. scikit-learn keeps theta apart, as ``coefs_`` and ``intercepts_``, with
-``layer_norms_`` beside them.
+scikit-learn keeps theta apart: as ``coefs_`` and ``intercepts_``, here with ``layer_norms_``.
 """
 
-import operator
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from backprop_xp.backends import Array, to_host
+from backprop_xp.estimators.parameters import NAMED_ACTIVATIONS, Model, Parameters, hidden_sizes
 from backprop_xp.estimators.samples import dispatches
-from backprop_xp.networks.activations import ACTIVATIONS, Activation
+from backprop_xp.networks.activations import ACTIVATIONS, Activation, identity
 from backprop_xp.networks.initializers import uniform
 from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm
 from backprop_xp.networks.layout import draw
+from backprop_xp.networks.losses import Loss
 from backprop_xp.networks.network import Network
 
-# scikit-learn's name of what is called sigmoid here.
-NAMED_ACTIVATIONS = {**ACTIVATIONS, "logistic": ACTIVATIONS["sigmoid"]}
 
-
-def hidden_sizes(model: Any) -> list[int]:
-    """Return the width of each hidden layer."""
-    sizes = model.hidden_layer_sizes
-    sizes = sizes if hasattr(sizes, "__iter__") else [sizes]
-    return [operator.index(size) for size in sizes]
-
-
-def network_of(model: Any, n_in: int) -> Network:
-    """Return the network that the parameters and the outputs' number describe."""
+def network_of(model: Model, n_in: int, loss: Loss) -> Network:
+    """Return the network of the parameters, with ``n_in`` inputs and ``n_outputs_`` outputs."""
     widths, activations = [n_in, *hidden_sizes(model)], _activations(model)
-    layers: list[Any] = []
-    for n, n_out, activation in zip(widths, widths[1:], activations, strict=False):
-        drawn = _drawn(n, n_out, activation)
+    layers: list[Dense | LayerNorm | Activate | Dropout] = []
+    for (n, n_out), activation in zip(pairwise(widths), activations, strict=True):
         if model.layer_norm:
-            layers += [Dense(n, n_out, **drawn), LayerNorm(n_out), Activate(activation)]
+            layers += [_dense(n, n_out, activation), LayerNorm(n_out), Activate(activation)]
         else:
-            layers += [Dense(n, n_out, activation, **drawn)]
+            layers += [_dense(n, n_out, activation, activation)]
         if model.dropout:
             layers += [Dropout(model.dropout)]
-    # The output's weights are drawn as the last hidden layer's.
-    drawn = _drawn(widths[-1], model.n_outputs_, activations[-1] if activations else None)
-    layers += [Dense(widths[-1], model.n_outputs_, **drawn)]
-    return Network(layers, model._loss())
+    # The output's weights are drawn as those of the last hidden layer.
+    drawn_for = activations[-1] if activations else None
+    return Network([*layers, _dense(widths[-1], model.n_outputs_, drawn_for)], loss)
 
 
-def _activations(model: Any) -> list[Activation]:
+def _dense(
+    n_in: int, n_out: int, drawn_for: Activation | None, activation: Activation = identity
+) -> Dense:
+    """Return a layer drawn as scikit-learn does: Glorot and Bengio 2010, its bias too."""
+    factor = 2.0 if drawn_for is ACTIVATIONS["sigmoid"] else 6.0
+    bound = float(np.sqrt(factor / (n_in + n_out)))
+    drawn = uniform(-bound, bound)
+    return Dense(n_in, n_out, activation, initializer=drawn, bias_initializer=drawn)
+
+
+def _activations(parameters: Parameters) -> list[Activation]:
     """Return the activation of each hidden layer."""
-    count, given = len(hidden_sizes(model)), model.activation
-    given = [given] * count if isinstance(given, str | Activation) else list(given)
-    if len(given) != count:
+    count, chosen = len(hidden_sizes(parameters)), parameters.activation
+    names = [chosen] * count if isinstance(chosen, str | Activation) else list(chosen)
+    if len(names) != count:
         raise ValueError(
-            f"activation has {len(given)} entries, but there are {count} hidden layers: give "
+            f"activation has {len(names)} entries, but there are {count} hidden layers: give "
             "one name for all of them, or one for each."
         )
-    for name in given:
+    for name in names:
         if isinstance(name, str) and name not in NAMED_ACTIVATIONS:
             raise ValueError(f"activation {name!r} is none of {sorted(NAMED_ACTIVATIONS)}.")
-    return [NAMED_ACTIVATIONS[name] if isinstance(name, str) else name for name in given]
+    return [NAMED_ACTIVATIONS[name] if isinstance(name, str) else name for name in names]
 
 
-def _drawn(n_in: int, n_out: int, activation: Activation | None) -> dict[str, Any]:
-    """Return how weights and bias are drawn: Glorot and Bengio 2010, as scikit-learn does."""
-    factor = 2.0 if activation is ACTIVATIONS["sigmoid"] else 6.0
-    bound = float(np.sqrt(factor / (n_in + n_out)))
-    return {"initializer": uniform(-bound, bound), "bias_initializer": uniform(-bound, bound)}
-
-
-def drawn_theta(network: Network, random_state: Any, starts: int) -> np.ndarray:
-    """Return a first theta, ``(P,)``, or a stack of several starts, ``(starts, P)``."""
+def drawn_theta(network: Network, random_state: Any, count: int) -> np.ndarray:
+    """Return a first theta, ``(P,)``, or a stack of several, ``(count, P)``."""
     thetas = [
         np.concatenate([v.reshape(-1) for v in draw(network.layers, network.layout, random_state)])
-        for _ in range(starts)
+        for _ in range(count)
     ]
-    return thetas[0] if starts == 1 else np.stack(thetas)
+    return thetas[0] if count == 1 else np.stack(thetas)
 
 
-def theta_of(model: Any, network: Network) -> Array:
-    """Return theta of the fitted attributes, which a user may have changed."""
-    return network.pack(parameters_of(model, network))
-
-
-def parameters_of(model: Any, network: Network) -> list[Any]:
-    """Return each layer's parameters of the fitted attributes."""
+def parameters_of(model: Model, network: Network) -> list[Sequence[Array]]:
+    """Return each layer's parameters from the fitted attributes, which a user may have changed."""
     has_norms = any(isinstance(layer, LayerNorm) for layer in network.layers)
     if has_norms != hasattr(model, "layer_norms_"):
         raise ValueError(
-            f"layer_norm is {model.layer_norm} now, but was not when this was fitted: fit anew."
+            f"layer_norm is {model.layer_norm} now, but was not when this was fitted: fit again."
         )
-    wanted = [layer.shapes[0] for layer in network.layers if isinstance(layer, Dense)]
+    expected = [layer.shapes[0] for layer in network.layers if isinstance(layer, Dense)]
     shapes = [tuple(weights.shape) for weights in model.coefs_]
-    if shapes != wanted:
+    if shapes != expected:
         raise ValueError(
-            f"The layers' weights are of shapes {wanted} now (hidden_layer_sizes, the targets and "
-            f"loss say which), but were of {shapes} when this was fitted: fit anew."
+            f"The weights now have the shapes {expected} (by hidden_layer_sizes, the targets and "
+            f"the loss), but had {shapes} when this was fitted: fit again."
         )
     dense = zip(model.coefs_, model.intercepts_, strict=True)
     norms = iter(getattr(model, "layer_norms_", []))
-    parameters: list[Any] = []
+    parameters: list[Sequence[Array]] = []
     for layer in network.layers:
         if isinstance(layer, Dense):
             weights, bias = next(dense)
@@ -108,8 +96,8 @@ def parameters_of(model: Any, network: Network) -> list[Any]:
     return parameters
 
 
-def attributes_of(network: Network, theta: Array) -> dict[str, Any]:
-    """Return the fitted attributes that hold theta: views, where the choice says."""
+def attributes_of(network: Network, theta: Array) -> dict[str, list[Array]]:
+    """Return the fitted attributes that hold theta, on the host unless scikit-learn dispatches."""
     if not dispatches():
         theta = to_host(theta)
     layers = list(zip(network.layers, network.unpack(theta), strict=True))

@@ -1,249 +1,115 @@
-"""What scikit-learn's two perceptrons share: their parameters, and fitting."""
+"""The base of both perceptrons: how they fit and predict, whatever their targets are."""
 
 import functools
-import numbers
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Generator
+from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state
+from sklearn.utils import Tags, check_random_state
 from sklearn.utils._array_api import check_same_namespace
-from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from backprop_xp.backends import Array, Selection, to_host
-from backprop_xp.estimators.architecture import (
-    NAMED_ACTIVATIONS,
-    attributes_of,
-    drawn_theta,
-    hidden_sizes,
-    network_of,
-    theta_of,
-)
+from backprop_xp.estimators import architecture, samples, targets
 from backprop_xp.estimators.lbfgs import minimize
-from backprop_xp.estimators.samples import (
-    choice_for,
-    goes_by_blocks,
-    is_large,
-    on_host,
-    put,
-    rows_at,
-    rows_of,
-    rows_of_block,
-    taken,
-)
-from backprop_xp.estimators.stochastic import STOCHASTIC, Task, begin_curves, descend
+from backprop_xp.estimators.parameters import STOCHASTIC, Model, check_parameters, hidden_sizes
+from backprop_xp.estimators.samples import ArrayLike, MatrixLike, Samples
+from backprop_xp.estimators.stochastic import Task, begin_curves, descend
 from backprop_xp.estimators.streaming import Table
-from backprop_xp.estimators.targets import dense, flat, word_of
-from backprop_xp.networks.activations import Activation
 from backprop_xp.networks.inputs import row_slices
 from backprop_xp.networks.network import Network
-from backprop_xp.training.schedules import Plateau
 
-_POSITIVE = Interval(numbers.Real, 0, None, closed="neither")
-_NOT_NEGATIVE = Interval(numbers.Real, 0, None, closed="left")
-_SHARE = Interval(numbers.Real, 0, 1, closed="left")
-_COUNT = Interval(numbers.Integral, 1, None, closed="left")
+# The classes of a classifier's targets define its own, have to be the same ones, or be among them.
+Classes: TypeAlias = Literal["new", "same", "known"]
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def all_or_nothing(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a method that fails, or is interrupted, leave its object's attributes as they were."""
+def fitting(method: Method) -> Method:
+    """Decorate a method that fits: parameters are checked first, callbacks are torn down at last.
+
+    If it fails or is interrupted, the estimator keeps the attributes that it had before.
+    """
+    with_teardown = with_callbacks(method)
 
     @functools.wraps(method)
-    def whole(self: Any, *arguments: Any, **named: Any) -> Any:
+    def whole(self: "Perceptron", *arguments: object, **keywords: object) -> object:
         before = dict(vars(self))
         try:
-            return method(self, *arguments, **named)
+            return with_teardown(self, *arguments, **keywords)
         except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__ = before
             raise
 
-    return whole
+    checked: Method = _fit_context(prefer_skip_nested_validation=True)(whole)
+    return checked
 
 
-@dataclass(eq=False, repr=False)
-class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
-    """What the two estimators share: their parameters, and all but what targets mean to them."""
+class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[misc]
+    """A multilayer perceptron.
 
-    loss: Any = "squared_error"
-    hidden_layer_sizes: Any = (100,)
-    activation: Any = "relu"
-    _: KW_ONLY
-    solver: str = "adam"
-    alpha: float = 0.0001
-    batch_size: Any = "auto"
-    learning_rate: Any = "constant"
-    learning_rate_init: float = 0.001
-    power_t: float = 0.5
-    max_iter: int = 200
-    shuffle: bool = True
-    random_state: Any = None
-    tol: float = 1e-4
-    verbose: bool = False
-    warm_start: bool = False
-    momentum: float = 0.9
-    nesterovs_momentum: bool = True
-    early_stopping: bool = False
-    validation_fraction: float = 0.1
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    epsilon: float = 1e-8
-    n_iter_no_change: float = 10
-    max_fun: int = 15000
-    dropout: float = 0.0
-    layer_norm: bool = False
-    clip: float | None = None
-    n_restarts: int = 1
-    backend: Any = None
-    device: Any = None
+    A subclass says what targets mean to it, by ``_checks_of_y``, ``_columns``, ``_loss`` and
+    ``_score``.
+    """
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "hidden_layer_sizes": ["array-like", _COUNT],
-        "activation": [StrOptions(set(NAMED_ACTIVATIONS)), "array-like", Activation],
-        "solver": [StrOptions({"lbfgs", *STOCHASTIC})],
-        "alpha": [_NOT_NEGATIVE],
-        "batch_size": [StrOptions({"auto"}), _COUNT],
-        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"}), callable],
-        "learning_rate_init": [_POSITIVE],
-        "power_t": [_NOT_NEGATIVE],
-        "max_iter": [_COUNT],
-        "shuffle": ["boolean"],
-        "random_state": ["random_state"],
-        "tol": [_NOT_NEGATIVE],
-        "verbose": ["verbose"],
-        "warm_start": ["boolean"],
-        "momentum": [_SHARE],
-        "nesterovs_momentum": ["boolean"],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [_SHARE],
-        "beta_1": [_SHARE],
-        "beta_2": [_SHARE],
-        "epsilon": [_POSITIVE],
-        "n_iter_no_change": [_COUNT, Options(numbers.Real, {np.inf})],
-        "max_fun": [_COUNT],
-        "dropout": [_SHARE],
-        "layer_norm": ["boolean"],
-        "clip": [_POSITIVE, None],
-        "n_restarts": [_COUNT],
-    }
+    def _weighted(self, y: Array, sample_weight: np.ndarray | None) -> np.ndarray | None:
+        """Return the samples' weights, multiplied by those of their classes if there are any."""
+        return sample_weight
 
-    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
-    @all_or_nothing  # outside: callbacks are torn down first
-    @with_callbacks  # type: ignore[untyped-decorator]
+    def _strata(self, columns: np.ndarray) -> np.ndarray | None:
+        """Return the labels that a validation set has in the same shares; None for any shares."""
+        return None
+
+    @fitting
     def fit(
         self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
+        X: MatrixLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
         *,
-        X_val: Any = None,
-        y_val: Any = None,
-        sample_weight_val: Any = None,
-    ) -> Any:
-        """Fit to X ``(batch, n)`` and y; return the estimator.
+        X_val: MatrixLike | None = None,
+        y_val: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Self:
+        """Fit to X, ``(batch, n_features)``, and y; return the estimator.
 
-        ``X_val`` and ``y_val`` are held-out rows of one's own: their loss and score are recorded
-        after each epoch, and with ``early_stopping`` they take the place of those split off.
+        ``X_val``, ``y_val`` and ``sample_weight_val`` are a validation set: its loss and score are
+        recorded after each epoch, and ``early_stopping`` uses it instead of a part of X.
         """
         if X_val is None and not y_val is sample_weight_val is None:
-            raise ValueError("y_val and sample_weight_val are of held-out rows: give X_val, too.")
-        held_out = None if X_val is None else (X_val, y_val, sample_weight_val)
-        return self._fit(X, y, sample_weight, held_out, incremental=False)
+            raise ValueError("y_val and sample_weight_val belong to a validation set: pass X_val.")
+        validation = None if X_val is None else Samples(X_val, y_val, sample_weight_val)
+        return self._fit(Samples(X, y, sample_weight), validation, incremental=False)
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, held_out: Any, *, incremental: bool) -> Any:
-        self._check_parameters(held_out, incremental=incremental)
-        goes_on = self.warm_start or incremental
-        first = not (goes_on and hasattr(self, "coefs_"))
-        x, columns, weight = self._validated(
-            X,
-            y,
-            sample_weight,
-            reset=first,
-            defines=not (goes_on and hasattr(self, "classes_")),
-            exact=self.warm_start,
-        )
+    def _fit(self, data: Samples, validation: Samples | None, *, incremental: bool) -> Self:
+        check_parameters(self, has_validation=validation is not None, incremental=incremental)
+        continues = self.warm_start or incremental
+        begins = not (continues and hasattr(self, "coefs_"))
+        classes: Classes = "same" if self.warm_start else "known"
+        if not (continues and hasattr(self, "classes_")):
+            classes = "new"
+        checked = self._validated(data, classes, reset=begins)
         random_state = check_random_state(self.random_state)
-        self.n_outputs_ = columns.shape[1]
-        network = network_of(self, x.shape[1])
-        self.out_activation_ = word_of(network.loss_function)
-        theta = self._begin(network, random_state) if first else theta_of(self, network)
-        choice = choice_for(self, x)
-        rows, validation = self._placed(choice, (x, columns, weight), held_out, random_state)
-        given = (put(choice, theta), *rows, validation, self._score(), random_state)
-        task = Task(network, *given)
-        told: dict[str, Any] = {"X": X, "y": y}
-        told["metadata"] = None if sample_weight is None else {"sample_weight": sample_weight}
-        self._solve(task, told, incremental=incremental)
+        self.n_outputs_ = checked.y.shape[1]
+        network = self._network(checked.x.shape[1])
+        self.out_activation_ = targets.word_of(network.loss_function)
+        if begins:
+            theta = self._begin(network, random_state)
+        else:
+            theta = network.pack(architecture.parameters_of(self, network))
+        choice = samples.choice_for(self, checked.x)
+        placed = self._placed(choice, checked, validation, random_state)
+        task = Task(network, samples.put(choice, theta), *placed, self._score(), random_state)
+        self._solve(task, data, incremental=incremental)
         return self
 
-    def _placed(
-        self, choice: Selection, rows: tuple[Any, ...], held_out: Any, random_state: Any
-    ) -> tuple[Sequence[Any], list[Any] | None]:
-        """Return X, targets and weights that are trained on, and those held out, if any are.
+    def _network(self, n_in: int) -> Network:
+        return architecture.network_of(self, n_in, self._loss())
 
-        They are where the choice says; X may be a table of which blocks are moved there.
-        """
-        (x, columns, weight), kept, validation = rows, None, None
-        if held_out is not None:
-            validation = taken(choice, self._validated(*held_out), None)
-        elif self.early_stopping and self.solver in STOCHASTIC:
-            kept, left = self._split(columns, random_state)
-            validation = taken(choice, rows, left)
-        if not (goes_by_blocks(choice, x) and self.solver in STOCHASTIC):
-            return taken(choice, rows, kept), validation
-        places = np.arange(len(columns)) if kept is None else kept
-        others = taken(choice, (columns, weight), kept)
-        return (Table(x, places, choice), *others), validation
-
-    def _solve(self, task: Task, told: dict[str, Any], *, incremental: bool) -> None:
-        """Train, tell scikit-learn's callbacks of it, and write the fitted attributes."""
-        context = self._init_callback_context(max_subtasks=self.max_iter)
-        context.call_on_fit_task_begin(estimator=self, **told)
-        report = self._reporter(context, task.network, told)
-        if self.solver in STOCHASTIC:
-            theta = descend(self, task, report, incremental=incremental)
-        else:
-            theta = minimize(self, task, report)
-        for name, value in attributes_of(task.network, theta).items():
-            setattr(self, name, value)
-        context.call_on_fit_task_end(estimator=self, **told, reconstruction_attributes={})
-        if not np.isfinite(to_host(theta)).all():
-            raise ValueError(
-                "Solver produced non-finite parameter weights. The input data may contain large "
-                "values and need to be preprocessed."
-            )
-
-    def _check_parameters(self, held_out: Any, *, incremental: bool) -> None:
-        """Raise ValueError for parameters that do not go together."""
-        sizes = hidden_sizes(self)
-        if any(size <= 0 for size in sizes):
-            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-        if isinstance(self.learning_rate, Plateau):
-            raise ValueError(
-                'learning_rate="adaptive", of the solver "sgd", is what lowers the rate here where '
-                "the loss stays: schedules.plateau is for bx.fit."
-            )
-        if self.early_stopping and incremental:
-            raise ValueError("partial_fit does not support early_stopping=True")
-        if self.solver == "lbfgs":
-            for name, idle in (("dropout", 0.0), ("clip", None)):
-                if getattr(self, name) != idle:
-                    raise ValueError(
-                        f"{name} is of the stochastic solvers alone: take one of {STOCHASTIC}, or "
-                        f"leave {name} out with lbfgs."
-                    )
-            if callable(self.learning_rate):
-                raise ValueError("A schedule is of the stochastic solvers: lbfgs has no rate.")
-            if held_out is not None:
-                raise ValueError("X_val is of the stochastic solvers alone: lbfgs has no epochs.")
-
-    def _begin(self, network: Network, random_state: Any) -> np.ndarray:
+    def _begin(self, network: Network, random_state: np.random.RandomState) -> np.ndarray:
         """Return the first theta, ``(P,)`` or a stack, and forget what was fitted before."""
         self.n_iter_ = self.t_ = 0
         if hasattr(self, "layer_norms_"):
@@ -251,14 +117,121 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         self.n_layers_ = len(hidden_sizes(self)) + 2
         if self.solver in STOCHASTIC:
             begin_curves(self)
-        return drawn_theta(network, random_state, self.n_restarts)
+        return architecture.drawn_theta(network, random_state, self.n_restarts)
+
+    def _validated(self, data: Samples, classes: Classes, *, reset: bool = False) -> Samples:
+        """Return X as it is validated, and on the host targets in columns and weights."""
+        x, y = samples.validated(self, data.x, data.y, reset=reset, **self._checks_of_y)
+        y, weight = targets.flat(samples.on_host(y)), data.sample_weight
+        columns = self._columns(y, classes)
+        if weight is not None:
+            weight = _check_sample_weight(samples.on_host(weight), columns)
+        return Samples(x, columns, self._weighted(targets.dense(y), weight))
+
+    def _placed(
+        self,
+        choice: Selection,
+        data: Samples,
+        validation: Samples | None,
+        random_state: np.random.RandomState,
+    ) -> tuple[Samples, Samples | None]:
+        """Return the training samples and the validation set, if there is one, on the device.
+
+        The x of a table that is moved by blocks becomes a ``Table``.
+        """
+        rows, is_stochastic = None, self.solver in STOCHASTIC
+        if validation is not None:
+            validation = samples.moved(choice, self._validated(validation, "known"))
+        elif self.early_stopping and is_stochastic:
+            rows, left = self._split(data.y, random_state)
+            validation = samples.moved(choice, data, left)
+        if not (is_stochastic and samples.moves_by_blocks(choice, data.x)):
+            return samples.moved(choice, data, rows), validation
+        table = Table(data.x, np.arange(len(data.y)) if rows is None else rows, choice)
+        return samples.moved(choice, data._replace(x=None), rows)._replace(x=table), validation
+
+    def _split(
+        self, columns: np.ndarray, random_state: np.random.RandomState
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the indices of the training rows and of the validation set."""
+        rows, left = train_test_split(
+            np.arange(len(columns)),
+            random_state=random_state,
+            test_size=self.validation_fraction,
+            stratify=self._strata(columns),
+        )
+        if len(left) < 2:
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' or the size of "
+                "your dataset."
+            )
+        return rows, left
+
+    def _solve(self, task: Task, data: Samples, *, incremental: bool) -> None:
+        """Train, tell scikit-learn's callbacks about it, and write the fitted attributes."""
+        weight = data.sample_weight
+        details = {"estimator": self, "X": data.x, "y": data.y}
+        details["metadata"] = None if weight is None else {"sample_weight": weight}
+        context = self._init_callback_context(max_subtasks=self.max_iter)
+        context.call_on_fit_task_begin(**details)
+        report = None
+        if getattr(self, "_skl_callbacks", []):
+            reports = self._reports(context, task.network, details)
+            next(reports)
+            report = reports.send
+        if self.solver in STOCHASTIC:
+            theta = descend(self, task, report, incremental=incremental)
+        else:
+            theta = minimize(self, task, report)
+        self.__dict__.update(architecture.attributes_of(task.network, theta))
+        context.call_on_fit_task_end(**details, reconstruction_attributes={})
+        if not np.isfinite(to_host(theta)).all():
+            raise ValueError(
+                "Solver produced non-finite parameter weights. The input data may contain large "
+                "values and need to be preprocessed."
+            )
+
+    def _reports(
+        self, context: Any, network: Network, details: dict[str, object]
+    ) -> Generator[bool, Array, None]:
+        """Tell scikit-learn's callbacks about each epoch.
+
+        It is sent theta after an epoch, and yields whether a callback ends the training.
+        """
+        left, ends = self.max_iter, False
+        while True:
+            if left and not ends:
+                left -= 1
+                epoch = context.subcontext(task_name="epoch").call_on_fit_task_begin(**details)
+            theta = yield ends
+            attributes = functools.partial(architecture.attributes_of, network, theta)
+            ends = bool(epoch.call_on_fit_task_end(**details, reconstruction_attributes=attributes))
+
+    def _predicted(self, X: MatrixLike, method: str) -> Array:
+        """Return the predictions of the network, ``(batch, n_outputs)``, where X is."""
+        check_is_fitted(self)
+        check_same_namespace(X, self, attribute="_first_coef", method=method)
+        x = samples.validated(self, X, reset=False)
+        choice = samples.choice_for(self, self.coefs_[0])
+        network = self._network(self.coefs_[0].shape[0])
+        theta = samples.put(choice, network.pack(architecture.parameters_of(self, network)))
+        if not (isinstance(x, np.ndarray) or samples.is_large(x)):
+            return network.predict(theta, samples.put(choice, x))
+        # The same blocks wherever the rows are: products of other rows may round otherwise.
+        blocks = row_slices(x.shape[0], samples.rows_of_block(x))
+        parts = (samples.put(choice, samples.rows_at(x, block)) for block in blocks)
+        return np.concatenate([to_host(network.predict(theta, part)) for part in parts])
+
+    @property
+    def _first_coef(self) -> Array:
+        return self.coefs_[0]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to a model file, without pickle; ``load`` reads it.
 
-        All is kept that predicting, ``partial_fit`` and a warm start need; of a ``random_state``
-        the number; not ``backend`` and ``device``. ``bx.load`` reads the file's network. Needs the
-        extra ``files``.
+        The file has all that predicting, ``partial_fit`` and a warm start need. ``random_state`` is
+        kept if it is an integer; ``backend`` and ``device`` are not kept. ``bx.load`` reads the
+        network alone. Needs the extra ``files``.
         """
         from backprop_xp.estimators.persistence import save_estimator
 
@@ -273,95 +246,9 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         """
         from backprop_xp.estimators.persistence import load_estimator
 
-        model: Self = load_estimator(cls, path)
-        return model
+        return load_estimator(cls, path)
 
-    def _reporter(
-        self, context: Any, network: Network, told: dict[str, Any]
-    ) -> Callable[[Array], bool] | None:
-        """Return what tells scikit-learn's callbacks of each epoch, if there are any."""
-        if not getattr(self, "_skl_callbacks", []):
-            return None
-        left = self.max_iter
-
-        def begun() -> Any:
-            nonlocal left
-            left -= 1
-            return context.subcontext(task_name="epoch").call_on_fit_task_begin(
-                estimator=self, **told
-            )
-
-        epoch = begun()
-
-        def report(theta: Array) -> bool:
-            nonlocal epoch
-            ends = epoch.call_on_fit_task_end(
-                estimator=self,
-                **told,
-                reconstruction_attributes=lambda: attributes_of(network, theta),
-            )
-            if left and not ends:
-                epoch = begun()
-            return bool(ends)
-
-        return report
-
-    def _validated(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any,
-        *,
-        reset: bool = False,
-        defines: bool = False,
-        exact: bool = False,
-    ) -> tuple[Any, np.ndarray, np.ndarray | None]:
-        """Return X, and on the host targets in columns and weights.
-
-        Classes are defined by y, or else are among those that are known, or are exactly these.
-        """
-        x, y = rows_of(self, X, y, reset=reset, **self._checks_of_y)
-        y = flat(on_host(y))
-        columns = self._columns(y, defines=defines, exact=exact)
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(on_host(sample_weight), columns)
-        return x, columns, self._weighted(dense(y), sample_weight)
-
-    def _split(self, columns: np.ndarray, random_state: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows that are trained on, and those that are held out."""
-        kept, left = train_test_split(
-            np.arange(len(columns)),
-            random_state=random_state,
-            test_size=self.validation_fraction,
-            stratify=self._strata(columns),
-        )
-        if len(left) < 2:
-            raise ValueError(
-                "The validation set is too small. Increase 'validation_fraction' or the size of "
-                "your dataset."
-            )
-        return kept, left
-
-    def _predicted(self, X: Any, method: str) -> Array:
-        """Return the loss's link of the outputs, ``(batch, n_outputs)``, where X is."""
-        check_is_fitted(self)
-        check_same_namespace(X, self, attribute="_first_coef", method=method)
-        x = rows_of(self, X, reset=False)
-        choice = choice_for(self, self.coefs_[0])
-        network = network_of(self, self.coefs_[0].shape[0])
-        theta = put(choice, theta_of(self, network))
-        if not (isinstance(x, np.ndarray) or is_large(x)):
-            return network.predict(theta, put(choice, x))
-        # By the same blocks wherever the rows lie: a product of other rows may round otherwise.
-        blocks = row_slices(x.shape[0], rows_of_block(x))
-        parts = (network.predict(theta, put(choice, rows_at(x, block))) for block in blocks)
-        return np.concatenate([to_host(part) for part in parts])
-
-    @property
-    def _first_coef(self) -> Array:
-        return self.coefs_[0]
-
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         tags.array_api_support = True

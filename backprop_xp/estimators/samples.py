@@ -1,160 +1,168 @@
-"""What a user gives the scikit-learn estimators, validated and put where they compute."""
+"""Samples as a user gives them: validated, and moved to where the estimators compute.
+
+A *block* is a number of rows that together have ``BLOCK`` bytes. A table is *large* if it is sparse
+or mapped from a file, and has more than one block. Its rows are read when they are needed.
+"""
 
 import math
 import mmap
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from sklearn import get_config
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
-from backprop_xp.backends import Selection, asarray, dtype_name, gather, owner, resolve, to_host
+from backprop_xp import backends
+from backprop_xp.backends import Array, Selection, dtype_name, owner, resolve, to_host
+from backprop_xp.estimators.parameters import Parameters
 
-# Bytes of a block: small beside the memory, large beside what a call of train costs.
+# What scikit-learn accepts: lists, DataFrames and arrays of any library; X and y may be sparse.
+ArrayLike: TypeAlias = npt.ArrayLike | Array
+MatrixLike: TypeAlias = npt.ArrayLike | Array
+
+# Bytes of a block: small beside the memory, large beside what a call of fit costs.
 BLOCK = 2**26
 
 
+class Samples(NamedTuple):
+    """X, y and the samples' weights: as a user gives them, validated, or moved to a device.
+
+    Validated targets are columns, ``(batch, n_outputs)``. Weights are None where all are equal.
+    """
+
+    x: Array
+    y: Array
+    sample_weight: Array | None
+
+
 def dispatches() -> bool:
-    """Say whether scikit-learn computes where X is: its array API dispatch is on."""
+    """Whether scikit-learn's array API dispatch is on: it computes where X is."""
     return bool(get_config()["array_api_dispatch"])
 
 
-def choice_for(model: Any, x: Any) -> Selection:
+def choice_for(parameters: Parameters, x: Array) -> Selection:
     """Return where to compute with an array of X's namespace, and in which dtype.
 
-    With dispatch that is where X is. Without it the choice is an argument's, the context's or the
-    environment's; float32 stays, and float64 becomes what the choice computes in.
+    With dispatch that is where X is. Without it the arguments, the context or the environment
+    choose. float32 is kept; float64 becomes the default dtype of that choice.
     """
-    if dispatches():
-        return resolve(x, backend=model.backend, device=model.device)
-    choice = resolve(backend=model.backend, device=model.device)
-    if dtype_name(x.dtype) == "float32":
+    arrays = [x] if dispatches() else []
+    choice = resolve(*arrays, backend=parameters.backend, device=parameters.device)
+    if not arrays and dtype_name(x.dtype) == "float32":
         return choice._replace(dtype=choice.backend.namespace().float32)
     return choice
 
 
-def rows_of(model: Any, X: Any, *y: Any, reset: bool, **checks: Any) -> Any:
-    """Return X, and y if it is given, as scikit-learn validates them; sparse rows made dense.
+def validated(
+    model: BaseEstimator, X: MatrixLike, *y: ArrayLike, reset: bool, **checks: object
+) -> Any:
+    """Return X, and y if it is there, as scikit-learn validates them; sparse rows become dense.
 
-    A large table stays as it is: its rows are looked at when they are taken.
+    A large table is returned as it is. Its values are checked when its rows are read.
     """
     home, xp = owner(X), np
     if home is not None and home.name != "numpy":
         if dispatches():
             xp = home.namespace()
         else:
-            _require_host(X)
+            _require_host(X, home.name)
     checks |= {"accept_sparse": ["csr", "csc"], "dtype": [xp.float64, xp.float32], "reset": reset}
     is_mapped = isinstance(X, np.memmap) and is_large(X)
     if is_mapped:
         checks |= {"dtype": None, "ensure_all_finite": False}
     found = validate_data(model, X, *y, **checks)
-    x, *rest = found if y else (found,)
+    x, *targets = found if y else (found,)
     if is_mapped:
         x = X
     elif hasattr(x, "toarray"):
         x = x.tocsr() if is_large(x) else x.toarray()
-    return (x, *rest) if y else x
+    return (x, *targets) if y else x
 
 
-def is_large(x: Any) -> bool:
-    """Say whether x is mapped from a file, or sparse, and larger than a block."""
-    if not (isinstance(x, np.memmap) or hasattr(x, "toarray")):
-        return False
-    return _exceeds_a_block(x)
-
-
-def goes_by_blocks(choice: Selection, x: Any) -> bool:
-    """Say whether x, validated, is moved a block at a time.
-
-    So is a large one, and one in NumPy's memory that exceeds a block, to a device with memory of
-    its own.
-    """
-    if is_large(x) or not isinstance(x, np.ndarray):
-        return is_large(x)
-    return _exceeds_a_block(x) and choice.backend.memory(choice.device) is not None
-
-
-def _exceeds_a_block(x: Any) -> bool:
-    return bool(math.prod(x.shape) * _bytes_of_one(x) > BLOCK)
-
-
-def _bytes_of_one(x: Any) -> int:
-    """Return how large an entry is in the rows taken: of float32, or float64 made of any other."""
-    return 4 if dtype_name(x.dtype) == "float32" else 8
-
-
-def rows_at(x: Any, places: np.ndarray | slice) -> np.ndarray:
-    """Return some rows of an array; of a large x, checked to be finite numbers.
-
-    Those of a large x are read as they lie, a section of a block's bytes at a time: few rows of a
-    file touch as many pages as all.
-    """
-    if not is_large(x):
-        return x[places]  # type: ignore[no-any-return]
-    places = np.arange(x.shape[0])[places]
-    order = np.argsort(places)
-    rows = np.empty((len(places), x.shape[1]), f"f{_bytes_of_one(x)}")
-    sections = np.flatnonzero(np.diff(places[order] // rows_of_block(x))) + 1
-    for near in np.split(order, sections):
-        rows[near] = _section_at(x, places[near])
-    return rows
-
-
-def _section_at(x: Any, places: np.ndarray) -> Any:
-    rows = x[places]
-    rows = rows.toarray() if hasattr(rows, "toarray") else np.array(rows)
-    mapped = getattr(x, "_mmap", None)
-    # The pages were copied: without this they would stay in memory until another wants it. Pages
-    # that are private ("c") may have been changed, and are nowhere else.
-    if mapped is not None and x.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
-    return check_array(rows, dtype=[np.float64, np.float32])
-
-
-def rows_of_block(x: Any) -> int:
-    """Return how many rows make a block."""
-    return max(1, int(BLOCK // (x.shape[1] * _bytes_of_one(x))))
-
-
-def _require_host(X: Any) -> None:
-    """Raise TypeError for an array that NumPy cannot read, with the two ways to go on."""
+def _require_host(X: Array, name: str) -> None:
+    """Raise TypeError for an array that NumPy cannot read, with the two ways out."""
     try:
         np.asarray(X)
     except (TypeError, RuntimeError, ValueError, BufferError) as error:
-        name = owner(X).name  # type: ignore[union-attr]
         raise TypeError(
-            f"X is {name}'s, on a device whose memory NumPy does not read. Either compute where X "
-            "is, by sklearn.set_config(array_api_dispatch=True), or give NumPy's arrays, "
+            f"X is an array of {name} on a device whose memory NumPy cannot read. Either compute "
+            "where X is, by sklearn.set_config(array_api_dispatch=True), or pass NumPy's arrays, "
             f"bx.to_host(X), and choose where to compute by backend={name!r} or "
             f"BACKPROP_XP_BACKEND={name}."
         ) from error
 
 
-def on_host(array: Any) -> Any:
-    """Return an array of a known library as NumPy's, and what is none as it is."""
-    return array if owner(array) is None else to_host(array)
+def is_large(x: Any) -> bool:
+    """Whether x is sparse or mapped from a file, and has more than one block."""
+    return (isinstance(x, np.memmap) or hasattr(x, "toarray")) and _bytes(x) > BLOCK
 
 
-def put(choice: Selection, array: Any) -> Any:
-    """Return an array, or None, where the choice says and in its dtype."""
-    if array is None:
-        return None
-    return asarray(array, backend=choice.backend, device=choice.device, dtype=choice.dtype)
+def moves_by_blocks(choice: Selection, x: Any) -> bool:
+    """Whether a validated x is moved a block at a time: a large one.
+
+    So is one in NumPy's memory with more than one block that goes to a device with its own memory.
+    """
+    if is_large(x) or not isinstance(x, np.ndarray):
+        return is_large(x)
+    return _bytes(x) > BLOCK and choice.backend.memory(choice.device) is not None
 
 
-def taken(choice: Selection, rows: Sequence[Any], places: np.ndarray | None) -> list[Any]:
-    """Return X, targets and weights, or some rows of them, where the choice says."""
-    return [put(choice, _some(choice, array, places)) for array in rows]
+def _bytes(x: Any) -> int:
+    """Return the bytes of all rows once they are read: float32 stays, others become float64."""
+    return int(math.prod(x.shape)) * (4 if dtype_name(x.dtype) == "float32" else 8)
 
 
-def _some(choice: Selection, array: Any, places: np.ndarray | None) -> Any:
-    if is_large(array) or isinstance(array, np.ndarray):
-        return rows_at(array, slice(None) if places is None else places)
-    if array is None or places is None:
-        return array
-    return gather(
-        array, choice.backend.from_host(places.astype(np.int32), device=choice.device), -2
-    )
+def rows_of_block(x: Any) -> int:
+    """Return the number of rows in a block of x."""
+    return max(1, BLOCK * int(x.shape[0]) // _bytes(x))
+
+
+def rows_at(x: Any, indices: np.ndarray | slice) -> np.ndarray:
+    """Return some rows of an array; rows of a large x are checked to be finite numbers.
+
+    A large x is read in its own order, one section of a block's bytes after another, because few
+    rows of a file touch as many pages as all of them.
+    """
+    if not is_large(x):
+        return x[indices]  # type: ignore[no-any-return]
+    indices = np.arange(x.shape[0])[indices]
+    order = np.argsort(indices)
+    rows = np.empty((len(indices), x.shape[1]), "f4" if dtype_name(x.dtype) == "float32" else "f8")
+    sections = np.flatnonzero(np.diff(indices[order] // rows_of_block(x))) + 1
+    for section in np.split(order, sections):
+        part = x[indices[section]]
+        part = part.toarray() if hasattr(part, "toarray") else np.array(part)
+        # The rows are copied, so their pages need not stay in memory. Private pages ("c") stay:
+        # they may have been changed, and no file has the changes.
+        pages = getattr(x, "_mmap", None)
+        if pages is not None and x.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+            pages.madvise(mmap.MADV_DONTNEED)
+        rows[section] = check_array(part, dtype=[np.float64, np.float32])
+    return rows
+
+
+def on_host(values: Any) -> Any:
+    """Return an array of a known library as a NumPy array, and anything else unchanged."""
+    return values if owner(values) is None else to_host(values)
+
+
+def put(choice: Selection, array: Array) -> Array:
+    """Return an array on the chosen device and in the chosen dtype."""
+    return backends.asarray(array, backend=choice.backend, device=choice.device, dtype=choice.dtype)
+
+
+def moved(choice: Selection, samples: Samples, indices: np.ndarray | None = None) -> Samples:
+    """Return validated samples, or the rows at some indices, on the chosen device."""
+
+    def rows(array: Any) -> Array:
+        if is_large(array) or isinstance(array, np.ndarray):
+            array = rows_at(array, slice(None) if indices is None else indices)
+        elif array is not None and indices is not None:
+            at = choice.backend.from_host(indices.astype(np.int32), device=choice.device)
+            array = backends.gather(array, at, -2)
+        return None if array is None else put(choice, array)
+
+    return Samples(*map(rows, samples))

@@ -1,218 +1,166 @@
-"""The stochastic solvers of the scikit-learn estimators: descent by ``bx.train``.
+"""The stochastic solvers of the scikit-learn estimators: gradient descent by ``bx.fit``.
 
 Stopping rules, learning rates and the order of random draws are scikit-learn's, so that the same
-``random_state`` gives the same initial weights and the same batches. ``model`` is an estimator: its
-hyperparameters are read, and what scikit-learn's calls its curves is written.
+``random_state`` gives the same initial weights and the same batches.
 """
 
-import functools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from backprop_xp.backends import Array, beside, to_host, to_host_together
-from backprop_xp.estimators.streaming import Table
+from backprop_xp.estimators.parameters import Model, OptimizerState
+from backprop_xp.estimators.samples import Samples
 from backprop_xp.networks.network import Network
 from backprop_xp.training.early_stopping import Best, EarlyStopping
-from backprop_xp.training.fit import interruptible
-from backprop_xp.training.interrupt import Interrupt
+from backprop_xp.training.fit import fit
 from backprop_xp.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
-from backprop_xp.training.options import Options
 from backprop_xp.training.pytrees import mapped
-from backprop_xp.training.states import TrainingState
+from backprop_xp.training.states import FitResult, TrainingState
 
-STOCHASTIC = ("sgd", "adam", "adamw", "rmsprop")
-# Called with theta after each epoch; true ends the training.
+# Called with theta after each epoch; True ends the training.
 Report = Callable[[Array], bool]
 
 
 class Task(NamedTuple):
-    """What a solver is given: rows beside theta, and by what held-out rows, if any, are scored.
+    """A network, and the samples that a solver trains it on and validates it with.
 
-    ``x`` of a large table is a ``Table``. ``theta`` may be a stack ``(restarts, P)``, of which the
-    best network is kept.
+    ``theta`` may be a stack ``(restarts, P)``: the best network is kept. The samples are beside
+    it; the x of a table that is moved by blocks is a ``Table``.
     """
 
     network: Network
     theta: Array
-    x: Array | Table
-    y: Array
-    sample_weight: Array | None
-    validation: list[Any] | None
-    score: Callable[..., Array]
-    random_state: Any
+    samples: Samples
+    validation: Samples | None
+    score: Callable[[Array, Array, Array | None], Array]
+    random_state: np.random.RandomState
 
 
-@dataclass
-class Rate:
-    """A learning rate that rules may lower between two epochs, or a schedule of one's own.
+class Orders:
+    """The order of the rows in each epoch: scikit-learn shuffles that of the epoch before."""
 
-    A schedule counts the updates of earlier calls, ``passed``, too.
+    def __init__(self, rows: int, random_state: np.random.RandomState) -> None:
+        self._order, self._epoch, self._random_state = np.arange(rows), -1, random_state
+
+    def __call__(self, epoch: int) -> np.ndarray:
+        """Return the order in an epoch; an epoch that was cut short asks again."""
+        if epoch > self._epoch:
+            moved = np.arange(len(self._order))
+            # As sklearn.utils.shuffle does, in a quarter of its time.
+            self._random_state.shuffle(moved)
+            self._order, self._epoch = self._order[moved], epoch
+        return self._order
+
+
+class Rules:
+    """scikit-learn's rules between two epochs: the learning rate, and when the training ends.
+
+    ``best`` is the least value that was watched, the loss or the negated score, and ``stale`` the
+    number of epochs since it fell by ``tol``: one for each network of a stack. ``updates`` are
+    those of earlier calls, which a schedule counts too.
     """
 
-    value: float
-    schedule: Callable[[int], Any] | None = None
-    passed: int = 0
+    def __init__(self, model: Model, task: Task, report: Report | None) -> None:
+        self._model, self._report, self._rows = model, report, task.samples.x.shape[0]
+        self.learning_rate, self.updates = model.learning_rate_init, 0
+        early = model.early_stopping
+        best = getattr(model, "best_validation_score_" if early else "best_loss_", None)
+        best = np.inf if best is None else -best if early else best
+        self.best = np.full(task.theta.shape[:-1], float(best))
+        self.stale = np.asarray(model._no_improvement_count)
+        self.epoch, self.has_ended = 0, False
 
-    def __call__(self, step: int) -> Any:
-        """Return the rate, as a schedule does."""
-        return self.value if self.schedule is None else self.schedule(self.passed + step)
+    def rate(self, step: int) -> float | Array:
+        """Return the learning rate of an update."""
+        schedule = self._model.learning_rate
+        return schedule(self.updates + step) if callable(schedule) else self.learning_rate
+
+    def after_epoch(self, state: TrainingState) -> bool:
+        """Count an epoch, and return whether the training ends: a callback of ``bx.fit``."""
+        watched = self.count(state)
+        if self._report is not None:
+            self.has_ended = self._report(state.theta[(*index_of_best(watched), ...)])
+        if np.all(self.stale > self._model.n_iter_no_change):
+            self.has_ended |= self._ends_or_slows()
+            self.stale = self.stale if self.has_ended else 0 * self.stale
+        return bool(self.has_ended)
+
+    def count(self, state: TrainingState) -> np.ndarray:
+        """Count an epoch, and return what is watched: it falls as the network improves."""
+        # Ctrl-C most often comes while this waits: the epoch is counted after it.
+        loss, *scores = to_host_together([state.loss, *state.metrics.values()])
+        model, self.epoch = self._model, state.epoch
+        model.t_ += self._rows
+        if model.verbose:
+            print(f"Iteration {state.epoch}, loss = {np.min(loss):.8f}")  # noqa: T201
+            for score in scores:
+                print(f"Validation score: {np.max(score):f}")  # noqa: T201
+        watched = np.asarray(-scores[0] if model.early_stopping else loss)
+        stays = watched > self.best - model.tol
+        if stays.shape:  # in a stack a diverged network does not improve; alone it is reset
+            stays |= np.isnan(watched)
+        self.best, self.stale = np.fmin(self.best, watched), np.where(stays, self.stale + 1, 0)
+        if model.solver == "sgd" and model.learning_rate == "invscaling":
+            self.learning_rate = model.learning_rate_init / (model.t_ + 1) ** model.power_t
+        return watched
+
+    def _ends_or_slows(self) -> bool:
+        """Return True to end a training that no longer improves, False if its rate was lowered."""
+        model, ends, message = self._model, True, "Stopping."
+        if model.solver == "sgd" and model.learning_rate == "adaptive":
+            ends, message = self.learning_rate <= 1e-6, "Learning rate too small. Stopping."
+            if not ends:
+                self.learning_rate /= 5.0
+                message = f"Setting learning rate to {self.learning_rate:f}"
+        if model.verbose:
+            watched = "Validation score" if model.early_stopping else "Training loss"
+            print(  # noqa: T201
+                f"{watched} did not improve more than tol={model.tol:f} for "
+                f"{model.n_iter_no_change} consecutive epochs. {message}"
+            )
+        return ends
 
 
-def descend(model: Any, task: Task, report: Report | None, *, incremental: bool) -> Array:
-    """Return theta after scikit-learn's epochs, or after one where the training is incremental."""
-    early = model.early_stopping
+def descend(model: Model, task: Task, report: Report | None, *, incremental: bool) -> Array:
+    """Return theta after scikit-learn's epochs, or after one epoch if ``incremental``.
+
+    The curves and the other attributes that scikit-learn's solvers leave are written to the model.
+    """
     if not hasattr(model, "loss_curve_"):  # as after L-BFGS
         begin_curves(model)
-    schedule = model.learning_rate if callable(model.learning_rate) else None
-    rate = Rate(model.learning_rate_init, schedule)
-    optimizer = _optimizer(model, task, rate)
-    optimizer_state = optimizer.initialize(task.theta)
-    if incremental and _is_of(optimizer_state, getattr(model, "_optimizer_state", None)):
-        optimizer_state = state_beside(task.theta, model._optimizer_state)
-        rate.value, rate.passed = model._learning_rate, optimizer_state.step
-    state = _start(model, task, optimizer_state)
-    epochs, interrupt = 1 if incremental else model.max_iter, Interrupt()
-    states = _states(model, task, optimizer, state, epochs, interrupt)
-    curves: dict[str, list[Any]] = {"loss": [], "validation_loss": [], "score": []}
-    best = np.full(task.theta.shape[:-1], _record(model, early=early))
-    stale: Any = model._no_improvement_count
-    epoch, ends = 0, False
+    rules = Rules(model, task, report)
+    optimizer = _optimizer(model, task, rules.rate)
+    start = optimizer.initialize(task.theta)
+    before: OptimizerState | None = getattr(model, "_optimizer_state", None)
+    if incremental and before is not None and _continues(start, before):
+        start = state_beside(task.theta, before)
+        rules.learning_rate, rules.updates = model._learning_rate, start.step
+    state: TrainingState | None
     try:
-        with interrupt:
-            for state in states:
-                if state.epoch == epoch:  # an interrupt cut it short, and its handler lets us go on
-                    interrupt.release()
-                    continue
-                epoch = state.epoch
-                for name, value in _measured(state).items():
-                    curves[name].append(value)
-                model.t_ += task.x.shape[0]
-                if model.verbose:
-                    _tell(epoch, curves)
-                # What is watched falls as the network improves.
-                watched = -curves["score"][-1] if early else curves["loss"][-1]
-                best, stale = _better(watched, best, stale, model.tol)
-                if model.solver == "sgd" and model.learning_rate == "invscaling":
-                    rate.value = model.learning_rate_init / (model.t_ + 1) ** model.power_t
-                interrupt.release()
-                if report is not None:
-                    ends = report(state.theta[(*place_of_best(np.asarray(watched)), ...)])
-                if np.all(stale > model.n_iter_no_change):
-                    ends |= _is_over(model, rate)
-                    stale = stale if ends else 0 * stale
-                if ends:
-                    break
-        if not (ends or incremental):
-            _warn_of_max_iter(model)
-    except KeyboardInterrupt:
-        if epoch == 0 or interrupt.busy:  # nothing was learnt, or a user's own code ended a step
+        state = _fit(model, task, rules, optimizer, start, 1 if incremental else model.max_iter)
+    except KeyboardInterrupt as error:
+        state = getattr(error, "state", None)
+        if state is None or state.epoch == 0:  # nothing was learnt
             raise
+        if rules.epoch < state.epoch:
+            rules.count(state)
         warnings.warn("Training interrupted by user.", stacklevel=5)
-    model.n_iter_, model._learning_rate = epoch, rate.value
-    place = place_of_best(best if early else _last(curves["loss"], best))
-    _keep(model, curves, best[place], np.asarray(stale)[place], place)
-    kept = state.best if early and state.best is not None else state
-    model._optimizer_state = mapped(functools.partial(_on_host, place), kept.optimizer_state)
-    return kept.theta[(*place, ...)]
+    else:
+        if not (rules.has_ended or incremental):
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({model.max_iter}) "
+                "reached and the optimization hasn't converged yet.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+    return _keep(model, rules, state)
 
 
-def _better(watched: Any, best: Any, stale: Any, tol: float) -> tuple[Any, Any]:
-    """Return the least that was watched, and for how many epochs it has not fallen by ``tol``."""
-    stays = watched > best - tol
-    if np.ndim(stays):  # of a stack a diverged network gains nothing; alone it is reset
-        stays |= np.isnan(watched)
-    return np.fmin(best, watched), np.where(stays, stale + 1, 0)
-
-
-def _warn_of_max_iter(model: Any) -> None:
-    warnings.warn(
-        f"Stochastic Optimizer: Maximum iterations ({model.max_iter}) "
-        "reached and the optimization hasn't converged yet.",
-        ConvergenceWarning,
-        stacklevel=6,
-    )
-
-
-def _states(
-    model: Any,
-    task: Task,
-    optimizer: Optimizer,
-    start: TrainingState,
-    epochs: int,
-    interrupt: Interrupt,
-) -> Iterator[TrainingState]:
-    """Return the states after the epochs, as of ``train``.
-
-    One that an interrupt has cut an epoch short at has the number of the epoch before.
-    """
-    judged: dict[str, Any] = {}
-    if task.validation is not None:
-        judged = {"validation": task.validation, "metrics": {"score": task.score}}
-        if model.early_stopping:  # it keeps the best; when to end is not its matter
-            judged["early_stopping"] = EarlyStopping(model.max_iter + 1, watch="score", mode="max")
-    options = Options(
-        optimizer=optimizer,
-        epochs=epochs,
-        batch_size=batch_size(model.batch_size, task.x.shape[0]),
-        shuffle=model.shuffle and _orders(task.x.shape[0], task.random_state),
-        seed=_seed(model, task),
-        sample_weight=task.sample_weight,
-        clip=model.clip,
-        l2_of_sum=None if model.solver == "adamw" else model.alpha,
-        start=start,
-        **judged,
-    )
-    return interruptible(task.network, task.theta, task.x, task.y, options, interrupt)
-
-
-def _orders(rows: int, random_state: Any) -> Callable[[int], np.ndarray]:
-    """Return the function of each epoch's order, which scikit-learn shuffles anew from the last."""
-    order, drawn = np.arange(rows), -1
-
-    def order_in(epoch: int) -> np.ndarray:
-        nonlocal order, drawn
-        if epoch > drawn:  # an epoch that was cut short asks again
-            moved = np.arange(rows)
-            random_state.shuffle(moved)  # as sklearn.utils.shuffle does, in a quarter of its time
-            order, drawn = order[moved], epoch
-        return order
-
-    return order_in
-
-
-def _on_host(place: tuple[int, ...], value: Any) -> Any:
-    """Return one network's part of an optimiser's state on the host."""
-    return to_host(value[(*place, ...)]) if getattr(value, "shape", ()) else value
-
-
-def begin_curves(model: Any) -> None:
-    """Write the curves of a training that begins anew, under scikit-learn's names."""
-    early = model.early_stopping
-    model.loss_curve_, model.validation_loss_curve_ = [], None
-    model.validation_scores_ = [] if early else None
-    model.best_validation_score_ = -np.inf if early else None
-    model.best_loss_ = None if early else np.inf
-    model._no_improvement_count = 0
-
-
-def batch_size(given: Any, rows: int) -> int:
-    """Return how many rows a batch has; one that is larger than all is cut, with a warning."""
-    if given == "auto":
-        return min(200, rows)
-    if given > rows:
-        warnings.warn(
-            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
-            stacklevel=6,
-        )
-    return int(min(given, rows))
-
-
-def _optimizer(model: Any, task: Task, rate: Any) -> Optimizer:
+def _optimizer(model: Model, task: Task, rate: Callable[[int], float | Array]) -> Optimizer:
     betas = {"beta1": model.beta_1, "beta2": model.beta_2, "epsilon": model.epsilon}
     if model.solver == "adam":
         return Adam(rate, **betas, corrected_epsilon=False)
@@ -225,110 +173,108 @@ def _optimizer(model: Any, task: Task, rate: Any) -> Optimizer:
     return SGD(rate, momentum=model.momentum, nesterov=nesterov, rate_inside=True)
 
 
-def _is_of(begun: Any, old: Any) -> bool:
-    """Say whether an earlier call left a state of the optimiser that begins with another.
+def _continues(initial: OptimizerState, before: OptimizerState) -> bool:
+    """Whether an optimiser can continue from the state of an earlier call.
 
-    The state of a solver that was another then is of no use to this one, which begins anew;
-    scikit-learn goes on by the old solver. Adam and AdamW have the same.
+    Another solver starts over, where scikit-learn continues with the old one. Adam and AdamW have
+    the same state.
     """
-    return type(old) is type(begun) and all(
-        (one is None) == (other is None) for one, other in zip(old, begun, strict=True)
+    return type(before) is type(initial) and all(
+        (one is None) == (other is None) for one, other in zip(before, initial, strict=True)
     )
 
 
-def state_beside(theta: Array, state: Any) -> Any:
-    """Return an optimiser's state, kept on the host, where theta is and in its dtype."""
+def state_beside(theta: Array, state: OptimizerState) -> Any:
+    """Return an optimiser's state, kept on the host, on theta's device and in its dtype."""
 
-    def moved(value: Any) -> Any:
+    def moved(value: Array) -> Array:
         return beside(theta, value, theta.dtype) if isinstance(value, np.ndarray) else value
 
     return mapped(moved, state)
 
 
-def _start(model: Any, task: Task, optimizer_state: Any) -> TrainingState:
-    """Return where a training begins: a warm start remembers the best network, too."""
-    best = None
-    record = _record(model, early=True)
-    if model.early_stopping and np.isfinite(record):
-        best = Best(np.asarray(record), np.asarray(0), task.theta, optimizer_state, "score", "max")
-    return TrainingState(0, 0, task.theta, optimizer_state, best=best)
-
-
-def _seed(model: Any, task: Task) -> int:
-    """Return the seed of the dropout masks, another for each call; none is drawn without them."""
-    if not task.network.is_random:
-        return 0
-    return int((task.random_state.randint(2**31 - 1) + model.t_) % 2**31)
-
-
-def _record(model: Any, *, early: bool) -> float:
-    """Return the least that was watched so far, as a warm start or ``partial_fit`` knows it."""
-    record = getattr(model, "best_validation_score_" if early else "best_loss_", None)
-    if record is None:
-        return np.inf
-    return float(-record if early else record)
-
-
-def _measured(state: TrainingState) -> dict[str, np.ndarray]:
-    """Return what an epoch has measured, moved to the host in one transfer."""
-    values = {"loss": state.loss, "validation_loss": state.validation_loss, **state.metrics}
-    there = {name: value for name, value in values.items() if value is not None}
-    return dict(zip(there, map(np.asarray, to_host_together(list(there.values()))), strict=True))
-
-
-def _tell(epoch: int, curves: dict[str, list[Any]]) -> None:
-    print(f"Iteration {epoch}, loss = {np.min(curves['loss'][-1]):.8f}")  # noqa: T201
-    if curves["score"]:
-        print(f"Validation score: {np.max(curves['score'][-1]):f}")  # noqa: T201
-
-
-def _is_over(model: Any, rate: Rate) -> bool:
-    """Say whether a training that no longer improves ends, or goes on at a lower rate."""
-    what = "Validation score" if model.early_stopping else "Training loss"
-    reason = (
-        f"{what} did not improve more than tol={model.tol:f} for {model.n_iter_no_change} "
-        "consecutive epochs."
+def _fit(
+    model: Model,
+    task: Task,
+    rules: Rules,
+    optimizer: Optimizer,
+    optimizer_state: OptimizerState,
+    epochs: int,
+) -> TrainingState:
+    """Return the state after ``bx.fit`` with the options that the parameters choose."""
+    (x, y, weight), rows = task.samples, task.samples.x.shape[0]
+    size = min(200, rows) if isinstance(model.batch_size, str) else model.batch_size
+    if size > rows:
+        warnings.warn(
+            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
+            stacklevel=6,
+        )
+    early = best = None
+    if model.early_stopping:  # fit keeps the best network; the rules end the training
+        early = EarlyStopping(model.max_iter + 1, watch="score", mode="max")
+        if np.isfinite(rules.best).all():  # of a warm start
+            known = rules.best, np.asarray(0), task.theta, optimizer_state
+            best = Best(*known, "score", "max")
+    seed = task.random_state.randint(2**31 - 1) + model.t_ if task.network.is_random else 0
+    result: FitResult = fit(
+        task.network,
+        task.theta,
+        x,
+        y,
+        optimizer=optimizer,
+        epochs=epochs,
+        batch_size=min(size, rows),
+        shuffle=model.shuffle and Orders(rows, task.random_state),
+        seed=int(seed % 2**31),  # different dropout masks in each call
+        sample_weight=weight,
+        validation=task.validation,
+        metrics=None if task.validation is None else {"score": task.score},
+        clip=model.clip,
+        l2_of_sum=None if model.solver == "adamw" else model.alpha,
+        early_stopping=early,
+        start=TrainingState(0, 0, task.theta, optimizer_state, best=best),
+        callbacks=[rules.after_epoch],
     )
-    ends, then = True, "Stopping."
-    if model.solver == "sgd" and model.learning_rate == "adaptive":
-        ends = rate.value <= 1e-6
-        then = "Learning rate too small. Stopping."
-        if not ends:
-            rate.value /= 5.0
-            then = f"Setting learning rate to {rate.value:f}"
-    if model.verbose:
-        print(reason, then)  # noqa: T201
-    return ends
+    return result.state
 
 
-def _last(values: Sequence[np.ndarray], otherwise: np.ndarray) -> np.ndarray:
-    return values[-1] if values else otherwise
+def _keep(model: Model, rules: Rules, state: TrainingState) -> Array:
+    """Write the attributes of the best network, under scikit-learn's names; return its theta."""
+    index = index_of_best(rules.best if model.early_stopping else state.history["loss"][-1])
+    curves = {name: values[:, *index].tolist() for name, values in state.history.items()}
+    model.loss_curve_ = [*model.loss_curve_, *curves["loss"]]
+    model.loss_, model.n_iter_ = curves["loss"][-1], state.epoch
+    if "score" in curves:
+        model.validation_scores_ = [*(model.validation_scores_ or []), *curves["score"]]
+        earlier = model.validation_loss_curve_ or []
+        model.validation_loss_curve_ = [*earlier, *curves["validation_loss"]]
+    if model.early_stopping:
+        model.best_validation_score_ = -float(rules.best[index])
+    else:
+        model.best_loss_ = float(rules.best[index])
+    model._no_improvement_count = int(rules.stale[index])
+    model._learning_rate = rules.learning_rate
+    kept = state if state.best is None else state.best
+
+    def on_host(value: Array) -> Array:
+        return to_host(value[(*index, ...)]) if getattr(value, "shape", ()) else value
+
+    model._optimizer_state = mapped(on_host, kept.optimizer_state)
+    return kept.theta[(*index, ...)]
 
 
-def place_of_best(values: np.ndarray) -> tuple[int, ...]:
-    """Return the index of the least of some values, ``(restarts,)`` or one; NaN is the greatest."""
+def begin_curves(model: Model) -> None:
+    """Write the empty curves of a new training, under scikit-learn's names."""
+    early = model.early_stopping
+    model.loss_curve_, model.validation_loss_curve_ = [], None
+    model.validation_scores_ = [] if early else None
+    model.best_validation_score_ = -np.inf if early else None
+    model.best_loss_ = None if early else np.inf
+    model._no_improvement_count = 0
+
+
+def index_of_best(values: np.ndarray) -> tuple[int, ...]:
+    """Return the index of the least of ``(restarts,)`` values, () of one; NaN is the greatest."""
     if not values.shape:
         return ()
     return (int(np.argmin(np.where(np.isnan(values), np.inf, values))),)
-
-
-def _keep(
-    model: Any, curves: dict[str, list[Any]], best: Any, stale: Any, place: tuple[int, ...]
-) -> None:
-    """Write the curves of the network that is kept, under scikit-learn's names."""
-    loss, validation, score = (_of_one(values, place) for values in curves.values())
-    model.loss_curve_ = [*model.loss_curve_, *loss]
-    if loss:
-        model.loss_ = loss[-1]
-    model._no_improvement_count = int(stale)
-    for name, more in {"validation_loss_curve_": validation, "validation_scores_": score}.items():
-        curve = getattr(model, name, None)
-        setattr(model, name, curve if not more else [*(curve or []), *more])
-    if model.early_stopping:
-        model.best_validation_score_ = -float(best)
-    else:
-        model.best_loss_ = float(best)
-
-
-def _of_one(values: Sequence[np.ndarray], place: tuple[int, ...]) -> list[float]:
-    return [float(value[place]) for value in values]

@@ -1,8 +1,8 @@
-"""Pictures by matplotlib: how a training went, what it learned, and what a gradient check found.
+"""Pictures by matplotlib: of a training, of what it learned, and of a gradient check.
 
-Each function draws into the axes that it is given by ``ax=`` and returns them. Without, it makes a
-new figure by pyplot, so that a notebook shows it and ``plt.show()`` does. Arrays may be of any
-library and device: they are moved to the host. Raises ImportError without matplotlib.
+Each function draws into the axes ``ax=`` and returns them. Without ``ax`` it makes a new pyplot
+figure, which a notebook and ``plt.show()`` show. Arrays may be of any library and device: they are
+moved to the host. Raises ImportError without matplotlib.
 """
 
 from backprop_xp.plots.canvas import save

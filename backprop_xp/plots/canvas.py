@@ -1,53 +1,48 @@
-"""What all pictures share: axes to draw in, colours, and a file to end in."""
+"""The parts that all pictures share: axes, colours, logarithmic scales, and image files."""
 
 import importlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from backprop_xp.backends import Array
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    import matplotlib.axes
     from matplotlib.figure import Figure
 
-# Seven that stay apart for colour-blind eyes, on light and on dark (Okabe and Ito, 2008); gray
-# stands for their black, and their yellow, which white swallows, is left out.
+# Quoted, as its users quote it: matplotlib is imported when something is drawn.
+Axes: TypeAlias = "matplotlib.axes.Axes"
+# The public functions take arrays of any library and device, DataFrames' columns and lists.
+ArrayLike: TypeAlias = npt.ArrayLike | Array
+
+# Seven colours that colour-blind readers tell apart, on light and on dark (Okabe and Ito, 2008).
+# Gray stands for their black; their yellow cannot be seen on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 MARKERS = "o^sDvP*X"
-# Of a line that is no data: a diagonal, a zero.
+# The style of a line that is no data: a diagonal, a zero.
 QUIET: dict[str, Any] = {"color": "gray", "linewidth": 0.8, "zorder": 0}
 # An axis of fewer decades than this has few ticks at powers of ten.
 _FEW_DECADES = 2.5
 
 
 def colour(i: int) -> str:
-    """Return the colour of the i-th of several things; they begin anew after the seventh."""
+    """Return the colour of the i-th line; the eighth has the first one's."""
     return PALETTE[i % len(PALETTE)]
 
 
-def mark(i: int) -> dict[str, Any]:
-    """Return colour and marker of the i-th of several things; no two of 56 are alike."""
-    return {"color": colour(i), "marker": MARKERS[i // len(PALETTE) % len(MARKERS)]}
+def mark(i: int) -> tuple[str, str]:
+    """Return the colour and the marker of the i-th line; no two of 56 are alike."""
+    return colour(i), MARKERS[i // len(PALETTE) % len(MARKERS)]
 
 
 def new_axes() -> "Axes":
-    """Return the axes of a new figure of pyplot's, which shows it in a notebook."""
+    """Return the axes of a new pyplot figure, which a notebook shows."""
     axes: Axes = _matplotlib("pyplot").subplots(layout="constrained")[1]
     return axes
-
-
-def logarithmic(ax: "Axes", name: str, values: Any) -> None:
-    """Make the axis "x" or "y" logarithmic, with plain numbers at ticks where decades are few.
-
-    ``values``, an array, are what is drawn along it, all above 0.
-    """
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    ax.set(**{f"{name}scale": "log"})
-    if values.max() < 10.0**_FEW_DECADES * values.min():
-        axis = ax.xaxis if name == "x" else ax.yaxis
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.set_minor_formatter(NullFormatter())
 
 
 def new_figure(width: float = 6.0, height: float = 4.5) -> "Figure":
@@ -65,11 +60,26 @@ def _matplotlib(module: str) -> Any:
         ) from error
 
 
+def logarithmic(ax: "Axes", name: str, values: np.ndarray) -> None:
+    """Make the axis "x" or "y" logarithmic; over few decades its ticks are plain numbers.
+
+    ``values`` are what the axis shows, all above 0.
+    """
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    ax.set(**{f"{name}scale": "log"})
+    if values.max() < 10.0**_FEW_DECADES * values.min():
+        axis = ax.xaxis if name == "x" else ax.yaxis
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
 def save(figure: "Figure", path: str | os.PathLike[str]) -> None:
     """Write a figure in the format of the path's suffix (.png, .svg, .pdf), whole or not at all.
 
-    It is written to a temporary file in the same folder, which then replaces ``path``. Raises
-    ValueError for a suffix that matplotlib does not know, OSError where nothing can be written.
+    A temporary file in the same folder is written and then replaces ``path``. Raises ValueError for
+    a suffix that matplotlib does not know, OSError where nothing can be written.
     """
     target = Path(os.path.realpath(path))
     kind = target.suffix[1:].lower()

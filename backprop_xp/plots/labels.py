@@ -1,4 +1,4 @@
-"""Which classes are meant: labels, outputs and targets as the pictures take them."""
+"""Labels, outputs and targets as the pictures take them, made labels on the host."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from backprop_xp.backends import to_host
+from backprop_xp.plots.canvas import ArrayLike
 
 
-def labels_of(values: Any, name: str, classes: Sequence[Any] | None) -> np.ndarray:
-    """Return labels ``(batch,)`` on the host, of outputs ``(batch, n_out)`` those of the largest.
+def labels_of(values: ArrayLike, name: str, classes: Sequence[Any] | None) -> np.ndarray:
+    """Return labels ``(batch,)`` on the host; outputs ``(batch, n_out)`` become the largest one's.
 
-    With ``classes`` each is one of them, by itself or as its position; else a ValueError.
+    With ``classes`` each label is one of them, or a position in them; others are a ValueError.
     """
     host = to_host(values)
     if host.ndim == 2 and host.size:
@@ -30,8 +31,8 @@ def labels_of(values: Any, name: str, classes: Sequence[Any] | None) -> np.ndarr
     if classes is None:
         return labels.astype(str) if labels.dtype.kind == "O" else labels
     known = list(classes)
-    positions = labels.dtype.kind in "iu" and not set(labels.tolist()) <= set(known)
-    if positions and labels.min() >= 0 and labels.max() < len(known):
+    are_positions = labels.dtype.kind in "iu" and not set(labels.tolist()) <= set(known)
+    if are_positions and labels.min() >= 0 and labels.max() < len(known):
         labels = np.asarray(known)[labels]
     for label in labels.tolist():
         if label not in known:
@@ -56,9 +57,9 @@ def _of_outputs(outputs: np.ndarray, name: str, classes: Sequence[Any] | None) -
 def indicators_of(
     probabilities: np.ndarray, targets: np.ndarray
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Return of each class its name, its probabilities and whether it is true, each ``(batch,)``.
+    """Return each class's name, its probabilities, and whether it is true, ``(batch,)`` each.
 
-    ``probabilities`` are ``(batch, n)``. Of two classes that exclude one another it is the second.
+    ``probabilities`` are ``(batch, n)``. With labels of two classes only the second is returned.
     """
     rows, columns = probabilities.shape
     if targets.shape not in ((rows,), (rows, 1), (rows, columns)):
@@ -81,15 +82,12 @@ def indicators_of(
 
 
 def _names(labels: np.ndarray, columns: int) -> list[Any]:
-    """Return the label of each column of probabilities; of a single one, those of both classes."""
+    """Return the label of each column of probabilities; of a single column, both labels."""
     count, known = max(2, columns), list(np.unique(labels).tolist())
     if len(known) == count:
         return known
     if len(known) == 1 and count == 2:
-        raise ValueError(
-            f"targets hold {known[0]!r} alone: whether probabilities come true shows where both "
-            "classes are."
-        )
+        raise ValueError(f"targets hold {known[0]!r} alone: samples of both classes are needed.")
     if labels.dtype.kind in "iu" and known[0] >= 0 and known[-1] < count:
         return list(range(count))
     raise ValueError(

@@ -1,7 +1,7 @@
-"""What a model of two features predicts over the plane."""
+"""The predictions of a model of two features over the plane."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -9,19 +9,19 @@ from backprop_xp.backends import Array, beside, owner, to_host
 from backprop_xp.checks import integer, real
 from backprop_xp.networks.losses import LOSSES
 from backprop_xp.networks.network import Network
-from backprop_xp.plots.canvas import PALETTE, new_axes
+from backprop_xp.plots.canvas import PALETTE, ArrayLike, Axes, new_axes
 from backprop_xp.plots.labels import labels_of
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+# Left, right, bottom, top.
+Extent: TypeAlias = tuple[float, float, float, float]
+# A fitted estimator: scikit-learn's protocol has no type.
+Estimator: TypeAlias = Any
 
-Extent = tuple[float, float, float, float]
 
+class _Surface(NamedTuple):
+    """Predictions ``values (points,)`` over the plane, and ``targets (batch,)`` of the samples.
 
-class _Meant(NamedTuple):
-    """What is drawn: ``values (points,)`` over the plane, ``targets (batch,)`` of the samples.
-
-    Both are positions in ``classes``; without classes they are numbers, of the kind ``label``.
+    Both are positions in ``classes``. Without classes they are numbers, described by ``label``.
     """
 
     values: np.ndarray
@@ -31,40 +31,38 @@ class _Meant(NamedTuple):
 
 
 def decision_surface(
-    model: Any,
-    x: Any,
-    y: Any,
+    model: Network | Estimator,
+    x: ArrayLike,
+    y: ArrayLike,
     *,
     theta: Array | None = None,
     margin: float = 0.25,
     resolution: int = 200,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Draw what a model of two features predicts over the plane, and the samples on it.
+    """Draw the predictions of a model of two features over the plane, and the samples on it.
 
     ``model`` is a ``bx.Network``, with its ``theta``, ``(P,)``, or a fitted estimator: a classifier
     with ``predict_proba``, a regressor, or a pipeline that ends in one. ``x`` is ``(batch, 2)``,
-    ``y`` ``(batch,)`` or ``(batch, n_out)``. A value, or the probability of the second of two
-    classes, is a shade, with a line halfway between the targets where these are two numbers; of
-    more classes it is the likeliest that is drawn. The picture reaches beyond the samples by
-    ``margin`` times each feature's range, with ``resolution`` points along either axis. Raises
-    ValueError for other shapes and a theta that is not one network's, TypeError for another model.
+    ``y`` ``(batch,)`` or ``(batch, n_out)``. A shade is a value, or the probability of the second
+    of two classes; a line is halfway between the targets if they have two different values. With
+    more classes the likeliest one is drawn. The picture reaches beyond the samples by ``margin``
+    times each feature's range, with ``resolution`` points along each axis. Raises ValueError for
+    other shapes and a theta that is not one network's, TypeError for another model.
     """
     samples, targets = to_host(x), to_host(y)
     _check_samples(samples, targets)
-    extent = _extent(samples, real(margin, "margin", low=0.0))
     count = integer(resolution, "resolution", at_least=2)
-    points = _points(extent, count)
+    extent, points = _plane(samples, real(margin, "margin", low=0.0), count)
     if isinstance(model, Network):
-        meant = _of_network(model, theta, points, targets)
+        surface = _of_network(model, theta, points, targets)
     else:
-        meant = _of_estimator(model, theta, x, points, targets)
+        surface = _of_estimator(model, theta, x, points, targets)
+    surface = surface._replace(values=surface.values.reshape(count, count))
     ax = new_axes() if ax is None else ax
-    draw = _draw_classes if len(meant.classes) else _draw_values
-    draw(ax, meant._replace(values=meant.values.reshape(count, count)), samples, extent)
+    _draw(ax, surface, samples, extent)
     names = [str(name) for name in getattr(x, "columns", ("$x_1$", "$x_2$"))]
-    ax.set_xlabel(names[0])
-    ax.set_ylabel(names[1])
+    ax.set(xlabel=names[0], ylabel=names[1])
     return ax
 
 
@@ -80,24 +78,19 @@ def _check_samples(samples: np.ndarray, targets: np.ndarray) -> None:
         )
 
 
-def _extent(samples: np.ndarray, margin: float) -> Extent:
-    """Return the picture's edges: left, right, bottom, top."""
+def _plane(samples: np.ndarray, margin: float, count: int) -> tuple[Extent, np.ndarray]:
+    """Return the edges of the picture, and its points ``(count * count, 2)`` from the bottom up."""
     low, high = samples.min(axis=0).astype(float), samples.max(axis=0).astype(float)
     span = np.where(high > low, high - low, 1.0)
     (left, bottom), (right, top) = low - margin * span, high + margin * span
-    return left, right, bottom, top
-
-
-def _points(extent: Extent, count: int) -> np.ndarray:
-    """Return the points of the plane, ``(count * count, 2)``, rows from the bottom up."""
-    left, right, bottom, top = extent
     across, up = np.linspace(left, right, count), np.linspace(bottom, top, count)
-    return np.stack(np.meshgrid(across, up), axis=-1).reshape(-1, 2)
+    points = np.stack(np.meshgrid(across, up), axis=-1).reshape(-1, 2)
+    return (left, right, bottom, top), points
 
 
 def _of_network(
     network: Network, theta: Array | None, points: np.ndarray, targets: np.ndarray
-) -> _Meant:
+) -> _Surface:
     if theta is None or len(theta.shape) != 1:
         came = "None" if theta is None else f"of shape {tuple(theta.shape)}"
         raise ValueError(
@@ -111,15 +104,15 @@ def _of_network(
     if n_out == 1:
         is_probability = network.loss_function == LOSSES["binary_cross_entropy"]
         label = "probability of 1" if is_probability else "prediction"
-        return _Meant(outputs[:, 0], targets.reshape(-1), label=label)
+        return _Surface(outputs[:, 0], targets.reshape(-1), label=label)
     classes = range(n_out)
     labels = targets if targets.shape[1:] == (n_out,) else targets.reshape(-1)
-    return _Meant(outputs.argmax(axis=1), labels_of(labels, "y", classes), classes)
+    return _Surface(outputs.argmax(axis=1), labels_of(labels, "y", classes), classes)
 
 
 def _of_estimator(
-    model: Any, theta: Array | None, x: Any, points: np.ndarray, targets: np.ndarray
-) -> _Meant:
+    model: Estimator, theta: Array | None, x: Array, points: np.ndarray, targets: np.ndarray
+) -> _Surface:
     if theta is not None or not hasattr(model, "predict"):
         raise TypeError(
             "model must be a bx.Network with theta=, or a fitted estimator without it, not "
@@ -130,51 +123,42 @@ def _of_estimator(
             f"y has shape {targets.shape}, but of an estimator one target is drawn: (batch,)."
         )
     targets = targets.reshape(-1)
-    rows = _like(x, points)
+    rows: Any = points if owner(x) is None else beside(x, points)
+    if hasattr(x, "columns"):  # a DataFrame
+        rows = type(x)(points, columns=x.columns)
     if not hasattr(model, "predict_proba"):
-        return _Meant(to_host(model.predict(rows)).reshape(-1), targets, label="prediction")
+        return _Surface(to_host(model.predict(rows)).reshape(-1), targets, label="prediction")
     classes = np.asarray(model.classes_)
     positions = np.searchsorted(classes, labels_of(targets, "y", classes.tolist()))
     probabilities = to_host(model.predict_proba(rows))
     if len(classes) == 2:
-        return _Meant(probabilities[:, 1], positions, label=f"probability of {classes[1]}")
-    return _Meant(probabilities.argmax(axis=1), positions, classes.tolist())
+        return _Surface(probabilities[:, 1], positions, label=f"probability of {classes[1]}")
+    return _Surface(probabilities.argmax(axis=1), positions, classes.tolist())
 
 
-def _like(x: Any, points: np.ndarray) -> Any:
-    """Return the points as the samples were given: a data frame, or an array where theirs is."""
-    if hasattr(x, "columns"):
-        return type(x)(points, columns=x.columns)
-    return points if owner(x) is None else beside(x, points)
-
-
-def _draw_values(ax: "Axes", meant: _Meant, samples: np.ndarray, extent: Extent) -> None:
-    low, high = float(meant.targets.min()), float(meant.targets.max())
-    scale: dict[str, Any] = {"vmin": low, "vmax": high, "cmap": "coolwarm"}
-    where: dict[str, Any] = {"origin": "lower", "extent": extent}
-    image = ax.imshow(meant.values, aspect="auto", alpha=0.8, **where, **scale)
-    if len(np.unique(meant.targets)) == 2:
-        middle = [0.5 * (low + high)]
-        ax.contour(meant.values, levels=middle, colors="black", linestyles="solid", **where)
-    _scatter(ax, samples, meant.targets, scale)
-    ax.figure.colorbar(image, ax=ax, label=meant.label)
-
-
-def _draw_classes(ax: "Axes", meant: _Meant, samples: np.ndarray, extent: Extent) -> None:
+def _draw(ax: "Axes", surface: _Surface, samples: np.ndarray, extent: Extent) -> None:
     from matplotlib.colors import ListedColormap
 
-    count = len(meant.classes)
-    scale: dict[str, Any] = {"vmin": -0.5, "vmax": count - 0.5}
-    scale["cmap"] = ListedColormap(PALETTE[:count]) if count <= len(PALETTE) else "turbo"
-    where: dict[str, Any] = {"origin": "lower", "extent": extent, "aspect": "auto"}
-    ax.imshow(meant.values, alpha=0.35, interpolation="nearest", **where, **scale)
-    points = _scatter(ax, samples, meant.targets, scale)
+    values, targets, classes, label = surface
+    count = len(classes)
+    scale: dict[str, Any] = {"cmap": "coolwarm", "vmin": targets.min(), "vmax": targets.max()}
+    if count:
+        colours = ListedColormap(PALETTE[:count]) if count <= len(PALETTE) else "turbo"
+        scale = {"cmap": colours, "vmin": -0.5, "vmax": count - 0.5}
+    area: dict[str, Any] = {"origin": "lower", "extent": extent}
+    image = ax.imshow(values, aspect="auto", alpha=0.35 if count else 0.8, **area, **scale)
+    if count:
+        image.set_interpolation("nearest")
+    elif len(np.unique(targets)) == 2:
+        middle = [0.5 * (float(targets.min()) + float(targets.max()))]
+        ax.contour(values, levels=middle, colors="black", linestyles="solid", **area)
+    size = max(8.0, min(60.0, 4000.0 / len(samples)))  # smaller samples if they are many
+    points = ax.scatter(
+        samples[:, 0], samples[:, 1], c=targets, edgecolors="black", s=size, **scale
+    )
+    if not count:
+        ax.figure.colorbar(image, ax=ax, label=label)
+        return
     handles, _ = points.legend_elements(num=list(range(count)))
-    names = [str(name) for name in meant.classes]
+    names = [str(name) for name in classes]
     ax.legend(handles, names, title="class", fontsize="small", ncols=1 + (count - 1) // 8)
-
-
-def _scatter(ax: "Axes", samples: np.ndarray, targets: np.ndarray, scale: dict[str, Any]) -> Any:
-    """Draw the samples, smaller where there are many."""
-    size = max(8.0, min(60.0, 4000.0 / len(samples)))
-    return ax.scatter(samples[:, 0], samples[:, 1], c=targets, edgecolors="black", s=size, **scale)

@@ -1,6 +1,7 @@
 """The scikit-learn estimators: scikit-learn's own are the oracle, and its checks the contract."""
 
 import copy
+import inspect
 import os
 import pickle
 import re
@@ -110,6 +111,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "nesterov": {"solver": "sgd", "learning_rate_init": 0.05},
     "invscaling": {"solver": "sgd", "learning_rate": "invscaling", "learning_rate_init": 0.5},
     "adaptive": {"solver": "sgd", "learning_rate": "adaptive", "tol": 1.0, "n_iter_no_change": 1},
+    "NumPy's numbers": {
+        "solver": "sgd",
+        "learning_rate": "adaptive",
+        "learning_rate_init": np.float64(1e-6),
+        "tol": np.float32(1.0),
+        "n_iter_no_change": np.int64(1),
+        "batch_size": np.int32(30),
+    },
     "adam": {"learning_rate_init": 0.02},
     "adam, large epsilon": {"learning_rate_init": 0.02, "epsilon": 0.1, "beta_2": 0.9},
     "logistic": {"activation": "logistic"},
@@ -650,8 +659,8 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
     "solver": ({"solver": "sdg"}, TWO, "The 'solver' parameter of MLP"),
     "activations": ({"activation": ["relu", "tanh"]}, TWO, "activation has 2 entries, but there"),
     "an activation": ({"activation": ["rleu"]}, TWO, "activation 'rleu' is none of"),
-    "lbfgs, dropout": ({"solver": "lbfgs", "dropout": 0.1}, TWO, "dropout is of the stochastic"),
-    "lbfgs, a schedule": ({"solver": "lbfgs", "learning_rate": abs}, TWO, "lbfgs has no rate"),
+    "lbfgs, dropout": ({"solver": "lbfgs", "dropout": 0.1}, TWO, "dropout works with the stoch"),
+    "lbfgs, a schedule": ({"solver": "lbfgs", "learning_rate": abs}, TWO, "A schedule as"),
     "strings": ({}, ([["a", "b"]] * 4, [0, 1, 0, 1]), "could not convert string to float"),
     "weights": ({}, (*TWO, np.zeros(90)), "weight"),
 }
@@ -790,6 +799,18 @@ def test_ctrl_c_leaves_the_state_after_a_whole_step(early: bool) -> None:
 
 
 @pytest.mark.usefixtures("on_numpy")
+def test_an_epoch_that_ends_as_ctrl_c_comes_is_counted_once() -> None:
+    options = {"hidden_layer_sizes": 5, "batch_size": 20, "solver": "sgd", "random_state": 0}
+    model = bx.MLPClassifier(**options, learning_rate=_pressed(9))  # the last step of the second
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        model.fit(*CLASSES)
+    same = _fitted(bx.MLPClassifier(**options, learning_rate=_pressed(-1), max_iter=2), *CLASSES)
+    _assert_same_parameters(model, same, 0.0)
+    for name in ("n_iter_", "t_", "loss_curve_", "best_loss_", "_no_improvement_count"):
+        assert getattr(model, name) == getattr(same, name)
+
+
+@pytest.mark.usefixtures("on_numpy")
 def test_class_weights_of_labels_fit_rows_that_lack_one() -> None:
     x, y = LABELS
     weight = [{1: 5.0}, {0: 2.0, 1: 3.0}, {}, {0: 0.5}]
@@ -826,12 +847,19 @@ def test_class_weights_have_the_form_of_the_targets(target: str, given: Any, exp
 def test_a_warm_start_in_other_layers_is_refused(sizes: Any) -> None:
     model = _fitted(bx.MLPClassifier(5, max_iter=2, warm_start=True), *TWO)
     before = model.coefs_
-    with pytest.raises(ValueError, match="when this was fitted: fit anew"):
+    with pytest.raises(ValueError, match="when this was fitted: fit again"):
         model.set_params(hidden_layer_sizes=sizes).fit(*TWO)
     assert model.coefs_ is before
 
 
-def test_the_parameters_in_places_are_scikit_learns() -> None:
+@both
+def test_each_parameter_is_explained_and_has_a_plain_type(kind: Any) -> None:
+    for name in kind().get_params():
+        assert f"``{name}``" in kind.__doc__
+    assert "Annotated" not in str(inspect.signature(kind))
+
+
+def test_the_positional_parameters_are_scikit_learns() -> None:
     with pytest.raises(TypeError, match="positional arguments"):
         bx.MLPClassifier(5, "tanh", "balanced")
 

@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import backprop_xp as bx
 from backprop_xp.backends import Memory
-from backprop_xp.estimators import base, samples, streaming
+from backprop_xp.estimators import samples, streaming
 from backprop_xp.training import steps
 from tests.helpers import python
 
@@ -154,7 +154,7 @@ def beside_a_device(xp: Any, monkeypatch: pytest.MonkeyPatch) -> _Sizes:
     """Let the backend's device have memory of its own, as a GPU's, whatever it is."""
     sizes = _Sizes()
     monkeypatch.setattr(type(xp.selection.backend), "memory", lambda *_: Memory(0, 1))
-    for module in (streaming, base, samples):
+    for module in (streaming, samples):
         monkeypatch.setattr(module, "put", sizes)
     return sizes
 
