@@ -88,29 +88,17 @@ def train(
     >>> network.predict(state.theta, x).round().T
     array([[0., 1., 1., 0.]])
     """
-    # An interrupt that is not entered holds nothing back: Ctrl-C raises wherever it comes.
-    return interruptible(network, theta, x, y, _checked("train", options), Interrupt())
-
-
-def interruptible(
-    network: Network, theta: Array, x: Array, y: Array, options: Options, interrupt: Interrupt
-) -> Iterator[TrainingState]:
-    """Return the iterator of ``train``, whose steps an interrupt protects.
-
-    Once Ctrl-C is pressed, the state after the step is yielded, usually in the middle of an epoch.
-    The caller, who entered the interrupt, then releases it, and may continue.
-    """
-    training, state = prepare(network, theta, x, y, options)
-    write = checkpoint_writer(network, state, options)
-    return _states(training, state, write, interrupt)
+    checked = _checked("train", options)
+    training, state = prepare(network, theta, x, y, checked)
+    return _states(training, state, checkpoint_writer(network, state, checked))
 
 
 def _states(
-    training: Training, state: TrainingState, write: Writer | None, interrupt: Interrupt
+    training: Training, state: TrainingState, write: Writer | None
 ) -> Iterator[TrainingState]:
     options, record = training.options, Record(state)
+    interrupt = Interrupt()  # not entered: Ctrl-C raises wherever it comes
     while not has_ended(state, options):
-        interrupt.busy = True
         state, measures = advance(training, state, 1, interrupt)
         interrupt.raise_error()
         if measures and write is not None:
