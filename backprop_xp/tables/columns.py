@@ -1,20 +1,18 @@
 """Which columns of a table are features, which is the target, and what the target asks for."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from backprop_xp.checks import nearest
 from backprop_xp.tables.readers import lost_header
+from backprop_xp.tables.settings import Task
 from backprop_xp.tables.values import as_texts, booleans, distinct, find_style, is_text, numbers
 
 # Whole numbers of so few different values are classes.
 _FEW = 10
-
-Task = Literal["classification", "regression"]
-TASKS: tuple[Task, ...] = ("classification", "regression")
 
 
 class Table(NamedTuple):

@@ -10,7 +10,6 @@ from backprop_xp.checks import real
 from backprop_xp.tables.columns import (
     Table,
     Target,
-    Task,
     find_target,
     measured,
     rows_of,
@@ -18,6 +17,7 @@ from backprop_xp.tables.columns import (
     targets_of,
 )
 from backprop_xp.tables.readers import as_frame
+from backprop_xp.tables.settings import Task
 from backprop_xp.tables.split import split_rows
 from backprop_xp.tables.values import is_text
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from backprop_xp.backends import Selection, resolve, to_host
 from backprop_xp.files.checkpoint import Checkpoint
-from backprop_xp.tables.columns import Table, Task, in_its_unit, targets_of
+from backprop_xp.tables.columns import Table, in_its_unit, targets_of
 from backprop_xp.tables.detection import prepare
 from backprop_xp.tables.model import BYTES, TableModel, model_of
 from backprop_xp.tables.network_fit import Rows, balanced, fitted, make_network
@@ -16,7 +16,7 @@ from backprop_xp.tables.preparation import Preparation
 from backprop_xp.tables.problem import Problem, pose
 from backprop_xp.tables.resumption import told_of, training_in
 from backprop_xp.tables.scores import by_class, linear, score, trivial
-from backprop_xp.tables.settings import Settings
+from backprop_xp.tables.settings import Settings, Task
 from backprop_xp.tables.training_file import Keeper, Watch, best_of
 from backprop_xp.training.options import TrainingState
 

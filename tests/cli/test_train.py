@@ -24,7 +24,7 @@ import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.cli import train, training_display
 from backprop_xp.cli.table_output import number
-from backprop_xp.tables import columns, settings, training_file
+from backprop_xp.tables import settings, training_file
 from tests.commands import NOWHERE, ONE_LINE, PACKAGE_FOLDER, run, start, start_without
 
 QUICK = ("--sizes", "8", "--epochs", "6")
@@ -147,7 +147,7 @@ def test_the_options_reach_the_training(folder: Path) -> None:
 def test_the_options_name_what_the_settings_know() -> None:
     assert set(train._OPTIMIZERS) == set(settings.OPTIMIZERS)
     assert set(train._SCHEDULES) == set(settings.SCHEDULES)
-    assert set(train._TASKS) == set(columns.TASKS)
+    assert set(train._TASKS) == set(settings.TASKS)
 
 
 @pytest.mark.once
@@ -606,7 +606,7 @@ def test_a_process_killed_at_ten_random_moments_ends_at_the_same_theta(folder: P
     # Written after each epoch: what is killed has come further than the one before it.
     program = (
         "import sys; from backprop_xp.__main__ import main\n"
-        "from backprop_xp.tables import keeping\n"
+        "from backprop_xp.tables import training_file\n"
         "training_file._PAUSE = 0.0; sys.argv[1:] = {words!r}; main()"
     )
     words = ["train", "table.csv", "--target", "b", "--epochs", "400", "--patience", "400"]

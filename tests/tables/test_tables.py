@@ -1,5 +1,6 @@
 """Tables: what is read, what is done with each column, what a training leaves."""
 
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any
@@ -1100,14 +1101,21 @@ def test_large_tables_have_fewer_epochs_and_small_ones_smaller_batches() -> None
         ({"hidden": "rellu"}, "hidden 'rellu' is unknown. Did you mean 'relu'"),
         ({"optimizer": bx.Adam()}, "optimizer Adam.* is unknown"),
         ({"schedule": "cosin"}, "Did you mean 'cosine'"),
-        ({"class_weight": "even"}, 'must be "balanced" or None'),
+        ({"class_weight": "even"}, "class_weight 'even' is unknown. Known: balanced"),
+        ({"layer_norm": "no"}, "layer_norm must be True or False, not 'no'"),
         ({"sizes": (0,)}, r"sizes\[0\] must be an integer of at least 1, not 0"),
         ({"epochs": 0}, "epochs must be an integer of at least 1"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises((ValueError, TypeError), match=told):
         tables.Settings(**wrong)
+
+
+def test_each_setting_has_a_line_of_help_and_accepts_its_default() -> None:
+    for field in dataclasses.fields(tables.Settings):
+        assert field.metadata["help"].strip()
+        assert field.metadata["check"](field.default, field.name) == field.default
 
 
 def test_shuffling_a_column_that_tells_everything_costs_the_most() -> None:
