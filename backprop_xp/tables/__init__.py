@@ -10,11 +10,13 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from backprop_xp.tables.column_descriptions import described_columns as described_columns
     from backprop_xp.tables.detection import prepare as prepare
     from backprop_xp.tables.model import TableModel as TableModel, load as load
     from backprop_xp.tables.permutation_importance import importances as importances
-    from backprop_xp.tables.preparation import Preparation as Preparation
+    from backprop_xp.tables.preparation import (
+        Preparation as Preparation,
+        described_columns as described_columns,
+    )
     from backprop_xp.tables.readers import TableFile as TableFile, read as read
     from backprop_xp.tables.settings import Settings as Settings
     from backprop_xp.tables.workflow import train as train
@@ -38,7 +40,7 @@ _MODULES = {
     "Settings": "settings",
     "TableFile": "readers",
     "TableModel": "model",
-    "described_columns": "column_descriptions",
+    "described_columns": "preparation",
     "importances": "permutation_importance",
     "load": "model",
     "prepare": "detection",

@@ -1,7 +1,6 @@
-"""The network of a problem, trained from its start or from where a file's training stood."""
+"""The network of a problem, and its fit: from a start, or from the state in a training's file."""
 
 import os
-from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -9,35 +8,28 @@ from threadpoolctl import threadpool_limits
 from backprop_xp.backends import Array, Selection, asarray, beside
 from backprop_xp.networks.mlp import mlp
 from backprop_xp.networks.network import Network
-from backprop_xp.tables.columns import Target
+from backprop_xp.tables.problem import Rows
 from backprop_xp.tables.settings import Settings
-from backprop_xp.tables.training_file import Keeper, best_of
+from backprop_xp.tables.target_column import Target
+from backprop_xp.tables.training_file import TrainingFile, best_network
 from backprop_xp.training.early_stopping import EarlyStopping
 from backprop_xp.training.fit import fit
-from backprop_xp.training.options import TrainingState
+from backprop_xp.training.options import FitResult, TrainingState
 
-# By this the output's first weights are made smaller.
-_MODEST = 0.1
-# Multiplications of a layer's product from which BLAS's threads gain more than they spin away.
+# The factor of the output layer's first weights.
+_SMALL = 0.1
+# Multiplications of a layer's product from which several BLAS threads are faster than one.
 _WORTH_THREADS = 2**24
 
 
-class Rows(NamedTuple):
-    """Prepared rows on the host: ``x (rows, n)``, ``y (rows,)``, their weights or None."""
-
-    x: np.ndarray
-    y: np.ndarray
-    weights: np.ndarray | None
-
-
 def make_network(target: Target, n_in: int, settings: Settings) -> Network:
-    """Return the network of so many features that the target and the settings ask for."""
-    outputs, loss = len(target.classes), "categorical_cross_entropy"
-    if outputs <= 2:
-        loss = "binary_cross_entropy" if outputs else "mean_squared_error"
-        outputs = 1
+    """Return the network of so many features for a target."""
+    n_out, loss = len(target.classes), "categorical_cross_entropy"
+    if n_out <= 2:
+        loss = "binary_cross_entropy" if n_out else "mean_squared_error"
+        n_out = 1
     return mlp(
-        [n_in, *settings.sizes, outputs],
+        [n_in, *settings.sizes, n_out],
         hidden=settings.hidden,
         loss=loss,
         dropout=settings.dropout,
@@ -47,78 +39,77 @@ def make_network(target: Target, n_in: int, settings: Settings) -> Network:
     )
 
 
-def balanced(rows: Rows, others: Rows, target: Target) -> tuple[Rows, Rows]:
-    """Return rows and others with class weights, which give each class of the rows the same sum.
+def balanced(training: Rows, validation: Rows, target: Target) -> tuple[Rows, Rows]:
+    """Return both with class weights, which give each class of training the same total weight.
 
-    The validation rows take the weights of the training rows, so that both losses are the same one.
+    Validation has the class weights of training, so that both losses are the same function.
     """
-    sums = np.bincount(rows.y, _weights(rows), minlength=len(target.classes))
+    sums = np.bincount(training.y, training.weights, minlength=len(target.classes))
     mean = sums.sum() / len(sums)
-    each = np.divide(mean, sums, out=np.zeros_like(sums), where=sums > 0.0)
-    first, second = (r._replace(weights=_weights(r) * each[r.y]) for r in (rows, others))
-    return first, second
+    weights = np.divide(mean, sums, out=np.zeros(len(sums)), where=sums > 0)
+    training, validation = (
+        rows._replace(weights=weights[rows.y] * (1.0 if rows.weights is None else rows.weights))
+        for rows in (training, validation)
+    )
+    return training, validation
 
 
-def _weights(rows: Rows) -> np.ndarray:
-    return np.ones(len(rows.y)) if rows.weights is None else rows.weights
-
-
-def fitted(
-    keeper: Keeper,
-    rows: Rows,
-    held_out: Rows,
+def fit_network(
+    file: TrainingFile,
+    training: Rows,
+    validation: Rows,
     *,
     settings: Settings,
-    where: Selection,
+    selection: Selection,
     start: TrainingState | None,
-) -> TrainingState:
-    """Return the state that early stopping ends with.
+) -> FitResult:
+    """Return the result of a training with early stopping.
 
-    Ctrl-C leaves the best network so far in the file, and a note of it with the KeyboardInterrupt.
+    Ctrl-C leaves the best network so far in the file, and adds a note to the KeyboardInterrupt.
     """
-    network = keeper.network
-    x, y, weights = _placed(rows, network, where)
+    network = file.network
+    file.continue_from(start)
+    x, y, weights = _on_device(training, network, selection)
     try:
-        with threadpool_limits(_threads(rows, settings), user_api="blas"):
-            result = fit(
+        with threadpool_limits(_threads(training, settings), user_api="blas"):
+            result: FitResult = fit(
                 network,
-                _start(network, rows, settings, where),
+                _first_theta(network, training, settings, selection),
                 x,
                 y,
-                optimizer=keeper.optimizer,
-                epochs=keeper.epochs,
+                optimizer=file.optimizer,
+                epochs=file.epochs,
                 batch_size=settings.batch_size,
                 seed=settings.seed,
                 sample_weight=weights,
-                validation=_placed(held_out, network, where),
+                validation=_on_device(validation, network, selection),
                 early_stopping=EarlyStopping(settings.patience),
                 start=start,
-                callbacks=(keeper,),
+                callbacks=(file,),
             )
+            return result
     except KeyboardInterrupt as error:
-        error.add_note(_interrupted(keeper, getattr(error, "state", None)))
+        error.add_note(_write_interrupted(file, getattr(error, "state", None)))
         raise
-    state: TrainingState = result.state
-    return state
 
 
 def _threads(rows: Rows, settings: Settings) -> int | None:
-    """Return how many threads a product of a layer is worth: one, or None for all."""
+    """Return the number of BLAS threads for the products of a layer: one, or None for all."""
     product = settings.batch_size * rows.x.shape[1] * max((1, *settings.sizes))
     return 1 if product < _WORTH_THREADS else None
 
 
-def _start(network: Network, rows: Rows, settings: Settings, where: Selection) -> Array:
-    """Return a theta, or a stack, that says little more of a row than the trivial baseline does.
+def _first_theta(network: Network, rows: Rows, settings: Settings, selection: Selection) -> Array:
+    """Return a theta, or a stack, that predicts little more than the trivial baseline.
 
-    From there early stopping finds what is better, also where a table has more columns than rows.
+    From there early stopping finds improvements even if a table has more columns than rows.
     """
     theta = network.initialize(
         settings.seed,
         stack=(settings.restarts,) if settings.restarts > 1 else (),
-        backend=where.backend,
-        device=where.device,
-        dtype=where.dtype,
+        backend=selection.backend,
+        device=selection.device,
+        dtype=selection.dtype,
     )
     *others, (weights, bias) = network.unpack(theta)
     if rows.y.dtype.kind == "i":
@@ -126,32 +117,34 @@ def _start(network: Network, rows: Rows, settings: Settings, where: Selection) -
         counts = np.bincount(rows.y, rows.weights, minlength=max(2, n_out)) + 1e-3
         logits = np.log(counts / counts.sum())
         bias = bias + beside(theta, logits if n_out > 1 else logits[1:] - logits[:1], theta.dtype)
-    return network.pack([*others, (weights * _MODEST, bias)])
+    return network.pack([*others, (weights * _SMALL, bias)])
 
 
-def _interrupted(keeper: Keeper, state: TrainingState | None) -> str:
-    """Write the file, and return a line on where a training was cut short."""
+def _write_interrupted(file: TrainingFile, state: TrainingState | None) -> str:
+    """Write the file, and return a line on the interrupted training."""
     try:
-        is_kept = keeper.write(state)
+        is_written = file.write(state)
     except OSError as error:
         return f"interrupted, and the model is not written: {error}"
-    if state is None or not is_kept:
+    if state is None or not is_written:
         return "interrupted before there was a network to keep"
-    best = best_of(state)
+    best = best_network(state)
     return (
-        f"interrupted in epoch {state.epoch + 1}: {os.fspath(keeper.path or '')} has the best "
-        f"network so far, of epoch {best['best_epoch']}, validation loss {best['best']:.6g}. "
+        f"interrupted in epoch {state.epoch + 1}: {os.fspath(file.path or '')} has the best "
+        f"network so far, of epoch {best.best_epoch}, validation loss {best.best:.6g}. "
         "The same command with --resume goes on."
     )
 
 
-def _placed(rows: Rows, network: Network, where: Selection) -> tuple[Array, Array, Array | None]:
-    """Return rows where the training runs; classes as integers where there are more than two."""
+def _on_device(
+    rows: Rows, network: Network, selection: Selection
+) -> tuple[Array, Array, Array | None]:
+    """Return rows where the training runs; three or more classes are integer labels."""
 
-    def put(values: np.ndarray, dtype: Any) -> Array:
-        return asarray(values, backend=where.backend, device=where.device, dtype=dtype)
+    def put(values: np.ndarray, dtype: object) -> Array:
+        return asarray(values, backend=selection.backend, device=selection.device, dtype=dtype)
 
     labels = network.loss_function.labels
-    y = put(rows.y.astype("int32"), None) if labels else put(rows.y[:, None], where.dtype)
-    weights = None if rows.weights is None else put(rows.weights, where.dtype)
-    return put(rows.x, where.dtype), y, weights
+    y = put(rows.y.astype("int32"), None) if labels else put(rows.y[:, None], selection.dtype)
+    weights = None if rows.weights is None else put(rows.weights, selection.dtype)
+    return put(rows.x, selection.dtype), y, weights

@@ -1,56 +1,54 @@
-"""How much each column of a table tells: what is lost where its values are shuffled.
+"""The importance of each column: the growth of the loss after a shuffle of its values.
 
-Breiman 2001, section 10, by the loss of rows that training has not seen.
+Breiman 2001, section 10, with the loss of rows that training has not seen.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from sklearn import metrics
 
-from backprop_xp.tables.columns import in_its_unit, rows_of, targets_of
 from backprop_xp.tables.model import TableModel
-from backprop_xp.tables.readers import as_frame
+from backprop_xp.tables.problem import labelled_rows
+from backprop_xp.tables.readers import TableData, as_frame
 
 # Shuffles of each column.
-_TIMES = 5
+_SHUFFLES = 5
 
 
 class Importance(NamedTuple):
-    """By how much the loss grows where a column is shuffled: the mean, and its spread."""
+    """The growth of the loss after a shuffle of a column: its mean and standard deviation."""
 
     column: str
     mean: float
     deviation: float
 
 
-def importances(model: TableModel, data: Any, *, seed: int = 0) -> list[Importance]:
-    """Return how much each column tells of a table's target, the most telling first.
+def importances(model: TableModel, data: TableData, *, seed: int = 0) -> list[Importance]:
+    """Return the importance of each column for a table's target, the largest first.
 
     The loss is the log-loss, or the root mean squared error in the target's unit. Rows without a
-    target are left out. Training rows say what was learnt by heart, too: give others.
+    target are left out. Rows not used in training are best: training rows also show overfitting.
     """
     target, features = model.target, list(model.preparation.kinds)
     frame = as_frame(data, texts=[target.name, *model.preparation.texts])
-    table = rows_of(frame, target.name, features=features, classes=target.classes)
-    y = targets_of(target, table.target)
-    x = model.preparation.transform(table.features)
+    table = labelled_rows(frame, target.name, features=features, classes=target.classes)
+    x, y, _ = table.prepared(model.preparation, target)
     generator = np.random.default_rng(seed)
     base, found = _loss(model, x, y), []
-    for name, places in model.preparation.places().items():
-        kept, grown = x[:, places], []
-        for _ in range(_TIMES):
-            x[:, places] = kept[generator.permutation(len(x))]
-            grown.append(_loss(model, x, y) - base)
-        x[:, places] = kept
-        found.append(Importance(name, float(np.mean(grown)), float(np.std(grown))))
+    for name, indices in model.preparation.places().items():
+        original, growths = x[:, indices], []
+        for _ in range(_SHUFFLES):
+            x[:, indices] = original[generator.permutation(len(x))]
+            growths.append(_loss(model, x, y) - base)
+        x[:, indices] = original
+        found.append(Importance(name, float(np.mean(growths)), float(np.std(growths))))
     return sorted(found, key=lambda one: -one.mean)
 
 
 def _loss(model: TableModel, x: np.ndarray, y: np.ndarray) -> float:
-    target = model.target
-    found = model.outputs(x)
+    target, outputs = model.target, model.outputs(x)
     if target.classes:
-        shares = found / found.sum(axis=1, keepdims=True)
+        shares = outputs / outputs.sum(axis=1, keepdims=True)
         return float(metrics.log_loss(y, shares, labels=np.arange(len(target.classes))))
-    return float(metrics.root_mean_squared_error(in_its_unit(target, y), found))
+    return float(metrics.root_mean_squared_error(target.decode(y), outputs))

@@ -1,10 +1,12 @@
-"""How good predictions are, beside those of the trivial baseline and of a linear model.
+"""The metrics of predictions, beside those of a trivial baseline and of a linear model.
 
-All by scikit-learn, on the host, with the rows' weights.
+scikit-learn computes them, on the host, with the rows' weights.
 """
 
+import os
 import warnings
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn import metrics
@@ -12,93 +14,129 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from backprop_xp.tables.columns import Target
+from backprop_xp.tables.model import Metadata, PathLike, TableModel
+from backprop_xp.tables.problem import Rows
+from backprop_xp.tables.target_column import Target
 
-Scores = dict[str, float | None]
+if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
+
+Weights = np.ndarray | None
 
 
-def score(target: Target, y: np.ndarray, found: np.ndarray, weights: Any = None) -> Scores:
+def report_of(
+    model: TableModel, parts: Mapping[str, Rows], weights: Weights, path: PathLike | None
+) -> Metadata:
+    """Return the ``report`` of a model, and its ``classes``; ``weights`` are those of its loss."""
+    target, training, test = model.target, parts["training"], parts["test"]
+    predictions = {
+        "validation": model.outputs(parts["validation"].x),
+        "test": model.outputs(test.x),
+        "linear": target.decode(linear(target, training, test.x, weights)),
+        "baseline": target.decode(baseline(target, training, len(test.y))),
+    }
+    measured_on = {name: "validation" if name == "validation" else "test" for name in predictions}
+    scores = {
+        name: score(target, target.decode(parts[part].y), predictions[name], parts[part].weights)
+        for name, part in measured_on.items()
+    }
+    report = {
+        "task": target.task,
+        "rows": sum(len(part.y) for part in parts.values()),
+        "features": len(model.preparation.kinds),
+        "epochs": model.told["epoch"],
+        "parts": {name: len(part.y) for name, part in parts.items()},
+        **scores,
+        "measured_on": measured_on,
+        "model": None if path is None else os.fspath(path),
+    }
+    if not target.classes:
+        return {"report": report}
+    return {"report": report, "classes": by_class(target, test, predictions["test"])}
+
+
+def score(
+    target: Target, y: np.ndarray, predictions: np.ndarray, weights: Weights = None
+) -> dict[str, float | None]:
     """Return the metrics of predictions: probabilities ``(rows, classes)``, or numbers ``(rows,)``.
 
-    y is class numbers or numbers. What is not defined for these rows is None: the area under the
-    ROC curve (the mean over classes, each against the rest) where all are of one class, R2 where
-    all numbers are the same. Rows of weight 0 count for nothing.
+    y holds class indices or numbers. A metric that is undefined for these rows is None: the area
+    under the ROC curve (the mean over classes, each against the rest) of rows of one class, R2 of
+    equal numbers. Rows of weight 0 are ignored.
     """
     if weights is not None:
         counted = weights > 0.0
-        y, found, weights = y[counted], found[counted], weights[counted]
-    if target.task == "regression":
+        y, predictions, weights = y[counted], predictions[counted], weights[counted]
+    if not target.classes:
         varies = bool((y != y[0]).any())
         return {
-            "r2": float(metrics.r2_score(y, found, sample_weight=weights)) if varies else None,
-            "rmse": float(metrics.root_mean_squared_error(y, found, sample_weight=weights)),
-            "mae": float(metrics.mean_absolute_error(y, found, sample_weight=weights)),
+            "r2": float(metrics.r2_score(y, predictions, sample_weight=weights))
+            if varies
+            else None,
+            "rmse": float(metrics.root_mean_squared_error(y, predictions, sample_weight=weights)),
+            "mae": float(metrics.mean_absolute_error(y, predictions, sample_weight=weights)),
         }
     classes = np.arange(len(target.classes))
-    shares = found.astype("float64")
-    shares /= shares.sum(axis=1, keepdims=True)
-    guessed = shares.argmax(axis=1)
-    present = np.isin(classes, y)
+    shares = predictions / predictions.sum(axis=1, keepdims=True)
+    labels = shares.argmax(axis=1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class is guessed that no row here has
-        balanced = metrics.balanced_accuracy_score(y, guessed, sample_weight=weights)
-    area = None
+        warnings.simplefilter("ignore", UserWarning)  # a class is predicted that no row has
+        balanced = metrics.balanced_accuracy_score(y, labels, sample_weight=weights)
+    present, area = np.isin(classes, y), None
     if present.sum() > 1:
         flags = y[:, None] == classes[present]
         area = float(metrics.roc_auc_score(flags, shares[:, present], sample_weight=weights))
     return {
         "log_loss": float(metrics.log_loss(y, shares, labels=classes, sample_weight=weights)),
-        "accuracy": float(metrics.accuracy_score(y, guessed, sample_weight=weights)),
+        "accuracy": float(metrics.accuracy_score(y, labels, sample_weight=weights)),
         "balanced_accuracy": float(balanced),
         "roc_auc": area,
     }
 
 
-def by_class(
-    target: Target, y: np.ndarray, found: np.ndarray, weights: Any = None
-) -> list[dict[str, Any]]:
-    """Return for each class its rows, precision, recall and F1 (0 where undefined)."""
-    classes = np.arange(len(target.classes))
-    given = {"labels": classes, "sample_weight": weights, "zero_division": 0.0}
-    rates = metrics.precision_recall_fscore_support(y, found.argmax(axis=1), **given)
+def by_class(target: Target, rows: Rows, predictions: np.ndarray) -> list[dict[str, Any]]:
+    """Return for each class its rows, precision, recall and F1 (0 if undefined)."""
+    precisions, recalls, f1, _ = metrics.precision_recall_fscore_support(
+        rows.y,
+        predictions.argmax(axis=1),
+        labels=np.arange(len(target.classes)),
+        sample_weight=rows.weights,
+        zero_division=0.0,
+    )
     return [
         {
-            "class": target.classes[i],
-            "rows": int((y == i).sum()),
-            "precision": float(rates[0][i]),
-            "recall": float(rates[1][i]),
-            "f1": float(rates[2][i]),
+            "class": name,
+            "rows": int((rows.y == i).sum()),
+            "precision": float(precisions[i]),
+            "recall": float(recalls[i]),
+            "f1": float(f1[i]),
         }
-        for i in classes
+        for i, name in enumerate(target.classes)
     ]
 
 
-def trivial(target: Target, y: np.ndarray, rows: int, weights: Any = None) -> np.ndarray:
-    """Return for so many rows what says nothing of them: the classes' shares, or the mean."""
-    kind = DummyClassifier if target.task == "classification" else DummyRegressor
-    model = kind(strategy="prior" if target.task == "classification" else "mean")
-    model.fit(np.zeros((len(y), 1)), y, sample_weight=weights)
-    return _predicted(target, model, np.zeros((rows, 1)))
+def baseline(target: Target, training: Rows, count: int) -> np.ndarray:
+    """Return so many predictions of the trivial baseline: the classes' shares, or the mean."""
+    dummy = DummyClassifier(strategy="prior") if target.classes else DummyRegressor()
+    dummy.fit(np.zeros((len(training.y), 1)), training.y, sample_weight=training.weights)
+    return _predictions(target, dummy, np.zeros((count, 1)))
 
 
-def linear(
-    target: Target, x: np.ndarray, y: np.ndarray, x_new: np.ndarray, weights: Any = None
-) -> np.ndarray:
+def linear(target: Target, training: Rows, x: np.ndarray, weights: Weights) -> np.ndarray:
     """Return the predictions of logistic or ridge regression on the same features.
 
     Numbers are standardised: scikit-learn computes in float32 here, as x is.
     """
-    model = LogisticRegression() if target.task == "classification" else Ridge()
+    regression = LogisticRegression() if target.classes else Ridge()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # 100 iterations are all it gets
-        model.fit(x, y, sample_weight=weights)
-    return _predicted(target, model, x_new)
+        warnings.simplefilter("ignore", ConvergenceWarning)  # 100 iterations are enough
+        regression.fit(training.x, training.y, sample_weight=weights)
+    return _predictions(target, regression, x)
 
 
-def _predicted(target: Target, model: Any, x: np.ndarray) -> np.ndarray:
-    if target.task == "regression":
-        values: np.ndarray = model.predict(x).astype("float64")
-        return values
+def _predictions(target: Target, estimator: "BaseEstimator", x: np.ndarray) -> np.ndarray:
+    if not target.classes:
+        return np.asarray(estimator.predict(x), dtype="float64")
     shares = np.zeros((len(x), len(target.classes)))
-    shares[:, model.classes_] = model.predict_proba(x)
+    shares[:, estimator.classes_] = estimator.predict_proba(x)
     return shares

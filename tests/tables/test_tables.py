@@ -9,21 +9,20 @@ import numpy as np
 import pytest
 
 pytest.importorskip("skrub")
-pytest.importorskip("skrub")
 
 import pandas as pd
 
 import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.tables import (
-    columns,
     dates,
     delimited,
     preparation,
-    readers as reading,
+    problem,
+    readers,
     scores,
-    split as splitting,
-    training_file as keeping,
+    target_column,
+    training_file,
 )
 from tests import messy
 
@@ -206,7 +205,7 @@ def test_pandas_and_polars_frames_train_like_their_file(tmp_path: Path) -> None:
     thetas = [bx.to_host(tables.train(one, "y", settings=QUICK).theta) for one in given]
     np.testing.assert_array_equal(thetas[1], thetas[0])
     np.testing.assert_array_equal(thetas[2], thetas[0])
-    with pytest.raises(TypeError, match="a pandas or a polars frame, not list"):
+    with pytest.raises(TypeError, match="a pandas or a polars DataFrame, not list"):
         tables.train([[1, 2]], "y")
 
 
@@ -227,7 +226,7 @@ def test_pandas_and_polars_frames_train_like_their_file(tmp_path: Path) -> None:
 def test_columns_of_other_dtypes_become_plain_ones_and_keep_what_is_missing(
     column: pd.Series, kind: str
 ) -> None:
-    found = reading.plain(pd.DataFrame({"x": column}))["x"]
+    found = readers.plain(pd.DataFrame({"x": column}))["x"]
     assert found.dtype.kind == kind
     assert found.isna().tolist() == column.isna().tolist()
     if kind == "O":
@@ -246,7 +245,7 @@ def test_a_column_that_nothing_can_be_learnt_from_is_refused_by_name(
     column: pd.Series, told: str
 ) -> None:
     with pytest.raises(ValueError, match=told):
-        reading.plain(pd.DataFrame({"x": column}))
+        readers.plain(pd.DataFrame({"x": column}))
 
 
 @pytest.mark.parametrize(
@@ -264,25 +263,25 @@ def test_a_column_that_nothing_can_be_learnt_from_is_refused_by_name(
 def test_what_a_target_asks_for_is_found_by_its_values(
     values: list[Any], task: str, classes: tuple[Any, ...]
 ) -> None:
-    found = columns.find_target(pd.Series(values, name="y"))
+    found = target_column.find_target(pd.Series(values, name="y"))
     assert (found.task, found.classes) == (task, classes)
     assert [type(value) for value in found.classes] == [type(value) for value in classes]
 
 
 def test_a_task_that_is_told_overrides_what_would_be_found() -> None:
     numbers = pd.Series([3, 1, 3, 2, 1, 2], name="y")
-    told = columns.find_target(numbers, "regression")
+    told = target_column.find_target(numbers, "regression")
     assert (told.task, told.mean) == ("regression", 2.0)
-    np.testing.assert_allclose(columns.targets_of(told, numbers).std(), 1.0, rtol=1e-12)
+    np.testing.assert_allclose(told.encode(numbers).std(), 1.0, rtol=1e-12)
     halves = pd.Series([0.5, 1.5, 0.5, 1.5], name="y")
-    assert columns.find_target(halves, "classification").classes == (0.5, 1.5)
+    assert target_column.find_target(halves, "classification").classes == (0.5, 1.5)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
 def test_a_split_gives_each_class_its_share_and_a_training_row(share: float) -> None:
     classes = np.repeat([0, 1, 2, 3], [700, 200, 100, 1])
     shares = {"test": share, "validation": 0.2}
-    drawn = splitting.split_rows(1001, shares, 0, classes=classes)
+    drawn = problem.split_rows(1001, shares, 0, classes=classes)
     assert list(drawn) == ["training", "test", "validation"]
     assert sorted(np.concatenate([*drawn.values()])) == list(range(1001))
     for name, each in shares.items():
@@ -292,18 +291,18 @@ def test_a_split_gives_each_class_its_share_and_a_training_row(share: float) -> 
             atol=1.01,
         )
     assert set(classes[drawn["training"]]) == {0, 1, 2, 3}
-    again, other = (splitting.split_rows(1001, shares, s, classes=classes)["test"] for s in (0, 1))
+    again, other = (problem.split_rows(1001, shares, s, classes=classes)["test"] for s in (0, 1))
     assert (again == drawn["test"]).all()
     assert not np.array_equal(other, drawn["test"])
     # The rows that a report goes by stay the same whatever validates.
-    wider = splitting.split_rows(1001, {**shares, "validation": 0.3}, 0, classes=classes)
+    wider = problem.split_rows(1001, {**shares, "validation": 0.3}, 0, classes=classes)
     assert (wider["test"] == drawn["test"]).all()
 
 
 def test_a_class_of_a_single_row_is_trained_on() -> None:
     classes = np.r_[np.zeros(100, dtype=int), np.arange(1, 51)]
     shares = {"test": 0.2, "validation": 0.2}
-    drawn = splitting.split_rows(150, shares, 0, classes=classes)
+    drawn = problem.split_rows(150, shares, 0, classes=classes)
     assert set(classes[drawn["training"]]) == set(range(51))
     assert [len(rows) for rows in drawn.values()] == [90, 30, 30]
 
@@ -604,7 +603,7 @@ def test_a_code_is_found_wherever_it_stands_in_a_file(
     path = tmp_path / "table.csv"
     rows = [f"{i},{i}" for i in range(8)]
     for piece in (1, 2, 3, 7, 2**18):
-        monkeypatch.setattr(delimited, "_PIECE", piece)
+        monkeypatch.setattr(delimited, "_BLOCK", piece)
         for code, place in (("007", 0), ("007", 1), ("07", 1)):
             last = ["7", "7"]
             last[place] = f"{quote}{code}{quote}"
@@ -612,7 +611,7 @@ def test_a_code_is_found_wherever_it_stands_in_a_file(
             found = tables.read(path).iloc[:, place]
             assert found.tolist() == [*map(str, range(8)), code]
     path.write_text("n,day,at\n1,01.02.2020,00:15\n2,03.04.2020,08:20\n")
-    monkeypatch.setattr(delimited, "_with_arrow", pytest.fail)  # no code, no second reading
+    monkeypatch.setattr(delimited, "_read_strings", pytest.fail)  # no code, no second reading
     assert tables.read(path)["n"].tolist() == [1, 2]
 
 
@@ -642,7 +641,7 @@ def test_integers_beyond_float64_keep_their_differences(first: int, dtype: str) 
 
 
 def test_metrics_are_those_of_the_classes_that_are_there() -> None:
-    target = columns.Target("y", "classification", "", ("a", "b", "c"))
+    target = target_column.Target("y", "classification", "", ("a", "b", "c"))
     shares = np.asarray([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.4, 0.5, 0.1]])
     found = scores.score(target, np.asarray([0, 1, 0]), shares)
     assert found["accuracy"] == pytest.approx(2 / 3)
@@ -650,7 +649,7 @@ def test_metrics_are_those_of_the_classes_that_are_there() -> None:
     assert found["roc_auc"] == pytest.approx(1.0)
     assert found["log_loss"] == pytest.approx(-np.log([0.8, 0.7, 0.4]).mean())
     assert scores.score(target, np.asarray([1, 1, 1]), shares)["roc_auc"] is None
-    number = columns.Target("y", "regression", "")
+    number = target_column.Target("y", "regression", "")
     assert scores.score(number, np.ones(3), np.ones(3)) == {"r2": None, "rmse": 0.0, "mae": 0.0}
 
 
@@ -731,7 +730,7 @@ def test_truths_with_holes_are_classes_of_truths() -> None:
 def test_held_out_rows_tell_nothing_of_the_target_before_the_report() -> None:
     table = frame().assign(y=np.arange(60.0))
     shares = {"test": 0.15, "validation": 0.15}
-    training = splitting.split_rows(60, shares, 0)["training"]
+    training = problem.split_rows(60, shares, 0)["training"]
     held_out = table.index.difference(training)
     thetas = []
     for value in (1.0, 1e9):
@@ -775,14 +774,14 @@ def test_rows_of_weight_0_count_for_nothing_in_the_report(tmp_path: Path) -> Non
     report = tables.train(table, "y", settings=QUICK, weights="w", out=out).told["report"]
     assert report["test"]["roc_auc"] is None
     y, weights = np.arange(3.0), np.asarray([0.0, 1.0, 0.0])
-    number = columns.Target("y", "regression", "")
+    number = target_column.Target("y", "regression", "")
     assert scores.score(number, y, y + 1.0, weights) == {"r2": None, "rmse": 1.0, "mae": 1.0}
 
 
 @pytest.mark.once
 def test_weights_of_held_out_rows_alone_are_refused() -> None:
     table = frame().assign(a=np.arange(60.0))
-    drawn = splitting.split_rows(60, {"test": 0.15, "validation": 0.15}, 0)
+    drawn = problem.split_rows(60, {"test": 0.15, "validation": 0.15}, 0)
     for name, rows in drawn.items():
         weights = np.where(table.index.isin(rows), 0.0, 1.0)
         with pytest.raises(ValueError, match=f"the {name} rows have no weight"):
@@ -885,7 +884,7 @@ def test_a_file_that_lacks_a_setting_is_no_training_to_go_on_with(tmp_path: Path
     del told["settings"]["restarts"]
     told = {"preparation": kept.preparation, "metadata": kept.metadata}
     bx.save(path, kept.network, kept.theta, **told)
-    with pytest.raises(bx.CheckpointError, match="lacks 'restarts'"):
+    with pytest.raises(bx.CheckpointError, match="metadata lack 'restarts'"):
         tables.train(frame(), "y", settings=QUICK, out=path, resume=True)
 
 
@@ -964,7 +963,7 @@ def test_restarts_keep_the_best_network(xp: Any, tmp_path: Path) -> None:
 def test_a_training_that_is_killed_at_any_epoch_ends_at_the_same_theta(
     xp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarts: int
 ) -> None:
-    monkeypatch.setattr(keeping, "_PAUSE", 0.0)
+    monkeypatch.setattr(training_file, "_PAUSE", 0.0)
     table, path = frame(), tmp_path / "model"
     settings = tables.Settings(sizes=(8,), epochs=30, dropout=0.2, restarts=restarts)
     whole = tables.train(table, "y", settings=settings)
