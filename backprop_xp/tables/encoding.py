@@ -31,7 +31,6 @@ class Number:
     style: str | None = None
     origin: int = 0
     kind: ClassVar[str] = "number"
-    arrays: ClassVar[tuple[str, ...]] = ()
     is_scaled: ClassVar[bool] = True
     width: ClassVar[int] = 1
 
@@ -54,7 +53,6 @@ class Date:
     formats: tuple[str, ...]
     parts: tuple[str, ...]
     kind: ClassVar[str] = "date"
-    arrays: ClassVar[tuple[str, ...]] = ()
     is_scaled: ClassVar[bool] = True
 
     @property
@@ -84,7 +82,6 @@ class Category:
 
     values: tuple[str | None, ...]
     kind: ClassVar[str] = "category"
-    arrays: ClassVar[tuple[str, ...]] = ()
     is_scaled: ClassVar[bool] = False
     from_strings: ClassVar[bool] = True
 
@@ -116,7 +113,6 @@ class Text:
     idf: np.ndarray
     axes: np.ndarray
     kind: ClassVar[str] = "text"
-    arrays: ClassVar[tuple[str, ...]] = ("idf", "axes")
     is_scaled: ClassVar[bool] = False
     from_strings: ClassVar[bool] = True
 

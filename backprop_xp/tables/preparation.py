@@ -127,10 +127,9 @@ class Preparation:
         arrays = {f"scaling.{name}": array for name, array in self.scaling._asdict().items()}
         header: dict[str, Any] = {"left_out": self.left_out, "columns": {}}
         for i, (name, column) in enumerate(self.columns.items()):
-            fields = {
-                field.name: getattr(column, field.name) for field in dataclasses.fields(column)
-            }
-            arrays |= {f"{i}.{field}": fields.pop(field) for field in column.arrays}
+            fields = dataclasses.asdict(column)
+            own = [field for field, value in fields.items() if isinstance(value, np.ndarray)]
+            arrays |= {f"{i}.{field}": fields.pop(field) for field in own}
             header["columns"][name] = {"kind": column.kind, **fields}
         file = io.BytesIO()
         np.savez_compressed(file, **arrays, json=_as_array(json.dumps(header).encode()))
@@ -157,10 +156,12 @@ def _as_array(data: bytes) -> np.ndarray:
 
 
 def _column(i: int, fields: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Column:
-    kind: Any = KINDS[fields.pop("kind")]
-    plain = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
-    column: Column = kind(**plain, **{field: arrays[f"{i}.{field}"] for field in kind.arrays})
-    return column
+    """Return the column of its fields; those that JSON lacks are arrays."""
+    kind = KINDS[fields.pop("kind")]
+    for name in [field.name for field in dataclasses.fields(kind)]:
+        value = fields[name] if name in fields else arrays[f"{i}.{name}"]
+        fields[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**fields)
 
 
 def described_columns(preparation: Preparation) -> list[dict[str, Any]]:

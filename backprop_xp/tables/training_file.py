@@ -5,16 +5,14 @@ import importlib.metadata
 import json
 import math
 import os
-import sys
+import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, cast
 
 import numpy as np
-import pandas as pd
-import sklearn
 
 from backprop_xp.backends import Array, Selection, dtype_name, to_host
 from backprop_xp.files.checkpoint import Checkpoint, load, save
@@ -30,6 +28,8 @@ from backprop_xp.training.options import TrainingState
 # Called after each epoch with its number, the number of epochs, and arrays of one value for each
 # restart: "loss", "validation_loss", "best_loss" (the least so far) and "best_epoch" (its epoch).
 Watch: TypeAlias = Callable[[int, int, Mapping[str, np.ndarray]], object]
+# The libraries whose versions a file has.
+_LIBRARIES = ("numpy", "pandas", "scikit-learn", "skrub")
 # Seconds between two writes: an epoch of a small table takes less time than a write.
 _PAUSE = 1.0
 
@@ -44,11 +44,8 @@ def metadata_of(problem: Problem, settings: Settings, selection: Selection) -> M
         "where": {"backend": selection.backend.name, "dtype": dtype_name(selection.dtype)},
         "rows": {name: len(part.target) for name, part in problem.parts.items()},
         "versions": {
-            "python": sys.version.split()[0],
-            "numpy": np.__version__,
-            "pandas": pd.__version__,
-            "scikit-learn": sklearn.__version__,
-            "skrub": importlib.metadata.version("skrub"),
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _LIBRARIES},
         },
     }
     as_read: Metadata = json.loads(json.dumps(metadata))
@@ -136,10 +133,9 @@ class TrainingFile:
     path: PathLike | None
     network: Network
     optimizer: Optimizer
-    epochs: int
     preparation: np.ndarray  # its bytes
     metadata: Metadata
-    watches: tuple[Watch, ...] = ()
+    watches: Sequence[Watch] = ()
     say: Callable[[str], object] = lambda line: None
     _losses: dict[str, list[np.ndarray]] = field(default_factory=dict)
     _last_try: float = -math.inf
@@ -154,8 +150,9 @@ class TrainingFile:
         values = {name: losses[-1] for name, losses in self._losses.items()}
         if state.best is not None:
             values |= {"best_loss": state.best.score, "best_epoch": state.best.epoch}
+        epochs = self.metadata["settings"]["epochs"]
         for watch in self.watches:
-            watch(state.epoch, self.epochs, values)
+            watch(state.epoch, epochs, values)
         if time.monotonic() - self._last_try < _PAUSE:
             return
         try:
@@ -167,10 +164,9 @@ class TrainingFile:
             self._failed = True
         self._last_try = time.monotonic()
 
-    def continue_from(self, start: TrainingState | None) -> None:
+    def continue_from(self, start: TrainingState) -> None:
         """Take over the history of the training that is resumed."""
-        if start is not None:
-            self._losses = {name: list(values) for name, values in start.history.items()}
+        self._losses = {name: list(values) for name, values in start.history.items()}
 
     def history(self) -> dict[str, np.ndarray]:
         """Return the losses, ``(epochs,)`` or ``(epochs, restarts)``, by their names."""
@@ -192,6 +188,21 @@ class TrainingFile:
         state = state._replace(history=self.history())
         self._save(best.theta, best_network(state)._asdict(), state)
         return True
+
+    def write_interrupted(self, state: TrainingState | None) -> str:
+        """Write the file of an interrupted training, and return a line for the user."""
+        try:
+            is_written = self.write(state)
+        except OSError as error:
+            return f"interrupted, and the model is not written: {error}"
+        if state is None or not is_written:
+            return "interrupted before there was a network to keep"
+        best = best_network(state)
+        return (
+            f"interrupted in epoch {state.epoch + 1}: {os.fspath(self.path or '')} has the best "
+            f"network so far, of epoch {best.best_epoch}, validation loss {best.best:.6g}. "
+            "The same command with --resume goes on."
+        )
 
     def finish(self, theta: Array, metadata: Metadata) -> None:
         """Write the best network and the metadata of a training that has ended."""

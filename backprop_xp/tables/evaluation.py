@@ -1,12 +1,12 @@
-"""The metrics of predictions, beside those of a trivial baseline and of a linear model.
+"""The evaluation of a model: metrics beside those of a baseline, and the importance of columns.
 
-scikit-learn computes them, on the host, with the rows' weights.
+scikit-learn computes the metrics, on the host, with the rows' weights.
 """
 
 import os
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from sklearn import metrics
@@ -15,13 +15,16 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from backprop_xp.tables.model import Metadata, PathLike, TableModel
-from backprop_xp.tables.problem import Rows
+from backprop_xp.tables.problem import Rows, labelled_rows
+from backprop_xp.tables.readers import TableData, as_frame
 from backprop_xp.tables.target_column import Target
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
 
-Weights = np.ndarray | None
+Weights: TypeAlias = np.ndarray | None
+# Shuffles of each column.
+_SHUFFLES = 5
 
 
 def report_of(
@@ -96,23 +99,17 @@ def score(
 
 def by_class(target: Target, rows: Rows, predictions: np.ndarray) -> list[dict[str, Any]]:
     """Return for each class its rows, precision, recall and F1 (0 if undefined)."""
-    precisions, recalls, f1, _ = metrics.precision_recall_fscore_support(
+    rates = metrics.precision_recall_fscore_support(
         rows.y,
         predictions.argmax(axis=1),
         labels=np.arange(len(target.classes)),
         sample_weight=rows.weights,
         zero_division=0.0,
     )
-    return [
-        {
-            "class": name,
-            "rows": int((rows.y == i).sum()),
-            "precision": float(precisions[i]),
-            "recall": float(recalls[i]),
-            "f1": float(f1[i]),
-        }
-        for i, name in enumerate(target.classes)
-    ]
+    counts = np.bincount(rows.y, minlength=len(target.classes)).tolist()
+    columns = [target.classes, counts, *(values.tolist() for values in rates[:3])]
+    names = ("class", "rows", "precision", "recall", "f1")
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def baseline(target: Target, training: Rows, count: int) -> np.ndarray:
@@ -140,3 +137,43 @@ def _predictions(target: Target, estimator: "BaseEstimator", x: np.ndarray) -> n
     shares = np.zeros((len(x), len(target.classes)))
     shares[:, estimator.classes_] = estimator.predict_proba(x)
     return shares
+
+
+class Importance(NamedTuple):
+    """The growth of the loss after a shuffle of a column: its mean and standard deviation."""
+
+    column: str
+    mean: float
+    deviation: float
+
+
+def importances(model: TableModel, data: TableData, *, seed: int = 0) -> list[Importance]:
+    """Return the importance of each column for a table's target, the largest first.
+
+    It is the growth of the loss after a shuffle of the column's values (Breiman 2001, section 10).
+    The loss is the log-loss, or the root mean squared error in the target's unit. Rows without a
+    target are left out. Rows not used in training are best: training rows also show overfitting.
+    """
+    target, features = model.target, list(model.preparation.kinds)
+    frame = as_frame(data, texts=[target.name, *model.preparation.texts])
+    table = labelled_rows(frame, target.name, features=features, classes=target.classes)
+    x, y, _ = table.prepared(model.preparation, target)
+    y = target.decode(y)
+    generator = np.random.default_rng(seed)
+    base, found = _loss(model, x, y), []
+    for name, indices in model.preparation.places().items():
+        original, growths = x[:, indices], []
+        for _ in range(_SHUFFLES):
+            x[:, indices] = original[generator.permutation(len(x))]
+            growths.append(_loss(model, x, y) - base)
+        x[:, indices] = original
+        found.append(Importance(name, float(np.mean(growths)), float(np.std(growths))))
+    return sorted(found, key=lambda one: -one.mean)
+
+
+def _loss(model: TableModel, x: np.ndarray, y: np.ndarray) -> float:
+    target, outputs = model.target, model.outputs(x)
+    if not target.classes:
+        return float(metrics.root_mean_squared_error(y, outputs))
+    shares = outputs / outputs.sum(axis=1, keepdims=True)
+    return float(metrics.log_loss(y, shares, labels=np.arange(len(target.classes))))
