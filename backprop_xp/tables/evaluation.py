@@ -32,11 +32,14 @@ def report_of(
 ) -> Metadata:
     """Return the ``report`` of a model, and its ``classes``; ``weights`` are those of its loss."""
     target, training, test = model.target, parts["training"], parts["test"]
+    linear = LogisticRegression() if target.classes else Ridge()
+    # The trivial baseline predicts the classes' shares, or the mean.
+    baseline = DummyClassifier(strategy="prior") if target.classes else DummyRegressor()
     predictions = {
         "validation": model.outputs(parts["validation"].x),
         "test": model.outputs(test.x),
-        "linear": target.decode(linear(target, training, test.x, weights)),
-        "baseline": target.decode(baseline(target, training, len(test.y))),
+        "linear": _predict(linear, target, training._replace(weights=weights), test.x),
+        "baseline": _predict(baseline, target, training, test.x),
     }
     measured_on = {name: "validation" if name == "validation" else "test" for name in predictions}
     scores = {
@@ -112,28 +115,18 @@ def by_class(target: Target, rows: Rows, predictions: np.ndarray) -> list[dict[s
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def baseline(target: Target, training: Rows, count: int) -> np.ndarray:
-    """Return so many predictions of the trivial baseline: the classes' shares, or the mean."""
-    dummy = DummyClassifier(strategy="prior") if target.classes else DummyRegressor()
-    dummy.fit(np.zeros((len(training.y), 1)), training.y, sample_weight=training.weights)
-    return _predictions(target, dummy, np.zeros((count, 1)))
+def _predict(
+    estimator: "BaseEstimator", target: Target, training: Rows, x: np.ndarray
+) -> np.ndarray:
+    """Return the predictions of an estimator that learns from the training rows.
 
-
-def linear(target: Target, training: Rows, x: np.ndarray, weights: Weights) -> np.ndarray:
-    """Return the predictions of logistic or ridge regression on the same features.
-
-    Numbers are standardised: scikit-learn computes in float32 here, as x is.
+    It learns standardised numbers: scikit-learn computes in float32 here, as x is.
     """
-    regression = LogisticRegression() if target.classes else Ridge()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 100 iterations are enough
-        regression.fit(training.x, training.y, sample_weight=weights)
-    return _predictions(target, regression, x)
-
-
-def _predictions(target: Target, estimator: "BaseEstimator", x: np.ndarray) -> np.ndarray:
+        estimator.fit(training.x, training.y, sample_weight=training.weights)
     if not target.classes:
-        return np.asarray(estimator.predict(x), dtype="float64")
+        return target.decode(estimator.predict(x).astype("float64"))
     shares = np.zeros((len(x), len(target.classes)))
     shares[:, estimator.classes_] = estimator.predict_proba(x)
     return shares

@@ -29,7 +29,7 @@ from backprop_xp.tables.training_file import (
 )
 from backprop_xp.training.early_stopping import EarlyStopping
 from backprop_xp.training.fit import fit
-from backprop_xp.training.options import FitResult, TrainingState
+from backprop_xp.training.options import FitResult
 
 # The factor of the output layer's first weights.
 _SMALL = 0.1
@@ -86,8 +86,9 @@ def train(
     network = _network(problem.target, preparation.n_features, settings)
     optimizer = settings.make_optimizer(len(problem.training.target))
     start = None if checkpoint is None else checkpoint.state
-    file = TrainingFile(out, network, optimizer, preparation.to_bytes(), metadata, watches, say)
-    return _learn(problem, preparation, file, settings, selection, start)
+    stored = preparation.to_bytes()
+    file = TrainingFile(out, network, optimizer, stored, metadata, settings, start, watches, say)
+    return _learn(problem, preparation, file, selection)
 
 
 def _resume_lines(
@@ -136,23 +137,16 @@ def _network(target: Target, n_in: int, settings: Settings) -> Network:
 
 
 def _learn(
-    problem: Problem,
-    preparation: Preparation,
-    file: TrainingFile,
-    settings: Settings,
-    selection: Selection,
-    start: TrainingState | None,
+    problem: Problem, preparation: Preparation, file: TrainingFile, selection: Selection
 ) -> TableModel:
     """Train the network, and write its file with the report."""
-    target = problem.target
+    target, settings = problem.target, file.settings
     parts = {name: rows.prepared(preparation, target) for name, rows in problem.parts.items()}
     training, validation = parts["training"], parts["validation"]
     if settings.class_weight:
         training, validation = _balanced(training, validation, len(target.classes))
-    if start is not None:
-        file.continue_from(start)
     try:
-        result = _fit(file, training, validation, settings, selection, start)
+        result = _fit(file, training, validation, selection)
     except KeyboardInterrupt as error:
         error.add_note(file.write_interrupted(getattr(error, "state", None)))
         raise
@@ -181,22 +175,16 @@ def _balanced(training: Rows, validation: Rows, n_classes: int) -> tuple[Rows, R
     return training, validation
 
 
-def _fit(
-    file: TrainingFile,
-    training: Rows,
-    validation: Rows,
-    settings: Settings,
-    selection: Selection,
-    start: TrainingState | None,
-) -> FitResult:
+def _fit(file: TrainingFile, training: Rows, validation: Rows, selection: Selection) -> FitResult:
     """Return the result of a training with early stopping."""
-    x, y, weights = _on_device(training, file.network, selection)
+    network, settings = file.network, file.settings
+    x, y, weights = _on_device(training, network, selection)
     # Several threads of BLAS cost more than they gain for a small product.
     product = settings.batch_size * training.x.shape[1] * max((1, *settings.sizes))
     with threadpool_limits(1 if product < _WORTH_THREADS else None, user_api="blas"):
         result: FitResult = fit(
-            file.network,
-            _first_theta(file.network, training, settings, selection),
+            network,
+            _first_theta(network, training, settings, selection),
             x,
             y,
             optimizer=file.optimizer,
@@ -204,9 +192,9 @@ def _fit(
             batch_size=settings.batch_size,
             seed=settings.seed,
             sample_weight=weights,
-            validation=_on_device(validation, file.network, selection),
+            validation=_on_device(validation, network, selection),
             early_stopping=EarlyStopping(settings.patience),
-            start=start,
+            start=file.start,
             callbacks=(file,),
         )
     return result

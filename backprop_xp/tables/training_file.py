@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, cast
 
@@ -36,7 +36,7 @@ _PAUSE = 1.0
 
 def metadata_of(problem: Problem, settings: Settings, selection: Selection) -> Metadata:
     """Return the metadata of a training from its beginning, as they will be read."""
-    metadata = {
+    metadata: Metadata = {
         "target": problem.target._asdict(),
         "settings": dataclasses.asdict(settings),
         "data": problem.data,
@@ -48,8 +48,7 @@ def metadata_of(problem: Problem, settings: Settings, selection: Selection) -> M
             **{name: importlib.metadata.version(name) for name in _LIBRARIES},
         },
     }
-    as_read: Metadata = json.loads(json.dumps(metadata))
-    return as_read
+    return dict(json.loads(json.dumps(metadata)))
 
 
 def read_checkpoint(
@@ -107,10 +106,10 @@ def _words(value: object) -> str:
 
 
 class BestNetwork(NamedTuple):
-    """The best network so far: its index among the restarts, its epoch and validation loss."""
+    """The best of the restarts so far, after ``epoch``: its epoch and validation loss there."""
 
     member: int
-    epoch: int  # of the state
+    epoch: int
     best_epoch: int
     best: float
 
@@ -127,7 +126,7 @@ def best_network(state: TrainingState) -> BestNetwork:
 class TrainingFile:
     """A callback that records the losses, calls the watches, and writes the file as it goes.
 
-    ``path`` is None for no file.
+    ``path`` is None for no file, ``start`` the state that is resumed.
     """
 
     path: PathLike | None
@@ -135,11 +134,15 @@ class TrainingFile:
     optimizer: Optimizer
     preparation: np.ndarray  # its bytes
     metadata: Metadata
-    watches: Sequence[Watch] = ()
-    say: Callable[[str], object] = lambda line: None
-    _losses: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    _last_try: float = -math.inf
-    _failed: bool = False
+    settings: Settings
+    start: TrainingState | None
+    watches: Sequence[Watch]
+    say: Callable[[str], object]
+
+    def __post_init__(self) -> None:
+        history = {} if self.start is None else self.start.history
+        self._losses = {name: list(values) for name, values in history.items()}
+        self._last_try, self._has_failed = -math.inf, False
 
     def __call__(self, state: TrainingState) -> None:
         """Record an epoch, call the watches, and write the file if a second has passed.
@@ -150,23 +153,18 @@ class TrainingFile:
         values = {name: losses[-1] for name, losses in self._losses.items()}
         if state.best is not None:
             values |= {"best_loss": state.best.score, "best_epoch": state.best.epoch}
-        epochs = self.metadata["settings"]["epochs"]
         for watch in self.watches:
-            watch(state.epoch, epochs, values)
+            watch(state.epoch, self.settings.epochs or 0, values)
         if time.monotonic() - self._last_try < _PAUSE:
             return
         try:
             self.write(state)
-            self._failed = False
+            self._has_failed = False
         except OSError as error:
-            if not self._failed:
+            if not self._has_failed:
                 self.say(f"the model is not written: {error}. The training continues.")
-            self._failed = True
+            self._has_failed = True
         self._last_try = time.monotonic()
-
-    def continue_from(self, start: TrainingState) -> None:
-        """Take over the history of the training that is resumed."""
-        self._losses = {name: list(values) for name, values in start.history.items()}
 
     def history(self) -> dict[str, np.ndarray]:
         """Return the losses, ``(epochs,)`` or ``(epochs, restarts)``, by their names."""
