@@ -74,7 +74,7 @@ def train(
     )
     if settings.class_weight and not problem.target.classes:
         raise ValueError(f"class_weight is for classes, but {target!r} is a number.")
-    settings = settings.for_rows(len(problem.training.target))
+    settings = settings.for_rows(len(problem.parts["training"].target))
     selection = resolve(backend=backend, device=device, dtype=dtype)
     metadata = metadata_of(problem, settings, selection)
     checkpoint = read_checkpoint(out, metadata, selection) if resume else None
@@ -83,11 +83,17 @@ def train(
     if out is not None and checkpoint is not None and checkpoint.state is None:
         return model_of(checkpoint, out)
     preparation = _preparation(problem, settings, checkpoint, say)
-    network = _network(problem.target, preparation.n_features, settings)
-    optimizer = settings.make_optimizer(len(problem.training.target))
-    start = None if checkpoint is None else checkpoint.state
-    stored = preparation.to_bytes()
-    file = TrainingFile(out, network, optimizer, stored, metadata, settings, start, watches, say)
+    file = TrainingFile(
+        path=out,
+        network=_network(problem.target, preparation.n_features, settings),
+        optimizer=settings.make_optimizer(len(problem.parts["training"].target)),
+        preparation=preparation.to_bytes(),
+        metadata=metadata,
+        settings=settings,
+        start=None if checkpoint is None else checkpoint.state,
+        watches=watches,
+        say=say,
+    )
     return _learn(problem, preparation, file, selection)
 
 
@@ -97,11 +103,11 @@ def _resume_lines(
     """Yield a line for the user on the training that is resumed."""
     name = "a file" if out is None else os.fspath(out)
     if resume and checkpoint is None:
-        yield f"there is no {name} to go on with: the training starts anew"
+        yield f"there is no {name} to resume: the training starts anew"
     elif checkpoint is not None and checkpoint.state is None:
-        yield f"the training in {name} is finished: there is nothing to go on with"
+        yield f"the training in {name} is finished: there is nothing to resume"
     elif checkpoint is not None and checkpoint.state is not None:
-        yield f"going on after epoch {checkpoint.state.epoch}"
+        yield f"resumed after epoch {checkpoint.state.epoch}"
 
 
 def _preparation(
@@ -113,7 +119,7 @@ def _preparation(
     """Return the preparation in a checkpoint, or one that learns from the training rows."""
     if checkpoint is not None and checkpoint.preparation is not None:
         return Preparation.from_bytes(to_host(checkpoint.preparation[PREPARATION]))
-    preparation = prepare(problem.training.features, seed=settings.seed)
+    preparation = prepare(problem.parts["training"].features, seed=settings.seed)
     for name, reason in preparation.left_out.items():
         say(f"{name!r} is left out: it is {reason}")
     # As it will be read, so that training and prediction use the same numbers.
@@ -179,7 +185,7 @@ def _fit(file: TrainingFile, training: Rows, validation: Rows, selection: Select
     """Return the result of a training with early stopping."""
     network, settings = file.network, file.settings
     x, y, weights = _on_device(training, network, selection)
-    # Several threads of BLAS cost more than they gain for a small product.
+    # For a small product several threads of BLAS are slower than one.
     product = settings.batch_size * training.x.shape[1] * max((1, *settings.sizes))
     with threadpool_limits(1 if product < _WORTH_THREADS else None, user_api="blas"):
         result: FitResult = fit(
@@ -188,7 +194,7 @@ def _fit(file: TrainingFile, training: Rows, validation: Rows, selection: Select
             x,
             y,
             optimizer=file.optimizer,
-            epochs=settings.epochs,
+            epochs=file.epochs,
             batch_size=settings.batch_size,
             seed=settings.seed,
             sample_weight=weights,

@@ -61,23 +61,16 @@ class Table(NamedTuple):
 class Problem(NamedTuple):
     """A target, three parts of the rows, and the number of rows without a target.
 
-    ``training`` rows are learnt from; ``validation`` rows end the training and choose the network;
-    ``test`` rows are for the report alone. ``data`` is the SHA-256 of the table before its split.
-    ``held_out`` has the share of ``"test"`` and of ``"validation"``, or the SHA-256 of its table.
+    The network learns from the ``"training"`` rows; the ``"validation"`` rows end the training and
+    choose the network; the ``"test"`` rows are for the report alone. ``data`` is the SHA-256 of the
+    table before its split, ``held_out`` the share of test and validation rows, or their SHA-256.
     """
 
     target: Target
-    training: Table
-    validation: Table
-    test: Table
+    parts: Mapping[str, Table]
     without: int
     data: str
     held_out: Mapping[str, float | Mapping[str, str]]
-
-    @property
-    def parts(self) -> dict[str, Table]:
-        """The three parts by their names."""
-        return {"training": self.training, "validation": self.validation, "test": self.test}
 
     def lines(self) -> Iterator[str]:
         """Yield lines about the problem for the user."""
@@ -122,8 +115,9 @@ def pose(
     for name, part in parts.items():
         if part.weights is not None and not part.weights.any():
             raise ValueError(f"the {name} rows have no weight: choose another seed or share.")
+    parts = {name: parts[name] for name in ("training", "validation", "test")}
     without = len(frame) - len(table.target)
-    return Problem(found, **parts, without=without, data=_fingerprint(table), held_out=origins)
+    return Problem(found, parts, without, _fingerprint(table), origins)
 
 
 def _choose_columns(frame: pd.DataFrame, target: str, columns: Columns) -> Table:
@@ -169,7 +163,7 @@ def _weights(column: pd.Series, name: str) -> np.ndarray:
     values = column.to_numpy(dtype="float64") if column.dtype.kind in "fiub" else np.asarray([-1.0])
     if not (np.isfinite(values).all() and (values >= 0.0).all() and values.sum() > 0.0):
         raise ValueError(
-            f"the weights {name!r} must be finite numbers of at least 0, with a sum above it."
+            f"the weights {name!r} must be finite numbers of at least 0, with a positive sum."
         )
     return np.asarray(values)
 
@@ -187,7 +181,7 @@ def _read_part(
         )
         target.encode(table.target)  # raises for a class that training does not have
     except ValueError as error:
-        raise ValueError(f"of the {name} rows: {error}") from error
+        raise ValueError(f"{name} rows: {error}") from error
     return table
 
 

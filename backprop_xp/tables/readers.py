@@ -179,8 +179,8 @@ def _refuse_nested(column: pd.Series, name: str) -> None:
     for row, value in column.dropna().items():
         if not isinstance(value, str | bool | int | float | np.generic):
             raise ValueError(
-                f"the column {name!r} holds {type(value).__name__} (row {row}): numbers, strings "
-                "and dates can be learnt from."
+                f"the column {name!r} holds {type(value).__name__} (row {row}): numbers, "
+                "strings or dates are expected."
             )
 
 
@@ -207,8 +207,8 @@ def header_hint(names: Sequence[str]) -> str:
 def _delimited(file: BinaryIO, options: TableFile, texts: Sequence[str]) -> pd.DataFrame:
     if b"\0" in file.read(2**16):
         raise ValueError(
-            "it is no text in UTF-8, but a binary file or of another encoding: for a text, name "
-            "its encoding, as --encoding utf-16."
+            "it is not text in UTF-8: if it is text at all, name its encoding, for example "
+            "--encoding utf-16."
         )
     file.seek(0)
     head, path = delimited.head_of(file), os.fspath(options.path)
@@ -222,7 +222,7 @@ def _delimited(file: BinaryIO, options: TableFile, texts: Sequence[str]) -> pd.D
         )
     names = delimited.header(head, separator)
     if not names:
-        raise ValueError("it is empty: a line with the columns' names, and rows, are expected.")
+        raise ValueError("it is empty: a line with the columns' names is expected, then rows.")
     _refuse_twice(names)
     frame = delimited.read_delimited(file, delimited.Options(names, texts, separator, decimal))
     frame.attrs["decimal"] = decimal  # of the columns that stay strings
@@ -237,7 +237,7 @@ def _json_lines(file: BinaryIO, options: TableFile, texts: Sequence[str]) -> pd.
 def _npz(path: Path) -> pd.DataFrame:
     columns: dict[str, np.ndarray] = {}
     if not zipfile.is_zipfile(path):
-        raise ValueError("it is no npz file, as numpy.savez writes them.")
+        raise ValueError("it is not an npz file, as numpy.savez writes it.")
     with np.load(path, allow_pickle=False) as arrays:
         for name in arrays.files:
             array = _native(arrays[name])
@@ -266,8 +266,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         name = "UTF-8" if error.encoding.startswith("utf-8") else error.encoding
         return (
-            f"it is no text in {name} (byte 0x{error.object[error.start]:02x}): name its "
-            "encoding, as --encoding latin1."
+            f"it is not text in {name} (byte 0x{error.object[error.start]:02x}): name its "
+            "encoding, for example --encoding latin1."
         )
     return " ".join(str(error).split()) or type(error).__name__
 

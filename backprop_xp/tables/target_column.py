@@ -32,13 +32,15 @@ class Target(NamedTuple):
         values = _as_array(target_values(column, self.classes))
         if self.task == "regression":
             if values.dtype == object or not np.isfinite(values.astype("float64")).all():
-                raise ValueError(f"the target {self.name!r} has values that are no finite numbers.")
+                raise ValueError(
+                    f"the target {self.name!r} has values that are not finite numbers."
+                )
             return np.asarray((values.astype("float64") - self.mean) / self.scale)
         indices = {value: i for i, value in enumerate(self.classes)}
         unknown = [value for value in values.tolist() if value not in indices]
         if unknown:
             raise ValueError(
-                f"the target {self.name!r} has a class {unknown[0]!r} that is new here."
+                f"the target {self.name!r} has a class {unknown[0]!r} that training did not have."
             )
         return np.asarray([indices[value] for value in values.tolist()], dtype="int64")
 
@@ -66,7 +68,7 @@ def find_target(column: pd.Series, task: Task | None = None) -> Target:
     """
     name = str(column.name)
     if column.dtype.kind in "mM":
-        raise ValueError(f"the target {name!r} holds dates: make it a number or a class.")
+        raise ValueError(f"the target {name!r} holds dates: convert them to numbers or classes.")
     values = _as_array(target_values(column))
     levels = np.unique(values.astype(str) if values.dtype == object else values)
     if len(levels) < 2:
@@ -77,13 +79,13 @@ def find_target(column: pd.Series, task: Task | None = None) -> Target:
         raise ValueError(f"the target {name!r} holds strings, but regression needs numbers.")
     suggested, reason = _suggest_task(values, len(levels))
     if task is not None:
-        suggested, reason = task, "as it was told"
+        suggested, reason = task, "the task was given"
     if suggested == "regression":
         return Target(name, suggested, reason).with_moments(column)
     if len(levels) > max(2, len(values) // 2):
         raise ValueError(
-            f"the target {name!r} has {len(levels)} different values in {len(values)} rows: to "
-            "learn a class takes several rows of it."
+            f"the target {name!r} has {len(levels)} different values in {len(values)} rows: a "
+            "class needs several rows."
         )
     return Target(name, suggested, reason, tuple(levels.tolist()))
 

@@ -72,8 +72,8 @@ def read_checkpoint(
         ) from error
     if difference is not None:
         raise ValueError(
-            f"{name} cannot be resumed: {difference}. Give what it began with, or leave --resume "
-            "out to start anew."
+            f"{name} cannot be resumed: {difference}. Use its own data and settings, or leave "
+            "--resume out to start anew."
         )
     return checkpoint
 
@@ -122,7 +122,7 @@ def best_network(state: TrainingState) -> BestNetwork:
     return BestNetwork(member, state.epoch, int(epochs[member]), float(scores[member]))
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class TrainingFile:
     """A callback that records the losses, calls the watches, and writes the file as it goes.
 
@@ -154,7 +154,7 @@ class TrainingFile:
         if state.best is not None:
             values |= {"best_loss": state.best.score, "best_epoch": state.best.epoch}
         for watch in self.watches:
-            watch(state.epoch, self.settings.epochs or 0, values)
+            watch(state.epoch, self.epochs, values)
         if time.monotonic() - self._last_try < _PAUSE:
             return
         try:
@@ -165,6 +165,11 @@ class TrainingFile:
                 self.say(f"the model is not written: {error}. The training continues.")
             self._has_failed = True
         self._last_try = time.monotonic()
+
+    @property
+    def epochs(self) -> int:
+        """The maximum number of epochs."""
+        return self.settings.epochs or 0
 
     def history(self) -> dict[str, np.ndarray]:
         """Return the losses, ``(epochs,)`` or ``(epochs, restarts)``, by their names."""
@@ -199,7 +204,7 @@ class TrainingFile:
         return (
             f"interrupted in epoch {state.epoch + 1}: {os.fspath(self.path or '')} has the best "
             f"network so far, of epoch {best.best_epoch}, validation loss {best.best:.6g}. "
-            "The same command with --resume goes on."
+            "The same command with --resume continues it."
         )
 
     def finish(self, theta: Array, metadata: Metadata) -> None:
