@@ -17,10 +17,10 @@ from backprop_xp import tables
 from backprop_xp.tables import (
     dates,
     delimited,
+    evaluation,
     preparation,
     problem,
     readers,
-    scores,
     target_column,
     training_file,
 )
@@ -643,14 +643,14 @@ def test_integers_beyond_float64_keep_their_differences(first: int, dtype: str) 
 def test_metrics_are_those_of_the_classes_that_are_there() -> None:
     target = target_column.Target("y", "classification", "", ("a", "b", "c"))
     shares = np.asarray([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.4, 0.5, 0.1]])
-    found = scores.score(target, np.asarray([0, 1, 0]), shares)
+    found = evaluation.score(target, np.asarray([0, 1, 0]), shares)
     assert found["accuracy"] == pytest.approx(2 / 3)
     assert found["balanced_accuracy"] == pytest.approx(0.75)
     assert found["roc_auc"] == pytest.approx(1.0)
     assert found["log_loss"] == pytest.approx(-np.log([0.8, 0.7, 0.4]).mean())
-    assert scores.score(target, np.asarray([1, 1, 1]), shares)["roc_auc"] is None
+    assert evaluation.score(target, np.asarray([1, 1, 1]), shares)["roc_auc"] is None
     number = target_column.Target("y", "regression", "")
-    assert scores.score(number, np.ones(3), np.ones(3)) == {"r2": None, "rmse": 0.0, "mae": 0.0}
+    assert evaluation.score(number, np.ones(3), np.ones(3)) == {"r2": None, "rmse": 0.0, "mae": 0.0}
 
 
 def test_a_model_is_read_from_its_file_and_predicts_the_same(xp: Any, tmp_path: Path) -> None:
@@ -775,7 +775,7 @@ def test_the_report_ignores_rows_of_weight_0(tmp_path: Path) -> None:
     assert report["test"]["roc_auc"] is None
     y, weights = np.arange(3.0), np.asarray([0.0, 1.0, 0.0])
     number = target_column.Target("y", "regression", "")
-    assert scores.score(number, y, y + 1.0, weights) == {"r2": None, "rmse": 1.0, "mae": 1.0}
+    assert evaluation.score(number, y, y + 1.0, weights) == {"r2": None, "rmse": 1.0, "mae": 1.0}
 
 
 @pytest.mark.once
