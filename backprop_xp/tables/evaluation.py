@@ -74,11 +74,10 @@ def score(
         counted = weights > 0.0
         y, predictions, weights = y[counted], predictions[counted], weights[counted]
     if not target.classes:
-        varies = bool((y != y[0]).any())
+        varies = (y != y[0]).any()
+        r2 = float(metrics.r2_score(y, predictions, sample_weight=weights)) if varies else None
         return {
-            "r2": float(metrics.r2_score(y, predictions, sample_weight=weights))
-            if varies
-            else None,
+            "r2": r2,
             "rmse": float(metrics.root_mean_squared_error(y, predictions, sample_weight=weights)),
             "mae": float(metrics.mean_absolute_error(y, predictions, sample_weight=weights)),
         }

@@ -22,7 +22,7 @@ Part: TypeAlias = float | TableData
 
 
 class Columns(NamedTuple):
-    """The choice of columns: no ``features`` are all but those of ``drop`` and ``weights``."""
+    """The choice of columns: without ``features``, all others but ``drop`` and ``weights``."""
 
     features: Sequence[str] = ()
     drop: Sequence[str] = ()
