@@ -25,6 +25,7 @@ from backprop_xp.tables import (
     training_file,
 )
 from tests import messy
+from tests.commands import start
 
 QUICK = tables.Settings(sizes=(8,), epochs=12, patience=50)
 
@@ -1115,6 +1116,16 @@ def test_each_setting_has_a_line_of_help_and_accepts_its_default() -> None:
     for field in dataclasses.fields(tables.Settings):
         assert field.metadata["help"].strip()
         assert field.metadata["check"](field.default, field.name) == field.default
+
+
+@pytest.mark.once
+def test_settings_import_none_of_the_extra_libraries() -> None:
+    program = (
+        "import sys; from backprop_xp.tables.settings import Settings; Settings()\n"
+        "assert not {'pandas', 'pyarrow', 'sklearn', 'skrub'} & {*sys.modules}"
+    )
+    done = start("-c", program)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_column_that_decides_the_target_is_the_most_important() -> None:
