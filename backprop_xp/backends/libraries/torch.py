@@ -1,14 +1,15 @@
-"""PyTorch: its tensors, through array-api-compat's wrapper."""
+"""PyTorch: its tensors, through array-api-compat's wrapper; never its autograd."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 
-from backprop_xp.backends.doors import explicit, leaves_by_dlpack
-from backprop_xp.backends.dtypes_and_devices import dtype_name, imported, tried
+from backprop_xp.backends.dtypes_and_devices import dtype_name, imported, try_library
+from backprop_xp.backends.guard import CONVERSIONS, explicit, holds_a_mask, leaves_by_dlpack
 from backprop_xp.backends.process_settings import process_wide
 from backprop_xp.backends.protocol import (
     Array,
@@ -22,30 +23,21 @@ from backprop_xp.backends.protocol import (
     Probe,
 )
 
-_ANSWERS = ("equal", "allclose", "is_nonzero")
-_CONVERSIONS = (
-    *("__bool__", "__int__", "__float__", "__complex__", "__index__", "__iter__", "__array__"),
-    *("item", "tolist", "numpy", "cpu", *_ANSWERS),
-)
-# What these return has a shape that depends on values, for which the host waits.
+_COMPARISONS = ("equal", "allclose", "is_nonzero")
+# The host waits for these: the shape of the result depends on values.
 _SHAPED_BY_VALUES = (
-    "nonzero",
-    "argwhere",
-    "masked_select",
-    "unique",
-    "unique_consecutive",
-    "bincount",
+    *("nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "bincount"),
 )
 
 
 class TorchBackend(Backend):
-    """Only PyTorch's arrays are used, never its autograd."""
+    """PyTorch on CPUs, on GPUs of CUDA, and on Apple's GPU (MPS)."""
 
     name: ClassVar[str] = "torch"
 
     @explicit
     def probe(self) -> Probe:
-        return tried("torch", "PyTorch", "torch", lambda torch: torch.ones(1).add(1).numpy())
+        return try_library("torch", "PyTorch", "torch", lambda torch: torch.ones(1).add(1).numpy())
 
     def namespace(self) -> Namespace:
         from array_api_compat import torch
@@ -53,18 +45,15 @@ class TorchBackend(Backend):
         return torch
 
     def devices(self) -> list[Device]:
-        """Return the CPU, every GPU that CUDA shows, and Apple's GPU (MPS)."""
         import torch
 
         cuda = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
-        # With its index, as its tensors have it: without, the two would not be equal.
+        # With its index, as its tensors have it: torch.device("mps") is not equal.
         mps = [torch.device("mps", 0)] if torch.backends.mps.is_available() else []
         return [torch.device("cpu"), *cuda, *mps]
 
     def default_dtype(self, device: Device) -> DType:
-        import torch
-
-        return torch.float32
+        return self.namespace().float32
 
     def require_dtype(self, dtype: DType, device: Device | None = None) -> None:
         """Refuse 64-bit floating numbers on Apple's GPU, which lacks them."""
@@ -100,11 +89,10 @@ class TorchBackend(Backend):
     def detached(self, array: Array) -> Array:
         return array.detach()
 
-    def unrecorded(self) -> AbstractContextManager[Any]:
+    def unrecorded(self) -> AbstractContextManager[object]:
         import torch
 
-        context: AbstractContextManager[Any] = torch.no_grad()
-        return context
+        return torch.no_grad()
 
     def full_precision(self) -> AbstractContextManager[None]:
         """Forbid TF32 and bfloat16 in float32 products, in the whole process."""
@@ -123,10 +111,9 @@ class TorchBackend(Backend):
         """Return a CUDA device's memory, as CUDA counts it; None for others."""
         import torch
 
-        where = self.devices()[0] if device is None else device
-        if where.type != "cuda":
-            return None
-        free, total = torch.cuda.mem_get_info(where)
+        if device is None or device.type != "cuda":
+            return None  # the default device is the CPU
+        free, total = torch.cuda.mem_get_info(device)
         return Memory(total - free, total)
 
     def details(self) -> dict[str, str]:
@@ -135,23 +122,24 @@ class TorchBackend(Backend):
         return {"CUDA": torch.version.cuda or "none", "threads": str(torch.get_num_threads())}
 
     def doors(self) -> Sequence[Door]:
-        """Return the conversions of tensors, also those of the CPU: there they stand in."""
+        """Return the conversions of tensors; also of the CPU's, which stand in for a GPU's."""
         torch = imported("torch")
         if torch is None:
             return ()
-        compat = imported("array_api_compat.torch")
-        moves, masks = _moves(torch), _masks(torch)
-        modules = [xp for xp in (torch, compat) if xp is not None]
+        tensor, compat = torch.Tensor, imported("array_api_compat.torch")
+        moves, has_mask = _to_cpu(torch), holds_a_mask(torch.bool, torch.uint8)
+        modules = [torch] if compat is None else [torch, compat]
         return [
-            *(Door(torch.Tensor, name) for name in _CONVERSIONS),
-            *(Door(torch, name) for name in _ANSWERS),  # the wrapper's equal is another: entrywise
-            *(Door(torch.Tensor, name, shows=True) for name in ("__repr__", "__format__")),
-            Door(torch.Tensor, "__dlpack__", _exports),
-            Door(torch.Tensor, "to", moves),
+            *(Door(tensor, name) for name in (*CONVERSIONS, *_COMPARISONS)),
+            *(Door(tensor, name) for name in ("item", "tolist", "numpy", "cpu")),
+            *(Door(torch, name) for name in _COMPARISONS),  # the wrapper's equal is entrywise
+            *(Door(tensor, name, shows=True) for name in ("__repr__", "__format__")),
+            Door(tensor, "__dlpack__", _exports),
+            Door(tensor, "to", moves),
             *(Door(xp, "asarray", moves) for xp in modules),
-            *(Door(xp, name) for xp in (torch.Tensor, *modules) for name in _SHAPED_BY_VALUES),
-            *(Door(xp, "where", lambda *given, **by_name: len(given) == 1) for xp in modules),
-            *(Door(torch.Tensor, name, masks) for name in ("__getitem__", "__setitem__")),
+            *(Door(xp, name) for xp in (tensor, *modules) for name in _SHAPED_BY_VALUES),
+            *(Door(xp, "where", lambda *args, **kwargs: len(args) == 1) for xp in modules),
+            *(Door(tensor, name, has_mask) for name in ("__getitem__", "__setitem__")),
         ]
 
 
@@ -160,8 +148,8 @@ class TorchBackend(Backend):
 def _ieee_products() -> Iterator[None]:
     import torch
 
-    cuda = torch.backends.cuda.matmul
-    if not hasattr(cuda, "fp32_precision"):  # before PyTorch 2.9
+    settings: list[Any] = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
+    if not hasattr(settings[0], "fp32_precision"):  # before PyTorch 2.9
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")
         try:
@@ -169,47 +157,33 @@ def _ieee_products() -> Iterator[None]:
         finally:
             torch.set_float32_matmul_precision(before)
         return
-    onednn: Any = torch.backends.mkldnn
-    libraries = (cuda, onednn.matmul)
-    settings = [library.fp32_precision for library in libraries]
-    for library in libraries:
-        library.fp32_precision = "ieee"
+    values = [setting.fp32_precision for setting in settings]
     try:
+        for setting in settings:
+            setting.fp32_precision = "ieee"
         yield
     finally:
-        for library, setting in zip(libraries, settings, strict=True):
-            library.fp32_precision = setting
+        for setting, value in zip(settings, values, strict=True):
+            setting.fp32_precision = value
 
 
-def _moves(torch: Any) -> Callable[..., bool]:
-    """Return what says whether ``x.to`` or ``asarray(x)`` brings a tensor from a GPU to the CPU."""
+def _to_cpu(torch: ModuleType) -> Callable[..., bool]:
+    """Return a test whether ``x.to`` or ``asarray(x)`` brings a tensor from a GPU to the CPU."""
 
-    def moves(array: Any, *args: Any, **options: Any) -> bool:
+    def moves(array: Array, *args: Any, **options: Any) -> bool:
         if not isinstance(array, torch.Tensor) or array.device.type == "cpu":
             return False
         target = options.get("device", options.get("other", args[0] if args else None))
-        if isinstance(target, str | torch.device):
-            return bool(torch.device(target).type == "cpu")
-        return isinstance(target, torch.Tensor) and bool(target.device.type == "cpu")
+        if isinstance(target, torch.Tensor):
+            target = target.device
+        return isinstance(target, str | torch.device) and torch.device(target).type == "cpu"
 
     return moves
 
 
-def _masks(torch: Any) -> Callable[..., bool]:
-    """Return what says whether an index holds a mask, whose entries the host counts."""
-
-    def masks(array: Any, index: Any, *values: Any) -> bool:
-        parts = index if isinstance(index, tuple) else (index,)
-        is_one = any(getattr(part, "dtype", None) in (torch.bool, torch.uint8) for part in parts)
-        # One number is written under a mask where it is.
-        return is_one and all(getattr(value, "ndim", 0) for value in values)
-
-    return masks
-
-
-def _exports(array: Any, **options: Any) -> bool:
-    """Say whether DLPack hands a tensor to the host: a GPU's may stay where it is."""
-    return bool(array.device.type == "cpu") or leaves_by_dlpack(array, **options)
+def _exports(array: Array, **options: Any) -> bool:
+    """Return whether DLPack hands a tensor to the host; a GPU's memory may stay there."""
+    return array.device.type == "cpu" or leaves_by_dlpack(array, **options)
 
 
 backend = TorchBackend()
