@@ -5,7 +5,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backprop_xp.backends.protocol import Array, Device, DType, Namespace, Probe
 
@@ -52,6 +52,19 @@ def imported(name: str) -> ModuleType | None:
         return importlib.import_module(name)
     except ImportError:  # in the other thread
         return None
+
+
+class LazyModule:
+    """A library that is imported when its first attribute is needed."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._module: ModuleType | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._module is None:
+            self._module = importlib.import_module(self._name)
+        return getattr(self._module, name)
 
 
 def device_of(array: Array) -> Device:

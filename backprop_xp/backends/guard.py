@@ -92,17 +92,13 @@ def explicit(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def allowed(*args: P.args, **kwargs: P.kwargs) -> R:
-        return _allowed(function, *args, **kwargs) if observers else function(*args, **kwargs)
+        token = _active.set(("allow",))
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _active.reset(token)
 
     return allowed
-
-
-def _allowed(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    token = _active.set(("allow", *_active.get()))
-    try:
-        return function(*args, **kwargs)
-    finally:
-        _active.reset(token)
 
 
 def leaves_by_dlpack(array: Array, **options: Any) -> bool:
@@ -172,7 +168,7 @@ def _guarded(backend: Backend, door: Door, original: Function) -> Function:
                 f'{_transfer(backend, door, args[0])}, inside bx.transfer_guard("disallow"). Keep '
                 "it on the device, or move it on purpose by bx.to_host(array)."
             )
-        result = _allowed(original, *args, **kwargs)  # one line of log: a door may lead to others
+        result = explicit(original)(*args, **kwargs)  # a door may lead to others: log one line
         log().warning("%s.", _transfer(backend, door, args[0]))
         return result
 

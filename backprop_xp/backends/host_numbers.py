@@ -3,6 +3,10 @@
 import numpy as np
 
 from backprop_xp.backends.protocol import Array
+from backprop_xp.checks import unravel
+
+_NUMBERS = (bool, int, float, complex, np.number, np.bool)
+_MISSING = ("NoneType", "NAType", "NaTType")
 
 
 def plain(value: object, name: str) -> np.ndarray:
@@ -68,16 +72,18 @@ def require_dtype(array: Array, name: str) -> None:
 def _unboxed(host: np.ndarray, name: str) -> np.ndarray:
     """Return an array of Python objects as numbers; the first other object is a TypeError."""
     values = host.reshape(-1).tolist()
-    others = [i for i, value in enumerate(values) if not _is_number(value)]
+    others = {i: value for i, value in enumerate(values) if not isinstance(value, _NUMBERS)}
     if not others:
         # Integers that do not fit in 64 bits remain of kind "O".
         return np.asarray(values).reshape(host.shape)
     if not host.shape:
         raise TypeError(f"{name} must be an array of numbers, not {type(host.item()).__name__}.")
-    first = values[others[0]]
-    entry = f"{name}{[int(i) for i in np.unravel_index(others[0], host.shape)]}"
-    if _is_missing(first):
-        missing = sum(_is_missing(values[i]) for i in others)
+    index, first = next(iter(others.items()))
+    entry = f"{name}{list(unravel(index, host.shape))}"
+    # By name, since pandas' NA and NaT would need an import.
+    kinds = [type(value).__name__ for value in others.values()]
+    if kinds[0] in _MISSING:
+        missing = sum(kind in _MISSING for kind in kinds)
         raise TypeError(
             f"{name} has missing values ({missing} of {host.size}), the first {first} at {entry}. "
             "Drop such rows, or fill them in."
@@ -86,15 +92,6 @@ def _unboxed(host: np.ndarray, name: str) -> np.ndarray:
         f"{name} has dtype object, but numbers are expected: {first!r} at {entry} is of "
         f"{type(first).__name__}. {_way_out(host, name)}"
     )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, bool | int | float | complex | np.number | np.bool)
-
-
-def _is_missing(value: object) -> bool:
-    # By name, since pandas' NA and NaT would need an import.
-    return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
 def _way_out(host: np.ndarray, name: str) -> str:

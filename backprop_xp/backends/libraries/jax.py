@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from backprop_xp.backends.dtypes_and_devices import imported, try_library
+from backprop_xp.backends.dtypes_and_devices import LazyModule, imported, try_library
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -22,6 +22,7 @@ from backprop_xp.backends.protocol import (
     Probe,
 )
 
+jax = LazyModule("jax")
 _NOTE = (
     "backprop_xp compiles this for JAX as a whole: a layer, loss or optimiser of your own may not "
     "look at the values of its arrays. To look at them while you search for a mistake: with "
@@ -31,14 +32,10 @@ _FEW = 2**14  # elements; measured on networks of 340 to 670,000
 
 
 def _concat(flat: list[Array]) -> Array:
-    import jax
-
     return jax.numpy.concat(flat, axis=-1)
 
 
 def _zeros(flat: list[Array]) -> Array:
-    import jax
-
     return jax.numpy.zeros_like(_concat(flat))
 
 
@@ -50,15 +47,12 @@ def _pack(layout: Any, values: Sequence[Sequence[Array]], stack: tuple[int, ...]
     for few parameters a branch costs more than it saves. The branches are functions of this module,
     since without tracing JAX would compile new ones at each call, and keep them.
     """
-    import jax
-
     arrays = [array for layer in values for array in layer]
     lengths = [part.length for parts in layout for part in parts]
     flat = [a.reshape((*stack, n)) for a, n in zip(arrays, lengths, strict=True)]
     if math.prod(stack) * sum(lengths) < _FEW:
         return _concat(flat)
-    barrier: Function = jax.lax.optimization_barrier
-    always = barrier(jax.numpy.asarray(True))  # the compiler cannot tell
+    always = jax.lax.optimization_barrier(jax.numpy.asarray(True))  # the compiler cannot tell
     return jax.lax.cond(always, _concat, _zeros, flat)
 
 
@@ -67,8 +61,6 @@ def _copy_of(array: Array) -> Array:
 
     JAX keeps for ever what it compiles, more than 1 MB for each shape.
     """
-    import jax
-
     if isinstance(array, jax.core.Tracer):
         return jax.numpy.array(array, copy=True)
     return jax.device_put(array, array.sharding, may_alias=False)
@@ -76,8 +68,6 @@ def _copy_of(array: Array) -> Array:
 
 def _zeros_like(array: Array) -> Array:
     """Replace ``training.pytrees.zeros_like`` likewise."""
-    import jax
-
     if isinstance(array, jax.core.Tracer):
         return jax.numpy.zeros_like(array)
     return jax.device_put(np.zeros(array.shape, array.dtype), array.sharding, may_alias=False)
@@ -94,22 +84,18 @@ class JAXBackend(Backend):
     }
 
     def probe(self) -> Probe:
-        probe, jax = try_library("jax", "JAX", "jax", _work), imported("jax")
-        platforms = None if jax is None else jax.config.jax_platforms
+        probe, is_imported = try_library("jax", "JAX", "jax", _work), imported("jax") is not None
+        platforms = jax.config.jax_platforms if is_imported else None
         if probe.usable or not platforms:
             return probe
         hint = f"unset JAX_PLATFORMS, or install what JAX needs for {platforms!r}"
         return probe._replace(hint=hint)
 
     def namespace(self) -> Namespace:
-        from jax import numpy as xp
-
-        return xp
+        return jax.numpy
 
     def devices(self) -> list[Device]:
         """Return the devices of the default platform, then the CPU."""
-        import jax
-
         devices: list[Device] = jax.devices()
         return devices + [device for device in jax.devices("cpu") if device not in devices]
 
@@ -124,8 +110,6 @@ class JAXBackend(Backend):
 
     def require_dtype(self, dtype: DType, device: Device | None = None) -> None:
         """Refuse 64 bits without x64: JAX would halve them with a mere warning."""
-        import jax
-
         kept = jax.dtypes.canonicalize_dtype(dtype)
         if kept != np.dtype(dtype):
             raise DTypeNotKeptError(f"{_needs_x64(dtype)}, or ask for dtype={kept.name!r}.")
@@ -140,8 +124,6 @@ class JAXBackend(Backend):
 
         Integers then become int32, as JAX keeps them; values that do not fit are an error.
         """
-        import jax
-
         wanted = array.dtype if dtype is None else dtype
         kept = jax.dtypes.canonicalize_dtype(wanted)
         if dtype is not None or array.dtype.kind in "fc":
@@ -152,35 +134,27 @@ class JAXBackend(Backend):
 
     def to_host(self, array: Array) -> np.ndarray:
         """Return the values; those of a dtype that NumPy lacks, such as bfloat16, as float32."""
-        import jax
-
         host = np.asarray(jax.device_get(array))  # the one explicit transfer for JAX's own guard
         is_floating = jax.numpy.issubdtype(host.dtype, jax.numpy.floating)
         return host.astype(np.float32) if is_floating and host.dtype.kind != "f" else host
 
     def transfer_guard(self, mode: str) -> AbstractContextManager[object]:
         """Return JAX's guard, which does nothing on the CPU."""
-        jax = imported("jax")
-        if jax is None:
-            return nullcontext()
-        return jax.transfer_guard_device_to_host(mode)  # type: ignore[no-any-return]
+        context: AbstractContextManager[object] = nullcontext()
+        if imported("jax") is not None:
+            context = jax.transfer_guard_device_to_host(mode)
+        return context
 
     def synchronize(self, device: Device | None = None) -> None:
-        import jax
-
         jax.device_put(0, device).block_until_ready()
 
     def full_precision(self) -> AbstractContextManager[None]:
         """Ask for float32 products in full: on GPUs and TPUs JAX's default is TF32 or bfloat16."""
-        import jax
-
         context: AbstractContextManager[None] = jax.default_matmul_precision("highest")
         return context
 
     def compile(self, function: Function, *, donate: Sequence[int] = ()) -> Function:
         """Return ``jax.jit(function)``, whose errors of tracing explain the compilation."""
-        import jax
-
         compiled = jax.jit(function, donate_argnums=tuple(donate))
 
         @functools.wraps(function)
@@ -196,8 +170,6 @@ class JAXBackend(Backend):
 
     def loop(self, step: Function) -> Function:
         """Return ``jax.lax.fori_loop`` over steps, compiled; ``jax.lax.scan`` takes all of them."""
-        import jax
-
         traced, tree = jax.jit(step), jax.tree.map  # once, for the outputs' shapes and for the loop
 
         def loop(carry: Any, columns: Any, first: Any, last: Any, *shared: Any) -> Any:
@@ -223,13 +195,11 @@ class JAXBackend(Backend):
         return None if used is None or total is None else Memory(used, total)
 
     def details(self) -> dict[str, str]:
-        import jax
-
         x64 = "on" if jax.dtypes.canonicalize_dtype(np.float64) == np.float64 else "off"
         return {"default platform": jax.default_backend(), "x64": x64}
 
 
-def _work(jax: ModuleType) -> None:
+def _work(_: ModuleType) -> None:
     try:
         jax.numpy.ones(1).block_until_ready()
     except AssertionError as error:  # without a message, if JAX_PLATFORMS names a missing platform

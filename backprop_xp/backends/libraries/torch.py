@@ -1,14 +1,18 @@
 """PyTorch: its tensors, through array-api-compat's wrapper; never its autograd."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 
-from backprop_xp.backends.dtypes_and_devices import dtype_name, imported, try_library
+from backprop_xp.backends.dtypes_and_devices import (
+    LazyModule,
+    dtype_name,
+    imported,
+    try_library,
+)
 from backprop_xp.backends.guard import CONVERSIONS, explicit, holds_a_mask, leaves_by_dlpack
 from backprop_xp.backends.process_settings import process_wide
 from backprop_xp.backends.protocol import (
@@ -23,6 +27,7 @@ from backprop_xp.backends.protocol import (
     Probe,
 )
 
+torch = LazyModule("torch")
 _COMPARISONS = ("equal", "allclose", "is_nonzero")
 # The host waits for these: the shape of the result depends on values.
 _SHAPED_BY_VALUES = (
@@ -40,13 +45,11 @@ class TorchBackend(Backend):
         return try_library("torch", "PyTorch", "torch", lambda torch: torch.ones(1).add(1).numpy())
 
     def namespace(self) -> Namespace:
-        from array_api_compat import torch
+        import array_api_compat.torch
 
-        return torch
+        return array_api_compat.torch
 
     def devices(self) -> list[Device]:
-        import torch
-
         cuda = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
         # With its index, as its tensors have it: torch.device("mps") is not equal.
         mps = [torch.device("mps", 0)] if torch.backends.mps.is_available() else []
@@ -70,8 +73,6 @@ class TorchBackend(Backend):
     def from_host(
         self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
     ) -> Array:
-        import torch
-
         self.require_dtype(array.dtype if dtype is None else dtype, device)
         # PyTorch warns when it shares a read-only array, and refuses some strides and byte orders.
         contiguous = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
@@ -90,17 +91,14 @@ class TorchBackend(Backend):
         return array.detach()
 
     def unrecorded(self) -> AbstractContextManager[object]:
-        import torch
-
-        return torch.no_grad()
+        context: AbstractContextManager[object] = torch.no_grad()
+        return context
 
     def full_precision(self) -> AbstractContextManager[None]:
         """Forbid TF32 and bfloat16 in float32 products, in the whole process."""
         return _ieee_products()
 
     def synchronize(self, device: Device | None = None) -> None:
-        import torch
-
         kind = None if device is None else device.type
         if kind in (None, "cuda") and torch.cuda.is_available():
             torch.cuda.synchronize(device)
@@ -109,34 +107,28 @@ class TorchBackend(Backend):
 
     def memory(self, device: Device | None = None) -> Memory | None:
         """Return a CUDA device's memory, as CUDA counts it; None for others."""
-        import torch
-
         if device is None or device.type != "cuda":
             return None  # the default device is the CPU
         free, total = torch.cuda.mem_get_info(device)
         return Memory(total - free, total)
 
     def details(self) -> dict[str, str]:
-        import torch
-
         return {"CUDA": torch.version.cuda or "none", "threads": str(torch.get_num_threads())}
 
     def doors(self) -> Sequence[Door]:
         """Return the conversions of tensors; also of the CPU's, which stand in for a GPU's."""
-        torch = imported("torch")
-        if torch is None:
+        modules = [xp for xp in map(imported, ("torch", "array_api_compat.torch")) if xp]
+        if not modules:
             return ()
-        tensor, compat = torch.Tensor, imported("array_api_compat.torch")
-        moves, has_mask = _to_cpu(torch), holds_a_mask(torch.bool, torch.uint8)
-        modules = [torch] if compat is None else [torch, compat]
+        tensor, has_mask = torch.Tensor, holds_a_mask(torch.bool, torch.uint8)
         return [
             *(Door(tensor, name) for name in (*CONVERSIONS, *_COMPARISONS)),
             *(Door(tensor, name) for name in ("item", "tolist", "numpy", "cpu")),
-            *(Door(torch, name) for name in _COMPARISONS),  # the wrapper's equal is entrywise
+            *(Door(modules[0], name) for name in _COMPARISONS),  # the wrapper's equal is entrywise
             *(Door(tensor, name, shows=True) for name in ("__repr__", "__format__")),
             Door(tensor, "__dlpack__", _exports),
-            Door(tensor, "to", moves),
-            *(Door(xp, "asarray", moves) for xp in modules),
+            Door(tensor, "to", _to_cpu),
+            *(Door(xp, "asarray", _to_cpu) for xp in modules),
             *(Door(xp, name) for xp in (tensor, *modules) for name in _SHAPED_BY_VALUES),
             *(Door(xp, "where", lambda *args, **kwargs: len(args) == 1) for xp in modules),
             *(Door(tensor, name, has_mask) for name in ("__getitem__", "__setitem__")),
@@ -146,9 +138,7 @@ class TorchBackend(Backend):
 @process_wide
 @contextlib.contextmanager
 def _ieee_products() -> Iterator[None]:
-    import torch
-
-    settings: list[Any] = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
+    settings = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
     if not hasattr(settings[0], "fp32_precision"):  # before PyTorch 2.9
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")
@@ -167,18 +157,14 @@ def _ieee_products() -> Iterator[None]:
             setting.fp32_precision = value
 
 
-def _to_cpu(torch: ModuleType) -> Callable[..., bool]:
-    """Return a test whether ``x.to`` or ``asarray(x)`` brings a tensor from a GPU to the CPU."""
-
-    def moves(array: Array, *args: Any, **options: Any) -> bool:
-        if not isinstance(array, torch.Tensor) or array.device.type == "cpu":
-            return False
-        target = options.get("device", options.get("other", args[0] if args else None))
-        if isinstance(target, torch.Tensor):
-            target = target.device
-        return isinstance(target, str | torch.device) and torch.device(target).type == "cpu"
-
-    return moves
+def _to_cpu(array: Array, *args: Any, **options: Any) -> bool:
+    """Return whether ``x.to`` or ``asarray(x)`` brings a tensor from a GPU to the CPU."""
+    if not isinstance(array, torch.Tensor) or array.device.type == "cpu":
+        return False
+    target = options.get("device", options.get("other", args[0] if args else None))
+    if isinstance(target, torch.Tensor):
+        target = target.device
+    return isinstance(target, str | torch.device) and torch.device(target).type == "cpu"
 
 
 def _exports(array: Array, **options: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from backprop_xp.backends.dtypes_and_devices import imported, is_installed
+from backprop_xp.backends.dtypes_and_devices import LazyModule, imported, is_installed
 from backprop_xp.backends.guard import CONVERSIONS, explicit, leaves_by_dlpack
 from backprop_xp.backends.libraries.cupy.fused import FUSED
 from backprop_xp.backends.libraries.cupy.namespace import placing
@@ -30,6 +30,7 @@ from backprop_xp.backends.protocol import (
     Probe,
 )
 
+cupy = LazyModule("cupy")
 _DRIVER = "check that nvidia-smi lists a GPU and that its driver fits CuPy's CUDA version"
 _LIBRARIES = "install CUDA's libraries beside CuPy: pip install 'backprop_xp[cuda13]' (or cuda12)"
 _PEDANTIC_MATH = 2  # cuBLAS's CUBLAS_PEDANTIC_MATH, which CuPy has no name for
@@ -52,8 +53,6 @@ class CuPyBackend(Backend):
             return Probe(False, None, "CuPy is not installed", hint)
         version = None
         try:
-            import cupy
-
             version = str(cupy.__version__)
             cupy.asnumpy(cupy.ones((1, 1)) @ cupy.ones((1, 1)))
         except Exception as error:
@@ -69,8 +68,6 @@ class CuPyBackend(Backend):
 
     def devices(self) -> list[Device]:
         """Return every GPU that CUDA shows, the current one first."""
-        import cupy
-
         devices = [cupy.cuda.Device(i) for i in range(cupy.cuda.runtime.getDeviceCount())]
         return sorted(devices, key=lambda device: bool(device != cupy.cuda.Device()))
 
@@ -79,8 +76,6 @@ class CuPyBackend(Backend):
 
     def require_current(self, device: Device, name: str) -> None:
         """Raise ValueError unless CuPy computes on ``device`` now: results would be elsewhere."""
-        import cupy
-
         current = cupy.cuda.runtime.getDevice()
         if device.id != current:
             raise ValueError(
@@ -101,23 +96,17 @@ class CuPyBackend(Backend):
     def from_host(
         self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
     ) -> Array:
-        import cupy
-
         with cupy.cuda.Device(device):
             return cupy.asarray(array, dtype=dtype)
 
     @explicit
     def to_host(self, array: Array) -> np.ndarray:
         """Return the values as NumPy's, after waiting for the current stream of the array's GPU."""
-        import cupy
-
         with array.device:
             return np.asarray(cupy.asnumpy(array))
 
     def synchronize(self, device: Device | None = None) -> None:
         """Wait for every stream of the GPU."""
-        import cupy
-
         cupy.cuda.Device(device).synchronize()
 
     @contextlib.contextmanager
@@ -127,8 +116,6 @@ class CuPyBackend(Backend):
         CuPy copies from pinned memory, into memory that its pool keeps for that stream. The pool
         reuses it once the array is released, so work on the array must be done before.
         """
-        import cupy
-
         with cupy.cuda.Device(device) as current, _copy_stream(int(current)) as stream:
             yield
             stream.synchronize()
@@ -141,9 +128,7 @@ class CuPyBackend(Backend):
         the complex step's tiny imaginary part. It holds for products of two matrices in the whole
         process, for those of stacks in this thread and on the current GPU.
         """
-        import cupy
-        from cupy.cuda import cublas
-
+        cublas = cupy.cuda.cublas
         handle = cupy.cuda.get_cublas_handle()  # this thread's, for products of stacks
         before = cublas.getMathMode(handle)
         with _pedantic_compute_types():
@@ -155,15 +140,11 @@ class CuPyBackend(Backend):
 
     def memory(self, device: Device | None = None) -> Memory:
         """Return the GPU's memory, as CUDA counts it: all that CuPy's pool holds is in use."""
-        import cupy
-
         free, total = cupy.cuda.Device(device).mem_info
         return Memory(total - free, total)
 
     def details(self) -> dict[str, str]:
         """Return CUDA's versions and other facts that decide speed and precision."""
-        import cupy
-
         runtime = cupy.cuda.runtime
         # CuPy reads the variable once, and has no public function that returns it.
         tf32 = "off" if os.environ.get("CUPY_TF32", "0") in ("", "0") else "on"
@@ -186,8 +167,7 @@ class CuPyBackend(Backend):
 
     def doors(self) -> Sequence[Door]:
         """Return the conversions of CuPy's arrays; ``cupy.asnumpy`` goes through ``get``."""
-        cupy = imported("cupy")
-        if cupy is None:
+        if imported("cupy") is None:
             return ()
         own = ("get", "item", "tolist", "tobytes", "tofile", "dump", "dumps")
         shows = ("__repr__", "__str__", "__format__")
@@ -201,8 +181,6 @@ class CuPyBackend(Backend):
 @functools.cache
 def _copy_stream(device: int) -> Any:
     """Return the current GPU's one stream for copies; CuPy's pool has memory for each stream."""
-    import cupy
-
     return cupy.cuda.Stream(non_blocking=True)
 
 
@@ -210,23 +188,20 @@ def _copy_stream(device: int) -> Any:
 @contextlib.contextmanager
 def _pedantic_compute_types() -> Iterator[None]:
     """Set the mode of CuPy's products of two matrices; those of stacks ask the handle alone."""
-    from cupy import _core
-    from cupy._core import _routines_linalg
-
-    before = [(dtype, _core.get_compute_type(dtype)) for dtype in (np.float32, np.float64)]
+    core, pedantic = cupy._core, cupy._core._routines_linalg.COMPUTE_TYPE_PEDANTIC
+    before = [(dtype, core.get_compute_type(dtype)) for dtype in (np.float32, np.float64)]
     for dtype, _ in before:
-        _core.set_compute_type(dtype, _routines_linalg.COMPUTE_TYPE_PEDANTIC)
+        core.set_compute_type(dtype, pedantic)
     try:
         yield
     finally:
         for dtype, kind in before:
-            _core.set_compute_type(dtype, kind)
+            core.set_compute_type(dtype, kind)
 
 
 @functools.cache
 def _namespace() -> Namespace:
     import array_api_compat.cupy
-    import cupy
 
     def clip(x: Array, /, min: Array = None, max: Array = None) -> Array:  # noqa: A002
         return cupy.clip(x, min, max)

@@ -95,11 +95,11 @@ KERNELS = (SGD, MOMENTUM, NESTEROV, RMSPROP, ADAM, MASKED_ADAM)
 
 @functools.cache
 def _compiled(kernel: Kernel) -> Function:
-    import cupy
-
     name, inputs, outputs, body = kernel
     # Contracted products and sums would round otherwise than the reference's.
     options = ("--fmad=false",)
+    import cupy
+
     compiled: Function = cupy.ElementwiseKernel(
         inputs, outputs, body, name, no_return=True, options=options
     )
