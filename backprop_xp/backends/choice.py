@@ -243,13 +243,14 @@ def _dtype(backend: Backend, request: Request, device: Device) -> DType:
 
 def _select_by_arrays(argument: Request, arrays: Sequence[Array]) -> Selection:
     """Return the backend, device and precision of arrays; an argument must not contradict them."""
-    source = "the arrays given"
     backend, device = require_owner(arrays[0], "x"), device_of(arrays[0])
     precision = common_precision(arrays)
-    # The values that the argument asks for; else those of the arrays.
-    target, wanted_device, wanted_dtype = backend, device, precision
-    if argument.backend is not None and usable(argument.backend, _ARGUMENT) is not backend:
-        target, wanted_device, source = usable(argument.backend, _ARGUMENT), None, _ARGUMENT
+    # The parts that the argument asks for; else those of the arrays.
+    target, wanted_device, wanted_dtype, source = backend, device, precision, "the arrays given"
+    if argument.backend is not None:
+        target = usable(argument.backend, _ARGUMENT)
+    if target is not backend:
+        wanted_device, source = None, _ARGUMENT
     if argument.device is not None:
         wanted_device = _device(target, argument, source)
     if argument.dtype is not None:

@@ -47,7 +47,7 @@ def require_floating(array: Array, name: str) -> Namespace:
     backend = require_owner(array, name)
     backend.require_current(device_of(array), name)
     if not is_computed_in(backend.namespace(), array.dtype):
-        raise not_computed(array, name)
+        raise _unsupported_precision(array, name)
     return backend.namespace()
 
 
@@ -57,7 +57,7 @@ def require_beside(theta: Array, value: Array, name: str, other: str = "theta") 
     source, its_device = require_owner(value, name), device_of(value)
     if source is not backend or not same_device(its_device, device):
         # Without a dtype, bx.asarray would give floating values the default precision.
-        dtype = precision_name(value) and precision_name(theta)
+        dtype = _precision_name(value) and _precision_name(theta)
         raise ValueError(
             f"{name} is {_whose(source, its_device)}, but {other} is {_whose(backend, device)}. "
             f"Move it: {repair(name, backend, device, dtype)}."
@@ -76,7 +76,7 @@ def require_like(theta: Array, value: Array, name: str, other: str = "theta") ->
         require_plain(value, name)
     require_beside(theta, value, name, other)
     if value.dtype != theta.dtype:
-        raise mixed_precisions(theta, value, name, other)
+        raise _mixed_precisions(theta, value, name, other)
 
 
 def like(theta: Array, value: object, name: str) -> Array:
@@ -107,7 +107,7 @@ def like(theta: Array, value: object, name: str) -> Array:
             f"{name} is {dtype_name(array.dtype)}, but theta is {dtype_name(theta.dtype)}. "
             "Take its real part."
         )
-    raise mixed_precisions(theta, array, name)
+    raise _mixed_precisions(theta, array, name)
 
 
 def whole_numbers(theta: Array, value: object, name: str) -> Array | None:
@@ -143,15 +143,15 @@ def common_precision(arrays: Sequence[Array]) -> DType | None:
         if precision is None:
             continue
         if not is_computed_in(xp, array.dtype):
-            raise not_computed(array, "x")
+            raise _unsupported_precision(array, "x")
         if common is None:
             common, first = precision, array
         elif precision != common:
-            raise mixed_precisions(first, array, "x", another)
+            raise _mixed_precisions(first, array, "x", another)
     return common
 
 
-def not_computed(array: Array, name: str) -> TypeError:
+def _unsupported_precision(array: Array, name: str) -> TypeError:
     """Return the error for an array that is neither float32 nor float64."""
     backend, device = require_owner(array, name), device_of(array)
     line = repair(name, backend, device, dtype_name(backend.default_dtype(device)))
@@ -161,16 +161,16 @@ def not_computed(array: Array, name: str) -> TypeError:
     )
 
 
-def mixed_precisions(theta: Array, value: Array, name: str, other: str = "theta") -> TypeError:
+def _mixed_precisions(theta: Array, value: Array, name: str, other: str = "theta") -> TypeError:
     """Return the error for an array whose dtype differs from theta's."""
-    line = repair(name, require_owner(theta, other), device_of(theta), precision_name(theta))
+    line = repair(name, require_owner(theta, other), device_of(theta), _precision_name(theta))
     return TypeError(
         f"{name} is {dtype_name(value.dtype)}, but {other} is {dtype_name(theta.dtype)}; "
         f"precisions are not mixed. Cast it: {line}."
     )
 
 
-def precision_name(array: Array) -> str | None:
+def _precision_name(array: Array) -> str | None:
     """Return ``"float32"`` or ``"float64"``; None for an array that is not floating."""
     precision = precision_of(array_namespace(array), array.dtype)
     return None if precision is None else dtype_name(precision)

@@ -1,4 +1,4 @@
-"""What the maths needs of an array library beyond the array API standard."""
+"""The protocol of a backend: the needs of the maths beyond the array API standard."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
