@@ -62,6 +62,8 @@ class LazyModule:
         self._module: ModuleType | None = None
 
     def __getattr__(self, name: str) -> Any:
+        if name == "__wrapped__":  # inspect asks any object for it
+            raise AttributeError(name)
         if self._module is None:
             self._module = importlib.import_module(self._name)
         return getattr(self._module, name)
