@@ -1,20 +1,23 @@
-"""Checks of what a caller hands in, each with an error that names the way out."""
+"""Checks of arguments, each with an error that names the way out."""
 
 import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
 
 T = TypeVar("T")
 
 
 def choose(table: Mapping[str, T], choice: str | T, name: str) -> T:
-    """Return the entry of ``table`` that the string ``choice`` names; an object passes through.
+    """Return the entry of ``table`` with the name ``choice``, or ``choice`` if it is an object.
 
-    An unknown name is a ValueError that offers the nearest known one; an object that is not of the
-    kind of the table's entries, a TypeError. ``name`` is the argument's.
+    An unknown name is a ValueError that offers the nearest known one. An object of another type
+    than the table's entries is a TypeError. ``name`` is the argument's.
     """
     if not isinstance(choice, str):
         kind = type(next(iter(table.values())))
@@ -28,12 +31,12 @@ def choose(table: Mapping[str, T], choice: str | T, name: str) -> T:
     return table[choice]
 
 
-def nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
-    """Return a hint for an unknown ``name``: the nearest of the ``known`` ones, then all."""
+def nearest(name: str, known: Mapping[str, object] | list[str]) -> str:
+    """Return a hint for an unknown ``name``: the nearest ``known`` name, then all of them."""
     import difflib
 
     by_letters = {candidate.lower(): candidate for candidate in known}
-    # A part of a name is nearer to it than letters that happen to be in another.
+    # A part of a name is nearer than similar letters in another name.
     parts = [letters for letters in by_letters if len(name) > 2 and name.lower() in letters]
     close = parts or difflib.get_close_matches(name.lower(), list(by_letters), n=1, cutoff=0.5)
     guess = f"Did you mean {by_letters[close[0]]!r}? " if close else ""
@@ -41,7 +44,7 @@ def nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
 
 
 def integer(value: Any, name: str, *, at_least: int = 1) -> int:
-    """Return ``value`` as a Python int of at least ``at_least``."""
+    """Return ``value`` as a Python int; raise if it is none or below ``at_least``."""
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -57,7 +60,7 @@ def integer(value: Any, name: str, *, at_least: int = 1) -> int:
 
 
 def boolean(value: Any, name: str) -> bool:
-    """Return ``value``, True or False, NumPy's too, as a Python bool."""
+    """Return a boolean, NumPy's too, as a Python bool."""
     is_array = getattr(getattr(value, "dtype", None), "kind", None) == "b"
     if isinstance(value, bool) or (is_array and value.shape == ()):
         return bool(value)
@@ -65,7 +68,7 @@ def boolean(value: Any, name: str) -> bool:
 
 
 def real(
-    value: Any,
+    value: object,
     name: str,
     *,
     low: float = -math.inf,
@@ -75,7 +78,7 @@ def real(
 ) -> float:
     """Return ``value`` as a finite float with ``low <= value <= high``, ``above < value < below``.
 
-    A Python float, since a NumPy scalar would widen float32 arrays.
+    The result is a Python float, since a NumPy scalar would widen float32 arrays.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, not {value!r} ({type(value).__name__}).")
@@ -90,43 +93,43 @@ def real(
     return number
 
 
-def refuse_list(value: Any, name: str, shape: str, example: str) -> None:
-    """Raise TypeError for a list where an array may give each network of a stack its own number."""
+def refuse_list(value: object, name: str, shape: str, example: str) -> None:
+    """Raise TypeError for a list; an array may give each network of a stack its own number."""
     if isinstance(value, list | tuple):
         raise TypeError(
-            f"{name} must be a number, not {value!r} ({type(value).__name__}). What gives each "
-            f"network of a stack its own is an array {shape}, such as bx.asarray({example})."
+            f"{name} must be a number, not {value!r} ({type(value).__name__}). An array {shape}, "
+            f"such as bx.asarray({example}), gives each network of a stack its own."
         )
 
 
-def reals(host: Any, name: str, *, low: float, below: float = math.inf) -> None:
-    """Raise as ``real`` does, and name the entry, unless all of a host array lie in the bounds."""
+def reals(host: "np.ndarray", name: str, *, low: float, below: float = math.inf) -> None:
+    """Raise as ``real`` does for the first entry of a NumPy array that is not in the bounds."""
     if host.dtype.kind in "fiu" and ((host >= low) & (host < below)).all():
         return
-    for place, value in enumerate(host.reshape(-1).tolist()):
-        entry = f"{name}{list(unravel(place, host.shape))}" if host.shape else name
+    for position, value in enumerate(host.reshape(-1).tolist()):
+        entry = f"{name}{list(unravel(position, host.shape))}" if host.shape else name
         real(value, entry, low=low, below=below)
 
 
-def unravel(place: int, shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the index of the entry at ``place`` of a flattened array of this shape."""
+def unravel(position: int, shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the index of the entry at a position of a flattened array of this shape."""
     index: list[int] = []
     for length in reversed(shape):
-        place, at = divmod(place, length)
-        index.append(at)
+        position, i = divmod(position, length)
+        index.append(i)
     return tuple(reversed(index))
 
 
-def check_watch(watch: Any, mode: Any) -> None:
-    """Raise unless these say what is watched after each epoch, and whether less or more is good."""
+def check_watch(watch: object, mode: object) -> None:
+    """Raise unless ``watch`` may name a metric or a loss, and ``mode`` is "min" or "max"."""
     if not isinstance(watch, str | None):
         raise TypeError(f"watch must be the name of a metric or a loss, not {watch!r}.")
     if mode not in ("min", "max"):
         raise ValueError(f'mode must be "min" or "max", not {mode!r}.')
 
 
-def sequence(value: Any, name: str, example: str) -> list[Any]:
-    """Return the items of a sequence; a string or what is no sequence is a TypeError."""
+def sequence(value: object, name: str, example: str) -> list[Any]:
+    """Return the items of a sequence; a string or any other object is a TypeError."""
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"{name} must be a sequence such as {example}, not {value!r}.")
     return list(value)

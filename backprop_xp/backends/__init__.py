@@ -1,16 +1,16 @@
-"""Array libraries: the protocol they are seen through, choosing one, and moving data to it."""
+"""Array libraries: the protocol that describes one, the choice of one, and moves of data."""
 
 from backprop_xp.backends.arrays import (
     asarray as asarray,
     beside as beside,
     is_host_number as is_host_number,
-    resolve as resolve,
     to_host as to_host,
     to_host_together as to_host_together,
 )
 from backprop_xp.backends.choice import (
     Selection as Selection,
     get_backend as get_backend,
+    resolve as resolve,
     set_default_backend as set_default_backend,
     use_backend as use_backend,
 )
@@ -23,14 +23,17 @@ from backprop_xp.backends.compatibility import (
     require_owner as require_owner,
     whole_numbers as whole_numbers,
 )
-from backprop_xp.backends.doors import TransferError as TransferError, explicit as explicit
 from backprop_xp.backends.dtypes_and_devices import (
     device_of as device_of,
     dtype_name as dtype_name,
     in_words as in_words,
     precision_of as precision_of,
 )
-from backprop_xp.backends.guard import transfer_guard as transfer_guard
+from backprop_xp.backends.guard import (
+    TransferError as TransferError,
+    explicit as explicit,
+    transfer_guard as transfer_guard,
+)
 from backprop_xp.backends.host_numbers import (
     plain as plain,
     require_dtype as require_dtype,
@@ -54,6 +57,7 @@ from backprop_xp.backends.registry import (
     list_backends as list_backends,
     owner as owner,
 )
+from backprop_xp.backends.replacements import replaceable as replaceable, replaced as replaced
 from backprop_xp.backends.sums_and_products import (
     blank as blank,
     gather as gather,
@@ -61,8 +65,6 @@ from backprop_xp.backends.sums_and_products import (
     max_of_rows as max_of_rows,
     mean_of_rows as mean_of_rows,
     ones_where_positive as ones_where_positive,
-    replaceable as replaceable,
-    replaced as replaced,
     sum_of_rows as sum_of_rows,
     sum_of_squares as sum_of_squares,
     sum_over_batch as sum_over_batch,

@@ -1,39 +1,42 @@
-"""Which backend a call uses, with its device and its dtype.
+"""The choice of a backend, a device and a dtype for each call.
 
-At each call, one order of precedence: an argument of the call, then the arrays given, then
-``use_backend``, then ``set_default_backend``, then the environment, then NumPy. The first that
-names a backend decides it, the first that names a dtype the dtype, and likewise the device; but a
-device is one of the backend that its source names, or else a weaker source, and no other's.
-
-From a name in the environment to its backend it is: ``_rules`` reads it, ``_backend`` takes the
-first name, ``registry.usable`` tries what ``registry.find`` loads. ``backend.namespace()`` imports
-the library.
+The order of precedence: an argument of the call, the arrays given, ``use_backend``,
+``set_default_backend``, the environment, NumPy. The first source that names a backend decides the
+backend, the first with a dtype the dtype, and the first with a device the device. A device counts
+only if its source, or else the next weaker one that names a backend, chooses the same backend.
 """
 
-import functools
 import os
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from backprop_xp.backends.blocks import BlockDecorator, Blocks, standing
-from backprop_xp.backends.dtypes_and_devices import dtype_name, precision_of
-from backprop_xp.backends.protocol import Backend, Device, DType, DTypeNotKeptError, Namespace
-from backprop_xp.backends.registry import automatic, built_in, name_of, usable
+import numpy as np
+
+from backprop_xp.backends.compatibility import common_precision, repair, require_owner
+from backprop_xp.backends.dtypes_and_devices import (
+    device_of,
+    dtype_name,
+    precision_of,
+    same_device,
+)
+from backprop_xp.backends.protocol import Array, Backend, Device, DType, DTypeNotKeptError
+from backprop_xp.backends.registry import built_in, is_name_of, name_of, owner, usable
+from backprop_xp.backends.scopes import Scope
 from backprop_xp.checks import nearest
 
-ARGUMENT = "the argument of the call"
-# The device stands before the backend, which is weaker, as what it is a device of.
-_ENVIRONMENT = [(what, f"BACKPROP_XP_{what.upper()}") for what in ("dtype", "device", "backend")]
-
+_ARGUMENT = "the argument of the call"
+# The device comes before the backend: the next weaker source names the backend of a device.
+_VARIABLES = {what: f"BACKPROP_XP_{what.upper()}" for what in ("dtype", "device", "backend")}
 _DTYPES = ["float32", "float64", "complex64", "complex128", "bool"] + [
     f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
 ]
-# Which built-in backends may have a device, by the letters that its name begins with.
-_HOMES = {"cuda": "'cupy', 'jax' or 'torch'", "tpu": "'jax'", "device": "'array-api-strict'"}
+# The built-in backends that may have a device, by the letters that its name begins with.
+_DEVICES = {"cuda": "'cupy', 'jax' or 'torch'", "tpu": "'jax'", "device": "'array-api-strict'"}
 
 
 class Selection(NamedTuple):
-    """Where a computation runs, and what said so."""
+    """The backend, device and dtype of a computation, and the source of the choice."""
 
     backend: Backend
     device: Device
@@ -41,38 +44,38 @@ class Selection(NamedTuple):
     source: str
 
 
-class Rule(NamedTuple):
-    """What one source chooses; None where it leaves a choice to the next."""
+class Request(NamedTuple):
+    """The choice of one source; None leaves a part to the next source."""
 
     source: str
     backend: str | Backend | None = None
-    device: Any = None
-    dtype: Any = None
+    device: Device = None
+    dtype: DType = None
 
-    def says(self) -> bool:
-        """Say whether it chooses anything; not by ``==``, since NumPy's float64 equals None."""
-        return not self.backend is self.device is self.dtype is None
+    def is_empty(self) -> bool:
+        """Return whether nothing is chosen; not by ``==``, since NumPy's float64 equals None."""
+        return self.backend is self.device is self.dtype is None
 
 
-NOTHING = Rule(ARGUMENT)
-_default = NOTHING
+_NOTHING = Request("no source")
+_active: ContextVar[tuple[Request, ...]] = ContextVar("backprop_xp.use_backend", default=())
+_default = _NOTHING
 
 
 def get_backend(name: str | Backend | None = None) -> Backend:
     """Return the backend called ``name``, or the one that ``resolve()`` chooses now.
 
-    Devices and dtypes do not count here: one that cannot be had is an error where it is needed.
+    A device or a dtype that the backend does not have is no error here.
     """
-    return _backend(_rules(Rule(ARGUMENT, name)))[0]
+    return _backend(_requests(Request(_ARGUMENT, name)))[0]
 
 
-class use_backend(BlockDecorator):  # noqa: N801 - it reads as a function
-    """Choose where calls without arrays run, inside a ``with``; per thread and per task.
+class use_backend(Scope[Request]):  # noqa: N801 - it reads as a function
+    """Choose the backend of calls without arrays inside a ``with``; per thread and per task.
 
-    What is not named stays as it is chosen outside: ``use_backend(dtype="float32")`` keeps the
-    backend. The ``with`` of a generator holds while the generator runs, not for who iterates over
-    it; the generator of a context manager, or of a pytest fixture, hands it on to the block. It
-    decorates functions too; a generator or an async function is a TypeError.
+    A part that is not given stays: ``use_backend(dtype="float32")`` keeps the backend. Like
+    ``numpy.errstate``, a ``with`` inside a generator also holds for the caller while the generator
+    is suspended. It decorates functions too; a generator or an async function is a TypeError.
 
     >>> import backprop_xp as bx
     >>> with bx.use_backend("numpy", dtype="float32"):
@@ -81,147 +84,155 @@ class use_backend(BlockDecorator):  # noqa: N801 - it reads as a function
     """
 
     def __init__(
-        self, name: str | Backend | None = None, device: Any = None, dtype: Any = None
+        self, name: str | Backend | None = None, device: Device = None, dtype: DType = None
     ) -> None:
-        self._rule = _standing_rule("use_backend", name, device, dtype)
-        self._blocks = Blocks()
+        super().__init__(_active, _request("use_backend", name, device, dtype))
 
     def __enter__(self) -> Selection:
-        if not self._rule.says():
+        if self.value.is_empty():
             raise TypeError(
                 "use_backend needs a name or a Backend, such as use_backend('numpy'), or a device "
                 "or a dtype."
             )
-        self._blocks.enter(self._rule)
-        try:
-            return choose()  # a name that cannot be had is an error here, not at some later call
-        except BaseException:
-            self._blocks.leave()
-            raise
+        selection = _select([self.value, *_requests()])  # an unusable name is an error here
+        self.begin()
+        return selection
 
     def __exit__(self, *error: object) -> None:
-        self._blocks.leave()
+        self.end()
 
 
-def set_default_backend(name: str | Backend | None, device: Any = None, dtype: Any = None) -> None:
-    """Choose, for the whole process, where calls run that neither say nor are in a ``with``.
+def set_default_backend(
+    name: str | Backend | None, device: Device = None, dtype: DType = None
+) -> None:
+    """Choose the default of the whole process, for calls without arguments or a ``with``.
 
     ``None`` takes the choice back.
     """
     global _default
-    rule = _standing_rule("set_default_backend", name, device, dtype)
+    request = _request("set_default_backend", name, device, dtype)
     if name is not None:
-        _choose([rule])
-    _default = rule
+        _select([request])
+    _default = request
 
 
-def choose(argument: Rule = NOTHING) -> Selection:
-    """Return what a call without arrays uses, whose arguments may say some of it."""
-    rules = _rules(argument)
-    return _choose(rules) if rules else _nothing_chosen()
+def resolve(
+    *arrays: Any,
+    backend: str | Backend | None = None,
+    device: Device = None,
+    dtype: DType = None,
+) -> Selection:
+    """Return the backend, device and floating dtype for a call, and the source of the choice.
 
-
-def _standing_rule(function: str, name: Any, device: Any, dtype: Any) -> Rule:
-    """Return the rule of a call of ``use_backend`` or ``set_default_backend``."""
-    shown = {"device": device, "dtype": dtype}
-    given = ", ".join(f"{what}={value!r}" for what, value in shown.items() if value is not None)
-    if name is not None:
-        given = repr(name_of(name, function))
-    return Rule(f"{function}({given})", name, device, dtype)
-
-
-def _rules(argument: Rule) -> list[Rule]:
-    """Return the rules for a call without arrays that say anything, the strongest first."""
-    rules = standing(Rule)
-    if argument.says():
-        rules.insert(0, argument)
-    if _default.says():
-        rules.append(_default)
-    for what, variable in _ENVIRONMENT:
-        said = os.environ.get(variable)
-        if said and said.strip():
-            source = f"the environment variable {variable}"
-            rules.append(Rule(source)._replace(**{what: said.strip()}))
-    return rules
-
-
-@functools.cache
-def _nothing_chosen() -> Selection:
-    return _choose([])
-
-
-def _choose(rules: Sequence[Rule]) -> Selection:
-    """Return the backend, device and dtype that the strongest rules choose.
-
-    A rule's device counts only if the rule, or the next weaker one with a backend, chooses the
-    backend that is used.
+    Arrays of an array library decide, and must agree; lists and numbers do not count. Raises
+    ValueError for an unknown name, for arrays of two libraries or devices and for an argument that
+    contradicts them, TypeError for arrays of two floating precisions, ``BackendUnavailableError``
+    (a RuntimeError) for a backend that cannot run here, and ``DTypeNotKeptError`` (a ValueError)
+    for a dtype that the library or device does not keep. Only the name ``"auto"`` falls back from
+    CUDA to NumPy.
     """
-    backend, source = _backend(rules)
-    places, dtypes = [], []
-    for i, rule in enumerate(rules):
-        if rule.device is not None and _are_of(rules[i:], backend):
-            places.append(rule)
-        # The name of a dtype is any backend's, an object its own's.
-        if isinstance(rule.dtype, str) or (rule.dtype is not None and _are_of(rules[i:], backend)):
-            dtypes.append(rule)
-    where = device_for(backend, places[0], source) if places else backend.devices()[0]
-    dtype = dtype_for(backend, dtypes[0], where) if dtypes else backend.default_dtype(where)
-    return Selection(backend, where, dtype, source)
+    argument = Request(_ARGUMENT, backend, device, dtype)
+    # Scalars are NumPy's own too, but no arrays.
+    owned = [a for a in arrays if owner(a) is not None and not isinstance(a, np.generic)]
+    if owned:
+        return _select_by_arrays(argument, owned)
+    return _select(_requests(argument))
 
 
-def _backend(rules: Sequence[Rule]) -> tuple[Backend, str]:
-    """Return the backend that the first rule with one names, and that rule's source."""
-    for rule in rules:
-        if rule.backend is not None:
-            return usable(rule.backend, rule.source), rule.source
+def keeps(backend: Backend, dtype: DType, device: Device) -> bool:
+    """Return whether a device keeps a dtype."""
+    try:
+        backend.require_dtype(dtype, device)
+    except DTypeNotKeptError:
+        return False
+    return True
+
+
+def _request(function: str, name: str | Backend | None, device: Device, dtype: DType) -> Request:
+    """Return the request of a call of ``use_backend`` or ``set_default_backend``."""
+    parts = {"device": device, "dtype": dtype}
+    shown = ", ".join(f"{part}={value!r}" for part, value in parts.items() if value is not None)
+    if name is not None:
+        shown = repr(name_of(name, function))
+    return Request(f"{function}({shown})", name, device, dtype)
+
+
+def _requests(argument: Request = _NOTHING) -> list[Request]:
+    """Return the requests for a call without arrays, the strongest first."""
+    requests = [argument, *_active.get(), _default]
+    for part, variable in _VARIABLES.items():
+        value = os.environ.get(variable, "").strip() or None
+        requests.append(Request(f"the environment variable {variable}", **{part: value}))
+    return [request for request in requests if not request.is_empty()]
+
+
+def _select(requests: Sequence[Request]) -> Selection:
+    """Return the backend, device and dtype that the strongest requests choose."""
+    backend, source = _backend(requests)
+    devices, dtypes = [], []
+    for i, request in enumerate(requests):
+        # The backend that the request means: its own, or that of the next weaker one.
+        meant = next((r.backend for r in requests[i:] if r.backend is not None), "numpy")
+        if request.device is not None and is_name_of(meant, backend):
+            devices.append(request)
+        # A dtype's name means the same to every backend; a dtype object is its own library's.
+        is_any = isinstance(request.dtype, str)
+        if is_any or (request.dtype is not None and is_name_of(meant, backend)):
+            dtypes.append(request)
+    device = _device(backend, devices[0], source) if devices else backend.devices()[0]
+    dtype = _dtype(backend, dtypes[0], device) if dtypes else backend.default_dtype(device)
+    return Selection(backend, device, dtype, source)
+
+
+def _backend(requests: Sequence[Request]) -> tuple[Backend, str]:
+    """Return the backend of the first request that names one, and the request's source."""
+    for request in requests:
+        if request.backend is not None:
+            return usable(request.backend, request.source), request.source
     return built_in("numpy"), "the default"
 
 
-def _are_of(rules: Sequence[Rule], backend: Backend) -> bool:
-    """Say whether these rules choose this backend; nothing is tried."""
-    named = next((rule.backend for rule in rules if rule.backend is not None), "numpy")
-    return (automatic() if named == "auto" else named) in (backend, backend.name)
-
-
-def device_for(backend: Backend, rule: Rule, source: str) -> Device:
-    """Return the backend's device that a rule names; ``source`` is what chose the backend."""
+def _device(backend: Backend, request: Request, source: str) -> Device:
+    """Return the backend's device of a request; ``source`` is that of the backend."""
     try:
-        return backend.device(rule.device)
+        return backend.device(request.device)
     except ValueError as error:
-        told = f"The device came from {rule.source}, the backend from {source}"
-        if rule.source == source:
-            told = f"Device and backend came from {source}"
+        sources = f"The device came from {request.source}, the backend from {source}"
+        if request.source == source:
+            sources = f"Device and backend came from {source}"
         way_out = "Choose another device"
-        homes = _HOMES.get(str(rule.device).partition(":")[0].rstrip("0123456789"), "")
-        if homes and repr(backend.name) not in homes:
-            way_out += f", or a backend that may have it: {homes}"
-        raise ValueError(f"{error} {told}. {way_out}.") from None
+        others = _DEVICES.get(str(request.device).partition(":")[0].rstrip("0123456789"), "")
+        if others and repr(backend.name) not in others:
+            way_out += f", or a backend that may have it: {others}"
+        raise ValueError(f"{error} {sources}. {way_out}.") from None
 
 
-def dtype_for(backend: Backend, rule: Rule, where: Device) -> DType:
-    """Return the backend's dtype that a rule names, or raise what says why it cannot be had."""
-    xp, asked, source = backend.namespace(), rule.dtype, rule.source
-    kind = getattr(xp, asked, None) if isinstance(asked, str) else asked
-    is_known = _is_dtype(xp, kind)
+def _dtype(backend: Backend, request: Request, device: Device) -> DType:
+    """Return the backend's dtype of a request, or raise an error with the reason."""
+    xp, dtype, source = backend.namespace(), request.dtype, request.source
+    kind = getattr(xp, dtype, None) if isinstance(dtype, str) else dtype
     name = dtype_name(kind)
+    try:
+        is_known = bool(xp.isdtype(kind, ("bool", "numeric")))
+    except (TypeError, AttributeError):
+        is_known = False
     if is_known and precision_of(xp, kind) not in (None, xp.float32, xp.float64):
         raise ValueError(
             f"dtype {name!r}, from {source}, is floating, but float32 or float64 is expected: "
             "nothing is computed in another precision. Ask for dtype='float32'."
         )
-    if isinstance(asked, str) and asked not in _DTYPES:
-        raise ValueError(f"dtype {asked!r}, from {source}, is unknown. {nearest(asked, _DTYPES)}")
+    if isinstance(dtype, str) and dtype not in _DTYPES:
+        raise ValueError(f"dtype {dtype!r}, from {source}, is unknown. {nearest(dtype, _DTYPES)}")
     if not is_known:
         raise TypeError(
-            f"dtype {asked!r}, from {source}, is none of {backend.name}'s. "
+            f"dtype {dtype!r}, from {source}, is none of {backend.name}'s. "
             "A name such as 'float32' works with every backend."
         )
     try:
-        backend.require_dtype(kind, where)
+        backend.require_dtype(kind, device)
     except DTypeNotKeptError as error:
         raise DTypeNotKeptError(f"dtype {name!r}, from {source}, cannot be had: {error}") from None
-    if rule.source != ARGUMENT and not xp.isdtype(kind, "real floating"):
-        # Only a call may ask for integers: as a standing choice they would truncate all data.
+    if source != _ARGUMENT and not xp.isdtype(kind, "real floating"):
         raise ValueError(
             f"dtype {name!r}, from {source}, is not real floating: as a standing choice it would "
             f"truncate all data. Choose 'float32' or 'float64' there, or give dtype={name!r} to "
@@ -230,8 +241,34 @@ def dtype_for(backend: Backend, rule: Rule, where: Device) -> DType:
     return kind
 
 
-def _is_dtype(xp: Namespace, kind: Any) -> bool:
-    try:
-        return bool(xp.isdtype(kind, ("bool", "numeric")))
-    except (TypeError, AttributeError):
-        return False
+def _select_by_arrays(argument: Request, arrays: Sequence[Array]) -> Selection:
+    """Return the backend, device and precision of arrays; an argument must not contradict them."""
+    backend, device = require_owner(arrays[0], "x"), device_of(arrays[0])
+    precision = common_precision(arrays)
+    # The parts that the argument asks for; else those of the arrays.
+    target, wanted_device, wanted_dtype, source = backend, device, precision, "the arrays given"
+    if argument.backend is not None:
+        target = usable(argument.backend, _ARGUMENT)
+    if target is not backend:
+        wanted_device, source = None, _ARGUMENT
+    if argument.device is not None:
+        wanted_device = _device(target, argument, source)
+    if argument.dtype is not None:
+        wanted_dtype = _dtype(target, argument, wanted_device)
+    if target is not backend:
+        wanted, found = f"backend={target.name!r}", f"{backend.name}'s"
+    elif not same_device(wanted_device, device):
+        wanted, found = f"device={argument.device!r}", f"on {backend.device_name(device)}"
+    elif precision is not None and wanted_dtype != precision:
+        wanted, found = f"dtype={dtype_name(wanted_dtype)!r}", dtype_name(precision)
+    else:
+        dtype = backend.default_dtype(wanted_device) if wanted_dtype is None else wanted_dtype
+        return Selection(backend, wanted_device, dtype, source)
+    name = None if wanted_dtype is None else dtype_name(wanted_dtype)
+    if name and not keeps(target, getattr(target.namespace(), name), wanted_device):
+        name = None
+    raise ValueError(
+        f"{wanted} contradicts the arrays given, which are {found}. "
+        f"{'Cast' if wanted.startswith('dtype') else 'Move'} each first: "
+        f"{repair('x', target, wanted_device, name)}; or leave the argument out."
+    )

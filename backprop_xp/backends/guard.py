@@ -1,31 +1,56 @@
-"""The transfer guard: proof that nothing leaves the device unasked."""
+"""The transfer guard: proof that no value leaves the device unasked.
+
+While a guard is active, a wrapper around each door of the imported libraries looks at the guard of
+its own thread or task. Without a guard nothing is wrapped.
+"""
 
 import contextlib
-from typing import Self
+import functools
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any, ParamSpec, Self, TypeVar
 
-from backprop_xp.backends import doors
-from backprop_xp.backends.blocks import BlockDecorator, Blocks
-from backprop_xp.backends.registry import loaded
+from backprop_xp.backends.dtypes_and_devices import device_of, dtype_name, log
+from backprop_xp.backends.process_settings import process_wide
+from backprop_xp.backends.protocol import Array, Backend, Door, DType, Function
+from backprop_xp.backends.registry import loaded, observers
+from backprop_xp.backends.scopes import Scope
 from backprop_xp.checks import nearest
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# The conversions of an array class that are doors in every library.
+CONVERSIONS = (
+    *("__bool__", "__int__", "__float__", "__complex__", "__index__", "__iter__", "__array__"),
+)
+
 _MODES = ["disallow", "log", "allow"]
+_active: ContextVar[tuple[str, ...]] = ContextVar("backprop_xp.transfer_guard", default=())
+_lock = threading.Lock()
+_wrapped: set[str] = set()  # names of backends
+_unwrapping = contextlib.ExitStack()
 
 
-class transfer_guard(BlockDecorator):  # noqa: N801 - it reads as a function
-    """Say what becomes of implicit transfers to the host inside a ``with``; per thread and task.
+class TransferError(RuntimeError):
+    """An implicit transfer to the host inside ``transfer_guard("disallow")``."""
 
-    In a generator it holds while that runs, as ``use_backend`` does.
 
-    ``"disallow"`` raises ``TransferError``, a RuntimeError; ``"log"`` logs a warning on the logger
-    ``backprop_xp`` with the place, shape, dtype and device; ``"allow"`` opens an outer guard again.
-    Implicit are ``float``, ``bool``, ``int``, an ``if``, iteration, ``numpy.asarray``, DLPack, the
-    library's own ways (PyTorch's ``item``, CuPy's ``get``) and what needs to count before its shape
-    is known (``nonzero``, a mask as an index); explicit are the backend's ``to_host`` and
+class transfer_guard(Scope[str]):  # noqa: N801 - it reads as a function
+    """Refuse, log or allow implicit transfers to the host inside a ``with``; per thread and task.
+
+    ``"disallow"`` raises ``TransferError``, a RuntimeError. ``"log"`` logs a warning on the logger
+    ``backprop_xp`` with the line of code, shape, dtype and device. ``"allow"`` lifts an outer
+    guard. Implicit are ``float``, ``bool``, ``int``, an ``if``, iteration, ``numpy.asarray``,
+    DLPack, the library's own ways (PyTorch's ``item``, CuPy's ``get``), and results whose shape
+    depends on values (``nonzero``, a mask as an index). Explicit are the backend's ``to_host`` and
     ``bx.asarray``. ``repr`` and ``format`` are logged, never refused.
 
-    It holds for array-api-strict, PyTorch (on the CPU, too, as a stand-in for a GPU) and CuPy. JAX
-    has a guard of its own, which is entered: it raises JAX's own error, on accelerators alone.
-    NumPy's arrays are on the host.
+    It holds for array-api-strict, PyTorch (on the CPU too, as a stand-in for a GPU) and CuPy. For
+    JAX it enters JAX's own guard, which raises its own error, on accelerators alone. NumPy's arrays
+    are on the host already.
 
     >>> import backprop_xp as bx
     >>> network = bx.mlp([2, 3, 1])
@@ -39,22 +64,130 @@ class transfer_guard(BlockDecorator):  # noqa: N801 - it reads as a function
             raise TypeError(f"mode must be one of {', '.join(_MODES)}, not {mode!r}.")
         if mode not in _MODES:
             raise ValueError(f"mode {mode!r} is unknown. {nearest(mode, _MODES)}")
-        self._mode, self._blocks = mode, Blocks()
-        self._open: list[contextlib.ExitStack] = []
+        super().__init__(_active, mode)
+        self._entered: list[contextlib.ExitStack] = []
 
     def _recreate_cm(self) -> Self:
-        return type(self)(self._mode)  # for each call of what it decorates
+        return type(self)(self.value)  # for each call of a decorated function
 
     def __enter__(self) -> None:
         backends = loaded()
         with contextlib.ExitStack() as stack:
-            if self._mode != "allow":
-                stack.enter_context(doors.guarded(backends))
+            if self.value != "allow":
+                stack.enter_context(_observed())
+                for backend in backends:
+                    watch(backend)
             for backend in backends:
-                stack.enter_context(backend.transfer_guard(self._mode))
-            self._open.append(stack.pop_all())
-        self._blocks.enter(self._mode)
+                stack.enter_context(backend.transfer_guard(self.value))
+            self._entered.append(stack.pop_all())
+        self.begin()
 
     def __exit__(self, *error: object) -> None:
-        self._blocks.leave()
-        self._open.pop().close()
+        self.end()
+        self._entered.pop().close()
+
+
+def explicit(function: Callable[P, R]) -> Callable[P, R]:
+    """Return a function that may move values to the host."""
+
+    @functools.wraps(function)
+    def allowed(*args: P.args, **kwargs: P.kwargs) -> R:
+        token = _active.set(("allow",))
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _active.reset(token)
+
+    return allowed
+
+
+def leaves_by_dlpack(array: Array, **options: Any) -> bool:
+    """Return whether ``array.__dlpack__`` exports to the CPU; a GPU's memory may stay there."""
+    return bool((options.get("dl_device") or (None,))[0] == 1)
+
+
+def holds_a_mask(*dtypes: DType) -> Callable[..., bool]:
+    """Return a test whether an index holds a mask of these dtypes: the host counts its entries."""
+
+    def moves(array: Array, index: Any, *values: Any) -> bool:
+        parts = index if isinstance(index, tuple) else (index,)
+        has_mask = any(getattr(part, "dtype", None) in dtypes for part in parts)
+        # The library writes a single number under a mask without counting.
+        return has_mask and all(getattr(value, "ndim", 0) for value in values)
+
+    return moves
+
+
+@process_wide
+@contextlib.contextmanager
+def _observed() -> Iterator[None]:
+    """Wrap the doors of each backend in use; unwrap them at the end."""
+    observers.append(watch)
+    try:
+        yield
+    finally:
+        with _lock:
+            observers.clear()
+            _wrapped.clear()
+            _unwrapping.close()
+
+
+def watch(backend: Backend, has_array: bool = False) -> None:
+    """Wrap a library's doors if a guard is active: the library may be imported inside one.
+
+    A backend without doors is asked again until an array of it exists.
+    """
+    if backend.name in _wrapped:
+        return
+    with _lock:
+        if not observers or backend.name in _wrapped:
+            return
+        doors = backend.doors()
+        for door in doors:
+            original = getattr(door.holder, door.name, None)
+            if original is None:  # in this version of the library
+                continue
+            if door.name in vars(door.holder):
+                own = vars(door.holder)[door.name]
+                _unwrapping.callback(setattr, door.holder, door.name, own)
+            else:
+                _unwrapping.callback(delattr, door.holder, door.name)  # a base class has it
+            setattr(door.holder, door.name, _guarded(backend, door, original))
+        if doors or has_array:
+            _wrapped.add(backend.name)
+
+
+def _guarded(backend: Backend, door: Door, original: Function) -> Function:
+    @functools.wraps(original)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        mode = next(iter(_active.get()), "allow")
+        if mode == "allow" or not door.moves(*args, **kwargs):
+            return original(*args, **kwargs)
+        if mode == "disallow" and not door.shows:
+            raise TransferError(
+                f'{_transfer(backend, door, args[0])}, inside bx.transfer_guard("disallow"). Keep '
+                "it on the device, or move it on purpose by bx.to_host(array)."
+            )
+        result = explicit(original)(*args, **kwargs)  # a door may lead to others: log one line
+        log().warning("%s.", _transfer(backend, door, args[0]))
+        return result
+
+    return guarded
+
+
+def _transfer(backend: Backend, door: Door, array: Array) -> str:
+    """Return a description with the line of the call, outside this module and array libraries."""
+    holder = getattr(door.holder, "__module__", door.holder.__name__)
+    libraries = {holder.partition(".")[0], "numpy", "array_api_compat"}
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        module = str(frame.f_globals.get("__name__"))
+        if module != __name__ and module.partition(".")[0] not in libraries:
+            break
+        frame = frame.f_back
+    return (
+        f"{door.holder.__name__}.{door.name} takes {backend.name}'s array of shape "
+        f"{tuple(array.shape)}, {dtype_name(array.dtype)}, on "
+        f"{backend.device_name(device_of(array))} to the host at "
+        f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    )

@@ -1,15 +1,19 @@
-"""Plain arrays of numbers, made of lists, tables and NumPy's other arrays where that is safe."""
-
-from typing import Any
+"""Plain NumPy arrays of numbers, made from lists, tables and NumPy's other arrays."""
 
 import numpy as np
 
+from backprop_xp.backends.protocol import Array
+from backprop_xp.checks import unravel
 
-def plain(value: Any, name: str) -> np.ndarray:
+_NUMBERS = (bool, int, float, complex, np.number, np.bool)
+_MISSING = ("NoneType", "NAType", "NaTType")
+
+
+def plain(value: object, name: str) -> np.ndarray:
     """Return a plain array of numbers from a list, a table or any of NumPy's arrays.
 
-    A subclass, an array of objects that are numbers and one in another byte order are converted. A
-    masked value is a ValueError, what is no number a TypeError; either says the way out.
+    A subclass, an array of objects that are numbers, and another byte order are converted. A masked
+    value is a ValueError, and a value that is no number a TypeError; both name the way out.
     """
     host = unmasked(value, name)
     if host.dtype.kind == "O":
@@ -21,10 +25,11 @@ def plain(value: Any, name: str) -> np.ndarray:
     return host
 
 
-def unmasked(value: Any, name: str) -> np.ndarray:
-    """Return a plain array of whatever it holds, in the machine's byte order; refuse a mask."""
+def unmasked(value: object, name: str) -> np.ndarray:
+    """Return a plain array of any dtype in the machine's byte order; refuse masked values."""
     for part in value if isinstance(value, list | tuple) else (value,):
-        # Only NumPy's masked arrays have a mask: numpy.ma takes 10 ms to import.
+        # Only NumPy's masked arrays have a mask. The attribute is asked first, since the import of
+        # numpy.ma takes 10 ms.
         if isinstance(part, np.ndarray) and hasattr(part, "mask") and np.ma.is_masked(part):
             count = f"{np.count_nonzero(part.mask)} of {part.size}"
             raise ValueError(
@@ -39,12 +44,12 @@ def unmasked(value: Any, name: str) -> np.ndarray:
 
 
 def require_plain(array: np.ndarray, name: str) -> None:
-    """Refuse masked values, and arrays with which NumPy would compute something else.
+    """Refuse masked values, and arrays whose arithmetic differs from a plain array's.
 
-    A ``numpy.matrix`` multiplies by another rule; in another byte order a dtype equals no other.
+    A ``numpy.matrix`` has another product. In another byte order a dtype equals no other.
     """
     unmasked(array, name)
-    name = name.partition(" (")[0]  # what stands in brackets is for the reader
+    name = name.partition(" (")[0]  # without a remark in brackets
     if type(array).__name__ == "matrix":
         raise TypeError(f"{name} is a numpy.matrix. Make it an array: numpy.asarray({name}).")
     if not array.dtype.isnative:
@@ -55,8 +60,8 @@ def require_plain(array: np.ndarray, name: str) -> None:
         )
 
 
-def require_dtype(array: Any, name: str) -> None:
-    """Raise TypeError for an array of JAX's random keys, whose dtype the standard does not know."""
+def require_dtype(array: Array, name: str) -> None:
+    """Raise TypeError for random keys of JAX, whose dtype the standard does not know."""
     if str(getattr(array, "dtype", "")).startswith("key<"):
         raise TypeError(
             f"{name} is a random key of JAX ({array.dtype}), but integers are expected. Draw one "
@@ -65,40 +70,33 @@ def require_dtype(array: Any, name: str) -> None:
 
 
 def _unboxed(host: np.ndarray, name: str) -> np.ndarray:
-    """Return an array of Python objects as numbers; the first that is none is a TypeError."""
+    """Return an array of Python objects as numbers; the first other object is a TypeError."""
     values = host.reshape(-1).tolist()
-    strange = [i for i, value in enumerate(values) if not _is_number(value)]
-    if not strange:
-        # What is left of kind "O" is integers that do not fit in 64 bits.
+    others = {i: value for i, value in enumerate(values) if not isinstance(value, _NUMBERS)}
+    if not others:
+        # Integers that do not fit in 64 bits remain of kind "O".
         return np.asarray(values).reshape(host.shape)
     if not host.shape:
         raise TypeError(f"{name} must be an array of numbers, not {type(host.item()).__name__}.")
-    first = values[strange[0]]
-    place = f"{name}{[int(i) for i in np.unravel_index(strange[0], host.shape)]}"
-    if _is_missing(first):
-        missing = sum(_is_missing(values[i]) for i in strange)
+    index, first = next(iter(others.items()))
+    entry = f"{name}{list(unravel(index, host.shape))}"
+    # By name, since pandas' NA and NaT would need an import.
+    kinds = [type(value).__name__ for value in others.values()]
+    if kinds[0] in _MISSING:
+        missing = sum(kind in _MISSING for kind in kinds)
         raise TypeError(
-            f"{name} has missing values ({missing} of {host.size}), the first {first} at {place}. "
+            f"{name} has missing values ({missing} of {host.size}), the first {first} at {entry}. "
             "Drop such rows, or fill them in."
         )
     raise TypeError(
-        f"{name} has dtype object, but numbers are expected: {first!r} at {place} is of "
+        f"{name} has dtype object, but numbers are expected: {first!r} at {entry} is of "
         f"{type(first).__name__}. {_way_out(host, name)}"
     )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, bool | int | float | complex | np.number | np.bool)
-
-
-def _is_missing(value: Any) -> bool:
-    # pandas' NA and NaT are known by name: no table library is imported for them.
-    return value is None or type(value).__name__ in ("NAType", "NaTType")
-
-
 def _way_out(host: np.ndarray, name: str) -> str:
-    """Return a sentence with the line that makes numbers of an array of something else."""
-    kind, values = host.dtype.kind, host.reshape(-1).tolist() if host.dtype.kind == "O" else []
+    """Return a sentence with the line of code that makes numbers of other values."""
+    kind = host.dtype.kind
     if kind == "M":
         return f'Count from a day: {name} = ({name} - {name}.min()) / numpy.timedelta64(1, "D").'
     if kind == "m":
@@ -108,9 +106,7 @@ def _way_out(host: np.ndarray, name: str) -> str:
     try:
         host.astype(np.float64)
     except (ValueError, TypeError):
-        pass
-    else:
-        return f"They can be read as such: {name} = numpy.asarray({name}, dtype=float)."
-    if kind == "O" and not all(isinstance(value, str) for value in values):
-        return "Number the categories of each such column by itself, or drop it."
-    return f"Number the classes: classes, {name} = numpy.unique({name}, return_inverse=True)."
+        if kind == "O" and not all(isinstance(value, str) for value in host.flat):
+            return "Number the categories of each such column by itself, or drop it."
+        return f"Number the classes: classes, {name} = numpy.unique({name}, return_inverse=True)."
+    return f"They can be read as such: {name} = numpy.asarray({name}, dtype=float)."

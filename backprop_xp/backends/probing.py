@@ -1,7 +1,7 @@
-"""Trying backends in processes of their own: what hangs is killed, what crashes is told.
+"""Trials of backends in child processes: a hang ends in a kill, and a crash is reported.
 
 A driver may never answer, a library may end the process that imports it, and a GPU keeps memory for
-every process that has touched it: all that befalls a child. ``answer`` is the child's side.
+every process that has touched it. ``answer`` is the child's side.
 """
 
 import contextlib
@@ -13,28 +13,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType, ModuleType
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeAlias
 
 from backprop_xp.backends.dtypes_and_devices import dtype_name, in_words
 from backprop_xp.backends.protocol import Memory, Probe
 
-SECONDS = 60.0  # importing a large library from a cold network file system takes half of that
-
-# The alarm ends a child whose parent was killed before it could end the child.
+SECONDS = 60.0  # the import of a large library from a cold network file system takes half of that
+# The alarm ends a child whose parent was killed.
 _PROGRAM = """
 import signal, sys
 if hasattr(signal, "alarm"):
     signal.alarm(int(sys.argv[1]))
 sys.path[:] = sys.argv[3:]
-from backprop_xp.backends import choice as choosing, probing, registry
-probing.answer(sys.argv[2], registry, choosing)
+from backprop_xp.backends import choice, probing, registry
+probing.answer(sys.argv[2], registry, choice)
 """
+Fields: TypeAlias = list[Any]  # of a Report or a Choice, as JSON has them
 
 
 class Report(NamedTuple):
-    """What a backend's trial showed: the probe, its devices by name, and ``Backend.details``."""
+    """The result of a backend's trial: the probe, its devices by name, and ``Backend.details``."""
 
     probe: Probe
     devices: tuple[tuple[str, Memory | None], ...] = ()
@@ -42,7 +42,7 @@ class Report(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What ``resolve()`` returns where only the environment chooses, in words; or its error."""
+    """The names in the selection that the environment alone makes; or its error."""
 
     backend: str = ""
     device: str = ""
@@ -52,120 +52,115 @@ class Choice(NamedTuple):
 
 
 def probe_apart(names: Sequence[str], seconds: float = SECONDS) -> dict[str, Report]:
-    """Return a report on each backend, from children that run at once, ``seconds`` at most.
+    """Return a report on each backend, from children that run at the same time.
 
     A child has this process's environment, working directory and ``sys.path``, and leaves nothing
-    loaded or allocated. One that does not answer in time is killed, with the processes of its
-    group; it, and one that crashes, is reported as not usable.
+    loaded or allocated. A child that crashes, or does not answer within ``seconds`` and is killed
+    with its process group, makes its backend unusable.
     """
-    return {name: _report(name, got) for name, got in _ask(names, seconds).items()}
+    return {name: _report(name, answer) for name, answer in _ask(names, seconds).items()}
 
 
 def survey(names: Sequence[str], seconds: float = SECONDS) -> tuple[Choice, dict[str, Report]]:
-    """Return what the environment chooses, and ``probe_apart(names, seconds)``, tried at once."""
+    """Return the choice of the environment, and ``probe_apart(names, seconds)``."""
     answers = _ask(["", *names], seconds)
-    choice = answers.pop("")
-    if isinstance(choice, str):
-        choice = {"error": f"resolving what the environment asks for: {choice}"}
-    return Choice(**choice), {name: _report(name, got) for name, got in answers.items()}
+    fields = answers.pop("")
+    if isinstance(fields, str):
+        fields = [*Choice(error=f"resolving what the environment asks for: {fields}")]
+    return Choice(*fields), {name: _report(name, answer) for name, answer in answers.items()}
 
 
-def _report(name: str, got: dict[str, Any] | str) -> Report:
-    if isinstance(got, str):
+def _report(name: str, answer: Fields | str) -> Report:
+    if isinstance(answer, str):
         hint = f'see more by python -c "import backprop_xp as bx; bx.get_backend({name!r})"'
-        return Report(Probe(False, None, got, hint))
-    devices = ((device, memory and Memory(*memory)) for device, memory in got["devices"])
-    return Report(Probe(*got["probe"]), tuple(devices), got["details"])
+        return Report(Probe(False, None, answer, hint))
+    probe, devices, details = answer
+    devices = ((device, memory and Memory(*memory)) for device, memory in devices)
+    return Report(Probe(*probe), tuple(devices), details)
 
 
-def _ask(names: Sequence[str], seconds: float) -> dict[str, dict[str, Any] | str]:
-    """Return what each child answers, or why it does not; ``""`` asks for the choice."""
-    with contextlib.ExitStack() as ending:
-        answers = {name: ending.enter_context(_child(name, seconds)) for name in names}
-        deadline = time.monotonic() + seconds
-        return {name: answer(deadline) for name, answer in answers.items()}
-
-
-@contextlib.contextmanager
-def _child(name: str, seconds: float) -> Iterator[Callable[[float], dict[str, Any] | str]]:
-    """Let a child try a backend, and end it; what is given waits until a time for its answer."""
-    # Files, where pipes would have to be drained, and stay open as long as a grandchild lives.
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = subprocess.Popen(  # noqa: S603 - this Python, with our own program
-            [sys.executable, "-P", "-c", _PROGRAM, str(math.ceil(seconds) + 1), name, *sys.path],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            # JAX would take three quarters of a GPU from the others, tried at the same time.
-            env={"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ},
-            start_new_session=True,
-        )
-
-        def answer(deadline: float) -> dict[str, Any] | str:
+def _ask(names: Sequence[str], seconds: float) -> dict[str, Fields | str]:
+    """Return each child's answer, or the reason why there is none; ``""`` asks for the choice."""
+    command = [sys.executable, "-P", "-c", _PROGRAM, str(math.ceil(seconds) + 1)]
+    # JAX would take three quarters of a GPU from the other libraries.
+    environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
+    children = {}
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            # Files need no draining, unlike pipes, which a grandchild would keep open.
+            out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
+            process = subprocess.Popen(  # noqa: S603 - this Python, with our own program
+                [*command, name, *sys.path],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env=environment,
+                start_new_session=True,
+            )
+            stack.callback(_kill, process)
+            children[name] = process, out, err
+        deadline, answers = time.monotonic() + seconds, {}
+        for name, (process, out, err) in children.items():
             try:
                 status = process.wait(max(0.0, deadline - time.monotonic()))
+                answers[name] = _answer(status, out, err)
             except subprocess.TimeoutExpired:
-                return f"no answer within {seconds:g} s"
-            out.seek(0)
-            err.seek(0)
-            with contextlib.suppress(ValueError):
-                told: dict[str, Any] = json.loads(out.read())
-                return told
-            how = (
-                f"exit status {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"
-            )
-            last = err.read().decode(errors="replace").strip().splitlines()[-1:]
-            return f"the trial ended by {how}" + "".join(f": {line.strip()[:300]}" for line in last)
+                answers[name] = f"no answer within {seconds:g} s"
+        return answers
 
-        try:
-            yield answer
-        finally:
-            if process.poll() is None:
-                _kill(process)
+
+def _answer(status: int, out: IO[bytes], err: IO[bytes]) -> Fields | str:
+    out.seek(0)
+    err.seek(0)
+    with contextlib.suppress(ValueError):
+        fields: Fields = json.loads(out.read())
+        return fields
+    end = f"exit status {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"
+    last = err.read().decode(errors="replace").strip().splitlines()[-1:]
+    return f"the trial ended by {end}" + "".join(f": {line.strip()[:300]}" for line in last)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    if sys.platform == "win32":
-        process.kill()
-    else:
-        os.killpg(process.pid, signal.SIGKILL)
-    # A process that hangs inside the kernel's driver dies when the driver lets go of it.
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(1.0)
+    """Kill a child that still runs, with its process group."""
+    if process.poll() is None:
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+        # A process that hangs inside the kernel's driver dies when the driver releases it.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(1.0)
 
 
-def answer(name: str, registry: ModuleType, choosing: ModuleType) -> None:
-    """Write what came of trying a backend, or of the choice, as JSON, and end the process."""
-    # What a library prints when it is imported goes to stderr: stdout holds the answer alone.
+def answer(name: str, registry: ModuleType, choice: ModuleType) -> None:
+    """Write the report on a backend, or the choice, as JSON, and end the process."""
+    # A library's own output goes to stderr: stdout holds the answer alone.
     channel = os.dup(1)
     os.dup2(2, 1)
-    text = json.dumps(_trial(name, registry) if name else _choice(choosing))
+    text = json.dumps(_trial(name, registry) if name else _choice(choice))
     with os.fdopen(channel, "w", encoding="ascii") as stream:
         stream.write(text)
-    # The answer is out: a library's clean-up, which may hang or crash as well, cannot spoil it.
-    os._exit(0)
+    os._exit(0)  # without the library's clean-up, which may hang or crash as well
 
 
-def _trial(name: str, registry: ModuleType) -> dict[str, Any]:
-    """Return the fields of a ``Report``; what is raised here ends the process, and is told."""
+def _trial(name: str, registry: ModuleType) -> Report:
+    """Return the report; an error ends the process, and the parent reports it."""
     devices, details = [], {}
     probe = registry.probe(name)
     if probe.usable:
         backend = registry.find(name)
         devices = [(backend.device_name(d), backend.memory(d)) for d in backend.devices()]
-    if probe.version is not None:  # the library is there, whether it works or not
+    if probe.version is not None:  # the library is there, whether it runs or not
         try:
             details = registry.find(name).details()
         except Exception as error:
             details = {"details": f"cannot be told: {in_words(error)}"}
-    return {"probe": probe, "devices": devices, "details": details}
+    return Report(probe, tuple(devices), details)
 
 
-def _choice(choosing: ModuleType) -> dict[str, str]:
-    """Return the fields of a ``Choice``."""
+def _choice(choice: ModuleType) -> Choice:
     try:
-        backend, device, dtype, source = choosing.choose()
+        backend, device, dtype, source = choice.resolve()
     except Exception as error:
-        return {"error": str(error) or in_words(error)}
-    names = (backend.name, backend.device_name(device), dtype_name(dtype), source)
-    return dict(zip(Choice._fields, names, strict=False))
+        return Choice(error=str(error) or in_words(error))
+    return Choice(backend.name, backend.device_name(device), dtype_name(dtype), source)

@@ -1,35 +1,33 @@
-"""Settings of a whole process, shared by threads that want them at overlapping times."""
+"""Settings of a whole process, shared by threads that need them at overlapping times."""
 
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any
 
 
-def process_wide(
-    setting: Callable[[], AbstractContextManager[Any]],
-) -> Callable[[], AbstractContextManager[None]]:
-    """Return ``setting`` as a context that threads share, however their blocks overlap.
+class process_wide:  # noqa: N801 - a decorator
+    """A context manager that threads share, however their blocks overlap.
 
-    The first to come in enters the setting, and the last to go leaves it. Were each to save and
-    restore it, the first to go would take it from the others, and the last restore it for good.
+    The first thread enters the setting; the last one to leave exits it. If each thread saved and
+    restored the setting itself, the first to leave would take it from the others.
     """
-    lock, inside, entered = threading.Lock(), 0, contextlib.ExitStack()
+
+    def __init__(self, setting: Callable[[], AbstractContextManager[object]]) -> None:
+        self._setting = setting
+        self._lock, self._users, self._entered = threading.Lock(), 0, contextlib.ExitStack()
 
     @contextlib.contextmanager
-    def shared() -> Iterator[None]:
-        nonlocal inside
-        with lock:
-            if not inside:
-                entered.enter_context(setting())
-            inside += 1
+    def __call__(self) -> Iterator[None]:
+        """Hold the setting inside a ``with``."""
+        with self._lock:
+            if not self._users:
+                self._entered.enter_context(self._setting())
+            self._users += 1
         try:
             yield
         finally:
-            with lock:
-                inside -= 1
-                if not inside:
-                    entered.close()
-
-    return shared
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    self._entered.close()

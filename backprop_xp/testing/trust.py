@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from backprop_xp.backends import TransferError, device_of, transfer_guard
-from backprop_xp.backends.doors import watch
+from backprop_xp.backends.guard import watch
 from backprop_xp.gradient_check import check_network
 from backprop_xp.networks.activations import Activation, tanh
 from backprop_xp.networks.mlp import mlp

@@ -27,7 +27,7 @@ from backprop_xp.backends.libraries.cupy import backend as cupy_backend
 from backprop_xp.backends.libraries.cupy.fused import DROPOUT, DROPOUT_HASH
 from backprop_xp.backends.libraries.cupy.namespace import placing
 from backprop_xp.backends.libraries.cupy.row_kernels import ROW_KERNELS, source
-from backprop_xp.backends.libraries.cupy.update_kernels import KERNELS, Kernel, rules
+from backprop_xp.backends.libraries.cupy.update_kernels import KERNELS, Kernel, Work, rules
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
 from backprop_xp.training.optimizers import SGDState
@@ -172,7 +172,8 @@ class Processor(NamedTuple):
     library: ctypes.CDLL
     ran: list[str]
 
-    def launch(self, kernel: Kernel, inputs: list[Any], outputs: list[Any]) -> None:
+    def launch(self, work: Work) -> None:
+        kernel, inputs, outputs = work
         theta = outputs[0]
         number = ctypes.c_float if theta.dtype == np.float32 else ctypes.c_double
         arguments: list[Any] = [ctypes.c_long(theta.size)]

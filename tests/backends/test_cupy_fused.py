@@ -1,4 +1,4 @@
-"""What CuPy has in the place of the maths' small functions: the same, in few kernels."""
+"""CuPy's replacements of small functions: the same results, in few kernels."""
 
 import importlib
 from collections.abc import Callable, Iterator
@@ -90,7 +90,7 @@ def test_a_loss_with_its_gradient(put: Any, name: str, stack: Any, n_out: int) -
 
 @every_dtype
 def test_a_confident_answer_keeps_its_digits(put: Any, dtype: str) -> None:
-    """Of softmax - target at a logit of 40 the answer's own gradient is -8e-18, not 0."""
+    """At a logit of 40 the gradient of the right class is -8e-18, not 0 as softmax - target."""
     o, t = put([[40.0, 0.0, 0.0]]), put([[1.0, 0.0, 0.0]])
     value, g = losses.categorical(o, t, 1.0)
     tail = 2.0 * np.exp(-40.0)

@@ -41,7 +41,7 @@ def _torchs() -> Iterator[Setting]:
 
 
 def _jaxs() -> Iterator[Setting]:
-    """What JAX would compile a product with."""
+    """The precision with which JAX compiles a product."""
     jax = pytest.importorskip("jax")
 
     def now() -> Any:

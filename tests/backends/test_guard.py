@@ -240,7 +240,7 @@ def test_the_innermost_guard_holds_and_the_outer_one_comes_back(
     float(_number(x))
 
 
-def test_the_guard_of_a_generator_holds_in_it_and_not_for_who_iterates(put: Any) -> None:
+def test_guards_of_generators_that_end_in_any_order_leave_none_behind(put: Any) -> None:
     x = _number(put([1.0]))
 
     def guarded() -> Iterator[None]:
@@ -250,11 +250,13 @@ def test_the_guard_of_a_generator_holds_in_it_and_not_for_who_iterates(put: Any)
                     float(x)
                 yield
 
-    assert [float(x) for _ in guarded()] == [1.0, 1.0]
+    for _ in guarded():
+        pass
     first, second = guarded(), guarded()
     next(first)
     next(second)
     first.close()  # in another order than they began
+    next(second)
     second.close()
     assert float(x) == 1.0
 

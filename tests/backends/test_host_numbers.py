@@ -1,6 +1,6 @@
-"""What is no plain array of numbers is taken as what it stands for, or refused.
+"""Other values than plain arrays of numbers are converted or refused.
 
-A repair that an error shows is carried out, and what comes then is no further error.
+The tests carry out the repair that an error shows; no further error may follow.
 """
 
 import importlib

@@ -100,7 +100,7 @@ def cupys() -> Report:
 
 
 def runs(pid: int) -> bool:
-    """Say whether a process is at work; one that is dead but was not waited for is not."""
+    """Return whether a process runs; a dead one that nobody waited for does not."""
     try:
         os.kill(pid, 0)
         state = Path(f"/proc/{pid}/stat")

@@ -1,4 +1,4 @@
-"""What is PyTorch's own among the backends: its devices."""
+"""PyTorch's devices."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.installed
 
 @pytest.fixture
 def _apple_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let PyTorch say that an Apple GPU is there: nothing is computed on it."""
+    """Make PyTorch report an Apple GPU; nothing is computed on it."""
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
 
 

@@ -1,12 +1,12 @@
-"""array-api-strict: nothing but the standard, on devices that refuse to mix; for testing."""
+"""array-api-strict: the standard and nothing else, on devices that refuse to mix; for testing."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from backprop_xp.backends.doors import explicit
-from backprop_xp.backends.dtypes_and_devices import dtype_name, imported, tried
+from backprop_xp.backends.dtypes_and_devices import dtype_name, imported, try_library
+from backprop_xp.backends.guard import CONVERSIONS, explicit, holds_a_mask
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -18,14 +18,9 @@ from backprop_xp.backends.protocol import (
     Probe,
 )
 
-_CONVERSIONS = (
-    *("__bool__", "__int__", "__float__", "__complex__", "__index__", "__iter__"),
-    *("__array__", "__buffer__", "__dlpack__"),
-)
-# What these return has a shape that depends on values, for which the host waits on a GPU.
+# The host waits for these on a GPU: the shape of the result depends on values.
 _SHAPED_BY_VALUES = (
-    "nonzero",
-    *(f"unique_{what}" for what in ("all", "counts", "inverse", "values")),
+    *("nonzero", "unique_all", "unique_counts", "unique_inverse", "unique_values"),
 )
 
 
@@ -35,18 +30,16 @@ class ArrayAPIStrictBackend(Backend):
     name: ClassVar[str] = "array-api-strict"
 
     def probe(self) -> Probe:
-        return tried("array_api_strict", "array-api-strict", "strict", lambda xp: xp.ones(1) + 1.0)
+        library = "array-api-strict"
+        return try_library("array_api_strict", library, "strict", lambda xp: xp.ones(1) + 1.0)
 
     def namespace(self) -> Namespace:
         import array_api_strict
 
         return array_api_strict
 
-    def _info(self) -> Any:
-        return self.namespace().__array_namespace_info__()
-
     def devices(self) -> list[Device]:
-        return list(self._info().devices())
+        return list(self.namespace().__array_namespace_info__().devices())
 
     def device(self, name: Any) -> Device:
         """Return the device of that name; ``"cpu"`` is ``CPU_DEVICE``."""
@@ -57,12 +50,13 @@ class ArrayAPIStrictBackend(Backend):
 
     def default_dtype(self, device: Device) -> DType:
         """Return the device's own default: float64, or float32 where float64 is missing."""
-        return self._info().default_dtypes(device=device)["real floating"]
+        info = self.namespace().__array_namespace_info__()
+        return info.default_dtypes(device=device)["real floating"]
 
     def require_dtype(self, dtype: DType, device: Device | None = None) -> None:
         """Refuse 64 bits on the devices that pretend to have none."""
         where = self.devices()[0] if device is None else device
-        if dtype not in self._info().dtypes(device=where).values():
+        if dtype not in self.namespace().__array_namespace_info__().dtypes(device=where).values():
             raise DTypeNotKeptError(
                 f"array-api-strict keeps no {dtype_name(dtype)} on {self.device_name(where)}. Ask "
                 "for one of half the bits, or for another device."
@@ -74,8 +68,7 @@ class ArrayAPIStrictBackend(Backend):
     def from_host(
         self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
     ) -> Array:
-        xp = self.namespace()
-        return xp.asarray(np.asarray(array), dtype=dtype, device=device)
+        return self.namespace().asarray(np.asarray(array), dtype=dtype, device=device)
 
     @explicit
     def to_host(self, array: Array) -> np.ndarray:
@@ -91,20 +84,15 @@ class ArrayAPIStrictBackend(Backend):
             return ()
         host, kind = self.device("CPU_DEVICE"), type(xp.empty(0))
 
-        def moves(array: Any, device: Any = None, **options: Any) -> bool:
+        def moves(array: Array, device: Device = None, **options: object) -> bool:
             return isinstance(array, kind) and array.device != host == device
 
-        def masks(array: Any, index: Any, *values: Any) -> bool:
-            parts = index if isinstance(index, tuple) else (index,)
-            return any(getattr(part, "dtype", None) == xp.bool for part in parts)
-
         return [
-            *(Door(kind, name) for name in _CONVERSIONS),
+            *(Door(kind, name) for name in (*CONVERSIONS, "__buffer__", "__dlpack__")),
             *(Door(xp, name) for name in _SHAPED_BY_VALUES),
-            Door(kind, "__getitem__", masks),
             *(Door(kind, name, shows=True) for name in ("__repr__", "__str__")),
-            Door(kind, "to_device", moves),
-            Door(xp, "asarray", moves),
+            *(Door(holder, name, moves) for holder, name in ((kind, "to_device"), (xp, "asarray"))),
+            Door(kind, "__getitem__", holds_a_mask(xp.bool)),
         ]
 
 

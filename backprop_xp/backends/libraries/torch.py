@@ -1,14 +1,19 @@
-"""PyTorch: its tensors, through array-api-compat's wrapper."""
+"""PyTorch: its tensors, through array-api-compat's wrapper; never its autograd."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import numpy as np
 
-from backprop_xp.backends.doors import explicit, leaves_by_dlpack
-from backprop_xp.backends.dtypes_and_devices import dtype_name, imported, tried
+from backprop_xp.backends.dtypes_and_devices import (
+    LazyModule,
+    dtype_name,
+    imported,
+    try_library,
+)
+from backprop_xp.backends.guard import CONVERSIONS, explicit, holds_a_mask, leaves_by_dlpack
 from backprop_xp.backends.process_settings import process_wide
 from backprop_xp.backends.protocol import (
     Array,
@@ -22,49 +27,36 @@ from backprop_xp.backends.protocol import (
     Probe,
 )
 
-_ANSWERS = ("equal", "allclose", "is_nonzero")
-_CONVERSIONS = (
-    *("__bool__", "__int__", "__float__", "__complex__", "__index__", "__iter__", "__array__"),
-    *("item", "tolist", "numpy", "cpu", *_ANSWERS),
-)
-# What these return has a shape that depends on values, for which the host waits.
+torch = LazyModule("torch")
+_COMPARISONS = ("equal", "allclose", "is_nonzero")
+# The host waits for these: the shape of the result depends on values.
 _SHAPED_BY_VALUES = (
-    "nonzero",
-    "argwhere",
-    "masked_select",
-    "unique",
-    "unique_consecutive",
-    "bincount",
+    *("nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "bincount"),
 )
 
 
 class TorchBackend(Backend):
-    """Only PyTorch's arrays are used, never its autograd."""
+    """PyTorch on CPUs, on GPUs of CUDA, and on Apple's GPU (MPS)."""
 
     name: ClassVar[str] = "torch"
 
     @explicit
     def probe(self) -> Probe:
-        return tried("torch", "PyTorch", "torch", lambda torch: torch.ones(1).add(1).numpy())
+        return try_library("torch", "PyTorch", "torch", lambda torch: torch.ones(1).add(1).numpy())
 
     def namespace(self) -> Namespace:
-        from array_api_compat import torch
+        import array_api_compat.torch
 
-        return torch
+        return array_api_compat.torch
 
     def devices(self) -> list[Device]:
-        """Return the CPU, every GPU that CUDA shows, and Apple's GPU (MPS)."""
-        import torch
-
         cuda = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
-        # With its index, as its tensors have it: without, the two would not be equal.
+        # With its index, as its tensors have it: torch.device("mps") is not equal.
         mps = [torch.device("mps", 0)] if torch.backends.mps.is_available() else []
         return [torch.device("cpu"), *cuda, *mps]
 
     def default_dtype(self, device: Device) -> DType:
-        import torch
-
-        return torch.float32
+        return self.namespace().float32
 
     def require_dtype(self, dtype: DType, device: Device | None = None) -> None:
         """Refuse 64-bit floating numbers on Apple's GPU, which lacks them."""
@@ -81,8 +73,6 @@ class TorchBackend(Backend):
     def from_host(
         self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
     ) -> Array:
-        import torch
-
         self.require_dtype(array.dtype if dtype is None else dtype, device)
         # PyTorch warns when it shares a read-only array, and refuses some strides and byte orders.
         contiguous = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
@@ -100,10 +90,8 @@ class TorchBackend(Backend):
     def detached(self, array: Array) -> Array:
         return array.detach()
 
-    def unrecorded(self) -> AbstractContextManager[Any]:
-        import torch
-
-        context: AbstractContextManager[Any] = torch.no_grad()
+    def unrecorded(self) -> AbstractContextManager[object]:
+        context: AbstractContextManager[object] = torch.no_grad()
         return context
 
     def full_precision(self) -> AbstractContextManager[None]:
@@ -111,8 +99,6 @@ class TorchBackend(Backend):
         return _ieee_products()
 
     def synchronize(self, device: Device | None = None) -> None:
-        import torch
-
         kind = None if device is None else device.type
         if kind in (None, "cuda") and torch.cuda.is_available():
             torch.cuda.synchronize(device)
@@ -121,47 +107,39 @@ class TorchBackend(Backend):
 
     def memory(self, device: Device | None = None) -> Memory | None:
         """Return a CUDA device's memory, as CUDA counts it; None for others."""
-        import torch
-
-        where = self.devices()[0] if device is None else device
-        if where.type != "cuda":
-            return None
-        free, total = torch.cuda.mem_get_info(where)
+        if device is None or device.type != "cuda":
+            return None  # the default device is the CPU
+        free, total = torch.cuda.mem_get_info(device)
         return Memory(total - free, total)
 
     def details(self) -> dict[str, str]:
-        import torch
-
         return {"CUDA": torch.version.cuda or "none", "threads": str(torch.get_num_threads())}
 
     def doors(self) -> Sequence[Door]:
-        """Return the conversions of tensors, also those of the CPU: there they stand in."""
-        torch = imported("torch")
-        if torch is None:
+        """Return the conversions of tensors; also of the CPU's, which stand in for a GPU's."""
+        modules = [xp for xp in map(imported, ("torch", "array_api_compat.torch")) if xp]
+        if not modules:
             return ()
-        compat = imported("array_api_compat.torch")
-        moves, masks = _moves(torch), _masks(torch)
-        modules = [xp for xp in (torch, compat) if xp is not None]
+        tensor, has_mask = torch.Tensor, holds_a_mask(torch.bool, torch.uint8)
         return [
-            *(Door(torch.Tensor, name) for name in _CONVERSIONS),
-            *(Door(torch, name) for name in _ANSWERS),  # the wrapper's equal is another: entrywise
-            *(Door(torch.Tensor, name, shows=True) for name in ("__repr__", "__format__")),
-            Door(torch.Tensor, "__dlpack__", _exports),
-            Door(torch.Tensor, "to", moves),
-            *(Door(xp, "asarray", moves) for xp in modules),
-            *(Door(xp, name) for xp in (torch.Tensor, *modules) for name in _SHAPED_BY_VALUES),
-            *(Door(xp, "where", lambda *given, **by_name: len(given) == 1) for xp in modules),
-            *(Door(torch.Tensor, name, masks) for name in ("__getitem__", "__setitem__")),
+            *(Door(tensor, name) for name in (*CONVERSIONS, *_COMPARISONS)),
+            *(Door(tensor, name) for name in ("item", "tolist", "numpy", "cpu")),
+            *(Door(modules[0], name) for name in _COMPARISONS),  # the wrapper's equal is entrywise
+            *(Door(tensor, name, shows=True) for name in ("__repr__", "__format__")),
+            Door(tensor, "__dlpack__", _exports),
+            Door(tensor, "to", _to_cpu),
+            *(Door(xp, "asarray", _to_cpu) for xp in modules),
+            *(Door(xp, name) for xp in (tensor, *modules) for name in _SHAPED_BY_VALUES),
+            *(Door(xp, "where", lambda *args, **kwargs: len(args) == 1) for xp in modules),
+            *(Door(tensor, name, has_mask) for name in ("__getitem__", "__setitem__")),
         ]
 
 
 @process_wide
 @contextlib.contextmanager
 def _ieee_products() -> Iterator[None]:
-    import torch
-
-    cuda = torch.backends.cuda.matmul
-    if not hasattr(cuda, "fp32_precision"):  # before PyTorch 2.9
+    settings = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    if not hasattr(settings[0], "fp32_precision"):  # before PyTorch 2.9
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")
         try:
@@ -169,47 +147,29 @@ def _ieee_products() -> Iterator[None]:
         finally:
             torch.set_float32_matmul_precision(before)
         return
-    onednn: Any = torch.backends.mkldnn
-    libraries = (cuda, onednn.matmul)
-    settings = [library.fp32_precision for library in libraries]
-    for library in libraries:
-        library.fp32_precision = "ieee"
+    values = [setting.fp32_precision for setting in settings]
     try:
+        for setting in settings:
+            setting.fp32_precision = "ieee"
         yield
     finally:
-        for library, setting in zip(libraries, settings, strict=True):
-            library.fp32_precision = setting
+        for setting, value in zip(settings, values, strict=True):
+            setting.fp32_precision = value
 
 
-def _moves(torch: Any) -> Callable[..., bool]:
-    """Return what says whether ``x.to`` or ``asarray(x)`` brings a tensor from a GPU to the CPU."""
-
-    def moves(array: Any, *args: Any, **options: Any) -> bool:
-        if not isinstance(array, torch.Tensor) or array.device.type == "cpu":
-            return False
-        target = options.get("device", options.get("other", args[0] if args else None))
-        if isinstance(target, str | torch.device):
-            return bool(torch.device(target).type == "cpu")
-        return isinstance(target, torch.Tensor) and bool(target.device.type == "cpu")
-
-    return moves
+def _to_cpu(array: Array, *args: Any, **options: Any) -> bool:
+    """Return whether ``x.to`` or ``asarray(x)`` brings a tensor from a GPU to the CPU."""
+    if not isinstance(array, torch.Tensor) or array.device.type == "cpu":
+        return False
+    target = options.get("device", options.get("other", args[0] if args else None))
+    if isinstance(target, torch.Tensor):
+        target = target.device
+    return isinstance(target, str | torch.device) and torch.device(target).type == "cpu"
 
 
-def _masks(torch: Any) -> Callable[..., bool]:
-    """Return what says whether an index holds a mask, whose entries the host counts."""
-
-    def masks(array: Any, index: Any, *values: Any) -> bool:
-        parts = index if isinstance(index, tuple) else (index,)
-        is_one = any(getattr(part, "dtype", None) in (torch.bool, torch.uint8) for part in parts)
-        # One number is written under a mask where it is.
-        return is_one and all(getattr(value, "ndim", 0) for value in values)
-
-    return masks
-
-
-def _exports(array: Any, **options: Any) -> bool:
-    """Say whether DLPack hands a tensor to the host: a GPU's may stay where it is."""
-    return bool(array.device.type == "cpu") or leaves_by_dlpack(array, **options)
+def _exports(array: Array, **options: Any) -> bool:
+    """Return whether DLPack hands a tensor to the host; a GPU's memory may stay there."""
+    return array.device.type == "cpu" or leaves_by_dlpack(array, **options)
 
 
 backend = TorchBackend()

@@ -1,15 +1,14 @@
 """The small functions of the maths as one CUDA kernel each; the references launch many.
 
-What acts on each number alone is fused from the reference itself, a user's own included, by
-``cupy.fuse``: it is called once for each kind of arguments, with variables that record what is done
-to them. What works row by row (the softmax with its loss, LayerNorm) has a kernel of its own.
-Each replacement leaves to its reference what it does not know: complex arrays, as of a complex
-step, or arrays of two precisions.
+``cupy.fuse`` makes a kernel of a function that acts on each number alone, a user's own included. It
+calls the function once for each kind of arguments, with variables that record the operations. The
+functions of rows (the softmax with its loss, LayerNorm) have kernels of their own. Each replacement
+leaves other arguments to its reference: complex arrays, and arrays of two precisions.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Hashable
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -21,28 +20,32 @@ from backprop_xp.backends.libraries.cupy.row_kernels import (
     contiguous,
     launch_rows,
 )
-from backprop_xp.backends.protocol import Array
+from backprop_xp.backends.protocol import Array, Function
+
+Result: TypeAlias = Any  # that of a reference function, or NotImplemented
+Share: TypeAlias = Array | float  # of each sample in the mean
+Activation: TypeAlias = Any  # of networks.activations, which is on a higher floor
 
 
 class _Fused:
-    """A function of arrays, number by number, in one kernel, or as it is if it cannot be fused."""
+    """A function of single numbers in one kernel; unchanged if CuPy cannot fuse it."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Function) -> None:
+        self.function = function
         import cupy
 
-        self.function = function
         self.fused = cupy.fuse(kernel_name="backprop_xp_fused")(function)
-        # By the arguments' dtypes and axes, for each of which it is recorded anew.
-        self.is_fusible: dict[tuple[Any, ...], bool] = {}
+        # By the dtypes and axes of the arguments: CuPy records the function for each.
+        self.is_fusible: dict[Hashable, bool] = {}
 
-    def __call__(self, *arrays: Any) -> Any:
+    def __call__(self, *arrays: Array) -> Result:
         kinds = tuple((a.dtype.char, a.ndim) for a in arrays if hasattr(a, "ndim"))
         if self.is_fusible.get(kinds, True):
             try:
                 result = self.fused(*arrays)
             except Exception:
-                # What reads shapes or sums cannot be fused. What is wrong otherwise shows when it
-                # is called as it is.
+                # CuPy cannot fuse a function that reads shapes or sums. Any other error appears
+                # again in the unchanged function.
                 if kinds in self.is_fusible:
                     raise
                 self.is_fusible[kinds] = False
@@ -52,46 +55,45 @@ class _Fused:
         return self.function(*arrays)
 
 
-class _Itself(NamedTuple):
-    """A user's function as a key: equal ones may differ, and some cannot be hashed."""
+class _Identity(NamedTuple):
+    """A user's function as a key: equal functions may differ, and some have no hash."""
 
-    function: Callable[..., Any]
+    function: Function
 
     def __hash__(self) -> int:
         return id(self.function)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Itself) and self.function is other.function
+        return isinstance(other, _Identity) and self.function is other.function
 
 
-def _fused(
-    make: Callable[[Callable[..., Any]], Callable[..., Any]], function: Callable[..., Any]
-) -> Callable[..., Any]:
-    read = _read_by(function)
-    # What cannot be hashed may change unseen: the kernel would keep its values.
-    return make(function) if read is None else _kept(make, _Itself(function), read)
+def _fused(wrap: Function, function: Function) -> Function:
+    """Return the kernel of ``wrap(function)``, a function that calls a user's one."""
+    variables = _variables(function)
+    # A variable without a hash may change, and the kernel would keep its old value.
+    return wrap(function) if variables is None else _kernel(wrap, _Identity(function), variables)
 
 
-def _read_by(function: Callable[..., Any]) -> tuple[Any, ...] | None:
-    """Return what a user's function reads outside itself, None where that cannot be hashed."""
+def _variables(function: Function) -> tuple[Hashable, ...] | None:
+    """Return the outer variables that a user's function reads, None if one has no hash."""
     if str(getattr(function, "__module__", "")).startswith("backprop_xp."):
         return ()
-    read = tuple(read_by(function))
+    variables = tuple(read_by(function))
     try:
-        hash(read)
+        hash(variables)
     except TypeError:
         return None
-    return read
+    return variables
 
 
 @functools.lru_cache(maxsize=256)
-def _kept(make: Callable[..., Callable[..., Any]], key: _Itself, read: tuple[Any, ...]) -> _Fused:
-    return _Fused(make(key.function))
+def _kernel(wrap: Function, key: _Identity, variables: tuple[Hashable, ...]) -> _Fused:
+    return _Fused(wrap(key.function))
 
 
 @functools.lru_cache(maxsize=256)
-def _passes_on(key: _Itself, read: tuple[Any, ...] | None) -> bool:
-    """Say whether a rule returns its first argument, as identity's; arithmetic would raise."""
+def _is_identity(key: _Identity, variables: tuple[Hashable, ...] | None) -> bool:
+    """Return whether a rule returns its first argument; arithmetic would raise."""
     try:
         g = object()
         return key.function(g, object(), object()) is g
@@ -99,33 +101,33 @@ def _passes_on(key: _Itself, read: tuple[Any, ...] | None) -> bool:
         return False
 
 
-def _are_plain(first: Array, *others: Any) -> bool:
-    """Say whether arrays are real, floating, and of one dtype; None and numbers do not count."""
+def _are_plain(first: Array, *others: Array) -> bool:
+    """Return whether arrays are real floating ones of one dtype; None and numbers do not count."""
     return first.dtype in (np.float32, np.float64) and all(
         other.dtype == first.dtype for other in others if hasattr(other, "dtype")
     )
 
 
-def _activated(z: Array, activation: Any, bias: Array | None = None) -> Any:
+def _activated(z: Array, activation: Activation, bias: Array | None = None) -> Result:
     if not _are_plain(z, bias):
         return NotImplemented
     if bias is None:
-        kept = None if activation.from_output else z
-        return kept, _fused(_alone, activation.value)(z)
+        cache = None if activation.from_output else z
+        return cache, _fused(_alone, activation.value)(z)
     if activation.from_output:
         return None, _fused(_of_sum, activation.value)(z, bias)
     return _fused(_sum_and_of_sum, activation.value)(z, bias)
 
 
-def _alone(function: Callable[..., Any]) -> Callable[..., Any]:
+def _alone(function: Function) -> Function:
     return function
 
 
-def _of_sum(value: Callable[[Array], Array]) -> Callable[..., Any]:
+def _of_sum(value: Function) -> Function:
     return lambda z, bias: value(z + bias)
 
 
-def _sum_and_of_sum(value: Callable[[Array], Array]) -> Callable[..., Any]:
+def _sum_and_of_sum(value: Function) -> Function:
     def both(z: Array, bias: Array) -> tuple[Array, Array]:
         z = z + bias
         return z, value(z)
@@ -133,8 +135,8 @@ def _sum_and_of_sum(value: Callable[[Array], Array]) -> Callable[..., Any]:
     return both
 
 
-def _sent_back(g: Array, activation: Any, z: Array | None, a: Array) -> Any:
-    if _passes_on(_Itself(activation.vjp), _read_by(activation.vjp)):
+def _sent_back(g: Array, activation: Activation, z: Array | None, a: Array) -> Result:
+    if _is_identity(_Identity(activation.vjp), _variables(activation.vjp)):
         return g
     if not _are_plain(g, z, a):
         return NotImplemented
@@ -143,11 +145,11 @@ def _sent_back(g: Array, activation: Any, z: Array | None, a: Array) -> Any:
     return _fused(_alone, activation.vjp)(g, z, a)
 
 
-def _of_output(vjp: Callable[..., Array]) -> Callable[..., Array]:
+def _of_output(vjp: Function) -> Function:
     return lambda g, a: vjp(g, None, a)
 
 
-def _mean_over_outputs(o: Array, t: Array, share: Any, each: Callable[..., Any]) -> Any:
+def _mean_over_outputs(o: Array, t: Array, share: Share, each: Function) -> Result:
     if not _are_plain(o, t, share):
         return NotImplemented
     n_out = o.shape[-1]
@@ -155,38 +157,38 @@ def _mean_over_outputs(o: Array, t: Array, share: Any, each: Callable[..., Any])
     return value[..., 0] if n_out == 1 else value.sum(axis=-1), g
 
 
-def _shared(each: Callable[..., Any]) -> Callable[..., Any]:
-    def both(o: Array, t: Array, share: Any, part: Any) -> tuple[Array, Array]:
+def _shared(each: Function) -> Function:
+    def both(o: Array, t: Array, share: Share, part: float) -> tuple[Array, Array]:
         value, slope = each(o, t)
         return value * part, slope * share
 
     return both
 
 
-def _categorical(o: Array, t: Array, share: Any) -> Any:
+def _categorical(o: Array, t: Array, share: Share) -> Result:
     if not (_are_plain(o, t, share) and o.size and _repeats(t, o)):
         return NotImplemented
-    import cupy
-
     is_number = isinstance(share, float)
     rows, n = o.size // o.shape[-1], o.shape[-1]
+    import cupy
+
     value, g = cupy.empty(o.shape[:-1], o.dtype), cupy.empty(o.shape, o.dtype)
-    given = contiguous(o), contiguous(t), value, g
-    launch_rows(CATEGORICAL, rows, n, o.dtype, t.size // n, share if is_number else 1.0, *given)
+    arrays = contiguous(o), contiguous(t), value, g
+    launch_rows(CATEGORICAL, rows, n, o.dtype, t.size // n, share if is_number else 1.0, *arrays)
     if not is_number:
         g *= share
     return value, g
 
 
 def _repeats(part: Array, whole: Array) -> bool:
-    """Say whether the rows of ``whole`` are those of ``part``, repeated along leading axes."""
+    """Return whether ``whole`` has the rows of ``part``, repeated along leading axes."""
     shape = part.shape[next((i for i, n in enumerate(part.shape) if n != 1), part.ndim) :]
     return bool(
         whole.shape[whole.ndim - len(shape) :] == shape and part.shape[-1] == whole.shape[-1]
     )
 
 
-# The bits of ``random.bits``: uint32 wraps around as int32 does, and its shifts drag no sign in.
+# The bits of ``networks.random_bits``: uint32 wraps around as int32 does, and shifts in no sign.
 DROPOUT_HASH = """
 __device__ unsigned int mixed(unsigned int h) {
     h -= 0x61C88647u;
@@ -211,14 +213,15 @@ DROPOUT = (
 
 
 @functools.cache
-def _dropout() -> Any:
+def _dropout() -> Function:
+    name, inputs, outputs, body = DROPOUT
     import cupy
 
-    name, inputs, outputs, body = DROPOUT
-    return cupy.ElementwiseKernel(inputs, outputs, body, name, preamble=DROPOUT_HASH)
+    kernel: Function = cupy.ElementwiseKernel(inputs, outputs, body, name, preamble=DROPOUT_HASH)
+    return kernel
 
 
-def _dropped(x: Array, rng: Any, rate: float) -> Any:
+def _dropped(x: Array, rng: Array | int, rate: float) -> Result:
     if not _are_plain(x):
         return NotImplemented
     rows, columns = x.shape[-2:]
@@ -227,29 +230,29 @@ def _dropped(x: Array, rng: Any, rate: float) -> Any:
     return y, mask
 
 
-def _normalized(x: Array, scale: Array, bias: Array, epsilon: float) -> Any:
+def _normalized(x: Array, scale: Array, bias: Array, epsilon: float) -> Result:
     if not (_are_plain(x, scale, bias) and x.size and x.shape[:-2] == scale.shape[:-2]):
         return NotImplemented
+    batch, n = x.shape[-2:]
     import cupy
 
-    batch, n = x.shape[-2:]
     y, normed = cupy.empty(x.shape, x.dtype), cupy.empty(x.shape, x.dtype)
     inverse = cupy.empty((*x.shape[:-1], 1), x.dtype)
-    given = contiguous(x), contiguous(scale), contiguous(bias), y, normed, inverse
-    launch_rows(NORMALIZED, x.size // n, n, x.dtype, batch, epsilon, *given)
+    arrays = contiguous(x), contiguous(scale), contiguous(bias), y, normed, inverse
+    launch_rows(NORMALIZED, x.size // n, n, x.dtype, batch, epsilon, *arrays)
     return y, (normed, inverse)
 
 
-def _normalized_back(g: Array, scale: Array, normed: Array, inverse: Array) -> Any:
+def _normalized_back(g: Array, scale: Array, normed: Array, inverse: Array) -> Result:
     alike = g.shape == normed.shape and g.shape[:-2] == scale.shape[:-2]
     if not (_are_plain(g, scale, normed, inverse) and g.size and alike):
         return NotImplemented
+    batch, n = g.shape[-2:]
     import cupy
 
-    batch, n = g.shape[-2:]
     back = cupy.empty(g.shape, g.dtype)
-    given = *map(contiguous, (g, scale, normed, inverse)), back
-    launch_rows(NORMALIZED_BACK, g.size // n, n, g.dtype, batch, *given)
+    arrays = *map(contiguous, (g, scale, normed, inverse)), back
+    launch_rows(NORMALIZED_BACK, g.size // n, n, g.dtype, batch, *arrays)
     return back
 
 
@@ -273,14 +276,15 @@ def _sum_over_batch(array: Array, out: Array | None = None, factor: Array | None
 
 
 @functools.cache
-def _sum_of_products() -> Any:
+def _sum_of_products() -> Function:
+    name = "backprop_xp_sum_of_products"
     import cupy
 
-    name = "backprop_xp_sum_of_products"
-    return cupy.ReductionKernel("T x, T y", "T z", "x * y", "a + b", "z = a", "0", name)
+    kernel: Function = cupy.ReductionKernel("T x, T y", "T z", "x * y", "a + b", "z = a", "0", name)
+    return kernel
 
 
-FUSED: dict[str, Callable[..., Any]] = {
+FUSED: dict[str, Function] = {
     "backprop_xp.networks.activations.activated": _activated,
     "backprop_xp.networks.activations.sent_back": _sent_back,
     "backprop_xp.networks.losses.mean_over_outputs": _mean_over_outputs,

@@ -1,60 +1,41 @@
-"""CuPy's array API namespace, with arrays made on the device that they are asked for.
+"""CuPy's array API namespace, whose functions honour ``device``.
 
-array-api-compat's wrapper takes ``device=`` and drops it: in CuPy an array is made on the current
-device, so here each function that makes one enters the device first. Its ``clip`` and ``sign``
-select by masks, for which the host waits up to four times; CuPy's own are one kernel each.
+array-api-compat's wrapper takes ``device=`` and drops it, since CuPy makes an array on the current
+device. Here each function that makes an array enters the device first.
 """
 
 import functools
-from collections.abc import Callable
 from types import ModuleType
-from typing import Any
 
-from backprop_xp.backends.protocol import Array, Namespace
+from backprop_xp.backends.protocol import Array, Device, Function, Namespace
 
-# The functions of the standard that take ``device``, but astype, which computes where its array is.
+# The standard's functions that take ``device``.
 _MAKERS = (
-    *("arange", "asarray", "empty", "eye", "full", "linspace", "ones", "zeros"),
+    *("arange", "asarray", "astype", "empty", "eye", "full", "linspace", "ones", "zeros"),
     *("empty_like", "full_like", "ones_like", "zeros_like"),
 )
 
 
-def placing(compat: Namespace, device: Callable[[Any], Any], **own: Any) -> Namespace:
+def placing(compat: Namespace, device: Function, **own: object) -> Namespace:
     """Return a copy of ``array_api_compat.cupy`` whose functions honour ``device``.
 
-    Without ``device``, an array made from another is made beside it, as the standard has it.
-    ``device`` is ``cupy.cuda.Device``, a context manager; ``own`` are functions of CuPy's that keep
-    the standard as they are, in the place of the wrapper's.
+    Without ``device``, an array made from another is made on its device, as in the standard.
+    ``device`` is ``cupy.cuda.Device``, a context manager. ``own`` are functions and constants that
+    replace the wrapper's.
     """
     namespace = ModuleType(compat.__name__, compat.__doc__)
-    namespace.__dict__.update(vars(compat) | own)
+    vars(namespace).update(vars(compat) | own)
     for name in _MAKERS:
-        setattr(namespace, name, _making(getattr(compat, name), device))
-    namespace.astype = _astype(compat.astype, device)  # type: ignore[attr-defined]
+        setattr(namespace, name, _on_device(getattr(compat, name), device))
     return namespace
 
 
-def _making(function: Callable[..., Array], enter: Callable[[Any], Any]) -> Callable[..., Array]:
+def _on_device(function: Function, enter: Function) -> Function:
     @functools.wraps(function)
-    def make(*args: Any, device: Any = None, **options: Any) -> Array:
-        if device is None:
-            device = _gpu(args[0]) if args else None
-        with enter(device):
+    def make(*args: Array, device: Device = None, **options: object) -> Array:
+        if device is None and args:
+            device = getattr(args[0], "device", None)
+        with enter(None if isinstance(device, str) else device):  # NumPy's "cpu" is no GPU
             return function(*args, **options)
 
     return make
-
-
-def _astype(function: Callable[..., Array], enter: Callable[[Any], Any]) -> Callable[..., Array]:
-    @functools.wraps(function)
-    def astype(x: Array, dtype: Any, /, **options: Any) -> Array:
-        with enter(_gpu(x)):
-            return function(x, dtype, **options)
-
-    return astype
-
-
-def _gpu(value: Any) -> Any:
-    """Return the device of a CuPy array; None, the current one, for anything else."""
-    where = getattr(value, "device", None)
-    return None if isinstance(where, str) else where  # NumPy's "cpu"

@@ -1,15 +1,15 @@
 """CUDA kernels that work row by row, a block of threads for each row of ``(..., rows, n)``.
 
-Each of a block's threads takes every so many numbers of the row; what they find is joined in shared
-memory, in an order that depends on n alone.
+A thread takes every so many numbers of the row. The threads join their results in shared memory, in
+an order that depends on n alone.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from backprop_xp.backends.protocol import Array
+from backprop_xp.backends.protocol import Array, DType, Function
 
 
 class RowKernel(NamedTuple):
@@ -117,31 +117,35 @@ ROW_KERNELS = (CATEGORICAL, NORMALIZED, NORMALIZED_BACK)
 _MOST_THREADS = 256
 
 
-def source(kernel: RowKernel, dtype: Any) -> str:
+def source(kernel: RowKernel, dtype: DType) -> str:
     """Return the CUDA C++ of a kernel for float32 or float64."""
     name = "float" if np.dtype(dtype) == np.float32 else "double"
     return f"typedef {name} T;\n" + _SOURCE % kernel._asdict()
 
 
 @functools.cache
-def _compiled(kernel: RowKernel, dtype: Any) -> Any:
+def _compiled(kernel: RowKernel, dtype: DType) -> Function:
+    # Contracted products and sums would round otherwise than the reference's.
+    options = ("--fmad=false",)
     import cupy
 
-    # Contracted products and sums would round otherwise than the reference's.
-    return cupy.RawKernel(source(kernel, dtype), kernel.name, options=("--fmad=false",))
+    compiled: Function = cupy.RawKernel(source(kernel, dtype), kernel.name, options=options)
+    return compiled
 
 
-def launch_rows(kernel: RowKernel, rows: int, n: int, dtype: Any, *arguments: Any) -> None:
+def launch_rows(
+    kernel: RowKernel, rows: int, n: int, dtype: DType, *arguments: Array | float
+) -> None:
     """Run a kernel over rows of n numbers; its arrays are contiguous, in C order.
 
-    Of Python's numbers, an int is the kernel's ``long long`` and a float its T.
+    A Python int is the kernel's ``long long``, a float its T.
     """
     threads = 32
     while threads < min(n, _MOST_THREADS):
         threads *= 2
-    given = [np.dtype(dtype).type(a) if isinstance(a, float) else a for a in (n, *arguments)]
+    values = [np.dtype(dtype).type(a) if isinstance(a, float) else a for a in (n, *arguments)]
     run = _compiled(kernel, np.dtype(dtype))
-    run((rows,), (threads,), given, shared_mem=threads * np.dtype(dtype).itemsize)
+    run((rows,), (threads,), values, shared_mem=threads * np.dtype(dtype).itemsize)
 
 
 def contiguous(array: Array) -> Array:

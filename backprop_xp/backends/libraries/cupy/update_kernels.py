@@ -1,24 +1,25 @@
 """Updates of the optimisers in one CUDA kernel each: theta and its state cross the memory once.
 
-The reference, an optimiser's ``rule``, launches about ten kernels, each of which reads and writes
-whole vectors; these do the same operations in the same order, so that they round alike. An update
-they do not know (a hyperparameter that is an array, a complex theta) is left to the reference.
+The reference, an optimiser's ``rule``, launches about ten kernels, and each reads and writes whole
+vectors. These kernels do the same operations in the same order, so that they round alike. They
+leave other updates (a hyperparameter that is an array, a complex theta) to the reference.
 """
 
+import functools
 from collections.abc import Callable
 from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from backprop_xp.backends.protocol import Array
+from backprop_xp.backends.protocol import Array, Function
 
 
 class Kernel(NamedTuple):
     """One pass over theta: ``body`` is CUDA C++ for one entry, T its dtype.
 
-    ``inputs`` and ``outputs`` declare the names in the body, as ``cupy.ElementwiseKernel`` has
-    them; an output is read before it is written, and an input may be a number.
+    ``inputs`` and ``outputs`` declare the names in the body, as for ``cupy.ElementwiseKernel``. The
+    body reads an output before it writes it. An input may be a number.
     """
 
     name: str
@@ -27,9 +28,16 @@ class Kernel(NamedTuple):
     body: str
 
 
-# A kernel with its inputs, and its outputs, which it changes in place.
-Work: TypeAlias = tuple[Kernel, list[Any], list[Array]]
-Rule: TypeAlias = Callable[..., tuple[Array, Any]]
+class Work(NamedTuple):
+    """A kernel with its inputs, arrays and numbers, and the arrays that it changes in place."""
+
+    kernel: Kernel
+    inputs: list[Array | float]
+    outputs: list[Array]
+
+
+Optimizer: TypeAlias = Any  # SGD, RMSProp, Adam or AdamW, which are on a higher floor
+State: TypeAlias = Any  # its NamedTuple of arrays
 
 SGD = Kernel(
     "backprop_xp_sgd",
@@ -85,17 +93,36 @@ MASKED_ADAM = Kernel(
 KERNELS = (SGD, MOMENTUM, NESTEROV, RMSPROP, ADAM, MASKED_ADAM)
 
 
-def rules(launch: Callable[[Kernel, list[Any], list[Array]], None]) -> dict[str, Rule]:
+@functools.cache
+def _compiled(kernel: Kernel) -> Function:
+    name, inputs, outputs, body = kernel
+    # Contracted products and sums would round otherwise than the reference's.
+    options = ("--fmad=false",)
+    import cupy
+
+    compiled: Function = cupy.ElementwiseKernel(
+        inputs, outputs, body, name, no_return=True, options=options
+    )
+    return compiled
+
+
+def launch(work: Work) -> None:
+    """Run a kernel on the GPU of its outputs."""
+    with work.outputs[0].device:
+        _compiled(work.kernel)(*work.inputs, *work.outputs)
+
+
+def rules(launch: Callable[[Work], None]) -> dict[str, Function]:
     """Return the replacements of the optimisers' ``rule`` by their qualified names.
 
-    ``launch`` runs a kernel, given its inputs, over its outputs in place. Each replacement has the
-    signature of the method, ``self`` included, and its results.
+    ``launch`` runs a kernel. Each replacement has the signature of the method, ``self`` included,
+    and its results.
     """
 
-    def fused(work: Callable[..., Work], *names: str) -> Rule:
+    def fused(work: Callable[..., Work], *names: str) -> Function:
         def rule(
-            self: Any, theta: Array, gradient: Array, state: Any, learning_rate: Any
-        ) -> tuple[Array, Any]:
+            self: Optimizer, theta: Array, gradient: Array, state: State, learning_rate: Any
+        ) -> tuple[Array, State]:
             numbers = [learning_rate, *(getattr(self, name) for name in names)]
             if not (
                 _fit(theta, gradient, getattr(self, "mask", None))
@@ -103,52 +130,52 @@ def rules(launch: Callable[[Kernel, list[Any], list[Array]], None]) -> dict[str,
                 and isinstance(state.step, int)
                 and not getattr(self, "rate_inside", False)
             ):
-                updated: tuple[Array, Any] = self.rule(theta, gradient, state, learning_rate)
+                updated: tuple[Array, State] = self.rule(theta, gradient, state, learning_rate)
                 return updated
-            launch(*work(self, float(learning_rate), theta, gradient, state))
+            launch(work(self, float(learning_rate), theta, gradient, state))
             return theta, state._replace(step=state.step + 1)
 
         return rule
 
-    works: dict[str, tuple[Any, ...]] = {
-        "SGD": (_sgd, "momentum"),
-        "RMSProp": (_rmsprop, "decay", "epsilon"),
-        "Adam": (_adam, "beta1", "beta2", "epsilon"),
-        "AdamW": (_adamw, "beta1", "beta2", "epsilon", "weight_decay"),
-    }
     return {
-        f"backprop_xp.training.optimizers.{name}.rule": fused(*work) for name, work in works.items()
+        f"backprop_xp.training.optimizers.{name}.rule": fused(work, *hyperparameters)
+        for name, work, *hyperparameters in (
+            ("SGD", _sgd, "momentum"),
+            ("RMSProp", _rmsprop, "decay", "epsilon"),
+            ("Adam", _adam, "beta1", "beta2", "epsilon"),
+            ("AdamW", _adamw, "beta1", "beta2", "epsilon", "weight_decay"),
+        )
     }
 
 
-def _sgd(self: Any, alpha: float, theta: Array, gradient: Array, state: Any) -> Work:
+def _sgd(self: Optimizer, alpha: float, theta: Array, gradient: Array, state: State) -> Work:
     if state.velocity is None:
-        return SGD, [gradient, alpha], [theta]
+        return Work(SGD, [gradient, alpha], [theta])
     kernel = NESTEROV if self.nesterov else MOMENTUM
-    return kernel, [gradient, alpha, self.momentum], [theta, state.velocity]
+    return Work(kernel, [gradient, alpha, self.momentum], [theta, state.velocity])
 
 
-def _rmsprop(self: Any, alpha: float, theta: Array, gradient: Array, state: Any) -> Work:
+def _rmsprop(self: Optimizer, alpha: float, theta: Array, gradient: Array, state: State) -> Work:
     numbers = [alpha, self.decay, 1.0 - self.decay, self.epsilon]
-    return RMSPROP, [gradient, *numbers], [theta, state.square]
+    return Work(RMSPROP, [gradient, *numbers], [theta, state.square])
 
 
-def _adam(self: Any, alpha: float, theta: Array, gradient: Array, state: Any) -> Work:
+def _adam(self: Optimizer, alpha: float, theta: Array, gradient: Array, state: State) -> Work:
     numbers = _adam_numbers(self, alpha, state.step + 1)
-    return ADAM, [gradient, *numbers, 1.0], [theta, state.mean, state.square]
+    return Work(ADAM, [gradient, *numbers, 1.0], [theta, state.mean, state.square])
 
 
-def _adamw(self: Any, alpha: float, theta: Array, gradient: Array, state: Any) -> Work:
+def _adamw(self: Optimizer, alpha: float, theta: Array, gradient: Array, state: State) -> Work:
     numbers = _adam_numbers(self, alpha, state.step + 1)
     decay = alpha * self.weight_decay
     outputs = [theta, state.mean, state.square]
     if self.mask is None:
-        return ADAM, [gradient, *numbers, 1.0 - decay], outputs
-    return MASKED_ADAM, [gradient, *numbers, decay, self.mask], outputs
+        return Work(ADAM, [gradient, *numbers, 1.0 - decay], outputs)
+    return Work(MASKED_ADAM, [gradient, *numbers, decay, self.mask], outputs)
 
 
-def _adam_numbers(self: Any, alpha: float, step: int) -> list[float]:
-    """Return the kernel's numbers, learning rate and epsilon with the corrections for the bias.
+def _adam_numbers(self: Optimizer, alpha: float, step: int) -> list[float]:
+    """Return the kernel's numbers; learning rate and epsilon contain the corrections for the bias.
 
     They are computed in float64: float32's 1 - 0.999 has three digits fewer.
     """
@@ -159,8 +186,8 @@ def _adam_numbers(self: Any, alpha: float, step: int) -> list[float]:
     return [corrected, beta1, 1.0 - beta1, beta2, 1.0 - beta2, epsilon]
 
 
-def _fit(theta: Array, gradient: Array, mask: Any) -> bool:
-    """Say whether the kernels fit these arrays: real, of one dtype, and a mask that broadcasts."""
+def _fit(theta: Array, gradient: Array, mask: Array | None) -> bool:
+    """Return whether the kernels fit: real arrays of one dtype, and a mask that broadcasts."""
     return (
         theta.dtype in (np.float32, np.float64)
         and gradient.dtype == theta.dtype
@@ -169,7 +196,7 @@ def _fit(theta: Array, gradient: Array, mask: Any) -> bool:
     )
 
 
-def _masks(theta: Array, mask: Any) -> bool:
+def _masks(theta: Array, mask: Array) -> bool:
     lead = len(theta.shape) - len(getattr(mask, "shape", ()))
     return (
         isinstance(mask, type(theta))

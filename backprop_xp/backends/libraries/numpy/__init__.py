@@ -1,16 +1,16 @@
 """NumPy: the reference, on the CPU."""
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 
+from backprop_xp.backends.libraries.numpy.reductions import REDUCTIONS
 from backprop_xp.backends.libraries.numpy.updates import RULES
-from backprop_xp.backends.protocol import Array, Backend, Device, DType, Namespace, Probe
+from backprop_xp.backends.protocol import Array, Backend, Device, DType, Function, Namespace, Probe
 
 
 def _unpack(layout: Any, theta: Array) -> list[tuple[Array, ...]]:
-    """Replace ``backprop_xp.networks.layout.unpack``: NumPy's own methods take half the time."""
+    """Replace ``networks.layout.unpack`` by NumPy's own methods, in half the time."""
     stack = theta.shape[:-1]
     return [
         tuple(
@@ -26,11 +26,12 @@ def _unpack(layout: Any, theta: Array) -> list[tuple[Array, ...]]:
 
 
 class NumPyBackend(Backend):
-    """NumPy 2's own namespace keeps the standard, so no wrapper stands between."""
+    """NumPy 2's own namespace keeps the standard and needs no wrapper."""
 
     name: ClassVar[str] = "numpy"
-    replacements: ClassVar[dict[str, Callable[..., Any]]] = {
+    replacements: ClassVar[dict[str, Function]] = {
         "backprop_xp.networks.layout.unpack": _unpack,
+        **REDUCTIONS,
         **RULES,
     }
 
@@ -59,8 +60,8 @@ class NumPyBackend(Backend):
 
     def details(self) -> dict[str, str]:
         """Return the BLAS that NumPy was built with, and its threads if threadpoolctl can tell."""
-        built: Any = np.show_config(mode="dicts")
-        blas = built.get("Build Dependencies", {}).get("blas", {})
+        config: dict[str, Any] = np.show_config(mode="dicts")  # type: ignore[assignment]
+        blas = config.get("Build Dependencies", {}).get("blas", {})
         words = (str(blas[key]) for key in ("name", "version") if blas.get(key))
         return {"BLAS": " ".join(words) or "unknown", "BLAS threads": _blas_threads()}
 
@@ -70,7 +71,7 @@ def _blas_threads() -> str:
         from threadpoolctl import threadpool_info
     except ModuleNotFoundError:
         return "unknown (pip install threadpoolctl)"
-    # Another library may have brought a BLAS of its own.
+    # Another library may bring a BLAS of its own.
     counts = {str(pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "blas"}
     return ", ".join(sorted(counts)) or "unknown to threadpoolctl"
 

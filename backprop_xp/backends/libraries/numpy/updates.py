@@ -1,52 +1,46 @@
 """Updates of the optimisers in pieces that stay in a processor's cache.
 
-A rule passes a dozen times over theta, gradient and state. Entries are updated independently, so
-applying the same rule piece by piece gives the same bits, and reads the memory once.
+A rule passes a dozen times over theta, gradient and state. It updates each entry independently, so
+the same rule piece by piece gives the same bits, and reads the memory once.
 """
 
 import copy
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
-from backprop_xp.backends.protocol import Array
+from backprop_xp.backends.protocol import Array, Function
 
-# Numbers in a piece: few enough for the caches, and so many that the calls of NumPy for each piece,
-# a dozen, do not count. Of half as many they took a tenth of Adam's time.
+State: TypeAlias = Any  # an optimiser's NamedTuple of arrays
+
+# Numbers in a piece: few enough for the caches, and so many that NumPy's dozen of calls for each
+# piece do not count. With half as many they took a tenth of Adam's time.
 PIECE = 2**16
-# Each network of a stack has at least so many of them: shorter runs are slower than the memory.
-_RUN = 512
+_RUN = 512  # numbers at least of each network of a stack: short runs are slower than the memory
 
 
 def in_pieces(
-    self: Any, theta: Array, gradient: Array, state: Any, learning_rate: Any
-) -> tuple[Array, Any]:
+    self: Any, theta: Array, gradient: Array, state: State, learning_rate: Any
+) -> tuple[Array, State]:
     """Apply an optimiser's ``rule`` in place, piece after piece."""
     if theta.size <= 2 * PIECE:
-        updated: tuple[Array, Any] = self.rule(theta, gradient, state, learning_rate)
+        updated: tuple[Array, State] = self.rule(theta, gradient, state, learning_rate)
         return updated
-    size = theta.shape[-1]
     length = max(PIECE // math.prod(theta.shape[:-1]), _RUN)
-    for start in range(0, size, length):
+    for start in range(0, theta.shape[-1], length):
         part = (..., slice(start, start + length))
-        piece = [
+        optimizer = self
+        if getattr(self, "mask", None) is not None:
+            optimizer = copy.copy(self)
+            vars(optimizer)["mask"] = self.mask[part]
+        piece = (
             value if name == "step" or value is None else value[part]
             for name, value in zip(state._fields, state, strict=True)
-        ]
-        _of_part(self, part).rule(theta[part], gradient[part], type(state)(*piece), learning_rate)
+        )
+        optimizer.rule(theta[part], gradient[part], type(state)(*piece), learning_rate)
     return theta, state._replace(step=state.step + 1)
 
 
-def _of_part(optimizer: Any, part: Any) -> Any:
-    """Return the optimiser for a part of theta: with that part of its mask."""
-    if getattr(optimizer, "mask", None) is None:
-        return optimizer
-    part_of = copy.copy(optimizer)
-    vars(part_of)["mask"] = optimizer.mask[part]
-    return part_of
-
-
-RULES: dict[str, Callable[..., Any]] = {
+RULES: dict[str, Function] = {
     f"backprop_xp.training.optimizers.{name}.rule": in_pieces
     for name in ("SGD", "RMSProp", "Adam", "AdamW")
 }

@@ -1,0 +1,83 @@
+"""NumPy's faster ways to the sums and products of ``backprop_xp.backends.sums_and_products``.
+
+A matrix product sums short rows in less time than NumPy's own sum.
+"""
+
+import functools
+
+import numpy as np
+
+from backprop_xp.backends.protocol import Array, DType, Function
+
+# A product of at most so many numbers sums nearly as exactly as NumPy's pairwise sum.
+_SHORT = 512
+
+
+def _blank(array: Array) -> Array:
+    """Return an array in C order, so that its parts are views; empty_like would keep the order."""
+    return np.empty(array.shape, array.dtype)
+
+
+def _product_into(out: Array, a: Array, b: Array) -> Array:
+    return np.matmul(a, b, out=out)
+
+
+def _gather(array: Array, indices: Array, axis: int) -> Array:
+    return array.take(indices, axis)  # a third of numpy.take's time
+
+
+def _ones_where_positive(array: Array) -> Array:
+    return np.greater(array, 0.0, out=np.empty_like(array))  # no booleans in between
+
+
+def _sum_over_batch(array: Array, out: Array | None = None, factor: Array | None = None) -> Array:
+    terms = array if factor is None else array * factor
+    return np.matmul(_ones(terms.shape[-2], terms.dtype), terms, out=out)
+
+
+def _row_sums(array: Array, keepdims: bool) -> Array:
+    if not _is_short(array):
+        return np.sum(array, axis=-1, keepdims=keepdims)
+    ones = _ones(array.shape[-1], array.dtype)
+    return array @ (ones.mT if keepdims else ones[0])
+
+
+def _mean_of_rows(array: Array) -> Array:
+    n = array.shape[-1]
+    total = array @ _ones(n, array.dtype)[0] if _is_short(array) else np.sum(array, axis=-1)
+    return total / n
+
+
+def _max_of_rows(array: Array) -> Array:
+    if not _is_short(array) or array.ndim < 2:
+        return np.max(array, axis=-1, keepdims=True)
+    # NumPy takes a quarter of the time column by column.
+    return np.maximum.reduce(np.ascontiguousarray(array.mT), axis=-2)[..., None]
+
+
+def _sum_of_squares(array: Array, axes: int) -> Array:
+    if array.ndim != axes or array.dtype.kind != "f":
+        return np.sum(array * array, axis=tuple(range(-axes, 0)))
+    flat = array.reshape(-1)
+    return flat @ flat  # a third of the time, and no squares in between
+
+
+def _is_short(array: Array) -> bool:
+    return bool(array.dtype.kind == "f" and array.shape[-1] <= _SHORT)
+
+
+@functools.lru_cache(maxsize=16)
+def _ones(rows: int, dtype: DType) -> Array:
+    ones = np.ones((1, rows), dtype)
+    ones.flags.writeable = False
+    return ones
+
+
+_FUNCTIONS: tuple[Function, ...] = (
+    *(_blank, _product_into, _gather, _ones_where_positive, _sum_over_batch),
+    *(_row_sums, _mean_of_rows, _max_of_rows, _sum_of_squares),
+)
+REDUCTIONS = {
+    f"backprop_xp.backends.sums_and_products.{function.__name__[1:]}": function
+    for function in _FUNCTIONS
+}

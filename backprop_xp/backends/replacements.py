@@ -1,0 +1,45 @@
+"""Faster functions that a backend puts in the place of reference functions.
+
+``Backend.replacements`` is the table: it maps a reference function's qualified name to them.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import TypeVar
+
+from backprop_xp.backends.protocol import Array, Backend, Function
+from backprop_xp.backends.registry import owner
+
+R = TypeVar("R")
+
+
+def replaced(function: Callable[..., R], array: Array) -> Callable[..., R]:
+    """Return the replacement that the array's backend has for a function, or the function."""
+    backend = owner(array)
+    return function if backend is None else _replacement(function, type(backend))
+
+
+@functools.lru_cache(maxsize=64)
+def _replacement(function: Function, kind: type[Backend]) -> Function:
+    return kind.replacements.get(f"{function.__module__}.{function.__qualname__}", function)
+
+
+def replaceable(function: Callable[..., R]) -> Callable[..., R]:
+    """Allow backends to replace a function whose first argument is an array.
+
+    A replacement that returns NotImplemented leaves its arguments to the function.
+    """
+    by_type: dict[type, Callable[..., R]] = {}
+
+    @functools.wraps(function)
+    def call(array: Array, *arguments: object) -> R:
+        try:
+            chosen = by_type[type(array)]
+        except KeyError:
+            chosen = replaced(function, array)
+            if owner(array) is not None:  # a plug-in that is loaded later may own the others
+                by_type[type(array)] = chosen
+        result = chosen(array, *arguments)
+        return function(array, *arguments) if result is NotImplemented else result
+
+    return call
