@@ -17,7 +17,7 @@ import backprop_xp as bx
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 METHODS = ("auto", "directional")
-OPTIMUM = "inconclusive: at an optimum only rounding is left of the gradient"
+OPTIMUM = "inconclusive: only rounding is left of the gradient"
 STATIONARY = "inconclusive: the value and its slope are 0"
 
 

@@ -1,7 +1,7 @@
 """Write the tables of docs/gradients_in_the_wild.md: ``python -m tests.wild.table``."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,7 +60,7 @@ def row(found: Finding) -> str:
 def passing_rows(findings: Iterable[Finding]) -> list[str]:
     """Return a row for each library and set of points: the gradients that pass at all of them.
 
-    Names that differ in their last part share the parts before it.
+    The last parts of a name are in parentheses, after all the names that have them.
     """
     rows: dict[tuple[str, str], dict[str, list[str]]] = {}
     for found in findings:
@@ -69,20 +69,25 @@ def passing_rows(findings: Iterable[Finding]) -> list[str]:
         names = rows.setdefault((library, found.points), {}).setdefault(shared or last, [])
         names.append(last if shared else "itself")
     return [
-        f"| {library} | {points} | {'; '.join(map(_name, names, names.values()))} |"
+        f"| {library} | {points} | {'<br>'.join(_groups(names))} |"
         for (library, points), names in rows.items()
     ]
 
 
-def _name(shared: str, ends: list[str]) -> str:
-    return shared if ends == ["itself"] else f"{shared} ({', '.join(ends)})"
+def _groups(names: dict[str, list[str]]) -> Iterator[str]:
+    groups: dict[str, list[str]] = {}
+    for name, ends in names.items():
+        groups.setdefault(", ".join(ends), []).append(name)
+    for ends, alike in groups.items():
+        yield "; ".join(alike) + f" ({ends})" * (ends != "itself")
 
 
 def tables(findings: list[Finding]) -> str:
     """Return both tables: the gradients with another verdict than pass, then the others."""
     lines = ["| gradient | verdict (points) | reason |", "|---|---|---|"]
     lines += [row(found) for found in findings if not found.passes]
-    lines += ["", "These gradients pass at all of their points, by both methods:", ""]
+    lines += ["", "These gradients pass at all of their points, by both methods."]
+    lines += ["Parentheses apply to all names of their line.", ""]
     lines += ["| library | points | gradients |", "|---|---|---|"]
     lines += passing_rows(found for found in findings if found.passes)
     return "\n".join(lines) + "\n"
