@@ -42,8 +42,8 @@ def finding(pair: Pair) -> Finding:
     return Finding(pair.name, found, reasons)
 
 
-def row(found: Finding) -> str:
-    """Return a gradient, its verdicts with their points, and the reasons."""
+def verdicts(found: Finding) -> str:
+    """Return the verdicts with their points, of both methods at once if they agree."""
     cells = {}
     for method, at_points in found.verdicts.items():
         kinds = {
@@ -51,10 +51,18 @@ def row(found: Finding) -> str:
             for kind in at_points.values()
         }
         cells[method] = "; ".join(f"{kind} ({', '.join(at)})" for kind, at in kinds.items())
-    verdicts = "; ".join(f"{method}: {cell}" for method, cell in cells.items())
     if len({*cells.values()}) == 1:
-        (verdicts,) = {*cells.values()}
-    return f"| {found.name} | {verdicts} | {'; '.join(found.reasons)} |"
+        return cells[METHODS[0]]
+    return "; ".join(f"{method}: {cell}" for method, cell in cells.items())
+
+
+def other_rows(findings: Iterable[Finding]) -> list[str]:
+    """Return a row for the gradients with the same verdicts for the same reasons."""
+    rows: dict[str, list[str]] = {}
+    for found in findings:
+        row = f"{verdicts(found)} | {'; '.join(found.reasons)}"
+        rows.setdefault(row, []).append(found.name)
+    return [f"| {'<br>'.join(names)} | {row} |" for row, names in rows.items()]
 
 
 def passing_rows(findings: Iterable[Finding]) -> list[str]:
@@ -85,7 +93,7 @@ def _groups(names: dict[str, list[str]]) -> Iterator[str]:
 def tables(findings: list[Finding]) -> str:
     """Return both tables: the gradients with another verdict than pass, then the others."""
     lines = ["| gradient | verdict (points) | reason |", "|---|---|---|"]
-    lines += [row(found) for found in findings if not found.passes]
+    lines += other_rows(found for found in findings if not found.passes)
     lines += ["", "These gradients pass at all of their points, by both methods."]
     lines += ["Parentheses apply to all names of their line.", ""]
     lines += ["| library | points | gradients |", "|---|---|---|"]
