@@ -1,4 +1,4 @@
-"""Every code block and command in the README and in docs/ runs, and so does every example."""
+"""Every code block, command and example of the README and docs/ runs."""
 
 import os
 import pkgutil
@@ -17,11 +17,11 @@ import backprop_xp as bx
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-# Setting up, and what needs a GPU or a network: .ci/run and nox run these.
+# Installation, and commands that need a GPU or a network: .ci/run and nox run these.
 NOT_RUN = ("pip ", "python3 -m venv", "nox", "BACKPROP_XP_BACKEND=cupy", ".venv/bin/", "git ")
 # Commands that train for seconds.
 SLOW = r"bench|--restarts|--plot"
-# Here a command goes on from those before it, and from what the page's code blocks have written.
+# A command of this page depends on earlier commands, and on files of the page's code blocks.
 IN_ORDER = ROOT / "docs" / "tables.md"
 
 
@@ -35,7 +35,7 @@ def commands(page: Path) -> list[str]:
 
 
 def started(*arguments: Any, **options: Any) -> str:
-    """Run Python on this checkout; return what it prints."""
+    """Run Python on this checkout and return its output."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
     options |= {"capture_output": True, "text": True, "env": environment, "timeout": 300}
     done = subprocess.run([sys.executable, *arguments], check=False, **options)
@@ -147,7 +147,7 @@ def test_an_extra_installs_the_backend_that_the_pages_need() -> None:
 
 def test_contributing_names_the_module_of_the_table_of_backends() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
-    (module,) = re.findall(r"one line of the table\s+`BUILT_IN` in `(backends/\w+\.py)`", text)
+    (module,) = re.findall(r"one line of the table\s+`BUILT_IN` in\s+`(backends/\w+\.py)`", text)
     assert re.search(r"^BUILT_IN\b.* = ", (ROOT / "backprop_xp" / module).read_text("utf-8"), re.M)
 
 
