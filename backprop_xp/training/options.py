@@ -3,15 +3,17 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from backprop_xp.backends import Array, require_like
 from backprop_xp.checks import boolean, integer, nearest, real
-from backprop_xp.display.reprs import word
 from backprop_xp.training.early_stopping import Best, EarlyStopping, Slowed
 from backprop_xp.training.optimizers import Optimizer, check_state
 from backprop_xp.training.pytrees import copied
 from backprop_xp.training.schedules import Plateau
+
+if TYPE_CHECKING:
+    from backprop_xp.display.summaries import Summary
 
 Rule = TypeVar("Rule", bound=EarlyStopping | Plateau | None)
 
@@ -47,6 +49,23 @@ class TrainingState(NamedTuple):
     slowed: Slowed | None = None
     history: Mapping[str, Any] = {}
 
+    def __repr__(self) -> str:
+        return self.summary().text()
+
+    def _repr_html_(self) -> str:
+        return self.summary().html()
+
+    def summary(self) -> "Summary":
+        """Return shapes and losses for people; without a history, one transfer moves the losses."""
+        from backprop_xp.display.summaries import training
+
+        current = {"loss": self.loss, "validation_loss": self.validation_loss, **self.metrics}
+        best = {}
+        if self.best is not None:
+            sign = 1.0 if self.best.mode == "min" else -1.0
+            best[self.best.watch] = sign * self.best.score
+        return training("TrainingState", self.epoch, self.theta, self.history, current, best)
+
 
 class FitResult(NamedTuple):
     """What ``fit`` leaves: the trained theta, and NumPy arrays ``(epochs, *stack)`` of losses.
@@ -64,10 +83,17 @@ class FitResult(NamedTuple):
     epochs: int
     state: TrainingState
 
-    def _repr_html_(self) -> str:
-        from backprop_xp.display import html  # for notebooks alone
+    def __repr__(self) -> str:
+        return self.summary().text()
 
-        return html.training(self.history, self.epochs, word(self.theta))
+    def _repr_html_(self) -> str:
+        return self.summary().html()
+
+    def summary(self) -> "Summary":
+        """Return shapes, last and best losses for people."""
+        from backprop_xp.display.summaries import training
+
+        return training("FitResult", self.epochs, self.theta, self.history)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
