@@ -89,14 +89,21 @@ _EXTRAS = {
 def __dir__() -> list[str]:
     """Return the public names; those of an extra only if its libraries are installed.
 
-    Completion evaluates each name: one ImportError would leave it without any.
+    Python's completion evaluates each name: one ImportError would leave it without any.
     """
-    installed = [
-        name
-        for name in _MORE
-        if all(map(importlib.util.find_spec, _EXTRAS.get(_MODULES[name], ("", "", ()))[2]))
-    ]
-    return sorted([*__all__, *installed])
+    names = [*__all__, *_MORE]
+    for name in _MORE:
+        _, _, libraries = _EXTRAS.get(_MODULES[name], ("", "", ()))
+        if not all(map(_is_installed, libraries)):
+            names.remove(name)
+    return sorted(names)
+
+
+def _is_installed(library: str) -> bool:
+    try:
+        return importlib.util.find_spec(library) is not None
+    except ImportError:
+        return False
 
 
 if not TYPE_CHECKING:  # so that a type checker knows the names above and rejects others

@@ -443,12 +443,12 @@ def test_what_cannot_be_written_is_refused_before_the_first_epoch(path: Path) ->
     case = network, network.initialize(backend="numpy"), X, Y
     for options, error, message in (
         ({"optimizer": Own(0.1), "checkpoint": path}, TypeError, "register"),
-        ({"checkpoint": path.parent / "none" / "m"}, FileNotFoundError, "folder that does not exist"),
+        ({"checkpoint": path.parent / "none" / "m"}, FileNotFoundError, "does not exist"),
         ({"checkpoint": 3}, TypeError, "checkpoint must be the path of a file, not 3"),
         ({"checkpoint": path.parent}, IsADirectoryError, "is no regular file"),
         ({"checkpoint": os.devnull}, OSError, "is no regular file"),
         ({"checkpoint": path.with_name("n" * 300)}, OSError, "too long"),
-        ({"checkpoint": __file__ + "/model"}, FileNotFoundError, "folder that does not exist"),
+        ({"checkpoint": __file__ + "/model"}, FileNotFoundError, "does not exist"),
     ):
         given: dict[str, Any] = {"optimizer": bx.Adam(), "epochs": 2, **options}
         with pytest.raises(error, match=message):

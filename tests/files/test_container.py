@@ -260,7 +260,7 @@ def test_another_program_s_safetensors_are_refused(tmp_path: Path) -> None:
     import safetensors.numpy
 
     data = safetensors.numpy.save({"theta": np.ones(3)})
-    assert "not one that bx.save wrote" in _refused(tmp_path / "m", data)
+    assert "bx.save did not write it" in _refused(tmp_path / "m", data)
 
 
 def test_a_header_beyond_all_measure_is_not_written(tmp_path: Path) -> None:
