@@ -15,14 +15,7 @@ from dataclasses import dataclass
 from backprop_xp.backends import Array, array_namespace, max_of_rows, replaceable, sum_of_rows
 from backprop_xp.checks import real
 from backprop_xp.display.reprs import register_table, remember_call, repr_of
-from backprop_xp.networks.complex_safe import (
-    clip,
-    finite_exp,
-    is_complex,
-    magnitude,
-    positive,
-    real_part,
-)
+from backprop_xp.networks import complex_safe as safe
 
 
 @dataclass(frozen=True)
@@ -54,7 +47,7 @@ def _identity_vjp(g: Array, z: Array, a: Array) -> Array:
 
 def _sigmoid(z: Array) -> Array:
     # At the limit of finite_exp the result is already below the smallest normal number.
-    a = finite_exp(array_namespace(z), -z)
+    a = safe.finite_exp(array_namespace(z), -z)
     a += 1.0
     return 1.0 / a
 
@@ -69,7 +62,7 @@ def _sigmoid_vjp(g: Array, z: Array, a: Array) -> Array:
 def _tanh(z: Array) -> Array:
     xp = array_namespace(z)
     # Beyond 20 the tanh of every precision here is 1; a complex tanh overflows far beyond that.
-    return xp.tanh(clip(xp, z, -20.0, 20.0) if is_complex(xp, z.dtype) else z)
+    return xp.tanh(safe.clip(xp, z, -20.0, 20.0) if safe.is_complex(xp, z.dtype) else z)
 
 
 def _tanh_vjp(g: Array, z: Array, a: Array) -> Array:
@@ -78,11 +71,11 @@ def _tanh_vjp(g: Array, z: Array, a: Array) -> Array:
 
 def _relu(z: Array) -> Array:
     xp = array_namespace(z)
-    return z * positive(xp, z) if is_complex(xp, z.dtype) else xp.maximum(z, 0.0)
+    return z * safe.positive(xp, z) if safe.is_complex(xp, z.dtype) else xp.maximum(z, 0.0)
 
 
 def _relu_vjp(g: Array, z: Array, a: Array) -> Array:
-    slope = positive(array_namespace(a), a)
+    slope = safe.positive(array_namespace(a), a)
     slope *= g
     return slope
 
@@ -94,8 +87,8 @@ class _LeakyReLU:
 
     def __call__(self, z: Array) -> Array:
         xp = array_namespace(z)
-        if is_complex(xp, z.dtype):
-            return z * (self.slope + (1.0 - self.slope) * positive(xp, z))
+        if safe.is_complex(xp, z.dtype):
+            return z * (self.slope + (1.0 - self.slope) * safe.positive(xp, z))
         return xp.maximum(z, self.slope * z)
 
 
@@ -104,7 +97,7 @@ class _LeakyReLUVJP:
     slope: float
 
     def __call__(self, g: Array, z: Array, a: Array) -> Array:
-        return g * (self.slope + (1.0 - self.slope) * positive(array_namespace(a), a))
+        return g * (self.slope + (1.0 - self.slope) * safe.positive(array_namespace(a), a))
 
 
 def leaky_relu_with(slope: float) -> Activation:
@@ -147,7 +140,7 @@ def _gelu(z: Array) -> Array:
 
 def _gelu_range(z: Array) -> Array:
     # Beyond 50 the gate is 0 or 1 to the last digit, and larger cubes would overflow.
-    return clip(array_namespace(z), z, -50.0, 50.0)
+    return safe.clip(array_namespace(z), z, -50.0, 50.0)
 
 
 def _gelu_vjp(g: Array, z: Array, a: Array) -> Array:
@@ -169,7 +162,7 @@ def _silu_vjp(g: Array, z: Array, a: Array) -> Array:
 def _softplus(z: Array) -> Array:
     # log(1 + exp(z)) as max(z, 0) + log(1 + exp(-|z|)): exp never overflows.
     xp = array_namespace(z)
-    return _relu(z) + xp.log1p(xp.exp(-magnitude(xp, z)))
+    return _relu(z) + xp.log1p(xp.exp(-safe.magnitude(xp, z)))
 
 
 def _softplus_vjp(g: Array, z: Array, a: Array) -> Array:
@@ -179,7 +172,7 @@ def _softplus_vjp(g: Array, z: Array, a: Array) -> Array:
 def _softmax(z: Array) -> Array:
     # Shift by the maximum: exp overflows float32 above 88.
     xp = array_namespace(z)
-    a = xp.exp(z - max_of_rows(real_part(xp, z)))
+    a = xp.exp(z - max_of_rows(safe.real_part(xp, z)))
     a /= sum_of_rows(a, keepdims=True)
     return a
 
@@ -192,12 +185,9 @@ def _softmax_vjp(g: Array, z: Array, a: Array) -> Array:
 def activated(
     z: Array, activation: Activation, bias: Array | None = None
 ) -> tuple[Array | None, Array]:
-    """Return ``z + bias``, computed in the memory of z, and the activation of it.
-
-    The first is None if the backward rule uses only the second.
-    """
+    """Return ``z + bias``, or None if the backward rule needs only the output, and the output."""
     if bias is not None:
-        z += bias
+        z += bias  # z is the caller's product, made for this
     return None if activation.from_output else z, activation.value(z)
 
 

@@ -29,8 +29,7 @@ _ROWS_AT_ONCE = 2**12
 class Rows(NamedTuple):
     """The arrays beside theta; ``sample_weight`` None for equal weights.
 
-    ``stand_ins``, ``(..., batch)``, are the row indices that replace the rows of x in computations;
-    None for no replacement.
+    ``stand_ins``, ``(..., batch)``, are the indices of the rows that are computed instead, or None.
     """
 
     x: Array

@@ -17,27 +17,10 @@ from backprop_xp.backends import (
 )
 from backprop_xp.checks import choose, integer, real
 from backprop_xp.display.reprs import repr_of
+from backprop_xp.networks import propagation
 from backprop_xp.networks.activations import ACTIVATIONS, Activation, activated, sent_back
-from backprop_xp.networks.initializers import (
-    INITIALIZERS,
-    Generator,
-    HostArray,
-    Initializer,
-    ones,
-    zeros,
-)
-from backprop_xp.networks.propagation import (
-    Buffers,
-    Cache,
-    Gradients,
-    Layer,
-    Parameters,
-    backward_through,
-    check_chain,
-    forward_through,
-    is_random,
-    require_layer,
-)
+from backprop_xp.networks.initializers import INITIALIZERS, Generator, HostArray, Initializer
+from backprop_xp.networks.propagation import Buffers, Cache, Gradients, Layer, Parameters
 from backprop_xp.networks.random_bits import Key, keep_mask
 
 
@@ -200,13 +183,14 @@ class LayerNorm:
     n_out = n_in
 
     @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
+    def shapes(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """The shapes of scale and bias."""
         return (1, self.n), (1, self.n)
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Return scale 1 and bias 0."""
-        return ones(generator, (1, self.n)), zeros(generator, (1, self.n))
+        scale, bias = self.shapes
+        return INITIALIZERS["ones"](generator, scale), INITIALIZERS["zeros"](generator, bias)
 
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return the normalised, scaled and shifted x."""
@@ -252,8 +236,8 @@ class Residual:
         if not layers:
             raise ValueError("Residual needs at least one layer.")
         for i, layer in enumerate(layers):
-            require_layer(layer, f"layers[{i}]")
-        first, last = check_chain(layers)
+            propagation.require_layer(layer, f"layers[{i}]")
+        first, last = propagation.check_chain(layers)
         if None not in (first, last) and first != last:
             raise ValueError(
                 f"Residual adds its input to its output, but its layers take {first} features and "
@@ -266,7 +250,7 @@ class Residual:
         _set(self, "n_in", first)
         _set(self, "n_out", first)
         _set(self, "keeps_width", all(getattr(layer, "keeps_width", False) for layer in layers))
-        _set(self, "is_random", any(map(is_random, layers)))
+        _set(self, "is_random", any(map(propagation.is_random, layers)))
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw the inner layers' parameters, one layer after the other."""
@@ -274,7 +258,7 @@ class Residual:
 
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return ``x + f(x)``."""
-        a, caches = forward_through(self.layers, self.split(parameters), x, rng)
+        a, caches = propagation.forward_through(self.layers, self.split(parameters), x, rng)
         return x + a, caches
 
     def backward(
@@ -288,7 +272,7 @@ class Residual:
     ) -> Gradients:
         """Return g plus f's dL/dx, and f's gradients."""
         buffers = None if out is None else self.split(out)
-        inner, gradients = backward_through(
+        inner, gradients = propagation.backward_through(
             self.layers, self.split(parameters), cache, g, wants_input=wants_input, out=buffers
         )
         joined = tuple(value for layer in gradients for value in layer)

@@ -21,16 +21,8 @@ from backprop_xp.backends import (
 )
 from backprop_xp.checks import real
 from backprop_xp.display.reprs import argument_text, register_table, remember_call, repr_of
+from backprop_xp.networks import complex_safe as safe
 from backprop_xp.networks.activations import identity, sigmoid, softmax
-from backprop_xp.networks.complex_safe import (
-    clip,
-    finite_exp,
-    is_complex,
-    log1p,
-    magnitude,
-    positive,
-    real_part,
-)
 
 
 @dataclass(frozen=True)
@@ -58,7 +50,7 @@ class Loss:
 # (..., batch, 1). It yields a loss's value, then its gradient times the share, so that a caller can
 # stop after the value.
 _Rule: TypeAlias = Callable[[Array, Array, Array], Iterable[Array]]
-# The value and the gradient of each output.
+# The same of each output alone, without the share.
 _OutputRule: TypeAlias = Callable[[Array, Array], Iterable[Array]]
 
 
@@ -158,7 +150,7 @@ def _half_squared(o: Array, t: Array) -> Iterator[Array]:
 def _absolute(o: Array, t: Array) -> Iterator[Array]:
     r = o - t
     xp = array_namespace(r)
-    yield magnitude(xp, r)
+    yield safe.magnitude(xp, r)
     yield xp.sign(r)
 
 
@@ -169,7 +161,7 @@ class _Huber:
     def __call__(self, o: Array, t: Array) -> Iterator[Array]:
         # With c the residual held within delta: r^2 / 2 inside, delta (|r| - delta / 2) outside.
         r = o - t
-        c = clip(array_namespace(r), r, -self.delta, self.delta)
+        c = safe.clip(array_namespace(r), r, -self.delta, self.delta)
         yield c * (r - 0.5 * c)
         yield c
 
@@ -191,10 +183,10 @@ def _log_cosh(o: Array, t: Array) -> Iterator[Array]:
     # log(cosh(c)) = log(1 + 2 sinh(c / 2)^2) keeps its digits near 0; beyond the clip it is linear.
     r = o - t
     xp = array_namespace(r)
-    c = clip(xp, r, -_LOG_COSH_LINEAR, _LOG_COSH_LINEAR)
+    c = safe.clip(xp, r, -_LOG_COSH_LINEAR, _LOG_COSH_LINEAR)
     s = xp.sinh(0.5 * c)
-    beyond = magnitude(xp, r) - magnitude(xp, c)
-    yield log1p(xp, 2.0 * s * s) + beyond
+    beyond = safe.magnitude(xp, r) - safe.magnitude(xp, c)
+    yield safe.log1p(xp, 2.0 * s * s) + beyond
     yield xp.tanh(c)
 
 
@@ -214,8 +206,8 @@ def _binary_cross_entropy(o: Array, t: Array) -> Iterator[Array]:
     # large terms cancel before they are added. Its slope is (1 - t) sigmoid(o) - t sigmoid(-o):
     # sigmoid(o) - t would lose all digits if the two are close.
     xp = array_namespace(o)
-    yield (positive(xp, o) - t) * o + log1p(xp, xp.exp(-magnitude(xp, o)))
-    e = finite_exp(xp, -o)
+    yield (safe.positive(xp, o) - t) * o + safe.log1p(xp, xp.exp(-safe.magnitude(xp, o)))
+    e = safe.finite_exp(xp, -o)
     yield ((1.0 - t) - t * e) / (1.0 + e)
 
 
@@ -232,16 +224,16 @@ def categorical(o: Array, t: Array, share: Array) -> Iterator[Array]:
     xp = array_namespace(o)
     total = sum_of_rows(t, keepdims=True)
     shares = t / (total + _TINY)
-    x = real_part(xp, o)
+    x = safe.real_part(xp, o)
     s = o - max_of_rows(x)
-    if is_complex(xp, o.dtype):
+    if safe.is_complex(xp, o.dtype):
         # Any shift is right. This one removes the target's imaginary part, next to which a complex
         # step's contribution would round away.
         s = s - sum_of_rows(shares * (o - x), keepdims=True)
     g = xp.exp(s) - shares
     r = sum_of_rows(g, keepdims=True)
     # -sum t log softmax(o), and sum(t) (softmax(o) - shares), over one denominator.
-    yield (total * log1p(xp, r))[..., 0] - sum_of_rows(t * s)
+    yield (total * safe.log1p(xp, r))[..., 0] - sum_of_rows(t * s)
     g -= shares * r
     g *= total * share / (1.0 + r)
     yield g

@@ -34,7 +34,7 @@ from backprop_xp.networks.layers import Activate, Dense, Dropout
 from backprop_xp.networks.layout import Layout, draw, lay_out, pack, unpack
 from backprop_xp.networks.losses import LOSSES, Loss
 from backprop_xp.networks.objective import loss_and_gradient_of, loss_of
-from backprop_xp.networks.propagation import Layer
+from backprop_xp.networks.propagation import Layer, output_of
 from backprop_xp.networks.random_bits import Key, as_key
 
 
@@ -70,16 +70,11 @@ class Network:
         if not size:
             raise ValueError("A network needs at least one layer with parameters, such as Dense.")
         _refuse_second_link(layers, loss_function)
-        for name, value in {
-            "layers": tuple(layers),
-            "loss_function": loss_function,
-            "l2": real(l2, "l2", low=0.0),
-            "size": size,
-            "is_random": any(map(propagation.is_random, layers)),
-            "layout": layout,
-            "_widths": propagation.check_chain(layers),
-        }.items():
-            object.__setattr__(self, name, value)
+        # The class is frozen: __init__ fills its attributes in directly.
+        vars(self).update(layers=tuple(layers), loss_function=loss_function, layout=layout)
+        vars(self).update(l2=real(l2, "l2", low=0.0), size=size)
+        vars(self).update(is_random=any(map(propagation.is_random, layers)))
+        vars(self).update(_widths=propagation.check_chain(layers))
 
     def __repr__(self) -> str:
         return call_text(type(self), [*self.layers], self.loss_function, l2=self.l2)
@@ -110,23 +105,16 @@ class Network:
         return choice.backend.from_host(theta, choice.dtype, choice.device)
 
     def unpack(self, theta: Array) -> list[tuple[Array, ...]]:
-        """Return each layer's parameters, ``(*stack, *shape)``, as views where the library can.
-
-        Dense gives ``(weights, bias)``, a layer without parameters ``()``.
-        """
+        """Return each layer's parameters, ``(*stack, *shape)``; for Dense ``(weights, bias)``."""
         self._check_theta(theta)
         return unpack(self.layout, theta)
 
     def pack(self, parameters: Sequence[Sequence[Array]]) -> Array:
         """Return theta made of each layer's parameters: the inverse of ``unpack``."""
         parameters = sequence(parameters, "parameters", "network.unpack(theta)")
-        counts, expected = [
-            [len(layer) for layer in layers] for layers in (parameters, self.layout)
-        ]
+        counts, expected = ([len(one) for one in whole] for whole in (parameters, self.layout))
         if counts != expected:
-            raise ValueError(
-                f"parameters must hold, layer by layer, {expected} arrays, not {counts}."
-            )
+            raise ValueError(f"parameters must hold, by layer, {expected} arrays, not {counts}.")
         arrays = {
             f"parameters[{i}][{j}] ({one.name})": (one, parameters[i][j])
             for i, slices in enumerate(self.layout)
@@ -138,10 +126,8 @@ class Network:
         for name, (one, value) in arrays.items():
             require_like(first, value, name, first_name)
             if tuple(value.shape) != (*stack, *one.shape):
-                raise ValueError(
-                    f"{name} has shape {tuple(value.shape)}, but {(*stack, *one.shape)} is "
-                    "expected."
-                )
+                found, expected_shape = tuple(value.shape), (*stack, *one.shape)
+                raise ValueError(f"{name} has shape {found}, but {expected_shape} is expected.")
         return pack(self.layout, parameters, stack)
 
     def forward(self, theta: Array, x: Array, *, rng: Key | None = None) -> Array:
@@ -151,7 +137,7 @@ class Network:
         int, or an int array ``(*stack, 1, 1)`` for masks that differ over the stack.
         """
         x, key = self.check_inputs(theta, x, rng)
-        return propagation.output_of(self.layers, unpack(self.layout, theta), x, key)
+        return output_of(self.layers, unpack(self.layout, theta), x, key)
 
     def predict(self, theta: Array, x: Array, *, batch_size: int | None = None) -> Array:
         """Return the loss's link of the outputs: probabilities, rates or values.
@@ -160,15 +146,12 @@ class Network:
         number of networks, so that only the result grows with the data.
         """
         x, _ = self.check_inputs(theta, x, None)
-        size = (
-            inputs.rows_at_once(theta) if batch_size is None else integer(batch_size, "batch_size")
-        )
-        parameters = unpack(self.layout, theta)
+        if batch_size is None:
+            batch_size = inputs.rows_at_once(theta)
+        layers, parameters = self.layers, unpack(self.layout, theta)
         parts = [
-            self.loss_function.link(
-                propagation.output_of(self.layers, parameters, x[..., rows, :], None)
-            )
-            for rows in inputs.row_slices(x.shape[-2], size)
+            self.loss_function.link(output_of(layers, parameters, x[..., rows, :], None))
+            for rows in inputs.row_slices(x.shape[-2], integer(batch_size, "batch_size"))
         ]
         return parts[0] if len(parts) == 1 else array_namespace(theta).concat(parts, axis=-2)
 
@@ -239,9 +222,9 @@ class Network:
 
     def weight_mask(self, theta: Array) -> Array:
         """Return ``(P,)``, like theta: 1 where L2 and weight decay apply, else 0."""
-        xp, options = self._check_theta(theta), {"dtype": theta.dtype, "device": device_of(theta)}
+        xp, device = self._check_theta(theta), device_of(theta)
         parts = [
-            (xp.ones if one.decays else xp.zeros)(one.length, **options)
+            xp.full(one.length, float(one.decays), dtype=theta.dtype, device=device)
             for one in itertools.chain(*self.layout)
         ]
         return xp.concat(parts, axis=-1)

@@ -17,16 +17,11 @@ from backprop_xp.backends import (
     replaced,
     sum_of_squares,
 )
+from backprop_xp.networks import propagation
 from backprop_xp.networks.inputs import Rows, Strength
 from backprop_xp.networks.layout import Layout, flattened, pack, shaped, unpack
 from backprop_xp.networks.losses import Loss, value_and_gradient, value_of
-from backprop_xp.networks.propagation import (
-    Layer,
-    Parameters,
-    backward_through,
-    forward_through,
-    output_of,
-)
+from backprop_xp.networks.propagation import Layer, Parameters
 
 
 class _Network(Protocol):
@@ -42,7 +37,7 @@ class _Network(Protocol):
 
 def outputs_of(network: _Network, theta: Array, rows: Rows) -> Array:
     """Return the raw outputs, as ``Network.forward`` does."""
-    return output_of(network.layers, _parameters(network, theta), rows.x, rows.rng)
+    return propagation.output_of(network.layers, _parameters(network, theta), rows.x, rows.rng)
 
 
 def loss_of(network: _Network, theta: Array, rows: Rows, l2: Strength) -> Array:
@@ -112,11 +107,11 @@ def _loss_and_gradients(
 ) -> tuple[Array, Sequence[Parameters]]:
     """Return the loss and its gradients by the parameters, written into ``buffers`` if given."""
     x, y, weight, rng, _ = rows
-    outputs, caches = forward_through(network.layers, parameters, x, rng)
+    outputs, caches = propagation.forward_through(network.layers, parameters, x, rng)
     share = 1.0 / x.shape[-2] if weight is None else _shares(weight)[..., None]
     each, g = value_and_gradient(network.loss_function, outputs, y, share)
     loss = mean_loss(each, weight)
-    _, gradients = backward_through(
+    _, gradients = propagation.backward_through(
         network.layers, parameters, caches, g, wants_input=False, out=buffers
     )
     if l2 is None:
