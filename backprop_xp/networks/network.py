@@ -272,8 +272,8 @@ class Network:
         xp = require_floating(theta, "theta")
         if theta.shape[-1:] != (self.size,) or 0 in theta.shape:
             raise ValueError(
-                f"theta has shape {tuple(theta.shape)}, but (..., {self.size}) of at least one "
-                "network is expected. Draw one by network.initialize()."
+                f"theta has shape {tuple(theta.shape)}, but this network's is (..., {self.size}) "
+                "with at least one member. Draw one by network.initialize()."
             )
         return xp
 
