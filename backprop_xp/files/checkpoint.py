@@ -29,7 +29,7 @@ from backprop_xp.backends import (
 from backprop_xp.checks import integer
 from backprop_xp.display.reprs import argument_text
 from backprop_xp.files.container import CheckpointError, decode, encode, read, replacement, write
-from backprop_xp.files.descriptions import OPTIMIZER_STATES, described, remade
+from backprop_xp.files.descriptions import OPTIMIZER_STATES, describe, rebuild
 from backprop_xp.networks.network import Network
 from backprop_xp.training.data import Standardized, standardize
 from backprop_xp.training.early_stopping import Best, Slowed
@@ -85,17 +85,15 @@ class Checkpoint:
         """Return shapes, the names of all parts, and the last and best losses for people."""
         from backprop_xp.display.summaries import Summary
 
-        network, state = self.network, self.state and self.state.summary()
-        sentence = f"of {len(network.layers)} layers; theta {argument_text(self.theta)}"
+        theta = argument_text(self.theta)
+        sentence = f"of a network with {self.network.size} parameters; theta {theta}"
         remarks = [f"optimizer {argument_text(self.optimizer)}"] * (self.optimizer is not None)
-        names = [
-            f"{name} {', '.join(getattr(self, name) or ())}"
-            for name in _MAPPINGS
-            if getattr(self, name)
-        ]
-        remarks += ["; ".join(names)] * bool(names)
-        if state is None:
+        parts = {name: getattr(self, name) for name in _MAPPINGS if getattr(self, name)}
+        names = "; ".join(f"{name} {', '.join(part)}" for name, part in parts.items())
+        remarks += [names] * bool(names)
+        if self.state is None:
             return Summary("Checkpoint", sentence, [], remarks, "")
+        state = self.state.summary()
         remarks += [f"{state.title} {state.sentence}", *state.remarks]
         return state._replace(title="Checkpoint", sentence=sentence, remarks=remarks)
 
@@ -215,7 +213,7 @@ def _encoded(content: Checkpoint) -> bytes:
     metadata = parts.pop("metadata")
     parts["network"] = {"layers": [*network.layers], "loss": network.loss_function}
     parts["network"]["l2"] = network.l2
-    header = {name: described(part, name, arrays) for name, part in parts.items()}
+    header = {name: describe(part, name, arrays) for name, part in parts.items()}
     package = sys.modules[__name__.partition(".")[0]]  # importing it here would be a cycle
     header["versions"] = {"backprop_xp": package.__version__, "numpy": np.__version__}
     header["metadata"] = dict(metadata)
@@ -245,7 +243,7 @@ def _decoded(header: dict[str, object], arrays: dict[str, Array]) -> Checkpoint:
         unused.discard(name)
         return arrays[name]
 
-    parts: dict[str, Any] = {name: remade(part, name, take) for name, part in header.items()}
+    parts: dict[str, Any] = {name: rebuild(part, name, take) for name, part in header.items()}
     if unused:
         raise ValueError(f"nothing refers to the tensor {min(unused)!r}.")
     network = parts.pop("network")

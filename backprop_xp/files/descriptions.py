@@ -70,7 +70,7 @@ def register(name: str, thing: object) -> None:
     REGISTRY["registered"][name] = thing
 
 
-def described(value: object, path: str, arrays: dict[str, Array]) -> object:
+def describe(value: object, path: str, arrays: dict[str, Array]) -> object:
     """Return a value as JSON; each array in it goes into ``arrays``, by the path that leads to it.
 
     Raises TypeError for an object that is neither the library's nor registered.
@@ -86,7 +86,7 @@ def described(value: object, path: str, arrays: dict[str, Array]) -> object:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if type(value) is list or type(value) is tuple:
-        items = [described(item, f"{path}.{i}", arrays) for i, item in enumerate(value)]
+        items = [describe(item, f"{path}.{i}", arrays) for i, item in enumerate(value)]
         return items if type(value) is list else {"tuple": items}
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
@@ -116,7 +116,7 @@ def _by_name(value: object, path: str, arrays: dict[str, Array]) -> object:
 
 
 def _each(values: Mapping[str, object], path: str, arrays: dict[str, Array]) -> dict[str, object]:
-    return {name: described(value, f"{path}.{name}", arrays) for name, value in values.items()}
+    return {name: describe(value, f"{path}.{name}", arrays) for name, value in values.items()}
 
 
 def _is_same(one: object, other: object) -> bool:
@@ -168,13 +168,13 @@ def _body(kind: type) -> list[object]:
     ]
 
 
-def remade(description: object, path: str, take: Callable[[str], Array]) -> object:
+def rebuild(description: object, path: str, take: Callable[[str], Array]) -> object:
     """Return what a description describes; ``take(name)`` returns an array.
 
     Raises ValueError, with the path, for what cannot be made.
     """
     if isinstance(description, list):
-        return [remade(item, f"{path}.{i}", take) for i, item in enumerate(description)]
+        return [rebuild(item, f"{path}.{i}", take) for i, item in enumerate(description)]
     if not isinstance(description, dict):
         return description
     match sorted(description.items()):
@@ -183,9 +183,9 @@ def remade(description: object, path: str, take: Callable[[str], Array]) -> obje
         case [("float", "inf" | "-inf" | "nan" as number)]:
             return float(number)
         case [("tuple", list(items))]:
-            return tuple(remade(item, path, take) for item in items)
+            return tuple(rebuild(item, path, take) for item in items)
         case [("dict", dict(items))]:
-            return {key: remade(value, f"{path}.{key}", take) for key, value in items.items()}
+            return {key: rebuild(value, f"{path}.{key}", take) for key, value in items.items()}
         case [("name" | "registered" as kind, str(name))]:
             return _found(kind, name, path)
         case [("call" | "registered" as kind, str(name)), ("with", dict(items))]:
@@ -193,7 +193,7 @@ def remade(description: object, path: str, take: Callable[[str], Array]) -> obje
             if kind == "registered" and not isinstance(maker, type):
                 # A file may name a user's function, but not call it.
                 raise ValueError(f"{path}: {name!r} is registered as an object, not as a class.")
-            arguments = {key: remade(value, f"{path}.{key}", take) for key, value in items.items()}
+            arguments = {key: rebuild(value, f"{path}.{key}", take) for key, value in items.items()}
             return _called(cast("Callable[..., object]", maker), arguments, path)
     raise ValueError(f"{path} describes nothing that is known.")
 

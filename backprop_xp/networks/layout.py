@@ -66,16 +66,16 @@ def draw(layers: Sequence[Layer], layout: Layout, generator: Generator) -> Itera
 
 def unpack(layout: Layout, theta: Array) -> list[tuple[Array, ...]]:
     """Return each layer's parameters, ``(*stack, *shape)``, as views where the library can."""
-    return shaped(layout, [theta[..., one.part] for one in itertools.chain(*layout)])
+    return parameters_of(layout, [theta[..., one.part] for one in itertools.chain(*layout)])
 
 
 def pack(layout: Layout, values: Sequence[Sequence[Array]], stack: tuple[int, ...]) -> Array:
     """Return theta, ``(*stack, P)``, made of each layer's parameters: the inverse of ``unpack``."""
-    parts = flattened(layout, values, stack)
+    parts = parts_of(layout, values, stack)
     return array_namespace(parts[0]).concat(parts, axis=-1)
 
 
-def shaped(layout: Layout, parts: Sequence[Array]) -> list[tuple[Array, ...]]:
+def parameters_of(layout: Layout, parts: Sequence[Array]) -> list[tuple[Array, ...]]:
     """Return each layer's parameters, given the parts of theta, ``(*stack, length)``, in order."""
     xp, stack, rest = array_namespace(parts[0]), parts[0].shape[:-1], iter(parts)
     return [
@@ -83,10 +83,10 @@ def shaped(layout: Layout, parts: Sequence[Array]) -> list[tuple[Array, ...]]:
     ]
 
 
-def flattened(
+def parts_of(
     layout: Layout, values: Sequence[Sequence[Array]], stack: tuple[int, ...]
 ) -> list[Array]:
-    """Return the parts of theta, given each layer's parameters: the inverse of ``shaped``."""
+    """Return the parts of theta, given each layer's parameters: undo ``parameters_of``."""
     slices, arrays = itertools.chain(*layout), [*itertools.chain(*values)]
     xp = array_namespace(arrays[0])
     return [

@@ -159,7 +159,7 @@ class _Huber:
     delta: float
 
     def __call__(self, o: Array, t: Array) -> Iterator[Array]:
-        # With c the residual held within delta: r^2 / 2 inside, delta (|r| - delta / 2) outside.
+        # c is the residual clipped at delta: r^2 / 2 inside, delta (|r| - delta / 2) outside.
         r = o - t
         c = safe.clip(array_namespace(r), r, -self.delta, self.delta)
         yield c * (r - 0.5 * c)

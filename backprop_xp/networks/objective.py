@@ -19,7 +19,7 @@ from backprop_xp.backends import (
 )
 from backprop_xp.networks import propagation
 from backprop_xp.networks.inputs import Rows, Strength
-from backprop_xp.networks.layout import Layout, flattened, pack, shaped, unpack
+from backprop_xp.networks.layout import Layout, pack, parameters_of, parts_of, unpack
 from backprop_xp.networks.losses import Loss, value_and_gradient, value_of
 from backprop_xp.networks.propagation import Layer, Parameters
 
@@ -94,8 +94,8 @@ def loss_and_gradients_of(
 ) -> tuple[Array, list[Array]]:
     """Return what ``loss_and_gradient_of`` does, for theta and its gradient in parts."""
     layout = network.layout
-    loss, gradients = _loss_and_gradients(network, shaped(layout, parts), rows, l2)
-    return loss, flattened(layout, gradients, parts[0].shape[:-1])
+    loss, gradients = _loss_and_gradients(network, parameters_of(layout, parts), rows, l2)
+    return loss, parts_of(layout, gradients, parts[0].shape[:-1])
 
 
 def _loss_and_gradients(

@@ -613,6 +613,7 @@ def test_optimisers_are_equal_if_their_hyperparameters_are(xp: Any) -> None:
         *(bx.Adam(0.1), bx.Adam(0.2), bx.Adam(0.1, beta1=0.5), bx.AdamW(0.1), bx.SGD(0.1)),
         *(bx.SGD(0.1, momentum=0.5), bx.SGD(bx.schedules.constant(0.1))),
         *(bx.SGD(bx.schedules.exponential(0.1, 0.5)), bx.SGD(bx.schedules.plateau(0.1))),
+        bx.SGD(bx.schedules.inverse_scaling(0.1, 0.5)),
         *(bx.SGD(bx.schedules.cosine(0.1, 5)), bx.SGD(bx.schedules.step_decay(0.1, 5))),
     ]
     assert len(set(different)) == len(different)
