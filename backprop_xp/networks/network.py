@@ -222,9 +222,9 @@ class Network:
 
     def weight_mask(self, theta: Array) -> Array:
         """Return ``(P,)``, like theta: 1 where L2 and weight decay apply, else 0."""
-        xp, device = self._check_theta(theta), device_of(theta)
+        xp, where = self._check_theta(theta), {"dtype": theta.dtype, "device": device_of(theta)}
         parts = [
-            xp.full(one.length, float(one.decays), dtype=theta.dtype, device=device)
+            (xp.ones if one.decays else xp.zeros)(one.length, **where)
             for one in itertools.chain(*self.layout)
         ]
         return xp.concat(parts, axis=-1)
