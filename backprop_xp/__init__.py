@@ -1,8 +1,10 @@
-"""Neural networks whose backpropagation is written by hand, once, for every array library."""
+"""Neural networks with hand-written backpropagation, once for every array library."""
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
+from backprop_xp import backends as backends
 from backprop_xp.backends import (
     BackendUnavailableError,
     TransferError,
@@ -30,8 +32,11 @@ from backprop_xp.training.options import Options
 from backprop_xp.training.states import FitResult, TrainingState
 
 if TYPE_CHECKING:
-    from backprop_xp import plots
-    from backprop_xp.estimators.perceptrons import MLPClassifier, MLPRegressor
+    from backprop_xp import gradient_check as gradient_check, plots, testing as testing
+    from backprop_xp.estimators.perceptrons import (
+        MLPClassifier as MLPClassifier,
+        MLPRegressor as MLPRegressor,
+    )
     from backprop_xp.files.checkpoint import Checkpoint, load, save
     from backprop_xp.files.container import CheckpointError
     from backprop_xp.files.descriptions import register
@@ -47,105 +52,86 @@ if TYPE_CHECKING:
         check_network,
     )
 
+    tables: Any
+
 __version__ = "0.1.0.dev0"
 
+# These names need no extra: ``from backprop_xp import *`` works wherever the package does.
+# fmt: off
 __all__ = [
-    "SGD",
-    "Activate",
-    "Activation",
-    "Adam",
-    "AdamW",
-    "BackendUnavailableError",
-    "Checkpoint",
-    "CheckpointError",
-    "Dense",
-    "Dropout",
-    "EarlyStopping",
-    "FitResult",
-    "GradientCheckError",
-    "GradientReport",
-    "LayerNorm",
-    "Loss",
-    "MLPClassifier",
-    "MLPRegressor",
-    "Network",
-    "RMSProp",
-    "Residual",
-    "TrainingState",
-    "TransferError",
-    "activations",
-    "asarray",
-    "assert_gradient",
-    "check_gradient",
-    "check_jacobian",
-    "check_layer",
-    "check_loss",
-    "check_network",
-    "data",
-    "export_onnx",
-    "fit",
-    "get_backend",
-    "initializers",
-    "list_backends",
-    "load",
-    "losses",
-    "metrics",
-    "mlp",
-    "optimizers",
-    "plots",
-    "register",
-    "resolve",
-    "save",
-    "schedules",
-    "set_default_backend",
-    "to_host",
-    "train",
-    "transfer_guard",
-    "use_backend",
+    "SGD", "Activate", "Activation", "Adam", "AdamW", "BackendUnavailableError", "Checkpoint",
+    "CheckpointError", "Dense", "Dropout", "EarlyStopping", "FitResult", "GradientCheckError",
+    "GradientReport", "LayerNorm", "Loss", "Network", "RMSProp", "Residual", "TrainingState",
+    "TransferError", "activations", "asarray", "assert_gradient", "check_gradient",
+    "check_jacobian", "check_layer", "check_loss", "check_network", "data", "export_onnx",
+    "fit", "get_backend", "initializers", "list_backends", "load", "losses", "metrics", "mlp",
+    "optimizers", "plots", "register", "resolve", "save", "schedules", "set_default_backend",
+    "to_host", "train", "transfer_guard", "use_backend",
 ]
+# fmt: on
 
+# The other public names: some need an extra.
+_MORE = ("MLPClassifier", "MLPRegressor", "backends", "gradient_check", "tables", "testing")
 
-def _checkpoint_writer(network: Network, start: TrainingState, options: Options) -> Writer:
-    """Return the writer of a training's checkpoint; files are imported by who asks for one."""
-    from backprop_xp.files.checkpoint import keeper
+# The modules of the names that are imported on first use. The others are gradient_check's.
+_MODULES = {name: name for name in ("backends", "gradient_check", "plots", "tables", "testing")}
+_MODULES |= dict.fromkeys(("Checkpoint", "load", "save"), "files.checkpoint")
+_MODULES |= dict.fromkeys(("MLPClassifier", "MLPRegressor"), "estimators")
+_MODULES |= {"register": "files.descriptions", "CheckpointError": "files.container"}
+_MODULES["export_onnx"] = "files.onnx"
 
-    return keeper(network, start, options)
-
-
-write_checkpoints_with(_checkpoint_writer)
-
-
-# What few need of modules that take milliseconds to import.
-_LATER = dict.fromkeys(("Checkpoint", "load", "save"), "files.checkpoint")
-_LATER |= dict.fromkeys(("MLPClassifier", "MLPRegressor"), "estimators")
-_LATER |= {"register": "files.descriptions", "CheckpointError": "files.container"}
-_LATER["export_onnx"] = "files.onnx"
-_LATER["plots"] = "plots"
-
-
-# What modules need that are not installed with the package, and the extra that brings it.
+# The extra that a module needs, with its libraries.
 _EXTRAS = {
     "estimators": ("scikit-learn 1.9 or later", "sklearn", ("sklearn", "scipy")),
-    "tables": (
-        "pandas and skrub",
-        "tables",
-        ("pandas", "pyarrow", "sklearn", "skrub"),
-    ),
+    "tables": ("pandas and skrub", "tables", ("pandas", "pyarrow", "sklearn", "skrub")),
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Return a name that is imported on first use: most are gradient_check's, which takes 25 ms."""
-    if name in __all__ or name in ("gradient_check", "tables"):
-        home = "tables" if name == "tables" else _LATER.get(name, "gradient_check")
+def __dir__() -> list[str]:
+    """Return the public names; those of an extra only if its libraries are installed.
+
+    Python's completion evaluates each name: one ImportError would leave it without any.
+    """
+    names = [*__all__, *_MORE]
+    for name in _MORE:
+        _, _, libraries = _EXTRAS.get(_MODULES[name], ("", "", ()))
+        if not all(map(_is_installed, libraries)):
+            names.remove(name)
+    return sorted(names)
+
+
+def _is_installed(library: str) -> bool:
+    try:
+        return importlib.util.find_spec(library) is not None
+    except ImportError:
+        return False
+
+
+if not TYPE_CHECKING:  # so that a type checker knows the names above and rejects others
+
+    def __getattr__(name: str) -> object:
+        """Return a name that is imported on first use: gradient_check alone takes 25 ms."""
+        if name not in __all__ and name not in _MORE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        path = _MODULES.get(name, "gradient_check")
         try:
-            module = importlib.import_module(f"{__name__}.{home}")
+            module = importlib.import_module(f"{__name__}.{path}")
         except ModuleNotFoundError as error:
-            needed, extra, libraries = _EXTRAS.get(home, ("", "", ()))
+            needed, extra, libraries = _EXTRAS.get(path, ("", "", ()))
             if str(error.name).partition(".")[0] not in libraries:
                 raise
             raise ImportError(
                 f"bx.{name} needs {needed}: pip install 'backprop_xp[{extra}]'."
             ) from error
-        return module if name == home else getattr(module, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return module if name == path else getattr(module, name)
+
+
+def _checkpoint_writer(network: Network, start: TrainingState, options: Options) -> Writer:
+    """Return the function that writes a training's checkpoint; imports files on first use."""
+    from backprop_xp.files.checkpoint import checkpoint_writer
+
+    return checkpoint_writer(network, start, options)
+
+
+# Training calls files without importing them, because files import training.
+write_checkpoints_with(_checkpoint_writer)

@@ -1,94 +1,107 @@
-"""How what a user makes prints: as one would write it, ``Dense(2, 8, 'tanh')``.
+"""Reprs: an object prints as the call that makes it, ``Dense(2, 8, 'tanh')``.
 
-Files hold the same calls: ``call_of`` says what was called, ``name_of`` how that is named.
+Files hold the same names and calls.
 """
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from backprop_xp.backends import dtype_name
 
 Record = TypeVar("Record")
-Table = TypeVar("Table", bound=Mapping[str, Any])
+Table = TypeVar("Table", bound=Mapping[str, object])
 
-_tables: dict[str, Mapping[str, Any]] = {}
+# The registry of the library's named objects, such as "activations.tanh".
+NAMES: dict[str, object] = {}
 
 
-def named(home: str, table: Table) -> Table:
-    """Return a table of things by their names, which print by those from now on."""
-    _tables[home] = table
+def register_table(home: str, table: Table) -> Table:
+    """Return a table of objects by name, after entering each as ``home.name`` in the registry."""
+    NAMES.update({f"{home}.{name}": value for name, value in table.items()})
     return table
 
 
-def made(record: Record, maker: Callable[..., Any], *arguments: Any) -> Record:
-    """Return a record that prints, and is written to files, as the call of the function given."""
+def remember_call(record: Record, maker: Callable[..., object], *arguments: object) -> Record:
+    """Return a record that prints, and is written to files, as a call of ``maker``."""
     object.__setattr__(record, "made_by", (maker, arguments))
     return record
 
 
-def shown(record: Any) -> str:
-    """Return the call that makes a record, or what it is called in a table: a ``__repr__``."""
-    home, name = place_of(record)
+def repr_of(record: object) -> str:
+    """Return the registered name of a record, or the call that makes it: a ``__repr__``."""
+    name = name_of(record)
     if name:
-        return f"{home}.{name}"
+        return name
     maker, bound = call_of(record)
     if bound is None:
         return f"{maker.__qualname__}(...)"
-    return call(maker, *bound.args, **bound.kwargs)
+    return call_text(maker, *bound.args, **bound.kwargs)
 
 
-def call_of(record: Any) -> tuple[Any, inspect.BoundArguments | None]:
-    """Return the function or class that makes a record, and the arguments that it is called with.
+def is_same_call(record: object, other: object) -> bool:
+    """Whether two records are made by equal calls: an ``__eq__``.
 
-    Those of a class are looked up as attributes of their names; None if one is not there, as in a
-    class derived by a user.
+    An array equals only itself: a comparison of values would move them from the device.
+    """
+    return type(record) is type(other) and bool(_key(record) == _key(other))
+
+
+def call_hash(record: object) -> int:
+    """Return a hash that fits ``is_same_call``: a ``__hash__``."""
+    return hash((type(record), *(part for part in _key(record) if isinstance(part, float))))
+
+
+def _key(record: object) -> list[object]:
+    maker, bound = call_of(record)
+    values = [id(record)] if bound is None else bound.arguments.values()
+    return [maker, *(id(value) if hasattr(value, "shape") else value for value in values)]
+
+
+def call_of(record: object) -> tuple[Callable[..., object], inspect.BoundArguments | None]:
+    """Return the function or class that makes a record, with its arguments.
+
+    The arguments of a class are the attributes of the same names. They are None if an attribute is
+    missing, as it may be in a class that a user derived.
     """
     maker, arguments = getattr(record, "made_by", (type(record), None))
     signature = inspect.signature(maker)
     if arguments is not None:
         return maker, signature.bind(*arguments)
-    plain, by_name = [], {}
+    values: OrderedDict[str, object] = OrderedDict()
     for name, parameter in signature.parameters.items():
         if not hasattr(record, name):
             return maker, None
         value = getattr(record, name)
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            plain += value
-        elif parameter.kind is parameter.KEYWORD_ONLY:
-            by_name[name] = value
-        else:
-            plain.append(value)
-    return maker, signature.bind(*plain, **by_name)
+        values[name] = tuple(value) if parameter.kind is parameter.VAR_POSITIONAL else value
+    return maker, inspect.BoundArguments(signature, values)
 
 
-def call(function: Callable[..., Any], *arguments: Any, **by_name: Any) -> str:
-    """Return the text of a call; arguments at their defaults are left out, but for the first."""
-    words: list[str] = []
-    parameters, skips = inspect.signature(function).parameters, False
-    bound = inspect.signature(function).bind(*arguments, **by_name).arguments
-    for i, (name, value) in enumerate(bound.items()):
-        parameter = parameters[name]
+def call_text(maker: Callable[..., object], *arguments: object, **by_name: object) -> str:
+    """Return the text of a call without arguments that have their defaults, except the first."""
+    texts: list[str] = []
+    signature, skips = inspect.signature(maker), False
+    for i, (name, value) in enumerate(signature.bind(*arguments, **by_name).arguments.items()):
+        parameter = signature.parameters[name]
         if parameter.kind is parameter.VAR_POSITIONAL:
-            words += map(word, value)
-        elif parameter.kind is parameter.VAR_KEYWORD:
-            words += [f"{key}={word(one)}" for key, one in value.items()]
-        elif i and word(value) == word(parameter.default):
+            texts += map(argument_text, value)
+        elif i and argument_text(value) == argument_text(parameter.default):
             skips = True
         else:
-            # True alone would say little.
+            # A boolean is always named: True alone says little.
             is_named = skips or parameter.kind is parameter.KEYWORD_ONLY or isinstance(value, bool)
-            words.append(f"{name}={word(value)}" if is_named else word(value))
-    return f"{name_of(function)}({', '.join(words)})"
+            texts.append(f"{name}={argument_text(value)}" if is_named else argument_text(value))
+    return f"{maker_name(maker)}({', '.join(texts)})"
 
 
-def word(value: Any) -> str:
-    """Return an argument as one would write it; of an array its dtype and shape, without a copy."""
-    name = place_of(value)[1]
+def argument_text(value: object) -> str:
+    """Return an argument as written in code; an array is its dtype and shape, without a copy."""
+    name = name_of(value).rpartition(".")[2]
     if name:
         return repr(name)
     if isinstance(value, list):
-        return f"[{', '.join(map(word, value))}]"
+        return f"[{', '.join(map(argument_text, value))}]"
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"<{dtype_name(value.dtype)} {tuple(value.shape)}>"
     if hasattr(value, "__qualname__"):
@@ -97,18 +110,17 @@ def word(value: Any) -> str:
     return f"<{type(value).__qualname__}>" if " object at 0x" in text else text
 
 
-def name_of(function: Callable[..., Any]) -> str:
-    """Return what stands behind ``bx.`` where a class, or a function of a module, is called."""
-    if isinstance(function, type):
-        return function.__qualname__
-    return f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
+def maker_name(maker: Callable[..., object]) -> str:
+    """Return the name that follows ``bx.`` in a call of a class or of a module's function."""
+    if isinstance(maker, type):
+        return maker.__qualname__
+    return f"{maker.__module__.rpartition('.')[2]}.{maker.__qualname__}"
 
 
-def place_of(value: Any) -> tuple[str, str]:
-    """Return which table a value is in, and its name there, or nothing twice."""
-    for home, table in _tables.items():
-        for name, known in table.items():
-            # Equal, since one that was pickled is another object; of arrays nothing is asked.
-            if type(known) is type(value) and known == value:
-                return home, name
-    return "", ""
+def name_of(value: object) -> str:
+    """Return an object's name in the registry, such as ``"activations.tanh"``; empty if none."""
+    for name, known in NAMES.items():
+        # Equal, not identical: unpickling makes another object. The type guards against arrays.
+        if type(known) is type(value) and known == value:
+            return name
+    return ""

@@ -1,60 +1,60 @@
-"""Model files: a network with its theta, its optimiser, its training's state, in one file.
+"""Model files: a network with its theta, its optimiser and its training's state, in one file.
 
-Everything is written by name and number, nothing is pickled: reading a file runs nothing but what
-the library, or the user by ``register``, has put into a table.
+A file holds names and numbers, and nothing pickled. Reading it runs only what the library, or the
+user by ``register``, has put into the registry.
 """
 
-import contextlib
 import json
 import os
-import secrets
-import stat
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backprop_xp.backends import Array, Selection, owner, require_like, resolve, to_host
+from backprop_xp.backends import (
+    Array,
+    Backend,
+    Device,
+    DType,
+    Selection,
+    owner,
+    require_like,
+    resolve,
+    to_host,
+)
 from backprop_xp.checks import integer
-from backprop_xp.files.container import CheckpointError, packed, read, unpacked, write
-from backprop_xp.files.descriptions import described, remade
+from backprop_xp.display.reprs import argument_text
+from backprop_xp.files.container import CheckpointError, decode, encode, read, replacement, write
+from backprop_xp.files.descriptions import OPTIMIZER_STATES, describe, rebuild
 from backprop_xp.networks.network import Network
 from backprop_xp.training.data import Standardized, standardize
 from backprop_xp.training.early_stopping import Best, Slowed
-from backprop_xp.training.optimizers import (
-    AdamState,
-    Optimizer,
-    RMSPropState,
-    SGDState,
-    check_state,
-)
+from backprop_xp.training.optimizers import Optimizer, check_state
 from backprop_xp.training.options import Options
 from backprop_xp.training.states import FitResult, TrainingState
 
-# What is on the host wherever a training runs.
-_ON_THE_HOST = (
-    *("state.history.", "state.best.score", "state.best.epoch", "state.slowed."),
-    "estimator.",
-)
-# The options of a training that are no data and no functions.
-_KEPT = (
-    *("epochs", "batch_size", "shuffle", "seed", "clip", "l2"),
-    *("early_stopping", "check_every", "checkpoint_every"),
-)
+if TYPE_CHECKING:
+    from backprop_xp.display.summaries import Summary
+
+# The arrays of a state that are on the host wherever a training runs, and those of an estimator.
+_ON_HOST = ("state.history.", "state.best.score", "state.best.epoch", "state.slowed.", "estimator.")
+# The options of a training that are neither data nor functions.
+_STORED = "epochs batch_size shuffle seed clip l2 early_stopping check_every checkpoint_every"
+_MAPPINGS = ("preparation", "metadata", "options", "estimator")
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What is in a model file; None and empty where nothing was saved.
+    """The content of a model file; None or empty for a part that was not saved.
 
-    A training goes on by ``bx.fit(network, theta, x, y, optimizer=optimizer, start=state,
-    epochs=...)``, given the data and the options that it began with: ``options`` are those that a
-    file can hold, in a file that ``fit`` or ``train`` wrote. ``estimator`` is what an estimator's
-    ``save`` keeps beside its network: NumPy's arrays, numbers and words, for its ``load``.
+    To resume a training call ``bx.fit(network, theta, x, y, optimizer=optimizer, start=state,
+    epochs=...)`` with the data and options of its beginning. In a file of ``fit`` or ``train``,
+    ``options`` are those that a file can hold. ``estimator`` is what an estimator's ``save`` adds
+    for its ``load``: NumPy's arrays, numbers and strings.
     """
 
     network: Network
@@ -67,15 +67,36 @@ class Checkpoint:
     estimator: Mapping[str, Any] = field(default_factory=dict)
 
     def predict(self, x: Array) -> Array:
-        """Return the network's predictions for x as it came, ``(batch, n_in)``.
+        """Return the network's predictions for x as measured, ``(batch, n_in)``.
 
-        It is standardised first where ``preparation`` has a mean and a scale. Another preparation
-        is its maker's to apply.
+        A ``preparation`` of mean and scale standardises x first. Any other is up to its maker.
         """
         x, _ = self.network.check_inputs(self.theta, x)
         if self.preparation is not None and self.preparation.keys() == {"mean", "scale"}:
             x = standardize(x, **self.preparation).x
         return self.network.predict(self.theta, x)
+
+    def __repr__(self) -> str:
+        return self.summary().text(most_rows=5)
+
+    def _repr_html_(self) -> str:
+        return self.summary().html()
+
+    def summary(self) -> "Summary":
+        """Return shapes, the names of all parts, and the last and best losses for people."""
+        from backprop_xp.display.summaries import Summary
+
+        theta = argument_text(self.theta)
+        sentence = f"of a network with {self.network.size} parameters; theta {theta}"
+        remarks = [f"optimizer {argument_text(self.optimizer)}"] * (self.optimizer is not None)
+        parts = {name: getattr(self, name) for name in _MAPPINGS if getattr(self, name)}
+        names = "; ".join(f"{name} {', '.join(part)}" for name, part in parts.items())
+        remarks += [names] * bool(names)
+        if self.state is None:
+            return Summary("Checkpoint", sentence, [], remarks, "")
+        state = self.state.summary()
+        remarks += [f"{state.title} {state.sentence}", *state.remarks]
+        return state._replace(title="Checkpoint", sentence=sentence, remarks=remarks)
 
 
 def save(
@@ -88,14 +109,14 @@ def save(
     preparation: Standardized | Mapping[str, Array] | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a network and its theta to a file, and what else is given; ``load`` reads it.
+    """Write a network, its theta and the other arguments to a file; ``load`` reads it.
 
-    ``state`` is one of ``train``, or a result of ``fit``. ``preparation`` is what
-    ``data.standardize`` returned, of which mean and scale are kept, or arrays by names.
-    ``metadata`` is what JSON can hold, by names.
+    ``state`` is a state of ``train`` or a result of ``fit``. ``preparation`` is a result of
+    ``data.standardize``, whose mean and scale are stored, or arrays by name. ``metadata`` is
+    anything that JSON can hold, by name.
 
-    The file takes the place of an older one in one step: a crash leaves the old one whole. Raises
-    TypeError for an activation, a layer, an optimiser ... of one's own that is not registered.
+    The file replaces an older one in one step: a crash leaves the old one intact. Raises TypeError
+    for an activation, a layer, an optimiser ... of your own that is not registered.
 
     >>> import backprop_xp as bx, tempfile, pathlib
     >>> network = bx.mlp([2, 3, 1], hidden="tanh")
@@ -110,108 +131,97 @@ def save(
     write_checked(path, Checkpoint(network, theta, optimizer, state, preparation, metadata or {}))
 
 
-def write_checked(path: str | os.PathLike[str], given: Checkpoint) -> None:
-    """Write a file of parts that fit one another, or raise."""
-    _check(given)
-    write(path, _packed(given))
+def write_checked(path: str | os.PathLike[str], content: Checkpoint) -> None:
+    """Write a file, or raise if its parts do not fit one another."""
+    _check(content)
+    write(path, _encoded(content))
 
 
 def load(
-    path: str | os.PathLike[str], *, backend: Any = None, device: Any = None, dtype: Any = None
+    path: str | os.PathLike[str],
+    *,
+    backend: str | Backend | None = None,
+    device: Device | None = None,
+    dtype: DType | None = None,
 ) -> Checkpoint:
     """Read a model file, whichever backend, device and precision wrote it.
 
-    Its arrays go where backend and device, or the choice without them, say; ``dtype`` None keeps
-    the file's precision. Raises CheckpointError, a ValueError, for a file that is damaged or
-    holds what cannot be.
+    Its arrays go to the backend and device that are chosen by the arguments or without them;
+    ``dtype`` None keeps the file's precision. Raises CheckpointError, a ValueError, for a file that
+    is damaged or has impossible content.
     """
     choice = resolve(backend=backend, device=device, dtype=dtype)
     if not choice.backend.namespace().isdtype(choice.dtype, "real floating"):
         raise ValueError(f"dtype must be a real floating one, not {choice.dtype}.")
     try:
-        header, tensors = unpacked(read(path))
+        header, tensors = decode(read(path))
     except CheckpointError as error:
         raise CheckpointError(f"{os.fspath(path)}: {error}") from error
     arrays = {
         name: tensor
-        if name.startswith(_ON_THE_HOST)
-        else _placed(tensor, choice, casts=dtype is not None)
+        if name.startswith(_ON_HOST)
+        else _moved(tensor, choice, casts=dtype is not None)
         for name, tensor in tensors.items()
     }
     try:
-        return _made(header, arrays)
+        return _decoded(header, arrays)
     except RecursionError:
         raise CheckpointError(f"{os.fspath(path)}: it is nested too deeply.") from None
     except (ValueError, TypeError, AttributeError, KeyError, ArithmeticError) as error:
         raise CheckpointError(f"{os.fspath(path)}: {error}") from error
 
 
-def keeper(
+def checkpoint_writer(
     network: Network, start: TrainingState, options: Options
 ) -> Callable[[Array, TrainingState], None]:
-    """Return what writes the file of a training from a start, of a theta and a state.
+    """Return a function that writes the file of a training, given a theta and a state.
 
-    What cannot be written is refused now, before the first epoch. A write that fails later warns.
+    Anything that cannot be written raises now, before the first epoch. A write that fails later
+    warns.
     """
-    given = {name: getattr(options, name) for name in _KEPT}
-    kept = {name: value for name, value in given.items() if not callable(value)}
-    path = Path(options.checkpoint or "").absolute()  # a callback may go to another folder
+    path = Path(options.checkpoint or "").absolute()  # a callback may change the working directory
+    stored = {name: getattr(options, name) for name in _STORED.split()}
+    stored = {name: value for name, value in stored.items() if not callable(value)}
 
     def content(theta: Array, state: TrainingState) -> bytes:
-        return _packed(Checkpoint(network, theta, options.optimizer, state, options=kept))
+        return _encoded(Checkpoint(network, theta, options.optimizer, state, options=stored))
 
-    def keep(theta: Array, state: TrainingState) -> None:
+    def write_checkpoint(theta: Array, state: TrainingState) -> None:
         try:
             write(path, content(theta, state))
         except Exception as error:
             warnings.warn(
                 f"checkpoint={os.fspath(path)!r} was not written after epoch {state.epoch}: "
-                f"{type(error).__name__}: {error}. The training goes on, and the next write is "
-                "tried again.",
+                f"{type(error).__name__}: {error}. The training continues, and so do the attempts "
+                "to write.",
                 RuntimeWarning,
                 stacklevel=4,
             )
 
-    _try(path, content(start.theta, start))
-    return keep
-
-
-def _try(path: Path, data: bytes) -> None:
-    """Raise OSError unless a file of these bytes can be put at a path; none is left behind."""
-    named, target = f"checkpoint={os.fspath(path)!r}", Path(os.path.realpath(path))
-    trial = target.with_name(f".backprop_xp-{secrets.token_hex(8)}.tmp")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"{named} is in a folder that is not there.")
     try:
-        with contextlib.suppress(FileNotFoundError):
-            if not stat.S_ISREG(target.stat().st_mode):
-                raise IsADirectoryError(f"{named} is a folder or a device. Name a file.")
-        trial.write_bytes(data)
+        with replacement(path, content(start.theta, start)):
+            pass
     except OSError as error:
-        error.add_note(f"{named} was tried before the first epoch.")
+        error.add_note(f"checkpoint={os.fspath(path)!r} was tried before the first epoch.")
         raise
-    finally:
-        trial.unlink(missing_ok=True)
+    return write_checkpoint
 
 
-def _packed(given: Checkpoint) -> bytes:
-    arrays: dict[str, Array] = {}
-    network = {
-        "layers": [*given.network.layers],
-        "loss": given.network.loss_function,
-        "l2": given.network.l2,
-    }
-    parts = {"theta": given.theta, "network": network, "optimizer": given.optimizer}
-    parts |= {"state": given.state, "preparation": given.preparation, "options": given.options}
-    parts["estimator"] = given.estimator
-    header = {name: described(part, name, arrays) for name, part in parts.items()}
+def _encoded(content: Checkpoint) -> bytes:
+    """Return the bytes of a file."""
+    network, arrays = content.network, dict[str, Array]()
+    parts = {part.name: getattr(content, part.name) for part in fields(content)}
+    metadata = parts.pop("metadata")
+    parts["network"] = {"layers": [*network.layers], "loss": network.loss_function}
+    parts["network"]["l2"] = network.l2
+    header = {name: describe(part, name, arrays) for name, part in parts.items()}
     package = sys.modules[__name__.partition(".")[0]]  # importing it here would be a cycle
     header["versions"] = {"backprop_xp": package.__version__, "numpy": np.__version__}
-    header["metadata"] = dict(given.metadata)
-    return packed(header, {name: _plain(array, name) for name, array in arrays.items()})
+    header["metadata"] = dict(metadata)
+    return encode(header, {name: _on_host(array, name) for name, array in arrays.items()})
 
 
-def _plain(array: Array, name: str) -> np.ndarray:
+def _on_host(array: Array, name: str) -> np.ndarray:
     home = owner(array)
     host = to_host(array if home is None else home.detached(array))
     if host.dtype.kind not in "biuf" or host.dtype.itemsize > 8:
@@ -219,55 +229,58 @@ def _plain(array: Array, name: str) -> np.ndarray:
     return host.astype(host.dtype.newbyteorder("="), copy=False)
 
 
-def _placed(tensor: np.ndarray, choice: Selection, *, casts: bool) -> Array:
-    kind = choice.dtype if casts and tensor.dtype.kind == "f" else None
-    return choice.backend.from_host(tensor, kind, choice.device)
+def _moved(tensor: np.ndarray, choice: Selection, *, casts: bool) -> Array:
+    dtype = choice.dtype if casts and tensor.dtype.kind == "f" else None
+    return choice.backend.from_host(tensor, dtype, choice.device)
 
 
-def _made(header: dict[str, Any], arrays: dict[str, Array]) -> Checkpoint:
-    """Return what a header describes, checked as what is saved is."""
-    metadata, _ = header.pop("metadata"), header.pop("versions")
-    left = set(arrays)
+def _decoded(header: dict[str, object], arrays: dict[str, Array]) -> Checkpoint:
+    """Return the content that a header describes, with the checks of ``save``."""
+    metadata: Any = header.pop("metadata")
+    del header["versions"]
+    unused = set(arrays)
 
     def take(name: str) -> Array:
-        left.discard(name)
+        unused.discard(name)
         return arrays[name]
 
-    parts = {name: remade(part, name, take) for name, part in header.items()}
-    if left:
-        raise ValueError(f"nothing is said of the tensor {min(left)!r}.")
+    parts: dict[str, Any] = {name: rebuild(part, name, take) for name, part in header.items()}
+    if unused:
+        raise ValueError(f"nothing refers to the tensor {min(unused)!r}.")
     network = parts.pop("network")
     network = Network(network["layers"], network["loss"], l2=network["l2"])
-    made = Checkpoint(network, metadata=metadata, **parts)
-    _check(made)
-    return made
+    content = Checkpoint(network, metadata=metadata, **parts)
+    _check(content)
+    return content
 
 
-def _check(given: Checkpoint) -> None:
+def _check(content: Checkpoint) -> None:
     """Raise unless the parts of a file fit one another."""
-    if not isinstance(given.network, Network):
-        raise TypeError(f"network must be a bx.Network, not {given.network!r}.")
-    if owner(given.theta) is None:
-        raise TypeError(f"theta must be an array, not {given.theta!r}.")
-    given.network.unpack(given.theta)
-    is_one = hasattr(given.optimizer, "initialize") and not isinstance(given.optimizer, type)
-    if given.optimizer is not None and not is_one:
-        raise TypeError(f"optimizer must be one such as bx.Adam(), not {given.optimizer!r}.")
-    for name in ("preparation", "metadata", "options", "estimator"):
-        value = getattr(given, name)
+    optimizer = content.optimizer
+    if not isinstance(content.network, Network):
+        raise TypeError(f"network must be a bx.Network, not {content.network!r}.")
+    if owner(content.theta) is None:
+        raise TypeError(f"theta must be an array, not {content.theta!r}.")
+    content.network.unpack(content.theta)
+    if optimizer is not None and (
+        isinstance(optimizer, type) or not hasattr(optimizer, "initialize")
+    ):
+        raise TypeError(f"optimizer must be one such as bx.Adam(), not {optimizer!r}.")
+    for name in _MAPPINGS:
+        value = getattr(content, name)
         if not isinstance(value, Mapping | None) or not all(
-            isinstance(k, str) for k in value or ()
+            isinstance(key, str) for key in value or ()
         ):
             raise TypeError(f"{name} must be a mapping with names for keys, not {value!r}.")
-    for name, value in (given.preparation or {}).items():
+    for name, value in (content.preparation or {}).items():
         if owner(value) is None:
             raise TypeError(f"preparation[{name!r}] must be an array, not {value!r}.")
     try:
-        json.dumps(given.metadata, allow_nan=False)
+        json.dumps(content.metadata, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"metadata must be what JSON can hold: {error}.") from None
-    if given.state is not None:
-        _check_state(given.theta, given.optimizer, given.state)
+    if content.state is not None:
+        _check_state(content.theta, optimizer, content.state)
 
 
 def _check_state(theta: Array, optimizer: Optimizer | None, state: TrainingState) -> None:
@@ -278,32 +291,28 @@ def _check_state(theta: Array, optimizer: Optimizer | None, state: TrainingState
     for name in ("epoch", "step", "batch_size"):
         integer(getattr(state, name), f"state.{name}", at_least=0)
     best = None if state.best is None else Best(*state.best)
-    for held in (state, best):
-        if held is not None:
-            _check_optimizer_state(theta, optimizer, held.optimizer_state)
+    for one in (state, best):
+        own = getattr(one, "optimizer_state", None)
+        if one is not None and optimizer is not None:
+            check_state(optimizer, theta, own)
+        if isinstance(own, OPTIMIZER_STATES):
+            integer(own.step, "state.step", at_least=0)
     shape, stack = tuple(theta.shape), tuple(theta.shape[:-1])
-    expected = {"theta": (state.theta, shape), "loss": (state.loss, stack)}
-    expected["validation_loss"] = state.validation_loss, stack
-    expected |= {f"metrics[{name!r}]": (value, stack) for name, value in state.metrics.items()}
+    arrays = {"theta": (state.theta, shape), "loss": (state.loss, stack)}
+    arrays["validation_loss"] = state.validation_loss, stack
+    arrays |= {f"metrics[{name!r}]": (value, stack) for name, value in state.metrics.items()}
     for name, values in state.history.items():
-        expected[f"history[{name!r}]"] = values, (state.epoch, *stack)
+        arrays[f"history[{name!r}]"] = values, (state.epoch, *stack)
     if best is not None:
-        expected |= {"best.score": (best.score, stack), "best.epoch": (best.epoch, stack)}
-        expected["best.theta"] = best.theta, shape
+        arrays |= {"best.score": (best.score, stack), "best.epoch": (best.epoch, stack)}
+        arrays["best.theta"] = best.theta, shape
     if state.slowed is not None:
         slowed = Slowed(*state.slowed)
         for name in ("score", "epoch", "factor"):
-            expected[f"slowed.{name}"] = getattr(slowed, name), stack
-    for name, (value, wanted) in expected.items():
-        if value is not None and tuple(value.shape) != wanted:
-            raise ValueError(f"state.{name} has shape {tuple(value.shape)}, not {wanted}.")
+            arrays[f"slowed.{name}"] = getattr(slowed, name), stack
+    for name, (value, expected) in arrays.items():
+        if value is not None and tuple(value.shape) != expected:
+            raise ValueError(f"state.{name} has shape {tuple(value.shape)}, not {expected}.")
     if state.batch_losses is not None and tuple(state.batch_losses.shape[1:]) != stack:
         raise ValueError(f"state.batch_losses has shape {tuple(state.batch_losses.shape)}.")
     require_like(theta, state.theta, "state.theta")
-
-
-def _check_optimizer_state(theta: Array, optimizer: Optimizer | None, state: Any) -> None:
-    if optimizer is not None:
-        check_state(optimizer, theta, state)
-    if isinstance(state, SGDState | RMSPropState | AdamState):
-        integer(state.step, "state.step", at_least=0)

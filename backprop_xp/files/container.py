@@ -1,9 +1,8 @@
-"""The container of a model: a safetensors file with a JSON header, a checksum, and no surprises.
+"""The container of a model: a safetensors file with a JSON header and a checksum.
 
-The header lies in the container's ``__metadata__``. Its ``checksum`` is the SHA-256 of the whole
-file with zeros in that place, so that no bit of the file can change unseen. A checksum tells
-accidents; what somebody wrote with intent is checked before it is used, and its sizes before
-anything is made of them.
+The header is stored in safetensors' ``__metadata__``. Its ``checksum`` is the SHA-256 of the whole
+file with zeros in place of the checksum: any changed bit is noticed. A checksum finds accidents
+only. Against forged files, everything is checked before use, and sizes before allocation.
 """
 
 import contextlib
@@ -12,77 +11,80 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 
 FORMAT = 2
-# A network of ten thousand layers takes less; lists in JSON take some twenty times its bytes.
+# A network of ten thousand layers takes less. Parsed, JSON takes some twenty times its bytes.
 LONGEST_HEADER = 4 * 2**20
 
 _KEY = "backprop_xp"
 _BLANK = "0" * 64
-_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "U16": 2, "I16": 2, "U32": 4, "I32": 4, "U64": 8, "I64": 8}
-_BYTES |= {"F16": 2, "F32": 4, "F64": 8}
-_LONGEST_AXIS = 2**48
 
 
 class CheckpointError(ValueError):
-    """What is wrong with a model file."""
+    """A model file that cannot be read; the message says why."""
 
 
-def packed(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> bytes:
-    """Return the file's bytes for a header and tensors."""
-    given = {"checksum": _BLANK, "format": FORMAT, **header}
-    text = json.dumps(given, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    # The container would write other tensors as they lie in memory, in a wrong order.
+def encode(header: Mapping[str, object], tensors: Mapping[str, np.ndarray]) -> bytes:
+    """Return the bytes of a file with a header and tensors."""
+    whole = {"checksum": _BLANK, "format": FORMAT, **header}
+    text = json.dumps(whole, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    # safetensors writes the memory of a tensor as it is: another order would be wrong.
     dense = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     data: bytes = _safetensors().save(dense, metadata={_KEY: text})
     if int.from_bytes(data[:8], "little") > LONGEST_HEADER:
         raise ValueError(
-            f"The header would have more than {LONGEST_HEADER} bytes: metadata is for a few words."
+            f"The header would have more than {LONGEST_HEADER} bytes. Make metadata shorter."
         )
     return data.replace(_BLANK.encode(), _checksum(data, data.index(_BLANK.encode())), 1)
 
 
-def unpacked(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def decode(data: bytes) -> tuple[dict[str, object], dict[str, np.ndarray]]:
     """Return the header and the tensors of a file's bytes, or raise CheckpointError."""
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > len(data) - 8:
-        raise CheckpointError("it is truncated, or no model file: its header is not all there.")
+        raise CheckpointError("it is truncated, or no model file: its header is incomplete.")
     if length > LONGEST_HEADER:
         raise CheckpointError(f"its header has {length} bytes, more than {LONGEST_HEADER}.")
     table = _json(data[8 : 8 + length])
-    kept = table.pop("__metadata__", None)
-    if not isinstance(kept, dict) or kept.keys() != {_KEY} or not isinstance(kept[_KEY], str):
-        raise CheckpointError("it is not one that bx.save wrote.")
-    _check_table(table, len(data) - 8 - length)
-    header = _json(kept[_KEY])
+    metadata = table.pop("__metadata__", None)
+    text = metadata.pop(_KEY, None) if isinstance(metadata, dict) else None
+    if metadata or not isinstance(text, str):
+        raise CheckpointError("bx.save did not write it.")
+    header = _json(text)
     if header.pop("format", None) != FORMAT:
         raise CheckpointError(
             f"it is of another version of the format than {FORMAT}, which this library reads."
         )
     checksum = header.pop("checksum", None)
-    is_one = isinstance(checksum, str) and len(checksum) == 64 and checksum.isascii()
-    place = data.find(checksum.encode()) if is_one else -1
-    if place < 0 or _checksum(data, place) != checksum.encode():
+    digest = checksum.encode() if isinstance(checksum, str) and checksum.isascii() else b""
+    start = data.find(digest) if len(digest) == 64 else -1
+    if start < 0 or _checksum(data, start) != digest:
         raise CheckpointError("its checksum does not fit: it was changed after it was written.")
     try:
-        return header, _safetensors().load(data)
-    except Exception as error:  # of safetensors' own kinds
+        tensors: dict[str, np.ndarray] = _safetensors().load(data)  # it checks sizes and offsets
+    except Exception as error:  # safetensors has its own exceptions
         raise CheckpointError(f"safetensors does not read it: {error}") from error
+    for name, tensor in tensors.items():
+        if tensor.dtype.kind not in "biuf":
+            raise CheckpointError(f"the tensor {name!r} has the dtype {tensor.dtype}.")
+    return header, tensors
 
 
-def _checksum(data: bytes, place: int) -> bytes:
-    found, view = hashlib.sha256(), memoryview(data)
-    for part in (view[:place], _BLANK.encode(), view[place + 64 :]):
-        found.update(part)
-    return found.hexdigest().encode()
+def _checksum(data: bytes, start: int) -> bytes:
+    """Return the checksum of a file whose own checksum starts at an offset."""
+    digest, view = hashlib.sha256(), memoryview(data)
+    for part in (view[:start], _BLANK.encode(), view[start + 64 :]):
+        digest.update(part)
+    return digest.hexdigest().encode()
 
 
-def _json(text: bytes | str) -> dict[str, Any]:
+def _json(text: bytes | str) -> dict[str, object]:
+    """Return a JSON object, or raise CheckpointError."""
     try:
         value = json.loads(text, object_pairs_hook=_unique)
     except RecursionError:
@@ -94,66 +96,57 @@ def _json(text: bytes | str) -> dict[str, Any]:
     return value
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice in an object")
-    return found
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("an object has a key twice")
+    return values
 
 
-def _check_table(table: Mapping[str, Any], size: int) -> None:
-    """Raise unless the tensors, one after the other, make up the file's data."""
-    spans = []
-    for name, entry in table.items():
-        match entry:
-            case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(a), int(b)]}:
-                count = _BYTES.get(dtype, 0)
-            case _:
-                raise CheckpointError(f"its entry for the tensor {name!r} is not understood.")
-        for length in shape:
-            if type(length) is not int or not 0 <= length <= _LONGEST_AXIS:
-                raise CheckpointError(f"the tensor {name!r} has an impossible shape.")
-            count *= length
-        if dtype not in _BYTES or len(shape) > 32 or count != b - a:
-            raise CheckpointError(
-                f"the tensor {name!r}, {dtype} of shape {shape}, does not fit its {b - a} bytes."
-            )
-        spans.append((a, b))
-    end = 0
-    for a, b in sorted(spans):
-        if a != end:
-            raise CheckpointError("its tensors overlap, or leave gaps.")
-        end = b
-    if end != size:
-        raise CheckpointError(f"it has {size} bytes of data, but {end} are expected: truncated?")
-
-
-def read(path: Any) -> bytes:
+def read(path: str | os.PathLike[str]) -> bytes:
     """Return a regular file's bytes."""
-    # A FIFO would be waited for, until somebody wrote to it.
-    with open(os.fspath(path), "rb", opener=_opened_at_once) as file:
+    # Opening a FIFO would otherwise wait for a writer.
+    with open(os.fspath(path), "rb", opener=_open_without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise CheckpointError("it is no regular file.")
         return file.read()
 
 
-def _opened_at_once(path: str, flags: int) -> int:
+def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def write(path: Any, data: bytes) -> None:
-    """Put bytes in the place of a file in one step: at any moment the old or the new one is there.
+def write(path: str | os.PathLike[str], data: bytes) -> None:
+    """Replace a file's content in one step: at any moment the old or the new file is there.
 
-    The file keeps its permissions. Where it fails nothing has changed. Raises OSError for what is
-    there and no regular file: a folder, a FIFO or a device.
+    The file keeps its permissions. After an error nothing has changed. Raises OSError for a folder,
+    a FIFO or a device, and FileNotFoundError if there is no such folder.
     """
+    target = Path(os.path.realpath(path))
+    with replacement(path, data) as temporary:
+        temporary.replace(target)
+    # Wait for the folder's new entry; a folder without read permission cannot be waited for.
+    if hasattr(os, "O_DIRECTORY"):
+        with contextlib.suppress(OSError):
+            folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+
+@contextlib.contextmanager
+def replacement(path: str | os.PathLike[str], data: bytes) -> Iterator[Path]:
+    """Create a file of these bytes that can replace another one; delete it unless it is moved."""
     target, mode = Path(os.path.realpath(path)), None
-    if target.exists():
-        found = target.stat().st_mode
-        if not stat.S_ISREG(found):
-            kind = IsADirectoryError if stat.S_ISDIR(found) else OSError
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{os.fspath(path)} is in a folder that does not exist.")
+    with contextlib.suppress(FileNotFoundError):
+        status = target.stat().st_mode
+        mode = stat.S_IMODE(status)
+        if not stat.S_ISREG(status):
+            kind = IsADirectoryError if stat.S_ISDIR(status) else OSError
             raise kind(f"{os.fspath(path)} is no regular file, and would be replaced by one.")
-        mode = stat.S_IMODE(found)
     temporary = target.with_name(f".backprop_xp-{secrets.token_hex(8)}.tmp")
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -163,35 +156,22 @@ def write(path: Any, data: bytes) -> None:
             os.fsync(file.fileno())
         if mode is not None:
             temporary.chmod(mode)
-        temporary.replace(target)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        # A full disk names no file, other errors the temporary one.
-        if isinstance(error, OSError) and error.errno is not None:
+        yield temporary
+    except OSError as error:
+        # The error of a full disk names no file, others name the temporary one.
+        if error.errno is not None:
             error.filename = os.fspath(path)
         raise
-    _sync_folder(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Wait until a folder's new entry is on the disk, where there is a way to say so.
-
-    There is none in a folder that may not be read: the file is written all the same.
-    """
-    if hasattr(os, "O_DIRECTORY"):
-        with contextlib.suppress(OSError):
-            place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(place)
-            finally:
-                os.close(place)
-
-
-def _safetensors() -> Any:
+def _safetensors() -> ModuleType:
     try:
         import safetensors.numpy
     except ImportError as error:
         raise ImportError(
             "Model files need safetensors: pip install 'backprop_xp[files]'."
         ) from error
-    return safetensors.numpy
+    module: ModuleType = safetensors.numpy
+    return module

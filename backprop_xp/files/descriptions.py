@@ -1,87 +1,60 @@
-"""What a file says of networks, optimisers and states: JSON, each thing as the call that makes it.
+"""Descriptions of networks, optimisers and states in files: JSON, each object as its call.
 
-- ``{"call": "Dense", "with": {"n_in": 2, ...}}``: a class or function of the library.
-- ``{"name": "activations.tanh"}``: an entry of one of its tables.
+- ``{"call": "Dense", "with": {"n_in": 2, ...}}``: a call of a class or function of the library.
+- ``{"name": "activations.tanh"}``: a named object of the library.
 - ``{"registered": "cube"}``, ``{"registered": "Scaled", "with": {...}}``: what a user registered.
-- ``{"array": "theta"}``: an array, which lies beside the JSON under that name.
-- ``{"tuple": [...]}``, ``{"dict": {...}}``, ``{"float": "inf"}``: what JSON lacks.
+- ``{"array": "theta"}``: an array, stored beside the JSON under that name.
+- ``{"tuple": [...]}``, ``{"dict": {...}}``, ``{"float": "inf"}``: values that JSON lacks.
 
-Reading calls what is in these tables and nothing else.
+Reading calls nothing but what the registry holds.
 """
 
 import inspect
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from types import FunctionType
-from typing import Any
+from typing import cast
 
 from backprop_xp.backends import Array, owner, to_host
 from backprop_xp.checks import nearest
-from backprop_xp.display.reprs import call_of, name_of, place_of, word
-from backprop_xp.networks.activations import ACTIVATIONS, leaky_relu_with
-from backprop_xp.networks.initializers import INITIALIZERS, uniform
+from backprop_xp.display.reprs import NAMES, argument_text, call_of, maker_name, name_of
+from backprop_xp.networks.activations import leaky_relu_with
+from backprop_xp.networks.initializers import uniform
 from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm, Residual
-from backprop_xp.networks.losses import LOSSES, huber_with
+from backprop_xp.networks.losses import huber_with
+from backprop_xp.training import optimizers, schedules
 from backprop_xp.training.early_stopping import Best, EarlyStopping, Slowed
-from backprop_xp.training.optimizers import (
-    SGD,
-    Adam,
-    AdamState,
-    AdamW,
-    RMSProp,
-    RMSPropState,
-    SGDState,
-)
-from backprop_xp.training.schedules import (
-    chain,
-    constant,
-    cosine,
-    exponential,
-    inverse_scaling,
-    plateau,
-    step_decay,
-    warmup,
-)
 from backprop_xp.training.states import TrainingState
 
 LAYERS = (Dense, Activate, Dropout, LayerNorm, Residual)
-OPTIMIZERS = (SGD, RMSProp, Adam, AdamW)
-STATES = (TrainingState, Best, Slowed, SGDState, RMSPropState, AdamState)
+OPTIMIZERS = (optimizers.SGD, optimizers.RMSProp, optimizers.Adam, optimizers.AdamW)
 SCHEDULES = (
-    constant,
-    step_decay,
-    exponential,
-    inverse_scaling,
-    cosine,
-    warmup,
-    chain,
-    plateau,
+    *(schedules.constant, schedules.step_decay, schedules.exponential, schedules.inverse_scaling),
+    *(schedules.cosine, schedules.warmup, schedules.chain, schedules.plateau),
 )
-OTHERS = (EarlyStopping, leaky_relu_with, huber_with, uniform)
+OPTIMIZER_STATES = (optimizers.SGDState, optimizers.RMSPropState, optimizers.AdamState)
+_MAKERS: tuple[Callable[..., object], ...] = (
+    *(*LAYERS, *OPTIMIZERS, *OPTIMIZER_STATES, *SCHEDULES),
+    *(TrainingState, Best, Slowed, EarlyStopping, leaky_relu_with, huber_with, uniform),
+)
 
-_CALLED: dict[str, Callable[..., Any]] = {
-    name_of(maker): maker for maker in (*LAYERS, *OPTIMIZERS, *STATES, *SCHEDULES, *OTHERS)
+# The registry of what a file may refer to, by the key of the description and by name.
+REGISTRY: dict[str, dict[str, object]] = {
+    "call": {maker_name(maker): maker for maker in _MAKERS},
+    "name": NAMES,
+    "registered": {},
 }
-_NAMED: dict[str, Any] = {
-    f"{home}.{name}": value
-    for home, table in (
-        ("activations", ACTIVATIONS),
-        ("losses", LOSSES),
-        ("initializers", INITIALIZERS),
-    )
-    for name, value in table.items()
-}
-_registered: dict[str, Any] = {}
 
 
-def register(name: str, thing: Any) -> None:
-    """Let files name something of one's own: an object, or a class whose objects they then hold.
+def register(name: str, thing: object) -> None:
+    """Register an object of your own, or a class of such objects, so that files can name it.
 
-    An activation, a loss, an initialiser or a schedule is written by its name. Of a layer's or an
-    optimiser's class each object is written by name and arguments, which are looked up as the
-    attributes of the parameters' names. Who reads the file registers the same first. Raises
-    ValueError where the name is another's already.
+    Files have the name of a registered activation, loss, initialiser or schedule. For a registered
+    class of layers or optimisers they have the name and each object's arguments, which are the
+    attributes of the parameters' names. Register the same before reading such a file. Raises
+    ValueError if the name belongs to something else.
 
     >>> import backprop_xp as bx
     >>> square = bx.Activation(value=lambda z: z * z, vjp=lambda g, z, a: 2 * z * g)
@@ -89,20 +62,22 @@ def register(name: str, thing: Any) -> None:
     """
     if not isinstance(name, str) or not name:
         raise TypeError(f'name must be a string, such as "square", not {name!r}.')
-    known = _registered.get(name, thing)
+    known = REGISTRY["registered"].setdefault(name, thing)
     if not _is_same(known, thing):
-        raise ValueError(f"{name!r} is registered already, as {word(known)}. Take another name.")
-    _registered[name] = thing
+        raise ValueError(
+            f"{name!r} is registered already, as {argument_text(known)}. Take another name."
+        )
+    REGISTRY["registered"][name] = thing
 
 
-def described(value: Any, path: str, arrays: dict[str, Array]) -> Any:
+def describe(value: object, path: str, arrays: dict[str, Array]) -> object:
     """Return a value as JSON; each array in it goes into ``arrays``, by the path that leads to it.
 
-    Raises TypeError for what is neither the library's nor registered.
+    Raises TypeError for an object that is neither the library's nor registered.
     """
     if owner(value) is not None:
         name = next((name for name, known in arrays.items() if known is value), path)
-        # {"a": {"b": one}, "a.b": other} has two of one path.
+        # Two arrays of {"a": {"b": one}, "a.b": other} have one path.
         while arrays.setdefault(name, value) is not value:
             name += "'"
         return {"array": name}
@@ -110,8 +85,8 @@ def described(value: Any, path: str, arrays: dict[str, Array]) -> Any:
         return {"float": str(value)}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if type(value) in (list, tuple):
-        items = [described(item, f"{path}.{i}", arrays) for i, item in enumerate(value)]
+    if type(value) is list or type(value) is tuple:
+        items = [describe(item, f"{path}.{i}", arrays) for i, item in enumerate(value)]
         return items if type(value) is list else {"tuple": items}
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
@@ -120,66 +95,70 @@ def described(value: Any, path: str, arrays: dict[str, Array]) -> Any:
     return _by_name(value, path, arrays)
 
 
-def _by_name(value: Any, path: str, arrays: dict[str, Array]) -> Any:
-    """Return a thing by its name in a table, or by the name and the arguments of its maker."""
-    home, name = place_of(value)
-    if f"{home}.{name}" in _NAMED:
-        return {"name": f"{home}.{name}"}
-    for known_as, known in _registered.items():
+def _by_name(value: object, path: str, arrays: dict[str, Array]) -> object:
+    """Return the description of an object by its own name, or by its maker's with arguments."""
+    if name_of(value):
+        return {"name": name_of(value)}
+    registered = REGISTRY["registered"].items()
+    for name, known in registered:
         if _is_same(known, value):
-            return {"registered": known_as}
+            return {"registered": name}
     maker, bound = call_of(value)
-    names = [{"call": name} for name, known in _CALLED.items() if known is maker]
-    names += [
-        {"registered": name} for name, known in _registered.items() if _is_same_class(known, maker)
-    ]
-    if not names or bound is None:
-        why = "" if bound is not None else ", and has an attribute for each of its parameters"
+    makers = [{"call": name} for name, known in REGISTRY["call"].items() if known is maker]
+    makers += [{"registered": name} for name, known in registered if _is_same_class(known, maker)]
+    if not makers or bound is None:
+        also = "" if bound is not None else ", and has an attribute for each of its parameters"
         raise TypeError(
-            f"{path} is {word(value)}, which a file cannot name until it is registered{why}: "
-            f'bx.register("a name", ...) with it, or with its class.'
+            f"{path} is {argument_text(value)}, which a file cannot name until it is registered"
+            f'{also}: bx.register("a name", ...) with it, or with its class.'
         )
-    return {**names[0], "with": _each(bound.arguments, path, arrays)}
+    return {**makers[0], "with": _each(bound.arguments, path, arrays)}
 
 
-def _is_same(one: Any, other: Any) -> bool:
-    """Say whether two are equal, or made anew by the same code, as where a cell runs again."""
+def _each(values: Mapping[str, object], path: str, arrays: dict[str, Array]) -> dict[str, object]:
+    return {name: describe(value, f"{path}.{name}", arrays) for name, value in values.items()}
+
+
+def _is_same(one: object, other: object) -> bool:
+    """Whether two objects are equal, or made by the same code, as if a notebook cell ran twice."""
     if one is other:
         return True
     if type(one) is not type(other):
         return False
     if isinstance(one, type):
-        return word(one) == word(other)
-    if isinstance(one, FunctionType):
-        return _is_same(_made_of(one), _made_of(other))
-    if isinstance(one, property):
-        return _is_same([one.fget, one.fset, one.fdel], [other.fget, other.fset, other.fdel])
-    if isinstance(one, staticmethod | classmethod):
-        return _is_same(one.__func__, other.__func__)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(_is_same, one, other))
-    if is_dataclass(one):
-        return _is_same(list(vars(one).values()), list(vars(other).values()))
+        return argument_text(one) == argument_text(other)
     if owner(one) is not None:
-        same: bool = to_host(one).tolist() == to_host(other).tolist()
-        return same
-    return bool(one == other)
+        return bool(to_host(one).tolist() == to_host(other).tolist())
+    parts, others = _parts(one), _parts(other)
+    if parts is None or others is None:
+        return bool(one == other)
+    return len(parts) == len(others) and all(map(_is_same, parts, others))
 
 
-def _made_of(function: FunctionType) -> list[Any]:
-    cells = [cell.cell_contents for cell in function.__closure__ or ()]
-    return [function.__code__, function.__defaults__, *cells]
+def _parts(thing: object) -> list[object] | None:
+    """Return the parts of an object that decide whether it is the same; None if it has none."""
+    match thing:
+        case FunctionType():
+            cells = [cell.cell_contents for cell in thing.__closure__ or ()]
+            return [thing.__code__, thing.__defaults__, *cells]
+        case property():
+            return [thing.fget, thing.fset, thing.fdel]
+        case staticmethod() | classmethod():
+            return [thing.__func__]
+        case list() | tuple():
+            return [*thing]
+    return list(vars(thing).values()) if is_dataclass(thing) else None
 
 
-def _is_same_class(one: Any, other: Any) -> bool:
-    """Whether two are one class, or one made anew by the same code."""
-    if one is other or not isinstance(one, type) or not _is_same(one, other):
+def _is_same_class(one: object, other: object) -> bool:
+    """Whether two objects are one class, or classes made by the same code."""
+    if one is other or not (isinstance(one, type) and isinstance(other, type)):
         return one is other
-    return _is_same(_written_in(one), _written_in(other))
+    return _is_same(one, other) and _is_same(_body(one), _body(other))
 
 
-def _written_in(kind: type) -> list[Any]:
-    """Return a class's functions and constants, but those that a decorator or a base class made."""
+def _body(kind: type) -> list[object]:
+    """Return a class's functions and constants, without those of a decorator or a base class."""
     constants = (bool, int, float, str, tuple, property, staticmethod, classmethod)
     return [
         (name, value)
@@ -189,59 +168,52 @@ def _written_in(kind: type) -> list[Any]:
     ]
 
 
-def _each(values: Mapping[str, Any], path: str, arrays: dict[str, Array]) -> dict[str, Any]:
-    return {name: described(value, f"{path}.{name}", arrays) for name, value in values.items()}
+def rebuild(description: object, path: str, take: Callable[[str], Array]) -> object:
+    """Return what a description describes; ``take(name)`` returns an array.
 
-
-def remade(description: Any, path: str, take: Callable[[str], Array]) -> Any:
-    """Return what a description says; ``take(name)`` returns an array.
-
-    Raises ValueError for what cannot be made, with the path to it.
+    Raises ValueError, with the path, for what cannot be made.
     """
     if isinstance(description, list):
-        return [remade(item, f"{path}.{i}", take) for i, item in enumerate(description)]
+        return [rebuild(item, f"{path}.{i}", take) for i, item in enumerate(description)]
     if not isinstance(description, dict):
         return description
-    given = description.get("with")
-    match {key: value for key, value in description.items() if key != "with"}:
-        case {"array": str(name), **more} if not more and given is None:
+    match sorted(description.items()):
+        case [("array", str(name))]:
             return take(name)
-        case {"float": "inf" | "-inf" | "nan" as number, **more} if not more and given is None:
+        case [("float", "inf" | "-inf" | "nan" as number)]:
             return float(number)
-        case {"tuple": list(items), **more} if not more and given is None:
-            return tuple(remade(items, path, take))
-        case {"dict": dict(items), **more} if not more and given is None:
-            return {key: remade(value, f"{path}.{key}", take) for key, value in items.items()}
-        case {"name": str(name), **more} if not more and given is None:
-            return _found(_NAMED, name, path, "There is no {!r} in this version of the library.")
-        case {"registered": str(name), **more} if not more:
-            thing = _found(_registered, name, path, "Nothing is registered as {!r}.")
-            if given is not None and not isinstance(thing, type):
-                # A function of a user's is no maker: a file may name it, not call it.
+        case [("tuple", list(items))]:
+            return tuple(rebuild(item, path, take) for item in items)
+        case [("dict", dict(items))]:
+            return {key: rebuild(value, f"{path}.{key}", take) for key, value in items.items()}
+        case [("name" | "registered" as kind, str(name))]:
+            return _found(kind, name, path)
+        case [("call" | "registered" as kind, str(name)), ("with", dict(items))]:
+            maker = _found(kind, name, path)
+            if kind == "registered" and not isinstance(maker, type):
+                # A file may name a user's function, but not call it.
                 raise ValueError(f"{path}: {name!r} is registered as an object, not as a class.")
-            return thing if given is None else _called(thing, given, path, take)
-        case {"call": str(name), **more} if not more:
-            maker = _found(_CALLED, name, path, "There is no {!r} in this version of the library.")
-            return _called(maker, given, path, take)
+            arguments = {key: rebuild(value, f"{path}.{key}", take) for key, value in items.items()}
+            return _called(cast("Callable[..., object]", maker), arguments, path)
     raise ValueError(f"{path} describes nothing that is known.")
 
 
-def _found(table: Mapping[str, Any], name: str, path: str, complaint: str) -> Any:
+def _found(kind: str, name: str, path: str) -> object:
+    table = REGISTRY[kind]
     if name not in table:
-        raise ValueError(f"{path}: {complaint.format(name)} {nearest(name, table)}")
+        fault = f"There is no {name!r} in this version of the library."
+        if kind == "registered":
+            fault = f"Nothing is registered as {name!r}."
+        raise ValueError(f"{path}: {fault} {nearest(name, table)}")
     return table[name]
 
 
-def _called(maker: Any, given: Any, path: str, take: Callable[[str], Array]) -> Any:
-    """Return what a maker makes of described arguments."""
-    if not isinstance(given, dict) or not callable(maker):
-        raise ValueError(f"{path} describes nothing that is known.")
-    arguments = {name: remade(value, f"{path}.{name}", take) for name, value in given.items()}
+def _called(maker: Callable[..., object], arguments: dict[str, object], path: str) -> object:
     signature = inspect.signature(maker)
     unknown = arguments.keys() - signature.parameters.keys()
     if unknown:
         raise ValueError(f"{path} has an argument {min(unknown)!r} that is not known.")
-    bound = inspect.BoundArguments(signature, arguments)
+    bound = inspect.BoundArguments(signature, OrderedDict(arguments))
     try:
         return maker(*bound.args, **bound.kwargs)
     except (TypeError, ValueError, AttributeError, OverflowError) as error:

@@ -1,7 +1,7 @@
-"""ONNX: the forward pass, run on arrays that record what is done to them, is the exported graph."""
+"""ONNX: the forward pass runs on arrays that record their operations: that is the graph."""
 
 import os
-from typing import Any
+from types import ModuleType
 
 from backprop_xp.backends import Array, in_words, to_host
 from backprop_xp.files.container import write
@@ -17,8 +17,8 @@ def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) ->
 
     Its input ``x`` is ``(batch, n_in)`` with any number of rows, its output ``predictions``
     ``(batch, n_out)``. Dropout is left out, as in inference. Raises ValueError for a stack of
-    thetas and for a network that does not say how many features it takes, TypeError for a layer of
-    one's own that cannot be recorded.
+    thetas and for a network that does not define its number of features, TypeError for a layer of
+    your own that cannot be recorded.
     """
     ndx, onnx = _libraries()
     network.unpack(theta)
@@ -52,7 +52,7 @@ def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) ->
     write(path, onnx.ModelProto.SerializeToString(model))
 
 
-def _libraries() -> tuple[Any, Any]:
+def _libraries() -> tuple[ModuleType, ModuleType]:
     try:
         import ndonnx
         import onnx

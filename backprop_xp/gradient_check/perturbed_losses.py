@@ -15,7 +15,7 @@ from backprop_xp.networks.activations import ACTIVATIONS, softmax
 from backprop_xp.networks.complex_safe import is_complex
 from backprop_xp.networks.inputs import Rows, check_x
 from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm, Residual
-from backprop_xp.networks.layout import Place, unpack
+from backprop_xp.networks.layout import ParameterSlice, unpack
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import mean_loss, penalty
 from backprop_xp.networks.propagation import Layer
@@ -47,7 +47,7 @@ class _Move(NamedTuple):
     """Copies of theta, in each of which one entry ``at`` of a parameter of a layer is ``moved``."""
 
     layer: int
-    place: Place
+    place: ParameterSlice
     at: Array
     moved: Array
 
@@ -150,7 +150,7 @@ def _losses(
                 yield to_host(loss + _moved_penalty(setting, fixed, move))
 
 
-def _numbers(setting: _Setting, trace: _Trace, i: int, place: Place) -> int:
+def _numbers(setting: _Setting, trace: _Trace, i: int, place: ParameterSlice) -> int:
     """Return the largest number of values that a copy with a moved parameter holds at a time."""
     layers, batch = setting.network.layers, int(setting.rows.x.shape[-2])
     first = i + 1 if _sends_a_column(layers, i) else i

@@ -191,15 +191,15 @@ class GradientReport:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        from backprop_xp.display import html  # for notebooks alone
+        from backprop_xp.display import summaries  # for notebooks alone
 
         verdict, *lines = (line.strip() for line in self._sentences())
         found, _, figures = verdict.partition(" (")
-        parts = [html.paragraph(f"({figures}", begins=found), *map(html.paragraph, lines)]
+        parts = [summaries.paragraph(f"({figures}", begins=found), *map(summaries.paragraph, lines)]
         for title, (heads, *rows) in self._tables().items():
-            table = html.table(heads, rows, align="l" + "r" * (len(heads) - 1))
-            parts.append(html.folded(title, table) if self.passed else table)
-        return html.section(*parts)
+            table = summaries.table(heads, rows, align="l" + "r" * (len(heads) - 1))
+            parts.append(summaries.folded(title, table) if self.passed else table)
+        return summaries.section(*parts)
 
     def _sentences(self) -> list[str]:
         """Return the lines above the tables."""

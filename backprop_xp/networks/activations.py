@@ -1,11 +1,11 @@
-"""Activations: each a function and its backward rule, side by side.
+"""Activations: each is a function and its backward rule, side by side.
 
 ``z`` is the pre-activation, ``a = value(z)``, ``g = dL/da``; all are ``(..., batch, n)``. A rule
-returns ``dL/dz``, the vector-Jacobian product, so softmax, whose Jacobian is full, is an
-activation like any other.
+returns ``dL/dz``, a vector-Jacobian product. So softmax, whose Jacobian is full, needs no special
+case.
 
-The smooth ones are analytic for complex z. Where a slope jumps (relu, leaky_relu, at 0) the rule
-gives the slope from the left.
+Smooth activations are analytic for complex z. relu and leaky_relu, whose slope jumps at 0, take the
+slope from the left there.
 """
 
 import math
@@ -14,24 +14,16 @@ from dataclasses import dataclass
 
 from backprop_xp.backends import Array, array_namespace, max_of_rows, replaceable, sum_of_rows
 from backprop_xp.checks import real
-from backprop_xp.display.reprs import made, named, shown
-from backprop_xp.networks.complex_safe import (
-    clip,
-    finite_exp,
-    is_complex,
-    magnitude,
-    positive,
-    real_part,
-)
+from backprop_xp.display.reprs import register_table, remember_call, repr_of
+from backprop_xp.networks import complex_safe as safe
 
 
 @dataclass(frozen=True)
 class Activation:
     """A function ``value(z) -> a`` with its backward rule ``vjp(g, z, a) -> dL/dz``.
 
-    ``from_output`` says that the rule uses ``a`` alone: ``z`` is then not kept, and the rule is
-    given None for it. The functions do not change once a network has them: CuPy and JAX record what
-    they do.
+    With ``from_output`` the rule uses ``a`` alone: ``z`` is not kept, and the rule gets None for
+    it. The functions must not change after a network has them: CuPy and JAX compile them once.
 
     >>> import backprop_xp as bx
     >>> cube = bx.Activation(value=lambda z: z**3, vjp=lambda g, z, a: 3 * z**2 * g)
@@ -42,7 +34,7 @@ class Activation:
     vjp: Callable[[Array, Array, Array], Array]
     from_output: bool = False
 
-    __repr__ = shown
+    __repr__ = repr_of
 
 
 def _identity(z: Array) -> Array:
@@ -54,8 +46,8 @@ def _identity_vjp(g: Array, z: Array, a: Array) -> Array:
 
 
 def _sigmoid(z: Array) -> Array:
-    # Where exp is held, 1 / (1 + exp(limit)) is already below the smallest normal number.
-    a = finite_exp(array_namespace(z), -z)
+    # At the limit of finite_exp the result is already below the smallest normal number.
+    a = safe.finite_exp(array_namespace(z), -z)
     a += 1.0
     return 1.0 / a
 
@@ -70,7 +62,7 @@ def _sigmoid_vjp(g: Array, z: Array, a: Array) -> Array:
 def _tanh(z: Array) -> Array:
     xp = array_namespace(z)
     # Beyond 20 the tanh of every precision here is 1; a complex tanh overflows far beyond that.
-    return xp.tanh(clip(xp, z, -20.0, 20.0) if is_complex(xp, z.dtype) else z)
+    return xp.tanh(safe.clip(xp, z, -20.0, 20.0) if safe.is_complex(xp, z.dtype) else z)
 
 
 def _tanh_vjp(g: Array, z: Array, a: Array) -> Array:
@@ -79,24 +71,24 @@ def _tanh_vjp(g: Array, z: Array, a: Array) -> Array:
 
 def _relu(z: Array) -> Array:
     xp = array_namespace(z)
-    return z * positive(xp, z) if is_complex(xp, z.dtype) else xp.maximum(z, 0.0)
+    return z * safe.positive(xp, z) if safe.is_complex(xp, z.dtype) else xp.maximum(z, 0.0)
 
 
 def _relu_vjp(g: Array, z: Array, a: Array) -> Array:
-    slope = positive(array_namespace(a), a)
+    slope = safe.positive(array_namespace(a), a)
     slope *= g
     return slope
 
 
-# Records, so that networks compare equal after pickling.
+# Dataclasses, not closures: networks compare equal after pickling.
 @dataclass(frozen=True)
 class _LeakyReLU:
     slope: float
 
     def __call__(self, z: Array) -> Array:
         xp = array_namespace(z)
-        if is_complex(xp, z.dtype):
-            return z * (self.slope + (1.0 - self.slope) * positive(xp, z))
+        if safe.is_complex(xp, z.dtype):
+            return z * (self.slope + (1.0 - self.slope) * safe.positive(xp, z))
         return xp.maximum(z, self.slope * z)
 
 
@@ -105,11 +97,11 @@ class _LeakyReLUVJP:
     slope: float
 
     def __call__(self, g: Array, z: Array, a: Array) -> Array:
-        return g * (self.slope + (1.0 - self.slope) * positive(array_namespace(a), a))
+        return g * (self.slope + (1.0 - self.slope) * safe.positive(array_namespace(a), a))
 
 
 def leaky_relu_with(slope: float) -> Activation:
-    """Return z to the right of 0 and ``slope * z`` to the left, the slope being from 0 to 1.
+    """Return an activation that is z above 0 and ``slope * z`` below it, with a slope in [0, 1].
 
     >>> import backprop_xp as bx
     >>> bx.activations.leaky_relu_with(0.25).value(bx.asarray([-2.0, 2.0]))
@@ -117,7 +109,7 @@ def leaky_relu_with(slope: float) -> Activation:
     """
     slope = real(slope, "slope", low=0.0, high=1.0)
     leaky = Activation(_LeakyReLU(slope), _LeakyReLUVJP(slope), from_output=True)
-    return made(leaky, leaky_relu_with, slope)
+    return remember_call(leaky, leaky_relu_with, slope)
 
 
 def _elu(z: Array) -> Array:
@@ -128,7 +120,7 @@ def _elu(z: Array) -> Array:
 
 
 def _elu_vjp(g: Array, z: Array, a: Array) -> Array:
-    # Left of 0 the slope is exp(z) = a + 1; right of it, 1.
+    # The slope is exp(z) = a + 1 below 0, and 1 above.
     return g * (1.0 + (a - _relu(a)))
 
 
@@ -137,7 +129,7 @@ _GELU_CUBIC = 0.044715
 
 
 def _gelu_gate(z: Array) -> Array:
-    # (1 + tanh(u)) / 2 is sigmoid(2 u), which keeps its digits where tanh has rounded to -1.
+    # (1 + tanh(u)) / 2 is sigmoid(2 u), which keeps its digits when tanh rounds to -1.
     return _sigmoid(2.0 * _GELU_SCALE * (z + _GELU_CUBIC * z * z * z))
 
 
@@ -147,8 +139,8 @@ def _gelu(z: Array) -> Array:
 
 
 def _gelu_range(z: Array) -> Array:
-    # The gate is 0 or 1 to the last digit beyond 50, and the cube of more would overflow.
-    return clip(array_namespace(z), z, -50.0, 50.0)
+    # Beyond 50 the gate is 0 or 1 to the last digit, and larger cubes would overflow.
+    return safe.clip(array_namespace(z), z, -50.0, 50.0)
 
 
 def _gelu_vjp(g: Array, z: Array, a: Array) -> Array:
@@ -170,7 +162,7 @@ def _silu_vjp(g: Array, z: Array, a: Array) -> Array:
 def _softplus(z: Array) -> Array:
     # log(1 + exp(z)) as max(z, 0) + log(1 + exp(-|z|)): exp never overflows.
     xp = array_namespace(z)
-    return _relu(z) + xp.log1p(xp.exp(-magnitude(xp, z)))
+    return _relu(z) + xp.log1p(xp.exp(-safe.magnitude(xp, z)))
 
 
 def _softplus_vjp(g: Array, z: Array, a: Array) -> Array:
@@ -178,9 +170,9 @@ def _softplus_vjp(g: Array, z: Array, a: Array) -> Array:
 
 
 def _softmax(z: Array) -> Array:
-    # Shifted by the maximum: exp overflows float32 above 88.
+    # Shift by the maximum: exp overflows float32 above 88.
     xp = array_namespace(z)
-    a = xp.exp(z - max_of_rows(real_part(xp, z)))
+    a = xp.exp(z - max_of_rows(safe.real_part(xp, z)))
     a /= sum_of_rows(a, keepdims=True)
     return a
 
@@ -193,12 +185,9 @@ def _softmax_vjp(g: Array, z: Array, a: Array) -> Array:
 def activated(
     z: Array, activation: Activation, bias: Array | None = None
 ) -> tuple[Array | None, Array]:
-    """Return ``z + bias``, or None where the backward rule needs only the output, and the output.
-
-    The bias is added in the memory of z.
-    """
+    """Return ``z + bias``, or None if the backward rule needs only the output, and the output."""
     if bias is not None:
-        z += bias
+        z += bias  # z is the caller's product, made for this
     return None if activation.from_output else z, activation.value(z)
 
 
@@ -219,18 +208,7 @@ silu = Activation(_silu, _silu_vjp)
 softplus = Activation(_softplus, _softplus_vjp)
 softmax = Activation(_softmax, _softmax_vjp, from_output=True)
 
-ACTIVATIONS = named(
+ACTIVATIONS: dict[str, Activation] = register_table(
     "activations",
-    {
-        "identity": identity,
-        "sigmoid": sigmoid,
-        "tanh": tanh,
-        "relu": relu,
-        "leaky_relu": leaky_relu,
-        "elu": elu,
-        "gelu": gelu,
-        "silu": silu,
-        "softplus": softplus,
-        "softmax": softmax,
-    },
+    {name: value for name, value in list(globals().items()) if isinstance(value, Activation)},
 )

@@ -1,7 +1,7 @@
-"""Functions of an array's real part, for formulas that are to hold for complex arrays too.
+"""Functions of real arrays that stay analytic for complex ones.
 
-The complex step differentiates a function by giving it an imaginary part too small to matter, so
-whatever selects or shifts must look at the real part alone and leave the imaginary part in place.
+The complex step differentiates a function by a tiny imaginary part of its argument. So selections
+and shifts depend on the real part alone, and leave the imaginary part as it is.
 """
 
 import functools
@@ -12,18 +12,18 @@ from backprop_xp.backends import Array, DType, Namespace, ones_where_positive
 
 @functools.lru_cache(maxsize=64)
 def is_complex(xp: Namespace, dtype: DType) -> bool:
-    """Say whether a dtype is complex; remembered, since libraries take microseconds to answer."""
+    """Whether a dtype is complex; cached, because libraries take microseconds to answer."""
     return bool(xp.isdtype(dtype, "complex floating"))
 
 
 @functools.lru_cache(maxsize=64)
 def _exp_limit(xp: Namespace, dtype: DType) -> float:
-    """Return the largest whole number with a finite exponential: 88 in float32, 709 in float64."""
+    """Return the largest integer with a finite exponential: 88 in float32, 709 in float64."""
     return float(math.floor(math.log(float(xp.finfo(dtype).max))))
 
 
 def real_part(xp: Namespace, z: Array) -> Array:
-    """Return the real part; a real array as it is, which ``xp.real`` need not take."""
+    """Return the real part; a real array itself, since ``xp.real`` need not accept one."""
     return xp.real(z) if is_complex(xp, z.dtype) else z
 
 
@@ -35,16 +35,16 @@ def positive(xp: Namespace, z: Array) -> Array:
 
 
 def clip(xp: Namespace, z: Array, low: float, high: float) -> Array:
-    """Return z where its real part lies between two bounds, else the nearer bound, a constant."""
+    """Return z if its real part lies between two bounds, else the nearer bound."""
     if not is_complex(xp, z.dtype):
         return xp.clip(z, low, high)
     x = xp.real(z)
-    held = xp.clip(x, low, high)
-    return held + (z - x) * xp.astype(held == x, x.dtype)
+    clipped = xp.clip(x, low, high)
+    return clipped + (z - x) * xp.astype(clipped == x, x.dtype)
 
 
 def finite_exp(xp: Namespace, z: Array) -> Array:
-    """Return exp(z), the real part of z limited so that nothing overflows."""
+    """Return exp(z), with the real part of z limited so that nothing overflows."""
     limit = _exp_limit(xp, z.dtype)
     if not is_complex(xp, z.dtype):
         return xp.exp(xp.minimum(z, limit))  # far cheaper than a clip
@@ -57,9 +57,9 @@ def magnitude(xp: Namespace, z: Array) -> Array:
 
 
 def log1p(xp: Namespace, z: Array) -> Array:
-    """Return log(1 + z); of a complex z with every digit of its real part.
+    """Return log(1 + z); for a complex z with every digit of its real part.
 
-    A library's own may lose digits for small z: NumPy takes the logarithm of |1 + z|.
+    A library's own function may lose digits of small z: NumPy takes the logarithm of |1 + z|.
     """
     if not is_complex(xp, z.dtype):
         return xp.log1p(z)

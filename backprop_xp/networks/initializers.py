@@ -1,7 +1,7 @@
 """Initial parameters, drawn on the host in float64.
 
-An initialiser is a function ``(generator, shape) -> ndarray``, where the shape is ``(n_in, n_out)``
-for weights and ``(1, n_out)`` for a bias: fan-in and fan-out are the two lengths.
+An initialiser is a function ``(generator, shape) -> ndarray``. The shape is ``(n_in, n_out)`` for
+weights and ``(1, n_out)`` for a bias: fan-in and fan-out are the two lengths.
 """
 
 import math
@@ -12,21 +12,21 @@ from typing import TypeAlias
 import numpy as np
 
 from backprop_xp.checks import real
-from backprop_xp.display.reprs import named, shown
+from backprop_xp.display.reprs import register_table, remember_call, repr_of
 
-# Quoted: numpy.random costs 7 ms of import time, and is loaded when something is drawn.
+# Quoted: numpy.random takes 7 ms to import, so it waits for the first draw.
 Generator: TypeAlias = "np.random.Generator"
 HostArray: TypeAlias = np.ndarray
 Initializer: TypeAlias = Callable[[Generator, tuple[int, int]], HostArray]
 
 
 def zeros(generator: Generator, shape: tuple[int, int]) -> HostArray:
-    """All zero: for biases. Equal weights would stay equal for ever."""
+    """Return zeros, for biases: equal weights would stay equal during training."""
     return np.zeros(shape)
 
 
 def ones(generator: Generator, shape: tuple[int, int]) -> HostArray:
-    """All one: for scales."""
+    """Return ones, for scales."""
     return np.ones(shape)
 
 
@@ -35,33 +35,33 @@ def uniform(low: float, high: float) -> Initializer:
     low, high = real(low, "low"), real(high, "high")
     if not low <= high:
         raise ValueError(f"low must be at most high, but low={low:g} and high={high:g}.")
-    return _Uniform(low, high)
+    return remember_call(_Uniform(low, high), uniform, low, high)
 
 
 def glorot_uniform(generator: Generator, shape: tuple[int, int]) -> HostArray:
-    """Variance 2 / (fan-in + fan-out): Glorot and Bengio 2010, equation 16."""
+    """Draw with variance 2 / (fan-in + fan-out): Glorot and Bengio 2010, equation 16."""
     bound = math.sqrt(6.0 / sum(shape))
     return generator.uniform(-bound, bound, shape)
 
 
 def glorot_normal(generator: Generator, shape: tuple[int, int]) -> HostArray:
-    """Variance 2 / (fan-in + fan-out): Glorot and Bengio 2010, equation 12."""
+    """Draw with variance 2 / (fan-in + fan-out): Glorot and Bengio 2010, equation 12."""
     return generator.normal(0.0, math.sqrt(2.0 / sum(shape)), shape)
 
 
 def he_uniform(generator: Generator, shape: tuple[int, int]) -> HostArray:
-    """Variance 2 / fan-in, for relu: He et al. 2015, equation 10."""
+    """Draw with variance 2 / fan-in, for relu: He et al. 2015, equation 10."""
     bound = math.sqrt(6.0 / shape[0])
     return generator.uniform(-bound, bound, shape)
 
 
 def he_normal(generator: Generator, shape: tuple[int, int]) -> HostArray:
-    """Variance 2 / fan-in, for relu: He et al. 2015, equation 10."""
+    """Draw with variance 2 / fan-in, for relu: He et al. 2015, equation 10."""
     return generator.normal(0.0, math.sqrt(2.0 / shape[0]), shape)
 
 
 def lecun_normal(generator: Generator, shape: tuple[int, int]) -> HostArray:
-    """Variance 1 / fan-in: LeCun et al. 1998, "Efficient BackProp", equation 16."""
+    """Draw with variance 1 / fan-in: LeCun et al. 1998, "Efficient BackProp", equation 16."""
     return generator.normal(0.0, math.sqrt(1.0 / shape[0]), shape)
 
 
@@ -70,7 +70,7 @@ def draw_stack(
 ) -> HostArray:
     """Return ``count`` draws, each flattened and joined, as ``(count, P)`` in float64.
 
-    Draw i has a generator of its own, which depends on the seed and on i alone.
+    Draw i has its own generator, which depends on the seed and i alone.
     """
     rows = []
     for i in range(count):
@@ -79,40 +79,33 @@ def draw_stack(
     return np.stack(rows).astype(np.float64, copy=False)
 
 
-def as_drawn(value: object, shape: tuple[int, ...], name: str) -> HostArray:
-    """Return what was drawn for a parameter, or raise unless it is real numbers of its shape."""
+def checked_draw(value: object, shape: tuple[int, ...], name: str) -> HostArray:
+    """Return a parameter's draw as an array, or raise unless it has real numbers and its shape."""
     drawn = np.asarray(value)
     if drawn.dtype.kind not in "biuf":
-        raise TypeError(
-            f"{name} was drawn as {drawn.dtype}, but real numbers are expected of an initialiser."
-        )
+        raise TypeError(f"{name} was drawn as {drawn.dtype}, but real numbers are expected.")
     if drawn.shape != shape:
         raise ValueError(
             f"{name} was drawn with shape {drawn.shape}, but {shape} is expected: an initialiser "
-            "returns the shape that it is given."
+            "returns the shape that it gets."
         )
     return drawn
 
 
 @dataclass(frozen=True)
 class _Uniform:
-    """What ``uniform`` returns: a record, so that networks compare equal after pickling."""
+    """A uniform initialiser; a dataclass, so that networks compare equal after pickling."""
 
     low: float
     high: float
 
-    __repr__ = shown
-
-    @property
-    def made_by(self) -> tuple[Callable[..., Initializer], tuple[float, float]]:
-        """The call of ``uniform``."""
-        return uniform, (self.low, self.high)
+    __repr__ = repr_of
 
     def __call__(self, generator: Generator, shape: tuple[int, int]) -> HostArray:
         return generator.uniform(self.low, self.high, shape)
 
 
-INITIALIZERS: dict[str, Initializer] = named(
+INITIALIZERS: dict[str, Initializer] = register_table(
     "initializers",
     {
         "glorot_uniform": glorot_uniform,

@@ -1,9 +1,9 @@
-"""Checks of what a network is given beside theta, at its public entrances."""
+"""Checks of the arrays that a network gets beside theta: x, targets, weights, the penalty."""
 
 import math
 from collections.abc import Iterable, Iterator
 from numbers import Real
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from backprop_xp.backends import (
     Array,
@@ -17,22 +17,25 @@ from backprop_xp.backends import (
 )
 from backprop_xp.checks import real, reals, refuse_list
 from backprop_xp.networks.complex_safe import real_part
+from backprop_xp.networks.random_bits import Key
+
+# A penalty's strength: a number, an array (*stack,), or None for no penalty.
+Strength: TypeAlias = float | Array | None
 
 # Rows of one network: few enough for wide layers to stay in the cache, where they are fastest.
 _ROWS_AT_ONCE = 2**12
 
 
 class Rows(NamedTuple):
-    """What a network is called with: arrays beside theta; ``sample_weight`` None for equal ones.
+    """The arrays beside theta; ``sample_weight`` None for equal weights.
 
-    ``stand_ins``, ``(..., batch)``, are the indices of the rows that are computed in the place of
-    x's; None for the rows themselves.
+    ``stand_ins``, ``(..., batch)``, are the indices of the rows that are computed instead, or None.
     """
 
     x: Array
     y: Array
     sample_weight: Array | None = None
-    rng: Any = None
+    rng: Key | None = None
     stand_ins: Array | None = None
 
 
@@ -43,18 +46,16 @@ class Blocks(Protocol):
     @property
     def shape(self) -> tuple[int, int]:
         """The shape ``(rows, n_in)`` of all rows together."""
-        ...
 
     def pieces(self, rows: Rows, tables: Iterable[Any]) -> Iterator[tuple[Rows, Any]]:
-        """Yield each block's rows, and a table of its batches' rows within the block.
+        """Yield each block's rows, and a table of its batches' row indices within the block.
 
         ``rows`` has y and the weights of all rows. ``tables`` are those of an epoch, ``(batches,
-        size)``; in the place of a table, a number of epochs in the full batch stays as it is.
+        size)``; a number of full-batch epochs in place of a table is yielded as it is.
         """
-        ...
 
 
-def check_x(theta: Array, x: Any, n_in: int | None) -> Array:
+def check_x(theta: Array, x: Array, n_in: int | None) -> Array:
     """Return x, ``(..., batch, n_in)``, in theta's dtype."""
     x = like(theta, x, "x")
     if len(x.shape) < 2:
@@ -70,15 +71,15 @@ def check_x(theta: Array, x: Any, n_in: int | None) -> Array:
     if not x.shape[-2]:
         raise ValueError(f"x has no rows (shape {tuple(x.shape)}): an empty batch has no loss.")
     check_stack(x.shape[:-2], theta.shape[:-1], "x")
-    # A complex theta (the complex step) meets a real x: not every library multiplies the two.
+    # For the complex step theta is complex and x real: not every library multiplies the two.
     return x if x.dtype == theta.dtype else array_namespace(x).astype(x, theta.dtype)
 
 
 def check_targets(
     theta: Array,
     outputs: tuple[int, ...],
-    y: Any,
-    sample_weight: Any,
+    y: Array,
+    sample_weight: Array | None,
     *,
     labels: bool = False,
     name: str = "y",
@@ -86,8 +87,8 @@ def check_targets(
     """Return y, ``(..., batch, n_out)``, and the weights, ``(..., batch)``, in theta's dtype.
 
     ``outputs`` is the shape of the network's outputs, ``(*stack, batch, n_out)``. With ``labels`` y
-    may be class labels, which are made one-hot. One that is no class becomes a row of zeros: to see
-    it would take a transfer.
+    may be class labels, which become one-hot rows. A label outside the classes becomes a row of
+    zeros: to find it would take a transfer.
     """
     classes = class_labels(theta, outputs, y, name) if labels else None
     y = like(theta, y, name) if classes is None else _one_hot(theta, classes, outputs[-1])
@@ -97,44 +98,46 @@ def check_targets(
     return y, check_weights(theta, outputs, sample_weight, "sample_weight")
 
 
-def class_labels(theta: Array, outputs: tuple[int, ...], y: Any, name: str = "y") -> Array | None:
-    """Return class labels as integers ``(..., batch)`` beside theta, None if y is something else.
+def class_labels(theta: Array, outputs: tuple[int, ...], y: Array, name: str = "y") -> Array | None:
+    """Return class labels as integers ``(..., batch)`` beside theta, or None for other targets.
 
-    They are integers shaped ``(..., batch)``, or ``(..., batch, 1)`` where there are more outputs
-    than that. What has a column for each output is a table of targets; what could be either, labels
-    of a stack or a table, is a ValueError.
+    Labels are integers shaped ``(..., batch)``, or ``(..., batch, 1)`` for several outputs. An
+    array with a column for each output is a table of targets. Raises ValueError if the shape fits
+    both labels of a stack and a table.
     """
     labels = whole_numbers(theta, y, name)
     stack, (rows, n_out) = outputs[:-2], outputs[-2:]
     if labels is None or n_out == 1:
         return None
     shape = tuple(labels.shape)
-    of_each_row = shape[-1:] == (rows,) and _fits(shape[:-1], stack)
-    if shape[-2:] == (rows, n_out):
-        if of_each_row and _fits(shape[:-2], stack):
-            raise ValueError(
-                f"{name} has shape {shape}: integers that may be class labels of each network, "
-                f"(*stack, batch), or a table, (batch, n_out). Give labels a column of their own, "
-                f"{name}[..., None], and a table as floating numbers."
-            )
-        return labels if of_each_row else None
     if shape[-2:] == (rows, 1):
         return labels[..., 0]
-    return labels if shape[-1:] == (rows,) else None
+    fits_rows = shape[-1:] == (rows,)
+    if shape[-2:] != (rows, n_out):
+        return labels if fits_rows else None
+    if not (fits_rows and _fits(shape[:-1], stack)):
+        return None
+    if _fits(shape[:-2], stack):
+        raise ValueError(
+            f"{name} has shape {shape}: integers that may be class labels of each network, "
+            f"(*stack, batch), or a table, (batch, n_out). Give labels a column of their own, "
+            f"{name}[..., None], and a table as floating numbers."
+        )
+    return labels
 
 
 def _one_hot(theta: Array, labels: Array, n_out: int) -> Array:
     xp = array_namespace(theta)
     dtype = precision_of(xp, theta.dtype)
-    # Compared as floats: a uint8 label may be one of more classes than uint8 can count.
+    # Compared as floats: there may be more classes than a label's dtype, uint8, can count.
     classes = xp.arange(n_out, dtype=dtype, device=device_of(theta))
     return xp.astype(xp.astype(labels, dtype)[..., None] == classes, dtype)
 
 
-def check_weights(theta: Array, outputs: tuple[int, ...], weights: Any, name: str) -> Array:
+def check_weights(theta: Array, outputs: tuple[int, ...], weights: Array, name: str) -> Array:
     """Return weights, ``(..., batch)``, one per sample of the outputs, in theta's dtype."""
     weights, rows = like(theta, weights, name), outputs[-2]
-    if not weights.shape or weights.shape[-1] != rows:
+    if weights.shape[-1:] != (rows,):
         raise ValueError(
             f"{name} has shape {tuple(weights.shape)}, but one weight for each of the {rows} rows "
             f"of x is expected: (..., {rows})."
@@ -144,10 +147,10 @@ def check_weights(theta: Array, outputs: tuple[int, ...], weights: Any, name: st
 
 
 def stand_ins(weight: Array, stack: tuple[int, ...]) -> Array:
-    """Return for each row, ``(..., batch)``, its index, or the heaviest row's if its weight is 0.
+    """Return each row's own index, ``(..., batch)``, or the heaviest row's if its weight is 0.
 
-    A row of weight 0 is a row left out. Multiplied by 0, values of its own that overflow would
-    become NaN; those of a row that counts do not.
+    A row of weight 0 is left out. Multiplied by 0, its own values could overflow to NaN; those of
+    another row do not.
     """
     xp = array_namespace(weight)
     if len(weight.shape) > 1:
@@ -170,24 +173,23 @@ def rows_at(array: Array, indices: Array) -> Array:
 
 
 def counted(rows: Rows) -> Rows:
-    """Return rows with the stand-ins of those of weight 0 in their place."""
+    """Return rows with each row of weight 0 replaced by its stand-in."""
     x, y, weight, rng, at = rows
     return rows if at is None else Rows(rows_at(x, at), rows_at(y, at), weight, rng)
 
 
 def row_slices(rows: int, size: int) -> list[slice]:
-    """Return where batches of ``size`` rows are, in order; the last is smaller if need be."""
+    """Return the slices of batches of ``size`` rows, in order; the last may be smaller."""
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
 def rows_at_once(theta: Array) -> int:
-    """Return how many rows are predicted at once: the more networks in a stack, the fewer rows."""
-    networks = int(math.prod(theta.shape[:-1]))
-    return max(1, _ROWS_AT_ONCE // max(1, networks))
+    """Return how many rows to predict at once: the more networks in a stack, the fewer rows."""
+    return max(1, _ROWS_AT_ONCE // int(math.prod(theta.shape[:-1])))
 
 
-def check_l2(theta: Array, l2: Any) -> Any:
-    """Return the penalty's strength: a float, an array ``(*stack,)``, or None for none."""
+def check_l2(theta: Array, l2: float | Array) -> Strength:
+    """Return the penalty's strength, with None for 0."""
     refuse_list(l2, "l2", "(*stack,)", "[0.1, 0.01]")
     if isinstance(l2, Real) or not hasattr(l2, "shape"):
         return real(l2, "l2", low=0.0) or None
@@ -196,24 +198,24 @@ def check_l2(theta: Array, l2: Any) -> Any:
     return strength
 
 
-def check_entries(array: Any, name: str, *, low: float, below: float = math.inf) -> None:
-    """Raise, naming the entry, unless an array's values lie in the bounds; moves them once."""
+def check_entries(array: Array, name: str, *, low: float, below: float = math.inf) -> None:
+    """Raise unless an array's values lie in the bounds, and name the entry; moves them once."""
     reals(to_host(array), name, low=low, below=below)
 
 
-def check_stack(given: tuple[int, ...], stack: tuple[int, ...], name: str) -> None:
+def check_stack(axes: tuple[int, ...], stack: tuple[int, ...], name: str) -> None:
     """Raise ValueError unless the leading axes of ``name`` broadcast to theta's stack."""
-    if not _fits(given, stack):
+    if not _fits(axes, stack):
         raise ValueError(
-            f"{name} is stacked {tuple(given)}, but theta is stacked {tuple(stack)}. Stack theta "
+            f"{name} is stacked {tuple(axes)}, but theta is stacked {tuple(stack)}. Stack theta "
             f"likewise (network.initialize(stack=...)), or give {name} without a stack."
         )
 
 
-def _fits(given: tuple[int, ...], stack: tuple[int, ...]) -> bool:
+def _fits(axes: tuple[int, ...], stack: tuple[int, ...]) -> bool:
     """Whether leading axes broadcast to theta's stack."""
-    return len(given) <= len(stack) and all(
-        n in (1, m) for n, m in zip(reversed(given), reversed(stack), strict=False)
+    return len(axes) <= len(stack) and all(
+        n in (1, m) for n, m in zip(reversed(axes), reversed(stack), strict=False)
     )
 
 
@@ -222,25 +224,21 @@ def check_beside_outputs(
 ) -> None:
     """Raise ValueError unless ``name`` has a row per sample and a column per output.
 
-    With ``labels`` the error also says how class labels are given.
+    With ``labels`` the error also explains class labels.
     """
-    rows = outputs[-2:]
-    if tuple(value.shape[-2:]) == tuple(rows):
-        check_stack(value.shape[:-2], outputs[:-2], name)
+    shape, (rows, n_out) = tuple(value.shape), outputs[-2:]
+    if shape[-2:] == (rows, n_out):
+        check_stack(shape[:-2], outputs[:-2], name)
         return
-    if rows[-1] > 1 and not labels:
-        way_out = f"Give {name} a row for each row of x, and a column for each output."
-    elif len(value.shape) < 2 or value.shape[-1] == 1 < rows[-1]:
-        column = "[..., 0]" if len(value.shape) > 1 else ""
+    way_out = f"Give {name} one row per row of x and one column per output."
+    if n_out == 1 and len(shape) < 2:
+        way_out = f"Make it a column: {name}[:, None]."
+    elif n_out > 1 and labels and (len(shape) < 2 or shape[-1] == 1):
         way_out = (
             "categorical_cross_entropy takes class labels, one integer for each row of x; for "
-            f"another loss make them one-hot: {name} = bx.data.one_hot({name}{column})."
-            if rows[-1] > 1
-            else f"Make it a column: {name}[:, None]."
+            "another loss make them one-hot: "
+            f"{name} = bx.data.one_hot({name}{'[..., 0]' * (len(shape) > 1)})."
         )
-    else:
-        way_out = "Give one row of targets per row of x, one column per output."
     raise ValueError(
-        f"{name} has shape {tuple(value.shape)}, but the outputs are (..., {rows[0]}, {rows[1]}). "
-        f"{way_out}"
+        f"{name} has shape {shape}, but the outputs are (..., {rows}, {n_out}). {way_out}"
     )

@@ -1,4 +1,4 @@
-"""Layers: a forward function and the backward rule that undoes it, face to face.
+"""Layers: each is a forward function and its backward rule, side by side.
 
 ``x`` is a layer's input, ``y`` its output, ``z`` a pre-activation, ``a`` an activation, and
 ``g = dL/dy``; all are ``(..., batch, n)``. Parameters carry the stack in front: Dense's weights are
@@ -6,7 +6,6 @@
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from backprop_xp.backends import (
     Array,
@@ -17,28 +16,12 @@ from backprop_xp.backends import (
     sum_over_batch,
 )
 from backprop_xp.checks import choose, integer, real
-from backprop_xp.display.reprs import shown
+from backprop_xp.display.reprs import repr_of
+from backprop_xp.networks import propagation
 from backprop_xp.networks.activations import ACTIVATIONS, Activation, activated, sent_back
-from backprop_xp.networks.initializers import (
-    INITIALIZERS,
-    Generator,
-    HostArray,
-    Initializer,
-    ones,
-    zeros,
-)
-from backprop_xp.networks.propagation import (
-    Cache,
-    Layer,
-    Parameters,
-    Places,
-    backward_through,
-    check_chain,
-    forward_through,
-    is_random,
-    require_layer,
-)
-from backprop_xp.networks.random_bits import keep_mask
+from backprop_xp.networks.initializers import INITIALIZERS, Generator, HostArray, Initializer
+from backprop_xp.networks.propagation import Buffers, Cache, Gradients, Layer, Parameters
+from backprop_xp.networks.random_bits import Key, keep_mask
 
 
 @dataclass(frozen=True, init=False)
@@ -54,7 +37,7 @@ class Dense:
     names = ("weights", "bias")
     is_random = False
     writes = True
-    __repr__ = shown
+    __repr__ = repr_of
 
     def __init__(
         self,
@@ -81,7 +64,7 @@ class Dense:
         weights, bias = self.shapes
         return self.initializer(generator, weights), self.bias_initializer(generator, bias)
 
-    def forward(self, parameters: Parameters, x: Array, rng: Any) -> tuple[Array, Cache]:
+    def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return ``activation(x @ weights + bias)``."""
         weights, bias = parameters
         z, a = activated(x @ weights, self.activation, bias)
@@ -94,8 +77,8 @@ class Dense:
         g: Array,
         *,
         wants_input: bool = True,
-        out: Places = (None, None),
-    ) -> tuple[Array | None, tuple[Array, ...]]:
+        out: Buffers = (None, None),
+    ) -> Gradients:
         """Return ``g_z @ weights^T`` and ``(x^T @ g_z, sum of g_z over the batch)``."""
         weights, _ = parameters
         x, z, a = cache
@@ -110,11 +93,10 @@ class Activate:
 
     activation: Activation
 
-    names = ()
-    shapes = ()
+    names = shapes = ()
     keeps_width = True
     is_random = False
-    __repr__ = shown
+    __repr__ = repr_of
 
     def __init__(self, activation: str | Activation) -> None:
         _set(self, "activation", choose(ACTIVATIONS, activation, "activation"))
@@ -123,14 +105,14 @@ class Activate:
         """Draw nothing."""
         return ()
 
-    def forward(self, parameters: Parameters, x: Array, rng: Any) -> tuple[Array, Cache]:
+    def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return ``activation(x)``."""
         z, a = activated(x, self.activation)
         return a, (z, a)
 
     def backward(
         self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
-    ) -> tuple[Array | None, tuple[Array, ...]]:
+    ) -> Gradients:
         """Return the activation's vector-Jacobian product."""
         z, a = cache
         return (sent_back(g, self.activation, z, a) if wants_input else None), ()
@@ -140,48 +122,42 @@ class Activate:
 class Dropout:
     """In training, sets each unit to 0 with probability ``rate`` and divides by ``1 - rate``.
 
-    In inference (``rng`` None) it passes x on. "Inverted" dropout, after Srivastava et al. 2014,
-    section 10. The mask depends on the key, the sample's row and the unit: one key gives one mask.
+    In inference (``rng`` None) it returns x. "Inverted" dropout, after Srivastava et al. 2014,
+    section 10. The mask depends on the key, the sample's row and the unit alone.
     """
 
     rate: float
 
-    names = ()
-    shapes = ()
+    names = shapes = ()
     keeps_width = True
-    __repr__ = shown
+    __repr__ = repr_of
 
     def __post_init__(self) -> None:
         _set(self, "rate", real(self.rate, "rate", low=0.0, below=1.0))
 
     @property
     def is_random(self) -> bool:
-        """Whether any unit is ever set to 0."""
+        """Whether any unit can be set to 0."""
         return self.rate != 0.0
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw nothing."""
         return ()
 
-    def forward(self, parameters: Parameters, x: Array, rng: Any) -> tuple[Array, Cache]:
+    def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return x times the scaled mask."""
-        if rng is None or self.rate == 0.0:
-            return x, None
-        y, scaled = dropped(x, rng, self.rate)
-        return y, scaled
+        return (x, None) if rng is None or self.rate == 0.0 else dropped(x, rng, self.rate)
 
     def backward(
         self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
-    ) -> tuple[Array | None, tuple[Array, ...]]:
+    ) -> Gradients:
         """Return g times the same mask."""
-        if not wants_input:
-            return None, ()
-        return (g if cache is None else g * cache), ()
+        return (None if not wants_input else g if cache is None else g * cache), ()
 
 
 @dataclass(frozen=True)
 class LayerNorm:
-    """Each sample's features brought to mean 0 and variance 1, then scaled and shifted.
+    """Each sample's features shifted to mean 0, scaled to variance 1, then an affine map of each.
 
     ``scale * (x - mean) / sqrt(variance + epsilon) + bias`` over the last axis, with the biased
     variance: Ba, Kiros and Hinton 2016, equation 4.
@@ -193,7 +169,7 @@ class LayerNorm:
     names = ("scale", "bias")
     is_random = False
     writes = True
-    __repr__ = shown
+    __repr__ = repr_of
 
     def __post_init__(self) -> None:
         _set(self, "n", integer(self.n, "n"))
@@ -207,15 +183,16 @@ class LayerNorm:
     n_out = n_in
 
     @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
+    def shapes(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """The shapes of scale and bias."""
         return (1, self.n), (1, self.n)
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Return scale 1 and bias 0."""
-        return ones(generator, (1, self.n)), zeros(generator, (1, self.n))
+        scale, bias = self.shapes
+        return INITIALIZERS["ones"](generator, scale), INITIALIZERS["zeros"](generator, bias)
 
-    def forward(self, parameters: Parameters, x: Array, rng: Any) -> tuple[Array, Cache]:
+    def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return the normalised, scaled and shifted x."""
         y, cache = normalized(x, *parameters, self.epsilon)
         return y, cache
@@ -227,25 +204,24 @@ class LayerNorm:
         g: Array,
         *,
         wants_input: bool = True,
-        out: Places = (None, None),
-    ) -> tuple[Array | None, tuple[Array, ...]]:
-        """Return g less its parts along the constant and along the normalised x, over the width."""
+        out: Buffers = (None, None),
+    ) -> Gradients:
+        """Return g without its components along 1 and along the normalised x, over the width."""
         scale, _ = parameters
         normed, inverse = cache
         gradients = sum_over_batch(g, out[0], normed), sum_over_batch(g, out[1])
-        back = normalized_back(g, scale, normed, inverse) if wants_input else None
-        return back, gradients
+        return (normalized_back(g, scale, normed, inverse) if wants_input else None), gradients
 
 
 @dataclass(frozen=True, init=False)
 class Residual:
     """``x + f(x)``, where f is a chain of layers that keeps the width: He et al. 2016.
 
-    Its parameters are its layers' joined, named ``"layers[0].weights"`` and so on.
+    Its parameters are those of its layers, named ``"layers[0].weights"`` and so on.
     """
 
     layers: tuple[Layer, ...]
-    # Kept: asked of the layers inside at each level, they would cost 2^depth.
+    # Stored: computed from the layers inside at each level, they would cost 2^depth.
     names: tuple[str, ...] = field(compare=False)
     shapes: tuple[tuple[int, ...], ...] = field(compare=False)
     n_in: int | None = field(compare=False)
@@ -254,36 +230,35 @@ class Residual:
     is_random: bool = field(compare=False)
 
     writes = True
-    __repr__ = shown
+    __repr__ = repr_of
 
     def __init__(self, *layers: Layer) -> None:
         if not layers:
             raise ValueError("Residual needs at least one layer.")
         for i, layer in enumerate(layers):
-            require_layer(layer, f"layers[{i}]")
-        first, last = check_chain(layers)
+            propagation.require_layer(layer, f"layers[{i}]")
+        first, last = propagation.check_chain(layers)
         if None not in (first, last) and first != last:
             raise ValueError(
                 f"Residual adds its input to its output, but its layers take {first} features and "
                 f"give {last}. End on a layer that gives {first}."
             )
-        _set(self, "layers", tuple(layers))
         names = (f"layers[{i}].{name}" for i, inner in enumerate(layers) for name in inner.names)
+        _set(self, "layers", layers)
         _set(self, "names", tuple(names))
         _set(self, "shapes", tuple(shape for inner in layers for shape in inner.shapes))
         _set(self, "n_in", first)
         _set(self, "n_out", first)
-        keeps = all(getattr(layer, "keeps_width", False) for layer in layers)
-        _set(self, "keeps_width", keeps)
-        _set(self, "is_random", any(is_random(layer) for layer in layers))
+        _set(self, "keeps_width", all(getattr(layer, "keeps_width", False) for layer in layers))
+        _set(self, "is_random", any(map(propagation.is_random, layers)))
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw the inner layers' parameters, one layer after the other."""
         return tuple(value for layer in self.layers for value in layer.initialize(generator))
 
-    def forward(self, parameters: Parameters, x: Array, rng: Any) -> tuple[Array, Cache]:
+    def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return ``x + f(x)``."""
-        a, caches = forward_through(self.layers, self.split(parameters), x, rng)
+        a, caches = propagation.forward_through(self.layers, self.split(parameters), x, rng)
         return x + a, caches
 
     def backward(
@@ -293,12 +268,12 @@ class Residual:
         g: Array,
         *,
         wants_input: bool = True,
-        out: Places | None = None,
-    ) -> tuple[Array | None, tuple[Array, ...]]:
-        """Return g plus what f sends back, and f's gradients."""
-        places = None if out is None else self.split(out)
-        inner, gradients = backward_through(
-            self.layers, self.split(parameters), cache, g, wants_input=wants_input, out=places
+        out: Buffers | None = None,
+    ) -> Gradients:
+        """Return g plus f's dL/dx, and f's gradients."""
+        buffers = None if out is None else self.split(out)
+        inner, gradients = propagation.backward_through(
+            self.layers, self.split(parameters), cache, g, wants_input=wants_input, out=buffers
         )
         joined = tuple(value for layer in gradients for value in layer)
         return (g + inner if wants_input else None), joined
@@ -310,10 +285,9 @@ class Residual:
 
 
 @replaceable
-def dropped(x: Array, rng: Any, rate: float) -> tuple[Array, Array]:
+def dropped(x: Array, rng: Key, rate: float) -> tuple[Array, Array]:
     """Return x times Dropout's scaled mask, and the mask."""
-    rows, columns = x.shape[-2:]
-    xp = array_namespace(x)
+    xp, (rows, columns) = array_namespace(x), x.shape[-2:]
     mask = keep_mask(rng, rate, rows, columns, xp=xp, device=device_of(x))
     scaled = xp.astype(mask, x.dtype) * (1.0 / (1.0 - rate))
     return x * scaled, scaled
@@ -323,7 +297,7 @@ def dropped(x: Array, rng: Any, rate: float) -> tuple[Array, Array]:
 def normalized(
     x: Array, scale: Array, bias: Array, epsilon: float
 ) -> tuple[Array, tuple[Array, Array]]:
-    """Return LayerNorm's output, and the normalised x with one over the deviation before it."""
+    """Return LayerNorm's output, with the normalised x and 1 / its standard deviation before."""
     xp, n = array_namespace(x), x.shape[-1]
     centred = x - xp.sum(x, axis=-1, keepdims=True) / n
     # Not xp.var, which takes magnitudes of complex numbers and would not be analytic.
@@ -343,5 +317,5 @@ def normalized_back(g: Array, scale: Array, normed: Array, inverse: Array) -> Ar
     return inverse * (h - mean - normed * along)
 
 
-def _set(layer: Any, name: str, value: Any) -> None:
+def _set(layer: object, name: str, value: object) -> None:
     object.__setattr__(layer, name, value)

@@ -1,4 +1,4 @@
-"""Where each parameter lies in theta, and the way there and back.
+"""The layout of theta: the slice of each parameter, and the ways to parameters and back.
 
 Theta is, layer by layer, each parameter flattened in C order: ``(..., P)``.
 """
@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 from backprop_xp.backends import Array, array_namespace
-from backprop_xp.networks.initializers import Generator, HostArray, as_drawn
+from backprop_xp.networks.initializers import Generator, HostArray, checked_draw
 from backprop_xp.networks.propagation import Layer, require_layer
 
 
-class Place(NamedTuple):
-    """Where a parameter lies in theta; ``decays`` if L2 and weight decay apply to it."""
+class ParameterSlice(NamedTuple):
+    """A parameter's slice of theta; ``decays`` if L2 and weight decay apply to it."""
 
     name: str
     shape: tuple[int, ...]
@@ -23,15 +23,15 @@ class Place(NamedTuple):
 
     @property
     def length(self) -> int:
-        """How many numbers the parameter holds."""
+        """The parameter's number of entries."""
         return int(self.part.stop - self.part.start)
 
 
-Layout: TypeAlias = tuple[tuple[Place, ...], ...]
+Layout: TypeAlias = tuple[tuple[ParameterSlice, ...], ...]
 
 
 def lay_out(layers: Sequence[Layer]) -> Layout:
-    """Return the places of each layer's parameters."""
+    """Return the slices of each layer's parameters."""
     layout, start = [], 0
     for i, layer in enumerate(layers):
         require_layer(layer, f"layers[{i}]")
@@ -40,57 +40,55 @@ def lay_out(layers: Sequence[Layer]) -> Layout:
                 f"layers[{i}] ({type(layer).__name__}) has the names {layer.names!r} and the "
                 f"shapes {layer.shapes!r}, but one shape for each name is expected."
             )
-        places = []
+        slices = []
         for name, shape in zip(layer.names, layer.shapes, strict=True):
             stop = start + math.prod(shape)
             # A Residual's names are dotted: "layers[0].weights".
             decays = name.rpartition(".")[2] == "weights"
-            places.append(Place(name, tuple(shape), slice(start, stop), decays))
+            slices.append(ParameterSlice(name, tuple(shape), slice(start, stop), decays))
             start = stop
-        layout.append(tuple(places))
+        layout.append(tuple(slices))
     return tuple(layout)
 
 
 def draw(layers: Sequence[Layer], layout: Layout, generator: Generator) -> Iterator[HostArray]:
-    """Yield the parameters that the layers draw on the host, checked to have their shapes."""
-    for i, (layer, places) in enumerate(zip(layers, layout, strict=True)):
-        values, names = tuple(layer.initialize(generator)), [place.name for place in places]
+    """Yield the parameters that the layers draw on the host, with checked shapes."""
+    for i, (layer, slices) in enumerate(zip(layers, layout, strict=True)):
+        values, names = tuple(layer.initialize(generator)), [one.name for one in slices]
         if len(values) != len(names):
             raise ValueError(
                 f"layers[{i}] ({type(layer).__name__}) drew {len(values)} parameters, but "
                 f"{len(names)} are expected, as its names are {names}."
             )
-        for place, value in zip(places, values, strict=True):
-            yield as_drawn(value, place.shape, f"layers[{i}].{place.name}")
+        for one, value in zip(slices, values, strict=True):
+            yield checked_draw(value, one.shape, f"layers[{i}].{one.name}")
 
 
 def unpack(layout: Layout, theta: Array) -> list[tuple[Array, ...]]:
     """Return each layer's parameters, ``(*stack, *shape)``, as views where the library can."""
-    return shaped(layout, [theta[..., place.part] for places in layout for place in places])
+    return parameters_of(layout, [theta[..., one.part] for one in itertools.chain(*layout)])
 
 
 def pack(layout: Layout, values: Sequence[Sequence[Array]], stack: tuple[int, ...]) -> Array:
     """Return theta, ``(*stack, P)``, made of each layer's parameters: the inverse of ``unpack``."""
-    parts = flattened(layout, values, stack)
+    parts = parts_of(layout, values, stack)
     return array_namespace(parts[0]).concat(parts, axis=-1)
 
 
-def shaped(layout: Layout, parts: Sequence[Array]) -> list[tuple[Array, ...]]:
-    """Return each layer's parameters, given theta's parts ``(*stack, length)`` in their order."""
-    xp, stack, left = array_namespace(parts[0]), parts[0].shape[:-1], iter(parts)
+def parameters_of(layout: Layout, parts: Sequence[Array]) -> list[tuple[Array, ...]]:
+    """Return each layer's parameters, given the parts of theta, ``(*stack, length)``, in order."""
+    xp, stack, rest = array_namespace(parts[0]), parts[0].shape[:-1], iter(parts)
     return [
-        tuple(xp.reshape(next(left), (*stack, *place.shape)) for place in places)
-        for places in layout
+        tuple(xp.reshape(next(rest), (*stack, *one.shape)) for one in slices) for slices in layout
     ]
 
 
-def flattened(
+def parts_of(
     layout: Layout, values: Sequence[Sequence[Array]], stack: tuple[int, ...]
 ) -> list[Array]:
-    """Return theta's parts, given each layer's parameters: the inverse of ``shaped``."""
-    xp = array_namespace(next(itertools.chain.from_iterable(values)))
+    """Return the parts of theta, given each layer's parameters: undo ``parameters_of``."""
+    slices, arrays = itertools.chain(*layout), [*itertools.chain(*values)]
+    xp = array_namespace(arrays[0])
     return [
-        xp.reshape(value, (*stack, place.length))
-        for places, layer in zip(layout, values, strict=True)
-        for place, value in zip(places, layer, strict=True)
+        xp.reshape(value, (*stack, one.length)) for one, value in zip(slices, arrays, strict=True)
     ]

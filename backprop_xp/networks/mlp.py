@@ -1,4 +1,4 @@
-"""The multilayer perceptron: the usual network, of layer sizes and a few options."""
+"""The multilayer perceptron: the usual network, made of layer sizes and a few options."""
 
 import itertools
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ def mlp(
 ) -> Network:
     """Return a multilayer perceptron of the given layer sizes, inputs first and outputs last.
 
-    Each hidden layer is Dense, LayerNorm if asked for, the ``hidden`` activation, Dropout if its
-    rate is not 0; after the last Dense comes the ``output`` activation alone. The cross-entropies
-    and poisson take raw outputs: leave ``output="identity"`` with them.
+    Each hidden layer is Dense, LayerNorm (with ``layer_norm``), the ``hidden`` activation, and
+    Dropout (unless its rate is 0). The last Dense has the ``output`` activation alone. The
+    cross-entropies and poisson take raw outputs: keep ``output="identity"`` for them.
 
     >>> import backprop_xp as bx
     >>> bx.mlp([64, 32, 10], loss="categorical_cross_entropy").size

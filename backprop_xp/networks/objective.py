@@ -1,13 +1,13 @@
-"""What a training minimises: the mean loss over a batch, the weights' penalty, and their gradient.
+"""The objective of a training: the mean loss over a batch plus the penalty, and its gradient.
 
 Nothing is checked here: ``rows`` are beside theta and in its dtype, ``rows.rng`` is None or a key,
-and ``l2`` is None, a float or an array ``(*stack,)``. ``parameters``, and their gradients, are each
-layer's, ``(*stack, *shape)``, as ``unpack`` gives them.
+and ``l2`` is None, a float or an array ``(*stack,)``. ``parameters`` and their gradients are
+``(*stack, *shape)``, layer by layer, as ``unpack`` returns them.
 """
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from backprop_xp.backends import (
     Array,
@@ -17,16 +17,11 @@ from backprop_xp.backends import (
     replaced,
     sum_of_squares,
 )
-from backprop_xp.networks.inputs import Rows
-from backprop_xp.networks.layout import Layout, flattened, pack, shaped, unpack
+from backprop_xp.networks import propagation
+from backprop_xp.networks.inputs import Rows, Strength
+from backprop_xp.networks.layout import Layout, pack, parameters_of, parts_of, unpack
 from backprop_xp.networks.losses import Loss, value_and_gradient, value_of
-from backprop_xp.networks.propagation import (
-    Layer,
-    Parameters,
-    backward_through,
-    forward_through,
-    output_of,
-)
+from backprop_xp.networks.propagation import Layer, Parameters
 
 
 class _Network(Protocol):
@@ -41,85 +36,88 @@ class _Network(Protocol):
 
 
 def outputs_of(network: _Network, theta: Array, rows: Rows) -> Array:
-    """Return what ``Network.forward`` does."""
-    return output_of(network.layers, _parameters(network, theta), rows.x, rows.rng)
+    """Return the raw outputs, as ``Network.forward`` does."""
+    return propagation.output_of(network.layers, _parameters(network, theta), rows.x, rows.rng)
 
 
-def loss_of(network: _Network, theta: Array, rows: Rows, l2: Any) -> Array:
-    """Return what ``Network.loss`` does."""
+def loss_of(network: _Network, theta: Array, rows: Rows, l2: Strength) -> Array:
+    """Return the loss, as ``Network.loss`` does."""
     values = value_of(network.loss_function, outputs_of(network, theta, rows), rows.y)
     return loss_of_values(network, theta, values, rows.sample_weight, l2)
 
 
 def loss_of_values(
-    network: _Network, theta: Array, values: Array, weight: Array | None, l2: Any
+    network: _Network, theta: Array, values: Array, weight: Array | None, l2: Strength
 ) -> Array:
-    """Return the loss, given each sample's own, ``(*stack, batch)``."""
+    """Return the loss, given that of each sample, ``(*stack, batch)``."""
     loss = mean_loss(values, weight)
     return loss if l2 is None else loss + penalty(network.layout, _parameters(network, theta), l2)
 
 
 class Views(NamedTuple):
-    """Theta and its parameters, and, where the library writes into arrays, its gradient's."""
+    """Theta with views of its parameters, and a buffer for the gradient with views of its parts.
+
+    The last two are None if the library does not write into arrays.
+    """
 
     theta: Array
     parameters: Sequence[Parameters]
     gradient: Array | None
-    places: Sequence[Parameters] | None
+    buffers: Sequence[Parameters] | None
 
 
 def views_of(network: _Network, theta: Array) -> Views:
-    """Return views of theta's parameters, and of new memory for its gradient."""
+    """Return views of theta's parameters, and of a new buffer for its gradient."""
     gradient = blank(theta)
-    places = None if gradient is None else _parameters(network, gradient)
-    return Views(theta, _parameters(network, theta), gradient, places)
+    buffers = None if gradient is None else _parameters(network, gradient)
+    return Views(theta, _parameters(network, theta), gradient, buffers)
 
 
 def loss_and_gradient_of(
-    network: _Network, theta: Array, rows: Rows, l2: Any, views: Views | None = None
+    network: _Network, theta: Array, rows: Rows, l2: Strength, views: Views | None = None
 ) -> tuple[Array, Array]:
-    """Return what ``Network.loss_and_gradient`` does.
+    """Return the loss and its gradient by theta, as ``Network.loss_and_gradient`` does.
 
-    ``views``, of this theta, hold the memory in which the gradient is written at each step.
+    ``views`` of this theta have the buffer that the gradient is written into at each step.
     """
     if views is None or views.theta is not theta:
         views = views_of(network, theta)
-    _, parameters, gradient, places = views
-    loss, gradients = _loss_and_gradients(network, parameters, rows, l2, places)
+    _, parameters, gradient, buffers = views
+    loss, gradients = _loss_and_gradients(network, parameters, rows, l2, buffers)
     if gradient is None:
         gradient = replaced(pack, theta)(network.layout, gradients, theta.shape[:-1])
     return loss, gradient
 
 
 def loss_and_gradients_of(
-    network: _Network, parts: Sequence[Array], rows: Rows, l2: Any
+    network: _Network, parts: Sequence[Array], rows: Rows, l2: Strength
 ) -> tuple[Array, list[Array]]:
-    """Return what ``loss_and_gradient_of`` does, theta and the gradient being in parts."""
+    """Return what ``loss_and_gradient_of`` does, for theta and its gradient in parts."""
     layout = network.layout
-    loss, gradients = _loss_and_gradients(network, shaped(layout, parts), rows, l2)
-    return loss, flattened(layout, gradients, parts[0].shape[:-1])
+    loss, gradients = _loss_and_gradients(network, parameters_of(layout, parts), rows, l2)
+    return loss, parts_of(layout, gradients, parts[0].shape[:-1])
 
 
 def _loss_and_gradients(
     network: _Network,
     parameters: Sequence[Parameters],
     rows: Rows,
-    l2: Any,
-    places: Sequence[Parameters] | None = None,
+    l2: Strength,
+    buffers: Sequence[Parameters] | None = None,
 ) -> tuple[Array, Sequence[Parameters]]:
-    """Return the loss and its gradients by the parameters, written into ``places`` if given."""
-    x, y, weight, key, _ = rows
-    outputs, caches = forward_through(network.layers, parameters, x, key)
+    """Return the loss and its gradients by the parameters, written into ``buffers`` if given."""
+    x, y, weight, rng, _ = rows
+    outputs, caches = propagation.forward_through(network.layers, parameters, x, rng)
     share = 1.0 / x.shape[-2] if weight is None else _shares(weight)[..., None]
     each, g = value_and_gradient(network.loss_function, outputs, y, share)
     loss = mean_loss(each, weight)
-    _, gradients = backward_through(
-        network.layers, parameters, caches, g, wants_input=False, out=places
+    _, gradients = propagation.backward_through(
+        network.layers, parameters, caches, g, wants_input=False, out=buffers
     )
     if l2 is None:
         return loss, gradients
     loss = loss + penalty(network.layout, parameters, l2)
-    add = operator.add if places is None else operator.iadd
+    add = operator.add if buffers is None else operator.iadd
     return loss, _decayed(network.layout, gradients, parameters, l2, add)
 
 
@@ -136,15 +134,15 @@ def _shares(weight: Array) -> Array:
 
 
 def _total(weight: Array) -> Array:
-    """Return the sum of the weights, ``(..., 1)``; 1 where all weights of a batch are 0."""
+    """Return the sum of the weights, ``(..., 1)``, or 1 if all weights of a batch are 0."""
     xp = array_namespace(weight)
     total = xp.sum(weight, axis=-1, keepdims=True)
     total += xp.astype(total == 0.0, total.dtype)
     return total
 
 
-def strength_of(rows: Rows, l2: Any, l2_of_sum: Any) -> Any:
-    """Return the penalty's strength: ``l2``, or ``l2_of_sum`` divided by the sum of the weights."""
+def strength_of(rows: Rows, l2: Strength, l2_of_sum: Strength) -> Strength:
+    """Return the penalty's strength: ``l2``, or ``l2_of_sum`` over the sum of the weights."""
     if l2_of_sum is None:
         return l2
     if rows.sample_weight is None:
@@ -152,13 +150,13 @@ def strength_of(rows: Rows, l2: Any, l2_of_sum: Any) -> Any:
     return l2_of_sum / _total(rows.sample_weight)[..., 0]
 
 
-def penalty(layout: Layout, parameters: Sequence[Parameters], strength: Any) -> Any:
+def penalty(layout: Layout, parameters: Sequence[Parameters], strength: float | Array) -> Array:
     """Return ``strength / 2 * sum(weights**2)``, ``(*stack,)``, over all tensors of weights."""
     squares = (
-        sum_of_squares(w, len(place.shape))
-        for places, values in zip(layout, parameters, strict=True)
-        for place, w in zip(places, values, strict=True)
-        if place.decays
+        sum_of_squares(w, len(one.shape))
+        for slices, values in zip(layout, parameters, strict=True)
+        for one, w in zip(slices, values, strict=True)
+        if one.decays
     )
     return 0.5 * strength * sum(squares, start=0.0)
 
@@ -167,20 +165,20 @@ def _decayed(
     layout: Layout,
     gradients: Sequence[Parameters],
     parameters: Sequence[Parameters],
-    strength: Any,
+    strength: float | Array,
     add: Callable[[Array, Array], Array],
 ) -> list[Parameters]:
-    """Add the penalty's gradient, ``strength * weights``, to that of each tensor of weights."""
+    """Return the gradients plus the penalty's, ``strength * weights``, for tensors of weights."""
     return [
         tuple(
-            add(g, _against(strength, place.shape) * w) if place.decays else g
-            for place, g, w in zip(*layer, strict=True)
+            add(g, _against(strength, one.shape) * w) if one.decays else g
+            for one, g, w in zip(*layer, strict=True)
         )
         for layer in zip(layout, gradients, parameters, strict=True)
     ]
 
 
-def _against(strength: Any, shape: tuple[int, ...]) -> Any:
+def _against(strength: float | Array, shape: tuple[int, ...]) -> float | Array:
     """Return an array ``(*stack,)`` with axes to broadcast against ``(*stack, *shape)``."""
     return strength if isinstance(strength, float) else strength[(..., *(None for _ in shape))]
 

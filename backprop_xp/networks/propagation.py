@@ -1,4 +1,4 @@
-"""A layer's protocol, and the way through a chain of layers and back.
+"""The protocol of a layer, and the passes forward and backward through a chain of layers.
 
 ``x`` is a layer's input, ``g = dL/dy`` the gradient by its output.
 """
@@ -9,86 +9,78 @@ from typing import Any, Protocol, TypeAlias
 
 from backprop_xp.backends import Array
 from backprop_xp.networks.initializers import Generator, HostArray
-from backprop_xp.networks.random_bits import fold_in
+from backprop_xp.networks.random_bits import Key, fold_in
 
+# Whatever a layer's forward keeps for its backward.
 Cache: TypeAlias = Any
 Parameters: TypeAlias = Sequence[Array]
-# Where the gradients of a layer's parameters are to be written; None makes an array for one.
-Places: TypeAlias = Sequence[Array | None]
+# Arrays into which a layer writes its gradients, one per parameter; None for a new array.
+Buffers: TypeAlias = Sequence[Array | None]
+# dL/dx (None if not wanted) and dL/dparameters.
+Gradients: TypeAlias = tuple[Array | None, tuple[Array, ...]]
 
 
 class Layer(Protocol):
-    """What a layer must offer; one of your own works everywhere a built-in one does.
+    """The interface of a layer; a layer of your own works everywhere a built-in one does.
 
     ``names`` and ``shapes`` are those of its parameters, without the stack. L2 and weight decay
-    apply to parameters named ``weights``. ``rng`` is None in inference, else a key of ``random``.
-    A layer is not changed once a network has it: JAX trains it as it was compiled.
+    apply to parameters named ``weights``. ``rng`` is None in inference, else a key of random bits.
+    A layer must not change after a network has it: JAX compiles it once.
 
-    It may say more by attributes. Where it has ``n_in`` and ``n_out``, a network checks that
-    neighbours fit; with ``keeps_width`` True it gives as many features as it takes. With
-    ``is_random`` False its ``forward`` is given None for ``rng``. With ``writes`` True its
-    ``backward`` may be given ``out``, an array for each parameter, into which it writes that one's
-    gradient and which it returns for it.
+    Optional attributes: with ``n_in`` and ``n_out``, a network checks that neighbours fit. With
+    ``keeps_width`` True, the output has as many features as the input. With ``is_random`` False,
+    ``forward`` gets None for ``rng``. With ``writes`` True, ``backward`` may get ``out``, an array
+    per parameter: it writes the gradient into each and returns it.
     """
 
     @property
     def names(self) -> tuple[str, ...]:
         """The parameters' names."""
-        ...
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """The parameters' shapes, without the stack."""
-        ...
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw the parameters on the host, in float64."""
-        ...
 
-    def forward(self, parameters: Parameters, x: Array, rng: Any) -> tuple[Array, Cache]:
+    def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return the output, and what ``backward`` needs."""
-        ...
 
     def backward(
         self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
-    ) -> tuple[Array | None, tuple[Array, ...]]:
-        """Return dL/dx (None where not wanted) and dL/dparameters, from ``g`` = dL/dy."""
-        ...
+    ) -> Gradients:
+        """Return dL/dx (None if not wanted) and dL/dparameters, from ``g`` = dL/dy."""
 
 
 def forward_through(
-    layers: Sequence[Layer], parameters: Sequence[Parameters], x: Array, rng: Any
+    layers: Sequence[Layer], parameters: Sequence[Parameters], x: Array, rng: Key | None
 ) -> tuple[Array, list[Cache]]:
-    """Send x forward through a chain of layers: the last output, and what the way back needs.
-
-    For each layer that is its input's shape and its cache.
-    """
+    """Return the last layer's output, and each layer's input shape and cache for the way back."""
     caches: list[Cache] = []
-    for i, layer in enumerate(layers):
-        shape = x.shape
-        x, cache = _forward(layer, i, parameters[i], x, rng)
-        caches.append((shape, cache))
-    return x, caches
+    return output_of(layers, parameters, x, rng, caches), caches
 
 
 def output_of(
-    layers: Sequence[Layer], parameters: Sequence[Parameters], x: Array, rng: Any
+    layers: Sequence[Layer],
+    parameters: Sequence[Parameters],
+    x: Array,
+    rng: Key | None,
+    caches: list[Cache] | None = None,
 ) -> Array:
-    """Send x forward through a chain of layers and keep no cache: nothing will be sent back."""
+    """Return the last layer's output; each layer's input shape and cache go into ``caches``."""
     for i, layer in enumerate(layers):
-        x = _forward(layer, i, parameters[i], x, rng)[0]
+        shape = x.shape
+        try:
+            key = fold_in(rng, i) if rng is not None and is_random(layer) else None
+            x, cache = layer.forward(parameters[i], x, key)
+        except Exception as error:
+            error.add_note(f"In layers[{i}] ({type(layer).__name__}).forward.")
+            raise
+        if caches is not None:
+            caches.append((shape, cache))
+        del cache  # before the next layer makes its own
     return x
-
-
-def _forward(
-    layer: Layer, i: int, parameters: Parameters, x: Array, rng: Any
-) -> tuple[Array, Cache]:
-    try:
-        key = fold_in(rng, i) if rng is not None and is_random(layer) else None
-        return layer.forward(parameters, x, key)
-    except Exception as error:
-        error.add_note(f"In layers[{i}] ({type(layer).__name__}).forward.")
-        raise
 
 
 def backward_through(
@@ -98,30 +90,30 @@ def backward_through(
     g: Array,
     *,
     wants_input: bool = True,
-    out: Sequence[Places] | None = None,
+    out: Sequence[Buffers] | None = None,
 ) -> tuple[Array | None, list[tuple[Array, ...]]]:
-    """Send g = dL/dy back through a chain of layers: dL/dx, and each layer's gradients.
+    """Return dL/dx and each layer's gradients, from ``g`` = dL/dy of the last layer.
 
     Without ``wants_input`` dL/dx is computed only as far back as a layer with parameters needs it.
-    If ``out`` is given, the gradients are written into its arrays, layer by layer.
+    With ``out`` the gradients are written into its arrays, layer by layer.
     """
     first = 0 if wants_input else next((i for i, layer in enumerate(layers) if layer.names), 0)
     gradients: list[tuple[Array, ...]] = [() for _ in layers]
-    # Handed over, not held here too: a layer that is done with it lets it go.
+    # A list, emptied at each call: a layer can free the gradient that it no longer needs.
     upstream: list[Array | None] = [g]
     del g
     for i in reversed(range(first, len(layers))):
-        layer: Any = layers[i]
+        layer, buffers = layers[i], None if out is None else out[i]
         shape, cache = caches[i]
         wanted = wants_input or i > first
-        more = {"out": out[i]} if out is not None and getattr(layer, "writes", False) else {}
+        options: dict[str, Any] = {"wants_input": wanted}
+        if buffers is not None and getattr(layer, "writes", False):
+            options["out"] = buffers
         try:
-            back, found = layer.backward(
-                parameters[i], cache, upstream.pop(), wants_input=wanted, **more
-            )
+            back, found = layer.backward(parameters[i], cache, upstream.pop(), **options)
             if wanted:
                 _check_shape(layer, "for its input", back, shape)
-            gradients[i] = _put_into(None if out is None else out[i], layer, parameters[i], found)
+            gradients[i] = _checked(layer, parameters[i], found, buffers)
         except Exception as error:
             error.add_note(f"In layers[{i}] ({type(layer).__name__}).backward.")
             raise
@@ -130,10 +122,10 @@ def backward_through(
     return upstream.pop(), gradients
 
 
-def _put_into(
-    places: Places | None, layer: Layer, parameters: Parameters, gradients: Sequence[Array]
+def _checked(
+    layer: Layer, parameters: Parameters, gradients: Sequence[Array], buffers: Buffers | None
 ) -> tuple[Array, ...]:
-    """Return a layer's gradients, copied into ``places``, if given, where it did not write there.
+    """Return a layer's gradients, copied into the buffers that it did not write itself.
 
     Raises ValueError unless each has its parameter's shape.
     """
@@ -142,58 +134,56 @@ def _put_into(
             f"{type(layer).__name__}.backward returned {len(gradients)} gradients, but one for "
             f"each of its parameters {tuple(layer.names)} is expected."
         )
-    kept = []
+    results = []
     for i, gradient in enumerate(gradients):
-        place = None if places is None else places[i]
-        if gradient is not place:
+        buffer = None if buffers is None else buffers[i]
+        if gradient is not buffer:
             _check_shape(layer, f"for {layer.names[i]!r}", gradient, parameters[i].shape)
-            if place is not None:
-                place[...] = gradient
-        kept.append(gradient if place is None else place)
-    return tuple(kept)
+            if buffer is not None:
+                buffer[...] = gradient
+        results.append(gradient if buffer is None else buffer)
+    return tuple(results)
 
 
-def _check_shape(layer: Layer, what: str, gradient: Any, shape: tuple[int, ...]) -> None:
-    """Raise ValueError unless a gradient has a shape: broadcast, it would be a wrong one."""
+def _check_shape(layer: Layer, role: str, gradient: Array, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless a gradient has its shape: another one could broadcast."""
     found = getattr(gradient, "shape", None)
     if found != shape:
         raise ValueError(
             f"{type(layer).__name__}.backward returned a gradient of shape "
-            f"{found and tuple(found)} {what}, but {tuple(shape)} is expected."
+            f"{found and tuple(found)} {role}, but {tuple(shape)} is expected."
         )
 
 
 def is_random(layer: Layer) -> bool:
-    """Say whether a layer's forward depends on its key: yes, unless its ``is_random`` is False."""
+    """Whether a layer's forward depends on its key: yes, unless its ``is_random`` is False."""
     return bool(getattr(layer, "is_random", True))
 
 
-def require_layer(layer: Any, name: str) -> None:
-    """Raise TypeError unless ``layer`` is an object with the methods of a layer."""
+def require_layer(layer: object, name: str) -> None:
+    """Raise TypeError unless an object has the methods of a layer."""
     methods = ("initialize", "forward", "backward")
     if isinstance(layer, type) or not all(hasattr(layer, method) for method in methods):
         raise TypeError(
             f"{name} is {layer!r}, which is no layer: an object with {', '.join(methods)} is "
-            "expected, such as bx.Dense(2, 1); an activation becomes one by bx.Activate."
+            "expected, such as bx.Dense(2, 1). bx.Activate makes a layer of an activation."
         )
 
 
 def check_chain(layers: Sequence[Layer]) -> tuple[int | None, int | None]:
-    """Return the widths that a chain of layers takes and gives, None where no layer says.
+    """Return the numbers of features that a chain takes and gives; None if no layer defines one.
 
-    Raises ValueError where one layer gives another width than the next takes.
+    Raises ValueError if a layer takes another number than the layer before it gives.
     """
-    sized = [
+    widths = [
         (i, getattr(layer, "n_in", None), getattr(layer, "n_out", None))
         for i, layer in enumerate(layers)
         if not getattr(layer, "keeps_width", False)
     ]
-    if not sized:
-        return None, None
-    for (_, _, given), (i, taken, _) in itertools.pairwise(sized):
-        if None not in (given, taken) and given != taken:
+    for (_, _, n_out), (i, n_in, _) in itertools.pairwise(widths):
+        if None not in (n_out, n_in) and n_out != n_in:
             raise ValueError(
-                f"layer {i} ({type(layers[i]).__name__}) takes {taken} features, but the layers "
-                f"before it give {given}."
+                f"layer {i} ({type(layers[i]).__name__}) takes {n_in} features, but the layers "
+                f"before it give {n_out}."
             )
-    return sized[0][1], sized[-1][2]
+    return (widths[0][1], widths[-1][2]) if widths else (None, None)

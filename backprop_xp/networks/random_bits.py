@@ -1,16 +1,13 @@
 """Counter-based random bits in int32 arithmetic: the same on every backend, in any order.
 
-A draw is a hash of a key and of where it is used, so that it can be replayed at will: there is no
-generator whose state would have to be kept. The hash is a 32-bit finaliser (multiply and xor-shift,
-after C. Wellons, "Prospecting for hash functions", 2018: ``lowbias32``). int32 is the one integer
-type in which every array library multiplies, with wrap-around.
-
-``rng`` is a key: a non-negative int, or an int32 array of such keys, shaped ``()`` or
-``(*stack, 1, 1)``.
+A draw is a hash of a key and of the row and column that it is for. So it can be repeated at any
+time, and no generator's state has to be kept. The hash is a 32-bit finaliser (multiply and
+xor-shift, after C. Wellons, "Prospecting for hash functions", 2018: ``lowbias32``). int32 is the
+one integer type in which every array library multiplies with wrap-around.
 """
 
 from numbers import Integral
-from typing import Any
+from typing import TypeAlias
 
 from backprop_xp.backends import (
     Array,
@@ -23,14 +20,17 @@ from backprop_xp.backends import (
 )
 from backprop_xp.checks import integer
 
+# A non-negative int, or an int32 array of such keys, shaped () or (*stack, 1, 1).
+Key: TypeAlias = int | Array
+
 _POSITIVE = 0x7FFFFFFF
 
 
-def as_key(rng: Any, theta: Array) -> Any:
+def as_key(rng: Array, theta: Array) -> Key:
     """Return ``rng`` as a key of 31 bits for the stack of ``theta``: an int, or an int32 array.
 
-    Raises ValueError for a negative int or an array that is neither ``()`` nor ``(*stack, 1, 1)``,
-    TypeError for what is not an integer.
+    Raises ValueError for a negative int, or an array shaped neither ``()`` nor ``(*stack, 1, 1)``,
+    TypeError for anything but integers.
     """
     if is_host_number(rng):
         rng = rng[()]
@@ -49,44 +49,44 @@ def as_key(rng: Any, theta: Array) -> Any:
     if xp.iinfo(rng.dtype).bits < 32:
         rng = xp.astype(rng, xp.int32)
     rng = xp.astype(rng & _POSITIVE, xp.int32)
-    return rng if rng.shape else xp.reshape(rng, (1, 1))  # NumPy's numbers warn of wrapping around
+    return rng if rng.shape else xp.reshape(rng, (1, 1))  # NumPy's scalars warn of wrap-around
 
 
-def as_int32(value: Any) -> Any:
-    """Return an int within int32, or an int32 array, that gives the same keys as ``value``."""
-    if isinstance(value, int):
-        return _wrap(value)
-    xp = array_namespace(value)
-    return xp.astype(value, xp.int32)
+def as_int32(key: Key) -> Key:
+    """Return an int within int32, or an int32 array, that gives the same bits as ``key``."""
+    if isinstance(key, int):
+        return _wrap(key)
+    xp = array_namespace(key)
+    return xp.astype(key, xp.int32)
 
 
-def fold_in(rng: Any, index: Any) -> Any:
-    """Return a new key, made of a key and an index: of a layer, an epoch, a step."""
+def fold_in(rng: Key, index: Key) -> Key:
+    """Return a new key, made of a key and an index, such as that of a layer or a step."""
     return _mix(_wrap(_mix(rng) + index)) & _POSITIVE
 
 
-def bits(rng: Any, rows: int, columns: int, *, xp: Namespace, device: Device) -> Array:
+def bits(rng: Key, rows: int, columns: int, *, xp: Namespace, device: Device) -> Array:
     """Return uniform 31-bit integers as int32, ``(rows, columns)`` or ``(*stack, rows, columns)``.
 
     An entry depends on the key, its row and its column alone.
     """
     row = xp.reshape(xp.arange(rows, dtype=xp.int32, device=device), (rows, 1))
     column = xp.reshape(xp.arange(columns, dtype=xp.int32, device=device), (1, columns))
-    # Columns are hashed once more than rows: no key makes the draw symmetric in the two.
+    # Columns are hashed once more than rows: otherwise a key could give a symmetric draw.
     return _mix(_mix(row + _mix(rng)) ^ _mix(_mix(column))) & _POSITIVE
 
 
 def keep_mask(
-    rng: Any, rate: float, rows: int, columns: int, *, xp: Namespace, device: Device
+    rng: Key, rate: float, rows: int, columns: int, *, xp: Namespace, device: Device
 ) -> Array:
-    """Return True with probability ``1 - rate``, shaped as ``bits``."""
+    """Return booleans that are True with probability ``1 - rate``, shaped as ``bits``."""
     return bits(rng, rows, columns, xp=xp, device=device) >= int(rate * 2**31)
 
 
-def _mix(h: Any) -> Any:
+def _mix(h: Key) -> Key:
     # The golden ratio's fraction, 0x9E3779B9 as an int32; without it the hash of 0 would be 0.
     h = _wrap(h - 0x61C88647)
-    # A right shift of a signed integer drags the sign in: the masks take it out again.
+    # A right shift of a signed integer copies the sign: the masks remove the copies.
     h = h ^ ((h >> 16) & 0xFFFF)
     h = _wrap(h * 0x7FEB352D)
     h = h ^ ((h >> 15) & 0x1FFFF)
@@ -94,6 +94,6 @@ def _mix(h: Any) -> Any:
     return h ^ ((h >> 16) & 0xFFFF)
 
 
-def _wrap(h: Any) -> Any:
-    """Bring a Python int into int32's range; arrays wrap around by themselves."""
+def _wrap(h: Key) -> Key:
+    """Return a Python int wrapped into int32; arrays wrap around by themselves."""
     return ((h + 2**31) & 0xFFFFFFFF) - 2**31 if isinstance(h, int) else h

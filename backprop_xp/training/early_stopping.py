@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from backprop_xp.backends import Array, array_namespace, device_of, owner, to_host
 from backprop_xp.checks import boolean, check_watch, integer, real
-from backprop_xp.display.reprs import shown
+from backprop_xp.display.reprs import repr_of
 from backprop_xp.training.pytrees import Pytree, copied, mapped
 from backprop_xp.training.schedules import Plateau
 
@@ -34,7 +34,7 @@ class EarlyStopping:
     watch: str | None = None
     mode: Literal["min", "max"] = "min"
 
-    __repr__ = shown
+    __repr__ = repr_of
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "patience", integer(self.patience, "patience"))

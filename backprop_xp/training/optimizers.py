@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from backprop_xp.backends import Array, array_namespace, replaced, require_floating
 from backprop_xp.checks import integer
-from backprop_xp.display.reprs import shown
+from backprop_xp.display.reprs import call_hash, is_same_call, repr_of
 from backprop_xp.training.hyperparameters import (
     Hyperparameter,
     check_alike,
@@ -125,7 +125,9 @@ class SGD:
         return SGDState(0, _zeros(theta) if _has_momentum(self) else None)
 
     update = _update
-    __repr__ = shown
+    __repr__ = repr_of
+    __eq__ = is_same_call
+    __hash__ = call_hash
 
     def rule(
         self, theta: Array, gradient: Array, state: SGDState, learning_rate: Hyperparameter
@@ -163,7 +165,9 @@ class RMSProp:
         return RMSPropState(0, _zeros(theta))
 
     update = _update
-    __repr__ = shown
+    __repr__ = repr_of
+    __eq__ = is_same_call
+    __hash__ = call_hash
 
     def rule(
         self, theta: Array, gradient: Array, state: RMSPropState, learning_rate: Hyperparameter
@@ -199,7 +203,9 @@ class Adam:
         return AdamState(0, _zeros(theta), _zeros(theta))
 
     update = _update
-    __repr__ = shown
+    __repr__ = repr_of
+    __eq__ = is_same_call
+    __hash__ = call_hash
 
     def rule(
         self, theta: Array, gradient: Array, state: AdamState, learning_rate: Hyperparameter
@@ -233,7 +239,9 @@ class AdamW:
         return AdamState(0, _zeros(theta), _zeros(theta))
 
     update = _update
-    __repr__ = shown
+    __repr__ = repr_of
+    __eq__ = is_same_call
+    __hash__ = call_hash
 
     def rule(
         self, theta: Array, gradient: Array, state: AdamState, learning_rate: Hyperparameter

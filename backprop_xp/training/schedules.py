@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from backprop_xp.backends import owner
 from backprop_xp.checks import check_watch, integer, real, refuse_list
-from backprop_xp.display.reprs import shown
+from backprop_xp.display.reprs import call_hash, is_same_call, repr_of
 from backprop_xp.networks.inputs import check_entries
 from backprop_xp.training.hyperparameters import Hyperparameter, not_negative
 
@@ -29,7 +29,9 @@ class _Schedule:
     rule: Callable[..., Hyperparameter]
     arguments: tuple[Any, ...]
 
-    __repr__ = shown
+    __repr__ = repr_of
+    __eq__ = is_same_call
+    __hash__ = call_hash
 
     def __call__(self, step: int) -> Hyperparameter:
         return self.rule(*self.arguments, step)
@@ -55,7 +57,9 @@ class Plateau:
     watch: str | None
     mode: Literal["min", "max"]
 
-    __repr__ = shown
+    __repr__ = repr_of
+    __eq__ = is_same_call
+    __hash__ = call_hash
 
     def __call__(self, step: int) -> Hyperparameter:
         """Return the rate without the factor."""

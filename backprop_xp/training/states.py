@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backprop_xp.backends import Array, require_like
-from backprop_xp.display.reprs import word
 from backprop_xp.training.early_stopping import Best, Slowed
 from backprop_xp.training.optimizers import Optimizer, check_state
 from backprop_xp.training.pytrees import copied
+
+if TYPE_CHECKING:
+    from backprop_xp.display.summaries import Summary
 
 
 class TrainingState(NamedTuple):
@@ -43,8 +45,25 @@ class TrainingState(NamedTuple):
     slowed: Slowed | None = None
     history: Mapping[str, Any] = {}
 
+    def __repr__(self) -> str:
+        return self.summary().text()
 
-@dataclass(frozen=True, eq=False)
+    def _repr_html_(self) -> str:
+        return self.summary().html()
+
+    def summary(self) -> "Summary":
+        """Return shapes and losses for people; without a history, one transfer moves the losses."""
+        from backprop_xp.display.summaries import training
+
+        current = {"loss": self.loss, "validation_loss": self.validation_loss, **self.metrics}
+        best = {}
+        if self.best is not None:
+            sign = 1.0 if self.best.mode == "min" else -1.0
+            best[self.best.watch] = sign * self.best.score
+        return training("TrainingState", self.epoch, self.theta, self.history, current, best)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class FitResult:
     """The result of ``fit``.
 
@@ -63,10 +82,17 @@ class FitResult:
     epochs: int
     state: TrainingState
 
-    def _repr_html_(self) -> str:
-        from backprop_xp.display import html  # for notebooks alone
+    def __repr__(self) -> str:
+        return self.summary().text()
 
-        return html.training(self.history, self.epochs, word(self.theta))
+    def _repr_html_(self) -> str:
+        return self.summary().html()
+
+    def summary(self) -> "Summary":
+        """Return shapes, last and best losses for people."""
+        from backprop_xp.display.summaries import training
+
+        return training("FitResult", self.epochs, self.theta, self.history)
 
 
 def initial_state(

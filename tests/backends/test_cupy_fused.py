@@ -80,7 +80,7 @@ def test_a_loss_with_its_gradient(put: Any, name: str, stack: Any, n_out: int) -
         if t.ndim > o.ndim:
             continue
         for share in (0.25, weights):
-            both = LOSSES[name].value.both  # type: ignore[attr-defined]
+            both = LOSSES[name].value.rule  # type: ignore[attr-defined]
             if hasattr(both, "each"):
                 function, more = losses.mean_over_outputs, (both.each,)
             else:

@@ -11,7 +11,7 @@ from sklearn.datasets import load_iris, make_multilabel_classification
 
 import backprop_xp as bx
 from backprop_xp.estimators.targets import dense
-from backprop_xp.files.container import packed, unpacked
+from backprop_xp.files.container import decode, encode
 
 X, y = load_iris(return_X_y=True)
 WORDS = np.array(["setosa", "versicolor", "virginica"])[y]
@@ -161,9 +161,9 @@ HOSTILE_ARRAYS = {
 def test_a_file_with_an_array_that_does_not_fit_is_refused(name: str, tmp_path: Path) -> None:
     path, (place, array) = tmp_path / "model", HOSTILE_ARRAYS[name]
     _model("classes").save(path)
-    header, tensors = unpacked(path.read_bytes())
+    header, tensors = decode(path.read_bytes())
     assert place in tensors
-    path.write_bytes(packed(header, {**tensors, place: array}))
+    path.write_bytes(encode(header, {**tensors, place: array}))
     with pytest.raises(bx.CheckpointError):
         bx.MLPClassifier.load(path)
 
@@ -171,10 +171,10 @@ def test_a_file_with_an_array_that_does_not_fit_is_refused(name: str, tmp_path: 
 def test_the_labels_of_a_file_take_no_more_memory_than_they_have_letters(tmp_path: Path) -> None:
     path = tmp_path / "model"
     _model("words").save(path)
-    header, tensors = unpacked(path.read_bytes())
+    header, tensors = decode(path.read_bytes())
     labels = header["estimator"]["dict"]["labels"]["dict"]
     labels["classes_"][0] = "<U100000000"
-    path.write_bytes(packed(header, tensors))
+    path.write_bytes(encode(header, tensors))
     assert bx.MLPClassifier.load(path).classes_.dtype == "<U10"
 
 
@@ -201,9 +201,9 @@ def test_a_file_is_read_where_its_backend_is_not(tmp_path: Path) -> None:
 def test_a_file_that_says_what_cannot_be_is_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / "model"
     _model("classes").save(path)
-    header, tensors = unpacked(path.read_bytes())
+    header, tensors = decode(path.read_bytes())
     HOSTILE[name](header["estimator"]["dict"])
-    path.write_bytes(packed(json.loads(json.dumps(header)), tensors))
+    path.write_bytes(encode(json.loads(json.dumps(header)), tensors))
     with pytest.raises(bx.CheckpointError):
         bx.MLPClassifier.load(path)
 
@@ -212,7 +212,7 @@ def test_the_curves_of_a_million_epochs_are_no_part_of_the_header(tmp_path: Path
     path, model = tmp_path / "model", _model("objects")
     model.loss_curve_ = np.linspace(1.0, 0.1, 10**6).tolist()
     model.save(path)
-    header, tensors = unpacked(path.read_bytes())
+    header, tensors = decode(path.read_bytes())
     assert len(json.dumps(header)) < 10_000
     assert tensors["estimator.curves.loss_curve_"].shape == (10**6,)
     read = bx.MLPClassifier.load(path)

@@ -199,7 +199,7 @@ def test_arrays_in_another_order_in_memory_are_written_right(path: Path) -> None
 def test_what_is_registered_is_written_by_its_name(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(descriptions, "_registered", {})
+    monkeypatch.setitem(descriptions.REGISTRY, "registered", {})
     network = bx.Network([bx.Dense(3, 1), Doubled(3.0)], QUARTIC)
     theta = network.initialize(backend="numpy")
     with pytest.raises(TypeError, match=r"network\.layers\.1 is .*bx\.register"):
@@ -211,13 +211,13 @@ def test_what_is_registered_is_written_by_its_name(
     bx.register("quartic", QUARTIC)
     bx.save(path, network, theta)
     assert bx.load(path, backend="numpy").network == network
-    descriptions._registered.clear()
+    descriptions.REGISTRY["registered"].clear()
     with pytest.raises(bx.CheckpointError, match="Nothing is registered as 'Doubled'"):
         bx.load(path, backend="numpy")
 
 
 def test_a_name_is_not_taken_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(descriptions, "_registered", {})
+    monkeypatch.setitem(descriptions.REGISTRY, "registered", {})
     bx.register("own", QUARTIC)
     bx.register("own", QUARTIC)
     with pytest.raises(ValueError, match="'own' is registered already"):
@@ -258,7 +258,7 @@ class Named(NamedTuple):
 def test_an_object_of_a_class_whose_cell_ran_again_is_written(
     path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(descriptions, "_registered", {})
+    monkeypatch.setitem(descriptions.REGISTRY, "registered", {})
     made = []
     for code in (CELL, CELL, CELL.replace("2.0", "3.0")):
         cell = {**globals()}
@@ -301,7 +301,7 @@ class Given:
 def test_a_registered_thing_may_hold_an_array(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(descriptions, "_registered", {})
+    monkeypatch.setitem(descriptions.REGISTRY, "registered", {})
     one, other = Given(np.ones(3)), Given(np.zeros(3))
     bx.register("one", one)
     for initializer in (other, one):
@@ -443,12 +443,12 @@ def test_what_cannot_be_written_is_refused_before_the_first_epoch(path: Path) ->
     case = network, network.initialize(backend="numpy"), X, Y
     for options, error, message in (
         ({"optimizer": Own(0.1), "checkpoint": path}, TypeError, "register"),
-        ({"checkpoint": path.parent / "none" / "m"}, FileNotFoundError, "folder that is not there"),
+        ({"checkpoint": path.parent / "none" / "m"}, FileNotFoundError, "does not exist"),
         ({"checkpoint": 3}, TypeError, "checkpoint must be the path of a file, not 3"),
-        ({"checkpoint": path.parent}, IsADirectoryError, "is a folder or a device. Name a file"),
-        ({"checkpoint": os.devnull}, IsADirectoryError, "is a folder or a device. Name a file"),
+        ({"checkpoint": path.parent}, IsADirectoryError, "is no regular file"),
+        ({"checkpoint": os.devnull}, OSError, "is no regular file"),
         ({"checkpoint": path.with_name("n" * 300)}, OSError, "too long"),
-        ({"checkpoint": __file__ + "/model"}, FileNotFoundError, "folder that is not there"),
+        ({"checkpoint": __file__ + "/model"}, FileNotFoundError, "does not exist"),
     ):
         given: dict[str, Any] = {"optimizer": bx.Adam(), "epochs": 2, **options}
         with pytest.raises(error, match=message):

@@ -528,6 +528,7 @@ def _ones(*shape: int, dtype: Any = np.float64) -> np.ndarray:
         ({"sample_weight": _ones(2, 1)}, ValueError, r"sample_weight has shape \(2, 1\)"),
         ({"sample_weight": _ones(4, 2)}, ValueError, r"sample_weight is stacked \(4,\)"),
         ({"theta": _ones(4)}, ValueError, r"theta has shape \(4,\).*\(\.\.\., 26\)"),
+        ({"theta": _ones(0, 26)}, ValueError, r"theta has shape \(0, 26\).*at least one member"),
         ({"l2": -0.1}, ValueError, "l2 must be >= 0"),
         ({"l2": float("nan")}, ValueError, "l2 must be finite"),
         ({"l2": _ones(4)}, ValueError, r"l2 is stacked \(4,\)"),

@@ -602,3 +602,41 @@ def test_no_other_value_counts_as_a_boolean(make: Any, name: str) -> None:
     with pytest.raises(TypeError, match=f"{name} must be True or False, not 'no'"):
         make("no")
     make(np.bool_(True))
+
+
+def test_optimisers_are_equal_if_their_hyperparameters_are(xp: Any) -> None:
+    assert bx.Adam(0.1) == bx.Adam(0.1)
+    assert hash(bx.Adam(0.1)) == hash(bx.Adam(0.1))
+    different = [
+        *(bx.Adam(0.1), bx.Adam(0.2), bx.Adam(0.1, beta1=0.5), bx.AdamW(0.1), bx.SGD(0.1)),
+        *(bx.SGD(0.1, momentum=0.5), bx.SGD(bx.schedules.constant(0.1))),
+        *(bx.SGD(bx.schedules.exponential(0.1, 0.5)), bx.SGD(bx.schedules.plateau(0.1))),
+        bx.SGD(bx.schedules.inverse_scaling(0.1, 0.5)),
+        *(bx.SGD(bx.schedules.cosine(0.1, 5)), bx.SGD(bx.schedules.step_decay(0.1, 5))),
+    ]
+    assert len(set(different)) == len(different)
+    assert all(
+        (a == b) == (i == j) for i, a in enumerate(different) for j, b in enumerate(different)
+    )
+    rates, others = (xp.asarray(np.full((3, 1), 0.1)) for _ in range(2))
+    with bx.transfer_guard("disallow"):
+        # An array equals only itself: its values stay on the device.
+        assert (bx.Adam(rates) == bx.Adam(rates)) is True
+        assert hash(bx.Adam(rates)) == hash(bx.Adam(rates))
+        for other in (bx.Adam(others), bx.Adam(0.1), bx.Adam(rates, beta1=rates), rates, None):
+            assert (bx.Adam(rates) == other) is False
+        chained = bx.schedules.chain([rates, 0.1], [5])
+        assert (bx.AdamW(chained, mask=others) == bx.AdamW(chained, mask=others)) is True
+        assert (bx.AdamW(chained, mask=others) == bx.AdamW(chained)) is False
+
+
+def test_an_optimiser_of_a_class_of_ones_own_equals_its_like() -> None:
+    class Slow(bx.Adam):
+        def __init__(self, learning_rate: float, name: str = "slow") -> None:
+            super().__init__(learning_rate)
+
+    one = Slow(0.1)
+    assert one == one
+    assert one != Slow(0.1)
+    assert one != bx.Adam(0.1)
+    assert len({one, Slow(0.1)}) == 2

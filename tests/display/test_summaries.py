@@ -1,4 +1,4 @@
-"""What a notebook shows: HTML that is well formed, escaped and says the numbers that there are."""
+"""Summaries: text of few lines, and HTML that is well formed and escaped."""
 
 import re
 from html.parser import HTMLParser
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.display import html
+from backprop_xp.display.summaries import sparkline
+from backprop_xp.files.checkpoint import Checkpoint
 
 TAGS = {"section", "p", "strong", "details", "summary", "figure", "figcaption", "svg", "path"}
 TAGS |= {"table", "thead", "tbody", "tr", "th", "td"}
@@ -219,7 +220,7 @@ def points_of(path: str) -> np.ndarray:
 def test_a_curve_reaches_from_corner_to_corner_on_its_scale(
     losses: list[float], is_log: bool
 ) -> None:
-    text = html.sparkline({"loss": np.asarray(losses)[:, None]}, 3)
+    text = sparkline({"loss": np.asarray(losses)[:, None]}, 3)
     points = points_of(Page(text).paths[0])
     np.testing.assert_allclose(points[[0, -1]], [[3.0, 3.0], [277.0, 61.0]])
     middle = 0.5 if is_log else (4.0 - 2.0) / (8.0 - 2.0)
@@ -228,7 +229,7 @@ def test_a_curve_reaches_from_corner_to_corner_on_its_scale(
 
 
 def test_a_long_training_is_thinned_and_losses_that_never_move_are_a_line() -> None:
-    points = points_of(Page(html.sparkline({"loss": np.ones((5000, 1))}, 5000)).paths[0])
+    points = points_of(Page(sparkline({"loss": np.ones((5000, 1))}, 5000)).paths[0])
     assert 100 < len(points) <= 140
     np.testing.assert_allclose(points[[0, -1], 0], [3.0, 277.0])
     assert len(set(points[:, 1])) == 1
@@ -258,3 +259,105 @@ def test_a_check_that_passed_folds_its_tables() -> None:
     (remainders,) = shown(taylor).tables
     assert [row[0] for row in remainders[1:]] == [f"{step:.1e}" for step in taylor.taylor.steps]
     assert remainders[2][-1] == f"{taylor.taylor_orders[0]:.2f}"
+
+
+# Text
+
+
+def lines_of(thing: Any) -> list[str]:
+    """Return the lines of a repr, which moves little and needs no permission to."""
+    with bx.transfer_guard("disallow"):
+        return repr(thing).splitlines()
+
+
+def test_a_result_of_many_networks_prints_shapes_and_the_best_network() -> None:
+    losses = np.random.default_rng(0).uniform(1.0, 2.0, (40, 500))
+    losses[30, 17], losses[-1, 3] = 0.5, np.inf
+    history = {"loss": losses, "accuracy": np.full((40, 500), 0.75)}
+    assert lines_of(result(history, 40, np.ones((500, 41)))) == [
+        "FitResult of 40 epochs, 500 networks; theta <float64 (500, 41)>",
+        "          last, median  best  at epoch  network",
+        f"loss      {np.median(np.delete(losses[-1], 3)):12.6g}   0.5        31     [17]",
+        "accuracy          0.75",
+        "1 of 500 networks diverged: the last loss is not finite.",
+    ]
+
+
+def test_no_repr_is_longer_than_twelve_lines(tmp_path: Any) -> None:
+    history = {f"{i} loss": np.full((3, 2), np.nan) for i in range(30)}
+    long = result(history, 3, np.ones((2, 9)))
+    state = long.state._replace(history=history)
+    network = bx.mlp([2, *[2] * 500, 1])
+    theta = np.ones(network.size)
+    rates = np.full((2, 1), 0.1)
+    checkpoint = Checkpoint(
+        network,
+        theta,
+        bx.Adam(bx.schedules.chain([rates] * 60, list(range(1, 60)))),
+        state,
+        preparation=dict.fromkeys(map(str, range(500)), theta),
+        metadata={"a": [1.0] * 1000},
+        options={"epochs": 3},
+    )
+    for thing in (long, state, checkpoint):
+        lines = lines_of(thing)
+        assert len(lines) <= 12
+        assert max(map(len, lines)) <= 100
+        assert "and " in "".join(lines)
+        Page(thing._repr_html_())
+
+
+def test_a_state_shows_its_losses_by_one_transfer_at_most(
+    xp: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theta = xp.initialize(LINE, stack=3)
+    options: dict[str, Any] = {"metrics": {"rmse": bx.metrics.rmse}, "validation": (X, Y)}
+    options["early_stopping"] = bx.EarlyStopping(watch="rmse")
+    (_, state) = bx.train(LINE, theta, X, Y, optimizer=bx.Adam(0.1), epochs=2, **options)
+    moves: list[Any] = []
+    kind = type(xp.selection.backend)
+    to_host = kind.to_host
+    monkeypatch.setattr(kind, "to_host", lambda *a: (moves.append(a[-1]), to_host(*a))[1])
+    first, head, *rows = lines_of(state)
+    assert len(moves) == 1
+    assert moves[0].shape == (9,)
+    assert first == f"TrainingState of 2 epochs, 3 networks; theta <{xp.dtype} (3, 3)>"
+    assert head.split() == ["last,", "median", "best", "at", "epoch", "network"]
+    losses = xp.host(state.loss)
+    best = f"{losses.min():.6g} 2 [{losses.argmin()}]".split()
+    assert rows[0].split() == ["loss", f"{np.median(losses):.6g}", *best]
+    assert [row.split()[0] for row in rows] == ["loss", "validation_loss", "rmse", "best"]
+    assert rows[3].split()[:2] == ["best", "rmse"]
+    assert shown(state).tables[0][1][0] == "loss"
+    moves.clear()
+    fitted = bx.fit(LINE, theta, X, Y, optimizer=bx.Adam(0.1), epochs=2, **options)
+    moves.clear()
+    assert lines_of(fitted.state)[1:] == lines_of(fitted)[1:]
+    assert not moves
+
+
+def test_a_state_before_the_first_epoch_and_one_of_one_network_print() -> None:
+    state = bx.TrainingState(0, 0, np.ones(3), ())
+    assert lines_of(state) == ["TrainingState of 0 epochs; theta <float64 (3,)>"]
+    later = state._replace(epoch=7, loss=np.asarray(0.25))
+    # The only loss that is known of a seventh epoch need not be the best.
+    assert lines_of(later)[1:] == ["      last  best  at epoch", "loss  0.25"]
+
+
+def test_a_checkpoint_prints_its_parts_and_the_losses_of_its_state() -> None:
+    theta = np.ones(LINE.size)
+    state = bx.TrainingState(2, 2, theta, (), history={"loss": np.asarray([2.0, 1.0])})
+    whole = Checkpoint(LINE, theta, bx.Adam(0.1), state, metadata={"by": 1, "of": 2})
+    assert lines_of(whole) == [
+        "Checkpoint of a network with 3 parameters; theta <float64 (3,)>",
+        "      last  best  at epoch",
+        "loss     1     1         2",
+        "optimizer Adam(0.1)",
+        "metadata by, of",
+        "TrainingState of 2 epochs; theta <float64 (3,)>",
+    ]
+    page = shown(whole)
+    assert page.tables[0][1] == ["loss", "1", "1", "2"]
+    assert "optimizer Adam(0.1)" in page.text
+    assert "svg" in page.tags
+    assert lines_of(Checkpoint(LINE, theta)) == lines_of(whole)[:1]

@@ -1,0 +1,89 @@
+"""The package's public names: what ``dir``, completion and a star import offer."""
+
+import rlcompleter
+from typing import Any
+
+import pytest
+
+import backprop_xp as bx
+from tests.helpers import python
+
+CHECKS = ["check_gradient", "check_jacobian", "check_layer", "check_loss", "check_network"]
+MODULES = ["activations", "backends", "data", "gradient_check", "initializers", "losses"]
+MODULES += ["metrics", "optimizers", "plots", "schedules", "tables", "testing"]
+WITH_EXTRAS = ["MLPClassifier", "MLPRegressor", "tables"]
+
+# As if none of the libraries of the extras were installed.
+BLOCKED = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {
+            "sklearn", "scipy", "pandas", "pyarrow", "skrub", "safetensors", "matplotlib", "typer",
+            "rich", "onnx", "ndonnx", "jax", "torch", "cupy", "array_api_strict",
+        }:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def completions(text: str) -> list[str]:
+    """Return what Python's own completion offers, without brackets."""
+    completer, found = rlcompleter.Completer({"bx": bx}), list[str]()
+    while (one := completer.complete(text, len(found))) is not None:
+        found.append(one.rstrip("()"))
+    return found
+
+
+def test_dir_has_the_public_names_and_no_others() -> None:
+    names = dir(bx)
+    assert names == sorted(set(names))
+    assert {*bx.__all__, *MODULES} <= {*names}
+    assert {*names} - {*bx.__all__} <= {*WITH_EXTRAS, *MODULES}
+    assert not [name for name in names if name.startswith("_")]
+
+
+def test_completion_offers_the_five_checks() -> None:
+    assert completions("bx.check") == [f"bx.{name}" for name in CHECKS]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_is_an_attribute_without_an_import_of_it(name: str) -> None:
+    done = python(f"import backprop_xp as bx; print(bx.{name}.__name__.rpartition('.')[2])")
+    assert done.stdout.strip() == name, done.stderr
+
+
+def test_a_star_import_needs_no_extra() -> None:
+    done = python(f"{BLOCKED}\nfrom backprop_xp import *\nprint(*sorted(vars()))")
+    assert {*bx.__all__} <= {*done.stdout.split()}, done.stderr
+    assert not {*WITH_EXTRAS} & {*done.stdout.split()}
+
+
+def test_without_extras_completion_and_help_still_work() -> None:
+    program = f"""{BLOCKED}
+import pydoc, rlcompleter, backprop_xp as bx
+names = rlcompleter.Completer({{"bx": bx}})
+print(*(names.complete("bx.", i) for i in range(100)))
+print(pydoc.plain(pydoc.render_doc(bx)).splitlines()[0])
+for name in {WITH_EXTRAS!r}:
+    try:
+        getattr(bx, name)
+    except ImportError as error:
+        print(error)
+"""
+    offered, title, *errors = python(program).stdout.splitlines()
+    assert {*bx.__all__} <= {word.partition("(")[0].removeprefix("bx.") for word in offered.split()}
+    assert title == "Python Library Documentation: package backprop_xp"
+    for name, extra, error in zip(
+        WITH_EXTRAS, ("sklearn", "sklearn", "tables"), errors, strict=True
+    ):
+        assert error.startswith(f"bx.{name} needs")
+        assert error.endswith(f"pip install 'backprop_xp[{extra}]'.")
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    missing: Any = "no_such_name"
+    with pytest.raises(AttributeError, match="no_such_name"):
+        getattr(bx, missing)
