@@ -80,24 +80,17 @@ _MODULES |= dict.fromkeys(("MLPClassifier", "MLPRegressor"), "estimators")
 _MODULES |= {"register": "files.descriptions", "CheckpointError": "files.container"}
 _MODULES["export_onnx"] = "files.onnx"
 
-# The extra that a module needs, with its libraries.
-_EXTRAS = {
-    "estimators": ("scikit-learn 1.9 or later", "sklearn", ("sklearn", "scipy")),
-    "tables": ("pandas and skrub", "tables", ("pandas", "pyarrow", "sklearn", "skrub")),
-}
+# What the estimators need, which the extra ``sklearn`` installs.
+_LIBRARIES = ("sklearn", "scipy")
 
 
 def __dir__() -> list[str]:
-    """Return the public names; those of an extra only if its libraries are installed.
+    """Return the public names; the estimators only if scikit-learn is installed.
 
     Python's completion evaluates each name: one ImportError would leave it without any.
     """
-    names = [*__all__, *_MORE]
-    for name in _MORE:
-        _, _, libraries = _EXTRAS.get(_MODULES[name], ("", "", ()))
-        if not all(map(_is_installed, libraries)):
-            names.remove(name)
-    return sorted(names)
+    has_estimators = all(map(_is_installed, _LIBRARIES))
+    return sorted([*__all__, *(_MORE if has_estimators else _MORE[2:])])
 
 
 def _is_installed(library: str) -> bool:
@@ -117,11 +110,10 @@ if not TYPE_CHECKING:  # so that a type checker knows the names above and reject
         try:
             module = importlib.import_module(f"{__name__}.{path}")
         except ModuleNotFoundError as error:
-            needed, extra, libraries = _EXTRAS.get(path, ("", "", ()))
-            if str(error.name).partition(".")[0] not in libraries:
+            if str(error.name).partition(".")[0] not in _LIBRARIES or path != "estimators":
                 raise
             raise ImportError(
-                f"bx.{name} needs {needed}: pip install 'backprop_xp[{extra}]'."
+                f"bx.{name} needs scikit-learn 1.9 or later: pip install 'backprop_xp[sklearn]'."
             ) from error
         return module if name == path else getattr(module, name)
 
