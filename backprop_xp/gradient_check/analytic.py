@@ -1,8 +1,7 @@
 """The analytic gradient, with the error bar that its own rounding makes.
 
-Near an optimum the gradient is a sum of terms that cancel. Its rounding error is that of the terms,
-and can be as large as the gradient itself. Sizes are compared in scaled variables, derivative times
-scale, so that units cancel.
+Near an optimum the gradient is a sum of terms that cancel, with the rounding error of the terms.
+Sizes are compared in scaled variables, derivative times scale, so that units cancel.
 """
 
 from typing import NamedTuple
@@ -66,14 +65,14 @@ class AnalyticGradient(NamedTuple):
     def norm(self, direction: np.ndarray) -> np.ndarray:
         """Return the norm ``(1, M)`` of the terms of the derivative along a direction."""
         least = 8.0 * self.function.epsilon * np.abs(self.function.fx)
-        return np.maximum(_norm(direction[:, None] * self.finite), least)
+        return np.asarray(np.maximum(_norm(direction[:, None] * self.finite), least))
 
     def largest(self, derivatives: np.ndarray) -> np.ndarray:
         """Return, for each entry, the largest scaled derivative ``(P, M)`` of its tensor."""
         scaled, largest = derivatives * self.scale[:, None], np.zeros_like(derivatives)
-        for tensor in self.function.problem.point.tensors:
+        for tensor in self.function.point.tensors:
             largest[tensor.part] = scaled[tensor.part].max(axis=0, initial=0.0)
-        return largest / self.scale[:, None]
+        return np.asarray(largest / self.scale[:, None])
 
 
 def analytic_gradient(function: Function) -> AnalyticGradient:
@@ -88,11 +87,11 @@ def analytic_gradient(function: Function) -> AnalyticGradient:
 def default_scale(function: Function) -> np.ndarray:
     """Return the size ``(P,)`` at which the function is assumed to vary along each entry.
 
-    It is the entry's own size, but at least ``least_scale`` times the root mean square of its
-    tensor. It is that root mean square, or 1, for an entry of 0.
+    It is the entry's own size, and at least ``least_scale`` times its tensor's root mean square.
+    For an entry of 0 it is that root mean square, or 1.
     """
-    scale = np.abs(function.x)
-    for tensor in function.problem.point.tensors:
+    scale: np.ndarray = np.abs(function.x)
+    for tensor in function.point.tensors:
         part = scale[tensor.part]
         typical = _norm(part[:, None])[0, 0] / max(part.size, 1) ** 0.5 or 1.0
         least = np.where(part == 0.0, typical, function.problem.least_scale * typical)
@@ -104,4 +103,4 @@ def _norm(terms: np.ndarray) -> np.ndarray:
     """Return the norms ``(1, M)`` of terms ``(P, M)``, scaled so that none overflows."""
     largest = np.abs(terms).max(axis=0, initial=0.0, keepdims=True)
     safe = np.where((largest > 0.0) & np.isfinite(largest), largest, 1.0)
-    return safe * np.sqrt(np.sum((terms / safe) ** 2, axis=0, keepdims=True))
+    return np.asarray(safe * np.sqrt(np.sum((terms / safe) ** 2, axis=0, keepdims=True)))

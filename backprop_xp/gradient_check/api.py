@@ -3,15 +3,7 @@
 from collections.abc import Callable
 from typing import Unpack
 
-from backprop_xp.backends import (
-    Array,
-    array_namespace,
-    asarray,
-    like,
-    require_floating,
-    resolve,
-    whole_numbers,
-)
+from backprop_xp.backends import Array, array_namespace, asarray, require_floating, resolve
 from backprop_xp.checks import choose
 from backprop_xp.gradient_check.network_problems import (
     drawn_parameters,
@@ -25,7 +17,7 @@ from backprop_xp.gradient_check.problems import CheckOptions, Problem, checked_o
 from backprop_xp.gradient_check.report import GradientReport
 from backprop_xp.gradient_check.run import check_problem
 from backprop_xp.networks.activations import Activation
-from backprop_xp.networks.inputs import Rows, check_targets, check_x, counted, stand_ins
+from backprop_xp.networks.inputs import Rows, check_targets, counted, stand_ins
 from backprop_xp.networks.layers import Activate
 from backprop_xp.networks.losses import LOSSES, Loss
 from backprop_xp.networks.network import Network
@@ -42,45 +34,40 @@ def check_gradient(
 ) -> GradientReport:
     """Compare an analytic gradient with numeric derivatives of its function.
 
-    - ``value``: the function, ``value(point, *args)``, which returns one number.
-    - ``gradient``: its derivative, ``gradient(point, *args)``, in the structure of the point. With
-      True, ``value`` returns ``(value, gradient)``.
-    - ``point``: where to compare them. It is an array of any shape and any array library, a number,
-      or lists, dicts and named tuples of them, nested. Integers are cast to floating numbers.
-    - ``args``: further arguments of ``value`` and ``gradient``.
-    - ``method``: how the numeric derivatives are taken, by default ``"auto"``; see below.
-    - ``directions``: the number of random directions, by default 1, for the methods that use them.
-    - ``tolerance``: the largest relative error that passes. The default allows for rounding: 1e-7
-      in float64 and 1e-4 (along a direction 1e-6) in float32, plus the error bars.
-    - ``scale``: the size at which value varies along each entry: a number, or numbers in the
-      structure of the point, in the point's units. The default is the magnitude of the entry.
-    - ``bounds``: a pair ``(low, high)`` of numbers, or of numbers in the structure of the point.
-      ``value`` is not called outside of them. None stands for no bound.
+    - ``value(point, *args)`` returns one number.
+    - ``gradient(point, *args)`` returns its derivatives in the structure of the point. With
+      ``gradient=True``, ``value`` returns ``(value, gradient)``.
+    - ``point``: an array of any shape and library, a number, or lists, dicts and named tuples of
+      them, nested. Integers are cast to floating numbers.
+    - ``method``: one of the methods below, by default "auto".
+    - ``directions``: the number of random directions, by default 1.
+    - ``tolerance``: the largest relative error that passes. The default is 1e-7, in float32 1e-4
+      (along a direction 1e-6), plus the error bars.
+    - ``scale``: the size at which value varies along each entry, in the entry's units: a number, or
+      numbers in the structure of the point. The default is the magnitude of the entry.
+    - ``bounds``: ``(low, high)``, each a number, numbers in the structure of the point, or None.
+      ``value`` is not called outside of them.
     - ``tangent``: a function that projects a direction, in the structure of the point, onto the
       allowed ones. ``lambda d: (d + d.T) / 2`` keeps a matrix symmetric.
-    - ``seed``: the seed of the random directions, a non-negative integer, by default 0.
-    - ``max_memory``: the bytes of the point's copies that exist at a time, by default 16 MiB.
-    - ``batched``: whether ``value`` takes copies of the point stacked along a new first axis and
-      returns one number for each. By default (None) the check finds out.
+    - ``seed``: the non-negative integer that draws the directions, by default 0.
+    - ``max_memory``: the bytes that copies of the point may take at a time, by default 16 MiB.
+    - ``batched``: whether value takes copies of the point stacked along a new first axis, and
+      returns one number per copy. By default (None) the check finds out.
 
     The methods:
 
-    - ``"complex_step"``: every entry, exact to rounding. ``value`` must be analytic and take
-      complex arrays (Squire and Trapp 1998).
-    - ``"centered"``: every entry, by central differences with a search for the best step (Ridders
-      1982).
-    - ``"directional"``: along random directions, the first with the gradient's own signs. A smooth
-      function takes at most eight evaluations per direction, whatever the size of the point. If the
-      gradient fails, bisection locates a wrong entry.
-    - ``"taylor"``: by differences along a direction, with the orders of the Taylor remainder.
-    - ``"auto"``: the complex step if ``value`` supports it, otherwise central differences. Above
-      20,000 entries, or about ten seconds of work, directions.
+    - "complex_step": every entry, exact to rounding, if value is analytic and takes complex arrays
+      (Squire and Trapp 1998).
+    - "centered": every entry, by central differences that search the best step (Ridders 1982).
+    - "directional": along random directions, at most eight evaluations each for a smooth value,
+      whatever the size of the point. If the gradient fails, bisection locates a wrong entry.
+    - "taylor": by differences along a direction, with the orders of the Taylor remainder.
+    - "auto": the complex step if value supports it, otherwise central differences. Above 20,000
+      entries, or about ten seconds of work, it takes directions.
 
-    ``value`` and ``gradient`` receive copies of the point, first twice each. They are called in
-    float64, also for a float32 point, if they support it. A check passes if the verdict is "pass"
-    or "kink"; ``GradientReport`` explains the verdicts. Raises TypeError or ValueError for a point
-    that is not real or not finite, for a value that is not one finite number, and for a gradient of
-    another structure or shape.
+    Both functions receive copies of the point, in float64 if they support it. Raises TypeError or
+    ValueError for a point that is not real and finite, a value that is not one finite number, and a
+    gradient of another structure or shape.
 
     >>> import numpy as np
     >>> import backprop_xp as bx
@@ -174,11 +161,14 @@ def check_network(
             f"theta has shape {tuple(theta.shape)}, but the check takes one network, "
             f"({network.size},). Pass theta[i]."
         )
-    x, y = in_double(like(theta, x, "x")), in_double(_targets(network, theta, x, y))
-    rows = Rows(x, y, None, rng)
-    if sample_weight is not None:
-        weight = in_double(like(theta, sample_weight, "sample_weight"))
-        rows = counted(Rows(x, y, weight, rng, stand_ins(weight, ())))
+    x, key = network.check_inputs(theta, x, rng)
+    outputs, labels = network.outputs_shape(theta, x), network.loss_function.labels
+    y, weight = check_targets(theta, outputs, y, sample_weight, labels=labels)
+    x, y = in_double(x), in_double(y)
+    rows = Rows(x, y, None, key)
+    if weight is not None:
+        weight = in_double(weight)
+        rows = counted(Rows(x, y, weight, key, stand_ins(weight, ())))
     return check_problem(network_problem(network, in_double(theta), rows, checked))
 
 
@@ -265,15 +255,6 @@ def assert_gradient(
     The arguments are those of ``check_gradient``. The message is the report.
     """
     check_gradient(value, gradient, point, args=args, **options).raise_if_failed()
-
-
-def _targets(network: Network, theta: Array, x: Array, y: Array) -> Array:
-    """Return y beside theta, with class labels one-hot; the network's loss checks its shape."""
-    if network.loss_function.labels and whole_numbers(theta, y, "y") is not None:
-        x = check_x(theta, x, None)
-        outputs = (x.shape[-2], network.forward(theta, x[..., :1, :]).shape[-1])
-        y, _ = check_targets(theta, outputs, y, None, labels=True)
-    return like(theta, y, "y")
 
 
 def _floating(x: Array, name: str) -> Array:

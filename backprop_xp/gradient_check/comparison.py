@@ -11,14 +11,7 @@ import numpy as np
 from backprop_xp.gradient_check.analytic import AnalyticDerivative, AnalyticGradient
 from backprop_xp.gradient_check.derivatives import LONG, complex_step, ladder, quick_difference
 from backprop_xp.gradient_check.extrapolation import SAFETY
-from backprop_xp.gradient_check.judge import (
-    FAIL,
-    PASS,
-    Comparison,
-    Findings,
-    judge,
-    tolerance_of,
-)
+from backprop_xp.gradient_check.judge import FAIL, PASS, Comparison, Findings, judge, tolerance_of
 from backprop_xp.gradient_check.lines import Lines, NumericDerivative
 from backprop_xp.gradient_check.rounding import rounding_limits, with_measured_rounding
 
@@ -53,10 +46,9 @@ def compare(
     *,
     least: int = PASS,
 ) -> Comparison:
-    """Judge the gradient along lines; examine doubtful lines by ``sharper`` derivatives.
+    """Judge the gradient along lines; doubtful ones, ``least`` or worse, by ``sharper`` derivatives.
 
-    Lines with an outcome better than ``least`` are not doubtful. The rounding of the gradient is
-    measured only if it would fail otherwise. Then the rounding is told apart from a small mistake.
+    The rounding of the gradient is measured only if the gradient would fail otherwise.
     """
     limits, has_limits = np.full(numeric.value.shape, np.inf), False
     settled, examined = _suffices(lines, numeric), np.zeros(lines.scale.shape, dtype=bool)
@@ -117,20 +109,21 @@ def _confirms(lines: Lines, quick: NumericDerivative, exact: NumericDerivative) 
     noise = quick.bar * quick.step * lines.scale[:, None]
     is_rounded = noise <= _ROUNDED * lines.function.epsilon * np.abs(lines.function.fx)
     is_sharp = quick.bar <= _SHARP * _size(lines, quick, exact)
-    return (is_sharp | is_rounded) & ~contradicts(lines, quick, exact)
+    return np.asarray((is_sharp | is_rounded) & ~contradicts(lines, quick, exact))
 
 
 def _size(
     lines: Lines, one: NumericDerivative | AnalyticDerivative, other: NumericDerivative
 ) -> np.ndarray:
-    return np.maximum(np.maximum(np.abs(one.value), np.abs(other.value)), lines.norm)
+    return np.asarray(np.maximum(np.maximum(np.abs(one.value), np.abs(other.value)), lines.norm))
 
 
 def contradicts(lines: Lines, real: NumericDerivative, exact: NumericDerivative) -> np.ndarray:
     """Whether real differences show that the complex step misses something."""
     low, high = np.minimum(real.left, real.right), np.maximum(real.left, real.right)
     error = np.maximum(low - exact.value, exact.value - high) - exact.bar
-    return error > real.bar + _AGREES * np.maximum(np.abs(exact.value), lines.norm)
+    slack = real.bar + _AGREES * np.maximum(np.abs(exact.value), lines.norm)
+    return np.asarray(error > slack)
 
 
 def _suffices(lines: Lines, quick: NumericDerivative) -> np.ndarray:
@@ -145,4 +138,4 @@ def _suffices(lines: Lines, quick: NumericDerivative) -> np.ndarray:
     agrees = np.abs(analytic.value - quick.value) <= slack
     # One wrong term of a direction must show beside their norm.
     is_sharp = quick.bar <= _SHARP * np.where(lines.norm > 0.0, lines.norm, size)
-    return np.all(agrees & is_sharp & ~is_zero, axis=-1)
+    return np.asarray(np.all(agrees & is_sharp & ~is_zero, axis=-1))

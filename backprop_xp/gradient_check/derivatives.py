@@ -2,13 +2,8 @@
 
 import numpy as np
 
-from backprop_xp.gradient_check.extrapolation import (
-    SAFETY,
-    extrapolate,
-    over_shorter,
-    smallest,
-    with_kinks,
-)
+from backprop_xp.gradient_check import extrapolation
+from backprop_xp.gradient_check.extrapolation import SAFETY
 from backprop_xp.gradient_check.functions import DOUBLE, SINGLE
 from backprop_xp.gradient_check.lines import Lines, NumericDerivative
 
@@ -65,20 +60,31 @@ def quick_difference(lines: Lines, is_long: np.ndarray | bool = False) -> Numeri
     return NumericDerivative(value, bar, value, value, np.broadcast_to(step[:, None], value.shape))
 
 
+@np.errstate(all="ignore")
 def ladder(lines: Lines) -> NumericDerivative:
     """Return derivatives from a ladder of steps, from half the scale down to the rounding error."""
-    fx, rungs = lines.function.fx, lines.rungs
+    function, fx, rungs = lines.function, lines.function.fx, lines.rungs
     h = lines.scale * 0.5 * 4.0 ** -np.arange(rungs)[:, None]
     values, steps, correction = lines.probe(np.concatenate([h, -h]))
     change = (values - fx - correction) * np.any(values != fx, axis=0)
     right, left, up, down = change[:rungs], change[rungs:], steps[:rungs], -steps[rungs:]
-    with np.errstate(all="ignore"):
-        slope = np.abs((right - left) / (up + down))
-        noise = _least_noise(lines, values, steps[:, :, 0], slope)
-        found = extrapolate((up + down) / 2.0, right - left, right + left, noise, down - up)
-        for h, one in ((up, right), (down, -left)):  # one side may be outside of the domain
-            found = found.where(~np.isfinite(found.bar), extrapolate(h, one, None, noise))
-        found = with_kinks(found, right / up, left / -down, noise, up)
+    # The largest value at this or a shorter step: values far away round nothing here.
+    largest = np.fmax(np.abs(values[:rungs]), np.abs(values[rungs:]))
+    largest = np.fmax(extrapolation.over_shorter(np.fmax, largest), np.abs(fx))
+    # Values that float32 holds exactly were rounded to it, most likely.
+    is_single = np.all(values == values.astype(np.float32), axis=0)
+    noise = np.where(is_single, SINGLE, function.epsilon) * largest
+    noise = np.fmax(noise, _quantum(lines, values, steps[:, :, 0]))
+    # The rounding error of terms that cancel is that of the entry, times the slope.
+    x = function.x[lines.columns] if lines.columns.size else np.zeros(1)
+    slope = np.abs((right - left) / (up + down))
+    noise = np.fmax(noise, function.epsilon * np.abs(x)[:, None] * slope)
+    h, uneven = (up + down) / 2.0, down - up
+    found = extrapolation.extrapolate(h, right - left, right + left, noise, uneven)
+    for h, one in ((up, right), (down, -left)):  # one side may be outside of the domain
+        sided = extrapolation.extrapolate(h, one, None, noise)
+        found = found.where(~np.isfinite(found.bar), sided)
+    found = extrapolation.with_kinks(found, right / up, left / -down, noise, up)
     is_constant = np.all((values == fx) | ~np.isfinite(values), axis=0) & np.isfinite(found.bar)
     constant = np.flatnonzero(np.any(is_constant, axis=-1))
     if constant.size:
@@ -86,27 +92,9 @@ def ladder(lines: Lines) -> NumericDerivative:
         some = lines.chosen(constant)
         far = some.scale * np.asarray([[0.0], [_FAR], [-_FAR]])
         bar = _quantum(some, some.probe(far)[0], far) / some.scale[:, None]
-        found.bar[constant] = np.fmax(
-            found.bar[constant], np.where(is_constant[constant], bar, 0.0)
-        )
+        bar = np.where(is_constant[constant], bar, 0.0)
+        found.bar[constant] = np.fmax(found.bar[constant], bar)
     return found._replace(step=found.step / lines.scale[:, None])
-
-
-def _least_noise(
-    lines: Lines, values: np.ndarray, steps: np.ndarray, slope: np.ndarray
-) -> np.ndarray:
-    """Return the least noise of a value at each step, ``(S, K, M)``, given the slopes there."""
-    function, rungs = lines.function, len(slope)
-    # The largest value at this or a shorter step: values far away round nothing here.
-    largest = np.fmax(np.abs(values[:rungs]), np.abs(values[rungs:]))
-    largest = np.fmax(over_shorter(np.fmax, largest), np.abs(function.fx))
-    # Values that float32 holds exactly were rounded to it, most likely.
-    is_single = np.all(values == values.astype(np.float32), axis=0)
-    epsilon = np.where(is_single, SINGLE, function.epsilon)
-    noise = np.fmax(epsilon * largest, _quantum(lines, values, steps))
-    # The rounding error of terms that cancel is that of the entry, times the slope.
-    x = function.x[lines.columns] if lines.columns.size else np.zeros(1)
-    return np.fmax(noise, function.epsilon * np.abs(x)[:, None] * slope)
 
 
 def _quantum(lines: Lines, values: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -143,7 +131,7 @@ def _finer(
         seen.append(lines.probe((1.0 + _LITTLE) * steps)[0])
     for _ in range(min(_BISECTED_RESULTS, is_open.shape[1])):
         result = np.argmax(np.where(is_open, least, 0.0), axis=1)
-        seen.append(_bisected(lines, values[:, each, result], steps, result))
+        seen += _bisected(lines, values[:, each, result], steps, result)
         found = np.concatenate(seen)
         gaps = np.diff(np.sort(np.where(np.isfinite(found), found, np.nan), axis=0), axis=0)
         least = np.fmin(least, np.where(gaps > 0.0, gaps, np.inf).min(axis=0))
@@ -156,18 +144,18 @@ def _finer(
 
 def _bisected(
     lines: Lines, values: np.ndarray, steps: np.ndarray, result: np.ndarray
-) -> np.ndarray:
-    """Return the values ``(S, K, M)`` met in bisecting for the shortest step that changes a result.
+) -> list[np.ndarray]:
+    """Return the values met in bisecting for the shortest step that changes a result.
 
     ``values (S, K)`` are those of ``result (K,)``, one for each line, at ``steps (S, K)``.
     """
     each, fx = np.arange(len(result)), lines.function.fx[result]
     change = np.abs(values - fx)
-    (above,) = smallest(np.where(change > 0.0, np.abs(steps), np.inf), steps)
+    (above,) = extrapolation.smallest(np.where(change > 0.0, np.abs(steps), np.inf), steps)
     below, seen = 0.0 * above, []
     for _ in range(_BISECTIONS):
         middle = (above + below) / 2.0
         seen.append(lines.probe(middle[None, :])[0])
         is_changed = seen[-1][0, each, result] != fx
         above, below = np.where(is_changed, (middle, below), (above, middle))
-    return np.concatenate(seen)
+    return seen

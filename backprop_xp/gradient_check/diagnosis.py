@@ -105,7 +105,7 @@ def _evidence(entries: Comparison) -> Iterator[Evidence]:
     slack = entries.numeric.bar + entries.analytic.bar
     slack = slack + tolerance_of(function, "entries") * np.abs(value)
     wrong, is_jacobian = entries.error > entries.tolerance, function.problem.is_jacobian
-    for name, shape, part in function.problem.point.tensors:
+    for name, shape, part in function.point.tensors:
         inside = (part.start <= columns) & (columns < part.stop)
         if np.any(inside) and (np.any(analytic[part]) or np.any(numeric[part])):
             shape = analytic.shape[1:] + shape if is_jacobian else shape

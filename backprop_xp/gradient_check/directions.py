@@ -30,7 +30,7 @@ def _direction(gradient: AnalyticGradient, number: int) -> np.ndarray:
     and shorter the more entries are perturbed together.
     """
     scale, function = gradient.scale, gradient.function
-    generator = np.random.default_rng([function.problem.options["seed"], number])
+    generator = np.random.default_rng([function.options["seed"], number])
     signs = drawn = generator.uniform(-1.0, 1.0, scale.size)
     if number == 1:
         slope = gradient.finite.sum(axis=1)
@@ -42,12 +42,12 @@ def _direction(gradient: AnalyticGradient, number: int) -> np.ndarray:
     terms = np.maximum(terms, _LEAST_TERM * terms.max())
     weights = terms.min() / terms if terms.max() > 0.0 else np.ones_like(terms)
     weights *= scale * float(scale.size) ** -0.25
-    return np.copysign(weights * (0.5 + 0.5 * np.abs(drawn)), signs)
+    return np.asarray(np.copysign(weights * (0.5 + 0.5 * np.abs(drawn)), signs))
 
 
 def _sample(gradient: AnalyticGradient) -> np.ndarray:
     """Return the indices of some entries, in ascending order."""
-    seed = gradient.function.problem.options["seed"]
+    seed = gradient.function.options["seed"]
     return np.sort(np.random.default_rng(seed).permutation(gradient.scale.size)[:_SAMPLE])
 
 
@@ -75,7 +75,7 @@ def check_directions(gradient: AnalyticGradient, method: str) -> Findings:
     The method "taylor" takes differences only, and measures the orders of the remainder.
     """
     tried, function = [], gradient.function
-    for number in range(1, (function.problem.options["directions"] or 1) + 1):
+    for number in range(1, (function.options["directions"] or 1) + 1):
         direction = _direction(gradient, number)
         line = along_direction(gradient, direction)
         comparison = _compare(line, by_differences=method == "taylor")
@@ -112,7 +112,7 @@ def _compare(line: Lines, *, by_differences: bool = False) -> Comparison:
 def _compared_entries(comparison: Comparison) -> Comparison:
     """Judge a sample of entries: a wrong one, others of its row, and random ones."""
     gradient, wrong = comparison.lines.gradient, _wrong_entry(comparison)
-    tensor = gradient.function.problem.point.tensor_at(wrong)
+    tensor = gradient.function.point.tensor_at(wrong)
     length = tensor.shape[-1] if tensor.shape else 1
     row = wrong - (wrong - tensor.part.start) % length + np.arange(min(length, _SAMPLE))
     lines = Lines(gradient, np.unique([wrong, *row, *_sample(gradient)]))

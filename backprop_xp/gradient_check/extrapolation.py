@@ -46,7 +46,12 @@ def extrapolate(
     seen = np.fmax(unexplained, h * np.abs(tables[1] - longer(tables[1])))
     shorter = np.concatenate([seen[1:], np.full_like(seen[:1], np.nan)])
     noise = np.fmax(over_shorter(np.fmax, shorter), least)
-    steep = _steepest(odd, shorter, seen, noise, h)
+    # A change that shows at one step but not at shorter ones is not noise: the slope may be as
+    # steep there.
+    moves = np.isfinite(shorter) & (np.roll(odd, -1, axis=0) != 0.0)
+    several = over_shorter(np.add, moves.astype(int)) >= _SHORTER
+    steep = np.where(several & (seen > _ONSET * noise), seen / h, 0.0)
+    steep = over_shorter(np.fmax, np.concatenate([steep[1:], 0.0 * steep[:1]]))
     is_known = over_shorter(np.add, np.isfinite(shorter).astype(int)) >= _SHORTER
     bars = []
     for last, before in zip(tables[1:], tables[:-1], strict=True):
@@ -59,58 +64,35 @@ def extrapolate(
     return NumericDerivative(value, bar, value, value, step)
 
 
-def _steepest(
-    odd: np.ndarray, shorter: np.ndarray, seen: np.ndarray, noise: np.ndarray, h: np.ndarray
-) -> np.ndarray:
-    """Return the steepest slope that shorter steps may hide.
-
-    A change that shows at one step but not at shorter ones is not noise: the slope may be as steep.
-    """
-    moves = np.isfinite(shorter) & (np.roll(odd, -1, axis=0) != 0.0)
-    several = over_shorter(np.add, moves.astype(int)) >= _SHORTER
-    steep = np.where(several & (seen > _ONSET * noise), seen / h, 0.0)
-    return over_shorter(np.fmax, np.concatenate([steep[1:], 0.0 * steep[:1]]))
-
-
 def with_kinks(
     found: NumericDerivative, right: np.ndarray, left: np.ndarray, least: np.ndarray, h: np.ndarray
 ) -> NumericDerivative:
     """Return derivatives with their one-sided slopes where those ``(S, K, M)`` stay apart."""
     gap = right - left
     clear = np.abs(gap) > _KINK_NOISE * least / h
-    stays = clear.copy()
+    # At a cusp the gap grows, but does not jump, down to the shortest step at which it is clear.
+    ratio = gap / longer(gap)
+    grows = clear & (ratio > 1.0 + _KINK_CHANGE) & (ratio < _JUMP)
+    stays, is_cusp = clear.copy(), grows & over_shorter(np.logical_and, grows | ~clear)
     for back in range(1, _KINK_STEPS):
         change = np.abs(gap[:-back] - gap[back:])
         stays[back:] &= change <= _KINK_CHANGE * np.abs(gap[back:])
-        stays[:back] = False
+        is_cusp[back:] &= grows[:-back]
+        stays[:back] = is_cusp[:back] = False
     moves = np.abs(right - longer(right)) + np.abs(left - longer(left)) + least / h
     bars = np.where(stays & np.isfinite(moves), SAFETY * moves, np.inf)
     bar, right, left, step = smallest(bars, bars, right, left, h)
     is_kinked = np.isfinite(bar) & (found.bar > _NO_KINK * np.abs(right - left))
     kinked = NumericDerivative((left + right) / 2.0, bar, left, right, step)
-    found = found.where(is_kinked, kinked)
-    slope = np.copysign(np.inf, gap[-1])
+    found, slope = found.where(is_kinked, kinked), np.copysign(np.inf, gap[-1])
     cusp = NumericDerivative(found.value, np.abs(slope), -slope, slope, found.step)
-    return found.where(_is_cusp(gap, clear), cusp)
-
-
-def _is_cusp(gap: np.ndarray, clear: np.ndarray) -> np.ndarray:
-    """Whether the gap grows, but does not jump, down to its shortest clear step."""
-    ratio = gap / longer(gap)
-    grows = clear & (ratio > 1.0 + _KINK_CHANGE) & (ratio < _JUMP)
-    is_cusp = grows & over_shorter(np.logical_and, grows | ~clear)
-    for back in range(1, _KINK_STEPS):
-        is_cusp[back:] &= grows[:-back]
-        is_cusp[:back] = False
-    return np.any(is_cusp, axis=0)
+    return found.where(np.any(is_cusp, axis=0), cusp)
 
 
 def smallest(bars: np.ndarray, *tables: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return the rows of the tables at which the bars are smallest along the first axis."""
-    best = np.argmin(bars, axis=0)[None]
-    return tuple(
-        np.take_along_axis(np.broadcast_to(table, bars.shape), best, 0)[0] for table in tables
-    )
+    best, shape = np.argmin(bars, axis=0)[None], bars.shape
+    return tuple(np.take_along_axis(np.broadcast_to(t, shape), best, 0)[0] for t in tables)
 
 
 def longer(table: np.ndarray) -> np.ndarray:
@@ -120,4 +102,4 @@ def longer(table: np.ndarray) -> np.ndarray:
 
 def over_shorter(ufunc: np.ufunc, table: np.ndarray) -> np.ndarray:
     """Accumulate each row over its own step and all shorter ones."""
-    return ufunc.accumulate(table[::-1])[::-1]
+    return np.asarray(ufunc.accumulate(table[::-1])[::-1])

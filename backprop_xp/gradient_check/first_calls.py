@@ -23,9 +23,9 @@ class Fault(Exception):  # noqa: N818 - not an error of the program
 
 
 def first_calls(problem: Problem) -> Function:
-    """Return a problem's ``Function``, after calling value and gradient at the point.
+    """Return a problem's ``Function``, after two calls of value and gradient at the point.
 
-    Raises ``Fault`` if a second call returns other numbers, or if a call changes the point, and
+    Raises ``Fault`` if the second call returns other numbers, or if a call changes the point, and
     ValueError or TypeError if value is not a number or gradient not structured like the point.
     """
     function = Function(problem)
@@ -33,7 +33,16 @@ def first_calls(problem: Problem) -> Function:
     if function.tangent is not None:
         _require_projection(function)
     function.fx, function.epsilon = _call(function, function.value, "value")
-    _require_valid_value(function)
+    numbers = _repr(function.fx)
+    if function.fx.dtype.kind == "c":
+        raise TypeError(f"value(point) must be real at a real point, not complex: {numbers}.")
+    if not np.all(np.isfinite(function.fx)):
+        raise ValueError(f"value(point) is {numbers}: no derivative can be taken there.")
+    if problem.options["batched"] and function.stacks is None and not function.takes_stacks(2):
+        raise ValueError(
+            "batched=True, but value of stacked copies differs from value of each copy alone. It "
+            "must return one number for each copy, from that copy only. Leave the option out."
+        )
     if function.is_double:  # in float32 the second call is the one in float64
         _require_same_value(function, function.value(function.x, function.dtype)[0])
     function.gx, function.gradient_epsilon = _call(function, function.gradient, "gradient")
@@ -60,9 +69,7 @@ def last_calls(function: Function, *, passed: bool) -> None:
 
 
 def _call(
-    function: Function,
-    call: Callable[[np.ndarray, DType], tuple[np.ndarray, float]],
-    name: str,
+    function: Function, call: Callable[[np.ndarray, DType], tuple[np.ndarray, float]], name: str
 ) -> tuple[np.ndarray, float]:
     """Call value or gradient at the point; raise ``Fault`` if it writes into its argument."""
     found = call(function.x, function.dtype)
@@ -72,23 +79,7 @@ def _call(
     return found
 
 
-def _require_valid_value(function: Function) -> None:
-    """Raise unless value is real and finite, and takes stacks if ``batched=True``."""
-    text = _repr(function.fx)
-    if function.fx.dtype.kind == "c":
-        raise TypeError(f"value(point) must be real at a real point, not complex: {text}.")
-    if not np.all(np.isfinite(function.fx)):
-        raise ValueError(f"value(point) is {text}: no derivative can be taken there.")
-    is_batched = function.problem.options["batched"] and function.stacks is None
-    if is_batched and not function.takes_stacks(2):
-        raise ValueError(
-            "batched=True, but value of stacked copies differs from value of each copy alone. It "
-            "must return one number for each copy, from that copy only. Leave the option out."
-        )
-
-
 def _require_same_value(function: Function, again: np.ndarray) -> None:
-    """Raise ``Fault`` if a later value at the point differs from the first."""
     if not np.allclose(again, function.fx, rtol=_REPEATABLE * function.epsilon, atol=0.0):
         pair = f"{_repr(function.fx)}, then {_repr(again)}"
         sentence = f"value differs between two calls at the same point: {pair}"
@@ -96,7 +87,6 @@ def _require_same_value(function: Function, again: np.ndarray) -> None:
 
 
 def _require_same_gradient(function: Function, again: np.ndarray, problem: str) -> None:
-    """Raise ``Fault`` if a later gradient at the point differs from the first."""
     both = np.stack([function.gx, again])
     size = np.max(np.abs(both), initial=0.0, where=np.isfinite(both))
     slack = _REPEATABLE * function.gradient_epsilon * size
@@ -109,28 +99,30 @@ def _require_same_gradient(function: Function, again: np.ndarray, problem: str) 
 
 def _switch_to_float64(function: Function) -> None:
     """Call value and gradient in float64 from now on, if they compute the same formula in it."""
-    double, x = array_namespace(function.problem.point.flat).float64, function.x
+    double, x = array_namespace(function.point.flat).float64, function.x
     shrunk = function.rounded(np.stack([0.5 * x, 0.75 * x]))
     with function.catch_errors():
         value, epsilon = function.value(x, double)
         gradient, gradient_epsilon = function.gradient(x, double)
-        if (
-            epsilon == DOUBLE
-            and _is_same(value, function.fx, lambda: function.values(shrunk))
-            and _is_same(gradient, function.gx, lambda: function.gradients(shrunk))
-        ):
+        is_same = epsilon == DOUBLE and _is_same(value, function.fx, function.values, shrunk)
+        if is_same and _is_same(gradient, function.gx, function.gradients, shrunk):
             function.dtype, function.fx, function.gx = double, value, gradient
             function.epsilon, function.gradient_epsilon = epsilon, gradient_epsilon
 
 
-def _is_same(wide: np.ndarray, narrow: np.ndarray, elsewhere: Callable[[], np.ndarray]) -> bool:
+def _is_same(
+    wide: np.ndarray,
+    narrow: np.ndarray,
+    call: Callable[[np.ndarray], np.ndarray],
+    points: np.ndarray,
+) -> bool:
     """Whether results in float64 and float32 differ by rounding only.
 
-    The rounding error of terms that cancel is that of the result's size ``elsewhere``.
+    The rounding error of terms that cancel is that of the result's size at other points.
     """
     if np.allclose(wide, narrow, rtol=_SAME_FORMULA, atol=0.0):
         return True
-    size = np.fmax(_SAME_FORMULA * np.abs(narrow), 64.0 * SINGLE * np.abs(elsewhere()))
+    size = np.fmax(_SAME_FORMULA * np.abs(narrow), 64.0 * SINGLE * np.abs(call(points)))
     return bool(np.all(np.abs(wide - narrow) <= np.fmax.reduce(size)))
 
 

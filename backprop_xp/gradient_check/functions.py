@@ -1,9 +1,8 @@
 """The caller's value and gradient as functions of host vectors.
 
-Points ``(P,)`` and stacks of them ``(K, P)`` are NumPy arrays in float64 or complex128. The
-caller's functions receive arrays of the caller's library. Results are ``(K, M)``: M is 1 for a
-value, and the number of results for a function with a Jacobian. A perturbed point that cannot be
-evaluated has NaN as its result.
+Points ``(P,)`` and stacks of them ``(K, P)`` are NumPy arrays in float64 or complex128. Results are
+``(K, M)``: M is 1 for a value, and the number of results for a function with a Jacobian. A
+perturbed point that cannot be evaluated has NaN as its result.
 """
 
 import contextlib
@@ -18,8 +17,8 @@ import numpy as np
 
 from backprop_xp.backends import Array, DType, array_namespace, beside, to_host
 from backprop_xp.backends.process_settings import process_wide
-from backprop_xp.gradient_check.points import Structure, flatten_gradient, flatten_like
-from backprop_xp.gradient_check.problems import Problem
+from backprop_xp.gradient_check.points import Point, Structure, flatten_gradient, flatten_like
+from backprop_xp.gradient_check.problems import CheckOptions, Problem
 
 # The rounding errors (epsilon) of float64, float32 and float16.
 DOUBLE, SINGLE, HALF = 2.0**-52, 2.0**-23, 2.0**-10
@@ -47,6 +46,8 @@ class Function:
     """
 
     problem: Problem
+    point: Point = field(init=False)
+    options: CheckOptions = field(init=False)
     x: np.ndarray = field(init=False)
     fx: np.ndarray = field(init=False, default_factory=lambda: np.zeros(0))
     gx: np.ndarray = field(init=False)
@@ -61,7 +62,7 @@ class Function:
     argument: Array = None
 
     def __post_init__(self) -> None:
-        point, options = self.problem.point, self.problem.options
+        self.point, self.options = point, options = self.problem.point, self.problem.options
         self.x, self.dtype = to_host(point.flat).astype(np.float64), point.flat.dtype
         self.tangent = options["tangent"]
         is_free = self.tangent is None and self.problem.bounds is None and point.is_plain
@@ -70,28 +71,26 @@ class Function:
     @property
     def is_double(self) -> bool:
         """Whether value receives points in float64."""
-        return bool(self.dtype == array_namespace(self.problem.point.flat).float64)
+        return bool(self.dtype == array_namespace(self.point.flat).float64)
 
     def value(self, point: np.ndarray, dtype: DType) -> tuple[np.ndarray, float]:
         """Return value at a point ``(P,)`` as ``(M,)``, and its rounding error."""
         self.argument = array = self._array(point.copy(), dtype)
-        array = array[None, :] if self.problem.options["batched"] else array
+        array = array[None, :] if self.options["batched"] else array
         self.evaluations, start = self.evaluations + 1, time.perf_counter()
-        result = self.problem.value(self.problem.point.restore(array))
-        host = _numbers(result, is_jacobian=self.problem.is_jacobian)
+        host = self._numbers(self.problem.value(self.point.restore(array)))
         self.seconds = min(self.seconds, time.perf_counter() - start)
         if self.fx.size not in (0, host.size):
-            raise ValueError(
-                f"function(point) has {host.size} results here, but {self.fx.size} before."
-            )
+            before = f"but {self.fx.size} before"
+            raise ValueError(f"function(point) has {host.size} results here, {before}.")
         return _widened(host), _epsilon(host)
 
     def gradient(self, point: np.ndarray, dtype: DType) -> tuple[np.ndarray, float]:
         """Return the gradient at a point ``(P,)`` as ``(P, M)``, and its rounding error."""
-        home, results = self.problem.point, self.fx.size if self.problem.is_jacobian else None
         self.argument = self._array(self._on_surface(point), dtype)
-        gradient = self.problem.gradient(home.restore(self.argument))
-        host = flatten_gradient(home, gradient, results)
+        gradient = self.problem.gradient(self.point.restore(self.argument))
+        results = self.fx.size if self.problem.is_jacobian else None
+        host = flatten_gradient(self.point, gradient, results)
         columns = [self.projected(column) for column in host.T.astype(np.float64)]
         return np.stack(columns, axis=1), _epsilon(host)
 
@@ -103,8 +102,8 @@ class Function:
         """Return the gradients ``(K, P, M)`` at points ``(K, P)``."""
         found = np.full((len(points), *self.gx.shape), np.nan)
         for k, point in enumerate(points):
-            if self._is_inside(point):
-                with self.catch_errors():
+            with self.catch_errors():
+                if self._is_inside(point):
                     found[k] = self.gradient(point, self.dtype)[0]
         return found
 
@@ -117,22 +116,22 @@ class Function:
             with self.catch_errors():
                 self.evaluations += len(columns)
                 return self.problem.perturbed_values(columns, entries)[:, None]
-        most = max(1, self.problem.options["max_memory"] // (5 * self.x.size * entries.itemsize))
+        most = max(1, self.options["max_memory"] // (5 * self.x.size * entries.itemsize))
         found = []
         for part in np.array_split(np.arange(len(columns)), -(-len(columns) // most)):
             copies = np.repeat(self.x[None, :], len(part), axis=0).astype(entries.dtype)
             copies[np.arange(len(part)), columns[part]] = entries[part]
-            found.append(self._stacked_or_single(copies))
+            stacked = self._stacked(copies) if self.takes_stacks(len(part)) else None
+            found.append(self.values(copies) if stacked is None else stacked)
         return np.concatenate(found)
 
     def takes_stacks(self, copies: int) -> bool:
         """Whether value takes stacked copies: two must have the values that each has alone."""
-        if self.stacks is None and (self.problem.options["batched"] or copies >= _WORTH_STACKING):
+        if self.stacks is None and (self.options["batched"] or copies >= _WORTH_STACKING):
             pair = self.rounded(np.stack([self.x, self.x * (1.0 + 2.0**-10) + 2.0**-10]))
-            single, self.stacks = self.values(pair), False
-            with self.catch_errors():
-                stacked, slack = self._stacked(pair), 64.0 * self.epsilon
-                self.stacks = bool(np.allclose(stacked, single, rtol=slack, atol=0.0))
+            single, stacked, slack = self.values(pair), self._stacked(pair), 64.0 * self.epsilon
+            is_same = stacked is not None and np.allclose(stacked, single, rtol=slack, atol=0.0)
+            self.stacks = bool(is_same)
         return bool(self.stacks)
 
     def recentered(self, point: np.ndarray) -> "Function | None":
@@ -167,12 +166,11 @@ class Function:
             return vector
         if vector.dtype.kind == "c":
             return self.projected(vector.real) + 1j * self.projected(vector.imag)
-        home = self.problem.point
-        direction = home.restore(self._array(vector, home.flat.dtype))
-        return flatten_like(home, self.tangent(direction), "tangent(direction)")
+        direction = self.point.restore(self._array(vector, self.point.flat.dtype))
+        return flatten_like(self.point, self.tangent(direction), "tangent(direction)")
 
     def _array(self, host: np.ndarray, dtype: DType) -> Array:
-        return beside(self.problem.point.flat, host, dtype)
+        return beside(self.point.flat, host, dtype)
 
     def _on_surface(self, point: np.ndarray) -> np.ndarray:
         """Return a copy of a point, its distance from x projected by ``tangent``."""
@@ -185,40 +183,34 @@ class Function:
     def _value_or_nan(self, point: np.ndarray) -> np.ndarray:
         """Return value at a point as ``(M,)``, NaN if it is outside of the domain."""
         point = self._on_surface(point)
-        if self._is_inside(point):
-            with self.catch_errors():
+        with self.catch_errors():
+            if self._is_inside(point):
                 return self.value(point, self.dtype)[0]
         return np.full(self.fx.size, np.nan)
 
-    def _stacked_or_single(self, points: np.ndarray) -> np.ndarray:
-        """Return the values at points ``(K, P)``, in one call if value takes stacks."""
-        if self.takes_stacks(len(points)):
-            with self.catch_errors():  # one of the points may be outside of the domain
-                return self._stacked(points)
-        return self.values(points)
+    def _stacked(self, points: np.ndarray) -> np.ndarray | None:
+        """Return the values at points ``(K, P)`` from one call, None if that fails."""
+        values = None
+        with self.catch_errors():  # one of the points may be outside of the domain
+            self.evaluations += len(points)
+            stack = self.point.restore(self._array(points, self.dtype))
+            host = _widened(to_host(self.problem.value(stack)))
+            values = host.reshape(len(points), self.fx.size)
+        return values
 
-    def _stacked(self, points: np.ndarray) -> np.ndarray:
-        self.evaluations += len(points)
-        stack = self.problem.point.restore(self._array(points, self.dtype))
-        return _widened(to_host(self.problem.value(stack))).reshape(len(points), self.fx.size)
-
-
-def _numbers(result: Structure, *, is_jacobian: bool) -> np.ndarray:
-    """Return a result of value as ``(M,)``, or raise unless it is a number."""
-    if isinstance(result, tuple) and not is_jacobian:
-        raise TypeError(
-            f"value(point) must be one number, not a tuple of {len(result)}. If it returns "
-            "(value, gradient), pass gradient=True."
-        )
-    host = to_host(result)
-    if host.dtype.kind not in "fciu":
-        raise TypeError(f"value(point) must be one number, not {result!r:.100}.")
-    if host.size != 1 and not is_jacobian:
-        raise ValueError(
-            f"value(point) must be one number, but has shape {host.shape}. Check a function with "
-            "several results with bx.check_jacobian."
-        )
-    return host.reshape(-1)
+    def _numbers(self, result: Structure) -> np.ndarray:
+        """Return a result of value as ``(M,)``, or raise unless it is a number."""
+        expected, is_jacobian = "value(point) must be one number", self.problem.is_jacobian
+        if isinstance(result, tuple) and not is_jacobian:
+            pair = "If it returns (value, gradient), pass gradient=True"
+            raise TypeError(f"{expected}, not a tuple of {len(result)}. {pair}.")
+        host = to_host(result)
+        if host.dtype.kind not in "fciu":
+            raise TypeError(f"{expected}, not {result!r:.100}.")
+        if host.size != 1 and not is_jacobian:
+            several = "bx.check_jacobian checks a function with several results"
+            raise ValueError(f"{expected}, but has shape {host.shape}. {several}.")
+        return host.reshape(-1)
 
 
 def _epsilon(host: np.ndarray) -> float:

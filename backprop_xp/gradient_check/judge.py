@@ -1,8 +1,7 @@
-"""The judge: it compares analytic with numeric derivatives and gives each an outcome.
+"""The judge: it compares analytic with numeric derivatives, along entries or directions.
 
-Both have error bars. One rule serves entries and directions: the analytic derivative is wrong if
-the two differ by more than the tolerance, which is the base tolerance of the table below plus both
-bars.
+An analytic derivative is wrong if the two differ by more than the tolerance, which is the base
+tolerance of the table below plus both error bars.
 """
 
 from typing import NamedTuple
@@ -28,7 +27,7 @@ TOLERANCES = {
 
 
 def tolerance_of(function: Function, name: str) -> float:
-    """Return a tolerance of the table for the rounding of a function and its gradient."""
+    """Return a tolerance of the table, given the rounding of a function and its gradient."""
     least, rounding_errors, _ = TOLERANCES[name]
     return max(least, rounding_errors * max(function.epsilon, function.gradient_epsilon))
 
@@ -70,10 +69,9 @@ class Comparison(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """The outcome of a method.
+    """The outcome of a method: the comparison that the verdict is about, and its evaluations.
 
-    ``comparison`` has the lines that the verdict is about, and ``evaluations`` their number for it.
-    ``entries`` are compared entries: the lines themselves, or, where a direction fails, a sample.
+    ``entries`` are compared entries: those of the comparison, or a sample if a direction fails.
     """
 
     method: str
@@ -88,14 +86,10 @@ def judge(
 ) -> Comparison:
     """Compare the analytic derivatives along lines with numeric ones ``(K, M)``.
 
-    The analytic bars grow by the rounding error of the gradient's natural size, but by at ``most``
-    so much. The option ``tolerance`` replaces the table's; the bars count all the same, since a
-    fail asserts that rounding does not explain the difference.
+    The analytic bars grow by the rounding error of the gradient's natural size, and ``most`` limits
+    that. The option ``tolerance`` replaces the table's, but the bars count all the same.
     """
-    given, base = (
-        lines.function.problem.options["tolerance"],
-        tolerance_of(lines.function, lines.kind),
-    )
+    given, base = lines.function.options["tolerance"], tolerance_of(lines.function, lines.kind)
     analytic = lines.analytic
     analytic = analytic._replace(bar=analytic.bar + np.fmin(analytic.natural_bar, most))
     low, high = np.minimum(numeric.left, numeric.right), np.maximum(numeric.left, numeric.right)
@@ -136,13 +130,14 @@ def _matters(lines: Lines, numeric: NumericDerivative) -> np.ndarray:
     larger = np.maximum(certain[columns], size)
     # A numeric derivative that may be all error is no measure for the others.
     certain[columns] = np.where(numeric.bar <= 0.5 * size, larger, certain[columns])
-    return larger > part * lines.gradient.largest(certain).max(axis=1, keepdims=True)[columns]
+    largest = lines.gradient.largest(certain).max(axis=1, keepdims=True)
+    return np.asarray(larger > part * largest[columns])
 
 
 def reason_of(findings: Findings) -> str:
     """Return the reason of a tolerance, or of an inconclusive verdict."""
     comparison, at = findings.comparison, findings.comparison.decisive
-    given = comparison.lines.function.problem.options["tolerance"]
+    given = comparison.lines.function.options["tolerance"]
     if comparison.verdict == INCONCLUSIVE:
         return _reason_of_doubt(comparison, given)
     if given is not None:
@@ -153,10 +148,9 @@ def reason_of(findings: Findings) -> str:
     error = float((findings.entries or comparison).error.max())
     if comparison.verdict == FAIL and 0.0 < error < 1e-3:
         digits = int(-np.log10(error))
-        return (
-            f"{reason}; analytic and numeric agree to {digits} digits: an inner solver, or "
-            f"constants of few digits? tolerance={10.0 ** -(digits - 1):.0e} accepts it"
-        )
+        accepted = f"tolerance={10.0 ** -(digits - 1):.0e} accepts it"
+        cause = "an inner solver, or rounded constants?"
+        return f"{reason}; analytic and numeric agree to {digits} digits: {cause} {accepted}"
     room = float(comparison.room[at])
     return f"{reason}; plus the error bars, {room:.0e}" if room > base else reason
 
@@ -179,6 +173,5 @@ def _reason_of_doubt(comparison: Comparison, given: float | None) -> str:
     if given is not None and room <= TOLERANCES["room"][0]:
         return f"the error bars, {room:.0e}, are wider than the given tolerance"
     noise = numeric / 2.0 * float(comparison.numeric.step[at] * comparison.lines.scale[at[0]])
-    part = f"{noise / (abs(float(function.fx[at[1]])) or 1.0):.0e}"
-    hidden = f"a mistake of {room:.0%} could hide"
-    return f"the value is noisy at {part}, or varies faster than any step resolves: {hidden}"
+    part = f"{noise / (abs(float(function.fx[at[1]])) or 1.0):.0e}, or varies faster than any step"
+    return f"the value is noisy at {part} resolves: a mistake of {room:.0%} could hide"

@@ -1,7 +1,4 @@
-"""Straight lines through the point, and the record of the numeric derivatives along them.
-
-A line goes along an entry, in steps relative to the entry's scale, or along a direction.
-"""
+"""Straight lines through the point, and the record of the numeric derivatives along them."""
 
 import math
 from dataclasses import dataclass, replace
@@ -30,12 +27,12 @@ class NumericDerivative(NamedTuple):
     @property
     def is_kinked(self) -> np.ndarray:
         """Whether the one-sided slopes stay apart."""
-        return self.left != self.right
+        return np.asarray(self.left != self.right)
 
     @property
     def is_steep(self) -> np.ndarray:
         """Whether the one-sided slopes grow without limit, as at a cusp."""
-        return self.is_kinked & np.isinf(self.left)
+        return np.asarray(self.is_kinked & np.isinf(self.left))
 
     def chosen(self, lines: np.ndarray) -> "NumericDerivative":
         """Return the derivatives along some of the lines."""
@@ -79,11 +76,10 @@ class Lines:
 
     @cached_property
     def scale(self) -> np.ndarray:
-        """The length ``(K,)`` of a step of 1."""
+        """The length ``(K,)`` of a step of 1: a power of two, so that x plus a step is exact."""
         if self.direction is not None:
             return np.ones(1)
-        # A power of two: then x plus its step is hardly rounded.
-        return 2.0 ** np.round(np.log2(self.gradient.scale[self.columns]))
+        return np.asarray(2.0 ** np.round(np.log2(self.gradient.scale[self.columns])))
 
     @cached_property
     def norm(self) -> np.ndarray:
@@ -93,9 +89,8 @@ class Lines:
     @cached_property
     def analytic(self) -> AnalyticDerivative:
         """The analytic derivatives along the lines."""
-        if self.direction is None:
-            return self.gradient.at(self.columns)
-        return self.gradient.along(self.direction)
+        gradient, direction = self.gradient, self.direction
+        return gradient.at(self.columns) if direction is None else gradient.along(direction)
 
     @property
     def rungs(self) -> int:
@@ -103,8 +98,8 @@ class Lines:
 
         There are twice as many where an entry is 0, since its perturbation is not rounded.
         """
-        moved = self.columns if self.direction is None else self.direction != 0.0
-        has_zero = np.any(self.function.x[moved] == 0.0)
+        perturbed = self.columns if self.direction is None else self.direction != 0.0
+        has_zero = np.any(self.function.x[perturbed] == 0.0)
         return (round(-math.log2(self.function.epsilon) / 2.0) - 1) * (2 if has_zero else 1)
 
     def chosen(self, lines: np.ndarray) -> "Lines":
@@ -121,26 +116,22 @@ class Lines:
         Returns the rounded steps ``(S, K, 1)`` as well, and what the rounding of the perturbed
         point changes in the values.
         """
-        if self.direction is not None:
-            return self._probe_direction(steps, self.direction)
-        function, x = self.function, self.function.x[self.columns]
-        perturbed = function.rounded(x + steps)
-        values = function.perturbed(np.repeat(self.columns, len(steps)), perturbed.T.reshape(-1))
-        values = np.swapaxes(values.reshape(len(self.columns), len(steps), -1), 0, 1)
-        return values, (perturbed - x).real[:, :, None], np.zeros(1)
-
-    def _probe_direction(
-        self, steps: np.ndarray, direction: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        # Every entry of the perturbed point is rounded. To first order the gradient tells what that
-        # changes; an error of second order matters only if the gradient is wrong.
-        values, corrections, slope, function = [], [], self.gradient.finite, self.function
+        function, columns = self.function, self.columns
+        if self.direction is None:
+            x = function.x[columns]
+            perturbed = function.rounded(x + steps)
+            values = function.perturbed(np.repeat(columns, len(steps)), perturbed.T.reshape(-1))
+            values = np.swapaxes(values.reshape(len(columns), len(steps), -1), 0, 1)
+            return values, (perturbed - x).real[:, :, None], np.zeros(1)
+        # Every entry of the perturbed point is rounded. To first order the gradient gives the
+        # change; an error of second order matters only if the gradient is wrong.
+        found, changes, slope = [], [], self.gradient.finite
         for step in steps.reshape(-1):
-            perturbed = function.rounded(function.x + step * direction)
-            values.append(function.values([perturbed])[0])
-            corrections.append((perturbed - function.x - step * direction).real @ slope)
+            perturbed = function.rounded(function.x + step * self.direction)
+            found.append(function.values([perturbed])[0])
+            changes.append((perturbed - function.x - step * self.direction).real @ slope)
         shape = (*steps.shape, -1)
-        return np.reshape(values, shape), steps.real[:, :, None], np.reshape(corrections, shape)
+        return np.reshape(found, shape), steps.real[:, :, None], np.reshape(changes, shape)
 
 
 def along_direction(gradient: AnalyticGradient, direction: np.ndarray) -> Lines:

@@ -18,12 +18,12 @@ from backprop_xp.gradient_check.points import Point, Tensor, flatten
 from backprop_xp.gradient_check.problems import DEFAULTS, CheckOptions, Problem
 from backprop_xp.gradient_check.run import check_problem
 from backprop_xp.networks.initializers import draw_stack
-from backprop_xp.networks.inputs import Rows, check_x
+from backprop_xp.networks.inputs import Rows
 from backprop_xp.networks.layout import draw, lay_out, unpack
 from backprop_xp.networks.losses import Loss
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.propagation import Layer, Parameters
-from backprop_xp.networks.random_bits import as_key, fold_in
+from backprop_xp.networks.random_bits import fold_in
 
 # Added to drawn parameters: a bias of 0 or a scale of 1 would hide a mistake in its rule.
 _SPREAD = 0.2
@@ -32,7 +32,10 @@ _LEAST_SCALE = 2.0**-10
 
 
 def network_problem(network: Network, theta: Array, rows: Rows, options: CheckOptions) -> Problem:
-    """Return the problem of a network's loss as a function of theta ``(P,)``."""
+    """Return the problem of a network's loss as a function of theta ``(P,)``.
+
+    ``rows`` are in theta's dtype, and ``rows.rng`` is a key.
+    """
     data = {"sample_weight": rows.sample_weight, "rng": rows.rng}
     places = [(f"layers[{i}].{p.name}", p) for i, each in enumerate(network.layout) for p in each]
     tensors = tuple(Tensor(name, p.shape, p.part) for name, p in places)
@@ -66,10 +69,9 @@ def _wrong_pieces(network: Network, theta: Array, rows: Rows, seed: int) -> str 
 def _pieces(network: Network, theta: Array, rows: Rows, seed: int) -> Iterator[tuple[str, Problem]]:
     """Yield the names and problems of a network's layers and loss, at their inputs in it."""
     options: CheckOptions = {**DEFAULTS, "method": "directional", "seed": seed}
-    parameters, x = unpack(network.layout, theta), check_x(theta, rows.x, None)
-    key = None if rows.rng is None else as_key(rows.rng, theta)
+    parameters, x = unpack(network.layout, theta), rows.x
     for i, layer in enumerate(network.layers):
-        own = None if key is None else fold_in(key, i)
+        own = None if rows.rng is None else fold_in(rows.rng, i)
         name = f"layers[{i}] ({type(layer).__name__})"
         if i > 0 or layer.names:  # the first layer's input is not trained
             yield name, layer_problem(layer, parameters[i], x, own, options, wants_input=i > 0)

@@ -15,13 +15,13 @@ import numpy as np
 from backprop_xp.backends import Array, DType, array_namespace, beside, device_of, to_host
 from backprop_xp.networks.activations import ACTIVATIONS, softmax
 from backprop_xp.networks.complex_safe import is_complex
-from backprop_xp.networks.inputs import Rows, check_x
+from backprop_xp.networks.inputs import Rows
 from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm, Residual
 from backprop_xp.networks.layout import Place, unpack
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import mean_loss, penalty
 from backprop_xp.networks.propagation import Layer, Parameters
-from backprop_xp.networks.random_bits import as_key, fold_in
+from backprop_xp.networks.random_bits import fold_in
 
 # These act on each number alone, so a changed column stays one.
 _ELEMENTWISE = [a.value for a in ACTIVATIONS.values() if a is not softmax]
@@ -32,15 +32,14 @@ class _Pass(NamedTuple):
 
     network: Network
     rows: Rows
-    key: Array | None  # of the dropout masks
-    parameters: list[Parameters]
+    parameters: Sequence[Parameters]
     inputs: list[Array]
     z: list[Array | None]
     outputs: list[Array]
 
     def forward(self, i: int, parameters: Parameters, x: Array) -> Array:
         """Return the output of layer i."""
-        key = None if self.key is None else fold_in(self.key, i)
+        key = None if self.rows.rng is None else fold_in(self.rows.rng, i)
         return self.network.layers[i].forward(parameters, x, key)[0]
 
     def outputs_from(self, first: int, x: Array) -> Array:
@@ -115,7 +114,7 @@ def _take_stacks(network: Network, theta: Array, rows: Rows) -> bool:
     def losses(theta: Array) -> list[float]:
         weight, rng = rows.sample_weight, rows.rng
         loss = to_host(network.loss(theta, rows.x, rows.y, sample_weight=weight, rng=rng))
-        return loss.reshape(-1).tolist()  # type: ignore[no-any-return]
+        return loss.reshape(-1).tolist()
 
     pair = array_namespace(theta).stack([theta, (1.0 + 2.0**-10) * theta + 2.0**-10])
     single = losses(pair[0, :]) + losses(pair[1, :])
@@ -132,10 +131,9 @@ def _is_built_in(layer: Layer) -> bool:
 
 
 def _forward_pass(network: Network, theta: Array, rows: Rows, dtype: DType) -> _Pass:
-    theta = array_namespace(theta).astype(theta, dtype)
-    key = None if rows.rng is None else as_key(rows.rng, theta)
-    run = _Pass(network, rows, key, unpack(network.layout, theta), [], [], [])
-    x = check_x(theta, rows.x, None)
+    xp = array_namespace(theta)
+    theta, x = xp.astype(theta, dtype), xp.astype(rows.x, dtype)
+    run = _Pass(network, rows, unpack(network.layout, theta), [], [], [])
     for i, (layer, parameters) in enumerate(zip(network.layers, run.parameters, strict=True)):
         run.inputs.append(x)
         run.z.append(x @ parameters[0] + parameters[1] if type(layer) is Dense else None)

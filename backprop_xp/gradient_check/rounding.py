@@ -1,9 +1,8 @@
 """The rounding of the analytic gradient, measured before a check calls the gradient wrong.
 
-A mistake is the same part of the derivative at neighbouring points too. A rounding error differs
-from point to point, and is at most a few rounding errors of the largest terms. The size of those
-terms is the gradient's own at other points, where they neither cancel, as at an optimum, nor
-saturate: the factor ``1 - tanh(x)**2`` is rounded to 1e-16 of 1, not of its own value.
+A mistake is the same part of the derivative at neighbouring points too; a rounding error is not. It
+is that of the largest terms, which have the size of the gradient at other points, where they
+neither cancel, as at an optimum, nor saturate: ``1 - tanh(x)**2`` is rounded to 1e-16 of 1.
 """
 
 from collections.abc import Iterator
@@ -33,11 +32,11 @@ def with_measured_rounding(gradient: AnalyticGradient) -> AnalyticGradient:
 def _natural_size(gradient: AnalyticGradient) -> np.ndarray:
     """Return the largest size ``(P, M)`` of a gradient between 0 and its point.
 
-    The sampled points lie at all distances from either end, on logarithmic scales. A term of the
+    Points at all distances from either end are sampled, on logarithmic scales. A term of the
     gradient may also be as large as the value divided by the entry's scale.
     """
     function, draw = gradient.function, np.random.default_rng(1).uniform
-    x, largest = function.x, np.abs(function.fx) / gradient.scale[:, None]
+    x, largest = function.x, np.asarray(np.abs(function.fx) / gradient.scale[:, None])
     distances = 2.0 ** -np.arange(0.1, 8.0, 0.25)
     parts = [1.0, *0.5 ** np.arange(4.0, 11.0), *(1.0 - distances)]
     parts += [*(1.0 + distances[distances <= 0.25])]
@@ -66,9 +65,8 @@ def _precision(function: Function) -> np.ndarray:
 def rounding_limits(lines: Lines, numeric: NumericDerivative) -> np.ndarray:
     """Return the largest possible rounding errors along lines, ``(K, M)``.
 
-    They are measured by how much the difference between analytic and numeric derivative changes
-    at neighbouring points. The limit is infinite if the gradient is the same at all of them, since
-    then its terms may have been rounded off.
+    They are the changes, at neighbouring points, of the difference between analytic and numeric
+    derivative. They are infinite for a constant gradient, whose terms may have been rounded off.
     """
     gradient, here = lines.gradient, lines.analytic.value
     part, size = _relative_difference(here, numeric.value)

@@ -47,7 +47,7 @@ def check_problem(problem: Problem) -> GradientReport:
 
 
 def _check(function: Function, notes: list[str]) -> Findings:
-    gradient, method = analytic_gradient(function), function.problem.options["method"]
+    gradient, method = analytic_gradient(function), function.options["method"]
     is_large, taylor = function.x.size > _MANY, None
     if method == "auto" and (is_large or _takes_long(function, 1, notes)):
         method = "directional"
@@ -121,7 +121,7 @@ def _report_of_fault(problem: Problem, fault: Fault, notes: list[str]) -> Gradie
 
 def _restored(function: Function, derivatives: np.ndarray) -> Structure:
     """Return derivatives ``(P, M)`` in the structure of the point; a Jacobian's are stacked."""
-    point, is_jacobian = function.problem.point, function.problem.is_jacobian
+    point, is_jacobian = function.point, function.problem.is_jacobian
     if is_jacobian and not point.is_plain:
         return derivatives.T
     rows = derivatives.T if is_jacobian else derivatives[:, 0]
@@ -134,7 +134,7 @@ def _worst_rows(function: Function, entries: Comparison) -> tuple[Row, ...]:
     excess, rows = np.nan_to_num(error / entries.tolerance, nan=np.inf), []
     for flat in np.argsort(-excess, axis=None, kind="stable")[:_WORST_ROWS]:
         at = np.unravel_index(flat, excess.shape)
-        name, index = function.problem.point.entry(int(entries.lines.columns[at[0]]))
+        name, index = function.point.entry(int(entries.lines.columns[at[0]]))
         if function.problem.is_jacobian:
             name, index = f"J{name}", (int(at[1]), *index)
         pair = float(analytic.value[at]), float(numeric.value[at])
@@ -150,7 +150,7 @@ def _tensor_errors(function: Function, comparison: Comparison) -> tuple[TensorEr
     absolute = np.where(comparison.outcome == KINK, 0.0, absolute)
     is_wrong, found = comparison.outcome == FAIL, []
     is_hidden = (comparison.room > TOLERANCES["room"][0]) & ~is_wrong & ~comparison.matters
-    for name, _, part in function.problem.point.tensors:
+    for name, _, part in function.point.tensors:
         if count := is_wrong[part].size:
             largest = float(absolute[part].max()), float(comparison.error[part].max())
             share = float(is_wrong[part].sum()) / count
