@@ -34,9 +34,8 @@ def check_gradient(
 ) -> GradientReport:
     """Compare an analytic gradient with numeric derivatives of its function.
 
-    - ``value(point, *args)`` returns one number.
-    - ``gradient(point, *args)`` returns its derivatives in the structure of the point. With
-      ``gradient=True``, ``value`` returns ``(value, gradient)``.
+    - ``value(point, *args)`` returns one number, and ``gradient(point, *args)`` its derivatives in
+      the structure of the point. With ``gradient=True``, value returns ``(value, gradient)``.
     - ``point``: an array of any shape and library, a number, or lists, dicts and named tuples of
       them, nested. Integers are cast to floating numbers.
     - ``method``: one of the methods below, by default "auto".
@@ -207,7 +206,7 @@ def check_layer(
     if not wants_input and not layer.names:
         raise ValueError("layer has no parameters: without its input there is nothing to check.")
     seed, width = checked["seed"], getattr(layer, "n_in", None)
-    x = _require_rows(_floating(x, "x") if wants_input else asarray(x), "x", width)
+    x = _rows(x, "x", width, is_floating=wants_input)
     if array_namespace(x).isdtype(x.dtype, "real floating"):
         x = in_double(x)
     parameters = drawn_parameters(layer, x, seed)
@@ -235,7 +234,7 @@ def check_loss(
     """
     checked = checked_options(options)
     loss = choose(LOSSES, loss, "loss")
-    outputs = _require_rows(_floating(outputs, "outputs"), "outputs")
+    outputs = _rows(outputs, "outputs")
     targets, _ = check_targets(
         outputs, outputs.shape, targets, None, labels=loss.labels, name="targets"
     )
@@ -257,19 +256,15 @@ def assert_gradient(
     check_gradient(value, gradient, point, args=args, **options).raise_if_failed()
 
 
-def _floating(x: Array, name: str) -> Array:
-    """Return x as a floating array; numbers take the chosen backend, device and dtype."""
-    choice = resolve(x)
-    x = asarray(x, backend=choice.backend, device=choice.device, dtype=choice.dtype)
-    require_floating(x, name)
-    return x
-
-
-def _require_rows(x: Array, name: str, width: int | None = None) -> Array:
-    """Return x, or raise ValueError unless it is ``(batch, width)`` and not empty."""
+def _rows(x: Array, name: str, width: int | None = None, *, is_floating: bool = True) -> Array:
+    """Return x as an array ``(batch, width)``; numbers take the chosen backend and dtype."""
+    if is_floating:
+        choice = resolve(x)
+        x = asarray(x, backend=choice.backend, device=choice.device, dtype=choice.dtype)
+        require_floating(x, name)
+    else:
+        x = asarray(x)
     if len(x.shape) != 2 or 0 in x.shape or width not in (None, x.shape[-1]):
-        expected = f"(batch, {width or 'n'})"
-        raise ValueError(
-            f"{name} has shape {tuple(x.shape)}, but {expected} with rows is expected."
-        )
+        shape, expected = tuple(x.shape), f"(batch, {width or 'n'})"
+        raise ValueError(f"{name} has shape {shape}, but {expected} with rows is expected.")
     return x

@@ -46,7 +46,7 @@ def compare(
     *,
     least: int = PASS,
 ) -> Comparison:
-    """Judge the gradient along lines; doubtful ones, ``least`` or worse, by ``sharper`` derivatives.
+    """Judge the gradient along lines; those with outcome ``least`` or worse by ``sharper`` means.
 
     The rounding of the gradient is measured only if the gradient would fail otherwise.
     """
@@ -72,14 +72,10 @@ def compare(
             return comparison if comparison.verdict == FAIL else strict
         if has_limits:  # rounding is allowed only where the gradient would fail without it
             return judge(lines, numeric, np.where(strict.outcome == FAIL, limits, 0.0))
-        has_limits, suspects = True, _worst_failures(strict)
+        has_limits = True
+        excess = np.where(strict.outcome == FAIL, strict.excess, 0.0).max(axis=1)
+        suspects = np.sort(np.argsort(-excess)[: min(_AT_ONCE, np.count_nonzero(excess))])
         limits[suspects] = rounding_limits(lines.chosen(suspects), numeric.chosen(suspects))
-
-
-def _worst_failures(comparison: Comparison) -> np.ndarray:
-    """Return the indices of the worst lines that fail, in ascending order."""
-    excess = np.where(comparison.outcome == FAIL, comparison.excess, 0.0).max(axis=1)
-    return np.sort(np.argsort(-excess)[: min(_AT_ONCE, np.count_nonzero(excess))])
 
 
 def confirmed_complex_step(

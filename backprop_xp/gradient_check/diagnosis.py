@@ -27,7 +27,7 @@ _SHARES = {1.0: "lacks", 0.5: "contains half of", -1.0: "contains twice", 2.0: "
 _PLURALS = {"is": "are", "has": "have", "lacks": "lack", "contains": "contain"}
 
 
-class Evidence(NamedTuple):
+class _Evidence(NamedTuple):
     """A tensor: its analytic and numeric gradient and the parameter, in arrays of one shape.
 
     The numeric gradient is known where it is ``compared``. ``slack`` is the part of a difference
@@ -44,23 +44,20 @@ class Evidence(NamedTuple):
     is_wrong: bool
 
     @property
-    def difference(self) -> np.ndarray:
-        """The magnitude of the difference between the gradients, 0 where it is unknown."""
+    def difference(self) -> np.ndarray:  # its magnitude, 0 where it is unknown
         return np.where(self.compared, np.abs(self.analytic - self.numeric), 0.0)
 
     @property
-    def left_over(self) -> float:
-        """The part of the largest difference that an explanation may leave."""
+    def left_over(self) -> float:  # the largest difference that an explanation may leave
         largest = float(np.max(self.difference, initial=0.0))
         return min(max(_LEAST_LEFT_OVER * largest, 2.0 * self.slack), _MOST_LEFT_OVER * largest)
 
     @property
-    def wrong(self) -> np.ndarray:
-        """Whether an entry needs an explanation."""
+    def wrong(self) -> np.ndarray:  # whether an entry needs an explanation
         return self.difference > self.left_over
 
     def is_enough(self, part: np.ndarray) -> bool:
-        """Whether enough entries agree on a number fitted to ``part`` to rule out chance."""
+        """Whether enough entries agree on a number fitted to ``part``: it is no chance."""
         return int(np.count_nonzero(part[self.compared])) >= _ENOUGH
 
     def agrees(self, candidate: np.ndarray) -> bool:
@@ -94,7 +91,7 @@ def explain(entries: Comparison) -> str | None:
     return "; ".join(_sentence(names, words) for words, names in tensors_of.items()) or None
 
 
-def _evidence(entries: Comparison) -> Iterator[Evidence]:
+def _evidence(entries: Comparison) -> Iterator[_Evidence]:
     """Yield the tensors with compared entries, except those whose gradients are zero."""
     function, columns = entries.lines.function, entries.lines.columns
     analytic, value = function.gx, entries.numeric.value
@@ -111,10 +108,10 @@ def _evidence(entries: Comparison) -> Iterator[Evidence]:
             shape = analytic.shape[1:] + shape if is_jacobian else shape
             arrays = (a[part].T.reshape(shape) for a in (analytic, parameter, numeric, compared))
             most, is_wrong = float(np.max(slack[inside])), bool(np.any(wrong[inside]))
-            yield Evidence._make((name, *arrays, most, is_wrong))
+            yield _Evidence._make((name, *arrays, most, is_wrong))
 
 
-def _explanations(e: Evidence, problem: Problem) -> Iterator[str]:
+def _explanations(e: _Evidence, problem: Problem) -> Iterator[str]:
     is_finite = np.isfinite(e.analytic)
     if not np.all(is_finite):
         count, first = int(np.sum(~is_finite)), np.argwhere(~is_finite)[0].tolist()
@@ -124,18 +121,14 @@ def _explanations(e: Evidence, problem: Problem) -> Iterator[str]:
         yield from _scaled(e, problem)
         yield from (f"is {words}" for words, candidate in _candidates(e) if e.agrees(candidate))
         yield from _penalty(e, problem)
-        yield from _zero(e)
-        ones = np.ones_like(e.analytic)
-        added = e.fit(e.analytic, ones)
-        if added is not None and e.is_enough(ones):
-            yield f"is {abs(added):.6g} too {'small' if added > 0.0 else 'large'} in every entry"
+        yield from _constant(e)
         if np.all(e.compared):
             yield from _permuted(e)
             yield from _block(e, problem)
         yield from _units(e)
 
 
-def _scaled(e: Evidence, problem: Problem) -> Iterator[str]:
+def _scaled(e: _Evidence, problem: Problem) -> Iterator[str]:
     """Find a factor; of one or two entries any factor fits, so it must be a usual one."""
     factor = _factor(e)
     if factor is None:
@@ -147,7 +140,7 @@ def _scaled(e: Evidence, problem: Problem) -> Iterator[str]:
         yield f"is {_factor_words(factor, problem)}"
 
 
-def _factor(e: Evidence) -> float | None:
+def _factor(e: _Evidence) -> float | None:
     """Return the constant factor between analytic and numeric gradient, if there is one."""
     inverse = e.fit(0.0, e.analytic)
     # Rounding alone makes a factor this close to 1 of a tiny derivative.
@@ -173,7 +166,7 @@ def _factor_words(factor: float, problem: Problem) -> str:
     return words
 
 
-def _candidates(e: Evidence) -> Iterator[tuple[str, np.ndarray]]:
+def _candidates(e: _Evidence) -> Iterator[tuple[str, np.ndarray]]:
     """Yield descriptions of the analytic gradient, each with what would be the numeric one."""
     g = np.atleast_2d(e.analytic)
     *before, rows, columns = g.shape
@@ -187,7 +180,7 @@ def _candidates(e: Evidence) -> Iterator[tuple[str, np.ndarray]]:
         yield "the numeric one divided by the parameter: not by its logarithm?", g * e.parameter
 
 
-def _penalty(e: Evidence, problem: Problem) -> Iterator[str]:
+def _penalty(e: _Evidence, problem: Problem) -> Iterator[str]:
     strength = e.fit(e.analytic, e.parameter)
     if strength is None or np.max(e.difference) <= 100.0 * e.slack:
         return
@@ -196,25 +189,28 @@ def _penalty(e: Evidence, problem: Problem) -> Iterator[str]:
     for share, words in (_SHARES if decays else {-1.0: "contains"}).items():
         if l2 and _is_close(strength, share * l2):
             yield f"{words} the penalty (L2), {rest}"
-    if e.is_enough(e.parameter):
-        term = f"{abs(strength):.6g} times the parameter"
-        yield (
-            f"lacks {term}: a penalty (L2) is missing or halved"
-            if strength > 0.0
-            else f"contains {term} too much: a penalty (L2) is doubled, or does not belong there"
-        )
+    term = f"{abs(strength):.6g} times the parameter"
+    if e.is_enough(e.parameter) and strength > 0.0:
+        yield f"lacks {term}: a penalty (L2) is missing or halved"
+    elif e.is_enough(e.parameter):
+        yield f"contains {term} too much: a penalty (L2) is doubled, or does not belong there"
 
 
-def _zero(e: Evidence) -> Iterator[str]:
+def _constant(e: _Evidence) -> Iterator[str]:
+    """Find zeros, or a number added to every entry."""
     if not np.any(e.analytic):
         yield "is zero, and should not be"
     elif not np.any(e.analytic[e.wrong]):
         block = f"contains a zero block: {int(np.sum(e.wrong))} entries are zero"
         entry = f"is zero at {np.argwhere(e.wrong)[0].tolist()}, and perhaps elsewhere"
         yield f"{block if np.all(e.compared) else entry}, and should not be"
+    ones = np.ones_like(e.analytic)
+    added = e.fit(e.analytic, ones)
+    if added is not None and e.is_enough(ones):
+        yield f"is {abs(added):.6g} too {'small' if added > 0.0 else 'large'} in every entry"
 
 
-def _permuted(e: Evidence) -> Iterator[str]:
+def _permuted(e: _Evidence) -> Iterator[str]:
     """Find permuted rows, columns, or entries of a vector."""
     shape, size = e.analytic.shape, e.analytic.size
     if size > _ENOUGH:
@@ -225,7 +221,7 @@ def _permuted(e: Evidence) -> Iterator[str]:
 
 
 def _permuted_rows(
-    e: Evidence, kind: str, analytic: np.ndarray, numeric: np.ndarray
+    e: _Evidence, kind: str, analytic: np.ndarray, numeric: np.ndarray
 ) -> Iterator[str]:
     # Rows are matched by the order of a weighted sum of each.
     weights = np.sqrt(np.arange(analytic.shape[1]) + 2.0)
@@ -244,7 +240,7 @@ def _permuted_rows(
         yield f"has its {kind} permuted: {len(moved)} {kind} contain the derivatives of others"
 
 
-def _block(e: Evidence, problem: Problem) -> Iterator[str]:
+def _block(e: _Evidence, problem: Problem) -> Iterator[str]:
     """Find entries that share a factor, while the others are right."""
     count, factor = int(np.sum(e.wrong)), _factor(e._replace(compared=e.wrong))
     if _ENOUGH <= count < e.wrong.size and factor is not None:
@@ -252,7 +248,7 @@ def _block(e: Evidence, problem: Problem) -> Iterator[str]:
         yield f"contains {count} entries, from {first} on, that are {words}; the others are right"
 
 
-def _units(e: Evidence) -> Iterator[str]:
+def _units(e: _Evidence) -> Iterator[str]:
     """Find a factor for each entry, as units of measurement make them."""
     used = (e.numeric != 0.0) & (e.analytic != 0.0) & e.wrong
     ratios = e.analytic[used] / e.numeric[used]

@@ -12,7 +12,7 @@ from backprop_xp.gradient_check.analytic import AnalyticGradient
 from backprop_xp.gradient_check.comparison import compare, confirmed_complex_step, contradicts
 from backprop_xp.gradient_check.derivatives import complex_step, ladder, quick_difference
 from backprop_xp.gradient_check.judge import FAIL, Comparison, Findings, judge
-from backprop_xp.gradient_check.lines import Lines, along_direction
+from backprop_xp.gradient_check.lines import Lines
 from backprop_xp.gradient_check.report import ABOVE_NOISE, TaylorTable
 
 # All terms along a direction have the same size, except those below this part of the largest:
@@ -54,10 +54,9 @@ def _sample(gradient: AnalyticGradient) -> np.ndarray:
 def is_analytic(gradient: AnalyticGradient) -> bool:
     """Whether the complex step can be trusted: real differences along direction 0 confirm it.
 
-    Otherwise value is not analytic, or drops the imaginary part. Where kinks meet on the direction,
-    which could hide that, a sample of entries is examined.
+    Kinks that meet on the direction could hide that value is not analytic: then entries decide.
     """
-    line = along_direction(gradient, _direction(gradient, 0))
+    line = Lines(gradient, direction=_direction(gradient, 0))
     exact = complex_step(line)
     if exact is None:
         return False
@@ -77,22 +76,20 @@ def check_directions(gradient: AnalyticGradient, method: str) -> Findings:
     tried, function = [], gradient.function
     for number in range(1, (function.options["directions"] or 1) + 1):
         direction = _direction(gradient, number)
-        line = along_direction(gradient, direction)
+        line = Lines(gradient, direction=direction)
         comparison = _compare(line, by_differences=method == "taylor")
         findings = Findings(method, comparison, function.evaluations)
         gradient = comparison.lines.gradient
         if method == "taylor":
-            table = _taylor_table(along_direction(gradient, _LONGEST * direction))
+            table = _taylor_table(Lines(gradient, direction=_LONGEST * direction))
             findings = findings._replace(taylor=table)
         tried.append(findings)
         if comparison.verdict == FAIL:
             break
-    worst = max(
-        tried, key=lambda f: (f.comparison.verdict, f.comparison.excess[f.comparison.decisive])
-    )
-    if worst.comparison.verdict == FAIL:
-        return worst._replace(entries=_compared_entries(worst.comparison))
-    return worst
+    if comparison.verdict == FAIL:
+        return findings._replace(entries=_compared_entries(comparison))
+    ranks = [(c.verdict, c.excess[c.decisive]) for c in (f.comparison for f in tried)]
+    return tried[ranks.index(max(ranks))]
 
 
 def _compare(line: Lines, *, by_differences: bool = False) -> Comparison:
@@ -122,10 +119,7 @@ def _compared_entries(comparison: Comparison) -> Comparison:
 
 
 def _wrong_entry(comparison: Comparison) -> int:
-    """Return the index of a wrong entry, found by bisecting the direction.
-
-    The half with the larger error is bisected again. An error along one half gives the other's.
-    """
+    """Return the index of a wrong entry, found by bisecting for the larger error."""
     lines, result = comparison.lines, comparison.decisive[1]
     value, is_exact = lines.gradient.value[:, result], not comparison.numeric.bar.any()
     if lines.direction is None or not np.all(np.isfinite(value)):
@@ -136,7 +130,7 @@ def _wrong_entry(comparison: Comparison) -> int:
         middle = (first + last) // 2
         half = np.zeros_like(value)
         half[first:middle] = lines.direction[first:middle]
-        line = along_direction(lines.gradient, half)
+        line = Lines(lines.gradient, direction=half)
         exact = complex_step(line) if is_exact else None
         numeric = exact or quick_difference(line)
         error_of_half = float((line.analytic.value - numeric.value)[0, result])
@@ -148,10 +142,7 @@ def _wrong_entry(comparison: Comparison) -> int:
 
 
 def _taylor_table(line: Lines) -> TaylorTable:
-    """Measure the remainders of the gradient along a direction, each step half of the previous.
-
-    It ends where the symmetric remainder is below the rounding error, or is linear in the step.
-    """
+    """Return the Taylor remainders, until they are below the rounding error or clearly linear."""
     function = line.function
     slope, bar = float(line.analytic.value[0, 0]), float(line.analytic.bar[0, 0])
     norm, rows, largest = float(line.norm[0, 0]), [], abs(float(function.fx[0]))

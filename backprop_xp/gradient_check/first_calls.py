@@ -30,7 +30,7 @@ def first_calls(problem: Problem) -> Function:
     """
     function = Function(problem)
     problem.point.require(np.isfinite(function.x), ": no derivative can be taken there.")
-    if function.tangent is not None:
+    if function.options["tangent"] is not None:
         _require_projection(function)
     function.fx, function.epsilon = _call(function, function.value, "value")
     numbers = _repr(function.fx)
@@ -104,25 +104,19 @@ def _switch_to_float64(function: Function) -> None:
     with function.catch_errors():
         value, epsilon = function.value(x, double)
         gradient, gradient_epsilon = function.gradient(x, double)
-        is_same = epsilon == DOUBLE and _is_same(value, function.fx, function.values, shrunk)
-        if is_same and _is_same(gradient, function.gx, function.gradients, shrunk):
+        is_same = epsilon == DOUBLE and _is_same(
+            value, function.fx, lambda: function.values(shrunk)
+        )
+        if is_same and _is_same(gradient, function.gx, lambda: function.gradients(shrunk)):
             function.dtype, function.fx, function.gx = double, value, gradient
             function.epsilon, function.gradient_epsilon = epsilon, gradient_epsilon
 
 
-def _is_same(
-    wide: np.ndarray,
-    narrow: np.ndarray,
-    call: Callable[[np.ndarray], np.ndarray],
-    points: np.ndarray,
-) -> bool:
-    """Whether results in float64 and float32 differ by rounding only.
-
-    The rounding error of terms that cancel is that of the result's size at other points.
-    """
+def _is_same(wide: np.ndarray, narrow: np.ndarray, elsewhere: Callable[[], np.ndarray]) -> bool:
+    """Whether results in float64 and float32 differ only by rounding, of their size elsewhere."""
     if np.allclose(wide, narrow, rtol=_SAME_FORMULA, atol=0.0):
         return True
-    size = np.fmax(_SAME_FORMULA * np.abs(narrow), 64.0 * SINGLE * np.abs(call(points)))
+    size = np.fmax(_SAME_FORMULA * np.abs(narrow), 64.0 * SINGLE * np.abs(elsewhere()))
     return bool(np.all(np.abs(wide - narrow) <= np.fmax.reduce(size)))
 
 

@@ -10,7 +10,7 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,10 +39,10 @@ class Function:
     """A function ``R^P -> R^M`` around a point ``x``, with its analytic derivatives.
 
     ``fx (M,)`` and ``gx (P, M)`` are value and gradient at x. ``epsilon`` and ``gradient_epsilon``
-    are their rounding errors; ``dtype`` is that of the arrays they receive. ``evaluations`` counts
-    calls of value, ``seconds`` is the duration of the fastest, ``failure`` the last exception at a
-    perturbed point. ``stacks``: whether value takes stacked copies, None until it is tried.
-    ``argument`` is the array of the latest call.
+    are their rounding errors; ``dtype`` is that of their ``argument``, the array of the latest
+    call. ``evaluations`` counts calls of value, ``seconds`` is the duration of the fastest,
+    ``failure`` the last exception at a perturbed point. ``stacks``: whether value takes stacked
+    copies, None until it is tried.
     """
 
     problem: Problem
@@ -52,7 +52,6 @@ class Function:
     fx: np.ndarray = field(init=False, default_factory=lambda: np.zeros(0))
     gx: np.ndarray = field(init=False)
     dtype: DType = field(init=False)
-    tangent: Callable[[Structure], Structure] | None = field(init=False)
     epsilon: float = DOUBLE
     gradient_epsilon: float = DOUBLE
     evaluations: int = 0
@@ -64,8 +63,7 @@ class Function:
     def __post_init__(self) -> None:
         self.point, self.options = point, options = self.problem.point, self.problem.options
         self.x, self.dtype = to_host(point.flat).astype(np.float64), point.flat.dtype
-        self.tangent = options["tangent"]
-        is_free = self.tangent is None and self.problem.bounds is None and point.is_plain
+        is_free = options["tangent"] is None and self.problem.bounds is None and point.is_plain
         self.stacks = None if is_free and options["batched"] is not False else False
 
     @property
@@ -75,7 +73,7 @@ class Function:
 
     def value(self, point: np.ndarray, dtype: DType) -> tuple[np.ndarray, float]:
         """Return value at a point ``(P,)`` as ``(M,)``, and its rounding error."""
-        self.argument = array = self._array(point.copy(), dtype)
+        self.argument = array = beside(self.point.flat, point.copy(), dtype)
         array = array[None, :] if self.options["batched"] else array
         self.evaluations, start = self.evaluations + 1, time.perf_counter()
         host = self._numbers(self.problem.value(self.point.restore(array)))
@@ -87,7 +85,7 @@ class Function:
 
     def gradient(self, point: np.ndarray, dtype: DType) -> tuple[np.ndarray, float]:
         """Return the gradient at a point ``(P,)`` as ``(P, M)``, and its rounding error."""
-        self.argument = self._array(self._on_surface(point), dtype)
+        self.argument = beside(self.point.flat, self._on_surface(point), dtype)
         gradient = self.problem.gradient(self.point.restore(self.argument))
         results = self.fx.size if self.problem.is_jacobian else None
         host = flatten_gradient(self.point, gradient, results)
@@ -121,17 +119,20 @@ class Function:
         for part in np.array_split(np.arange(len(columns)), -(-len(columns) // most)):
             copies = np.repeat(self.x[None, :], len(part), axis=0).astype(entries.dtype)
             copies[np.arange(len(part)), columns[part]] = entries[part]
-            stacked = self._stacked(copies) if self.takes_stacks(len(part)) else None
-            found.append(self.values(copies) if stacked is None else stacked)
+            if self.takes_stacks(len(part)):
+                with self.catch_errors():  # one of the points may be outside of the domain
+                    found.append(self._stacked(copies))
+                    continue
+            found.append(self.values(copies))
         return np.concatenate(found)
 
     def takes_stacks(self, copies: int) -> bool:
         """Whether value takes stacked copies: two must have the values that each has alone."""
         if self.stacks is None and (self.options["batched"] or copies >= _WORTH_STACKING):
             pair = self.rounded(np.stack([self.x, self.x * (1.0 + 2.0**-10) + 2.0**-10]))
-            single, stacked, slack = self.values(pair), self._stacked(pair), 64.0 * self.epsilon
-            is_same = stacked is not None and np.allclose(stacked, single, rtol=slack, atol=0.0)
-            self.stacks = bool(is_same)
+            single, self.stacks, slack = self.values(pair), False, 64.0 * self.epsilon
+            with self.catch_errors():
+                self.stacks = np.allclose(self._stacked(pair), single, rtol=slack, atol=0.0)
         return bool(self.stacks)
 
     def recentered(self, point: np.ndarray) -> "Function | None":
@@ -162,19 +163,17 @@ class Function:
 
     def projected(self, vector: np.ndarray) -> np.ndarray:
         """Return a vector ``(P,)`` projected by ``tangent``, if there is one."""
-        if self.tangent is None:
+        if (tangent := self.options["tangent"]) is None:
             return vector
         if vector.dtype.kind == "c":
             return self.projected(vector.real) + 1j * self.projected(vector.imag)
-        direction = self.point.restore(self._array(vector, self.point.flat.dtype))
-        return flatten_like(self.point, self.tangent(direction), "tangent(direction)")
-
-    def _array(self, host: np.ndarray, dtype: DType) -> Array:
-        return beside(self.point.flat, host, dtype)
+        direction = self.point.restore(beside(self.point.flat, vector, self.point.flat.dtype))
+        return flatten_like(self.point, tangent(direction), "tangent(direction)")
 
     def _on_surface(self, point: np.ndarray) -> np.ndarray:
         """Return a copy of a point, its distance from x projected by ``tangent``."""
-        return point.copy() if self.tangent is None else self.x + self.projected(point - self.x)
+        is_free = self.options["tangent"] is None
+        return point.copy() if is_free else self.x + self.projected(point - self.x)
 
     def _is_inside(self, point: np.ndarray) -> bool:
         low, high = self.problem.bounds or (-np.inf, np.inf)
@@ -188,15 +187,11 @@ class Function:
                 return self.value(point, self.dtype)[0]
         return np.full(self.fx.size, np.nan)
 
-    def _stacked(self, points: np.ndarray) -> np.ndarray | None:
-        """Return the values at points ``(K, P)`` from one call, None if that fails."""
-        values = None
-        with self.catch_errors():  # one of the points may be outside of the domain
-            self.evaluations += len(points)
-            stack = self.point.restore(self._array(points, self.dtype))
-            host = _widened(to_host(self.problem.value(stack)))
-            values = host.reshape(len(points), self.fx.size)
-        return values
+    def _stacked(self, points: np.ndarray) -> np.ndarray:
+        """Return the values at points ``(K, P)`` from one call."""
+        self.evaluations += len(points)
+        stack = self.point.restore(beside(self.point.flat, points, self.dtype))
+        return _widened(to_host(self.problem.value(stack))).reshape(len(points), self.fx.size)
 
     def _numbers(self, result: Structure) -> np.ndarray:
         """Return a result of value as ``(M,)``, or raise unless it is a number."""

@@ -1,7 +1,7 @@
 """Straight lines through the point, and the record of the numeric derivatives along them."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -61,7 +61,7 @@ class Lines:
     """
 
     gradient: AnalyticGradient
-    columns: np.ndarray
+    columns: np.ndarray = field(default_factory=lambda: np.arange(0))
     direction: np.ndarray | None = None
 
     @property
@@ -132,8 +132,3 @@ class Lines:
             changes.append((perturbed - function.x - step * self.direction).real @ slope)
         shape = (*steps.shape, -1)
         return np.reshape(found, shape), steps.real[:, :, None], np.reshape(changes, shape)
-
-
-def along_direction(gradient: AnalyticGradient, direction: np.ndarray) -> Lines:
-    """Return the line along a direction ``(P,)``."""
-    return Lines(gradient, np.arange(0), direction)

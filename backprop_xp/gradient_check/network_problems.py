@@ -8,7 +8,7 @@ The checks run in float64 if the device has it: they judge the formula, not the 
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -57,26 +57,24 @@ def network_problem(network: Network, theta: Array, rows: Rows, options: CheckOp
 
 def _wrong_pieces(network: Network, theta: Array, rows: Rows, seed: int) -> str | None:
     """Return which layers of a network, or whether its loss, fail a check along a direction."""
+    options: CheckOptions = {**DEFAULTS, "method": "directional", "seed": seed}
+    pieces, x = [], rows.x
+    for i, (layer, parameters) in enumerate(
+        zip(network.layers, unpack(network.layout, theta), strict=True)
+    ):
+        key = None if rows.rng is None else fold_in(rows.rng, i)
+        if i > 0 or layer.names:  # the first layer's input is not trained
+            problem = layer_problem(layer, parameters, x, key, options, wants_input=i > 0)
+            pieces.append((f"layers[{i}] ({type(layer).__name__})", problem))
+        x, _ = layer.forward(parameters, x, key)
+    pieces.append(("the loss", loss_problem(network.loss_function, x, rows.y, options)))
     wrong = []
-    for name, problem in _pieces(network, theta, rows, seed):
+    for name, problem in pieces:
         report = check_problem(problem)
         if report.verdict in ("fail", "nondeterministic"):
             tensor = f", in the derivative by its {report.worst[0].tensor}" if report.worst else ""
             wrong.append(f"{name} fails a check of its own{tensor}")
     return "; ".join(wrong) or None
-
-
-def _pieces(network: Network, theta: Array, rows: Rows, seed: int) -> Iterator[tuple[str, Problem]]:
-    """Yield the names and problems of a network's layers and loss, at their inputs in it."""
-    options: CheckOptions = {**DEFAULTS, "method": "directional", "seed": seed}
-    parameters, x = unpack(network.layout, theta), rows.x
-    for i, layer in enumerate(network.layers):
-        own = None if rows.rng is None else fold_in(rows.rng, i)
-        name = f"layers[{i}] ({type(layer).__name__})"
-        if i > 0 or layer.names:  # the first layer's input is not trained
-            yield name, layer_problem(layer, parameters[i], x, own, options, wants_input=i > 0)
-        x, _ = layer.forward(parameters[i], x, own)
-    yield "the loss", loss_problem(network.loss_function, x, rows.y, options)
 
 
 def layer_problem(

@@ -81,10 +81,9 @@ class _Perturbation(NamedTuple):
 def perturbed_losses(
     network: Network, theta: Array, rows: Rows, *, batched: bool | None, max_memory: int
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
-    """Return a function of entries of theta ``(K,)``, ascending, and new values to losses ``(K,)``.
+    """Return a function of ascending entries ``(K,)`` of theta and their new values: the losses.
 
-    Returns None if the layers do not take stacks. With ``batched`` None, layers that are not
-    built-in are tried.
+    Returns None if the layers do not take stacks; with ``batched`` None, a user's layers are tried.
     """
     if batched is False or not (batched or _take_stacks(network, theta, rows)):
         return None
@@ -119,7 +118,8 @@ def _take_stacks(network: Network, theta: Array, rows: Rows) -> bool:
     pair = array_namespace(theta).stack([theta, (1.0 + 2.0**-10) * theta + 2.0**-10])
     single = losses(pair[0, :]) + losses(pair[1, :])
     try:
-        return all(map(functools.partial(math.isclose, rel_tol=1e-5), losses(pair), single))
+        pairs = zip(losses(pair), single, strict=True)
+        return all(math.isclose(a, b, rel_tol=1e-5) for a, b in pairs)
     except Exception:
         return False
 
@@ -196,9 +196,8 @@ def _outputs(run: _Pass, p: _Perturbation) -> Array:
 def _outputs_of_dense(run: _Pass, p: _Perturbation, layer: Dense) -> Array:
     """Return the outputs with entries of a Dense's weights or bias perturbed.
 
-    Each changes one column of the pre-activations. If only that column of the output changes and a
-    Dense follows, that Dense receives the column alone, with its row of the weights, and its old
-    pre-activations as the bias.
+    Each changes one column of the pre-activations. A following Dense receives that column alone,
+    with its row of the weights, and with its own old pre-activations as the bias.
     """
     i, xp = p.layer, array_namespace(p.entries)
     x, z, output, value = run.inputs[i], run.z[i], run.outputs[i], layer.activation.value

@@ -81,8 +81,8 @@ class TaylorTable(NamedTuple):
         return self._orders(self.one_sided)
 
     def _orders(self, remainders: tuple[float, ...]) -> tuple[float, ...]:
-        halved = zip(remainders, remainders[1:], self.noise[1:], strict=False)
-        clear = takewhile(lambda row: min(row[:2]) > ABOVE_NOISE * row[2], halved)
+        pairs = zip(remainders, remainders[1:], self.noise[1:], strict=False)
+        clear = takewhile(lambda pair: min(pair[:2]) > ABOVE_NOISE * pair[2], pairs)
         return tuple(math.log2(longer / shorter) for longer, shorter, _ in clear)
 
 
@@ -164,10 +164,8 @@ class GradientReport:
             entries = ({t.name: point.flat[t.part] for t in point.tensors} for point in both)
             gradients.gradient_entries(*entries, ax=figure.subplots())
         else:
-            raise ValueError(
-                "There is nothing to draw: the check took no numeric gradient. Check every entry "
-                '(method="auto") or the Taylor remainders (method="taylor").'
-            )
+            ways = 'method="auto" for every entry, or method="taylor" for the remainders'
+            raise ValueError(f"There is nothing to draw without a numeric gradient: take {ways}.")
         figure.axes[0].set_title(f"gradient check: {self.verdict}")
         return figure
 

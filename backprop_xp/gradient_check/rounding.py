@@ -16,11 +16,9 @@ from backprop_xp.gradient_check.lines import Lines, NumericDerivative
 
 # Perturbations, as parts of the entries, that change a gradient of some precision.
 _PERTURBATIONS = {DOUBLE: 2.0**-44, SINGLE: 2.0**-18, HALF: 2.0**-5}
-# A few points may show only this part of the largest rounding error.
-_SAFETY = 4.0
-# The distances of the neighbouring points, as parts of the entries. They are long enough to leave
-# a step of a saturated gradient, along which its error stays the same.
-_DISTANCES = (2.0**-3, 2.0**-5)
+# The distances of the neighbouring points, as parts of the entries: long enough for the error of a
+# saturated gradient to change. They may show only a quarter of the largest rounding error.
+_DISTANCES, _SAFETY = (2.0**-3, 2.0**-5), 4.0
 
 
 def with_measured_rounding(gradient: AnalyticGradient) -> AnalyticGradient:

@@ -3,30 +3,21 @@
 import numpy as np
 
 from backprop_xp.backends import beside, require_owner
+from backprop_xp.gradient_check import judge
 from backprop_xp.gradient_check.analytic import analytic_gradient
 from backprop_xp.gradient_check.comparison import check_entries
 from backprop_xp.gradient_check.diagnosis import explain
 from backprop_xp.gradient_check.directions import check_directions, is_analytic
 from backprop_xp.gradient_check.first_calls import Fault, first_calls, last_calls
 from backprop_xp.gradient_check.functions import Function
-from backprop_xp.gradient_check.judge import (
-    FAIL,
-    KINK,
-    PASS,
-    TOLERANCES,
-    VERDICTS,
-    Comparison,
-    Findings,
-    reason_of,
-)
+from backprop_xp.gradient_check.judge import Comparison, Findings
 from backprop_xp.gradient_check.points import Structure
 from backprop_xp.gradient_check.problems import Problem, with_scale_and_bounds
 from backprop_xp.gradient_check.report import GradientReport, Row, TensorErrors
 
-# The method "auto" takes directions above this many entries, or seconds for all entries.
-_MANY, _LONG = 20_000, 10.0
-# The part of a forward pass that a perturbed entry of a network takes.
-_SHARE = 0.125
+# The method "auto" takes directions above this many entries, or seconds for all of them. A
+# perturbed entry of a network takes this share of a forward pass.
+_MANY, _LONG, _SHARE = 20_000, 10.0, 0.125
 _WORST_ROWS = 5
 
 
@@ -37,11 +28,11 @@ def check_problem(problem: Problem) -> GradientReport:
         try:
             function = first_calls(problem)
             findings = _check(function, notes)
-            last_calls(function, passed=findings.comparison.verdict == PASS)
+            last_calls(function, passed=findings.comparison.verdict == judge.PASS)
         except Fault as fault:
             return _report_of_fault(problem, fault, notes)
         sentences = []
-        if findings.comparison.verdict == FAIL and findings.entries is not None:
+        if findings.comparison.verdict == judge.FAIL and findings.entries is not None:
             sentences = [explain(findings.entries), problem.wrong_pieces()]
         return _report(findings, "; ".join(filter(None, sentences)) or None, notes)
 
@@ -87,11 +78,11 @@ def _report(findings: Findings, diagnosis: str | None, notes: list[str]) -> Grad
     comparison, at = findings.comparison, findings.comparison.decisive
     has_all, function = findings.entries is comparison, comparison.lines.function
     return GradientReport(
-        verdict=VERDICTS[comparison.verdict],
+        verdict=judge.VERDICTS[comparison.verdict],
         method=findings.method,
         step=float(comparison.numeric.step[at]),
         tolerance=float(comparison.tolerance[at]),
-        reason=reason_of(findings),
+        reason=judge.reason_of(findings),
         evaluations=findings.evaluations,
         max_relative_error=float(comparison.error[at]),
         analytic=_restored(function, comparison.analytic.value) if has_all else None,
@@ -147,9 +138,9 @@ def _worst_rows(function: Function, entries: Comparison) -> tuple[Row, ...]:
 def _tensor_errors(function: Function, comparison: Comparison) -> tuple[TensorErrors, ...]:
     absolute = np.abs(comparison.analytic.value - comparison.numeric.value)
     absolute = np.where(np.isfinite(absolute), absolute, np.inf)
-    absolute = np.where(comparison.outcome == KINK, 0.0, absolute)
-    is_wrong, found = comparison.outcome == FAIL, []
-    is_hidden = (comparison.room > TOLERANCES["room"][0]) & ~is_wrong & ~comparison.matters
+    absolute = np.where(comparison.outcome == judge.KINK, 0.0, absolute)
+    is_wrong, found = comparison.outcome == judge.FAIL, []
+    is_hidden = (comparison.room > judge.TOLERANCES["room"][0]) & ~is_wrong & ~comparison.matters
     for name, _, part in function.point.tensors:
         if count := is_wrong[part].size:
             largest = float(absolute[part].max()), float(comparison.error[part].max())
