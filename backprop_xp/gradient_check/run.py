@@ -55,8 +55,8 @@ def _check(function: Function, notes: list[str]) -> Findings:
     if method == "complex_step" and findings.method != method:
         failure = f" It raised {function.failure!r} there." if function.failure else ""
         raise TypeError(
-            "value is not analytic, or is real at a complex point, so that the complex step cannot "
-            f'differentiate it.{failure} Use method="auto" or "centered".'
+            "value is not analytic, or is real at a complex point, so the complex step fails."
+            f'{failure} Use method="auto" or "centered".'
         )
     if method in ("directional", "taylor"):
         findings = findings._replace(method=method, taylor=taylor)
