@@ -74,7 +74,7 @@ def check_gradient(
     >>> print(bx.check_gradient(lambda p: (p**3).sum(), lambda p: 3 * p**2, x).verdict)
     pass
     >>> print(bx.check_gradient(lambda p: (p**3).sum(), lambda p: 6 * p**2, x).diagnosis)
-    the gradient is the numeric one times a constant factor of 2
+    the gradient is the numeric gradient times a constant factor of 2
     """
     checked = checked_options(options)
     if gradient is True:

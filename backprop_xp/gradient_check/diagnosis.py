@@ -61,7 +61,7 @@ class _Evidence(NamedTuple):
         return int(np.count_nonzero(part[self.compared])) >= _ENOUGH
 
     def agrees(self, candidate: np.ndarray) -> bool:
-        """Whether a gradient equals the numeric one where that is known."""
+        """Whether a gradient equals the numeric gradient where that is known."""
         numbers = candidate.reshape(self.compared.shape)[self.compared]
         return bool(np.all(np.abs(numbers - self.numeric[self.compared]) <= self.left_over))
 
@@ -156,7 +156,7 @@ def _factor_words(factor: float, problem: Problem) -> str:
     is_whole = whole != 1 and _is_close(large, whole)
     digits = 6 if abs(factor - 1.0) > 1e-4 else 9
     number = f"1/{whole}" if is_inverse and is_whole and whole > 0 else f"{factor:.{digits}g}"
-    words = f"the numeric one times a constant factor of {number}"
+    words = f"the numeric gradient times a constant factor of {number}"
     if _is_close(factor, -1.0):
         return f"{words}: the sign is wrong"
     if is_whole and (whole == problem.batch_size or (whole > 2 and problem.batch_size is None)):
@@ -167,17 +167,17 @@ def _factor_words(factor: float, problem: Problem) -> str:
 
 
 def _candidates(e: _Evidence) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield descriptions of the analytic gradient, each with what would be the numeric one."""
-    g = np.atleast_2d(e.analytic)
+    """Yield descriptions of the analytic gradient, each with the numeric one that it implies."""
+    numeric, g = "the numeric gradient", np.atleast_2d(e.analytic)
     *before, rows, columns = g.shape
     if min(rows, columns) > 1:
         order = "" if rows == columns else ", or in Fortran's order"
         transposed = np.swapaxes(g.reshape(*before, columns, rows), -1, -2)
-        yield f"the transpose of the numeric one{order}", transposed
-        yield "the numeric one in Fortran's order: its first index runs first", g.ravel("F")
+        yield f"the transpose of {numeric}{order}", transposed
+        yield f"{numeric} in Fortran's order: its first index runs first", g.ravel("F")
     if int(np.sum(e.wrong)) >= _ENOUGH:
-        yield "the numeric one times the parameter: a derivative by its logarithm?", g / e.parameter
-        yield "the numeric one divided by the parameter: not by its logarithm?", g * e.parameter
+        yield f"{numeric} times the parameter: a derivative by its logarithm?", g / e.parameter
+        yield f"{numeric} divided by the parameter: not by its logarithm?", g * e.parameter
 
 
 def _penalty(e: _Evidence, problem: Problem) -> Iterator[str]:
@@ -233,9 +233,9 @@ def _permuted_rows(
     if len(moved) == 2:
         yield f"has {kind} {moved[0]} and {moved[1]} swapped"
     elif kind == "entries" and e.agrees(analytic[::-1]):
-        yield "is the numeric one reversed"
+        yield "is the numeric gradient reversed"
     elif kind == "entries" and e.agrees(np.roll(analytic, -shift)):
-        yield f"is the numeric one rolled by {shift if 2 * shift <= count else shift - count}"
+        yield f"is the numeric gradient rolled by {shift if 2 * shift <= count else shift - count}"
     else:
         yield f"has its {kind} permuted: {len(moved)} {kind} contain the derivatives of others"
 
