@@ -38,6 +38,7 @@ def check_gradient(
       the structure of the point. With ``gradient=True``, value returns ``(value, gradient)``.
     - ``point``: an array of any shape and library, a number, or lists, dicts and named tuples of
       them, nested. Integers are cast to floating numbers.
+    - ``args``: further arguments of both functions.
     - ``method``: one of the methods below, by default "auto".
     - ``directions``: the number of random directions, by default 1.
     - ``tolerance``: the largest relative error that passes. The default is 1e-7, in float32 1e-4
@@ -55,8 +56,7 @@ def check_gradient(
 
     The methods:
 
-    - "complex_step": every entry, exact to rounding, if value is analytic and takes complex arrays
-      (Squire and Trapp 1998).
+    - "complex_step": every entry, exact to rounding, for an analytic value (Squire and Trapp 1998).
     - "centered": every entry, by central differences that search the best step (Ridders 1982).
     - "directional": along random directions, at most eight evaluations each for a smooth value,
       whatever the size of the point. If the gradient fails, bisection locates a wrong entry.
