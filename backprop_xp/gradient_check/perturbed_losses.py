@@ -50,9 +50,9 @@ class _Pass(NamedTuple):
 
     def passes_a_column(self, i: int) -> bool:
         """Whether a column of the output of layer i is all that changes, and a Dense follows."""
-        layer, following = self.network.layers[i], self.network.layers[i + 1 : i + 2]
+        layers, layer = self.network.layers, self.network.layers[i]
         is_elementwise = type(layer) is Dense and layer.activation.value in _ELEMENTWISE
-        return is_elementwise and [type(next_) for next_ in following] == [Dense]
+        return is_elementwise and i + 1 < len(layers) and type(layers[i + 1]) is Dense
 
 
 class _Perturbation(NamedTuple):

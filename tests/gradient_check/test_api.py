@@ -244,7 +244,7 @@ def _gradient(gradient: Any, point: Any = ONES, **options: Any) -> dict[str, Any
     return {"point": point, "gradient": lambda p: gradient, **options}
 
 
-# What is asked of ``sum(p)`` at ones, and the words that refuse it.
+# Arguments of a check of ``sum(p)`` at ones, and words of the error.
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"directions": 0}, "directions must be an integer of at least 1, not 0"),
     ({"tolerance": 0.0}, "tolerance must be > 0, not 0"),
@@ -294,6 +294,6 @@ def test_what_cannot_be_checked_is_refused_by_name(
     nothing_chosen: None, given: dict[str, Any], message: str
 ) -> None:
     functions = {"value": lambda p: sum(map(np.sum, getattr(p, "values", lambda: [p])()))}
-    asked = {**functions, "gradient": lambda p: ONES, "point": ONES, **given}
+    arguments = {**functions, "gradient": lambda p: ONES, "point": ONES, **given}
     with pytest.raises((TypeError, ValueError), match=message):
-        check.gradient(asked.pop("value"), asked.pop("gradient"), asked.pop("point"), **asked)
+        check.gradient(*(arguments.pop(k) for k in ("value", "gradient", "point")), **arguments)

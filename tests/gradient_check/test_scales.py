@@ -44,8 +44,8 @@ def _check(pair: Pair, method: str, change: Any = lambda g: g) -> bx.GradientRep
     def gradient(p: Any) -> Any:
         return change(np.asarray(pair.gradient(p)))
 
-    asked = "auto" if method == "centered" else method
-    report = bx.check_gradient(value, gradient, np.asarray(pair.point), method=asked)
+    chosen = "auto" if method == "centered" else method
+    report = bx.check_gradient(value, gradient, np.asarray(pair.point), method=chosen)
     assert (report.verdict == "fail") == (report.max_relative_error > report.tolerance)
     return report
 
