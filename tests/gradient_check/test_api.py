@@ -295,5 +295,6 @@ def test_what_cannot_be_checked_is_refused_by_name(
 ) -> None:
     functions = {"value": lambda p: sum(map(np.sum, getattr(p, "values", lambda: [p])()))}
     arguments = {**functions, "gradient": lambda p: ONES, "point": ONES, **given}
+    value, gradient, point = (arguments.pop(name) for name in ("value", "gradient", "point"))
     with pytest.raises((TypeError, ValueError), match=message):
-        check.gradient(*(arguments.pop(k) for k in ("value", "gradient", "point")), **arguments)
+        check.gradient(value, gradient, point, **arguments)
