@@ -25,7 +25,7 @@ from backprop_xp.cli.arguments import (
 )
 from backprop_xp.cli.backend_check import Case, Finding, check_on, differences, draw
 from backprop_xp.cli.output import errors_in_one_line, indent, one_line, say, showing_work
-from backprop_xp.gradient_check.api import METHODS
+from backprop_xp.gradient_check.problems import METHODS
 
 _DTYPES = ["float64", "float32"]
 _EXAMPLE = "4,8,3"
