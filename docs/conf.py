@@ -1,4 +1,4 @@
-"""The configuration of Sphinx for `nox -s docs`. The build uses no network."""
+"""The configuration of Sphinx for `nox -s site`. The build uses no network."""
 
 import os
 import sys

@@ -304,7 +304,8 @@ def test_the_estimators_work_in_scikit_learns_own() -> None:
     grid = {"mlpclassifier__alpha": [1e-4, 1e-2], "mlpclassifier__dropout": [0.0, 0.2]}
     search = GridSearchCV(make_pipeline(StandardScaler(), model), grid, n_jobs=2, cv=2)
     assert _fitted(search, x, y).best_score_ > 0.8
-    voters = VotingClassifier([("ours", model), ("theirs", MLPClassifier(8, random_state=1))], voting="soft")
+    theirs = MLPClassifier(8, random_state=1)
+    voters = VotingClassifier([("ours", model), ("theirs", theirs)], voting="soft")
     calibrated = CalibratedClassifierCV(model, cv=2)
     assert _fitted(voters, x, y).score(x, y) > 0.9
     assert _fitted(calibrated, x, y).score(x, y) > 0.9

@@ -298,9 +298,9 @@ def test_a_batch_whose_weights_are_all_zero_changes_nothing(xp: Any) -> None:
 
 
 def test_clipping_bounds_each_norm_and_keeps_the_bits_of_what_is_within(xp: Any) -> None:
-    gradient = np.array([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0], [-30.0, 40.0]])
+    gradient = np.array([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0], [-30.0, 40.0], [0.75, 1.0]])
     clipped = xp.host(clip_norm(xp.asarray(gradient), 1.0))
-    xp.assert_close(clipped, [[0.6, 0.8], [0.3, 0.4], [0.0, 0.0], [-0.6, 0.8]])
+    xp.assert_close(clipped, [[0.6, 0.8], [0.3, 0.4], [0.0, 0.0], [-0.6, 0.8], [0.6, 0.8]])
     assert np.array_equal(clipped[1:3], gradient[1:3].astype(xp.dtype))
 
 
