@@ -189,7 +189,7 @@ def test_imports_go_downwards_and_the_maths_knows_no_array_library() -> None:
     assert not found, "\n".join(found)
     # And the walk sees the imports that are there.
     losses = {
-        found.target for found in imports_of("backprop_xp.networks.losses", PACKAGE / "losses.py")
+        found.target for found in imports_of("backprop_xp.networks.losses", PACKAGE / "networks/losses.py")
     }
     assert {"backprop_xp", "backprop_xp.backends.protocol"} < {*modules_of(PACKAGE)}
     assert "backprop_xp.networks.activations.sigmoid" in losses

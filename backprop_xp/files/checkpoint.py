@@ -204,7 +204,7 @@ def _packed(given: Checkpoint) -> bytes:
     parts |= {"state": given.state, "preparation": given.preparation, "options": given.options}
     parts["estimator"] = given.estimator
     header = {name: described(part, name, arrays) for name, part in parts.items()}
-    package = sys.modules[__package__ or ""]  # whose version is above what may be imported here
+    package = sys.modules[__name__.partition(".")[0]]  # importing it here would be a cycle
     header["versions"] = {"backprop_xp": package.__version__, "numpy": np.__version__}
     header["metadata"] = dict(given.metadata)
     return packed(header, {name: _plain(array, name) for name, array in arrays.items()})
