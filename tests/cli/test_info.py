@@ -103,11 +103,11 @@ def test_the_environment_is_shown_as_it_is_set_and_misspelt_names_are_pointed_ou
     assert list(told["unknown_variables"]) == ["BACKPROP_XP_BAKCEND"]
     text = as_text(told)
     assert "  BACKPROP_XP_DTYPE=' '\n" in text
-    hint = "is unknown, and ignored. Did you mean 'BACKPROP_XP_BACKEND'? Known: "
+    hint = "is unknown and ignored. Did you mean 'BACKPROP_XP_BACKEND'? Known: "
     assert f"BACKPROP_XP_BAKCEND='numpy' {hint}" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= WIDTH
     silent = as_text({**found, "environment": {}, "unknown_variables": {}})
-    assert "environment\n  nothing is set that matters here\n" in silent
+    assert "environment\n  no variable is set that matters here\n" in silent
 
 
 CRASHES = "import os, sys; print('out of luck'); print('last words', file=sys.stderr); os._exit(3)"
