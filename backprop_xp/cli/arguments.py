@@ -154,6 +154,10 @@ Backend: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
+Device: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="A device of the backend, such as cuda:1.", show_default=False),
+]
 Separator: TypeAlias = Annotated[
     str | None,
     typer.Option(

@@ -18,6 +18,7 @@ from backprop_xp.cli.arguments import (
     TABLE,
     Backend,
     Decimal,
+    Device,
     Encoding,
     Json,
     Separator,
@@ -121,10 +122,6 @@ Test: TypeAlias = Annotated[
         callback=_share_or_path("test"),
         help="A share of the rows, or a table: for the report alone.",
     ),
-]
-Device: TypeAlias = Annotated[
-    str | None,
-    typer.Option(help="A device of the backend, such as cuda:1.", show_default=False),
 ]
 DType: TypeAlias = Annotated[str, typer.Option(callback=one_of(_DTYPES), help=" or ".join(_DTYPES))]
 Out: TypeAlias = Annotated[Path, typer.Option(callback=file_path, help="The file of the model.")]
