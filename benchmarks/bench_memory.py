@@ -5,12 +5,12 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import backprop_xp as bx
-from backprop_xp.cli.race import CASES, Case, Quartiles
+from backprop_xp.cli.contenders import CASES, learner
+from backprop_xp.cli.race import Quartiles
 from benchmarks.conftest import Row
 
 # What the interpreter itself keeps and lets go of, such as its caches of small objects.
@@ -25,16 +25,6 @@ def traced() -> Iterator[None]:
     tracemalloc.stop()
 
 
-def ready(case: Case) -> tuple[bx.Network, np.ndarray, np.ndarray, np.ndarray]:
-    """Return a network, and theta and data for it."""
-    x, y = case.draw()
-    loss = "categorical_cross_entropy" if case.classes else "mean_squared_error"
-    network = bx.mlp(case.sizes, loss=loss)
-    theta = network.initialize(0, backend="numpy", dtype="float32")
-    targets = np.eye(case.sizes[-1], dtype=np.float32)[y] if case.classes else y
-    return network, theta, x, targets
-
-
 def row(what: str, used: float, allowed: float, peer: str) -> Row:
     ratio = used / allowed
     return Row(what, in_bytes(used), Quartiles(ratio, ratio, ratio), peer, 1.0)
@@ -46,7 +36,7 @@ def in_bytes(count: float) -> str:
 
 def test_the_memory_of_a_step(benchmark: BenchmarkFixture, record: Callable[[Row], None]) -> None:
     case = CASES["W"]
-    network, theta, x, y = ready(case)
+    network, theta, x, y = learner(case, backend="numpy")
     activations = 4 * case.batch * sum(case.sizes[1:])
     batch = 4 * case.batch * (case.sizes[0] + case.sizes[-1])
     allowed = 4 * theta.nbytes + 2 * activations + batch
@@ -80,7 +70,7 @@ def test_10000_steps_take_no_more(
     benchmark: BenchmarkFixture, record: Callable[[Row], None]
 ) -> None:
     case = CASES["S"]
-    network, theta, x, y = ready(case)
+    network, theta, x, y = learner(case, backend="numpy")
     states = bx.train(network, theta, x, y, optimizer=bx.Adam(), epochs=1000, batch_size=case.batch)
     epochs = 10_000 // case.batches
     grown = benchmark.pedantic(lambda: growth(lambda: next(states), 10, epochs), rounds=1)
@@ -89,7 +79,7 @@ def test_10000_steps_take_no_more(
 
 @pytest.mark.usefixtures("traced")
 def test_1000_fits_take_no_more(benchmark: BenchmarkFixture, record: Callable[[Row], None]) -> None:
-    network, theta, x, y = ready(CASES["S"])
+    network, theta, x, y = learner(CASES["S"], backend="numpy")
 
     def once() -> None:
         bx.fit(network, theta, x, y, optimizer=bx.Adam(), epochs=1, batch_size=32)

@@ -146,7 +146,9 @@ def table(path: Path) -> str:
 def markdown(rows: Sequence[Line], *hidden: str) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row if name not in hidden))
     cells = [[cell(row.get(name)) for name in names] for row in rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [names, ["---"] * len(names), *cells])
+    return "\n".join(
+        "| " + " | ".join(line) + " |" for line in [names, ["---"] * len(names), *cells]
+    )
 
 
 def cell(value: Any) -> str:

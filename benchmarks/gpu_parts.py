@@ -347,9 +347,9 @@ def launches(step: Step) -> int:
 def gradient_check(precision: str, quick: str) -> Iterator[Line]:
     """Check every entry of a network's gradient, in float64; the first time compiles."""
     case = cases(quick)["D"]._replace(batches=1, batch=32)
-    for backend in ("cupy", "numpy"):
+    for name in ("cupy", "numpy"):
         for which in ("first", "second"):
-            yield measured(f"{backend}, {which} time", partial(checked, case, backend), case=str(case))
+            yield measured(f"{name}, {which} time", partial(checked, case, name), case=str(case))
 
 
 def checked(case: Case, backend: str) -> Line:
@@ -375,12 +375,12 @@ def crossover(precision: str, quick: str) -> Iterator[Line]:
 
 def both(case: Case, quick: str) -> Line:
     times = {}
-    for backend in ("numpy", "cupy"):
-        step, wait = bare_step(case, backend), get_backend(backend).synchronize
+    for name in ("numpy", "cupy"):
+        step, wait = bare_step(case, name), get_backend(name).synchronize
         block(step, 2, wait)
         calls = 1 if quick else max(1, min(CALLS, round(0.05 / block(step, 1, wait)[1])))
         seconds = [block(step, calls, wait)[1] for _ in range(2 if quick else BLOCKS)]
-        times[backend] = digits(quartiles(seconds).median * 1e6)
+        times[name] = digits(quartiles(seconds).median * 1e6)
     return times
 
 

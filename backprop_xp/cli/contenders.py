@@ -145,7 +145,7 @@ def scikit_learn(case: Case) -> Fresh:
 def pytorch(
     case: Case, device: str = "cpu", *, compiled: Wrap | None = None, captured: Wrap | None = None
 ) -> Fresh:
-    """Train eagerly; ``compiled(loss)`` and ``captured(step, x, y)`` may return faster functions."""
+    """Train eagerly; ``compiled(loss)`` and ``captured(step, x, y)`` may return faster ones."""
     import torch
     from torch import nn
 

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any, NamedTuple, TypeAlias
+from typing import IO, Any, NamedTuple, Self, TypeAlias
 
 from backprop_xp.backends import in_words
 
@@ -116,7 +116,7 @@ class Child:
             env=_environment() | {**entrant.environment},
         )
 
-    def __enter__(self) -> "Child":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -23,8 +23,8 @@ INPUTS = [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
 TARGETS = [[0.0], [1.0], [1.0], [0.0]]
 
 # Each learns fast and without jumps. The tutorial's step of 0.1 is a learning rate of 0.2 for the
-# true gradient of its cost: a tenth of this one, and mostly too small for 10,000 epochs. A loss half
-# as steep as the squared error has twice the rate.
+# true gradient of its cost: a tenth of this one, and mostly too small for 10,000 epochs. A loss
+# half as steep as the squared error has twice the rate.
 LEARNING_RATES = {
     "mean_squared_error": 2.0,
     "half_squared_error": 4.0,
@@ -117,7 +117,7 @@ def xor_network(sizes: Sequence[int], *, loss: str, hidden: str) -> Network:
 
 
 def output_activation(loss: str) -> str:
-    """Return the output activation: identity if the loss has a link, else the tutorial's sigmoid."""
+    """Return the output activation: identity if the loss has a link, else sigmoid."""
     return "sigmoid" if LOSSES[loss].link is identity.value else "identity"
 
 
@@ -127,7 +127,7 @@ def interval(epochs: int) -> int:
 
 
 def learn(experiment: Experiment) -> Iterator[Measurement]:
-    """Train by gradient descent on the full batch; measure at the start, at intervals, at the end."""
+    """Train by full-batch gradient descent; measure at the start, at intervals, at the end."""
     network, theta, x, y, learning_rate, epochs = experiment
     every = interval(epochs)
     loss = network.loss(theta, x, y)

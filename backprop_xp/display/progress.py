@@ -1,4 +1,4 @@
-"""Progress on stderr: a live two-line display on a terminal or in a notebook, plain lines otherwise.
+"""Progress on stderr: a live two-line display on a terminal or in a notebook, else plain lines.
 
 Losses stay on the device until something is drawn: ``values`` is a function, called only then.
 """
@@ -47,7 +47,7 @@ def _numbers(name: str, array: Array) -> str:
 def reporting(
     epochs: int, *, console: "Console | None" = None, phrases: Phrases = phrases_of
 ) -> Iterator[Report]:
-    """Provide ``report(epoch, values)``, to be called after every epoch of a training of ``epochs``.
+    """Provide ``report(epoch, values)``, to be called after every epoch of a training.
 
     A resumed training begins at a later epoch, and early stopping ends it before the last. The last
     reported epoch is drawn when the context ends, unless an exception ends it: ``values`` must work
