@@ -239,9 +239,11 @@ def product(n: int, dtype: str = "float32") -> Step:
     return partial(cupy.matmul, a, b, out=cupy.empty_like(a))
 
 
-def bare_step(case: Case, backend: str) -> Step:
+def bare_step(case: Case, backend: str, device: Any = None, stack: tuple[int, ...] = ()) -> Step:
     """Return ``loss_and_gradient`` and an update of Adam, on the same rows."""
-    network, theta, x, y = learner(case._replace(batches=1), backend=backend)
+    where = {"backend": backend, "device": device}
+    network, _, x, y = learner(case._replace(batches=1), **where)
+    theta = network.initialize(0, stack=stack, dtype="float32", **where)
     optimizer = bx.Adam(contenders.RATE)
     state = [theta, optimizer.initialize(theta)]
 

@@ -148,29 +148,20 @@ Activation: TypeAlias = Annotated[
 ]
 Backend: TypeAlias = Annotated[
     str | None,
-    typer.Option(
-        callback=known_backend,
-        help="The backend. Default: the environment's choice.",
-        show_default=False,
-    ),
+    typer.Option(callback=known_backend, help="The backend. Default: the environment's choice."),
 ]
 Device: TypeAlias = Annotated[
-    str | None,
-    typer.Option(help="A device of the backend, such as cuda:1.", show_default=False),
+    str | None, typer.Option(help="A device of the backend, such as cuda:1.")
 ]
 Separator: TypeAlias = Annotated[
     str | None,
-    typer.Option(
-        callback=_check_separator,
-        help="One character, or tab. Default: detected.",
-        show_default=False,
-    ),
+    typer.Option(callback=_check_separator, help="One character, or tab. Default: detected."),
 ]
 Decimal: TypeAlias = Annotated[
-    str | None, typer.Option(help="A point or a comma. Default: detected.", show_default=False)
+    str | None, typer.Option(help="A point or a comma. Default: detected.")
 ]
 Encoding: TypeAlias = Annotated[
-    str | None, typer.Option(help="An encoding such as latin1. Default: UTF-8.", show_default=False)
+    str | None, typer.Option(help="An encoding such as latin1. Default: UTF-8.")
 ]
 Json: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout instead.")

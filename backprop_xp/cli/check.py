@@ -46,11 +46,7 @@ L2: TypeAlias = Annotated[
 ]
 DType: TypeAlias = Annotated[
     str | None,
-    typer.Option(
-        callback=one_of(_DTYPES),
-        help="float64 or float32. Default: each backend's own.",
-        show_default=False,
-    ),
+    typer.Option(callback=one_of(_DTYPES), help="float64 or float32. Default: each backend's own."),
 ]
 Method: TypeAlias = Annotated[
     str, typer.Option(callback=one_of(METHODS), help="A method of bx.check_gradient.")
@@ -60,15 +56,11 @@ Backends: TypeAlias = Annotated[
     typer.Option(
         callback=lambda names: list(dict.fromkeys(map(known_backend, names or []))),
         help="A backend; may be repeated. Default: all that can run here.",
-        show_default=False,
     ),
 ]
 Device: TypeAlias = Annotated[
     str | None,
-    typer.Option(
-        help="The device for --conformance. Default: the environment's choice.",
-        show_default=False,
-    ),
+    typer.Option(help="The device for --conformance. Default: the environment's choice."),
 ]
 
 

@@ -36,9 +36,7 @@ Out: TypeAlias = Annotated[
     Path | None,
     typer.Option(callback=_check_out, help="Write .csv or .parquet. Default: CSV on stdout."),
 ]
-Keep: TypeAlias = Annotated[
-    str, typer.Option(help="Columns of the table to copy: A,B.", show_default=False)
-]
+Keep: TypeAlias = Annotated[str, typer.Option(help="Columns of the table to copy: A,B.")]
 
 
 def predict(

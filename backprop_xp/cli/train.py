@@ -72,9 +72,7 @@ def _setting_option(field: "dataclasses.Field[object]") -> inspect.Parameter:
     if field.name == "sizes":
         kind, default, callback = str, _SIZES, lambda text: parse_sizes(text, _SIZES)
     names = [f"--{field.name.replace('_', '-')}"] if kind is bool else []
-    option = typer.Option(
-        *names, callback=callback, help=field.metadata["help"], show_default=default is not None
-    )
+    option = typer.Option(*names, callback=callback, help=field.metadata["help"])
     keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return inspect.Parameter(
         field.name, keyword, default=default, annotation=Annotated[kind, option]
@@ -97,18 +95,11 @@ ChosenTask: TypeAlias = Annotated[
     typer.Option(
         callback=one_of(TASKS),
         help="classification or regression. Default: inferred from the target.",
-        show_default=False,
     ),
 ]
-Columns: TypeAlias = Annotated[
-    str, typer.Option(help="Use only these columns: A,B.", show_default=False)
-]
-DroppedColumns: TypeAlias = Annotated[
-    str, typer.Option(help="Leave out these columns: A,B.", show_default=False)
-]
-Weights: TypeAlias = Annotated[
-    str | None, typer.Option(help="The column of sample weights.", show_default=False)
-]
+Columns: TypeAlias = Annotated[str, typer.Option(help="Use only these columns: A,B.")]
+DroppedColumns: TypeAlias = Annotated[str, typer.Option(help="Leave out these columns: A,B.")]
+Weights: TypeAlias = Annotated[str | None, typer.Option(help="The column of sample weights.")]
 Validation: TypeAlias = Annotated[
     str,
     typer.Option(
@@ -129,8 +120,7 @@ Resume: TypeAlias = Annotated[
     bool, typer.Option("--resume", help="Resume the training in the file --out.")
 ]
 Plot: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(callback=picture_path, help="Plot the losses: .png, .svg or .pdf."),
+    Path | None, typer.Option(callback=picture_path, help="Plot the losses: .png, .svg or .pdf.")
 ]
 Log: TypeAlias = Annotated[
     Path | None, typer.Option(callback=file_path, help="Write a line of JSON for each epoch.")

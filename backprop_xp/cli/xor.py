@@ -66,9 +66,7 @@ def _check_loss(name: str) -> str:
 LearningRate: TypeAlias = Annotated[
     float | None,
     typer.Option(
-        callback=bounded("learning_rate", low=0.0),
-        help="Default: a rate that suits the loss.",
-        show_default=False,
+        callback=bounded("learning_rate", low=0.0), help="Default: a rate that suits the loss."
     ),
 ]
 Loss: TypeAlias = Annotated[
