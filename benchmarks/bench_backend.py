@@ -1,8 +1,8 @@
 """The backend that the environment chooses, beside NumPy on the same steps, in float32.
 
-``BACKPROP_XP_BACKEND=jax pytest benchmarks/bench_backend.py --benchmark-only`` shows what another
-library's calls cost on a CPU, and with ``cupy`` what a GPU gains; ``gpu.py`` measures more. A GPU is
-waited for at both ends of a block of steps.
+``BACKPROP_XP_BACKEND=jax pytest benchmarks/bench_backend.py --benchmark-only`` shows the cost of
+another library's calls on a CPU, and with ``cupy`` the gain of a GPU; ``gpu.py`` measures more. A
+GPU is waited for at both ends of a block of steps.
 """
 
 from collections.abc import Callable

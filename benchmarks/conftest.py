@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from backprop_xp.cli.bench import as_lines, machine
+from backprop_xp.cli.bench import as_lines, environment
 from backprop_xp.cli.race import Quartiles, quartiles
 
 ROUNDS = 41
@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
 
 _HEAD = "| what | ours | ratio | beside | aim |\n|---|---|---|---|---|"
-_machine = as_lines(machine())  # and its load before the first benchmark
+_machine = as_lines(environment())  # and its load before the first benchmark
 _rows: list[Row] = []
 _texts: list[str] = []
 

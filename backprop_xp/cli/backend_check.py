@@ -63,10 +63,7 @@ class Finding(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """The difference of two backends' gradients: ``max|other - first| / max|first|``.
-
-    ``first`` is the first backend that computed in this dtype.
-    """
+    """``max|other - first| / max|first|``: ``first`` is the first backend with this dtype."""
 
     dtype: str
     first: str
@@ -77,7 +74,7 @@ class Difference(NamedTuple):
 def draw(
     network: bx.Network, widths: Sequence[int], loss: str, *, batch: int, seed: int, method: str
 ) -> Problem:
-    """Draw theta, x, and targets that suit the loss of this name."""
+    """Draw theta, x, and targets that suit the loss."""
     generator = np.random.default_rng(seed)
     start = network.initialize(seed, backend="numpy", device="cpu", dtype="float64")
     # A bias of 0 puts a sample with x = 0, or one behind dead units, on the kink of a relu.

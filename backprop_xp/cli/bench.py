@@ -3,9 +3,8 @@
 import importlib.metadata
 import json
 import os
-import platform
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -13,7 +12,8 @@ import backprop_xp as bx
 from backprop_xp.backends import get_backend
 from backprop_xp.cli.arguments import Backend, Device, Json, known
 from backprop_xp.cli.contenders import CASES, PEERS
-from backprop_xp.cli.output import complain, one_line, say, wrapped
+from backprop_xp.cli.info import machine
+from backprop_xp.cli.output import JsonObject, complain, one_line, say, wrapped
 from backprop_xp.cli.race import Entrant, Outcome, race, started
 
 _OURS = "backprop_xp"
@@ -26,8 +26,6 @@ Cases: TypeAlias = Annotated[
         help=f"One of {', '.join(CASES)}; may be repeated. W takes a minute.",
     ),
 ]
-# An object of JSON.
-Figures: TypeAlias = dict[str, Any]
 
 
 def bench(
@@ -45,7 +43,7 @@ def bench(
     device. The exit status is 1 if backprop_xp cannot train there.
     """
     peers = [name for name, library in PEERS.items() if library.is_installed]
-    found: Figures = {"backprop_xp": bx.__version__, **machine(), "cases": {}}
+    found = {"backprop_xp": bx.__version__, **environment(), "cases": {}}
     if not as_json:
         say("\n".join([*as_lines(found), *_head(peers)]))
     with started(entrants(peers, backend or "", device or "")) as children:
@@ -70,29 +68,20 @@ def entrants(peers: Sequence[str], backend: str = "", device: str = "") -> list[
     return [ours, *(Entrant(name, maker, (name,)) for name in peers)]
 
 
-def machine() -> Figures:
+def environment() -> JsonObject:
     """Return what determines the speed here; no library is imported.
 
     A load average above 0, before anything is timed, is due to other processes.
     """
-    versions = {
-        library.distribution: importlib.metadata.version(library.distribution)
-        for library in PEERS.values()
-        if library.is_installed
-    }
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    installed = [peer.distribution for peer in PEERS.values() if peer.is_installed]
     return {
-        "machine": {
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "cpu_count": os.cpu_count(),
-            "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-            **get_backend("numpy").details(),
-        },
-        "versions": versions,
+        "machine": {**machine(), "load_average": load, **get_backend("numpy").details()},
+        "versions": {name: importlib.metadata.version(name) for name in installed},
     }
 
 
-def as_object(name: str, outcome: Outcome) -> Figures:
+def as_object(name: str, outcome: Outcome) -> JsonObject:
     """Return the figures of a case: microseconds per update, and ours divided by each peer's."""
     case = CASES[name]
     return {
@@ -106,8 +95,8 @@ def as_object(name: str, outcome: Outcome) -> Figures:
     }
 
 
-def as_lines(found: Figures) -> list[str]:
-    """Return the object of ``machine`` as lines."""
+def as_lines(found: JsonObject) -> list[str]:
+    """Return the object of ``environment`` as lines."""
     here, load = found["machine"], found["machine"]["load_average"]
     return [
         wrapped(f"{here['platform']}, {here['cpu_count']} CPUs, Python {here['python']}"),
@@ -140,7 +129,7 @@ def _row(name: str, peers: Sequence[str], outcome: Outcome) -> list[str]:
     return [f"{f'{name}  {CASES[name]}':<{_LABEL}}" + "".join(cells), *reasons]
 
 
-def _foot(found: Figures, rounds: int) -> str:
+def _foot(found: JsonObject, rounds: int) -> str:
     ours = found["selection"]
     where = f"{ours['backend']} ({ours['device']}, float32), chosen by {ours['source']}"
     return f"\n{_OURS} {ours['version']} trained on {where}\nmedians of {rounds} rounds"

@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypedDict
 
 import array_api_compat
@@ -15,7 +15,7 @@ from backprop_xp.backends import Memory, registry
 from backprop_xp.backends.probing import SECONDS, Report, survey
 from backprop_xp.checks import nearest
 from backprop_xp.cli.arguments import Json
-from backprop_xp.cli.output import labelled, one_line, say, wrapped
+from backprop_xp.cli.output import JsonObject, labelled, one_line, say, wrapped
 
 # The library's own; the last three are for its tests and nox.
 _NAMES = ("BACKEND", "DEVICE", "DTYPE", "REQUIRE_GPU", "CUDA", "EMULATED_CUDA")
@@ -32,24 +32,6 @@ _THEIRS = [
 _LABEL = 21  # columns of a label, with its indent
 
 
-class DeviceInfo(TypedDict):
-    """A device, and the bytes of its memory: ``used`` and ``total``, where the library tells."""
-
-    name: str
-    memory: Mapping[str, int] | None
-
-
-class BackendInfo(TypedDict):
-    """Whether a backend can run here; ``reason`` and ``hint`` are empty if it can."""
-
-    usable: bool
-    version: str | None
-    reason: str
-    hint: str
-    devices: list[DeviceInfo]
-    details: Mapping[str, str]
-
-
 class Info(TypedDict):
     """The object of ``--json``; ``docs/backends.md`` describes it."""
 
@@ -59,7 +41,7 @@ class Info(TypedDict):
     unknown_variables: Mapping[str, str]
     machine: Mapping[str, object]
     versions: Mapping[str, str]
-    backends: Mapping[str, BackendInfo]
+    backends: Mapping[str, JsonObject]
 
 
 def info(as_json: Json = False) -> None:
@@ -85,13 +67,18 @@ def collect(seconds: float = SECONDS) -> Info:
         "unknown_variables": {
             name: nearest(name, _OURS) for name in sorted({*_environment()} - {*_OURS, *_THEIRS})
         },
-        "machine": {
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "cpu_count": os.cpu_count(),
-        },
+        "machine": machine(),
         "versions": {"numpy": np.__version__, "array-api-compat": array_api_compat.__version__},
         "backends": {name: _backend(report) for name, report in reports.items()},
+    }
+
+
+def machine() -> dict[str, str | int | None]:
+    """Return Python's version, the platform, and the number of CPUs."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
     }
 
 
@@ -101,7 +88,7 @@ def _environment() -> dict[str, str]:
     return {name: os.environ[name] for name in [*ours, *_THEIRS] if name in os.environ}
 
 
-def _backend(report: Report) -> BackendInfo:
+def _backend(report: Report) -> JsonObject:
     probe = report.probe
     return {
         "usable": probe.usable,
@@ -118,20 +105,34 @@ def _backend(report: Report) -> BackendInfo:
 def as_text(found: Info) -> str:
     """Return the object of ``collect`` as lines of at most 80 columns, unless a word is longer."""
     machine, versions = found["machine"], found["versions"]
-    lines = [f"backprop-xp {found['backprop_xp']}", "", "selection"]
-    lines += [labelled(label, text, _LABEL) for label, text in found["selection"].items()]
-    lines += ["", "environment", *_environment_lines(found), "", "machine"]
-    labels = {
-        "Python": machine["python"],
-        "platform": machine["platform"],
-        "CPUs": machine["cpu_count"],
-        "NumPy": versions["numpy"],
-        "array-api-compat": versions["array-api-compat"],
+    sections: dict[str, Iterable[str]] = {
+        "selection": _lines(found["selection"]),
+        "environment": _environment_lines(found),
+        "machine": _lines(
+            {
+                "Python": machine["python"],
+                "platform": machine["platform"],
+                "CPUs": machine["cpu_count"],
+                "NumPy": versions["numpy"],
+                "array-api-compat": versions["array-api-compat"],
+            }
+        ),
     }
-    lines += [labelled(label, text, _LABEL) for label, text in labels.items()]
     for name, backend in found["backends"].items():
-        lines += ["", f"backend {name}", *_backend_lines(backend)]
-    return "\n".join(lines)
+        texts = {
+            "usable": "yes" if backend["usable"] else "no",
+            "reason": backend["reason"],
+            "try": backend["hint"],
+            "version": backend["version"],
+            "devices": ", ".join(map(_device, backend["devices"])),
+        }
+        sections[f"backend {name}"] = _lines({**texts, **backend["details"]})
+    blocks = [f"{head}\n" + "\n".join(lines) for head, lines in sections.items()]
+    return "\n\n".join([f"backprop-xp {found['backprop_xp']}", *blocks])
+
+
+def _lines(texts: Mapping[str, object]) -> list[str]:
+    return [labelled(label, text, _LABEL) for label, text in texts.items() if text]
 
 
 def _environment_lines(found: Info) -> Iterator[str]:
@@ -140,25 +141,11 @@ def _environment_lines(found: Info) -> Iterator[str]:
     for name, value in found["environment"].items():
         yield f"  {name}={value!r}"
         if name in found["unknown_variables"]:
-            hint = f"is unknown and ignored. {found['unknown_variables'][name]}"
-            yield wrapped(hint, "    ")
+            yield wrapped(f"is unknown and ignored. {found['unknown_variables'][name]}", "    ")
 
 
-def _backend_lines(backend: BackendInfo) -> Iterator[str]:
-    texts = {
-        "usable": "yes" if backend["usable"] else "no",
-        "reason": backend["reason"],
-        "try": backend["hint"],
-        "version": backend["version"],
-        "devices": ", ".join(map(_device, backend["devices"])),
-    }
-    for label, text in [*texts.items(), *backend["details"].items()]:
-        if text:
-            yield labelled(label, text, _LABEL)
-
-
-def _device(device: DeviceInfo) -> str:
+def _device(device: JsonObject) -> str:
     if device["memory"] is None:
-        return device["name"]
+        return str(device["name"])
     used, total = Memory(**device["memory"])
     return f"{device['name']} ({used / 2**30:.1f} of {total / 2**30:.1f} GiB in use)"

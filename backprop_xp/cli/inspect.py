@@ -18,15 +18,17 @@ from backprop_xp.cli.arguments import (
     refuse_overwriting,
     require_matplotlib,
 )
-from backprop_xp.cli.output import errors_in_one_line, indent, labelled, note, say, width, wrapped
-from backprop_xp.cli.table_output import (
+from backprop_xp.cli.output import (
     JsonObject,
-    classes_table,
-    cut,
-    metrics_table,
-    number,
-    parts_of,
+    errors_in_one_line,
+    indent,
+    labelled,
+    note,
+    say,
+    width,
+    wrapped,
 )
+from backprop_xp.cli.table_output import classes_table, cut, metrics_table, number, parts_of
 from backprop_xp.plots.canvas import new_figure
 
 if TYPE_CHECKING:

@@ -6,13 +6,15 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import typer
 
 _WIDTH = 80
+# An object that is printed, or read, as JSON.
+JsonObject: TypeAlias = Mapping[str, Any]
 # The base class of the errors of options: typer does not export the class that it has from click.
 _CommandError: Any = typer.BadParameter.__mro__[2]
 

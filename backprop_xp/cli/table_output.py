@@ -1,9 +1,8 @@
 """Output of the commands for tables: metrics, classes, numbers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
 
-from backprop_xp.cli.output import width
+from backprop_xp.cli.output import JsonObject, width
 
 _NAMES = {
     "log_loss": "log loss",
@@ -19,9 +18,6 @@ _HEADS = {"test": "network", "linear": "linear", "baseline": "trivial", "validat
 _COLUMN = 11
 # The file of the model has all classes.
 _MAX_CLASSES = 20
-
-# An object of JSON in the file of a model.
-JsonObject: TypeAlias = Mapping[str, Any]
 
 
 def metrics_table(report: JsonObject) -> str:
