@@ -112,7 +112,7 @@ FAULTS: list[tuple[str, Any, str, str]] = [
     ("to_host", lambda self, a: np.from_dlpack(a), "trust: transfers", "TransferError: .*dlpack"),
     ("owns", lambda self, a: True, ARRAYS, "not False for a .*list"),
     ("device", any_device, UNKNOWN, "'nonesuch'.*ValueError is expected"),
-    ("device", no_list, UNKNOWN, "does not tell .*device1"),
+    ("device", no_list, UNKNOWN, "does not name .*device1"),
     ("device_name", lambda self, d: "x", DEVICES, "two of one name"),
     ("default_dtype", lambda self, d: XP.int32, DEVICES, "int32 is not real"),
     ("namespace", lambda self: SimpleNamespace(**vars(XP)), ARRAYS, "another object at each call"),

@@ -1,6 +1,6 @@
-"""Tables as one meets them: real ones from wheels, and generated ones with a real one's faults.
+"""Messy tables: real ones from packages, and generated ones with the faults of real ones.
 
-Each is a frame and the name of its target; all are the same every time.
+Each is a DataFrame and the name of its target, the same at every call.
 """
 
 from collections.abc import Callable
@@ -10,17 +10,17 @@ import numpy as np
 import pandas as pd
 from sklearn import datasets
 
-Made = tuple[pd.DataFrame, str]
+Messy = tuple[pd.DataFrame, str]
 
 
-def penguins() -> Made:
+def penguins() -> Messy:
     from palmerpenguins import load_penguins
 
     return load_penguins(), "species"
 
 
-def passengers(rows: int = 800) -> Made:
-    """A table like the Titanic's: names, cabins mostly missing, fares, a class, a sex."""
+def passengers(rows: int = 800) -> Messy:
+    """A table like the Titanic's: names, mostly missing cabins, fares, a class, a sex."""
     draw = np.random.default_rng(1)
     sex = draw.choice(["male", "female"], rows, p=[0.65, 0.35])
     grade = draw.choice([1, 2, 3], rows, p=[0.25, 0.2, 0.55])
@@ -43,8 +43,8 @@ def passengers(rows: int = 800) -> Made:
     return pd.DataFrame(frame), "survived"
 
 
-def cars(rows: int = 400) -> Made:
-    """Numbers with their units, as people write them; the target is a number."""
+def cars(rows: int = 400) -> Messy:
+    """Numbers with their units, as strings; the target is a number."""
     draw = np.random.default_rng(2)
     power, weight = draw.integers(60, 300, rows), draw.integers(700, 2300, rows)
     maker = draw.choice(["Audi", "BMW", "Fiat", "Ford", "Opel", "Skoda"], rows)
@@ -60,8 +60,8 @@ def cars(rows: int = 400) -> Made:
     return pd.DataFrame(frame), "litres per 100 km"
 
 
-def rentals(rows: int = 700) -> Made:
-    """Days, written as texts, with a season and a weekend in them; the target is a count."""
+def rentals(rows: int = 700) -> Messy:
+    """Days as strings, with an effect of season and weekend; the target is a count."""
     draw = np.random.default_rng(3)
     days = pd.date_range("2021-01-01", periods=rows, freq="D")
     season = 1.0 - np.cos(2.0 * np.pi * (days.strftime("%j").astype(int).to_numpy() - 20) / 365.0)
@@ -76,8 +76,8 @@ def rentals(rows: int = 700) -> Made:
     return pd.DataFrame(frame), "rentals"
 
 
-def reviews(rows: int = 500) -> Made:
-    """A column of free text, which alone tells whether somebody was pleased."""
+def reviews(rows: int = 500) -> Messy:
+    """A column of free text, which alone decides whether somebody was pleased."""
     draw = np.random.default_rng(4)
     pleased = draw.random(rows) < 0.5
     kinds = {True: ["wonderful", "great", "loved it", "perfect"], False: ["awful", "broke", "late"]}
@@ -91,8 +91,8 @@ def reviews(rows: int = 500) -> Made:
     return pd.DataFrame({"text": text, "orders": stars, "pleased": pleased}), "pleased"
 
 
-def wines() -> Made:
-    """One value in a hundred is missing, in every column but the target."""
+def wines() -> Messy:
+    """Columns with one missing value in a hundred, but for the target."""
     bunch: Any = datasets.load_wine(as_frame=True)
     frame = bunch.frame.copy()
     holes = np.random.default_rng(5).random(frame.shape) < 0.01
@@ -100,7 +100,7 @@ def wines() -> Made:
     return frame.mask(holes), "target"
 
 
-def forty() -> Made:
+def forty() -> Messy:
     """Forty rows, no more."""
     bunch: Any = datasets.load_iris(as_frame=True)
     frame = bunch.frame.sample(40, random_state=6).reset_index(drop=True)
@@ -108,8 +108,8 @@ def forty() -> Made:
     return frame, "target"
 
 
-def wide(rows: int = 300, columns: int = 500) -> Made:
-    """Five hundred columns, of which ten tell something."""
+def wide(rows: int = 300, columns: int = 500) -> Messy:
+    """Five hundred columns, of which ten decide the target."""
     draw = np.random.default_rng(7)
     x = draw.normal(size=(rows, columns))
     frame = pd.DataFrame(x, columns=[f"gene {i}" for i in range(columns)])
@@ -117,7 +117,7 @@ def wide(rows: int = 300, columns: int = 500) -> Made:
     return frame, "ill"
 
 
-def rare(rows: int = 300) -> Made:
+def rare(rows: int = 300) -> Messy:
     """Three common classes, and five of two rows each."""
     draw = np.random.default_rng(8)
     kind = np.r_[np.arange(rows) % 3, np.repeat(np.arange(3, 8), 2)]
@@ -126,8 +126,8 @@ def rare(rows: int = 300) -> Made:
     return frame.sample(frac=1.0, random_state=8).reset_index(drop=True), "kind"
 
 
-def texts_for_numbers() -> Made:
-    """Columns of numbers that are texts, with what stands for a missing one; so is the target."""
+def strings_for_numbers() -> Messy:
+    """Columns of numbers as strings, with strings for missing values; so is the target."""
     bunch: Any = datasets.load_diabetes(as_frame=True, scaled=False)
     frame = bunch.frame.copy()
     draw = np.random.default_rng(9)
@@ -143,7 +143,7 @@ def name(draw: np.random.Generator) -> str:
     return "".join(draw.choice(parts, 2)).capitalize()
 
 
-TABLES: dict[str, Callable[[], Made]] = {
+TABLES: dict[str, Callable[[], Messy]] = {
     "penguins": penguins,
     "passengers": passengers,
     "cars": cars,
@@ -153,5 +153,5 @@ TABLES: dict[str, Callable[[], Made]] = {
     "forty rows": forty,
     "500 columns": wide,
     "classes of two rows": rare,
-    "texts for numbers": texts_for_numbers,
+    "strings for numbers": strings_for_numbers,
 }

@@ -32,8 +32,8 @@ from backprop_xp.cli.table_output import classes_table, cut, metrics_table, numb
 from backprop_xp.plots.canvas import new_figure
 
 if TYPE_CHECKING:
+    from backprop_xp.tables.evaluation import Importance
     from backprop_xp.tables.model import TableModel
-    from backprop_xp.tables.permutation_importance import Importance
 
 # The width of a label with its indent: the default and the maximum.
 _LABEL, _MAX_LABEL = 14, 28

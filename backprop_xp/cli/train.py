@@ -43,9 +43,7 @@ from backprop_xp.tables.settings import TASKS, Settings, Task
 if TYPE_CHECKING:
     from backprop_xp.tables.model import TableModel
     from backprop_xp.tables.readers import TableFile
-
-# Called after each epoch with its number, the number of all, and the losses by name.
-Watch: TypeAlias = Callable[[int, int, Mapping[str, np.ndarray]], None]
+    from backprop_xp.tables.training_file import Watch
 
 _DTYPES = ("float32", "float64")
 _SIZES = ",".join(map(str, Settings.sizes))
@@ -211,7 +209,7 @@ def _interruption_hint() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _live_losses() -> Iterator[Watch]:
+def _live_losses() -> "Iterator[Watch]":
     """Provide a function to call after each epoch, which shows the losses on stderr."""
     with contextlib.ExitStack() as displays:
 

@@ -10,27 +10,16 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from backprop_xp.tables.column_descriptions import described_columns as described_columns
     from backprop_xp.tables.detection import prepare as prepare
+    from backprop_xp.tables.evaluation import importances as importances
     from backprop_xp.tables.model import TableModel as TableModel, load as load
-    from backprop_xp.tables.permutation_importance import importances as importances
-    from backprop_xp.tables.preparation import Preparation as Preparation
+    from backprop_xp.tables.model_training import train as train
+    from backprop_xp.tables.preparation import (
+        Preparation as Preparation,
+        described_columns as described_columns,
+    )
     from backprop_xp.tables.readers import TableFile as TableFile, read as read
     from backprop_xp.tables.settings import Settings as Settings
-    from backprop_xp.tables.workflow import train as train
-
-__all__ = [
-    "Preparation",
-    "Settings",
-    "TableFile",
-    "TableModel",
-    "described_columns",
-    "importances",
-    "load",
-    "prepare",
-    "read",
-    "train",
-]
 
 # Each is imported on first use: pandas takes half a second, scikit-learn seconds.
 _MODULES = {
@@ -38,13 +27,14 @@ _MODULES = {
     "Settings": "settings",
     "TableFile": "readers",
     "TableModel": "model",
-    "described_columns": "column_descriptions",
-    "importances": "permutation_importance",
+    "described_columns": "preparation",
+    "importances": "evaluation",
     "load": "model",
     "prepare": "detection",
     "read": "readers",
-    "train": "workflow",
+    "train": "model_training",
 }
+__all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,66 +1,68 @@
-"""Dates: in which formats texts write them, and the numbers that they become."""
+"""Dates: the formats in which strings hold them, and the numbers that they become."""
 
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from pandas.tseries.api import guess_datetime_format
 
-# To guess the format of a text takes long: of so many the formats are found.
-_GUESSED = 1000
+from backprop_xp.tables.values import String
+
+# To guess a format takes long: formats are guessed from a sample of about so many strings.
+_SAMPLE = 1000
 # Integers such as 20240105.
 COMPACT = "%Y%m%d"
 _COMPACT_RANGE = (1900_01_01, 2100_12_31)
 
 
-def find_formats(texts: Sequence[str | None]) -> tuple[str, ...]:
-    """Return the formats in which all of these texts are dates, the most frequent first.
+def find_formats(strings: Sequence[String]) -> tuple[str, ...]:
+    """Return the formats in which all strings are dates, the most frequent first.
 
-    () where one is no date of a year and a month. Month and day are told apart by the texts that
-    only one order fits; where none does, the month is first.
+    () if one is no date with a year and a month. Strings that only one order of month and day fits
+    decide the order; without any, the month is first.
     """
-    given = [text.strip() for text in texts if text is not None]
-    sample = given[:: 1 + len(given) // _GUESSED]
-    known = []
+    dates = [string.strip() for string in strings if string is not None]
+    sample = dates[:: 1 + len(dates) // _SAMPLE]
+    candidates = []
     for day_first in (False, True):
-        formats = _guessed(sample, day_first=day_first)
-        if formats and not np.isnat(read_dates(given, formats)).any():
-            known.append(formats)
-        if len(formats) == 1 and known:
+        formats = _guess_formats(sample, day_first=day_first)
+        if formats and not np.isnat(read_dates(dates, formats)).any():
+            candidates.append(formats)
+        if len(formats) == 1 and candidates:
             break
-    return min(known, key=len, default=())
+    return min(candidates, key=len, default=())
 
 
-def _guessed(texts: Sequence[str], *, day_first: bool) -> tuple[str, ...]:
+def _guess_formats(strings: Sequence[str], *, day_first: bool) -> tuple[str, ...]:
     counts: Counter[str] = Counter()
-    for text in texts:
+    for string in strings:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # where only the other order fits
-            # Behind a year comes the month.
-            found = guess_datetime_format(text, dayfirst=day_first and not text[:4].isdigit())
+            warnings.simplefilter("ignore")  # only the other order fits
+            # A month follows a year.
+            day_leads = day_first and not string[:4].isdigit()
+            found = guess_datetime_format(string, dayfirst=day_leads)
         if not isinstance(found, str) or "%Y" not in found or found == "%Y":
             return ()
         counts[found] += 1
     return tuple(found for found, _ in counts.most_common())
 
 
-def read_dates(texts: Sequence[str | None], formats: Sequence[str]) -> np.ndarray:
-    """Return each text's date in UTC by the first format that it fits, NaT where none does."""
-    found = np.full(len(texts), "NaT", dtype="datetime64[us]")
-    given = np.asarray([text and text.strip() for text in texts], dtype=object)
+def read_dates(strings: Sequence[String], formats: Sequence[str]) -> np.ndarray:
+    """Return each string's date in UTC by the first format that fits, NaT if none does."""
+    dates = np.full(len(strings), "NaT", dtype="datetime64[us]")
+    stripped = np.asarray([string and string.strip() for string in strings], dtype=object)
     for form in formats:
-        left = np.isnat(found)
-        if left.any():
-            dates = pd.to_datetime(given[left], format=form, errors="coerce", utc=True)
-            found[left] = dates.tz_localize(None)
-    return found
+        unread = np.isnat(dates)
+        if unread.any():
+            read = pd.to_datetime(stripped[unread], format=form, errors="coerce", utc=True)
+            dates[unread] = read.tz_localize(None)
+    return dates
 
 
 def is_compact(column: pd.Series) -> bool:
-    """Whether all integers of a column are dates, such as 20240105."""
+    """Whether all integers of a column are dates such as 20240105."""
     values = column.dropna().unique()
     low, high = _COMPACT_RANGE
     if not (len(values) and low <= values.min() and values.max() <= high):
@@ -71,26 +73,25 @@ def is_compact(column: pd.Series) -> bool:
 
 
 def in_utc(column: pd.Series) -> np.ndarray:
-    """Return a column of dates in UTC, without its time zone."""
-    utc = column.dt.tz_convert(None) if isinstance(column.dtype, pd.DatetimeTZDtype) else column
-    dates: np.ndarray = utc.to_numpy()
-    return dates
+    """Return a column of dates in UTC, without a time zone."""
+    has_zone = isinstance(column.dtype, pd.DatetimeTZDtype)
+    return np.asarray(column.dt.tz_convert(None) if has_zone else column)
 
 
 def parts_of(dates: np.ndarray) -> tuple[str, ...]:
-    """Return the names of the parts that tell these dates apart: the hour where there is one."""
+    """Return the names of the parts that dates are split into: the hour if they have one."""
     present = dates[~np.isnat(dates)]
     hour = () if (present == present.astype("datetime64[D]")).all() else ("hour",)
     return ("year", "month", "day", *hour, "total_seconds", "weekday")
 
 
 def split_dates(dates: np.ndarray, parts: Sequence[str]) -> np.ndarray:
-    """Return the parts of dates, ``(rows, parts)``, NaN where one is missing.
+    """Return the parts of dates, ``(rows, parts)``, NaN for a missing date.
 
-    ``weekday`` is 1 on Mondays, ``total_seconds`` since 1970.
+    ``weekday`` is 1 on Mondays; ``total_seconds`` counts from 1970.
     """
     months, days = dates.astype("datetime64[M]"), dates.astype("datetime64[D]")
-    known: dict[str, Callable[[], Any]] = {
+    functions: dict[str, Callable[[], np.ndarray]] = {
         "year": lambda: months.astype("datetime64[Y]").astype(int) + 1970,
         "month": lambda: months.astype(int) % 12 + 1,
         "day": lambda: (days - months).astype(int) + 1,
@@ -98,8 +99,6 @@ def split_dates(dates: np.ndarray, parts: Sequence[str]) -> np.ndarray:
         "total_seconds": lambda: (dates - np.datetime64(0, "s")) / np.timedelta64(1, "s"),
         "weekday": lambda: (days.astype(int) + 3) % 7 + 1,  # 1970 began on a Thursday
     }
-    found = np.empty((len(dates), len(parts)))
-    for i, part in enumerate(parts):
-        found[:, i] = known[part]()
-    found[np.isnat(dates)] = np.nan
-    return found
+    values = np.stack([functions[part]() for part in parts], axis=1).astype("float64")
+    values[np.isnat(dates)] = np.nan
+    return values

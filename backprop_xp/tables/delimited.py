@@ -1,7 +1,7 @@
 """Delimited text, such as CSV: its separator and decimal are sniffed, its columns typed.
 
-pandas parses. What it lets pass is found in passes of their own: lines that are too short, and
-codes such as 007, which it takes for numbers.
+pandas parses. Passes of our own find what it lets through: lines that are too short, and codes such
+as 007, which it reads as numbers.
 """
 
 import codecs
@@ -10,7 +10,7 @@ import io
 import itertools
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,23 +23,23 @@ from backprop_xp.tables.values import (
     MISSING,
     PLAIN,
     distinct,
-    is_text,
-    is_written,
+    has_style,
+    is_string,
     numbers,
 )
 
 _SEPARATORS = ",;\t|"
-# What is sniffed: so many lines, and no more characters than these behind the second line.
+# Sniffed are so many lines, and no more characters than these after the second line.
 _LINES, _CHARACTERS = 50, 2**15
 # Bytes that hold these lines, also of a wide table; and the longest line that pyarrow reads.
 _HEAD, _LONGEST = 2**22, 2**24
-# Bytes that are looked through at once: they fit the processor's cache.
-_PIECE = 2**18
+# Bytes of a block that fits the processor's cache.
+_BLOCK = 2**18
 _CODE = r"^\s*0\d+\s*$"
 
 
 class Options(NamedTuple):
-    """How delimited text is read: its columns' names, and which of them as they are written."""
+    """The options of reading: the columns' names, and which of them stay strings."""
 
     names: Sequence[str]
     texts: Sequence[str]
@@ -48,7 +48,7 @@ class Options(NamedTuple):
 
 
 def head_of(file: BinaryIO) -> str:
-    """Return the first lines of text in UTF-8: whole ones, but for the last."""
+    """Return the first lines of a file in UTF-8; all but the last are whole."""
     text = codecs.getincrementaldecoder("utf-8-sig")().decode(file.read(_HEAD))
     lines: list[str] = []
     size = 0
@@ -60,8 +60,8 @@ def head_of(file: BinaryIO) -> str:
     return "".join(lines)
 
 
-def sniffed_separator(head: str, default: str) -> str:
-    """Return what separates the columns; the default where nothing in the first line does."""
+def sniff_separator(head: str, default: str) -> str:
+    """Return the separator of the columns; the default if the first line has none."""
     names = head.partition("\n")[0]
     if len(head) > _CHARACTERS:  # the sniffer's time grows with the square of a line's length
         found = max(_SEPARATORS, key=names.count)
@@ -73,16 +73,16 @@ def sniffed_separator(head: str, default: str) -> str:
     return found if found in names else default
 
 
-def sniffed_decimal(head: str, separator: str) -> str:
-    """Return the decimal of the numbers: a comma where one has it, and none a point.
+def sniff_decimal(head: str, separator: str) -> str:
+    """Return the decimal sign: a comma if some number needs it and none needs a point.
 
-    Numbers such as 1,234 have thousands, but where semicolons separate the columns.
+    A number such as 1,234 has thousands, unless semicolons separate the columns.
     """
     fields = {field.strip() for row in _rows(head, separator) for field in row}
-    commas = {field for field in fields if "," in field and is_written(field, EUROPEAN)}
-    points = {field for field in fields if "." in field and is_written(field, PLAIN)}
+    commas = {field for field in fields if "," in field and has_style(field, EUROPEAN)}
+    points = {field for field in fields if "." in field and has_style(field, PLAIN)}
     both = commas | points if separator == ";" else commas
-    both = {field for field in both if is_written(field, EUROPEAN) and is_written(field, PLAIN)}
+    both = {field for field in both if has_style(field, EUROPEAN) and has_style(field, PLAIN)}
     commas_alone = commas if separator == ";" else commas - both
     return "," if commas_alone and not points - both else "."
 
@@ -93,39 +93,41 @@ def header(head: str, separator: str) -> list[str]:
 
 
 def read_delimited(file: BinaryIO, options: Options) -> pd.DataFrame:
-    """Return the table in text in UTF-8 whose first line has the names.
+    """Return the table in UTF-8 text whose first line has the names.
 
-    The columns ``texts`` are missing where a field is empty. Raises ValueError for a line of more
-    or fewer fields than the first, with its number.
+    In the columns ``texts`` only an empty field is a missing value. Raises ValueError, with the
+    line's number, for a line of more or fewer fields than the first.
     """
     names = options.names
     try:
-        frame = _parsed(file, options)
-        plain = (len(frame) + 1) * (len(names) - 1)
+        frame = _parse(file, options)
+        expected = (len(frame) + 1) * (len(names) - 1)
         separators, quotes, has_codes = _census(file, options.separator)
-        if quotes or separators != plain:  # quotes may hold separators
-            _with_arrow(file, names[:1], options)
+        if quotes or separators != expected:  # quotes may hold separators
+            _read_strings(file, names[:1], options)
     except (pd.errors.ParserError, pd.errors.ParserWarning, pa.ArrowInvalid):
         _check_lines(file, options.separator)
         raise
     if has_codes:
-        frame = _with_codes(frame, file, options)
-    return _with_thousands(frame, options) if options.decimal == "," else frame
+        _restore_codes(frame, file, options)
+    if options.decimal == ",":
+        _convert_european(frame, options)
+    return frame
 
 
 def _census(file: BinaryIO, separator: str) -> tuple[int, int, bool]:
-    """Return how many separators and quotes there are, and whether some field may be a code.
+    """Return the counts of separators and quotes, and whether some field may be a code.
 
     Such a field begins with 0 and a digit, and is no date or time.
     """
     file.seek(0)
     separators, quotes, has_codes, before = 0, 0, False, b"\n"
-    for piece in itertools.chain(iter(lambda: file.read(_PIECE), b""), [b"\n"]):
-        joined = before + piece
+    for block in itertools.chain(iter(lambda: file.read(_BLOCK), b""), [b"\n"]):
+        joined = before + block
         data = np.frombuffer(joined, dtype=np.uint8)
         begins = data == ord(separator)
         separators += int(np.count_nonzero(begins[len(before) :]))
-        quotes += piece.count(b'"')
+        quotes += block.count(b'"')
         begins |= data == ord("\n")
         begins |= data == ord('"')
         found = begins[:-3] & (data[1:-2] == ord("0"))
@@ -136,34 +138,30 @@ def _census(file: BinaryIO, separator: str) -> tuple[int, int, bool]:
     return separators, quotes, has_codes
 
 
-def _parsed(file: BinaryIO, options: Options) -> pd.DataFrame:
-    missing: Any = list(MISSING)
-    if options.texts:
-        missing = {name: [""] if name in options.texts else missing for name in options.names}
-    with warnings.catch_warnings():
-        # A line longer than the first would be cut, and types would be mixed, with a warning.
-        warnings.simplefilter("error")
-        for is_low in (True, False):
-            file.seek(0)
-            try:
-                return pd.read_csv(
-                    getattr(file, "name", file),  # by its path is a tenth faster
-                    sep=options.separator,
-                    decimal=options.decimal,
-                    index_col=False,
-                    encoding="utf-8",
-                    low_memory=is_low,
-                    dtype=dict.fromkeys(options.texts, "str"),
-                    keep_default_na=False,
-                    na_values=missing,
-                )
-            except pd.errors.DtypeWarning:  # the pieces of a file differ: read it as one
-                pass
-    raise AssertionError
+def _parse(file: BinaryIO, options: Options, *, low_memory: bool = True) -> pd.DataFrame:
+    missing = {name: [""] if name in options.texts else [*MISSING] for name in options.names}
+    file.seek(0)
+    try:
+        with warnings.catch_warnings():
+            # pandas only warns when it cuts a line longer than the first, or mixes types.
+            warnings.simplefilter("error")
+            return pd.read_csv(
+                getattr(file, "name", file),  # by its path is a tenth faster
+                sep=options.separator,
+                decimal=options.decimal,
+                index_col=False,
+                encoding="utf-8",
+                low_memory=low_memory,
+                dtype=dict.fromkeys(options.texts, "str"),
+                keep_default_na=False,
+                na_values=missing if options.texts else [*MISSING],
+            )
+    except pd.errors.DtypeWarning:  # the blocks of a file differ in type: read it as one
+        return _parse(file, options, low_memory=False)
 
 
-def _with_arrow(file: BinaryIO, names: Sequence[str], options: Options) -> pa.Table:
-    """Return columns as texts; pyarrow refuses a line of more or fewer fields than the first."""
+def _read_strings(file: BinaryIO, names: Sequence[str], options: Options) -> pa.Table:
+    """Return columns as strings; pyarrow refuses a line of more or fewer fields than the first."""
     file.seek(0)
     return arrow_csv.read_csv(
         file,
@@ -187,36 +185,34 @@ def _with_arrow(file: BinaryIO, names: Sequence[str], options: Options) -> pa.Ta
     )
 
 
-def _with_codes(frame: pd.DataFrame, file: BinaryIO, options: Options) -> pd.DataFrame:
-    """Return the table with integers of which one is written like 007 as texts."""
+def _restore_codes(frame: pd.DataFrame, file: BinaryIO, options: Options) -> None:
+    """Replace each column of integers that has a code such as 007 by its strings."""
     integers = [name for name in frame if _is_whole(frame[name])]
     if integers:
-        written = _with_arrow(file, integers, options)
-        for name, column in zip(integers, written.columns, strict=True):
+        strings = _read_strings(file, integers, options)
+        for name, column in zip(integers, strings.columns, strict=True):
             if pc.any(pc.match_substring_regex(column, _CODE)).as_py():
                 frame[name] = column.to_pandas()
-    return frame
 
 
 def _is_whole(column: pd.Series) -> bool:
-    """Whether a column holds integers, or would but for missing values."""
-    is_holed = column.dtype.kind == "f" and column.hasnans
-    return column.dtype.kind in "iu" or (is_holed and bool((column.dropna() % 1.0 == 0.0).all()))
+    """Whether a column holds integers, or integers and missing values."""
+    has_missing = column.dtype.kind == "f" and column.hasnans
+    return column.dtype.kind in "iu" or (has_missing and bool((column.dropna() % 1.0 == 0.0).all()))
 
 
-def _with_thousands(frame: pd.DataFrame, options: Options) -> pd.DataFrame:
-    """Return the table with texts such as 1.234,5 as numbers."""
+def _convert_european(frame: pd.DataFrame, options: Options) -> None:
+    """Replace each column of strings such as 1.234,5 by its numbers."""
     for name in frame:
         column = frame[name]
-        first = column.head(100)  # mostly enough to tell
-        if is_text(column) and name not in options.texts and _is_european(first, column):
+        first = column.head(100)  # mostly enough to decide
+        if is_string(column) and name not in options.texts and _is_european(first, column):
             frame[name] = numbers(column, EUROPEAN)[0]
-    return frame
 
 
 def _is_european(*columns: pd.Series) -> bool:
-    texts = (text for column in columns for text in distinct(column)[0] if text is not None)
-    return all(is_written(text.strip(), EUROPEAN) for text in texts)
+    strings = (string for column in columns for string in distinct(column)[0])
+    return all(string is None or has_style(string.strip(), EUROPEAN) for string in strings)
 
 
 def _rows(text: str, separator: str) -> Iterator[list[str]]:
@@ -228,14 +224,14 @@ def _check_lines(file: BinaryIO, separator: str) -> None:
     file.seek(0)
     text = io.TextIOWrapper(file, "utf-8-sig", newline="")
     try:
-        lines: Any = csv.reader(text, delimiter=separator)
-        names: list[str] = next(lines, [])
+        lines = csv.reader(text, delimiter=separator)
+        names = next(lines, [])
         for fields in lines:
-            # What is blank is no row.
+            # A blank line is no row.
             if len(fields) != len(names) and "".join(fields).strip():
                 raise ValueError(
                     f"line {lines.line_num} has {len(fields)} fields, but the first line has "
                     f"{len(names)}."
                 )
     finally:
-        text.detach()  # the file is its opener's to close
+        text.detach()  # the caller closes the file

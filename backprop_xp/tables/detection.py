@@ -1,10 +1,9 @@
-"""What each column of a table is, found and learnt from training rows.
+"""The detection of the kinds of columns, from training rows.
 
-scikit-learn finds the medians and the scales, skrub the coordinates of texts.
+scikit-learn computes the medians and the scales, skrub the coordinates of free text.
 """
 
 import warnings
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,88 +13,93 @@ from sklearn.preprocessing import StandardScaler
 from backprop_xp.tables.dates import COMPACT, find_formats, in_utc, is_compact, parts_of, read_dates
 from backprop_xp.tables.encoding import Category, Column, Date, Number, Text, origin_of
 from backprop_xp.tables.preparation import UNSCALED, Preparation, Scaling
-from backprop_xp.tables.readers import as_frame
-from backprop_xp.tables.values import as_texts, distinct, find_style, is_text, numbers
+from backprop_xp.tables.readers import TableData, as_frame
+from backprop_xp.tables.values import String, as_strings, distinct, find_style, is_string, numbers
 
-# Texts of fewer values are categories, if each has some ten rows.
-_CATEGORIES = 200
+# A category has fewer values than this, and about ten rows for each.
+_MAX_CATEGORIES = 200
 
 
-def prepare(data: Any, *, seed: int = 0) -> Preparation:
-    """Return the preparation that the training rows of a table ask for.
+def prepare(data: TableData, *, seed: int = 0) -> Preparation:
+    """Return the preparation of a table's columns, learnt from these training rows.
 
-    ``data`` is a path, a pandas or a polars frame. Columns that are empty, the same in all rows, or
+    ``data`` is a path, a pandas or a polars DataFrame. Columns that are empty, constant or
     identifiers are left out; ValueError if none is left.
     """
     frame = as_frame(data)
-    found = {str(name): _learnt(frame[name], seed) for name in frame}
+    found = {str(name): _detect(frame[name], seed) for name in frame}
     columns = {name: one for name, one in found.items() if not isinstance(one, str)}
     left_out = {name: one for name, one in found.items() if isinstance(one, str)}
     if not columns:
         raise ValueError(
             "nothing to learn from: each column is empty, the same in all rows, or an identifier."
         )
-    return Preparation(columns, left_out, _scaling(columns, frame))
+    return Preparation(columns, left_out, _learn_scaling(columns, frame))
 
 
-def _learnt(column: pd.Series, seed: int) -> Column | str:
-    """Return what a column is, or why it is left out."""
+def _detect(column: pd.Series, seed: int) -> Column | str:
+    """Return the kind of a column, or the reason why it is left out."""
     if column.isna().all():
         return "empty"
-    if not is_text(column):
-        return _of_values(column)
-    texts, rows = distinct(column)
-    if set(texts) == {None}:
+    if not is_string(column):
+        return _detect_values(column)
+    strings, rows = distinct(column)
+    if set(strings) == {None}:
         return "empty"
-    if len(set(texts)) == 1:
+    if len(set(strings)) == 1:
         return "the same in all rows"
-    if (style := find_style(texts, column.attrs.get("decimal", "."))) is not None:
-        found = _of_values(pd.Series(numbers(column, style)[0], name=column.name))
+    if (style := find_style(strings, column.attrs.get("decimal", "."))) is not None:
+        found = _detect_values(pd.Series(numbers(column, style)[0], name=column.name))
         return Number(style) if isinstance(found, Number) else found
-    if formats := find_formats(texts):
-        return Date(formats, parts_of(read_dates(texts, formats)))
-    return _of_texts(column, texts, rows, seed)
+    if formats := find_formats(strings):
+        return Date(formats, parts_of(read_dates(strings, formats)))
+    return _detect_strings(column, strings, rows, seed)
 
 
-def _of_values(column: pd.Series) -> Column | str:
-    """Return what a column of numbers, timedeltas or dates is."""
+def _detect_values(column: pd.Series) -> Column | str:
+    """Return the kind of a column of numbers, timedeltas or dates."""
     if column.nunique(dropna=False) == 1:
         return "the same in all rows"
     if column.dtype.kind == "M":
         return Date((), parts_of(in_utc(column)))
     if column.dtype.kind in "fiu" and is_compact(column):
-        return Date((COMPACT,), parts_of(read_dates(distinct(as_texts(column))[0], [COMPACT])))
+        return Date((COMPACT,), parts_of(read_dates(distinct(as_strings(column))[0], [COMPACT])))
     if column.dtype.kind not in "iu":
         return Number()
-    nameless = str(column.name).startswith("Unnamed: ")  # the index in pandas' or R's CSV files
-    return "a row number" if nameless and column.is_unique else Number(None, origin_of(column))
+    is_unnamed = str(column.name).startswith("Unnamed: ")  # an index in pandas' or R's CSV files
+    return "a row number" if is_unnamed and column.is_unique else Number(None, origin_of(column))
 
 
-def _of_texts(
-    column: pd.Series, texts: list[str | None], rows: np.ndarray, seed: int
+def _detect_strings(
+    column: pd.Series, strings: list[String], rows: np.ndarray, seed: int
 ) -> Column | str:
-    """Return what a column of texts is that are neither numbers nor dates."""
-    present = {text for text in texts if text is not None}
-    if len(present) < min(_CATEGORIES, max(10, len(column) // 10)):
-        missing = [None] * (None in texts)
+    """Return the kind of a column of strings that are neither numbers nor dates."""
+    present = {string for string in strings if string is not None}
+    if len(present) < min(_MAX_CATEGORIES, max(10, len(column) // 10)):
+        missing = [None] * (None in strings)
         return Category((*sorted(present), *missing))
-    count = sum(texts[row] is not None for row in rows)
-    if len(present) == count and all(len(text.split()) == 1 for text in present):
+    count = sum(strings[row] is not None for row in rows)
+    if len(present) == count and all(len(string.split()) == 1 for string in present):
         return "an identifier"
-    from skrub import StringEncoder  # takes seconds to import, and few tables have texts
+    values = pd.Series([strings[row] for row in rows], dtype="str", name=column.name)
+    return _learn_text(values, seed)
+
+
+def _learn_text(column: pd.Series, seed: int) -> Text:
+    from skrub import StringEncoder  # takes seconds to import, and few tables have free text
 
     encoder = StringEncoder(random_state=seed % 2**32)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # few texts, or short ones
-        encoder.fit(pd.Series([texts[row] for row in rows], dtype="str", name=column.name))
+        warnings.simplefilter("ignore")  # few strings, or short ones
+        encoder.fit(column)
     vectorizer, width = encoder.vectorizer_, encoder.n_components_
     pieces = sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.get)
-    # Of a few texts the first groups of letters are the coordinates themselves.
+    # Few strings have no decomposition: their first groups of letters are the coordinates.
     axes = encoder.tsvd_.components_.T if hasattr(encoder, "tsvd_") else np.eye(len(pieces), width)
     return Text(tuple(pieces), vectorizer.idf_, (axes / encoder.scaling_factor_).astype("float32"))
 
 
-def _scaling(columns: dict[str, Column], frame: pd.DataFrame) -> Scaling:
+def _learn_scaling(columns: dict[str, Column], frame: pd.DataFrame) -> Scaling:
     values = Preparation(columns, {}, UNSCALED).numbers({name: frame[name] for name in columns})
     if not values.shape[1]:
         return UNSCALED

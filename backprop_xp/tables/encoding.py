@@ -1,87 +1,109 @@
-"""One column as features: what was learnt of it from training rows, and what it makes of rows.
+"""The kinds of columns: what each learnt from training rows, and the features that it computes.
 
-All that is learnt is plain: names, numbers and arrays. Nothing of it needs skrub; texts need
-scikit-learn.
+A kind stores plain names, numbers and arrays. No kind needs skrub; ``Text`` needs scikit-learn.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from backprop_xp.tables.dates import in_utc, read_dates, split_dates
-from backprop_xp.tables.values import PLAIN, as_texts, distinct, numbers
+from backprop_xp.tables.values import PLAIN, as_strings, distinct, numbers
 
-# The range of integers that float64 has all of.
+if TYPE_CHECKING:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+# float64 holds every integer in this range.
 _EXACT = 2**53
-# The format of texts where training had dates.
-_UNTOLD = ("ISO8601",)
 
 
 @dataclass(frozen=True)
 class Number:
-    """A number, float64.
+    """A number: one feature, float64.
 
-    ``style`` is how texts wrote it, None where they were numbers; ``origin`` is subtracted from
-    integers that float64 cannot tell apart.
+    ``style`` is that of strings, None for numbers. ``origin`` is subtracted from integers that
+    float64 cannot tell apart.
     """
 
     style: str | None = None
     origin: int = 0
     kind: ClassVar[str] = "number"
-    arrays: ClassVar[tuple[str, ...]] = ()
     is_scaled: ClassVar[bool] = True
     width: ClassVar[int] = 1
 
     @property
-    def is_written(self) -> bool:
-        """Whether a file's texts have to be read as they are written."""
+    def from_strings(self) -> bool:
+        """Whether a file's column must be read as strings."""
         return self.style is not None
+
+    def encode(self, column: pd.Series) -> np.ndarray:
+        """Return the features of a column; ValueError for the first value that is no number."""
+        values, wrong = numbers(column, self.style or PLAIN)
+        _refuse(column, wrong, self.kind)
+        return _subtracted(values, self.origin)[:, None]
 
 
 @dataclass(frozen=True)
 class Date:
-    """A date, float64: the formats of its texts, none where they were dates, and its parts."""
+    """A date: its parts, float64. ``formats`` are those of strings, none for dates."""
 
     formats: tuple[str, ...]
     parts: tuple[str, ...]
     kind: ClassVar[str] = "date"
-    arrays: ClassVar[tuple[str, ...]] = ()
     is_scaled: ClassVar[bool] = True
 
     @property
     def width(self) -> int:
-        """How many features it becomes."""
+        """The number of features."""
         return len(self.parts)
 
     @property
-    def is_written(self) -> bool:
-        """Whether a file's texts have to be read as they are written."""
+    def from_strings(self) -> bool:
+        """Whether a file's column must be read as strings."""
         return bool(self.formats)
+
+    def encode(self, column: pd.Series) -> np.ndarray:
+        """Return the features of a column; ValueError for the first value that is no date."""
+        if column.dtype.kind == "M":
+            return split_dates(in_utc(column), self.parts)
+        strings, rows = distinct(as_strings(column))
+        dates = read_dates(strings, self.formats or ("ISO8601",))
+        wrong = np.asarray([string is not None for string in strings]) & np.isnat(dates)
+        _refuse(column, wrong[rows], self.kind)
+        return np.take(split_dates(dates, self.parts), rows, axis=0)
 
 
 @dataclass(frozen=True)
 class Category:
-    """A 0 or 1 for each of the values, float32; None is a missing one."""
+    """A category: a 0 or 1 for each of the values, float32; None is the missing value."""
 
     values: tuple[str | None, ...]
     kind: ClassVar[str] = "category"
-    arrays: ClassVar[tuple[str, ...]] = ()
     is_scaled: ClassVar[bool] = False
-    is_written: ClassVar[bool] = True
+    from_strings: ClassVar[bool] = True
 
     @property
     def width(self) -> int:
-        """How many features it becomes."""
+        """The number of features."""
         return len(self.values)
+
+    def encode(self, column: pd.Series) -> np.ndarray:
+        """Return the features of a column: all 0 for a value that training did not have."""
+        strings, rows = distinct(as_strings(column))
+        indices = {value: i for i, value in enumerate(self.values)}
+        flags = np.zeros((len(strings), self.width), dtype=np.float32)
+        for i, string in enumerate(strings):
+            if string in indices:
+                flags[i, indices[string]] = 1.0
+        return np.take(flags, rows, axis=0)
 
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """Coordinates of a latent semantic analysis of groups of 3 and 4 letters, float32.
+    """Free text: coordinates of a latent semantic analysis of groups of 3 and 4 letters, float32.
 
     ``pieces`` are the groups, ``idf`` their inverse document frequencies, ``axes``
     ``(pieces, width)``.
@@ -91,108 +113,55 @@ class Text:
     idf: np.ndarray
     axes: np.ndarray
     kind: ClassVar[str] = "text"
-    arrays: ClassVar[tuple[str, ...]] = ("idf", "axes")
     is_scaled: ClassVar[bool] = False
-    is_written: ClassVar[bool] = True
+    from_strings: ClassVar[bool] = True
 
     @property
     def width(self) -> int:
-        """How many features it becomes."""
-        return int(self.axes.shape[1])
+        """The number of features."""
+        return len(self.axes.T)
 
     @cached_property
-    def vectorizer(self) -> Any:
-        """What counts the groups of letters."""
+    def vectorizer(self) -> "TfidfVectorizer":
+        """The vectorizer that counts the groups of letters."""
         from sklearn.feature_extraction.text import TfidfVectorizer  # takes two seconds
 
-        known = {piece: i for i, piece in enumerate(self.pieces)}
-        made = TfidfVectorizer(vocabulary=known, ngram_range=(3, 4), analyzer="char_wb")
-        made.idf_ = self.idf
-        return made
+        indices = {piece: i for i, piece in enumerate(self.pieces)}
+        vectorizer = TfidfVectorizer(vocabulary=indices, ngram_range=(3, 4), analyzer="char_wb")
+        vectorizer.idf_ = self.idf
+        return vectorizer
+
+    def encode(self, column: pd.Series) -> np.ndarray:
+        """Return the features of a column."""
+        strings, rows = distinct(as_strings(column))
+        counts = self.vectorizer.transform([string or "" for string in strings])
+        return np.take(counts.astype(np.float32) @ self.axes, rows, axis=0).astype(np.float32)
 
 
 Column: TypeAlias = Number | Date | Category | Text
 KINDS: dict[str, type[Column]] = {one.kind: one for one in (Number, Date, Category, Text)}
 
 
-def encoded(column: pd.Series, learnt: Column) -> np.ndarray:
-    """Return what a column becomes, ``(rows, width)``: numbers and dates in float64, else float32.
-
-    Raises ValueError for the first value that should be a number or a date and is none.
-    """
-    found: np.ndarray = _ENCODERS[learnt.kind](column, learnt)
-    return found
-
-
-def _number(column: pd.Series, learnt: Number) -> np.ndarray:
-    values, wrong = numbers(column, learnt.style or PLAIN)
-    _refuse(column, wrong, learnt.kind)
-    found: np.ndarray = subtracted(values, learnt.origin)[:, None]
-    return found
-
-
 def origin_of(values: pd.Series) -> int:
-    """Return the least of integers that float64 cannot tell apart, else 0."""
+    """Return the least of integers that float64 cannot tell apart, 0 for others."""
     least, most = int(values.min()), int(values.max())
     return least if max(-least, most) > _EXACT else 0
 
 
-def subtracted(values: np.ndarray, origin: int) -> np.ndarray:
-    """Return numbers less an origin in float64: differences of large integers keep their digits."""
+def _subtracted(values: np.ndarray, origin: int) -> np.ndarray:
+    """Return numbers less an origin, float64; differences of large integers keep their digits."""
     if values.dtype.kind not in "iu" or not origin:
-        plain: np.ndarray = values.astype("float64") - origin
-        return plain
+        return np.asarray(values.astype("float64") - origin)
     high, low = np.divmod(values, 2**32)
-    highest, lowest = divmod(origin, 2**32)
-    found: np.ndarray = (high.astype("float64") - highest) * 2.0**32 + (low - lowest)
-    return found
-
-
-def _date(column: pd.Series, learnt: Date) -> np.ndarray:
-    if column.dtype.kind == "M":
-        return split_dates(in_utc(column), learnt.parts)
-    texts, rows = _texts(column)
-    dates = read_dates(texts, learnt.formats or _UNTOLD)
-    wrong = np.asarray([text is not None for text in texts]) & np.isnat(dates)
-    _refuse(column, wrong[rows], learnt.kind)
-    found: np.ndarray = split_dates(dates, learnt.parts)[rows]
-    return found
+    origin_high, origin_low = divmod(origin, 2**32)
+    return np.asarray((high.astype("float64") - origin_high) * 2.0**32 + (low - origin_low))
 
 
 def _refuse(column: pd.Series, wrong: np.ndarray, kind: str) -> None:
+    """Raise ValueError for the first value of a mask."""
     if wrong.any():
         row = wrong.argmax()
         raise ValueError(
             f"the column {str(column.name)!r} has {column.iloc[row]!r} (row {column.index[row]}), "
             f"but a {kind} is expected, as in training: correct it, or leave it empty."
         )
-
-
-def _category(column: pd.Series, learnt: Category) -> np.ndarray:
-    texts, rows = _texts(column)
-    known = {value: i for i, value in enumerate(learnt.values)}
-    found = np.zeros((len(texts), learnt.width), dtype=np.float32)
-    for i, text in enumerate(texts):
-        if text in known:
-            found[i, known[text]] = 1.0
-    out: np.ndarray = found[rows]
-    return out
-
-
-def _text(column: pd.Series, learnt: Text) -> np.ndarray:
-    texts, rows = _texts(column)
-    counted = learnt.vectorizer.transform([text or "" for text in texts]).astype(np.float32)
-    found: np.ndarray = np.asarray(counted @ learnt.axes, dtype=np.float32)[rows]
-    return found
-
-
-def _texts(column: pd.Series) -> tuple[list[str | None], np.ndarray]:
-    return distinct(as_texts(column))
-
-
-_ENCODERS: dict[str, Callable[[pd.Series, Any], np.ndarray]] = {
-    "number": _number,
-    "date": _date,
-    "category": _category,
-    "text": _text,
-}

@@ -1,4 +1,4 @@
-"""From columns to numbers: what is done with each column of a table, learnt from training rows."""
+"""The preparation of a table: its columns become the features of a network."""
 
 import dataclasses
 import io
@@ -11,22 +11,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backprop_xp.tables.encoding import KINDS, Column, encoded
-from backprop_xp.tables.readers import as_frame
+from backprop_xp.tables.encoding import KINDS, Category, Column, Date, Number, Text
+from backprop_xp.tables.readers import TableData, as_frame
 
-# In standard deviations: what is further out would drown everything else.
+# In standard deviations: values further out would drown all others.
 FAR = 100.0
-# Numbers beyond float32 are as good as missing.
+# Numbers beyond float32 count as missing.
 _LARGEST = np.finfo(np.float32).max
-# Rows that are prepared at once: enough to be fast, few enough for copies to be small.
+# Rows of a block: blocks bound the memory of copies.
 _ROWS = 2**14
 
 
 class Scaling(NamedTuple):
-    """How numbers and dates are standardised: ``(features,)`` each, but for ``flagged``.
+    """The standardisation of numbers and dates: ``(features,)`` each, but for ``flagged``.
 
-    A missing value becomes the median; each of the features ``flagged`` has an indicator of it.
-    The means and deviations are of the features and then of the indicators.
+    A missing value becomes the median; each feature whose index is in ``flagged`` has an indicator.
+    The means and deviations are those of the features, then of the indicators.
     """
 
     medians: np.ndarray
@@ -35,13 +35,13 @@ class Scaling(NamedTuple):
     deviations: np.ndarray
 
     def transform(self, values: np.ndarray) -> np.ndarray:
-        """Return standardised features, with their indicators behind them."""
+        """Return the standardised features, then the indicators."""
         missing = np.isnan(values)
         filled = np.where(missing, self.medians, values)
-        found: np.ndarray = np.concatenate([filled, missing[:, self.flagged]], axis=1)
-        found -= self.means
-        found /= self.deviations
-        return found
+        features: np.ndarray = np.concatenate([filled, missing[:, self.flagged]], axis=1)
+        features -= self.means
+        features /= self.deviations
+        return features
 
 
 UNSCALED = Scaling(np.empty(0), np.empty(0, dtype=np.intp), np.empty(0), np.empty(0))
@@ -49,12 +49,12 @@ UNSCALED = Scaling(np.empty(0), np.empty(0, dtype=np.intp), np.empty(0), np.empt
 
 @dataclass(frozen=True, eq=False)
 class Preparation:
-    """What makes a table's columns the features ``(rows, n)`` of a network, float32.
+    """The function from a table's columns to the features ``(rows, n)`` of a network, float32.
 
-    ``columns`` has what was learnt of each column that is used, ``left_out`` of the others why they
-    are not. Numbers and dates come first, what is missing among them filled by the median, with an
-    indicator, then standardised (``scaling``); categories are 0 and 1; texts are coordinates of
-    their latent semantic analysis.
+    ``columns`` has the kind of each column in use, ``left_out`` the reason for each other one.
+    Numbers and dates come first: standardised by ``scaling``, a missing value filled by the median,
+    with an indicator. Categories are 0 and 1; free text becomes coordinates of its latent semantic
+    analysis.
     """
 
     columns: dict[str, Column]
@@ -63,44 +63,37 @@ class Preparation:
 
     @property
     def kinds(self) -> dict[str, str]:
-        """Whether each column is a number, a date, a category or a text."""
+        """The kind of each column: number, date, category or text."""
         return {name: column.kind for name, column in self.columns.items()}
 
     @property
     def n_features(self) -> int:
-        """How many features a row has."""
+        """The number of features of a row."""
         return len(self.scaling.flagged) + sum(column.width for column in self.columns.values())
 
     @property
     def texts(self) -> list[str]:
-        """The columns that have to be read from a file as they are written there."""
-        return [name for name, column in self.columns.items() if column.is_written]
+        """The columns that must be read from a file as strings."""
+        return [name for name, column in self.columns.items() if column.from_strings]
 
     def places(self) -> dict[str, list[int]]:
-        """Return which of the features each column became, indicators included."""
-        found: dict[str, list[int]] = {name: [] for name in self.columns}
-        scaled = [name for name in self._scaled() for _ in range(self.columns[name].width)]
-        for place, name in enumerate(scaled):
-            found[name].append(place)
-        for i, place in enumerate(self.scaling.flagged.tolist()):
-            found[scaled[place]].append(len(scaled) + i)
-        end = len(scaled) + len(self.scaling.flagged)
+        """Return the indices of the features of each column, indicators included."""
+        widths = {True: list[str](), False: list[str]()}
         for name, column in self.columns.items():
-            if not column.is_scaled:
-                found[name] += range(end, end + column.width)
-                end += column.width
-        return found
+            widths[column.is_scaled] += [name] * column.width
+        indicators = [widths[True][i] for i in self.scaling.flagged]
+        places: dict[str, list[int]] = {name: [] for name in self.columns}
+        for i, name in enumerate([*widths[True], *indicators, *widths[False]]):
+            places[name].append(i)
+        return places
 
-    def _scaled(self) -> list[str]:
-        return [name for name, column in self.columns.items() if column.is_scaled]
-
-    def transform(self, data: Any) -> np.ndarray:
+    def transform(self, data: TableData) -> np.ndarray:
         """Return the features of a table's rows, ``(rows, n)``, float32.
 
-        ``data`` is a path, a pandas or a polars frame; columns that are not used may be there or
-        not. Raises ValueError, naming the column, for one that is missing and for texts where
-        numbers or dates are expected; a category that training had not is none of the known ones,
-        and a number beyond 100 standard deviations is there.
+        ``data`` is a path, a pandas or a polars DataFrame; columns that are not used may be there
+        or not. Raises ValueError, with the column's name, for a missing column and for a string
+        where a number or a date is expected. A category that training did not have is none of the
+        known ones; numbers are clipped at 100 standard deviations.
         """
         frame = as_frame(data, texts=self.texts)
         missing = [name for name in self.columns if name not in frame]
@@ -112,57 +105,89 @@ class Preparation:
         for start in range(0, len(frame), _ROWS):
             rows = slice(start, start + _ROWS)
             block = {name: column.iloc[rows] for name, column in columns.items()}
-            found = self.scaling.transform(self.numbers(block))
-            end = found.shape[1]
-            np.clip(found, -FAR, FAR, out=out[rows, :end], casting="unsafe")
+            scaled = self.scaling.transform(self.numbers(block))
+            end = scaled.shape[1]
+            np.clip(scaled, -FAR, FAR, out=out[rows, :end], casting="unsafe")
             for name, column in self.columns.items():
                 if not column.is_scaled:
-                    out[rows, end : end + column.width] = encoded(block[name], column)
+                    out[rows, end : end + column.width] = column.encode(block[name])
                     end += column.width
         return out
 
     def numbers(self, columns: Mapping[str, pd.Series]) -> np.ndarray:
-        """Return what is to be standardised of columns by names, ``(rows, features)``, float64."""
-        found = [encoded(columns[name], self.columns[name]) for name in self._scaled()]
+        """Return the features to standardise, ``(rows, features)``, float64."""
+        scaled = [c.encode(columns[name]) for name, c in self.columns.items() if c.is_scaled]
         rows = len(next(iter(columns.values())))
-        values = np.concatenate([np.empty((rows, 0)), *found], axis=1)
+        values = np.concatenate([np.empty((rows, 0)), *scaled], axis=1)
         values[~(np.abs(values) <= _LARGEST)] = np.nan
         return values
 
     def to_bytes(self) -> np.ndarray:
-        """Return what ``from_bytes`` makes the preparation of: an npz file, without pickle."""
+        """Return the bytes of an npz file, without pickle, for ``from_bytes``."""
         arrays = {f"scaling.{name}": array for name, array in self.scaling._asdict().items()}
-        told: dict[str, Any] = {"left_out": self.left_out, "columns": {}}
+        header: dict[str, Any] = {"left_out": self.left_out, "columns": {}}
         for i, (name, column) in enumerate(self.columns.items()):
-            parts = {part.name: getattr(column, part.name) for part in dataclasses.fields(column)}
-            arrays |= {f"{i}.{part}": parts.pop(part) for part in column.arrays}
-            told["columns"][name] = {"kind": column.kind, **parts}
+            fields = dataclasses.asdict(column)
+            own = [field for field, value in fields.items() if isinstance(value, np.ndarray)]
+            arrays |= {f"{i}.{field}": fields.pop(field) for field in own}
+            header["columns"][name] = {"kind": column.kind, **fields}
         file = io.BytesIO()
-        np.savez_compressed(file, **arrays, json=_as_bytes(json.dumps(told).encode()))
-        return _as_bytes(file.getvalue())
+        np.savez_compressed(file, **arrays, json=_as_array(json.dumps(header).encode()))
+        return _as_array(file.getvalue())
 
     @classmethod
     def from_bytes(cls, data: np.ndarray) -> "Preparation":
-        """Return the preparation of bytes; ValueError for a pickle, or something else."""
+        """Return the preparation of these bytes; ValueError for a pickle, or anything else."""
         try:
             with np.load(io.BytesIO(data.tobytes()), allow_pickle=False) as arrays:
-                told = json.loads(arrays["json"].tobytes())
+                header = json.loads(arrays["json"].tobytes())
                 columns = {
-                    name: _column(i, parts, arrays)
-                    for i, (name, parts) in enumerate(told["columns"].items())
+                    name: _column(i, fields, arrays)
+                    for i, (name, fields) in enumerate(header["columns"].items())
                 }
                 scaling = Scaling(*(arrays[f"scaling.{name}"] for name in Scaling._fields))
-            return cls(columns, told["left_out"], scaling)
+            return cls(columns, header["left_out"], scaling)
         except (ValueError, TypeError, KeyError, AttributeError, EOFError, zipfile.BadZipFile) as e:
             raise ValueError(f"the preparation cannot be read: {e}") from e
 
 
-def _as_bytes(data: bytes) -> np.ndarray:
+def _as_array(data: bytes) -> np.ndarray:
     return np.frombuffer(data, dtype=np.uint8)
 
 
-def _column(i: int, parts: dict[str, Any], arrays: Any) -> Column:
-    kind: Any = KINDS[parts.pop("kind")]
-    plain = {name: tuple(v) if isinstance(v, list) else v for name, v in parts.items()}
-    found: Column = kind(**plain, **{part: arrays[f"{i}.{part}"] for part in kind.arrays})
-    return found
+def _column(i: int, fields: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Column:
+    """Return the column of its fields; those that JSON lacks are arrays."""
+    kind = KINDS[fields.pop("kind")]
+    for name in [field.name for field in dataclasses.fields(kind)]:
+        value = fields[name] if name in fields else arrays[f"{i}.{name}"]
+        fields[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**fields)
+
+
+def described_columns(preparation: Preparation) -> list[dict[str, Any]]:
+    """Return for each column its name, kind and number of features, and what it learnt.
+
+    A number has ``mean``, ``deviation`` and ``filled``, which replaces a missing value; a category
+    ``categories``; a date ``format`` and ``parts``; a text ``pieces``, the number of its groups of
+    letters.
+    """
+    described, places, scaling = [], preparation.places(), preparation.scaling
+    for name, column in preparation.columns.items():
+        learnt: dict[str, Any]
+        match column:
+            case Number(origin=origin):
+                first = places[name][0]
+                learnt = {
+                    "mean": float(scaling.means[first]) + origin,
+                    "deviation": float(scaling.deviations[first]),
+                    "filled": float(scaling.medians[first]) + origin,
+                }
+            case Date(formats=formats, parts=parts):
+                learnt = {"format": " or ".join(formats) or None, "parts": list(parts)}
+            case Category(values=values):
+                learnt = {"categories": list(values)}
+            case Text(pieces=pieces):
+                learnt = {"pieces": len(pieces)}
+        features = {"name": name, "kind": column.kind, "features": len(places[name])}
+        described.append({**features, **learnt})
+    return described

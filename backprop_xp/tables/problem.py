@@ -1,122 +1,230 @@
-"""What is to be learnt: a target, and the rows that train, validate and test."""
+"""The problem of a training: a target, and the rows that train, validate and test."""
 
 import hashlib
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
+import numpy as np
 import pandas as pd
 
-from backprop_xp.checks import real
-from backprop_xp.tables.columns import (
-    Table,
-    Target,
-    find_target,
-    measured,
-    rows_of,
-    table_of,
-    targets_of,
-)
-from backprop_xp.tables.readers import as_frame
+from backprop_xp.checks import nearest, real
+from backprop_xp.tables.preparation import Preparation
+from backprop_xp.tables.readers import TableData, as_frame, header_hint
 from backprop_xp.tables.settings import Task
-from backprop_xp.tables.split import split_rows
-from backprop_xp.tables.values import is_text
+from backprop_xp.tables.target_column import Class, Target, find_target, target_values
+from backprop_xp.tables.values import is_string
 
-# So many classes are named in a line.
-_NAMED = 6
+# A line names at most so many classes.
+_MAX_NAMES = 6
+
+# A share of the rows, or a table of its own.
+Part: TypeAlias = float | TableData
+
+
+class Columns(NamedTuple):
+    """The choice of columns: without ``features``, all others but ``drop`` and ``weights``."""
+
+    features: Sequence[str] = ()
+    drop: Sequence[str] = ()
+    weights: str | None = None
+
+
+class Rows(NamedTuple):
+    """Prepared rows on the host: ``x (rows, n)``, ``y (rows,)``, weights of mean 1 or None."""
+
+    x: np.ndarray
+    y: np.ndarray
+    weights: np.ndarray | None
+
+
+class Table(NamedTuple):
+    """The rows that have a target: their features, that column, and their weights or None."""
+
+    features: pd.DataFrame
+    target: pd.Series
+    weights: np.ndarray | None
+
+    def take(self, rows: np.ndarray) -> "Table":
+        """Return the rows of these indices."""
+        weights = None if self.weights is None else self.weights[rows]
+        return Table(self.features.iloc[rows], self.target.iloc[rows], weights)
+
+    def prepared(self, preparation: Preparation, target: Target) -> Rows:
+        """Return the rows as a network sees them."""
+        weights = self.weights
+        if weights is not None:
+            weights = weights / weights.max()  # the sum of all may be infinite
+            weights = weights / weights.mean()
+        return Rows(preparation.transform(self.features), target.encode(self.target), weights)
 
 
 class Problem(NamedTuple):
-    """A target, the rows of three parts, and how many rows had no target.
+    """A target, three parts of the rows, and the number of rows without a target.
 
-    ``training`` is learnt from, ``validation`` ends the training and chooses the network, ``test``
-    is for the report alone. ``data`` is the SHA-256 of the table before it is split; ``held_out``
-    has the share of ``"test"`` and of ``"validation"``, or the SHA-256 of a table of its own.
+    The network learns from the ``"training"`` rows; the ``"validation"`` rows end the training and
+    choose the network; the ``"test"`` rows are for the report alone. ``data`` is the SHA-256 of the
+    table before its split, ``held_out`` the share of test and validation rows, or their SHA-256.
     """
 
     target: Target
-    training: Table
-    validation: Table
-    test: Table
+    parts: Mapping[str, Table]
     without: int
     data: str
-    held_out: dict[str, Any]
+    held_out: Mapping[str, float | Mapping[str, str]]
 
-    @property
-    def parts(self) -> dict[str, Table]:
-        """The three parts by their names."""
-        return {name: getattr(self, name) for name in ("training", "validation", "test")}
-
-    def told(self) -> Iterator[str]:
-        """Yield what a user should know of it, in lines."""
+    def lines(self) -> Iterator[str]:
+        """Yield lines about the problem for the user."""
         names = [str(name) for name in self.target.classes]
-        more = ", ..." if len(names) > _NAMED else ""
-        classes = f" ({', '.join(names[:_NAMED])}{more})" if names else ""
+        more = ", ..." if len(names) > _MAX_NAMES else ""
+        classes = f" ({', '.join(names[:_MAX_NAMES])}{more})" if names else ""
         yield f"{self.target.task}, for {self.target.name!r}: {self.target.reason}{classes}"
         if self.without:
             yield f"{self.without:,} rows without {self.target.name!r} are left out"
 
 
 def pose(
-    data: Any,
+    data: TableData,
     target: str,
+    columns: Columns,
     *,
     task: Task | None,
-    held_out: dict[str, Any],
+    test: Part,
+    validation: Part,
     seed: int,
-    columns: dict[str, Any],
 ) -> Problem:
-    """Return the problem that a table and its target pose; ``columns`` chooses the others.
-
-    ``held_out`` has ``"test"`` and ``"validation"``: each a share of the rows, drawn by the seed
-    from each class alike, or a table.
-    """
+    """Return the problem of predicting a table's target; the seed draws shares of its rows."""
+    held_out = {"test": test, "validation": validation}
     frame = as_frame(data, texts=[target])
-    table = table_of(frame, target, **columns)
+    table = _choose_columns(frame, target, columns)
     found = find_target(table.target, task)
     shares = {
         name: real(part, name, above=0.0, below=1.0)
         for name, part in held_out.items()
         if isinstance(part, int | float)
     }
-    classes = targets_of(found, table.target) if found.classes else None
+    classes = found.encode(table.target) if found.classes else None
     drawn = split_rows(len(table.target), shares, seed, classes=classes)
-    parts = {name: table.take(places) for name, places in drawn.items()}
-    told: dict[str, Any] = dict(shares)
+    parts = {name: table.take(rows) for name, rows in drawn.items()}
+    origins: dict[str, float | Mapping[str, str]] = dict(shares)
     for name, part in held_out.items():
         if name not in parts:
-            parts[name] = _part_of(part, name, found, table, columns["weights"])
-            told[name] = {"sha256": _fingerprint(parts[name])}
-    if not found.classes:  # validation and test rows have no part in the mean
-        found = measured(found, parts["training"].target)
+            parts[name] = _read_part(part, name, found, table, columns.weights)
+            origins[name] = {"sha256": _fingerprint(parts[name])}
+    if not found.classes:  # the mean is that of the training rows alone
+        found = found.with_moments(parts["training"].target)
     for name, part in parts.items():
         if part.weights is not None and not part.weights.any():
             raise ValueError(f"the {name} rows have no weight: choose another seed or share.")
+    parts = {name: parts[name] for name in ("training", "validation", "test")}
     without = len(frame) - len(table.target)
-    return Problem(found, **parts, without=without, data=_fingerprint(table), held_out=told)
+    return Problem(found, parts, without, _fingerprint(table), origins)
+
+
+def _choose_columns(frame: pd.DataFrame, target: str, columns: Columns) -> Table:
+    """Return the rows that have a target, with the chosen features."""
+    for name in (*columns.features, *columns.drop):
+        _require(frame, name)
+    others = [name for name in frame if name not in (target, columns.weights, *columns.drop)]
+    features = [name for name in others if not columns.features or name in columns.features]
+    if not features:
+        raise ValueError(f"no column is left to predict {target!r} from.")
+    if all(frame[name].nunique(dropna=False) == 1 for name in features):
+        raise ValueError("all columns are empty or the same in all rows: nothing to learn from.")
+    return labelled_rows(frame, target, features=features, weights=columns.weights)
+
+
+def labelled_rows(
+    frame: pd.DataFrame,
+    target: str,
+    *,
+    features: Sequence[str],
+    weights: str | None = None,
+    classes: Sequence[Class] = (),
+) -> Table:
+    """Return the rows that have a target, with these features; ``classes`` are training's."""
+    for name in (target, *features, *([weights] if weights else [])):
+        _require(frame, name)
+    values = target_values(frame[target], classes)
+    present = values.notna().to_numpy()
+    if not present.any():
+        raise ValueError(f"the target {target!r} is missing in every row.")
+    frame = frame if present.all() else frame[present]
+    weight = None if weights is None else _weights(frame[weights], weights)
+    return Table(frame[list(features)], values[present].infer_objects(), weight)
+
+
+def _require(frame: pd.DataFrame, name: str) -> None:
+    if name not in frame:
+        hint = header_hint(list(frame)) or f" {nearest(name, list(frame))}"
+        raise ValueError(f"there is no column {name!r}.{hint}")
+
+
+def _weights(column: pd.Series, name: str) -> np.ndarray:
+    values = column.to_numpy(dtype="float64") if column.dtype.kind in "fiub" else np.asarray([-1.0])
+    if not (np.isfinite(values).all() and (values >= 0.0).all() and values.sum() > 0.0):
+        raise ValueError(
+            f"the weights {name!r} must be finite numbers of at least 0, with a positive sum."
+        )
+    return np.asarray(values)
+
+
+def _read_part(
+    data: Part, name: str, target: Target, training: Table, weights: str | None
+) -> Table:
+    """Return the rows of a part's own table, which needs only the columns in use."""
+    features = list(training.features)
+    strings = [column for column in features if is_string(training.features[column])]
+    frame = as_frame(data, texts=[target.name, *strings])
+    try:
+        table = labelled_rows(
+            frame, target.name, features=features, weights=weights, classes=target.classes
+        )
+        target.encode(table.target)  # raises for a class that training does not have
+    except ValueError as error:
+        raise ValueError(f"{name} rows: {error}") from error
+    return table
 
 
 def _fingerprint(table: Table) -> str:
-    """Return what tells these rows and columns from all others: a SHA-256 of their values."""
-    found = hashlib.sha256()
+    """Return the SHA-256 of the rows' values and columns."""
+    digest = hashlib.sha256()
     columns = [*(table.features[name] for name in table.features), table.target]
     if table.weights is not None:
         columns.append(pd.Series(table.weights, name="weights"))
     for column in columns:
-        found.update(f"{column.name} {column.dtype}".encode())
-        found.update(pd.util.hash_pandas_object(column, index=False).to_numpy().tobytes())
-    return found.hexdigest()
+        digest.update(f"{column.name} {column.dtype}".encode())
+        digest.update(pd.util.hash_pandas_object(column, index=False).to_numpy().tobytes())
+    return digest.hexdigest()
 
 
-def _part_of(data: Any, name: str, target: Target, training: Table, weights: str | None) -> Table:
-    """Return the rows of a part's own table, of which nothing but these columns is asked."""
-    features = training.features
-    texts = [target.name, *(name for name in features if is_text(features[name]))]
-    frame = as_frame(data, texts=texts)
-    try:
-        table = rows_of(
-            frame, target.name, features=list(features), weights=weights, classes=target.classes
+def split_rows(
+    rows: int, shares: Mapping[str, float], seed: int, *, classes: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Return the row indices of ``"training"`` and of each part with a share, in rising order.
+
+    With class indices ``(rows,)`` each class has its share of each part, to a row, and at least one
+    training row: a class of a single row is in no other part. A part does not depend on the shares
+    of later parts. The host draws the rows: the same on every backend.
+    """
+    order = np.random.default_rng(np.random.SeedSequence([seed, rows])).permutation(rows)
+    if classes is not None:
+        order = order[np.argsort(classes[order], kind="stable")]
+        _, first = np.unique(classes[order], return_index=True)
+        order = np.delete(order, first)
+    counts = {name: max(1, round(share * rows)) for name, share in shares.items()}
+    held_out = sum(counts.values())
+    if counts and (rows < 4 or held_out > len(order) or rows - held_out < 2):
+        wanted = " and ".join(f"a {name} share of {share:g}" for name, share in shares.items())
+        raise ValueError(
+            f"{rows} rows cannot be split into training rows and {wanted}: give more rows, smaller "
+            "shares, or tables of their own."
         )
-        targets_of(target, table.target)  # a class that training has not is told at once
-    except ValueError as error:
-        raise ValueError(f"of the {name} rows: {error}") from error
-    return table
+    parts: dict[str, np.ndarray] = {}
+    is_training = np.ones(rows, dtype=bool)
+    for name, count in counts.items():
+        # Evenly spaced in the order by class: each class has its share.
+        spaced = ((np.arange(count) + 0.5) * len(order) / count).astype(int)
+        parts[name] = np.sort(order[spaced])
+        is_training[parts[name]] = False
+        order = np.delete(order, spaced)
+    return {"training": np.flatnonzero(is_training), **parts}

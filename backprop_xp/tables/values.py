@@ -1,22 +1,25 @@
-"""What the values of a column are: numbers and texts, however they are written.
+"""The values of columns: strings, and the numbers and booleans that strings hold.
 
-Each value is judged by itself: what a row is predicted from never depends on the other rows.
+Each value is read by itself: the other rows never change what it means.
 """
 
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 
-# Texts that stand for nothing: those that pandas and skrub take for it, and a few more.
+# A value of a column of strings: None is a missing one.
+String: TypeAlias = str | None
+
+# Strings that stand for a missing value: those of pandas and skrub, and a few more.
 MISSING = (
     *("", "?", "-", "--", "...", "NA", "N/A", "n/a", "n.a.", "N.A.", "#NA", "#N/A", "#N/A N/A"),
     *("<NA>", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None", "none"),
     *("1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
 )
-_NOTHING = frozenset(MISSING)
+_MISSING = frozenset(MISSING)
 # (12) is -12 in accounts.
 _PARENTHESES = re.compile(r"\(([^()]*)\)")
 # A number that begins with a superfluous zero is a code, such as a postcode.
@@ -24,128 +27,126 @@ _CODE = re.compile(r"0\d+")
 _TIME = re.compile(r"(\d{1,3}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?")
 
 
-def _written_with(decimal: str, thousand: str) -> tuple[re.Pattern[str], re.Pattern[str], str]:
-    """Return a pattern of such numbers, one of what is none of their digits, and the decimal."""
+class _Style(NamedTuple):
+    """A way to write numbers: its pattern, the characters to remove, and the decimal sign."""
+
+    number: re.Pattern[str]
+    removed: re.Pattern[str]
+    decimal: str
+
+
+def _style(decimal: str, thousand: str) -> _Style:
     whole = rf"(?:[1-9]\d{{0,2}}(?:{thousand}\d{{3}})+|\d*)"
     number = rf"[-+]?[$€£¥]?\s?(?=\D?\d){whole}(?:{decimal}\d*)?(?:[eE][-+]?\d+)?\s?[%$€£¥]?"
-    return re.compile(number), re.compile(rf"[$€£¥%\s]|{thousand}"), decimal[-1]
+    return _Style(re.compile(number), re.compile(rf"[$€£¥%\s]|{thousand}"), decimal[-1])
 
 
-# How people write numbers; the first that fits a column is its style.
+# The style of a column is the first that fits all its strings.
 _STYLES = {
-    "1,234.5": _written_with(r"\.", ","),
-    "1.234,5": _written_with(",", r"\."),
-    "1 234,5": _written_with(",", r"\s"),
-    "1 234.5": _written_with(r"\.", r"\s"),
-    "1'234.5": _written_with(r"\.", "['\u2019]"),
+    "1,234.5": _style(r"\.", ","),
+    "1.234,5": _style(",", r"\."),
+    "1 234,5": _style(",", r"\s"),
+    "1 234.5": _style(r"\.", r"\s"),
+    "1'234.5": _style(r"\.", "['\u2019]"),
 }
 PLAIN, EUROPEAN, TIME = "1,234.5", "1.234,5", "hh:mm"
 
 
-def is_text(column: pd.Series) -> bool:
-    """Whether a plain column holds texts."""
+def is_string(column: pd.Series) -> bool:
+    """Whether a plain column holds strings."""
     return isinstance(column.dtype, pd.StringDtype)
 
 
-def distinct(column: pd.Series) -> tuple[list[str | None], np.ndarray]:
-    """Return the different texts of a column, None for what is missing, and which one a row has.
+def distinct(column: pd.Series) -> tuple[list[String], np.ndarray]:
+    """Return the distinct strings of a column, and the index among them of each row.
 
-    Few texts are different, and to read one takes long.
+    To read a string takes long, and few strings are distinct.
     """
-    places: dict[Any, int] = {}
-    rows = [places.setdefault(value, len(places)) for value in column.tolist()]
-    texts = [None if _is_nothing(value) else value for value in places]
-    return texts, np.asarray(rows, dtype=np.intp)
-
-
-def _is_nothing(value: Any) -> bool:
-    return not isinstance(value, str) or value.strip() in _NOTHING
+    indices: dict[object, int] = {}
+    rows = [indices.setdefault(value, len(indices)) for value in column.tolist()]
+    strings = [
+        value if isinstance(value, str) and value.strip() not in _MISSING else None
+        for value in indices
+    ]
+    return strings, np.asarray(rows, dtype=np.intp)
 
 
 def numbers(column: pd.Series, style: str = PLAIN) -> tuple[np.ndarray, np.ndarray]:
-    """Return a column's numbers, a timedelta in seconds, and where there is something else.
+    """Return a column's numbers, a timedelta in seconds, and a mask of the other values.
 
-    ``style`` is how texts write them, one of ``find_style``: with thousands, a currency or percent
-    sign, parentheses for a minus.
+    ``style`` is that of strings, as ``find_style`` returns it.
     """
     if column.dtype.kind == "m":
         column = column.dt.total_seconds()
     if column.dtype.kind in "fiub":
         return column.to_numpy(), np.zeros(len(column), dtype=bool)
-    if not is_text(column):
+    if not is_string(column):
         return np.full(len(column), np.nan), column.notna().to_numpy()
-    texts, rows = distinct(column)
-    read = _reader(style)
-    found = np.asarray([np.nan if text is None else read(text) for text in texts])
-    wrong = np.asarray([text is not None for text in texts]) & np.isnan(found)
-    return found[rows], wrong[rows]
+    strings, rows = distinct(column)
+    values = np.asarray(
+        [np.nan if string is None else _number(string, style) for string in strings]
+    )
+    wrong = np.asarray([string is not None for string in strings]) & np.isnan(values)
+    return values[rows], wrong[rows]
 
 
-def find_style(texts: Sequence[str | None], decimal: str = ".") -> str | None:
-    """Return how all of these texts write a number, or a time of day; None where one does not.
+def find_style(strings: Sequence[String], decimal: str = ".") -> str | None:
+    """Return the style in which all strings are numbers or times of day, None without one.
 
-    ``decimal`` is that of their file: it tells what 1,234 is.
+    ``decimal`` is that of their file: it decides what 1,234 means.
     """
-    given = [text for text in texts if text is not None]
-    if any(_CODE.fullmatch(text.strip()) for text in given):
+    present = [string for string in strings if string is not None]
+    if any(_CODE.fullmatch(string.strip()) for string in present):
         return None
-    first = EUROPEAN if decimal == "," else PLAIN
-    return next((style for style in (first, *_STYLES, TIME) if _all_read(given, style)), None)
+    for style in (EUROPEAN if decimal == "," else PLAIN, *_STYLES, TIME):
+        if not any(np.isnan(_number(string, style)) for string in present):
+            return style
+    return None
 
 
-def _all_read(texts: list[str], style: str) -> bool:
-    read = _reader(style)
-    return all(not np.isnan(read(text)) for text in texts)
+def has_style(string: str, style: str) -> bool:
+    """Whether a string is a number of this style."""
+    return _STYLES[style].number.fullmatch(string) is not None
 
 
-def is_written(text: str, style: str) -> bool:
-    """Whether a text is a number of this style."""
-    return _STYLES[style][0].fullmatch(text) is not None
-
-
-def _reader(style: str) -> Callable[[str], float]:
-    """Return the function that reads one number, NaN for something else."""
+def _number(string: str, style: str) -> float:
+    """Return the number that a string holds, NaN for anything else."""
     if style == TIME:
-        return _seconds
-    pattern, others, decimal = _STYLES[style]
-
-    def read(text: str) -> float:
-        text = _PARENTHESES.sub(r"-\1", text.strip())
-        if pattern.fullmatch(text):
-            return float(others.sub("", text).replace(decimal, "."))
-        if style != PLAIN or "_" in text:
-            return np.nan
-        try:
-            return float(text)  # inf
-        except ValueError:
-            return np.nan
-
-    return read
+        return _seconds(string)
+    pattern, removed, decimal = _STYLES[style]
+    string = _PARENTHESES.sub(r"-\1", string.strip())
+    if pattern.fullmatch(string):
+        return float(removed.sub("", string).replace(decimal, "."))
+    if style != PLAIN or "_" in string:
+        return np.nan
+    try:
+        return float(string)  # inf
+    except ValueError:
+        return np.nan
 
 
-def _seconds(text: str) -> float:
+def _seconds(string: str) -> float:
     """Return the seconds of 12:30 or 12:30:15.5 since midnight."""
-    match = _TIME.fullmatch(text.strip())
+    match = _TIME.fullmatch(string.strip())
     if match is None:
         return np.nan
     hours, minutes, seconds = match.groups(default="0")
     return 3600.0 * int(hours) + 60.0 * int(minutes) + float(seconds)
 
 
-def as_texts(column: pd.Series) -> pd.Series:
-    """Return a column as texts: a frame may have numbers where training rows had texts."""
+def as_strings(column: pd.Series) -> pd.Series:
+    """Return a column as strings: a DataFrame may hold numbers where training had strings."""
     if column.dtype.kind == "f":  # 3, not 3.0
         column = column.map(lambda x: f"{x:.0f}" if x.is_integer() else str(x), na_action="ignore")
-    texts: pd.Series = column if is_text(column) else column.astype("str")
-    return texts
+    return column if is_string(column) else column.astype("str")
 
 
 def booleans(column: pd.Series) -> pd.Series | None:
-    """Return a column's booleans, also those written as texts; None for something else."""
-    texts, rows = distinct(column)
+    """Return the booleans that a column's strings hold; None if one is something else."""
+    strings, rows = distinct(column)
     known = {None: None, "true": True, "false": False}
-    found = [text and text.strip().lower() for text in texts]
-    if not known.keys() >= set(found):
+    keys = [string and string.strip().lower() for string in strings]
+    if not known.keys() >= set(keys):
         return None
-    values = [known[found[row]] for row in rows]
+    values = [known[keys[row]] for row in rows]
     return pd.Series(values, column.index, dtype=object, name=column.name)

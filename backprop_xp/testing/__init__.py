@@ -1,6 +1,6 @@
-"""The conformance kit: what an array library must do to be a backend, as a table and as tests.
+"""The conformance kit: the requirements of a backend, as a table and as tests.
 
-``conformance(backend)`` runs every check and returns what came of each; ``checks()`` are the same
+``conformance(backend)`` runs every check and returns the outcomes; ``checks()`` returns the same
 checks one by one, for pytest::
 
     @pytest.mark.parametrize("check", testing.checks(), ids=str)
@@ -9,8 +9,6 @@ checks one by one, for pytest::
 
 Import it as ``from backprop_xp import testing``: ``import backprop_xp`` alone leaves it out.
 """
-
-from typing import Any
 
 from backprop_xp.backends import Backend, get_backend
 from backprop_xp.testing import contract, parity, trust
@@ -30,14 +28,14 @@ def checks(*groups: str) -> list[Check]:
     return [check for check in _CHECKS if not groups or check.group in groups]
 
 
-def conformance(backend: str | Backend, device: Any = None) -> list[Outcome]:
-    """Run every check on a backend and return what came of each; a failure stops nothing.
+def conformance(backend: str | Backend, device: object = None) -> list[Outcome]:
+    """Run every check on a backend, and return the outcomes.
 
     ``backend`` is a name or the object itself; ``device`` a name or the library's own object, None
-    for the first one. Raises only where no backend of that name can run here.
+    for the first one. Raises only if no backend of that name can run here.
 
     >>> from backprop_xp import testing
-    >>> sorted({found.status for found in testing.conformance("numpy")})
+    >>> sorted({outcome.status for outcome in testing.conformance("numpy")})
     ['holds', 'not applicable']
     """
     found = get_backend(backend) if isinstance(backend, str) else backend

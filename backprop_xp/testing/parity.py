@@ -1,14 +1,13 @@
-"""A network's outputs, gradients and training on the backend, compared with NumPy's.
+"""The checks of parity: a network's outputs, gradients and training equal NumPy's.
 
-The standard's functions one by one are array-api-tests' to check, what the maths makes of them is
-checked here. Only those are asked themselves whose failure no result would show: what tells NaN
-(else a diverged network looks sound), what makes the arrays that are written to in place (else a
-caller's theta is), expm1 and log1p (small results lose digits unseen beside larger ones).
+array-api-tests check the standard's functions one by one; these check the maths made of them. Only
+functions whose failure no result would show are checked directly: tests for NaN (a diverged network
+would look sound), functions whose arrays are written in place (a caller's theta would be
+overwritten), expm1 and log1p (small results lose digits unseen beside larger ones).
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -19,26 +18,27 @@ from backprop_xp.networks.losses import LOSSES
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.propagation import Layer
 from backprop_xp.networks.random_bits import bits
-from backprop_xp.testing.kit import FLOATING, TOLERANCES, Place, checks_of, require_values
+from backprop_xp.testing.kit import FLOATING, TOLERANCES, Case, checks_of, require_values
 from backprop_xp.training.fit import fit
-from backprop_xp.training.optimizers import SGD, Adam, AdamW, RMSProp
+from backprop_xp.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
+from backprop_xp.training.options import FitResult
 from backprop_xp.training.schedules import cosine
 
 _draw = np.random.default_rng(0)
 _X, _Y = _draw.normal(size=(6, 3)), _draw.uniform(0.1, 0.9, size=(6, 2))
 _WEIGHT, _G = _draw.uniform(0.5, 2.0, size=6), _draw.normal(size=(6, 2))
 _KEYS = np.array([12345, 2**31 - 1], np.int32).reshape(2, 1, 1)
-# Each row is compared for itself: beside large entries, errors in small ones pass for rounding.
+# Each row is compared separately: beside large entries, errors in small ones pass for rounding.
 _Z = np.array([[-2.5, -0.2, 0.7, 1.5], [50.0, -60.0, 20.0, -20.0]])
 _TARGETS = np.array([[0.0, 1.0, 0.0, 0.0], [0.2, 0.3, 0.5, 0.0]])
 
 _INNER = Residual(Dense(4, 4, "softplus"), Dropout(0.2))
 _LAYERS: list[Layer] = [Dense(3, 4, "sigmoid"), LayerNorm(4), Dropout(0.3), _INNER, Dense(4, 2)]
 _NET = Network(_LAYERS, "log_cosh", l2=0.1)
-# A stack of two, whose biases are not 0, which would hide a mistake.
+# A stack of two, with biases that are not 0: zeros would hide a mistake.
 _THETA = _draw.normal(0.0, 0.7, size=(2, _NET.size))
 
-_OPTIMIZERS: dict[str, Callable[[Array], Any]] = {
+_OPTIMIZERS: dict[str, Callable[[Array], Optimizer]] = {
     "SGD": lambda theta: SGD(0.1),
     "momentum": lambda theta: SGD(0.1, momentum=0.9, nesterov=True),
     "RMSProp": lambda theta: RMSProp(1e-2),
@@ -48,8 +48,8 @@ _OPTIMIZERS: dict[str, Callable[[Array], Any]] = {
 }
 
 
-def _silent_faults(dtype: str, place: Place) -> None:
-    """Tell NaN and let it spread, keep small digits, write in place to no other array."""
+def _silent_faults(dtype: str, case: Case) -> None:
+    """Check that NaN is found and spreads, small digits stay, and writes reach one array alone."""
 
     def compute(x: Array, special: Array) -> list[Array]:
         xp = array_namespace(x)
@@ -57,15 +57,15 @@ def _silent_faults(dtype: str, place: Place) -> None:
         for array in (1.0 * x, x + 0.0, xp.asarray(x, copy=True), xp.zeros_like(x)):
             array += 1.0
             made.append(array)
-        told = [xp.isfinite(special), xp.isnan(special), xp.all(xp.isfinite(special))]
-        met = [xp.maximum(special, 0.5), xp.minimum(special, 0.5), xp.clip(special, -1.0, 1.0)]
-        return [*made, *told, *met, *(f(special) for f in (xp.max, xp.min, xp.sum, xp.mean))]
+        tests = [xp.isfinite(special), xp.isnan(special), xp.all(xp.isfinite(special))]
+        bounded = [xp.maximum(special, 0.5), xp.minimum(special, 0.5), xp.clip(special, -1.0, 1.0)]
+        return [*made, *tests, *bounded, *(f(special) for f in (xp.max, xp.min, xp.sum, xp.mean))]
 
-    place.require_computed(dtype, compute, _X, np.array([0.1, np.inf, -np.inf, np.nan, -2.1]))
+    case.require_computed(dtype, compute, _X, np.array([0.1, np.inf, -np.inf, np.nan, -2.1]))
 
 
-def _function(name: str, dtype: str, place: Place) -> None:
-    """Compute NumPy's activation or loss, and its derivative."""
+def _function(name: str, dtype: str, case: Case) -> None:
+    """Check an activation or a loss, and its derivative."""
 
     def compute(z: Array, y: Array) -> list[Array]:
         if name in LOSSES:
@@ -76,13 +76,13 @@ def _function(name: str, dtype: str, place: Place) -> None:
 
     is_real = dtype in TOLERANCES  # the complex step differentiates values alone
     for i in range(2):
-        place.require_computed(dtype, compute, _Z[i : i + 1], _TARGETS[i : i + 1])
+        case.require_computed(dtype, compute, _Z[i : i + 1], _TARGETS[i : i + 1])
 
 
-def _network(dtype: str, place: Place) -> None:
-    """Compute NumPy's outputs, losses and gradients: of one and of a stack, with dropout too."""
+def _network(dtype: str, case: Case) -> None:
+    """Check outputs, losses and gradients, of one network and of a stack, with dropout too."""
 
-    def compute(theta: Array, x: Array, y: Array, w: Array, g: Array, keys: Array) -> list[Any]:
+    def compute(theta: Array, x: Array, y: Array, w: Array, g: Array, keys: Array) -> list[object]:
         one = theta[0, :]
         return [
             bits(keys, 50, 4, xp=array_namespace(keys), device=device_of(keys)),
@@ -92,14 +92,14 @@ def _network(dtype: str, place: Place) -> None:
             *(_NET.pack(_NET.unpack(theta)), _NET.weight_mask(one), theta[:, ::2], theta.mT),
         ]
 
-    place.require_computed(dtype, compute, _THETA, _X, _Y, _WEIGHT, _G, _KEYS)
+    case.require_computed(dtype, compute, _THETA, _X, _Y, _WEIGHT, _G, _KEYS)
     draw = functools.partial(_NET.initialize, 3, stack=2, dtype=dtype)
-    here = draw(backend=place.backend, device=place.device)
-    place.require_same(here, draw(backend="numpy", device="cpu"), "initialize(3)")
+    here = draw(backend=case.backend, device=case.device)
+    case.require_same(here, draw(backend="numpy", device="cpu"), "initialize(3)")
 
 
-def _update(name: str, dtype: str, place: Place) -> None:
-    """Take three updates of a stack to NumPy's theta."""
+def _update(name: str, dtype: str, case: Case) -> None:
+    """Check theta after three updates of a stack."""
 
     def compute(theta: Array, gradient: Array) -> Array:
         optimizer = _OPTIMIZERS[name](theta)
@@ -108,21 +108,28 @@ def _update(name: str, dtype: str, place: Place) -> None:
             theta, state = optimizer.update(1.0 * theta, k * gradient, state)
         return theta
 
-    place.require_computed(dtype, compute, _THETA, np.cos(9.0 * _THETA))
+    case.require_computed(dtype, compute, _THETA, np.cos(9.0 * _THETA))
 
 
-def _training(name: str, dtype: str, place: Place) -> None:
-    """Take a stack in two epochs of minibatches, with dropout, to NumPy's theta."""
-    place.dtype(dtype)
+def _training(name: str, dtype: str, case: Case) -> None:
+    """Check theta after two epochs of minibatches of a stack, with dropout."""
+    case.dtype(dtype)
 
-    def train(theta: Array, x: Array, y: Array, weight: Array) -> Any:
-        options: dict[str, Any] = {"epochs": 2, "batch_size": 4, "clip": 0.5, "validation": (x, y)}
-        optimizer = _OPTIMIZERS[name](theta)
-        return fit(_NET, theta, x, y, optimizer=optimizer, sample_weight=weight, **options)
+    def train(theta: Array, x: Array, y: Array, weight: Array) -> FitResult:
+        found: FitResult = fit(
+            *(_NET, theta, x, y),
+            optimizer=_OPTIMIZERS[name](theta),
+            epochs=2,
+            batch_size=4,
+            sample_weight=weight,
+            validation=(x, y),
+            clip=0.5,
+        )
+        return found
 
     hosts = [array.astype(dtype) for array in (_THETA, _X, np.stack([_Y, 1 - _Y]), _WEIGHT)]
-    here, there = train(*place.put(*hosts)), train(*hosts)
-    place.require_same(here.theta, there.theta, "theta")
+    here, there = train(*case.put(*hosts)), train(*hosts)
+    case.require_same(here.theta, there.theta, "theta")
     ours, numpys = (np.asarray(r.history["validation_loss"], dtype) for r in (here, there))
     require_values(ours, numpys, "the history of the validation loss")
 

@@ -1,4 +1,4 @@
-"""Tables: what is read, what is done with each column, what a training leaves."""
+"""Tables: reading, the preparation of each kind of column, trainings and their files."""
 
 import dataclasses
 import io
@@ -9,33 +9,33 @@ import numpy as np
 import pytest
 
 pytest.importorskip("skrub")
-pytest.importorskip("skrub")
 
 import pandas as pd
 
 import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.tables import (
-    columns,
     dates,
     delimited,
+    evaluation,
     preparation,
-    readers as reading,
-    scores,
-    split as splitting,
-    training_file as keeping,
+    problem,
+    readers,
+    target_column,
+    training_file,
 )
 from tests import messy
+from tests.commands import start
 
 QUICK = tables.Settings(sizes=(8,), epochs=12, patience=50)
 
 
 class Killed(BaseException):
-    """Ends a training as a SIGKILL does: what is in the file then is all that is left."""
+    """Ends a training as a SIGKILL does: only the file is left."""
 
 
 def frame(rows: int = 60) -> pd.DataFrame:
-    """A small table of each kind of column, with holes; ``y`` is told by ``a`` and ``b``."""
+    """A small table of each kind of column, with missing values; ``a`` and ``b`` decide ``y``."""
     draw = np.random.default_rng(0)
     a, b = draw.normal(size=rows), draw.choice(["low", "high"], rows)
     table = pd.DataFrame(
@@ -73,7 +73,7 @@ DELIMITED = {
 
 @pytest.mark.parametrize("name", DELIMITED)
 @pytest.mark.parametrize("ending", [".csv", ".csv.bz2"])
-def test_separator_and_decimal_are_sniffed_and_it_is_said(
+def test_separator_and_decimal_are_sniffed_and_a_line_says_so(
     tmp_path: Path, name: str, ending: str
 ) -> None:
     options, line = DELIMITED[name]
@@ -103,7 +103,7 @@ def test_separator_and_decimal_are_sniffed_and_it_is_said(
         ("n,x\n1.5,3;4\n2.5,5;6\n", [1.5, 2.5]),
     ],
 )
-def test_a_decimal_comma_is_one_where_nothing_speaks_against_it(
+def test_a_comma_is_a_decimal_unless_other_fields_contradict_it(
     tmp_path: Path, text: str, expected: list[Any]
 ) -> None:
     (tmp_path / "table.csv").write_text(text)
@@ -133,7 +133,9 @@ def test_options_of_a_file_override_what_would_be_sniffed(tmp_path: Path) -> Non
     given = {"separator": ",", "encoding": "utf-16", "decimal": "."}
     assert list(tables.read(tables.TableFile(path, **given))) == ["a;b", "c"]
     path.write_text("name\tn\ncaf\xe9\t1,5\n", encoding="latin1")
-    with pytest.raises(ValueError, match=r"\(byte 0xe9\): name its encoding, as --encoding latin1"):
+    with pytest.raises(
+        ValueError, match=r"\(byte 0xe9\): name its encoding, for example --encoding latin1"
+    ):
         tables.read(path)
     assert tables.read(tables.TableFile(path, encoding="latin1")).iloc[0].tolist() == [
         "caf\xe9",
@@ -172,7 +174,7 @@ def test_lines_that_do_not_fit_the_first_are_refused(tmp_path: Path, text: str, 
         tables.read(tmp_path / "table.csv")
 
 
-def test_what_pandas_would_take_for_mixed_types_is_read_as_texts(tmp_path: Path) -> None:
+def test_a_column_of_mixed_types_is_read_as_strings(tmp_path: Path) -> None:
     values = [*(f"{i}.50" for i in range(300_000)), "x"]
     (tmp_path / "table.csv").write_text("n,m\n" + "".join(f"{value},1\n" for value in values))
     assert tables.read(tmp_path / "table.csv")["n"].tolist() == values
@@ -187,7 +189,7 @@ def test_the_arrays_of_an_npz_file_are_columns(tmp_path: Path) -> None:
     assert found["y"].tolist() == ["a", "b", "a"]
 
 
-def test_an_npz_file_with_a_pickle_is_refused_and_nothing_of_it_runs(tmp_path: Path) -> None:
+def test_an_npz_file_with_a_pickle_is_refused_and_not_executed(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> Any:
             return (pytest.fail, ("a pickle was loaded",))
@@ -206,7 +208,7 @@ def test_pandas_and_polars_frames_train_like_their_file(tmp_path: Path) -> None:
     thetas = [bx.to_host(tables.train(one, "y", settings=QUICK).theta) for one in given]
     np.testing.assert_array_equal(thetas[1], thetas[0])
     np.testing.assert_array_equal(thetas[2], thetas[0])
-    with pytest.raises(TypeError, match="a pandas or a polars frame, not list"):
+    with pytest.raises(TypeError, match="a pandas or a polars DataFrame, not list"):
         tables.train([[1, 2]], "y")
 
 
@@ -224,10 +226,10 @@ def test_pandas_and_polars_frames_train_like_their_file(tmp_path: Path) -> None:
         (pd.Series([None, None, None], dtype=object), "f"),
     ],
 )
-def test_columns_of_other_dtypes_become_plain_ones_and_keep_what_is_missing(
+def test_columns_of_other_dtypes_become_plain_ones_and_keep_missing_values(
     column: pd.Series, kind: str
 ) -> None:
-    found = reading.plain(pd.DataFrame({"x": column}))["x"]
+    found = readers.plain(pd.DataFrame({"x": column}))["x"]
     assert found.dtype.kind == kind
     assert found.isna().tolist() == column.isna().tolist()
     if kind == "O":
@@ -242,11 +244,9 @@ def test_columns_of_other_dtypes_become_plain_ones_and_keep_what_is_missing(
         (pd.Series([1j, 2j]), "'x' holds complex"),
     ],
 )
-def test_a_column_that_nothing_can_be_learnt_from_is_refused_by_name(
-    column: pd.Series, told: str
-) -> None:
+def test_a_column_of_other_objects_is_refused_by_name(column: pd.Series, told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        reading.plain(pd.DataFrame({"x": column}))
+        readers.plain(pd.DataFrame({"x": column}))
 
 
 @pytest.mark.parametrize(
@@ -261,28 +261,28 @@ def test_a_column_that_nothing_can_be_learnt_from_is_refused_by_name(
         ([0.5, 1.0, 1.0], "regression", ()),
     ],
 )
-def test_what_a_target_asks_for_is_found_by_its_values(
+def test_the_values_of_a_target_suggest_its_task(
     values: list[Any], task: str, classes: tuple[Any, ...]
 ) -> None:
-    found = columns.find_target(pd.Series(values, name="y"))
+    found = target_column.find_target(pd.Series(values, name="y"))
     assert (found.task, found.classes) == (task, classes)
     assert [type(value) for value in found.classes] == [type(value) for value in classes]
 
 
-def test_a_task_that_is_told_overrides_what_would_be_found() -> None:
+def test_a_given_task_overrides_the_suggested_one() -> None:
     numbers = pd.Series([3, 1, 3, 2, 1, 2], name="y")
-    told = columns.find_target(numbers, "regression")
+    told = target_column.find_target(numbers, "regression")
     assert (told.task, told.mean) == ("regression", 2.0)
-    np.testing.assert_allclose(columns.targets_of(told, numbers).std(), 1.0, rtol=1e-12)
+    np.testing.assert_allclose(told.encode(numbers).std(), 1.0, rtol=1e-12)
     halves = pd.Series([0.5, 1.5, 0.5, 1.5], name="y")
-    assert columns.find_target(halves, "classification").classes == (0.5, 1.5)
+    assert target_column.find_target(halves, "classification").classes == (0.5, 1.5)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
 def test_a_split_gives_each_class_its_share_and_a_training_row(share: float) -> None:
     classes = np.repeat([0, 1, 2, 3], [700, 200, 100, 1])
     shares = {"test": share, "validation": 0.2}
-    drawn = splitting.split_rows(1001, shares, 0, classes=classes)
+    drawn = problem.split_rows(1001, shares, 0, classes=classes)
     assert list(drawn) == ["training", "test", "validation"]
     assert sorted(np.concatenate([*drawn.values()])) == list(range(1001))
     for name, each in shares.items():
@@ -292,18 +292,18 @@ def test_a_split_gives_each_class_its_share_and_a_training_row(share: float) -> 
             atol=1.01,
         )
     assert set(classes[drawn["training"]]) == {0, 1, 2, 3}
-    again, other = (splitting.split_rows(1001, shares, s, classes=classes)["test"] for s in (0, 1))
+    again, other = (problem.split_rows(1001, shares, s, classes=classes)["test"] for s in (0, 1))
     assert (again == drawn["test"]).all()
     assert not np.array_equal(other, drawn["test"])
     # The rows that a report goes by stay the same whatever validates.
-    wider = splitting.split_rows(1001, {**shares, "validation": 0.3}, 0, classes=classes)
+    wider = problem.split_rows(1001, {**shares, "validation": 0.3}, 0, classes=classes)
     assert (wider["test"] == drawn["test"]).all()
 
 
 def test_a_class_of_a_single_row_is_trained_on() -> None:
     classes = np.r_[np.zeros(100, dtype=int), np.arange(1, 51)]
     shares = {"test": 0.2, "validation": 0.2}
-    drawn = splitting.split_rows(150, shares, 0, classes=classes)
+    drawn = problem.split_rows(150, shares, 0, classes=classes)
     assert set(classes[drawn["training"]]) == set(range(51))
     assert [len(rows) for rows in drawn.values()] == [90, 30, 30]
 
@@ -340,7 +340,7 @@ def test_a_preparation_of_bytes_prepares_the_same() -> None:
     assert again.kinds == made.kinds
 
 
-def test_a_date_is_prepared_alike_whether_it_is_a_text_or_a_date() -> None:
+def test_dates_and_strings_of_dates_are_prepared_alike() -> None:
     days = pd.date_range("2020-01-01", periods=200)
     zoned = days.tz_localize("Europe/Berlin")
     written = pd.DataFrame({"day": days.strftime("%Y-%m-%d"), "a": np.arange(200.0)})
@@ -398,7 +398,7 @@ def test_an_unseen_category_is_none_of_the_known_ones() -> None:
     assert x[:4, made.places()["b"]].tolist() == [[0, 0], [0, 0], [0, 1], [1, 0]]
 
 
-def test_numbers_where_training_had_texts_are_the_same_texts() -> None:
+def test_numbers_are_strings_in_a_column_that_had_strings_in_training() -> None:
     table = pd.DataFrame({"code": ["7", "x", "8", "7"] * 20, "a": np.arange(80.0)})
     made = tables.prepare(table)
     place = made.places()["code"]
@@ -425,7 +425,7 @@ def test_codes_keep_their_zeros_in_a_file_of_codes_that_look_like_numbers(tmp_pa
         assert found[0] == found[1]
 
 
-def test_a_text_is_prepared_alike_whatever_the_other_rows_are() -> None:
+def test_a_string_is_prepared_alike_whatever_the_other_rows_are() -> None:
     made = tables.prepare(pd.DataFrame({"code": ["3", "4", "A1"] * 20, "a": np.arange(60.0)}))
     rows = [pd.DataFrame({"code": code, "a": 1.0}) for code in ([3.0, 3.5], [3.0, np.inf])]
     expected = made.transform(rows[0].assign(code="3"))[0]
@@ -534,7 +534,7 @@ def test_dates_are_dates_in_whatever_formats_they_are_written(formats: tuple[str
 
 
 @pytest.mark.once
-def test_a_single_row_tells_whether_month_or_day_is_first_in_a_column() -> None:
+def test_a_single_row_decides_whether_month_or_day_is_first() -> None:
     days = pd.date_range("2020-03-01", "2020-03-12").repeat(4)
     for form, last in (("%d/%m/%Y", "25/03/2020"), ("%m/%d/%Y", "03/25/2020")):
         texts = [*days.strftime(form), last, *days.strftime("%Y-%m-%d")]
@@ -579,7 +579,7 @@ def test_times_of_day_are_numbers_written_or_not() -> None:
 
 
 @pytest.mark.once
-def test_codes_that_begin_with_a_zero_stay_texts(tmp_path: Path) -> None:
+def test_codes_that_begin_with_a_zero_stay_strings(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     table = pd.DataFrame({"zip": draw.choice(["00172", "10115", "99999"], 60), "a": np.arange(60)})
     table["sparse"] = table["zip"].where(table.index % 7 > 0)
@@ -598,13 +598,13 @@ def test_codes_that_begin_with_a_zero_stay_texts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["", "\n"])
 @pytest.mark.parametrize("quote", ["", '"'])
-def test_a_code_is_found_wherever_it_stands_in_a_file(
+def test_a_code_is_found_at_any_position_in_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quote: str, ending: str
 ) -> None:
     path = tmp_path / "table.csv"
     rows = [f"{i},{i}" for i in range(8)]
     for piece in (1, 2, 3, 7, 2**18):
-        monkeypatch.setattr(delimited, "_PIECE", piece)
+        monkeypatch.setattr(delimited, "_BLOCK", piece)
         for code, place in (("007", 0), ("007", 1), ("07", 1)):
             last = ["7", "7"]
             last[place] = f"{quote}{code}{quote}"
@@ -612,13 +612,13 @@ def test_a_code_is_found_wherever_it_stands_in_a_file(
             found = tables.read(path).iloc[:, place]
             assert found.tolist() == [*map(str, range(8)), code]
     path.write_text("n,day,at\n1,01.02.2020,00:15\n2,03.04.2020,08:20\n")
-    monkeypatch.setattr(delimited, "_with_arrow", pytest.fail)  # no code, no second reading
+    monkeypatch.setattr(delimited, "_read_strings", pytest.fail)  # no code, no second reading
     assert tables.read(path)["n"].tolist() == [1, 2]
 
 
 @pytest.mark.once
 @pytest.mark.parametrize("form", ["{:08x}", "id{}", "user{}@example.org", "{:05d}"])
-def test_identifiers_are_left_out_and_it_is_said(form: str) -> None:
+def test_identifiers_are_left_out_and_a_line_says_so(form: str) -> None:
     said = list[str]()
     table = frame().assign(key=[form.format(7919 * i) for i in range(60)])
     model = tables.train(table, "y", settings=QUICK, say=said.append)
@@ -642,16 +642,16 @@ def test_integers_beyond_float64_keep_their_differences(first: int, dtype: str) 
 
 
 def test_metrics_are_those_of_the_classes_that_are_there() -> None:
-    target = columns.Target("y", "classification", "", ("a", "b", "c"))
+    target = target_column.Target("y", "classification", "", ("a", "b", "c"))
     shares = np.asarray([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.4, 0.5, 0.1]])
-    found = scores.score(target, np.asarray([0, 1, 0]), shares)
+    found = evaluation.score(target, np.asarray([0, 1, 0]), shares)
     assert found["accuracy"] == pytest.approx(2 / 3)
     assert found["balanced_accuracy"] == pytest.approx(0.75)
     assert found["roc_auc"] == pytest.approx(1.0)
     assert found["log_loss"] == pytest.approx(-np.log([0.8, 0.7, 0.4]).mean())
-    assert scores.score(target, np.asarray([1, 1, 1]), shares)["roc_auc"] is None
-    number = columns.Target("y", "regression", "")
-    assert scores.score(number, np.ones(3), np.ones(3)) == {"r2": None, "rmse": 0.0, "mae": 0.0}
+    assert evaluation.score(target, np.asarray([1, 1, 1]), shares)["roc_auc"] is None
+    number = target_column.Target("y", "regression", "")
+    assert evaluation.score(number, np.ones(3), np.ones(3)) == {"r2": None, "rmse": 0.0, "mae": 0.0}
 
 
 def test_a_model_is_read_from_its_file_and_predicts_the_same(xp: Any, tmp_path: Path) -> None:
@@ -683,7 +683,7 @@ def test_a_number_is_predicted_in_its_own_unit(tmp_path: Path) -> None:
 
 
 @pytest.mark.once
-def test_rows_without_a_target_are_left_out_and_it_is_said() -> None:
+def test_rows_without_a_target_are_left_out_and_a_line_says_so() -> None:
     table, said = frame(), list[str]()
     table.loc[:4, "y"] = None
     model = tables.train(table, "y", settings=QUICK, say=said.append)
@@ -704,7 +704,7 @@ def test_rows_without_a_target_are_left_out_and_it_is_said() -> None:
         ([*(f"{i},500" for i in range(1, 20)), "-"], (), 3),
     ],
 )
-def test_what_is_missing_in_a_target_goes_by_what_the_other_values_are(
+def test_the_other_values_decide_which_targets_are_missing(
     tmp_path: Path, values: list[str], classes: tuple[Any, ...], left_out: int
 ) -> None:
     y = (values * 60)[:60]
@@ -720,7 +720,7 @@ def test_what_is_missing_in_a_target_goes_by_what_the_other_values_are(
 
 
 @pytest.mark.once
-def test_truths_with_holes_are_classes_of_truths() -> None:
+def test_booleans_with_missing_values_are_classes() -> None:
     table = frame()
     table["y"] = (table["y"] == "yes").astype(object).where(table.index != 3, None)
     classes = tables.train(table, "y", settings=QUICK).target.classes
@@ -728,10 +728,10 @@ def test_truths_with_holes_are_classes_of_truths() -> None:
 
 
 @pytest.mark.once
-def test_held_out_rows_tell_nothing_of_the_target_before_the_report() -> None:
+def test_held_out_targets_change_nothing_before_the_report() -> None:
     table = frame().assign(y=np.arange(60.0))
     shares = {"test": 0.15, "validation": 0.15}
-    training = splitting.split_rows(60, shares, 0)["training"]
+    training = problem.split_rows(60, shares, 0)["training"]
     held_out = table.index.difference(training)
     thetas = []
     for value in (1.0, 1e9):
@@ -754,7 +754,7 @@ def test_the_linear_model_is_as_good_at_numbers_far_from_zero() -> None:
 
 @pytest.mark.once
 @pytest.mark.parametrize("target", ["a", "y"])
-def test_what_all_weights_are_multiplied_by_changes_nothing(target: str) -> None:
+def test_a_common_factor_of_all_weights_changes_nothing(target: str) -> None:
     table = frame().drop(columns="text").dropna(subset="a")
     weights = np.linspace(0.5, 1.5, len(table))
     reports = [
@@ -768,21 +768,21 @@ def test_what_all_weights_are_multiplied_by_changes_nothing(target: str) -> None
 
 
 @pytest.mark.once
-def test_rows_of_weight_0_count_for_nothing_in_the_report(tmp_path: Path) -> None:
+def test_the_report_ignores_rows_of_weight_0(tmp_path: Path) -> None:
     table = frame()
     table["w"] = np.where(table["y"] == "yes", 0.0, 1.0)
     out = tmp_path / "model"
     report = tables.train(table, "y", settings=QUICK, weights="w", out=out).told["report"]
     assert report["test"]["roc_auc"] is None
     y, weights = np.arange(3.0), np.asarray([0.0, 1.0, 0.0])
-    number = columns.Target("y", "regression", "")
-    assert scores.score(number, y, y + 1.0, weights) == {"r2": None, "rmse": 1.0, "mae": 1.0}
+    number = target_column.Target("y", "regression", "")
+    assert evaluation.score(number, y, y + 1.0, weights) == {"r2": None, "rmse": 1.0, "mae": 1.0}
 
 
 @pytest.mark.once
 def test_weights_of_held_out_rows_alone_are_refused() -> None:
     table = frame().assign(a=np.arange(60.0))
-    drawn = splitting.split_rows(60, {"test": 0.15, "validation": 0.15}, 0)
+    drawn = problem.split_rows(60, {"test": 0.15, "validation": 0.15}, 0)
     for name, rows in drawn.items():
         weights = np.where(table.index.isin(rows), 0.0, 1.0)
         with pytest.raises(ValueError, match=f"the {name} rows have no weight"):
@@ -791,7 +791,7 @@ def test_weights_of_held_out_rows_alone_are_refused() -> None:
 
 @pytest.mark.once
 @pytest.mark.parametrize("target", ["y", "a"])
-def test_each_figure_of_a_report_is_of_the_part_that_it_names(target: str) -> None:
+def test_each_metric_of_a_report_is_measured_on_the_part_that_it_names(target: str) -> None:
     table = frame(120).dropna(subset="a")
     parts = {"training": table[:60], "validation": table[60:90], "test": table[90:]}
     given = {name: parts[name] for name in ("validation", "test")}
@@ -831,7 +831,7 @@ def test_test_rows_change_nothing_but_the_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.once
-def test_of_held_out_rows_nothing_but_the_columns_in_use_is_asked() -> None:
+def test_held_out_rows_need_only_the_columns_in_use() -> None:
     table, said = frame().assign(id=np.arange(60)), list[str]()
     held_out = table[["y", "text", "day", "b", "a"]].head(1)
     given: dict[str, Any] = {"validation": held_out, "test": held_out}
@@ -839,13 +839,13 @@ def test_of_held_out_rows_nothing_but_the_columns_in_use_is_asked() -> None:
     assert model.told["rows"] == {"training": 60, "validation": 1, "test": 1}
     assert {one.mean for one in tables.importances(model, held_out)} == {0.0}
     for name in given:
-        with pytest.raises(ValueError, match=f"of the {name} rows: there is no column 'a'"):
+        with pytest.raises(ValueError, match=f"{name} rows: there is no column 'a'"):
             tables.train(table, "y", **{name: held_out.drop(columns="a")}, say=said.append)
     assert not said
 
 
 @pytest.mark.once
-def test_row_numbers_without_a_name_are_left_out_and_it_is_said(tmp_path: Path) -> None:
+def test_row_numbers_without_a_name_are_left_out_and_a_line_says_so(tmp_path: Path) -> None:
     frame().to_csv(tmp_path / "table.csv")
     said = list[str]()
     model = tables.train(tmp_path / "table.csv", "y", settings=QUICK, say=said.append)
@@ -870,14 +870,14 @@ def test_a_table_of_any_width_is_read_and_a_name_given_twice_refused(
 
 
 @pytest.mark.once
-def test_a_task_that_was_found_may_be_told_where_a_training_goes_on(tmp_path: Path) -> None:
+def test_a_resumed_training_may_be_given_the_task_that_was_found(tmp_path: Path) -> None:
     path = tmp_path / "model"
     tables.train(frame(), "y", settings=QUICK, out=path)
     tables.train(frame(), "y", settings=QUICK, out=path, task="classification", resume=True)
 
 
 @pytest.mark.once
-def test_a_file_that_lacks_a_setting_is_no_training_to_go_on_with(tmp_path: Path) -> None:
+def test_a_file_that_lacks_a_setting_cannot_be_resumed(tmp_path: Path) -> None:
     path = tmp_path / "model"
     tables.train(frame(), "y", settings=QUICK, out=path)
     kept = bx.load(path)
@@ -885,12 +885,12 @@ def test_a_file_that_lacks_a_setting_is_no_training_to_go_on_with(tmp_path: Path
     del told["settings"]["restarts"]
     told = {"preparation": kept.preparation, "metadata": kept.metadata}
     bx.save(path, kept.network, kept.theta, **told)
-    with pytest.raises(bx.CheckpointError, match="lacks 'restarts'"):
+    with pytest.raises(bx.CheckpointError, match="metadata lack 'restarts'"):
         tables.train(frame(), "y", settings=QUICK, out=path, resume=True)
 
 
 @pytest.mark.once
-def test_a_seed_of_any_size_does_for_texts() -> None:
+def test_free_text_accepts_a_seed_of_any_size() -> None:
     settings = tables.Settings(sizes=(8,), epochs=1, seed=2**32)
     assert tables.train(frame(), "y", settings=settings).told["settings"]["seed"] == 2**32
 
@@ -964,7 +964,7 @@ def test_restarts_keep_the_best_network(xp: Any, tmp_path: Path) -> None:
 def test_a_training_that_is_killed_at_any_epoch_ends_at_the_same_theta(
     xp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarts: int
 ) -> None:
-    monkeypatch.setattr(keeping, "_PAUSE", 0.0)
+    monkeypatch.setattr(training_file, "_PAUSE", 0.0)
     table, path = frame(), tmp_path / "model"
     settings = tables.Settings(sizes=(8,), epochs=30, dropout=0.2, restarts=restarts)
     whole = tables.train(table, "y", settings=settings)
@@ -990,7 +990,7 @@ def test_a_training_that_is_killed_at_any_epoch_ends_at_the_same_theta(
 
 
 @pytest.mark.compiled
-def test_ctrl_c_keeps_the_best_network_and_is_gone_on_from(
+def test_ctrl_c_keeps_the_best_network_and_the_training_can_be_resumed(
     xp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table, path, said = frame(), tmp_path / "model", list[str]()
@@ -1003,18 +1003,18 @@ def test_ctrl_c_keeps_the_best_network_and_is_gone_on_from(
         tables.train(table, "y", settings=QUICK, out=path, watches=[press])
     (told,) = caught.value.__notes__
     assert told.startswith(f"interrupted in epoch 6: {path} has the best network so far")
-    assert told.endswith("The same command with --resume goes on.")
+    assert told.endswith("The same command with --resume continues it.")
     kept = tables.load(path)
     assert kept.history["loss"].shape == (5,)
     assert len(kept.predict(table)) == len(table)
     model = tables.train(table, "y", settings=QUICK, out=path, resume=True, say=said.append)
-    assert "going on after epoch 5" in said
+    assert "resumed after epoch 5" in said
     whole = tables.train(table, "y", settings=QUICK)
     np.testing.assert_array_equal(xp.host(model.theta), xp.host(whole.theta))
 
 
 @pytest.mark.once
-def test_a_training_that_ended_is_not_gone_on_with(tmp_path: Path) -> None:
+def test_a_finished_training_is_not_resumed(tmp_path: Path) -> None:
     said, path = list[str](), tmp_path / "model"
     made = tables.train(frame(), "y", settings=QUICK, out=path)
     again = tables.train(frame(), "y", settings=QUICK, out=path, resume=True, say=said.append)
@@ -1045,7 +1045,7 @@ def test_a_training_that_ended_is_not_gone_on_with(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_training_is_not_gone_on_with_in_another_way(
+def test_a_training_is_not_resumed_with_other_data_or_settings(
     tmp_path: Path, changed: dict[str, Any], told: str
 ) -> None:
     path = tmp_path / "model"
@@ -1058,7 +1058,7 @@ def test_a_training_is_not_gone_on_with_in_another_way(
 
 
 @pytest.mark.once
-def test_a_training_is_not_gone_on_with_by_other_rows_of_a_part(tmp_path: Path) -> None:
+def test_a_training_is_not_resumed_with_other_held_out_rows(tmp_path: Path) -> None:
     given: dict[str, Any] = {"data": frame(), "target": "y", "settings": QUICK}
     given |= {"out": tmp_path / "model", "validation": frame(20), "test": frame(30)}
     tables.train(**given)
@@ -1069,7 +1069,7 @@ def test_a_training_is_not_gone_on_with_by_other_rows_of_a_part(tmp_path: Path) 
 
 
 @pytest.mark.once
-def test_a_training_that_diverges_leaves_the_old_file_whole(tmp_path: Path) -> None:
+def test_a_diverging_training_leaves_the_old_file_whole(tmp_path: Path) -> None:
     path = tmp_path / "model"
     tables.train(frame(), "y", settings=QUICK, out=path)
     before = path.read_bytes()
@@ -1079,7 +1079,7 @@ def test_a_training_that_diverges_leaves_the_old_file_whole(tmp_path: Path) -> N
     assert path.read_bytes() == before
 
 
-def test_a_file_of_something_else_is_no_model_of_a_table(xp: Any, tmp_path: Path) -> None:
+def test_another_model_file_is_no_model_of_a_table(xp: Any, tmp_path: Path) -> None:
     network = bx.mlp([2, 1])
     bx.save(tmp_path / "model", network, xp.initialize(network))
     with pytest.raises(bx.CheckpointError, match="it holds no model of a table"):
@@ -1107,7 +1107,7 @@ def test_large_tables_have_fewer_epochs_and_small_ones_smaller_batches() -> None
         ({"epochs": 0}, "epochs must be an integer of at least 1"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], told: str) -> None:
+def test_impossible_settings_are_refused(wrong: dict[str, Any], told: str) -> None:
     with pytest.raises((ValueError, TypeError), match=told):
         tables.Settings(**wrong)
 
@@ -1118,7 +1118,17 @@ def test_each_setting_has_a_line_of_help_and_accepts_its_default() -> None:
         assert field.metadata["check"](field.default, field.name) == field.default
 
 
-def test_shuffling_a_column_that_tells_everything_costs_the_most() -> None:
+@pytest.mark.once
+def test_settings_import_none_of_the_extra_libraries() -> None:
+    program = (
+        "import sys; from backprop_xp.tables.settings import Settings; Settings()\n"
+        "assert not {'pandas', 'pyarrow', 'sklearn', 'skrub'} & {*sys.modules}"
+    )
+    done = start("-c", program)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_column_that_decides_the_target_is_the_most_important() -> None:
     draw = np.random.default_rng(0)
     table = pd.DataFrame({"telling": draw.normal(size=400), "idle": draw.normal(size=400)})
     table["y"] = table["telling"] > 0

@@ -116,7 +116,7 @@ def test_a_door_or_a_method_that_is_left_out_is_noticed() -> None:
 def test_a_sound_backend_that_is_not_in_the_table_fails_where_it_is_not_known() -> None:
     found = failing(broken.WithArrays(broken.Unfaithful), None, "protocol", "moving data")
     assert set(found) == {"protocol: owner"}
-    assert "its arrays are taken for the backend numpy's" in found["protocol: owner"]
+    assert "its arrays lead to the backend numpy" in found["protocol: owner"]
 
 
 def test_a_backend_where_nothing_works_fails_everywhere_and_raises_nowhere() -> None:

@@ -1,0 +1,122 @@
+"""The target column: its task, and its values as class indices or standardised numbers."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from backprop_xp.tables.settings import Task
+from backprop_xp.tables.values import as_strings, booleans, distinct, find_style, is_string, numbers
+
+Class: TypeAlias = str | bool | int | float
+# Integers of at most so many distinct values are classes.
+_MAX_INTEGERS = 10
+
+
+class Target(NamedTuple):
+    """The column to predict: one of its classes, or a number with this mean and scale."""
+
+    name: str
+    task: Task
+    reason: str
+    classes: tuple[Class, ...] = ()
+    mean: float = 0.0
+    scale: float = 1.0
+
+    def encode(self, column: pd.Series) -> np.ndarray:
+        """Return a column's values for training: class indices, or standardised numbers.
+
+        Raises ValueError for a class that training did not have, or a string instead of a number.
+        """
+        values = _as_array(target_values(column, self.classes))
+        if self.task == "regression":
+            if values.dtype == object or not np.isfinite(values.astype("float64")).all():
+                raise ValueError(
+                    f"the target {self.name!r} has values that are not finite numbers."
+                )
+            return np.asarray((values.astype("float64") - self.mean) / self.scale)
+        indices = {value: i for i, value in enumerate(self.classes)}
+        unknown = [value for value in values.tolist() if value not in indices]
+        if unknown:
+            raise ValueError(
+                f"the target {self.name!r} has a class {unknown[0]!r} that training did not have."
+            )
+        return np.asarray([indices[value] for value in values.tolist()], dtype="int64")
+
+    def decode(self, y: np.ndarray) -> np.ndarray:
+        """Return standardised numbers in the target's own unit, class indices unchanged."""
+        return y if self.classes else y * self.scale + self.mean
+
+    def with_moments(self, column: pd.Series) -> "Target":
+        """Return the target of numbers with the mean and the scale of a column."""
+        values = _as_array(target_values(column)).astype("float64")
+        with np.errstate(over="ignore"):
+            mean, scale = float(values.mean()), float(values.std())
+        if not (np.isfinite(mean) and np.isfinite(scale) and scale > 0.0):
+            raise ValueError(
+                f"the target {self.name!r} varies too little or too much for a float64."
+            )
+        return self._replace(mean=mean, scale=scale)
+
+
+def find_target(column: pd.Series, task: Task | None = None) -> Target:
+    """Return the target that a column without missing values is, of this task or one it suggests.
+
+    Strings, booleans and integers of at most ten distinct values are classes. Raises ValueError if
+    there is nothing to learn.
+    """
+    name = str(column.name)
+    if column.dtype.kind in "mM":
+        raise ValueError(f"the target {name!r} holds dates: convert them to numbers or classes.")
+    values = _as_array(target_values(column))
+    levels = np.unique(values.astype(str) if values.dtype == object else values)
+    if len(levels) < 2:
+        raise ValueError(f"the target {name!r} is {levels[0]!s} in all rows: nothing to learn.")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError(f"the target {name!r} has values that are infinite.")
+    if task == "regression" and values.dtype == object:
+        raise ValueError(f"the target {name!r} holds strings, but regression needs numbers.")
+    suggested, reason = _suggest_task(values, len(levels))
+    if task is not None:
+        suggested, reason = task, "the task was given"
+    if suggested == "regression":
+        return Target(name, suggested, reason).with_moments(column)
+    if len(levels) > max(2, len(values) // 2):
+        raise ValueError(
+            f"the target {name!r} has {len(levels)} different values in {len(values)} rows: a "
+            "class needs several rows."
+        )
+    return Target(name, suggested, reason, tuple(levels.tolist()))
+
+
+def _suggest_task(values: np.ndarray, n_levels: int) -> tuple[Task, str]:
+    """Return the task that the values suggest, and the reason for the user."""
+    if values.dtype == object or values.dtype.kind == "b":
+        return "classification", f"it has {n_levels} different values"
+    if values.dtype.kind in "iu" and n_levels <= _MAX_INTEGERS:
+        return "classification", f"it has {n_levels} different whole numbers"
+    return "regression", "it holds numbers"
+
+
+def target_values(column: pd.Series, classes: Sequence[Class] = ()) -> pd.Series:
+    """Return a target's numbers or booleans, also those that strings hold; else its strings.
+
+    With classes that are strings, all values stay strings: 01 and None are names like any other.
+    """
+    if classes and isinstance(classes[0], str):
+        return as_strings(column)
+    if not is_string(column):
+        return column
+    style = find_style(distinct(column)[0], column.attrs.get("decimal", "."))
+    if style is not None:
+        return pd.Series(numbers(column, style)[0], column.index, name=column.name)
+    truths = booleans(column)
+    return column if truths is None else truths
+
+
+def _as_array(column: pd.Series) -> np.ndarray:
+    """Return a target's values: whole numbers as integers, strings as objects."""
+    values = np.asarray(column, dtype=object if is_string(column) else None)
+    is_whole = values.dtype.kind == "f" and (values == np.floor(values)).all()
+    return values.astype("int64") if is_whole and (abs(values) < 2**53).all() else values
