@@ -64,23 +64,17 @@ CASES = {
 }
 
 
-class Learner(NamedTuple):
-    """A network with theta ``(P,)``, x and y: the arguments of ``bx.fit``."""
-
-    network: bx.Network
-    theta: Array
-    x: Array
-    y: Array
-
-
-def learner(case: Case, *, dtype: str = "float32", **where: Any) -> Learner:
-    """Return a network and its data; theta has the same values on every backend."""
+def learner(
+    case: Case, *, dtype: str = "float32", **where: Any
+) -> tuple[bx.Network, Array, Array, Array]:
+    """Return a network, theta ``(P,)`` with the same values on every backend, x and y."""
     loss = "categorical_cross_entropy" if case.is_classifier else "mean_squared_error"
     network = bx.mlp(case.sizes, loss=loss)
     theta = network.initialize(0, dtype=dtype, **where)
     x, y = case.draw()
     y = bx.data.one_hot(y, case.sizes[-1]) if case.is_classifier else y
-    return Learner(network, theta, *(bx.asarray(array, dtype=dtype, **where) for array in (x, y)))
+    x, y = (bx.asarray(array, dtype=dtype, **where) for array in (x, y))
+    return network, theta, x, y
 
 
 def ours(case: Case, where: Selection) -> Fresh:

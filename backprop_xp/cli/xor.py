@@ -3,7 +3,7 @@
 import contextlib
 import functools
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeAlias
+from typing import Annotated, TypeAlias
 
 import numpy as np
 import typer
@@ -37,13 +37,6 @@ from backprop_xp.cli.xor_experiment import (
 )
 from backprop_xp.display.progress import Report, live, terminal
 from backprop_xp.networks.losses import LOSSES
-
-
-class _Curves(NamedTuple):
-    """Measured losses ``(*stack,)``, on the device, and their epochs."""
-
-    epochs: list[int]
-    losses: list[Array]
 
 
 def _check_sizes(text: str) -> list[int]:
@@ -116,11 +109,11 @@ def xor(
         say(f"\nnetwork {'-'.join(map(str, widths))}, seed {seed}, loss {loss}")
         say(f"  activations: hidden {hidden}, output {output_activation(loss)}")
         _show_shapes(experiment)
-        result, curves = _train(experiment)
+        result, losses = _train(experiment)
         _show_outcome(experiment, result, is_cross_entropy=loss == "binary_cross_entropy")
         passed = _check(experiment, result.start, is_squared_error=loss == "mean_squared_error")
         if plot is not None:
-            _draw(experiment, result, curves, plot)
+            _draw(experiment, result, losses, plot)
     if not passed:
         raise typer.Exit(1)
 
@@ -142,8 +135,8 @@ def _show_shapes(experiment: Experiment) -> None:
     say(indent(experiment.network.describe()))
 
 
-def _train(experiment: Experiment) -> tuple[Outcome, _Curves]:
-    """Train, and print the cost about ten times."""
+def _train(experiment: Experiment) -> tuple[Outcome, dict[int, Array]]:
+    """Train, print the cost about ten times, and return all measured losses by their epochs."""
     epochs, many = experiment.epochs, experiment.starts > 1
     starts = f"{experiment.starts} starts at once, " if many else ""
     say(
@@ -152,19 +145,18 @@ def _train(experiment: Experiment) -> tuple[Outcome, _Curves]:
     )
     heads = ("least cost", "median cost", "solved") if many else ("cost",)
     say(f"{'epoch':>9}" + "".join(f"{head:>14}" for head in heads))
-    curves, lines = _Curves([], []), 0
+    losses, lines = dict[int, Array](), 0
     console = terminal()
     nothing = contextlib.nullcontext[Report](lambda epoch, values: None)
     with nothing if console is None else live(epochs, console, transient=True) as report:
         for measured in learn(experiment):
-            curves.epochs.append(measured.epoch)
-            curves.losses.append(measured.loss)
+            losses[measured.epoch] = measured.loss
             report(measured.epoch, functools.partial(_cost, measured.loss))
             # Only a printed line waits for the device.
             if measured.epoch * 10 >= lines * epochs:
                 say(_cost_line(measured, many))
                 lines = measured.epoch * 10 // epochs + 1
-    return outcome(experiment, measured), curves
+    return outcome(experiment, measured), losses
 
 
 def _cost(loss: Array) -> dict[str, np.ndarray]:
@@ -250,14 +242,14 @@ def _side_by_side(name: str, analytic: np.ndarray, numeric: np.ndarray) -> str:
     return "\n".join(lines)
 
 
-def _draw(experiment: Experiment, result: Outcome, curves: _Curves, path: Path) -> None:
+def _draw(experiment: Experiment, result: Outcome, losses: dict[int, Array], path: Path) -> None:
     from backprop_xp import plots
     from backprop_xp.plots.canvas import new_figure
 
     figure = new_figure(width=10.5)
     left, right = figure.subplots(1, 2)
-    losses = array_namespace(curves.losses[0]).stack(curves.losses)
-    plots.learning_curves({"loss": losses}, epochs=curves.epochs, ax=left)
+    curve = array_namespace(losses[0]).stack(list(losses.values()))
+    plots.learning_curves({"loss": curve}, epochs=list(losses), ax=left)
     network, x, y = experiment.network, experiment.x, experiment.y
     plots.decision_surface(network, x, y, theta=result.theta, margin=0.5, ax=right)
     plots.save(figure, path)
