@@ -2,6 +2,8 @@
 
 import json
 import re
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,10 +86,29 @@ def test_a_race_gives_each_a_time_for_each_round_and_leaves_out_who_fails(xp: An
 def test_a_process_that_ends_or_takes_too_long_is_left_out(
     maker: str, limit: float, reason: str
 ) -> None:
+    begin = time.monotonic()
     with race.started([Entrant("one", maker, ("so long",), limit=limit)]) as children:
         outcome = race.race(children, "S", 2)
+    assert time.monotonic() - begin < 45.0
     assert outcome.left_out["one"].startswith(reason)
     assert outcome.times == {}
+
+
+FAILING = """
+turns = iter([1.0, 2.0, 3.0])
+def make():
+    return lambda case: next(turns), {}
+"""
+
+
+def test_an_entrant_that_fails_in_a_later_round_has_no_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(tmp_path)
+    with race.started([Entrant("one", "failing:make")]) as children:
+        outcome = race.race(children, "S", 4)
+    assert (outcome.times, outcome.left_out) == ({}, {"one": "StopIteration"})
 
 
 def test_ratios_are_of_the_same_round() -> None:

@@ -202,6 +202,16 @@ def test_a_terminal_shows_that_work_is_being_done_and_the_same_lines() -> None:
     for words in ("epoch 2000/2000", cost, "gradient check: pass", "solved: all four"):
         assert words in plain
     assert "\x1b[" in trained
+    assert "\x1b[?25l" in trained  # the display hides the cursor
     checked = on_a_terminal("check", *NUMPY)
     assert "checking on numpy" in checked
     assert "complex_step" in checked
+
+
+def test_lines_for_a_file_stay_out_of_the_display_on_the_terminal(tmp_path: Path) -> None:
+    lines = start("-m", "backprop_xp", "xor", "--epochs", "2000").stdout
+    with (tmp_path / "lines.txt").open("w") as file:
+        shown = on_a_terminal("xor", "--epochs", "2000", stdout=file.fileno())
+    assert (tmp_path / "lines.txt").read_text() == lines
+    assert "epoch" in shown
+    assert "gradient check" not in shown

@@ -668,8 +668,8 @@ def test_a_terminal_shows_a_bar_the_losses_and_the_best_so_far_in_its_width(colu
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=columns, color_system=None)
     losses = {"loss": 0.51234, "validation_loss": 0.52, "best_loss": 0.4987}
-    given = {name: np.asarray([value, value + 1.0]) for name, value in losses.items()}
-    given["best_epoch"] = np.asarray([9, 12])
+    given = {name: np.asarray([value + 1.0, value]) for name, value in losses.items()}
+    given["best_epoch"] = np.asarray([12, 9])
     with live(200, console, phrases=train._phrases) as report:
         for epoch in (11, 12):
             report(epoch, lambda: given)
