@@ -1,4 +1,4 @@
-"""What a training takes from memory on NumPy, and that it gives it back."""
+"""The memory of a training on NumPy, and its growth over many steps and fits."""
 
 import gc
 import tracemalloc
@@ -13,7 +13,7 @@ from backprop_xp.cli.contenders import CASES, learner
 from backprop_xp.cli.race import Quartiles
 from benchmarks.conftest import Row
 
-# What the interpreter itself keeps and lets go of, such as its caches of small objects.
+# The interpreter's own changes, such as those of its caches of small objects.
 SLACK = 64 * 2**10
 
 

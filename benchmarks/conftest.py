@@ -94,7 +94,7 @@ def show() -> Callable[[str], None]:
 
 
 def in_units(seconds: float) -> str:
-    """Return a time to three digits in words."""
+    """Return a time with three digits and its unit."""
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"

@@ -1,13 +1,13 @@
-"""What a CUDA GPU makes of the library, beside the GPU's own limits and beside PyTorch and JAX.
+"""The library on a CUDA GPU, beside the GPU's own limits and beside PyTorch and JAX.
 
 ``python benchmarks/gpu.py --out gpu.jsonl`` writes a line of JSON for each result when it is there,
 and ``python benchmarks/gpu.py --table gpu.jsonl`` prints the lines as Markdown. It needs CuPy, this
 checkout on the path, and PyTorch and JAX for their own rows.
 
 Each part and each training has a process of its own, the most important first, until the time is
-used up. The trainings of a case take turns; R is the ratio to the step's products alone in the same
-round. Times are medians of rounds, with the ends of their middle half. ``--quick`` takes tiny
-sizes, to see that everything runs: its times mean nothing.
+used up. The trainings of a case take turns; R is the median ratio to the products of the step alone
+in the same round. Times are medians of rounds, with the ends of their middle half. ``--quick``
+takes tiny sizes, to test that everything runs: its times mean nothing.
 """
 
 import argparse

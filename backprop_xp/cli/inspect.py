@@ -83,16 +83,16 @@ def collect(
     path: str, model: "TableModel", importances: "Sequence[Importance] | None"
 ) -> JsonObject:
     """Return the object of ``--json``; ``docs/tables.md`` describes it."""
-    told = dict(model.told)
-    told.pop("history", None)
-    report = told.pop("report", None)
+    metadata = dict(model.told)
+    metadata.pop("history", None)
+    report = metadata.pop("report", None)
     found = {
         "model": path,
         "task": model.target.task,
         "network": model.network.describe(),
         "columns": tables.described_columns(model.preparation),
         "left_out": model.preparation.left_out,
-        **told,
+        **metadata,
         "report": report,
     }
     if importances is not None:
@@ -100,34 +100,34 @@ def collect(
     return found
 
 
-def as_text(told: JsonObject) -> str:
+def as_text(found: JsonObject) -> str:
     """Return the object of ``collect`` as lines."""
-    target = told["target"]
+    target = found["target"]
     classes = f" ({', '.join(map(str, target['classes']))})" if target["classes"] else ""
     lines = [
-        wrapped(f"{told['model']}: {target['task']}, for {target['name']!r}{classes}"),
+        wrapped(f"{found['model']}: {target['task']}, for {target['name']!r}{classes}"),
         "\nnetwork",
-        indent(told["network"]),
+        indent(found["network"]),
         "\ncolumns",
-        *_columns(told),
+        *_columns(found),
         "\ntraining",
-        *_training(told),
+        *_training(found),
     ]
-    if told["report"] is None:
+    if found["report"] is None:
         lines.append(labelled("state", "interrupted: train --resume continues", _LABEL))
     else:
-        lines += ["\nmetrics", indent(metrics_table(told["report"]))]
-    if "classes" in told:
-        lines += ["\nclasses, on the test rows", indent(classes_table(told["classes"]))]
-    if "importances" in told:
-        lines += ["\nincrease of the loss where a column is shuffled", *_shuffled(told)]
-    versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
+        lines += ["\nmetrics", indent(metrics_table(found["report"]))]
+    if "classes" in found:
+        lines += ["\nclasses, on the test rows", indent(classes_table(found["classes"]))]
+    if "importances" in found:
+        lines += ["\nincrease of the loss where a column is shuffled", *_shuffled(found)]
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     return "\n".join([*lines, "\nversions", labelled("", versions, _LABEL)])
 
 
-def _columns(told: JsonObject) -> list[str]:
-    lines = {column["name"]: _column(column) for column in told["columns"]}
-    lines |= {name: f"left out: {why}" for name, why in told["left_out"].items()}
+def _columns(found: JsonObject) -> list[str]:
+    lines = {column["name"]: _column(column) for column in found["columns"]}
+    lines |= {name: f"left out: {why}" for name, why in found["left_out"].items()}
     room = min(2 + max(map(len, lines)), width() // 2, _MAX_LABEL)
     return [labelled(cut(name, room - 2), text, room) for name, text in lines.items()]
 
@@ -147,25 +147,25 @@ def _column(column: JsonObject) -> str:
     return f"text: {column['features']} coordinates of {column['pieces']} groups of letters"
 
 
-def _training(told: JsonObject) -> list[str]:
+def _training(found: JsonObject) -> list[str]:
     settings = {
         name: ",".join(map(str, value)) if isinstance(value, list) else value
-        for name, value in told["settings"].items()
+        for name, value in found["settings"].items()
     }
     texts = {
-        "rows": parts_of(told["rows"]),
-        "epochs": f"{told['epoch']}, the best {told['best_epoch']}",
-        "best loss": f"{told['best']:.6g} (validation)",
-        "where": f"{told['where']['backend']}, {told['where']['dtype']}",
+        "rows": parts_of(found["rows"]),
+        "epochs": f"{found['epoch']}, the best {found['best_epoch']}",
+        "best loss": f"{found['best']:.6g} (validation)",
+        "where": f"{found['where']['backend']}, {found['where']['dtype']}",
         "settings": ", ".join(f"{name} {value}" for name, value in settings.items()),
     }
     return [labelled(label, text, _LABEL) for label, text in texts.items()]
 
 
-def _shuffled(told: JsonObject) -> list[str]:
-    room = min(max(len(one["column"]) for one in told["importances"]), _MAX_LABEL)
+def _shuffled(found: JsonObject) -> list[str]:
+    room = min(max(len(one["column"]) for one in found["importances"]), _MAX_LABEL)
     lines = []
-    for one in told["importances"]:
+    for one in found["importances"]:
         name = cut(one["column"], room)
         lines.append(f"  {name:<{room}}{number(one['mean']):>11} ± {number(one['deviation'])}")
     return lines

@@ -81,8 +81,8 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command an option for each field of ``Settings`` instead of its ``**settings``."""
     signature = inspect.signature(command)
     own = [one for one in signature.parameters.values() if one.name != "settings"]
-    place = list(signature.parameters).index("backend")
-    own[place:place] = map(_setting_option, dataclasses.fields(Settings))
+    start = list(signature.parameters).index("backend")
+    own[start:start] = map(_setting_option, dataclasses.fields(Settings))
     command.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
     return command
 
@@ -248,14 +248,14 @@ class LossLog:
 
 
 def _as_text(model: "TableModel", out: Path) -> str:
-    told = model.told
-    report, rows = told["report"], told["rows"]
+    metadata = model.told
+    report, rows = metadata["report"], metadata["rows"]
     lines = [
-        f"\n{report['epochs']} epochs, the best {told['best_epoch']}; rows: {parts_of(rows)}",
+        f"\n{report['epochs']} epochs, the best {metadata['best_epoch']}; rows: {parts_of(rows)}",
         metrics_table(report),
     ]
-    if "classes" in told:
-        lines += ["\nclasses, on the test rows", classes_table(told["classes"])]
+    if "classes" in metadata:
+        lines += ["\nclasses, on the test rows", classes_table(metadata["classes"])]
     return "\n".join([*lines, f"\nmodel written to {out}"])
 
 
