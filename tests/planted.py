@@ -110,12 +110,12 @@ def _first_column_doubled(outputs: Any, targets: Any) -> Any:
 WRONG_LOSS = bx.Loss(bx.losses.mean_squared_error.value, _first_column_doubled)
 
 
-def with_entries(array: Any, change: Callable[[Any], Any], *places: int) -> Any:
-    """Return the array with some entries, by their places in C order, changed."""
+def with_entries(array: Any, change: Callable[[Any], Any], *indices: int) -> Any:
+    """Return the array with some entries, by their flat indices in C order, changed."""
     xp, device = array_namespace(array), device_of(array)
     flat = xp.reshape(array, (-1,))
     numbers = xp.arange(flat.shape[0], device=device)
-    chosen = functools.reduce(lambda a, b: a | b, [numbers == place for place in places])
+    chosen = functools.reduce(lambda a, b: a | b, [numbers == i for i in indices])
     return xp.reshape(xp.where(chosen, change(flat), flat), array.shape)
 
 

@@ -22,7 +22,7 @@ from backprop_xp.cli.arguments import (
 from backprop_xp.cli.backend_check import Finding, Problem, check_on, differences, draw
 from backprop_xp.cli.output import errors_in_one_line, indent, one_line, say
 from backprop_xp.display.progress import spinner
-from backprop_xp.gradient_check.api import METHODS
+from backprop_xp.gradient_check.problems import METHODS
 from backprop_xp.networks.losses import LOSSES
 
 _DTYPES = ("float64", "float32")

@@ -1,81 +1,72 @@
-"""Checking a gradient: the public functions.
-
-A point and two functions of it become a ``Problem``. Its claimed gradient and numeric derivatives,
-each with error bars, go to the judge; what the judge finds is explained and reported.
-"""
+"""The public functions of the gradient check: each makes a ``Problem`` and checks it."""
 
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Unpack
 
-from backprop_xp.backends import (
-    Array,
-    array_namespace,
-    asarray,
-    like,
-    require_floating,
-    resolve,
-    whole_numbers,
-)
-from backprop_xp.checks import choose, integer, nearest, real
-from backprop_xp.gradient_check.functions import DEFAULTS, CheckOptions, Problem
+from backprop_xp.backends import Array, array_namespace, asarray, require_floating, resolve
+from backprop_xp.checks import choose
 from backprop_xp.gradient_check.network_problems import (
     drawn_parameters,
     in_double,
     layer_problem,
     loss_problem,
-    network_pieces,
     network_problem,
 )
-from backprop_xp.gradient_check.points import flatten
+from backprop_xp.gradient_check.points import Structure, flatten
+from backprop_xp.gradient_check.problems import CheckOptions, Problem, checked_options
 from backprop_xp.gradient_check.report import GradientReport
 from backprop_xp.gradient_check.run import check_problem
 from backprop_xp.networks.activations import Activation
-from backprop_xp.networks.inputs import Rows, check_targets, check_x, counted, stand_ins
+from backprop_xp.networks.inputs import Rows, check_targets, counted, stand_ins
 from backprop_xp.networks.layers import Activate
 from backprop_xp.networks.losses import LOSSES, Loss
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.propagation import Layer, require_layer
 
-METHODS = ["auto", "complex_step", "centered", "directional", "taylor"]
-
 
 def check_gradient(
-    value: Callable[..., Any],
-    gradient: Callable[..., Any] | bool,
-    point: Any,
+    value: Callable[..., Structure],
+    gradient: Callable[..., Structure] | bool,
+    point: Structure,
     *,
-    args: tuple[Any, ...] = (),
+    args: tuple[Structure, ...] = (),
     **options: Unpack[CheckOptions],
 ) -> GradientReport:
-    """Compare ``gradient(point, *args)`` with numeric derivatives of ``value(point, *args)``.
+    """Compare an analytic gradient with numeric derivatives of its function.
 
-    ``point`` is an array of any shape and any array library, a number, or lists, dicts and named
-    tuples of such, nested; whole numbers are cast. ``value`` returns one number, ``gradient`` the
-    structure of the point; ``gradient=True`` says that value returns ``(value, gradient)``. Both
-    are called with copies of the point, first twice each. ``method`` is
+    - ``value(point, *args)`` returns one number, and ``gradient(point, *args)`` its derivatives in
+      the structure of the point. With ``gradient=True``, value returns ``(value, gradient)``.
+    - ``point``: an array of any shape and library, a number, or lists, dicts and named tuples of
+      them, nested. Integers are cast to floating numbers.
+    - ``args``: further arguments of both functions.
+    - ``method``: one of the methods below, by default "auto".
+    - ``directions``: the number of random directions, by default 1.
+    - ``tolerance``: the largest relative error that passes. The default is 1e-7, in float32 1e-4
+      (along a direction 1e-6), plus the error bars.
+    - ``scale``: the size at which value varies along each entry, in the entry's units: a number, or
+      numbers in the structure of the point. The default is the magnitude of the entry.
+    - ``bounds``: ``(low, high)``, each a number, numbers in the structure of the point, or None.
+      ``value`` is not called outside of them.
+    - ``tangent``: a function that projects a direction, in the structure of the point, onto the
+      allowed ones. ``lambda d: (d + d.T) / 2`` keeps a matrix symmetric.
+    - ``seed``: the non-negative integer that draws the directions, by default 0.
+    - ``max_memory``: the bytes that copies of the point may take at a time, by default 16 MiB.
+    - ``batched``: whether value takes copies of the point stacked along a new first axis, and
+      returns one number per copy. By default (None) the check finds out.
 
-    - ``"complex_step"``: every entry, exact to rounding, for an analytic value that takes complex
-      arrays (Squire and Trapp 1998);
-    - ``"centered"``: every entry, by differences whose steps are found (Ridders 1982);
-    - ``"directional"``: along ``directions`` directions of random sizes, one of them with the
-      gradient's own signs: at most eight evaluations of a smooth value however large the point is,
-      unless more directions are asked for; a mistake is then tracked down by halving;
-    - ``"taylor"``: by differences along a direction, with the orders of the Taylor remainder;
-    - ``"auto"``: the complex step where value proves fit for it, else the centered difference, and
-      by directions above 20,000 entries, or where those would take more than some ten seconds.
+    The methods:
 
-    ``tolerance`` is the largest relative error of a right gradient; without one it is what rounding
-    leaves, and a mistake of 1 % of an entry is one that must show. ``scale``, a number or like the
-    point, is the size at which value varies along each entry: by default the entry's own.
-    ``bounds`` are ``(low, high)``, numbers or like the point, outside which value is not called.
-    ``tangent`` projects a direction, structured like the point, onto those that make sense, such as
-    ``lambda d: (d + d.T) / 2`` for symmetric matrices. ``seed`` draws the directions.
-    ``batched=True`` promises that value takes copies stacked along a new first axis and returns one
-    number for each, from that copy only, which is tried; None finds out. ``max_memory`` bounds, in
-    bytes, the copies made at once.
+    - "complex_step": every entry, exact to rounding, for an analytic value (Squire and Trapp 1998).
+    - "centered": every entry, by central differences that search the best step (Ridders 1982).
+    - "directional": along random directions, at most eight evaluations each for a smooth value,
+      whatever the size of the point. If the gradient fails, bisection locates a wrong entry.
+    - "taylor": by differences along a direction, with the orders of the Taylor remainder.
+    - "auto": the complex step if value supports it, otherwise central differences. Above 20,000
+      entries, or about ten seconds of work, it takes directions.
 
-    Raises TypeError or ValueError for a point that is not finite or not real, a gradient of another
-    structure or shape, and a value that is not one finite number.
+    Both functions receive copies of the point, in float64 if they support it. Raises TypeError or
+    ValueError for a point that is not real and finite, a value that is not one finite number, and a
+    gradient of another structure or shape.
 
     >>> import numpy as np
     >>> import backprop_xp as bx
@@ -83,32 +74,36 @@ def check_gradient(
     >>> print(bx.check_gradient(lambda p: (p**3).sum(), lambda p: 3 * p**2, x).verdict)
     pass
     >>> print(bx.check_gradient(lambda p: (p**3).sum(), lambda p: 6 * p**2, x).diagnosis)
-    the gradient is the numeric one times a constant factor of 2
+    the gradient is the numeric gradient times a constant factor of 2
     """
-    chosen = _options(options)
+    checked = checked_options(options)
     if gradient is True:
         functions = (lambda p: value(p, *args)[0]), (lambda p: value(p, *args)[1])
-    elif callable(one := gradient):
-        functions = (lambda p: value(p, *args)), (lambda p: one(p, *args))
+    elif callable(function := gradient):
+        functions = (lambda p: value(p, *args)), (lambda p: function(p, *args))
     else:
         raise TypeError(f"gradient must be a function, or True, not {gradient!r}.")
-    return check_problem(Problem(flatten(point), *functions, chosen))
+    return check_problem(Problem(flatten(point), *functions, checked))
 
 
 def check_jacobian(
-    function: Callable[..., Any],
-    jacobian: Callable[..., Any],
-    point: Any,
+    function: Callable[..., Structure],
+    jacobian: Callable[..., Structure],
+    point: Structure,
     *,
-    args: tuple[Any, ...] = (),
+    args: tuple[Structure, ...] = (),
     **options: Unpack[CheckOptions],
 ) -> GradientReport:
-    """Compare ``jacobian(point, *args)`` with numeric derivatives of a vector-valued function.
+    """Compare an analytic Jacobian with numeric derivatives of a vector-valued function.
 
-    ``function`` returns an array of M numbers, ``jacobian`` their derivatives ``(M, n)``, or
-    ``(M, *shape)`` for each array of the point: as ``scipy.optimize.least_squares`` takes them; a
-    sparse matrix of SciPy's will do. Options as for ``check_gradient``; an entry of the report is
-    called ``J[i, j]``.
+    - ``function``: ``function(point, *args)``, which returns an array of M numbers.
+    - ``jacobian``: ``jacobian(point, *args)``, its derivatives ``J[i, j] = d function_i / d
+      point_j``, ``(M, n)``, or ``(M, *shape)`` for each array of the point. SciPy's sparse matrices
+      are allowed.
+    - ``point``, ``args`` and the options: those of ``check_gradient``.
+
+    The functions are those of ``scipy.optimize.least_squares``. The report names an entry
+    ``J[i, j]``. Raises what ``check_gradient`` raises.
 
     >>> import numpy as np
     >>> import backprop_xp as bx
@@ -122,8 +117,8 @@ def check_jacobian(
     fail J[2, 1]
     """
     functions = (lambda p: function(p, *args)), (lambda p: jacobian(p, *args))
-    problem = Problem(flatten(point), *functions, _options(options), has_many=True)
-    return check_problem(problem)
+    checked = checked_options(options)
+    return check_problem(Problem(flatten(point), *functions, checked, is_jacobian=True))
 
 
 def check_network(
@@ -133,16 +128,24 @@ def check_network(
     y: Array,
     *,
     sample_weight: Array | None = None,
-    rng: Any = None,
+    rng: Array | int | None = None,
     **options: Unpack[CheckOptions],
 ) -> GradientReport:
     """Compare ``network.loss_and_gradient`` with numeric derivatives of ``network.loss``.
 
-    ``theta`` is one network's, ``(P,)``; ``options`` are those of ``check_gradient``: ``batched``
-    is whether the layers take a stack, as the built-in ones do. With ``rng`` the dropout masks are
-    fixed, and checked along. The formula is judged, in float64 where the device keeps it. A moved
-    parameter is sent through its layer and those behind it alone, as many copies at once as fit the
-    memory. A wrong layer is named.
+    - ``network``: any network, also with layers of your own.
+    - ``theta``: the parameters ``(P,)`` of one network, not of a stack.
+    - ``x``, ``y``: the samples ``(batch, n_in)`` and targets ``(batch, n_out)``; class labels
+      ``(batch,)`` for a categorical cross-entropy.
+    - ``sample_weight``: the weights ``(batch,)`` of the samples, by default equal ones.
+    - ``rng``: the key of the dropout masks, a non-negative integer. Without it there is no dropout.
+    - The options are those of ``check_gradient``. ``batched`` here means that the layers take
+      stacked parameters, as the built-in ones do.
+
+    The check runs in float64 if the device has it: it judges the formula, not the dtype. A
+    perturbed parameter runs through its own and the later layers only. If the check fails, the
+    diagnosis names the wrong layer. Raises TypeError or ValueError for arrays that do not fit the
+    network.
 
     >>> import backprop_xp as bx
     >>> network = bx.mlp([2, 3, 1], hidden="tanh", loss="binary_cross_entropy")
@@ -150,20 +153,22 @@ def check_network(
     >>> bx.check_network(network, theta, [[0, 1], [1, 1]], [[1], [0]]).passed
     True
     """
-    chosen = _options(options)
+    checked = checked_options(options)
     require_floating(theta, "theta")
     if len(theta.shape) != 1:
         raise ValueError(
-            f"theta has shape {tuple(theta.shape)}, but one network's, ({network.size},), is "
-            "checked at a time: theta[i]."
+            f"theta has shape {tuple(theta.shape)}, but the check takes one network, "
+            f"({network.size},). Pass theta[i]."
         )
-    x, y = in_double(like(theta, x, "x")), in_double(_targets(network, theta, x, y))
-    theta, rows = in_double(theta), Rows(x, y, None, rng)
-    if sample_weight is not None:
-        weight = in_double(like(theta, sample_weight, "sample_weight"))
-        rows = counted(Rows(x, y, weight, rng, stand_ins(weight, ())))
-    problem = network_problem(network, theta, rows, chosen)
-    return check_problem(problem._replace(blame=lambda: _blame(network, theta, rows, chosen)))
+    x, key = network.check_inputs(theta, x, rng)
+    outputs, labels = network.outputs_shape(theta, x), network.loss_function.labels
+    y, weight = check_targets(theta, outputs, y, sample_weight, labels=labels)
+    x, y = in_double(x), in_double(y)
+    rows = Rows(x, y, None, key)
+    if weight is not None:
+        weight = in_double(weight)
+        rows = counted(Rows(x, y, weight, key, stand_ins(weight, ())))
+    return check_problem(network_problem(network, in_double(theta), rows, checked))
 
 
 def check_layer(
@@ -173,14 +178,19 @@ def check_layer(
     wants_input: bool = True,
     **options: Unpack[CheckOptions],
 ) -> GradientReport:
-    """Check a layer's backward rule by its input and its parameters, without a network.
+    """Check a layer's backward rule, by its input and its parameters, without a network.
 
-    ``x`` is ``(batch, n_in)``; the parameters are the layer's own draw of ``seed`` and some noise,
-    and dropout masks have it for a key. ``wants_input=False`` leaves the input out, as a layer of
-    integer codes needs it, and passes x as it is. An ``Activation`` is checked as a layer of its
-    own. What is compared is ``backward`` of a random upstream gradient u with the derivatives of
-    ``<y, u>``: by ``method="directional"`` that is the dot test. ``options`` are those of
-    ``check_gradient``; the tensors are called ``input`` and as the layer names its parameters.
+    - ``layer``: a layer, or an ``Activation``.
+    - ``x``: its input ``(batch, n_in)``.
+    - ``wants_input``: False leaves out the derivative by the input and passes x unchanged, as a
+      layer of integer codes needs it.
+    - The options are those of ``check_gradient``. ``seed`` also draws the parameters, by the
+      layer's initializer plus noise, and the dropout masks.
+
+    The check draws an upstream gradient u and compares ``backward(u)`` with the derivatives of
+    ``<y, u>``. With ``method="directional"`` that is the dot-product test. The report calls the
+    tensors ``input`` and as the layer names its parameters. Raises TypeError for an object that is
+    not a layer, and ValueError for an x of another shape.
 
     >>> import backprop_xp as bx
     >>> print(bx.check_layer(bx.LayerNorm(3), bx.asarray([[1.0, 2.0, 4.0]])).verdict)
@@ -189,110 +199,72 @@ def check_layer(
     >>> print(bx.check_layer(wrong, bx.asarray([[1.0, 2.0, 4.0]])).verdict)
     fail
     """
-    chosen = _options(options)
+    checked = checked_options(options)
     if isinstance(layer, Activation):
         layer = Activate(layer)
     require_layer(layer, "layer")
     if not wants_input and not layer.names:
         raise ValueError("layer has no parameters: without its input there is nothing to check.")
-    seed, width = chosen["seed"], getattr(layer, "n_in", None)
-    x = _samples(x, "x", width) if wants_input else _rows(asarray(x), "x", width)
+    seed, width = checked["seed"], getattr(layer, "n_in", None)
+    x = _rows(x, "x", width, is_floating=wants_input)
     if array_namespace(x).isdtype(x.dtype, "real floating"):
         x = in_double(x)
     parameters = drawn_parameters(layer, x, seed)
-    return check_problem(layer_problem(layer, parameters, x, seed, chosen, wants_input=wants_input))
+    return check_problem(
+        layer_problem(layer, parameters, x, seed, checked, wants_input=wants_input)
+    )
 
 
 def check_loss(
     loss: str | Loss, outputs: Array, targets: Array, **options: Unpack[CheckOptions]
 ) -> GradientReport:
-    """Check a loss's gradient by the outputs, ``(batch, n_out)``, each sample weighted at random.
+    """Check a loss's gradient by the outputs, with random weights of the samples.
 
-    ``loss`` is a name of ``bx.losses`` or a ``Loss``; ``options`` are those of ``check_gradient``.
+    - ``loss``: a name in ``bx.losses``, or a ``Loss``.
+    - ``outputs``: the network's outputs ``(batch, n_out)``, logits for a cross-entropy.
+    - ``targets``: the targets ``(batch, n_out)``; class labels ``(batch,)`` for a categorical
+      cross-entropy.
+    - The options are those of ``check_gradient``.
+
+    Raises ValueError for an unknown name and for shapes that do not fit.
 
     >>> import backprop_xp as bx
     >>> print(bx.check_loss("huber", bx.asarray([[0.3, 2.0]]), bx.asarray([[0.0, 0.0]])).verdict)
     pass
     """
-    chosen = _options(options)
+    checked = checked_options(options)
     loss = choose(LOSSES, loss, "loss")
-    outputs = _samples(outputs, "outputs")
+    outputs = _rows(outputs, "outputs")
     targets, _ = check_targets(
         outputs, outputs.shape, targets, None, labels=loss.labels, name="targets"
     )
-    return check_problem(loss_problem(loss, in_double(outputs), in_double(targets), chosen))
+    return check_problem(loss_problem(loss, in_double(outputs), in_double(targets), checked))
 
 
 def assert_gradient(
-    value: Callable[..., Any],
-    gradient: Callable[..., Any] | bool,
-    point: Any,
+    value: Callable[..., Structure],
+    gradient: Callable[..., Structure] | bool,
+    point: Structure,
     *,
-    args: tuple[Any, ...] = (),
+    args: tuple[Structure, ...] = (),
     **options: Unpack[CheckOptions],
 ) -> None:
-    """Raise ``GradientCheckError`` (an AssertionError) with the report unless the check passes.
+    """Raise ``GradientCheckError``, an AssertionError, unless ``check_gradient`` passes.
 
-    Arguments as for ``check_gradient``.
+    The arguments are those of ``check_gradient``. The message is the report.
     """
     check_gradient(value, gradient, point, args=args, **options).raise_if_failed()
 
 
-def _targets(network: Network, theta: Array, x: Array, y: Any) -> Array:
-    """Return y beside theta, class labels made one-hot; the network's loss checks its shape."""
-    if network.loss_function.labels and whole_numbers(theta, y, "y") is not None:
-        x = check_x(theta, x, None)
-        outputs = (x.shape[-2], network.forward(theta, x[..., :1, :]).shape[-1])
-        y, _ = check_targets(theta, outputs, y, None, labels=True)
-    return like(theta, y, "y")
-
-
-def _blame(network: Network, theta: Array, rows: Rows, options: CheckOptions) -> str | None:
-    """Return which layers of a network, or the loss, fail a check of their own along directions."""
-    along: CheckOptions = {**DEFAULTS, "method": "directional", "seed": options["seed"]}
-    wrong = []
-    for name, problem in network_pieces(network, theta, rows, along):
-        report = check_problem(problem)
-        if report.verdict in ("fail", "nondeterministic"):
-            tensor = f", in the derivative by its {report.worst[0].tensor}" if report.worst else ""
-            wrong.append(f"{name} fails a check of its own{tensor}")
-    return "; ".join(wrong) or None
-
-
-def _options(given: CheckOptions) -> CheckOptions:
-    """Return the options with their defaults, or raise for one that is none."""
-    for name in set(given) - set(DEFAULTS):
-        raise TypeError(f"{name!r} is no option. {nearest(name, list(DEFAULTS))}")
-    chosen: CheckOptions = {**DEFAULTS, **given}
-    method, tangent = chosen["method"], chosen["tangent"]
-    if not isinstance(method, str):
-        raise TypeError(f"method must be a name such as 'auto', not {method!r}.")
-    if method not in METHODS:
-        raise ValueError(f"method {method!r} is unknown. {nearest(method, METHODS)}")
-    if not isinstance(chosen["batched"], bool | None):
-        raise TypeError(f"batched must be True, False or None, not {chosen['batched']!r}.")
-    if tangent is not None and not callable(tangent):
-        raise TypeError(f"tangent must be a function of a direction, not {tangent!r}.")
-    if chosen["directions"] is not None:
-        integer(chosen["directions"], "directions")
-    if chosen["tolerance"] is not None:
-        real(chosen["tolerance"], "tolerance", above=0.0)
-    integer(chosen["max_memory"], "max_memory")
-    chosen["seed"] = integer(chosen["seed"], "seed", at_least=0)
-    return chosen
-
-
-def _samples(x: Any, name: str, width: int | None = None) -> Array:
-    """Return x as a floating array ``(batch, width)``; whole numbers in the precision chosen."""
-    choice = resolve(x)
-    x = asarray(x, backend=choice.backend, device=choice.device, dtype=choice.dtype)
-    require_floating(x, name)
-    return _rows(x, name, width)
-
-
-def _rows(x: Array, name: str, width: int | None) -> Array:
-    """Return x, or raise ValueError unless it is ``(batch, width)``."""
+def _rows(x: Array, name: str, width: int | None = None, *, is_floating: bool = True) -> Array:
+    """Return x as an array ``(batch, width)``; numbers take the chosen backend and dtype."""
+    if is_floating:
+        choice = resolve(x)
+        x = asarray(x, backend=choice.backend, device=choice.device, dtype=choice.dtype)
+        require_floating(x, name)
+    else:
+        x = asarray(x)
     if len(x.shape) != 2 or 0 in x.shape or width not in (None, x.shape[-1]):
-        came, wanted = tuple(x.shape), f"(batch, {width or 'n'})"
-        raise ValueError(f"{name} has shape {came}, but {wanted} with rows is expected.")
+        shape, expected = tuple(x.shape), f"(batch, {width or 'n'})"
+        raise ValueError(f"{name} has shape {shape}, but {expected} with rows is expected.")
     return x

@@ -1,55 +1,53 @@
-"""The judge of a claimed derivative: right, wrong, at a kink, or impossible to tell.
+"""The judge: it compares analytic with numeric derivatives, along entries or directions.
 
-A claimed derivative and a numeric one, each with an error bar, are compared by one rule, along an
-entry or along a direction: it is wrong if they differ by more than the tolerance, which is the base
-tolerance of the table below and both bars.
+An analytic derivative is wrong if the two differ by more than the tolerance, which is the base
+tolerance of the table below plus both error bars.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from backprop_xp.gradient_check.analytic import Claim, Gradient
-from backprop_xp.gradient_check.derivatives import Derivative, Lines
-from backprop_xp.gradient_check.functions import Function, Host
+from backprop_xp.gradient_check.analytic import AnalyticDerivative
+from backprop_xp.gradient_check.functions import Function
+from backprop_xp.gradient_check.lines import Lines, NumericDerivative
 from backprop_xp.gradient_check.report import TaylorTable
 
 # The outcomes, the worst last.
 PASS, KINK, INCONCLUSIVE, FAIL = range(4)
 VERDICTS = ("pass", "kink", "inconclusive", "fail")
 _HUGE = float(np.finfo(np.float64).max)
-# What is compared with what: in float64, at least so many roundings in any precision, and why.
+# The tolerance in float64, its least number of rounding errors in any dtype, and the reason.
 TOLERANCES = {
-    "entries": (1e-7, 840.0, "that of entries: constants of seven digits are right"),
-    "directions": (1e-7, 8.0, "that of directions: one wrong entry is a small part of the sum"),
+    "entries": (1e-7, 840.0, "the default per entry: constants of seven digits pass"),
+    "directions": (1e-7, 8.0, "the default per direction: one wrong entry is a small part of it"),
     "room": (1e-2, 0.0, "a mistake of this part of a derivative matters"),
-    "matters": (1e-6, 6400.0, "smaller entries may be the rounding of their tensor's largest"),
+    "matters": (1e-6, 6400.0, "smaller entries may be rounding errors of their tensor's largest"),
 }
 
 
 def tolerance_of(function: Function, name: str) -> float:
-    """Return a tolerance of the table where a function and its gradient are rounded as they are."""
-    least, roundings, _ = TOLERANCES[name]
-    return max(least, roundings * max(function.epsilon, function.gradient_epsilon))
+    """Return a tolerance of the table, given the rounding of a function and its gradient."""
+    least, rounding_errors, _ = TOLERANCES[name]
+    return max(least, rounding_errors * max(function.epsilon, function.gradient_epsilon))
 
 
-class Judged(NamedTuple):
-    """What became of lines and M results each; ``room`` is the mistake that bars leave room for.
+class Comparison(NamedTuple):
+    """Analytic and numeric derivatives along K lines, with an outcome ``(K, M)`` for each.
 
     ``error``, ``tolerance`` and ``room`` are relative to the larger of the two derivatives, or to
-    the norm of a direction's terms. ``decides`` is the line and the result that the report is
-    about.
+    the norm of a direction's terms. ``room`` is the largest mistake that the bars may hide.
+    ``matters``: the derivative is not tiny beside the largest of its tensor.
     """
 
     lines: Lines
-    gradient: Gradient
-    claimed: Claim
-    numeric: Derivative
-    outcome: Host
-    error: Host
-    tolerance: Host
-    room: Host
-    matters: Host
+    analytic: AnalyticDerivative
+    numeric: NumericDerivative
+    outcome: np.ndarray
+    error: np.ndarray
+    tolerance: np.ndarray
+    room: np.ndarray
+    matters: np.ndarray
 
     @property
     def verdict(self) -> int:
@@ -57,127 +55,123 @@ class Judged(NamedTuple):
         return int(self.outcome.max(initial=PASS))
 
     @property
-    def excess(self) -> Host:
-        """By how much errors exceed their tolerance; where nothing is known, the room there is."""
-        by = np.where(self.outcome == INCONCLUSIVE, self.room, self.error / self.tolerance)
-        return np.where(np.isfinite(by), by, _HUGE)
+    def excess(self) -> np.ndarray:
+        """The errors relative to their tolerance, or the room where that is inconclusive."""
+        ratio = np.where(self.outcome == INCONCLUSIVE, self.room, self.error / self.tolerance)
+        return np.where(np.isfinite(ratio), ratio, _HUGE)
 
     @property
-    def decides(self) -> tuple[int, int]:
-        """The line and the result that the verdict is about."""
+    def decisive(self) -> tuple[int, int]:
+        """The line and the result that decide the verdict."""
         worst = np.where(self.outcome == self.verdict, self.excess, -1.0)
         line, result = np.unravel_index(int(np.argmax(worst)), worst.shape)
         return int(line), int(result)
 
 
 class Findings(NamedTuple):
-    """What a method hands over to be reported.
+    """The outcome of a method: the comparison that the verdict is about, and its evaluations.
 
-    ``judged`` are the lines that the verdict is about, ``evaluations`` those for it. ``entries``
-    are judged entries: the lines themselves, or, where a direction fails, some of the point's.
+    ``entries`` are compared entries: those of the comparison, or a sample if a direction fails.
     """
 
     method: str
-    judged: Judged
+    comparison: Comparison
     evaluations: int
-    entries: Judged | None = None
+    entries: Comparison | None = None
     taylor: TaylorTable | None = None
 
 
 def judge(
-    lines: Lines, gradient: Gradient, numeric: Derivative, steps: Host | float = np.inf
-) -> Judged:
-    """Judge what a gradient claims along lines by numeric derivatives ``(K, M)``.
+    lines: Lines, numeric: NumericDerivative, most: np.ndarray | float = np.inf
+) -> Comparison:
+    """Compare the analytic derivatives along lines with numeric ones ``(K, M)``.
 
-    Bars grow by the rounding of the gradient's natural size, at most by ``steps (K, M)``. A
-    tolerance that was ``asked`` for takes the place of the table's. The bars are counted in any
-    case: a fail says that no rounding explains it.
+    The analytic bars grow by the rounding error of the gradient's natural size, and ``most`` limits
+    that. The option ``tolerance`` replaces the table's, but the bars count all the same.
     """
-    asked = lines.function.problem.options["tolerance"]
-    claimed, base = lines.claim(gradient), tolerance_of(lines.function, lines.kind)
-    claimed = claimed._replace(bar=claimed.bar + np.fmin(claimed.natural, steps))
+    given, base = lines.function.options["tolerance"], tolerance_of(lines.function, lines.kind)
+    analytic = lines.analytic
+    analytic = analytic._replace(bar=analytic.bar + np.fmin(analytic.natural_bar, most))
     low, high = np.minimum(numeric.left, numeric.right), np.maximum(numeric.left, numeric.right)
-    largest_room = TOLERANCES["room"][0] if asked is None else asked
     with np.errstate(all="ignore"):
-        off = np.maximum(np.maximum(low - claimed.value, claimed.value - high), 0.0)
-        larger = np.maximum(np.abs(claimed.value), np.maximum(np.abs(low), np.abs(high)))
+        error = np.maximum(np.maximum(low - analytic.value, analytic.value - high), 0.0)
+        larger = np.maximum(np.abs(analytic.value), np.maximum(np.abs(low), np.abs(high)))
         size = np.maximum(larger, lines.norm)
         size = np.where(size > 0.0, size, 1.0)
-        # The numeric derivative is rounded as the gradient is, at least: the same terms cancel.
-        bar = np.maximum(numeric.bar, claimed.bar)
-        error, room = off / size, (bar + claimed.bar) / size
-        tolerance = np.fmin(base + room if asked is None else np.maximum(asked, room), _HUGE)
-        # A gradient that agrees is not made of rounding. One wrong term of a direction must show
-        # beside their norm, not beside their sum.
+        # The numeric derivative is rounded at least as the gradient is: the same terms cancel.
+        bar = np.maximum(numeric.bar, analytic.bar)
+        error, room = error / size, (bar + analytic.bar) / size
+        tolerance = np.fmin(base + room if given is None else np.maximum(given, room), _HUGE)
+        # A gradient that agrees does not consist of rounding errors. One wrong term of a direction
+        # must show beside their norm, not beside their sum.
         room = np.where(error <= base, numeric.bar / size, room)
-        room *= np.where(np.asarray(lines.norm) > 0.0, size / lines.norm, 1.0)
-    # Of a claimed number that is not finite nothing explains anything.
-    unreal = ~np.isfinite(claimed.value)
-    error, tolerance = np.where(unreal, np.inf, error), np.where(unreal, base, tolerance)
-    matters = _matters(lines, gradient, numeric)
-    # Two zeros agree, whatever the bars. Where no value could be had at all, nothing is known; nor
-    # is it where kinks meet on a direction: an entry's slopes can lie outside of those along it.
-    unknown = (room > largest_room) & (matters & (larger > 0.0) | ~np.isfinite(room))
-    blurred = (low != high) & (error > tolerance) & (lines.kind == "directions")
-    tolerance = np.where(blurred, error, tolerance)
-    unknown |= blurred | numeric.is_steep
-    outcome = np.where(unknown, INCONCLUSIVE, np.where(low != high, KINK, PASS))
+        room *= np.where(lines.norm > 0.0, size / lines.norm, 1.0)
+    is_real = np.isfinite(analytic.value)  # no rounding explains an entry that is not finite
+    error, tolerance = np.where(is_real, error, np.inf), np.where(is_real, tolerance, base)
+    matters = _matters(lines, numeric)
+    # Two zeros agree, whatever the bars. Without any value, nothing is known. Nor is it where kinks
+    # meet on a direction: an entry's slopes can lie outside of those along the direction.
+    largest_room = TOLERANCES["room"][0] if given is None else given
+    is_unknown = (room > largest_room) & (matters & (larger > 0.0) | ~np.isfinite(room))
+    is_blurred = (low != high) & (error > tolerance) & (lines.kind == "directions")
+    tolerance = np.where(is_blurred, error, tolerance)
+    is_unknown |= is_blurred | numeric.is_steep
+    outcome = np.where(is_unknown, INCONCLUSIVE, np.where(low != high, KINK, PASS))
     outcome = np.where(error > tolerance, FAIL, outcome)
-    return Judged(lines, gradient, claimed, numeric, outcome, error, tolerance, room, matters)
+    return Comparison(lines, analytic, numeric, outcome, error, tolerance, room, matters)
 
 
-def _matters(lines: Lines, gradient: Gradient, numeric: Derivative) -> Host:
-    """Say which derivatives are no rounding of the largest of their tensor, or of many results."""
-    part, where = tolerance_of(lines.function, "matters"), lines.columns
+def _matters(lines: Lines, numeric: NumericDerivative) -> np.ndarray:
+    """Whether derivatives exceed the rounding errors of the largest of their tensor or results."""
+    part, columns = tolerance_of(lines.function, "matters"), lines.columns
     if lines.kind == "directions":
         return np.asarray(lines.norm >= part * np.max(lines.norm))
-    seen, sure = np.abs(numeric.value), np.abs(gradient.finite)
-    larger = np.maximum(sure[where], seen)
-    # A numeric derivative that may be all error does not say how large the others are.
-    sure[where] = np.where(numeric.bar <= 0.5 * seen, larger, sure[where])
-    return larger > part * gradient.largest(sure).max(axis=1, keepdims=True)[where]
+    size, certain = np.abs(numeric.value), np.abs(lines.gradient.finite)
+    larger = np.maximum(certain[columns], size)
+    # A numeric derivative that may be all error is no measure for the others.
+    certain[columns] = np.where(numeric.bar <= 0.5 * size, larger, certain[columns])
+    largest = lines.gradient.largest(certain).max(axis=1, keepdims=True)
+    return np.asarray(larger > part * largest[columns])
 
 
-def why(found: Findings) -> str:
-    """Return the reason of a tolerance, or why nothing could be decided."""
-    judged, at = found.judged, found.judged.decides
-    asked = judged.lines.function.problem.options["tolerance"]
-    # By directions the error is a part of the sum of all terms: entries say how large a mistake is.
-    error = float((judged if found.entries is None else found.entries).error.max())
-    room = float(judged.room[at])
-    if judged.verdict == INCONCLUSIVE:
-        return _why_not(judged, asked)
-    if asked is not None:
-        wider = "" if judged.tolerance[at] <= asked else ", and the error bars, which are wider"
-        return f"the tolerance that was asked for{wider}"
-    base, _, reason = TOLERANCES[judged.lines.kind]
-    if judged.verdict == FAIL and 0.0 < error < 1e-3:
+def reason_of(findings: Findings) -> str:
+    """Return the reason of a tolerance, or of an inconclusive verdict."""
+    comparison, at = findings.comparison, findings.comparison.decisive
+    given = comparison.lines.function.options["tolerance"]
+    if comparison.verdict == INCONCLUSIVE:
+        return _reason_of_doubt(comparison, given)
+    if given is not None:
+        wider = "" if comparison.tolerance[at] <= given else ", widened to the error bars"
+        return f"the given tolerance{wider}"
+    base, _, reason = TOLERANCES[comparison.lines.kind]
+    # A direction's error is a part of the sum of all terms: entries show how large a mistake is.
+    error = float((findings.entries or comparison).error.max())
+    if comparison.verdict == FAIL and 0.0 < error < 1e-3:
         digits = int(-np.log10(error))
-        return (
-            f"{reason}; analytic and numeric agree to {digits} digits: an inner solver, or "
-            f"constants of few digits? tolerance={10.0 ** -(digits - 1):.0e} accepts it"
-        )
-    return f"{reason}; to it come the error bars, {room:.0e}" if room > base else reason
+        accepted = f"tolerance={10.0 ** -(digits - 1):.0e} accepts it"
+        cause = "an inner solver, or rounded constants?"
+        return f"{reason}; analytic and numeric agree to {digits} digits: {cause} {accepted}"
+    room = float(comparison.room[at])
+    return f"{reason}; plus the error bars, {room:.0e}" if room > base else reason
 
 
-def _why_not(judged: Judged, asked: float | None) -> str:
-    function, at = judged.lines.function, judged.decides
-    numeric, own = float(judged.numeric.bar[at]), float(judged.claimed.bar[at])
-    room = float(judged.room[at])
-    if judged.numeric.is_steep[at]:
-        return "value has no derivative here: the shorter the step, the steeper it is"
+def _reason_of_doubt(comparison: Comparison, given: float | None) -> str:
+    function, at = comparison.lines.function, comparison.decisive
+    numeric, analytic = float(comparison.numeric.bar[at]), float(comparison.analytic.bar[at])
+    room = float(comparison.room[at])
+    if comparison.numeric.is_steep[at]:
+        return "value has no derivative here: its slope grows without limit as the step shrinks"
     if not np.isfinite(numeric):
         failure = f": {function.failure!r}" if function.failure else ""
-        return f"value gives no number on either side of the point, at any step{failure}"
-    if judged.numeric.is_kinked[at] and judged.lines.kind == "directions":
-        return "kinks meet on a direction, which says little of an entry: check fewer, or elsewhere"
-    if abs(float(judged.claimed.value[at])) <= own + numeric:
-        return "the gradient is zero to rounding here, and zeros say little: check elsewhere"
-    if own >= numeric:
-        return "the gradient is what rounding leaves of terms that cancel here: check elsewhere"
-    if asked is not None and room <= TOLERANCES["room"][0]:
-        return f"the error bars, {room:.0e}, are wider than the tolerance that was asked for"
-    noise = numeric / 2.0 * float(judged.numeric.step[at] * judged.lines.size[at[0]])
-    part = f"{noise / (abs(float(function.base[at[1]])) or 1.0):.0e}"
-    hidden = f"a mistake of {room:.0%} could hide"
-    return f"the value is noisy at {part}, or varies faster than any step shows: {hidden}"
+        return f"value is not finite on either side of the point, at any step{failure}"
+    if comparison.numeric.is_kinked[at] and comparison.lines.kind == "directions":
+        return "kinks meet on a direction and hide single entries: check fewer, or another point"
+    if abs(float(comparison.analytic.value[at])) <= analytic + numeric:
+        return "the gradient is zero to rounding here, so mistakes hide: check another point"
+    if analytic >= numeric:
+        return "the gradient is the rounding error of terms that cancel: check another point"
+    if given is not None and room <= TOLERANCES["room"][0]:
+        return f"the error bars, {room:.0e}, are wider than the given tolerance"
+    noise = numeric / 2.0 * float(comparison.numeric.step[at] * comparison.lines.scale[at[0]])
+    part = f"{noise / (abs(float(function.fx[at[1]])) or 1.0):.0e}, or varies faster than any step"
+    return f"the value is noisy at {part} resolves: a mistake of {room:.0%} could hide"

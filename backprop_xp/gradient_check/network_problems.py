@@ -2,91 +2,97 @@
 
 A layer's backward rule is the transpose of its Jacobian J: for any directions v of its input and
 parameters and any u of its output, ``<J v, u> = <v, J^T u>`` (Claerbout 1992, "the dot-product
-test"). The left side is the derivative along v of ``<y, u>``, a scalar function like any other.
+test"). The left side is the derivative along v of ``<y, u>``, a scalar function.
 
-They are judged in float64 where the device keeps it: it is the formula that is judged.
+The checks run in float64 if the device has it: they judge the formula, not the dtype.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from backprop_xp.backends import Array, array_namespace, beside, to_host
-from backprop_xp.gradient_check.functions import CheckOptions, Problem
-from backprop_xp.gradient_check.perturbed_losses import moved_losses
+from backprop_xp.gradient_check.perturbed_losses import perturbed_losses
 from backprop_xp.gradient_check.points import Point, Tensor, flatten
+from backprop_xp.gradient_check.problems import DEFAULTS, CheckOptions, Problem
+from backprop_xp.gradient_check.run import check_problem
 from backprop_xp.networks.initializers import draw_stack
-from backprop_xp.networks.inputs import Rows, check_x
+from backprop_xp.networks.inputs import Rows
 from backprop_xp.networks.layout import draw, lay_out, unpack
 from backprop_xp.networks.losses import Loss
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.propagation import Layer, Parameters
-from backprop_xp.networks.random_bits import as_key, fold_in
+from backprop_xp.networks.random_bits import fold_in
 
 # Added to drawn parameters: a bias of 0 or a scale of 1 would hide a mistake in its rule.
 _SPREAD = 0.2
-# Entries of a tensor have one unit: none is taken to vary at less than this part of their size.
-_LEAST_SIZE = 2.0**-10
+# The least scale of an entry, as a part of its tensor's: all entries of a tensor have one unit.
+_LEAST_SCALE = 2.0**-10
 
 
 def network_problem(network: Network, theta: Array, rows: Rows, options: CheckOptions) -> Problem:
-    """Return the problem of a network's loss as a function of theta ``(P,)``."""
-    given = {"sample_weight": rows.sample_weight, "rng": rows.rng}
-    named = [
-        (Tensor(f"layers[{i}].{place.name}", place.shape, place.part), place.decays)
-        for i, places in enumerate(network.layout)
-        for place in places
-    ]
-    point = flatten(theta)._replace(tensors=tuple(tensor for tensor, _ in named))
-    decays = frozenset(tensor.name for tensor, decays in named if decays)
+    """Return the problem of a network's loss as a function of theta ``(P,)``.
+
+    ``rows`` are in theta's dtype, and ``rows.rng`` is a key.
+    """
+    data = {"sample_weight": rows.sample_weight, "rng": rows.rng}
+    places = [(f"layers[{i}].{p.name}", p) for i, each in enumerate(network.layout) for p in each]
+    tensors = tuple(Tensor(name, p.shape, p.part) for name, p in places)
     return Problem(
-        point,
-        lambda flat: network.loss(flat, rows.x, rows.y, **given),
-        lambda flat: network.loss_and_gradient(flat, rows.x, rows.y, **given)[1],
+        flatten(theta)._replace(tensors=tensors),
+        lambda flat: network.loss(flat, rows.x, rows.y, **data),
+        lambda flat: network.loss_and_gradient(flat, rows.x, rows.y, **data)[1],
         {**options, "batched": None},
-        moved=moved_losses(
+        perturbed_values=perturbed_losses(
             network, theta, rows, batched=options["batched"], max_memory=options["max_memory"]
         ),
-        least_size=_LEAST_SIZE,
-        rows=rows.x.shape[-2],
-        penalty=network.l2,
-        decays=decays,
+        least_scale=_LEAST_SCALE,
+        batch_size=rows.x.shape[-2],
+        l2=network.l2,
+        decays=frozenset(name for name, p in places if p.decays),
+        wrong_pieces=lambda: _wrong_pieces(network, theta, rows, options["seed"]),
     )
 
 
-def network_pieces(
-    network: Network, theta: Array, rows: Rows, options: CheckOptions
-) -> Iterator[tuple[str, Problem]]:
-    """Yield the problems of a network's layers and loss, at what they get in it, with names."""
-    parameters, x = unpack(network.layout, theta), check_x(theta, rows.x, None)
-    key = None if rows.rng is None else as_key(rows.rng, theta)
-    for i, layer in enumerate(network.layers):
-        own = None if key is None else fold_in(key, i)
-        name = f"layers[{i}] ({type(layer).__name__})"
+def _wrong_pieces(network: Network, theta: Array, rows: Rows, seed: int) -> str | None:
+    """Return which layers of a network, or whether its loss, fail a check along a direction."""
+    options: CheckOptions = {**DEFAULTS, "method": "directional", "seed": seed}
+    pieces, x = [], rows.x
+    for i, (layer, parameters) in enumerate(
+        zip(network.layers, unpack(network.layout, theta), strict=True)
+    ):
+        key = None if rows.rng is None else fold_in(rows.rng, i)
         if i > 0 or layer.names:  # the first layer's input is not trained
-            yield name, layer_problem(layer, parameters[i], x, own, options, wants_input=i > 0)
-        x, _ = layer.forward(parameters[i], x, own)
-    yield "the loss", loss_problem(network.loss_function, x, rows.y, options)
+            problem = layer_problem(layer, parameters, x, key, options, wants_input=i > 0)
+            pieces.append((f"layers[{i}] ({type(layer).__name__})", problem))
+        x, _ = layer.forward(parameters, x, key)
+    pieces.append(("the loss", loss_problem(network.loss_function, x, rows.y, options)))
+    wrong = []
+    for name, problem in pieces:
+        report = check_problem(problem)
+        if report.verdict in ("fail", "nondeterministic"):
+            tensor = f", in the derivative by its {report.worst[0].tensor}" if report.worst else ""
+            wrong.append(f"{name} fails a check of its own{tensor}")
+    return "; ".join(wrong) or None
 
 
 def layer_problem(
     layer: Layer,
     parameters: Parameters,
     x: Array,
-    rng: Any,
+    rng: Array | int | None,
     options: CheckOptions,
     *,
     wants_input: bool = True,
 ) -> Problem:
-    """Return the problem of a layer at some parameters and input, by the input too or not."""
+    """Return the problem of a layer as a function of its parameters, and its input if wanted."""
     y, _ = layer.forward(parameters, x, rng)
     upstream = beside(y, _random(tuple(y.shape), options["seed"]), y.dtype)
     inputs = [x] if wants_input else []
     is_real = array_namespace(x).isdtype(x.dtype, "real floating")
 
-    def forward(point: list[Array]) -> tuple[Array, Any]:
+    def forward(point: list[Array]) -> tuple[Array, Array]:
         here = point[0] if wants_input else x
         if is_real and not wants_input:  # parameters may be complex
             here = array_namespace(x).astype(x, point[0].dtype)
@@ -103,11 +109,11 @@ def layer_problem(
         return [by_input, *by_parameters] if wants_input else list(by_parameters)
 
     point = _named([*inputs, *parameters], [*["input"][: len(inputs)], *layer.names])
-    return Problem(point, value, gradient, options, least_size=_LEAST_SIZE)
+    return Problem(point, value, gradient, options, least_scale=_LEAST_SCALE)
 
 
 def loss_problem(loss: Loss, outputs: Array, targets: Array, options: CheckOptions) -> Problem:
-    """Return the problem of a loss at some outputs, each sample weighted at random."""
+    """Return the problem of a loss as a function of the outputs, each sample randomly weighted."""
     weight = beside(outputs, _random(tuple(outputs.shape[:-1]), options["seed"]), outputs.dtype)
 
     def value(point: list[Array]) -> Array:
@@ -121,22 +127,21 @@ def loss_problem(loss: Loss, outputs: Array, targets: Array, options: CheckOptio
 
 
 def drawn_parameters(layer: Layer, x: Array, seed: int) -> Parameters:
-    """Return parameters of a layer, beside x, with noise so that none is at a special value."""
+    """Return parameters of a layer, beside x, with noise so that none has a special value."""
     if not layer.names:
         return ()
     layout = lay_out([layer])
     drawn = draw_stack(seed, 1, functools.partial(draw, [layer], layout))[0]
-    moved = beside(x, drawn + _SPREAD * _random(drawn.shape, seed))
-    return unpack(layout, moved)[0]
+    return unpack(layout, beside(x, drawn + _SPREAD * _random(drawn.shape, seed)))[0]
 
 
 def in_double(array: Array) -> Array:
-    """Return an array in float64, or in float32 where its device keeps none."""
+    """Return an array in float64, or in float32 if its device has no float64."""
     return beside(array, to_host(array))
 
 
 def _random(shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Return numbers of random sign and of size 0.5 to 1.5."""
+    """Return numbers with random signs and magnitudes of 0.5 to 1.5."""
     generator = np.random.default_rng([seed, 1])
     return generator.uniform(0.5, 1.5, shape) * (1.0 - 2.0 * generator.integers(2, size=shape))
 

@@ -1,88 +1,125 @@
-"""The losses of a network with one parameter moved: only its layer and what follows are computed.
+"""The losses of a network with one parameter perturbed, many perturbations at a time.
 
-Everything before that layer is computed once. A moved parameter of a Dense moves one column of its
-pre-activations; what follows goes through the layers' own ``forward``.
+The layers before the perturbed one are computed once. A perturbed parameter of a Dense changes one
+column of its pre-activations. The layers behind it run by their own ``forward``.
 """
 
 import bisect
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from backprop_xp.backends import Array, array_namespace, beside, device_of, to_host
+import numpy as np
+
+from backprop_xp.backends import Array, DType, array_namespace, beside, device_of, to_host
 from backprop_xp.networks.activations import ACTIVATIONS, softmax
 from backprop_xp.networks.complex_safe import is_complex
-from backprop_xp.networks.inputs import Rows, check_x
+from backprop_xp.networks.inputs import Rows
 from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm, Residual
 from backprop_xp.networks.layout import Place, unpack
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import mean_loss, penalty
-from backprop_xp.networks.propagation import Layer
-from backprop_xp.networks.random_bits import as_key, fold_in
+from backprop_xp.networks.propagation import Layer, Parameters
+from backprop_xp.networks.random_bits import fold_in
 
-# These act on each number alone, so a moved column stays one.
+# These act on each number alone, so a changed column stays one.
 _ELEMENTWISE = [a.value for a in ACTIVATIONS.values() if a is not softmax]
 
 
-class _Trace(NamedTuple):
-    """The forward pass at theta in some dtype, by layer; ``z`` are Dense's pre-activations."""
+class _Pass(NamedTuple):
+    """The forward pass of a network at theta, by layer; ``z`` are Dense's pre-activations."""
 
-    parameters: list[tuple[Array, ...]]
+    network: Network
+    rows: Rows
+    parameters: Sequence[Parameters]
     inputs: list[Array]
     z: list[Array | None]
     outputs: list[Array]
 
+    def forward(self, i: int, parameters: Parameters, x: Array) -> Array:
+        """Return the output of layer i."""
+        key = None if self.rows.rng is None else fold_in(self.rows.rng, i)
+        return self.network.layers[i].forward(parameters, x, key)[0]
 
-class _Setting(NamedTuple):
-    """A network at a theta, and what it is checked on; ``key`` is the dropout masks' key."""
+    def outputs_from(self, first: int, x: Array) -> Array:
+        """Return the network's outputs, given the input of layer ``first``."""
+        for i in range(first, len(self.network.layers)):
+            x = self.forward(i, self.parameters[i], x)
+        return x
 
-    network: Network
-    theta: Array
-    rows: Rows
-    key: Any
+    def passes_a_column(self, i: int) -> bool:
+        """Whether a column of the output of layer i is all that changes, and a Dense follows."""
+        layers, layer = self.network.layers, self.network.layers[i]
+        is_elementwise = type(layer) is Dense and layer.activation.value in _ELEMENTWISE
+        return is_elementwise and i + 1 < len(layers) and type(layers[i + 1]) is Dense
 
 
-class _Move(NamedTuple):
-    """Copies of theta, in each of which one entry ``at`` of a parameter of a layer is ``moved``."""
+class _Perturbation(NamedTuple):
+    """K copies of a layer's parameter, with entries ``at (K,)`` set to ``entries (K,)``."""
 
     layer: int
     place: Place
+    parameter: Array
     at: Array
-    moved: Array
+    entries: Array
+
+    @property
+    def original(self) -> Array:
+        """The entries before the perturbation."""
+        xp = array_namespace(self.parameter)
+        return xp.take(xp.reshape(self.parameter, (-1,)), self.at, axis=0)
+
+    def copies(self) -> Array:
+        """Return the perturbed parameters ``(K, *shape)``."""
+        xp = array_namespace(self.parameter)
+        chosen = self.at[:, None] == _indices(self.at, range(self.place.length))
+        stack = xp.where(chosen, self.entries[:, None], xp.reshape(self.parameter, (1, -1)))
+        return xp.reshape(stack, (stack.shape[0], *self.place.shape))
 
 
-def moved_losses(
+def perturbed_losses(
     network: Network, theta: Array, rows: Rows, *, batched: bool | None, max_memory: int
-) -> Callable[[Array, Array], Array] | None:
-    """Return a function from entries ``(K,)``, ascending, and their new values to losses ``(K,)``.
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
+    """Return a function of ascending entries ``(K,)`` of theta and their new values: the losses.
 
-    None where the layers do not take a stack; ``batched`` None tries that, unless all are built-in.
+    Returns None if the layers do not take stacks; with ``batched`` None, a user's layers are tried.
     """
-    if batched is False or not _take_stacks(network, theta, rows, sure=batched is True):
+    if batched is False or not (batched or _take_stacks(network, theta, rows)):
         return None
-    key = None if rows.rng is None else as_key(rows.rng, theta)
-    setting = _Setting(network, theta, rows, key)
-    traced = functools.cache(lambda dtype: _trace(setting, dtype))
+    l2, parameters = network.l2, unpack(network.layout, theta)
+    fixed = penalty(network.layout, parameters, l2) if l2 else 0.0
+    forward_pass = functools.cache(functools.partial(_forward_pass, network, theta, rows))
 
-    def losses(columns: Array, moved: Array) -> Array:
-        values = beside(theta, moved, theta.dtype)
-        found = _losses(setting, traced(values.dtype), columns.tolist(), values, max_memory)
-        parts = list(found)
-        return array_namespace(parts[0]).concat(parts)
+    def losses(columns: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        entries, found = beside(theta, numbers, theta.dtype), []
+        run = forward_pass(entries.dtype)
+        for p in _perturbations(run, columns.tolist(), entries, max_memory):
+            each = network.loss_function.value(_outputs(run, p), rows.y)
+            term = fixed
+            if l2 and p.place.decays:
+                term = fixed + 0.5 * l2 * (p.entries * p.entries - p.original * p.original)
+            found.append(to_host(mean_loss(each, rows.sample_weight) + term))
+        return np.concatenate(found)
 
     return losses
 
 
-def _take_stacks(network: Network, theta: Array, rows: Rows, *, sure: bool) -> bool:
-    """Say whether the layers take a stack: two networks must come out as they do one by one."""
-    if sure or all(_is_built_in(layer) for layer in network.layers):
+def _take_stacks(network: Network, theta: Array, rows: Rows) -> bool:
+    """Whether the layers take a stack: two networks must have the losses that each has alone."""
+    if all(_is_built_in(layer) for layer in network.layers):
         return True
+
+    def losses(theta: Array) -> list[float]:
+        weight, rng = rows.sample_weight, rows.rng
+        loss = to_host(network.loss(theta, rows.x, rows.y, sample_weight=weight, rng=rng))
+        return loss.reshape(-1).tolist()
+
     pair = array_namespace(theta).stack([theta, (1.0 + 2.0**-10) * theta + 2.0**-10])
-    alone = [float(_loss(network, pair[i, :], rows)) for i in range(2)]
+    single = losses(pair[0, :]) + losses(pair[1, :])
     try:
-        together = _loss(network, pair, rows).tolist()
-        return all(math.isclose(a, b, rel_tol=1e-5) for a, b in zip(together, alone, strict=True))
+        pairs = zip(losses(pair), single, strict=True)
+        return all(math.isclose(a, b, rel_tol=1e-5) for a, b in pairs)
     except Exception:
         return False
 
@@ -93,166 +130,89 @@ def _is_built_in(layer: Layer) -> bool:
     return type(layer) in (Dense, Activate, Dropout, LayerNorm)
 
 
-def _loss(network: Network, theta: Array, rows: Rows) -> Array:
-    return to_host(
-        network.loss(theta, rows.x, rows.y, sample_weight=rows.sample_weight, rng=rows.rng)
-    )
+def _forward_pass(network: Network, theta: Array, rows: Rows, dtype: DType) -> _Pass:
+    xp = array_namespace(theta)
+    theta, x = xp.astype(theta, dtype), xp.astype(rows.x, dtype)
+    run = _Pass(network, rows, unpack(network.layout, theta), [], [], [])
+    for i, (layer, parameters) in enumerate(zip(network.layers, run.parameters, strict=True)):
+        run.inputs.append(x)
+        run.z.append(x @ parameters[0] + parameters[1] if type(layer) is Dense else None)
+        x = run.forward(i, parameters, x)
+        run.outputs.append(x)
+    return run
 
 
-def _trace(setting: _Setting, dtype: Any) -> _Trace:
-    network, theta, rows, key = setting
-    theta = array_namespace(theta).astype(theta, dtype)
-    parameters = unpack(network.layout, theta)
-    x = check_x(theta, rows.x, None)
-    trace = _Trace(parameters, [], [], [])
-    for i, layer in enumerate(network.layers):
-        trace.inputs.append(x)
-        trace.z.append(x @ parameters[i][0] + parameters[i][1] if type(layer) is Dense else None)
-        x, _ = layer.forward(parameters[i], x, _layer_key(key, i))
-        trace.outputs.append(x)
-    return trace
+def _perturbations(
+    run: _Pass, columns: Sequence[int], entries: Array, max_memory: int
+) -> Iterator[_Perturbation]:
+    """Yield perturbations, parameter by parameter, in parts that fit the memory."""
+    for i, places in enumerate(run.network.layout):
+        for place, parameter in zip(places, run.parameters[i], strict=True):
+            start, stop = place.part.start, place.part.stop
+            first = bisect.bisect_left(columns, start)
+            count = bisect.bisect_left(columns, stop) - first
+            # Parts as equal as possible, since a library may compile each length anew.
+            parts = -(-count // _most_copies(run, i, place, entries, max_memory))
+            for k in range(parts):
+                part = slice(first + k * count // parts, first + (k + 1) * count // parts)
+                at = _indices(entries, [c - start for c in columns[part]])
+                yield _Perturbation(i, place, parameter, at, entries[part])
 
 
-def _layer_key(key: Any, i: int) -> Any:
-    return None if key is None else fold_in(key, i)
-
-
-def _copies(max_memory: int, numbers: int, like: Array) -> int:
-    """Return how many copies, each of so many numbers, fit into a quarter of the memory.
+def _most_copies(run: _Pass, i: int, place: Place, entries: Array, max_memory: int) -> int:
+    """Return how many perturbed copies fit into a quarter of the memory.
 
     The rest is for a layer's temporaries; and copies that stay in the cache are faster.
     """
-    xp = array_namespace(like)
-    size = xp.finfo(like.dtype).bits // 8 * (2 if is_complex(xp, like.dtype) else 1)
+    batch, first = run.rows.x.shape[-2], i + 1 if run.passes_a_column(i) else i
+    # A layer's input, pre-activation and output; the perturbed parameter, or its column.
+    numbers = 3 * batch * max(output.shape[-1] for output in run.outputs[first:])
+    numbers += batch if type(run.network.layers[i]) is Dense else place.length
+    xp = array_namespace(entries)
+    size = xp.finfo(entries.dtype).bits // 8 * (2 if is_complex(xp, entries.dtype) else 1)
     return max(1, max_memory // int(4 * numbers * size))
 
 
-def _losses(
-    setting: _Setting, trace: _Trace, columns: Sequence[int], values: Array, max_memory: int
-) -> Iterator[Array]:
-    """Yield the losses ``(K,)`` with entries of theta moved, parameter by parameter."""
-    network, theta, rows, _ = setting
-    layout, l2 = network.layout, network.l2
-    fixed = penalty(layout, unpack(layout, theta), l2) if l2 else 0.0
-    for i, places in enumerate(layout):
-        for place in places:
-            first, last = (
-                bisect.bisect_left(columns, end) for end in (place.part.start, place.part.stop)
-            )
-            numbers = _numbers(setting, trace, i, place)
-            for chosen in _chunks(first, last, _copies(max_memory, numbers, values)):
-                moved = values[chosen]
-                at = _index(moved, [c - place.part.start for c in columns[chosen]])
-                move = _Move(i, place, at, moved)
-                outputs = _moved_outputs(setting, trace, move)
-                each = network.loss_function.value(outputs, rows.y)
-                loss = mean_loss(each, rows.sample_weight)
-                yield to_host(loss + _moved_penalty(setting, fixed, move))
+def _indices(like: Array, numbers: Sequence[int]) -> Array:
+    """Return integers as an int32 array on the device of ``like``."""
+    xp = array_namespace(like)
+    return xp.asarray(list(numbers), dtype=xp.int32, device=device_of(like))
 
 
-def _numbers(setting: _Setting, trace: _Trace, i: int, place: Place) -> int:
-    """Return the largest number of values that a copy with a moved parameter holds at a time."""
-    layers, batch = setting.network.layers, int(setting.rows.x.shape[-2])
-    first = i + 1 if _sends_a_column(layers, i) else i
-    # A layer's input, pre-activation and output; of the moved one the parameter, or a column.
-    numbers = 3 * batch * max(int(output.shape[-1]) for output in trace.outputs[first:])
-    return numbers + (batch if type(layers[i]) is Dense else place.length)
-
-
-def _sends_a_column(layers: Sequence[Layer], i: int) -> bool:
-    """Say whether a move in layer i changes one column of its output, and a Dense comes next."""
-    layer = layers[i]
-    return (
-        type(layer) is Dense
-        and layer.activation.value in _ELEMENTWISE
-        and i + 1 < len(layers)
-        and type(layers[i + 1]) is Dense
-    )
-
-
-def _chunks(first: int, last: int, most: int) -> Iterator[slice]:
-    """Yield slices of at most ``most``, as equal as can be: a library may compile each length."""
-    count = last - first
-    parts = -(-count // most)
-    for i in range(parts):
-        yield slice(first + i * count // parts, first + (i + 1) * count // parts)
-
-
-def _index(array: Array, numbers: Sequence[int]) -> Array:
-    """Return whole numbers as an int32 array beside ``array``."""
-    xp = array_namespace(array)
-    return xp.asarray(list(numbers), dtype=xp.int32, device=device_of(array))
-
-
-def _moved_penalty(setting: _Setting, fixed: Any, move: _Move) -> Any:
-    """Return the penalty ``(K,)``; only the term of the moved weight differs from theta's own."""
-    strength, moved = setting.network.l2, move.moved
-    if not move.place.decays or not strength:
-        return fixed
-    here = array_namespace(moved).take(setting.theta[move.place.part], move.at, axis=0)
-    return fixed + 0.5 * strength * (moved * moved - here * here)
-
-
-def _moved_outputs(setting: _Setting, trace: _Trace, move: _Move) -> Array:
+def _outputs(run: _Pass, p: _Perturbation) -> Array:
     """Return the network's outputs ``(K, batch, n_out)``."""
-    layer = setting.network.layers[move.layer]
+    layer = run.network.layers[p.layer]
     if isinstance(layer, Dense) and type(layer) is Dense:
-        return _from_column(setting, trace, move, layer)
-    places, values = setting.network.layout[move.layer], trace.parameters[move.layer]
-    copies = move.moved.shape[0]
-    xp = array_namespace(move.moved)
+        return _outputs_of_dense(run, p, layer)
+    xp, copies = array_namespace(p.entries), p.entries.shape[0]
     # All of them stacked: a layer may add a bias to a product in place.
-    parameters = [
-        _moved_parameter(value, move)
-        if place is move.place
-        else xp.broadcast_to(value, (copies, *place.shape))
-        for place, value in zip(places, values, strict=True)
-    ]
-    x, _ = layer.forward(parameters, trace.inputs[move.layer], _layer_key(setting.key, move.layer))
-    return _onwards(setting, trace, move.layer + 1, x)
+    parameters = tuple(
+        p.copies() if value is p.parameter else xp.broadcast_to(value, (copies, *value.shape))
+        for value in run.parameters[p.layer]
+    )
+    return run.outputs_from(p.layer + 1, run.forward(p.layer, parameters, run.inputs[p.layer]))
 
 
-def _moved_parameter(value: Array, move: _Move) -> Array:
-    """Return copies ``(K, *shape)`` of a parameter, in each one entry moved."""
-    xp = array_namespace(value)
-    chosen = move.at[:, None] == _index(value, range(move.place.length))[None, :]
-    stack = xp.where(chosen, move.moved[:, None], xp.reshape(value, (1, -1)))
-    return xp.reshape(stack, (stack.shape[0], *move.place.shape))
+def _outputs_of_dense(run: _Pass, p: _Perturbation, layer: Dense) -> Array:
+    """Return the outputs with entries of a Dense's weights or bias perturbed.
 
-
-def _onwards(setting: _Setting, trace: _Trace, first: int, x: Array) -> Array:
-    """Send the input of layer ``first`` through it and the rest."""
-    layers = setting.network.layers
-    for i in range(first, len(layers)):
-        x, _ = layers[i].forward(trace.parameters[i], x, _layer_key(setting.key, i))
-    return x
-
-
-def _from_column(setting: _Setting, trace: _Trace, move: _Move, layer: Dense) -> Array:
-    """Return the outputs with entries of a Dense's weights or bias moved.
-
-    Each moves one column of the pre-activations. If only that column of the layer's output moves
-    and a Dense is next, that Dense is sent the column alone: with its row of the weights, and with
-    its pre-activations as they were for a bias.
+    Each changes one column of the pre-activations. A following Dense receives that column alone,
+    with its row of the weights, and with its own old pre-activations as the bias.
     """
-    i, place, at, moved = move
-    xp, layers = array_namespace(moved), setting.network.layers
-    x, z, before = trace.inputs[i], trace.z[i], trace.outputs[i]
-    column = at % layer.n_out
-    away = moved - xp.take(setting.theta[place.part], at, axis=0)
-    if place.name == "weights":
-        away = xp.take(x, at // layer.n_out, axis=1) * away
-    moved_z = xp.matrix_transpose(xp.take(z, column, axis=1) + away)
-    if _sends_a_column(layers, i):
-        away = layer.activation.value(moved_z) - xp.matrix_transpose(
-            xp.take(before, column, axis=1)
-        )
-        row = xp.take(trace.parameters[i + 1][0], column, axis=0)[:, None, :]
-        x, _ = layers[i + 1].forward((row, trace.z[i + 1]), away[:, :, None], None)
-        return _onwards(setting, trace, i + 2, x)
-    is_column = column[:, None, None] == _index(moved, range(layer.n_out))[None, None, :]
-    if layer.activation.value in _ELEMENTWISE:
-        a = layer.activation.value(moved_z)
-        return _onwards(setting, trace, i + 1, xp.where(is_column, a[:, :, None], before))
-    a = layer.activation.value(xp.where(is_column, moved_z[:, :, None], z))
-    return _onwards(setting, trace, i + 1, a)
+    i, xp = p.layer, array_namespace(p.entries)
+    x, z, output, value = run.inputs[i], run.z[i], run.outputs[i], layer.activation.value
+    column, change = p.at % layer.n_out, p.entries - p.original
+    if p.place.name == "weights":
+        change = xp.take(x, p.at // layer.n_out, axis=1) * change
+    new_z = xp.matrix_transpose(xp.take(z, column, axis=1) + change)
+    if run.passes_a_column(i):
+        change = value(new_z) - xp.matrix_transpose(xp.take(output, column, axis=1))
+        row = xp.take(run.parameters[i + 1][0], column, axis=0)[:, None, :]
+        x = run.forward(i + 1, (row, run.z[i + 1]), change[:, :, None])
+        return run.outputs_from(i + 2, x)
+    is_column = column[:, None, None] == _indices(p.entries, range(layer.n_out))[None, None, :]
+    if value in _ELEMENTWISE:
+        x = xp.where(is_column, value(new_z)[:, :, None], output)
+    else:
+        x = value(xp.where(is_column, new_z[:, :, None], z))
+    return run.outputs_from(i + 1, x)

@@ -1,14 +1,14 @@
-"""The point of a check: any structure of arrays and numbers, seen as one flat vector ``(P,)``.
+"""The point of a check: a structure of arrays and numbers, and its flat vector ``(P,)``.
 
-Everything is judged on the host, on vectors of float64. ``restore`` gives the caller's functions
-back the structure they know, made of arrays of the caller's own library.
+The check itself computes on the host, with vectors in float64. ``Point.restore`` turns a vector
+into the caller's structure, made of arrays of the caller's library.
 """
 
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from numbers import Number
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from backprop_xp.backends import (
 )
 from backprop_xp.checks import unravel
 
+# An array of any library, a number, or dicts, lists and tuples of them, nested.
+Structure: TypeAlias = Any
+
 
 class Tensor(NamedTuple):
     """A named part of the flat vector, and its shape in the point."""
@@ -38,128 +41,124 @@ class Tensor(NamedTuple):
 
 
 class Point(NamedTuple):
-    """A flat vector of the caller's library, the tensors in it, and the caller's structure.
+    """A flat vector of the caller's library, its tensors, and the caller's structure.
 
-    ``leaves`` are the parts of the structure, ``tensors`` those that entries are named by: the
-    same, unless one array holds many. ``dresses`` is the structure, with what makes arrays the
-    caller's kinds of numbers in place of its leaves. ``is_plain`` says that it holds arrays alone,
-    which may be stacked; ``notes`` what was done to make it a point.
+    ``leaves`` are the leaves of the structure. ``tensors`` name the entries: they are the leaves,
+    unless one array holds many tensors. ``converters`` is the structure with a function as each
+    leaf, which turns an array into the leaf's own type. ``is_plain``: all leaves are arrays, so
+    that copies can be stacked. ``notes`` are sentences for the report.
     """
 
     flat: Array
     leaves: tuple[Tensor, ...]
     tensors: tuple[Tensor, ...]
-    dresses: Any
+    converters: Structure
     is_plain: bool
     notes: tuple[str, ...]
 
-    def restore(self, vector: Array) -> Any:
+    def restore(self, vector: Array) -> Structure:
         """Return vectors ``(*stack, P)`` in the structure of the point."""
         xp, stack = array_namespace(vector), vector.shape[:-1]
         parts = (xp.reshape(vector[..., t.part], (*stack, *t.shape)) for t in self.leaves)
-        return _mapped(lambda dress: dress(next(parts)), self.dresses)
+        return _map(lambda convert: convert(next(parts)), self.converters)
 
-    def tensor_at(self, place: int) -> Tensor:
-        """Return the tensor that holds the entry at ``place`` of the vector."""
-        return next(t for t in self.tensors if t.part.start <= place < t.part.stop)
+    def tensor_at(self, i: int) -> Tensor:
+        """Return the tensor that holds entry i of the vector."""
+        return next(t for t in self.tensors if t.part.start <= i < t.part.stop)
 
-    def entry(self, place: int) -> tuple[str, tuple[int, ...]]:
-        """Return the name of a tensor and the index in it of the entry at ``place``."""
-        tensor = self.tensor_at(place)
-        return tensor.name, unravel(place - tensor.part.start, tensor.shape)
+    def entry(self, i: int) -> tuple[str, tuple[int, ...]]:
+        """Return the name of the tensor that holds entry i, and the entry's index in it."""
+        tensor = self.tensor_at(i)
+        return tensor.name, unravel(i - tensor.part.start, tensor.shape)
 
-    def require(self, fits: np.ndarray, problem: str) -> None:
-        """Raise ValueError with the first entry of the point that does not fit."""
-        if not np.all(fits):
-            place = int(np.argmin(fits))
-            name, index = self.entry(place)
+    def require(self, is_valid: np.ndarray, problem: str) -> None:
+        """Raise ValueError with the first entry of the point that is not valid."""
+        if not np.all(is_valid):
+            i = int(np.argmin(is_valid))
+            name, index = self.entry(i)
             label = f"point{name}" if name[:1] in ("", "[", ".") else name
-            number = float(to_host(self.flat)[place])
-            raise ValueError(f"{label} is {number} at {list(index)}{problem}")
+            raise ValueError(f"{label} is {float(to_host(self.flat)[i])} at {list(index)}{problem}")
 
 
-def flatten(point: Any) -> Point:
-    """Return an array, a number, or any structure of them as a ``Point``.
+def flatten(point: Structure) -> Point:
+    """Return an array, a number, or a structure of them as a ``Point``.
 
-    Whole numbers are cast to floating ones. Raises TypeError for what is not real numbers,
-    ValueError for arrays of two places.
+    Integers are cast to floating numbers. Raises TypeError for anything but real numbers, and
+    ValueError for arrays of two libraries or devices.
     """
-    found = list(_leaves(point, point, ""))
-    arrays = [_array(leaf, f"point{name}") for name, leaf in found]
+    leaves = list(_leaves(point, point, ""))
+    arrays = [_array(leaf, f"point{name}") for name, leaf in leaves]
     ends = list(itertools.accumulate((math.prod(array.shape) for array in arrays), initial=0))
     if not ends[-1]:
         raise ValueError("point holds no numbers.")
-    # Arrays say where the point is, floating ones in which precision; numbers follow them.
-    is_array = [owner(leaf) is not None for _, leaf in found]
+    # The first floating array decides library, device and dtype, else the first array.
+    is_array = [owner(leaf) is not None for _, leaf in leaves]
     is_floating = [array_namespace(a).isdtype(a.dtype, "real floating") for a in arrays]
-    first = max(range(len(found)), key=lambda i: (is_array[i], is_floating[i]))
-    guide, tensors = arrays[first], []
-    for i, (name, _) in enumerate(found):
+    first = max(range(len(leaves)), key=lambda i: (is_array[i], is_floating[i]))
+    model, tensors = arrays[first], []
+    for i, (name, _) in enumerate(leaves):
         if is_array[i]:
-            same = require_like if is_floating[i] else require_beside
-            same(guide, arrays[i], f"point{name}", f"point{found[first][0]}")
+            require = require_like if is_floating[i] else require_beside
+            require(model, arrays[i], f"point{name}", f"point{leaves[first][0]}")
         tensors.append(Tensor(name, tuple(arrays[i].shape), slice(ends[i], ends[i + 1])))
-    # A copy shares nothing with the caller's arrays, no graph of an autograd either.
-    whole = np.concatenate([to_host(array).reshape(-1) for array in arrays])
-    flat = beside(guide, whole, guide.dtype if is_floating[first] else None)
-    note = f"the point was cast from {dtype_name(guide.dtype)} to floating numbers"
+    # A copy shares no memory and no autograd graph with the caller's arrays.
+    vector = np.concatenate([to_host(array).reshape(-1) for array in arrays])
+    flat = beside(model, vector, model.dtype if is_floating[first] else None)
+    note = f"the point was cast from {dtype_name(model.dtype)} to floating numbers"
     notes = () if is_floating[first] else (note,)
-    is_plain = all(is_array) and not any(isinstance(leaf, Number) for _, leaf in found)
-    return Point(flat, tuple(tensors), tuple(tensors), _mapped(_dress, point), is_plain, notes)
+    is_plain = all(is_array) and not any(isinstance(leaf, Number) for _, leaf in leaves)
+    return Point(flat, tuple(tensors), tuple(tensors), _map(_converter, point), is_plain, notes)
 
 
-def flatten_gradient(point: Point, gradient: Any, count: int | None) -> np.ndarray:
-    """Return a gradient in the point's structure as ``(P, 1)`` on the host, in its own precision.
+def flatten_gradient(point: Point, gradient: Structure, results: int | None) -> np.ndarray:
+    """Return a gradient in the point's structure as ``(P, 1)`` on the host, in its own dtype.
 
-    Of ``count`` results a Jacobian is expected instead, ``(count, *shape)`` for each tensor, and
-    ``(P, count)`` is returned.
+    With ``results`` it is a Jacobian, ``(results, *shape)`` per leaf, returned as ``(P, results)``.
     """
-    name = "gradient(point)" if count is None else "jacobian(point)"
-    return np.concatenate(list(_parts(point, gradient, name, count)), axis=1).T
+    name = "gradient(point)" if results is None else "jacobian(point)"
+    return np.concatenate(list(_parts(point, gradient, name, results)), axis=1).T
 
 
-def flatten_beside(point: Point, value: Any, name: str) -> np.ndarray:
+def flatten_like(point: Point, value: Structure, name: str) -> np.ndarray:
     """Return a number, or numbers in the point's structure, as ``(P,)`` in float64."""
     if isinstance(value, Number):
         return np.full(point.flat.shape, float(value))  # type: ignore[arg-type]
-    parts = list(_parts(point, value, name, is_filled=True))
+    parts = list(_parts(point, value, name, broadcasts=True))
     return np.concatenate(parts, axis=1, dtype=np.float64).reshape(-1)
 
 
-def _is_leaf(node: Any, kind: Any = object) -> bool:
-    """Say whether a node is no structure: lists of nothing but numbers are an array."""
+def _is_leaf(node: Structure, kind: type = object) -> bool:
+    """Whether a node is a leaf; a list of numbers alone is one, as it stands for an array."""
     if isinstance(node, list | tuple):
         is_named = hasattr(node, "_fields")
         return bool(node) and not is_named and all(_is_leaf(part, Number) for part in node)
     return isinstance(node, kind) and not isinstance(node, Mapping)
 
 
-def _mapped(function: Callable[[Any], Any], node: Any) -> Any:
-    """Return a structure with a function of each leaf in its place."""
+def _map(function: Callable[[Any], Any], node: Structure) -> Structure:
+    """Return a structure with the function applied to each leaf."""
     if _is_leaf(node):
         return function(node)
     if isinstance(node, Mapping):
-        return {key: _mapped(function, node[key]) for key in node}
-    return getattr(type(node), "_make", type(node))([_mapped(function, part) for part in node])
+        return {key: _map(function, node[key]) for key in node}
+    return getattr(type(node), "_make", type(node))([_map(function, part) for part in node])
 
 
-def _leaves(node: Any, other: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Yield the names and the leaves of what should be structured as ``node`` is."""
+def _leaves(node: Structure, other: Structure, name: str) -> Iterator[tuple[str, Structure]]:
+    """Yield the names and leaves of ``other``, which must be structured like ``node``."""
     if _is_leaf(node):
         yield name, other
         return
-    (keys, expected), (others, came) = _outline(node), _outline(other)
+    (keys, expected), (others, received) = _keys(node), _keys(other)
     if keys != others:
-        raise ValueError(
-            f"{name} is not structured like point: {expected} are expected, not {came}."
-        )
-    for place, key in enumerate(keys):
-        step = f".{node._fields[place]}" if hasattr(node, "_fields") else f"[{key!r}]"
+        raise ValueError(f"{name} must be structured like point: {expected}, not {received}.")
+    for i, key in enumerate(keys):
+        step = f".{node._fields[i]}" if hasattr(node, "_fields") else f"[{key!r}]"
         yield from _leaves(node[key], other[key], name + step)
 
 
-def _outline(node: Any) -> tuple[Any, str]:
-    """Return the keys, or the places, of a structure's parts, and words for them."""
+def _keys(node: Structure) -> tuple[Any, str]:
+    """Return the keys or indices of a structure's parts, and words for them."""
     if isinstance(node, Mapping):
         return node.keys(), f"the keys {list(node)}"
     if isinstance(node, tuple | list):
@@ -168,30 +167,35 @@ def _outline(node: Any) -> tuple[Any, str]:
 
 
 def _parts(
-    point: Point, value: Any, name: str, count: int | None = None, *, is_filled: bool = False
+    point: Point,
+    value: Structure,
+    name: str,
+    results: int | None = None,
+    *,
+    broadcasts: bool = False,
 ) -> Iterator[np.ndarray]:
-    """Yield the parts ``(count, n)`` of what belongs to a point, for each of its leaves ``(n,)``.
+    """Yield ``(results, n)`` for each leaf ``(n,)`` of a value in the point's structure.
 
-    A single number may stand for all of a leaf if it ``is_filled``.
+    With ``broadcasts`` a single number stands for all entries of a leaf.
     """
-    leaves = _leaves(point.dresses, value, name)
+    leaves = _leaves(point.converters, value, name)
     for tensor, (label, leaf) in zip(point.leaves, leaves, strict=True):
         leaf = leaf.toarray() if hasattr(leaf, "toarray") else leaf  # a sparse matrix of SciPy's
         if owner(leaf) is not None:
             require_beside(point.flat, leaf, label, "point")
         host = _numbers(leaf, label)
         host = host if host.dtype.kind == "f" else host.astype(np.float64)
-        expected = tensor.shape if count is None else (count, *tensor.shape)
-        if is_filled and host.size == 1:
+        expected = tensor.shape if results is None else (results, *tensor.shape)
+        if broadcasts and host.size == 1:
             host = np.broadcast_to(host.reshape(()), expected)
-        # Axes of length 1 may be missing, or too many: (n, 1) is a gradient of (n,).
+        # Axes of length 1 do not matter: (n, 1) is a gradient of (n,).
         if [n for n in host.shape if n != 1] != [n for n in expected if n != 1]:
             raise ValueError(f"{label} has shape {host.shape}, but {expected} is expected.")
-        yield host.reshape(count or 1, math.prod(tensor.shape))
+        yield host.reshape(results or 1, math.prod(tensor.shape))
 
 
-def _dress(leaf: Any) -> Callable[[Any], Any]:
-    """Return a function that turns an array into the leaf's own kind: a number, a pandas table."""
+def _converter(leaf: Structure) -> Callable[[Array], Structure]:
+    """Return a function that turns an array into the leaf's type: a number, a pandas table."""
     if hasattr(leaf, "to_numpy") and hasattr(leaf, "index"):
         labels = {k: getattr(leaf, k) for k in ("index", "columns") if hasattr(leaf, k)}
         return lambda array: type(leaf)(np.array(to_host(array)), **labels)
@@ -200,21 +204,21 @@ def _dress(leaf: Any) -> Callable[[Any], Any]:
     return lambda array: array
 
 
-def _array(leaf: Any, label: str) -> Array:
-    """Return a leaf of the point as an array of real numbers, of at most float64."""
+def _array(leaf: Structure, label: str) -> Array:
+    """Return a leaf of the point as an array of real numbers, in float64 at most."""
     leaf = unmasked(leaf, label) if isinstance(leaf, np.ndarray) else leaf
     array = asarray(_numbers(leaf, label)) if owner(leaf) is None else leaf
     if isinstance(array, np.ndarray | np.generic) and array.dtype == np.longdouble:
         array = array.astype(np.float64)
     if not array_namespace(array).isdtype(array.dtype, ("real floating", "integral")):
-        came = dtype_name(array.dtype)
-        raise TypeError(f"{label} is {came}, but real floating numbers are expected.")
+        dtype = dtype_name(array.dtype)
+        raise TypeError(f"{label} is {dtype}, but real floating numbers are expected.")
     require_owner(array, label).require_current(device_of(array), label)
     return array
 
 
-def _numbers(leaf: Any, label: str) -> np.ndarray:
-    """Return real numbers, in an array of any library, a table or lists, on the host."""
+def _numbers(leaf: Structure, label: str) -> np.ndarray:
+    """Return the real numbers of an array of any library, a table or lists, on the host."""
     leaf = unmasked(leaf, label) if isinstance(leaf, np.ndarray) else leaf
     try:
         host = to_host(leaf)

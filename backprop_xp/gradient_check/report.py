@@ -1,4 +1,4 @@
-"""What a check found: verdict, numbers, worst entries, likely mistake; as text and as a picture."""
+"""The report of a check: verdict, numbers, worst entries and diagnosis, as text and as a figure."""
 
 import math
 from collections.abc import Iterable
@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backprop_xp.backends import owner, to_host
-from backprop_xp.gradient_check.points import flatten
+from backprop_xp.gradient_check.points import Structure, flatten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# A remainder counts where it stands out from its rounding so far that its order is good to 0.1.
+# A remainder this many times its rounding error gives its order to within 0.1.
 ABOVE_NOISE = 32.0
 
 
 class GradientCheckError(AssertionError):
-    """A gradient did not pass its check; the message is the report, which is ``report`` too."""
+    """The error of a gradient that did not pass; its message and ``report`` are the report."""
 
     report: "GradientReport"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One entry of the gradient beside its numeric value; ``error_bar`` is that of both."""
+    """One entry: its analytic and numeric derivative; ``error_bar`` is the sum of their bars."""
 
     tensor: str
     index: tuple[int, ...]
@@ -38,15 +38,15 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The entry as one would write it: ``layers[2].weights[3, 1]``."""
+        """The entry's name and index: ``layers[2].weights[3, 1]``."""
         return f"{self.tensor}[{', '.join(map(str, self.index))}]" if self.index else self.tensor
 
 
 class TensorErrors(NamedTuple):
-    """One tensor of the point: how many numbers it holds, how far off the worst of them is.
+    """One tensor of the point: its number of entries, and the errors of the worst of them.
 
-    ``fraction_wrong`` is the share of entries that are off by more than their tolerance;
-    ``not_judged`` counts those so small beside the tensor's largest that rounding hides them.
+    ``fraction_wrong`` is the share of entries whose error exceeds their tolerance. ``not_judged``
+    counts the entries so small beside the tensor's largest that rounding hides them.
     """
 
     tensor: str
@@ -58,11 +58,11 @@ class TensorErrors(NamedTuple):
 
 
 class TaylorTable(NamedTuple):
-    """Remainders along a direction: one row for each step, each step half of the one before.
+    """Taylor remainders along a direction, one per step, each step half of the previous one.
 
-    With a right gradient g, ``f(x + h d) - f(x) - h g.d`` is O(h^2), and ``f(x + h d) - f(x - h d)
-    - 2 h g.d`` is O(h^3), for the even terms cancel; with a wrong one both are O(h). ``one_sided``
-    and ``symmetric`` are their magnitudes; ``noise`` is what rounding may make of them.
+    ``one_sided`` is the magnitude of ``f(x + h d) - f(x) - h g.d``, O(h^2) for a right gradient g.
+    ``symmetric`` is that of ``f(x + h d) - f(x - h d) - 2 h g.d``, O(h^3) since the even terms
+    cancel. Both are O(h) for a wrong gradient. ``noise`` is their possible rounding error.
     """
 
     steps: tuple[float, ...]
@@ -72,17 +72,17 @@ class TaylorTable(NamedTuple):
 
     @property
     def orders(self) -> tuple[float, ...]:
-        """The orders of the symmetric remainder: 3 where the gradient is right, 1 where wrong."""
+        """The orders of the symmetric remainder: 3 for a right gradient, 1 for a wrong one."""
         return self._orders(self.symmetric)
 
     @property
     def one_sided_orders(self) -> tuple[float, ...]:
-        """The orders of the one-sided remainder: 2 where the gradient is right, 1 where wrong."""
+        """The orders of the one-sided remainder: 2 for a right gradient, 1 for a wrong one."""
         return self._orders(self.one_sided)
 
     def _orders(self, remainders: tuple[float, ...]) -> tuple[float, ...]:
-        halved = zip(remainders, remainders[1:], self.noise[1:], strict=False)
-        clear = takewhile(lambda row: min(row[:2]) > ABOVE_NOISE * row[2], halved)
+        pairs = zip(remainders, remainders[1:], self.noise[1:], strict=False)
+        clear = takewhile(lambda pair: min(pair[:2]) > ABOVE_NOISE * pair[2], pairs)
         return tuple(math.log2(longer / shorter) for longer, shorter, _ in clear)
 
 
@@ -90,28 +90,31 @@ class TaylorTable(NamedTuple):
 class GradientReport:
     """The outcome of a gradient check.
 
-    ``verdict`` is one of
+    - ``verdict``: one of
 
-    - ``"pass"``;
-    - ``"fail"``: no rounding, of the analytic gradient included, explains the difference;
-    - ``"inconclusive"``: the error bars leave room for a mistake that matters, 1 % of an entry or
-      what was asked for; ``reason`` says why;
-    - ``"kink"``: the slopes on either side stay apart as the step shrinks, and the analytic value
-      lies between them;
-    - ``"nondeterministic"``: two calls of value, or of gradient, differed.
+      - ``"pass"``;
+      - ``"fail"``: analytic and numeric derivative differ by more than rounding explains;
+      - ``"inconclusive"``: the error bars could hide a mistake of 1 % of an entry, or of the given
+        tolerance; ``reason`` says why;
+      - ``"kink"``: the one-sided slopes stay apart as the step shrinks, and the analytic value lies
+        between them;
+      - ``"nondeterministic"``: two calls of value, or of gradient, at one point differed.
 
-    ``max_relative_error`` and ``tolerance`` are those of the entry or direction that decides, the
-    one whose error is the largest beside its own tolerance: the error is relative to the larger of
-    analytic and numeric value, by directions to the norm of the derivative's terms. The verdict is
-    "fail" exactly where the first exceeds the second; ``reason`` says why the tolerance is what it
-    is. ``step`` is that of the entry that decides, relative to its scale. ``evaluations`` counts
-    calls of value for the verdict, each copy of a batch as one.
-
-    ``analytic`` and ``numeric`` are structured like the point (None by directions; a Jacobian's
-    have a first axis of results); ``worst`` lists the entries that differ most, the worst first;
-    ``tensors`` what became of each tensor; ``notes`` what was done unasked. ``taylor_orders`` are
-    the orders of the remainder from step to step, by ``taylor`` alone, and ``taylor`` their table.
-    ``diagnosis`` is a sentence on what the mistake looks like, or None.
+    - ``method``: the method that was used; for ``"auto"`` the one it chose.
+    - ``step``: the step of the decisive entry, relative to its scale.
+    - ``max_relative_error``, ``tolerance``: those of the decisive entry or direction, which has the
+      largest error relative to its tolerance. Errors are relative to the larger of the analytic and
+      numeric derivative; along a direction, to the norm of its terms. The verdict is "fail" exactly
+      if the error exceeds the tolerance.
+    - ``reason``: why the tolerance is what it is, or why the check is inconclusive.
+    - ``evaluations``: the calls of value for the verdict; each copy in a stack counts.
+    - ``analytic``, ``numeric``: the gradients in the structure of the point; a Jacobian's have a
+      first axis of results. None along directions.
+    - ``worst``: the entries with the largest errors, the worst first.
+    - ``tensors``: the errors of each tensor; empty along directions.
+    - ``taylor``, ``taylor_orders``: the remainders and their orders, None for other methods.
+    - ``diagnosis``: a sentence about the likely mistake, or None.
+    - ``notes``: sentences about decisions of the check, such as a cast of the point.
     """
 
     verdict: str
@@ -121,8 +124,8 @@ class GradientReport:
     reason: str
     evaluations: int
     max_relative_error: float
-    analytic: Any = None
-    numeric: Any = None
+    analytic: Structure = None
+    numeric: Structure = None
     worst: tuple[Row, ...] = ()
     tensors: tuple[TensorErrors, ...] = ()
     taylor: TaylorTable | None = None
@@ -131,12 +134,12 @@ class GradientReport:
 
     @property
     def passed(self) -> bool:
-        """Whether the gradient was found right."""
+        """Whether the verdict is "pass" or "kink"."""
         return self.verdict in ("pass", "kink")
 
     @property
     def taylor_orders(self) -> tuple[float, ...] | None:
-        """The orders of the symmetric remainder as the step is halved; empty below the noise."""
+        """The orders of the symmetric remainder, empty below the noise; None without ``taylor``."""
         return None if self.taylor is None else self.taylor.orders
 
     def raise_if_failed(self) -> None:
@@ -147,12 +150,11 @@ class GradientReport:
             raise error
 
     def plot(self) -> "Figure":
-        """Draw analytic against numeric entries, or by ``taylor`` the remainders.
+        """Return a matplotlib figure of analytic against numeric entries, or of the remainders.
 
-        Returns a ``matplotlib.figure.Figure``, made without pyplot; ImportError without matplotlib,
-        ValueError where there is nothing to draw.
+        Raises ImportError without matplotlib, and ValueError if the report has neither.
         """
-        from backprop_xp.plots import canvas, gradients  # for who draws
+        from backprop_xp.plots import canvas, gradients  # matplotlib is optional
 
         figure = canvas.new_figure()
         if self.taylor is not None:
@@ -162,25 +164,20 @@ class GradientReport:
             entries = ({t.name: point.flat[t.part] for t in point.tensors} for point in both)
             gradients.gradient_entries(*entries, ax=figure.subplots())
         else:
-            raise ValueError(
-                "There is nothing to draw: no numeric gradient was taken. Check every entry "
-                '(method="auto"), or by method="taylor".'
-            )
+            ways = 'method="auto" for every entry, or method="taylor" for the remainders'
+            raise ValueError(f"There is nothing to draw without a numeric gradient: take {ways}.")
         figure.axes[0].set_title(f"gradient check: {self.verdict}")
         return figure
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain numbers, strings, lists and dicts, as JSON takes them.
-
-        Numbers that are not finite become None.
-        """
+        """Return the report as JSON types; numbers that are not finite become None."""
         found = {**vars(self), "passed": self.passed, "taylor_orders": self.taylor_orders}
         found["worst"] = [{"name": row.name, **vars(row)} for row in self.worst]
-        return {name: _plain(value) for name, value in found.items()}
+        return {name: _json(value) for name, value in found.items()}
 
     def __str__(self) -> str:
         lines = self._sentences()
-        # The worst entries come last: on a terminal the end is what one sees.
+        # The worst entries come last, where a terminal shows them.
         for title, table in reversed(self._tables().items()):
             if self.passed and title != "remainders":
                 continue
@@ -191,7 +188,7 @@ class GradientReport:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        from backprop_xp.display import html  # for notebooks alone
+        from backprop_xp.display import html  # notebooks only
 
         verdict, *lines = (line.strip() for line in self._sentences())
         found, _, figures = verdict.partition(" (")
@@ -202,7 +199,7 @@ class GradientReport:
         return html.section(*parts)
 
     def _sentences(self) -> list[str]:
-        """Return the lines above the tables."""
+        """Return the lines of text above the tables."""
         lines = [
             f"gradient check: {self.verdict} (largest relative error "
             f"{self.max_relative_error:.1e}, tolerance {self.tolerance:.1e}; {self.method}, step "
@@ -211,16 +208,16 @@ class GradientReport:
         if self.verdict == "inconclusive":
             lines.append(f"  {self.reason}")
         elif not self.passed and self.reason:
-            lines.append(f"  the tolerance is {self.reason}")
+            lines.append(f"  tolerance: {self.reason}")
         if self.diagnosis:
             lines.append(f"  diagnosis: {self.diagnosis}")
         if hidden := sum(t.not_judged for t in self.tensors):
-            of_all = f"{hidden} of {sum(t.entries for t in self.tensors)} entries"
-            lines.append(f"  not judged: {of_all}, too small beside the largest of their tensor")
+            entries = f"{hidden} of {sum(t.entries for t in self.tensors)} entries"
+            lines.append(f"  not judged: {entries}, too small beside the largest of their tensor")
         return lines + [f"  note: {note}" for note in self.notes]
 
     def _tables(self) -> dict[str, list[list[str]]]:
-        """Return the tables that there are by their titles, the worst entries first."""
+        """Return the tables by title, the worst entries first."""
         tables = {}
         if self.worst:
             worst = [(row.name or "point", *astuple(row)[2:]) for row in self.worst]
@@ -231,7 +228,7 @@ class GradientReport:
             heads = "tensor|entries|absolute error|relative error|wrong"
             tables["tensors"] = _table(heads, "s d .1e .1e .0%", tensors)
         if t := self.taylor:
-            # An order stands beside the shorter of its steps.
+            # The row of an order is that of the shorter of its two steps.
             one, two = (["", *map("{:.2f}".format, o)] for o in (t.one_sided_orders, t.orders))
             rows = zip_longest(t.steps, t.one_sided, one, t.symmetric, two, fillvalue="")
             heads = "step|one-sided|order|symmetric|order"
@@ -239,19 +236,19 @@ class GradientReport:
         return tables
 
 
-def _table(heads: str, kinds: str, rows: Iterable[tuple[Any, ...]]) -> list[list[str]]:
-    """Return the cells of a table as text, its heads first."""
-    return [heads.split("|"), *(list(map(format, row, kinds.split())) for row in rows)]
+def _table(heads: str, formats: str, rows: Iterable[tuple[object, ...]]) -> list[list[str]]:
+    """Return the rows of a table as strings, its heads first."""
+    return [heads.split("|"), *(list(map(format, row, formats.split())) for row in rows)]
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as JSON takes it: arrays as nested lists, named tuples as dicts."""
+def _json(value: Any) -> Any:
+    """Return a value as JSON types: arrays as nested lists, named tuples as dicts."""
     if owner(value) is not None or isinstance(value, np.generic) or hasattr(value, "to_numpy"):
-        return _plain(to_host(value).tolist())
+        return _json(to_host(value).tolist())
     if hasattr(value, "_asdict"):
-        return _plain(value._asdict())
+        return _json(value._asdict())
     if isinstance(value, dict):
-        return {str(key): _plain(part) for key, part in value.items()}
+        return {str(key): _json(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [_json(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

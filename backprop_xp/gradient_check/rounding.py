@@ -1,107 +1,101 @@
-"""The rounding of a claimed gradient, measured before the gradient is called wrong.
+"""The rounding of the analytic gradient, measured before a check calls the gradient wrong.
 
-A mistake is there at neighbouring points too, as the same part of the derivative. Rounding differs
-from point to point, and is at most a few roundings of the largest terms. Their size is that of the
-gradient elsewhere, where its terms neither cancel, as at an optimum, nor saturate: the factor
-``1 - tanh(x)**2`` has an error of 1e-16 of 1, not of what is left of it.
+A mistake is the same part of the derivative at neighbouring points too; a rounding error is not. It
+is that of the largest terms, which have the size of the gradient at other points, where they
+neither cancel, as at an optimum, nor saturate: ``1 - tanh(x)**2`` is rounded to 1e-16 of 1.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
 
-from backprop_xp.gradient_check.analytic import Gradient, default_size
-from backprop_xp.gradient_check.derivatives import (
-    Derivative,
-    Lines,
-    complex_step,
-    quick_difference,
-)
-from backprop_xp.gradient_check.functions import DOUBLE, HALF, SINGLE, Function, Host
+from backprop_xp.gradient_check.analytic import AnalyticGradient, default_scale
+from backprop_xp.gradient_check.derivatives import complex_step, quick_difference
+from backprop_xp.gradient_check.functions import DOUBLE, HALF, SINGLE, Function
+from backprop_xp.gradient_check.lines import Lines, NumericDerivative
 
-# The moves of the point, as parts of its entries, over which a gradient of some precision changes.
-_CHANGES = {DOUBLE: 2.0**-44, SINGLE: 2.0**-18, HALF: 2.0**-5}
-# What is seen at a few points may be this part of the most that there is.
-_SAFETY = 4.0
-# The moves to the neighbouring points, as parts of the entries: long enough to leave a saturated
-# gradient's step, over which its error stays the same.
-_LONG = (2.0**-3, 2.0**-5)
+# Perturbations, as parts of the entries, that change a gradient of some precision.
+_PERTURBATIONS = {DOUBLE: 2.0**-44, SINGLE: 2.0**-18, HALF: 2.0**-5}
+# The distances of the neighbouring points, as parts of the entries: long enough for the error of a
+# saturated gradient to change. They may show only a quarter of the largest rounding error.
+_DISTANCES, _SAFETY = (2.0**-3, 2.0**-5), 4.0
 
 
-def with_rounding(gradient: Gradient) -> Gradient:
-    """Return a gradient with its precision, and its largest size on the ray from 0 on."""
+def with_measured_rounding(gradient: AnalyticGradient) -> AnalyticGradient:
+    """Return a gradient with its precision and its natural size."""
     size, precision = _natural_size(gradient), _precision(gradient.function)
     return gradient._replace(natural_size=size, precision=precision, is_measured=True)
 
 
-def _natural_size(gradient: Gradient) -> Host:
-    """Return the largest size ``(P, M)`` of a claimed gradient on the way from 0 to its point.
+def _natural_size(gradient: AnalyticGradient) -> np.ndarray:
+    """Return the largest size ``(P, M)`` of a gradient between 0 and its point.
 
-    The points lie at all distances from either, on scales of powers. A term of the gradient may
-    also be as large as the value is over the size of the entry.
+    Points at all distances from either end are sampled, on logarithmic scales. A term of the
+    gradient may also be as large as the value divided by the entry's scale.
     """
     function, draw = gradient.function, np.random.default_rng(1).uniform
-    x, largest = function.x, np.abs(function.base) / gradient.size[:, None]
-    away = 2.0 ** -np.arange(0.1, 8.0, 0.25)
-    parts = [1.0, *0.5 ** np.arange(4.0, 11.0), *(1.0 - away), *(1.0 + away[away <= 0.25])]
+    x, largest = function.x, np.asarray(np.abs(function.fx) / gradient.scale[:, None])
+    distances = 2.0 ** -np.arange(0.1, 8.0, 0.25)
+    parts = [1.0, *0.5 ** np.arange(4.0, 11.0), *(1.0 - distances)]
+    parts += [*(1.0 + distances[distances <= 0.25])]
     parts += [draw(low, 1.0, x.size) for low in (0.25, 0.5, 0.875)]
     for part in parts:
-        there = np.abs(function.claims([part * x])[0])
-        np.fmax(largest, np.where(np.isfinite(there), there, 0.0), out=largest)
+        size = np.abs(function.gradients([part * x])[0])
+        np.fmax(largest, np.where(np.isfinite(size), size, 0.0), out=largest)
     return largest
 
 
-def _precision(function: Function) -> Host:
-    """Return the rounding ``(P, M)`` of the numbers that a claimed gradient is computed in.
+def _precision(function: Function) -> np.ndarray:
+    """Return the rounding error ``(P, M)`` of the numbers in which the gradient is computed.
 
-    It is no less precise than its numbers where it is constant, or 0, a number of any precision.
+    It is that of their dtype for an entry that is constant or 0, since any precision holds that.
     """
-    precision = np.full(function.analytic.shape, function.gradient_epsilon)
-    is_seen = function.analytic == 0.0
-    for epsilon, move in _CHANGES.items():
-        there = function.claims(list(_neighbours(function, move)))
-        moves = np.any(np.isfinite(there) & (there != function.analytic), axis=0) & ~is_seen
-        precision = np.where(moves, np.fmax(precision, epsilon), precision)
-        is_seen |= moves
+    precision = np.full(function.gx.shape, function.gradient_epsilon)
+    is_known = function.gx == 0.0
+    for epsilon, distance in _PERTURBATIONS.items():
+        found = function.gradients(list(_neighbours(function, distance)))
+        is_changed = np.any(np.isfinite(found) & (found != function.gx), axis=0) & ~is_known
+        precision = np.where(is_changed, np.fmax(precision, epsilon), precision)
+        is_known |= is_changed
     return precision
 
 
-def changes(lines: Lines, gradient: Gradient, numeric: Derivative) -> Host:
-    """Return the most that rounding can be along lines ``(K, M)``: what differences change by.
+def rounding_limits(lines: Lines, numeric: NumericDerivative) -> np.ndarray:
+    """Return the largest possible rounding errors along lines, ``(K, M)``.
 
-    They are differences of the claimed and the numeric derivative, at neighbouring points. The
-    result is infinite where the gradient is the same at all of them: it may be what is left of
-    terms that are rounded off.
+    They are the changes, at neighbouring points, of the difference between analytic and numeric
+    derivative. They are infinite for a constant gradient, whose terms may have been rounded off.
     """
-    function, here = gradient.function, lines.claim(gradient).value
-    part, size = _mistake(here, numeric.value)
-    varies, is_stuck = np.zeros(here.shape), np.ones(here.shape, dtype=bool)
-    for move in _LONG:
-        for point in _neighbours(function, move):
-            there = function.moved_to(point)
-            if there is None:
+    gradient, here = lines.gradient, lines.analytic.value
+    part, size = _relative_difference(here, numeric.value)
+    variation, is_constant = np.zeros(here.shape), np.ones(here.shape, dtype=bool)
+    for distance in _DISTANCES:
+        for point in _neighbours(gradient.function, distance):
+            function = gradient.function.recentered(point)
+            if function is None:
                 continue
-            elsewhere = gradient._replace(function=there, value=there.analytic)
-            others = lines.elsewhere(elsewhere)
-            claimed = others.claim(elsewhere).value
+            others = lines.through(gradient._replace(function=function, value=function.gx))
+            analytic = others.analytic.value
             found = complex_step(others) or quick_difference(others)
-            function.evaluations += there.evaluations
-            off = np.abs(_mistake(claimed, found.value)[0] - part)
-            varies = np.fmax(varies, np.where(np.isfinite(found.bar), off, 0.0))
-            is_stuck &= claimed == here
-    return _SAFETY * np.where(is_stuck, np.inf, size * varies)
+            gradient.function.evaluations += function.evaluations
+            change = np.abs(_relative_difference(analytic, found.value)[0] - part)
+            variation = np.fmax(variation, np.where(np.isfinite(found.bar), change, 0.0))
+            is_constant &= analytic == here
+    return _SAFETY * np.where(is_constant, np.inf, size * variation)
 
 
-def _neighbours(function: Function, move: float) -> Iterator[Host]:
-    """Yield two points on opposite sides, every entry moved by this part of its size."""
-    size: Host = np.where(function.x == 0.0, default_size(function), function.x)
-    signs = 1.0 - 2.0 * np.random.default_rng(2).integers(2, size=size.size)
-    yield function.x + move * size * signs
-    yield function.x - move * size * signs
+def _neighbours(function: Function, distance: float) -> Iterator[np.ndarray]:
+    """Yield two points on opposite sides of x, at this part of the entries' scale."""
+    scale: np.ndarray = np.where(function.x == 0.0, default_scale(function), function.x)
+    signs = 1.0 - 2.0 * np.random.default_rng(2).integers(2, size=scale.size)
+    yield function.x + distance * scale * signs
+    yield function.x - distance * scale * signs
 
 
-def _mistake(claimed: Host, numeric: Host) -> tuple[Host, Host]:
-    """Return what is claimed too much as a part of the larger derivative, and the size of that."""
-    size = np.maximum(np.abs(claimed), np.abs(numeric))
-    too_much = (claimed - numeric) * np.where(numeric < 0.0, -1.0, 1.0)
-    return too_much / np.where(size > 0.0, size, 1.0), size
+def _relative_difference(
+    analytic: np.ndarray, numeric: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the analytic excess as a part of the larger derivative, and the size of the latter."""
+    size = np.maximum(np.abs(analytic), np.abs(numeric))
+    excess = (analytic - numeric) * np.where(numeric < 0.0, -1.0, 1.0)
+    return excess / np.where(size > 0.0, size, 1.0), size

@@ -27,8 +27,8 @@ def _entries(change: Callable[[Any], Any], *places: int) -> Change:
     return lambda g, p: with_entries(g, change, *places)
 
 
-def _said(names: list[str], change: Change, method: str) -> str | None:
-    """Return what is said of ``sum(c * sin(p))`` over a dict, with a penalty on two matrices."""
+def _diagnosis(names: list[str], change: Change, method: str) -> str | None:
+    """Return the diagnosis of ``sum(c * sin(p))`` over a dict, with a penalty on two matrices."""
     strength = {name: L2 if name in ("first", "second") else 0.0 for name in SHAPES}
 
     def value(point: Any) -> Any:
@@ -43,7 +43,7 @@ def _said(names: list[str], change: Change, method: str) -> str | None:
     return report.diagnosis  # type: ignore[no-any-return]
 
 
-# Where it is, and what is said of it.
+# The tensors with a mistake, the mistake, and words of its diagnosis.
 MISTAKES: dict[str, tuple[list[str], Change, tuple[str, ...]]] = {
     "factor 0.3": ([*SHAPES], lambda g, p: 0.3 * g, ("whole gradient", "factor of 0.3")),
     "sign": ([*SHAPES], lambda g, p: -g, ("whole gradient", "factor of -1: the sign is wrong")),
@@ -51,7 +51,7 @@ MISTAKES: dict[str, tuple[list[str], Change, tuple[str, ...]]] = {
     "zero": (["first"], lambda g, p: 0.0 * g, ("['first'] is zero, and should not be",)),
     "transpose": (["first"], lambda g, p: g.T, ("['first'] is the transpose",)),
     "Fortran": (["tall"], lambda g, p: g.ravel("F").reshape(2, 3), ("Fortran's order",)),
-    "rolled": (["long"], lambda g, p: np.roll(g, 2), ("['long'] is", "rolled by 2 places")),
+    "rolled": (["long"], lambda g, p: np.roll(g, 2), ("['long'] is", "rolled by 2")),
     "reversed": (["long"], lambda g, p: g[::-1], ("['long'] is", "reversed")),
     "swapped entries": (["long"], lambda g, p: g[[0, 4, 2, 3, 1, 5, 6]], ("entries 1 and 4 swap",)),
     "swapped rows": (["first"], lambda g, p: g[[2, 1, 0]], ("rows", "0", "2")),
@@ -59,12 +59,12 @@ MISTAKES: dict[str, tuple[list[str], Change, tuple[str, ...]]] = {
     "zero entries": (["first"], _entries(lambda e: 0.0 * e, 1, 5), ("zero", "['first']")),
     "not finite": (["first"], _entries(lambda e: e + np.nan, 1, 5), ("2 numbers", "not finite")),
     "a block": (["first"], _entries(lambda e: 2.0 * e, *range(3, 9)), ("6 entries", "factor of 2")),
-    "a constant": (["first"], lambda g, p: g + 0.5, ("0.5 too much in every entry",)),
+    "a constant": (["first"], lambda g, p: g + 0.5, ("0.5 too large in every entry",)),
     "units": (["long"], lambda g, p: g * UNITS, ("a factor for each entry", "1000", "units?")),
     "logarithms": (["long"], lambda g, p: g * p, ("times the parameter", "logarithm")),
     "no penalty": (["first"], lambda g, p: g - L2 * p, ("lacks 0.1 times the parameter",)),
 }
-# Of one or two entries almost anything is the explanation: nothing is said.
+# One or two entries fit almost any explanation, so there is no diagnosis.
 SILENT: dict[str, tuple[list[str], Change, tuple[str, ...]]] = {
     "noise": (["first"], lambda g, p: g + NOISE, ()),
     "one entry off": (["first"], _entries(lambda e: e + 0.5, 4), ()),
@@ -79,10 +79,10 @@ SILENT: dict[str, tuple[list[str], Change, tuple[str, ...]]] = {
 @pytest.mark.parametrize("name", [*MISTAKES, *SILENT])
 def test_a_common_mistake_is_called_by_its_name_and_no_other(name: str, method: str) -> None:
     names, change, says = (MISTAKES | SILENT)[name]
-    said = _said(names, change, method)
-    assert (said is None) == (name in SILENT)
-    assert all(words in str(said) for words in says), said
-    assert "['second']" not in str(said)  # which is right, or wrong with all
+    diagnosis = _diagnosis(names, change, method)
+    assert (diagnosis is None) == (name in SILENT)
+    assert all(words in str(diagnosis) for words in says), diagnosis
+    assert "['second']" not in str(diagnosis)  # which is right, or wrong with all
 
 
 @pytest.mark.parametrize("size", [1e-24, 1e-13])
@@ -96,17 +96,17 @@ def test_no_number_is_made_of_one_entry_nor_a_factor_of_1() -> None:
     point = np.array([0.0, 0.0, 0.7, 0.0, 0.0])
     weights = np.array([1.0, -2.0, 3.0, 4.0, 5.0])
 
-    def said(change: np.ndarray) -> str:
+    def diagnosis(change: np.ndarray) -> str:
         report = check.gradient(
             lambda p: np.sum(weights * np.sin(p)), lambda p: change * weights * np.cos(p), point
         )
         assert report.verdict == "fail"
         return str(report.diagnosis)
 
-    assert "times the parameter" not in said(np.array([1.0, 1.0, 0.5, 1.0, 1.0]))
-    assert "units" not in said(1.0 + 5e-6 * np.array([1.0, -1.0, 2.0, -2.0, 3.0]))
-    assert "factor of 1.000004" in said(np.full(5, 1.000004))
-    assert "1/1" not in said(np.full(5, 0.9995))
+    assert "times the parameter" not in diagnosis(np.array([1.0, 1.0, 0.5, 1.0, 1.0]))
+    assert "units" not in diagnosis(1.0 + 5e-6 * np.array([1.0, -1.0, 2.0, -2.0, 3.0]))
+    assert "factor of 1.000004" in diagnosis(np.full(5, 1.000004))
+    assert "1/1" not in diagnosis(np.full(5, 0.9995))
 
 
 ROWS, FAILS = 5, "fails a check of its own"
@@ -115,7 +115,7 @@ X, Y = generator.normal(size=(2, ROWS, 3))
 LAYERS = [bx.Dense(3, 3, "tanh"), bx.Dense(3, 3)]
 
 
-def _said_of(xp: Any, network: bx.Network, method: str, **options: Any) -> str:
+def _diagnosis_of(xp: Any, network: bx.Network, method: str, **options: Any) -> str:
     theta = xp.initialize(network, seed=2)
     # Away from biases of 0, to which no penalty would apply, and from scales of 1.
     theta = theta + xp.asarray(np.random.default_rng(72).normal(0.0, 0.2, network.size))
@@ -126,7 +126,7 @@ def _said_of(xp: Any, network: bx.Network, method: str, **options: Any) -> str:
     return report.diagnosis or ""
 
 
-# What is said, and what is not, of a change of the gradient by theta and the mask of its weights.
+# Words that a diagnosis has and has not, and a change of the gradient by theta and its weight mask.
 MISFITS: dict[tuple[str, str], Callable[[Any, Any, Any], Any]] = {
     ("factor of 5, the number of rows: a sum", "L2"): lambda g, t, m: ROWS * g,
     ("factor of 1/5, the number of rows: a mean", "L2"): lambda g, t, m: g / ROWS,
@@ -139,14 +139,14 @@ MISFITS: dict[tuple[str, str], Callable[[Any, Any, Any], Any]] = {
 
 @every_way
 @pytest.mark.compiled
-@pytest.mark.parametrize(("says", "not_said"), MISFITS)
-def test_the_rows_and_the_penalty_are_known(xp: Any, says: str, not_said: str, method: str) -> None:
-    change, mask = MISFITS[says, not_said], bx.Network(LAYERS, "huber").weight_mask
+@pytest.mark.parametrize(("says", "absent"), MISFITS)
+def test_the_rows_and_the_penalty_are_known(xp: Any, says: str, absent: str, method: str) -> None:
+    change, mask = MISFITS[says, absent], bx.Network(LAYERS, "huber").weight_mask
     network = Tampered(lambda g, theta: change(g, theta, mask(theta)), LAYERS, l2=L2)
-    said = _said_of(xp, network, method)
-    assert says in said
-    assert not_said not in said
-    assert FAILS not in said
+    diagnosis = _diagnosis_of(xp, network, method)
+    assert says in diagnosis
+    assert absent not in diagnosis
+    assert FAILS not in diagnosis
 
 
 def _network(*layers: Any, loss: Any = "half_squared_error") -> bx.Network:
@@ -172,7 +172,7 @@ PIECES: dict[str, bx.Network] = {
 )
 @pytest.mark.parametrize("pieces", [p if p == "the loss" else compiled(p) for p in PIECES])
 def test_the_piece_that_is_wrong_is_named_and_no_other(xp: Any, pieces: str, method: str) -> None:
-    said = _said_of(xp, PIECES[pieces], method, rng=5)
+    diagnosis = _diagnosis_of(xp, PIECES[pieces], method, rng=5)
     named = pieces.split("; ") if pieces else []
-    assert all(f"{piece} {FAILS}" in said for piece in named), said
-    assert said.count(FAILS) == len(named)
+    assert all(f"{piece} {FAILS}" in diagnosis for piece in named), diagnosis
+    assert diagnosis.count(FAILS) == len(named)

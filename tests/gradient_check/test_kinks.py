@@ -151,15 +151,15 @@ def test_where_kinks_meet_on_a_large_points_direction_no_fail_rests_on_it(share:
     assert share or "kinks meet on a direction" in report.reason
 
 
-@pytest.mark.parametrize("claim", [0.0, 0.1])
+@pytest.mark.parametrize("slope", [0.0, 0.1])
 @pytest.mark.parametrize("method", ["auto", "directional"])
 @pytest.mark.parametrize("power", [0.25, 0.5, 0.75])
 def test_at_a_cusp_nothing_passes_and_the_reason_is_told(
-    power: float, method: str, claim: float
+    power: float, method: str, slope: float
 ) -> None:
     for at in (0.0, 1.0):
         value = lambda p, at=at: 1.0 + np.sum(np.abs(p - at) ** power)  # noqa: E731
-        report = check.gradient(value, lambda p: claim + 0.0 * p, np.full(2, at), method=method)
+        report = check.gradient(value, lambda p: slope + 0.0 * p, np.full(2, at), method=method)
         assert report.verdict == "inconclusive"
         assert "value has no derivative here" in report.reason
 

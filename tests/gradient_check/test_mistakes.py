@@ -23,7 +23,7 @@ EPOCHS = 300
 # What is right differs by no more than rounding, relative to a tensor's largest entry.
 ROUNDING = {"float64": 1e-12, "float32": 1e-5}
 MUST_SHOW = 0.01  # of an entry, whatever training left of it
-# What a check is asked for, and whether value takes real numbers only, which leaves differences.
+# The method, and whether value takes real numbers only, so that differences are used.
 WAYS = {
     "auto": ("auto", False),
     "directional": ("directional", False),
@@ -40,7 +40,7 @@ def _numbers(value: Any, *others: Parameters) -> list[np.ndarray]:
 
 
 def _changes_nothing(name: str, case: Case) -> bool:
-    """Say whether value and gradient are right whenever they are called, and the point is kept."""
+    """Whether value and gradient are right at every call, and leave the point unchanged."""
     problem, point = draw(case)
     points = [point, draw(case._replace(steps=0))[1]]
     right, start = (_numbers(value_of(problem)(p), gradient_of(problem)(p), p) for p in points)

@@ -98,7 +98,7 @@ def test_a_theta_that_does_not_fit_is_refused_by_name(xp: Any) -> None:
     network, rows = bx.mlp([2, 3, 1]), ([[0, 1], [1, 0]], [[1], [0]])
     assert check.network(network, xp.initialize(network), *rows).passed
     for theta, message in (
-        (np.ones((2, 3, 13)), r"\(13,\), is checked at a time"),
+        (np.ones((2, 3, 13)), r"takes one network, \(13,\)\. Pass theta\[i\]"),
         (np.ones(5), r"theta has shape \(5,\), but this network's"),
         ([1.0] * 9 + [np.nan] * 4, r"layers\[1\]\.weights is nan at \[0, 0\]"),
     ):
@@ -238,3 +238,10 @@ def test_a_row_of_weight_0_that_overflows_is_left_out_of_a_check(xp: Any) -> Non
     theta, x, y, weight = xp.put(xp.host(xp.initialize(network)), x, y, [1.0, 0.0, 2.0])
     report = bx.check_network(network, theta, x, y, sample_weight=weight)
     assert report.verdict == "pass", report
+
+
+@every_dtype
+def test_sample_weights_have_the_dtype_of_theta(xp: Any, dtype: str) -> None:
+    case = _case(xp, NETWORKS["dense layers"], dtype)
+    weight = xp.asarray([1.0, 0.5, 2.0, 0.0], dtype=dtype)
+    assert check.network(*case, sample_weight=weight, method="directional").passed

@@ -1,4 +1,4 @@
-"""Rounding is told from a mistake where a gradient saturates or is computed in low precision."""
+"""Rounding is no mistake where a gradient saturates or is computed in low precision."""
 
 import itertools
 from collections.abc import Callable
@@ -115,12 +115,12 @@ def test_a_mistake_is_not_taken_for_the_rounding_of_what_a_gradient_is_elsewhere
 ) -> None:
     value, slope, point = STEEP[name]
 
-    def asked(p: Any) -> Any:
+    def real_value(p: Any) -> Any:
         if way == "differences" and np.iscomplexobj(p):
             raise TypeError("real numbers only")
         return value(p)
 
-    case = "gradient", asked, slope, np.array(point)
+    case = "gradient", real_value, slope, np.array(point)
     assert [_verdict(*case, factor) for factor in (1.0, 1.1)] == ["pass", "fail"]
 
 
@@ -193,12 +193,12 @@ def test_one_wrong_entry_of_many_in_float32_fails_along_a_direction(
 
 
 def _real(value: Any) -> Any:
-    def asked(p: Any) -> Any:
+    def real_value(p: Any) -> Any:
         if np.iscomplexobj(p):
             raise TypeError("real numbers only")
         return value(p)
 
-    return asked
+    return real_value
 
 
 @pytest.mark.parametrize("mistake", ["none", "one entry 5 % off", "a tenth more"])

@@ -9,10 +9,11 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.gradient_check import derivatives
-from backprop_xp.gradient_check.analytic import claimed_gradient
-from backprop_xp.gradient_check.first_calls import prepared
-from backprop_xp.gradient_check.functions import Problem
+from backprop_xp.gradient_check.analytic import analytic_gradient
+from backprop_xp.gradient_check.first_calls import first_calls
+from backprop_xp.gradient_check.lines import Lines
 from backprop_xp.gradient_check.points import flatten
+from backprop_xp.gradient_check.problems import Problem
 
 WRONG = {
     "zeroed": lambda g: 0.0 * g,
@@ -43,8 +44,8 @@ def _check(pair: Pair, method: str, change: Any = lambda g: g) -> bx.GradientRep
     def gradient(p: Any) -> Any:
         return change(np.asarray(pair.gradient(p)))
 
-    asked = "auto" if method == "centered" else method
-    report = bx.check_gradient(value, gradient, np.asarray(pair.point), method=asked)
+    chosen = "auto" if method == "centered" else method
+    report = bx.check_gradient(value, gradient, np.asarray(pair.point), method=chosen)
     assert (report.verdict == "fail") == (report.max_relative_error > report.tolerance)
     return report
 
@@ -174,8 +175,7 @@ def test_an_error_is_within_its_bar(engine: str, name: str, how: str) -> None:
     for x in points:
         point = flatten(np.asarray([x]))
         problem = Problem(point, lambda p: SPOILED[how](curve(np, p.item())), np.ones_like)
-        function = prepared(problem)
-        lines = derivatives.along_entries(claimed_gradient(function), np.arange(1))
+        lines = Lines(analytic_gradient(first_calls(problem)), np.arange(1))
         found = getattr(derivatives, engine)(lines)
         with mpmath.workdps(60):
             step = mpmath.mpf(x) * mpmath.mpf("1e-20")
