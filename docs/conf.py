@@ -1,4 +1,4 @@
-"""How Sphinx builds the pages: `nox -s docs`. Nothing is fetched from a network."""
+"""The configuration of Sphinx for `nox -s docs`. The build uses no network."""
 
 import os
 import sys
@@ -16,22 +16,22 @@ version = release = backprop_xp.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx_design", "native_maths"]
 
-# Nobody's own IPython profile; and of a kernel only errors are news: each warns of its TCP ports.
+# An empty IPython profile. Kernels log errors only: each one warns of its TCP ports.
 _ipython = tempfile.TemporaryDirectory()
 os.environ["IPYTHONDIR"] = _ipython.name
 _profile = Path(_ipython.name, "profile_default")
 _profile.mkdir()
 (_profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 40\n", "utf-8")
 
-# Every page is run as it is built; a block that raises ends the build.
+# The build runs every page. An exception in a block ends it.
 nb_custom_formats = {".md": "running_pages.read"}
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
 nb_execution_timeout = 300
 nb_merge_streams = True
-nb_code_prompt_show = "The code of this picture"
-nb_code_prompt_hide = "The code of this picture"
+nb_code_prompt_show = "Code of this plot"
+nb_code_prompt_hide = "Code of this plot"
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 4
@@ -42,14 +42,14 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 90
 add_module_names = False
 toc_object_entries_show_parents = "hide"
-# Annotations name what other libraries document, and what is nobody's to call.
+# Annotations name objects of other libraries and private ones, which have no page here.
 nitpick_ignore_regex = [(r"py:.*", r"(?!bx\.|backprop_xp\.(?!.*\._)).*")]
 
 html_theme = "pydata_sphinx_theme"
 html_math_renderer = "native_maths"
 html_title = f"backprop_xp {release}"
 templates_path = ["_templates"]
-# All pages in one list at the side: they are few, and their order is a way through them.
+# The sidebar lists all pages in reading order.
 html_sidebars = {"**": ["all-pages.html"]}
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]

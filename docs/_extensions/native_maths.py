@@ -1,4 +1,4 @@
-"""Formulas as MathML, which browsers draw by themselves: no script, no fonts, no network."""
+"""Formulas as MathML, which browsers render without scripts, fonts or network."""
 
 from typing import Any
 
@@ -20,6 +20,6 @@ def _visit(translator: Any, node: nodes.Element) -> None:
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Offer the renderer to Sphinx, which is to take it by ``html_math_renderer``."""
+    """Register the renderer; ``html_math_renderer`` selects it."""
     app.add_html_math_renderer("native_maths", (_visit, None), (_visit, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

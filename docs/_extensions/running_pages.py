@@ -1,10 +1,9 @@
-"""Pages are plain Markdown; what their blocks print and draw is put under them as they are built.
+"""Markdown pages as notebooks: the build runs their code blocks and adds the output below them.
 
-A block of ``python`` becomes a cell of a notebook, which myst-nb runs. So does a block of ``sh``
-that calls nothing but the library's own command, unless it times something: it stays on the page as
-it is, and what it prints follows. Cells are told more by comments in their first lines, as Quarto
-writes them: ``#| fig-alt: TEXT`` describes a picture, ``#| code-fold: true`` hides the code behind
-a button.
+A ``python`` block becomes a cell of a notebook, which myst-nb runs. A ``sh`` block that calls only
+the library's own command becomes one too, except for benchmarks: it stays on the page, and its
+output follows. Comments in the first lines of a cell are options, as in Quarto:
+``#| fig-alt: TEXT`` describes a plot, ``#| code-fold: true`` hides the code behind a button.
 """
 
 import re
@@ -14,12 +13,12 @@ from nbformat import NotebookNode, v4
 
 _BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```\n", re.M | re.S)
 _OURS = re.compile(r"(backprop-xp (?!bench).*\n)+")
-# Figures of matplotlib are shown, those that pyplot does not know too.
+# Show figures of matplotlib, also those without pyplot.
 _PICTURES = """\
 %matplotlib inline
 %config InlineBackend.figure_formats = ["retina"]
 """
-# A warning ends the build. What a cell prints comes in one piece: myst-nb puts line ends between.
+# A warning ends the build. Output is not flushed in parts: myst-nb puts line ends between them.
 _FIRST = """\
 import subprocess, sys, warnings
 sys.stdout.flush_interval = 600.0
@@ -30,7 +29,7 @@ _OPTION = re.compile(r"#\| ([a-z-]+): (.*)\n")
 
 
 def read(text: str) -> NotebookNode:
-    """Return a page as a notebook; ``source_map`` has the line at which each cell starts."""
+    """Return a page as a notebook; ``source_map`` has the first line of each cell."""
     cells: list[Any] = []
     lines: list[int] = []
     done = 0
@@ -57,7 +56,7 @@ def read(text: str) -> NotebookNode:
 def _cell(language: str, body: str) -> NotebookNode:
     if language == "sh":
         commands = f"set -e\n{body}"
-        both = "stderr=subprocess.STDOUT"  # in the order that a terminal shows them
+        both = "stderr=subprocess.STDOUT"  # in the order of a terminal
         run = f"subprocess.check_output({commands!r}, shell=True, text=True, {both})"
         code = f"print({run}, end='')"
         return v4.new_code_cell(code, metadata={"tags": ["remove-input"]})
@@ -73,6 +72,6 @@ def _cell(language: str, body: str) -> NotebookNode:
 def _metadata(lines: list[int]) -> dict[str, Any]:
     kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
     plain = {"name": "python", "pygments_lexer": "ipython3"}
-    # A page without blocks needs no process.
+    # A page without code blocks needs no kernel.
     more = {"mystnb": {"execution_mode": "off"}} if len(lines) == 1 else {}
     return {"kernelspec": kernel, "language_info": plain, "source_map": lines, **more}

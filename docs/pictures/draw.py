@@ -23,12 +23,30 @@ def main() -> None:
     """Write each picture beside this file."""
     for name, picture in pictures().items():
         (HERE / name).write_text(picture, encoding="utf-8")
+    draw_moons(HERE / "moons.png")
 
 
 def pictures() -> dict[str, str]:
     """Return the pictures as SVG, by their files' names."""
     row = one_row()
     return {"forward.svg": forward(row), "backward.svg": backward(row), "house.svg": house()}
+
+
+def draw_moons(path: Path) -> None:
+    """Draw the decision surface of the README; its pixels depend on the version of matplotlib."""
+    from matplotlib.figure import Figure
+    from sklearn.datasets import make_moons
+
+    import backprop_xp as bx
+    from backprop_xp import plots
+
+    x, labels = make_moons(200, noise=0.2, random_state=0)
+    network = bx.mlp([2, 16, 1], hidden="tanh", loss="binary_cross_entropy")
+    start, y = network.initialize(seed=0), labels[:, None]
+    theta = bx.fit(network, start, x, y, optimizer=bx.Adam(0.05), epochs=300).theta
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    plots.decision_surface(network, x, y, theta=theta, ax=figure.add_subplot())
+    figure.savefig(path, dpi=125)
 
 
 def svg(width: int, height: int, parts: list[str], title: str) -> str:

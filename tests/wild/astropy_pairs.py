@@ -12,7 +12,7 @@ LINE = (np.array([-1.7, -0.4, 0.3, 1.1, 2.6]),)
 RIGHT = (np.array([0.2, 0.8, 1.7, 4.4]),)
 PLANE = (np.array([-1.1, 0.3, 0.9, 2.2]), np.array([0.4, -0.7, 1.6, 0.2]))
 ANGSTROM = (np.array([5493.0, 5499.5, 5503.0]),)
-DRUDE = "by x_0: x / x_0 stands for x / x_0^2, and 2 fwhm^2 / x_0^3 for half of it (8.0.2)"
+DRUDE = "by x_0: x / x_0 instead of x / x_0^2, and 2 fwhm^2 / x_0^3 instead of half of it (8.0.2)"
 
 
 def case(name: str, inputs: Any, *points: list[float]) -> Case:

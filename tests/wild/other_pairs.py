@@ -11,8 +11,8 @@ from sklearn.datasets import load_iris
 from .pairs import Case, Pair, elementwise, normal
 
 POSITIVE = {"middle": [0.3, 0.8, 1.7, 5.2], "small": [1e-6, 1e-4], "large": [1e3, 1e6]}
-TRIALS = "num_trials + 1 stands for num_trials + data: every entry unless data = 1 (1.8.6)"
-WEIGHTS = "the comparisons' part leaves out its weights, the default 1 / n too (0.7.0)"
+TRIALS = "num_trials + 1 instead of num_trials + data: every entry unless data = 1 (1.8.6)"
+WEIGHTS = "the comparisons' part omits its weights, also the default 1 / n (0.7.0)"
 
 
 def tensor_loss(name: str, *more: float, wrong: str | None = None) -> Pair:

@@ -17,8 +17,8 @@ import backprop_xp as bx
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 METHODS = ("auto", "directional")
-OPTIMUM = "inconclusive: at an optimum little but rounding is left of the gradient"
-STATIONARY = "inconclusive: the value is 0 there, and so is its slope"
+OPTIMUM = "inconclusive: only rounding is left of the gradient"
+STATIONARY = "inconclusive: the value and its slope are 0"
 
 
 class Case(NamedTuple):

@@ -11,9 +11,9 @@ from .pairs import STATIONARY, Array, Case, Pair, elementwise, normal
 
 MIDDLE = {"middle": [0.3, 1.7, 5.2, 21.0], "small": [0.01, 0.1]}
 WIDE = {"middle": [0.3, 1.7, 5.2], "small": [1e-8, 1e-4], "large": [1e3, 1e5]}
-DEGREES = "by radians, though the function takes degrees: 180 / pi times too large (1.17.1)"
-TAIL = {"far": "inconclusive: the cdf is 1 there to rounding"}
-HILL = "above kappa = 50 the cdf itself is an approximation, 3e-5 off (1.17.1)"
+DEGREES = "by radians, but the argument is in degrees: 180 / pi times too large (1.17.1)"
+TAIL = {"far": "inconclusive: the cdf is 1 up to rounding"}
+HILL = "above kappa = 50 the cdf is an approximation, 3e-5 off (1.17.1)"
 
 
 def both(name: str, *args: Any, points: Any, **more: Any) -> Any:

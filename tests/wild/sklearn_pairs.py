@@ -41,7 +41,7 @@ def linear(loss: Any, name: str, height: float, far: float) -> Case:
     points["far"] = start + far * normal(start.size, seed=1)
     expected = {"optimum": OPTIMUM}
     if far < 1e-6:
-        expected["far"] = "inconclusive: over entries of 1e-8 the value hardly changes"
+        expected["far"] = "inconclusive: the value hardly changes over entries of 1e-8"
     return Case(model.loss, model.gradient, points, args, expected=expected)
 
 
@@ -89,7 +89,7 @@ def components() -> Case:
     model = NeighborhoodComponentsAnalysis()
     model.n_iter_ = 0
     points = {"random": normal(8), "tiny": 1e-6 * normal(8), "saturated": 20 * normal(8)}
-    few = {"tiny": "inconclusive: the value has 14 digits, its slope the size of the last"}
+    few = {"tiny": "inconclusive: the slope is as small as the last of the 14 digits of the value"}
     return Case(model._loss_grad_lbfgs, True, points, (x, y[:, None] == y, -1.0), expected=few)
 
 
@@ -119,12 +119,12 @@ def margin(loss: Any, target: float, **expected: str) -> Callable[[], Case]:
 
 CLIPPED = {"saturated": "fail: the loss clips probabilities at eps, its gradient does not"}
 CLIPPED |= {"optimum": OPTIMUM}
-KINK = "kink: the loss has its corner there"
-ROOT = "(1 + d / 2)^-1.5 stands for (1 + d / 2)^-1 in every entry, 40 to 85 % off in norm (1.9.1)"
-LUMPED = "an approximation by design, in float32: far points are lumped together (1.9.1)"
-STEP = "itself a forward difference with step 1e-10: 1e-6 off (1.9.1)"
-NOISY = "inconclusive: along a direction float32 hides it"
-NEAR = {"start": "pass: 1 + d / 2 is 1 but for 1e-8"}
+KINK = "kink: the loss has a corner"
+ROOT = "(1 + d / 2)^-1.5 instead of (1 + d / 2)^-1 in every entry, 40 to 85 % off in norm (1.9.1)"
+LUMPED = "an approximation by design, in float32: it groups far points (1.9.1)"
+STEP = "a forward difference with step 1e-10, 1e-6 off (1.9.1)"
+NOISY = "inconclusive: float32 hides it along a direction"
+NEAR = {"start": "pass: 1 + d / 2 is 1 up to 1e-8"}
 LINEAR = {
     "multinomial, iris": (losses.HalfMultinomialLoss(n_classes=3), "iris", 0.0, 100.0),
     "multinomial, digits": (losses.HalfMultinomialLoss(n_classes=10), "digits", 0.0, 1e-8),

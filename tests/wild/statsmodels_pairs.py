@@ -69,10 +69,10 @@ def glm(family: str, link: str, rows: Rows, *args: float) -> Case:
     return case._replace(expected={**case.expected, **here})
 
 
-DEFAULT_P = "the probability of zeros is taken with the default p: every entry (0.15.0)"
+DEFAULT_P = "the probability of zeros uses the default p: every entry (0.15.0)"
 PROFILED = "the scale is RSS / n in loglike, RSS / (n - 4) in score: a factor of 28 / 32 (0.15.0)"
 SIGN = "the sign is wrong: the generator falls (0.15.0)"
-POWER = "NaN: a negative logarithm to a power that is not whole (0.15.0)"
+POWER = "NaN: a negative logarithm to a fractional power (0.15.0)"
 COUNTS = """Logit; Probit; Poisson; NegativeBinomial; NegativeBinomialP, p = 1.5
 GeneralizedPoisson, p = 1; GeneralizedPoisson, p = 2; ZeroInflatedPoisson
 ZeroInflatedGeneralizedPoisson; ZeroInflatedNegativeBinomialP; TruncatedLFPoisson
