@@ -299,5 +299,5 @@ def test_what_does_not_conform_is_told_in_full_and_the_exit_status_is_1(
     assert wrong == ["parity: silent faults, float32", "parity: silent faults, float64"]
     assert f": {len(found) - 3} hold, 2 fail, 1 not applicable\n" in result.output
     said = " ".join(result.output.split())
-    assert "keep small digits, write in place to no other array: the result[1] is" in said
+    assert "small digits stay, and writes reach one array alone: the result[1] is" in said
     assert max(map(len, result.output.splitlines())) <= 80

@@ -65,11 +65,11 @@ def test_the_json_has_the_structure_that_the_documentation_shows(
     assert list(found) == list(shown)
     for part in ("selection", "machine", "versions"):
         assert list(found[part]) == list(shown[part])
+    runs, fails = shown["backends"].values()  # the page leaves out what is empty
     for name, told in found["backends"].items():
-        pattern = shown["backends"]["cupy" if told["usable"] else "jax"]
-        assert list(told) == list(pattern), name
+        assert set(told) == {*runs, *fails}, name
         for device in told["devices"]:
-            assert list(device) == list(pattern["devices"][0])
+            assert list(device) == list(runs["devices"][0])
             assert list(device["memory"] or ["used", "total"]) == ["used", "total"]
 
 
