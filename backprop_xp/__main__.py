@@ -4,15 +4,14 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; without the extra ``cli``, say how to install it and exit with 1."""
+    """Run the command line; without the extra ``cli``, print how to install it and exit with 1."""
     try:
         from backprop_xp import cli
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in ("typer", "rich"):
+        if str(error.name).partition(".")[0] != "typer":
             raise
         sys.stderr.write(
-            f"error: the command backprop-xp needs {missing}, which is not installed: "
+            "error: the command backprop-xp needs typer, which is not installed: "
             "pip install 'backprop_xp[cli]'\n"
         )
         sys.exit(1)

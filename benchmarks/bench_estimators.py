@@ -1,13 +1,11 @@
-"""The estimators beside scikit-learn's own: the time of ``fit``, and what is learnt, by 10 seeds.
+"""The estimators beside scikit-learn's own: the time of ``fit``, and the scores of 10 seeds.
 
-Both are given the same settings, data and random state. They are timed in turns, each in a process
-of its own with one thread, by the processor's time: that of a machine which does other work, too.
+Both have the same settings, data and random state. They take turns, each in a process of its own
+with one thread. The processor's time is measured, so that the machine may be busy.
 """
 
+import functools
 import importlib.util
-import os
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -23,12 +21,11 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
 import backprop_xp as bx
-from backprop_xp.cli.race import quartiles
+from backprop_xp.cli.race import Entrant, race, started
 from benchmarks.conftest import Row, in_units
 
 SEEDS = 10
-ROUNDS = 7  # pairs of processes
-FITS = 3  # in each, of which the fastest counts
+ROUNDS = 15
 AIM = 0.6  # of scikit-learn's time
 
 PAIR = {
@@ -71,26 +68,22 @@ def _fitted(model: Any, x: Any, y: Any) -> Any:
         return model.fit(x, y)
 
 
-def _fits(library: str, data: str, dtype: str) -> float:
-    """Return the seconds of the processor that a fit takes, once one has been done."""
-    load, epochs = TIMED[data]
-    x, y = load()
-    x, make = x.astype(dtype), dict(zip(("ours", "theirs"), PAIR["classifier"], strict=True))
-    taken = []
-    for count in [1] + FITS * [epochs]:
+def fits(library: str, dtype: str) -> tuple[Callable[[str], float], dict[str, str]]:
+    """Return turns of ``race``: the seconds of the processor that a fit takes."""
+    ours, theirs = PAIR["classifier"]
+    make, load = (
+        ours if library == "ours" else theirs,
+        functools.cache(lambda name: TIMED[name][0]()),
+    )
+
+    def turn(data: str) -> float:
+        x, y = load(data)
+        model = make(max_iter=TIMED[data][1], random_state=0)
         start = time.process_time()
-        _fitted(make[library](max_iter=count, random_state=0), x, y)
-        taken.append(time.process_time() - start)
-    return min(taken[1:])
+        _fitted(model, x.astype(dtype), y)
+        return time.process_time() - start
 
-
-def _seconds(*arguments: str) -> float:
-    command = [sys.executable, "-m", "benchmarks.bench_estimators", *arguments]
-    alone = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
-        alone.pop(name, None)
-    done = subprocess.run(command, env=alone, capture_output=True, text=True, check=True)
-    return float(done.stdout)
+    return turn, {}
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -101,16 +94,18 @@ def test_the_time_of_fit(
     load, epochs = TIMED[data]
     load()  # or skip
 
-    def rounds() -> list[tuple[float, float]]:
-        return [
-            (_seconds("ours", data, dtype), _seconds("theirs", data, dtype)) for _ in range(ROUNDS)
-        ]
-
-    times = benchmark.pedantic(rounds, rounds=1)
-    ratio = quartiles([ours / theirs for ours, theirs in times])
-    ours = in_units(float(np.median([ours for ours, _ in times])))
-    what = f"fit of {data}, {dtype}, {epochs} epochs"
-    record(Row(what, ours, ratio, "scikit-learn's MLPClassifier", AIM))
+    alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    maker = f"{__name__}:fits"
+    pair = [Entrant(name, maker, (name, dtype), alone) for name in ("ours", "theirs")]
+    with started(pair) as children:
+        outcome = benchmark.pedantic(lambda: race(children, data, ROUNDS), rounds=1)
+    assert outcome.left_out == {}
+    what, seconds = (
+        f"fit of {data}, {dtype}, {epochs} epochs",
+        in_units(outcome.time("ours").median),
+    )
+    ratio = outcome.ratio("ours", "theirs")
+    record(Row(what, seconds, ratio, "scikit-learn's MLPClassifier", AIM))
 
 
 @pytest.mark.parametrize("data", LEARNT)
@@ -140,7 +135,3 @@ def test_what_is_learnt(
         f"scikit-learn {theirs.mean():.4f} ± {theirs.std(ddof=1):.4f}"
     )
     assert ours.mean() > theirs.mean() - 2.0 * theirs.std(ddof=1) / np.sqrt(SEEDS)
-
-
-if __name__ == "__main__":
-    print(_fits(*sys.argv[1:]))  # noqa: T201

@@ -1,4 +1,4 @@
-"""What ``import backprop_xp`` adds to importing NumPy, in fresh processes."""
+"""The time of ``import backprop_xp`` after importing NumPy, in fresh processes."""
 
 import subprocess
 import sys

@@ -1,19 +1,19 @@
-"""What a training takes from memory on NumPy, and that it gives it back."""
+"""The memory of a training on NumPy, and its growth over many steps and fits."""
 
 import gc
 import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import backprop_xp as bx
-from backprop_xp.cli.race import CASES, Case, Quartiles
+from backprop_xp.cli.contenders import CASES, learner
+from backprop_xp.cli.race import Quartiles
 from benchmarks.conftest import Row
 
-# What the interpreter itself keeps and lets go of, such as its caches of small objects.
+# The interpreter's own changes, such as those of its caches of small objects.
 SLACK = 64 * 2**10
 
 
@@ -23,16 +23,6 @@ def traced() -> Iterator[None]:
     tracemalloc.start()
     yield
     tracemalloc.stop()
-
-
-def ready(case: Case) -> tuple[bx.Network, np.ndarray, np.ndarray, np.ndarray]:
-    """Return a network, and theta and data for it."""
-    x, y = case.draw()
-    loss = "categorical_cross_entropy" if case.classes else "mean_squared_error"
-    network = bx.mlp(case.sizes, loss=loss)
-    theta = network.initialize(0, backend="numpy", dtype="float32")
-    targets = np.eye(case.sizes[-1], dtype=np.float32)[y] if case.classes else y
-    return network, theta, x, targets
 
 
 def row(what: str, used: float, allowed: float, peer: str) -> Row:
@@ -46,7 +36,7 @@ def in_bytes(count: float) -> str:
 
 def test_the_memory_of_a_step(benchmark: BenchmarkFixture, record: Callable[[Row], None]) -> None:
     case = CASES["W"]
-    network, theta, x, y = ready(case)
+    network, theta, x, y = learner(case, backend="numpy")
     activations = 4 * case.batch * sum(case.sizes[1:])
     batch = 4 * case.batch * (case.sizes[0] + case.sizes[-1])
     allowed = 4 * theta.nbytes + 2 * activations + batch
@@ -80,7 +70,7 @@ def test_10000_steps_take_no_more(
     benchmark: BenchmarkFixture, record: Callable[[Row], None]
 ) -> None:
     case = CASES["S"]
-    network, theta, x, y = ready(case)
+    network, theta, x, y = learner(case, backend="numpy")
     states = bx.train(network, theta, x, y, optimizer=bx.Adam(), epochs=1000, batch_size=case.batch)
     epochs = 10_000 // case.batches
     grown = benchmark.pedantic(lambda: growth(lambda: next(states), 10, epochs), rounds=1)
@@ -89,7 +79,7 @@ def test_10000_steps_take_no_more(
 
 @pytest.mark.usefixtures("traced")
 def test_1000_fits_take_no_more(benchmark: BenchmarkFixture, record: Callable[[Row], None]) -> None:
-    network, theta, x, y = ready(CASES["S"])
+    network, theta, x, y = learner(CASES["S"], backend="numpy")
 
     def once() -> None:
         bx.fit(network, theta, x, y, optimizer=bx.Adam(), epochs=1, batch_size=32)

@@ -49,7 +49,6 @@ def test_predict_a_row(record: Callable[[Row], None], benchmark: BenchmarkFixtur
 
 
 def _timed(function: Callable[[], object], calls: int = 100) -> float:
-
     start = time.process_time()
     for _ in range(calls):
         function()

@@ -8,13 +8,14 @@ from collections.abc import Callable
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from backprop_xp.cli.race import CASES, LIBRARIES, Entrant, is_installed, race
+from backprop_xp.cli.bench import entrants
+from backprop_xp.cli.contenders import CASES, PEERS
+from backprop_xp.cli.race import race, started
 from benchmarks.conftest import Row, in_units
 
 ROUNDS = {"S": 21, "D": 21, "M": 15, "W": 7}
-OURS = Entrant("backprop_xp", "backprop_xp", "numpy")
-OURS_ON_JAX = Entrant("backprop_xp on JAX", "backprop_xp", "jax")
-# The largest ratios that would do: ours on NumPy over a peer's time, and ours on JAX over JAX's.
+OURS, OURS_ON_JAX = "backprop_xp", "backprop_xp on JAX"
+# The largest good ratios: ours on NumPy to a peer's time, and ours on JAX to JAX's.
 AIMS = {
     ("S", "scikit-learn"): 0.30,
     ("S", "PyTorch"): 0.30,
@@ -40,25 +41,27 @@ def test_an_update(
     record: Callable[[Row], None],
     show: Callable[[str], None],
 ) -> None:
-    peers = [library for library in LIBRARIES if library != OURS.name and is_installed(library)]
-    entrants = [OURS, *(Entrant(library, library) for library in peers)]
+    peers = [name for name, library in PEERS.items() if library.is_installed]
+    racing = entrants(peers, "numpy")
     if "JAX" in peers:
-        entrants.append(OURS_ON_JAX)
-    outcome = benchmark.pedantic(lambda: race(case, entrants, ROUNDS[case]), rounds=1)
+        racing.append(entrants([], "jax")[0]._replace(name=OURS_ON_JAX))
+    with started(racing) as children:
+        outcome = benchmark.pedantic(lambda: race(children, case, ROUNDS[case]), rounds=1)
+        versions = {name: child.description.get("version") for name, child in children.items()}
     benchmark.extra_info["microseconds"] = outcome.times
     for name, reason in outcome.left_out.items():
         show(f"{case}: {name} is left out: {reason}")
-    for library in set(LIBRARIES) - {OURS.name, *peers}:
-        show(f"{case}: {library} is not installed, and left out")
-    pairs = [(OURS.name, peer, AIMS) for peer in peers] + [(OURS_ON_JAX.name, "JAX", AIMS_ON_JAX)]
+    for name in set(PEERS) - set(peers):
+        show(f"{case}: {name} is not installed and left out")
+    pairs = [(OURS, peer, AIMS) for peer in peers] + [(OURS_ON_JAX, "JAX", AIMS_ON_JAX)]
     for ours, peer, aims in pairs:
         if ours in outcome.times and peer in outcome.times:
             row = Row(
-                f"{case}: an update of {CASES[case]}" + ours.removeprefix(OURS.name),
+                f"{case}: an update of {CASES[case]}" + ours.removeprefix(OURS),
                 in_units(outcome.time(ours).median / 1e6),
                 outcome.ratio(ours, peer),
-                f"{peer} {outcome.greetings[peer]['version']}".replace("matmul", "matmul, NumPy"),
+                f"{peer} {versions[peer]}".replace("matmul", "matmul, NumPy"),
                 aims.get((case, peer)),
             )
             record(row)
-    assert OURS.name in outcome.times
+    assert OURS in outcome.times

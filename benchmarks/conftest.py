@@ -1,25 +1,28 @@
 """Ratios against a peer measured in the same run: the only figures that travel between machines.
 
-They come out as one table at the end of the run, with the aims beside them.
+The end of the run prints them as one table, with the aims.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from backprop_xp.cli.bench import as_lines, machine
+from backprop_xp.cli.bench import as_lines, environment
 from backprop_xp.cli.race import Quartiles, quartiles
 
 ROUNDS = 41
+sys.path.append(str(Path(__file__).parents[1]))  # processes of their own import benchmarks too
 
 
 class Row(NamedTuple):
-    """A line of the table: what was measured, and its ratio to what it is held against.
+    """A row of the table: a measurement with its unit, and its ratio to a peer's.
 
-    ``ours`` is the figure itself, in words. The aim is the largest median that would do.
+    ``aim`` is the largest good ratio.
     """
 
     what: str
@@ -38,7 +41,7 @@ class Row(NamedTuple):
 
 
 _HEAD = "| what | ours | ratio | beside | aim |\n|---|---|---|---|---|"
-_machine = as_lines(machine())  # and its load before the first benchmark
+_machine = as_lines(environment())  # and its load before the first benchmark
 _rows: list[Row] = []
 _texts: list[str] = []
 
@@ -53,9 +56,9 @@ def record() -> Callable[[Row], None]:
 def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Callable[..., Row]:
     """Time a function by pytest-benchmark, and its ratio to a peer by alternating the two.
 
-    Alternating in short blocks lets a noisy neighbour slow both alike. ``wait`` waits for what the
-    two only queue, as on a GPU: it is called before a block's clock starts and before it stops,
-    never between the calls, which may run ahead of the GPU as they do in training.
+    A busy machine slows both alike, in short blocks. ``wait`` waits for a GPU: it is called before
+    a block's clock starts and before it stops, but not between the calls, which may run ahead of
+    the GPU as in a training.
     """
 
     def run(
@@ -91,7 +94,7 @@ def show() -> Callable[[str], None]:
 
 
 def in_units(seconds: float) -> str:
-    """Return a time to three digits in words."""
+    """Return a time with three digits and its unit."""
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"

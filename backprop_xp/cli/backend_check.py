@@ -1,6 +1,6 @@
-"""One gradient, checked on several backends: what the command ``check`` computes.
+"""One gradient, checked on several backends: the computation of the command ``check``.
 
-The problem is drawn once, on the host, and each backend is given the same. Nothing is printed here.
+The problem is drawn once, on the host; each backend has the same. Nothing is printed here.
 """
 
 import time
@@ -11,7 +11,6 @@ import numpy as np
 
 import backprop_xp as bx
 from backprop_xp.backends import (
-    Array,
     BackendUnavailableError,
     DTypeNotKeptError,
     Selection,
@@ -25,10 +24,10 @@ from backprop_xp.backends import (
 _BIAS_SPREAD = 0.1
 
 
-class Case(NamedTuple):
-    """A network with theta ``(P,)``, x and y in float64 on the host, and how it is checked.
+class Problem(NamedTuple):
+    """A network with theta ``(P,)``, x and y in float64 on the host, and the method of the check.
 
-    ``seed`` draws the directions of a check, and is the key of the dropout masks.
+    ``seed`` draws the directions of the check and the dropout masks.
     """
 
     network: bx.Network
@@ -40,10 +39,10 @@ class Case(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What came of the check on one backend: a report, or the reason why there is none.
+    """The result of the check on one backend: a report, or the reason why there is none.
 
-    ``verdict`` is the report's; without one it is ``"not usable"`` (the backend cannot run here),
-    ``"not checked"`` (it keeps no such dtype) or ``"error"``. ``gradient`` is the analytic one,
+    ``verdict`` is the report's. Without a report it is ``"not usable"`` (the backend cannot run
+    here), ``"not checked"`` (it lacks the dtype) or ``"error"``. ``gradient`` is the analytic one,
     ``(P,)`` on the host.
     """
 
@@ -56,18 +55,15 @@ class Finding(NamedTuple):
     gradient: np.ndarray | None = None
     seconds: float = 0.0
 
-    def failed(self, *, asked: bool) -> bool:
-        """Say whether this is a failure; ``asked``, whether the user named the backend."""
+    def failed(self, *, is_named: bool) -> bool:
+        """Whether this is a failure; ``is_named``: the user named the backend."""
         if self.verdict in ("not usable", "not checked"):
-            return asked
+            return is_named
         return self.report is None or not self.report.passed
 
 
 class Difference(NamedTuple):
-    """How far a backend's gradient is from the first one's in that dtype, as ``relative``.
-
-    That is ``max|other - first| / max|first|``.
-    """
+    """``max|other - first| / max|first|``: ``first`` is the first backend with this dtype."""
 
     dtype: str
     first: str
@@ -77,66 +73,66 @@ class Difference(NamedTuple):
 
 def draw(
     network: bx.Network, widths: Sequence[int], loss: str, *, batch: int, seed: int, method: str
-) -> Case:
-    """Draw theta, x, and a y that suits the loss of this name."""
+) -> Problem:
+    """Draw theta, x, and targets that suit the loss."""
     generator = np.random.default_rng(seed)
     start = network.initialize(seed, backend="numpy", device="cpu", dtype="float64")
-    # Biases of 0 would put a sample with x = 0, or one behind dead units, on the kink of a relu.
-    # All that is no weight is moved: a LayerNorm's scale as well.
+    # A bias of 0 puts a sample with x = 0, or one behind dead units, on the kink of a relu.
+    # Everything but the weights is moved: a LayerNorm's scale as well.
     moves = 1.0 - network.weight_mask(start)
     theta = start + _BIAS_SPREAD * moves * generator.normal(size=start.shape)
     x = generator.normal(size=(batch, widths[0]))
     y = _targets(generator, loss, (batch, widths[-1]))
-    return Case(network, theta, x, y, seed, method)
+    return Problem(network, theta, x, y, seed, method)
 
 
-def check_on(backend: str, case: Case, dtype: str | None) -> Finding:
-    """Check the gradient on the backend of this name; what goes wrong there is the finding."""
+def check_on(backend: str, problem: Problem, dtype: str | None) -> Finding:
+    """Check the gradient on the backend of this name; an error becomes part of the finding."""
     finding = Finding(backend)
     try:
-        place = bx.resolve(backend=backend, dtype="float32")  # which every library keeps
-        device = place.backend.device_name(place.device)
-        finding = finding._replace(device=device, dtype=dtype or finding.dtype)
-        choice = bx.resolve(backend=backend, dtype=dtype)
-        finding = finding._replace(dtype=dtype_name(choice.dtype))
-        return _check(finding, case, choice)
+        selection = bx.resolve(backend=backend, dtype="float32")  # which every library has
+        device = selection.backend.device_name(selection.device)
+        finding = finding._replace(device=device, dtype=dtype or "")
+        selection = bx.resolve(backend=backend, dtype=dtype)
+        finding = finding._replace(dtype=dtype_name(selection.dtype))
+        return _check(finding, problem, selection)
     except BackendUnavailableError:
-        return finding._replace(verdict="not usable", reason=_why_unusable(backend))
+        probe = registry.probe(backend)
+        return finding._replace(verdict="not usable", reason=f"{probe.reason}. Try: {probe.hint}")
     except DTypeNotKeptError as error:
         return finding._replace(verdict="not checked", reason=str(error))
-    except Exception as error:  # a library's own kinds too: the other backends are still run
+    except Exception as error:  # also a library's own classes: the other backends are still run
         return finding._replace(reason=in_words(error))
 
 
 def differences(findings: Sequence[Finding]) -> list[Difference]:
-    """Compare the gradients of backends that computed in one dtype with the first one's."""
-    first: dict[str, Finding] = {}
+    """Compare the gradient of each backend with that of the first one in the same dtype."""
+    first: dict[str, tuple[str, np.ndarray]] = {}
     found = []
     for finding in findings:
-        if finding.gradient is None:
+        dtype, gradient = finding.dtype, finding.gradient
+        if gradient is None:
             continue
-        reference = first.setdefault(finding.dtype, finding)
-        if reference is not finding and reference.gradient is not None:
-            relative = _relative_difference(reference.gradient, finding.gradient)
-            found.append(Difference(finding.dtype, reference.backend, finding.backend, relative))
+        if dtype in first:
+            name, reference = first[dtype]
+            relative = _relative_difference(reference, gradient)
+            found.append(Difference(dtype, name, finding.backend, relative))
+        first.setdefault(dtype, (finding.backend, gradient))
     return found
 
 
-def _check(finding: Finding, case: Case, choice: Selection) -> Finding:
-    theta, x, y = (_put(array, choice) for array in (case.theta, case.x, case.y))
-    network, seed = case.network, case.seed
+def _check(finding: Finding, problem: Problem, selection: Selection) -> Finding:
+    where = {"backend": selection.backend, "device": selection.device, "dtype": selection.dtype}
+    network, seed = problem.network, problem.seed
+    theta, x, y = (bx.asarray(array, **where) for array in (problem.theta, problem.x, problem.y))
     begin = time.perf_counter()
-    report = bx.check_network(network, theta, x, y, rng=seed, method=case.method, seed=seed)
+    report = bx.check_network(network, theta, x, y, rng=seed, method=problem.method, seed=seed)
     seconds = time.perf_counter() - begin
-    # A report by directions holds no gradient, so it is computed once more.
+    # A report by directions has no gradient: compute it once more.
     _, gradient = network.loss_and_gradient(theta, x, y, rng=seed)
     return finding._replace(
         verdict=report.verdict, report=report, gradient=to_host(gradient), seconds=seconds
     )
-
-
-def _put(array: np.ndarray, choice: Selection) -> Array:
-    return bx.asarray(array, backend=choice.backend, device=choice.device, dtype=choice.dtype)
 
 
 def _targets(generator: np.random.Generator, loss: str, shape: tuple[int, int]) -> np.ndarray:
@@ -149,13 +145,8 @@ def _targets(generator: np.random.Generator, loss: str, shape: tuple[int, int]) 
     return generator.normal(size=shape)
 
 
-def _why_unusable(backend: str) -> str:
-    probe = registry.probe(backend)
-    return f"{probe.reason}. Try: {probe.hint}"
-
-
 def _relative_difference(first: np.ndarray, other: np.ndarray) -> float:
-    # Of two float32 gradients too the difference is exact in float64.
+    # In float64 the difference of two float32 gradients is exact.
     first, other = first.astype(np.float64), other.astype(np.float64)
     scale = float(np.max(np.abs(first)))
     return float(np.max(np.abs(other - first))) / (scale or 1.0)

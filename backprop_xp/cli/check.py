@@ -1,135 +1,95 @@
-"""The command ``check``: a network's gradient, checked on every backend that can run here.
-
-What is computed is in ``comparison.py``; ``--conformance``, which checks a backend instead, is in
-``conformance.py``.
-"""
+"""The command ``check``: a network's gradient, checked on every backend that can run here."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, TypeAlias
 
 import numpy as np
 import typer
 
 import backprop_xp as bx
 from backprop_xp.backends import Selection, registry
-from backprop_xp.checks import nearest
 from backprop_xp.cli import conformance as kit
 from backprop_xp.cli.arguments import (
+    Activation,
     bad_sizes,
     bounded,
     count_parameters,
-    known_activation,
-    known_loss,
+    known_backend,
+    one_of,
     parse_sizes,
     refuse_more,
 )
-from backprop_xp.cli.backend_check import Case, Finding, check_on, differences, draw
-from backprop_xp.cli.output import errors_in_one_line, indent, one_line, say, showing_work
+from backprop_xp.cli.backend_check import Finding, Problem, check_on, differences, draw
+from backprop_xp.cli.output import errors_in_one_line, indent, one_line, say
+from backprop_xp.display.progress import spinner
 from backprop_xp.gradient_check.problems import METHODS
+from backprop_xp.networks.losses import LOSSES
 
-_DTYPES = ["float64", "float32"]
+_DTYPES = ("float64", "float32")
 _EXAMPLE = "4,8,3"
 _HEADS = (
     f"{'backend':<17} {'device':<10} {'dtype':<8} {'verdict':<16} {'method':<12} "
     f"{'relative error':>14} {'tolerance':>9} {'evaluations':>11} {'seconds':>7}"
 )
 
-
-def _check_sizes(text: str, loss: str) -> list[int]:
-    sizes = parse_sizes(text, _EXAMPLE)
-    if len(sizes) < 2:
-        raise bad_sizes(text, "needs a width of the inputs and one of the outputs", _EXAMPLE)
-    if sizes[-1] == 1 and loss == "categorical_cross_entropy":
-        # The gradient of a single class is 0, whatever the backward rules do.
-        raise bad_sizes(text, "has one output, but that loss needs two classes or more", _EXAMPLE)
-    return sizes
-
-
-def _check_dtype(name: str | None) -> str | None:
-    if name is not None and name not in _DTYPES:
-        raise typer.BadParameter(f"{name!r} is unknown. {nearest(name, _DTYPES)}")
-    return name
-
-
-def _check_method(name: str) -> str:
-    if name not in METHODS:
-        raise typer.BadParameter(f"{name!r} is unknown. {nearest(name, METHODS)}")
-    return name
-
-
-def _check_backends(names: list[str] | None) -> list[str]:
-    """Refuse an unknown name; why a known one cannot run is told in its row."""
-    known = registry.names() if names else []
-    for name in names or []:
-        if name not in known and name != "auto":
-            raise typer.BadParameter(f"{name!r} is unknown. {nearest(name, known)}")
-    return list(dict.fromkeys(names or []))
+Loss: TypeAlias = Annotated[
+    str, typer.Option(callback=one_of(LOSSES), help="A name of bx.losses; the targets suit it.")
+]
+Dropout: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        callback=bounded("dropout", low=0.0, below=1.0), help="Rate behind each hidden layer."
+    ),
+]
+L2: TypeAlias = Annotated[
+    float, typer.Option(callback=bounded("l2", low=0.0), help="L2 penalty on the weights.")
+]
+DType: TypeAlias = Annotated[
+    str | None,
+    typer.Option(callback=one_of(_DTYPES), help="float64 or float32. Default: each backend's own."),
+]
+Method: TypeAlias = Annotated[
+    str, typer.Option(callback=one_of(METHODS), help="A method of bx.check_gradient.")
+]
+Backends: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        callback=lambda names: list(dict.fromkeys(map(known_backend, names or []))),
+        help="A backend; may be repeated. Default: all that can run here.",
+    ),
+]
+Device: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="The device for --conformance. Default: the environment's choice."),
+]
 
 
 def check(
     context: typer.Context,
     sizes: Annotated[str, typer.Option(help="Widths of the layers, inputs first.")] = _EXAMPLE,
-    hidden: Annotated[
-        str, typer.Option(callback=known_activation, help="A name of bx.activations.")
-    ] = "tanh",
-    output: Annotated[
-        str, typer.Option(callback=known_activation, help="A name of bx.activations.")
-    ] = "identity",
-    loss: Annotated[
-        str, typer.Option(callback=known_loss, help="A name of bx.losses; the targets suit it.")
-    ] = "mean_squared_error",
-    dropout: Annotated[
-        float,
-        typer.Option(
-            callback=bounded("dropout", low=0.0, below=1.0), help="Rate behind each hidden layer."
-        ),
-    ] = 0.0,
+    hidden: Activation = "tanh",
+    output: Activation = "identity",
+    loss: Loss = "mean_squared_error",
+    dropout: Dropout = 0.0,
     layer_norm: Annotated[
         bool, typer.Option("--layer-norm", help="Normalise each hidden layer.")
     ] = False,
-    l2: Annotated[
-        float,
-        typer.Option(
-            callback=bounded("l2", low=0.0),
-            help="Strength of the penalty on weights.",
-        ),
-    ] = 0.0,
+    l2: L2 = 0.0,
     batch: Annotated[int, typer.Option(min=1, help="Rows of data.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of theta, data, dropout masks.")] = 0,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            callback=_check_dtype,
-            help="float64 or float32. Default: each backend's own.",
-            show_default=False,
-        ),
-    ] = None,
-    method: Annotated[
-        str, typer.Option(callback=_check_method, help="A method of bx.check_gradient.")
-    ] = "auto",
-    backend: Annotated[
-        list[str] | None,
-        typer.Option(
-            callback=_check_backends,
-            help="A backend; may be repeated. Default: all that can run here.",
-            show_default=False,
-        ),
-    ] = None,
+    dtype: DType = None,
+    method: Method = "auto",
+    backend: Backends = None,
     conformance: Annotated[
-        bool, typer.Option("--conformance", help="Check the backend itself: the conformance kit.")
+        bool, typer.Option("--conformance", help="Check a backend by the conformance kit instead.")
     ] = False,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="Where --conformance runs. Default: as the environment says.", show_default=False
-        ),
-    ] = None,
+    device: Device = None,
 ) -> None:
     """Check a network's gradient on every backend that can run here, and compare them.
 
-    Theta and data are random, drawn on the host, so that every backend has the same problem. The
-    exit status is 1 if a check does not pass, or if a backend asked for by --backend cannot run it.
-    With --conformance one backend is checked instead of a gradient: what it must do to be one.
+    Theta and data are random, and drawn on the host: every backend has the same problem. The exit
+    status is 1 if a check does not pass, or if a backend named by --backend cannot run it.
+    --conformance checks one backend by the conformance kit instead of a gradient.
     """
     if conformance:
         kit.check_options(context, backend or [])
@@ -138,40 +98,41 @@ def check(
         raise typer.Exit(0 if holds else 1)
     if device is not None:
         raise typer.BadParameter(
-            "goes with --conformance. Elsewhere BACKPROP_XP_BACKEND and BACKPROP_XP_DEVICE choose.",
+            "goes with --conformance. Without it, set BACKPROP_XP_BACKEND and BACKPROP_XP_DEVICE.",
             param_hint="'--device'",
         )
-    widths = _check_sizes(sizes, loss)
-    refuse_more(count_parameters(widths), "--sizes")
-    refuse_more(batch * max(widths), "--batch")
-    network = _network(
-        widths,
-        hidden=hidden,
-        output=output,
-        loss=loss,
-        dropout=dropout,
-        layer_norm=layer_norm,
-        l2=l2,
-    )
-    # NumPy alone warns of an overflow; the verdict says so on every backend.
+    widths = _parse_sizes(sizes, loss, batch)
+    try:
+        network = bx.mlp(
+            widths, hidden=hidden, output=output, loss=loss, dropout=dropout,
+            layer_norm=layer_norm, l2=l2,
+        )  # fmt: skip
+    except ValueError as error:  # each option alone is right
+        raise typer.BadParameter(one_line(error), param_hint="'--output'") from None
+    say(f"network {'-'.join(map(str, widths))}, loss {loss}, {batch} rows, seed {seed}")
+    say(f"  activations: hidden {hidden}, output {output}; l2 {l2:g}, dropout {dropout:g}")
+    say(indent(network.describe()))
+    # NumPy alone warns of an overflow; on every backend the verdict says so.
     with errors_in_one_line(), np.errstate(all="ignore"):
-        case = draw(network, widths, loss, batch=batch, seed=seed, method=method)
-        say(f"network {'-'.join(map(str, widths))}, loss {loss}, {batch} rows, seed {seed}")
-        say(f"  activations: hidden {hidden}, output {output}; l2 {l2:g}, dropout {dropout:g}")
-        say(indent(network.describe()))
-        names = backend or registry.names()
-        findings = _check_each(names, case, dtype)
+        problem = draw(network, widths, loss, batch=batch, seed=seed, method=method)
+        findings = _check_each(backend or registry.names(), problem, dtype)
         _show_differences(findings)
         _show_reports(findings)
-    if any(finding.failed(asked=bool(backend)) for finding in findings):
+    if any(finding.failed(is_named=bool(backend)) for finding in findings):
         raise typer.Exit(1)
 
 
-def _network(widths: list[int], **options: Any) -> bx.Network:
-    try:
-        return bx.mlp(widths, **options)
-    except ValueError as error:  # of the options by themselves none is wrong by now
-        raise typer.BadParameter(one_line(error), param_hint="'--output'") from None
+def _parse_sizes(text: str, loss: str, batch: int) -> list[int]:
+    """Return the widths of the layers; raise BadParameter for what a check cannot use."""
+    sizes = parse_sizes(text, _EXAMPLE)
+    if len(sizes) < 2:
+        raise bad_sizes(text, "needs the widths of the inputs and the outputs", _EXAMPLE)
+    if sizes[-1] == 1 and loss == "categorical_cross_entropy":
+        # The gradient of a single class is 0, whatever the backward rules do.
+        raise bad_sizes(text, "has one output, but that loss needs two classes or more", _EXAMPLE)
+    refuse_more(count_parameters(sizes), "--sizes")
+    refuse_more(batch * max(sizes), "--batch")
+    return sizes
 
 
 def _resolve(backend: str | None, device: str | None) -> Selection:
@@ -183,13 +144,13 @@ def _resolve(backend: str | None, device: str | None) -> Selection:
         raise typer.BadParameter(one_line(error), param_hint="'--device'") from None
 
 
-def _check_each(names: Sequence[str], case: Case, dtype: str | None) -> list[Finding]:
-    """Check on each backend and print its row at once: some take seconds to compile."""
+def _check_each(names: Sequence[str], problem: Problem, dtype: str | None) -> list[Finding]:
+    """Check on each backend; print each row when it is there, for some take seconds."""
     say(f"\n{_HEADS}")
     findings = []
     for name in names:
-        with showing_work(f"checking on {name}"):
-            findings.append(check_on(name, case, dtype))
+        with spinner(f"checking on {name}"):
+            findings.append(check_on(name, problem, dtype))
         say(_row(findings[-1]))
     return findings
 
@@ -206,8 +167,7 @@ def _row(finding: Finding) -> str:
 
 
 def _show_differences(findings: Sequence[Finding]) -> None:
-    found = differences(findings)
-    if found:
+    if found := differences(findings):
         say("\nlargest difference between two backends' gradients, relative to the largest entry")
     for one in found:
         pair = f"{one.first} and {one.other}"

@@ -1,45 +1,48 @@
-"""The table of ``check --conformance``: what holds of a backend, what fails, and why."""
+"""The table of ``check --conformance``: which checks of the kit a backend passes, and why not."""
 
 from collections import Counter
-from typing import Any
 
 import typer
 
 from backprop_xp.backends import Selection
 from backprop_xp.cli.output import one_line, say, wrapped
 
-# Each says how the gradient of one network is checked, or where: the kit has its own.
-_OWN = {"backend", "device", "conformance"}
+# The other options of check are about the gradient of one network.
+_OPTIONS = {"backend", "device", "conformance"}
 
 
 def check_options(context: typer.Context, backends: list[str]) -> None:
-    """Refuse options that ``--conformance`` does not heed, and several backends."""
-    given = [
+    """Raise BadParameter for options that ``--conformance`` ignores, and for several backends."""
+    others = [
         f"--{name.replace('_', '-')}"
         for name in context.params
-        if name not in _OWN and _is_given(context, name)
+        if name not in _OPTIONS and _is_from_command_line(context, name)
     ]
-    if given:
+    if others:
         raise typer.BadParameter(
-            f"does not go with {', '.join(given)}: it has networks and data of its own.",
+            f"does not go with {', '.join(others)}: it has networks and data of its own.",
             param_hint="'--conformance'",
         )
     if len(backends) > 1:
         raise typer.BadParameter(
-            f"checks one backend, but {len(backends)} are named: --backend numpy would do.",
+            f"checks one backend, but {len(backends)} are named. Example: --backend numpy.",
             param_hint="'--conformance'",
         )
 
 
-def show(choice: Selection) -> bool:
-    """Run the kit, print each outcome as it comes, and return whether nothing fails."""
+def _is_from_command_line(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def show(selection: Selection) -> bool:
+    """Run the kit, print each outcome when it is there, and return whether nothing fails."""
     from backprop_xp import testing
 
-    backend, device = choice.backend, choice.device
+    backend, device = selection.backend, selection.device
     where = f"{backend.name} on {backend.device_name(device)}"
     say(f"conformance of {where}")
-    group, counts = "", Counter[str]()
-    reasons: dict[str, int] = {}
+    group, counts, reasons = "", Counter[str](), Counter[str]()
     for check in testing.checks():
         outcome = testing.run(check, backend, device)
         if outcome.group != group:
@@ -49,23 +52,12 @@ def show(choice: Selection) -> bool:
         if outcome.status == "fails":
             say(wrapped(f"{check.sentence}: {one_line(outcome.detail)}", " " * 6))
         if outcome.status == "not applicable":
-            reason = one_line(outcome.detail)
-            reasons[reason] = reasons.get(reason, 0) + 1
+            reasons[one_line(outcome.detail)] += 1
         counts[outcome.status] += 1
-    _show_reasons(reasons)
-    held, failed, rest = (counts[status] for status in ("holds", "fails", "not applicable"))
-    say(f"\n{where}: {held} hold, {failed} fail, {rest} not applicable")
-    return not failed
-
-
-def _show_reasons(reasons: dict[str, int]) -> None:
-    """Print why checks did not apply: each reason once, for hundreds may share one."""
-    if reasons:
+    if reasons:  # hundreds of checks may share one
         say("\nnot applicable")
     for reason, count in reasons.items():
         say(wrapped(reason, f"{count:>5}  "))
-
-
-def _is_given(context: typer.Context, name: str) -> Any:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+    held, failed, rest = (counts[status] for status in ("holds", "fails", "not applicable"))
+    say(f"\n{where}: {held} hold, {failed} fail, {rest} not applicable")
+    return not failed

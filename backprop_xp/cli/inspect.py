@@ -1,128 +1,143 @@
-"""The command ``inspect``: what a model of a table is, and which columns tell it the most."""
+"""The command ``inspect``: the network, columns, training and metrics of a model of a table."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 import backprop_xp as bx
+from backprop_xp import tables
 from backprop_xp.cli.arguments import (
     Decimal,
     Encoding,
+    Json,
     Separator,
     picture_path,
     refuse_overwriting,
-    require_pictures,
+    require_matplotlib,
 )
-from backprop_xp.cli.output import errors_in_one_line, indent, note, say, width, wrapped
+from backprop_xp.cli.output import (
+    JsonObject,
+    errors_in_one_line,
+    indent,
+    labelled,
+    note,
+    say,
+    width,
+    wrapped,
+)
 from backprop_xp.cli.table_output import classes_table, cut, metrics_table, number, parts_of
 from backprop_xp.plots.canvas import new_figure
 
-# Columns of a label, with its indent, where none is longer, and the most of them.
-_LABEL, _LONGEST = 14, 28
-# Of more columns a picture shows the most telling ones.
-_MOST_BARS = 30
+if TYPE_CHECKING:
+    from backprop_xp.tables.evaluation import Importance
+    from backprop_xp.tables.model import TableModel
+
+# The width of a label with its indent: the default and the maximum.
+_LABEL, _MAX_LABEL = 14, 28
+# A picture of more columns shows the most important ones.
+_MAX_BARS = 30
+
+Data: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="A table, best of rows not trained on: the importance of each column."),
+]
+Plot: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(callback=picture_path, help="Plot the importances: .png, .svg or .pdf."),
+]
 
 
 def inspect(
     model: Annotated[str, typer.Argument(help="The file that train wrote.")],
-    data: Annotated[
-        str | None,
-        typer.Option(help="A table, best of rows not trained on: which columns tell the most."),
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(callback=picture_path, help="Draw what --data finds: .png, .svg or .pdf."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+    data: Data = None,
+    plot: Plot = None,
+    as_json: Json = False,
     separator: Separator = None,
     decimal: Decimal = None,
     encoding: Encoding = None,
 ) -> None:
-    """Show what a model is: its network, what is done with each column, its training, its metrics.
+    """Show a model: its network, the preparation of each column, its training, its metrics.
 
-    With --data each column is shuffled, and the more the loss grows by it, the more it tells. The
-    exit status is 2 for what cannot be used.
+    With --data each column is shuffled: its importance is by how much the loss grows. The exit
+    status is 2 for input that cannot be used.
     """
     if plot is not None and data is None:
-        raise typer.BadParameter("draws what --data finds: give both.", param_hint="'--plot'")
+        raise typer.BadParameter("draws the importances: give --data too.", param_hint="'--plot'")
     with errors_in_one_line(2):
-        require_pictures(plot)
+        require_matplotlib(plot)
         refuse_overwriting([model, data], {"--plot": plot})
-        tables = bx.tables
-        file = tables.TableFile(data or "", separator, decimal, encoding, note)
-        known = tables.load(model)
-        found = tables.importances(known, file) if data is not None else None
+        trained, importances = tables.load(model), None
+        if data is not None:
+            file = tables.TableFile(data, separator, decimal, encoding, note)
+            importances = tables.importances(trained, file)
         if plot is not None:
-            _draw(found or [], known.target, plot)
-        told = collect(model, known, tables.described_columns(known.preparation), found)
-    say(json.dumps(told, indent=2) if as_json else as_text(told))
+            _draw(importances or [], trained, plot)
+        found = collect(model, trained, importances)
+    say(json.dumps(found, indent=2) if as_json else as_text(found))
 
 
-def collect(path: str, model: Any, columns: list[Any], found: Any) -> dict[str, Any]:
-    """Return what the command tells, as ``docs/tables.md`` lays it out."""
-    told = dict(model.told)
-    told.pop("history", None)
-    report = told.pop("report", None)
-    shuffled = {} if found is None else {"importances": [one._asdict() for one in found]}
-    return {
+def collect(
+    path: str, model: "TableModel", importances: "Sequence[Importance] | None"
+) -> JsonObject:
+    """Return the object of ``--json``; ``docs/tables.md`` describes it."""
+    metadata = dict(model.told)
+    metadata.pop("history", None)
+    report = metadata.pop("report", None)
+    found = {
         "model": path,
         "task": model.target.task,
         "network": model.network.describe(),
-        "columns": columns,
+        "columns": tables.described_columns(model.preparation),
         "left_out": model.preparation.left_out,
-        **told,
+        **metadata,
         "report": report,
-        **shuffled,
     }
+    if importances is not None:
+        found["importances"] = [one._asdict() for one in importances]
+    return found
 
 
-def as_text(told: dict[str, Any]) -> str:
-    """Return what ``collect`` returns as lines."""
-    target = told["target"]
+def as_text(found: JsonObject) -> str:
+    """Return the object of ``collect`` as lines."""
+    target = found["target"]
     classes = f" ({', '.join(map(str, target['classes']))})" if target["classes"] else ""
     lines = [
-        wrapped(f"{told['model']}: {target['task']}, for {target['name']!r}{classes}"),
+        wrapped(f"{found['model']}: {target['task']}, for {target['name']!r}{classes}"),
         "\nnetwork",
-        indent(told["network"]),
+        indent(found["network"]),
         "\ncolumns",
-        *_columns(told),
+        *_columns(found),
         "\ntraining",
-        *_training(told),
+        *_training(found),
     ]
-    if told["report"] is None:
-        lines.append(_line("state", "cut short: train --resume goes on"))
+    if found["report"] is None:
+        lines.append(labelled("state", "interrupted: train --resume continues", _LABEL))
     else:
-        lines += ["\nmetrics", indent(metrics_table(told["report"]))]
-    if "classes" in told:
-        lines += ["\nclasses, on the test rows", indent(classes_table(told["classes"]))]
-    if "importances" in told:
-        lines += ["\nwhat the loss grows by where a column is shuffled", *_shuffled(told)]
-    versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
-    return "\n".join([*lines, "\nversions", _line("", versions)])
+        lines += ["\nmetrics", indent(metrics_table(found["report"]))]
+    if "classes" in found:
+        lines += ["\nclasses, on the test rows", indent(classes_table(found["classes"]))]
+    if "importances" in found:
+        lines += ["\nincrease of the loss where a column is shuffled", *_shuffled(found)]
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return "\n".join([*lines, "\nversions", labelled("", versions, _LABEL)])
 
 
-def _line(label: str, text: Any, room: int = _LABEL) -> str:
-    return wrapped(str(text), f"  {cut(label, room - 2)}".ljust(room) + " ")
+def _columns(found: JsonObject) -> list[str]:
+    lines = {column["name"]: _column(column) for column in found["columns"]}
+    lines |= {name: f"left out: {why}" for name, why in found["left_out"].items()}
+    room = min(2 + max(map(len, lines)), width() // 2, _MAX_LABEL)
+    return [labelled(cut(name, room - 2), text, room) for name, text in lines.items()]
 
 
-def _columns(told: dict[str, Any]) -> list[str]:
-    lines = {column["name"]: _column(column) for column in told["columns"]}
-    lines |= {name: f"left out: {why}" for name, why in told["left_out"].items()}
-    room = min(2 + max(map(len, lines)), width() // 2, _LONGEST)
-    return [_line(name, text, room) for name, text in lines.items()]
-
-
-def _column(column: dict[str, Any]) -> str:
+def _column(column: JsonObject) -> str:
     match column:
         case {"kind": "number", "mean": mean, "deviation": deviation, "filled": filled}:
-            told = f"mean {number(mean)}, deviation {number(deviation)}"
-            missing = f"; missing: {number(filled)}" + (
-                ", flagged" if column["features"] > 1 else ""
-            )
-            return f"number: {told}{missing}"
+            flag = ", flagged" if column["features"] > 1 else ""
+            moments = f"mean {number(mean)}, deviation {number(deviation)}"
+            return f"number: {moments}; missing: {number(filled)}{flag}"
         case {"kind": "category", "categories": categories}:
             names = ["missing" if name is None else str(name) for name in categories]
             more = f", and {len(names) - 20} more" if len(names) > 20 else ""
@@ -132,38 +147,38 @@ def _column(column: dict[str, Any]) -> str:
     return f"text: {column['features']} coordinates of {column['pieces']} groups of letters"
 
 
-def _training(told: dict[str, Any]) -> list[str]:
-    rows, where = told["rows"], told["where"]
-    settings = ", ".join(f"{name} {_plain(value)}" for name, value in told["settings"].items())
-    return [
-        _line("rows", parts_of(rows)),
-        _line("epochs", f"{told['epoch']}, the best {told['best_epoch']}"),
-        _line("loss there", f"{told['best']:.6g} (validation)"),
-        _line("where", f"{where['backend']}, {where['dtype']}"),
-        _line("settings", settings),
-    ]
+def _training(found: JsonObject) -> list[str]:
+    settings = {
+        name: ",".join(map(str, value)) if isinstance(value, list) else value
+        for name, value in found["settings"].items()
+    }
+    texts = {
+        "rows": parts_of(found["rows"]),
+        "epochs": f"{found['epoch']}, the best {found['best_epoch']}",
+        "best loss": f"{found['best']:.6g} (validation)",
+        "where": f"{found['where']['backend']}, {found['where']['dtype']}",
+        "settings": ", ".join(f"{name} {value}" for name, value in settings.items()),
+    }
+    return [labelled(label, text, _LABEL) for label, text in texts.items()]
 
 
-def _plain(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _shuffled(told: dict[str, Any]) -> list[str]:
-    room = min(max(len(one["column"]) for one in told["importances"]), _LONGEST)
+def _shuffled(found: JsonObject) -> list[str]:
+    room = min(max(len(one["column"]) for one in found["importances"]), _MAX_LABEL)
     lines = []
-    for one in told["importances"]:
+    for one in found["importances"]:
         name = cut(one["column"], room)
         lines.append(f"  {name:<{room}}{number(one['mean']):>11} ± {number(one['deviation'])}")
     return lines
 
 
-def _draw(found: Sequence[Any], target: Any, path: Path) -> None:
-    """Draw a bar for each column, the most telling above."""
-    shown = list(found)[:_MOST_BARS][::-1]
-    figure = new_figure(6.0, 1.2 + 0.28 * len(shown))
+def _draw(importances: "Sequence[Importance]", model: "TableModel", path: Path) -> None:
+    """Draw a bar for each column, the most important one on top."""
+    bars = list(importances)[:_MAX_BARS][::-1]
+    figure = new_figure(6.0, 1.2 + 0.28 * len(bars))
     axes = figure.add_subplot()
-    spread = [one.deviation for one in shown]
-    axes.barh([one.column for one in shown], [one.mean for one in shown], xerr=spread)
-    unit = "log-loss" if target.classes else f"root mean squared error of {target.name}"
-    axes.set_xlabel(f"what the {unit} grows by where the column is shuffled")
+    spread = [one.deviation for one in bars]
+    axes.barh([one.column for one in bars], [one.mean for one in bars], xerr=spread)
+    target = model.target
+    loss = "log-loss" if target.classes else f"root mean squared error of {target.name}"
+    axes.set_xlabel(f"increase of the {loss} where the column is shuffled")
     bx.plots.save(figure, path)

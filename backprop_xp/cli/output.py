@@ -1,4 +1,4 @@
-"""What the commands share in printing: lines, names, and an error in one line."""
+"""Printing for all commands: lines, labels, and errors in one line with an exit status."""
 
 import contextlib
 import difflib
@@ -6,40 +6,42 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import typer
 
 _WIDTH = 80
-# What the options refuse, of the click that typer brings: BadParameter is a UsageError is this.
-_Refusal: Any = typer.BadParameter.__mro__[2]
+# An object that is printed, or read, as JSON.
+JsonObject: TypeAlias = Mapping[str, Any]
+# The base class of the errors of options: typer does not export the class that it has from click.
+_CommandError: Any = typer.BadParameter.__mro__[2]
 
 
 def width() -> int:
-    """Return how many columns a text may take: the terminal's, or COLUMNS, but 80 at most."""
+    """Return how many columns a text may take: the terminal's, or COLUMNS, but at most 80."""
     return max(20, min(_WIDTH, shutil.get_terminal_size().columns))
 
 
 def say(text: str) -> None:
-    """Print a line, or several."""
+    """Print one line or several on stdout."""
     sys.stdout.write(f"{text}\n")
 
 
 def note(text: str) -> None:
-    """Print a line on stderr, if there is one: what is no result. A terminal's is not cut."""
+    """Print a line that is no result on stderr, if there is one; on a terminal it is wrapped."""
     if sys.stderr is not None:
         sys.stderr.write(f"{wrapped(text) if sys.stderr.isatty() else text}\n")
 
 
 def indent(text: str) -> str:
-    """Return the lines of a text, each two columns further in."""
-    return "\n".join(f"  {line}" for line in text.splitlines())
+    """Return the lines of a text, each indented by two columns."""
+    return textwrap.indent(text, "  ")
 
 
 def wrapped(text: str, first: str = "") -> str:
-    """Return a text in so many columns behind ``first``, its further lines indented as far."""
+    """Return a text wrapped behind ``first``, its further lines indented as far."""
     return textwrap.fill(
         text,
         width(),
@@ -50,25 +52,37 @@ def wrapped(text: str, first: str = "") -> str:
     )
 
 
-def one_line(message: Any) -> str:
+def labelled(label: str, text: object, room: int) -> str:
+    """Return a text wrapped behind its label, which takes ``room`` columns with its indent."""
+    return wrapped(str(text), f"  {label}".ljust(room) + " ")
+
+
+def one_line(message: object) -> str:
     """Return a message, such as an exception, without its line breaks."""
     return " ".join(str(message).split()) or type(message).__name__
 
 
+def complain(message: object) -> None:
+    """Print a message as one line on stderr, if there is one."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"error: {one_line(message)}\n")
+
+
 @contextlib.contextmanager
 def errors_in_one_line(status: int = 1) -> Iterator[None]:
-    """Turn what the library refuses into one line on stderr and an exit status."""
+    """Turn an error of the library into one line on stderr and an exit status."""
     try:
         yield
     except BrokenPipeError:
-        raise  # typer ends quietly when nobody reads on
+        raise  # ending_in_one_line ends quietly
     except (ValueError, TypeError, RuntimeError, ImportError, OSError, MemoryError) as error:
-        complain(f"{error}{_beside(error)}" if isinstance(error, FileNotFoundError) else error)
+        hint = _similar_file(error) if isinstance(error, FileNotFoundError) else ""
+        complain(f"{error}{hint}" if hint else error)
         raise typer.Exit(status) from None
 
 
-def _beside(error: FileNotFoundError) -> str:
-    """Return a hint at the file beside one that is missing whose name is nearest to its name."""
+def _similar_file(error: FileNotFoundError) -> str:
+    """Return a hint at the file whose name is the most similar to that of the missing one."""
     path = Path(error.filename or "")
     if not (path.name and path.parent.is_dir()):
         return ""
@@ -76,18 +90,12 @@ def _beside(error: FileNotFoundError) -> str:
     return f". Did you mean {os.fspath(path.with_name(close[0]))!r}?" if close else ""
 
 
-def complain(message: Any) -> None:
-    """Write a message as one line on stderr, if there is one."""
-    if sys.stderr is not None:
-        sys.stderr.write(f"error: {one_line(message)}\n")
-
-
 @contextlib.contextmanager
 def ending_in_one_line() -> Iterator[None]:
-    """Leave the program with the exit status of what is done in the context: never back into it.
+    """End the program, with one line on stderr for an error, and the exit status.
 
-    Options that are refused are 2; output that cannot be written is 1, in silence where nobody
-    reads on.
+    The status is 2 for bad options, and 1 for output that cannot be written. A closed pipe ends the
+    program without a line.
     """
     status = 0
     try:
@@ -95,7 +103,7 @@ def ending_in_one_line() -> Iterator[None]:
             complain("stdout is closed: there is nowhere to print to.")
             sys.exit(1)
         yield
-    except _Refusal as error:
+    except _CommandError as error:
         status = error.exit_code
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()
@@ -123,18 +131,6 @@ def _complain_of_output(error: Exception) -> None:
 
 
 def _drop_output() -> None:
-    """Let what is still to be written go nowhere: Python would try once more, and complain."""
+    """Send unwritten output to the null device: Python would try to write it once more."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-@contextlib.contextmanager
-def showing_work(text: str) -> Iterator[None]:
-    """Turn a spinner beside a text on stderr where that is a terminal; print nothing elsewhere."""
-    if not (sys.stderr is not None and sys.stderr.isatty()):
-        yield
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status(text):
-        yield

@@ -3,11 +3,11 @@
 import io
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-import backprop_xp as bx
+from backprop_xp import tables
 from backprop_xp.cli.arguments import (
     TABLE,
     Decimal,
@@ -20,6 +20,9 @@ from backprop_xp.cli.arguments import (
 from backprop_xp.cli.output import errors_in_one_line, note
 from backprop_xp.files.container import write
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _FORMATS = (".csv", ".parquet")
 
 
@@ -29,54 +32,54 @@ def _check_out(path: Path | None) -> Path | None:
     return file_path(path)
 
 
+Out: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(callback=_check_out, help="Write .csv or .parquet. Default: CSV on stdout."),
+]
+Keep: TypeAlias = Annotated[str, typer.Option(help="Columns of the table to copy: A,B.")]
+
+
 def predict(
     model: Annotated[str, typer.Argument(help="The file that train wrote.")],
     data: Annotated[str, typer.Argument(help=TABLE)],
-    out: Annotated[
-        Path | None,
-        typer.Option(callback=_check_out, help="Write .csv or .parquet. Default: CSV on stdout."),
-    ] = None,
-    keep: Annotated[
-        str, typer.Option(help="Columns of the table to copy: A,B.", show_default=False)
-    ] = "",
+    out: Out = None,
+    keep: Keep = "",
     separator: Separator = None,
     decimal: Decimal = None,
     encoding: Encoding = None,
 ) -> None:
-    """Predict the target of each row: the class or the number, and each class's probability.
+    """Predict the target of each row: the class and its probabilities, or the number.
 
-    Columns that training did not use may be there or not. The exit status is 2 for what cannot be
-    used.
+    Columns that the training did not use may be missing. The exit status is 2 for input that cannot
+    be used.
     """
     with errors_in_one_line(2):
         refuse_overwriting([model, data], {"--out": out})
-        tables = bx.tables
         file = tables.TableFile(data, separator, decimal, encoding, note)
-        known = tables.load(model)
-        frame = tables.read(file, texts=known.preparation.texts)
-        found = _beside(frame, split_names(keep), known.predict(frame))
+        trained = tables.load(model)
+        frame = tables.read(file, texts=trained.preparation.texts)
+        predictions = trained.predict(frame)
+        _insert_columns(predictions, frame, split_names(keep))
         if out is not None:
-            write(out, _bytes(found, out))
-            note(f"{len(found):,} predictions written to {out}")
-    if out is None:  # what stdout does not take is no fault of the input
-        sys.stdout.write(found.to_csv(index=False))
+            write(out, _bytes(predictions, out))
+            note(f"{len(predictions):,} predictions written to {out}")
+    if out is None:  # an error of stdout is no fault of the input
+        sys.stdout.write(predictions.to_csv(index=False))
 
 
-def _beside(frame: Any, names: list[str], found: Any) -> Any:
-    """Return the columns to keep, and the predictions behind them."""
-    for name in names:
-        if name not in frame or name in found:
-            fault = "in the data" if name not in frame else "of its own: a prediction is named so"
-            raise ValueError(f"--keep names {name!r}, but there is no such column {fault}.")
-    for place, name in enumerate(names):
-        found.insert(place, name, frame[name])
-    return found
+def _insert_columns(predictions: "pd.DataFrame", frame: "pd.DataFrame", names: list[str]) -> None:
+    """Insert columns of a table before the predictions."""
+    for i, name in enumerate(names):
+        if name not in frame:
+            raise ValueError(f"--keep names {name!r}, but the data have no such column.")
+        if name in predictions:
+            raise ValueError(f"--keep names {name!r} twice, or it is the name of a prediction.")
+        predictions.insert(i, name, frame[name])
 
 
-def _bytes(found: Any, path: Path) -> bytes:
+def _bytes(predictions: "pd.DataFrame", path: Path) -> bytes:
     if path.suffix.lower() == ".csv":
-        text: str = found.to_csv(index=False)
-        return text.encode()
+        return str(predictions.to_csv(index=False)).encode()
     buffer = io.BytesIO()
-    found.to_parquet(buffer, index=False)
+    predictions.to_parquet(buffer, index=False)
     return buffer.getvalue()

@@ -1,83 +1,46 @@
-"""Libraries that train the same network in turns, each in a process of its own, and their times.
+"""Functions timed in processes of their own, which take turns, and the quartiles of their times.
 
-In one process the threads of two libraries would spin beside one another. The children's side is
-``contenders.py``.
+In one process the threads of two libraries would spin beside one another.
 """
 
 import contextlib
-import importlib.util
+import functools
+import importlib
 import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
-from typing import IO, Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any, NamedTuple, Self, TypeAlias
 
-import numpy as np
+from backprop_xp.backends import in_words
 
-# OpenBLAS's threads wait busily, for some 30 ms at 2 GHz, before they sleep: so long is no turn.
+# OpenBLAS's threads wait busily, for some 30 ms at 2 GHz, before they sleep.
 PAUSE = 0.06
-# These make OpenBLAS choose kernels for another processor than the one at hand.
+# These make OpenBLAS choose kernels for another processor.
 _MISLEADING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-_CONTENDERS = "backprop_xp.cli.contenders"
+_CHILD = "import sys; from backprop_xp.cli.race import take_turns; take_turns(*sys.argv[1:])"
 
-
-class Case(NamedTuple):
-    """What is trained in one turn: relu hidden units, by Adam, float32, shuffled batches.
-
-    An epoch is ``batches`` updates by ``batch`` rows each. The loss is the mean squared error of
-    one output, and else softmax and cross-entropy.
-    """
-
-    sizes: tuple[int, ...]
-    batch: int
-    batches: int
-    epochs: int
-
-    @property
-    def classes(self) -> bool:
-        """Say whether the targets are classes."""
-        return self.sizes[-1] > 1
-
-    def draw(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return x ``(rows, n_in)``, and labels ``(rows,)`` or, of one output, ``(rows, 1)``."""
-        generator = np.random.default_rng(0)
-        rows = self.batch * self.batches
-        x = generator.normal(size=(rows, self.sizes[0])).astype(np.float32)
-        if self.classes:
-            return x, generator.integers(0, self.sizes[-1], rows)
-        return x, generator.normal(size=(rows, 1)).astype(np.float32)
-
-    def __str__(self) -> str:
-        return f"{'-'.join(map(str, self.sizes))}, batches of {self.batch}"
-
-
-CASES = {
-    "S": Case((2, 2, 1), batch=4, batches=16, epochs=50),
-    "D": Case((64, 100, 10), batch=200, batches=8, epochs=20),
-    "M": Case((784, 512, 512, 10), batch=256, batches=8, epochs=3),
-    "W": Case((1024, 2048, 2048, 10), batch=1024, batches=4, epochs=1),
-}
-# What takes part, and the module that it needs; ``matmul`` is a step's matrix products alone.
-LIBRARIES = {
-    "backprop_xp": "numpy",
-    "matmul": "numpy",
-    "scikit-learn": "sklearn",
-    "PyTorch": "torch",
-    "JAX": "jax",
-}
+# An object of JSON; a string "error" says why it is empty otherwise.
+Answer: TypeAlias = dict[str, Any]
 
 
 class Entrant(NamedTuple):
-    """One of ``LIBRARIES``, under a name of its own; of ours, where it trains ("": as chosen)."""
+    """A name, and the ``"module:function"`` that a process of its own calls with the arguments.
+
+    The function returns ``turn(case)``, whose first call for a case warms up and whose result is
+    JSON, mostly a time; and an object of JSON that describes the entrant, such as its version.
+    """
 
     name: str
-    library: str
-    backend: str = ""
-    device: str = ""
+    maker: str
+    arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = {}
+    limit: float = 600.0  # seconds without an answer after which the process is killed
 
 
 class Quartiles(NamedTuple):
@@ -89,21 +52,17 @@ class Quartiles(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Microseconds per update of each entrant, a figure for each round, and why others have none.
-
-    ``greetings`` are what the processes told of themselves: version and, of ours, its place.
-    """
+    """The times of each entrant, one for each round; or why an entrant is left out."""
 
     times: dict[str, list[float]]
-    greetings: dict[str, dict[str, str]]
     left_out: dict[str, str]
 
     def time(self, name: str) -> Quartiles:
-        """Return an entrant's microseconds per update."""
+        """Return an entrant's times."""
         return quartiles(self.times[name])
 
     def ratio(self, name: str, peer: str) -> Quartiles:
-        """Return one's time over another's in the same round."""
+        """Return an entrant's time divided by that of a peer in the same round."""
         pairs = zip(self.times[name], self.times[peer], strict=True)
         return quartiles([one / other for one, other in pairs])
 
@@ -114,84 +73,120 @@ def quartiles(figures: Sequence[float]) -> Quartiles:
     return Quartiles(median, low, high)
 
 
-def is_installed(library: str) -> bool:
-    """Say whether one of ``LIBRARIES`` can be imported, without importing it."""
-    return importlib.util.find_spec(LIBRARIES[library]) is not None
+@contextlib.contextmanager
+def started(entrants: Sequence[Entrant]) -> Iterator[dict[str, "Child"]]:
+    """Start a process for each entrant, by name; the end of the context kills them."""
+    with contextlib.ExitStack() as stack:
+        yield {one.name: stack.enter_context(Child(one)) for one in entrants}
 
 
-def race(case: str, entrants: Sequence[Entrant], rounds: int) -> Outcome:
-    """Let each entrant train a case of ``CASES`` once a round, one after the other.
+def race(children: Mapping[str, "Child"], case: str, rounds: int) -> Outcome:
+    """Time each process once a round, one after the other; one that fails is left out.
 
-    Whoever is slowed by a noisy neighbour for a while is slowed beside its peers, so that the
-    ratios within a round tell more than the times. One that fails is left out of all rounds.
+    A busy machine slows the entrants of a round alike: ratios within a round vary less than times.
     """
-    outcome = Outcome({}, {}, {})
-    with contextlib.ExitStack() as ending:
-        processes = {one.name: _Process(one, case, ending) for one in entrants}
-        for i in range(rounds + 1):
-            for name, process in processes.items():
-                if name in outcome.left_out:
-                    continue
-                answer = process.answer(asks=i > 0)
-                if "error" in answer:
-                    outcome.left_out[name] = answer["error"]
-                    outcome.times.pop(name, None)
-                elif i == 0:
-                    outcome.greetings[name] = answer
-                else:
-                    outcome.times.setdefault(name, []).append(float(answer["microseconds"]))
+    outcome = Outcome({}, {})
+    for i in range(rounds + 1):
+        for name, child in children.items():
+            if name in outcome.left_out:
+                continue
+            time.sleep(PAUSE)
+            answer = child.turn(case)
+            if "error" in answer:
+                outcome.left_out[name] = answer["error"]
+                outcome.times.pop(name, None)
+            elif i > 0:
+                outcome.times.setdefault(name, []).append(float(answer["turn"]))
     return outcome
 
 
-class _Process:
-    """A child that trains when it is asked to, and ends when the stack is left."""
+class Child:
+    """The process of an entrant: it takes a turn for each line that it reads."""
 
-    def __init__(self, entrant: Entrant, case: str, ending: contextlib.ExitStack) -> None:
-        # A file, for nobody drains a pipe while the child trains.
-        self._complaints: IO[bytes] = ending.enter_context(
-            tempfile.TemporaryFile()  # noqa: SIM115 - closed by the stack
-        )
-        _, library, backend, device = entrant
-        self._process = subprocess.Popen(  # noqa: S603 - this Python, with our own module
-            [sys.executable, "-P", "-m", _CONTENDERS, library, case, backend, device],
+    def __init__(self, entrant: Entrant) -> None:
+        # A file: nobody reads a pipe while the process computes.
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self._limit = entrant.limit
+        self._process = subprocess.Popen(  # noqa: S603 - this Python, and our own module
+            [sys.executable, "-P", "-W", "ignore", "-c", _CHILD, entrant.maker, *entrant.arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._complaints,
+            stderr=self._stderr,
             text=True,
-            env=_environment(),
+            env=_environment() | {**entrant.environment},
         )
-        ending.callback(self._end)
 
-    def answer(self, *, asks: bool) -> dict[str, Any]:
-        """Return the child's greeting, or ask it for a turn and return what it took."""
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None and stdout is not None  # noqa: S101, PT018 - pipes, for mypy
-        if asks:
-            time.sleep(PAUSE)
-            with contextlib.suppress(BrokenPipeError):
-                stdin.write("\n")
-                stdin.flush()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        # A process that waits would end when its stdin is closed, one that computes later.
+        self._process.kill()
+        self._process.communicate()
+        self._stderr.close()
+
+    @functools.cached_property
+    def description(self) -> Answer:
+        """The description of the entrant, or the error that ended it."""
+        return self._answer()
+
+    def turn(self, case: str = "") -> Answer:
+        """Let the entrant take a turn, and return its result as ``turn``."""
+        if "error" in self.description:
+            return self.description
+        assert self._process.stdin is not None  # noqa: S101 - a pipe, for mypy
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(f"{case}\n")
+            self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Answer:
+        assert self._process.stdout is not None  # noqa: S101 - a pipe, for mypy
+        begin, timer = time.monotonic(), threading.Timer(self._limit, self._process.kill)
+        timer.start()
         try:
-            found: dict[str, Any] = json.loads(stdout.readline())
+            answer: Answer = json.loads(self._process.stdout.readline())
         except ValueError:
-            return {"error": f"its process ended{self._last_words()}"}
-        return found
+            late = time.monotonic() - begin >= self._limit
+            when = f" after {self._limit:g} seconds" if late else ""
+            return {"error": f"its process ended{when}{self._last_words()}"}
+        finally:
+            timer.cancel()
+        return answer
 
     def _last_words(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(5.0)  # its last words follow the end of its stdout
-        self._complaints.seek(0)
-        lines = self._complaints.read().decode(errors="replace").strip().splitlines()
+            self._process.wait(5.0)  # the last lines follow the end of stdout
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         return f": {lines[-1].strip()[:300]}" if lines else ""
 
-    def _end(self) -> None:
-        # A child that waits would end by itself when its stdin is closed, one that trains later.
-        self._process.kill()
-        self._process.communicate()
+
+def take_turns(maker: str, *arguments: str) -> None:
+    """Answer a ``Child`` on stdout; what a library prints there goes to stderr."""
+    with os.fdopen(os.dup(1), "w") as stdout:
+        os.dup2(2, 1)
+
+        def answer(**words: object) -> None:
+            stdout.write(json.dumps(words) + "\n")
+            stdout.flush()
+
+        try:
+            module, _, name = maker.partition(":")
+            turn, description = getattr(importlib.import_module(module), name)(*arguments)
+        except Exception as error:  # also a library's own classes: the others are still timed
+            answer(error=in_words(error))
+            return
+        answer(**description)
+        for line in sys.stdin:
+            try:
+                answer(turn=turn(line.strip()))
+            except Exception as error:  # of this case: the process may be good for another
+                answer(error=in_words(error))
 
 
 def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
+    known = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
     path = os.pathsep.join(map(os.path.abspath, sys.path))
     # JAX would take three quarters of a GPU from the others.
-    return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **kept, "PYTHONPATH": path}
+    return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **known, "PYTHONPATH": path}

@@ -1,9 +1,8 @@
-"""What the commands for tables print: metrics beside one another, classes, columns."""
+"""Output of the commands for tables: metrics, classes, numbers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from backprop_xp.cli.output import width
+from backprop_xp.cli.output import JsonObject, width
 
 _NAMES = {
     "log_loss": "log loss",
@@ -14,15 +13,15 @@ _NAMES = {
     "rmse": "RMSE",
     "mae": "MAE",
 }
-# How the columns of a report are headed, below the part of the rows that each was measured on.
+# The heads of the report's columns, below the part of the rows that each is measured on.
 _HEADS = {"test": "network", "linear": "linear", "baseline": "trivial", "validation": "network"}
 _COLUMN = 11
-# Of more classes the others are in the model's file.
-_MOST = 20
+# The file of the model has all classes.
+_MAX_CLASSES = 20
 
 
-def metrics_table(report: Mapping[str, Any]) -> str:
-    """Return the metrics of the network beside those of the linear model and the baseline."""
+def metrics_table(report: JsonObject) -> str:
+    """Return the metrics of the network, the linear model and the baseline side by side."""
     rows: list[tuple[str, list[str]]] = [
         ("measured on", [report["measured_on"][model] for model in _HEADS]),
         ("", list(_HEADS.values())),
@@ -37,24 +36,24 @@ def metrics_table(report: Mapping[str, Any]) -> str:
 
 
 def parts_of(rows: Mapping[str, int]) -> str:
-    """Return how many rows each part has."""
+    """Return the number of rows of each part."""
     return ", ".join(f"{rows[name]:,} {name}" for name in ("training", "validation", "test"))
 
 
-def classes_table(classes: Sequence[Mapping[str, Any]]) -> str:
-    """Return the precision, recall and F1 of each class, of the first twenty if there are more."""
+def classes_table(classes: Sequence[JsonObject]) -> str:
+    """Return the precision, recall and F1 of each class, but of at most twenty."""
     room = min(max(len("class"), *(len(str(c["class"])) for c in classes)), width() - 31)
     lines = [f"{'class':<{room}}   rows precision recall    F1"]
-    for row in classes[:_MOST]:
+    for row in classes[:_MAX_CLASSES]:
         rates = f"{row['precision']:>10.3f}{row['recall']:>7.3f}{row['f1']:>6.3f}"
         lines.append(f"{cut(str(row['class']), room):<{room}}{row['rows']:>7}{rates}")
-    if len(classes) > _MOST:
-        lines.append(f"... and {len(classes) - _MOST} more")
+    if len(classes) > _MAX_CLASSES:
+        lines.append(f"... and {len(classes) - _MAX_CLASSES} more")
     return "\n".join(lines)
 
 
 def number(value: float | None) -> str:
-    """Return a number in four digits, or as many as eight columns take; ``-`` for None."""
+    """Return a number with four digits, or as many as fit in eight columns; ``-`` for None."""
     if value is None:
         return "-"
     texts = [f"{value:.{digits}g}" for digits in (4, 3, 2, 1)]
@@ -62,5 +61,5 @@ def number(value: float | None) -> str:
 
 
 def cut(text: str, room: int) -> str:
-    """Return a text in so many columns."""
+    """Return a text that fits in so many columns."""
     return text if len(text) <= room else f"{text[: max(0, room - 1)]}…"

@@ -1,248 +1,265 @@
-"""The command ``train``: from a table in a file to a model in a file, with a report.
-
-What is computed is in ``tables/``.
-"""
+"""The command ``train``: from a table in a file to a model in a file, with a report."""
 
 import contextlib
+import dataclasses
 import functools
+import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast, get_type_hints
 
 import numpy as np
 import typer
 
 import backprop_xp as bx
-from backprop_xp.checks import nearest
+from backprop_xp import tables
 from backprop_xp.cli.arguments import (
     TABLE,
-    ChosenBackend,
+    Backend,
     Decimal,
+    Device,
     Encoding,
+    Json,
     Separator,
     bounded,
+    checked,
     count_parameters,
     file_path,
-    known_activation,
+    one_of,
     parse_sizes,
     picture_path,
     refuse_more,
     refuse_overwriting,
-    require_pictures,
+    require_matplotlib,
     split_names,
 )
 from backprop_xp.cli.output import errors_in_one_line, note, say
 from backprop_xp.cli.table_output import classes_table, metrics_table, parts_of
-from backprop_xp.cli.training_display import logging, shown_losses
+from backprop_xp.display.progress import Report, phrases_of, reporting
 from backprop_xp.plots.canvas import new_figure
+from backprop_xp.tables.settings import TASKS, Settings, Task
 
-_TASKS = ("classification", "regression")
-_OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
-_SCHEDULES = ("constant", "cosine", "exponential", "inverse_scaling", "plateau")
+if TYPE_CHECKING:
+    from backprop_xp.tables.model import TableModel
+    from backprop_xp.tables.readers import TableFile
+    from backprop_xp.tables.training_file import Watch
+
 _DTYPES = ("float32", "float64")
+_SIZES = ",".join(map(str, Settings.sizes))
 
 
-def _one_of(*known: str) -> Any:
-    def check(name: str | None) -> str | None:
-        if name is not None and name not in known:
-            raise typer.BadParameter(f"{name!r} is unknown. {nearest(name, list(known))}")
-        return name
+def _share_or_path(name: str) -> Callable[[str], float | str | None]:
+    """Return the callback of an option that is a share of the rows or the path of a table."""
+    check = bounded(name, above=0.0, below=1.0)
 
-    return check
-
-
-def _share_or_path(name: str) -> Any:
-    def check(text: str) -> Any:
+    def callback(text: str) -> float | str | None:
         try:
             share = float(text)
         except ValueError:
             return text
-        return bounded(name, above=0.0, below=1.0)(share)
+        return check(share)
 
-    return check
+    return callback
 
 
+def _setting_option(field: "dataclasses.Field[object]") -> inspect.Parameter:
+    """Return the option of a field of ``Settings``: its name, type, default, help and check."""
+    kind, default = get_type_hints(Settings)[field.name], field.default
+    callback = checked(field.metadata["check"], field.name)
+    if field.name == "sizes":
+        kind, default, callback = str, _SIZES, lambda text: parse_sizes(text, _SIZES)
+    names = [f"--{field.name.replace('_', '-')}"] if kind is bool else []
+    option = typer.Option(*names, callback=callback, help=field.metadata["help"])
+    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Parameter(
+        field.name, keyword, default=default, annotation=Annotated[kind, option]
+    )
+
+
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each field of ``Settings`` instead of its ``**settings``."""
+    signature = inspect.signature(command)
+    own = [one for one in signature.parameters.values() if one.name != "settings"]
+    start = list(signature.parameters).index("backend")
+    own[start:start] = map(_setting_option, dataclasses.fields(Settings))
+    command.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
+    return command
+
+
+Target: TypeAlias = Annotated[str, typer.Option(help="The column to predict.")]
+ChosenTask: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        callback=one_of(TASKS),
+        help="classification or regression. Default: inferred from the target.",
+    ),
+]
+Columns: TypeAlias = Annotated[str, typer.Option(help="Use only these columns: A,B.")]
+DroppedColumns: TypeAlias = Annotated[str, typer.Option(help="Leave out these columns: A,B.")]
+Weights: TypeAlias = Annotated[str | None, typer.Option(help="The column of sample weights.")]
+Validation: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        callback=_share_or_path("validation"),
+        help="A share of the rows, or a table: for early stopping and the choice of the network.",
+    ),
+]
+Test: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        callback=_share_or_path("test"),
+        help="A share of the rows, or a table: for the report alone.",
+    ),
+]
+DType: TypeAlias = Annotated[str, typer.Option(callback=one_of(_DTYPES), help=" or ".join(_DTYPES))]
+Out: TypeAlias = Annotated[Path, typer.Option(callback=file_path, help="The file of the model.")]
+Resume: TypeAlias = Annotated[
+    bool, typer.Option("--resume", help="Resume the training in the file --out.")
+]
+Plot: TypeAlias = Annotated[
+    Path | None, typer.Option(callback=picture_path, help="Plot the losses: .png, .svg or .pdf.")
+]
+Log: TypeAlias = Annotated[
+    Path | None, typer.Option(callback=file_path, help="Write a line of JSON for each epoch.")
+]
+
+
+@_with_settings
 def train(
     data: Annotated[str, typer.Argument(help=TABLE)],
-    target: Annotated[str, typer.Option(help="The column to predict.")],
-    task: Annotated[
-        str | None,
-        typer.Option(callback=_one_of(*_TASKS), help="Default: found out.", show_default=False),
-    ] = None,
-    drop: Annotated[str, typer.Option(help="Columns to leave out: A,B.", show_default=False)] = "",
-    features: Annotated[
-        str, typer.Option(help="Columns to use alone: A,B.", show_default=False)
-    ] = "",
-    weights: Annotated[
-        str | None, typer.Option(help="A column of row weights.", show_default=False)
-    ] = None,
-    validation: Annotated[
-        str,
-        typer.Option(
-            callback=_share_or_path("validation"),
-            help="Share of rows, or a file of them: they end the training, choose the network.",
-        ),
-    ] = "0.15",
-    test: Annotated[
-        str,
-        typer.Option(
-            callback=_share_or_path("test"),
-            help="Share of rows, or a file of them: they are for the report alone.",
-        ),
-    ] = "0.15",
-    sizes: Annotated[str, typer.Option(help="Widths of the hidden layers.")] = "64,32",
-    hidden: Annotated[
-        str, typer.Option(callback=known_activation, help="A name of bx.activations.")
-    ] = "relu",
-    optimizer: Annotated[
-        str, typer.Option(callback=_one_of(*_OPTIMIZERS), help=", ".join(_OPTIMIZERS))
-    ] = "adam",
-    learning_rate: Annotated[
-        float, typer.Option(callback=bounded("learning_rate", above=0.0), help="At its highest.")
-    ] = 0.001,
-    schedule: Annotated[
-        str, typer.Option(callback=_one_of(*_SCHEDULES), help=", ".join(_SCHEDULES))
-    ] = "cosine",
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="The most passes over the rows. Default: 200, fewer for large tables.",
-            show_default=False,
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="The most rows of a batch; fewer in small tables.")
-    ] = 256,
-    dropout: Annotated[
-        float, typer.Option(callback=bounded("dropout", low=0.0, below=1.0), help="A rate.")
-    ] = 0.0,
-    layer_norm: Annotated[
-        bool, typer.Option("--layer-norm", help="Normalise each hidden layer.")
-    ] = False,
-    l2: Annotated[
-        float, typer.Option(callback=bounded("l2", low=0.0), help="Penalty on weights.")
-    ] = 1e-4,
-    class_weight: Annotated[
-        str | None,
-        typer.Option(
-            callback=_one_of("balanced"),
-            help="balanced: each class counts alike.",
-            show_default=False,
-        ),
-    ] = None,
-    patience: Annotated[
-        int, typer.Option(min=1, help="Epochs to wait for a lower validation loss.")
-    ] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split, the start, the order.")] = 0,
-    restarts: Annotated[int, typer.Option(min=1, help="Starts at once; the best is kept.")] = 1,
-    backend: ChosenBackend = None,
-    device: Annotated[
-        str | None, typer.Option(help="Its device, such as cuda:1.", show_default=False)
-    ] = None,
-    dtype: Annotated[
-        str, typer.Option(callback=_one_of(*_DTYPES), help=" or ".join(_DTYPES))
-    ] = "float32",
-    out: Annotated[Path, typer.Option(callback=file_path, help="The model's file.")] = Path(
-        "model.safetensors"
-    ),
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the training that --out holds.")
-    ] = False,
-    plot: Annotated[
-        Path | None,
-        typer.Option(callback=picture_path, help="Draw the losses: .png, .svg or .pdf."),
-    ] = None,
-    log: Annotated[
-        Path | None, typer.Option(callback=file_path, help="Write a line of JSON for each epoch.")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the report as one JSON object.")
-    ] = False,
+    target: Target,
+    task: ChosenTask = None,
+    drop: DroppedColumns = "",
+    features: Columns = "",
+    weights: Weights = None,
+    validation: Validation = "0.15",
+    test: Test = "0.15",
+    backend: Backend = None,
+    device: Device = None,
+    dtype: DType = "float32",
+    out: Out = Path("model.safetensors"),
+    resume: Resume = False,
+    plot: Plot = None,
+    log: Log = None,
+    as_json: Json = False,
     separator: Separator = None,
     decimal: Decimal = None,
     encoding: Encoding = None,
+    **settings: Any,
 ) -> None:
     """Train a network on a table, and compare it with a linear model and a trivial baseline.
 
-    The report goes to stdout, all else to stderr. The exit status is 2 for what cannot be used, and
-    130 after Ctrl-C, which keeps the best network so far: --resume goes on.
+    The report goes to stdout. Progress goes to stderr: a live two-line display on a terminal, plain
+    lines otherwise. The exit status is 2 for input that cannot be used, and 130 after Ctrl-C, which
+    keeps the best network so far: --resume continues.
     """
-    # NumPy alone warns of a training that diverges; an error says so on every backend.
-    with errors_in_one_line(2), _interruption_told(), np.errstate(all="ignore"):
-        require_pictures(plot)
+    # NumPy alone warns when a training diverges; on every backend an error says so.
+    with errors_in_one_line(2), _interruption_hint(), np.errstate(all="ignore"):
+        require_matplotlib(plot)
         refuse_overwriting([data, validation, test], {"--out": out, "--plot": plot, "--log": log})
-        widths = parse_sizes(sizes, "64,32")
-        refuse_more(count_parameters([1, *widths, 1]) * restarts, "--sizes")
-        tables = bx.tables  # takes a second or two to import
-        options = {"separator": separator, "decimal": decimal, "encoding": encoding, "say": note}
-        table_file = functools.partial(tables.TableFile, **options)
-        settings = tables.Settings(
-            sizes=tuple(widths),
-            hidden=hidden,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            schedule=schedule,
-            epochs=epochs,
-            batch_size=batch_size,
-            dropout=dropout,
-            layer_norm=layer_norm,
-            l2=l2,
-            class_weight=class_weight,
-            patience=patience,
-            seed=seed,
-            restarts=restarts,
-        )
-        with shown_losses() as shown:
+        chosen = Settings(**settings)
+        refuse_more(count_parameters([1, *chosen.sizes, 1]) * chosen.restarts, "--sizes")
+        table = functools.partial(_table, separator, decimal, encoding)
+        with _live_losses() as show:
             model = tables.train(
-                table_file(data),
+                table(data),
                 target,
-                settings=settings,
-                task=task,
+                settings=chosen,
+                task=cast("Task | None", task),
                 features=split_names(features),
                 drop=split_names(drop),
                 weights=weights,
-                validation=table_file(validation) if isinstance(validation, str) else validation,
-                test=table_file(test) if isinstance(test, str) else test,
+                validation=table(validation),
+                test=table(test),
                 backend=backend,
                 device=device,
                 dtype=dtype,
                 out=out,
                 resume=resume,
                 say=note,
-                watches=[shown] if log is None else [shown, logging(log)],
+                watches=[show] if log is None else [show, LossLog(log)],
             )
         if plot is not None:
             _draw(model.history, plot)
     say(json.dumps(model.told["report"]) if as_json else _as_text(model, out))
 
 
+def _table(
+    separator: str | None, decimal: str | None, encoding: str | None, source: str | float
+) -> "TableFile | float":
+    """Return the table at a path; a share of the rows passes through."""
+    if not isinstance(source, str):
+        return source
+    return tables.TableFile(source, separator, decimal, encoding, note)
+
+
 @contextlib.contextmanager
-def _interruption_told() -> Iterator[None]:
+def _interruption_hint() -> Iterator[None]:
+    """Print on Ctrl-C how the training can be resumed."""
     try:
         yield
     except KeyboardInterrupt as error:
-        anew = (
-            "interrupted: with --resume the same command goes on, or starts anew if nothing is kept"
+        hint = (
+            "interrupted: the same command with --resume continues, or starts anew if nothing "
+            "was written"
         )
-        note("\n".join(getattr(error, "__notes__", [anew])))
+        note("\n".join(getattr(error, "__notes__", [hint])))
         raise
 
 
-def _as_text(model: Any, out: Path) -> str:
-    told = model.told
-    report, rows = told["report"], told["rows"]
+@contextlib.contextmanager
+def _live_losses() -> "Iterator[Watch]":
+    """Provide a function to call after each epoch, which shows the losses on stderr."""
+    with contextlib.ExitStack() as displays:
+
+        @functools.cache
+        def report(epochs: int) -> Report:
+            return displays.enter_context(reporting(epochs, phrases=_phrases))
+
+        yield lambda epoch, epochs, losses: report(epochs)(epoch, lambda: losses)
+
+
+def _phrases(losses: Mapping[str, np.ndarray]) -> list[str]:
+    """Return a phrase for each loss, and the epoch of the best one of all restarts."""
+    member = int(np.argmin(losses["best_loss"]))
+    return phrases_of({**losses, "best_epoch": losses["best_epoch"].reshape(-1)[member]})
+
+
+@dataclasses.dataclass
+class LossLog:
+    """A file with a line of JSON for each epoch; a resumed training keeps its earlier lines."""
+
+    path: Path
+    is_begun: bool = False
+
+    def __call__(self, epoch: int, epochs: int, losses: Mapping[str, np.ndarray]) -> None:
+        """Write the line of an epoch, with null for what is not finite."""
+        if not self.is_begun:
+            lines = self.path.read_text("utf-8").splitlines(True) if self.path.exists() else []
+            self.path.write_text("".join(lines[: epoch - 1]), "utf-8")
+            self.is_begun = True
+        line: dict[str, object] = {"epoch": epoch}
+        for name, values in losses.items():
+            if not name.startswith("best"):
+                line[name] = np.where(np.isfinite(values), values, np.asarray(None)).tolist()
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _as_text(model: "TableModel", out: Path) -> str:
+    metadata = model.told
+    report, rows = metadata["report"], metadata["rows"]
     lines = [
-        f"\n{report['epochs']} epochs, the best {told['best_epoch']}; rows: {parts_of(rows)}",
+        f"\n{report['epochs']} epochs, the best {metadata['best_epoch']}; rows: {parts_of(rows)}",
         metrics_table(report),
     ]
-    if "classes" in told:
-        lines += ["\nclasses, on the test rows", classes_table(told["classes"])]
+    if "classes" in metadata:
+        lines += ["\nclasses, on the test rows", classes_table(metadata["classes"])]
     return "\n".join([*lines, f"\nmodel written to {out}"])
 
 
-def _draw(history: Any, path: Path) -> None:
+def _draw(history: Mapping[str, np.ndarray], path: Path) -> None:
     figure = new_figure()
     bx.plots.learning_curves(history, ax=figure.add_subplot())
     bx.plots.save(figure, path)

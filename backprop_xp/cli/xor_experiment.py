@@ -1,12 +1,12 @@
 """The experiment of the command ``xor``: a small network learns XOR, from one start or from many.
 
-Nothing is printed here; what is looked at along the way stays on the device.
+Nothing is printed here. Measurements stay on the device.
 """
 
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,8 +24,8 @@ INPUTS = [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
 TARGETS = [[0.0], [1.0], [1.0], [0.0]]
 
 # Each learns fast and without jumps. The tutorial's step of 0.1 is a learning rate of 0.2 for the
-# true gradient of its cost: a tenth of this one, and mostly too small for 10,000 epochs. Where a
-# loss is half as steep as the squared error, the rate is twice as large.
+# true gradient of its cost: a tenth of this one, and mostly too small for 10,000 epochs. A loss
+# half as steep as the squared error has twice the rate.
 LEARNING_RATES = {
     "mean_squared_error": 2.0,
     "half_squared_error": 4.0,
@@ -37,14 +37,14 @@ LEARNING_RATES = {
 }
 
 # The tutorial draws weights *and* biases; its text asks for [-epsilon, epsilon]. Biases of 0 would
-# also put the sample (0, 0) on the kink of a relu, where no derivative exists to be checked.
+# also put the sample (0, 0) on the kink of a relu, which has no derivative to check.
 _EPSILON = 1.0
 
-_LOOKS = 1000
+_MEASUREMENTS = 1000
 
 
 class Experiment(NamedTuple):
-    """A network, its starting theta ``(*stack, P)``, the data beside it, and how it is trained."""
+    """A network, its initial theta ``(*stack, P)``, data on its device, and training options."""
 
     network: Network
     start: Array
@@ -55,15 +55,15 @@ class Experiment(NamedTuple):
 
     @property
     def starts(self) -> int:
-        """How many networks are trained at once."""
+        """The number of networks in the stack."""
         return math.prod(self.start.shape[:-1])
 
 
-class Look(NamedTuple):
-    """What was seen after ``epoch`` epochs; theta is valid until the next look is drawn.
+class Measurement(NamedTuple):
+    """The state after ``epoch`` epochs; theta is valid until the next measurement.
 
-    ``loss`` and ``solved_since`` are ``(*stack,)``: the latter is the epoch of the look from which
-    on every prediction has been within 0.5 of its target, infinite while one is not.
+    ``loss`` and ``solved_since`` are ``(*stack,)``. The latter is the epoch of the measurement
+    since which every prediction is within 0.5 of its target; it is infinite if one is not.
     """
 
     epoch: int
@@ -73,14 +73,14 @@ class Look(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of every start, and of the best: one that solved XOR, of least loss.
+    """The result of every start, and the best one: the least loss among those that solved XOR.
 
-    ``losses`` and ``solved_since`` are ``(starts,)`` on the host; ``start`` and ``theta`` are the
-    best one's, ``(P,)``.
+    ``losses`` and ``solved_since`` are ``(starts,)`` on the host. ``start`` and ``theta`` are the
+    initial and the trained theta of the best one, ``(P,)``.
     """
 
-    losses: Any
-    solved_since: Any
+    losses: np.ndarray
+    solved_since: np.ndarray
     best: int
     start: Array
     theta: Array
@@ -96,9 +96,9 @@ def prepare(
     seed: int,
     restarts: int,
 ) -> Experiment:
-    """Draw the starts and put the data where the choice of backend says.
+    """Draw the initial thetas, and put the data on their device.
 
-    Raises ValueError for a learning rate, BackendUnavailableError for a backend that cannot be had.
+    Raises ValueError for a learning rate, BackendUnavailableError for a backend that cannot run.
     """
     network = xor_network(sizes, loss=loss, hidden=hidden)
     start = network.initialize(seed, stack=() if restarts == 1 else restarts)
@@ -108,11 +108,7 @@ def prepare(
 
 
 def xor_network(sizes: Sequence[int], *, loss: str, hidden: str) -> Network:
-    """Return a network of Dense layers for XOR, weights and biases drawn from [-1, 1].
-
-    The output activation is the loss's business: identity where the loss has a link of its own
-    (it takes raw outputs), else the tutorial's sigmoid.
-    """
+    """Return a network of Dense layers for XOR, weights and biases drawn from [-1, 1]."""
     draw = uniform(-_EPSILON, _EPSILON)
     activations = [hidden] * (len(sizes) - 2) + [output_activation(loss)]
     layers = [
@@ -123,31 +119,31 @@ def xor_network(sizes: Sequence[int], *, loss: str, hidden: str) -> Network:
 
 
 def output_activation(loss: str) -> str:
-    """Return the name of the output activation that fits a loss with targets 0 and 1."""
+    """Return the output activation: identity if the loss has a link, else sigmoid."""
     return "sigmoid" if LOSSES[loss].link is identity.value else "identity"
 
 
-def look_every(epochs: int) -> int:
-    """Return after how many epochs each ``learn`` looks: about 1000 times in all."""
-    return max(1, epochs // _LOOKS)
+def interval(epochs: int) -> int:
+    """Return the number of epochs between two measurements: there are about 1000 in all."""
+    return max(1, epochs // _MEASUREMENTS)
 
 
-def learn(experiment: Experiment) -> Iterator[Look]:
-    """Train by gradient descent on the full batch, looking at the start, on the way, at the end."""
+def learn(experiment: Experiment) -> Iterator[Measurement]:
+    """Train by full-batch gradient descent; measure at the start, at intervals, at the end."""
     network, theta, x, y, learning_rate, epochs = experiment
-    every = look_every(epochs)
+    every = interval(epochs)
     loss = network.loss(theta, x, y)
     never = array_namespace(theta).full_like(loss, math.inf)
     since = _solved_since(experiment, theta, 0, never)
-    yield Look(0, theta, loss, since)
+    yield Measurement(0, theta, loss, since)
     for state in train(network, theta, x, y, optimizer=SGD(learning_rate), epochs=epochs):
         if state.epoch % every == 0 or state.epoch == epochs:
             since = _solved_since(experiment, state.theta, state.epoch, since)
-            yield Look(state.epoch, state.theta, network.loss(state.theta, x, y), since)
+            yield Measurement(state.epoch, state.theta, network.loss(state.theta, x, y), since)
 
 
-def outcome(experiment: Experiment, last: Look) -> Outcome:
-    """Return what became of every start by the last look."""
+def outcome(experiment: Experiment, last: Measurement) -> Outcome:
+    """Return the result of every start at the last measurement."""
     losses, since = to_host(last.loss).reshape(-1), to_host(last.solved_since).reshape(-1)
     # NaN sorts last.
     best = int(np.lexsort((losses, ~np.isfinite(since)))[0])
@@ -158,10 +154,10 @@ def outcome(experiment: Experiment, last: Look) -> Outcome:
 
 
 def _solved_since(experiment: Experiment, theta: Array, epoch: int, since: Array) -> Array:
-    """Return ``since`` after one more look; a network that strays again has not solved it."""
+    """Return ``since`` after one more measurement; a network that strays again is unsolved."""
     xp = array_namespace(theta)
     error = xp.abs(experiment.network.predict(theta, experiment.x) - experiment.y)
-    # NaN compares false: a diverged network has solved nothing.
+    # NaN compares false: a diverged network is unsolved.
     solved = xp.max(error, axis=(-2, -1)) < 0.5
     earliest = xp.minimum(since, xp.full_like(since, float(epoch)))
     return xp.where(solved, earliest, xp.full_like(since, math.inf))

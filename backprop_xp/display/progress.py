@@ -1,6 +1,6 @@
-"""How far a training is, on stderr: a bar where somebody watches a terminal, else lines.
+"""Progress on stderr: a live two-line display on a terminal or in a notebook, else plain lines.
 
-Losses stay on the device until something is written: ``values`` is a function, called only then.
+Losses stay on the device until something is drawn: ``values`` is a function, called only then.
 """
 
 import contextlib
@@ -8,49 +8,32 @@ import importlib.util
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
-# Names with their numbers on the host, (*stack,): "loss", "validation_loss", metrics.
-Values: TypeAlias = Callable[[], Mapping[str, Any]]
+from backprop_xp.backends import Array
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Arrays on the host (*stack,), by name: "loss", "validation_loss", metrics.
+Values: TypeAlias = Callable[[], Mapping[str, Array]]
+Phrases: TypeAlias = Callable[[Mapping[str, Array]], Sequence[str]]
 Report: TypeAlias = Callable[[int, Values], None]
 
-# Seconds between two pictures of a bar.
+# Seconds between two drawings of a live display.
 _PAUSE = 0.1
-# Characters that a bar is long.
-_BAR = 12
-# Plain lines come after each of so many equal parts.
+# Plain lines are written after each of so many equal parts.
 _PARTS = 10
 
 
-@contextlib.contextmanager
-def reporting(epochs: int, *, console: Any = None) -> Iterator[Report]:
-    """Give ``report(epoch, values)``, to be called after every epoch of a training of ``epochs``.
-
-    A training may begin at a later epoch than the first, and end before the last: its own last is
-    written when the context is left, so that ``values`` must be good until then; not if that is by
-    an exception. ``console`` is a rich Console to draw on; by default it is found out whether
-    stderr takes a bar.
-
-    >>> import contextlib, numpy as np, sys
-    >>> with contextlib.redirect_stderr(sys.stdout), reporting(200) as report:
-    ...     for epoch in range(1, 41):
-    ...         report(epoch, lambda: {"loss": np.asarray([0.25, 0.125])})
-    epoch   1/200  loss 0.125 (best of 2)
-    epoch  20/200  loss 0.125 (best of 2)
-    epoch  40/200  loss 0.125 (best of 2)
-    """
-    console = console or terminal()
-    with _lines(epochs) if console is None else _bar(epochs, console) as report:
-        yield report
+def phrases_of(values: Mapping[str, Array]) -> list[str]:
+    """Return a phrase for each name: for a stack, the least loss or the range of a metric."""
+    return [f"{name.replace('_', ' ')} {_numbers(name, array)}" for name, array in values.items()]
 
 
-def in_words(values: Mapping[str, Any]) -> list[str]:
-    """Return a phrase for each name: of a stack the least loss, but the range of a metric."""
-    return [f"{name.replace('_', ' ')} {_in_words(name, array)}" for name, array in values.items()]
-
-
-def _in_words(name: str, array: Any) -> str:
+def _numbers(name: str, array: Array) -> str:
     numbers = sorted(array.ravel().tolist(), key=lambda v: (math.isnan(v), v))
     if len(numbers) == 1:
         return f"{numbers[0]:.6g}"
@@ -61,72 +44,124 @@ def _in_words(name: str, array: Any) -> str:
 
 
 @contextlib.contextmanager
-def _lines(epochs: int) -> Iterator[Report]:
-    """Write a line for the first epoch, the last, and every tenth part of all epochs."""
+def reporting(
+    epochs: int, *, console: "Console | None" = None, phrases: Phrases = phrases_of
+) -> Iterator[Report]:
+    """Provide ``report(epoch, values)``, to be called after every epoch of a training.
+
+    A resumed training begins at a later epoch, and early stopping ends it before the last. The last
+    reported epoch is drawn when the context ends, unless an exception ends it: ``values`` must work
+    until then. ``console`` is a rich Console; the default is ``terminal()``.
+
+    >>> import contextlib, numpy as np, sys
+    >>> with contextlib.redirect_stderr(sys.stdout), reporting(200) as report:
+    ...     for epoch in range(1, 41):
+    ...         report(epoch, lambda: {"loss": np.asarray([0.25, 0.125])})
+    epoch   1/200  loss 0.125 (best of 2)
+    epoch  20/200  loss 0.125 (best of 2)
+    epoch  40/200  loss 0.125 (best of 2)
+    """
+    console = console or terminal()
+    if console is not None:
+        with live(epochs, console, phrases=phrases) as report:
+            yield report
+        return
+    lines = _lines(epochs, phrases)
+    yield lines.report
+    lines.finish()
+
+
+@dataclass
+class _Display:
+    """Draws the epochs that are due.
+
+    ``is_due`` takes an epoch and the seconds since the last drawing, which are infinite at first.
+    """
+
+    draw: Report
+    is_due: Callable[[int, float], bool]
+    pending: tuple[int, Values] | None = None
+    drawn: float = -math.inf
+
+    def report(self, epoch: int, values: Values) -> None:
+        self.pending = epoch, values
+        if self.is_due(epoch, time.monotonic() - self.drawn):
+            self.finish()
+
+    def finish(self) -> None:
+        """Draw the last reported epoch, unless it is drawn already."""
+        if self.pending is not None:
+            self.draw(*self.pending)
+            self.pending, self.drawn = None, time.monotonic()
+
+
+def _lines(epochs: int, phrases: Phrases) -> _Display:
+    """Return a display of lines: the first epoch, the last, and every tenth part of all epochs."""
     width, part = len(str(epochs)), max(1, epochs // _PARTS)
-    written, last = 0, None
 
-    def write(epoch: int, values: Values) -> None:
-        nonlocal written
-        phrases = [f"epoch {epoch:>{width}}/{epochs}", *in_words(values())]
-        sys.stderr.write("  ".join(phrases) + "\n")
-        written = epoch
+    def draw(epoch: int, values: Values) -> None:
+        words = [f"epoch {epoch:>{width}}/{epochs}", *phrases(values())]
+        sys.stderr.write("  ".join(words) + "\n")
 
-    def report(epoch: int, values: Values) -> None:
-        nonlocal last
-        last = epoch, values
-        if not written or epoch == epochs or epoch % part == 0:
-            write(epoch, values)
+    def is_due(epoch: int, seconds: float) -> bool:
+        return math.isinf(seconds) or epoch == epochs or epoch % part == 0
 
-    yield report
-    if last is not None and last[0] != written:
-        write(*last)
+    return _Display(draw, is_due)
 
 
 @contextlib.contextmanager
-def _bar(epochs: int, console: Any) -> Iterator[Report]:
-    """Draw a bar with the epoch, the losses and the time left, at most ten times a second."""
+def live(
+    epochs: int, console: "Console", *, phrases: Phrases = phrases_of, transient: bool = False
+) -> Iterator[Report]:
+    """Draw a bar with the time left, and the phrases below it; ``transient`` erases it at the end.
+
+    No thread draws: the display changes after an epoch, at most ten times a second, so that values
+    are not moved to the host in between.
+    """
+    from rich.console import Group
+    from rich.live import Live
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
 
     columns = (
         TextColumn(f"epoch {{task.completed:>{len(str(epochs))}.0f}}/{epochs}"),
-        BarColumn(_BAR),
-        TextColumn("{task.fields[words]}", markup=False),
+        BarColumn(None),
         TimeRemainingColumn(),
+        # Early stopping may end the training before.
+        TextColumn("left" if console.width < 60 else "left at most"),
     )
-    # On a narrow terminal rich would cut all columns alike; it is the words that can be spared.
-    others = len(f"epoch {epochs}/{epochs}") + 1 + _BAR + 1 + 1 + len("0:00:00")
-    room = max(0, console.width - others)
-    drawn, last = -math.inf, None
-    # No thread of rich's draws: a bar changes after an epoch, and values are not moved in between.
-    # The context puts the cursor back, whatever ends it.
-    with Progress(*columns, console=console, auto_refresh=False) as progress:
-        task = progress.add_task("", total=epochs, words="")
+    bar = Progress(*columns, console=console, auto_refresh=False, expand=True)
+    task, words = bar.add_task("", total=epochs), Text()
+    # What is printed to a file must not end up above the display.
+    redirects = sys.stdout is not None and sys.stdout.isatty()
+    with Live(
+        Group(bar, words),
+        console=console,
+        auto_refresh=False,
+        transient=transient,
+        redirect_stdout=redirects,
+    ) as screen:
 
         def draw(epoch: int, values: Values) -> None:
-            nonlocal drawn, last
-            words = "  ".join(in_words(values()))
-            progress.update(task, completed=epoch, words=_cut(words, room), refresh=True)
-            drawn, last = time.monotonic(), None
+            bar.update(task, completed=epoch)
+            words.plain = "  ".join(phrases(values()))
+            screen.refresh()
 
-        def report(epoch: int, values: Values) -> None:
-            nonlocal last
-            last = epoch, values
-            if time.monotonic() - drawn >= _PAUSE:
-                draw(epoch, values)
-
-        yield report
-        if last is not None:
-            draw(*last)
+        display = _Display(draw, lambda epoch, seconds: seconds >= _PAUSE)
+        yield display.report
+        display.finish()
 
 
-def _cut(words: str, room: int) -> str:
-    return words if len(words) <= room else f"{words[: max(0, room - 1)]}…"
+def spinner(text: str) -> contextlib.AbstractContextManager[object]:
+    """Return a context that shows a spinner beside a text on a terminal, and nothing elsewhere."""
+    console = terminal()
+    return contextlib.nullcontext() if console is None else console.status(text)
 
 
-def terminal() -> Any | None:
-    """Return rich's console on stderr if a bar can be drawn there, else None."""
-    if not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+def terminal() -> "Console | None":
+    """Return rich's console on stderr if a live display can be drawn there, else None."""
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    if not (is_terminal or "ipykernel" in sys.modules):
         return None
     try:
         from rich.console import Console
@@ -134,6 +169,6 @@ def terminal() -> Any | None:
         return None
     console = Console(stderr=True)
     if console.is_jupyter:
-        # Without it rich draws nothing, and warns.
+        # Without ipywidgets rich draws nothing, and warns.
         return console if importlib.util.find_spec("ipywidgets") else None
     return console if console.is_terminal and not console.is_dumb_terminal else None

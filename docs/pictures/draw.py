@@ -1,6 +1,6 @@
-"""Draws the pictures of the pages from the code itself: ``python docs/pictures/draw.py``.
+"""The pictures of the pages, drawn from the code: ``python docs/pictures/draw.py``.
 
-A test redraws them and compares, so that no number and no module in them is out of date.
+A test draws them again and compares: their numbers and modules are those of the code.
 """
 
 import ast
@@ -12,7 +12,6 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-import backprop_xp
 from backprop_xp.cli.xor_experiment import xor_network
 
 HERE = Path(__file__).parent
@@ -50,31 +49,31 @@ def draw_moons(path: Path) -> None:
     figure.savefig(path, dpi=125)
 
 
-def svg(width: int, height: int, parts: list[str], says: str) -> str:
-    """Return a picture of these parts, one a line; ``says`` is for those who cannot see it."""
+def svg(width: int, height: int, parts: list[str], title: str) -> str:
+    """Return a picture of these parts, one a line; ``title`` is its alternative text."""
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"'
     style = 'font-family="DejaVu Sans, Verdana, sans-serif" font-size="15"'
     size = f'width="{width}" height="{height}"'
     paper = f'<rect {size} fill="white"/>'
-    whole = [f"{head} {size} {style}>", f"<title>{escape(says)}</title>", paper, *parts, "</svg>"]
+    whole = [f"{head} {size} {style}>", f"<title>{escape(title)}</title>", paper, *parts, "</svg>"]
     return "\n".join(whole) + "\n"
 
 
 def text(x: float, y: float, words: str, *, color: str = INK, anchor: str = "middle") -> str:
-    """Return words whose baseline is at y."""
-    place = f'x="{x:g}" y="{y:g}" text-anchor="{anchor}"'
+    """Return a text with its baseline at y."""
+    position = f'x="{x:g}" y="{y:g}" text-anchor="{anchor}"'
     halo = 'stroke="white" stroke-width="4" paint-order="stroke"'  # lines do not cross words
-    return f'<text {place} fill="{color}" {halo}>{escape(words)}</text>'
+    return f'<text {position} fill="{color}" {halo}>{escape(words)}</text>'
 
 
 def box(x: float, y: float, width: float, height: float, *, fill: str = PAPER) -> str:
-    """Return a rectangle with round corners; x and y are its upper left one."""
-    place = f'x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}"'
-    return f'<rect {place} rx="8" fill="{fill}" stroke="{EDGE}"/>'
+    """Return a rectangle with round corners; x and y are those of the upper left one."""
+    position = f'x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}"'
+    return f'<rect {position} rx="8" fill="{fill}" stroke="{EDGE}"/>'
 
 
 class Row(NamedTuple):
-    """One row of XOR on its way: per layer weights, bias, z, a, and the loss's derivatives."""
+    """One row of XOR: weights, bias, z and a of each layer, and the derivatives of the loss."""
 
     x: np.ndarray
     target: float
@@ -89,7 +88,7 @@ class Row(NamedTuple):
 
 
 def one_row() -> Row:
-    """Send the row (1, 0) through the tutorial's network and back, layer by layer."""
+    """Propagate the row (1, 0) through the tutorial's network and back, layer by layer."""
     network = xor_network([2, 2, 1], loss="mean_squared_error", hidden="sigmoid")
     parameters = network.unpack(network.initialize(seed=0, backend="numpy"))
     x, target = np.array([[1.0, 0.0]]), np.array([[1.0]])
@@ -110,8 +109,8 @@ def one_row() -> Row:
     return Row(x, 1.0, weights, bias, z, activations, loss, of_weights, of_z, of_a)
 
 
-# Where units stand: the inputs, the hidden units, the output; and the size of one.
-PLACES = [[(5, 35), (5, 205)], [(210, 35), (210, 205)], [(440, 120)]]
+# Positions of the inputs, the hidden units, the output; and the size of one.
+POSITIONS = [[(5, 35), (5, 205)], [(210, 35), (210, 205)], [(440, 120)]]
 WIDTHS, HIGH = [85, 125, 125], 66
 
 
@@ -142,20 +141,20 @@ def backward(row: Row) -> str:
 
 
 def number(value: float) -> str:
-    """Return three digits behind the point, none of a whole number, with a true minus."""
+    """Return a number with three decimals, or none for an integer, and a true minus sign."""
     digits = f"{value:.0f}" if value == round(value) else f"{value:.3f}"
     return digits.replace("-", MINUS)
 
 
 def sub(i: int) -> str:
-    """Return a digit as an index."""
+    """Return a digit as a subscript."""
     return "₀₁₂₃₄₅₆₇₈₉"[i]
 
 
 def boxes(layers: list[list[list[str]]]) -> Iterator[str]:
-    """Yield a box for each unit, with its lines of words in the middle."""
-    for units, places, wide in zip(layers, PLACES, WIDTHS, strict=True):
-        for lines, (x, y) in zip(units, places, strict=True):
+    """Yield a box for each unit, with its lines of text in the middle."""
+    for units, positions, wide in zip(layers, POSITIONS, WIDTHS, strict=True):
+        for lines, (x, y) in zip(units, positions, strict=True):
             high = HIGH if len(lines) == 2 else HIGH / 2 + 6
             top = y + (HIGH - high) / 2
             yield box(x, top, wide, high)
@@ -164,14 +163,14 @@ def boxes(layers: list[list[list[str]]]) -> Iterator[str]:
 
 
 def edges(weights: list[np.ndarray], color: str, *, back: bool = False) -> Iterator[str]:
-    """Yield an arrow for each weight, then a number on each."""
+    """Yield an arrow for each weight, then the number on each."""
     lines, words = [], []
-    for w, wide, (left, right) in zip(weights, WIDTHS, itertools.pairwise(PLACES), strict=False):
+    for w, wide, (left, right) in zip(weights, WIDTHS, itertools.pairwise(POSITIONS), strict=False):
         for (i, (x, y)), (j, (u, v)) in itertools.product(enumerate(left), enumerate(right)):
             start = np.array([x + wide + 3, y + HIGH / 2 + (len(right) - 1) * 12 * (j - i)])
             end = np.array([u - 3, v + HIGH / 2 + 12 * (i - j)])
             lines.append(arrow(start, end, color, back))
-            # Where lines cross, the number stands before the crossing.
+            # Of two lines that cross, each number stands before the crossing.
             middle = start + (0.5 if len(right) == 1 or i == j else 0.24) * (end - start)
             words.append(text(middle[0], middle[1] + 5, number(w[i, j]), color=color))
     yield from [*lines, *words]
@@ -190,65 +189,56 @@ def arrow(start: np.ndarray, end: np.ndarray, color: str, back: bool) -> str:
 
 
 def biases(bias: list[np.ndarray]) -> Iterator[str]:
-    """Yield what is added in each unit."""
-    for row, places, wide in zip(bias, PLACES[1:], WIDTHS[1:], strict=True):
-        for value, (x, y) in zip(row[0], places, strict=True):
+    """Yield the bias of each unit."""
+    for row, positions, wide in zip(bias, POSITIONS[1:], WIDTHS[1:], strict=True):
+        for value, (x, y) in zip(row[0], positions, strict=True):
             yield text(x + wide / 2, y - 9, f"bias {number(value)}")
 
 
-# What each floor of tests/test_architecture.py holds, from the ground up.
-ROOMS = (
-    "array libraries; checks of arguments",
-    "reprs, HTML, progress",
-    "activations, losses, layers, networks",
-    "the gradient check; matplotlib",
-    "optimisers, schedules, steps, fit",
-    "model files, checkpoints, ONNX",
-    "scikit-learn's interface; DataFrames",
-    "the conformance kit; the command line",
-)
+# The contents of each unit of the package.
+CONTENTS = {
+    "backends": "array libraries and devices",
+    "checks": "checks of arguments",
+    "display": "reprs, notebooks, progress",
+    "networks": "layers, losses, backpropagation, networks",
+    "gradient_check": "the gradient check and its diagnosis",
+    "plots": "pictures",
+    "training": "optimisers, steps, train and fit",
+    "files": "checkpoints, ONNX",
+    "estimators": "scikit-learn's interface",
+    "tables": "models of tables",
+    "testing": "the conformance kit for backends",
+    "cli": "the command backprop-xp",
+}
 
 
 def floors() -> list[list[str]]:
-    """Return what is there of the table of floors that the tests hold the imports to."""
+    """Return the units on each floor, as the tests hold the imports to them, from the ground up."""
     source = (HERE.parent.parent / "tests" / "test_architecture.py").read_text("utf-8")
     (table,) = (
         node.value
         for node in ast.parse(source).body
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "FLOORS"
     )
-    package = Path(backprop_xp.__file__).parent
-    there = {path.stem for path in package.iterdir()} - {"__init__"}
-    return [[unit for unit in units if unit in there] for units in ast.literal_eval(table)]
+    return [[unit for unit in units if unit in CONTENTS] for units in ast.literal_eval(table)]
 
 
 def house() -> str:
-    """Draw the floors of modules, the ground at the bottom: each imports from below alone."""
+    """Draw the floors, the ground at the bottom: each unit imports only from floors below."""
     wide, parts, y = 620, [], 92.0
-    for units, room in reversed(list(zip(floors(), ROOMS, strict=True))):
-        lines = list(wrapped(units))
-        high = 36 + 24 * len(lines)
+    for units in reversed(floors()):
+        high = 14 + 24 * len(units)
         parts.append(box(20, y, wide - 40, high, fill=PAPER))
-        parts.append(text(36, y + 23, room, color=GOES, anchor="start"))
-        for i, line in enumerate(lines):
-            parts.append(text(36, y + 47 + 24 * i, " · ".join(line), anchor="start"))
+        for i, unit in enumerate(units):
+            line = y + 24 + 24 * i
+            parts.append(text(36, line, unit, anchor="start"))
+            parts.append(text(190, line, CONTENTS[unit], color=GOES, anchor="start"))
         y += high + 6
     roof = f'<polygon points="8,86 {wide / 2:g},8 {wide - 8},86" fill="{PAPER}" stroke="{EDGE}"/>'
     parts += [roof, text(wide / 2, 66, "import backprop_xp as bx")]
     return svg(
-        wide, round(y + 6), parts, "The modules as floors of a house, backends on the ground"
+        wide, round(y + 6), parts, "The units of the package as floors of a house, backends below"
     )
-
-
-def wrapped(words: list[str], most: int = 64) -> Iterator[list[str]]:
-    """Yield lines of words that are not wider than the house."""
-    line: list[str] = []
-    for word in words:
-        if line and len(" · ".join([*line, word])) > most:
-            yield line
-            line = []
-        line.append(word)
-    yield line
 
 
 if __name__ == "__main__":

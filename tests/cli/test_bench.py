@@ -2,6 +2,8 @@
 
 import json
 import re
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,15 +11,17 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.cli import contenders, race
-from backprop_xp.cli.race import CASES, LIBRARIES, Case, Entrant
+from backprop_xp.cli.bench import entrants
+from backprop_xp.cli.contenders import CASES, PEERS, Case
+from backprop_xp.cli.race import Entrant
 from tests.commands import ONE_LINE, run
 
 TINY = [
     Case((2, 2, 1), batch=4, batches=2, epochs=2),
     Case((3, 4, 5), batch=20, batches=2, epochs=1),
 ]
-INSTALLED = [name for name in LIBRARIES if race.is_installed(name)]
-OURS = Entrant("ours", "backprop_xp")
+INSTALLED = ["backprop_xp", *(name for name, library in PEERS.items() if library.is_installed)]
+MAKER = "backprop_xp.cli.contenders:turns"
 
 
 @pytest.mark.parametrize("case", TINY, ids=str)
@@ -26,9 +30,10 @@ OURS = Entrant("ours", "backprop_xp")
 def test_every_library_trains_each_kind_of_case(library: str, case: Case, xp: Any) -> None:
     if library != "backprop_xp" and xp.name != "numpy":
         pytest.skip("the peers are the same on every backend")
-    fresh, greeting = contenders.prepare(library, case)
-    assert all(contenders.turn(fresh, case) > 0.0 for _ in range(2))
-    assert greeting["version"]
+    contender, description = contenders.find(library)
+    fresh = contender(case)
+    assert all(contenders.timed(fresh(), case.epochs, case) > 0.0 for _ in range(2))
+    assert description["version"]
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=str)
@@ -37,7 +42,7 @@ def test_the_data_fill_the_batches_and_are_float32(case: Case) -> None:
     assert x.shape == (case.batch * case.batches, case.sizes[0])
     assert len(y) == len(x)
     assert x.dtype == np.float32
-    if case.classes:
+    if case.is_classifier:
         assert set(y) == set(range(case.sizes[-1]))
 
 
@@ -47,30 +52,67 @@ def test_the_floor_does_all_but_the_first_layers_product_for_its_inputs(
     case, done, matmul = TINY[1], [], np.matmul
     fresh = contenders.matmul(case)
     monkeypatch.setattr(np, "matmul", lambda *a, **options: (done.append(a), matmul(*a, **options)))
-    fresh()()
+    fresh()(case.epochs)
     layers = len(case.sizes) - 1
     assert len(done) == (3 * layers - 1) * case.batches * case.epochs
 
 
 @pytest.mark.once
 def test_a_race_gives_each_a_time_for_each_round_and_leaves_out_who_fails(xp: Any) -> None:
-    lost, stranger = Entrant("lost", "backprop_xp", "nowhere"), Entrant("stranger", "stranger")
-    outcome = race.race("S", [OURS, lost, Entrant("matmul", "matmul"), stranger], 2)
-    assert {name: len(times) for name, times in outcome.times.items()} == {"ours": 2, "matmul": 2}
-    assert outcome.greetings["ours"]["backend"] == xp.name
+    lost = Entrant("lost", MAKER, ("backprop_xp", "nowhere"))
+    stranger = Entrant("stranger", MAKER, ("stranger",))
+    with race.started([*entrants(["matmul"]), lost, stranger]) as children:
+        outcome, unknown = (race.race(children, case, 2) for case in ("S", "no such case"))
+        assert children["backprop_xp"].description["backend"] == xp.name
+    times = {name: len(times) for name, times in outcome.times.items()}
+    assert times == {"backprop_xp": 2, "matmul": 2}
     assert list(outcome.left_out) == ["lost", "stranger"]
     assert "'nowhere', from the argument of the call, is unknown" in outcome.left_out["lost"]
     assert outcome.left_out["stranger"] == "KeyError: 'stranger'"
-    assert outcome.ratio("ours", "matmul").median > 0.0
+    assert outcome.ratio("backprop_xp", "matmul").median > 0.0
+    assert unknown.times == {}
+    assert unknown.left_out["matmul"] == "KeyError: 'no such case'"
 
 
-def test_a_process_that_ends_is_told_of_by_its_last_words() -> None:
-    outcome = race.race("no such case", [OURS], 2)
-    assert outcome.left_out == {"ours": "its process ended: KeyError: 'no such case'"}
+@pytest.mark.parametrize(
+    ("maker", "limit", "reason"),
+    [
+        ("sys:exit", 60.0, "its process ended: so long"),
+        ("time:sleep", 60.0, "TypeError: "),
+        ("statistics:NormalDist", 60.0, "ValueError: could not convert"),
+        ("builtins:input", 0.2, "its process ended after 0.2 seconds"),
+    ],
+)
+def test_a_process_that_ends_or_takes_too_long_is_left_out(
+    maker: str, limit: float, reason: str
+) -> None:
+    begin = time.monotonic()
+    with race.started([Entrant("one", maker, ("so long",), limit=limit)]) as children:
+        outcome = race.race(children, "S", 2)
+    assert time.monotonic() - begin < 45.0
+    assert outcome.left_out["one"].startswith(reason)
+    assert outcome.times == {}
+
+
+FAILING = """
+turns = iter([1.0, 2.0, 3.0])
+def make():
+    return lambda case: next(turns), {}
+"""
+
+
+def test_an_entrant_that_fails_in_a_later_round_has_no_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(tmp_path)
+    with race.started([Entrant("one", "failing:make")]) as children:
+        outcome = race.race(children, "S", 4)
+    assert (outcome.times, outcome.left_out) == ({}, {"one": "StopIteration"})
 
 
 def test_ratios_are_of_the_same_round() -> None:
-    outcome = race.Outcome({"one": [1.0, 20.0, 3.0], "two": [2.0, 40.0, 6.0]}, {}, {})
+    outcome = race.Outcome({"one": [1.0, 20.0, 3.0], "two": [2.0, 40.0, 6.0]}, {})
     assert outcome.ratio("one", "two") == (0.5, 0.5, 0.5)
     assert outcome.time("one") == (3.0, 2.0, 11.5)
 
@@ -86,7 +128,9 @@ def test_workers_leave_blas_its_own_choice_of_kernel(monkeypatch: pytest.MonkeyP
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the peers: starting them takes seconds."""
-    monkeypatch.setattr("backprop_xp.cli.bench.is_installed", lambda library: library == "matmul")
+    for library in set(PEERS) - {"matmul"}:
+        missing = PEERS[library]._replace(module="no_such_library")
+        monkeypatch.setitem(PEERS, library, missing)
 
 
 @pytest.mark.once
@@ -95,7 +139,7 @@ def test_the_table_has_a_row_for_the_case_and_says_where_ours_trained(xp: Any) -
     result = run("bench", "--case", "S", "--rounds", "2")
     assert result.exit_code == 0, result.output
     assert re.search(r"^S  2-2-1, batches of 4 +[\d,]+ +[\d,]+ \([\d.]+\)$", result.output, re.M)
-    assert "scikit-learn is not installed, and left out" in result.output
+    assert "scikit-learn is not installed and left out" in result.output
     assert f"trained on {xp.name} (" in result.output
 
 

@@ -40,8 +40,8 @@ REFUSED = [
     ("xor --plot no_such_folder/xor.png", "no folder"),
     ("xor --plot folder.png", "is a folder"),
     ("xor --lost huber", "--lost"),
-    ("check --sizes 3", "needs a width of the inputs and one of the outputs: 4,8,3 would do"),
-    ("check --sizes 4,two", "holds what is no positive integer: 4,8,3 would do"),
+    ("check --sizes 3", "needs the widths of the inputs and the outputs. Example: 4,8,3."),
+    ("check --sizes 4,two", "has an entry that is no positive integer. Example: 4,8,3."),
     ("check --sizes 4,1 --loss categorical_cross_entropy", "two classes or more"),
     ("check --sizes 2,999999999,1", f"'--sizes': {TOO_MANY}"),
     ("check --batch 999999999", "'--batch': asks for 7,999,999,992 numbers at once"),
@@ -156,7 +156,7 @@ def test_the_module_is_the_command_by_its_name() -> None:
 
 @pytest.mark.parametrize(
     ("missing", "words", "extra"),
-    [("typer", "--version", "cli"), ("rich", "--version", "cli"), ("matplotlib", "xor", "plot")],
+    [("typer", "--version", "cli"), ("matplotlib", "xor", "plot")],
 )
 def test_without_an_extra_one_line_says_how_to_install_it(
     tmp_path: Path, missing: str, words: str, extra: str
@@ -198,9 +198,20 @@ def test_a_pipe_gets_plain_lines_even_where_colours_are_forced() -> None:
 def test_a_terminal_shows_that_work_is_being_done_and_the_same_lines() -> None:
     trained = on_a_terminal("xor", "--epochs", "2000")
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", trained)
-    for words in ("100%", "     2000    0.00942946", "gradient check: pass", "solved: all four"):
+    cost = "     2000    0.00942946"
+    for words in ("epoch 2000/2000", cost, "gradient check: pass", "solved: all four"):
         assert words in plain
     assert "\x1b[" in trained
+    assert "\x1b[?25l" in trained  # the display hides the cursor
     checked = on_a_terminal("check", *NUMPY)
     assert "checking on numpy" in checked
     assert "complex_step" in checked
+
+
+def test_lines_for_a_file_stay_out_of_the_display_on_the_terminal(tmp_path: Path) -> None:
+    lines = start("-m", "backprop_xp", "xor", "--epochs", "2000").stdout
+    with (tmp_path / "lines.txt").open("w") as file:
+        shown = on_a_terminal("xor", "--epochs", "2000", stdout=file.fileno())
+    assert (tmp_path / "lines.txt").read_text() == lines
+    assert "epoch" in shown
+    assert "gradient check" not in shown

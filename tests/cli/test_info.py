@@ -65,11 +65,11 @@ def test_the_json_has_the_structure_that_the_documentation_shows(
     assert list(found) == list(shown)
     for part in ("selection", "machine", "versions"):
         assert list(found[part]) == list(shown[part])
+    runs, fails = shown["backends"].values()  # the page leaves out what is empty
     for name, told in found["backends"].items():
-        pattern = shown["backends"]["cupy" if told["usable"] else "jax"]
-        assert list(told) == list(pattern), name
+        assert set(told) == {*runs, *fails}, name
         for device in told["devices"]:
-            assert list(device) == list(pattern["devices"][0])
+            assert list(device) == list(runs["devices"][0])
             assert list(device["memory"] or ["used", "total"]) == ["used", "total"]
 
 
@@ -103,11 +103,11 @@ def test_the_environment_is_shown_as_it_is_set_and_misspelt_names_are_pointed_ou
     assert list(told["unknown_variables"]) == ["BACKPROP_XP_BAKCEND"]
     text = as_text(told)
     assert "  BACKPROP_XP_DTYPE=' '\n" in text
-    hint = "is unknown, and ignored. Did you mean 'BACKPROP_XP_BACKEND'? Known: "
+    hint = "is unknown and ignored. Did you mean 'BACKPROP_XP_BACKEND'? Known: "
     assert f"BACKPROP_XP_BAKCEND='numpy' {hint}" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= WIDTH
     silent = as_text({**found, "environment": {}, "unknown_variables": {}})
-    assert "environment\n  nothing is set that matters here\n" in silent
+    assert "environment\n  no variable is set that matters here\n" in silent
 
 
 CRASHES = "import os, sys; print('out of luck'); print('last words', file=sys.stderr); os._exit(3)"

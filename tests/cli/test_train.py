@@ -1,5 +1,6 @@
 """The commands ``train``, ``predict`` and ``inspect``: what they print, refuse and leave."""
 
+import dataclasses
 import io
 import json
 import os
@@ -21,8 +22,9 @@ import pandas as pd
 
 import backprop_xp as bx
 from backprop_xp import tables
-from backprop_xp.cli import train, training_display
+from backprop_xp.cli import train
 from backprop_xp.cli.table_output import number
+from backprop_xp.display.progress import live
 from backprop_xp.tables import settings, training_file
 from tests.commands import NOWHERE, ONE_LINE, PACKAGE_FOLDER, run, start, start_without
 
@@ -143,10 +145,15 @@ def test_the_options_reach_the_training(folder: Path) -> None:
     assert told["target"]["reason"] == "the task was given"
 
 
-def test_the_options_name_what_the_settings_know() -> None:
-    assert set(train._OPTIMIZERS) == set(settings.OPTIMIZERS)
-    assert set(train._SCHEDULES) == set(settings.SCHEDULES)
-    assert set(train._TASKS) == set(settings.TASKS)
+def test_each_setting_is_an_option_with_its_default_and_its_help() -> None:
+    shown = " ".join(run("train", "--help").stdout.split())
+    for field in dataclasses.fields(settings.Settings):
+        default = "64,32" if field.name == "sizes" else field.default
+        ends = f" [default: {default}]" if default is not None else ""
+        kind = "" if field.name == "layer_norm" else r" <\w+>"
+        option = rf"--{field.name.replace('_', '-')}{kind} "
+        words = re.escape(f"{field.metadata['help']}{ends if kind else ''}")
+        assert re.search(option + words, shown), field.name
 
 
 @pytest.mark.once
@@ -156,8 +163,8 @@ def test_log_writes_a_line_for_each_epoch_and_a_resumed_training_continues_it(fo
     lines = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert list(lines[0]) == ["epoch", "loss", "validation_loss"]
-    watch = training_display.logging(Path("log.jsonl"))
-    watch(4, 6, {"loss": np.asarray(np.nan), "best_loss": np.asarray(1.0)})
+    log = train.LossLog(Path("log.jsonl"))
+    log(4, 6, {"loss": np.asarray(np.nan), "best_loss": np.asarray(1.0)})
     lines = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     assert lines[-1]["loss"] is None
@@ -187,18 +194,18 @@ def test_plot_draws_the_losses(folder: Path) -> None:
 def test_ctrl_c_ends_with_130_and_says_how_to_resume(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def press(epoch: int, epochs: int, losses: Any) -> None:
+    def press(epoch: int, losses: Any) -> None:
         if epoch == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(training_display, "_shown", lambda epochs: _context(press))
+        patched.setattr(train, "reporting", lambda *_, **__: _context(press))
         done = run("train", "table.csv", "--target", "y", *QUICK)
     assert done.exit_code == 130
     assert done.stdout == ""
     assert "The same command with --resume continues it." in done.stderr
     assert run("predict", "model.safetensors", "table.csv").exit_code == 0
-    assert "cut short: train --resume goes on" in run("inspect", "model.safetensors").stdout
+    assert "interrupted: train --resume continues" in run("inspect", "model.safetensors").stdout
     done = run("train", "table.csv", "--target", "y", *QUICK, "--resume")
     assert done.exit_code == 0
     assert "resumed after epoch 3" in done.stderr
@@ -339,7 +346,7 @@ REFUSED = [
     ("train table.csv --target y --test 0.9", "a test share of 0.9 and a validation share of 0.15"),
     ("train table.csv --target y --test nowhere.csv", "No such file"),
     ("train table.csv --target y --test other.csv", "test rows: the target 'y' has a class"),
-    ("train table.csv --target y --sizes 8,x", "'--sizes': '8,x' holds what is no positive"),
+    ("train table.csv --target y --sizes 8,x", "'--sizes': '8,x' has an entry that is no"),
     ("train table.csv --target y --sizes 999999999", "'--sizes'"),
     ("train table.csv --target y --hidden rellu", "Did you mean 'relu'?"),
     ("train table.csv --target y --optimizer adan", "Did you mean 'adam'?"),
@@ -384,7 +391,7 @@ REFUSED = [
     ("predict model.safetensors named.csv --keep prediction", "--keep names 'prediction'"),
     ("predict model.safetensors table.csv --out found.txt", "must end in .csv or .parquet"),
     ("inspect table.csv", "no model file"),
-    ("inspect model.safetensors --plot a.png", "draws what --data finds"),
+    ("inspect model.safetensors --plot a.png", "draws the importances"),
     ("inspect model.safetensors --data fewer.csv", "there is no column 'a'"),
 ]
 
@@ -535,14 +542,14 @@ def test_a_training_continues_while_the_disk_is_full_and_says_so_once(
     monkeypatch.setattr(training_file, "_PAUSE", 0.0)
     full = _FullDisk()
 
-    def fill(epoch: int, epochs: int, losses: Any) -> None:
+    def fill(epoch: int, losses: Any) -> None:
         if epoch == 2:
             full.__enter__()
         if epoch == 5:
             assert tables.load("model.safetensors").told["epoch"] == 1
             full.__exit__()
 
-    monkeypatch.setattr(training_display, "_shown", lambda epochs: _context(fill))
+    monkeypatch.setattr(train, "reporting", lambda *_, **__: _context(fill))
     done = run("train", "table.csv", "--target", "y", *QUICK)
     assert done.exit_code == 0
     said = "the model is not written: [Errno 27] File too large: 'model.safetensors'."
@@ -554,11 +561,11 @@ def test_a_training_continues_while_the_disk_is_full_and_says_so_once(
 def test_ctrl_c_while_the_disk_is_full_says_that_nothing_is_kept(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def press(epoch: int, epochs: int, losses: Any) -> None:
+    def press(epoch: int, losses: Any) -> None:
         if epoch == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training_display, "_shown", lambda epochs: _context(press))
+    monkeypatch.setattr(train, "reporting", lambda *_, **__: _context(press))
     with _FullDisk():
         done = run("train", "table.csv", "--target", "y", *QUICK)
     assert done.exit_code == 130
@@ -661,14 +668,16 @@ def test_a_terminal_shows_a_bar_the_losses_and_the_best_so_far_in_its_width(colu
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=columns, color_system=None)
     losses = {"loss": 0.51234, "validation_loss": 0.52, "best_loss": 0.4987}
-    with training_display._live(200, console) as watch:
+    given = {name: np.asarray([value + 1.0, value]) for name, value in losses.items()}
+    given["best_epoch"] = np.asarray([12, 9])
+    with live(200, console, phrases=train._phrases) as report:
         for epoch in (11, 12):
-            given = {name: np.asarray([value, value + 1.0]) for name, value in losses.items()}
-            watch(epoch, 200, {**given, "best_epoch": np.asarray([9, 12])})
+            report(epoch, lambda: given)
     last = re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", screen.getvalue().split("\r")[-1]).splitlines()
     shown = " ".join(" ".join(last).split())
     assert re.search(r"epoch 12/200 [━╸╺]+ \d:\d\d:\d\d left", shown), shown
-    assert "loss 0.5123 validation 0.52 best 0.4987 (epoch 9)" in shown
+    words = "loss 0.51234 (best of 2) validation loss 0.52 (best of 2)"
+    assert f"{words} best loss 0.4987 (best of 2) best epoch 9" in shown
     assert max(map(len, last)) <= columns
 
 

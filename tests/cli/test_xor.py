@@ -35,7 +35,7 @@ def predictions(output: str) -> np.ndarray:
 
 def gradients(output: str) -> np.ndarray:
     """Return the printed analytic and numeric entries, in theta's order, as two rows."""
-    block = output.split("gradient at the starting theta")[1].split("gradient check")[0]
+    block = output.split("gradient at the initial theta")[1].split("gradient check")[0]
     rows = re.findall(r"^[-+.e0-9 ]*\d[-+.e0-9 ]*$", block, re.M)
     halves = [np.reshape([float(word) for word in row.split()], (2, -1)) for row in rows]
     return np.concatenate(halves, axis=1)
@@ -129,7 +129,7 @@ def test_restarts_are_counted_and_the_best_is_shown(xp: Any) -> None:
     counted = re.search(r"restarts: (\d) of 6 starts solved XOR", output)
     assert counted
     assert int(counted[1]) >= 1
-    assert re.search(r"epochs until solved: median \d+(\.5)?, from \d+ to \d+ \(looked", output)
+    assert re.search(r"epochs until solved: median \d+(\.5)?, from \d+ to \d+ \(measured", output)
     assert np.abs(predictions(output) - TARGETS).max() < 0.5
     assert "gradient check: pass" in output
 
@@ -173,24 +173,24 @@ def experiment(**options: Any) -> xor_experiment.Experiment:
 def test_the_first_restart_is_the_run_without_restarts(xp: Any) -> None:
     alone = list(xor_experiment.learn(experiment(epochs=30)))
     stacked = list(xor_experiment.learn(experiment(epochs=30, restarts=3)))
-    assert [look.epoch for look in stacked] == [look.epoch for look in alone] == list(range(31))
+    assert [one.epoch for one in stacked] == [one.epoch for one in alone] == list(range(31))
     for one, many in zip(alone, stacked, strict=True):
         np.testing.assert_allclose(xp.host(many.loss)[0], xp.host(one.loss), rtol=1e-5)
 
 
 @pytest.mark.compiled
-def test_solved_since_is_the_first_look_from_which_on_all_four_are_right(xp: Any) -> None:
+def test_solved_since_is_the_first_measurement_since_which_all_four_are_right(xp: Any) -> None:
     given, right = experiment(restarts=4), []
-    for look in xor_experiment.learn(given):
-        error = xp.host(given.network.predict(look.theta, given.x)) - xor_experiment.TARGETS
+    for measured in xor_experiment.learn(given):
+        error = xp.host(given.network.predict(measured.theta, given.x)) - xor_experiment.TARGETS
         right.append(np.abs(error).max(axis=(-1, -2)) < 0.5)
-    since = xp.host(look.solved_since)
+    since = xp.host(measured.solved_since)
     assert np.isfinite(since).any()
     for epoch, history in zip(since, np.transpose(right), strict=True):
         wrong = np.flatnonzero(~history)
         assert epoch == (np.inf if not history[-1] else wrong[-1] + 1)
     # A network that strays again has not solved it.
-    theta, found = look.theta, look.solved_since
+    theta, found = measured.theta, measured.solved_since
     strayed = xor_experiment._solved_since(given, 0.0 * theta, 700, found)
     assert not np.isfinite(xp.host(strayed)).any()
     again = xp.host(xor_experiment._solved_since(given, theta, 800, strayed))
@@ -200,7 +200,7 @@ def test_solved_since_is_the_first_look_from_which_on_all_four_are_right(xp: Any
 def test_the_best_start_has_solved_it_before_it_has_the_least_loss(xp: Any) -> None:
     given = experiment(restarts=4)
     losses, since = [np.nan, 0.1, 0.3, 0.2], [np.inf, np.inf, 5.0, 9.0]
-    last = xor_experiment.Look(600, 2.0 * given.start, xp.asarray(losses), xp.asarray(since))
+    last = xor_experiment.Measurement(600, 2.0 * given.start, xp.asarray(losses), xp.asarray(since))
     result = xor_experiment.outcome(given, last)
     assert result.best == 3
     assert (xp.host(result.start) == xp.host(given.start)[3]).all()
@@ -210,9 +210,9 @@ def test_the_best_start_has_solved_it_before_it_has_the_least_loss(xp: Any) -> N
 
 
 @pytest.mark.compiled
-def test_the_last_epoch_is_looked_at_whatever_the_rhythm(
+def test_the_last_epoch_is_measured_whatever_the_interval(
     xp: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(xor_experiment, "_LOOKS", 4)
-    looks = xor_experiment.learn(experiment(epochs=11))
-    assert [look.epoch for look in looks] == [0, 2, 4, 6, 8, 10, 11]
+    monkeypatch.setattr(xor_experiment, "_MEASUREMENTS", 4)
+    found = xor_experiment.learn(experiment(epochs=11))
+    assert [measured.epoch for measured in found] == [0, 2, 4, 6, 8, 10, 11]

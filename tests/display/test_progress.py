@@ -1,6 +1,7 @@
 """What is written of a training's progress: lines, or a bar on a terminal."""
 
 import io
+import itertools
 import os
 import re
 import subprocess
@@ -137,8 +138,11 @@ def test_a_bar_has_the_epoch_the_values_and_the_time_left(clock: Clock) -> None:
     pictures = _pictures(console)
     assert pictures[0].startswith("epoch  0/20")
     words = r"loss 0.25  validation loss 0.25 \(best of 2\)  accuracy 0.75"
-    assert any(re.match(rf"epoch  4/20 .*{words} .*\d:\d\d$", line) for line in pictures), pictures
-    assert re.match(r"epoch 20/20 .*loss 0.05 .* 0:00:00$", pictures[-1])
+    drawn = list(itertools.pairwise(pictures))
+    bar = r"epoch  4/20 .* [\d:]+ left at most"
+    assert any(re.fullmatch(bar, a) and re.fullmatch(words, b) for a, b in drawn), pictures
+    assert re.fullmatch(r"epoch 20/20 .* 0:00:00 left at most", pictures[-2])
+    assert pictures[-1].startswith("loss 0.05  ")
 
 
 def test_a_bar_is_drawn_at_most_ten_times_a_second_and_at_the_end(clock: Clock) -> None:
@@ -150,7 +154,7 @@ def test_a_bar_is_drawn_at_most_ten_times_a_second_and_at_the_end(clock: Clock) 
         assert 7 <= values.calls <= 8
         before = values.calls
     assert values.calls == before + 1
-    assert _pictures(console)[-1].startswith("epoch  777/1000")
+    assert _pictures(console)[-2].startswith("epoch  777/1000")
 
 
 def test_an_interrupted_bar_leaves_the_terminal_in_order() -> None:
@@ -166,13 +170,15 @@ def test_an_interrupted_bar_leaves_the_terminal_in_order() -> None:
         report(1, values)
 
 
-def test_a_narrow_terminal_cuts_the_words_not_the_count_or_the_time(clock: Clock) -> None:
-    console = _terminal(width=60)
+def test_a_narrow_terminal_wraps_the_words_and_shows_the_count_and_the_time(clock: Clock) -> None:
+    console = _terminal(width=40)
     with reporting(1000, console=console) as report:
         for epoch in (1, 2, 3):
             clock.now += 1.0
             report(epoch, Counted(loss=[0.5, 0.25], validation_loss=[0.5, 0.25]))
-    assert re.match(r"epoch    3/1000 \S+ loss 0.25 \(be.*… [\d:]+$", _pictures(console)[-1])
+    bar, *words = _pictures(console)[-3:]
+    assert re.match(r"epoch    3/1000 \S+ [\d:-]+ left$", bar)
+    assert words == ["loss 0.25 (best of 2)  validation loss", "0.25 (best of 2)"]
     with reporting(2, console=(console := _terminal())) as report:  # names are no markup
         report(1, Counted(**{"f[red]": 0.5}))
     assert "f[red] 0.5" in _pictures(console)[-1]
