@@ -32,7 +32,12 @@ from backprop_xp.training.options import Options
 from backprop_xp.training.states import FitResult, TrainingState
 
 if TYPE_CHECKING:
-    from backprop_xp import gradient_check as gradient_check, plots, testing as testing
+    from backprop_xp import (
+        gradient_check as gradient_check,
+        plots,
+        tables as tables,
+        testing as testing,
+    )
     from backprop_xp.estimators.perceptrons import (
         MLPClassifier as MLPClassifier,
         MLPRegressor as MLPRegressor,
@@ -51,8 +56,6 @@ if TYPE_CHECKING:
         check_loss,
         check_network,
     )
-
-    tables: Any
 
 __version__ = "0.1.0.dev0"
 

@@ -39,8 +39,6 @@ def check_data(
     """
     if not require_floating(theta, "theta").isdtype(theta.dtype, "real floating"):
         raise TypeError(f"theta is {theta.dtype}, but only real networks are trained.")
-    if 0 in theta.shape:
-        raise ValueError(f"theta has shape {tuple(theta.shape)}: there is no network to train.")
     training = _checked_rows(network, theta, x, y, sample_weight)
     conditions = [(*condition, "") for condition in _conditions(network.loss_function, *training)]
     rows = None
