@@ -36,7 +36,8 @@ class Suite(NamedTuple):
 
 
 # Tests marked once or installed are the same on every backend: NumPy's session runs them.
-CORE = ("networks", "training", "backends/test_parity.py", "testing")
+CORE = ("testing", "networks/test_network.py", "backends/test_parity.py")
+CORE += tuple(f"training/test_{name}.py" for name in ("fit", "optimizers", "steps"))
 SUITES = {
     "numpy": Suite("numpy", "cpu", "not thorough"),
     "array-api-strict": Suite(

@@ -109,6 +109,7 @@ def test_a_large_table_is_learnt(large: tuple[Any, np.ndarray]) -> None:
 
 
 @pytest.mark.once
+@pytest.mark.thorough
 def test_processes_that_map_a_large_table_learn_what_one_process_learns(tmp_path: Path) -> None:
     done = python(f"path = {str(tmp_path / 'table')!r}\n{VOTE}")
     assert done.stdout == "True True\n", done.stderr

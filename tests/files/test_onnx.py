@@ -33,9 +33,14 @@ LAYERS = {
 }
 NETWORKS = {name: bx.Network(layers, "mean_squared_error") for name, layers in LAYERS.items()}
 NETWORKS |= {name: bx.mlp([3, 4, 2], hidden="tanh", loss=name) for name in LOSSES}
-# Half a second each: one precision for each activation and link, both for few.
-FEW = [(name, "float32") for name in ("LayerNorm", "Residual", "gelu", "binary_cross_entropy")]
-FEW += [(name, "float64") for name in NETWORKS if not name.startswith("Activate")]
+# Half a second each: by default all activations in one network, and one loss of each link.
+EACH = [layer for name in ACTIVATIONS for layer in (bx.Dense(3, 3), bx.Activate(name))]
+NETWORKS["each activation"] = bx.Network(EACH, "mean_squared_error")
+LINKS = ("mean_squared_error", "poisson", "binary_cross_entropy", "categorical_cross_entropy")
+FEW = [
+    (name, "float64") for name in ("Dropout", "LayerNorm", "Residual", "each activation", *LINKS)
+]
+FEW += [("each activation", "float32")]
 CASES = [(name, dtype) for dtype in CLOSE for name in NETWORKS]
 
 
