@@ -2,7 +2,7 @@
 
 import importlib
 import importlib.util
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from backprop_xp import backends as backends
 from backprop_xp.backends import (

@@ -13,7 +13,7 @@ from backprop_xp.backends import to_host
 EPOCHS = 60
 
 digits = load_digits()
-# Pixels of 0 to 16 become 0 to 1. Standardising would inflate pixels that are rarely inked.
+# Pixels of 0 to 16 become 0 to 1. Standardizing would inflate pixels that are rarely inked.
 x, x_test, labels, labels_test = bx.data.split(
     bx.asarray(digits.data / 16), bx.asarray(digits.target), test_size=0.2, seed=0
 )

@@ -393,7 +393,7 @@ MISTAKES = {
     "last sample left out": another(lambda p: with_rows(p, slice(-1))),
     "targets out of step": another(lambda p: p._replace(targets=np.roll(p.targets, 1, axis=0))),
     "sample weight ignored": another(lambda p: p._replace(weight=p.weight**0.0), **WEIGHTED),
-    "weights normalised by N": step("output", lambda s, g: g * s.problem.weight.mean(), **WEIGHTED),
+    "weights normalized by N": step("output", lambda s, g: g * s.problem.weight.mean(), **WEIGHTED),
     "class weight ignored": another(
         lambda p: p._replace(weight=p.weight**0.0),
         extras=("class_weight",),

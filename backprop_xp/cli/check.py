@@ -72,7 +72,7 @@ def check(
     loss: Loss = "mean_squared_error",
     dropout: Dropout = 0.0,
     layer_norm: Annotated[
-        bool, typer.Option("--layer-norm", help="Normalise each hidden layer.")
+        bool, typer.Option("--layer-norm", help="Normalize each hidden layer.")
     ] = False,
     l2: L2 = 0.0,
     batch: Annotated[int, typer.Option(min=1, help="Rows of data.")] = 5,

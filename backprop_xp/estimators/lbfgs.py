@@ -88,7 +88,7 @@ def minimize(model: Model, task: Task, report: Report | None) -> Array:
             stacklevel=5,
         )
     model.n_iter_, model.loss_ = min(best.nit, model.max_iter), float(best.fun)
-    # The state of an earlier optimiser does not belong to this theta.
+    # The state of an earlier optimizer does not belong to this theta.
     vars(model).pop("_optimizer_state", None)
     vars(model).pop("_learning_rate", None)
     return search.moved(best.x)

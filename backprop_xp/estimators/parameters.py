@@ -61,7 +61,7 @@ class Parameters:
     - ``n_iter_no_change``: epochs without improvement before the training stops.
     - ``max_fun``: the largest number of evaluations of the loss by lbfgs.
     - ``dropout``: the share of each hidden layer's outputs that a training step sets to 0.
-    - ``layer_norm``: whether to normalise each hidden layer before its activation.
+    - ``layer_norm``: whether to normalize each hidden layer before its activation.
     - ``clip``: the largest norm of a gradient; None for no limit.
     - ``n_restarts``: networks that are trained at once from different weights; the best is kept.
     - ``backend``, ``device``: where to compute, as in ``bx.use_backend``.

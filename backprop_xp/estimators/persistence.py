@@ -41,7 +41,7 @@ _CURVES = ("loss_curve_", "validation_loss_curve_", "validation_scores_")
 _LABELS, _LETTERS = ("classes_", "feature_names_in_"), 2**24
 # The network of a file predicts: a loss of ``bx.losses`` stands for others with the same link.
 _LOSSES = {loss.link: loss for loss in (half_squared_error, binary_cross_entropy, poisson)}
-# The optimiser that checks each kind of state; AdamW has Adam's.
+# The optimizer that checks each kind of state; AdamW has Adam's.
 _OPTIMIZERS = {type(o.initialize(np.zeros(1))): o for o in (SGD(1.0), RMSProp(), Adam())}
 
 
@@ -177,8 +177,8 @@ def _binarizer(model: BaseEstimator, *, is_multilabel: bool, is_sparse: bool) ->
 
 def _checked_state(theta: np.ndarray, state: Any) -> OptimizerState:
     if type(state) not in _OPTIMIZERS:
-        raise TypeError(f"the optimiser's state is of {type(state).__name__}.")
-    integer(state.step, "the optimiser's step", at_least=0)
+        raise TypeError(f"the optimizer's state is of {type(state).__name__}.")
+    integer(state.step, "the optimizer's step", at_least=0)
     check_state(_OPTIMIZERS[type(state)], theta, state)
     return state  # type: ignore[no-any-return]
 

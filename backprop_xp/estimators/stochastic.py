@@ -174,7 +174,7 @@ def _optimizer(model: Model, task: Task, rate: Callable[[int], float | Array]) -
 
 
 def _continues(initial: OptimizerState, before: OptimizerState) -> bool:
-    """Whether an optimiser can continue from the state of an earlier call.
+    """Whether an optimizer can continue from the state of an earlier call.
 
     Another solver starts over, where scikit-learn continues with the old one. Adam and AdamW have
     the same state.
@@ -185,7 +185,7 @@ def _continues(initial: OptimizerState, before: OptimizerState) -> bool:
 
 
 def state_beside(theta: Array, state: OptimizerState) -> Any:
-    """Return an optimiser's state, kept on the host, on theta's device and in its dtype."""
+    """Return an optimizer's state, kept on the host, on theta's device and in its dtype."""
 
     def moved(value: Array) -> Array:
         return beside(theta, value, theta.dtype) if isinstance(value, np.ndarray) else value

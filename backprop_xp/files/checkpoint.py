@@ -1,4 +1,4 @@
-"""Model files: a network with its theta, its optimiser and its training's state, in one file.
+"""Model files: a network with its theta, its optimizer and its training's state, in one file.
 
 A file holds names and numbers, and nothing pickled. Reading it runs only what the library, or the
 user by ``register``, has put into the registry.
@@ -69,7 +69,7 @@ class Checkpoint:
     def predict(self, x: Array) -> Array:
         """Return the network's predictions for x as measured, ``(batch, n_in)``.
 
-        A ``preparation`` of mean and scale standardises x first. Any other is up to its maker.
+        A ``preparation`` of mean and scale standardizes x first. Any other is up to its maker.
         """
         x, _ = self.network.check_inputs(self.theta, x)
         if self.preparation is not None and self.preparation.keys() == {"mean", "scale"}:
@@ -116,7 +116,7 @@ def save(
     anything that JSON can hold, by name.
 
     The file replaces an older one in one step: a crash leaves the old one intact. Raises TypeError
-    for an activation, a layer, an optimiser ... of your own that is not registered.
+    for an activation, a layer, an optimizer ... of your own that is not registered.
 
     >>> import backprop_xp as bx, tempfile, pathlib
     >>> network = bx.mlp([2, 3, 1], hidden="tanh")

@@ -1,4 +1,4 @@
-"""Descriptions of networks, optimisers and states in files: JSON, each object as its call.
+"""Descriptions of networks, optimizers and states in files: JSON, each object as its call.
 
 - ``{"call": "Dense", "with": {"n_in": 2, ...}}``: a call of a class or function of the library.
 - ``{"name": "activations.tanh"}``: a named object of the library.
@@ -51,8 +51,8 @@ REGISTRY: dict[str, dict[str, object]] = {
 def register(name: str, thing: object) -> None:
     """Register an object of your own, or a class of such objects, so that files can name it.
 
-    Files have the name of a registered activation, loss, initialiser or schedule. For a registered
-    class of layers or optimisers they have the name and each object's arguments, which are the
+    Files have the name of a registered activation, loss, initializer or schedule. For a registered
+    class of layers or optimizers they have the name and each object's arguments, which are the
     attributes of the parameters' names. Register the same before reading such a file. Raises
     ValueError if the name belongs to something else.
 

@@ -1,6 +1,6 @@
 """Initial parameters, drawn on the host in float64.
 
-An initialiser is a function ``(generator, shape) -> ndarray``. The shape is ``(n_in, n_out)`` for
+An initializer is a function ``(generator, shape) -> ndarray``. The shape is ``(n_in, n_out)`` for
 weights and ``(1, n_out)`` for a bias: fan-in and fan-out are the two lengths.
 """
 
@@ -31,7 +31,7 @@ def ones(generator: Generator, shape: tuple[int, int]) -> HostArray:
 
 
 def uniform(low: float, high: float) -> Initializer:
-    """Return an initialiser that draws uniformly from ``[low, high)``."""
+    """Return an initializer that draws uniformly from ``[low, high)``."""
     low, high = real(low, "low"), real(high, "high")
     if not low <= high:
         raise ValueError(f"low must be at most high, but low={low:g} and high={high:g}.")
@@ -86,7 +86,7 @@ def checked_draw(value: object, shape: tuple[int, ...], name: str) -> HostArray:
         raise TypeError(f"{name} was drawn as {drawn.dtype}, but real numbers are expected.")
     if drawn.shape != shape:
         raise ValueError(
-            f"{name} was drawn with shape {drawn.shape}, but {shape} is expected: an initialiser "
+            f"{name} was drawn with shape {drawn.shape}, but {shape} is expected: an initializer "
             "returns the shape that it gets."
         )
     return drawn
@@ -94,7 +94,7 @@ def checked_draw(value: object, shape: tuple[int, ...], name: str) -> HostArray:
 
 @dataclass(frozen=True)
 class _Uniform:
-    """A uniform initialiser; a dataclass, so that networks compare equal after pickling."""
+    """A uniform initializer; a dataclass, so that networks compare equal after pickling."""
 
     low: float
     high: float

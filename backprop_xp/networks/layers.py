@@ -193,7 +193,7 @@ class LayerNorm:
         return INITIALIZERS["ones"](generator, scale), INITIALIZERS["zeros"](generator, bias)
 
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
-        """Return the normalised, scaled and shifted x."""
+        """Return the normalized, scaled and shifted x."""
         y, cache = normalized(x, *parameters, self.epsilon)
         return y, cache
 
@@ -206,7 +206,7 @@ class LayerNorm:
         wants_input: bool = True,
         out: Buffers = (None, None),
     ) -> Gradients:
-        """Return g without its components along 1 and along the normalised x, over the width."""
+        """Return g without its components along 1 and along the normalized x, over the width."""
         scale, _ = parameters
         normed, inverse = cache
         gradients = sum_over_batch(g, out[0], normed), sum_over_batch(g, out[1])
@@ -297,7 +297,7 @@ def dropped(x: Array, rng: Key, rate: float) -> tuple[Array, Array]:
 def normalized(
     x: Array, scale: Array, bias: Array, epsilon: float
 ) -> tuple[Array, tuple[Array, Array]]:
-    """Return LayerNorm's output, with the normalised x and 1 / its standard deviation before."""
+    """Return LayerNorm's output, with the normalized x and 1 / its standard deviation before."""
     xp, n = array_namespace(x), x.shape[-1]
     centred = x - xp.sum(x, axis=-1, keepdims=True) / n
     # Not xp.var, which takes magnitudes of complex numbers and would not be analytic.

@@ -119,7 +119,7 @@ def _predict(
 ) -> np.ndarray:
     """Return the predictions of an estimator that learns from the training rows.
 
-    It learns standardised numbers: scikit-learn computes in float32 here, as x is.
+    It learns standardized numbers: scikit-learn computes in float32 here, as x is.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 100 iterations are enough

@@ -23,7 +23,7 @@ _ROWS = 2**14
 
 
 class Scaling(NamedTuple):
-    """The standardisation of numbers and dates: ``(features,)`` each, but for ``flagged``.
+    """The standardization of numbers and dates: ``(features,)`` each, but for ``flagged``.
 
     A missing value becomes the median; each feature whose index is in ``flagged`` has an indicator.
     The means and deviations are those of the features, then of the indicators.
@@ -35,7 +35,7 @@ class Scaling(NamedTuple):
     deviations: np.ndarray
 
     def transform(self, values: np.ndarray) -> np.ndarray:
-        """Return the standardised features, then the indicators."""
+        """Return the standardized features, then the indicators."""
         missing = np.isnan(values)
         filled = np.where(missing, self.medians, values)
         features: np.ndarray = np.concatenate([filled, missing[:, self.flagged]], axis=1)
@@ -52,7 +52,7 @@ class Preparation:
     """The function from a table's columns to the features ``(rows, n)`` of a network, float32.
 
     ``columns`` has the kind of each column in use, ``left_out`` the reason for each other one.
-    Numbers and dates come first: standardised by ``scaling``, a missing value filled by the median,
+    Numbers and dates come first: standardized by ``scaling``, a missing value filled by the median,
     with an indicator. Categories are 0 and 1; free text becomes coordinates of its latent semantic
     analysis.
     """
@@ -115,7 +115,7 @@ class Preparation:
         return out
 
     def numbers(self, columns: Mapping[str, pd.Series]) -> np.ndarray:
-        """Return the features to standardise, ``(rows, features)``, float64."""
+        """Return the features to standardize, ``(rows, features)``, float64."""
         scaled = [c.encode(columns[name]) for name, c in self.columns.items() if c.is_scaled]
         rows = len(next(iter(columns.values())))
         values = np.concatenate([np.empty((rows, 0)), *scaled], axis=1)

@@ -95,7 +95,7 @@ class Settings:
     )
     batch_size: int = _setting(256, integer, "Maximum rows of a batch; fewer in small tables.")
     dropout: float = _setting(0.0, functools.partial(real, low=0.0, below=1.0), "Dropout rate.")
-    layer_norm: bool = _setting(False, boolean, "Normalise each hidden layer.")
+    layer_norm: bool = _setting(False, boolean, "Normalize each hidden layer.")
     l2: float = _setting(1e-4, functools.partial(real, low=0.0), "L2 penalty on the weights.")
     class_weight: str | None = _setting(
         None, _or_none(_one_of(["balanced"])), "balanced: each class has the same total weight."
@@ -119,6 +119,6 @@ class Settings:
         return dataclasses.replace(self, batch_size=size, epochs=epochs)
 
     def make_optimizer(self, rows: int) -> Optimizer:
-        """Return the optimiser, with its schedule, for so many training rows."""
+        """Return the optimizer, with its schedule, for so many training rows."""
         updates = (self.epochs or _MAX_EPOCHS) * math.ceil(rows / self.batch_size)
         return OPTIMIZERS[self.optimizer](SCHEDULES[self.schedule](self.learning_rate, updates))

@@ -1,4 +1,4 @@
-"""The target column: its task, and its values as class indices or standardised numbers."""
+"""The target column: its task, and its values as class indices or standardized numbers."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
@@ -25,7 +25,7 @@ class Target(NamedTuple):
     scale: float = 1.0
 
     def encode(self, column: pd.Series) -> np.ndarray:
-        """Return a column's values for training: class indices, or standardised numbers.
+        """Return a column's values for training: class indices, or standardized numbers.
 
         Raises ValueError for a class that training did not have, or a string instead of a number.
         """
@@ -45,7 +45,7 @@ class Target(NamedTuple):
         return np.asarray([indices[value] for value in values.tolist()], dtype="int64")
 
     def decode(self, y: np.ndarray) -> np.ndarray:
-        """Return standardised numbers in the target's own unit, class indices unchanged."""
+        """Return standardized numbers in the target's own unit, class indices unchanged."""
         return y if self.classes else y * self.scale + self.mean
 
     def with_moments(self, column: pd.Series) -> "Target":

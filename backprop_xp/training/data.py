@@ -1,4 +1,4 @@
-"""Preparing data: one-hot labels, standardised features, splits, minibatches.
+"""Preparing data: one-hot labels, standardized features, splits, minibatches.
 
 Rows are along the first axis. Orders are drawn on the host, so that one seed gives the same rows
 on every backend.

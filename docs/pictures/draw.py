@@ -203,7 +203,7 @@ CONTENTS = {
     "networks": "layers, losses, backpropagation, networks",
     "gradient_check": "the gradient check and its diagnosis",
     "plots": "pictures",
-    "training": "optimisers, steps, train and fit",
+    "training": "optimizers, steps, train and fit",
     "files": "checkpoints, ONNX",
     "estimators": "scikit-learn's interface",
     "tables": "models of tables",

@@ -1,7 +1,7 @@
 """CuPy: what can be checked without a GPU, and, where there is one, what cannot.
 
 The kernels' text is compiled twice without a GPU: by NVRTC for one, where CuPy finds it, and as
-plain C++ for this processor, where it must do what the optimisers do.
+plain C++ for this processor, where it must do what the optimizers do.
 """
 
 import ctypes
@@ -239,7 +239,7 @@ def trained(rule: Callable[..., Any], optimizer: Any, gradients: list[Any], thet
 
 
 def assert_as_reference(place: Place, optimizer: Any, dtype: str, kernels: int) -> None:
-    """Updates by the kernels, so many of them, give what the optimiser's own rule gives."""
+    """Updates by the kernels, so many of them, give what the optimizer's own rule gives."""
     kind = type(optimizer)
     results = []
     for rule in (place.table[f"{kind.__module__}.{kind.__qualname__}.rule"], kind.rule):

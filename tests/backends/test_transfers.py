@@ -106,7 +106,7 @@ def test_an_update_moves_nothing(put: Any, moved: list[Any], make: Any, rate: st
     gradient = 0.5 * theta
     with bx.transfer_guard("disallow"):
         optimizer = make(rates[rate], theta)
-        # A rate of each network's own is looked at once, when the optimiser is made.
+        # A rate of each network's own is looked at once, when the optimizer is made.
         assert moved == [(2, 1)] * (rate == "per network")
         moved.clear()
         state = optimizer.initialize(theta)

@@ -906,7 +906,7 @@ def test_lbfgs_warns_beside_callbacks_unless_one_ends_it() -> None:
 
 @pytest.mark.usefixtures("on_numpy")
 @pytest.mark.parametrize("warm_start", [False, True])
-def test_what_lbfgs_has_found_is_gone_on_from_by_a_new_optimiser(warm_start: bool) -> None:
+def test_what_lbfgs_has_found_is_gone_on_from_by_a_new_optimizer(warm_start: bool) -> None:
     options = {"hidden_layer_sizes": 5, "random_state": 0, "warm_start": warm_start}
     model = _fitted(bx.MLPRegressor(**options, max_iter=3), *VALUES)
     if not warm_start:

@@ -290,7 +290,7 @@ def test_no_two_arrays_of_a_file_share_a_name(path: Path, monkeypatch: pytest.Mo
 
 @dataclass(frozen=True)
 class Given:
-    """An initialiser that holds an array."""
+    """An initializer that holds an array."""
 
     values: Any
 

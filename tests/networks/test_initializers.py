@@ -1,4 +1,4 @@
-"""Initialisers: their distributions, and what a draw depends on."""
+"""Initializers: their distributions, and what a draw depends on."""
 
 import math
 from collections.abc import Callable

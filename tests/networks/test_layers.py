@@ -43,7 +43,7 @@ every_layer = pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 
 
 def _parameters(layer: Layer) -> list[np.ndarray]:
-    """Return parameters that no initialiser left at 0 or 1, where a wrong rule could hide."""
+    """Return parameters that no initializer left at 0 or 1, where a wrong rule could hide."""
     generator = np.random.default_rng(12)
     return [generator.normal(size=shape) for shape in layer.shapes]
 

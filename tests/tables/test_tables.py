@@ -319,7 +319,7 @@ def test_each_kind_of_column_is_found_and_becomes_finite_float32() -> None:
     places = made.places()
     found = sorted(place for each in places.values() for place in each)
     assert found == list(range(made.n_features))
-    # The number: standardised with what is missing filled by the median, and an indicator.
+    # The number: standardized with what is missing filled by the median, and an indicator.
     filled = table["a"].fillna(table["a"].median()).to_numpy()
     expected = (filled - filled.mean()) / filled.std()
     np.testing.assert_allclose(x[:, places["a"][0]], expected, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Preparing data: one-hot labels, standardised features, splits and minibatches."""
+"""Preparing data: one-hot labels, standardized features, splits and minibatches."""
 
 import itertools
 from collections.abc import Callable

@@ -389,7 +389,7 @@ def test_progress_of_a_training_taken_up_counts_from_its_beginning(
 
 
 def _led(xp: Any, *paths: list[float]) -> tuple[bx.Network, Any, Any]:
-    """Return a network, theta and optimiser: member i's |b| after epoch k is paths[i][k + 1]."""
+    """Return a network, theta and optimizer: member i's |b| after epoch k is paths[i][k + 1]."""
     network = bx.mlp([1, 1])
     theta = np.asarray([[0.0, path[0]] for path in paths])
     # The gradient is 2 b: b - r 2 b = -b', so that signs take turns and rates are positive.

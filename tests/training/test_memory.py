@@ -14,7 +14,7 @@ from tests.helpers import compiled
 
 # What the interpreter itself keeps and lets go of, such as its caches of small objects.
 SLACK = 16 * 2**10
-# The optimisers, and the arrays like theta in a state of each.
+# The optimizers, and the arrays like theta in a state of each.
 STATES = {
     "SGD": (bx.SGD(0.01), 0),
     "momentum": (bx.SGD(0.01, momentum=0.9, nesterov=True), 1),

@@ -1,4 +1,4 @@
-"""Optimisers: each against the textbook's formula, stacks, and dtypes."""
+"""Optimizers: each against the textbook's formula, stacks, and dtypes."""
 
 import dataclasses
 import functools
@@ -66,7 +66,7 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
     bx.Adam: _ADAM,
     bx.AdamW: {**_ADAM, "weight_decay": 1e-2, "mask": 1.0},
 }
-# Each optimiser with options that differ from the defaults where a default could hide a mistake.
+# Each optimizer with options that differ from the defaults where a default could hide a mistake.
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "sgd": (bx.SGD, {"learning_rate": 0.1}),
     "sgd with momentum": (bx.SGD, {"learning_rate": 0.1, "momentum": 0.8}),
@@ -91,7 +91,7 @@ each_kind = pytest.mark.parametrize("name", ["sgd with momentum", "rmsprop", "ad
 
 
 def _optimizer(xp: Any, name: str, dtype: str = "working", **options: Any) -> Any:
-    """Return the optimiser of a case; ``options``, arrays there already, go before its own."""
+    """Return the optimizer of a case; ``options``, arrays there already, go before its own."""
     make, given = CASES[name]
     if "mask" in given:
         options = {"mask": xp.asarray(given["mask"], dtype=dtype), **options}
@@ -196,7 +196,7 @@ HYPERPARAMETERS = [
 
 
 def _assert_a_stack_is_its_members(xp: Any, together: Any, alone: list[Any]) -> None:
-    """Run an optimiser over a stack, and an optimiser of its own over each network."""
+    """Run an optimizer over a stack, and an optimizer of its own over each network."""
     theta, gradients = _theta(len(alone)), _gradients(len(alone), steps=10)
     stacked, _, _ = _run(xp, together, theta, gradients)
     for i, optimizer in enumerate(alone):
@@ -253,7 +253,7 @@ def test_a_rate_handed_to_update_or_rule_goes_before_the_optimisers_own(xp: Any,
 
 @every_optimizer
 def test_an_optimiser_and_its_state_go_on_after_they_were_pickled(xp: Any, name: str) -> None:
-    """The optimiser without its mask, of which the library's arrays may make no pickle."""
+    """The optimizer without its mask, of which the library's arrays may make no pickle."""
     gradients, schedule = _gradients(steps=10), bx.schedules.cosine(0.1, steps=5)
     optimizer = _optimizer(xp, name, learning_rate=schedule)
     expected, _, _ = _run(xp, optimizer, _theta(), gradients)
@@ -503,7 +503,7 @@ def test_on_numpy_an_update_in_pieces_is_in_place() -> None:
 
 
 class Still:
-    """An optimiser of a user's own, which knows no more than the protocol."""
+    """An optimizer of a user's own, which knows no more than the protocol."""
 
     momentum = "none"
 
@@ -515,7 +515,7 @@ class Still:
 
 
 class Heir(bx.Adam):
-    """An optimiser that inherits its update."""
+    """An optimizer that inherits its update."""
 
 
 def test_an_optimiser_of_ones_own_is_left_alone_and_an_heir_is_not(xp: Any) -> None:

@@ -206,7 +206,7 @@ class Counted:
 
 
 class InPlace:
-    """An optimiser of one's own with such a state."""
+    """An optimizer of one's own with such a state."""
 
     def initialize(self, theta: Any) -> Any:
         return Counted(theta)
@@ -218,7 +218,7 @@ class InPlace:
 
 
 class Bare:
-    """An optimiser of one's own whose state is a number."""
+    """An optimizer of one's own whose state is a number."""
 
     def initialize(self, theta: Any) -> Any:
         return 0
@@ -366,7 +366,7 @@ class Failing:
 
 
 class Spoiling(bx.SGD):
-    """An optimiser of one's own that fails when it has written over what it was given."""
+    """An optimizer of one's own that fails when it has written over what it was given."""
 
     def __init__(self, fails: Failing) -> None:
         super().__init__(0.1, momentum=0.9)
@@ -404,7 +404,7 @@ FAILURES: dict[str, Any] = {
         "metrics": {"rmse": lambda *given: _then(fails, bx.metrics.rmse(*given))}
     },
     "a layer": lambda fails: {"layer": Calling(fails)},
-    "an optimiser": lambda fails: {"optimizer": Spoiling(fails)},
+    "an optimizer": lambda fails: {"optimizer": Spoiling(fails)},
 }
 
 
@@ -417,7 +417,7 @@ def test_whatever_fails_leaves_a_state_from_which_the_training_goes_on(
     xp: Any, where: str, batch_size: int | None, at: int
 ) -> None:
     """Of the last whole update, or epoch where that may be written over."""
-    if _compiles(xp) and where in ("a metric", "a layer", "an optimiser"):
+    if _compiles(xp) and where in ("a metric", "a layer", "an optimizer"):
         pytest.skip(f"{xp.name} runs Python once, when it compiles")
     fails = Failing(at)
     options = {**ADAM, "batch_size": batch_size, "epochs": 6, **FAILURES[where](fails)}
@@ -434,7 +434,7 @@ def test_whatever_fails_leaves_a_state_from_which_the_training_goes_on(
         assert state.epoch == at
     if where == "a metric":
         assert state.epoch == at - 1
-    if where == "a layer" or (where == "an optimiser" and batch_size is None):
+    if where == "a layer" or (where == "an optimizer" and batch_size is None):
         assert state.step == at - 1
 
 

@@ -1,4 +1,4 @@
-"""Steps: what an optimiser and a rate may be, what a compiler must not change or be asked anew."""
+"""Steps: what an optimizer and a rate may be, what a compiler must not change or be asked anew."""
 
 import os
 import signal
@@ -158,7 +158,7 @@ def test_what_the_caller_holds_is_whole_after_a_training(xp: Any, batch_size: in
 
 
 class Stepless:
-    """An optimiser that has no more than the protocol: gradient descent without a rate."""
+    """An optimizer that has no more than the protocol: gradient descent without a rate."""
 
     @staticmethod
     def initialize(theta: Any) -> Any:
@@ -170,7 +170,7 @@ class Stepless:
 
 
 class Twofold(Stepless):
-    """A state that holds one array twice, theta itself, and an array that is the optimiser's."""
+    """A state that holds one array twice, theta itself, and an array that is the optimizer's."""
 
     def __init__(self, anchor: Any) -> None:
         self.anchor = anchor
@@ -208,7 +208,7 @@ class Summing(Stepless):
 
 
 class Record(NamedTuple):
-    """An optimiser as a record of two functions."""
+    """An optimizer as a record of two functions."""
 
     initialize: Any
     update: Any

@@ -23,7 +23,7 @@ from .pairs import OPTIMUM, STATIONARY, Array, Case, Pair, elementwise, normal
 
 
 def data(name: str, rows: int = 300) -> tuple[Array, Array]:
-    """Standardised features and the targets of every k-th row, so that all classes appear."""
+    """Standardized features and the targets of every k-th row, so that all classes appear."""
     x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
     step = max(1, len(x) // rows)
     return scale(x[::step].astype(np.float64)), y[::step].astype(np.float64)
@@ -46,7 +46,7 @@ def linear(loss: Any, name: str, height: float, far: float) -> Case:
 
 
 def perceptron(network: Any, name: str) -> Case:
-    """The loss that L-BFGS minimises, at an untrained, a trained and a saturated network."""
+    """The loss that L-BFGS minimizes, at an untrained, a trained and a saturated network."""
     x, y = data(name, 60)
     ignore_warnings(network.set_params(solver="lbfgs", random_state=0).fit)(x, y)
     classes = getattr(network, "_label_binarizer", None)

@@ -18,7 +18,7 @@ Rows = tuple[Array, Array]
 
 
 def data(name: str, outcome: str, *columns: str) -> Rows:
-    """An outcome, and standardised columns beside a constant, of about 60 rows."""
+    """An outcome, and standardized columns beside a constant, of about 60 rows."""
     table = getattr(sm.datasets, name).load_pandas().data
     table = table.iloc[:: max(1, len(table) // 60)]
     x = table[list(columns)].to_numpy(np.float64)

@@ -24,7 +24,7 @@ from backprop_xp.backends.protocol import (
 
 jax = LazyModule("jax")
 _NOTE = (
-    "backprop_xp compiles this for JAX as a whole: a layer, loss or optimiser of your own may not "
+    "backprop_xp compiles this for JAX as a whole: a layer, loss or optimizer of your own may not "
     "look at the values of its arrays. To look at them while you search for a mistake: with "
     "jax.disable_jit():"
 )

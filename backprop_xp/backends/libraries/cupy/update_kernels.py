@@ -1,6 +1,6 @@
-"""Updates of the optimisers in one CUDA kernel each: theta and its state cross the memory once.
+"""Updates of the optimizers in one CUDA kernel each: theta and its state cross the memory once.
 
-The reference, an optimiser's ``rule``, launches about ten kernels, and each reads and writes whole
+The reference, an optimizer's ``rule``, launches about ten kernels, and each reads and writes whole
 vectors. These kernels do the same operations in the same order, so that they round alike. They
 leave other updates (a hyperparameter that is an array, a complex theta) to the reference.
 """
@@ -113,7 +113,7 @@ def launch(work: Work) -> None:
 
 
 def rules(launch: Callable[[Work], None]) -> dict[str, Function]:
-    """Return the replacements of the optimisers' ``rule`` by their qualified names.
+    """Return the replacements of the optimizers' ``rule`` by their qualified names.
 
     ``launch`` runs a kernel. Each replacement has the signature of the method, ``self`` included,
     and its results.

@@ -1,4 +1,4 @@
-"""Updates of the optimisers in pieces that stay in a processor's cache.
+"""Updates of the optimizers in pieces that stay in a processor's cache.
 
 A rule passes a dozen times over theta, gradient and state. It updates each entry independently, so
 the same rule piece by piece gives the same bits, and reads the memory once.
@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from backprop_xp.backends.protocol import Array, Function
 
-State: TypeAlias = Any  # an optimiser's NamedTuple of arrays
+State: TypeAlias = Any  # an optimizer's NamedTuple of arrays
 
 # Numbers in a piece: few enough for the caches, and so many that NumPy's dozen of calls for each
 # piece do not count. With half as many they took a tenth of Adam's time.
@@ -21,7 +21,7 @@ _RUN = 512  # numbers at least of each network of a stack: short runs are slower
 def in_pieces(
     self: Any, theta: Array, gradient: Array, state: State, learning_rate: Any
 ) -> tuple[Array, State]:
-    """Apply an optimiser's ``rule`` in place, piece after piece."""
+    """Apply an optimizer's ``rule`` in place, piece after piece."""
     if theta.size <= 2 * PIECE:
         updated: tuple[Array, State] = self.rule(theta, gradient, state, learning_rate)
         return updated
