@@ -37,7 +37,12 @@ class Suite(NamedTuple):
 
 
 # Tests marked once or installed are the same on every backend: NumPy's session runs them.
-CORE = ("testing", "networks/test_network.py", "backends/test_parity.py")
+CORE = (
+    "testing",
+    "networks/test_network.py",
+    "backends/test_parity.py",
+    "backends/test_backends.py",
+)
 CORE += tuple(f"training/test_{name}.py" for name in ("fit", "optimizers", "steps"))
 SUITES = {
     "numpy": Suite("numpy", "cpu", "not thorough"),
