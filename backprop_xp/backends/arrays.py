@@ -60,7 +60,7 @@ def _target_dtype(
     if xp.isdtype(choice.dtype, "complex floating"):
         return choice.dtype
     if not xp.isdtype(choice.dtype, "real floating"):
-        raise TypeError(f"x is complex, but dtype {dtype_name(choice.dtype)} is asked for.")
+        raise TypeError(f"x is complex, but dtype {dtype_name(choice.dtype)} is requested.")
     return _complex(xp, choice.dtype)  # which keeps the imaginary part
 
 

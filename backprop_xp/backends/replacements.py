@@ -1,4 +1,4 @@
-"""Faster functions that a backend puts in the place of reference functions.
+"""Faster functions with which a backend replaces reference functions.
 
 ``Backend.replacements`` is the table: it maps a reference function's qualified name to them.
 """

@@ -97,7 +97,7 @@ def _states(
     training: Training, state: TrainingState, write: Writer | None
 ) -> Iterator[TrainingState]:
     options, record = training.options, Record(state)
-    interrupt = Interrupt()  # not entered: Ctrl-C raises wherever it comes
+    interrupt = Interrupt()  # not entered: Ctrl-C raises at any time
     while not has_ended(state, options):
         state, measures = advance(training, state, 1, interrupt)
         interrupt.raise_error()
@@ -183,7 +183,7 @@ def fit(
 
 
 def _epochs_at_once(options: Options, state: TrainingState, *, by_epoch: bool) -> int:
-    """Return how many epochs to run before anything else looks at the state."""
+    """Return how many epochs to run before a callback, display or rule reads the state."""
     if by_epoch or options.early_stopping or options.plateau:
         return 1
     left = options.epochs - state.epoch

@@ -17,7 +17,7 @@ _FEW = 100
 
 
 class Record:
-    """The measures of a training since its start; on the device until they are asked for.
+    """The measures of a training since its start, on the device until they are read.
 
     ``checks`` are the verdicts and the errors of its gradient checks.
     """
@@ -93,7 +93,7 @@ def returned(state: TrainingState, options: Options) -> TrainingState | Best:
     return state.best if restores and state.best is not None else state
 
 
-# Writes the checkpoint of a theta and a state. The wing files, above training, registers how.
+# Writes the checkpoint of a theta and a state. The wing files, above training, registers it.
 Writer: TypeAlias = Callable[[Array, TrainingState], None]
 WriterOf: TypeAlias = Callable[[Network, TrainingState, Options], Writer]
 _registered: list[WriterOf] = []

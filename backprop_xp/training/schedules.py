@@ -44,7 +44,7 @@ class _Schedule:
 
 @dataclass(frozen=True, eq=False)
 class Plateau:
-    """A schedule that training lowers by a factor of each network's own.
+    """A schedule that training lowers by one factor for each network.
 
     Called with a step, it returns the rate of ``schedule``, without the factor.
     """

@@ -106,7 +106,7 @@ def test_a_dtype_that_a_backend_lacks_is_told_and_a_failure_only_if_it_was_asked
     unasked = start_without("cupy", "torch", words=words, JAX_ENABLE_X64="0")
     assert (asked.returncode, unasked.returncode) == (1, 0), asked.stderr + unasked.stderr
     for done in (asked, unasked):
-        told = r"^jax +cpu:0 +float64 +not checked: .*JAX keeps no float64.*JAX_ENABLE_X64=1"
+        told = r"^jax +cpu:0 +float64 +not checked: .*JAX has no float64.*JAX_ENABLE_X64=1"
         assert re.search(told, done.stdout, re.M)
     assert rows(unasked.stdout)["numpy"][1:3] == ["float64", "pass"]
 

@@ -151,7 +151,7 @@ HOSTILE_LAYERS: dict[str, tuple[Any, str]] = {
     "kind": (_dense(activation={"name": "losses.huber"}), "activation must be"),
     "array": (_dense(n_in={"array": "nowhere"}), "nowhere"),
     "no layer": (3, "no layer"),
-    "shape": ({"tuple": [], "dict": {}}, "describes nothing that is known"),
+    "shape": ({"tuple": [], "dict": {}}, "describes an unknown object"),
     "deep": (_nested(200), ""),
 }
 
@@ -253,7 +253,7 @@ def test_a_header_that_lacks_a_part_is_refused(sound: bytes, missing: str, tmp_p
     ],
 )
 def test_what_is_no_model_file_is_refused(data: bytes, tmp_path: Path) -> None:
-    assert "no model file" in _refused(tmp_path / "m", data)
+    assert "not a model file" in _refused(tmp_path / "m", data)
 
 
 def test_another_program_s_safetensors_are_refused(tmp_path: Path) -> None:

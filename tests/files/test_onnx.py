@@ -137,7 +137,7 @@ def test_a_layer_of_ones_own_that_keeps_the_rule_is_exported(tmp_path: Path) -> 
             TypeError,
             r"In the loss's link\. .*array API standard",
         ),
-        ([Factors(3)], "huber", ValueError, r"Factors does not say how many features.* n_in"),
+        ([Factors(3)], "huber", ValueError, r"Factors does not define its number.* n_in"),
         # Of what stands before a layer with n_in nobody knows how many features it gives.
         ([Own(lambda x: x[..., :3]), bx.Dense(3, 2)], "huber", ValueError, "Own does not say"),
     ],

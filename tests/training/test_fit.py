@@ -806,7 +806,7 @@ def test_weights_whose_shares_would_vanish_are_refused(xp: Any, size: float) -> 
     def weights(size: float) -> Any:
         return xp.asarray(np.full(ROWS, size), dtype="float32")
 
-    said = r"sample_weight sums to 8\.5e\+37 or more, too much for float32.* by their largest"
+    said = r"sample_weight sums to 8\.5e\+37 or more, too large for float32.* by their largest"
     options = {"network": network, "theta": theta, "x": x, "y": y}
     _refuses(xp, ValueError, f"^{said}", sample_weight=weights(size), **options)
     _refuses(xp, ValueError, f"^In validation: {said}", validation=(x, y, weights(size)), **options)

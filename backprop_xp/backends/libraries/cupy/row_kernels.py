@@ -1,7 +1,7 @@
 """CUDA kernels that work row by row, a block of threads for each row of ``(..., rows, n)``.
 
-A thread takes every so many numbers of the row. The threads join their results in shared memory, in
-an order that depends on n alone.
+Each thread takes numbers of the row at a fixed stride. The threads join their results in shared
+memory, in an order that depends on n alone.
 """
 
 import functools
