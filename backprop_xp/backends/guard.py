@@ -43,13 +43,13 @@ class transfer_guard(Scope[str]):  # noqa: N801 - it reads as a function
 
     ``"disallow"`` raises ``TransferError``, a RuntimeError. ``"log"`` logs a warning on the logger
     ``backprop_xp`` with the line of code, shape, dtype and device. ``"allow"`` lifts an outer
-    guard. Implicit are ``float``, ``bool``, ``int``, an ``if``, iteration, ``numpy.asarray``,
-    DLPack, the library's own ways (PyTorch's ``item``, CuPy's ``get``), and results whose shape
-    depends on values (``nonzero``, a mask as an index). Explicit are the backend's ``to_host`` and
-    ``bx.asarray``. ``repr`` and ``format`` are logged, never refused.
+    guard. Implicit transfers are ``float``, ``bool``, ``int``, an ``if``, iteration,
+    ``numpy.asarray``, DLPack, the library's own methods (PyTorch's ``item``, CuPy's ``get``), and
+    results whose shape depends on values (``nonzero``, a mask as an index). Explicit transfers are
+    ``to_host`` and ``bx.asarray``. ``repr`` and ``format`` are logged, never refused.
 
-    It holds for array-api-strict, PyTorch (on the CPU too, as a stand-in for a GPU) and CuPy. For
-    JAX it enters JAX's own guard, which raises its own error, on accelerators alone. NumPy's arrays
+    It covers array-api-strict, PyTorch (on the CPU too, as a test without a GPU) and CuPy. For JAX
+    it enters JAX's own guard, which raises its own error, on accelerators alone. NumPy's arrays
     are on the host already.
 
     >>> import backprop_xp as bx

@@ -27,7 +27,7 @@ def _replacement(function: Function, kind: type[Backend]) -> Function:
 def replaceable(function: Callable[..., R]) -> Callable[..., R]:
     """Allow backends to replace a function whose first argument is an array.
 
-    A replacement that returns NotImplemented leaves its arguments to the function.
+    If a replacement returns NotImplemented, the function computes the result.
     """
     by_type: dict[type, Callable[..., R]] = {}
 

@@ -38,7 +38,7 @@ def bench(
     """Time an update of Adam here, in float32, beside other libraries that are installed.
 
     Each library trains in its own process, with shuffled batches and code that its users would
-    write; the libraries take turns. "matmul" is the time of a step's matrix products alone, by NumPy.
+    write; the libraries take turns. "matmul" is the time of the matrix products alone, by NumPy.
     --backend and --device are for backprop_xp; PyTorch trains on the CPU, JAX on its own default
     device. The exit status is 1 if backprop_xp cannot train there.
     """

@@ -57,7 +57,7 @@ def _activations(parameters: Parameters) -> list[Activation]:
         )
     for name in names:
         if isinstance(name, str) and name not in NAMED_ACTIVATIONS:
-            raise ValueError(f"activation {name!r} is none of {sorted(NAMED_ACTIVATIONS)}.")
+            raise ValueError(f"activation {name!r} is not one of {sorted(NAMED_ACTIVATIONS)}.")
     return [NAMED_ACTIVATIONS[name] if isinstance(name, str) else name for name in names]
 
 

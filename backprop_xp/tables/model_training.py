@@ -62,7 +62,7 @@ def train(
     of its rows, drawn from each class alike, or a table of its own: the validation rows end the
     training and choose the network, the test rows are for the report alone. ``weights`` names a
     column of row weights. ``out`` is the model's file, written during the training; with ``resume``
-    the training in it is resumed, to the same theta to the bit. ``say`` is called with lines for
+    the training in it continues, to the same theta bit for bit. ``say`` is called with lines for
     the user, each of ``watches`` with the losses after each epoch.
 
     Raises ValueError, TypeError or OSError, in one line, for arguments that cannot be used. A

@@ -136,7 +136,7 @@ def _out_of_range(y: Array, loss: Loss) -> str:
     wrong = (host < low - _SLACK) | (host > high + _SLACK)
     found = _wrong_values("y", host, wrong, f"not in [{low:g}, {high:g}]")
     return (
-        f"{found} {_name_of(loss)} does not accept such targets: encode them differently, or "
+        f"{found} Such targets are not valid for {_name_of(loss)}: encode them differently, or "
         "choose another loss."
     )
 

@@ -88,7 +88,7 @@ class Stepper:
 
 
 class Taken(NamedTuple):
-    """Steps that were taken: the carry after them, and what each of them measured.
+    """The result of some steps: the carry after them, and the measures of each step.
 
     ``losses`` are each batch's loss before its step, ``(steps, *stack)``; ``found`` is what
     ``evaluate`` returned after each step, along such an axis; ``checks`` are gradient checks.

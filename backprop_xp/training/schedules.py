@@ -161,7 +161,7 @@ def plateau(
     """Return a rate that falls by ``factor`` after each ``patience`` epochs without improvement.
 
     ``learning_rate`` may be another schedule. The product stays at ``final`` or above. ``watch``,
-    ``min_delta`` and ``mode`` mean what they do in ``bx.EarlyStopping``. Each network of a stack
+    ``min_delta`` and ``mode`` are those of ``bx.EarlyStopping``. Each network of a stack
     has its own factor. ``train`` and ``fit`` lower the rate; ``optimizer.update`` alone does not.
 
     >>> import backprop_xp as bx

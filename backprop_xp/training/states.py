@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class TrainingState(NamedTuple):
-    """The state of a training after an epoch; valid until the next state is drawn.
+    """The state of a training after an epoch; valid until the next state is requested.
 
     - ``epoch`` and ``step`` count epochs and updates from the beginning of the training.
     - ``loss``, ``(*stack,)`` on the device, is the mean over the epoch's batches, each measured

@@ -38,7 +38,7 @@ class StepInput(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """What all steps of a training have in common.
+    """The inputs that all steps of a training share.
 
     ``seed`` is None where no layer is random. ``evaluated`` are the arguments of ``evaluate`` after
     each step, if any. ``views`` hold a buffer for the gradient. ``hyperparameters`` are those of an

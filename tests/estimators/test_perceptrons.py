@@ -659,7 +659,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
     "alpha": ({"alpha": -1.0}, TWO, "The 'alpha' parameter of MLP"),
     "solver": ({"solver": "sdg"}, TWO, "The 'solver' parameter of MLP"),
     "activations": ({"activation": ["relu", "tanh"]}, TWO, "activation has 2 entries, but there"),
-    "an activation": ({"activation": ["rleu"]}, TWO, "activation 'rleu' is none of"),
+    "an activation": ({"activation": ["rleu"]}, TWO, "activation 'rleu' is not one of"),
     "lbfgs, dropout": ({"solver": "lbfgs", "dropout": 0.1}, TWO, "dropout works with the stoch"),
     "lbfgs, a schedule": ({"solver": "lbfgs", "learning_rate": abs}, TWO, "A schedule as"),
     "strings": ({}, ([["a", "b"]] * 4, [0, 1, 0, 1]), "could not convert string to float"),

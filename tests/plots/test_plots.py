@@ -552,9 +552,9 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (
         plots.residuals,
         {"predictions": [1.0, np.nan], "targets": [1.0, 2.0]},
-        "predictions must be finite numbers; there is nan in row 1",
+        "predictions must be finite numbers, but row 1 has nan",
     ),
-    (plots.residuals, {"predictions": ["a"], "targets": [1.0]}, "finite numbers; there is 'a'"),
+    (plots.residuals, {"predictions": ["a"], "targets": [1.0]}, "finite numbers, but row 0 has 'a'"),
     (plots.residuals, {"predictions": 1.0, "targets": 1.0}, r"predictions have shape \(\)"),
     (
         plots.calibration,
@@ -564,7 +564,7 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (
         plots.calibration,
         {"probabilities": [0.2, 0.7], "targets": [1, 1]},
-        "targets hold 1 alone",
+        "targets hold only 1",
     ),
     (
         plots.calibration,

@@ -701,7 +701,7 @@ NOT_MEANT: list[tuple[Any, float, list[tuple[int, ...]], str]] = [
         "poisson",
         -1.0,
         [(4, 1)],
-        r"1 value that is not in \[0, inf\].* no meaning for poisson",
+        r"1 value that is not in \[0, inf\].* not valid for poisson",
     ),
     (
         dataclasses.replace(OWN, targets=(0.0, 5.0)),
@@ -839,7 +839,7 @@ OPTIONS: list[tuple[dict[str, Any], Any, str]] = [
     ),
     ({"metrics": ["accuracy"]}, TypeError, "metrics must be functions by their names, such as"),
     ({"metrics": {"accuracy": 1.0}}, TypeError, "metrics must be functions by their names"),
-    ({"metrics": {"loss": len}}, ValueError, "metrics may not be named 'loss'"),
+    ({"metrics": {"loss": len}}, ValueError, "metrics cannot be named 'loss'"),
     ({"l2": -1.0}, ValueError, "l2 must be >= 0, not -1"),
     ({"shuffle": "no"}, TypeError, "shuffle must be True or False, not 'no'"),
     ({"shuffle": None}, TypeError, "shuffle must be True or False, not None"),

@@ -125,7 +125,7 @@ def source(kernel: RowKernel, dtype: DType) -> str:
 
 @functools.cache
 def _compiled(kernel: RowKernel, dtype: DType) -> Function:
-    # Contracted products and sums would round otherwise than the reference's.
+    # Contracted products and sums would round differently from the reference's.
     options = ("--fmad=false",)
     import cupy
 
