@@ -660,7 +660,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
     "solver": ({"solver": "sdg"}, TWO, "The 'solver' parameter of MLP"),
     "activations": ({"activation": ["relu", "tanh"]}, TWO, "activation has 2 entries, but there"),
     "an activation": ({"activation": ["rleu"]}, TWO, "activation 'rleu' is not one of"),
-    "lbfgs, dropout": ({"solver": "lbfgs", "dropout": 0.1}, TWO, "dropout works with the stoch"),
+    "lbfgs, dropout": ({"solver": "lbfgs", "dropout": 0.1}, TWO, "dropout works only with the"),
     "lbfgs, a schedule": ({"solver": "lbfgs", "learning_rate": abs}, TWO, "A schedule as"),
     "strings": ({}, ([["a", "b"]] * 4, [0, 1, 0, 1]), "could not convert string to float"),
     "weights": ({}, (*TWO, np.zeros(90)), "weight"),

@@ -554,7 +554,7 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
         {"predictions": [1.0, np.nan], "targets": [1.0, 2.0]},
         "predictions must be finite numbers, but row 1 has nan",
     ),
-    (plots.residuals, {"predictions": ["a"], "targets": [1.0]}, "finite numbers, but row 0 has 'a'"),
+    (plots.residuals, {"predictions": ["a"], "targets": [1.0]}, "but row 0 has 'a'"),
     (plots.residuals, {"predictions": 1.0, "targets": 1.0}, r"predictions have shape \(\)"),
     (
         plots.calibration,
