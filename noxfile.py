@@ -16,6 +16,7 @@ nox.options.sessions = [
     "typecheck",
     "tests(numpy)",
     "tests(array-api-strict)",
+    "tests(no_float64)",
     "tests(jax)",
     "tests(cupy)",
     "docs",
@@ -42,6 +43,9 @@ SUITES = {
     "numpy": Suite("numpy", "cpu", "not thorough"),
     "array-api-strict": Suite(
         "array-api-strict", "device1", "not thorough and not once and not installed"
+    ),
+    "no_float64": Suite(
+        "array-api-strict", "no_float64", paths=("testing", "gradient_check/test_network.py")
     ),
     "jax": Suite("jax", marks="not thorough and not once and not compiled", paths=CORE),
     "cupy": Suite("cupy"),

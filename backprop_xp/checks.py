@@ -2,6 +2,7 @@
 
 import math
 import operator
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from types import FunctionType
@@ -133,3 +134,17 @@ def sequence(value: object, name: str, example: str) -> list[Any]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"{name} must be a sequence such as {example}, not {value!r}.")
     return list(value)
+
+
+def stacklevel() -> int:
+    """Return the ``stacklevel`` with which the caller's warning names the user's line.
+
+    That is the innermost line outside this package and scikit-learn, whose wrappers call ours.
+    """
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None:
+        module = str(frame.f_globals.get("__name__"))
+        if module.partition(".")[0] not in ("backprop_xp", "sklearn", "contextlib"):
+            break
+        frame, level = frame.f_back, level + 1
+    return level

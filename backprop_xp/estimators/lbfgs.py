@@ -8,6 +8,7 @@ from scipy.optimize import OptimizeResult
 from sklearn.exceptions import ConvergenceWarning
 
 from backprop_xp.backends import Array, array_namespace, require_owner, to_host, to_host_together
+from backprop_xp.checks import stacklevel
 from backprop_xp.estimators.parameters import Model
 from backprop_xp.estimators.stochastic import Report, Task, index_of_best
 from backprop_xp.training.interrupt import Interrupt
@@ -77,7 +78,7 @@ def minimize(model: Model, task: Task, report: Report | None) -> Array:
         if not found or interrupt.busy:  # nothing was learnt, or the user's own code raised it
             raise
         search.has_ended = True
-        warnings.warn("Training interrupted by user.", stacklevel=5)
+        warnings.warn("Training interrupted by user.", stacklevel=stacklevel())
     best = found[index_of_best(np.asarray([result.fun for result in found]))[0]]
     if best.status != 0 and not search.has_ended:
         warnings.warn(
@@ -85,7 +86,7 @@ def minimize(model: Model, task: Task, report: Report | None) -> Array:
             f"{best.message}\n\nIncrease the number of iterations (max_iter), or of evaluations "
             "(max_fun), or scale the data.",
             ConvergenceWarning,
-            stacklevel=5,
+            stacklevel=stacklevel(),
         )
     model.n_iter_, model.loss_ = min(best.nit, model.max_iter), float(best.fun)
     # The state of an earlier optimizer does not belong to this theta.

@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from backprop_xp.backends import Array, beside, to_host, to_host_together
+from backprop_xp.checks import stacklevel
 from backprop_xp.estimators.parameters import Model, OptimizerState
 from backprop_xp.estimators.samples import Samples
 from backprop_xp.networks.network import Network
@@ -148,14 +149,14 @@ def descend(model: Model, task: Task, report: Report | None, *, incremental: boo
             raise
         if rules.epoch < state.epoch:
             rules.count(state)
-        warnings.warn("Training interrupted by user.", stacklevel=5)
+        warnings.warn("Training interrupted by user.", stacklevel=stacklevel())
     else:
         if not (rules.has_ended or incremental):
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({model.max_iter}) "
                 "reached and the optimization hasn't converged yet.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=stacklevel(),
             )
     return _keep(model, rules, state)
 
@@ -207,7 +208,7 @@ def _fit(
     if size > rows:
         warnings.warn(
             "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
-            stacklevel=6,
+            stacklevel=stacklevel(),
         )
     early = best = None
     if model.early_stopping:  # fit keeps the best network; the rules end the training

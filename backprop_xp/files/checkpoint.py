@@ -26,7 +26,7 @@ from backprop_xp.backends import (
     resolve,
     to_host,
 )
-from backprop_xp.checks import integer
+from backprop_xp.checks import integer, stacklevel
 from backprop_xp.display.reprs import argument_text
 from backprop_xp.files.container import CheckpointError, decode, encode, read, replacement, write
 from backprop_xp.files.descriptions import OPTIMIZER_STATES, describe, rebuild
@@ -195,7 +195,7 @@ def checkpoint_writer(
                 f"{type(error).__name__}: {error}. The training continues, and so do the attempts "
                 "to write.",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=stacklevel(),
             )
 
     try:

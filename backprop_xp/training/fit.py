@@ -14,7 +14,7 @@ from typing import Any, TypeVar, Unpack
 
 from backprop_xp.backends import Array, owner
 from backprop_xp.checks import boolean, nearest, sequence
-from backprop_xp.display.progress import reporting
+from backprop_xp.display.progress import Report, reporting
 from backprop_xp.networks.network import Network
 from backprop_xp.training.epochs import Training, advance, has_ended, prepare
 from backprop_xp.training.history import (
@@ -98,12 +98,14 @@ def _states(
 ) -> Iterator[TrainingState]:
     options, record = training.options, Record(state)
     interrupt = Interrupt()  # not entered: Ctrl-C raises at any time
-    while not has_ended(state, options):
-        state, measures = advance(training, state, 1, interrupt)
+    while not has_ended(record.state, options):
+        state, measures = advance(training, record.state, 1, interrupt)
         interrupt.raise_error()
-        if measures and write is not None:
-            record.add(measures)
-            write_if_due(write, state, record, options, ends=has_ended(state, options))
+        if write is None:
+            measures = {}  # no history is needed
+        record.advance(state, measures)
+        if measures:
+            write_if_due(write, record, options, ends=has_ended(state, options))
         yield state
 
 
@@ -147,39 +149,49 @@ def fit(
     """
     checked = _checked("fit", options, "callbacks", "progress")
     callbacks = sequence(callbacks, "callbacks", "(print,)")
-    by_epoch = boolean(progress, "progress") or bool(callbacks)
+    progress = boolean(progress, "progress")
     display = reporting(checked.epochs) if progress else contextlib.nullcontext(None)
-    ends, interrupt, record = False, Interrupt(), None
-    state: Any = checked.start
+    record: Record | None = None
     try:
         training, state = prepare(network, theta, x, y, checked)
         record, write = Record(state), checkpoint_writer(network, state, checked)
-        with interrupt, display as report:
-            while not (ends or has_ended(state, checked)):
-                interrupt.busy = True
-                epochs = _epochs_at_once(checked, state, by_epoch=by_epoch)
-                state, measures = advance(training, state, epochs, interrupt)
-                if measures:
-                    record.add(measures, state.checks)
-                interrupt.release()
-                if not measures:  # Ctrl-C cut the epoch short, and its handler did not raise
-                    continue
-                if report is not None:
-                    report(state.epoch, functools.partial(on_host, [measures]))
-                # All callbacks are called, also after one that ends the training.
-                ends = True in [_ends(call(state), i) for i, call in enumerate(callbacks)]
-                is_last = ends or has_ended(state, checked)
-                write_if_due(write, state, record, checked, ends=is_last)
-            # An asynchronous library is waited for here.
-            state = record.completed(state)
+        with display as report:
+            _run(training, record, write, callbacks, report)
+            state = record.completed()  # an asynchronous library is waited for here
         history = history_of(state, record, checked)
     except BaseException as error:
-        error.state = state if record is None else record.completed(state)  # type: ignore[attr-defined]
+        error.state = checked.start if record is None else record.completed()  # type: ignore[attr-defined]
         raise
     last = returned(state, checked)
     # Copied: a training that resumes from the result must not write over its state.
     final_theta, optimizer_state = copied((last.theta, last.optimizer_state))
     return FitResult(final_theta, history, optimizer_state, state.epoch, state)
+
+
+def _run(
+    training: Training,
+    record: Record,
+    write: Writer | None,
+    callbacks: Sequence[Callable[[TrainingState], bool | None]],
+    report: Report | None,
+) -> None:
+    """Run the epochs that are left; Ctrl-C raises after a whole step."""
+    options, ends = training.options, False
+    by_epoch = report is not None or bool(callbacks)
+    with Interrupt() as interrupt:
+        while not (ends or has_ended(record.state, options)):
+            interrupt.busy = True
+            epochs = _epochs_at_once(options, record.state, by_epoch=by_epoch)
+            state, measures = advance(training, record.state, epochs, interrupt)
+            record.advance(state, measures)
+            interrupt.release()
+            if not measures:  # Ctrl-C cut the epoch short, and its handler did not raise
+                continue
+            if report is not None:
+                report(state.epoch, functools.partial(on_host, [measures]))
+            # All callbacks are called, also after one that ends the training.
+            ends = True in [_ends(call(state), i) for i, call in enumerate(callbacks)]
+            write_if_due(write, record, options, ends=ends or has_ended(state, options))
 
 
 def _epochs_at_once(options: Options, state: TrainingState, *, by_epoch: bool) -> int:

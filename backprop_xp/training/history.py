@@ -17,21 +17,24 @@ _FEW = 100
 
 
 class Record:
-    """The measures of a training since its start, on the device until they are read.
+    """The state of a training, and its measures, which stay on the device until they are needed.
 
     ``checks`` are the verdicts and the errors of its gradient checks.
     """
 
     def __init__(self, start: TrainingState) -> None:
+        self.state = start
         self.checks: list[tuple[str, float]] = []
         self._start = start
         self._measured: list[Mapping[str, Array]] = []
         self._moved: list[Mapping[str, Any]] = []
 
-    def add(self, values: Mapping[str, Array], checks: Sequence[tuple[str, float]] = ()) -> None:
-        """Keep the measures of some epochs, ``(epochs, *stack)`` by name."""
-        self._measured.append(values)
-        self.checks += checks
+    def advance(self, state: TrainingState, measures: Mapping[str, Array]) -> None:
+        """Keep the state after some epochs, and their measures, ``(epochs, *stack)`` by name."""
+        self.state = state
+        if measures:
+            self._measured.append(measures)
+            self.checks += state.checks
 
     def _history(self) -> dict[str, Any]:
         """Return the measures on the host; an asynchronous library is waited for."""
@@ -41,18 +44,17 @@ class Record:
         names = self._moved[0] if self._moved else ()
         return {name: joined([part[name] for part in self._moved], axis=0) for name in names}
 
-    def completed(self, state: TrainingState) -> TrainingState:
-        """Return a state with the history of the whole training, from before the start too."""
+    def completed(self) -> TrainingState:
+        """Return the state with the history of the whole training, from before the start too."""
         earlier, now = self._start.history, self._history()
         if not now:
-            return state._replace(history=earlier)
+            return self.state._replace(history=earlier)
         epochs = self._start.epoch, next(iter(now.values())).shape[0]
         history = {
             name: joined(_filled(earlier.get(name), now.get(name), epochs), axis=0)
             for name in {**earlier, **now}
         }
-        whole: TrainingState = state._replace(history=history)
-        return whole
+        return self.state._replace(history=history)
 
 
 def _filled(earlier: Any, now: Any, epochs: tuple[int, int]) -> list[Any]:
@@ -112,9 +114,7 @@ def checkpoint_writer(network: Network, start: TrainingState, options: Options) 
     return None if options.checkpoint is None else _registered[0](network, start, options)
 
 
-def write_if_due(
-    write: Writer | None, state: TrainingState, record: Record, options: Options, *, ends: bool
-) -> None:
+def write_if_due(write: Writer | None, record: Record, options: Options, *, ends: bool) -> None:
     """Write the checkpoint of an epoch, at the end of the training or of ``checkpoint_every``."""
-    if write is not None and (ends or state.epoch % options.checkpoint_every == 0):
-        write(returned(state, options).theta, record.completed(state))
+    if write is not None and (ends or record.state.epoch % options.checkpoint_every == 0):
+        write(returned(record.state, options).theta, record.completed())

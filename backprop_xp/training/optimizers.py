@@ -78,28 +78,40 @@ class AdamState(NamedTuple):
     square: Array
 
 
-def _update(
-    self: Any,
-    theta: Array,
-    gradient: Array,
-    state: Pytree,
-    *,
-    learning_rate: LearningRate | None = None,
-) -> tuple[Array, Pytree]:
-    """Return theta and the state after one update."""
-    require_floating(theta, "theta")
-    check_state(self, theta, state)
-    check_alike(theta, gradient, "gradient")
-    alpha = self.learning_rate if learning_rate is None else learning_rate
-    alpha = rate_at(alpha, state.step) if callable(alpha) else alpha
-    alpha = hyperparameter(theta, alpha, "learning_rate")
-    rule = replaced(type(self).rule, theta)
-    updated: tuple[Array, Pytree] = rule(placed(self, theta), theta, gradient, state, alpha)
-    return updated
+class _BuiltIn:
+    """The methods that the built-in optimizers share; each has its own ``rule``."""
+
+    learning_rate: LearningRate
+    initialize: Callable[[Array], Pytree]
+    rule: Callable[..., tuple[Array, Pytree]]
+
+    def __post_init__(self) -> None:
+        check_hyperparameters(self)
+
+    def update(
+        self,
+        theta: Array,
+        gradient: Array,
+        state: Pytree,
+        *,
+        learning_rate: LearningRate | None = None,
+    ) -> tuple[Array, Pytree]:
+        """Return theta and the state after one update."""
+        require_floating(theta, "theta")
+        check_state(self, theta, state)
+        check_alike(theta, gradient, "gradient")
+        alpha = self.learning_rate if learning_rate is None else learning_rate
+        alpha = rate_at(alpha, state.step) if callable(alpha) else alpha
+        alpha = hyperparameter(theta, alpha, "learning_rate")
+        return replaced(type(self).rule, theta)(placed(self, theta), theta, gradient, state, alpha)
+
+    __repr__ = repr_of
+    __eq__ = is_same_call
+    __hash__ = call_hash
 
 
-@dataclass(frozen=True, eq=False)
-class SGD:
+@dataclass(frozen=True, eq=False, repr=False)
+class SGD(_BuiltIn):
     """Gradient descent: ``v = momentum * v + gradient``, ``theta -= learning_rate * v``.
 
     With ``nesterov``, theta moves by ``gradient + momentum * v`` instead (Sutskever et al. 2013, in
@@ -115,7 +127,7 @@ class SGD:
     rate_inside: bool = False
 
     def __post_init__(self) -> None:
-        check_hyperparameters(self)
+        super().__post_init__()
         if self.nesterov and not _has_momentum(self):
             raise ValueError("nesterov=True needs a momentum above 0, such as momentum=0.9.")
 
@@ -123,11 +135,6 @@ class SGD:
         """Return a state with velocity 0."""
         require_floating(theta, "theta")
         return SGDState(0, _zeros(theta) if _has_momentum(self) else None)
-
-    update = _update
-    __repr__ = repr_of
-    __eq__ = is_same_call
-    __hash__ = call_hash
 
     def rule(
         self, theta: Array, gradient: Array, state: SGDState, learning_rate: Hyperparameter
@@ -144,8 +151,8 @@ class SGD:
         return theta, SGDState(step + 1, velocity)
 
 
-@dataclass(frozen=True, eq=False)
-class RMSProp:
+@dataclass(frozen=True, eq=False, repr=False)
+class RMSProp(_BuiltIn):
     """``s = decay * s + (1 - decay) * g**2``, ``theta -= learning_rate * g / (sqrt(s) + epsilon)``.
 
     Tieleman and Hinton 2012, lecture 6.5. Epsilon stands outside the root, as in PyTorch;
@@ -157,17 +164,9 @@ class RMSProp:
     decay: Hyperparameter = 0.99
     epsilon: Hyperparameter = 1e-8
 
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
-
     def initialize(self, theta: Array) -> RMSPropState:
         """Return a state with mean square 0."""
         return RMSPropState(0, _zeros(theta))
-
-    update = _update
-    __repr__ = repr_of
-    __eq__ = is_same_call
-    __hash__ = call_hash
 
     def rule(
         self, theta: Array, gradient: Array, state: RMSPropState, learning_rate: Hyperparameter
@@ -179,8 +178,8 @@ class RMSProp:
         return theta, RMSPropState(state.step + 1, square)
 
 
-@dataclass(frozen=True, eq=False)
-class Adam:
+@dataclass(frozen=True, eq=False, repr=False)
+class Adam(_BuiltIn):
     """``theta -= learning_rate * m / (sqrt(s) + epsilon)``, with bias-corrected running means.
 
     Kingma and Ba 2015, algorithm 1: epsilon is added to the root of the *corrected* square, as in
@@ -195,17 +194,9 @@ class Adam:
     epsilon: Hyperparameter = 1e-8
     corrected_epsilon: bool = True
 
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
-
     def initialize(self, theta: Array) -> AdamState:
         """Return a state with both means 0."""
         return AdamState(0, _zeros(theta), _zeros(theta))
-
-    update = _update
-    __repr__ = repr_of
-    __eq__ = is_same_call
-    __hash__ = call_hash
 
     def rule(
         self, theta: Array, gradient: Array, state: AdamState, learning_rate: Hyperparameter
@@ -214,8 +205,8 @@ class Adam:
         return _adam(self, theta, gradient, state, learning_rate)
 
 
-@dataclass(frozen=True, eq=False)
-class AdamW:
+@dataclass(frozen=True, eq=False, repr=False)
+class AdamW(_BuiltIn):
     """Adam with decoupled weight decay: first ``theta -= learning_rate * weight_decay * theta``.
 
     Loshchilov and Hutter 2019, algorithm 2, with the decay scaled by the learning rate as in
@@ -231,17 +222,9 @@ class AdamW:
     weight_decay: Hyperparameter = 1e-2
     mask: Array | None = None
 
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
-
     def initialize(self, theta: Array) -> AdamState:
         """Return a state with both means 0."""
         return AdamState(0, _zeros(theta), _zeros(theta))
-
-    update = _update
-    __repr__ = repr_of
-    __eq__ = is_same_call
-    __hash__ = call_hash
 
     def rule(
         self, theta: Array, gradient: Array, state: AdamState, learning_rate: Hyperparameter
@@ -262,7 +245,7 @@ def _kind_of_state(optimizer: Any) -> Any:
     A subclass that inherits ``update`` has the same state.
     """
     kind = type(optimizer)
-    if getattr(kind, "update", None) is not _update:
+    if getattr(kind, "update", None) is not _BuiltIn.update:
         return None
     return next(_STATES[base] for base in kind.__mro__ if base in _STATES)
 

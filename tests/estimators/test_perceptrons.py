@@ -298,6 +298,14 @@ def test_the_array_api_checks_are_run_on_the_other_devices(kind: Any) -> None:
 
 @pytest.mark.once
 @pytest.mark.usefixtures("on_numpy")
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_a_warning_names_the_line_that_called_fit(solver: str) -> None:
+    model = bx.MLPClassifier(4, max_iter=1, solver=solver)
+    with pytest.warns(ConvergenceWarning) as told:
+        make_pipeline(StandardScaler(), model).fit(*TWO)
+    assert {warning.filename for warning in told} == {__file__}
+
+
 def test_the_estimators_work_in_scikit_learns_own() -> None:
     x, y = TWO
     model = bx.MLPClassifier(8, max_iter=300, random_state=0, tol=1e-3)
