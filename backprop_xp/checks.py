@@ -1,4 +1,4 @@
-"""Checks of arguments, each with an error that names the way out."""
+"""Checks of arguments; each error names the correction."""
 
 import math
 import operator
@@ -45,7 +45,7 @@ def nearest(name: str, known: Mapping[str, object] | list[str]) -> str:
 
 
 def integer(value: Any, name: str, *, at_least: int = 1) -> int:
-    """Return ``value`` as a Python int; raise if it is none or below ``at_least``."""
+    """Return ``value`` as a Python int; raise for another type or a smaller value."""
     try:
         if isinstance(value, bool):
             raise TypeError

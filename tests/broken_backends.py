@@ -122,7 +122,7 @@ FAULTS: list[tuple[str, Any, str, str]] = [
     ("replacements", {ADAM: lambda g: g}, "protocol: replacements", r"takes \(g\), not"),
     ("probe", lambda self: raising(OSError("lost")), ANSWERS, "OSError: lost"),
     ("probe", lambda self: Probe(True, "1.0", "slow"), ANSWERS, "slow"),
-    ("details", lambda self: {"threads": 2}, ANSWERS, "no dict of strings"),
+    ("details", lambda self: {"threads": 2}, ANSWERS, "not a dict of strings"),
     ("memory", lambda self, device=None: Memory(2, 1), ANSWERS, "more bytes in use"),
     ("synchronize", lambda self, device=None: device, ANSWERS, "returns "),
     ("name", "", ANSWERS, "its name is ''"),

@@ -1,4 +1,4 @@
-"""Array libraries: the protocol that describes one, the choice of one, and moves of data."""
+"""Backends: the protocol, the choice of a backend, and moves of data between them."""
 
 from backprop_xp.backends.arrays import (
     asarray as asarray,

@@ -1,4 +1,4 @@
-"""Arrays moved to the backend that is chosen, to other arrays, and to the host."""
+"""Moves of arrays to the chosen backend, to the device of another array, and to the host."""
 
 import itertools
 import math
@@ -22,7 +22,7 @@ def asarray(
     """Return ``x`` as an array of the chosen backend, device and dtype.
 
     ``x`` is a number, nested lists, or an array of any library, which is moved if needed; the
-    result may share its memory. x itself does not choose: without a choice it goes to NumPy.
+    result may share its memory. x itself does not choose; the default is NumPy.
     Integers and booleans keep their dtype unless ``dtype`` is given. Floating values take the
     chosen dtype, complex ones the complex dtype of that precision. Raises TypeError for values that
     are not numbers.
@@ -60,7 +60,7 @@ def _target_dtype(
     if xp.isdtype(choice.dtype, "complex floating"):
         return choice.dtype
     if not xp.isdtype(choice.dtype, "real floating"):
-        raise TypeError(f"x is complex, but dtype {dtype_name(choice.dtype)} is asked for.")
+        raise TypeError(f"x is complex, but dtype {dtype_name(choice.dtype)} is requested.")
     return _complex(xp, choice.dtype)  # which keeps the imaginary part
 
 

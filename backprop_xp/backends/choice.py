@@ -65,7 +65,7 @@ _default = _NOTHING
 def get_backend(name: str | Backend | None = None) -> Backend:
     """Return the backend called ``name``, or the one that ``resolve()`` chooses now.
 
-    A device or a dtype that the backend does not have is no error here.
+    A device or dtype that the backend lacks does not raise here.
     """
     return _backend(_requests(Request(_ARGUMENT, name)))[0]
 
@@ -73,7 +73,7 @@ def get_backend(name: str | Backend | None = None) -> Backend:
 class use_backend(Scope[Request]):  # noqa: N801 - it reads as a function
     """Choose the backend of calls without arrays inside a ``with``; per thread and per task.
 
-    A part that is not given stays: ``use_backend(dtype="float32")`` keeps the backend. Like
+    Other parts do not change: ``use_backend(dtype="float32")`` keeps the backend. Like
     ``numpy.errstate``, a ``with`` inside a generator also holds for the caller while the generator
     is suspended. It decorates functions too; a generator or an async function is a TypeError.
 
@@ -107,7 +107,7 @@ def set_default_backend(
 ) -> None:
     """Choose the default of the whole process, for calls without arguments or a ``with``.
 
-    ``None`` takes the choice back.
+    ``None`` removes the choice.
     """
     global _default
     request = _request("set_default_backend", name, device, dtype)
@@ -124,7 +124,7 @@ def resolve(
 ) -> Selection:
     """Return the backend, device and floating dtype for a call, and the source of the choice.
 
-    Arrays of an array library decide, and must agree; lists and numbers do not count. Raises
+    Arrays of an array library decide, and must agree; lists and numbers are ignored. Raises
     ValueError for an unknown name, for arrays of two libraries or devices and for an argument that
     contradicts them, TypeError for arrays of two floating precisions, ``BackendUnavailableError``
     (a RuntimeError) for a backend that cannot run here, and ``DTypeNotKeptError`` (a ValueError)
@@ -132,7 +132,7 @@ def resolve(
     CUDA to NumPy.
     """
     argument = Request(_ARGUMENT, backend, device, dtype)
-    # Scalars are NumPy's own too, but no arrays.
+    # NumPy also owns scalars, which are not arrays.
     owned = [a for a in arrays if owner(a) is not None and not isinstance(a, np.generic)]
     if owned:
         return _select_by_arrays(argument, owned)
@@ -175,7 +175,7 @@ def _select(requests: Sequence[Request]) -> Selection:
         meant = next((r.backend for r in requests[i:] if r.backend is not None), "numpy")
         if request.device is not None and is_name_of(meant, backend):
             devices.append(request)
-        # A dtype's name means the same to every backend; a dtype object is its own library's.
+        # A dtype's name is the same on every backend; a dtype object belongs to one library.
         is_any = isinstance(request.dtype, str)
         if is_any or (request.dtype is not None and is_name_of(meant, backend)):
             dtypes.append(request)
@@ -193,7 +193,7 @@ def _backend(requests: Sequence[Request]) -> tuple[Backend, str]:
 
 
 def _device(backend: Backend, request: Request, source: str) -> Device:
-    """Return the backend's device of a request; ``source`` is that of the backend."""
+    """Return the device that a request chooses; ``source`` chose the backend."""
     try:
         return backend.device(request.device)
     except ValueError as error:
@@ -219,24 +219,26 @@ def _dtype(backend: Backend, request: Request, device: Device) -> DType:
     if is_known and precision_of(xp, kind) not in (None, xp.float32, xp.float64):
         raise ValueError(
             f"dtype {name!r}, from {source}, is floating, but float32 or float64 is expected: "
-            "nothing is computed in another precision. Ask for dtype='float32'."
+            "no other precision is supported. Use dtype='float32'."
         )
     if isinstance(dtype, str) and dtype not in _DTYPES:
         raise ValueError(f"dtype {dtype!r}, from {source}, is unknown. {nearest(dtype, _DTYPES)}")
     if not is_known:
         raise TypeError(
-            f"dtype {dtype!r}, from {source}, is none of {backend.name}'s. "
+            f"dtype {dtype!r}, from {source}, is not a dtype of {backend.name}. "
             "A name such as 'float32' works with every backend."
         )
     try:
         backend.require_dtype(kind, device)
     except DTypeNotKeptError as error:
-        raise DTypeNotKeptError(f"dtype {name!r}, from {source}, cannot be had: {error}") from None
+        raise DTypeNotKeptError(
+            f"dtype {name!r}, from {source}, is not available: {error}"
+        ) from None
     if source != _ARGUMENT and not xp.isdtype(kind, "real floating"):
         raise ValueError(
-            f"dtype {name!r}, from {source}, is not real floating: as a standing choice it would "
-            f"truncate all data. Choose 'float32' or 'float64' there, or give dtype={name!r} to "
-            "the calls that want it."
+            f"dtype {name!r}, from {source}, is not real floating: as a default it would "
+            f"truncate all data. Choose 'float32' or 'float64' there, or pass dtype={name!r} to "
+            "the calls that need it."
         )
     return kind
 
@@ -245,7 +247,7 @@ def _select_by_arrays(argument: Request, arrays: Sequence[Array]) -> Selection:
     """Return the backend, device and precision of arrays; an argument must not contradict them."""
     backend, device = require_owner(arrays[0], "x"), device_of(arrays[0])
     precision = common_precision(arrays)
-    # The parts that the argument asks for; else those of the arrays.
+    # The parts that the argument chooses, otherwise those of the arrays.
     target, wanted_device, wanted_dtype, source = backend, device, precision, "the arrays given"
     if argument.backend is not None:
         target = usable(argument.backend, _ARGUMENT)
@@ -270,5 +272,5 @@ def _select_by_arrays(argument: Request, arrays: Sequence[Array]) -> Selection:
     raise ValueError(
         f"{wanted} contradicts the arrays given, which are {found}. "
         f"{'Cast' if wanted.startswith('dtype') else 'Move'} each first: "
-        f"{repair('x', target, wanted_device, name)}; or leave the argument out."
+        f"{repair('x', target, wanted_device, name)}; or omit the argument."
     )

@@ -10,8 +10,8 @@ from types import CodeType, FunctionType
 def read_by(function: object, *callers: object) -> Iterator[tuple[str, type, object]]:
     """Yield name, type and value of each outer variable that a function reads.
 
-    These are variables of enclosing functions and of its module, also those that other functions of
-    its module read when it calls them. Changes inside a mutable value, such as a list, do not show.
+    These are variables of enclosing functions and of its module, and those that functions of its
+    module read when it calls them. Changes inside a mutable value, such as a list, are not visible.
     """
     if not isinstance(function, FunctionType):
         return

@@ -184,7 +184,7 @@ def _whose(backend: Backend, device: Device | None) -> str:
 def repair(name: str, backend: Backend, device: Device | None, dtype: str | None) -> str:
     """Return the line of code that moves the variable ``name`` and casts it, if a dtype is given.
 
-    It is the call alone if ``name`` is no identifier. A remark in brackets, as in
+    It is the call alone if ``name`` is not an identifier. A remark in brackets, as in
     ``"parameters[0][1] (bias)"``, is left out.
     """
     name = name.partition(" (")[0]

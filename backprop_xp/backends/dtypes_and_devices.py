@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 def log() -> "logging.Logger":
     """Return the logger of this library."""
-    import logging  # 5 ms, which few need
+    import logging  # takes 5 ms, and few programs need it
 
     return logging.getLogger("backprop_xp")
 
 
 def is_installed(module: str) -> bool:
-    """Return whether a module can be imported; a mere folder of that name is none."""
+    """Return whether a module can be imported; a folder of that name does not count."""
     spec = importlib.util.find_spec(module)
     return spec is not None and spec.origin is not None
 
@@ -75,12 +75,12 @@ def device_of(array: Array) -> Device:
 
 
 def same_device(one: Device | None, other: Device | None) -> bool:
-    """Return whether two devices are the same; a tracer's None fits any."""
+    """Return whether two devices are the same; a tracer's None equals any device."""
     return one is None or other is None or bool(one == other)
 
 
 def dtype_name(dtype: DType) -> str:
-    """Return a dtype's name without its library's: ``"float32"`` for ``torch.float32``."""
+    """Return a dtype's name without the library: ``"float32"`` for ``torch.float32``."""
     return str(dtype).rpartition(".")[2].strip("'>")
 
 

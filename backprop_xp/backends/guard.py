@@ -1,7 +1,7 @@
-"""The transfer guard: proof that no value leaves the device unasked.
+"""The transfer guard: proof that no value leaves the device implicitly.
 
-While a guard is active, a wrapper around each door of the imported libraries looks at the guard of
-its own thread or task. Without a guard nothing is wrapped.
+While a guard is active, each door of the imported libraries has a wrapper, which checks the guard
+of its own thread or task. Without a guard nothing is wrapped.
 """
 
 import contextlib
@@ -43,13 +43,13 @@ class transfer_guard(Scope[str]):  # noqa: N801 - it reads as a function
 
     ``"disallow"`` raises ``TransferError``, a RuntimeError. ``"log"`` logs a warning on the logger
     ``backprop_xp`` with the line of code, shape, dtype and device. ``"allow"`` lifts an outer
-    guard. Implicit are ``float``, ``bool``, ``int``, an ``if``, iteration, ``numpy.asarray``,
-    DLPack, the library's own ways (PyTorch's ``item``, CuPy's ``get``), and results whose shape
-    depends on values (``nonzero``, a mask as an index). Explicit are the backend's ``to_host`` and
-    ``bx.asarray``. ``repr`` and ``format`` are logged, never refused.
+    guard. Implicit transfers are ``float``, ``bool``, ``int``, an ``if``, iteration,
+    ``numpy.asarray``, DLPack, the library's own methods (PyTorch's ``item``, CuPy's ``get``), and
+    results whose shape depends on values (``nonzero``, a mask as an index). Explicit transfers are
+    ``to_host`` and ``bx.asarray``. ``repr`` and ``format`` are logged, never refused.
 
-    It holds for array-api-strict, PyTorch (on the CPU too, as a stand-in for a GPU) and CuPy. For
-    JAX it enters JAX's own guard, which raises its own error, on accelerators alone. NumPy's arrays
+    It covers array-api-strict, PyTorch (on the CPU too, as a test without a GPU) and CuPy. For JAX
+    it enters JAX's own guard, which raises its own error, on accelerators alone. NumPy's arrays
     are on the host already.
 
     >>> import backprop_xp as bx
@@ -107,7 +107,7 @@ def leaves_by_dlpack(array: Array, **options: Any) -> bool:
 
 
 def holds_a_mask(*dtypes: DType) -> Callable[..., bool]:
-    """Return a test whether an index holds a mask of these dtypes: the host counts its entries."""
+    """Return a test for a mask of these dtypes in an index: the host counts its entries."""
 
     def moves(array: Array, index: Any, *values: Any) -> bool:
         parts = index if isinstance(index, tuple) else (index,)
@@ -135,7 +135,7 @@ def _observed() -> Iterator[None]:
 def watch(backend: Backend, has_array: bool = False) -> None:
     """Wrap a library's doors if a guard is active: the library may be imported inside one.
 
-    A backend without doors is asked again until an array of it exists.
+    The next call asks a backend without doors again, until an array of it exists.
     """
     if backend.name in _wrapped:
         return

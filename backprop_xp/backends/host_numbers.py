@@ -13,7 +13,7 @@ def plain(value: object, name: str) -> np.ndarray:
     """Return a plain array of numbers from a list, a table or any of NumPy's arrays.
 
     A subclass, an array of objects that are numbers, and another byte order are converted. A masked
-    value is a ValueError, and a value that is no number a TypeError; both name the way out.
+    value is a ValueError, and any other value that is not a number is a TypeError.
     """
     host = unmasked(value, name)
     if host.dtype.kind == "O":
@@ -46,7 +46,7 @@ def unmasked(value: object, name: str) -> np.ndarray:
 def require_plain(array: np.ndarray, name: str) -> None:
     """Refuse masked values, and arrays whose arithmetic differs from a plain array's.
 
-    A ``numpy.matrix`` has another product. In another byte order a dtype equals no other.
+    A ``numpy.matrix`` has another product. A dtype in another byte order equals no native dtype.
     """
     unmasked(array, name)
     name = name.partition(" (")[0]  # without a remark in brackets
@@ -55,8 +55,8 @@ def require_plain(array: np.ndarray, name: str) -> None:
     if not array.dtype.isnative:
         native = array.dtype.newbyteorder("=")
         raise TypeError(
-            f"{name} is {native} in the other byte order ({array.dtype.str}). Make it the "
-            f"machine's own: {name}.astype({native.name!r})."
+            f"{name} is {native} in the other byte order ({array.dtype.str}). Convert it to the "
+            f"machine's: {name}.astype({native.name!r})."
         )
 
 
@@ -95,18 +95,18 @@ def _unboxed(host: np.ndarray, name: str) -> np.ndarray:
 
 
 def _way_out(host: np.ndarray, name: str) -> str:
-    """Return a sentence with the line of code that makes numbers of other values."""
+    """Return a sentence with the line of code that converts other values to numbers."""
     kind = host.dtype.kind
     if kind == "M":
-        return f'Count from a day: {name} = ({name} - {name}.min()) / numpy.timedelta64(1, "D").'
+        return f'Convert to days: {name} = ({name} - {name}.min()) / numpy.timedelta64(1, "D").'
     if kind == "m":
-        return f'Count in days: {name} = {name} / numpy.timedelta64(1, "D").'
+        return f'Convert to days: {name} = {name} / numpy.timedelta64(1, "D").'
     if kind == "V":
         return f"Unpack it: {name} = numpy.lib.recfunctions.structured_to_unstructured({name})."
     try:
         host.astype(np.float64)
     except (ValueError, TypeError):
         if kind == "O" and not all(isinstance(value, str) for value in host.flat):
-            return "Number the categories of each such column by itself, or drop it."
+            return "Encode the categories of each such column as numbers, or drop it."
         return f"Number the classes: classes, {name} = numpy.unique({name}, return_inverse=True)."
-    return f"They can be read as such: {name} = numpy.asarray({name}, dtype=float)."
+    return f"Convert them: {name} = numpy.asarray({name}, dtype=float)."

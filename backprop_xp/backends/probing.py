@@ -42,7 +42,7 @@ class Report(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """The names in the selection that the environment alone makes; or its error."""
+    """The names in the selection that the environment alone makes, or its error."""
 
     backend: str = ""
     device: str = ""
@@ -66,7 +66,7 @@ def survey(names: Sequence[str], seconds: float = SECONDS) -> tuple[Choice, dict
     answers = _ask(["", *names], seconds)
     fields = answers.pop("")
     if isinstance(fields, str):
-        fields = [*Choice(error=f"resolving what the environment asks for: {fields}")]
+        fields = [*Choice(error=f"resolving the choice of the environment: {fields}")]
     return Choice(*fields), {name: _report(name, answer) for name, answer in answers.items()}
 
 
@@ -154,7 +154,7 @@ def _trial(name: str, registry: ModuleType) -> Report:
         try:
             details = registry.find(name).details()
         except Exception as error:
-            details = {"details": f"cannot be told: {in_words(error)}"}
+            details = {"details": f"not available: {in_words(error)}"}
     return Report(probe, tuple(devices), details)
 
 

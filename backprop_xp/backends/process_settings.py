@@ -10,7 +10,7 @@ class process_wide:  # noqa: N801 - a decorator
     """A context manager that threads share, however their blocks overlap.
 
     The first thread enters the setting; the last one to leave exits it. If each thread saved and
-    restored the setting itself, the first to leave would take it from the others.
+    restored the setting itself, the first to leave would reset it for the others.
     """
 
     def __init__(self, setting: Callable[[], AbstractContextManager[object]]) -> None:

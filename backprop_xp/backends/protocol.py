@@ -1,4 +1,4 @@
-"""The protocol of a backend: the needs of the maths beyond the array API standard."""
+"""The protocol of a backend: what the maths needs beyond the array API standard."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -53,7 +53,7 @@ class Door(NamedTuple):
 
 
 class Backend(Protocol):
-    """An array library: the few things that the standard leaves out.
+    """An array library, described by the few things that the standard leaves out.
 
     A device is the library's own object. Each backend writes the methods up to ``to_host``. The
     defaults of the others suit a library that computes immediately, exactly, and on the device of
@@ -106,7 +106,7 @@ class Backend(Protocol):
         return nullcontext()
 
     def device(self, name: Any) -> Device:
-        """Return the device that ``name``, a string or the library's own object, stands for.
+        """Return the device that ``name``, a string or the library's own object, means.
 
         ``"cuda"`` is the first of ``"cuda:0"``, ``"cuda:1"``. An unknown name is a ValueError.
         """
@@ -118,7 +118,7 @@ class Backend(Protocol):
             if self.device_name(device).startswith(f"{name}:"):
                 return device
         known = ", ".join(self.device_name(device) for device in devices)
-        raise ValueError(f"device {name!r} is none of the {self.name} backend's devices: {known}.")
+        raise ValueError(f"device {name!r} is unknown to the {self.name} backend. Known: {known}.")
 
     def device_name(self, device: Device) -> str:
         """Return the name that ``device`` takes for this device."""
@@ -172,8 +172,8 @@ class Backend(Protocol):
 
         ``step(carry, given, *shared)`` returns the next carry and an output. The returned function
         takes ``(carry, columns, first, last, *shared)``; ``columns`` are the ``given`` of all steps
-        along a new first axis. It runs the steps from ``first`` to before ``last``; no value of the
-        two compiles anything again. It returns the last carry, and the outputs along a new first
+        along a new first axis. It runs the steps from ``first`` to before ``last``; other values of
+        the two do not recompile it. It returns the last carry, and the outputs along a new first
         axis with 0 for the other steps. It may reuse the memory of the carry.
         """
         return None

@@ -1,7 +1,7 @@
 """The registry of backends: by name, and by array.
 
 A backend is an object ``backend`` of a module in ``backprop_xp.backends.libraries``, or an entry
-point of another distribution. Nothing is imported before somebody asks for its name.
+point of another distribution. A module is imported when its name is requested.
 """
 
 import functools
@@ -98,7 +98,7 @@ def name_of(backend: str | Backend, source: str) -> str:
 
 
 def is_name_of(name: str | Backend, backend: Backend) -> bool:
-    """Return whether a name, or a Backend, stands for this backend; only "auto" is tried."""
+    """Return whether a name, or a Backend, means this backend; only "auto" runs a probe."""
     return built_in(AUTO) is backend if name == AUTO else name in (backend, backend.name)
 
 
@@ -109,7 +109,7 @@ def find(name: str) -> Backend:
     if name not in _plug_ins:
         backend = next(iter(_entry_points(name))).load()
         if isinstance(backend, type) or Backend not in type(backend).__mro__:
-            raise TypeError("it is no instance of a class that derives from Backend")
+            raise TypeError("it is not an instance of a class that derives from Backend")
         if backend.name != name:
             raise ValueError(f"its entry point is named {name!r}, but its name is {backend.name!r}")
         _plug_ins[name] = backend
@@ -209,13 +209,13 @@ def _owns(backend: Backend, array: Any) -> bool:
 
 @functools.cache
 def _load_plug_ins() -> None:
-    """Load all plug-ins, once; leave out and log those with an error or a disputed name."""
+    """Load all plug-ins once; skip and log those with an error or a name that two offer."""
     for name in sorted(_entry_points().names):
         try:
             if len(_distributions(name)) == 1:
                 find(name)
         except Exception as error:
-            log().warning("backend %r is passed over: %s.", name, in_words(error))
+            log().warning("backend %r is skipped: %s.", name, in_words(error))
 
 
 def loaded() -> list[Backend]:
@@ -224,7 +224,7 @@ def loaded() -> list[Backend]:
 
 
 def array_namespace(array: Array) -> Namespace:
-    """Return the array API namespace of an array: its backend's, or else its own answer."""
+    """Return the array API namespace of an array: from its backend, else from the array."""
     if type(array) is np.ndarray:
         return np
     backend = owner(array)

@@ -1,4 +1,4 @@
-"""Faster functions that a backend puts in the place of reference functions.
+"""Faster functions with which a backend replaces reference functions.
 
 ``Backend.replacements`` is the table: it maps a reference function's qualified name to them.
 """
@@ -27,7 +27,7 @@ def _replacement(function: Function, kind: type[Backend]) -> Function:
 def replaceable(function: Callable[..., R]) -> Callable[..., R]:
     """Allow backends to replace a function whose first argument is an array.
 
-    A replacement that returns NotImplemented leaves its arguments to the function.
+    If a replacement returns NotImplemented, the function computes the result.
     """
     by_type: dict[type, Callable[..., R]] = {}
 

@@ -40,7 +40,7 @@ class Scope(ContextDecorator, Generic[T]):
             if runs_later(function):
                 name = type(self).__name__
                 raise TypeError(
-                    f"@{name} decorates {function.__name__}, {kind}: it would end before any of it "
-                    f"runs. Put `with {name}(...):` inside."
+                    f"@{name} decorates {function.__name__}, {kind}: the context would end before "
+                    f"the body runs. Put `with {name}(...):` inside."
                 )
         return super().__call__(function)

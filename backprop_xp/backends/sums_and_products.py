@@ -1,7 +1,7 @@
 """Sums, products and other array functions that a backend may compute faster.
 
-Here stands what the standard has for them. Where arrays can be written, ``blank`` returns a new one
-for results; elsewhere results are concatenated.
+These references use the standard alone. ``blank`` returns a new array for results if the library
+can write into arrays; otherwise results are concatenated.
 """
 
 from backprop_xp.backends.protocol import Array
@@ -11,7 +11,7 @@ from backprop_xp.backends.replacements import replaceable
 
 @replaceable
 def blank(array: Array) -> Array | None:
-    """Return a new array of that shape and dtype to write into; None if the library has none."""
+    """Return a new writable array of the same shape and dtype; None if the library has none."""
     return None
 
 
@@ -43,7 +43,7 @@ def ones_where_positive(array: Array) -> Array:
 def sum_over_batch(array: Array, out: Array | None = None, factor: Array | None = None) -> Array:
     """Return the sum over axis -2, which stays with length 1; written into ``out`` if given.
 
-    A factor multiplies the array before.
+    A factor multiplies the array before the sum.
     """
     terms = array if factor is None else array * factor
     total = array_namespace(array).sum(terms, axis=-2, keepdims=True)

@@ -65,7 +65,7 @@ def parse_sizes(text: str, example: str) -> list[int]:
     """Return the widths of the layers from a string such as ``2,2,1`` or ``2 2 1``."""
     words = [word for word in re.split(r"[,\s]+", text) if word]
     if not all(re.fullmatch(r"[0-9]{1,9}", word) and int(word) for word in words):
-        raise bad_sizes(text, "has an entry that is no positive integer", example)
+        raise bad_sizes(text, "has an entry that is not a positive integer", example)
     return [int(word) for word in words]
 
 
@@ -100,10 +100,10 @@ def file_path(path: Path | None) -> Path | None:
     if path is None:
         return None
     if path.is_dir() or not path.parent.is_dir():
-        fault = "is a folder" if path.is_dir() else f"is in {path.parent}, which is no folder"
+        fault = "is a folder" if path.is_dir() else f"is in {path.parent}, which is not a folder"
         raise typer.BadParameter(f"{path} {fault}.")
     if path.exists() and not path.is_file():
-        raise typer.BadParameter(f"{path} is no regular file.")
+        raise typer.BadParameter(f"{path} is not a regular file.")
     if not os.access(path.parent, os.W_OK):
         raise typer.BadParameter(f"{path} cannot be written: {path.parent} is read-only.")
     return path
@@ -117,7 +117,7 @@ def refuse_overwriting(inputs: Iterable[object], outputs: Mapping[str, Path | No
             continue
         if any(_is_same(path, other) for other in taken):
             raise typer.BadParameter(
-                f"{path} would overwrite another file of this command: give it a name of its own.",
+                f"{path} would overwrite another file of this command: give it another name.",
                 param_hint=f"'{option}'",
             )
         taken.append(path)

@@ -1,4 +1,4 @@
-"""The command ``bench``: how long an update of Adam takes here, beside other libraries."""
+"""The command ``bench``: the time of an update of Adam here, beside other libraries."""
 
 import importlib.metadata
 import json
@@ -37,8 +37,8 @@ def bench(
 ) -> None:
     """Time an update of Adam here, in float32, beside other libraries that are installed.
 
-    Each library trains in a process of its own, with shuffled batches, as its users write it; the
-    libraries take turns. "matmul" is the time of a step's matrix products alone, by NumPy.
+    Each library trains in its own process, with shuffled batches and code that its users would
+    write; the libraries take turns. "matmul" is the time of the matrix products alone, by NumPy.
     --backend and --device are for backprop_xp; PyTorch trains on the CPU, JAX on its own default
     device. The exit status is 1 if backprop_xp cannot train there.
     """

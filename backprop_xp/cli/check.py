@@ -145,7 +145,7 @@ def _resolve(backend: str | None, device: str | None) -> Selection:
 
 
 def _check_each(names: Sequence[str], problem: Problem, dtype: str | None) -> list[Finding]:
-    """Check on each backend; print each row when it is there, for some take seconds."""
+    """Check on each backend; print each row at once, since some backends take seconds."""
     say(f"\n{_HEADS}")
     findings = []
     for name in names:

@@ -1,4 +1,4 @@
-"""The table of ``check --conformance``: which checks of the kit a backend passes, and why not."""
+"""The table of ``check --conformance``: the result of each check of the kit for a backend."""
 
 from collections import Counter
 
@@ -20,7 +20,7 @@ def check_options(context: typer.Context, backends: list[str]) -> None:
     ]
     if others:
         raise typer.BadParameter(
-            f"does not go with {', '.join(others)}: it has networks and data of its own.",
+            f"cannot be combined with {', '.join(others)}: the kit has its own networks and data.",
             param_hint="'--conformance'",
         )
     if len(backends) > 1:
@@ -36,7 +36,7 @@ def _is_from_command_line(context: typer.Context, name: str) -> bool:
 
 
 def show(selection: Selection) -> bool:
-    """Run the kit, print each outcome when it is there, and return whether nothing fails."""
+    """Run the kit, print each outcome at once, and return whether nothing fails."""
     from backprop_xp import testing
 
     backend, device = selection.backend, selection.device

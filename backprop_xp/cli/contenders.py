@@ -1,4 +1,4 @@
-"""The trainings that ``bench`` times: each library's loop, as its users write it.
+"""The trainings that ``bench`` times, each with code that the library's users would write.
 
 A contender returns ``fresh()``, which makes a new network and returns its training
 ``train(epochs)``. Only the training is timed; at its end it waits for the device.
@@ -90,7 +90,7 @@ def ours(case: Case, where: Selection) -> Fresh:
 
 
 def matmul(case: Case, xp: ModuleType = np) -> Fresh:
-    """Compute the matrix products of the steps alone: the floor of NumPy's or CuPy's times."""
+    """Compute only the matrix products of the steps: the lower limit for NumPy or CuPy."""
     generator = np.random.default_rng(0)
 
     def drawn(*shape: int) -> Array:
@@ -114,7 +114,7 @@ def matmul(case: Case, xp: ModuleType = np) -> Fresh:
 
 
 def scikit_learn(case: Case) -> Fresh:
-    """Train by ``fit``, which continues from weights that it has."""
+    """Train by ``fit``, which continues from the current weights."""
     from sklearn.neural_network import MLPClassifier, MLPRegressor
 
     x, y = case.draw()

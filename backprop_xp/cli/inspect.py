@@ -61,7 +61,7 @@ def inspect(
 ) -> None:
     """Show a model: its network, the preparation of each column, its training, its metrics.
 
-    With --data each column is shuffled: its importance is by how much the loss grows. The exit
+    With --data each column is shuffled: its importance is the increase of the loss. The exit
     status is 2 for input that cannot be used.
     """
     if plot is not None and data is None:

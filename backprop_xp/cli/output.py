@@ -30,7 +30,7 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print a line that is no result on stderr, if there is one; on a terminal it is wrapped."""
+    """Print a line about the run on stderr, if there is a stderr; on a terminal it is wrapped."""
     if sys.stderr is not None:
         sys.stderr.write(f"{wrapped(text) if sys.stderr.isatty() else text}\n")
 
@@ -41,7 +41,7 @@ def indent(text: str) -> str:
 
 
 def wrapped(text: str, first: str = "") -> str:
-    """Return a text wrapped behind ``first``, its further lines indented as far."""
+    """Return a text wrapped behind ``first``, with further lines indented by its width."""
     return textwrap.fill(
         text,
         width(),
@@ -63,7 +63,7 @@ def one_line(message: object) -> str:
 
 
 def complain(message: object) -> None:
-    """Print a message as one line on stderr, if there is one."""
+    """Print a message as one line on stderr, if there is a stderr."""
     if sys.stderr is not None:
         sys.stderr.write(f"error: {one_line(message)}\n")
 
@@ -74,7 +74,7 @@ def errors_in_one_line(status: int = 1) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        raise  # ending_in_one_line ends quietly
+        raise  # ending_in_one_line handles it
     except (ValueError, TypeError, RuntimeError, ImportError, OSError, MemoryError) as error:
         hint = _similar_file(error) if isinstance(error, FileNotFoundError) else ""
         complain(f"{error}{hint}" if hint else error)
@@ -100,7 +100,7 @@ def ending_in_one_line() -> Iterator[None]:
     status = 0
     try:
         if sys.stdout is None:
-            complain("stdout is closed: there is nowhere to print to.")
+            complain("stdout is closed: the output cannot be printed.")
             sys.exit(1)
         yield
     except _CommandError as error:

@@ -63,7 +63,7 @@ def predict(
         if out is not None:
             write(out, _bytes(predictions, out))
             note(f"{len(predictions):,} predictions written to {out}")
-    if out is None:  # an error of stdout is no fault of the input
+    if out is None:  # an error of stdout is not an error of the input
         sys.stdout.write(predictions.to_csv(index=False))
 
 

@@ -1,6 +1,6 @@
-"""Functions timed in processes of their own, which take turns, and the quartiles of their times.
+"""Functions timed in separate processes, which take turns, and the quartiles of their times.
 
-In one process the threads of two libraries would spin beside one another.
+In one process the threads of two libraries would slow each other down.
 """
 
 import contextlib
@@ -120,7 +120,7 @@ class Child:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # A process that waits would end when its stdin is closed, one that computes later.
+        # A waiting process would end when its stdin is closed, a computing one later.
         self._process.kill()
         self._process.communicate()
         self._stderr.close()
@@ -131,7 +131,7 @@ class Child:
         return self._answer()
 
     def turn(self, case: str = "") -> Answer:
-        """Let the entrant take a turn, and return its result as ``turn``."""
+        """Run a turn of the entrant, and return its result as ``turn``."""
         if "error" in self.description:
             return self.description
         assert self._process.stdin is not None  # noqa: S101 - a pipe, for mypy

@@ -41,7 +41,7 @@ def parts_of(rows: Mapping[str, int]) -> str:
 
 
 def classes_table(classes: Sequence[JsonObject]) -> str:
-    """Return the precision, recall and F1 of each class, but of at most twenty."""
+    """Return the precision, recall and F1 of at most twenty classes."""
     room = min(max(len("class"), *(len(str(c["class"])) for c in classes)), width() - 31)
     lines = [f"{'class':<{room}}   rows precision recall    F1"]
     for row in classes[:_MAX_CLASSES]:

@@ -201,8 +201,8 @@ def _interruption_hint() -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         hint = (
-            "interrupted: the same command with --resume continues, or starts anew if nothing "
-            "was written"
+            "interrupted: the same command with --resume continues, or starts from the beginning "
+            "if nothing was written"
         )
         note("\n".join(getattr(error, "__notes__", [hint])))
         raise

@@ -24,8 +24,8 @@ INPUTS = [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
 TARGETS = [[0.0], [1.0], [1.0], [0.0]]
 
 # Each learns fast and without jumps. The tutorial's step of 0.1 is a learning rate of 0.2 for the
-# true gradient of its cost: a tenth of this one, and mostly too small for 10,000 epochs. A loss
-# half as steep as the squared error has twice the rate.
+# true gradient of its cost. This is a tenth of the rate here, and mostly too small for 10,000
+# epochs. A loss half as steep as the squared error has twice the rate.
 LEARNING_RATES = {
     "mean_squared_error": 2.0,
     "half_squared_error": 4.0,

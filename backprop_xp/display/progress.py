@@ -132,7 +132,7 @@ def live(
     )
     bar = Progress(*columns, console=console, auto_refresh=False, expand=True)
     task, words = bar.add_task("", total=epochs), Text()
-    # What is printed to a file must not end up above the display.
+    # Lines that are printed to a file must not appear above the display.
     redirects = sys.stdout is not None and sys.stdout.isatty()
     with Live(
         Group(bar, words),

@@ -1,6 +1,6 @@
 """Summaries of networks and trainings: text for a repr, HTML for a notebook.
 
-The HTML has no script, no link and no colour, so that it fits light and dark pages. All text in it
+The HTML has no script, no link and no colour, so that it fits light and dark pages. All its text
 is escaped.
 """
 

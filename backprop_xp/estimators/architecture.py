@@ -39,7 +39,7 @@ def network_of(model: Model, n_in: int, loss: Loss) -> Network:
 def _dense(
     n_in: int, n_out: int, drawn_for: Activation | None, activation: Activation = identity
 ) -> Dense:
-    """Return a layer drawn as scikit-learn does: Glorot and Bengio 2010, its bias too."""
+    """Return a layer drawn as in scikit-learn: Glorot and Bengio 2010, for the bias too."""
     factor = 2.0 if drawn_for is ACTIVATIONS["sigmoid"] else 6.0
     bound = float(np.sqrt(factor / (n_in + n_out)))
     drawn = uniform(-bound, bound)
@@ -57,7 +57,7 @@ def _activations(parameters: Parameters) -> list[Activation]:
         )
     for name in names:
         if isinstance(name, str) and name not in NAMED_ACTIVATIONS:
-            raise ValueError(f"activation {name!r} is none of {sorted(NAMED_ACTIVATIONS)}.")
+            raise ValueError(f"activation {name!r} is not one of {sorted(NAMED_ACTIVATIONS)}.")
     return [NAMED_ACTIVATIONS[name] if isinstance(name, str) else name for name in names]
 
 

@@ -1,4 +1,4 @@
-"""The base of both perceptrons: how they fit and predict, whatever their targets are."""
+"""The base class of both perceptrons, which fits and predicts for any kind of targets."""
 
 import functools
 import os
@@ -23,13 +23,13 @@ from backprop_xp.estimators.streaming import Table
 from backprop_xp.networks.inputs import row_slices
 from backprop_xp.networks.network import Network
 
-# The classes of a classifier's targets define its own, have to be the same ones, or be among them.
+# The classes of the targets define the classifier's, must equal them, or be among them.
 Classes: TypeAlias = Literal["new", "same", "known"]
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def fitting(method: Method) -> Method:
-    """Decorate a method that fits: parameters are checked first, callbacks are torn down at last.
+    """Decorate a method that fits: check the parameters first, tear down the callbacks last.
 
     If it fails or is interrupted, the estimator keeps the attributes that it had before.
     """
@@ -51,8 +51,7 @@ def fitting(method: Method) -> Method:
 class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[misc]
     """A multilayer perceptron.
 
-    A subclass says what targets mean to it, by ``_checks_of_y``, ``_columns``, ``_loss`` and
-    ``_score``.
+    A subclass defines its targets by ``_checks_of_y``, ``_columns``, ``_loss`` and ``_score``.
     """
 
     def _weighted(self, y: Array, sample_weight: np.ndarray | None) -> np.ndarray | None:
@@ -60,7 +59,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[mi
         return sample_weight
 
     def _strata(self, columns: np.ndarray) -> np.ndarray | None:
-        """Return the labels that a validation set has in the same shares; None for any shares."""
+        """Return the labels whose shares a validation set keeps; None for any shares."""
         return None
 
     @fitting
@@ -217,7 +216,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[mi
         theta = samples.put(choice, network.pack(architecture.parameters_of(self, network)))
         if not (isinstance(x, np.ndarray) or samples.is_large(x)):
             return network.predict(theta, samples.put(choice, x))
-        # The same blocks wherever the rows are: products of other rows may round otherwise.
+        # The same blocks in any memory: products of other rows may round differently.
         blocks = row_slices(x.shape[0], samples.rows_of_block(x))
         parts = (samples.put(choice, samples.rows_at(x, block)) for block in blocks)
         return np.concatenate([to_host(network.predict(theta, part)) for part in parts])
@@ -229,7 +228,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[mi
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to a model file, without pickle; ``load`` reads it.
 
-        The file has all that predicting, ``partial_fit`` and a warm start need. ``random_state`` is
+        Prediction, ``partial_fit`` and a warm start work from the file. ``random_state`` is
         kept if it is an integer; ``backend`` and ``device`` are not kept. ``bx.load`` reads the
         network alone. Needs the extra ``files``.
         """
@@ -242,7 +241,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[mi
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Return the estimator that ``save`` wrote to a file.
 
-        Raises CheckpointError, a ValueError, for a damaged file and for one of something else.
+        Raises CheckpointError, a ValueError, for a damaged file and for any other file.
         """
         from backprop_xp.estimators.persistence import load_estimator
 

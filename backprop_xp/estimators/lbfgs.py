@@ -56,7 +56,7 @@ class Search:
 def minimize(model: Model, task: Task, report: Report | None) -> Array:
     """Return theta after L-BFGS; with several starts, the best.
 
-    Ctrl-C is held back until an iteration ends. Then it ends all of the starts, as a report does.
+    Ctrl-C is delayed until an iteration ends. Then it ends all starts, as a report does.
     """
     search, found = Search(model, task, report), list[OptimizeResult]()
     interrupt, starts = search.interrupt, to_host(task.theta).astype(np.float64)

@@ -1,4 +1,4 @@
-"""The estimators' parameters: what each means, which values it takes, and its default."""
+"""The estimators' parameters: their meaning, valid values and defaults."""
 
 import inspect
 import numbers
@@ -106,7 +106,7 @@ class Parameters:
 
 
 class Model(Parameters):
-    """An estimator as its solvers see it: the parameters, and the attributes that a fit leaves."""
+    """The interface of an estimator for its solvers: parameters and fitted attributes."""
 
     coefs_: list[Array]
     intercepts_: list[Array]
@@ -146,7 +146,7 @@ def hidden_sizes(parameters: Parameters) -> list[int]:
 
 
 def check_parameters(parameters: Parameters, *, has_validation: bool, incremental: bool) -> None:
-    """Raise ValueError for parameters that do not go together."""
+    """Raise ValueError for parameters that contradict each other."""
     sizes = hidden_sizes(parameters)
     if any(size <= 0 for size in sizes):
         raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
@@ -168,6 +168,6 @@ def check_parameters(parameters: Parameters, *, has_validation: bool, incrementa
     for name, is_given in unused.items():
         if is_given:
             raise ValueError(
-                f"{name} works with the stochastic solvers alone: take one of {STOCHASTIC}, or "
+                f"{name} works only with the stochastic solvers: use one of {STOCHASTIC}, or "
                 "leave it out with lbfgs."
             )

@@ -47,7 +47,7 @@ def _has_probabilities(parameters: Parameters) -> bool:
 @with_parameters
 @dataclass(eq=False, repr=False)
 class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
-    """A multilayer perceptron for classes or multilabel targets: scikit-learn's, and more.
+    """A multilayer perceptron for classes or multilabel targets: scikit-learn's with additions.
 
     >>> import backprop_xp as bx
     >>> from sklearn.datasets import load_iris
@@ -156,7 +156,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
 
     @available_if(lambda model: not targets.gives_probabilities(model.loss))  # type: ignore[untyped-decorator]
     def decision_function(self, X: MatrixLike) -> Array:
-        """Return each class's or label's output less 1/2; of two classes the second's alone."""
+        """Return each class's or label's output minus 1/2; for two classes only the second's."""
         scores = self._predicted(X, "decision_function") - 0.5
         is_of_two = len(self.classes_) <= 2 and not self._is_multilabel
         return scores[:, -1] if is_of_two else scores
@@ -170,7 +170,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
 @with_parameters
 @dataclass(eq=False, repr=False)
 class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
-    """A multilayer perceptron for values, one or several: scikit-learn's, and more.
+    """A multilayer perceptron for one or several values: scikit-learn's with additions.
 
     >>> import backprop_xp as bx
     >>> from sklearn.datasets import load_diabetes

@@ -1,8 +1,8 @@
 """Model files of the scikit-learn estimators: the file of ``bx.save``, with the estimator in it.
 
-``bx.load`` reads such a file without scikit-learn; its network predicts each output. With one
-output for two classes that is the second's probability. With a sigmoid for each of several classes
-it is each one's own, which ``predict_proba`` divides by their sum.
+``bx.load`` reads such a file without scikit-learn; its network predicts each output. One output for
+two classes is the probability of the second. Sigmoids of several classes are not divided by their
+sum; ``predict_proba`` does that.
 """
 
 import os
@@ -29,7 +29,7 @@ from backprop_xp.training.states import TrainingState
 
 Estimator = TypeVar("Estimator", bound=BaseEstimator)
 
-# A file is read on other machines, so the parameters that say where to compute are left out.
+# A file is read on other machines, so the parameters for backend and device are left out.
 _WHERE = ("backend", "device")
 # Fitted attributes: counts that every fit leaves, one that a training in epochs leaves, and numbers
 # or None.
@@ -86,7 +86,7 @@ def load_estimator(kind: type[Estimator], path: str | os.PathLike[str]) -> Estim
     name = file.estimator.get("name")
     if name != kind.__name__:
         what = f"a {name}" if isinstance(name, str) else "a network alone, for bx.load"
-        raise CheckpointError(f"{os.fspath(path)}: it holds {what}, no {kind.__name__}.")
+        raise CheckpointError(f"{os.fspath(path)}: it holds {what}, not a {kind.__name__}.")
     model: Estimator = kind()
     try:
         return _made(model, file, file.estimator)
@@ -122,7 +122,7 @@ def _made(model: Estimator, file: Checkpoint, record: Mapping[str, Any]) -> Esti
         len(getattr(model, "feature_names_in_", range(model.n_features_in_)))
         != model.n_features_in_
     ):
-        raise ValueError(f"feature_names_in_ are not {model.n_features_in_}.")
+        raise ValueError(f"feature_names_in_ does not have {model.n_features_in_} names.")
     network = model._network(model.n_features_in_)
     model.n_layers_ = len(hidden_sizes(model)) + 2
     model.out_activation_ = word_of(network.loss_function)
@@ -135,7 +135,7 @@ def _number(name: str, value: Any) -> float | None:
     if name in (*_COUNTS, _STALE):
         return integer(value, name, at_least=0)
     if name not in _NUMBERS:
-        raise ValueError(f"{name!r} is none of its attributes.")
+        raise ValueError(f"{name!r} is not one of its attributes.")
     return value if value is None else float(value)
 
 
@@ -143,7 +143,7 @@ def _curve(name: str, values: Any) -> list[float] | None:
     if values is None and name in _CURVES[1:]:
         return None
     if name not in _CURVES or values.ndim != 1 or values.dtype != np.float64:
-        raise ValueError(f"{name!r} is none of its curves.")
+        raise ValueError(f"{name!r} is not one of its curves.")
     curve: list[float] = values.tolist()
     return curve
 
@@ -152,7 +152,7 @@ def _labels(name: str, written: Sequence[Any]) -> np.ndarray:
     dtype, values = written
     kind = np.dtype(dtype).kind
     if name not in _LABELS or kind not in "biufUO":
-        raise ValueError(f"{name!r} is none of its arrays of labels.")
+        raise ValueError(f"{name!r} is not one of its arrays of labels.")
     if kind == "U" and len(values) * max(map(len, values), default=0) > _LETTERS:
         raise ValueError(f"{name} would take more than {_LETTERS} letters, each like the longest.")
     labels = np.asarray(values, dtype="U" if kind == "U" else dtype)
@@ -165,7 +165,7 @@ def _binarizer(model: BaseEstimator, *, is_multilabel: bool, is_sparse: bool) ->
     """Return the binarizer of the classes, checked to be sorted, and as many as the outputs."""
     classes, outputs = model.classes_, model.n_outputs_
     if not np.array_equal(np.unique(classes), classes):
-        raise ValueError("classes_ are not sorted, or some are there twice.")
+        raise ValueError("classes_ are not sorted, or contain duplicates.")
     if is_multilabel:  # a binarizer learns this from a table of labels
         table = np.eye(2, outputs, dtype=int)
         return LabelBinarizer().fit(scipy.sparse.csr_array(table) if is_sparse else table)
@@ -186,7 +186,7 @@ def _checked_state(theta: np.ndarray, state: Any) -> OptimizerState:
 def _written(value: Any) -> Any:
     """Return a parameter or an attribute in a form that JSON has."""
     if isinstance(value, np.random.RandomState):
-        return None  # its draws are no part of a model
+        return None  # its draws are not part of a model
     if isinstance(value, dict):
         return {"pairs": [_written(pair) for pair in value.items()]}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Samples as a user gives them: validated, and moved to where the estimators compute.
+"""Samples from the user, validated and moved to the device of the estimators.
 
 A *block* is a number of rows that together have ``BLOCK`` bytes. A table is *large* if it is sparse
 or mapped from a file, and has more than one block. Its rows are read when they are needed.
@@ -23,12 +23,12 @@ from backprop_xp.estimators.parameters import Parameters
 ArrayLike: TypeAlias = npt.ArrayLike | Array
 MatrixLike: TypeAlias = npt.ArrayLike | Array
 
-# Bytes of a block: small beside the memory, large beside what a call of fit costs.
+# Bytes of a block: small compared with the memory, large compared with the cost of a call of fit.
 BLOCK = 2**26
 
 
 class Samples(NamedTuple):
-    """X, y and the samples' weights: as a user gives them, validated, or moved to a device.
+    """X, y and the samples' weights: from the user, validated, or moved to a device.
 
     Validated targets are columns, ``(batch, n_outputs)``. Weights are None where all are equal.
     """
@@ -44,9 +44,9 @@ def dispatches() -> bool:
 
 
 def choice_for(parameters: Parameters, x: Array) -> Selection:
-    """Return where to compute with an array of X's namespace, and in which dtype.
+    """Return the backend, device and dtype for an array of X's namespace.
 
-    With dispatch that is where X is. Without it the arguments, the context or the environment
+    With dispatch they are those of X. Without it the arguments, the context or the environment
     choose. float32 is kept; float64 becomes the default dtype of that choice.
     """
     arrays = [x] if dispatches() else []
@@ -103,7 +103,7 @@ def is_large(x: Any) -> bool:
 def moves_by_blocks(choice: Selection, x: Any) -> bool:
     """Whether a validated x is moved a block at a time: a large one.
 
-    So is one in NumPy's memory with more than one block that goes to a device with its own memory.
+    So is an array of NumPy with more than one block that goes to a device with its own memory.
     """
     if is_large(x) or not isinstance(x, np.ndarray):
         return is_large(x)

@@ -42,13 +42,13 @@ class Task(NamedTuple):
 
 
 class Orders:
-    """The order of the rows in each epoch: scikit-learn shuffles that of the epoch before."""
+    """The order of the rows in each epoch: scikit-learn shuffles the previous epoch's order."""
 
     def __init__(self, rows: int, random_state: np.random.RandomState) -> None:
         self._order, self._epoch, self._random_state = np.arange(rows), -1, random_state
 
     def __call__(self, epoch: int) -> np.ndarray:
-        """Return the order in an epoch; an epoch that was cut short asks again."""
+        """Return the order in an epoch, the same for a second call in an interrupted epoch."""
         if epoch > self._epoch:
             moved = np.arange(len(self._order))
             # As sklearn.utils.shuffle does, in a quarter of its time.
@@ -92,7 +92,7 @@ class Rules:
 
     def count(self, state: TrainingState) -> np.ndarray:
         """Count an epoch, and return what is watched: it falls as the network improves."""
-        # Ctrl-C most often comes while this waits: the epoch is counted after it.
+        # Ctrl-C mostly comes while this line waits, so the epoch is counted after it.
         loss, *scores = to_host_together([state.loss, *state.metrics.values()])
         model, self.epoch = self._model, state.epoch
         model.t_ += self._rows
@@ -186,7 +186,7 @@ def _continues(initial: OptimizerState, before: OptimizerState) -> bool:
 
 
 def state_beside(theta: Array, state: OptimizerState) -> Any:
-    """Return an optimizer's state, kept on the host, on theta's device and in its dtype."""
+    """Return an optimizer's state from the host, on theta's device and in its dtype."""
 
     def moved(value: Array) -> Array:
         return beside(theta, value, theta.dtype) if isinstance(value, np.ndarray) else value
@@ -275,7 +275,7 @@ def begin_curves(model: Model) -> None:
 
 
 def index_of_best(values: np.ndarray) -> tuple[int, ...]:
-    """Return the index of the least of ``(restarts,)`` values, () of one; NaN is the greatest."""
+    """Return the index of the least of ``(restarts,)`` values, () for one; NaN is the greatest."""
     if not values.shape:
         return ()
     return (int(np.argmin(np.where(np.isnan(values), np.inf, values))),)

@@ -38,7 +38,7 @@ class _Sum:
 
 
 def _deviance(o: Array, t: Array) -> Array:
-    # Half of Poisson's deviance: the loss, less the loss of the best rates.
+    # Half of Poisson's deviance: the loss minus the loss of the best rates.
     xp = array_namespace(o)
     logarithm = xp.log(xp.maximum(t, float(xp.finfo(t.dtype).smallest_normal)))
     return o.shape[-1] * poisson.value(o, t) + xp.sum(t * logarithm - t, axis=-1)
@@ -181,7 +181,7 @@ def weighted(
 def _weights_by_class(class_weight: ClassWeight, y: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Return each row's weight: that of its class, or the product of those of its labels.
 
-    scikit-learn's compute_sample_weight does not do: it expects all of the classes in these rows.
+    scikit-learn's compute_sample_weight does not fit: it expects all classes in these rows.
     """
     columns, known = ([y], classes.tolist()) if y.ndim == 1 else ([*y.T], [0, 1])
     dicts = [class_weight] if y.ndim == 1 else class_weight

@@ -67,9 +67,9 @@ class Checkpoint:
     estimator: Mapping[str, Any] = field(default_factory=dict)
 
     def predict(self, x: Array) -> Array:
-        """Return the network's predictions for x as measured, ``(batch, n_in)``.
+        """Return the network's predictions for raw x, ``(batch, n_in)``.
 
-        A ``preparation`` of mean and scale standardizes x first. Any other is up to its maker.
+        A ``preparation`` of mean and scale standardizes x first; any other is not applied.
         """
         x, _ = self.network.check_inputs(self.theta, x)
         if self.preparation is not None and self.preparation.keys() == {"mean", "scale"}:
@@ -144,9 +144,9 @@ def load(
     device: Device | None = None,
     dtype: DType | None = None,
 ) -> Checkpoint:
-    """Read a model file, whichever backend, device and precision wrote it.
+    """Read a model file, written by any backend and device and in any precision.
 
-    Its arrays go to the backend and device that are chosen by the arguments or without them;
+    Its arrays go to the backend and device of the arguments, or to the default ones;
     ``dtype`` None keeps the file's precision. Raises CheckpointError, a ValueError, for a file that
     is damaged or has impossible content.
     """
@@ -176,8 +176,8 @@ def checkpoint_writer(
 ) -> Callable[[Array, TrainingState], None]:
     """Return a function that writes the file of a training, given a theta and a state.
 
-    Anything that cannot be written raises now, before the first epoch. A write that fails later
-    warns.
+    Content that cannot be written raises now, before the first epoch. A later failure of a write
+    is a warning.
     """
     path = Path(options.checkpoint or "").absolute()  # a callback may change the working directory
     stored = {name: getattr(options, name) for name in _STORED.split()}
@@ -265,7 +265,7 @@ def _check(content: Checkpoint) -> None:
     if optimizer is not None and (
         isinstance(optimizer, type) or not hasattr(optimizer, "initialize")
     ):
-        raise TypeError(f"optimizer must be one such as bx.Adam(), not {optimizer!r}.")
+        raise TypeError(f"optimizer must be an object like bx.Adam(), not {optimizer!r}.")
     for name in _MAPPINGS:
         value = getattr(content, name)
         if not isinstance(value, Mapping | None) or not all(
@@ -286,7 +286,7 @@ def _check(content: Checkpoint) -> None:
 def _check_state(theta: Array, optimizer: Optimizer | None, state: TrainingState) -> None:
     if not isinstance(state, TrainingState):
         raise TypeError(
-            f"state must be one of bx.train or a result of bx.fit, not {type(state).__name__}."
+            f"state must be a state of bx.train or a result of bx.fit, not {type(state).__name__}."
         )
     for name in ("epoch", "step", "batch_size"):
         integer(getattr(state, name), f"state.{name}", at_least=0)

@@ -1,8 +1,8 @@
 """The container of a model: a safetensors file with a JSON header and a checksum.
 
 The header is stored in safetensors' ``__metadata__``. Its ``checksum`` is the SHA-256 of the whole
-file with zeros in place of the checksum: any changed bit is noticed. A checksum finds accidents
-only. Against forged files, everything is checked before use, and sizes before allocation.
+file with zeros instead of the checksum, so any changed bit is an error. A checksum does not detect
+forged files: therefore all content is checked before use, and sizes before allocation.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from types import ModuleType
 import numpy as np
 
 FORMAT = 2
-# A network of ten thousand layers takes less. Parsed, JSON takes some twenty times its bytes.
+# A network of ten thousand layers takes less. Parsed JSON takes about twenty times its bytes.
 LONGEST_HEADER = 4 * 2**20
 
 _KEY = "backprop_xp"
@@ -47,7 +47,7 @@ def decode(data: bytes) -> tuple[dict[str, object], dict[str, np.ndarray]]:
     """Return the header and the tensors of a file's bytes, or raise CheckpointError."""
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > len(data) - 8:
-        raise CheckpointError("it is truncated, or no model file: its header is incomplete.")
+        raise CheckpointError("it is truncated, or not a model file: its header is incomplete.")
     if length > LONGEST_HEADER:
         raise CheckpointError(f"its header has {length} bytes, more than {LONGEST_HEADER}.")
     table = _json(data[8 : 8 + length])
@@ -90,9 +90,9 @@ def _json(text: bytes | str) -> dict[str, object]:
     except RecursionError:
         raise CheckpointError("its header is nested too deeply.") from None
     except ValueError as error:
-        raise CheckpointError(f"its header is no JSON: {error}") from None
+        raise CheckpointError(f"its header is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise CheckpointError("its header is no JSON object.")
+        raise CheckpointError("its header is not a JSON object.")
     return value
 
 
@@ -108,7 +108,7 @@ def read(path: str | os.PathLike[str]) -> bytes:
     # Opening a FIFO would otherwise wait for a writer.
     with open(os.fspath(path), "rb", opener=_open_without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise CheckpointError("it is no regular file.")
+            raise CheckpointError("it is not a regular file.")
         return file.read()
 
 
@@ -117,7 +117,7 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Replace a file's content in one step: at any moment the old or the new file is there.
+    """Replace a file's content in one step: at any moment the old or the new file exists.
 
     The file keeps its permissions. After an error nothing has changed. Raises OSError for a folder,
     a FIFO or a device, and FileNotFoundError if there is no such folder.
@@ -125,7 +125,7 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
     target = Path(os.path.realpath(path))
     with replacement(path, data) as temporary:
         temporary.replace(target)
-    # Wait for the folder's new entry; a folder without read permission cannot be waited for.
+    # Sync the folder's new entry; a folder without read permission cannot be opened for that.
     if hasattr(os, "O_DIRECTORY"):
         with contextlib.suppress(OSError):
             folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -146,7 +146,7 @@ def replacement(path: str | os.PathLike[str], data: bytes) -> Iterator[Path]:
         mode = stat.S_IMODE(status)
         if not stat.S_ISREG(status):
             kind = IsADirectoryError if stat.S_ISDIR(status) else OSError
-            raise kind(f"{os.fspath(path)} is no regular file, and would be replaced by one.")
+            raise kind(f"{os.fspath(path)} is not a regular file, and would be replaced by one.")
     temporary = target.with_name(f".backprop_xp-{secrets.token_hex(8)}.tmp")
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)

@@ -6,7 +6,7 @@
 - ``{"array": "theta"}``: an array, stored beside the JSON under that name.
 - ``{"tuple": [...]}``, ``{"dict": {...}}``, ``{"float": "inf"}``: values that JSON lacks.
 
-Reading calls nothing but what the registry holds.
+Reading calls only entries of the registry.
 """
 
 import inspect
@@ -49,7 +49,7 @@ REGISTRY: dict[str, dict[str, object]] = {
 
 
 def register(name: str, thing: object) -> None:
-    """Register an object of your own, or a class of such objects, so that files can name it.
+    """Register your own object, or a class of such objects, so that files can name it.
 
     Files have the name of a registered activation, loss, initializer or schedule. For a registered
     class of layers or optimizers they have the name and each object's arguments, which are the
@@ -90,7 +90,7 @@ def describe(value: object, path: str, arrays: dict[str, Array]) -> object:
         return items if type(value) is list else {"tuple": items}
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
-            raise TypeError(f"{path} has keys that are no strings: {list(value)!r}.")
+            raise TypeError(f"{path} has keys that are not strings: {list(value)!r}.")
         return {"dict": _each(value, path, arrays)}
     return _by_name(value, path, arrays)
 
@@ -195,7 +195,7 @@ def rebuild(description: object, path: str, take: Callable[[str], Array]) -> obj
                 raise ValueError(f"{path}: {name!r} is registered as an object, not as a class.")
             arguments = {key: rebuild(value, f"{path}.{key}", take) for key, value in items.items()}
             return _called(cast("Callable[..., object]", maker), arguments, path)
-    raise ValueError(f"{path} describes nothing that is known.")
+    raise ValueError(f"{path} describes an unknown object.")
 
 
 def _found(kind: str, name: str, path: str) -> object:

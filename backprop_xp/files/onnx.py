@@ -1,4 +1,4 @@
-"""ONNX: the forward pass runs on arrays that record their operations: that is the graph."""
+"""ONNX: the forward pass runs on arrays that record their operations as the graph."""
 
 import os
 from types import ModuleType
@@ -33,8 +33,8 @@ def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) ->
             break
     if n_in is None:
         raise ValueError(
-            f"{type(layer).__name__} does not say how many features it takes, as the input of an "
-            f"ONNX file has to: give it the attribute n_in. {_RULE}"
+            f"{type(layer).__name__} does not define its number of features, which the input of "
+            f"an ONNX file needs: give it the attribute n_in. {_RULE}"
         )
     host = to_host(theta)
     x = ndx.argument(shape=("batch", n_in), dtype=getattr(ndx, host.dtype.name))
@@ -44,9 +44,9 @@ def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) ->
     except Exception as error:
         where = " ".join(getattr(error, "__notes__", ["In the loss's link."]))
         raise TypeError(
-            f"The forward pass cannot be recorded for ONNX: {in_words(error)}. {where} It is run "
-            "on arrays that have no values and no number of rows, x.shape[0], by functions of the "
-            f"array API standard alone. {_RULE}"
+            f"The forward pass cannot be recorded for ONNX: {in_words(error)}. {where} It runs "
+            "on arrays without values and without a number of rows, x.shape[0]: use functions of "
+            f"the array API standard only. {_RULE}"
         ) from error
     model = ndx.build({"x": x}, {"predictions": outputs})
     write(path, onnx.ModelProto.SerializeToString(model))

@@ -1,4 +1,4 @@
-"""Checking a gradient against numeric derivatives, and saying what is wrong with it."""
+"""The gradient check: a comparison with numeric derivatives, and a diagnosis of mistakes."""
 
 from backprop_xp.gradient_check.api import (
     assert_gradient,

@@ -1,4 +1,4 @@
-"""The analytic gradient, with the error bar that its own rounding makes.
+"""The analytic gradient, with an error bar for its own rounding.
 
 Near an optimum the gradient is a sum of terms that cancel, with the rounding error of the terms.
 Sizes are compared in scaled variables, derivative times scale, so that units cancel.
@@ -10,8 +10,8 @@ import numpy as np
 
 from backprop_xp.gradient_check.functions import SINGLE, Function
 
-# The error bar of an entry, in rounding errors: of its tensor's largest entry, and of its natural
-# size. A float32 entry of a float64 value has more of the second: it may be a sum of 1e6 rows.
+# The error bar of an entry, in rounding errors of its tensor's largest entry, and of its natural
+# size. A float32 entry of a float64 value has a larger one: it may be a sum of 1e6 rows.
 _LARGEST = _NATURAL = 16.0
 _SUMS = 2.0**14
 
@@ -19,7 +19,7 @@ _SUMS = 2.0**14
 class AnalyticDerivative(NamedTuple):
     """Analytic derivatives ``(K, M)`` along K lines, with their error bars.
 
-    ``natural_bar`` is added to a bar if the derivative is what is left of larger terms.
+    ``natural_bar`` is added to a bar if larger terms cancel in the derivative.
     """
 
     value: np.ndarray

@@ -1,4 +1,4 @@
-"""The comparison along lines, as closely as the verdict requires.
+"""The comparison along lines, with as many evaluations as the verdict needs.
 
 Lines that agree at once are settled. The others get sharper numeric derivatives, by the complex
 step or a ladder of steps. The most suspicious lines come first, until one of them decides.
@@ -46,7 +46,7 @@ def compare(
     *,
     least: int = PASS,
 ) -> Comparison:
-    """Judge the gradient along lines; those with outcome ``least`` or worse by ``sharper`` means.
+    """Judge the gradient along lines; ``sharper`` examines those with outcome ``least`` or worse.
 
     The rounding of the gradient is measured only if the gradient would fail otherwise.
     """
@@ -57,7 +57,7 @@ def compare(
         if comparison.verdict == FAIL and not lines.gradient.is_measured:
             lines = lines.through(with_measured_rounding(lines.gradient))
             continue
-        # An examined line that decides the verdict spares the lines that are no worse.
+        # If an examined line decides the verdict, lines that are not worse are skipped.
         outcome, excess = comparison.outcome.max(axis=1), comparison.excess.max(axis=1)
         reached = max(least - 1, int(outcome[examined].max(initial=-1)))
         suspects = np.flatnonzero(~settled & ~examined & (outcome > reached))
@@ -101,7 +101,7 @@ def confirmed_complex_step(
 
 
 def _confirms(lines: Lines, quick: NumericDerivative, exact: NumericDerivative) -> np.ndarray:
-    """Whether a quick difference agrees, and is sharp, or blurred by rounding only."""
+    """Whether a quick difference agrees, and has a small error bar or one of rounding only."""
     noise = quick.bar * quick.step * lines.scale[:, None]
     is_rounded = noise <= _ROUNDED * lines.function.epsilon * np.abs(lines.function.fx)
     is_sharp = quick.bar <= _SHARP * _size(lines, quick, exact)

@@ -113,7 +113,7 @@ def _quantum(lines: Lines, values: np.ndarray, steps: np.ndarray) -> np.ndarray:
         some = lines.chosen(coarse)
         finer = _finer(some, values[:, coarse], steps[:, coarse], least[coarse], is_coarse[coarse])
         least[coarse] = np.where(is_coarse[coarse], finer, least[coarse])
-    # A line along which the value never changes takes the rounding from the other lines.
+    # A line along which the value never changes uses the rounding of the other lines.
     known = np.max(least, axis=0, initial=0.0, where=np.isfinite(least))
     return np.where(np.isfinite(least), least, known)
 
@@ -145,7 +145,7 @@ def _finer(
 def _bisected(
     lines: Lines, values: np.ndarray, steps: np.ndarray, result: np.ndarray
 ) -> list[np.ndarray]:
-    """Return the values met in bisecting for the shortest step that changes a result.
+    """Return the values found while bisecting for the shortest step that changes a result.
 
     ``values (S, K)`` are those of ``result (K,)``, one for each line, at ``steps (S, K)``.
     """

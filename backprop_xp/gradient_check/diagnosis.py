@@ -3,7 +3,7 @@
 An explanation is a gradient made of the analytic gradient and the point that agrees with the
 numeric gradient: ``u + c v`` for some number c, or entries in another order. It is tried on each
 wrong tensor, by the entries that were compared: all of them, or a sample where a direction failed.
-One or two entries fit almost any explanation, so they get none.
+One or two entries fit almost any explanation, so the check gives none for them.
 """
 
 import math
@@ -57,7 +57,7 @@ class _Evidence(NamedTuple):
         return self.difference > self.left_over
 
     def is_enough(self, part: np.ndarray) -> bool:
-        """Whether enough entries agree on a number fitted to ``part``: it is no chance."""
+        """Whether enough entries agree on a number fitted to ``part``, not by chance."""
         return int(np.count_nonzero(part[self.compared])) >= _ENOUGH
 
     def agrees(self, candidate: np.ndarray) -> bool:
@@ -129,7 +129,7 @@ def _explanations(e: _Evidence, problem: Problem) -> Iterator[str]:
 
 
 def _scaled(e: _Evidence, problem: Problem) -> Iterator[str]:
-    """Find a factor; of one or two entries any factor fits, so it must be a usual one."""
+    """Find a factor; any factor fits one or two entries, so there it must be a usual one."""
     factor = _factor(e)
     if factor is None:
         return

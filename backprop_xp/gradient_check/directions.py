@@ -1,4 +1,4 @@
-"""The check along random directions: a few evaluations, however many entries the point has.
+"""The check along random directions: a few evaluations for any number of entries.
 
 Directions also show whether the complex step can be trusted, and serve the Taylor test. If one
 fails, bisecting the direction locates a wrong entry.
@@ -27,7 +27,7 @@ def _direction(gradient: AnalyticGradient, number: int) -> np.ndarray:
     """Return random direction ``number``, ``(P,)``: number 1 has the signs of the gradient.
 
     No entry is near 0, so that every wrong one shows. The step of an entry is at most its scale,
-    and shorter the more entries are perturbed together.
+    and becomes shorter with the number of entries.
     """
     scale, function = gradient.scale, gradient.function
     generator = np.random.default_rng([function.options["seed"], number])
@@ -54,7 +54,7 @@ def _sample(gradient: AnalyticGradient) -> np.ndarray:
 def is_analytic(gradient: AnalyticGradient) -> bool:
     """Whether the complex step can be trusted: real differences along direction 0 confirm it.
 
-    Kinks that meet on the direction could hide that value is not analytic: then entries decide.
+    Kinks that meet on the direction could hide a value that is not analytic: then entries decide.
     """
     line = Lines(gradient, direction=_direction(gradient, 0))
     exact = complex_step(line)

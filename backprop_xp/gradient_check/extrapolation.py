@@ -1,10 +1,10 @@
 """Differences at a ladder of steps, extrapolated to step 0, with error bars; kinks and cusps.
 
 Tables ``(S, K, M)`` hold one row per step, each step a quarter of the previous one. Differences are
-extrapolated (Ridders 1982; Richardson). The error bar of a step counts what the extrapolation
-changes; what the even part of the function leaves unexplained, such as a kink or a feature narrower
-than the step; and the noise of the value, which all shorter steps show (after More and Wild,
-"Estimating computational noise", 2011). The smallest bar wins.
+extrapolated (Ridders 1982; Richardson). The error bar of a step has three parts: the change by
+the extrapolation; the unexplained even part of the function, as from a kink or a narrow feature;
+and the noise of the value, which all shorter steps show (after More and Wild, "Estimating
+computational noise", 2011). The derivative with the smallest bar is used.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""The first and the last calls of a check, which find faults without a numeric derivative."""
+"""The first and last calls of a check, which detect faults without a numeric derivative."""
 
 from collections.abc import Callable
 

@@ -22,7 +22,7 @@ from backprop_xp.gradient_check.problems import CheckOptions, Problem
 
 # The rounding errors (epsilon) of float64, float32 and float16.
 DOUBLE, SINGLE, HALF = 2.0**-52, 2.0**-23, 2.0**-10
-# With fewer copies than this, finding out whether value takes stacks does not pay.
+# With fewer copies than this, a trial whether value takes stacks costs more than it saves.
 _WORTH_STACKING = 16
 
 
@@ -148,7 +148,7 @@ class Function:
 
     @contextlib.contextmanager
     def catch_errors(self) -> Iterator[None]:
-        """Silence warnings and keep exceptions as ``failure``: the caller chose no such point."""
+        """Silence warnings, and keep exceptions as ``failure``: the check chose the point."""
         with _no_warnings(), np.errstate(all="ignore"):
             try:
                 yield

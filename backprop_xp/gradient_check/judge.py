@@ -87,7 +87,7 @@ def judge(
     """Compare the analytic derivatives along lines with numeric ones ``(K, M)``.
 
     The analytic bars grow by the rounding error of the gradient's natural size, and ``most`` limits
-    that. The option ``tolerance`` replaces the table's, but the bars count all the same.
+    that. The option ``tolerance`` replaces the table's, but the bars still count.
     """
     given, base = lines.function.options["tolerance"], tolerance_of(lines.function, lines.kind)
     analytic = lines.analytic
@@ -109,8 +109,8 @@ def judge(
     is_real = np.isfinite(analytic.value)  # no rounding explains an entry that is not finite
     error, tolerance = np.where(is_real, error, np.inf), np.where(is_real, tolerance, base)
     matters = _matters(lines, numeric)
-    # Two zeros agree, whatever the bars. Without any value, nothing is known. Nor is it where kinks
-    # meet on a direction: an entry's slopes can lie outside of those along the direction.
+    # Two zeros agree with any bars. Nothing is known without a value, or if kinks meet on a
+    # direction: an entry's slopes can lie outside of those along the direction.
     largest_room = TOLERANCES["room"][0] if given is None else given
     is_unknown = (room > largest_room) & (matters & (larger > 0.0) | ~np.isfinite(room))
     is_blurred = (low != high) & (error > tolerance) & (lines.kind == "directions")
@@ -128,7 +128,7 @@ def _matters(lines: Lines, numeric: NumericDerivative) -> np.ndarray:
         return np.asarray(lines.norm >= part * np.max(lines.norm))
     size, certain = np.abs(numeric.value), np.abs(lines.gradient.finite)
     larger = np.maximum(certain[columns], size)
-    # A numeric derivative that may be all error is no measure for the others.
+    # A numeric derivative that may consist of error alone is not compared with the others.
     certain[columns] = np.where(numeric.bar <= 0.5 * size, larger, certain[columns])
     largest = lines.gradient.largest(certain).max(axis=1, keepdims=True)
     return np.asarray(larger > part * largest[columns])

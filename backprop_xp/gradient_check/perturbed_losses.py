@@ -164,7 +164,7 @@ def _most_copies(
 ) -> int:
     """Return how many perturbed copies fit into a quarter of the memory.
 
-    The rest is for a layer's temporaries; and copies that stay in the cache are faster.
+    The rest is for a layer's temporary arrays; copies that fit in the cache are also faster.
     """
     batch, first = run.rows.x.shape[-2], i + 1 if run.passes_a_column(i) else i
     # A layer's input, pre-activation and output; the perturbed parameter, or its column.

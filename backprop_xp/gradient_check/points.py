@@ -128,7 +128,7 @@ def flatten_like(point: Point, value: Structure, name: str) -> np.ndarray:
 
 
 def _is_leaf(node: Structure, kind: type = object) -> bool:
-    """Whether a node is a leaf; a list of numbers alone is one, as it stands for an array."""
+    """Whether a node is a leaf; a list of numbers is one, since it means an array."""
     if isinstance(node, list | tuple):
         is_named = hasattr(node, "_fields")
         return bool(node) and not is_named and all(_is_leaf(part, Number) for part in node)

@@ -106,7 +106,7 @@ class GradientReport:
       largest error relative to its tolerance. Errors are relative to the larger of the analytic and
       numeric derivative; along a direction, to the norm of its terms. The verdict is "fail" exactly
       if the error exceeds the tolerance.
-    - ``reason``: why the tolerance is what it is, or why the check is inconclusive.
+    - ``reason``: the reason for the tolerance, or for an inconclusive verdict.
     - ``evaluations``: the calls of value for the verdict; each copy in a stack counts.
     - ``analytic``, ``numeric``: the gradients in the structure of the point; a Jacobian's have a
       first axis of results. None along directions.

@@ -1,8 +1,8 @@
 """The rounding of the analytic gradient, measured before a check calls the gradient wrong.
 
-A mistake is the same part of the derivative at neighbouring points too; a rounding error is not. It
-is that of the largest terms, which have the size of the gradient at other points, where they
-neither cancel, as at an optimum, nor saturate: ``1 - tanh(x)**2`` is rounded to 1e-16 of 1.
+A mistake is the same part of the derivative at neighbouring points; a rounding error is not. Its
+size is the rounding of the largest terms. They have the size of the gradient at other points, where
+they neither cancel, as at an optimum, nor saturate: ``1 - tanh(x)**2`` is rounded to 1e-16 of 1.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from backprop_xp.gradient_check.derivatives import complex_step, quick_differenc
 from backprop_xp.gradient_check.functions import DOUBLE, HALF, SINGLE, Function
 from backprop_xp.gradient_check.lines import Lines, NumericDerivative
 
-# Perturbations, as parts of the entries, that change a gradient of some precision.
+# Perturbations, relative to the entries, that change a gradient of each precision.
 _PERTURBATIONS = {DOUBLE: 2.0**-44, SINGLE: 2.0**-18, HALF: 2.0**-5}
 # The distances of the neighbouring points, as parts of the entries: long enough for the error of a
 # saturated gradient to change. They may show only a quarter of the largest rounding error.

@@ -1,11 +1,11 @@
 """Activations: each is a function and its backward rule, side by side.
 
 ``z`` is the pre-activation, ``a = value(z)``, ``g = dL/da``; all are ``(..., batch, n)``. A rule
-returns ``dL/dz``, a vector-Jacobian product. So softmax, whose Jacobian is full, needs no special
+returns ``dL/dz``, a vector-Jacobian product. Softmax, whose Jacobian is full, needs no special
 case.
 
-Smooth activations are analytic for complex z. relu and leaky_relu, whose slope jumps at 0, take the
-slope from the left there.
+Smooth activations are analytic for complex z. The slopes of relu and leaky_relu jump at 0; there
+the rules use the slope from the left.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Functions of real arrays that stay analytic for complex ones.
 
-The complex step differentiates a function by a tiny imaginary part of its argument. So selections
-and shifts depend on the real part alone, and leave the imaginary part as it is.
+The complex step differentiates a function by a tiny imaginary part of its argument. Selections and
+shifts therefore depend on the real part alone, and do not change the imaginary part.
 """
 
 import functools

@@ -14,7 +14,7 @@ import numpy as np
 from backprop_xp.checks import real
 from backprop_xp.display.reprs import register_table, remember_call, repr_of
 
-# Quoted: numpy.random takes 7 ms to import, so it waits for the first draw.
+# Quoted, because numpy.random takes 7 ms to import: the first draw imports it.
 Generator: TypeAlias = "np.random.Generator"
 HostArray: TypeAlias = np.ndarray
 Initializer: TypeAlias = Callable[[Generator, tuple[int, int]], HostArray]

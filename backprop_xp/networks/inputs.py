@@ -51,7 +51,7 @@ class Blocks(Protocol):
         """Yield each block's rows, and a table of its batches' row indices within the block.
 
         ``rows`` has y and the weights of all rows. ``tables`` are those of an epoch, ``(batches,
-        size)``; a number of full-batch epochs in place of a table is yielded as it is.
+        size)``, or numbers of full-batch epochs, which are yielded unchanged.
         """
 
 
@@ -88,7 +88,7 @@ def check_targets(
 
     ``outputs`` is the shape of the network's outputs, ``(*stack, batch, n_out)``. With ``labels`` y
     may be class labels, which become one-hot rows. A label outside the classes becomes a row of
-    zeros: to find it would take a transfer.
+    zeros, because finding it takes a transfer.
     """
     classes = class_labels(theta, outputs, y, name) if labels else None
     y = like(theta, y, name) if classes is None else _one_hot(theta, classes, outputs[-1])
@@ -149,8 +149,8 @@ def check_weights(theta: Array, outputs: tuple[int, ...], weights: Array, name: 
 def stand_ins(weight: Array, stack: tuple[int, ...]) -> Array:
     """Return each row's own index, ``(..., batch)``, or the heaviest row's if its weight is 0.
 
-    A row of weight 0 is left out. Multiplied by 0, its own values could overflow to NaN; those of
-    another row do not.
+    A row of weight 0 is left out. Its own values could overflow, and 0 times infinity is NaN; the
+    values of another row do not.
     """
     xp = array_namespace(weight)
     if len(weight.shape) > 1:
@@ -199,7 +199,7 @@ def check_l2(theta: Array, l2: float | Array) -> Strength:
 
 
 def check_entries(array: Array, name: str, *, low: float, below: float = math.inf) -> None:
-    """Raise unless an array's values lie in the bounds, and name the entry; moves them once."""
+    """Raise with the entry unless an array's values lie in the bounds; one transfer."""
     reals(to_host(array), name, low=low, below=below)
 
 

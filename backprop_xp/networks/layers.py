@@ -1,8 +1,8 @@
 """Layers: each is a forward function and its backward rule, side by side.
 
 ``x`` is a layer's input, ``y`` its output, ``z`` a pre-activation, ``a`` an activation, and
-``g = dL/dy``; all are ``(..., batch, n)``. Parameters carry the stack in front: Dense's weights are
-``(*stack, n_in, n_out)``, its bias ``(*stack, 1, n_out)``.
+``g = dL/dy``; all are ``(..., batch, n)``. The stack's axes come first in parameters: Dense's
+weights are ``(*stack, n_in, n_out)``, its bias ``(*stack, 1, n_out)``.
 """
 
 from dataclasses import dataclass, field
@@ -89,7 +89,7 @@ class Dense:
 
 @dataclass(frozen=True, init=False)
 class Activate:
-    """An activation on its own, after a LayerNorm, say."""
+    """An activation as a layer of its own, for example after a LayerNorm."""
 
     activation: Activation
 
@@ -157,7 +157,7 @@ class Dropout:
 
 @dataclass(frozen=True)
 class LayerNorm:
-    """Each sample's features shifted to mean 0, scaled to variance 1, then an affine map of each.
+    """Features of each sample with mean 0 and variance 1, then an affine map of each.
 
     ``scale * (x - mean) / sqrt(variance + epsilon) + bias`` over the last axis, with the biased
     variance: Ba, Kiros and Hinton 2016, equation 4.
@@ -221,7 +221,7 @@ class Residual:
     """
 
     layers: tuple[Layer, ...]
-    # Stored: computed from the layers inside at each level, they would cost 2^depth.
+    # Stored, because computing them from the inner layers at each level takes 2^depth steps.
     names: tuple[str, ...] = field(compare=False)
     shapes: tuple[tuple[int, ...], ...] = field(compare=False)
     n_in: int | None = field(compare=False)
@@ -241,7 +241,7 @@ class Residual:
         if None not in (first, last) and first != last:
             raise ValueError(
                 f"Residual adds its input to its output, but its layers take {first} features and "
-                f"give {last}. End on a layer that gives {first}."
+                f"return {last}. End with a layer that returns {first}."
             )
         names = (f"layers[{i}].{name}" for i, inner in enumerate(layers) for name in inner.names)
         _set(self, "layers", layers)

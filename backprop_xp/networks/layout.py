@@ -1,4 +1,4 @@
-"""The layout of theta: the slice of each parameter, and the ways to parameters and back.
+"""The layout of theta: the slice of each parameter, and conversions to parameters and back.
 
 Theta is, layer by layer, each parameter flattened in C order: ``(..., P)``.
 """

@@ -2,8 +2,8 @@
 
 ``o`` are the network's raw outputs and ``t`` the targets, both ``(..., batch, n_out)``. A value is
 ``(..., batch)``, one per sample: the *mean* over the outputs, but for categorical cross-entropy the
-*sum* over the classes. The gradient is that of a sample's own loss: the network averages over the
-batch.
+*sum* over the classes. The gradient belongs to each sample's own loss; the network takes the mean
+over the batch.
 """
 
 import math
@@ -30,7 +30,7 @@ class Loss:
     """``value(outputs, targets)``, ``gradient(outputs, targets)`` and ``link(outputs)``.
 
     ``value`` returns ``(..., batch)``, ``gradient`` its derivative by the outputs, ``(..., batch,
-    n_out)``, and ``link`` the predictions, ``(..., batch, n_out)``, that the outputs stand for.
+    n_out)``, and ``link`` the predictions, ``(..., batch, n_out)``, made from the outputs.
     ``targets`` are the smallest and the largest valid target, ``least_outputs`` is the smallest
     valid number of outputs: training refuses others. With ``labels`` a network also takes integer
     class labels as targets, and makes them one-hot.
@@ -211,7 +211,7 @@ def _binary_cross_entropy(o: Array, t: Array) -> Iterator[Array]:
     yield ((1.0 - t) - t * e) / (1.0 + e)
 
 
-# Added to a sum of targets: it gives a row of zeros the shares 0 and changes no other sum.
+# Added to a sum of targets: a row of zeros gets the shares 0, and no other sum changes.
 _TINY = 1e-37
 
 

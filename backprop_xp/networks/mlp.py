@@ -1,4 +1,4 @@
-"""The multilayer perceptron: the usual network, made of layer sizes and a few options."""
+"""The multilayer perceptron: a network made from layer sizes and a few options."""
 
 import itertools
 from collections.abc import Sequence

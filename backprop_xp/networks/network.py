@@ -196,10 +196,10 @@ class Network:
     def vjp(
         self, theta: Array, x: Array, g: Array, *, rng: Key | None = None
     ) -> tuple[Array, Array]:
-        """Return dL/dtheta and dL/dx from ``g`` = dL/doutputs, for a loss of your own.
+        """Return dL/dtheta and dL/dx from ``g`` = dL/doutputs, for your own loss.
 
-        ``g`` is ``(..., batch, n_out)``. Both results carry the stack: dL/dx is ``(*stack, batch,
-        n_in)`` even if the stack shares x. The network's l2 does not count.
+        ``g`` is ``(..., batch, n_out)``. Both results are stacked: dL/dx is ``(*stack, batch,
+        n_in)`` even if the stack shares x. The network's l2 is ignored.
         """
         x, key = self.check_inputs(theta, x, rng)
         # Layers before the first parameters return a gradient without the stack for such an x.
@@ -280,7 +280,7 @@ class Network:
     def check_inputs(
         self, theta: Array, x: Array, rng: Key | None = None
     ) -> tuple[Array, Key | None]:
-        """Return x beside theta, and the key, checked as at every public method."""
+        """Return x on theta's device, and the key, checked as in every public method."""
         self._check_theta(theta)
         x = inputs.check_x(theta, x, self._widths[0])
         return x, None if rng is None else as_key(rng, theta)
@@ -301,7 +301,7 @@ class Network:
 
 def _refuse_second_link(layers: Sequence[Layer], loss: Loss) -> None:
     """Raise ValueError if the last activation and the loss's link both make probabilities."""
-    # A Dropout or an identity after the last activation changes nothing about that.
+    # A Dropout or an identity after the last activation does not change this.
     others = (layer for layer in reversed(layers) if not isinstance(layer, Dropout))
     last = next((layer for layer in others if layer != Activate(identity)), None)
     value = last.activation.value if isinstance(last, Dense | Activate) else identity.value

@@ -1,7 +1,7 @@
 """The objective of a training: the mean loss over a batch plus the penalty, and its gradient.
 
-Nothing is checked here: ``rows`` are beside theta and in its dtype, ``rows.rng`` is None or a key,
-and ``l2`` is None, a float or an array ``(*stack,)``. ``parameters`` and their gradients are
+Nothing is checked here: ``rows`` have theta's device and dtype, ``rows.rng`` is None or a key, and
+``l2`` is None, a float or an array ``(*stack,)``. ``parameters`` and their gradients are
 ``(*stack, *shape)``, layer by layer, as ``unpack`` returns them.
 """
 

@@ -21,7 +21,7 @@ Gradients: TypeAlias = tuple[Array | None, tuple[Array, ...]]
 
 
 class Layer(Protocol):
-    """The interface of a layer; a layer of your own works everywhere a built-in one does.
+    """The interface of a layer; your own layer works everywhere a built-in one does.
 
     ``names`` and ``shapes`` are those of its parameters, without the stack. L2 and weight decay
     apply to parameters named ``weights``. ``rng`` is None in inference, else a key of random bits.
@@ -165,7 +165,7 @@ def require_layer(layer: object, name: str) -> None:
     methods = ("initialize", "forward", "backward")
     if isinstance(layer, type) or not all(hasattr(layer, method) for method in methods):
         raise TypeError(
-            f"{name} is {layer!r}, which is no layer: an object with {', '.join(methods)} is "
+            f"{name} is {layer!r}, which is not a layer: an object with {', '.join(methods)} is "
             "expected, such as bx.Dense(2, 1). bx.Activate makes a layer of an activation."
         )
 

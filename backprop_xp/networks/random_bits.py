@@ -1,9 +1,9 @@
 """Counter-based random bits in int32 arithmetic: the same on every backend, in any order.
 
-A draw is a hash of a key and of the row and column that it is for. So it can be repeated at any
-time, and no generator's state has to be kept. The hash is a 32-bit finaliser (multiply and
-xor-shift, after C. Wellons, "Prospecting for hash functions", 2018: ``lowbias32``). int32 is the
-one integer type in which every array library multiplies with wrap-around.
+A draw is a hash of a key, a row and a column. It can be repeated at any time, without a generator's
+state. The hash is a 32-bit finalizer (multiply and xor-shift, after C. Wellons, "Prospecting for
+hash functions", 2018: ``lowbias32``). int32 is the only integer type that every array library
+multiplies with wrap-around.
 """
 
 from numbers import Integral

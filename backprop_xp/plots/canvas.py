@@ -23,7 +23,7 @@ ArrayLike: TypeAlias = npt.ArrayLike | Array
 # Gray stands for their black; their yellow cannot be seen on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 MARKERS = "o^sDvP*X"
-# The style of a line that is no data: a diagonal, a zero.
+# The style of a reference line: a diagonal, a zero.
 QUIET: dict[str, Any] = {"color": "gray", "linewidth": 0.8, "zorder": 0}
 # An axis of fewer decades than this has few ticks at powers of ten.
 _FEW_DECADES = 2.5
@@ -85,7 +85,7 @@ def save(figure: "Figure", path: str | os.PathLike[str]) -> None:
     kind = target.suffix[1:].lower()
     known = figure.canvas.get_supported_filetypes()
     if kind not in known:
-        raise ValueError(f"{path} ends in none of the formats known: .{', .'.join(sorted(known))}.")
+        raise ValueError(f"{path} must end in a known format: .{', .'.join(sorted(known))}.")
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("xb") as file:

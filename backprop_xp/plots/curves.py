@@ -109,8 +109,8 @@ def _legend(ax: "Axes", right: "Axes", curves: dict[str, np.ndarray]) -> None:
     if title and diverged:
         title += f",\n{diverged} not finite at the end"
     lines = [*ax.lines, *(right.lines if right is not ax else [])]
-    # Losses fall and metrics rise, so there is room between their ends. The right axes lie above
-    # the left ones, and above a legend of theirs.
+    # Losses fall and metrics rise, so there is room between their ends. The right axes are drawn
+    # over the left ones and their legend.
     legend = right.legend(handles=lines, title=title, fontsize="small", title_fontsize="small")
     if right is not ax:
         legend.set_loc("center right")

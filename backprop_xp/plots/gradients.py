@@ -70,7 +70,7 @@ def taylor_remainders(
     *,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Draw the remainders of Taylor's expansion over steps, and how a right gradient's would fall.
+    """Draw the remainders of Taylor's expansion over steps, beside the orders of a right gradient.
 
     ``one_sided`` and ``symmetric`` are magnitudes, and ``noise`` is their rounding, each
     ``(steps,)``, as in the ``taylor`` of a gradient check's report. With a right gradient they fall

@@ -1,4 +1,4 @@
-"""Labels, outputs and targets as the pictures take them, made labels on the host."""
+"""Conversion of labels, outputs and targets to labels on the host, for the pictures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from backprop_xp.plots.canvas import ArrayLike
 
 
 def labels_of(values: ArrayLike, name: str, classes: Sequence[Any] | None) -> np.ndarray:
-    """Return labels ``(batch,)`` on the host; outputs ``(batch, n_out)`` become the largest one's.
+    """Return labels ``(batch,)`` on the host; outputs become the index of the largest one.
 
     With ``classes`` each label is one of them, or a position in them; others are a ValueError.
     """
@@ -24,7 +24,7 @@ def labels_of(values: ArrayLike, name: str, classes: Sequence[Any] | None) -> np
         )
     if host.dtype.kind == "f" and (host != np.round(host)).any():
         raise ValueError(
-            f"{name} hold {host[host != np.round(host)][0]:g}, which is no label: give "
+            f"{name} hold {host[host != np.round(host)][0]:g}, which is not a label: give "
             "probabilities as (batch, n_out), such as network.predict(theta, x)."
         )
     labels = host.astype(int) if host.dtype.kind in "fb" else host
@@ -87,10 +87,10 @@ def _names(labels: np.ndarray, columns: int) -> list[Any]:
     if len(known) == count:
         return known
     if len(known) == 1 and count == 2:
-        raise ValueError(f"targets hold {known[0]!r} alone: samples of both classes are needed.")
+        raise ValueError(f"targets hold only {known[0]!r}: samples of both classes are needed.")
     if labels.dtype.kind in "iu" and known[0] >= 0 and known[-1] < count:
         return list(range(count))
     raise ValueError(
-        f"targets hold {len(known)} labels, but probabilities are of {count} classes: give targets "
+        f"targets hold {len(known)} labels, but probabilities have {count} classes: give targets "
         "as 0 and 1, a column for each class."
     )

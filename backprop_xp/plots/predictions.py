@@ -11,7 +11,7 @@ from backprop_xp.checks import integer
 from backprop_xp.plots.canvas import QUIET, ArrayLike, Axes, colour, mark, new_axes
 from backprop_xp.plots.labels import indicators_of, labels_of
 
-# With more classes than this their numbers overlap, and with more curves than that their bars.
+# With more classes the numbers in the cells overlap; with more curves the bars overlap.
 _MOST_NUMBERS, _MOST_BARS = 20, 3
 
 
@@ -22,7 +22,7 @@ def confusion_matrix(
     classes: Sequence[Any] | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Draw how often each class is predicted as each: a row for each true class.
+    """Draw a confusion matrix: counts of predicted classes, a row for each true class.
 
     Both are labels, ``(batch,)``, or outputs, ``(batch, n_out)``, as ``bx.metrics.accuracy`` takes
     them: the class is the largest output, or whether a single one is above 0.5. ``classes`` names
@@ -127,14 +127,14 @@ def _numbers(values: ArrayLike, name: str) -> np.ndarray:
     if not is_finite.all():
         row = int(is_finite.argmin())
         found = host[row].tolist()
-        raise ValueError(f"{name} must be finite numbers; there is {found!r} in row {row}.")
+        raise ValueError(f"{name} must be finite numbers, but row {row} has {found!r}.")
     return table.astype(float)
 
 
 def calibration(
     probabilities: ArrayLike, targets: ArrayLike, *, bins: int = 10, ax: "Axes | None" = None
 ) -> "Axes":
-    """Draw how often predictions come true, over their probability: calibrated ones on a diagonal.
+    """Draw observed frequencies over predicted probabilities: calibrated ones on a diagonal.
 
     ``probabilities`` are those of the second of two classes, ``(batch,)`` or ``(batch, 1)``, or of
     each class, ``(batch, n)``. ``targets`` are labels, ``(batch,)``, sorted as the columns are, or

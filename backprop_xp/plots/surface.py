@@ -94,8 +94,8 @@ def _of_network(
     if theta is None or len(theta.shape) != 1:
         came = "None" if theta is None else f"of shape {tuple(theta.shape)}"
         raise ValueError(
-            f"theta is {came}, but a network is drawn by one theta, of shape ({network.size},): "
-            "theta=result.theta, of a stack theta=result.theta[i]."
+            f"theta is {came}, but a network needs one theta of shape ({network.size},): "
+            "theta=result.theta, or theta=result.theta[i] for a stack."
         )
     outputs = to_host(network.predict(theta, beside(theta, points, theta.dtype)))
     n_out = outputs.shape[1]
@@ -120,7 +120,7 @@ def _of_estimator(
         )
     if targets.shape[1:] not in ((), (1,)):
         raise ValueError(
-            f"y has shape {targets.shape}, but of an estimator one target is drawn: (batch,)."
+            f"y has shape {targets.shape}, but an estimator is drawn with one target: (batch,)."
         )
     targets = targets.reshape(-1)
     rows: Any = points if owner(x) is None else beside(x, points)

@@ -52,7 +52,7 @@ def _weights(network: Network, theta: Array) -> dict[str, np.ndarray]:
         raise ValueError(
             "There are no weights to draw: "
             + (
-                "none of theta's is finite."
+                "no weight in theta is finite."
                 if weights
                 else "no layer has parameters named weights."
             )

@@ -1,4 +1,4 @@
-"""Dates: the formats in which strings hold them, and the numbers that they become."""
+"""Dates: the formats of their strings, and the features that they become."""
 
 import warnings
 from collections import Counter
@@ -10,7 +10,7 @@ from pandas.tseries.api import guess_datetime_format
 
 from backprop_xp.tables.values import String
 
-# To guess a format takes long: formats are guessed from a sample of about so many strings.
+# Guessing a format is slow, so formats are guessed from a sample of about this many strings.
 _SAMPLE = 1000
 # Integers such as 20240105.
 COMPACT = "%Y%m%d"
@@ -20,8 +20,8 @@ _COMPACT_RANGE = (1900_01_01, 2100_12_31)
 def find_formats(strings: Sequence[String]) -> tuple[str, ...]:
     """Return the formats in which all strings are dates, the most frequent first.
 
-    () if one is no date with a year and a month. Strings that only one order of month and day fits
-    decide the order; without any, the month is first.
+    () if one is not a date with a year and a month. Strings that fit only one order of month and
+    day decide the order; without any, the month is first.
     """
     dates = [string.strip() for string in strings if string is not None]
     sample = dates[:: 1 + len(dates) // _SAMPLE]

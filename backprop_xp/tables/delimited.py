@@ -1,7 +1,7 @@
-"""Delimited text, such as CSV: its separator and decimal are sniffed, its columns typed.
+"""Delimited text, such as CSV: detection of separator and decimal sign, and types of columns.
 
-pandas parses. Passes of our own find what it lets through: lines that are too short, and codes such
-as 007, which it reads as numbers.
+pandas parses. Our own passes find lines that are too short, and codes such as 007, which pandas
+reads as numbers.
 """
 
 import codecs
@@ -29,9 +29,9 @@ from backprop_xp.tables.values import (
 )
 
 _SEPARATORS = ",;\t|"
-# Sniffed are so many lines, and no more characters than these after the second line.
+# The number of lines that are sniffed, and the maximum of characters after the second line.
 _LINES, _CHARACTERS = 50, 2**15
-# Bytes that hold these lines, also of a wide table; and the longest line that pyarrow reads.
+# Bytes that hold these lines of a wide table too; and the longest line that pyarrow reads.
 _HEAD, _LONGEST = 2**22, 2**24
 # Bytes of a block that fits the processor's cache.
 _BLOCK = 2**18
@@ -118,7 +118,7 @@ def read_delimited(file: BinaryIO, options: Options) -> pd.DataFrame:
 def _census(file: BinaryIO, separator: str) -> tuple[int, int, bool]:
     """Return the counts of separators and quotes, and whether some field may be a code.
 
-    Such a field begins with 0 and a digit, and is no date or time.
+    Such a field begins with 0 and a digit, and is not a date or time.
     """
     file.seek(0)
     separators, quotes, has_codes, before = 0, 0, False, b"\n"
@@ -227,7 +227,7 @@ def _check_lines(file: BinaryIO, separator: str) -> None:
         lines = csv.reader(text, delimiter=separator)
         names = next(lines, [])
         for fields in lines:
-            # A blank line is no row.
+            # A blank line is not a row.
             if len(fields) != len(names) and "".join(fields).strip():
                 raise ValueError(
                     f"line {lines.line_num} has {len(fields)} fields, but the first line has "

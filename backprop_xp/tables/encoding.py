@@ -1,4 +1,4 @@
-"""The kinds of columns: what each learnt from training rows, and the features that it computes.
+"""The kinds of columns: values learnt from training rows, and the features made from them.
 
 A kind stores plain names, numbers and arrays. No kind needs skrub; ``Text`` needs scikit-learn.
 """
@@ -40,7 +40,7 @@ class Number:
         return self.style is not None
 
     def encode(self, column: pd.Series) -> np.ndarray:
-        """Return the features of a column; ValueError for the first value that is no number."""
+        """Return the features of a column; ValueError for a value that is not a number."""
         values, wrong = numbers(column, self.style or PLAIN)
         _refuse(column, wrong, self.kind)
         return _subtracted(values, self.origin)[:, None]
@@ -66,7 +66,7 @@ class Date:
         return bool(self.formats)
 
     def encode(self, column: pd.Series) -> np.ndarray:
-        """Return the features of a column; ValueError for the first value that is no date."""
+        """Return the features of a column; ValueError for a value that is not a date."""
         if column.dtype.kind == "M":
             return split_dates(in_utc(column), self.parts)
         strings, rows = distinct(as_strings(column))
@@ -149,7 +149,7 @@ def origin_of(values: pd.Series) -> int:
 
 
 def _subtracted(values: np.ndarray, origin: int) -> np.ndarray:
-    """Return numbers less an origin, float64; differences of large integers keep their digits."""
+    """Return numbers minus an origin, float64; differences of large integers keep their digits."""
     if values.dtype.kind not in "iu" or not origin:
         return np.asarray(values.astype("float64") - origin)
     high, low = np.divmod(values, 2**32)

@@ -18,7 +18,7 @@ from backprop_xp.tables.target_column import Target
 
 # The names, in a file, of the preparation's bytes and of the metadata of the model.
 PREPARATION, METADATA = "columns", "table"
-# What a file says of a model, as JSON.
+# The metadata of a model in its file, as JSON.
 Metadata: TypeAlias = dict[str, Any]
 PathLike: TypeAlias = str | os.PathLike[str]
 

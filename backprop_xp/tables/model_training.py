@@ -62,7 +62,7 @@ def train(
     of its rows, drawn from each class alike, or a table of its own: the validation rows end the
     training and choose the network, the test rows are for the report alone. ``weights`` names a
     column of row weights. ``out`` is the model's file, written during the training; with ``resume``
-    the training in it is resumed, to the same theta to the bit. ``say`` is called with lines for
+    the training in it continues, to the same theta bit for bit. ``say`` is called with lines for
     the user, each of ``watches`` with the losses after each epoch.
 
     Raises ValueError, TypeError or OSError, in one line, for arguments that cannot be used. A
@@ -103,7 +103,7 @@ def _resume_lines(
     """Yield a line for the user on the training that is resumed."""
     name = "a file" if out is None else os.fspath(out)
     if resume and checkpoint is None:
-        yield f"there is no {name} to resume: the training starts anew"
+        yield f"there is no {name} to resume: the training starts from the beginning"
     elif checkpoint is not None and checkpoint.state is None:
         yield f"the training in {name} is finished: there is nothing to resume"
     elif checkpoint is not None and checkpoint.state is not None:
@@ -116,7 +116,7 @@ def _preparation(
     checkpoint: Checkpoint | None,
     say: Callable[[str], object],
 ) -> Preparation:
-    """Return the preparation in a checkpoint, or one that learns from the training rows."""
+    """Return the preparation from a checkpoint, or one that learns from the training rows."""
     if checkpoint is not None and checkpoint.preparation is not None:
         return Preparation.from_bytes(to_host(checkpoint.preparation[PREPARATION]))
     preparation = prepare(problem.parts["training"].features, seed=settings.seed)

@@ -14,7 +14,7 @@ import pandas as pd
 from backprop_xp.tables.encoding import KINDS, Category, Column, Date, Number, Text
 from backprop_xp.tables.readers import TableData, as_frame
 
-# In standard deviations: values further out would drown all others.
+# In standard deviations: larger values would dominate all others.
 FAR = 100.0
 # Numbers beyond float32 count as missing.
 _LARGEST = np.finfo(np.float32).max
@@ -92,8 +92,8 @@ class Preparation:
 
         ``data`` is a path, a pandas or a polars DataFrame; columns that are not used may be there
         or not. Raises ValueError, with the column's name, for a missing column and for a string
-        where a number or a date is expected. A category that training did not have is none of the
-        known ones; numbers are clipped at 100 standard deviations.
+        where a number or a date is expected. A category that training did not have is encoded as
+        none of the known ones; numbers are clipped at 100 standard deviations.
         """
         frame = as_frame(data, texts=self.texts)
         missing = [name for name in self.columns if name not in frame]

@@ -1,4 +1,4 @@
-"""The problem of a training: a target, and the rows that train, validate and test."""
+"""The problem of a training: a target, and the training, validation and test rows."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,7 +50,7 @@ class Table(NamedTuple):
         return Table(self.features.iloc[rows], self.target.iloc[rows], weights)
 
     def prepared(self, preparation: Preparation, target: Target) -> Rows:
-        """Return the rows as a network sees them."""
+        """Return the rows as inputs of a network."""
         weights = self.weights
         if weights is not None:
             weights = weights / weights.max()  # the sum of all may be infinite

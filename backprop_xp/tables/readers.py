@@ -70,10 +70,10 @@ TableData: TypeAlias = PathOrFile | pd.DataFrame | PolarsFrame
 
 
 def read(path: PathOrFile, *, texts: Sequence[str] = ()) -> pd.DataFrame:
-    """Return the table in a file: .csv, .tsv or .jsonl, also with .gz or .bz2, or .parquet, ...
+    """Return the table in a file: .csv, .tsv or .jsonl (also with .gz or .bz2), .parquet, ...
 
     .feather and .npz are read too. The columns ``texts`` of delimited text stay strings: ``01`` is
-    no 1, and only an empty field is missing. In an npz file each array is a column; a 2-D array is
+    not 1, and only an empty field is missing. In an npz file each array is a column; a 2-D array is
     one for each of its own columns, named ``x_0``, ``x_1``, ... Raises ValueError, with the file's
     name, for a file without a table, and OSError for one that cannot be opened.
     """
@@ -189,7 +189,7 @@ def _refuse_twice(names: Sequence[str]) -> None:
     twice = [name for name in names if counts[name] > 1]
     if twice:
         raise ValueError(
-            f"two columns are named {twice[0]!r}: give each a name of its own.{header_hint(names)}"
+            f"two columns are named {twice[0]!r}: give each its own name.{header_hint(names)}"
         )
 
 
@@ -207,7 +207,7 @@ def header_hint(names: Sequence[str]) -> str:
 def _delimited(file: BinaryIO, options: TableFile, texts: Sequence[str]) -> pd.DataFrame:
     if b"\0" in file.read(2**16):
         raise ValueError(
-            "it is not text in UTF-8: if it is text at all, name its encoding, for example "
+            "it is not text in UTF-8: if it is a text file, give its encoding, for example "
             "--encoding utf-16."
         )
     file.seek(0)
@@ -266,7 +266,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         name = "UTF-8" if error.encoding.startswith("utf-8") else error.encoding
         return (
-            f"it is not text in {name} (byte 0x{error.object[error.start]:02x}): name its "
+            f"it is not text in {name} (byte 0x{error.object[error.start]:02x}): give its "
             "encoding, for example --encoding latin1."
         )
     return " ".join(str(error).split()) or type(error).__name__

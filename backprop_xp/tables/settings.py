@@ -37,7 +37,7 @@ SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {
 # An epoch has at least about ten updates, also in a small table.
 _UPDATES_PER_EPOCH = 10
 _MIN_BATCH = 8
-# Large tables need fewer epochs: so many updates are enough.
+# Large tables need fewer epochs: this many updates are enough.
 _ENOUGH_UPDATES = 40_000
 _MAX_EPOCHS, _MIN_EPOCHS = 200, 10
 

@@ -10,7 +10,7 @@ from backprop_xp.tables.settings import Task
 from backprop_xp.tables.values import as_strings, booleans, distinct, find_style, is_string, numbers
 
 Class: TypeAlias = str | bool | int | float
-# Integers of at most so many distinct values are classes.
+# Integers with at most this many distinct values are classes.
 _MAX_INTEGERS = 10
 
 
@@ -61,7 +61,7 @@ class Target(NamedTuple):
 
 
 def find_target(column: pd.Series, task: Task | None = None) -> Target:
-    """Return the target that a column without missing values is, of this task or one it suggests.
+    """Return the target of a column without missing values, for this task or the inferred one.
 
     Strings, booleans and integers of at most ten distinct values are classes. Raises ValueError if
     there is nothing to learn.
@@ -102,7 +102,7 @@ def _suggest_task(values: np.ndarray, n_levels: int) -> tuple[Task, str]:
 def target_values(column: pd.Series, classes: Sequence[Class] = ()) -> pd.Series:
     """Return a target's numbers or booleans, also those that strings hold; else its strings.
 
-    With classes that are strings, all values stay strings: 01 and None are names like any other.
+    With classes that are strings, all values stay strings: 01 and None are ordinary names.
     """
     if classes and isinstance(classes[0], str):
         return as_strings(column)

@@ -67,13 +67,13 @@ def read_checkpoint(
         difference = next(_differences(checkpoint.metadata[METADATA], metadata), None)
     except (KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{name}: its metadata lack {error}, as a file of another version does: leave --resume "
-            "out to start anew."
+            f"{name}: its metadata lack {error}: another version wrote it. Omit --resume to start "
+            "from the beginning."
         ) from error
     if difference is not None:
         raise ValueError(
-            f"{name} cannot be resumed: {difference}. Use its own data and settings, or leave "
-            "--resume out to start anew."
+            f"{name} cannot be resumed: {difference}. Use its data and settings, or omit "
+            "--resume to start from the beginning."
         )
     return checkpoint
 
@@ -92,7 +92,7 @@ def _differences(written: Metadata, wanted: Metadata) -> Iterator[str]:
                 yield f"its training had other {name} rows"
             elif value != other:
                 yield f"{name} is {_words(value)}, but the file's training has {_words(other)}"
-    # The reason of a task makes no difference: found or given.
+    # The reason of a task, inferred or given, is not compared.
     if {**target, "reason": ""} != {**before, "reason": ""}:
         yield f"the task is {target['task']}, but the file's is {before['task']}"
     if written["where"] != wanted["where"]:
@@ -147,7 +147,7 @@ class TrainingFile:
     def __call__(self, state: TrainingState) -> None:
         """Record an epoch, call the watches, and write the file if a second has passed.
 
-        A file that cannot be written does not end the training: one line says so.
+        A file that cannot be written does not end the training, and prints one line.
         """
         self._record(state)
         values = {name: losses[-1] for name, losses in self._losses.items()}
@@ -186,7 +186,7 @@ class TrainingFile:
         if self.path is None or state is None or best is None:
             return False
         if not np.isfinite(best.score).any():
-            return False  # an older file is worth more than a training that diverged
+            return False  # an older file is better than a training that diverged
         self._record(state)  # Ctrl-C may come between an epoch's end and the callback
         state = state._replace(history=self.history())
         self._save(best.theta, best_network(state)._asdict(), state)

@@ -1,6 +1,6 @@
 """The values of columns: strings, and the numbers and booleans that strings hold.
 
-Each value is read by itself: the other rows never change what it means.
+Each value is read by itself: its meaning never depends on other rows.
 """
 
 import re
@@ -60,7 +60,7 @@ def is_string(column: pd.Series) -> bool:
 def distinct(column: pd.Series) -> tuple[list[String], np.ndarray]:
     """Return the distinct strings of a column, and the index among them of each row.
 
-    To read a string takes long, and few strings are distinct.
+    Reading a string is slow, and few strings are distinct.
     """
     indices: dict[object, int] = {}
     rows = [indices.setdefault(value, len(indices)) for value in column.tolist()]

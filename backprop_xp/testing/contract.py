@@ -42,7 +42,7 @@ def _methods(case: Case) -> None:
 def _replacements(case: Case) -> None:
     """Check that replacements have the parameters of what they replace."""
     for name, function in case.backend.replacements.items():
-        expect(name.startswith("backprop_xp."), f"{name} is no function of backprop_xp")
+        expect(name.startswith("backprop_xp."), f"{name} is not a function of backprop_xp")
         theirs, ours = inspect.signature(function), inspect.signature(pkgutil.resolve_name(name))
         same = list(theirs.parameters) == list(ours.parameters)
         expect(same, f"the replacement of {name} takes {theirs}, not {ours}")
@@ -55,7 +55,7 @@ def _answers(case: Case) -> None:
     sound = isinstance(probe, Probe) and probe.usable is True and probe.version
     expect(sound and not (probe.reason or probe.hint), f"it runs here, but probe() is {probe}")
     words = [isinstance(word, str) for item in details.items() for word in item]
-    expect(all(words), f"details() is {details!r}, no dict of strings")
+    expect(all(words), f"details() is {details!r}, not a dict of strings")
     memory = backend.memory(case.device)
     possible = memory is None or (isinstance(memory, Memory) and 0 <= memory.used <= memory.total)
     expect(possible, f"memory() is {memory!r}: more bytes in use than there are, or no Memory")

@@ -98,7 +98,7 @@ class Case(NamedTuple):
     device: object
 
     def put(self, *hosts: np.ndarray) -> list[Array]:
-        """Return arrays of the host, in their own dtypes, on the device."""
+        """Return arrays of the host on the device, in their own dtypes."""
         return [self.backend.from_host(host, device=self.device) for host in hosts]
 
     def others(self) -> list["Case"]:
@@ -123,7 +123,7 @@ class Case(NamedTuple):
                 self.require_same(one, other, f"{what}[{i}]")
             return
         owned = self.backend.owns(here)
-        expect(owned, f"{what} is a {type(here)}, no array of {self.backend.name}")
+        expect(owned, f"{what} is a {type(here)}, not an array of {self.backend.name}")
         device, name = device_of(here), there.dtype.name
         expect(device == self.device, f"{what} is on {device}, not on {self.device}")
         right = here.dtype == getattr(self.backend.namespace(), name)

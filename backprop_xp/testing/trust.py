@@ -1,4 +1,4 @@
-"""The checks of trust: refusals on the backend, and the verdicts of the gradient check there."""
+"""The checks of trust: errors for mixed arrays, and the verdicts of the gradient check."""
 
 from collections.abc import Callable
 from functools import partial

@@ -21,7 +21,7 @@ def index_tables(
         order = chosen_order(count, shuffle, epoch)
     else:
         order = order_of(count, seed if shuffle else None, epoch)
-    # Cut on the host: on the device, each way to cut would be compiled.
+    # Cut on the host: on the device, each shape would be compiled.
     whole = count - count % size
     tables = [order[:whole].reshape(-1, size)]
     if whole < count:

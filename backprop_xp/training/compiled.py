@@ -1,6 +1,6 @@
 """The steps of a training where the library compiles: one, or many in one call.
 
-Everything that is special to such libraries is here, or behind the ``Backend`` protocol.
+This module and the ``Backend`` protocol hold all code for compiling libraries.
 """
 
 import dataclasses
@@ -148,8 +148,8 @@ def _many(
 ) -> Any:
     """Take steps of a loop, with theta in parts if that gives the same result.
 
-    Joining the gradients in each step, and cutting theta in the next, takes as long as the rest of
-    a small network's step on JAX. An elementwise update needs neither, without clipping.
+    On JAX, joining the gradients and cutting theta takes as long as the rest of a small network's
+    step. An elementwise update without clipping needs neither.
     """
     if not is_elementwise or shared.clip is not None:
         return loop(carry, columns, first, last, shared)
@@ -161,7 +161,7 @@ def _many(
 def _hyperparameters_of(
     optimizer: Any,
 ) -> tuple[dict[str, Any], Callable[..., Optimizer], tuple[Any, ...]]:
-    """Return an optimizer's hyperparameters, a function that makes it of them, and a key.
+    """Return an optimizer's hyperparameters, a function that makes it from them, and a key.
 
     Optimizers of one key share compiled code. The key includes hyperparameters that are 0 or no
     number: an update may skip work because of them. The learning rate is an input of each step. A
@@ -183,8 +183,8 @@ def _hyperparameters_of(
 def _own(value: Any) -> Iterator[Any]:
     """Yield the ids of a user's own objects in a network, its loss or the metrics.
 
-    Such objects may compare equal and still differ. They live as long as the network that is kept.
-    A function is followed by what it reads outside itself, which is part of what it computes.
+    Such objects may compare equal and still differ. They live as long as the cached network. A
+    function is followed by the outer variables that it reads, since its result depends on them.
     """
     if type(value).__module__.startswith("backprop_xp."):
         for part in vars(value).values():
@@ -197,7 +197,7 @@ def _own(value: Any) -> Iterator[Any]:
         yield from read_by(value)
 
 
-# Compiled functions are kept from one training to the next.
+# The cache of compiled functions, for later trainings.
 _made: dict[Any, tuple[Any, ...]] = {}
 _KEPT = 32
 _lock = threading.Lock()

@@ -61,7 +61,7 @@ def one_hot(labels: Any, n_classes: int | None = None, *, smoothing: float = 0.0
     low, high = to_host(xp.stack([xp.min(labels), xp.max(labels)])).tolist()
     count = high + 1 if n_classes is None else integer(n_classes, "n_classes")
     if low < 0 or high >= count:
-        raise ValueError(f"labels must lie in 0 ... {count - 1}, but go from {low} to {high}.")
+        raise ValueError(f"labels must lie in 0 ... {count - 1}, but range from {low} to {high}.")
     # Compared as int32: a uint8 label may be one of more classes than uint8 can count.
     classes = xp.arange(count, dtype=xp.int32, device=device_of(labels))
     hits = xp.astype(labels, xp.int32)[..., None] == classes

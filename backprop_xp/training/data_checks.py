@@ -20,7 +20,7 @@ from backprop_xp.networks.network import Network
 
 # Rows beside theta, and the class labels that y was made of, if any.
 _Given: TypeAlias = tuple[Rows, Array | None]
-# A condition on the device, and the function that words the error where it is false.
+# A condition on the device, and the function that returns its error message.
 _Condition: TypeAlias = tuple[Array, Callable[[], str]]
 # Targets that are probabilities are rounded to float32.
 _SLACK = 1e-6
@@ -101,7 +101,7 @@ def _conditions(loss: Loss, rows: Rows, labels: Array | None) -> Iterator[_Condi
         in_range = xp.all(y >= low - _SLACK) & xp.all(y <= high + _SLACK)
         yield in_range, functools.partial(_out_of_range, y, loss)
     if labels is not None:
-        # The one-hot row of a label that is no class is all zeros.
+        # The one-hot row of an unknown label is all zeros.
         has_class = xp.all(xp.max(y, axis=-1) == 1.0)
         yield has_class, functools.partial(_no_class, labels, y.shape[-1])
     if weight is not None:
@@ -125,8 +125,8 @@ def _unusable_weights(weight: Array, bounded: Array) -> str:
     if to_host(bounded).all():
         return "sample_weight must not be negative, and not all 0."
     return (
-        f"sample_weight sums to {_largest_sum(weight):.2g} or more, too much for "
-        f"{dtype_name(weight.dtype)}: each would count for nothing. Divide the weights by their "
+        f"sample_weight sums to {_largest_sum(weight):.2g} or more, too large for "
+        f"{dtype_name(weight.dtype)}: 1 / sum would underflow. Divide the weights by their "
         "largest."
     )
 
@@ -136,7 +136,7 @@ def _out_of_range(y: Array, loss: Loss) -> str:
     wrong = (host < low - _SLACK) | (host > high + _SLACK)
     found = _wrong_values("y", host, wrong, f"not in [{low:g}, {high:g}]")
     return (
-        f"{found} Such targets have no meaning for {_name_of(loss)}: encode them otherwise, or "
+        f"{found} Such targets are not valid for {_name_of(loss)}: encode them differently, or "
         "choose another loss."
     )
 

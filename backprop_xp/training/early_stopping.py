@@ -60,7 +60,7 @@ class Best(NamedTuple):
 
 
 class Slowed(NamedTuple):
-    """How far a plateau has lowered each network's learning rate: NumPy arrays ``(*stack,)``.
+    """The reduction of each network's learning rate by a plateau: NumPy arrays ``(*stack,)``.
 
     ``score`` is the best watched value, as in ``Best``; ``epoch`` is the one from which patience
     counts; ``factor`` multiplies the rate. ``watch`` and ``mode`` are those of the plateau.

@@ -25,10 +25,10 @@ from backprop_xp.training.steps import Carry, Shared
 
 @dataclass(frozen=True)
 class Training:
-    """What stays the same in all epochs of a training.
+    """The constant parts of a training, the same in all epochs.
 
     ``evaluated`` are the rows and the penalty by which theta is measured after an epoch, None if
-    nobody asks; ``batches`` is the number of batches of an epoch.
+    nothing is measured; ``batches`` is the number of batches of an epoch.
     """
 
     options: Options
@@ -110,7 +110,7 @@ def advance(
 
     ``epochs`` counts epochs of one full batch; of several batches, one epoch is run. A pending
     interrupt ends it early: the state may then be in the middle of an epoch, without measures. The
-    memory of the given state is used again.
+    memory of the given state is reused.
     """
     with training.backend.unrecorded():
         run = _run(training, state, epochs, interrupt)

@@ -97,12 +97,12 @@ def _states(
     training: Training, state: TrainingState, write: Writer | None
 ) -> Iterator[TrainingState]:
     options, record = training.options, Record(state)
-    interrupt = Interrupt()  # not entered: Ctrl-C raises wherever it comes
+    interrupt = Interrupt()  # not entered: Ctrl-C raises at any time
     while not has_ended(record.state, options):
         state, measures = advance(training, record.state, 1, interrupt)
         interrupt.raise_error()
         if write is None:
-            measures = {}  # nobody reads a history
+            measures = {}  # no history is needed
         record.advance(state, measures)
         if measures:
             write_if_due(write, record, options, ends=has_ended(state, options))
@@ -195,7 +195,7 @@ def _run(
 
 
 def _epochs_at_once(options: Options, state: TrainingState, *, by_epoch: bool) -> int:
-    """Return how many epochs to run before anything else looks at the state."""
+    """Return how many epochs to run before a callback, display or rule reads the state."""
     if by_epoch or options.early_stopping or options.plateau:
         return 1
     left = options.epochs - state.epoch

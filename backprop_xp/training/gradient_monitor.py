@@ -11,8 +11,8 @@ from backprop_xp.networks.objective import strength_of
 from backprop_xp.networks.random_bits import fold_in
 from backprop_xp.training.batches import take
 
-# A difference this near to the gradient, by the bytes of the dtype, leaves no doubt. Rounding alone
-# stays below it; near a kink or an optimum a check along directions decides.
+# A difference this near to the gradient, by the bytes of the dtype, passes. Rounding alone stays
+# below it; near a kink or an optimum a check along directions decides.
 _NEAR = {8: 1e-6, 4: 1e-3}
 
 

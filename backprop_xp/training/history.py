@@ -95,7 +95,7 @@ def returned(state: TrainingState, options: Options) -> TrainingState | Best:
     return state.best if restores and state.best is not None else state
 
 
-# Writes the checkpoint of a theta and a state. The wing files, above training, registers how.
+# Writes the checkpoint of a theta and a state. The wing files, above training, registers it.
 Writer: TypeAlias = Callable[[Array, TrainingState], None]
 WriterOf: TypeAlias = Callable[[Network, TrainingState, Options], Writer]
 _registered: list[WriterOf] = []

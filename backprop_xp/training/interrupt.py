@@ -1,4 +1,4 @@
-"""Ctrl-C and errors, held back until a training's state is whole."""
+"""Ctrl-C and errors, delayed until a training's state is complete."""
 
 import signal
 import threading
@@ -6,10 +6,10 @@ from typing import Any, Self
 
 
 class Interrupt:
-    """A context that holds back Ctrl-C, or the error of a step, while ``busy`` is True.
+    """A context that delays Ctrl-C, or the error of a step, while ``busy`` is True.
 
     ``pressed`` keeps the arguments of the signal handler, ``error`` the exception of a step. Python
-    delivers signals in the main thread only; elsewhere none is held back. ``release`` calls the
+    delivers signals in the main thread only; elsewhere none is delayed. ``release`` calls the
     handler that was installed before, such as asyncio's. A handler that a callback installs stays.
     """
 
@@ -41,17 +41,17 @@ class Interrupt:
 
     @property
     def is_pending(self) -> bool:
-        """Whether Ctrl-C or an error is held back."""
+        """Whether Ctrl-C or an error is delayed."""
         return bool(self.pressed) or self.error is not None
 
     def raise_error(self) -> None:
-        """Raise the error that is held back, if there is one."""
+        """Raise the delayed error, if there is one."""
         error, self.error = self.error, None
         if error is not None:
             raise error
 
     def release(self) -> None:
-        """Raise the error that is held back, or call the handler of a Ctrl-C that is."""
+        """Raise the delayed error, or call the handler of the delayed Ctrl-C."""
         self.busy, signalled, self.pressed = False, self.pressed, ()
         self.raise_error()
         if signalled:

@@ -33,7 +33,7 @@ def learning_rates(
 
 
 def _slowed(rate: Any, factor: Any, final: float) -> Any:
-    """Return a rate times a factor, but no less than ``final``, or than itself if that is less."""
+    """Return a rate times a factor, but at least the smaller of ``final`` and the rate."""
     slow = rate * factor
     if type(slow) is float:
         return max(slow, min(rate, final))

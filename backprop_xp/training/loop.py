@@ -29,14 +29,14 @@ from backprop_xp.training.steps import (
     update_of,
 )
 
-# Seconds of work that an asynchronous library is given before its results are waited for.
+# Seconds of work that may be queued on an asynchronous library before the loop waits.
 _SECONDS_AHEAD = 1.0
 
 
 class Queue:
-    """How many steps an asynchronous library may be given before the loop waits for it.
+    """The number of steps that may be queued on an asynchronous library before the loop waits.
 
-    As many as it computes in about a second, as measured. Ctrl-C waits no longer than that.
+    It is what the library computes in about a second, as measured. Ctrl-C waits no longer.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Queue:
         return self._allowed - self._given
 
     def add(self, steps: int, losses: Array) -> None:
-        """Count steps that were given; wait for their losses if there is no more room."""
+        """Count queued steps; wait for their losses if the queue is full."""
         self._given += steps
         if self.room > 0:
             return
@@ -61,7 +61,7 @@ class Queue:
 
 @dataclass
 class Stepper:
-    """The functions that compute a training's steps, and the buffers that they use again.
+    """The functions that compute a training's steps, and the buffers that they reuse.
 
     ``one`` takes a step; ``many``, None without a compiler, takes steps in one compiled call.
     ``evaluate(theta, rows, l2)`` returns the loss and the metrics by name.
@@ -78,7 +78,7 @@ class Stepper:
 
     @property
     def keeps_views(self) -> bool:
-        """Whether the gradient's buffer serves every step: the built-in optimizers keep none."""
+        """Whether all steps share the gradient's buffer: built-in optimizers keep no gradient."""
         return self.many is None and is_built_in(self.optimizer)
 
     @property
@@ -88,7 +88,7 @@ class Stepper:
 
 
 class Taken(NamedTuple):
-    """Steps that were taken: the carry after them, and what each of them measured.
+    """The result of some steps: the carry after them, and the measures of each step.
 
     ``losses`` are each batch's loss before its step, ``(steps, *stack)``; ``found`` is what
     ``evaluate`` returned after each step, along such an axis; ``checks`` are gradient checks.
@@ -128,8 +128,8 @@ def take_steps(
     """Take a step for each batch, numbered from ``first``.
 
     ``batches`` is a table of row indices, ``(batches, size)``, or a number of full batches. No more
-    steps are taken once ``interrupt`` is pending. It holds back an error that comes after the first
-    step: the steps before it are whole.
+    steps are taken once ``interrupt`` is pending. It delays an error that comes after the first
+    step: the steps before it are complete.
     """
     theta, table = carry[0], None if isinstance(batches, int) else batches
     count = batches if isinstance(batches, int) else batches.shape[0]
@@ -160,7 +160,7 @@ def _in_calls(
     shared: Shared,
     interrupt: Interrupt,
 ) -> Taken:
-    """Take the steps of all columns in compiled calls, none of which takes long."""
+    """Take the steps of all columns in compiled calls of about a second at most."""
     done, count = 0, columns.number.shape[0]
     outcomes: Any = None
     while done < count and not (done and interrupt.is_pending):
@@ -186,9 +186,9 @@ def _one_by_one(
     interrupt: Interrupt,
     monitor: GradientMonitor | None,
 ) -> Taken:
-    """Take steps one by one, and hold back an error that comes after the first of them.
+    """Take steps one by one, and delay an error that comes after the first of them.
 
-    Where an update may fail midway, each epoch begins with a copy, to which an error returns.
+    If an update may fail midway, each epoch begins with a copy, which an error restores.
     """
     losses: list[Array] = []
     found: list[dict[str, Array]] = []

@@ -33,7 +33,7 @@ def accuracy(predictions: Array, targets: Array, weights: Array | None = None) -
 def balanced_accuracy(predictions: Array, targets: Array, weights: Array | None = None) -> Array:
     """Return the mean recall over the classes, ``(*stack,)``.
 
-    Classes are those of ``accuracy``, without those that have no target of weight above 0.
+    Classes are those of ``accuracy`` that have a target of weight above 0.
 
     >>> import backprop_xp as bx
     >>> predictions = bx.asarray([[0.1], [0.2], [0.3], [0.1]])

@@ -325,7 +325,7 @@ def _adam(
     return theta, AdamState(step, mean, square)
 
 
-# Added to a decay before its logarithm, which 0 does not have; any other decay stays the same.
+# Added to a decay before its logarithm, since log(0) is infinite; any other decay stays the same.
 _TINY = 1e-37
 
 
@@ -341,7 +341,7 @@ def _passed(decay: Hyperparameter, step: Any) -> Any:
 
 
 def _running_mean(mean: Array, value: Array, decay: Hyperparameter) -> Array:
-    """Return ``decay * mean + (1 - decay) * value``, writing over both."""
+    """Return ``decay * mean + (1 - decay) * value``, overwriting both."""
     mean *= decay
     value *= 1.0 - decay
     mean += value

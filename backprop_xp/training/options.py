@@ -84,10 +84,10 @@ class Options:
 
     def __post_init__(self) -> None:
         if isinstance(self.optimizer, type) or not hasattr(self.optimizer, "initialize"):
-            raise TypeError(f"optimizer must be one such as bx.Adam(), not {self.optimizer!r}.")
+            raise TypeError(f"optimizer must be an object like bx.Adam(), not {self.optimizer!r}.")
         if not isinstance(self.early_stopping, EarlyStopping | None):
             raise TypeError(
-                "early_stopping must be one such as bx.EarlyStopping(), not "
+                "early_stopping must be an object like bx.EarlyStopping(), not "
                 f"{self.early_stopping!r}."
             )
         if self.l2 is not None and self.l2_of_sum is not None:
@@ -161,8 +161,8 @@ def _check_start(options: Options, start: TrainingState) -> None:
             continue
         raise ValueError(
             f"{name} watches {rule.watch!r} (mode={rule.mode!r}), but start has watched "
-            f"{known.watch!r} (mode={known.mode!r}): their values do not compare. Watch the "
-            f"same, or discard what was watched: start=state._replace({field}=None)."
+            f"{known.watch!r} (mode={known.mode!r}): their values cannot be compared. Watch the "
+            f"same, or discard the old values: start=state._replace({field}=None)."
         )
 
 
@@ -175,5 +175,5 @@ def _checked_metrics(metrics: Any) -> dict[str, Metric]:
         )
     taken = {"loss", "validation_loss", "gradient_error", "gradient_verdict"} & set(metrics or {})
     if taken:
-        raise ValueError(f"metrics may not be named {min(taken)!r}: the history has one already.")
+        raise ValueError(f"metrics cannot be named {min(taken)!r}: the history uses that name.")
     return dict(metrics or {})

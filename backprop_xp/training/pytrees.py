@@ -13,7 +13,7 @@ Pytree: TypeAlias = Any
 
 
 def mapped(function: Callable[..., Any], structure: Pytree, *others: Pytree) -> Pytree:
-    """Return the pytree of a function of each leaf of one pytree, or of several alike."""
+    """Return the pytree of a function's results for each leaf of one pytree, or of several."""
     if type(structure) is dict:
         return {k: mapped(function, structure[k], *(o[k] for o in others)) for k in structure}
     if type(structure) in (list, tuple) or hasattr(structure, "_make"):

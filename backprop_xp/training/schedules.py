@@ -44,7 +44,7 @@ class _Schedule:
 
 @dataclass(frozen=True, eq=False)
 class Plateau:
-    """A schedule that training lowers by a factor of each network's own.
+    """A schedule that training lowers by one factor for each network.
 
     Called with a step, it returns the rate of ``schedule``, without the factor.
     """
@@ -161,7 +161,7 @@ def plateau(
     """Return a rate that falls by ``factor`` after each ``patience`` epochs without improvement.
 
     ``learning_rate`` may be another schedule. The product stays at ``final`` or above. ``watch``,
-    ``min_delta`` and ``mode`` mean what they do in ``bx.EarlyStopping``. Each network of a stack
+    ``min_delta`` and ``mode`` are those of ``bx.EarlyStopping``. Each network of a stack
     has its own factor. ``train`` and ``fit`` lower the rate; ``optimizer.update`` alone does not.
 
     >>> import backprop_xp as bx

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class TrainingState(NamedTuple):
-    """The state of a training after an epoch; valid until the next state is drawn.
+    """The state of a training after an epoch; valid until the next state is requested.
 
     - ``epoch`` and ``step`` count epochs and updates from the beginning of the training.
     - ``loss``, ``(*stack,)`` on the device, is the mean over the epoch's batches, each measured
@@ -117,7 +117,7 @@ def initial_state(
     if tuple(start.theta.shape) != tuple(theta.shape):
         raise ValueError(
             f"start.theta has shape {tuple(start.theta.shape)}, but theta {tuple(theta.shape)}: "
-            "start is of another network, or of another stack."
+            "start belongs to another network or another stack."
         )
     given = start.optimizer_state
     if isinstance(made, tuple | list | dict) and type(given) is not type(made):

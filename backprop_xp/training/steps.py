@@ -2,7 +2,7 @@
 
 ``step(carry, own, shared)`` is one update. The carry is theta and the optimizer's state. ``own`` is
 what differs from step to step, ``shared`` what all steps of a training have in common. Every value
-that may be an array is in one of the three, so that no value of it is compiled in.
+that may be an array is in one of the three, so that no value is compiled in.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +38,7 @@ class StepInput(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """What all steps of a training have in common.
+    """The inputs that all steps of a training share.
 
     ``seed`` is None where no layer is random. ``evaluated`` are the arguments of ``evaluate`` after
     each step, if any. ``views`` hold a buffer for the gradient. ``hyperparameters`` are those of an

@@ -113,7 +113,7 @@ WAYS_OUT = [
     (table(None, None), r"missing values \(2 of 4\), the first None at x\[1, 0\]\. Drop such rows"),
     (
         table(3.0, "red"),
-        r"'red' at x\[1, 1\] is of str\. Number the categories of each such column",
+        r"'red' at x\[1, 1\] is of str\. Encode the categories of each such column",
     ),
     ([{}], r"x has dtype object, but numbers are expected: {} at x\[0\] is of dict.*or drop it"),
 ]

@@ -45,8 +45,8 @@ BROKEN = {
 RAISED = {
     "raising": "OSError: no such licence",
     "empty": "AttributeError: module 'plugin_empty' has no attribute 'backend'",
-    "class": "TypeError: it is no instance of a class that derives from Backend",
-    "duck": "TypeError: it is no instance of a class that derives from Backend",
+    "class": "TypeError: it is not an instance of a class that derives from Backend",
+    "duck": "TypeError: it is not an instance of a class that derives from Backend",
     "misnamed": ("ValueError: its entry point is named 'misnamed', but its name is 'another'"),
     "moody": "KeyError: 'mood'",
 }

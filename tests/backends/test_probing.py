@@ -261,7 +261,7 @@ def test_details_that_cannot_be_told_leave_a_backend_usable(stub: Stub) -> None:
     stub(TWO_CARDS.replace("driverGetVersion", "somethingElse"))
     report = cupys()
     assert report.probe.usable
-    assert "cannot be told: AttributeError" in report.details["details"]
+    assert "not available: AttributeError" in report.details["details"]
 
 
 def test_a_trial_apart_finds_what_a_trial_here_finds_and_tells_details_in_words() -> None:
@@ -276,7 +276,7 @@ def test_a_trial_apart_finds_what_a_trial_here_finds_and_tells_details_in_words(
             assert probe.version == backend.probe().version
             assert details
             assert all(isinstance(text, str) and text.strip() for text in details.values())
-            assert "cannot be told" not in str(details)
+            assert "not available" not in str(details)
 
 
 def test_numpy_tells_its_blas_and_the_threads_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,4 +328,4 @@ def test_a_choice_that_hangs_is_an_error_after_the_limit(
     stub("import time; time.sleep(300)")
     monkeypatch.setenv("BACKPROP_XP_BACKEND", "auto")
     choice, _ = survey([], seconds=1.5)
-    assert choice.error == "resolving what the environment asks for: no answer within 1.5 s"
+    assert choice.error == "resolving the choice of the environment: no answer within 1.5 s"

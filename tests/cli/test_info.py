@@ -122,7 +122,7 @@ def test_json_is_all_there_is_on_stdout_whatever_a_library_does(tmp_path: Path, 
     assert (done.returncode, done.stderr) == (1 if asked else 0, "")
     told = json.loads(done.stdout)
     if asked:
-        error = f"resolving what the environment asks for: {LAST_WORDS}"
+        error = f"resolving the choice of the environment: {LAST_WORDS}"
         assert told["selection"] == {"error": error}
     else:
         assert told["selection"]["source"] == "the default"

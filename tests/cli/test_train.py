@@ -175,7 +175,7 @@ def test_resume_starts_anew_where_there_is_no_file_and_says_so(folder: Path) -> 
     words = ("train", "table.csv", "--target", "y", "--json", *QUICK)
     whole = run(*words, "--out", "whole.safetensors")
     done = run(*words, "--resume", "--out", "new.safetensors")
-    assert "there is no new.safetensors to resume: the training starts anew" in done.stderr
+    assert "no new.safetensors to resume: the training starts from the beginning" in done.stderr
     thetas = [bx.to_host(tables.load(f"{name}.safetensors").theta) for name in ("whole", "new")]
     np.testing.assert_array_equal(*thetas)
     assert json.loads(done.stdout)["test"] == json.loads(whole.stdout)["test"]
@@ -355,11 +355,11 @@ REFUSED = [
     ("train table.csv --target y --dropout 1", "'--dropout': must be >= 0 and < 1"),
     ("train table.csv --target y --dtype float16", "Known: float32, float64"),
     ("train table.csv --target y --backend numpi", "Did you mean 'numpy'?"),
-    ("train table.csv --target y --backend numpy --device cuda:9", "device 'cuda:9' is none of"),
+    ("train table.csv --target y --backend numpy --device cuda:9", "device 'cuda:9' is unknown to"),
     ("train table.csv --target y --out folder.csv", "is a folder"),
-    ("train table.csv --target y --out nowhere/model", "no folder"),
-    ("train table.csv --target y --out /dev/full", "is no regular file"),
-    ("train table.csv --target y --log /dev/full", "is no regular file"),
+    ("train table.csv --target y --out nowhere/model", "not a folder"),
+    ("train table.csv --target y --out /dev/full", "is not a regular file"),
+    ("train table.csv --target y --log /dev/full", "is not a regular file"),
     ("train table.csv --target y --plot losses.gif", "must end in .png, .svg, .pdf"),
     ("train table.csv --target y --resume --seed 5", "cannot be resumed: sizes is 64,32, but"),
     ("train table.csv", "Missing option '--target'"),
@@ -383,14 +383,14 @@ REFUSED = [
     ),
     ("predict model.safetensors table.csv --decimal x", "decimal must be '.' or ',', not 'x'"),
     ("inspect model.safetensors --data table.csv --encoding no", "encoding 'no' is unknown"),
-    ("predict table.csv table.csv", "table.csv: it is truncated, or no model file"),
+    ("predict table.csv table.csv", "table.csv: it is truncated, or not a model file"),
     ("predict model.safetensors fewer.csv", "there is no column 'a', which the model needs"),
     ("predict model.safetensors text.csv", "the column 'a' has 'abc' (row 3), but a number"),
     ("predict model.safetensors day.csv", "the column 'day' has 'someday' (row 3), but a date"),
     ("predict model.safetensors table.csv --keep zz", "--keep names 'zz'"),
     ("predict model.safetensors named.csv --keep prediction", "--keep names 'prediction'"),
     ("predict model.safetensors table.csv --out found.txt", "must end in .csv or .parquet"),
-    ("inspect table.csv", "no model file"),
+    ("inspect table.csv", "not a model file"),
     ("inspect model.safetensors --plot a.png", "draws the importances"),
     ("inspect model.safetensors --data fewer.csv", "there is no column 'a'"),
 ]
@@ -633,7 +633,7 @@ def test_a_process_killed_at_ten_random_moments_ends_at_the_same_theta(folder: P
             process.kill()
     done = start("-c", program.format(words=killed))
     assert done.returncode == 0, done.stderr
-    assert re.search("resumed after|starts anew|is finished", done.stderr)
+    assert re.search("resumed after|starts from the beginning|is finished", done.stderr)
     thetas = [bx.to_host(tables.load(name, backend="numpy").theta) for name in ("whole", "killed")]
     np.testing.assert_array_equal(*thetas)
 

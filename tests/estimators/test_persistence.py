@@ -106,7 +106,7 @@ def test_the_network_of_the_file_predicts_what_each_output_says(name: str, tmp_p
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     path, network = tmp_path / "model", bx.mlp([2, 1])
     _model("values").save(path)
-    with pytest.raises(bx.CheckpointError, match="holds a MLPRegressor, no MLPClassifier"):
+    with pytest.raises(bx.CheckpointError, match="holds a MLPRegressor, not a MLPClassifier"):
         bx.MLPClassifier.load(path)
     bx.save(path, network, network.initialize(backend="numpy"))
     with pytest.raises(bx.CheckpointError, match="a network alone"):

@@ -445,8 +445,8 @@ def test_what_cannot_be_written_is_refused_before_the_first_epoch(path: Path) ->
         ({"optimizer": Own(0.1), "checkpoint": path}, TypeError, "register"),
         ({"checkpoint": path.parent / "none" / "m"}, FileNotFoundError, "does not exist"),
         ({"checkpoint": 3}, TypeError, "checkpoint must be the path of a file, not 3"),
-        ({"checkpoint": path.parent}, IsADirectoryError, "is no regular file"),
-        ({"checkpoint": os.devnull}, OSError, "is no regular file"),
+        ({"checkpoint": path.parent}, IsADirectoryError, "is not a regular file"),
+        ({"checkpoint": os.devnull}, OSError, "is not a regular file"),
         ({"checkpoint": path.with_name("n" * 300)}, OSError, "too long"),
         ({"checkpoint": __file__ + "/model"}, FileNotFoundError, "does not exist"),
     ):
@@ -601,16 +601,16 @@ def test_what_is_no_regular_file_is_neither_replaced_nor_waited_for(
     if through_a_link:
         given = path.with_name("link")
         given.symlink_to(path)
-    with pytest.raises(OSError, match="is no regular file"):
+    with pytest.raises(OSError, match="is not a regular file"):
         _saved(given)
     assert path.is_fifo()
     assert sorted(path.parent.iterdir()) == sorted({given, path})
     # In a program of its own: what waits for a writer is killed after a while.
     (said,) = told(f"bx.load({os.fspath(given)!r}, backend='numpy')")
-    assert said == f"CheckpointError {given}: it is no regular file."
+    assert said == f"CheckpointError {given}: it is not a regular file."
     folder = path.with_name("folder")
     folder.mkdir()
-    with pytest.raises(IsADirectoryError, match="is no regular file"):
+    with pytest.raises(IsADirectoryError, match="is not a regular file"):
         _saved(folder)
 
 
@@ -638,8 +638,8 @@ def test_a_folder_that_cannot_be_read_is_written_to(
         ({"metadata": {"x": float("nan")}}, TypeError, "metadata must be what JSON can hold"),
         ({"metadata": [1]}, TypeError, "metadata must be a mapping"),
         ({"preparation": {"mean": 1.0}}, TypeError, r"preparation\['mean'\] must be an array"),
-        ({"optimizer": bx.Adam}, TypeError, r"optimizer must be one such as bx\.Adam\(\)"),
-        ({"state": 3}, TypeError, "state must be one of bx.train or a result of bx.fit, not int"),
+        ({"optimizer": bx.Adam}, TypeError, r"optimizer must be an object like bx\.Adam\(\)"),
+        ({"state": 3}, TypeError, "state must be a state of bx.train or a result of bx.fit"),
     ],
 )
 def test_what_is_no_part_of_a_file_is_refused(

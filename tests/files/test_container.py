@@ -150,8 +150,8 @@ HOSTILE_LAYERS: dict[str, tuple[Any, str]] = {
     "activation": (_dense(activation={"name": "activations.evil"}), "no 'activations.evil'"),
     "kind": (_dense(activation={"name": "losses.huber"}), "activation must be"),
     "array": (_dense(n_in={"array": "nowhere"}), "nowhere"),
-    "no layer": (3, "no layer"),
-    "shape": ({"tuple": [], "dict": {}}, "describes nothing that is known"),
+    "no layer": (3, "not a layer"),
+    "shape": ({"tuple": [], "dict": {}}, "describes an unknown object"),
     "deep": (_nested(200), ""),
 }
 
@@ -221,12 +221,12 @@ def test_a_hostile_step_of_an_optimiser_is_refused(
         ("[" * 100_000, "nested too deeply"),
         ('{"a":' * 100_000, "nested too deeply"),
         ('{"format": 1, "format": 2}', "an object has a key twice"),
-        ("[1]", "no JSON object"),
-        ('{"format": ' + "9" * 10_000 + "}", "no JSON"),
+        ("[1]", "not a JSON object"),
+        ('{"format": ' + "9" * 10_000 + "}", "not JSON"),
         ('{"format": 1}', "another version of the format"),
         ('{"format": 2}', "checksum"),
         ('{"format": 2, "checksum": 3}', "checksum"),
-        ("\ud800", "no JSON"),
+        ("\ud800", "not JSON"),
         ('{"format": 2, "checksum": "' + "\ud800" * 64 + '"}', "checksum"),
     ],
 )
@@ -253,7 +253,7 @@ def test_a_header_that_lacks_a_part_is_refused(sound: bytes, missing: str, tmp_p
     ],
 )
 def test_what_is_no_model_file_is_refused(data: bytes, tmp_path: Path) -> None:
-    assert "no model file" in _refused(tmp_path / "m", data)
+    assert "not a model file" in _refused(tmp_path / "m", data)
 
 
 def test_another_program_s_safetensors_are_refused(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_a_layer_of_ones_own_that_keeps_the_rule_is_exported(tmp_path: Path) -> 
             [bx.Dense(3, 2), Own(lambda x: array_namespace(x).reshape(x, (x.shape[0], 2)))],
             "huber",
             TypeError,
-            r"In layers\[1\] \(Own\)\.forward\. .*no number of rows, x\.shape\[0\]",
+            r"In layers\[1\] \(Own\)\.forward\. .*without a number of rows, x\.shape\[0\]",
         ),
         ([bx.Dense(3, 2), Own(np.sin)], "huber", TypeError, r"In layers\[1\] .*array API standard"),
         (
@@ -137,9 +137,9 @@ def test_a_layer_of_ones_own_that_keeps_the_rule_is_exported(tmp_path: Path) -> 
             TypeError,
             r"In the loss's link\. .*array API standard",
         ),
-        ([Factors(3)], "huber", ValueError, r"Factors does not say how many features.* n_in"),
+        ([Factors(3)], "huber", ValueError, r"Factors does not define its number.* n_in"),
         # Of what stands before a layer with n_in nobody knows how many features it gives.
-        ([Own(lambda x: x[..., :3]), bx.Dense(3, 2)], "huber", ValueError, "Own does not say"),
+        ([Own(lambda x: x[..., :3]), bx.Dense(3, 2)], "huber", ValueError, "Own does not define"),
     ],
 )
 def test_what_cannot_be_recorded_says_what_is_missing_and_where_the_rule_is(

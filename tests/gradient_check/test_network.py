@@ -175,7 +175,7 @@ def test_what_is_no_layer_or_loss_or_sample_is_refused_by_name(xp: Any) -> None:
     norm, x, number = bx.LayerNorm(3), xp.asarray(X), xp.asarray([[1.0]] * 4)
     complex_x = xp.namespace.astype(x, xp.namespace.complex64)
     for function, arguments, message in (
-        (check.layer, ("tanh", x), r"layer is .*, which is no layer: .*bx\.Dense\(2, 1\)"),
+        (check.layer, ("tanh", x), r"layer is .*, which is not a layer: .*bx\.Dense\(2, 1\)"),
         (check.layer, (norm, x[0, :]), r"x has shape \(3,\), but \(batch, 3\) with rows"),
         (check.layer, (norm, number), r"x has shape \(4, 1\), but \(batch, 3\)"),
         (check.layer, (norm, complex_x), r"is complex\d+, but real floating numbers"),

@@ -735,7 +735,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
         ValueError,
         "takes 4 features, but the layers before it give 2",
     ),
-    (lambda: _layers(DENSE, "relu"), TypeError, r"layers\[1\] is 'relu', which is no layer"),
+    (lambda: _layers(DENSE, "relu"), TypeError, r"layers\[1\] is 'relu', which is not a layer"),
     (lambda: _layers(bx.activations.relu), TypeError, r"layers\[0\].*bx\.Activate"),
     (lambda: _layers(None), TypeError, r"layers\[0\] is None"),
     (lambda: _layers(bx.Dense), TypeError, r"layers\[0\]"),

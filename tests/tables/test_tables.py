@@ -134,7 +134,7 @@ def test_options_of_a_file_override_what_would_be_sniffed(tmp_path: Path) -> Non
     assert list(tables.read(tables.TableFile(path, **given))) == ["a;b", "c"]
     path.write_text("name\tn\ncaf\xe9\t1,5\n", encoding="latin1")
     with pytest.raises(
-        ValueError, match=r"\(byte 0xe9\): name its encoding, for example --encoding latin1"
+        ValueError, match=r"\(byte 0xe9\): give its encoding, for example --encoding latin1"
     ):
         tables.read(path)
     assert tables.read(tables.TableFile(path, encoding="latin1")).iloc[0].tolist() == [

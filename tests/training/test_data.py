@@ -241,8 +241,8 @@ REFUSED: list[tuple[Callable[[], Any], Any, str]] = [
     (lambda: bx.data.one_hot(np.array(["cat", "dog"])), TypeError, NO_LABELS),
     (lambda: bx.data.one_hot([]), (ValueError, TypeError), "labels"),
     (lambda: bx.data.one_hot(np.zeros(0, int)), ValueError, r"labels are empty \(shape \(0,\)\)"),
-    (lambda: bx.data.one_hot([-1, 0]), ValueError, r"lie in 0 \.\.\. 0, but go from -1 to 0"),
-    (lambda: bx.data.one_hot(LABELS, n_classes=2), ValueError, r"0 \.\.\. 1, but go from 0 to 2"),
+    (lambda: bx.data.one_hot([-1, 0]), ValueError, r"lie in 0 \.\.\. 0, but range from -1 to 0"),
+    (lambda: bx.data.one_hot(LABELS, n_classes=2), ValueError, r"\.\.\. 1, but range from 0 to 2"),
     (
         lambda: bx.data.one_hot(LABELS, n_classes=0),
         ValueError,

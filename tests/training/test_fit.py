@@ -701,7 +701,7 @@ NOT_MEANT: list[tuple[Any, float, list[tuple[int, ...]], str]] = [
         "poisson",
         -1.0,
         [(4, 1)],
-        r"1 value that is not in \[0, inf\].* no meaning for poisson",
+        r"1 value that is not in \[0, inf\].* not valid for poisson",
     ),
     (
         dataclasses.replace(OWN, targets=(0.0, 5.0)),
@@ -806,7 +806,7 @@ def test_weights_whose_shares_would_vanish_are_refused(xp: Any, size: float) -> 
     def weights(size: float) -> Any:
         return xp.asarray(np.full(ROWS, size), dtype="float32")
 
-    said = r"sample_weight sums to 8\.5e\+37 or more, too much for float32.* by their largest"
+    said = r"sample_weight sums to 8\.5e\+37 or more, too large for float32.* by their largest"
     options = {"network": network, "theta": theta, "x": x, "y": y}
     _refuses(xp, ValueError, f"^{said}", sample_weight=weights(size), **options)
     _refuses(xp, ValueError, f"^In validation: {said}", validation=(x, y, weights(size)), **options)
@@ -839,7 +839,7 @@ OPTIONS: list[tuple[dict[str, Any], Any, str]] = [
     ),
     ({"metrics": ["accuracy"]}, TypeError, "metrics must be functions by their names, such as"),
     ({"metrics": {"accuracy": 1.0}}, TypeError, "metrics must be functions by their names"),
-    ({"metrics": {"loss": len}}, ValueError, "metrics may not be named 'loss'"),
+    ({"metrics": {"loss": len}}, ValueError, "metrics cannot be named 'loss'"),
     ({"l2": -1.0}, ValueError, "l2 must be >= 0, not -1"),
     ({"shuffle": "no"}, TypeError, "shuffle must be True or False, not 'no'"),
     ({"shuffle": None}, TypeError, "shuffle must be True or False, not None"),

@@ -1,4 +1,4 @@
-"""array-api-strict: the standard and nothing else, on devices that refuse to mix; for testing."""
+"""array-api-strict: exactly the standard, on devices whose arrays do not mix; for testing."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -54,12 +54,12 @@ class ArrayAPIStrictBackend(Backend):
         return info.default_dtypes(device=device)["real floating"]
 
     def require_dtype(self, dtype: DType, device: Device | None = None) -> None:
-        """Refuse 64 bits on the devices that pretend to have none."""
+        """Raise for 64 bits on the devices that simulate hardware without them."""
         where = self.devices()[0] if device is None else device
         if dtype not in self.namespace().__array_namespace_info__().dtypes(device=where).values():
             raise DTypeNotKeptError(
-                f"array-api-strict keeps no {dtype_name(dtype)} on {self.device_name(where)}. Ask "
-                "for one of half the bits, or for another device."
+                f"array-api-strict has no {dtype_name(dtype)} on {self.device_name(where)}. Use a "
+                "dtype of half the bits, or another device."
             )
 
     def owns(self, array: Any) -> bool:

@@ -24,9 +24,8 @@ from backprop_xp.backends.protocol import (
 
 jax = LazyModule("jax")
 _NOTE = (
-    "backprop_xp compiles this for JAX as a whole: a layer, loss or optimizer of your own may not "
-    "look at the values of its arrays. To look at them while you search for a mistake: with "
-    "jax.disable_jit():"
+    "backprop_xp compiles this for JAX as a whole: your own layer, loss or optimizer cannot read "
+    "the values of its arrays. For debugging, disable the compilation: with jax.disable_jit():"
 )
 _FEW = 2**14  # elements; measured on networks of 340 to 670,000
 
@@ -42,8 +41,8 @@ def _zeros(flat: list[Array]) -> Array:
 def _pack(layout: Any, values: Sequence[Sequence[Array]], stack: tuple[int, ...]) -> Array:
     """Replace ``networks.layout.pack`` so that XLA does not fuse it with its user.
 
-    A fused user looks for the part of the gradient that each element lies in: four times the rest
-    of a step for a network of 670,000 parameters on a CPU (JAX 0.10). XLA does not fuse a branch;
+    A fused user searches the part of the gradient that holds each element. For 670,000 parameters
+    on a CPU this takes four times the rest of a step (JAX 0.10). XLA does not fuse a branch;
     for few parameters a branch costs more than it saves. The branches are functions of this module,
     since without tracing JAX would compile new ones at each call, and keep them.
     """
@@ -59,7 +58,7 @@ def _pack(layout: Any, values: Sequence[Sequence[Array]], stack: tuple[int, ...]
 def _copy_of(array: Array) -> Array:
     """Replace ``training.pytrees.copy_of`` without compiling anything for the array's shape.
 
-    JAX keeps for ever what it compiles, more than 1 MB for each shape.
+    JAX never frees what it compiles, more than 1 MB for each shape.
     """
     if isinstance(array, jax.core.Tracer):
         return jax.numpy.array(array, copy=True)
@@ -67,7 +66,7 @@ def _copy_of(array: Array) -> Array:
 
 
 def _zeros_like(array: Array) -> Array:
-    """Replace ``training.pytrees.zeros_like`` likewise."""
+    """Replace ``training.pytrees.zeros_like`` for the same reason."""
     if isinstance(array, jax.core.Tracer):
         return jax.numpy.zeros_like(array)
     return jax.device_put(np.zeros(array.shape, array.dtype), array.sharding, may_alias=False)
@@ -109,10 +108,10 @@ class JAXBackend(Backend):
         return self.namespace().float32
 
     def require_dtype(self, dtype: DType, device: Device | None = None) -> None:
-        """Refuse 64 bits without x64: JAX would halve them with a mere warning."""
+        """Raise for 64 bits without x64: JAX would halve them with only a warning."""
         kept = jax.dtypes.canonicalize_dtype(dtype)
         if kept != np.dtype(dtype):
-            raise DTypeNotKeptError(f"{_needs_x64(dtype)}, or ask for dtype={kept.name!r}.")
+            raise DTypeNotKeptError(f"{_needs_x64(dtype)}, or use dtype={kept.name!r}.")
 
     def owns(self, array: Any) -> bool:
         return isinstance(array, getattr(imported("jax"), "Array", ()))
@@ -149,7 +148,7 @@ class JAXBackend(Backend):
         jax.device_put(0, device).block_until_ready()
 
     def full_precision(self) -> AbstractContextManager[None]:
-        """Ask for float32 products in full: on GPUs and TPUs JAX's default is TF32 or bfloat16."""
+        """Compute float32 products in full: on GPUs and TPUs JAX's default is TF32 or bfloat16."""
         context: AbstractContextManager[None] = jax.default_matmul_precision("highest")
         return context
 
@@ -213,14 +212,14 @@ def _require_fit(array: np.ndarray, kept: np.dtype) -> None:
     if low < np.iinfo(kept).min or high > np.iinfo(kept).max:
         raise DTypeNotKeptError(
             f"integers from {low} to {high} do not fit in {kept}. {_needs_x64(array.dtype)}, or "
-            "ask for dtype='float32'."
+            "use dtype='float32'."
         )
 
 
 def _needs_x64(dtype: DType) -> str:
     return (
-        f"JAX keeps no {np.dtype(dtype)} unless the environment sets JAX_ENABLE_X64=1 before JAX "
-        "is imported. Set that"
+        f"JAX has no {np.dtype(dtype)} unless the environment sets JAX_ENABLE_X64=1 before JAX "
+        "is imported. Set it"
     )
 
 

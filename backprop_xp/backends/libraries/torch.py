@@ -59,12 +59,12 @@ class TorchBackend(Backend):
         return self.namespace().float32
 
     def require_dtype(self, dtype: DType, device: Device | None = None) -> None:
-        """Refuse 64-bit floating numbers on Apple's GPU, which lacks them."""
+        """Raise for 64-bit floating numbers on Apple's GPU, which lacks them."""
         name = dtype_name(dtype)
         if device is not None and device.type == "mps" and name in ("float64", "complex128"):
             raise DTypeNotKeptError(
-                f"PyTorch keeps no {name} on {device}: Apple's GPUs lack it. Ask for "
-                "dtype='float32', or for device='cpu'."
+                f"PyTorch has no {name} on {device}: Apple's GPUs lack it. Use "
+                "dtype='float32' or device='cpu'."
             )
 
     def owns(self, array: Any) -> bool:
@@ -116,7 +116,7 @@ class TorchBackend(Backend):
         return {"CUDA": torch.version.cuda or "none", "threads": str(torch.get_num_threads())}
 
     def doors(self) -> Sequence[Door]:
-        """Return the conversions of tensors; also of the CPU's, which stand in for a GPU's."""
+        """Return the conversions of tensors, on the CPU too, so that tests need no GPU."""
         modules = [xp for xp in map(imported, ("torch", "array_api_compat.torch")) if xp]
         if not modules:
             return ()
@@ -168,7 +168,7 @@ def _to_cpu(array: Array, *args: Any, **options: Any) -> bool:
 
 
 def _exports(array: Array, **options: Any) -> bool:
-    """Return whether DLPack hands a tensor to the host; a GPU's memory may stay there."""
+    """Return whether DLPack exports a tensor to the host; a GPU's memory may stay there."""
     return array.device.type == "cpu" or leaves_by_dlpack(array, **options)
 
 

@@ -1,7 +1,7 @@
 """CuPy: NVIDIA GPUs by CUDA.
 
-Work is queued on CuPy's current stream and computed on its current device, which are the user's to
-choose (``with stream:``, ``with cupy.cuda.Device(1):``). Only ``to_host`` and ``synchronize`` wait.
+Work is queued on CuPy's current stream and computed on its current device. The user chooses both
+(``with stream:``, ``with cupy.cuda.Device(1):``). Only ``to_host`` and ``synchronize`` wait.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ _PEDANTIC_MATH = 2  # cuBLAS's CUBLAS_PEDANTIC_MATH, which CuPy has no name for
 
 
 class CuPyBackend(Backend):
-    """CuPy's arrays, through array-api-compat's wrapper: CuPy itself lacks the standard's entry."""
+    """CuPy's arrays by array-api-compat's wrapper: CuPy lacks the standard's entry point."""
 
     name: ClassVar[str] = "cupy"
     replacements: ClassVar[dict[str, Function]] = {**FUSED, **rules(launch)}
@@ -80,8 +80,8 @@ class CuPyBackend(Backend):
         if device.id != current:
             raise ValueError(
                 f"{name} is on cuda:{device.id}, but CuPy computes on its current device, "
-                f"cuda:{current}. Work inside `with cupy.cuda.Device({device.id}):`, or show CUDA "
-                f"that GPU alone: CUDA_VISIBLE_DEVICES={device.id}."
+                f"cuda:{current}. Work inside `with cupy.cuda.Device({device.id}):`, or hide the "
+                f"other GPUs: CUDA_VISIBLE_DEVICES={device.id}."
             )
 
     def default_dtype(self, device: Device) -> DType:
@@ -111,7 +111,7 @@ class CuPyBackend(Backend):
 
     @contextlib.contextmanager
     def apart(self, device: Device | None = None) -> Iterator[None]:
-        """Copy on a stream of its own, and wait for that one alone.
+        """Copy on a separate stream, and wait for that stream alone.
 
         CuPy copies from pinned memory, into memory that its pool keeps for that stream. The pool
         reuses it once the array is released, so work on the array must be done before.
@@ -122,7 +122,7 @@ class CuPyBackend(Backend):
 
     @contextlib.contextmanager
     def full_precision(self) -> Iterator[None]:
-        """Keep products pedantic, whatever CUPY_TF32 says.
+        """Compute pedantic products under any CUPY_TF32.
 
         That rules out TF32. It also rules out Gauss' three products for a complex one, which lose
         the complex step's tiny imaginary part. It holds for products of two matrices in the whole

@@ -1,4 +1,4 @@
-"""The small functions of the maths as one CUDA kernel each; the references launch many.
+"""The small functions of the maths, each as one CUDA kernel; the references launch many.
 
 ``cupy.fuse`` makes a kernel of a function that acts on each number alone, a user's own included. It
 calls the function once for each kind of arguments, with variables that record the operations. The

@@ -1,6 +1,6 @@
 """CuPy's array API namespace, whose functions honour ``device``.
 
-array-api-compat's wrapper takes ``device=`` and drops it, since CuPy makes an array on the current
+array-api-compat's wrapper accepts and ignores ``device=``, since CuPy makes arrays on the current
 device. Here each function that makes an array enters the device first.
 """
 

@@ -1,7 +1,7 @@
 """CUDA kernels that work row by row, a block of threads for each row of ``(..., rows, n)``.
 
-A thread takes every so many numbers of the row. The threads join their results in shared memory, in
-an order that depends on n alone.
+Each thread takes numbers of the row at a fixed stride. The threads join their results in shared
+memory, in an order that depends on n alone.
 """
 
 import functools
@@ -125,7 +125,7 @@ def source(kernel: RowKernel, dtype: DType) -> str:
 
 @functools.cache
 def _compiled(kernel: RowKernel, dtype: DType) -> Function:
-    # Contracted products and sums would round otherwise than the reference's.
+    # Contracted products and sums would round differently from the reference's.
     options = ("--fmad=false",)
     import cupy
 

@@ -1,4 +1,4 @@
-"""Updates of the optimizers in one CUDA kernel each: theta and its state cross the memory once.
+"""Updates of the optimizers in one CUDA kernel each: theta and its state are read and written once.
 
 The reference, an optimizer's ``rule``, launches about ten kernels, and each reads and writes whole
 vectors. These kernels do the same operations in the same order, so that they round alike. They
@@ -96,7 +96,7 @@ KERNELS = (SGD, MOMENTUM, NESTEROV, RMSPROP, ADAM, MASKED_ADAM)
 @functools.cache
 def _compiled(kernel: Kernel) -> Function:
     name, inputs, outputs, body = kernel
-    # Contracted products and sums would round otherwise than the reference's.
+    # Contracted products and sums would round differently from the reference's.
     options = ("--fmad=false",)
     import cupy
 

@@ -59,7 +59,7 @@ class NumPyBackend(Backend):
         return np.asarray(array)
 
     def details(self) -> dict[str, str]:
-        """Return the BLAS that NumPy was built with, and its threads if threadpoolctl can tell."""
+        """Return the BLAS that NumPy was built with, and its threads if threadpoolctl is there."""
         config: dict[str, Any] = np.show_config(mode="dicts")  # type: ignore[assignment]
         blas = config.get("Build Dependencies", {}).get("blas", {})
         words = (str(blas[key]) for key in ("name", "version") if blas.get(key))

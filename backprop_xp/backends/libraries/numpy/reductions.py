@@ -1,4 +1,4 @@
-"""NumPy's faster ways to the sums and products of ``backprop_xp.backends.sums_and_products``.
+"""Faster NumPy replacements for ``backprop_xp.backends.sums_and_products``.
 
 A matrix product sums short rows in less time than NumPy's own sum.
 """

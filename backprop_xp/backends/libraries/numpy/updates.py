@@ -1,4 +1,4 @@
-"""Updates of the optimizers in pieces that stay in a processor's cache.
+"""Updates of the optimizers in pieces that fit in the processor's cache.
 
 A rule passes a dozen times over theta, gradient and state. It updates each entry independently, so
 the same rule piece by piece gives the same bits, and reads the memory once.
@@ -12,10 +12,10 @@ from backprop_xp.backends.protocol import Array, Function
 
 State: TypeAlias = Any  # an optimizer's NamedTuple of arrays
 
-# Numbers in a piece: few enough for the caches, and so many that NumPy's dozen of calls for each
-# piece do not count. With half as many they took a tenth of Adam's time.
+# Numbers in a piece: few enough for the caches, and enough to hide the cost of NumPy's dozen calls
+# for each piece. With half as many the calls took a tenth of Adam's time.
 PIECE = 2**16
-_RUN = 512  # numbers at least of each network of a stack: short runs are slower than the memory
+_RUN = 512  # the least numbers of each network of a stack: shorter runs are slower
 
 
 def in_pieces(
