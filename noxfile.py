@@ -38,19 +38,23 @@ class Suite(NamedTuple):
 
 # Tests marked once or installed are the same on every backend: NumPy's session runs them.
 CORE = (
-    "testing",
-    "networks/test_network.py",
-    "backends/test_parity.py",
-    "backends/test_backends.py",
+    *("testing", "networks/test_network.py"),
+    *(f"backends/test_{name}.py" for name in ("backends", "full_precision", "guard", "parity")),
+    *(f"backends/test_{name}.py" for name in ("host_numbers", "probing")),
+    *(f"training/test_{name}.py" for name in ("data", "fit", "metrics", "optimizers", "steps")),
 )
-CORE += tuple(f"training/test_{name}.py" for name in ("fit", "optimizers", "steps"))
 SUITES = {
     "numpy": Suite("numpy", "cpu", "not thorough"),
     "array-api-strict": Suite(
         "array-api-strict", "device1", "not thorough and not once and not installed"
     ),
     "no_float64": Suite(
-        "array-api-strict", "no_float64", paths=("testing", "gradient_check/test_network.py")
+        "array-api-strict",
+        "no_float64",
+        paths=(
+            *("testing", "gradient_check/test_network.py"),
+            *(f"training/test_{name}.py" for name in ("data", "fit", "metrics")),
+        ),
     ),
     "jax": Suite("jax", marks="not thorough and not once and not compiled", paths=CORE),
     "cupy": Suite("cupy"),

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
+from backprop_xp.gradient_check.perturbed_losses import perturbed_losses
 from backprop_xp.networks.activations import ACTIVATIONS
+from backprop_xp.networks.inputs import Rows
 from backprop_xp.networks.losses import LOSSES
 from tests import planted
 from tests.planted import check, every_dtype, every_way
@@ -43,6 +45,20 @@ def _case(xp: Any, network: bx.Network, dtype: str = "working") -> tuple[Any, ..
     noise = np.random.default_rng(7).normal(0.0, 0.3, network.size)
     noise, x, y = (xp.asarray(array, dtype=dtype) for array in (noise, X, SHARES))
     return network, xp.initialize(network, seed=3, dtype=dtype) + noise, x, y
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_perturbed_loss_is_the_loss_of_the_perturbed_theta(xp: Any, name: str) -> None:
+    """A check falls back to whole networks if this fails, and would pass all the same."""
+    network, theta, x, y = _case(xp, NETWORKS[name])
+    function = perturbed_losses(network, theta, Rows(x, y), batched=None, max_memory=2**20)
+    assert function is not None
+    host = xp.host(theta)
+    each = np.repeat(host[None], network.size, axis=0)
+    np.fill_diagonal(each, host + 0.01)
+    whole = xp.host(network.loss(xp.asarray(each), x, y))
+    xp.assert_close(function(np.arange(network.size), host + 0.01), whole)
 
 
 @pytest.mark.float64

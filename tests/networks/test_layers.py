@@ -282,15 +282,19 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: bx.Dense(2, 3, initializer=None), TypeError, "initializer"),
     (lambda: bx.Dense(2, 3, initializer=np.ones((2, 3))), TypeError, "initializer"),
     (lambda: bx.Residual(), ValueError, "at least one layer"),
-    (lambda: bx.Residual(bx.Dense(4, 3)), ValueError, "take 4 features and give 3"),
+    (lambda: bx.Residual(bx.Dense(4, 3)), ValueError, "take 4 features and return 3"),
     (lambda: bx.Residual(bx.Dense(4, 3), bx.Dense(2, 4)), ValueError, "layer 1 .Dense. takes 2 "),
     (
         lambda: bx.Residual(bx.Dense(4, 3), bx.Dropout(0.5), bx.LayerNorm(4)),
         ValueError,
         "layer 2 .LayerNorm. takes 4",
     ),
-    (lambda: bx.Residual(bx.Dense(2, 2), bx.activations.relu), TypeError, r"layers\[1\].*no layer"),
-    (lambda: bx.Residual(bx.Dense(2, 2), [bx.Dense(2, 2)]), TypeError, r"layers\[1\].*no layer"),
+    (
+        lambda: bx.Residual(bx.Dense(2, 2), bx.activations.relu),
+        TypeError,
+        r"layers\[1\].*not a layer",
+    ),
+    (lambda: bx.Residual(bx.Dense(2, 2), [bx.Dense(2, 2)]), TypeError, r"layers\[1\].*not a layer"),
 ]
 
 
