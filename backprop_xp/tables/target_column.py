@@ -111,8 +111,8 @@ def target_values(column: pd.Series, classes: Sequence[Class] = ()) -> pd.Series
     style = find_style(distinct(column)[0], column.attrs.get("decimal", "."))
     if style is not None:
         return pd.Series(numbers(column, style)[0], column.index, name=column.name)
-    truths = booleans(column)
-    return column if truths is None else truths
+    converted = booleans(column)
+    return column if converted is None else converted
 
 
 def _as_array(column: pd.Series) -> np.ndarray:

@@ -31,7 +31,7 @@ from tests.commands import NOWHERE, ONE_LINE, PACKAGE_FOLDER, run, start, start_
 QUICK = ("--sizes", "8", "--epochs", "6")
 SCORED = ["validation", "test", "linear", "baseline"]
 KEYS = ["task", "rows", "features", "epochs", "parts", *SCORED, "measured_on", "model"]
-# Sixty rows of a number, a category and a date, of which the first tells the target.
+# Sixty rows of a number, a category and a date; the number decides the target.
 ROWS = 60
 
 

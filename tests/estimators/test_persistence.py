@@ -152,7 +152,7 @@ HOSTILE_ARRAYS = {
     "short means": ("state.optimizer_state.mean", np.zeros(3)),
     "means of bytes": ("state.optimizer_state.mean", np.zeros(83, np.uint8)),
     "a curve of bytes": ("estimator.curves.loss_curve_", np.zeros(3, np.uint8)),
-    "a curve of truths": ("estimator.curves.loss_curve_", np.zeros(3, np.bool_)),
+    "a curve of booleans": ("estimator.curves.loss_curve_", np.zeros(3, np.bool_)),
     "a curve in rows": ("estimator.curves.loss_curve_", np.zeros((3, 1))),
 }
 

@@ -253,7 +253,7 @@ def test_a_rate_handed_to_update_or_rule_goes_before_the_optimisers_own(xp: Any,
 
 @every_optimizer
 def test_an_optimiser_and_its_state_go_on_after_they_were_pickled(xp: Any, name: str) -> None:
-    """The optimizer without its mask, of which the library's arrays may make no pickle."""
+    """The optimizer without its mask: some libraries cannot pickle their arrays."""
     gradients, schedule = _gradients(steps=10), bx.schedules.cosine(0.1, steps=5)
     optimizer = _optimizer(xp, name, learning_rate=schedule)
     expected, _, _ = _run(xp, optimizer, _theta(), gradients)
