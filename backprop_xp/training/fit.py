@@ -127,8 +127,8 @@ def fit(
 
     - ``callbacks`` are functions that receive the ``TrainingState`` after every epoch. One that
       returns True ends the training.
-    - ``progress`` shows a bar on a terminal and in a notebook if rich is installed, and otherwise
-      writes lines to stderr.
+    - ``progress`` shows two live lines on a terminal and in a notebook if rich is installed, and
+      otherwise writes plain lines to stderr.
 
     {options}
 
