@@ -11,7 +11,7 @@ from typing import Any
 import array_api_strict
 import numpy as np
 
-from backprop_xp.backends import Door, Memory, Probe
+from backprop_xp.backends import Conversion, Memory, Probe
 from backprop_xp.backends.libraries.array_api_strict import ArrayAPIStrictBackend
 from backprop_xp.backends.libraries.numpy import NumPyBackend
 
@@ -144,12 +144,12 @@ class WithArrays(NumPyBackend):
 
 
 class WithoutFloatDoor(WithArrays):
-    """The doors of its library are told but for that of float."""
+    """It lists the conversions of its library but for that of float."""
 
     name = "numpy-without-float"
 
-    def doors(self) -> Any:
-        return [Door(Unfaithful, "__bool__")]
+    def host_conversions(self) -> Any:
+        return [Conversion(Unfaithful, "__bool__")]
 
 
 class Widens(Unfaithful):

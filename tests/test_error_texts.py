@@ -16,9 +16,9 @@ from backprop_xp.backends import (
     like,
     list_backends,
     owner,
-    require_beside,
     require_floating,
     require_like,
+    require_same_device,
 )
 from tests.helpers import repaired, told
 
@@ -242,7 +242,7 @@ def test_arrays_that_do_not_fit_together_are_an_error_with_the_line_that_repairs
     moved = repaired(caught.value, "x", x)
     assert bx.resolve(theta, moved).backend is owner(theta)
     assert ("int" in str(moved.dtype)) == ("int" in str(x.dtype))  # whole numbers stay whole
-    for check in (require_beside,) if kind is ValueError else (like, require_like):
+    for check in (require_same_device,) if kind is ValueError else (like, require_like):
         with pytest.raises(kind, match=r"^x is .*, but theta is ") as caught:
             check(theta, x, "x")
     like(theta, repaired(caught.value, "x", x), "x")

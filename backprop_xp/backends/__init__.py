@@ -2,8 +2,8 @@
 
 from backprop_xp.backends.arrays import (
     asarray as asarray,
-    beside as beside,
     is_host_number as is_host_number,
+    to_device_of as to_device_of,
     to_host as to_host,
     to_host_together as to_host_together,
 )
@@ -14,13 +14,13 @@ from backprop_xp.backends.choice import (
     set_default_backend as set_default_backend,
     use_backend as use_backend,
 )
-from backprop_xp.backends.closures import read_by as read_by
+from backprop_xp.backends.closures import outer_variables as outer_variables
 from backprop_xp.backends.compatibility import (
     like as like,
-    require_beside as require_beside,
     require_floating as require_floating,
     require_like as require_like,
     require_owner as require_owner,
+    require_same_device as require_same_device,
     whole_numbers as whole_numbers,
 )
 from backprop_xp.backends.dtypes_and_devices import (
@@ -43,8 +43,8 @@ from backprop_xp.backends.protocol import (
     Array as Array,
     Backend as Backend,
     BackendUnavailableError as BackendUnavailableError,
+    Conversion as Conversion,
     Device as Device,
-    Door as Door,
     DType as DType,
     DTypeNotKeptError as DTypeNotKeptError,
     Memory as Memory,
@@ -57,7 +57,7 @@ from backprop_xp.backends.registry import (
     list_backends as list_backends,
     owner as owner,
 )
-from backprop_xp.backends.replacements import replaceable as replaceable, replaced as replaced
+from backprop_xp.backends.replacements import dispatch as dispatch, replaceable as replaceable
 from backprop_xp.backends.sums_and_products import (
     blank as blank,
     gather as gather,

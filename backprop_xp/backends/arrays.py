@@ -68,7 +68,7 @@ def _complex(xp: Namespace, dtype: DType) -> DType:
     return xp.complex64 if dtype == xp.float32 else xp.complex128
 
 
-def beside(array: Array, host: np.ndarray, dtype: DType | None = None) -> Array:
+def to_device_of(array: Array, host: np.ndarray, dtype: DType | None = None) -> Array:
     """Return host numbers on the device of an array; complex ones in the precision of ``dtype``.
 
     The default is float64, or float32 on a device that keeps no float64.

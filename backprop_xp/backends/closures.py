@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from types import CodeType, FunctionType
 
 
-def read_by(function: object, *callers: object) -> Iterator[tuple[str, type, object]]:
+def outer_variables(function: object, *callers: object) -> Iterator[tuple[str, type, object]]:
     """Yield name, type and value of each outer variable that a function reads.
 
     These are variables of enclosing functions and of its module, and those that functions of its
@@ -23,7 +23,7 @@ def read_by(function: object, *callers: object) -> Iterator[tuple[str, type, obj
         yield name, type(value), value
         in_module = isinstance(value, FunctionType) and value.__globals__ is module
         if in_module and value not in (function, *callers):
-            yield from read_by(value, function, *callers)
+            yield from outer_variables(value, function, *callers)
 
 
 def _names(code: CodeType) -> Iterator[str]:

@@ -51,7 +51,7 @@ def require_floating(array: Array, name: str) -> Namespace:
     return backend.namespace()
 
 
-def require_beside(theta: Array, value: Array, name: str, other: str = "theta") -> None:
+def require_same_device(theta: Array, value: Array, name: str, other: str = "theta") -> None:
     """Raise ValueError, with the repairing call, unless two arrays share library and device."""
     backend, device = require_owner(theta, other), device_of(theta)
     source, its_device = require_owner(value, name), device_of(value)
@@ -74,7 +74,7 @@ def require_like(theta: Array, value: Array, name: str, other: str = "theta") ->
         return  # the common case, at a twentieth of the cost
     if isinstance(value, np.ndarray):
         require_plain(value, name)
-    require_beside(theta, value, name, other)
+    require_same_device(theta, value, name, other)
     if value.dtype != theta.dtype:
         raise _mixed_precisions(theta, value, name, other)
 
@@ -97,7 +97,7 @@ def like(theta: Array, value: object, name: str) -> Array:
         host = plain(value, name)
         dtype = None if host.dtype.kind == "c" else precision
         array = backend.from_host(host, dtype, device_of(theta))
-    require_beside(theta, array, name)
+    require_same_device(theta, array, name)
     if xp.isdtype(array.dtype, ("bool", "integral")):
         return xp.astype(array, precision)
     if array.dtype in (precision, theta.dtype):
@@ -128,7 +128,7 @@ def whole_numbers(theta: Array, value: object, name: str) -> Array | None:
         array = host if is_numpy else backend.from_host(host, device=device_of(theta))
     if not array_namespace(array).isdtype(array.dtype, "integral"):
         return None
-    require_beside(theta, array, name)
+    require_same_device(theta, array, name)
     return array
 
 
@@ -136,7 +136,7 @@ def common_precision(arrays: Sequence[Array]) -> DType | None:
     """Return the floating precision of arrays on one device; None if none of them is floating."""
     another = "an array given together with it"
     for array in arrays[1:]:
-        require_beside(arrays[0], array, "x", another)
+        require_same_device(arrays[0], array, "x", another)
     xp, common, first = array_namespace(arrays[0]), None, None
     for array in arrays:
         precision = precision_of(xp, array.dtype)

@@ -1,7 +1,7 @@
 """The transfer guard: proof that no value leaves the device implicitly.
 
-While a guard is active, each door of the imported libraries has a wrapper, which checks the guard
-of its own thread or task. Without a guard nothing is wrapped.
+While a guard is active, each conversion of the imported libraries has a wrapper, which checks the
+guard of its own thread or task. Without a guard nothing is wrapped.
 """
 
 import contextlib
@@ -13,17 +13,16 @@ from contextvars import ContextVar
 from typing import Any, ParamSpec, Self, TypeVar
 
 from backprop_xp.backends.dtypes_and_devices import device_of, dtype_name, log
-from backprop_xp.backends.process_settings import process_wide
-from backprop_xp.backends.protocol import Array, Backend, Door, DType, Function
+from backprop_xp.backends.protocol import Array, Backend, Conversion, DType, Function
 from backprop_xp.backends.registry import loaded, observers
-from backprop_xp.backends.scopes import Scope
+from backprop_xp.backends.scopes import Scope, process_wide
 from backprop_xp.checks import nearest
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# The conversions of an array class that are doors in every library.
-CONVERSIONS = (
+# The methods of an array class that are conversions in every library.
+CONVERSION_METHODS = (
     *("__bool__", "__int__", "__float__", "__complex__", "__index__", "__iter__", "__array__"),
 )
 
@@ -121,7 +120,7 @@ def holds_a_mask(*dtypes: DType) -> Callable[..., bool]:
 @process_wide
 @contextlib.contextmanager
 def _observed() -> Iterator[None]:
-    """Wrap the doors of each backend in use; unwrap them at the end."""
+    """Wrap the conversions of each backend in use; unwrap them at the end."""
     observers.append(watch)
     try:
         yield
@@ -133,51 +132,51 @@ def _observed() -> Iterator[None]:
 
 
 def watch(backend: Backend, has_array: bool = False) -> None:
-    """Wrap a library's doors if a guard is active: the library may be imported inside one.
+    """Wrap a library's conversions if a guard is active: the library may be imported inside one.
 
-    The next call asks a backend without doors again, until an array of it exists.
+    The next call asks a backend without conversions again, until an array of it exists.
     """
     if backend.name in _wrapped:
         return
     with _lock:
         if not observers or backend.name in _wrapped:
             return
-        doors = backend.doors()
-        for door in doors:
-            original = getattr(door.holder, door.name, None)
+        conversions = backend.host_conversions()
+        for one in conversions:
+            original = getattr(one.holder, one.name, None)
             if original is None:  # in this version of the library
                 continue
-            if door.name in vars(door.holder):
-                own = vars(door.holder)[door.name]
-                _unwrapping.callback(setattr, door.holder, door.name, own)
+            if one.name in vars(one.holder):
+                own = vars(one.holder)[one.name]
+                _unwrapping.callback(setattr, one.holder, one.name, own)
             else:
-                _unwrapping.callback(delattr, door.holder, door.name)  # a base class has it
-            setattr(door.holder, door.name, _guarded(backend, door, original))
-        if doors or has_array:
+                _unwrapping.callback(delattr, one.holder, one.name)  # a base class has it
+            setattr(one.holder, one.name, _guarded(backend, one, original))
+        if conversions or has_array:
             _wrapped.add(backend.name)
 
 
-def _guarded(backend: Backend, door: Door, original: Function) -> Function:
+def _guarded(backend: Backend, one: Conversion, original: Function) -> Function:
     @functools.wraps(original)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         mode = next(iter(_active.get()), "allow")
-        if mode == "allow" or not door.moves(*args, **kwargs):
+        if mode == "allow" or not one.moves(*args, **kwargs):
             return original(*args, **kwargs)
-        if mode == "disallow" and not door.shows:
+        if mode == "disallow" and not one.shows:
             raise TransferError(
-                f'{_transfer(backend, door, args[0])}, inside bx.transfer_guard("disallow"). Keep '
-                "it on the device, or move it on purpose by bx.to_host(array)."
+                f'{_transfer(backend, one, args[0])}, inside bx.transfer_guard("disallow"). '
+                "Keep it on the device, or move it on purpose by bx.to_host(array)."
             )
-        result = explicit(original)(*args, **kwargs)  # a door may lead to others: log one line
-        log().warning("%s.", _transfer(backend, door, args[0]))
+        result = explicit(original)(*args, **kwargs)  # which may call others: log one line
+        log().warning("%s.", _transfer(backend, one, args[0]))
         return result
 
     return guarded
 
 
-def _transfer(backend: Backend, door: Door, array: Array) -> str:
+def _transfer(backend: Backend, one: Conversion, array: Array) -> str:
     """Return a description with the line of the call, outside this module and array libraries."""
-    holder = getattr(door.holder, "__module__", door.holder.__name__)
+    holder = getattr(one.holder, "__module__", one.holder.__name__)
     libraries = {holder.partition(".")[0], "numpy", "array_api_compat"}
     frame = sys._getframe(1)
     while frame.f_back is not None:
@@ -186,7 +185,7 @@ def _transfer(backend: Backend, door: Door, array: Array) -> str:
             break
         frame = frame.f_back
     return (
-        f"{door.holder.__name__}.{door.name} takes {backend.name}'s array of shape "
+        f"{one.holder.__name__}.{one.name} takes {backend.name}'s array of shape "
         f"{tuple(array.shape)}, {dtype_name(array.dtype)}, on "
         f"{backend.device_name(device_of(array))} to the host at "
         f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -51,7 +51,7 @@ class Choice(NamedTuple):
     error: str = ""
 
 
-def probe_apart(names: Sequence[str], seconds: float = SECONDS) -> dict[str, Report]:
+def probe_in_children(names: Sequence[str], seconds: float = SECONDS) -> dict[str, Report]:
     """Return a report on each backend, from children that run at the same time.
 
     A child has this process's environment, working directory and ``sys.path``, and leaves nothing
@@ -62,7 +62,7 @@ def probe_apart(names: Sequence[str], seconds: float = SECONDS) -> dict[str, Rep
 
 
 def survey(names: Sequence[str], seconds: float = SECONDS) -> tuple[Choice, dict[str, Report]]:
-    """Return the choice of the environment, and ``probe_apart(names, seconds)``."""
+    """Return the choice of the environment, and ``probe_in_children(names, seconds)``."""
     answers = _ask(["", *names], seconds)
     fields = answers.pop("")
     if isinstance(fields, str):

@@ -39,7 +39,7 @@ class Memory(NamedTuple):
     total: int
 
 
-class Door(NamedTuple):
+class Conversion(NamedTuple):
     """A function, attribute ``name`` of a class or module, through which values leave for the host.
 
     The array is its first argument. ``moves`` takes a call's arguments and returns whether values
@@ -97,11 +97,11 @@ class Backend(Protocol):
     def to_host(self, array: Array) -> np.ndarray:
         """Return an array's values as a NumPy array, after waiting for them."""
 
-    def detached(self, array: Array) -> Array:
+    def detach(self, array: Array) -> Array:
         """Return the array without recording of automatic differentiation."""
         return array
 
-    def unrecorded(self) -> AbstractContextManager[object]:
+    def no_grad(self) -> AbstractContextManager[object]:
         """Return a context without recording of automatic differentiation."""
         return nullcontext()
 
@@ -143,7 +143,7 @@ class Backend(Protocol):
         """Return the memory of ``device``, or None if the library does not report it."""
         return None
 
-    def apart(self, device: Device | None = None) -> AbstractContextManager[object]:
+    def background_copies(self, device: Device | None = None) -> AbstractContextManager[object]:
         """Return a context in which a second thread moves arrays to ``device``.
 
         At its end the arrays have arrived, and any stream may use them.
@@ -178,8 +178,8 @@ class Backend(Protocol):
         """
         return None
 
-    def doors(self) -> Sequence[Door]:
-        """Return the doors that a transfer guard watches; none before the library is imported.
+    def host_conversions(self) -> Sequence[Conversion]:
+        """Return those that a transfer guard watches; none before the library is imported.
 
         Mark ``to_host`` and ``probe``, which use them, by ``backprop_xp.backends.explicit``.
         """

@@ -13,7 +13,7 @@ from backprop_xp.backends.registry import owner
 R = TypeVar("R")
 
 
-def replaced(function: Callable[..., R], array: Array) -> Callable[..., R]:
+def dispatch(function: Callable[..., R], array: Array) -> Callable[..., R]:
     """Return the replacement that the array's backend has for a function, or the function."""
     backend = owner(array)
     return function if backend is None else _replacement(function, type(backend))
@@ -32,14 +32,14 @@ def replaceable(function: Callable[..., R]) -> Callable[..., R]:
     by_type: dict[type, Callable[..., R]] = {}
 
     @functools.wraps(function)
-    def call(array: Array, *arguments: object) -> R:
+    def call(array: Array, *arguments: object, **options: object) -> R:
         try:
             chosen = by_type[type(array)]
         except KeyError:
-            chosen = replaced(function, array)
+            chosen = dispatch(function, array)
             if owner(array) is not None:  # a plug-in that is loaded later may own the others
                 by_type[type(array)] = chosen
-        result = chosen(array, *arguments)
-        return function(array, *arguments) if result is NotImplemented else result
+        result = chosen(array, *arguments, **options)
+        return function(array, *arguments, **options) if result is NotImplemented else result
 
     return call

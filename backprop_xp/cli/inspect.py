@@ -83,7 +83,7 @@ def collect(
     path: str, model: "TableModel", importances: "Sequence[Importance] | None"
 ) -> JsonObject:
     """Return the object of ``--json``; ``docs/tables.md`` describes it."""
-    metadata = dict(model.told)
+    metadata = dict(model.metadata)
     metadata.pop("history", None)
     report = metadata.pop("report", None)
     found = {

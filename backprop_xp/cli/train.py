@@ -182,7 +182,7 @@ def train(
             )
         if plot is not None:
             _draw(model.history, plot)
-    say(json.dumps(model.told["report"]) if as_json else _as_text(model, out))
+    say(json.dumps(model.metadata["report"]) if as_json else _as_text(model, out))
 
 
 def _table(
@@ -248,7 +248,7 @@ class LossLog:
 
 
 def _as_text(model: "TableModel", out: Path) -> str:
-    metadata = model.told
+    metadata = model.metadata
     report, rows = metadata["report"], metadata["rows"]
     lines = [
         f"\n{report['epochs']} epochs, the best {metadata['best_epoch']}; rows: {parts_of(rows)}",

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from backprop_xp.backends import Array, beside, to_host, to_host_together
+from backprop_xp.backends import Array, to_device_of, to_host, to_host_together
 from backprop_xp.checks import stacklevel
 from backprop_xp.estimators.parameters import Model, OptimizerState
 from backprop_xp.estimators.samples import Samples
@@ -189,7 +189,7 @@ def state_beside(theta: Array, state: OptimizerState) -> Any:
     """Return an optimizer's state from the host, on theta's device and in its dtype."""
 
     def moved(value: Array) -> Array:
-        return beside(theta, value, theta.dtype) if isinstance(value, np.ndarray) else value
+        return to_device_of(theta, value, theta.dtype) if isinstance(value, np.ndarray) else value
 
     return mapped(moved, state)
 

@@ -55,7 +55,7 @@ class Table(NamedTuple):
         def read(block: np.ndarray | int) -> Array:
             chosen = slice(None) if isinstance(block, int) else block.reshape(-1)
             x = rows_at(self.x, self.indices[chosen])
-            with self.choice.backend.apart(self.choice.device):
+            with self.choice.backend.background_copies(self.choice.device):
                 return put(self.choice, x)
 
         with ThreadPoolExecutor(1) as pool:

@@ -223,7 +223,7 @@ def _encoded(content: Checkpoint) -> bytes:
 
 def _on_host(array: Array, name: str) -> np.ndarray:
     home = owner(array)
-    host = to_host(array if home is None else home.detached(array))
+    host = to_host(array if home is None else home.detach(array))
     if host.dtype.kind not in "biuf" or host.dtype.itemsize > 8:
         raise TypeError(f"{name} is of {host.dtype}, but a file holds real numbers up to float64.")
     return host.astype(host.dtype.newbyteorder("="), copy=False)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from backprop_xp.backends import Array, DType, array_namespace, beside, to_host
-from backprop_xp.backends.process_settings import process_wide
+from backprop_xp.backends import Array, DType, array_namespace, to_device_of, to_host
+from backprop_xp.backends.scopes import process_wide
 from backprop_xp.gradient_check.points import Point, Structure, flatten_gradient, flatten_like
 from backprop_xp.gradient_check.problems import CheckOptions, Problem
 
@@ -73,7 +73,7 @@ class Function:
 
     def value(self, point: np.ndarray, dtype: DType) -> tuple[np.ndarray, float]:
         """Return value at a point ``(P,)`` as ``(M,)``, and its rounding error."""
-        self.argument = array = beside(self.point.flat, point.copy(), dtype)
+        self.argument = array = to_device_of(self.point.flat, point.copy(), dtype)
         array = array[None, :] if self.options["batched"] else array
         self.evaluations, start = self.evaluations + 1, time.perf_counter()
         host = self._numbers(self.problem.value(self.point.restore(array)))
@@ -85,7 +85,7 @@ class Function:
 
     def gradient(self, point: np.ndarray, dtype: DType) -> tuple[np.ndarray, float]:
         """Return the gradient at a point ``(P,)`` as ``(P, M)``, and its rounding error."""
-        self.argument = beside(self.point.flat, self._on_surface(point), dtype)
+        self.argument = to_device_of(self.point.flat, self._on_surface(point), dtype)
         gradient = self.problem.gradient(self.point.restore(self.argument))
         results = self.fx.size if self.problem.is_jacobian else None
         host = flatten_gradient(self.point, gradient, results)
@@ -167,7 +167,7 @@ class Function:
             return vector
         if vector.dtype.kind == "c":
             return self.projected(vector.real) + 1j * self.projected(vector.imag)
-        direction = self.point.restore(beside(self.point.flat, vector, self.point.flat.dtype))
+        direction = self.point.restore(to_device_of(self.point.flat, vector, self.point.flat.dtype))
         return flatten_like(self.point, tangent(direction), "tangent(direction)")
 
     def _on_surface(self, point: np.ndarray) -> np.ndarray:
@@ -190,7 +190,7 @@ class Function:
     def _stacked(self, points: np.ndarray) -> np.ndarray:
         """Return the values at points ``(K, P)`` from one call."""
         self.evaluations += len(points)
-        stack = self.point.restore(beside(self.point.flat, points, self.dtype))
+        stack = self.point.restore(to_device_of(self.point.flat, points, self.dtype))
         return _widened(to_host(self.problem.value(stack))).reshape(len(points), self.fx.size)
 
     def _numbers(self, result: Structure) -> np.ndarray:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from backprop_xp.backends import Array, array_namespace, beside, to_host
+from backprop_xp.backends import Array, array_namespace, to_device_of, to_host
 from backprop_xp.gradient_check.perturbed_losses import perturbed_losses
 from backprop_xp.gradient_check.points import Point, Tensor, flatten
 from backprop_xp.gradient_check.problems import DEFAULTS, CheckOptions, Problem
@@ -88,7 +88,7 @@ def layer_problem(
 ) -> Problem:
     """Return the problem of a layer as a function of its parameters, and its input if wanted."""
     y, _ = layer.forward(parameters, x, rng)
-    upstream = beside(y, _random(tuple(y.shape), options["seed"]), y.dtype)
+    upstream = to_device_of(y, _random(tuple(y.shape), options["seed"]), y.dtype)
     inputs = [x] if wants_input else []
     is_real = array_namespace(x).isdtype(x.dtype, "real floating")
 
@@ -114,7 +114,9 @@ def layer_problem(
 
 def loss_problem(loss: Loss, outputs: Array, targets: Array, options: CheckOptions) -> Problem:
     """Return the problem of a loss as a function of the outputs, each sample randomly weighted."""
-    weight = beside(outputs, _random(tuple(outputs.shape[:-1]), options["seed"]), outputs.dtype)
+    weight = to_device_of(
+        outputs, _random(tuple(outputs.shape[:-1]), options["seed"]), outputs.dtype
+    )
 
     def value(point: list[Array]) -> Array:
         each = loss.value(point[0], targets)
@@ -132,12 +134,12 @@ def drawn_parameters(layer: Layer, x: Array, seed: int) -> Parameters:
         return ()
     layout = lay_out([layer])
     drawn = draw_stack(seed, 1, functools.partial(draw, [layer], layout))[0]
-    return unpack(layout, beside(x, drawn + _SPREAD * _random(drawn.shape, seed)))[0]
+    return unpack(layout, to_device_of(x, drawn + _SPREAD * _random(drawn.shape, seed)))[0]
 
 
 def in_double(array: Array) -> Array:
     """Return an array in float64, or in float32 if its device has no float64."""
-    return beside(array, to_host(array))
+    return to_device_of(array, to_host(array))
 
 
 def _random(shape: tuple[int, ...], seed: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backprop_xp.backends import Array, DType, array_namespace, beside, device_of, to_host
+from backprop_xp.backends import Array, DType, array_namespace, device_of, to_device_of, to_host
 from backprop_xp.networks.activations import ACTIVATIONS, softmax
 from backprop_xp.networks.complex_safe import is_complex
 from backprop_xp.networks.inputs import Rows
@@ -92,7 +92,7 @@ def perturbed_losses(
     forward_pass = functools.cache(functools.partial(_forward_pass, network, theta, rows))
 
     def losses(columns: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        entries, found = beside(theta, numbers, theta.dtype), []
+        entries, found = to_device_of(theta, numbers, theta.dtype), []
         run = forward_pass(entries.dtype)
         for p in _perturbations(run, columns.tolist(), entries, max_memory):
             each = network.loss_function.value(_outputs(run, p), rows.y)

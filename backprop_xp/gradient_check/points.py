@@ -16,13 +16,13 @@ from backprop_xp.backends import (
     Array,
     array_namespace,
     asarray,
-    beside,
     device_of,
     dtype_name,
     owner,
-    require_beside,
     require_like,
     require_owner,
+    require_same_device,
+    to_device_of,
     to_host,
     unmasked,
 )
@@ -98,12 +98,12 @@ def flatten(point: Structure) -> Point:
     model, tensors = arrays[first], []
     for i, (name, _) in enumerate(leaves):
         if is_array[i]:
-            require = require_like if is_floating[i] else require_beside
+            require = require_like if is_floating[i] else require_same_device
             require(model, arrays[i], f"point{name}", f"point{leaves[first][0]}")
         tensors.append(Tensor(name, tuple(arrays[i].shape), slice(ends[i], ends[i + 1])))
     # A copy shares no memory and no autograd graph with the caller's arrays.
     vector = np.concatenate([to_host(array).reshape(-1) for array in arrays])
-    flat = beside(model, vector, model.dtype if is_floating[first] else None)
+    flat = to_device_of(model, vector, model.dtype if is_floating[first] else None)
     note = f"the point was cast from {dtype_name(model.dtype)} to floating numbers"
     notes = () if is_floating[first] else (note,)
     is_plain = all(is_array) and not any(isinstance(leaf, Number) for _, leaf in leaves)
@@ -182,7 +182,7 @@ def _parts(
     for tensor, (label, leaf) in zip(point.leaves, leaves, strict=True):
         leaf = leaf.toarray() if hasattr(leaf, "toarray") else leaf  # a sparse matrix of SciPy's
         if owner(leaf) is not None:
-            require_beside(point.flat, leaf, label, "point")
+            require_same_device(point.flat, leaf, label, "point")
         host = _numbers(leaf, label)
         host = host if host.dtype.kind == "f" else host.astype(np.float64)
         expected = tensor.shape if results is None else (results, *tensor.shape)

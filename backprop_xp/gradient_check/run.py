@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from backprop_xp.backends import beside, require_owner
+from backprop_xp.backends import require_owner, to_device_of
 from backprop_xp.gradient_check import judge
 from backprop_xp.gradient_check.analytic import analytic_gradient
 from backprop_xp.gradient_check.comparison import check_entries
@@ -116,7 +116,7 @@ def _restored(function: Function, derivatives: np.ndarray) -> Structure:
     if is_jacobian and not point.is_plain:
         return derivatives.T
     rows = derivatives.T if is_jacobian else derivatives[:, 0]
-    return point.restore(beside(point.flat, rows.copy(), point.flat.dtype))
+    return point.restore(to_device_of(point.flat, rows.copy(), point.flat.dtype))
 
 
 def _worst_rows(function: Function, entries: Comparison) -> tuple[Row, ...]:

@@ -19,8 +19,8 @@ from backprop_xp.backends import (
     Namespace,
     array_namespace,
     device_of,
+    dispatch,
     like,
-    replaced,
     require_floating,
     require_like,
     resolve,
@@ -210,7 +210,7 @@ class Network:
         inputs.check_beside_outputs(g, outputs.shape, "g", labels=False)
         g = array_namespace(theta).broadcast_to(g, outputs.shape)
         x_gradient, gradients = propagation.backward_through(self.layers, parameters, caches, g)
-        joined = replaced(pack, theta)(self.layout, gradients, theta.shape[:-1])
+        joined = dispatch(pack, theta)(self.layout, gradients, theta.shape[:-1])
         return joined, x_gradient
 
     def outputs_shape(self, theta: Array, x: Array) -> tuple[int, ...]:

@@ -13,8 +13,8 @@ from backprop_xp.backends import (
     Array,
     array_namespace,
     blank,
+    dispatch,
     mean_of_rows,
-    replaced,
     sum_of_squares,
 )
 from backprop_xp.networks import propagation
@@ -85,7 +85,7 @@ def loss_and_gradient_of(
     _, parameters, gradient, buffers = views
     loss, gradients = _loss_and_gradients(network, parameters, rows, l2, buffers)
     if gradient is None:
-        gradient = replaced(pack, theta)(network.layout, gradients, theta.shape[:-1])
+        gradient = dispatch(pack, theta)(network.layout, gradients, theta.shape[:-1])
     return loss, gradient
 
 
@@ -184,5 +184,5 @@ def _against(strength: float | Array, shape: tuple[int, ...]) -> float | Array:
 
 
 def _parameters(network: _Network, theta: Array) -> list[tuple[Array, ...]]:
-    parameters: list[tuple[Array, ...]] = replaced(unpack, theta)(network.layout, theta)
+    parameters: list[tuple[Array, ...]] = dispatch(unpack, theta)(network.layout, theta)
     return parameters

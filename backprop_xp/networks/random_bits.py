@@ -15,8 +15,8 @@ from backprop_xp.backends import (
     Namespace,
     array_namespace,
     is_host_number,
-    require_beside,
     require_dtype,
+    require_same_device,
 )
 from backprop_xp.checks import integer
 
@@ -37,7 +37,7 @@ def as_key(rng: Array, theta: Array) -> Key:
     if isinstance(rng, Integral) or not hasattr(rng, "shape"):
         return integer(rng, "rng", at_least=0) & _POSITIVE
     require_dtype(rng, "rng")
-    require_beside(theta, rng, "rng")
+    require_same_device(theta, rng, "rng")
     xp, stack = array_namespace(theta), tuple(theta.shape[:-1])
     if not xp.isdtype(rng.dtype, "integral"):
         raise TypeError(f"rng must be an int or an array of integers, not of {rng.dtype}.")

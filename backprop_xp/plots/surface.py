@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from backprop_xp.backends import Array, beside, owner, to_host
+from backprop_xp.backends import Array, owner, to_device_of, to_host
 from backprop_xp.checks import integer, real
 from backprop_xp.networks.losses import LOSSES
 from backprop_xp.networks.network import Network
@@ -97,7 +97,7 @@ def _of_network(
             f"theta is {came}, but a network needs one theta of shape ({network.size},): "
             "theta=result.theta, or theta=result.theta[i] for a stack."
         )
-    outputs = to_host(network.predict(theta, beside(theta, points, theta.dtype)))
+    outputs = to_host(network.predict(theta, to_device_of(theta, points, theta.dtype)))
     n_out = outputs.shape[1]
     if targets.shape[1:] not in ((), (1,), (n_out,)):
         raise ValueError(f"y has {targets.shape[1]} columns, but the network {n_out} outputs.")
@@ -123,7 +123,7 @@ def _of_estimator(
             f"y has shape {targets.shape}, but an estimator is drawn with one target: (batch,)."
         )
     targets = targets.reshape(-1)
-    rows: Any = points if owner(x) is None else beside(x, points)
+    rows: Any = points if owner(x) is None else to_device_of(x, points)
     if hasattr(x, "columns"):  # a DataFrame
         rows = type(x)(points, columns=x.columns)
     if not hasattr(model, "predict_proba"):

@@ -50,7 +50,7 @@ def report_of(
         "task": target.task,
         "rows": sum(len(part.y) for part in parts.values()),
         "features": len(model.preparation.kinds),
-        "epochs": model.told["epoch"],
+        "epochs": model.metadata["epoch"],
         "parts": {name: len(part.y) for name, part in parts.items()},
         **scores,
         "measured_on": measured_on,
@@ -153,7 +153,7 @@ def importances(model: TableModel, data: TableData, *, seed: int = 0) -> list[Im
     y = target.decode(y)
     generator = np.random.default_rng(seed)
     base, found = _loss(model, x, y), []
-    for name, indices in model.preparation.places().items():
+    for name, indices in model.preparation.feature_indices().items():
         original, growths = x[:, indices], []
         for _ in range(_SHUFFLES):
             x[:, indices] = original[generator.permutation(len(x))]

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backprop_xp.backends import Array, Backend, beside, to_host
+from backprop_xp.backends import Array, Backend, to_device_of, to_host
 from backprop_xp.files.checkpoint import Checkpoint, load as load_checkpoint
 from backprop_xp.files.container import CheckpointError
 from backprop_xp.networks.network import Network
@@ -27,7 +27,7 @@ PathLike: TypeAlias = str | os.PathLike[str]
 class TableModel:
     """The model that ``train`` returns and ``load`` reads: it predicts the target of rows.
 
-    ``told`` is the metadata in the file, as JSON: ``target`` and ``settings`` of the training,
+    ``metadata`` is the metadata in the file, as JSON: ``target`` and ``settings`` of the training,
     ``data`` (the SHA-256 of its rows), ``held_out`` (the shares of the validation and test rows, or
     the SHA-256 of their tables), ``where``, ``rows`` of each part and ``versions``; ``member``
     (the index of the restart), ``epoch``, ``best_epoch`` and ``best`` (its validation loss); after
@@ -39,7 +39,7 @@ class TableModel:
     theta: Array
     preparation: Preparation
     target: Target
-    told: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     history: Mapping[str, np.ndarray]
 
     def predict(self, data: TableData) -> pd.DataFrame:
@@ -59,7 +59,7 @@ class TableModel:
 
     def outputs(self, x: np.ndarray) -> np.ndarray:
         """Return for prepared rows the classes' probabilities ``(rows, classes)``, or numbers."""
-        x = beside(self.theta, x, self.theta.dtype)
+        x = to_device_of(self.theta, x, self.theta.dtype)
         outputs = to_host(self.network.predict(self.theta, x)).astype("float64")
         if not self.target.classes:
             return self.target.decode(outputs[:, 0])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from backprop_xp.backends import Array, Backend, Selection, beside, resolve, to_host
+from backprop_xp.backends import Array, Backend, Selection, resolve, to_device_of, to_host
 from backprop_xp.files.checkpoint import Checkpoint
 from backprop_xp.networks.mlp import mlp
 from backprop_xp.networks.network import Network
@@ -223,7 +223,9 @@ def _first_theta(network: Network, rows: Rows, settings: Settings, selection: Se
         n_out = bias.shape[-1]
         counts = np.bincount(rows.y, rows.weights, minlength=max(2, n_out)) + 1e-3
         logits = np.log(counts / counts.sum())
-        bias = bias + beside(theta, logits if n_out > 1 else logits[1:] - logits[:1], theta.dtype)
+        bias = bias + to_device_of(
+            theta, logits if n_out > 1 else logits[1:] - logits[:1], theta.dtype
+        )
     return network.pack([*others, (weights * _SMALL, bias)])
 
 

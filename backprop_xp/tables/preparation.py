@@ -76,16 +76,16 @@ class Preparation:
         """The columns that must be read from a file as strings."""
         return [name for name, column in self.columns.items() if column.from_strings]
 
-    def places(self) -> dict[str, list[int]]:
+    def feature_indices(self) -> dict[str, list[int]]:
         """Return the indices of the features of each column, indicators included."""
         widths = {True: list[str](), False: list[str]()}
         for name, column in self.columns.items():
             widths[column.is_scaled] += [name] * column.width
         indicators = [widths[True][i] for i in self.scaling.flagged]
-        places: dict[str, list[int]] = {name: [] for name in self.columns}
+        indices: dict[str, list[int]] = {name: [] for name in self.columns}
         for i, name in enumerate([*widths[True], *indicators, *widths[False]]):
-            places[name].append(i)
-        return places
+            indices[name].append(i)
+        return indices
 
     def transform(self, data: TableData) -> np.ndarray:
         """Return the features of a table's rows, ``(rows, n)``, float32.
@@ -171,12 +171,12 @@ def described_columns(preparation: Preparation) -> list[dict[str, Any]]:
     ``categories``; a date ``format`` and ``parts``; a text ``pieces``, the number of its groups of
     letters.
     """
-    described, places, scaling = [], preparation.places(), preparation.scaling
+    described, indices, scaling = [], preparation.feature_indices(), preparation.scaling
     for name, column in preparation.columns.items():
         learnt: dict[str, Any]
         match column:
             case Number(origin=origin):
-                first = places[name][0]
+                first = indices[name][0]
                 learnt = {
                     "mean": float(scaling.means[first]) + origin,
                     "deviation": float(scaling.deviations[first]),
@@ -188,6 +188,6 @@ def described_columns(preparation: Preparation) -> list[dict[str, Any]]:
                 learnt = {"categories": list(values)}
             case Text(pieces=pieces):
                 learnt = {"pieces": len(pieces)}
-        features = {"name": name, "kind": column.kind, "features": len(places[name])}
+        features = {"name": name, "kind": column.kind, "features": len(indices[name])}
         described.append({**features, **learnt})
     return described

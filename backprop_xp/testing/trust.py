@@ -64,8 +64,8 @@ def _unknown_devices(case: Case) -> None:
 def _transfers(case: Case) -> None:
     """Check that a transfer guard refuses float(x), but not to_host."""
     (array,) = case.put(_X.astype(np.float32))
-    if not case.backend.doors():
-        raise NotApplicable("no doors() here: the transfer guard does not watch the library")
+    if not case.backend.host_conversions():
+        raise NotApplicable("no host_conversions(): the transfer guard does not watch the library")
     with transfer_guard("disallow"):
         watch(case.backend)
         case.backend.to_host(array)

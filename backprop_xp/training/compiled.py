@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from backprop_xp.backends import Array, Backend, array_namespace, device_of, read_by
+from backprop_xp.backends import Array, Backend, array_namespace, device_of, outer_variables
 from backprop_xp.networks.inputs import Rows, rows_at_once
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import loss_and_gradient_of, loss_and_gradients_of
@@ -194,7 +194,7 @@ def _own(value: Any) -> Iterator[Any]:
             yield from _own(part)
     elif callable(value) or hasattr(value, "forward"):
         yield id(value)
-        yield from read_by(value)
+        yield from outer_variables(value)
 
 
 # The cache of compiled functions, for later trainings.

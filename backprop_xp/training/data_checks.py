@@ -70,8 +70,8 @@ def _checked_rows(
     network: Network, theta: Array, x: Any, y: Any, sample_weight: Any = None
 ) -> _Given:
     """Return rows beside theta whose shapes fit the network."""
-    detached = require_owner(theta, "theta").detached
-    x = x if isinstance(x, Blocks) else detached(network.check_inputs(theta, x)[0])
+    detach = require_owner(theta, "theta").detach
+    x = x if isinstance(x, Blocks) else detach(network.check_inputs(theta, x)[0])
     outputs, loss = network.outputs_shape(theta, x), network.loss_function
     n_out = outputs[-1]
     if n_out < loss.least_outputs:
@@ -82,9 +82,9 @@ def _checked_rows(
     labels = class_labels(theta, outputs, y) if loss.labels else None
     y = y if labels is None else labels
     y, weight = check_targets(theta, outputs, y, sample_weight, labels=loss.labels)
-    rows = Rows(x, detached(y))
+    rows = Rows(x, detach(y))
     if weight is not None:
-        weight = detached(weight)
+        weight = detach(weight)
         rows = Rows(x, rows.y, weight, None, stand_ins(weight, theta.shape[:-1]))
     return rows, labels
 

@@ -112,7 +112,7 @@ def advance(
     interrupt ends it early: the state may then be in the middle of an epoch, without measures. The
     memory of the given state is reused.
     """
-    with training.backend.unrecorded():
+    with training.backend.no_grad():
         run = _run(training, state, epochs, interrupt)
         return _measured(training, state, run)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from backprop_xp.backends import Array, array_namespace, beside
+from backprop_xp.backends import Array, array_namespace, to_device_of
 from backprop_xp.training.early_stopping import Slowed
 from backprop_xp.training.hyperparameters import hyperparameter
 from backprop_xp.training.optimizers import Optimizer
@@ -28,7 +28,7 @@ def learning_rates(
     if not isinstance(given, Plateau) or slowed is None:
         return rates
     factor = slowed.factor
-    factor = beside(theta, factor[..., None], theta.dtype) if factor.shape else float(factor)
+    factor = to_device_of(theta, factor[..., None], theta.dtype) if factor.shape else float(factor)
     return [_slowed(rate, factor, given.final) for rate in rates]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple, Protocol
 
-from backprop_xp.backends import Array, array_namespace, replaced, require_floating
+from backprop_xp.backends import Array, array_namespace, dispatch, require_floating
 from backprop_xp.checks import integer
 from backprop_xp.display.reprs import call_hash, is_same_call, repr_of
 from backprop_xp.training.hyperparameters import (
@@ -103,7 +103,7 @@ class _BuiltIn:
         alpha = self.learning_rate if learning_rate is None else learning_rate
         alpha = rate_at(alpha, state.step) if callable(alpha) else alpha
         alpha = hyperparameter(theta, alpha, "learning_rate")
-        return replaced(type(self).rule, theta)(placed(self, theta), theta, gradient, state, alpha)
+        return dispatch(type(self).rule, theta)(placed(self, theta), theta, gradient, state, alpha)
 
     __repr__ = repr_of
     __eq__ = is_same_call
@@ -258,7 +258,7 @@ def rule_of(optimizer: Optimizer, theta: Array) -> Callable[..., tuple[Array, Py
     if _kind_of_state(optimizer) is None:
         return None
     kind: Any = type(optimizer)
-    return functools.partial(replaced(kind.rule, theta), optimizer)
+    return functools.partial(dispatch(kind.rule, theta), optimizer)
 
 
 def optimizer_beside(optimizer: Optimizer, theta: Array) -> Optimizer:
@@ -300,7 +300,7 @@ def _has_momentum(optimizer: Any) -> bool:
 
 def _zeros(theta: Array) -> Array:
     require_floating(theta, "theta")
-    zeros: Array = replaced(zeros_like, theta)(theta)
+    zeros: Array = dispatch(zeros_like, theta)(theta)
     return zeros
 
 

@@ -6,7 +6,7 @@ from copy import deepcopy
 from numbers import Number
 from typing import Any, TypeAlias
 
-from backprop_xp.backends import Array, array_namespace, owner, replaced
+from backprop_xp.backends import Array, array_namespace, dispatch, owner
 
 # Nested tuples, named tuples, lists and dicts of leaves: arrays, numbers, None.
 Pytree: TypeAlias = Any
@@ -29,7 +29,7 @@ def copied(structure: Pytree) -> Pytree:
         home = None if isinstance(value, Number) else owner(value)
         if home is None:
             return value if value is None or callable(value) else deepcopy(value)
-        return replaced(copy_of, value)(home.detached(value))
+        return dispatch(copy_of, value)(home.detach(value))
 
     return mapped(copy, structure)
 

@@ -17,8 +17,8 @@ from backprop_xp.backends import (
     list_backends,
     owner,
     registry,
-    require_beside,
     require_floating,
+    require_same_device,
     to_host,
 )
 from backprop_xp.backends.dtypes_and_devices import is_computed_in
@@ -105,7 +105,7 @@ def test_lists_integers_and_booleans_take_thetas_precision(xp: Any) -> None:
         assert like(theta, value, "x").dtype == xp.namespace.float32
     beside_complex = like(xp.namespace.astype(theta, xp.namespace.complex64), [1, 2], "x")
     assert beside_complex.dtype == xp.namespace.float32
-    require_beside(theta, theta, "y")
+    require_same_device(theta, theta, "y")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
@@ -200,7 +200,7 @@ def test_a_traced_jax_array_is_taken_beside_a_concrete_one() -> None:
     theta = bx.asarray([1.5], backend="jax")
 
     def compiled(x: Any) -> Any:
-        require_beside(theta, x, "x")
+        require_same_device(theta, x, "x")
         with pytest.raises(ValueError, match="given together"):
             bx.resolve(x, np.ones(1))
         with pytest.raises(ValueError, match="contradicts the arrays"):

@@ -25,7 +25,7 @@ from backprop_xp import testing
 from backprop_xp.backends import Backend, array_namespace, device_of
 from backprop_xp.backends.libraries.cupy import backend as cupy_backend
 from backprop_xp.backends.libraries.cupy.fused import DROPOUT, DROPOUT_HASH
-from backprop_xp.backends.libraries.cupy.namespace import placing
+from backprop_xp.backends.libraries.cupy.namespace import device_aware
 from backprop_xp.backends.libraries.cupy.row_kernels import ROW_KERNELS, source
 from backprop_xp.backends.libraries.cupy.update_kernels import KERNELS, Kernel, Work, rules
 from backprop_xp.networks.activations import ACTIVATIONS
@@ -333,7 +333,7 @@ def cards() -> Iterator[Any]:
         setattr(compat, name, make)
     compat.pi = np.pi  # type: ignore[attr-defined]
     Card.current = 0
-    yield placing(compat, Card)
+    yield device_aware(compat, Card)
     assert Card.current == 0
 
 
@@ -366,7 +366,7 @@ def test_an_array_made_like_another_is_made_beside_it(cards: Any) -> None:
     with Card(3):
         assert cards.zeros(3).device.id == 3
     assert cards.pi == np.pi
-    assert placing(cards, Card, pi=3.0).pi == 3.0  # CuPy's own takes the wrapper's place
+    assert device_aware(cards, Card, pi=3.0).pi == 3.0  # CuPy's own takes the wrapper's place
 
 
 @pytest.mark.installed

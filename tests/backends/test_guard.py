@@ -321,18 +321,22 @@ def test_another_task_is_untouched(put: Any) -> None:
 def test_a_librarys_classes_change_under_a_guard_alone(put: Any) -> None:
     backend = bx.resolve(put([1.0])).backend
 
-    def doors() -> list[Any]:
-        there = [door for door in backend.doors() if hasattr(door.holder, door.name)]
-        return [vars(door.holder).get(door.name, "inherited") for door in there]
+    def conversions() -> list[Any]:
+        there = [
+            conversion
+            for conversion in backend.host_conversions()
+            if hasattr(conversion.holder, conversion.name)
+        ]
+        return [vars(conversion.holder).get(conversion.name, "inherited") for conversion in there]
 
-    before = doors()
+    before = conversions()
     with bx.transfer_guard("log"):
         with pytest.raises(KeyError), bx.transfer_guard("disallow"):
             raise KeyError
-        assert all(now is not then for now, then in zip(doors(), before, strict=True))
-    assert all(now is then for now, then in zip(doors(), before, strict=True))
+        assert all(now is not then for now, then in zip(conversions(), before, strict=True))
+    assert all(now is then for now, then in zip(conversions(), before, strict=True))
     with bx.transfer_guard("allow"):
-        assert all(now is then for now, then in zip(doors(), before, strict=True))
+        assert all(now is then for now, then in zip(conversions(), before, strict=True))
 
 
 @pytest.mark.parametrize("loading", ["bx.get_backend('array-api-strict')", "network.forward(a, x)"])
@@ -401,12 +405,16 @@ def test_what_numpy_leaves_where_it_is_is_no_transfer() -> None:
 def test_the_doors_of_a_backend_are_there(backend: Backend) -> None:
     if not backend.probe().usable:
         pytest.skip(backend.probe().reason)
-    missing = {door.name for door in backend.doors() if not hasattr(door.holder, door.name)}
+    missing = {
+        conversion.name
+        for conversion in backend.host_conversions()
+        if not hasattr(conversion.holder, conversion.name)
+    }
     # Not every version has them: CuPy's arrays are no indices, array-api-strict's had no iterator.
     assert missing <= {"__index__", "__iter__"}
 
 
-@pytest.mark.parametrize("method", ["doors", "transfer_guard"])
+@pytest.mark.parametrize("method", ["host_conversions", "transfer_guard"])
 def test_what_a_backend_raises_is_shown_as_it_is(
     monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
@@ -421,11 +429,13 @@ def test_what_a_backend_raises_is_shown_as_it_is(
     assert float(x[0]) == 1.0, "no guard is left behind"
 
 
-def test_a_library_without_doors_is_looked_at_once_in_a_guard_and_never_outside(
+def test_a_library_without_conversions_is_looked_at_once_in_a_guard_and_never_outside(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looks = []
-    monkeypatch.setattr(type(bx.get_backend("numpy")), "doors", lambda self: looks.append(1) or ())
+    monkeypatch.setattr(
+        type(bx.get_backend("numpy")), "host_conversions", lambda self: looks.append(1) or ()
+    )
     for _ in range(5):
         assert owner(np.ones(1)) is bx.get_backend("numpy")
     assert not looks

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from backprop_xp.backends import Backend
-from backprop_xp.backends.probing import probe_apart
+from backprop_xp.backends.probing import probe_in_children
 from tests.helpers import ROOT, python
 
 PAGE = ROOT / "docs" / "writing_a_backend.md"
@@ -278,7 +278,7 @@ def test_a_plug_in_that_hangs_or_crashes_is_a_row_that_says_so(
         small(tmp_path, "good", "good"),
     ]
     monkeypatch.syspath_prepend(str(install(tmp_path / "site", *wheels)))
-    found = probe_apart(["slow", "crash", "good"], 5.0)
+    found = probe_in_children(["slow", "crash", "good"], 5.0)
     assert found["good"].probe.usable
     assert found["slow"].probe[:3] == (False, None, "no answer within 5 s")
     reason = "the trial ended by exit status 7: imported plugin_crash"

@@ -13,7 +13,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import Memory, list_backends, registry
-from backprop_xp.backends.probing import Choice, Report, probe_apart, survey
+from backprop_xp.backends.probing import Choice, Report, probe_in_children, survey
 from tests.helpers import ROOT
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="speaks of signals and process groups")
@@ -96,7 +96,7 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
 
 
 def cupys() -> Report:
-    return probe_apart(["cupy"], seconds=LIMIT)["cupy"]
+    return probe_in_children(["cupy"], seconds=LIMIT)["cupy"]
 
 
 def runs(pid: int) -> bool:
@@ -124,7 +124,7 @@ def pids(folder: Path) -> list[int]:
 def test_a_backend_that_hangs_is_killed_with_its_children_and_harms_no_other(stub: Stub) -> None:
     folder = stub(HANGS)
     start = time.monotonic()
-    reports = probe_apart(["cupy", "numpy"], seconds=LIMIT)
+    reports = probe_in_children(["cupy", "numpy"], seconds=LIMIT)
     assert LIMIT <= time.monotonic() - start < LIMIT + PATIENCE
     assert reports["cupy"].probe[:3] == (False, None, f"no answer within {LIMIT:g} s")
     assert "bx.get_backend('cupy')" in reports["cupy"].probe.hint
@@ -146,8 +146,8 @@ def test_a_child_outlives_neither_the_end_of_its_parent_nor_its_own_limit(
     program = (
         # Else a suite that was started in the background of a shell would not be interrupted.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "from backprop_xp.backends.probing import probe_apart;"
-        f"probe_apart(['cupy'], seconds={seconds})"
+        "from backprop_xp.backends.probing import probe_in_children;"
+        f"probe_in_children(['cupy'], seconds={seconds})"
     )
     path = os.pathsep.join([str(folder), str(ROOT)])
     with subprocess.Popen(
@@ -219,7 +219,7 @@ def test_a_backend_that_crashes_or_refuses_is_shown_with_its_own_words(
 
 def test_a_library_that_complains_in_sentences_is_told_in_one_line(stub: Stub) -> None:
     stub('raise OSError("libtorch.so is\\n  too old.")', "torch")
-    found = probe_apart(["torch"])["torch"].probe
+    found = probe_in_children(["torch"])["torch"].probe
     assert found == (False, None, "OSError: libtorch.so is too old", "reinstall torch")
 
 
@@ -265,7 +265,7 @@ def test_details_that_cannot_be_told_leave_a_backend_usable(stub: Stub) -> None:
 
 
 def test_a_trial_apart_finds_what_a_trial_here_finds_and_tells_details_in_words() -> None:
-    reports = probe_apart(registry.names())
+    reports = probe_in_children(registry.names())
     for row in list_backends():
         probe = reports[row.name].probe
         assert (probe.usable, probe.reason, probe.hint) == row[1:]
@@ -282,7 +282,7 @@ def test_a_trial_apart_finds_what_a_trial_here_finds_and_tells_details_in_words(
 def test_numpy_tells_its_blas_and_the_threads_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("threadpoolctl")
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
-    details = probe_apart(["numpy"])["numpy"].details
+    details = probe_in_children(["numpy"])["numpy"].details
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)
     without = bx.get_backend("numpy").details()
     assert without["BLAS threads"] == "unknown (pip install threadpoolctl)"
@@ -301,7 +301,7 @@ def test_jax_tells_whether_it_keeps_float64(
     pytest.importorskip("jax", reason="JAX is not installed")
     monkeypatch.setenv("JAX_ENABLE_X64", setting)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    details = probe_apart(["jax"])["jax"].details
+    details = probe_in_children(["jax"])["jax"].details
     assert details == {"default platform": "cpu", "x64": expected}
 
 

@@ -94,7 +94,7 @@ def test_train_prints_a_report_and_leaves_a_model(xp: Any, folder: Path) -> None
     assert "\nclasses, on the test rows\n" in done.stdout
     assert re.search(r"^yes +\d+ +[\d.]{5} +[\d.]{5} +[\d.]{5}$", done.stdout, re.M)
     assert done.stdout.endswith("model written to model.safetensors\n")
-    assert tables.load("model.safetensors").told["where"]["backend"] == xp.name
+    assert tables.load("model.safetensors").metadata["where"]["backend"] == xp.name
 
 
 @pytest.mark.once
@@ -123,7 +123,7 @@ def test_the_options_reach_the_training(folder: Path) -> None:
         --task classification"""
     done = run("train", "table.csv", "--target", "y", *QUICK, *words.split())
     assert done.exit_code == 0, done.output
-    told = tables.load("other.safetensors").told
+    told = tables.load("other.safetensors").metadata
     assert told["settings"] == {
         "sizes": [8],
         "epochs": 6,
@@ -546,7 +546,7 @@ def test_a_training_continues_while_the_disk_is_full_and_says_so_once(
         if epoch == 2:
             full.__enter__()
         if epoch == 5:
-            assert tables.load("model.safetensors").told["epoch"] == 1
+            assert tables.load("model.safetensors").metadata["epoch"] == 1
             full.__exit__()
 
     monkeypatch.setattr(train, "reporting", lambda *_, **__: _context(fill))
@@ -554,7 +554,7 @@ def test_a_training_continues_while_the_disk_is_full_and_says_so_once(
     assert done.exit_code == 0
     said = "the model is not written: [Errno 27] File too large: 'model.safetensors'."
     assert done.stderr.count(said) == 1
-    assert tables.load("model.safetensors").told["epoch"] == 6
+    assert tables.load("model.safetensors").metadata["epoch"] == 6
 
 
 @pytest.mark.once

@@ -200,7 +200,7 @@ def test_a_mapped_table_without_columns_is_refused(tmp_path: Path) -> None:
 def test_what_was_moved_apart_has_arrived(xp: Any) -> None:
     home, device = xp.selection.backend, xp.selection.device
     rows = np.arange(2.0**18, dtype=np.float32).reshape(512, -1)
-    with home.apart(device):
+    with home.background_copies(device):
         moved = home.from_host(rows, device=device)
     np.testing.assert_array_equal(home.to_host(moved + moved), rows + rows)
 

@@ -316,7 +316,7 @@ def test_each_kind_of_column_is_found_and_becomes_finite_float32() -> None:
     x = made.transform(table)
     assert (x.dtype, x.shape) == (np.float32, (200, made.n_features))
     assert np.isfinite(x).all()
-    places = made.places()
+    places = made.feature_indices()
     found = sorted(place for each in places.values() for place in each)
     assert found == list(range(made.n_features))
     # The number: standardized with what is missing filled by the median, and an indicator.
@@ -389,19 +389,19 @@ def test_infinite_numbers_and_those_float32_cannot_hold_count_as_missing() -> No
 def test_an_unseen_category_is_none_of_the_known_ones() -> None:
     table = frame(200).drop(columns="y")
     made = tables.prepare(table)
-    places = made.places()["b"]
+    places = made.feature_indices()["b"]
     assert not made.transform(table.assign(b="never seen"))[:, places].any()
     assert not made.transform(table.assign(b=7))[:, places].any()
     two_valued = table.assign(b=np.where(table["b"] == "low", "low", "high"))
     made = tables.prepare(two_valued)
     x = made.transform(two_valued.assign(b=["never seen", None, "low", "high"] * 50))
-    assert x[:4, made.places()["b"]].tolist() == [[0, 0], [0, 0], [0, 1], [1, 0]]
+    assert x[:4, made.feature_indices()["b"]].tolist() == [[0, 0], [0, 0], [0, 1], [1, 0]]
 
 
 def test_numbers_are_strings_in_a_column_that_had_strings_in_training() -> None:
     table = pd.DataFrame({"code": ["7", "x", "8", "7"] * 20, "a": np.arange(80.0)})
     made = tables.prepare(table)
-    place = made.places()["code"]
+    place = made.feature_indices()["code"]
     given = pd.DataFrame({"code": [7, 8, 7], "a": 1.0})
     expected = made.transform(given.assign(code=["7", "8", "7"]))
     np.testing.assert_array_equal(made.transform(given), expected)
@@ -421,7 +421,9 @@ def test_codes_keep_their_zeros_in_a_file_of_codes_that_look_like_numbers(tmp_pa
         table.iloc[rows].to_csv(path, index=False)
         pd.testing.assert_frame_equal(model.predict(path), expected.iloc[rows])
         given = ({"validation": part, "test": part} for part in (path, table.iloc[rows]))
-        found = [tables.train(table, "y", settings=QUICK, **one).told["report"] for one in given]
+        found = [
+            tables.train(table, "y", settings=QUICK, **one).metadata["report"] for one in given
+        ]
         assert found[0] == found[1]
 
 
@@ -437,7 +439,7 @@ def test_a_string_is_prepared_alike_whatever_the_other_rows_are() -> None:
 def test_numbers_far_from_zero_keep_their_differences(first: float, step: float) -> None:
     order = np.random.default_rng(0).permutation(200)
     made = tables.prepare(pd.DataFrame({"t": first + step * order, "a": order % 7}))
-    place = made.places()["t"][0]
+    place = made.feature_indices()["t"][0]
     x = made.transform(pd.DataFrame({"t": first + step * order, "a": 0.0}))[:, place]
     np.testing.assert_allclose(x, (order - 99.5) / order.std(), atol=1e-2)
 
@@ -663,7 +665,7 @@ def test_a_model_is_read_from_its_file_and_predicts_the_same(xp: Any, tmp_path: 
     assert list(found) == ["prediction", "probability_no", "probability_yes"]
     np.testing.assert_allclose(found.iloc[:, 1:].sum(axis=1), 1.0, rtol=1e-6)
     assert set(found["prediction"]) == {"yes", "no"}
-    assert model.told["report"] == made.told["report"]
+    assert model.metadata["report"] == made.metadata["report"]
     assert model.history["loss"].shape == (12,)
     assert model.history.keys() == made.history.keys()
 
@@ -674,7 +676,7 @@ def test_a_number_is_predicted_in_its_own_unit(tmp_path: Path) -> None:
     table = pd.DataFrame({"x": draw.normal(size=400)})
     table["y"] = 5e6 + 1e5 * table["x"]
     model = tables.train(table, "y", settings=tables.Settings(epochs=60), out=tmp_path / "m")
-    report = model.told["report"]
+    report = model.metadata["report"]
     assert report["test"]["r2"] > 0.98
     assert report["baseline"]["rmse"] == pytest.approx(1e5, rel=0.2)
     found = tables.load(tmp_path / "m").predict(table)
@@ -687,7 +689,7 @@ def test_rows_without_a_target_are_left_out_and_a_line_says_so() -> None:
     table, said = frame(), list[str]()
     table.loc[:4, "y"] = None
     model = tables.train(table, "y", settings=QUICK, say=said.append)
-    assert model.told["report"]["rows"] == 55
+    assert model.metadata["report"]["rows"] == 55
     assert "5 rows without 'y' are left out" in said
 
 
@@ -713,7 +715,7 @@ def test_the_other_values_decide_which_targets_are_missing(
     model = tables.train(tmp_path / "table.csv", "y", settings=QUICK, say=said.append)
     assert model.target.classes == classes
     assert [type(one) for one in model.target.classes] == [type(one) for one in classes]
-    assert model.told["report"]["rows"] == 60 - left_out
+    assert model.metadata["report"]["rows"] == 60 - left_out
     assert ([f"{left_out} rows without 'y' are left out"] if left_out else []) == said[1:]
     assert set(model.predict(tmp_path / "table.csv")["prediction"]) <= set(classes) or not classes
     tables.importances(model, tmp_path / "table.csv")
@@ -748,7 +750,7 @@ def test_the_linear_model_is_as_good_at_numbers_far_from_zero() -> None:
     draw = np.random.default_rng(0)
     table = pd.DataFrame({"x": draw.normal(size=100)})
     table["y"] = 1.7e9 + 10.0 * table["x"]
-    report = tables.train(table, "y", settings=QUICK).told["report"]
+    report = tables.train(table, "y", settings=QUICK).metadata["report"]
     assert report["linear"]["r2"] > 0.99
 
 
@@ -758,7 +760,7 @@ def test_a_common_factor_of_all_weights_changes_nothing(target: str) -> None:
     table = frame().drop(columns="text").dropna(subset="a")
     weights = np.linspace(0.5, 1.5, len(table))
     reports = [
-        tables.train(table.assign(w=factor * weights), target, settings=QUICK, weights="w").told
+        tables.train(table.assign(w=factor * weights), target, settings=QUICK, weights="w").metadata
         for factor in (1.0, 1e-6, 1e300)
     ]
     for told in reports[1:]:
@@ -772,7 +774,7 @@ def test_the_report_ignores_rows_of_weight_0(tmp_path: Path) -> None:
     table = frame()
     table["w"] = np.where(table["y"] == "yes", 0.0, 1.0)
     out = tmp_path / "model"
-    report = tables.train(table, "y", settings=QUICK, weights="w", out=out).told["report"]
+    report = tables.train(table, "y", settings=QUICK, weights="w", out=out).metadata["report"]
     assert report["test"]["roc_auc"] is None
     y, weights = np.arange(3.0), np.asarray([0.0, 1.0, 0.0])
     number = target_column.Target("y", "regression", "")
@@ -796,7 +798,7 @@ def test_each_metric_of_a_report_is_measured_on_the_part_that_it_names(target: s
     parts = {"training": table[:60], "validation": table[60:90], "test": table[90:]}
     given = {name: parts[name] for name in ("validation", "test")}
     model = tables.train(parts["training"], target, settings=QUICK, **given)
-    report = model.told["report"]
+    report = model.metadata["report"]
     assert report["parts"] == {name: len(part) for name, part in parts.items()}
     expected = {name: model.predict(parts[part]) for name, part in report["measured_on"].items()}
     truth = {name: parts[part][target] for name, part in report["measured_on"].items()}
@@ -804,7 +806,7 @@ def test_each_metric_of_a_report_is_measured_on_the_part_that_it_names(target: s
     if target == "y":
         metric, shares = "accuracy", parts["training"]["y"].value_counts()
         expected["baseline"] = expected["baseline"].assign(prediction=shares.idxmax())
-        assert sum(one["rows"] for one in model.told["classes"]) == len(parts["test"])
+        assert sum(one["rows"] for one in model.metadata["classes"]) == len(parts["test"])
     else:
         mean = parts["training"]["a"].mean()
         expected["baseline"] = expected["baseline"].assign(prediction=mean)
@@ -822,10 +824,10 @@ def test_test_rows_change_nothing_but_the_report(tmp_path: Path) -> None:
     for test in (table[:20], table[20:60]):
         given = {"validation": table[60:80], "test": test}
         found.append(tables.train(table[80:], "y", settings=settings, **given))
-    assert found[0].told["epoch"] < 50  # early stopping ended it
-    assert found[0].told["best"] == found[1].told["best"]
+    assert found[0].metadata["epoch"] < 50  # early stopping ended it
+    assert found[0].metadata["best"] == found[1].metadata["best"]
     np.testing.assert_array_equal(*[bx.to_host(model.theta) for model in found])
-    one, other = (model.told["report"] for model in found)
+    one, other = (model.metadata["report"] for model in found)
     assert one["validation"] == other["validation"]
     assert one["test"] != other["test"]
 
@@ -836,7 +838,7 @@ def test_held_out_rows_need_only_the_columns_in_use() -> None:
     held_out = table[["y", "text", "day", "b", "a"]].head(1)
     given: dict[str, Any] = {"validation": held_out, "test": held_out}
     model = tables.train(table, "y", settings=QUICK, drop=["id"], **given)
-    assert model.told["rows"] == {"training": 60, "validation": 1, "test": 1}
+    assert model.metadata["rows"] == {"training": 60, "validation": 1, "test": 1}
     assert {one.mean for one in tables.importances(model, held_out)} == {0.0}
     for name in given:
         with pytest.raises(ValueError, match=f"{name} rows: there is no column 'a'"):
@@ -892,7 +894,7 @@ def test_a_file_that_lacks_a_setting_cannot_be_resumed(tmp_path: Path) -> None:
 @pytest.mark.once
 def test_free_text_accepts_a_seed_of_any_size() -> None:
     settings = tables.Settings(sizes=(8,), epochs=1, seed=2**32)
-    assert tables.train(frame(), "y", settings=settings).told["settings"]["seed"] == 2**32
+    assert tables.train(frame(), "y", settings=settings).metadata["settings"]["seed"] == 2**32
 
 
 @pytest.mark.once
@@ -910,7 +912,9 @@ def test_weights_count_a_row_as_often_as_they_say() -> None:
     twice = pd.concat([table, table[table["y"] == "yes"]])
     weighted = table.assign(w=np.where(table["y"] == "yes", 2.0, 1.0))
     found = [
-        tables.train(one, "y", validation=one, test=one, settings=QUICK, weights=w).told["report"]
+        tables.train(one, "y", validation=one, test=one, settings=QUICK, weights=w).metadata[
+            "report"
+        ]
         for one, w in ((twice, None), (weighted, "w"))
     ]
     assert found[0]["baseline"] == pytest.approx(found[1]["baseline"])
@@ -923,7 +927,7 @@ def test_balanced_classes_raise_the_balanced_accuracy() -> None:
     table = pd.DataFrame({"x": draw.normal(size=1000) + 1.3 * rare, "y": rare})
     settings = {name: tables.Settings(class_weight=name, epochs=30) for name in (None, "balanced")}
     found = {
-        name: tables.train(table, "y", settings=one).told["report"]["test"]
+        name: tables.train(table, "y", settings=one).metadata["report"]["test"]
         for name, one in settings.items()
     }
     assert found["balanced"]["balanced_accuracy"] > found[None]["balanced_accuracy"] + 0.1
@@ -944,7 +948,7 @@ def test_early_stopping_weighs_the_classes_as_training_does(weights: str | None)
     each = validation["w"] / validation["w"].mean() / validation["y"].map(sums)
     p = model.predict(validation)["probability_True"].to_numpy()
     losses = -np.log(np.where(validation["y"], p, 1.0 - p))
-    assert model.told["best"] == pytest.approx(np.average(losses, weights=each), rel=1e-4)
+    assert model.metadata["best"] == pytest.approx(np.average(losses, weights=each), rel=1e-4)
 
 
 @pytest.mark.compiled
@@ -953,10 +957,10 @@ def test_restarts_keep_the_best_network(xp: Any, tmp_path: Path) -> None:
     model = tables.train(frame(), "y", settings=settings, out=tmp_path / "model")
     last = model.history["validation_loss"]
     assert last.shape == (12, 3)
-    assert model.told["best"] == pytest.approx(last.min(), rel=1e-6)
-    assert model.told["member"] == int(last.min(axis=0).argmin())
+    assert model.metadata["best"] == pytest.approx(last.min(), rel=1e-6)
+    assert model.metadata["member"] == int(last.min(axis=0).argmin())
     assert tuple(tables.load(tmp_path / "model").theta.shape) == (model.network.size,)
-    assert model.told["report"]["validation"]["log_loss"] == pytest.approx(last.min(), rel=1e-4)
+    assert model.metadata["report"]["validation"]["log_loss"] == pytest.approx(last.min(), rel=1e-4)
 
 
 @pytest.mark.once
@@ -981,10 +985,10 @@ def test_a_training_that_is_killed_at_any_epoch_ends_at_the_same_theta(
             )
         except Killed:
             kept = tables.load(path)
-            assert kept.told["epoch"] == moment - 1
-            assert "report" not in kept.told
+            assert kept.metadata["epoch"] == moment - 1
+            assert "report" not in kept.metadata
     np.testing.assert_array_equal(xp.host(model.theta), xp.host(whole.theta))
-    assert model.told["report"] == {**whole.told["report"], "model": str(path)}
+    assert model.metadata["report"] == {**whole.metadata["report"], "model": str(path)}
     for name, values in whole.history.items():
         np.testing.assert_array_equal(model.history[name], values)
 
@@ -1019,7 +1023,7 @@ def test_a_finished_training_is_not_resumed(tmp_path: Path) -> None:
     made = tables.train(frame(), "y", settings=QUICK, out=path)
     again = tables.train(frame(), "y", settings=QUICK, out=path, resume=True, say=said.append)
     assert f"the training in {path} is finished" in said[-1]
-    assert again.told["report"] == made.told["report"]
+    assert again.metadata["report"] == made.metadata["report"]
 
 
 @pytest.mark.once
@@ -1147,7 +1151,7 @@ def test_a_messy_table_trains_as_it_is_and_beats_the_trivial_baseline(
     table, target = messy.TABLES[name]()
     table.to_csv(tmp_path / "table.csv", index=False)
     model = tables.train(tmp_path / "table.csv", target, out=tmp_path / "model")
-    report = model.told["report"]
+    report = model.metadata["report"]
     metric = "log_loss" if model.target.classes else "rmse"
     assert report["test"][metric] < 0.97 * report["baseline"][metric]
     assert len(tables.load(tmp_path / "model").predict(table)) == len(table)

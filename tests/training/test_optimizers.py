@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.backends import replaced
+from backprop_xp.backends import dispatch
 from backprop_xp.backends.libraries.numpy import updates
 from backprop_xp.training.optimizers import _passed, check_state, optimizer_beside
 
@@ -479,7 +479,7 @@ def test_what_a_backend_has_in_the_place_of_an_update_does_the_same(
     rates = xp.asarray(generator.uniform(0.1, 0.3, (*shape[:-1], 1)))
     for optimizer in (make(**options), make(**{**options, "learning_rate": rates})):
         ends = []
-        for rule in (type(optimizer).rule, replaced(type(optimizer).rule, rates)):
+        for rule in (type(optimizer).rule, dispatch(type(optimizer).rule, rates)):
             current = xp.asarray(theta.copy())
             state = optimizer.initialize(current)
             for gradient in gradients:

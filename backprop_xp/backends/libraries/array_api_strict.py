@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backprop_xp.backends.dtypes_and_devices import dtype_name, imported, try_library
-from backprop_xp.backends.guard import CONVERSIONS, explicit, holds_a_mask
+from backprop_xp.backends.guard import CONVERSION_METHODS, explicit, holds_a_mask
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
+    Conversion,
     Device,
-    Door,
     DType,
     DTypeNotKeptError,
     Namespace,
@@ -77,7 +77,7 @@ class ArrayAPIStrictBackend(Backend):
     def details(self) -> dict[str, str]:
         return {"standard": self.namespace().__array_api_version__}
 
-    def doors(self) -> Sequence[Door]:
+    def host_conversions(self) -> Sequence[Conversion]:
         """Return the conversions of the array class, and the ways from a device to the CPU's."""
         xp = imported("array_api_strict")
         if xp is None:
@@ -88,11 +88,14 @@ class ArrayAPIStrictBackend(Backend):
             return isinstance(array, kind) and array.device != host == device
 
         return [
-            *(Door(kind, name) for name in (*CONVERSIONS, "__buffer__", "__dlpack__")),
-            *(Door(xp, name) for name in _SHAPED_BY_VALUES),
-            *(Door(kind, name, shows=True) for name in ("__repr__", "__str__")),
-            *(Door(holder, name, moves) for holder, name in ((kind, "to_device"), (xp, "asarray"))),
-            Door(kind, "__getitem__", holds_a_mask(xp.bool)),
+            *(Conversion(kind, name) for name in (*CONVERSION_METHODS, "__buffer__", "__dlpack__")),
+            *(Conversion(xp, name) for name in _SHAPED_BY_VALUES),
+            *(Conversion(kind, name, shows=True) for name in ("__repr__", "__str__")),
+            *(
+                Conversion(holder, name, moves)
+                for holder, name in ((kind, "to_device"), (xp, "asarray"))
+            ),
+            Conversion(kind, "__getitem__", holds_a_mask(xp.bool)),
         ]
 
 

@@ -13,19 +13,19 @@ from backprop_xp.backends.dtypes_and_devices import (
     imported,
     try_library,
 )
-from backprop_xp.backends.guard import CONVERSIONS, explicit, holds_a_mask, leaves_by_dlpack
-from backprop_xp.backends.process_settings import process_wide
+from backprop_xp.backends.guard import CONVERSION_METHODS, explicit, holds_a_mask, leaves_by_dlpack
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
+    Conversion,
     Device,
-    Door,
     DType,
     DTypeNotKeptError,
     Memory,
     Namespace,
     Probe,
 )
+from backprop_xp.backends.scopes import process_wide
 
 torch = LazyModule("torch")
 _COMPARISONS = ("equal", "allclose", "is_nonzero")
@@ -87,10 +87,10 @@ class TorchBackend(Backend):
             array = array.float()
         return np.asarray(array.numpy())
 
-    def detached(self, array: Array) -> Array:
+    def detach(self, array: Array) -> Array:
         return array.detach()
 
-    def unrecorded(self) -> AbstractContextManager[object]:
+    def no_grad(self) -> AbstractContextManager[object]:
         context: AbstractContextManager[object] = torch.no_grad()
         return context
 
@@ -115,23 +115,24 @@ class TorchBackend(Backend):
     def details(self) -> dict[str, str]:
         return {"CUDA": torch.version.cuda or "none", "threads": str(torch.get_num_threads())}
 
-    def doors(self) -> Sequence[Door]:
+    def host_conversions(self) -> Sequence[Conversion]:
         """Return the conversions of tensors, on the CPU too, so that tests need no GPU."""
         modules = [xp for xp in map(imported, ("torch", "array_api_compat.torch")) if xp]
         if not modules:
             return ()
         tensor, has_mask = torch.Tensor, holds_a_mask(torch.bool, torch.uint8)
         return [
-            *(Door(tensor, name) for name in (*CONVERSIONS, *_COMPARISONS)),
-            *(Door(tensor, name) for name in ("item", "tolist", "numpy", "cpu")),
-            *(Door(modules[0], name) for name in _COMPARISONS),  # the wrapper's equal is entrywise
-            *(Door(tensor, name, shows=True) for name in ("__repr__", "__format__")),
-            Door(tensor, "__dlpack__", _exports),
-            Door(tensor, "to", _to_cpu),
-            *(Door(xp, "asarray", _to_cpu) for xp in modules),
-            *(Door(xp, name) for xp in (tensor, *modules) for name in _SHAPED_BY_VALUES),
-            *(Door(xp, "where", lambda *args, **kwargs: len(args) == 1) for xp in modules),
-            *(Door(tensor, name, has_mask) for name in ("__getitem__", "__setitem__")),
+            *(Conversion(tensor, name) for name in (*CONVERSION_METHODS, *_COMPARISONS)),
+            *(Conversion(tensor, name) for name in ("item", "tolist", "numpy", "cpu")),
+            # The wrapper's equal is entrywise.
+            *(Conversion(modules[0], name) for name in _COMPARISONS),
+            *(Conversion(tensor, name, shows=True) for name in ("__repr__", "__format__")),
+            Conversion(tensor, "__dlpack__", _exports),
+            Conversion(tensor, "to", _to_cpu),
+            *(Conversion(xp, "asarray", _to_cpu) for xp in modules),
+            *(Conversion(xp, name) for xp in (tensor, *modules) for name in _SHAPED_BY_VALUES),
+            *(Conversion(xp, "where", lambda *args, **kwargs: len(args) == 1) for xp in modules),
+            *(Conversion(tensor, name, has_mask) for name in ("__getitem__", "__setitem__")),
         ]
 
 

@@ -13,22 +13,22 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backprop_xp.backends.dtypes_and_devices import LazyModule, imported, is_installed
-from backprop_xp.backends.guard import CONVERSIONS, explicit, leaves_by_dlpack
+from backprop_xp.backends.guard import CONVERSION_METHODS, explicit, leaves_by_dlpack
 from backprop_xp.backends.libraries.cupy.fused import FUSED
-from backprop_xp.backends.libraries.cupy.namespace import placing
+from backprop_xp.backends.libraries.cupy.namespace import device_aware
 from backprop_xp.backends.libraries.cupy.update_kernels import launch, rules
-from backprop_xp.backends.process_settings import process_wide
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
+    Conversion,
     Device,
-    Door,
     DType,
     Function,
     Memory,
     Namespace,
     Probe,
 )
+from backprop_xp.backends.scopes import process_wide
 
 cupy = LazyModule("cupy")
 _DRIVER = "check that nvidia-smi lists a GPU and that its driver fits CuPy's CUDA version"
@@ -110,7 +110,7 @@ class CuPyBackend(Backend):
         cupy.cuda.Device(device).synchronize()
 
     @contextlib.contextmanager
-    def apart(self, device: Device | None = None) -> Iterator[None]:
+    def background_copies(self, device: Device | None = None) -> Iterator[None]:
         """Copy on a separate stream, and wait for that stream alone.
 
         CuPy copies from pinned memory, into memory that its pool keeps for that stream. The pool
@@ -165,16 +165,16 @@ class CuPyBackend(Backend):
             details["memory pool"] = f"{pool.used_bytes()} of {pool.total_bytes()} bytes in use"
         return details
 
-    def doors(self) -> Sequence[Door]:
+    def host_conversions(self) -> Sequence[Conversion]:
         """Return the conversions of CuPy's arrays; ``cupy.asnumpy`` goes through ``get``."""
         if imported("cupy") is None:
             return ()
         own = ("get", "item", "tolist", "tobytes", "tofile", "dump", "dumps")
         shows = ("__repr__", "__str__", "__format__")
         return [
-            *(Door(cupy.ndarray, name) for name in (*CONVERSIONS, *own)),
-            *(Door(cupy.ndarray, name, shows=True) for name in shows),
-            Door(cupy.ndarray, "__dlpack__", leaves_by_dlpack),
+            *(Conversion(cupy.ndarray, name) for name in (*CONVERSION_METHODS, *own)),
+            *(Conversion(cupy.ndarray, name, shows=True) for name in shows),
+            Conversion(cupy.ndarray, "__dlpack__", leaves_by_dlpack),
         ]
 
 
@@ -207,7 +207,7 @@ def _namespace() -> Namespace:
         return cupy.clip(x, min, max)
 
     # The wrapper's clip and sign select by masks, for which the host waits up to four times.
-    return placing(array_api_compat.cupy, cupy.cuda.Device, clip=clip, sign=cupy.sign)
+    return device_aware(array_api_compat.cupy, cupy.cuda.Device, clip=clip, sign=cupy.sign)
 
 
 backend = CuPyBackend()

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from backprop_xp.backends.closures import read_by
+from backprop_xp.backends.closures import outer_variables
+from backprop_xp.backends.dtypes_and_devices import LazyModule
 from backprop_xp.backends.libraries.cupy.row_kernels import (
     CATEGORICAL,
     NORMALIZED,
@@ -22,6 +23,7 @@ from backprop_xp.backends.libraries.cupy.row_kernels import (
 )
 from backprop_xp.backends.protocol import Array, Function
 
+cupy = LazyModule("cupy")
 Result: TypeAlias = Any  # that of a reference function, or NotImplemented
 Share: TypeAlias = Array | float  # of each sample in the mean
 Activation: TypeAlias = Any  # of networks.activations, which is on a higher floor
@@ -32,8 +34,6 @@ class _Fused:
 
     def __init__(self, function: Function) -> None:
         self.function = function
-        import cupy
-
         self.fused = cupy.fuse(kernel_name="backprop_xp_fused")(function)
         # By the dtypes and axes of the arguments: CuPy records the function for each.
         self.is_fusible: dict[Hashable, bool] = {}
@@ -78,7 +78,7 @@ def _variables(function: Function) -> tuple[Hashable, ...] | None:
     """Return the outer variables that a user's function reads, None if one has no hash."""
     if str(getattr(function, "__module__", "")).startswith("backprop_xp."):
         return ()
-    variables = tuple(read_by(function))
+    variables = tuple(outer_variables(function))
     try:
         hash(variables)
     except TypeError:
@@ -170,8 +170,6 @@ def _categorical(o: Array, t: Array, share: Share) -> Result:
         return NotImplemented
     is_number = isinstance(share, float)
     rows, n = o.size // o.shape[-1], o.shape[-1]
-    import cupy
-
     value, g = cupy.empty(o.shape[:-1], o.dtype), cupy.empty(o.shape, o.dtype)
     arrays = contiguous(o), contiguous(t), value, g
     launch_rows(CATEGORICAL, rows, n, o.dtype, t.size // n, share if is_number else 1.0, *arrays)
@@ -215,8 +213,6 @@ DROPOUT = (
 @functools.cache
 def _dropout() -> Function:
     name, inputs, outputs, body = DROPOUT
-    import cupy
-
     kernel: Function = cupy.ElementwiseKernel(inputs, outputs, body, name, preamble=DROPOUT_HASH)
     return kernel
 
@@ -234,8 +230,6 @@ def _normalized(x: Array, scale: Array, bias: Array, epsilon: float) -> Result:
     if not (_are_plain(x, scale, bias) and x.size and x.shape[:-2] == scale.shape[:-2]):
         return NotImplemented
     batch, n = x.shape[-2:]
-    import cupy
-
     y, normed = cupy.empty(x.shape, x.dtype), cupy.empty(x.shape, x.dtype)
     inverse = cupy.empty((*x.shape[:-1], 1), x.dtype)
     arrays = contiguous(x), contiguous(scale), contiguous(bias), y, normed, inverse
@@ -248,8 +242,6 @@ def _normalized_back(g: Array, scale: Array, normed: Array, inverse: Array) -> R
     if not (_are_plain(g, scale, normed, inverse) and g.size and alike):
         return NotImplemented
     batch, n = g.shape[-2:]
-    import cupy
-
     back = cupy.empty(g.shape, g.dtype)
     arrays = *map(contiguous, (g, scale, normed, inverse)), back
     launch_rows(NORMALIZED_BACK, g.size // n, n, g.dtype, batch, *arrays)
@@ -257,14 +249,10 @@ def _normalized_back(g: Array, scale: Array, normed: Array, inverse: Array) -> R
 
 
 def _blank(array: Array) -> Array:
-    import cupy
-
     return cupy.empty(array.shape, array.dtype)
 
 
 def _product_into(out: Array, a: Array, b: Array) -> Array:
-    import cupy
-
     return cupy.matmul(a, b, out=out)
 
 
@@ -278,8 +266,6 @@ def _sum_over_batch(array: Array, out: Array | None = None, factor: Array | None
 @functools.cache
 def _sum_of_products() -> Function:
     name = "backprop_xp_sum_of_products"
-    import cupy
-
     kernel: Function = cupy.ReductionKernel("T x, T y", "T z", "x * y", "a + b", "z = a", "0", name)
     return kernel
 

@@ -16,7 +16,7 @@ _MAKERS = (
 )
 
 
-def placing(compat: Namespace, device: Function, **own: object) -> Namespace:
+def device_aware(compat: Namespace, device: Function, **own: object) -> Namespace:
     """Return a copy of ``array_api_compat.cupy`` whose functions honour ``device``.
 
     Without ``device``, an array made from another is made on its device, as in the standard.

@@ -9,7 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from backprop_xp.backends.dtypes_and_devices import LazyModule
 from backprop_xp.backends.protocol import Array, DType, Function
+
+cupy = LazyModule("cupy")
 
 
 class RowKernel(NamedTuple):
@@ -127,8 +130,6 @@ def source(kernel: RowKernel, dtype: DType) -> str:
 def _compiled(kernel: RowKernel, dtype: DType) -> Function:
     # Contracted products and sums would round differently from the reference's.
     options = ("--fmad=false",)
-    import cupy
-
     compiled: Function = cupy.RawKernel(source(kernel, dtype), kernel.name, options=options)
     return compiled
 
@@ -150,6 +151,4 @@ def launch_rows(
 
 def contiguous(array: Array) -> Array:
     """Return an array in C order, itself if it is."""
-    import cupy
-
     return cupy.ascontiguousarray(array)

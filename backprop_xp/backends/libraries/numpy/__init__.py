@@ -15,13 +15,13 @@ def _unpack(layout: Any, theta: Array) -> list[tuple[Array, ...]]:
     return [
         tuple(
             [
-                theta[..., None, place.part]
-                if place.shape[:-1] == (1,)
-                else theta[..., place.part].reshape(stack + place.shape)
-                for place in places
+                theta[..., None, parameter.part]
+                if parameter.shape[:-1] == (1,)
+                else theta[..., parameter.part].reshape(stack + parameter.shape)
+                for parameter in layer
             ]
         )
-        for places in layout
+        for layer in layout
     ]
 
 
