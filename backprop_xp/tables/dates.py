@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -90,15 +90,10 @@ def split_dates(dates: np.ndarray, parts: Sequence[str]) -> np.ndarray:
 
     ``weekday`` is 1 on Mondays; ``total_seconds`` counts from 1970.
     """
-    months, days = dates.astype("datetime64[M]"), dates.astype("datetime64[D]")
-    functions: dict[str, Callable[[], np.ndarray]] = {
-        "year": lambda: months.astype("datetime64[Y]").astype(int) + 1970,
-        "month": lambda: months.astype(int) % 12 + 1,
-        "day": lambda: (days - months).astype(int) + 1,
-        "hour": lambda: (dates - days).astype("timedelta64[h]").astype(int),
-        "total_seconds": lambda: (dates - np.datetime64(0, "s")) / np.timedelta64(1, "s"),
-        "weekday": lambda: (days.astype(int) + 3) % 7 + 1,  # 1970 began on a Thursday
+    index = pd.DatetimeIndex(dates)
+    derived = {
+        "total_seconds": (dates - np.datetime64(0, "s")) / np.timedelta64(1, "s"),
+        "weekday": index.weekday + 1,
     }
-    values = np.stack([functions[part]() for part in parts], axis=1).astype("float64")
-    values[np.isnat(dates)] = np.nan
-    return values
+    columns = [derived[part] if part in derived else getattr(index, part) for part in parts]
+    return np.stack(columns, axis=1).astype("float64")

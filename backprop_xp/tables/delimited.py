@@ -1,18 +1,16 @@
 """Delimited text, such as CSV: detection of separator and decimal sign, and types of columns.
 
-pandas parses. Our own passes find lines that are too short, and codes such as 007, which pandas
-reads as numbers.
+pyarrow reads strings, and refuses lines that are too short. Each column is then cast to numbers,
+unless it has a code such as 007.
 """
 
 import codecs
+import contextlib
 import csv
 import io
-import itertools
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,7 +22,6 @@ from backprop_xp.tables.values import (
     PLAIN,
     distinct,
     has_style,
-    is_string,
     numbers,
 )
 
@@ -33,9 +30,9 @@ _SEPARATORS = ",;\t|"
 _LINES, _CHARACTERS = 50, 2**15
 # Bytes that hold these lines of a wide table too; and the longest line that pyarrow reads.
 _HEAD, _LONGEST = 2**22, 2**24
-# Bytes of a block that fits the processor's cache.
-_BLOCK = 2**18
-_CODE = r"^\s*0\d+\s*$"
+# Fields of a column that are tried before all of them.
+_SAMPLE = 100
+_BOOLEANS = pa.array([None, "True", "TRUE", "true", "False", "FALSE", "false"])
 
 
 class Options(NamedTuple):
@@ -98,116 +95,81 @@ def read_delimited(file: BinaryIO, options: Options) -> pd.DataFrame:
     In the columns ``texts`` only an empty field is a missing value. Raises ValueError, with the
     line's number, for a line of more or fewer fields than the first.
     """
-    names = options.names
     try:
-        frame = _parse(file, options)
-        expected = (len(frame) + 1) * (len(names) - 1)
-        separators, quotes, has_codes = _census(file, options.separator)
-        if quotes or separators != expected:  # quotes may hold separators
-            _read_strings(file, names[:1], options)
-    except (pd.errors.ParserError, pd.errors.ParserWarning, pa.ArrowInvalid):
+        table = _read_strings(file, len(options.names), options.separator)
+    except pa.ArrowInvalid:
         _check_lines(file, options.separator)
         raise
-    if has_codes:
-        _restore_codes(frame, file, options)
-    if options.decimal == ",":
-        _convert_european(frame, options)
-    return frame
+    _require_closed_quotes(file, table)
+    columns = zip(options.names, table.columns, strict=True)
+    return pd.DataFrame(
+        {
+            name: strings.to_pandas() if name in options.texts else _convert(strings, options)
+            for name, strings in columns
+        }
+    )
 
 
-def _census(file: BinaryIO, separator: str) -> tuple[int, int, bool]:
-    """Return the counts of separators and quotes, and whether some field may be a code.
-
-    Such a field begins with 0 and a digit, and is not a date or time.
-    """
+def _read_strings(file: BinaryIO, n: int, separator: str) -> pa.Table:
+    """Return n columns of strings; raise ArrowInvalid for a line of more or fewer fields."""
     file.seek(0)
-    separators, quotes, has_codes, before = 0, 0, False, b"\n"
-    for block in itertools.chain(iter(lambda: file.read(_BLOCK), b""), [b"\n"]):
-        joined = before + block
-        data = np.frombuffer(joined, dtype=np.uint8)
-        begins = data == ord(separator)
-        separators += int(np.count_nonzero(begins[len(before) :]))
-        quotes += block.count(b'"')
-        begins |= data == ord("\n")
-        begins |= data == ord('"')
-        found = begins[:-3] & (data[1:-2] == ord("0"))
-        found &= data[2:-1] - np.uint8(ord("0")) < 10
-        if found.any():
-            has_codes |= not np.isin(data[3:][found], list(b".-/: ")).all()
-        before = joined[-3:]
-    return separators, quotes, has_codes
-
-
-def _parse(file: BinaryIO, options: Options, *, low_memory: bool = True) -> pd.DataFrame:
-    missing = {name: [""] if name in options.texts else [*MISSING] for name in options.names}
-    file.seek(0)
-    try:
-        with warnings.catch_warnings():
-            # pandas only warns when it cuts a line longer than the first, or mixes types.
-            warnings.simplefilter("error")
-            return pd.read_csv(
-                getattr(file, "name", file),  # by its path is a tenth faster
-                sep=options.separator,
-                decimal=options.decimal,
-                index_col=False,
-                encoding="utf-8",
-                low_memory=low_memory,
-                dtype=dict.fromkeys(options.texts, "str"),
-                keep_default_na=False,
-                na_values=missing if options.texts else [*MISSING],
-            )
-    except pd.errors.DtypeWarning:  # the blocks of a file differ in type: read it as one
-        return _parse(file, options, low_memory=False)
-
-
-def _read_strings(file: BinaryIO, names: Sequence[str], options: Options) -> pa.Table:
-    """Return columns as strings; pyarrow refuses a line of more or fewer fields than the first."""
-    file.seek(0)
-    return arrow_csv.read_csv(
+    table = arrow_csv.read_csv(
         file,
         read_options=arrow_csv.ReadOptions(
-            use_threads=False,
-            block_size=_LONGEST,
-            column_names=options.names,
-            skip_rows_after_names=1,
+            use_threads=False, block_size=_LONGEST, autogenerate_column_names=True
         ),
         parse_options=arrow_csv.ParseOptions(
-            delimiter=options.separator,
+            delimiter=separator,
             newlines_in_values=True,
             invalid_row_handler=lambda row: "error" if row.text.strip() else "skip",
         ),
         convert_options=arrow_csv.ConvertOptions(
-            include_columns=names,
-            column_types=dict.fromkeys(names, pa.string()),
-            null_values=list(MISSING),
+            column_types={f"f{i}": pa.string() for i in range(n)},
+            null_values=[""],
             strings_can_be_null=True,
         ),
     )
+    return table.slice(1)  # without the names
 
 
-def _restore_codes(frame: pd.DataFrame, file: BinaryIO, options: Options) -> None:
-    """Replace each column of integers that has a code such as 007 by its strings."""
-    integers = [name for name in frame if _is_whole(frame[name])]
-    if integers:
-        strings = _read_strings(file, integers, options)
-        for name, column in zip(integers, strings.columns, strict=True):
-            if pc.any(pc.match_substring_regex(column, _CODE)).as_py():
-                frame[name] = column.to_pandas()
+def _require_closed_quotes(file: BinaryIO, table: pa.Table) -> None:
+    """Raise ValueError if a quote is open at the end: the last field holds the lines behind it."""
+    last = table.columns[-1][-1].as_py() if table.num_rows else None
+    if last and "\n" in last:
+        file.seek(-len(last), io.SEEK_END)
+        if not file.read().rstrip().endswith(b'"'):
+            raise ValueError(f"EOF inside string: a quote before {last[:20]!r} is not closed.")
 
 
-def _is_whole(column: pd.Series) -> bool:
-    """Whether a column holds integers, or integers and missing values."""
-    has_missing = column.dtype.kind == "f" and column.hasnans
-    return column.dtype.kind in "iu" or (has_missing and bool((column.dropna() % 1.0 == 0.0).all()))
+def _convert(strings: pa.ChunkedArray, options: Options) -> pd.Series:
+    """Return a column's integers, floating numbers or booleans, otherwise its strings."""
+    found = _cast(strings, options.decimal)
+    if found is None:
+        is_missing = pc.is_in(strings, value_set=pa.array(MISSING))
+        strings = pc.if_else(is_missing, pa.scalar(None, pa.string()), strings)
+        found = _cast(pc.utf8_trim_whitespace(strings), options.decimal)
+    column = (strings if found is None else found).to_pandas()
+    if found is None and options.decimal == "," and _is_european(column.head(_SAMPLE), column):
+        return pd.Series(numbers(column, EUROPEAN)[0])
+    return column
 
 
-def _convert_european(frame: pd.DataFrame, options: Options) -> None:
-    """Replace each column of strings such as 1.234,5 by its numbers."""
-    for name in frame:
-        column = frame[name]
-        first = column.head(100)  # mostly enough to decide
-        if is_string(column) and name not in options.texts and _is_european(first, column):
-            frame[name] = numbers(column, EUROPEAN)[0]
+def _cast(words: pa.ChunkedArray, decimal: str) -> pa.ChunkedArray | None:
+    """Return the numbers or booleans that words hold; None if one is something else, or a code."""
+    if decimal == ",":
+        if pc.any(pc.match_substring(words, ".")).as_py():  # thousands, or another style
+            return None
+        words = pc.replace_substring(words, ",", ".")
+    for kind in (pa.int64(), pa.uint64(), pa.float64()):
+        with contextlib.suppress(pa.ArrowInvalid):
+            pc.cast(words[:_SAMPLE], kind)  # mostly enough to fail
+            found = pc.cast(words, kind)
+            is_code = pc.and_(pc.starts_with(words, "0"), pc.greater(pc.binary_length(words), 1))
+            return None if kind != pa.float64() and pc.any(is_code).as_py() else found
+    are_booleans = all(
+        pc.all(pc.is_in(part, value_set=_BOOLEANS)).as_py() for part in (words[:_SAMPLE], words)
+    )
+    return pc.cast(words, pa.bool_()) if are_booleans else None
 
 
 def _is_european(*columns: pd.Series) -> bool:

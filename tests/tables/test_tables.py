@@ -16,7 +16,6 @@ import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.tables import (
     dates,
-    delimited,
     evaluation,
     preparation,
     problem,
@@ -600,22 +599,43 @@ def test_codes_that_begin_with_a_zero_stay_strings(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["", "\n"])
 @pytest.mark.parametrize("quote", ["", '"'])
-def test_a_code_is_found_at_any_position_in_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quote: str, ending: str
-) -> None:
+def test_a_code_is_found_at_any_position_in_a_file(tmp_path: Path, quote: str, ending: str) -> None:
     path = tmp_path / "table.csv"
-    rows = [f"{i},{i}" for i in range(8)]
-    for piece in (1, 2, 3, 7, 2**18):
-        monkeypatch.setattr(delimited, "_BLOCK", piece)
-        for code, place in (("007", 0), ("007", 1), ("07", 1)):
+    for rows in (8, 300):  # also behind those that are tried first
+        lines = [f"{i},{i}" for i in range(rows)]
+        for code, place in (("007", 0), ("007", 1), ("07", 1), (" 07", 0), ("0x1F", 1)):
             last = ["7", "7"]
             last[place] = f"{quote}{code}{quote}"
-            path.write_text("\n".join([",n", *rows, ",".join(last)]) + ending)
+            path.write_text("\n".join([",n", *lines, ",".join(last)]) + ending)
             found = tables.read(path).iloc[:, place]
-            assert found.tolist() == [*map(str, range(8)), code]
+            assert found.tolist() == [*map(str, range(rows)), code]
     path.write_text("n,day,at\n1,01.02.2020,00:15\n2,03.04.2020,08:20\n")
-    monkeypatch.setattr(delimited, "_read_strings", pytest.fail)  # no code, no second reading
     assert tables.read(path)["n"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ([" 5", "6 ", "NA"], [5.0, 6.0, None]),
+        (["0.1", "1e-3", "-inf"], [0.1, 1e-3, -np.inf]),
+        (["18446744073709551615", "1"], [2**64 - 1, 1]),
+        (["True", "FALSE"], [True, False]),
+        (["True", "", "false"], [1.0, None, 0.0]),
+        (["True", "1"], ["True", "1"]),
+        (["a", "?", " NA"], ["a", None, " NA"]),
+        (["l1\nl2", "x"], ["l1\nl2", "x"]),
+        (["x", "l1\nl2\n"], ["x", "l1\nl2\n"]),
+        (['a "b"', "x"], ['a "b"', "x"]),
+    ],
+)
+def test_the_fields_of_a_column_decide_its_type(
+    tmp_path: Path, fields: list[str], expected: list[Any]
+) -> None:
+    path = tmp_path / "table.csv"
+    pd.DataFrame({"k": 1, "a": fields}).to_csv(path, index=False)
+    found = tables.read(path)["a"]
+    assert [None if value != value else value for value in found.tolist()] == expected
+    assert type(found.tolist()[0]) is type(expected[0])
 
 
 @pytest.mark.once
