@@ -3,7 +3,7 @@
 import math
 import operator
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Real
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,9 +27,16 @@ def choose(table: Mapping[str, T], choice: str | T, name: str) -> T:
             wanted = "a function" if kind is FunctionType else f"a bx.{kind.__name__}"
             raise TypeError(f"{name} must be a name or {wanted}, not {choice!r}.")
         return choice
-    if choice not in table:
-        raise ValueError(f"{name} {choice!r} is unknown. {nearest(choice, table)}")
-    return table[choice]
+    return table[known(choice, table, name)]
+
+
+def known(value: Any, names: Collection[str], name: str) -> Any:
+    """Return a value that is one of the names; TypeError for another type, else ValueError."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be one of {', '.join(names)}, not {value!r}.")
+    if value not in names:
+        raise ValueError(f"{name} {value!r} is unknown. {nearest(value, list(names))}")
+    return value
 
 
 def nearest(name: str, known: Mapping[str, object] | list[str]) -> str:

@@ -16,7 +16,7 @@ from backprop_xp.backends.dtypes_and_devices import device_of, dtype_name, log
 from backprop_xp.backends.protocol import Array, Backend, Conversion, DType, Function
 from backprop_xp.backends.registry import loaded, observers
 from backprop_xp.backends.scopes import Scope, process_wide
-from backprop_xp.checks import nearest
+from backprop_xp.checks import known
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,7 +26,6 @@ CONVERSION_METHODS = (
     *("__bool__", "__int__", "__float__", "__complex__", "__index__", "__iter__", "__array__"),
 )
 
-_MODES = ["disallow", "log", "allow"]
 _active: ContextVar[tuple[str, ...]] = ContextVar("backprop_xp.transfer_guard", default=())
 _lock = threading.Lock()
 _wrapped: set[str] = set()  # names of backends
@@ -59,11 +58,7 @@ class transfer_guard(Scope[str]):  # noqa: N801 - it reads as a function
     """
 
     def __init__(self, mode: str) -> None:
-        if not isinstance(mode, str):
-            raise TypeError(f"mode must be one of {', '.join(_MODES)}, not {mode!r}.")
-        if mode not in _MODES:
-            raise ValueError(f"mode {mode!r} is unknown. {nearest(mode, _MODES)}")
-        super().__init__(_active, mode)
+        super().__init__(_active, known(mode, ["disallow", "log", "allow"], "mode"))
         self._entered: list[contextlib.ExitStack] = []
 
     def _recreate_cm(self) -> Self:

@@ -30,7 +30,7 @@ sys.path[:] = sys.argv[3:]
 from backprop_xp.backends import choice, probing, registry
 probing.answer(sys.argv[2], registry, choice)
 """
-Fields: TypeAlias = list[Any]  # of a Report or a Choice, as JSON has them
+Answer: TypeAlias = Any  # a Report's fields or a selection, as JSON has them; a string: no answer
 
 
 class Report(NamedTuple):
@@ -39,16 +39,6 @@ class Report(NamedTuple):
     probe: Probe
     devices: tuple[tuple[str, Memory | None], ...] = ()
     details: Mapping[str, str] = MappingProxyType({})
-
-
-class Choice(NamedTuple):
-    """The names in the selection that the environment alone makes, or its error."""
-
-    backend: str = ""
-    device: str = ""
-    dtype: str = ""
-    source: str = ""
-    error: str = ""
 
 
 def probe_in_children(names: Sequence[str], seconds: float = SECONDS) -> dict[str, Report]:
@@ -61,16 +51,21 @@ def probe_in_children(names: Sequence[str], seconds: float = SECONDS) -> dict[st
     return {name: _report(name, answer) for name, answer in _ask(names, seconds).items()}
 
 
-def survey(names: Sequence[str], seconds: float = SECONDS) -> tuple[Choice, dict[str, Report]]:
-    """Return the choice of the environment, and ``probe_in_children(names, seconds)``."""
+def survey(
+    names: Sequence[str], seconds: float = SECONDS
+) -> tuple[Mapping[str, str], dict[str, Report]]:
+    """Return the selection of the environment, and ``probe_in_children(names, seconds)``.
+
+    The selection has ``backend``, ``device``, ``dtype`` and ``source``, or only an ``error``.
+    """
     answers = _ask(["", *names], seconds)
-    fields = answers.pop("")
-    if isinstance(fields, str):
-        fields = [*Choice(error=f"resolving the choice of the environment: {fields}")]
-    return Choice(*fields), {name: _report(name, answer) for name, answer in answers.items()}
+    selection = answers.pop("")
+    if isinstance(selection, str):
+        selection = {"error": f"resolving the choice of the environment: {selection}"}
+    return selection, {name: _report(name, answer) for name, answer in answers.items()}
 
 
-def _report(name: str, answer: Fields | str) -> Report:
+def _report(name: str, answer: Answer) -> Report:
     if isinstance(answer, str):
         hint = f'see more by python -c "import backprop_xp as bx; bx.get_backend({name!r})"'
         return Report(Probe(False, None, answer, hint))
@@ -79,7 +74,7 @@ def _report(name: str, answer: Fields | str) -> Report:
     return Report(Probe(*probe), tuple(devices), details)
 
 
-def _ask(names: Sequence[str], seconds: float) -> dict[str, Fields | str]:
+def _ask(names: Sequence[str], seconds: float) -> dict[str, Answer]:
     """Return each child's answer, or the reason why there is none; ``""`` asks for the choice."""
     command = [sys.executable, "-P", "-c", _PROGRAM, str(math.ceil(seconds) + 1)]
     # JAX would take three quarters of a GPU from the other libraries.
@@ -109,12 +104,11 @@ def _ask(names: Sequence[str], seconds: float) -> dict[str, Fields | str]:
         return answers
 
 
-def _answer(status: int, out: IO[bytes], err: IO[bytes]) -> Fields | str:
+def _answer(status: int, out: IO[bytes], err: IO[bytes]) -> Answer:
     out.seek(0)
     err.seek(0)
     with contextlib.suppress(ValueError):
-        fields: Fields = json.loads(out.read())
-        return fields
+        return json.loads(out.read())
     end = f"exit status {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"
     last = err.read().decode(errors="replace").strip().splitlines()[-1:]
     return f"the trial ended by {end}" + "".join(f": {line.strip()[:300]}" for line in last)
@@ -137,7 +131,7 @@ def answer(name: str, registry: ModuleType, choice: ModuleType) -> None:
     # A library's own output goes to stderr: stdout holds the answer alone.
     channel = os.dup(1)
     os.dup2(2, 1)
-    text = json.dumps(_trial(name, registry) if name else _choice(choice))
+    text = json.dumps(_trial(name, registry) if name else _selection(choice))
     with os.fdopen(channel, "w", encoding="ascii") as stream:
         stream.write(text)
     os._exit(0)  # without the library's clean-up, which may hang or crash as well
@@ -158,9 +152,10 @@ def _trial(name: str, registry: ModuleType) -> Report:
     return Report(probe, tuple(devices), details)
 
 
-def _choice(choice: ModuleType) -> Choice:
+def _selection(choice: ModuleType) -> dict[str, str]:
     try:
         backend, device, dtype, source = choice.resolve()
     except Exception as error:
-        return Choice(error=str(error) or in_words(error))
-    return Choice(backend.name, backend.device_name(device), dtype_name(dtype), source)
+        return {"error": " ".join(str(error).split()) or in_words(error)}
+    names = {"backend": backend.name, "device": backend.device_name(device)}
+    return {**names, "dtype": dtype_name(dtype), "source": source}

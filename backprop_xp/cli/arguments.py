@@ -18,7 +18,6 @@ T = TypeVar("T")
 
 # Numbers: 0.8 GB in float64, of which a training needs several times as much.
 _MAX_NUMBERS = 10**8
-_PICTURES = (".png", ".svg", ".pdf")
 TABLE = "A table: .csv, .tsv, .jsonl (or .gz, .bz2 of it), .parquet, .feather, .npz."
 
 
@@ -88,13 +87,6 @@ def count_parameters(sizes: Sequence[int]) -> int:
     return sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(sizes))
 
 
-def picture_path(path: Path | None) -> Path | None:
-    """Check the path of a picture before anything is computed: its format, and ``file_path``."""
-    if path is not None and path.suffix.lower() not in _PICTURES:
-        raise typer.BadParameter(f"{path} must end in {', '.join(_PICTURES)}.")
-    return file_path(path)
-
-
 def file_path(path: Path | None) -> Path | None:
     """Check that a file can be written at the path, before anything is computed."""
     if path is None:
@@ -107,6 +99,17 @@ def file_path(path: Path | None) -> Path | None:
     if not os.access(path.parent, os.W_OK):
         raise typer.BadParameter(f"{path} cannot be written: {path.parent} is read-only.")
     return path
+
+
+def path_with(*suffixes: str) -> Callable[[Path | None], Path | None]:
+    """Return the callback of an option that is the path of a file with one of the suffixes."""
+
+    def callback(path: Path | None) -> Path | None:
+        if path is not None and path.suffix.lower() not in suffixes:
+            raise typer.BadParameter(f"{path} must end in {', '.join(suffixes)}.")
+        return file_path(path)
+
+    return callback
 
 
 def refuse_overwriting(inputs: Iterable[object], outputs: Mapping[str, Path | None]) -> None:
@@ -163,6 +166,7 @@ Decimal: TypeAlias = Annotated[
 Encoding: TypeAlias = Annotated[
     str | None, typer.Option(help="An encoding such as latin1. Default: UTF-8.")
 ]
+picture_path = path_with(".png", ".svg", ".pdf")
 Json: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout instead.")
 ]

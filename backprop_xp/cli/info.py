@@ -58,11 +58,10 @@ def info(as_json: Json = False) -> None:
 
 def collect(seconds: float = SECONDS) -> Info:
     """Try every backend, each for at most so many seconds, and return what was found."""
-    choice, reports = survey(registry.names(), seconds)
-    selection = {name: text for name, text in choice._asdict().items() if name != "error"}
+    selection, reports = survey(registry.names(), seconds)
     return {
         "backprop_xp": bx.__version__,
-        "selection": {"error": one_line(choice.error)} if choice.error else selection,
+        "selection": selection,
         "environment": _environment(),
         "unknown_variables": {
             name: nearest(name, _OURS) for name in sorted({*_environment()} - {*_OURS, *_THEIRS})

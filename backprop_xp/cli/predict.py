@@ -13,7 +13,7 @@ from backprop_xp.cli.arguments import (
     Decimal,
     Encoding,
     Separator,
-    file_path,
+    path_with,
     refuse_overwriting,
     split_names,
 )
@@ -23,18 +23,12 @@ from backprop_xp.files.container import write
 if TYPE_CHECKING:
     import pandas as pd
 
-_FORMATS = (".csv", ".parquet")
-
-
-def _check_out(path: Path | None) -> Path | None:
-    if path is not None and path.suffix.lower() not in _FORMATS:
-        raise typer.BadParameter(f"{path} must end in {' or '.join(_FORMATS)}.")
-    return file_path(path)
-
-
 Out: TypeAlias = Annotated[
     Path | None,
-    typer.Option(callback=_check_out, help="Write .csv or .parquet. Default: CSV on stdout."),
+    typer.Option(
+        callback=path_with(".csv", ".parquet"),
+        help="Write .csv or .parquet. Default: CSV on stdout.",
+    ),
 ]
 Keep: TypeAlias = Annotated[str, typer.Option(help="Columns of the table to copy: A,B.")]
 

@@ -7,7 +7,7 @@ import scipy.optimize
 from scipy.optimize import OptimizeResult
 from sklearn.exceptions import ConvergenceWarning
 
-from backprop_xp.backends import Array, array_namespace, require_owner, to_host, to_host_together
+from backprop_xp.backends import Array, array_namespace, to_device_of, to_host, to_host_together
 from backprop_xp.checks import stacklevel
 from backprop_xp.estimators.parameters import Model
 from backprop_xp.estimators.stochastic import Report, Task, index_of_best
@@ -31,9 +31,7 @@ class Search:
 
     def moved(self, vector: np.ndarray) -> Array:
         """Return a vector on theta's device and in its dtype."""
-        theta = self._task.theta
-        home, device = require_owner(theta, "theta"), getattr(theta, "device", None)
-        return home.from_host(vector, theta.dtype, device)
+        return to_device_of(self._task.theta, vector, self._task.theta.dtype)
 
     def evaluate(self, vector: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the loss and the gradient, in float64."""

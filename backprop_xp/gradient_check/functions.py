@@ -7,6 +7,7 @@ perturbed point that cannot be evaluated has NaN as its result.
 
 import contextlib
 import copy
+import functools
 import math
 import time
 import warnings
@@ -24,14 +25,7 @@ from backprop_xp.gradient_check.problems import CheckOptions, Problem
 DOUBLE, SINGLE, HALF = 2.0**-52, 2.0**-23, 2.0**-10
 # With fewer copies than this, a trial whether value takes stacks costs more than it saves.
 _WORTH_STACKING = 16
-
-
-@process_wide
-@contextlib.contextmanager
-def _no_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+_no_warnings = process_wide(functools.partial(warnings.catch_warnings, action="ignore"))
 
 
 @dataclass

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 
 from backprop_xp.backends import to_host
-from backprop_xp.checks import integer, nearest, real
+from backprop_xp.checks import integer, known, nearest, real
 from backprop_xp.gradient_check.points import Point, Structure, flatten_like
 
 METHODS = ["auto", "complex_step", "centered", "directional", "taylor"]
@@ -64,11 +64,8 @@ def checked_options(given: CheckOptions) -> CheckOptions:
     for name in set(given) - set(DEFAULTS):
         raise TypeError(f"{name!r} is not an option. {nearest(name, list(DEFAULTS))}")
     options: CheckOptions = {**DEFAULTS, **given}
-    method, tangent, batched = options["method"], options["tangent"], options["batched"]
-    if not isinstance(method, str):
-        raise TypeError(f"method must be a name such as 'auto', not {method!r}.")
-    if method not in METHODS:
-        raise ValueError(f"method {method!r} is unknown. {nearest(method, METHODS)}")
+    tangent, batched = options["tangent"], options["batched"]
+    known(options["method"], METHODS, "method")
     if not isinstance(batched, bool | None):
         raise TypeError(f"batched must be True, False or None, not {batched!r}.")
     if tangent is not None and not callable(tangent):

@@ -176,15 +176,14 @@ class GradientReport:
         return {name: _json(value) for name, value in found.items()}
 
     def __str__(self) -> str:
+        from backprop_xp.display import summaries  # for reports that are shown
+
         lines = self._sentences()
         # The worst entries come last, where a terminal shows them.
         for title, table in reversed(self._tables().items()):
             if self.passed and title != "remainders":
                 continue
-            first, *others = (max(map(len, column)) for column in zip(*table, strict=True))
-            for name, *cells in table:
-                right = map(str.rjust, cells, others)
-                lines.append("  ".join(["", name.ljust(first), *right]).rstrip())
+            lines += [f"  {line}" for line in summaries.text_table(table, "lrrrrr")]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

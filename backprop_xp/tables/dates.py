@@ -38,8 +38,7 @@ def find_formats(strings: Sequence[String]) -> tuple[str, ...]:
 def _guess_formats(strings: Sequence[str], *, day_first: bool) -> tuple[str, ...]:
     counts: Counter[str] = Counter()
     for string in strings:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # only the other order fits
+        with warnings.catch_warnings(action="ignore"):  # only the other order fits
             # A month follows a year.
             day_leads = day_first and not string[:4].isdigit()
             found = guess_datetime_format(string, dayfirst=day_leads)

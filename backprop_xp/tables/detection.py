@@ -89,8 +89,7 @@ def _learn_text(column: pd.Series, seed: int) -> Text:
     from skrub import StringEncoder  # takes seconds to import, and few tables have free text
 
     encoder = StringEncoder(random_state=seed % 2**32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # few strings, or short ones
+    with warnings.catch_warnings(action="ignore"):  # few strings, or short ones
         encoder.fit(column)
     vectorizer, width = encoder.vectorizer_, encoder.n_components_
     pieces = sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.get)

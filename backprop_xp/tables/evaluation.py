@@ -84,8 +84,8 @@ def score(
     classes = np.arange(len(target.classes))
     shares = predictions / predictions.sum(axis=1, keepdims=True)
     labels = shares.argmax(axis=1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class is predicted that no row has
+    # A class may be predicted that no row has.
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
         balanced = metrics.balanced_accuracy_score(y, labels, sample_weight=weights)
     present, area = np.isin(classes, y), None
     if present.sum() > 1:
@@ -121,8 +121,8 @@ def _predict(
 
     It learns standardized numbers: scikit-learn computes in float32 here, as x is.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # 100 iterations are enough
+    # 100 iterations are enough.
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
         estimator.fit(training.x, training.y, sample_weight=training.weights)
     if not target.classes:
         return target.decode(estimator.predict(x).astype("float64"))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
-from backprop_xp.checks import boolean, integer, nearest, real
+from backprop_xp.checks import boolean, integer, known, real
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.training import schedules
 from backprop_xp.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
@@ -53,13 +53,7 @@ def _setting(default: T, check: Check, summary: str) -> T:
 
 def _one_of(names: Collection[str]) -> Check:
     """Return the check of a name; names alone, since a file stores them."""
-
-    def check(value: Any, name: str) -> Any:
-        if value not in names:
-            raise ValueError(f"{name} {value!r} is unknown. {nearest(str(value), list(names))}")
-        return value
-
-    return check
+    return lambda value, name: known(value, names, name)
 
 
 def _or_none(check: Check) -> Check:

@@ -11,6 +11,7 @@ Import it as ``from backprop_xp import testing``: ``import backprop_xp`` alone l
 """
 
 from backprop_xp.backends import Backend, get_backend
+from backprop_xp.checks import known
 from backprop_xp.testing import contract, parity, trust
 from backprop_xp.testing.kit import Check, NotApplicable, Outcome, run
 
@@ -21,10 +22,8 @@ _CHECKS = [*contract.CHECKS, *parity.CHECKS, *trust.CHECKS]
 
 def checks(*groups: str) -> list[Check]:
     """Return the checks of some groups, or all: "protocol", "moving data", "parity", "trust"."""
-    known = list(dict.fromkeys(check.group for check in _CHECKS))
     for group in groups:
-        if group not in known:
-            raise ValueError(f"group {group!r} is unknown. Known: {', '.join(known)}.")
+        known(group, list(dict.fromkeys(check.group for check in _CHECKS)), "group")
     return [check for check in _CHECKS if not groups or check.group in groups]
 
 

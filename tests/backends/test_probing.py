@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import Memory, list_backends, registry
-from backprop_xp.backends.probing import Choice, Report, probe_in_children, survey
+from backprop_xp.backends.probing import Report, probe_in_children, survey
 from tests.helpers import ROOT
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="speaks of signals and process groups")
@@ -308,18 +308,20 @@ def test_jax_tells_whether_it_keeps_float64(
 def test_the_choice_of_the_environment_is_told_with_its_source(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def chosen(**variables: str) -> Choice:
+    def chosen(**variables: str) -> Mapping[str, str]:
         for what in ("BACKEND", "DEVICE"):
             monkeypatch.setenv(f"BACKPROP_XP_{what}", variables.get(what, ""))
         choice, reports = survey([])
         assert reports == {}
         return choice
 
-    assert chosen() == ("numpy", "cpu", "float64", "the default", "")
+    names = ("backend", "device", "dtype", "source")
+    assert chosen() == dict(zip(names, ("numpy", "cpu", "float64", "the default"), strict=True))
     source = "the environment variable BACKPROP_XP_BACKEND"
     strict = chosen(BACKEND="array-api-strict", DEVICE="device2")
-    assert strict == ("array-api-strict", "device2", "float32", source, "")
-    assert "'numpi'" in chosen(BACKEND="numpi").error
+    values = ("array-api-strict", "device2", "float32", source)
+    assert strict == dict(zip(names, values, strict=True))
+    assert "'numpi'" in chosen(BACKEND="numpi")["error"]
 
 
 def test_a_choice_that_hangs_is_an_error_after_the_limit(
@@ -328,4 +330,5 @@ def test_a_choice_that_hangs_is_an_error_after_the_limit(
     stub("import time; time.sleep(300)")
     monkeypatch.setenv("BACKPROP_XP_BACKEND", "auto")
     choice, _ = survey([], seconds=1.5)
-    assert choice.error == "resolving the choice of the environment: no answer within 1.5 s"
+    error = "resolving the choice of the environment: no answer within 1.5 s"
+    assert choice == {"error": error}

@@ -389,7 +389,7 @@ REFUSED = [
     ("predict model.safetensors day.csv", "the column 'day' has 'someday' (row 3), but a date"),
     ("predict model.safetensors table.csv --keep zz", "--keep names 'zz'"),
     ("predict model.safetensors named.csv --keep prediction", "--keep names 'prediction'"),
-    ("predict model.safetensors table.csv --out found.txt", "must end in .csv or .parquet"),
+    ("predict model.safetensors table.csv --out found.txt", "must end in .csv, .parquet"),
     ("inspect table.csv", "not a model file"),
     ("inspect model.safetensors --plot a.png", "draws the importances"),
     ("inspect model.safetensors --data fewer.csv", "there is no column 'a'"),
