@@ -21,7 +21,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
 import backprop_xp as bx
-from backprop_xp.cli.race import Entrant, race, started
+from backprop_xp.cli.race import Entrant, race, start_children
 from benchmarks.conftest import Row, in_units
 
 SEEDS = 10
@@ -97,7 +97,7 @@ def test_the_time_of_fit(
     alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     maker = f"{__name__}:fits"
     pair = [Entrant(name, maker, (name, dtype), alone) for name in ("ours", "theirs")]
-    with started(pair) as children:
+    with start_children(pair) as children:
         outcome = benchmark.pedantic(lambda: race(children, data, ROUNDS), rounds=1)
     assert outcome.left_out == {}
     what, seconds = (

@@ -10,7 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from backprop_xp.cli.bench import entrants
 from backprop_xp.cli.contenders import CASES, PEERS
-from backprop_xp.cli.race import race, started
+from backprop_xp.cli.race import race, start_children
 from benchmarks.conftest import Row, in_units
 
 ROUNDS = {"S": 21, "D": 21, "M": 15, "W": 7}
@@ -45,7 +45,7 @@ def test_an_update(
     racing = entrants(peers, "numpy")
     if "JAX" in peers:
         racing.append(entrants([], "jax")[0]._replace(name=OURS_ON_JAX))
-    with started(racing) as children:
+    with start_children(racing) as children:
         outcome = benchmark.pedantic(lambda: race(children, case, ROUNDS[case]), rounds=1)
         versions = {name: child.description.get("version") for name, child in children.items()}
     benchmark.extra_info["microseconds"] = outcome.times

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from gpu_parts import TRAININGS, Line, cases, digits
 
-from backprop_xp.cli.race import Child, Entrant, Outcome, race, started
+from backprop_xp.cli.race import Child, Entrant, Outcome, race, start_children
 
 ROUNDS = 7
 FLOOR = "products, CuPy"
@@ -103,7 +103,7 @@ def trainings(part: str, precision: str, quick: str, about: Line, ends: float) -
             continue
         words = (what, precision, quick)
         entrants.append(entrant(what, "training", *words, precision=precision, ends=ends))
-    with started(entrants) as children:
+    with start_children(entrants) as children:
         for name, case in cases(quick).items():
             words = {"case": f"{name}: {case}"}
             if ends <= time.monotonic():

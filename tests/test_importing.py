@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop_xp.backends.dtypes_and_devices import imported
+from backprop_xp.backends.dtypes_and_devices import module_if_imported
 from tests.helpers import python
 
 # As JAX and PyTorch are: long in sys.modules before their classes are there.
@@ -50,5 +50,5 @@ def test_a_library_that_another_thread_imports(tmp_path: Path, name: str, work: 
 
 
 def test_a_library_whose_import_fails_elsewhere_is_none() -> None:
-    assert imported("no_such_library") is None
-    assert imported("json") is sys.modules["json"]
+    assert module_if_imported("no_such_library") is None
+    assert module_if_imported("json") is sys.modules["json"]

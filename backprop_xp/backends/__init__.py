@@ -16,17 +16,17 @@ from backprop_xp.backends.choice import (
 )
 from backprop_xp.backends.closures import outer_variables as outer_variables
 from backprop_xp.backends.compatibility import (
+    integer_array as integer_array,
     like as like,
     require_floating as require_floating,
     require_like as require_like,
     require_owner as require_owner,
     require_same_device as require_same_device,
-    whole_numbers as whole_numbers,
 )
 from backprop_xp.backends.dtypes_and_devices import (
     device_of as device_of,
     dtype_name as dtype_name,
-    in_words as in_words,
+    error_text as error_text,
     precision_of as precision_of,
 )
 from backprop_xp.backends.guard import (
@@ -35,9 +35,9 @@ from backprop_xp.backends.guard import (
     transfer_guard as transfer_guard,
 )
 from backprop_xp.backends.host_numbers import (
-    plain as plain,
+    plain_array as plain_array,
+    plain_numbers as plain_numbers,
     require_dtype as require_dtype,
-    unmasked as unmasked,
 )
 from backprop_xp.backends.protocol import (
     Array as Array,

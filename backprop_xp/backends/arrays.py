@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from backprop_xp.backends.choice import Selection, keeps, resolve
+from backprop_xp.backends.choice import Selection, keeps_dtype, resolve
 from backprop_xp.backends.compatibility import require_owner
 from backprop_xp.backends.dtypes_and_devices import device_of, dtype_name
 from backprop_xp.backends.guard import explicit
-from backprop_xp.backends.host_numbers import plain, require_dtype
+from backprop_xp.backends.host_numbers import plain_numbers, require_dtype
 from backprop_xp.backends.protocol import Array, Backend, Device, DType, Namespace
 from backprop_xp.backends.registry import array_namespace, owner
 
@@ -35,7 +35,7 @@ def asarray(
     xp = choice.backend.namespace()
     source = owner(x)
     if source is None or source.name == "numpy":
-        x = plain(x, "x")
+        x = plain_numbers(x, "x")
         source = require_owner(x, "x")
     else:
         require_dtype(x, "x")
@@ -43,7 +43,7 @@ def asarray(
     if source is not choice.backend:
         return choice.backend.from_host(source.to_host(x), target, choice.device)
     if device_of(x) != choice.device:
-        if target is not None and not keeps(source, x.dtype, choice.device):
+        if target is not None and not keeps_dtype(source, x.dtype, choice.device):
             x = xp.astype(x, target)  # before the move: the new device does not keep its dtype
         x = explicit(xp.asarray)(x, device=choice.device)
     return x if target is None else xp.astype(x, target, copy=False)
@@ -76,7 +76,7 @@ def to_device_of(array: Array, host: np.ndarray, dtype: DType | None = None) -> 
     backend, device = require_owner(array, "array"), device_of(array)
     xp = backend.namespace()
     if dtype is None:
-        dtype = xp.float64 if keeps(backend, xp.float64, device) else xp.float32
+        dtype = xp.float64 if keeps_dtype(backend, xp.float64, device) else xp.float32
     return backend.from_host(host, _complex(xp, dtype) if host.dtype.kind == "c" else dtype, device)
 
 

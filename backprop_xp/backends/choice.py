@@ -21,7 +21,7 @@ from backprop_xp.backends.dtypes_and_devices import (
     same_device,
 )
 from backprop_xp.backends.protocol import Array, Backend, Device, DType, DTypeNotKeptError
-from backprop_xp.backends.registry import built_in, is_name_of, name_of, owner, usable
+from backprop_xp.backends.registry import built_in, is_name_of, name_of, owner, usable_backend
 from backprop_xp.backends.scopes import Scope
 from backprop_xp.checks import nearest
 
@@ -139,7 +139,7 @@ def resolve(
     return _select(_requests(argument))
 
 
-def keeps(backend: Backend, dtype: DType, device: Device) -> bool:
+def keeps_dtype(backend: Backend, dtype: DType, device: Device) -> bool:
     """Return whether a device keeps a dtype."""
     try:
         backend.require_dtype(dtype, device)
@@ -188,7 +188,7 @@ def _backend(requests: Sequence[Request]) -> tuple[Backend, str]:
     """Return the backend of the first request that names one, and the request's source."""
     for request in requests:
         if request.backend is not None:
-            return usable(request.backend, request.source), request.source
+            return usable_backend(request.backend, request.source), request.source
     return built_in("numpy"), "the default"
 
 
@@ -250,7 +250,7 @@ def _select_by_arrays(argument: Request, arrays: Sequence[Array]) -> Selection:
     # The parts that the argument chooses, otherwise those of the arrays.
     target, wanted_device, wanted_dtype, source = backend, device, precision, "the arrays given"
     if argument.backend is not None:
-        target = usable(argument.backend, _ARGUMENT)
+        target = usable_backend(argument.backend, _ARGUMENT)
     if target is not backend:
         wanted_device, source = None, _ARGUMENT
     if argument.device is not None:
@@ -267,7 +267,7 @@ def _select_by_arrays(argument: Request, arrays: Sequence[Array]) -> Selection:
         dtype = backend.default_dtype(wanted_device) if wanted_dtype is None else wanted_dtype
         return Selection(backend, wanted_device, dtype, source)
     name = None if wanted_dtype is None else dtype_name(wanted_dtype)
-    if name and not keeps(target, getattr(target.namespace(), name), wanted_device):
+    if name and not keeps_dtype(target, getattr(target.namespace(), name), wanted_device):
         name = None
     raise ValueError(
         f"{wanted} contradicts the arrays given, which are {found}. "

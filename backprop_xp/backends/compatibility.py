@@ -14,7 +14,7 @@ from backprop_xp.backends.dtypes_and_devices import (
     precision_of,
     same_device,
 )
-from backprop_xp.backends.host_numbers import plain, require_plain
+from backprop_xp.backends.host_numbers import plain_numbers, require_plain
 from backprop_xp.backends.protocol import Array, Backend, Device, DType, Namespace
 from backprop_xp.backends.registry import array_namespace, owner
 
@@ -92,9 +92,9 @@ def like(theta: Array, value: object, name: str) -> Array:
     precision = precision_of(xp, theta.dtype)
     array: Array = value
     if isinstance(value, _NUMPY):
-        array = plain(value, name)
+        array = plain_numbers(value, name)
     elif owner(value) is None:
-        host = plain(value, name)
+        host = plain_numbers(value, name)
         dtype = None if host.dtype.kind == "c" else precision
         array = backend.from_host(host, dtype, device_of(theta))
     require_same_device(theta, array, name)
@@ -110,7 +110,7 @@ def like(theta: Array, value: object, name: str) -> Array:
     raise _mixed_precisions(theta, array, name)
 
 
-def whole_numbers(theta: Array, value: object, name: str) -> Array | None:
+def integer_array(theta: Array, value: object, name: str) -> Array | None:
     """Return ``value`` as an array of integers beside ``theta``, None if it holds anything else.
 
     Lists of integers are moved there. An array of another library or device is an error.
@@ -119,7 +119,7 @@ def whole_numbers(theta: Array, value: object, name: str) -> Array | None:
     is_numpy = isinstance(value, _NUMPY)
     if is_numpy or owner(value) is None:
         try:
-            host = plain(value, name)
+            host = plain_numbers(value, name)
         except (ValueError, TypeError):
             return None  # the caller raises its own error
         if host.dtype.kind not in "iu":

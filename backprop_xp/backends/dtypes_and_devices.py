@@ -37,11 +37,11 @@ def try_library(
         found = importlib.import_module(module)
         work(found)
     except Exception as error:
-        return Probe(False, None, in_words(error), f"reinstall {module}")
+        return Probe(False, None, error_text(error), f"reinstall {module}")
     return Probe(True, str(found.__version__))
 
 
-def imported(name: str) -> ModuleType | None:
+def module_if_imported(name: str) -> ModuleType | None:
     """Return a module that is imported, or None; wait for a thread that is importing it.
 
     Such a module is in ``sys.modules`` already, but lacks most of its names.
@@ -104,7 +104,7 @@ def is_computed_in(xp: Namespace, dtype: DType) -> bool:
     return precision_of(xp, dtype) in (xp.float32, xp.float64)
 
 
-def in_words(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Return an exception's type and message as a reason: one line without the full stop."""
     message = " ".join(str(error).split()).rstrip(".:")
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from backprop_xp.backends.dtypes_and_devices import device_of, dtype_name, log
 from backprop_xp.backends.protocol import Array, Backend, Conversion, DType, Function
-from backprop_xp.backends.registry import loaded, observers
+from backprop_xp.backends.registry import loaded_backends, observers
 from backprop_xp.backends.scopes import Scope, process_wide
 from backprop_xp.checks import known
 
@@ -65,7 +65,7 @@ class transfer_guard(Scope[str]):  # noqa: N801 - it reads as a function
         return type(self)(self.value)  # for each call of a decorated function
 
     def __enter__(self) -> None:
-        backends = loaded()
+        backends = loaded_backends()
         with contextlib.ExitStack() as stack:
             if self.value != "allow":
                 stack.enter_context(_observed())

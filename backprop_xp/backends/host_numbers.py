@@ -9,13 +9,13 @@ _NUMBERS = (bool, int, float, complex, np.number, np.bool)
 _MISSING = ("NoneType", "NAType", "NaTType")
 
 
-def plain(value: object, name: str) -> np.ndarray:
+def plain_numbers(value: object, name: str) -> np.ndarray:
     """Return a plain array of numbers from a list, a table or any of NumPy's arrays.
 
     A subclass, an array of objects that are numbers, and another byte order are converted. A masked
     value is a ValueError, and any other value that is not a number is a TypeError.
     """
-    host = unmasked(value, name)
+    host = plain_array(value, name)
     if host.dtype.kind == "O":
         host = _unboxed(host, name)
     if host.dtype.kind not in "biufc":
@@ -25,7 +25,7 @@ def plain(value: object, name: str) -> np.ndarray:
     return host
 
 
-def unmasked(value: object, name: str) -> np.ndarray:
+def plain_array(value: object, name: str) -> np.ndarray:
     """Return a plain array of any dtype in the machine's byte order; refuse masked values."""
     for part in value if isinstance(value, list | tuple) else (value,):
         # Only NumPy's masked arrays have a mask. The attribute is asked first, since the import of
@@ -48,7 +48,7 @@ def require_plain(array: np.ndarray, name: str) -> None:
 
     A ``numpy.matrix`` has another product. A dtype in another byte order equals no native dtype.
     """
-    unmasked(array, name)
+    plain_array(array, name)
     name = name.partition(" (")[0]  # without a remark in brackets
     if type(array).__name__ == "matrix":
         raise TypeError(f"{name} is a numpy.matrix. Make it an array: numpy.asarray({name}).")

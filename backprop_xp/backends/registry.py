@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backprop_xp.backends.dtypes_and_devices import in_words, is_installed, log
+from backprop_xp.backends.dtypes_and_devices import error_text, is_installed, log
 from backprop_xp.backends.protocol import Array, Backend, BackendUnavailableError, Namespace, Probe
 from backprop_xp.checks import nearest
 
@@ -65,7 +65,7 @@ def names() -> list[str]:
     return [*BUILT_IN, *sorted(_entry_points().names - {*BUILT_IN})]
 
 
-def usable(name: str | Backend, source: str) -> Backend:
+def usable_backend(name: str | Backend, source: str) -> Backend:
     """Return the backend of that name, or raise an error with the reason and ``source``."""
     if not isinstance(name, str):
         name_of(name, source)
@@ -171,7 +171,7 @@ def _try(name: str) -> tuple[Probe, Exception | None]:
         if not others:
             raise
         target = next(iter(_entry_points(name))).value
-        reason = f"{target!r}, of the distribution {others[0]!r}, raised {in_words(error)}"
+        reason = f"{target!r}, of the distribution {others[0]!r}, raised {error_text(error)}"
         return Probe(False, None, reason, f"upgrade {others[0]}, or {hint}"), error
 
 
@@ -192,10 +192,10 @@ def owner(array: Any) -> Backend | None:
 
 
 def _owner(array: Any) -> Backend | None:
-    backend = next((backend for backend in loaded() if _owns(backend, array)), None)
+    backend = next((backend for backend in loaded_backends() if _owns(backend, array)), None)
     if backend is None and hasattr(type(array), "__array_namespace__"):
         _load_plug_ins()
-        backend = next((backend for backend in loaded() if _owns(backend, array)), None)
+        backend = next((backend for backend in loaded_backends() if _owns(backend, array)), None)
     return backend
 
 
@@ -215,10 +215,10 @@ def _load_plug_ins() -> None:
             if len(_distributions(name)) == 1:
                 find(name)
         except Exception as error:
-            log().warning("backend %r is skipped: %s.", name, in_words(error))
+            log().warning("backend %r is skipped: %s.", name, error_text(error))
 
 
-def loaded() -> list[Backend]:
+def loaded_backends() -> list[Backend]:
     """Return the built-in backends, and the loaded plug-ins."""
     return [*map(built_in, BUILT_IN), *_plug_ins.values()]
 

@@ -33,7 +33,7 @@ def checked(check: Callable[[T, str], T], name: str) -> Callable[[T], T]:
     return callback
 
 
-def bounded(name: str, **bounds: float) -> Callable[[float | None], float | None]:
+def number_within(name: str, **bounds: float) -> Callable[[float | None], float | None]:
     """Return the callback of an option that is a finite number within bounds, or None."""
     check = checked(lambda number, name: real(number, name, **bounds), name)
     return lambda value: None if value is None else check(value)

@@ -13,8 +13,8 @@ from backprop_xp.backends import get_backend
 from backprop_xp.cli.arguments import Backend, Device, Json, known
 from backprop_xp.cli.contenders import CASES, PEERS
 from backprop_xp.cli.info import machine
-from backprop_xp.cli.output import JsonObject, complain, one_line, say, wrapped
-from backprop_xp.cli.race import Entrant, Outcome, race, started
+from backprop_xp.cli.output import JsonObject, complain, one_line, say, wrap
+from backprop_xp.cli.race import Entrant, Outcome, race, start_children
 
 _OURS = "backprop_xp"
 _LABEL = 32  # columns
@@ -46,7 +46,7 @@ def bench(
     found = {"backprop_xp": bx.__version__, **environment(), "cases": {}}
     if not as_json:
         say("\n".join([*as_lines(found), *_head(peers)]))
-    with started(entrants(peers, backend or "", device or "")) as children:
+    with start_children(entrants(peers, backend or "", device or "")) as children:
         found["selection"] = children[_OURS].description
         for name in case:
             outcome = race(children, name, rounds)
@@ -99,9 +99,9 @@ def as_lines(found: JsonObject) -> list[str]:
     """Return the object of ``environment`` as lines."""
     here, load = found["machine"], found["machine"]["load_average"]
     return [
-        wrapped(f"{here['platform']}, {here['cpu_count']} CPUs, Python {here['python']}"),
-        wrapped(f"BLAS {here['BLAS']}, threads: {here['BLAS threads']}"),
-        wrapped(", ".join(f"{name} {version}" for name, version in found["versions"].items())),
+        wrap(f"{here['platform']}, {here['cpu_count']} CPUs, Python {here['python']}"),
+        wrap(f"BLAS {here['BLAS']}, threads: {here['BLAS threads']}"),
+        wrap(", ".join(f"{name} {version}" for name, version in found["versions"].items())),
         *([] if load is None else [f"load average before the start: {load:.1f}"]),
     ]
 
@@ -123,7 +123,7 @@ def _row(name: str, peers: Sequence[str], outcome: Outcome) -> list[str]:
         time, ratio = outcome.time(peer).median, outcome.ratio(_OURS, peer).median
         cells.append(f"{f'{time:,.0f} ({ratio:.2f})':>16}")
     reasons = (
-        wrapped(one_line(reason), f"  {peer} is left out: ")
+        wrap(one_line(reason), f"  {peer} is left out: ")
         for peer, reason in outcome.left_out.items()
     )
     return [f"{f'{name}  {CASES[name]}':<{_LABEL}}" + "".join(cells), *reasons]

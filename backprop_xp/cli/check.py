@@ -12,9 +12,9 @@ from backprop_xp.cli import conformance as kit
 from backprop_xp.cli.arguments import (
     Activation,
     bad_sizes,
-    bounded,
     count_parameters,
     known_backend,
+    number_within,
     one_of,
     parse_sizes,
     refuse_more,
@@ -38,11 +38,11 @@ Loss: TypeAlias = Annotated[
 Dropout: TypeAlias = Annotated[
     float,
     typer.Option(
-        callback=bounded("dropout", low=0.0, below=1.0), help="Rate behind each hidden layer."
+        callback=number_within("dropout", low=0.0, below=1.0), help="Rate behind each hidden layer."
     ),
 ]
 L2: TypeAlias = Annotated[
-    float, typer.Option(callback=bounded("l2", low=0.0), help="L2 penalty on the weights.")
+    float, typer.Option(callback=number_within("l2", low=0.0), help="L2 penalty on the weights.")
 ]
 DType: TypeAlias = Annotated[
     str | None,

@@ -5,7 +5,7 @@ from collections import Counter
 import typer
 
 from backprop_xp.backends import Selection
-from backprop_xp.cli.output import one_line, say, wrapped
+from backprop_xp.cli.output import one_line, say, wrap
 
 # The other options of check are about the gradient of one network.
 _OPTIONS = {"backend", "device", "conformance"}
@@ -50,14 +50,14 @@ def show(selection: Selection) -> bool:
             say(f"\n{group}")
         say(f"  {outcome.check:<50} {outcome.status}")
         if outcome.status == "fails":
-            say(wrapped(f"{check.sentence}: {one_line(outcome.detail)}", " " * 6))
+            say(wrap(f"{check.sentence}: {one_line(outcome.detail)}", " " * 6))
         if outcome.status == "not applicable":
             reasons[one_line(outcome.detail)] += 1
         counts[outcome.status] += 1
     if reasons:  # hundreds of checks may share one
         say("\nnot applicable")
     for reason, count in reasons.items():
-        say(wrapped(reason, f"{count:>5}  "))
+        say(wrap(reason, f"{count:>5}  "))
     held, failed, rest = (counts[status] for status in ("holds", "fails", "not applicable"))
     say(f"\n{where}: {held} hold, {failed} fail, {rest} not applicable")
     return not failed

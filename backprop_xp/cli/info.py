@@ -15,7 +15,7 @@ from backprop_xp.backends import Memory, registry
 from backprop_xp.backends.probing import SECONDS, Report, survey
 from backprop_xp.checks import nearest
 from backprop_xp.cli.arguments import Json
-from backprop_xp.cli.output import JsonObject, labelled, one_line, say, wrapped
+from backprop_xp.cli.output import JsonObject, one_line, say, with_label, wrap
 
 # The library's own; the last three are for its tests and nox.
 _NAMES = ("BACKEND", "DEVICE", "DTYPE", "REQUIRE_GPU", "CUDA", "EMULATED_CUDA")
@@ -131,7 +131,7 @@ def as_text(found: Info) -> str:
 
 
 def _lines(texts: Mapping[str, object]) -> list[str]:
-    return [labelled(label, text, _LABEL) for label, text in texts.items() if text]
+    return [with_label(label, text, _LABEL) for label, text in texts.items() if text]
 
 
 def _environment_lines(found: Info) -> Iterator[str]:
@@ -140,7 +140,7 @@ def _environment_lines(found: Info) -> Iterator[str]:
     for name, value in found["environment"].items():
         yield f"  {name}={value!r}"
         if name in found["unknown_variables"]:
-            yield wrapped(f"is unknown and ignored. {found['unknown_variables'][name]}", "    ")
+            yield wrap(f"is unknown and ignored. {found['unknown_variables'][name]}", "    ")
 
 
 def _device(device: JsonObject) -> str:

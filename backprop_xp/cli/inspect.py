@@ -22,13 +22,13 @@ from backprop_xp.cli.output import (
     JsonObject,
     errors_in_one_line,
     indent,
-    labelled,
     note,
     say,
     width,
-    wrapped,
+    with_label,
+    wrap,
 )
-from backprop_xp.cli.table_output import classes_table, cut, metrics_table, number, parts_of
+from backprop_xp.cli.table_output import classes_table, metrics_table, number, parts_of, shorten
 from backprop_xp.plots.canvas import new_figure
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def as_text(found: JsonObject) -> str:
     target = found["target"]
     classes = f" ({', '.join(map(str, target['classes']))})" if target["classes"] else ""
     lines = [
-        wrapped(f"{found['model']}: {target['task']}, for {target['name']!r}{classes}"),
+        wrap(f"{found['model']}: {target['task']}, for {target['name']!r}{classes}"),
         "\nnetwork",
         indent(found["network"]),
         "\ncolumns",
@@ -114,7 +114,7 @@ def as_text(found: JsonObject) -> str:
         *_training(found),
     ]
     if found["report"] is None:
-        lines.append(labelled("state", "interrupted: train --resume continues", _LABEL))
+        lines.append(with_label("state", "interrupted: train --resume continues", _LABEL))
     else:
         lines += ["\nmetrics", indent(metrics_table(found["report"]))]
     if "classes" in found:
@@ -122,14 +122,14 @@ def as_text(found: JsonObject) -> str:
     if "importances" in found:
         lines += ["\nincrease of the loss where a column is shuffled", *_shuffled(found)]
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    return "\n".join([*lines, "\nversions", labelled("", versions, _LABEL)])
+    return "\n".join([*lines, "\nversions", with_label("", versions, _LABEL)])
 
 
 def _columns(found: JsonObject) -> list[str]:
     lines = {column["name"]: _column(column) for column in found["columns"]}
     lines |= {name: f"left out: {why}" for name, why in found["left_out"].items()}
     room = min(2 + max(map(len, lines)), width() // 2, _MAX_LABEL)
-    return [labelled(cut(name, room - 2), text, room) for name, text in lines.items()]
+    return [with_label(shorten(name, room - 2), text, room) for name, text in lines.items()]
 
 
 def _column(column: JsonObject) -> str:
@@ -159,14 +159,14 @@ def _training(found: JsonObject) -> list[str]:
         "where": f"{found['where']['backend']}, {found['where']['dtype']}",
         "settings": ", ".join(f"{name} {value}" for name, value in settings.items()),
     }
-    return [labelled(label, text, _LABEL) for label, text in texts.items()]
+    return [with_label(label, text, _LABEL) for label, text in texts.items()]
 
 
 def _shuffled(found: JsonObject) -> list[str]:
     room = min(max(len(one["column"]) for one in found["importances"]), _MAX_LABEL)
     lines = []
     for one in found["importances"]:
-        name = cut(one["column"], room)
+        name = shorten(one["column"], room)
         lines.append(f"  {name:<{room}}{number(one['mean']):>11} ± {number(one['deviation'])}")
     return lines
 

@@ -32,7 +32,7 @@ def say(text: str) -> None:
 def note(text: str) -> None:
     """Print a line about the run on stderr, if there is a stderr; on a terminal it is wrapped."""
     if sys.stderr is not None:
-        sys.stderr.write(f"{wrapped(text) if sys.stderr.isatty() else text}\n")
+        sys.stderr.write(f"{wrap(text) if sys.stderr.isatty() else text}\n")
 
 
 def indent(text: str) -> str:
@@ -40,7 +40,7 @@ def indent(text: str) -> str:
     return textwrap.indent(text, "  ")
 
 
-def wrapped(text: str, first: str = "") -> str:
+def wrap(text: str, first: str = "") -> str:
     """Return a text wrapped behind ``first``, with further lines indented by its width."""
     return textwrap.fill(
         text,
@@ -52,9 +52,9 @@ def wrapped(text: str, first: str = "") -> str:
     )
 
 
-def labelled(label: str, text: object, room: int) -> str:
+def with_label(label: str, text: object, room: int) -> str:
     """Return a text wrapped behind its label, which takes ``room`` columns with its indent."""
-    return wrapped(str(text), f"  {label}".ljust(room) + " ")
+    return wrap(str(text), f"  {label}".ljust(room) + " ")
 
 
 def one_line(message: object) -> str:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any, NamedTuple, Self, TypeAlias
 
-from backprop_xp.backends import in_words
+from backprop_xp.backends import error_text
 
 # OpenBLAS's threads wait busily, for some 30 ms at 2 GHz, before they sleep.
 PAUSE = 0.06
@@ -74,7 +74,7 @@ def quartiles(figures: Sequence[float]) -> Quartiles:
 
 
 @contextlib.contextmanager
-def started(entrants: Sequence[Entrant]) -> Iterator[dict[str, "Child"]]:
+def start_children(entrants: Sequence[Entrant]) -> Iterator[dict[str, "Child"]]:
     """Start a process for each entrant, by name; the end of the context kills them."""
     with contextlib.ExitStack() as stack:
         yield {one.name: stack.enter_context(Child(one)) for one in entrants}
@@ -175,14 +175,14 @@ def take_turns(maker: str, *arguments: str) -> None:
             module, _, name = maker.partition(":")
             turn, description = getattr(importlib.import_module(module), name)(*arguments)
         except Exception as error:  # also a library's own classes: the others are still timed
-            answer(error=in_words(error))
+            answer(error=error_text(error))
             return
         answer(**description)
         for line in sys.stdin:
             try:
                 answer(turn=turn(line.strip()))
             except Exception as error:  # of this case: the process may be good for another
-                answer(error=in_words(error))
+                answer(error=error_text(error))
 
 
 def _environment() -> dict[str, str]:

@@ -46,7 +46,7 @@ def classes_table(classes: Sequence[JsonObject]) -> str:
     lines = [f"{'class':<{room}}   rows precision recall    F1"]
     for row in classes[:_MAX_CLASSES]:
         rates = f"{row['precision']:>10.3f}{row['recall']:>7.3f}{row['f1']:>6.3f}"
-        lines.append(f"{cut(str(row['class']), room):<{room}}{row['rows']:>7}{rates}")
+        lines.append(f"{shorten(str(row['class']), room):<{room}}{row['rows']:>7}{rates}")
     if len(classes) > _MAX_CLASSES:
         lines.append(f"... and {len(classes) - _MAX_CLASSES} more")
     return "\n".join(lines)
@@ -60,6 +60,6 @@ def number(value: float | None) -> str:
     return next((text for text in texts if len(text) <= 8), texts[-1])
 
 
-def cut(text: str, room: int) -> str:
+def shorten(text: str, room: int) -> str:
     """Return a text that fits in so many columns."""
     return text if len(text) <= room else f"{text[: max(0, room - 1)]}…"

@@ -22,10 +22,10 @@ from backprop_xp.cli.arguments import (
     Encoding,
     Json,
     Separator,
-    bounded,
     checked,
     count_parameters,
     file_path,
+    number_within,
     one_of,
     parse_sizes,
     picture_path,
@@ -51,7 +51,7 @@ _SIZES = ",".join(map(str, Settings.sizes))
 
 def _share_or_path(name: str) -> Callable[[str], float | str | None]:
     """Return the callback of an option that is a share of the rows or the path of a table."""
-    check = bounded(name, above=0.0, below=1.0)
+    check = number_within(name, above=0.0, below=1.0)
 
     def callback(text: str) -> float | str | None:
         try:

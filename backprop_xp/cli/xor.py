@@ -14,9 +14,9 @@ from backprop_xp.cli.arguments import (
     Activation,
     Backend,
     bad_sizes,
-    bounded,
     count_parameters,
     known,
+    number_within,
     parse_sizes,
     picture_path,
     refuse_more,
@@ -59,7 +59,8 @@ def _check_loss(name: str) -> str:
 LearningRate: TypeAlias = Annotated[
     float | None,
     typer.Option(
-        callback=bounded("learning_rate", low=0.0), help="Default: a rate that suits the loss."
+        callback=number_within("learning_rate", low=0.0),
+        help="Default: a rate that suits the loss.",
     ),
 ]
 Loss: TypeAlias = Annotated[

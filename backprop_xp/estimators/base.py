@@ -28,7 +28,7 @@ Classes: TypeAlias = Literal["new", "same", "known"]
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def fitting(method: Method) -> Method:
+def fit_method(method: Method) -> Method:
     """Decorate a method that fits: check the parameters first, tear down the callbacks last.
 
     If it fails or is interrupted, the estimator keeps the attributes that it had before.
@@ -54,7 +54,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[mi
     A subclass defines its targets by ``_checks_of_y``, ``_columns``, ``_loss`` and ``_score``.
     """
 
-    def _weighted(self, y: Array, sample_weight: np.ndarray | None) -> np.ndarray | None:
+    def _weights(self, y: Array, sample_weight: np.ndarray | None) -> np.ndarray | None:
         """Return the samples' weights, multiplied by those of their classes if there are any."""
         return sample_weight
 
@@ -62,7 +62,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[mi
         """Return the labels whose shares a validation set keeps; None for any shares."""
         return None
 
-    @fitting
+    @fit_method
     def fit(
         self,
         X: MatrixLike,
@@ -90,18 +90,18 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[mi
         classes: Classes = "same" if self.warm_start else "known"
         if not (continues and hasattr(self, "classes_")):
             classes = "new"
-        checked = self._validated(data, classes, reset=begins)
+        checked = self._validate(data, classes, reset=begins)
         random_state = check_random_state(self.random_state)
         self.n_outputs_ = checked.y.shape[1]
         network = self._network(checked.x.shape[1])
-        self.out_activation_ = targets.word_of(network.loss_function)
+        self.out_activation_ = targets.activation_name(network.loss_function)
         if begins:
             theta = self._begin(network, random_state)
         else:
             theta = network.pack(architecture.parameters_of(self, network))
         choice = samples.choice_for(self, checked.x)
-        placed = self._placed(choice, checked, validation, random_state)
-        task = Task(network, samples.put(choice, theta), *placed, self._score(), random_state)
+        on_device = self._to_device(choice, checked, validation, random_state)
+        task = Task(network, samples.put(choice, theta), *on_device, self._score(), random_state)
         self._solve(task, data, incremental=incremental)
         return self
 
@@ -118,16 +118,16 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[mi
             begin_curves(self)
         return architecture.drawn_theta(network, random_state, self.n_restarts)
 
-    def _validated(self, data: Samples, classes: Classes, *, reset: bool = False) -> Samples:
+    def _validate(self, data: Samples, classes: Classes, *, reset: bool = False) -> Samples:
         """Return X as it is validated, and on the host targets in columns and weights."""
-        x, y = samples.validated(self, data.x, data.y, reset=reset, **self._checks_of_y)
-        y, weight = targets.flat(samples.on_host(y)), data.sample_weight
+        x, y = samples.validate(self, data.x, data.y, reset=reset, **self._checks_of_y)
+        y, weight = targets.as_column(samples.on_host(y)), data.sample_weight
         columns = self._columns(y, classes)
         if weight is not None:
             weight = _check_sample_weight(samples.on_host(weight), columns)
-        return Samples(x, columns, self._weighted(targets.dense(y), weight))
+        return Samples(x, columns, self._weights(targets.to_dense(y), weight))
 
-    def _placed(
+    def _to_device(
         self,
         choice: Selection,
         data: Samples,
@@ -140,14 +140,14 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[mi
         """
         rows, is_stochastic = None, self.solver in STOCHASTIC
         if validation is not None:
-            validation = samples.moved(choice, self._validated(validation, "known"))
+            validation = samples.to_device(choice, self._validate(validation, "known"))
         elif self.early_stopping and is_stochastic:
             rows, left = self._split(data.y, random_state)
-            validation = samples.moved(choice, data, left)
+            validation = samples.to_device(choice, data, left)
         if not (is_stochastic and samples.moves_by_blocks(choice, data.x)):
-            return samples.moved(choice, data, rows), validation
+            return samples.to_device(choice, data, rows), validation
         table = Table(data.x, np.arange(len(data.y)) if rows is None else rows, choice)
-        return samples.moved(choice, data._replace(x=None), rows)._replace(x=table), validation
+        return samples.to_device(choice, data._replace(x=None), rows)._replace(x=table), validation
 
     def _split(
         self, columns: np.ndarray, random_state: np.random.RandomState
@@ -210,7 +210,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[mi
         """Return the predictions of the network, ``(batch, n_outputs)``, where X is."""
         check_is_fitted(self)
         check_same_namespace(X, self, attribute="_first_coef", method=method)
-        x = samples.validated(self, X, reset=False)
+        x = samples.validate(self, X, reset=False)
         choice = samples.choice_for(self, self.coefs_[0])
         network = self._network(self.coefs_[0].shape[0])
         theta = samples.put(choice, network.pack(architecture.parameters_of(self, network)))

@@ -18,7 +18,7 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_targ
 
 from backprop_xp.backends import Array, array_namespace, owner, to_host
 from backprop_xp.estimators import targets
-from backprop_xp.estimators.base import Classes, Perceptron, fitting
+from backprop_xp.estimators.base import Classes, Perceptron, fit_method
 from backprop_xp.estimators.parameters import STOCHASTIC, Parameters, with_parameters
 from backprop_xp.estimators.samples import ArrayLike, MatrixLike, Samples, on_host
 from backprop_xp.networks.activations import softmax
@@ -75,7 +75,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
     _checks_of_y: ClassVar[dict[str, bool]] = {"multi_output": True}
 
     @available_if(_has_partial_fit)  # type: ignore[untyped-decorator]
-    @fitting
+    @fit_method
     def partial_fit(
         self,
         X: MatrixLike,
@@ -104,8 +104,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             targets.check_classes(self._label_binarizer, y, exact=classes == "same")
         return targets.columns_of(self._label_binarizer, y, self.loss)
 
-    def _weighted(self, y: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray | None:
-        return targets.weighted(self.class_weight, y, sample_weight, self.classes_)
+    def _weights(self, y: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray | None:
+        return targets.class_weights(self.class_weight, y, sample_weight, self.classes_)
 
     def _strata(self, columns: np.ndarray) -> np.ndarray | None:
         return columns if self.n_outputs_ == 1 else None
@@ -189,7 +189,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
     _checks_of_y: ClassVar[dict[str, bool]] = {"multi_output": True, "y_numeric": True}
 
     @available_if(_has_partial_fit)  # type: ignore[untyped-decorator]
-    @fitting
+    @fit_method
     def partial_fit(
         self, X: MatrixLike, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> Self:
@@ -197,7 +197,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
         return self._fit(Samples(X, y, sample_weight), None, incremental=True)
 
     def _columns(self, y: Array, classes: Classes) -> np.ndarray:
-        return np.asarray(targets.dense(y)).reshape(y.shape[0], -1)
+        return np.asarray(targets.to_dense(y)).reshape(y.shape[0], -1)
 
     def _loss(self) -> Loss:
         return targets.loss_of_values(self.loss, self.n_outputs_, self.solver)

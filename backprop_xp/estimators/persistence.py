@@ -18,8 +18,8 @@ from backprop_xp.backends import owner, to_host
 from backprop_xp.checks import integer
 from backprop_xp.estimators.architecture import attributes_of, parameters_of
 from backprop_xp.estimators.parameters import OptimizerState, hidden_sizes
-from backprop_xp.estimators.stochastic import state_beside
-from backprop_xp.estimators.targets import columns_of, word_of
+from backprop_xp.estimators.stochastic import state_on_device
+from backprop_xp.estimators.targets import activation_name, columns_of
 from backprop_xp.files.checkpoint import Checkpoint, load, write_checked
 from backprop_xp.files.container import CheckpointError
 from backprop_xp.networks.losses import binary_cross_entropy, half_squared_error, poisson
@@ -53,7 +53,7 @@ def save_estimator(model: BaseEstimator, path: str | os.PathLike[str]) -> None:
     theta = network.pack(layers)
     state = None
     if hasattr(model, "_optimizer_state"):
-        state = TrainingState(0, 0, theta, state_beside(theta, model._optimizer_state))
+        state = TrainingState(0, 0, theta, state_on_device(theta, model._optimizer_state))
     loss = _LOSSES.get(network.loss_function.link, network.loss_function)
     network = Network(network.layers, loss)
     write_checked(path, Checkpoint(network, theta, state=state, estimator=_record(model)))
@@ -125,7 +125,7 @@ def _made(model: Estimator, file: Checkpoint, record: Mapping[str, Any]) -> Esti
         raise ValueError(f"feature_names_in_ does not have {model.n_features_in_} names.")
     network = model._network(model.n_features_in_)
     model.n_layers_ = len(hidden_sizes(model)) + 2
-    model.out_activation_ = word_of(network.loss_function)
+    model.out_activation_ = activation_name(network.loss_function)
     vars(model).update(attributes_of(network, file.theta))
     return model
 

@@ -56,7 +56,7 @@ def choice_for(parameters: Parameters, x: Array) -> Selection:
     return choice
 
 
-def validated(
+def validate(
     model: BaseEstimator, X: MatrixLike, *y: ArrayLike, reset: bool, **checks: object
 ) -> Any:
     """Return X, and y if it is there, as scikit-learn validates them; sparse rows become dense.
@@ -154,7 +154,7 @@ def put(choice: Selection, array: Array) -> Array:
     return backends.asarray(array, backend=choice.backend, device=choice.device, dtype=choice.dtype)
 
 
-def moved(choice: Selection, samples: Samples, indices: np.ndarray | None = None) -> Samples:
+def to_device(choice: Selection, samples: Samples, indices: np.ndarray | None = None) -> Samples:
     """Return validated samples, or the rows at some indices, on the chosen device."""
 
     def rows(array: Any) -> Array:

@@ -138,7 +138,7 @@ def descend(model: Model, task: Task, report: Report | None, *, incremental: boo
     start = optimizer.initialize(task.theta)
     before: OptimizerState | None = getattr(model, "_optimizer_state", None)
     if incremental and before is not None and _continues(start, before):
-        start = state_beside(task.theta, before)
+        start = state_on_device(task.theta, before)
         rules.learning_rate, rules.updates = model._learning_rate, start.step
     state: TrainingState | None
     try:
@@ -185,7 +185,7 @@ def _continues(initial: OptimizerState, before: OptimizerState) -> bool:
     )
 
 
-def state_beside(theta: Array, state: OptimizerState) -> Any:
+def state_on_device(theta: Array, state: OptimizerState) -> Any:
     """Return an optimizer's state from the host, on theta's device and in its dtype."""
 
     def moved(value: Array) -> Array:

@@ -99,7 +99,7 @@ def _known(name: str | Loss) -> Loss:
     return LOSSES.get(name, binary_cross_entropy) if isinstance(name, str) else name
 
 
-def word_of(loss: Loss) -> str:
+def activation_name(loss: Loss) -> str:
     """Return scikit-learn's name of a loss's link, the output's activation."""
     return _WORDS.get(loss.link, "custom")
 
@@ -155,17 +155,17 @@ def check_classes(binarizer: LabelBinarizer, y: Array, *, exact: bool) -> None:
         )
 
 
-def flat(y: Array) -> Array:
+def as_column(y: Array) -> Array:
     """Return a column of targets as scikit-learn does, with its warning, and others unchanged."""
     return column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
 
 
-def dense(y: Array) -> Array:
+def to_dense(y: Array) -> Array:
     """Return sparse targets as an array, and others unchanged."""
     return y.toarray() if hasattr(y, "toarray") else y
 
 
-def weighted(
+def class_weights(
     class_weight: ClassWeight, y: np.ndarray, sample_weight: np.ndarray | None, classes: np.ndarray
 ) -> np.ndarray | None:
     """Return the samples' weights, multiplied by those of their classes, by default 1."""

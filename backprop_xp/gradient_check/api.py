@@ -6,14 +6,14 @@ from typing import Unpack
 from backprop_xp.backends import Array, array_namespace, asarray, require_floating, resolve
 from backprop_xp.checks import choose
 from backprop_xp.gradient_check.network_problems import (
-    drawn_parameters,
+    draw_parameters,
     in_double,
     layer_problem,
     loss_problem,
     network_problem,
 )
 from backprop_xp.gradient_check.points import Structure, flatten
-from backprop_xp.gradient_check.problems import CheckOptions, Problem, checked_options
+from backprop_xp.gradient_check.problems import CheckOptions, Problem, complete_options
 from backprop_xp.gradient_check.report import GradientReport
 from backprop_xp.gradient_check.run import check_problem
 from backprop_xp.networks.activations import Activation
@@ -76,7 +76,7 @@ def check_gradient(
     >>> print(bx.check_gradient(lambda p: (p**3).sum(), lambda p: 6 * p**2, x).diagnosis)
     the gradient is the numeric gradient times a constant factor of 2
     """
-    checked = checked_options(options)
+    checked = complete_options(options)
     if gradient is True:
         functions = (lambda p: value(p, *args)[0]), (lambda p: value(p, *args)[1])
     elif callable(function := gradient):
@@ -117,7 +117,7 @@ def check_jacobian(
     fail J[2, 1]
     """
     functions = (lambda p: function(p, *args)), (lambda p: jacobian(p, *args))
-    checked = checked_options(options)
+    checked = complete_options(options)
     return check_problem(Problem(flatten(point), *functions, checked, is_jacobian=True))
 
 
@@ -153,7 +153,7 @@ def check_network(
     >>> bx.check_network(network, theta, [[0, 1], [1, 1]], [[1], [0]]).passed
     True
     """
-    checked = checked_options(options)
+    checked = complete_options(options)
     require_floating(theta, "theta")
     if len(theta.shape) != 1:
         raise ValueError(
@@ -199,7 +199,7 @@ def check_layer(
     >>> print(bx.check_layer(wrong, bx.asarray([[1.0, 2.0, 4.0]])).verdict)
     fail
     """
-    checked = checked_options(options)
+    checked = complete_options(options)
     if isinstance(layer, Activation):
         layer = Activate(layer)
     require_layer(layer, "layer")
@@ -209,7 +209,7 @@ def check_layer(
     x = _rows(x, "x", width, is_floating=wants_input)
     if array_namespace(x).isdtype(x.dtype, "real floating"):
         x = in_double(x)
-    parameters = drawn_parameters(layer, x, seed)
+    parameters = draw_parameters(layer, x, seed)
     return check_problem(
         layer_problem(layer, parameters, x, seed, checked, wants_input=wants_input)
     )
@@ -232,7 +232,7 @@ def check_loss(
     >>> print(bx.check_loss("huber", bx.asarray([[0.3, 2.0]]), bx.asarray([[0.0, 0.0]])).verdict)
     pass
     """
-    checked = checked_options(options)
+    checked = complete_options(options)
     loss = choose(LOSSES, loss, "loss")
     outputs = _rows(outputs, "outputs")
     targets, _ = check_targets(

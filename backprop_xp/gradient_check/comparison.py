@@ -65,7 +65,7 @@ def compare(
             suspects = suspects[np.lexsort((-excess[suspects], -outcome[suspects]))]
             suspects = np.sort(suspects[:_AT_ONCE])
             examined[suspects] = True
-            numeric = numeric.with_lines(suspects, sharper(lines.chosen(suspects)))
+            numeric = numeric.with_lines(suspects, sharper(lines.select(suspects)))
             continue
         strict = judge(lines, numeric, 0.0)
         if comparison.verdict == FAIL or strict.verdict != FAIL:
@@ -75,7 +75,7 @@ def compare(
         has_limits = True
         excess = np.where(strict.outcome == FAIL, strict.excess, 0.0).max(axis=1)
         suspects = np.sort(np.argsort(-excess)[: min(_AT_ONCE, np.count_nonzero(excess))])
-        limits[suspects] = rounding_limits(lines.chosen(suspects), numeric.chosen(suspects))
+        limits[suspects] = rounding_limits(lines.select(suspects), numeric.select(suspects))
 
 
 def confirmed_complex_step(

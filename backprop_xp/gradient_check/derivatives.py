@@ -89,7 +89,7 @@ def ladder(lines: Lines) -> NumericDerivative:
     constant = np.flatnonzero(np.any(is_constant, axis=-1))
     if constant.size:
         # The rounding of a value that is constant at every step shows only far away.
-        some = lines.chosen(constant)
+        some = lines.select(constant)
         far = some.scale * np.asarray([[0.0], [_FAR], [-_FAR]])
         bar = _quantum(some, some.probe(far)[0], far) / some.scale[:, None]
         bar = np.where(is_constant[constant], bar, 0.0)
@@ -110,7 +110,7 @@ def _quantum(lines: Lines, values: np.ndarray, steps: np.ndarray) -> np.ndarray:
     is_coarse = np.isfinite(least) & (least > _COARSE * lines.function.epsilon * np.abs(fx))
     coarse = np.flatnonzero(np.any(is_coarse, axis=1))
     if coarse.size:
-        some = lines.chosen(coarse)
+        some = lines.select(coarse)
         finer = _finer(some, values[:, coarse], steps[:, coarse], least[coarse], is_coarse[coarse])
         least[coarse] = np.where(is_coarse[coarse], finer, least[coarse])
     # A line along which the value never changes uses the rounding of the other lines.

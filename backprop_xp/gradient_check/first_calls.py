@@ -100,7 +100,7 @@ def _require_same_gradient(function: Function, again: np.ndarray, problem: str) 
 def _switch_to_float64(function: Function) -> None:
     """Call value and gradient in float64 from now on, if they compute the same formula in it."""
     double, x = array_namespace(function.point.flat).float64, function.x
-    shrunk = function.rounded(np.stack([0.5 * x, 0.75 * x]))
+    shrunk = function.round(np.stack([0.5 * x, 0.75 * x]))
     with function.catch_errors():
         value, epsilon = function.value(x, double)
         gradient, gradient_epsilon = function.gradient(x, double)
@@ -123,9 +123,9 @@ def _is_same(wide: np.ndarray, narrow: np.ndarray, elsewhere: Callable[[], np.nd
 def _require_projection(function: Function) -> None:
     """Raise ValueError unless ``tangent`` is an orthogonal projection of two random directions."""
     u, v = np.random.default_rng(0).normal(size=(2, function.x.size))
-    onto_u, onto_v = function.projected(u), function.projected(v)
+    onto_u, onto_v = function.project(u), function.project(v)
     slack = 1e-4 * np.linalg.norm(u) * np.linalg.norm(v)
-    error = np.linalg.norm(function.projected(onto_u) - onto_u), abs(onto_u @ v - u @ onto_v)
+    error = np.linalg.norm(function.project(onto_u) - onto_u), abs(onto_u @ v - u @ onto_v)
     if max(error) > slack:
         raise ValueError(
             "tangent must be an orthogonal projection, such as lambda d: (d + d.T) / 2: linear, "

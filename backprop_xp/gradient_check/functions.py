@@ -83,7 +83,7 @@ class Function:
         gradient = self.problem.gradient(self.point.restore(self.argument))
         results = self.fx.size if self.problem.is_jacobian else None
         host = flatten_gradient(self.point, gradient, results)
-        columns = [self.projected(column) for column in host.T.astype(np.float64)]
+        columns = [self.project(column) for column in host.T.astype(np.float64)]
         return np.stack(columns, axis=1), _epsilon(host)
 
     def values(self, points: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
@@ -123,15 +123,15 @@ class Function:
     def takes_stacks(self, copies: int) -> bool:
         """Whether value takes stacked copies: two must have the values that each has alone."""
         if self.stacks is None and (self.options["batched"] or copies >= _WORTH_STACKING):
-            pair = self.rounded(np.stack([self.x, self.x * (1.0 + 2.0**-10) + 2.0**-10]))
+            pair = self.round(np.stack([self.x, self.x * (1.0 + 2.0**-10) + 2.0**-10]))
             single, self.stacks, slack = self.values(pair), False, 64.0 * self.epsilon
             with self.catch_errors():
                 self.stacks = np.allclose(self._stacked(pair), single, rtol=slack, atol=0.0)
         return bool(self.stacks)
 
-    def recentered(self, point: np.ndarray) -> "Function | None":
+    def recenter(self, point: np.ndarray) -> "Function | None":
         """Return the function around another point, None if value or gradient fails there."""
-        point = self.rounded(self._on_surface(point))
+        point = self.round(self._on_surface(point))
         fx, gx = self._value_or_nan(point), self.gradients([point])[0]
         if not (np.all(np.isfinite(fx)) and np.all(np.isfinite(gx))):
             return None
@@ -149,25 +149,25 @@ class Function:
             except Exception as error:
                 self.failure = error.with_traceback(None)
 
-    def rounded(self, points: np.ndarray) -> np.ndarray:
+    def round(self, points: np.ndarray) -> np.ndarray:
         """Return points rounded as value receives them."""
         if self.is_double or points.dtype.kind == "c":
             return points
         return points.astype(np.float32).astype(np.float64)
 
-    def projected(self, vector: np.ndarray) -> np.ndarray:
+    def project(self, vector: np.ndarray) -> np.ndarray:
         """Return a vector ``(P,)`` projected by ``tangent``, if there is one."""
         if (tangent := self.options["tangent"]) is None:
             return vector
         if vector.dtype.kind == "c":
-            return self.projected(vector.real) + 1j * self.projected(vector.imag)
+            return self.project(vector.real) + 1j * self.project(vector.imag)
         direction = self.point.restore(to_device_of(self.point.flat, vector, self.point.flat.dtype))
         return flatten_like(self.point, tangent(direction), "tangent(direction)")
 
     def _on_surface(self, point: np.ndarray) -> np.ndarray:
         """Return a copy of a point, its distance from x projected by ``tangent``."""
         is_free = self.options["tangent"] is None
-        return point.copy() if is_free else self.x + self.projected(point - self.x)
+        return point.copy() if is_free else self.x + self.project(point - self.x)
 
     def _is_inside(self, point: np.ndarray) -> bool:
         low, high = self.problem.bounds or (-np.inf, np.inf)

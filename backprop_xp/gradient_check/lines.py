@@ -34,7 +34,7 @@ class NumericDerivative(NamedTuple):
         """Whether the one-sided slopes grow without limit, as at a cusp."""
         return np.asarray(self.is_kinked & np.isinf(self.left))
 
-    def chosen(self, lines: np.ndarray) -> "NumericDerivative":
+    def select(self, lines: np.ndarray) -> "NumericDerivative":
         """Return the derivatives along some of the lines."""
         return NumericDerivative(*(part[lines] for part in self))
 
@@ -102,7 +102,7 @@ class Lines:
         has_zero = np.any(self.function.x[perturbed] == 0.0)
         return (round(-math.log2(self.function.epsilon) / 2.0) - 1) * (2 if has_zero else 1)
 
-    def chosen(self, lines: np.ndarray) -> "Lines":
+    def select(self, lines: np.ndarray) -> "Lines":
         """Return some of the lines."""
         return self if self.direction is not None else replace(self, columns=self.columns[lines])
 
@@ -119,7 +119,7 @@ class Lines:
         function, columns = self.function, self.columns
         if self.direction is None:
             x = function.x[columns]
-            perturbed = function.rounded(x + steps)
+            perturbed = function.round(x + steps)
             values = function.perturbed(np.repeat(columns, len(steps)), perturbed.T.reshape(-1))
             values = np.swapaxes(values.reshape(len(columns), len(steps), -1), 0, 1)
             return values, (perturbed - x).real[:, :, None], np.zeros(1)
@@ -127,7 +127,7 @@ class Lines:
         # change; an error of second order matters only if the gradient is wrong.
         found, changes, slope = [], [], self.gradient.finite
         for step in steps.reshape(-1):
-            perturbed = function.rounded(function.x + step * self.direction)
+            perturbed = function.round(function.x + step * self.direction)
             found.append(function.values([perturbed])[0])
             changes.append((perturbed - function.x - step * self.direction).real @ slope)
         shape = (*steps.shape, -1)

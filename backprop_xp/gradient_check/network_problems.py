@@ -51,11 +51,11 @@ def network_problem(network: Network, theta: Array, rows: Rows, options: CheckOp
         batch_size=rows.x.shape[-2],
         l2=network.l2,
         decays=frozenset(name for name, p in places if p.decays),
-        wrong_pieces=lambda: _wrong_pieces(network, theta, rows, options["seed"]),
+        wrong_layers=lambda: _wrong_layers(network, theta, rows, options["seed"]),
     )
 
 
-def _wrong_pieces(network: Network, theta: Array, rows: Rows, seed: int) -> str | None:
+def _wrong_layers(network: Network, theta: Array, rows: Rows, seed: int) -> str | None:
     """Return which layers of a network, or whether its loss, fail a check along a direction."""
     options: CheckOptions = {**DEFAULTS, "method": "directional", "seed": seed}
     pieces, x = [], rows.x
@@ -128,7 +128,7 @@ def loss_problem(loss: Loss, outputs: Array, targets: Array, options: CheckOptio
     return Problem(_named([outputs], ["outputs"]), value, gradient, options)
 
 
-def drawn_parameters(layer: Layer, x: Array, seed: int) -> Parameters:
+def draw_parameters(layer: Layer, x: Array, seed: int) -> Parameters:
     """Return parameters of a layer, beside x, with noise so that none has a special value."""
     if not layer.names:
         return ()

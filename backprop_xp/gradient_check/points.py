@@ -19,12 +19,12 @@ from backprop_xp.backends import (
     device_of,
     dtype_name,
     owner,
+    plain_array,
     require_like,
     require_owner,
     require_same_device,
     to_device_of,
     to_host,
-    unmasked,
 )
 from backprop_xp.checks import unravel
 
@@ -206,7 +206,7 @@ def _converter(leaf: Structure) -> Callable[[Array], Structure]:
 
 def _array(leaf: Structure, label: str) -> Array:
     """Return a leaf of the point as an array of real numbers, in float64 at most."""
-    leaf = unmasked(leaf, label) if isinstance(leaf, np.ndarray) else leaf
+    leaf = plain_array(leaf, label) if isinstance(leaf, np.ndarray) else leaf
     array = asarray(_numbers(leaf, label)) if owner(leaf) is None else leaf
     if isinstance(array, np.ndarray | np.generic) and array.dtype == np.longdouble:
         array = array.astype(np.float64)
@@ -219,7 +219,7 @@ def _array(leaf: Structure, label: str) -> Array:
 
 def _numbers(leaf: Structure, label: str) -> np.ndarray:
     """Return the real numbers of an array of any library, a table or lists, on the host."""
-    leaf = unmasked(leaf, label) if isinstance(leaf, np.ndarray) else leaf
+    leaf = plain_array(leaf, label) if isinstance(leaf, np.ndarray) else leaf
     try:
         host = to_host(leaf)
     except ValueError as error:

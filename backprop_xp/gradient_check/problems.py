@@ -41,7 +41,7 @@ class Problem(NamedTuple):
     root mean square of their tensor. ``bounds`` are two vectors ``(P,)``.
 
     The others serve the diagnosis of a network: ``batch_size``; ``l2``, the penalty's strength, and
-    the names of the tensors that it ``decays``; ``wrong_pieces`` names the layers that are wrong.
+    the names of the tensors that it ``decays``; ``wrong_layers`` names the layers that are wrong.
     """
 
     point: Point
@@ -56,10 +56,10 @@ class Problem(NamedTuple):
     batch_size: int | None = None
     l2: float = 0.0
     decays: frozenset[str] = frozenset()
-    wrong_pieces: Callable[[], str | None] = lambda: None
+    wrong_layers: Callable[[], str | None] = lambda: None
 
 
-def checked_options(given: CheckOptions) -> CheckOptions:
+def complete_options(given: CheckOptions) -> CheckOptions:
     """Return the options with their defaults; raise TypeError or ValueError for a wrong one."""
     for name in set(given) - set(DEFAULTS):
         raise TypeError(f"{name!r} is not an option. {nearest(name, list(DEFAULTS))}")

@@ -71,7 +71,7 @@ def rounding_limits(lines: Lines, numeric: NumericDerivative) -> np.ndarray:
     variation, is_constant = np.zeros(here.shape), np.ones(here.shape, dtype=bool)
     for distance in _DISTANCES:
         for point in _neighbours(gradient.function, distance):
-            function = gradient.function.recentered(point)
+            function = gradient.function.recenter(point)
             if function is None:
                 continue
             others = lines.through(gradient._replace(function=function, value=function.gx))

@@ -33,7 +33,7 @@ def check_problem(problem: Problem) -> GradientReport:
             return _report_of_fault(problem, fault, notes)
         sentences = []
         if findings.comparison.verdict == judge.FAIL and findings.entries is not None:
-            sentences = [explain(findings.entries), problem.wrong_pieces()]
+            sentences = [explain(findings.entries), problem.wrong_layers()]
         return _report(findings, "; ".join(filter(None, sentences)) or None, notes)
 
 
@@ -85,8 +85,8 @@ def _report(findings: Findings, diagnosis: str | None, notes: list[str]) -> Grad
         reason=judge.reason_of(findings),
         evaluations=findings.evaluations,
         max_relative_error=float(comparison.error[at]),
-        analytic=_restored(function, comparison.analytic.value) if has_all else None,
-        numeric=_restored(function, comparison.numeric.value) if has_all else None,
+        analytic=_restore(function, comparison.analytic.value) if has_all else None,
+        numeric=_restore(function, comparison.numeric.value) if has_all else None,
         worst=() if findings.entries is None else _worst_rows(function, findings.entries),
         tensors=_tensor_errors(function, comparison) if has_all else (),
         taylor=findings.taylor,
@@ -110,7 +110,7 @@ def _report_of_fault(problem: Problem, fault: Fault, notes: list[str]) -> Gradie
     )
 
 
-def _restored(function: Function, derivatives: np.ndarray) -> Structure:
+def _restore(function: Function, derivatives: np.ndarray) -> Structure:
     """Return derivatives ``(P, M)`` in the structure of the point; a Jacobian's are stacked."""
     point, is_jacobian = function.point, function.problem.is_jacobian
     if is_jacobian and not point.is_plain:

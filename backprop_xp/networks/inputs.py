@@ -10,10 +10,10 @@ from backprop_xp.backends import (
     array_namespace,
     device_of,
     gather,
+    integer_array,
     like,
     precision_of,
     to_host,
-    whole_numbers,
 )
 from backprop_xp.checks import real, reals, refuse_list
 from backprop_xp.networks.complex_safe import real_part
@@ -105,7 +105,7 @@ def class_labels(theta: Array, outputs: tuple[int, ...], y: Array, name: str = "
     array with a column for each output is a table of targets. Raises ValueError if the shape fits
     both labels of a stack and a table.
     """
-    labels = whole_numbers(theta, y, name)
+    labels = integer_array(theta, y, name)
     stack, (rows, n_out) = outputs[:-2], outputs[-2:]
     if labels is None or n_out == 1:
         return None

@@ -24,7 +24,7 @@ ArrayLike: TypeAlias = npt.ArrayLike | Array
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 MARKERS = "o^sDvP*X"
 # The style of a reference line: a diagonal, a zero.
-QUIET: dict[str, Any] = {"color": "gray", "linewidth": 0.8, "zorder": 0}
+GRAY_LINE: dict[str, Any] = {"color": "gray", "linewidth": 0.8, "zorder": 0}
 # An axis of fewer decades than this has few ticks at powers of ten.
 _FEW_DECADES = 2.5
 

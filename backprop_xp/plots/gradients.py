@@ -6,7 +6,7 @@ from typing import TypeAlias
 import numpy as np
 
 from backprop_xp.backends import to_host
-from backprop_xp.plots.canvas import QUIET, ArrayLike, Axes, colour, logarithmic, mark, new_axes
+from backprop_xp.plots.canvas import GRAY_LINE, ArrayLike, Axes, colour, logarithmic, mark, new_axes
 
 Gradient: TypeAlias = ArrayLike | Mapping[str, ArrayLike]
 
@@ -32,7 +32,7 @@ def gradient_entries(analytic: Gradient, numeric: Gradient, *, ax: "Axes | None"
     entries = entries[np.isfinite(entries)]
     if entries.size:
         ends = [entries.min(), entries.max()]
-        ax.plot(ends, ends, **QUIET)
+        ax.plot(ends, ends, **GRAY_LINE)
         # A check judges each entry alike: small ones need room beside the largest.
         sizes = np.abs(entries)
         some, largest = sizes[sizes > 0.0], float(sizes.max())
@@ -94,7 +94,7 @@ def taylor_remainders(
         ax.plot(steps, remainders, "o-", color=colour(i), markersize=4, label=label)
         ideal = [remainders[0] * (step / steps[0]) ** order for step in steps]
         ax.plot(steps, ideal, ":", color=colour(i))
-    ax.plot(steps, noise, **QUIET, label="rounding")
+    ax.plot(steps, noise, **GRAY_LINE, label="rounding")
     logarithmic(ax, "x", np.asarray(steps))
     ax.set(yscale="log", xlabel="step", ylabel="remainder")
     ax.legend(fontsize="small")

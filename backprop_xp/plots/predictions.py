@@ -8,7 +8,7 @@ import numpy as np
 
 from backprop_xp.backends import to_host
 from backprop_xp.checks import integer
-from backprop_xp.plots.canvas import QUIET, ArrayLike, Axes, colour, mark, new_axes
+from backprop_xp.plots.canvas import GRAY_LINE, ArrayLike, Axes, colour, mark, new_axes
 from backprop_xp.plots.labels import indicators_of, labels_of
 
 # With more classes the numbers in the cells overlap; with more curves the bars overlap.
@@ -107,7 +107,7 @@ def residuals(predictions: ArrayLike, targets: ArrayLike, *, ax: "Axes | None" =
         label = f"{output}root mean square {math.sqrt(np.mean(difference**2)):.3g}"
         points = ax.plot(predicted, difference, "o", markersize=4, label=label, color=colour(i))
         points[0].set(alpha=alpha, markeredgewidth=0)
-    ax.axhline(0.0, **QUIET)
+    ax.axhline(0.0, **GRAY_LINE)
     ax.set(xlabel="prediction", ylabel="residual: target - prediction")
     for handle in ax.legend(fontsize="small").legend_handles:
         if handle is not None:
@@ -158,7 +158,7 @@ def calibration(
     classes = indicators_of(values, to_host(targets))
     edges = np.arange(integer(bins, "bins") + 1) / bins
     ax = new_axes() if ax is None else ax
-    ax.plot([0.0, 1.0], [0.0, 1.0], **QUIET)
+    ax.plot([0.0, 1.0], [0.0, 1.0], **GRAY_LINE)
     for i, (name, predicted, happened) in enumerate(classes):
         means, shares, bars = _reliability(predicted, happened, edges)
         color, marker = mark(i)

@@ -5,7 +5,7 @@ import numpy as np
 from backprop_xp.backends import Array, to_host
 from backprop_xp.checks import integer
 from backprop_xp.networks.network import Network
-from backprop_xp.plots.canvas import QUIET, Axes, colour, new_axes
+from backprop_xp.plots.canvas import GRAY_LINE, Axes, colour, new_axes
 
 
 def weight_histograms(
@@ -30,7 +30,7 @@ def weight_histograms(
         ax.stairs(floor + heights, edges, baseline=floor, fill=True, color=colour(row), alpha=0.7)
         lost = len(weights[name]) - len(values)
         labels.append(f"{name}\n{lost} not finite" if lost else name)
-    ax.axvline(0.0, **QUIET)
+    ax.axvline(0.0, **GRAY_LINE)
     size = "small" if len(labels) <= 10 else "x-small"
     ax.set_yticks(np.arange(len(labels))[::-1] + 0.45, labels, fontsize=size)
     ax.tick_params(axis="y", length=0)

@@ -58,7 +58,7 @@ def report_of(
     }
     if not target.classes:
         return {"report": report}
-    return {"report": report, "classes": by_class(target, test, predictions["test"])}
+    return {"report": report, "classes": class_metrics(target, test, predictions["test"])}
 
 
 def score(
@@ -99,7 +99,7 @@ def score(
     }
 
 
-def by_class(target: Target, rows: Rows, predictions: np.ndarray) -> list[dict[str, Any]]:
+def class_metrics(target: Target, rows: Rows, predictions: np.ndarray) -> list[dict[str, Any]]:
     """Return for each class its rows, precision, recall and F1 (0 if undefined)."""
     rates = metrics.precision_recall_fscore_support(
         rows.y,

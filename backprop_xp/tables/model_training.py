@@ -16,7 +16,7 @@ from backprop_xp.tables.detection import prepare
 from backprop_xp.tables.evaluation import report_of
 from backprop_xp.tables.model import PREPARATION, PathLike, TableModel, model_of
 from backprop_xp.tables.preparation import Preparation
-from backprop_xp.tables.problem import Columns, Part, Problem, Rows, pose
+from backprop_xp.tables.problem import Columns, Part, Problem, Rows, make_problem
 from backprop_xp.tables.readers import TableData
 from backprop_xp.tables.settings import Settings, Task
 from backprop_xp.tables.target_column import Target
@@ -69,7 +69,7 @@ def train(
     KeyboardInterrupt leaves the file with the best network so far, and has a note about it.
     """
     settings, columns = settings or Settings(), Columns(features, drop, weights)
-    problem = pose(
+    problem = make_problem(
         data, target, columns, task=task, test=test, validation=validation, seed=settings.seed
     )
     if settings.class_weight and not problem.target.classes:

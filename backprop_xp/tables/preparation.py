@@ -15,7 +15,7 @@ from backprop_xp.tables.encoding import KINDS, Category, Column, Date, Number, T
 from backprop_xp.tables.readers import TableData, as_frame
 
 # In standard deviations: larger values would dominate all others.
-FAR = 100.0
+MAX_DEVIATIONS = 100.0
 # Numbers beyond float32 count as missing.
 _LARGEST = np.finfo(np.float32).max
 # Rows of a block: blocks bound the memory of copies.
@@ -107,7 +107,7 @@ class Preparation:
             block = {name: column.iloc[rows] for name, column in columns.items()}
             scaled = self.scaling.transform(self.numbers(block))
             end = scaled.shape[1]
-            np.clip(scaled, -FAR, FAR, out=out[rows, :end], casting="unsafe")
+            np.clip(scaled, -MAX_DEVIATIONS, MAX_DEVIATIONS, out=out[rows, :end], casting="unsafe")
             for name, column in self.columns.items():
                 if not column.is_scaled:
                     out[rows, end : end + column.width] = column.encode(block[name])

@@ -82,7 +82,7 @@ class Problem(NamedTuple):
             yield f"{self.without:,} rows without {self.target.name!r} are left out"
 
 
-def pose(
+def make_problem(
     data: TableData,
     target: str,
     columns: Columns,

@@ -86,9 +86,9 @@ def read(path: PathOrFile, *, texts: Sequence[str] = ()) -> pd.DataFrame:
     with Path(name).open("rb") as file:  # raises OSError for a folder too
         try:
             if extension in _READERS:
-                return plain(_READERS[extension](Path(name)), texts)
+                return plain_frame(_READERS[extension](Path(name)), texts)
             text = _in_utf8(file, compression, options.encoding)
-            return plain(_TEXT_READERS[extension](text, options, texts), texts)
+            return plain_frame(_TEXT_READERS[extension](text, options, texts), texts)
         except _DAMAGED as error:
             raise ValueError(f"{name}: {_reason(error)}") from error
 
@@ -126,10 +126,10 @@ def as_frame(data: TableData, *, texts: Sequence[str] = ()) -> pd.DataFrame:
                 f"{type(data).__name__}."
             )
         data = data.to_pandas()
-    return plain(data, texts)
+    return plain_frame(data, texts)
 
 
-def plain(frame: pd.DataFrame, texts: Sequence[str] = ()) -> pd.DataFrame:
+def plain_frame(frame: pd.DataFrame, texts: Sequence[str] = ()) -> pd.DataFrame:
     """Return a DataFrame of plain columns; ValueError for two of one name, or for no rows.
 
     Booleans become strings in the columns ``texts``; elsewhere, with missing values, numbers.

@@ -9,7 +9,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from backprop_xp.backends import Array, Backend, DTypeNotKeptError, device_of, get_backend, in_words
+from backprop_xp.backends import (
+    Array,
+    Backend,
+    DTypeNotKeptError,
+    device_of,
+    error_text,
+    get_backend,
+)
 
 # Rounding of some hundred operations, relative to the largest entry that NumPy computes.
 TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
@@ -111,7 +118,7 @@ class Case(NamedTuple):
         try:
             self.backend.require_dtype(getattr(xp, name), self.device)
         except (AttributeError, DTypeNotKeptError) as error:
-            reason = f"no {name} here: {in_words(error)}"
+            reason = f"no {name} here: {error_text(error)}"
             expect(name not in ("bool", "int32", "float32"), reason)
             raise NotApplicable(reason) from None
         return getattr(xp, name)

@@ -17,11 +17,11 @@ from backprop_xp.backends import (
     device_of,
     like,
     owner,
-    plain,
+    plain_array,
+    plain_numbers,
     require_floating,
     require_owner,
     to_host,
-    unmasked,
 )
 from backprop_xp.checks import boolean, integer, real
 
@@ -178,14 +178,14 @@ def _numbers(value: Any, name: str) -> Array:
     """Return an array of numbers; another library's array stays as it is."""
     home = owner(value)
     if home is None or home.name == "numpy":
-        return plain(value, name)
+        return plain_numbers(value, name)
     home.require_current(device_of(value), name)
     return value
 
 
 def _anything(value: Any, name: str) -> Array:
     """Return an array of numbers, or NumPy's array of any dtype."""
-    return unmasked(value, name) if isinstance(value, np.ndarray) else _numbers(value, name)
+    return plain_array(value, name) if isinstance(value, np.ndarray) else _numbers(value, name)
 
 
 def _rows(arrays: list[Array]) -> int:

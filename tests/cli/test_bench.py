@@ -61,7 +61,7 @@ def test_the_floor_does_all_but_the_first_layers_product_for_its_inputs(
 def test_a_race_gives_each_a_time_for_each_round_and_leaves_out_who_fails(xp: Any) -> None:
     lost = Entrant("lost", MAKER, ("backprop_xp", "nowhere"))
     stranger = Entrant("stranger", MAKER, ("stranger",))
-    with race.started([*entrants(["matmul"]), lost, stranger]) as children:
+    with race.start_children([*entrants(["matmul"]), lost, stranger]) as children:
         outcome, unknown = (race.race(children, case, 2) for case in ("S", "no such case"))
         assert children["backprop_xp"].description["backend"] == xp.name
     times = {name: len(times) for name, times in outcome.times.items()}
@@ -87,7 +87,7 @@ def test_a_process_that_ends_or_takes_too_long_is_left_out(
     maker: str, limit: float, reason: str
 ) -> None:
     begin = time.monotonic()
-    with race.started([Entrant("one", maker, ("so long",), limit=limit)]) as children:
+    with race.start_children([Entrant("one", maker, ("so long",), limit=limit)]) as children:
         outcome = race.race(children, "S", 2)
     assert time.monotonic() - begin < 45.0
     assert outcome.left_out["one"].startswith(reason)
@@ -106,7 +106,7 @@ def test_an_entrant_that_fails_in_a_later_round_has_no_times(
 ) -> None:
     (tmp_path / "failing.py").write_text(FAILING)
     monkeypatch.syspath_prepend(tmp_path)
-    with race.started([Entrant("one", "failing:make")]) as children:
+    with race.start_children([Entrant("one", "failing:make")]) as children:
         outcome = race.race(children, "S", 4)
     assert (outcome.times, outcome.left_out) == ({}, {"one": "StopIteration"})
 

@@ -10,7 +10,7 @@ import scipy.sparse
 from sklearn.datasets import load_iris, make_multilabel_classification
 
 import backprop_xp as bx
-from backprop_xp.estimators.targets import dense
+from backprop_xp.estimators.targets import to_dense
 from backprop_xp.files.container import decode, encode
 
 X, y = load_iris(return_X_y=True)
@@ -63,7 +63,7 @@ def test_what_is_read_is_what_was_written(name: str, tmp_path: Path) -> None:
             expected, actual = (getattr(m, method)(data[0]) for m in (model, read))
             assert type(actual) is type(expected)
             assert actual.dtype == expected.dtype
-            assert np.array_equal(dense(actual), dense(expected))
+            assert np.array_equal(to_dense(actual), to_dense(expected))
     for attribute in vars(model):
         assert hasattr(read, attribute), attribute
     if model.solver != "lbfgs" and not model.early_stopping:

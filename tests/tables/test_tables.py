@@ -228,7 +228,7 @@ def test_pandas_and_polars_frames_train_like_their_file(tmp_path: Path) -> None:
 def test_columns_of_other_dtypes_become_plain_ones_and_keep_missing_values(
     column: pd.Series, kind: str
 ) -> None:
-    found = readers.plain(pd.DataFrame({"x": column}))["x"]
+    found = readers.plain_frame(pd.DataFrame({"x": column}))["x"]
     assert found.dtype.kind == kind
     assert found.isna().tolist() == column.isna().tolist()
     if kind == "O":
@@ -245,7 +245,7 @@ def test_columns_of_other_dtypes_become_plain_ones_and_keep_missing_values(
 )
 def test_a_column_of_other_objects_is_refused_by_name(column: pd.Series, told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        readers.plain(pd.DataFrame({"x": column}))
+        readers.plain_frame(pd.DataFrame({"x": column}))
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def test_infinite_numbers_and_those_float32_cannot_hold_count_as_missing() -> No
     for one in found[1:]:
         np.testing.assert_array_equal(one, found[0])
     far = made.transform(table.head(5).assign(a=1e30))
-    assert far.max() == preparation.FAR
+    assert far.max() == preparation.MAX_DEVIATIONS
 
 
 def test_an_unseen_category_is_none_of_the_known_ones() -> None:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from backprop_xp.backends.dtypes_and_devices import dtype_name, imported, try_library
+from backprop_xp.backends.dtypes_and_devices import dtype_name, module_if_imported, try_library
 from backprop_xp.backends.guard import CONVERSION_METHODS, explicit, holds_a_mask
 from backprop_xp.backends.protocol import (
     Array,
@@ -79,7 +79,7 @@ class ArrayAPIStrictBackend(Backend):
 
     def host_conversions(self) -> Sequence[Conversion]:
         """Return the conversions of the array class, and the ways from a device to the CPU's."""
-        xp = imported("array_api_strict")
+        xp = module_if_imported("array_api_strict")
         if xp is None:
             return ()
         host, kind = self.device("CPU_DEVICE"), type(xp.empty(0))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from backprop_xp.backends.dtypes_and_devices import LazyModule, imported, try_library
+from backprop_xp.backends.dtypes_and_devices import LazyModule, module_if_imported, try_library
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -83,8 +83,8 @@ class JAXBackend(Backend):
     }
 
     def probe(self) -> Probe:
-        probe, is_imported = try_library("jax", "JAX", "jax", _work), imported("jax") is not None
-        platforms = jax.config.jax_platforms if is_imported else None
+        probe = try_library("jax", "JAX", "jax", _work)
+        platforms = None if module_if_imported("jax") is None else jax.config.jax_platforms
         if probe.usable or not platforms:
             return probe
         hint = f"unset JAX_PLATFORMS, or install what JAX needs for {platforms!r}"
@@ -114,7 +114,7 @@ class JAXBackend(Backend):
             raise DTypeNotKeptError(f"{_needs_x64(dtype)}, or use dtype={kept.name!r}.")
 
     def owns(self, array: Any) -> bool:
-        return isinstance(array, getattr(imported("jax"), "Array", ()))
+        return isinstance(array, getattr(module_if_imported("jax"), "Array", ()))
 
     def from_host(
         self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
@@ -140,7 +140,7 @@ class JAXBackend(Backend):
     def transfer_guard(self, mode: str) -> AbstractContextManager[object]:
         """Return JAX's guard, which does nothing on the CPU."""
         context: AbstractContextManager[object] = nullcontext()
-        if imported("jax") is not None:
+        if module_if_imported("jax") is not None:
             context = jax.transfer_guard_device_to_host(mode)
         return context
 

@@ -10,7 +10,7 @@ import numpy as np
 from backprop_xp.backends.dtypes_and_devices import (
     LazyModule,
     dtype_name,
-    imported,
+    module_if_imported,
     try_library,
 )
 from backprop_xp.backends.guard import CONVERSION_METHODS, explicit, holds_a_mask, leaves_by_dlpack
@@ -68,7 +68,7 @@ class TorchBackend(Backend):
             )
 
     def owns(self, array: Any) -> bool:
-        return isinstance(array, getattr(imported("torch"), "Tensor", ()))
+        return isinstance(array, getattr(module_if_imported("torch"), "Tensor", ()))
 
     def from_host(
         self, array: np.ndarray, dtype: DType | None = None, device: Device | None = None
@@ -117,7 +117,7 @@ class TorchBackend(Backend):
 
     def host_conversions(self) -> Sequence[Conversion]:
         """Return the conversions of tensors, on the CPU too, so that tests need no GPU."""
-        modules = [xp for xp in map(imported, ("torch", "array_api_compat.torch")) if xp]
+        modules = [xp for xp in map(module_if_imported, ("torch", "array_api_compat.torch")) if xp]
         if not modules:
             return ()
         tensor, has_mask = torch.Tensor, holds_a_mask(torch.bool, torch.uint8)

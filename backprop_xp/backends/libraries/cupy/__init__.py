@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from backprop_xp.backends.dtypes_and_devices import LazyModule, imported, is_installed
+from backprop_xp.backends.dtypes_and_devices import LazyModule, is_installed, module_if_imported
 from backprop_xp.backends.guard import CONVERSION_METHODS, explicit, leaves_by_dlpack
 from backprop_xp.backends.libraries.cupy.fused import FUSED
 from backprop_xp.backends.libraries.cupy.namespace import device_aware
@@ -90,7 +90,7 @@ class CuPyBackend(Backend):
 
     def owns(self, array: Any) -> bool:
         """Return whether ``array`` is a CuPy array, or a variable of ``cupy.fuse``."""
-        is_array = isinstance(array, getattr(imported("cupy"), "ndarray", ()))
+        is_array = isinstance(array, getattr(module_if_imported("cupy"), "ndarray", ()))
         return is_array or type(array).__module__ == "cupy._core.fusion"
 
     def from_host(
@@ -167,7 +167,7 @@ class CuPyBackend(Backend):
 
     def host_conversions(self) -> Sequence[Conversion]:
         """Return the conversions of CuPy's arrays; ``cupy.asnumpy`` goes through ``get``."""
-        if imported("cupy") is None:
+        if module_if_imported("cupy") is None:
             return ()
         own = ("get", "item", "tolist", "tobytes", "tofile", "dump", "dumps")
         shows = ("__repr__", "__str__", "__format__")
