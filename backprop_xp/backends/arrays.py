@@ -69,7 +69,7 @@ def _complex(xp: Namespace, dtype: DType) -> DType:
 
 
 def to_device_of(array: Array, host: np.ndarray, dtype: DType | None = None) -> Array:
-    """Return host numbers on the device of an array; complex ones in the precision of ``dtype``.
+    """Return host numbers on an array's device, in ``dtype``; complex ones in its precision.
 
     The default is float64, or float32 on a device that keeps no float64.
     """

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backprop_xp.backends.compatibility import common_precision, repair, require_owner
+from backprop_xp.backends.compatibility import common_precision, repair_line, require_owner
 from backprop_xp.backends.dtypes_and_devices import (
     device_of,
     dtype_name,
@@ -95,11 +95,8 @@ class use_backend(Scope[Request]):  # noqa: N801 - it reads as a function
                 "or a dtype."
             )
         selection = _select([self.value, *_requests()])  # an unusable name is an error here
-        self.begin()
+        super().__enter__()
         return selection
-
-    def __exit__(self, *error: object) -> None:
-        self.end()
 
 
 def set_default_backend(
@@ -248,15 +245,12 @@ def _select_by_arrays(argument: Request, arrays: Sequence[Array]) -> Selection:
     backend, device = require_owner(arrays[0], "x"), device_of(arrays[0])
     precision = common_precision(arrays)
     # The parts that the argument chooses, otherwise those of the arrays.
-    target, wanted_device, wanted_dtype, source = backend, device, precision, "the arrays given"
-    if argument.backend is not None:
-        target = usable_backend(argument.backend, _ARGUMENT)
-    if target is not backend:
-        wanted_device, source = None, _ARGUMENT
+    target = backend if argument.backend is None else _backend([argument])[0]
+    source = "the arrays given" if target is backend else _ARGUMENT
+    wanted_device = device if target is backend else None
     if argument.device is not None:
         wanted_device = _device(target, argument, source)
-    if argument.dtype is not None:
-        wanted_dtype = _dtype(target, argument, wanted_device)
+    wanted_dtype = precision if argument.dtype is None else _dtype(target, argument, wanted_device)
     if target is not backend:
         wanted, found = f"backend={target.name!r}", f"{backend.name}'s"
     elif not same_device(wanted_device, device):
@@ -272,5 +266,5 @@ def _select_by_arrays(argument: Request, arrays: Sequence[Array]) -> Selection:
     raise ValueError(
         f"{wanted} contradicts the arrays given, which are {found}. "
         f"{'Cast' if wanted.startswith('dtype') else 'Move'} each first: "
-        f"{repair('x', target, wanted_device, name)}; or omit the argument."
+        f"{repair_line('x', target, wanted_device, name)}; or omit the argument."
     )

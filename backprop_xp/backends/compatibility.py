@@ -59,8 +59,8 @@ def require_same_device(theta: Array, value: Array, name: str, other: str = "the
         # Without a dtype, bx.asarray would give floating values the default precision.
         dtype = _precision_name(value) and _precision_name(theta)
         raise ValueError(
-            f"{name} is {_whose(source, its_device)}, but {other} is {_whose(backend, device)}. "
-            f"Move it: {repair(name, backend, device, dtype)}."
+            f"{name} is {_home(source, its_device)}, but {other} is {_home(backend, device)}. "
+            f"Move it: {repair_line(name, backend, device, dtype)}."
         )
 
 
@@ -82,8 +82,8 @@ def require_like(theta: Array, value: Array, name: str, other: str = "theta") ->
 def like(theta: Array, value: object, name: str) -> Array:
     """Return ``value`` as an array that can be computed with ``theta``, a floating array.
 
-    Lists, integers and booleans are cast to theta's precision. A real array beside a complex theta
-    of its precision stays real. Another library, device or floating precision is an error with the
+    Lists, integers and booleans are cast to theta's precision. A real array stays real if theta is
+    complex and of its precision. Another library, device or floating precision is an error with the
     repairing call.
     """
     if type(value) is np.ndarray is type(theta) and value.dtype == theta.dtype:
@@ -111,7 +111,7 @@ def like(theta: Array, value: object, name: str) -> Array:
 
 
 def integer_array(theta: Array, value: object, name: str) -> Array | None:
-    """Return ``value`` as an array of integers beside ``theta``, None if it holds anything else.
+    """Return ``value`` as integers on theta's device, None if it holds anything else.
 
     Lists of integers are moved there. An array of another library or device is an error.
     """
@@ -154,7 +154,7 @@ def common_precision(arrays: Sequence[Array]) -> DType | None:
 def _unsupported_precision(array: Array, name: str) -> TypeError:
     """Return the error for an array that is neither float32 nor float64."""
     backend, device = require_owner(array, name), device_of(array)
-    line = repair(name, backend, device, dtype_name(backend.default_dtype(device)))
+    line = repair_line(name, backend, device, dtype_name(backend.default_dtype(device)))
     return TypeError(
         f"{name} is {dtype_name(array.dtype)}, but a floating dtype is expected, float32 or "
         f"float64. Cast it: {line}."
@@ -163,7 +163,7 @@ def _unsupported_precision(array: Array, name: str) -> TypeError:
 
 def _mixed_precisions(theta: Array, value: Array, name: str, other: str = "theta") -> TypeError:
     """Return the error for an array whose dtype differs from theta's."""
-    line = repair(name, require_owner(theta, other), device_of(theta), _precision_name(theta))
+    line = repair_line(name, require_owner(theta, other), device_of(theta), _precision_name(theta))
     return TypeError(
         f"{name} is {dtype_name(value.dtype)}, but {other} is {dtype_name(theta.dtype)}; "
         f"precisions are not mixed. Cast it: {line}."
@@ -176,12 +176,12 @@ def _precision_name(array: Array) -> str | None:
     return None if precision is None else dtype_name(precision)
 
 
-def _whose(backend: Backend, device: Device | None) -> str:
+def _home(backend: Backend, device: Device | None) -> str:
     """Return words such as ``"cupy's on cuda:0"``."""
     return f"{backend.name}'s" + ("" if device is None else f" on {backend.device_name(device)}")
 
 
-def repair(name: str, backend: Backend, device: Device | None, dtype: str | None) -> str:
+def repair_line(name: str, backend: Backend, device: Device | None, dtype: str | None) -> str:
     """Return the line of code that moves the variable ``name`` and casts it, if a dtype is given.
 
     It is the call alone if ``name`` is not an identifier. A remark in brackets, as in

@@ -68,16 +68,16 @@ class transfer_guard(Scope[str]):  # noqa: N801 - it reads as a function
         backends = loaded_backends()
         with contextlib.ExitStack() as stack:
             if self.value != "allow":
-                stack.enter_context(_observed())
+                stack.enter_context(_wrap_in_use())
                 for backend in backends:
                     watch(backend)
             for backend in backends:
                 stack.enter_context(backend.transfer_guard(self.value))
             self._entered.append(stack.pop_all())
-        self.begin()
+        super().__enter__()
 
     def __exit__(self, *error: object) -> None:
-        self.end()
+        super().__exit__()
         self._entered.pop().close()
 
 
@@ -114,7 +114,7 @@ def holds_a_mask(*dtypes: DType) -> Callable[..., bool]:
 
 @process_wide
 @contextlib.contextmanager
-def _observed() -> Iterator[None]:
+def _wrap_in_use() -> Iterator[None]:
     """Wrap the conversions of each backend in use; unwrap them at the end."""
     observers.append(watch)
     try:
@@ -146,12 +146,12 @@ def watch(backend: Backend, has_array: bool = False) -> None:
                 _unwrapping.callback(setattr, one.holder, one.name, own)
             else:
                 _unwrapping.callback(delattr, one.holder, one.name)  # a base class has it
-            setattr(one.holder, one.name, _guarded(backend, one, original))
+            setattr(one.holder, one.name, _with_guard(backend, one, original))
         if conversions or has_array:
             _wrapped.add(backend.name)
 
 
-def _guarded(backend: Backend, one: Conversion, original: Function) -> Function:
+def _with_guard(backend: Backend, one: Conversion, original: Function) -> Function:
     @functools.wraps(original)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         mode = next(iter(_active.get()), "allow")

@@ -17,7 +17,7 @@ def plain_numbers(value: object, name: str) -> np.ndarray:
     """
     host = plain_array(value, name)
     if host.dtype.kind == "O":
-        host = _unboxed(host, name)
+        host = _unbox(host, name)
     if host.dtype.kind not in "biufc":
         raise TypeError(
             f"{name} has dtype {host.dtype}, but numbers are expected. {_way_out(host, name)}"
@@ -69,7 +69,7 @@ def require_dtype(array: Array, name: str) -> None:
         )
 
 
-def _unboxed(host: np.ndarray, name: str) -> np.ndarray:
+def _unbox(host: np.ndarray, name: str) -> np.ndarray:
     """Return an array of Python objects as numbers; the first other object is a TypeError."""
     values = host.reshape(-1).tolist()
     others = {i: value for i, value in enumerate(values) if not isinstance(value, _NUMBERS)}

@@ -21,11 +21,12 @@ class Scope(ContextDecorator, Generic[T]):
     def __init__(self, active: ContextVar[tuple[T, ...]], value: T) -> None:
         self.active, self.value = active, value
 
-    def begin(self) -> None:
+    def __enter__(self) -> object:
         """Add the value as the innermost one."""
         self.active.set((self.value, *self.active.get()))
+        return None
 
-    def end(self) -> None:
+    def __exit__(self, *error: object) -> None:
         """Remove the value; generators may end in any order, and in another thread."""
         values = list(self.active.get())
         if self.value in values:

@@ -21,7 +21,7 @@ _MAX_NUMBERS = 10**8
 TABLE = "A table: .csv, .tsv, .jsonl (or .gz, .bz2 of it), .parquet, .feather, .npz."
 
 
-def checked(check: Callable[[T, str], T], name: str) -> Callable[[T], T]:
+def callback_of(check: Callable[[T, str], T], name: str) -> Callable[[T], T]:
     """Return the callback of an option: a check of the library, given the value and the name."""
 
     def callback(value: T) -> T:
@@ -35,7 +35,7 @@ def checked(check: Callable[[T, str], T], name: str) -> Callable[[T], T]:
 
 def number_within(name: str, **bounds: float) -> Callable[[float | None], float | None]:
     """Return the callback of an option that is a finite number within bounds, or None."""
-    check = checked(lambda number, name: real(number, name, **bounds), name)
+    check = callback_of(lambda number, name: real(number, name, **bounds), name)
     return lambda value: None if value is None else check(value)
 
 

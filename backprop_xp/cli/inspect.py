@@ -120,7 +120,7 @@ def as_text(found: JsonObject) -> str:
     if "classes" in found:
         lines += ["\nclasses, on the test rows", indent(classes_table(found["classes"]))]
     if "importances" in found:
-        lines += ["\nincrease of the loss where a column is shuffled", *_shuffled(found)]
+        lines += ["\nincrease of the loss where a column is shuffled", *_importance_lines(found)]
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     return "\n".join([*lines, "\nversions", with_label("", versions, _LABEL)])
 
@@ -162,7 +162,7 @@ def _training(found: JsonObject) -> list[str]:
     return [with_label(label, text, _LABEL) for label, text in texts.items()]
 
 
-def _shuffled(found: JsonObject) -> list[str]:
+def _importance_lines(found: JsonObject) -> list[str]:
     room = min(max(len(one["column"]) for one in found["importances"]), _MAX_LABEL)
     lines = []
     for one in found["importances"]:

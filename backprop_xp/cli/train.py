@@ -22,7 +22,7 @@ from backprop_xp.cli.arguments import (
     Encoding,
     Json,
     Separator,
-    checked,
+    callback_of,
     count_parameters,
     file_path,
     number_within,
@@ -66,7 +66,7 @@ def _share_or_path(name: str) -> Callable[[str], float | str | None]:
 def _setting_option(field: "dataclasses.Field[object]") -> inspect.Parameter:
     """Return the option of a field of ``Settings``: its name, type, default, help and check."""
     kind, default = get_type_hints(Settings)[field.name], field.default
-    callback = checked(field.metadata["check"], field.name)
+    callback = callback_of(field.metadata["check"], field.name)
     if field.name == "sizes":
         kind, default, callback = str, _SIZES, lambda text: parse_sizes(text, _SIZES)
     names = [f"--{field.name.replace('_', '-')}"] if kind is bool else []

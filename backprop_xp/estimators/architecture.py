@@ -61,7 +61,7 @@ def _activations(parameters: Parameters) -> list[Activation]:
     return [NAMED_ACTIVATIONS[name] if isinstance(name, str) else name for name in names]
 
 
-def drawn_theta(network: Network, random_state: Any, count: int) -> np.ndarray:
+def draw_theta(network: Network, random_state: Any, count: int) -> np.ndarray:
     """Return a first theta, ``(P,)``, or a stack of several, ``(count, P)``."""
     thetas = [
         np.concatenate([v.reshape(-1) for v in draw(network.layers, network.layout, random_state)])

@@ -116,7 +116,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[mi
         self.n_layers_ = len(hidden_sizes(self)) + 2
         if self.solver in STOCHASTIC:
             begin_curves(self)
-        return architecture.drawn_theta(network, random_state, self.n_restarts)
+        return architecture.draw_theta(network, random_state, self.n_restarts)
 
     def _validate(self, data: Samples, classes: Classes, *, reset: bool = False) -> Samples:
         """Return X as it is validated, and on the host targets in columns and weights."""
@@ -206,7 +206,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[mi
             attributes = functools.partial(architecture.attributes_of, network, theta)
             ends = bool(epoch.call_on_fit_task_end(**details, reconstruction_attributes=attributes))
 
-    def _predicted(self, X: MatrixLike, method: str) -> Array:
+    def _predict_rows(self, X: MatrixLike, method: str) -> Array:
         """Return the predictions of the network, ``(batch, n_outputs)``, where X is."""
         check_is_fitted(self)
         check_same_namespace(X, self, attribute="_first_coef", method=method)

@@ -29,14 +29,14 @@ class Search:
         self._l2 = model.alpha / total
         self.interrupt, self.has_ended = Interrupt(), False
 
-    def moved(self, vector: np.ndarray) -> Array:
+    def to_device(self, vector: np.ndarray) -> Array:
         """Return a vector on theta's device and in its dtype."""
         return to_device_of(self._task.theta, vector, self._task.theta.dtype)
 
     def evaluate(self, vector: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the loss and the gradient, in float64."""
         x, y, weight = self._task.samples
-        network, theta = self._task.network, self.moved(vector)
+        network, theta = self._task.network, self.to_device(vector)
         both = network.loss_and_gradient(theta, x, y, sample_weight=weight, l2=self._l2)
         loss, gradient = to_host_together([*both])
         return float(loss), gradient.astype(np.float64)
@@ -46,7 +46,7 @@ class Search:
         if self._verbose:
             print(f"Loss {intermediate_result.fun:.8f}")  # noqa: T201
         if self._report is not None:
-            self.has_ended = self._report(self.moved(intermediate_result.x))
+            self.has_ended = self._report(self.to_device(intermediate_result.x))
         if self.has_ended or self.interrupt.pressed:
             raise StopIteration
 
@@ -90,4 +90,4 @@ def minimize(model: Model, task: Task, report: Report | None) -> Array:
     # The state of an earlier optimizer does not belong to this theta.
     vars(model).pop("_optimizer_state", None)
     vars(model).pop("_learning_rate", None)
-    return search.moved(best.x)
+    return search.to_device(best.x)

@@ -124,7 +124,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
 
     def predict(self, X: MatrixLike) -> Array:
         """Return the class, or the labels, of each row; labels are sparse if those of fit were."""
-        predicted = self._predicted(X, "predict")
+        predicted = self._predict_rows(X, "predict")
         host = to_host(predicted)
         labels = self._label_binarizer.inverse_transform(
             host[:, 0] if self.n_outputs_ == 1 else host
@@ -148,7 +148,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
             return array_namespace(probabilities).log(probabilities)
 
     def _probabilities(self, X: MatrixLike, method: str) -> Array:
-        predicted = self._predicted(X, method)
+        predicted = self._predict_rows(X, method)
         if self.n_outputs_ == 1:
             return array_namespace(predicted).concat([1.0 - predicted, predicted], axis=-1)
         is_whole = self._is_multilabel or self._loss().link is softmax.value
@@ -157,7 +157,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc]
     @available_if(lambda model: not targets.gives_probabilities(model.loss))  # type: ignore[untyped-decorator]
     def decision_function(self, X: MatrixLike) -> Array:
         """Return each class's or label's output minus 1/2; for two classes only the second's."""
-        scores = self._predicted(X, "decision_function") - 0.5
+        scores = self._predict_rows(X, "decision_function") - 0.5
         is_of_two = len(self.classes_) <= 2 and not self._is_multilabel
         return scores[:, -1] if is_of_two else scores
 
@@ -207,7 +207,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
 
     def predict(self, X: MatrixLike) -> Array:
         """Return the values of each row, ``(batch,)`` or ``(batch, n_outputs)``."""
-        predicted = self._predicted(X, "predict")
+        predicted = self._predict_rows(X, "predict")
         return predicted[:, 0] if self.n_outputs_ == 1 else predicted
 
     def __sklearn_tags__(self) -> Tags:

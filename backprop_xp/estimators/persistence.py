@@ -71,8 +71,8 @@ def _record(model: BaseEstimator) -> dict[str, object]:
     ]
     return {
         "name": type(model).__name__,
-        "parameters": {name: _written(v) for name, v in parameters if name not in _WHERE},
-        "fitted": {name: _written(v) for name, v in present(*_COUNTS, *_NUMBERS, _STALE)},
+        "parameters": {name: _to_json(v) for name, v in parameters if name not in _WHERE},
+        "fitted": {name: _to_json(v) for name, v in present(*_COUNTS, *_NUMBERS, _STALE)},
         "curves": dict(curves),
         "labels": {name: [v.dtype.str, v.tolist()] for name, v in present(*_LABELS)},
         "is_multilabel": getattr(model, "_is_multilabel", False),
@@ -89,14 +89,14 @@ def load_estimator(kind: type[Estimator], path: str | os.PathLike[str]) -> Estim
         raise CheckpointError(f"{os.fspath(path)}: it holds {what}, not a {kind.__name__}.")
     model: Estimator = kind()
     try:
-        return _made(model, file, file.estimator)
+        return _rebuild(model, file, file.estimator)
     except (ValueError, TypeError, AttributeError, KeyError, ArithmeticError) as error:
         raise CheckpointError(f"{os.fspath(path)}: {error}") from error
 
 
-def _made(model: Estimator, file: Checkpoint, record: Mapping[str, Any]) -> Estimator:
+def _rebuild(model: Estimator, file: Checkpoint, record: Mapping[str, Any]) -> Estimator:
     """Return the estimator of a file, checked to be one that a fit may have left."""
-    model.set_params(**{name: _read(value) for name, value in record["parameters"].items()})
+    model.set_params(**{name: _from_json(value) for name, value in record["parameters"].items()})
     model._validate_params()
     sections = {"fitted": _number, "curves": _curve, "labels": _labels}
     attributes = {
@@ -108,7 +108,7 @@ def _made(model: Estimator, file: Checkpoint, record: Mapping[str, Any]) -> Esti
     if record["curves"]:  # a training in epochs, which continues from these
         needed |= {*_CURVES, "best_loss_", "best_validation_score_", _STALE}
     if file.state is not None:
-        model._optimizer_state = _checked_state(file.theta, file.state.optimizer_state)
+        model._optimizer_state = _check_state(file.theta, file.state.optimizer_state)
         needed.add("_learning_rate")
     if not needed <= attributes.keys():
         raise ValueError(f"it lacks the attribute {min(needed - attributes.keys())!r}.")
@@ -131,7 +131,7 @@ def _made(model: Estimator, file: Checkpoint, record: Mapping[str, Any]) -> Esti
 
 
 def _number(name: str, value: Any) -> float | None:
-    value = _read(value)
+    value = _from_json(value)
     if name in (*_COUNTS, _STALE):
         return integer(value, name, at_least=0)
     if name not in _NUMBERS:
@@ -175,7 +175,7 @@ def _binarizer(model: BaseEstimator, *, is_multilabel: bool, is_sparse: bool) ->
     return binarizer
 
 
-def _checked_state(theta: np.ndarray, state: Any) -> OptimizerState:
+def _check_state(theta: np.ndarray, state: Any) -> OptimizerState:
     if type(state) not in _OPTIMIZERS:
         raise TypeError(f"the optimizer's state is of {type(state).__name__}.")
     integer(state.step, "the optimizer's step", at_least=0)
@@ -183,25 +183,25 @@ def _checked_state(theta: np.ndarray, state: Any) -> OptimizerState:
     return state  # type: ignore[no-any-return]
 
 
-def _written(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     """Return a parameter or an attribute in a form that JSON has."""
     if isinstance(value, np.random.RandomState):
         return None  # its draws are not part of a model
     if isinstance(value, dict):
-        return {"pairs": [_written(pair) for pair in value.items()]}
+        return {"pairs": [_to_json(pair) for pair in value.items()]}
     if isinstance(value, list | tuple):
-        return type(value)(map(_written, value))
+        return type(value)(map(_to_json, value))
     if isinstance(value, np.generic) or owner(value) is not None:
         return to_host(value).tolist()
     return value
 
 
-def _read(value: Any) -> Any:
-    """Return the value that ``_written`` wrote; raise ValueError for an array."""
+def _from_json(value: Any) -> Any:
+    """Return the value that ``_to_json`` wrote; raise ValueError for an array."""
     if isinstance(value, dict):
-        return {_read(key): _read(part) for key, part in value["pairs"]}
+        return {_from_json(key): _from_json(part) for key, part in value["pairs"]}
     if isinstance(value, list | tuple):
-        return type(value)(map(_read, value))
+        return type(value)(map(_from_json, value))
     if owner(value) is not None:
         raise ValueError("there is an array instead of a number.")
     return value

@@ -29,8 +29,8 @@ Report = Callable[[Array], bool]
 class Task(NamedTuple):
     """A network, and the samples that a solver trains it on and validates it with.
 
-    ``theta`` may be a stack ``(restarts, P)``: the best network is kept. The samples are beside
-    it; the x of a table that is moved by blocks is a ``Table``.
+    ``theta`` may be a stack ``(restarts, P)``: the best network is kept. The samples are on
+    its device; the x of a table that is moved by blocks is a ``Table``.
     """
 
     network: Network

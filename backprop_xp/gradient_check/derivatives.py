@@ -131,7 +131,7 @@ def _finer(
         seen.append(lines.probe((1.0 + _LITTLE) * steps)[0])
     for _ in range(min(_BISECTED_RESULTS, is_open.shape[1])):
         result = np.argmax(np.where(is_open, least, 0.0), axis=1)
-        seen += _bisected(lines, values[:, each, result], steps, result)
+        seen += _bisect(lines, values[:, each, result], steps, result)
         found = np.concatenate(seen)
         gaps = np.diff(np.sort(np.where(np.isfinite(found), found, np.nan), axis=0), axis=0)
         least = np.fmin(least, np.where(gaps > 0.0, gaps, np.inf).min(axis=0))
@@ -142,7 +142,7 @@ def _finer(
     return least
 
 
-def _bisected(
+def _bisect(
     lines: Lines, values: np.ndarray, steps: np.ndarray, result: np.ndarray
 ) -> list[np.ndarray]:
     """Return the values found while bisecting for the shortest step that changes a result.

@@ -75,7 +75,7 @@ class Function:
         if self.fx.size not in (0, host.size):
             before = f"but {self.fx.size} before"
             raise ValueError(f"function(point) has {host.size} results here, {before}.")
-        return _widened(host), _epsilon(host)
+        return _widen(host), _epsilon(host)
 
     def gradient(self, point: np.ndarray, dtype: DType) -> tuple[np.ndarray, float]:
         """Return the gradient at a point ``(P,)`` as ``(P, M)``, and its rounding error."""
@@ -185,7 +185,7 @@ class Function:
         """Return the values at points ``(K, P)`` from one call."""
         self.evaluations += len(points)
         stack = self.point.restore(to_device_of(self.point.flat, points, self.dtype))
-        return _widened(to_host(self.problem.value(stack))).reshape(len(points), self.fx.size)
+        return _widen(to_host(self.problem.value(stack))).reshape(len(points), self.fx.size)
 
     def _numbers(self, result: Structure) -> np.ndarray:
         """Return a result of value as ``(M,)``, or raise unless it is a number."""
@@ -206,6 +206,6 @@ def _epsilon(host: np.ndarray) -> float:
     return SINGLE if host.dtype.kind in "fc" and np.finfo(host.dtype).eps > DOUBLE else DOUBLE
 
 
-def _widened(host: np.ndarray) -> np.ndarray:
+def _widen(host: np.ndarray) -> np.ndarray:
     """Return a copy in float64 or complex128: a function may reuse one array for its results."""
     return host.astype(np.complex128 if host.dtype.kind == "c" else np.float64)

@@ -129,7 +129,7 @@ def loss_problem(loss: Loss, outputs: Array, targets: Array, options: CheckOptio
 
 
 def draw_parameters(layer: Layer, x: Array, seed: int) -> Parameters:
-    """Return parameters of a layer, beside x, with noise so that none has a special value."""
+    """Return parameters of a layer on x's device, with noise so that none has a special value."""
     if not layer.names:
         return ()
     layout = lay_out([layer])

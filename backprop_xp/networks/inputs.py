@@ -1,4 +1,4 @@
-"""Checks of the arrays that a network gets beside theta: x, targets, weights, the penalty."""
+"""Checks of the arrays that a network gets with theta: x, targets, weights, the penalty."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -27,7 +27,7 @@ _ROWS_AT_ONCE = 2**12
 
 
 class Rows(NamedTuple):
-    """The arrays beside theta; ``sample_weight`` None for equal weights.
+    """The arrays on theta's device; ``sample_weight`` None for equal weights.
 
     ``stand_ins``, ``(..., batch)``, are the indices of the rows that are computed instead, or None.
     """
@@ -41,7 +41,7 @@ class Rows(NamedTuple):
 
 @runtime_checkable
 class Blocks(Protocol):
-    """The x of a training whose rows are moved beside theta one block of batches at a time."""
+    """The x of a training whose rows are moved to theta's device a block of batches at a time."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -99,7 +99,7 @@ def check_targets(
 
 
 def class_labels(theta: Array, outputs: tuple[int, ...], y: Array, name: str = "y") -> Array | None:
-    """Return class labels as integers ``(..., batch)`` beside theta, or None for other targets.
+    """Return class labels ``(..., batch)`` as integers on theta's device; None for other targets.
 
     Labels are integers shaped ``(..., batch)``, or ``(..., batch, 1)`` for several outputs. An
     array with a column for each output is a table of targets. Raises ValueError if the shape fits

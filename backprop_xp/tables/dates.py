@@ -92,7 +92,7 @@ def split_dates(dates: np.ndarray, parts: Sequence[str]) -> np.ndarray:
     index = pd.DatetimeIndex(dates)
     derived = {
         "total_seconds": (dates - np.datetime64(0, "s")) / np.timedelta64(1, "s"),
-        "weekday": index.weekday + 1,
+        "weekday": index.day_of_week + 1,
     }
     columns = [derived[part] if part in derived else getattr(index, part) for part in parts]
     return np.stack(columns, axis=1).astype("float64")

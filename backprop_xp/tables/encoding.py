@@ -43,7 +43,7 @@ class Number:
         """Return the features of a column; ValueError for a value that is not a number."""
         values, wrong = numbers(column, self.style or PLAIN)
         _refuse(column, wrong, self.kind)
-        return _subtracted(values, self.origin)[:, None]
+        return _subtract(values, self.origin)[:, None]
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def origin_of(values: pd.Series) -> int:
     return least if max(-least, most) > _EXACT else 0
 
 
-def _subtracted(values: np.ndarray, origin: int) -> np.ndarray:
+def _subtract(values: np.ndarray, origin: int) -> np.ndarray:
     """Return numbers minus an origin, float64; differences of large integers keep their digits."""
     if values.dtype.kind not in "iu" or not origin:
         return np.asarray(values.astype("float64") - origin)

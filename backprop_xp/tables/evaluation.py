@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from backprop_xp.tables.model import Metadata, PathLike, TableModel
-from backprop_xp.tables.problem import Rows, labelled_rows
+from backprop_xp.tables.problem import Rows, rows_with_target
 from backprop_xp.tables.readers import TableData, as_frame
 from backprop_xp.tables.target_column import Target
 
@@ -148,8 +148,8 @@ def importances(model: TableModel, data: TableData, *, seed: int = 0) -> list[Im
     """
     target, features = model.target, list(model.preparation.kinds)
     frame = as_frame(data, texts=[target.name, *model.preparation.texts])
-    table = labelled_rows(frame, target.name, features=features, classes=target.classes)
-    x, y, _ = table.prepared(model.preparation, target)
+    table = rows_with_target(frame, target.name, features=features, classes=target.classes)
+    x, y, _ = table.prepare(model.preparation, target)
     y = target.decode(y)
     generator = np.random.default_rng(seed)
     base, found = _loss(model, x, y), []

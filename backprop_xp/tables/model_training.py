@@ -147,7 +147,7 @@ def _learn(
 ) -> TableModel:
     """Train the network, and write its file with the report."""
     target, settings = problem.target, file.settings
-    parts = {name: rows.prepared(preparation, target) for name, rows in problem.parts.items()}
+    parts = {name: rows.prepare(preparation, target) for name, rows in problem.parts.items()}
     training, validation = parts["training"], parts["validation"]
     if settings.class_weight:
         training, validation = _balanced(training, validation, len(target.classes))

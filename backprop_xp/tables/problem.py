@@ -49,7 +49,7 @@ class Table(NamedTuple):
         weights = None if self.weights is None else self.weights[rows]
         return Table(self.features.iloc[rows], self.target.iloc[rows], weights)
 
-    def prepared(self, preparation: Preparation, target: Target) -> Rows:
+    def prepare(self, preparation: Preparation, target: Target) -> Rows:
         """Return the rows as inputs of a network."""
         weights = self.weights
         if weights is not None:
@@ -130,10 +130,10 @@ def _choose_columns(frame: pd.DataFrame, target: str, columns: Columns) -> Table
         raise ValueError(f"no column is left to predict {target!r} from.")
     if all(frame[name].nunique(dropna=False) == 1 for name in features):
         raise ValueError("all columns are empty or the same in all rows: nothing to learn from.")
-    return labelled_rows(frame, target, features=features, weights=columns.weights)
+    return rows_with_target(frame, target, features=features, weights=columns.weights)
 
 
-def labelled_rows(
+def rows_with_target(
     frame: pd.DataFrame,
     target: str,
     *,
@@ -176,7 +176,7 @@ def _read_part(
     strings = [column for column in features if is_string(training.features[column])]
     frame = as_frame(data, texts=[target.name, *strings])
     try:
-        table = labelled_rows(
+        table = rows_with_target(
             frame, target.name, features=features, weights=weights, classes=target.classes
         )
         target.encode(table.target)  # raises for a class that training does not have

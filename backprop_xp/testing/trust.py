@@ -43,12 +43,12 @@ def _mixed_libraries(case: Case) -> None:
     theta = network.initialize(0, backend=case.backend, device=case.device, dtype="float32")
     strangers = [other.put(x)[0] for other in case.others()]
     for stranger in strangers if isinstance(theta, np.ndarray) else [x, *strangers]:
-        what = f"{type(stranger)} on {device_of(stranger)} beside theta"
+        what = f"{type(stranger)} on {device_of(stranger)} with theta"
         _refuses(partial(network.forward, theta, stranger), ValueError, what, "bx.asarray")
 
 
 def _mixed_precisions(case: Case) -> None:
-    """Check that a float64 x beside a float32 theta is an error with the remedy."""
+    """Check that a float64 x with a float32 theta is an error with the remedy."""
     case.dtype("float64")
     theta, x = case.put(np.zeros(8, np.float32), _X)
     _refuses(partial(mlp([3, 2]).forward, theta, x), TypeError, "a float64 x", "bx.asarray")

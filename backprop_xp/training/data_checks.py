@@ -18,7 +18,7 @@ from backprop_xp.networks.inputs import Blocks, Rows, check_targets, class_label
 from backprop_xp.networks.losses import LOSSES, Loss
 from backprop_xp.networks.network import Network
 
-# Rows beside theta, and the class labels that y was made of, if any.
+# Rows on theta's device, and the class labels that y was made of, if any.
 _Given: TypeAlias = tuple[Rows, Array | None]
 # A condition on the device, and the function that returns its error message.
 _Condition: TypeAlias = tuple[Array, Callable[[], str]]
@@ -31,7 +31,7 @@ _PART = 2.0**-40
 def check_data(
     network: Network, theta: Array, x: Any, y: Any, sample_weight: Any, validation: Any
 ) -> tuple[Rows, Rows | None]:
-    """Return the training set and the validation set, or None, beside theta.
+    """Return the training set and the validation set, or None, on theta's device.
 
     Raises TypeError or ValueError for data that does not fit, is not finite, or has targets outside
     the loss's range. All values are checked on the device, with one transfer of the answers. A
@@ -69,7 +69,7 @@ def _validation_parts(validation: Any) -> Sequence[Any]:
 def _checked_rows(
     network: Network, theta: Array, x: Any, y: Any, sample_weight: Any = None
 ) -> _Given:
-    """Return rows beside theta whose shapes fit the network."""
+    """Return rows on theta's device whose shapes fit the network."""
     detach = require_owner(theta, "theta").detach
     x = x if isinstance(x, Blocks) else detach(network.check_inputs(theta, x)[0])
     outputs, loss = network.outputs_shape(theta, x), network.loss_function

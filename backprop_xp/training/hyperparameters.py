@@ -61,7 +61,7 @@ def hyperparameter(theta: Array, value: Hyperparameter, name: str) -> Hyperparam
 
 
 def placed(optimizer: AnyOptimizer, theta: Array) -> AnyOptimizer:
-    """Return an optimizer whose arrays are beside theta; the learning rate stays as it is."""
+    """Return an optimizer whose arrays are on theta's device; the learning rate stays as it is."""
     moved = {
         name: hyperparameter(theta, value, name)
         for name, value in vars(optimizer).items()

@@ -12,7 +12,7 @@ from backprop_xp.training.schedules import Plateau, rate_at
 def learning_rates(
     optimizer: Optimizer, numbers: range, theta: Array, slowed: Slowed | None
 ) -> list[Any]:
-    """Return a rate for each step: a float, an array ``(*stack, 1)`` beside theta, or None.
+    """Return a rate for each step: a float, an array ``(*stack, 1)``, or None.
 
     None is for an optimizer without a learning rate. ``slowed`` is how far a plateau has lowered
     the rates.
@@ -20,7 +20,7 @@ def learning_rates(
     given = getattr(optimizer, "learning_rate", None)
     if given is None:
         return [None] * len(numbers)
-    # A float, or an array beside theta: a NumPy number would widen float32, and a compiler would
+    # A float, or an array like theta: a NumPy number would widen float32, and a compiler would
     # make one function for each kind.
     if not callable(given):
         return [hyperparameter(theta, given, "learning_rate")] * len(numbers)

@@ -139,7 +139,7 @@ class SGD(_BuiltIn):
     def rule(
         self, theta: Array, gradient: Array, state: SGDState, learning_rate: Hyperparameter
     ) -> tuple[Array, SGDState]:
-        """Return what ``update`` does, unchecked; hyperparameters are beside theta."""
+        """Return what ``update`` does, unchecked; hyperparameters are on theta's device."""
         step, velocity = state
         if velocity is not None:
             if self.rate_inside:
@@ -171,7 +171,7 @@ class RMSProp(_BuiltIn):
     def rule(
         self, theta: Array, gradient: Array, state: RMSPropState, learning_rate: Hyperparameter
     ) -> tuple[Array, RMSPropState]:
-        """Return what ``update`` does, unchecked; hyperparameters are beside theta."""
+        """Return what ``update`` does, unchecked; hyperparameters are on theta's device."""
         square = _running_mean(state.square, gradient * gradient, self.decay)
         scale = array_namespace(theta).sqrt(square) + self.epsilon
         theta -= gradient / scale * learning_rate
@@ -201,7 +201,7 @@ class Adam(_BuiltIn):
     def rule(
         self, theta: Array, gradient: Array, state: AdamState, learning_rate: Hyperparameter
     ) -> tuple[Array, AdamState]:
-        """Return what ``update`` does, unchecked; hyperparameters are beside theta."""
+        """Return what ``update`` does, unchecked; hyperparameters are on theta's device."""
         return _adam(self, theta, gradient, state, learning_rate)
 
 
@@ -229,7 +229,7 @@ class AdamW(_BuiltIn):
     def rule(
         self, theta: Array, gradient: Array, state: AdamState, learning_rate: Hyperparameter
     ) -> tuple[Array, AdamState]:
-        """Return what ``update`` does, unchecked; hyperparameters and mask are beside theta."""
+        """Return what ``update`` does, unchecked; hyperparameters and mask are on its device."""
         decay = learning_rate * self.weight_decay
         theta *= 1.0 - (decay if self.mask is None else decay * self.mask)
         return _adam(self, theta, gradient, state, learning_rate)
