@@ -121,16 +121,12 @@ def ending_in_one_line() -> Iterator[None]:
         if not status:
             _complain_of_output(error)
         status = status or 1
-        _drop_output()
+        # Unwritten output goes to the null device: Python would try to write it once more.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
 
 
 def _complain_of_output(error: Exception) -> None:
     if not isinstance(error, BrokenPipeError):
         complain(f"the output cannot be written: {getattr(error, 'strerror', None) or error}")
-
-
-def _drop_output() -> None:
-    """Send unwritten output to the null device: Python would try to write it once more."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -170,18 +170,13 @@ def _plain_column(column: pd.Series, name: str, texts: Sequence[str]) -> pd.Seri
         return pd.to_datetime(column)
     if kind in ("time", "timedelta", "timedelta64"):
         return pd.to_timedelta(column.astype("str") if kind == "time" else column)
-    if is_mixed:
-        _refuse_nested(column, name)
-    return column.astype("str")
-
-
-def _refuse_nested(column: pd.Series, name: str) -> None:
-    for row, value in column.dropna().items():
+    for row, value in column.dropna().items() if is_mixed else ():
         if not isinstance(value, str | bool | int | float | np.generic):
             raise ValueError(
                 f"the column {name!r} holds {type(value).__name__} (row {row}): numbers, "
                 "strings or dates are expected."
             )
+    return column.astype("str")
 
 
 def _refuse_twice(names: Sequence[str]) -> None:
@@ -240,7 +235,9 @@ def _npz(path: Path) -> pd.DataFrame:
         raise ValueError("it is not an npz file, as numpy.savez writes it.")
     with np.load(path, allow_pickle=False) as arrays:
         for name in arrays.files:
-            array = _native(arrays[name])
+            array = arrays[name]
+            array = array.astype(array.dtype.newbyteorder("="), copy=False)
+            array = array.astype("float32") if array.dtype == np.float16 else array  # for pandas
             if array.ndim == 2:
                 columns |= {f"{name}_{i}": array[:, i] for i in range(array.shape[1])}
             elif array.ndim == 1:
@@ -253,12 +250,6 @@ def _npz(path: Path) -> pd.DataFrame:
     if len(set(lengths.values())) > 1:
         raise ValueError(f"its arrays have different numbers of rows: {lengths}.")
     return pd.DataFrame(columns)
-
-
-def _native(array: np.ndarray) -> np.ndarray:
-    """Return an array in the machine's byte order; float16 as float32, for pandas."""
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return array.astype("float32") if array.dtype == np.float16 else array
 
 
 def _reason(error: Exception) -> str:

@@ -18,7 +18,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import Backend, owner, to_host
-from backprop_xp.backends.registry import loaded
+from backprop_xp.backends.registry import loaded_backends
 from tests.helpers import GUARDED, guarded_array, python
 
 pytestmark = pytest.mark.installed
@@ -401,7 +401,7 @@ def test_what_numpy_leaves_where_it_is_is_no_transfer() -> None:
         assert type(np.atleast_1d(x)) is type(x)
 
 
-@pytest.mark.parametrize("backend", loaded(), ids=lambda backend: backend.name)
+@pytest.mark.parametrize("backend", loaded_backends(), ids=lambda backend: backend.name)
 def test_the_doors_of_a_backend_are_there(backend: Backend) -> None:
     if not backend.probe().usable:
         pytest.skip(backend.probe().reason)

@@ -127,7 +127,8 @@ class TorchBackend(Backend):
             # The wrapper's equal is entrywise.
             *(Conversion(modules[0], name) for name in _COMPARISONS),
             *(Conversion(tensor, name, shows=True) for name in ("__repr__", "__format__")),
-            Conversion(tensor, "__dlpack__", _exports),
+            # A GPU's memory may stay there.
+            Conversion(tensor, "__dlpack__", lambda x, **to: x.is_cpu or leaves_by_dlpack(x, **to)),
             Conversion(tensor, "to", _to_cpu),
             *(Conversion(xp, "asarray", _to_cpu) for xp in modules),
             *(Conversion(xp, name) for xp in (tensor, *modules) for name in _SHAPED_BY_VALUES),
@@ -166,11 +167,6 @@ def _to_cpu(array: Array, *args: Any, **options: Any) -> bool:
     if isinstance(target, torch.Tensor):
         target = target.device
     return isinstance(target, str | torch.device) and torch.device(target).type == "cpu"
-
-
-def _exports(array: Array, **options: Any) -> bool:
-    """Return whether DLPack exports a tensor to the host; a GPU's memory may stay there."""
-    return array.device.type == "cpu" or leaves_by_dlpack(array, **options)
 
 
 backend = TorchBackend()

@@ -211,10 +211,9 @@ DROPOUT = (
 
 
 @functools.cache
-def _dropout() -> Function:
+def _dropout() -> Any:
     name, inputs, outputs, body = DROPOUT
-    kernel: Function = cupy.ElementwiseKernel(inputs, outputs, body, name, preamble=DROPOUT_HASH)
-    return kernel
+    return cupy.ElementwiseKernel(inputs, outputs, body, name, preamble=DROPOUT_HASH)
 
 
 def _dropped(x: Array, rng: Array | int, rate: float) -> Result:
@@ -264,10 +263,9 @@ def _sum_over_batch(array: Array, out: Array | None = None, factor: Array | None
 
 
 @functools.cache
-def _sum_of_products() -> Function:
+def _sum_of_products() -> Any:
     name = "backprop_xp_sum_of_products"
-    kernel: Function = cupy.ReductionKernel("T x, T y", "T z", "x * y", "a + b", "z = a", "0", name)
-    return kernel
+    return cupy.ReductionKernel("T x, T y", "T z", "x * y", "a + b", "z = a", "0", name)
 
 
 FUSED: dict[str, Function] = {
