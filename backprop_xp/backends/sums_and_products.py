@@ -53,8 +53,13 @@ def sum_over_batch(array: Array, out: Array | None = None, factor: Array | None 
     return out
 
 
-@replaceable
 def sum_of_rows(array: Array, *, keepdims: bool = False) -> Array:
+    """Return the sum over the last axis."""
+    return row_sums(array, keepdims)
+
+
+@replaceable
+def row_sums(array: Array, keepdims: bool) -> Array:
     """Return the sum over the last axis."""
     return array_namespace(array).sum(array, axis=-1, keepdims=keepdims)
 

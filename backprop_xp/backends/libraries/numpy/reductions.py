@@ -35,7 +35,7 @@ def _sum_over_batch(array: Array, out: Array | None = None, factor: Array | None
     return np.matmul(_ones(terms.shape[-2], terms.dtype), terms, out=out)
 
 
-def _sum_of_rows(array: Array, *, keepdims: bool = False) -> Array:
+def _row_sums(array: Array, keepdims: bool) -> Array:
     if not _is_short(array):
         return np.sum(array, axis=-1, keepdims=keepdims)
     ones = _ones(array.shape[-1], array.dtype)
@@ -75,7 +75,7 @@ def _ones(rows: int, dtype: DType) -> Array:
 
 _FUNCTIONS: tuple[Function, ...] = (
     *(_blank, _product_into, _gather, _ones_where_positive, _sum_over_batch),
-    *(_sum_of_rows, _mean_of_rows, _max_of_rows, _sum_of_squares),
+    *(_row_sums, _mean_of_rows, _max_of_rows, _sum_of_squares),
 )
 REDUCTIONS = {
     f"backprop_xp.backends.sums_and_products.{function.__name__[1:]}": function
