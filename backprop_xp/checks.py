@@ -6,10 +6,9 @@ import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Real
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 T = TypeVar("T")
 
@@ -110,7 +109,7 @@ def refuse_list(value: object, name: str, shape: str, example: str) -> None:
         )
 
 
-def reals(host: "np.ndarray", name: str, *, low: float, below: float = math.inf) -> None:
+def reals(host: np.ndarray, name: str, *, low: float, below: float = math.inf) -> None:
     """Raise as ``real`` does for the first entry of a NumPy array that is not in the bounds."""
     if host.dtype.kind in "fiu" and ((host >= low) & (host < below)).all():
         return
@@ -121,11 +120,7 @@ def reals(host: "np.ndarray", name: str, *, low: float, below: float = math.inf)
 
 def unravel(position: int, shape: Sequence[int]) -> tuple[int, ...]:
     """Return the index of the entry at a position of a flattened array of this shape."""
-    index: list[int] = []
-    for length in reversed(shape):
-        position, i = divmod(position, length)
-        index.append(i)
-    return tuple(reversed(index))
+    return tuple(map(int, np.unravel_index(position, tuple(shape))))
 
 
 def check_watch(watch: object, mode: object) -> None:

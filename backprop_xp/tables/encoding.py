@@ -94,11 +94,10 @@ class Category:
         """Return the features of a column: all 0 for a value that training did not have."""
         strings, rows = distinct(as_strings(column))
         indices = {value: i for i, value in enumerate(self.values)}
-        flags = np.zeros((len(strings), self.width), dtype=np.float32)
-        for i, string in enumerate(strings):
-            if string in indices:
-                flags[i, indices[string]] = 1.0
-        return np.take(flags, rows, axis=0)
+        # The last row, all 0, is that of a value that training did not have.
+        flags = np.eye(self.width + 1, self.width, dtype=np.float32)
+        columns = np.asarray([indices.get(string, -1) for string in strings])
+        return np.take(flags, columns[rows], axis=0)
 
 
 @dataclass(frozen=True, eq=False)

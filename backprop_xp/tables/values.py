@@ -62,13 +62,9 @@ def distinct(column: pd.Series) -> tuple[list[String], np.ndarray]:
 
     Reading a string is slow, and few strings are distinct.
     """
-    indices: dict[object, int] = {}
-    rows = [indices.setdefault(value, len(indices)) for value in column.tolist()]
-    strings = [
-        value if isinstance(value, str) and value.strip() not in _MISSING else None
-        for value in indices
-    ]
-    return strings, np.asarray(rows, dtype=np.intp)
+    rows, values = pd.factorize(column, use_na_sentinel=False)
+    is_text = [isinstance(value, str) and value.strip() not in _MISSING for value in values]
+    return [value if text else None for value, text in zip(values, is_text, strict=True)], rows
 
 
 def numbers(column: pd.Series, style: str = PLAIN) -> tuple[np.ndarray, np.ndarray]:
