@@ -96,8 +96,7 @@ class Category:
         indices = {value: i for i, value in enumerate(self.values)}
         # The last row, all 0, is that of a value that training did not have.
         flags = np.eye(self.width + 1, self.width, dtype=np.float32)
-        columns = np.asarray([indices.get(string, -1) for string in strings])
-        return np.take(flags, columns[rows], axis=0)
+        return np.take(flags[[indices.get(string, -1) for string in strings]], rows, axis=0)
 
 
 @dataclass(frozen=True, eq=False)
