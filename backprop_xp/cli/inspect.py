@@ -9,15 +9,7 @@ import typer
 
 import backprop_xp as bx
 from backprop_xp import tables
-from backprop_xp.cli.arguments import (
-    Decimal,
-    Encoding,
-    Json,
-    Separator,
-    picture_path,
-    refuse_overwriting,
-    require_matplotlib,
-)
+from backprop_xp.cli import arguments
 from backprop_xp.cli.output import (
     JsonObject,
     errors_in_one_line,
@@ -46,7 +38,7 @@ Data: TypeAlias = Annotated[
 ]
 Plot: TypeAlias = Annotated[
     Path | None,
-    typer.Option(callback=picture_path, help="Plot the importances: .png, .svg or .pdf."),
+    typer.Option(callback=arguments.picture_path, help="Plot the importances: .png, .svg or .pdf."),
 ]
 
 
@@ -54,10 +46,10 @@ def inspect(
     model: Annotated[str, typer.Argument(help="The file that train wrote.")],
     data: Data = None,
     plot: Plot = None,
-    as_json: Json = False,
-    separator: Separator = None,
-    decimal: Decimal = None,
-    encoding: Encoding = None,
+    as_json: arguments.Json = False,
+    separator: arguments.Separator = None,
+    decimal: arguments.Decimal = None,
+    encoding: arguments.Encoding = None,
 ) -> None:
     """Show a model: its network, the preparation of each column, its training, its metrics.
 
@@ -67,8 +59,8 @@ def inspect(
     if plot is not None and data is None:
         raise typer.BadParameter("draws the importances: give --data too.", param_hint="'--plot'")
     with errors_in_one_line(2):
-        require_matplotlib(plot)
-        refuse_overwriting([model, data], {"--plot": plot})
+        arguments.require_matplotlib(plot)
+        arguments.refuse_overwriting([model, data], {"--plot": plot})
         trained, importances = tables.load(model), None
         if data is not None:
             file = tables.TableFile(data, separator, decimal, encoding, note)

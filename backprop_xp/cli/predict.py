@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from backprop_xp import tables
-from backprop_xp.cli.arguments import (
-    TABLE,
-    Decimal,
-    Encoding,
-    Separator,
-    path_with,
-    refuse_overwriting,
-    split_names,
-)
+from backprop_xp.cli import arguments
 from backprop_xp.cli.output import errors_in_one_line, note
 from backprop_xp.files.container import write
 
@@ -26,7 +18,7 @@ if TYPE_CHECKING:
 Out: TypeAlias = Annotated[
     Path | None,
     typer.Option(
-        callback=path_with(".csv", ".parquet"),
+        callback=arguments.path_with(".csv", ".parquet"),
         help="Write .csv or .parquet. Default: CSV on stdout.",
     ),
 ]
@@ -35,12 +27,12 @@ Keep: TypeAlias = Annotated[str, typer.Option(help="Columns of the table to copy
 
 def predict(
     model: Annotated[str, typer.Argument(help="The file that train wrote.")],
-    data: Annotated[str, typer.Argument(help=TABLE)],
+    data: Annotated[str, typer.Argument(help=arguments.TABLE)],
     out: Out = None,
     keep: Keep = "",
-    separator: Separator = None,
-    decimal: Decimal = None,
-    encoding: Encoding = None,
+    separator: arguments.Separator = None,
+    decimal: arguments.Decimal = None,
+    encoding: arguments.Encoding = None,
 ) -> None:
     """Predict the target of each row: the class and its probabilities, or the number.
 
@@ -48,12 +40,12 @@ def predict(
     be used.
     """
     with errors_in_one_line(2):
-        refuse_overwriting([model, data], {"--out": out})
+        arguments.refuse_overwriting([model, data], {"--out": out})
         file = tables.TableFile(data, separator, decimal, encoding, note)
         trained = tables.load(model)
         frame = tables.read(file, texts=trained.preparation.texts)
         predictions = trained.predict(frame)
-        _insert_columns(predictions, frame, split_names(keep))
+        _insert_columns(predictions, frame, arguments.split_names(keep))
         if out is not None:
             write(out, _bytes(predictions, out))
             note(f"{len(predictions):,} predictions written to {out}")

@@ -14,26 +14,7 @@ import typer
 
 import backprop_xp as bx
 from backprop_xp import tables
-from backprop_xp.cli.arguments import (
-    TABLE,
-    Backend,
-    Decimal,
-    Device,
-    Encoding,
-    Json,
-    Separator,
-    callback_of,
-    count_parameters,
-    file_path,
-    number_within,
-    one_of,
-    parse_sizes,
-    picture_path,
-    refuse_more,
-    refuse_overwriting,
-    require_matplotlib,
-    split_names,
-)
+from backprop_xp.cli import arguments
 from backprop_xp.cli.output import errors_in_one_line, note, say
 from backprop_xp.cli.table_output import classes_table, metrics_table, parts_of
 from backprop_xp.display.progress import Report, phrases_of, reporting
@@ -51,7 +32,7 @@ _SIZES = ",".join(map(str, Settings.sizes))
 
 def _share_or_path(name: str) -> Callable[[str], float | str | None]:
     """Return the callback of an option that is a share of the rows or the path of a table."""
-    check = number_within(name, above=0.0, below=1.0)
+    check = arguments.number_within(name, above=0.0, below=1.0)
 
     def callback(text: str) -> float | str | None:
         try:
@@ -66,9 +47,9 @@ def _share_or_path(name: str) -> Callable[[str], float | str | None]:
 def _setting_option(field: "dataclasses.Field[object]") -> inspect.Parameter:
     """Return the option of a field of ``Settings``: its name, type, default, help and check."""
     kind, default = get_type_hints(Settings)[field.name], field.default
-    callback = callback_of(field.metadata["check"], field.name)
+    callback = arguments.callback_of(field.metadata["check"], field.name)
     if field.name == "sizes":
-        kind, default, callback = str, _SIZES, lambda text: parse_sizes(text, _SIZES)
+        kind, default, callback = str, _SIZES, lambda text: arguments.parse_sizes(text, _SIZES)
     names = [f"--{field.name.replace('_', '-')}"] if kind is bool else []
     option = typer.Option(*names, callback=callback, help=field.metadata["help"])
     keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -91,7 +72,7 @@ Target: TypeAlias = Annotated[str, typer.Option(help="The column to predict.")]
 ChosenTask: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        callback=one_of(TASKS),
+        callback=arguments.one_of(TASKS),
         help="classification or regression. Default: inferred from the target.",
     ),
 ]
@@ -112,22 +93,28 @@ Test: TypeAlias = Annotated[
         help="A share of the rows, or a table: for the report alone.",
     ),
 ]
-DType: TypeAlias = Annotated[str, typer.Option(callback=one_of(_DTYPES), help=" or ".join(_DTYPES))]
-Out: TypeAlias = Annotated[Path, typer.Option(callback=file_path, help="The file of the model.")]
+DType: TypeAlias = Annotated[
+    str, typer.Option(callback=arguments.one_of(_DTYPES), help=" or ".join(_DTYPES))
+]
+Out: TypeAlias = Annotated[
+    Path, typer.Option(callback=arguments.file_path, help="The file of the model.")
+]
 Resume: TypeAlias = Annotated[
     bool, typer.Option("--resume", help="Resume the training in the file --out.")
 ]
 Plot: TypeAlias = Annotated[
-    Path | None, typer.Option(callback=picture_path, help="Plot the losses: .png, .svg or .pdf.")
+    Path | None,
+    typer.Option(callback=arguments.picture_path, help="Plot the losses: .png, .svg or .pdf."),
 ]
 Log: TypeAlias = Annotated[
-    Path | None, typer.Option(callback=file_path, help="Write a line of JSON for each epoch.")
+    Path | None,
+    typer.Option(callback=arguments.file_path, help="Write a line of JSON for each epoch."),
 ]
 
 
 @_with_settings
 def train(
-    data: Annotated[str, typer.Argument(help=TABLE)],
+    data: Annotated[str, typer.Argument(help=arguments.TABLE)],
     target: Target,
     task: ChosenTask = None,
     drop: DroppedColumns = "",
@@ -135,17 +122,17 @@ def train(
     weights: Weights = None,
     validation: Validation = "0.15",
     test: Test = "0.15",
-    backend: Backend = None,
-    device: Device = None,
+    backend: arguments.Backend = None,
+    device: arguments.Device = None,
     dtype: DType = "float32",
     out: Out = Path("model.safetensors"),
     resume: Resume = False,
     plot: Plot = None,
     log: Log = None,
-    as_json: Json = False,
-    separator: Separator = None,
-    decimal: Decimal = None,
-    encoding: Encoding = None,
+    as_json: arguments.Json = False,
+    separator: arguments.Separator = None,
+    decimal: arguments.Decimal = None,
+    encoding: arguments.Encoding = None,
     **settings: Any,
 ) -> None:
     """Train a network on a table, and compare it with a linear model and a trivial baseline.
@@ -156,10 +143,14 @@ def train(
     """
     # NumPy alone warns when a training diverges; on every backend an error says so.
     with errors_in_one_line(2), _interruption_hint(), np.errstate(all="ignore"):
-        require_matplotlib(plot)
-        refuse_overwriting([data, validation, test], {"--out": out, "--plot": plot, "--log": log})
+        arguments.require_matplotlib(plot)
+        arguments.refuse_overwriting(
+            [data, validation, test], {"--out": out, "--plot": plot, "--log": log}
+        )
         chosen = Settings(**settings)
-        refuse_more(count_parameters([1, *chosen.sizes, 1]) * chosen.restarts, "--sizes")
+        arguments.refuse_more(
+            arguments.count_parameters([1, *chosen.sizes, 1]) * chosen.restarts, "--sizes"
+        )
         table = functools.partial(_table, separator, decimal, encoding)
         with _live_losses() as show:
             model = tables.train(
@@ -167,8 +158,8 @@ def train(
                 target,
                 settings=chosen,
                 task=cast("Task | None", task),
-                features=split_names(features),
-                drop=split_names(drop),
+                features=arguments.split_names(features),
+                drop=arguments.split_names(drop),
                 weights=weights,
                 validation=table(validation),
                 test=table(test),

@@ -10,18 +10,7 @@ import typer
 
 import backprop_xp as bx
 from backprop_xp.backends import Array, array_namespace, dtype_name, to_host
-from backprop_xp.cli.arguments import (
-    Activation,
-    Backend,
-    bad_sizes,
-    count_parameters,
-    known,
-    number_within,
-    parse_sizes,
-    picture_path,
-    refuse_more,
-    require_matplotlib,
-)
+from backprop_xp.cli import arguments
 from backprop_xp.cli.output import errors_in_one_line, indent, say
 from backprop_xp.cli.xor_experiment import (
     INPUTS,
@@ -40,10 +29,10 @@ from backprop_xp.networks.losses import LOSSES
 
 
 def _check_sizes(text: str) -> list[int]:
-    sizes = parse_sizes(text, "2,2,1")
+    sizes = arguments.parse_sizes(text, "2,2,1")
     if len(sizes) < 2 or sizes[0] != 2 or sizes[-1] != 1:
         fault = "must start with 2 and end with 1: XOR has 2 inputs and 1 output"
-        raise bad_sizes(text, fault, "2,2,1")
+        raise arguments.bad_sizes(text, fault, "2,2,1")
     return sizes
 
 
@@ -53,13 +42,13 @@ def _check_loss(name: str) -> str:
             f"{name} needs an output for each class, but XOR has one output: "
             "use binary_cross_entropy."
         )
-    return known(name, LOSSES)
+    return arguments.known(name, LOSSES)
 
 
 LearningRate: TypeAlias = Annotated[
     float | None,
     typer.Option(
-        callback=number_within("learning_rate", low=0.0),
+        callback=arguments.number_within("learning_rate", low=0.0),
         help="Default: a rate that suits the loss.",
     ),
 ]
@@ -70,7 +59,8 @@ Loss: TypeAlias = Annotated[
     ),
 ]
 Plot: TypeAlias = Annotated[
-    Path | None, typer.Option(callback=picture_path, help="Write a picture: .png, .svg or .pdf.")
+    Path | None,
+    typer.Option(callback=arguments.picture_path, help="Write a picture: .png, .svg or .pdf."),
 ]
 
 
@@ -79,11 +69,11 @@ def xor(
     epochs: Annotated[int, typer.Option(min=1, help="Updates, each from all four rows.")] = 10_000,
     learning_rate: LearningRate = None,
     loss: Loss = "mean_squared_error",
-    hidden: Activation = "sigmoid",
+    hidden: arguments.Activation = "sigmoid",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the initial theta.")] = 0,
     restarts: Annotated[int, typer.Option(min=1, help="Networks to train at once.")] = 1,
     plot: Plot = None,
-    backend: Backend = None,
+    backend: arguments.Backend = None,
 ) -> None:
     """Learn XOR and check the gradient: the tutorial, from start to finish.
 
@@ -91,12 +81,12 @@ def xor(
     1 if the gradient does not pass its check.
     """
     widths = _check_sizes(sizes)
-    refuse_more(count_parameters(widths), "--sizes")
-    refuse_more(count_parameters(widths) * restarts, "--restarts")
+    arguments.refuse_more(arguments.count_parameters(widths), "--sizes")
+    arguments.refuse_more(arguments.count_parameters(widths) * restarts, "--restarts")
     selection = contextlib.nullcontext() if backend is None else bx.use_backend(backend)
     # NumPy alone warns when a training diverges; on every backend the output says so.
     with errors_in_one_line(), np.errstate(all="ignore"), selection:
-        require_matplotlib(plot)
+        arguments.require_matplotlib(plot)
         experiment = prepare(
             widths,
             loss=loss,
