@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import backprop_xp as bx
-from backprop_xp.backends import error_text, get_backend, to_host
+from backprop_xp.backends import get_backend, text_of, to_host
 from backprop_xp.backends.libraries.cupy import backend
 from backprop_xp.cli import contenders
 from backprop_xp.cli.contenders import Case, Train, learner
@@ -185,7 +185,7 @@ def measured(what: str, function: Callable[[], Line], **words: Any) -> Line:
     try:
         return {"what": what, **words, **function()}
     except Exception as error:  # also a library's own classes: the rest is still measured
-        return {"what": what, **words, "left_out": error_text(error)}
+        return {"what": what, **words, "left_out": text_of(error)}
 
 
 def digits(figure: Any) -> float:

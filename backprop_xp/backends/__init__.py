@@ -26,8 +26,8 @@ from backprop_xp.backends.compatibility import (
 from backprop_xp.backends.dtypes_and_devices import (
     device_of as device_of,
     dtype_name as dtype_name,
-    error_text as error_text,
     precision_of as precision_of,
+    text_of as text_of,
 )
 from backprop_xp.backends.guard import (
     TransferError as TransferError,

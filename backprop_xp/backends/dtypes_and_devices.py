@@ -37,7 +37,7 @@ def try_library(
         found = importlib.import_module(module)
         work(found)
     except Exception as error:
-        return Probe(False, None, error_text(error), f"reinstall {module}")
+        return Probe(False, None, text_of(error), f"reinstall {module}")
     return Probe(True, str(found.__version__))
 
 
@@ -104,7 +104,7 @@ def is_computed_in(xp: Namespace, dtype: DType) -> bool:
     return precision_of(xp, dtype) in (xp.float32, xp.float64)
 
 
-def error_text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
     """Return an exception's type and message as a reason: one line without the full stop."""
     message = " ".join(str(error).split()).rstrip(".:")
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType, ModuleType
 from typing import IO, Any, NamedTuple, TypeAlias
 
-from backprop_xp.backends.dtypes_and_devices import dtype_name, error_text
+from backprop_xp.backends.dtypes_and_devices import dtype_name, text_of
 from backprop_xp.backends.protocol import Memory, Probe
 
 SECONDS = 60.0  # the import of a large library from a cold network file system takes half of that
@@ -148,7 +148,7 @@ def _trial(name: str, registry: ModuleType) -> Report:
         try:
             details = registry.find(name).details()
         except Exception as error:
-            details = {"details": f"not available: {error_text(error)}"}
+            details = {"details": f"not available: {text_of(error)}"}
     return Report(probe, tuple(devices), details)
 
 
@@ -156,6 +156,6 @@ def _selection(choice: ModuleType) -> dict[str, str]:
     try:
         backend, device, dtype, source = choice.resolve()
     except Exception as error:
-        return {"error": " ".join(str(error).split()) or error_text(error)}
+        return {"error": " ".join(str(error).split()) or text_of(error)}
     names = {"backend": backend.name, "device": backend.device_name(device)}
     return {**names, "dtype": dtype_name(dtype), "source": source}

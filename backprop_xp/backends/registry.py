@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backprop_xp.backends.dtypes_and_devices import error_text, is_installed, log
+from backprop_xp.backends.dtypes_and_devices import is_installed, log, text_of
 from backprop_xp.backends.protocol import Array, Backend, BackendUnavailableError, Namespace, Probe
 from backprop_xp.checks import nearest
 
@@ -171,7 +171,7 @@ def _try(name: str) -> tuple[Probe, Exception | None]:
         if not others:
             raise
         target = next(iter(_entry_points(name))).value
-        reason = f"{target!r}, of the distribution {others[0]!r}, raised {error_text(error)}"
+        reason = f"{target!r}, of the distribution {others[0]!r}, raised {text_of(error)}"
         return Probe(False, None, reason, f"upgrade {others[0]}, or {hint}"), error
 
 
@@ -215,7 +215,7 @@ def _load_plug_ins() -> None:
             if len(_distributions(name)) == 1:
                 find(name)
         except Exception as error:
-            log().warning("backend %r is skipped: %s.", name, error_text(error))
+            log().warning("backend %r is skipped: %s.", name, text_of(error))
 
 
 def loaded_backends() -> list[Backend]:

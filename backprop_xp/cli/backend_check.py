@@ -15,8 +15,8 @@ from backprop_xp.backends import (
     DTypeNotKeptError,
     Selection,
     dtype_name,
-    error_text,
     registry,
+    text_of,
     to_host,
 )
 
@@ -102,7 +102,7 @@ def check_on(backend: str, problem: Problem, dtype: str | None) -> Finding:
     except DTypeNotKeptError as error:
         return finding._replace(verdict="not checked", reason=str(error))
     except Exception as error:  # also a library's own classes: the other backends are still run
-        return finding._replace(reason=error_text(error))
+        return finding._replace(reason=text_of(error))
 
 
 def differences(findings: Sequence[Finding]) -> list[Difference]:

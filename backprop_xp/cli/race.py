@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any, NamedTuple, Self, TypeAlias
 
-from backprop_xp.backends import error_text
+from backprop_xp.backends import text_of
 
 # OpenBLAS's threads wait busily, for some 30 ms at 2 GHz, before they sleep.
 PAUSE = 0.06
@@ -175,14 +175,14 @@ def take_turns(maker: str, *arguments: str) -> None:
             module, _, name = maker.partition(":")
             turn, description = getattr(importlib.import_module(module), name)(*arguments)
         except Exception as error:  # also a library's own classes: the others are still timed
-            answer(error=error_text(error))
+            answer(error=text_of(error))
             return
         answer(**description)
         for line in sys.stdin:
             try:
                 answer(turn=turn(line.strip()))
             except Exception as error:  # of this case: the process may be good for another
-                answer(error=error_text(error))
+                answer(error=text_of(error))
 
 
 def _environment() -> dict[str, str]:

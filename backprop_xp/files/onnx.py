@@ -3,7 +3,7 @@
 import os
 from types import ModuleType
 
-from backprop_xp.backends import Array, error_text, to_host
+from backprop_xp.backends import Array, text_of, to_host
 from backprop_xp.files.container import write
 from backprop_xp.networks.layout import unpack
 from backprop_xp.networks.network import Network
@@ -44,7 +44,7 @@ def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) ->
     except Exception as error:
         where = " ".join(getattr(error, "__notes__", ["In the loss's link."]))
         raise TypeError(
-            f"The forward pass cannot be recorded for ONNX: {error_text(error)}. {where} It runs "
+            f"The forward pass cannot be recorded for ONNX: {text_of(error)}. {where} It runs "
             "on arrays without values and without a number of rows, x.shape[0]: use functions of "
             f"the array API standard only. {_RULE}"
         ) from error

@@ -9,14 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from backprop_xp.backends import (
-    Array,
-    Backend,
-    DTypeNotKeptError,
-    device_of,
-    error_text,
-    get_backend,
-)
+from backprop_xp.backends import Array, Backend, DTypeNotKeptError, device_of, get_backend, text_of
 
 # Rounding of some hundred operations, relative to the largest entry that NumPy computes.
 TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
@@ -118,7 +111,7 @@ class Case(NamedTuple):
         try:
             self.backend.require_dtype(getattr(xp, name), self.device)
         except (AttributeError, DTypeNotKeptError) as error:
-            reason = f"no {name} here: {error_text(error)}"
+            reason = f"no {name} here: {text_of(error)}"
             expect(name not in ("bool", "int32", "float32"), reason)
             raise NotApplicable(reason) from None
         return getattr(xp, name)
