@@ -9,17 +9,7 @@ import typer
 
 import backprop_xp as bx
 from backprop_xp import tables
-from backprop_xp.cli import arguments
-from backprop_xp.cli.output import (
-    JsonObject,
-    errors_in_one_line,
-    indent,
-    note,
-    say,
-    width,
-    with_label,
-    wrap,
-)
+from backprop_xp.cli import arguments, output
 from backprop_xp.cli.table_output import classes_table, metrics_table, number, parts_of, shorten
 from backprop_xp.plots.canvas import new_figure
 
@@ -58,22 +48,22 @@ def inspect(
     """
     if plot is not None and data is None:
         raise typer.BadParameter("draws the importances: give --data too.", param_hint="'--plot'")
-    with errors_in_one_line(2):
+    with output.errors_in_one_line(2):
         arguments.require_matplotlib(plot)
         arguments.refuse_overwriting([model, data], {"--plot": plot})
         trained, importances = tables.load(model), None
         if data is not None:
-            file = tables.TableFile(data, separator, decimal, encoding, note)
+            file = tables.TableFile(data, separator, decimal, encoding, output.note)
             importances = tables.importances(trained, file)
         if plot is not None:
             _draw(importances or [], trained, plot)
         found = collect(model, trained, importances)
-    say(json.dumps(found, indent=2) if as_json else as_text(found))
+    output.say(json.dumps(found, indent=2) if as_json else as_text(found))
 
 
 def collect(
     path: str, model: "TableModel", importances: "Sequence[Importance] | None"
-) -> JsonObject:
+) -> output.JsonObject:
     """Return the object of ``--json``; ``docs/tables.md`` describes it."""
     metadata = dict(model.metadata)
     metadata.pop("history", None)
@@ -92,39 +82,39 @@ def collect(
     return found
 
 
-def as_text(found: JsonObject) -> str:
+def as_text(found: output.JsonObject) -> str:
     """Return the object of ``collect`` as lines."""
     target = found["target"]
     classes = f" ({', '.join(map(str, target['classes']))})" if target["classes"] else ""
     lines = [
-        wrap(f"{found['model']}: {target['task']}, for {target['name']!r}{classes}"),
+        output.wrap(f"{found['model']}: {target['task']}, for {target['name']!r}{classes}"),
         "\nnetwork",
-        indent(found["network"]),
+        output.indent(found["network"]),
         "\ncolumns",
         *_columns(found),
         "\ntraining",
         *_training(found),
     ]
     if found["report"] is None:
-        lines.append(with_label("state", "interrupted: train --resume continues", _LABEL))
+        lines.append(output.with_label("state", "interrupted: train --resume continues", _LABEL))
     else:
-        lines += ["\nmetrics", indent(metrics_table(found["report"]))]
+        lines += ["\nmetrics", output.indent(metrics_table(found["report"]))]
     if "classes" in found:
-        lines += ["\nclasses, on the test rows", indent(classes_table(found["classes"]))]
+        lines += ["\nclasses, on the test rows", output.indent(classes_table(found["classes"]))]
     if "importances" in found:
         lines += ["\nincrease of the loss where a column is shuffled", *_importance_lines(found)]
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    return "\n".join([*lines, "\nversions", with_label("", versions, _LABEL)])
+    return "\n".join([*lines, "\nversions", output.with_label("", versions, _LABEL)])
 
 
-def _columns(found: JsonObject) -> list[str]:
+def _columns(found: output.JsonObject) -> list[str]:
     lines = {column["name"]: _column(column) for column in found["columns"]}
     lines |= {name: f"left out: {why}" for name, why in found["left_out"].items()}
-    room = min(2 + max(map(len, lines)), width() // 2, _MAX_LABEL)
-    return [with_label(shorten(name, room - 2), text, room) for name, text in lines.items()]
+    room = min(2 + max(map(len, lines)), output.width() // 2, _MAX_LABEL)
+    return [output.with_label(shorten(name, room - 2), text, room) for name, text in lines.items()]
 
 
-def _column(column: JsonObject) -> str:
+def _column(column: output.JsonObject) -> str:
     match column:
         case {"kind": "number", "mean": mean, "deviation": deviation, "filled": filled}:
             flag = ", flagged" if column["features"] > 1 else ""
@@ -139,7 +129,7 @@ def _column(column: JsonObject) -> str:
     return f"text: {column['features']} coordinates of {column['pieces']} groups of letters"
 
 
-def _training(found: JsonObject) -> list[str]:
+def _training(found: output.JsonObject) -> list[str]:
     settings = {
         name: ",".join(map(str, value)) if isinstance(value, list) else value
         for name, value in found["settings"].items()
@@ -151,10 +141,10 @@ def _training(found: JsonObject) -> list[str]:
         "where": f"{found['where']['backend']}, {found['where']['dtype']}",
         "settings": ", ".join(f"{name} {value}" for name, value in settings.items()),
     }
-    return [with_label(label, text, _LABEL) for label, text in texts.items()]
+    return [output.with_label(label, text, _LABEL) for label, text in texts.items()]
 
 
-def _importance_lines(found: JsonObject) -> list[str]:
+def _importance_lines(found: output.JsonObject) -> list[str]:
     room = min(max(len(one["column"]) for one in found["importances"]), _MAX_LABEL)
     lines = []
     for one in found["importances"]:
