@@ -10,15 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 import backprop_xp as bx
-from backprop_xp.backends import (
-    BackendUnavailableError,
-    DTypeNotKeptError,
-    Selection,
-    dtype_name,
-    registry,
-    text_of,
-    to_host,
-)
+from backprop_xp.backends import DTypeNotKeptError, Selection, dtype_name, registry, text_of
 
 # Large enough that no relu is at its kink, small enough that no unit saturates.
 _BIAS_SPREAD = 0.1
@@ -96,7 +88,7 @@ def check_on(backend: str, problem: Problem, dtype: str | None) -> Finding:
         selection = bx.resolve(backend=backend, dtype=dtype)
         finding = finding._replace(dtype=dtype_name(selection.dtype))
         return _check(finding, problem, selection)
-    except BackendUnavailableError:
+    except bx.BackendUnavailableError:
         probe = registry.probe(backend)
         return finding._replace(verdict="not usable", reason=f"{probe.reason}. Try: {probe.hint}")
     except DTypeNotKeptError as error:
@@ -131,7 +123,7 @@ def _check(finding: Finding, problem: Problem, selection: Selection) -> Finding:
     # A report by directions has no gradient: compute it once more.
     _, gradient = network.loss_and_gradient(theta, x, y, rng=seed)
     return finding._replace(
-        verdict=report.verdict, report=report, gradient=to_host(gradient), seconds=seconds
+        verdict=report.verdict, report=report, gradient=bx.to_host(gradient), seconds=seconds
     )
 
 

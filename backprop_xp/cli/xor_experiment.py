@@ -10,15 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backprop_xp.backends import Array, array_namespace, asarray, to_host
+import backprop_xp as bx
+from backprop_xp.backends import Array, array_namespace
 from backprop_xp.checks import real
-from backprop_xp.networks.activations import identity
-from backprop_xp.networks.initializers import uniform
-from backprop_xp.networks.layers import Dense
 from backprop_xp.networks.losses import LOSSES
-from backprop_xp.networks.network import Network
-from backprop_xp.training.fit import train
-from backprop_xp.training.optimizers import SGD
 
 INPUTS = [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
 TARGETS = [[0.0], [1.0], [1.0], [0.0]]
@@ -46,7 +41,7 @@ _MEASUREMENTS = 1000
 class Experiment(NamedTuple):
     """A network, its initial theta ``(*stack, P)``, data on its device, and training options."""
 
-    network: Network
+    network: bx.Network
     start: Array
     x: Array
     y: Array
@@ -104,23 +99,23 @@ def prepare(
     start = network.initialize(seed, stack=() if restarts == 1 else restarts)
     rate = LEARNING_RATES[loss] if learning_rate is None else learning_rate
     rate = real(rate, "learning_rate", low=0.0)
-    return Experiment(network, start, asarray(INPUTS), asarray(TARGETS), rate, epochs)
+    return Experiment(network, start, bx.asarray(INPUTS), bx.asarray(TARGETS), rate, epochs)
 
 
-def xor_network(sizes: Sequence[int], *, loss: str, hidden: str) -> Network:
+def xor_network(sizes: Sequence[int], *, loss: str, hidden: str) -> bx.Network:
     """Return a network of Dense layers for XOR, weights and biases drawn from [-1, 1]."""
-    draw = uniform(-_EPSILON, _EPSILON)
+    draw = bx.initializers.uniform(-_EPSILON, _EPSILON)
     activations = [hidden] * (len(sizes) - 2) + [output_activation(loss)]
     layers = [
-        Dense(n_in, n_out, activation, initializer=draw, bias_initializer=draw)
+        bx.Dense(n_in, n_out, activation, initializer=draw, bias_initializer=draw)
         for (n_in, n_out), activation in zip(itertools.pairwise(sizes), activations, strict=True)
     ]
-    return Network(layers, loss)
+    return bx.Network(layers, loss)
 
 
 def output_activation(loss: str) -> str:
     """Return the output activation: identity if the loss has a link, else sigmoid."""
-    return "sigmoid" if LOSSES[loss].link is identity.value else "identity"
+    return "sigmoid" if LOSSES[loss].link is bx.activations.identity.value else "identity"
 
 
 def interval(epochs: int) -> int:
@@ -136,7 +131,7 @@ def learn(experiment: Experiment) -> Iterator[Measurement]:
     never = array_namespace(theta).full_like(loss, math.inf)
     since = _solved_since(experiment, theta, 0, never)
     yield Measurement(0, theta, loss, since)
-    for state in train(network, theta, x, y, optimizer=SGD(learning_rate), epochs=epochs):
+    for state in bx.train(network, theta, x, y, optimizer=bx.SGD(learning_rate), epochs=epochs):
         if state.epoch % every == 0 or state.epoch == epochs:
             since = _solved_since(experiment, state.theta, state.epoch, since)
             yield Measurement(state.epoch, state.theta, network.loss(state.theta, x, y), since)
@@ -144,7 +139,7 @@ def learn(experiment: Experiment) -> Iterator[Measurement]:
 
 def outcome(experiment: Experiment, last: Measurement) -> Outcome:
     """Return the result of every start at the last measurement."""
-    losses, since = to_host(last.loss).reshape(-1), to_host(last.solved_since).reshape(-1)
+    losses, since = bx.to_host(last.loss).reshape(-1), bx.to_host(last.solved_since).reshape(-1)
     # NaN sorts last.
     best = int(np.lexsort((losses, ~np.isfinite(since)))[0])
     start, theta = experiment.start, last.theta
