@@ -20,7 +20,7 @@ from backprop_xp.training.early_stopping import Best, EarlyStopping
 from backprop_xp.training.fit import fit
 from backprop_xp.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
 from backprop_xp.training.pytrees import mapped
-from backprop_xp.training.states import FitResult, TrainingState
+from backprop_xp.training.states import TrainingState
 
 # Called with theta after each epoch; True ends the training.
 Report = Callable[[Array], bool]
@@ -217,7 +217,7 @@ def _fit(
             known = rules.best, np.asarray(0), task.theta, optimizer_state
             best = Best(*known, "score", "max")
     seed = task.random_state.randint(2**31 - 1) + model.t_ if task.network.is_random else 0
-    result: FitResult = fit(
+    return fit(
         task.network,
         task.theta,
         x,
@@ -235,8 +235,7 @@ def _fit(
         early_stopping=early,
         start=TrainingState(0, 0, task.theta, optimizer_state, best=best),
         callbacks=[rules.after_epoch],
-    )
-    return result.state
+    ).state
 
 
 def _keep(model: Model, rules: Rules, state: TrainingState) -> Array:

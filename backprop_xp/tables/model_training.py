@@ -188,7 +188,7 @@ def _fit(file: TrainingFile, training: Rows, validation: Rows, selection: Select
     # For a small product several threads of BLAS are slower than one.
     product = settings.batch_size * training.x.shape[1] * max((1, *settings.sizes))
     with threadpool_limits(1 if product < _WORTH_THREADS else None, user_api="blas"):
-        result: FitResult = fit(
+        return fit(
             network,
             _first_theta(network, training, settings, selection),
             x,
@@ -203,7 +203,6 @@ def _fit(file: TrainingFile, training: Rows, validation: Rows, selection: Select
             start=file.start,
             callbacks=(file,),
         )
-    return result
 
 
 def _first_theta(network: Network, rows: Rows, settings: Settings, selection: Selection) -> Array:

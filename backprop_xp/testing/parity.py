@@ -116,7 +116,7 @@ def _training(name: str, dtype: str, case: Case) -> None:
     case.dtype(dtype)
 
     def train(theta: Array, x: Array, y: Array, weight: Array) -> FitResult:
-        found: FitResult = fit(
+        return fit(
             *(_NET, theta, x, y),
             optimizer=_OPTIMIZERS[name](theta),
             epochs=2,
@@ -125,7 +125,6 @@ def _training(name: str, dtype: str, case: Case) -> None:
             validation=(x, y),
             clip=0.5,
         )
-        return found
 
     hosts = [array.astype(dtype) for array in (_THETA, _X, np.stack([_Y, 1 - _Y]), _WEIGHT)]
     here, there = train(*case.put(*hosts)), train(*hosts)
