@@ -67,7 +67,7 @@ def loss_of_classes(name: str | Loss, n_outputs: int, *, is_multilabel: bool) ->
         if n_outputs == 1:
             return binary_cross_entropy
         return _summed(binary_cross_entropy) if is_multilabel else categorical_cross_entropy
-    chosen: Loss = choose(LOSSES, name, "loss")
+    chosen = choose(LOSSES, name, "loss")
     if is_multilabel and chosen.least_outputs > 1:
         raise ValueError(
             f"loss={name!r} expects one class for each row, but y has several labels for each: "
@@ -81,8 +81,7 @@ def loss_of_values(name: str | Loss, n_outputs: int, solver: str) -> Loss:
     if name == "poisson":
         return _DEVIANCE
     if name != "squared_error":
-        chosen: Loss = choose(LOSSES, name, "loss")
-        return chosen
+        return choose(LOSSES, name, "loss")
     if n_outputs == 1:
         return half_squared_error
     # A line search needs the loss that belongs to its gradient.
