@@ -14,7 +14,7 @@ import backprop_xp as bx
 from backprop_xp.backends import Array, BackendUnavailableError, Selection
 from backprop_xp.cli.contenders import Case
 from backprop_xp.training.optimizers import Optimizer
-from benchmarks.gpu_parts import bare_step
+from benchmarks.gpu_trainings import bare_step
 
 # Calls that a GPU may queue before it is waited for, and how often they are timed.
 CALLS, ROUNDS = 10, 9
