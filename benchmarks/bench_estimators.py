@@ -88,7 +88,7 @@ def fits(library: str, dtype: str) -> tuple[Callable[[str], float], dict[str, st
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("data", TIMED)
-def test_the_time_of_fit(
+def test_time_of_fit(
     data: str, dtype: str, benchmark: BenchmarkFixture, record: Callable[[Row], None]
 ) -> None:
     load, epochs = TIMED[data]
@@ -109,9 +109,7 @@ def test_the_time_of_fit(
 
 
 @pytest.mark.parametrize("data", LEARNT)
-def test_what_is_learnt(
-    data: str, benchmark: BenchmarkFixture, show: Callable[[str], None]
-) -> None:
+def test_scores(data: str, benchmark: BenchmarkFixture, show: Callable[[str], None]) -> None:
     kind, load, options = LEARNT[data]
     x, y = load()
 

@@ -23,7 +23,7 @@ def ours(stack: tuple[int, ...]) -> Callable[[], object]:
     return lambda: bx.fit(network, theta, X, Y, optimizer=bx.SGD(0.2), epochs=STEPS)
 
 
-def the_tutorials() -> None:
+def tutorial_training() -> None:
     thetas = tutorial.start([2, 2, 1], seed=0)
     for _ in range(STEPS):
         tutorial.step(thetas, X, Y, 0.1)
@@ -33,7 +33,7 @@ def the_tutorials() -> None:
 def test_training(compare: Callable[..., object], stack: tuple[int, ...], aim: float) -> None:
     who = f"a stack of {stack[0]}" if stack else "one network"
     what = f"XOR: {STEPS:,} steps of {who}, float64"
-    compare(ours(stack), the_tutorials, "tutorial's steps", what=what, aim=aim)
+    compare(ours(stack), tutorial_training, "tutorial's steps", what=what, aim=aim)
 
 
 def test_gradient_check(compare: Callable[..., object]) -> None:
@@ -89,7 +89,7 @@ EPOCHS, BATCH, ROWS = 25, 32, 640  # 500 updates, five of them watched
 
 @pytest.mark.parametrize("width", [100, 400])
 @pytest.mark.parametrize("hidden", ["relu", "tanh"])
-def test_a_watched_training(compare: Callable[..., object], hidden: str, width: int) -> None:
+def test_checked_training(compare: Callable[..., object], hidden: str, width: int) -> None:
     network = bx.mlp([64, width, 10], hidden=hidden, loss="categorical_cross_entropy")
     generator = np.random.default_rng(0)
     x = generator.normal(size=(ROWS, 64))

@@ -179,7 +179,7 @@ def cell(column: Column, n: int, mistake: str) -> str:
     return str(sum(answer != RIGHT for answer in answers))
 
 
-def test_who_notices_a_wrong_gradient(
+def test_checkers_on_planted_mistakes(
     benchmark: BenchmarkFixture, show: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if find_spec("torch"):
@@ -280,7 +280,9 @@ def row(name: str, check: Callable[..., str | float], cases: list[tuple[str, Gra
 
 
 @pytest.mark.filterwarnings("ignore")  # the libraries' own, at steps too long for them
-def test_who_is_wrong_in_the_wild(benchmark: BenchmarkFixture, show: Callable[[str], None]) -> None:
+def test_checkers_on_released_libraries(
+    benchmark: BenchmarkFixture, show: Callable[[str], None]
+) -> None:
     for library in ("sklearn", "statsmodels", "astropy"):
         pytest.importorskip(library, reason="the gradients come from there")
     checkers = {name: check for name, (lib, check) in CHECKERS.items() if find_spec(lib)}

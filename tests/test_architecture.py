@@ -258,7 +258,7 @@ UPWARDS = "floor 1 imports broken.networks"
         ({"cli/__init__.py": "", "backends/cli.py": ""}, "are both called cli"),
     ],
 )
-def test_a_broken_tree_is_complained_of(
+def test_a_broken_tree_gives_complaints(
     tmp_path: Path, files: dict[str, str], expected: str
 ) -> None:
     write_tree(tmp_path / "broken", {"networks/__init__.py": "", **files})

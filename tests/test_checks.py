@@ -21,20 +21,20 @@ def test_a_name_becomes_its_entry_and_an_object_passes_through() -> None:
     assert choose(FUNCTIONS, math.sqrt, "initializer") is math.sqrt
 
 
-def test_a_name_that_resembles_none_is_offered_none() -> None:
+def test_an_error_suggests_no_name_for_a_dissimilar_one() -> None:
     assert nearest("xyz", TABLE) == "Known: relu, sigmoid, softmax."
     assert nearest("reluu", ["relu"]) == "Did you mean 'relu'? Known: relu."
 
 
 @pytest.mark.parametrize("given", [3, np.int8(3), np.uint64(3), np.array(3)])
-def test_what_counts_as_an_integer_becomes_a_python_int(given: Any) -> None:
+def test_an_integer_of_any_type_becomes_a_python_int(given: Any) -> None:
     assert (integer(given, "n"), type(integer(given, "n"))) == (3, int)
     assert integer(1, "n") == 1
     assert integer(0, "seed", at_least=0) == 0
 
 
 @pytest.mark.parametrize("given", [0.5, np.float32(0.5), np.float64(0.5), Fraction(1, 2)])
-def test_what_counts_as_a_number_becomes_a_python_float(given: Any) -> None:
+def test_a_number_of_any_type_becomes_a_python_float(given: Any) -> None:
     assert (real(given, "rate"), type(real(given, "rate"))) == (0.5, float)
 
 
@@ -97,7 +97,7 @@ REFUSED: list[tuple[Callable[[Any], Any], list[Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("check", "values", "error", "said"), REFUSED)
-def test_what_does_not_pass_is_refused_in_words_that_show_what_came(
+def test_an_error_shows_the_invalid_value(
     check: Callable[[Any], Any], values: list[Any], error: type[Exception], said: str
 ) -> None:
     for given in values:
@@ -116,7 +116,7 @@ def test_what_does_not_pass_is_refused_in_words_that_show_what_came(
         ({"above": 0.0, "high": 2.0}, [1, 2], [0, 2.1], "must be <= 2 and > 0, not"),
     ],
 )
-def test_a_number_is_held_to_its_bounds(
+def test_a_number_outside_its_bounds_is_an_error(
     bounds: dict[str, float], inside: list[float], outside: list[float], message: str
 ) -> None:
     for value in inside:
@@ -128,13 +128,13 @@ def test_a_number_is_held_to_its_bounds(
 
 @pytest.mark.parametrize("bounds", [{}, {"low": 0.0}, {"above": 0.0, "below": 1.0}])
 @pytest.mark.parametrize("given", [math.inf, -math.inf, math.nan])
-def test_what_is_not_finite_is_refused_as_such(bounds: dict[str, float], given: float) -> None:
+def test_a_number_that_is_not_finite_is_an_error(bounds: dict[str, float], given: float) -> None:
     with pytest.raises(ValueError, match=f"rate must be .*finite.*, not {given:g}"):
         real(given, "rate", **bounds)
 
 
 @pytest.mark.parametrize("shape", [(4,), (2, 1, 2)])
-def test_an_array_of_numbers_is_held_to_the_bounds_of_one(shape: tuple[int, ...]) -> None:
+def test_an_array_with_a_number_outside_the_bounds_is_an_error(shape: tuple[int, ...]) -> None:
     values = np.zeros(shape, np.int8 if shape == (4,) else np.float32)
     reals(values, "decay", low=0.0, below=1.0)
     values.reshape(-1)[-1] = 1
@@ -148,13 +148,13 @@ def test_an_array_of_numbers_is_held_to_the_bounds_of_one(shape: tuple[int, ...]
 
 
 @pytest.mark.parametrize("given", [[0.5, True], [0.5, 1j], [0.5, None], ["0.5", "1"]])
-def test_an_array_of_no_numbers_is_a_type_error_that_names_the_entry(given: list[Any]) -> None:
+def test_an_array_of_other_values_is_a_type_error_that_names_the_entry(given: list[Any]) -> None:
     values = np.array(given, dtype=object)
     with pytest.raises(TypeError, match=r"^decay\[\d\] must be a number, not "):
         reals(values, "decay", low=0.0)
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (2, 3), (3, 1, 4)])
-def test_a_place_in_a_flattened_array_has_numpys_index(shape: tuple[int, ...]) -> None:
+def test_unravel_equals_numpys_unravel_index(shape: tuple[int, ...]) -> None:
     for place in range(math.prod(shape)):
         assert unravel(place, shape) == tuple(map(int, np.unravel_index(place, shape)))

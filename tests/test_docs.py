@@ -93,7 +93,7 @@ def test_the_commands_of_a_page_run_in_order(xp: Any, tmp_path: Path) -> None:
         started("-m", "backprop_xp", *arguments, cwd=tmp_path)
 
 
-def test_the_digits_of_the_example_are_told_apart_by_at_least_97_percent(xp: Any) -> None:
+def test_the_digits_example_reaches_an_accuracy_of_97_percent(xp: Any) -> None:
     pytest.importorskip("sklearn")
     output = started("-W", "error", str(ROOT / "examples" / "digits.py"))
     assert f"on {xp.name} (" in output
@@ -103,7 +103,7 @@ def test_the_digits_of_the_example_are_told_apart_by_at_least_97_percent(xp: Any
     assert losses[-1] < losses[0] / 10
 
 
-def test_the_pages_speak_of_every_public_name() -> None:
+def test_the_pages_mention_every_public_name() -> None:
     text = "".join(page.read_text("utf-8") for page in PAGES)
     missing = [name for name in bx.__all__ if not re.search(rf"\b{name}\b", text)]
     assert missing == []
@@ -117,13 +117,13 @@ def test_the_reference_has_every_public_name() -> None:
     assert missing == []
 
 
-def test_every_page_has_its_place_in_the_index() -> None:
+def test_every_page_is_in_the_index() -> None:
     listed = (ROOT / "docs" / "index.md").read_text("utf-8").splitlines()
     pages = {page.stem for page in (ROOT / "docs").glob("*.md")} - {"index"}
     assert pages - set(listed) == set()
 
 
-def test_the_lines_that_the_tutorial_quotes_are_the_librarys() -> None:
+def test_the_tutorial_quotes_the_librarys_lines() -> None:
     page = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
     quoted = re.findall(r"^\|.*\| `(.*)` \| `([\w/]+\.py)` \|$", page, re.M)
     assert len(quoted) > 5
@@ -131,7 +131,7 @@ def test_the_lines_that_the_tutorial_quotes_are_the_librarys() -> None:
         assert line in (ROOT / "backprop_xp" / module).read_text("utf-8")
 
 
-def test_the_pictures_are_those_that_the_code_draws() -> None:
+def test_the_pages_pictures_equal_the_plots_of_their_code() -> None:
     pictures = ROOT / "docs" / "pictures"
     drawn = runpy.run_path(str(pictures / "draw.py"))["pictures"]()
     kept = {path.name: path.read_text("utf-8") for path in pictures.glob("*.svg")}
@@ -181,7 +181,7 @@ def test_the_readmes_first_code_block_is_at_most_fifteen_lines() -> None:
     assert len(first.strip().splitlines()) <= 15
 
 
-def test_the_names_on_the_walks_through_the_code_are_there() -> None:
+def test_the_names_in_the_descriptions_of_the_code_exist() -> None:
     page = (ROOT / "docs" / "how_it_is_built.md").read_text("utf-8")
     names = re.findall(r"`([a-z_]+(?:\.[A-Za-z_]+)+)`", page)
     assert len(names) > 20

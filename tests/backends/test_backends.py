@@ -44,7 +44,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 # asarray
 
 
-def test_floating_values_take_the_chosen_dtype_and_integers_keep_theirs() -> None:
+def test_floating_values_get_the_chosen_dtype_and_integers_keep_theirs() -> None:
     assert bx.asarray([1.5]).dtype == np.float64
     assert bx.asarray(np.ones(2), dtype="float32").dtype == np.float32
     assert bx.asarray(np.ones(2, np.float32)).dtype == np.float64
@@ -63,7 +63,7 @@ def test_a_number_becomes_an_array_without_axes(xp: Any, given: Any) -> None:
     assert isinstance(bx.asarray(given), np.ndarray)
 
 
-def test_complex_values_take_the_complex_dtype_of_the_precision(backend: Backend) -> None:
+def test_complex_values_get_the_complex_dtype_of_the_precision(backend: Backend) -> None:
     xp = backend.namespace()
     given = [1.0 + 2.0j, 3.0]
     for source in (given, np.array(given), bx.asarray(given, backend=backend, dtype="float32")):
@@ -99,7 +99,7 @@ def test_float64_arrives_as_float32_on_a_device_that_keeps_no_float64() -> None:
 # Computing beside theta
 
 
-def test_lists_integers_and_booleans_take_thetas_precision(xp: Any) -> None:
+def test_lists_integers_and_booleans_get_thetas_precision(xp: Any) -> None:
     theta = xp.asarray([0.5], dtype="float32")
     for value in ([1, 2], [True, False], [0.5, 1.5], xp.asarray([1, 2], dtype=None)):
         assert like(theta, value, "x").dtype == xp.namespace.float32
@@ -109,14 +109,14 @@ def test_lists_integers_and_booleans_take_thetas_precision(xp: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
-def test_float32_float64_and_their_complex_dtypes_pass_for_theta(xp: Any, dtype: str) -> None:
+def test_theta_may_be_float32_float64_or_one_of_their_complex_dtypes(xp: Any, dtype: str) -> None:
     if dtype in (xp.dtype, xp.complex_dtype, "float32", "complex64"):
         assert require_floating(xp.asarray([1.0], dtype=dtype), "theta") is xp.namespace
     with pytest.raises(TypeError, match=r"theta is .*int.*floating dtype is expected"):
         require_floating(xp.asarray([1], dtype=None), "theta")
 
 
-def test_a_precision_is_judged_by_the_namespaces_own_dtypes() -> None:
+def test_a_precision_is_recognized_by_the_namespaces_dtypes() -> None:
     """As torch.bfloat16 is floating to ``isdtype``, and neither float32 nor float64."""
     kinds = {
         "real floating": ("float32", "float64", "bfloat16"),
@@ -134,7 +134,7 @@ def test_a_precision_is_judged_by_the_namespaces_own_dtypes() -> None:
 
 
 @pytest.mark.installed
-def test_list_backends_says_what_runs_and_otherwise_why_not_and_what_helps() -> None:
+def test_list_backends_gives_an_unusable_backend_a_reason_and_a_hint() -> None:
     rows = {row.name: row for row in list_backends()}
     assert [*rows][:5] == BUILT_IN
     assert [*rows] == registry.names()
@@ -143,7 +143,7 @@ def test_list_backends_says_what_runs_and_otherwise_why_not_and_what_helps() -> 
         assert usable or (reason and hint and not reason.rstrip().endswith(":")), name
 
 
-def test_a_type_of_arrays_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_array_type_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
     class Own(np.ndarray):
         pass
 
@@ -156,7 +156,7 @@ def test_a_type_of_arrays_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.installed
-def test_a_subclass_of_a_librarys_arrays_is_the_librarys() -> None:
+def test_an_array_subclass_belongs_to_the_backend_of_its_base() -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
     class Own(torch.Tensor):  # type: ignore[misc,name-defined]
@@ -167,7 +167,7 @@ def test_a_subclass_of_a_librarys_arrays_is_the_librarys() -> None:
     assert owner(torch.float32) is owner(torch.Size([1])) is None
 
 
-def test_each_device_is_found_by_its_object_and_by_its_words(backend: Backend) -> None:
+def test_each_device_is_found_by_its_object_and_by_its_name(backend: Backend) -> None:
     first = backend.devices()[0]
     assert backend.device(first) == first
     number = getattr(first, "id", 0)  # of CuPy's current GPU
@@ -194,7 +194,7 @@ def test_the_default_dtype_is_the_documented_one(backend: Backend) -> None:
 
 
 @pytest.mark.installed
-def test_a_traced_jax_array_is_taken_beside_a_concrete_one() -> None:
+def test_a_traced_jax_array_and_a_concrete_one_work_together() -> None:
     pytest.importorskip("jax", reason="JAX is not installed")
     backend = bx.get_backend("jax")
     theta = bx.asarray([1.5], backend="jax")
@@ -229,7 +229,7 @@ def test_numbers_of_a_dtype_that_numpy_lacks_reach_the_host_as_float32(name: str
 
 
 @pytest.mark.installed
-def test_platforms_of_jax_that_are_not_here_are_told_in_words() -> None:
+def test_a_missing_jax_platform_is_an_error_with_the_way_out() -> None:
     pytest.importorskip("jax")
     ask = "bx.get_backend('jax')"
     (said,) = told(ask, JAX_PLATFORMS="rocm")

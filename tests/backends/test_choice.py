@@ -1,6 +1,6 @@
 """Choosing a backend, a device and a dtype: which source decides, where, and for how long.
 
-What cannot be had is in test_error_texts.py.
+What cannot be had is in test_error_messages.py.
 """
 
 import asyncio
@@ -86,7 +86,7 @@ def test_each_source_of_dtypes_overrides_the_next(monkeypatch: pytest.MonkeyPatc
         assert chosen(dtype="float64")[2] == "float64"
 
 
-def test_a_source_that_leaves_device_or_dtype_open_leaves_it_to_the_next(
+def test_a_device_or_dtype_that_a_source_omits_comes_from_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bx.set_default_backend(STRICT, device="device1", dtype="float32")
@@ -99,7 +99,7 @@ def test_a_source_that_leaves_device_or_dtype_open_leaves_it_to_the_next(
     assert chosen()[::2] == (STRICT, "float32")
 
 
-def test_a_device_is_not_taken_from_a_source_that_means_another_backend(
+def test_the_device_of_a_source_with_another_backend_is_ignored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("BACKPROP_XP_BACKEND", STRICT)
@@ -111,7 +111,7 @@ def test_a_device_is_not_taken_from_a_source_that_means_another_backend(
     assert chosen(backend=STRICT)[:2] == (STRICT, "CPU_DEVICE")
 
 
-def test_a_dtype_of_the_librarys_own_is_taken_and_leaves_other_backends_alone() -> None:
+def test_a_librarys_dtype_object_is_accepted_and_does_not_affect_other_backends() -> None:
     strict = bx.get_backend(STRICT).namespace()
     for dtype in (np.float32, np.dtype("float32")):
         assert bx.resolve(dtype=dtype).dtype == np.float32
@@ -122,7 +122,7 @@ def test_a_dtype_of_the_librarys_own_is_taken_and_leaves_other_backends_alone() 
         assert chosen(backend="numpy") == NOBODYS
 
 
-def test_a_backend_object_is_taken_wherever_a_name_is() -> None:
+def test_a_backend_object_is_accepted_wherever_a_name_is() -> None:
     strict = bx.get_backend(STRICT)
     assert bx.get_backend(strict) is owner(bx.asarray([1.0], backend=strict)) is strict
     with bx.use_backend(strict) as selection:
@@ -144,7 +144,7 @@ def test_the_environment_is_read_at_each_call_and_an_empty_variable_counts_as_un
         assert bx.resolve().source == "the default"
 
 
-def test_arrays_choose_backend_device_and_dtype_and_lists_and_numbers_nothing() -> None:
+def test_arrays_choose_backend_device_and_dtype_but_lists_and_numbers_do_not() -> None:
     there = bx.asarray([1.0], backend=STRICT, device="device1", dtype="float32")
     assert chosen(there, [2.0], there) == (STRICT, "device1", "float32")
     with bx.use_backend(STRICT):
@@ -155,7 +155,7 @@ def test_arrays_choose_backend_device_and_dtype_and_lists_and_numbers_nothing() 
         assert bx.resolve(*arrays).dtype == np.float32
 
 
-def test_what_is_overridden_need_not_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overridden_choice_may_be_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BACKPROP_XP_DEVICE", "cuda:0")
     monkeypatch.setenv("BACKPROP_XP_DTYPE", "double")
     for asked in ("numpy", STRICT):
@@ -204,7 +204,7 @@ def test_a_dtype_or_a_device_alone_keeps_the_backend_that_is_chosen(
         assert chosen()[:2] == (STRICT, "device2")
 
 
-def test_one_object_can_be_used_again_and_inside_itself() -> None:
+def test_a_use_backend_object_can_be_reused_and_nested() -> None:
     on_strict = bx.use_backend(STRICT)
     for _ in range(2):
         with on_strict:
@@ -215,7 +215,7 @@ def test_one_object_can_be_used_again_and_inside_itself() -> None:
     assert on_strict(name)() == STRICT
 
 
-def test_threads_never_see_each_others_use_backend() -> None:
+def test_use_backend_holds_for_its_own_thread_only() -> None:
     names = ["numpy", STRICT] * 4
     together = threading.Barrier(8)
 
@@ -332,7 +332,7 @@ def on_strict() -> Iterator[None]:
         yield
 
 
-def test_the_generator_of_a_context_manager_hands_its_block_on() -> None:
+def test_a_context_managers_generator_keeps_its_choice_in_the_with_block() -> None:
     with on_strict():
         assert name() == STRICT
     assert name() == "numpy"
@@ -345,14 +345,14 @@ def strict_for_a_test() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("strict_for_a_test")
-def test_a_fixture_hands_its_block_on() -> None:
+def test_a_fixtures_generator_keeps_its_choice_during_the_test() -> None:
     assert name() == STRICT
 
 
 # The default, the list and auto
 
 
-def test_a_default_holds_for_every_thread_and_one_that_cannot_be_had_leaves_it() -> None:
+def test_a_default_holds_in_every_thread_and_an_unavailable_one_does_not_replace_it() -> None:
     with ThreadPoolExecutor(4) as pool:
         for asked in (STRICT, "numpy", STRICT):  # the workers live through all three
             bx.set_default_backend(asked)
@@ -380,7 +380,7 @@ def test_listing_backends_imports_no_library(tmp_path: Path) -> None:
 
 
 @pytest.mark.installed
-def test_auto_takes_what_works_and_says_so_in_exactly_one_line() -> None:
+def test_auto_chooses_a_usable_backend_and_logs_exactly_one_line() -> None:
     program = (
         "import logging, backprop_xp as bx\n"
         "logging.basicConfig(level=logging.INFO)\n"

@@ -265,7 +265,9 @@ def assert_same(one: tuple[Any, Any], other: tuple[Any, Any]) -> None:
 
 @every_dtype
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_an_update_in_one_kernel_is_the_optimizers(place: Place, name: str, dtype: str) -> None:
+def test_an_update_in_one_kernel_equals_the_optimizers_rule(
+    place: Place, name: str, dtype: str
+) -> None:
     optimizer = OPTIMIZERS[name](place.put(MASK.astype(dtype)))
     assert_as_reference(place, optimizer, dtype, STEPS)  # one kernel for each update
 
@@ -278,7 +280,7 @@ def test_a_mask_broadcasts_over_the_stack(place: Place, shape: tuple[int, ...]) 
 
 
 @pytest.mark.parametrize("name", [*LEFT, "a complex theta"])
-def test_hyperparameters_that_are_arrays_and_complex_numbers_are_left_to_the_optimizer(
+def test_the_optimizer_itself_handles_array_hyperparameters_and_complex_numbers(
     place: Place, name: str
 ) -> None:
     if name in LEFT:
@@ -287,7 +289,7 @@ def test_hyperparameters_that_are_arrays_and_complex_numbers_are_left_to_the_opt
         assert_as_reference(place, bx.SGD(0.1, momentum=0.5), "complex128", 0)
 
 
-def test_the_table_names_the_rules_of_all_optimizers_with_their_signatures() -> None:
+def test_the_kernel_table_has_the_rules_of_all_optimizers_with_their_signatures() -> None:
     for kind in (bx.SGD, bx.RMSProp, bx.Adam, bx.AdamW):
         function = cupy_backend.replacements[f"{kind.__module__}.{kind.__qualname__}.rule"]
         got, wanted = (inspect.signature(f).parameters for f in (function, kind.rule))
@@ -347,7 +349,7 @@ def takes_device() -> set[str]:
 ARGUMENTS: dict[str, tuple[Any, ...]] = {"full": (3, 1.0), "linspace": (0.0, 1.0, 3)}
 
 
-def test_each_function_that_makes_an_array_makes_it_where_it_is_told(cards: Any) -> None:
+def test_each_function_makes_its_array_on_the_given_device(cards: Any) -> None:
     there = OnCard(Card(1))
     makers = takes_device() - {"astype"}
     assert {"zeros", "full_like", "asarray", "arange"} < makers
@@ -357,7 +359,7 @@ def test_each_function_that_makes_an_array_makes_it_where_it_is_told(cards: Any)
         assert made.device.id == 2, name
 
 
-def test_an_array_made_like_another_is_made_beside_it(cards: Any) -> None:
+def test_an_array_made_like_another_is_on_the_same_device(cards: Any) -> None:
     there = OnCard(Card(1))
     for name in ("zeros_like", "ones_like", "empty_like", "full_like", "asarray"):
         assert getattr(cards, name)(there).device.id == 1, name
@@ -370,7 +372,7 @@ def test_an_array_made_like_another_is_made_beside_it(cards: Any) -> None:
 
 
 @pytest.mark.installed
-def test_a_cupy_arrays_namespace_is_its_backends() -> None:
+def test_the_namespace_of_a_cupy_array_is_the_backends() -> None:
     cupy = pytest.importorskip("cupy")
     host = np.arange(4.0)
     # Memory of the host passes for memory of a GPU as long as nobody computes with it.
@@ -398,7 +400,7 @@ def computing(gpu: Backend, name: str) -> Callable[[Any], Any]:
 
 
 @pytest.mark.parametrize("name", ["clip", "sign", *ACTIVATIONS, *LOSSES])
-def test_on_an_emulated_gpu_no_small_function_waits(gpu: Backend, name: str) -> None:
+def test_on_an_emulated_gpu_no_small_function_waits_for_the_device(gpu: Backend, name: str) -> None:
     """As array-api-compat's clip and sign do, which index by a mask."""
     emulator = pytest.importorskip("cuda_emulator", reason="calls are counted by an emulator")
     z, compute = gpu.from_host(np.array([[-2.1, -0.3, 0.6], [1.0, 0.0, 3.3]])), computing(gpu, name)
@@ -413,7 +415,7 @@ SPECIAL = np.array([np.nan, np.inf, -np.inf, -0.0, 0.5, -3.0])
 
 
 @every_dtype
-def test_on_a_gpu_clip_and_sign_keep_what_the_standard_says(gpu: Backend, dtype: str) -> None:
+def test_on_a_gpu_clip_and_sign_follow_the_standard(gpu: Backend, dtype: str) -> None:
     xp, host = gpu.namespace(), SPECIAL.astype(dtype)
     x = gpu.from_host(host)
     for low, high in ((-1.0, 1.0), (None, 1.0), (-1.0, None), (None, None)):
@@ -432,7 +434,7 @@ STREAMS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("kind", STREAMS)
-def test_on_a_gpu_all_holds_and_a_training_is_the_same_on_every_kind_of_stream(
+def test_on_a_gpu_the_kit_passes_and_a_training_is_the_same_on_every_kind_of_stream(
     gpu: Backend, kind: str
 ) -> None:
     usual = fitted(gpu)
@@ -455,7 +457,7 @@ def fitted(gpu: Backend) -> Any:
     return losses, gpu.to_host(result.theta).tolist()
 
 
-def test_on_a_gpu_the_current_stream_is_kept_to_and_synchronizing_waits_for_every_one(
+def test_on_a_gpu_the_current_stream_is_used_and_synchronize_waits_for_every_stream(
     gpu: Backend,
 ) -> None:
     stream = importlib.import_module("cupy").cuda.Stream(non_blocking=True)
@@ -474,13 +476,13 @@ def test_on_a_gpu_the_current_stream_is_kept_to_and_synchronizing_waits_for_ever
     assert stream.done
 
 
-def test_on_a_gpu_memory_is_what_cuda_counts(gpu: Backend) -> None:
+def test_on_a_gpu_memory_is_the_number_that_cuda_reports(gpu: Backend) -> None:
     x, memory = gpu.namespace().zeros(2**20, dtype=np.uint8), gpu.memory()
     assert memory is not None
     assert x.nbytes <= memory.used <= memory.total
 
 
-def test_on_a_gpu_a_gradient_checks_products_are_not_tf32(gpu: Backend) -> None:
+def test_on_a_gpu_the_products_of_a_gradient_check_are_not_tf32(gpu: Backend) -> None:
     import cupy
     from cupy._core import _routines_linalg as linalg
 
@@ -503,9 +505,7 @@ def test_on_a_gpu_a_gradient_checks_products_are_not_tf32(gpu: Backend) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
-def test_on_a_gpu_a_complex_steps_products_keep_its_imaginary_part(
-    gpu: Backend, dtype: str
-) -> None:
+def test_on_a_gpu_complex_products_keep_a_tiny_imaginary_part(gpu: Backend, dtype: str) -> None:
     a, b = np.random.default_rng(0).normal(size=(2, 3, 8, 8))
     step = 2.0**-60  # of 1, which a sum with anything of size 1 loses
     host = (a + 1j * step * b).astype(dtype)
@@ -533,7 +533,7 @@ def repair(name: str, device: Any) -> str:
     return rf"{name} is on cuda:{device.id}.*with cupy\.cuda\.Device\({device.id}\)"
 
 
-def test_on_two_gpus_arrays_are_made_on_the_one_that_is_asked_for_and_all_holds_there(
+def test_on_two_gpus_arrays_are_made_on_the_given_one_and_the_kit_passes_there(
     gpu: Backend, second: Any
 ) -> None:
     xp = gpu.namespace()
@@ -580,7 +580,7 @@ ENTRANCES: list[tuple[str, Callable[..., Any]]] = [
 
 
 @pytest.mark.parametrize(("said", "function"), ENTRANCES)
-def test_on_two_gpus_arrays_of_the_other_are_refused_with_the_way_out(
+def test_on_two_gpus_arrays_of_the_other_gpu_are_an_error_with_the_way_out(
     gpu: Backend, second: Any, said: str, function: Callable[..., Any]
 ) -> None:
     """Where it is not the current one, CuPy would compute on one with the memory of the other."""
@@ -595,7 +595,7 @@ def test_on_two_gpus_arrays_of_the_other_are_refused_with_the_way_out(
 
 @every_dtype
 @pytest.mark.parametrize("kind", STREAMS)
-def test_on_two_gpus_data_is_moved_from_either_to_the_other_on_any_stream(
+def test_on_two_gpus_data_moves_between_them_on_any_stream(
     gpu: Backend, second: Any, dtype: str, kind: str
 ) -> None:
     cuda, first = importlib.import_module("cupy").cuda, gpu.devices()[0]

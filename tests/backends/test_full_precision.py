@@ -72,7 +72,7 @@ def setting(request: pytest.FixtureRequest) -> Iterator[Setting]:
         yield from {"torch": _torchs, "jax": _jaxs}[request.param]()
 
 
-def test_full_precision_is_had_inside_and_given_back(setting: Setting) -> None:
+def test_full_precision_holds_inside_and_the_old_setting_returns(setting: Setting) -> None:
     backend, before = setting.backend, setting.now()
     assert before != setting.full
     with backend.full_precision(), backend.full_precision():
@@ -84,7 +84,7 @@ def test_full_precision_is_had_inside_and_given_back(setting: Setting) -> None:
 
 
 @pytest.mark.parametrize("first", ["this thread", "the other"])
-def test_threads_that_overlap_have_full_precision_until_the_last_is_out(
+def test_overlapping_threads_have_full_precision_until_the_last_one_leaves(
     setting: Setting, first: str
 ) -> None:
     before = setting.now()

@@ -107,14 +107,16 @@ LEAKS = [
 
 
 @pytest.mark.parametrize(("name", "leak"), LEAKS)
-def test_an_implicit_transfer_is_refused_and_then_possible_again(name: str, leak: Any) -> None:
+def test_an_implicit_transfer_is_an_error_inside_a_guard_and_works_after_it(
+    name: str, leak: Any
+) -> None:
     x = _put(name, [[1.0, 2.0]])
     with bx.transfer_guard("disallow"), pytest.raises(bx.TransferError, match="to_host"):
         leak(x)
     assert float(_number(x)) == 3.0
 
 
-def test_a_leak_in_a_layer_or_a_loss_of_ones_own_is_refused(put: Any) -> None:
+def test_an_implicit_transfer_in_a_custom_layer_or_loss_is_an_error(put: Any) -> None:
     class Leaky(bx.Activate):
         def forward(self, parameters: Any, x: Any, rng: Any) -> Any:
             return super().forward(parameters, _decides(x) * x, rng)
@@ -133,7 +135,7 @@ def test_a_leak_in_a_layer_or_a_loss_of_ones_own_is_refused(put: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", ["disallow", "log"])
-def test_explicit_ways_and_the_arithmetic_of_arrays_stay_open(
+def test_explicit_transfers_and_array_arithmetic_are_allowed(
     put: Any, mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     x = put([[1.0, 2.0]])
@@ -151,7 +153,7 @@ def test_explicit_ways_and_the_arithmetic_of_arrays_stay_open(
     assert not caplog.records
 
 
-def test_strict_arrays_leave_a_device_for_the_hosts_by_no_other_way() -> None:
+def test_strict_arrays_leave_a_device_by_explicit_transfers_only() -> None:
     x = bx.asarray([1.0], backend="array-api-strict", device="device1")
     backend = bx.resolve(x).backend
     xp, host = backend.namespace(), backend.device("cpu")
@@ -170,7 +172,7 @@ def test_strict_arrays_leave_a_device_for_the_hosts_by_no_other_way() -> None:
             x + xp.ones(1)
 
 
-def test_tensors_of_another_device_leave_for_the_cpu_by_no_other_way() -> None:
+def test_tensors_leave_another_device_by_explicit_transfers_only() -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     x = torch.ones(1, device="meta")  # the one device beside the CPU that needs no hardware
     with bx.transfer_guard("disallow"):
@@ -190,7 +192,7 @@ def test_tensors_of_another_device_leave_for_the_cpu_by_no_other_way() -> None:
         assert torch.ones(1).to("cpu").dtype == torch.float32
 
 
-def test_an_error_and_a_line_of_the_log_say_what_and_where(
+def test_an_error_and_a_log_line_name_the_array_and_the_source_line(
     put: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     x = put([[1.0, 2.0]])
@@ -211,7 +213,7 @@ def test_an_error_and_a_line_of_the_log_say_what_and_where(
 
 @pytest.mark.parametrize("mode", ["log", "disallow"])
 @pytest.mark.parametrize("show", [repr, str, "{}".format, ascii])
-def test_showing_an_array_is_logged_once_and_never_refused(
+def test_printing_an_array_is_logged_once_and_never_an_error(
     put: Any, show: Any, mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     x = put([0.25])
@@ -221,7 +223,7 @@ def test_showing_an_array_is_logged_once_and_never_refused(
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
-def test_the_innermost_guard_holds_and_the_outer_one_comes_back(
+def test_the_innermost_guard_holds_and_the_outer_one_returns(
     put: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     x = put([1.0])
@@ -240,7 +242,7 @@ def test_the_innermost_guard_holds_and_the_outer_one_comes_back(
     float(_number(x))
 
 
-def test_guards_of_generators_that_end_in_any_order_leave_none_behind(put: Any) -> None:
+def test_guards_of_generators_that_end_in_any_order_leave_no_guard_behind(put: Any) -> None:
     x = _number(put([1.0]))
 
     def guarded() -> Iterator[None]:
@@ -267,14 +269,14 @@ def _strictly() -> Iterator[None]:
         yield
 
 
-def test_the_generator_of_a_context_manager_hands_its_guard_on(put: Any) -> None:
+def test_a_context_managers_generator_keeps_its_guard_in_the_with_block(put: Any) -> None:
     x = _number(put([1.0]))
     with _strictly(), pytest.raises(bx.TransferError):
         float(x)
     assert float(x) == 1.0
 
 
-def test_another_thread_is_untouched_and_may_have_a_guard_of_its_own(put: Any) -> None:
+def test_another_thread_is_unaffected_and_may_have_its_own_guard(put: Any) -> None:
     x, outer_ended = _number(put([1.0])), threading.Event()
     inside = threading.Event()
 
@@ -295,7 +297,7 @@ def test_another_thread_is_untouched_and_may_have_a_guard_of_its_own(put: Any) -
         assert found.result() == float(x) == 1.0
 
 
-def test_another_task_is_untouched(put: Any) -> None:
+def test_another_task_is_unaffected(put: Any) -> None:
     x = _number(put([1.0]))
 
     async def guarded() -> None:
@@ -318,7 +320,7 @@ def test_another_task_is_untouched(put: Any) -> None:
     assert asyncio.run(both())[1] == 1.0
 
 
-def test_a_librarys_classes_change_under_a_guard_alone(put: Any) -> None:
+def test_a_librarys_classes_change_only_inside_a_guard(put: Any) -> None:
     backend = bx.resolve(put([1.0])).backend
 
     def doors() -> list[Any]:
@@ -353,7 +355,7 @@ with bx.transfer_guard("disallow"):
     assert done.stdout.strip() == "refused", done.stderr
 
 
-def test_cupys_class_takes_the_doors_where_no_gpu_answers_too() -> None:
+def test_cupys_class_is_patched_without_a_gpu_too() -> None:
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
     before = dict(vars(cupy.ndarray))
     with bx.transfer_guard("disallow"):
@@ -362,7 +364,7 @@ def test_cupys_class_takes_the_doors_where_no_gpu_answers_too() -> None:
     assert dict(vars(cupy.ndarray)) == before
 
 
-def test_jax_is_left_to_its_own_guard(xp: Any) -> None:
+def test_jax_uses_its_own_guard(xp: Any) -> None:
     if xp.name != "jax":
         pytest.skip("JAX's guard is tested where the suite runs on JAX")
     import jax
@@ -384,12 +386,12 @@ def test_jax_is_left_to_its_own_guard(xp: Any) -> None:
         (None, TypeError, "mode must be one of disallow, log, allow, not None"),
     ],
 )
-def test_a_mode_that_does_not_exist_is_an_error(mode: Any, error: Any, hint: str) -> None:
+def test_an_unknown_mode_is_an_error(mode: Any, error: Any, hint: str) -> None:
     with pytest.raises(error, match=re.escape(hint)), bx.transfer_guard(mode):
         pass
 
 
-def test_what_numpy_leaves_where_it_is_is_no_transfer() -> None:
+def test_an_array_that_numpy_leaves_on_its_device_is_no_transfer() -> None:
     with bx.transfer_guard("disallow"):
         assert float(bx.asarray([0.5], backend="numpy")[0]) == 0.5
     x = _put("cupy", 2.0)
@@ -398,7 +400,7 @@ def test_what_numpy_leaves_where_it_is_is_no_transfer() -> None:
 
 
 @pytest.mark.parametrize("backend", loaded(), ids=lambda backend: backend.name)
-def test_the_doors_of_a_backend_are_there(backend: Backend) -> None:
+def test_the_methods_that_a_backend_guards_exist(backend: Backend) -> None:
     if not backend.probe().usable:
         pytest.skip(backend.probe().reason)
     missing = {door.name for door in backend.doors() if not hasattr(door.holder, door.name)}
@@ -407,7 +409,7 @@ def test_the_doors_of_a_backend_are_there(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("method", ["doors", "transfer_guard"])
-def test_what_a_backend_raises_is_shown_as_it_is(
+def test_an_error_of_a_backend_is_raised_unchanged(
     monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     def broken(*arguments: Any) -> Any:
@@ -421,7 +423,7 @@ def test_what_a_backend_raises_is_shown_as_it_is(
     assert float(x[0]) == 1.0, "no guard is left behind"
 
 
-def test_a_library_without_doors_is_looked_at_once_in_a_guard_and_never_outside(
+def test_a_library_without_guarded_methods_is_looked_up_once_per_guard_and_never_outside(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looks = []

@@ -18,7 +18,7 @@ from backprop_xp.networks.losses import LOSSES
 from backprop_xp.networks.propagation import Layer
 from backprop_xp.networks.random_bits import fold_in, keep_mask
 from tests.helpers import compiled, thorough
-from tests.own import every_kind, some_rows, some_theta
+from tests.user_layers import every_kind, some_rows, some_theta
 
 # Both sides round some hundred operations, 2e-16 each, and cancel a few of their digits.
 PARITY = 1e-12

@@ -150,7 +150,7 @@ def test_a_plug_in_is_chosen_by_its_name_and_passes_the_conformance_kit(crowd: P
     ]
 
 
-def test_listing_shows_plug_ins_after_the_others_and_imports_none(crowd: Path) -> None:
+def test_plug_ins_are_listed_after_the_others_and_none_is_imported(crowd: Path) -> None:
     program = (
         "import json, sys\n"
         "rows = bx.list_backends()\n"
@@ -169,7 +169,7 @@ def test_listing_shows_plug_ins_after_the_others_and_imports_none(crowd: Path) -
         assert usable[name] == (False, reason, f"upgrade {name}, or pip uninstall {name}")
 
 
-def test_a_broken_plug_in_is_an_error_for_who_asks_for_it(crowd: Path) -> None:
+def test_a_broken_plug_in_is_an_error_when_it_is_chosen(crowd: Path) -> None:
     ask = "bx.get_backend({0!r})"
     for name, raised in RAISED.items():
         target, text = f"'plugin_{name}:backend'", refused(crowd, ask.format(name))
@@ -185,7 +185,7 @@ def test_a_broken_plug_in_is_an_error_for_who_asks_for_it(crowd: Path) -> None:
     assert "Did you mean 'lookalike'?" in refused(crowd, ask.format("lookalik"))
 
 
-def test_an_array_of_nobody_is_shown_to_plug_ins_and_each_broken_one_is_told_once(
+def test_plug_ins_are_asked_about_an_unknown_array_and_each_broken_one_warns_once(
     crowd: Path,
 ) -> None:
     program = (
@@ -206,7 +206,7 @@ def test_an_array_of_nobody_is_shown_to_plug_ins_and_each_broken_one_is_told_onc
     assert sorted(warned) == sorted(at_loading)
 
 
-def test_arrays_that_were_nobodys_are_a_plug_ins_once_it_is_loaded_and_its_errors_name_it(
+def test_arrays_belong_to_a_plug_in_once_it_is_loaded_and_errors_name_it(
     tmp_path: Path,
 ) -> None:
     late = SMALL.format(name="late") + "Small.owns = lambda self, x: type(x).__name__ == 'Late'"
@@ -231,7 +231,7 @@ def test_arrays_that_were_nobodys_are_a_plug_ins_once_it_is_loaded_and_its_error
     ]
 
 
-def test_a_name_in_dispute_is_an_error_for_who_asks_and_nobody_is_imported(quarrel: Path) -> None:
+def test_a_name_that_two_plug_ins_offer_is_an_error_and_neither_is_imported(quarrel: Path) -> None:
     twice = "the distributions 'one' and 'other' offer that name"
     built_in = "the distributions 'backprop_xp' and {!r} offer that name"
     for ask, source, reason, way_out in (
@@ -254,7 +254,9 @@ def test_a_name_in_dispute_is_an_error_for_who_asks_and_nobody_is_imported(quarr
     assert (imported, good) == ("imported plugin_good", "good")
 
 
-def test_the_default_and_arrays_never_read_metadata_and_are_never_hijacked(quarrel: Path) -> None:
+def test_the_default_and_arrays_never_read_metadata_and_plug_ins_cannot_take_them_over(
+    quarrel: Path,
+) -> None:
     program = (
         "import importlib.metadata, numpy as np\n"
         "def refuse(*_, **__): raise AssertionError('metadata was read')\n"
@@ -269,7 +271,7 @@ def test_the_default_and_arrays_never_read_metadata_and_are_never_hijacked(quarr
     assert lines == ["the default NumPyBackend", "[1.]"]
 
 
-def test_a_plug_in_that_hangs_or_crashes_is_a_row_that_says_so(
+def test_a_plug_in_that_hangs_or_crashes_has_a_row_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheels = [
@@ -285,7 +287,7 @@ def test_a_plug_in_that_hangs_or_crashes_is_a_row_that_says_so(
     assert found["crash"].probe[:3] == (False, None, reason)
 
 
-def test_the_page_shows_the_plug_in_that_is_tested_here() -> None:
+def test_the_page_has_the_code_of_the_tested_plug_in() -> None:
     page = PAGE.read_text("utf-8")
     files = {path.name: path.read_text("utf-8") for path in PROJECT.glob("*.*")}
     assert set(files) == {"pyproject.toml", "lookalike_backend.py", "lookalike_arrays.py"}
@@ -294,7 +296,7 @@ def test_the_page_shows_the_plug_in_that_is_tested_here() -> None:
         assert f"`{name}`" in page
 
 
-def test_the_page_has_every_method_of_the_protocol_in_its_order() -> None:
+def test_the_page_lists_the_protocols_methods_in_their_order() -> None:
     told = re.findall(r"^\| `(\w+)\(([^)]*)\)` \|", PAGE.read_text("utf-8"), re.M)
     methods = {name: f for name, f in vars(Backend).items() if inspect.isfunction(f)}
     public = [(name, f) for name, f in methods.items() if not name.startswith("_")]

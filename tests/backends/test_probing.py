@@ -121,7 +121,9 @@ def pids(folder: Path) -> list[int]:
 
 
 @POSIX
-def test_a_backend_that_hangs_is_killed_with_its_children_and_harms_no_other(stub: Stub) -> None:
+def test_a_backend_that_hangs_is_killed_with_its_children_and_the_others_are_listed(
+    stub: Stub,
+) -> None:
     folder = stub(HANGS)
     start = time.monotonic()
     reports = probe_apart(["cupy", "numpy"], seconds=LIMIT)
@@ -139,7 +141,7 @@ def test_a_backend_that_hangs_is_killed_with_its_children_and_harms_no_other(stu
     # One that is interrupted ends its children at once; one that is killed cannot.
     [(signal.SIGINT, 300), (signal.SIGKILL, 2)],
 )
-def test_a_child_outlives_neither_the_end_of_its_parent_nor_its_own_limit(
+def test_a_child_ends_with_its_parent_and_at_its_time_limit(
     stub: Stub, how: signal.Signals, seconds: int
 ) -> None:
     folder = stub(HANGS)
@@ -195,7 +197,7 @@ UNUSABLE = [
 
 
 @pytest.mark.parametrize(("source", "reason", "hint"), UNUSABLE)
-def test_a_backend_that_crashes_or_refuses_is_shown_with_its_own_words(
+def test_a_backend_that_crashes_or_raises_is_listed_with_its_own_message(
     stub: Stub, monkeypatch: pytest.MonkeyPatch, source: str, reason: str, hint: str
 ) -> None:
     stub(source)
@@ -217,14 +219,14 @@ def test_a_backend_that_crashes_or_refuses_is_shown_with_its_own_words(
         assert (report.probe.version, report.details) == ("14.0.0", told)
 
 
-def test_a_library_that_complains_in_sentences_is_told_in_one_line(stub: Stub) -> None:
+def test_an_error_of_many_lines_becomes_one_line(stub: Stub) -> None:
     stub('raise OSError("libtorch.so is\\n  too old.")', "torch")
     found = probe_apart(["torch"])["torch"].probe
     assert found == (False, None, "OSError: libtorch.so is too old", "reinstall torch")
 
 
 @pytest.mark.parametrize("clean_up", ["os._exit, 9", "time.sleep, 300"])
-def test_what_a_library_prints_or_does_at_its_end_is_no_part_of_the_answer(
+def test_output_and_exit_handlers_of_a_library_do_not_change_the_answer(
     stub: Stub, capfd: pytest.CaptureFixture[str], clean_up: str
 ) -> None:
     talk = "import atexit, os, time; print('{}', flush=True); os.write(1, b'hello')\n"
@@ -233,7 +235,7 @@ def test_what_a_library_prints_or_does_at_its_end_is_no_part_of_the_answer(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_child_has_this_environment_and_jax_takes_no_memory_beforehand_unless_it_is_told_to(
+def test_a_child_has_this_environment_and_jax_preallocates_no_memory_by_default(
     stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stub("import os; raise RuntimeError(os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'])")
@@ -243,7 +245,7 @@ def test_a_child_has_this_environment_and_jax_takes_no_memory_beforehand_unless_
     assert cupys().probe.reason == "RuntimeError: as asked"
 
 
-def test_devices_memory_and_versions_of_gpus_are_told(stub: Stub) -> None:
+def test_gpus_are_listed_with_memory_and_versions(stub: Stub) -> None:
     stub(TWO_CARDS)
     report, total = cupys(), 80 * 2**30
     assert report.devices == (
@@ -257,14 +259,14 @@ def test_devices_memory_and_versions_of_gpus_are_told(stub: Stub) -> None:
     assert report.details["memory pool"] == "512 of 1024 bytes in use"
 
 
-def test_details_that_cannot_be_told_leave_a_backend_usable(stub: Stub) -> None:
+def test_a_backend_is_usable_even_if_its_details_fail(stub: Stub) -> None:
     stub(TWO_CARDS.replace("driverGetVersion", "somethingElse"))
     report = cupys()
     assert report.probe.usable
     assert "not available: AttributeError" in report.details["details"]
 
 
-def test_a_trial_apart_finds_what_a_trial_here_finds_and_tells_details_in_words() -> None:
+def test_a_probe_in_a_child_equals_a_probe_here_and_its_details_are_strings() -> None:
     reports = probe_apart(registry.names())
     for row in list_backends():
         probe = reports[row.name].probe
@@ -279,7 +281,9 @@ def test_a_trial_apart_finds_what_a_trial_here_finds_and_tells_details_in_words(
             assert "not available" not in str(details)
 
 
-def test_numpy_tells_its_blas_and_the_threads_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numpys_details_have_its_blas_and_the_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pytest.importorskip("threadpoolctl")
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     details = probe_apart(["numpy"])["numpy"].details
@@ -295,7 +299,7 @@ def test_numpy_tells_its_blas_and_the_threads_of_it(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.installed
 @pytest.mark.parametrize(("setting", "expected"), [("1", "on"), ("0", "off")])
-def test_jax_tells_whether_it_keeps_float64(
+def test_jaxs_details_have_its_float64_setting(
     monkeypatch: pytest.MonkeyPatch, setting: str, expected: str
 ) -> None:
     pytest.importorskip("jax", reason="JAX is not installed")
@@ -305,7 +309,7 @@ def test_jax_tells_whether_it_keeps_float64(
     assert details == {"default platform": "cpu", "x64": expected}
 
 
-def test_the_choice_of_the_environment_is_told_with_its_source(
+def test_the_environments_choice_is_reported_with_its_source(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def chosen(**variables: str) -> Choice:
@@ -322,7 +326,7 @@ def test_the_choice_of_the_environment_is_told_with_its_source(
     assert "'numpi'" in chosen(BACKEND="numpi").error
 
 
-def test_a_choice_that_hangs_is_an_error_after_the_limit(
+def test_a_choice_that_hangs_is_an_error_after_the_time_limit(
     stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stub("import time; time.sleep(300)")

@@ -14,7 +14,7 @@ def scaled(array: Any, factor: float = 2.0) -> Any:
     return array * factor
 
 
-def test_a_replacement_is_its_backends_alone_and_may_leave_arguments_to_the_function(
+def test_a_replacement_holds_for_its_backend_only_and_may_decline_arguments(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def faster(array: Any, factor: float = 2.0) -> Any:

@@ -39,7 +39,7 @@ def _require(xp: Any, dtype: str) -> None:
 @pytest.mark.parametrize("keepdims", [False, True])
 @every_dtype
 @every_shape
-def test_a_sum_of_rows_is_the_standards(
+def test_a_sum_of_rows_equals_the_standards(
     xp: Any, shape: tuple[int, ...], dtype: str, keepdims: bool
 ) -> None:
     _require(xp, dtype)
@@ -64,7 +64,7 @@ def test_a_sum_of_whole_numbers_is_exact(xp: Any, shape: tuple[int, ...]) -> Non
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(5,), (4, 1), (3, 7), (2, 3, 512), (2, 3, 600), (0, 4)], ids=str)
-def test_a_largest_entry_is_the_standards_to_the_bit(
+def test_a_largest_entry_equals_the_standards_to_the_bit(
     xp: Any, shape: tuple[int, ...], dtype: str
 ) -> None:
     array = _array(xp, shape, dtype)
@@ -86,7 +86,7 @@ BAD = {
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("length", [7, 600])
 @pytest.mark.parametrize("bad", BAD)
-def test_a_row_that_is_not_finite_is_as_the_standard_says_and_leaves_the_others(
+def test_a_row_that_is_not_finite_follows_the_standard_and_does_not_change_the_others(
     xp: Any, bad: str, length: int, dtype: str
 ) -> None:
     clean = np.array(xp.host(_array(xp, (2, 3, length), dtype)))
@@ -106,7 +106,7 @@ def test_a_row_that_is_not_finite_is_as_the_standard_says_and_leaves_the_others(
 
 
 @pytest.mark.parametrize("layout", ["Fortran", "every other", "reversed", "transposed"])
-def test_rows_may_lie_anyhow_in_memory(layout: str) -> None:
+def test_rows_may_have_any_memory_layout(layout: str) -> None:
     """On NumPy, whose arrays are views of all kinds."""
     whole = np.random.default_rng(73).integers(-9, 10, size=(4, 6, 8)).astype(float)
     array = {
@@ -128,7 +128,7 @@ def test_rows_may_lie_anyhow_in_memory(layout: str) -> None:
 
 
 @pytest.mark.parametrize("stack", [(), (2,), (2, 3)])
-def test_a_product_is_written_where_it_is_wanted(xp: Any, stack: tuple[int, ...]) -> None:
+def test_a_product_is_written_into_the_given_array(xp: Any, stack: tuple[int, ...]) -> None:
     a, b = _array(xp, (*stack, 4, 3), xp.dtype), _array(xp, (*stack, 3, 5), xp.dtype)
     expected = xp.host(a @ b)
     assert (blank(a) is None) == (xp.name not in ("numpy", "cupy"))
@@ -143,7 +143,7 @@ def test_a_product_is_written_where_it_is_wanted(xp: Any, stack: tuple[int, ...]
 @pytest.mark.parametrize("written", [False, True])
 @every_dtype
 @pytest.mark.parametrize("shape", [(4, 3), (2, 5, 3), (1, 1)], ids=str)
-def test_a_sum_over_the_batch_is_the_standards(
+def test_a_sum_over_the_batch_equals_the_standards(
     xp: Any, shape: tuple[int, ...], dtype: str, written: bool
 ) -> None:
     _require(xp, dtype)
@@ -162,7 +162,9 @@ def test_a_sum_over_the_batch_is_the_standards(
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @every_shape
-def test_ones_stand_where_numbers_are_positive(xp: Any, shape: tuple[int, ...], dtype: str) -> None:
+def test_the_step_function_is_1_where_numbers_are_positive(
+    xp: Any, shape: tuple[int, ...], dtype: str
+) -> None:
     _require(xp, dtype)
     array = xp.namespace.maximum(_array(xp, shape, dtype), 0.0)  # zeros among them
     actual = ones_where_positive(array)

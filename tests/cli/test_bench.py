@@ -46,7 +46,7 @@ def test_the_data_fill_the_batches_and_are_float32(case: Case) -> None:
         assert set(y) == set(range(case.sizes[-1]))
 
 
-def test_the_floor_does_all_but_the_first_layers_product_for_its_inputs(
+def test_the_matrix_products_are_those_of_a_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     case, done, matmul = TINY[1], [], np.matmul
@@ -58,7 +58,7 @@ def test_the_floor_does_all_but_the_first_layers_product_for_its_inputs(
 
 
 @pytest.mark.once
-def test_a_race_gives_each_a_time_for_each_round_and_leaves_out_who_fails(xp: Any) -> None:
+def test_a_race_times_each_entrant_in_each_round_and_leaves_out_one_that_fails(xp: Any) -> None:
     lost = Entrant("lost", MAKER, ("backprop_xp", "nowhere"))
     stranger = Entrant("stranger", MAKER, ("stranger",))
     with race.started([*entrants(["matmul"]), lost, stranger]) as children:
@@ -117,7 +117,7 @@ def test_ratios_are_of_the_same_round() -> None:
     assert outcome.time("one") == (3.0, 2.0, 11.5)
 
 
-def test_workers_leave_blas_its_own_choice_of_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_keep_the_default_kernels_of_blas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     environment = race._environment()
@@ -135,7 +135,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.once
 @pytest.mark.usefixtures("quick")
-def test_the_table_has_a_row_for_the_case_and_says_where_ours_trained(xp: Any) -> None:
+def test_the_table_has_a_row_for_the_case_and_names_our_device(xp: Any) -> None:
     result = run("bench", "--case", "S", "--rounds", "2")
     assert result.exit_code == 0, result.output
     assert re.search(r"^S  2-2-1, batches of 4 +[\d,]+ +[\d,]+ \([\d.]+\)$", result.output, re.M)
@@ -159,7 +159,7 @@ def test_the_json_is_one_object_with_the_same_figures(xp: Any) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_device_that_there_is_not_is_one_line_and_exit_status_2() -> None:
+def test_a_missing_device_is_a_one_line_error_with_exit_status_2() -> None:
     words = ("--case", "S", "--backend", "numpy", "--device", "cuda:7", "--json")
     result = run("bench", *words)
     assert (result.exit_code, result.stdout) == (2, "")

@@ -67,7 +67,7 @@ def test_a_right_gradient_passes_and_the_backends_are_compared() -> None:
 
 
 @pytest.mark.compiled
-def test_the_environments_backend_passes_where_it_is_placed(xp: Any) -> None:
+def test_the_environments_backend_passes_on_its_device(xp: Any) -> None:
     given = {name: os.environ.get(name, "") for name in NOWHERE}
     words = rows(passing("--backend", xp.name, **given))[xp.name]
     assert words[0] == xp.selection.backend.device_name(xp.selection.device)
@@ -75,7 +75,7 @@ def test_the_environments_backend_passes_where_it_is_placed(xp: Any) -> None:
     assert words[2] == "pass"
 
 
-def test_a_device_of_the_environment_is_for_its_backend_alone() -> None:
+def test_the_environments_device_is_used_for_its_backend_only() -> None:
     found = rows(passing(*NUMPY, *STRICT, **ON_DEVICE1))
     assert [words[0] for words in found.values()] == ["cpu", "device1"]
     unknown = check(*NUMPY, *STRICT, BACKPROP_XP_BACKEND="numpy", BACKPROP_XP_DEVICE="gpu7")
@@ -85,7 +85,7 @@ def test_a_device_of_the_environment_is_for_its_backend_alone() -> None:
 
 
 @pytest.mark.parametrize("asked", [(), ("--backend", "cupy", *NUMPY)])
-def test_a_backend_that_cannot_run_is_told_and_a_failure_only_if_it_was_asked_for(
+def test_an_unusable_backend_is_reported_and_a_failure_only_if_it_was_requested(
     asked: tuple[str, ...],
 ) -> None:
     done = start_without("cupy", "jax", "torch", words=("check", *asked))
@@ -99,7 +99,7 @@ def test_a_backend_that_cannot_run_is_told_and_a_failure_only_if_it_was_asked_fo
 
 
 @pytest.mark.installed
-def test_a_dtype_that_a_backend_lacks_is_told_and_a_failure_only_if_it_was_asked_for() -> None:
+def test_a_missing_dtype_is_reported_and_a_failure_only_if_the_backend_was_requested() -> None:
     pytest.importorskip("jax")
     words = ("check", "--dtype", "float64")
     asked = start_without(words=(*words, "--backend", "jax"), JAX_ENABLE_X64="0")
@@ -115,7 +115,7 @@ def test_a_dtype_that_a_backend_lacks_is_told_and_a_failure_only_if_it_was_asked
     ("library", "wrong"),
     [("", ["numpy", "array-api-strict"]), ("array_api_strict", ["array-api-strict"])],
 )
-def test_a_wrong_gradient_fails_with_its_report_on_the_backends_where_it_is_wrong(
+def test_a_wrong_gradient_fails_with_its_report_on_each_backend_where_it_is_wrong(
     monkeypatch: pytest.MonkeyPatch, library: str, wrong: list[str]
 ) -> None:
     put_tanh(monkeypatch, "wrong", lambda a: 2.0 if library in type(a).__module__ else 1.0)
@@ -130,7 +130,7 @@ def test_a_wrong_gradient_fails_with_its_report_on_the_backends_where_it_is_wron
         assert "layers[0].weights[" in report
 
 
-def test_a_backend_that_raises_is_an_error_in_one_line_and_the_others_are_run(
+def test_a_backend_that_raises_is_a_one_line_error_and_the_others_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class LibrarysOwnError(Exception):
@@ -151,7 +151,7 @@ def test_a_backend_that_raises_is_an_error_in_one_line_and_the_others_are_run(
     assert "largest difference" not in result.output
 
 
-def test_options_make_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_set_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     options = ("--sizes", "3 6,2", "--layer-norm", "--dropout", "0.25", "--l2", "0.5")
     output = passing(*options, "--loss", "huber", "--hidden", "gelu", "--output", "tanh", *NUMPY)
     expected = bx.mlp([3, 6, 2], hidden="gelu", output="tanh", layer_norm=True, dropout=0.25)
@@ -165,7 +165,7 @@ def test_options_make_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "layers[1].weights[" in result.output
 
 
-def test_the_batch_and_the_seed_make_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_batch_and_the_seed_set_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
     put_tanh(monkeypatch, "watched", lambda a: given.append(a) or 1.0)
     first = []
@@ -180,7 +180,7 @@ def test_the_batch_and_the_seed_make_the_data(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_dtype_is_every_backends_and_method_the_checks(dtype: str) -> None:
+def test_dtype_holds_for_every_backend_and_method_for_the_check(dtype: str) -> None:
     options = ("--dtype", dtype, "--method", "centered")
     output = passing(*options, *NUMPY, *STRICT, BACKPROP_XP_DTYPE="float32")
     for words in rows(output).values():
@@ -194,7 +194,7 @@ def problem(loss: str = "mean_squared_error", seed: int = 0, **options: Any) -> 
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_targets_suit_their_loss(loss: str) -> None:
+def test_targets_are_valid_for_their_loss(loss: str) -> None:
     y = problem(loss).y
     assert (y.shape, y.dtype) == ((50, 3), np.float64)
     if loss == "poisson":
@@ -266,7 +266,7 @@ def conformance_rows(output: str) -> dict[str, str]:
 
 
 @pytest.mark.compiled
-def test_conformance_of_the_environments_backend_is_a_table_that_holds(xp: Any) -> None:
+def test_conformance_of_the_environments_backend_is_a_table_without_failures(xp: Any) -> None:
     device = xp.selection.backend.device_name(xp.selection.device)
     output = passing("--conformance", "--backend", xp.name, "--device", device)
     found = conformance_rows(output)
@@ -277,7 +277,7 @@ def test_conformance_of_the_environments_backend_is_a_table_that_holds(xp: Any) 
     assert max(map(len, output.splitlines())) <= 80
 
 
-def test_conformance_runs_on_the_environments_device_unless_told_another() -> None:
+def test_conformance_runs_on_the_environments_device_unless_an_option_names_another() -> None:
     chosen = passing("--conformance", **ON_DEVICE1)
     assert chosen.startswith("conformance of array-api-strict on device1\n")
     told = passing("--conformance", *STRICT, "--device", "no_float64", **ON_DEVICE1)
@@ -287,7 +287,7 @@ def test_conformance_runs_on_the_environments_device_unless_told_another() -> No
     assert told.count("no float64 here") == 1
 
 
-def test_what_does_not_conform_is_told_in_full_and_the_exit_status_is_1(
+def test_failures_of_conformance_are_printed_in_full_and_the_exit_status_is_1(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     strict = pytest.importorskip("array_api_strict")

@@ -35,7 +35,7 @@ def not_finite(constant: str) -> None:
     raise AssertionError(f"{constant} in a line of the script")
 
 
-def test_the_script_tells_its_options_and_ends_with_one_line_without_a_gpu() -> None:
+def test_help_lists_the_options_and_a_missing_gpu_is_a_one_line_error() -> None:
     done = run("--help")
     assert done.returncode == 0, done.stderr
     assert all(option in done.stdout for option in ("--out", "--seconds", "--quick", "--table"))
@@ -46,7 +46,7 @@ def test_the_script_tells_its_options_and_ends_with_one_line_without_a_gpu() -> 
 
 
 @pytest.mark.compiled
-def test_what_can_run_here_is_measured_in_finite_figures(xp: Any, tmp_path: Path) -> None:
+def test_every_part_that_can_run_here_gives_finite_figures(xp: Any, tmp_path: Path) -> None:
     if xp.name not in LINES:
         pytest.skip("the script measures nothing on this backend")
     out = tmp_path / "gpu.jsonl"
@@ -68,7 +68,7 @@ def test_what_can_run_here_is_measured_in_finite_figures(xp: Any, tmp_path: Path
     assert all(line["case"] in table for line in found if "case" in line)
 
 
-def test_when_the_time_is_used_up_every_part_says_so(xp: Any) -> None:
+def test_every_part_reports_that_no_time_is_left(xp: Any) -> None:
     if xp.name != "cupy":
         pytest.skip("without a GPU nothing is begun")
     done = run("--seconds", "0")

@@ -23,7 +23,9 @@ def found(xp: Any) -> dict[str, Any]:
     return collect()
 
 
-def test_info_says_what_would_run_where_and_why(xp: Any, found: dict[str, Any]) -> None:
+def test_info_names_the_backend_the_device_and_the_source_of_the_choice(
+    xp: Any, found: dict[str, Any]
+) -> None:
     # Which GPU is CuPy's current one is a thread's own affair: a new one begins as a new process.
     with ThreadPoolExecutor(1) as pool:
         device = xp.selection.backend.device_name(pool.submit(bx.resolve).result().device)
@@ -39,7 +41,7 @@ def test_info_says_what_would_run_where_and_why(xp: Any, found: dict[str, Any]) 
 
 
 @pytest.mark.installed
-def test_info_tells_of_every_backend_whether_it_runs_and_otherwise_why_not(
+def test_info_lists_every_backend_and_the_reason_if_it_cannot_run(
     found: dict[str, Any],
 ) -> None:
     rows = {row.name: row for row in list_backends()}
@@ -56,9 +58,7 @@ def test_info_tells_of_every_backend_whether_it_runs_and_otherwise_why_not(
             assert " ".join((text or "").split()) in words
 
 
-def test_the_json_has_the_structure_that_the_documentation_shows(
-    xp: Any, found: dict[str, Any]
-) -> None:
+def test_the_json_has_the_documented_structure(xp: Any, found: dict[str, Any]) -> None:
     assert json.loads(json.dumps(found)) == found
     page = (Path(__file__).parents[2] / "docs" / "backends.md").read_text("utf-8")
     shown = json.loads(page.split("```json\n")[1].split("```")[0])
@@ -89,7 +89,7 @@ def test_the_text_fits_80_columns_and_wraps_between_words(found: dict[str, Any])
     assert "cuda:7 (1.0 of 80.0 GiB in use)" in " ".join(text.split())
 
 
-def test_the_environment_is_shown_as_it_is_set_and_misspelt_names_are_pointed_out(
+def test_info_shows_the_environment_variables_and_names_misspelt_ones(
     monkeypatch: pytest.MonkeyPatch, found: dict[str, Any]
 ) -> None:
     monkeypatch.setenv("BACKPROP_XP_DTYPE", " ")
@@ -115,7 +115,7 @@ LAST_WORDS = "the trial ended by exit status 3: last words"
 
 
 @pytest.mark.parametrize("asked", ["", "cupy"])
-def test_json_is_all_there_is_on_stdout_whatever_a_library_does(tmp_path: Path, asked: str) -> None:
+def test_stdout_has_only_the_json_whatever_a_library_prints(tmp_path: Path, asked: str) -> None:
     (tmp_path / "cupy.py").write_text(CRASHES)
     words = ("-m", "backprop_xp", "info", "--json")
     done = start(*words, path=str(tmp_path), BACKPROP_XP_BACKEND=asked)
@@ -134,7 +134,7 @@ def test_json_is_all_there_is_on_stdout_whatever_a_library_does(tmp_path: Path, 
 @pytest.mark.parametrize(
     "wrong", [{"BACKPROP_XP_BACKEND": "numpi"}, {"BACKPROP_XP_DEVICE": "gpu7"}]
 )
-def test_a_choice_that_cannot_be_had_is_told_beside_the_rest(wrong: dict[str, str]) -> None:
+def test_an_unavailable_choice_is_reported_with_the_rest(wrong: dict[str, str]) -> None:
     result = run("info", **NOWHERE | wrong)
     assert result.exit_code == 1
     error = re.search(r"^  error +(\S.*?)\n\n", result.output, re.M | re.S)

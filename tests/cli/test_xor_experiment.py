@@ -141,7 +141,7 @@ def test_the_tutorials_gradient_is_half_the_rows_times_the_true_one_in_our_layou
 
 
 @pytest.mark.float64
-def test_a_difference_errs_by_its_order_which_the_tutorial_has_exchanged(xp: Any) -> None:
+def test_a_difference_errs_by_its_order_which_the_tutorial_confuses(xp: Any) -> None:
     sizes = ARCHITECTURES[1]
     network = _network(sizes)
     theta = _theta(xp, network, _start(sizes, seed=2))

@@ -45,7 +45,7 @@ def _epochs(lines: str) -> list[int]:
         (5, range(0), []),
     ],
 )
-def test_lines_come_for_the_first_epoch_the_last_and_every_tenth_part(
+def test_there_is_a_line_for_the_first_the_last_and_every_tenth_part_of_the_epochs(
     capsys: Shown, epochs: int, ran: range, expected: list[int]
 ) -> None:
     values = Counted(loss=0.5)
@@ -82,7 +82,7 @@ def test_a_line_has_the_least_loss_of_a_stack_and_the_range_of_a_metric(
     assert capsys.readouterr().err == f"epoch   3/120  {expected}\n"
 
 
-def test_an_exception_writes_nothing_more(capsys: Shown) -> None:
+def test_an_exception_ends_the_lines(capsys: Shown) -> None:
     values = Counted(loss=0.5)
     with pytest.raises(KeyboardInterrupt):
         _interrupted(reporting(100), values)
@@ -157,7 +157,7 @@ def test_a_bar_is_drawn_at_most_ten_times_a_second_and_at_the_end(clock: Clock) 
     assert _pictures(console)[-2].startswith("epoch  777/1000")
 
 
-def test_an_interrupted_bar_leaves_the_terminal_in_order() -> None:
+def test_an_interrupted_bar_restores_the_terminal() -> None:
     console, values = _terminal(), Counted(loss=0.5)
     with pytest.raises(KeyboardInterrupt):
         _interrupted(reporting(100, console=console), values)
@@ -170,7 +170,7 @@ def test_an_interrupted_bar_leaves_the_terminal_in_order() -> None:
         report(1, values)
 
 
-def test_a_narrow_terminal_wraps_the_words_and_shows_the_count_and_the_time(clock: Clock) -> None:
+def test_a_narrow_terminal_wraps_the_values_and_keeps_the_count_and_the_time(clock: Clock) -> None:
     console = _terminal(width=40)
     with reporting(1000, console=console) as report:
         for epoch in (1, 2, 3):

@@ -94,7 +94,7 @@ def everything() -> list[Any]:
     ]
 
 
-def test_no_page_has_a_script_a_link_or_a_colour_of_its_own() -> None:
+def test_no_page_has_a_script_a_link_or_a_fixed_colour() -> None:
     for thing in everything():
         page = shown(thing)
         assert set(page.tags) <= TAGS
@@ -185,7 +185,7 @@ def test_a_stack_has_medians_and_the_best_of_all_its_networks() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_training_that_went_to_nan_is_told_and_its_curve_ends() -> None:
+def test_a_training_with_nan_is_marked_and_its_curve_ends() -> None:
     page = shown(result({"loss": np.asarray([2.0, 1.0, np.nan, 3.0, np.inf])}, 5))
     assert page.tables[0][1] == ["loss", "nan", "1", "2"]
     assert "The network diverged: the last loss is not finite." in page.text
@@ -201,7 +201,7 @@ def test_a_result_of_no_epochs_has_no_table() -> None:
     assert page.tables == []
 
 
-def test_a_fit_shows_itself(xp: Any) -> None:
+def test_a_fit_result_has_a_page(xp: Any) -> None:
     theta = xp.initialize(LINE, stack=2)
     rows = {"validation": (X, Y), "metrics": {"rmse": bx.metrics.rmse}}
     fitted = bx.fit(LINE, theta, X, Y, optimizer=bx.SGD(0.1), epochs=3, **rows)
@@ -217,9 +217,7 @@ def points_of(path: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("losses", "is_log"), [([8.0, 4.0, 2.0], False), ([8.0, 0.8, 0.08], True)])
-def test_a_curve_reaches_from_corner_to_corner_on_its_scale(
-    losses: list[float], is_log: bool
-) -> None:
+def test_a_curve_fills_its_axes(losses: list[float], is_log: bool) -> None:
     text = sparkline({"loss": np.asarray(losses)[:, None]}, 3)
     points = points_of(Page(text).paths[0])
     np.testing.assert_allclose(points[[0, -1]], [[3.0, 3.0], [277.0, 61.0]])
@@ -228,7 +226,7 @@ def test_a_curve_reaches_from_corner_to_corner_on_its_scale(
     assert ("logarithmic" in text) is is_log
 
 
-def test_a_long_training_is_thinned_and_losses_that_never_move_are_a_line() -> None:
+def test_a_long_curve_is_thinned_and_constant_losses_are_a_line() -> None:
     points = points_of(Page(sparkline({"loss": np.ones((5000, 1))}, 5000)).paths[0])
     assert 100 < len(points) <= 140
     np.testing.assert_allclose(points[[0, -1], 0], [3.0, 277.0])
@@ -251,7 +249,7 @@ def test_a_failed_check_shows_its_verdict_then_why_and_the_worst_entries() -> No
     assert "details" not in page.tags
 
 
-def test_a_check_that_passed_folds_its_tables() -> None:
+def test_a_passed_check_has_folded_tables() -> None:
     page = shown(report(factor=3.0))
     assert page.text.startswith("gradient check: pass (largest relative error")
     assert page.tags.count("details") == len(page.tables) == 2

@@ -131,7 +131,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_epochs_are_scikit_learns(options: dict[str, Any], shuffle: bool) -> None:
+def test_each_epoch_equals_scikit_learns(options: dict[str, Any], shuffle: bool) -> None:
     # 90 rows in batches of 20: the last has 10, and its penalty is twice that of the others.
     given = {"alpha": 0.1, "batch_size": 20, "shuffle": shuffle, **options}
     ours, theirs = _pair("classes", **given)
@@ -146,7 +146,7 @@ def test_epochs_are_scikit_learns(options: dict[str, Any], shuffle: bool) -> Non
 @pytest.mark.float64
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("weighted", [False, True])
-def test_every_kind_of_target_is_trained_as_scikit_learn_does(target: str, weighted: bool) -> None:
+def test_training_on_every_kind_of_target_equals_scikit_learns(target: str, weighted: bool) -> None:
     more = [WEIGHTS] if weighted else []
     ours, theirs = _pair(target, *more, alpha=0.1, batch_size=20, learning_rate_init=0.02)
     _assert_same_parameters(ours, theirs, SAME_TRAINING)
@@ -165,7 +165,7 @@ def test_every_kind_of_target_is_trained_as_scikit_learn_does(target: str, weigh
 @pytest.mark.float64
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("target", ["classes", "two classes", "labels", "values", "several values"])
-def test_early_stopping_is_scikit_learns(target: str) -> None:
+def test_early_stopping_equals_scikit_learns(target: str) -> None:
     options = {"early_stopping": True, "max_iter": 40, "learning_rate_init": 0.05, "tol": 1e-3}
     ours, theirs = _pair(target, **options, validation_fraction=0.3)
     assert ours.n_iter_ == theirs.n_iter_
@@ -193,7 +193,7 @@ def test_lbfgs_finds_scikit_learns_minimum(target: str, weighted: bool) -> None:
 @pytest.mark.float64
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
-def test_a_warm_start_goes_on_as_scikit_learns(solver: str) -> None:
+def test_a_warm_start_continues_as_scikit_learns(solver: str) -> None:
     ours, theirs = _pair("classes", solver=solver, warm_start=True, activation="tanh")
     for model in (ours, theirs):
         _fitted(model.set_params(max_iter=4), *CLASSES)
@@ -207,7 +207,7 @@ def test_a_warm_start_goes_on_as_scikit_learns(solver: str) -> None:
 @pytest.mark.float64
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("solver", ["sgd", "adam"])
-def test_partial_fit_goes_on_as_scikit_learns(target: str, solver: str) -> None:
+def test_partial_fit_continues_as_scikit_learns(target: str, solver: str) -> None:
     ours, theirs, (x, y), own = PAIRS[target]
     given = {"hidden_layer_sizes": (7, 5), "solver": solver, "random_state": 7, **own}
     models = [make(**given) for make in (ours, theirs)]
@@ -224,7 +224,7 @@ def test_partial_fit_goes_on_as_scikit_learns(target: str, solver: str) -> None:
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.float64
 @pytest.mark.parametrize("container", [scipy.sparse.csr_array, scipy.sparse.csc_matrix])
-def test_sparse_rows_are_the_dense_ones(container: Any) -> None:
+def test_sparse_rows_train_as_dense_ones(container: Any) -> None:
     x, y = CLASSES
     dense, sparse = (
         _fitted(bx.MLPClassifier(5, max_iter=3, random_state=0), rows, y)
@@ -239,7 +239,7 @@ def test_sparse_rows_are_the_dense_ones(container: Any) -> None:
 @pytest.mark.float64
 @pytest.mark.parametrize("container", [scipy.sparse.csr_array, scipy.sparse.coo_matrix])
 @pytest.mark.parametrize("early", [False, True])
-def test_sparse_labels_are_trained_on_as_scikit_learn_does(container: Any, early: bool) -> None:
+def test_sparse_labels_train_as_in_scikit_learn(container: Any, early: bool) -> None:
     x, y = LABELS
     models = _pair("labels", early_stopping=early)
     for model in models:
@@ -253,7 +253,7 @@ def test_sparse_labels_are_trained_on_as_scikit_learn_does(container: Any, early
 
 @pytest.mark.once
 @pytest.mark.usefixtures("on_numpy")
-def test_sparse_targets_are_the_dense_ones_wherever_they_are_given() -> None:
+def test_sparse_targets_train_as_dense_ones_in_every_argument() -> None:
     x, y = TABLE
     values = [_fitted(bx.MLPRegressor(max_iter=3, random_state=0), x, t) for t in (y, _sparse(y))]
     _assert_same_parameters(*values, 0.0)
@@ -287,7 +287,7 @@ def test_scikit_learns_checks_pass(estimator: Any, check: Any) -> None:
 @pytest.mark.once
 @both
 @pytest.mark.usefixtures("on_numpy")
-def test_the_array_api_checks_are_run_on_the_other_devices(kind: Any) -> None:
+def test_the_array_api_checks_run_on_the_other_devices(kind: Any) -> None:
     from sklearn.utils.estimator_checks import check_array_api_input_and_values
 
     with warnings.catch_warnings():
@@ -306,7 +306,7 @@ def test_a_warning_names_the_line_that_called_fit(solver: str) -> None:
     assert {warning.filename for warning in told} == {__file__}
 
 
-def test_the_estimators_work_in_scikit_learns_own() -> None:
+def test_the_estimators_work_inside_scikit_learns_meta_estimators() -> None:
     x, y = TWO
     model = bx.MLPClassifier(8, max_iter=300, random_state=0, tol=1e-3)
     grid = {"mlpclassifier__alpha": [1e-4, 1e-2], "mlpclassifier__dropout": [0.0, 0.2]}
@@ -323,7 +323,7 @@ def test_the_estimators_work_in_scikit_learns_own() -> None:
 
 
 @pytest.mark.parametrize("how", ["pickle", "joblib", "deepcopy"])
-def test_a_fitted_estimator_is_copied_whole(how: str, tmp_path: Any) -> None:
+def test_a_copy_of_a_fitted_estimator_is_complete(how: str, tmp_path: Any) -> None:
     x, y = CLASSES
     options = {"dropout": 0.2, "layer_norm": True, "activation": ["relu", "tanh"]}
     model = _fitted(bx.MLPClassifier((6, 5), max_iter=3, random_state=0, **options), x, y)
@@ -373,7 +373,7 @@ def test_a_callback_ends_the_training(solver: str) -> None:
     assert _fitted(model.set_callbacks(_Enough(3)), *VALUES).n_iter_ == 3
 
 
-def test_callbacks_are_let_go_after_partial_fit() -> None:
+def test_callbacks_are_released_after_partial_fit() -> None:
     model = bx.MLPRegressor(hidden_layer_sizes=5, random_state=0)
     before = set(vars(model.set_callbacks(ProgressBar()).partial_fit(*VALUES)))
     assert not [name for name in before if "ctx" in name or "teardown" in name]
@@ -392,7 +392,7 @@ def test_a_network_without_hidden_layers_is_a_linear_model() -> None:
 # ---- where it runs
 
 
-def test_the_choice_trains_and_the_attributes_are_numpys(xp: Any) -> None:
+def test_the_chosen_backend_trains_and_the_attributes_are_numpy_arrays(xp: Any) -> None:
     x, y = CLASSES
     with bx.use_backend("numpy"):
         reference = _fitted(bx.MLPClassifier(5, max_iter=5, random_state=0), x, y)
@@ -412,7 +412,7 @@ def test_float32_is_kept(xp: Any) -> None:
 
 @pytest.mark.usefixtures("on_numpy")
 @both
-def test_with_dispatch_x_decides(kind: Any) -> None:
+def test_array_api_dispatch_uses_the_backend_of_x(kind: Any) -> None:
     x, y = TWO
     device = array_api_strict.Device("device1")
     there = array_api_strict.asarray(x, device=device)
@@ -479,7 +479,7 @@ def test_class_weights_are_sample_weights() -> None:
     ids=str,
 )
 @pytest.mark.parametrize("target", ["two classes", "values"])
-def test_what_is_added_learns(target: str, options: dict[str, Any]) -> None:
+def test_each_added_parameter_trains(target: str, options: dict[str, Any]) -> None:
     make, _, (x, y), _ = PAIRS[target]
     given = {"hidden_layer_sizes": (12, 8), "random_state": 0, "learning_rate_init": 0.01}
     model = _fitted(make(**given, **options, max_iter=60), x, y)
@@ -490,7 +490,7 @@ def test_what_is_added_learns(target: str, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "loss", ["mean_squared_error", "mean_absolute_error", "huber", "log_cosh", bx.losses.huber]
 )
-def test_a_regressor_takes_any_of_the_losses(loss: Any) -> None:
+def test_a_regressor_accepts_every_loss(loss: Any) -> None:
     options = {"solver": "lbfgs", "max_iter": 300, "random_state": 0, "tol": 1e-3}
     model = _fitted(bx.MLPRegressor(loss, 8, **options), *VALUES)
     assert model.score(*VALUES) > 0.9
@@ -511,7 +511,7 @@ CLASSIFIED += ["categorical_cross_entropy", BRIER, bx.losses.huber_with(0.5)]
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("target", ["classes", "two classes", "labels"])
 @pytest.mark.parametrize("loss", CLASSIFIED, ids=str)
-def test_a_classifier_takes_any_of_the_losses(loss: Any, target: str) -> None:
+def test_a_classifier_accepts_every_loss(loss: Any, target: str) -> None:
     x, y = PAIRS[target][2]
     x = StandardScaler().fit_transform(x)
     options = {"learning_rate_init": 0.02, "max_iter": 150, "random_state": 0, "alpha": 0.0}
@@ -542,7 +542,7 @@ def test_a_classifier_takes_any_of_the_losses(loss: Any, target: str) -> None:
 
 @pytest.mark.float64
 @pytest.mark.usefixtures("in_float64")
-def test_a_classifier_by_squares_is_the_regressor_of_its_columns() -> None:
+def test_a_classifier_with_squared_error_equals_a_regressor_of_its_columns() -> None:
     x, y = CLASSES
     options = {"hidden_layer_sizes": 5, "max_iter": 8, "random_state": 0}
     ours = _fitted(bx.MLPClassifier(loss="mean_squared_error", **options), x, y)
@@ -553,14 +553,14 @@ def test_a_classifier_by_squares_is_the_regressor_of_its_columns() -> None:
 
 
 @pytest.mark.usefixtures("on_numpy")
-def test_probabilities_that_have_all_underflowed_are_equal() -> None:
+def test_probabilities_that_all_underflow_are_equal() -> None:
     found = as_distribution(np.asarray([[0.0, 0.0], [0.2, 0.6]], np.float32))
     np.testing.assert_allclose(found, [[0.5, 0.5], [0.25, 0.75]], rtol=1e-6)
 
 
 @pytest.mark.usefixtures("on_numpy")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_scores_are_calibrated_and_refused_as_probabilities() -> None:
+def test_outputs_without_a_link_can_be_calibrated_but_are_no_probabilities() -> None:
     model = bx.MLPClassifier(8, loss="huber", learning_rate_init=0.02, random_state=0)
     with pytest.raises(AttributeError, match="predict_proba"):
         model.predict_proba(TWO[0])
@@ -588,7 +588,7 @@ def test_the_weights_of_adamw_decay_apart_from_the_loss() -> None:
 
 @pytest.mark.float64
 @pytest.mark.usefixtures("in_float64")
-def test_held_out_rows_of_ones_own_are_watched() -> None:
+def test_a_given_validation_set_is_watched() -> None:
     x, y = CLASSES
     model = bx.MLPClassifier(8, early_stopping=True, max_iter=30, random_state=0, tol=0.0)
     held_out = {"X_val": x[60:], "y_val": y[60:]}
@@ -632,7 +632,7 @@ def test_dropout_has_other_masks_at_each_call_and_none_in_predictions(xp: Any) -
     np.testing.assert_array_equal(model.predict(x), model.predict(x))
 
 
-def test_a_schedule_counts_the_updates_of_every_call() -> None:
+def test_a_schedule_counts_the_updates_of_all_calls() -> None:
     steps: list[int] = []
 
     def rate(step: int) -> float:
@@ -678,14 +678,14 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
 @both
 @pytest.mark.usefixtures("on_numpy")
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_does_not_fit_is_refused(kind: Any, case: str) -> None:
+def test_an_invalid_argument_is_an_error(kind: Any, case: str) -> None:
     options, data, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
         kind(**options).fit(*data)
 
 
 @pytest.mark.usefixtures("on_numpy")
-def test_predicting_with_other_columns_or_classes_is_refused() -> None:
+def test_predicting_with_other_columns_or_classes_is_an_error() -> None:
     x, y = CLASSES
     model = _fitted(bx.MLPClassifier(3, max_iter=2), x, y)
     with pytest.raises(ValueError, match="X has 7 features, but MLPClassifier is expecting 8"):
@@ -699,7 +699,7 @@ def test_predicting_with_other_columns_or_classes_is_refused() -> None:
     assert not hasattr(bx.MLPClassifier(solver="lbfgs"), "partial_fit")
 
 
-def test_without_scikit_learn_the_error_says_what_to_install() -> None:
+def test_without_scikit_learn_the_error_has_the_install_command() -> None:
     program = (
         "import sys; sys.modules['sklearn'] = None\n"
         "import backprop_xp as bx\n"
@@ -712,7 +712,7 @@ def test_without_scikit_learn_the_error_says_what_to_install() -> None:
     assert re.search(r"needs scikit-learn 1\.9.*pip install 'backprop_xp\[sklearn\]'", done.stdout)
 
 
-def test_a_rate_that_was_lowered_stays_lowered_from_part_to_part() -> None:
+def test_a_lowered_rate_stays_lowered_between_partial_fits() -> None:
     x, y = VALUES
     given = {"hidden_layer_sizes": 5, "solver": "sgd", "random_state": 0, "shuffle": False}
     given |= {"learning_rate": "invscaling", "learning_rate_init": 0.1}
@@ -736,7 +736,7 @@ def test_a_rate_that_was_lowered_stays_lowered_from_part_to_part() -> None:
     ],
     ids=str,
 )
-def test_a_solver_that_was_changed_begins_anew_from_the_same_weights(
+def test_a_changed_solver_restarts_from_the_same_weights(
     before: dict[str, Any], after: dict[str, Any]
 ) -> None:
     given = {"hidden_layer_sizes": 5, "random_state": 0, "shuffle": False}
@@ -752,14 +752,14 @@ def test_a_solver_that_was_changed_begins_anew_from_the_same_weights(
 
 
 @pytest.mark.usefixtures("on_numpy")
-def test_a_rate_that_has_underflowed_stays_what_it_is() -> None:
+def test_an_underflowed_rate_stays_unchanged() -> None:
     model = bx.MLPRegressor(hidden_layer_sizes=5, random_state=0).partial_fit(*VALUES)
     before, model._learning_rate = model.coefs_[0].copy(), 0.0
     np.testing.assert_array_equal(model.partial_fit(*VALUES).coefs_[0], before)
 
 
 @pytest.mark.usefixtures("on_numpy")
-def test_a_start_that_diverges_does_not_keep_the_others_going() -> None:
+def test_a_diverging_restart_does_not_prolong_the_others() -> None:
     x, y = VALUES
     rates = lambda step: np.array([[1e-2], [1e6]])  # noqa: E731
     options = {"solver": "sgd", "activation": "identity", "n_restarts": 2, "random_state": 0}
@@ -769,7 +769,7 @@ def test_a_start_that_diverges_does_not_keep_the_others_going() -> None:
 
 
 @pytest.mark.usefixtures("on_numpy")
-def test_class_weights_fit_parts_that_lack_a_class() -> None:
+def test_class_weights_work_for_a_part_that_lacks_a_class() -> None:
     x, y = TWO
     part = y == 1
     model = bx.MLPClassifier(4, class_weight={0: 5.0}, random_state=0)
@@ -820,7 +820,7 @@ def test_an_epoch_that_ends_as_ctrl_c_comes_is_counted_once() -> None:
 
 
 @pytest.mark.usefixtures("on_numpy")
-def test_class_weights_of_labels_fit_rows_that_lack_one() -> None:
+def test_class_weights_of_labels_work_for_rows_that_lack_a_label() -> None:
     x, y = LABELS
     weight = [{1: 5.0}, {0: 2.0, 1: 3.0}, {}, {0: 0.5}]
     options = {"hidden_layer_sizes": 4, "max_iter": 3, "random_state": 0}
@@ -853,7 +853,7 @@ def test_class_weights_have_the_form_of_the_targets(target: str, given: Any, exp
 
 @pytest.mark.usefixtures("on_numpy")
 @pytest.mark.parametrize("sizes", [6, (5, 5), ()])
-def test_a_warm_start_in_other_layers_is_refused(sizes: Any) -> None:
+def test_a_warm_start_with_other_layers_is_an_error(sizes: Any) -> None:
     model = _fitted(bx.MLPClassifier(5, max_iter=2, warm_start=True), *TWO)
     before = model.coefs_
     with pytest.raises(ValueError, match="when this was fitted: fit again"):
@@ -862,7 +862,7 @@ def test_a_warm_start_in_other_layers_is_refused(sizes: Any) -> None:
 
 
 @both
-def test_each_parameter_is_explained_and_has_a_plain_type(kind: Any) -> None:
+def test_each_parameter_has_a_description_and_a_plain_type(kind: Any) -> None:
     for name in kind().get_params():
         assert f"``{name}``" in kind.__doc__
     assert "Annotated" not in str(inspect.signature(kind))
@@ -914,7 +914,7 @@ def test_lbfgs_warns_beside_callbacks_unless_one_ends_it() -> None:
 
 @pytest.mark.usefixtures("on_numpy")
 @pytest.mark.parametrize("warm_start", [False, True])
-def test_what_lbfgs_has_found_is_gone_on_from_by_a_new_optimizer(warm_start: bool) -> None:
+def test_a_new_optimizer_continues_from_the_weights_of_lbfgs(warm_start: bool) -> None:
     options = {"hidden_layer_sizes": 5, "random_state": 0, "warm_start": warm_start}
     model = _fitted(bx.MLPRegressor(**options, max_iter=3), *VALUES)
     if not warm_start:
@@ -926,7 +926,7 @@ def test_what_lbfgs_has_found_is_gone_on_from_by_a_new_optimizer(warm_start: boo
 
 @pytest.mark.usefixtures("on_numpy")
 @pytest.mark.parametrize("how", ["fit", "partial_fit"])
-def test_the_name_of_the_outputs_activation_follows_the_loss(how: str) -> None:
+def test_the_name_of_the_output_activation_follows_the_loss(how: str) -> None:
     model = _fitted(bx.MLPClassifier(5, max_iter=2, warm_start=True), *CLASSES)
     model.set_params(loss="mean_squared_error")
     _fitted(model, *CLASSES) if how == "fit" else model.partial_fit(*CLASSES)
@@ -955,7 +955,7 @@ FAILING: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("case", FAILING)
 @pytest.mark.parametrize("again", [False, True])
-def test_a_refit_that_fails_leaves_what_was_fitted(case: str, again: bool) -> None:
+def test_a_failed_refit_keeps_the_fitted_attributes(case: str, again: bool) -> None:
     data, more, options = FAILING[case]
     model = _fitted(bx.MLPClassifier(3, max_iter=2, random_state=0, warm_start=again), *TWO)
     before, curve = vars(model.set_params(**options)).copy(), list(model.loss_curve_)
@@ -969,7 +969,7 @@ def test_a_refit_that_fails_leaves_what_was_fitted(case: str, again: bool) -> No
 
 
 @pytest.mark.usefixtures("on_numpy")
-def test_a_first_part_that_fails_leaves_nothing() -> None:
+def test_a_failed_first_partial_fit_leaves_no_attributes() -> None:
     model = bx.MLPClassifier(3)
     before = set(vars(model))
     with pytest.raises(ValueError, match="NaN"):
@@ -985,7 +985,7 @@ def test_layer_norm_without_hidden_layers_normalises_nothing() -> None:
 
 @pytest.mark.usefixtures("on_numpy")
 @pytest.mark.parametrize("before", [True, False])
-def test_layer_norm_is_not_changed_after_fitting(before: bool) -> None:
+def test_layer_norm_cannot_change_after_fitting(before: bool) -> None:
     x, y = TWO
     model = _fitted(bx.MLPClassifier(4, layer_norm=before, max_iter=2), x, y)
     model.set_params(layer_norm=not before)

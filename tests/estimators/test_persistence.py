@@ -51,7 +51,7 @@ def _model(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_is_read_is_what_was_written(name: str, tmp_path: Path) -> None:
+def test_a_loaded_model_equals_the_saved_one(name: str, tmp_path: Path) -> None:
     model, (kind, data, _) = _model(name), CASES[name]
     model.save(tmp_path / "model.safetensors")
     read = kind.load(tmp_path / "model.safetensors")
@@ -74,7 +74,7 @@ def test_what_is_read_is_what_was_written(name: str, tmp_path: Path) -> None:
         assert read.loss_curve_ == model.loss_curve_
 
 
-def test_a_table_keeps_its_columns_names(tmp_path: Path) -> None:
+def test_a_loaded_model_keeps_the_column_names(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     table = pandas.DataFrame(X, columns=["a", "b", "c", "d"])
     bx.MLPClassifier(4, max_iter=2, backend="numpy").fit(table, y).save(tmp_path / "model")
@@ -94,7 +94,7 @@ def test_the_network_of_the_file_predicts_without_scikit_learn(name: str, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["two classes", "each class"])
-def test_the_network_of_the_file_predicts_what_each_output_says(name: str, tmp_path: Path) -> None:
+def test_the_network_of_the_file_predicts_as_the_estimator(name: str, tmp_path: Path) -> None:
     model, (_, data, _) = _model(name), CASES[name]
     model.save(tmp_path / "model")
     predicted = bx.load(tmp_path / "model", backend="numpy").predict(data[0])
@@ -103,7 +103,7 @@ def test_the_network_of_the_file_predicts_what_each_output_says(name: str, tmp_p
     np.testing.assert_allclose(model.predict_proba(data[0]), of_all, rtol=1e-12)
 
 
-def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_an_error(tmp_path: Path) -> None:
     path, network = tmp_path / "model", bx.mlp([2, 1])
     _model("values").save(path)
     with pytest.raises(bx.CheckpointError, match="holds a MLPRegressor, not a MLPClassifier"):
@@ -158,7 +158,7 @@ HOSTILE_ARRAYS = {
 
 
 @pytest.mark.parametrize("name", HOSTILE_ARRAYS)
-def test_a_file_with_an_array_that_does_not_fit_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_file_with_an_array_of_the_wrong_shape_is_an_error(name: str, tmp_path: Path) -> None:
     path, (place, array) = tmp_path / "model", HOSTILE_ARRAYS[name]
     _model("classes").save(path)
     header, tensors = decode(path.read_bytes())
@@ -168,7 +168,7 @@ def test_a_file_with_an_array_that_does_not_fit_is_refused(name: str, tmp_path: 
         bx.MLPClassifier.load(path)
 
 
-def test_the_labels_of_a_file_take_no_more_memory_than_they_have_letters(tmp_path: Path) -> None:
+def test_the_labels_of_a_file_need_memory_for_their_characters_only(tmp_path: Path) -> None:
     path = tmp_path / "model"
     _model("words").save(path)
     header, tensors = decode(path.read_bytes())
@@ -178,7 +178,7 @@ def test_the_labels_of_a_file_take_no_more_memory_than_they_have_letters(tmp_pat
     assert bx.MLPClassifier.load(path).classes_.dtype == "<U10"
 
 
-def test_a_cast_network_is_written_and_read(tmp_path: Path) -> None:
+def test_a_network_in_another_precision_is_saved_and_loaded(tmp_path: Path) -> None:
     path, model = tmp_path / "model", _model("classes")
     for name in ("coefs_", "intercepts_"):
         setattr(model, name, [array.astype(np.float32) for array in getattr(model, name)])
@@ -186,7 +186,7 @@ def test_a_cast_network_is_written_and_read(tmp_path: Path) -> None:
     assert bx.MLPClassifier.load(path).coefs_[0].dtype == np.float32
 
 
-def test_a_file_is_read_where_its_backend_is_not(tmp_path: Path) -> None:
+def test_a_file_loads_where_its_backend_is_missing(tmp_path: Path) -> None:
     path, model = tmp_path / "model", _model("classes")
     expected = model.predict(X)
     for backend in ("cupy", bx.get_backend("numpy")):
@@ -198,7 +198,7 @@ def test_a_file_is_read_where_its_backend_is_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_file_that_says_what_cannot_be_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_file_with_contradictory_attributes_is_an_error(name: str, tmp_path: Path) -> None:
     path = tmp_path / "model"
     _model("classes").save(path)
     header, tensors = decode(path.read_bytes())
@@ -208,7 +208,7 @@ def test_a_file_that_says_what_cannot_be_is_refused(name: str, tmp_path: Path) -
         bx.MLPClassifier.load(path)
 
 
-def test_the_curves_of_a_million_epochs_are_no_part_of_the_header(tmp_path: Path) -> None:
+def test_the_curves_of_a_million_epochs_are_not_in_the_header(tmp_path: Path) -> None:
     path, model = tmp_path / "model", _model("objects")
     model.loss_curve_ = np.linspace(1.0, 0.1, 10**6).tolist()
     model.save(path)
@@ -221,12 +221,12 @@ def test_the_curves_of_a_million_epochs_are_no_part_of_the_header(tmp_path: Path
     assert read.validation_loss_curve_ == model.validation_loss_curve_
 
 
-def test_what_is_not_fitted_is_not_written(tmp_path: Path) -> None:
+def test_an_unfitted_model_cannot_be_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not fitted"):
         bx.MLPClassifier().save(tmp_path / "model")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_plateau_is_the_adaptive_rates_matter() -> None:
+def test_a_plateau_belongs_to_the_adaptive_rate() -> None:
     with pytest.raises(ValueError, match='learning_rate="adaptive"'):
         bx.MLPClassifier(learning_rate=bx.schedules.plateau(0.1)).fit(X, y)

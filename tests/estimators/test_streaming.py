@@ -77,7 +77,7 @@ TRAININGS: list[dict[str, Any]] = [
 
 @pytest.mark.compiled
 @pytest.mark.parametrize("options", TRAININGS, ids=str)
-def test_a_large_table_is_trained_on_as_the_same_rows_in_memory(
+def test_training_on_a_large_table_equals_training_in_memory(
     xp: Any, large: tuple[Any, np.ndarray], options: dict[str, Any]
 ) -> None:
     table, held = large
@@ -87,7 +87,7 @@ def test_a_large_table_is_trained_on_as_the_same_rows_in_memory(
 
 
 @pytest.mark.compiled
-def test_a_large_table_whose_rows_have_weights_is_trained_on_as_in_memory(
+def test_training_on_a_large_table_with_weights_equals_training_in_memory(
     xp: Any, large: tuple[Any, np.ndarray]
 ) -> None:
     table, held = large
@@ -100,7 +100,7 @@ def test_a_large_table_whose_rows_have_weights_is_trained_on_as_in_memory(
 
 
 @pytest.mark.compiled
-def test_a_large_table_is_learnt(large: tuple[Any, np.ndarray]) -> None:
+def test_training_on_a_large_table_reaches_a_good_score(large: tuple[Any, np.ndarray]) -> None:
     table, held = large
     options = {"max_iter": 60, "learning_rate_init": 0.02, "early_stopping": True, "tol": 0.0}
     model = _fitted(table, **options, n_restarts=2, dropout=0.1)
@@ -110,7 +110,7 @@ def test_a_large_table_is_learnt(large: tuple[Any, np.ndarray]) -> None:
 
 @pytest.mark.once
 @pytest.mark.thorough
-def test_processes_that_map_a_large_table_learn_what_one_process_learns(tmp_path: Path) -> None:
+def test_processes_that_map_a_large_table_train_as_one_process(tmp_path: Path) -> None:
     done = python(f"path = {str(tmp_path / 'table')!r}\n{VOTE}")
     assert done.stdout == "True True\n", done.stderr
 
@@ -169,7 +169,7 @@ def beside_a_device(xp: Any, monkeypatch: pytest.MonkeyPatch) -> _Sizes:
     ],
     ids=str,
 )
-def test_a_table_in_memory_is_moved_by_blocks_and_trained_on_as_if_whole(
+def test_a_table_that_is_moved_in_blocks_trains_as_a_whole(
     xp: Any, beside_a_device: _Sizes, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
     streamed = _fitted(X, WEIGHTS, **options)
@@ -183,21 +183,21 @@ def test_a_table_in_memory_is_moved_by_blocks_and_trained_on_as_if_whole(
     np.testing.assert_allclose(proba, whole.predict_proba(X), rtol=0, atol=close)
 
 
-def test_a_block_has_the_bytes_that_its_rows_become(tmp_path: Path) -> None:
+def test_a_blocks_size_counts_the_bytes_after_conversion(tmp_path: Path) -> None:
     for dtype, rows in {"u1": 50, "f2": 50, "f4": 100, "f8": 50, ">f8": 50}.items():
         table = np.memmap(tmp_path / dtype, dtype, "w+", shape=(60, X.shape[1]))
         assert samples.rows_of_block(table) == rows
         assert samples.is_large(table) is (rows < 60)
 
 
-def test_a_mapped_table_without_columns_is_refused(tmp_path: Path) -> None:
+def test_a_mapped_table_without_columns_is_an_error(tmp_path: Path) -> None:
     for rows in (230, 1000):
         table = np.memmap(tmp_path / "table", np.float64, "w+", shape=(rows,))
         with pytest.raises(ValueError, match="Expected 2D array, got 1D array"):
             bx.MLPClassifier(5).fit(table, np.zeros(rows))
 
 
-def test_what_was_moved_apart_has_arrived(xp: Any) -> None:
+def test_rows_that_are_moved_by_another_thread_arrive(xp: Any) -> None:
     home, device = xp.selection.backend, xp.selection.device
     rows = np.arange(2.0**18, dtype=np.float32).reshape(512, -1)
     with home.apart(device):
@@ -206,7 +206,7 @@ def test_what_was_moved_apart_has_arrived(xp: Any) -> None:
 
 
 @pytest.mark.compiled
-def test_partial_fit_and_lbfgs_take_a_large_table(xp: Any, large: tuple[Any, np.ndarray]) -> None:
+def test_partial_fit_and_lbfgs_accept_a_large_table(xp: Any, large: tuple[Any, np.ndarray]) -> None:
     table, held = large
     options = {"hidden_layer_sizes": 5, "shuffle": False, "batch_size": 20, "random_state": 0}
     models = [bx.MLPClassifier(**options) for _ in range(2)]
@@ -217,7 +217,7 @@ def test_partial_fit_and_lbfgs_take_a_large_table(xp: Any, large: tuple[Any, np.
 
 
 @pytest.mark.usefixtures("nothing_chosen")
-def test_every_update_has_dropout_masks_of_its_own(
+def test_every_update_has_its_own_dropout_masks(
     large: tuple[Any, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn, fold_in = [], steps.fold_in
@@ -227,7 +227,7 @@ def test_every_update_has_dropout_masks_of_its_own(
     assert len(drawn) == len(set(drawn)) == model._optimizer_state.step
 
 
-def test_ctrl_c_keeps_what_was_learnt_of_a_large_table(large: tuple[Any, np.ndarray]) -> None:
+def test_ctrl_c_keeps_the_weights_of_a_large_tables_training(large: tuple[Any, np.ndarray]) -> None:
     def pressing(at: int, until: float) -> Any:
         def rate(step: int) -> float:
             if step == at:
@@ -249,7 +249,7 @@ def test_ctrl_c_keeps_what_was_learnt_of_a_large_table(large: tuple[Any, np.ndar
     np.testing.assert_array_equal(model.coefs_[0], same.coefs_[0])
 
 
-def test_a_value_that_is_no_number_is_refused_where_it_is_read(tmp_path: Path) -> None:
+def test_a_value_that_is_no_number_is_an_error_when_it_is_read(tmp_path: Path) -> None:
     table = np.memmap(tmp_path / "table", np.float64, "w+", shape=X.shape)
     table[:] = X
     table[200, 3] = np.nan

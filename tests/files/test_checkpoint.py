@@ -107,7 +107,7 @@ def _same(xp: Any, one: Any, other: Any) -> None:
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=repr)
-def test_a_layer_is_read_as_it_was_written(path: Path, layer: Any) -> None:
+def test_a_loaded_layer_equals_the_saved_one(path: Path, layer: Any) -> None:
     network = bx.Network([bx.Dense(3, 3), layer], "mean_squared_error")
     theta = network.initialize(backend="numpy")
     bx.save(path, network, theta)
@@ -118,14 +118,14 @@ def test_a_layer_is_read_as_it_was_written(path: Path, layer: Any) -> None:
 
 
 @pytest.mark.parametrize("loss", [*LOSSES.values(), bx.losses.huber_with(2.5)], ids=repr)
-def test_a_loss_is_read_as_it_was_written(path: Path, loss: bx.Loss) -> None:
+def test_a_loaded_loss_equals_the_saved_one(path: Path, loss: bx.Loss) -> None:
     network = bx.mlp([3, 2], loss=loss)
     bx.save(path, network, network.initialize(backend="numpy"))
     assert bx.load(path, backend="numpy").network.loss_function == loss
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
-def test_an_optimiser_is_read_as_it_was_written(path: Path, optimizer: Any) -> None:
+def test_a_loaded_optimizer_equals_the_saved_one(path: Path, optimizer: Any) -> None:
     _saved(path, optimizer=optimizer)
     read = bx.load(path, backend="numpy").optimizer
     assert repr(read) == repr(optimizer)
@@ -134,7 +134,7 @@ def test_an_optimiser_is_read_as_it_was_written(path: Path, optimizer: Any) -> N
         assert [read.learning_rate(step) for step in range(30)] == [rate(s) for s in range(30)]
 
 
-def test_every_maker_of_the_library_can_be_written() -> None:
+def test_the_result_of_every_factory_can_be_saved() -> None:
     made = {type(layer) for layer in LAYERS} | {type(optimizer) for optimizer in OPTIMIZERS}
     assert made == {*descriptions.LAYERS, *descriptions.OPTIMIZERS}
     functions = {v for v in vars(schedules).values() if inspect.isfunction(v)}
@@ -142,7 +142,7 @@ def test_every_maker_of_the_library_can_be_written() -> None:
     assert makers - {schedules.rate_at} == {*descriptions.SCHEDULES}
 
 
-def test_a_file_written_on_a_backend_is_read_on_it(xp: Any, path: Path) -> None:
+def test_a_file_loads_on_the_backend_that_saved_it(xp: Any, path: Path) -> None:
     network = _network()
     theta = xp.initialize(network, stack=(2, 3))
     optimizer = bx.AdamW(xp.asarray(np.full((2, 3, 1), 0.1)), mask=network.weight_mask(theta))
@@ -157,13 +157,13 @@ def test_a_file_written_on_a_backend_is_read_on_it(xp: Any, path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_file_is_read_in_another_precision_if_asked(path: Path, dtype: str) -> None:
+def test_a_file_loads_in_another_precision_on_request(path: Path, dtype: str) -> None:
     _, theta = _saved(path)
     read = bx.load(path, backend="numpy", dtype=dtype).theta
     assert np.array_equal(read, theta.astype(dtype))
 
 
-def test_predict_standardises_as_the_training_rows_were(xp: Any, path: Path) -> None:
+def test_predict_standardizes_as_training_did(xp: Any, path: Path) -> None:
     network = _network()
     prepared = bx.data.standardize(xp.asarray(3.0 * X + 1.0))
     theta = xp.initialize(network)
@@ -173,7 +173,7 @@ def test_predict_standardises_as_the_training_rows_were(xp: Any, path: Path) -> 
     _same(xp, read.predict(xp.asarray(3.0 * X + 1.0)), network.predict(theta, prepared.x))
 
 
-def test_metadata_is_what_it_was(path: Path) -> None:
+def test_metadata_is_kept(path: Path) -> None:
     metadata = {"classes": ["a", "é"], "scores": {"r2": 0.5}, "none": None}
     _saved(path, metadata=metadata)
     assert bx.load(path, backend="numpy").metadata == metadata
@@ -186,7 +186,7 @@ def test_the_same_model_makes_the_same_file(path: Path) -> None:
     assert path.read_bytes() == first
 
 
-def test_arrays_in_another_order_in_memory_are_written_right(path: Path) -> None:
+def test_arrays_in_another_memory_order_are_saved_correctly(path: Path) -> None:
     network = _network()
     theta = np.asfortranarray(network.initialize(backend="numpy", stack=4))[::2]
     bx.save(path, network, theta)
@@ -196,7 +196,7 @@ def test_arrays_in_another_order_in_memory_are_written_right(path: Path) -> None
 # What is a user's own
 
 
-def test_what_is_registered_is_written_by_its_name(
+def test_a_registered_object_is_saved_by_its_name(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(descriptions.REGISTRY, "registered", {})
@@ -216,7 +216,7 @@ def test_what_is_registered_is_written_by_its_name(
         bx.load(path, backend="numpy")
 
 
-def test_a_name_is_not_taken_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_cannot_be_registered_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(descriptions.REGISTRY, "registered", {})
     bx.register("own", QUARTIC)
     bx.register("own", QUARTIC)
@@ -255,7 +255,7 @@ class Named(NamedTuple):
 
 
 @pytest.mark.parametrize("name", ["Plain", "Data", "Named"])
-def test_an_object_of_a_class_whose_cell_ran_again_is_written(
+def test_an_object_of_a_class_whose_cell_ran_again_can_be_saved(
     path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(descriptions.REGISTRY, "registered", {})
@@ -298,7 +298,7 @@ class Given:
         return np.broadcast_to(self.values, shape)
 
 
-def test_a_registered_thing_may_hold_an_array(
+def test_a_registered_object_may_hold_an_array(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(descriptions.REGISTRY, "registered", {})
@@ -314,7 +314,7 @@ def test_a_registered_thing_may_hold_an_array(
     assert bx.load(tmp_path / "model", backend="numpy").network.layers[0].initializer is one
 
 
-def test_an_order_of_ones_own_is_left_to_who_reads_the_file(tmp_path: Path) -> None:
+def test_a_custom_order_must_be_passed_again_after_loading(tmp_path: Path) -> None:
     network, path = bx.mlp([3, 2]), tmp_path / "model"
     case = network, network.initialize(backend="numpy"), X, Y
     options = {"optimizer": bx.SGD(0.1), "batch_size": 4, "shuffle": lambda epoch: np.arange(11)}
@@ -341,7 +341,7 @@ def _training(xp: Any, stack: Any = ()) -> tuple[tuple[Any, ...], dict[str, Any]
 
 
 @pytest.mark.parametrize("stack", [(), (3,)])
-def test_a_training_goes_on_from_its_file_as_if_it_had_not_ended(
+def test_a_training_resumed_from_its_file_equals_the_uninterrupted_one(
     xp: Any, path: Path, stack: Any
 ) -> None:
     case, options = _training(xp, stack)
@@ -382,7 +382,7 @@ def test_a_file_is_written_every_so_many_epochs_and_at_the_end(
     assert bx.load(path, backend="numpy").state.epoch == 6
 
 
-def test_epochs_that_were_not_measured_are_nan_in_the_history(path: Path) -> None:
+def test_epochs_without_a_measurement_are_nan_in_the_history(path: Path) -> None:
     network = _network()
     case = network, network.initialize(backend="numpy"), X, Y
     *_, begun = bx.train(*case, optimizer=bx.Adam(), epochs=2)
@@ -404,7 +404,7 @@ def _press(epoch: int) -> None:
 
 @pytest.mark.parametrize("goes_on_from", ["the beginning", "a file"])
 @pytest.mark.parametrize("where", ["a callback", "a metric", "a metric of several batches"])
-def test_what_ctrl_c_leaves_has_the_curves_so_far(
+def test_the_state_after_ctrl_c_has_the_history_so_far(
     path: Path, where: str, goes_on_from: str
 ) -> None:
     network, judged = _network(), itertools.count(1)
@@ -435,7 +435,7 @@ def test_what_ctrl_c_leaves_has_the_curves_so_far(
         np.testing.assert_array_equal(resumed.state.history[name], values)
 
 
-def test_what_cannot_be_written_is_refused_before_the_first_epoch(path: Path) -> None:
+def test_an_object_that_cannot_be_saved_is_an_error_before_the_first_epoch(path: Path) -> None:
     class Own(bx.SGD):
         pass
 
@@ -459,7 +459,7 @@ def test_what_cannot_be_written_is_refused_before_the_first_epoch(path: Path) ->
 
 
 @pytest.mark.parametrize("missing", ["safetensors.numpy", "safetensors"])
-def test_without_safetensors_a_checkpoint_is_refused_before_the_first_epoch(
+def test_a_checkpoint_without_safetensors_is_an_error_before_the_first_epoch(
     path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
@@ -471,7 +471,7 @@ def test_without_safetensors_a_checkpoint_is_refused_before_the_first_epoch(
     assert not seen
 
 
-def test_a_checkpoint_that_cannot_be_written_for_a_while_warns_and_is_tried_again(
+def test_a_checkpoint_that_fails_warns_and_is_tried_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk is full for two epochs."""
@@ -506,7 +506,7 @@ def test_a_checkpoint_that_cannot_be_written_for_a_while_warns_and_is_tried_agai
     assert np.array_equal(last.theta, whole.theta)
 
 
-def test_a_checkpoint_stays_where_it_was_named_when_the_working_directory_changes(
+def test_a_checkpoints_path_does_not_follow_the_working_directory(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network, other = _network(), path.parent / "other"
@@ -534,7 +534,7 @@ bx.fit(network, theta, x, x[:, :2], checkpoint=path, **rule)
 @pytest.mark.once
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="of POSIX")
 @pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.thorough)])
-def test_a_killed_training_leaves_a_file_from_which_it_goes_on(path: Path, kills: int) -> None:
+def test_a_killed_training_leaves_a_file_that_resumes_it(path: Path, kills: int) -> None:
     """At random moments, also while the file is written, again and again over the same one."""
     delays = np.random.default_rng(kills).uniform(0.05, 0.4, kills)
     root = str(Path(bx.__file__).parents[1])
@@ -563,7 +563,7 @@ def test_a_killed_training_leaves_a_file_from_which_it_goes_on(path: Path, kills
 # Writing
 
 
-def test_a_failure_leaves_the_old_file_and_nothing_else(
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _saved(path)
@@ -593,7 +593,7 @@ def test_a_file_keeps_its_permissions_and_a_link_stays_one(path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="of POSIX")
 @pytest.mark.parametrize("through_a_link", [False, True])
-def test_what_is_no_regular_file_is_neither_replaced_nor_waited_for(
+def test_a_path_that_is_no_regular_file_is_an_error_without_waiting(
     path: Path, through_a_link: bool
 ) -> None:
     os.mkfifo(path)
@@ -615,7 +615,7 @@ def test_what_is_no_regular_file_is_neither_replaced_nor_waited_for(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="of POSIX")
-def test_a_folder_that_cannot_be_read_is_written_to(
+def test_a_file_is_saved_into_an_unreadable_folder(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = os.open
@@ -642,7 +642,7 @@ def test_a_folder_that_cannot_be_read_is_written_to(
         ({"state": 3}, TypeError, "state must be a state of bx.train or a result of bx.fit"),
     ],
 )
-def test_what_is_no_part_of_a_file_is_refused(
+def test_an_object_that_a_file_cannot_hold_is_an_error(
     path: Path, more: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -650,7 +650,7 @@ def test_what_is_no_part_of_a_file_is_refused(
     assert not path.exists()
 
 
-def test_a_state_of_another_network_is_refused(path: Path) -> None:
+def test_a_state_of_another_network_is_an_error(path: Path) -> None:
     network, other = _network(), bx.mlp([3, 2])
     case = other, other.initialize(backend="numpy"), X, Y
     result = bx.fit(*case, optimizer=bx.Adam(), epochs=1)

@@ -71,12 +71,12 @@ def _joined(table: dict[str, Any], header: Any, data: bytes) -> bytes:
     return whole.replace(blank.encode(), container._checksum(whole, place), 1)
 
 
-def test_the_file_taken_apart_and_put_together_is_read(sound: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_split_and_joined_again_loads(sound: bytes, tmp_path: Path) -> None:
     (tmp_path / "m").write_bytes(_joined(*_split(sound)))
     assert bx.load(tmp_path / "m", backend="numpy").state.epoch == 3
 
 
-def test_300_mutated_files_are_refused(sound: bytes, tmp_path: Path) -> None:
+def test_300_mutated_files_are_errors(sound: bytes, tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     header = int.from_bytes(sound[:8], "little")
     for i in range(300):
@@ -94,7 +94,7 @@ def test_300_mutated_files_are_refused(sound: bytes, tmp_path: Path) -> None:
             _refused(tmp_path / "m", bytes(data))
 
 
-def test_swapped_tensors_are_refused(sound: bytes, tmp_path: Path) -> None:
+def test_swapped_tensors_are_an_error(sound: bytes, tmp_path: Path) -> None:
     table, header, data = _split(sound)
     mean, square = (f"state.optimizer_state.{name}" for name in ("mean", "square"))
     table[mean], table[square] = table[square], table[mean]
@@ -122,7 +122,7 @@ HOSTILE_TABLES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE_TABLES)
-def test_a_hostile_tensor_is_refused(sound: bytes, name: str, tmp_path: Path) -> None:
+def test_a_hostile_tensor_is_an_error(sound: bytes, name: str, tmp_path: Path) -> None:
     table, header, data = _split(sound)
     entry, message = HOSTILE_TABLES[name]
     assert message in _refused(tmp_path / "m", _joined({**table, "evil": entry}, header, data))
@@ -157,20 +157,20 @@ HOSTILE_LAYERS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE_LAYERS)
-def test_a_hostile_layer_is_refused(sound: bytes, name: str, tmp_path: Path) -> None:
+def test_a_hostile_layer_is_an_error(sound: bytes, name: str, tmp_path: Path) -> None:
     table, header, data = _split(sound)
     layer, message = HOSTILE_LAYERS[name]
     header["network"]["dict"]["layers"] = [layer]
     assert message in _refused(tmp_path / "m", _joined(table, header, data))
 
 
-def test_a_number_beyond_all_is_refused(sound: bytes, tmp_path: Path) -> None:
+def test_a_number_beyond_float64_is_an_error(sound: bytes, tmp_path: Path) -> None:
     table, header, data = _split(sound)
     header["network"]["dict"]["l2"] = 10**400
     assert "too large" in _refused(tmp_path / "m", _joined(table, header, data))
 
 
-def test_a_file_may_name_what_a_user_registered_but_not_call_it(
+def test_a_file_may_name_a_registered_object_but_not_call_it(
     sound: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: list[Any] = []
@@ -195,7 +195,7 @@ def test_a_file_may_name_what_a_user_registered_but_not_call_it(
         ("optimizer_state", None, "nothing refers to the tensor"),
     ],
 )
-def test_a_hostile_state_is_refused(
+def test_a_hostile_state_is_an_error(
     sound: bytes, name: str, value: Any, message: str, tmp_path: Path
 ) -> None:
     table, header, data = _split(sound)
@@ -205,7 +205,7 @@ def test_a_hostile_state_is_refused(
 
 @pytest.mark.parametrize("of_best", [False, True])
 @pytest.mark.parametrize("step", [-1, "x", 1e30, 3.0, None, True, [3], {"array": "theta"}])
-def test_a_hostile_step_of_an_optimiser_is_refused(
+def test_a_hostile_step_of_an_optimizer_is_an_error(
     sound: bytes, step: Any, of_best: bool, tmp_path: Path
 ) -> None:
     table, header, data = _split(sound)
@@ -230,13 +230,15 @@ def test_a_hostile_step_of_an_optimiser_is_refused(
         ('{"format": 2, "checksum": "' + "\ud800" * 64 + '"}', "checksum"),
     ],
 )
-def test_a_hostile_header_is_refused(sound: bytes, text: str, message: str, tmp_path: Path) -> None:
+def test_a_hostile_header_is_an_error(
+    sound: bytes, text: str, message: str, tmp_path: Path
+) -> None:
     table, _, data = _split(sound)
     assert message in _refused(tmp_path / "m", _joined(table, text, data))
 
 
 @pytest.mark.parametrize("missing", ["network", "theta", "state", "metadata", "versions"])
-def test_a_header_that_lacks_a_part_is_refused(sound: bytes, missing: str, tmp_path: Path) -> None:
+def test_a_header_without_a_part_is_an_error(sound: bytes, missing: str, tmp_path: Path) -> None:
     table, header, data = _split(sound)
     del header[missing]
     _refused(tmp_path / "m", _joined(table, header, data))
@@ -252,18 +254,18 @@ def test_a_header_that_lacks_a_part_is_refused(sound: bytes, missing: str, tmp_p
         (2**62).to_bytes(8, "little") + b"{}",
     ],
 )
-def test_what_is_no_model_file_is_refused(data: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_no_model_is_an_error(data: bytes, tmp_path: Path) -> None:
     assert "not a model file" in _refused(tmp_path / "m", data)
 
 
-def test_another_program_s_safetensors_are_refused(tmp_path: Path) -> None:
+def test_a_safetensors_file_of_another_program_is_an_error(tmp_path: Path) -> None:
     import safetensors.numpy
 
     data = safetensors.numpy.save({"theta": np.ones(3)})
     assert "bx.save did not write it" in _refused(tmp_path / "m", data)
 
 
-def test_a_header_beyond_all_measure_is_not_written(tmp_path: Path) -> None:
+def test_a_header_that_is_too_large_is_not_saved(tmp_path: Path) -> None:
     network = bx.mlp([3, 2])
     theta = network.initialize(backend="numpy")
     with pytest.raises(ValueError, match="Make metadata shorter"):
@@ -271,7 +273,7 @@ def test_a_header_beyond_all_measure_is_not_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("library", "extra"), [("safetensors", "files"), ("ndonnx", "onnx")])
-def test_a_library_that_is_missing_is_named_with_the_line_that_installs_it(
+def test_a_missing_library_is_an_error_with_the_install_command(
     library: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = bx.mlp([3, 2])

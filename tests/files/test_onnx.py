@@ -13,7 +13,7 @@ import backprop_xp as bx
 from backprop_xp.backends import array_namespace
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
-from tests.own import Factors, Passing
+from tests.user_layers import Factors, Passing
 
 pytest.importorskip("ndonnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -79,7 +79,7 @@ def test_the_graph_is_as_stable_as_the_network(name: str, tmp_path: Path) -> Non
     np.testing.assert_allclose(_run(tmp_path / "model.onnx", x), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_file_needs_onnxruntime_alone(tmp_path: Path) -> None:
+def test_the_file_needs_only_onnxruntime(tmp_path: Path) -> None:
     network = bx.mlp([3, 4, 2], loss="categorical_cross_entropy")
     bx.export_onnx(tmp_path / "model.onnx", network, network.initialize(backend="numpy"))
     program = (
@@ -114,7 +114,7 @@ def _reshaped(x: Any) -> Any:
     return xp.reshape(xp.reshape(x, (-1, 1, 3)), (-1, 3))
 
 
-def test_a_layer_of_ones_own_that_keeps_the_rule_is_exported(tmp_path: Path) -> None:
+def test_a_custom_layer_of_array_operations_is_exported(tmp_path: Path) -> None:
     network = bx.Network([bx.Dense(3, 3), Own(_reshaped)], "huber")
     theta, x = network.initialize(backend="numpy"), np.ones((5, 3))
     bx.export_onnx(tmp_path / "model.onnx", network, theta)
@@ -142,7 +142,7 @@ def test_a_layer_of_ones_own_that_keeps_the_rule_is_exported(tmp_path: Path) -> 
         ([Own(lambda x: x[..., :3]), bx.Dense(3, 2)], "huber", ValueError, "Own does not define"),
     ],
 )
-def test_what_cannot_be_recorded_says_what_is_missing_and_where_the_rule_is(
+def test_a_layer_that_cannot_be_exported_is_an_error_that_names_the_missing_part_and_the_rule(
     layers: list[Any], loss: Any, error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     network = bx.Network(layers, loss)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from tests.planted import check
+from tests.planted_mistakes import check
 
 DIGITS = 50
 # The difference errs by the step's square, 1e-40, and by rounding over the step, 1e-30.
@@ -72,7 +72,7 @@ def _error(xp: Any, gradient: Any, case: tuple[Any, Any, Any]) -> float:
 @pytest.mark.float64
 @pytest.mark.compiled
 @pytest.mark.parametrize("method", METHODS)
-def test_a_derivative_has_the_digits_its_method_promises(xp: Any, method: str) -> None:
+def test_a_derivative_has_the_digits_that_its_method_promises(xp: Any, method: str) -> None:
     case = _case(xp)
     # JAX compiles each operation anew for every shape; of one copy at a time there is one.
     frugal = {"max_memory": 1} if xp.name == "jax" else {}

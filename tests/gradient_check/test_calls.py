@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.planted import by_differences, check, every_dtype, every_method, every_way, tell_apart
+from tests.planted_mistakes import (
+    by_differences,
+    check,
+    every_dtype,
+    every_method,
+    every_way,
+    tell_apart,
+)
 
 
 class Cubes:
@@ -42,7 +49,9 @@ class Cubes:
 
 @every_method
 @every_dtype
-def test_both_are_called_twice_first_then_in_float64(xp: Any, method: str, dtype: str) -> None:
+def test_value_and_gradient_are_called_twice_and_then_in_float64(
+    xp: Any, method: str, dtype: str
+) -> None:
     problem = Cubes(xp, dtype)
     assert problem.check(method).passed
     first = problem.calls[: 4 if dtype == "float64" else 3]
@@ -54,7 +63,9 @@ def test_both_are_called_twice_first_then_in_float64(xp: Any, method: str, dtype
 
 @every_way
 @pytest.mark.parametrize("writer", ["value", "gradient"])
-def test_who_writes_into_the_point_is_found_out(xp: Any, writer: str, method: str) -> None:
+def test_a_function_that_writes_into_the_point_is_detected(
+    xp: Any, writer: str, method: str
+) -> None:
     if xp.name == "jax":
         pytest.skip("nothing writes into JAX's arrays")
     problem = Cubes(xp)
@@ -69,7 +80,7 @@ def test_who_writes_into_the_point_is_found_out(xp: Any, writer: str, method: st
     assert f"{writer} writes into the point" in str(report)
 
 
-def test_a_value_drawn_anew_is_nondeterministic_and_said_to_be(xp: Any) -> None:
+def test_a_random_value_is_reported_as_nondeterministic(xp: Any) -> None:
     problem, draw = Cubes(xp), np.random.default_rng(62).uniform
     report = problem.check("auto", lambda p: draw() * problem.value(p))
     assert report.verdict == "nondeterministic"
@@ -86,7 +97,7 @@ WARNING: dict[str, tuple[Any, Any]] = {
 @by_differences
 @pytest.mark.parametrize("name", WARNING)
 @pytest.mark.parametrize("action", ["always", "error"])
-def test_no_warning_of_a_moved_point_comes_through(name: str, action: Any, method: str) -> None:
+def test_no_warning_at_a_moved_point_is_shown(name: str, action: Any, method: str) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter(action)
         tell_apart(*WARNING[name], np.array([1e-9, 1.0]), method=method)
@@ -104,7 +115,7 @@ BORDERS: list[tuple[Any, Any, float]] = [
 
 @by_differences
 @pytest.mark.parametrize(("value", "slope", "entry"), BORDERS)
-def test_at_a_border_the_slope_inwards_decides(
+def test_the_inward_slope_decides_at_a_border(
     value: Any, slope: Any, entry: float, method: str
 ) -> None:
     tell_apart(value, slope, np.array([entry, 0.7, 2.0]), method=method)
@@ -112,7 +123,7 @@ def test_at_a_border_the_slope_inwards_decides(
         assert not check.gradient(value, lambda p: 0.0 * p, np.zeros(1), method=method).passed
 
 
-def test_a_value_that_gives_no_number_elsewhere_is_inconclusive_and_says_why(xp: Any) -> None:
+def test_a_value_that_is_nan_elsewhere_is_inconclusive_with_a_reason(xp: Any) -> None:
     problem = Cubes(xp)
 
     def value(p: Any, *, moved: bool = True) -> Any:
@@ -136,7 +147,7 @@ BOUNDS: list[tuple[Any, list[float]]] = [
 
 @every_method
 @pytest.mark.parametrize(("bounds", "point"), BOUNDS)
-def test_value_is_not_called_outside_of_its_bounds(bounds: Any, point: Any, method: str) -> None:
+def test_value_is_never_called_outside_its_bounds(bounds: Any, point: Any, method: str) -> None:
     outside = []
 
     def value(p: Any) -> Any:
@@ -172,7 +183,7 @@ SURFACES: dict[str, tuple[Any, Any, Any, Any]] = {
 
 @by_differences
 @pytest.mark.parametrize("name", SURFACES)
-def test_a_point_is_moved_along_its_tangent_alone(name: str, method: str) -> None:
+def test_a_point_moves_only_along_its_tangent(name: str, method: str) -> None:
     *case, tangent = SURFACES[name]
     tell_apart(*case, method=method, tangent=tangent)
 
@@ -205,7 +216,7 @@ def test_a_function_may_return_the_same_array_at_every_call(method: str) -> None
     tell_apart(total, lambda p: jacobian(p).sum(axis=0), point, method=method)
 
 
-def test_checks_in_threads_leave_the_filters_of_warnings_as_they_were() -> None:
+def test_checks_in_threads_restore_the_warning_filters() -> None:
     before, together = list(warnings.filters), threading.Barrier(4)
 
     def checked(seed: int) -> str:
@@ -224,7 +235,9 @@ def test_checks_in_threads_leave_the_filters_of_warnings_as_they_were() -> None:
 
 
 @pytest.mark.parametrize("digits", [3, None])
-def test_the_calls_of_a_jacobians_function_do_not_grow_with_its_results(digits: int | None) -> None:
+def test_the_number_of_calls_for_a_jacobian_does_not_grow_with_its_results(
+    digits: int | None,
+) -> None:
     calls: dict[int, int] = {}
     for results in (5, 500):
         t, counted = np.linspace(0.0, 4.0, results), [0]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from tests import planted
+from tests import planted_mistakes
 from tests.helpers import compiled
-from tests.planted import Affine, Tampered, check, every_way, with_entries
+from tests.planted_mistakes import Affine, Tampered, check, every_way, with_entries
 
 L2 = 0.1  # the strength of the penalty on the matrices
 generator = np.random.default_rng(71)
@@ -77,7 +77,7 @@ SILENT: dict[str, tuple[list[str], Change, tuple[str, ...]]] = {
 
 @every_way
 @pytest.mark.parametrize("name", [*MISTAKES, *SILENT])
-def test_a_common_mistake_is_called_by_its_name_and_no_other(name: str, method: str) -> None:
+def test_a_common_mistake_gets_its_diagnosis_and_no_other(name: str, method: str) -> None:
     names, change, says = (MISTAKES | SILENT)[name]
     diagnosis = _diagnosis(names, change, method)
     assert (diagnosis is None) == (name in SILENT)
@@ -86,13 +86,13 @@ def test_a_common_mistake_is_called_by_its_name_and_no_other(name: str, method: 
 
 
 @pytest.mark.parametrize("size", [1e-24, 1e-13])
-def test_no_penalty_is_made_of_a_residual_that_is_rounding(size: float) -> None:
+def test_a_residual_of_rounding_is_not_diagnosed_as_a_penalty(size: float) -> None:
     at = np.array([1.0, -2.0, 3.0, 0.5])
     value, gradient = lambda p: np.sum((p - at) ** 2), lambda p: 2.0 * (p - at) + size * p
     assert "penalty" not in str(check.gradient(value, gradient, at))
 
 
-def test_no_number_is_made_of_one_entry_nor_a_factor_of_1() -> None:
+def test_one_entry_or_a_factor_of_1_gives_no_diagnosis() -> None:
     point = np.array([0.0, 0.0, 0.7, 0.0, 0.0])
     weights = np.array([1.0, -2.0, 3.0, 4.0, 5.0])
 
@@ -140,7 +140,9 @@ MISFITS: dict[tuple[str, str], Callable[[Any, Any, Any], Any]] = {
 @every_way
 @pytest.mark.compiled
 @pytest.mark.parametrize(("says", "absent"), MISFITS)
-def test_the_rows_and_the_penalty_are_known(xp: Any, says: str, absent: str, method: str) -> None:
+def test_the_diagnosis_uses_the_number_of_rows_and_the_penalty(
+    xp: Any, says: str, absent: str, method: str
+) -> None:
     change, mask = MISFITS[says, absent], bx.Network(LAYERS, "huber").weight_mask
     network = Tampered(lambda g, theta: change(g, theta, mask(theta)), LAYERS, l2=L2)
     diagnosis = _diagnosis_of(xp, network, method)
@@ -156,12 +158,12 @@ def _network(*layers: Any, loss: Any = "half_squared_error") -> bx.Network:
 # By the pieces that are named.
 PIECES: dict[str, bx.Network] = {
     "layers[1] (Affine)": _network(Affine("scale")),
-    "layers[1] (Unmasked)": _network(planted.Unmasked(0.5)),
+    "layers[1] (Unmasked)": _network(planted_mistakes.Unmasked(0.5)),
     "layers[1] (Residual)": _network(bx.Residual(Affine("input"))),
     "layers[0] (Dense); layers[2] (Affine)": bx.Network(
-        [bx.Dense(3, 3, planted.HALF_A_SQUARE), bx.Dropout(0.5), Affine("scale")], "huber"
+        [bx.Dense(3, 3, planted_mistakes.HALF_A_SQUARE), bx.Dropout(0.5), Affine("scale")], "huber"
     ),
-    "the loss": _network(loss=planted.WRONG_LOSS),
+    "the loss": _network(loss=planted_mistakes.WRONG_LOSS),
     "": Tampered(lambda g, theta: with_entries(g, lambda e: e + 0.5, 7), LAYERS),
 }
 
@@ -171,7 +173,7 @@ PIECES: dict[str, bx.Network] = {
     ["auto", *(pytest.param(m, marks=pytest.mark.once) for m in ("directional", "taylor"))],
 )
 @pytest.mark.parametrize("pieces", [p if p == "the loss" else compiled(p) for p in PIECES])
-def test_the_piece_that_is_wrong_is_named_and_no_other(xp: Any, pieces: str, method: str) -> None:
+def test_the_wrong_piece_is_named_and_no_other(xp: Any, pieces: str, method: str) -> None:
     diagnosis = _diagnosis_of(xp, PIECES[pieces], method, rng=5)
     named = pieces.split("; ") if pieces else []
     assert all(f"{piece} {FAILS}" in diagnosis for piece in named), diagnosis

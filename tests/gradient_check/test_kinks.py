@@ -7,7 +7,7 @@ import pytest
 
 import backprop_xp as bx
 from tests.helpers import compiled
-from tests.planted import METHODS, by_differences, check, every_dtype
+from tests.planted_mistakes import METHODS, by_differences, check, every_dtype
 
 RIGHT = {"pass", "kink"}
 # How far a pre-activation is from its kink; in float32 most of these are less than its rounding.
@@ -62,7 +62,7 @@ swept = pytest.param(range(14), marks=pytest.mark.thorough)
 @pytest.mark.parametrize("method", METHODS[:4])
 @pytest.mark.parametrize("name", HIDDEN)
 @pytest.mark.parametrize("seeds", [None, swept], ids=["some", "all"])
-def test_a_network_is_judged_near_its_kinks(
+def test_a_right_network_passes_and_a_wrong_one_fails_near_kinks(
     xp: Any, seeds: range | None, name: str, method: str, dtype: str
 ) -> None:
     right, own = (bx.mlp([2, 3, 3, 1], hidden=h, loss="mean_squared_error") for h in HIDDEN[name])
@@ -128,7 +128,7 @@ def test_slopes_within_a_kink_are_right(
 @pytest.mark.parametrize(
     "at", [[0.0, 0.3], compiled([0.0, 0.0, 0.0, 0.3])], ids=["one kink", "three"]
 )
-def test_kinks_hide_no_term_that_is_missed(xp: Any, at: Any, method: str, dtype: str) -> None:
+def test_kinks_do_not_hide_a_missing_term(xp: Any, at: Any, method: str, dtype: str) -> None:
     """A magnitude is real for complex numbers, and a lasso's gradient lacks its slope."""
     lasso = lambda p: xp.namespace.sum(xp.namespace.abs(p) + p * p, axis=-1)  # noqa: E731
     case = lasso, lambda p: 2.0 * p, xp.asarray(at, dtype=dtype)
@@ -137,7 +137,7 @@ def test_kinks_hide_no_term_that_is_missed(xp: Any, at: Any, method: str, dtype:
 
 
 @pytest.mark.parametrize("share", [0.5, 0.0])
-def test_where_kinks_meet_on_a_large_points_direction_no_fail_rests_on_it(share: float) -> None:
+def test_a_direction_through_many_kinks_causes_no_failure(share: float) -> None:
     # Of half the entries at their kink the slopes are 0 and 1: along a direction their sums are.
     point = np.tile([0.0, 0.7], 10_001)
     report = bx.check_gradient(
@@ -154,7 +154,7 @@ def test_where_kinks_meet_on_a_large_points_direction_no_fail_rests_on_it(share:
 @pytest.mark.parametrize("slope", [0.0, 0.1])
 @pytest.mark.parametrize("method", ["auto", "directional"])
 @pytest.mark.parametrize("power", [0.25, 0.5, 0.75])
-def test_at_a_cusp_nothing_passes_and_the_reason_is_told(
+def test_nothing_passes_at_a_cusp_and_the_report_has_the_reason(
     power: float, method: str, slope: float
 ) -> None:
     for at in (0.0, 1.0):
@@ -165,14 +165,14 @@ def test_at_a_cusp_nothing_passes_and_the_reason_is_told(
 
 
 @pytest.mark.parametrize("method", ["auto", "directional"])
-def test_a_zero_where_a_value_is_even_passes(method: str) -> None:
+def test_a_gradient_of_0_passes_where_the_value_is_even(method: str) -> None:
     for value in (np.cosh, np.square, lambda p: p**4, lambda p: np.abs(p) ** 1.5, np.cos):
         case = lambda p, value=value: 5.0 + np.sum(value(p.real)), lambda p: 0.0 * p
         assert check.gradient(*case, np.zeros(2), method=method).verdict == "pass"
 
 
 @pytest.mark.parametrize("method", ["auto", "directional"])
-def test_a_jacobian_of_results_that_are_flat_beyond_a_kink_is_judged(method: str) -> None:
+def test_a_jacobian_that_is_flat_beyond_a_kink_gets_a_verdict(method: str) -> None:
     """A complex step sees a slope of sign(z), which is z / |z|: real differences must refute it."""
     case = (
         lambda p: np.where(np.abs(p) <= 1.345, p, 1.345 * np.sign(p)),

@@ -16,8 +16,16 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from tests import mistakes
-from tests.mistakes import BATCHES, MISTAKES, Case, Parameters, elsewhere, gradient_of, value_of
+from tests import mistake_catalogue
+from tests.mistake_catalogue import (
+    BATCHES,
+    MISTAKES,
+    Case,
+    Parameters,
+    elsewhere,
+    gradient_of,
+    value_of,
+)
 
 EPOCHS = 300
 # What is right differs by no more than rounding, relative to a tensor's largest entry.
@@ -31,7 +39,7 @@ WAYS = {
     "differences along directions": ("directional", True),
 }
 every_way = pytest.mark.parametrize("way", WAYS)
-draw = functools.cache(mistakes.draw)
+draw = functools.cache(mistake_catalogue.draw)
 
 
 def _numbers(value: Any, *others: Parameters) -> list[np.ndarray]:
@@ -80,12 +88,12 @@ def _report(planted: Any, case: Case, way: str) -> bx.GradientReport:
 
 
 @every_way
-@pytest.mark.parametrize("extras", [(), mistakes.EXTRAS], ids=["plain", "with all extras"])
+@pytest.mark.parametrize("extras", [(), mistake_catalogue.EXTRAS], ids=["plain", "with all extras"])
 @pytest.mark.parametrize("steps", [0, EPOCHS])
 @pytest.mark.parametrize("every", [11, pytest.param(3, marks=pytest.mark.thorough)])
 def test_nothing_right_fails(every: int, steps: int, extras: tuple[str, ...], way: str) -> None:
     right = {"pass", "kink"} | ({"inconclusive"} if steps else set())
-    grid = _grid(mistakes.ACTIVATIONS, mistakes.LOSSES, steps, extras)
+    grid = _grid(mistake_catalogue.ACTIVATIONS, mistake_catalogue.LOSSES, steps, extras)
     for case in grid[list(WAYS).index(way) % 3 :: every]:
         problem, _ = draw(case)
         report = _report((value_of(problem), gradient_of(problem)), case, way)

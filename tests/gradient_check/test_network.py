@@ -11,8 +11,8 @@ from backprop_xp.gradient_check.perturbed_losses import perturbed_losses
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.inputs import Rows
 from backprop_xp.networks.losses import LOSSES
-from tests import planted
-from tests.planted import check, every_dtype, every_way
+from tests import planted_mistakes
+from tests.planted_mistakes import check, every_dtype, every_way
 
 # The same numbers in another order of operations, and what a difference of fourth order leaves.
 ROUNDING = {"complex_step": 1e-13, "centered": 1e-8}
@@ -33,7 +33,13 @@ NETWORKS = {
     "softmax inside": bx.mlp([3, 3, 3], hidden="softmax", loss="categorical_cross_entropy"),
     "dropout": bx.mlp([3, 3, 3], hidden="relu", dropout=0.4, loss="binary_cross_entropy"),
     "others": bx.Network(
-        [bx.Dense(3, 3, planted.SQUARE), bx.LayerNorm(3), planted.Affine(), bx.Dense(3, 3)], "huber"
+        [
+            bx.Dense(3, 3, planted_mistakes.SQUARE),
+            bx.LayerNorm(3),
+            planted_mistakes.Affine(),
+            bx.Dense(3, 3),
+        ],
+        "huber",
     ),
     "a residual": bx.Network(
         [bx.Dense(3, 3, "silu"), bx.Residual(bx.Dense(3, 3, "softplus"))], "log_cosh", l2=0.1
@@ -49,7 +55,7 @@ def _case(xp: Any, network: bx.Network, dtype: str = "working") -> tuple[Any, ..
 
 @pytest.mark.float64
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_perturbed_loss_is_the_loss_of_the_perturbed_theta(xp: Any, name: str) -> None:
+def test_a_perturbed_loss_equals_the_loss_of_the_perturbed_theta(xp: Any, name: str) -> None:
     """A check falls back to whole networks if this fails, and would pass all the same."""
     network, theta, x, y = _case(xp, NETWORKS[name])
     function = perturbed_losses(network, theta, Rows(x, y), batched=None, max_memory=2**20)
@@ -65,7 +71,9 @@ def test_a_perturbed_loss_is_the_loss_of_the_perturbed_theta(xp: Any, name: str)
 @every_entry
 @pytest.mark.compiled
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_short_way_gives_what_the_whole_network_gives(xp: Any, name: str, method: str) -> None:
+def test_the_partial_passes_give_the_losses_of_the_whole_network(
+    xp: Any, name: str, method: str
+) -> None:
     network, theta, x, y = _case(xp, NETWORKS[name])
     options: Any = {"sample_weight": xp.asarray([1.0, 0.5, 2.0, 0.0]), "rng": 5}
     value, gradient = (
@@ -87,10 +95,10 @@ def test_the_short_way_gives_what_the_whole_network_gives(xp: Any, name: str, me
 @pytest.mark.compiled
 @pytest.mark.parametrize("mistake", ["", "scale"])
 @pytest.mark.parametrize("unable", ["alone", "real"])
-def test_layers_that_take_less_are_checked_too(
+def test_layers_without_complex_numbers_or_stacks_are_checked_too(
     xp: Any, unable: str, mistake: str, method: str
 ) -> None:
-    layers = [bx.Dense(3, 3, "tanh"), planted.Affine(mistake, **{unable: True})]
+    layers = [bx.Dense(3, 3, "tanh"), planted_mistakes.Affine(mistake, **{unable: True})]
     case = _case(xp, bx.Network(layers, "huber"))
     report = check.network(*case, method=method, batched=False if unable == "alone" else None)
     assert report.verdict == ("fail" if mistake else "pass")
@@ -98,7 +106,7 @@ def test_layers_that_take_less_are_checked_too(
 
 
 @every_entry
-def test_a_check_keeps_within_its_memory(method: str) -> None:
+def test_a_check_keeps_its_memory_limit(method: str) -> None:
     network, draw = bx.mlp([64, 100, 10], hidden="sigmoid"), np.random.default_rng(0).uniform
     theta = network.initialize(0, backend="numpy", dtype="float64")
     tracemalloc.start()
@@ -110,7 +118,7 @@ def test_a_check_keeps_within_its_memory(method: str) -> None:
     assert peak <= (4 + 3) * 2**20
 
 
-def test_a_theta_that_does_not_fit_is_refused_by_name(xp: Any) -> None:
+def test_an_invalid_theta_is_an_error_that_names_it(xp: Any) -> None:
     network, rows = bx.mlp([2, 3, 1]), ([[0, 1], [1, 0]], [[1], [0]])
     assert check.network(network, xp.initialize(network), *rows).passed
     for theta, message in (
@@ -124,11 +132,11 @@ def test_a_theta_that_does_not_fit_is_refused_by_name(xp: Any) -> None:
 
 LAYERS: dict[str, Any] = {
     **{f"Dense {name}": bx.Dense(3, 3, name) for name in ACTIVATIONS},
-    "Activation": planted.SQUARE,
+    "Activation": planted_mistakes.SQUARE,
     "Dropout": bx.Dropout(0.4),
     "Residual": bx.Residual(bx.Activate("tanh"), bx.LayerNorm(3), bx.Dropout(0.3)),
-    "Affine": planted.Affine(),
-    "real Affine": planted.Affine(real=True),
+    "Affine": planted_mistakes.Affine(),
+    "real Affine": planted_mistakes.Affine(real=True),
 }
 TARGETS = {
     "poisson": [[0.0, 1.0, 3.0], [2.0, 0.0, 1.0], [5.0, 1.0, 1.0], [0.0, 0.0, 2.0]],
@@ -167,11 +175,14 @@ def _over_the_batch(outputs: Any, targets: Any) -> Any:
 
 # What is wrong, and in the derivative by which tensor; a scale of 1 would hide the first.
 WRONG: dict[str, tuple[Any, str]] = {
-    **{f"by its {k}": (planted.Affine(k), k) for k in ("input", *planted.Affine.names)},
-    "a forgotten mask": (planted.Unmasked(0.5), "input"),
-    "an activation": (planted.HALF_A_SQUARE, "input"),
-    "a residual": (bx.Residual(planted.Affine("input")), "input"),
-    "a column": (planted.WRONG_LOSS, "outputs"),
+    **{
+        f"by its {k}": (planted_mistakes.Affine(k), k)
+        for k in ("input", *planted_mistakes.Affine.names)
+    },
+    "a forgotten mask": (planted_mistakes.Unmasked(0.5), "input"),
+    "an activation": (planted_mistakes.HALF_A_SQUARE, "input"),
+    "a residual": (bx.Residual(planted_mistakes.Affine("input")), "input"),
+    "a column": (planted_mistakes.WRONG_LOSS, "outputs"),
     "softmax": (bx.Loss(bx.losses.categorical_cross_entropy.value, _over_the_batch), "outputs"),
 }
 
@@ -187,7 +198,7 @@ def test_a_wrong_layer_or_loss_fails(xp: Any, name: str, method: str, dtype: str
 
 
 @pytest.mark.filterwarnings("ignore:Casting complex")  # which must not happen
-def test_what_is_no_layer_or_loss_or_sample_is_refused_by_name(xp: Any) -> None:
+def test_an_invalid_layer_loss_or_sample_is_an_error_that_names_it(xp: Any) -> None:
     norm, x, number = bx.LayerNorm(3), xp.asarray(X), xp.asarray([[1.0]] * 4)
     complex_x = xp.namespace.astype(x, xp.namespace.complex64)
     for function, arguments, message in (

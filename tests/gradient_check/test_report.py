@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from tests.planted import check, every_method
+from tests.planted_mistakes import check, every_method
 
 pytestmark = pytest.mark.float64  # whose steps, tolerances and orders they are
 
@@ -36,7 +36,7 @@ def _report(xp: Any, method: str, *, wrong: bool = True) -> Any:
 
 
 @every_method
-def test_a_pass_says_in_a_line_how_it_was_come_by(xp: Any, method: str) -> None:
+def test_a_pass_is_one_line_with_its_method(xp: Any, method: str) -> None:
     report = _report(xp, method, wrong=False)
     assert (report.verdict, report.diagnosis, report.notes) == ("pass", None, ())
     assert 1e-25 < report.step < (1e-16 if report.method == "complex_step" else 1.0)
@@ -49,7 +49,7 @@ def test_a_pass_says_in_a_line_how_it_was_come_by(xp: Any, method: str) -> None:
 
 
 @entry_by_entry
-def test_gradients_tensors_and_worst_entries_are_the_points(xp: Any, method: str) -> None:
+def test_gradients_tensors_and_worst_entries_follow_the_point(xp: Any, method: str) -> None:
     report, close = _report(xp, method), ERRORS[method]
     for found, expected in ((report.analytic, ANALYTIC), (report.numeric, NUMERIC)):
         for name in POINT:
@@ -86,7 +86,7 @@ def test_taylors_orders_tell_right_from_wrong(xp: Any, factor: float, order: flo
 
 
 @entry_by_entry
-def test_a_failure_shows_why_and_its_tensors_and_its_worst_entries(xp: Any, method: str) -> None:
+def test_a_failure_shows_its_reason_its_tensors_and_its_worst_entries(xp: Any, method: str) -> None:
     report = _report(xp, method)
     head, why, *tables = str(report).splitlines()
     assert head.startswith("gradient check: fail")
@@ -104,7 +104,7 @@ def test_a_failure_shows_why_and_its_tensors_and_its_worst_entries(xp: Any, meth
 
 
 @every_method
-def test_a_report_is_an_error_and_json_of_plain_numbers(xp: Any, method: str) -> None:
+def test_a_report_can_be_raised_and_written_as_json(xp: Any, method: str) -> None:
     report = _report(xp, method)
     with pytest.raises(bx.GradientCheckError, match="fail") as error:
         report.raise_if_failed()
@@ -131,7 +131,7 @@ def test_a_picture_shows_entries_or_remainders(xp: Any) -> None:
         _report(xp, "directional").plot()
 
 
-def test_a_direction_does_not_say_to_how_many_digits_entries_agree() -> None:
+def test_a_directional_report_gives_no_digits_of_entries() -> None:
     def gradient(p: Any) -> Any:
         found = 3.0 * p * p
         found[[5, 700]] = found[[700, 5]]
@@ -151,7 +151,7 @@ def test_a_direction_does_not_say_to_how_many_digits_entries_agree() -> None:
     assert "agree to 4 digits" in nearly.reason
 
 
-def test_a_wider_tolerance_is_no_way_out_of_error_bars() -> None:
+def test_a_wider_tolerance_is_not_suggested_for_error_bars() -> None:
     at = np.array([1.0, -2.0, 3.0])
     value, gradient = lambda p: 1e3 + float(np.sum((p.real - at) ** 2)), lambda p: 2.0 * (p - at)
     report = check.gradient(value, gradient, at + 1e-9, tolerance=1e-7)

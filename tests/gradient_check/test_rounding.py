@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.planted import check
+from tests.planted_mistakes import check
 
 
 def _logistic(z: Any) -> Any:
@@ -66,7 +66,7 @@ def _verdict(kind: str, value: Any, gradient: Any, point: Any, factor: float) ->
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:divide", "ignore:invalid")
 @pytest.mark.parametrize("name", SATURATING)
-def test_a_saturated_gradient_never_fails_and_a_tenth_more_never_passes(name: str) -> None:
+def test_a_saturated_gradient_never_fails_and_one_10_percent_larger_never_passes(name: str) -> None:
     value, slope = SATURATING[name]
     for depth, spread in itertools.product(DEPTHS, SPREADS):
         point = depth * np.array(spread)
@@ -78,7 +78,9 @@ def test_a_saturated_gradient_never_fails_and_a_tenth_more_never_passes(name: st
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:divide", "ignore:invalid")
 @pytest.mark.parametrize("name", SATURATING)
-def test_a_jacobian_with_a_saturated_row_never_fails_and_a_tenth_more_does(name: str) -> None:
+def test_a_jacobian_with_a_saturated_row_never_fails_and_one_10_percent_larger_does(
+    name: str,
+) -> None:
     value, slope = SATURATING[name]
     for depth in DEPTHS:
         case = (
@@ -90,7 +92,9 @@ def test_a_jacobian_with_a_saturated_row_never_fails_and_a_tenth_more_does(name:
 
 
 @pytest.mark.parametrize("away", [7.0, 100.0])
-def test_so_does_one_that_saturates_away_from_0(away: float) -> None:
+def test_a_jacobian_that_saturates_away_from_0_never_fails_and_one_10_percent_larger_does(
+    away: float,
+) -> None:
     for depth in (8.0, 15.0, 25.0):
         case = (
             "gradient", lambda p: np.sum(np.tanh(p - away)),
@@ -110,9 +114,7 @@ STEEP: dict[str, tuple[Any, Any, list[float]]] = {
 
 @pytest.mark.parametrize("way", ["complex step", "differences"])
 @pytest.mark.parametrize("name", STEEP)
-def test_a_mistake_is_not_taken_for_the_rounding_of_what_a_gradient_is_elsewhere(
-    name: str, way: str
-) -> None:
+def test_a_mistake_in_a_tiny_gradient_is_not_taken_for_rounding(name: str, way: str) -> None:
     value, slope, point = STEEP[name]
 
     def real_value(p: Any) -> Any:
@@ -230,7 +232,7 @@ def _energy(p: Any) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("method", ["auto", "centered", "directional"])
-def test_near_the_optimum_of_a_steep_energy_mistakes_fail(method: str) -> None:
+def test_mistakes_fail_near_the_optimum_of_a_steep_energy(method: str) -> None:
     minimize = pytest.importorskip("scipy.optimize").minimize
     start = 1.2 * np.random.default_rng(1).normal(size=24)
     optimum = minimize(_energy, start, jac=True, options={"gtol": 1e-8, "maxiter": 3000}).x
@@ -248,7 +250,7 @@ def test_no_right_gradient_of_the_rosenbrock_function_fails_near_its_optimum() -
 
 
 @pytest.mark.parametrize("start", [0.0, 1.0])
-def test_low_precision_shows_at_zeros_and_at_a_border(start: float) -> None:
+def test_low_precision_is_detected_at_zeros_and_at_a_border(start: float) -> None:
     def gradient(p: Any) -> Any:
         z = A.astype(np.float32) @ p.astype(np.float32)
         return (A.astype(np.float32).T @ (1.0 / (1.0 + np.exp(-z)))).astype(np.float64)
@@ -260,7 +262,7 @@ def test_low_precision_shows_at_zeros_and_at_a_border(start: float) -> None:
 
 
 @pytest.mark.parametrize("forgotten", [slice(None), 3, 5])
-def test_a_forgotten_derivative_of_float32_is_not_zero_to_rounding(forgotten: Any) -> None:
+def test_a_missing_derivative_in_float32_is_not_taken_for_rounding(forgotten: Any) -> None:
     draw = np.random.default_rng(5)
     rows, point = draw.normal(size=(300, 8)).astype(np.float32), 0.1 * X.astype(np.float32)
     y = (draw.uniform(size=300) > 0.5).astype(np.float32)

@@ -67,7 +67,7 @@ def test_a_value_has_every_digit_of_its_closed_form(xp: Any, name: str) -> None:
 
 @pytest.mark.float64
 @elementwise
-def test_a_rule_is_the_derivative_of_the_closed_form(xp: Any, name: str) -> None:
+def test_a_backward_rule_is_the_derivative_of_the_closed_form(xp: Any, name: str) -> None:
     z = xp.asarray(POINTS)
     slope = xp.host(_vjp(ALL[name], xp.asarray([1.0] * len(POINTS)), z, _value(name, z)))
     with mpmath.workdps(DIGITS):
@@ -93,7 +93,7 @@ def test_a_complex_value_has_the_real_one_as_its_real_part(xp: Any, activation: 
 
 @every_activation
 @pytest.mark.parametrize("size", [1e4, -1e30])
-def test_float32_stays_finite_and_float32_however_large_z_is(
+def test_float32_stays_finite_and_float32_for_any_z(
     xp: Any, activation: Activation, size: float
 ) -> None:
     z = xp.asarray([[size, -1.0, 0.0], [size, size, -size]], dtype="float32")
@@ -125,7 +125,7 @@ def test_a_stack_gives_each_member_what_it_gives_alone(xp: Any, activation: Acti
 
 
 @every_activation
-def test_nothing_given_is_written_to(activation: Activation) -> None:
+def test_no_argument_is_written_to(activation: Activation) -> None:
     z, g = np.random.default_rng(5).normal(size=(2, 3, 4))
     z.flags.writeable = g.flags.writeable = False
     a = activation.value(z)
@@ -163,13 +163,13 @@ def test_activations_of_one_leak_are_equal() -> None:
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_an_activation_is_reached_by_its_name_and_survives_pickling(name: str) -> None:
+def test_an_activation_is_found_by_its_name_and_survives_pickling(name: str) -> None:
     activation = getattr(bx.activations, name)
     assert activation is ACTIVATIONS[name]
     assert pickle.loads(pickle.dumps(activation)) == activation  # noqa: S301
 
 
-def test_an_activation_of_ones_own_is_a_value_and_a_rule(xp: Any) -> None:
+def test_a_custom_activation_is_a_value_and_a_rule(xp: Any) -> None:
     cube = bx.Activation(value=lambda z: z**3, vjp=lambda g, z, a: 3 * z**2 * g)
     assert cube.from_output is False
     layer = bx.Dense(1, 1, cube)

@@ -75,7 +75,7 @@ def test_a_draw_is_float64_and_follows_the_generator(initializer: Initializer) -
     assert varied != np.array_equal(weights, _draw(initializer, seed=2))
 
 
-def test_uniform_draws_between_the_bounds_given() -> None:
+def test_uniform_draws_lie_between_the_given_bounds() -> None:
     weights = _draw(bx.initializers.uniform(2.0, 3.0))
     assert 2.0 <= np.min(weights) < 2.001
     assert 2.999 < np.max(weights) < 3.0
@@ -83,7 +83,7 @@ def test_uniform_draws_between_the_bounds_given() -> None:
     assert np.mean(weights) == pytest.approx(2.5, abs=5 / math.sqrt(12 * weights.size))
 
 
-def test_a_draw_depends_on_the_seed_and_on_its_place_alone() -> None:
+def test_a_draw_depends_only_on_the_seed_and_its_position() -> None:
     def draw(generator: np.random.Generator) -> list[np.ndarray]:
         return [generator.normal(size=(2, 3)), generator.uniform(size=(1, 3))]
 
@@ -94,7 +94,7 @@ def test_a_draw_depends_on_the_seed_and_on_its_place_alone() -> None:
 
 
 @pytest.mark.parametrize("name", INITIALIZERS)
-def test_a_layer_takes_an_initializer_by_name_or_as_an_object(name: str) -> None:
+def test_a_layer_accepts_an_initializer_as_a_name_or_an_object(name: str) -> None:
     initializer = getattr(bx.initializers, name)
     assert initializer is INITIALIZERS[name]
     by_name = bx.Dense(3, 2, initializer=name, bias_initializer=name)
@@ -155,7 +155,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("draw", "error", "message"), REFUSED)
-def test_a_draw_that_does_not_fit_is_refused_and_its_layer_named(
+def test_a_draw_of_the_wrong_shape_is_an_error_that_names_its_layer(
     draw: Callable[[], Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):

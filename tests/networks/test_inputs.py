@@ -56,7 +56,7 @@ def _entrances(xp: Any, theta: Any, x: Any) -> dict[str, Callable[[Any], Any]]:
 @pytest.mark.parametrize("entrance", ["loss", "gradient", "fit", "validation"])
 @pytest.mark.parametrize("kind", ["int64", pytest.param("list", marks=pytest.mark.once)])
 @every_shape
-def test_class_labels_are_the_rows_that_one_hot_makes_of_them(
+def test_class_labels_give_the_results_of_one_hot_rows(
     xp: Any, stack: tuple[int, ...], labels: np.ndarray, kind: str, entrance: str
 ) -> None:
     use = _entrances(xp, xp.initialize(NETWORK, stack=stack), _x(xp))[entrance]
@@ -65,7 +65,7 @@ def test_class_labels_are_the_rows_that_one_hot_makes_of_them(
 
 
 @pytest.mark.parametrize("judged", ["training rows", "validation", "validation of another kind"])
-def test_a_training_judged_by_labels_is_that_by_one_hot_rows(xp: Any, judged: str) -> None:
+def test_a_training_validated_by_labels_equals_one_by_one_hot_rows(xp: Any, judged: str) -> None:
     """By early stopping and by metrics; a column of labels or flat ones, here and held out."""
 
     def labels(of: np.ndarray) -> Any:
@@ -91,7 +91,7 @@ def test_a_training_judged_by_labels_is_that_by_one_hot_rows(xp: Any, judged: st
     assert np.array_equal(xp.host(result.theta), xp.host(expected.theta))
 
 
-def test_labels_are_taken_in_thetas_precision_and_beside_a_complex_theta(xp: Any) -> None:
+def test_labels_get_thetas_precision_and_work_with_a_complex_theta(xp: Any) -> None:
     theta, x = xp.initialize(NETWORK, dtype="float32"), xp.asarray(xp.host(_x(xp)), "float32")
     loss, gradient = NETWORK.loss_and_gradient(theta, x, xp.asarray(LABELS, dtype="int32"))
     assert loss.dtype == gradient.dtype == xp.namespace.float32
@@ -113,7 +113,9 @@ def test_integers_with_a_column_for_each_output_stay_rows_of_targets(
     assert np.array_equal(xp.host(actual), xp.host(NETWORK.loss(theta, x, xp.asarray(y))))
 
 
-def test_what_may_be_labels_of_a_stack_or_a_table_is_refused_with_both_ways_out(xp: Any) -> None:
+def test_integers_that_may_be_labels_of_a_stack_or_targets_are_an_error_with_both_ways_out(
+    xp: Any,
+) -> None:
     """As many rows and networks as outputs, and one axis more: each reading fits."""
     x = _x(xp)[:N_OUT, :]
     y = np.asarray([np.roll(LABELS[:N_OUT], i) for i in range(N_OUT)])
@@ -130,14 +132,14 @@ def test_what_may_be_labels_of_a_stack_or_a_table_is_refused_with_both_ways_out(
         )
 
 
-def test_labels_of_a_stack_that_fit_as_no_table_are_labels(xp: Any) -> None:
+def test_labels_of_a_stack_that_cannot_be_targets_are_labels(xp: Any) -> None:
     theta, x = xp.initialize(NETWORK, stack=(2, N_OUT)), _x(xp)[:N_OUT, :]
     y = np.stack([[np.roll(LABELS[:N_OUT], i + j) for i in range(N_OUT)] for j in range(2)])
     actual = NETWORK.loss(theta, x, xp.asarray(y, dtype="int32"))
     xp.assert_equal(actual, NETWORK.loss(theta, x, _one_hot(xp, y)))
 
 
-def test_labels_are_made_one_hot_where_they_are_and_in_what_is_compiled(xp: Any) -> None:
+def test_labels_can_be_compiled(xp: Any) -> None:
     theta, x, y = xp.initialize(NETWORK), _x(xp), xp.asarray(LABELS, dtype="int32")
     with bx.transfer_guard("disallow"):
         expected = NETWORK.loss_and_gradient(theta, x, y)
@@ -149,7 +151,7 @@ def test_labels_are_made_one_hot_where_they_are_and_in_what_is_compiled(xp: Any)
 @pytest.mark.compiled
 @pytest.mark.parametrize("method", ["complex_step", "directional"])
 @pytest.mark.parametrize("column", [False, True])
-def test_a_gradient_check_takes_labels(xp: Any, method: str, column: bool) -> None:
+def test_a_gradient_check_accepts_labels(xp: Any, method: str, column: bool) -> None:
     theta, x = xp.initialize(NETWORK), _x(xp)
     y = LABELS[:, None] if column else LABELS
     moved = xp.asarray(y, dtype="int32")
@@ -169,7 +171,7 @@ def test_a_gradient_check_takes_labels(xp: Any, method: str, column: bool) -> No
         ([[0], [-2], [1], [1], [1], [1]], r"1 value .* 3, -2 at y\[1\]"),
     ],
 )
-def test_a_label_of_no_class_is_refused_at_the_entrance_of_a_training(
+def test_a_label_without_a_class_is_an_error_before_training(
     xp: Any, labels: list[Any], message: str
 ) -> None:
     theta, x, right = xp.initialize(NETWORK), _x(xp), xp.asarray(LABELS, dtype="int32")
@@ -181,7 +183,7 @@ def test_a_label_of_no_class_is_refused_at_the_entrance_of_a_training(
             bx.fit(NETWORK, theta, x, right, validation=(x, y), **options)
 
 
-def test_a_label_of_no_class_adds_nothing_to_a_loss(xp: Any) -> None:
+def test_a_label_without_a_class_adds_nothing_to_a_loss(xp: Any) -> None:
     theta, x = xp.initialize(NETWORK), _x(xp)
     y = xp.asarray([*LABELS[:-1].tolist(), N_OUT], dtype="int32")
     expected = NETWORK.loss(theta, x[:-1, :], _one_hot(xp, LABELS[:-1])) * (ROWS - 1) / ROWS
@@ -190,7 +192,7 @@ def test_a_label_of_no_class_adds_nothing_to_a_loss(xp: Any) -> None:
 
 
 @pytest.mark.parametrize(("kind", "column"), [("bool", False), ("working", True)])
-def test_booleans_and_floats_of_that_shape_are_told_of_labels_and_of_one_hot(
+def test_booleans_and_floats_in_the_shape_of_labels_are_an_error_with_both_ways_out(
     xp: Any, kind: str, column: bool
 ) -> None:
     y = LABELS[:, None] if column else LABELS
@@ -205,19 +207,19 @@ def test_booleans_and_floats_of_that_shape_are_told_of_labels_and_of_one_hot(
 
 
 @pytest.mark.parametrize("shape", [(ROWS + 1,), (ROWS, 2), (2, ROWS), (2, ROWS, 1), ()])
-def test_labels_that_do_not_fit_the_rows_are_refused(xp: Any, shape: tuple[int, ...]) -> None:
+def test_labels_of_the_wrong_shape_are_an_error(xp: Any, shape: tuple[int, ...]) -> None:
     y = xp.asarray(np.zeros(shape), dtype="int32")
     with pytest.raises(ValueError, match=r"y has shape|y is stacked \(2,\)"):
         NETWORK.loss(xp.initialize(NETWORK), _x(xp), y)
 
 
-def test_other_losses_take_no_labels(xp: Any) -> None:
+def test_other_losses_accept_no_labels(xp: Any) -> None:
     network = bx.mlp([N_IN, N_OUT], loss="binary_cross_entropy")
     with pytest.raises(ValueError, match=r"y has shape \(6,\)"):
         network.loss(xp.initialize(network), _x(xp), xp.asarray(LABELS, dtype="int32"))
 
 
-def test_a_loss_of_ones_own_may_ask_for_labels(xp: Any) -> None:
+def test_a_custom_loss_may_accept_labels(xp: Any) -> None:
     own = dataclasses.replace(bx.losses.mean_squared_error, labels=True)
     network = bx.mlp([N_IN, N_OUT], loss=own)
     theta, x = xp.initialize(network), _x(xp)

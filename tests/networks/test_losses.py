@@ -153,7 +153,7 @@ def test_cross_entropies_of_soft_targets_are_those_of_every_class(xp: Any, total
         np.testing.assert_allclose(gradient, (p - t) / 3, rtol=0, atol=close)
 
 
-def test_a_row_of_categorical_targets_that_are_all_0_counts_for_nothing(xp: Any) -> None:
+def test_a_categorical_target_row_of_zeros_adds_nothing(xp: Any) -> None:
     o, t = xp.asarray([[3.0, 1.0, -2.0], [1.0, 1.0, 0.0]]), xp.asarray(np.zeros((2, 3)))
     loss = bx.losses.categorical_cross_entropy
     assert xp.host(loss.value(o, t)).tolist() == [0.0, 0.0]
@@ -161,7 +161,7 @@ def test_a_row_of_categorical_targets_that_are_all_0_counts_for_nothing(xp: Any)
 
 
 @every_loss
-def test_a_loss_is_a_mean_over_outputs_save_for_the_sum_over_classes(xp: Any, loss: Loss) -> None:
+def test_a_loss_is_a_mean_over_outputs_except_for_the_sum_over_classes(xp: Any, loss: Loss) -> None:
     o, t = np.random.default_rng(7).normal(size=(4, 3)), _targets(loss, (4, 3))
     once = xp.host(loss.value(xp.asarray(o), xp.asarray(t)))
     twice = xp.host(
@@ -192,7 +192,7 @@ def test_a_gradient_agrees_with_the_complex_step(xp: Any, loss: Loss) -> None:
 
 @pytest.mark.float64
 @pytest.mark.parametrize("name", ["binary_cross_entropy", "categorical_cross_entropy"])
-def test_the_complex_step_sees_every_digit_of_a_confident_gradient(xp: Any, name: str) -> None:
+def test_the_complex_step_has_every_digit_of_a_confident_gradient(xp: Any, name: str) -> None:
     """Entry by entry, so that a gradient check of a trained network does not call it wrong."""
     o = np.asarray([[40.0, -5.0, 3.0, -30.0], [-8.0, -9.0, -40.0, 20.0], [25.0, -25.0, 0.5, -60.0]])
     t = np.asarray([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0]])
@@ -245,7 +245,7 @@ def test_a_stack_gives_each_member_what_it_gives_alone(xp: Any, loss: Loss) -> N
 
 
 @every_loss
-def test_nothing_given_is_written_to(loss: Loss) -> None:
+def test_no_argument_is_written_to(loss: Loss) -> None:
     o, t = np.random.default_rng(10).normal(size=(4, 3)), _targets(loss, (4, 3))
     o.flags.writeable = t.flags.writeable = False
     loss.value(o, t)
@@ -271,14 +271,14 @@ def test_the_links_are_exp_the_sigmoid_the_softmax_or_nothing(xp: Any) -> None:
         xp.assert_equal(LOSSES[name].link(xp.asarray(o)), o.astype(xp.dtype))
 
 
-def test_the_absolute_error_has_no_slope_at_its_kink(xp: Any) -> None:
+def test_the_absolute_error_has_slope_0_at_its_kink(xp: Any) -> None:
     o = xp.asarray([[1.0, 2.0]])
     assert xp.host(bx.losses.mean_absolute_error.gradient(o, o)).tolist() == [[0.0, 0.0]]
 
 
 @pytest.mark.installed
 @pytest.mark.parametrize("delta", [0.3, 1.0, 4.0])
-def test_huber_with_a_delta_is_pytorchs(delta: float) -> None:
+def test_huber_with_a_delta_equals_pytorchs(delta: float) -> None:
     torch = pytest.importorskip("torch")
     o, t = np.random.default_rng(11).normal(0.0, 3.0, (2, 50, 1))
     outputs = torch.tensor(o, requires_grad=True)
@@ -290,19 +290,19 @@ def test_huber_with_a_delta_is_pytorchs(delta: float) -> None:
 
 
 @pytest.mark.parametrize("delta", [0.0, -1.0, math.inf])
-def test_a_delta_is_above_0(delta: float) -> None:
+def test_a_delta_of_0_or_less_is_an_error(delta: float) -> None:
     with pytest.raises(ValueError, match=r"delta must be (finite and )?> 0"):
         bx.losses.huber_with(delta)
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_loss_is_reached_by_its_name_and_survives_pickling(name: str) -> None:
+def test_a_loss_is_found_by_its_name_and_survives_pickling(name: str) -> None:
     loss = getattr(bx.losses, name)
     assert loss is LOSSES[name]
     assert pickle.loads(pickle.dumps(loss)) == loss  # noqa: S301
 
 
-def test_a_loss_of_ones_own_needs_no_link(xp: Any) -> None:
+def test_a_custom_loss_needs_no_link(xp: Any) -> None:
     fourth = bx.Loss(
         value=lambda o, t: ((o - t) ** 4)[..., 0], gradient=lambda o, t: 4 * (o - t) ** 3
     )
@@ -316,7 +316,9 @@ def test_a_loss_of_ones_own_needs_no_link(xp: Any) -> None:
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", LOSSES)
-def test_value_and_gradient_at_once_are_those_one_by_one(xp: Any, name: str, dtype: str) -> None:
+def test_value_and_gradient_together_equal_the_separate_calls(
+    xp: Any, name: str, dtype: str
+) -> None:
     generator, loss = np.random.default_rng(4), LOSSES[name]
     o = xp.asarray(10.0 * generator.normal(size=(2, 5, 3)), dtype=dtype)
     t = xp.asarray(np.eye(3)[generator.integers(0, 3, 5)], dtype=dtype)
@@ -329,14 +331,14 @@ def test_value_and_gradient_at_once_are_those_one_by_one(xp: Any, name: str, dty
         np.testing.assert_allclose(xp.host(gradient), shared, **close)
 
 
-def test_a_loss_whose_gradient_is_replaced_has_that_one() -> None:
+def test_a_loss_with_a_replaced_gradient_uses_it() -> None:
     o, t = np.ones((2, 3)), np.zeros((2, 3))
     for name in ("mean_squared_error", "categorical_cross_entropy"):
         other = dataclasses.replace(LOSSES[name], gradient=lambda o, t: 7.0 * o)
         assert np.all(value_and_gradient(other, o, t, 2.0)[1] == 14.0)
 
 
-def test_a_loss_of_each_output_of_ones_own_is_their_mean(xp: Any) -> None:
+def test_a_custom_loss_of_each_output_is_their_mean(xp: Any) -> None:
     fourth = over_outputs(lambda o, t: ((o - t) ** 4, 4 * (o - t) ** 3))
     o, t = xp.asarray([[3.0, 1.0]]), xp.asarray([[1.0, 0.0]])
     assert xp.host(fourth.value(o, t)).tolist() == [8.5]

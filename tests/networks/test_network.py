@@ -18,7 +18,7 @@ from backprop_xp.networks.losses import LOSSES
 from backprop_xp.networks.objective import Views, loss_and_gradient_of, loss_of
 from backprop_xp.networks.random_bits import as_key, fold_in
 from tests.helpers import compiled, thorough
-from tests.own import Factors, every_kind, some_rows, some_theta
+from tests.user_layers import Factors, every_kind, some_rows, some_theta
 
 # A function and its exact derivative differ by a few roundings, 2e-16 each.
 ROUNDING = 1e-13
@@ -146,7 +146,7 @@ def test_a_row_of_weight_0_that_overflows_is_left_out(xp: Any, loss: str, stacke
         np.testing.assert_allclose(one, xp.host(other), atol=xp.rounding(ROUNDING))
 
 
-def test_a_batch_whose_weights_are_all_0_leaves_the_penalty_alone(xp: Any) -> None:
+def test_a_batch_whose_weights_are_all_0_has_only_the_penalty(xp: Any) -> None:
     network = bx.mlp([N_IN, N_OUT], l2=0.5)
     theta, x, y, _ = _case(xp, network)
     value, gradient = network.loss_and_gradient(theta, x, y, sample_weight=[0] * BATCH)
@@ -179,7 +179,7 @@ def test_a_prediction_is_the_link_of_the_outputs_in_batches_of_any_size(
 
 
 @pytest.mark.parametrize("stack", [(), (2, 2)])
-def test_a_prediction_of_many_rows_is_made_of_some_at_a_time(stack: tuple[int, ...]) -> None:
+def test_a_prediction_of_many_rows_runs_in_pieces(stack: tuple[int, ...]) -> None:
     seen = []
 
     class Counting(bx.Dropout):
@@ -195,7 +195,7 @@ def test_a_prediction_of_many_rows_is_made_of_some_at_a_time(stack: tuple[int, .
     assert seen == [at_once] * full + [rest]
 
 
-def test_a_prediction_holds_one_layers_arrays_of_some_rows_at_a_time() -> None:
+def test_a_prediction_needs_memory_for_one_layer_of_one_piece() -> None:
     width, rows = 200, 500
     network = bx.mlp([2, width, width, width, 1])
     theta, x = network.initialize(backend="numpy"), np.ones((10_000, 2))
@@ -269,7 +269,7 @@ def test_a_stack_matches_its_networks_one_by_one(
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
-def test_a_poisoned_member_leaves_the_others_as_they_were(xp: Any, poison: float) -> None:
+def test_a_network_of_nan_or_inf_does_not_change_the_others(xp: Any, poison: float) -> None:
     network = every_kind()
     theta, x, y, weight = _case(xp, network, (4,))
     poisoned = np.array(xp.host(theta))
@@ -308,7 +308,7 @@ def test_float32_stays_float32(xp: Any, loss: str) -> None:
         _close(xp.host(single), xp.host(double).astype(np.float32), 30 * FLOAT32_ROUNDING)
 
 
-def test_integers_booleans_and_lists_are_taken_as_numbers_of_thetas_precision(xp: Any) -> None:
+def test_integers_booleans_and_lists_are_converted_to_thetas_precision(xp: Any) -> None:
     network = bx.mlp([2, 3, 1], hidden="tanh", loss="binary_cross_entropy")
     theta = xp.asarray(some_theta(network), dtype="float32")
     x, y, weight = [[0, 1], [1, 1], [1, 0]], [[True], [False], [True]], [1, 2, 1]
@@ -322,7 +322,7 @@ def test_integers_booleans_and_lists_are_taken_as_numbers_of_thetas_precision(xp
             xp.assert_equal(one, other)
 
 
-def test_a_vjp_takes_lists_and_integers(xp: Any) -> None:
+def test_a_vjp_accepts_lists_and_integers(xp: Any) -> None:
     gradient, x_gradient = bx.mlp([2, 1]).vjp(xp.asarray([1.0, 2.0, 3.0]), [[4, 5]], [[10]])
     assert xp.host(gradient).tolist() == [40.0, 50.0, 10.0]
     assert xp.host(x_gradient).tolist() == [[10.0, 20.0]]
@@ -379,7 +379,7 @@ def test_describe_is_a_table_of_layers_shapes_and_parameters() -> None:
     assert len({len(line) for line in lines}) == 1
 
 
-def test_a_member_depends_on_the_seed_and_its_place_alone(xp: Any) -> None:
+def test_a_networks_theta_depends_only_on_the_seed_and_its_position(xp: Any) -> None:
     network = every_kind()
     alone, four, six = (
         xp.host(xp.initialize(network, 5, stack=stack)) for stack in ((), 4, (2, 3))
@@ -415,7 +415,7 @@ def test_each_layer_draws_by_its_own_initializers(xp: Any) -> None:
 
 @pytest.mark.float64
 @pytest.mark.usefixtures("full_precision")
-def test_a_layer_of_ones_own_works_in_a_network_and_in_a_residual(xp: Any) -> None:
+def test_a_custom_layer_works_in_a_network_and_in_a_residual(xp: Any) -> None:
     layers = [Factors(N_IN), bx.Residual(Factors(N_IN), bx.Activate("tanh")), bx.Dense(N_IN, N_OUT)]
     network = bx.Network(layers, "mean_squared_error", l2=0.1)
     assert xp.initialize(network).shape == (2 * N_IN + N_IN * N_OUT + N_OUT,)
@@ -425,7 +425,7 @@ def test_a_layer_of_ones_own_works_in_a_network_and_in_a_residual(xp: Any) -> No
     _close(xp.host(network.loss_and_gradient(theta, x, y)[1]), slopes, ROUNDING)
 
 
-def test_an_input_gradient_is_computed_only_where_it_is_asked_for(xp: Any) -> None:
+def test_an_input_gradient_is_computed_only_where_it_is_needed(xp: Any) -> None:
     """Not for the first layer that has parameters, whatever stands before it."""
     first, second = Factors(N_IN), Factors(N_IN)
     before = [bx.Activate("tanh"), bx.Dropout(0.5)]
@@ -445,7 +445,7 @@ def test_mlp_is_dense_layers_with_their_activations() -> None:
     )
 
 
-def test_mlp_norms_then_activates_then_drops_and_leaves_the_outputs_alone() -> None:
+def test_mlp_applies_norm_activation_and_dropout_in_order_and_none_to_the_outputs() -> None:
     network = bx.mlp([4, 3, 1], dropout=0.2, layer_norm=True, l2=0.5, initializer="he_normal")
     layers = [
         bx.Dense(4, 3, initializer="he_normal"),
@@ -457,7 +457,7 @@ def test_mlp_norms_then_activates_then_drops_and_leaves_the_outputs_alone() -> N
     assert network == bx.Network(layers, "mean_squared_error", l2=0.5)
 
 
-def test_names_and_objects_are_the_same_to_mlp() -> None:
+def test_mlp_accepts_names_and_objects_alike() -> None:
     names = {"hidden": "gelu", "output": "tanh", "loss": "huber", "initializer": "he_normal"}
     tables = {"hidden": bx.activations, "output": bx.activations, "loss": bx.losses}
     objects = {key: getattr(tables.get(key, bx.initializers), name) for key, name in names.items()}
@@ -465,7 +465,7 @@ def test_names_and_objects_are_the_same_to_mlp() -> None:
 
 
 @pytest.mark.parametrize("initializer", [*INITIALIZERS, bx.initializers.uniform(-1.0, 1.0)])
-def test_a_network_survives_pickling_as_an_equal(initializer: Any) -> None:
+def test_an_unpickled_network_is_equal(initializer: Any) -> None:
     options = {"dropout": 0.1, "layer_norm": True, "loss": "poisson", "initializer": initializer}
     network = bx.mlp([3, 4, 2], l2=0.1, **options)
     copy = pickle.loads(pickle.dumps(network))  # noqa: S301
@@ -474,7 +474,7 @@ def test_a_network_survives_pickling_as_an_equal(initializer: Any) -> None:
     assert copy == network
 
 
-def test_networks_that_differ_in_anything_are_not_equal_and_none_can_be_changed() -> None:
+def test_different_networks_are_not_equal_and_a_network_is_immutable() -> None:
     options: list[dict[str, Any]] = [{}, {"hidden": "tanh"}, {"loss": "huber"}, {"l2": 0.1}]
     networks = [bx.mlp([2, 4, 1]), *(bx.mlp([2, 3, 1], **given) for given in options)]
     assert len(set(networks)) == len(networks)
@@ -484,7 +484,7 @@ def test_networks_that_differ_in_anything_are_not_equal_and_none_can_be_changed(
     assert isinstance(bx.Network([bx.Dense(2, 1)], "huber").layers, tuple)
 
 
-def test_nothing_given_is_written_to(xp: Any) -> None:
+def test_no_argument_is_written_to(xp: Any) -> None:
     network = every_kind()
     arrays = [some_theta(network, (4,)), *some_rows()]
     before = [array.copy() for array in arrays]
@@ -555,7 +555,7 @@ def _ones(*shape: int, dtype: Any = np.float64) -> np.ndarray:
         ),
     ],
 )
-def test_an_argument_that_does_not_fit_is_refused_by_name(
+def test_an_invalid_argument_is_an_error_that_names_it(
     xp: Any, given: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -579,7 +579,7 @@ def _dtype_there(value: np.ndarray) -> str:
 
 @pytest.mark.float64
 @pytest.mark.parametrize("name", ["x", "y", "sample_weight", "l2"])
-def test_two_floating_precisions_are_never_mixed(xp: Any, name: str) -> None:
+def test_two_floating_precisions_together_are_an_error(xp: Any, name: str) -> None:
     values = {"x": X, "y": Y, "sample_weight": [1.0, 1.0], "l2": 0.1}
     narrow = xp.asarray(values[name], dtype="float32")
     message = rf"{name} is .*float32, but theta is .*float64.*bx\.asarray"
@@ -615,7 +615,7 @@ def _entrances(kind: Any) -> dict[str, Callable[[], Any]]:
 
 @pytest.mark.parametrize("kind", [np.float16, np.longdouble])
 @pytest.mark.parametrize("entrance", _entrances(np.float64))
-def test_what_is_neither_float32_nor_float64_is_refused_everywhere(
+def test_other_precisions_than_float32_and_float64_are_an_error_everywhere(
     nothing_chosen: None, entrance: str, kind: Any
 ) -> None:
     for dtype in (np.float32, np.float64):
@@ -629,7 +629,9 @@ def test_what_is_neither_float32_nor_float64_is_refused_everywhere(
 
 
 @pytest.mark.parametrize("name", ["x", "y", "sample_weight", "rng"])
-def test_an_array_of_another_library_is_refused_with_the_repairing_call(xp: Any, name: str) -> None:
+def test_an_array_of_another_library_is_an_error_with_the_call_that_moves_it(
+    xp: Any, name: str
+) -> None:
     other = "array-api-strict" if xp.name == "numpy" else "numpy"
     if other != "numpy":
         pytest.importorskip("array_api_strict")
@@ -642,7 +644,7 @@ def test_an_array_of_another_library_is_refused_with_the_repairing_call(xp: Any,
 
 
 @pytest.mark.parametrize("name", ["x", "y", "sample_weight"])
-def test_an_array_on_another_device_is_refused_and_the_repairing_call_repairs(name: str) -> None:
+def test_an_array_on_another_device_is_an_error_with_a_call_that_moves_it(name: str) -> None:
     pytest.importorskip("array_api_strict")
     theta = CLASSIFIER.initialize(backend="array-api-strict", device="device1")
     given: dict[str, Any] = {"x": X, "y": Y, "sample_weight": [1.0, 1.0]}
@@ -680,7 +682,7 @@ def test_an_array_on_another_device_is_refused_and_the_repairing_call_repairs(na
     ],
 )  # fmt: skip
 @pytest.mark.float64
-def test_what_does_not_fit_a_method_is_refused_by_name(
+def test_an_invalid_argument_of_a_method_is_an_error_that_names_it(
     xp: Any, call: Callable[..., Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -744,7 +746,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("make", "error", "message"), REFUSED)
-def test_what_makes_no_network_is_refused(
+def test_invalid_layers_or_options_are_an_error(
     make: Callable[[], Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -766,7 +768,7 @@ def test_what_makes_no_network_is_refused(
         ({"dtype": "float23"}, ValueError, "float23.*Did you mean 'float32'"),
     ],
 )
-def test_initialize_refuses_what_is_no_seed_stack_or_precision(
+def test_an_invalid_seed_stack_or_precision_is_an_error_in_initialize(
     xp: Any, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -775,7 +777,7 @@ def test_initialize_refuses_what_is_no_seed_stack_or_precision(
 
 @pytest.mark.parametrize("behind", [[], [bx.Dropout(0.5)], [bx.Activate("identity")]])
 @pytest.mark.parametrize("loss", LINKED)
-def test_neither_a_link_nor_its_like_is_applied_to_probabilities(
+def test_an_output_of_probabilities_with_a_loss_of_logits_is_an_error(
     loss: str, behind: list[Any]
 ) -> None:
     for output in LINKED.values():
@@ -831,7 +833,7 @@ def _with_layers_of_ones_own(fault: str = "") -> bx.Network:
     ("stack", "strength", "own"),
     [((), None, False), ((), 0.3, True), ((2,), "array", True), ((2, 3), "array", False)],
 )
-def test_a_gradient_written_into_its_place_is_the_one_that_is_joined(
+def test_a_gradient_written_into_its_slice_equals_the_joined_one(
     xp: Any, stack: tuple[int, ...], strength: Any, own: bool, dtype: str, monkeypatch: Any
 ) -> None:
     if xp.name == "jax":
@@ -853,7 +855,7 @@ def test_a_gradient_written_into_its_place_is_the_one_that_is_joined(
     xp.assert_equal(value, loss_of(network, theta, rows, strength))
 
 
-def test_a_network_is_random_where_a_layer_is_and_only_such_layers_have_a_key(xp: Any) -> None:
+def test_a_network_with_a_random_layer_is_random_and_only_such_layers_get_a_key(xp: Any) -> None:
     dense, own, denying = bx.Dense(4, 4), Factors(), Factors()
     denying.is_random = False  # type: ignore[attr-defined]
     nested = bx.Residual(bx.Residual(bx.Dropout(0.1)))
@@ -872,7 +874,7 @@ def test_a_network_is_random_where_a_layer_is_and_only_such_layers_have_a_key(xp
 
 
 @pytest.mark.parametrize("method", ["forward", "backward"])
-def test_an_error_names_the_layer_it_was_raised_in(xp: Any, method: str) -> None:
+def test_an_error_names_the_layer_that_raised_it(xp: Any, method: str) -> None:
     network = _with_layers_of_ones_own(method)
     x, y = xp.put(*some_rows()[:2])
     with pytest.raises(ArithmeticError, match="no luck") as caught:
@@ -891,7 +893,7 @@ def test_an_error_names_the_layer_it_was_raised_in(xp: Any, method: str) -> None
         ("none", r"0 gradients, but one for each of its parameters \('weights',\)"),
     ],
 )
-def test_a_gradient_of_another_shape_than_expected_is_refused(
+def test_a_gradient_of_the_wrong_shape_is_an_error(
     xp: Any, fault: str, message: str, by_vjp: bool
 ) -> None:
     network = _with_layers_of_ones_own(fault)
@@ -902,7 +904,7 @@ def test_a_gradient_of_another_shape_than_expected_is_refused(
     assert caught.value.__notes__[0] == "In layers[1] (Faulty).backward."
 
 
-def test_a_layer_that_writes_its_gradient_elsewhere_is_not_believed(xp: Any) -> None:
+def test_a_layer_that_does_not_write_into_its_slice_is_an_error(xp: Any) -> None:
     class Forgetful(Factors):
         """It says that it writes its gradient into place, and returns another array."""
 
@@ -937,7 +939,7 @@ MSE = bx.losses.mean_squared_error
         ("gradient", bx.losses.over_outputs(lambda o, t: ((o - t) ** 2, _first_slopes(o, t)))),
     ],
 )
-def test_what_a_loss_of_ones_own_returns_in_another_shape_is_refused(
+def test_a_result_of_the_wrong_shape_from_a_custom_loss_is_an_error(
     xp: Any, part: str, loss: bx.Loss
 ) -> None:
     network = bx.mlp([3, 2], loss=loss)
@@ -951,7 +953,7 @@ def test_what_a_loss_of_ones_own_returns_in_another_shape_is_refused(
             call(*given)
 
 
-def test_targets_are_checked_where_no_layer_says_its_width(xp: Any) -> None:
+def test_targets_are_checked_where_no_layer_declares_its_width(xp: Any) -> None:
     network = bx.Network([Factors()], "huber")
     theta, x, y = xp.initialize(network), *xp.put(_ones(5, 4), _ones(5, 3))
     assert network.loss(theta, x, x).shape == ()

@@ -59,7 +59,7 @@ def as_key(xp: Any, key: Any, *stack: int) -> Any:
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_bits_are_those_of_an_independent_implementation(xp: Any, key: int) -> None:
+def test_bits_equal_those_of_an_independent_implementation(xp: Any, key: int) -> None:
     drawn = random_bits.bits(key, 37, 23, **place_of(xp))
     assert drawn.dtype == xp.namespace.int32
     np.testing.assert_array_equal(xp.host(drawn), reference_bits(key, 37, 23))
@@ -69,7 +69,7 @@ def test_bits_are_those_of_an_independent_implementation(xp: Any, key: int) -> N
 
 
 @pytest.mark.parametrize("stack", [(5,), (1, 5), (5, 1)])
-def test_an_array_of_keys_draws_what_each_key_draws(xp: Any, stack: tuple[int, ...]) -> None:
+def test_an_array_of_keys_draws_the_bits_of_each_key(xp: Any, stack: tuple[int, ...]) -> None:
     drawn = random_bits.bits(keys_of(xp, np.reshape(KEYS, stack)), 7, 9, **place_of(xp))
     assert drawn.shape == (*stack, 7, 9)
     expected = np.stack([reference_bits(key, 7, 9) for key in KEYS])
@@ -77,7 +77,7 @@ def test_an_array_of_keys_draws_what_each_key_draws(xp: Any, stack: tuple[int, .
 
 
 @pytest.mark.parametrize("index", [0, 1, 7, 100_000])
-def test_folding_in_is_the_same_for_ints_and_arrays(xp: Any, index: int) -> None:
+def test_fold_in_is_the_same_for_integers_and_arrays(xp: Any, index: int) -> None:
     expected = [reference_fold_in(key, index) for key in KEYS]
     assert [random_bits.fold_in(key, index) for key in KEYS] == expected
     folded = random_bits.fold_in(keys_of(xp, KEYS), index)
@@ -85,7 +85,7 @@ def test_folding_in_is_the_same_for_ints_and_arrays(xp: Any, index: int) -> None
     np.testing.assert_array_equal(xp.host(folded)[:, 0, 0], expected)
 
 
-def test_a_mask_is_the_bits_at_or_above_the_rate(xp: Any) -> None:
+def test_a_mask_is_true_for_bits_at_or_above_the_rate(xp: Any) -> None:
     mask = random_bits.keep_mask(3, 0.25, 40, 30, **place_of(xp))
     assert mask.dtype == xp.namespace.bool
     np.testing.assert_array_equal(xp.host(mask), reference_bits(3, 40, 30) >= 2**29)
@@ -111,14 +111,14 @@ def test_an_array_of_keys_may_be_of_any_integer_dtype(xp: Any, dtype: str) -> No
     np.testing.assert_array_equal(xp.host(made)[:, 0, 0], np.array(given) & POSITIVE)
 
 
-def test_one_network_takes_an_array_of_one_key(xp: Any) -> None:
+def test_one_network_accepts_an_array_of_one_key(xp: Any) -> None:
     key = as_key(xp, xp.asarray([[7]], dtype=None))
     drawn = random_bits.bits(key, 4, 5, **place_of(xp))
     np.testing.assert_array_equal(xp.host(drawn), reference_bits(7, 4, 5))
 
 
 @pytest.mark.parametrize("key", [1.0, True, "1", [1], np.random.default_rng(0)])
-def test_what_is_no_integer_is_a_type_error(xp: Any, key: Any) -> None:
+def test_a_key_that_is_no_integer_is_a_type_error(xp: Any, key: Any) -> None:
     with pytest.raises(TypeError, match="rng must be an integer"):
         as_key(xp, key)
     with pytest.raises(TypeError, match=r"rng must be an int or an array of integers.*float32"):
@@ -126,7 +126,7 @@ def test_what_is_no_integer_is_a_type_error(xp: Any, key: Any) -> None:
 
 
 @pytest.mark.parametrize("shape", [(2,), (2, 1), (1, 2, 1), (3, 1, 1), (1, 1)])
-def test_keys_of_another_shape_place_or_sign_are_a_value_error(
+def test_keys_of_the_wrong_shape_device_or_sign_are_a_value_error(
     xp: Any, shape: tuple[int, ...]
 ) -> None:
     keys = xp.asarray(np.zeros(shape, dtype=np.int32), dtype=None)
@@ -182,7 +182,7 @@ def test_neighbouring_keys_and_layers_are_independent() -> None:
         assert largest_correlation(np.stack(drawn)) < SIGMAS
 
 
-def test_folding_gives_keys_that_differ_from_each_other_and_from_where_they_came() -> None:
+def test_folded_keys_differ_from_each_other_and_from_their_source() -> None:
     folded = {
         (key, index): random_bits.fold_in(key, index) for key in range(100) for index in range(50)
     }

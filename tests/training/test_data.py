@@ -36,7 +36,7 @@ def _batches(xp: Any, *arrays: Any, **options: Any) -> list[tuple[np.ndarray, ..
         ([[[0, 1], [2, 0]], [[1, 1], [0, 2]]], "int64", {}),
     ],
 )
-def test_one_hot_has_a_1_at_each_label_and_keeps_the_labels_dtype_and_place(
+def test_one_hot_has_a_1_at_each_label_and_keeps_dtype_and_device(
     xp: Any, labels: Any, dtype: str, options: dict[str, int]
 ) -> None:
     given = xp.asarray(labels, dtype=dtype)
@@ -47,13 +47,13 @@ def test_one_hot_has_a_1_at_each_label_and_keeps_the_labels_dtype_and_place(
         assert actual.dtype == given.dtype
 
 
-def test_one_hot_takes_booleans_and_lists(xp: Any) -> None:
+def test_one_hot_accepts_booleans_and_lists(xp: Any) -> None:
     xp.assert_equal(bx.data.one_hot(xp.asarray([True, False], dtype=None)), [[0, 1], [1, 0]])
     assert np.array_equal(bx.data.one_hot([1, 0]), [[0, 1], [1, 0]])
 
 
 @pytest.mark.parametrize("smoothing", [0.1, 1])
-def test_smoothing_gives_a_share_of_each_1_to_all_classes_alike(xp: Any, smoothing: float) -> None:
+def test_smoothing_gives_every_class_an_equal_share_of_each_1(xp: Any, smoothing: float) -> None:
     labels = xp.asarray(LABELS, dtype=None)
     actual = bx.data.one_hot(labels, smoothing=smoothing)
     assert actual.dtype == xp.selection.backend.default_dtype(bx.backends.device_of(labels))
@@ -63,12 +63,12 @@ def test_smoothing_gives_a_share_of_each_1_to_all_classes_alike(xp: Any, smoothi
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.1])
-def test_smoothing_is_a_share(smoothing: float) -> None:
+def test_a_smoothing_outside_0_to_1_is_an_error(smoothing: float) -> None:
     with pytest.raises(ValueError, match="smoothing must be >= 0 and <= 1"):
         bx.data.one_hot(LABELS, smoothing=smoothing)
 
 
-def test_standardize_is_scikit_learns(xp: Any) -> None:
+def test_standardize_equals_scikit_learns(xp: Any) -> None:
     preprocessing = pytest.importorskip("sklearn.preprocessing")
     table = _table()
     table[:, 1] = 3.0
@@ -79,7 +79,7 @@ def test_standardize_is_scikit_learns(xp: Any) -> None:
     xp.assert_close(actual.scale, scaler.scale_[None], ROUNDING)
 
 
-def test_other_rows_are_standardised_beside_the_training_rows(xp: Any) -> None:
+def test_other_rows_are_standardized_by_the_training_rows(xp: Any) -> None:
     table, others = _table(), _table(4) + 1.0
     train = bx.data.standardize(xp.asarray(table))
     test = bx.data.standardize(xp.asarray(others), mean=train.mean, scale=train.scale)
@@ -102,14 +102,14 @@ def test_a_constant_feature_becomes_0(xp: Any, dtype: str, value: float, rows: i
 
 
 @pytest.mark.float64
-def test_a_feature_that_varies_a_little_is_not_taken_for_constant(xp: Any) -> None:
+def test_a_feature_that_varies_little_is_not_constant(xp: Any) -> None:
     table = 1.0 + 1e-9 * _table()
     x = xp.host(bx.data.standardize(xp.asarray(table)).x)
     # The deviations are 1e-9 of the values, so 7 of 16 digits are left of them.
     np.testing.assert_allclose(np.std(x, axis=0), 1.0, rtol=1e-6)
 
 
-def test_nan_stays_in_its_feature(xp: Any) -> None:
+def test_a_nan_affects_only_its_feature(xp: Any) -> None:
     table = _table()
     clean = bx.data.standardize(xp.asarray(table.copy()))
     table[3, 1] = np.nan
@@ -118,7 +118,7 @@ def test_nan_stays_in_its_feature(xp: Any) -> None:
     assert np.array_equal(xp.host(dirty.x)[:, ::2], xp.host(clean.x)[:, ::2])
 
 
-def test_integers_are_standardised_as_floating_numbers_and_float32_stays(xp: Any) -> None:
+def test_integers_are_standardized_as_floating_numbers_and_float32_stays(xp: Any) -> None:
     actual = bx.data.standardize(xp.asarray([[1, 5], [3, 5]], dtype="int32"))
     xp.assert_equal(actual.x, [[-1.0, 0.0], [1.0, 0.0]])
     assert actual.x.dtype == xp.selection.backend.default_dtype(xp.selection.device)
@@ -126,13 +126,13 @@ def test_integers_are_standardised_as_floating_numbers_and_float32_stays(xp: Any
         assert array.dtype == xp.namespace.float32
 
 
-def test_standardize_writes_to_nothing() -> None:
+def test_standardize_writes_to_no_argument() -> None:
     table = _table()
     table.flags.writeable = False
     bx.data.standardize(table)
 
 
-def test_split_gives_training_rows_then_test_rows_of_each_array(xp: Any) -> None:
+def test_split_returns_training_rows_then_test_rows_of_each_array(xp: Any) -> None:
     x, y = _table().astype(xp.dtype), np.arange(11)
     parts = bx.data.split(xp.asarray(x), xp.asarray(y, dtype=None), test_size=3)
     x_train, x_test, y_train, y_test = (xp.host(part) for part in parts)
@@ -152,7 +152,7 @@ def test_a_test_size_is_a_share_rounded_up_or_a_count(test_size: Any, expected: 
     assert (len(train), len(test)) == (11 - expected, expected)
 
 
-def test_split_shuffles_and_depends_on_the_seed_alone(xp: Any) -> None:
+def test_split_shuffles_and_depends_only_on_the_seed(xp: Any) -> None:
     def rows(seed: int) -> list[int]:
         parts = bx.data.split(xp.asarray(np.arange(50), dtype=None), seed=seed)
         return [int(row) for part in parts for row in xp.host(part)]
@@ -198,7 +198,7 @@ def test_rows_go_where_they_do_on_numpy(xp: Any, seed: int, epoch: int) -> None:
         np.testing.assert_array_equal(xp.host(actual), expected, strict=True)
 
 
-def test_rows_are_split_and_batched_where_a_device_keeps_no_64_bit_numbers() -> None:
+def test_rows_are_split_and_batched_on_a_device_without_64_bit_numbers() -> None:
     pytest.importorskip("array_api_strict")
     choice = {"backend": "array-api-strict", "device": "no_x64"}
     x = bx.asarray(_table(), **choice)
@@ -287,14 +287,12 @@ def _batched(batch_size: Any, **options: int) -> Any:
 
 
 @pytest.mark.parametrize(("call", "error", "message"), REFUSED)
-def test_what_cannot_be_prepared_is_refused(
-    call: Callable[[], Any], error: Any, message: str
-) -> None:
+def test_invalid_data_is_an_error(call: Callable[[], Any], error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         call()
 
 
 @pytest.mark.parametrize("wrong", ["no", 0, None])
-def test_minibatches_take_no_other_value_for_a_boolean(wrong: Any) -> None:
+def test_minibatches_accept_only_booleans_for_shuffle(wrong: Any) -> None:
     with pytest.raises(TypeError, match="shuffle must be True or False"):
         bx.data.minibatches(np.ones((3, 1)), batch_size=2, shuffle=wrong)

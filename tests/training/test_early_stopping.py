@@ -40,7 +40,7 @@ def _factors(watched: list[float], factor: float, patience: int, min_delta: floa
 
 
 @pytest.mark.parametrize("stack", [(), (3,)])
-def test_a_rate_below_the_final_one_is_not_raised_to_it(xp: Any, stack: Any) -> None:
+def test_a_rate_below_the_final_rate_is_not_raised(xp: Any, stack: Any) -> None:
     """Each update of SGD along a gradient of 1 is its rate."""
     network = bx.Network([bx.Dense(1, 1)], bx.Loss(lambda o, t: o[..., 0], lambda o, t: o**0))
     rate = bx.schedules.plateau(bx.schedules.warmup(0.1, 5), final=0.05, factor=0.5, patience=50)
@@ -70,7 +70,7 @@ def test_each_network_slows_down_after_its_own_epochs_without_gain(
         assert seen[-1] < seen[1]
 
 
-def test_the_rate_that_a_plateau_lowered_is_the_updates(xp: Any) -> None:
+def test_updates_use_the_rate_that_a_plateau_lowered(xp: Any) -> None:
     """Against a training whose rates are known beforehand: the factors that were seen."""
     case, options = _case(xp, final=0.2)
     states = [s.slowed.factor for s in bx.train(*case, **options)]
@@ -92,7 +92,7 @@ def test_a_stack_slows_down_as_its_networks_one_by_one(xp: Any) -> None:
         )
 
 
-def test_a_plateau_is_taken_up_with_what_it_remembers(xp: Any) -> None:
+def test_a_resumed_training_keeps_the_plateaus_state(xp: Any) -> None:
     case, options = _case(xp, (3,))
     whole = bx.fit(*case, **options)
     for epochs in range(1, EPOCHS, 3):
@@ -101,7 +101,7 @@ def test_a_plateau_is_taken_up_with_what_it_remembers(xp: Any) -> None:
         assert np.array_equal(xp.host(whole.theta), xp.host(resumed.theta))
 
 
-def test_the_training_loss_is_watched_where_there_is_nothing_else(xp: Any) -> None:
+def test_a_plateau_watches_the_training_loss_by_default(xp: Any) -> None:
     case, options = _case(xp)
     options |= {"validation": None, "metrics": None, "batch_size": None}
     states = [(s.loss, s.slowed) for s in bx.train(*case, **options)]
@@ -111,7 +111,7 @@ def test_the_training_loss_is_watched_where_there_is_nothing_else(xp: Any) -> No
     assert float(states[-2][1].score) == pytest.approx(best, rel=1e-5)
 
 
-def test_it_is_pytorchs(xp: Any) -> None:
+def test_a_plateau_equals_pytorchs(xp: Any) -> None:
     torch = pytest.importorskip("torch")
     case, options = _case(xp)
     kept: list[Any] = []
@@ -126,13 +126,13 @@ def test_it_is_pytorchs(xp: Any) -> None:
         assert state.slowed.factor == optimizer.param_groups[0]["lr"]
 
 
-def test_watching_what_is_not_measured_is_refused(xp: Any) -> None:
+def test_watching_an_unknown_metric_is_an_error(xp: Any) -> None:
     case, options = _case(xp, watch="accuracy")
     with pytest.raises(ValueError, match=r"plateau watches 'accuracy'.*Known: validation_loss, r2"):
         bx.fit(*case, **options)
 
 
-def test_an_update_by_hand_keeps_the_rate(xp: Any) -> None:
+def test_a_manual_update_does_not_change_the_rate(xp: Any) -> None:
     theta, gradient = xp.asarray([1.0]), xp.asarray([1.0])
     for rate in (0.25, bx.schedules.plateau(0.25)):
         optimizer = bx.SGD(rate)

@@ -94,7 +94,7 @@ def test_train_yields_a_state_for_each_epoch_when_it_is_advanced(xp: Any) -> Non
 
 
 @pytest.mark.parametrize("batch_size", [None, 4])
-def test_train_and_fit_never_write_what_they_are_given(batch_size: int | None) -> None:
+def test_train_and_fit_never_write_to_their_arguments(batch_size: int | None) -> None:
     """On NumPy, where memory can be locked."""
     network = _network(dropout=0.2, l2=0.1)
     theta, (x, y), weight = network.initialize(0, backend="numpy"), _data(), _weights()
@@ -107,7 +107,7 @@ def test_train_and_fit_never_write_what_they_are_given(batch_size: int | None) -
         bx.fit(network, theta, x, y, optimizer=optimizer, validation=held_out, **options)
 
 
-def test_two_trainings_may_advance_in_turns(xp: Any) -> None:
+def test_two_trainings_may_advance_in_turn(xp: Any) -> None:
     case, options = _case(xp), {"optimizer": bx.Adam(0.1), "epochs": 3}
     *_, (state, _) = zip(*(bx.train(*case, **options) for _ in range(2)), strict=True)
     xp.assert_equal(state.theta, _trained(xp, *case, **options))
@@ -130,12 +130,12 @@ def _turned(epoch: int) -> np.ndarray:
         (lambda epoch: np.arange(ROWS) - 1, "without row 10"),
     ],
 )
-def test_an_order_of_ones_own_has_each_row_once(xp: Any, order: Any, message: str) -> None:
+def test_a_custom_order_must_have_each_row_once(xp: Any, order: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _fit(xp, shuffle=order, batch_size=4)
 
 
-def test_two_strengths_of_one_penalty_are_refused(xp: Any) -> None:
+def test_two_values_of_l2_are_an_error(xp: Any) -> None:
     with pytest.raises(ValueError, match="l2 and l2_of_sum are two strengths of one penalty"):
         _fit(xp, l2=0.1, l2_of_sum=0.1)
 
@@ -153,7 +153,7 @@ def _batches(xp: Any, arrays: Any, batch_size: int | None, epoch: int, shuffle: 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shuffle", [True, False, _turned])
 @pytest.mark.parametrize("batch_size", [None, 4, compiled(100)])
-def test_training_is_the_loop_one_would_write(
+def test_training_equals_a_loop_by_hand(
     xp: Any, batch_size: int | None, shuffle: Any, weighted: bool
 ) -> None:
     """With an order of one's own the penalty is one of the sum, too."""
@@ -260,7 +260,7 @@ def test_each_member_may_have_its_own_rows_and_learning_rate(xp: Any) -> None:
 
 
 @pytest.mark.parametrize("clip", [None, 0.1])
-def test_a_member_that_is_nan_leaves_the_others_as_they_were(xp: Any, clip: float | None) -> None:
+def test_a_network_of_nan_does_not_change_the_others(xp: Any, clip: float | None) -> None:
     network, theta, x, y = _case(xp, STACK, dropout=0.2)
     options = {
         "optimizer": bx.Adam(0.05),
@@ -297,7 +297,7 @@ def test_a_batch_whose_weights_are_all_zero_changes_nothing(xp: Any) -> None:
 # ---- clipping
 
 
-def test_clipping_bounds_each_norm_and_keeps_the_bits_of_what_is_within(xp: Any) -> None:
+def test_clipping_bounds_each_norm_and_does_not_change_smaller_gradients(xp: Any) -> None:
     gradient = np.array([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0], [-30.0, 40.0], [0.75, 1.0]])
     clipped = xp.host(clip_norm(xp.asarray(gradient), 1.0))
     xp.assert_close(clipped, [[0.6, 0.8], [0.3, 0.4], [0.0, 0.0], [-0.6, 0.8], [0.6, 0.8]])
@@ -306,7 +306,7 @@ def test_clipping_bounds_each_norm_and_keeps_the_bits_of_what_is_within(xp: Any)
 
 @pytest.mark.parametrize("size", [1e-30, 1e19, 1e30, 5e37])
 @pytest.mark.parametrize("bound", [1e-3, 100.0])
-def test_clipping_overflows_for_no_float32_gradient(xp: Any, size: float, bound: float) -> None:
+def test_clipping_does_not_overflow_in_float32(xp: Any, size: float, bound: float) -> None:
     """Squares overflow above 1e19, and of 100 entries of 5e37 the norm itself does."""
     # Of norm 10.
     direction = np.where(np.arange(100) % 3, 1.0, -1.0)
@@ -346,7 +346,7 @@ def test_validation_changes_nothing_in_the_training(xp: Any) -> None:
     xp.assert_equal(without, _trained(xp, *case, batch_size=4, validation=held_out))
 
 
-def test_callbacks_are_given_each_state_and_end_the_training_when_one_returns_true(
+def test_callbacks_get_each_state_and_one_that_returns_true_ends_the_training(
     xp: Any,
 ) -> None:
     """After all were called; one that returns False or None does not."""
@@ -373,7 +373,7 @@ def test_progress_writes_lines_of_losses_and_metrics_to_stderr(
     assert written.err.splitlines() == said
 
 
-def test_progress_of_a_training_taken_up_counts_from_its_beginning(
+def test_the_progress_of_a_resumed_training_counts_from_the_first_start(
     xp: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each fit writes the first and the last epoch that it runs itself."""
@@ -411,7 +411,7 @@ def _biases(xp: Any, result: Any) -> list[float]:
     return np.abs(xp.host(result.theta)[:, 1]).tolist()
 
 
-def test_the_led_network_goes_where_it_is_led(xp: Any) -> None:
+def test_the_bias_follows_its_prescribed_path(xp: Any) -> None:
     """The tests below hold only if this one does."""
     result = _fit_led(xp, bx.EarlyStopping(patience=99), [4.0, 2.0, 8.0, 1.0, 0.5])
     assert result.history["loss"].ravel().tolist() == [16.0, 4.0, 64.0, 1.0]
@@ -452,7 +452,7 @@ SEQUENCES: dict[str, tuple[dict[str, Any], list[list[float]], int, list[float]]]
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
-def test_training_ends_when_nothing_improved_for_the_patience(xp: Any, name: str) -> None:
+def test_training_ends_after_patience_epochs_without_improvement(xp: Any, name: str) -> None:
     options, paths, end, best = SEQUENCES[name]
     result = _fit_led(xp, bx.EarlyStopping(**options), *paths)
     assert result.epochs == end
@@ -460,7 +460,7 @@ def test_training_ends_when_nothing_improved_for_the_patience(xp: Any, name: str
     assert _biases(xp, result) == best
 
 
-def test_without_validation_the_loss_of_an_epochs_own_theta_decides(xp: Any) -> None:
+def test_without_validation_the_training_loss_after_the_epoch_decides(xp: Any) -> None:
     # After each epoch: 16, 64, 256. Before it, as the history has it, 64, 16, 64.
     path = [8.0, 4.0, 8.0, 16.0, 2.0, 1.0]
     result = _fit_led(xp, bx.EarlyStopping(patience=2), path, validation=None)
@@ -470,7 +470,7 @@ def test_without_validation_the_loss_of_an_epochs_own_theta_decides(xp: Any) -> 
 
 
 @pytest.mark.parametrize("stack", [(), (3,)])
-def test_theta_and_the_optimizers_state_are_given_back_as_they_were_at_the_best_epoch(
+def test_theta_and_the_optimizers_state_are_those_of_the_best_epoch(
     xp: Any, stack: tuple[int, ...]
 ) -> None:
     network = bx.mlp([2, 4, 1], hidden="tanh", l2=1e-3)
@@ -492,7 +492,7 @@ def test_theta_and_the_optimizers_state_are_given_back_as_they_were_at_the_best_
             assert np.array_equal(xp.host(kept)[i], then[i])
 
 
-def test_a_network_whose_loss_is_nan_only_waits(xp: Any) -> None:
+def test_a_loss_of_nan_never_improves(xp: Any) -> None:
     network, theta, optimizer = _led(xp, [8.0, 4.0, 2.0, 2.0, 2.0], [8.0] * 5)
     case = network, _with_nan(xp, theta, 1), *xp.put([[0.0]], [[0.0]])
     rule = bx.EarlyStopping(patience=1)
@@ -515,7 +515,9 @@ def _mean_error(predictions: Any, targets: Any, weights: Any) -> Any:
 
 @pytest.mark.parametrize("batch_size", [None, 4])
 @pytest.mark.parametrize("validated", [True, False])
-def test_metrics_are_of_each_epochs_theta(xp: Any, validated: bool, batch_size: int | None) -> None:
+def test_metrics_are_measured_at_each_epochs_theta(
+    xp: Any, validated: bool, batch_size: int | None
+) -> None:
     network, _, x, y = case = _case(xp, dropout=0.5)
     held_out = xp.put(*_data(6, seed=34), _weights(6))
     rows = held_out if validated else [x, y, None]
@@ -559,7 +561,7 @@ def test_early_stopping_watches_a_metric(xp: Any, mode: Any, best: float) -> Non
     assert result.state.best.epoch.tolist() == [path.index(best)]
 
 
-def test_train_stops_early_too_and_its_states_have_the_best(xp: Any) -> None:
+def test_train_stops_early_and_its_states_have_the_best_theta(xp: Any) -> None:
     network, theta, optimizer = _led(xp, [16.0, 8.0, 4.0, 4.0, 8.0, 1.0])
     options = {"epochs": 5, "early_stopping": bx.EarlyStopping(patience=2)}
     data = xp.put([[0.0]], [[0.0]])
@@ -589,7 +591,7 @@ def test_each_network_of_a_stack_may_have_its_own_penalty(xp: Any, batch_size: i
 
 @pytest.mark.parametrize("batch_size", [None, 4, 1])  # with a smaller last batch and without
 @pytest.mark.parametrize("part", [slice(None), slice(1)], ids=["one for each output", "a column"])
-def test_a_loss_that_is_not_one_number_per_sample_is_refused(
+def test_a_loss_that_is_not_one_number_per_sample_is_an_error(
     xp: Any, part: slice, batch_size: int | None
 ) -> None:
     known = LOSSES["mean_squared_error"]
@@ -600,7 +602,7 @@ def test_a_loss_that_is_not_one_number_per_sample_is_refused(
         _fit(xp, *_case(xp, loss=wrong), epochs=1, batch_size=batch_size)
 
 
-def test_an_optimiser_that_makes_another_theta_is_refused(xp: Any) -> None:
+def test_an_optimizer_that_returns_another_shape_is_an_error(xp: Any) -> None:
     class Taller:
         def initialize(self, theta: Any) -> tuple[()]:
             return ()
@@ -616,7 +618,7 @@ def test_an_optimiser_that_makes_another_theta_is_refused(xp: Any) -> None:
 
 
 @pytest.mark.parametrize("function", [bx.fit, bx.train])
-def test_the_options_can_be_looked_up_where_they_are_given(function: Any) -> None:
+def test_help_lists_the_options(function: Any) -> None:
     parameters = inspect.signature(function).parameters
     assert {"optimizer", "epochs", "batch_size", "start", "early_stopping"} <= set(parameters)
     assert parameters["batch_size"].default is None
@@ -624,7 +626,7 @@ def test_the_options_can_be_looked_up_where_they_are_given(function: Any) -> Non
 
 
 @pytest.mark.parametrize("function", [bx.fit, bx.train])
-def test_an_unknown_option_is_refused_with_the_nearest(xp: Any, function: Any) -> None:
+def test_an_unknown_option_is_an_error_with_the_nearest_name(xp: Any, function: Any) -> None:
     name, options = function.__name__, {"optimizer": bx.SGD(0.1), "epochs": 1}
     with pytest.raises(TypeError, match=f"{name} has no option 'batchsize'. Did you mean 'batch_s"):
         function(*_case(xp), batchsize=4, **options)
@@ -669,7 +671,7 @@ NOT_FINITE: list[tuple[str, list[tuple[int, ...]]]] = [
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf], ids=str)
 @pytest.mark.parametrize(("name", "places"), NOT_FINITE)
-def test_a_value_that_is_not_finite_is_refused_with_its_place(
+def test_a_value_that_is_not_finite_is_an_error_with_its_index(
     xp: Any, name: str, places: list[tuple[int, ...]], bad: float
 ) -> None:
     shapes = {"x": (ROWS, N_IN), "y": (ROWS, N_OUT), "sample_weight": (ROWS,)}
@@ -684,7 +686,7 @@ def test_a_value_that_is_not_finite_is_refused_with_its_place(
     _refuses(xp, ValueError, f"^In validation: {said}", validation=[*given.values()])
 
 
-def test_a_stacked_x_that_is_not_finite_is_refused_with_its_place(xp: Any) -> None:
+def test_a_stacked_x_that_is_not_finite_is_an_error_with_its_index(xp: Any) -> None:
     x = _holding(xp, math.nan, (1, 3, 2), shape=(2, ROWS, N_IN))
     _refuses(xp, ValueError, r"nan at x\[1, 3, 2\]", stack=2, x=x)
 
@@ -713,7 +715,7 @@ NOT_MEANT: list[tuple[Any, float, list[tuple[int, ...]], str]] = [
 
 
 @pytest.mark.parametrize(("loss", "value", "places", "said"), NOT_MEANT)
-def test_a_target_that_the_loss_cannot_mean_is_refused_with_its_place(
+def test_a_target_outside_the_losss_range_is_an_error_with_its_index(
     xp: Any, loss: Any, value: float, places: list[tuple[int, ...]], said: str
 ) -> None:
     network, wrong = _network(loss=loss), _holding(xp, value, *places)
@@ -724,7 +726,7 @@ def test_a_target_that_the_loss_cannot_mean_is_refused_with_its_place(
 
 
 @pytest.mark.parametrize("loss", [*LOSSES, OWN])
-def test_the_bounds_of_what_a_loss_can_mean_are_trained_on(xp: Any, loss: Any) -> None:
+def test_targets_at_the_bounds_of_the_losss_range_are_accepted(xp: Any, loss: Any) -> None:
     """Of a loss without bounds, any numbers; and what the rounding of float32 makes of a bound."""
     network, theta, x, _ = _case(xp, loss=loss)
     low, high = network.loss_function.targets
@@ -748,7 +750,7 @@ SHAPES: list[tuple[str, Callable[[], Any], str]] = [
 
 
 @pytest.mark.parametrize(("name", "make", "message"), SHAPES)
-def test_what_does_not_fit_is_refused(
+def test_an_invalid_argument_is_an_error(
     xp: Any, name: str, make: Callable[[], Any], message: str
 ) -> None:
     _refuses(xp, ValueError, message, **{name: xp.asarray(make())})
@@ -765,7 +767,7 @@ def test_what_does_not_fit_is_refused(
         ("mean_squared_error", np.ones(ROWS), r"column: y\[:, None\]"),
     ],
 )
-def test_targets_of_a_network_of_one_output_are_refused_with_the_way_out(
+def test_flat_targets_of_a_network_of_one_output_are_an_error_with_the_way_out(
     xp: Any, loss: str, y: Any, message: str
 ) -> None:
     network = bx.mlp([N_IN, 1], loss=loss)
@@ -774,7 +776,7 @@ def test_targets_of_a_network_of_one_output_are_refused_with_the_way_out(
 
 
 @pytest.mark.parametrize("shape", [(ROWS,), (ROWS, 1)], ids=["flat", "column"])
-def test_the_way_out_for_class_labels_leads_to_training(xp: Any, shape: tuple[int, ...]) -> None:
+def test_the_way_out_for_class_labels_works(xp: Any, shape: tuple[int, ...]) -> None:
     """The repair that the message shows is done as it says."""
     network, theta, x, _ = _case(xp, loss="binary_cross_entropy")
     y = xp.asarray(np.reshape([0, 1] * 5 + [0], shape), dtype=None)
@@ -791,14 +793,14 @@ def test_the_way_out_for_class_labels_leads_to_training(xp: Any, shape: tuple[in
     [[-1.0] + [1.0] * (ROWS - 1), [0.0] * ROWS, [[1.0] * ROWS, [0.0] * ROWS]],
     ids=["negative", "all 0", "a member's all 0"],
 )
-def test_negative_weights_or_none_above_zero_are_refused(xp: Any, weights: list[Any]) -> None:
+def test_negative_weights_or_only_zeros_are_an_error(xp: Any, weights: list[Any]) -> None:
     message, (*_, x, y) = "sample_weight must not be negative, and not all 0", _case(xp)
     _refuses(xp, ValueError, f"^{message}", stack=2, sample_weight=weights)
     _refuses(xp, ValueError, f"^In validation: {message}", stack=2, validation=(x, y, weights))
 
 
 @pytest.mark.parametrize("size", [2e38, 1e37])
-def test_weights_whose_shares_would_vanish_are_refused(xp: Any, size: float) -> None:
+def test_weights_that_are_too_large_are_an_error(xp: Any, size: float) -> None:
     """Each is finite, but not the sum of 11; or XLA flushes the inverse of that to 0."""
     network, (x, y) = _network(), xp.put(*_data(), dtype="float32")
     theta = xp.initialize(network, dtype="float32")
@@ -849,14 +851,14 @@ OPTIONS: list[tuple[dict[str, Any], Any, str]] = [
 
 
 @pytest.mark.parametrize(("options", "error", "message"), OPTIONS)
-def test_an_impossible_option_is_refused_by_name(
+def test_an_impossible_option_is_an_error_that_names_it(
     xp: Any, options: dict[str, Any], error: Any, message: str
 ) -> None:
     _refuses(xp, error, message, **options)
 
 
 @pytest.mark.parametrize("wrong", [-0.1, math.nan, math.inf])
-def test_a_penalty_of_a_stack_is_held_to_the_bounds_of_a_number(xp: Any, wrong: float) -> None:
+def test_an_l2_array_with_an_impossible_entry_is_an_error(xp: Any, wrong: float) -> None:
     l2 = xp.asarray([0.1, wrong, 0.1])
     _refuses(xp, ValueError, r"^l2\[1\] must be ", stack=STACK, l2=l2)
 
@@ -872,7 +874,7 @@ def test_a_penalty_of_a_stack_is_held_to_the_bounds_of_a_number(xp: Any, wrong: 
         ({"restore_best": "no"}, TypeError, "restore_best must be True or False, not 'no'"),
     ],
 )
-def test_impossible_early_stopping_is_refused_by_name(
+def test_impossible_early_stopping_is_an_error_that_names_it(
     options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -909,7 +911,7 @@ def test_impossible_early_stopping_is_refused_by_name(
         ),
     ],
 )
-def test_what_code_of_ones_own_cannot_return_is_refused_by_its_place(
+def test_an_impossible_result_of_custom_code_is_an_error_that_names_it(
     xp: Any, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -924,7 +926,7 @@ def test_a_callback_may_end_the_training_by_a_comparison_of_losses(xp: Any, boun
 
 @pytest.mark.float64
 @pytest.mark.parametrize("name", ["x", "y", "sample_weight"])
-def test_another_precision_is_refused_with_the_cast_that_repairs_it(xp: Any, name: str) -> None:
+def test_another_precision_is_an_error_with_the_cast_that_repairs_it(xp: Any, name: str) -> None:
     shapes = {"x": (ROWS, N_IN), "y": (ROWS, N_OUT), "sample_weight": (ROWS,)}
     array = xp.asarray(np.ones(shapes[name]), dtype="float32")
     message = (
@@ -933,12 +935,12 @@ def test_another_precision_is_refused_with_the_cast_that_repairs_it(xp: Any, nam
     _refuses(xp, TypeError, message, **{name: array})
 
 
-def test_a_complex_theta_is_refused(xp: Any) -> None:
+def test_a_complex_theta_is_an_error(xp: Any) -> None:
     theta = xp.asarray(xp.host(_case(xp)[1]), dtype=xp.complex_dtype)
     _refuses(xp, TypeError, f"theta is .*{xp.complex_dtype}, but only real", theta=theta)
 
 
-def test_a_stack_of_no_networks_is_refused(xp: Any) -> None:
+def test_a_stack_of_no_networks_is_an_error(xp: Any) -> None:
     network, theta, x, y = _case(xp, 2)
     with pytest.raises(ValueError, match=r"theta has shape \(0, 32\), .* at least one member"):
         _fit(xp, network, theta[:0, ...], x, y, optimizer=bx.Adam())

@@ -110,7 +110,7 @@ def test_memory_does_not_grow_over_30_fits(batch_size: int | None) -> None:
 
 @pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("judged", ["validation", "early stopping", "metrics"])
-def test_the_theta_of_an_epoch_is_judged_by_few_rows_at_a_time(judged: str) -> None:
+def test_an_epochs_theta_is_evaluated_in_pieces_of_rows(judged: str) -> None:
     """By validation rows, or without them by the training rows, which a batch has few of."""
     width, rows = 64, 2**16
     network, theta, x, y = _case([2, width, 1], rows)
@@ -130,7 +130,7 @@ def test_the_theta_of_an_epoch_is_judged_by_few_rows_at_a_time(judged: str) -> N
 
 @pytest.mark.parametrize("weighted", [*map(compiled, ["unweighted", "weighted"]), "weighted each"])
 @pytest.mark.parametrize("stack", [compiled(()), (2,)])
-def test_what_is_judged_piece_by_piece_is_the_loss_of_all_rows(
+def test_the_loss_of_pieces_equals_the_loss_of_all_rows(
     xp: Any, stack: tuple[int, ...], weighted: str
 ) -> None:
     """Pieces of a network are of 4096 rows, of two of 2048: the last one is smaller."""

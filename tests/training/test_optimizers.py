@@ -129,7 +129,7 @@ def _arrays(state: Any) -> list[Any]:
 
 
 @every_optimizer
-def test_updates_are_the_textbooks(xp: Any, name: str) -> None:
+def test_updates_equal_the_textbooks(xp: Any, name: str) -> None:
     make, options = CASES[name]
     given = SimpleNamespace(**{**DEFAULTS[make], **options})
     expected, memory, path = _theta(), None, []
@@ -142,7 +142,7 @@ def test_updates_are_the_textbooks(xp: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_a_rate_inside_the_velocity_stays_with_what_it_scaled(xp: Any, nesterov: bool) -> None:
+def test_the_velocity_keeps_each_gradients_own_rate(xp: Any, nesterov: bool) -> None:
     rate, momentum = bx.schedules.step_decay(0.1, every=5), 0.8
     expected, velocity, path = _theta(), 0.0, []
     for t, gradient in enumerate(_gradients()):
@@ -226,7 +226,7 @@ def test_a_schedule_or_a_stacked_mask_may_be_each_networks_own(xp: Any) -> None:
         _assert_a_stack_is_its_members(xp, together, alone)
 
 
-def test_a_schedule_is_asked_once_for_each_step_from_0(xp: Any) -> None:
+def test_a_schedule_is_called_once_for_each_step_from_0(xp: Any) -> None:
     asked = []
 
     def schedule(step: int) -> float:
@@ -238,7 +238,7 @@ def test_a_schedule_is_asked_once_for_each_step_from_0(xp: Any) -> None:
 
 
 @every_optimizer
-def test_a_rate_handed_to_update_or_rule_goes_before_the_optimisers_own(xp: Any, name: str) -> None:
+def test_a_rate_passed_to_update_or_rule_replaces_the_optimizers_own(xp: Any, name: str) -> None:
     gradient, theta = _gradients(steps=1)[0], xp.asarray(_theta())
     optimizer = optimizer_beside(_optimizer(xp, name, learning_rate=0.5), theta)
     expected, _, _ = _run(xp, _optimizer(xp, name, learning_rate=0.25), _theta(), gradient[None])
@@ -252,7 +252,7 @@ def test_a_rate_handed_to_update_or_rule_goes_before_the_optimisers_own(xp: Any,
 
 
 @every_optimizer
-def test_an_optimiser_and_its_state_go_on_after_they_were_pickled(xp: Any, name: str) -> None:
+def test_an_unpickled_optimizer_and_its_state_continue(xp: Any, name: str) -> None:
     """The optimizer without its mask: some libraries cannot pickle their arrays."""
     gradients, schedule = _gradients(steps=10), bx.schedules.cosine(0.1, steps=5)
     optimizer = _optimizer(xp, name, learning_rate=schedule)
@@ -268,7 +268,7 @@ def test_an_optimiser_and_its_state_go_on_after_they_were_pickled(xp: Any, name:
     xp.assert_equal(theta, expected[-1])
 
 
-def test_a_rate_of_0_changes_nothing_and_integers_do_as_hyperparameters(xp: Any) -> None:
+def test_a_rate_of_0_changes_nothing_and_integers_are_accepted(xp: Any) -> None:
     gradients = _gradients(steps=1)
     for rate in (0, 1):
         path, _, _ = _run(xp, bx.SGD(rate, momentum=0), _theta(), gradients)
@@ -285,7 +285,7 @@ def _wrong_values(hyperparameter: str) -> list[Any]:
     ("name", "hyperparameter", "wrong"),
     [(name, what, wrong) for name, what in HYPERPARAMETERS for wrong in _wrong_values(what)],
 )
-def test_an_impossible_hyperparameter_is_refused_and_of_an_array_by_its_entry_in_the_same_words(
+def test_an_impossible_hyperparameter_is_an_error_that_names_its_entry(
     xp: Any, name: str, hyperparameter: str, wrong: float
 ) -> None:
     with pytest.raises(ValueError, match=f"{hyperparameter} must be ") as of_one:
@@ -316,7 +316,7 @@ def test_an_impossible_hyperparameter_is_refused_and_of_an_array_by_its_entry_in
         *[(functools.partial(kind, 0.1, 0.9), TypeError, "positional") for kind in RULES],
     ],
 )
-def test_what_is_no_hyperparameter_is_refused_by_name(
+def test_an_unknown_hyperparameter_is_an_error_that_names_it(
     make: Callable[[], Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -337,7 +337,7 @@ WRONG_RATES: list[tuple[Any, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("value", "error", "message"), WRONG_RATES)
-def test_an_impossible_value_of_a_schedule_is_refused_at_its_update(
+def test_an_impossible_value_of_a_schedule_is_an_error_at_its_update(
     xp: Any, value: Any, error: type[Exception], message: str
 ) -> None:
     optimizer = bx.SGD(lambda step: value)
@@ -357,7 +357,7 @@ def test_a_state_counts_its_updates_from_0(xp: Any, name: str, step: Any) -> Non
 
 
 @every_optimizer
-def test_a_state_of_another_optimiser_or_theta_is_refused(xp: Any, name: str) -> None:
+def test_a_state_of_another_optimizer_or_theta_is_an_error(xp: Any, name: str) -> None:
     optimizer, theta = _optimizer(xp, name), xp.asarray(_theta())
     kind, own = type(optimizer).__name__, optimizer.initialize(theta)
     check_state(optimizer, theta, own)
@@ -375,7 +375,7 @@ def test_a_state_of_another_optimiser_or_theta_is_refused(xp: Any, name: str) ->
 
 
 @pytest.mark.parametrize("momentum", [0.5, [0.5]])
-def test_momentum_is_not_left_out_for_want_of_a_velocity(xp: Any, momentum: Any) -> None:
+def test_momentum_with_a_state_without_velocity_is_an_error(xp: Any, momentum: Any) -> None:
     theta, gradient = xp.asarray(_theta()), xp.asarray(_theta())
     state = bx.SGD(0.1).initialize(theta)
     momentum = xp.asarray(momentum) if isinstance(momentum, list) else momentum
@@ -399,7 +399,7 @@ MISPLACED: list[tuple[str, Any, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("option", "value", "error", "message"), MISPLACED)
-def test_what_does_not_fit_theta_is_refused_at_an_update_and_before_a_loop(
+def test_an_array_that_does_not_fit_theta_is_an_error_at_an_update_and_before_training(
     xp: Any, option: str, value: Any, error: type[Exception], message: str
 ) -> None:
     theta = xp.asarray(_theta(STACK))
@@ -413,7 +413,7 @@ def test_what_does_not_fit_theta_is_refused_at_an_update_and_before_a_loop(
 
 
 @every_optimizer
-def test_what_is_brought_beside_theta_is_in_its_precision(xp: Any, name: str) -> None:
+def test_hyperparameters_and_masks_get_thetas_precision(xp: Any, name: str) -> None:
     optimizer, theta = _optimizer(xp, name), xp.asarray(_theta())
     placed = optimizer_beside(optimizer, theta)
     assert (placed is optimizer) == ("mask" not in CASES[name][1])
@@ -424,7 +424,7 @@ def test_what_is_brought_beside_theta_is_in_its_precision(xp: Any, name: str) ->
 
 
 @pytest.mark.float64
-def test_a_rate_or_a_gradient_of_another_shape_or_precision_is_refused(xp: Any) -> None:
+def test_a_rate_or_gradient_of_another_shape_or_precision_is_an_error(xp: Any) -> None:
     theta, narrow = xp.asarray(_theta(STACK)), xp.asarray(_theta(STACK), dtype="float32")
     slow = bx.SGD(xp.asarray([[0.1]] * STACK, dtype="float32"))
     for optimizer, gradient, error, message in (
@@ -437,7 +437,7 @@ def test_a_rate_or_a_gradient_of_another_shape_or_precision_is_refused(xp: Any) 
 
 
 @each_kind
-def test_a_gradient_or_state_from_elsewhere_is_refused_by_the_line_to_move_it(
+def test_a_gradient_or_state_on_another_device_is_an_error_with_the_line_that_moves_it(
     xp: Any, name: str
 ) -> None:
     optimizer, theta = _optimizer(xp, name), xp.asarray(_theta())
@@ -467,7 +467,7 @@ LONG = 3 * updates.PIECE + 5
 
 @pytest.mark.parametrize("shape", [(LONG,), (3, LONG // 2), (LONG // 4, SIZE)])
 @every_optimizer
-def test_what_a_backend_has_in_the_place_of_an_update_does_the_same(
+def test_a_backends_replacement_of_an_update_does_the_same(
     xp: Any, name: str, shape: tuple[int, ...]
 ) -> None:
     """On NumPy to the last bit; a kernel's compiler may round otherwise."""
@@ -518,7 +518,7 @@ class Heir(bx.Adam):
     """An optimizer that inherits its update."""
 
 
-def test_an_optimiser_of_ones_own_is_left_alone_and_an_heir_is_not(xp: Any) -> None:
+def test_a_backend_replaces_an_inherited_update_but_no_custom_one(xp: Any) -> None:
     theta, own = xp.asarray(_theta()), Still()
     assert optimizer_beside(own, theta) is own
     check_state(own, theta, None)
@@ -530,7 +530,7 @@ def test_an_optimiser_of_ones_own_is_left_alone_and_an_heir_is_not(xp: Any) -> N
 
 @pytest.mark.parametrize("step", [1, 2, 1000])
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.9, 0.999])
-def test_the_part_of_a_mean_that_passed_keeps_its_digits(xp: Any, decay: float, step: int) -> None:
+def test_the_bias_correction_keeps_its_digits(xp: Any, decay: float, step: int) -> None:
     """1 - decay^step would lose three of seven at 0.999: of the rounded decay all are kept."""
     array = xp.asarray([decay], dtype="float32")
     exact = -np.expm1(step * np.log(np.float64(xp.host(array)[0]))) if decay else 1.0
@@ -598,13 +598,13 @@ def test_an_update_may_call_the_one_that_it_overrides(xp: Any) -> None:
         (lambda wrong: bx.mlp([2, 1], layer_norm=wrong), "layer_norm"),
     ],
 )
-def test_no_other_value_counts_as_a_boolean(make: Any, name: str) -> None:
+def test_only_booleans_are_accepted_for_a_boolean(make: Any, name: str) -> None:
     with pytest.raises(TypeError, match=f"{name} must be True or False, not 'no'"):
         make("no")
     make(np.bool_(True))
 
 
-def test_optimisers_are_equal_if_their_hyperparameters_are(xp: Any) -> None:
+def test_optimizers_with_equal_hyperparameters_are_equal(xp: Any) -> None:
     assert bx.Adam(0.1) == bx.Adam(0.1)
     assert hash(bx.Adam(0.1)) == hash(bx.Adam(0.1))
     different = [
@@ -630,7 +630,7 @@ def test_optimisers_are_equal_if_their_hyperparameters_are(xp: Any) -> None:
         assert (bx.AdamW(chained, mask=others) == bx.AdamW(chained)) is False
 
 
-def test_an_optimiser_of_a_class_of_ones_own_equals_its_like() -> None:
+def test_custom_optimizers_with_equal_fields_are_equal() -> None:
     class Slow(bx.Adam):
         def __init__(self, learning_rate: float, name: str = "slow") -> None:
             super().__init__(learning_rate)

@@ -39,7 +39,7 @@ def _distance(actual: np.ndarray, expected: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("dtype", [compiled("float32"), "float64"])
-def test_the_same_seed_trains_digits_to_the_theta_of_numpy(xp: Any, dtype: str) -> None:
+def test_the_same_seed_trains_to_numpys_theta(xp: Any, dtype: str) -> None:
     x, y = _digits()
     here = _trained(xp.initialize(NETWORK, dtype=dtype), xp.asarray(x, dtype), xp.asarray(y, dtype))
     x, y = x.astype(dtype), y.astype(dtype)

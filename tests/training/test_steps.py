@@ -16,7 +16,7 @@ from backprop_xp.training.loop import Queue
 from backprop_xp.training.pytrees import put_together, take_apart
 from backprop_xp.training.steps import clip_norm
 from tests.helpers import compiled
-from tests.own import Passing
+from tests.user_layers import Passing
 
 # Rounding of some hundred operations; a compiler adds and multiplies in another order.
 SAME = 1e-12
@@ -62,7 +62,7 @@ OPTIMIZERS: dict[str, Any] = {
     "options", [pytest.param({}, marks=pytest.mark.thorough), {"l2": 0.1, "clip": 0.01}]
 )
 @pytest.mark.parametrize("name", [*map(compiled, ["SGD", "RMSProp", "Adam"]), "momentum", "AdamW"])
-def test_a_loop_over_parameters_takes_the_steps_of_the_whole_theta(
+def test_a_loop_over_parameters_equals_one_over_theta(
     xp: Any, name: str, options: dict[str, Any]
 ) -> None:
     """Compiled loops carry each parameter by itself, and every array along theta with it."""
@@ -83,7 +83,7 @@ def test_a_loop_over_parameters_takes_the_steps_of_the_whole_theta(
             xp.assert_close(one, other, SAME)
 
 
-def test_what_is_taken_apart_is_put_together_again(xp: Any) -> None:
+def test_theta_is_split_into_parameters_and_joined_again(xp: Any) -> None:
     theta = xp.asarray(np.arange(10.0).reshape(2, 5))
     structure = {"state": (theta, None, 3)}
     parts = take_apart(structure, [slice(0, 2), slice(2, 5)])
@@ -95,7 +95,9 @@ def test_what_is_taken_apart_is_put_together_again(xp: Any) -> None:
 
 @pytest.mark.parametrize("batch_size", [None, BATCH])
 @pytest.mark.parametrize("form", RATES)
-def test_a_rate_of_any_form_is_an_argument(xp: Any, form: str, batch_size: int | None) -> None:
+def test_a_rate_of_any_form_is_an_argument_of_the_compiled_function(
+    xp: Any, form: str, batch_size: int | None
+) -> None:
     like = {"scheduled array": bx.schedules.exponential(0.1, 0.5), "integer": 1.0}.get(form, 0.1)
     options: dict[str, Any] = {"stack": (2,), "epochs": 3, "batch_size": batch_size}
     given = _fit(xp, _network(), bx.SGD(RATES[form](xp)), **options)
@@ -112,7 +114,9 @@ every_loop = pytest.mark.parametrize(
 
 @every_loop
 @pytest.mark.parametrize("schedule", [lambda rate: rate, bx.schedules.constant])
-def test_a_rate_elsewhere_is_refused(xp: Any, options: dict[str, Any], schedule: Any) -> None:
+def test_a_rate_on_another_device_is_an_error(
+    xp: Any, options: dict[str, Any], schedule: Any
+) -> None:
     """A compiler would take NumPy's array for one of its own."""
     if xp.name == "numpy":
         pytest.skip("NumPy's own arrays are in place")
@@ -130,7 +134,7 @@ def test_a_rate_elsewhere_is_refused(xp: Any, options: dict[str, Any], schedule:
         (np.full((2, 1), np.inf), ValueError, "must be finite and >= 0, not inf"),
     ],
 )
-def test_a_rate_that_a_schedule_cannot_give_is_refused_and_no_other_taken(
+def test_an_impossible_rate_of_a_schedule_is_an_error_and_no_old_one_is_used(
     xp: Any, options: dict[str, Any], wrong: Any, error: type[Exception], said: str
 ) -> None:
     network = _network()
@@ -146,7 +150,7 @@ def test_a_rate_that_a_schedule_cannot_give_is_refused_and_no_other_taken(
 
 
 @pytest.mark.parametrize("batch_size", [None, BATCH])
-def test_what_the_caller_holds_is_whole_after_a_training(xp: Any, batch_size: int | None) -> None:
+def test_a_training_does_not_change_the_callers_arrays(xp: Any, batch_size: int | None) -> None:
     """A compiled update takes the memory of theta and of the state: of its own copies."""
     network = _network()
     theta, x, y = xp.initialize(network), xp.asarray(X), xp.asarray(Y)
@@ -218,7 +222,7 @@ class Record(NamedTuple):
 @pytest.mark.parametrize(
     "make", [Summing, Stepless, lambda: Record(Stepless.initialize, Stepless.update)]
 )
-def test_an_optimiser_of_ones_own_needs_no_rate_no_count_and_no_methods(
+def test_a_custom_optimizer_needs_no_rate_no_count_and_no_methods(
     xp: Any, make: Any, batch_size: int | None
 ) -> None:
     result = _fit(xp, _network(), make(), epochs=3, batch_size=batch_size)
@@ -249,7 +253,9 @@ class Resumed(bx.Adam):
 
 
 @pytest.mark.parametrize("batch_size", [None, BATCH])
-def test_only_a_states_count_is_made_an_int_and_it_goes_on(xp: Any, batch_size: int | None) -> None:
+def test_only_the_step_count_of_a_state_becomes_an_int_and_training_continues(
+    xp: Any, batch_size: int | None
+) -> None:
     options: dict[str, Any] = {"epochs": 2, "batch_size": batch_size}
     sizes = _fit(xp, _network(), Sized(), **options).optimizer_state.step
     assert tuple(sizes.shape) == (_network().size,)
@@ -284,7 +290,7 @@ def _counted(xp: Any) -> tuple[bx.Network, Counting]:
 
 
 @pytest.mark.parametrize("batch_size", [None, BATCH])
-def test_no_hyperparameter_compiles_anything_anew(xp: Any, batch_size: int | None) -> None:
+def test_no_value_of_a_hyperparameter_recompiles(xp: Any, batch_size: int | None) -> None:
     """Steps, seeds, rates, penalties, bounds, decays, masks: all are arguments."""
     network, counting = _counted(xp)
     mask = network.weight_mask(xp.initialize(network))
@@ -301,7 +307,7 @@ def test_no_hyperparameter_compiles_anything_anew(xp: Any, batch_size: int | Non
     assert counting.calls == before
 
 
-def test_no_array_of_rates_or_penalties_compiles_anything_anew(xp: Any) -> None:
+def test_no_array_of_rates_or_penalties_recompiles(xp: Any) -> None:
     network, counting = _counted(xp)
     options: dict[str, Any] = {"epochs": 4, "batch_size": BATCH, "stack": (2,)}
     calls = []
@@ -313,7 +319,9 @@ def test_no_array_of_rates_or_penalties_compiles_anything_anew(xp: Any) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"clip": 0.1}, {"l2": 0.5}], ids=str)
-def test_what_is_no_argument_makes_other_functions(xp: Any, options: dict[str, float]) -> None:
+def test_another_kind_of_hyperparameter_compiles_another_function(
+    xp: Any, options: dict[str, float]
+) -> None:
     """A momentum of 0 has no velocity; a rule, a bound and a penalty may be none."""
     network, x, y = _network(), xp.asarray(X), xp.asarray(Y)
     for more in ({"momentum": 0.5}, {}, {"momentum": 0.5, "nesterov": True}):
@@ -329,7 +337,7 @@ def test_what_is_no_argument_makes_other_functions(xp: Any, options: dict[str, f
 
 
 @pytest.mark.parametrize("batch_size", [None, BATCH])
-def test_rows_that_judge_are_compiled_as_one_piece_however_many_they_are(
+def test_validation_rows_are_compiled_in_pieces_of_one_size(
     xp: Any, batch_size: int | None
 ) -> None:
     """Of 64 networks a piece has 64 rows: Python runs through as many for three as for fifty."""
@@ -367,7 +375,7 @@ def test_ctrl_c_waits_for_no_more_than_one_compiled_call(xp: Any) -> None:
         xp.assert_close(resumed.history[name], values, SAME)
 
 
-def test_a_library_that_computes_later_is_given_a_second_of_steps_at_once(
+def test_an_asynchronous_library_gets_a_second_of_steps_per_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A step takes 0.03 s, the first call 20 s more to compile; then the machine is slower."""
@@ -382,7 +390,7 @@ def test_a_library_that_computes_later_is_given_a_second_of_steps_at_once(
     assert max(given[-3:]) == 3
 
 
-def test_a_layer_that_looks_at_values_is_told_that_it_is_compiled(xp: Any) -> None:
+def test_a_layer_that_reads_values_is_an_error_that_names_compilation(xp: Any) -> None:
     _require_compiler(xp)
 
     class Looking(Passing):
@@ -426,7 +434,7 @@ class Changing(Stepless):
 
 
 @pytest.mark.parametrize("make", [Heedless, Factored, Changing])
-def test_an_optimiser_of_ones_own_is_taken_as_it_is_now(xp: Any, make: Any) -> None:
+def test_a_changed_custom_optimizer_is_recompiled(xp: Any, make: Any) -> None:
     network, changing = _network(), Changing()
     moved = []
     for factor in (0.0, 0.1, 0.0):
@@ -459,7 +467,7 @@ class Shifted(NamedTuple):
 
 
 @pytest.mark.parametrize("inside", [lambda layer: layer, bx.Residual])
-def test_layers_that_are_equal_and_differ_are_told_apart(xp: Any, inside: Any) -> None:
+def test_layers_that_are_equal_but_differ_are_compiled_separately(xp: Any, inside: Any) -> None:
     scaled, shifted = Scaled(2.0), Shifted(2.0)
     assert scaled == shifted
     losses = []
@@ -471,7 +479,7 @@ def test_layers_that_are_equal_and_differ_are_told_apart(xp: Any, inside: Any) -
     assert losses[0] != losses[1]
 
 
-def test_another_network_compiles_few_functions_and_a_gradient_is_compiled_once(
+def test_another_network_compiles_few_functions_and_its_gradient_once(
     xp: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """JAX keeps each for ever: operations on arrays of its shapes would be as many as it has."""
@@ -498,7 +506,7 @@ def test_another_network_compiles_few_functions_and_a_gradient_is_compiled_once(
 # ---- a loop of one's own
 
 
-def test_a_loop_of_ones_own_can_be_compiled(xp: Any) -> None:
+def test_a_custom_loop_can_be_compiled(xp: Any) -> None:
     """With a traced count in the state, a traced rate and a traced key."""
     network, optimizer = _network(dropout=0.3), bx.Adam(0.1)
     x, y = xp.asarray(X), xp.asarray(Y)
@@ -518,7 +526,7 @@ def test_a_loop_of_ones_own_can_be_compiled(xp: Any) -> None:
 
 
 @pytest.mark.parametrize("stack", [(), (2,)])
-def test_a_large_gradient_is_joined_as_a_small_one(xp: Any, stack: tuple[int, ...]) -> None:
+def test_a_large_gradient_is_joined_like_a_small_one(xp: Any, stack: tuple[int, ...]) -> None:
     """A backend may have a way of its own to join it, and reserve it for large ones."""
     network = bx.mlp([60, 300, 5], hidden="tanh")
     theta = np.array(xp.host(xp.initialize(network, stack=stack)))
@@ -540,7 +548,7 @@ class Tuned(Stepless):
         return theta - learning_rate * gradient, state
 
 
-def test_a_callback_may_change_the_rate_of_an_optimiser_of_ones_own(xp: Any) -> None:
+def test_a_callback_may_change_the_rate_of_a_custom_optimizer(xp: Any) -> None:
     tuned, thetas = Tuned(), []
 
     def stop_learning(state: Any) -> None:
@@ -566,7 +574,7 @@ class Plus(NamedTuple):
         return z + self.by
 
 
-def test_functions_of_ones_own_that_are_equal_and_differ_are_told_apart(xp: Any) -> None:
+def test_custom_functions_that_are_equal_but_differ_are_compiled_separately(xp: Any) -> None:
     assert Times(2.0) == Plus(2.0)
     for own, wanted in ((Times(2.0), lambda z: z * 2.0), (Plus(2.0), lambda z: z + 2.0)):
         histories = []
@@ -585,7 +593,7 @@ LEVEL = 1.0
 
 @pytest.mark.parametrize("where", ["closure", "list in a closure", "module"])
 @pytest.mark.parametrize("use", ["metric", "loss"])
-def test_what_a_function_of_ones_own_reads_may_change_from_training_to_training(
+def test_values_that_a_custom_function_reads_may_change_between_trainings(
     xp: Any, use: str, where: str, monkeypatch: Any
 ) -> None:
     level, levels = 1.0, [1.0]
@@ -643,7 +651,7 @@ def test_a_row_of_weight_0_that_overflows_is_left_out_of_a_training(
     xp.assert_close(one.theta, xp.host(other.theta), xp.rounding(SAME))
 
 
-def test_a_metric_of_ones_own_is_given_the_rows_of_weight_0_as_they_are(xp: Any) -> None:
+def test_a_custom_metric_gets_the_rows_of_weight_0_unchanged(xp: Any) -> None:
     def unweighted(predictions: Any, targets: Any, weights: Any) -> Any:
         return array_namespace(predictions).mean((predictions - targets) ** 2, axis=(-2, -1))
 

@@ -56,7 +56,7 @@ def verdict(case: Case, label: str, method: str) -> str:
 
 @pytest.mark.filterwarnings("ignore")  # the libraries' own
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.name)
-def test_the_verdict_is_right_and_planted_mistakes_never_pass(pair: Pair) -> None:
+def test_the_verdict_is_correct_and_planted_mistakes_never_pass(pair: Pair) -> None:
     case, wrong = pair.call(), []
     for label, method in itertools.product(case.points, METHODS):
         here = verdict(case, label, method)

@@ -16,7 +16,7 @@ from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.options import Options
 from backprop_xp.training.pytrees import mapped
 from tests.helpers import compiled
-from tests.own import Passing
+from tests.user_layers import Passing
 
 ROWS, BATCH, EPOCHS, STACK = 11, 4, 5, 3  # three updates an epoch, the last of three rows
 # Compiled loops may round otherwise where they are cut.
@@ -85,7 +85,7 @@ def _compare(xp: Any, whole: Any, resumed: Any, begun: Any) -> None:
         for name in OPTIMIZERS
     ],
 )
-def test_a_training_taken_up_after_any_epoch_is_the_uninterrupted_one(
+def test_a_training_resumed_after_any_epoch_equals_the_uninterrupted_one(
     xp: Any, name: str, batch_size: int | None, stack: Any
 ) -> None:
     case, optimizer = _case(xp, stack), OPTIMIZERS[name]()
@@ -104,7 +104,7 @@ def test_a_training_taken_up_after_any_epoch_is_the_uninterrupted_one(
 
 
 @pytest.mark.parametrize("stack", [(), STACK])
-def test_early_stopping_is_taken_up_with_its_patience_and_its_best(xp: Any, stack: Any) -> None:
+def test_a_resumed_training_keeps_the_state_of_early_stopping(xp: Any, stack: Any) -> None:
     """The rate is so large that losses go up and down."""
     case = _case(xp, stack)
     options: dict[str, Any] = {
@@ -122,7 +122,7 @@ def test_early_stopping_is_taken_up_with_its_patience_and_its_best(xp: Any, stac
         _compare(xp, whole, bx.fit(*case, start=begun, **options), begun)
 
 
-def test_a_state_of_train_or_of_a_callback_is_taken_up_as_well(xp: Any) -> None:
+def test_a_state_of_train_or_of_a_callback_can_be_resumed(xp: Any) -> None:
     case, options = _case(xp), {**ADAM, "epochs": EPOCHS}
     whole = bx.fit(*case, **options)
     states = bx.train(*case, **options)
@@ -143,7 +143,7 @@ every_copy = pytest.mark.parametrize("how", COPIES)
 
 @every_copy
 @pytest.mark.parametrize("batch_size", [None, BATCH])
-def test_a_copy_is_taken_up_as_the_original(how: str, batch_size: int | None) -> None:
+def test_a_copy_is_resumed_as_the_original(how: str, batch_size: int | None) -> None:
     """On NumPy: a result of fit, a state of train, and the best of early stopping with them."""
     network, theta = _network(), _network().initialize(backend="numpy", stack=STACK)
     case = network, theta, X, Y
@@ -171,7 +171,7 @@ def test_a_copy_is_taken_up_as_the_original(how: str, batch_size: int | None) ->
 
 @every_copy
 @pytest.mark.parametrize("at", [1, 2, 5])
-def test_a_copy_of_an_interrupted_state_is_taken_up_too(how: str, at: int) -> None:
+def test_a_copy_of_an_interrupted_state_can_be_resumed(how: str, at: int) -> None:
     """Before the first update, in the middle of the first epoch, and of the second."""
     pressing, options = Pressing(at, _raise), {**ADAM, "epochs": 3}
     network = bx.Network([bx.Dense(3, 4, "tanh"), pressing, bx.Dense(4, 2)], "huber")
@@ -185,7 +185,7 @@ def test_a_copy_of_an_interrupted_state_is_taken_up_too(how: str, at: int) -> No
     )
 
 
-def test_a_training_that_is_at_its_end_has_nothing_to_do(xp: Any) -> None:
+def test_a_resumed_training_that_is_finished_does_nothing(xp: Any) -> None:
     case = _case(xp, STACK)
     begun = bx.fit(*case, epochs=2, **ADAM)
     again = bx.fit(*case, epochs=2, start=begun, **ADAM)
@@ -228,7 +228,7 @@ class Bare:
 
 
 @pytest.mark.parametrize("make", [bx.Adam, InPlace, Bare])
-def test_whatever_the_state_of_an_optimiser_is_it_is_copied(xp: Any, make: Any) -> None:
+def test_an_optimizer_state_of_any_kind_is_copied(xp: Any, make: Any) -> None:
     if make is InPlace and xp.name == "jax":
         pytest.skip("jax compiles states of tuples, lists and dicts alone")
     case, options = _case(xp), {"optimizer": make(), "batch_size": BATCH}
@@ -273,7 +273,7 @@ def _signal() -> None:
 
 @pytest.mark.parametrize("at", [1, 3, 4, 8])
 @pytest.mark.parametrize(("batch_size", "epochs"), [(None, 8), (BATCH, 3)])
-def test_an_interrupted_fit_goes_on_from_the_state_that_it_reached(
+def test_an_interrupted_fit_resumes_from_its_last_state(
     xp: Any, batch_size: int | None, epochs: int, at: int
 ) -> None:
     """Between updates, in the middle of an epoch: batches go on where they were."""
@@ -302,7 +302,7 @@ def test_ctrl_c_in_a_callback_leaves_the_state_after_the_epoch(xp: Any) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_ctrl_c_before_a_training_begins_leaves_where_it_was_to_begin(xp: Any) -> None:
+def test_ctrl_c_before_a_training_leaves_its_initial_state(xp: Any) -> None:
     """A last layer that says no width has one row sent through it when the data are checked."""
     pressing = Pressing(1, _raise)
     network = bx.Network([bx.Dense(3, 2), pressing], "huber")
@@ -326,7 +326,7 @@ def test_ctrl_c_while_an_epochs_order_is_drawn_waits_for_one_update(xp: Any) -> 
     assert 0 < after.step < 3
 
 
-def test_a_handler_of_ctrl_c_that_a_callback_puts_in_place_stays(xp: Any) -> None:
+def test_a_ctrl_c_handler_that_a_callback_installs_stays(xp: Any) -> None:
     """As one that asks first, and then hands on to the one that it found."""
     case, told = _case(xp), []
 
@@ -413,7 +413,7 @@ FAILURES: dict[str, Any] = {
     ("where", "batch_size"),
     [(where, size) for where in FAILURES for size in (None, BATCH) if size or "order" not in where],
 )
-def test_whatever_fails_leaves_a_state_from_which_the_training_goes_on(
+def test_any_failure_leaves_a_state_that_can_be_resumed(
     xp: Any, where: str, batch_size: int | None, at: int
 ) -> None:
     """Of the last whole update, or epoch where that may be written over."""
@@ -439,7 +439,7 @@ def test_whatever_fails_leaves_a_state_from_which_the_training_goes_on(
 
 
 @pytest.mark.parametrize("batch_size", [None, BATCH])
-def test_train_raises_what_a_layer_raises(xp: Any, batch_size: int | None) -> None:
+def test_train_raises_the_error_of_a_layer(xp: Any, batch_size: int | None) -> None:
     """At once: nobody but fit asks for what was held back."""
     fails = Failing(1 if _compiles(xp) else 3)
     layers = [bx.Dense(3, 4), Calling(fails), bx.Dense(4, 2)]
@@ -452,7 +452,7 @@ def test_train_raises_what_a_layer_raises(xp: Any, batch_size: int | None) -> No
 
 
 @pytest.mark.parametrize("goes_on", [False, True])
-def test_whoever_handles_ctrl_c_is_told_between_two_updates(xp: Any, goes_on: bool) -> None:
+def test_a_custom_ctrl_c_handler_is_called_between_two_updates(xp: Any, goes_on: bool) -> None:
     """As asyncio, or a program of one's own, does; it may let the training go on."""
     _, case = _pressed(xp, 4, _signal)
     told, options = [], {**ADAM, "epochs": 3}
@@ -474,7 +474,7 @@ def test_whoever_handles_ctrl_c_is_told_between_two_updates(xp: Any, goes_on: bo
     assert result.history["loss"].shape == (3,)
 
 
-def test_elsewhere_than_in_the_main_thread_nothing_is_held_back(xp: Any) -> None:
+def test_a_signal_is_not_delayed_outside_the_main_thread(xp: Any) -> None:
     case, options = _case(xp), {**ADAM, "epochs": 2}
     result = xp.in_a_thread(lambda: bx.fit(*case, **options))
     _same(xp, result.theta, bx.fit(*case, **options).theta)
@@ -498,7 +498,7 @@ def test_elsewhere_than_in_the_main_thread_nothing_is_held_back(xp: Any) -> None
         ({"epochs": 6}, ValueError, "start has run 6 epochs, but epochs=5 counts from the beginn"),
     ],
 )
-def test_a_start_that_does_not_fit_is_refused_by_name(
+def test_an_invalid_start_is_an_error_that_names_it(
     xp: Any, begun: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     options = {"optimizer": bx.SGD(0.1, momentum=0.9), "batch_size": BATCH, "epochs": 2}
@@ -512,7 +512,7 @@ def test_a_start_that_does_not_fit_is_refused_by_name(
 
 @pytest.mark.parametrize("rule", ["early_stopping", "plateau"])
 @pytest.mark.parametrize("watch", [("loss", "min"), ("rmse", "min"), ("r2", "max"), ("r2", "min")])
-def test_a_training_that_watched_another_value_is_not_gone_on_with(
+def test_a_training_that_watched_another_value_is_not_resumed(
     xp: Any, rule: str, watch: tuple[str, str]
 ) -> None:
     """What was the best of one cannot be compared with another; it may begin anew."""
@@ -545,7 +545,7 @@ def test_a_training_that_watched_another_value_is_not_gone_on_with(
         assert bx.fit(*case, **changed, start=anew).epochs == 5
 
 
-def test_a_result_shares_no_memory_with_the_state_to_go_on_from(xp: Any) -> None:
+def test_a_result_shares_no_memory_with_its_state(xp: Any) -> None:
     case, optimizer = _case(xp), bx.SGD(0.1, momentum=0.9)
     for rule in (None, bx.EarlyStopping()):
         options = {"optimizer": optimizer, "early_stopping": rule}
@@ -559,7 +559,7 @@ def test_a_result_shares_no_memory_with_the_state_to_go_on_from(xp: Any) -> None
         assert (result.state.history["loss"] > 0.0).all()
 
 
-def test_a_history_is_that_of_the_whole_training(xp: Any) -> None:
+def test_the_history_of_a_resumed_training_is_complete(xp: Any) -> None:
     case = _case(xp)
     whole = bx.fit(*case, **ADAM, epochs=5)
     begun = bx.fit(*case, **ADAM, epochs=2)
@@ -572,7 +572,7 @@ def test_a_history_is_that_of_the_whole_training(xp: Any) -> None:
     _same(xp, unmeasured[2:], whole.history["loss"][2:])
 
 
-def test_what_is_no_state_is_refused(xp: Any) -> None:
+def test_an_object_that_is_no_state_is_an_error(xp: Any) -> None:
     with pytest.raises(
         TypeError, match=r"start must be a state of bx\.train or a result of bx\.fit"
     ):
@@ -580,7 +580,7 @@ def test_what_is_no_state_is_refused(xp: Any) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [None, 2, 5])
-def test_a_cut_epoch_goes_on_in_the_batches_it_began_with(xp: Any, batch_size: int | None) -> None:
+def test_an_interrupted_epoch_continues_with_its_batches(xp: Any, batch_size: int | None) -> None:
     network, (x, y) = bx.mlp([3, 2]), (xp.asarray(np.ones((16, n))) for n in (3, 2))
     theta, options = xp.initialize(network), {"optimizer": bx.SGD(0.1), "epochs": 5}
     first = next(iter(bx.train(network, theta, x, y, batch_size=4, **options)))

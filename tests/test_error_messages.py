@@ -82,7 +82,7 @@ CHOICES: list[tuple[str, dict[str, str], str, type[Exception], str]] = [
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize(("name", "choice", "what", "kind", "pattern"), CHOICES)
-def test_a_choice_that_cannot_be_had_is_an_error_that_names_its_source(
+def test_an_unavailable_choice_is_an_error_that_names_its_source(
     monkeypatch: pytest.MonkeyPatch,
     source: str,
     name: str,
@@ -101,7 +101,7 @@ def test_a_choice_that_cannot_be_had_is_an_error_that_names_its_source(
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_backend_that_cannot_run_is_an_error_with_reason_and_way_out(
+def test_an_unusable_backend_is_an_error_with_a_reason_and_the_way_out(
     monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
     status = {row.name: row for row in list_backends()}["cupy"]
@@ -183,7 +183,7 @@ TEXTS: list[tuple[Callable[[], Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("call", "kind", "pattern"), TEXTS)
-def test_an_error_says_what_came_and_the_way_out(
+def test_an_error_has_the_value_and_the_way_out(
     call: Callable[[], Any], kind: type[Exception], pattern: str
 ) -> None:
     with pytest.raises(kind, match=pattern) as caught:
@@ -191,7 +191,9 @@ def test_an_error_says_what_came_and_the_way_out(
     assert type(caught.value) is kind
 
 
-def test_a_device_alone_in_the_environment_is_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_without_a_backend_in_the_environment_belongs_to_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("BACKPROP_XP_DEVICE", "device1")
     with pytest.raises(ValueError, match="variable BACKPROP_XP_DEVICE, the backend from the def"):
         bx.resolve()
@@ -249,7 +251,7 @@ def test_arrays_that_do_not_fit_together_are_an_error_with_the_line_that_repairs
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.longdouble, np.clongdouble])
-def test_an_array_of_another_precision_is_cast_by_the_line_that_is_shown(kind: Any) -> None:
+def test_the_line_in_the_error_casts_an_array_of_another_precision(kind: Any) -> None:
     """NumPy alone of the libraries here has them."""
     x = np.ones(2, dtype=kind)
     with pytest.raises(
@@ -288,7 +290,7 @@ NOT_INSTALLED = {
 
 
 @pytest.mark.parametrize("folders", [False, True])
-def test_a_library_that_is_not_installed_and_a_folder_of_its_name(
+def test_a_missing_library_is_an_error_even_with_a_folder_of_its_name(
     bare: Path, folders: bool
 ) -> None:
     for name in NOT_INSTALLED if folders else ():
@@ -317,7 +319,7 @@ print(bx.asarray([2**31], backend='jax'), bx.resolve(backend='jax', dtype='float
 
 
 @pytest.mark.installed
-def test_what_jax_keeps_without_x64_and_with_it() -> None:
+def test_jax_keeps_64_bit_numbers_only_with_x64() -> None:
     pytest.importorskip("jax", reason="this test needs JAX")
     lines = told(WITHOUT_X64)
     keeps_no = "DTypeNotKeptError .*JAX has no {} .*JAX_ENABLE_X64=1 .*dtype='float32'"

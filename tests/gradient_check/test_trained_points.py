@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from tests.planted import Tampered
+from tests.planted_mistakes import Tampered
 
 HIDDEN, DTYPES = ["tanh", "silu", "relu", "gelu", "sigmoid"], ["float64", "float32"]
 SIZES, EPOCHS, EVERY = [3, 24, 24, 1], 500, 25
