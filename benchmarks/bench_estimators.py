@@ -1,7 +1,7 @@
 """The estimators beside scikit-learn's own: the time of ``fit``, and the scores of 10 seeds.
 
-Both have the same settings, data and random state. They take turns, each in a process of its own
-with one thread. The processor's time is measured, so that the machine may be busy.
+Both have the same settings, data and random state. They take turns, each in its own process with
+one thread. The processor's time is measured, so a busy machine does no harm.
 """
 
 import functools

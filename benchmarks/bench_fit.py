@@ -1,6 +1,6 @@
-"""``fit`` as a whole: on XOR beside the tutorial's steps and a scan by hand, and with checks.
+"""``fit`` on XOR beside the tutorial's steps and a scan by hand, and ``fit`` with gradient checks.
 
-A step is loss, gradient and update; NumPy in float64, JAX in float32.
+A step is loss, gradient and update. NumPy runs in float64, JAX in float32.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from benchmarks import tutorial
 
 X = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 Y = np.array([[0.0], [1.0], [1.0], [0.0]])
-STEPS = 1000  # full-batch epochs: so many that the checks of the arguments weigh nothing
+STEPS = 1000  # full-batch epochs: enough to make the checks of the arguments negligible
 
 
 def ours(stack: tuple[int, ...]) -> Callable[[], object]:
@@ -37,7 +37,7 @@ def test_training(compare: Callable[..., object], stack: tuple[int, ...], aim: f
 
 
 def test_gradient_check(compare: Callable[..., object]) -> None:
-    """Every entry by the complex step, beside the tutorial's loop of centred differences."""
+    """Check every entry by the complex step, beside the tutorial's loop of centred differences."""
     network = bx.mlp([2, 16, 1], hidden="sigmoid", output="sigmoid")
     theta = network.initialize(0, backend="numpy", dtype="float64")
     thetas = tutorial.start([2, 16, 1], seed=0)
@@ -84,7 +84,7 @@ def test_2000_steps_of_256_networks(compare: Callable[..., object]) -> None:
     )
 
 
-EPOCHS, BATCH, ROWS = 25, 32, 640  # 500 updates, five of them watched
+EPOCHS, BATCH, ROWS = 25, 32, 640  # 500 updates, five of them checked
 
 
 @pytest.mark.parametrize("width", [100, 400])

@@ -43,7 +43,7 @@ def test_items_of_a_sequence_become_a_list() -> None:
         assert sequence(given, "sizes", "[2, 8, 1]") == [1, 2]
 
 
-# A check of one argument, what is given to it, and what it is said not to be, before what came.
+# A check of one argument, invalid values, the type of error, and its message.
 REFUSED: list[tuple[Callable[[Any], Any], list[Any], type[Exception], str]] = [
     (
         lambda given: choose(TABLE, given, "activation"),

@@ -1,4 +1,4 @@
-"""A library that another thread is importing is waited for, and no one trips over its half."""
+"""The package waits for a library that another thread is importing."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from backprop_xp.backends.dtypes_and_devices import imported
 from tests.helpers import python
 
-# As JAX and PyTorch are: long in sys.modules before their classes are there.
+# Like JAX and PyTorch: in sys.modules long before it has its classes.
 SLOW = """
 import threading
 begun.set()
@@ -51,6 +51,6 @@ def test_a_library_that_another_thread_imports_is_waited_for(
     assert not done.stderr
 
 
-def test_a_library_whose_import_fails_in_another_thread_is_ignored() -> None:
+def test_a_library_that_cannot_be_imported_is_none() -> None:
     assert imported("no_such_library") is None
     assert imported("json") is sys.modules["json"]

@@ -17,7 +17,7 @@ import backprop_xp as bx
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-# Installation, and commands that need a GPU or a network: .ci/run and nox run these.
+# Installation, and commands that need a GPU or a network; .ci/run and nox run them.
 NOT_RUN = ("pip ", "python3 -m venv", "nox", "BACKPROP_XP_BACKEND=cupy", ".venv/bin/", "git ")
 # Commands that train for seconds.
 SLOW = r"bench|--restarts|--plot"
@@ -167,7 +167,7 @@ def test_the_readme_shows_what_its_code_blocks_print(
     namespace: dict[str, object] = {}
     for code, shown in found:
         exec(code, namespace)  # noqa: S102 - our own page
-        # Errors of rounding depend on the processor, and the widths of columns on them.
+        # Rounding errors depend on the processor, and the widths of columns on the errors.
         printed, expected = (
             re.sub(r"[\d.]+e[+-]\d+", "SMALL", text).split()
             for text in (capsys.readouterr().out, shown)

@@ -1,4 +1,4 @@
-"""What is said of a choice that cannot be had: what came, from where, why not, and the way out."""
+"""Errors of an unavailable choice: the value, its source, the reason, and the way out."""
 
 import re
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def strict(values: Any, device: str | None = None, dtype: str | None = None) -> 
     return bx.asarray(values, backend=STRICT, device=device, dtype=dtype)
 
 
-# A choice that is wrong whichever source it comes from
+# A choice that is wrong from every source
 
 SOURCES = {
     "argument": "the argument of the call",
@@ -43,7 +43,7 @@ SOURCES = {
 
 
 def put(source: str, monkeypatch: pytest.MonkeyPatch, name: str, **choice: str) -> None:
-    """Make a choice in the way that is named."""
+    """Make a choice by the given source."""
     if source == "environment":
         for what, value in {"backend": name, **choice}.items():
             monkeypatch.setenv(f"BACKPROP_XP_{what.upper()}", value)
@@ -57,7 +57,7 @@ def put(source: str, monkeypatch: pytest.MonkeyPatch, name: str, **choice: str) 
         bx.resolve(backend=name, **choice)
 
 
-# The name and what else is chosen, the part that is wrong, and what is said of it.
+# The name and the rest of the choice, the wrong part, and the message.
 CHOICES: list[tuple[str, dict[str, str], str, type[Exception], str]] = [
     (
         "numpi",
@@ -92,7 +92,7 @@ def test_an_unavailable_choice_is_an_error_that_names_its_source(
     pattern: str,
 ) -> None:
     if source == "argument" and "int32" in choice.values():
-        assert bx.resolve(dtype="int32").dtype == np.int32  # a call may ask for integers
+        assert bx.resolve(dtype="int32").dtype == np.int32  # a call may use an integer dtype
         return
     where = re.escape(SOURCES[source].format(name=name, what=what.upper()))
     with pytest.raises(kind, match=pattern.format(where)) as caught:
@@ -114,7 +114,7 @@ def test_an_unusable_backend_is_an_error_with_a_reason_and_the_way_out(
         assert part in str(caught.value)
 
 
-# What is said of the rest
+# Other errors
 
 MOVED = r"arrays given, which are {}.* x = bx\.asarray\(x, {}\); or omit the argument"
 CONTRADICTS: list[tuple[dict[str, str], str, str]] = [
@@ -199,7 +199,7 @@ def test_a_device_without_a_backend_in_the_environment_belongs_to_the_default(
         bx.resolve()
 
 
-# The lines that repair
+# The suggested lines
 
 
 @pytest.mark.installed
@@ -243,7 +243,7 @@ def test_arrays_that_do_not_fit_together_are_an_error_with_the_line_that_repairs
         bx.resolve(theta, x)
     moved = repaired(caught.value, "x", x)
     assert bx.resolve(theta, moved).backend is owner(theta)
-    assert ("int" in str(moved.dtype)) == ("int" in str(x.dtype))  # whole numbers stay whole
+    assert ("int" in str(moved.dtype)) == ("int" in str(x.dtype))  # integers stay integers
     for check in (require_beside,) if kind is ValueError else (like, require_like):
         with pytest.raises(kind, match=r"^x is .*, but theta is ") as caught:
             check(theta, x, "x")
@@ -252,7 +252,7 @@ def test_arrays_that_do_not_fit_together_are_an_error_with_the_line_that_repairs
 
 @pytest.mark.parametrize("kind", [np.float16, np.longdouble, np.clongdouble])
 def test_the_line_in_the_error_casts_an_array_of_another_precision(kind: Any) -> None:
-    """NumPy alone of the libraries here has them."""
+    """Of the installed libraries only NumPy has them."""
     x = np.ones(2, dtype=kind)
     with pytest.raises(
         TypeError, match=rf"^theta is {x.dtype}, .* float32 or float64\. "
@@ -267,12 +267,12 @@ def test_the_line_in_the_error_casts_an_array_of_another_precision(kind: Any) ->
     assert repaired(caught.value, "x", x).dtype in (np.float64, np.complex128)
 
 
-# What only another process can show
+# Tests in child processes
 
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Path:
-    """A folder with what the library needs and nothing else: no other array library is there."""
+    """A folder with the library's dependencies only: it has no other array library."""
     for package in (np, array_api_compat, bx):
         home = Path(package.__file__).parent
         (tmp_path / home.name).symlink_to(home)
@@ -294,7 +294,7 @@ def test_a_missing_library_is_an_error_even_with_a_folder_of_its_name(
     bare: Path, folders: bool
 ) -> None:
     for name in NOT_INSTALLED if folders else ():
-        (bare / name.replace("-", "_")).mkdir()  # which Python imports as an empty package
+        (bare / name.replace("-", "_")).mkdir()  # Python imports a folder as an empty package
     calls = "\n".join(f"bx.get_backend({name!r})" for name in NOT_INSTALLED)
     calls += "\nprint(bx.asarray([1.0]))"
     lines = told(calls, options=("-S",), PYTHONPATH=str(bare))

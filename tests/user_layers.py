@@ -1,4 +1,4 @@
-"""Layers of a user's own, which keep the protocol and no more, and a network of every layer."""
+"""Custom layers that have only the protocol, and a network of every kind of layer with data."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from backprop_xp.backends import array_namespace
 
 
 class Passing:
-    """A layer that hands on what it is given; tests watch what passes."""
+    """A layer that returns its input; tests derive from it."""
 
     names: tuple[str, ...] = ()
     shapes: tuple[tuple[int, ...], ...] = ()
@@ -28,7 +28,7 @@ class Passing:
 
 
 class Factors:
-    """A layer that multiplies x by one factor for each of its units."""
+    """A layer that multiplies each unit of x by its own factor."""
 
     names = ("weights",)
 
@@ -69,17 +69,17 @@ def every_kind(
 
 
 def some_theta(network: bx.Network, stack: tuple[int, ...] = ()) -> np.ndarray:
-    """Return a theta in which no bias is 0 and no scale 1, where a wrong rule could hide."""
+    """Return a theta without biases of 0 and scales of 1, which could hide a wrong rule."""
     return np.random.default_rng(20).normal(0.0, 0.7, (*stack, network.size))
 
 
 def some_rows(
     loss: str = "", stack: tuple[int, ...] = ()
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return x, y and sample_weight; y holds probabilities, so that it suits every loss."""
+    """Return x, y and sample_weight; y has probabilities, which every loss accepts."""
     generator = np.random.default_rng(21)
     x = generator.normal(size=(*stack, 5, 3))
     y = generator.dirichlet(np.ones(2), (*stack, 5))
     if loss == "huber":
-        y = y * 4.0 - 2.0  # residuals on either side of delta
+        y = y * 4.0 - 2.0  # residuals on both sides of delta
     return x, y, generator.uniform(0.5, 2.0, (*stack, 5))

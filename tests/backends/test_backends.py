@@ -1,4 +1,4 @@
-"""Moving data to a backend, and what is said of each; what each must do is test_testing.py's."""
+"""Moving data to a backend, and the list of backends; testing/test_conformance.py has the rest."""
 
 import os
 import re
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("nothing_chosen")
 
 @pytest.fixture(params=[pytest.param(n, marks=pytest.mark.installed) for n in registry.names()])
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Every backend, plug-ins too; one that cannot run here skips, with the probe's reason."""
+    """Each backend, plug-ins too; an unusable one skips the test with the probe's reason."""
     try:
         return bx.get_backend(request.param)
     except BackendUnavailableError as error:
@@ -83,7 +83,7 @@ def test_values_move_between_devices_and_libraries_unchanged() -> None:
     back = bx.asarray(array, backend="numpy")
     assert isinstance(back, np.ndarray)
     np.testing.assert_array_equal(back, values)
-    assert bx.asarray(values) is values  # what is right already is not copied
+    assert bx.asarray(values) is values  # an array that is right already is not copied
 
 
 def test_float64_arrives_as_float32_on_a_device_that_keeps_no_float64() -> None:
@@ -96,7 +96,7 @@ def test_float64_arrives_as_float32_on_a_device_that_keeps_no_float64() -> None:
     assert str(back.dtype).endswith("float64")
 
 
-# Computing beside theta
+# Arrays beside theta
 
 
 def test_lists_integers_and_booleans_get_thetas_precision(xp: Any) -> None:
@@ -117,7 +117,7 @@ def test_theta_may_be_float32_float64_or_one_of_their_complex_dtypes(xp: Any, dt
 
 
 def test_a_precision_is_recognized_by_the_namespaces_dtypes() -> None:
-    """As torch.bfloat16 is floating to ``isdtype``, and neither float32 nor float64."""
+    """``isdtype`` says that torch.bfloat16 is floating; it is neither float32 nor float64."""
     kinds = {
         "real floating": ("float32", "float64", "bfloat16"),
         "complex floating": ("complex64", "complex128", "complex32"),
@@ -240,7 +240,7 @@ def test_a_missing_jax_platform_is_an_error_with_the_way_out() -> None:
         assert "unset JAX_PLATFORMS" in said
 
 
-def test_numpys_numbers_count_no_more_than_pythons(xp: Any) -> None:
+def test_a_numpy_scalar_chooses_no_backend_and_no_dtype(xp: Any) -> None:
     x = xp.asarray([1.0], dtype="float32")
     for number in (np.float64(1.0), np.int32(1), np.bool(True)):
         chosen = bx.resolve(x, number)

@@ -1,6 +1,6 @@
-"""Choosing a backend, a device and a dtype: which source decides, where, and for how long.
+"""The choice of a backend, a device and a dtype: its source, its scope and its duration.
 
-What cannot be had is in test_error_messages.py.
+The errors of an unavailable choice are in test_error_messages.py.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("nothing_chosen")
 
 
 def chosen(*arrays: Any, **arguments: Any) -> tuple[str, str, str]:
-    """Return backend, device and dtype of a selection, as words."""
+    """Return the names of a selection's backend, device and dtype."""
     selection = bx.resolve(*arrays, **arguments)
     backend = selection.backend
     dtype = "float32" if selection.dtype == backend.namespace().float32 else "float64"
@@ -107,7 +107,7 @@ def test_the_device_of_a_source_with_another_backend_is_ignored(
     assert chosen(backend="numpy") == NOBODYS
     with bx.use_backend("numpy"):
         assert chosen() == NOBODYS
-    monkeypatch.delenv("BACKPROP_XP_BACKEND")  # device1 alone is not array-api-strict's
+    monkeypatch.delenv("BACKPROP_XP_BACKEND")  # the device1 of no other backend
     assert chosen(backend=STRICT)[:2] == (STRICT, "CPU_DEVICE")
 
 
@@ -223,7 +223,7 @@ def test_use_backend_holds_for_its_own_thread_only() -> None:
         seen = set()
         for _ in range(20):
             with bx.use_backend(asked):
-                together.wait(timeout=30)  # everybody is inside
+                together.wait(timeout=30)  # all threads are inside
                 seen.add(f"inside {name()}")
                 together.wait(timeout=30)
             seen.add(f"outside {name()}")

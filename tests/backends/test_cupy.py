@@ -1,7 +1,7 @@
-"""CuPy: what can be checked without a GPU, and, where there is one, what cannot.
+"""CuPy: tests without a GPU, and tests that need one.
 
-The kernels' text is compiled twice without a GPU: by NVRTC for one, where CuPy finds it, and as
-plain C++ for this processor, where it must do what the optimizers do.
+Without a GPU the kernels' source is compiled twice: by NVRTC for a GPU, where CuPy finds it, and as
+plain C++ for this processor, where the kernels must equal the optimizers.
 """
 
 import ctypes
@@ -35,7 +35,7 @@ from backprop_xp.training.optimizers import SGDState
 REAL = {"float32": "float", "float64": "double"}
 every_dtype = pytest.mark.parametrize("dtype", REAL)
 STEPS = 12
-# Each update rounds a few times; the order of operations is the reference's, its compiler's not.
+# Each update rounds a few times; the compiler may change the order of operations.
 ROUNDINGS = 4 * STEPS
 
 generator = np.random.default_rng(0)
@@ -57,7 +57,7 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "adamw with a mask": lambda mask: bx.AdamW(0.02, weight_decay=0.3, mask=mask),
 }
 
-# What the kernels do not know, and leave to the reference.
+# Cases that the kernels leave to the reference.
 RATES = np.array([[0.1], [0.2], [0.3]])
 LEFT: dict[str, Callable[[Any], Any]] = {
     "learning rates": lambda rates: bx.SGD(rates),
@@ -72,11 +72,11 @@ LEFT: dict[str, Callable[[Any], Any]] = {
 }
 
 
-# The kernels' text
+# The kernels' source
 
 
 class Parameter(NamedTuple):
-    """A name of a kernel's body: an entry of an array, or a number."""
+    """A variable of a kernel's body: an entry of an array, or a number."""
 
     name: str
     is_array: bool
@@ -93,7 +93,7 @@ def parameters(kernel: Kernel) -> list[Parameter]:
 
 
 def cuda_source(kernel: Kernel, dtype: str) -> str:
-    """Return a CUDA function around a kernel's body, as CuPy would write one."""
+    """Return the CUDA function that CuPy would write around a kernel's body."""
     declared, entries = ["long n"], ""
     for name, is_array, is_const in parameters(kernel):
         kind = "const T" if is_const else "T"
@@ -139,10 +139,10 @@ def test_nvrtc_compiles_each_kernel_for_a_gpu(
     ptx = compile_by_nvrtc(TEXTS[name](dtype), architecture)
     if dtype == "float32" and name in {kernel.name for kernel in KERNELS}:
         assert ".f32" in ptx
-        assert ".f64" not in ptx  # as a number that is not cast would bring about
+        assert ".f64" not in ptx  # a number without a cast would cause it
 
 
-# What they do, on this processor
+# The kernels on this processor
 
 SHIM = """
 #include <cmath>
@@ -154,7 +154,7 @@ static Place blockIdx, blockDim = {1}, threadIdx = {0};
 
 
 def host_source(kernel: Kernel, dtype: str) -> str:
-    """Return the CUDA function, and a loop in C over its blocks of one thread."""
+    """Return the CUDA function, and a C loop over its blocks of one thread."""
     declared = [f"T {'*' if is_array else ''}{name}" for name, is_array, _ in parameters(kernel)]
     called = ", ".join(["n", *(parameter.name for parameter in parameters(kernel))])
     return f"""
@@ -167,7 +167,7 @@ def host_source(kernel: Kernel, dtype: str) -> str:
 
 
 class Processor(NamedTuple):
-    """The kernels as functions of this processor, and the names of those that were run."""
+    """The kernels as functions of this processor, and the names of the launched ones."""
 
     library: ctypes.CDLL
     ran: list[str]
@@ -212,7 +212,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 
 
 class Place(NamedTuple):
-    """Where updates are computed: the kernels' rules, how data comes there, and what was run."""
+    """A device for updates: the kernels' rules, a function that moves data, and launched names."""
 
     table: dict[str, Any]
     put: Callable[[np.ndarray], Any]
@@ -239,7 +239,7 @@ def trained(rule: Callable[..., Any], optimizer: Any, gradients: list[Any], thet
 
 
 def assert_as_reference(place: Place, optimizer: Any, dtype: str, kernels: int) -> None:
-    """Updates by the kernels, so many of them, give what the optimizer's own rule gives."""
+    """Assert that updates by some kernels equal those of the optimizer's own rule."""
     kind = type(optimizer)
     results = []
     for rule in (place.table[f"{kind.__module__}.{kind.__qualname__}.rule"], kind.rule):
@@ -298,11 +298,11 @@ def test_the_kernel_table_has_the_rules_of_all_optimizers_with_their_signatures(
         ]
 
 
-# Making arrays on a device, which CuPy does on its current one
+# Making arrays on a device; CuPy makes them on its current one
 
 
 class Card:
-    """A stand-in for ``cupy.cuda.Device``: None is the current one, which a ``with`` changes."""
+    """A stand-in for ``cupy.cuda.Device``; None is the current one, which ``with`` changes."""
 
     current = 0
 
@@ -317,14 +317,14 @@ class Card:
 
 
 class OnCard(NamedTuple):
-    """A stand-in for a CuPy array: all that is known of it is where it was made."""
+    """A stand-in for a CuPy array, which has only a device."""
 
     device: Card
 
 
 @pytest.fixture
 def cards() -> Iterator[Any]:
-    """A namespace like array_api_compat.cupy, whose functions look at the current device alone."""
+    """A namespace like array_api_compat.cupy, whose functions use only the current device."""
 
     def make(*args: Any, **options: Any) -> OnCard:
         assert "device" not in options
@@ -340,7 +340,7 @@ def cards() -> Iterator[Any]:
 
 
 def takes_device() -> set[str]:
-    """Return the standard's functions that have a ``device``, but from_dlpack, which moves."""
+    """Return the standard's functions with a ``device``, except from_dlpack, which moves data."""
     functions = inspect.getmembers(array_api_strict, inspect.isfunction)
     takers = {name for name, f in functions if "device" in inspect.signature(f).parameters}
     return takers - {"from_dlpack"}
@@ -368,14 +368,14 @@ def test_an_array_made_like_another_is_on_the_same_device(cards: Any) -> None:
     with Card(3):
         assert cards.zeros(3).device.id == 3
     assert cards.pi == np.pi
-    assert placing(cards, Card, pi=3.0).pi == 3.0  # CuPy's own takes the wrapper's place
+    assert placing(cards, Card, pi=3.0).pi == 3.0  # CuPy's attribute replaces the wrapper's
 
 
 @pytest.mark.installed
 def test_the_namespace_of_a_cupy_array_is_the_backends() -> None:
     cupy = pytest.importorskip("cupy")
     host = np.arange(4.0)
-    # Memory of the host passes for memory of a GPU as long as nobody computes with it.
+    # The host's memory can stand in for a GPU's if nothing computes with it.
     memory = cupy.cuda.UnownedMemory(host.ctypes.data, host.nbytes, host, device_id=1)
     array = cupy.ndarray((4,), host.dtype, cupy.cuda.MemoryPointer(memory, 0))
     xp = array_namespace(array)
@@ -389,7 +389,7 @@ def test_the_namespace_of_a_cupy_array_is_the_backends() -> None:
 
 
 def computing(gpu: Backend, name: str) -> Callable[[Any], Any]:
-    """Return a function of the standard, an activation or a loss, with its derivative, of z."""
+    """Return a function of z: one of the standard, or an activation or loss with its derivative."""
     xp = gpu.namespace()
     if name in ("clip", "sign"):
         return {"clip": lambda z: xp.clip(z, -1.0, 0.75), "sign": xp.sign}[name]
@@ -401,7 +401,7 @@ def computing(gpu: Backend, name: str) -> Callable[[Any], Any]:
 
 @pytest.mark.parametrize("name", ["clip", "sign", *ACTIVATIONS, *LOSSES])
 def test_on_an_emulated_gpu_no_small_function_waits_for_the_device(gpu: Backend, name: str) -> None:
-    """As array-api-compat's clip and sign do, which index by a mask."""
+    """Masks as indices, as in array-api-compat's clip and sign, wait for the device."""
     emulator = pytest.importorskip("cuda_emulator", reason="calls are counted by an emulator")
     z, compute = gpu.from_host(np.array([[-2.1, -0.3, 0.6], [1.0, 0.0, 3.3]])), computing(gpu, name)
     with emulator.record() as calls, bx.transfer_guard("disallow"):
@@ -445,7 +445,7 @@ def test_on_a_gpu_the_kit_passes_and_a_training_is_the_same_on_every_kind_of_str
 
 
 def fitted(gpu: Backend) -> Any:
-    """Return what a training gives, all of it on the host."""
+    """Return the results of a training, on the host."""
     rows = np.random.default_rng(0).normal(size=(40, 5))
     x, y = (gpu.from_host(part) for part in (rows[:, :3], rows[:, 3:]))
     network = bx.mlp([3, 8, 2], hidden="gelu", loss="huber", dropout=0.2, layer_norm=True)
@@ -462,7 +462,7 @@ def test_on_a_gpu_the_current_stream_is_used_and_synchronize_waits_for_every_str
 ) -> None:
     stream = importlib.import_module("cupy").cuda.Stream(non_blocking=True)
 
-    def long_product() -> Any:  # so long that a copy on another stream would come too early
+    def long_product() -> Any:  # long enough that a copy on another stream would be too early
         x = gpu.from_host(np.ones((2000, 2000), np.float32))
         for _ in range(20):
             x = x @ x / 2000.0
@@ -507,11 +507,11 @@ def test_on_a_gpu_the_products_of_a_gradient_check_are_not_tf32(gpu: Backend) ->
 @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
 def test_on_a_gpu_complex_products_keep_a_tiny_imaginary_part(gpu: Backend, dtype: str) -> None:
     a, b = np.random.default_rng(0).normal(size=(2, 3, 8, 8))
-    step = 2.0**-60  # of 1, which a sum with anything of size 1 loses
+    step = 2.0**-60  # relative to 1: a sum with a number near 1 loses it
     host = (a + 1j * step * b).astype(dtype)
     x, real = gpu.from_host(host), gpu.from_host(b.astype(dtype))
     with gpu.full_precision():
-        # Of two matrices, of stacks, of a matrix and a stack: each is another function of cuBLAS's.
+        # Products of two matrices, of stacks, and of both are different functions of cuBLAS.
         products = [x[0] @ real[0], x @ real, x[0] @ real, x @ real[0]]
     wanted = [host.imag[0] @ b[0], host.imag @ b, host.imag[0] @ b, host.imag @ b[0]]
     for got, right in zip(products, wanted, strict=True):
@@ -529,7 +529,7 @@ def second(gpu: Backend) -> Any:
 
 
 def repair(name: str, device: Any) -> str:
-    """Return the pattern of the error that says where an array is, and how to compute there."""
+    """Return the pattern of the error that names an array's device and the way to compute there."""
     return rf"{name} is on cuda:{device.id}.*with cupy\.cuda\.Device\({device.id}\)"
 
 
@@ -554,7 +554,7 @@ def test_on_two_gpus_arrays_are_made_on_the_given_one_and_the_kit_passes_there(
 
 NETWORK = bx.mlp([3, 2], loss="huber")
 SGD = bx.SGD(0.1)
-# The argument that is told of first, and what is called with theta, x, y and integer labels.
+# The argument that the error names, and a call with theta, x, y and integer labels.
 ENTRANCES: list[tuple[str, Callable[..., Any]]] = [
     ("theta", lambda theta, x, y, labels: NETWORK.forward(theta, x)),
     ("theta", lambda theta, x, y, labels: NETWORK.predict(theta, x)),
@@ -583,7 +583,7 @@ ENTRANCES: list[tuple[str, Callable[..., Any]]] = [
 def test_on_two_gpus_arrays_of_the_other_gpu_are_an_error_with_the_way_out(
     gpu: Backend, second: Any, said: str, function: Callable[..., Any]
 ) -> None:
-    """Where it is not the current one, CuPy would compute on one with the memory of the other."""
+    """CuPy would compute on the current GPU with the other one's memory."""
     x, y = (gpu.from_host(np.ones((5, n), np.float32), device=second) for n in (3, 2))
     labels = gpu.from_host(np.array([0, 1, 1]), device=second)
     theta = NETWORK.initialize(0, backend="cupy", device=second)

@@ -15,7 +15,7 @@ from backprop_xp.networks import layers
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
 
-# A fused kernel may contract products and sums, and sum in another order.
+# A fused kernel may contract a product and a sum, and may sum in another order.
 ROUNDINGS = 64
 ROWS, N = 6, 5
 
@@ -41,7 +41,7 @@ def flat(result: Any) -> list[Any]:
 
 
 def assert_as_reference(function: Any, *arguments: Any) -> None:
-    """The function, as CuPy has it, gives what its reference gives, in dtype, shape and values."""
+    """Assert that CuPy's function equals its reference in dtype, shape and values."""
     copies = [a.copy() if hasattr(a, "get") else a for a in arguments]
     got, wanted = flat(function(*arguments)), flat(function.__wrapped__(*copies))
     assert len(got) == len(wanted)
@@ -220,13 +220,13 @@ def test_an_update_within_fit_launches_few_kernels(gpu: Backend, name: str) -> N
         y = np.eye(max(2, sizes[-1]))[generator.integers(0, sizes[-1] + 1, rows) % sizes[-1]]
         y = bx.asarray(y[:, : sizes[-1]], backend="cupy", dtype="float32")
         training: dict[str, Any] = {"optimizer": bx.Adam(), "epochs": epochs}
-        for _ in range(2):  # the second time everything is compiled, and the pool is filled
+        for _ in range(2):  # the second run compiles nothing and allocates no memory
             with emulator.record() as calls:
                 bx.fit(network, theta, x, y, batch_size=batch, **training)
         kinds = [call.kind for call in calls]
         return {kind: kinds.count(kind) for kind in ("launch", "copy", "synchronize")}
 
-    # An update more: an epoch of one batch, or one of as many more batches.
+    # One more update: an epoch of one batch, or an epoch with one more batch.
     few, many = (
         (launches(1, 3), launches(1, 5)) if name == "XOR" else (launches(3, 1), launches(5, 1))
     )

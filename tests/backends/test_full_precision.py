@@ -1,4 +1,4 @@
-"""A gradient check's products keep all digits, whatever the process has chosen for its own."""
+"""The products of a gradient check keep all digits, whatever precision the process has set."""
 
 import contextlib
 import importlib
@@ -19,7 +19,7 @@ PEDANTIC_MATH = 2  # CUBLAS_PEDANTIC_MATH of cublas_api.h
 
 
 class Setting(NamedTuple):
-    """A backend, what its library multiplies by now, and the setting that keeps all digits."""
+    """A backend, its library's current precision of products, and the one that keeps all digits."""
 
     backend: Backend
     now: Callable[[], Any]
@@ -27,7 +27,7 @@ class Setting(NamedTuple):
 
 
 def _torchs() -> Iterator[Setting]:
-    """In a process that has chosen TF32 and bfloat16."""
+    """PyTorch in a process with TF32 and bfloat16."""
     torch = pytest.importorskip("torch")
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
@@ -41,7 +41,7 @@ def _torchs() -> Iterator[Setting]:
 
 
 def _jaxs() -> Iterator[Setting]:
-    """The precision with which JAX compiles a product."""
+    """JAX, whose compiled products have a precision."""
     jax = pytest.importorskip("jax")
 
     def now() -> Any:
@@ -52,7 +52,7 @@ def _jaxs() -> Iterator[Setting]:
 
 
 def _cupys(gpu: Backend) -> Iterator[Setting]:
-    """CuPy's compute types for two matrices, and the mode in which stacks are multiplied."""
+    """CuPy's compute types for two matrices, and its mode for products of stacks."""
     cupy = importlib.import_module("cupy")
     core, cublas = cupy._core, cupy.cuda.cublas
 

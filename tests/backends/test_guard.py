@@ -1,4 +1,4 @@
-"""The transfer guard: what it refuses, logs and lets through, and for whom."""
+"""The transfer guard: which transfers it forbids, logs and allows, and its scope."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ def _put(name: str, x: Any) -> Any:
 
 @pytest.fixture(params=GUARDED)
 def put(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
-    """A function that puts data where a guard holds."""
+    """A function that moves data to a device that a guard watches."""
     return functools.partial(_put, request.param)
 
 
@@ -58,7 +58,7 @@ EVERYWHERE: dict[str, Callable[[Any], Any]] = {
     "in": lambda x: 2.0 in x,
     "numpy.asarray": np.asarray,
     "numpy.asarray_chkfinite": np.asarray_chkfinite,
-    # The shape of what these return is known to the host when the device has counted.
+    # The shape of their result depends on the values, so the host waits for the device.
     "nonzero": lambda x: _xp(x).nonzero(x),
     "unique": lambda x: _xp(x).unique_values(x),
     "mask": lambda x: x[x > 1.0],
@@ -174,7 +174,7 @@ def test_strict_arrays_leave_a_device_by_explicit_transfers_only() -> None:
 
 def test_tensors_leave_another_device_by_explicit_transfers_only() -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    x = torch.ones(1, device="meta")  # the one device beside the CPU that needs no hardware
+    x = torch.ones(1, device="meta")  # the only device besides the CPU that needs no hardware
     with bx.transfer_guard("disallow"):
         for move in (
             lambda: x.cpu(),
@@ -204,7 +204,7 @@ def test_an_error_and_a_log_line_name_the_array_and_the_source_line(
     assert (record.name, record.levelno) == ("backprop_xp", logging.WARNING)
     assert f"shape (), float32, on {name}" in said
     assert said.endswith(f"{__file__}:{line}.")
-    # Through files of NumPy's, and of the array's own library.
+    # Calls through NumPy's files, and through the array library's own.
     for leak in (np.asarray_chkfinite, lambda x: 2.0 in x):
         with bx.transfer_guard("disallow"), pytest.raises(bx.TransferError) as info:
             leak(x)
@@ -257,7 +257,7 @@ def test_guards_of_generators_that_end_in_any_order_leave_no_guard_behind(put: A
     first, second = guarded(), guarded()
     next(first)
     next(second)
-    first.close()  # in another order than they began
+    first.close()  # in another order than they started
     next(second)
     second.close()
     assert float(x) == 1.0
@@ -404,7 +404,7 @@ def test_the_methods_that_a_backend_guards_exist(backend: Backend) -> None:
     if not backend.probe().usable:
         pytest.skip(backend.probe().reason)
     missing = {door.name for door in backend.doors() if not hasattr(door.holder, door.name)}
-    # Not every version has them: CuPy's arrays are no indices, array-api-strict's had no iterator.
+    # Some versions lack them: CuPy's arrays are no indices, older strict arrays had no iterator.
     assert missing <= {"__index__", "__iter__"}
 
 

@@ -1,6 +1,6 @@
-"""Other values than plain arrays of numbers are converted or refused.
+"""Values other than plain arrays of numbers are converted or an error.
 
-The tests carry out the repair that an error shows; no further error may follow.
+The tests run the line that an error suggests; no further error may follow.
 """
 
 import importlib
@@ -42,7 +42,7 @@ def complaint(kind: type[Exception], function: Any, *values: Any, **options: Any
     return str(caught.value)
 
 
-# Text and objects
+# Strings and objects
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_strings_are_an_error_with_a_line_that_numbers_the_classes(xp: Any, text
 def test_numbers_in_other_types_are_an_error_with_a_line_that_reads_them(
     value: Any, expected: list[Any]
 ) -> None:
-    importlib.import_module("numpy.lib.recfunctions")  # as the line for a record expects
+    importlib.import_module("numpy.lib.recfunctions")  # the line for a record needs it
     message = complaint(TypeError, bx.asarray, value)
     assert repaired(message, "x", value).tolist() == expected
 
@@ -95,7 +95,7 @@ def test_an_object_array_of_numbers_is_accepted(xp: Any) -> None:
     assert (xp.host(xp.asarray(boxed)) == ROWS).all()
 
 
-class NAType:  # as pandas calls its missing value
+class NAType:  # pandas' name of its missing value
     def __repr__(self) -> str:
         return "<NA>"
 
@@ -252,7 +252,7 @@ def test_a_typed_jax_key_is_an_error_with_a_line_that_draws_an_integer() -> None
     assert "rng = jax.random.bits(rng)" in message
     assert network.forward(theta, x, rng=jax.random.bits(key)).shape == (3, 1)
     assert "random key of JAX" in complaint(TypeError, bx.asarray, key)
-    # So too beside NumPy's arrays, where the place of the key is not the first thing wrong.
+    # The error is the same beside NumPy's arrays, although the key's device is wrong too.
     host = network.initialize(backend="numpy", dtype="float32")
     message = complaint(TypeError, network.forward, host, np.ones((3, 2), "float32"), rng=key)
     assert message.startswith("rng is a random key of JAX")

@@ -1,4 +1,4 @@
-"""Parity: two independent implementations, JAX's and PyTorch's autograd, give the same gradients.
+"""Parity: JAX's and PyTorch's autograd, two independent implementations, give the same gradients.
 
 An oracle walks through the same description of a network, but slices theta, computes every layer
 and every loss by its library's own functions, and leaves the differentiation to its autograd. The

@@ -1,4 +1,4 @@
-"""Backends from other distributions: real wheels, installed by pip, in processes of their own."""
+"""Backends from other distributions: real wheels, installed by pip, in child processes."""
 
 import inspect
 import json
@@ -20,7 +20,7 @@ PROJECT = Path(__file__).parents[1] / "plugin"
 METADATA = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
 GROUP = "backprop_xp.backends"
 
-# The least that works: NumPy under another name, owning no array.
+# A minimal plug-in: NumPy under another name, which owns no array.
 SMALL = """
 from backprop_xp.backends.libraries.numpy import NumPyBackend
 class Small(NumPyBackend):
@@ -53,7 +53,7 @@ RAISED = {
 
 
 def wheel(folder: Path, distribution: str, entries: dict[str, str], files: dict[str, str]) -> Path:
-    """Build a wheel by hand: modules, and the metadata that pip and importlib.metadata read."""
+    """Build a wheel: modules, and the metadata that pip and importlib.metadata read."""
     stem = f"{distribution.replace('-', '_')}-1.0"
     lines = "".join(f"{name} = {target}\n" for name, target in entries.items())
     metadata = {
@@ -72,7 +72,7 @@ def wheel(folder: Path, distribution: str, entries: dict[str, str], files: dict[
 
 
 def small(folder: Path, distribution: str, name: str, text: str | None = None) -> Path:
-    """Build a distribution that offers one name, from a module that notes when it is imported."""
+    """Build a distribution that offers one name, from a module that records its import."""
     module = f"plugin_{distribution.replace('-', '_')}"
     noted = f"print('imported {module}')\n"
     source = noted + (SMALL.format(name=name) if text is None else text)
@@ -93,14 +93,14 @@ def install(target: Path, *wheels: Path) -> Path:
 
 
 def run(target: Path, program: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a program in a process that sees what is installed in ``target``."""
+    """Run a program in a process that can import the packages in ``target``."""
     done = python(f"import backprop_xp as bx\n{program}", target, **environment)
     assert done.returncode == 0, done.stderr
     return done
 
 
 def refused(target: Path, ask: str) -> str:
-    """Return what is told to who asks for a backend that cannot be had, and what it came from."""
+    """Return the error of an unavailable backend, and its cause."""
     program = (
         f"try:\n    {ask}\n"
         "except (bx.backends.BackendUnavailableError, ValueError) as error:\n"
@@ -112,7 +112,7 @@ def refused(target: Path, ask: str) -> str:
 
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder where a sound plug-in and every broken one are installed."""
+    """A folder with a working plug-in and every broken one."""
     folder = tmp_path_factory.mktemp("wheels")
     wheels = [small(folder, name, name, text) for name, text in BROKEN.items()]
     return install(tmp_path_factory.mktemp("crowd"), lookalike(folder), *wheels)
@@ -120,7 +120,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def quarrel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder where two distributions offer one name, and others names that are built in."""
+    """A folder with two distributions of one name, and others with built-in names."""
     folder = tmp_path_factory.mktemp("wheels")
     offers = {"one": "twice", "other": "twice", "hijack": "numpy", "robot": "auto", "good": "good"}
     wheels = [small(folder, distribution, name) for distribution, name in offers.items()]
@@ -146,7 +146,7 @@ def test_a_plug_in_is_chosen_by_its_name_and_passes_the_conformance_kit(crowd: P
         "pass",
         "the environment variable BACKPROP_XP_BACKEND lookalike_arrays._array_object",
         "['numpy', 'array-api-strict']",
-        "[]",  # broken plug-ins harm nobody
+        "[]",  # broken plug-ins do not affect the others
     ]
 
 
@@ -177,7 +177,7 @@ def test_a_broken_plug_in_is_an_error_when_it_is_chosen(crowd: Path) -> None:
         assert f"{target}, of the distribution {name!r}, raised {raised}" in text
         assert f"pip uninstall {name}" in text
         assert text.endswith(f" <- {raised.partition(':')[0]}")
-    text = refused(crowd, ask.format("unfinished"))  # in Python's words
+    text = refused(crowd, ask.format("unfinished"))  # Python's own message
     assert "'plugin_unfinished:backend', of the distribution 'unfinished'" in text
     assert "abstract class Unfinished" in text
     assert "from_host" in text
@@ -202,7 +202,7 @@ def test_plug_ins_are_asked_about_an_unknown_array_and_each_broken_one_warns_onc
     lines = [line for line in done.stdout.splitlines() if not line.startswith("imported")]
     assert lines == ["[]", "lookalike", "lookalike", "lookalike"]
     warned = [line.split("'")[1] for line in done.stderr.splitlines() if "WARNING" in line]
-    at_loading = set(BROKEN) - {"moody"}  # whose probe() is nobody's concern here
+    at_loading = set(BROKEN) - {"moody"}  # its probe() does not matter here
     assert sorted(warned) == sorted(at_loading)
 
 

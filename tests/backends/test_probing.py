@@ -1,4 +1,4 @@
-"""Trying backends apart: stub libraries that hang, crash or talk, first on the children's path."""
+"""Probes in child processes: stub libraries that hang, crash or print, first on their path."""
 
 import os
 import signal
@@ -18,10 +18,10 @@ from tests.helpers import ROOT
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="speaks of signals and process groups")
 
-# Long enough for a child to import NumPy on a busy machine, and short enough to wait for.
+# Long enough for a child to import NumPy on a busy machine, and short enough for a test.
 LIMIT = 5.0
 
-# What a test may still wait for after a kill, on a busy machine.
+# The longest wait after a kill, on a busy machine.
 PATIENCE = 10.0
 
 HANGS = """
@@ -48,7 +48,7 @@ def ones(shape):
 asnumpy = float
 """
 
-# CuPy's page of advice, between rulers.
+# CuPy's page of advice, between two rulers.
 NO_LIBRARIES = """
 try:
     raise ImportError("libnvrtc.so.13: cannot open shared object file")
@@ -85,7 +85,7 @@ Stub = Callable[..., Path]
 
 @pytest.fixture
 def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
-    """Return a function that makes a text a library's source, for children; gives the folder."""
+    """Return a function that writes a stub library for child processes and returns its folder."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def write(source: str, library: str = "cupy") -> Path:
@@ -100,7 +100,7 @@ def cupys() -> Report:
 
 
 def runs(pid: int) -> bool:
-    """Return whether a process runs; a dead one that nobody waited for does not."""
+    """Whether a process runs; a zombie does not count."""
     try:
         os.kill(pid, 0)
         state = Path(f"/proc/{pid}/stat")
@@ -138,7 +138,7 @@ def test_a_backend_that_hangs_is_killed_with_its_children_and_the_others_are_lis
 @POSIX
 @pytest.mark.parametrize(
     ("how", "seconds"),
-    # One that is interrupted ends its children at once; one that is killed cannot.
+    # An interrupted parent ends its children immediately; a killed one cannot.
     [(signal.SIGINT, 300), (signal.SIGKILL, 2)],
 )
 def test_a_child_ends_with_its_parent_and_at_its_time_limit(
@@ -146,7 +146,7 @@ def test_a_child_ends_with_its_parent_and_at_its_time_limit(
 ) -> None:
     folder = stub(HANGS)
     program = (
-        # Else a suite that was started in the background of a shell would not be interrupted.
+        # Otherwise a suite that a shell started in the background would ignore the interrupt.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "from backprop_xp.backends.probing import probe_apart;"
         f"probe_apart(['cupy'], seconds={seconds})"
@@ -167,7 +167,7 @@ def test_a_child_ends_with_its_parent_and_at_its_time_limit(
         os.kill(grandchild, signal.SIGKILL)
 
 
-# The stub, the reason that is given, and part of the hint.
+# The stub, the reason in the list, and part of the hint.
 UNUSABLE = [
     (
         "import os, sys; print('first\\nlast words\\n', file=sys.stderr); os._exit(3)",
@@ -214,7 +214,7 @@ def test_a_backend_that_crashes_or_raises_is_listed_with_its_own_message(
     assert (report.probe.usable, report.probe.reason, report.devices) == (False, reason, ())
     assert report.probe.hint
     assert hint in report.probe.hint
-    if source == NO_CARD:  # an unusable library still tells its versions
+    if source == NO_CARD:  # an unusable library still has its versions
         told = {"CUDA driver supports": "none", "CUDA runtime": "13.2", "TF32": "on"}
         assert (report.probe.version, report.details) == ("14.0.0", told)
 

@@ -1,4 +1,4 @@
-"""NumPy's short cuts against what the standard's functions say, which other libraries do."""
+"""NumPy's faster sums and products equal the standard's functions."""
 
 from typing import Any
 
@@ -16,14 +16,14 @@ from backprop_xp.backends import (
     sum_over_batch,
 )
 
-# Rows of up to 512 numbers NumPy sums as a product.
+# NumPy sums rows of up to 512 numbers by a product.
 SHAPES = [(5,), (4, 1), (3, 7), (2, 3, 512), (2, 3, 513), (2, 3, 600), (0, 4), (2, 0, 3), (3, 0)]
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
 
 
 def _array(xp: Any, shape: tuple[int, ...], dtype: str) -> Any:
-    """Return numbers of both signs and of several magnitudes, complex if the dtype is."""
+    """Return numbers of both signs and several magnitudes, complex for a complex dtype."""
     generator = np.random.default_rng(71)
     values = generator.normal(size=shape) * 10.0 ** generator.integers(-3, 4, size=shape)
     if dtype.startswith("complex"):
@@ -48,9 +48,9 @@ def test_a_sum_of_rows_equals_the_standards(
     expected = xp.namespace.sum(array, axis=-1, keepdims=keepdims)
     assert actual.dtype == expected.dtype
     assert tuple(actual.shape) == tuple(expected.shape)
-    # In another order, of terms that cancel: for each a rounding of the sum of magnitudes.
+    # The order differs and terms cancel: one rounding of the sum of magnitudes per term.
     magnitudes = np.sum(np.abs(xp.host(array)), axis=-1, keepdims=keepdims)
-    terms = 0 if shape[-1] > 512 else shape[-1]  # longer rows are left to the standard
+    terms = 0 if shape[-1] > 512 else shape[-1]  # the standard's function sums longer rows
     bound = terms * float(np.finfo(dtype).eps) * magnitudes
     assert np.all(np.abs(xp.host(actual) - xp.host(expected)) <= bound)
 
@@ -107,7 +107,7 @@ def test_a_row_that_is_not_finite_follows_the_standard_and_does_not_change_the_o
 
 @pytest.mark.parametrize("layout", ["Fortran", "every other", "reversed", "transposed"])
 def test_rows_may_have_any_memory_layout(layout: str) -> None:
-    """On NumPy, whose arrays are views of all kinds."""
+    """Test NumPy, whose arrays may be views of any kind."""
     whole = np.random.default_rng(73).integers(-9, 10, size=(4, 6, 8)).astype(float)
     array = {
         "Fortran": np.asfortranarray(whole),
@@ -122,7 +122,7 @@ def test_rows_may_have_any_memory_layout(layout: str) -> None:
     assert (place.shape, place.dtype) == (array.shape, array.dtype)
     assert place.flags.c_contiguous
     ones = np.ones((array.shape[-1], 3))
-    out = np.full((4, 3, array.shape[-2]), np.nan).mT  # a view itself
+    out = np.full((4, 3, array.shape[-2]), np.nan).mT  # a view as well
     assert matmul(array, ones, out) is out
     np.testing.assert_array_equal(out, array @ ones)
 
@@ -134,7 +134,7 @@ def test_a_product_is_written_into_the_given_array(xp: Any, stack: tuple[int, ..
     assert (blank(a) is None) == (xp.name not in ("numpy", "cupy"))
     np.testing.assert_array_equal(xp.host(matmul(a, b)), expected)
     if xp.name == "jax":
-        return  # nothing can be written there
+        return  # a read-only array
     out = xp.asarray(np.full((*stack, 4, 5), np.nan))
     assert matmul(a, b, out) is out
     np.testing.assert_array_equal(xp.host(out), expected)
@@ -166,7 +166,7 @@ def test_the_step_function_is_1_where_numbers_are_positive(
     xp: Any, shape: tuple[int, ...], dtype: str
 ) -> None:
     _require(xp, dtype)
-    array = xp.namespace.maximum(_array(xp, shape, dtype), 0.0)  # zeros among them
+    array = xp.namespace.maximum(_array(xp, shape, dtype), 0.0)  # some of them zeros
     actual = ones_where_positive(array)
     assert actual.dtype == array.dtype
     np.testing.assert_array_equal(xp.host(actual), (xp.host(array) > 0).astype(dtype))

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.installed
 
 @pytest.fixture
 def _apple_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make PyTorch report an Apple GPU; nothing is computed on it."""
+    """Make PyTorch report an Apple GPU; nothing computes on it."""
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
 
 
@@ -20,7 +20,7 @@ def _apple_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_apple_gpu_is_listed_after_the_other_devices() -> None:
     backend = bx.get_backend("torch")
     assert backend.devices()[0] == torch.device("cpu")
-    # A tensor's own device there has the index, and must be equal to the one that is listed.
+    # The device of a tensor has an index, and must equal the listed device.
     assert backend.devices()[-1] == torch.device("mps", 0)
     for name in ("mps", "mps:0", torch.device("mps"), torch.device("mps", 0)):
         assert backend.device(name) == torch.device("mps", 0)

@@ -24,7 +24,7 @@ WEIGHT = generator.uniform(0.5, 2.0, size=ROWS)
 
 @pytest.fixture(params=GUARDED)
 def put(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
-    """A function that puts data where a guard holds."""
+    """A function that moves data to a device that a guard watches."""
     return lambda x: guarded_array(request.param, x, "float64")
 
 

@@ -1,4 +1,4 @@
-"""The command ``bench`` and the race behind it: who takes part, what is told, never how fast."""
+"""The command ``bench`` and its race: entrants and output, never their speed."""
 
 import json
 import re
@@ -26,7 +26,7 @@ MAKER = "backprop_xp.cli.contenders:turns"
 
 @pytest.mark.parametrize("case", TINY, ids=str)
 @pytest.mark.parametrize("library", INSTALLED)
-@pytest.mark.filterwarnings("ignore::UserWarning")  # scikit-learn's, that it has not converged
+@pytest.mark.filterwarnings("ignore::UserWarning")  # scikit-learn's warning of no convergence
 def test_every_library_trains_each_kind_of_case(library: str, case: Case, xp: Any) -> None:
     if library != "backprop_xp" and xp.name != "numpy":
         pytest.skip("the peers are the same on every backend")
@@ -127,7 +127,7 @@ def test_workers_keep_the_default_kernels_of_blas(monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the peers: starting them takes seconds."""
+    """Leave out the peers, which take seconds to start."""
     for library in set(PEERS) - {"matmul"}:
         missing = PEERS[library]._replace(module="no_such_library")
         monkeypatch.setitem(PEERS, library, missing)

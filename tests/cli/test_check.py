@@ -1,4 +1,4 @@
-"""The command ``check``; a real process where other libraries must be missing."""
+"""The command ``check``, in a child process where libraries must be missing."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
 from tests.commands import NOWHERE, NUMPY, STRICT, run, start_without
 
-# The order of sums differs between backends; the gradients' entries are near 1.
+# Backends sum in different orders; the gradients' entries are near 1.
 ROUNDING = 1e-14
 ON_DEVICE1 = {"BACKPROP_XP_BACKEND": "array-api-strict", "BACKPROP_XP_DEVICE": "device1"}
 
@@ -43,14 +43,14 @@ def compared(output: str, dtype: str = "float64") -> float:
 
 
 def put_tanh(monkeypatch: pytest.MonkeyPatch, name: str, change: Any) -> None:
-    """Put tanh into the table under a name; ``change(z)`` is the factor that spoils its rule."""
+    """Add tanh to the activations under a name; ``change(z)`` multiplies its gradient."""
     tanh = bx.activations.tanh
     rule = lambda g, z, a: change(a) * tanh.vjp(g, z, a)  # noqa: E731
     monkeypatch.setitem(ACTIVATIONS, name, bx.Activation(tanh.value, rule, from_output=True))
 
 
 def test_a_right_gradient_passes_and_the_backends_are_compared() -> None:
-    output = passing(*NUMPY, *STRICT, *NUMPY)  # one named twice is checked once
+    output = passing(*NUMPY, *STRICT, *NUMPY)  # a backend that is named twice is checked once
     found = rows(output)
     assert list(found) == ["numpy", "array-api-strict"]
     assert [words[0] for words in found.values()] == ["cpu", "CPU_DEVICE"]
@@ -282,7 +282,7 @@ def test_conformance_runs_on_the_environments_device_unless_an_option_names_anot
     assert chosen.startswith("conformance of array-api-strict on device1\n")
     told = passing("--conformance", *STRICT, "--device", "no_float64", **ON_DEVICE1)
     assert "array-api-strict on no_float64: " in told.splitlines()[-1]
-    # Of the checks that share a reason, it is told once.
+    # The reason that several checks share is printed once.
     assert re.search(r"^ +\d\d  no float64 here: ", told, re.M)
     assert told.count("no float64 here") == 1
 

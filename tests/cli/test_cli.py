@@ -1,4 +1,4 @@
-"""The command line: what it refuses, where its output goes, and what it needs to be installed."""
+"""The command line: its errors, its output streams and its extras."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from tests.commands import NOWHERE, NUMPY, ONE_LINE, on_a_terminal, run, start, 
 PACKAGE_FOLDER = Path(bx.__file__).parent.parent
 TOO_MANY = "asks for 3,999,999,997 numbers at once"
 
-# What is asked, and the words of the one line that refuses it.
+# The command, and words of its one-line error.
 REFUSED = [
     ("xor --sizes 3,2,1", "must start with 2 and end with 1"),
     ("xor --sizes 2,2,2", "must start with 2 and end with 1"),
@@ -98,7 +98,7 @@ def test_an_unavailable_choice_is_a_one_line_error(
 
 
 def in_a_shell(script: str) -> subprocess.CompletedProcess[str]:
-    """Run a script of the shell in which ``$COMMAND`` is the command."""
+    """Run a shell script in which ``$COMMAND`` is the command."""
     here = {"PYTHONPATH": str(PACKAGE_FOLDER), "COMMAND": f"{sys.executable} -m backprop_xp"}
     environment = {**os.environ, **NOWHERE, **here}
     return subprocess.run(
@@ -143,7 +143,7 @@ def test_characters_that_stdout_cannot_encode_are_a_one_line_error(
 @pytest.mark.parametrize("words", [("xor", "--help"), ("info",)])
 def test_help_and_output_fit_the_columns_of_the_environment(words: tuple[str, ...]) -> None:
     narrow, wide = (run(*words, COLUMNS=c).stdout.splitlines() for c in ("40", "200"))
-    # A word that is longer than the room beside the labels is not broken.
+    # A word that is longer than its column is not broken.
     assert [line for line in narrow if len(line) > 40 and len(line.split()[-1]) < 16] == []
     assert 40 < max(map(len, wide)) <= 80
 

@@ -1,4 +1,4 @@
-"""The script that measures a GPU: what it says, never how fast anything is."""
+"""The script that measures a GPU: its output, never its times."""
 
 import json
 import os
@@ -11,13 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PARTS = {"limits", "correctness", "trainings", "steps", "gradient_check", "crossover"}
-# Lines of the script about a backend; the peers run on a CPU too, when it is quick.
+# The script's lines about a backend; with --quick the peers run on a CPU too.
 LINES = {
     "cupy": lambda line: line["part"] != "trainings" or "CuPy" in line.get("what", ""),
     "torch": lambda line: "orch" in line.get("what", ""),
     "jax": lambda line: "JAX" in line.get("what", ""),
 }
-# Products and Adam's updates, rounded in another order.
+# Products and Adam's updates round in another order.
 SAME = 1e-12
 
 
@@ -58,7 +58,7 @@ def test_every_part_that_can_run_here_gives_finite_figures(xp: Any, tmp_path: Pa
     trained = {line["case"][0] for line in found if "microseconds" in line}
     assert trained == {"S", "D", "M"}
     for line in found:
-        # Of PyTorch's, a CUDA graph needs a GPU; TF32 does too, and a recent one.
+        # PyTorch's CUDA graph needs a GPU; TF32 needs a recent one.
         assert "left_out" not in line or "graph" in str(line) or line["precision"] == "tf32", line
         if line["part"] == "gradient_check":
             assert line["verdict"] == "pass"

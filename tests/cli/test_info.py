@@ -1,4 +1,4 @@
-"""The command ``info``: its words, its JSON, its exit status, and what it leaves alone."""
+"""The command ``info``: its output, its JSON, its exit status, and that it changes nothing."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def found(xp: Any) -> dict[str, Any]:
 def test_info_names_the_backend_the_device_and_the_source_of_the_choice(
     xp: Any, found: dict[str, Any]
 ) -> None:
-    # Which GPU is CuPy's current one is a thread's own affair: a new one begins as a new process.
+    # CuPy's current GPU is a setting of the thread: a new thread starts like a new process.
     with ThreadPoolExecutor(1) as pool:
         device = xp.selection.backend.device_name(pool.submit(bx.resolve).result().device)
     dtype = str(xp.selection.dtype).rpartition(".")[2].strip("'>")
@@ -65,7 +65,7 @@ def test_the_json_has_the_documented_structure(xp: Any, found: dict[str, Any]) -
     assert list(found) == list(shown)
     for part in ("selection", "machine", "versions"):
         assert list(found[part]) == list(shown[part])
-    runs, fails = shown["backends"].values()  # the page leaves out what is empty
+    runs, fails = shown["backends"].values()  # the page leaves out empty values
     for name, told in found["backends"].items():
         assert set(told) == {*runs, *fails}, name
         for device in told["devices"]:

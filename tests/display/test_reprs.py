@@ -1,4 +1,4 @@
-"""What a user makes prints as one would write it."""
+"""The reprs of objects that users make."""
 
 import copy
 import pickle
@@ -19,7 +19,7 @@ def cube(z: Any) -> Any:
     return z**3
 
 
-# Each is the text of what makes it, as written behind ``bx.``.
+# The code that makes each object, without ``bx.``.
 TEXTS = [
     "Dense(2, 8, 'tanh')",
     "Dense(2, 8, initializer='he_uniform', bias_initializer=initializers.uniform(-1.0, 1.0))",
@@ -53,7 +53,7 @@ TEXTS = [
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_an_object_prints_as_the_code_that_makes_it(text: str) -> None:
-    made = eval(text, dict(vars(bx)))  # noqa: S307 - our own texts
+    made = eval(text, dict(vars(bx)))  # noqa: S307 - our own code
     assert repr(made) == text
     assert repr(copy.deepcopy(made)) == text
     assert repr(pickle.loads(pickle.dumps(made))) == text  # noqa: S301 - our own bytes
@@ -107,7 +107,7 @@ def test_an_object_of_a_custom_class_prints_whatever_its_fields_are() -> None:
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_objects_made_by_the_same_call_are_equal(text: str) -> None:
-    one, other = (eval(text, dict(vars(bx))) for _ in range(2))  # noqa: S307 - our own texts
+    one, other = (eval(text, dict(vars(bx))) for _ in range(2))  # noqa: S307 - our own code
     assert one == other
     assert hash(one) == hash(other)
     assert pickle.loads(pickle.dumps(one)) == one  # noqa: S301 - our own bytes

@@ -1,4 +1,4 @@
-"""Summaries: text of few lines, and HTML that is well formed and escaped."""
+"""Summaries: short reprs, and well-formed, escaped HTML."""
 
 import re
 from html.parser import HTMLParser
@@ -18,7 +18,7 @@ LINE = bx.mlp([2, 1])
 
 
 class Page(HTMLParser):
-    """A page read back: its tags, attributes, words and the cells of its tables."""
+    """A parsed page: its tags, attributes, words and the cells of its tables."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ def test_no_page_has_a_script_a_link_or_a_fixed_colour() -> None:
             assert not name.startswith("on")
             assert name not in ("href", "src", "id", "class")
             assert "url(" not in str(value)
-            # A rule between the grays is all that is coloured.
+            # Only the line between the grays has a colour.
             styled = str(value).replace("rgba(128,128,128,.5)", "")
             assert not re.search(r"color:|background|font-family|rgb|#", styled), value
 
@@ -259,11 +259,11 @@ def test_a_passed_check_has_folded_tables() -> None:
     assert remainders[2][-1] == f"{taylor.taylor_orders[0]:.2f}"
 
 
-# Text
+# Reprs
 
 
 def lines_of(thing: Any) -> list[str]:
-    """Return the lines of a repr, which moves little and needs no permission to."""
+    """Return the lines of a repr, which a transfer guard allows."""
     with bx.transfer_guard("disallow"):
         return repr(thing).splitlines()
 
@@ -338,7 +338,7 @@ def test_a_state_before_the_first_epoch_and_one_of_one_network_print() -> None:
     state = bx.TrainingState(0, 0, np.ones(3), ())
     assert lines_of(state) == ["TrainingState of 0 epochs; theta <float64 (3,)>"]
     later = state._replace(epoch=7, loss=np.asarray(0.25))
-    # The only loss that is known of a seventh epoch need not be the best.
+    # The only known loss, of the seventh epoch, need not be the best one.
     assert lines_of(later)[1:] == ["      last  best  at epoch", "loss  0.25"]
 
 

@@ -1,4 +1,4 @@
-"""The scikit-learn estimators: scikit-learn's own are the oracle, and its checks the contract."""
+"""The scikit-learn estimators against scikit-learn's perceptrons, and scikit-learn's checks."""
 
 import copy
 import inspect
@@ -36,9 +36,9 @@ import backprop_xp as bx
 from backprop_xp.backends import dtype_name
 from backprop_xp.estimators.targets import as_distribution, score_of_values
 
-# Sums in another order, over some dozen updates.
+# Sums in another order, over a few dozen updates.
 SAME_TRAINING = 1e-10
-# L-BFGS multiplies rounding: line searches end where they may.
+# L-BFGS amplifies rounding: line searches end at other points.
 SAME_MINIMUM = 1e-6
 
 CLASSES = make_classification(90, 8, n_informative=5, n_classes=3, random_state=0)
@@ -64,12 +64,12 @@ both = pytest.mark.parametrize("kind", [bx.MLPClassifier, bx.MLPRegressor])
 
 @pytest.fixture(autouse=True)
 def _where_it_runs(xp: Any) -> None:
-    """Skip where the suite's backend cannot run: the estimators would choose it."""
+    """Skip where the suite's backend is unusable: the estimators would choose it."""
 
 
 @pytest.fixture
 def in_float64(xp: Any) -> Iterator[None]:
-    """Compute in float64 where the suite does: JAX, PyTorch and CuPy would take float32."""
+    """Use float64 where the suite does: JAX, PyTorch and CuPy would use float32."""
     with bx.use_backend(xp.selection.backend, xp.selection.device, "float64"):
         yield
 
@@ -81,14 +81,14 @@ def on_numpy() -> Iterator[None]:
 
 
 def _fitted(model: Any, *data: Any, **options: Any) -> Any:
-    """Fit without the warning that a few epochs were too few."""
+    """Fit without the warning of no convergence."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(*data, **options)
 
 
 def _pair(target: str, *more: Any, **options: Any) -> tuple[Any, Any]:
-    """Return ours and scikit-learn's, fitted alike: one random state, one set of weights."""
+    """Return our estimator and scikit-learn's, fitted with the same random state and weights."""
     ours, theirs, data, own = PAIRS[target]
     given = {"hidden_layer_sizes": (7, 5), "random_state": 7, "max_iter": 6, **own, **options}
     return tuple(_fitted(make(**given), *data, *more) for make in (ours, theirs))
@@ -103,7 +103,7 @@ def _assert_same_parameters(one: Any, other: Any, tolerance: float) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
 
 
-# ---- the same as scikit-learn's
+# ---- equal to scikit-learn's
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "sgd": {"solver": "sgd", "momentum": 0.0, "learning_rate_init": 0.05},
@@ -132,7 +132,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_each_epoch_equals_scikit_learns(options: dict[str, Any], shuffle: bool) -> None:
-    # 90 rows in batches of 20: the last has 10, and its penalty is twice that of the others.
+    # 90 rows in batches of 20: the last has 10, and twice the penalty of the others.
     given = {"alpha": 0.1, "batch_size": 20, "shuffle": shuffle, **options}
     ours, theirs = _pair("classes", **given)
     _assert_same_parameters(ours, theirs, SAME_TRAINING)
@@ -150,7 +150,7 @@ def test_training_on_every_kind_of_target_equals_scikit_learns(target: str, weig
     more = [WEIGHTS] if weighted else []
     ours, theirs = _pair(target, *more, alpha=0.1, batch_size=20, learning_rate_init=0.02)
     _assert_same_parameters(ours, theirs, SAME_TRAINING)
-    if not weighted:  # of a weighted epoch ours is the mean over the weights, not over the rows
+    if not weighted:  # our loss of a weighted epoch is the mean over the weights, not over the rows
         np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=SAME_TRAINING)
     assert ours.out_activation_ == theirs.out_activation_
     x = PAIRS[target][2][0]
@@ -352,7 +352,7 @@ def test_scikit_learns_callbacks_follow_the_epochs() -> None:
 
 
 class _Enough:
-    """A callback of scikit-learn's that ends a training after some epochs."""
+    """A scikit-learn callback that ends a training after some epochs."""
 
     def __init__(self, epochs: int) -> None:
         self.left = epochs
@@ -384,12 +384,12 @@ def test_a_network_without_hidden_layers_is_a_linear_model() -> None:
     model = _fitted(bx.MLPRegressor(**options, tol=1e-6), *VALUES)
     assert [coef.shape for coef in model.coefs_] == [(8, 1)]
     assert model.score(*VALUES) > 0.99
-    # Another solver may go on from where L-BFGS ended.
+    # Another solver may continue from the weights of L-BFGS.
     _fitted(model.set_params(solver="sgd", warm_start=True, max_iter=2), *VALUES)
     assert len(model.loss_curve_) == 2
 
 
-# ---- where it runs
+# ---- backends and devices
 
 
 def test_the_chosen_backend_trains_and_the_attributes_are_numpy_arrays(xp: Any) -> None:
@@ -435,7 +435,7 @@ def test_an_array_that_numpy_cannot_read_names_both_settings() -> None:
         bx.MLPClassifier().fit(x, TWO[1])
 
 
-# ---- beyond scikit-learn's
+# ---- parameters that scikit-learn lacks
 
 
 @pytest.mark.usefixtures("on_numpy")
@@ -496,7 +496,7 @@ def test_a_regressor_accepts_every_loss(loss: Any) -> None:
     assert model.score(*VALUES) > 0.9
 
 
-# A loss of one's own: outputs are probabilities, and Brier's score of them.
+# A custom loss: the outputs are probabilities, and the loss is their Brier score.
 BRIER = bx.Loss(
     lambda o, t: ((bx.activations.sigmoid.value(o) - t) ** 2).mean(-1),
     lambda o, t: (2.0 / o.shape[-1]) * ((p := bx.activations.sigmoid.value(o)) - t) * p * (1.0 - p),
@@ -521,7 +521,7 @@ def test_a_classifier_accepts_every_loss(loss: Any, target: str) -> None:
             model.fit(x, y)
         return
     assert clone(model.fit(x, y)).loss == loss
-    assert model.score(x, y) > (0.4 if target == "labels" else 0.8)  # of labels, all of a row's
+    assert model.score(x, y) > (0.4 if target == "labels" else 0.8)  # of all labels of a row
     assert model.score(x, y) == np.mean((model.predict(x) == y).reshape(90, -1).all(-1))
     if model._loss().link is bx.activations.identity.value or loss == "poisson":
         assert not hasattr(model, "predict_proba")
@@ -595,7 +595,7 @@ def test_a_given_validation_set_is_watched() -> None:
     _fitted(model, x[:60], y[:60], **held_out)
     assert len(model.validation_scores_) == len(model.validation_loss_curve_) == model.n_iter_
     assert model.score(x[60:], y[60:]) == max(model.validation_scores_)
-    # Without early stopping they are but recorded.
+    # Without early stopping the validation set is only recorded.
     watched, plain = (
         _fitted(clone(model).set_params(early_stopping=False), x[:60], y[:60], **more)
         for more in (held_out, {})
@@ -658,7 +658,7 @@ def test_a_diverged_network_has_no_score() -> None:
     assert np.isfinite(model.predict(VALUES[0])).all()  # of the best network, before it diverged
 
 
-# ---- what is refused
+# ---- errors
 
 REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
     "NaN": ({}, (np.full((4, 2), np.nan), [0, 1, 0, 1]), "Input X contains NaN"),
@@ -779,7 +779,7 @@ def test_class_weights_work_for_a_part_that_lacks_a_class() -> None:
 
 
 def _pressed(at: int, until: float = np.inf) -> Any:
-    """Return a rate at one of whose steps somebody presses Ctrl-C, and that is 0 from another."""
+    """Return a schedule that raises KeyboardInterrupt at one step and is 0 from another step on."""
 
     def rate(step: int) -> float:
         if step == at:
@@ -798,7 +798,7 @@ def test_ctrl_c_leaves_the_state_after_a_whole_step(early: bool) -> None:
         model.fit(*CLASSES)
     assert model.n_iter_ == len(model.loss_curve_) == 2
     taken = model._optimizer_state.step
-    # A compiled call takes as many steps as its time allows; without one the first of these.
+    # A compiled call runs as many steps as its time allows; otherwise the first number holds.
     assert taken in (range(5, 11) if early else range(11, 15))
     same = _fitted(bx.MLPClassifier(**options, learning_rate=_pressed(-1, taken)), *CLASSES)
     _assert_same_parameters(model, same, 0.0)
@@ -810,7 +810,7 @@ def test_ctrl_c_leaves_the_state_after_a_whole_step(early: bool) -> None:
 @pytest.mark.usefixtures("on_numpy")
 def test_an_epoch_that_ends_as_ctrl_c_comes_is_counted_once() -> None:
     options = {"hidden_layer_sizes": 5, "batch_size": 20, "solver": "sgd", "random_state": 0}
-    model = bx.MLPClassifier(**options, learning_rate=_pressed(9))  # the last step of the second
+    model = bx.MLPClassifier(**options, learning_rate=_pressed(9))  # the last step of epoch 2
     with pytest.warns(UserWarning, match="Training interrupted by user"):
         model.fit(*CLASSES)
     same = _fitted(bx.MLPClassifier(**options, learning_rate=_pressed(-1), max_iter=2), *CLASSES)
@@ -874,7 +874,7 @@ def test_the_positional_parameters_are_scikit_learns() -> None:
 
 
 class _Pressing:
-    """A callback of scikit-learn's during which somebody presses Ctrl-C, after some iterations."""
+    """A scikit-learn callback that raises KeyboardInterrupt after some iterations."""
 
     def __init__(self, iterations: int) -> None:
         self.left = iterations

@@ -1,4 +1,4 @@
-"""Files of the scikit-learn estimators: what is read predicts, and goes on, as what was written."""
+"""Files of the scikit-learn estimators: a loaded model predicts and trains as the saved one."""
 
 import json
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_a_loaded_model_equals_the_saved_one(name: str, tmp_path: Path) -> None:
     model, (kind, data, _) = _model(name), CASES[name]
     model.save(tmp_path / "model.safetensors")
     read = kind.load(tmp_path / "model.safetensors")
-    # Where it ran is no part of a model.
+    # The backend and device are not saved.
     assert repr(read.get_params()) == repr({**model.get_params(), "backend": None})
     read.set_params(backend="numpy")
     for method in ("predict", "predict_proba", "decision_function"):
@@ -227,6 +227,6 @@ def test_an_unfitted_model_cannot_be_saved(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_plateau_belongs_to_the_adaptive_rate() -> None:
+def test_a_plateau_schedule_as_learning_rate_is_an_error() -> None:
     with pytest.raises(ValueError, match='learning_rate="adaptive"'):
         bx.MLPClassifier(learning_rate=bx.schedules.plateau(0.1)).fit(X, y)

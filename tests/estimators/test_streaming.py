@@ -1,4 +1,4 @@
-"""Tables too large to be copied whole: the same training as in memory, in little memory."""
+"""Tables too large to copy: the same training as in memory, with little memory."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from backprop_xp.estimators import samples, streaming
 from backprop_xp.training import steps
 from tests.helpers import python
 
-# A library that compiles makes a loop for each length of a block, which may round otherwise.
+# A compiler makes a loop for each length of a block, and each may round differently.
 SAME_TRAINING = 1e-10
 
 X, Y = make_classification(230, 6, n_informative=4, n_classes=3, n_clusters_per_class=1)
@@ -30,7 +30,7 @@ WEIGHTS = np.random.default_rng(0).uniform(0.5, 2.0, len(X))
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch, xp: Any) -> Iterator[None]:
-    """Make a table of some rows a large one: of 50 rows a block, and so 40 of batches of 20."""
+    """Use blocks of 50 rows, so 40 rows for batches of 20: a small table counts as large."""
     monkeypatch.setattr(samples, "BLOCK", 50 * X.shape[1] * X.dtype.itemsize)
     with bx.use_backend(xp.selection.backend, xp.selection.device, xp.dtype):
         yield
@@ -38,7 +38,7 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch, xp: Any) -> Iterator[None]:
 
 @pytest.fixture(params=["mapped", "sparse", "mapped integers"])
 def large(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, np.ndarray]:
-    """A table, and what it holds in memory."""
+    """A table on the disk, and its rows in memory."""
     held = np.round(X) if request.param == "mapped integers" else X
     if request.param == "sparse":
         return scipy.sparse.csc_array(held), held
@@ -91,7 +91,7 @@ def test_training_on_a_large_table_with_weights_equals_training_in_memory(
     xp: Any, large: tuple[Any, np.ndarray]
 ) -> None:
     table, held = large
-    # The first blocks of the rows in order weigh nothing.
+    # The first blocks have weight 0.
     for weights in (WEIGHTS, np.where(np.arange(len(Y)) < len(Y) // 2, 0.0, WEIGHTS)):
         for shuffle in (False, True):
             models = [_fitted(rows, weights, shuffle=shuffle) for rows in (table, held)]
@@ -115,7 +115,7 @@ def test_processes_that_map_a_large_table_train_as_one_process(tmp_path: Path) -
     assert done.stdout == "True True\n", done.stderr
 
 
-# joblib gives its processes a table of a megabyte or more as a file that they map.
+# joblib's processes map an array of a megabyte or more from a file.
 VOTE = """
 import warnings
 import joblib
@@ -136,7 +136,7 @@ if __name__ == "__main__":
 
 
 class _Sizes:
-    """How many rows have been moved at once."""
+    """A function that records the numbers of rows of moved arrays."""
 
     def __init__(self) -> None:
         self.largest = 0
@@ -152,7 +152,7 @@ PUT = samples.put
 
 @pytest.fixture
 def beside_a_device(xp: Any, monkeypatch: pytest.MonkeyPatch) -> _Sizes:
-    """Let the backend's device have memory of its own, as a GPU's, whatever it is."""
+    """A backend whose device counts as one with its own memory, like a GPU."""
     sizes = _Sizes()
     monkeypatch.setattr(type(xp.selection.backend), "memory", lambda *_: Memory(0, 1))
     for module in (streaming, samples):
@@ -179,7 +179,7 @@ def test_a_table_that_is_moved_in_blocks_trains_as_a_whole(
     whole = _fitted(X, WEIGHTS, **options)
     assert beside_a_device.largest == (184 if "early_stopping" in options else 230)
     _assert_same(xp, streamed, whole)
-    close = xp.rounding(SAME_TRAINING)  # of products of other rows
+    close = xp.rounding(SAME_TRAINING)  # products of other numbers of rows
     np.testing.assert_allclose(proba, whole.predict_proba(X), rtol=0, atol=close)
 
 
@@ -236,7 +236,7 @@ def test_ctrl_c_keeps_the_weights_of_a_large_tables_training(large: tuple[Any, n
 
         return rate
 
-    # An epoch has 6 blocks of at most 2 batches; the third epoch is cut in its fourth.
+    # An epoch has 6 blocks of at most 2 batches; Ctrl-C comes in block 4 of the third epoch.
     options = {"solver": "sgd", "momentum": 0.0}
     model = bx.MLPClassifier(5, **options, batch_size=20, random_state=0)
     model.set_params(learning_rate=pressing(30, np.inf))
@@ -279,7 +279,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 def test_a_table_of_a_gigabyte_takes_a_few_hundred_megabytes(tmp_path: Path) -> None:
     rows, path = 500_000, tmp_path / "table"
     with path.open("wb") as file:
-        file.truncate(rows * 500 * 4)  # of zeros, which take no space on the disk
+        file.truncate(rows * 500 * 4)  # zeros, which need no space on the disk
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(path), str(rows)],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Model files: what is written is what is read, on any backend, and a training goes on from one."""
+"""Model files: a loaded model equals the saved one on every backend, and a training resumes."""
 
 import inspect
 import itertools
@@ -32,7 +32,7 @@ schedules = bx.schedules
 
 
 class Doubled(NamedTuple):
-    """A layer of one's own."""
+    """A custom layer."""
 
     factor: float = 2.0
     names: tuple[str, ...] = ()
@@ -103,7 +103,7 @@ def _same(xp: Any, one: Any, other: Any) -> None:
     mapped(lambda a, b: np.testing.assert_array_equal(xp.host(a), xp.host(b)), one, other)
 
 
-# What is written is read
+# A loaded model equals the saved one
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=repr)
@@ -193,7 +193,7 @@ def test_arrays_in_another_memory_order_are_saved_correctly(path: Path) -> None:
     assert np.array_equal(bx.load(path, backend="numpy").theta, theta)
 
 
-# What is a user's own
+# Custom objects
 
 
 def test_a_registered_object_is_saved_by_its_name(
@@ -224,7 +224,7 @@ def test_a_name_cannot_be_registered_twice(monkeypatch: pytest.MonkeyPatch) -> N
         bx.register("own", Doubled)
     powers = [bx.Activation(value=lambda z, n=n: z**n, vjp=lambda g, z, a: g) for n in (2, 2, 3)]
     bx.register("power", powers[0])
-    bx.register("power", powers[1])  # as a notebook's cell that runs again
+    bx.register("power", powers[1])  # like a notebook's cell that runs again
     with pytest.raises(ValueError, match="'power' is registered already"):
         bx.register("power", powers[2])
 
@@ -272,7 +272,7 @@ def test_an_object_of_a_class_whose_cell_ran_again_can_be_saved(
     (_, layer) = bx.load(path, backend="numpy").network.layers
     assert type(layer) is made[1]
     assert layer.factor == 5.0
-    bx.register(name, made[2])  # of other code: a file would not give back what was written
+    bx.register(name, made[2])  # other code: a file would load another object than the saved one
     with pytest.raises(TypeError, match=r"network\.layers\.1 is .*bx\.register"):
         bx.save(path, older, theta)
 
@@ -290,7 +290,7 @@ def test_no_two_arrays_of_a_file_share_a_name(path: Path, monkeypatch: pytest.Mo
 
 @dataclass(frozen=True)
 class Given:
-    """An initializer that holds an array."""
+    """An initializer with an array."""
 
     values: Any
 
@@ -314,7 +314,7 @@ def test_a_registered_object_may_hold_an_array(
     assert bx.load(tmp_path / "model", backend="numpy").network.layers[0].initializer is one
 
 
-def test_a_custom_order_must_be_passed_again_after_loading(tmp_path: Path) -> None:
+def test_a_custom_order_is_not_saved(tmp_path: Path) -> None:
     network, path = bx.mlp([3, 2]), tmp_path / "model"
     case = network, network.initialize(backend="numpy"), X, Y
     options = {"optimizer": bx.SGD(0.1), "batch_size": 4, "shuffle": lambda epoch: np.arange(11)}
@@ -324,7 +324,7 @@ def test_a_custom_order_must_be_passed_again_after_loading(tmp_path: Path) -> No
     assert kept["batch_size"] == 4
 
 
-# A training goes on from its file
+# A training resumes from its file
 
 
 def _training(xp: Any, stack: Any = ()) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -397,7 +397,7 @@ def _raise(epoch: int) -> None:
 
 
 def _press(epoch: int) -> None:
-    """Be held back until the epoch is done, where it comes as it is judged."""
+    """Press Ctrl-C during validation; the interrupt waits for the end of the epoch."""
     if epoch == 3:
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -474,7 +474,7 @@ def test_a_checkpoint_without_safetensors_is_an_error_before_the_first_epoch(
 def test_a_checkpoint_that_fails_warns_and_is_tried_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk is full for two epochs."""
+    """Simulate a disk that is full for two epochs."""
     network = _network()
     case = network, network.initialize(backend="numpy"), X, Y
     options: dict[str, Any] = {"optimizer": bx.Adam(), "epochs": 5, "checkpoint": path}
@@ -535,7 +535,7 @@ bx.fit(network, theta, x, x[:, :2], checkpoint=path, **rule)
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="of POSIX")
 @pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.thorough)])
 def test_a_killed_training_leaves_a_file_that_resumes_it(path: Path, kills: int) -> None:
-    """At random moments, also while the file is written, again and again over the same one."""
+    """Kill processes at random moments, also while they overwrite the file."""
     delays = np.random.default_rng(kills).uniform(0.05, 0.4, kills)
     root = str(Path(bx.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *sys.path])}
@@ -560,7 +560,7 @@ def test_a_killed_training_leaves_a_file_that_resumes_it(path: Path, kills: int)
     assert path.exists()
 
 
-# Writing
+# Saving
 
 
 def test_a_failed_save_leaves_the_old_file_and_nothing_else(
@@ -605,7 +605,7 @@ def test_a_path_that_is_no_regular_file_is_an_error_without_waiting(
         _saved(given)
     assert path.is_fifo()
     assert sorted(path.parent.iterdir()) == sorted({given, path})
-    # In a program of its own: what waits for a writer is killed after a while.
+    # In a child process: one that waits for a writer is killed after a while.
     (said,) = told(f"bx.load({os.fspath(given)!r}, backend='numpy')")
     assert said == f"CheckpointError {given}: it is not a regular file."
     folder = path.with_name("folder")
@@ -622,7 +622,7 @@ def test_a_file_is_saved_into_an_unreadable_folder(
 
     def refuses(place: Any, flags: int, *more: Any, **options: Any) -> int:
         if flags & os.O_DIRECTORY:
-            raise PermissionError(f"{place} cannot be read")  # as to all but root
+            raise PermissionError(f"{place} cannot be read")  # as for every user but root
         return opened(place, flags, *more, **options)
 
     monkeypatch.setattr(os, "open", refuses)

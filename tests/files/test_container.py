@@ -1,4 +1,4 @@
-"""Files that are damaged or hostile: one clear error each, and nothing made of what they claim."""
+"""Damaged and hostile files: one clear error each, and no object is made from their content."""
 
 import json
 import sys
@@ -14,13 +14,13 @@ from backprop_xp.files import container, descriptions
 
 pytest.importorskip("safetensors")
 
-# What reading a small file may take beyond its own size: tables, messages, parsed JSON.
+# The memory for reading a small file beyond its own size: tables, messages, parsed JSON.
 SLACK = 2**20
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A file with all of its parts."""
+    """A file with all parts."""
     path = tmp_path_factory.mktemp("files") / "model"
     network = bx.mlp([3, 6, 2], hidden="tanh", layer_norm=True)
     x = np.random.default_rng(0).normal(size=(9, 3))
@@ -38,7 +38,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def _refused(path: Path, data: bytes) -> str:
-    """Return the one error that reading the file ends in, having allocated little."""
+    """Return the error of loading the file, which allocates little memory."""
     path.write_bytes(data)
     tracemalloc.start()
     try:
@@ -52,14 +52,14 @@ def _refused(path: Path, data: bytes) -> str:
 
 
 def _split(data: bytes) -> tuple[dict[str, Any], dict[str, Any], bytes]:
-    """Return the container's table, the header in it, and the data."""
+    """Return the container's table, its header and the data."""
     length = int.from_bytes(data[:8], "little")
     table = json.loads(data[8 : 8 + length])
     return table, json.loads(table.pop("__metadata__")["backprop_xp"]), data[8 + length :]
 
 
 def _joined(table: dict[str, Any], header: Any, data: bytes) -> bytes:
-    """Return a file with a checksum that fits, as who means harm would write one."""
+    """Return a file with a correct checksum, as an attacker would write it."""
     blank = "0" * 64
     text = header if isinstance(header, str) else json.dumps({**header, "checksum": blank})
     table = {"__metadata__": {"backprop_xp": text}, **table}
@@ -98,7 +98,7 @@ def test_swapped_tensors_are_an_error(sound: bytes, tmp_path: Path) -> None:
     table, header, data = _split(sound)
     mean, square = (f"state.optimizer_state.{name}" for name in ("mean", "square"))
     table[mean], table[square] = table[square], table[mean]
-    text = json.dumps(header)  # with the checksum as it was
+    text = json.dumps(header)  # with the old checksum
     assert "checksum" in _refused(tmp_path / "m", _joined(table, text, data))
 
 

@@ -20,7 +20,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 pytestmark = pytest.mark.once
 
-# Of the largest prediction: another order of sums, and other exponentials, round otherwise.
+# Relative to the largest prediction: other orders of sums and other exponentials round differently.
 CLOSE = {"float32": 1e-6, "float64": 1e-12}
 
 LAYERS = {
@@ -33,7 +33,7 @@ LAYERS = {
 }
 NETWORKS = {name: bx.Network(layers, "mean_squared_error") for name, layers in LAYERS.items()}
 NETWORKS |= {name: bx.mlp([3, 4, 2], hidden="tanh", loss=name) for name in LOSSES}
-# Half a second each: by default all activations in one network, and one loss of each link.
+# Half a second each: by default one network has all activations, and each link one loss.
 EACH = [layer for name in ACTIVATIONS for layer in (bx.Dense(3, 3), bx.Activate(name))]
 NETWORKS["each activation"] = bx.Network(EACH, "mean_squared_error")
 LINKS = ("mean_squared_error", "poisson", "binary_cross_entropy", "categorical_cross_entropy")
@@ -100,7 +100,7 @@ def test_a_stack_is_exported_one_by_one(tmp_path: Path) -> None:
 
 
 class Own(Passing):
-    """A layer of one's own that does something to x."""
+    """A custom layer that applies a function to x."""
 
     def __init__(self, work: Callable[[Any], Any]) -> None:
         self.work = work
@@ -138,7 +138,7 @@ def test_a_custom_layer_of_array_operations_is_exported(tmp_path: Path) -> None:
             r"In the loss's link\. .*array API standard",
         ),
         ([Factors(3)], "huber", ValueError, r"Factors does not define its number.* n_in"),
-        # Of what stands before a layer with n_in nobody knows how many features it gives.
+        # The number of features before a layer with n_in is unknown.
         ([Own(lambda x: x[..., :3]), bx.Dense(3, 2)], "huber", ValueError, "Own does not define"),
     ],
 )

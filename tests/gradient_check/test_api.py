@@ -1,4 +1,4 @@
-"""The checks as they are called: what passes, what fails, and that options do what they say."""
+"""The calls of the checks: passes, failures and the effect of each option."""
 
 import math
 import time
@@ -12,7 +12,7 @@ import backprop_xp as bx
 from tests import planted_mistakes
 from tests.planted_mistakes import METHODS, check, every_dtype, every_method, tell_apart
 
-# A right gradient must pass by more than luck: its error is at most this part of the tolerance.
+# A right gradient passes clearly: its error is at most this part of the tolerance.
 BY_FAR = 0.2
 
 COEFFICIENTS = np.array([[1.0, -2.0, 0.5], [3.0, 1.5, -1.0], [0.3, 2.0, -0.7]])
@@ -20,7 +20,7 @@ POINT = np.array([[0.4, -1.1, 0.9], [1.6, 0.2, -0.8], [-0.3, 0.7, 1.2]])
 
 
 class Problem:
-    """``sum(c * sin(p) + p * p)`` and its gradient, by default of stacks; it counts its calls."""
+    """``sum(c * sin(p) + p * p)`` and its gradient, by default for stacks; it counts its calls."""
 
     def __init__(self, xp: Any, dtype: str = "working", axis: Any = (-2, -1)) -> None:
         self.xp, self.axis = xp.namespace, axis
@@ -55,11 +55,11 @@ def test_a_right_gradient_passes_with_stacked_copies_where_value_accepts_them(
     assert report.verdict == "pass"
     assert report.method == ("complex_step" if method == "auto" else method)
     assert report.max_relative_error <= BY_FAR * report.tolerance <= 2e-3
-    if method == "centered":  # four steps of nine entries at once, or one by one
+    if method == "centered":  # four steps of nine entries together, or one by one
         stacked = batched is not False and axis is not None
         assert ((36, 3, 3) in problem.shapes) == stacked
     called = sum(math.prod(shape) for shape in problem.shapes) // 9
-    # The calls in float32 and the last one do not count, nor the table of Taylor's remainders.
+    # The calls in float32, the last one and Taylor's remainders do not count.
     assert report.evaluations <= called <= report.evaluations + (33 if method == "taylor" else 3)
 
 
@@ -101,7 +101,7 @@ def _real_part(xp: Any, p: Any) -> Any:
     return xp.real(p) if xp.isdtype(p.dtype, "complex floating") else p
 
 
-# Their sums are sum(p**3) where p is positive; floats refuse to be complex.
+# The sums equal sum(p**3) for positive p; float() raises for complex numbers.
 NOT_ANALYTIC: dict[str, Callable[[Any, Any], Any]] = {
     "takes a magnitude": lambda xp, p: xp.sum(xp.abs(p) * p * p),
     "casts to real": lambda xp, p: xp.sum(_real_part(xp, p) ** 3),
@@ -125,14 +125,14 @@ def test_auto_uses_differences_for_a_value_that_is_not_analytic(
 
 
 def test_coupled_copies_are_detected(xp: Any) -> None:
-    """There is one number for each copy, but each is made of all of them."""
+    """Each copy has one number, but it depends on all copies."""
     value = lambda p: xp.namespace.sum(p * p) + xp.namespace.sum(p, axis=-1)  # noqa: E731
     tell_apart(value, lambda p: 2 * p + 1, xp.asarray(POINT.ravel()), method="centered")
 
 
 @pytest.mark.parametrize("copies", [1, 7])
 def test_max_memory_bounds_the_copies_made_at_once(xp: Any, copies: int) -> None:
-    problem, each = Problem(xp), 5 * 9 * 8  # bytes of a copy, and of what value makes of it
+    problem, each = Problem(xp), 5 * 9 * 8  # bytes of a copy, and of the values computed from it
     report = problem.check(method="centered", batched=True, max_memory=copies * each)
     assert report.verdict == "pass"
     assert max(shape[0] for shape in problem.shapes) <= max(copies, 2)
@@ -168,7 +168,7 @@ def test_a_wrong_entry_of_very_many_is_found_by_eight_evaluations(
     report = check.gradient(value, gradient, point)
     assert (report.verdict, report.method) == ("pass", "directional")
     assert report.evaluations <= len(calls) <= 8
-    if xp.dtype == dtype == "float64":  # float32 alone hides an entry in the others' rounding
+    if xp.dtype == dtype == "float64":  # float32 hides an entry in the rounding of the others
         report = check.gradient(value, lambda p: gradient(p, 1.0), point)
         assert (report.verdict, report.worst[0].name) == ("fail", f"['w'][{row}, {column}]")
         assert report.evaluations <= 8

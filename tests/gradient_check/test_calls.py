@@ -1,4 +1,4 @@
-"""How a user's functions are called: at copies, within the domain; a state they keep shows."""
+"""The calls of a user's functions: at copies, within the domain; a kept state is detected."""
 
 import math
 import threading
@@ -21,7 +21,7 @@ from tests.planted_mistakes import (
 
 
 class Cubes:
-    """``sum(p**3)`` of a dict of two arrays, and a record of the calls."""
+    """``sum(p**3)`` of a dict of two arrays, with a record of its calls."""
 
     def __init__(self, xp: Any, dtype: str = "working") -> None:
         self.xp, self.calls = xp, []
@@ -40,7 +40,7 @@ class Cubes:
         return {key: 3.0 * part * part for key, part in p.items()}
 
     def check(self, method: str, value: Any = None, gradient: Any = None) -> Any:
-        """Check, and make sure that the caller's point stays what it was."""
+        """Check, and assert that the caller's point is unchanged."""
         functions = value or self.value, gradient or self.gradient
         report = check.gradient(*functions, self.point, method=method)
         assert self.bytes(self.point) == self.before
@@ -104,7 +104,7 @@ def test_no_warning_at_a_moved_point_is_shown(name: str, action: Any, method: st
     assert not caught
 
 
-# A function without numbers below 0, its slope, and the entry that is at the border or near it.
+# A function that is NaN below 0, its slope, and the entry at or near the border.
 BORDERS: list[tuple[Any, Any, float]] = [
     (lambda p: np.sum(np.sqrt(p)), lambda p: 0.5 / np.sqrt(p), 1e-8),
     (lambda p: sum(map(math.sqrt, p)), lambda p: 0.5 / np.sqrt(p), 1e-8),
@@ -119,7 +119,7 @@ def test_the_inward_slope_decides_at_a_border(
     value: Any, slope: Any, entry: float, method: str
 ) -> None:
     tell_apart(value, slope, np.array([entry, 0.7, 2.0]), method=method)
-    if entry == 1e-8:  # at 0 a root has no slope, and a gradient of 0 is not right for that
+    if entry == 1e-8:  # a root has no slope at 0, but a gradient of 0 is wrong there
         assert not check.gradient(value, lambda p: 0.0 * p, np.zeros(1), method=method).passed
 
 
@@ -164,7 +164,7 @@ SPD = np.array([[2.0, 0.3, -0.1], [0.3, 1.0, 0.2], [-0.1, 0.2, 1.5]])
 UNIT, SHARES = np.array([0.6, 0.0, 0.8]), np.array([0.2, 0.3, 0.5])
 
 
-# On the sphere, what is normal to it does not count.
+# On the sphere, the normal component does not count.
 SURFACES: dict[str, tuple[Any, Any, Any, Any]] = {
     "symmetric": (
         lambda a: np.log(np.linalg.det(a)) if np.allclose(a, a.T, atol=1e-13) else np.nan,
@@ -190,7 +190,7 @@ def test_a_point_moves_only_along_its_tangent(name: str, method: str) -> None:
 
 @pytest.mark.parametrize("scale", [1e-3, np.array([1e-3, 2e-3])])
 def test_scale_is_the_size_at_which_value_varies(scale: Any) -> None:
-    """Around 1e6 the value turns within 1e-3: steps of the entry's own size see nothing of it."""
+    """Near 1e6 the value varies within 1e-3: steps relative to the entry's size are too large."""
     value, gradient = lambda p: np.sum(np.sin(1e3 * p)), lambda p: 1e3 * np.cos(1e3 * p)
     point = np.array([1e6, 1e6 + 0.4])
     tell_apart(value, gradient, point, method="centered", scale=scale)
@@ -223,7 +223,7 @@ def test_checks_in_threads_restore_the_warning_filters() -> None:
         point = np.random.default_rng(seed).normal(size=5)
 
         def value(p: Any) -> float:
-            time.sleep(0.0005 * (1 + seed))  # so that calls overlap, and end in another order
+            time.sleep(0.0005 * (1 + seed))  # calls overlap, and end in another order
             return sum(float(number) ** 2 for number in p)
 
         together.wait()

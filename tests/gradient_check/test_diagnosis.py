@@ -1,4 +1,4 @@
-"""The diagnosis: what a wrong gradient looks like, in a sentence that names tensors and pieces."""
+"""The diagnosis of a wrong gradient: one sentence that names tensors and pieces."""
 
 from collections.abc import Callable
 from typing import Any
@@ -64,7 +64,7 @@ MISTAKES: dict[str, tuple[list[str], Change, tuple[str, ...]]] = {
     "logarithms": (["long"], lambda g, p: g * p, ("times the parameter", "logarithm")),
     "no penalty": (["first"], lambda g, p: g - L2 * p, ("lacks 0.1 times the parameter",)),
 }
-# One or two entries fit almost any explanation, so there is no diagnosis.
+# One or two entries fit almost any explanation, so the report has no diagnosis.
 SILENT: dict[str, tuple[list[str], Change, tuple[str, ...]]] = {
     "noise": (["first"], lambda g, p: g + NOISE, ()),
     "one entry off": (["first"], _entries(lambda e: e + 0.5, 4), ()),
@@ -82,7 +82,7 @@ def test_a_common_mistake_gets_its_diagnosis_and_no_other(name: str, method: str
     diagnosis = _diagnosis(names, change, method)
     assert (diagnosis is None) == (name in SILENT)
     assert all(words in str(diagnosis) for words in says), diagnosis
-    assert "['second']" not in str(diagnosis)  # which is right, or wrong with all
+    assert "['second']" not in str(diagnosis)  # right, or wrong in all entries
 
 
 @pytest.mark.parametrize("size", [1e-24, 1e-13])
@@ -92,7 +92,7 @@ def test_a_residual_of_rounding_is_not_diagnosed_as_a_penalty(size: float) -> No
     assert "penalty" not in str(check.gradient(value, gradient, at))
 
 
-def test_one_entry_or_a_factor_of_1_gives_no_diagnosis() -> None:
+def test_the_diagnosis_has_no_number_from_one_entry_and_no_factor_of_1() -> None:
     point = np.array([0.0, 0.0, 0.7, 0.0, 0.0])
     weights = np.array([1.0, -2.0, 3.0, 4.0, 5.0])
 
@@ -110,23 +110,23 @@ def test_one_entry_or_a_factor_of_1_gives_no_diagnosis() -> None:
 
 
 ROWS, FAILS = 5, "fails a check of its own"
-# Everything has three columns, so that few shapes are compiled by JAX.
+# Every array has three columns, so JAX compiles few shapes.
 X, Y = generator.normal(size=(2, ROWS, 3))
 LAYERS = [bx.Dense(3, 3, "tanh"), bx.Dense(3, 3)]
 
 
 def _diagnosis_of(xp: Any, network: bx.Network, method: str, **options: Any) -> str:
     theta = xp.initialize(network, seed=2)
-    # Away from biases of 0, to which no penalty would apply, and from scales of 1.
+    # No biases of 0, which have no penalty, and no scales of 1.
     theta = theta + xp.asarray(np.random.default_rng(72).normal(0.0, 0.2, network.size))
-    if xp.name == "jax":  # which compiles each operation for every shape: of one copy there is one
+    if xp.name == "jax":  # JAX compiles each operation for every shape; one copy has one shape
         options["max_memory"] = 1
     report = check.network(network, theta, xp.asarray(X), xp.asarray(Y), method=method, **options)
     assert report.verdict == "fail"
     return report.diagnosis or ""
 
 
-# Words that a diagnosis has and has not, and a change of the gradient by theta and its weight mask.
+# Words in the diagnosis, words not in it, and a change of the gradient.
 MISFITS: dict[tuple[str, str], Callable[[Any, Any, Any], Any]] = {
     ("factor of 5, the number of rows: a sum", "L2"): lambda g, t, m: ROWS * g,
     ("factor of 1/5, the number of rows: a mean", "L2"): lambda g, t, m: g / ROWS,
@@ -155,7 +155,7 @@ def _network(*layers: Any, loss: Any = "half_squared_error") -> bx.Network:
     return bx.Network([LAYERS[0], *layers, LAYERS[1]], loss)
 
 
-# By the pieces that are named.
+# Keys: the piece that the diagnosis names.
 PIECES: dict[str, bx.Network] = {
     "layers[1] (Affine)": _network(Affine("scale")),
     "layers[1] (Unmasked)": _network(planted_mistakes.Unmasked(0.5)),

@@ -1,10 +1,10 @@
-"""Every mistake of the catalogue fails its check, and what is right never does.
+"""Every mistake of the catalogue fails its check, and right gradients never fail.
 
-A planted mistake is *equivalent* in a case where it changes nothing, as a swap of two rows of zeros
-does: such cases are found by computing both gradients, and are left out. At a trained point, where
-a gradient is what is left of terms that cancel, a change counts only if it is a part of an entry
-that must show, and more than rounding makes of the terms: of their size, the largest entry of the
-tensor at the point where training started is taken.
+A planted mistake is *equivalent* in a case where it changes nothing, such as a swap of two rows of
+zeros. The tests compute both gradients to find these cases, and leave them out. The gradient at a
+trained point is a sum of terms that cancel. A change counts there only if it is larger than a
+visible part of an entry and larger than the rounding of the terms. The size of the terms is the
+largest entry of the tensor at the start of the training.
 """
 
 import functools
@@ -28,10 +28,10 @@ from tests.mistake_catalogue import (
 )
 
 EPOCHS = 300
-# What is right differs by no more than rounding, relative to a tensor's largest entry.
+# Right gradients differ by at most rounding, relative to a tensor's largest entry.
 ROUNDING = {"float64": 1e-12, "float32": 1e-5}
-MUST_SHOW = 0.01  # of an entry, whatever training left of it
-# The method, and whether value takes real numbers only, so that differences are used.
+MUST_SHOW = 0.01  # of an entry, however small training made it
+# The method, and whether value accepts only real numbers, so that differences are used.
 WAYS = {
     "auto": ("auto", False),
     "directional": ("directional", False),
@@ -103,7 +103,7 @@ def test_nothing_right_fails(every: int, steps: int, extras: tuple[str, ...], wa
 
 
 def _shown(name: str, steps: int, way: str) -> Iterator[Case]:
-    """Yield some of the cases in which a mistake changes something, others for each way."""
+    """Yield some of the cases in which a mistake has an effect, other ones for each method."""
     _, _, extras, activations, losses = MISTAKES[name]
     grid = _grid(activations, losses, steps, extras)[list(WAYS).index(way) :: len(WAYS)]
     return (case for case in grid if not _changes_nothing(name, case))
@@ -112,7 +112,7 @@ def _shown(name: str, steps: int, way: str) -> Iterator[Case]:
 def _find(name: str, case: Case, way: str) -> None:
     plant, says, *_ = MISTAKES[name]
     report = _report(plant(draw(case)[0]), case, way)
-    # Rounding may leave too little of a trained gradient to be called wrong.
+    # Rounding may hide the mistake in a trained gradient.
     found = {"fail", "nondeterministic"} | ({"inconclusive"} if case.steps else set())
     assert report.verdict in found, f"{case}\n{report}"
     if says and report.verdict != "inconclusive":
@@ -121,7 +121,7 @@ def _find(name: str, case: Case, way: str) -> None:
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_found_and_named(name: str) -> None:
-    """By what people ask for, and by one of the other ways in turn; the sweep takes all."""
+    """Use the default method, and one of the others in turn; the sweep uses all."""
     others = [*WAYS][1:]
     for way in ("auto", others[[*MISTAKES].index(name) % len(others)]):
         _find(name, next(_shown(name, 0, way)), way)

@@ -1,4 +1,4 @@
-"""A network, a layer and a loss are checked by their pieces, and judged in float64."""
+"""Checks of networks, layers and losses by their pieces, with verdicts in float64."""
 
 import tracemalloc
 from typing import Any
@@ -14,20 +14,20 @@ from backprop_xp.networks.losses import LOSSES
 from tests import planted_mistakes
 from tests.planted_mistakes import check, every_dtype, every_way
 
-# The same numbers in another order of operations, and what a difference of fourth order leaves.
+# The rounding of another order of operations, and the error of a difference of fourth order.
 ROUNDING = {"complex_step": 1e-13, "centered": 1e-8}
 every_entry = pytest.mark.parametrize("method", ROUNDING)
-# A right gradient must pass by more than luck: its error is at most this part of the tolerance.
+# A right gradient passes clearly: its error is at most this part of the tolerance.
 BY_FAR = 0.2
-# These have kinks, and a direction may meet one.
+# These have kinks, and a direction may cross one.
 KINKED = ("relu", "leaky_relu", "mean_absolute_error", "huber")
 
-# Everything has three columns, so that few shapes are compiled by JAX.
+# Every array has three columns, so JAX compiles few shapes.
 generator = np.random.default_rng(61)
 X, NUMBERS = generator.normal(size=(2, 4, 3))
 SHARES = generator.dirichlet(np.ones(3), 4)
 
-# Dense before Dense sends one column on; the others take the whole output.
+# Dense before Dense passes one column on; the others need the whole output.
 NETWORKS = {
     "dense layers": bx.mlp([3, 3, 3, 3], hidden="gelu", output="sigmoid", l2=0.3),
     "softmax inside": bx.mlp([3, 3, 3], hidden="softmax", loss="categorical_cross_entropy"),
@@ -56,7 +56,7 @@ def _case(xp: Any, network: bx.Network, dtype: str = "working") -> tuple[Any, ..
 @pytest.mark.float64
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_perturbed_loss_equals_the_loss_of_the_perturbed_theta(xp: Any, name: str) -> None:
-    """A check falls back to whole networks if this fails, and would pass all the same."""
+    """If this failed, a check would use whole networks and still pass."""
     network, theta, x, y = _case(xp, NETWORKS[name])
     function = perturbed_losses(network, theta, Rows(x, y), batched=None, max_memory=2**20)
     assert function is not None
@@ -114,7 +114,7 @@ def test_a_check_keeps_its_memory_limit(method: str) -> None:
     check.network(*case, method=method, max_memory=4 * 2**20)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # What is known of each of the 7,510 entries comes to it: some dozens of numbers.
+    # Besides, each of the 7,510 entries has a few dozen numbers.
     assert peak <= (4 + 3) * 2**20
 
 
@@ -173,7 +173,7 @@ def _over_the_batch(outputs: Any, targets: Any) -> Any:
     return flip(bx.activations.softmax.value(flip(outputs))) - targets
 
 
-# What is wrong, and in the derivative by which tensor; a scale of 1 would hide the first.
+# The mistake, and the tensor whose derivative is wrong; a scale of 1 would hide the first.
 WRONG: dict[str, tuple[Any, str]] = {
     **{
         f"by its {k}": (planted_mistakes.Affine(k), k)
@@ -197,7 +197,7 @@ def test_a_wrong_layer_or_loss_fails(xp: Any, name: str, method: str, dtype: str
         assert (report.verdict, report.worst[0].tensor) == ("fail", tensor)
 
 
-@pytest.mark.filterwarnings("ignore:Casting complex")  # which must not happen
+@pytest.mark.filterwarnings("ignore:Casting complex")  # a warning must not occur
 def test_an_invalid_layer_loss_or_sample_is_an_error_that_names_it(xp: Any) -> None:
     norm, x, number = bx.LayerNorm(3), xp.asarray(X), xp.asarray([[1.0]] * 4)
     complex_x = xp.namespace.astype(x, xp.namespace.complex64)
@@ -211,14 +211,14 @@ def test_an_invalid_layer_loss_or_sample_is_an_error_that_names_it(xp: Any) -> N
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             function(*arguments)
-    # Lists and whole numbers will do.
+    # Lists and integers are accepted.
     assert check.layer(norm, xp.asarray([[1, 2, 4]], dtype=None)).passed
     report = check.loss("log_cosh", [[0.5, -1.0, 2.0]], [[1, 0, 1]])
     assert bx.backends.owner(report.analytic[0]) is xp.selection.backend
 
 
 class Codes:
-    """A layer of integer codes ``(batch, 1)``, each a row of a table of four."""
+    """A layer of integer codes ``(batch, 1)``, each a row index of a table of four rows."""
 
     names, shapes = ("table",), ((4, 3),)
 

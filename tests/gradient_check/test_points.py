@@ -1,4 +1,4 @@
-"""What may be a point, and a gradient: any structure of numbers, in any library's arrays."""
+"""Points and gradients: any pytree of numbers, in any library's arrays."""
 
 import itertools
 from collections import namedtuple
@@ -20,7 +20,7 @@ def _leaves(structure: Any) -> list[Any]:
 
 
 def _cubes(xp: Any, point: Any) -> Any:
-    """Return ``sum(p**3)`` over all leaves, one after the other weighted 1, 2, 3."""
+    """Return ``sum(p**3)`` over all leaves, with the weights 1, 2, 3."""
     return sum(k * xp.sum(p * p * p) for k, p in enumerate(_leaves(point), start=1))
 
 

@@ -1,4 +1,4 @@
-"""The report: its numbers are what one computes oneself, and its text and picture show them."""
+"""The report: its numbers equal a direct computation, and its string and plot show them."""
 
 import json
 import statistics
@@ -10,16 +10,16 @@ import pytest
 import backprop_xp as bx
 from tests.planted_mistakes import check, every_method
 
-pytestmark = pytest.mark.float64  # whose steps, tolerances and orders they are
+pytestmark = pytest.mark.float64  # the steps, tolerances and orders are those of float64
 
-ERRORS = {"complex_step": 1e-13, "centered": 1e-8}  # of a numeric derivative, at most
+ERRORS = {"complex_step": 1e-13, "centered": 1e-8}  # largest error of a numeric derivative
 entry_by_entry = pytest.mark.parametrize("method", ERRORS)
-BEND = 0.15  # how far the next term of Taylor's series bends an order from its limit
+BEND = 0.15  # effect of the next Taylor term on an order
 
 generator = np.random.default_rng(81)
 POINT = {"weights": generator.normal(size=(2, 3)), "<bias>": generator.normal(size=(1, 3))}
 NUMERIC = {name: 3.0 * p * p for name, p in POINT.items()}
-# What is added to the right gradient: in two entries of the weights, none of the bias.
+# The difference to the right gradient: two entries of the weights, none of the bias.
 OFF = np.array([[0.0, 0.25, 0.0], [-1.5, 0.0, 0.0]])
 ANALYTIC = {**NUMERIC, "weights": NUMERIC["weights"] + OFF}
 
@@ -73,7 +73,7 @@ def test_gradients_tensors_and_worst_entries_follow_the_point(xp: Any, method: s
 
 @pytest.mark.parametrize(("factor", "order"), [(1.0, 3.0), (1.01, 1.0), (-1.0, 1.0), (0.0, 1.0)])
 def test_taylors_orders_tell_right_from_wrong(xp: Any, factor: float, order: float) -> None:
-    """The tutorial swapped them: of its differences the centred one errs by O(h^2)."""
+    """The tutorial swaps the orders: the error of the centred difference is O(h^2)."""
     value, gradient = lambda p: xp.namespace.sum(p**4), lambda p: 4.0 * factor * p**3
     point = xp.asarray(POINT["weights"])
     report = check.gradient(value, gradient, point, method="taylor")
@@ -144,7 +144,7 @@ def test_a_directional_report_gives_no_digits_of_entries() -> None:
     point, calls = np.random.default_rng(0).normal(size=100_000), list[int]()
     report = check.gradient(value, gradient, point)
     assert (report.verdict, report.method) == ("fail", "directional")
-    assert len(calls) <= 250  # one entry of a sample costs one
+    assert len(calls) <= 250  # each sampled entry is one direction
     assert report.max_relative_error < 1e-3 < report.worst[0].relative_error
     assert "digits" not in report.reason
     nearly = check.gradient(lambda p: np.sum(p**3), lambda p: 3.0001 * p * p, point)

@@ -1,4 +1,4 @@
-"""Rounding is no mistake where a gradient saturates or is computed in low precision."""
+"""Rounding is not a mistake in a saturated gradient or one of low precision."""
 
 import itertools
 from collections.abc import Callable
@@ -18,7 +18,7 @@ def _softplus(z: Any) -> Any:
     return np.log(1.0 + np.exp(z))
 
 
-# Functions that saturate, and their derivatives as one writes them: a difference of numbers near 1.
+# Functions that saturate, and common forms of their derivatives: differences of numbers near 1.
 # fmt: off
 SATURATING: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "tanh": (np.tanh, lambda z: 1.0 - np.tanh(z) ** 2),
@@ -72,7 +72,7 @@ def test_a_saturated_gradient_never_fails_and_one_10_percent_larger_never_passes
         point = depth * np.array(spread)
         case = "gradient", lambda p: np.sum(value(p)), slope, point
         assert _verdict(*case, 1.0) != "fail", (depth, spread)
-        if np.any(slope(point)):  # else a tenth more is the same
+        if np.any(slope(point)):  # otherwise 10 % more is the same number
             assert _verdict(*case, 1.1) not in ("pass", "kink"), (depth, spread)
 
 
@@ -104,7 +104,7 @@ def test_a_jacobian_that_saturates_away_from_0_never_fails_and_one_10_percent_la
         assert _verdict(*case, 1.1) not in ("pass", "kink"), depth
 
 
-# Gradients that are tiny beside those at other points, but no rounding of them.
+# Gradients that are tiny compared with those at other points, but are no rounding.
 STEEP: dict[str, tuple[Any, Any, list[float]]] = {
     "a decay": (lambda p: np.sum(np.exp(-p)), lambda p: -np.exp(-p), [100.0, 90.0]),
     "a Gaussian": (lambda p: np.sum(np.exp(-p * p)), lambda p: -2.0 * p * np.exp(-p * p), [8.0]),
@@ -220,7 +220,7 @@ def test_a_gradient_of_small_integers_is_no_gradient_of_low_precision(mistake: s
 
 
 def _energy(p: Any) -> tuple[Any, Any]:
-    """Return the energy of atoms that repel each other steeply (Lennard-Jones), and its slope."""
+    """Return the Lennard-Jones energy of atoms, which is steep, and its slope."""
     at = p.reshape(-1, 3)
     i, j = np.triu_indices(len(at), 1)
     away = at[i] - at[j]

@@ -1,4 +1,4 @@
-"""Right gradients pass and wrong ones fail at any scale, and error bars are as wide as errors."""
+"""Right gradients pass and wrong ones fail at any scale, and error bars cover the errors."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ every_method = pytest.mark.parametrize("method", ["auto", "centered", "direction
 
 
 class Pair(NamedTuple):
-    """A value and its gradient, and where they are checked."""
+    """A value, its gradient and the point of the check."""
 
     value: Callable[[Any], Any]
     gradient: Callable[[Any], Any]
@@ -34,7 +34,7 @@ class Pair(NamedTuple):
 
 
 def _check(pair: Pair, method: str, change: Any = lambda g: g) -> bx.GradientReport:
-    """Check a pair; centered differences are taken where value takes real numbers only."""
+    """Check a pair, by centred differences where value accepts only real numbers."""
 
     def value(p: Any) -> Any:
         if method == "centered" and np.iscomplexobj(p):
@@ -112,7 +112,7 @@ def test_the_tolerance_of_an_entry_follows_its_own_size(factor: float, method: s
     assert _check(UNLIKE, method, lambda g: g * [1.0, factor]).verdict == "fail"
 
 
-# What is made of a number that would be exact.
+# The rounding of a number that would be exact.
 SPOILED = {
     **{f"{d} digits": lambda v, d=d: round(float(v), d) for d in (3, 9)},
     "float32 inside": lambda v: float(np.float32(v)),
@@ -152,7 +152,7 @@ def test_noise_is_distinguished_from_a_fast_wave(digits: int, method: str) -> No
         assert _check(pair, method, lambda g: 2.0 * g).verdict == "fail", seed
 
 
-# Functions of one number, by NumPy and by mpmath, and where their derivatives are taken.
+# Functions of one number in NumPy and mpmath, and the points of their derivatives.
 CURVES = {
     "smooth": (lambda m, p: p * m.exp(m.sin(p)), [0.3, 10.0, -3.0]),
     "a narrow step": (lambda m, p: m.tanh((p - 1.0) / 1e-6), [1.0, 1.0000003]),

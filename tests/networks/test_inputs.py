@@ -1,4 +1,4 @@
-"""What a network is given beside theta: class labels, at every entrance that takes them."""
+"""Class labels as targets, in every function that accepts them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from tests.helpers import compiled
 N_IN, N_OUT, ROWS = 3, 4, 6
 NETWORK = bx.mlp([N_IN, 5, N_OUT], hidden="tanh", loss="categorical_cross_entropy")
 LABELS = np.asarray([0, 3, 1, 3, 2, 0])
-# Of one network, and of each of a stack of 2.
+# Labels of each network in a stack of 2.
 STACKED = np.stack([LABELS, LABELS[::-1]])
 
 SHAPES: list[Any] = [
@@ -34,13 +34,13 @@ def _x(xp: Any) -> Any:
 
 
 def _one_hot(xp: Any, labels: np.ndarray) -> Any:
-    """Return rows of targets for labels, or for a column of them."""
+    """Return one-hot rows for labels, or for a column of labels."""
     flat = labels[..., 0] if labels.shape[-1] == 1 else labels
     return xp.asarray(np.eye(N_OUT)[flat])
 
 
 def _entrances(xp: Any, theta: Any, x: Any) -> dict[str, Callable[[Any], Any]]:
-    """Return functions of y, each of which uses y at another entrance."""
+    """Return functions of y, each of which calls another public function."""
     options: dict[str, Any] = {"optimizer": bx.SGD(0.5), "epochs": 3, "batch_size": 4}
     held_out = _one_hot(xp, LABELS)
     return {
@@ -66,7 +66,7 @@ def test_class_labels_give_the_results_of_one_hot_rows(
 
 @pytest.mark.parametrize("judged", ["training rows", "validation", "validation of another kind"])
 def test_a_training_validated_by_labels_equals_one_by_one_hot_rows(xp: Any, judged: str) -> None:
-    """By early stopping and by metrics; a column of labels or flat ones, here and held out."""
+    """Early stopping and metrics accept a column of labels, or flat labels, in each argument."""
 
     def labels(of: np.ndarray) -> Any:
         return xp.asarray(of, dtype="uint8")
@@ -116,7 +116,7 @@ def test_integers_with_a_column_for_each_output_stay_rows_of_targets(
 def test_integers_that_may_be_labels_of_a_stack_or_targets_are_an_error_with_both_ways_out(
     xp: Any,
 ) -> None:
-    """As many rows and networks as outputs, and one axis more: each reading fits."""
+    """There are as many rows and networks as outputs, so both readings of y are possible."""
     x = _x(xp)[:N_OUT, :]
     y = np.asarray([np.roll(LABELS[:N_OUT], i) for i in range(N_OUT)])
     for stack in ((N_OUT,), (2, N_OUT)):

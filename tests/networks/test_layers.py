@@ -1,4 +1,4 @@
-"""Layers: what each computes, and every backward rule against the complex step."""
+"""Layers: their outputs, and every backward rule against the complex step."""
 
 import pickle
 from collections import Counter
@@ -15,11 +15,11 @@ from tests.user_layers import Factors, Passing
 
 # A function and its exact derivative differ by a few roundings, 2e-16 each.
 ROUNDING = 1e-13
-# Too small to round the real part, and its square underflows to exactly 0.
+# Too small to round the real part; its square underflows to exactly 0.
 IMAGINARY_STEP = 1e-100
 
 BATCH, WIDTH = 5, 4
-COPIES = BATCH * WIDTH  # the most entries that one array has here
+COPIES = BATCH * WIDTH  # the most entries of one array here
 RNG = 11
 
 LAYERS: dict[str, Layer] = {
@@ -43,7 +43,7 @@ every_layer = pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 
 
 def _parameters(layer: Layer) -> list[np.ndarray]:
-    """Return parameters that no initializer left at 0 or 1, where a wrong rule could hide."""
+    """Return parameters without 0 and 1, which could hide a wrong rule."""
     generator = np.random.default_rng(12)
     return [generator.normal(size=shape) for shape in layer.shapes]
 
@@ -76,8 +76,8 @@ def test_a_backward_rule_agrees_with_the_complex_step(xp: Any, layer: Layer) -> 
     arrays = [*_parameters(layer), _x()]
     g = np.random.default_rng(14).normal(size=_forward(xp, layer, arrays).shape)
     for k, actual in enumerate(_backward(xp, layer, arrays, g)):
-        # A stack of copies, each with one entry of one array perturbed, and some with none: JAX
-        # compiles anew for every shape, so all stacks are one size.
+        # A stack of copies, each with one perturbed entry of one array, and some with none: JAX
+        # compiles for every shape, so all stacks have one size.
         size, shape = arrays[k].size, arrays[k].shape
         copies = [np.tile(array, (COPIES, 1, 1)).astype(complex) for array in arrays]
         copies[k] += 1j * IMAGINARY_STEP * np.eye(COPIES, size).reshape(COPIES, *shape)
@@ -149,7 +149,7 @@ def test_biases_start_at_0_and_scales_at_1_by_default() -> None:
 def test_layer_norm_norms_each_sample_then_scales_and_shifts(xp: Any) -> None:
     layer, x = bx.LayerNorm(WIDTH, epsilon=0.1), 5.0 + 3.0 * _x()
     scale, bias = _parameters(layer)
-    deviation = np.sqrt(np.var(x, axis=-1, keepdims=True) + 0.1)  # biased, as the paper has it
+    deviation = np.sqrt(np.var(x, axis=-1, keepdims=True) + 0.1)  # biased, as in the paper
     expected = (x - np.mean(x, axis=-1, keepdims=True)) / deviation * scale + bias
     xp.assert_close(_forward(xp, layer, [scale, bias, x]), expected, ROUNDING)
     assert bx.LayerNorm(WIDTH) == bx.LayerNorm(WIDTH, epsilon=1e-5)
@@ -173,7 +173,7 @@ def test_residual_joins_the_parameters_of_its_layers() -> None:
 
 
 class Counted(Passing):
-    """A layer that counts how often it is asked for its widths, names and shapes."""
+    """A layer that counts the reads of its widths, names and shapes."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -206,7 +206,7 @@ def test_residuals_nested_a_hundred_deep_are_built_and_run(xp: Any) -> None:
         layer = bx.Residual(layer)
     network = bx.Network([layer], "mean_squared_error")
     theta, x = xp.initialize(network), xp.asarray([[1.0, -0.5]])
-    # Each adds the input once more to what is 0.
+    # Each adds the input once more; the rest is 0.
     assert np.array_equal(xp.host(network.forward(theta, x)), [[100.0, -50.0]])
     assert network.loss_and_gradient(theta, x, 0.0 * x)[1].shape == (6,)
 
@@ -222,7 +222,7 @@ def test_dropout_zeroes_units_by_the_mask_for_its_key_and_scales_up_the_others(x
         expected = np.where(mask, scale * _x(), 0.0).astype(xp.dtype)
         xp.assert_equal(_forward(xp, bx.Dropout(rate), [_x()]), expected)
     y = _forward(xp, bx.Dropout(0.75), [np.ones((40, 50))])
-    # A share of 2,000 scatters by sqrt(p (1 - p) / 2000) = 0.01: five of those.
+    # A share of 2,000 scatters by sqrt(p (1 - p) / 2000) = 0.01; the bound is five of those.
     assert np.mean(y == 0.0) == pytest.approx(0.75, abs=0.05)
 
 

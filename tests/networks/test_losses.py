@@ -16,9 +16,9 @@ from backprop_xp.networks.losses import LOSSES, Loss, over_outputs, value_and_gr
 
 # A value and its exact counterpart differ by a few roundings, 2e-16 each.
 ROUNDING = 1e-13
-# For the formulas that cancel nothing, of their true result, in machine epsilons of any precision.
+# For formulas without cancellation: relative error, in machine epsilons of any precision.
 FEW_ROUNDINGS = 4
-# Too small to round the real part, and its square underflows to exactly 0.
+# Too small to round the real part; its square underflows to exactly 0.
 IMAGINARY_STEP = 1e-100
 
 
@@ -27,7 +27,7 @@ def _binary_cross_entropy(o: Any, t: Any) -> Any:
     return -t * mpmath.log(p) - (1 - t) * mpmath.log(1 - p)
 
 
-# Of one output, with targets at which the loss makes sense.
+# Losses of one output, at targets that are valid for them.
 EXACT: dict[str, Callable[[Any, Any], Any]] = {
     "mean_squared_error": lambda o, t: (o - t) ** 2,
     "half_squared_error": lambda o, t: (o - t) ** 2 / 2,
@@ -38,10 +38,10 @@ EXACT: dict[str, Callable[[Any, Any], Any]] = {
     "poisson": lambda o, t: mpmath.exp(o) - t * o,
     "binary_cross_entropy": _binary_cross_entropy,
 }
-# Near 0, either side of huber's delta, and the tails of the exponentials.
+# Near 0, on both sides of huber's delta, and in the tails of the exponentials.
 OUTPUTS = [-40.0, -3.0, -1e-8, 1e-8, 0.5, 2.0, 40.0]
 
-# With those that a function makes.
+# Also those that a function makes.
 ALL = {**LOSSES, "huber_with": bx.losses.huber_with(2.5)}
 
 every_loss = pytest.mark.parametrize("loss", ALL.values(), ids=ALL)
@@ -51,7 +51,7 @@ elementwise = pytest.mark.parametrize(
 
 
 def _targets(loss: Loss, shape: tuple[int, ...]) -> np.ndarray:
-    """Return targets at which the loss makes sense: probabilities, counts or values."""
+    """Return targets that are valid for the loss: probabilities, counts or values."""
     generator = np.random.default_rng(6)
     if loss is bx.losses.categorical_cross_entropy:
         return generator.dirichlet(np.ones(shape[-1]), shape[:-1])
@@ -82,7 +82,7 @@ def test_log_cosh_is_half_a_square_near_0(xp: Any) -> None:
 
 
 def _confident(dtype: str) -> np.ndarray:
-    """Return logits out to where their exponentials are still normal numbers of that precision."""
+    """Return logits whose exponentials are still normal numbers of that precision."""
     far = {"float32": 80.0, "float64": 700.0}[dtype]
     near = [-2.0, -0.1, -1e-4, 0.0, 1e-4, 0.1, 2.0]
     return np.sort(np.concatenate([np.linspace(-far, far, 81), near])).astype(dtype)
@@ -110,8 +110,8 @@ def test_binary_cross_entropy_keeps_its_digits(xp: Any, dtype: str, target: floa
 def test_categorical_cross_entropy_keeps_its_digits_at_confident_logits(
     xp: Any, dtype: str, others: list[float]
 ) -> None:
-    """At logits whose differences are exact: a rounded one costs more than any formula can."""
-    # In sixteenths, which even at 700 are exact in float32.
+    """The logits have exact differences: a rounded one costs more than any formula can."""
+    # Sixteenths are exact in float32 even at 700.
     logits = np.round(16.0 * _confident(dtype)) / 16.0
     rows = np.stack([logits, *(np.full_like(logits, other) for other in others)], axis=-1)
     loss, o = bx.losses.categorical_cross_entropy, xp.asarray(rows, dtype=dtype)
@@ -135,7 +135,7 @@ def test_categorical_cross_entropy_keeps_its_digits_at_confident_logits(
 
 @pytest.mark.parametrize("total", [1.0, 0.5, 1e6])
 def test_cross_entropies_of_soft_targets_are_those_of_every_class(xp: Any, total: float) -> None:
-    """Whatever a row of categorical targets sums to, it weighs the row's classes."""
+    """The sum of a row of categorical targets weighs the row's classes."""
     o = np.asarray([[0.3, -1.2, 0.7], [30.0, 0.0, -5.0], [0.0, 0.0, 0.0], [-9.0, 20.0, 20.0]])
     t = np.asarray([[0.2, 0.3, 0.5], [0.75, 0.25, 0.0], [0.0, 1.0, 0.0], [1e-9, 0.5, 0.5 - 1e-9]])
     shares = np.exp(o) / np.sum(np.exp(o), -1, keepdims=True)
@@ -168,7 +168,7 @@ def test_a_loss_is_a_mean_over_outputs_except_for_the_sum_over_classes(xp: Any, 
         loss.value(xp.asarray(np.concat([o, o], -1)), xp.asarray(np.concat([t, t], -1)))
     )
     if loss is bx.losses.categorical_cross_entropy:
-        # Twice the classes halve each probability, and twice the terms double the sum.
+        # Twice as many classes halve each probability; twice as many terms double the sum.
         once = 2 * (once + math.log(2.0) * np.sum(t, axis=-1))
     assert once.shape == (4,)
     np.testing.assert_allclose(twice, once, rtol=xp.rounding(ROUNDING))
@@ -193,7 +193,7 @@ def test_a_gradient_agrees_with_the_complex_step(xp: Any, loss: Loss) -> None:
 @pytest.mark.float64
 @pytest.mark.parametrize("name", ["binary_cross_entropy", "categorical_cross_entropy"])
 def test_the_complex_step_has_every_digit_of_a_confident_gradient(xp: Any, name: str) -> None:
-    """Entry by entry, so that a gradient check of a trained network does not call it wrong."""
+    """Each entry is right, so the gradient check of a trained network passes."""
     o = np.asarray([[40.0, -5.0, 3.0, -30.0], [-8.0, -9.0, -40.0, 20.0], [25.0, -25.0, 0.5, -60.0]])
     t = np.asarray([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0]])
     seen, gradient = _slopes(xp, LOSSES[name], o, t)
@@ -203,7 +203,7 @@ def test_the_complex_step_has_every_digit_of_a_confident_gradient(xp: Any, name:
 @pytest.mark.float64
 @every_loss
 def test_the_value_of_complex_outputs_has_the_real_ones_digits(xp: Any, loss: Loss) -> None:
-    """Where it is small too, as a gradient check asks for before it trusts a complex step."""
+    """Small values count too: a gradient check requires it before it trusts a complex step."""
     o = np.asarray([[40.0, 3.0], [30.0, -30.0], [1.5, 0.25]])
     t = xp.asarray(np.tile([1.0, 0.0], (3, 1)))
     for width in (1, 2):
@@ -215,7 +215,7 @@ def test_the_value_of_complex_outputs_has_the_real_ones_digits(xp: Any, loss: Lo
 
 @every_loss
 def test_float32_logits_of_10_000_give_finite_losses_and_gradients(xp: Any, loss: Loss) -> None:
-    above = 80.0 if loss is bx.losses.poisson else 1e4  # a rate above exp(88) is no float32
+    above = 80.0 if loss is bx.losses.poisson else 1e4  # exp(88) overflows float32
     o = xp.asarray([[above, -1e4], [-1e4, above], [above, above], [0.0, -1e4]], dtype="float32")
     for row in ([1.0, 0.0], [0.0, 1.0], [0.5, 0.5]):
         t = xp.asarray([row] * 4, dtype="float32")
@@ -256,7 +256,7 @@ def test_no_argument_is_written_to(loss: Loss) -> None:
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_is_least_where_the_link_gives_the_target(xp: Any, name: str) -> None:
     loss, o = LOSSES[name], xp.asarray([[0.3, -1.2, 0.7], [2.0, 0.0, -0.5]])
-    # Linked outputs taken as targets: a loss that fits its link is stationary there.
+    # With linked outputs as targets, a loss with the right link is stationary.
     np.testing.assert_allclose(
         xp.host(loss.gradient(o, loss.link(o))), 0.0, atol=xp.rounding(ROUNDING)
     )

@@ -1,4 +1,4 @@
-"""Networks: the layout of theta, losses and gradients, stacks, and what is refused."""
+"""Networks: the layout of theta, losses and gradients, stacks, and errors."""
 
 import functools
 import itertools
@@ -22,11 +22,11 @@ from tests.user_layers import Factors, every_kind, some_rows, some_theta
 
 # A function and its exact derivative differ by a few roundings, 2e-16 each.
 ROUNDING = 1e-13
-# A stack's products may be summed in another order than one network's: some more roundings.
+# The products of a stack may sum in another order than one network's: a few more roundings.
 STACK_ROUNDING = 1e-12
 # float32 keeps 24 bits, 6e-8; a few roundings of those.
 FLOAT32_ROUNDING = 1e-6
-# Too small to round the real part, and its square underflows to exactly 0.
+# Too small to round the real part; its square underflows to exactly 0.
 IMAGINARY_STEP = 1e-100
 
 N_IN, N_OUT, BATCH = 3, 2, 5
@@ -35,12 +35,12 @@ LINKED = {"binary_cross_entropy": "sigmoid", "categorical_cross_entropy": "softm
 
 
 def _case(xp: Any, network: bx.Network, stack: tuple[int, ...] = (), loss: str = "") -> list[Any]:
-    """Return theta of a stack, and x, y and sample_weight that it shares."""
+    """Return theta of a stack, and its shared x, y and sample_weight."""
     return xp.put(some_theta(network, stack), *some_rows(loss))
 
 
 def _close(actual: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
-    """Hold the largest difference within ``tolerance`` of the largest value."""
+    """Assert that no difference exceeds ``tolerance`` times the largest value."""
     assert actual.shape == expected.shape
     np.testing.assert_allclose(
         actual, expected, rtol=0, atol=tolerance * float(np.max(np.abs(expected)))
@@ -60,7 +60,7 @@ def _complex_step(xp: Any, network: bx.Network, *data: Any, **options: Any) -> A
 @pytest.mark.parametrize(
     ("hidden", "loss"),
     [
-        # Each of them with one of the others, and all pairs in a wide sweep.
+        # Each of them with one of the others; the thorough session runs all pairs.
         compiled(*pair) if pair[0] == "tanh" or pair[1] == "huber" else thorough(*pair)
         for pair in itertools.product(ACTIVATIONS, LOSSES)
     ],
@@ -211,7 +211,7 @@ def test_a_prediction_needs_memory_for_one_layer_of_one_piece() -> None:
         use()
         peaks.append(tracemalloc.get_traced_memory()[1] / (rows * width * 8))
         tracemalloc.stop()
-    # A layer's input, its pre-activation and what its activation makes.
+    # A layer's input, its pre-activation and its activation.
     assert max(peaks[:3]) < 3.7 < peaks[3], peaks
 
 
@@ -228,7 +228,7 @@ def test_inference_uses_no_dropout_and_training_does(xp: Any) -> None:
 
 
 def _rng(xp: Any, kind: str, stack: tuple[int, ...]) -> tuple[Any, Callable[[Any], Any]]:
-    """Return a stack's rng, and a function from a member's index to that member's own."""
+    """Return a stack's rng, and a function from a network's index to its own rng."""
     if kind != "array":
         key = RNG if kind == "int" else None
         return key, lambda i: key
@@ -241,7 +241,7 @@ def _rng(xp: Any, kind: str, stack: tuple[int, ...]) -> tuple[Any, Callable[[Any
 def test_a_stack_matches_its_networks_one_by_one(
     xp: Any, stack: tuple[int, ...], own: tuple[int, ...], rng: str
 ) -> None:
-    """With data and penalties that are shared or each network's own."""
+    """The data and penalties are shared, or each network has its own."""
     network = every_kind()
     theta, data = some_theta(network, stack), some_rows(stack=own)
     l2 = np.random.default_rng(23).uniform(0.1, 1.0, own)
@@ -426,7 +426,7 @@ def test_a_custom_layer_works_in_a_network_and_in_a_residual(xp: Any) -> None:
 
 
 def test_an_input_gradient_is_computed_only_where_it_is_needed(xp: Any) -> None:
-    """Not for the first layer that has parameters, whatever stands before it."""
+    """The first layer with parameters needs none, whatever layers are before it."""
     first, second = Factors(N_IN), Factors(N_IN)
     before = [bx.Activate("tanh"), bx.Dropout(0.5)]
     network = bx.Network([*before, bx.Residual(first), second, bx.Dense(N_IN, N_OUT)], "huber")
@@ -489,7 +489,7 @@ def test_no_argument_is_written_to(xp: Any) -> None:
     arrays = [some_theta(network, (4,)), *some_rows()]
     before = [array.copy() for array in arrays]
     for array in arrays:
-        array.flags.writeable = False  # on NumPy a write is an error at once
+        array.flags.writeable = False  # on NumPy a write is an immediate error
     theta, x, y, weight = given = xp.put(*arrays)
     network.predict(theta, x)
     network.loss_and_gradient(theta, x, y, sample_weight=weight, rng=RNG)
@@ -499,7 +499,7 @@ def test_no_argument_is_written_to(xp: Any) -> None:
         xp.assert_equal(array, copy.astype(xp.dtype))
 
 
-# What is refused
+# Errors
 
 CLASSIFIER = bx.mlp([N_IN, 4, N_OUT], hidden="tanh", loss="categorical_cross_entropy")
 X, Y = [[0.0, 1.0, 2.0], [1.0, 0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]
@@ -563,7 +563,7 @@ def test_an_invalid_argument_is_an_error_that_names_it(
 
 
 def _call(xp: Any, given: dict[str, Any]) -> None:
-    """Ask a classifier for its gradient with some arguments replaced; arrays are moved first."""
+    """Call a classifier's gradient with some arguments replaced; arrays move to the device."""
     moved = {
         name: xp.asarray(value, dtype=_dtype_there(value)) if type(value) is np.ndarray else value
         for name, value in given.items()
@@ -588,7 +588,7 @@ def test_two_floating_precisions_together_are_an_error(xp: Any, name: str) -> No
 
 
 def _entrances(kind: Any) -> dict[str, Callable[[], Any]]:
-    """Return calls whose floating arrays are all of one precision, NumPy's."""
+    """Return calls whose floating arrays all have one precision, on NumPy."""
     theta, x, y = (np.ones(shape, kind) for shape in (CLASSIFIER.size, (2, N_IN), (2, N_OUT)))
     parameters = CLASSIFIER.unpack(np.ones(CLASSIFIER.size))
     cast = [tuple(value.astype(kind) for value in layer) for layer in parameters]
@@ -785,18 +785,18 @@ def test_an_output_of_probabilities_with_a_loss_of_logits_is_an_error(
         for last in ([bx.Dense(2, 2, output)], [DENSE, bx.Activate(output)]):
             with pytest.raises(ValueError, match=rf'{said}.*output="identity"'):
                 bx.Network([*last, *behind], loss)
-        # Elsewhere than at the end, or with another loss, it is no second link.
+        # In another layer, or with another loss, it is not a second link.
         bx.mlp([2, 3, 2], hidden=output, loss=loss)
         bx.mlp([2, 3, 2], output=output, loss="mean_squared_error")
         for worked_on in (bx.LayerNorm(2), bx.Residual(DENSE)):
             bx.Network([bx.Dense(2, 2, output), worked_on], loss)
 
 
-# The core that training calls, and where it writes the gradient
+# The functions that training calls, and the slices for the gradient
 
 
 class Faulty(Factors):
-    """Its forward or its backward pass fails, or its gradient has another shape."""
+    """A layer with a failing forward or backward pass, or a gradient of another shape."""
 
     def __init__(self, fault: str = "") -> None:
         super().__init__()
@@ -904,9 +904,9 @@ def test_a_gradient_of_the_wrong_shape_is_an_error(
     assert caught.value.__notes__[0] == "In layers[1] (Faulty).backward."
 
 
-def test_a_layer_that_does_not_write_into_its_slice_is_an_error(xp: Any) -> None:
+def test_a_gradient_that_a_layer_returns_instead_of_writing_it_is_used(xp: Any) -> None:
     class Forgetful(Factors):
-        """It says that it writes its gradient into place, and returns another array."""
+        """A layer with ``writes = True`` that returns another array instead of writing."""
 
         writes = True
 

@@ -1,4 +1,4 @@
-"""The same seed gives the same bits on every backend, and they look like chance."""
+"""The same seed gives the same bits on every backend, and the bits pass tests of randomness."""
 
 import math
 from typing import Any
@@ -11,12 +11,12 @@ from backprop_xp.networks import random_bits
 KEYS = [0, 1, 2, 12345, 2**31 - 1]
 POSITIVE = 0x7FFFFFFF
 
-# Statistics of fixed keys: a sound hash exceeds five standard deviations about once in two million.
+# Statistics of fixed keys: a good hash exceeds five standard deviations once in two million.
 SIGMAS = 5.0
 
 
 def mix(h: int) -> int:
-    """lowbias32 in Python's unbounded ints, unsigned as its author writes it, from an offset."""
+    """Compute lowbias32 of a shifted number in Python's integers, unsigned as in the source."""
     h = (h + 0x9E3779B9) % 2**32
     h ^= h >> 16
     h = h * 0x7FEB352D % 2**32
@@ -142,7 +142,7 @@ def test_keys_of_the_wrong_shape_device_or_sign_are_a_value_error(
             as_key(xp, elsewhere, 2)
 
 
-# Chance
+# Randomness
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -156,12 +156,12 @@ def test_bits_are_uniform(key: int) -> None:
     for shift in (0, 11, 23):
         counts = np.bincount((drawn >> shift) & 255, minlength=256)
         chi_square = ((counts - count / 256) ** 2 / (count / 256)).sum()
-        degrees = 255  # mean 255, variance 2 * 255, near enough to normal
+        degrees = 255  # mean 255, variance 2 * 255, nearly normal
         assert abs(chi_square - degrees) < SIGMAS * math.sqrt(2 * degrees)
 
 
 def largest_correlation(samples: np.ndarray) -> float:
-    """Return the largest correlation between rows, in standard deviations of chance."""
+    """Return the largest correlation between rows, in standard deviations."""
     correlations = np.corrcoef(samples) - np.eye(len(samples))
     return float(np.abs(correlations).max() * math.sqrt(samples.shape[1]))
 
@@ -188,7 +188,7 @@ def test_folded_keys_differ_from_each_other_and_from_their_source() -> None:
     }
     assert len(set(folded.values())) == len(folded)
     assert all(made != key for (key, _), made in folded.items())
-    for key in range(20):  # a key of a key is not a key
+    for key in range(20):  # no key is folded into itself
         once = {folded[key, index] for index in range(50)}
         for outer in range(20):
             inner = folded[key, outer]
@@ -204,7 +204,7 @@ def test_the_rate_of_dropout_is_kept(rate: float, key: int) -> None:
     kept = random_bits.keep_mask(key, rate, 200, 300, xp=np, device="cpu")
     spread = SIGMAS * math.sqrt(rate * (1 - rate))
     assert abs(kept.mean() - (1 - rate)) < spread / math.sqrt(kept.size)
-    # So few drops in a row or column are far from normal: no bound in sigmas is sound.
+    # A few drops in a row or column are not normally distributed, so sigmas give no bound.
     for axis in (-1, -2) if rate > 0.01 else ():
         found = kept.mean(axis=axis)
         assert np.abs(found - (1 - rate)).max() < spread / math.sqrt(kept.shape[axis])

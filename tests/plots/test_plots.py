@@ -1,4 +1,4 @@
-"""Pictures: what is drawn, read back from matplotlib's own objects."""
+"""Plots: the tests read matplotlib's objects."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ def _without_a_display() -> Iterator[None]:
 
 
 def texts(ax: Axes) -> list[str]:
-    """Return the words of a legend."""
+    """Return the labels of a legend."""
     legend = ax.get_legend()
     return [] if legend is None else [text.get_text() for text in legend.get_texts()]
 
@@ -162,7 +162,7 @@ def test_a_surface_shows_the_networks_predictions(xp: Any) -> None:
     assert list(image.get_extent()) == [-0.5, 1.5, -0.5, 1.5]
     points = xp.asarray([[-0.5, -0.5], [1.5, -0.5], [0.5, 1.0]])
     values = np.asarray(image.get_array())
-    # The same precision on both sides; the batch's size may change the order of a product's sums.
+    # The precision is the same; the size of the batch may change the order of sums.
     np.testing.assert_allclose(
         [values[0, 0], values[0, -1], values[3, 2]],
         xp.host(network.predict(theta, points))[:, 0],
@@ -192,7 +192,7 @@ def test_a_feature_that_never_varies_still_has_a_width(xp: Any) -> None:
 
 def test_a_network_is_drawn_on_its_thetas_device_and_in_its_precision() -> None:
     pytest.importorskip("array_api_strict")
-    # Neither the environment's backend nor, most likely, its device, which begins with float32.
+    # Another backend than the environment's, and mostly another default dtype.
     theta = LINE.initialize(backend="array-api-strict", device="device2")
     assert plots.decision_surface(LINE, X, Y, theta=theta, resolution=4).images
 
@@ -333,7 +333,7 @@ def test_a_reliability_curve_has_each_bins_means_and_the_interval_of_its_share(x
     np.testing.assert_array_equal(diagonal.get_data(), [[0, 1], [0, 1]])
     segments = ax.collections[0].get_segments()
     for i in range(5):
-        # A probability on an edge, 0.4, is in the bin above it, but 1 is in the last.
+        # A probability on an edge, 0.4, is in the bin above it, but 1 is in the last bin.
         inside = (probabilities >= i / 5) & ((probabilities < (i + 1) / 5) | (i == 4))
         x, share = probabilities[inside].mean(), happened[inside].mean()
         np.testing.assert_allclose(np.transpose(curve.get_data())[i], [x, share], rtol=1e-6)
@@ -345,7 +345,7 @@ def test_a_reliability_curve_has_each_bins_means_and_the_interval_of_its_share(x
 
 
 def test_empty_bins_are_left_out_and_a_share_of_1_stays_in_its_interval() -> None:
-    # Rounding puts a share of 0 in 11 below its interval, and one of 6 in 6 above.
+    # Rounding moves a share of 0 in 11 below its interval, and one of 6 in 6 above it.
     ax = plots.calibration([0.05] * 11 + [0.95] * 6, [0] * 11 + [1] * 6)
     np.testing.assert_allclose(ax.lines[1].get_data(), [[0.05, 0.95], [0.0, 1.0]])
 
@@ -433,7 +433,7 @@ def test_remainders_are_drawn_beside_those_of_a_right_gradient() -> None:
     assert texts(ax) == names
 
 
-# What all have in common
+# Properties of all plots
 
 ONES = [1.0, 0.5]
 DRAWN: list[tuple[Any, tuple[Any, ...]]] = [

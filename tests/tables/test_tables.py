@@ -31,11 +31,11 @@ QUICK = tables.Settings(sizes=(8,), epochs=12, patience=50)
 
 
 class Killed(BaseException):
-    """Ends a training as a SIGKILL does: only the file is left."""
+    """An error that ends a training like SIGKILL: only the file is left."""
 
 
 def frame(rows: int = 60) -> pd.DataFrame:
-    """A small table of each kind of column, with missing values; ``a`` and ``b`` decide ``y``."""
+    """Return a table of each kind of column; ``a`` and ``b`` determine ``y``."""
     draw = np.random.default_rng(0)
     a, b = draw.normal(size=rows), draw.choice(["low", "high"], rows)
     table = pd.DataFrame(
@@ -299,7 +299,7 @@ def test_a_split_gives_each_class_its_share_and_a_training_row(share: float) -> 
     again, other = (problem.split_rows(1001, shares, s, classes=classes)["test"] for s in (0, 1))
     assert (again == drawn["test"]).all()
     assert not np.array_equal(other, drawn["test"])
-    # The rows that a report goes by stay the same whatever validates.
+    # The test rows do not depend on the validation rows.
     wider = problem.split_rows(1001, {**shares, "validation": 0.3}, 0, classes=classes)
     assert (wider["test"] == drawn["test"]).all()
 
@@ -323,14 +323,14 @@ def test_each_kind_of_column_is_found_and_becomes_finite_float32() -> None:
     places = made.places()
     found = sorted(place for each in places.values() for place in each)
     assert found == list(range(made.n_features))
-    # The number: standardized with what is missing filled by the median, and an indicator.
+    # The number: standardized, missing values filled by the median, and an indicator.
     filled = table["a"].fillna(table["a"].median()).to_numpy()
     expected = (filled - filled.mean()) / filled.std()
     np.testing.assert_allclose(x[:, places["a"][0]], expected, rtol=1e-4, atol=1e-5)
     flags = x[:, places["a"][1]]
     assert flags[3] > 1.0
     assert len(np.unique(flags)) == 2
-    # The category: a 0 or 1 for each of high, low, and missing.
+    # The category: a 0 or 1 for each of high, low and missing.
     np.testing.assert_array_equal(x[:, places["b"]].sum(axis=1), 1.0)
 
 
@@ -496,7 +496,7 @@ def test_numbers_of_other_countries_and_of_accounts_are_numbers(style: str) -> N
     expected = pd.DataFrame({"x": READ.get(style, np.positive)(values)})
     found = [made.transform(written), tables.prepare(expected).transform(expected)]
     np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
-    # A row alone is read as the column was, whatever its own text would be taken for.
+    # A single row is read like the column, whatever its own string looks like.
     alone = [made.transform(written.iloc[[i]])[0] for i in range(40)]
     np.testing.assert_array_equal(alone, found[0])
 
@@ -559,7 +559,7 @@ def test_integers_in_a_date_format_are_dates_and_other_integers_are_not() -> Non
     assert tables.prepare(holed).kinds == {"day": "date"}
     with pytest.raises(ValueError, match=r"'day' has .*20191399.* but a date is expected"):
         made.transform(pd.DataFrame({"day": [20191399]}))
-    others = pd.DataFrame({"x": 20190101 + np.arange(60)})  # 20190132 is no day
+    others = pd.DataFrame({"x": 20190101 + np.arange(60)})  # 20190132 is not a date
     assert tables.prepare(others).kinds == {"x": "number"}
 
 
@@ -784,7 +784,7 @@ def test_the_report_ignores_rows_of_weight_0(tmp_path: Path) -> None:
 
 
 @pytest.mark.once
-def test_weights_that_only_validation_or_test_rows_have_are_an_error() -> None:
+def test_validation_or_test_rows_without_weight_are_an_error() -> None:
     table = frame().assign(a=np.arange(60.0))
     drawn = problem.split_rows(60, {"test": 0.15, "validation": 0.15}, 0)
     for name, rows in drawn.items():
@@ -1040,7 +1040,7 @@ def test_a_finished_training_is_not_resumed(tmp_path: Path) -> None:
         ({"test": frame(20)}, "test is a table of its own, but the file's training has 0.15"),
         ({"target": "b"}, "the target is 'b', but the file's training has 'y'"),
         ({"dtype": "float64"}, "on another backend, or in another dtype"),
-        ({"data": frame(200)}, "its training had other data"),  # and other batches
+        ({"data": frame(200)}, "its training had other data"),  # the batches differ
         ({"data": frame().assign(y=["no", "yes", "or"] * 20)}, "its training had other data"),
         ({"data": frame().sample(frac=1.0, random_state=0)}, "its training had other data"),
         (

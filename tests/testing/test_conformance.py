@@ -1,4 +1,4 @@
-"""The conformance kit: it holds on the suite's backend, and notices each fault that is planted."""
+"""The conformance kit: it passes on the suite's backend, and notices each planted fault."""
 
 import re
 import unittest
@@ -14,12 +14,12 @@ GROUPS = ["protocol", "moving data", "parity", "trust"]
 
 
 def failing(backend: Any, device: Any = None, *groups: str) -> dict[str, str]:
-    """Return the details of the checks that fail, by their names."""
+    """Return the details of the failing checks, by name."""
     rows = [testing.run(check, backend, device) for check in testing.checks(*groups)]
     return {f"{row.group}: {row.check}": row.detail for row in rows if row.status == "fails"}
 
 
-# Gradient checks are JAX's dearest, which compiles them piece by piece: up to 50 s each.
+# Gradient checks are JAX's slowest checks, up to 50 s each: it compiles them in pieces.
 CHECKS = [
     pytest.param(check, marks=[pytest.mark.compiled] * ("gradient check" in str(check)))
     for check in testing.checks()
@@ -32,7 +32,7 @@ def test_every_check_passes_on_the_suites_backend(check: testing.Check, xp: Any)
 
 
 def test_the_suite_uses_float64_except_where_it_is_missing(xp: Any) -> None:
-    """Else tests of float64 would skip without a word."""
+    """Otherwise the tests of float64 would skip without notice."""
     x64 = xp.name != "jax" or str(xp.namespace.asarray(1.0).dtype) == "float64"
     keeps = x64 and not re.search("no_float64|no_x64", str(xp.selection.device))
     assert xp.dtype == ("float64" if keeps else "float32")
@@ -100,7 +100,7 @@ def test_a_slightly_wrong_operator_fails_its_check(kind: Any) -> None:
 
 
 class Half:
-    """An object that keeps half of the protocol."""
+    """An object with half of the protocol."""
 
     name = "half"
     devices, device = (getattr(bx.get_backend("numpy"), m) for m in ("devices", "device"))
@@ -124,7 +124,7 @@ def test_a_backend_that_always_raises_fails_every_check_without_an_error() -> No
     assert len(rows) == len(testing.checks())
     assert {row.status for row in rows} == {"fails"}
     assert rows[0].detail == "RuntimeError: devices: no library here"
-    found = failing("numpy", "cuda:7", "protocol")  # nor on an unknown device
+    found = failing("numpy", "cuda:7", "protocol")  # an unknown device gives a failure too
     assert len(found) == len(testing.checks("protocol"))
     said = "device 'cuda:7' is unknown to the numpy backend. Known: cpu"
     assert said in found["protocol: methods"]

@@ -31,7 +31,7 @@ def _batches(xp: Any, *arrays: Any, **options: Any) -> list[tuple[np.ndarray, ..
     [
         *[(LABELS, dtype, {}) for dtype in ("int8", "uint8", "int32", "int64")],
         (LABELS, "int32", {"n_classes": 5}),
-        # More classes than the labels' dtype can count.
+        # More classes than the labels' dtype can hold.
         (LABELS, "uint8", {"n_classes": 300}),
         ([[[0, 1], [2, 0]], [[1, 1], [0, 2]]], "int64", {}),
     ],
@@ -93,7 +93,7 @@ def test_other_rows_are_standardized_by_the_training_rows(xp: Any) -> None:
     ("value", "rows"), [(0.0, 11), (0.1, 1), (0.1, 20_000), (1e6, 11), (1e-30, 11)]
 )
 def test_a_constant_feature_becomes_0(xp: Any, dtype: str, value: float, rows: int) -> None:
-    """However many rows round its mean, and beside a feature that is not constant."""
+    """The rounding of the mean of many rows, and another feature, do not change that."""
     table = np.stack([np.full(rows, value), np.arange(float(rows))], axis=1)
     actual = bx.data.standardize(xp.asarray(table, dtype=dtype))
     rounding = 100 * np.finfo(dtype).eps * abs(value)
@@ -105,7 +105,7 @@ def test_a_constant_feature_becomes_0(xp: Any, dtype: str, value: float, rows: i
 def test_a_feature_that_varies_little_is_not_constant(xp: Any) -> None:
     table = 1.0 + 1e-9 * _table()
     x = xp.host(bx.data.standardize(xp.asarray(table)).x)
-    # The deviations are 1e-9 of the values, so 7 of 16 digits are left of them.
+    # The deviations are 1e-9 of the values, so 7 of 16 digits are left.
     np.testing.assert_allclose(np.std(x, axis=0), 1.0, rtol=1e-6)
 
 
@@ -137,7 +137,7 @@ def test_split_returns_training_rows_then_test_rows_of_each_array(xp: Any) -> No
     parts = bx.data.split(xp.asarray(x), xp.asarray(y, dtype=None), test_size=3)
     x_train, x_test, y_train, y_test = (xp.host(part) for part in parts)
     assert (len(x_train), len(x_test)) == (8, 3)
-    # y counts the rows, so it says where each row of x came from.
+    # y has the row indices, so it tells the origin of each row of x.
     assert np.array_equal(x_train, x[y_train])
     assert np.array_equal(x_test, x[y_test])
     assert sorted([*y_train, *y_test]) == list(range(11))
@@ -268,7 +268,7 @@ REFUSED: list[tuple[Callable[[], Any], Any, str]] = [
     (lambda: bx.data.split(np.ones((0, 2))), ValueError, UNEQUAL + r"\[0\]"),
     (lambda: bx.data.split(np.ones(3), np.float64(1.0)), ValueError, UNEQUAL + r"\[3, 0\]"),
     (lambda: bx.data.split(), ValueError, "Give at least one array"),
-    # Minibatches are refused at the call, before the first is drawn.
+    # The call of minibatches raises, before the first batch is drawn.
     (lambda: bx.data.minibatches(batch_size=2), ValueError, "Give at least one array"),
     (lambda: _batched(0), ValueError, "batch_size must be an integer of at least 1"),
     (lambda: _batched(2.5), TypeError, "batch_size must be an integer of at least 1"),

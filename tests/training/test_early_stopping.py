@@ -1,4 +1,4 @@
-"""A rate that a plateau slows down, against a plain loop and PyTorch's."""
+"""Rates that a plateau lowers, against a plain loop and PyTorch's scheduler."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ generator = np.random.default_rng(8)
 X, Y = generator.normal(size=(12, 3)), generator.normal(size=(12, 2))
 EPOCHS = 25
 
-# The rate is so large that losses go up and down.
+# The rate is so large that the losses rise and fall.
 RULE: dict[str, Any] = {"factor": 0.5, "patience": 2, "min_delta": 0.01}
 
 
@@ -29,7 +29,7 @@ def _case(xp: Any, stack: Any = (), **rule: Any) -> tuple[tuple[Any, ...], dict[
 
 
 def _factors(watched: list[float], factor: float, patience: int, min_delta: float) -> list[float]:
-    """Return what the rate is multiplied by after each epoch."""
+    """Return the factor of the rate after each epoch."""
     best, waited, now, factors = np.inf, 0, 1.0, []
     for value in watched:
         best, waited = (value, 0) if value < best - min_delta else (best, waited + 1)
@@ -41,7 +41,7 @@ def _factors(watched: list[float], factor: float, patience: int, min_delta: floa
 
 @pytest.mark.parametrize("stack", [(), (3,)])
 def test_a_rate_below_the_final_rate_is_not_raised(xp: Any, stack: Any) -> None:
-    """Each update of SGD along a gradient of 1 is its rate."""
+    """With a gradient of 1, each update of SGD equals its rate."""
     network = bx.Network([bx.Dense(1, 1)], bx.Loss(lambda o, t: o[..., 0], lambda o, t: o**0))
     rate = bx.schedules.plateau(bx.schedules.warmup(0.1, 5), final=0.05, factor=0.5, patience=50)
     theta, x = xp.initialize(network, stack=stack), xp.asarray([[0.0]])
@@ -71,7 +71,7 @@ def test_each_network_slows_down_after_its_own_epochs_without_gain(
 
 
 def test_updates_use_the_rate_that_a_plateau_lowered(xp: Any) -> None:
-    """Against a training whose rates are known beforehand: the factors that were seen."""
+    """Compare with a training whose schedule has the observed factors."""
     case, options = _case(xp, final=0.2)
     states = [s.slowed.factor for s in bx.train(*case, **options)]
     factors = [1.0, *(float(factor) for factor in states)]
@@ -106,7 +106,7 @@ def test_a_plateau_watches_the_training_loss_by_default(xp: Any) -> None:
     options |= {"validation": None, "metrics": None, "batch_size": None}
     states = [(s.loss, s.slowed) for s in bx.train(*case, **options)]
     assert states[-1][1].factor < 1.0
-    # Of a full batch it is the next epoch's, measured before its update.
+    # For a full batch it is the next epoch's loss, measured before its update.
     best = min(float(xp.host(loss)) for loss, _ in states[1:])
     assert float(states[-2][1].score) == pytest.approx(best, rel=1e-5)
 

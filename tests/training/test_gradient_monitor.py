@@ -1,4 +1,4 @@
-"""A gradient checked during training: it changes nothing, and ends what is wrong with a report."""
+"""Gradient checks during training: they change nothing, and a wrong gradient ends the training."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ X, Y = np.random.default_rng(91).normal(size=(2, ROWS, 3))
 
 
 def _network(*between: Any, hidden: Any = "tanh", loss: Any = "half_squared_error") -> bx.Network:
-    """Return a network of three columns throughout; JAX compiles few shapes for it."""
+    """Return a network whose arrays have three columns: JAX compiles few shapes for it."""
     return bx.Network([bx.Dense(3, 3, hidden), *between, bx.Dense(3, 3)], loss, l2=0.05)
 
 
@@ -28,7 +28,7 @@ def _fit(*case: Any, **options: Any) -> Any:
 
 
 def _report(number: int, *case: Any, **options: Any) -> Any:
-    """Return the report of the update by which a training was ended."""
+    """Return the report of the update that ended a training."""
     with pytest.raises(bx.GradientCheckError, match=f"In the batch of update {number}:") as error:
         _fit(*case, **options)
     assert str(error.value.report) in str(error.value)
@@ -87,12 +87,12 @@ def test_a_diverged_network_of_a_stack_is_ignored_and_a_wrong_one_is_not(xp: Any
     starts = np.array(xp.host(theta))
     starts[0] = np.nan
     options: dict[str, Any] = {"optimizer": bx.SGD(1e-9), "batch_size": BATCH, "epochs": 2}
-    # Scales of 1, as they are drawn, hide the mistake in the input's rule.
+    # Initial scales of 1 hide the mistake in the gradient of the input.
     found = _fit(network, xp.asarray(starts), x, y, **options).history["gradient_verdict"]
     assert set(found.tolist()) == {"pass"}
     starts[2] += 0.5
     assert "(Affine)" in _report(0, network, xp.asarray(starts), x, y, **options).diagnosis
-    # They do so until the first updates have moved them.
+    # The first updates change the scales and reveal the mistake.
     options.update(optimizer=bx.SGD(0.1), check_every=4)
     assert "(Affine)" in _report(4, network, theta, x, y, **options).diagnosis
 

@@ -12,7 +12,7 @@ from tests.helpers import compiled
 
 scores = pytest.importorskip("sklearn.metrics")
 
-# Sums of some forty terms, in another order than scikit-learn's, in units of the precision.
+# Sums of forty terms, in another order than scikit-learn's, in units of the precision.
 ROUNDINGS = 50
 ROWS = 40
 
@@ -32,7 +32,7 @@ def _reference(name: str, p: np.ndarray, t: np.ndarray, w: np.ndarray | None) ->
         found, true = ((v[:, 0] > 0.5) if single else np.argmax(v, -1) for v in (p, t))
         function = getattr(scores, f"{name}_score")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of predicted classes that no target has
+            warnings.simplefilter("ignore")  # about predicted classes without targets
             return float(function(true, found, sample_weight=w))
     function = {"r2": "r2_score", "rmse": "root_mean_squared_error"}[name]
     return float(getattr(scores, function)(t, p, sample_weight=w))
@@ -47,7 +47,7 @@ def _case(name: str, n_out: int, stack: tuple[int, ...]) -> tuple[np.ndarray, np
     p = generator.uniform(size=(*stack, ROWS, n_out))
     if n_out == 1:
         return p, (generator.uniform(size=(ROWS, 1)) > 0.7).astype(float)
-    # The last class is predicted, but no target's.
+    # The last class is predicted, but no target has it.
     return p, np.eye(n_out)[generator.integers(n_out - 1, size=ROWS)]
 
 
@@ -87,7 +87,7 @@ def test_a_metric_equals_scikit_learns_for_each_network(
 def test_r2_of_constant_targets_is_1_for_exact_predictions_and_else_0(
     xp: Any, value: float
 ) -> None:
-    """For any constant, though a mean of many is rounded; scikit-learn's is, at numbers like 0."""
+    """It holds for any constant, although a mean is rounded; scikit-learn's holds for 0."""
     t = np.full((7, 1), value)
     p = np.stack([t, t + 1.0])
     actual = bx.metrics.r2(xp.asarray(p), xp.asarray(t), xp.asarray(np.full(7, 0.3)))

@@ -23,12 +23,12 @@ ROUNDING = 1e-13
 STEPS = 100
 SIZE = 7
 STACK = 3
-# The parameters that decay under AdamW's mask.
+# The parameters that decay by AdamW's mask.
 DECAYS = np.array([1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0])
 
 
-# The textbooks' rules: of hyperparameters o, theta, the gradient g, the number t of the update,
-# from 1, and the memory of the updates before.
+# The textbooks' rules by the hyperparameters o, theta, the gradient g, the number t of the update
+# from 1, and the state after the updates before.
 
 
 def _sgd(o: Any, theta: np.ndarray, g: np.ndarray, t: int, velocity: Any) -> Any:
@@ -66,7 +66,7 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
     bx.Adam: _ADAM,
     bx.AdamW: {**_ADAM, "weight_decay": 1e-2, "mask": 1.0},
 }
-# Each optimizer with options that differ from the defaults where a default could hide a mistake.
+# Each optimizer, with other options than the defaults where a default could hide a mistake.
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "sgd": (bx.SGD, {"learning_rate": 0.1}),
     "sgd with momentum": (bx.SGD, {"learning_rate": 0.1, "momentum": 0.8}),
@@ -91,7 +91,7 @@ each_kind = pytest.mark.parametrize("name", ["sgd with momentum", "rmsprop", "ad
 
 
 def _optimizer(xp: Any, name: str, dtype: str = "working", **options: Any) -> Any:
-    """Return the optimizer of a case; ``options``, arrays there already, go before its own."""
+    """Return the optimizer of a case; ``options`` replace the case's own."""
     make, given = CASES[name]
     if "mask" in given:
         options = {"mask": xp.asarray(given["mask"], dtype=dtype), **options}
@@ -103,7 +103,7 @@ def _theta(*stack: int) -> np.ndarray:
 
 
 def _gradients(*stack: int, steps: int = STEPS) -> np.ndarray:
-    """Return gradients whose sizes span a thousandfold, with a zero, where epsilon rules."""
+    """Return gradients of sizes over a factor of a thousand, and a zero, where epsilon matters."""
     generator = np.random.default_rng(2)
     gradients = generator.normal(size=(steps, *stack, SIZE)) * np.geomspace(1e-2, 1e1, SIZE)
     gradients[: steps // 2, ..., 3] = 0.0
@@ -119,7 +119,7 @@ def _run(
     path = []
     for gradient in gradients:
         current, state = optimizer.update(current, xp.asarray(gradient.copy(), dtype=dtype), state)
-        # A copy, for the next update reuses the memory.
+        # A copy, as the next update reuses the memory.
         path.append(np.array(xp.host(current)))
     return np.stack(path), current, state
 
@@ -155,7 +155,7 @@ def test_the_velocity_keeps_each_gradients_own_rate(xp: Any, nesterov: bool) -> 
     np.testing.assert_allclose(actual, np.stack(path), rtol=0, atol=SAME_UPDATES[xp.dtype])
 
 
-# What a schedule may return: a number, a NumPy scalar, or an array for the stack.
+# A schedule may return a number, a NumPy scalar, or an array for the stack.
 RATES: dict[str, Callable[[Any], Any]] = {
     "schedule": lambda xp: bx.schedules.cosine(0.1, steps=5),
     "schedule of NumPy scalars": lambda xp: lambda step: np.float64(0.1) / (step + 1),
@@ -196,7 +196,7 @@ HYPERPARAMETERS = [
 
 
 def _assert_a_stack_is_its_members(xp: Any, together: Any, alone: list[Any]) -> None:
-    """Run an optimizer over a stack, and an optimizer of its own over each network."""
+    """Compare an optimizer of a stack with one optimizer for each network."""
     theta, gradients = _theta(len(alone)), _gradients(len(alone), steps=10)
     stacked, _, _ = _run(xp, together, theta, gradients)
     for i, optimizer in enumerate(alone):
@@ -253,7 +253,7 @@ def test_a_rate_passed_to_update_or_rule_replaces_the_optimizers_own(xp: Any, na
 
 @every_optimizer
 def test_an_unpickled_optimizer_and_its_state_continue(xp: Any, name: str) -> None:
-    """The optimizer without its mask: some libraries cannot pickle their arrays."""
+    """The optimizer has no mask: some libraries cannot pickle arrays."""
     gradients, schedule = _gradients(steps=10), bx.schedules.cosine(0.1, steps=5)
     optimizer = _optimizer(xp, name, learning_rate=schedule)
     expected, _, _ = _run(xp, optimizer, _theta(), gradients)
@@ -312,7 +312,7 @@ def test_an_impossible_hyperparameter_is_an_error_that_names_its_entry(
         (lambda: bx.schedules.cosine([0.1], 9), TypeError, r"learning_rate .*array \(\*stack, 1\)"),
         (lambda: bx.SGD(0.1, nesterov=True), ValueError, "momentum above 0"),
         (lambda: bx.AdamW(weight_decay="some"), TypeError, "weight_decay must be a number"),
-        # Positional ones would be read in another library's order.
+        # Positional ones might have another library's order.
         *[(functools.partial(kind, 0.1, 0.9), TypeError, "positional") for kind in RULES],
     ],
 )
@@ -323,7 +323,7 @@ def test_an_unknown_hyperparameter_is_an_error_that_names_it(
         make()
 
 
-# What a schedule gives for an update, and what is said of it.
+# A schedule's value for an update, and the error.
 WRONG_RATES: list[tuple[Any, type[Exception], str]] = [
     (None, TypeError, r" must be a number, not None \(NoneType\)"),
     ("fast", TypeError, r" must be a number, not 'fast'"),
@@ -383,7 +383,7 @@ def test_momentum_with_a_state_without_velocity_is_an_error(xp: Any, momentum: A
         bx.SGD(0.1, momentum=momentum).update(theta, gradient, state)
 
 
-# Options of AdamW, of which hyperparameters and the mask are brought beside theta, the rate later.
+# Options of AdamW; hyperparameters and the mask move beside theta first, the rate later.
 MISPLACED: list[tuple[str, Any, type[Exception], str]] = [
     ("learning_rate", [0.1] * 3, ValueError, r"learning_rate\[\.\.\., None\]"),
     ("learning_rate", [[0.1] * 7] * 3, ValueError, r"\(\*stack, 1\) is expected"),
@@ -459,9 +459,9 @@ def test_a_gradient_or_state_on_another_device_is_an_error_with_the_line_that_mo
                 optimizer.update(theta, gradient, type(state)(*parts))
 
 
-# What a backend has in the place of an update, and what a loop asks before it calls that.
+# A backend's replacement of an update, and the conditions under which a loop calls it.
 
-# More numbers than NumPy updates in one piece, the last piece being shorter; few that it does not.
+# More numbers than one piece of NumPy's update, with a shorter last piece; and fewer.
 LONG = 3 * updates.PIECE + 5
 
 
@@ -470,7 +470,7 @@ LONG = 3 * updates.PIECE + 5
 def test_a_backends_replacement_of_an_update_does_the_same(
     xp: Any, name: str, shape: tuple[int, ...]
 ) -> None:
-    """On NumPy to the last bit; a kernel's compiler may round otherwise."""
+    """On NumPy it is equal to the bit; the compiler of a kernel may round differently."""
     generator, (make, options) = np.random.default_rng(3), CASES[name]
     if "mask" in options:
         options = {**options, "mask": xp.asarray(generator.integers(0, 2, shape[-1]))}
@@ -503,7 +503,7 @@ def test_on_numpy_an_update_in_pieces_is_in_place() -> None:
 
 
 class Still:
-    """An optimizer of a user's own, which knows no more than the protocol."""
+    """A custom optimizer that has only the protocol."""
 
     momentum = "none"
 
@@ -531,11 +531,11 @@ def test_a_backend_replaces_an_inherited_update_but_no_custom_one(xp: Any) -> No
 @pytest.mark.parametrize("step", [1, 2, 1000])
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.9, 0.999])
 def test_the_bias_correction_keeps_its_digits(xp: Any, decay: float, step: int) -> None:
-    """1 - decay^step would lose three of seven at 0.999: of the rounded decay all are kept."""
+    """1 - decay^step would lose three of seven digits at 0.999; the rounded decay keeps all."""
     array = xp.asarray([decay], dtype="float32")
     exact = -np.expm1(step * np.log(np.float64(xp.host(array)[0]))) if decay else 1.0
     forms: list[tuple[Any, Any]] = [(array, step)]
-    if xp.name in ("numpy", "jax", "torch"):  # an int of theirs times a number
+    if xp.name in ("numpy", "jax", "torch"):  # an integer array times a number
         forms += [(array, xp.asarray([step], dtype="float32"))]
     for given, t in forms:
         got = _passed(given, t)
@@ -572,7 +572,7 @@ def test_a_compiler_may_trace_every_number(xp: Any, name: str) -> None:
 
 
 class Halved(bx.Adam):
-    """Adam by half of each gradient, which calls what it overrides."""
+    """Adam with half of each gradient; it calls the method that it overrides."""
 
     def update(self, theta: Any, gradient: Any, state: Any, *, learning_rate: Any = None) -> Any:
         return super().update(theta, 0.5 * gradient, state, learning_rate=learning_rate)
@@ -620,7 +620,7 @@ def test_optimizers_with_equal_hyperparameters_are_equal(xp: Any) -> None:
     )
     rates, others = (xp.asarray(np.full((3, 1), 0.1)) for _ in range(2))
     with bx.transfer_guard("disallow"):
-        # An array equals only itself: its values stay on the device.
+        # An array equals only itself, as its values stay on the device.
         assert (bx.Adam(rates) == bx.Adam(rates)) is True
         assert hash(bx.Adam(rates)) == hash(bx.Adam(rates))
         for other in (bx.Adam(others), bx.Adam(0.1), bx.Adam(rates, beta1=rates), rates, None):

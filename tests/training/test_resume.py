@@ -1,4 +1,4 @@
-"""A training that is taken up again is the one that was never left, bit for bit."""
+"""A resumed training equals the uninterrupted one, bit for bit."""
 
 import contextlib
 import copy
@@ -19,7 +19,7 @@ from tests.helpers import compiled
 from tests.user_layers import Passing
 
 ROWS, BATCH, EPOCHS, STACK = 11, 4, 5, 3  # three updates an epoch, the last of three rows
-# Compiled loops may round otherwise where they are cut.
+# Compiled loops of another length may round differently.
 COMPILED = 1e-12
 
 generator = np.random.default_rng(5)
@@ -52,7 +52,7 @@ def _compiles(xp: Any) -> bool:
 
 
 def _same(xp: Any, one: Any, other: Any) -> None:
-    """Compare structures of arrays: to the bit, or to rounding where a compiler's loop was cut."""
+    """Compare pytrees of arrays: to the bit, or to rounding if a compiled loop was cut."""
 
     def compare(a: Any, b: Any) -> None:
         if _compiles(xp) and xp.host(a).dtype.kind == "f":
@@ -64,7 +64,7 @@ def _same(xp: Any, one: Any, other: Any) -> None:
 
 
 def _compare(xp: Any, whole: Any, resumed: Any, begun: Any) -> None:
-    """Compare a training with one taken up from what was begun: a result, or so many epochs."""
+    """Compare a training with one resumed from a result, or after some epochs."""
     _same(xp, whole.theta, resumed.theta)
     _same(xp, whole.optimizer_state, resumed.optimizer_state)
     assert whole.epochs == resumed.epochs
@@ -105,7 +105,7 @@ def test_a_training_resumed_after_any_epoch_equals_the_uninterrupted_one(
 
 @pytest.mark.parametrize("stack", [(), STACK])
 def test_a_resumed_training_keeps_the_state_of_early_stopping(xp: Any, stack: Any) -> None:
-    """The rate is so large that losses go up and down."""
+    """The rate is so large that the losses rise and fall."""
     case = _case(xp, stack)
     options: dict[str, Any] = {
         "optimizer": bx.SGD(0.6, momentum=0.5),
@@ -144,7 +144,7 @@ every_copy = pytest.mark.parametrize("how", COPIES)
 @every_copy
 @pytest.mark.parametrize("batch_size", [None, BATCH])
 def test_a_copy_is_resumed_as_the_original(how: str, batch_size: int | None) -> None:
-    """On NumPy: a result of fit, a state of train, and the best of early stopping with them."""
+    """Copy a result of fit, and a state of train with the best theta, on NumPy."""
     network, theta = _network(), _network().initialize(backend="numpy", stack=STACK)
     case = network, theta, X, Y
     options: dict[str, Any] = {
@@ -172,7 +172,7 @@ def test_a_copy_is_resumed_as_the_original(how: str, batch_size: int | None) -> 
 @every_copy
 @pytest.mark.parametrize("at", [1, 2, 5])
 def test_a_copy_of_an_interrupted_state_can_be_resumed(how: str, at: int) -> None:
-    """Before the first update, in the middle of the first epoch, and of the second."""
+    """The interrupt comes before the first update, or within the first or the second epoch."""
     pressing, options = Pressing(at, _raise), {**ADAM, "epochs": 3}
     network = bx.Network([bx.Dense(3, 4, "tanh"), pressing, bx.Dense(4, 2)], "huber")
     case = network, network.initialize(backend="numpy"), X, Y
@@ -199,14 +199,14 @@ def test_a_resumed_training_that_is_finished_does_nothing(xp: Any) -> None:
 
 
 class Counted:
-    """A state that is no structure of arrays: an object that its update changes in place."""
+    """A state that is no pytree: an object that its update changes in place."""
 
     def __init__(self, theta: Any) -> None:
         self.updates, self.velocity = 0, 0.0 * theta
 
 
 class InPlace:
-    """An optimizer of one's own with such a state."""
+    """A custom optimizer with such a state."""
 
     def initialize(self, theta: Any) -> Any:
         return Counted(theta)
@@ -218,7 +218,7 @@ class InPlace:
 
 
 class Bare:
-    """An optimizer of one's own whose state is a number."""
+    """A custom optimizer whose state is a number."""
 
     def initialize(self, theta: Any) -> Any:
         return 0
@@ -241,7 +241,7 @@ def test_an_optimizer_state_of_any_kind_is_copied(xp: Any, make: Any) -> None:
 
 
 class Pressing(Passing):
-    """A layer in whose n-th forward pass somebody interrupts."""
+    """A layer that interrupts in its n-th forward pass."""
 
     def __init__(self, at: int, press: Any) -> None:
         self.left, self.press = at, press
@@ -254,7 +254,7 @@ class Pressing(Passing):
 
 
 def _pressed(xp: Any, at: int, press: Any) -> tuple[Pressing, Any]:
-    """Return a layer in which somebody interrupts, and a network with it and data to train it."""
+    """Return a layer that interrupts, a network with it, and data to train it."""
     if _compiles(xp):
         pytest.skip(f"{xp.name} runs Python once, when it compiles")
     pressing = Pressing(at, press)
@@ -276,13 +276,13 @@ def _signal() -> None:
 def test_an_interrupted_fit_resumes_from_its_last_state(
     xp: Any, batch_size: int | None, epochs: int, at: int
 ) -> None:
-    """Between updates, in the middle of an epoch: batches go on where they were."""
+    """The interrupt comes between two updates of an epoch; the next batch continues the epoch."""
     pressing, case = _pressed(xp, at, _signal)
     options = {**ADAM, "batch_size": batch_size, "epochs": epochs}
     with pytest.raises(KeyboardInterrupt) as caught:
         bx.fit(*case, **options)
     state = caught.value.state
-    assert state.step == at  # it waits until that update is done
+    assert state.step == at  # the interrupt waits for the end of the update
     pressing.left = 0
     _compare(xp, bx.fit(*case, **options), bx.fit(*case, start=state, **options), state.epoch)
 
@@ -303,7 +303,7 @@ def test_ctrl_c_in_a_callback_leaves_the_state_after_the_epoch(xp: Any) -> None:
 
 
 def test_ctrl_c_before_a_training_leaves_its_initial_state(xp: Any) -> None:
-    """A last layer that says no width has one row sent through it when the data are checked."""
+    """The check of the data sends one row through a last layer without a declared width."""
     pressing = Pressing(1, _raise)
     network = bx.Network([bx.Dense(3, 2), pressing], "huber")
     case = network, xp.initialize(network), xp.asarray(X), xp.asarray(Y)
@@ -327,7 +327,7 @@ def test_ctrl_c_while_an_epochs_order_is_drawn_waits_for_one_update(xp: Any) -> 
 
 
 def test_a_ctrl_c_handler_that_a_callback_installs_stays(xp: Any) -> None:
-    """As one that asks first, and then hands on to the one that it found."""
+    """The handler may ask the user first, then call the handler that was there before."""
     case, told = _case(xp), []
 
     def put(state: Any) -> None:
@@ -337,7 +337,7 @@ def test_a_ctrl_c_handler_that_a_callback_installs_stays(xp: Any) -> None:
 
     before = signal.getsignal(signal.SIGINT)
     broken = {"shuffle": lambda epoch: 1 // (1 - epoch) * np.arange(ROWS)}
-    for options in ({}, broken):  # a training that ends, and one that an error ends within an epoch
+    for options in ({}, broken):  # a training that ends, and one that fails within an epoch
         told.clear()
         try:
             with contextlib.suppress(ZeroDivisionError):
@@ -354,7 +354,7 @@ def test_a_ctrl_c_handler_that_a_callback_installs_stays(xp: Any) -> None:
 
 
 class Failing:
-    """A function that fails at its n-th call, once."""
+    """A function that fails at its n-th call only."""
 
     def __init__(self, at: int) -> None:
         self.left = at
@@ -366,7 +366,7 @@ class Failing:
 
 
 class Spoiling(bx.SGD):
-    """An optimizer of one's own that fails when it has written over what it was given."""
+    """A custom optimizer that fails after it has overwritten its arguments."""
 
     def __init__(self, fails: Failing) -> None:
         super().__init__(0.1, momentum=0.9)
@@ -381,7 +381,7 @@ class Spoiling(bx.SGD):
 
 
 class Calling(Passing):
-    """A layer that calls a function as x passes."""
+    """A layer that calls a function in its forward pass."""
 
     def __init__(self, call: Any) -> None:
         self.call = call
@@ -416,7 +416,7 @@ FAILURES: dict[str, Any] = {
 def test_any_failure_leaves_a_state_that_can_be_resumed(
     xp: Any, where: str, batch_size: int | None, at: int
 ) -> None:
-    """Of the last whole update, or epoch where that may be written over."""
+    """It is the state of the last complete update, or epoch if an update may overwrite it."""
     if _compiles(xp) and where in ("a metric", "a layer", "an optimizer"):
         pytest.skip(f"{xp.name} runs Python once, when it compiles")
     fails = Failing(at)
@@ -440,7 +440,7 @@ def test_any_failure_leaves_a_state_that_can_be_resumed(
 
 @pytest.mark.parametrize("batch_size", [None, BATCH])
 def test_train_raises_the_error_of_a_layer(xp: Any, batch_size: int | None) -> None:
-    """At once: nobody but fit asks for what was held back."""
+    """It is raised immediately: only fit delays an error."""
     fails = Failing(1 if _compiles(xp) else 3)
     layers = [bx.Dense(3, 4), Calling(fails), bx.Dense(4, 2)]
     network = bx.Network(layers, "huber")
@@ -453,7 +453,7 @@ def test_train_raises_the_error_of_a_layer(xp: Any, batch_size: int | None) -> N
 
 @pytest.mark.parametrize("goes_on", [False, True])
 def test_a_custom_ctrl_c_handler_is_called_between_two_updates(xp: Any, goes_on: bool) -> None:
-    """As asyncio, or a program of one's own, does; it may let the training go on."""
+    """asyncio and other programs have such a handler; it may let the training continue."""
     _, case = _pressed(xp, 4, _signal)
     told, options = [], {**ADAM, "epochs": 3}
 
@@ -474,13 +474,13 @@ def test_a_custom_ctrl_c_handler_is_called_between_two_updates(xp: Any, goes_on:
     assert result.history["loss"].shape == (3,)
 
 
-def test_a_signal_is_not_delayed_outside_the_main_thread(xp: Any) -> None:
+def test_a_training_outside_the_main_thread_is_the_same(xp: Any) -> None:
     case, options = _case(xp), {**ADAM, "epochs": 2}
     result = xp.in_a_thread(lambda: bx.fit(*case, **options))
     _same(xp, result.theta, bx.fit(*case, **options).theta)
 
 
-# ---- what does not fit
+# ---- errors of start
 
 
 @pytest.mark.parametrize(
@@ -515,7 +515,7 @@ def test_an_invalid_start_is_an_error_that_names_it(
 def test_a_training_that_watched_another_value_is_not_resumed(
     xp: Any, rule: str, watch: tuple[str, str]
 ) -> None:
-    """What was the best of one cannot be compared with another; it may begin anew."""
+    """The best values of two metrics are not comparable; early stopping may start anew."""
     case, memory = _case(xp), {"early_stopping": "best", "plateau": "slowed"}[rule]
 
     def options(watch: str | None, mode: Any, **more: Any) -> dict[str, Any]:
@@ -529,7 +529,7 @@ def test_a_training_that_watched_another_value_is_not_resumed(
     begun = bx.fit(*case, **options(*watch))  # type: ignore[arg-type]
     kept = getattr(begun.state, memory)
     assert (kept.watch, kept.mode) == watch
-    same = None if watch[0] == "loss" else watch[0]  # the loss is watched by default
+    same = None if watch[0] == "loss" else watch[0]  # the loss is the default
     assert bx.fit(*case, **options(same, watch[1], epochs=5), start=begun).epochs == 5
     held_out = xp.asarray(X[:4]), xp.asarray(Y[:4])
     turned = "max" if watch[1] == "min" else "min"
@@ -580,7 +580,9 @@ def test_an_object_that_is_no_state_is_an_error(xp: Any) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [None, 2, 5])
-def test_an_interrupted_epoch_continues_with_its_batches(xp: Any, batch_size: int | None) -> None:
+def test_an_interrupted_epoch_resumes_only_with_its_batch_size(
+    xp: Any, batch_size: int | None
+) -> None:
     network, (x, y) = bx.mlp([3, 2]), (xp.asarray(np.ones((16, n))) for n in (3, 2))
     theta, options = xp.initialize(network), {"optimizer": bx.SGD(0.1), "epochs": 5}
     first = next(iter(bx.train(network, theta, x, y, batch_size=4, **options)))

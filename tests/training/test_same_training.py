@@ -1,7 +1,7 @@
 """The same seed trains a network to the same theta on every backend.
 
-The order of the minibatches and the masks of dropout are the same bits everywhere, so that what is
-left is rounding: libraries sum in other orders and round exp and tanh in other ways.
+The order of minibatches and the dropout masks have the same bits on every backend. The rest is
+rounding: libraries sum in other orders and round exp and tanh differently.
 """
 
 from typing import Any

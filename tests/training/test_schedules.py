@@ -12,7 +12,7 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.training.schedules import Schedule
 
-# A handful of float64 operations in another order.
+# A few float64 operations in another order.
 ROUNDING = 1e-14
 
 STEPS = [0, 1, 2, 3, 4, 5, 9, 10, 11, 100, 10**6]
@@ -112,7 +112,7 @@ def test_a_schedule_of_an_array_equals_the_schedules_of_its_entries(xp: Any, nam
 @every_schedule
 def test_a_schedule_keeps_an_arrays_dtype(xp: Any, name: str) -> None:
     rates = xp.asarray(np.full((3, 1), 0.4), dtype="float32")
-    # The last of the chain is a plain number, of no dtype.
+    # The last schedule of the chain is a plain number without a dtype.
     for step in [0, 2, 7]:
         assert CASES[name][0](rates)(step).dtype == xp.namespace.float32
 

@@ -1,4 +1,4 @@
-"""Steps: what an optimizer and a rate may be, what a compiler must not change or be asked anew."""
+"""Steps: kinds of optimizers and rates, and the use of compilers."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from backprop_xp.training.steps import clip_norm
 from tests.helpers import compiled
 from tests.user_layers import Passing
 
-# Rounding of some hundred operations; a compiler adds and multiplies in another order.
+# Rounding of about a hundred operations; a compiler changes their order.
 SAME = 1e-12
 ROWS, BATCH = 11, 4  # two full batches and a smaller last one
 
@@ -65,7 +65,7 @@ OPTIMIZERS: dict[str, Any] = {
 def test_a_loop_over_parameters_equals_one_over_theta(
     xp: Any, name: str, options: dict[str, Any]
 ) -> None:
-    """Compiled loops carry each parameter by itself, and every array along theta with it."""
+    """Compiled loops carry each parameter separately, with the arrays that are split like theta."""
     network = bx.mlp([3, 4, 2], hidden="tanh", layer_norm=True, dropout=0.2)
     each = xp.asarray(np.asarray([[0.1], [0.05]]))
     mask = network.weight_mask(xp.initialize(network))
@@ -106,7 +106,7 @@ def test_a_rate_of_any_form_is_an_argument_of_the_compiled_function(
     xp.assert_close(given.history["loss"], same.history["loss"], SAME)
 
 
-# A loop of many epochs, one of many batches, and one step after the other.
+# A loop of many epochs, one of many batches, and single steps.
 every_loop = pytest.mark.parametrize(
     "options", [{}, {"batch_size": BATCH}, {"callbacks": [lambda state: None]}]
 )
@@ -117,7 +117,7 @@ every_loop = pytest.mark.parametrize(
 def test_a_rate_on_another_device_is_an_error(
     xp: Any, options: dict[str, Any], schedule: Any
 ) -> None:
-    """A compiler would take NumPy's array for one of its own."""
+    """A compiler would convert NumPy's array silently."""
     if xp.name == "numpy":
         pytest.skip("NumPy's own arrays are in place")
     rate = schedule(np.full((2, 1), 0.1))
@@ -138,7 +138,7 @@ def test_an_impossible_rate_of_a_schedule_is_an_error_and_no_old_one_is_used(
     xp: Any, options: dict[str, Any], wrong: Any, error: type[Exception], said: str
 ) -> None:
     network = _network()
-    _fit(xp, network, bx.SGD(0.5), stack=(2,), epochs=1, **options)  # its functions are kept
+    _fit(xp, network, bx.SGD(0.5), stack=(2,), epochs=1, **options)  # to be cached
     place = r"\[0, 0\]" if hasattr(wrong, "shape") else ""
     for bad in (0, 4):  # at the first update, and in the second epoch
         schedule = lambda step, bad=bad: wrong if step == bad else 0.1  # noqa: E731
@@ -146,12 +146,12 @@ def test_an_impossible_rate_of_a_schedule_is_an_error_and_no_old_one_is_used(
             _fit(xp, network, bx.SGD(schedule), stack=(2,), epochs=6, **options)
 
 
-# ---- what a compiler must not change
+# ---- compilers do not change results
 
 
 @pytest.mark.parametrize("batch_size", [None, BATCH])
 def test_a_training_does_not_change_the_callers_arrays(xp: Any, batch_size: int | None) -> None:
-    """A compiled update takes the memory of theta and of the state: of its own copies."""
+    """A compiled update reuses the memory of theta and the state, but of its own copies."""
     network = _network()
     theta, x, y = xp.initialize(network), xp.asarray(X), xp.asarray(Y)
     before = [np.array(xp.host(array)) for array in (theta, x, y)]
@@ -162,7 +162,7 @@ def test_a_training_does_not_change_the_callers_arrays(xp: Any, batch_size: int 
 
 
 class Stepless:
-    """An optimizer that has no more than the protocol: gradient descent without a rate."""
+    """An optimizer that has only the protocol: gradient descent without a rate."""
 
     @staticmethod
     def initialize(theta: Any) -> Any:
@@ -174,7 +174,7 @@ class Stepless:
 
 
 class Twofold(Stepless):
-    """A state that holds one array twice, theta itself, and an array that is the optimizer's."""
+    """A state with one array twice, theta itself, and an array of the optimizer."""
 
     def __init__(self, anchor: Any) -> None:
         self.anchor = anchor
@@ -200,7 +200,7 @@ def test_arrays_of_a_first_state_are_copied(xp: Any, batch_size: int | None) -> 
 
 
 class Summing(Stepless):
-    """A state that counts nothing."""
+    """A state without a step count."""
 
     @staticmethod
     def initialize(theta: Any) -> Any:
@@ -236,7 +236,7 @@ class StepSizes(NamedTuple):
 
 
 class Sized(Stepless):
-    """Its state's ``step`` is no count, but each parameter's own step size."""
+    """An optimizer whose state has a ``step`` that is the step size of each parameter."""
 
     @staticmethod
     def initialize(theta: Any) -> Any:
@@ -263,11 +263,11 @@ def test_only_the_step_count_of_a_state_becomes_an_int_and_training_continues(
     assert (step, type(step)) == (10 + 2 * (1 if batch_size is None else 3), int)
 
 
-# ---- what a compiler is asked
+# ---- compilations
 
 
 class Counting(Passing):
-    """A layer that counts how often Python runs through it."""
+    """A layer that counts its forward passes in Python."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -283,7 +283,7 @@ def _require_compiler(xp: Any) -> None:
 
 
 def _counted(xp: Any) -> tuple[bx.Network, Counting]:
-    """Return a network and the layer in it that counts."""
+    """Return a network and its counting layer."""
     _require_compiler(xp)
     counting = Counting()
     return bx.Network([bx.Dense(3, 4, "tanh"), counting, bx.Dense(4, 2)], "huber"), counting
@@ -291,7 +291,7 @@ def _counted(xp: Any) -> tuple[bx.Network, Counting]:
 
 @pytest.mark.parametrize("batch_size", [None, BATCH])
 def test_no_value_of_a_hyperparameter_recompiles(xp: Any, batch_size: int | None) -> None:
-    """Steps, seeds, rates, penalties, bounds, decays, masks: all are arguments."""
+    """Steps, seeds, rates, penalties, bounds, decays and masks are arguments."""
     network, counting = _counted(xp)
     mask = network.weight_mask(xp.initialize(network))
     options: dict[str, Any] = {"epochs": 4, "batch_size": batch_size, "clip": 1.0, "l2": 0.1}
@@ -322,7 +322,7 @@ def test_no_array_of_rates_or_penalties_recompiles(xp: Any) -> None:
 def test_another_kind_of_hyperparameter_compiles_another_function(
     xp: Any, options: dict[str, float]
 ) -> None:
-    """A momentum of 0 has no velocity; a rule, a bound and a penalty may be none."""
+    """A momentum of 0 has no velocity; clip and l2 may be absent."""
     network, x, y = _network(), xp.asarray(X), xp.asarray(Y)
     for more in ({"momentum": 0.5}, {}, {"momentum": 0.5, "nesterov": True}):
         optimizer = bx.SGD(0.1, **more)
@@ -337,10 +337,8 @@ def test_another_kind_of_hyperparameter_compiles_another_function(
 
 
 @pytest.mark.parametrize("batch_size", [None, BATCH])
-def test_validation_rows_are_compiled_in_pieces_of_one_size(
-    xp: Any, batch_size: int | None
-) -> None:
-    """Of 64 networks a piece has 64 rows: Python runs through as many for three as for fifty."""
+def test_more_validation_rows_compile_nothing_more(xp: Any, batch_size: int | None) -> None:
+    """A piece of 64 networks has 64 rows; three pieces and fifty compile equally often."""
     calls = []
     for rows in (130, 3200):
         network, counting = _counted(xp)
@@ -352,7 +350,7 @@ def test_validation_rows_are_compiled_in_pieces_of_one_size(
 
 
 def test_ctrl_c_waits_for_no_more_than_one_compiled_call(xp: Any) -> None:
-    """It comes before the first, of one step; without it all epochs would be two calls."""
+    """Ctrl-C comes before the first call, of one step; otherwise two calls run all epochs."""
     _require_compiler(xp)
 
     def pressed(step: int) -> float:
@@ -378,7 +376,7 @@ def test_ctrl_c_waits_for_no_more_than_one_compiled_call(xp: Any) -> None:
 def test_an_asynchronous_library_gets_a_second_of_steps_per_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A step takes 0.03 s, the first call 20 s more to compile; then the machine is slower."""
+    """A step takes 0.03 s, and compilation 20 s; later the machine is slower."""
     now, given = [0.0], []
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     queue = Queue()
@@ -405,7 +403,7 @@ def test_a_layer_that_reads_values_is_an_error_that_names_compilation(xp: Any) -
 
 @dataclass(frozen=True)
 class Heedless(Stepless):
-    """It takes its own rate, not the one that it is given."""
+    """An optimizer that uses its own rate instead of the argument."""
 
     learning_rate: float
 
@@ -414,7 +412,7 @@ class Heedless(Stepless):
 
 
 class Factored(bx.SGD):
-    """An attribute that is no field: equal ones differ."""
+    """An optimizer with an attribute that is no field: equal ones differ."""
 
     def __init__(self, factor: float) -> None:
         super().__init__(0.1)
@@ -425,7 +423,7 @@ class Factored(bx.SGD):
 
 
 class Changing(Stepless):
-    """Its factor is changed from one training to the next."""
+    """An optimizer whose factor changes between trainings."""
 
     factor = 0.0
 
@@ -482,7 +480,7 @@ def test_layers_that_are_equal_but_differ_are_compiled_separately(xp: Any, insid
 def test_another_network_compiles_few_functions_and_its_gradient_once(
     xp: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """JAX keeps each for ever: operations on arrays of its shapes would be as many as it has."""
+    """JAX never frees a compiled function, so each operation on new shapes would add one."""
     if xp.name != "jax":
         pytest.skip(f"{xp.name} compiles nothing")
     import jax
@@ -503,11 +501,11 @@ def test_another_network_compiles_few_functions_and_its_gradient_once(
     assert not [record for record in caplog.records if "ompil" in record.getMessage()]
 
 
-# ---- a loop of one's own
+# ---- custom loops
 
 
 def test_a_custom_loop_can_be_compiled(xp: Any) -> None:
-    """With a traced count in the state, a traced rate and a traced key."""
+    """The step count in the state, the rate and the key are traced."""
     network, optimizer = _network(dropout=0.3), bx.Adam(0.1)
     x, y = xp.asarray(X), xp.asarray(Y)
 
@@ -527,7 +525,7 @@ def test_a_custom_loop_can_be_compiled(xp: Any) -> None:
 
 @pytest.mark.parametrize("stack", [(), (2,)])
 def test_a_large_gradient_is_joined_like_a_small_one(xp: Any, stack: tuple[int, ...]) -> None:
-    """A backend may have a way of its own to join it, and reserve it for large ones."""
+    """A backend may join large gradients in another way."""
     network = bx.mlp([60, 300, 5], hidden="tanh")
     theta = np.array(xp.host(xp.initialize(network, stack=stack)))
     theta[..., 7] = 1e3
@@ -621,7 +619,7 @@ def test_values_that_a_custom_function_reads_may_change_between_trainings(
 def test_a_row_of_weight_0_that_overflows_is_left_out_of_a_training(
     xp: Any, batch_size: int | None, has_validation: bool
 ) -> None:
-    """Whether its batch has other rows or not, and whatever the training is judged by."""
+    """The batch may have other rows or not; any metric or loss may be watched."""
     huge = 0.9 * np.finfo(xp.dtype).max
     x, y = (np.concatenate([a[:2], huge * np.ones_like(a[:1]), a[2:]]) for a in (X, Y))
     weight = np.ones(ROWS + 1)
@@ -632,7 +630,7 @@ def test_a_row_of_weight_0_that_overflows_is_left_out_of_a_training(
         data = rows if has_validation else ()
         validation = tuple(map(xp.asarray, data)) or None
         given = xp.initialize(network), *map(xp.asarray, rows[:2])
-        with np.errstate(over="ignore", invalid="ignore"):  # of the row that is left out
+        with np.errstate(over="ignore", invalid="ignore"):  # in the left-out row
             return bx.fit(
                 network,
                 *given,

@@ -1,4 +1,4 @@
-"""Gradients of released libraries: right ones pass, wrong ones fail, and so do planted mistakes."""
+"""Gradients of released libraries: right ones pass, wrong ones and planted mistakes fail."""
 
 import itertools
 from collections.abc import Callable
@@ -16,7 +16,7 @@ PAIRS = all_pairs()
 
 
 def largest_off(g: Array, size: Array) -> Array:
-    """Make the entry that counts the most 5 % larger; ``size`` is that of the point's entries."""
+    """Make the most important entry 5 % larger; ``size`` is the size of the point's entries."""
     largest = np.abs(g.reshape(-1, size.size) * size).argmax()
     return np.where(np.arange(g.size) == largest, 1.05 * g.ravel(), g.ravel()).reshape(g.shape)
 
@@ -30,7 +30,7 @@ MISTAKES: dict[str, Callable[[Array, Array], Array]] = {
 
 
 def planted(case: Case, label: str, change: Any) -> Case:
-    """Return a case whose gradient has a mistake, or the case itself if that changes nothing."""
+    """Return a case with a mistake in its gradient, or the case itself if it has no effect."""
     x, value, gradient = case.points[label].ravel(), case.value, case.gradient
     size = np.where(x == 0.0, np.sqrt(np.mean(x**2)) or 1.0, np.abs(x))
 
