@@ -68,12 +68,12 @@ def on_a_terminal(*arguments: str, stdout: int | None = None) -> str:
     streams = {"stdin": theirs, "stdout": theirs if stdout is None else stdout, "stderr": theirs}
     with subprocess.Popen(command, env=environment, **streams) as process:
         os.close(theirs)
-        shown = b""
+        output = b""
         try:
             while chunk := os.read(ours, 65536):
-                shown += chunk
+                output += chunk
         except OSError:  # Linux raises it when the other end is closed
             pass
     os.close(ours)
-    assert process.returncode == 0, shown
-    return shown.decode()
+    assert process.returncode == 0, output
+    return output.decode()

@@ -55,7 +55,7 @@ def python(
     )
 
 
-def told(calls: str, *first: Path, **options: Any) -> list[str]:
+def printed_lines(calls: str, *first: Path, **options: Any) -> list[str]:
     """Return the output of each line of calls, or the type and message of its error."""
     program = "import os, sys, numpy as np, backprop_xp as bx\n" + "".join(
         f"try:\n    {line}\nexcept Exception as error:\n    print(type(error).__name__, error)\n"
@@ -66,7 +66,7 @@ def told(calls: str, *first: Path, **options: Any) -> list[str]:
     return done.stdout.splitlines()
 
 
-def repaired(error: object, name: str, value: Any) -> Any:
+def run_suggestion(error: object, name: str, value: Any) -> Any:
     """Run the line that an error suggests, and return the variable's new value."""
     found = re.search(rf"((?:classes, )?\b{name} = .*?)(?:; or .*)?\.$", str(error))
     assert found, error

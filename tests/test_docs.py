@@ -85,9 +85,9 @@ def test_the_commands_of_a_page_run_in_order(xp: Any, tmp_path: Path) -> None:
     for library in ("typer", "skrub", "palmerpenguins"):
         pytest.importorskip(library)
     started("-c", blocks(IN_ORDER, "python")[0], cwd=tmp_path)
-    shown = commands(IN_ORDER)
-    assert len(shown) > 5
-    for command in shown:
+    found = commands(IN_ORDER)
+    assert len(found) > 5
+    for command in found:
         program, *arguments = shlex.split(command, comments=True)
         assert program == "backprop-xp", "a page shows a command that no test runs"
         started("-m", "backprop_xp", *arguments, cwd=tmp_path)
@@ -152,8 +152,8 @@ def test_contributing_names_the_module_of_the_table_of_backends() -> None:
 
 
 def test_the_continuous_integration_runs_the_readmes_test_command() -> None:
-    shown = [line for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines()]
-    (command,) = [line for line in shown if line.endswith("/nox")]
+    lines = [line for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines()]
+    (command,) = [line for line in lines if line.endswith("/nox")]
     assert command in (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
 
 
@@ -165,15 +165,15 @@ def test_the_readme_shows_what_its_code_blocks_print(
     page = (ROOT / "README.md").read_text("utf-8")
     found = re.findall(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", page, re.M | re.S)
     namespace: dict[str, object] = {}
-    for code, shown in found:
+    for code, output in found:
         exec(code, namespace)  # noqa: S102 - our own page
         # Rounding errors depend on the processor, and the widths of columns on the errors.
         printed, expected = (
             re.sub(r"[\d.]+e[+-]\d+", "SMALL", text).split()
-            for text in (capsys.readouterr().out, shown)
+            for text in (capsys.readouterr().out, output)
         )
         assert printed == expected
-    assert sum(bool(shown) for _, shown in found) == 3
+    assert sum(bool(output) for _, output in found) == 3
 
 
 def test_the_readmes_first_code_block_is_at_most_fifteen_lines() -> None:

@@ -20,7 +20,7 @@ from backprop_xp.backends import (
     require_floating,
     require_like,
 )
-from tests.helpers import repaired, told
+from tests.helpers import printed_lines, run_suggestion
 
 STRICT = "array-api-strict"
 NO_FLOAT64 = {"device": "no_float64", "dtype": "float64"}
@@ -210,11 +210,11 @@ def test_the_line_of_a_contradiction_repairs_it(backend: str) -> None:
     for dtype in ("float64", "float32", "int32", "complex64"):
         there = strict(np.ones(2, dtype), "device1", dtype)
         for argument in ({"backend": backend}, {"device": "device2"}, {"dtype": "float32"}):
-            for asked in (argument, {**argument, "dtype": "float32"}):
+            for choice in (argument, {**argument, "dtype": "float32"}):
                 try:
-                    bx.resolve(there, **asked)
+                    bx.resolve(there, **choice)
                 except ValueError as error:
-                    bx.resolve(repaired(error, "x", there), **asked)
+                    bx.resolve(run_suggestion(error, "x", there), **choice)
 
 
 PAIRS: list[tuple[Callable[[], tuple[Any, Any]], type[Exception]]] = [
@@ -241,13 +241,13 @@ def test_arrays_that_do_not_fit_together_are_an_error_with_the_line_that_repairs
         pytest.skip(str(error))
     with pytest.raises(kind, match=r"^x is .*, but an array given together with it is ") as caught:
         bx.resolve(theta, x)
-    moved = repaired(caught.value, "x", x)
+    moved = run_suggestion(caught.value, "x", x)
     assert bx.resolve(theta, moved).backend is owner(theta)
     assert ("int" in str(moved.dtype)) == ("int" in str(x.dtype))  # integers stay integers
     for check in (require_beside,) if kind is ValueError else (like, require_like):
         with pytest.raises(kind, match=r"^x is .*, but theta is ") as caught:
             check(theta, x, "x")
-    like(theta, repaired(caught.value, "x", x), "x")
+    like(theta, run_suggestion(caught.value, "x", x), "x")
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.longdouble, np.clongdouble])
@@ -258,13 +258,13 @@ def test_the_line_in_the_error_casts_an_array_of_another_precision(kind: Any) ->
         TypeError, match=rf"^theta is {x.dtype}, .* float32 or float64\. "
     ) as caught:
         require_floating(x, "theta")
-    assert require_floating(repaired(caught.value, "theta", x), "theta") is np
+    assert require_floating(run_suggestion(caught.value, "theta", x), "theta") is np
     for check in (like, require_like):
         with pytest.raises(TypeError, match=r"^x is .*float32"):
             check(np.ones(2, np.float32), x, "x")
     with pytest.raises(TypeError, match=rf"^x is {x.dtype}, .* float32 or float64") as caught:
         bx.resolve(np.ones(2), x)
-    assert repaired(caught.value, "x", x).dtype in (np.float64, np.complex128)
+    assert run_suggestion(caught.value, "x", x).dtype in (np.float64, np.complex128)
 
 
 # Tests in child processes
@@ -297,9 +297,9 @@ def test_a_missing_library_is_an_error_even_with_a_folder_of_its_name(
         (bare / name.replace("-", "_")).mkdir()  # Python imports a folder as an empty package
     calls = "\n".join(f"bx.get_backend({name!r})" for name in NOT_INSTALLED)
     calls += "\nprint(bx.asarray([1.0]))"
-    lines = told(calls, options=("-S",), PYTHONPATH=str(bare))
-    for line, (name, said) in zip(lines, NOT_INSTALLED.items(), strict=False):
-        assert re.match(f"BackendUnavailableError .*'{name}', from the argument.*{said}", line)
+    lines = printed_lines(calls, options=("-S",), PYTHONPATH=str(bare))
+    for line, (name, reason) in zip(lines, NOT_INSTALLED.items(), strict=False):
+        assert re.match(f"BackendUnavailableError .*'{name}', from the argument.*{reason}", line)
     assert lines[4:] == ["[1.]"]
 
 
@@ -321,12 +321,12 @@ print(bx.asarray([2**31], backend='jax'), bx.resolve(backend='jax', dtype='float
 @pytest.mark.installed
 def test_jax_keeps_64_bit_numbers_only_with_x64() -> None:
     pytest.importorskip("jax", reason="this test needs JAX")
-    lines = told(WITHOUT_X64)
+    lines = printed_lines(WITHOUT_X64)
     keeps_no = "DTypeNotKeptError .*JAX has no {} .*JAX_ENABLE_X64=1 .*dtype='float32'"
-    said = [f"{keeps_no.format('float64')}"] * 4
-    said += [f"(?=.*-1 to 2147483648 do not fit in int32){keeps_no.format('int64')}"]
-    said += [keeps_no.format("uint64"), r"\[-2147483648 +2147483647\]", r"\[\]"]
-    said += [f"(?=.*variable BACKPROP_XP_DTYPE){keeps_no.format('float64')}"]
-    said += [r"\[2147483648\] .*float64"]
-    for line, pattern in zip(lines, said, strict=True):
+    patterns = [f"{keeps_no.format('float64')}"] * 4
+    patterns += [f"(?=.*-1 to 2147483648 do not fit in int32){keeps_no.format('int64')}"]
+    patterns += [keeps_no.format("uint64"), r"\[-2147483648 +2147483647\]", r"\[\]"]
+    patterns += [f"(?=.*variable BACKPROP_XP_DTYPE){keeps_no.format('float64')}"]
+    patterns += [r"\[2147483648\] .*float64"]
+    for line, pattern in zip(lines, patterns, strict=True):
         assert re.match(pattern, line), line

@@ -9,7 +9,7 @@ import backprop_xp as bx
 from backprop_xp.backends import array_namespace
 
 
-class Passing:
+class PassThrough:
     """A layer that returns its input; tests derive from it."""
 
     names: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class Factors:
 
     def __init__(self, n: int = 4) -> None:
         self.shapes = ((1, n),)
-        self.asked: list[bool] = []
+        self.input_wanted: list[bool] = []
         self.keys: list[Any] = []
 
     def initialize(self, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -47,12 +47,12 @@ class Factors:
     def backward(
         self, parameters: Sequence[Any], cache: Any, g: Any, *, wants_input: bool = True
     ) -> tuple[Any, tuple[Any, ...]]:
-        self.asked.append(wants_input)
+        self.input_wanted.append(wants_input)
         total = array_namespace(g).sum(g * cache, axis=-2, keepdims=True)
         return (g * parameters[0] if wants_input else None), (total,)
 
 
-def every_kind(
+def sample_network(
     hidden: str = "tanh", output: str = "identity", loss: str = "mean_squared_error"
 ) -> bx.Network:
     """Return a network with a layer of every kind and a penalty."""
@@ -68,12 +68,12 @@ def every_kind(
     return bx.Network(layers, loss, l2=0.3)
 
 
-def some_theta(network: bx.Network, stack: tuple[int, ...] = ()) -> np.ndarray:
+def sample_theta(network: bx.Network, stack: tuple[int, ...] = ()) -> np.ndarray:
     """Return a theta without biases of 0 and scales of 1, which could hide a wrong rule."""
     return np.random.default_rng(20).normal(0.0, 0.7, (*stack, network.size))
 
 
-def some_rows(
+def sample_data(
     loss: str = "", stack: tuple[int, ...] = ()
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return x, y and sample_weight; y has probabilities, which every loss accepts."""

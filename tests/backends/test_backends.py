@@ -22,7 +22,7 @@ from backprop_xp.backends import (
     to_host,
 )
 from backprop_xp.backends.dtypes_and_devices import is_computed_in
-from tests.helpers import told
+from tests.helpers import printed_lines
 
 BUILT_IN = ["numpy", "cupy", "array-api-strict", "jax", "torch"]
 STRICT = "array-api-strict"
@@ -49,29 +49,29 @@ def test_floating_values_get_the_chosen_dtype_and_integers_keep_theirs() -> None
     assert bx.asarray(np.ones(2), dtype="float32").dtype == np.float32
     assert bx.asarray(np.ones(2, np.float32)).dtype == np.float64
     with bx.use_backend("numpy", dtype="float32"):
-        for given, kept in ((1.5, "f4"), (np.uint8(1), "u1"), (1, "i8"), (True, "?")):
-            assert bx.asarray([given]).dtype == kept
+        for value, kept in ((1.5, "f4"), (np.uint8(1), "u1"), (1, "i8"), (True, "?")):
+            assert bx.asarray([value]).dtype == kept
     assert bx.asarray([1, 2], dtype="float32").dtype == np.float32
     assert bx.asarray([1.0, 2.0], dtype="int32").dtype == np.int32
 
 
-@pytest.mark.parametrize("given", [3, 2.5, True, np.float32(2.5), np.float64(2.5), np.int8(3)])
-def test_a_number_becomes_an_array_without_axes(xp: Any, given: Any) -> None:
-    for array in (bx.asarray(given), xp.asarray(given, dtype=None)):
+@pytest.mark.parametrize("value", [3, 2.5, True, np.float32(2.5), np.float64(2.5), np.int8(3)])
+def test_a_number_becomes_an_array_without_axes(xp: Any, value: Any) -> None:
+    for array in (bx.asarray(value), xp.asarray(value, dtype=None)):
         assert array.shape == ()
-        assert float(array) == float(given)
-    assert isinstance(bx.asarray(given), np.ndarray)
+        assert float(array) == float(value)
+    assert isinstance(bx.asarray(value), np.ndarray)
 
 
 def test_complex_values_get_the_complex_dtype_of_the_precision(backend: Backend) -> None:
     xp = backend.namespace()
-    given = [1.0 + 2.0j, 3.0]
-    for source in (given, np.array(given), bx.asarray(given, backend=backend, dtype="float32")):
+    value = [1.0 + 2.0j, 3.0]
+    for source in (value, np.array(value), bx.asarray(value, backend=backend, dtype="float32")):
         with bx.use_backend(backend, dtype="float32"):
             assert bx.asarray(source).dtype == xp.complex64
         moved = bx.asarray(source, backend=backend, dtype="float32")
         assert moved.dtype == xp.complex64
-        np.testing.assert_array_equal(to_host(moved), np.array(given))
+        np.testing.assert_array_equal(to_host(moved), np.array(value))
 
 
 def test_values_move_between_devices_and_libraries_unchanged() -> None:
@@ -147,12 +147,12 @@ def test_each_array_type_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> N
     class Own(np.ndarray):
         pass
 
-    kind, asked = type(bx.get_backend("numpy")), []
+    kind, calls = type(bx.get_backend("numpy")), []
     owns = kind.owns
-    monkeypatch.setattr(kind, "owns", lambda self, array: asked.append(array) or owns(self, array))
+    monkeypatch.setattr(kind, "owns", lambda self, array: calls.append(array) or owns(self, array))
     for _ in range(3):
         assert owner(np.ones(2).view(Own)) is bx.get_backend("numpy")
-    assert len(asked) == 1
+    assert len(calls) == 1
 
 
 @pytest.mark.installed
@@ -232,12 +232,12 @@ def test_numbers_of_a_dtype_that_numpy_lacks_reach_the_host_as_float32(name: str
 def test_a_missing_jax_platform_is_an_error_with_the_way_out() -> None:
     pytest.importorskip("jax")
     ask = "bx.get_backend('jax')"
-    (said,) = told(ask, JAX_PLATFORMS="rocm")
-    assert re.search(r"cannot run here: RuntimeError: .*rocm.*Try: unset JAX_PLATFORMS", said), said
-    (said,) = told(ask, JAX_PLATFORMS="cuda")
-    if not said.startswith("<"):  # a GPU answers
-        assert "JAX_PLATFORMS='cuda'" in said
-        assert "unset JAX_PLATFORMS" in said
+    (line,) = printed_lines(ask, JAX_PLATFORMS="rocm")
+    assert re.search(r"cannot run here: RuntimeError: .*rocm.*Try: unset JAX_PLATFORMS", line), line
+    (line,) = printed_lines(ask, JAX_PLATFORMS="cuda")
+    if not line.startswith("<"):  # a GPU answers
+        assert "JAX_PLATFORMS='cuda'" in line
+        assert "unset JAX_PLATFORMS" in line
 
 
 def test_a_numpy_scalar_chooses_no_backend_and_no_dtype(xp: Any) -> None:

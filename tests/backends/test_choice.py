@@ -134,9 +134,9 @@ def test_a_backend_object_is_accepted_wherever_a_name_is() -> None:
 def test_the_environment_is_read_at_each_call_and_an_empty_variable_counts_as_unset(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for asked in ("numpy", STRICT, "numpy"):
-        monkeypatch.setenv("BACKPROP_XP_BACKEND", asked)
-        assert name() == asked
+    for backend in ("numpy", STRICT, "numpy"):
+        monkeypatch.setenv("BACKPROP_XP_BACKEND", backend)
+        assert name() == backend
     for empty in ("", " "):
         for what in ("BACKEND", "DEVICE", "DTYPE"):
             monkeypatch.setenv(f"BACKPROP_XP_{what}", empty)
@@ -158,9 +158,9 @@ def test_arrays_choose_backend_device_and_dtype_but_lists_and_numbers_do_not() -
 def test_an_overridden_choice_may_be_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BACKPROP_XP_DEVICE", "cuda:0")
     monkeypatch.setenv("BACKPROP_XP_DTYPE", "double")
-    for asked in ("numpy", STRICT):
-        monkeypatch.setenv("BACKPROP_XP_BACKEND", asked)
-        assert name() == asked  # devices and dtypes do not count
+    for backend in ("numpy", STRICT):
+        monkeypatch.setenv("BACKPROP_XP_BACKEND", backend)
+        assert name() == backend  # devices and dtypes do not count
     for missing in ("cupy", "nonesuch"):
         monkeypatch.setenv("BACKPROP_XP_BACKEND", missing)
         assert bx.get_backend("numpy").name == "numpy"
@@ -219,10 +219,10 @@ def test_use_backend_holds_for_its_own_thread_only() -> None:
     names = ["numpy", STRICT] * 4
     together = threading.Barrier(8)
 
-    def seen(asked: str) -> set[str]:
+    def seen(backend: str) -> set[str]:
         seen = set()
         for _ in range(20):
-            with bx.use_backend(asked):
+            with bx.use_backend(backend):
                 together.wait(timeout=30)  # all threads are inside
                 seen.add(f"inside {name()}")
                 together.wait(timeout=30)
@@ -231,13 +231,13 @@ def test_use_backend_holds_for_its_own_thread_only() -> None:
 
     with bx.use_backend(STRICT), ThreadPoolExecutor(8) as pool:  # in which they begin
         found = list(pool.map(seen, names))
-    assert found == [{f"inside {asked}", "outside numpy"} for asked in names]
+    assert found == [{f"inside {backend}", "outside numpy"} for backend in names]
 
 
 def test_use_backend_holds_for_its_own_task_only() -> None:
-    async def task(asked: str, barrier: asyncio.Barrier) -> list[str]:
+    async def task(backend: str, barrier: asyncio.Barrier) -> list[str]:
         seen = []
-        with bx.use_backend(asked):
+        with bx.use_backend(backend):
             for _ in range(20):
                 await barrier.wait()
                 seen.append(name())
@@ -249,7 +249,7 @@ def test_use_backend_holds_for_its_own_task_only() -> None:
         return list(await asyncio.gather(*(task(name, barrier) for name in names)))
 
     names = ["numpy", STRICT] * 4
-    assert asyncio.run(all_at_once(names)) == [[asked] * 21 + ["numpy"] for asked in names]
+    assert asyncio.run(all_at_once(names)) == [[backend] * 21 + ["numpy"] for backend in names]
     assert name() == "numpy"
 
 
@@ -268,8 +268,8 @@ def test_a_context_decorates_no_function_that_runs_after_its_call(function: Any)
         (bx.use_backend(STRICT), "use_backend"),
         (bx.transfer_guard("disallow"), "transfer_guard"),
     ):
-        said = rf"@{name} decorates {function.__name__}.*`with {name}\(\.\.\.\):` inside"
-        with pytest.raises(TypeError, match=said):
+        message = rf"@{name} decorates {function.__name__}.*`with {name}\(\.\.\.\):` inside"
+        with pytest.raises(TypeError, match=message):
             context(function)
 
 
@@ -354,9 +354,9 @@ def test_a_fixtures_generator_keeps_its_choice_during_the_test() -> None:
 
 def test_a_default_holds_in_every_thread_and_an_unavailable_one_does_not_replace_it() -> None:
     with ThreadPoolExecutor(4) as pool:
-        for asked in (STRICT, "numpy", STRICT):  # the workers live through all three
-            bx.set_default_backend(asked)
-            assert {look.result() for look in [pool.submit(name) for _ in range(16)]} == {asked}
+        for backend in (STRICT, "numpy", STRICT):  # the workers live through all three
+            bx.set_default_backend(backend)
+            assert {look.result() for look in [pool.submit(name) for _ in range(16)]} == {backend}
     for wrong in ({"name": "nonesuch"}, {"name": "numpy", "device": "device1"}):
         with pytest.raises(ValueError, match="set_default_backend"):
             bx.set_default_backend(**wrong)

@@ -579,15 +579,15 @@ ENTRANCES: list[tuple[str, Callable[..., Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("said", "function"), ENTRANCES)
+@pytest.mark.parametrize(("name", "function"), ENTRANCES)
 def test_on_two_gpus_arrays_of_the_other_gpu_are_an_error_with_the_way_out(
-    gpu: Backend, second: Any, said: str, function: Callable[..., Any]
+    gpu: Backend, second: Any, name: str, function: Callable[..., Any]
 ) -> None:
     """CuPy would compute on the current GPU with the other one's memory."""
     x, y = (gpu.from_host(np.ones((5, n), np.float32), device=second) for n in (3, 2))
     labels = gpu.from_host(np.array([0, 1, 1]), device=second)
     theta = NETWORK.initialize(0, backend="cupy", device=second)
-    with pytest.raises(ValueError, match=repair(said, second)):
+    with pytest.raises(ValueError, match=repair(name, second)):
         function(theta, x, y, labels)
     with second:
         function(theta, x, y, labels)

@@ -31,9 +31,9 @@ def _torchs() -> Iterator[Setting]:
     torch = pytest.importorskip("torch")
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
-    places = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
-    if hasattr(places[0], "fp32_precision"):
-        now, full = lambda: [place.fp32_precision for place in places], ["ieee", "ieee"]
+    settings = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    if hasattr(settings[0], "fp32_precision"):
+        now, full = lambda: [setting.fp32_precision for setting in settings], ["ieee", "ieee"]
     else:
         now, full = torch.get_float32_matmul_precision, "highest"
     yield Setting(bx.get_backend("torch"), now, full)

@@ -200,10 +200,10 @@ def test_an_error_and_a_log_line_name_the_array_and_the_source_line(
     with bx.transfer_guard("log"):
         _, line = float(_number(x)), sys._getframe().f_lineno
     (record,) = caplog.records
-    said = record.getMessage()
+    message = record.getMessage()
     assert (record.name, record.levelno) == ("backprop_xp", logging.WARNING)
-    assert f"shape (), float32, on {name}" in said
-    assert said.endswith(f"{__file__}:{line}.")
+    assert f"shape (), float32, on {name}" in message
+    assert message.endswith(f"{__file__}:{line}.")
     # Calls through NumPy's files, and through the array library's own.
     for leak in (np.asarray_chkfinite, lambda x: 2.0 in x):
         with bx.transfer_guard("disallow"), pytest.raises(bx.TransferError) as info:
@@ -323,18 +323,18 @@ def test_another_task_is_unaffected(put: Any) -> None:
 def test_a_librarys_classes_change_only_inside_a_guard(put: Any) -> None:
     backend = bx.resolve(put([1.0])).backend
 
-    def doors() -> list[Any]:
+    def patched_methods() -> list[Any]:
         there = [door for door in backend.doors() if hasattr(door.holder, door.name)]
         return [vars(door.holder).get(door.name, "inherited") for door in there]
 
-    before = doors()
+    before = patched_methods()
     with bx.transfer_guard("log"):
         with pytest.raises(KeyError), bx.transfer_guard("disallow"):
             raise KeyError
-        assert all(now is not then for now, then in zip(doors(), before, strict=True))
-    assert all(now is then for now, then in zip(doors(), before, strict=True))
+        assert all(now is not then for now, then in zip(patched_methods(), before, strict=True))
+    assert all(now is then for now, then in zip(patched_methods(), before, strict=True))
     with bx.transfer_guard("allow"):
-        assert all(now is then for now, then in zip(doors(), before, strict=True))
+        assert all(now is then for now, then in zip(patched_methods(), before, strict=True))
 
 
 @pytest.mark.parametrize("loading", ["bx.get_backend('array-api-strict')", "network.forward(a, x)"])

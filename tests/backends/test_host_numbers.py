@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from tests.helpers import repaired
+from tests.helpers import run_suggestion
 
 SGD = bx.SGD(0.1)
 ROWS = np.asarray([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
@@ -54,12 +54,12 @@ def test_strings_are_an_error_with_a_line_that_numbers_the_classes(xp: Any, text
     network, theta = classification(xp)
     message = complaint(TypeError, fit, network, theta, ROWS.tolist(), text)
     assert message.startswith("y has dtype ")
-    numbered = repaired(message, "y", text).tolist()
+    numbered = run_suggestion(message, "y", text).tolist()
     assert numbered == [0, 1, 0]
     fit(network, theta, ROWS.tolist(), numbered)
-    assert repaired(complaint(TypeError, bx.asarray, text), "x", text).tolist() == numbered
+    assert run_suggestion(complaint(TypeError, bx.asarray, text), "x", text).tolist() == numbered
     message = complaint(TypeError, bx.data.one_hot, text)
-    assert bx.data.one_hot(repaired(message, "labels", text)).shape == (3, 2)
+    assert bx.data.one_hot(run_suggestion(message, "labels", text)).shape == (3, 2)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_numbers_in_other_types_are_an_error_with_a_line_that_reads_them(
 ) -> None:
     importlib.import_module("numpy.lib.recfunctions")  # the line for a record needs it
     message = complaint(TypeError, bx.asarray, value)
-    assert repaired(message, "x", value).tolist() == expected
+    assert run_suggestion(message, "x", value).tolist() == expected
 
 
 def test_an_object_array_of_numbers_is_accepted(xp: Any) -> None:
@@ -119,13 +119,13 @@ WAYS_OUT = [
 ]
 
 
-@pytest.mark.parametrize(("value", "said"), WAYS_OUT)
+@pytest.mark.parametrize(("value", "message"), WAYS_OUT)
 @pytest.mark.usefixtures("nothing_chosen")
 def test_values_that_are_no_numbers_are_counted_and_the_first_is_named(
-    value: Any, said: str
+    value: Any, message: str
 ) -> None:
     for take in (bx.asarray, bx.data.standardize):
-        with pytest.raises(TypeError, match=said):
+        with pytest.raises(TypeError, match=message):
             take(value)
 
 
@@ -227,7 +227,7 @@ def test_a_theta_that_is_a_list_is_an_error_with_the_line_that_converts_it() -> 
     assert complaint(TypeError, network.forward, theta, x) == message
     assert complaint(TypeError, SGD.initialize, theta) == message
     assert complaint(TypeError, SGD.update, theta, theta, state) == message
-    fit(network, repaired(message, "theta", theta), bx.asarray(x), bx.asarray(x))
+    fit(network, run_suggestion(message, "theta", theta), bx.asarray(x), bx.asarray(x))
     assert complaint(TypeError, network.forward, None, x) == "theta must be an array, not NoneType."
 
 

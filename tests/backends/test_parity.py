@@ -18,7 +18,7 @@ from backprop_xp.networks.losses import LOSSES
 from backprop_xp.networks.propagation import Layer
 from backprop_xp.networks.random_bits import fold_in, keep_mask
 from tests.helpers import compiled, thorough
-from tests.user_layers import every_kind, some_rows, some_theta
+from tests.user_layers import sample_data, sample_network, sample_theta
 
 # Both sides round some hundred operations, 2e-16 each, and cancel a few of their digits.
 PARITY = 1e-12
@@ -186,7 +186,7 @@ def _network(hidden: str, loss: str) -> bx.Network:
     """
     to_probabilities = (ACTIVATIONS["sigmoid"].value, ACTIVATIONS["softmax"].value)
     is_linked_twice = {ACTIVATIONS[hidden].value, LOSSES[loss].link} <= {*to_probabilities}
-    return every_kind(hidden, "identity" if is_linked_twice else hidden, loss)
+    return sample_network(hidden, "identity" if is_linked_twice else hidden, loss)
 
 
 def _close(xp: Any, actual: Any, expected: np.ndarray) -> None:
@@ -212,7 +212,7 @@ def test_loss_and_gradient_agree_with_autograd(
     xp: Any, oracle: Oracle, hidden: str, loss: str
 ) -> None:
     network = _network(hidden, loss)
-    theta, (x, y, weight) = some_theta(network), some_rows(loss)
+    theta, (x, y, weight) = sample_theta(network), sample_data(loss)
 
     def value(t: Any) -> Any:
         outputs = _outputs(oracle, network.layers, t, oracle.asarray(x), RNG)
@@ -233,7 +233,7 @@ def test_loss_and_gradient_agree_with_autograd(
 @pytest.mark.parametrize("hidden", ACTIVATIONS)
 def test_vjp_agrees_with_autograd(xp: Any, oracle: Oracle, hidden: str, rng: int | None) -> None:
     network = _network(hidden, "mean_squared_error")
-    theta, (x, g, _) = some_theta(network), some_rows()
+    theta, (x, g, _) = sample_theta(network), sample_data()
 
     def outputs(t: Any, v: Any) -> Any:
         return _outputs(oracle, network.layers, t, v, rng)

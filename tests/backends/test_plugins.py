@@ -297,9 +297,10 @@ def test_the_page_has_the_code_of_the_tested_plug_in() -> None:
 
 
 def test_the_page_lists_the_protocols_methods_in_their_order() -> None:
-    told = re.findall(r"^\| `(\w+)\(([^)]*)\)` \|", PAGE.read_text("utf-8"), re.M)
+    documented = re.findall(r"^\| `(\w+)\(([^)]*)\)` \|", PAGE.read_text("utf-8"), re.M)
     methods = {name: f for name, f in vars(Backend).items() if inspect.isfunction(f)}
     public = [(name, f) for name, f in methods.items() if not name.startswith("_")]
-    assert told == [(name, ", ".join([*inspect.signature(f).parameters][1:])) for name, f in public]
-    required = told.index(("to_host", "array")) + 1
-    assert {name for name, _ in told[:required]} == {*Backend.__abstractmethods__}
+    expected = [(name, ", ".join([*inspect.signature(f).parameters][1:])) for name, f in public]
+    assert documented == expected
+    required = documented.index(("to_host", "array")) + 1
+    assert {name for name, _ in documented[:required]} == {*Backend.__abstractmethods__}

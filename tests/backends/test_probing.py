@@ -215,8 +215,8 @@ def test_a_backend_that_crashes_or_raises_is_listed_with_its_own_message(
     assert report.probe.hint
     assert hint in report.probe.hint
     if source == NO_CARD:  # an unusable library still has its versions
-        told = {"CUDA driver supports": "none", "CUDA runtime": "13.2", "TF32": "on"}
-        assert (report.probe.version, report.details) == ("14.0.0", told)
+        details = {"CUDA driver supports": "none", "CUDA runtime": "13.2", "TF32": "on"}
+        assert (report.probe.version, report.details) == ("14.0.0", details)
 
 
 def test_an_error_of_many_lines_becomes_one_line(stub: Stub) -> None:

@@ -117,10 +117,10 @@ def test_rows_may_have_any_memory_layout(layout: str) -> None:
     }[layout]
     np.testing.assert_array_equal(sum_of_rows(array), array.sum(-1))
     np.testing.assert_array_equal(max_of_rows(array), array.max(-1, keepdims=True))
-    place = blank(array)
-    assert place is not None
-    assert (place.shape, place.dtype) == (array.shape, array.dtype)
-    assert place.flags.c_contiguous
+    empty = blank(array)
+    assert empty is not None
+    assert (empty.shape, empty.dtype) == (array.shape, array.dtype)
+    assert empty.flags.c_contiguous
     ones = np.ones((array.shape[-1], 3))
     out = np.full((4, 3, array.shape[-2]), np.nan).mT  # a view as well
     assert matmul(array, ones, out) is out
@@ -174,6 +174,6 @@ def test_the_step_function_is_1_where_numbers_are_positive(
 
 @pytest.mark.parametrize("axis", [-1, -2])
 def test_entries_are_gathered_along_an_axis(xp: Any, axis: int) -> None:
-    array, places = _array(xp, (2, 5, 4), "float32"), [3, 0, 3]
-    taken = gather(array, xp.asarray(np.asarray(places), dtype=None), axis)
-    np.testing.assert_array_equal(xp.host(taken), xp.host(array).take(places, axis))
+    array, indices = _array(xp, (2, 5, 4), "float32"), [3, 0, 3]
+    taken = gather(array, xp.asarray(np.asarray(indices), dtype=None), axis)
+    np.testing.assert_array_equal(xp.host(taken), xp.host(array).take(indices, axis))

@@ -152,10 +152,10 @@ def test_the_json_is_one_object_with_the_same_figures(xp: Any) -> None:
     assert found["selection"]["backend"] == xp.name
     assert found["versions"]["numpy"] == np.__version__
     assert list(found["cases"]) == ["S"]
-    told = found["cases"]["S"]
-    assert told["sizes"] == list(CASES["S"].sizes)
-    assert list(told["microseconds"]) == ["backprop_xp", "matmul"]
-    assert list(told["ratios"]["matmul"]) == ["median", "low", "high"]
+    row = found["cases"]["S"]
+    assert row["sizes"] == list(CASES["S"].sizes)
+    assert list(row["microseconds"]) == ["backprop_xp", "matmul"]
+    assert list(row["ratios"]["matmul"]) == ["median", "low", "high"]
 
 
 @pytest.mark.usefixtures("quick")

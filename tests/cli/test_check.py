@@ -68,8 +68,8 @@ def test_a_right_gradient_passes_and_the_backends_are_compared() -> None:
 
 @pytest.mark.compiled
 def test_the_environments_backend_passes_on_its_device(xp: Any) -> None:
-    given = {name: os.environ.get(name, "") for name in NOWHERE}
-    words = rows(passing("--backend", xp.name, **given))[xp.name]
+    environment = {name: os.environ.get(name, "") for name in NOWHERE}
+    words = rows(passing("--backend", xp.name, **environment))[xp.name]
     assert words[0] == xp.selection.backend.device_name(xp.selection.device)
     assert words[1] in str(xp.selection.dtype)
     assert words[2] == "pass"
@@ -84,31 +84,32 @@ def test_the_environments_device_is_used_for_its_backend_only() -> None:
     assert rows(unknown.output)["array-api-strict"][2] == "pass"
 
 
-@pytest.mark.parametrize("asked", [(), ("--backend", "cupy", *NUMPY)])
+@pytest.mark.parametrize("words", [(), ("--backend", "cupy", *NUMPY)])
 def test_an_unusable_backend_is_reported_and_a_failure_only_if_it_was_requested(
-    asked: tuple[str, ...],
+    words: tuple[str, ...],
 ) -> None:
-    done = start_without("cupy", "jax", "torch", words=("check", *asked))
-    assert (done.returncode, done.stderr) == (1 if asked else 0, "")
+    done = start_without("cupy", "jax", "torch", words=("check", *words))
+    assert (done.returncode, done.stderr) == (1 if words else 0, "")
     found, every = rows(done.stdout), [row.name for row in bx.list_backends()]
-    assert list(found) == (["cupy", "numpy"] if asked else every)
+    assert list(found) == (["cupy", "numpy"] if words else every)
     assert found["numpy"][2] == "pass"
     for name, library in (("cupy", "CuPy"), ("jax", "JAX"), ("torch", "PyTorch")):
-        told = rf"^{name} +not usable: {library} is not installed\. Try: pip "
-        assert name not in found or re.search(told, done.stdout, re.M)
+        pattern = rf"^{name} +not usable: {library} is not installed\. Try: pip "
+        assert name not in found or re.search(pattern, done.stdout, re.M)
 
 
 @pytest.mark.installed
 def test_a_missing_dtype_is_reported_and_a_failure_only_if_the_backend_was_requested() -> None:
     pytest.importorskip("jax")
     words = ("check", "--dtype", "float64")
-    asked = start_without(words=(*words, "--backend", "jax"), JAX_ENABLE_X64="0")
-    unasked = start_without("cupy", "torch", words=words, JAX_ENABLE_X64="0")
-    assert (asked.returncode, unasked.returncode) == (1, 0), asked.stderr + unasked.stderr
-    for done in (asked, unasked):
-        told = r"^jax +cpu:0 +float64 +not checked: .*JAX has no float64.*JAX_ENABLE_X64=1"
-        assert re.search(told, done.stdout, re.M)
-    assert rows(unasked.stdout)["numpy"][1:3] == ["float64", "pass"]
+    requested = start_without(words=(*words, "--backend", "jax"), JAX_ENABLE_X64="0")
+    unrequested = start_without("cupy", "torch", words=words, JAX_ENABLE_X64="0")
+    errors = requested.stderr + unrequested.stderr
+    assert (requested.returncode, unrequested.returncode) == (1, 0), errors
+    for done in (requested, unrequested):
+        pattern = r"^jax +cpu:0 +float64 +not checked: .*JAX has no float64.*JAX_ENABLE_X64=1"
+        assert re.search(pattern, done.stdout, re.M)
+    assert rows(unrequested.stdout)["numpy"][1:3] == ["float64", "pass"]
 
 
 @pytest.mark.parametrize(
@@ -145,8 +146,8 @@ def test_a_backend_that_raises_is_a_one_line_error_and_the_others_run(
     monkeypatch.setitem(ACTIVATIONS, "broken", broken)
     result = check("--hidden", "broken", *STRICT, *NUMPY)
     assert result.exit_code == 1
-    told = r"^array-api-strict +CPU_DEVICE +float64 +error: LibrarysOwnError: no such kernel$"
-    assert re.search(told, result.output, re.M)
+    pattern = r"^array-api-strict +CPU_DEVICE +float64 +error: LibrarysOwnError: no such kernel$"
+    assert re.search(pattern, result.output, re.M)
     assert rows(result.output)["numpy"][2] == "pass"
     assert "largest difference" not in result.output
 
@@ -166,15 +167,15 @@ def test_options_set_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_batch_and_the_seed_set_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[Any] = []
-    put_tanh(monkeypatch, "watched", lambda a: given.append(a) or 1.0)
+    inputs: list[Any] = []
+    put_tanh(monkeypatch, "watched", lambda a: inputs.append(a) or 1.0)
     first = []
     for seed in ("3", "3", "4"):
         output = passing("--hidden", "watched", "--seed", seed, "--batch", "7", *NUMPY)
         assert f", 7 rows, seed {seed}\n" in output
-        assert {a.shape[-2] for a in given} == {7}
-        first.append(given[0])
-        given.clear()
+        assert {a.shape[-2] for a in inputs} == {7}
+        first.append(inputs[0])
+        inputs.clear()
     assert (first[0] == first[1]).all()
     assert not (first[0] == first[2]).any()
 
@@ -280,11 +281,11 @@ def test_conformance_of_the_environments_backend_is_a_table_without_failures(xp:
 def test_conformance_runs_on_the_environments_device_unless_an_option_names_another() -> None:
     chosen = passing("--conformance", **ON_DEVICE1)
     assert chosen.startswith("conformance of array-api-strict on device1\n")
-    told = passing("--conformance", *STRICT, "--device", "no_float64", **ON_DEVICE1)
-    assert "array-api-strict on no_float64: " in told.splitlines()[-1]
+    output = passing("--conformance", *STRICT, "--device", "no_float64", **ON_DEVICE1)
+    assert "array-api-strict on no_float64: " in output.splitlines()[-1]
     # The reason that several checks share is printed once.
-    assert re.search(r"^ +\d\d  no float64 here: ", told, re.M)
-    assert told.count("no float64 here") == 1
+    assert re.search(r"^ +\d\d  no float64 here: ", output, re.M)
+    assert output.count("no float64 here") == 1
 
 
 def test_failures_of_conformance_are_printed_in_full_and_the_exit_status_is_1(
@@ -298,6 +299,6 @@ def test_failures_of_conformance_are_printed_in_full_and_the_exit_status_is_1(
     wrong = [check for check, status in found.items() if status == "fails"]
     assert wrong == ["parity: silent faults, float32", "parity: silent faults, float64"]
     assert f": {len(found) - 3} hold, 2 fail, 1 not applicable\n" in result.output
-    said = " ".join(result.output.split())
-    assert "small digits stay, and writes reach one array alone: the result[1] is" in said
+    output = " ".join(result.output.split())
+    assert "small digits stay, and writes reach one array alone: the result[1] is" in output
     assert max(map(len, result.output.splitlines())) <= 80

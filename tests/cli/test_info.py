@@ -46,29 +46,29 @@ def test_info_lists_every_backend_and_the_reason_if_it_cannot_run(
 ) -> None:
     rows = {row.name: row for row in list_backends()}
     assert list(found["backends"]) == registry.names()
-    for name, told in found["backends"].items():
-        assert told["usable"] == bool(told["devices"]) == rows[name].usable
-        assert bool(told["reason"] and told["hint"]) == (not told["usable"])
+    for name, row in found["backends"].items():
+        assert row["usable"] == bool(row["devices"]) == rows[name].usable
+        assert bool(row["reason"] and row["hint"]) == (not row["usable"])
         section = as_text(found).split(f"\nbackend {name}\n")[1].split("\n\n")[0]
         words = " ".join(section.split())
-        assert f"usable {'yes' if told['usable'] else 'no'}" in words
-        devices = [device["name"] for device in told["devices"]]
-        texts = (told["reason"], told["hint"], told["version"], *told["details"].values())
-        for text in (*texts, *devices):
+        assert f"usable {'yes' if row['usable'] else 'no'}" in words
+        devices = [device["name"] for device in row["devices"]]
+        strings = (row["reason"], row["hint"], row["version"], *row["details"].values())
+        for text in (*strings, *devices):
             assert " ".join((text or "").split()) in words
 
 
 def test_the_json_has_the_documented_structure(xp: Any, found: dict[str, Any]) -> None:
     assert json.loads(json.dumps(found)) == found
     page = (Path(__file__).parents[2] / "docs" / "backends.md").read_text("utf-8")
-    shown = json.loads(page.split("```json\n")[1].split("```")[0])
-    assert list(found) == list(shown)
+    documented = json.loads(page.split("```json\n")[1].split("```")[0])
+    assert list(found) == list(documented)
     for part in ("selection", "machine", "versions"):
-        assert list(found[part]) == list(shown[part])
-    runs, fails = shown["backends"].values()  # the page leaves out empty values
-    for name, told in found["backends"].items():
-        assert set(told) == {*runs, *fails}, name
-        for device in told["devices"]:
+        assert list(found[part]) == list(documented[part])
+    runs, fails = documented["backends"].values()  # the page leaves out empty values
+    for name, row in found["backends"].items():
+        assert set(row) == {*runs, *fails}, name
+        for device in row["devices"]:
             assert list(device) == list(runs["devices"][0])
             assert list(device["memory"] or ["used", "total"]) == ["used", "total"]
 
@@ -96,12 +96,12 @@ def test_info_shows_the_environment_variables_and_names_misspelt_ones(
     monkeypatch.setenv("BACKPROP_XP_BAKCEND", "numpy")
     monkeypatch.setenv("JAX_ENABLE_X64", "1")
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-    told = collect()
-    assert told["environment"]["BACKPROP_XP_DTYPE"] == " "
-    assert told["environment"]["JAX_ENABLE_X64"] == "1"
-    assert "JAX_PLATFORMS" not in told["environment"]
-    assert list(told["unknown_variables"]) == ["BACKPROP_XP_BAKCEND"]
-    text = as_text(told)
+    found = collect()
+    assert found["environment"]["BACKPROP_XP_DTYPE"] == " "
+    assert found["environment"]["JAX_ENABLE_X64"] == "1"
+    assert "JAX_PLATFORMS" not in found["environment"]
+    assert list(found["unknown_variables"]) == ["BACKPROP_XP_BAKCEND"]
+    text = as_text(found)
     assert "  BACKPROP_XP_DTYPE=' '\n" in text
     hint = "is unknown and ignored. Did you mean 'BACKPROP_XP_BACKEND'? Known: "
     assert f"BACKPROP_XP_BAKCEND='numpy' {hint}" in " ".join(text.split())
@@ -114,21 +114,21 @@ CRASHES = "import os, sys; print('out of luck'); print('last words', file=sys.st
 LAST_WORDS = "the trial ended by exit status 3: last words"
 
 
-@pytest.mark.parametrize("asked", ["", "cupy"])
-def test_stdout_has_only_the_json_whatever_a_library_prints(tmp_path: Path, asked: str) -> None:
+@pytest.mark.parametrize("backend", ["", "cupy"])
+def test_stdout_has_only_the_json_whatever_a_library_prints(tmp_path: Path, backend: str) -> None:
     (tmp_path / "cupy.py").write_text(CRASHES)
     words = ("-m", "backprop_xp", "info", "--json")
-    done = start(*words, path=str(tmp_path), BACKPROP_XP_BACKEND=asked)
-    assert (done.returncode, done.stderr) == (1 if asked else 0, "")
-    told = json.loads(done.stdout)
-    if asked:
+    done = start(*words, path=str(tmp_path), BACKPROP_XP_BACKEND=backend)
+    assert (done.returncode, done.stderr) == (1 if backend else 0, "")
+    found = json.loads(done.stdout)
+    if backend:
         error = f"resolving the choice of the environment: {LAST_WORDS}"
-        assert told["selection"] == {"error": error}
+        assert found["selection"] == {"error": error}
     else:
-        assert told["selection"]["source"] == "the default"
-    cupy = told["backends"]["cupy"]
+        assert found["selection"]["source"] == "the default"
+    cupy = found["backends"]["cupy"]
     assert (cupy["usable"], cupy["version"], cupy["reason"]) == (False, None, LAST_WORDS)
-    assert told["backends"]["numpy"]["devices"] == [{"name": "cpu", "memory": None}]
+    assert found["backends"]["numpy"]["devices"] == [{"name": "cpu", "memory": None}]
 
 
 @pytest.mark.parametrize(

@@ -59,10 +59,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The file of a model trained on the table."""
-    place = tmp_path_factory.mktemp("trained")
-    table().to_csv(place / "table.csv", index=False)
-    out = str(place / "model.safetensors")
-    done = run("train", str(place / "table.csv"), "--target", "y", *QUICK, "--out", out)
+    directory = tmp_path_factory.mktemp("trained")
+    table().to_csv(directory / "table.csv", index=False)
+    out = str(directory / "model.safetensors")
+    done = run("train", str(directory / "table.csv"), "--target", "y", *QUICK, "--out", out)
     assert done.exit_code == 0, done.output
     return Path(out).read_bytes()
 
@@ -77,8 +77,8 @@ def model(folder: Path, trained: bytes) -> str:
 def test_train_prints_a_report_and_writes_a_model(xp: Any, folder: Path) -> None:
     done = run("train", "table.csv", "--target", "y", *QUICK)
     assert done.exit_code == 0, done.output
-    told = done.stderr.splitlines()
-    assert told[0] == "classification, for 'y': it has 2 different values (no, yes)"
+    lines = done.stderr.splitlines()
+    assert lines[0] == "classification, for 'y': it has 2 different values (no, yes)"
     assert re.search(
         r"^epoch 6/6  loss [\d.]+  validation loss [\d.]+  best loss", done.stderr, re.M
     )
@@ -123,8 +123,8 @@ def test_the_options_reach_the_training(folder: Path) -> None:
         --task classification"""
     done = run("train", "table.csv", "--target", "y", *QUICK, *words.split())
     assert done.exit_code == 0, done.output
-    told = tables.load("other.safetensors").told
-    assert told["settings"] == {
+    report = tables.load("other.safetensors").told
+    assert report["settings"] == {
         "sizes": [8],
         "epochs": 6,
         "hidden": "tanh",
@@ -140,20 +140,20 @@ def test_the_options_reach_the_training(folder: Path) -> None:
         "seed": 4,
         "restarts": 2,
     }
-    assert told["where"]["dtype"] == "float64"
-    assert told["rows"] == {"training": 42, "validation": 20, "test": 18}
-    assert told["target"]["reason"] == "the task was given"
+    assert report["where"]["dtype"] == "float64"
+    assert report["rows"] == {"training": 42, "validation": 20, "test": 18}
+    assert report["target"]["reason"] == "the task was given"
 
 
 def test_each_setting_is_an_option_with_its_default_and_its_help() -> None:
-    shown = " ".join(run("train", "--help").stdout.split())
+    help_text = " ".join(run("train", "--help").stdout.split())
     for field in dataclasses.fields(settings.Settings):
         default = "64,32" if field.name == "sizes" else field.default
         ends = f" [default: {default}]" if default is not None else ""
         kind = "" if field.name == "layer_norm" else r" <\w+>"
         option = rf"--{field.name.replace('_', '-')}{kind} "
         words = re.escape(f"{field.metadata['help']}{ends if kind else ''}")
-        assert re.search(option + words, shown), field.name
+        assert re.search(option + words, help_text), field.name
 
 
 @pytest.mark.once
@@ -246,7 +246,7 @@ def test_inspect_prints_network_columns_training_metrics_and_versions(
 ) -> None:
     done = run("inspect", model)
     assert done.exit_code == 0, done.output
-    for said in (
+    for pattern in (
         r"^model\.safetensors: classification, for 'y' \(no, yes\)$",
         r"^  layer +kind +parameters",
         r"^  a +number: mean -?[\d.]+, deviation [\d.]+; missing: -?[\d.]+$",
@@ -257,12 +257,12 @@ def test_inspect_prints_network_columns_training_metrics_and_versions(
         r"^  log loss( +[\d.]+){4}$",
         r"skrub \d",
     ):
-        assert re.search(said, done.stdout, re.M), said
+        assert re.search(pattern, done.stdout, re.M), pattern
     assert max(map(len, done.stdout.splitlines())) <= 80
-    told = json.loads(run("inspect", model, "--json").stdout)
-    assert told["columns"][1]["categories"] == ["high", "low"]
-    assert told["report"]["rows"] == 60
-    assert "importances" not in told
+    inspected = json.loads(run("inspect", model, "--json").stdout)
+    assert inspected["columns"][1]["categories"] == ["high", "low"]
+    assert inspected["report"]["rows"] == 60
+    assert "importances" not in inspected
 
 
 @pytest.mark.once
@@ -270,9 +270,9 @@ def test_inspect_prints_and_draws_the_importances_of_columns(folder: Path) -> No
     pytest.importorskip("matplotlib")
     run("train", "table.csv", "--target", "y", "--sizes", "16", "--epochs", "60")
     words = ("inspect", "model.safetensors", "--data", "table.csv")
-    told = json.loads(run(*words, "--json", "--plot", "found.png").stdout)["importances"]
-    assert [set(one) for one in told] == [{"column", "mean", "deviation"}] * 3
-    assert told[0]["column"] == "a"
+    importances = json.loads(run(*words, "--json", "--plot", "found.png").stdout)["importances"]
+    assert [set(one) for one in importances] == [{"column", "mean", "deviation"}] * 3
+    assert importances[0]["column"] == "a"
     assert Path("found.png").read_bytes().startswith(b"\x89PNG")
     assert re.search(r"^  a +[\d.]+ ± [\d.]+$", run(*words).stdout, re.M)
 
@@ -315,9 +315,9 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
 def test_a_bad_table_is_a_one_line_error_and_the_old_model_stays(
     model: str, folder: Path, name: str
 ) -> None:
-    data, said = BAD_FILES[name]
+    data, message = BAD_FILES[name]
     Path(name).write_bytes(data)
-    _refused(("train", name, "--target", "y"), said, model)
+    _refused(("train", name, "--target", "y"), message, model)
 
 
 # A command with an existing table and model, and its error.
@@ -397,32 +397,32 @@ REFUSED = [
 
 
 @pytest.mark.once
-@pytest.mark.parametrize(("command", "said"), REFUSED, ids=[command for command, _ in REFUSED])
+@pytest.mark.parametrize(("command", "message"), REFUSED, ids=[command for command, _ in REFUSED])
 def test_an_unusable_input_is_a_one_line_error(
-    model: str, folder: Path, command: str, said: str
+    model: str, folder: Path, command: str, message: str
 ) -> None:
-    given = table()
-    given.drop(columns="a").to_csv("fewer.csv", index=False)
-    given.assign(y="perhaps").to_csv("other.csv", index=False)
-    given.assign(prediction=1).to_csv("named.csv", index=False)
-    given.assign(day=given["day"].where(given.index != 3, "someday")).to_csv("day.csv", index=False)
-    abc = given["a"].astype(str).where(given.index != 3, "abc")
-    given.assign(a=abc).to_csv("text.csv", index=False)
+    frame = table()
+    frame.drop(columns="a").to_csv("fewer.csv", index=False)
+    frame.assign(y="perhaps").to_csv("other.csv", index=False)
+    frame.assign(prediction=1).to_csv("named.csv", index=False)
+    frame.assign(day=frame["day"].where(frame.index != 3, "someday")).to_csv("day.csv", index=False)
+    abc = frame["a"].astype(str).where(frame.index != 3, "abc")
+    frame.assign(a=abc).to_csv("text.csv", index=False)
     Path("headless.csv").write_text("Adelie,39.1,18.7\nAdelie,39.5,17.4\nGentoo,40.3,18\n")
     Path("folder.csv").mkdir()
     Path("link.csv").hardlink_to("table.csv")
     Path("model.csv").write_bytes(Path(model).read_bytes())
     written = {path: path.read_bytes() for path in folder.glob("*.csv") if path.is_file()}
-    _refused(tuple(command.split()), said, model)
+    _refused(tuple(command.split()), message, model)
     assert written == {path: path.read_bytes() for path in folder.glob("*.csv") if path.is_file()}
 
 
-def _refused(words: tuple[str, ...], said: str, model: str) -> None:
+def _refused(words: tuple[str, ...], message: str, model: str) -> None:
     before = Path(model).read_bytes()
     done = run(*words)
     assert done.exit_code == 2
     assert ONE_LINE.fullmatch(done.stderr), done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert done.stdout == ""
     assert Path(model).read_bytes() == before
 
@@ -459,14 +459,14 @@ def test_files_with_other_separators_work_with_train_predict_and_inspect(
 ) -> None:
     known = tables.load(model).predict(table())["probability_yes"]
     table().to_csv("semi.csv", index=False, sep=";", decimal=",")
-    said = "semi.csv: separator ';', decimal ',' (sniffed; --separator and --decimal choose others)"
+    line = "semi.csv: separator ';', decimal ',' (sniffed; --separator and --decimal choose others)"
     for options in ((), ("--separator", ";", "--decimal", ",", "--encoding", "latin1")):
         trained = run("train", "semi.csv", "--target", "y", *QUICK, "--out", "other", *options)
         done = run("predict", "other", "semi.csv", "--out", "found.csv", *options)
-        shown = run("inspect", "other", "--data", "semi.csv", *options)
-        for ended in (trained, done, shown):
+        inspected = run("inspect", "other", "--data", "semi.csv", *options)
+        for ended in (trained, done, inspected):
             assert ended.exit_code == 0, ended.output
-            assert (said in ended.stderr.splitlines()) == (not options)
+            assert (line in ended.stderr.splitlines()) == (not options)
         np.testing.assert_allclose(tables.read("found.csv")["probability_yes"], known, rtol=1e-6)
     table().to_csv("tabs.csv", index=False, sep="\t")
     held = run("train", "table.csv", "--target", "y", *QUICK, "--validation", "tabs.csv")
@@ -552,8 +552,8 @@ def test_a_training_continues_while_the_disk_is_full_and_warns_once(
     monkeypatch.setattr(train, "reporting", lambda *_, **__: _context(fill))
     done = run("train", "table.csv", "--target", "y", *QUICK)
     assert done.exit_code == 0
-    said = "the model is not written: [Errno 27] File too large: 'model.safetensors'."
-    assert done.stderr.count(said) == 1
+    message = "the model is not written: [Errno 27] File too large: 'model.safetensors'."
+    assert done.stderr.count(message) == 1
     assert tables.load("model.safetensors").told["epoch"] == 6
 
 
@@ -594,8 +594,8 @@ def test_output_to_a_full_disk_is_a_one_line_error(model: str, folder: Path, com
             check=False,
         )
     assert done.returncode == 1
-    told = done.stderr if command != "train" else done.stderr.splitlines(True)[-1]
-    assert told == "error: the output cannot be written: No space left on device\n"
+    message = done.stderr if command != "train" else done.stderr.splitlines(True)[-1]
+    assert message == "error: the output cannot be written: No space left on device\n"
 
 
 @pytest.mark.once
@@ -672,10 +672,10 @@ def test_a_terminal_shows_a_bar_the_losses_and_the_best_loss_within_its_width(co
         for epoch in (11, 12):
             report(epoch, lambda: given)
     last = re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", screen.getvalue().split("\r")[-1]).splitlines()
-    shown = " ".join(" ".join(last).split())
-    assert re.search(r"epoch 12/200 [━╸╺]+ \d:\d\d:\d\d left", shown), shown
+    display = " ".join(" ".join(last).split())
+    assert re.search(r"epoch 12/200 [━╸╺]+ \d:\d\d:\d\d left", display), display
     words = "loss 0.51234 (best of 2) validation loss 0.52 (best of 2)"
-    assert f"{words} best loss 0.4987 (best of 2) best epoch 9" in shown
+    assert f"{words} best loss 0.4987 (best of 2) best epoch 9" in display
     assert max(map(len, last)) <= columns
 
 

@@ -114,14 +114,14 @@ OUTCOMES: list[tuple[tuple[str, ...], list[str], list[str]]] = [
 
 @pytest.mark.compiled
 @pytest.mark.parametrize(
-    ("words", "said", "unsaid"), OUTCOMES, ids=[" ".join(o[0]) for o in OUTCOMES]
+    ("words", "present", "absent"), OUTCOMES, ids=[" ".join(o[0]) for o in OUTCOMES]
 )
 def test_a_run_that_does_not_learn_reports_it(
-    xp: Any, words: tuple[str, ...], said: list[str], unsaid: list[str]
+    xp: Any, words: tuple[str, ...], present: list[str], absent: list[str]
 ) -> None:
     output = xor(*words)
-    assert [text for text in said if text not in output] == []
-    assert [text for text in unsaid if text in output] == []
+    assert [text for text in present if text not in output] == []
+    assert [text for text in absent if text in output] == []
 
 
 @pytest.mark.compiled
@@ -182,9 +182,10 @@ def test_the_first_restart_is_the_run_without_restarts(xp: Any) -> None:
 
 @pytest.mark.compiled
 def test_solved_since_is_the_start_of_the_measurements_with_all_four_right(xp: Any) -> None:
-    given, right = experiment(restarts=4), []
-    for measured in xor_experiment.learn(given):
-        error = xp.host(given.network.predict(measured.theta, given.x)) - xor_experiment.TARGETS
+    prepared, right = experiment(restarts=4), []
+    for measured in xor_experiment.learn(prepared):
+        predicted = xp.host(prepared.network.predict(measured.theta, prepared.x))
+        error = predicted - xor_experiment.TARGETS
         right.append(np.abs(error).max(axis=(-1, -2)) < 0.5)
     since = xp.host(measured.solved_since)
     assert np.isfinite(since).any()
@@ -193,22 +194,23 @@ def test_solved_since_is_the_start_of_the_measurements_with_all_four_right(xp: A
         assert epoch == (np.inf if not history[-1] else wrong[-1] + 1)
     # A network that gets XOR wrong again has not solved it.
     theta, found = measured.theta, measured.solved_since
-    strayed = xor_experiment._solved_since(given, 0.0 * theta, 700, found)
+    strayed = xor_experiment._solved_since(prepared, 0.0 * theta, 700, found)
     assert not np.isfinite(xp.host(strayed)).any()
-    again = xp.host(xor_experiment._solved_since(given, theta, 800, strayed))
+    again = xp.host(xor_experiment._solved_since(prepared, theta, 800, strayed))
     np.testing.assert_array_equal(again, np.where(np.isfinite(since), 800.0, np.inf))
 
 
 def test_the_best_restart_has_the_least_loss_of_those_that_solve_xor(xp: Any) -> None:
-    given = experiment(restarts=4)
+    prepared = experiment(restarts=4)
     losses, since = [np.nan, 0.1, 0.3, 0.2], [np.inf, np.inf, 5.0, 9.0]
-    last = xor_experiment.Measurement(600, 2.0 * given.start, xp.asarray(losses), xp.asarray(since))
-    result = xor_experiment.outcome(given, last)
+    start = prepared.start
+    last = xor_experiment.Measurement(600, 2.0 * start, xp.asarray(losses), xp.asarray(since))
+    result = xor_experiment.outcome(prepared, last)
     assert result.best == 3
-    assert (xp.host(result.start) == xp.host(given.start)[3]).all()
-    assert (xp.host(result.theta) == 2.0 * xp.host(given.start)[3]).all()
+    assert (xp.host(result.start) == xp.host(start)[3]).all()
+    assert (xp.host(result.theta) == 2.0 * xp.host(start)[3]).all()
     none = last._replace(solved_since=xp.asarray([np.inf] * 4))
-    assert xor_experiment.outcome(given, none).best == 1
+    assert xor_experiment.outcome(prepared, none).best == 1
 
 
 @pytest.mark.compiled

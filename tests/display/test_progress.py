@@ -52,9 +52,9 @@ def test_there_is_a_line_for_the_first_the_last_and_every_tenth_part_of_the_epoc
     with reporting(epochs) as report:
         for epoch in ran:
             report(epoch, values)
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert _epochs(shown.err) == expected
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert _epochs(output.err) == expected
     assert values.calls == len(expected)
 
 
@@ -162,9 +162,9 @@ def test_an_interrupted_bar_restores_the_terminal() -> None:
     with pytest.raises(KeyboardInterrupt):
         _interrupted(reporting(100, console=console), values)
     drawn = console.file.getvalue()
-    hidden, shown = drawn.rfind("\x1b[?25l"), drawn.rfind("\x1b[?25h")
-    assert 0 <= hidden < shown  # the cursor
-    assert drawn.endswith("\n") or drawn[:shown].endswith("\n")
+    hidden, visible = drawn.rfind("\x1b[?25l"), drawn.rfind("\x1b[?25h")
+    assert 0 <= hidden < visible  # the cursor
+    assert drawn.endswith("\n") or drawn[:visible].endswith("\n")
     assert values.calls == 1
     with reporting(100, console=console) as report:  # rich allows one bar at a time
         report(1, values)

@@ -301,9 +301,9 @@ def test_the_array_api_checks_run_on_the_other_devices(kind: Any) -> None:
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_a_warning_names_the_line_that_called_fit(solver: str) -> None:
     model = bx.MLPClassifier(4, max_iter=1, solver=solver)
-    with pytest.warns(ConvergenceWarning) as told:
+    with pytest.warns(ConvergenceWarning) as warned:
         make_pipeline(StandardScaler(), model).fit(*TWO)
-    assert {warning.filename for warning in told} == {__file__}
+    assert {warning.filename for warning in warned} == {__file__}
 
 
 def test_the_estimators_work_inside_scikit_learns_meta_estimators() -> None:
@@ -591,14 +591,14 @@ def test_the_weights_of_adamw_decay_apart_from_the_loss() -> None:
 def test_a_given_validation_set_is_watched() -> None:
     x, y = CLASSES
     model = bx.MLPClassifier(8, early_stopping=True, max_iter=30, random_state=0, tol=0.0)
-    held_out = {"X_val": x[60:], "y_val": y[60:]}
-    _fitted(model, x[:60], y[:60], **held_out)
+    validation = {"X_val": x[60:], "y_val": y[60:]}
+    _fitted(model, x[:60], y[:60], **validation)
     assert len(model.validation_scores_) == len(model.validation_loss_curve_) == model.n_iter_
     assert model.score(x[60:], y[60:]) == max(model.validation_scores_)
     # Without early stopping the validation set is only recorded.
     watched, plain = (
         _fitted(clone(model).set_params(early_stopping=False), x[:60], y[:60], **more)
-        for more in (held_out, {})
+        for more in (validation, {})
     )
     _assert_same_parameters(watched, plain, 0.0)
     assert watched.score(x[60:], y[60:]) == watched.validation_scores_[-1]

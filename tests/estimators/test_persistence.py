@@ -114,19 +114,19 @@ def test_a_file_of_another_kind_is_an_error(tmp_path: Path) -> None:
 
 
 def _set(part: str, **values: Any) -> Any:
-    return lambda told: told[part]["dict"].update(values)
+    return lambda saved: saved[part]["dict"].update(values)
 
 
 HOSTILE = {
-    "an attribute": lambda told: told["fitted"]["dict"].update(predict=1),
-    "a parameter": lambda told: told["parameters"]["dict"].update(evil=1),
-    "labels": lambda told: told["labels"]["dict"].update(coefs_=["<f8", [1.0]]),
-    "an array": lambda told: told["parameters"]["dict"].update(alpha={"array": "theta"}),
-    "a curve": lambda told: told["curves"]["dict"].update(coefs_={"array": "theta"}),
-    "a curve of numbers": lambda told: told["curves"]["dict"].update(loss_curve_=[1.0]),
-    "no curves": lambda told: told.pop("curves"),
-    "widths": lambda told: told["parameters"]["dict"].update(hidden_layer_sizes=[7, 7]),
-    "a dtype": lambda told: told["labels"]["dict"].update(classes_=["V8", [1, 2, 3]]),
+    "an attribute": lambda saved: saved["fitted"]["dict"].update(predict=1),
+    "a parameter": lambda saved: saved["parameters"]["dict"].update(evil=1),
+    "labels": lambda saved: saved["labels"]["dict"].update(coefs_=["<f8", [1.0]]),
+    "an array": lambda saved: saved["parameters"]["dict"].update(alpha={"array": "theta"}),
+    "a curve": lambda saved: saved["curves"]["dict"].update(coefs_={"array": "theta"}),
+    "a curve of numbers": lambda saved: saved["curves"]["dict"].update(loss_curve_=[1.0]),
+    "no curves": lambda saved: saved.pop("curves"),
+    "widths": lambda saved: saved["parameters"]["dict"].update(hidden_layer_sizes=[7, 7]),
+    "a dtype": lambda saved: saved["labels"]["dict"].update(classes_=["V8", [1, 2, 3]]),
     "a label beyond its dtype": _set("labels", classes_=["<u1", [300, 2, 3]]),
     "a label beyond all": _set("labels", classes_=["<i8", [10**30, 2, 3]]),
     "labels in rows": _set("labels", classes_=["<i8", [[1, 2], [3, 4]]]),
@@ -142,9 +142,9 @@ HOSTILE = {
     "a number of columns that is none": _set("fitted", n_features_in_=4.0),
     "outputs": _set("fitted", n_outputs_=10**12),
     "a count": _set("fitted", t_="x"),
-    "no count": lambda told: told["fitted"]["dict"].pop("t_"),
-    "no rate": lambda told: told["fitted"]["dict"].pop("_learning_rate"),
-    "no record": lambda told: told["fitted"]["dict"].pop("best_loss_"),
+    "no count": lambda saved: saved["fitted"]["dict"].pop("t_"),
+    "no rate": lambda saved: saved["fitted"]["dict"].pop("_learning_rate"),
+    "no record": lambda saved: saved["fitted"]["dict"].pop("best_loss_"),
     "no curve": _set("curves", loss_curve_=None),
     "epochs": _set("fitted", n_iter_=-1),
 }
@@ -159,11 +159,11 @@ HOSTILE_ARRAYS = {
 
 @pytest.mark.parametrize("name", HOSTILE_ARRAYS)
 def test_a_file_with_an_array_of_the_wrong_shape_is_an_error(name: str, tmp_path: Path) -> None:
-    path, (place, array) = tmp_path / "model", HOSTILE_ARRAYS[name]
+    path, (name_in_file, array) = tmp_path / "model", HOSTILE_ARRAYS[name]
     _model("classes").save(path)
     header, tensors = decode(path.read_bytes())
-    assert place in tensors
-    path.write_bytes(encode(header, {**tensors, place: array}))
+    assert name_in_file in tensors
+    path.write_bytes(encode(header, {**tensors, name_in_file: array}))
     with pytest.raises(bx.CheckpointError):
         bx.MLPClassifier.load(path)
 

@@ -21,7 +21,7 @@ from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.initializers import INITIALIZERS
 from backprop_xp.networks.losses import LOSSES
 from backprop_xp.training.pytrees import mapped
-from tests.helpers import told
+from tests.helpers import printed_lines
 
 pytest.importorskip("safetensors")
 
@@ -480,10 +480,10 @@ def test_a_checkpoint_that_fails_warns_and_is_tried_again(
     options: dict[str, Any] = {"optimizer": bx.Adam(), "epochs": 5, "checkpoint": path}
     whole, kept, seen = bx.fit(*case, **options), os.fsync, list[Any]()
 
-    def sync(place: int) -> None:
+    def sync(descriptor: int) -> None:
         if len(seen) in (2, 3):
             raise OSError(28, "No space left on device")
-        kept(place)
+        kept(descriptor)
 
     def look(state: Any) -> None:
         if seen:
@@ -491,18 +491,18 @@ def test_a_checkpoint_that_fails_warns_and_is_tried_again(
         seen.append(None)
 
     monkeypatch.setattr(os, "fsync", sync)
-    said = r"checkpoint='.*model.* was not written after epoch [234]: OSError: .*No space left"
-    with pytest.warns(RuntimeWarning, match=said) as told:
+    message = r"checkpoint='.*model.* was not written after epoch [234]: OSError: .*No space left"
+    with pytest.warns(RuntimeWarning, match=message) as warned:
         result = bx.fit(*case, **options, callbacks=[look])
-    assert [Path(warning.filename).name for warning in told] == [Path(__file__).name] * 2
+    assert [Path(warning.filename).name for warning in warned] == [Path(__file__).name] * 2
     assert seen[:-1] == [1, 1, 1, 4]
     assert np.array_equal(result.theta, whole.theta)
     assert bx.load(path, backend="numpy").state.epoch == 5
     assert [*path.parent.iterdir()] == [path]
     seen.clear()
-    with pytest.warns(RuntimeWarning, match=said) as told:
+    with pytest.warns(RuntimeWarning, match=message) as warned:
         *_, last = (look(state) or state for state in bx.train(*case, **options))
-    assert [Path(warning.filename).name for warning in told] == [Path(__file__).name] * 2
+    assert [Path(warning.filename).name for warning in warned] == [Path(__file__).name] * 2
     assert np.array_equal(last.theta, whole.theta)
 
 
@@ -569,7 +569,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(
     _saved(path)
     before = path.read_bytes()
 
-    def fails(place: int) -> None:
+    def fails(descriptor: int) -> None:
         raise OSError("the disk is full")
 
     monkeypatch.setattr(os, "fsync", fails)
@@ -597,17 +597,17 @@ def test_a_path_that_is_no_regular_file_is_an_error_without_waiting(
     path: Path, through_a_link: bool
 ) -> None:
     os.mkfifo(path)
-    given = path
+    target = path
     if through_a_link:
-        given = path.with_name("link")
-        given.symlink_to(path)
+        target = path.with_name("link")
+        target.symlink_to(path)
     with pytest.raises(OSError, match="is not a regular file"):
-        _saved(given)
+        _saved(target)
     assert path.is_fifo()
-    assert sorted(path.parent.iterdir()) == sorted({given, path})
+    assert sorted(path.parent.iterdir()) == sorted({target, path})
     # In a child process: one that waits for a writer is killed after a while.
-    (said,) = told(f"bx.load({os.fspath(given)!r}, backend='numpy')")
-    assert said == f"CheckpointError {given}: it is not a regular file."
+    (line,) = printed_lines(f"bx.load({os.fspath(target)!r}, backend='numpy')")
+    assert line == f"CheckpointError {target}: it is not a regular file."
     folder = path.with_name("folder")
     folder.mkdir()
     with pytest.raises(IsADirectoryError, match="is not a regular file"):
@@ -620,10 +620,10 @@ def test_a_file_is_saved_into_an_unreadable_folder(
 ) -> None:
     opened = os.open
 
-    def refuses(place: Any, flags: int, *more: Any, **options: Any) -> int:
+    def refuses(path_or_name: Any, flags: int, *more: Any, **options: Any) -> int:
         if flags & os.O_DIRECTORY:
-            raise PermissionError(f"{place} cannot be read")  # as for every user but root
-        return opened(place, flags, *more, **options)
+            raise PermissionError(f"{path_or_name} cannot be read")  # as for every user but root
+        return opened(path_or_name, flags, *more, **options)
 
     monkeypatch.setattr(os, "open", refuses)
     _saved(path, metadata={"new": True})

@@ -67,8 +67,8 @@ def _joined(table: dict[str, Any], header: Any, data: bytes) -> bytes:
     whole = len(head).to_bytes(8, "little") + head + data
     if blank.encode() not in whole:
         return whole
-    place = whole.index(blank.encode())
-    return whole.replace(blank.encode(), container._checksum(whole, place), 1)
+    position = whole.index(blank.encode())
+    return whole.replace(blank.encode(), container._checksum(whole, position), 1)
 
 
 def test_a_file_that_is_split_and_joined_again_loads(sound: bytes, tmp_path: Path) -> None:
@@ -81,12 +81,12 @@ def test_300_mutated_files_are_errors(sound: bytes, tmp_path: Path) -> None:
     header = int.from_bytes(sound[:8], "little")
     for i in range(300):
         data = bytearray(sound)
-        place = int(generator.integers(0, len(data) if i % 2 else header + 8))
+        position = int(generator.integers(0, len(data) if i % 2 else header + 8))
         match i % 3:
             case 0:
-                data[place] ^= 1 << int(generator.integers(8))
+                data[position] ^= 1 << int(generator.integers(8))
             case 1:
-                data = data[:place]
+                data = data[:position]
             case 2:
                 other = int(generator.integers(0, len(data) - 16))
                 data[other : other + 8] = generator.bytes(8)

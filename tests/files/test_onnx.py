@@ -13,7 +13,7 @@ import backprop_xp as bx
 from backprop_xp.backends import array_namespace
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
-from tests.user_layers import Factors, Passing
+from tests.user_layers import Factors, PassThrough
 
 pytest.importorskip("ndonnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -99,7 +99,7 @@ def test_a_stack_is_exported_one_by_one(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-class Own(Passing):
+class Own(PassThrough):
     """A custom layer that applies a function to x."""
 
     def __init__(self, work: Callable[[Any], Any]) -> None:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from tests.planted_mistakes import (
-    by_differences,
+    assert_only_right_passes,
     check,
+    difference_methods,
+    entries_and_directions,
     every_dtype,
     every_method,
-    every_way,
-    tell_apart,
 )
 
 
@@ -61,7 +61,7 @@ def test_value_and_gradient_are_called_twice_and_then_in_float64(
     assert last == [((3,), getattr(xp.namespace, xp.dtype))] * 2
 
 
-@every_way
+@entries_and_directions
 @pytest.mark.parametrize("writer", ["value", "gradient"])
 def test_a_function_that_writes_into_the_point_is_detected(
     xp: Any, writer: str, method: str
@@ -94,13 +94,13 @@ WARNING: dict[str, tuple[Any, Any]] = {
 }
 
 
-@by_differences
+@difference_methods
 @pytest.mark.parametrize("name", WARNING)
 @pytest.mark.parametrize("action", ["always", "error"])
 def test_no_warning_at_a_moved_point_is_shown(name: str, action: Any, method: str) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter(action)
-        tell_apart(*WARNING[name], np.array([1e-9, 1.0]), method=method)
+        assert_only_right_passes(*WARNING[name], np.array([1e-9, 1.0]), method=method)
     assert not caught
 
 
@@ -113,12 +113,12 @@ BORDERS: list[tuple[Any, Any, float]] = [
 ]
 
 
-@by_differences
+@difference_methods
 @pytest.mark.parametrize(("value", "slope", "entry"), BORDERS)
 def test_the_inward_slope_decides_at_a_border(
     value: Any, slope: Any, entry: float, method: str
 ) -> None:
-    tell_apart(value, slope, np.array([entry, 0.7, 2.0]), method=method)
+    assert_only_right_passes(value, slope, np.array([entry, 0.7, 2.0]), method=method)
     if entry == 1e-8:  # a root has no slope at 0, but a gradient of 0 is wrong there
         assert not check.gradient(value, lambda p: 0.0 * p, np.zeros(1), method=method).passed
 
@@ -156,7 +156,7 @@ def test_value_is_never_called_outside_its_bounds(bounds: Any, point: Any, metho
         return np.sum(np.sin(p) + p * p, axis=-1)
 
     case = value, lambda p: np.cos(p) + 2.0 * p, np.array(point)
-    tell_apart(*case, method=method, bounds=bounds)
+    assert_only_right_passes(*case, method=method, bounds=bounds)
     assert not outside
 
 
@@ -181,11 +181,11 @@ SURFACES: dict[str, tuple[Any, Any, Any, Any]] = {
 }  # fmt: skip
 
 
-@by_differences
+@difference_methods
 @pytest.mark.parametrize("name", SURFACES)
 def test_a_point_moves_only_along_its_tangent(name: str, method: str) -> None:
     *case, tangent = SURFACES[name]
-    tell_apart(*case, method=method, tangent=tangent)
+    assert_only_right_passes(*case, method=method, tangent=tangent)
 
 
 @pytest.mark.parametrize("scale", [1e-3, np.array([1e-3, 2e-3])])
@@ -193,10 +193,10 @@ def test_scale_is_the_size_at_which_value_varies(scale: Any) -> None:
     """Near 1e6 the value varies within 1e-3: steps relative to the entry's size are too large."""
     value, gradient = lambda p: np.sum(np.sin(1e3 * p)), lambda p: 1e3 * np.cos(1e3 * p)
     point = np.array([1e6, 1e6 + 0.4])
-    tell_apart(value, gradient, point, method="centered", scale=scale)
+    assert_only_right_passes(value, gradient, point, method="centered", scale=scale)
 
 
-@by_differences
+@difference_methods
 def test_a_function_may_return_the_same_array_at_every_call(method: str) -> None:
     t, point = np.linspace(0.0, 2.0, 7), np.array([2.0, 0.7])
     buffer, number = np.empty(7), np.empty(1)
@@ -213,7 +213,7 @@ def test_a_function_may_return_the_same_array_at_every_call(method: str) -> None
         return np.stack([np.exp(-p[1] * t), -p[0] * t * np.exp(-p[1] * t)], axis=-1)
 
     assert check.jacobian(simulated, jacobian, point, method=method).verdict == "pass"
-    tell_apart(total, lambda p: jacobian(p).sum(axis=0), point, method=method)
+    assert_only_right_passes(total, lambda p: jacobian(p).sum(axis=0), point, method=method)
 
 
 def test_checks_in_threads_restore_the_warning_filters() -> None:

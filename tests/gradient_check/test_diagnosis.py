@@ -9,7 +9,13 @@ import pytest
 import backprop_xp as bx
 from tests import planted_mistakes
 from tests.helpers import compiled
-from tests.planted_mistakes import Affine, Tampered, check, every_way, with_entries
+from tests.planted_mistakes import (
+    Affine,
+    WrongGradientNetwork,
+    change_entries,
+    check,
+    entries_and_directions,
+)
 
 L2 = 0.1  # the strength of the penalty on the matrices
 generator = np.random.default_rng(71)
@@ -23,8 +29,8 @@ UNITS = np.array([1.0, 1e3, 1.0, 1e-3, 60.0, 180.0 / np.pi, 1.0])
 Change = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def _entries(change: Callable[[Any], Any], *places: int) -> Change:
-    return lambda g, p: with_entries(g, change, *places)
+def _entries(change: Callable[[Any], Any], *indices: int) -> Change:
+    return lambda g, p: change_entries(g, change, *indices)
 
 
 def _diagnosis(names: list[str], change: Change, method: str) -> str | None:
@@ -75,7 +81,7 @@ SILENT: dict[str, tuple[list[str], Change, tuple[str, ...]]] = {
 }
 
 
-@every_way
+@entries_and_directions
 @pytest.mark.parametrize("name", [*MISTAKES, *SILENT])
 def test_a_common_mistake_gets_its_diagnosis_and_no_other(name: str, method: str) -> None:
     names, change, says = (MISTAKES | SILENT)[name]
@@ -137,14 +143,14 @@ MISFITS: dict[tuple[str, str], Callable[[Any, Any, Any], Any]] = {
 }
 
 
-@every_way
+@entries_and_directions
 @pytest.mark.compiled
 @pytest.mark.parametrize(("says", "absent"), MISFITS)
 def test_the_diagnosis_uses_the_number_of_rows_and_the_penalty(
     xp: Any, says: str, absent: str, method: str
 ) -> None:
     change, mask = MISFITS[says, absent], bx.Network(LAYERS, "huber").weight_mask
-    network = Tampered(lambda g, theta: change(g, theta, mask(theta)), LAYERS, l2=L2)
+    network = WrongGradientNetwork(lambda g, theta: change(g, theta, mask(theta)), LAYERS, l2=L2)
     diagnosis = _diagnosis_of(xp, network, method)
     assert says in diagnosis
     assert absent not in diagnosis
@@ -158,13 +164,13 @@ def _network(*layers: Any, loss: Any = "half_squared_error") -> bx.Network:
 # Keys: the piece that the diagnosis names.
 PIECES: dict[str, bx.Network] = {
     "layers[1] (Affine)": _network(Affine("scale")),
-    "layers[1] (Unmasked)": _network(planted_mistakes.Unmasked(0.5)),
+    "layers[1] (Unmasked)": _network(planted_mistakes.DropoutWithoutMask(0.5)),
     "layers[1] (Residual)": _network(bx.Residual(Affine("input"))),
     "layers[0] (Dense); layers[2] (Affine)": bx.Network(
-        [bx.Dense(3, 3, planted_mistakes.HALF_A_SQUARE), bx.Dropout(0.5), Affine("scale")], "huber"
+        [bx.Dense(3, 3, planted_mistakes.WRONG_SQUARE), bx.Dropout(0.5), Affine("scale")], "huber"
     ),
     "the loss": _network(loss=planted_mistakes.WRONG_LOSS),
-    "": Tampered(lambda g, theta: with_entries(g, lambda e: e + 0.5, 7), LAYERS),
+    "": WrongGradientNetwork(lambda g, theta: change_entries(g, lambda e: e + 0.5, 7), LAYERS),
 }
 
 

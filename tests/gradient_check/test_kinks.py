@@ -7,7 +7,7 @@ import pytest
 
 import backprop_xp as bx
 from tests.helpers import compiled
-from tests.planted_mistakes import METHODS, by_differences, check, every_dtype
+from tests.planted_mistakes import METHODS, check, difference_methods, every_dtype
 
 RIGHT = {"pass", "kink"}
 # The distance of a pre-activation from its kink; in float32 most are smaller than its rounding.
@@ -104,7 +104,7 @@ COEFFICIENTS = [2.0, -1.5, 0.7, 1.2, -0.4, 0.9]
 
 
 @every_dtype
-@by_differences
+@difference_methods
 @pytest.mark.parametrize("at", [[0.3, -1.1], compiled([0.0, 0.0])], ids=["one kink", "three"])
 @pytest.mark.parametrize("relu", RELUS)
 def test_slopes_within_a_kink_are_right(
@@ -124,7 +124,7 @@ def test_slopes_within_a_kink_are_right(
 
 
 @every_dtype
-@by_differences
+@difference_methods
 @pytest.mark.parametrize(
     "at", [[0.0, 0.3], compiled([0.0, 0.0, 0.0, 0.3])], ids=["one kink", "three"]
 )

@@ -38,7 +38,7 @@ WAYS = {
     "differences": ("auto", True),
     "differences along directions": ("directional", True),
 }
-every_way = pytest.mark.parametrize("way", WAYS)
+entries_and_directions = pytest.mark.parametrize("way", WAYS)
 draw = functools.cache(mistake_catalogue.draw)
 
 
@@ -87,7 +87,7 @@ def _report(planted: Any, case: Case, way: str) -> bx.GradientReport:
     return report
 
 
-@every_way
+@entries_and_directions
 @pytest.mark.parametrize("extras", [(), mistake_catalogue.EXTRAS], ids=["plain", "with all extras"])
 @pytest.mark.parametrize("steps", [0, EPOCHS])
 @pytest.mark.parametrize("every", [11, pytest.param(3, marks=pytest.mark.thorough)])
@@ -128,7 +128,7 @@ def test_a_mistake_is_found_and_named(name: str) -> None:
 
 
 @pytest.mark.thorough
-@every_way
+@entries_and_directions
 @pytest.mark.parametrize("name", MISTAKES)
 @pytest.mark.parametrize("steps", [0, EPOCHS])
 def test_a_mistake_is_found_and_named_in_many_cases(steps: int, name: str, way: str) -> None:

@@ -12,7 +12,7 @@ from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.inputs import Rows
 from backprop_xp.networks.losses import LOSSES
 from tests import planted_mistakes
-from tests.planted_mistakes import check, every_dtype, every_way
+from tests.planted_mistakes import check, entries_and_directions, every_dtype
 
 # The rounding of another order of operations, and the error of a difference of fourth order.
 ROUNDING = {"complex_step": 1e-13, "centered": 1e-8}
@@ -91,7 +91,7 @@ def test_the_partial_passes_give_the_losses_of_the_whole_network(
         np.testing.assert_allclose(found, expected, rtol=0.0, atol=ROUNDING[method])
 
 
-@every_way
+@entries_and_directions
 @pytest.mark.compiled
 @pytest.mark.parametrize("mistake", ["", "scale"])
 @pytest.mark.parametrize("unable", ["alone", "real"])
@@ -154,7 +154,7 @@ def _check(xp: Any, piece: Any, targets: Any, dtype: str, **options: Any) -> Any
 
 
 @every_dtype
-@every_way
+@entries_and_directions
 @pytest.mark.parametrize("name", [*LAYERS, *LOSSES])
 def test_a_right_layer_or_loss_passes(xp: Any, name: str, method: str, dtype: str) -> None:
     report = _check(xp, LAYERS.get(name, name), TARGETS.get(name, X), dtype, method=method)
@@ -179,8 +179,8 @@ WRONG: dict[str, tuple[Any, str]] = {
         f"by its {k}": (planted_mistakes.Affine(k), k)
         for k in ("input", *planted_mistakes.Affine.names)
     },
-    "a forgotten mask": (planted_mistakes.Unmasked(0.5), "input"),
-    "an activation": (planted_mistakes.HALF_A_SQUARE, "input"),
+    "a forgotten mask": (planted_mistakes.DropoutWithoutMask(0.5), "input"),
+    "an activation": (planted_mistakes.WRONG_SQUARE, "input"),
     "a residual": (bx.Residual(planted_mistakes.Affine("input")), "input"),
     "a column": (planted_mistakes.WRONG_LOSS, "outputs"),
     "softmax": (bx.Loss(bx.losses.categorical_cross_entropy.value, _over_the_batch), "outputs"),
@@ -188,7 +188,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 
 
 @every_dtype
-@every_way
+@entries_and_directions
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_layer_or_loss_fails(xp: Any, name: str, method: str, dtype: str) -> None:
     wrong, tensor = WRONG[name]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from tests.planted_mistakes import Tampered
+from tests.planted_mistakes import WrongGradientNetwork
 
 HIDDEN, DTYPES = ["tanh", "silu", "relu", "gelu", "sigmoid"], ["float64", "float32"]
 SIZES, EPOCHS, EVERY = [3, 24, 24, 1], 500, 25
@@ -72,7 +72,7 @@ def test_a_planted_mistake_never_passes(
         tensor = number == i % 6
         entry = np.arange(network.size) == np.resize(np.flatnonzero(tensor), 8 * i + 1)[-1]
         added = functools.partial(ADDED[mistake], t=tensor, k=entry)
-        wrong = Tampered(lambda g, _, added=added: g + added(g), network.layers)
+        wrong = WrongGradientNetwork(lambda g, _, added=added: g + added(g), network.layers)
         report = _checked(wrong, theta, *_rows(dtype), method=method)
         assert not report.passed, report
 

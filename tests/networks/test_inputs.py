@@ -42,13 +42,13 @@ def _one_hot(xp: Any, labels: np.ndarray) -> Any:
 def _entrances(xp: Any, theta: Any, x: Any) -> dict[str, Callable[[Any], Any]]:
     """Return functions of y, each of which calls another public function."""
     options: dict[str, Any] = {"optimizer": bx.SGD(0.5), "epochs": 3, "batch_size": 4}
-    held_out = _one_hot(xp, LABELS)
+    validation_y = _one_hot(xp, LABELS)
     return {
         "loss": lambda y: NETWORK.loss(theta, x, y),
         "gradient": lambda y: NETWORK.loss_and_gradient(theta, x, y)[1],
         "fit": lambda y: bx.fit(NETWORK, theta, x, y, **options).theta,
         "validation": lambda y: bx.fit(
-            NETWORK, theta, x, held_out, validation=(x, y), **options
+            NETWORK, theta, x, validation_y, validation=(x, y), **options
         ).history["validation_loss"],
     }
 
@@ -64,26 +64,26 @@ def test_class_labels_give_the_results_of_one_hot_rows(
     xp.assert_equal(use(y), use(_one_hot(xp, labels)))
 
 
-@pytest.mark.parametrize("judged", ["training rows", "validation", "validation of another kind"])
-def test_a_training_validated_by_labels_equals_one_by_one_hot_rows(xp: Any, judged: str) -> None:
+@pytest.mark.parametrize("kind", ["training rows", "validation", "validation of another kind"])
+def test_a_training_validated_by_labels_equals_one_by_one_hot_rows(xp: Any, kind: str) -> None:
     """Early stopping and metrics accept a column of labels, or flat labels, in each argument."""
 
     def labels(of: np.ndarray) -> Any:
         return xp.asarray(of, dtype="uint8")
 
-    def fit(y: Any, held_out: Any) -> Any:
+    def fit(y: Any, validation_y: Any) -> Any:
         options: dict[str, Any] = {"optimizer": bx.Adam(0.9), "epochs": 8, "batch_size": 4}
         options["early_stopping"] = bx.EarlyStopping(patience=2)
         options["metrics"] = {"accuracy": bx.metrics.accuracy}
-        if judged != "training rows":
-            options["validation"] = x, held_out
+        if kind != "training rows":
+            options["validation"] = x, validation_y
         return bx.fit(NETWORK, theta, x, y, **options)
 
     theta, x, rows = xp.initialize(NETWORK, stack=2), _x(xp), _one_hot(xp, LABELS)
-    held_out = _one_hot(xp, LABELS[::-1])
-    expected = fit(rows, held_out)
+    validation_y = _one_hot(xp, LABELS[::-1])
+    expected = fit(rows, validation_y)
     column = labels(LABELS[:, None])
-    result = fit(rows if "another" in judged else column, labels(LABELS[::-1]))
+    result = fit(rows if "another" in kind else column, labels(LABELS[::-1]))
     assert (result.epochs, result.history.keys()) == (expected.epochs, expected.history.keys())
     for name, values in expected.history.items():
         assert np.array_equal(result.history[name], values)

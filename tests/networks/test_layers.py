@@ -11,7 +11,7 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.networks.propagation import Layer, backward_through, forward_through
 from backprop_xp.networks.random_bits import fold_in, keep_mask
-from tests.user_layers import Factors, Passing
+from tests.user_layers import Factors, PassThrough
 
 # A function and its exact derivative differ by a few roundings, 2e-16 each.
 ROUNDING = 1e-13
@@ -172,7 +172,7 @@ def test_residual_joins_the_parameters_of_its_layers() -> None:
     assert residual.shapes == ((4, 3), (1, 3), (1, 3), (1, 3), (3, 4), (1, 4))
 
 
-class Counted(Passing):
+class Counted(PassThrough):
     """A layer that counts the reads of its widths, names and shapes."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from backprop_xp.networks.losses import LOSSES
 from backprop_xp.networks.objective import Views, loss_and_gradient_of, loss_of
 from backprop_xp.networks.random_bits import as_key, fold_in
 from tests.helpers import compiled, thorough
-from tests.user_layers import Factors, every_kind, some_rows, some_theta
+from tests.user_layers import Factors, sample_data, sample_network, sample_theta
 
 # A function and its exact derivative differ by a few roundings, 2e-16 each.
 ROUNDING = 1e-13
@@ -36,7 +36,7 @@ LINKED = {"binary_cross_entropy": "sigmoid", "categorical_cross_entropy": "softm
 
 def _case(xp: Any, network: bx.Network, stack: tuple[int, ...] = (), loss: str = "") -> list[Any]:
     """Return theta of a stack, and its shared x, y and sample_weight."""
-    return xp.put(some_theta(network, stack), *some_rows(loss))
+    return xp.put(sample_theta(network, stack), *sample_data(loss))
 
 
 def _close(actual: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
@@ -49,7 +49,7 @@ def _close(actual: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
 
 def _complex_step(xp: Any, network: bx.Network, *data: Any, **options: Any) -> Any:
     """Return the loss at ``_theta`` and its slopes, on the host."""
-    theta = some_theta(network)
+    theta = sample_theta(network)
     copies = xp.asarray(theta + 1j * IMAGINARY_STEP * np.eye(theta.size), dtype="complex128")
     values = xp.host(network.loss(copies, *data, **options))
     return values.real, values.imag / IMAGINARY_STEP
@@ -67,7 +67,7 @@ def _complex_step(xp: Any, network: bx.Network, *data: Any, **options: Any) -> A
 )
 def test_the_gradient_agrees_with_the_complex_step(xp: Any, hidden: str, loss: str) -> None:
     output = "identity" if loss in LINKED and hidden in LINKED.values() else hidden
-    network = every_kind(hidden, output, loss)
+    network = sample_network(hidden, output, loss)
     theta, x, y, weight = _case(xp, network, loss=loss)
     options = {"sample_weight": weight, "rng": RNG}
     values, slopes = _complex_step(xp, network, x, y, **options)
@@ -77,7 +77,7 @@ def test_the_gradient_agrees_with_the_complex_step(xp: Any, hidden: str, loss: s
 
 
 def test_the_gradient_is_the_vjp_of_the_losss_gradient(xp: Any) -> None:
-    network = every_kind(loss="poisson")
+    network = sample_network(loss="poisson")
     theta, x, y, _ = _case(xp, network)
     outputs = network.forward(theta, x, rng=RNG)
     g = network.loss_function.gradient(outputs, y) / BATCH
@@ -89,8 +89,8 @@ def test_the_gradient_is_the_vjp_of_the_losss_gradient(xp: Any) -> None:
 @pytest.mark.float64
 @pytest.mark.usefixtures("full_precision")
 def test_the_inputs_gradient_agrees_with_the_complex_step(xp: Any) -> None:
-    network = every_kind()
-    theta, (x, g, _) = some_theta(network), some_rows()
+    network = sample_network()
+    theta, (x, g, _) = sample_theta(network), sample_data()
     copies = x + 1j * IMAGINARY_STEP * np.eye(x.size).reshape(-1, *x.shape)
     thetas = np.tile(theta, (x.size, 1)).astype(complex)
     outputs = network.forward(
@@ -118,7 +118,7 @@ def test_a_sample_of_weight_2_counts_as_two_and_one_of_weight_0_as_none(xp: Any)
     network = bx.mlp([N_IN, 4, N_OUT], hidden="tanh", l2=0.1)
     theta, x, y, _ = _case(xp, network)
     weighted = network.loss_and_gradient(theta, x, y, sample_weight=[1, 2, 0, 1, 1])
-    repeated = xp.put(*(array[[0, 1, 1, 3, 4]] for array in some_rows()[:2]))
+    repeated = xp.put(*(array[[0, 1, 1, 3, 4]] for array in sample_data()[:2]))
     for one, other in zip(weighted, network.loss_and_gradient(theta, *repeated), strict=True):
         _close(xp.host(one), xp.host(other), xp.rounding(ROUNDING))
 
@@ -127,9 +127,9 @@ def test_a_sample_of_weight_2_counts_as_two_and_one_of_weight_0_as_none(xp: Any)
 @pytest.mark.parametrize("loss", [compiled("mean_squared_error"), "categorical_cross_entropy"])
 def test_a_row_of_weight_0_that_overflows_is_left_out(xp: Any, loss: str, stacked: str) -> None:
     network = bx.mlp([N_IN, 4, N_OUT], hidden="relu", loss=loss, l2=0.1)
-    x, y, _ = some_rows(loss)
+    x, y, _ = sample_data(loss)
     x[2], y[2] = 0.9 * np.finfo(xp.dtype).max, np.sqrt(np.finfo(xp.dtype).max)
-    weight, rest, theta = np.asarray([1.0, 2.0, 0.0, 1.0, 1.0]), [0, 1, 3, 4], some_theta(network)
+    weight, rest, theta = np.asarray([1.0, 2.0, 0.0, 1.0, 1.0]), [0, 1, 3, 4], sample_theta(network)
     *given, some = xp.put(theta, x[rest], y[rest], weight[rest])
     left = network.loss_and_gradient(*given, sample_weight=some)
     if stacked:
@@ -156,10 +156,10 @@ def test_a_batch_whose_weights_are_all_0_has_only_the_penalty(xp: Any) -> None:
 
 
 def test_the_penalty_is_half_l2_times_the_squares_of_the_weights_alone(xp: Any) -> None:
-    network = every_kind()
+    network = sample_network()
     theta, x, y, weight = _case(xp, network)
     loss = functools.partial(network.loss, theta, x, y, sample_weight=weight)
-    penalty = 0.5 * np.sum((xp.host(network.weight_mask(theta)) * some_theta(network)) ** 2)
+    penalty = 0.5 * np.sum((xp.host(network.weight_mask(theta)) * sample_theta(network)) ** 2)
     without = xp.host(loss(l2=0.0))
     for l2 in (2, np.float64(0.5), np.int64(2)):
         xp.assert_close(loss(l2=l2), without + float(l2) * penalty)
@@ -171,8 +171,8 @@ def test_the_penalty_is_half_l2_times_the_squares_of_the_weights_alone(xp: Any) 
 def test_a_prediction_is_the_link_of_the_outputs_in_batches_of_any_size(
     xp: Any, stack: tuple[int, ...], data: tuple[int, ...], batch_size: int | None
 ) -> None:
-    network = every_kind(loss="poisson")
-    theta, x = xp.put(some_theta(network, stack), some_rows(stack=data)[0])
+    network = sample_network(loss="poisson")
+    theta, x = xp.put(sample_theta(network, stack), sample_data(stack=data)[0])
     whole = network.loss_function.link(network.forward(theta, x))
     predictions = network.predict(theta, x, batch_size=batch_size)
     _close(xp.host(predictions), xp.host(whole), xp.rounding(STACK_ROUNDING))
@@ -242,8 +242,8 @@ def test_a_stack_matches_its_networks_one_by_one(
     xp: Any, stack: tuple[int, ...], own: tuple[int, ...], rng: str
 ) -> None:
     """The data and penalties are shared, or each network has its own."""
-    network = every_kind()
-    theta, data = some_theta(network, stack), some_rows(stack=own)
+    network = sample_network()
+    theta, data = sample_theta(network, stack), sample_data(stack=own)
     l2 = np.random.default_rng(23).uniform(0.1, 1.0, own)
     key, key_of = _rng(xp, rng, stack)
 
@@ -270,7 +270,7 @@ def test_a_stack_matches_its_networks_one_by_one(
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_a_network_of_nan_or_inf_does_not_change_the_others(xp: Any, poison: float) -> None:
-    network = every_kind()
+    network = sample_network()
     theta, x, y, weight = _case(xp, network, (4,))
     poisoned = np.array(xp.host(theta))
     poisoned[1] = poison
@@ -288,10 +288,10 @@ def test_a_network_of_nan_or_inf_does_not_change_the_others(xp: Any, poison: flo
 
 @pytest.mark.parametrize("loss", [compiled(n) if n != "huber" else n for n in LOSSES])
 def test_float32_stays_float32(xp: Any, loss: str) -> None:
-    network = every_kind(loss=loss)
+    network = sample_network(loss=loss)
 
     def results(dtype: str) -> list[Any]:
-        theta, x, y, weight = xp.put(some_theta(network), *some_rows(loss), dtype=dtype)
+        theta, x, y, weight = xp.put(sample_theta(network), *sample_data(loss), dtype=dtype)
         options = {"sample_weight": weight, "rng": RNG, "l2": 0.1}
         return [
             network.forward(theta, x, rng=RNG),
@@ -310,7 +310,7 @@ def test_float32_stays_float32(xp: Any, loss: str) -> None:
 
 def test_integers_booleans_and_lists_are_converted_to_thetas_precision(xp: Any) -> None:
     network = bx.mlp([2, 3, 1], hidden="tanh", loss="binary_cross_entropy")
-    theta = xp.asarray(some_theta(network), dtype="float32")
+    theta = xp.asarray(sample_theta(network), dtype="float32")
     x, y, weight = [[0, 1], [1, 1], [1, 0]], [[True], [False], [True]], [1, 2, 1]
     floats = xp.put(x, y, weight, dtype="float32")
     integers = [xp.asarray(array, dtype=dtype) for array, dtype in ((x, "int64"), (y, "bool"))]
@@ -329,7 +329,7 @@ def test_a_vjp_accepts_lists_and_integers(xp: Any) -> None:
 
 
 def test_theta_is_layer_by_layer_in_c_order_with_the_weights_before_the_bias(xp: Any) -> None:
-    network = every_kind()
+    network = sample_network()
     theta = np.arange(float(network.size))
     layers = network.unpack(xp.asarray(theta))
     assert [len(layer) for layer in layers] == [2, 2, 0, 0, 4, 2]
@@ -342,8 +342,8 @@ def test_theta_is_layer_by_layer_in_c_order_with_the_weights_before_the_bias(xp:
 
 @pytest.mark.parametrize("stack", [(), (4,), (2, 3)])
 def test_pack_is_the_inverse_of_unpack(xp: Any, stack: tuple[int, ...]) -> None:
-    network = every_kind()
-    theta = xp.asarray(some_theta(network, stack))
+    network = sample_network()
+    theta = xp.asarray(sample_theta(network, stack))
     parameters = network.unpack(theta)
     assert parameters[0][0].shape == (*stack, N_IN, 4)
     assert parameters[0][1].shape == (*stack, 1, 4)
@@ -351,8 +351,8 @@ def test_pack_is_the_inverse_of_unpack(xp: Any, stack: tuple[int, ...]) -> None:
 
 
 def test_unpack_gives_views_on_numpy() -> None:
-    network = every_kind()
-    theta = some_theta(network, (2,))
+    network = sample_network()
+    theta = sample_theta(network, (2,))
     parameters = network.unpack(theta)
     assert all(np.shares_memory(value, theta) for layer in parameters for value in layer)
     parameters[0][0][1, 0, 2] = 99.0
@@ -360,8 +360,8 @@ def test_unpack_gives_views_on_numpy() -> None:
 
 
 def test_the_weight_mask_is_1_on_weights_and_0_on_biases_and_norms(xp: Any) -> None:
-    network = every_kind()
-    theta = xp.asarray(some_theta(network, (3,)), dtype="float32")
+    network = sample_network()
+    theta = xp.asarray(sample_theta(network, (3,)), dtype="float32")
     mask = network.weight_mask(theta)
     assert mask.dtype == theta.dtype
     counts = [12, 4, 4, 4, 12, 3, 12, 4, 8, 2]
@@ -369,7 +369,7 @@ def test_the_weight_mask_is_1_on_weights_and_0_on_biases_and_norms(xp: Any) -> N
 
 
 def test_describe_is_a_table_of_layers_shapes_and_parameters() -> None:
-    lines = every_kind().describe().splitlines()
+    lines = sample_network().describe().splitlines()
     kinds = ["kind", "Dense", "LayerNorm", "Activate", "Dropout", "Residual", "Dense"]
     assert [line.split()[1] for line in lines[:-1]] == kinds
     assert lines[0].split() == ["layer", "kind", "parameters", "numbers"]
@@ -380,7 +380,7 @@ def test_describe_is_a_table_of_layers_shapes_and_parameters() -> None:
 
 
 def test_a_networks_theta_depends_only_on_the_seed_and_its_position(xp: Any) -> None:
-    network = every_kind()
+    network = sample_network()
     alone, four, six = (
         xp.host(xp.initialize(network, 5, stack=stack)) for stack in ((), 4, (2, 3))
     )
@@ -395,7 +395,7 @@ def test_a_networks_theta_depends_only_on_the_seed_and_its_position(xp: Any) -> 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_seed_gives_the_same_theta_as_on_numpy_bit_for_bit(xp: Any, dtype: str) -> None:
-    network = every_kind()
+    network = sample_network()
     theta = xp.host(xp.initialize(network, 5, stack=(2,), dtype=dtype))
     reference = network.initialize(5, stack=(2,), backend="numpy", dtype="float64")
     np.testing.assert_array_equal(theta, reference.astype(dtype), strict=True)
@@ -432,9 +432,9 @@ def test_an_input_gradient_is_computed_only_where_it_is_needed(xp: Any) -> None:
     network = bx.Network([*before, bx.Residual(first), second, bx.Dense(N_IN, N_OUT)], "huber")
     theta, x, y, _ = _case(xp, network)
     network.loss_and_gradient(theta, x, y, rng=RNG)
-    assert (first.asked, second.asked) == ([False], [True])
+    assert (first.input_wanted, second.input_wanted) == ([False], [True])
     network.vjp(theta, x, y)
-    assert (first.asked, second.asked) == ([False, True], [True, True])
+    assert (first.input_wanted, second.input_wanted) == ([False, True], [True, True])
 
 
 def test_mlp_is_dense_layers_with_their_activations() -> None:
@@ -485,8 +485,8 @@ def test_different_networks_are_not_equal_and_a_network_is_immutable() -> None:
 
 
 def test_no_argument_is_written_to(xp: Any) -> None:
-    network = every_kind()
-    arrays = [some_theta(network, (4,)), *some_rows()]
+    network = sample_network()
+    arrays = [sample_theta(network, (4,)), *sample_data()]
     before = [array.copy() for array in arrays]
     for array in arrays:
         array.flags.writeable = False  # on NumPy a write is an immediate error
@@ -649,8 +649,8 @@ def test_an_array_on_another_device_is_an_error_with_a_call_that_moves_it(name: 
     theta = CLASSIFIER.initialize(backend="array-api-strict", device="device1")
     given: dict[str, Any] = {"x": X, "y": Y, "sample_weight": [1.0, 1.0]}
     given[name] = away = bx.asarray(given[name], backend="array-api-strict", device="CPU_DEVICE")
-    said = rf"^{name} is .*CPU_DEVICE.*device1.*Move it: {name} = bx\.asarray"
-    with pytest.raises(ValueError, match=said) as caught:
+    message = rf"^{name} is .*CPU_DEVICE.*device1.*Move it: {name} = bx\.asarray"
+    with pytest.raises(ValueError, match=message) as caught:
         CLASSIFIER.loss(theta, **given)
     call = str(caught.value).partition(f"Move it: {name} = ")[2].removesuffix(".")
     given[name] = eval(call, {"bx": bx, name: away})  # noqa: S307 -- our own message
@@ -781,9 +781,9 @@ def test_an_output_of_probabilities_with_a_loss_of_logits_is_an_error(
     loss: str, behind: list[Any]
 ) -> None:
     for output in LINKED.values():
-        said = "twice" if LINKED[loss] == output else "taken for logits"
+        message = "twice" if LINKED[loss] == output else "taken for logits"
         for last in ([bx.Dense(2, 2, output)], [DENSE, bx.Activate(output)]):
-            with pytest.raises(ValueError, match=rf'{said}.*output="identity"'):
+            with pytest.raises(ValueError, match=rf'{message}.*output="identity"'):
                 bx.Network([*last, *behind], loss)
         # In another layer, or with another loss, it is not a second link.
         bx.mlp([2, 3, 2], hidden=output, loss=loss)
@@ -822,7 +822,7 @@ class Faulty(Factors):
 
 
 def _with_layers_of_ones_own(fault: str = "") -> bx.Network:
-    network = every_kind()
+    network = sample_network()
     layers = [*network.layers[:2], Factors(), *network.layers[2:-1]]
     inner = bx.Residual(bx.Dropout(0.1), Faulty(fault), bx.LayerNorm(4))
     return bx.Network([*layers, inner, network.layers[-1]], "huber", l2=0.3)
@@ -838,8 +838,9 @@ def test_a_gradient_written_into_its_slice_equals_the_joined_one(
 ) -> None:
     if xp.name == "jax":
         pytest.skip("JAX writes into no array")
-    network = _with_layers_of_ones_own() if own else every_kind()
-    theta, x, y, weight = xp.put(some_theta(network, stack), *some_rows(stack=stack), dtype=dtype)
+    network = _with_layers_of_ones_own() if own else sample_network()
+    arrays = sample_theta(network, stack), *sample_data(stack=stack)
+    theta, x, y, weight = xp.put(*arrays, dtype=dtype)
     if strength == "array":
         strength = xp.asarray(np.random.default_rng(3).uniform(size=stack), dtype=dtype)
     rows = Rows(x, y, weight, as_key(RNG, theta))
@@ -876,7 +877,7 @@ def test_a_network_with_a_random_layer_is_random_and_only_such_layers_get_a_key(
 @pytest.mark.parametrize("method", ["forward", "backward"])
 def test_an_error_names_the_layer_that_raised_it(xp: Any, method: str) -> None:
     network = _with_layers_of_ones_own(method)
-    x, y = xp.put(*some_rows()[:2])
+    x, y = xp.put(*sample_data()[:2])
     with pytest.raises(ArithmeticError, match="no luck") as caught:
         network.loss_and_gradient(xp.initialize(network), x, y)
     places = ["layers[1] (Faulty)", "layers[6] (Residual)"]
@@ -897,7 +898,7 @@ def test_a_gradient_of_the_wrong_shape_is_an_error(
     xp: Any, fault: str, message: str, by_vjp: bool
 ) -> None:
     network = _with_layers_of_ones_own(fault)
-    theta, x, y = xp.put(some_theta(network), *some_rows()[:2])
+    theta, x, y = xp.put(sample_theta(network), *sample_data()[:2])
     call = network.vjp if by_vjp else network.loss_and_gradient
     with pytest.raises(ValueError, match=rf"Faulty.backward returned {message}") as caught:
         call(theta, x, y)
@@ -915,7 +916,7 @@ def test_a_gradient_that_a_layer_returns_instead_of_writing_it_is_used(xp: Any) 
 
     dense = bx.Dense(3, 4)
     honest, other = (bx.Network([dense, own], "huber") for own in (Factors(), Forgetful()))
-    theta, x, y = xp.put(some_theta(honest), some_rows()[0], np.ones((5, 4)))
+    theta, x, y = xp.put(sample_theta(honest), sample_data()[0], np.ones((5, 4)))
     expected = honest.loss_and_gradient(theta, x, y)[1]
     xp.assert_equal(other.loss_and_gradient(theta, x, y)[1], xp.host(expected))
 
@@ -943,7 +944,7 @@ def test_a_result_of_the_wrong_shape_from_a_custom_loss_is_an_error(
     xp: Any, part: str, loss: bx.Loss
 ) -> None:
     network = bx.mlp([3, 2], loss=loss)
-    given = xp.put(some_theta(network), *some_rows()[:2])
+    given = xp.put(sample_theta(network), *sample_data()[:2])
     expected = {"value": r"\(5,\)", "gradient": r"\(5, 2\)"}[part]
     calls = [network.loss_and_gradient, *([network.loss] if part == "value" else [])]
     for call in calls:

@@ -47,7 +47,7 @@ def keys_of(xp: Any, keys: Any, dtype: Any = np.int32) -> Any:
     return xp.asarray(np.array(keys, dtype=dtype)[..., None, None], dtype=None)
 
 
-def place_of(xp: Any) -> dict[str, Any]:
+def on_device(xp: Any) -> dict[str, Any]:
     return {"xp": xp.namespace, "device": xp.selection.device}
 
 
@@ -60,17 +60,17 @@ def as_key(xp: Any, key: Any, *stack: int) -> Any:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_bits_equal_those_of_an_independent_implementation(xp: Any, key: int) -> None:
-    drawn = random_bits.bits(key, 37, 23, **place_of(xp))
+    drawn = random_bits.bits(key, 37, 23, **on_device(xp))
     assert drawn.dtype == xp.namespace.int32
     np.testing.assert_array_equal(xp.host(drawn), reference_bits(key, 37, 23))
     # An entry depends on key, row and column alone.
-    small = xp.host(random_bits.bits(key, 10, 20, **place_of(xp)))
+    small = xp.host(random_bits.bits(key, 10, 20, **on_device(xp)))
     np.testing.assert_array_equal(small, xp.host(drawn)[:10, :20])
 
 
 @pytest.mark.parametrize("stack", [(5,), (1, 5), (5, 1)])
 def test_an_array_of_keys_draws_the_bits_of_each_key(xp: Any, stack: tuple[int, ...]) -> None:
-    drawn = random_bits.bits(keys_of(xp, np.reshape(KEYS, stack)), 7, 9, **place_of(xp))
+    drawn = random_bits.bits(keys_of(xp, np.reshape(KEYS, stack)), 7, 9, **on_device(xp))
     assert drawn.shape == (*stack, 7, 9)
     expected = np.stack([reference_bits(key, 7, 9) for key in KEYS])
     np.testing.assert_array_equal(xp.host(drawn), expected.reshape((*stack, 7, 9)))
@@ -86,34 +86,34 @@ def test_fold_in_is_the_same_for_integers_and_arrays(xp: Any, index: int) -> Non
 
 
 def test_a_mask_is_true_for_bits_at_or_above_the_rate(xp: Any) -> None:
-    mask = random_bits.keep_mask(3, 0.25, 40, 30, **place_of(xp))
+    mask = random_bits.keep_mask(3, 0.25, 40, 30, **on_device(xp))
     assert mask.dtype == xp.namespace.bool
     np.testing.assert_array_equal(xp.host(mask), reference_bits(3, 40, 30) >= 2**29)
-    assert xp.host(random_bits.keep_mask(3, 0.0, 50, 50, **place_of(xp))).all()
+    assert xp.host(random_bits.keep_mask(3, 0.0, 50, 50, **on_device(xp))).all()
     nearly_all = math.nextafter(1.0, 0.0)
-    assert not xp.host(random_bits.keep_mask(3, nearly_all, 50, 50, **place_of(xp))).any()
+    assert not xp.host(random_bits.keep_mask(3, nearly_all, 50, 50, **on_device(xp))).any()
 
 
 # Keys
 
 
 def test_a_key_is_reduced_to_31_bits(xp: Any) -> None:
-    for given, key in ((0, 0), (2**31 - 1, 2**31 - 1), (2**31, 0), (2**40 + 5, 5)):
-        assert as_key(xp, given) == as_key(xp, np.uint64(given)) == key
-        assert type(as_key(xp, np.uint64(given))) is int
+    for value, key in ((0, 0), (2**31 - 1, 2**31 - 1), (2**31, 0), (2**40 + 5, 5)):
+        assert as_key(xp, value) == as_key(xp, np.uint64(value)) == key
+        assert type(as_key(xp, np.uint64(value))) is int
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32", "int64"])
 def test_an_array_of_keys_may_be_of_any_integer_dtype(xp: Any, dtype: str) -> None:
-    given = [7, 100] if dtype.startswith("u") else [-1, 100]
-    made = as_key(xp, keys_of(xp, given, dtype), 2)
+    value = [7, 100] if dtype.startswith("u") else [-1, 100]
+    made = as_key(xp, keys_of(xp, value, dtype), 2)
     assert made.dtype == xp.namespace.int32
-    np.testing.assert_array_equal(xp.host(made)[:, 0, 0], np.array(given) & POSITIVE)
+    np.testing.assert_array_equal(xp.host(made)[:, 0, 0], np.array(value) & POSITIVE)
 
 
 def test_one_network_accepts_an_array_of_one_key(xp: Any) -> None:
     key = as_key(xp, xp.asarray([[7]], dtype=None))
-    drawn = random_bits.bits(key, 4, 5, **place_of(xp))
+    drawn = random_bits.bits(key, 4, 5, **on_device(xp))
     np.testing.assert_array_equal(xp.host(drawn), reference_bits(7, 4, 5))
 
 

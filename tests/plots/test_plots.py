@@ -37,7 +37,7 @@ def _without_a_display() -> Iterator[None]:
     pyplot.close("all")
 
 
-def texts(ax: Axes) -> list[str]:
+def legend(ax: Axes) -> list[str]:
     """Return the labels of a legend."""
     legend = ax.get_legend()
     return [] if legend is None else [text.get_text() for text in legend.get_texts()]
@@ -56,7 +56,7 @@ def test_one_networks_losses_are_drawn_over_the_epochs(xp: Any) -> None:
     one, other = ax.lines
     np.testing.assert_array_equal(one.get_data(), [[1, 2, 3], [1.0, 0.5, 0.25]])
     np.testing.assert_array_equal(other.get_ydata(), [2.0, 1.0, np.nan])
-    assert texts(ax) == ["loss", "validation_loss"]
+    assert legend(ax) == ["loss", "validation_loss"]
     assert one.get_color() != other.get_color()
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("epoch", "loss")
     assert not ax.collections
@@ -110,7 +110,7 @@ def test_metrics_have_their_own_axis_and_checks_have_none(xp: Any) -> None:
         for line in axes.lines:
             np.testing.assert_allclose(line.get_ydata(), result.history[str(line.get_label())])
     assert len({line.get_color() for line in [*left.lines, *right.lines]}) == 4
-    assert texts(right) == ["loss", "validation_loss", "rmse", "r2"]
+    assert legend(right) == ["loss", "validation_loss", "rmse", "r2"]
     assert right.get_ylabel() == "rmse, r2"
     alone = plots.learning_curves({"accuracy": [0.5, 0.75]})
     assert (len(alone.figure.axes), alone.get_ylabel()) == (1, "accuracy")
@@ -119,10 +119,10 @@ def test_metrics_have_their_own_axis_and_checks_have_none(xp: Any) -> None:
 def test_the_epochs_of_a_resumed_result_count_from_the_first_start(xp: Any) -> None:
     theta, options = LINE.initialize(seed=0), {"optimizer": bx.SGD(0.1)}
     begun = bx.fit(LINE, theta, X, Y, epochs=2, **options)
-    gone_on = bx.fit(LINE, theta, X, Y, epochs=5, start=begun, **options)
-    line = plots.learning_curves(gone_on).lines[0]
+    resumed = bx.fit(LINE, theta, X, Y, epochs=5, start=begun, **options)
+    line = plots.learning_curves(resumed).lines[0]
     assert list(line.get_xdata()) == [1, 2, 3, 4, 5]
-    assert list(line.get_ydata()) == gone_on.history["loss"].tolist()
+    assert list(line.get_ydata()) == resumed.history["loss"].tolist()
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_several_outputs_are_drawn_as_the_class_of_the_largest(xp: Any, y: Any) 
     classes = np.asarray(ax.images[0].get_array())
     assert (classes[0, 0], classes[0, -1], classes[2].tolist()) == (1, 0, [2, 2, 2])
     np.testing.assert_array_equal(ax.collections[-1].get_array(), [1, 0, 2])
-    assert texts(ax) == ["0", "1", "2"]
+    assert legend(ax) == ["0", "1", "2"]
 
 
 def test_a_surface_without_a_boundary_or_with_nan_is_drawn_without_a_warning(
@@ -258,7 +258,7 @@ def test_a_pipeline_of_three_classes_is_drawn_by_the_likeliest_of_them(xp: Any) 
     names = np.asarray(["setosa", "versicolor", "virginica"])
     values = np.asarray(ax.images[0].get_array())
     assert names[[values[0, 0], values[-1, -1]]].tolist() == model.predict(corners).tolist()
-    assert texts(ax) == names.tolist()
+    assert legend(ax) == names.tolist()
 
 
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
@@ -319,7 +319,7 @@ def test_residuals_are_target_minus_prediction_over_the_prediction(xp: Any) -> N
     np.testing.assert_array_equal(ax.lines[0].get_data(), [[1, 2, 3], [1, 0, -2]])
     np.testing.assert_array_equal(ax.lines[1].get_data(), [[5, 6, 7], [0, -1, -2]])
     np.testing.assert_array_equal(ax.lines[2].get_ydata(), [0, 0])
-    assert texts(ax) == ["output 0, root mean square 1.29", "output 1, root mean square 1.29"]
+    assert legend(ax) == ["output 0, root mean square 1.29", "output 1, root mean square 1.29"]
     assert ax.get_ylabel() == "residual: target - prediction"
 
 
@@ -361,7 +361,7 @@ def test_two_classes_have_one_reliability_curve_and_more_have_one_each(xp: Any) 
                 plots.calibration(probabilities, targets)
             continue
         ax = plots.calibration(probabilities, targets, bins=1)
-        assert texts(ax) == ["0", "1", "2"]
+        assert legend(ax) == ["0", "1", "2"]
         points = [line.get_xydata()[0].tolist() for line in ax.lines if line.get_label() in "012"]
         expected = list(zip(probabilities.mean(axis=0), [1 / 3, 0, 2 / 3], strict=True))
         np.testing.assert_allclose(points, expected)
@@ -409,7 +409,7 @@ def test_entries_are_drawn_beside_a_diagonal(xp: Any) -> None:
     np.testing.assert_array_equal(weights.get_data(), [[1, 2, 3, 9], [1, 2, 3, 4]])
     np.testing.assert_array_equal(bias.get_data(), [[-1], [5]])
     np.testing.assert_array_equal(diagonal.get_data(), [[-1, 9], [-1, 9]])
-    assert texts(ax) == ["weights", "bias"]
+    assert legend(ax) == ["weights", "bias"]
     assert ax.get_xscale() == "linear"
     assert plots.gradient_entries([1.0, 2.0], [1.0, 2.0]).get_legend() is None
 
@@ -430,7 +430,7 @@ def test_remainders_are_drawn_beside_those_of_a_right_gradient() -> None:
     assert all(list(line.get_xdata()) == steps for line in ax.lines)
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     names = ["one-sided (dotted: order 2)", "symmetric (dotted: order 3)", "rounding"]
-    assert texts(ax) == names
+    assert legend(ax) == names
 
 
 # Properties of all plots

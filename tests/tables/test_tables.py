@@ -79,17 +79,17 @@ def test_separator_and_decimal_are_sniffed_and_reported(
     tmp_path: Path, name: str, ending: str
 ) -> None:
     options, line = DELIMITED[name]
-    table, path, said = frame(), tmp_path / f"table{ending}", list[str]()
+    table, path, messages = frame(), tmp_path / f"table{ending}", list[str]()
     table["money"] = [1e3 * i + 0.5 for i in range(len(table))]
     table["text"] += ", sold; as seen"
     table.to_csv(path, index=False, **options)
-    found = tables.read(tables.TableFile(path, say=said.append))
+    found = tables.read(tables.TableFile(path, say=messages.append))
     pd.testing.assert_frame_equal(found, table)
     hint = "(sniffed; --separator and --decimal choose others)"
-    assert said == ([f"{path}: {line} {hint}"] if line else [])
+    assert messages == ([f"{path}: {line} {hint}"] if line else [])
     sep, decimal = options.get("sep", ","), options.get("decimal", ".")
-    told = tables.TableFile(path, separator=sep, decimal=decimal, say=pytest.fail)
-    pd.testing.assert_frame_equal(tables.read(told), table)
+    chosen = tables.TableFile(path, separator=sep, decimal=decimal, say=pytest.fail)
+    pd.testing.assert_frame_equal(tables.read(chosen), table)
 
 
 @pytest.mark.parametrize(
@@ -155,14 +155,14 @@ def test_lines_of_json_and_tabs_are_read_as_they_were_written(tmp_path: Path, en
         table.to_json(path, orient="records", lines=True)
     else:
         table.to_csv(path, index=False, sep="\t")
-    said = list[str]()
-    found = tables.read(tables.TableFile(path, say=said.append))
+    messages = list[str]()
+    found = tables.read(tables.TableFile(path, say=messages.append))
     pd.testing.assert_frame_equal(found, table)
-    assert not said
+    assert not messages
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ('a,b\n1,2\n\n"x\ny",3\n4\n', "line 6 has 1 fields, but the first line has 2"),
         ('a,b\n1,"2,3"\n4\n', "line 3 has 1 fields, but the first line has 2"),
@@ -171,10 +171,10 @@ def test_lines_of_json_and_tabs_are_read_as_they_were_written(tmp_path: Path, en
     ],
 )
 def test_lines_with_other_fields_than_the_first_are_an_error(
-    tmp_path: Path, text: str, told: str
+    tmp_path: Path, text: str, message: str
 ) -> None:
     (tmp_path / "table.csv").write_text(text)
-    with pytest.raises(ValueError, match=f"table.csv: .*{told}"):
+    with pytest.raises(ValueError, match=f"table.csv: .*{message}"):
         tables.read(tmp_path / "table.csv")
 
 
@@ -241,15 +241,17 @@ def test_columns_of_other_dtypes_are_converted_and_keep_missing_values(
 
 
 @pytest.mark.parametrize(
-    ("column", "told"),
+    ("column", "message"),
     [
         (pd.Series([[1], [2]]), r"'x' holds list \(row 0\)"),
         (pd.Series([b"a", b"b"]), "'x' holds bytes"),
         (pd.Series([1j, 2j]), "'x' holds complex"),
     ],
 )
-def test_a_column_of_other_objects_is_an_error_that_names_it(column: pd.Series, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_a_column_of_other_objects_is_an_error_that_names_it(
+    column: pd.Series, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
         readers.plain(pd.DataFrame({"x": column}))
 
 
@@ -275,9 +277,9 @@ def test_the_values_of_a_target_suggest_its_task(
 
 def test_a_given_task_overrides_the_suggested_one() -> None:
     numbers = pd.Series([3, 1, 3, 2, 1, 2], name="y")
-    told = target_column.find_target(numbers, "regression")
-    assert (told.task, told.mean) == ("regression", 2.0)
-    np.testing.assert_allclose(told.encode(numbers).std(), 1.0, rtol=1e-12)
+    target = target_column.find_target(numbers, "regression")
+    assert (target.task, target.mean) == ("regression", 2.0)
+    np.testing.assert_allclose(target.encode(numbers).std(), 1.0, rtol=1e-12)
     halves = pd.Series([0.5, 1.5, 0.5, 1.5], name="y")
     assert target_column.find_target(halves, "classification").classes == (0.5, 1.5)
 
@@ -467,8 +469,8 @@ def test_numbers_in_common_notations_are_numbers() -> None:
     expected = tables.prepare(pd.DataFrame({"plain": plain})).transform(
         pd.DataFrame({"plain": plain})
     )
-    for place in range(3):
-        np.testing.assert_allclose(x[:, [place]], expected, rtol=1e-6)
+    for column in range(3):
+        np.testing.assert_allclose(x[:, [column]], expected, rtol=1e-6)
     with pytest.raises(ValueError, match=r"'money' has '12 hp' \(row 0\), but a number"):
         made.transform(table.assign(money="12 hp"))
 
@@ -541,8 +543,8 @@ def test_dates_in_all_common_formats_are_dates(formats: tuple[str, ...]) -> None
 def test_a_single_row_decides_whether_month_or_day_is_first() -> None:
     days = pd.date_range("2020-03-01", "2020-03-12").repeat(4)
     for form, last in (("%d/%m/%Y", "25/03/2020"), ("%m/%d/%Y", "03/25/2020")):
-        texts = [*days.strftime(form), last, *days.strftime("%Y-%m-%d")]
-        found = dates.read_dates(texts, dates.find_formats(texts))
+        strings = [*days.strftime(form), last, *days.strftime("%Y-%m-%d")]
+        found = dates.read_dates(strings, dates.find_formats(strings))
         expected = [*days, pd.Timestamp("2020-03-25"), *days]
         np.testing.assert_array_equal(found, np.asarray(expected, dtype="datetime64[us]"))
 
@@ -623,10 +625,10 @@ def test_a_code_is_found_at_any_position_in_a_file(
 @pytest.mark.once
 @pytest.mark.parametrize("form", ["{:08x}", "id{}", "user{}@example.org", "{:05d}"])
 def test_identifiers_are_left_out_and_reported(form: str) -> None:
-    said = list[str]()
+    messages = list[str]()
     table = frame().assign(key=[form.format(7919 * i) for i in range(60)])
-    model = tables.train(table, "y", settings=QUICK, say=said.append)
-    assert "'key' is left out: it is an identifier" in said
+    model = tables.train(table, "y", settings=QUICK, say=messages.append)
+    assert "'key' is left out: it is an identifier" in messages
     assert list(model.preparation.kinds) == ["a", "b", "day", "text"]
 
 
@@ -688,11 +690,11 @@ def test_a_number_is_predicted_in_its_own_unit(tmp_path: Path) -> None:
 
 @pytest.mark.once
 def test_rows_without_a_target_are_left_out_and_reported() -> None:
-    table, said = frame(), list[str]()
+    table, messages = frame(), list[str]()
     table.loc[:4, "y"] = None
-    model = tables.train(table, "y", settings=QUICK, say=said.append)
+    model = tables.train(table, "y", settings=QUICK, say=messages.append)
     assert model.told["report"]["rows"] == 55
-    assert "5 rows without 'y' are left out" in said
+    assert "5 rows without 'y' are left out" in messages
 
 
 @pytest.mark.once
@@ -713,12 +715,12 @@ def test_the_other_values_decide_which_targets_are_missing(
 ) -> None:
     y = (values * 60)[:60]
     frame().assign(y=y).to_csv(tmp_path / "table.csv", index=False)
-    said = list[str]()
-    model = tables.train(tmp_path / "table.csv", "y", settings=QUICK, say=said.append)
+    messages = list[str]()
+    model = tables.train(tmp_path / "table.csv", "y", settings=QUICK, say=messages.append)
     assert model.target.classes == classes
     assert [type(one) for one in model.target.classes] == [type(one) for one in classes]
     assert model.told["report"]["rows"] == 60 - left_out
-    assert ([f"{left_out} rows without 'y' are left out"] if left_out else []) == said[1:]
+    assert ([f"{left_out} rows without 'y' are left out"] if left_out else []) == messages[1:]
     assert set(model.predict(tmp_path / "table.csv")["prediction"]) <= set(classes) or not classes
     tables.importances(model, tmp_path / "table.csv")
 
@@ -765,10 +767,10 @@ def test_a_common_factor_of_all_weights_changes_nothing(target: str) -> None:
         tables.train(table.assign(w=factor * weights), target, settings=QUICK, weights="w").told
         for factor in (1.0, 1e-6, 1e300)
     ]
-    for told in reports[1:]:
+    for other in reports[1:]:
         for part in ("validation", "test", "linear", "baseline"):
             expected = reports[0]["report"][part]
-            assert told["report"][part] == pytest.approx(expected, rel=1e-4)
+            assert other["report"][part] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.once
@@ -803,7 +805,7 @@ def test_each_metric_of_a_report_is_measured_on_its_named_part(target: str) -> N
     report = model.told["report"]
     assert report["parts"] == {name: len(part) for name, part in parts.items()}
     expected = {name: model.predict(parts[part]) for name, part in report["measured_on"].items()}
-    truth = {name: parts[part][target] for name, part in report["measured_on"].items()}
+    targets = {name: parts[part][target] for name, part in report["measured_on"].items()}
     metric = "rmse"
     if target == "y":
         metric, shares = "accuracy", parts["training"]["y"].value_counts()
@@ -813,7 +815,7 @@ def test_each_metric_of_a_report_is_measured_on_its_named_part(target: str) -> N
         mean = parts["training"]["a"].mean()
         expected["baseline"] = expected["baseline"].assign(prediction=mean)
     for name in ("validation", "test", "baseline"):
-        found, y = expected[name]["prediction"].to_numpy(), truth[name].to_numpy()
+        found, y = expected[name]["prediction"].to_numpy(), targets[name].to_numpy()
         right = (found == y).mean() if target == "y" else np.sqrt(((found - y) ** 2).mean())
         assert report[name][metric] == pytest.approx(right, rel=1e-5)
 
@@ -836,7 +838,7 @@ def test_test_rows_change_only_the_report(tmp_path: Path) -> None:
 
 @pytest.mark.once
 def test_validation_and_test_rows_need_only_the_columns_in_use() -> None:
-    table, said = frame().assign(id=np.arange(60)), list[str]()
+    table, messages = frame().assign(id=np.arange(60)), list[str]()
     held_out = table[["y", "text", "day", "b", "a"]].head(1)
     given: dict[str, Any] = {"validation": held_out, "test": held_out}
     model = tables.train(table, "y", settings=QUICK, drop=["id"], **given)
@@ -844,17 +846,17 @@ def test_validation_and_test_rows_need_only_the_columns_in_use() -> None:
     assert {one.mean for one in tables.importances(model, held_out)} == {0.0}
     for name in given:
         with pytest.raises(ValueError, match=f"{name} rows: there is no column 'a'"):
-            tables.train(table, "y", **{name: held_out.drop(columns="a")}, say=said.append)
-    assert not said
+            tables.train(table, "y", **{name: held_out.drop(columns="a")}, say=messages.append)
+    assert not messages
 
 
 @pytest.mark.once
 def test_unnamed_row_numbers_are_left_out_and_reported(tmp_path: Path) -> None:
     frame().to_csv(tmp_path / "table.csv")
-    said = list[str]()
-    model = tables.train(tmp_path / "table.csv", "y", settings=QUICK, say=said.append)
+    messages = list[str]()
+    model = tables.train(tmp_path / "table.csv", "y", settings=QUICK, say=messages.append)
     assert list(model.preparation.kinds) == ["a", "b", "day", "text"]
-    assert "'Unnamed: 0' is left out: it is a row number" in said
+    assert "'Unnamed: 0' is left out: it is a row number" in messages
     assert len(model.predict(frame())) == 60
     with pytest.raises(ValueError, match="nothing to learn from"):
         tables.train(tmp_path / "table.csv", "y", features=["Unnamed: 0"])
@@ -885,10 +887,10 @@ def test_a_file_that_lacks_a_setting_cannot_be_resumed(tmp_path: Path) -> None:
     path = tmp_path / "model"
     tables.train(frame(), "y", settings=QUICK, out=path)
     kept = bx.load(path)
-    told: Any = kept.metadata["table"]
-    del told["settings"]["restarts"]
-    told = {"preparation": kept.preparation, "metadata": kept.metadata}
-    bx.save(path, kept.network, kept.theta, **told)
+    metadata: Any = kept.metadata["table"]
+    del metadata["settings"]["restarts"]
+    parts = {"preparation": kept.preparation, "metadata": kept.metadata}
+    bx.save(path, kept.network, kept.theta, **parts)
     with pytest.raises(bx.CheckpointError, match="metadata lack 'restarts'"):
         tables.train(frame(), "y", settings=QUICK, out=path, resume=True)
 
@@ -997,7 +999,7 @@ def test_a_training_killed_at_any_epoch_resumes_to_the_same_theta(
 def test_ctrl_c_keeps_the_best_network_and_the_training_can_be_resumed(
     xp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table, path, said = frame(), tmp_path / "model", list[str]()
+    table, path, messages = frame(), tmp_path / "model", list[str]()
 
     def press(epoch: int, epochs: int, losses: Any) -> None:
         if epoch == 5:
@@ -1005,30 +1007,30 @@ def test_ctrl_c_keeps_the_best_network_and_the_training_can_be_resumed(
 
     with pytest.raises(KeyboardInterrupt) as caught:
         tables.train(table, "y", settings=QUICK, out=path, watches=[press])
-    (told,) = caught.value.__notes__
-    assert told.startswith(f"interrupted in epoch 6: {path} has the best network so far")
-    assert told.endswith("The same command with --resume continues it.")
+    (note,) = caught.value.__notes__
+    assert note.startswith(f"interrupted in epoch 6: {path} has the best network so far")
+    assert note.endswith("The same command with --resume continues it.")
     kept = tables.load(path)
     assert kept.history["loss"].shape == (5,)
     assert len(kept.predict(table)) == len(table)
-    model = tables.train(table, "y", settings=QUICK, out=path, resume=True, say=said.append)
-    assert "resumed after epoch 5" in said
+    model = tables.train(table, "y", settings=QUICK, out=path, resume=True, say=messages.append)
+    assert "resumed after epoch 5" in messages
     whole = tables.train(table, "y", settings=QUICK)
     np.testing.assert_array_equal(xp.host(model.theta), xp.host(whole.theta))
 
 
 @pytest.mark.once
 def test_a_finished_training_is_not_resumed(tmp_path: Path) -> None:
-    said, path = list[str](), tmp_path / "model"
+    messages, path = list[str](), tmp_path / "model"
     made = tables.train(frame(), "y", settings=QUICK, out=path)
-    again = tables.train(frame(), "y", settings=QUICK, out=path, resume=True, say=said.append)
-    assert f"the training in {path} is finished" in said[-1]
+    again = tables.train(frame(), "y", settings=QUICK, out=path, resume=True, say=messages.append)
+    assert f"the training in {path} is finished" in messages[-1]
     assert again.told["report"] == made.told["report"]
 
 
 @pytest.mark.once
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         (
             {"settings": tables.Settings(sizes=(9,), epochs=12, patience=50)},
@@ -1050,13 +1052,13 @@ def test_a_finished_training_is_not_resumed(tmp_path: Path) -> None:
     ],
 )
 def test_a_training_is_not_resumed_with_other_data_or_settings(
-    tmp_path: Path, changed: dict[str, Any], told: str
+    tmp_path: Path, changed: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "model"
     given: dict[str, Any] = {"data": frame(), "target": "y", "settings": QUICK, "out": path}
     tables.train(**given)
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=f"cannot be resumed: .*{told}"):
+    with pytest.raises(ValueError, match=f"cannot be resumed: .*{message}"):
         tables.train(**{**given, **changed}, resume=True)
     assert path.read_bytes() == before
 
@@ -1100,7 +1102,7 @@ def test_large_tables_have_fewer_epochs_and_small_ones_smaller_batches() -> None
 
 @pytest.mark.once
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"hidden": "rellu"}, "hidden 'rellu' is unknown. Did you mean 'relu'"),
         ({"optimizer": bx.Adam()}, "optimizer Adam.* is unknown"),
@@ -1111,8 +1113,8 @@ def test_large_tables_have_fewer_epochs_and_small_ones_smaller_batches() -> None
         ({"epochs": 0}, "epochs must be an integer of at least 1"),
     ],
 )
-def test_impossible_settings_are_an_error(wrong: dict[str, Any], told: str) -> None:
-    with pytest.raises((ValueError, TypeError), match=told):
+def test_impossible_settings_are_an_error(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
         tables.Settings(**wrong)
 
 

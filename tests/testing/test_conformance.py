@@ -76,12 +76,12 @@ def test_each_check_has_its_own_name_in_one_of_the_groups_by_which_they_are_chos
 @pytest.mark.parametrize(("member", "wrong", "check", "message"), broken.FAULTS)
 def test_a_wrong_method_fails_its_check(member: str, wrong: Any, check: str, message: str) -> None:
     backend = type("Faulty", (type(broken.STRICT),), {member: wrong})()
-    (asked,) = [one for one in testing.checks() if str(one) == check]
+    (chosen,) = [one for one in testing.checks() if str(one) == check]
     device = broken.STRICT.device("device1")
-    outcome = testing.run(asked, backend, device)
+    outcome = testing.run(chosen, backend, device)
     assert outcome.status == "fails"
     assert re.search(message, outcome.detail), outcome.detail
-    assert testing.run(asked, broken.STRICT, device).status != "fails"
+    assert testing.run(chosen, broken.STRICT, device).status != "fails"
 
 
 @pytest.mark.parametrize(("name", "wrong", "check"), broken.FUNCTIONS)
@@ -126,8 +126,8 @@ def test_a_backend_that_always_raises_fails_every_check_without_an_error() -> No
     assert rows[0].detail == "RuntimeError: devices: no library here"
     found = failing("numpy", "cuda:7", "protocol")  # an unknown device gives a failure too
     assert len(found) == len(testing.checks("protocol"))
-    said = "device 'cuda:7' is unknown to the numpy backend. Known: cpu"
-    assert said in found["protocol: methods"]
+    message = "device 'cuda:7' is unknown to the numpy backend. Known: cpu"
+    assert message in found["protocol: methods"]
     with pytest.raises(ValueError, match="'numpi'"):
         testing.conformance("numpi")
 

@@ -63,9 +63,9 @@ def test_each_network_slows_down_after_its_own_epochs_without_gain(
     kept: list[Any] = []
     history = bx.fit(*case, callbacks=[kept.append], **options).history
     watched = -history["r2"] if watch else history["validation_loss"]
-    for place in np.ndindex(stack):
-        alone = watched[(slice(None), *place)].tolist()
-        seen = [state.slowed.factor[place] for state in kept]
+    for i in np.ndindex(stack):
+        alone = watched[(slice(None), *i)].tolist()
+        seen = [state.slowed.factor[i] for state in kept]
         assert seen == _factors(alone, **RULE)
         assert seen[-1] < seen[1]
 

@@ -650,11 +650,11 @@ def _refuses(xp: Any, error: Any, message: str, **changes: Any) -> None:
         bx.train(arguments.pop("network", network), *data, **arguments)
 
 
-def _holding(xp: Any, value: float, *places: tuple[int, ...], shape: Any = (ROWS, N_OUT)) -> Any:
+def _holding(xp: Any, value: float, *indices: tuple[int, ...], shape: Any = (ROWS, N_OUT)) -> Any:
     """Return ones, with a value at some indices."""
     array = np.ones(shape)
-    for place in places:
-        array[place] = value
+    for index in indices:
+        array[index] = value
     return xp.asarray(array)
 
 
@@ -670,18 +670,18 @@ NOT_FINITE: list[tuple[str, list[tuple[int, ...]]]] = [
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf], ids=str)
-@pytest.mark.parametrize(("name", "places"), NOT_FINITE)
+@pytest.mark.parametrize(("name", "indices"), NOT_FINITE)
 def test_a_value_that_is_not_finite_is_an_error_with_its_index(
-    xp: Any, name: str, places: list[tuple[int, ...]], bad: float
+    xp: Any, name: str, indices: list[tuple[int, ...]], bad: float
 ) -> None:
     shapes = {"x": (ROWS, N_IN), "y": (ROWS, N_OUT), "sample_weight": (ROWS,)}
     given = {
-        key: _holding(xp, bad, *(places if key == name else []), shape=shape)
+        key: _holding(xp, bad, *(indices if key == name else []), shape=shape)
         for key, shape in shapes.items()
     }
-    said = "1 value that is" if len(places) == 1 else f"{len(places)} values that are"
-    first = "" if len(places) == 1 else "the first "
-    said = re.escape(f"{name} has {said} not finite, {first}{bad} at {name}{[*places[0]]}.")
+    said = "1 value that is" if len(indices) == 1 else f"{len(indices)} values that are"
+    first = "" if len(indices) == 1 else "the first "
+    said = re.escape(f"{name} has {said} not finite, {first}{bad} at {name}{[*indices[0]]}.")
     _refuses(xp, ValueError, f"^{said}", **given)
     _refuses(xp, ValueError, f"^In validation: {said}", validation=[*given.values()])
 
@@ -714,11 +714,11 @@ NOT_MEANT: list[tuple[Any, float, list[tuple[int, ...]], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("loss", "value", "places", "said"), NOT_MEANT)
+@pytest.mark.parametrize(("loss", "value", "indices", "said"), NOT_MEANT)
 def test_a_target_outside_the_losss_range_is_an_error_with_its_index(
-    xp: Any, loss: Any, value: float, places: list[tuple[int, ...]], said: str
+    xp: Any, loss: Any, value: float, indices: list[tuple[int, ...]], said: str
 ) -> None:
-    network, wrong = _network(loss=loss), _holding(xp, value, *places)
+    network, wrong = _network(loss=loss), _holding(xp, value, *indices)
     x, y = xp.asarray(_data()[0]), _holding(xp, 1.0)
     _refuses(xp, ValueError, f"^y has {said}", network=network, y=wrong)
     said = f"^In validation: y has {said}"

@@ -60,8 +60,8 @@ PIECES: dict[str, tuple[Any, str]] = {
         _network(planted_mistakes.Affine("scale", real=True)),
         "layers[1] (Affine)",
     ),
-    "dropout": (_network(planted_mistakes.Unmasked(0.5)), "layers[1] (Unmasked)"),
-    "an activation": (_network(hidden=planted_mistakes.HALF_A_SQUARE), "layers[0] (Dense)"),
+    "dropout": (_network(planted_mistakes.DropoutWithoutMask(0.5)), "layers[1] (Unmasked)"),
+    "an activation": (_network(hidden=planted_mistakes.WRONG_SQUARE), "layers[0] (Dense)"),
     "the loss": (_network(loss=planted_mistakes.WRONG_LOSS), "the loss"),
 }
 

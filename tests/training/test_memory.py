@@ -109,20 +109,20 @@ def test_memory_does_not_grow_over_30_fits(batch_size: int | None) -> None:
 
 
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize("judged", ["validation", "early stopping", "metrics"])
-def test_an_epochs_theta_is_evaluated_in_pieces_of_rows(judged: str) -> None:
+@pytest.mark.parametrize("kind", ["validation", "early stopping", "metrics"])
+def test_an_epochs_theta_is_evaluated_in_pieces_of_rows(kind: str) -> None:
     """The rows are the validation set, or the training rows; a batch has few of them."""
     width, rows = 64, 2**16
     network, theta, x, y = _case([2, width, 1], rows)
     options: dict[str, Any] = {"optimizer": bx.SGD(0.01), "epochs": 1, "batch_size": 2**12}
     few = network, theta, x[:100, :], y[:100, :]
-    asked: dict[str, Any] = {
+    extra: dict[str, Any] = {
         "validation": {"validation": (x, y)},
         "early stopping": {"early_stopping": bx.EarlyStopping()},
         "metrics": {"metrics": {"rmse": bx.metrics.rmse}},
-    }[judged]
-    case = few if judged == "validation" else (network, theta, x, y)
-    peak = _peak(lambda: bx.fit(*case, **asked, **options))
+    }[kind]
+    case = few if kind == "validation" else (network, theta, x, y)
+    peak = _peak(lambda: bx.fit(*case, **extra, **options))
     whole = _peak(lambda: network.loss(theta, x, y))
     assert whole >= 8 * rows * width  # at least one activation of all rows
     assert peak <= whole / 4
@@ -151,8 +151,8 @@ def test_the_loss_of_pieces_equals_the_loss_of_all_rows(
         "metrics": {"rmse": bx.metrics.rmse},
         "early_stopping": bx.EarlyStopping(),
     }
-    held_out = (x, y) if weight is None else (x, y, weight)
-    validated = bx.fit(network, theta, *few, validation=held_out, **options)
+    validation = (x, y) if weight is None else (x, y, weight)
+    validated = bx.fit(network, theta, *few, validation=validation, **options)
     trained = bx.fit(network, theta, x, y, sample_weight=weight, batch_size=4096, **options)
     for result, score, l2 in (
         (validated, validated.history.get("validation_loss"), 0.0),

@@ -16,7 +16,7 @@ from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.options import Options
 from backprop_xp.training.pytrees import mapped
 from tests.helpers import compiled
-from tests.user_layers import Passing
+from tests.user_layers import PassThrough
 
 ROWS, BATCH, EPOCHS, STACK = 11, 4, 5, 3  # three updates an epoch, the last of three rows
 # Compiled loops of another length may round differently.
@@ -240,7 +240,7 @@ def test_an_optimizer_state_of_any_kind_is_copied(xp: Any, make: Any) -> None:
 # ---- Ctrl-C
 
 
-class Pressing(Passing):
+class Pressing(PassThrough):
     """A layer that interrupts in its n-th forward pass."""
 
     def __init__(self, at: int, press: Any) -> None:
@@ -328,17 +328,17 @@ def test_ctrl_c_while_an_epochs_order_is_drawn_waits_for_one_update(xp: Any) -> 
 
 def test_a_ctrl_c_handler_that_a_callback_installs_stays(xp: Any) -> None:
     """The handler may ask the user first, then call the handler that was there before."""
-    case, told = _case(xp), []
+    case, signals = _case(xp), []
 
     def put(state: Any) -> None:
         if state.epoch == 1:
             found: Any = signal.getsignal(signal.SIGINT)
-            signal.signal(signal.SIGINT, lambda *signalled: (told.append(1), found(*signalled)))
+            signal.signal(signal.SIGINT, lambda *signalled: (signals.append(1), found(*signalled)))
 
     before = signal.getsignal(signal.SIGINT)
     broken = {"shuffle": lambda epoch: 1 // (1 - epoch) * np.arange(ROWS)}
     for options in ({}, broken):  # a training that ends, and one that fails within an epoch
-        told.clear()
+        signals.clear()
         try:
             with contextlib.suppress(ZeroDivisionError):
                 bx.fit(*case, **ADAM, epochs=3, callbacks=[put], **options)
@@ -347,7 +347,7 @@ def test_a_ctrl_c_handler_that_a_callback_installs_stays(xp: Any) -> None:
                 _signal()
         finally:
             signal.signal(signal.SIGINT, before)
-        assert told == [1]
+        assert signals == [1]
 
 
 # ---- errors
@@ -380,7 +380,7 @@ class Spoiling(bx.SGD):
         return super().update(theta, gradient, state, **options)
 
 
-class Calling(Passing):
+class Calling(PassThrough):
     """A layer that calls a function in its forward pass."""
 
     def __init__(self, call: Any) -> None:
@@ -421,7 +421,7 @@ def test_any_failure_leaves_a_state_that_can_be_resumed(
         pytest.skip(f"{xp.name} runs Python once, when it compiles")
     fails = Failing(at)
     options = {**ADAM, "batch_size": batch_size, "epochs": 6, **FAILURES[where](fails)}
-    layers = [bx.Dense(3, 4, "tanh"), options.pop("layer", Passing()), bx.Dense(4, 2)]
+    layers = [bx.Dense(3, 4, "tanh"), options.pop("layer", PassThrough()), bx.Dense(4, 2)]
     network = bx.Network([*layers, bx.Dropout(0.2)], "huber")
     case = network, xp.initialize(network), xp.asarray(X), xp.asarray(Y)
     with pytest.raises(RuntimeError, match="failed here") as caught:
@@ -455,10 +455,10 @@ def test_train_raises_the_error_of_a_layer(xp: Any, batch_size: int | None) -> N
 def test_a_custom_ctrl_c_handler_is_called_between_two_updates(xp: Any, goes_on: bool) -> None:
     """asyncio and other programs have such a handler; it may let the training continue."""
     _, case = _pressed(xp, 4, _signal)
-    told, options = [], {**ADAM, "epochs": 3}
+    signals, options = [], {**ADAM, "epochs": 3}
 
     def handle(number: int, frame: Any) -> None:
-        told.append(number)
+        signals.append(number)
         if not goes_on:
             raise KeyboardInterrupt
 
@@ -469,7 +469,7 @@ def test_a_custom_ctrl_c_handler_is_called_between_two_updates(xp: Any, goes_on:
         result = bx.fit(*case, start=interrupt.state, **options)
     finally:
         assert signal.signal(signal.SIGINT, before) is handle
-    assert told == [signal.SIGINT]
+    assert signals == [signal.SIGINT]
     _same(xp, result.theta, bx.fit(*case, **options).theta)
     assert result.history["loss"].shape == (3,)
 

@@ -16,7 +16,7 @@ from backprop_xp.training.loop import Queue
 from backprop_xp.training.pytrees import put_together, take_apart
 from backprop_xp.training.steps import clip_norm
 from tests.helpers import compiled
-from tests.user_layers import Passing
+from tests.user_layers import PassThrough
 
 # Rounding of about a hundred operations; a compiler changes their order.
 SAME = 1e-12
@@ -139,10 +139,10 @@ def test_an_impossible_rate_of_a_schedule_is_an_error_and_no_old_one_is_used(
 ) -> None:
     network = _network()
     _fit(xp, network, bx.SGD(0.5), stack=(2,), epochs=1, **options)  # to be cached
-    place = r"\[0, 0\]" if hasattr(wrong, "shape") else ""
+    entry = r"\[0, 0\]" if hasattr(wrong, "shape") else ""
     for bad in (0, 4):  # at the first update, and in the second epoch
         schedule = lambda step, bad=bad: wrong if step == bad else 0.1  # noqa: E731
-        with pytest.raises(error, match=rf"^learning_rate\({bad}\){place} {said}"):
+        with pytest.raises(error, match=rf"^learning_rate\({bad}\){entry} {said}"):
             _fit(xp, network, bx.SGD(schedule), stack=(2,), epochs=6, **options)
 
 
@@ -266,7 +266,7 @@ def test_only_the_step_count_of_a_state_becomes_an_int_and_training_continues(
 # ---- compilations
 
 
-class Counting(Passing):
+class Counting(PassThrough):
     """A layer that counts its forward passes in Python."""
 
     def __init__(self) -> None:
@@ -391,7 +391,7 @@ def test_an_asynchronous_library_gets_a_second_of_steps_per_call(
 def test_a_layer_that_reads_values_is_an_error_that_names_compilation(xp: Any) -> None:
     _require_compiler(xp)
 
-    class Looking(Passing):
+    class Looking(PassThrough):
         def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
             return (x, None) if float(array_namespace(x).max(x)) < 1e9 else (0.0 * x, None)
 
@@ -446,7 +446,7 @@ def test_a_changed_custom_optimizer_is_recompiled(xp: Any, make: Any) -> None:
 class Scaled(NamedTuple):
     by: float
     names = shapes = ()
-    initialize = Passing.initialize
+    initialize = PassThrough.initialize
 
     def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
         return self.by * x, None
@@ -458,7 +458,7 @@ class Scaled(NamedTuple):
 class Shifted(NamedTuple):
     by: float
     names = shapes = ()
-    initialize, backward = Passing.initialize, Passing.backward
+    initialize, backward = PassThrough.initialize, PassThrough.backward
 
     def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
         return self.by + x, None
