@@ -227,65 +227,6 @@ def test_inference_uses_no_dropout_and_training_does(xp: Any) -> None:
     assert not np.array_equal(trained[0], inference)
 
 
-def _rng(xp: Any, kind: str, stack: tuple[int, ...]) -> tuple[Any, Callable[[Any], Any]]:
-    """Return a stack's rng, and a function from a network's index to its own rng."""
-    if kind != "array":
-        key = RNG if kind == "int" else None
-        return key, lambda i: key
-    keys = np.random.default_rng(22).integers(0, 2**31, (*stack, 1, 1))
-    return xp.asarray(keys, dtype="int64"), lambda i: int(keys[i][0, 0])
-
-
-@pytest.mark.parametrize("rng", [compiled("none"), compiled("int"), "array"])
-@pytest.mark.parametrize(("stack", "own"), [((), ()), ((4,), ()), ((2, 3), ()), ((2, 3), (2, 3))])
-def test_a_stack_matches_its_networks_one_by_one(
-    xp: Any, stack: tuple[int, ...], own: tuple[int, ...], rng: str
-) -> None:
-    """The data and penalties are shared, or each network has its own."""
-    network = sample_network()
-    theta, data = sample_theta(network, stack), sample_data(stack=own)
-    l2 = np.random.default_rng(23).uniform(0.1, 1.0, own)
-    key, key_of = _rng(xp, rng, stack)
-
-    def results(theta: Any, data: Any, l2: Any, rng: Any) -> list[np.ndarray]:
-        theta, x, y, weight = xp.put(theta, *data)
-        options = {"sample_weight": weight, "rng": rng, "l2": l2}
-        arrays = [
-            network.forward(theta, x, rng=rng),
-            network.loss(theta, x, y, **options),
-            *network.loss_and_gradient(theta, x, y, **options),
-            *network.vjp(theta, x, y, rng=rng),
-        ]
-        return [xp.host(array) for array in arrays]
-
-    stacked = results(theta, data, xp.asarray(l2) if own else float(l2), key)
-    ends = [(BATCH, N_OUT), (), (), (network.size,), (network.size,), (BATCH, N_IN)]
-    assert [array.shape for array in stacked] == [(*stack, *end) for end in ends]
-    for i in np.ndindex(stack):
-        mine = i if own else ()
-        alone = results(theta[i], [array[mine] for array in data], float(l2[mine]), key_of(i))
-        for one, other in zip(stacked, alone, strict=True):
-            _close(one[i], other, xp.rounding(STACK_ROUNDING))
-
-
-@pytest.mark.parametrize("poison", [np.nan, np.inf])
-def test_a_network_of_nan_or_inf_does_not_change_the_others(xp: Any, poison: float) -> None:
-    network = sample_network()
-    theta, x, y, weight = _case(xp, network, (4,))
-    poisoned = np.array(xp.host(theta))
-    poisoned[1] = poison
-
-    def results(theta: Any) -> list[np.ndarray]:
-        with np.errstate(invalid="ignore"):
-            both = network.loss_and_gradient(theta, x, y, sample_weight=weight, rng=RNG)
-            pair = network.vjp(theta, x, y, rng=RNG)
-        return [xp.host(array) for array in (*both, *pair)]
-
-    for healthy, sick in zip(results(theta), results(xp.asarray(poisoned)), strict=True):
-        assert not np.all(np.isfinite(sick[1]))
-        assert np.array_equal(sick[[0, 2, 3]], healthy[[0, 2, 3]])
-
-
 @pytest.mark.parametrize("loss", [compiled(n) if n != "huber" else n for n in LOSSES])
 def test_float32_stays_float32(xp: Any, loss: str) -> None:
     network = sample_network(loss=loss)
@@ -391,14 +332,6 @@ def test_a_networks_theta_depends_only_on_the_seed_and_its_position(xp: Any) -> 
     assert not np.array_equal(xp.host(xp.initialize(network, 6)), alone)
     for stack in (np.int64(4), [4]):
         xp.assert_equal(xp.initialize(network, 5, stack=stack), four)
-
-
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_a_seed_gives_the_same_theta_as_on_numpy_bit_for_bit(xp: Any, dtype: str) -> None:
-    network = sample_network()
-    theta = xp.host(xp.initialize(network, 5, stack=(2,), dtype=dtype))
-    reference = network.initialize(5, stack=(2,), backend="numpy", dtype="float64")
-    np.testing.assert_array_equal(theta, reference.astype(dtype), strict=True)
 
 
 def test_each_layer_draws_by_its_own_initializers(xp: Any) -> None:
@@ -960,19 +893,3 @@ def test_targets_are_checked_where_no_layer_declares_its_width(xp: Any) -> None:
     assert network.loss(theta, x, x).shape == ()
     with pytest.raises(ValueError, match=r"y has shape \(5, 3\), but the outputs are \(..., 5, 4"):
         network.loss(theta, x, y)
-
-
-@pytest.mark.parametrize(
-    "first",
-    [bx.Activate("relu"), bx.Activate("sigmoid"), bx.LayerNorm(3), bx.Residual(bx.LayerNorm(3))],
-    ids=repr,
-)
-def test_the_inputs_gradient_of_a_stack_that_shares_x_is_each_networks(xp: Any, first: Any) -> None:
-    network = bx.Network([first, bx.Dense(3, 2)], "mean_squared_error")
-    theta, x, _, _ = _case(xp, network, (4,))
-    g = xp.asarray(np.random.default_rng(0).normal(size=(4, BATCH, N_OUT)))
-    together = network.vjp(theta, x, g)
-    for i in range(4):
-        alone = network.vjp(theta[i, :], x, g[i, ...])
-        for one, other in zip(together, alone, strict=True):
-            xp.assert_close(one[i, ...], other, STACK_ROUNDING)

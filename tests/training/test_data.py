@@ -1,6 +1,5 @@
 """Preparing data: one-hot labels, standardized features, splits and minibatches."""
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -181,21 +180,6 @@ def test_minibatches_keep_the_rows_of_their_arrays_together(xp: Any) -> None:
     arrays = xp.asarray(x), xp.asarray(np.arange(11), dtype=None)
     for part, rows in _batches(xp, *arrays, batch_size=4):
         assert np.array_equal(part, x[rows])
-
-
-@pytest.mark.parametrize(("seed", "epoch"), [(0, 0), (1, 1), (2**40, 7)])
-def test_rows_go_where_they_do_on_numpy(xp: Any, seed: int, epoch: int) -> None:
-    x, y = _table().astype(xp.dtype), np.arange(11)
-    options = {"batch_size": 4, "seed": seed, "epoch": epoch}
-    there = [
-        (
-            *bx.data.split(*arrays, seed=seed),
-            *itertools.chain(*bx.data.minibatches(*arrays, **options)),
-        )
-        for arrays in ((x, y), (xp.asarray(x), xp.asarray(y, dtype=None)))
-    ]
-    for expected, actual in zip(*there, strict=True):
-        np.testing.assert_array_equal(xp.host(actual), expected, strict=True)
 
 
 def test_rows_are_split_and_batched_on_a_device_without_64_bit_numbers() -> None:

@@ -82,16 +82,6 @@ def test_updates_use_the_rate_that_a_plateau_lowered(xp: Any) -> None:
     assert np.array_equal(xp.host(plain.theta), xp.host(slowed.theta))
 
 
-def test_a_stack_slows_down_as_its_networks_one_by_one(xp: Any) -> None:
-    case, options = _case(xp, (3,))
-    theta = bx.fit(*case, **options).theta
-    for i in range(3):
-        alone = bx.fit(case[0], case[1][i, ...], *case[2:], **options).theta
-        np.testing.assert_allclose(
-            xp.host(theta)[i], xp.host(alone), rtol=xp.rounding(1e-9), atol=xp.rounding(1e-9)
-        )
-
-
 def test_a_resumed_training_keeps_the_plateaus_state(xp: Any) -> None:
     case, options = _case(xp, (3,))
     whole = bx.fit(*case, **options)
