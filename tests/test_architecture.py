@@ -56,7 +56,7 @@ class Import(NamedTuple):
     line: int
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return f"{self.module}, line {self.line}"
 
 
@@ -115,11 +115,11 @@ def complaints(package: Path) -> list[str]:
         for found in everything
         if found.target.partition(".")[0] == package.name
     ]
-    of_imports = [*upwards(inside), *array_libraries(everything), *cycles(inside)]
-    return [*unlisted(modules), *namesakes(modules), *unplaced(modules), *of_imports]
+    of_imports = [*upward_imports(inside), *array_libraries(everything), *cycles(inside)]
+    return [*without_floor(modules), *namesakes(modules), *without_device(modules), *of_imports]
 
 
-def unlisted(modules: dict[str, Path]) -> Iterator[str]:
+def without_floor(modules: dict[str, Path]) -> Iterator[str]:
     for unit in sorted({unit_of(name) for name in modules} - set(FLOOR)):
         yield f"{unit} has no floor: give it one in FLOORS of tests/test_architecture.py"
 
@@ -134,11 +134,11 @@ def namesakes(modules: dict[str, Path]) -> Iterator[str]:
             yield f"{' and '.join(same)} are both called {name}: a module's name is its own"
 
 
-def upwards(inside: list[tuple[Import, str]]) -> Iterator[str]:
+def upward_imports(inside: list[tuple[Import, str]]) -> Iterator[str]:
     for found, target in inside:
         here, there = FLOOR.get(unit_of(found.module)), FLOOR.get(unit_of(target))
         if here is not None and there is not None and there > here:
-            yield f"{found.place}: floor {here} imports {target}, which is on floor {there}"
+            yield f"{found.location}: floor {here} imports {target}, which is on floor {there}"
 
 
 def array_libraries(everything: list[Import]) -> Iterator[str]:
@@ -147,10 +147,10 @@ def array_libraries(everything: list[Import]) -> Iterator[str]:
         on_host = ON_THE_HOST & {unit, found.module.partition(".")[2]}
         allowed = {"numpy"} if on_host else set()
         if unit in MATHS and library in ARRAY_LIBRARIES - allowed:
-            yield f"{found.place}: maths imports the array library {library}"
+            yield f"{found.location}: maths imports the array library {library}"
 
 
-def unplaced(modules: dict[str, Path]) -> Iterator[str]:
+def without_device(modules: dict[str, Path]) -> Iterator[str]:
     """Complain of arrays that maths makes without a device, except copies and NumPy's arrays."""
     for module, path in modules.items():
         unit = unit_of(module)

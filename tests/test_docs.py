@@ -34,7 +34,7 @@ def commands(page: Path) -> list[str]:
     return [line for line in lines if line.strip() and not line.startswith(NOT_RUN)]
 
 
-def started(*arguments: Any, **options: Any) -> str:
+def run_python(*arguments: Any, **options: Any) -> str:
     """Run Python on this checkout and return its output."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
     options |= {"capture_output": True, "text": True, "env": environment, "timeout": 300}
@@ -76,7 +76,7 @@ def test_the_commands_of_a_page_run(command: str, xp: Any, tmp_path: Path) -> No
     settings = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
     program, *arguments = words[len(settings) :]
     assert program == "backprop-xp", "a page shows a command that no test runs"
-    started("-m", "backprop_xp", *arguments, cwd=tmp_path, env=settings)
+    run_python("-m", "backprop_xp", *arguments, cwd=tmp_path, env=settings)
 
 
 def test_the_commands_of_a_page_run_in_order(xp: Any, tmp_path: Path) -> None:
@@ -84,18 +84,18 @@ def test_the_commands_of_a_page_run_in_order(xp: Any, tmp_path: Path) -> None:
         pytest.skip("the commands are run on NumPy alone")
     for library in ("typer", "skrub", "palmerpenguins"):
         pytest.importorskip(library)
-    started("-c", blocks(IN_ORDER, "python")[0], cwd=tmp_path)
+    run_python("-c", blocks(IN_ORDER, "python")[0], cwd=tmp_path)
     found = commands(IN_ORDER)
     assert len(found) > 5
     for command in found:
         program, *arguments = shlex.split(command, comments=True)
         assert program == "backprop-xp", "a page shows a command that no test runs"
-        started("-m", "backprop_xp", *arguments, cwd=tmp_path)
+        run_python("-m", "backprop_xp", *arguments, cwd=tmp_path)
 
 
 def test_the_digits_example_reaches_an_accuracy_of_97_percent(xp: Any) -> None:
     pytest.importorskip("sklearn")
-    output = started("-W", "error", str(ROOT / "examples" / "digits.py"))
+    output = run_python("-W", "error", str(ROOT / "examples" / "digits.py"))
     assert f"on {xp.name} (" in output
     assert float(re.findall(r"test accuracy ([\d.]+) %", output)[0]) >= 97.0
     losses = [float(value) for value in re.findall(r"loss ([\d.]+)", output)]

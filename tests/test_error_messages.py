@@ -42,7 +42,7 @@ SOURCES = {
 }
 
 
-def put(source: str, monkeypatch: pytest.MonkeyPatch, name: str, **choice: str) -> None:
+def choose(source: str, monkeypatch: pytest.MonkeyPatch, name: str, **choice: str) -> None:
     """Make a choice by the given source."""
     if source == "environment":
         for what, value in {"backend": name, **choice}.items():
@@ -96,7 +96,7 @@ def test_an_unavailable_choice_is_an_error_that_names_its_source(
         return
     where = re.escape(SOURCES[source].format(name=name, what=what.upper()))
     with pytest.raises(kind, match=pattern.format(where)) as caught:
-        put(source, monkeypatch, name, **choice)
+        choose(source, monkeypatch, name, **choice)
     assert type(caught.value) is kind
 
 
@@ -108,7 +108,7 @@ def test_an_unusable_backend_is_an_error_with_a_reason_and_the_way_out(
     if status.usable:
         pytest.skip("CuPy has a GPU here")
     with pytest.raises(BackendUnavailableError) as caught:
-        put(source, monkeypatch, "cupy")
+        choose(source, monkeypatch, "cupy")
     where = SOURCES[source].format(name="cupy", what="BACKEND")
     for part in ("'cupy'", where, status.reason, status.hint):
         assert part in str(caught.value)
@@ -271,7 +271,7 @@ def test_the_line_in_the_error_casts_an_array_of_another_precision(kind: Any) ->
 
 
 @pytest.fixture
-def bare(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Path:
     """A folder with the library's dependencies only: it has no other array library."""
     for package in (np, array_api_compat, bx):
         home = Path(package.__file__).parent
@@ -291,13 +291,13 @@ NOT_INSTALLED = {
 
 @pytest.mark.parametrize("folders", [False, True])
 def test_a_missing_library_is_an_error_even_with_a_folder_of_its_name(
-    bare: Path, folders: bool
+    folder: Path, folders: bool
 ) -> None:
     for name in NOT_INSTALLED if folders else ():
-        (bare / name.replace("-", "_")).mkdir()  # Python imports a folder as an empty package
+        (folder / name.replace("-", "_")).mkdir()  # Python imports a folder as an empty package
     calls = "\n".join(f"bx.get_backend({name!r})" for name in NOT_INSTALLED)
     calls += "\nprint(bx.asarray([1.0]))"
-    lines = printed_lines(calls, options=("-S",), PYTHONPATH=str(bare))
+    lines = printed_lines(calls, options=("-S",), PYTHONPATH=str(folder))
     for line, (name, reason) in zip(lines, NOT_INSTALLED.items(), strict=False):
         assert re.match(f"BackendUnavailableError .*'{name}', from the argument.*{reason}", line)
     assert lines[4:] == ["[1.]"]

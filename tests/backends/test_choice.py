@@ -24,7 +24,7 @@ NOBODYS = ("numpy", "cpu", "float64")
 pytestmark = pytest.mark.usefixtures("nothing_chosen")
 
 
-def chosen(*arrays: Any, **arguments: Any) -> tuple[str, str, str]:
+def names_of(*arrays: Any, **arguments: Any) -> tuple[str, str, str]:
     """Return the names of a selection's backend, device and dtype."""
     selection = bx.resolve(*arrays, **arguments)
     backend = selection.backend
@@ -40,50 +40,50 @@ def name() -> str:
 
 
 def test_each_source_of_choices_overrides_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    def is_had(name: str, source: str, *arrays: Any, **arguments: Any) -> None:
+    def assert_chosen(name: str, source: str, *arrays: Any, **arguments: Any) -> None:
         selection = bx.resolve(*arrays, **arguments)
         assert (selection.backend.name, selection.source) == (name, source)
         if not arrays:
             assert bx.get_backend(arguments.get("backend")) is selection.backend
 
-    is_had("numpy", "the default")
-    assert chosen() == NOBODYS
+    assert_chosen("numpy", "the default")
+    assert names_of() == NOBODYS
     monkeypatch.setenv("BACKPROP_XP_BACKEND", STRICT)
-    is_had(STRICT, "the environment variable BACKPROP_XP_BACKEND")
+    assert_chosen(STRICT, "the environment variable BACKPROP_XP_BACKEND")
     bx.set_default_backend("numpy")
-    is_had("numpy", "set_default_backend('numpy')")
+    assert_chosen("numpy", "set_default_backend('numpy')")
     with bx.use_backend(STRICT):
-        is_had(STRICT, f"use_backend({STRICT!r})")
-        is_had("numpy", "the arrays given", np.ones(2))
-        is_had("numpy", "the argument of the call", backend="numpy")
+        assert_chosen(STRICT, f"use_backend({STRICT!r})")
+        assert_chosen("numpy", "the arrays given", np.ones(2))
+        assert_chosen("numpy", "the argument of the call", backend="numpy")
     bx.set_default_backend(None)
     assert name() == STRICT
 
 
 def test_each_source_of_devices_overrides_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BACKPROP_XP_BACKEND", STRICT)
-    assert chosen()[1] == "CPU_DEVICE"
+    assert names_of()[1] == "CPU_DEVICE"
     monkeypatch.setenv("BACKPROP_XP_DEVICE", "device1")
-    assert chosen()[1] == "device1"
+    assert names_of()[1] == "device1"
     bx.set_default_backend(STRICT, device="device2")
-    assert chosen()[1] == "device2"
+    assert names_of()[1] == "device2"
     with bx.use_backend(STRICT, device="no_x64"):
-        assert chosen()[1] == "no_x64"
+        assert names_of()[1] == "no_x64"
         there = bx.asarray([1.0], device="device1")
-        assert chosen(there)[1] == "device1"
-        assert chosen(there, backend=STRICT, device="device1", dtype="float64")[1] == "device1"
-        assert chosen(device="no_float64")[1] == "no_float64"
+        assert names_of(there)[1] == "device1"
+        assert names_of(there, backend=STRICT, device="device1", dtype="float64")[1] == "device1"
+        assert names_of(device="no_float64")[1] == "no_float64"
 
 
 def test_each_source_of_dtypes_overrides_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BACKPROP_XP_DTYPE", "float32")
-    assert chosen()[2] == "float32"
+    assert names_of()[2] == "float32"
     bx.set_default_backend("numpy", dtype="float64")
-    assert chosen()[2] == "float64"
+    assert names_of()[2] == "float64"
     with bx.use_backend("numpy", dtype="float32"):
-        assert chosen()[2] == "float32"
-        assert chosen(np.ones(2))[2] == "float64"
-        assert chosen(dtype="float64")[2] == "float64"
+        assert names_of()[2] == "float32"
+        assert names_of(np.ones(2))[2] == "float64"
+        assert names_of(dtype="float64")[2] == "float64"
 
 
 def test_a_device_or_dtype_that_a_source_omits_comes_from_the_next(
@@ -91,12 +91,12 @@ def test_a_device_or_dtype_that_a_source_omits_comes_from_the_next(
 ) -> None:
     bx.set_default_backend(STRICT, device="device1", dtype="float32")
     with bx.use_backend(STRICT):
-        assert chosen() == (STRICT, "device1", "float32")
-    assert chosen(backend=STRICT) == (STRICT, "device1", "float32")
+        assert names_of() == (STRICT, "device1", "float32")
+    assert names_of(backend=STRICT) == (STRICT, "device1", "float32")
     bx.set_default_backend(None, device="cpu", dtype="float32")
-    assert chosen() == ("numpy", "cpu", "float32")
+    assert names_of() == ("numpy", "cpu", "float32")
     monkeypatch.setenv("BACKPROP_XP_BACKEND", STRICT)
-    assert chosen()[::2] == (STRICT, "float32")
+    assert names_of()[::2] == (STRICT, "float32")
 
 
 def test_the_device_of_a_source_with_another_backend_is_ignored(
@@ -104,11 +104,11 @@ def test_the_device_of_a_source_with_another_backend_is_ignored(
 ) -> None:
     monkeypatch.setenv("BACKPROP_XP_BACKEND", STRICT)
     monkeypatch.setenv("BACKPROP_XP_DEVICE", "device1")
-    assert chosen(backend="numpy") == NOBODYS
+    assert names_of(backend="numpy") == NOBODYS
     with bx.use_backend("numpy"):
-        assert chosen() == NOBODYS
+        assert names_of() == NOBODYS
     monkeypatch.delenv("BACKPROP_XP_BACKEND")  # the device1 of no other backend
-    assert chosen(backend=STRICT)[:2] == (STRICT, "CPU_DEVICE")
+    assert names_of(backend=STRICT)[:2] == (STRICT, "CPU_DEVICE")
 
 
 def test_a_librarys_dtype_object_is_accepted_and_does_not_affect_other_backends() -> None:
@@ -119,7 +119,7 @@ def test_a_librarys_dtype_object_is_accepted_and_does_not_affect_other_backends(
     assert bx.resolve(backend=STRICT, dtype=strict.float32).dtype == strict.float32
     with bx.use_backend(STRICT, dtype=strict.float32):
         assert bx.asarray([0.5]).dtype == strict.float32
-        assert chosen(backend="numpy") == NOBODYS
+        assert names_of(backend="numpy") == NOBODYS
 
 
 def test_a_backend_object_is_accepted_wherever_a_name_is() -> None:
@@ -140,17 +140,17 @@ def test_the_environment_is_read_at_each_call_and_an_empty_variable_counts_as_un
     for empty in ("", " "):
         for what in ("BACKEND", "DEVICE", "DTYPE"):
             monkeypatch.setenv(f"BACKPROP_XP_{what}", empty)
-        assert chosen() == NOBODYS
+        assert names_of() == NOBODYS
         assert bx.resolve().source == "the default"
 
 
 def test_arrays_choose_backend_device_and_dtype_but_lists_and_numbers_do_not() -> None:
     there = bx.asarray([1.0], backend=STRICT, device="device1", dtype="float32")
-    assert chosen(there, [2.0], there) == (STRICT, "device1", "float32")
+    assert names_of(there, [2.0], there) == (STRICT, "device1", "float32")
     with bx.use_backend(STRICT):
         assert bx.resolve([1.0], 2.0, None).backend.name == STRICT
     integers, single, double = np.arange(3), np.ones(3, np.float32), np.ones(1, np.complex64)
-    assert chosen(integers)[2] == "float64"
+    assert names_of(integers)[2] == "float64"
     for arrays in ((integers, single), (double, single, integers), (double,)):
         assert bx.resolve(*arrays).dtype == np.float32
 
@@ -176,32 +176,32 @@ def test_an_overridden_choice_may_be_unavailable(monkeypatch: pytest.MonkeyPatch
 def test_use_backend_nests_and_ends_on_an_error_too() -> None:
     with bx.use_backend(STRICT, device="device1"):
         with bx.use_backend("numpy", dtype="float32"):
-            assert chosen() == ("numpy", "cpu", "float32")
+            assert names_of() == ("numpy", "cpu", "float32")
             with bx.use_backend(STRICT):
-                assert chosen() == (STRICT, "device1", "float32")
-        assert chosen() == (STRICT, "device1", "float64")
-    assert chosen() == NOBODYS
+                assert names_of() == (STRICT, "device1", "float32")
+        assert names_of() == (STRICT, "device1", "float64")
+    assert names_of() == NOBODYS
     with pytest.raises(ZeroDivisionError), bx.use_backend(STRICT):
         raise ZeroDivisionError
     with pytest.raises(ValueError, match="unknown"), bx.use_backend("nonesuch"):
         raise AssertionError("the name is refused at once")
-    assert chosen() == NOBODYS
+    assert names_of() == NOBODYS
 
 
 def test_a_dtype_or_a_device_alone_keeps_the_backend_that_is_chosen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with bx.use_backend(dtype="float32"):
-        assert chosen() == ("numpy", "cpu", "float32")
+        assert names_of() == ("numpy", "cpu", "float32")
     with bx.use_backend(STRICT), bx.use_backend(device="device1"):
         with bx.use_backend(dtype="float32") as selection:
             assert selection.source == f"use_backend({STRICT!r})"
-            assert chosen() == (STRICT, "device1", "float32")
-            assert chosen(backend="numpy") == ("numpy", "cpu", "float32")
-        assert chosen() == (STRICT, "device1", "float64")
+            assert names_of() == (STRICT, "device1", "float32")
+            assert names_of(backend="numpy") == ("numpy", "cpu", "float32")
+        assert names_of() == (STRICT, "device1", "float64")
     monkeypatch.setenv("BACKPROP_XP_BACKEND", STRICT)
     with bx.use_backend(device="device2"):
-        assert chosen()[:2] == (STRICT, "device2")
+        assert names_of()[:2] == (STRICT, "device2")
 
 
 def test_a_use_backend_object_can_be_reused_and_nested() -> None:
@@ -219,30 +219,30 @@ def test_use_backend_holds_for_its_own_thread_only() -> None:
     names = ["numpy", STRICT] * 4
     together = threading.Barrier(8)
 
-    def seen(backend: str) -> set[str]:
-        seen = set()
+    def observed(backend: str) -> set[str]:
+        observed = set()
         for _ in range(20):
             with bx.use_backend(backend):
                 together.wait(timeout=30)  # all threads are inside
-                seen.add(f"inside {name()}")
+                observed.add(f"inside {name()}")
                 together.wait(timeout=30)
-            seen.add(f"outside {name()}")
-        return seen
+            observed.add(f"outside {name()}")
+        return observed
 
     with bx.use_backend(STRICT), ThreadPoolExecutor(8) as pool:  # in which they begin
-        found = list(pool.map(seen, names))
+        found = list(pool.map(observed, names))
     assert found == [{f"inside {backend}", "outside numpy"} for backend in names]
 
 
 def test_use_backend_holds_for_its_own_task_only() -> None:
     async def task(backend: str, barrier: asyncio.Barrier) -> list[str]:
-        seen = []
+        observed = []
         with bx.use_backend(backend):
             for _ in range(20):
                 await barrier.wait()
-                seen.append(name())
-            seen.append(await asyncio.to_thread(name))
-        return [*seen, name()]
+                observed.append(name())
+            observed.append(await asyncio.to_thread(name))
+        return [*observed, name()]
 
     async def all_at_once(names: list[str]) -> list[list[str]]:
         barrier = asyncio.Barrier(len(names))
@@ -300,9 +300,9 @@ def in_strict(block: Any = None) -> Iterator[str]:
 
 def test_the_block_of_a_generator_holds_until_it_ends_as_numpys_errstate_does() -> None:
     with bx.use_backend("numpy", dtype="float32"):
-        seen = [(inside, chosen()[0]) for inside in in_strict()]
-        assert chosen() == ("numpy", "cpu", "float32")
-    assert seen == [(STRICT, STRICT)] * 2
+        observed = [(inside, names_of()[0]) for inside in in_strict()]
+        assert names_of() == ("numpy", "cpu", "float32")
+    assert observed == [(STRICT, STRICT)] * 2
 
 
 @pytest.mark.parametrize("first", [0, 1])

@@ -211,7 +211,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return ctypes.CDLL(str(library))
 
 
-class Place(NamedTuple):
+class Target(NamedTuple):
     """A device for updates: the kernels' rules, a function that moves data, and launched names."""
 
     table: dict[str, Any]
@@ -220,15 +220,15 @@ class Place(NamedTuple):
 
 
 @pytest.fixture(params=["this processor", pytest.param("a GPU", marks=pytest.mark.installed)])
-def place(request: pytest.FixtureRequest) -> Place:
+def target(request: pytest.FixtureRequest) -> Target:
     if request.param == "a GPU":
         gpu = request.getfixturevalue("gpu")
-        return Place(gpu.replacements, gpu.from_host, None)
+        return Target(gpu.replacements, gpu.from_host, None)
     processor = Processor(request.getfixturevalue("compiled"), [])
-    return Place(rules(processor.launch), np.copy, processor.ran)
+    return Target(rules(processor.launch), np.copy, processor.ran)
 
 
-def trained(rule: Callable[..., Any], optimizer: Any, gradients: list[Any], theta: Any) -> Any:
+def run_updates(rule: Callable[..., Any], optimizer: Any, gradients: list[Any], theta: Any) -> Any:
     """Return theta and the state after some updates."""
     state = optimizer.initialize(theta)
     for gradient in gradients:
@@ -238,15 +238,15 @@ def trained(rule: Callable[..., Any], optimizer: Any, gradients: list[Any], thet
     return theta, state
 
 
-def assert_as_reference(place: Place, optimizer: Any, dtype: str, kernels: int) -> None:
+def assert_as_reference(target: Target, optimizer: Any, dtype: str, kernels: int) -> None:
     """Assert that updates by some kernels equal those of the optimizer's own rule."""
     kind = type(optimizer)
     results = []
-    for rule in (place.table[f"{kind.__module__}.{kind.__qualname__}.rule"], kind.rule):
-        gradients = [place.put(gradient.astype(dtype)) for gradient in GRADIENTS]
-        results.append(trained(rule, optimizer, gradients, place.put(THETA.astype(dtype))))
+    for rule in (target.table[f"{kind.__module__}.{kind.__qualname__}.rule"], kind.rule):
+        gradients = [target.put(gradient.astype(dtype)) for gradient in GRADIENTS]
+        results.append(run_updates(rule, optimizer, gradients, target.put(THETA.astype(dtype))))
     assert_same(*results)
-    assert place.ran is None or len(place.ran) == kernels
+    assert target.ran is None or len(target.ran) == kernels
 
 
 def assert_same(one: tuple[Any, Any], other: tuple[Any, Any]) -> None:
@@ -266,27 +266,27 @@ def assert_same(one: tuple[Any, Any], other: tuple[Any, Any]) -> None:
 @every_dtype
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_update_in_one_kernel_equals_the_optimizers_rule(
-    place: Place, name: str, dtype: str
+    target: Target, name: str, dtype: str
 ) -> None:
-    optimizer = OPTIMIZERS[name](place.put(MASK.astype(dtype)))
-    assert_as_reference(place, optimizer, dtype, STEPS)  # one kernel for each update
+    optimizer = OPTIMIZERS[name](target.put(MASK.astype(dtype)))
+    assert_as_reference(target, optimizer, dtype, STEPS)  # one kernel for each update
 
 
 @pytest.mark.parametrize("shape", [(7,), (1, 7), (3, 7)])
-def test_a_mask_broadcasts_over_the_stack(place: Place, shape: tuple[int, ...]) -> None:
-    mask = place.put(np.resize(MASK, shape))
-    assert_as_reference(place, bx.AdamW(0.02, weight_decay=0.3, mask=mask), "float64", STEPS)
-    assert place.ran is None or set(place.ran) == {"backprop_xp_masked_adam"}
+def test_a_mask_broadcasts_over_the_stack(target: Target, shape: tuple[int, ...]) -> None:
+    mask = target.put(np.resize(MASK, shape))
+    assert_as_reference(target, bx.AdamW(0.02, weight_decay=0.3, mask=mask), "float64", STEPS)
+    assert target.ran is None or set(target.ran) == {"backprop_xp_masked_adam"}
 
 
 @pytest.mark.parametrize("name", [*LEFT, "a complex theta"])
 def test_the_optimizer_itself_handles_array_hyperparameters_and_complex_numbers(
-    place: Place, name: str
+    target: Target, name: str
 ) -> None:
     if name in LEFT:
-        assert_as_reference(place, LEFT[name](place.put(RATES)), "float64", 0)
+        assert_as_reference(target, LEFT[name](target.put(RATES)), "float64", 0)
     else:
-        assert_as_reference(place, bx.SGD(0.1, momentum=0.5), "complex128", 0)
+        assert_as_reference(target, bx.SGD(0.1, momentum=0.5), "complex128", 0)
 
 
 def test_the_kernel_table_has_the_rules_of_all_optimizers_with_their_signatures() -> None:
@@ -301,42 +301,42 @@ def test_the_kernel_table_has_the_rules_of_all_optimizers_with_their_signatures(
 # Making arrays on a device; CuPy makes them on its current one
 
 
-class Card:
+class FakeDevice:
     """A stand-in for ``cupy.cuda.Device``; None is the current one, which ``with`` changes."""
 
     current = 0
 
     def __init__(self, device: Any = None) -> None:
-        self.id = Card.current if device is None else getattr(device, "id", device)
+        self.id = FakeDevice.current if device is None else getattr(device, "id", device)
 
     def __enter__(self) -> None:
-        self.before, Card.current = Card.current, self.id
+        self.before, FakeDevice.current = FakeDevice.current, self.id
 
     def __exit__(self, *error: object) -> None:
-        Card.current = self.before
+        FakeDevice.current = self.before
 
 
-class OnCard(NamedTuple):
+class FakeArray(NamedTuple):
     """A stand-in for a CuPy array, which has only a device."""
 
-    device: Card
+    device: FakeDevice
 
 
 @pytest.fixture
-def cards() -> Iterator[Any]:
+def fakes() -> Iterator[Any]:
     """A namespace like array_api_compat.cupy, whose functions use only the current device."""
 
-    def make(*args: Any, **options: Any) -> OnCard:
+    def make(*args: Any, **options: Any) -> FakeArray:
         assert "device" not in options
-        return OnCard(Card())
+        return FakeArray(FakeDevice())
 
     compat = ModuleType("array_api_compat.cupy")
     for name in sorted(takes_device()):
         setattr(compat, name, make)
     compat.pi = np.pi  # type: ignore[attr-defined]
-    Card.current = 0
-    yield placing(compat, Card)
-    assert Card.current == 0
+    FakeDevice.current = 0
+    yield placing(compat, FakeDevice)
+    assert FakeDevice.current == 0
 
 
 def takes_device() -> set[str]:
@@ -349,26 +349,26 @@ def takes_device() -> set[str]:
 ARGUMENTS: dict[str, tuple[Any, ...]] = {"full": (3, 1.0), "linspace": (0.0, 1.0, 3)}
 
 
-def test_each_function_makes_its_array_on_the_given_device(cards: Any) -> None:
-    there = OnCard(Card(1))
+def test_each_function_makes_its_array_on_the_given_device(fakes: Any) -> None:
+    there = FakeArray(FakeDevice(1))
     makers = takes_device() - {"astype"}
     assert {"zeros", "full_like", "asarray", "arange"} < makers
     for name in makers:
         first = (there,) if name.endswith("_like") else ARGUMENTS.get(name, (3,))
-        made = getattr(cards, name)(*first, device=Card(2))
+        made = getattr(fakes, name)(*first, device=FakeDevice(2))
         assert made.device.id == 2, name
 
 
-def test_an_array_made_like_another_is_on_the_same_device(cards: Any) -> None:
-    there = OnCard(Card(1))
+def test_an_array_made_like_another_is_on_the_same_device(fakes: Any) -> None:
+    there = FakeArray(FakeDevice(1))
     for name in ("zeros_like", "ones_like", "empty_like", "full_like", "asarray"):
-        assert getattr(cards, name)(there).device.id == 1, name
-    assert cards.astype(there, np.float32).device.id == 1
-    assert cards.zeros(3).device.id == cards.asarray(np.ones(3)).device.id == 0
-    with Card(3):
-        assert cards.zeros(3).device.id == 3
-    assert cards.pi == np.pi
-    assert placing(cards, Card, pi=3.0).pi == 3.0  # CuPy's attribute replaces the wrapper's
+        assert getattr(fakes, name)(there).device.id == 1, name
+    assert fakes.astype(there, np.float32).device.id == 1
+    assert fakes.zeros(3).device.id == fakes.asarray(np.ones(3)).device.id == 0
+    with FakeDevice(3):
+        assert fakes.zeros(3).device.id == 3
+    assert fakes.pi == np.pi
+    assert placing(fakes, FakeDevice, pi=3.0).pi == 3.0  # CuPy's attribute replaces the wrapper's
 
 
 @pytest.mark.installed
@@ -388,7 +388,7 @@ def test_the_namespace_of_a_cupy_array_is_the_backends() -> None:
 # On a GPU
 
 
-def computing(gpu: Backend, name: str) -> Callable[[Any], Any]:
+def rule_of(gpu: Backend, name: str) -> Callable[[Any], Any]:
     """Return a function of z: one of the standard, or an activation or loss with its derivative."""
     xp = gpu.namespace()
     if name in ("clip", "sign"):
@@ -403,7 +403,7 @@ def computing(gpu: Backend, name: str) -> Callable[[Any], Any]:
 def test_on_an_emulated_gpu_no_small_function_waits_for_the_device(gpu: Backend, name: str) -> None:
     """Masks as indices, as in array-api-compat's clip and sign, wait for the device."""
     emulator = pytest.importorskip("cuda_emulator", reason="calls are counted by an emulator")
-    z, compute = gpu.from_host(np.array([[-2.1, -0.3, 0.6], [1.0, 0.0, 3.3]])), computing(gpu, name)
+    z, compute = gpu.from_host(np.array([[-2.1, -0.3, 0.6], [1.0, 0.0, 3.3]])), rule_of(gpu, name)
     with emulator.record() as calls, bx.transfer_guard("disallow"):
         compute(z)
     assert not calls.count("synchronize")
@@ -528,7 +528,7 @@ def second(gpu: Backend) -> Any:
     return devices[1]
 
 
-def repair(name: str, device: Any) -> str:
+def message(name: str, device: Any) -> str:
     """Return the pattern of the error that names an array's device and the way to compute there."""
     return rf"{name} is on cuda:{device.id}.*with cupy\.cuda\.Device\({device.id}\)"
 
@@ -544,7 +544,7 @@ def test_on_two_gpus_arrays_are_made_on_the_given_one_and_the_kit_passes_there(
     np.testing.assert_array_equal(gpu.to_host(there), host)
     network = bx.mlp([3, 1])
     theta = network.initialize(backend="cupy", device=second)
-    with pytest.raises(ValueError, match=repair("theta", second)):
+    with pytest.raises(ValueError, match=message("theta", second)):
         network.forward(theta, there)
     with second:
         assert device_of(network.forward(theta, there)) == second
@@ -587,7 +587,7 @@ def test_on_two_gpus_arrays_of_the_other_gpu_are_an_error_with_the_way_out(
     x, y = (gpu.from_host(np.ones((5, n), np.float32), device=second) for n in (3, 2))
     labels = gpu.from_host(np.array([0, 1, 1]), device=second)
     theta = NETWORK.initialize(0, backend="cupy", device=second)
-    with pytest.raises(ValueError, match=repair(name, second)):
+    with pytest.raises(ValueError, match=message(name, second)):
         function(theta, x, y, labels)
     with second:
         function(theta, x, y, labels)

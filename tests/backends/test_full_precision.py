@@ -26,7 +26,7 @@ class Setting(NamedTuple):
     full: Any
 
 
-def _torchs() -> Iterator[Setting]:
+def _torch_setting() -> Iterator[Setting]:
     """PyTorch in a process with TF32 and bfloat16."""
     torch = pytest.importorskip("torch")
     before = torch.get_float32_matmul_precision()
@@ -40,7 +40,7 @@ def _torchs() -> Iterator[Setting]:
     torch.set_float32_matmul_precision(before)
 
 
-def _jaxs() -> Iterator[Setting]:
+def _jax_setting() -> Iterator[Setting]:
     """JAX, whose compiled products have a precision."""
     jax = pytest.importorskip("jax")
 
@@ -51,7 +51,7 @@ def _jaxs() -> Iterator[Setting]:
     yield Setting(bx.get_backend("jax"), now, (jax.lax.Precision.HIGHEST,) * 2)
 
 
-def _cupys(gpu: Backend) -> Iterator[Setting]:
+def _cupy_setting(gpu: Backend) -> Iterator[Setting]:
     """CuPy's compute types for two matrices, and its mode for products of stacks."""
     cupy = importlib.import_module("cupy")
     core, cublas = cupy._core, cupy.cuda.cublas
@@ -67,9 +67,9 @@ def _cupys(gpu: Backend) -> Iterator[Setting]:
 @pytest.fixture(params=["torch", "jax", "cupy"])
 def setting(request: pytest.FixtureRequest) -> Iterator[Setting]:
     if request.param == "cupy":
-        yield from _cupys(request.getfixturevalue("gpu"))
+        yield from _cupy_setting(request.getfixturevalue("gpu"))
     else:
-        yield from {"torch": _torchs, "jax": _jaxs}[request.param]()
+        yield from {"torch": _torch_setting, "jax": _jax_setting}[request.param]()
 
 
 def test_full_precision_holds_inside_and_the_old_setting_returns(setting: Setting) -> None:

@@ -42,7 +42,7 @@ def _number(x: Any) -> Any:
     return _xp(x).sum(x)
 
 
-def _decides(x: Any) -> int:
+def _branch(x: Any) -> int:
     return 1 if _number(x) > 0.0 else 0
 
 
@@ -51,7 +51,7 @@ EVERYWHERE: dict[str, Callable[[Any], Any]] = {
     "int": lambda x: int(_number(x)),
     "complex": lambda x: complex(_number(x)),
     "bool": lambda x: bool(_number(x)),
-    "if": _decides,
+    "if": _branch,
     "math.sqrt": lambda x: math.sqrt(_number(x)),
     "iteration": list,
     "unpacking": lambda x: [*x],
@@ -119,7 +119,7 @@ def test_an_implicit_transfer_is_an_error_inside_a_guard_and_works_after_it(
 def test_an_implicit_transfer_in_a_custom_layer_or_loss_is_an_error(put: Any) -> None:
     class Leaky(bx.Activate):
         def forward(self, parameters: Any, x: Any, rng: Any) -> Any:
-            return super().forward(parameters, _decides(x) * x, rng)
+            return super().forward(parameters, _branch(x) * x, rng)
 
     def value(outputs: Any, targets: Any) -> Any:
         return huber.value(outputs, targets) / float(_number(targets))
@@ -264,14 +264,14 @@ def test_guards_of_generators_that_end_in_any_order_leave_no_guard_behind(put: A
 
 
 @contextlib.contextmanager
-def _strictly() -> Iterator[None]:
+def _disallowing() -> Iterator[None]:
     with bx.transfer_guard("disallow"):
         yield
 
 
 def test_a_context_managers_generator_keeps_its_guard_in_the_with_block(put: Any) -> None:
     x = _number(put([1.0]))
-    with _strictly(), pytest.raises(bx.TransferError):
+    with _disallowing(), pytest.raises(bx.TransferError):
         float(x)
     assert float(x) == 1.0
 

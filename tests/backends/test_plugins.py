@@ -71,7 +71,7 @@ def wheel(folder: Path, distribution: str, entries: dict[str, str], files: dict[
     return path
 
 
-def small(folder: Path, distribution: str, name: str, text: str | None = None) -> Path:
+def small_plugin(folder: Path, distribution: str, name: str, text: str | None = None) -> Path:
     """Build a distribution that offers one name, from a module that records its import."""
     module = f"plugin_{distribution.replace('-', '_')}"
     noted = f"print('imported {module}')\n"
@@ -99,7 +99,7 @@ def run(target: Path, program: str, **environment: str) -> subprocess.CompletedP
     return done
 
 
-def refused(target: Path, ask: str) -> str:
+def error_of(target: Path, ask: str) -> str:
     """Return the error of an unavailable backend, and its cause."""
     program = (
         f"try:\n    {ask}\n"
@@ -111,23 +111,23 @@ def refused(target: Path, ask: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a working plug-in and every broken one."""
     folder = tmp_path_factory.mktemp("wheels")
-    wheels = [small(folder, name, name, text) for name, text in BROKEN.items()]
+    wheels = [small_plugin(folder, name, name, text) for name, text in BROKEN.items()]
     return install(tmp_path_factory.mktemp("crowd"), lookalike(folder), *wheels)
 
 
 @pytest.fixture(scope="module")
-def quarrel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def rivals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two distributions of one name, and others with built-in names."""
     folder = tmp_path_factory.mktemp("wheels")
     offers = {"one": "twice", "other": "twice", "hijack": "numpy", "robot": "auto", "good": "good"}
-    wheels = [small(folder, distribution, name) for distribution, name in offers.items()]
+    wheels = [small_plugin(folder, distribution, name) for distribution, name in offers.items()]
     return install(tmp_path_factory.mktemp("quarrel"), *wheels)
 
 
-def test_a_plug_in_is_chosen_by_its_name_and_passes_the_conformance_kit(crowd: Path) -> None:
+def test_a_plug_in_is_chosen_by_its_name_and_passes_the_conformance_kit(broken: Path) -> None:
     program = (
         "import sys\n"
         "network = bx.mlp([2, 3, 1])\n"
@@ -141,7 +141,7 @@ def test_a_plug_in_is_chosen_by_its_name_and_passes_the_conformance_kit(crowd: P
         "    if row.status == 'fails': print(row)\n"
         "print([m for m in sys.modules if m.startswith('plugin_')])\n"
     )
-    assert run(crowd, program, BACKPROP_XP_BACKEND="lookalike").stdout.splitlines() == [
+    assert run(broken, program, BACKPROP_XP_BACKEND="lookalike").stdout.splitlines() == [
         "lookalike (1, 1)",
         "pass",
         "the environment variable BACKPROP_XP_BACKEND lookalike_arrays._array_object",
@@ -150,14 +150,14 @@ def test_a_plug_in_is_chosen_by_its_name_and_passes_the_conformance_kit(crowd: P
     ]
 
 
-def test_plug_ins_are_listed_after_the_others_and_none_is_imported(crowd: Path) -> None:
+def test_plug_ins_are_listed_after_the_others_and_none_is_imported(broken: Path) -> None:
     program = (
         "import json, sys\n"
         "rows = bx.list_backends()\n"
         "print([m for m in sys.modules if m.startswith(('plugin_', 'lookalike'))])\n"
         "print(json.dumps([tuple(row) for row in rows]))\n"
     )
-    imported, rows = run(crowd, program).stdout.splitlines()
+    imported, rows = run(broken, program).stdout.splitlines()
     assert imported == "[]"
     table = json.loads(rows)
     assert [row[0] for row in table[:5]] == ["numpy", "cupy", "array-api-strict", "jax", "torch"]
@@ -169,24 +169,24 @@ def test_plug_ins_are_listed_after_the_others_and_none_is_imported(crowd: Path) 
         assert usable[name] == (False, reason, f"upgrade {name}, or pip uninstall {name}")
 
 
-def test_a_broken_plug_in_is_an_error_when_it_is_chosen(crowd: Path) -> None:
+def test_a_broken_plug_in_is_an_error_when_it_is_chosen(broken: Path) -> None:
     ask = "bx.get_backend({0!r})"
     for name, raised in RAISED.items():
-        target, text = f"'plugin_{name}:backend'", refused(crowd, ask.format(name))
+        target, text = f"'plugin_{name}:backend'", error_of(broken, ask.format(name))
         assert text.startswith(f"backend {name!r}, from the argument of the call, cannot run here")
         assert f"{target}, of the distribution {name!r}, raised {raised}" in text
         assert f"pip uninstall {name}" in text
         assert text.endswith(f" <- {raised.partition(':')[0]}")
-    text = refused(crowd, ask.format("unfinished"))  # Python's own message
+    text = error_of(broken, ask.format("unfinished"))  # Python's own message
     assert "'plugin_unfinished:backend', of the distribution 'unfinished'" in text
     assert "abstract class Unfinished" in text
     assert "from_host" in text
     assert "device_name" not in text, "it has a default"
-    assert "Did you mean 'lookalike'?" in refused(crowd, ask.format("lookalik"))
+    assert "Did you mean 'lookalike'?" in error_of(broken, ask.format("lookalik"))
 
 
 def test_plug_ins_are_asked_about_an_unknown_array_and_each_broken_one_warns_once(
-    crowd: Path,
+    broken: Path,
 ) -> None:
     program = (
         "import logging, sys, numpy as np; logging.basicConfig()\n"
@@ -198,7 +198,7 @@ def test_plug_ins_are_asked_about_an_unknown_array_and_each_broken_one_warns_onc
         "    assert bx.backends.owner(Foreign()) is None\n"
         "    print(bx.resolve(lookalike_arrays.ones(2)).backend.name)\n"
     )
-    done = run(crowd, program)
+    done = run(broken, program)
     lines = [line for line in done.stdout.splitlines() if not line.startswith("imported")]
     assert lines == ["[]", "lookalike", "lookalike", "lookalike"]
     warned = [line.split("'")[1] for line in done.stderr.splitlines() if "WARNING" in line]
@@ -213,7 +213,10 @@ def test_arrays_belong_to_a_plug_in_once_it_is_loaded_and_errors_name_it(
     angry = SMALL.format(name="angry") + (
         "def owns(array): raise ValueError('no')\nbackend.owns = owns"
     )
-    wheels = [small(tmp_path, "late", "late", late), small(tmp_path, "angry", "angry", angry)]
+    wheels = [
+        small_plugin(tmp_path, "late", "late", late),
+        small_plugin(tmp_path, "angry", "angry", angry),
+    ]
     program = (
         "class Late: pass\n"
         "print(bx.backends.owner(Late()))\n"
@@ -231,7 +234,7 @@ def test_arrays_belong_to_a_plug_in_once_it_is_loaded_and_errors_name_it(
     ]
 
 
-def test_a_name_that_two_plug_ins_offer_is_an_error_and_neither_is_imported(quarrel: Path) -> None:
+def test_a_name_that_two_plug_ins_offer_is_an_error_and_neither_is_imported(rivals: Path) -> None:
     twice = "the distributions 'one' and 'other' offer that name"
     built_in = "the distributions 'backprop_xp' and {!r} offer that name"
     for ask, source, reason, way_out in (
@@ -240,14 +243,14 @@ def test_a_name_that_two_plug_ins_offer_is_an_error_and_neither_is_imported(quar
         ("bx.set_default_backend('auto')", "set_def", built_in.format("robot"), "uninstall robot"),
         ("bx.use_backend('auto').__enter__()", "use_backend('auto')", "", "uninstall robot"),
     ):
-        text = refused(quarrel, ask)
+        text = error_of(rivals, ask)
         assert "cannot run here: " in text
         assert all(part in text for part in (source, reason, f"pip {way_out}."))
     program = (
         "for row in bx.list_backends():\n    print(row.name, row.usable, row.reason)\n"
         "print(bx.get_backend('good').name)\n"
     )
-    *rows, imported, good = run(quarrel, program).stdout.splitlines()
+    *rows, imported, good = run(rivals, program).stdout.splitlines()
     assert {f"numpy False {built_in.format('hijack')}", f"twice False {twice}"} < {*rows}
     assert "good True " in rows
     assert not [row for row in rows if row.startswith("imported")]
@@ -255,7 +258,7 @@ def test_a_name_that_two_plug_ins_offer_is_an_error_and_neither_is_imported(quar
 
 
 def test_the_default_and_arrays_never_read_metadata_and_plug_ins_cannot_take_them_over(
-    quarrel: Path,
+    rivals: Path,
 ) -> None:
     program = (
         "import importlib.metadata, numpy as np\n"
@@ -267,7 +270,7 @@ def test_the_default_and_arrays_never_read_metadata_and_plug_ins_cannot_take_the
         "print(bx.resolve().source, type(bx.resolve(theta).backend).__name__)\n"
         "with bx.use_backend(bx.get_backend()): print(bx.asarray([1.0], device='cpu'))\n"
     )
-    lines = run(quarrel, program, BACKPROP_XP_DEVICE="cpu").stdout.splitlines()
+    lines = run(rivals, program, BACKPROP_XP_DEVICE="cpu").stdout.splitlines()
     assert lines == ["the default NumPyBackend", "[1.]"]
 
 
@@ -275,9 +278,9 @@ def test_a_plug_in_that_hangs_or_crashes_has_a_row_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheels = [
-        small(tmp_path, "slow", "slow", "import time\ntime.sleep(60)"),
-        small(tmp_path, "crash", "crash", "import os\nos._exit(7)"),
-        small(tmp_path, "good", "good"),
+        small_plugin(tmp_path, "slow", "slow", "import time\ntime.sleep(60)"),
+        small_plugin(tmp_path, "crash", "crash", "import os\nos._exit(7)"),
+        small_plugin(tmp_path, "good", "good"),
     ]
     monkeypatch.syspath_prepend(str(install(tmp_path / "site", *wheels)))
     found = probe_apart(["slow", "crash", "good"], 5.0)

@@ -95,11 +95,11 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
     return write
 
 
-def cupys() -> Report:
+def cupy_report() -> Report:
     return probe_apart(["cupy"], seconds=LIMIT)["cupy"]
 
 
-def runs(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     """Whether a process runs; a zombie does not count."""
     try:
         os.kill(pid, 0)
@@ -132,7 +132,7 @@ def test_a_backend_that_hangs_is_killed_with_its_children_and_the_others_are_lis
     assert "bx.get_backend('cupy')" in reports["cupy"].probe.hint
     assert reports["numpy"].probe == (True, np.__version__, "", "")
     assert len(pids(folder)) == 2
-    assert wait_until(lambda: not any(map(runs, pids(folder))))
+    assert wait_until(lambda: not any(map(is_running, pids(folder))))
 
 
 @POSIX
@@ -160,9 +160,9 @@ def test_a_child_ends_with_its_parent_and_at_its_time_limit(
         assert wait_until((folder / "pids").exists)
         child, grandchild = pids(folder)
         parent.send_signal(how)
-    assert wait_until(lambda: not runs(child))
+    assert wait_until(lambda: not is_running(child))
     if how == signal.SIGINT:
-        assert wait_until(lambda: not runs(grandchild))
+        assert wait_until(lambda: not is_running(grandchild))
     else:
         os.kill(grandchild, signal.SIGKILL)
 
@@ -206,7 +206,7 @@ def test_a_backend_that_crashes_or_raises_is_listed_with_its_own_message(
     try:
         os.write(writing, b"for somebody else than a library that asks for input\n")
         os.dup2(reading, 0)
-        report = cupys()
+        report = cupy_report()
     finally:
         os.dup2(ours, 0)
         for end in (ours, reading, writing):
@@ -231,7 +231,7 @@ def test_output_and_exit_handlers_of_a_library_do_not_change_the_answer(
 ) -> None:
     talk = "import atexit, os, time; print('{}', flush=True); os.write(1, b'hello')\n"
     stub(f"{talk}atexit.register({clean_up})\n" + TWO_CARDS)
-    assert cupys().probe == (True, "14.0.0", "", "")
+    assert cupy_report().probe == (True, "14.0.0", "", "")
     assert capfd.readouterr() == ("", "")
 
 
@@ -240,14 +240,14 @@ def test_a_child_has_this_environment_and_jax_preallocates_no_memory_by_default(
 ) -> None:
     stub("import os; raise RuntimeError(os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'])")
     monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
-    assert cupys().probe.reason == "RuntimeError: false"
+    assert cupy_report().probe.reason == "RuntimeError: false"
     monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "as asked")
-    assert cupys().probe.reason == "RuntimeError: as asked"
+    assert cupy_report().probe.reason == "RuntimeError: as asked"
 
 
 def test_gpus_are_listed_with_memory_and_versions(stub: Stub) -> None:
     stub(TWO_CARDS)
-    report, total = cupys(), 80 * 2**30
+    report, total = cupy_report(), 80 * 2**30
     assert report.devices == (
         ("cuda:0", Memory(50 * 2**30, total)),
         ("cuda:1", Memory(50 * 2**30 - 1, total)),
@@ -261,7 +261,7 @@ def test_gpus_are_listed_with_memory_and_versions(stub: Stub) -> None:
 
 def test_a_backend_is_usable_even_if_its_details_fail(stub: Stub) -> None:
     stub(TWO_CARDS.replace("driverGetVersion", "somethingElse"))
-    report = cupys()
+    report = cupy_report()
     assert report.probe.usable
     assert "not available: AttributeError" in report.details["details"]
 

@@ -126,7 +126,7 @@ def test_workers_keep_the_default_kernels_of_blas(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the peers, which take seconds to start."""
     for library in set(PEERS) - {"matmul"}:
         missing = PEERS[library]._replace(module="no_such_library")
@@ -134,7 +134,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.once
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("without_peers")
 def test_the_table_has_a_row_for_the_case_and_names_our_device(xp: Any) -> None:
     result = run("bench", "--case", "S", "--rounds", "2")
     assert result.exit_code == 0, result.output
@@ -143,7 +143,7 @@ def test_the_table_has_a_row_for_the_case_and_names_our_device(xp: Any) -> None:
     assert f"trained on {xp.name} (" in result.output
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("without_peers")
 def test_the_json_is_one_object_with_the_same_figures(xp: Any) -> None:
     result = run("bench", "--case", "S", "--case", "S", "--rounds", "2", "--json")
     assert result.exit_code == 0, result.output
@@ -158,7 +158,7 @@ def test_the_json_is_one_object_with_the_same_figures(xp: Any) -> None:
     assert list(row["ratios"]["matmul"]) == ["median", "low", "high"]
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("without_peers")
 def test_a_missing_device_is_a_one_line_error_with_exit_status_2() -> None:
     words = ("--case", "S", "--backend", "numpy", "--device", "cuda:7", "--json")
     result = run("bench", *words)

@@ -24,7 +24,7 @@ def check(*arguments: str, **environment: str) -> Any:
     return run("check", *arguments, **NOWHERE | environment)
 
 
-def passing(*arguments: str, **environment: str) -> str:
+def check_ok(*arguments: str, **environment: str) -> str:
     result = check(*arguments, **environment)
     assert result.exit_code == 0, result.output
     return str(result.output)
@@ -36,13 +36,13 @@ def rows(output: str) -> dict[str, list[str]]:
     return {line.split()[0]: line.split()[1:] for line in block.splitlines()}
 
 
-def compared(output: str, dtype: str = "float64") -> float:
+def comparison_rows(output: str, dtype: str = "float64") -> float:
     found = re.search(rf"^  {dtype}  numpy and array-api-strict +(\S+)$", output, re.M)
     assert found
     return float(found[1])
 
 
-def put_tanh(monkeypatch: pytest.MonkeyPatch, name: str, change: Any) -> None:
+def add_tanh(monkeypatch: pytest.MonkeyPatch, name: str, change: Any) -> None:
     """Add tanh to the activations under a name; ``change(z)`` multiplies its gradient."""
     tanh = bx.activations.tanh
     rule = lambda g, z, a: change(a) * tanh.vjp(g, z, a)  # noqa: E731
@@ -50,7 +50,7 @@ def put_tanh(monkeypatch: pytest.MonkeyPatch, name: str, change: Any) -> None:
 
 
 def test_a_right_gradient_passes_and_the_backends_are_compared() -> None:
-    output = passing(*NUMPY, *STRICT, *NUMPY)  # a backend that is named twice is checked once
+    output = check_ok(*NUMPY, *STRICT, *NUMPY)  # a backend that is named twice is checked once
     found = rows(output)
     assert list(found) == ["numpy", "array-api-strict"]
     assert [words[0] for words in found.values()] == ["cpu", "CPU_DEVICE"]
@@ -59,24 +59,24 @@ def test_a_right_gradient_passes_and_the_backends_are_compared() -> None:
         assert float(words[4]) <= float(words[5])
         assert int(words[6]) >= 67
         assert float(words[7]) < 60.0
-    assert compared(output) < ROUNDING
+    assert comparison_rows(output) < ROUNDING
     assert "gradient check:" not in output
     assert output.count("complex_step") == 2
     assert max(map(len, output.splitlines())) < 120
-    assert "largest difference" not in passing(*NUMPY)
+    assert "largest difference" not in check_ok(*NUMPY)
 
 
 @pytest.mark.compiled
 def test_the_environments_backend_passes_on_its_device(xp: Any) -> None:
     environment = {name: os.environ.get(name, "") for name in NOWHERE}
-    words = rows(passing("--backend", xp.name, **environment))[xp.name]
+    words = rows(check_ok("--backend", xp.name, **environment))[xp.name]
     assert words[0] == xp.selection.backend.device_name(xp.selection.device)
     assert words[1] in str(xp.selection.dtype)
     assert words[2] == "pass"
 
 
 def test_the_environments_device_is_used_for_its_backend_only() -> None:
-    found = rows(passing(*NUMPY, *STRICT, **ON_DEVICE1))
+    found = rows(check_ok(*NUMPY, *STRICT, **ON_DEVICE1))
     assert [words[0] for words in found.values()] == ["cpu", "device1"]
     unknown = check(*NUMPY, *STRICT, BACKPROP_XP_BACKEND="numpy", BACKPROP_XP_DEVICE="gpu7")
     assert unknown.exit_code == 1
@@ -119,11 +119,11 @@ def test_a_missing_dtype_is_reported_and_a_failure_only_if_the_backend_was_reque
 def test_a_wrong_gradient_fails_with_its_report_on_each_backend_where_it_is_wrong(
     monkeypatch: pytest.MonkeyPatch, library: str, wrong: list[str]
 ) -> None:
-    put_tanh(monkeypatch, "wrong", lambda a: 2.0 if library in type(a).__module__ else 1.0)
+    add_tanh(monkeypatch, "wrong", lambda a: 2.0 if library in type(a).__module__ else 1.0)
     result = check("--hidden", "wrong", *NUMPY, *STRICT)
     assert result.exit_code == 1
     assert [name for name, words in rows(result.output).items() if words[2] == "fail"] == wrong
-    assert (compared(result.output) > 0.01) == (len(wrong) == 1)
+    assert (comparison_rows(result.output) > 0.01) == (len(wrong) == 1)
     reports = result.output.split("largest difference")[1].split("\n\n")[1:]
     assert [report.splitlines()[0] for report in reports] == [f"{w}, float64" for w in wrong]
     for report in reports:
@@ -154,13 +154,13 @@ def test_a_backend_that_raises_is_a_one_line_error_and_the_others_run(
 
 def test_options_set_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     options = ("--sizes", "3 6,2", "--layer-norm", "--dropout", "0.25", "--l2", "0.5")
-    output = passing(*options, "--loss", "huber", "--hidden", "gelu", "--output", "tanh", *NUMPY)
+    output = check_ok(*options, "--loss", "huber", "--hidden", "gelu", "--output", "tanh", *NUMPY)
     expected = bx.mlp([3, 6, 2], hidden="gelu", output="tanh", layer_norm=True, dropout=0.25)
     for line in expected.describe().splitlines():
         assert f"  {line}\n" in output
     assert "network 3-6-2, loss huber, 5 rows, seed 0\n" in output
     assert "activations: hidden gelu, output tanh; l2 0.5, dropout 0.25" in output
-    put_tanh(monkeypatch, "wrong", lambda a: 2.0)
+    add_tanh(monkeypatch, "wrong", lambda a: 2.0)
     result = check("--output", "wrong", *NUMPY)
     assert result.exit_code == 1
     assert "layers[1].weights[" in result.output
@@ -168,10 +168,10 @@ def test_options_set_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_batch_and_the_seed_set_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs: list[Any] = []
-    put_tanh(monkeypatch, "watched", lambda a: inputs.append(a) or 1.0)
+    add_tanh(monkeypatch, "watched", lambda a: inputs.append(a) or 1.0)
     first = []
     for seed in ("3", "3", "4"):
-        output = passing("--hidden", "watched", "--seed", seed, "--batch", "7", *NUMPY)
+        output = check_ok("--hidden", "watched", "--seed", seed, "--batch", "7", *NUMPY)
         assert f", 7 rows, seed {seed}\n" in output
         assert {a.shape[-2] for a in inputs} == {7}
         first.append(inputs[0])
@@ -183,10 +183,10 @@ def test_the_batch_and_the_seed_set_the_data(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_dtype_holds_for_every_backend_and_method_for_the_check(dtype: str) -> None:
     options = ("--dtype", dtype, "--method", "centered")
-    output = passing(*options, *NUMPY, *STRICT, BACKPROP_XP_DTYPE="float32")
+    output = check_ok(*options, *NUMPY, *STRICT, BACKPROP_XP_DTYPE="float32")
     for words in rows(output).values():
         assert words[1:4] == [dtype, "pass", "centered"]
-    assert compared(output, dtype) < {"float64": ROUNDING, "float32": 1e-5}[dtype]
+    assert comparison_rows(output, dtype) < {"float64": ROUNDING, "float32": 1e-5}[dtype]
 
 
 def problem(loss: str = "mean_squared_error", seed: int = 0, **options: Any) -> Problem:
@@ -269,7 +269,7 @@ def conformance_rows(output: str) -> dict[str, str]:
 @pytest.mark.compiled
 def test_conformance_of_the_environments_backend_is_a_table_without_failures(xp: Any) -> None:
     device = xp.selection.backend.device_name(xp.selection.device)
-    output = passing("--conformance", "--backend", xp.name, "--device", device)
+    output = check_ok("--conformance", "--backend", xp.name, "--device", device)
     found = conformance_rows(output)
     assert list(found) == [str(check) for check in testing.checks()]
     held = sum(status == "holds" for status in found.values())
@@ -279,9 +279,9 @@ def test_conformance_of_the_environments_backend_is_a_table_without_failures(xp:
 
 
 def test_conformance_runs_on_the_environments_device_unless_an_option_names_another() -> None:
-    chosen = passing("--conformance", **ON_DEVICE1)
+    chosen = check_ok("--conformance", **ON_DEVICE1)
     assert chosen.startswith("conformance of array-api-strict on device1\n")
-    output = passing("--conformance", *STRICT, "--device", "no_float64", **ON_DEVICE1)
+    output = check_ok("--conformance", *STRICT, "--device", "no_float64", **ON_DEVICE1)
     assert "array-api-strict on no_float64: " in output.splitlines()[-1]
     # The reason that several checks share is printed once.
     assert re.search(r"^ +\d\d  no float64 here: ", output, re.M)

@@ -317,7 +317,7 @@ def test_a_bad_table_is_a_one_line_error_and_the_old_model_stays(
 ) -> None:
     data, message = BAD_FILES[name]
     Path(name).write_bytes(data)
-    _refused(("train", name, "--target", "y"), message, model)
+    _assert_error(("train", name, "--target", "y"), message, model)
 
 
 # A command with an existing table and model, and its error.
@@ -413,11 +413,11 @@ def test_an_unusable_input_is_a_one_line_error(
     Path("link.csv").hardlink_to("table.csv")
     Path("model.csv").write_bytes(Path(model).read_bytes())
     written = {path: path.read_bytes() for path in folder.glob("*.csv") if path.is_file()}
-    _refused(tuple(command.split()), message, model)
+    _assert_error(tuple(command.split()), message, model)
     assert written == {path: path.read_bytes() for path in folder.glob("*.csv") if path.is_file()}
 
 
-def _refused(words: tuple[str, ...], message: str, model: str) -> None:
+def _assert_error(words: tuple[str, ...], message: str, model: str) -> None:
     before = Path(model).read_bytes()
     done = run(*words)
     assert done.exit_code == 2

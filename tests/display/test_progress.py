@@ -17,7 +17,7 @@ from backprop_xp.display.progress import reporting
 Shown = pytest.CaptureFixture[str]
 
 
-class Counted:
+class CountingLosses:
     """Losses that count their calls."""
 
     def __init__(self, **values: Any) -> None:
@@ -48,7 +48,7 @@ def _epochs(lines: str) -> list[int]:
 def test_there_is_a_line_for_the_first_the_last_and_every_tenth_part_of_the_epochs(
     capsys: Shown, epochs: int, ran: range, expected: list[int]
 ) -> None:
-    values = Counted(loss=0.5)
+    values = CountingLosses(loss=0.5)
     with reporting(epochs) as report:
         for epoch in ran:
             report(epoch, values)
@@ -78,18 +78,18 @@ def test_a_line_has_the_least_loss_of_a_stack_and_the_range_of_a_metric(
     capsys: Shown, values: dict[str, Any], expected: str
 ) -> None:
     with reporting(120) as report:
-        report(3, Counted(**values))
+        report(3, CountingLosses(**values))
     assert capsys.readouterr().err == f"epoch   3/120  {expected}\n"
 
 
 def test_an_exception_ends_the_lines(capsys: Shown) -> None:
-    values = Counted(loss=0.5)
+    values = CountingLosses(loss=0.5)
     with pytest.raises(KeyboardInterrupt):
-        _interrupted(reporting(100), values)
+        _interrupt(reporting(100), values)
     assert _epochs(capsys.readouterr().err) == [1]
 
 
-def _interrupted(reports: Any, values: Counted) -> None:
+def _interrupt(reports: Any, values: CountingLosses) -> None:
     """Report two epochs, then raise KeyboardInterrupt."""
     with reports as report:
         report(1, values)
@@ -104,7 +104,7 @@ def _terminal(width: int = 120) -> Any:
     )
 
 
-def _pictures(console: Any) -> list[str]:
+def _frames(console: Any) -> list[str]:
     """Return each frame of a bar, without colours and cursor movements."""
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
     return [picture.strip() for picture in re.split(r"[\r\n]+", text) if picture.strip()]
@@ -132,10 +132,10 @@ def test_a_bar_has_the_epoch_the_values_and_the_time_left(clock: Clock) -> None:
     with reporting(20, console=console) as report:
         for epoch in range(1, 21):
             clock.now += 1.0
-            values = Counted(loss=1.0 / epoch, validation_loss=[0.5, 0.25], accuracy=0.75)
+            values = CountingLosses(loss=1.0 / epoch, validation_loss=[0.5, 0.25], accuracy=0.75)
             report(epoch, values)
     assert values.calls == 1  # the last epoch is not drawn twice
-    pictures = _pictures(console)
+    pictures = _frames(console)
     assert pictures[0].startswith("epoch  0/20")
     words = r"loss 0.25  validation loss 0.25 \(best of 2\)  accuracy 0.75"
     drawn = list(itertools.pairwise(pictures))
@@ -146,7 +146,7 @@ def test_a_bar_has_the_epoch_the_values_and_the_time_left(clock: Clock) -> None:
 
 
 def test_a_bar_is_drawn_at_most_ten_times_a_second_and_at_the_end(clock: Clock) -> None:
-    console, values = _terminal(), Counted(loss=0.5)
+    console, values = _terminal(), CountingLosses(loss=0.5)
     with reporting(1000, console=console) as report:
         for epoch in range(1, 778):
             clock.now += 0.001
@@ -154,13 +154,13 @@ def test_a_bar_is_drawn_at_most_ten_times_a_second_and_at_the_end(clock: Clock) 
         assert 7 <= values.calls <= 8
         before = values.calls
     assert values.calls == before + 1
-    assert _pictures(console)[-2].startswith("epoch  777/1000")
+    assert _frames(console)[-2].startswith("epoch  777/1000")
 
 
 def test_an_interrupted_bar_restores_the_terminal() -> None:
-    console, values = _terminal(), Counted(loss=0.5)
+    console, values = _terminal(), CountingLosses(loss=0.5)
     with pytest.raises(KeyboardInterrupt):
-        _interrupted(reporting(100, console=console), values)
+        _interrupt(reporting(100, console=console), values)
     drawn = console.file.getvalue()
     hidden, visible = drawn.rfind("\x1b[?25l"), drawn.rfind("\x1b[?25h")
     assert 0 <= hidden < visible  # the cursor
@@ -175,13 +175,13 @@ def test_a_narrow_terminal_wraps_the_values_and_keeps_the_count_and_the_time(clo
     with reporting(1000, console=console) as report:
         for epoch in (1, 2, 3):
             clock.now += 1.0
-            report(epoch, Counted(loss=[0.5, 0.25], validation_loss=[0.5, 0.25]))
-    bar, *words = _pictures(console)[-3:]
+            report(epoch, CountingLosses(loss=[0.5, 0.25], validation_loss=[0.5, 0.25]))
+    bar, *words = _frames(console)[-3:]
     assert re.match(r"epoch    3/1000 \S+ [\d:-]+ left$", bar)
     assert words == ["loss 0.25 (best of 2)  validation loss", "0.25 (best of 2)"]
     with reporting(2, console=(console := _terminal())) as report:  # names are no markup
-        report(1, Counted(**{"f[red]": 0.5}))
-    assert "f[red] 0.5" in _pictures(console)[-1]
+        report(1, CountingLosses(**{"f[red]": 0.5}))
+    assert "f[red] 0.5" in _frames(console)[-1]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, term: str, bar: 
     monkeypatch.setenv("TERM", term)
     monkeypatch.setattr(sys, "stderr", Terminal())
     with reporting(10) as report:
-        report(1, Counted(loss=0.5))
+        report(1, CountingLosses(loss=0.5))
     written = sys.stderr.getvalue()  # type: ignore[attr-defined]
     if bar:
         assert "\x1b[" in written
@@ -212,7 +212,7 @@ def test_without_rich_a_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.setitem(sys.modules, "rich.console", None)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with reporting(10) as report:
-        report(1, Counted(loss=0.5))
+        report(1, CountingLosses(loss=0.5))
     assert capsys.readouterr().err == "epoch  1/10  loss 0.5\n"
 
 

@@ -63,7 +63,7 @@ both = pytest.mark.parametrize("kind", [bx.MLPClassifier, bx.MLPRegressor])
 
 
 @pytest.fixture(autouse=True)
-def _where_it_runs(xp: Any) -> None:
+def _require_backend(xp: Any) -> None:
     """Skip where the suite's backend is unusable: the estimators would choose it."""
 
 
@@ -80,7 +80,7 @@ def on_numpy() -> Iterator[None]:
         yield
 
 
-def _fitted(model: Any, *data: Any, **options: Any) -> Any:
+def _fit(model: Any, *data: Any, **options: Any) -> Any:
     """Fit without the warning of no convergence."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -91,7 +91,7 @@ def _pair(target: str, *more: Any, **options: Any) -> tuple[Any, Any]:
     """Return our estimator and scikit-learn's, fitted with the same random state and weights."""
     ours, theirs, data, own = PAIRS[target]
     given = {"hidden_layer_sizes": (7, 5), "random_state": 7, "max_iter": 6, **own, **options}
-    return tuple(_fitted(make(**given), *data, *more) for make in (ours, theirs))
+    return tuple(_fit(make(**given), *data, *more) for make in (ours, theirs))
 
 
 _sparse = scipy.sparse.csr_array
@@ -196,7 +196,7 @@ def test_lbfgs_finds_scikit_learns_minimum(target: str, weighted: bool) -> None:
 def test_a_warm_start_continues_as_scikit_learns(solver: str) -> None:
     ours, theirs = _pair("classes", solver=solver, warm_start=True, activation="tanh")
     for model in (ours, theirs):
-        _fitted(model.set_params(max_iter=4), *CLASSES)
+        _fit(model.set_params(max_iter=4), *CLASSES)
     tolerance = SAME_MINIMUM if solver == "lbfgs" else SAME_TRAINING
     _assert_same_parameters(ours, theirs, tolerance)
     assert ours.n_iter_ == theirs.n_iter_
@@ -227,8 +227,7 @@ def test_partial_fit_continues_as_scikit_learns(target: str, solver: str) -> Non
 def test_sparse_rows_train_as_dense_ones(container: Any) -> None:
     x, y = CLASSES
     dense, sparse = (
-        _fitted(bx.MLPClassifier(5, max_iter=3, random_state=0), rows, y)
-        for rows in (x, container(x))
+        _fit(bx.MLPClassifier(5, max_iter=3, random_state=0), rows, y) for rows in (x, container(x))
     )
     _assert_same_parameters(dense, sparse, 0.0)
     np.testing.assert_array_equal(dense.predict(x), sparse.predict(container(x)))
@@ -243,7 +242,7 @@ def test_sparse_labels_train_as_in_scikit_learn(container: Any, early: bool) -> 
     x, y = LABELS
     models = _pair("labels", early_stopping=early)
     for model in models:
-        _fitted(model, x, container(y))
+        _fit(model, x, container(y))
     _assert_same_parameters(*models, SAME_TRAINING)
     one, other = (model.predict(x) for model in models)
     assert type(one) is type(other)
@@ -255,7 +254,7 @@ def test_sparse_labels_train_as_in_scikit_learn(container: Any, early: bool) -> 
 @pytest.mark.usefixtures("on_numpy")
 def test_sparse_targets_train_as_dense_ones_in_every_argument() -> None:
     x, y = TABLE
-    values = [_fitted(bx.MLPRegressor(max_iter=3, random_state=0), x, t) for t in (y, _sparse(y))]
+    values = [_fit(bx.MLPRegressor(max_iter=3, random_state=0), x, t) for t in (y, _sparse(y))]
     _assert_same_parameters(*values, 0.0)
     x, y = LABELS
     rows = x[:40], y[:40]
@@ -266,7 +265,7 @@ def test_sparse_targets_train_as_dense_ones_in_every_argument() -> None:
         for form in (np.asarray, _sparse):
             model = bx.MLPClassifier(**options)
             given = {"X_val": rows[0], "y_val": form(rows[1])}
-            models.append(_fitted(_fitted(model, x, form(y), **given), x, form(y)))
+            models.append(_fit(_fit(model, x, form(y), **given), x, form(y)))
             if weight != "balanced":
                 model.set_params(early_stopping=False).partial_fit(x, form(y))
         _assert_same_parameters(*models, 0.0)
@@ -311,13 +310,13 @@ def test_the_estimators_work_inside_scikit_learns_meta_estimators() -> None:
     model = bx.MLPClassifier(8, max_iter=300, random_state=0, tol=1e-3)
     grid = {"mlpclassifier__alpha": [1e-4, 1e-2], "mlpclassifier__dropout": [0.0, 0.2]}
     search = GridSearchCV(make_pipeline(StandardScaler(), model), grid, n_jobs=2, cv=2)
-    assert _fitted(search, x, y).best_score_ > 0.8
+    assert _fit(search, x, y).best_score_ > 0.8
     theirs = MLPClassifier(8, random_state=1)
     voters = VotingClassifier([("ours", model), ("theirs", theirs)], voting="soft")
     calibrated = CalibratedClassifierCV(model, cv=2)
-    assert _fitted(voters, x, y).score(x, y) > 0.9
-    assert _fitted(calibrated, x, y).score(x, y) > 0.9
-    fitted = _fitted(model, x, y)
+    assert _fit(voters, x, y).score(x, y) > 0.9
+    assert _fit(calibrated, x, y).score(x, y) > 0.9
+    fitted = _fit(model, x, y)
     importance = permutation_importance(fitted, x, y, n_repeats=2, random_state=0)
     assert importance.importances_mean.max() > 0.1
 
@@ -326,7 +325,7 @@ def test_the_estimators_work_inside_scikit_learns_meta_estimators() -> None:
 def test_a_copy_of_a_fitted_estimator_is_complete(how: str, tmp_path: Any) -> None:
     x, y = CLASSES
     options = {"dropout": 0.2, "layer_norm": True, "activation": ["relu", "tanh"]}
-    model = _fitted(bx.MLPClassifier((6, 5), max_iter=3, random_state=0, **options), x, y)
+    model = _fit(bx.MLPClassifier((6, 5), max_iter=3, random_state=0, **options), x, y)
     if how == "pickle":
         other = pickle.loads(pickle.dumps(model))  # noqa: S301
     elif how == "joblib":
@@ -345,13 +344,13 @@ def test_scikit_learns_callbacks_follow_the_epochs() -> None:
     x, y = TWO
     monitor = ScoringMonitor(scoring="accuracy")
     model = bx.MLPClassifier(5, max_iter=4, random_state=0, layer_norm=True)
-    _fitted(model.set_callbacks(monitor, ProgressBar()), x, y)
+    _fit(model.set_callbacks(monitor, ProgressBar()), x, y)
     scores = [row["accuracy"] for row in monitor.get_logs().data if row["task_name"] == "epoch"]
     assert len(scores) == 4
     assert scores[-1] == model.score(x, y)
 
 
-class _Enough:
+class _StopAfter:
     """A scikit-learn callback that ends a training after some epochs."""
 
     def __init__(self, epochs: int) -> None:
@@ -370,7 +369,7 @@ class _Enough:
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_a_callback_ends_the_training(solver: str) -> None:
     model = bx.MLPRegressor(hidden_layer_sizes=5, solver=solver, random_state=0)
-    assert _fitted(model.set_callbacks(_Enough(3)), *VALUES).n_iter_ == 3
+    assert _fit(model.set_callbacks(_StopAfter(3)), *VALUES).n_iter_ == 3
 
 
 def test_callbacks_are_released_after_partial_fit() -> None:
@@ -381,11 +380,11 @@ def test_callbacks_are_released_after_partial_fit() -> None:
 
 def test_a_network_without_hidden_layers_is_a_linear_model() -> None:
     options = {"hidden_layer_sizes": (), "solver": "lbfgs", "alpha": 0.0, "random_state": 0}
-    model = _fitted(bx.MLPRegressor(**options, tol=1e-6), *VALUES)
+    model = _fit(bx.MLPRegressor(**options, tol=1e-6), *VALUES)
     assert [coef.shape for coef in model.coefs_] == [(8, 1)]
     assert model.score(*VALUES) > 0.99
     # Another solver may continue from the weights of L-BFGS.
-    _fitted(model.set_params(solver="sgd", warm_start=True, max_iter=2), *VALUES)
+    _fit(model.set_params(solver="sgd", warm_start=True, max_iter=2), *VALUES)
     assert len(model.loss_curve_) == 2
 
 
@@ -395,9 +394,9 @@ def test_a_network_without_hidden_layers_is_a_linear_model() -> None:
 def test_the_chosen_backend_trains_and_the_attributes_are_numpy_arrays(xp: Any) -> None:
     x, y = CLASSES
     with bx.use_backend("numpy"):
-        reference = _fitted(bx.MLPClassifier(5, max_iter=5, random_state=0), x, y)
+        reference = _fit(bx.MLPClassifier(5, max_iter=5, random_state=0), x, y)
     options = {"backend": xp.selection.backend, "device": xp.selection.device}
-    model = _fitted(bx.MLPClassifier(5, max_iter=5, random_state=0, **options), x, y)
+    model = _fit(bx.MLPClassifier(5, max_iter=5, random_state=0, **options), x, y)
     assert all(type(array) is np.ndarray for array in model.coefs_ + model.intercepts_)
     assert type(model.predict_proba(x)) is np.ndarray
     np.testing.assert_allclose(model.predict_proba(x), reference.predict_proba(x), atol=1e-5)
@@ -406,7 +405,7 @@ def test_the_chosen_backend_trains_and_the_attributes_are_numpy_arrays(xp: Any) 
 
 def test_float32_is_kept(xp: Any) -> None:
     x, y = VALUES
-    model = _fitted(bx.MLPRegressor(max_iter=2, random_state=0), x.astype(np.float32), y)
+    model = _fit(bx.MLPRegressor(max_iter=2, random_state=0), x.astype(np.float32), y)
     assert model.coefs_[0].dtype == model.predict(x.astype(np.float32)).dtype == np.float32
 
 
@@ -416,9 +415,9 @@ def test_array_api_dispatch_uses_the_backend_of_x(kind: Any) -> None:
     x, y = TWO
     device = array_api_strict.Device("device1")
     there = array_api_strict.asarray(x, device=device)
-    here = _fitted(kind(hidden_layer_sizes=5, max_iter=3, random_state=0), x, y)
+    here = _fit(kind(hidden_layer_sizes=5, max_iter=3, random_state=0), x, y)
     with sklearn.config_context(array_api_dispatch=True):
-        model = _fitted(kind(hidden_layer_sizes=5, max_iter=3, random_state=0), there, y)
+        model = _fit(kind(hidden_layer_sizes=5, max_iter=3, random_state=0), there, y)
         predicted = model.predict(there)
         assert model.coefs_[0].device == predicted.device == device
         with pytest.raises(ValueError, match="must use the same namespace"):
@@ -442,7 +441,7 @@ def test_an_array_that_numpy_cannot_read_names_both_settings() -> None:
 def test_class_weights_help_a_rare_class() -> None:
     x, y = make_classification(600, 10, weights=[0.95], flip_y=0.02, random_state=3)
     plain, balanced = (
-        _fitted(bx.MLPClassifier(8, max_iter=60, random_state=0, class_weight=w), x[:400], y[:400])
+        _fit(bx.MLPClassifier(8, max_iter=60, random_state=0, class_weight=w), x[:400], y[:400])
         for w in (None, "balanced")
     )
     scores = [balanced_accuracy_score(y[400:], m.predict(x[400:])) for m in (plain, balanced)]
@@ -455,8 +454,8 @@ def test_class_weights_are_sample_weights() -> None:
     x, y = CLASSES
     weight = {0: 1.0, 1: 2.0, 2: 0.5}
     options = {"hidden_layer_sizes": 5, "max_iter": 3, "random_state": 0}
-    by_class = _fitted(bx.MLPClassifier(**options, class_weight=weight), x, y, WEIGHTS)
-    by_sample = _fitted(bx.MLPClassifier(**options), x, y, WEIGHTS * [weight[c] for c in y])
+    by_class = _fit(bx.MLPClassifier(**options, class_weight=weight), x, y, WEIGHTS)
+    by_sample = _fit(bx.MLPClassifier(**options), x, y, WEIGHTS * [weight[c] for c in y])
     _assert_same_parameters(by_class, by_sample, 0.0)
     with pytest.raises(ValueError, match="'balanced' is not supported for partial_fit"):
         bx.MLPClassifier(class_weight="balanced").partial_fit(x, y, classes=[0, 1, 2])
@@ -482,7 +481,7 @@ def test_class_weights_are_sample_weights() -> None:
 def test_each_added_parameter_trains(target: str, options: dict[str, Any]) -> None:
     make, _, (x, y), _ = PAIRS[target]
     given = {"hidden_layer_sizes": (12, 8), "random_state": 0, "learning_rate_init": 0.01}
-    model = _fitted(make(**given, **options, max_iter=60), x, y)
+    model = _fit(make(**given, **options, max_iter=60), x, y)
     assert model.score(x, y) > 0.8
 
 
@@ -492,7 +491,7 @@ def test_each_added_parameter_trains(target: str, options: dict[str, Any]) -> No
 )
 def test_a_regressor_accepts_every_loss(loss: Any) -> None:
     options = {"solver": "lbfgs", "max_iter": 300, "random_state": 0, "tol": 1e-3}
-    model = _fitted(bx.MLPRegressor(loss, 8, **options), *VALUES)
+    model = _fit(bx.MLPRegressor(loss, 8, **options), *VALUES)
     assert model.score(*VALUES) > 0.9
 
 
@@ -545,9 +544,9 @@ def test_a_classifier_accepts_every_loss(loss: Any, target: str) -> None:
 def test_a_classifier_with_squared_error_equals_a_regressor_of_its_columns() -> None:
     x, y = CLASSES
     options = {"hidden_layer_sizes": 5, "max_iter": 8, "random_state": 0}
-    ours = _fitted(bx.MLPClassifier(loss="mean_squared_error", **options), x, y)
+    ours = _fit(bx.MLPClassifier(loss="mean_squared_error", **options), x, y)
     columns = np.eye(3)[y]
-    theirs = _fitted(bx.MLPRegressor("mean_squared_error", **options), x, columns)
+    theirs = _fit(bx.MLPRegressor("mean_squared_error", **options), x, columns)
     np.testing.assert_array_equal(ours.decision_function(x), theirs.predict(x) - 0.5)
     assert ours.loss_curve_ == theirs.loss_curve_
 
@@ -575,9 +574,9 @@ def test_outputs_without_a_link_can_be_calibrated_but_are_no_probabilities() -> 
 def test_the_weights_of_adamw_decay_apart_from_the_loss() -> None:
     x, y = VALUES
     model = bx.MLPRegressor(hidden_layer_sizes=5, solver="adamw", alpha=0.3, random_state=0)
-    _fitted(model.set_params(max_iter=4, shuffle=False), x, y)
+    _fit(model.set_params(max_iter=4, shuffle=False), x, y)
     network = bx.mlp([8, 5, 1], hidden="relu", loss="half_squared_error")
-    start = _fitted(clone(model).set_params(max_iter=1, learning_rate_init=1e-300), x, y)
+    start = _fit(clone(model).set_params(max_iter=1, learning_rate_init=1e-300), x, y)
     first = [(w, b[None, :]) for w, b in zip(start.coefs_, start.intercepts_, strict=True)]
     theta = network.pack(first)
     adamw = bx.AdamW(1e-3, weight_decay=0.3, mask=network.weight_mask(theta))
@@ -592,12 +591,12 @@ def test_a_given_validation_set_is_watched() -> None:
     x, y = CLASSES
     model = bx.MLPClassifier(8, early_stopping=True, max_iter=30, random_state=0, tol=0.0)
     validation = {"X_val": x[60:], "y_val": y[60:]}
-    _fitted(model, x[:60], y[:60], **validation)
+    _fit(model, x[:60], y[:60], **validation)
     assert len(model.validation_scores_) == len(model.validation_loss_curve_) == model.n_iter_
     assert model.score(x[60:], y[60:]) == max(model.validation_scores_)
     # Without early stopping the validation set is only recorded.
     watched, plain = (
-        _fitted(clone(model).set_params(early_stopping=False), x[:60], y[:60], **more)
+        _fit(clone(model).set_params(early_stopping=False), x[:60], y[:60], **more)
         for more in (validation, {})
     )
     _assert_same_parameters(watched, plain, 0.0)
@@ -610,7 +609,7 @@ def test_a_given_validation_set_is_watched() -> None:
 @pytest.mark.parametrize("options", [{}, {"early_stopping": True}, {"solver": "lbfgs"}], ids=str)
 def test_the_best_of_several_starts_is_kept(options: dict[str, Any]) -> None:
     options = {"max_iter": 4, "random_state": 0, "hidden_layer_sizes": 4, **options}
-    one, several = (_fitted(bx.MLPRegressor(n_restarts=n, **options), *VALUES) for n in (1, 6))
+    one, several = (_fit(bx.MLPRegressor(n_restarts=n, **options), *VALUES) for n in (1, 6))
     assert several.coefs_[0].shape == (8, 4)
     if "early_stopping" in options:
         assert several.best_validation_score_ == max(several.validation_scores_)
@@ -687,7 +686,7 @@ def test_an_invalid_argument_is_an_error(kind: Any, case: str) -> None:
 @pytest.mark.usefixtures("on_numpy")
 def test_predicting_with_other_columns_or_classes_is_an_error() -> None:
     x, y = CLASSES
-    model = _fitted(bx.MLPClassifier(3, max_iter=2), x, y)
+    model = _fit(bx.MLPClassifier(3, max_iter=2), x, y)
     with pytest.raises(ValueError, match="X has 7 features, but MLPClassifier is expecting 8"):
         model.predict(x[:, :7])
     with pytest.raises(ValueError, match="`y` has classes not in"):
@@ -778,7 +777,7 @@ def test_class_weights_work_for_a_part_that_lacks_a_class() -> None:
         model.set_params(class_weight={7: 2.0}).partial_fit(x, y)
 
 
-def _pressed(at: int, until: float = np.inf) -> Any:
+def _interrupt_at(at: int, until: float = np.inf) -> Any:
     """Return a schedule that raises KeyboardInterrupt at one step and is 0 from another step on."""
 
     def rate(step: int) -> float:
@@ -793,27 +792,27 @@ def _pressed(at: int, until: float = np.inf) -> Any:
 def test_ctrl_c_leaves_the_state_after_a_whole_step(early: bool) -> None:
     options = {"hidden_layer_sizes": 5, "batch_size": 20, "solver": "sgd", "momentum": 0.0}
     options |= {"max_iter": 5, "random_state": 0, "early_stopping": early}
-    model = bx.MLPClassifier(**options, learning_rate=_pressed(12))
+    model = bx.MLPClassifier(**options, learning_rate=_interrupt_at(12))
     with pytest.warns(UserWarning, match="Training interrupted by user"):
         model.fit(*CLASSES)
     assert model.n_iter_ == len(model.loss_curve_) == 2
     taken = model._optimizer_state.step
     # A compiled call runs as many steps as its time allows; otherwise the first number holds.
     assert taken in (range(5, 11) if early else range(11, 15))
-    same = _fitted(bx.MLPClassifier(**options, learning_rate=_pressed(-1, taken)), *CLASSES)
+    same = _fit(bx.MLPClassifier(**options, learning_rate=_interrupt_at(-1, taken)), *CLASSES)
     _assert_same_parameters(model, same, 0.0)
     if not early:
-        model.set_params(learning_rate=_pressed(-1)).partial_fit(*CLASSES)
+        model.set_params(learning_rate=_interrupt_at(-1)).partial_fit(*CLASSES)
         assert model._optimizer_state.step == taken + 5
 
 
 @pytest.mark.usefixtures("on_numpy")
 def test_an_epoch_that_ends_as_ctrl_c_comes_is_counted_once() -> None:
     options = {"hidden_layer_sizes": 5, "batch_size": 20, "solver": "sgd", "random_state": 0}
-    model = bx.MLPClassifier(**options, learning_rate=_pressed(9))  # the last step of epoch 2
+    model = bx.MLPClassifier(**options, learning_rate=_interrupt_at(9))  # the last step of epoch 2
     with pytest.warns(UserWarning, match="Training interrupted by user"):
         model.fit(*CLASSES)
-    same = _fitted(bx.MLPClassifier(**options, learning_rate=_pressed(-1), max_iter=2), *CLASSES)
+    same = _fit(bx.MLPClassifier(**options, learning_rate=_interrupt_at(-1), max_iter=2), *CLASSES)
     _assert_same_parameters(model, same, 0.0)
     for name in ("n_iter_", "t_", "loss_curve_", "best_loss_", "_no_improvement_count"):
         assert getattr(model, name) == getattr(same, name)
@@ -824,10 +823,10 @@ def test_class_weights_of_labels_work_for_rows_that_lack_a_label() -> None:
     x, y = LABELS
     weight = [{1: 5.0}, {0: 2.0, 1: 3.0}, {}, {0: 0.5}]
     options = {"hidden_layer_sizes": 4, "max_iter": 3, "random_state": 0}
-    model = _fitted(bx.MLPClassifier(**options, class_weight=weight), x, y)
+    model = _fit(bx.MLPClassifier(**options, class_weight=weight), x, y)
     each = np.where(y[:, 0] == 1, 5.0, 1.0) * np.where(y[:, 1] == 1, 3.0, 2.0)
     each *= np.where(y[:, 3] == 1, 1.0, 0.5)
-    same = _fitted(bx.MLPClassifier(**options), x, y, each)
+    same = _fit(bx.MLPClassifier(**options), x, y, each)
     _assert_same_parameters(model, same, 0.0)
     none = y[:, 0] == 0
     model.partial_fit(x[none], y[none])
@@ -854,7 +853,7 @@ def test_class_weights_have_the_form_of_the_targets(target: str, given: Any, exp
 @pytest.mark.usefixtures("on_numpy")
 @pytest.mark.parametrize("sizes", [6, (5, 5), ()])
 def test_a_warm_start_with_other_layers_is_an_error(sizes: Any) -> None:
-    model = _fitted(bx.MLPClassifier(5, max_iter=2, warm_start=True), *TWO)
+    model = _fit(bx.MLPClassifier(5, max_iter=2, warm_start=True), *TWO)
     before = model.coefs_
     with pytest.raises(ValueError, match="when this was fitted: fit again"):
         model.set_params(hidden_layer_sizes=sizes).fit(*TWO)
@@ -873,7 +872,7 @@ def test_the_positional_parameters_are_scikit_learns() -> None:
         bx.MLPClassifier(5, "tanh", "balanced")
 
 
-class _Pressing:
+class _InterruptingCallback:
     """A scikit-learn callback that raises KeyboardInterrupt after some iterations."""
 
     def __init__(self, iterations: int) -> None:
@@ -896,11 +895,11 @@ class _Pressing:
 @pytest.mark.parametrize("restarts", [1, 3])
 def test_ctrl_c_leaves_the_last_iterate_of_lbfgs(restarts: int) -> None:
     options = {"hidden_layer_sizes": 5, "solver": "lbfgs", "random_state": 0}
-    model = bx.MLPRegressor(**options, n_restarts=restarts).set_callbacks(_Pressing(4))
+    model = bx.MLPRegressor(**options, n_restarts=restarts).set_callbacks(_InterruptingCallback(4))
     with pytest.warns(UserWarning, match="Training interrupted by user"):
         model.fit(*VALUES)
     assert model.n_iter_ == 4
-    same = _fitted(bx.MLPRegressor(**options, max_iter=4), *VALUES)
+    same = _fit(bx.MLPRegressor(**options, max_iter=4), *VALUES)
     _assert_same_parameters(model, same, 0.0)
 
 
@@ -908,18 +907,18 @@ def test_ctrl_c_leaves_the_last_iterate_of_lbfgs(restarts: int) -> None:
 def test_lbfgs_warns_beside_callbacks_unless_one_ends_it() -> None:
     options = {"hidden_layer_sizes": 5, "solver": "lbfgs", "max_iter": 2, "random_state": 0}
     with pytest.warns(ConvergenceWarning, match="lbfgs failed to converge"):
-        bx.MLPRegressor(**options).set_callbacks(_Enough(9)).fit(*VALUES)
-    bx.MLPRegressor(**options).set_callbacks(_Enough(1)).fit(*VALUES)  # warnings are errors
+        bx.MLPRegressor(**options).set_callbacks(_StopAfter(9)).fit(*VALUES)
+    bx.MLPRegressor(**options).set_callbacks(_StopAfter(1)).fit(*VALUES)  # warnings are errors
 
 
 @pytest.mark.usefixtures("on_numpy")
 @pytest.mark.parametrize("warm_start", [False, True])
 def test_a_new_optimizer_continues_from_the_weights_of_lbfgs(warm_start: bool) -> None:
     options = {"hidden_layer_sizes": 5, "random_state": 0, "warm_start": warm_start}
-    model = _fitted(bx.MLPRegressor(**options, max_iter=3), *VALUES)
+    model = _fit(bx.MLPRegressor(**options, max_iter=3), *VALUES)
     if not warm_start:
         model.set_params(hidden_layer_sizes=7)
-    _fitted(model.set_params(solver="lbfgs"), *VALUES)
+    _fit(model.set_params(solver="lbfgs"), *VALUES)
     model.set_params(solver="adam").partial_fit(*VALUES)
     assert model._optimizer_state.step == 1
 
@@ -927,9 +926,9 @@ def test_a_new_optimizer_continues_from_the_weights_of_lbfgs(warm_start: bool) -
 @pytest.mark.usefixtures("on_numpy")
 @pytest.mark.parametrize("how", ["fit", "partial_fit"])
 def test_the_name_of_the_output_activation_follows_the_loss(how: str) -> None:
-    model = _fitted(bx.MLPClassifier(5, max_iter=2, warm_start=True), *CLASSES)
+    model = _fit(bx.MLPClassifier(5, max_iter=2, warm_start=True), *CLASSES)
     model.set_params(loss="mean_squared_error")
-    _fitted(model, *CLASSES) if how == "fit" else model.partial_fit(*CLASSES)
+    _fit(model, *CLASSES) if how == "fit" else model.partial_fit(*CLASSES)
     assert model.out_activation_ == "identity"
 
 
@@ -957,7 +956,7 @@ FAILING: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("again", [False, True])
 def test_a_failed_refit_keeps_the_fitted_attributes(case: str, again: bool) -> None:
     data, more, options = FAILING[case]
-    model = _fitted(bx.MLPClassifier(3, max_iter=2, random_state=0, warm_start=again), *TWO)
+    model = _fit(bx.MLPClassifier(3, max_iter=2, random_state=0, warm_start=again), *TWO)
     before, curve = vars(model.set_params(**options)).copy(), list(model.loss_curve_)
     expected = model.predict_proba(TWO[0])
     with pytest.raises((ValueError, KeyboardInterrupt)):
@@ -979,7 +978,7 @@ def test_a_failed_first_partial_fit_leaves_no_attributes() -> None:
 
 @pytest.mark.usefixtures("on_numpy")
 def test_layer_norm_without_hidden_layers_normalises_nothing() -> None:
-    model = _fitted(bx.MLPClassifier((), layer_norm=True, max_iter=2), *TWO)
+    model = _fit(bx.MLPClassifier((), layer_norm=True, max_iter=2), *TWO)
     assert model.predict(TWO[0]).shape == (90,)
 
 
@@ -987,8 +986,8 @@ def test_layer_norm_without_hidden_layers_normalises_nothing() -> None:
 @pytest.mark.parametrize("before", [True, False])
 def test_layer_norm_cannot_change_after_fitting(before: bool) -> None:
     x, y = TWO
-    model = _fitted(bx.MLPClassifier(4, layer_norm=before, max_iter=2), x, y)
+    model = _fit(bx.MLPClassifier(4, layer_norm=before, max_iter=2), x, y)
     model.set_params(layer_norm=not before)
     with pytest.raises(ValueError, match=f"layer_norm is {not before} now"):
         model.predict(x)
-    assert hasattr(_fitted(model, x, y), "layer_norms_") is not before
+    assert hasattr(_fit(model, x, y), "layer_norms_") is not before

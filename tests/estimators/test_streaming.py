@@ -49,7 +49,7 @@ def large(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, np.ndarr
     return np.memmap(tmp_path / "table", dtype, "r", shape=held.shape), held
 
 
-def _fitted(x: Any, *more: Any, **options: Any) -> Any:
+def _fit(x: Any, *more: Any, **options: Any) -> Any:
     given = {"hidden_layer_sizes": 5, "batch_size": 20, "max_iter": 4, "random_state": 0, **options}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -81,7 +81,7 @@ def test_training_on_a_large_table_equals_training_in_memory(
     xp: Any, large: tuple[Any, np.ndarray], options: dict[str, Any]
 ) -> None:
     table, held = large
-    streamed, whole = (_fitted(rows, **options) for rows in (table, held))
+    streamed, whole = (_fit(rows, **options) for rows in (table, held))
     _assert_same(xp, streamed, whole)
     np.testing.assert_array_equal(whole.predict_proba(table), whole.predict_proba(held))
 
@@ -94,7 +94,7 @@ def test_training_on_a_large_table_with_weights_equals_training_in_memory(
     # The first blocks have weight 0.
     for weights in (WEIGHTS, np.where(np.arange(len(Y)) < len(Y) // 2, 0.0, WEIGHTS)):
         for shuffle in (False, True):
-            models = [_fitted(rows, weights, shuffle=shuffle) for rows in (table, held)]
+            models = [_fit(rows, weights, shuffle=shuffle) for rows in (table, held)]
             assert np.isfinite(models[0].loss_curve_).all()
             _assert_same(xp, *models)
 
@@ -103,7 +103,7 @@ def test_training_on_a_large_table_with_weights_equals_training_in_memory(
 def test_training_on_a_large_table_reaches_a_good_score(large: tuple[Any, np.ndarray]) -> None:
     table, held = large
     options = {"max_iter": 60, "learning_rate_init": 0.02, "early_stopping": True, "tol": 0.0}
-    model = _fitted(table, **options, n_restarts=2, dropout=0.1)
+    model = _fit(table, **options, n_restarts=2, dropout=0.1)
     assert model.score(held, Y) > 0.7
     assert model.best_validation_score_ == max(model.validation_scores_)
 
@@ -135,7 +135,7 @@ if __name__ == "__main__":
 """
 
 
-class _Sizes:
+class _MovedRows:
     """A function that records the numbers of rows of moved arrays."""
 
     def __init__(self) -> None:
@@ -151,9 +151,9 @@ PUT = samples.put
 
 
 @pytest.fixture
-def beside_a_device(xp: Any, monkeypatch: pytest.MonkeyPatch) -> _Sizes:
+def own_memory(xp: Any, monkeypatch: pytest.MonkeyPatch) -> _MovedRows:
     """A backend whose device counts as one with its own memory, like a GPU."""
-    sizes = _Sizes()
+    sizes = _MovedRows()
     monkeypatch.setattr(type(xp.selection.backend), "memory", lambda *_: Memory(0, 1))
     for module in (streaming, samples):
         monkeypatch.setattr(module, "put", sizes)
@@ -170,14 +170,14 @@ def beside_a_device(xp: Any, monkeypatch: pytest.MonkeyPatch) -> _Sizes:
     ids=str,
 )
 def test_a_table_that_is_moved_in_blocks_trains_as_a_whole(
-    xp: Any, beside_a_device: _Sizes, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+    xp: Any, own_memory: _MovedRows, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    streamed = _fitted(X, WEIGHTS, **options)
+    streamed = _fit(X, WEIGHTS, **options)
     proba = streamed.predict_proba(X)
-    assert beside_a_device.largest == 50
+    assert own_memory.largest == 50
     monkeypatch.setattr(samples, "BLOCK", 2**26)
-    whole = _fitted(X, WEIGHTS, **options)
-    assert beside_a_device.largest == (184 if "early_stopping" in options else 230)
+    whole = _fit(X, WEIGHTS, **options)
+    assert own_memory.largest == (184 if "early_stopping" in options else 230)
     _assert_same(xp, streamed, whole)
     close = xp.rounding(SAME_TRAINING)  # products of other numbers of rows
     np.testing.assert_allclose(proba, whole.predict_proba(X), rtol=0, atol=close)
@@ -213,7 +213,7 @@ def test_partial_fit_and_lbfgs_accept_a_large_table(xp: Any, large: tuple[Any, n
     for model, rows in zip(models, (table, held), strict=True):
         model.partial_fit(rows, Y, classes=[0, 1, 2]).partial_fit(rows, Y)
     _assert_same(xp, *models)
-    assert _fitted(table, solver="lbfgs", max_iter=60, tol=1e-3).score(held, Y) > 0.7
+    assert _fit(table, solver="lbfgs", max_iter=60, tol=1e-3).score(held, Y) > 0.7
 
 
 @pytest.mark.usefixtures("nothing_chosen")
@@ -223,7 +223,7 @@ def test_every_update_has_its_own_dropout_masks(
     drawn, fold_in = [], steps.fold_in
     noted = lambda key, number: drawn.append((int(key), int(number))) or fold_in(key, number)  # noqa: E731
     monkeypatch.setattr(steps, "fold_in", noted)
-    model = _fitted(large[0], dropout=0.1, max_iter=2, backend="numpy")
+    model = _fit(large[0], dropout=0.1, max_iter=2, backend="numpy")
     assert len(drawn) == len(set(drawn)) == model._optimizer_state.step
 
 
@@ -245,7 +245,7 @@ def test_ctrl_c_keeps_the_weights_of_a_large_tables_training(large: tuple[Any, n
     taken = model._optimizer_state.step
     assert model.n_iter_ == 2
     assert taken in (31, 32)
-    same = _fitted(large[0], **options, learning_rate=pressing(-1, taken), max_iter=3)
+    same = _fit(large[0], **options, learning_rate=pressing(-1, taken), max_iter=3)
     np.testing.assert_array_equal(model.coefs_[0], same.coefs_[0])
 
 
@@ -254,7 +254,7 @@ def test_a_value_that_is_no_number_is_an_error_when_it_is_read(tmp_path: Path) -
     table[:] = X
     table[200, 3] = np.nan
     with pytest.raises(ValueError, match="Input contains NaN"):
-        _fitted(table)
+        _fit(table)
 
 
 PROGRAM = """

@@ -88,7 +88,7 @@ def _network() -> bx.Network:
     return bx.mlp([3, 5, 2], hidden="tanh", dropout=0.3, l2=0.01)
 
 
-def _saved(path: Path, **more: Any) -> tuple[bx.Network, np.ndarray]:
+def _save(path: Path, **more: Any) -> tuple[bx.Network, np.ndarray]:
     network = _network()
     theta = network.initialize(backend="numpy")
     bx.save(path, network, theta, **more)
@@ -126,7 +126,7 @@ def test_a_loaded_loss_equals_the_saved_one(path: Path, loss: bx.Loss) -> None:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
 def test_a_loaded_optimizer_equals_the_saved_one(path: Path, optimizer: Any) -> None:
-    _saved(path, optimizer=optimizer)
+    _save(path, optimizer=optimizer)
     read = bx.load(path, backend="numpy").optimizer
     assert repr(read) == repr(optimizer)
     rate = optimizer.learning_rate
@@ -158,7 +158,7 @@ def test_a_file_loads_on_the_backend_that_saved_it(xp: Any, path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_file_loads_in_another_precision_on_request(path: Path, dtype: str) -> None:
-    _, theta = _saved(path)
+    _, theta = _save(path)
     read = bx.load(path, backend="numpy", dtype=dtype).theta
     assert np.array_equal(read, theta.astype(dtype))
 
@@ -175,14 +175,14 @@ def test_predict_standardizes_as_training_did(xp: Any, path: Path) -> None:
 
 def test_metadata_is_kept(path: Path) -> None:
     metadata = {"classes": ["a", "é"], "scores": {"r2": 0.5}, "none": None}
-    _saved(path, metadata=metadata)
+    _save(path, metadata=metadata)
     assert bx.load(path, backend="numpy").metadata == metadata
 
 
 def test_the_same_model_makes_the_same_file(path: Path) -> None:
-    _saved(path)
+    _save(path)
     first = path.read_bytes()
-    _saved(path)
+    _save(path)
     assert path.read_bytes() == first
 
 
@@ -289,7 +289,7 @@ def test_no_two_arrays_of_a_file_share_a_name(path: Path, monkeypatch: pytest.Mo
 
 
 @dataclass(frozen=True)
-class Given:
+class ArrayInitializer:
     """An initializer with an array."""
 
     values: Any
@@ -302,7 +302,7 @@ def test_a_registered_object_may_hold_an_array(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(descriptions.REGISTRY, "registered", {})
-    one, other = Given(np.ones(3)), Given(np.zeros(3))
+    one, other = ArrayInitializer(np.ones(3)), ArrayInitializer(np.zeros(3))
     bx.register("one", one)
     for initializer in (other, one):
         network = bx.Network([bx.Dense(3, 3, initializer=initializer)], "huber")
@@ -566,7 +566,7 @@ def test_a_killed_training_leaves_a_file_that_resumes_it(path: Path, kills: int)
 def test_a_failed_save_leaves_the_old_file_and_nothing_else(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _saved(path)
+    _save(path)
     before = path.read_bytes()
 
     def fails(descriptor: int) -> None:
@@ -574,18 +574,18 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(
 
     monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises(OSError, match="the disk is full"):
-        _saved(path, metadata={"new": True})
+        _save(path, metadata={"new": True})
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="of POSIX")
 def test_a_file_keeps_its_permissions_and_a_link_stays_one(path: Path) -> None:
-    _saved(path)
+    _save(path)
     path.chmod(0o640)
     link = path.with_name("link")
     link.symlink_to(path)
-    _saved(link, metadata={"new": True})
+    _save(link, metadata={"new": True})
     assert link.is_symlink()
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert bx.load(path, backend="numpy").metadata == {"new": True}
@@ -602,7 +602,7 @@ def test_a_path_that_is_no_regular_file_is_an_error_without_waiting(
         target = path.with_name("link")
         target.symlink_to(path)
     with pytest.raises(OSError, match="is not a regular file"):
-        _saved(target)
+        _save(target)
     assert path.is_fifo()
     assert sorted(path.parent.iterdir()) == sorted({target, path})
     # In a child process: one that waits for a writer is killed after a while.
@@ -611,7 +611,7 @@ def test_a_path_that_is_no_regular_file_is_an_error_without_waiting(
     folder = path.with_name("folder")
     folder.mkdir()
     with pytest.raises(IsADirectoryError, match="is not a regular file"):
-        _saved(folder)
+        _save(folder)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="of POSIX")
@@ -626,7 +626,7 @@ def test_a_file_is_saved_into_an_unreadable_folder(
         return opened(path_or_name, flags, *more, **options)
 
     monkeypatch.setattr(os, "open", refuses)
-    _saved(path, metadata={"new": True})
+    _save(path, metadata={"new": True})
     assert bx.load(path, backend="numpy").metadata == {"new": True}
     assert list(path.parent.iterdir()) == [path]
 
@@ -646,7 +646,7 @@ def test_an_object_that_a_file_cannot_hold_is_an_error(
     path: Path, more: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        _saved(path, **more)
+        _save(path, **more)
     assert not path.exists()
 
 

@@ -164,7 +164,7 @@ def _network(*layers: Any, loss: Any = "half_squared_error") -> bx.Network:
 # Keys: the piece that the diagnosis names.
 PIECES: dict[str, bx.Network] = {
     "layers[1] (Affine)": _network(Affine("scale")),
-    "layers[1] (Unmasked)": _network(planted_mistakes.DropoutWithoutMask(0.5)),
+    "layers[1] (DropoutWithoutMask)": _network(planted_mistakes.DropoutWithoutMask(0.5)),
     "layers[1] (Residual)": _network(bx.Residual(Affine("input"))),
     "layers[0] (Dense); layers[2] (Affine)": bx.Network(
         [bx.Dense(3, 3, planted_mistakes.WRONG_SQUARE), bx.Dropout(0.5), Affine("scale")], "huber"

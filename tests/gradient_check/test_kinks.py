@@ -18,7 +18,7 @@ TOO_NEAR = 1e-9
 SHOWS = {"float64": 0.01, "float32": 0.1}
 
 
-def _own(activation: bx.Activation, slope_below: float) -> bx.Activation:
+def _custom_activation(activation: bx.Activation, slope_below: float) -> bx.Activation:
     """Return a custom activation: the value of ours, with a given slope below 0 and 1 above."""
 
     def vjp(g: Any, z: Any, a: Any) -> Any:
@@ -32,9 +32,9 @@ RELU, LEAKY_RELU = bx.activations.relu, bx.activations.leaky_relu
 HIDDEN = {  # the right activation, and the checked one
     "relu": (RELU, RELU),
     "leaky_relu": (LEAKY_RELU, LEAKY_RELU),
-    "a user's relu": (RELU, _own(RELU, 0.0)),
-    "wrong: relu's slope 0.5 below 0": (RELU, _own(RELU, 0.5)),
-    "wrong: leaky_relu's slope lost": (LEAKY_RELU, _own(LEAKY_RELU, 0.0)),
+    "a user's relu": (RELU, _custom_activation(RELU, 0.0)),
+    "wrong: relu's slope 0.5 below 0": (RELU, _custom_activation(RELU, 0.5)),
+    "wrong: leaky_relu's slope lost": (LEAKY_RELU, _custom_activation(LEAKY_RELU, 0.0)),
 }
 
 

@@ -42,7 +42,7 @@ entries_and_directions = pytest.mark.parametrize("way", WAYS)
 draw = functools.cache(mistake_catalogue.draw)
 
 
-def _numbers(value: Any, *others: Parameters) -> list[np.ndarray]:
+def _copies(value: Any, *others: Parameters) -> list[np.ndarray]:
     """Return copies of a value, a gradient and a point."""
     return [np.array(value), *(np.array(part[name]) for part in others for name in sorted(part))]
 
@@ -51,7 +51,7 @@ def _changes_nothing(name: str, case: Case) -> bool:
     """Whether value and gradient are right at every call, and leave the point unchanged."""
     problem, point = draw(case)
     points = [point, draw(case._replace(steps=0))[1]]
-    right, start = (_numbers(value_of(problem)(p), gradient_of(problem)(p), p) for p in points)
+    right, start = (_copies(value_of(problem)(p), gradient_of(problem)(p), p) for p in points)
     part_of = MUST_SHOW if case.steps else 0.0
     slack = [
         np.fmax(ROUNDING[case.dtype] * np.max(np.abs(s)), part_of * np.abs(r))
@@ -61,7 +61,7 @@ def _changes_nothing(name: str, case: Case) -> bool:
     for _ in range(2):
         here = {key: p.copy() for key, p in point.items()}
         wrong = gradient(here)
-        found = _numbers(value(here), wrong, here)
+        found = _copies(value(here), wrong, here)
         if any(np.any(np.abs(f - r) > s) for f, r, s in zip(found, right, slack, strict=True)):
             return False
         value(elsewhere(point))
@@ -102,7 +102,7 @@ def test_nothing_right_fails(every: int, steps: int, extras: tuple[str, ...], wa
         assert report.diagnosis is None
 
 
-def _shown(name: str, steps: int, way: str) -> Iterator[Case]:
+def _sample_cases(name: str, steps: int, way: str) -> Iterator[Case]:
     """Yield some of the cases in which a mistake has an effect, other ones for each method."""
     _, _, extras, activations, losses = MISTAKES[name]
     grid = _grid(activations, losses, steps, extras)[list(WAYS).index(way) :: len(WAYS)]
@@ -124,7 +124,7 @@ def test_a_mistake_is_found_and_named(name: str) -> None:
     """Use the default method, and one of the others in turn; the sweep uses all."""
     others = [*WAYS][1:]
     for way in ("auto", others[[*MISTAKES].index(name) % len(others)]):
-        _find(name, next(_shown(name, 0, way)), way)
+        _find(name, next(_sample_cases(name, 0, way)), way)
 
 
 @pytest.mark.thorough
@@ -132,5 +132,5 @@ def test_a_mistake_is_found_and_named(name: str) -> None:
 @pytest.mark.parametrize("name", MISTAKES)
 @pytest.mark.parametrize("steps", [0, EPOCHS])
 def test_a_mistake_is_found_and_named_in_many_cases(steps: int, name: str, way: str) -> None:
-    for case in itertools.islice(_shown(name, steps, way), 3):
+    for case in itertools.islice(_sample_cases(name, steps, way), 3):
         _find(name, case, way)

@@ -39,7 +39,7 @@ def _one_hot(xp: Any, labels: np.ndarray) -> Any:
     return xp.asarray(np.eye(N_OUT)[flat])
 
 
-def _entrances(xp: Any, theta: Any, x: Any) -> dict[str, Callable[[Any], Any]]:
+def _calls(xp: Any, theta: Any, x: Any) -> dict[str, Callable[[Any], Any]]:
     """Return functions of y, each of which calls another public function."""
     options: dict[str, Any] = {"optimizer": bx.SGD(0.5), "epochs": 3, "batch_size": 4}
     validation_y = _one_hot(xp, LABELS)
@@ -53,13 +53,13 @@ def _entrances(xp: Any, theta: Any, x: Any) -> dict[str, Callable[[Any], Any]]:
     }
 
 
-@pytest.mark.parametrize("entrance", ["loss", "gradient", "fit", "validation"])
+@pytest.mark.parametrize("call", ["loss", "gradient", "fit", "validation"])
 @pytest.mark.parametrize("kind", ["int64", pytest.param("list", marks=pytest.mark.once)])
 @every_shape
 def test_class_labels_give_the_results_of_one_hot_rows(
-    xp: Any, stack: tuple[int, ...], labels: np.ndarray, kind: str, entrance: str
+    xp: Any, stack: tuple[int, ...], labels: np.ndarray, kind: str, call: str
 ) -> None:
-    use = _entrances(xp, xp.initialize(NETWORK, stack=stack), _x(xp))[entrance]
+    use = _calls(xp, xp.initialize(NETWORK, stack=stack), _x(xp))[call]
     y = labels.tolist() if kind == "list" else xp.asarray(labels, dtype=kind)
     xp.assert_equal(use(y), use(_one_hot(xp, labels)))
 
@@ -121,8 +121,8 @@ def test_integers_that_may_be_labels_of_a_stack_or_targets_are_an_error_with_bot
     y = np.asarray([np.roll(LABELS[:N_OUT], i) for i in range(N_OUT)])
     for stack in ((N_OUT,), (2, N_OUT)):
         theta, labels = xp.initialize(NETWORK, stack=stack), xp.asarray(y, dtype="int32")
-        entrances = _entrances(xp, theta, x)
-        for use in (entrances["loss"], entrances["gradient"], entrances["fit"]):
+        calls = _calls(xp, theta, x)
+        for use in (calls["loss"], calls["gradient"], calls["fit"]):
             with pytest.raises(
                 ValueError, match=r"y has shape \(4, 4\).*y\[\.\.\., None\].*floating"
             ):

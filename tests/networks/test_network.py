@@ -520,7 +520,7 @@ def test_two_floating_precisions_together_are_an_error(xp: Any, name: str) -> No
         _call(xp, {name: narrow})
 
 
-def _entrances(kind: Any) -> dict[str, Callable[[], Any]]:
+def _calls(kind: Any) -> dict[str, Callable[[], Any]]:
     """Return calls whose floating arrays all have one precision, on NumPy."""
     theta, x, y = (np.ones(shape, kind) for shape in (CLASSIFIER.size, (2, N_IN), (2, N_OUT)))
     parameters = CLASSIFIER.unpack(np.ones(CLASSIFIER.size))
@@ -547,18 +547,18 @@ def _entrances(kind: Any) -> dict[str, Callable[[], Any]]:
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.longdouble])
-@pytest.mark.parametrize("entrance", _entrances(np.float64))
+@pytest.mark.parametrize("entrance", _calls(np.float64))
 def test_other_precisions_than_float32_and_float64_are_an_error_everywhere(
     nothing_chosen: None, entrance: str, kind: Any
 ) -> None:
     for dtype in (np.float32, np.float64):
-        _entrances(dtype)[entrance]()
+        _calls(dtype)[entrance]()
     with pytest.raises(
         TypeError,
         match=rf"{np.dtype(kind)}.*but a floating dtype is expected, float32 or float64\. Cast"
         r" it: .*bx\.asarray\(.*, dtype='float64'\)\.$",
     ):
-        _entrances(kind)[entrance]()
+        _calls(kind)[entrance]()
 
 
 @pytest.mark.parametrize("name", ["x", "y", "sample_weight", "rng"])

@@ -9,7 +9,7 @@ from backprop_xp.backends import Array, Backend, Device, DType, Namespace, Probe
 
 
 class LookalikeBackend(Backend):
-    name: ClassVar[str] = "lookalike"  # the name of the entry point
+    name: ClassVar[str] = "lookalike"  # as the entry point has it
 
     def probe(self) -> Probe:
         if importlib.util.find_spec("lookalike_arrays") is None:
@@ -17,7 +17,7 @@ class LookalikeBackend(Backend):
         return Probe(True, self.namespace().__version__)
 
     def namespace(self) -> Namespace:
-        import lookalike_arrays  # imported here, so that choosing the name imports no library
+        import lookalike_arrays  # here, so that naming the backend imports no library
 
         return lookalike_arrays
 
@@ -25,7 +25,7 @@ class LookalikeBackend(Backend):
         return list(self.namespace().__array_namespace_info__().devices())
 
     def device_name(self, device: Device) -> str:
-        return str(device).split("'")[1]  # the string in Device('CPU_DEVICE')
+        return str(device).split("'")[1]  # of Device('CPU_DEVICE')
 
     def default_dtype(self, device: Device) -> DType:
         info = self.namespace().__array_namespace_info__()

@@ -13,7 +13,7 @@ from tests import broken_backends as broken
 GROUPS = ["protocol", "moving data", "parity", "trust"]
 
 
-def failing(backend: Any, device: Any = None, *groups: str) -> dict[str, str]:
+def failures(backend: Any, device: Any = None, *groups: str) -> dict[str, str]:
     """Return the details of the failing checks, by name."""
     rows = [testing.run(check, backend, device) for check in testing.checks(*groups)]
     return {f"{row.group}: {row.check}": row.detail for row in rows if row.status == "fails"}
@@ -89,17 +89,17 @@ def test_a_slightly_wrong_function_of_the_standard_fails_its_check(
     monkeypatch: pytest.MonkeyPatch, name: str, wrong: Any, check: str
 ) -> None:
     monkeypatch.setattr(broken.XP, name, wrong(getattr(broken.XP, name)))
-    assert check in failing("array-api-strict", "device1", "parity")
+    assert check in failures("array-api-strict", "device1", "parity")
 
 
 @pytest.mark.parametrize("kind", broken.OPERATORS)
 def test_a_slightly_wrong_operator_fails_its_check(kind: Any) -> None:
-    found = failing(broken.WithArrays(kind), None, "protocol", "moving data", "parity")
+    found = failures(broken.WithArrays(kind), None, "protocol", "moving data", "parity")
     assert broken.OPERATORS[kind] in found
     assert all(check.startswith(("parity", "protocol: owner")) for check in found)
 
 
-class Half:
+class HalfBackend:
     """An object with half of the protocol."""
 
     name = "half"
@@ -107,14 +107,14 @@ class Half:
 
 
 def test_a_missing_method_fails_its_check() -> None:
-    found = failing(broken.WithoutFloatDoor(broken.Unfaithful), None, "trust")
+    found = failures(broken.WithoutFloatDoor(broken.Unfaithful), None, "trust")
     assert "float(x[0, 0]) is not refused" in found["trust: transfers"]
-    found = failing(Half(), "cpu", "protocol")
+    found = failures(HalfBackend(), "cpu", "protocol")
     assert found["protocol: methods"] == "the method probe is missing"
 
 
 def test_a_correct_but_unregistered_backend_fails_only_the_lookup_checks() -> None:
-    found = failing(broken.WithArrays(broken.Unfaithful), None, "protocol", "moving data")
+    found = failures(broken.WithArrays(broken.Unfaithful), None, "protocol", "moving data")
     assert set(found) == {"protocol: owner"}
     assert "its arrays lead to the backend numpy" in found["protocol: owner"]
 
@@ -124,7 +124,7 @@ def test_a_backend_that_always_raises_fails_every_check_without_an_error() -> No
     assert len(rows) == len(testing.checks())
     assert {row.status for row in rows} == {"fails"}
     assert rows[0].detail == "RuntimeError: devices: no library here"
-    found = failing("numpy", "cuda:7", "protocol")  # an unknown device gives a failure too
+    found = failures("numpy", "cuda:7", "protocol")  # an unknown device gives a failure too
     assert len(found) == len(testing.checks("protocol"))
     message = "device 'cuda:7' is unknown to the numpy backend. Known: cpu"
     assert message in found["protocol: methods"]

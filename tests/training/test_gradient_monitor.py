@@ -60,7 +60,10 @@ PIECES: dict[str, tuple[Any, str]] = {
         _network(planted_mistakes.Affine("scale", real=True)),
         "layers[1] (Affine)",
     ),
-    "dropout": (_network(planted_mistakes.DropoutWithoutMask(0.5)), "layers[1] (Unmasked)"),
+    "dropout": (
+        _network(planted_mistakes.DropoutWithoutMask(0.5)),
+        "layers[1] (DropoutWithoutMask)",
+    ),
     "an activation": (_network(hidden=planted_mistakes.WRONG_SQUARE), "layers[0] (Dense)"),
     "the loss": (_network(loss=planted_mistakes.WRONG_LOSS), "the loss"),
 }

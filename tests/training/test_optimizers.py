@@ -276,7 +276,7 @@ def test_a_rate_of_0_changes_nothing_and_integers_are_accepted(xp: Any) -> None:
 
 
 def _wrong_values(hyperparameter: str) -> list[Any]:
-    """Return what no hyperparameter of that name may be."""
+    """Return invalid values of that hyperparameter."""
     fractions = ("momentum", "decay", "beta1", "beta2")
     return [-0.1, np.nan, np.inf, *([1.0, 2.0] if hyperparameter in fractions else [])]
 

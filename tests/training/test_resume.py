@@ -173,7 +173,7 @@ def test_a_copy_is_resumed_as_the_original(how: str, batch_size: int | None) -> 
 @pytest.mark.parametrize("at", [1, 2, 5])
 def test_a_copy_of_an_interrupted_state_can_be_resumed(how: str, at: int) -> None:
     """The interrupt comes before the first update, or within the first or the second epoch."""
-    pressing, options = Pressing(at, _raise), {**ADAM, "epochs": 3}
+    pressing, options = InterruptingLayer(at, _raise), {**ADAM, "epochs": 3}
     network = bx.Network([bx.Dense(3, 4, "tanh"), pressing, bx.Dense(4, 2)], "huber")
     case = network, network.initialize(backend="numpy"), X, Y
     with pytest.raises(KeyboardInterrupt) as caught:
@@ -198,18 +198,18 @@ def test_a_resumed_training_that_is_finished_does_nothing(xp: Any) -> None:
     assert unknown.shape == (2, STACK)
 
 
-class Counted:
+class CountedState:
     """A state that is no pytree: an object that its update changes in place."""
 
     def __init__(self, theta: Any) -> None:
         self.updates, self.velocity = 0, 0.0 * theta
 
 
-class InPlace:
+class InPlaceOptimizer:
     """A custom optimizer with such a state."""
 
     def initialize(self, theta: Any) -> Any:
-        return Counted(theta)
+        return CountedState(theta)
 
     def update(self, theta: Any, gradient: Any, state: Any) -> tuple[Any, Any]:
         state.updates += 1
@@ -217,7 +217,7 @@ class InPlace:
         return theta - 0.1 * state.velocity, state
 
 
-class Bare:
+class NumberState:
     """A custom optimizer whose state is a number."""
 
     def initialize(self, theta: Any) -> Any:
@@ -227,9 +227,9 @@ class Bare:
         return theta - 0.1 / (1.0 + state) * gradient, state + 1
 
 
-@pytest.mark.parametrize("make", [bx.Adam, InPlace, Bare])
+@pytest.mark.parametrize("make", [bx.Adam, InPlaceOptimizer, NumberState])
 def test_an_optimizer_state_of_any_kind_is_copied(xp: Any, make: Any) -> None:
-    if make is InPlace and xp.name == "jax":
+    if make is InPlaceOptimizer and xp.name == "jax":
         pytest.skip("jax compiles states of tuples, lists and dicts alone")
     case, options = _case(xp), {"optimizer": make(), "batch_size": BATCH}
     begun, whole = (bx.fit(*case, epochs=epochs, **options) for epochs in (2, 4))
@@ -240,7 +240,7 @@ def test_an_optimizer_state_of_any_kind_is_copied(xp: Any, make: Any) -> None:
 # ---- Ctrl-C
 
 
-class Pressing(PassThrough):
+class InterruptingLayer(PassThrough):
     """A layer that interrupts in its n-th forward pass."""
 
     def __init__(self, at: int, press: Any) -> None:
@@ -253,11 +253,11 @@ class Pressing(PassThrough):
         return x, None
 
 
-def _pressed(xp: Any, at: int, press: Any) -> tuple[Pressing, Any]:
+def _interrupting_case(xp: Any, at: int, press: Any) -> tuple[InterruptingLayer, Any]:
     """Return a layer that interrupts, a network with it, and data to train it."""
     if _compiles(xp):
         pytest.skip(f"{xp.name} runs Python once, when it compiles")
-    pressing = Pressing(at, press)
+    pressing = InterruptingLayer(at, press)
     layers = [bx.Dense(3, 4, "tanh"), pressing, bx.Dropout(0.2), bx.Dense(4, 2)]
     network = bx.Network(layers, "huber")
     return pressing, (network, xp.initialize(network), xp.asarray(X), xp.asarray(Y))
@@ -277,7 +277,7 @@ def test_an_interrupted_fit_resumes_from_its_last_state(
     xp: Any, batch_size: int | None, epochs: int, at: int
 ) -> None:
     """The interrupt comes between two updates of an epoch; the next batch continues the epoch."""
-    pressing, case = _pressed(xp, at, _signal)
+    pressing, case = _interrupting_case(xp, at, _signal)
     options = {**ADAM, "batch_size": batch_size, "epochs": epochs}
     with pytest.raises(KeyboardInterrupt) as caught:
         bx.fit(*case, **options)
@@ -304,7 +304,7 @@ def test_ctrl_c_in_a_callback_leaves_the_state_after_the_epoch(xp: Any) -> None:
 
 def test_ctrl_c_before_a_training_leaves_its_initial_state(xp: Any) -> None:
     """The check of the data sends one row through a last layer without a declared width."""
-    pressing = Pressing(1, _raise)
+    pressing = InterruptingLayer(1, _raise)
     network = bx.Network([bx.Dense(3, 2), pressing], "huber")
     case = network, xp.initialize(network), xp.asarray(X), xp.asarray(Y)
     begun = None
@@ -353,7 +353,7 @@ def test_a_ctrl_c_handler_that_a_callback_installs_stays(xp: Any) -> None:
 # ---- errors
 
 
-class Failing:
+class FailingFunction:
     """A function that fails at its n-th call only."""
 
     def __init__(self, at: int) -> None:
@@ -365,10 +365,10 @@ class Failing:
             raise RuntimeError("failed here")
 
 
-class Spoiling(bx.SGD):
+class OverwritingOptimizer(bx.SGD):
     """A custom optimizer that fails after it has overwritten its arguments."""
 
-    def __init__(self, fails: Failing) -> None:
+    def __init__(self, fails: FailingFunction) -> None:
         super().__init__(0.1, momentum=0.9)
         object.__setattr__(self, "fails", fails)
 
@@ -380,7 +380,7 @@ class Spoiling(bx.SGD):
         return super().update(theta, gradient, state, **options)
 
 
-class Calling(PassThrough):
+class CallingLayer(PassThrough):
     """A layer that calls a function in its forward pass."""
 
     def __init__(self, call: Any) -> None:
@@ -391,7 +391,7 @@ class Calling(PassThrough):
         return x, None
 
 
-def _then(fails: Failing, value: Any) -> Any:
+def _then(fails: FailingFunction, value: Any) -> Any:
     fails()
     return value
 
@@ -403,8 +403,8 @@ FAILURES: dict[str, Any] = {
     "a metric": lambda fails: {
         "metrics": {"rmse": lambda *given: _then(fails, bx.metrics.rmse(*given))}
     },
-    "a layer": lambda fails: {"layer": Calling(fails)},
-    "an optimizer": lambda fails: {"optimizer": Spoiling(fails)},
+    "a layer": lambda fails: {"layer": CallingLayer(fails)},
+    "an optimizer": lambda fails: {"optimizer": OverwritingOptimizer(fails)},
 }
 
 
@@ -419,7 +419,7 @@ def test_any_failure_leaves_a_state_that_can_be_resumed(
     """It is the state of the last complete update, or epoch if an update may overwrite it."""
     if _compiles(xp) and where in ("a metric", "a layer", "an optimizer"):
         pytest.skip(f"{xp.name} runs Python once, when it compiles")
-    fails = Failing(at)
+    fails = FailingFunction(at)
     options = {**ADAM, "batch_size": batch_size, "epochs": 6, **FAILURES[where](fails)}
     layers = [bx.Dense(3, 4, "tanh"), options.pop("layer", PassThrough()), bx.Dense(4, 2)]
     network = bx.Network([*layers, bx.Dropout(0.2)], "huber")
@@ -441,8 +441,8 @@ def test_any_failure_leaves_a_state_that_can_be_resumed(
 @pytest.mark.parametrize("batch_size", [None, BATCH])
 def test_train_raises_the_error_of_a_layer(xp: Any, batch_size: int | None) -> None:
     """It is raised immediately: only fit delays an error."""
-    fails = Failing(1 if _compiles(xp) else 3)
-    layers = [bx.Dense(3, 4), Calling(fails), bx.Dense(4, 2)]
+    fails = FailingFunction(1 if _compiles(xp) else 3)
+    layers = [bx.Dense(3, 4), CallingLayer(fails), bx.Dense(4, 2)]
     network = bx.Network(layers, "huber")
     case = network, xp.initialize(network), xp.asarray(X), xp.asarray(Y)
     states = bx.train(*case, **{**ADAM, "batch_size": batch_size, "epochs": 6})
@@ -454,7 +454,7 @@ def test_train_raises_the_error_of_a_layer(xp: Any, batch_size: int | None) -> N
 @pytest.mark.parametrize("goes_on", [False, True])
 def test_a_custom_ctrl_c_handler_is_called_between_two_updates(xp: Any, goes_on: bool) -> None:
     """asyncio and other programs have such a handler; it may let the training continue."""
-    _, case = _pressed(xp, 4, _signal)
+    _, case = _interrupting_case(xp, 4, _signal)
     signals, options = [], {**ADAM, "epochs": 3}
 
     def handle(number: int, frame: Any) -> None:

@@ -1,4 +1,4 @@
-"""Schedules: closed forms, arrays of learning rates, pickles, and what is refused."""
+"""Schedules: closed forms, arrays of learning rates, pickles, and errors."""
 
 import math
 import pickle

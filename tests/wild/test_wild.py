@@ -29,7 +29,7 @@ MISTAKES: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
-def planted(case: Case, label: str, change: Any) -> Case:
+def with_mistake(case: Case, label: str, change: Any) -> Case:
     """Return a case with a mistake in its gradient, or the case itself if it has no effect."""
     x, value, gradient = case.points[label].ravel(), case.value, case.gradient
     size = np.where(x == 0.0, np.sqrt(np.mean(x**2)) or 1.0, np.abs(x))
@@ -63,7 +63,7 @@ def test_the_verdict_is_correct_and_planted_mistakes_never_pass(pair: Pair) -> N
         if here not in case.verdicts(label):
             wrong.append((label, method, here))
         for name, change in MISTAKES.items() if "pass" in case.verdicts(label) else ():
-            tampered = planted(case, label, change)
+            tampered = with_mistake(case, label, change)
             found = "fail" if tampered is case else verdict(tampered, label, method)
             if found == "pass" or found == "kink" != here:
                 wrong.append((label, method, f"{name}: {found}"))
