@@ -38,7 +38,7 @@ class Suite(NamedTuple):
 
 # Tests marked once or installed are the same on every backend: NumPy's session runs them.
 CORE = (
-    *("testing", "networks/test_network.py"),
+    *("testing", "test_stacks.py", "networks/test_network.py"),
     *(f"backends/test_{name}.py" for name in ("backends", "full_precision", "guard", "parity")),
     *(f"backends/test_{name}.py" for name in ("host_numbers", "probing")),
     *(f"training/test_{name}.py" for name in ("data", "fit", "metrics", "optimizers", "steps")),
@@ -52,7 +52,8 @@ SUITES = {
         "array-api-strict",
         "no_float64",
         paths=(
-            *("testing", "gradient_check/test_network.py"),
+            *("testing", "test_stacks.py", "backends/test_parity.py"),
+            "gradient_check/test_network.py",
             *(f"training/test_{name}.py" for name in ("data", "fit", "metrics")),
         ),
     ),

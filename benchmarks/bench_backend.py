@@ -1,8 +1,8 @@
 """The backend that the environment chooses, beside NumPy on the same steps, in float32.
 
-``BACKPROP_XP_BACKEND=jax pytest benchmarks/bench_backend.py --benchmark-only`` shows the cost of
-another library's calls on a CPU, and with ``cupy`` the gain of a GPU; ``gpu.py`` measures more. A
-GPU is waited for at both ends of a block of steps.
+``BACKPROP_XP_BACKEND=jax pytest benchmarks/bench_backend.py --benchmark-only`` shows the overhead
+of another library on a CPU. With ``cupy`` it shows the gain of a GPU; ``gpu.py`` measures more.
+Each block of steps starts and ends with a wait for the GPU.
 """
 
 from collections.abc import Callable
@@ -14,9 +14,9 @@ import backprop_xp as bx
 from backprop_xp.backends import Array, BackendUnavailableError, Selection
 from backprop_xp.cli.contenders import Case
 from backprop_xp.training.optimizers import Optimizer
-from benchmarks.gpu_parts import bare_step
+from benchmarks.gpu_trainings import bare_step
 
-# Calls that a GPU may queue before it is waited for, and how often they are timed.
+# Calls in a block, which a GPU may queue, and the number of blocks.
 CALLS, ROUNDS = 10, 9
 OPTIMIZERS = [
     bx.SGD(0.1, momentum=0.9),
@@ -76,7 +76,7 @@ def test_update_in_one_kernel(
         state = [theta, optimizer.initialize(theta)]
 
         def step() -> None:
-            # The reference changes the gradient too; a GPU takes as long over any.
+            # The reference changes the gradient too; a GPU's time does not depend on its values.
             state[:] = rule(optimizer, state[0], gradient, state[1], optimizer.learning_rate)
 
         return step

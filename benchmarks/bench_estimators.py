@@ -1,7 +1,7 @@
 """The estimators beside scikit-learn's own: the time of ``fit``, and the scores of 10 seeds.
 
-Both have the same settings, data and random state. They take turns, each in a process of its own
-with one thread. The processor's time is measured, so that the machine may be busy.
+Both have the same settings, data and random state. They take turns, each in its own process with
+one thread. The processor's time is measured, so a busy machine does no harm.
 """
 
 import functools
@@ -88,7 +88,7 @@ def fits(library: str, dtype: str) -> tuple[Callable[[str], float], dict[str, st
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("data", TIMED)
-def test_the_time_of_fit(
+def test_time_of_fit(
     data: str, dtype: str, benchmark: BenchmarkFixture, record: Callable[[Row], None]
 ) -> None:
     load, epochs = TIMED[data]
@@ -109,9 +109,7 @@ def test_the_time_of_fit(
 
 
 @pytest.mark.parametrize("data", LEARNT)
-def test_what_is_learnt(
-    data: str, benchmark: BenchmarkFixture, show: Callable[[str], None]
-) -> None:
+def test_scores(data: str, benchmark: BenchmarkFixture, show: Callable[[str], None]) -> None:
     kind, load, options = LEARNT[data]
     x, y = load()
 

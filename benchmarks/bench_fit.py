@@ -1,6 +1,6 @@
-"""``fit`` as a whole: on XOR beside the tutorial's steps and a scan by hand, and with checks.
+"""``fit`` on XOR beside the tutorial's steps and a scan by hand, and ``fit`` with gradient checks.
 
-A step is loss, gradient and update; NumPy in float64, JAX in float32.
+A step is loss, gradient and update. NumPy runs in float64, JAX in float32.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from benchmarks import tutorial
 
 X = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 Y = np.array([[0.0], [1.0], [1.0], [0.0]])
-STEPS = 1000  # full-batch epochs: so many that the checks of the arguments weigh nothing
+STEPS = 1000  # full-batch epochs: enough to make the checks of the arguments negligible
 
 
 def ours(stack: tuple[int, ...]) -> Callable[[], object]:
@@ -23,7 +23,7 @@ def ours(stack: tuple[int, ...]) -> Callable[[], object]:
     return lambda: bx.fit(network, theta, X, Y, optimizer=bx.SGD(0.2), epochs=STEPS)
 
 
-def the_tutorials() -> None:
+def tutorial_training() -> None:
     thetas = tutorial.start([2, 2, 1], seed=0)
     for _ in range(STEPS):
         tutorial.step(thetas, X, Y, 0.1)
@@ -33,11 +33,11 @@ def the_tutorials() -> None:
 def test_training(compare: Callable[..., object], stack: tuple[int, ...], aim: float) -> None:
     who = f"a stack of {stack[0]}" if stack else "one network"
     what = f"XOR: {STEPS:,} steps of {who}, float64"
-    compare(ours(stack), the_tutorials, "tutorial's steps", what=what, aim=aim)
+    compare(ours(stack), tutorial_training, "tutorial's steps", what=what, aim=aim)
 
 
 def test_gradient_check(compare: Callable[..., object]) -> None:
-    """Every entry by the complex step, beside the tutorial's loop of centred differences."""
+    """Check every entry by the complex step, beside the tutorial's loop of centred differences."""
     network = bx.mlp([2, 16, 1], hidden="sigmoid", output="sigmoid")
     theta = network.initialize(0, backend="numpy", dtype="float64")
     thetas = tutorial.start([2, 16, 1], seed=0)
@@ -84,12 +84,12 @@ def test_2000_steps_of_256_networks(compare: Callable[..., object]) -> None:
     )
 
 
-EPOCHS, BATCH, ROWS = 25, 32, 640  # 500 updates, five of them watched
+EPOCHS, BATCH, ROWS = 25, 32, 640  # 500 updates, five of them checked
 
 
 @pytest.mark.parametrize("width", [100, 400])
 @pytest.mark.parametrize("hidden", ["relu", "tanh"])
-def test_a_watched_training(compare: Callable[..., object], hidden: str, width: int) -> None:
+def test_checked_training(compare: Callable[..., object], hidden: str, width: int) -> None:
     network = bx.mlp([64, width, 10], hidden=hidden, loss="categorical_cross_entropy")
     generator = np.random.default_rng(0)
     x = generator.normal(size=(ROWS, 64))

@@ -47,7 +47,7 @@ def case() -> Case:
 
 @pytest.fixture
 def torch() -> Iterator[Any]:
-    """PyTorch on one thread: on arrays as small as these a second one gains nothing."""
+    """Return PyTorch on one thread: a second one gains nothing on arrays this small."""
     module = pytest.importorskip("torch", reason="the peer, PyTorch, is not installed")
     threads = module.get_num_threads()
     module.set_num_threads(1)

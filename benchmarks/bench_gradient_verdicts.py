@@ -1,8 +1,8 @@
 """The verdicts of gradient checkers on right and wrong gradients, as two tables.
 
-The first has mistakes planted in the gradient of one function, by size. The second has the
-hand-written gradients of released libraries, of ``tests/wild``, that belong to one number. Every
-checker has its own defaults. SciPy and numdifftools return numbers.
+The first table has planted mistakes in the gradient of one function, by size. The second table has
+the hand-written gradients of ``tests/wild`` with one result. Every checker uses its own defaults.
+SciPy and numdifftools return numbers.
 """
 
 import itertools
@@ -25,7 +25,7 @@ Change = Callable[[np.ndarray], np.ndarray]
 
 
 class Gradient(NamedTuple):
-    """A function of NumPy arrays, its gradient, right or wrong, and a point."""
+    """A function of NumPy arrays, its right or wrong gradient, and a point."""
 
     value: Callable[..., Any]
     gradient: Callable[..., np.ndarray]
@@ -144,7 +144,7 @@ def directional(p: Planted, dtype: str) -> str:
 
 
 class Column(NamedTuple):
-    """A checker, the library it needs, and the largest n at which it takes no minutes."""
+    """A checker, the library it needs, and the largest n at which it takes less than a minute."""
 
     name: str
     library: str
@@ -169,7 +169,7 @@ COLUMNS = (
 
 
 def cell(column: Column, n: int, mistake: str) -> str:
-    """Return how many of the gradients were rejected; for numbers, the median."""
+    """Return the number of rejected gradients, or the median of a checker's numbers."""
     if n > column.largest:
         return ""
     answers = [column.check(draw(n, mistake, seed)) for seed in range(SEEDS)]
@@ -179,11 +179,11 @@ def cell(column: Column, n: int, mistake: str) -> str:
     return str(sum(answer != RIGHT for answer in answers))
 
 
-def test_who_notices_a_wrong_gradient(
+def test_checkers_on_planted_mistakes(
     benchmark: BenchmarkFixture, show: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if find_spec("torch"):
-        # The fast mode goes through every entry to word a rejection: 20 seconds at n = 256.
+        # The fast mode reads every entry to write its error message: 20 seconds at n = 256.
         module = import_module("torch.autograd.gradcheck")
         monkeypatch.setattr(module, "_run_slow_mode_and_get_error", lambda *_: "", raising=False)
     columns = [column for column in COLUMNS if find_spec(column.library)]
@@ -203,8 +203,8 @@ def test_who_notices_a_wrong_gradient(
 
 # ---- gradients of released libraries
 
-THRESHOLD = 1e-5  # of the norm: a larger difference is a rejection
-MOST = 100  # entries: numdifftools takes some thirty evaluations of each
+THRESHOLD = 1e-5  # of the norm: a larger difference counts as a rejection
+MOST = 100  # entries: numdifftools needs about thirty evaluations of each
 KINDS = ("right", "right, at an optimum", "planted", "released")  # the last two are mistakes
 MISTAKES: tuple[Change, ...] = (
     lambda g: 1.1 * g,
@@ -215,7 +215,7 @@ MISTAKES: tuple[Change, ...] = (
 
 
 def gradients() -> Iterator[tuple[str, Gradient]]:
-    """Yield gradients of one number, each after its kind; no mistakes that change nothing."""
+    """Yield gradients with one result, and their kind; leave out mistakes without an effect."""
     for pair in import_module("tests.wild.pairs").all_pairs():
         case = pair.call()
         for label, point in case.points.items():
@@ -260,7 +260,7 @@ CHECKERS: dict[str, tuple[str, Callable[[Gradient], str | float]]] = {
 
 
 def row(name: str, check: Callable[..., str | float], cases: list[tuple[str, Gradient]]) -> str:
-    """Return a row of the table: how often a checker is wrong or undecided, and its cost."""
+    """Return a row of the table: a checker's wrong and undecided verdicts, and its cost."""
     found, costs = Counter[tuple[str, str]](), []
     for kind, one in cases:
         calls: list[np.ndarray] = []
@@ -279,8 +279,10 @@ def row(name: str, check: Callable[..., str | float], cases: list[tuple[str, Gra
     return f"| {name} | {' | '.join(cells)} | {evaluations:.0f} | {milliseconds:.1f} ms |"
 
 
-@pytest.mark.filterwarnings("ignore")  # the libraries' own, at steps too long for them
-def test_who_is_wrong_in_the_wild(benchmark: BenchmarkFixture, show: Callable[[str], None]) -> None:
+@pytest.mark.filterwarnings("ignore")  # the libraries' own, at steps too large for them
+def test_checkers_on_released_libraries(
+    benchmark: BenchmarkFixture, show: Callable[[str], None]
+) -> None:
     for library in ("sklearn", "statsmodels", "astropy"):
         pytest.importorskip(library, reason="the gradients come from there")
     checkers = {name: check for name, (lib, check) in CHECKERS.items() if find_spec(lib)}

@@ -13,7 +13,7 @@ from backprop_xp.cli.contenders import CASES, learner
 from backprop_xp.cli.race import Quartiles
 from benchmarks.conftest import Row
 
-# The interpreter's own changes, such as those of its caches of small objects.
+# The interpreter's own memory, such as its caches of small objects.
 SLACK = 64 * 2**10
 
 
@@ -54,7 +54,7 @@ def test_the_memory_of_a_step(benchmark: BenchmarkFixture, record: Callable[[Row
 
 
 def growth(step: Callable[[], Any], warm: int, times: int) -> int:
-    """Return by how many bytes the memory in use grows over so many calls."""
+    """Return the growth of the memory in use over some calls, in bytes."""
     for _ in range(warm):
         step()
     gc.collect()

@@ -1,4 +1,4 @@
-"""Tables: the time to read one beside pandas, and that of a prediction for a single row."""
+"""Tables: the time to read a file beside pandas, and to predict a single row."""
 
 import time
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """An update of Adam within training, beside scikit-learn, PyTorch, JAX, and the matrix products.
 
-Each library trains in a process of its own, in turns, as ``backprop-xp bench`` has them do.
+Each library trains in its own process, and the processes take turns, as in ``backprop-xp bench``.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from benchmarks.conftest import Row, in_units
 
 ROUNDS = {"S": 21, "D": 21, "M": 15, "W": 7}
 OURS, OURS_ON_JAX = "backprop_xp", "backprop_xp on JAX"
-# The largest good ratios: ours on NumPy to a peer's time, and ours on JAX to JAX's.
+# The largest good ratios: ours on NumPy to a peer's time, and ours on JAX to JAX's time.
 AIMS = {
     ("S", "scikit-learn"): 0.30,
     ("S", "PyTorch"): 0.30,

@@ -1,6 +1,6 @@
-"""Ratios against a peer measured in the same run: the only figures that travel between machines.
+"""Ratios to a peer measured in the same run: the only figures that are comparable across machines.
 
-The end of the run prints them as one table, with the aims.
+The end of the run prints one table of the ratios, with the aims.
 """
 
 import sys
@@ -16,7 +16,7 @@ from backprop_xp.cli.bench import as_lines, environment
 from backprop_xp.cli.race import Quartiles, quartiles
 
 ROUNDS = 41
-sys.path.append(str(Path(__file__).parents[1]))  # processes of their own import benchmarks too
+sys.path.append(str(Path(__file__).parents[1]))  # child processes import benchmarks too
 
 
 class Row(NamedTuple):
@@ -54,11 +54,10 @@ def record() -> Callable[[Row], None]:
 
 @pytest.fixture
 def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Callable[..., Row]:
-    """Time a function by pytest-benchmark, and its ratio to a peer by alternating the two.
+    """Time a function by pytest-benchmark, and its ratio to a peer in alternating blocks.
 
-    A busy machine slows both alike, in short blocks. ``wait`` waits for a GPU: it is called before
-    a block's clock starts and before it stops, but not between the calls, which may run ahead of
-    the GPU as in a training.
+    A busy machine slows the short blocks of both alike. ``wait`` waits for a GPU at the start and
+    at the end of a block. Between them the calls may run ahead of the GPU, as in a training.
     """
 
     def run(
@@ -80,7 +79,7 @@ def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Call
         row = Row(what, in_units(seconds), ratio, peer_name, aim)
         _rows.append(row)
         benchmark.extra_info["ratio"] = row._asdict()
-        # Here each call is waited for: pytest-benchmark has no end of a block.
+        # Each call waits here: pytest-benchmark has no hook for the end of a block.
         benchmark.pedantic(lambda: (function(), wait()), rounds=rounds, iterations=calls)
         return row
 
@@ -89,7 +88,7 @@ def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Call
 
 @pytest.fixture
 def show() -> Callable[[str], None]:
-    """Print a text at the end of the run, where nothing captures it."""
+    """Print a string at the end of the run, where pytest does not capture it."""
     return _texts.append
 
 

@@ -1,13 +1,13 @@
 """The library on a CUDA GPU, beside the GPU's own limits and beside PyTorch and JAX.
 
-``python benchmarks/gpu.py --out gpu.jsonl`` writes a line of JSON for each result when it is there,
-and ``python benchmarks/gpu.py --table gpu.jsonl`` prints the lines as Markdown. It needs CuPy, this
-checkout on the path, and PyTorch and JAX for their own rows.
+``python benchmarks/gpu.py --out gpu.jsonl`` writes a line of JSON as soon as a result is known.
+``python benchmarks/gpu.py --table gpu.jsonl`` prints the lines as Markdown. The script needs CuPy
+and this checkout on the path; the rows of PyTorch and JAX need these libraries.
 
-Each part and each training has a process of its own, the most important first, until the time is
-used up. The trainings of a case take turns; R is the median ratio to the products of the step alone
-in the same round. Times are medians of rounds, with the ends of their middle half. ``--quick``
-takes tiny sizes, to test that everything runs: its times mean nothing.
+Each part and each training has a process of its own. They run in order of importance until the time
+is used up. The trainings of a case take turns; R is the median ratio to the time of the step's
+matrix products in the same round. Times are medians of rounds, with the ends of their middle half.
+``--quick`` uses tiny sizes to test that everything runs; its times mean nothing.
 """
 
 import argparse
@@ -19,7 +19,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from gpu_parts import TRAININGS, Line, cases, digits
+from gpu_parts import Line, digits
+from gpu_trainings import TRAININGS, cases
 
 from backprop_xp.cli.race import Child, Entrant, Outcome, race, start_children
 
@@ -39,17 +40,17 @@ PARTS = [
 
 
 def entrant(name: str, maker: str, *arguments: str, precision: str, ends: float) -> Entrant:
-    """Return a function of ``gpu_parts`` in a process of its own."""
+    """Return a function ``"module:function"`` in a process of its own."""
     environment = {
         "CUPY_TF32": str(int(precision == "tf32")),  # which CuPy reads once per process
-        "TORCHINDUCTOR_COMPILE_THREADS": "1",  # others would outlive a process that is killed
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",  # other threads would outlive a killed process
     }
     limit = max(1.0, ends - time.monotonic())
-    return Entrant(name, f"gpu_parts:{maker}", arguments, environment, limit)
+    return Entrant(name, maker, arguments, environment, limit)
 
 
 def measure(lines: IO[str], seconds: float, quick: str) -> None:
-    """Measure one part after the other, and write a line for what is left out."""
+    """Measure the parts in order, and write a line for each one that is left out."""
     ends = time.monotonic() + seconds
     with Child(Entrant("header", "gpu_parts:header")) as child:
         about = child.description
@@ -78,12 +79,12 @@ def reason_to_skip(module: str, precision: str, about: Line, ends: float) -> str
 
 
 def results(part: str, precision: str, quick: str, about: Line, ends: float) -> Iterator[Line]:
-    """Yield the lines of a part of CuPy's."""
+    """Yield the lines of a part that CuPy runs."""
     if reason := reason_to_skip("cupy", precision, about, ends):
         yield {"left_out": reason}
         return
     words = (part, precision, quick)
-    with Child(entrant(part, "part", *words, precision=precision, ends=ends)) as child:
+    with Child(entrant(part, "gpu_parts:part", *words, precision=precision, ends=ends)) as child:
         while time.monotonic() < ends:
             answer = child.turn()
             if "error" in answer:
@@ -95,14 +96,16 @@ def results(part: str, precision: str, quick: str, about: Line, ends: float) -> 
 
 
 def trainings(part: str, precision: str, quick: str, about: Line, ends: float) -> Iterator[Line]:
-    """Yield the times of the trainings of each case, which take turns."""
+    """Yield the times of the trainings of each case; the trainings take turns."""
     entrants = []
     for what, (module, _) in TRAININGS.items():
         if reason := reason_to_skip(module, precision, about, ends):
             yield {"what": what, "left_out": reason}
             continue
         words = (what, precision, quick)
-        entrants.append(entrant(what, "training", *words, precision=precision, ends=ends))
+        entrants.append(
+            entrant(what, "gpu_trainings:training", *words, precision=precision, ends=ends)
+        )
     with start_children(entrants) as children:
         for name, case in cases(quick).items():
             words = {"case": f"{name}: {case}"}

@@ -1,4 +1,4 @@
-"""A peer for the benchmarks: the tutorial's algorithm, bias columns and all, in plain NumPy.
+"""A peer for the benchmarks: the tutorial's algorithm with its bias columns, in plain NumPy.
 
 Parameters are one matrix per layer, ``(n_out, n_in + 1)``, the bias in column 0.
 """
@@ -27,7 +27,7 @@ def sigmoid_prime(z: np.ndarray) -> np.ndarray:
 
 
 def forward(thetas: list[np.ndarray], x: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return the activations, with their columns of ones save for the last, and the logits."""
+    """Return the activations, all but the last with a column of ones, and the logits."""
     ones = np.ones((x.shape[0], 1))
     activations, logits = [np.hstack((ones, x))], []
     for theta in thetas:
@@ -42,7 +42,7 @@ def cost(thetas: list[np.ndarray], x: np.ndarray, y: np.ndarray) -> float:
 
 
 def step(thetas: list[np.ndarray], x: np.ndarray, y: np.ndarray, eta: float) -> None:
-    """One epoch as the tutorial trains: deltas with bias columns, update; no cost."""
+    """Run one epoch as the tutorial does: deltas with bias columns and an update, but no cost."""
     activations, logits = forward(thetas, x)
     error = activations[-1] - y
     deltas = [error * sigmoid_prime(logits[-1])]

@@ -1,7 +1,7 @@
 """Backends with one fault each, and the check of the conformance kit that must notice it.
 
-A fault of a method is planted in array-api-strict's backend, on its device1, one of a function of
-the standard in array-api-strict itself, and one of an operator in a kind of NumPy array.
+A wrong method is planted in array-api-strict's backend on device1, a wrong function of the standard
+in array-api-strict itself, and a wrong operator in a subclass of NumPy's array.
 """
 
 from collections.abc import Callable
@@ -20,12 +20,12 @@ GIVE, LAST, XP = STRICT.from_host, STRICT.devices()[-1], array_api_strict
 
 
 def made(change: Callable[[Any, Any, Any], Any]) -> Callable[..., Any]:
-    """Return a from_host of ``change(array, dtype, device)``."""
+    """Return a from_host that applies ``change(array, dtype, device)``."""
     return lambda self, array, dtype=None, device=None: change(array, dtype, device)
 
 
 def taken(change: Callable[[np.ndarray], np.ndarray]) -> Callable[..., Any]:
-    """Return a to_host whose array is changed."""
+    """Return a to_host that changes its array."""
     return lambda self, array: change(STRICT.to_host(array))
 
 
@@ -92,7 +92,7 @@ TRIP, ANSWERS, DEVICES = "moving data: round trip, ", "protocol: answers", "prot
 SILENT, TRAINING = "parity: silent faults, float32", "parity: training, AdamW, float32"
 NETWORK, UNKNOWN, ARRAYS = "parity: network, float", "trust: unknown devices", "protocol: arrays"
 
-# A member of the backend, the wrong one in its place, the check that notices it, and its words.
+# A member of the backend, its wrong replacement, the check that notices it, and its message.
 FAULTS: list[tuple[str, Any, str, str]] = [
     ("from_host", made(lambda a, t, d: GIVE(a, None, d)), TRIP + "int32", "as int32 is .*int64"),
     ("from_host", made(lambda a, t, d: GIVE(a, t)), TRIP + "float32", "CPU_.*not on .*device1"),
@@ -130,7 +130,7 @@ FAULTS: list[tuple[str, Any, str, str]] = [
 
 
 class Unfaithful(np.ndarray):
-    """A NumPy array some of whose operators a subclass gets wrong."""
+    """A NumPy array whose subclasses have wrong operators."""
 
 
 class WithArrays(NumPyBackend):
@@ -143,8 +143,8 @@ class WithArrays(NumPyBackend):
         return np.array(array, dtype=dtype).view(self.kind)
 
 
-class WithoutFloatDoor(WithArrays):
-    """It lists the conversions of its library but for that of float."""
+class WithoutFloat(WithArrays):
+    """A backend whose ``host_conversions`` lack the one of float."""
 
     name = "numpy-without-float"
 
@@ -153,14 +153,14 @@ class WithoutFloatDoor(WithArrays):
 
 
 class Widens(Unfaithful):
-    """A Python float makes float64 of float32."""
+    """A Python float turns float32 into float64."""
 
     def __rmul__(self, other: Any) -> Any:
         return np.float64(other) * self if isinstance(other, float) else super().__rmul__(other)
 
 
 class Saturates(Unfaithful):
-    """int32 stops at its ends instead of wrapping around."""
+    """int32 saturates instead of wrapping around."""
 
     def __mul__(self, other: Any) -> Any:
         if self.dtype != np.int32:
@@ -170,7 +170,7 @@ class Saturates(Unfaithful):
 
 
 class HalfPrecision(Unfaithful):
-    """Products of matrices are computed from rounded factors, as TF32's are."""
+    """Matrix products round their factors, as TF32 does."""
 
     def __matmul__(self, other: Any) -> Any:
         if self.dtype != np.float32:
@@ -180,7 +180,7 @@ class HalfPrecision(Unfaithful):
 
 
 class ReturnsItself(Unfaithful):
-    """Adding 0 copies nothing, so that writing to the sum writes to the array."""
+    """Adding 0 returns the array itself, so writing to the sum writes to the array."""
 
     def __add__(self, other: Any) -> Any:
         return self if isinstance(other, float) and other == 0.0 else super().__add__(other)
@@ -202,7 +202,7 @@ def real_alone(z: Any) -> Any:
     return XP.astype(XP.real(z), z.dtype) if XP.isdtype(z.dtype, "complex floating") else z
 
 
-# A function of the standard, a wrong one made of the right one, and the check that notices it.
+# A function of the standard, a wrong version of it, and the check that notices it.
 FUNCTIONS: list[tuple[str, Callable[[Any], Any], str]] = [
     ("maximum", lambda f: lambda x, y: without_nan(f(x, y)), SILENT),
     ("isfinite", lambda f: lambda x: f(XP.zeros_like(x)), SILENT),
@@ -217,7 +217,7 @@ FUNCTIONS: list[tuple[str, Callable[[Any], Any], str]] = [
 
 
 class NothingWorks:
-    """An object that raises whatever is asked of it."""
+    """An object that raises at every attribute."""
 
     def __getattr__(self, name: str) -> Any:
         raise RuntimeError(f"{name}: no library here")

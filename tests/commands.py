@@ -1,4 +1,4 @@
-"""The command line as the tests call it: in this process, in one of its own, on a terminal."""
+"""Calls of the command line: in this process, in a child process, on a terminal."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from backprop_xp import cli
 
 PACKAGE_FOLDER = Path(bx.__file__).parent.parent
-# The environment chooses nothing: every backend where it would be without one.
+# An environment that chooses nothing.
 NOWHERE = {f"BACKPROP_XP_{what}": "" for what in ("BACKEND", "DEVICE", "DTYPE")}
 NUMPY = ("--backend", "numpy")
 STRICT = ("--backend", "array-api-strict")
@@ -26,13 +26,13 @@ ONE_LINE = re.compile(r"error: [^\n]+\n")
 
 
 def run(*arguments: str, **environment: str) -> Any:
-    """Run a command in this process, by default where the suite's environment says."""
+    """Run a command in this process, by default on the backend of the suite's environment."""
     words, name = list(arguments), "backprop-xp"
     return CliRunner().invoke(cli.app, words, env=environment, prog_name=name, color=False)
 
 
 def start(*arguments: str, path: str = "", **environment: str) -> Any:
-    """Run Python on the package, where nothing is chosen, with a folder before everything else."""
+    """Run the package in a child process without a chosen backend; ``path`` comes first."""
     folders = os.pathsep.join(filter(None, [path, str(PACKAGE_FOLDER)]))
     return subprocess.run(
         [sys.executable, *arguments],
@@ -58,7 +58,7 @@ def start_without(*missing: str, words: tuple[str, ...], **environment: str) -> 
 def on_a_terminal(*arguments: str, stdout: int | None = None) -> str:
     """Return the output of a command on a terminal of 100 columns, with its control codes.
 
-    ``stdout`` is a file that takes the place of the terminal there.
+    ``stdout`` is a file that replaces the terminal as the standard output.
     """
     pty = pytest.importorskip("pty")
     environment = {**os.environ, **NOWHERE, "TERM": "xterm", "COLUMNS": "100"}
@@ -68,12 +68,12 @@ def on_a_terminal(*arguments: str, stdout: int | None = None) -> str:
     streams = {"stdin": theirs, "stdout": theirs if stdout is None else stdout, "stderr": theirs}
     with subprocess.Popen(command, env=environment, **streams) as process:
         os.close(theirs)
-        shown = b""
+        output = b""
         try:
             while chunk := os.read(ours, 65536):
-                shown += chunk
-        except OSError:  # Linux's way to say that the other end is closed
+                output += chunk
+        except OSError:  # Linux raises it when the other end is closed
             pass
     os.close(ours)
-    assert process.returncode == 0, shown
-    return shown.decode()
+    assert process.returncode == 0, output
+    return output.decode()

@@ -1,4 +1,4 @@
-"""One fixture for every backend: the environment says which one the suite runs on."""
+"""The fixtures of the suite; the environment chooses the backend that they use."""
 
 import contextlib
 import itertools
@@ -20,19 +20,19 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 T = TypeVar("T")
 
-# For a tolerance in float64's roundings: how much coarser those of float32 are, 2 ** 29.
+# The ratio of float32's rounding to float64's, 2 ** 29.
 COARSER = float(np.finfo(np.float32).eps) / float(np.finfo(np.float64).eps)
 
 
 FINISHED = itertools.count(1)  # tests
 
-# A test that has none of them is the same whichever backend the suite runs on, unless it says
-# something of the libraries that are installed, and is marked so.
-PLACING = {"xp", "gpu", "compile_by_nvrtc"}
+# A test without any of these fixtures is the same on every backend, unless it depends on the
+# installed libraries; such a test is marked ``installed``.
+BACKEND_FIXTURES = {"xp", "gpu", "compile_by_nvrtc"}
 
 
 class XP(NamedTuple):
-    """Where a test computes: the selection that the environment makes, and short ways to it."""
+    """The backend, device and dtype that the environment chooses, with shortcuts for tests."""
 
     selection: Selection
 
@@ -54,24 +54,24 @@ class XP(NamedTuple):
         return {"float64": "complex128", "float32": "complex64"}[self.dtype]
 
     def rounding(self, tolerance: float) -> float:
-        """Return a tolerance that is so many roundings of float64, in those of ``dtype``."""
+        """Return a tolerance for float64, scaled to the rounding of ``dtype``."""
         return tolerance if self.dtype == "float64" else tolerance * COARSER
 
     def asarray(self, x: Any, dtype: str | None = "working") -> Any:
-        """Put data there, in the working precision unless ``dtype`` says otherwise."""
+        """Move data to the device, by default in the working precision."""
         dtype = self.dtype if dtype == "working" else dtype
         return bx.asarray(
             x, backend=self.selection.backend, device=self.selection.device, dtype=dtype
         )
 
     def put(self, *arrays: Any, dtype: str = "working") -> list[Any]:
-        """Put several there."""
+        """Move several arrays to the device."""
         return [self.asarray(array, dtype=dtype) for array in arrays]
 
     def initialize(
         self, network: bx.Network, seed: int = 0, dtype: str | None = "working", **options: Any
     ) -> Any:
-        """Draw theta there, in the working precision unless ``dtype`` says otherwise."""
+        """Draw theta on the device, by default in the working precision."""
         options["dtype"] = self.dtype if dtype == "working" else dtype
         return network.initialize(
             seed, backend=self.selection.backend, device=self.selection.device, **options
@@ -81,19 +81,19 @@ class XP(NamedTuple):
         return to_host(array)
 
     def assert_equal(self, actual: Any, expected: Any) -> None:
-        """Hold two arrays equal to the bit, each of them there or on the host."""
+        """Assert that two arrays, on the device or the host, are equal to the bit."""
         actual, expected = to_host(actual), to_host(expected)
         assert actual.shape == expected.shape
         np.testing.assert_array_equal(actual, expected)
 
     def assert_close(self, actual: Any, expected: Any, tolerance: float = 1e-13) -> None:
-        """Hold two arrays within a tolerance, absolute and relative, in roundings of float64."""
+        """Assert that two arrays agree within a tolerance for float64, absolute and relative."""
         actual, expected, close = to_host(actual), to_host(expected), self.rounding(tolerance)
         assert actual.shape == expected.shape
         np.testing.assert_allclose(actual, expected, rtol=close, atol=close)
 
     def in_a_thread(self, function: Callable[[], T]) -> T:
-        """Call a function in another thread, where CuPy begins on its first GPU, on the suite's."""
+        """Call a function in another thread, on the suite's GPU: CuPy starts on its first one."""
         is_cupy = self.name == "cupy"
 
         def called() -> T:
@@ -106,7 +106,7 @@ class XP(NamedTuple):
 
 @pytest.fixture(scope="session")
 def xp() -> XP:
-    """The backend of BACKPROP_XP_BACKEND; a test that needs it skips where it cannot run."""
+    """The backend of BACKPROP_XP_BACKEND; without it the test skips."""
     try:
         selection = bx.resolve()
     except BackendUnavailableError as error:
@@ -114,7 +114,7 @@ def xp() -> XP:
             pytest.fail(str(error))
         pytest.skip(str(error))
     if selection.backend.name == "array-api-strict":
-        # What JAX cannot trace, strict refuses too.
+        # Strict then raises for operations that JAX cannot trace.
         selection.backend.namespace().set_array_api_strict_flags(
             boolean_indexing=False, data_dependent_shapes=False
         )
@@ -123,7 +123,7 @@ def xp() -> XP:
 
 @pytest.fixture(scope="session")
 def gpu() -> Backend:
-    """CuPy's backend; a test that needs a GPU skips where there is none, with CUDA's reason."""
+    """CuPy's backend; without a GPU the test skips, with CUDA's reason."""
     try:
         return bx.get_backend("cupy")
     except BackendUnavailableError as error:
@@ -133,8 +133,8 @@ def gpu() -> Backend:
 
 
 @pytest.fixture(autouse=True)
-def _forget_what_jax_compiled() -> Iterator[None]:
-    """Each compiled function holds a megabyte; what is needed again is on the disk."""
+def _clear_jax_caches() -> Iterator[None]:
+    """Clear JAX's caches: each compiled function holds a megabyte, and a copy is on the disk."""
     yield
     if "jax" in sys.modules and next(FINISHED) % 40 == 0:
         sys.modules["jax"].clear_caches()
@@ -142,7 +142,7 @@ def _forget_what_jax_compiled() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def compile_by_nvrtc() -> Callable[[str, str], str]:
-    """CUDA's compiler for run time, which needs no GPU: PTX of a source, for an architecture."""
+    """A function that compiles a source to PTX for an architecture by NVRTC, without a GPU."""
     nvrtc = pytest.importorskip("cupy").cuda.nvrtc
     try:
         version = nvrtc.getVersion()
@@ -165,26 +165,26 @@ def compile_by_nvrtc() -> Callable[[str, str], str]:
 
 @pytest.fixture
 def full_precision(xp: XP) -> Iterator[None]:
-    """For complex steps by hand: a GPU's products lose tiny imaginary parts but in here."""
+    """Full precision of products: otherwise a GPU loses the tiny parts of a complex step."""
     with xp.selection.backend.full_precision():
         yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that float64 is a parameter of, and those with no backend of the suite's."""
+    """Mark tests with a float64 parameter, and tests without the suite's backend."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         is_float64 = any(isinstance(v, str) and v == "float64" for v in parameters.values())
         if is_float64 and "xp" in fixtures:
             item.add_marker("float64")
-        if not fixtures & PLACING and item.get_closest_marker("installed") is None:
+        if not fixtures & BACKEND_FIXTURES and item.get_closest_marker("installed") is None:
             item.add_marker("once")
 
 
 @pytest.fixture(autouse=True)
-def float64_where_it_is_needed(request: pytest.FixtureRequest) -> None:
-    """Skip a test marked ``float64`` where the suite's device keeps none."""
+def skip_without_float64(request: pytest.FixtureRequest) -> None:
+    """Skip a test marked ``float64`` on a device without float64."""
     if request.node.get_closest_marker("float64") is None:
         return
     selection = request.getfixturevalue("xp").selection
@@ -195,7 +195,7 @@ def float64_where_it_is_needed(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture
 def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """For tests that make their own choices: the environment makes none, none is left behind."""
+    """An environment without a choice; the default backend is reset after the test."""
     for what in ("BACKEND", "DEVICE", "DTYPE"):
         monkeypatch.delenv(f"BACKPROP_XP_{what}", raising=False)
     yield
@@ -203,7 +203,7 @@ def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def keeps_float64(selection: Selection) -> bool:
-    """Say whether arrays on the selection's device can be float64: made, since devices differ."""
+    """Whether arrays on the selection's device can be float64; devices of a backend differ."""
     with contextlib.suppress(ValueError, TypeError):
         bx.asarray(1.0, backend=selection.backend, device=selection.device, dtype="float64")
         return True

@@ -1,4 +1,4 @@
-"""What several files of tests need: fresh interpreters, guarded arrays, the repair of an error."""
+"""Helpers of several test files: child processes, guarded arrays, the repair of an error."""
 
 import os
 import re
@@ -15,23 +15,23 @@ from backprop_xp.backends import BackendUnavailableError
 
 ROOT = Path(bx.__file__).parents[1]
 
-# Where a transfer guard holds: a pretended device, and PyTorch on the CPU, stand in for a GPU;
-# "cuda" is the current one.
+# Devices that a transfer guard watches. A simulated device, and PyTorch on the CPU, stand in for a
+# GPU; "cuda" is the current GPU.
 GUARDED = {"array-api-strict": "device1", "torch": "cpu", "cupy": "cuda"}
 
 
 def compiled(*values: Any) -> Any:
-    """Return a case of a test that JAX's session leaves out, since JAX compiles it for long."""
+    """Return a case that JAX's default session leaves out: JAX compiles it for long."""
     return pytest.param(*values, marks=pytest.mark.compiled)
 
 
 def thorough(*values: Any) -> Any:
-    """Return a case of a test that is left to the wide sweeps."""
+    """Return a case that only the thorough session runs."""
     return pytest.param(*values, marks=pytest.mark.thorough)
 
 
 def guarded_array(name: str, x: Any, dtype: str) -> Any:
-    """Return data where a guard holds; skip where that library cannot run."""
+    """Return data on a device that a guard watches; skip if the library is unusable."""
     try:
         return bx.asarray(x, backend=name, device=GUARDED[name], dtype=dtype)
     except BackendUnavailableError as error:
@@ -43,7 +43,7 @@ def guarded_array(name: str, x: Any, dtype: str) -> Any:
 def python(
     program: str, *first: Path, options: tuple[str, ...] = (), **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program in an interpreter where nothing is chosen; ``first`` lead its path."""
+    """Run a program in a child process without a chosen backend; ``first`` lead its path."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("BACKPROP_XP_", "JAX_"))}
     kept["PYTHONPATH"] = os.pathsep.join(map(str, [*first, ROOT, *filter(None, sys.path)]))
     return subprocess.run(
@@ -55,8 +55,8 @@ def python(
     )
 
 
-def told(calls: str, *first: Path, **options: Any) -> list[str]:
-    """Return what each line of calls prints, or the kind and text of its error, as ``python``."""
+def printed_lines(calls: str, *first: Path, **options: Any) -> list[str]:
+    """Return the output of each line of calls, or the type and message of its error."""
     program = "import os, sys, numpy as np, backprop_xp as bx\n" + "".join(
         f"try:\n    {line}\nexcept Exception as error:\n    print(type(error).__name__, error)\n"
         for line in calls.splitlines()
@@ -66,8 +66,8 @@ def told(calls: str, *first: Path, **options: Any) -> list[str]:
     return done.stdout.splitlines()
 
 
-def repaired(error: object, name: str, value: Any) -> Any:
-    """Carry out the line that an error shows, and return what the variable is then."""
+def run_suggestion(error: object, name: str, value: Any) -> Any:
+    """Run the line that an error suggests, and return the variable's new value."""
     found = re.search(rf"((?:classes, )?\b{name} = .*?)(?:; or .*)?\.$", str(error))
     assert found, error
     variables = {name: value, "numpy": np, "bx": bx}

@@ -1,7 +1,7 @@
-"""scikit-learn's own tests of its perceptrons, run against ours: a script, for nox.
+"""A script for nox that runs scikit-learn's tests of its perceptrons on ours.
 
-They are read where scikit-learn is installed, with its two classes replaced before they are
-imported. Left out are the five that look at private attributes of scikit-learn's.
+It replaces scikit-learn's two classes before it imports the tests. It leaves out the five tests of
+private attributes.
 """
 
 import sys
@@ -22,7 +22,7 @@ PRIVATE = (
 
 
 def main(arguments: list[str]) -> int:
-    """Run the tests; the arguments go to pytest."""
+    """Run the tests; pytest gets the arguments."""
     sklearn.neural_network.MLPClassifier = bx.MLPClassifier
     sklearn.neural_network.MLPRegressor = bx.MLPRegressor
     suite = Path(sklearn.neural_network.__file__).parent / "tests" / "test_mlp.py"

@@ -1,6 +1,6 @@
-"""Imports go downwards only, the modules of maths know no array library, no two have one name.
+"""Imports go down only, modules of maths import no array library, and module names are unique.
 
-The checks are functions over a source tree, so that the tests can also feed them a broken one.
+The checks are functions of a source tree, so the tests can also run them on a broken one.
 """
 
 import ast
@@ -16,47 +16,47 @@ from tests.helpers import python
 
 PACKAGE = Path(backprop_xp.__file__).parent
 
-# A unit is a module or a package directly below backprop_xp. Who adds one gives it a floor here.
+# A unit is a module or a package directly below backprop_xp. Each new unit needs a floor here.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("backends", "checks"),
     ("display",),
     ("networks",),
-    ("gradient_check", "plots"),  # a report draws itself
+    ("gradient_check", "plots"),  # a report has a method that draws it
     ("training",),
     ("files",),
     ("estimators", "tables"),
-    ("testing", "cli", "__main__", "__init__"),  # the package itself gathers what lies below
+    ("testing", "cli", "__main__", "__init__"),  # the package itself imports everything below
 )
 FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 
-# Maths is what computes on arrays; display shows, and has no arrays of its own.
+# Maths computes on arrays; display has no arrays of its own.
 MATHS = {"networks", "gradient_check", "training"}
-# These have NumPy's arrays, on the host: initial values, tables, what a gradient check measures.
+# These use NumPy's arrays on the host: initial values, tables, results of a gradient check.
 ON_THE_HOST = {"networks.initializers", "training.data", "gradient_check"}
 ARRAY_LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
 
-# Where maths makes an array it must say on which device. Of a gradient check's modules these make
-# arrays of the caller's library; the others are on NumPy's alone.
+# Maths must name the device of each array that it makes. These modules of the gradient check make
+# arrays of the caller's library; its other modules use only NumPy's.
 CREATION = {"zeros", "ones", "full", "empty", "eye", "arange", "linspace", "asarray"}
 DEVICE_SIDE = {"functions", "network_problems", "perturbed_losses", "points"}
 
 HEAVY = {"cupy", "jax", "torch", "array_api_strict", "array_api_compat.numpy"}
 HEAVY |= {"sklearn", "scipy", "matplotlib", "typer", "rich", "safetensors", "onnx", "ndonnx"}
 HEAVY |= {"pandas", "skrub", "pyarrow"}
-# Not heavy, but milliseconds that few need.
+# Light, but a few milliseconds that most programs do not need.
 HEAVY |= {"backprop_xp.gradient_check", "array_api_compat", "logging", "subprocess", "difflib"}
 HEAVY |= {"backprop_xp.files.checkpoint", "backprop_xp.files.descriptions"}
 
 
 class Import(NamedTuple):
-    """One import: the dotted module it stands in, the dotted name it asks for, and its line."""
+    """One import: its dotted module, the dotted name that it imports, and its line."""
 
     module: str
     target: str
     line: int
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return f"{self.module}, line {self.line}"
 
 
@@ -74,7 +74,7 @@ def nodes_of(path: Path) -> Iterator[ast.AST]:
 
 
 def imports_of(module: str, path: Path) -> Iterator[Import]:
-    """Yield every import of a module, wherever it stands: in functions and conditions too."""
+    """Yield every import of a module, also those in functions and conditions."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in nodes_of(path):
         match node:
@@ -100,14 +100,14 @@ def unit_of(module: str) -> str:
 
 
 def longest_module(target: str, modules: dict[str, Path]) -> str:
-    """Return the module that an import loads: ``package.module.name`` may end in a name."""
+    """Return the module that an import loads: ``package.module.name`` may end in another name."""
     while target not in modules:
         target = target.rpartition(".")[0]
     return target
 
 
 def complaints(package: Path) -> list[str]:
-    """Return what is wrong with the imports of the package in that folder."""
+    """Return the faults in the imports of the package in that folder."""
     modules = modules_of(package)
     everything = [found for name, path in modules.items() for found in imports_of(name, path)]
     inside = [
@@ -115,17 +115,17 @@ def complaints(package: Path) -> list[str]:
         for found in everything
         if found.target.partition(".")[0] == package.name
     ]
-    of_imports = [*upwards(inside), *array_libraries(everything), *cycles(inside)]
-    return [*unlisted(modules), *namesakes(modules), *unplaced(modules), *of_imports]
+    of_imports = [*upward_imports(inside), *array_libraries(everything), *cycles(inside)]
+    return [*without_floor(modules), *namesakes(modules), *without_device(modules), *of_imports]
 
 
-def unlisted(modules: dict[str, Path]) -> Iterator[str]:
+def without_floor(modules: dict[str, Path]) -> Iterator[str]:
     for unit in sorted({unit_of(name) for name in modules} - set(FLOOR)):
         yield f"{unit} has no floor: give it one in FLOORS of tests/test_architecture.py"
 
 
 def namesakes(modules: dict[str, Path]) -> Iterator[str]:
-    """Complain of modules of one name: a file that is opened by its name is the one there is."""
+    """Complain of modules with one name: a file that is opened by its name must be unique."""
     named: dict[str, list[str]] = {}
     for module in modules:
         named.setdefault(module.rpartition(".")[2], []).append(module)
@@ -134,11 +134,11 @@ def namesakes(modules: dict[str, Path]) -> Iterator[str]:
             yield f"{' and '.join(same)} are both called {name}: a module's name is its own"
 
 
-def upwards(inside: list[tuple[Import, str]]) -> Iterator[str]:
+def upward_imports(inside: list[tuple[Import, str]]) -> Iterator[str]:
     for found, target in inside:
         here, there = FLOOR.get(unit_of(found.module)), FLOOR.get(unit_of(target))
         if here is not None and there is not None and there > here:
-            yield f"{found.place}: floor {here} imports {target}, which is on floor {there}"
+            yield f"{found.location}: floor {here} imports {target}, which is on floor {there}"
 
 
 def array_libraries(everything: list[Import]) -> Iterator[str]:
@@ -147,11 +147,11 @@ def array_libraries(everything: list[Import]) -> Iterator[str]:
         on_host = ON_THE_HOST & {unit, found.module.partition(".")[2]}
         allowed = {"numpy"} if on_host else set()
         if unit in MATHS and library in ARRAY_LIBRARIES - allowed:
-            yield f"{found.place}: maths imports the array library {library}"
+            yield f"{found.location}: maths imports the array library {library}"
 
 
-def unplaced(modules: dict[str, Path]) -> Iterator[str]:
-    """Complain of arrays made by the maths without a device, but for copies and NumPy's own."""
+def without_device(modules: dict[str, Path]) -> Iterator[str]:
+    """Complain of arrays that maths makes without a device, except copies and NumPy's arrays."""
     for module, path in modules.items():
         unit = unit_of(module)
         on_host = unit == "gradient_check" and module.rpartition(".")[2] not in DEVICE_SIDE
@@ -168,7 +168,7 @@ def unplaced(modules: dict[str, Path]) -> Iterator[str]:
 
 
 def cycles(inside: list[tuple[Import, str]]) -> Iterator[str]:
-    """Complain of a cycle among units, and of one among the modules of a unit."""
+    """Complain of cycles among units, and among the modules of a unit."""
     units: dict[str, set[str]] = {}
     files: dict[str, set[str]] = {}
     for found, target in inside:
@@ -187,7 +187,7 @@ def cycles(inside: list[tuple[Import, str]]) -> Iterator[str]:
 def test_imports_go_downwards_and_the_maths_knows_no_array_library() -> None:
     found = complaints(PACKAGE)
     assert not found, "\n".join(found)
-    # And the walk sees the imports that are there.
+    # The walk finds the existing imports.
     losses = {
         found.target
         for found in imports_of("backprop_xp.networks.losses", PACKAGE / "networks/losses.py")
@@ -258,7 +258,7 @@ UPWARDS = "floor 1 imports broken.networks"
         ({"cli/__init__.py": "", "backends/cli.py": ""}, "are both called cli"),
     ],
 )
-def test_a_broken_tree_is_complained_of(
+def test_a_broken_tree_gives_complaints(
     tmp_path: Path, files: dict[str, str], expected: str
 ) -> None:
     write_tree(tmp_path / "broken", {"networks/__init__.py": "", **files})

@@ -21,74 +21,74 @@ def test_a_name_becomes_its_entry_and_an_object_passes_through() -> None:
     assert choose(FUNCTIONS, math.sqrt, "initializer") is math.sqrt
 
 
-def test_a_name_that_resembles_none_is_offered_none() -> None:
+def test_an_error_suggests_no_name_for_a_dissimilar_one() -> None:
     assert nearest("xyz", TABLE) == "Known: relu, sigmoid, softmax."
     assert nearest("reluu", ["relu"]) == "Did you mean 'relu'? Known: relu."
 
 
-@pytest.mark.parametrize("given", [3, np.int8(3), np.uint64(3), np.array(3)])
-def test_what_counts_as_an_integer_becomes_a_python_int(given: Any) -> None:
-    assert (integer(given, "n"), type(integer(given, "n"))) == (3, int)
+@pytest.mark.parametrize("value", [3, np.int8(3), np.uint64(3), np.array(3)])
+def test_an_integer_of_any_type_becomes_a_python_int(value: Any) -> None:
+    assert (integer(value, "n"), type(integer(value, "n"))) == (3, int)
     assert integer(1, "n") == 1
     assert integer(0, "seed", at_least=0) == 0
 
 
-@pytest.mark.parametrize("given", [0.5, np.float32(0.5), np.float64(0.5), Fraction(1, 2)])
-def test_what_counts_as_a_number_becomes_a_python_float(given: Any) -> None:
-    assert (real(given, "rate"), type(real(given, "rate"))) == (0.5, float)
+@pytest.mark.parametrize("value", [0.5, np.float32(0.5), np.float64(0.5), Fraction(1, 2)])
+def test_a_number_of_any_type_becomes_a_python_float(value: Any) -> None:
+    assert (real(value, "rate"), type(real(value, "rate"))) == (0.5, float)
 
 
 def test_items_of_a_sequence_become_a_list() -> None:
-    for given in ([1, 2], (1, 2), iter([1, 2]), np.array([1, 2])):
-        assert sequence(given, "sizes", "[2, 8, 1]") == [1, 2]
+    for value in ([1, 2], (1, 2), iter([1, 2]), np.array([1, 2])):
+        assert sequence(value, "sizes", "[2, 8, 1]") == [1, 2]
 
 
-# A check of one argument, what is given to it, and what it is said not to be, before what came.
+# A check of one argument, invalid values, the type of error, and its message.
 REFUSED: list[tuple[Callable[[Any], Any], list[Any], type[Exception], str]] = [
     (
-        lambda given: choose(TABLE, given, "activation"),
+        lambda value: choose(TABLE, value, "activation"),
         [None, 3.5, str, int, ["relu"]],
         TypeError,
         "activation must be a name or a bx.int, not {!r}",
     ),
     (
-        lambda given: choose(FUNCTIONS, given, "initializer"),
+        lambda value: choose(FUNCTIONS, value, "initializer"),
         [None, 3, float],
         TypeError,
         "initializer must be a name or a function, not {!r}",
     ),
     (
-        lambda given: choose(TABLE, given, "activation"),
+        lambda value: choose(TABLE, value, "activation"),
         ["sigmod"],
         ValueError,
         "activation {!r} is unknown. Did you mean 'sigmoid'? Known: relu, sigmoid, softmax.",
     ),
     (
-        lambda given: integer(given, "n_in"),
+        lambda value: integer(value, "n_in"),
         [3.0, True, "3", None, [3], np.float64(3), np.array([3, 3])],
         TypeError,
         "n_in must be an integer of at least 1, not {!r} ({.__name__})",
     ),
     (
-        lambda given: integer(given, "n"),
+        lambda value: integer(value, "n"),
         [0],
         ValueError,
         "n must be an integer of at least 1, not {}",
     ),
     (
-        lambda given: integer(given, "seed", at_least=0),
+        lambda value: integer(value, "seed", at_least=0),
         [-1],
         ValueError,
         "seed must be an integer of at least 0, not {}",
     ),
     (
-        lambda given: real(given, "rate"),
+        lambda value: real(value, "rate"),
         ["0.5", None, True, 1j, [0.5], np.array([0.5])],
         TypeError,
         "rate must be a number, not {!r} ({.__name__})",
     ),
     (
-        lambda given: sequence(given, "sizes", "[2, 8, 1]"),
+        lambda value: sequence(value, "sizes", "[2, 8, 1]"),
         ["12", 3, None],
         TypeError,
         "sizes must be a sequence such as [2, 8, 1], not {!r}",
@@ -96,13 +96,13 @@ REFUSED: list[tuple[Callable[[Any], Any], list[Any], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("check", "values", "error", "said"), REFUSED)
-def test_what_does_not_pass_is_refused_in_words_that_show_what_came(
-    check: Callable[[Any], Any], values: list[Any], error: type[Exception], said: str
+@pytest.mark.parametrize(("check", "values", "error", "message"), REFUSED)
+def test_an_error_shows_the_invalid_value(
+    check: Callable[[Any], Any], values: list[Any], error: type[Exception], message: str
 ) -> None:
-    for given in values:
-        with pytest.raises(error, match=re.escape(said.format(given, type(given)))):
-            check(given)
+    for value in values:
+        with pytest.raises(error, match=re.escape(message.format(value, type(value)))):
+            check(value)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_what_does_not_pass_is_refused_in_words_that_show_what_came(
         ({"above": 0.0, "high": 2.0}, [1, 2], [0, 2.1], "must be <= 2 and > 0, not"),
     ],
 )
-def test_a_number_is_held_to_its_bounds(
+def test_a_number_outside_its_bounds_is_an_error(
     bounds: dict[str, float], inside: list[float], outside: list[float], message: str
 ) -> None:
     for value in inside:
@@ -127,14 +127,14 @@ def test_a_number_is_held_to_its_bounds(
 
 
 @pytest.mark.parametrize("bounds", [{}, {"low": 0.0}, {"above": 0.0, "below": 1.0}])
-@pytest.mark.parametrize("given", [math.inf, -math.inf, math.nan])
-def test_what_is_not_finite_is_refused_as_such(bounds: dict[str, float], given: float) -> None:
-    with pytest.raises(ValueError, match=f"rate must be .*finite.*, not {given:g}"):
-        real(given, "rate", **bounds)
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_a_number_that_is_not_finite_is_an_error(bounds: dict[str, float], value: float) -> None:
+    with pytest.raises(ValueError, match=f"rate must be .*finite.*, not {value:g}"):
+        real(value, "rate", **bounds)
 
 
 @pytest.mark.parametrize("shape", [(4,), (2, 1, 2)])
-def test_an_array_of_numbers_is_held_to_the_bounds_of_one(shape: tuple[int, ...]) -> None:
+def test_an_array_with_a_number_outside_the_bounds_is_an_error(shape: tuple[int, ...]) -> None:
     values = np.zeros(shape, np.int8 if shape == (4,) else np.float32)
     reals(values, "decay", low=0.0, below=1.0)
     values.reshape(-1)[-1] = 1
@@ -147,14 +147,14 @@ def test_an_array_of_numbers_is_held_to_the_bounds_of_one(shape: tuple[int, ...]
         reals(np.array(-1.0), "rate", low=0.0)
 
 
-@pytest.mark.parametrize("given", [[0.5, True], [0.5, 1j], [0.5, None], ["0.5", "1"]])
-def test_an_array_of_no_numbers_is_a_type_error_that_names_the_entry(given: list[Any]) -> None:
-    values = np.array(given, dtype=object)
+@pytest.mark.parametrize("value", [[0.5, True], [0.5, 1j], [0.5, None], ["0.5", "1"]])
+def test_an_array_of_other_values_is_a_type_error_that_names_the_entry(value: list[Any]) -> None:
+    values = np.array(value, dtype=object)
     with pytest.raises(TypeError, match=r"^decay\[\d\] must be a number, not "):
         reals(values, "decay", low=0.0)
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (2, 3), (3, 1, 4)])
-def test_a_place_in_a_flattened_array_has_numpys_index(shape: tuple[int, ...]) -> None:
-    for place in range(math.prod(shape)):
-        assert unravel(place, shape) == tuple(map(int, np.unravel_index(place, shape)))
+def test_unravel_equals_numpys_unravel_index(shape: tuple[int, ...]) -> None:
+    for index in range(math.prod(shape)):
+        assert unravel(index, shape) == tuple(map(int, np.unravel_index(index, shape)))

@@ -17,7 +17,7 @@ import backprop_xp as bx
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-# Installation, and commands that need a GPU or a network: .ci/run and nox run these.
+# Installation, and commands that need a GPU or a network; .ci/run and nox run them.
 NOT_RUN = ("pip ", "python3 -m venv", "nox", "BACKPROP_XP_BACKEND=cupy", ".venv/bin/", "git ")
 # Commands that train for seconds.
 SLOW = r"bench|--restarts|--plot"
@@ -34,7 +34,7 @@ def commands(page: Path) -> list[str]:
     return [line for line in lines if line.strip() and not line.startswith(NOT_RUN)]
 
 
-def started(*arguments: Any, **options: Any) -> str:
+def run_python(*arguments: Any, **options: Any) -> str:
     """Run Python on this checkout and return its output."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
     options |= {"capture_output": True, "text": True, "env": environment, "timeout": 300}
@@ -76,7 +76,7 @@ def test_the_commands_of_a_page_run(command: str, xp: Any, tmp_path: Path) -> No
     settings = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
     program, *arguments = words[len(settings) :]
     assert program == "backprop-xp", "a page shows a command that no test runs"
-    started("-m", "backprop_xp", *arguments, cwd=tmp_path, env=settings)
+    run_python("-m", "backprop_xp", *arguments, cwd=tmp_path, env=settings)
 
 
 def test_the_commands_of_a_page_run_in_order(xp: Any, tmp_path: Path) -> None:
@@ -84,18 +84,18 @@ def test_the_commands_of_a_page_run_in_order(xp: Any, tmp_path: Path) -> None:
         pytest.skip("the commands are run on NumPy alone")
     for library in ("typer", "skrub", "palmerpenguins"):
         pytest.importorskip(library)
-    started("-c", blocks(IN_ORDER, "python")[0], cwd=tmp_path)
-    shown = commands(IN_ORDER)
-    assert len(shown) > 5
-    for command in shown:
+    run_python("-c", blocks(IN_ORDER, "python")[0], cwd=tmp_path)
+    found = commands(IN_ORDER)
+    assert len(found) > 5
+    for command in found:
         program, *arguments = shlex.split(command, comments=True)
         assert program == "backprop-xp", "a page shows a command that no test runs"
-        started("-m", "backprop_xp", *arguments, cwd=tmp_path)
+        run_python("-m", "backprop_xp", *arguments, cwd=tmp_path)
 
 
-def test_the_digits_of_the_example_are_told_apart_by_at_least_97_percent(xp: Any) -> None:
+def test_the_digits_example_reaches_an_accuracy_of_97_percent(xp: Any) -> None:
     pytest.importorskip("sklearn")
-    output = started("-W", "error", str(ROOT / "examples" / "digits.py"))
+    output = run_python("-W", "error", str(ROOT / "examples" / "digits.py"))
     assert f"on {xp.name} (" in output
     assert float(re.findall(r"test accuracy ([\d.]+) %", output)[0]) >= 97.0
     losses = [float(value) for value in re.findall(r"loss ([\d.]+)", output)]
@@ -103,7 +103,7 @@ def test_the_digits_of_the_example_are_told_apart_by_at_least_97_percent(xp: Any
     assert losses[-1] < losses[0] / 10
 
 
-def test_the_pages_speak_of_every_public_name() -> None:
+def test_the_pages_mention_every_public_name() -> None:
     text = "".join(page.read_text("utf-8") for page in PAGES)
     missing = [name for name in bx.__all__ if not re.search(rf"\b{name}\b", text)]
     assert missing == []
@@ -117,13 +117,13 @@ def test_the_reference_has_every_public_name() -> None:
     assert missing == []
 
 
-def test_every_page_has_its_place_in_the_index() -> None:
+def test_every_page_is_in_the_index() -> None:
     listed = (ROOT / "docs" / "index.md").read_text("utf-8").splitlines()
     pages = {page.stem for page in (ROOT / "docs").glob("*.md")} - {"index"}
     assert pages - set(listed) == set()
 
 
-def test_the_lines_that_the_tutorial_quotes_are_the_librarys() -> None:
+def test_the_tutorial_quotes_the_librarys_lines() -> None:
     page = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
     quoted = re.findall(r"^\|.*\| `(.*)` \| `([\w/]+\.py)` \|$", page, re.M)
     assert len(quoted) > 5
@@ -131,7 +131,7 @@ def test_the_lines_that_the_tutorial_quotes_are_the_librarys() -> None:
         assert line in (ROOT / "backprop_xp" / module).read_text("utf-8")
 
 
-def test_the_pictures_are_those_that_the_code_draws() -> None:
+def test_the_pages_pictures_equal_the_plots_of_their_code() -> None:
     pictures = ROOT / "docs" / "pictures"
     drawn = runpy.run_path(str(pictures / "draw.py"))["pictures"]()
     kept = {path.name: path.read_text("utf-8") for path in pictures.glob("*.svg")}
@@ -152,8 +152,8 @@ def test_contributing_names_the_module_of_the_table_of_backends() -> None:
 
 
 def test_the_continuous_integration_runs_the_readmes_test_command() -> None:
-    shown = [line for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines()]
-    (command,) = [line for line in shown if line.endswith("/nox")]
+    lines = [line for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines()]
+    (command,) = [line for line in lines if line.endswith("/nox")]
     assert command in (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
 
 
@@ -165,15 +165,15 @@ def test_the_readme_shows_what_its_code_blocks_print(
     page = (ROOT / "README.md").read_text("utf-8")
     found = re.findall(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", page, re.M | re.S)
     namespace: dict[str, object] = {}
-    for code, shown in found:
+    for code, output in found:
         exec(code, namespace)  # noqa: S102 - our own page
-        # Errors of rounding depend on the processor, and the widths of columns on them.
+        # Rounding errors depend on the processor, and the widths of columns on the errors.
         printed, expected = (
             re.sub(r"[\d.]+e[+-]\d+", "SMALL", text).split()
-            for text in (capsys.readouterr().out, shown)
+            for text in (capsys.readouterr().out, output)
         )
         assert printed == expected
-    assert sum(bool(shown) for _, shown in found) == 3
+    assert sum(bool(output) for _, output in found) == 3
 
 
 def test_the_readmes_first_code_block_is_at_most_fifteen_lines() -> None:
@@ -181,7 +181,7 @@ def test_the_readmes_first_code_block_is_at_most_fifteen_lines() -> None:
     assert len(first.strip().splitlines()) <= 15
 
 
-def test_the_names_on_the_walks_through_the_code_are_there() -> None:
+def test_the_names_in_the_descriptions_of_the_code_exist() -> None:
     page = (ROOT / "docs" / "how_it_is_built.md").read_text("utf-8")
     names = re.findall(r"`([a-z_]+(?:\.[A-Za-z_]+)+)`", page)
     assert len(names) > 20

@@ -1,4 +1,4 @@
-"""The package's public names: what ``dir``, completion and a star import offer."""
+"""The package's public names: ``dir``, completion and a star import."""
 
 import rlcompleter
 from typing import Any
@@ -13,7 +13,7 @@ MODULES = ["activations", "backends", "data", "gradient_check", "initializers", 
 MODULES += ["metrics", "optimizers", "plots", "schedules", "tables", "testing"]
 WITH_EXTRAS = ["MLPClassifier", "MLPRegressor"]
 
-# As if none of the libraries of the extras were installed.
+# Hide the libraries of all extras.
 BLOCKED = """
 import sys
 
@@ -30,7 +30,7 @@ sys.meta_path.insert(0, Blocker())
 
 
 def completions(text: str) -> list[str]:
-    """Return what Python's own completion offers, without brackets."""
+    """Return the completions of Python's own completer, without brackets."""
     completer, found = rlcompleter.Completer({"bx": bx}), list[str]()
     while (one := completer.complete(text, len(found))) is not None:
         found.append(one.rstrip("()"))

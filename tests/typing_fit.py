@@ -1,4 +1,4 @@
-"""Calls for mypy: what it infers of ``fit`` and ``train``, and what it rejects.
+"""Calls for mypy: the types that it infers for ``fit`` and ``train``, and its errors.
 
 The session typecheck reads this file; an ignore that hides no error is an error itself.
 """

@@ -1,4 +1,4 @@
-"""Moving data to a backend, and what is said of each; what each must do is test_testing.py's."""
+"""Moving data to a backend, and the list of backends; testing/test_conformance.py has the rest."""
 
 import os
 import re
@@ -22,7 +22,7 @@ from backprop_xp.backends import (
     to_host,
 )
 from backprop_xp.backends.dtypes_and_devices import is_computed_in
-from tests.helpers import told
+from tests.helpers import printed_lines
 
 BUILT_IN = ["numpy", "cupy", "array-api-strict", "jax", "torch"]
 STRICT = "array-api-strict"
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("nothing_chosen")
 
 @pytest.fixture(params=[pytest.param(n, marks=pytest.mark.installed) for n in registry.names()])
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Every backend, plug-ins too; one that cannot run here skips, with the probe's reason."""
+    """Each backend, plug-ins too; an unusable one skips the test with the probe's reason."""
     try:
         return bx.get_backend(request.param)
     except BackendUnavailableError as error:
@@ -44,34 +44,34 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 # asarray
 
 
-def test_floating_values_take_the_chosen_dtype_and_integers_keep_theirs() -> None:
+def test_floating_values_get_the_chosen_dtype_and_integers_keep_theirs() -> None:
     assert bx.asarray([1.5]).dtype == np.float64
     assert bx.asarray(np.ones(2), dtype="float32").dtype == np.float32
     assert bx.asarray(np.ones(2, np.float32)).dtype == np.float64
     with bx.use_backend("numpy", dtype="float32"):
-        for given, kept in ((1.5, "f4"), (np.uint8(1), "u1"), (1, "i8"), (True, "?")):
-            assert bx.asarray([given]).dtype == kept
+        for value, kept in ((1.5, "f4"), (np.uint8(1), "u1"), (1, "i8"), (True, "?")):
+            assert bx.asarray([value]).dtype == kept
     assert bx.asarray([1, 2], dtype="float32").dtype == np.float32
     assert bx.asarray([1.0, 2.0], dtype="int32").dtype == np.int32
 
 
-@pytest.mark.parametrize("given", [3, 2.5, True, np.float32(2.5), np.float64(2.5), np.int8(3)])
-def test_a_number_becomes_an_array_without_axes(xp: Any, given: Any) -> None:
-    for array in (bx.asarray(given), xp.asarray(given, dtype=None)):
+@pytest.mark.parametrize("value", [3, 2.5, True, np.float32(2.5), np.float64(2.5), np.int8(3)])
+def test_a_number_becomes_an_array_without_axes(xp: Any, value: Any) -> None:
+    for array in (bx.asarray(value), xp.asarray(value, dtype=None)):
         assert array.shape == ()
-        assert float(array) == float(given)
-    assert isinstance(bx.asarray(given), np.ndarray)
+        assert float(array) == float(value)
+    assert isinstance(bx.asarray(value), np.ndarray)
 
 
-def test_complex_values_take_the_complex_dtype_of_the_precision(backend: Backend) -> None:
+def test_complex_values_get_the_complex_dtype_of_the_precision(backend: Backend) -> None:
     xp = backend.namespace()
-    given = [1.0 + 2.0j, 3.0]
-    for source in (given, np.array(given), bx.asarray(given, backend=backend, dtype="float32")):
+    value = [1.0 + 2.0j, 3.0]
+    for source in (value, np.array(value), bx.asarray(value, backend=backend, dtype="float32")):
         with bx.use_backend(backend, dtype="float32"):
             assert bx.asarray(source).dtype == xp.complex64
         moved = bx.asarray(source, backend=backend, dtype="float32")
         assert moved.dtype == xp.complex64
-        np.testing.assert_array_equal(to_host(moved), np.array(given))
+        np.testing.assert_array_equal(to_host(moved), np.array(value))
 
 
 def test_values_move_between_devices_and_libraries_unchanged() -> None:
@@ -83,7 +83,7 @@ def test_values_move_between_devices_and_libraries_unchanged() -> None:
     back = bx.asarray(array, backend="numpy")
     assert isinstance(back, np.ndarray)
     np.testing.assert_array_equal(back, values)
-    assert bx.asarray(values) is values  # what is right already is not copied
+    assert bx.asarray(values) is values  # an array that is right already is not copied
 
 
 def test_float64_arrives_as_float32_on_a_device_that_keeps_no_float64() -> None:
@@ -96,10 +96,10 @@ def test_float64_arrives_as_float32_on_a_device_that_keeps_no_float64() -> None:
     assert str(back.dtype).endswith("float64")
 
 
-# Computing beside theta
+# Arrays beside theta
 
 
-def test_lists_integers_and_booleans_take_thetas_precision(xp: Any) -> None:
+def test_lists_integers_and_booleans_get_thetas_precision(xp: Any) -> None:
     theta = xp.asarray([0.5], dtype="float32")
     for value in ([1, 2], [True, False], [0.5, 1.5], xp.asarray([1, 2], dtype=None)):
         assert like(theta, value, "x").dtype == xp.namespace.float32
@@ -109,15 +109,15 @@ def test_lists_integers_and_booleans_take_thetas_precision(xp: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
-def test_float32_float64_and_their_complex_dtypes_pass_for_theta(xp: Any, dtype: str) -> None:
+def test_theta_may_be_float32_float64_or_one_of_their_complex_dtypes(xp: Any, dtype: str) -> None:
     if dtype in (xp.dtype, xp.complex_dtype, "float32", "complex64"):
         assert require_floating(xp.asarray([1.0], dtype=dtype), "theta") is xp.namespace
     with pytest.raises(TypeError, match=r"theta is .*int.*floating dtype is expected"):
         require_floating(xp.asarray([1], dtype=None), "theta")
 
 
-def test_a_precision_is_judged_by_the_namespaces_own_dtypes() -> None:
-    """As torch.bfloat16 is floating to ``isdtype``, and neither float32 nor float64."""
+def test_a_precision_is_recognized_by_the_namespaces_dtypes() -> None:
+    """``isdtype`` says that torch.bfloat16 is floating; it is neither float32 nor float64."""
     kinds = {
         "real floating": ("float32", "float64", "bfloat16"),
         "complex floating": ("complex64", "complex128", "complex32"),
@@ -134,7 +134,7 @@ def test_a_precision_is_judged_by_the_namespaces_own_dtypes() -> None:
 
 
 @pytest.mark.installed
-def test_list_backends_says_what_runs_and_otherwise_why_not_and_what_helps() -> None:
+def test_list_backends_gives_an_unusable_backend_a_reason_and_a_hint() -> None:
     rows = {row.name: row for row in list_backends()}
     assert [*rows][:5] == BUILT_IN
     assert [*rows] == registry.names()
@@ -143,20 +143,20 @@ def test_list_backends_says_what_runs_and_otherwise_why_not_and_what_helps() -> 
         assert usable or (reason and hint and not reason.rstrip().endswith(":")), name
 
 
-def test_a_type_of_arrays_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_array_type_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
     class Own(np.ndarray):
         pass
 
-    kind, asked = type(bx.get_backend("numpy")), []
+    kind, calls = type(bx.get_backend("numpy")), []
     owns = kind.owns
-    monkeypatch.setattr(kind, "owns", lambda self, array: asked.append(array) or owns(self, array))
+    monkeypatch.setattr(kind, "owns", lambda self, array: calls.append(array) or owns(self, array))
     for _ in range(3):
         assert owner(np.ones(2).view(Own)) is bx.get_backend("numpy")
-    assert len(asked) == 1
+    assert len(calls) == 1
 
 
 @pytest.mark.installed
-def test_a_subclass_of_a_librarys_arrays_is_the_librarys() -> None:
+def test_an_array_subclass_belongs_to_the_backend_of_its_base() -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
     class Own(torch.Tensor):  # type: ignore[misc,name-defined]
@@ -167,7 +167,7 @@ def test_a_subclass_of_a_librarys_arrays_is_the_librarys() -> None:
     assert owner(torch.float32) is owner(torch.Size([1])) is None
 
 
-def test_each_device_is_found_by_its_object_and_by_its_words(backend: Backend) -> None:
+def test_each_device_is_found_by_its_object_and_by_its_name(backend: Backend) -> None:
     first = backend.devices()[0]
     assert backend.device(first) == first
     number = getattr(first, "id", 0)  # of CuPy's current GPU
@@ -194,7 +194,7 @@ def test_the_default_dtype_is_the_documented_one(backend: Backend) -> None:
 
 
 @pytest.mark.installed
-def test_a_traced_jax_array_is_taken_beside_a_concrete_one() -> None:
+def test_a_traced_jax_array_and_a_concrete_one_work_together() -> None:
     pytest.importorskip("jax", reason="JAX is not installed")
     backend = bx.get_backend("jax")
     theta = bx.asarray([1.5], backend="jax")
@@ -229,18 +229,18 @@ def test_numbers_of_a_dtype_that_numpy_lacks_reach_the_host_as_float32(name: str
 
 
 @pytest.mark.installed
-def test_platforms_of_jax_that_are_not_here_are_told_in_words() -> None:
+def test_a_missing_jax_platform_is_an_error_with_the_way_out() -> None:
     pytest.importorskip("jax")
     ask = "bx.get_backend('jax')"
-    (said,) = told(ask, JAX_PLATFORMS="rocm")
-    assert re.search(r"cannot run here: RuntimeError: .*rocm.*Try: unset JAX_PLATFORMS", said), said
-    (said,) = told(ask, JAX_PLATFORMS="cuda")
-    if not said.startswith("<"):  # a GPU answers
-        assert "JAX_PLATFORMS='cuda'" in said
-        assert "unset JAX_PLATFORMS" in said
+    (line,) = printed_lines(ask, JAX_PLATFORMS="rocm")
+    assert re.search(r"cannot run here: RuntimeError: .*rocm.*Try: unset JAX_PLATFORMS", line), line
+    (line,) = printed_lines(ask, JAX_PLATFORMS="cuda")
+    if not line.startswith("<"):  # a GPU answers
+        assert "JAX_PLATFORMS='cuda'" in line
+        assert "unset JAX_PLATFORMS" in line
 
 
-def test_numpys_numbers_count_no_more_than_pythons(xp: Any) -> None:
+def test_a_numpy_scalar_chooses_no_backend_and_no_dtype(xp: Any) -> None:
     x = xp.asarray([1.0], dtype="float32")
     for number in (np.float64(1.0), np.int32(1), np.bool(True)):
         chosen = bx.resolve(x, number)

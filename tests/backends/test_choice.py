@@ -1,6 +1,6 @@
-"""Choosing a backend, a device and a dtype: which source decides, where, and for how long.
+"""The choice of a backend, a device and a dtype: its source, its scope and its duration.
 
-What cannot be had is in test_error_texts.py.
+The errors of an unavailable choice are in test_error_messages.py.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ NOBODYS = ("numpy", "cpu", "float64")
 pytestmark = pytest.mark.usefixtures("nothing_chosen")
 
 
-def chosen(*arrays: Any, **arguments: Any) -> tuple[str, str, str]:
-    """Return backend, device and dtype of a selection, as words."""
+def names_of(*arrays: Any, **arguments: Any) -> tuple[str, str, str]:
+    """Return the names of a selection's backend, device and dtype."""
     selection = bx.resolve(*arrays, **arguments)
     backend = selection.backend
     dtype = "float32" if selection.dtype == backend.namespace().float32 else "float64"
@@ -40,78 +40,78 @@ def name() -> str:
 
 
 def test_each_source_of_choices_overrides_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    def is_had(name: str, source: str, *arrays: Any, **arguments: Any) -> None:
+    def assert_chosen(name: str, source: str, *arrays: Any, **arguments: Any) -> None:
         selection = bx.resolve(*arrays, **arguments)
         assert (selection.backend.name, selection.source) == (name, source)
         if not arrays:
             assert bx.get_backend(arguments.get("backend")) is selection.backend
 
-    is_had("numpy", "the default")
-    assert chosen() == NOBODYS
+    assert_chosen("numpy", "the default")
+    assert names_of() == NOBODYS
     monkeypatch.setenv("BACKPROP_XP_BACKEND", STRICT)
-    is_had(STRICT, "the environment variable BACKPROP_XP_BACKEND")
+    assert_chosen(STRICT, "the environment variable BACKPROP_XP_BACKEND")
     bx.set_default_backend("numpy")
-    is_had("numpy", "set_default_backend('numpy')")
+    assert_chosen("numpy", "set_default_backend('numpy')")
     with bx.use_backend(STRICT):
-        is_had(STRICT, f"use_backend({STRICT!r})")
-        is_had("numpy", "the arrays given", np.ones(2))
-        is_had("numpy", "the argument of the call", backend="numpy")
+        assert_chosen(STRICT, f"use_backend({STRICT!r})")
+        assert_chosen("numpy", "the arrays given", np.ones(2))
+        assert_chosen("numpy", "the argument of the call", backend="numpy")
     bx.set_default_backend(None)
     assert name() == STRICT
 
 
 def test_each_source_of_devices_overrides_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BACKPROP_XP_BACKEND", STRICT)
-    assert chosen()[1] == "CPU_DEVICE"
+    assert names_of()[1] == "CPU_DEVICE"
     monkeypatch.setenv("BACKPROP_XP_DEVICE", "device1")
-    assert chosen()[1] == "device1"
+    assert names_of()[1] == "device1"
     bx.set_default_backend(STRICT, device="device2")
-    assert chosen()[1] == "device2"
+    assert names_of()[1] == "device2"
     with bx.use_backend(STRICT, device="no_x64"):
-        assert chosen()[1] == "no_x64"
+        assert names_of()[1] == "no_x64"
         there = bx.asarray([1.0], device="device1")
-        assert chosen(there)[1] == "device1"
-        assert chosen(there, backend=STRICT, device="device1", dtype="float64")[1] == "device1"
-        assert chosen(device="no_float64")[1] == "no_float64"
+        assert names_of(there)[1] == "device1"
+        assert names_of(there, backend=STRICT, device="device1", dtype="float64")[1] == "device1"
+        assert names_of(device="no_float64")[1] == "no_float64"
 
 
 def test_each_source_of_dtypes_overrides_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BACKPROP_XP_DTYPE", "float32")
-    assert chosen()[2] == "float32"
+    assert names_of()[2] == "float32"
     bx.set_default_backend("numpy", dtype="float64")
-    assert chosen()[2] == "float64"
+    assert names_of()[2] == "float64"
     with bx.use_backend("numpy", dtype="float32"):
-        assert chosen()[2] == "float32"
-        assert chosen(np.ones(2))[2] == "float64"
-        assert chosen(dtype="float64")[2] == "float64"
+        assert names_of()[2] == "float32"
+        assert names_of(np.ones(2))[2] == "float64"
+        assert names_of(dtype="float64")[2] == "float64"
 
 
-def test_a_source_that_leaves_device_or_dtype_open_leaves_it_to_the_next(
+def test_a_device_or_dtype_that_a_source_omits_comes_from_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bx.set_default_backend(STRICT, device="device1", dtype="float32")
     with bx.use_backend(STRICT):
-        assert chosen() == (STRICT, "device1", "float32")
-    assert chosen(backend=STRICT) == (STRICT, "device1", "float32")
+        assert names_of() == (STRICT, "device1", "float32")
+    assert names_of(backend=STRICT) == (STRICT, "device1", "float32")
     bx.set_default_backend(None, device="cpu", dtype="float32")
-    assert chosen() == ("numpy", "cpu", "float32")
+    assert names_of() == ("numpy", "cpu", "float32")
     monkeypatch.setenv("BACKPROP_XP_BACKEND", STRICT)
-    assert chosen()[::2] == (STRICT, "float32")
+    assert names_of()[::2] == (STRICT, "float32")
 
 
-def test_a_device_is_not_taken_from_a_source_that_means_another_backend(
+def test_the_device_of_a_source_with_another_backend_is_ignored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("BACKPROP_XP_BACKEND", STRICT)
     monkeypatch.setenv("BACKPROP_XP_DEVICE", "device1")
-    assert chosen(backend="numpy") == NOBODYS
+    assert names_of(backend="numpy") == NOBODYS
     with bx.use_backend("numpy"):
-        assert chosen() == NOBODYS
-    monkeypatch.delenv("BACKPROP_XP_BACKEND")  # device1 alone is not array-api-strict's
-    assert chosen(backend=STRICT)[:2] == (STRICT, "CPU_DEVICE")
+        assert names_of() == NOBODYS
+    monkeypatch.delenv("BACKPROP_XP_BACKEND")  # the device1 of no other backend
+    assert names_of(backend=STRICT)[:2] == (STRICT, "CPU_DEVICE")
 
 
-def test_a_dtype_of_the_librarys_own_is_taken_and_leaves_other_backends_alone() -> None:
+def test_a_librarys_dtype_object_is_accepted_and_does_not_affect_other_backends() -> None:
     strict = bx.get_backend(STRICT).namespace()
     for dtype in (np.float32, np.dtype("float32")):
         assert bx.resolve(dtype=dtype).dtype == np.float32
@@ -119,10 +119,10 @@ def test_a_dtype_of_the_librarys_own_is_taken_and_leaves_other_backends_alone() 
     assert bx.resolve(backend=STRICT, dtype=strict.float32).dtype == strict.float32
     with bx.use_backend(STRICT, dtype=strict.float32):
         assert bx.asarray([0.5]).dtype == strict.float32
-        assert chosen(backend="numpy") == NOBODYS
+        assert names_of(backend="numpy") == NOBODYS
 
 
-def test_a_backend_object_is_taken_wherever_a_name_is() -> None:
+def test_a_backend_object_is_accepted_wherever_a_name_is() -> None:
     strict = bx.get_backend(STRICT)
     assert bx.get_backend(strict) is owner(bx.asarray([1.0], backend=strict)) is strict
     with bx.use_backend(strict) as selection:
@@ -134,33 +134,33 @@ def test_a_backend_object_is_taken_wherever_a_name_is() -> None:
 def test_the_environment_is_read_at_each_call_and_an_empty_variable_counts_as_unset(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for asked in ("numpy", STRICT, "numpy"):
-        monkeypatch.setenv("BACKPROP_XP_BACKEND", asked)
-        assert name() == asked
+    for backend in ("numpy", STRICT, "numpy"):
+        monkeypatch.setenv("BACKPROP_XP_BACKEND", backend)
+        assert name() == backend
     for empty in ("", " "):
         for what in ("BACKEND", "DEVICE", "DTYPE"):
             monkeypatch.setenv(f"BACKPROP_XP_{what}", empty)
-        assert chosen() == NOBODYS
+        assert names_of() == NOBODYS
         assert bx.resolve().source == "the default"
 
 
-def test_arrays_choose_backend_device_and_dtype_and_lists_and_numbers_nothing() -> None:
+def test_arrays_choose_backend_device_and_dtype_but_lists_and_numbers_do_not() -> None:
     there = bx.asarray([1.0], backend=STRICT, device="device1", dtype="float32")
-    assert chosen(there, [2.0], there) == (STRICT, "device1", "float32")
+    assert names_of(there, [2.0], there) == (STRICT, "device1", "float32")
     with bx.use_backend(STRICT):
         assert bx.resolve([1.0], 2.0, None).backend.name == STRICT
     integers, single, double = np.arange(3), np.ones(3, np.float32), np.ones(1, np.complex64)
-    assert chosen(integers)[2] == "float64"
+    assert names_of(integers)[2] == "float64"
     for arrays in ((integers, single), (double, single, integers), (double,)):
         assert bx.resolve(*arrays).dtype == np.float32
 
 
-def test_what_is_overridden_need_not_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overridden_choice_may_be_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BACKPROP_XP_DEVICE", "cuda:0")
     monkeypatch.setenv("BACKPROP_XP_DTYPE", "double")
-    for asked in ("numpy", STRICT):
-        monkeypatch.setenv("BACKPROP_XP_BACKEND", asked)
-        assert name() == asked  # devices and dtypes do not count
+    for backend in ("numpy", STRICT):
+        monkeypatch.setenv("BACKPROP_XP_BACKEND", backend)
+        assert name() == backend  # devices and dtypes do not count
     for missing in ("cupy", "nonesuch"):
         monkeypatch.setenv("BACKPROP_XP_BACKEND", missing)
         assert bx.get_backend("numpy").name == "numpy"
@@ -176,35 +176,35 @@ def test_what_is_overridden_need_not_be_had(monkeypatch: pytest.MonkeyPatch) -> 
 def test_use_backend_nests_and_ends_on_an_error_too() -> None:
     with bx.use_backend(STRICT, device="device1"):
         with bx.use_backend("numpy", dtype="float32"):
-            assert chosen() == ("numpy", "cpu", "float32")
+            assert names_of() == ("numpy", "cpu", "float32")
             with bx.use_backend(STRICT):
-                assert chosen() == (STRICT, "device1", "float32")
-        assert chosen() == (STRICT, "device1", "float64")
-    assert chosen() == NOBODYS
+                assert names_of() == (STRICT, "device1", "float32")
+        assert names_of() == (STRICT, "device1", "float64")
+    assert names_of() == NOBODYS
     with pytest.raises(ZeroDivisionError), bx.use_backend(STRICT):
         raise ZeroDivisionError
     with pytest.raises(ValueError, match="unknown"), bx.use_backend("nonesuch"):
         raise AssertionError("the name is refused at once")
-    assert chosen() == NOBODYS
+    assert names_of() == NOBODYS
 
 
 def test_a_dtype_or_a_device_alone_keeps_the_backend_that_is_chosen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with bx.use_backend(dtype="float32"):
-        assert chosen() == ("numpy", "cpu", "float32")
+        assert names_of() == ("numpy", "cpu", "float32")
     with bx.use_backend(STRICT), bx.use_backend(device="device1"):
         with bx.use_backend(dtype="float32") as selection:
             assert selection.source == f"use_backend({STRICT!r})"
-            assert chosen() == (STRICT, "device1", "float32")
-            assert chosen(backend="numpy") == ("numpy", "cpu", "float32")
-        assert chosen() == (STRICT, "device1", "float64")
+            assert names_of() == (STRICT, "device1", "float32")
+            assert names_of(backend="numpy") == ("numpy", "cpu", "float32")
+        assert names_of() == (STRICT, "device1", "float64")
     monkeypatch.setenv("BACKPROP_XP_BACKEND", STRICT)
     with bx.use_backend(device="device2"):
-        assert chosen()[:2] == (STRICT, "device2")
+        assert names_of()[:2] == (STRICT, "device2")
 
 
-def test_one_object_can_be_used_again_and_inside_itself() -> None:
+def test_a_use_backend_object_can_be_reused_and_nested() -> None:
     on_strict = bx.use_backend(STRICT)
     for _ in range(2):
         with on_strict:
@@ -215,41 +215,41 @@ def test_one_object_can_be_used_again_and_inside_itself() -> None:
     assert on_strict(name)() == STRICT
 
 
-def test_threads_never_see_each_others_use_backend() -> None:
+def test_use_backend_holds_for_its_own_thread_only() -> None:
     names = ["numpy", STRICT] * 4
     together = threading.Barrier(8)
 
-    def seen(asked: str) -> set[str]:
-        seen = set()
+    def observed(backend: str) -> set[str]:
+        observed = set()
         for _ in range(20):
-            with bx.use_backend(asked):
-                together.wait(timeout=30)  # everybody is inside
-                seen.add(f"inside {name()}")
+            with bx.use_backend(backend):
+                together.wait(timeout=30)  # all threads are inside
+                observed.add(f"inside {name()}")
                 together.wait(timeout=30)
-            seen.add(f"outside {name()}")
-        return seen
+            observed.add(f"outside {name()}")
+        return observed
 
     with bx.use_backend(STRICT), ThreadPoolExecutor(8) as pool:  # in which they begin
-        found = list(pool.map(seen, names))
-    assert found == [{f"inside {asked}", "outside numpy"} for asked in names]
+        found = list(pool.map(observed, names))
+    assert found == [{f"inside {backend}", "outside numpy"} for backend in names]
 
 
 def test_use_backend_holds_for_its_own_task_only() -> None:
-    async def task(asked: str, barrier: asyncio.Barrier) -> list[str]:
-        seen = []
-        with bx.use_backend(asked):
+    async def task(backend: str, barrier: asyncio.Barrier) -> list[str]:
+        observed = []
+        with bx.use_backend(backend):
             for _ in range(20):
                 await barrier.wait()
-                seen.append(name())
-            seen.append(await asyncio.to_thread(name))
-        return [*seen, name()]
+                observed.append(name())
+            observed.append(await asyncio.to_thread(name))
+        return [*observed, name()]
 
     async def all_at_once(names: list[str]) -> list[list[str]]:
         barrier = asyncio.Barrier(len(names))
         return list(await asyncio.gather(*(task(name, barrier) for name in names)))
 
     names = ["numpy", STRICT] * 4
-    assert asyncio.run(all_at_once(names)) == [[asked] * 21 + ["numpy"] for asked in names]
+    assert asyncio.run(all_at_once(names)) == [[backend] * 21 + ["numpy"] for backend in names]
     assert name() == "numpy"
 
 
@@ -268,8 +268,8 @@ def test_a_context_decorates_no_function_that_runs_after_its_call(function: Any)
         (bx.use_backend(STRICT), "use_backend"),
         (bx.transfer_guard("disallow"), "transfer_guard"),
     ):
-        said = rf"@{name} decorates {function.__name__}.*`with {name}\(\.\.\.\):` inside"
-        with pytest.raises(TypeError, match=said):
+        message = rf"@{name} decorates {function.__name__}.*`with {name}\(\.\.\.\):` inside"
+        with pytest.raises(TypeError, match=message):
             context(function)
 
 
@@ -300,9 +300,9 @@ def in_strict(block: Any = None) -> Iterator[str]:
 
 def test_the_block_of_a_generator_holds_until_it_ends_as_numpys_errstate_does() -> None:
     with bx.use_backend("numpy", dtype="float32"):
-        seen = [(inside, chosen()[0]) for inside in in_strict()]
-        assert chosen() == ("numpy", "cpu", "float32")
-    assert seen == [(STRICT, STRICT)] * 2
+        observed = [(inside, names_of()[0]) for inside in in_strict()]
+        assert names_of() == ("numpy", "cpu", "float32")
+    assert observed == [(STRICT, STRICT)] * 2
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -332,7 +332,7 @@ def on_strict() -> Iterator[None]:
         yield
 
 
-def test_the_generator_of_a_context_manager_hands_its_block_on() -> None:
+def test_a_context_managers_generator_keeps_its_choice_in_the_with_block() -> None:
     with on_strict():
         assert name() == STRICT
     assert name() == "numpy"
@@ -345,18 +345,18 @@ def strict_for_a_test() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("strict_for_a_test")
-def test_a_fixture_hands_its_block_on() -> None:
+def test_a_fixtures_generator_keeps_its_choice_during_the_test() -> None:
     assert name() == STRICT
 
 
 # The default, the list and auto
 
 
-def test_a_default_holds_for_every_thread_and_one_that_cannot_be_had_leaves_it() -> None:
+def test_a_default_holds_in_every_thread_and_an_unavailable_one_does_not_replace_it() -> None:
     with ThreadPoolExecutor(4) as pool:
-        for asked in (STRICT, "numpy", STRICT):  # the workers live through all three
-            bx.set_default_backend(asked)
-            assert {look.result() for look in [pool.submit(name) for _ in range(16)]} == {asked}
+        for backend in (STRICT, "numpy", STRICT):  # the workers live through all three
+            bx.set_default_backend(backend)
+            assert {look.result() for look in [pool.submit(name) for _ in range(16)]} == {backend}
     for wrong in ({"name": "nonesuch"}, {"name": "numpy", "device": "device1"}):
         with pytest.raises(ValueError, match="set_default_backend"):
             bx.set_default_backend(**wrong)
@@ -380,7 +380,7 @@ def test_listing_backends_imports_no_library(tmp_path: Path) -> None:
 
 
 @pytest.mark.installed
-def test_auto_takes_what_works_and_says_so_in_exactly_one_line() -> None:
+def test_auto_chooses_a_usable_backend_and_logs_exactly_one_line() -> None:
     program = (
         "import logging, backprop_xp as bx\n"
         "logging.basicConfig(level=logging.INFO)\n"

@@ -1,7 +1,7 @@
-"""CuPy: what can be checked without a GPU, and, where there is one, what cannot.
+"""CuPy: tests without a GPU, and tests that need one.
 
-The kernels' text is compiled twice without a GPU: by NVRTC for one, where CuPy finds it, and as
-plain C++ for this processor, where it must do what the optimizers do.
+Without a GPU the kernels' source is compiled twice: by NVRTC for a GPU, where CuPy finds it, and as
+plain C++ for this processor, where the kernels must equal the optimizers.
 """
 
 import ctypes
@@ -35,7 +35,7 @@ from backprop_xp.training.optimizers import SGDState
 REAL = {"float32": "float", "float64": "double"}
 every_dtype = pytest.mark.parametrize("dtype", REAL)
 STEPS = 12
-# Each update rounds a few times; the order of operations is the reference's, its compiler's not.
+# Each update rounds a few times; the compiler may change the order of operations.
 ROUNDINGS = 4 * STEPS
 
 generator = np.random.default_rng(0)
@@ -57,7 +57,7 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "adamw with a mask": lambda mask: bx.AdamW(0.02, weight_decay=0.3, mask=mask),
 }
 
-# What the kernels do not know, and leave to the reference.
+# Cases that the kernels leave to the reference.
 RATES = np.array([[0.1], [0.2], [0.3]])
 LEFT: dict[str, Callable[[Any], Any]] = {
     "learning rates": lambda rates: bx.SGD(rates),
@@ -72,11 +72,11 @@ LEFT: dict[str, Callable[[Any], Any]] = {
 }
 
 
-# The kernels' text
+# The kernels' source
 
 
 class Parameter(NamedTuple):
-    """A name of a kernel's body: an entry of an array, or a number."""
+    """A variable of a kernel's body: an entry of an array, or a number."""
 
     name: str
     is_array: bool
@@ -93,7 +93,7 @@ def parameters(kernel: Kernel) -> list[Parameter]:
 
 
 def cuda_source(kernel: Kernel, dtype: str) -> str:
-    """Return a CUDA function around a kernel's body, as CuPy would write one."""
+    """Return the CUDA function that CuPy would write around a kernel's body."""
     declared, entries = ["long n"], ""
     for name, is_array, is_const in parameters(kernel):
         kind = "const T" if is_const else "T"
@@ -139,10 +139,10 @@ def test_nvrtc_compiles_each_kernel_for_a_gpu(
     ptx = compile_by_nvrtc(TEXTS[name](dtype), architecture)
     if dtype == "float32" and name in {kernel.name for kernel in KERNELS}:
         assert ".f32" in ptx
-        assert ".f64" not in ptx  # as a number that is not cast would bring about
+        assert ".f64" not in ptx  # a number without a cast would cause it
 
 
-# What they do, on this processor
+# The kernels on this processor
 
 SHIM = """
 #include <cmath>
@@ -154,7 +154,7 @@ static Place blockIdx, blockDim = {1}, threadIdx = {0};
 
 
 def host_source(kernel: Kernel, dtype: str) -> str:
-    """Return the CUDA function, and a loop in C over its blocks of one thread."""
+    """Return the CUDA function, and a C loop over its blocks of one thread."""
     declared = [f"T {'*' if is_array else ''}{name}" for name, is_array, _ in parameters(kernel)]
     called = ", ".join(["n", *(parameter.name for parameter in parameters(kernel))])
     return f"""
@@ -167,7 +167,7 @@ def host_source(kernel: Kernel, dtype: str) -> str:
 
 
 class Processor(NamedTuple):
-    """The kernels as functions of this processor, and the names of those that were run."""
+    """The kernels as functions of this processor, and the names of the launched ones."""
 
     library: ctypes.CDLL
     ran: list[str]
@@ -211,8 +211,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return ctypes.CDLL(str(library))
 
 
-class Place(NamedTuple):
-    """Where updates are computed: the kernels' rules, how data comes there, and what was run."""
+class Target(NamedTuple):
+    """A device for updates: the kernels' rules, a function that moves data, and launched names."""
 
     table: dict[str, Any]
     put: Callable[[np.ndarray], Any]
@@ -220,15 +220,15 @@ class Place(NamedTuple):
 
 
 @pytest.fixture(params=["this processor", pytest.param("a GPU", marks=pytest.mark.installed)])
-def place(request: pytest.FixtureRequest) -> Place:
+def target(request: pytest.FixtureRequest) -> Target:
     if request.param == "a GPU":
         gpu = request.getfixturevalue("gpu")
-        return Place(gpu.replacements, gpu.from_host, None)
+        return Target(gpu.replacements, gpu.from_host, None)
     processor = Processor(request.getfixturevalue("compiled"), [])
-    return Place(rules(processor.launch), np.copy, processor.ran)
+    return Target(rules(processor.launch), np.copy, processor.ran)
 
 
-def trained(rule: Callable[..., Any], optimizer: Any, gradients: list[Any], theta: Any) -> Any:
+def run_updates(rule: Callable[..., Any], optimizer: Any, gradients: list[Any], theta: Any) -> Any:
     """Return theta and the state after some updates."""
     state = optimizer.initialize(theta)
     for gradient in gradients:
@@ -238,15 +238,15 @@ def trained(rule: Callable[..., Any], optimizer: Any, gradients: list[Any], thet
     return theta, state
 
 
-def assert_as_reference(place: Place, optimizer: Any, dtype: str, kernels: int) -> None:
-    """Updates by the kernels, so many of them, give what the optimizer's own rule gives."""
+def assert_as_reference(target: Target, optimizer: Any, dtype: str, kernels: int) -> None:
+    """Assert that updates by some kernels equal those of the optimizer's own rule."""
     kind = type(optimizer)
     results = []
-    for rule in (place.table[f"{kind.__module__}.{kind.__qualname__}.rule"], kind.rule):
-        gradients = [place.put(gradient.astype(dtype)) for gradient in GRADIENTS]
-        results.append(trained(rule, optimizer, gradients, place.put(THETA.astype(dtype))))
+    for rule in (target.table[f"{kind.__module__}.{kind.__qualname__}.rule"], kind.rule):
+        gradients = [target.put(gradient.astype(dtype)) for gradient in GRADIENTS]
+        results.append(run_updates(rule, optimizer, gradients, target.put(THETA.astype(dtype))))
     assert_same(*results)
-    assert place.ran is None or len(place.ran) == kernels
+    assert target.ran is None or len(target.ran) == kernels
 
 
 def assert_same(one: tuple[Any, Any], other: tuple[Any, Any]) -> None:
@@ -265,29 +265,31 @@ def assert_same(one: tuple[Any, Any], other: tuple[Any, Any]) -> None:
 
 @every_dtype
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_an_update_in_one_kernel_is_the_optimizers(place: Place, name: str, dtype: str) -> None:
-    optimizer = OPTIMIZERS[name](place.put(MASK.astype(dtype)))
-    assert_as_reference(place, optimizer, dtype, STEPS)  # one kernel for each update
+def test_an_update_in_one_kernel_equals_the_optimizers_rule(
+    target: Target, name: str, dtype: str
+) -> None:
+    optimizer = OPTIMIZERS[name](target.put(MASK.astype(dtype)))
+    assert_as_reference(target, optimizer, dtype, STEPS)  # one kernel for each update
 
 
 @pytest.mark.parametrize("shape", [(7,), (1, 7), (3, 7)])
-def test_a_mask_broadcasts_over_the_stack(place: Place, shape: tuple[int, ...]) -> None:
-    mask = place.put(np.resize(MASK, shape))
-    assert_as_reference(place, bx.AdamW(0.02, weight_decay=0.3, mask=mask), "float64", STEPS)
-    assert place.ran is None or set(place.ran) == {"backprop_xp_masked_adam"}
+def test_a_mask_broadcasts_over_the_stack(target: Target, shape: tuple[int, ...]) -> None:
+    mask = target.put(np.resize(MASK, shape))
+    assert_as_reference(target, bx.AdamW(0.02, weight_decay=0.3, mask=mask), "float64", STEPS)
+    assert target.ran is None or set(target.ran) == {"backprop_xp_masked_adam"}
 
 
 @pytest.mark.parametrize("name", [*LEFT, "a complex theta"])
-def test_hyperparameters_that_are_arrays_and_complex_numbers_are_left_to_the_optimizer(
-    place: Place, name: str
+def test_the_optimizer_itself_handles_array_hyperparameters_and_complex_numbers(
+    target: Target, name: str
 ) -> None:
     if name in LEFT:
-        assert_as_reference(place, LEFT[name](place.put(RATES)), "float64", 0)
+        assert_as_reference(target, LEFT[name](target.put(RATES)), "float64", 0)
     else:
-        assert_as_reference(place, bx.SGD(0.1, momentum=0.5), "complex128", 0)
+        assert_as_reference(target, bx.SGD(0.1, momentum=0.5), "complex128", 0)
 
 
-def test_the_table_names_the_rules_of_all_optimizers_with_their_signatures() -> None:
+def test_the_kernel_table_has_the_rules_of_all_optimizers_with_their_signatures() -> None:
     for kind in (bx.SGD, bx.RMSProp, bx.Adam, bx.AdamW):
         function = cupy_backend.replacements[f"{kind.__module__}.{kind.__qualname__}.rule"]
         got, wanted = (inspect.signature(f).parameters for f in (function, kind.rule))
@@ -296,49 +298,49 @@ def test_the_table_names_the_rules_of_all_optimizers_with_their_signatures() -> 
         ]
 
 
-# Making arrays on a device, which CuPy does on its current one
+# Making arrays on a device; CuPy makes them on its current one
 
 
-class Card:
-    """A stand-in for ``cupy.cuda.Device``: None is the current one, which a ``with`` changes."""
+class FakeDevice:
+    """A stand-in for ``cupy.cuda.Device``; None is the current one, which ``with`` changes."""
 
     current = 0
 
     def __init__(self, device: Any = None) -> None:
-        self.id = Card.current if device is None else getattr(device, "id", device)
+        self.id = FakeDevice.current if device is None else getattr(device, "id", device)
 
     def __enter__(self) -> None:
-        self.before, Card.current = Card.current, self.id
+        self.before, FakeDevice.current = FakeDevice.current, self.id
 
     def __exit__(self, *error: object) -> None:
-        Card.current = self.before
+        FakeDevice.current = self.before
 
 
-class OnCard(NamedTuple):
-    """A stand-in for a CuPy array: all that is known of it is where it was made."""
+class FakeArray(NamedTuple):
+    """A stand-in for a CuPy array, which has only a device."""
 
-    device: Card
+    device: FakeDevice
 
 
 @pytest.fixture
-def cards() -> Iterator[Any]:
-    """A namespace like array_api_compat.cupy, whose functions look at the current device alone."""
+def fakes() -> Iterator[Any]:
+    """A namespace like array_api_compat.cupy, whose functions use only the current device."""
 
-    def make(*args: Any, **options: Any) -> OnCard:
+    def make(*args: Any, **options: Any) -> FakeArray:
         assert "device" not in options
-        return OnCard(Card())
+        return FakeArray(FakeDevice())
 
     compat = ModuleType("array_api_compat.cupy")
     for name in sorted(takes_device()):
         setattr(compat, name, make)
     compat.pi = np.pi  # type: ignore[attr-defined]
-    Card.current = 0
-    yield device_aware(compat, Card)
-    assert Card.current == 0
+    FakeDevice.current = 0
+    yield device_aware(compat, FakeDevice)
+    assert FakeDevice.current == 0
 
 
 def takes_device() -> set[str]:
-    """Return the standard's functions that have a ``device``, but from_dlpack, which moves."""
+    """Return the standard's functions with a ``device``, except from_dlpack, which moves data."""
     functions = inspect.getmembers(array_api_strict, inspect.isfunction)
     takers = {name for name, f in functions if "device" in inspect.signature(f).parameters}
     return takers - {"from_dlpack"}
@@ -347,33 +349,35 @@ def takes_device() -> set[str]:
 ARGUMENTS: dict[str, tuple[Any, ...]] = {"full": (3, 1.0), "linspace": (0.0, 1.0, 3)}
 
 
-def test_each_function_that_makes_an_array_makes_it_where_it_is_told(cards: Any) -> None:
-    there = OnCard(Card(1))
+def test_each_function_makes_its_array_on_the_given_device(fakes: Any) -> None:
+    there = FakeArray(FakeDevice(1))
     makers = takes_device() - {"astype"}
     assert {"zeros", "full_like", "asarray", "arange"} < makers
     for name in makers:
         first = (there,) if name.endswith("_like") else ARGUMENTS.get(name, (3,))
-        made = getattr(cards, name)(*first, device=Card(2))
+        made = getattr(fakes, name)(*first, device=FakeDevice(2))
         assert made.device.id == 2, name
 
 
-def test_an_array_made_like_another_is_made_beside_it(cards: Any) -> None:
-    there = OnCard(Card(1))
+def test_an_array_made_like_another_is_on_the_same_device(fakes: Any) -> None:
+    there = FakeArray(FakeDevice(1))
     for name in ("zeros_like", "ones_like", "empty_like", "full_like", "asarray"):
-        assert getattr(cards, name)(there).device.id == 1, name
-    assert cards.astype(there, np.float32).device.id == 1
-    assert cards.zeros(3).device.id == cards.asarray(np.ones(3)).device.id == 0
-    with Card(3):
-        assert cards.zeros(3).device.id == 3
-    assert cards.pi == np.pi
-    assert device_aware(cards, Card, pi=3.0).pi == 3.0  # CuPy's own takes the wrapper's place
+        assert getattr(fakes, name)(there).device.id == 1, name
+    assert fakes.astype(there, np.float32).device.id == 1
+    assert fakes.zeros(3).device.id == fakes.asarray(np.ones(3)).device.id == 0
+    with FakeDevice(3):
+        assert fakes.zeros(3).device.id == 3
+    assert fakes.pi == np.pi
+    assert (
+        device_aware(fakes, FakeDevice, pi=3.0).pi == 3.0
+    )  # CuPy's attribute replaces the wrapper's
 
 
 @pytest.mark.installed
-def test_a_cupy_arrays_namespace_is_its_backends() -> None:
+def test_the_namespace_of_a_cupy_array_is_the_backends() -> None:
     cupy = pytest.importorskip("cupy")
     host = np.arange(4.0)
-    # Memory of the host passes for memory of a GPU as long as nobody computes with it.
+    # The host's memory can stand in for a GPU's if nothing computes with it.
     memory = cupy.cuda.UnownedMemory(host.ctypes.data, host.nbytes, host, device_id=1)
     array = cupy.ndarray((4,), host.dtype, cupy.cuda.MemoryPointer(memory, 0))
     xp = array_namespace(array)
@@ -386,8 +390,8 @@ def test_a_cupy_arrays_namespace_is_its_backends() -> None:
 # On a GPU
 
 
-def computing(gpu: Backend, name: str) -> Callable[[Any], Any]:
-    """Return a function of the standard, an activation or a loss, with its derivative, of z."""
+def rule_of(gpu: Backend, name: str) -> Callable[[Any], Any]:
+    """Return a function of z: one of the standard, or an activation or loss with its derivative."""
     xp = gpu.namespace()
     if name in ("clip", "sign"):
         return {"clip": lambda z: xp.clip(z, -1.0, 0.75), "sign": xp.sign}[name]
@@ -398,10 +402,10 @@ def computing(gpu: Backend, name: str) -> Callable[[Any], Any]:
 
 
 @pytest.mark.parametrize("name", ["clip", "sign", *ACTIVATIONS, *LOSSES])
-def test_on_an_emulated_gpu_no_small_function_waits(gpu: Backend, name: str) -> None:
-    """As array-api-compat's clip and sign do, which index by a mask."""
+def test_on_an_emulated_gpu_no_small_function_waits_for_the_device(gpu: Backend, name: str) -> None:
+    """Masks as indices, as in array-api-compat's clip and sign, wait for the device."""
     emulator = pytest.importorskip("cuda_emulator", reason="calls are counted by an emulator")
-    z, compute = gpu.from_host(np.array([[-2.1, -0.3, 0.6], [1.0, 0.0, 3.3]])), computing(gpu, name)
+    z, compute = gpu.from_host(np.array([[-2.1, -0.3, 0.6], [1.0, 0.0, 3.3]])), rule_of(gpu, name)
     with emulator.record() as calls, bx.transfer_guard("disallow"):
         compute(z)
     assert not calls.count("synchronize")
@@ -413,7 +417,7 @@ SPECIAL = np.array([np.nan, np.inf, -np.inf, -0.0, 0.5, -3.0])
 
 
 @every_dtype
-def test_on_a_gpu_clip_and_sign_keep_what_the_standard_says(gpu: Backend, dtype: str) -> None:
+def test_on_a_gpu_clip_and_sign_follow_the_standard(gpu: Backend, dtype: str) -> None:
     xp, host = gpu.namespace(), SPECIAL.astype(dtype)
     x = gpu.from_host(host)
     for low, high in ((-1.0, 1.0), (None, 1.0), (-1.0, None), (None, None)):
@@ -432,7 +436,7 @@ STREAMS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("kind", STREAMS)
-def test_on_a_gpu_all_holds_and_a_training_is_the_same_on_every_kind_of_stream(
+def test_on_a_gpu_the_kit_passes_and_a_training_is_the_same_on_every_kind_of_stream(
     gpu: Backend, kind: str
 ) -> None:
     usual = fitted(gpu)
@@ -443,7 +447,7 @@ def test_on_a_gpu_all_holds_and_a_training_is_the_same_on_every_kind_of_stream(
 
 
 def fitted(gpu: Backend) -> Any:
-    """Return what a training gives, all of it on the host."""
+    """Return the results of a training, on the host."""
     rows = np.random.default_rng(0).normal(size=(40, 5))
     x, y = (gpu.from_host(part) for part in (rows[:, :3], rows[:, 3:]))
     network = bx.mlp([3, 8, 2], hidden="gelu", loss="huber", dropout=0.2, layer_norm=True)
@@ -455,12 +459,12 @@ def fitted(gpu: Backend) -> Any:
     return losses, gpu.to_host(result.theta).tolist()
 
 
-def test_on_a_gpu_the_current_stream_is_kept_to_and_synchronizing_waits_for_every_one(
+def test_on_a_gpu_the_current_stream_is_used_and_synchronize_waits_for_every_stream(
     gpu: Backend,
 ) -> None:
     stream = importlib.import_module("cupy").cuda.Stream(non_blocking=True)
 
-    def long_product() -> Any:  # so long that a copy on another stream would come too early
+    def long_product() -> Any:  # long enough that a copy on another stream would be too early
         x = gpu.from_host(np.ones((2000, 2000), np.float32))
         for _ in range(20):
             x = x @ x / 2000.0
@@ -474,13 +478,13 @@ def test_on_a_gpu_the_current_stream_is_kept_to_and_synchronizing_waits_for_ever
     assert stream.done
 
 
-def test_on_a_gpu_memory_is_what_cuda_counts(gpu: Backend) -> None:
+def test_on_a_gpu_memory_is_the_number_that_cuda_reports(gpu: Backend) -> None:
     x, memory = gpu.namespace().zeros(2**20, dtype=np.uint8), gpu.memory()
     assert memory is not None
     assert x.nbytes <= memory.used <= memory.total
 
 
-def test_on_a_gpu_a_gradient_checks_products_are_not_tf32(gpu: Backend) -> None:
+def test_on_a_gpu_the_products_of_a_gradient_check_are_not_tf32(gpu: Backend) -> None:
     import cupy
     from cupy._core import _routines_linalg as linalg
 
@@ -503,15 +507,13 @@ def test_on_a_gpu_a_gradient_checks_products_are_not_tf32(gpu: Backend) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
-def test_on_a_gpu_a_complex_steps_products_keep_its_imaginary_part(
-    gpu: Backend, dtype: str
-) -> None:
+def test_on_a_gpu_complex_products_keep_a_tiny_imaginary_part(gpu: Backend, dtype: str) -> None:
     a, b = np.random.default_rng(0).normal(size=(2, 3, 8, 8))
-    step = 2.0**-60  # of 1, which a sum with anything of size 1 loses
+    step = 2.0**-60  # relative to 1: a sum with a number near 1 loses it
     host = (a + 1j * step * b).astype(dtype)
     x, real = gpu.from_host(host), gpu.from_host(b.astype(dtype))
     with gpu.full_precision():
-        # Of two matrices, of stacks, of a matrix and a stack: each is another function of cuBLAS's.
+        # Products of two matrices, of stacks, and of both are different functions of cuBLAS.
         products = [x[0] @ real[0], x @ real, x[0] @ real, x @ real[0]]
     wanted = [host.imag[0] @ b[0], host.imag @ b, host.imag[0] @ b, host.imag @ b[0]]
     for got, right in zip(products, wanted, strict=True):
@@ -528,12 +530,12 @@ def second(gpu: Backend) -> Any:
     return devices[1]
 
 
-def repair(name: str, device: Any) -> str:
-    """Return the pattern of the error that says where an array is, and how to compute there."""
+def message(name: str, device: Any) -> str:
+    """Return the pattern of the error that names an array's device and the way to compute there."""
     return rf"{name} is on cuda:{device.id}.*with cupy\.cuda\.Device\({device.id}\)"
 
 
-def test_on_two_gpus_arrays_are_made_on_the_one_that_is_asked_for_and_all_holds_there(
+def test_on_two_gpus_arrays_are_made_on_the_given_one_and_the_kit_passes_there(
     gpu: Backend, second: Any
 ) -> None:
     xp = gpu.namespace()
@@ -544,7 +546,7 @@ def test_on_two_gpus_arrays_are_made_on_the_one_that_is_asked_for_and_all_holds_
     np.testing.assert_array_equal(gpu.to_host(there), host)
     network = bx.mlp([3, 1])
     theta = network.initialize(backend="cupy", device=second)
-    with pytest.raises(ValueError, match=repair("theta", second)):
+    with pytest.raises(ValueError, match=message("theta", second)):
         network.forward(theta, there)
     with second:
         assert device_of(network.forward(theta, there)) == second
@@ -554,7 +556,7 @@ def test_on_two_gpus_arrays_are_made_on_the_one_that_is_asked_for_and_all_holds_
 
 NETWORK = bx.mlp([3, 2], loss="huber")
 SGD = bx.SGD(0.1)
-# The argument that is told of first, and what is called with theta, x, y and integer labels.
+# The argument that the error names, and a call with theta, x, y and integer labels.
 ENTRANCES: list[tuple[str, Callable[..., Any]]] = [
     ("theta", lambda theta, x, y, labels: NETWORK.forward(theta, x)),
     ("theta", lambda theta, x, y, labels: NETWORK.predict(theta, x)),
@@ -579,15 +581,15 @@ ENTRANCES: list[tuple[str, Callable[..., Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("said", "function"), ENTRANCES)
-def test_on_two_gpus_arrays_of_the_other_are_refused_with_the_way_out(
-    gpu: Backend, second: Any, said: str, function: Callable[..., Any]
+@pytest.mark.parametrize(("name", "function"), ENTRANCES)
+def test_on_two_gpus_arrays_of_the_other_gpu_are_an_error_with_the_way_out(
+    gpu: Backend, second: Any, name: str, function: Callable[..., Any]
 ) -> None:
-    """Where it is not the current one, CuPy would compute on one with the memory of the other."""
+    """CuPy would compute on the current GPU with the other one's memory."""
     x, y = (gpu.from_host(np.ones((5, n), np.float32), device=second) for n in (3, 2))
     labels = gpu.from_host(np.array([0, 1, 1]), device=second)
     theta = NETWORK.initialize(0, backend="cupy", device=second)
-    with pytest.raises(ValueError, match=repair(said, second)):
+    with pytest.raises(ValueError, match=message(name, second)):
         function(theta, x, y, labels)
     with second:
         function(theta, x, y, labels)
@@ -595,7 +597,7 @@ def test_on_two_gpus_arrays_of_the_other_are_refused_with_the_way_out(
 
 @every_dtype
 @pytest.mark.parametrize("kind", STREAMS)
-def test_on_two_gpus_data_is_moved_from_either_to_the_other_on_any_stream(
+def test_on_two_gpus_data_moves_between_them_on_any_stream(
     gpu: Backend, second: Any, dtype: str, kind: str
 ) -> None:
     cuda, first = importlib.import_module("cupy").cuda, gpu.devices()[0]

@@ -15,7 +15,7 @@ from backprop_xp.networks import layers
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
 
-# A fused kernel may contract products and sums, and sum in another order.
+# A fused kernel may contract a product and a sum, and may sum in another order.
 ROUNDINGS = 64
 ROWS, N = 6, 5
 
@@ -41,7 +41,7 @@ def flat(result: Any) -> list[Any]:
 
 
 def assert_as_reference(function: Any, *arguments: Any) -> None:
-    """The function, as CuPy has it, gives what its reference gives, in dtype, shape and values."""
+    """Assert that CuPy's function equals its reference in dtype, shape and values."""
     copies = [a.copy() if hasattr(a, "get") else a for a in arguments]
     got, wanted = flat(function(*arguments)), flat(function.__wrapped__(*copies))
     assert len(got) == len(wanted)
@@ -89,7 +89,7 @@ def test_a_loss_with_its_gradient(put: Any, name: str, stack: Any, n_out: int) -
 
 
 @every_dtype
-def test_a_confident_answer_keeps_its_digits(put: Any, dtype: str) -> None:
+def test_a_loss_at_confident_logits_keeps_its_digits(put: Any, dtype: str) -> None:
     """At a logit of 40 the gradient of the right class is -8e-18, not 0 as softmax - target."""
     o, t = put([[40.0, 0.0, 0.0]]), put([[1.0, 0.0, 0.0]])
     value, g = losses.categorical(o, t, 1.0)
@@ -98,7 +98,7 @@ def test_a_confident_answer_keeps_its_digits(put: Any, dtype: str) -> None:
     np.testing.assert_allclose(to_host(g), [[-tail, tail / 2, tail / 2]], rtol=1e-5)
 
 
-def test_a_nan_among_the_outputs_shows(gpu: Backend) -> None:
+def test_a_nan_output_makes_the_loss_nan(gpu: Backend) -> None:
     o = np.zeros((3, 40))
     o[1, 37] = np.nan
     value, g = losses.categorical(gpu.from_host(o), gpu.from_host(np.eye(40)[:3]), 1.0)
@@ -108,7 +108,7 @@ def test_a_nan_among_the_outputs_shows(gpu: Backend) -> None:
 
 @every_dtype
 @every_stack
-def test_dropouts_mask_is_the_same_to_the_bit(put: Any, gpu: Backend, stack: Any) -> None:
+def test_the_dropout_mask_is_the_same_to_the_bit(put: Any, gpu: Backend, stack: Any) -> None:
     x = put(draw(*stack, ROWS, N))
     keys = generator.integers(0, 2**31, size=(*stack, 1, 1)).astype(np.int32)
     for key in (0, 2**31 - 1, gpu.from_host(keys)):
@@ -131,7 +131,7 @@ def test_layer_norm_and_its_rule(put: Any, stack: Any, n: int) -> None:
         assert_as_reference(layers.normalized, x[(0,) * len(stack)], scale, bias, 1e-5)
 
 
-def test_complex_arrays_are_left_to_the_reference(gpu: Backend) -> None:
+def test_complex_arrays_use_the_reference_functions(gpu: Backend) -> None:
     z = gpu.from_host(draw(ROWS, N) + 1e-30j)
     for activation in ACTIVATIONS.values():
         assert_as_reference(activations.activated, z, activation)
@@ -139,7 +139,7 @@ def test_complex_arrays_are_left_to_the_reference(gpu: Backend) -> None:
         assert to_host(loss.value(z, z.real * z.real)).dtype == np.complex128
 
 
-def test_an_activation_of_ones_own_is_fused(gpu: Backend) -> None:
+def test_a_custom_activation_is_fused(gpu: Backend) -> None:
     emulator = pytest.importorskip("cuda_emulator", reason="launches are counted on an emulator")
     square = bx.Activation(lambda z: 0.5 * z * z + z, lambda g, z, a: g * (z + 1.0))
     z, bias = gpu.from_host(draw(ROWS, N)), gpu.from_host(draw(1, N))
@@ -179,7 +179,7 @@ OWN = {
 
 
 @pytest.mark.parametrize("what", OWN)
-def test_an_activation_of_ones_own_is_computed_as_it_is(gpu: Backend, what: str) -> None:
+def test_a_custom_activation_that_cannot_be_fused_runs_unchanged(gpu: Backend, what: str) -> None:
     bias = gpu.from_host(draw(1, N))
     for shape in ((ROWS, N), (2, ROWS, N), (ROWS, N)):
         z = gpu.from_host(draw(*shape))
@@ -188,7 +188,7 @@ def test_an_activation_of_ones_own_is_computed_as_it_is(gpu: Backend, what: str)
         assert_as_reference(activations.sent_back, z.copy(), OWN[what], z, z)
 
 
-def test_an_error_in_a_function_of_ones_own_is_that_error(gpu: Backend) -> None:
+def test_an_error_in_a_custom_function_is_raised_unchanged(gpu: Backend) -> None:
     def broken(z: Any) -> Any:
         raise ArithmeticError("no such thing")
 
@@ -220,13 +220,13 @@ def test_an_update_within_fit_launches_few_kernels(gpu: Backend, name: str) -> N
         y = np.eye(max(2, sizes[-1]))[generator.integers(0, sizes[-1] + 1, rows) % sizes[-1]]
         y = bx.asarray(y[:, : sizes[-1]], backend="cupy", dtype="float32")
         training: dict[str, Any] = {"optimizer": bx.Adam(), "epochs": epochs}
-        for _ in range(2):  # the second time everything is compiled, and the pool is filled
+        for _ in range(2):  # the second run compiles nothing and allocates no memory
             with emulator.record() as calls:
                 bx.fit(network, theta, x, y, batch_size=batch, **training)
         kinds = [call.kind for call in calls]
         return {kind: kinds.count(kind) for kind in ("launch", "copy", "synchronize")}
 
-    # An update more: an epoch of one batch, or one of as many more batches.
+    # One more update: an epoch of one batch, or an epoch with one more batch.
     few, many = (
         (launches(1, 3), launches(1, 5)) if name == "XOR" else (launches(3, 1), launches(5, 1))
     )
@@ -235,7 +235,7 @@ def test_an_update_within_fit_launches_few_kernels(gpu: Backend, name: str) -> N
     assert each["copy"] == each["synchronize"] == 0
 
 
-def test_every_replacement_is_of_a_function_that_backends_may_replace() -> None:
+def test_every_replaced_function_is_one_that_backends_may_replace() -> None:
     for name, function in bx.backends.registry.built_in("cupy").replacements.items():
         module, _, rest = name.rpartition(".")
         if ".optimizers." not in name:

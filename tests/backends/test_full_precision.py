@@ -1,4 +1,4 @@
-"""A gradient check's products keep all digits, whatever the process has chosen for its own."""
+"""The products of a gradient check keep all digits, whatever precision the process has set."""
 
 import contextlib
 import importlib
@@ -19,29 +19,29 @@ PEDANTIC_MATH = 2  # CUBLAS_PEDANTIC_MATH of cublas_api.h
 
 
 class Setting(NamedTuple):
-    """A backend, what its library multiplies by now, and the setting that keeps all digits."""
+    """A backend, its library's current precision of products, and the one that keeps all digits."""
 
     backend: Backend
     now: Callable[[], Any]
     full: Any
 
 
-def _torchs() -> Iterator[Setting]:
-    """In a process that has chosen TF32 and bfloat16."""
+def _torch_setting() -> Iterator[Setting]:
+    """PyTorch in a process with TF32 and bfloat16."""
     torch = pytest.importorskip("torch")
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
-    places = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
-    if hasattr(places[0], "fp32_precision"):
-        now, full = lambda: [place.fp32_precision for place in places], ["ieee", "ieee"]
+    settings = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    if hasattr(settings[0], "fp32_precision"):
+        now, full = lambda: [setting.fp32_precision for setting in settings], ["ieee", "ieee"]
     else:
         now, full = torch.get_float32_matmul_precision, "highest"
     yield Setting(bx.get_backend("torch"), now, full)
     torch.set_float32_matmul_precision(before)
 
 
-def _jaxs() -> Iterator[Setting]:
-    """The precision with which JAX compiles a product."""
+def _jax_setting() -> Iterator[Setting]:
+    """JAX, whose compiled products have a precision."""
     jax = pytest.importorskip("jax")
 
     def now() -> Any:
@@ -51,8 +51,8 @@ def _jaxs() -> Iterator[Setting]:
     yield Setting(bx.get_backend("jax"), now, (jax.lax.Precision.HIGHEST,) * 2)
 
 
-def _cupys(gpu: Backend) -> Iterator[Setting]:
-    """CuPy's compute types for two matrices, and the mode in which stacks are multiplied."""
+def _cupy_setting(gpu: Backend) -> Iterator[Setting]:
+    """CuPy's compute types for two matrices, and its mode for products of stacks."""
     cupy = importlib.import_module("cupy")
     core, cublas = cupy._core, cupy.cuda.cublas
 
@@ -67,12 +67,12 @@ def _cupys(gpu: Backend) -> Iterator[Setting]:
 @pytest.fixture(params=["torch", "jax", "cupy"])
 def setting(request: pytest.FixtureRequest) -> Iterator[Setting]:
     if request.param == "cupy":
-        yield from _cupys(request.getfixturevalue("gpu"))
+        yield from _cupy_setting(request.getfixturevalue("gpu"))
     else:
-        yield from {"torch": _torchs, "jax": _jaxs}[request.param]()
+        yield from {"torch": _torch_setting, "jax": _jax_setting}[request.param]()
 
 
-def test_full_precision_is_had_inside_and_given_back(setting: Setting) -> None:
+def test_full_precision_holds_inside_and_the_old_setting_returns(setting: Setting) -> None:
     backend, before = setting.backend, setting.now()
     assert before != setting.full
     with backend.full_precision(), backend.full_precision():
@@ -84,7 +84,7 @@ def test_full_precision_is_had_inside_and_given_back(setting: Setting) -> None:
 
 
 @pytest.mark.parametrize("first", ["this thread", "the other"])
-def test_threads_that_overlap_have_full_precision_until_the_last_is_out(
+def test_overlapping_threads_have_full_precision_until_the_last_one_leaves(
     setting: Setting, first: str
 ) -> None:
     before = setting.now()

@@ -1,4 +1,4 @@
-"""The transfer guard: what it refuses, logs and lets through, and for whom."""
+"""The transfer guard: which transfers it forbids, logs and allows, and its scope."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,6 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import Backend, owner, to_host
-from backprop_xp.backends.registry import loaded_backends
 from tests.helpers import GUARDED, guarded_array, python
 
 pytestmark = pytest.mark.installed
@@ -30,7 +29,7 @@ def _put(name: str, x: Any) -> Any:
 
 @pytest.fixture(params=GUARDED)
 def put(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
-    """A function that puts data where a guard holds."""
+    """A function that moves data to a device that a guard watches."""
     return functools.partial(_put, request.param)
 
 
@@ -42,7 +41,7 @@ def _number(x: Any) -> Any:
     return _xp(x).sum(x)
 
 
-def _decides(x: Any) -> int:
+def _branch(x: Any) -> int:
     return 1 if _number(x) > 0.0 else 0
 
 
@@ -51,14 +50,14 @@ EVERYWHERE: dict[str, Callable[[Any], Any]] = {
     "int": lambda x: int(_number(x)),
     "complex": lambda x: complex(_number(x)),
     "bool": lambda x: bool(_number(x)),
-    "if": _decides,
+    "if": _branch,
     "math.sqrt": lambda x: math.sqrt(_number(x)),
     "iteration": list,
     "unpacking": lambda x: [*x],
     "in": lambda x: 2.0 in x,
     "numpy.asarray": np.asarray,
     "numpy.asarray_chkfinite": np.asarray_chkfinite,
-    # The shape of what these return is known to the host when the device has counted.
+    # The shape of their result depends on the values, so the host waits for the device.
     "nonzero": lambda x: _xp(x).nonzero(x),
     "unique": lambda x: _xp(x).unique_values(x),
     "mask": lambda x: x[x > 1.0],
@@ -107,17 +106,19 @@ LEAKS = [
 
 
 @pytest.mark.parametrize(("name", "leak"), LEAKS)
-def test_an_implicit_transfer_is_refused_and_then_possible_again(name: str, leak: Any) -> None:
+def test_an_implicit_transfer_is_an_error_inside_a_guard_and_works_after_it(
+    name: str, leak: Any
+) -> None:
     x = _put(name, [[1.0, 2.0]])
     with bx.transfer_guard("disallow"), pytest.raises(bx.TransferError, match="to_host"):
         leak(x)
     assert float(_number(x)) == 3.0
 
 
-def test_a_leak_in_a_layer_or_a_loss_of_ones_own_is_refused(put: Any) -> None:
+def test_an_implicit_transfer_in_a_custom_layer_or_loss_is_an_error(put: Any) -> None:
     class Leaky(bx.Activate):
         def forward(self, parameters: Any, x: Any, rng: Any) -> Any:
-            return super().forward(parameters, _decides(x) * x, rng)
+            return super().forward(parameters, _branch(x) * x, rng)
 
     def value(outputs: Any, targets: Any) -> Any:
         return huber.value(outputs, targets) / float(_number(targets))
@@ -133,7 +134,7 @@ def test_a_leak_in_a_layer_or_a_loss_of_ones_own_is_refused(put: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", ["disallow", "log"])
-def test_explicit_ways_and_the_arithmetic_of_arrays_stay_open(
+def test_explicit_transfers_and_array_arithmetic_are_allowed(
     put: Any, mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     x = put([[1.0, 2.0]])
@@ -151,7 +152,7 @@ def test_explicit_ways_and_the_arithmetic_of_arrays_stay_open(
     assert not caplog.records
 
 
-def test_strict_arrays_leave_a_device_for_the_hosts_by_no_other_way() -> None:
+def test_strict_arrays_leave_a_device_by_explicit_transfers_only() -> None:
     x = bx.asarray([1.0], backend="array-api-strict", device="device1")
     backend = bx.resolve(x).backend
     xp, host = backend.namespace(), backend.device("cpu")
@@ -170,9 +171,9 @@ def test_strict_arrays_leave_a_device_for_the_hosts_by_no_other_way() -> None:
             x + xp.ones(1)
 
 
-def test_tensors_of_another_device_leave_for_the_cpu_by_no_other_way() -> None:
+def test_tensors_leave_another_device_by_explicit_transfers_only() -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    x = torch.ones(1, device="meta")  # the one device beside the CPU that needs no hardware
+    x = torch.ones(1, device="meta")  # the only device besides the CPU that needs no hardware
     with bx.transfer_guard("disallow"):
         for move in (
             lambda: x.cpu(),
@@ -190,7 +191,7 @@ def test_tensors_of_another_device_leave_for_the_cpu_by_no_other_way() -> None:
         assert torch.ones(1).to("cpu").dtype == torch.float32
 
 
-def test_an_error_and_a_line_of_the_log_say_what_and_where(
+def test_an_error_and_a_log_line_name_the_array_and_the_source_line(
     put: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     x = put([[1.0, 2.0]])
@@ -198,11 +199,11 @@ def test_an_error_and_a_line_of_the_log_say_what_and_where(
     with bx.transfer_guard("log"):
         _, line = float(_number(x)), sys._getframe().f_lineno
     (record,) = caplog.records
-    said = record.getMessage()
+    message = record.getMessage()
     assert (record.name, record.levelno) == ("backprop_xp", logging.WARNING)
-    assert f"shape (), float32, on {name}" in said
-    assert said.endswith(f"{__file__}:{line}.")
-    # Through files of NumPy's, and of the array's own library.
+    assert f"shape (), float32, on {name}" in message
+    assert message.endswith(f"{__file__}:{line}.")
+    # Calls through NumPy's files, and through the array library's own.
     for leak in (np.asarray_chkfinite, lambda x: 2.0 in x):
         with bx.transfer_guard("disallow"), pytest.raises(bx.TransferError) as info:
             leak(x)
@@ -211,7 +212,7 @@ def test_an_error_and_a_line_of_the_log_say_what_and_where(
 
 @pytest.mark.parametrize("mode", ["log", "disallow"])
 @pytest.mark.parametrize("show", [repr, str, "{}".format, ascii])
-def test_showing_an_array_is_logged_once_and_never_refused(
+def test_printing_an_array_is_logged_once_and_never_an_error(
     put: Any, show: Any, mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     x = put([0.25])
@@ -221,7 +222,7 @@ def test_showing_an_array_is_logged_once_and_never_refused(
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
-def test_the_innermost_guard_holds_and_the_outer_one_comes_back(
+def test_the_innermost_guard_holds_and_the_outer_one_returns(
     put: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     x = put([1.0])
@@ -240,7 +241,7 @@ def test_the_innermost_guard_holds_and_the_outer_one_comes_back(
     float(_number(x))
 
 
-def test_guards_of_generators_that_end_in_any_order_leave_none_behind(put: Any) -> None:
+def test_guards_of_generators_that_end_in_any_order_leave_no_guard_behind(put: Any) -> None:
     x = _number(put([1.0]))
 
     def guarded() -> Iterator[None]:
@@ -255,26 +256,26 @@ def test_guards_of_generators_that_end_in_any_order_leave_none_behind(put: Any) 
     first, second = guarded(), guarded()
     next(first)
     next(second)
-    first.close()  # in another order than they began
+    first.close()  # in another order than they started
     next(second)
     second.close()
     assert float(x) == 1.0
 
 
 @contextlib.contextmanager
-def _strictly() -> Iterator[None]:
+def _disallowing() -> Iterator[None]:
     with bx.transfer_guard("disallow"):
         yield
 
 
-def test_the_generator_of_a_context_manager_hands_its_guard_on(put: Any) -> None:
+def test_a_context_managers_generator_keeps_its_guard_in_the_with_block(put: Any) -> None:
     x = _number(put([1.0]))
-    with _strictly(), pytest.raises(bx.TransferError):
+    with _disallowing(), pytest.raises(bx.TransferError):
         float(x)
     assert float(x) == 1.0
 
 
-def test_another_thread_is_untouched_and_may_have_a_guard_of_its_own(put: Any) -> None:
+def test_another_thread_is_unaffected_and_may_have_its_own_guard(put: Any) -> None:
     x, outer_ended = _number(put([1.0])), threading.Event()
     inside = threading.Event()
 
@@ -295,7 +296,7 @@ def test_another_thread_is_untouched_and_may_have_a_guard_of_its_own(put: Any) -
         assert found.result() == float(x) == 1.0
 
 
-def test_another_task_is_untouched(put: Any) -> None:
+def test_another_task_is_unaffected(put: Any) -> None:
     x = _number(put([1.0]))
 
     async def guarded() -> None:
@@ -318,25 +319,25 @@ def test_another_task_is_untouched(put: Any) -> None:
     assert asyncio.run(both())[1] == 1.0
 
 
-def test_a_librarys_classes_change_under_a_guard_alone(put: Any) -> None:
+def test_a_librarys_classes_change_only_inside_a_guard(put: Any) -> None:
     backend = bx.resolve(put([1.0])).backend
 
-    def conversions() -> list[Any]:
+    def patched_methods() -> list[Any]:
         there = [
-            conversion
+            door
             for conversion in backend.host_conversions()
             if hasattr(conversion.holder, conversion.name)
         ]
-        return [vars(conversion.holder).get(conversion.name, "inherited") for conversion in there]
+        return [vars(conversion.holder).get(conversion.name, "inherited") for door in there]
 
-    before = conversions()
+    before = patched_methods()
     with bx.transfer_guard("log"):
         with pytest.raises(KeyError), bx.transfer_guard("disallow"):
             raise KeyError
-        assert all(now is not then for now, then in zip(conversions(), before, strict=True))
-    assert all(now is then for now, then in zip(conversions(), before, strict=True))
+        assert all(now is not then for now, then in zip(patched_methods(), before, strict=True))
+    assert all(now is then for now, then in zip(patched_methods(), before, strict=True))
     with bx.transfer_guard("allow"):
-        assert all(now is then for now, then in zip(conversions(), before, strict=True))
+        assert all(now is then for now, then in zip(patched_methods(), before, strict=True))
 
 
 @pytest.mark.parametrize("loading", ["bx.get_backend('array-api-strict')", "network.forward(a, x)"])
@@ -357,7 +358,7 @@ with bx.transfer_guard("disallow"):
     assert done.stdout.strip() == "refused", done.stderr
 
 
-def test_cupys_class_takes_the_doors_where_no_gpu_answers_too() -> None:
+def test_cupys_class_is_patched_without_a_gpu_too() -> None:
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
     before = dict(vars(cupy.ndarray))
     with bx.transfer_guard("disallow"):
@@ -366,7 +367,7 @@ def test_cupys_class_takes_the_doors_where_no_gpu_answers_too() -> None:
     assert dict(vars(cupy.ndarray)) == before
 
 
-def test_jax_is_left_to_its_own_guard(xp: Any) -> None:
+def test_jax_uses_its_own_guard(xp: Any) -> None:
     if xp.name != "jax":
         pytest.skip("JAX's guard is tested where the suite runs on JAX")
     import jax
@@ -388,12 +389,12 @@ def test_jax_is_left_to_its_own_guard(xp: Any) -> None:
         (None, TypeError, "mode must be one of disallow, log, allow, not None"),
     ],
 )
-def test_a_mode_that_does_not_exist_is_an_error(mode: Any, error: Any, hint: str) -> None:
+def test_an_unknown_mode_is_an_error(mode: Any, error: Any, hint: str) -> None:
     with pytest.raises(error, match=re.escape(hint)), bx.transfer_guard(mode):
         pass
 
 
-def test_what_numpy_leaves_where_it_is_is_no_transfer() -> None:
+def test_an_array_that_numpy_leaves_on_its_device_is_no_transfer() -> None:
     with bx.transfer_guard("disallow"):
         assert float(bx.asarray([0.5], backend="numpy")[0]) == 0.5
     x = _put("cupy", 2.0)
@@ -401,8 +402,8 @@ def test_what_numpy_leaves_where_it_is_is_no_transfer() -> None:
         assert type(np.atleast_1d(x)) is type(x)
 
 
-@pytest.mark.parametrize("backend", loaded_backends(), ids=lambda backend: backend.name)
-def test_the_doors_of_a_backend_are_there(backend: Backend) -> None:
+@pytest.mark.parametrize("backend", loaded(), ids=lambda backend: backend.name)
+def test_the_methods_that_a_backend_guards_exist(backend: Backend) -> None:
     if not backend.probe().usable:
         pytest.skip(backend.probe().reason)
     missing = {
@@ -410,12 +411,12 @@ def test_the_doors_of_a_backend_are_there(backend: Backend) -> None:
         for conversion in backend.host_conversions()
         if not hasattr(conversion.holder, conversion.name)
     }
-    # Not every version has them: CuPy's arrays are no indices, array-api-strict's had no iterator.
+    # Some versions lack them: CuPy's arrays are no indices, older strict arrays had no iterator.
     assert missing <= {"__index__", "__iter__"}
 
 
 @pytest.mark.parametrize("method", ["host_conversions", "transfer_guard"])
-def test_what_a_backend_raises_is_shown_as_it_is(
+def test_an_error_of_a_backend_is_raised_unchanged(
     monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     def broken(*arguments: Any) -> Any:
@@ -429,7 +430,7 @@ def test_what_a_backend_raises_is_shown_as_it_is(
     assert float(x[0]) == 1.0, "no guard is left behind"
 
 
-def test_a_library_without_conversions_is_looked_at_once_in_a_guard_and_never_outside(
+def test_a_library_without_guarded_methods_is_looked_up_once_per_guard_and_never_outside(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looks = []

@@ -1,6 +1,6 @@
-"""Other values than plain arrays of numbers are converted or refused.
+"""Values other than plain arrays of numbers are converted or an error.
 
-The tests carry out the repair that an error shows; no further error may follow.
+The tests run the line that an error suggests; no further error may follow.
 """
 
 import importlib
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from tests.helpers import repaired
+from tests.helpers import run_suggestion
 
 SGD = bx.SGD(0.1)
 ROWS = np.asarray([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
@@ -42,7 +42,7 @@ def complaint(kind: type[Exception], function: Any, *values: Any, **options: Any
     return str(caught.value)
 
 
-# Text and objects
+# Strings and objects
 
 
 @pytest.mark.parametrize(
@@ -50,16 +50,16 @@ def complaint(kind: type[Exception], function: Any, *values: Any, **options: Any
     [["a", "b", "a"], np.array(["a", "b", "a"]), np.array(["a", "b", "a"], dtype=object)],
     ids=["list", "text", "objects"],
 )
-def test_text_is_refused_with_a_line_that_numbers_it(xp: Any, text: Any) -> None:
+def test_strings_are_an_error_with_a_line_that_numbers_the_classes(xp: Any, text: Any) -> None:
     network, theta = classification(xp)
     message = complaint(TypeError, fit, network, theta, ROWS.tolist(), text)
     assert message.startswith("y has dtype ")
-    numbered = repaired(message, "y", text).tolist()
+    numbered = run_suggestion(message, "y", text).tolist()
     assert numbered == [0, 1, 0]
     fit(network, theta, ROWS.tolist(), numbered)
-    assert repaired(complaint(TypeError, bx.asarray, text), "x", text).tolist() == numbered
+    assert run_suggestion(complaint(TypeError, bx.asarray, text), "x", text).tolist() == numbered
     message = complaint(TypeError, bx.data.one_hot, text)
-    assert bx.data.one_hot(repaired(message, "labels", text)).shape == (3, 2)
+    assert bx.data.one_hot(run_suggestion(message, "labels", text)).shape == (3, 2)
 
 
 @pytest.mark.parametrize(
@@ -74,15 +74,15 @@ def test_text_is_refused_with_a_line_that_numbers_it(xp: Any, text: Any) -> None
     ids=["text", "objects", "dates", "times", "a record"],
 )
 @pytest.mark.usefixtures("nothing_chosen")
-def test_numbers_in_disguise_are_refused_with_a_line_that_reads_them(
+def test_numbers_in_other_types_are_an_error_with_a_line_that_reads_them(
     value: Any, expected: list[Any]
 ) -> None:
-    importlib.import_module("numpy.lib.recfunctions")  # as the line for a record expects
+    importlib.import_module("numpy.lib.recfunctions")  # the line for a record needs it
     message = complaint(TypeError, bx.asarray, value)
-    assert repaired(message, "x", value).tolist() == expected
+    assert run_suggestion(message, "x", value).tolist() == expected
 
 
-def test_objects_that_are_numbers_are_numbers(xp: Any) -> None:
+def test_an_object_array_of_numbers_is_accepted(xp: Any) -> None:
     network, theta = regression(xp)
     boxed = ROWS.astype(object)
     expected = xp.host(network.forward(theta, ROWS.tolist()))
@@ -95,7 +95,7 @@ def test_objects_that_are_numbers_are_numbers(xp: Any) -> None:
     assert (xp.host(xp.asarray(boxed)) == ROWS).all()
 
 
-class NAType:  # as pandas calls its missing value
+class NAType:  # pandas' name of its missing value
     def __repr__(self) -> str:
         return "<NA>"
 
@@ -119,15 +119,17 @@ WAYS_OUT = [
 ]
 
 
-@pytest.mark.parametrize(("value", "said"), WAYS_OUT)
+@pytest.mark.parametrize(("value", "message"), WAYS_OUT)
 @pytest.mark.usefixtures("nothing_chosen")
-def test_what_is_no_number_is_counted_and_the_first_named(value: Any, said: str) -> None:
+def test_values_that_are_no_numbers_are_counted_and_the_first_is_named(
+    value: Any, message: str
+) -> None:
     for take in (bx.asarray, bx.data.standardize):
-        with pytest.raises(TypeError, match=said):
+        with pytest.raises(TypeError, match=message):
             take(value)
 
 
-def test_nullable_columns_of_pandas_are_numbers_or_their_gaps_are_named(xp: Any) -> None:
+def test_nullable_pandas_columns_are_numbers_or_an_error_that_names_missing_values(xp: Any) -> None:
     pandas = pytest.importorskip("pandas")
     full = pandas.DataFrame({"a": [1.0, 2.0], "b": [3, 4]}).astype({"a": "Float64", "b": "Int64"})
     assert xp.host(xp.asarray(full)).tolist() == [[1.0, 3.0], [2.0, 4.0]]
@@ -139,7 +141,7 @@ def test_nullable_columns_of_pandas_are_numbers_or_their_gaps_are_named(xp: Any)
 # Byte order
 
 
-def test_the_other_byte_order_is_made_the_machines_own(xp: Any) -> None:
+def test_the_other_byte_order_is_converted(xp: Any) -> None:
     other = ROWS.astype(ROWS.dtype.newbyteorder())
     assert not other.dtype.isnative
     assert (xp.host(xp.asarray(other)) == ROWS).all()
@@ -154,7 +156,7 @@ def test_the_other_byte_order_is_made_the_machines_own(xp: Any) -> None:
 
 
 @pytest.mark.usefixtures("nothing_chosen")
-def test_a_theta_in_the_other_byte_order_is_refused_by_a_line_that_turns_it() -> None:
+def test_a_theta_in_the_other_byte_order_is_an_error_with_the_line_that_converts_it() -> None:
     network, theta = on_numpy()
     other = theta.astype(theta.dtype.newbyteorder())
     message = complaint(TypeError, network.forward, other, ROWS)
@@ -168,7 +170,7 @@ def test_a_theta_in_the_other_byte_order_is_refused_by_a_line_that_turns_it() ->
 
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 @pytest.mark.usefixtures("nothing_chosen")
-def test_a_matrix_is_taken_as_an_array() -> None:
+def test_a_matrix_is_converted_to_an_array() -> None:
     network, theta = on_numpy()
     matrix = np.asmatrix(ROWS)
     assert type(network.forward(theta, matrix)) is np.ndarray
@@ -182,7 +184,7 @@ def test_a_matrix_is_taken_as_an_array() -> None:
 
 
 @pytest.mark.usefixtures("nothing_chosen")
-def test_masked_values_are_refused_and_a_masked_array_without_them_is_its_values() -> None:
+def test_masked_values_are_an_error_and_a_masked_array_without_them_is_accepted() -> None:
     network, theta = on_numpy()
     mask = np.asarray([[True, False], [False, False], [False, False]])
     x, y = np.ma.masked_array(ROWS, mask), np.ma.masked_array(COLUMN, mask[:, :1])
@@ -216,7 +218,7 @@ def test_masked_values_are_refused_and_a_masked_array_without_them_is_its_values
 
 
 @pytest.mark.usefixtures("nothing_chosen")
-def test_a_theta_that_is_a_list_is_told_how_to_become_an_array() -> None:
+def test_a_theta_that_is_a_list_is_an_error_with_the_line_that_converts_it() -> None:
     network = bx.mlp([1, 1])
     message = "theta must be an array, not list. Make it one: theta = bx.asarray(theta)."
     theta, x = [0.0, 0.0], [[1.0]]
@@ -225,12 +227,12 @@ def test_a_theta_that_is_a_list_is_told_how_to_become_an_array() -> None:
     assert complaint(TypeError, network.forward, theta, x) == message
     assert complaint(TypeError, SGD.initialize, theta) == message
     assert complaint(TypeError, SGD.update, theta, theta, state) == message
-    fit(network, repaired(message, "theta", theta), bx.asarray(x), bx.asarray(x))
+    fit(network, run_suggestion(message, "theta", theta), bx.asarray(x), bx.asarray(x))
     assert complaint(TypeError, network.forward, None, x) == "theta must be an array, not NoneType."
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 1)])
-def test_vjp_does_not_take_its_g_for_class_labels(xp: Any, shape: tuple[int, ...]) -> None:
+def test_vjp_does_not_read_its_g_as_class_labels(xp: Any, shape: tuple[int, ...]) -> None:
     network, theta = classification(xp)
     x, g = xp.asarray(ROWS), xp.asarray(np.ones(shape))
     message = complaint(ValueError, network.vjp, theta, x, g)
@@ -239,7 +241,7 @@ def test_vjp_does_not_take_its_g_for_class_labels(xp: Any, shape: tuple[int, ...
 
 @pytest.mark.installed
 @pytest.mark.usefixtures("nothing_chosen")
-def test_a_typed_key_of_jax_is_refused_by_a_line_that_draws_an_integer() -> None:
+def test_a_typed_jax_key_is_an_error_with_a_line_that_draws_an_integer() -> None:
     jax = pytest.importorskip("jax")
     network = bx.Network([bx.Dropout(0.5), bx.Dense(2, 1)], "mean_squared_error")
     theta = network.initialize(backend="jax", dtype="float32")
@@ -250,7 +252,7 @@ def test_a_typed_key_of_jax_is_refused_by_a_line_that_draws_an_integer() -> None
     assert "rng = jax.random.bits(rng)" in message
     assert network.forward(theta, x, rng=jax.random.bits(key)).shape == (3, 1)
     assert "random key of JAX" in complaint(TypeError, bx.asarray, key)
-    # So too beside NumPy's arrays, where the place of the key is not the first thing wrong.
+    # The error is the same beside NumPy's arrays, although the key's device is wrong too.
     host = network.initialize(backend="numpy", dtype="float32")
     message = complaint(TypeError, network.forward, host, np.ones((3, 2), "float32"), rng=key)
     assert message.startswith("rng is a random key of JAX")

@@ -1,4 +1,4 @@
-"""Backends from other distributions: real wheels, installed by pip, in processes of their own."""
+"""Backends from other distributions: real wheels, installed by pip, in child processes."""
 
 import inspect
 import json
@@ -20,7 +20,7 @@ PROJECT = Path(__file__).parents[1] / "plugin"
 METADATA = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
 GROUP = "backprop_xp.backends"
 
-# The least that works: NumPy under another name, owning no array.
+# A minimal plug-in: NumPy under another name, which owns no array.
 SMALL = """
 from backprop_xp.backends.libraries.numpy import NumPyBackend
 class Small(NumPyBackend):
@@ -53,7 +53,7 @@ RAISED = {
 
 
 def wheel(folder: Path, distribution: str, entries: dict[str, str], files: dict[str, str]) -> Path:
-    """Build a wheel by hand: modules, and the metadata that pip and importlib.metadata read."""
+    """Build a wheel: modules, and the metadata that pip and importlib.metadata read."""
     stem = f"{distribution.replace('-', '_')}-1.0"
     lines = "".join(f"{name} = {target}\n" for name, target in entries.items())
     metadata = {
@@ -71,8 +71,8 @@ def wheel(folder: Path, distribution: str, entries: dict[str, str], files: dict[
     return path
 
 
-def small(folder: Path, distribution: str, name: str, text: str | None = None) -> Path:
-    """Build a distribution that offers one name, from a module that notes when it is imported."""
+def small_plugin(folder: Path, distribution: str, name: str, text: str | None = None) -> Path:
+    """Build a distribution that offers one name, from a module that records its import."""
     module = f"plugin_{distribution.replace('-', '_')}"
     noted = f"print('imported {module}')\n"
     source = noted + (SMALL.format(name=name) if text is None else text)
@@ -93,14 +93,14 @@ def install(target: Path, *wheels: Path) -> Path:
 
 
 def run(target: Path, program: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a program in a process that sees what is installed in ``target``."""
+    """Run a program in a process that can import the packages in ``target``."""
     done = python(f"import backprop_xp as bx\n{program}", target, **environment)
     assert done.returncode == 0, done.stderr
     return done
 
 
-def refused(target: Path, ask: str) -> str:
-    """Return what is told to who asks for a backend that cannot be had, and what it came from."""
+def error_of(target: Path, ask: str) -> str:
+    """Return the error of an unavailable backend, and its cause."""
     program = (
         f"try:\n    {ask}\n"
         "except (bx.backends.BackendUnavailableError, ValueError) as error:\n"
@@ -111,23 +111,23 @@ def refused(target: Path, ask: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder where a sound plug-in and every broken one are installed."""
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a working plug-in and every broken one."""
     folder = tmp_path_factory.mktemp("wheels")
-    wheels = [small(folder, name, name, text) for name, text in BROKEN.items()]
+    wheels = [small_plugin(folder, name, name, text) for name, text in BROKEN.items()]
     return install(tmp_path_factory.mktemp("crowd"), lookalike(folder), *wheels)
 
 
 @pytest.fixture(scope="module")
-def quarrel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder where two distributions offer one name, and others names that are built in."""
+def rivals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two distributions of one name, and others with built-in names."""
     folder = tmp_path_factory.mktemp("wheels")
     offers = {"one": "twice", "other": "twice", "hijack": "numpy", "robot": "auto", "good": "good"}
-    wheels = [small(folder, distribution, name) for distribution, name in offers.items()]
+    wheels = [small_plugin(folder, distribution, name) for distribution, name in offers.items()]
     return install(tmp_path_factory.mktemp("quarrel"), *wheels)
 
 
-def test_a_plug_in_is_chosen_by_its_name_and_passes_the_conformance_kit(crowd: Path) -> None:
+def test_a_plug_in_is_chosen_by_its_name_and_passes_the_conformance_kit(broken: Path) -> None:
     program = (
         "import sys\n"
         "network = bx.mlp([2, 3, 1])\n"
@@ -141,23 +141,23 @@ def test_a_plug_in_is_chosen_by_its_name_and_passes_the_conformance_kit(crowd: P
         "    if row.status == 'fails': print(row)\n"
         "print([m for m in sys.modules if m.startswith('plugin_')])\n"
     )
-    assert run(crowd, program, BACKPROP_XP_BACKEND="lookalike").stdout.splitlines() == [
+    assert run(broken, program, BACKPROP_XP_BACKEND="lookalike").stdout.splitlines() == [
         "lookalike (1, 1)",
         "pass",
         "the environment variable BACKPROP_XP_BACKEND lookalike_arrays._array_object",
         "['numpy', 'array-api-strict']",
-        "[]",  # broken plug-ins harm nobody
+        "[]",  # broken plug-ins do not affect the others
     ]
 
 
-def test_listing_shows_plug_ins_after_the_others_and_imports_none(crowd: Path) -> None:
+def test_plug_ins_are_listed_after_the_others_and_none_is_imported(broken: Path) -> None:
     program = (
         "import json, sys\n"
         "rows = bx.list_backends()\n"
         "print([m for m in sys.modules if m.startswith(('plugin_', 'lookalike'))])\n"
         "print(json.dumps([tuple(row) for row in rows]))\n"
     )
-    imported, rows = run(crowd, program).stdout.splitlines()
+    imported, rows = run(broken, program).stdout.splitlines()
     assert imported == "[]"
     table = json.loads(rows)
     assert [row[0] for row in table[:5]] == ["numpy", "cupy", "array-api-strict", "jax", "torch"]
@@ -169,24 +169,24 @@ def test_listing_shows_plug_ins_after_the_others_and_imports_none(crowd: Path) -
         assert usable[name] == (False, reason, f"upgrade {name}, or pip uninstall {name}")
 
 
-def test_a_broken_plug_in_is_an_error_for_who_asks_for_it(crowd: Path) -> None:
+def test_a_broken_plug_in_is_an_error_when_it_is_chosen(broken: Path) -> None:
     ask = "bx.get_backend({0!r})"
     for name, raised in RAISED.items():
-        target, text = f"'plugin_{name}:backend'", refused(crowd, ask.format(name))
+        target, text = f"'plugin_{name}:backend'", error_of(broken, ask.format(name))
         assert text.startswith(f"backend {name!r}, from the argument of the call, cannot run here")
         assert f"{target}, of the distribution {name!r}, raised {raised}" in text
         assert f"pip uninstall {name}" in text
         assert text.endswith(f" <- {raised.partition(':')[0]}")
-    text = refused(crowd, ask.format("unfinished"))  # in Python's words
+    text = error_of(broken, ask.format("unfinished"))  # Python's own message
     assert "'plugin_unfinished:backend', of the distribution 'unfinished'" in text
     assert "abstract class Unfinished" in text
     assert "from_host" in text
     assert "device_name" not in text, "it has a default"
-    assert "Did you mean 'lookalike'?" in refused(crowd, ask.format("lookalik"))
+    assert "Did you mean 'lookalike'?" in error_of(broken, ask.format("lookalik"))
 
 
-def test_an_array_of_nobody_is_shown_to_plug_ins_and_each_broken_one_is_told_once(
-    crowd: Path,
+def test_plug_ins_are_asked_about_an_unknown_array_and_each_broken_one_warns_once(
+    broken: Path,
 ) -> None:
     program = (
         "import logging, sys, numpy as np; logging.basicConfig()\n"
@@ -198,22 +198,25 @@ def test_an_array_of_nobody_is_shown_to_plug_ins_and_each_broken_one_is_told_onc
         "    assert bx.backends.owner(Foreign()) is None\n"
         "    print(bx.resolve(lookalike_arrays.ones(2)).backend.name)\n"
     )
-    done = run(crowd, program)
+    done = run(broken, program)
     lines = [line for line in done.stdout.splitlines() if not line.startswith("imported")]
     assert lines == ["[]", "lookalike", "lookalike", "lookalike"]
     warned = [line.split("'")[1] for line in done.stderr.splitlines() if "WARNING" in line]
-    at_loading = set(BROKEN) - {"moody"}  # whose probe() is nobody's concern here
+    at_loading = set(BROKEN) - {"moody"}  # its probe() does not matter here
     assert sorted(warned) == sorted(at_loading)
 
 
-def test_arrays_that_were_nobodys_are_a_plug_ins_once_it_is_loaded_and_its_errors_name_it(
+def test_arrays_belong_to_a_plug_in_once_it_is_loaded_and_errors_name_it(
     tmp_path: Path,
 ) -> None:
     late = SMALL.format(name="late") + "Small.owns = lambda self, x: type(x).__name__ == 'Late'"
     angry = SMALL.format(name="angry") + (
         "def owns(array): raise ValueError('no')\nbackend.owns = owns"
     )
-    wheels = [small(tmp_path, "late", "late", late), small(tmp_path, "angry", "angry", angry)]
+    wheels = [
+        small_plugin(tmp_path, "late", "late", late),
+        small_plugin(tmp_path, "angry", "angry", angry),
+    ]
     program = (
         "class Late: pass\n"
         "print(bx.backends.owner(Late()))\n"
@@ -231,7 +234,7 @@ def test_arrays_that_were_nobodys_are_a_plug_ins_once_it_is_loaded_and_its_error
     ]
 
 
-def test_a_name_in_dispute_is_an_error_for_who_asks_and_nobody_is_imported(quarrel: Path) -> None:
+def test_a_name_that_two_plug_ins_offer_is_an_error_and_neither_is_imported(rivals: Path) -> None:
     twice = "the distributions 'one' and 'other' offer that name"
     built_in = "the distributions 'backprop_xp' and {!r} offer that name"
     for ask, source, reason, way_out in (
@@ -240,21 +243,23 @@ def test_a_name_in_dispute_is_an_error_for_who_asks_and_nobody_is_imported(quarr
         ("bx.set_default_backend('auto')", "set_def", built_in.format("robot"), "uninstall robot"),
         ("bx.use_backend('auto').__enter__()", "use_backend('auto')", "", "uninstall robot"),
     ):
-        text = refused(quarrel, ask)
+        text = error_of(rivals, ask)
         assert "cannot run here: " in text
         assert all(part in text for part in (source, reason, f"pip {way_out}."))
     program = (
         "for row in bx.list_backends():\n    print(row.name, row.usable, row.reason)\n"
         "print(bx.get_backend('good').name)\n"
     )
-    *rows, imported, good = run(quarrel, program).stdout.splitlines()
+    *rows, imported, good = run(rivals, program).stdout.splitlines()
     assert {f"numpy False {built_in.format('hijack')}", f"twice False {twice}"} < {*rows}
     assert "good True " in rows
     assert not [row for row in rows if row.startswith("imported")]
     assert (imported, good) == ("imported plugin_good", "good")
 
 
-def test_the_default_and_arrays_never_read_metadata_and_are_never_hijacked(quarrel: Path) -> None:
+def test_the_default_and_arrays_never_read_metadata_and_plug_ins_cannot_take_them_over(
+    rivals: Path,
+) -> None:
     program = (
         "import importlib.metadata, numpy as np\n"
         "def refuse(*_, **__): raise AssertionError('metadata was read')\n"
@@ -265,17 +270,17 @@ def test_the_default_and_arrays_never_read_metadata_and_are_never_hijacked(quarr
         "print(bx.resolve().source, type(bx.resolve(theta).backend).__name__)\n"
         "with bx.use_backend(bx.get_backend()): print(bx.asarray([1.0], device='cpu'))\n"
     )
-    lines = run(quarrel, program, BACKPROP_XP_DEVICE="cpu").stdout.splitlines()
+    lines = run(rivals, program, BACKPROP_XP_DEVICE="cpu").stdout.splitlines()
     assert lines == ["the default NumPyBackend", "[1.]"]
 
 
-def test_a_plug_in_that_hangs_or_crashes_is_a_row_that_says_so(
+def test_a_plug_in_that_hangs_or_crashes_has_a_row_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheels = [
-        small(tmp_path, "slow", "slow", "import time\ntime.sleep(60)"),
-        small(tmp_path, "crash", "crash", "import os\nos._exit(7)"),
-        small(tmp_path, "good", "good"),
+        small_plugin(tmp_path, "slow", "slow", "import time\ntime.sleep(60)"),
+        small_plugin(tmp_path, "crash", "crash", "import os\nos._exit(7)"),
+        small_plugin(tmp_path, "good", "good"),
     ]
     monkeypatch.syspath_prepend(str(install(tmp_path / "site", *wheels)))
     found = probe_in_children(["slow", "crash", "good"], 5.0)
@@ -285,7 +290,7 @@ def test_a_plug_in_that_hangs_or_crashes_is_a_row_that_says_so(
     assert found["crash"].probe[:3] == (False, None, reason)
 
 
-def test_the_page_shows_the_plug_in_that_is_tested_here() -> None:
+def test_the_page_has_the_code_of_the_tested_plug_in() -> None:
     page = PAGE.read_text("utf-8")
     files = {path.name: path.read_text("utf-8") for path in PROJECT.glob("*.*")}
     assert set(files) == {"pyproject.toml", "lookalike_backend.py", "lookalike_arrays.py"}
@@ -294,10 +299,11 @@ def test_the_page_shows_the_plug_in_that_is_tested_here() -> None:
         assert f"`{name}`" in page
 
 
-def test_the_page_has_every_method_of_the_protocol_in_its_order() -> None:
-    told = re.findall(r"^\| `(\w+)\(([^)]*)\)` \|", PAGE.read_text("utf-8"), re.M)
+def test_the_page_lists_the_protocols_methods_in_their_order() -> None:
+    documented = re.findall(r"^\| `(\w+)\(([^)]*)\)` \|", PAGE.read_text("utf-8"), re.M)
     methods = {name: f for name, f in vars(Backend).items() if inspect.isfunction(f)}
     public = [(name, f) for name, f in methods.items() if not name.startswith("_")]
-    assert told == [(name, ", ".join([*inspect.signature(f).parameters][1:])) for name, f in public]
-    required = told.index(("to_host", "array")) + 1
-    assert {name for name, _ in told[:required]} == {*Backend.__abstractmethods__}
+    expected = [(name, ", ".join([*inspect.signature(f).parameters][1:])) for name, f in public]
+    assert documented == expected
+    required = documented.index(("to_host", "array")) + 1
+    assert {name for name, _ in documented[:required]} == {*Backend.__abstractmethods__}

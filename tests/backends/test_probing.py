@@ -1,4 +1,4 @@
-"""Trying backends apart: stub libraries that hang, crash or talk, first on the children's path."""
+"""Probes in child processes: stub libraries that hang, crash or print, first on their path."""
 
 import os
 import signal
@@ -18,10 +18,10 @@ from tests.helpers import ROOT
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="speaks of signals and process groups")
 
-# Long enough for a child to import NumPy on a busy machine, and short enough to wait for.
+# Long enough for a child to import NumPy on a busy machine, and short enough for a test.
 LIMIT = 5.0
 
-# What a test may still wait for after a kill, on a busy machine.
+# The longest wait after a kill, on a busy machine.
 PATIENCE = 10.0
 
 HANGS = """
@@ -48,7 +48,7 @@ def ones(shape):
 asnumpy = float
 """
 
-# CuPy's page of advice, between rulers.
+# CuPy's page of advice, between two rulers.
 NO_LIBRARIES = """
 try:
     raise ImportError("libnvrtc.so.13: cannot open shared object file")
@@ -85,7 +85,7 @@ Stub = Callable[..., Path]
 
 @pytest.fixture
 def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
-    """Return a function that makes a text a library's source, for children; gives the folder."""
+    """Return a function that writes a stub library for child processes and returns its folder."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def write(source: str, library: str = "cupy") -> Path:
@@ -95,12 +95,12 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
     return write
 
 
-def cupys() -> Report:
+def cupy_report() -> Report:
     return probe_in_children(["cupy"], seconds=LIMIT)["cupy"]
 
 
-def runs(pid: int) -> bool:
-    """Return whether a process runs; a dead one that nobody waited for does not."""
+def is_running(pid: int) -> bool:
+    """Whether a process runs; a zombie does not count."""
     try:
         os.kill(pid, 0)
         state = Path(f"/proc/{pid}/stat")
@@ -121,7 +121,9 @@ def pids(folder: Path) -> list[int]:
 
 
 @POSIX
-def test_a_backend_that_hangs_is_killed_with_its_children_and_harms_no_other(stub: Stub) -> None:
+def test_a_backend_that_hangs_is_killed_with_its_children_and_the_others_are_listed(
+    stub: Stub,
+) -> None:
     folder = stub(HANGS)
     start = time.monotonic()
     reports = probe_in_children(["cupy", "numpy"], seconds=LIMIT)
@@ -130,21 +132,21 @@ def test_a_backend_that_hangs_is_killed_with_its_children_and_harms_no_other(stu
     assert "bx.get_backend('cupy')" in reports["cupy"].probe.hint
     assert reports["numpy"].probe == (True, np.__version__, "", "")
     assert len(pids(folder)) == 2
-    assert wait_until(lambda: not any(map(runs, pids(folder))))
+    assert wait_until(lambda: not any(map(is_running, pids(folder))))
 
 
 @POSIX
 @pytest.mark.parametrize(
     ("how", "seconds"),
-    # One that is interrupted ends its children at once; one that is killed cannot.
+    # An interrupted parent ends its children immediately; a killed one cannot.
     [(signal.SIGINT, 300), (signal.SIGKILL, 2)],
 )
-def test_a_child_outlives_neither_the_end_of_its_parent_nor_its_own_limit(
+def test_a_child_ends_with_its_parent_and_at_its_time_limit(
     stub: Stub, how: signal.Signals, seconds: int
 ) -> None:
     folder = stub(HANGS)
     program = (
-        # Else a suite that was started in the background of a shell would not be interrupted.
+        # Otherwise a suite that a shell started in the background would ignore the interrupt.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "from backprop_xp.backends.probing import probe_in_children;"
         f"probe_in_children(['cupy'], seconds={seconds})"
@@ -158,14 +160,14 @@ def test_a_child_outlives_neither_the_end_of_its_parent_nor_its_own_limit(
         assert wait_until((folder / "pids").exists)
         child, grandchild = pids(folder)
         parent.send_signal(how)
-    assert wait_until(lambda: not runs(child))
+    assert wait_until(lambda: not is_running(child))
     if how == signal.SIGINT:
-        assert wait_until(lambda: not runs(grandchild))
+        assert wait_until(lambda: not is_running(grandchild))
     else:
         os.kill(grandchild, signal.SIGKILL)
 
 
-# The stub, the reason that is given, and part of the hint.
+# The stub, the reason in the list, and part of the hint.
 UNUSABLE = [
     (
         "import os, sys; print('first\\nlast words\\n', file=sys.stderr); os._exit(3)",
@@ -195,7 +197,7 @@ UNUSABLE = [
 
 
 @pytest.mark.parametrize(("source", "reason", "hint"), UNUSABLE)
-def test_a_backend_that_crashes_or_refuses_is_shown_with_its_own_words(
+def test_a_backend_that_crashes_or_raises_is_listed_with_its_own_message(
     stub: Stub, monkeypatch: pytest.MonkeyPatch, source: str, reason: str, hint: str
 ) -> None:
     stub(source)
@@ -204,7 +206,7 @@ def test_a_backend_that_crashes_or_refuses_is_shown_with_its_own_words(
     try:
         os.write(writing, b"for somebody else than a library that asks for input\n")
         os.dup2(reading, 0)
-        report = cupys()
+        report = cupy_report()
     finally:
         os.dup2(ours, 0)
         for end in (ours, reading, writing):
@@ -212,40 +214,40 @@ def test_a_backend_that_crashes_or_refuses_is_shown_with_its_own_words(
     assert (report.probe.usable, report.probe.reason, report.devices) == (False, reason, ())
     assert report.probe.hint
     assert hint in report.probe.hint
-    if source == NO_CARD:  # an unusable library still tells its versions
-        told = {"CUDA driver supports": "none", "CUDA runtime": "13.2", "TF32": "on"}
-        assert (report.probe.version, report.details) == ("14.0.0", told)
+    if source == NO_CARD:  # an unusable library still has its versions
+        details = {"CUDA driver supports": "none", "CUDA runtime": "13.2", "TF32": "on"}
+        assert (report.probe.version, report.details) == ("14.0.0", details)
 
 
-def test_a_library_that_complains_in_sentences_is_told_in_one_line(stub: Stub) -> None:
+def test_an_error_of_many_lines_becomes_one_line(stub: Stub) -> None:
     stub('raise OSError("libtorch.so is\\n  too old.")', "torch")
     found = probe_in_children(["torch"])["torch"].probe
     assert found == (False, None, "OSError: libtorch.so is too old", "reinstall torch")
 
 
 @pytest.mark.parametrize("clean_up", ["os._exit, 9", "time.sleep, 300"])
-def test_what_a_library_prints_or_does_at_its_end_is_no_part_of_the_answer(
+def test_output_and_exit_handlers_of_a_library_do_not_change_the_answer(
     stub: Stub, capfd: pytest.CaptureFixture[str], clean_up: str
 ) -> None:
     talk = "import atexit, os, time; print('{}', flush=True); os.write(1, b'hello')\n"
     stub(f"{talk}atexit.register({clean_up})\n" + TWO_CARDS)
-    assert cupys().probe == (True, "14.0.0", "", "")
+    assert cupy_report().probe == (True, "14.0.0", "", "")
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_child_has_this_environment_and_jax_takes_no_memory_beforehand_unless_it_is_told_to(
+def test_a_child_has_this_environment_and_jax_preallocates_no_memory_by_default(
     stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stub("import os; raise RuntimeError(os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'])")
     monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
-    assert cupys().probe.reason == "RuntimeError: false"
+    assert cupy_report().probe.reason == "RuntimeError: false"
     monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "as asked")
-    assert cupys().probe.reason == "RuntimeError: as asked"
+    assert cupy_report().probe.reason == "RuntimeError: as asked"
 
 
-def test_devices_memory_and_versions_of_gpus_are_told(stub: Stub) -> None:
+def test_gpus_are_listed_with_memory_and_versions(stub: Stub) -> None:
     stub(TWO_CARDS)
-    report, total = cupys(), 80 * 2**30
+    report, total = cupy_report(), 80 * 2**30
     assert report.devices == (
         ("cuda:0", Memory(50 * 2**30, total)),
         ("cuda:1", Memory(50 * 2**30 - 1, total)),
@@ -257,14 +259,14 @@ def test_devices_memory_and_versions_of_gpus_are_told(stub: Stub) -> None:
     assert report.details["memory pool"] == "512 of 1024 bytes in use"
 
 
-def test_details_that_cannot_be_told_leave_a_backend_usable(stub: Stub) -> None:
+def test_a_backend_is_usable_even_if_its_details_fail(stub: Stub) -> None:
     stub(TWO_CARDS.replace("driverGetVersion", "somethingElse"))
-    report = cupys()
+    report = cupy_report()
     assert report.probe.usable
     assert "not available: AttributeError" in report.details["details"]
 
 
-def test_a_trial_apart_finds_what_a_trial_here_finds_and_tells_details_in_words() -> None:
+def test_a_probe_in_a_child_equals_a_probe_here_and_its_details_are_strings() -> None:
     reports = probe_in_children(registry.names())
     for row in list_backends():
         probe = reports[row.name].probe
@@ -279,7 +281,9 @@ def test_a_trial_apart_finds_what_a_trial_here_finds_and_tells_details_in_words(
             assert "not available" not in str(details)
 
 
-def test_numpy_tells_its_blas_and_the_threads_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numpys_details_have_its_blas_and_the_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pytest.importorskip("threadpoolctl")
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     details = probe_in_children(["numpy"])["numpy"].details
@@ -295,7 +299,7 @@ def test_numpy_tells_its_blas_and_the_threads_of_it(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.installed
 @pytest.mark.parametrize(("setting", "expected"), [("1", "on"), ("0", "off")])
-def test_jax_tells_whether_it_keeps_float64(
+def test_jaxs_details_have_its_float64_setting(
     monkeypatch: pytest.MonkeyPatch, setting: str, expected: str
 ) -> None:
     pytest.importorskip("jax", reason="JAX is not installed")
@@ -305,7 +309,7 @@ def test_jax_tells_whether_it_keeps_float64(
     assert details == {"default platform": "cpu", "x64": expected}
 
 
-def test_the_choice_of_the_environment_is_told_with_its_source(
+def test_the_environments_choice_is_reported_with_its_source(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def chosen(**variables: str) -> Mapping[str, str]:
@@ -324,7 +328,7 @@ def test_the_choice_of_the_environment_is_told_with_its_source(
     assert "'numpi'" in chosen(BACKEND="numpi")["error"]
 
 
-def test_a_choice_that_hangs_is_an_error_after_the_limit(
+def test_a_choice_that_hangs_is_an_error_after_the_time_limit(
     stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stub("import time; time.sleep(300)")

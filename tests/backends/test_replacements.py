@@ -1,4 +1,4 @@
-"""Replacements of reference functions: by the array's backend, or not at all."""
+"""Replacements of reference functions by the array's backend."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def scaled(array: Any, factor: float = 2.0) -> Any:
     return array * factor
 
 
-def test_a_replacement_is_its_backends_alone_and_may_leave_arguments_to_the_function(
+def test_a_replacement_holds_for_its_backend_only_and_may_decline_arguments(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def faster(array: Any, factor: float = 2.0) -> Any:
@@ -26,4 +26,4 @@ def test_a_replacement_is_its_backends_alone_and_may_leave_arguments_to_the_func
     assert scaled(np.ones(1)) == "faster"
     assert scaled(np.ones(1), 3.0) == 3.0
     assert float(scaled(strict)[0]) == 2.0
-    assert scaled(5.0) == 10.0  # nobody's array
+    assert scaled(5.0) == 10.0  # an array of no backend

@@ -1,4 +1,4 @@
-"""NumPy's short cuts against what the standard's functions say, which other libraries do."""
+"""NumPy's faster sums and products equal the standard's functions."""
 
 from typing import Any
 
@@ -16,14 +16,14 @@ from backprop_xp.backends import (
     sum_over_batch,
 )
 
-# Rows of up to 512 numbers NumPy sums as a product.
+# NumPy sums rows of up to 512 numbers by a product.
 SHAPES = [(5,), (4, 1), (3, 7), (2, 3, 512), (2, 3, 513), (2, 3, 600), (0, 4), (2, 0, 3), (3, 0)]
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
 
 
 def _array(xp: Any, shape: tuple[int, ...], dtype: str) -> Any:
-    """Return numbers of both signs and of several magnitudes, complex if the dtype is."""
+    """Return numbers of both signs and several magnitudes, complex for a complex dtype."""
     generator = np.random.default_rng(71)
     values = generator.normal(size=shape) * 10.0 ** generator.integers(-3, 4, size=shape)
     if dtype.startswith("complex"):
@@ -39,7 +39,7 @@ def _require(xp: Any, dtype: str) -> None:
 @pytest.mark.parametrize("keepdims", [False, True])
 @every_dtype
 @every_shape
-def test_a_sum_of_rows_is_the_standards(
+def test_a_sum_of_rows_equals_the_standards(
     xp: Any, shape: tuple[int, ...], dtype: str, keepdims: bool
 ) -> None:
     _require(xp, dtype)
@@ -48,9 +48,9 @@ def test_a_sum_of_rows_is_the_standards(
     expected = xp.namespace.sum(array, axis=-1, keepdims=keepdims)
     assert actual.dtype == expected.dtype
     assert tuple(actual.shape) == tuple(expected.shape)
-    # In another order, of terms that cancel: for each a rounding of the sum of magnitudes.
+    # The order differs and terms cancel: one rounding of the sum of magnitudes per term.
     magnitudes = np.sum(np.abs(xp.host(array)), axis=-1, keepdims=keepdims)
-    terms = 0 if shape[-1] > 512 else shape[-1]  # longer rows are left to the standard
+    terms = 0 if shape[-1] > 512 else shape[-1]  # the standard's function sums longer rows
     bound = terms * float(np.finfo(dtype).eps) * magnitudes
     assert np.all(np.abs(xp.host(actual) - xp.host(expected)) <= bound)
 
@@ -64,7 +64,7 @@ def test_a_sum_of_whole_numbers_is_exact(xp: Any, shape: tuple[int, ...]) -> Non
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(5,), (4, 1), (3, 7), (2, 3, 512), (2, 3, 600), (0, 4)], ids=str)
-def test_a_largest_entry_is_the_standards_to_the_bit(
+def test_a_largest_entry_equals_the_standards_to_the_bit(
     xp: Any, shape: tuple[int, ...], dtype: str
 ) -> None:
     array = _array(xp, shape, dtype)
@@ -86,7 +86,7 @@ BAD = {
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("length", [7, 600])
 @pytest.mark.parametrize("bad", BAD)
-def test_a_row_that_is_not_finite_is_as_the_standard_says_and_leaves_the_others(
+def test_a_row_that_is_not_finite_follows_the_standard_and_does_not_change_the_others(
     xp: Any, bad: str, length: int, dtype: str
 ) -> None:
     clean = np.array(xp.host(_array(xp, (2, 3, length), dtype)))
@@ -106,8 +106,8 @@ def test_a_row_that_is_not_finite_is_as_the_standard_says_and_leaves_the_others(
 
 
 @pytest.mark.parametrize("layout", ["Fortran", "every other", "reversed", "transposed"])
-def test_rows_may_lie_anyhow_in_memory(layout: str) -> None:
-    """On NumPy, whose arrays are views of all kinds."""
+def test_rows_may_have_any_memory_layout(layout: str) -> None:
+    """Test NumPy, whose arrays may be views of any kind."""
     whole = np.random.default_rng(73).integers(-9, 10, size=(4, 6, 8)).astype(float)
     array = {
         "Fortran": np.asfortranarray(whole),
@@ -117,24 +117,24 @@ def test_rows_may_lie_anyhow_in_memory(layout: str) -> None:
     }[layout]
     np.testing.assert_array_equal(sum_of_rows(array), array.sum(-1))
     np.testing.assert_array_equal(max_of_rows(array), array.max(-1, keepdims=True))
-    place = blank(array)
-    assert place is not None
-    assert (place.shape, place.dtype) == (array.shape, array.dtype)
-    assert place.flags.c_contiguous
+    empty = blank(array)
+    assert empty is not None
+    assert (empty.shape, empty.dtype) == (array.shape, array.dtype)
+    assert empty.flags.c_contiguous
     ones = np.ones((array.shape[-1], 3))
-    out = np.full((4, 3, array.shape[-2]), np.nan).mT  # a view itself
+    out = np.full((4, 3, array.shape[-2]), np.nan).mT  # a view as well
     assert matmul(array, ones, out) is out
     np.testing.assert_array_equal(out, array @ ones)
 
 
 @pytest.mark.parametrize("stack", [(), (2,), (2, 3)])
-def test_a_product_is_written_where_it_is_wanted(xp: Any, stack: tuple[int, ...]) -> None:
+def test_a_product_is_written_into_the_given_array(xp: Any, stack: tuple[int, ...]) -> None:
     a, b = _array(xp, (*stack, 4, 3), xp.dtype), _array(xp, (*stack, 3, 5), xp.dtype)
     expected = xp.host(a @ b)
     assert (blank(a) is None) == (xp.name not in ("numpy", "cupy"))
     np.testing.assert_array_equal(xp.host(matmul(a, b)), expected)
     if xp.name == "jax":
-        return  # nothing can be written there
+        return  # a read-only array
     out = xp.asarray(np.full((*stack, 4, 5), np.nan))
     assert matmul(a, b, out) is out
     np.testing.assert_array_equal(xp.host(out), expected)
@@ -143,7 +143,7 @@ def test_a_product_is_written_where_it_is_wanted(xp: Any, stack: tuple[int, ...]
 @pytest.mark.parametrize("written", [False, True])
 @every_dtype
 @pytest.mark.parametrize("shape", [(4, 3), (2, 5, 3), (1, 1)], ids=str)
-def test_a_sum_over_the_batch_is_the_standards(
+def test_a_sum_over_the_batch_equals_the_standards(
     xp: Any, shape: tuple[int, ...], dtype: str, written: bool
 ) -> None:
     _require(xp, dtype)
@@ -162,9 +162,11 @@ def test_a_sum_over_the_batch_is_the_standards(
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @every_shape
-def test_ones_stand_where_numbers_are_positive(xp: Any, shape: tuple[int, ...], dtype: str) -> None:
+def test_the_step_function_is_1_where_numbers_are_positive(
+    xp: Any, shape: tuple[int, ...], dtype: str
+) -> None:
     _require(xp, dtype)
-    array = xp.namespace.maximum(_array(xp, shape, dtype), 0.0)  # zeros among them
+    array = xp.namespace.maximum(_array(xp, shape, dtype), 0.0)  # some of them zeros
     actual = ones_where_positive(array)
     assert actual.dtype == array.dtype
     np.testing.assert_array_equal(xp.host(actual), (xp.host(array) > 0).astype(dtype))
@@ -172,6 +174,6 @@ def test_ones_stand_where_numbers_are_positive(xp: Any, shape: tuple[int, ...], 
 
 @pytest.mark.parametrize("axis", [-1, -2])
 def test_entries_are_gathered_along_an_axis(xp: Any, axis: int) -> None:
-    array, places = _array(xp, (2, 5, 4), "float32"), [3, 0, 3]
-    taken = gather(array, xp.asarray(np.asarray(places), dtype=None), axis)
-    np.testing.assert_array_equal(xp.host(taken), xp.host(array).take(places, axis))
+    array, indices = _array(xp, (2, 5, 4), "float32"), [3, 0, 3]
+    taken = gather(array, xp.asarray(np.asarray(indices), dtype=None), axis)
+    np.testing.assert_array_equal(xp.host(taken), xp.host(array).take(indices, axis))

@@ -12,15 +12,15 @@ pytestmark = pytest.mark.installed
 
 @pytest.fixture
 def _apple_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make PyTorch report an Apple GPU; nothing is computed on it."""
+    """Make PyTorch report an Apple GPU; nothing computes on it."""
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
 
 
 @pytest.mark.usefixtures("_apple_gpu")
-def test_an_apple_gpu_is_a_device_after_the_others() -> None:
+def test_an_apple_gpu_is_listed_after_the_other_devices() -> None:
     backend = bx.get_backend("torch")
     assert backend.devices()[0] == torch.device("cpu")
-    # A tensor's own device there has the index, and must be equal to the one that is listed.
+    # The device of a tensor has an index, and must equal the listed device.
     assert backend.devices()[-1] == torch.device("mps", 0)
     for name in ("mps", "mps:0", torch.device("mps"), torch.device("mps", 0)):
         assert backend.device(name) == torch.device("mps", 0)
@@ -44,7 +44,7 @@ def test_float64_on_an_apple_gpu_is_an_error_with_the_way_out(values: object) ->
 
 
 @pytest.mark.usefixtures("_apple_gpu")
-def test_synchronizing_waits_for_the_device_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_synchronize_waits_for_the_given_device(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[object] = []
     monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
     monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
@@ -58,7 +58,9 @@ def test_synchronizing_waits_for_the_device_asked_for(monkeypatch: pytest.Monkey
     assert waited == [cuda, "mps", None, "mps"]
 
 
-def test_memory_of_a_cuda_device_is_what_cuda_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_a_cuda_device_is_the_number_that_cuda_reports(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (30, 80 + device.index))
     backend = bx.get_backend("torch")
     assert backend.memory(torch.device("cuda", 1)) == (51, 81)
@@ -82,7 +84,7 @@ def test_training_records_no_automatic_differentiation(of: str) -> None:
     assert theta.requires_grad == (of != "x")
 
 
-def test_training_records_none_of_its_hyperparameters() -> None:
+def test_training_records_no_gradients_of_hyperparameters() -> None:
     network = bx.mlp([2, 3, 1], hidden="tanh")
     theta = network.initialize(seed=0, backend="torch", stack=2)
     rate, l2 = torch.full((2, 1), 0.1, requires_grad=True), torch.ones(2, requires_grad=True)
@@ -93,7 +95,7 @@ def test_training_records_none_of_its_hyperparameters() -> None:
     assert not result.theta.requires_grad
 
 
-def test_a_number_is_written_under_a_mask_where_the_tensor_is() -> None:
+def test_a_number_is_written_under_a_mask_on_the_tensors_device() -> None:
     x = torch.asarray([1.0, 2.0])
     with bx.transfer_guard("disallow"):
         x[x > 1.0] = 0.0
@@ -101,7 +103,7 @@ def test_a_number_is_written_under_a_mask_where_the_tensor_is() -> None:
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch", "array-api-strict"])
-def test_conjugate_and_negative_views_are_moved_as_what_they_stand_for(backend: str) -> None:
+def test_conjugate_and_negative_views_are_moved_with_their_values(backend: str) -> None:
     conjugate = torch.asarray([1 + 2j, 3 - 1j], dtype=torch.complex128).conj()
     assert conjugate.is_conj()
     assert conjugate.imag.is_neg()

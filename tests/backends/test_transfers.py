@@ -1,13 +1,12 @@
-"""The library itself under a guard: nothing leaves the device but what it moves on purpose."""
+"""The library inside a transfer guard: each public function moves only known arrays to the host."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.backends import device_of
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
 from tests.helpers import GUARDED, guarded_array
@@ -20,17 +19,22 @@ generator = np.random.default_rng(0)
 X = generator.normal(size=(ROWS, 3))
 Y = generator.uniform(0.1, 0.9, size=(ROWS, 2))
 WEIGHT = generator.uniform(0.5, 2.0, size=ROWS)
+# One value that is not finite, and values that some losses cannot have as targets.
+Y_WITH_NAN = np.where(np.arange(ROWS)[:, None] == 4, np.nan, Y)
+
+# A function that moves data to a device that a guard watches.
+Put: TypeAlias = Callable[[Any], Any]
 
 
 @pytest.fixture(params=GUARDED)
-def put(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
-    """A function that puts data where a guard holds."""
+def put(request: pytest.FixtureRequest) -> Put:
+    """Return a function that moves data to a device that a guard watches."""
     return lambda x: guarded_array(request.param, x, "float64")
 
 
 @pytest.fixture
-def moved(put: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The shapes that go through ``to_host``, one for each call."""
+def moved(put: Put, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Return the shapes of the arrays that ``to_host`` moves, one for each call."""
     kind = type(bx.resolve(put(X)).backend)
     to_host, shapes = kind.to_host, []
 
@@ -40,6 +44,13 @@ def moved(put: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(kind, "to_host", counted)
     return shapes
+
+
+class Entry(NamedTuple):
+    """A call of public functions, and the shapes that it moves; None allows explicit transfers."""
+
+    call: Callable[[Put], object]
+    moved: Sequence[tuple[int, ...]] | None = ()
 
 
 def _network(activation: str = "gelu", loss: str = "log_cosh") -> bx.Network:
@@ -57,165 +68,153 @@ def _network(activation: str = "gelu", loss: str = "log_cosh") -> bx.Network:
     )
 
 
-def _theta(network: bx.Network, like: Any, stack: tuple[int, ...] = ()) -> Any:
+def _initialize(network: bx.Network, like: Any, stack: tuple[int, ...] = ()) -> Any:
     choice = bx.resolve(like)
     return network.initialize(
         0, stack=stack, backend=choice.backend, device=choice.device, dtype="float64"
     )
 
 
-EACH_ONCE = [(name, "log_cosh") for name in ACTIVATIONS] + [("gelu", name) for name in LOSSES]
+def _integers(put: Put, values: list[int]) -> Any:
+    choice = bx.resolve(put(X))
+    return bx.asarray(values, backend=choice.backend, device=choice.device)
 
 
-@pytest.mark.parametrize(("activation", "loss"), EACH_ONCE)
-def test_a_pass_forward_and_back_moves_nothing(
-    put: Any, moved: list[Any], activation: str, loss: str
-) -> None:
-    network = _network(activation, loss)
-    x, y, weight = put(X), put(Y), put(WEIGHT)
-    theta = _theta(network, x, (2,))
-    l2 = put([0.1, 0.2])
-    with bx.transfer_guard("disallow"):
+# ---- networks, metrics and data
+
+
+def passes(activation: str = "gelu", loss: str = "log_cosh") -> Callable[[Put], object]:
+    def call(put: Put) -> None:
+        network = _network(activation, loss)
+        x, y, weight, l2 = put(X), put(Y), put(WEIGHT), put([0.1, 0.2])
+        theta = _initialize(network, x, (2,))
         network.predict(theta, x)
         network.loss(theta, x, y, sample_weight=weight, l2=l2)
         network.loss_and_gradient(theta, x, y, sample_weight=weight, rng=3, l2=l2)
         network.vjp(theta, x, network.forward(theta, x), rng=3)
         network.pack(network.unpack(theta))
         network.weight_mask(theta)
-    assert not moved
+
+    return call
 
 
-@pytest.mark.parametrize("rate", ["number", "per network", "schedule"])
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda rate, theta: bx.SGD(rate, momentum=0.9, nesterov=True),
-        lambda rate, theta: bx.RMSProp(rate),
-        lambda rate, theta: bx.Adam(rate),
-        lambda rate, theta: bx.AdamW(rate, mask=_network().weight_mask(theta)),
-    ],
-    ids=["SGD", "RMSProp", "Adam", "AdamW"],
-)
-def test_an_update_moves_nothing(put: Any, moved: list[Any], make: Any, rate: str) -> None:
-    rates = {
-        "number": 0.1,
-        "per network": put([[0.1], [0.2]]),
-        "schedule": bx.schedules.warmup(bx.schedules.cosine(1e-2, 20), 3),
-    }
-    theta = _theta(_network(), put(X), (2,))
-    gradient = 0.5 * theta
-    with bx.transfer_guard("disallow"):
-        optimizer = make(rates[rate], theta)
-        # A rate of each network's own is looked at once, when the optimizer is made.
-        assert moved == [(2, 1)] * (rate == "per network")
-        moved.clear()
-        state = optimizer.initialize(theta)
-        for _ in range(2):
-            theta, state = optimizer.update(theta, 1.0 * gradient, state)
-    assert not moved
+def labels(put: Put) -> None:
+    network = _network(loss="categorical_cross_entropy")
+    theta = _initialize(network, put(X))
+    network.loss_and_gradient(theta, put(X), _integers(put, [0, 1, 1, 0, 1, 0]))
 
 
-@pytest.mark.parametrize("stack", [(), (2,)])
-def test_training_moves_one_small_array_at_its_start_and_nothing_after(
-    put: Any, moved: list[Any], stack: tuple[int, ...]
-) -> None:
-    network, x, y, weight = _network(), put(X), put(Y), put(WEIGHT)
-    options: dict[str, Any] = {"optimizer": bx.Adam(1e-2), "epochs": 3, "batch_size": 4}
-    held_out: dict[str, Any] = {"validation": (x, y, weight), "clip": 0.5, "check_every": 2}
-    theta = _theta(network, x, stack)
-    with bx.transfer_guard("disallow"):
-        states = bx.train(network, theta, x, y, sample_weight=weight, **options, **held_out)
-        # One flag for each of x, y, the weights and what weights may be, here and held out.
-        assert moved == [(8,)]
-        for state in states:
-            assert [verdict for verdict, _ in state.checks] == ["pass"]
-    # Beside it only what each check of a gradient found, of every network.
-    assert moved == [(8,), *(stack for _ in range(3))]
-    assert state.epoch == 3
+def metric(name: str) -> Callable[[Put], object]:
+    return lambda put: getattr(bx.metrics, name)(put(np.stack([Y, 1.0 - Y])), put(Y), put(WEIGHT))
 
 
-ONCE: dict[str, Any] = {"optimizer": bx.SGD(0.1), "epochs": 1}
-STOPPING = bx.EarlyStopping(5)
-LOOKS: dict[str, dict[str, Any]] = {
-    "nothing": {},
-    "progress": {"progress": True},
-    "early stopping": {"early_stopping": STOPPING},
-    "gradient checks": {"check_every": 1},
-    "all of them": {"progress": True, "early_stopping": STOPPING, "check_every": 2}
-    | {"callbacks": [lambda state: False]},
+def preparation(put: Put) -> None:
+    x, y = put(X), put(Y)
+    train = bx.data.standardize(x)
+    bx.data.standardize(x, mean=train.mean, scale=train.scale)
+    bx.data.split(x, y)
+    assert len([*bx.data.minibatches(x, y, batch_size=4)]) == 2
+
+
+def equality(put: Put) -> None:
+    rate = put([[0.1], [0.2]])
+    assert bx.AdamW(0.1, mask=rate) == bx.AdamW(0.1, mask=rate)
+
+
+# ---- optimizers
+
+RATES: dict[str, tuple[Callable[[Put], Any], list[tuple[int, ...]]]] = {
+    "number": (lambda put: 0.1, []),
+    # The constructor checks the rates of the networks once.
+    "per network": (lambda put: put([[0.1], [0.2]]), [(2, 1)]),
+    "schedule": (lambda put: bx.schedules.warmup(bx.schedules.cosine(1e-2, 20), 3), []),
+}
+OPTIMIZERS: dict[str, Callable[[Any, Any], Any]] = {
+    "SGD": lambda rate, theta: bx.SGD(rate, momentum=0.9, nesterov=True),
+    "RMSProp": lambda rate, theta: bx.RMSProp(rate),
+    "Adam": lambda rate, theta: bx.Adam(rate),
+    "AdamW": lambda rate, theta: bx.AdamW(rate, mask=_network().weight_mask(theta)),
 }
 
 
-@pytest.mark.parametrize("looks", LOOKS)
-def test_who_looks_at_an_epoch_makes_one_transfer_and_the_history_one_of_all(
-    put: Any, moved: list[Any], looks: str
-) -> None:
-    """After the check of the data; an epoch that nobody looks at makes none."""
-    network, x, y, given = _network(), put(X), put(Y), LOOKS[looks]
-    options: dict[str, Any] = {"optimizer": bx.Adam(1e-2), "batch_size": 4, "clip": 0.5}
-    for epochs in (1, 4):
-        theta = _theta(network, x, (2,))
-        moved.clear()
-        with bx.transfer_guard("disallow"):
-            result = bx.fit(
-                network, theta, x, y, epochs=epochs, validation=(x, y), **options, **given
-            )
+def updates(make: Callable[[Any, Any], Any], rate: Callable[[Put], Any]) -> Callable[[Put], object]:
+    def call(put: Put) -> None:
+        theta = _initialize(_network(), put(X), (2,))
+        gradient, optimizer = 0.5 * theta, make(rate(put), theta)
+        state = optimizer.initialize(theta)
+        for _ in range(2):
+            theta, state = optimizer.update(theta, 1.0 * gradient, state)
+
+    return call
+
+
+# ---- trainings
+
+
+def train(stack: tuple[int, ...]) -> Callable[[Put], object]:
+    def call(put: Put) -> None:
+        network, x, y, weight = _network(), put(X), put(Y), put(WEIGHT)
+        options: dict[str, Any] = {"optimizer": bx.Adam(1e-2), "epochs": 3, "batch_size": 4}
+        options |= {"validation": (x, y, weight), "clip": 0.5, "check_every": 2}
+        theta = _initialize(network, x, stack)
+        for state in bx.train(network, theta, x, y, sample_weight=weight, **options):
+            assert [verdict for verdict, _ in state.checks] == ["pass"]
+        assert state.epoch == 3
+
+    return call
+
+
+def fit(epochs: int, **more: Any) -> Callable[[Put], object]:
+    def call(put: Put) -> None:
+        network, x, y = _network(), put(X), put(Y)
+        options: dict[str, Any] = {"optimizer": bx.Adam(1e-2), "batch_size": 4, "clip": 0.5}
+        theta = _initialize(network, x, (2,))
+        result = bx.fit(network, theta, x, y, epochs=epochs, validation=(x, y), **options, **more)
         assert result.history["validation_loss"].shape == (epochs, 2)
-        # A gradient check moves what one difference found; epochs are of two batches or three.
-        checks = len(result.history.get("gradient_verdict", []))
-        looked = epochs * (("progress" in given) + ("early_stopping" in given))
-        assert len(moved) == 1 + looked + checks + 1, moved
+        assert result.epochs == epochs
+
+    return call
 
 
-@pytest.mark.parametrize("place", ["rows", "validation"])
-def test_a_value_that_is_not_finite_is_found_by_two_transfers(
-    put: Any, moved: list[Any], place: str
-) -> None:
-    network, x, y = _network(), put(X), put(Y)
-    bad = put(np.where(np.arange(ROWS)[:, None] == 4, np.nan, Y))
-    rows, held_out = (bad, y) if place == "rows" else (y, bad)
-    options: dict[str, Any] = {**ONCE, "validation": (x, held_out)}
-    with bx.transfer_guard("disallow"), pytest.raises(ValueError, match=r"nan at y\[4, 0\]") as e:
-        bx.train(network, _theta(network, x), x, rows, **options)
-    assert str(e.value).startswith("In validation: ") is (place == "validation")
-    assert moved == [(4,), (ROWS, 2)]
+STOPPING = bx.EarlyStopping(5)
+# Options of fit, and the transfers of an epoch: scores, errors of checks, losses for progress.
+OBSERVERS: dict[str, tuple[dict[str, Any], list[tuple[int, ...]]]] = {
+    "nothing": ({}, []),
+    "progress": ({"progress": True}, [(4,)]),
+    "early stopping": ({"early_stopping": STOPPING}, [(2,)]),
+    "gradient checks": ({"check_every": 1}, [(2,), (2,)]),
+    "all": (
+        {"progress": True, "early_stopping": STOPPING, "check_every": 2}
+        | {"callbacks": [lambda state: False]},
+        [(2,), (2,), (4,)],
+    ),
+}
 
 
-@pytest.mark.parametrize("loss", [name for name, loss in LOSSES.items() if loss.targets[0] == 0.0])
-def test_targets_that_a_loss_cannot_mean_are_looked_for_in_the_same_transfer(
-    put: Any, moved: list[Any], loss: str
-) -> None:
-    network, x, y = _network(loss=loss), put(X), put(Y)
-    theta = _theta(network, x)
-    with bx.transfer_guard("disallow"):
-        bx.train(network, theta, x, y, validation=(x, y), **ONCE)
-        # A flag for x, y and what y may be, here and held out.
-        assert moved == [(6,)]
-        with pytest.raises(ValueError, match=r"^In validation: y has 12 values"):
-            bx.train(network, theta, x, y, validation=(x, -1.0 * y), **ONCE)
-    assert moved == [(6,), (6,), (ROWS, 2)]
+def invalid(message: str, *, loss: str = "log_cosh", **bad: np.ndarray) -> Callable[[Put], object]:
+    """Return a call of train that raises for the targets of training or validation."""
+
+    def call(put: Put) -> None:
+        network, x = _network(loss=loss), put(X)
+        y, validation_y = put(bad.get("y", Y)), put(bad.get("validation_y", Y))
+        options: dict[str, Any] = {"optimizer": bx.SGD(0.1), "epochs": 1}
+        with pytest.raises(ValueError, match=message):
+            bx.train(
+                network, _initialize(network, x), x, y, validation=(x, validation_y), **options
+            )
+
+    return call
 
 
-def test_preparing_data_moves_nothing_but_the_range_of_labels(put: Any, moved: list[Any]) -> None:
-    x, y = put(X), put(Y)
-    labels = bx.asarray([0, 2, 1], backend=bx.resolve(x).backend, device=device_of(x))
-    with bx.transfer_guard("disallow"):
-        train = bx.data.standardize(x)
-        bx.data.standardize(x, mean=train.mean, scale=train.scale)
-        bx.data.split(x, y)
-        assert len([*bx.data.minibatches(x, y, batch_size=4)]) == 2
-        assert not moved
-        bx.data.one_hot(labels)
-    assert moved == [(2,)]
+# ---- gradient checks
 
 
-@pytest.mark.parametrize("method", ["auto", "complex_step", "centered", "directional", "taylor"])
-def test_a_gradient_check_moves_nothing_unasked(put: Any, method: str) -> None:
-    network = _network("tanh")
-    x, y, weight = put(X), put(Y), put(WEIGHT)
-    theta = _theta(network, x)
-    with bx.transfer_guard("disallow"):
-        report = bx.check_network(network, theta, x, y, sample_weight=weight, rng=3, method=method)
+def checks(method: str) -> Callable[[Put], object]:
+    def call(put: Put) -> None:
+        network, x, y, weight = _network("tanh"), put(X), put(Y), put(WEIGHT)
+        theta = _initialize(network, x)
+        options: dict[str, Any] = {"sample_weight": weight, "rng": 3, "method": method}
+        report = bx.check_network(network, theta, x, y, **options)
         assert report.passed, report
         wrong = bx.check_gradient(
             lambda theta: network.loss(theta, x, y),
@@ -227,3 +226,62 @@ def test_a_gradient_check_moves_nothing_unasked(put: Any, method: str) -> None:
         assert str(wrong)
         assert bx.check_layer(bx.LayerNorm(3), x, method=method).passed
         assert bx.check_loss("huber", x, 0.5 * x, method=method).passed
+
+    return call
+
+
+METHODS = ["auto", "complex_step", "centered", "directional", "taylor"]
+POSITIVE = [name for name, loss in LOSSES.items() if loss.targets[0] == 0.0]
+# The first transfer of a training is one array of flags: whether x, y, the weights and their
+# values are finite and in range, for training and for validation.
+ENTRIES: dict[str, Entry] = {
+    **{f"network, {name}": Entry(passes(activation=name)) for name in ACTIVATIONS},
+    **{f"network, {name}": Entry(passes(loss=name)) for name in LOSSES},
+    "labels": Entry(labels),
+    **{
+        f"metric, {name}": Entry(metric(name))
+        for name in ("accuracy", "balanced_accuracy", "r2", "rmse")
+    },
+    "preparation of data": Entry(preparation),
+    "one_hot": Entry(lambda put: bx.data.one_hot(_integers(put, [0, 2, 1])), [(2,)]),
+    "equality": Entry(equality),
+    **{
+        f"{name}, rate: {rate}": Entry(updates(make, value), shapes)
+        for name, make in OPTIMIZERS.items()
+        for rate, (value, shapes) in RATES.items()
+    },
+    # Each gradient check moves one error of every network.
+    **{f"train, {stack}": Entry(train(stack), [(8,), *[stack] * 3]) for stack in ((), (2,))},
+    **{
+        # The flags of the data first, the history last.
+        f"fit, {epochs} epochs, {name}": Entry(
+            fit(epochs, **options), [(4,), *shapes * epochs, (4 * epochs,)]
+        )
+        for epochs in (1, 4)
+        for name, (options, shapes) in OBSERVERS.items()
+    },
+    "train, nan in y": Entry(
+        invalid(r"^y has .*nan at y\[4, 0\]", y=Y_WITH_NAN), [(4,), (ROWS, 2)]
+    ),
+    "train, nan in validation": Entry(
+        invalid(r"^In validation: .*nan at y\[4, 0\]", validation_y=Y_WITH_NAN),
+        [(4,), (ROWS, 2)],
+    ),
+    **{
+        f"train, negative targets of {name}": Entry(
+            invalid(r"^In validation: y has 12 values", loss=name, validation_y=-Y),
+            [(6,), (ROWS, 2)],
+        )
+        for name in POSITIVE
+    },
+    **{f"gradient checks, {method}": Entry(checks(method), None) for method in METHODS},
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
+def test_a_public_function_moves_only_known_arrays(
+    put: Put, moved: list[tuple[int, ...]], entry: Entry
+) -> None:
+    with bx.transfer_guard("disallow"):
+        entry.call(put)
+    assert entry.moved is None or moved == [*entry.moved]

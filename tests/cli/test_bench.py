@@ -1,4 +1,4 @@
-"""The command ``bench`` and the race behind it: who takes part, what is told, never how fast."""
+"""The command ``bench`` and its race: entrants and output, never their speed."""
 
 import json
 import re
@@ -26,7 +26,7 @@ MAKER = "backprop_xp.cli.contenders:turns"
 
 @pytest.mark.parametrize("case", TINY, ids=str)
 @pytest.mark.parametrize("library", INSTALLED)
-@pytest.mark.filterwarnings("ignore::UserWarning")  # scikit-learn's, that it has not converged
+@pytest.mark.filterwarnings("ignore::UserWarning")  # scikit-learn's warning of no convergence
 def test_every_library_trains_each_kind_of_case(library: str, case: Case, xp: Any) -> None:
     if library != "backprop_xp" and xp.name != "numpy":
         pytest.skip("the peers are the same on every backend")
@@ -46,7 +46,7 @@ def test_the_data_fill_the_batches_and_are_float32(case: Case) -> None:
         assert set(y) == set(range(case.sizes[-1]))
 
 
-def test_the_floor_does_all_but_the_first_layers_product_for_its_inputs(
+def test_the_matrix_products_are_those_of_a_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     case, done, matmul = TINY[1], [], np.matmul
@@ -58,7 +58,7 @@ def test_the_floor_does_all_but_the_first_layers_product_for_its_inputs(
 
 
 @pytest.mark.once
-def test_a_race_gives_each_a_time_for_each_round_and_leaves_out_who_fails(xp: Any) -> None:
+def test_a_race_times_each_entrant_in_each_round_and_leaves_out_one_that_fails(xp: Any) -> None:
     lost = Entrant("lost", MAKER, ("backprop_xp", "nowhere"))
     stranger = Entrant("stranger", MAKER, ("stranger",))
     with race.start_children([*entrants(["matmul"]), lost, stranger]) as children:
@@ -117,7 +117,7 @@ def test_ratios_are_of_the_same_round() -> None:
     assert outcome.time("one") == (3.0, 2.0, 11.5)
 
 
-def test_workers_leave_blas_its_own_choice_of_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_keep_the_default_kernels_of_blas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     environment = race._environment()
@@ -126,16 +126,16 @@ def test_workers_leave_blas_its_own_choice_of_kernel(monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the peers: starting them takes seconds."""
+def without_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the peers, which take seconds to start."""
     for library in set(PEERS) - {"matmul"}:
         missing = PEERS[library]._replace(module="no_such_library")
         monkeypatch.setitem(PEERS, library, missing)
 
 
 @pytest.mark.once
-@pytest.mark.usefixtures("quick")
-def test_the_table_has_a_row_for_the_case_and_says_where_ours_trained(xp: Any) -> None:
+@pytest.mark.usefixtures("without_peers")
+def test_the_table_has_a_row_for_the_case_and_names_our_device(xp: Any) -> None:
     result = run("bench", "--case", "S", "--rounds", "2")
     assert result.exit_code == 0, result.output
     assert re.search(r"^S  2-2-1, batches of 4 +[\d,]+ +[\d,]+ \([\d.]+\)$", result.output, re.M)
@@ -143,7 +143,7 @@ def test_the_table_has_a_row_for_the_case_and_says_where_ours_trained(xp: Any) -
     assert f"trained on {xp.name} (" in result.output
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("without_peers")
 def test_the_json_is_one_object_with_the_same_figures(xp: Any) -> None:
     result = run("bench", "--case", "S", "--case", "S", "--rounds", "2", "--json")
     assert result.exit_code == 0, result.output
@@ -152,14 +152,14 @@ def test_the_json_is_one_object_with_the_same_figures(xp: Any) -> None:
     assert found["selection"]["backend"] == xp.name
     assert found["versions"]["numpy"] == np.__version__
     assert list(found["cases"]) == ["S"]
-    told = found["cases"]["S"]
-    assert told["sizes"] == list(CASES["S"].sizes)
-    assert list(told["microseconds"]) == ["backprop_xp", "matmul"]
-    assert list(told["ratios"]["matmul"]) == ["median", "low", "high"]
+    row = found["cases"]["S"]
+    assert row["sizes"] == list(CASES["S"].sizes)
+    assert list(row["microseconds"]) == ["backprop_xp", "matmul"]
+    assert list(row["ratios"]["matmul"]) == ["median", "low", "high"]
 
 
-@pytest.mark.usefixtures("quick")
-def test_a_device_that_there_is_not_is_one_line_and_exit_status_2() -> None:
+@pytest.mark.usefixtures("without_peers")
+def test_a_missing_device_is_a_one_line_error_with_exit_status_2() -> None:
     words = ("--case", "S", "--backend", "numpy", "--device", "cuda:7", "--json")
     result = run("bench", *words)
     assert (result.exit_code, result.stdout) == (2, "")

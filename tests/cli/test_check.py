@@ -1,4 +1,4 @@
-"""The command ``check``; a real process where other libraries must be missing."""
+"""The command ``check``, in a child process where libraries must be missing."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
 from tests.commands import NOWHERE, NUMPY, STRICT, run, start_without
 
-# The order of sums differs between backends; the gradients' entries are near 1.
+# Backends sum in different orders; the gradients' entries are near 1.
 ROUNDING = 1e-14
 ON_DEVICE1 = {"BACKPROP_XP_BACKEND": "array-api-strict", "BACKPROP_XP_DEVICE": "device1"}
 
@@ -24,7 +24,7 @@ def check(*arguments: str, **environment: str) -> Any:
     return run("check", *arguments, **NOWHERE | environment)
 
 
-def passing(*arguments: str, **environment: str) -> str:
+def check_ok(*arguments: str, **environment: str) -> str:
     result = check(*arguments, **environment)
     assert result.exit_code == 0, result.output
     return str(result.output)
@@ -36,21 +36,21 @@ def rows(output: str) -> dict[str, list[str]]:
     return {line.split()[0]: line.split()[1:] for line in block.splitlines()}
 
 
-def compared(output: str, dtype: str = "float64") -> float:
+def comparison_rows(output: str, dtype: str = "float64") -> float:
     found = re.search(rf"^  {dtype}  numpy and array-api-strict +(\S+)$", output, re.M)
     assert found
     return float(found[1])
 
 
-def put_tanh(monkeypatch: pytest.MonkeyPatch, name: str, change: Any) -> None:
-    """Put tanh into the table under a name; ``change(z)`` is the factor that spoils its rule."""
+def add_tanh(monkeypatch: pytest.MonkeyPatch, name: str, change: Any) -> None:
+    """Add tanh to the activations under a name; ``change(z)`` multiplies its gradient."""
     tanh = bx.activations.tanh
     rule = lambda g, z, a: change(a) * tanh.vjp(g, z, a)  # noqa: E731
     monkeypatch.setitem(ACTIVATIONS, name, bx.Activation(tanh.value, rule, from_output=True))
 
 
 def test_a_right_gradient_passes_and_the_backends_are_compared() -> None:
-    output = passing(*NUMPY, *STRICT, *NUMPY)  # one named twice is checked once
+    output = check_ok(*NUMPY, *STRICT, *NUMPY)  # a backend that is named twice is checked once
     found = rows(output)
     assert list(found) == ["numpy", "array-api-strict"]
     assert [words[0] for words in found.values()] == ["cpu", "CPU_DEVICE"]
@@ -59,24 +59,24 @@ def test_a_right_gradient_passes_and_the_backends_are_compared() -> None:
         assert float(words[4]) <= float(words[5])
         assert int(words[6]) >= 67
         assert float(words[7]) < 60.0
-    assert compared(output) < ROUNDING
+    assert comparison_rows(output) < ROUNDING
     assert "gradient check:" not in output
     assert output.count("complex_step") == 2
     assert max(map(len, output.splitlines())) < 120
-    assert "largest difference" not in passing(*NUMPY)
+    assert "largest difference" not in check_ok(*NUMPY)
 
 
 @pytest.mark.compiled
-def test_the_environments_backend_passes_where_it_is_placed(xp: Any) -> None:
-    given = {name: os.environ.get(name, "") for name in NOWHERE}
-    words = rows(passing("--backend", xp.name, **given))[xp.name]
+def test_the_environments_backend_passes_on_its_device(xp: Any) -> None:
+    environment = {name: os.environ.get(name, "") for name in NOWHERE}
+    words = rows(check_ok("--backend", xp.name, **environment))[xp.name]
     assert words[0] == xp.selection.backend.device_name(xp.selection.device)
     assert words[1] in str(xp.selection.dtype)
     assert words[2] == "pass"
 
 
-def test_a_device_of_the_environment_is_for_its_backend_alone() -> None:
-    found = rows(passing(*NUMPY, *STRICT, **ON_DEVICE1))
+def test_the_environments_device_is_used_for_its_backend_only() -> None:
+    found = rows(check_ok(*NUMPY, *STRICT, **ON_DEVICE1))
     assert [words[0] for words in found.values()] == ["cpu", "device1"]
     unknown = check(*NUMPY, *STRICT, BACKPROP_XP_BACKEND="numpy", BACKPROP_XP_DEVICE="gpu7")
     assert unknown.exit_code == 1
@@ -84,45 +84,46 @@ def test_a_device_of_the_environment_is_for_its_backend_alone() -> None:
     assert rows(unknown.output)["array-api-strict"][2] == "pass"
 
 
-@pytest.mark.parametrize("asked", [(), ("--backend", "cupy", *NUMPY)])
-def test_a_backend_that_cannot_run_is_told_and_a_failure_only_if_it_was_asked_for(
-    asked: tuple[str, ...],
+@pytest.mark.parametrize("words", [(), ("--backend", "cupy", *NUMPY)])
+def test_an_unusable_backend_is_reported_and_a_failure_only_if_it_was_requested(
+    words: tuple[str, ...],
 ) -> None:
-    done = start_without("cupy", "jax", "torch", words=("check", *asked))
-    assert (done.returncode, done.stderr) == (1 if asked else 0, "")
+    done = start_without("cupy", "jax", "torch", words=("check", *words))
+    assert (done.returncode, done.stderr) == (1 if words else 0, "")
     found, every = rows(done.stdout), [row.name for row in bx.list_backends()]
-    assert list(found) == (["cupy", "numpy"] if asked else every)
+    assert list(found) == (["cupy", "numpy"] if words else every)
     assert found["numpy"][2] == "pass"
     for name, library in (("cupy", "CuPy"), ("jax", "JAX"), ("torch", "PyTorch")):
-        told = rf"^{name} +not usable: {library} is not installed\. Try: pip "
-        assert name not in found or re.search(told, done.stdout, re.M)
+        pattern = rf"^{name} +not usable: {library} is not installed\. Try: pip "
+        assert name not in found or re.search(pattern, done.stdout, re.M)
 
 
 @pytest.mark.installed
-def test_a_dtype_that_a_backend_lacks_is_told_and_a_failure_only_if_it_was_asked_for() -> None:
+def test_a_missing_dtype_is_reported_and_a_failure_only_if_the_backend_was_requested() -> None:
     pytest.importorskip("jax")
     words = ("check", "--dtype", "float64")
-    asked = start_without(words=(*words, "--backend", "jax"), JAX_ENABLE_X64="0")
-    unasked = start_without("cupy", "torch", words=words, JAX_ENABLE_X64="0")
-    assert (asked.returncode, unasked.returncode) == (1, 0), asked.stderr + unasked.stderr
-    for done in (asked, unasked):
-        told = r"^jax +cpu:0 +float64 +not checked: .*JAX has no float64.*JAX_ENABLE_X64=1"
-        assert re.search(told, done.stdout, re.M)
-    assert rows(unasked.stdout)["numpy"][1:3] == ["float64", "pass"]
+    requested = start_without(words=(*words, "--backend", "jax"), JAX_ENABLE_X64="0")
+    unrequested = start_without("cupy", "torch", words=words, JAX_ENABLE_X64="0")
+    errors = requested.stderr + unrequested.stderr
+    assert (requested.returncode, unrequested.returncode) == (1, 0), errors
+    for done in (requested, unrequested):
+        pattern = r"^jax +cpu:0 +float64 +not checked: .*JAX has no float64.*JAX_ENABLE_X64=1"
+        assert re.search(pattern, done.stdout, re.M)
+    assert rows(unrequested.stdout)["numpy"][1:3] == ["float64", "pass"]
 
 
 @pytest.mark.parametrize(
     ("library", "wrong"),
     [("", ["numpy", "array-api-strict"]), ("array_api_strict", ["array-api-strict"])],
 )
-def test_a_wrong_gradient_fails_with_its_report_on_the_backends_where_it_is_wrong(
+def test_a_wrong_gradient_fails_with_its_report_on_each_backend_where_it_is_wrong(
     monkeypatch: pytest.MonkeyPatch, library: str, wrong: list[str]
 ) -> None:
-    put_tanh(monkeypatch, "wrong", lambda a: 2.0 if library in type(a).__module__ else 1.0)
+    add_tanh(monkeypatch, "wrong", lambda a: 2.0 if library in type(a).__module__ else 1.0)
     result = check("--hidden", "wrong", *NUMPY, *STRICT)
     assert result.exit_code == 1
     assert [name for name, words in rows(result.output).items() if words[2] == "fail"] == wrong
-    assert (compared(result.output) > 0.01) == (len(wrong) == 1)
+    assert (comparison_rows(result.output) > 0.01) == (len(wrong) == 1)
     reports = result.output.split("largest difference")[1].split("\n\n")[1:]
     assert [report.splitlines()[0] for report in reports] == [f"{w}, float64" for w in wrong]
     for report in reports:
@@ -130,7 +131,7 @@ def test_a_wrong_gradient_fails_with_its_report_on_the_backends_where_it_is_wron
         assert "layers[0].weights[" in report
 
 
-def test_a_backend_that_raises_is_an_error_in_one_line_and_the_others_are_run(
+def test_a_backend_that_raises_is_a_one_line_error_and_the_others_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class LibrarysOwnError(Exception):
@@ -145,47 +146,47 @@ def test_a_backend_that_raises_is_an_error_in_one_line_and_the_others_are_run(
     monkeypatch.setitem(ACTIVATIONS, "broken", broken)
     result = check("--hidden", "broken", *STRICT, *NUMPY)
     assert result.exit_code == 1
-    told = r"^array-api-strict +CPU_DEVICE +float64 +error: LibrarysOwnError: no such kernel$"
-    assert re.search(told, result.output, re.M)
+    pattern = r"^array-api-strict +CPU_DEVICE +float64 +error: LibrarysOwnError: no such kernel$"
+    assert re.search(pattern, result.output, re.M)
     assert rows(result.output)["numpy"][2] == "pass"
     assert "largest difference" not in result.output
 
 
-def test_options_make_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_set_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     options = ("--sizes", "3 6,2", "--layer-norm", "--dropout", "0.25", "--l2", "0.5")
-    output = passing(*options, "--loss", "huber", "--hidden", "gelu", "--output", "tanh", *NUMPY)
+    output = check_ok(*options, "--loss", "huber", "--hidden", "gelu", "--output", "tanh", *NUMPY)
     expected = bx.mlp([3, 6, 2], hidden="gelu", output="tanh", layer_norm=True, dropout=0.25)
     for line in expected.describe().splitlines():
         assert f"  {line}\n" in output
     assert "network 3-6-2, loss huber, 5 rows, seed 0\n" in output
     assert "activations: hidden gelu, output tanh; l2 0.5, dropout 0.25" in output
-    put_tanh(monkeypatch, "wrong", lambda a: 2.0)
+    add_tanh(monkeypatch, "wrong", lambda a: 2.0)
     result = check("--output", "wrong", *NUMPY)
     assert result.exit_code == 1
     assert "layers[1].weights[" in result.output
 
 
-def test_the_batch_and_the_seed_make_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[Any] = []
-    put_tanh(monkeypatch, "watched", lambda a: given.append(a) or 1.0)
+def test_the_batch_and_the_seed_set_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs: list[Any] = []
+    add_tanh(monkeypatch, "watched", lambda a: inputs.append(a) or 1.0)
     first = []
     for seed in ("3", "3", "4"):
-        output = passing("--hidden", "watched", "--seed", seed, "--batch", "7", *NUMPY)
+        output = check_ok("--hidden", "watched", "--seed", seed, "--batch", "7", *NUMPY)
         assert f", 7 rows, seed {seed}\n" in output
-        assert {a.shape[-2] for a in given} == {7}
-        first.append(given[0])
-        given.clear()
+        assert {a.shape[-2] for a in inputs} == {7}
+        first.append(inputs[0])
+        inputs.clear()
     assert (first[0] == first[1]).all()
     assert not (first[0] == first[2]).any()
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_dtype_is_every_backends_and_method_the_checks(dtype: str) -> None:
+def test_dtype_holds_for_every_backend_and_method_for_the_check(dtype: str) -> None:
     options = ("--dtype", dtype, "--method", "centered")
-    output = passing(*options, *NUMPY, *STRICT, BACKPROP_XP_DTYPE="float32")
+    output = check_ok(*options, *NUMPY, *STRICT, BACKPROP_XP_DTYPE="float32")
     for words in rows(output).values():
         assert words[1:4] == [dtype, "pass", "centered"]
-    assert compared(output, dtype) < {"float64": ROUNDING, "float32": 1e-5}[dtype]
+    assert comparison_rows(output, dtype) < {"float64": ROUNDING, "float32": 1e-5}[dtype]
 
 
 def problem(loss: str = "mean_squared_error", seed: int = 0, **options: Any) -> Problem:
@@ -194,7 +195,7 @@ def problem(loss: str = "mean_squared_error", seed: int = 0, **options: Any) -> 
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_targets_suit_their_loss(loss: str) -> None:
+def test_targets_are_valid_for_their_loss(loss: str) -> None:
     y = problem(loss).y
     assert (y.shape, y.dtype) == ((50, 3), np.float64)
     if loss == "poisson":
@@ -266,9 +267,9 @@ def conformance_rows(output: str) -> dict[str, str]:
 
 
 @pytest.mark.compiled
-def test_conformance_of_the_environments_backend_is_a_table_that_holds(xp: Any) -> None:
+def test_conformance_of_the_environments_backend_is_a_table_without_failures(xp: Any) -> None:
     device = xp.selection.backend.device_name(xp.selection.device)
-    output = passing("--conformance", "--backend", xp.name, "--device", device)
+    output = check_ok("--conformance", "--backend", xp.name, "--device", device)
     found = conformance_rows(output)
     assert list(found) == [str(check) for check in testing.checks()]
     held = sum(status == "holds" for status in found.values())
@@ -277,17 +278,17 @@ def test_conformance_of_the_environments_backend_is_a_table_that_holds(xp: Any) 
     assert max(map(len, output.splitlines())) <= 80
 
 
-def test_conformance_runs_on_the_environments_device_unless_told_another() -> None:
-    chosen = passing("--conformance", **ON_DEVICE1)
+def test_conformance_runs_on_the_environments_device_unless_an_option_names_another() -> None:
+    chosen = check_ok("--conformance", **ON_DEVICE1)
     assert chosen.startswith("conformance of array-api-strict on device1\n")
-    told = passing("--conformance", *STRICT, "--device", "no_float64", **ON_DEVICE1)
-    assert "array-api-strict on no_float64: " in told.splitlines()[-1]
-    # Of the checks that share a reason, it is told once.
-    assert re.search(r"^ +\d\d  no float64 here: ", told, re.M)
-    assert told.count("no float64 here") == 1
+    output = check_ok("--conformance", *STRICT, "--device", "no_float64", **ON_DEVICE1)
+    assert "array-api-strict on no_float64: " in output.splitlines()[-1]
+    # The reason that several checks share is printed once.
+    assert re.search(r"^ +\d\d  no float64 here: ", output, re.M)
+    assert output.count("no float64 here") == 1
 
 
-def test_what_does_not_conform_is_told_in_full_and_the_exit_status_is_1(
+def test_failures_of_conformance_are_printed_in_full_and_the_exit_status_is_1(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     strict = pytest.importorskip("array_api_strict")
@@ -298,6 +299,6 @@ def test_what_does_not_conform_is_told_in_full_and_the_exit_status_is_1(
     wrong = [check for check, status in found.items() if status == "fails"]
     assert wrong == ["parity: silent faults, float32", "parity: silent faults, float64"]
     assert f": {len(found) - 3} hold, 2 fail, 1 not applicable\n" in result.output
-    said = " ".join(result.output.split())
-    assert "small digits stay, and writes reach one array alone: the result[1] is" in said
+    output = " ".join(result.output.split())
+    assert "small digits stay, and writes reach one array alone: the result[1] is" in output
     assert max(map(len, result.output.splitlines())) <= 80

@@ -1,4 +1,4 @@
-"""The command line: what it refuses, where its output goes, and what it needs to be installed."""
+"""The command line: its errors, its output streams and its extras."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from tests.commands import NOWHERE, NUMPY, ONE_LINE, on_a_terminal, run, start, 
 PACKAGE_FOLDER = Path(bx.__file__).parent.parent
 TOO_MANY = "asks for 3,999,999,997 numbers at once"
 
-# What is asked, and the words of the one line that refuses it.
+# The command, and words of its one-line error.
 REFUSED = [
     ("xor --sizes 3,2,1", "must start with 2 and end with 1"),
     ("xor --sizes 2,2,2", "must start with 2 and end with 1"),
@@ -68,7 +68,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("words", "message"), REFUSED, ids=[words[:50] for words, _ in REFUSED])
-def test_a_bad_option_is_told_in_one_line_before_anything_is_done(
+def test_a_bad_option_is_a_one_line_error_before_any_work(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: str, message: str
 ) -> None:
     (tmp_path / "folder.png").mkdir()
@@ -87,7 +87,7 @@ def test_a_bad_option_is_told_in_one_line_before_anything_is_done(
         (("check", "--conformance", "--backend", "cupy"), {}),
     ],
 )
-def test_a_choice_that_cannot_be_had_is_an_error_in_one_line(
+def test_an_unavailable_choice_is_a_one_line_error(
     words: tuple[str, ...], environment: dict[str, str]
 ) -> None:
     if "cupy" in words and {row.name: row for row in bx.list_backends()}["cupy"].usable:
@@ -98,7 +98,7 @@ def test_a_choice_that_cannot_be_had_is_an_error_in_one_line(
 
 
 def in_a_shell(script: str) -> subprocess.CompletedProcess[str]:
-    """Run a script of the shell in which ``$COMMAND`` is the command."""
+    """Run a shell script in which ``$COMMAND`` is the command."""
     here = {"PYTHONPATH": str(PACKAGE_FOLDER), "COMMAND": f"{sys.executable} -m backprop_xp"}
     environment = {**os.environ, **NOWHERE, **here}
     return subprocess.run(
@@ -113,7 +113,7 @@ XOR = "$COMMAND xor --backend numpy --epochs 20"
 @pytest.mark.parametrize(
     "command", [f"{XOR} | head -1", f"{XOR} | true", "$COMMAND --version | true"]
 )
-def test_nothing_is_said_where_nobody_reads_on(command: str) -> None:
+def test_a_closed_pipe_ends_the_command_silently(command: str) -> None:
     done = in_a_shell(command)
     assert done.stderr == ""
     assert bool(done.stdout) == ("head" in command)
@@ -122,7 +122,7 @@ def test_nothing_is_said_where_nobody_reads_on(command: str) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize("command", [XOR, "$COMMAND --version"])
 @pytest.mark.parametrize(("where", "reason"), [(">/dev/full", "space"), (">&-", "closed")])
-def test_output_that_cannot_be_written_is_an_error_in_one_line(
+def test_output_that_cannot_be_written_is_a_one_line_error(
     command: str, where: str, reason: str
 ) -> None:
     done = in_a_shell(f"{command} {where}")
@@ -131,7 +131,7 @@ def test_output_that_cannot_be_written_is_an_error_in_one_line(
     assert reason in done.stderr
 
 
-def test_letters_that_stdout_cannot_encode_end_with_1_and_one_line(
+def test_characters_that_stdout_cannot_encode_are_a_one_line_error(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit) as ended, ending_in_one_line():
@@ -141,14 +141,14 @@ def test_letters_that_stdout_cannot_encode_end_with_1_and_one_line(
 
 
 @pytest.mark.parametrize("words", [("xor", "--help"), ("info",)])
-def test_help_and_texts_keep_to_the_columns_of_the_environment(words: tuple[str, ...]) -> None:
+def test_help_and_output_fit_the_columns_of_the_environment(words: tuple[str, ...]) -> None:
     narrow, wide = (run(*words, COLUMNS=c).stdout.splitlines() for c in ("40", "200"))
-    # A word that is longer than the room beside the labels is not broken.
+    # A word that is longer than its column is not broken.
     assert [line for line in narrow if len(line) > 40 and len(line.split()[-1]) < 16] == []
     assert 40 < max(map(len, wide)) <= 80
 
 
-def test_the_module_is_the_command_by_its_name() -> None:
+def test_the_module_runs_the_command() -> None:
     assert "Usage: backprop-xp xor" in start("-m", "backprop_xp", "xor", "--help").stdout
     assert "Usage: backprop-xp [OPTIONS] COMMAND" in run().output
     assert run("--version").stdout == f"backprop-xp {bx.__version__}\n"
@@ -158,7 +158,7 @@ def test_the_module_is_the_command_by_its_name() -> None:
     ("missing", "words", "extra"),
     [("typer", "--version", "cli"), ("matplotlib", "xor", "plot")],
 )
-def test_without_an_extra_one_line_says_how_to_install_it(
+def test_a_missing_extra_is_one_line_with_the_install_command(
     tmp_path: Path, missing: str, words: str, extra: str
 ) -> None:
     plot = ("--plot", str(tmp_path / "xor.png")) if extra == "plot" else ()
@@ -170,7 +170,7 @@ def test_without_an_extra_one_line_says_how_to_install_it(
 
 
 @pytest.mark.installed
-def test_no_command_imports_a_library_that_it_does_not_compute_with() -> None:
+def test_no_command_imports_an_array_library_that_it_does_not_use() -> None:
     heavy = {"matplotlib", "sklearn", "torch", "jax", "cupy", "array_api_strict"}
     program = f"""
 import sys
@@ -195,7 +195,7 @@ def test_a_pipe_gets_plain_lines_even_where_colours_are_forced() -> None:
     assert "\x1b" not in wrong.stdout + wrong.stderr
 
 
-def test_a_terminal_shows_that_work_is_being_done_and_the_same_lines() -> None:
+def test_a_terminal_shows_progress_and_the_same_lines() -> None:
     trained = on_a_terminal("xor", "--epochs", "2000")
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", trained)
     cost = "     2000    0.00942946"
@@ -208,10 +208,10 @@ def test_a_terminal_shows_that_work_is_being_done_and_the_same_lines() -> None:
     assert "complex_step" in checked
 
 
-def test_lines_for_a_file_stay_out_of_the_display_on_the_terminal(tmp_path: Path) -> None:
+def test_output_to_a_file_does_not_contain_the_terminals_display(tmp_path: Path) -> None:
     lines = start("-m", "backprop_xp", "xor", "--epochs", "2000").stdout
     with (tmp_path / "lines.txt").open("w") as file:
-        shown = on_a_terminal("xor", "--epochs", "2000", stdout=file.fileno())
+        output = on_a_terminal("xor", "--epochs", "2000", stdout=file.fileno())
     assert (tmp_path / "lines.txt").read_text() == lines
-    assert "epoch" in shown
-    assert "gradient check" not in shown
+    assert "epoch" in output
+    assert "gradient check" not in output

@@ -1,4 +1,4 @@
-"""The script that measures a GPU: what it says, never how fast anything is."""
+"""The script that measures a GPU: its output, never its times."""
 
 import json
 import os
@@ -11,13 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PARTS = {"limits", "correctness", "trainings", "steps", "gradient_check", "crossover"}
-# Lines of the script about a backend; the peers run on a CPU too, when it is quick.
+# The script's lines about a backend; with --quick the peers run on a CPU too.
 LINES = {
     "cupy": lambda line: line["part"] != "trainings" or "CuPy" in line.get("what", ""),
     "torch": lambda line: "orch" in line.get("what", ""),
     "jax": lambda line: "JAX" in line.get("what", ""),
 }
-# Products and Adam's updates, rounded in another order.
+# Products and Adam's updates round in another order.
 SAME = 1e-12
 
 
@@ -35,7 +35,7 @@ def not_finite(constant: str) -> None:
     raise AssertionError(f"{constant} in a line of the script")
 
 
-def test_the_script_tells_its_options_and_ends_with_one_line_without_a_gpu() -> None:
+def test_help_lists_the_options_and_a_missing_gpu_is_a_one_line_error() -> None:
     done = run("--help")
     assert done.returncode == 0, done.stderr
     assert all(option in done.stdout for option in ("--out", "--seconds", "--quick", "--table"))
@@ -46,7 +46,7 @@ def test_the_script_tells_its_options_and_ends_with_one_line_without_a_gpu() -> 
 
 
 @pytest.mark.compiled
-def test_what_can_run_here_is_measured_in_finite_figures(xp: Any, tmp_path: Path) -> None:
+def test_every_part_that_can_run_here_gives_finite_figures(xp: Any, tmp_path: Path) -> None:
     if xp.name not in LINES:
         pytest.skip("the script measures nothing on this backend")
     out = tmp_path / "gpu.jsonl"
@@ -58,7 +58,7 @@ def test_what_can_run_here_is_measured_in_finite_figures(xp: Any, tmp_path: Path
     trained = {line["case"][0] for line in found if "microseconds" in line}
     assert trained == {"S", "D", "M"}
     for line in found:
-        # Of PyTorch's, a CUDA graph needs a GPU; TF32 does too, and a recent one.
+        # PyTorch's CUDA graph needs a GPU; TF32 needs a recent one.
         assert "left_out" not in line or "graph" in str(line) or line["precision"] == "tf32", line
         if line["part"] == "gradient_check":
             assert line["verdict"] == "pass"
@@ -68,7 +68,7 @@ def test_what_can_run_here_is_measured_in_finite_figures(xp: Any, tmp_path: Path
     assert all(line["case"] in table for line in found if "case" in line)
 
 
-def test_when_the_time_is_used_up_every_part_says_so(xp: Any) -> None:
+def test_every_part_reports_that_no_time_is_left(xp: Any) -> None:
     if xp.name != "cupy":
         pytest.skip("without a GPU nothing is begun")
     done = run("--seconds", "0")

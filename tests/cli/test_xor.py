@@ -1,4 +1,4 @@
-"""The command ``xor``: the tutorial on the environment's backend, and what is told of it."""
+"""The command ``xor``: the tutorial on the environment's backend, and its output."""
 
 import re
 from pathlib import Path
@@ -13,9 +13,9 @@ from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
 from tests.commands import NOWHERE, STRICT, run
 
-# A small float32 network agrees with itself to about 1e-6; what is printed has 7 digits.
+# Two runs of a small float32 network agree to about 1e-6; printed numbers have 7 digits.
 PRINTED = 1e-4
-# Learns XOR from the default seed in few epochs: JAX and array-api-strict take 1 to 2 ms for each.
+# Learns XOR from the default seed in few epochs: JAX and strict need 1 to 2 ms for each.
 FAST = ("--learning-rate", "8", "--epochs", "600")
 DIVERGE = ("--epochs", "20", "--learning-rate", "1e30", "--loss", "poisson")
 ENTROPY = ("--loss", "binary_cross_entropy")
@@ -41,7 +41,7 @@ def gradients(output: str) -> np.ndarray:
     return np.concatenate(halves, axis=1)
 
 
-def test_the_default_run_learns_xor_and_proves_the_gradient() -> None:
+def test_the_default_run_learns_xor_and_its_gradient_check_passes() -> None:
     output = xor(**NOWHERE)
     assert np.abs(predictions(output) - TARGETS).max() < 0.05
     assert "solved: all four" in output
@@ -51,7 +51,7 @@ def test_the_default_run_learns_xor_and_proves_the_gradient() -> None:
 
 
 @pytest.mark.compiled
-def test_the_tutorial_runs_where_the_environment_says_and_a_seed_repeats_it(xp: Any) -> None:
+def test_the_tutorial_runs_on_the_environments_device_and_a_seed_repeats_it(xp: Any) -> None:
     output, where = xor(*FAST), xp.selection
     first = output.splitlines()[0]
     assert first.startswith(f"XOR on {xp.name} ({where.backend.device_name(where.device)}, ")
@@ -70,7 +70,7 @@ def test_an_option_chooses_the_backend() -> None:
 
 
 @pytest.mark.once
-def test_the_printed_gradient_is_the_one_of_the_start_and_its_first_rows_and_columns(
+def test_the_printed_gradient_is_that_of_the_first_theta_rows_and_columns(
     xp: Any,
 ) -> None:
     network = xor_experiment.xor_network([2, 3, 2, 1], loss="mean_squared_error", hidden="sigmoid")
@@ -87,7 +87,9 @@ def test_the_printed_gradient_is_the_one_of_the_start_and_its_first_rows_and_col
 
 @pytest.mark.once
 @pytest.mark.parametrize("loss", sorted(set(LOSSES) - {"categorical_cross_entropy"}))
-def test_every_loss_that_fits_has_its_output_and_passes_its_check(xp: Any, loss: str) -> None:
+def test_every_allowed_loss_has_its_output_activation_and_passes_its_check(
+    xp: Any, loss: str
+) -> None:
     output = xor("--epochs", "3", "--loss", loss, "--hidden", "gelu")
     linked = loss in ("binary_cross_entropy", "poisson")
     assert f"hidden gelu, output {'identity' if linked else 'sigmoid'}" in output
@@ -96,7 +98,7 @@ def test_every_loss_that_fits_has_its_output_and_passes_its_check(xp: Any, loss:
     assert ("2/m" in output) == (loss == "mean_squared_error")
 
 
-# What is asked, what is said of the outcome, and what is not.
+# The options, strings in the output, and strings that are absent.
 OUTCOMES: list[tuple[tuple[str, ...], list[str], list[str]]] = [
     (("--epochs", "5"), ["not solved: ", "--restarts 64", "--loss binary"], ["solved: all four"]),
     (("--epochs", "5", *ENTROPY), ["not solved: ", "--restarts 64"], ["--loss binary"]),
@@ -112,14 +114,14 @@ OUTCOMES: list[tuple[tuple[str, ...], list[str], list[str]]] = [
 
 @pytest.mark.compiled
 @pytest.mark.parametrize(
-    ("words", "said", "unsaid"), OUTCOMES, ids=[" ".join(o[0]) for o in OUTCOMES]
+    ("words", "present", "absent"), OUTCOMES, ids=[" ".join(o[0]) for o in OUTCOMES]
 )
-def test_a_run_that_does_not_learn_says_so(
-    xp: Any, words: tuple[str, ...], said: list[str], unsaid: list[str]
+def test_a_run_that_does_not_learn_reports_it(
+    xp: Any, words: tuple[str, ...], present: list[str], absent: list[str]
 ) -> None:
     output = xor(*words)
-    assert [text for text in said if text not in output] == []
-    assert [text for text in unsaid if text in output] == []
+    assert [text for text in present if text not in output] == []
+    assert [text for text in absent if text in output] == []
 
 
 @pytest.mark.compiled
@@ -152,7 +154,7 @@ def test_a_wrong_gradient_fails_and_sets_the_exit_status(
     ("words", "name", "begins"),
     [(("--epochs", "3", "--restarts", "2"), "a.PDF", b"%PDF"), (DIVERGE, "b.png", b"\x89PNG")],
 )
-def test_plot_writes_a_picture_of_what_diverged_too(
+def test_plot_draws_a_diverged_run_too(
     xp: Any, tmp_path: Path, words: tuple[str, ...], name: str, begins: bytes
 ) -> None:
     pytest.importorskip("matplotlib")
@@ -179,34 +181,36 @@ def test_the_first_restart_is_the_run_without_restarts(xp: Any) -> None:
 
 
 @pytest.mark.compiled
-def test_solved_since_is_the_first_measurement_since_which_all_four_are_right(xp: Any) -> None:
-    given, right = experiment(restarts=4), []
-    for measured in xor_experiment.learn(given):
-        error = xp.host(given.network.predict(measured.theta, given.x)) - xor_experiment.TARGETS
+def test_solved_since_is_the_start_of_the_measurements_with_all_four_right(xp: Any) -> None:
+    prepared, right = experiment(restarts=4), []
+    for measured in xor_experiment.learn(prepared):
+        predicted = xp.host(prepared.network.predict(measured.theta, prepared.x))
+        error = predicted - xor_experiment.TARGETS
         right.append(np.abs(error).max(axis=(-1, -2)) < 0.5)
     since = xp.host(measured.solved_since)
     assert np.isfinite(since).any()
     for epoch, history in zip(since, np.transpose(right), strict=True):
         wrong = np.flatnonzero(~history)
         assert epoch == (np.inf if not history[-1] else wrong[-1] + 1)
-    # A network that strays again has not solved it.
+    # A network that gets XOR wrong again has not solved it.
     theta, found = measured.theta, measured.solved_since
-    strayed = xor_experiment._solved_since(given, 0.0 * theta, 700, found)
+    strayed = xor_experiment._solved_since(prepared, 0.0 * theta, 700, found)
     assert not np.isfinite(xp.host(strayed)).any()
-    again = xp.host(xor_experiment._solved_since(given, theta, 800, strayed))
+    again = xp.host(xor_experiment._solved_since(prepared, theta, 800, strayed))
     np.testing.assert_array_equal(again, np.where(np.isfinite(since), 800.0, np.inf))
 
 
-def test_the_best_start_has_solved_it_before_it_has_the_least_loss(xp: Any) -> None:
-    given = experiment(restarts=4)
+def test_the_best_restart_has_the_least_loss_of_those_that_solve_xor(xp: Any) -> None:
+    prepared = experiment(restarts=4)
     losses, since = [np.nan, 0.1, 0.3, 0.2], [np.inf, np.inf, 5.0, 9.0]
-    last = xor_experiment.Measurement(600, 2.0 * given.start, xp.asarray(losses), xp.asarray(since))
-    result = xor_experiment.outcome(given, last)
+    start = prepared.start
+    last = xor_experiment.Measurement(600, 2.0 * start, xp.asarray(losses), xp.asarray(since))
+    result = xor_experiment.outcome(prepared, last)
     assert result.best == 3
-    assert (xp.host(result.start) == xp.host(given.start)[3]).all()
-    assert (xp.host(result.theta) == 2.0 * xp.host(given.start)[3]).all()
+    assert (xp.host(result.start) == xp.host(start)[3]).all()
+    assert (xp.host(result.theta) == 2.0 * xp.host(start)[3]).all()
     none = last._replace(solved_since=xp.asarray([np.inf] * 4))
-    assert xor_experiment.outcome(given, none).best == 1
+    assert xor_experiment.outcome(prepared, none).best == 1
 
 
 @pytest.mark.compiled

@@ -1,7 +1,7 @@
-"""The tutorial that this library grew from: the same trajectory, and where its claims went wrong.
+"""The tutorial that this library started from: the same trajectory, and its wrong claims.
 
-The reference here is the tutorial's algorithm written anew in plain NumPy: one matrix per layer,
-``(n_out, n_in + 1)``, whose column 0 is the bias and meets a column of ones.
+The reference is the tutorial's algorithm in plain NumPy. It has one matrix per layer,
+``(n_out, n_in + 1)``; column 0 is the bias and multiplies a column of ones.
 """
 
 import itertools
@@ -16,16 +16,16 @@ import backprop_xp as bx
 # XOR, in integers.
 ROWS = [[0, 0], [0, 1], [1, 0], [1, 1]]
 TARGETS = [[0], [1], [1], [0]]
-# The tutorial's step, and ours: its "gradient" is m / 2 times the true one, with m = 4 rows.
+# The tutorial's step, and ours: its "gradient" is m / 2 times the true one, for m = 4 rows.
 TUTORIAL_STEP = 0.1
 OUR_STEP = TUTORIAL_STEP * len(ROWS) / 2
 # The step of its numeric gradient.
 TUTORIAL_EPSILON = 0.01
 
-# Two orders of the same sums differ by 1e-16 or 6e-8 a step; a plateau amplifies that little, of
+# Two orders of the same sums differ by 1e-16 or 6e-8 a step. A plateau amplifies that little over
 # 10,000 steps in float64 and 200 in float32.
 SAME_TRAJECTORY = {"float64": 1e-9, "float32": 1e-5}
-# A gradient and the same one times a whole number differ by a few roundings.
+# A gradient times an integer is right to a few roundings.
 ROUNDING = 1e-13
 
 ARCHITECTURES = [[2, 2, 1], [2, 2, 2, 1]]
@@ -43,12 +43,12 @@ def _start(sizes: list[int], seed: int) -> list[np.ndarray]:
 
 
 def _theta(xp: Any, network: bx.Network, matrices: list[np.ndarray]) -> Any:
-    """Return theta with the tutorial's matrices, or its gradients, in our layout."""
+    """Return the tutorial's matrices, or its gradients, as a theta."""
     return network.pack([(xp.asarray(m[:, 1:].T), xp.asarray(m[:, :1].T)) for m in matrices])
 
 
 def _tutorial_gradient(matrices: list[np.ndarray]) -> list[np.ndarray]:
-    """Return what the tutorial multiplies by its step, one array per matrix."""
+    """Return the tutorial's update direction, one array per matrix."""
     a = np.array(ROWS, dtype=np.float64)
     inputs = []
     for matrix in matrices:
@@ -58,7 +58,7 @@ def _tutorial_gradient(matrices: list[np.ndarray]) -> list[np.ndarray]:
     gradients = []
     for matrix, a in zip(reversed(matrices), reversed(inputs), strict=True):
         gradients.append(delta.T @ a)
-        # Nothing flows into the column of ones.
+        # The column of ones has no gradient.
         delta = ((delta @ matrix) * a * (1.0 - a))[:, 1:]
     return gradients[::-1]
 
@@ -69,7 +69,7 @@ def _tutorial_epoch(matrices: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _difference(network: bx.Network, theta: Any, h: float, *, centered: bool = True) -> Any:
-    """Return a numeric gradient by steps of h, from one stack of perturbed copies."""
+    """Return a numeric gradient with step h, from one stack of perturbed copies."""
     xp = bx.backends.array_namespace(theta)
     steps = h * xp.eye(network.size, dtype=theta.dtype, device=bx.backends.device_of(theta))
     above = network.loss(theta + steps, ROWS, TARGETS)
@@ -83,7 +83,7 @@ def _gradient(network: bx.Network, theta: Any) -> Any:
 
 
 def _relative(xp: Any, network: bx.Network, one: Any, other: Any) -> float:
-    """Compare two gradients where the tutorial does: in its first matrix, THETA[0]."""
+    """Return the relative difference of two gradients in the tutorial's first matrix, THETA[0]."""
     a, b = (
         np.concatenate([xp.host(part).ravel() for part in network.unpack(gradient)[0]])
         for gradient in (one, other)
@@ -93,7 +93,7 @@ def _relative(xp: Any, network: bx.Network, one: Any, other: Any) -> float:
 
 @every_architecture
 def test_training_follows_the_tutorials_trajectory(xp: Any, sizes: list[int]) -> None:
-    # Beside NumPy, which runs the tutorial's 10,000 epochs once, the others run some to stay quick.
+    # NumPy runs the tutorial's 10,000 epochs once; other backends run fewer, to stay fast.
     epochs = 10_000 if xp.name == "numpy" and sizes == ARCHITECTURES[0] else 200
     network, matrices = _network(sizes), _start(sizes, seed=0)
     theta = _theta(xp, network, matrices)
@@ -141,20 +141,20 @@ def test_the_tutorials_gradient_is_half_the_rows_times_the_true_one_in_our_layou
 
 
 @pytest.mark.float64
-def test_a_difference_errs_by_its_order_which_the_tutorial_has_exchanged(xp: Any) -> None:
+def test_a_difference_errs_by_its_order_which_the_tutorial_confuses(xp: Any) -> None:
     sizes = ARCHITECTURES[1]
     network = _network(sizes)
     theta = _theta(xp, network, _start(sizes, seed=2))
     exact = xp.host(_gradient(network, theta))
     for centered, order in ((True, 2), (False, 1)):
-        # Wide enough that rounding (1e-16 / h) stays far below the truncation that is measured.
+        # Large enough that rounding (1e-16 / h) stays far below the measured truncation.
         found = (_difference(network, theta, h, centered=centered) for h in (0.02, 0.01))
         coarse, fine = (float(np.max(np.abs(xp.host(slopes) - exact))) for slopes in found)
-        # The next term of Taylor's series bends the slope by a few per cent at these steps.
+        # The next term of Taylor's series changes the slope by a few percent at these steps.
         assert math.log2(coarse / fine) == pytest.approx(order, abs=0.1)
 
 
-# How a check of the tutorial's kind comes out, and the band in which its median must lie.
+# The setting of a check as in the tutorial, and the range of its median.
 CHECKS = {
     # It updates theta between the two gradients.
     "at two points": (3e-3, 3e-1),
@@ -182,7 +182,7 @@ def _check(xp: Any, kind: str, seed: int) -> float:
 @pytest.mark.float64
 @pytest.mark.compiled
 def test_a_gradient_check_is_as_good_as_its_point_and_its_step(xp: Any) -> None:
-    """The tutorial's digits are lost to its two points, not to its epsilon."""
+    """The tutorial loses digits because it uses two points, not because of its epsilon."""
     found = {kind: np.median([_check(xp, kind, seed) for seed in range(9)]) for kind in CHECKS}
     assert all(low <= found[kind] <= high for kind, (low, high) in CHECKS.items()), found
     assert found["at two points"] > 1000 * found["at one point"]

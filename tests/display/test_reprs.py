@@ -1,4 +1,4 @@
-"""What a user makes prints as one would write it."""
+"""The reprs of objects that users make."""
 
 import copy
 import pickle
@@ -19,7 +19,7 @@ def cube(z: Any) -> Any:
     return z**3
 
 
-# Each is the text of what makes it, as written behind ``bx.``.
+# The code that makes each object, without ``bx.``.
 TEXTS = [
     "Dense(2, 8, 'tanh')",
     "Dense(2, 8, initializer='he_uniform', bias_initializer=initializers.uniform(-1.0, 1.0))",
@@ -52,26 +52,26 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_what_is_made_prints_as_it_is_written(text: str) -> None:
-    made = eval(text, dict(vars(bx)))  # noqa: S307 - our own texts
+def test_an_object_prints_as_the_code_that_makes_it(text: str) -> None:
+    made = eval(text, dict(vars(bx)))  # noqa: S307 - our own code
     assert repr(made) == text
     assert repr(copy.deepcopy(made)) == text
     assert repr(pickle.loads(pickle.dumps(made))) == text  # noqa: S301 - our own bytes
 
 
-def test_an_object_of_a_table_prints_as_its_name_does() -> None:
+def test_a_built_in_object_prints_as_its_name() -> None:
     he_normal = INITIALIZERS["he_normal"]
     made = bx.Dense(2, 2, bx.activations.relu, initializer=he_normal)
     assert repr(made) == "Dense(2, 2, 'relu', initializer='he_normal')"
     assert repr(bx.Network([bx.Dense(2, 2)], bx.losses.huber)).endswith("'huber')")
 
 
-def test_a_callable_of_ones_own_prints_by_its_qualified_name() -> None:
+def test_a_custom_callable_prints_by_its_qualified_name() -> None:
     def inner(step: int) -> float:
         return 0.1
 
     made, part = bx.losses.over_outputs(cube), "losses.over_outputs(cube)"
-    scope = "test_a_callable_of_ones_own_prints_by_its_qualified_name.<locals>"
+    scope = "test_a_custom_callable_prints_by_its_qualified_name.<locals>"
     for thing, text in (
         (bx.Activation(cube, cube, from_output=True), "Activation(cube, cube, from_output=True)"),
         (bx.Dense(2, 3, initializer=cube), "Dense(2, 3, initializer=cube)"),
@@ -83,7 +83,7 @@ def test_a_callable_of_ones_own_prints_by_its_qualified_name() -> None:
         assert repr(thing) == text
 
 
-def test_an_array_prints_by_dtype_and_shape_and_stays_where_it_is(xp: Any) -> None:
+def test_an_array_prints_by_dtype_and_shape_and_stays_on_its_device(xp: Any) -> None:
     rates = xp.asarray(np.ones((3, 1)))
     with bx.transfer_guard("disallow"):
         assert repr(bx.Adam(rates)) == f"Adam(<{xp.dtype} (3, 1)>)"
@@ -92,7 +92,7 @@ def test_an_array_prints_by_dtype_and_shape_and_stays_where_it_is(xp: Any) -> No
         assert repr(mask) == f"AdamW(0.001, mask=<{xp.dtype} (3,)>)"
 
 
-def test_a_class_of_ones_own_prints_whatever_it_is_made_of() -> None:
+def test_an_object_of_a_custom_class_prints_whatever_its_fields_are() -> None:
     class Silent(bx.Dropout):
         __repr__ = object.__repr__
 
@@ -100,14 +100,14 @@ def test_a_class_of_ones_own_prints_whatever_it_is_made_of() -> None:
         def __init__(self, width: int) -> None:
             super().__init__(width, width)
 
-    scope = "test_a_class_of_ones_own_prints_whatever_it_is_made_of.<locals>"
+    scope = "test_an_object_of_a_custom_class_prints_whatever_its_fields_are.<locals>"
     assert repr(Wide(3)) == f"{scope}.Wide(...)"
     assert repr(bx.Residual(Silent(0.1))) == f"Residual(<{scope}.Silent>)"
 
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_objects_made_by_the_same_call_are_equal(text: str) -> None:
-    one, other = (eval(text, dict(vars(bx))) for _ in range(2))  # noqa: S307 - our own texts
+    one, other = (eval(text, dict(vars(bx))) for _ in range(2))  # noqa: S307 - our own code
     assert one == other
     assert hash(one) == hash(other)
     assert pickle.loads(pickle.dumps(one)) == one  # noqa: S301 - our own bytes

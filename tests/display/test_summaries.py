@@ -1,4 +1,4 @@
-"""Summaries: text of few lines, and HTML that is well formed and escaped."""
+"""Summaries: short reprs, and well-formed, escaped HTML."""
 
 import re
 from html.parser import HTMLParser
@@ -18,7 +18,7 @@ LINE = bx.mlp([2, 1])
 
 
 class Page(HTMLParser):
-    """A page read back: its tags, attributes, words and the cells of its tables."""
+    """A parsed page: its tags, attributes, words and the cells of its tables."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Page(HTMLParser):
         return [value or "" for name, value in self.attributes if name == "d"]
 
 
-def shown(thing: Any) -> Page:
+def page_of(thing: Any) -> Page:
     return Page(thing._repr_html_())
 
 
@@ -94,15 +94,15 @@ def everything() -> list[Any]:
     ]
 
 
-def test_no_page_has_a_script_a_link_or_a_colour_of_its_own() -> None:
+def test_no_page_has_a_script_a_link_or_a_fixed_colour() -> None:
     for thing in everything():
-        page = shown(thing)
+        page = page_of(thing)
         assert set(page.tags) <= TAGS
         for name, value in page.attributes:
             assert not name.startswith("on")
             assert name not in ("href", "src", "id", "class")
             assert "url(" not in str(value)
-            # A rule between the grays is all that is coloured.
+            # Only the line between the grays has a colour.
             styled = str(value).replace("rgba(128,128,128,.5)", "")
             assert not re.search(r"color:|background|font-family|rgb|#", styled), value
 
@@ -110,7 +110,7 @@ def test_no_page_has_a_script_a_link_or_a_colour_of_its_own() -> None:
 def test_a_network_is_a_table_of_its_layers() -> None:
     layers = [bx.Dense(2, 3, "tanh"), bx.LayerNorm(3), bx.Residual(bx.Dense(3, 3)), bx.Dense(3, 1)]
     network = bx.Network(layers, "huber", l2=0.25)
-    page = shown(network)
+    page = page_of(network)
     head, *rows = page.tables[0]
     assert head == ["", "layer", "parameters", "numbers"]
     assert rows == [
@@ -140,7 +140,7 @@ def test_names_of_a_users_layer_are_escaped() -> None:
         def __repr__(self) -> str:
             return '<b onclick="x()">&'
 
-    page = shown(bx.Network([Layer()], "huber"))
+    page = page_of(bx.Network([Layer()], "huber"))
     assert page.tables[0][1] == [
         "0",
         '<b onclick="x()">&',
@@ -158,7 +158,7 @@ def test_a_result_has_its_last_and_best_losses_and_a_curve_of_each(xp: Any) -> N
         "gradient_error": np.asarray([1e-9]),
         "gradient_verdict": np.asarray(["pass"]),
     }
-    page = shown(result(history, 12, xp.asarray([1.0, 2.0, 3.0])))
+    page = page_of(result(history, 12, xp.asarray([1.0, 2.0, 3.0])))
     assert page.tables[0] == [
         ["", "last", "best", "at epoch"],
         ["loss", "2", "1", "11"],
@@ -174,7 +174,7 @@ def test_a_result_has_its_last_and_best_losses_and_a_curve_of_each(xp: Any) -> N
 
 def test_a_stack_has_medians_and_the_best_of_all_its_networks() -> None:
     losses = np.asarray([[[9.0, 8.0], [7.0, 6.0]], [[5.0, 0.5], [3.0, np.nan]]])
-    page = shown(result({"loss": losses}, 2, np.ones((2, 2, 3))))
+    page = page_of(result({"loss": losses}, 2, np.ones((2, 2, 3))))
     assert page.tables[0] == [
         ["", "last, median", "best", "at epoch", "network"],
         ["loss", "3", "0.5", "2", "[0, 1]"],
@@ -185,27 +185,27 @@ def test_a_stack_has_medians_and_the_best_of_all_its_networks() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_training_that_went_to_nan_is_told_and_its_curve_ends() -> None:
-    page = shown(result({"loss": np.asarray([2.0, 1.0, np.nan, 3.0, np.inf])}, 5))
+def test_a_training_with_nan_is_marked_and_its_curve_ends() -> None:
+    page = page_of(result({"loss": np.asarray([2.0, 1.0, np.nan, 3.0, np.inf])}, 5))
     assert page.tables[0][1] == ["loss", "nan", "1", "2"]
     assert "The network diverged: the last loss is not finite." in page.text
     assert re.sub(r"[\d. ]+", "", page.paths[0]) == "MhLMh"
-    nothing = shown(result({"loss": np.full(3, np.nan)}, 3))
+    nothing = page_of(result({"loss": np.full(3, np.nan)}, 3))
     assert nothing.tables[0][1] == ["loss", "nan", "", ""]
     assert "svg" not in nothing.tags
 
 
 def test_a_result_of_no_epochs_has_no_table() -> None:
-    page = shown(result({"loss": np.empty((0,))}, 4))
+    page = page_of(result({"loss": np.empty((0,))}, 4))
     assert page.text == "FitResult of 4 epochs; theta <float64 (3,)>"
     assert page.tables == []
 
 
-def test_a_fit_shows_itself(xp: Any) -> None:
+def test_a_fit_result_has_a_page(xp: Any) -> None:
     theta = xp.initialize(LINE, stack=2)
     rows = {"validation": (X, Y), "metrics": {"rmse": bx.metrics.rmse}}
     fitted = bx.fit(LINE, theta, X, Y, optimizer=bx.SGD(0.1), epochs=3, **rows)
-    page = shown(fitted)
+    page = page_of(fitted)
     assert [row[0] for row in page.tables[0]] == ["", *fitted.history]
     last = {row[0]: row[1] for row in page.tables[0][1:]}
     for name, values in fitted.history.items():
@@ -217,9 +217,7 @@ def points_of(path: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("losses", "is_log"), [([8.0, 4.0, 2.0], False), ([8.0, 0.8, 0.08], True)])
-def test_a_curve_reaches_from_corner_to_corner_on_its_scale(
-    losses: list[float], is_log: bool
-) -> None:
+def test_a_curve_fills_its_axes(losses: list[float], is_log: bool) -> None:
     text = sparkline({"loss": np.asarray(losses)[:, None]}, 3)
     points = points_of(Page(text).paths[0])
     np.testing.assert_allclose(points[[0, -1]], [[3.0, 3.0], [277.0, 61.0]])
@@ -228,7 +226,7 @@ def test_a_curve_reaches_from_corner_to_corner_on_its_scale(
     assert ("logarithmic" in text) is is_log
 
 
-def test_a_long_training_is_thinned_and_losses_that_never_move_are_a_line() -> None:
+def test_a_long_curve_is_thinned_and_constant_losses_are_a_line() -> None:
     points = points_of(Page(sparkline({"loss": np.ones((5000, 1))}, 5000)).paths[0])
     assert 100 < len(points) <= 140
     np.testing.assert_allclose(points[[0, -1], 0], [3.0, 277.0])
@@ -237,7 +235,7 @@ def test_a_long_training_is_thinned_and_losses_that_never_move_are_a_line() -> N
 
 def test_a_failed_check_shows_its_verdict_then_why_and_the_worst_entries() -> None:
     failed = report(factor=1.5)
-    page = shown(failed)
+    page = page_of(failed)
     assert page.text.startswith("gradient check: fail (largest relative error 5.0e-01")
     assert failed.diagnosis is not None
     assert f"diagnosis: {failed.diagnosis}" in page.text
@@ -251,21 +249,21 @@ def test_a_failed_check_shows_its_verdict_then_why_and_the_worst_entries() -> No
     assert "details" not in page.tags
 
 
-def test_a_check_that_passed_folds_its_tables() -> None:
-    page = shown(report(factor=3.0))
+def test_a_passed_check_has_folded_tables() -> None:
+    page = page_of(report(factor=3.0))
     assert page.text.startswith("gradient check: pass (largest relative error")
     assert page.tags.count("details") == len(page.tables) == 2
     taylor = report(factor=3.0, method="taylor")
-    (remainders,) = shown(taylor).tables
+    (remainders,) = page_of(taylor).tables
     assert [row[0] for row in remainders[1:]] == [f"{step:.1e}" for step in taylor.taylor.steps]
     assert remainders[2][-1] == f"{taylor.taylor_orders[0]:.2f}"
 
 
-# Text
+# Reprs
 
 
 def lines_of(thing: Any) -> list[str]:
-    """Return the lines of a repr, which moves little and needs no permission to."""
+    """Return the lines of a repr, which a transfer guard allows."""
     with bx.transfer_guard("disallow"):
         return repr(thing).splitlines()
 
@@ -328,7 +326,7 @@ def test_a_state_shows_its_losses_by_one_transfer_at_most(
     assert rows[0].split() == ["loss", f"{np.median(losses):.6g}", *best]
     assert [row.split()[0] for row in rows] == ["loss", "validation_loss", "rmse", "best"]
     assert rows[3].split()[:2] == ["best", "rmse"]
-    assert shown(state).tables[0][1][0] == "loss"
+    assert page_of(state).tables[0][1][0] == "loss"
     moves.clear()
     fitted = bx.fit(LINE, theta, X, Y, optimizer=bx.Adam(0.1), epochs=2, **options)
     moves.clear()
@@ -340,7 +338,7 @@ def test_a_state_before_the_first_epoch_and_one_of_one_network_print() -> None:
     state = bx.TrainingState(0, 0, np.ones(3), ())
     assert lines_of(state) == ["TrainingState of 0 epochs; theta <float64 (3,)>"]
     later = state._replace(epoch=7, loss=np.asarray(0.25))
-    # The only loss that is known of a seventh epoch need not be the best.
+    # The only known loss, of the seventh epoch, need not be the best one.
     assert lines_of(later)[1:] == ["      last  best  at epoch", "loss  0.25"]
 
 
@@ -356,7 +354,7 @@ def test_a_checkpoint_prints_its_parts_and_the_losses_of_its_state() -> None:
         "metadata by, of",
         "TrainingState of 2 epochs; theta <float64 (3,)>",
     ]
-    page = shown(whole)
+    page = page_of(whole)
     assert page.tables[0][1] == ["loss", "1", "1", "2"]
     assert "optimizer Adam(0.1)" in page.text
     assert "svg" in page.tags

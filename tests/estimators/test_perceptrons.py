@@ -1,4 +1,4 @@
-"""The scikit-learn estimators: scikit-learn's own are the oracle, and its checks the contract."""
+"""The scikit-learn estimators against scikit-learn's perceptrons, and scikit-learn's checks."""
 
 import copy
 import inspect
@@ -36,9 +36,9 @@ import backprop_xp as bx
 from backprop_xp.backends import dtype_name
 from backprop_xp.estimators.targets import as_distribution, score_of_values
 
-# Sums in another order, over some dozen updates.
+# Sums in another order, over a few dozen updates.
 SAME_TRAINING = 1e-10
-# L-BFGS multiplies rounding: line searches end where they may.
+# L-BFGS amplifies rounding: line searches end at other points.
 SAME_MINIMUM = 1e-6
 
 CLASSES = make_classification(90, 8, n_informative=5, n_classes=3, random_state=0)
@@ -63,13 +63,13 @@ both = pytest.mark.parametrize("kind", [bx.MLPClassifier, bx.MLPRegressor])
 
 
 @pytest.fixture(autouse=True)
-def _where_it_runs(xp: Any) -> None:
-    """Skip where the suite's backend cannot run: the estimators would choose it."""
+def _require_backend(xp: Any) -> None:
+    """Skip where the suite's backend is unusable: the estimators would choose it."""
 
 
 @pytest.fixture
 def in_float64(xp: Any) -> Iterator[None]:
-    """Compute in float64 where the suite does: JAX, PyTorch and CuPy would take float32."""
+    """Use float64 where the suite does: JAX, PyTorch and CuPy would use float32."""
     with bx.use_backend(xp.selection.backend, xp.selection.device, "float64"):
         yield
 
@@ -80,18 +80,18 @@ def on_numpy() -> Iterator[None]:
         yield
 
 
-def _fitted(model: Any, *data: Any, **options: Any) -> Any:
-    """Fit without the warning that a few epochs were too few."""
+def _fit(model: Any, *data: Any, **options: Any) -> Any:
+    """Fit without the warning of no convergence."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(*data, **options)
 
 
 def _pair(target: str, *more: Any, **options: Any) -> tuple[Any, Any]:
-    """Return ours and scikit-learn's, fitted alike: one random state, one set of weights."""
+    """Return our estimator and scikit-learn's, fitted with the same random state and weights."""
     ours, theirs, data, own = PAIRS[target]
     given = {"hidden_layer_sizes": (7, 5), "random_state": 7, "max_iter": 6, **own, **options}
-    return tuple(_fitted(make(**given), *data, *more) for make in (ours, theirs))
+    return tuple(_fit(make(**given), *data, *more) for make in (ours, theirs))
 
 
 _sparse = scipy.sparse.csr_array
@@ -103,7 +103,7 @@ def _assert_same_parameters(one: Any, other: Any, tolerance: float) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
 
 
-# ---- the same as scikit-learn's
+# ---- equal to scikit-learn's
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "sgd": {"solver": "sgd", "momentum": 0.0, "learning_rate_init": 0.05},
@@ -131,8 +131,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_epochs_are_scikit_learns(options: dict[str, Any], shuffle: bool) -> None:
-    # 90 rows in batches of 20: the last has 10, and its penalty is twice that of the others.
+def test_each_epoch_equals_scikit_learns(options: dict[str, Any], shuffle: bool) -> None:
+    # 90 rows in batches of 20: the last has 10, and twice the penalty of the others.
     given = {"alpha": 0.1, "batch_size": 20, "shuffle": shuffle, **options}
     ours, theirs = _pair("classes", **given)
     _assert_same_parameters(ours, theirs, SAME_TRAINING)
@@ -146,11 +146,11 @@ def test_epochs_are_scikit_learns(options: dict[str, Any], shuffle: bool) -> Non
 @pytest.mark.float64
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("weighted", [False, True])
-def test_every_kind_of_target_is_trained_as_scikit_learn_does(target: str, weighted: bool) -> None:
+def test_training_on_every_kind_of_target_equals_scikit_learns(target: str, weighted: bool) -> None:
     more = [WEIGHTS] if weighted else []
     ours, theirs = _pair(target, *more, alpha=0.1, batch_size=20, learning_rate_init=0.02)
     _assert_same_parameters(ours, theirs, SAME_TRAINING)
-    if not weighted:  # of a weighted epoch ours is the mean over the weights, not over the rows
+    if not weighted:  # our loss of a weighted epoch is the mean over the weights, not over the rows
         np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=SAME_TRAINING)
     assert ours.out_activation_ == theirs.out_activation_
     x = PAIRS[target][2][0]
@@ -165,7 +165,7 @@ def test_every_kind_of_target_is_trained_as_scikit_learn_does(target: str, weigh
 @pytest.mark.float64
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("target", ["classes", "two classes", "labels", "values", "several values"])
-def test_early_stopping_is_scikit_learns(target: str) -> None:
+def test_early_stopping_equals_scikit_learns(target: str) -> None:
     options = {"early_stopping": True, "max_iter": 40, "learning_rate_init": 0.05, "tol": 1e-3}
     ours, theirs = _pair(target, **options, validation_fraction=0.3)
     assert ours.n_iter_ == theirs.n_iter_
@@ -193,10 +193,10 @@ def test_lbfgs_finds_scikit_learns_minimum(target: str, weighted: bool) -> None:
 @pytest.mark.float64
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
-def test_a_warm_start_goes_on_as_scikit_learns(solver: str) -> None:
+def test_a_warm_start_continues_as_scikit_learns(solver: str) -> None:
     ours, theirs = _pair("classes", solver=solver, warm_start=True, activation="tanh")
     for model in (ours, theirs):
-        _fitted(model.set_params(max_iter=4), *CLASSES)
+        _fit(model.set_params(max_iter=4), *CLASSES)
     tolerance = SAME_MINIMUM if solver == "lbfgs" else SAME_TRAINING
     _assert_same_parameters(ours, theirs, tolerance)
     assert ours.n_iter_ == theirs.n_iter_
@@ -207,7 +207,7 @@ def test_a_warm_start_goes_on_as_scikit_learns(solver: str) -> None:
 @pytest.mark.float64
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("solver", ["sgd", "adam"])
-def test_partial_fit_goes_on_as_scikit_learns(target: str, solver: str) -> None:
+def test_partial_fit_continues_as_scikit_learns(target: str, solver: str) -> None:
     ours, theirs, (x, y), own = PAIRS[target]
     given = {"hidden_layer_sizes": (7, 5), "solver": solver, "random_state": 7, **own}
     models = [make(**given) for make in (ours, theirs)]
@@ -224,11 +224,10 @@ def test_partial_fit_goes_on_as_scikit_learns(target: str, solver: str) -> None:
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.float64
 @pytest.mark.parametrize("container", [scipy.sparse.csr_array, scipy.sparse.csc_matrix])
-def test_sparse_rows_are_the_dense_ones(container: Any) -> None:
+def test_sparse_rows_train_as_dense_ones(container: Any) -> None:
     x, y = CLASSES
     dense, sparse = (
-        _fitted(bx.MLPClassifier(5, max_iter=3, random_state=0), rows, y)
-        for rows in (x, container(x))
+        _fit(bx.MLPClassifier(5, max_iter=3, random_state=0), rows, y) for rows in (x, container(x))
     )
     _assert_same_parameters(dense, sparse, 0.0)
     np.testing.assert_array_equal(dense.predict(x), sparse.predict(container(x)))
@@ -239,11 +238,11 @@ def test_sparse_rows_are_the_dense_ones(container: Any) -> None:
 @pytest.mark.float64
 @pytest.mark.parametrize("container", [scipy.sparse.csr_array, scipy.sparse.coo_matrix])
 @pytest.mark.parametrize("early", [False, True])
-def test_sparse_labels_are_trained_on_as_scikit_learn_does(container: Any, early: bool) -> None:
+def test_sparse_labels_train_as_in_scikit_learn(container: Any, early: bool) -> None:
     x, y = LABELS
     models = _pair("labels", early_stopping=early)
     for model in models:
-        _fitted(model, x, container(y))
+        _fit(model, x, container(y))
     _assert_same_parameters(*models, SAME_TRAINING)
     one, other = (model.predict(x) for model in models)
     assert type(one) is type(other)
@@ -253,9 +252,9 @@ def test_sparse_labels_are_trained_on_as_scikit_learn_does(container: Any, early
 
 @pytest.mark.once
 @pytest.mark.usefixtures("on_numpy")
-def test_sparse_targets_are_the_dense_ones_wherever_they_are_given() -> None:
+def test_sparse_targets_train_as_dense_ones_in_every_argument() -> None:
     x, y = TABLE
-    values = [_fitted(bx.MLPRegressor(max_iter=3, random_state=0), x, t) for t in (y, _sparse(y))]
+    values = [_fit(bx.MLPRegressor(max_iter=3, random_state=0), x, t) for t in (y, _sparse(y))]
     _assert_same_parameters(*values, 0.0)
     x, y = LABELS
     rows = x[:40], y[:40]
@@ -266,7 +265,7 @@ def test_sparse_targets_are_the_dense_ones_wherever_they_are_given() -> None:
         for form in (np.asarray, _sparse):
             model = bx.MLPClassifier(**options)
             given = {"X_val": rows[0], "y_val": form(rows[1])}
-            models.append(_fitted(_fitted(model, x, form(y), **given), x, form(y)))
+            models.append(_fit(_fit(model, x, form(y), **given), x, form(y)))
             if weight != "balanced":
                 model.set_params(early_stopping=False).partial_fit(x, form(y))
         _assert_same_parameters(*models, 0.0)
@@ -287,7 +286,7 @@ def test_scikit_learns_checks_pass(estimator: Any, check: Any) -> None:
 @pytest.mark.once
 @both
 @pytest.mark.usefixtures("on_numpy")
-def test_the_array_api_checks_are_run_on_the_other_devices(kind: Any) -> None:
+def test_the_array_api_checks_run_on_the_other_devices(kind: Any) -> None:
     from sklearn.utils.estimator_checks import check_array_api_input_and_values
 
     with warnings.catch_warnings():
@@ -301,32 +300,32 @@ def test_the_array_api_checks_are_run_on_the_other_devices(kind: Any) -> None:
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_a_warning_names_the_line_that_called_fit(solver: str) -> None:
     model = bx.MLPClassifier(4, max_iter=1, solver=solver)
-    with pytest.warns(ConvergenceWarning) as told:
+    with pytest.warns(ConvergenceWarning) as warned:
         make_pipeline(StandardScaler(), model).fit(*TWO)
-    assert {warning.filename for warning in told} == {__file__}
+    assert {warning.filename for warning in warned} == {__file__}
 
 
-def test_the_estimators_work_in_scikit_learns_own() -> None:
+def test_the_estimators_work_inside_scikit_learns_meta_estimators() -> None:
     x, y = TWO
     model = bx.MLPClassifier(8, max_iter=300, random_state=0, tol=1e-3)
     grid = {"mlpclassifier__alpha": [1e-4, 1e-2], "mlpclassifier__dropout": [0.0, 0.2]}
     search = GridSearchCV(make_pipeline(StandardScaler(), model), grid, n_jobs=2, cv=2)
-    assert _fitted(search, x, y).best_score_ > 0.8
+    assert _fit(search, x, y).best_score_ > 0.8
     theirs = MLPClassifier(8, random_state=1)
     voters = VotingClassifier([("ours", model), ("theirs", theirs)], voting="soft")
     calibrated = CalibratedClassifierCV(model, cv=2)
-    assert _fitted(voters, x, y).score(x, y) > 0.9
-    assert _fitted(calibrated, x, y).score(x, y) > 0.9
-    fitted = _fitted(model, x, y)
+    assert _fit(voters, x, y).score(x, y) > 0.9
+    assert _fit(calibrated, x, y).score(x, y) > 0.9
+    fitted = _fit(model, x, y)
     importance = permutation_importance(fitted, x, y, n_repeats=2, random_state=0)
     assert importance.importances_mean.max() > 0.1
 
 
 @pytest.mark.parametrize("how", ["pickle", "joblib", "deepcopy"])
-def test_a_fitted_estimator_is_copied_whole(how: str, tmp_path: Any) -> None:
+def test_a_copy_of_a_fitted_estimator_is_complete(how: str, tmp_path: Any) -> None:
     x, y = CLASSES
     options = {"dropout": 0.2, "layer_norm": True, "activation": ["relu", "tanh"]}
-    model = _fitted(bx.MLPClassifier((6, 5), max_iter=3, random_state=0, **options), x, y)
+    model = _fit(bx.MLPClassifier((6, 5), max_iter=3, random_state=0, **options), x, y)
     if how == "pickle":
         other = pickle.loads(pickle.dumps(model))  # noqa: S301
     elif how == "joblib":
@@ -345,14 +344,14 @@ def test_scikit_learns_callbacks_follow_the_epochs() -> None:
     x, y = TWO
     monitor = ScoringMonitor(scoring="accuracy")
     model = bx.MLPClassifier(5, max_iter=4, random_state=0, layer_norm=True)
-    _fitted(model.set_callbacks(monitor, ProgressBar()), x, y)
+    _fit(model.set_callbacks(monitor, ProgressBar()), x, y)
     scores = [row["accuracy"] for row in monitor.get_logs().data if row["task_name"] == "epoch"]
     assert len(scores) == 4
     assert scores[-1] == model.score(x, y)
 
 
-class _Enough:
-    """A callback of scikit-learn's that ends a training after some epochs."""
+class _StopAfter:
+    """A scikit-learn callback that ends a training after some epochs."""
 
     def __init__(self, epochs: int) -> None:
         self.left = epochs
@@ -370,10 +369,10 @@ class _Enough:
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_a_callback_ends_the_training(solver: str) -> None:
     model = bx.MLPRegressor(hidden_layer_sizes=5, solver=solver, random_state=0)
-    assert _fitted(model.set_callbacks(_Enough(3)), *VALUES).n_iter_ == 3
+    assert _fit(model.set_callbacks(_StopAfter(3)), *VALUES).n_iter_ == 3
 
 
-def test_callbacks_are_let_go_after_partial_fit() -> None:
+def test_callbacks_are_released_after_partial_fit() -> None:
     model = bx.MLPRegressor(hidden_layer_sizes=5, random_state=0)
     before = set(vars(model.set_callbacks(ProgressBar()).partial_fit(*VALUES)))
     assert not [name for name in before if "ctx" in name or "teardown" in name]
@@ -381,23 +380,23 @@ def test_callbacks_are_let_go_after_partial_fit() -> None:
 
 def test_a_network_without_hidden_layers_is_a_linear_model() -> None:
     options = {"hidden_layer_sizes": (), "solver": "lbfgs", "alpha": 0.0, "random_state": 0}
-    model = _fitted(bx.MLPRegressor(**options, tol=1e-6), *VALUES)
+    model = _fit(bx.MLPRegressor(**options, tol=1e-6), *VALUES)
     assert [coef.shape for coef in model.coefs_] == [(8, 1)]
     assert model.score(*VALUES) > 0.99
-    # Another solver may go on from where L-BFGS ended.
-    _fitted(model.set_params(solver="sgd", warm_start=True, max_iter=2), *VALUES)
+    # Another solver may continue from the weights of L-BFGS.
+    _fit(model.set_params(solver="sgd", warm_start=True, max_iter=2), *VALUES)
     assert len(model.loss_curve_) == 2
 
 
-# ---- where it runs
+# ---- backends and devices
 
 
-def test_the_choice_trains_and_the_attributes_are_numpys(xp: Any) -> None:
+def test_the_chosen_backend_trains_and_the_attributes_are_numpy_arrays(xp: Any) -> None:
     x, y = CLASSES
     with bx.use_backend("numpy"):
-        reference = _fitted(bx.MLPClassifier(5, max_iter=5, random_state=0), x, y)
+        reference = _fit(bx.MLPClassifier(5, max_iter=5, random_state=0), x, y)
     options = {"backend": xp.selection.backend, "device": xp.selection.device}
-    model = _fitted(bx.MLPClassifier(5, max_iter=5, random_state=0, **options), x, y)
+    model = _fit(bx.MLPClassifier(5, max_iter=5, random_state=0, **options), x, y)
     assert all(type(array) is np.ndarray for array in model.coefs_ + model.intercepts_)
     assert type(model.predict_proba(x)) is np.ndarray
     np.testing.assert_allclose(model.predict_proba(x), reference.predict_proba(x), atol=1e-5)
@@ -406,19 +405,19 @@ def test_the_choice_trains_and_the_attributes_are_numpys(xp: Any) -> None:
 
 def test_float32_is_kept(xp: Any) -> None:
     x, y = VALUES
-    model = _fitted(bx.MLPRegressor(max_iter=2, random_state=0), x.astype(np.float32), y)
+    model = _fit(bx.MLPRegressor(max_iter=2, random_state=0), x.astype(np.float32), y)
     assert model.coefs_[0].dtype == model.predict(x.astype(np.float32)).dtype == np.float32
 
 
 @pytest.mark.usefixtures("on_numpy")
 @both
-def test_with_dispatch_x_decides(kind: Any) -> None:
+def test_array_api_dispatch_uses_the_backend_of_x(kind: Any) -> None:
     x, y = TWO
     device = array_api_strict.Device("device1")
     there = array_api_strict.asarray(x, device=device)
-    here = _fitted(kind(hidden_layer_sizes=5, max_iter=3, random_state=0), x, y)
+    here = _fit(kind(hidden_layer_sizes=5, max_iter=3, random_state=0), x, y)
     with sklearn.config_context(array_api_dispatch=True):
-        model = _fitted(kind(hidden_layer_sizes=5, max_iter=3, random_state=0), there, y)
+        model = _fit(kind(hidden_layer_sizes=5, max_iter=3, random_state=0), there, y)
         predicted = model.predict(there)
         assert model.coefs_[0].device == predicted.device == device
         with pytest.raises(ValueError, match="must use the same namespace"):
@@ -435,14 +434,14 @@ def test_an_array_that_numpy_cannot_read_names_both_settings() -> None:
         bx.MLPClassifier().fit(x, TWO[1])
 
 
-# ---- beyond scikit-learn's
+# ---- parameters that scikit-learn lacks
 
 
 @pytest.mark.usefixtures("on_numpy")
 def test_class_weights_help_a_rare_class() -> None:
     x, y = make_classification(600, 10, weights=[0.95], flip_y=0.02, random_state=3)
     plain, balanced = (
-        _fitted(bx.MLPClassifier(8, max_iter=60, random_state=0, class_weight=w), x[:400], y[:400])
+        _fit(bx.MLPClassifier(8, max_iter=60, random_state=0, class_weight=w), x[:400], y[:400])
         for w in (None, "balanced")
     )
     scores = [balanced_accuracy_score(y[400:], m.predict(x[400:])) for m in (plain, balanced)]
@@ -455,8 +454,8 @@ def test_class_weights_are_sample_weights() -> None:
     x, y = CLASSES
     weight = {0: 1.0, 1: 2.0, 2: 0.5}
     options = {"hidden_layer_sizes": 5, "max_iter": 3, "random_state": 0}
-    by_class = _fitted(bx.MLPClassifier(**options, class_weight=weight), x, y, WEIGHTS)
-    by_sample = _fitted(bx.MLPClassifier(**options), x, y, WEIGHTS * [weight[c] for c in y])
+    by_class = _fit(bx.MLPClassifier(**options, class_weight=weight), x, y, WEIGHTS)
+    by_sample = _fit(bx.MLPClassifier(**options), x, y, WEIGHTS * [weight[c] for c in y])
     _assert_same_parameters(by_class, by_sample, 0.0)
     with pytest.raises(ValueError, match="'balanced' is not supported for partial_fit"):
         bx.MLPClassifier(class_weight="balanced").partial_fit(x, y, classes=[0, 1, 2])
@@ -479,10 +478,10 @@ def test_class_weights_are_sample_weights() -> None:
     ids=str,
 )
 @pytest.mark.parametrize("target", ["two classes", "values"])
-def test_what_is_added_learns(target: str, options: dict[str, Any]) -> None:
+def test_each_added_parameter_trains(target: str, options: dict[str, Any]) -> None:
     make, _, (x, y), _ = PAIRS[target]
     given = {"hidden_layer_sizes": (12, 8), "random_state": 0, "learning_rate_init": 0.01}
-    model = _fitted(make(**given, **options, max_iter=60), x, y)
+    model = _fit(make(**given, **options, max_iter=60), x, y)
     assert model.score(x, y) > 0.8
 
 
@@ -490,13 +489,13 @@ def test_what_is_added_learns(target: str, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "loss", ["mean_squared_error", "mean_absolute_error", "huber", "log_cosh", bx.losses.huber]
 )
-def test_a_regressor_takes_any_of_the_losses(loss: Any) -> None:
+def test_a_regressor_accepts_every_loss(loss: Any) -> None:
     options = {"solver": "lbfgs", "max_iter": 300, "random_state": 0, "tol": 1e-3}
-    model = _fitted(bx.MLPRegressor(loss, 8, **options), *VALUES)
+    model = _fit(bx.MLPRegressor(loss, 8, **options), *VALUES)
     assert model.score(*VALUES) > 0.9
 
 
-# A loss of one's own: outputs are probabilities, and Brier's score of them.
+# A custom loss: the outputs are probabilities, and the loss is their Brier score.
 BRIER = bx.Loss(
     lambda o, t: ((bx.activations.sigmoid.value(o) - t) ** 2).mean(-1),
     lambda o, t: (2.0 / o.shape[-1]) * ((p := bx.activations.sigmoid.value(o)) - t) * p * (1.0 - p),
@@ -511,7 +510,7 @@ CLASSIFIED += ["categorical_cross_entropy", BRIER, bx.losses.huber_with(0.5)]
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("target", ["classes", "two classes", "labels"])
 @pytest.mark.parametrize("loss", CLASSIFIED, ids=str)
-def test_a_classifier_takes_any_of_the_losses(loss: Any, target: str) -> None:
+def test_a_classifier_accepts_every_loss(loss: Any, target: str) -> None:
     x, y = PAIRS[target][2]
     x = StandardScaler().fit_transform(x)
     options = {"learning_rate_init": 0.02, "max_iter": 150, "random_state": 0, "alpha": 0.0}
@@ -521,7 +520,7 @@ def test_a_classifier_takes_any_of_the_losses(loss: Any, target: str) -> None:
             model.fit(x, y)
         return
     assert clone(model.fit(x, y)).loss == loss
-    assert model.score(x, y) > (0.4 if target == "labels" else 0.8)  # of labels, all of a row's
+    assert model.score(x, y) > (0.4 if target == "labels" else 0.8)  # of all labels of a row
     assert model.score(x, y) == np.mean((model.predict(x) == y).reshape(90, -1).all(-1))
     if model._loss().link is bx.activations.identity.value or loss == "poisson":
         assert not hasattr(model, "predict_proba")
@@ -542,25 +541,25 @@ def test_a_classifier_takes_any_of_the_losses(loss: Any, target: str) -> None:
 
 @pytest.mark.float64
 @pytest.mark.usefixtures("in_float64")
-def test_a_classifier_by_squares_is_the_regressor_of_its_columns() -> None:
+def test_a_classifier_with_squared_error_equals_a_regressor_of_its_columns() -> None:
     x, y = CLASSES
     options = {"hidden_layer_sizes": 5, "max_iter": 8, "random_state": 0}
-    ours = _fitted(bx.MLPClassifier(loss="mean_squared_error", **options), x, y)
+    ours = _fit(bx.MLPClassifier(loss="mean_squared_error", **options), x, y)
     columns = np.eye(3)[y]
-    theirs = _fitted(bx.MLPRegressor("mean_squared_error", **options), x, columns)
+    theirs = _fit(bx.MLPRegressor("mean_squared_error", **options), x, columns)
     np.testing.assert_array_equal(ours.decision_function(x), theirs.predict(x) - 0.5)
     assert ours.loss_curve_ == theirs.loss_curve_
 
 
 @pytest.mark.usefixtures("on_numpy")
-def test_probabilities_that_have_all_underflowed_are_equal() -> None:
+def test_probabilities_that_all_underflow_are_equal() -> None:
     found = as_distribution(np.asarray([[0.0, 0.0], [0.2, 0.6]], np.float32))
     np.testing.assert_allclose(found, [[0.5, 0.5], [0.25, 0.75]], rtol=1e-6)
 
 
 @pytest.mark.usefixtures("on_numpy")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_scores_are_calibrated_and_refused_as_probabilities() -> None:
+def test_outputs_without_a_link_can_be_calibrated_but_are_no_probabilities() -> None:
     model = bx.MLPClassifier(8, loss="huber", learning_rate_init=0.02, random_state=0)
     with pytest.raises(AttributeError, match="predict_proba"):
         model.predict_proba(TWO[0])
@@ -575,9 +574,9 @@ def test_scores_are_calibrated_and_refused_as_probabilities() -> None:
 def test_the_weights_of_adamw_decay_apart_from_the_loss() -> None:
     x, y = VALUES
     model = bx.MLPRegressor(hidden_layer_sizes=5, solver="adamw", alpha=0.3, random_state=0)
-    _fitted(model.set_params(max_iter=4, shuffle=False), x, y)
+    _fit(model.set_params(max_iter=4, shuffle=False), x, y)
     network = bx.mlp([8, 5, 1], hidden="relu", loss="half_squared_error")
-    start = _fitted(clone(model).set_params(max_iter=1, learning_rate_init=1e-300), x, y)
+    start = _fit(clone(model).set_params(max_iter=1, learning_rate_init=1e-300), x, y)
     first = [(w, b[None, :]) for w, b in zip(start.coefs_, start.intercepts_, strict=True)]
     theta = network.pack(first)
     adamw = bx.AdamW(1e-3, weight_decay=0.3, mask=network.weight_mask(theta))
@@ -588,17 +587,17 @@ def test_the_weights_of_adamw_decay_apart_from_the_loss() -> None:
 
 @pytest.mark.float64
 @pytest.mark.usefixtures("in_float64")
-def test_held_out_rows_of_ones_own_are_watched() -> None:
+def test_a_given_validation_set_is_watched() -> None:
     x, y = CLASSES
     model = bx.MLPClassifier(8, early_stopping=True, max_iter=30, random_state=0, tol=0.0)
-    held_out = {"X_val": x[60:], "y_val": y[60:]}
-    _fitted(model, x[:60], y[:60], **held_out)
+    validation = {"X_val": x[60:], "y_val": y[60:]}
+    _fit(model, x[:60], y[:60], **validation)
     assert len(model.validation_scores_) == len(model.validation_loss_curve_) == model.n_iter_
     assert model.score(x[60:], y[60:]) == max(model.validation_scores_)
-    # Without early stopping they are but recorded.
+    # Without early stopping the validation set is only recorded.
     watched, plain = (
-        _fitted(clone(model).set_params(early_stopping=False), x[:60], y[:60], **more)
-        for more in (held_out, {})
+        _fit(clone(model).set_params(early_stopping=False), x[:60], y[:60], **more)
+        for more in (validation, {})
     )
     _assert_same_parameters(watched, plain, 0.0)
     assert watched.score(x[60:], y[60:]) == watched.validation_scores_[-1]
@@ -610,7 +609,7 @@ def test_held_out_rows_of_ones_own_are_watched() -> None:
 @pytest.mark.parametrize("options", [{}, {"early_stopping": True}, {"solver": "lbfgs"}], ids=str)
 def test_the_best_of_several_starts_is_kept(options: dict[str, Any]) -> None:
     options = {"max_iter": 4, "random_state": 0, "hidden_layer_sizes": 4, **options}
-    one, several = (_fitted(bx.MLPRegressor(n_restarts=n, **options), *VALUES) for n in (1, 6))
+    one, several = (_fit(bx.MLPRegressor(n_restarts=n, **options), *VALUES) for n in (1, 6))
     assert several.coefs_[0].shape == (8, 4)
     if "early_stopping" in options:
         assert several.best_validation_score_ == max(several.validation_scores_)
@@ -632,7 +631,7 @@ def test_dropout_has_other_masks_at_each_call_and_none_in_predictions(xp: Any) -
     np.testing.assert_array_equal(model.predict(x), model.predict(x))
 
 
-def test_a_schedule_counts_the_updates_of_every_call() -> None:
+def test_a_schedule_counts_the_updates_of_all_calls() -> None:
     steps: list[int] = []
 
     def rate(step: int) -> float:
@@ -658,7 +657,7 @@ def test_a_diverged_network_has_no_score() -> None:
     assert np.isfinite(model.predict(VALUES[0])).all()  # of the best network, before it diverged
 
 
-# ---- what is refused
+# ---- errors
 
 REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
     "NaN": ({}, (np.full((4, 2), np.nan), [0, 1, 0, 1]), "Input X contains NaN"),
@@ -678,16 +677,16 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
 @both
 @pytest.mark.usefixtures("on_numpy")
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_does_not_fit_is_refused(kind: Any, case: str) -> None:
+def test_an_invalid_argument_is_an_error(kind: Any, case: str) -> None:
     options, data, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
         kind(**options).fit(*data)
 
 
 @pytest.mark.usefixtures("on_numpy")
-def test_predicting_with_other_columns_or_classes_is_refused() -> None:
+def test_predicting_with_other_columns_or_classes_is_an_error() -> None:
     x, y = CLASSES
-    model = _fitted(bx.MLPClassifier(3, max_iter=2), x, y)
+    model = _fit(bx.MLPClassifier(3, max_iter=2), x, y)
     with pytest.raises(ValueError, match="X has 7 features, but MLPClassifier is expecting 8"):
         model.predict(x[:, :7])
     with pytest.raises(ValueError, match="`y` has classes not in"):
@@ -699,7 +698,7 @@ def test_predicting_with_other_columns_or_classes_is_refused() -> None:
     assert not hasattr(bx.MLPClassifier(solver="lbfgs"), "partial_fit")
 
 
-def test_without_scikit_learn_the_error_says_what_to_install() -> None:
+def test_without_scikit_learn_the_error_has_the_install_command() -> None:
     program = (
         "import sys; sys.modules['sklearn'] = None\n"
         "import backprop_xp as bx\n"
@@ -712,7 +711,7 @@ def test_without_scikit_learn_the_error_says_what_to_install() -> None:
     assert re.search(r"needs scikit-learn 1\.9.*pip install 'backprop_xp\[sklearn\]'", done.stdout)
 
 
-def test_a_rate_that_was_lowered_stays_lowered_from_part_to_part() -> None:
+def test_a_lowered_rate_stays_lowered_between_partial_fits() -> None:
     x, y = VALUES
     given = {"hidden_layer_sizes": 5, "solver": "sgd", "random_state": 0, "shuffle": False}
     given |= {"learning_rate": "invscaling", "learning_rate_init": 0.1}
@@ -736,7 +735,7 @@ def test_a_rate_that_was_lowered_stays_lowered_from_part_to_part() -> None:
     ],
     ids=str,
 )
-def test_a_solver_that_was_changed_begins_anew_from_the_same_weights(
+def test_a_changed_solver_restarts_from_the_same_weights(
     before: dict[str, Any], after: dict[str, Any]
 ) -> None:
     given = {"hidden_layer_sizes": 5, "random_state": 0, "shuffle": False}
@@ -752,14 +751,14 @@ def test_a_solver_that_was_changed_begins_anew_from_the_same_weights(
 
 
 @pytest.mark.usefixtures("on_numpy")
-def test_a_rate_that_has_underflowed_stays_what_it_is() -> None:
+def test_an_underflowed_rate_stays_unchanged() -> None:
     model = bx.MLPRegressor(hidden_layer_sizes=5, random_state=0).partial_fit(*VALUES)
     before, model._learning_rate = model.coefs_[0].copy(), 0.0
     np.testing.assert_array_equal(model.partial_fit(*VALUES).coefs_[0], before)
 
 
 @pytest.mark.usefixtures("on_numpy")
-def test_a_start_that_diverges_does_not_keep_the_others_going() -> None:
+def test_a_diverging_restart_does_not_prolong_the_others() -> None:
     x, y = VALUES
     rates = lambda step: np.array([[1e-2], [1e6]])  # noqa: E731
     options = {"solver": "sgd", "activation": "identity", "n_restarts": 2, "random_state": 0}
@@ -769,7 +768,7 @@ def test_a_start_that_diverges_does_not_keep_the_others_going() -> None:
 
 
 @pytest.mark.usefixtures("on_numpy")
-def test_class_weights_fit_parts_that_lack_a_class() -> None:
+def test_class_weights_work_for_a_part_that_lacks_a_class() -> None:
     x, y = TWO
     part = y == 1
     model = bx.MLPClassifier(4, class_weight={0: 5.0}, random_state=0)
@@ -778,8 +777,8 @@ def test_class_weights_fit_parts_that_lack_a_class() -> None:
         model.set_params(class_weight={7: 2.0}).partial_fit(x, y)
 
 
-def _pressed(at: int, until: float = np.inf) -> Any:
-    """Return a rate at one of whose steps somebody presses Ctrl-C, and that is 0 from another."""
+def _interrupt_at(at: int, until: float = np.inf) -> Any:
+    """Return a schedule that raises KeyboardInterrupt at one step and is 0 from another step on."""
 
     def rate(step: int) -> float:
         if step == at:
@@ -793,41 +792,41 @@ def _pressed(at: int, until: float = np.inf) -> Any:
 def test_ctrl_c_leaves_the_state_after_a_whole_step(early: bool) -> None:
     options = {"hidden_layer_sizes": 5, "batch_size": 20, "solver": "sgd", "momentum": 0.0}
     options |= {"max_iter": 5, "random_state": 0, "early_stopping": early}
-    model = bx.MLPClassifier(**options, learning_rate=_pressed(12))
+    model = bx.MLPClassifier(**options, learning_rate=_interrupt_at(12))
     with pytest.warns(UserWarning, match="Training interrupted by user"):
         model.fit(*CLASSES)
     assert model.n_iter_ == len(model.loss_curve_) == 2
     taken = model._optimizer_state.step
-    # A compiled call takes as many steps as its time allows; without one the first of these.
+    # A compiled call runs as many steps as its time allows; otherwise the first number holds.
     assert taken in (range(5, 11) if early else range(11, 15))
-    same = _fitted(bx.MLPClassifier(**options, learning_rate=_pressed(-1, taken)), *CLASSES)
+    same = _fit(bx.MLPClassifier(**options, learning_rate=_interrupt_at(-1, taken)), *CLASSES)
     _assert_same_parameters(model, same, 0.0)
     if not early:
-        model.set_params(learning_rate=_pressed(-1)).partial_fit(*CLASSES)
+        model.set_params(learning_rate=_interrupt_at(-1)).partial_fit(*CLASSES)
         assert model._optimizer_state.step == taken + 5
 
 
 @pytest.mark.usefixtures("on_numpy")
 def test_an_epoch_that_ends_as_ctrl_c_comes_is_counted_once() -> None:
     options = {"hidden_layer_sizes": 5, "batch_size": 20, "solver": "sgd", "random_state": 0}
-    model = bx.MLPClassifier(**options, learning_rate=_pressed(9))  # the last step of the second
+    model = bx.MLPClassifier(**options, learning_rate=_interrupt_at(9))  # the last step of epoch 2
     with pytest.warns(UserWarning, match="Training interrupted by user"):
         model.fit(*CLASSES)
-    same = _fitted(bx.MLPClassifier(**options, learning_rate=_pressed(-1), max_iter=2), *CLASSES)
+    same = _fit(bx.MLPClassifier(**options, learning_rate=_interrupt_at(-1), max_iter=2), *CLASSES)
     _assert_same_parameters(model, same, 0.0)
     for name in ("n_iter_", "t_", "loss_curve_", "best_loss_", "_no_improvement_count"):
         assert getattr(model, name) == getattr(same, name)
 
 
 @pytest.mark.usefixtures("on_numpy")
-def test_class_weights_of_labels_fit_rows_that_lack_one() -> None:
+def test_class_weights_of_labels_work_for_rows_that_lack_a_label() -> None:
     x, y = LABELS
     weight = [{1: 5.0}, {0: 2.0, 1: 3.0}, {}, {0: 0.5}]
     options = {"hidden_layer_sizes": 4, "max_iter": 3, "random_state": 0}
-    model = _fitted(bx.MLPClassifier(**options, class_weight=weight), x, y)
+    model = _fit(bx.MLPClassifier(**options, class_weight=weight), x, y)
     each = np.where(y[:, 0] == 1, 5.0, 1.0) * np.where(y[:, 1] == 1, 3.0, 2.0)
     each *= np.where(y[:, 3] == 1, 1.0, 0.5)
-    same = _fitted(bx.MLPClassifier(**options), x, y, each)
+    same = _fit(bx.MLPClassifier(**options), x, y, each)
     _assert_same_parameters(model, same, 0.0)
     none = y[:, 0] == 0
     model.partial_fit(x[none], y[none])
@@ -853,8 +852,8 @@ def test_class_weights_have_the_form_of_the_targets(target: str, given: Any, exp
 
 @pytest.mark.usefixtures("on_numpy")
 @pytest.mark.parametrize("sizes", [6, (5, 5), ()])
-def test_a_warm_start_in_other_layers_is_refused(sizes: Any) -> None:
-    model = _fitted(bx.MLPClassifier(5, max_iter=2, warm_start=True), *TWO)
+def test_a_warm_start_with_other_layers_is_an_error(sizes: Any) -> None:
+    model = _fit(bx.MLPClassifier(5, max_iter=2, warm_start=True), *TWO)
     before = model.coefs_
     with pytest.raises(ValueError, match="when this was fitted: fit again"):
         model.set_params(hidden_layer_sizes=sizes).fit(*TWO)
@@ -862,7 +861,7 @@ def test_a_warm_start_in_other_layers_is_refused(sizes: Any) -> None:
 
 
 @both
-def test_each_parameter_is_explained_and_has_a_plain_type(kind: Any) -> None:
+def test_each_parameter_has_a_description_and_a_plain_type(kind: Any) -> None:
     for name in kind().get_params():
         assert f"``{name}``" in kind.__doc__
     assert "Annotated" not in str(inspect.signature(kind))
@@ -873,8 +872,8 @@ def test_the_positional_parameters_are_scikit_learns() -> None:
         bx.MLPClassifier(5, "tanh", "balanced")
 
 
-class _Pressing:
-    """A callback of scikit-learn's during which somebody presses Ctrl-C, after some iterations."""
+class _InterruptingCallback:
+    """A scikit-learn callback that raises KeyboardInterrupt after some iterations."""
 
     def __init__(self, iterations: int) -> None:
         self.left = iterations
@@ -896,11 +895,11 @@ class _Pressing:
 @pytest.mark.parametrize("restarts", [1, 3])
 def test_ctrl_c_leaves_the_last_iterate_of_lbfgs(restarts: int) -> None:
     options = {"hidden_layer_sizes": 5, "solver": "lbfgs", "random_state": 0}
-    model = bx.MLPRegressor(**options, n_restarts=restarts).set_callbacks(_Pressing(4))
+    model = bx.MLPRegressor(**options, n_restarts=restarts).set_callbacks(_InterruptingCallback(4))
     with pytest.warns(UserWarning, match="Training interrupted by user"):
         model.fit(*VALUES)
     assert model.n_iter_ == 4
-    same = _fitted(bx.MLPRegressor(**options, max_iter=4), *VALUES)
+    same = _fit(bx.MLPRegressor(**options, max_iter=4), *VALUES)
     _assert_same_parameters(model, same, 0.0)
 
 
@@ -908,28 +907,28 @@ def test_ctrl_c_leaves_the_last_iterate_of_lbfgs(restarts: int) -> None:
 def test_lbfgs_warns_beside_callbacks_unless_one_ends_it() -> None:
     options = {"hidden_layer_sizes": 5, "solver": "lbfgs", "max_iter": 2, "random_state": 0}
     with pytest.warns(ConvergenceWarning, match="lbfgs failed to converge"):
-        bx.MLPRegressor(**options).set_callbacks(_Enough(9)).fit(*VALUES)
-    bx.MLPRegressor(**options).set_callbacks(_Enough(1)).fit(*VALUES)  # warnings are errors
+        bx.MLPRegressor(**options).set_callbacks(_StopAfter(9)).fit(*VALUES)
+    bx.MLPRegressor(**options).set_callbacks(_StopAfter(1)).fit(*VALUES)  # warnings are errors
 
 
 @pytest.mark.usefixtures("on_numpy")
 @pytest.mark.parametrize("warm_start", [False, True])
-def test_what_lbfgs_has_found_is_gone_on_from_by_a_new_optimizer(warm_start: bool) -> None:
+def test_a_new_optimizer_continues_from_the_weights_of_lbfgs(warm_start: bool) -> None:
     options = {"hidden_layer_sizes": 5, "random_state": 0, "warm_start": warm_start}
-    model = _fitted(bx.MLPRegressor(**options, max_iter=3), *VALUES)
+    model = _fit(bx.MLPRegressor(**options, max_iter=3), *VALUES)
     if not warm_start:
         model.set_params(hidden_layer_sizes=7)
-    _fitted(model.set_params(solver="lbfgs"), *VALUES)
+    _fit(model.set_params(solver="lbfgs"), *VALUES)
     model.set_params(solver="adam").partial_fit(*VALUES)
     assert model._optimizer_state.step == 1
 
 
 @pytest.mark.usefixtures("on_numpy")
 @pytest.mark.parametrize("how", ["fit", "partial_fit"])
-def test_the_name_of_the_outputs_activation_follows_the_loss(how: str) -> None:
-    model = _fitted(bx.MLPClassifier(5, max_iter=2, warm_start=True), *CLASSES)
+def test_the_name_of_the_output_activation_follows_the_loss(how: str) -> None:
+    model = _fit(bx.MLPClassifier(5, max_iter=2, warm_start=True), *CLASSES)
     model.set_params(loss="mean_squared_error")
-    _fitted(model, *CLASSES) if how == "fit" else model.partial_fit(*CLASSES)
+    _fit(model, *CLASSES) if how == "fit" else model.partial_fit(*CLASSES)
     assert model.out_activation_ == "identity"
 
 
@@ -955,9 +954,9 @@ FAILING: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("case", FAILING)
 @pytest.mark.parametrize("again", [False, True])
-def test_a_refit_that_fails_leaves_what_was_fitted(case: str, again: bool) -> None:
+def test_a_failed_refit_keeps_the_fitted_attributes(case: str, again: bool) -> None:
     data, more, options = FAILING[case]
-    model = _fitted(bx.MLPClassifier(3, max_iter=2, random_state=0, warm_start=again), *TWO)
+    model = _fit(bx.MLPClassifier(3, max_iter=2, random_state=0, warm_start=again), *TWO)
     before, curve = vars(model.set_params(**options)).copy(), list(model.loss_curve_)
     expected = model.predict_proba(TWO[0])
     with pytest.raises((ValueError, KeyboardInterrupt)):
@@ -969,7 +968,7 @@ def test_a_refit_that_fails_leaves_what_was_fitted(case: str, again: bool) -> No
 
 
 @pytest.mark.usefixtures("on_numpy")
-def test_a_first_part_that_fails_leaves_nothing() -> None:
+def test_a_failed_first_partial_fit_leaves_no_attributes() -> None:
     model = bx.MLPClassifier(3)
     before = set(vars(model))
     with pytest.raises(ValueError, match="NaN"):
@@ -979,16 +978,16 @@ def test_a_first_part_that_fails_leaves_nothing() -> None:
 
 @pytest.mark.usefixtures("on_numpy")
 def test_layer_norm_without_hidden_layers_normalises_nothing() -> None:
-    model = _fitted(bx.MLPClassifier((), layer_norm=True, max_iter=2), *TWO)
+    model = _fit(bx.MLPClassifier((), layer_norm=True, max_iter=2), *TWO)
     assert model.predict(TWO[0]).shape == (90,)
 
 
 @pytest.mark.usefixtures("on_numpy")
 @pytest.mark.parametrize("before", [True, False])
-def test_layer_norm_is_not_changed_after_fitting(before: bool) -> None:
+def test_layer_norm_cannot_change_after_fitting(before: bool) -> None:
     x, y = TWO
-    model = _fitted(bx.MLPClassifier(4, layer_norm=before, max_iter=2), x, y)
+    model = _fit(bx.MLPClassifier(4, layer_norm=before, max_iter=2), x, y)
     model.set_params(layer_norm=not before)
     with pytest.raises(ValueError, match=f"layer_norm is {not before} now"):
         model.predict(x)
-    assert hasattr(_fitted(model, x, y), "layer_norms_") is not before
+    assert hasattr(_fit(model, x, y), "layer_norms_") is not before

@@ -1,4 +1,4 @@
-"""Files of the scikit-learn estimators: what is read predicts, and goes on, as what was written."""
+"""Files of the scikit-learn estimators: a loaded model predicts and trains as the saved one."""
 
 import json
 from pathlib import Path
@@ -51,11 +51,11 @@ def _model(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_is_read_is_what_was_written(name: str, tmp_path: Path) -> None:
+def test_a_loaded_model_equals_the_saved_one(name: str, tmp_path: Path) -> None:
     model, (kind, data, _) = _model(name), CASES[name]
     model.save(tmp_path / "model.safetensors")
     read = kind.load(tmp_path / "model.safetensors")
-    # Where it ran is no part of a model.
+    # The backend and device are not saved.
     assert repr(read.get_params()) == repr({**model.get_params(), "backend": None})
     read.set_params(backend="numpy")
     for method in ("predict", "predict_proba", "decision_function"):
@@ -74,7 +74,7 @@ def test_what_is_read_is_what_was_written(name: str, tmp_path: Path) -> None:
         assert read.loss_curve_ == model.loss_curve_
 
 
-def test_a_table_keeps_its_columns_names(tmp_path: Path) -> None:
+def test_a_loaded_model_keeps_the_column_names(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     table = pandas.DataFrame(X, columns=["a", "b", "c", "d"])
     bx.MLPClassifier(4, max_iter=2, backend="numpy").fit(table, y).save(tmp_path / "model")
@@ -94,7 +94,7 @@ def test_the_network_of_the_file_predicts_without_scikit_learn(name: str, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["two classes", "each class"])
-def test_the_network_of_the_file_predicts_what_each_output_says(name: str, tmp_path: Path) -> None:
+def test_the_network_of_the_file_predicts_as_the_estimator(name: str, tmp_path: Path) -> None:
     model, (_, data, _) = _model(name), CASES[name]
     model.save(tmp_path / "model")
     predicted = bx.load(tmp_path / "model", backend="numpy").predict(data[0])
@@ -103,7 +103,7 @@ def test_the_network_of_the_file_predicts_what_each_output_says(name: str, tmp_p
     np.testing.assert_allclose(model.predict_proba(data[0]), of_all, rtol=1e-12)
 
 
-def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_an_error(tmp_path: Path) -> None:
     path, network = tmp_path / "model", bx.mlp([2, 1])
     _model("values").save(path)
     with pytest.raises(bx.CheckpointError, match="holds a MLPRegressor, not a MLPClassifier"):
@@ -114,19 +114,19 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def _set(part: str, **values: Any) -> Any:
-    return lambda told: told[part]["dict"].update(values)
+    return lambda saved: saved[part]["dict"].update(values)
 
 
 HOSTILE = {
-    "an attribute": lambda told: told["fitted"]["dict"].update(predict=1),
-    "a parameter": lambda told: told["parameters"]["dict"].update(evil=1),
-    "labels": lambda told: told["labels"]["dict"].update(coefs_=["<f8", [1.0]]),
-    "an array": lambda told: told["parameters"]["dict"].update(alpha={"array": "theta"}),
-    "a curve": lambda told: told["curves"]["dict"].update(coefs_={"array": "theta"}),
-    "a curve of numbers": lambda told: told["curves"]["dict"].update(loss_curve_=[1.0]),
-    "no curves": lambda told: told.pop("curves"),
-    "widths": lambda told: told["parameters"]["dict"].update(hidden_layer_sizes=[7, 7]),
-    "a dtype": lambda told: told["labels"]["dict"].update(classes_=["V8", [1, 2, 3]]),
+    "an attribute": lambda saved: saved["fitted"]["dict"].update(predict=1),
+    "a parameter": lambda saved: saved["parameters"]["dict"].update(evil=1),
+    "labels": lambda saved: saved["labels"]["dict"].update(coefs_=["<f8", [1.0]]),
+    "an array": lambda saved: saved["parameters"]["dict"].update(alpha={"array": "theta"}),
+    "a curve": lambda saved: saved["curves"]["dict"].update(coefs_={"array": "theta"}),
+    "a curve of numbers": lambda saved: saved["curves"]["dict"].update(loss_curve_=[1.0]),
+    "no curves": lambda saved: saved.pop("curves"),
+    "widths": lambda saved: saved["parameters"]["dict"].update(hidden_layer_sizes=[7, 7]),
+    "a dtype": lambda saved: saved["labels"]["dict"].update(classes_=["V8", [1, 2, 3]]),
     "a label beyond its dtype": _set("labels", classes_=["<u1", [300, 2, 3]]),
     "a label beyond all": _set("labels", classes_=["<i8", [10**30, 2, 3]]),
     "labels in rows": _set("labels", classes_=["<i8", [[1, 2], [3, 4]]]),
@@ -142,9 +142,9 @@ HOSTILE = {
     "a number of columns that is none": _set("fitted", n_features_in_=4.0),
     "outputs": _set("fitted", n_outputs_=10**12),
     "a count": _set("fitted", t_="x"),
-    "no count": lambda told: told["fitted"]["dict"].pop("t_"),
-    "no rate": lambda told: told["fitted"]["dict"].pop("_learning_rate"),
-    "no record": lambda told: told["fitted"]["dict"].pop("best_loss_"),
+    "no count": lambda saved: saved["fitted"]["dict"].pop("t_"),
+    "no rate": lambda saved: saved["fitted"]["dict"].pop("_learning_rate"),
+    "no record": lambda saved: saved["fitted"]["dict"].pop("best_loss_"),
     "no curve": _set("curves", loss_curve_=None),
     "epochs": _set("fitted", n_iter_=-1),
 }
@@ -158,17 +158,17 @@ HOSTILE_ARRAYS = {
 
 
 @pytest.mark.parametrize("name", HOSTILE_ARRAYS)
-def test_a_file_with_an_array_that_does_not_fit_is_refused(name: str, tmp_path: Path) -> None:
-    path, (place, array) = tmp_path / "model", HOSTILE_ARRAYS[name]
+def test_a_file_with_an_array_of_the_wrong_shape_is_an_error(name: str, tmp_path: Path) -> None:
+    path, (name_in_file, array) = tmp_path / "model", HOSTILE_ARRAYS[name]
     _model("classes").save(path)
     header, tensors = decode(path.read_bytes())
-    assert place in tensors
-    path.write_bytes(encode(header, {**tensors, place: array}))
+    assert name_in_file in tensors
+    path.write_bytes(encode(header, {**tensors, name_in_file: array}))
     with pytest.raises(bx.CheckpointError):
         bx.MLPClassifier.load(path)
 
 
-def test_the_labels_of_a_file_take_no_more_memory_than_they_have_letters(tmp_path: Path) -> None:
+def test_the_labels_of_a_file_need_memory_for_their_characters_only(tmp_path: Path) -> None:
     path = tmp_path / "model"
     _model("words").save(path)
     header, tensors = decode(path.read_bytes())
@@ -178,7 +178,7 @@ def test_the_labels_of_a_file_take_no_more_memory_than_they_have_letters(tmp_pat
     assert bx.MLPClassifier.load(path).classes_.dtype == "<U10"
 
 
-def test_a_cast_network_is_written_and_read(tmp_path: Path) -> None:
+def test_a_network_in_another_precision_is_saved_and_loaded(tmp_path: Path) -> None:
     path, model = tmp_path / "model", _model("classes")
     for name in ("coefs_", "intercepts_"):
         setattr(model, name, [array.astype(np.float32) for array in getattr(model, name)])
@@ -186,7 +186,7 @@ def test_a_cast_network_is_written_and_read(tmp_path: Path) -> None:
     assert bx.MLPClassifier.load(path).coefs_[0].dtype == np.float32
 
 
-def test_a_file_is_read_where_its_backend_is_not(tmp_path: Path) -> None:
+def test_a_file_loads_where_its_backend_is_missing(tmp_path: Path) -> None:
     path, model = tmp_path / "model", _model("classes")
     expected = model.predict(X)
     for backend in ("cupy", bx.get_backend("numpy")):
@@ -198,7 +198,7 @@ def test_a_file_is_read_where_its_backend_is_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_file_that_says_what_cannot_be_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_file_with_contradictory_attributes_is_an_error(name: str, tmp_path: Path) -> None:
     path = tmp_path / "model"
     _model("classes").save(path)
     header, tensors = decode(path.read_bytes())
@@ -208,7 +208,7 @@ def test_a_file_that_says_what_cannot_be_is_refused(name: str, tmp_path: Path) -
         bx.MLPClassifier.load(path)
 
 
-def test_the_curves_of_a_million_epochs_are_no_part_of_the_header(tmp_path: Path) -> None:
+def test_the_curves_of_a_million_epochs_are_not_in_the_header(tmp_path: Path) -> None:
     path, model = tmp_path / "model", _model("objects")
     model.loss_curve_ = np.linspace(1.0, 0.1, 10**6).tolist()
     model.save(path)
@@ -221,12 +221,12 @@ def test_the_curves_of_a_million_epochs_are_no_part_of_the_header(tmp_path: Path
     assert read.validation_loss_curve_ == model.validation_loss_curve_
 
 
-def test_what_is_not_fitted_is_not_written(tmp_path: Path) -> None:
+def test_an_unfitted_model_cannot_be_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not fitted"):
         bx.MLPClassifier().save(tmp_path / "model")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_plateau_is_the_adaptive_rates_matter() -> None:
+def test_a_plateau_schedule_as_learning_rate_is_an_error() -> None:
     with pytest.raises(ValueError, match='learning_rate="adaptive"'):
         bx.MLPClassifier(learning_rate=bx.schedules.plateau(0.1)).fit(X, y)

@@ -1,4 +1,4 @@
-"""Tables too large to be copied whole: the same training as in memory, in little memory."""
+"""Tables too large to copy: the same training as in memory, with little memory."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from backprop_xp.estimators import samples, streaming
 from backprop_xp.training import steps
 from tests.helpers import python
 
-# A library that compiles makes a loop for each length of a block, which may round otherwise.
+# A compiler makes a loop for each length of a block, and each may round differently.
 SAME_TRAINING = 1e-10
 
 X, Y = make_classification(230, 6, n_informative=4, n_classes=3, n_clusters_per_class=1)
@@ -30,7 +30,7 @@ WEIGHTS = np.random.default_rng(0).uniform(0.5, 2.0, len(X))
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch, xp: Any) -> Iterator[None]:
-    """Make a table of some rows a large one: of 50 rows a block, and so 40 of batches of 20."""
+    """Use blocks of 50 rows, so 40 rows for batches of 20: a small table counts as large."""
     monkeypatch.setattr(samples, "BLOCK", 50 * X.shape[1] * X.dtype.itemsize)
     with bx.use_backend(xp.selection.backend, xp.selection.device, xp.dtype):
         yield
@@ -38,7 +38,7 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch, xp: Any) -> Iterator[None]:
 
 @pytest.fixture(params=["mapped", "sparse", "mapped integers"])
 def large(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, np.ndarray]:
-    """A table, and what it holds in memory."""
+    """A table on the disk, and its rows in memory."""
     held = np.round(X) if request.param == "mapped integers" else X
     if request.param == "sparse":
         return scipy.sparse.csc_array(held), held
@@ -49,7 +49,7 @@ def large(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, np.ndarr
     return np.memmap(tmp_path / "table", dtype, "r", shape=held.shape), held
 
 
-def _fitted(x: Any, *more: Any, **options: Any) -> Any:
+def _fit(x: Any, *more: Any, **options: Any) -> Any:
     given = {"hidden_layer_sizes": 5, "batch_size": 20, "max_iter": 4, "random_state": 0, **options}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -77,45 +77,45 @@ TRAININGS: list[dict[str, Any]] = [
 
 @pytest.mark.compiled
 @pytest.mark.parametrize("options", TRAININGS, ids=str)
-def test_a_large_table_is_trained_on_as_the_same_rows_in_memory(
+def test_training_on_a_large_table_equals_training_in_memory(
     xp: Any, large: tuple[Any, np.ndarray], options: dict[str, Any]
 ) -> None:
     table, held = large
-    streamed, whole = (_fitted(rows, **options) for rows in (table, held))
+    streamed, whole = (_fit(rows, **options) for rows in (table, held))
     _assert_same(xp, streamed, whole)
     np.testing.assert_array_equal(whole.predict_proba(table), whole.predict_proba(held))
 
 
 @pytest.mark.compiled
-def test_a_large_table_whose_rows_have_weights_is_trained_on_as_in_memory(
+def test_training_on_a_large_table_with_weights_equals_training_in_memory(
     xp: Any, large: tuple[Any, np.ndarray]
 ) -> None:
     table, held = large
-    # The first blocks of the rows in order weigh nothing.
+    # The first blocks have weight 0.
     for weights in (WEIGHTS, np.where(np.arange(len(Y)) < len(Y) // 2, 0.0, WEIGHTS)):
         for shuffle in (False, True):
-            models = [_fitted(rows, weights, shuffle=shuffle) for rows in (table, held)]
+            models = [_fit(rows, weights, shuffle=shuffle) for rows in (table, held)]
             assert np.isfinite(models[0].loss_curve_).all()
             _assert_same(xp, *models)
 
 
 @pytest.mark.compiled
-def test_a_large_table_is_learnt(large: tuple[Any, np.ndarray]) -> None:
+def test_training_on_a_large_table_reaches_a_good_score(large: tuple[Any, np.ndarray]) -> None:
     table, held = large
     options = {"max_iter": 60, "learning_rate_init": 0.02, "early_stopping": True, "tol": 0.0}
-    model = _fitted(table, **options, n_restarts=2, dropout=0.1)
+    model = _fit(table, **options, n_restarts=2, dropout=0.1)
     assert model.score(held, Y) > 0.7
     assert model.best_validation_score_ == max(model.validation_scores_)
 
 
 @pytest.mark.once
 @pytest.mark.thorough
-def test_processes_that_map_a_large_table_learn_what_one_process_learns(tmp_path: Path) -> None:
+def test_processes_that_map_a_large_table_train_as_one_process(tmp_path: Path) -> None:
     done = python(f"path = {str(tmp_path / 'table')!r}\n{VOTE}")
     assert done.stdout == "True True\n", done.stderr
 
 
-# joblib gives its processes a table of a megabyte or more as a file that they map.
+# joblib's processes map an array of a megabyte or more from a file.
 VOTE = """
 import warnings
 import joblib
@@ -135,8 +135,8 @@ if __name__ == "__main__":
 """
 
 
-class _Sizes:
-    """How many rows have been moved at once."""
+class _MovedRows:
+    """A function that records the numbers of rows of moved arrays."""
 
     def __init__(self) -> None:
         self.largest = 0
@@ -151,9 +151,9 @@ PUT = samples.put
 
 
 @pytest.fixture
-def beside_a_device(xp: Any, monkeypatch: pytest.MonkeyPatch) -> _Sizes:
-    """Let the backend's device have memory of its own, as a GPU's, whatever it is."""
-    sizes = _Sizes()
+def own_memory(xp: Any, monkeypatch: pytest.MonkeyPatch) -> _MovedRows:
+    """A backend whose device counts as one with its own memory, like a GPU."""
+    sizes = _MovedRows()
     monkeypatch.setattr(type(xp.selection.backend), "memory", lambda *_: Memory(0, 1))
     for module in (streaming, samples):
         monkeypatch.setattr(module, "put", sizes)
@@ -169,35 +169,35 @@ def beside_a_device(xp: Any, monkeypatch: pytest.MonkeyPatch) -> _Sizes:
     ],
     ids=str,
 )
-def test_a_table_in_memory_is_moved_by_blocks_and_trained_on_as_if_whole(
-    xp: Any, beside_a_device: _Sizes, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+def test_a_table_that_is_moved_in_blocks_trains_as_a_whole(
+    xp: Any, own_memory: _MovedRows, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    streamed = _fitted(X, WEIGHTS, **options)
+    streamed = _fit(X, WEIGHTS, **options)
     proba = streamed.predict_proba(X)
-    assert beside_a_device.largest == 50
+    assert own_memory.largest == 50
     monkeypatch.setattr(samples, "BLOCK", 2**26)
-    whole = _fitted(X, WEIGHTS, **options)
-    assert beside_a_device.largest == (184 if "early_stopping" in options else 230)
+    whole = _fit(X, WEIGHTS, **options)
+    assert own_memory.largest == (184 if "early_stopping" in options else 230)
     _assert_same(xp, streamed, whole)
-    close = xp.rounding(SAME_TRAINING)  # of products of other rows
+    close = xp.rounding(SAME_TRAINING)  # products of other numbers of rows
     np.testing.assert_allclose(proba, whole.predict_proba(X), rtol=0, atol=close)
 
 
-def test_a_block_has_the_bytes_that_its_rows_become(tmp_path: Path) -> None:
+def test_a_blocks_size_counts_the_bytes_after_conversion(tmp_path: Path) -> None:
     for dtype, rows in {"u1": 50, "f2": 50, "f4": 100, "f8": 50, ">f8": 50}.items():
         table = np.memmap(tmp_path / dtype, dtype, "w+", shape=(60, X.shape[1]))
         assert samples.rows_of_block(table) == rows
         assert samples.is_large(table) is (rows < 60)
 
 
-def test_a_mapped_table_without_columns_is_refused(tmp_path: Path) -> None:
+def test_a_mapped_table_without_columns_is_an_error(tmp_path: Path) -> None:
     for rows in (230, 1000):
         table = np.memmap(tmp_path / "table", np.float64, "w+", shape=(rows,))
         with pytest.raises(ValueError, match="Expected 2D array, got 1D array"):
             bx.MLPClassifier(5).fit(table, np.zeros(rows))
 
 
-def test_what_was_moved_apart_has_arrived(xp: Any) -> None:
+def test_rows_that_are_moved_by_another_thread_arrive(xp: Any) -> None:
     home, device = xp.selection.backend, xp.selection.device
     rows = np.arange(2.0**18, dtype=np.float32).reshape(512, -1)
     with home.background_copies(device):
@@ -206,28 +206,28 @@ def test_what_was_moved_apart_has_arrived(xp: Any) -> None:
 
 
 @pytest.mark.compiled
-def test_partial_fit_and_lbfgs_take_a_large_table(xp: Any, large: tuple[Any, np.ndarray]) -> None:
+def test_partial_fit_and_lbfgs_accept_a_large_table(xp: Any, large: tuple[Any, np.ndarray]) -> None:
     table, held = large
     options = {"hidden_layer_sizes": 5, "shuffle": False, "batch_size": 20, "random_state": 0}
     models = [bx.MLPClassifier(**options) for _ in range(2)]
     for model, rows in zip(models, (table, held), strict=True):
         model.partial_fit(rows, Y, classes=[0, 1, 2]).partial_fit(rows, Y)
     _assert_same(xp, *models)
-    assert _fitted(table, solver="lbfgs", max_iter=60, tol=1e-3).score(held, Y) > 0.7
+    assert _fit(table, solver="lbfgs", max_iter=60, tol=1e-3).score(held, Y) > 0.7
 
 
 @pytest.mark.usefixtures("nothing_chosen")
-def test_every_update_has_dropout_masks_of_its_own(
+def test_every_update_has_its_own_dropout_masks(
     large: tuple[Any, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn, fold_in = [], steps.fold_in
     noted = lambda key, number: drawn.append((int(key), int(number))) or fold_in(key, number)  # noqa: E731
     monkeypatch.setattr(steps, "fold_in", noted)
-    model = _fitted(large[0], dropout=0.1, max_iter=2, backend="numpy")
+    model = _fit(large[0], dropout=0.1, max_iter=2, backend="numpy")
     assert len(drawn) == len(set(drawn)) == model._optimizer_state.step
 
 
-def test_ctrl_c_keeps_what_was_learnt_of_a_large_table(large: tuple[Any, np.ndarray]) -> None:
+def test_ctrl_c_keeps_the_weights_of_a_large_tables_training(large: tuple[Any, np.ndarray]) -> None:
     def pressing(at: int, until: float) -> Any:
         def rate(step: int) -> float:
             if step == at:
@@ -236,7 +236,7 @@ def test_ctrl_c_keeps_what_was_learnt_of_a_large_table(large: tuple[Any, np.ndar
 
         return rate
 
-    # An epoch has 6 blocks of at most 2 batches; the third epoch is cut in its fourth.
+    # An epoch has 6 blocks of at most 2 batches; Ctrl-C comes in block 4 of the third epoch.
     options = {"solver": "sgd", "momentum": 0.0}
     model = bx.MLPClassifier(5, **options, batch_size=20, random_state=0)
     model.set_params(learning_rate=pressing(30, np.inf))
@@ -245,16 +245,16 @@ def test_ctrl_c_keeps_what_was_learnt_of_a_large_table(large: tuple[Any, np.ndar
     taken = model._optimizer_state.step
     assert model.n_iter_ == 2
     assert taken in (31, 32)
-    same = _fitted(large[0], **options, learning_rate=pressing(-1, taken), max_iter=3)
+    same = _fit(large[0], **options, learning_rate=pressing(-1, taken), max_iter=3)
     np.testing.assert_array_equal(model.coefs_[0], same.coefs_[0])
 
 
-def test_a_value_that_is_no_number_is_refused_where_it_is_read(tmp_path: Path) -> None:
+def test_a_value_that_is_no_number_is_an_error_when_it_is_read(tmp_path: Path) -> None:
     table = np.memmap(tmp_path / "table", np.float64, "w+", shape=X.shape)
     table[:] = X
     table[200, 3] = np.nan
     with pytest.raises(ValueError, match="Input contains NaN"):
-        _fitted(table)
+        _fit(table)
 
 
 PROGRAM = """
@@ -279,7 +279,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 def test_a_table_of_a_gigabyte_takes_a_few_hundred_megabytes(tmp_path: Path) -> None:
     rows, path = 500_000, tmp_path / "table"
     with path.open("wb") as file:
-        file.truncate(rows * 500 * 4)  # of zeros, which take no space on the disk
+        file.truncate(rows * 500 * 4)  # zeros, which need no space on the disk
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(path), str(rows)],
         capture_output=True,

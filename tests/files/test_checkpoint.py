@@ -1,4 +1,4 @@
-"""Model files: what is written is what is read, on any backend, and a training goes on from one."""
+"""Model files: a loaded model equals the saved one on every backend, and a training resumes."""
 
 import inspect
 import itertools
@@ -21,7 +21,7 @@ from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.initializers import INITIALIZERS
 from backprop_xp.networks.losses import LOSSES
 from backprop_xp.training.pytrees import mapped
-from tests.helpers import told
+from tests.helpers import printed_lines
 
 pytest.importorskip("safetensors")
 
@@ -32,7 +32,7 @@ schedules = bx.schedules
 
 
 class Doubled(NamedTuple):
-    """A layer of one's own."""
+    """A custom layer."""
 
     factor: float = 2.0
     names: tuple[str, ...] = ()
@@ -88,7 +88,7 @@ def _network() -> bx.Network:
     return bx.mlp([3, 5, 2], hidden="tanh", dropout=0.3, l2=0.01)
 
 
-def _saved(path: Path, **more: Any) -> tuple[bx.Network, np.ndarray]:
+def _save(path: Path, **more: Any) -> tuple[bx.Network, np.ndarray]:
     network = _network()
     theta = network.initialize(backend="numpy")
     bx.save(path, network, theta, **more)
@@ -103,11 +103,11 @@ def _same(xp: Any, one: Any, other: Any) -> None:
     mapped(lambda a, b: np.testing.assert_array_equal(xp.host(a), xp.host(b)), one, other)
 
 
-# What is written is read
+# A loaded model equals the saved one
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=repr)
-def test_a_layer_is_read_as_it_was_written(path: Path, layer: Any) -> None:
+def test_a_loaded_layer_equals_the_saved_one(path: Path, layer: Any) -> None:
     network = bx.Network([bx.Dense(3, 3), layer], "mean_squared_error")
     theta = network.initialize(backend="numpy")
     bx.save(path, network, theta)
@@ -118,15 +118,15 @@ def test_a_layer_is_read_as_it_was_written(path: Path, layer: Any) -> None:
 
 
 @pytest.mark.parametrize("loss", [*LOSSES.values(), bx.losses.huber_with(2.5)], ids=repr)
-def test_a_loss_is_read_as_it_was_written(path: Path, loss: bx.Loss) -> None:
+def test_a_loaded_loss_equals_the_saved_one(path: Path, loss: bx.Loss) -> None:
     network = bx.mlp([3, 2], loss=loss)
     bx.save(path, network, network.initialize(backend="numpy"))
     assert bx.load(path, backend="numpy").network.loss_function == loss
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
-def test_an_optimiser_is_read_as_it_was_written(path: Path, optimizer: Any) -> None:
-    _saved(path, optimizer=optimizer)
+def test_a_loaded_optimizer_equals_the_saved_one(path: Path, optimizer: Any) -> None:
+    _save(path, optimizer=optimizer)
     read = bx.load(path, backend="numpy").optimizer
     assert repr(read) == repr(optimizer)
     rate = optimizer.learning_rate
@@ -134,7 +134,7 @@ def test_an_optimiser_is_read_as_it_was_written(path: Path, optimizer: Any) -> N
         assert [read.learning_rate(step) for step in range(30)] == [rate(s) for s in range(30)]
 
 
-def test_every_maker_of_the_library_can_be_written() -> None:
+def test_the_result_of_every_factory_can_be_saved() -> None:
     made = {type(layer) for layer in LAYERS} | {type(optimizer) for optimizer in OPTIMIZERS}
     assert made == {*descriptions.LAYERS, *descriptions.OPTIMIZERS}
     functions = {v for v in vars(schedules).values() if inspect.isfunction(v)}
@@ -142,7 +142,7 @@ def test_every_maker_of_the_library_can_be_written() -> None:
     assert makers - {schedules.rate_at} == {*descriptions.SCHEDULES}
 
 
-def test_a_file_written_on_a_backend_is_read_on_it(xp: Any, path: Path) -> None:
+def test_a_file_loads_on_the_backend_that_saved_it(xp: Any, path: Path) -> None:
     network = _network()
     theta = xp.initialize(network, stack=(2, 3))
     optimizer = bx.AdamW(xp.asarray(np.full((2, 3, 1), 0.1)), mask=network.weight_mask(theta))
@@ -157,13 +157,13 @@ def test_a_file_written_on_a_backend_is_read_on_it(xp: Any, path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_file_is_read_in_another_precision_if_asked(path: Path, dtype: str) -> None:
-    _, theta = _saved(path)
+def test_a_file_loads_in_another_precision_on_request(path: Path, dtype: str) -> None:
+    _, theta = _save(path)
     read = bx.load(path, backend="numpy", dtype=dtype).theta
     assert np.array_equal(read, theta.astype(dtype))
 
 
-def test_predict_standardises_as_the_training_rows_were(xp: Any, path: Path) -> None:
+def test_predict_standardizes_as_training_did(xp: Any, path: Path) -> None:
     network = _network()
     prepared = bx.data.standardize(xp.asarray(3.0 * X + 1.0))
     theta = xp.initialize(network)
@@ -173,30 +173,30 @@ def test_predict_standardises_as_the_training_rows_were(xp: Any, path: Path) -> 
     _same(xp, read.predict(xp.asarray(3.0 * X + 1.0)), network.predict(theta, prepared.x))
 
 
-def test_metadata_is_what_it_was(path: Path) -> None:
+def test_metadata_is_kept(path: Path) -> None:
     metadata = {"classes": ["a", "é"], "scores": {"r2": 0.5}, "none": None}
-    _saved(path, metadata=metadata)
+    _save(path, metadata=metadata)
     assert bx.load(path, backend="numpy").metadata == metadata
 
 
 def test_the_same_model_makes_the_same_file(path: Path) -> None:
-    _saved(path)
+    _save(path)
     first = path.read_bytes()
-    _saved(path)
+    _save(path)
     assert path.read_bytes() == first
 
 
-def test_arrays_in_another_order_in_memory_are_written_right(path: Path) -> None:
+def test_arrays_in_another_memory_order_are_saved_correctly(path: Path) -> None:
     network = _network()
     theta = np.asfortranarray(network.initialize(backend="numpy", stack=4))[::2]
     bx.save(path, network, theta)
     assert np.array_equal(bx.load(path, backend="numpy").theta, theta)
 
 
-# What is a user's own
+# Custom objects
 
 
-def test_what_is_registered_is_written_by_its_name(
+def test_a_registered_object_is_saved_by_its_name(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(descriptions.REGISTRY, "registered", {})
@@ -216,7 +216,7 @@ def test_what_is_registered_is_written_by_its_name(
         bx.load(path, backend="numpy")
 
 
-def test_a_name_is_not_taken_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_cannot_be_registered_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(descriptions.REGISTRY, "registered", {})
     bx.register("own", QUARTIC)
     bx.register("own", QUARTIC)
@@ -224,7 +224,7 @@ def test_a_name_is_not_taken_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         bx.register("own", Doubled)
     powers = [bx.Activation(value=lambda z, n=n: z**n, vjp=lambda g, z, a: g) for n in (2, 2, 3)]
     bx.register("power", powers[0])
-    bx.register("power", powers[1])  # as a notebook's cell that runs again
+    bx.register("power", powers[1])  # like a notebook's cell that runs again
     with pytest.raises(ValueError, match="'power' is registered already"):
         bx.register("power", powers[2])
 
@@ -255,7 +255,7 @@ class Named(NamedTuple):
 
 
 @pytest.mark.parametrize("name", ["Plain", "Data", "Named"])
-def test_an_object_of_a_class_whose_cell_ran_again_is_written(
+def test_an_object_of_a_class_whose_cell_ran_again_can_be_saved(
     path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(descriptions.REGISTRY, "registered", {})
@@ -272,7 +272,7 @@ def test_an_object_of_a_class_whose_cell_ran_again_is_written(
     (_, layer) = bx.load(path, backend="numpy").network.layers
     assert type(layer) is made[1]
     assert layer.factor == 5.0
-    bx.register(name, made[2])  # of other code: a file would not give back what was written
+    bx.register(name, made[2])  # other code: a file would load another object than the saved one
     with pytest.raises(TypeError, match=r"network\.layers\.1 is .*bx\.register"):
         bx.save(path, older, theta)
 
@@ -289,8 +289,8 @@ def test_no_two_arrays_of_a_file_share_a_name(path: Path, monkeypatch: pytest.Mo
 
 
 @dataclass(frozen=True)
-class Given:
-    """An initializer that holds an array."""
+class ArrayInitializer:
+    """An initializer with an array."""
 
     values: Any
 
@@ -298,11 +298,11 @@ class Given:
         return np.broadcast_to(self.values, shape)
 
 
-def test_a_registered_thing_may_hold_an_array(
+def test_a_registered_object_may_hold_an_array(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(descriptions.REGISTRY, "registered", {})
-    one, other = Given(np.ones(3)), Given(np.zeros(3))
+    one, other = ArrayInitializer(np.ones(3)), ArrayInitializer(np.zeros(3))
     bx.register("one", one)
     for initializer in (other, one):
         network = bx.Network([bx.Dense(3, 3, initializer=initializer)], "huber")
@@ -314,7 +314,7 @@ def test_a_registered_thing_may_hold_an_array(
     assert bx.load(tmp_path / "model", backend="numpy").network.layers[0].initializer is one
 
 
-def test_an_order_of_ones_own_is_left_to_who_reads_the_file(tmp_path: Path) -> None:
+def test_a_custom_order_is_not_saved(tmp_path: Path) -> None:
     network, path = bx.mlp([3, 2]), tmp_path / "model"
     case = network, network.initialize(backend="numpy"), X, Y
     options = {"optimizer": bx.SGD(0.1), "batch_size": 4, "shuffle": lambda epoch: np.arange(11)}
@@ -324,7 +324,7 @@ def test_an_order_of_ones_own_is_left_to_who_reads_the_file(tmp_path: Path) -> N
     assert kept["batch_size"] == 4
 
 
-# A training goes on from its file
+# A training resumes from its file
 
 
 def _training(xp: Any, stack: Any = ()) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -341,7 +341,7 @@ def _training(xp: Any, stack: Any = ()) -> tuple[tuple[Any, ...], dict[str, Any]
 
 
 @pytest.mark.parametrize("stack", [(), (3,)])
-def test_a_training_goes_on_from_its_file_as_if_it_had_not_ended(
+def test_a_training_resumed_from_its_file_equals_the_uninterrupted_one(
     xp: Any, path: Path, stack: Any
 ) -> None:
     case, options = _training(xp, stack)
@@ -382,7 +382,7 @@ def test_a_file_is_written_every_so_many_epochs_and_at_the_end(
     assert bx.load(path, backend="numpy").state.epoch == 6
 
 
-def test_epochs_that_were_not_measured_are_nan_in_the_history(path: Path) -> None:
+def test_epochs_without_a_measurement_are_nan_in_the_history(path: Path) -> None:
     network = _network()
     case = network, network.initialize(backend="numpy"), X, Y
     *_, begun = bx.train(*case, optimizer=bx.Adam(), epochs=2)
@@ -397,14 +397,14 @@ def _raise(epoch: int) -> None:
 
 
 def _press(epoch: int) -> None:
-    """Be held back until the epoch is done, where it comes as it is judged."""
+    """Press Ctrl-C during validation; the interrupt waits for the end of the epoch."""
     if epoch == 3:
         os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.mark.parametrize("goes_on_from", ["the beginning", "a file"])
 @pytest.mark.parametrize("where", ["a callback", "a metric", "a metric of several batches"])
-def test_what_ctrl_c_leaves_has_the_curves_so_far(
+def test_the_state_after_ctrl_c_has_the_history_so_far(
     path: Path, where: str, goes_on_from: str
 ) -> None:
     network, judged = _network(), itertools.count(1)
@@ -435,7 +435,7 @@ def test_what_ctrl_c_leaves_has_the_curves_so_far(
         np.testing.assert_array_equal(resumed.state.history[name], values)
 
 
-def test_what_cannot_be_written_is_refused_before_the_first_epoch(path: Path) -> None:
+def test_an_object_that_cannot_be_saved_is_an_error_before_the_first_epoch(path: Path) -> None:
     class Own(bx.SGD):
         pass
 
@@ -459,7 +459,7 @@ def test_what_cannot_be_written_is_refused_before_the_first_epoch(path: Path) ->
 
 
 @pytest.mark.parametrize("missing", ["safetensors.numpy", "safetensors"])
-def test_without_safetensors_a_checkpoint_is_refused_before_the_first_epoch(
+def test_a_checkpoint_without_safetensors_is_an_error_before_the_first_epoch(
     path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
@@ -471,19 +471,19 @@ def test_without_safetensors_a_checkpoint_is_refused_before_the_first_epoch(
     assert not seen
 
 
-def test_a_checkpoint_that_cannot_be_written_for_a_while_warns_and_is_tried_again(
+def test_a_checkpoint_that_fails_warns_and_is_tried_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk is full for two epochs."""
+    """Simulate a disk that is full for two epochs."""
     network = _network()
     case = network, network.initialize(backend="numpy"), X, Y
     options: dict[str, Any] = {"optimizer": bx.Adam(), "epochs": 5, "checkpoint": path}
     whole, kept, seen = bx.fit(*case, **options), os.fsync, list[Any]()
 
-    def sync(place: int) -> None:
+    def sync(descriptor: int) -> None:
         if len(seen) in (2, 3):
             raise OSError(28, "No space left on device")
-        kept(place)
+        kept(descriptor)
 
     def look(state: Any) -> None:
         if seen:
@@ -491,22 +491,22 @@ def test_a_checkpoint_that_cannot_be_written_for_a_while_warns_and_is_tried_agai
         seen.append(None)
 
     monkeypatch.setattr(os, "fsync", sync)
-    said = r"checkpoint='.*model.* was not written after epoch [234]: OSError: .*No space left"
-    with pytest.warns(RuntimeWarning, match=said) as told:
+    message = r"checkpoint='.*model.* was not written after epoch [234]: OSError: .*No space left"
+    with pytest.warns(RuntimeWarning, match=message) as warned:
         result = bx.fit(*case, **options, callbacks=[look])
-    assert [Path(warning.filename).name for warning in told] == [Path(__file__).name] * 2
+    assert [Path(warning.filename).name for warning in warned] == [Path(__file__).name] * 2
     assert seen[:-1] == [1, 1, 1, 4]
     assert np.array_equal(result.theta, whole.theta)
     assert bx.load(path, backend="numpy").state.epoch == 5
     assert [*path.parent.iterdir()] == [path]
     seen.clear()
-    with pytest.warns(RuntimeWarning, match=said) as told:
+    with pytest.warns(RuntimeWarning, match=message) as warned:
         *_, last = (look(state) or state for state in bx.train(*case, **options))
-    assert [Path(warning.filename).name for warning in told] == [Path(__file__).name] * 2
+    assert [Path(warning.filename).name for warning in warned] == [Path(__file__).name] * 2
     assert np.array_equal(last.theta, whole.theta)
 
 
-def test_a_checkpoint_stays_where_it_was_named_when_the_working_directory_changes(
+def test_a_checkpoints_path_does_not_follow_the_working_directory(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network, other = _network(), path.parent / "other"
@@ -534,8 +534,8 @@ bx.fit(network, theta, x, x[:, :2], checkpoint=path, **rule)
 @pytest.mark.once
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="of POSIX")
 @pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.thorough)])
-def test_a_killed_training_leaves_a_file_from_which_it_goes_on(path: Path, kills: int) -> None:
-    """At random moments, also while the file is written, again and again over the same one."""
+def test_a_killed_training_leaves_a_file_that_resumes_it(path: Path, kills: int) -> None:
+    """Kill processes at random moments, also while they overwrite the file."""
     delays = np.random.default_rng(kills).uniform(0.05, 0.4, kills)
     root = str(Path(bx.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *sys.path])}
@@ -560,32 +560,32 @@ def test_a_killed_training_leaves_a_file_from_which_it_goes_on(path: Path, kills
     assert path.exists()
 
 
-# Writing
+# Saving
 
 
-def test_a_failure_leaves_the_old_file_and_nothing_else(
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _saved(path)
+    _save(path)
     before = path.read_bytes()
 
-    def fails(place: int) -> None:
+    def fails(descriptor: int) -> None:
         raise OSError("the disk is full")
 
     monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises(OSError, match="the disk is full"):
-        _saved(path, metadata={"new": True})
+        _save(path, metadata={"new": True})
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="of POSIX")
 def test_a_file_keeps_its_permissions_and_a_link_stays_one(path: Path) -> None:
-    _saved(path)
+    _save(path)
     path.chmod(0o640)
     link = path.with_name("link")
     link.symlink_to(path)
-    _saved(link, metadata={"new": True})
+    _save(link, metadata={"new": True})
     assert link.is_symlink()
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert bx.load(path, backend="numpy").metadata == {"new": True}
@@ -593,40 +593,40 @@ def test_a_file_keeps_its_permissions_and_a_link_stays_one(path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="of POSIX")
 @pytest.mark.parametrize("through_a_link", [False, True])
-def test_what_is_no_regular_file_is_neither_replaced_nor_waited_for(
+def test_a_path_that_is_no_regular_file_is_an_error_without_waiting(
     path: Path, through_a_link: bool
 ) -> None:
     os.mkfifo(path)
-    given = path
+    target = path
     if through_a_link:
-        given = path.with_name("link")
-        given.symlink_to(path)
+        target = path.with_name("link")
+        target.symlink_to(path)
     with pytest.raises(OSError, match="is not a regular file"):
-        _saved(given)
+        _save(target)
     assert path.is_fifo()
-    assert sorted(path.parent.iterdir()) == sorted({given, path})
-    # In a program of its own: what waits for a writer is killed after a while.
-    (said,) = told(f"bx.load({os.fspath(given)!r}, backend='numpy')")
-    assert said == f"CheckpointError {given}: it is not a regular file."
+    assert sorted(path.parent.iterdir()) == sorted({target, path})
+    # In a child process: one that waits for a writer is killed after a while.
+    (line,) = printed_lines(f"bx.load({os.fspath(target)!r}, backend='numpy')")
+    assert line == f"CheckpointError {target}: it is not a regular file."
     folder = path.with_name("folder")
     folder.mkdir()
     with pytest.raises(IsADirectoryError, match="is not a regular file"):
-        _saved(folder)
+        _save(folder)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="of POSIX")
-def test_a_folder_that_cannot_be_read_is_written_to(
+def test_a_file_is_saved_into_an_unreadable_folder(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = os.open
 
-    def refuses(place: Any, flags: int, *more: Any, **options: Any) -> int:
+    def refuses(path_or_name: Any, flags: int, *more: Any, **options: Any) -> int:
         if flags & os.O_DIRECTORY:
-            raise PermissionError(f"{place} cannot be read")  # as to all but root
-        return opened(place, flags, *more, **options)
+            raise PermissionError(f"{path_or_name} cannot be read")  # as for every user but root
+        return opened(path_or_name, flags, *more, **options)
 
     monkeypatch.setattr(os, "open", refuses)
-    _saved(path, metadata={"new": True})
+    _save(path, metadata={"new": True})
     assert bx.load(path, backend="numpy").metadata == {"new": True}
     assert list(path.parent.iterdir()) == [path]
 
@@ -642,15 +642,15 @@ def test_a_folder_that_cannot_be_read_is_written_to(
         ({"state": 3}, TypeError, "state must be a state of bx.train or a result of bx.fit"),
     ],
 )
-def test_what_is_no_part_of_a_file_is_refused(
+def test_an_object_that_a_file_cannot_hold_is_an_error(
     path: Path, more: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        _saved(path, **more)
+        _save(path, **more)
     assert not path.exists()
 
 
-def test_a_state_of_another_network_is_refused(path: Path) -> None:
+def test_a_state_of_another_network_is_an_error(path: Path) -> None:
     network, other = _network(), bx.mlp([3, 2])
     case = other, other.initialize(backend="numpy"), X, Y
     result = bx.fit(*case, optimizer=bx.Adam(), epochs=1)

@@ -1,4 +1,4 @@
-"""Files that are damaged or hostile: one clear error each, and nothing made of what they claim."""
+"""Damaged and hostile files: one clear error each, and no object is made from their content."""
 
 import json
 import sys
@@ -14,13 +14,13 @@ from backprop_xp.files import container, descriptions
 
 pytest.importorskip("safetensors")
 
-# What reading a small file may take beyond its own size: tables, messages, parsed JSON.
+# The memory for reading a small file beyond its own size: tables, messages, parsed JSON.
 SLACK = 2**20
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A file with all of its parts."""
+def valid(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A file with all parts."""
     path = tmp_path_factory.mktemp("files") / "model"
     network = bx.mlp([3, 6, 2], hidden="tanh", layer_norm=True)
     x = np.random.default_rng(0).normal(size=(9, 3))
@@ -37,8 +37,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def _refused(path: Path, data: bytes) -> str:
-    """Return the one error that reading the file ends in, having allocated little."""
+def _load_error(path: Path, data: bytes) -> str:
+    """Return the error of loading the file, which allocates little memory."""
     path.write_bytes(data)
     tracemalloc.start()
     try:
@@ -52,14 +52,14 @@ def _refused(path: Path, data: bytes) -> str:
 
 
 def _split(data: bytes) -> tuple[dict[str, Any], dict[str, Any], bytes]:
-    """Return the container's table, the header in it, and the data."""
+    """Return the container's table, its header and the data."""
     length = int.from_bytes(data[:8], "little")
     table = json.loads(data[8 : 8 + length])
     return table, json.loads(table.pop("__metadata__")["backprop_xp"]), data[8 + length :]
 
 
-def _joined(table: dict[str, Any], header: Any, data: bytes) -> bytes:
-    """Return a file with a checksum that fits, as who means harm would write one."""
+def _join(table: dict[str, Any], header: Any, data: bytes) -> bytes:
+    """Return a file with a correct checksum, as an attacker would write it."""
     blank = "0" * 64
     text = header if isinstance(header, str) else json.dumps({**header, "checksum": blank})
     table = {"__metadata__": {"backprop_xp": text}, **table}
@@ -67,39 +67,39 @@ def _joined(table: dict[str, Any], header: Any, data: bytes) -> bytes:
     whole = len(head).to_bytes(8, "little") + head + data
     if blank.encode() not in whole:
         return whole
-    place = whole.index(blank.encode())
-    return whole.replace(blank.encode(), container._checksum(whole, place), 1)
+    position = whole.index(blank.encode())
+    return whole.replace(blank.encode(), container._checksum(whole, position), 1)
 
 
-def test_the_file_taken_apart_and_put_together_is_read(sound: bytes, tmp_path: Path) -> None:
-    (tmp_path / "m").write_bytes(_joined(*_split(sound)))
+def test_a_file_that_is_split_and_joined_again_loads(valid: bytes, tmp_path: Path) -> None:
+    (tmp_path / "m").write_bytes(_join(*_split(valid)))
     assert bx.load(tmp_path / "m", backend="numpy").state.epoch == 3
 
 
-def test_300_mutated_files_are_refused(sound: bytes, tmp_path: Path) -> None:
+def test_300_mutated_files_are_errors(valid: bytes, tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
-    header = int.from_bytes(sound[:8], "little")
+    header = int.from_bytes(valid[:8], "little")
     for i in range(300):
-        data = bytearray(sound)
-        place = int(generator.integers(0, len(data) if i % 2 else header + 8))
+        data = bytearray(valid)
+        position = int(generator.integers(0, len(data) if i % 2 else header + 8))
         match i % 3:
             case 0:
-                data[place] ^= 1 << int(generator.integers(8))
+                data[position] ^= 1 << int(generator.integers(8))
             case 1:
-                data = data[:place]
+                data = data[:position]
             case 2:
                 other = int(generator.integers(0, len(data) - 16))
                 data[other : other + 8] = generator.bytes(8)
-        if data != sound:
-            _refused(tmp_path / "m", bytes(data))
+        if data != valid:
+            _load_error(tmp_path / "m", bytes(data))
 
 
-def test_swapped_tensors_are_refused(sound: bytes, tmp_path: Path) -> None:
-    table, header, data = _split(sound)
+def test_swapped_tensors_are_an_error(valid: bytes, tmp_path: Path) -> None:
+    table, header, data = _split(valid)
     mean, square = (f"state.optimizer_state.{name}" for name in ("mean", "square"))
     table[mean], table[square] = table[square], table[mean]
-    text = json.dumps(header)  # with the checksum as it was
-    assert "checksum" in _refused(tmp_path / "m", _joined(table, text, data))
+    text = json.dumps(header)  # with the old checksum
+    assert "checksum" in _load_error(tmp_path / "m", _join(table, text, data))
 
 
 HOSTILE_TABLES: dict[str, tuple[dict[str, Any], str]] = {
@@ -122,10 +122,10 @@ HOSTILE_TABLES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE_TABLES)
-def test_a_hostile_tensor_is_refused(sound: bytes, name: str, tmp_path: Path) -> None:
-    table, header, data = _split(sound)
+def test_a_hostile_tensor_is_an_error(valid: bytes, name: str, tmp_path: Path) -> None:
+    table, header, data = _split(valid)
     entry, message = HOSTILE_TABLES[name]
-    assert message in _refused(tmp_path / "m", _joined({**table, "evil": entry}, header, data))
+    assert message in _load_error(tmp_path / "m", _join({**table, "evil": entry}, header, data))
 
 
 def _nested(depth: int) -> Any:
@@ -157,28 +157,28 @@ HOSTILE_LAYERS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE_LAYERS)
-def test_a_hostile_layer_is_refused(sound: bytes, name: str, tmp_path: Path) -> None:
-    table, header, data = _split(sound)
+def test_a_hostile_layer_is_an_error(valid: bytes, name: str, tmp_path: Path) -> None:
+    table, header, data = _split(valid)
     layer, message = HOSTILE_LAYERS[name]
     header["network"]["dict"]["layers"] = [layer]
-    assert message in _refused(tmp_path / "m", _joined(table, header, data))
+    assert message in _load_error(tmp_path / "m", _join(table, header, data))
 
 
-def test_a_number_beyond_all_is_refused(sound: bytes, tmp_path: Path) -> None:
-    table, header, data = _split(sound)
+def test_a_number_beyond_float64_is_an_error(valid: bytes, tmp_path: Path) -> None:
+    table, header, data = _split(valid)
     header["network"]["dict"]["l2"] = 10**400
-    assert "too large" in _refused(tmp_path / "m", _joined(table, header, data))
+    assert "too large" in _load_error(tmp_path / "m", _join(table, header, data))
 
 
-def test_a_file_may_name_what_a_user_registered_but_not_call_it(
-    sound: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_file_may_name_a_registered_object_but_not_call_it(
+    valid: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: list[Any] = []
     monkeypatch.setitem(descriptions.REGISTRY, "registered", {"own": called.append})
-    table, header, data = _split(sound)
+    table, header, data = _split(valid)
     layer = {"registered": "own", "with": {"object": 3}}
     header["network"]["dict"]["layers"] = [layer]
-    assert "not as a class" in _refused(tmp_path / "m", _joined(table, header, data))
+    assert "not as a class" in _load_error(tmp_path / "m", _join(table, header, data))
     assert not called
 
 
@@ -195,24 +195,24 @@ def test_a_file_may_name_what_a_user_registered_but_not_call_it(
         ("optimizer_state", None, "nothing refers to the tensor"),
     ],
 )
-def test_a_hostile_state_is_refused(
-    sound: bytes, name: str, value: Any, message: str, tmp_path: Path
+def test_a_hostile_state_is_an_error(
+    valid: bytes, name: str, value: Any, message: str, tmp_path: Path
 ) -> None:
-    table, header, data = _split(sound)
+    table, header, data = _split(valid)
     header["state"]["with"][name] = value
-    assert message in _refused(tmp_path / "m", _joined(table, header, data))
+    assert message in _load_error(tmp_path / "m", _join(table, header, data))
 
 
 @pytest.mark.parametrize("of_best", [False, True])
 @pytest.mark.parametrize("step", [-1, "x", 1e30, 3.0, None, True, [3], {"array": "theta"}])
-def test_a_hostile_step_of_an_optimiser_is_refused(
-    sound: bytes, step: Any, of_best: bool, tmp_path: Path
+def test_a_hostile_step_of_an_optimizer_is_an_error(
+    valid: bytes, step: Any, of_best: bool, tmp_path: Path
 ) -> None:
-    table, header, data = _split(sound)
+    table, header, data = _split(valid)
     state = header["state"]["with"]
     held = state["best"]["with"] if of_best else state
     held["optimizer_state"]["with"]["step"] = step
-    assert "state.step must be" in _refused(tmp_path / "m", _joined(table, header, data))
+    assert "state.step must be" in _load_error(tmp_path / "m", _join(table, header, data))
 
 
 @pytest.mark.parametrize(
@@ -230,16 +230,18 @@ def test_a_hostile_step_of_an_optimiser_is_refused(
         ('{"format": 2, "checksum": "' + "\ud800" * 64 + '"}', "checksum"),
     ],
 )
-def test_a_hostile_header_is_refused(sound: bytes, text: str, message: str, tmp_path: Path) -> None:
-    table, _, data = _split(sound)
-    assert message in _refused(tmp_path / "m", _joined(table, text, data))
+def test_a_hostile_header_is_an_error(
+    valid: bytes, text: str, message: str, tmp_path: Path
+) -> None:
+    table, _, data = _split(valid)
+    assert message in _load_error(tmp_path / "m", _join(table, text, data))
 
 
 @pytest.mark.parametrize("missing", ["network", "theta", "state", "metadata", "versions"])
-def test_a_header_that_lacks_a_part_is_refused(sound: bytes, missing: str, tmp_path: Path) -> None:
-    table, header, data = _split(sound)
+def test_a_header_without_a_part_is_an_error(valid: bytes, missing: str, tmp_path: Path) -> None:
+    table, header, data = _split(valid)
     del header[missing]
-    _refused(tmp_path / "m", _joined(table, header, data))
+    _load_error(tmp_path / "m", _join(table, header, data))
 
 
 @pytest.mark.parametrize(
@@ -252,18 +254,18 @@ def test_a_header_that_lacks_a_part_is_refused(sound: bytes, missing: str, tmp_p
         (2**62).to_bytes(8, "little") + b"{}",
     ],
 )
-def test_what_is_no_model_file_is_refused(data: bytes, tmp_path: Path) -> None:
-    assert "not a model file" in _refused(tmp_path / "m", data)
+def test_a_file_that_is_no_model_is_an_error(data: bytes, tmp_path: Path) -> None:
+    assert "not a model file" in _load_error(tmp_path / "m", data)
 
 
-def test_another_program_s_safetensors_are_refused(tmp_path: Path) -> None:
+def test_a_safetensors_file_of_another_program_is_an_error(tmp_path: Path) -> None:
     import safetensors.numpy
 
     data = safetensors.numpy.save({"theta": np.ones(3)})
-    assert "bx.save did not write it" in _refused(tmp_path / "m", data)
+    assert "bx.save did not write it" in _load_error(tmp_path / "m", data)
 
 
-def test_a_header_beyond_all_measure_is_not_written(tmp_path: Path) -> None:
+def test_a_header_that_is_too_large_is_not_saved(tmp_path: Path) -> None:
     network = bx.mlp([3, 2])
     theta = network.initialize(backend="numpy")
     with pytest.raises(ValueError, match="Make metadata shorter"):
@@ -271,7 +273,7 @@ def test_a_header_beyond_all_measure_is_not_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("library", "extra"), [("safetensors", "files"), ("ndonnx", "onnx")])
-def test_a_library_that_is_missing_is_named_with_the_line_that_installs_it(
+def test_a_missing_library_is_an_error_with_the_install_command(
     library: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = bx.mlp([3, 2])

@@ -13,14 +13,14 @@ import backprop_xp as bx
 from backprop_xp.backends import array_namespace
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
-from tests.own import Factors, Passing
+from tests.user_layers import Factors, PassThrough
 
 pytest.importorskip("ndonnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 pytestmark = pytest.mark.once
 
-# Of the largest prediction: another order of sums, and other exponentials, round otherwise.
+# Relative to the largest prediction: other orders of sums and other exponentials round differently.
 CLOSE = {"float32": 1e-6, "float64": 1e-12}
 
 LAYERS = {
@@ -33,7 +33,7 @@ LAYERS = {
 }
 NETWORKS = {name: bx.Network(layers, "mean_squared_error") for name, layers in LAYERS.items()}
 NETWORKS |= {name: bx.mlp([3, 4, 2], hidden="tanh", loss=name) for name in LOSSES}
-# Half a second each: by default all activations in one network, and one loss of each link.
+# Half a second each: by default one network has all activations, and each link one loss.
 EACH = [layer for name in ACTIVATIONS for layer in (bx.Dense(3, 3), bx.Activate(name))]
 NETWORKS["each activation"] = bx.Network(EACH, "mean_squared_error")
 LINKS = ("mean_squared_error", "poisson", "binary_cross_entropy", "categorical_cross_entropy")
@@ -79,7 +79,7 @@ def test_the_graph_is_as_stable_as_the_network(name: str, tmp_path: Path) -> Non
     np.testing.assert_allclose(_run(tmp_path / "model.onnx", x), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_file_needs_onnxruntime_alone(tmp_path: Path) -> None:
+def test_the_file_needs_only_onnxruntime(tmp_path: Path) -> None:
     network = bx.mlp([3, 4, 2], loss="categorical_cross_entropy")
     bx.export_onnx(tmp_path / "model.onnx", network, network.initialize(backend="numpy"))
     program = (
@@ -99,8 +99,8 @@ def test_a_stack_is_exported_one_by_one(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-class Own(Passing):
-    """A layer of one's own that does something to x."""
+class Own(PassThrough):
+    """A custom layer that applies a function to x."""
 
     def __init__(self, work: Callable[[Any], Any]) -> None:
         self.work = work
@@ -114,7 +114,7 @@ def _reshaped(x: Any) -> Any:
     return xp.reshape(xp.reshape(x, (-1, 1, 3)), (-1, 3))
 
 
-def test_a_layer_of_ones_own_that_keeps_the_rule_is_exported(tmp_path: Path) -> None:
+def test_a_custom_layer_of_array_operations_is_exported(tmp_path: Path) -> None:
     network = bx.Network([bx.Dense(3, 3), Own(_reshaped)], "huber")
     theta, x = network.initialize(backend="numpy"), np.ones((5, 3))
     bx.export_onnx(tmp_path / "model.onnx", network, theta)
@@ -138,11 +138,11 @@ def test_a_layer_of_ones_own_that_keeps_the_rule_is_exported(tmp_path: Path) -> 
             r"In the loss's link\. .*array API standard",
         ),
         ([Factors(3)], "huber", ValueError, r"Factors does not define its number.* n_in"),
-        # Of what stands before a layer with n_in nobody knows how many features it gives.
+        # The number of features before a layer with n_in is unknown.
         ([Own(lambda x: x[..., :3]), bx.Dense(3, 2)], "huber", ValueError, "Own does not define"),
     ],
 )
-def test_what_cannot_be_recorded_says_what_is_missing_and_where_the_rule_is(
+def test_a_layer_that_cannot_be_exported_is_an_error_that_names_the_missing_part_and_the_rule(
     layers: list[Any], loss: Any, error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     network = bx.Network(layers, loss)

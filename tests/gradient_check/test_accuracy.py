@@ -1,7 +1,7 @@
-"""How many digits of a derivative are right, the check's and backpropagation's: against 50 of them.
+"""The correct digits of derivatives, by the check and by backpropagation, against 50 digits.
 
-The reference is the same network in mpmath, at exactly the numbers that the library computes with,
-differentiated there by a step so small that the difference is right to 29 digits.
+The reference is the same network in mpmath, at exactly the library's numbers. It is differentiated
+with a step so small that the difference is right to 29 digits.
 """
 
 import functools
@@ -13,23 +13,23 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from tests.planted import check
+from tests.planted_mistakes import check
 
 DIGITS = 50
 # The difference errs by the step's square, 1e-40, and by rounding over the step, 1e-30.
 STEP = "1e-20"
-# A smooth network of 355 parameters; the derivatives by every ninth are looked at.
+# A smooth network of 355 parameters; the tests compare the derivative by every ninth one.
 SIZES, EVERY = [6, 16, 12, 3], 9
 NETWORK = bx.mlp(SIZES, hidden="tanh", output="sigmoid", loss="mean_squared_error")
 
-# The largest error of an entry, relative to the largest: the roundings of one evaluation, and what
-# a difference's best step leaves.
+# The largest error relative to the largest entry: the roundings of one evaluation, and the error of
+# a difference at its best step.
 BACKPROPAGATION = 1e-14
 METHODS = {"complex_step": 1e-14, "centered": 1e-10}
 
 
 def _case(xp: Any) -> tuple[Any, Any, Any]:
-    """Draw theta, its biases too, with x and y."""
+    """Draw theta with its biases, and x and y."""
     draw = np.random.default_rng(53).normal
     noise, x, y = (draw(0.0, 0.2, NETWORK.size), draw(size=(4, 6)), draw(size=(4, 3)))
     return xp.initialize(NETWORK, seed=4) + xp.asarray(noise), xp.asarray(x), xp.asarray(y)
@@ -72,9 +72,9 @@ def _error(xp: Any, gradient: Any, case: tuple[Any, Any, Any]) -> float:
 @pytest.mark.float64
 @pytest.mark.compiled
 @pytest.mark.parametrize("method", METHODS)
-def test_a_derivative_has_the_digits_its_method_promises(xp: Any, method: str) -> None:
+def test_a_derivative_has_the_digits_that_its_method_promises(xp: Any, method: str) -> None:
     case = _case(xp)
-    # JAX compiles each operation anew for every shape; of one copy at a time there is one.
+    # JAX compiles each operation for every shape; one copy at a time has one shape.
     frugal = {"max_memory": 1} if xp.name == "jax" else {}
     report = check.network(NETWORK, *case, method=method, **frugal)
     assert report.verdict == "pass"

@@ -1,4 +1,4 @@
-"""The checks as they are called: what passes, what fails, and that options do what they say."""
+"""The calls of the checks: passes, failures and the effect of each option."""
 
 import math
 import time
@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from tests import planted
-from tests.planted import METHODS, check, every_dtype, every_method, tell_apart
+from tests import planted_mistakes
+from tests.planted_mistakes import (
+    METHODS,
+    assert_only_right_passes,
+    check,
+    every_dtype,
+    every_method,
+)
 
-# A right gradient must pass by more than luck: its error is at most this part of the tolerance.
+# A right gradient passes clearly: its error is at most this part of the tolerance.
 BY_FAR = 0.2
 
 COEFFICIENTS = np.array([[1.0, -2.0, 0.5], [3.0, 1.5, -1.0], [0.3, 2.0, -0.7]])
@@ -20,7 +26,7 @@ POINT = np.array([[0.4, -1.1, 0.9], [1.6, 0.2, -0.8], [-0.3, 0.7, 1.2]])
 
 
 class Problem:
-    """``sum(c * sin(p) + p * p)`` and its gradient, by default of stacks; it counts its calls."""
+    """``sum(c * sin(p) + p * p)`` and its gradient, by default for stacks; it counts its calls."""
 
     def __init__(self, xp: Any, dtype: str = "working", axis: Any = (-2, -1)) -> None:
         self.xp, self.axis = xp.namespace, axis
@@ -47,7 +53,7 @@ STACKED, ALONE = (-2, -1), None
 @pytest.mark.parametrize(
     ("axis", "batched"), [(STACKED, True), (STACKED, False), (STACKED, None), (ALONE, None)]
 )
-def test_a_right_gradient_passes_by_stacks_if_value_takes_them_and_nobody_forbids_it(
+def test_a_right_gradient_passes_with_stacked_copies_where_value_accepts_them(
     xp: Any, dtype: str, method: str, axis: Any, batched: bool | None
 ) -> None:
     problem = Problem(xp, dtype, axis)
@@ -55,16 +61,16 @@ def test_a_right_gradient_passes_by_stacks_if_value_takes_them_and_nobody_forbid
     assert report.verdict == "pass"
     assert report.method == ("complex_step" if method == "auto" else method)
     assert report.max_relative_error <= BY_FAR * report.tolerance <= 2e-3
-    if method == "centered":  # four steps of nine entries at once, or one by one
+    if method == "centered":  # four steps of nine entries together, or one by one
         stacked = batched is not False and axis is not None
         assert ((36, 3, 3) in problem.shapes) == stacked
     called = sum(math.prod(shape) for shape in problem.shapes) // 9
-    # The calls in float32 and the last one do not count, nor the table of Taylor's remainders.
+    # The calls in float32, the last one and Taylor's remainders do not count.
     assert report.evaluations <= called <= report.evaluations + (33 if method == "taylor" else 3)
 
 
 @pytest.mark.parametrize("method", METHODS[:3])
-def test_a_value_that_takes_no_stacks_must_not_be_said_to(xp: Any, method: str) -> None:
+def test_batched_is_an_error_for_a_value_that_accepts_no_stacks(xp: Any, method: str) -> None:
     with pytest.raises(ValueError, match="batched=True, but value of stacked copies"):
         Problem(xp, axis=ALONE).check(method=method, batched=True)
 
@@ -72,8 +78,10 @@ def test_a_value_that_takes_no_stacks_must_not_be_said_to(xp: Any, method: str) 
 MISTAKES: dict[str, Callable[[Any], Any]] = {
     "half a percent": lambda g: 1.005 * g,
     "zero": lambda g: 0.0 * g,
-    "one entry off": lambda g: planted.with_entries(g, lambda entry: entry + 0.5, 5),
-    "one entry nan": lambda g: planted.with_entries(g, lambda entry: entry + math.nan, 5),
+    "one entry off": lambda g: planted_mistakes.change_entries(g, lambda entry: entry + 0.5, 5),
+    "one entry nan": lambda g: planted_mistakes.change_entries(
+        g, lambda entry: entry + math.nan, 5
+    ),
 }
 
 
@@ -90,7 +98,7 @@ def test_a_wrong_gradient_fails(xp: Any, dtype: str, method: str, mistake: str) 
 
 
 @pytest.mark.parametrize(("tolerance", "verdict"), [(1e-2, "pass"), (1e-4, "fail")])
-def test_a_tolerance_of_ones_own_decides(xp: Any, tolerance: float, verdict: str) -> None:
+def test_a_given_tolerance_decides(xp: Any, tolerance: float, verdict: str) -> None:
     report = Problem(xp).check(lambda g: 1.001 * g, tolerance=tolerance)
     assert (report.verdict, report.tolerance) == (verdict, tolerance)
     assert report.reason == "the given tolerance"
@@ -101,7 +109,7 @@ def _real_part(xp: Any, p: Any) -> Any:
     return xp.real(p) if xp.isdtype(p.dtype, "complex floating") else p
 
 
-# Their sums are sum(p**3) where p is positive; floats refuse to be complex.
+# The sums equal sum(p**3) for positive p; float() raises for complex numbers.
 NOT_ANALYTIC: dict[str, Callable[[Any, Any], Any]] = {
     "takes a magnitude": lambda xp, p: xp.sum(xp.abs(p) * p * p),
     "casts to real": lambda xp, p: xp.sum(_real_part(xp, p) ** 3),
@@ -113,24 +121,28 @@ NOT_ANALYTIC: dict[str, Callable[[Any, Any], Any]] = {
 @every_dtype
 @pytest.mark.filterwarnings("ignore:Casting complex")
 @pytest.mark.parametrize("kind", NOT_ANALYTIC)
-def test_auto_takes_differences_of_what_is_not_analytic(xp: Any, dtype: str, kind: str) -> None:
+def test_auto_uses_differences_for_a_value_that_is_not_analytic(
+    xp: Any, dtype: str, kind: str
+) -> None:
     value = lambda p: NOT_ANALYTIC[kind](xp.namespace, p)  # noqa: E731
     case = value, lambda p: 3.0 * p * p, xp.asarray([0.5, 2.0, 3.0], dtype=dtype)
     assert check.gradient(*case).method == "centered"
-    tell_apart(*case)
+    assert_only_right_passes(*case)
     with pytest.raises(TypeError, match=r'the complex step fails.*method="auto" or "centered"'):
         check.gradient(*case, method="complex_step")
 
 
-def test_copies_that_are_coupled_are_found_out(xp: Any) -> None:
-    """There is one number for each copy, but each is made of all of them."""
+def test_coupled_copies_are_detected(xp: Any) -> None:
+    """Each copy has one number, but it depends on all copies."""
     value = lambda p: xp.namespace.sum(p * p) + xp.namespace.sum(p, axis=-1)  # noqa: E731
-    tell_apart(value, lambda p: 2 * p + 1, xp.asarray(POINT.ravel()), method="centered")
+    assert_only_right_passes(
+        value, lambda p: 2 * p + 1, xp.asarray(POINT.ravel()), method="centered"
+    )
 
 
 @pytest.mark.parametrize("copies", [1, 7])
 def test_max_memory_bounds_the_copies_made_at_once(xp: Any, copies: int) -> None:
-    problem, each = Problem(xp), 5 * 9 * 8  # bytes of a copy, and of what value makes of it
+    problem, each = Problem(xp), 5 * 9 * 8  # bytes of a copy, and of the values computed from it
     report = problem.check(method="centered", batched=True, max_memory=copies * each)
     assert report.verdict == "pass"
     assert max(shape[0] for shape in problem.shapes) <= max(copies, 2)
@@ -155,20 +167,24 @@ def test_a_wrong_entry_of_very_many_is_found_by_eight_evaluations(
 
     def gradient(p: Any, off: float = 0.0) -> Any:
         found = {key: 3.0 * part * part for key, part in p.items()}
-        place = row * shape[1] + column
-        wrong = planted.with_entries(found["w"], lambda e: e + off, place) if off else found["w"]
+        index = row * shape[1] + column
+        wrong = (
+            planted_mistakes.change_entries(found["w"], lambda e: e + off, index)
+            if off
+            else found["w"]
+        )
         return {**found, "w": wrong}
 
     report = check.gradient(value, gradient, point)
     assert (report.verdict, report.method) == ("pass", "directional")
     assert report.evaluations <= len(calls) <= 8
-    if xp.dtype == dtype == "float64":  # float32 alone hides an entry in the others' rounding
+    if xp.dtype == dtype == "float64":  # float32 hides an entry in the rounding of the others
         report = check.gradient(value, lambda p: gradient(p, 1.0), point)
         assert (report.verdict, report.worst[0].name) == ("fail", f"['w'][{row}, {column}]")
         assert report.evaluations <= 8
 
 
-def test_auto_goes_by_directions_where_value_is_slow_and_says_so() -> None:
+def test_auto_checks_directions_of_a_slow_value_and_reports_it() -> None:
     slow = lambda p: (time.sleep(0.02), np.sum(p * p))[1]  # noqa: E731
     report = check.gradient(slow, lambda p: 2.0 * p, np.linspace(-1.0, 1.0, 800))
     assert (report.verdict, report.method) == ("pass", "directional")
@@ -184,11 +200,11 @@ def test_assert_gradient_fails_a_test_with_the_report_as_its_message(xp: Any) ->
     assert str(error.value) == str(error.value.report)
 
 
-def test_value_and_gradient_are_given_args_and_may_be_one_function(xp: Any) -> None:
+def test_value_and_gradient_get_args_and_may_be_one_function(xp: Any) -> None:
     total = xp.namespace.sum
     value, gradient = lambda p, a, b: total(a * p * p + b * p), lambda p, a, b: 2 * a * p + b
     point, args = xp.asarray(POINT), (3.0, 1.0)
-    tell_apart(value, gradient, point, args=args)
+    assert_only_right_passes(value, gradient, point, args=args)
     for factor, verdict in ((1.0, "pass"), (2.0, "fail")):
         both = lambda p, *args, k=factor: (value(p, *args), k * gradient(p, *args))  # noqa: E731
         assert check.gradient(both, True, point, args=args).verdict == verdict
@@ -219,7 +235,7 @@ def test_a_jacobian_is_checked_and_its_entries_named_by_result_and_entry(method:
         check.jacobian(_decay, lambda p: _decay_jacobian(p).T, point, method=method)
 
 
-def test_an_impossible_option_is_refused_by_every_check() -> None:
+def test_an_impossible_option_is_an_error_in_every_check() -> None:
     network, x = bx.mlp([2, 3, 1]), np.asarray([[0.5, -1.0]])
     of_functions = (bx.check_gradient, bx.assert_gradient, bx.check_jacobian)
     checks: list[tuple[Any, tuple[Any, ...]]] = [
@@ -290,7 +306,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("given", "message"), REFUSED)
-def test_what_cannot_be_checked_is_refused_by_name(
+def test_an_argument_that_cannot_be_checked_is_an_error_that_names_it(
     nothing_chosen: None, given: dict[str, Any], message: str
 ) -> None:
     functions = {"value": lambda p: sum(map(np.sum, getattr(p, "values", lambda: [p])()))}

@@ -1,4 +1,4 @@
-"""How a user's functions are called: at copies, within the domain; a state they keep shows."""
+"""The calls of a user's functions: at copies, within the domain; a kept state is detected."""
 
 import math
 import threading
@@ -10,11 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.planted import by_differences, check, every_dtype, every_method, every_way, tell_apart
+from tests.planted_mistakes import (
+    assert_only_right_passes,
+    check,
+    difference_methods,
+    entries_and_directions,
+    every_dtype,
+    every_method,
+)
 
 
 class Cubes:
-    """``sum(p**3)`` of a dict of two arrays, and a record of the calls."""
+    """``sum(p**3)`` of a dict of two arrays, with a record of its calls."""
 
     def __init__(self, xp: Any, dtype: str = "working") -> None:
         self.xp, self.calls = xp, []
@@ -33,7 +40,7 @@ class Cubes:
         return {key: 3.0 * part * part for key, part in p.items()}
 
     def check(self, method: str, value: Any = None, gradient: Any = None) -> Any:
-        """Check, and make sure that the caller's point stays what it was."""
+        """Check, and assert that the caller's point is unchanged."""
         functions = value or self.value, gradient or self.gradient
         report = check.gradient(*functions, self.point, method=method)
         assert self.bytes(self.point) == self.before
@@ -42,7 +49,9 @@ class Cubes:
 
 @every_method
 @every_dtype
-def test_both_are_called_twice_first_then_in_float64(xp: Any, method: str, dtype: str) -> None:
+def test_value_and_gradient_are_called_twice_and_then_in_float64(
+    xp: Any, method: str, dtype: str
+) -> None:
     problem = Cubes(xp, dtype)
     assert problem.check(method).passed
     first = problem.calls[: 4 if dtype == "float64" else 3]
@@ -52,9 +61,11 @@ def test_both_are_called_twice_first_then_in_float64(xp: Any, method: str, dtype
     assert last == [((3,), getattr(xp.namespace, xp.dtype))] * 2
 
 
-@every_way
+@entries_and_directions
 @pytest.mark.parametrize("writer", ["value", "gradient"])
-def test_who_writes_into_the_point_is_found_out(xp: Any, writer: str, method: str) -> None:
+def test_a_function_that_writes_into_the_point_is_detected(
+    xp: Any, writer: str, method: str
+) -> None:
     if xp.name == "jax":
         pytest.skip("nothing writes into JAX's arrays")
     problem = Cubes(xp)
@@ -69,7 +80,7 @@ def test_who_writes_into_the_point_is_found_out(xp: Any, writer: str, method: st
     assert f"{writer} writes into the point" in str(report)
 
 
-def test_a_value_drawn_anew_is_nondeterministic_and_said_to_be(xp: Any) -> None:
+def test_a_random_value_is_reported_as_nondeterministic(xp: Any) -> None:
     problem, draw = Cubes(xp), np.random.default_rng(62).uniform
     report = problem.check("auto", lambda p: draw() * problem.value(p))
     assert report.verdict == "nondeterministic"
@@ -83,17 +94,17 @@ WARNING: dict[str, tuple[Any, Any]] = {
 }
 
 
-@by_differences
+@difference_methods
 @pytest.mark.parametrize("name", WARNING)
 @pytest.mark.parametrize("action", ["always", "error"])
-def test_no_warning_of_a_moved_point_comes_through(name: str, action: Any, method: str) -> None:
+def test_no_warning_at_a_moved_point_is_shown(name: str, action: Any, method: str) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter(action)
-        tell_apart(*WARNING[name], np.array([1e-9, 1.0]), method=method)
+        assert_only_right_passes(*WARNING[name], np.array([1e-9, 1.0]), method=method)
     assert not caught
 
 
-# A function without numbers below 0, its slope, and the entry that is at the border or near it.
+# A function that is NaN below 0, its slope, and the entry at or near the border.
 BORDERS: list[tuple[Any, Any, float]] = [
     (lambda p: np.sum(np.sqrt(p)), lambda p: 0.5 / np.sqrt(p), 1e-8),
     (lambda p: sum(map(math.sqrt, p)), lambda p: 0.5 / np.sqrt(p), 1e-8),
@@ -102,17 +113,17 @@ BORDERS: list[tuple[Any, Any, float]] = [
 ]
 
 
-@by_differences
+@difference_methods
 @pytest.mark.parametrize(("value", "slope", "entry"), BORDERS)
-def test_at_a_border_the_slope_inwards_decides(
+def test_the_inward_slope_decides_at_a_border(
     value: Any, slope: Any, entry: float, method: str
 ) -> None:
-    tell_apart(value, slope, np.array([entry, 0.7, 2.0]), method=method)
-    if entry == 1e-8:  # at 0 a root has no slope, and a gradient of 0 is not right for that
+    assert_only_right_passes(value, slope, np.array([entry, 0.7, 2.0]), method=method)
+    if entry == 1e-8:  # a root has no slope at 0, but a gradient of 0 is wrong there
         assert not check.gradient(value, lambda p: 0.0 * p, np.zeros(1), method=method).passed
 
 
-def test_a_value_that_gives_no_number_elsewhere_is_inconclusive_and_says_why(xp: Any) -> None:
+def test_a_value_that_is_nan_elsewhere_is_inconclusive_with_a_reason(xp: Any) -> None:
     problem = Cubes(xp)
 
     def value(p: Any, *, moved: bool = True) -> Any:
@@ -136,7 +147,7 @@ BOUNDS: list[tuple[Any, list[float]]] = [
 
 @every_method
 @pytest.mark.parametrize(("bounds", "point"), BOUNDS)
-def test_value_is_not_called_outside_of_its_bounds(bounds: Any, point: Any, method: str) -> None:
+def test_value_is_never_called_outside_its_bounds(bounds: Any, point: Any, method: str) -> None:
     outside = []
 
     def value(p: Any) -> Any:
@@ -145,7 +156,7 @@ def test_value_is_not_called_outside_of_its_bounds(bounds: Any, point: Any, meth
         return np.sum(np.sin(p) + p * p, axis=-1)
 
     case = value, lambda p: np.cos(p) + 2.0 * p, np.array(point)
-    tell_apart(*case, method=method, bounds=bounds)
+    assert_only_right_passes(*case, method=method, bounds=bounds)
     assert not outside
 
 
@@ -153,7 +164,7 @@ SPD = np.array([[2.0, 0.3, -0.1], [0.3, 1.0, 0.2], [-0.1, 0.2, 1.5]])
 UNIT, SHARES = np.array([0.6, 0.0, 0.8]), np.array([0.2, 0.3, 0.5])
 
 
-# On the sphere, what is normal to it does not count.
+# On the sphere, the normal component does not count.
 SURFACES: dict[str, tuple[Any, Any, Any, Any]] = {
     "symmetric": (
         lambda a: np.log(np.linalg.det(a)) if np.allclose(a, a.T, atol=1e-13) else np.nan,
@@ -170,22 +181,22 @@ SURFACES: dict[str, tuple[Any, Any, Any, Any]] = {
 }  # fmt: skip
 
 
-@by_differences
+@difference_methods
 @pytest.mark.parametrize("name", SURFACES)
-def test_a_point_is_moved_along_its_tangent_alone(name: str, method: str) -> None:
+def test_a_point_moves_only_along_its_tangent(name: str, method: str) -> None:
     *case, tangent = SURFACES[name]
-    tell_apart(*case, method=method, tangent=tangent)
+    assert_only_right_passes(*case, method=method, tangent=tangent)
 
 
 @pytest.mark.parametrize("scale", [1e-3, np.array([1e-3, 2e-3])])
 def test_scale_is_the_size_at_which_value_varies(scale: Any) -> None:
-    """Around 1e6 the value turns within 1e-3: steps of the entry's own size see nothing of it."""
+    """Near 1e6 the value varies within 1e-3: steps relative to the entry's size are too large."""
     value, gradient = lambda p: np.sum(np.sin(1e3 * p)), lambda p: 1e3 * np.cos(1e3 * p)
     point = np.array([1e6, 1e6 + 0.4])
-    tell_apart(value, gradient, point, method="centered", scale=scale)
+    assert_only_right_passes(value, gradient, point, method="centered", scale=scale)
 
 
-@by_differences
+@difference_methods
 def test_a_function_may_return_the_same_array_at_every_call(method: str) -> None:
     t, point = np.linspace(0.0, 2.0, 7), np.array([2.0, 0.7])
     buffer, number = np.empty(7), np.empty(1)
@@ -202,17 +213,17 @@ def test_a_function_may_return_the_same_array_at_every_call(method: str) -> None
         return np.stack([np.exp(-p[1] * t), -p[0] * t * np.exp(-p[1] * t)], axis=-1)
 
     assert check.jacobian(simulated, jacobian, point, method=method).verdict == "pass"
-    tell_apart(total, lambda p: jacobian(p).sum(axis=0), point, method=method)
+    assert_only_right_passes(total, lambda p: jacobian(p).sum(axis=0), point, method=method)
 
 
-def test_checks_in_threads_leave_the_filters_of_warnings_as_they_were() -> None:
+def test_checks_in_threads_restore_the_warning_filters() -> None:
     before, together = list(warnings.filters), threading.Barrier(4)
 
     def checked(seed: int) -> str:
         point = np.random.default_rng(seed).normal(size=5)
 
         def value(p: Any) -> float:
-            time.sleep(0.0005 * (1 + seed))  # so that calls overlap, and end in another order
+            time.sleep(0.0005 * (1 + seed))  # calls overlap, and end in another order
             return sum(float(number) ** 2 for number in p)
 
         together.wait()
@@ -224,7 +235,9 @@ def test_checks_in_threads_leave_the_filters_of_warnings_as_they_were() -> None:
 
 
 @pytest.mark.parametrize("digits", [3, None])
-def test_the_calls_of_a_jacobians_function_do_not_grow_with_its_results(digits: int | None) -> None:
+def test_the_number_of_calls_for_a_jacobian_does_not_grow_with_its_results(
+    digits: int | None,
+) -> None:
     calls: dict[int, int] = {}
     for results in (5, 500):
         t, counted = np.linspace(0.0, 4.0, results), [0]

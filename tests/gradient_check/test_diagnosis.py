@@ -1,4 +1,4 @@
-"""The diagnosis: what a wrong gradient looks like, in a sentence that names tensors and pieces."""
+"""The diagnosis of a wrong gradient: one sentence that names tensors and pieces."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from tests import planted
+from tests import planted_mistakes
 from tests.helpers import compiled
-from tests.planted import Affine, Tampered, check, every_way, with_entries
+from tests.planted_mistakes import (
+    Affine,
+    WrongGradientNetwork,
+    change_entries,
+    check,
+    entries_and_directions,
+)
 
 L2 = 0.1  # the strength of the penalty on the matrices
 generator = np.random.default_rng(71)
@@ -23,8 +29,8 @@ UNITS = np.array([1.0, 1e3, 1.0, 1e-3, 60.0, 180.0 / np.pi, 1.0])
 Change = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def _entries(change: Callable[[Any], Any], *places: int) -> Change:
-    return lambda g, p: with_entries(g, change, *places)
+def _entries(change: Callable[[Any], Any], *indices: int) -> Change:
+    return lambda g, p: change_entries(g, change, *indices)
 
 
 def _diagnosis(names: list[str], change: Change, method: str) -> str | None:
@@ -64,7 +70,7 @@ MISTAKES: dict[str, tuple[list[str], Change, tuple[str, ...]]] = {
     "logarithms": (["long"], lambda g, p: g * p, ("times the parameter", "logarithm")),
     "no penalty": (["first"], lambda g, p: g - L2 * p, ("lacks 0.1 times the parameter",)),
 }
-# One or two entries fit almost any explanation, so there is no diagnosis.
+# One or two entries fit almost any explanation, so the report has no diagnosis.
 SILENT: dict[str, tuple[list[str], Change, tuple[str, ...]]] = {
     "noise": (["first"], lambda g, p: g + NOISE, ()),
     "one entry off": (["first"], _entries(lambda e: e + 0.5, 4), ()),
@@ -75,24 +81,24 @@ SILENT: dict[str, tuple[list[str], Change, tuple[str, ...]]] = {
 }
 
 
-@every_way
+@entries_and_directions
 @pytest.mark.parametrize("name", [*MISTAKES, *SILENT])
-def test_a_common_mistake_is_called_by_its_name_and_no_other(name: str, method: str) -> None:
+def test_a_common_mistake_gets_its_diagnosis_and_no_other(name: str, method: str) -> None:
     names, change, says = (MISTAKES | SILENT)[name]
     diagnosis = _diagnosis(names, change, method)
     assert (diagnosis is None) == (name in SILENT)
     assert all(words in str(diagnosis) for words in says), diagnosis
-    assert "['second']" not in str(diagnosis)  # which is right, or wrong with all
+    assert "['second']" not in str(diagnosis)  # right, or wrong in all entries
 
 
 @pytest.mark.parametrize("size", [1e-24, 1e-13])
-def test_no_penalty_is_made_of_a_residual_that_is_rounding(size: float) -> None:
+def test_a_residual_of_rounding_is_not_diagnosed_as_a_penalty(size: float) -> None:
     at = np.array([1.0, -2.0, 3.0, 0.5])
     value, gradient = lambda p: np.sum((p - at) ** 2), lambda p: 2.0 * (p - at) + size * p
     assert "penalty" not in str(check.gradient(value, gradient, at))
 
 
-def test_no_number_is_made_of_one_entry_nor_a_factor_of_1() -> None:
+def test_the_diagnosis_has_no_number_from_one_entry_and_no_factor_of_1() -> None:
     point = np.array([0.0, 0.0, 0.7, 0.0, 0.0])
     weights = np.array([1.0, -2.0, 3.0, 4.0, 5.0])
 
@@ -110,23 +116,23 @@ def test_no_number_is_made_of_one_entry_nor_a_factor_of_1() -> None:
 
 
 ROWS, FAILS = 5, "fails a check of its own"
-# Everything has three columns, so that few shapes are compiled by JAX.
+# Every array has three columns, so JAX compiles few shapes.
 X, Y = generator.normal(size=(2, ROWS, 3))
 LAYERS = [bx.Dense(3, 3, "tanh"), bx.Dense(3, 3)]
 
 
 def _diagnosis_of(xp: Any, network: bx.Network, method: str, **options: Any) -> str:
     theta = xp.initialize(network, seed=2)
-    # Away from biases of 0, to which no penalty would apply, and from scales of 1.
+    # No biases of 0, which have no penalty, and no scales of 1.
     theta = theta + xp.asarray(np.random.default_rng(72).normal(0.0, 0.2, network.size))
-    if xp.name == "jax":  # which compiles each operation for every shape: of one copy there is one
+    if xp.name == "jax":  # JAX compiles each operation for every shape; one copy has one shape
         options["max_memory"] = 1
     report = check.network(network, theta, xp.asarray(X), xp.asarray(Y), method=method, **options)
     assert report.verdict == "fail"
     return report.diagnosis or ""
 
 
-# Words that a diagnosis has and has not, and a change of the gradient by theta and its weight mask.
+# Words in the diagnosis, words not in it, and a change of the gradient.
 MISFITS: dict[tuple[str, str], Callable[[Any, Any, Any], Any]] = {
     ("factor of 5, the number of rows: a sum", "L2"): lambda g, t, m: ROWS * g,
     ("factor of 1/5, the number of rows: a mean", "L2"): lambda g, t, m: g / ROWS,
@@ -137,12 +143,14 @@ MISFITS: dict[tuple[str, str], Callable[[Any, Any, Any], Any]] = {
 }
 
 
-@every_way
+@entries_and_directions
 @pytest.mark.compiled
 @pytest.mark.parametrize(("says", "absent"), MISFITS)
-def test_the_rows_and_the_penalty_are_known(xp: Any, says: str, absent: str, method: str) -> None:
+def test_the_diagnosis_uses_the_number_of_rows_and_the_penalty(
+    xp: Any, says: str, absent: str, method: str
+) -> None:
     change, mask = MISFITS[says, absent], bx.Network(LAYERS, "huber").weight_mask
-    network = Tampered(lambda g, theta: change(g, theta, mask(theta)), LAYERS, l2=L2)
+    network = WrongGradientNetwork(lambda g, theta: change(g, theta, mask(theta)), LAYERS, l2=L2)
     diagnosis = _diagnosis_of(xp, network, method)
     assert says in diagnosis
     assert absent not in diagnosis
@@ -153,16 +161,16 @@ def _network(*layers: Any, loss: Any = "half_squared_error") -> bx.Network:
     return bx.Network([LAYERS[0], *layers, LAYERS[1]], loss)
 
 
-# By the pieces that are named.
+# Keys: the piece that the diagnosis names.
 PIECES: dict[str, bx.Network] = {
     "layers[1] (Affine)": _network(Affine("scale")),
-    "layers[1] (Unmasked)": _network(planted.Unmasked(0.5)),
+    "layers[1] (DropoutWithoutMask)": _network(planted_mistakes.DropoutWithoutMask(0.5)),
     "layers[1] (Residual)": _network(bx.Residual(Affine("input"))),
     "layers[0] (Dense); layers[2] (Affine)": bx.Network(
-        [bx.Dense(3, 3, planted.HALF_A_SQUARE), bx.Dropout(0.5), Affine("scale")], "huber"
+        [bx.Dense(3, 3, planted_mistakes.WRONG_SQUARE), bx.Dropout(0.5), Affine("scale")], "huber"
     ),
-    "the loss": _network(loss=planted.WRONG_LOSS),
-    "": Tampered(lambda g, theta: with_entries(g, lambda e: e + 0.5, 7), LAYERS),
+    "the loss": _network(loss=planted_mistakes.WRONG_LOSS),
+    "": WrongGradientNetwork(lambda g, theta: change_entries(g, lambda e: e + 0.5, 7), LAYERS),
 }
 
 
@@ -171,7 +179,7 @@ PIECES: dict[str, bx.Network] = {
     ["auto", *(pytest.param(m, marks=pytest.mark.once) for m in ("directional", "taylor"))],
 )
 @pytest.mark.parametrize("pieces", [p if p == "the loss" else compiled(p) for p in PIECES])
-def test_the_piece_that_is_wrong_is_named_and_no_other(xp: Any, pieces: str, method: str) -> None:
+def test_the_wrong_piece_is_named_and_no_other(xp: Any, pieces: str, method: str) -> None:
     diagnosis = _diagnosis_of(xp, PIECES[pieces], method, rng=5)
     named = pieces.split("; ") if pieces else []
     assert all(f"{piece} {FAILS}" in diagnosis for piece in named), diagnosis

@@ -1,4 +1,4 @@
-"""At a kink, and near one, nothing right fails its gradient check, and what is wrong still does."""
+"""At and near a kink, right gradients do not fail their check, and wrong ones still fail."""
 
 from typing import Any
 
@@ -7,19 +7,19 @@ import pytest
 
 import backprop_xp as bx
 from tests.helpers import compiled
-from tests.planted import METHODS, by_differences, check, every_dtype
+from tests.planted_mistakes import METHODS, check, difference_methods, every_dtype
 
 RIGHT = {"pass", "kink"}
-# How far a pre-activation is from its kink; in float32 most of these are less than its rounding.
+# The distance of a pre-activation from its kink; in float32 most are smaller than its rounding.
 DISTANCES = [0.0, 1e-7, -1e-7, 1e-9, -1e-9, 1e-12, -1e-12]
-# No step of a difference is so short that it does not cross the kink: it may not be able to tell.
+# At these distances every step crosses the kink, so a check may be inconclusive.
 TOO_NEAR = 1e-9
-# A wrong gradient must be off beyond the entries at the kink, by this part of the largest.
+# A wrong gradient differs outside the entries at the kink by this part of the largest entry.
 SHOWS = {"float64": 0.01, "float32": 0.1}
 
 
-def _own(activation: bx.Activation, slope_below: float) -> bx.Activation:
-    """Return a user's activation: the value of one of ours, and a slope below 0, 1 above."""
+def _custom_activation(activation: bx.Activation, slope_below: float) -> bx.Activation:
+    """Return a custom activation: the value of ours, with a given slope below 0 and 1 above."""
 
     def vjp(g: Any, z: Any, a: Any) -> Any:
         above = bx.backends.array_namespace(z).astype(z > 0.0, z.dtype)
@@ -29,17 +29,17 @@ def _own(activation: bx.Activation, slope_below: float) -> bx.Activation:
 
 
 RELU, LEAKY_RELU = bx.activations.relu, bx.activations.leaky_relu
-HIDDEN = {  # the right activation, and the one that is checked
+HIDDEN = {  # the right activation, and the checked one
     "relu": (RELU, RELU),
     "leaky_relu": (LEAKY_RELU, LEAKY_RELU),
-    "a user's relu": (RELU, _own(RELU, 0.0)),
-    "wrong: relu's slope 0.5 below 0": (RELU, _own(RELU, 0.5)),
-    "wrong: leaky_relu's slope lost": (LEAKY_RELU, _own(LEAKY_RELU, 0.0)),
+    "a user's relu": (RELU, _custom_activation(RELU, 0.0)),
+    "wrong: relu's slope 0.5 below 0": (RELU, _custom_activation(RELU, 0.5)),
+    "wrong: leaky_relu's slope lost": (LEAKY_RELU, _custom_activation(LEAKY_RELU, 0.0)),
 }
 
 
 def _case(xp: Any, network: bx.Network, hidden: Any, dtype: str, seed: int, layer: int) -> Any:
-    """Return theta with a pre-activation as far from 0 as the seed says, x, y, and its unit."""
+    """Return theta with one pre-activation at a distance from 0, x, y, and its unit."""
     generator = np.random.default_rng(seed)
     start = network.initialize(seed, backend="numpy", dtype="float64")
     theta = (start + generator.normal(0.0, 0.3, network.size)).astype(dtype)
@@ -62,12 +62,12 @@ swept = pytest.param(range(14), marks=pytest.mark.thorough)
 @pytest.mark.parametrize("method", METHODS[:4])
 @pytest.mark.parametrize("name", HIDDEN)
 @pytest.mark.parametrize("seeds", [None, swept], ids=["some", "all"])
-def test_a_network_is_judged_near_its_kinks(
+def test_a_right_network_passes_and_a_wrong_one_fails_near_kinks(
     xp: Any, seeds: range | None, name: str, method: str, dtype: str
 ) -> None:
     right, own = (bx.mlp([2, 3, 3, 1], hidden=h, loss="mean_squared_error") for h in HIDDEN[name])
     tried = 0
-    # Unmarked: a mistake at two distances, and what is right at each; with JAX at one.
+    # Without marks: a mistake at two distances, and a right gradient at each; with JAX at one.
     enough = 1 if xp.name == "jax" else 2 if name.startswith("wrong") else 7
     for seed in seeds or range(7):
         if seeds is None and tried == enough:
@@ -86,14 +86,14 @@ def test_a_network_is_judged_near_its_kinks(
             expected = {"fail"}
         elif method == "centered" and (0.0 < distance <= TOO_NEAR or xp.dtype == "float32"):
             expected = {*RIGHT, "inconclusive"}
-        # JAX compiles each operation anew for every shape; of one copy at a time there is one.
+        # JAX compiles each operation for every shape; one copy at a time has one shape.
         frugal = {"max_memory": 1} if xp.name == "jax" else {}
         verdict, tried = check.network(own, *case, method=method, **frugal).verdict, tried + 1
         assert verdict in expected, (seed, distance)
     assert tried or xp.dtype == "float32"
 
 
-# Is right for complex numbers too; is real for them.
+# Right for complex numbers too; real for them.
 RELUS: dict[str, Any] = {
     "where": lambda xp, p: xp.where(
         (xp.real(p) if xp.isdtype(p.dtype, "complex floating") else p) > 0.0, p, 0.0 * p
@@ -104,7 +104,7 @@ COEFFICIENTS = [2.0, -1.5, 0.7, 1.2, -0.4, 0.9]
 
 
 @every_dtype
-@by_differences
+@difference_methods
 @pytest.mark.parametrize("at", [[0.3, -1.1], compiled([0.0, 0.0])], ids=["one kink", "three"])
 @pytest.mark.parametrize("relu", RELUS)
 def test_slopes_within_a_kink_are_right(
@@ -124,12 +124,12 @@ def test_slopes_within_a_kink_are_right(
 
 
 @every_dtype
-@by_differences
+@difference_methods
 @pytest.mark.parametrize(
     "at", [[0.0, 0.3], compiled([0.0, 0.0, 0.0, 0.3])], ids=["one kink", "three"]
 )
-def test_kinks_hide_no_term_that_is_missed(xp: Any, at: Any, method: str, dtype: str) -> None:
-    """A magnitude is real for complex numbers, and a lasso's gradient lacks its slope."""
+def test_kinks_do_not_hide_a_missing_term(xp: Any, at: Any, method: str, dtype: str) -> None:
+    """A magnitude is real for complex numbers, and the gradient of a lasso lacks its slope."""
     lasso = lambda p: xp.namespace.sum(xp.namespace.abs(p) + p * p, axis=-1)  # noqa: E731
     case = lasso, lambda p: 2.0 * p, xp.asarray(at, dtype=dtype)
     for seed in range(3):
@@ -137,8 +137,8 @@ def test_kinks_hide_no_term_that_is_missed(xp: Any, at: Any, method: str, dtype:
 
 
 @pytest.mark.parametrize("share", [0.5, 0.0])
-def test_where_kinks_meet_on_a_large_points_direction_no_fail_rests_on_it(share: float) -> None:
-    # Of half the entries at their kink the slopes are 0 and 1: along a direction their sums are.
+def test_a_direction_through_many_kinks_causes_no_failure(share: float) -> None:
+    # Half the entries are at their kink, with slopes 0 and 1; a direction sees sums of them.
     point = np.tile([0.0, 0.7], 10_001)
     report = bx.check_gradient(
         lambda p: np.sum(np.maximum(p, 0.0)),
@@ -154,7 +154,7 @@ def test_where_kinks_meet_on_a_large_points_direction_no_fail_rests_on_it(share:
 @pytest.mark.parametrize("slope", [0.0, 0.1])
 @pytest.mark.parametrize("method", ["auto", "directional"])
 @pytest.mark.parametrize("power", [0.25, 0.5, 0.75])
-def test_at_a_cusp_nothing_passes_and_the_reason_is_told(
+def test_nothing_passes_at_a_cusp_and_the_report_has_the_reason(
     power: float, method: str, slope: float
 ) -> None:
     for at in (0.0, 1.0):
@@ -165,15 +165,15 @@ def test_at_a_cusp_nothing_passes_and_the_reason_is_told(
 
 
 @pytest.mark.parametrize("method", ["auto", "directional"])
-def test_a_zero_where_a_value_is_even_passes(method: str) -> None:
+def test_a_gradient_of_0_passes_where_the_value_is_even(method: str) -> None:
     for value in (np.cosh, np.square, lambda p: p**4, lambda p: np.abs(p) ** 1.5, np.cos):
         case = lambda p, value=value: 5.0 + np.sum(value(p.real)), lambda p: 0.0 * p
         assert check.gradient(*case, np.zeros(2), method=method).verdict == "pass"
 
 
 @pytest.mark.parametrize("method", ["auto", "directional"])
-def test_a_jacobian_of_results_that_are_flat_beyond_a_kink_is_judged(method: str) -> None:
-    """A complex step sees a slope of sign(z), which is z / |z|: real differences must refute it."""
+def test_a_jacobian_that_is_flat_beyond_a_kink_gets_a_verdict(method: str) -> None:
+    """A complex step of z / |z| sees a slope of sign(z), which real differences must refute."""
     case = (
         lambda p: np.where(np.abs(p) <= 1.345, p, 1.345 * np.sign(p)),
         lambda p: np.diag(1.0 * (np.abs(p) <= 1.345)),

@@ -1,10 +1,10 @@
-"""Every mistake of the catalogue fails its check, and what is right never does.
+"""Every mistake of the catalogue fails its check, and right gradients never fail.
 
-A planted mistake is *equivalent* in a case where it changes nothing, as a swap of two rows of zeros
-does: such cases are found by computing both gradients, and are left out. At a trained point, where
-a gradient is what is left of terms that cancel, a change counts only if it is a part of an entry
-that must show, and more than rounding makes of the terms: of their size, the largest entry of the
-tensor at the point where training started is taken.
+A planted mistake is *equivalent* in a case where it changes nothing, such as a swap of two rows of
+zeros. The tests compute both gradients to find these cases, and leave them out. The gradient at a
+trained point is a sum of terms that cancel. A change counts there only if it is larger than a
+visible part of an entry and larger than the rounding of the terms. The size of the terms is the
+largest entry of the tensor at the start of the training.
 """
 
 import functools
@@ -16,25 +16,33 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from tests import mistakes
-from tests.mistakes import BATCHES, MISTAKES, Case, Parameters, elsewhere, gradient_of, value_of
+from tests import mistake_catalogue
+from tests.mistake_catalogue import (
+    BATCHES,
+    MISTAKES,
+    Case,
+    Parameters,
+    elsewhere,
+    gradient_of,
+    value_of,
+)
 
 EPOCHS = 300
-# What is right differs by no more than rounding, relative to a tensor's largest entry.
+# Right gradients differ by at most rounding, relative to a tensor's largest entry.
 ROUNDING = {"float64": 1e-12, "float32": 1e-5}
-MUST_SHOW = 0.01  # of an entry, whatever training left of it
-# The method, and whether value takes real numbers only, so that differences are used.
+MUST_SHOW = 0.01  # of an entry, however small training made it
+# The method, and whether value accepts only real numbers, so that differences are used.
 WAYS = {
     "auto": ("auto", False),
     "directional": ("directional", False),
     "differences": ("auto", True),
     "differences along directions": ("directional", True),
 }
-every_way = pytest.mark.parametrize("way", WAYS)
-draw = functools.cache(mistakes.draw)
+entries_and_directions = pytest.mark.parametrize("way", WAYS)
+draw = functools.cache(mistake_catalogue.draw)
 
 
-def _numbers(value: Any, *others: Parameters) -> list[np.ndarray]:
+def _copies(value: Any, *others: Parameters) -> list[np.ndarray]:
     """Return copies of a value, a gradient and a point."""
     return [np.array(value), *(np.array(part[name]) for part in others for name in sorted(part))]
 
@@ -43,7 +51,7 @@ def _changes_nothing(name: str, case: Case) -> bool:
     """Whether value and gradient are right at every call, and leave the point unchanged."""
     problem, point = draw(case)
     points = [point, draw(case._replace(steps=0))[1]]
-    right, start = (_numbers(value_of(problem)(p), gradient_of(problem)(p), p) for p in points)
+    right, start = (_copies(value_of(problem)(p), gradient_of(problem)(p), p) for p in points)
     part_of = MUST_SHOW if case.steps else 0.0
     slack = [
         np.fmax(ROUNDING[case.dtype] * np.max(np.abs(s)), part_of * np.abs(r))
@@ -53,7 +61,7 @@ def _changes_nothing(name: str, case: Case) -> bool:
     for _ in range(2):
         here = {key: p.copy() for key, p in point.items()}
         wrong = gradient(here)
-        found = _numbers(value(here), wrong, here)
+        found = _copies(value(here), wrong, here)
         if any(np.any(np.abs(f - r) > s) for f, r, s in zip(found, right, slack, strict=True)):
             return False
         value(elsewhere(point))
@@ -79,13 +87,13 @@ def _report(planted: Any, case: Case, way: str) -> bx.GradientReport:
     return report
 
 
-@every_way
-@pytest.mark.parametrize("extras", [(), mistakes.EXTRAS], ids=["plain", "with all extras"])
+@entries_and_directions
+@pytest.mark.parametrize("extras", [(), mistake_catalogue.EXTRAS], ids=["plain", "with all extras"])
 @pytest.mark.parametrize("steps", [0, EPOCHS])
 @pytest.mark.parametrize("every", [11, pytest.param(3, marks=pytest.mark.thorough)])
 def test_nothing_right_fails(every: int, steps: int, extras: tuple[str, ...], way: str) -> None:
     right = {"pass", "kink"} | ({"inconclusive"} if steps else set())
-    grid = _grid(mistakes.ACTIVATIONS, mistakes.LOSSES, steps, extras)
+    grid = _grid(mistake_catalogue.ACTIVATIONS, mistake_catalogue.LOSSES, steps, extras)
     for case in grid[list(WAYS).index(way) % 3 :: every]:
         problem, _ = draw(case)
         report = _report((value_of(problem), gradient_of(problem)), case, way)
@@ -94,8 +102,8 @@ def test_nothing_right_fails(every: int, steps: int, extras: tuple[str, ...], wa
         assert report.diagnosis is None
 
 
-def _shown(name: str, steps: int, way: str) -> Iterator[Case]:
-    """Yield some of the cases in which a mistake changes something, others for each way."""
+def _sample_cases(name: str, steps: int, way: str) -> Iterator[Case]:
+    """Yield some of the cases in which a mistake has an effect, other ones for each method."""
     _, _, extras, activations, losses = MISTAKES[name]
     grid = _grid(activations, losses, steps, extras)[list(WAYS).index(way) :: len(WAYS)]
     return (case for case in grid if not _changes_nothing(name, case))
@@ -104,7 +112,7 @@ def _shown(name: str, steps: int, way: str) -> Iterator[Case]:
 def _find(name: str, case: Case, way: str) -> None:
     plant, says, *_ = MISTAKES[name]
     report = _report(plant(draw(case)[0]), case, way)
-    # Rounding may leave too little of a trained gradient to be called wrong.
+    # Rounding may hide the mistake in a trained gradient.
     found = {"fail", "nondeterministic"} | ({"inconclusive"} if case.steps else set())
     assert report.verdict in found, f"{case}\n{report}"
     if says and report.verdict != "inconclusive":
@@ -113,16 +121,16 @@ def _find(name: str, case: Case, way: str) -> None:
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_found_and_named(name: str) -> None:
-    """By what people ask for, and by one of the other ways in turn; the sweep takes all."""
+    """Use the default method, and one of the others in turn; the sweep uses all."""
     others = [*WAYS][1:]
     for way in ("auto", others[[*MISTAKES].index(name) % len(others)]):
-        _find(name, next(_shown(name, 0, way)), way)
+        _find(name, next(_sample_cases(name, 0, way)), way)
 
 
 @pytest.mark.thorough
-@every_way
+@entries_and_directions
 @pytest.mark.parametrize("name", MISTAKES)
 @pytest.mark.parametrize("steps", [0, EPOCHS])
 def test_a_mistake_is_found_and_named_in_many_cases(steps: int, name: str, way: str) -> None:
-    for case in itertools.islice(_shown(name, steps, way), 3):
+    for case in itertools.islice(_sample_cases(name, steps, way), 3):
         _find(name, case, way)

@@ -1,4 +1,4 @@
-"""A network, a layer and a loss are checked by their pieces, and judged in float64."""
+"""Checks of networks, layers and losses by their pieces, with verdicts in float64."""
 
 import tracemalloc
 from typing import Any
@@ -11,29 +11,35 @@ from backprop_xp.gradient_check.perturbed_losses import perturbed_losses
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.inputs import Rows
 from backprop_xp.networks.losses import LOSSES
-from tests import planted
-from tests.planted import check, every_dtype, every_way
+from tests import planted_mistakes
+from tests.planted_mistakes import check, entries_and_directions, every_dtype
 
-# The same numbers in another order of operations, and what a difference of fourth order leaves.
+# The rounding of another order of operations, and the error of a difference of fourth order.
 ROUNDING = {"complex_step": 1e-13, "centered": 1e-8}
 every_entry = pytest.mark.parametrize("method", ROUNDING)
-# A right gradient must pass by more than luck: its error is at most this part of the tolerance.
+# A right gradient passes clearly: its error is at most this part of the tolerance.
 BY_FAR = 0.2
-# These have kinks, and a direction may meet one.
+# These have kinks, and a direction may cross one.
 KINKED = ("relu", "leaky_relu", "mean_absolute_error", "huber")
 
-# Everything has three columns, so that few shapes are compiled by JAX.
+# Every array has three columns, so JAX compiles few shapes.
 generator = np.random.default_rng(61)
 X, NUMBERS = generator.normal(size=(2, 4, 3))
 SHARES = generator.dirichlet(np.ones(3), 4)
 
-# Dense before Dense sends one column on; the others take the whole output.
+# Dense before Dense passes one column on; the others need the whole output.
 NETWORKS = {
     "dense layers": bx.mlp([3, 3, 3, 3], hidden="gelu", output="sigmoid", l2=0.3),
     "softmax inside": bx.mlp([3, 3, 3], hidden="softmax", loss="categorical_cross_entropy"),
     "dropout": bx.mlp([3, 3, 3], hidden="relu", dropout=0.4, loss="binary_cross_entropy"),
     "others": bx.Network(
-        [bx.Dense(3, 3, planted.SQUARE), bx.LayerNorm(3), planted.Affine(), bx.Dense(3, 3)], "huber"
+        [
+            bx.Dense(3, 3, planted_mistakes.SQUARE),
+            bx.LayerNorm(3),
+            planted_mistakes.Affine(),
+            bx.Dense(3, 3),
+        ],
+        "huber",
     ),
     "a residual": bx.Network(
         [bx.Dense(3, 3, "silu"), bx.Residual(bx.Dense(3, 3, "softplus"))], "log_cosh", l2=0.1
@@ -49,8 +55,8 @@ def _case(xp: Any, network: bx.Network, dtype: str = "working") -> tuple[Any, ..
 
 @pytest.mark.float64
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_perturbed_loss_is_the_loss_of_the_perturbed_theta(xp: Any, name: str) -> None:
-    """A check falls back to whole networks if this fails, and would pass all the same."""
+def test_a_perturbed_loss_equals_the_loss_of_the_perturbed_theta(xp: Any, name: str) -> None:
+    """If this failed, a check would use whole networks and still pass."""
     network, theta, x, y = _case(xp, NETWORKS[name])
     function = perturbed_losses(network, theta, Rows(x, y), batched=None, max_memory=2**20)
     assert function is not None
@@ -65,7 +71,9 @@ def test_a_perturbed_loss_is_the_loss_of_the_perturbed_theta(xp: Any, name: str)
 @every_entry
 @pytest.mark.compiled
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_short_way_gives_what_the_whole_network_gives(xp: Any, name: str, method: str) -> None:
+def test_the_partial_passes_give_the_losses_of_the_whole_network(
+    xp: Any, name: str, method: str
+) -> None:
     network, theta, x, y = _case(xp, NETWORKS[name])
     options: Any = {"sample_weight": xp.asarray([1.0, 0.5, 2.0, 0.0]), "rng": 5}
     value, gradient = (
@@ -83,14 +91,14 @@ def test_the_short_way_gives_what_the_whole_network_gives(xp: Any, name: str, me
         np.testing.assert_allclose(found, expected, rtol=0.0, atol=ROUNDING[method])
 
 
-@every_way
+@entries_and_directions
 @pytest.mark.compiled
 @pytest.mark.parametrize("mistake", ["", "scale"])
 @pytest.mark.parametrize("unable", ["alone", "real"])
-def test_layers_that_take_less_are_checked_too(
+def test_layers_without_complex_numbers_or_stacks_are_checked_too(
     xp: Any, unable: str, mistake: str, method: str
 ) -> None:
-    layers = [bx.Dense(3, 3, "tanh"), planted.Affine(mistake, **{unable: True})]
+    layers = [bx.Dense(3, 3, "tanh"), planted_mistakes.Affine(mistake, **{unable: True})]
     case = _case(xp, bx.Network(layers, "huber"))
     report = check.network(*case, method=method, batched=False if unable == "alone" else None)
     assert report.verdict == ("fail" if mistake else "pass")
@@ -98,7 +106,7 @@ def test_layers_that_take_less_are_checked_too(
 
 
 @every_entry
-def test_a_check_keeps_within_its_memory(method: str) -> None:
+def test_a_check_keeps_its_memory_limit(method: str) -> None:
     network, draw = bx.mlp([64, 100, 10], hidden="sigmoid"), np.random.default_rng(0).uniform
     theta = network.initialize(0, backend="numpy", dtype="float64")
     tracemalloc.start()
@@ -106,11 +114,11 @@ def test_a_check_keeps_within_its_memory(method: str) -> None:
     check.network(*case, method=method, max_memory=4 * 2**20)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # What is known of each of the 7,510 entries comes to it: some dozens of numbers.
+    # Besides, each of the 7,510 entries has a few dozen numbers.
     assert peak <= (4 + 3) * 2**20
 
 
-def test_a_theta_that_does_not_fit_is_refused_by_name(xp: Any) -> None:
+def test_an_invalid_theta_is_an_error_that_names_it(xp: Any) -> None:
     network, rows = bx.mlp([2, 3, 1]), ([[0, 1], [1, 0]], [[1], [0]])
     assert check.network(network, xp.initialize(network), *rows).passed
     for theta, message in (
@@ -124,11 +132,11 @@ def test_a_theta_that_does_not_fit_is_refused_by_name(xp: Any) -> None:
 
 LAYERS: dict[str, Any] = {
     **{f"Dense {name}": bx.Dense(3, 3, name) for name in ACTIVATIONS},
-    "Activation": planted.SQUARE,
+    "Activation": planted_mistakes.SQUARE,
     "Dropout": bx.Dropout(0.4),
     "Residual": bx.Residual(bx.Activate("tanh"), bx.LayerNorm(3), bx.Dropout(0.3)),
-    "Affine": planted.Affine(),
-    "real Affine": planted.Affine(real=True),
+    "Affine": planted_mistakes.Affine(),
+    "real Affine": planted_mistakes.Affine(real=True),
 }
 TARGETS = {
     "poisson": [[0.0, 1.0, 3.0], [2.0, 0.0, 1.0], [5.0, 1.0, 1.0], [0.0, 0.0, 2.0]],
@@ -146,7 +154,7 @@ def _check(xp: Any, piece: Any, targets: Any, dtype: str, **options: Any) -> Any
 
 
 @every_dtype
-@every_way
+@entries_and_directions
 @pytest.mark.parametrize("name", [*LAYERS, *LOSSES])
 def test_a_right_layer_or_loss_passes(xp: Any, name: str, method: str, dtype: str) -> None:
     report = _check(xp, LAYERS.get(name, name), TARGETS.get(name, X), dtype, method=method)
@@ -165,19 +173,22 @@ def _over_the_batch(outputs: Any, targets: Any) -> Any:
     return flip(bx.activations.softmax.value(flip(outputs))) - targets
 
 
-# What is wrong, and in the derivative by which tensor; a scale of 1 would hide the first.
+# The mistake, and the tensor whose derivative is wrong; a scale of 1 would hide the first.
 WRONG: dict[str, tuple[Any, str]] = {
-    **{f"by its {k}": (planted.Affine(k), k) for k in ("input", *planted.Affine.names)},
-    "a forgotten mask": (planted.Unmasked(0.5), "input"),
-    "an activation": (planted.HALF_A_SQUARE, "input"),
-    "a residual": (bx.Residual(planted.Affine("input")), "input"),
-    "a column": (planted.WRONG_LOSS, "outputs"),
+    **{
+        f"by its {k}": (planted_mistakes.Affine(k), k)
+        for k in ("input", *planted_mistakes.Affine.names)
+    },
+    "a forgotten mask": (planted_mistakes.DropoutWithoutMask(0.5), "input"),
+    "an activation": (planted_mistakes.WRONG_SQUARE, "input"),
+    "a residual": (bx.Residual(planted_mistakes.Affine("input")), "input"),
+    "a column": (planted_mistakes.WRONG_LOSS, "outputs"),
     "softmax": (bx.Loss(bx.losses.categorical_cross_entropy.value, _over_the_batch), "outputs"),
 }
 
 
 @every_dtype
-@every_way
+@entries_and_directions
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_layer_or_loss_fails(xp: Any, name: str, method: str, dtype: str) -> None:
     wrong, tensor = WRONG[name]
@@ -186,8 +197,8 @@ def test_a_wrong_layer_or_loss_fails(xp: Any, name: str, method: str, dtype: str
         assert (report.verdict, report.worst[0].tensor) == ("fail", tensor)
 
 
-@pytest.mark.filterwarnings("ignore:Casting complex")  # which must not happen
-def test_what_is_no_layer_or_loss_or_sample_is_refused_by_name(xp: Any) -> None:
+@pytest.mark.filterwarnings("ignore:Casting complex")  # a warning must not occur
+def test_an_invalid_layer_loss_or_sample_is_an_error_that_names_it(xp: Any) -> None:
     norm, x, number = bx.LayerNorm(3), xp.asarray(X), xp.asarray([[1.0]] * 4)
     complex_x = xp.namespace.astype(x, xp.namespace.complex64)
     for function, arguments, message in (
@@ -200,14 +211,14 @@ def test_what_is_no_layer_or_loss_or_sample_is_refused_by_name(xp: Any) -> None:
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             function(*arguments)
-    # Lists and whole numbers will do.
+    # Lists and integers are accepted.
     assert check.layer(norm, xp.asarray([[1, 2, 4]], dtype=None)).passed
     report = check.loss("log_cosh", [[0.5, -1.0, 2.0]], [[1, 0, 1]])
     assert bx.backends.owner(report.analytic[0]) is xp.selection.backend
 
 
 class Codes:
-    """A layer of integer codes ``(batch, 1)``, each a row of a table of four."""
+    """A layer of integer codes ``(batch, 1)``, each a row index of a table of four rows."""
 
     names, shapes = ("table",), ((4, 3),)
 

@@ -1,4 +1,4 @@
-"""The report: its numbers are what one computes oneself, and its text and picture show them."""
+"""The report: its numbers equal a direct computation, and its string and plot show them."""
 
 import json
 import statistics
@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from tests.planted import check, every_method
+from tests.planted_mistakes import check, every_method
 
-pytestmark = pytest.mark.float64  # whose steps, tolerances and orders they are
+pytestmark = pytest.mark.float64  # the steps, tolerances and orders are those of float64
 
-ERRORS = {"complex_step": 1e-13, "centered": 1e-8}  # of a numeric derivative, at most
+ERRORS = {"complex_step": 1e-13, "centered": 1e-8}  # largest error of a numeric derivative
 entry_by_entry = pytest.mark.parametrize("method", ERRORS)
-BEND = 0.15  # how far the next term of Taylor's series bends an order from its limit
+BEND = 0.15  # effect of the next Taylor term on an order
 
 generator = np.random.default_rng(81)
 POINT = {"weights": generator.normal(size=(2, 3)), "<bias>": generator.normal(size=(1, 3))}
 NUMERIC = {name: 3.0 * p * p for name, p in POINT.items()}
-# What is added to the right gradient: in two entries of the weights, none of the bias.
+# The difference to the right gradient: two entries of the weights, none of the bias.
 OFF = np.array([[0.0, 0.25, 0.0], [-1.5, 0.0, 0.0]])
 ANALYTIC = {**NUMERIC, "weights": NUMERIC["weights"] + OFF}
 
@@ -36,7 +36,7 @@ def _report(xp: Any, method: str, *, wrong: bool = True) -> Any:
 
 
 @every_method
-def test_a_pass_says_in_a_line_how_it_was_come_by(xp: Any, method: str) -> None:
+def test_a_pass_is_one_line_with_its_method(xp: Any, method: str) -> None:
     report = _report(xp, method, wrong=False)
     assert (report.verdict, report.diagnosis, report.notes) == ("pass", None, ())
     assert 1e-25 < report.step < (1e-16 if report.method == "complex_step" else 1.0)
@@ -49,7 +49,7 @@ def test_a_pass_says_in_a_line_how_it_was_come_by(xp: Any, method: str) -> None:
 
 
 @entry_by_entry
-def test_gradients_tensors_and_worst_entries_are_the_points(xp: Any, method: str) -> None:
+def test_gradients_tensors_and_worst_entries_follow_the_point(xp: Any, method: str) -> None:
     report, close = _report(xp, method), ERRORS[method]
     for found, expected in ((report.analytic, ANALYTIC), (report.numeric, NUMERIC)):
         for name in POINT:
@@ -73,7 +73,7 @@ def test_gradients_tensors_and_worst_entries_are_the_points(xp: Any, method: str
 
 @pytest.mark.parametrize(("factor", "order"), [(1.0, 3.0), (1.01, 1.0), (-1.0, 1.0), (0.0, 1.0)])
 def test_taylors_orders_tell_right_from_wrong(xp: Any, factor: float, order: float) -> None:
-    """The tutorial swapped them: of its differences the centred one errs by O(h^2)."""
+    """The tutorial swaps the orders: the error of the centred difference is O(h^2)."""
     value, gradient = lambda p: xp.namespace.sum(p**4), lambda p: 4.0 * factor * p**3
     point = xp.asarray(POINT["weights"])
     report = check.gradient(value, gradient, point, method="taylor")
@@ -86,7 +86,7 @@ def test_taylors_orders_tell_right_from_wrong(xp: Any, factor: float, order: flo
 
 
 @entry_by_entry
-def test_a_failure_shows_why_and_its_tensors_and_its_worst_entries(xp: Any, method: str) -> None:
+def test_a_failure_shows_its_reason_its_tensors_and_its_worst_entries(xp: Any, method: str) -> None:
     report = _report(xp, method)
     head, why, *tables = str(report).splitlines()
     assert head.startswith("gradient check: fail")
@@ -104,7 +104,7 @@ def test_a_failure_shows_why_and_its_tensors_and_its_worst_entries(xp: Any, meth
 
 
 @every_method
-def test_a_report_is_an_error_and_json_of_plain_numbers(xp: Any, method: str) -> None:
+def test_a_report_can_be_raised_and_written_as_json(xp: Any, method: str) -> None:
     report = _report(xp, method)
     with pytest.raises(bx.GradientCheckError, match="fail") as error:
         report.raise_if_failed()
@@ -131,7 +131,7 @@ def test_a_picture_shows_entries_or_remainders(xp: Any) -> None:
         _report(xp, "directional").plot()
 
 
-def test_a_direction_does_not_say_to_how_many_digits_entries_agree() -> None:
+def test_a_directional_report_gives_no_digits_of_entries() -> None:
     def gradient(p: Any) -> Any:
         found = 3.0 * p * p
         found[[5, 700]] = found[[700, 5]]
@@ -144,14 +144,14 @@ def test_a_direction_does_not_say_to_how_many_digits_entries_agree() -> None:
     point, calls = np.random.default_rng(0).normal(size=100_000), list[int]()
     report = check.gradient(value, gradient, point)
     assert (report.verdict, report.method) == ("fail", "directional")
-    assert len(calls) <= 250  # one entry of a sample costs one
+    assert len(calls) <= 250  # each sampled entry is one direction
     assert report.max_relative_error < 1e-3 < report.worst[0].relative_error
     assert "digits" not in report.reason
     nearly = check.gradient(lambda p: np.sum(p**3), lambda p: 3.0001 * p * p, point)
     assert "agree to 4 digits" in nearly.reason
 
 
-def test_a_wider_tolerance_is_no_way_out_of_error_bars() -> None:
+def test_a_wider_tolerance_is_not_suggested_for_error_bars() -> None:
     at = np.array([1.0, -2.0, 3.0])
     value, gradient = lambda p: 1e3 + float(np.sum((p.real - at) ** 2)), lambda p: 2.0 * (p - at)
     report = check.gradient(value, gradient, at + 1e-9, tolerance=1e-7)

@@ -1,4 +1,4 @@
-"""Rounding is no mistake where a gradient saturates or is computed in low precision."""
+"""Rounding is not a mistake in a saturated gradient or one of low precision."""
 
 import itertools
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.planted import check
+from tests.planted_mistakes import check
 
 
 def _logistic(z: Any) -> Any:
@@ -18,7 +18,7 @@ def _softplus(z: Any) -> Any:
     return np.log(1.0 + np.exp(z))
 
 
-# Functions that saturate, and their derivatives as one writes them: a difference of numbers near 1.
+# Functions that saturate, and common forms of their derivatives: differences of numbers near 1.
 # fmt: off
 SATURATING: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "tanh": (np.tanh, lambda z: 1.0 - np.tanh(z) ** 2),
@@ -66,19 +66,21 @@ def _verdict(kind: str, value: Any, gradient: Any, point: Any, factor: float) ->
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:divide", "ignore:invalid")
 @pytest.mark.parametrize("name", SATURATING)
-def test_a_saturated_gradient_never_fails_and_a_tenth_more_never_passes(name: str) -> None:
+def test_a_saturated_gradient_never_fails_and_one_10_percent_larger_never_passes(name: str) -> None:
     value, slope = SATURATING[name]
     for depth, spread in itertools.product(DEPTHS, SPREADS):
         point = depth * np.array(spread)
         case = "gradient", lambda p: np.sum(value(p)), slope, point
         assert _verdict(*case, 1.0) != "fail", (depth, spread)
-        if np.any(slope(point)):  # else a tenth more is the same
+        if np.any(slope(point)):  # otherwise 10 % more is the same number
             assert _verdict(*case, 1.1) not in ("pass", "kink"), (depth, spread)
 
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:divide", "ignore:invalid")
 @pytest.mark.parametrize("name", SATURATING)
-def test_a_jacobian_with_a_saturated_row_never_fails_and_a_tenth_more_does(name: str) -> None:
+def test_a_jacobian_with_a_saturated_row_never_fails_and_one_10_percent_larger_does(
+    name: str,
+) -> None:
     value, slope = SATURATING[name]
     for depth in DEPTHS:
         case = (
@@ -90,7 +92,9 @@ def test_a_jacobian_with_a_saturated_row_never_fails_and_a_tenth_more_does(name:
 
 
 @pytest.mark.parametrize("away", [7.0, 100.0])
-def test_so_does_one_that_saturates_away_from_0(away: float) -> None:
+def test_a_jacobian_that_saturates_away_from_0_never_fails_and_one_10_percent_larger_does(
+    away: float,
+) -> None:
     for depth in (8.0, 15.0, 25.0):
         case = (
             "gradient", lambda p: np.sum(np.tanh(p - away)),
@@ -100,7 +104,7 @@ def test_so_does_one_that_saturates_away_from_0(away: float) -> None:
         assert _verdict(*case, 1.1) not in ("pass", "kink"), depth
 
 
-# Gradients that are tiny beside those at other points, but no rounding of them.
+# Gradients that are tiny compared with those at other points, but are no rounding.
 STEEP: dict[str, tuple[Any, Any, list[float]]] = {
     "a decay": (lambda p: np.sum(np.exp(-p)), lambda p: -np.exp(-p), [100.0, 90.0]),
     "a Gaussian": (lambda p: np.sum(np.exp(-p * p)), lambda p: -2.0 * p * np.exp(-p * p), [8.0]),
@@ -110,9 +114,7 @@ STEEP: dict[str, tuple[Any, Any, list[float]]] = {
 
 @pytest.mark.parametrize("way", ["complex step", "differences"])
 @pytest.mark.parametrize("name", STEEP)
-def test_a_mistake_is_not_taken_for_the_rounding_of_what_a_gradient_is_elsewhere(
-    name: str, way: str
-) -> None:
+def test_a_mistake_in_a_tiny_gradient_is_not_taken_for_rounding(name: str, way: str) -> None:
     value, slope, point = STEEP[name]
 
     def real_value(p: Any) -> Any:
@@ -218,7 +220,7 @@ def test_a_gradient_of_small_integers_is_no_gradient_of_low_precision(mistake: s
 
 
 def _energy(p: Any) -> tuple[Any, Any]:
-    """Return the energy of atoms that repel each other steeply (Lennard-Jones), and its slope."""
+    """Return the Lennard-Jones energy of atoms, which is steep, and its slope."""
     at = p.reshape(-1, 3)
     i, j = np.triu_indices(len(at), 1)
     away = at[i] - at[j]
@@ -230,7 +232,7 @@ def _energy(p: Any) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("method", ["auto", "centered", "directional"])
-def test_near_the_optimum_of_a_steep_energy_mistakes_fail(method: str) -> None:
+def test_mistakes_fail_near_the_optimum_of_a_steep_energy(method: str) -> None:
     minimize = pytest.importorskip("scipy.optimize").minimize
     start = 1.2 * np.random.default_rng(1).normal(size=24)
     optimum = minimize(_energy, start, jac=True, options={"gtol": 1e-8, "maxiter": 3000}).x
@@ -248,7 +250,7 @@ def test_no_right_gradient_of_the_rosenbrock_function_fails_near_its_optimum() -
 
 
 @pytest.mark.parametrize("start", [0.0, 1.0])
-def test_low_precision_shows_at_zeros_and_at_a_border(start: float) -> None:
+def test_low_precision_is_detected_at_zeros_and_at_a_border(start: float) -> None:
     def gradient(p: Any) -> Any:
         z = A.astype(np.float32) @ p.astype(np.float32)
         return (A.astype(np.float32).T @ (1.0 / (1.0 + np.exp(-z)))).astype(np.float64)
@@ -260,7 +262,7 @@ def test_low_precision_shows_at_zeros_and_at_a_border(start: float) -> None:
 
 
 @pytest.mark.parametrize("forgotten", [slice(None), 3, 5])
-def test_a_forgotten_derivative_of_float32_is_not_zero_to_rounding(forgotten: Any) -> None:
+def test_a_missing_derivative_in_float32_is_not_taken_for_rounding(forgotten: Any) -> None:
     draw = np.random.default_rng(5)
     rows, point = draw.normal(size=(300, 8)).astype(np.float32), 0.1 * X.astype(np.float32)
     y = (draw.uniform(size=300) > 0.5).astype(np.float32)

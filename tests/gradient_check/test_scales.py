@@ -1,4 +1,4 @@
-"""Right gradients pass and wrong ones fail at any scale, and error bars are as wide as errors."""
+"""Right gradients pass and wrong ones fail at any scale, and error bars cover the errors."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ every_method = pytest.mark.parametrize("method", ["auto", "centered", "direction
 
 
 class Pair(NamedTuple):
-    """A value and its gradient, and where they are checked."""
+    """A value, its gradient and the point of the check."""
 
     value: Callable[[Any], Any]
     gradient: Callable[[Any], Any]
@@ -34,7 +34,7 @@ class Pair(NamedTuple):
 
 
 def _check(pair: Pair, method: str, change: Any = lambda g: g) -> bx.GradientReport:
-    """Check a pair; centered differences are taken where value takes real numbers only."""
+    """Check a pair, by centred differences where value accepts only real numbers."""
 
     def value(p: Any) -> Any:
         if method == "centered" and np.iscomplexobj(p):
@@ -99,7 +99,7 @@ UNLIKE = Pair(lambda p: 1e10 * p[0] ** 2 + p[1] ** 3,
 
 @every_method
 @pytest.mark.parametrize("name", EXACT)
-def test_at_any_scale_what_is_right_passes_and_what_is_wrong_fails(name: str, method: str) -> None:
+def test_right_gradients_pass_and_wrong_ones_fail_at_any_scale(name: str, method: str) -> None:
     assert _check(EXACT[name], method).verdict == "pass"
     for mistake, change in WRONG.items():
         assert _check(EXACT[name], method, change).verdict == "fail", mistake
@@ -107,12 +107,12 @@ def test_at_any_scale_what_is_right_passes_and_what_is_wrong_fails(name: str, me
 
 @pytest.mark.parametrize("method", ["auto", "centered"])
 @pytest.mark.parametrize("factor", [0.99, 2.0, -1.0, 0.0])
-def test_an_entry_is_judged_by_its_own_size(factor: float, method: str) -> None:
+def test_the_tolerance_of_an_entry_follows_its_own_size(factor: float, method: str) -> None:
     assert _check(UNLIKE, method).verdict == "pass"
     assert _check(UNLIKE, method, lambda g: g * [1.0, factor]).verdict == "fail"
 
 
-# What is made of a number that would be exact.
+# The rounding of a number that would be exact.
 SPOILED = {
     **{f"{d} digits": lambda v, d=d: round(float(v), d) for d in (3, 9)},
     "float32 inside": lambda v: float(np.float32(v)),
@@ -124,7 +124,7 @@ SPOILED = {
 @every_method
 @pytest.mark.parametrize("point", [[0.3, 0.7, 1.2], [10.0, -3.0, 2.0]])
 @pytest.mark.parametrize("how", SPOILED)
-def test_of_a_rough_value_nothing_right_fails_and_nothing_wrong_passes(
+def test_no_right_gradient_of_a_rough_value_fails_and_no_wrong_one_passes(
     how: str, point: list[float], method: str
 ) -> None:
     pair = Pair(
@@ -141,9 +141,7 @@ def test_of_a_rough_value_nothing_right_fails_and_nothing_wrong_passes(
 
 @every_method
 @pytest.mark.parametrize("digits", [3, 9])
-def test_what_seems_to_be_noise_from_afar_is_told_from_a_fast_wave(
-    digits: int, method: str
-) -> None:
+def test_noise_is_distinguished_from_a_fast_wave(digits: int, method: str) -> None:
     for seed in (11, 20):
         pair = Pair(
             lambda p: round(float(np.sum(np.sin(6e6 * p.real))), digits),
@@ -154,7 +152,7 @@ def test_what_seems_to_be_noise_from_afar_is_told_from_a_fast_wave(
         assert _check(pair, method, lambda g: 2.0 * g).verdict == "fail", seed
 
 
-# Functions of one number, by NumPy and by mpmath, and where their derivatives are taken.
+# Functions of one number in NumPy and mpmath, and the points of their derivatives.
 CURVES = {
     "smooth": (lambda m, p: p * m.exp(m.sin(p)), [0.3, 10.0, -3.0]),
     "a narrow step": (lambda m, p: m.tanh((p - 1.0) / 1e-6), [1.0, 1.0000003]),
@@ -170,7 +168,7 @@ BARS += [("quick_difference", name, "exact") for name in ("smooth", "a pole")]
 
 
 @pytest.mark.parametrize(("engine", "name", "how"), BARS)
-def test_an_error_is_within_its_bar(engine: str, name: str, how: str) -> None:
+def test_an_error_is_within_its_error_bar(engine: str, name: str, how: str) -> None:
     curve, points = CURVES[name]
     for x in points:
         point = flatten(np.asarray([x]))

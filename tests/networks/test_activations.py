@@ -16,13 +16,13 @@ from backprop_xp.networks.activations import ACTIVATIONS, Activation
 ROUNDING = 1e-13
 # exp turns a rounding of its argument, which is at most 709 here, into as large a relative error.
 EXP_ROUNDING = 1e-12
-# Too small to round the real part, and its square underflows to exactly 0.
+# Too small to round the real part; its square underflows to exactly 0.
 IMAGINARY_STEP = 1e-100
 
-# So many that 1 + tanh(u) keeps some where it is as small as float64 goes.
+# Enough that 1 + tanh(u) keeps some at the smallest float64 numbers.
 DIGITS = 330
 
-# Both sides of the kink at 0, the tails where sigmoid, tanh and gelu have rounded, and beyond.
+# Both sides of the kink at 0, the tails in which sigmoid, tanh and gelu round, and beyond.
 POINTS = [-50.0, -20.0, -5.0, -1.0, -1e-8, 1e-8, 0.5, 3.0, 20.0, 50.0]
 
 
@@ -43,7 +43,7 @@ EXACT: dict[str, Callable[[Any], Any]] = {
     "softplus": lambda z: mpmath.log1p(mpmath.exp(z)),
 }
 
-# With those that a function makes.
+# Also those that a function makes.
 ALL = {**ACTIVATIONS, "leaky_relu_with": bx.activations.leaky_relu_with(0.25)}
 
 every_activation = pytest.mark.parametrize("activation", ALL.values(), ids=ALL)
@@ -51,7 +51,7 @@ elementwise = pytest.mark.parametrize("name", [name for name in ALL if name != "
 
 
 def _vjp(activation: Activation, g: Any, z: Any, a: Any) -> Any:
-    """Apply the rule as a layer does: without z where the rule says that it does not need it."""
+    """Apply the rule as a layer does: without z if the rule does not need it."""
     return activation.vjp(g, None if activation.from_output else z, a)
 
 
@@ -61,18 +61,18 @@ def test_a_value_has_every_digit_of_its_closed_form(xp: Any, name: str) -> None:
     a = xp.host(ALL[name].value(xp.asarray(POINTS)))
     with mpmath.workdps(DIGITS):
         expected = [float(EXACT[name](mpmath.mpf(z))) for z in POINTS]
-    # Below 1e-300 lies what no use tells from 0: gelu there is clipped at the smallest numbers.
+    # Below 1e-300 no use differs from 0: gelu is clipped at the smallest numbers.
     np.testing.assert_allclose(a, expected, rtol=EXP_ROUNDING, atol=1e-300)
 
 
 @pytest.mark.float64
 @elementwise
-def test_a_rule_is_the_derivative_of_the_closed_form(xp: Any, name: str) -> None:
+def test_a_backward_rule_is_the_derivative_of_the_closed_form(xp: Any, name: str) -> None:
     z = xp.asarray(POINTS)
     slope = xp.host(_vjp(ALL[name], xp.asarray([1.0] * len(POINTS)), z, _value(name, z)))
     with mpmath.workdps(DIGITS):
         expected = [float(mpmath.diff(EXACT[name], mpmath.mpf(z))) for z in POINTS]
-    # A rule made of the output knows 1 - a to the rounding of a only: 1e-16, absolute.
+    # A rule by the output has 1 - a only to the rounding of a, which is 1e-16 absolute.
     np.testing.assert_allclose(slope, expected, rtol=EXP_ROUNDING, atol=1e-15)
 
 
@@ -87,13 +87,13 @@ def test_a_complex_value_has_the_real_one_as_its_real_part(xp: Any, activation: 
     real = xp.host(activation.value(xp.asarray(z)))
     shifted = xp.host(activation.value(xp.asarray(z + 1j * IMAGINARY_STEP, dtype="complex128")))
     assert np.all(np.isfinite(shifted))
-    # Not every library's complex log1p and division keep a small real part's last digits.
+    # Some libraries' complex log1p and division lose the last digits of a small real part.
     np.testing.assert_allclose(shifted.real, real, rtol=ROUNDING, atol=ROUNDING)
 
 
 @every_activation
 @pytest.mark.parametrize("size", [1e4, -1e30])
-def test_float32_stays_finite_and_float32_however_large_z_is(
+def test_float32_stays_finite_and_float32_for_any_z(
     xp: Any, activation: Activation, size: float
 ) -> None:
     z = xp.asarray([[size, -1.0, 0.0], [size, size, -size]], dtype="float32")
@@ -107,25 +107,13 @@ def test_float32_stays_finite_and_float32_however_large_z_is(
 @pytest.mark.parametrize("z", [-20.0, -80.0])
 def test_a_float32_sigmoid_keeps_its_tail(xp: Any, z: float) -> None:
     a = float(xp.host(bx.activations.sigmoid.value(xp.asarray([z], dtype="float32")))[0])
-    # Rounding at 24 bits is 6e-8; the form by tanh gives 0 here. At -80 exp's argument, rounded
-    # to float32, would be worth 80 * 6e-8.
+    # float32 rounds at 6e-8; the form with tanh gives 0 here. At -80 the rounding of exp's argument
+    # would change the result by 80 * 6e-8.
     assert a == pytest.approx(math.exp(z) / (1.0 + math.exp(z)), rel=1e-6)
 
 
 @every_activation
-def test_a_stack_gives_each_member_what_it_gives_alone(xp: Any, activation: Activation) -> None:
-    z, g = np.random.default_rng(4).normal(size=(2, 2, 3, 2, 4))
-    a = activation.value(xp.asarray(z))
-    slope = _vjp(activation, xp.asarray(g), xp.asarray(z), a)
-    for i in np.ndindex(2, 3):
-        alone = activation.value(xp.asarray(z[i]))
-        slope_alone = _vjp(activation, xp.asarray(g[i]), xp.asarray(z[i]), alone)
-        xp.assert_close(xp.host(a)[i], alone, ROUNDING)
-        xp.assert_close(xp.host(slope)[i], slope_alone, ROUNDING)
-
-
-@every_activation
-def test_nothing_given_is_written_to(activation: Activation) -> None:
+def test_no_argument_is_written_to(activation: Activation) -> None:
     z, g = np.random.default_rng(5).normal(size=(2, 3, 4))
     z.flags.writeable = g.flags.writeable = False
     a = activation.value(z)
@@ -141,12 +129,12 @@ def test_the_slope_at_0_is_the_one_from_the_left(xp: Any, name: str, left: float
 
 
 def test_softmax_is_exponentials_that_sum_to_1_and_ignores_a_shift(xp: Any) -> None:
-    # Eighths, so that adding the shift rounds nothing away.
+    # Eighths, so that adding the shift rounds nothing.
     z, softmax = np.asarray([[0.5, -1.25, 3.0], [2.0, 0.0, -0.875]]), bx.activations.softmax
     a = softmax.value(xp.asarray(z))
     xp.assert_close(a, np.exp(z) / np.sum(np.exp(z), axis=-1, keepdims=True), ROUNDING)
     xp.assert_equal(softmax.value(xp.asarray(z + np.asarray([[1000.0], [-1000.0]]))), a)
-    # So a gradient that shifts all is sent back as nothing.
+    # So a gradient that is a common shift becomes 0.
     xp.assert_close(softmax.vjp(xp.asarray(np.full((2, 3), 7.0)), None, a), np.zeros((2, 3)), 7e-13)
 
 
@@ -163,13 +151,13 @@ def test_activations_of_one_leak_are_equal() -> None:
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_an_activation_is_reached_by_its_name_and_survives_pickling(name: str) -> None:
+def test_an_activation_is_found_by_its_name_and_survives_pickling(name: str) -> None:
     activation = getattr(bx.activations, name)
     assert activation is ACTIVATIONS[name]
     assert pickle.loads(pickle.dumps(activation)) == activation  # noqa: S301
 
 
-def test_an_activation_of_ones_own_is_a_value_and_a_rule(xp: Any) -> None:
+def test_a_custom_activation_is_a_value_and_a_rule(xp: Any) -> None:
     cube = bx.Activation(value=lambda z: z**3, vjp=lambda g, z, a: 3 * z**2 * g)
     assert cube.from_output is False
     layer = bx.Dense(1, 1, cube)

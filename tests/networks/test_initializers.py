@@ -1,4 +1,4 @@
-"""Initializers: their distributions, and what a draw depends on."""
+"""Initializers: their distributions, and the dependence of draws on seed and position."""
 
 import math
 from collections.abc import Callable
@@ -10,10 +10,10 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.networks.initializers import INITIALIZERS, Initializer, draw_stack
 
-# Fan-in and fan-out differ, so that one cannot pass for the other.
+# Fan-in and fan-out differ, so a mix-up fails.
 SHAPE = N_IN, N_OUT = 300, 200
-# The variance of n = 60,000 normal draws scatters by sqrt(2 / n) = 0.6 %, that of uniform ones by
-# less; the seed is fixed, and five such deviations are a bound that a wrong formula does not meet.
+# The variance of n = 60,000 normal draws scatters by sqrt(2 / n) = 0.6 %, of uniform ones by less.
+# The seed is fixed, and a wrong formula exceeds five of these deviations.
 VARIANCE_SCATTER = 5 * math.sqrt(2 / (N_IN * N_OUT))
 
 VARIANCES = {
@@ -48,7 +48,7 @@ def test_weights_scatter_about_0_with_the_variance_of_the_paper(name: str) -> No
 def test_uniform_weights_fill_the_interval_up_to_its_bounds(name: str) -> None:
     weights = _draw(INITIALIZERS[name])
     assert np.max(np.abs(weights)) <= BOUNDS[name]
-    # That none of 60,000 draws comes within 0.1 % of a bound has a chance of exp(-30) a side.
+    # With probability exp(-30) per side, none of 60,000 draws is within 0.1 % of a bound.
     assert np.max(weights) > 0.999 * BOUNDS[name]
     assert np.min(weights) < -0.999 * BOUNDS[name]
 
@@ -75,7 +75,7 @@ def test_a_draw_is_float64_and_follows_the_generator(initializer: Initializer) -
     assert varied != np.array_equal(weights, _draw(initializer, seed=2))
 
 
-def test_uniform_draws_between_the_bounds_given() -> None:
+def test_uniform_draws_lie_between_the_given_bounds() -> None:
     weights = _draw(bx.initializers.uniform(2.0, 3.0))
     assert 2.0 <= np.min(weights) < 2.001
     assert 2.999 < np.max(weights) < 3.0
@@ -83,7 +83,7 @@ def test_uniform_draws_between_the_bounds_given() -> None:
     assert np.mean(weights) == pytest.approx(2.5, abs=5 / math.sqrt(12 * weights.size))
 
 
-def test_a_draw_depends_on_the_seed_and_on_its_place_alone() -> None:
+def test_a_draw_depends_only_on_the_seed_and_its_position() -> None:
     def draw(generator: np.random.Generator) -> list[np.ndarray]:
         return [generator.normal(size=(2, 3)), generator.uniform(size=(1, 3))]
 
@@ -94,7 +94,7 @@ def test_a_draw_depends_on_the_seed_and_on_its_place_alone() -> None:
 
 
 @pytest.mark.parametrize("name", INITIALIZERS)
-def test_a_layer_takes_an_initializer_by_name_or_as_an_object(name: str) -> None:
+def test_a_layer_accepts_an_initializer_as_a_name_or_an_object(name: str) -> None:
     initializer = getattr(bx.initializers, name)
     assert initializer is INITIALIZERS[name]
     by_name = bx.Dense(3, 2, initializer=name, bias_initializer=name)
@@ -107,7 +107,7 @@ def test_a_layer_takes_an_initializer_by_name_or_as_an_object(name: str) -> None
 
 
 class Odd(bx.Dense):
-    """Its names and the parameters that it draws are as many as one says."""
+    """A layer with a given number of names and of drawn parameters."""
 
     def __init__(self, names: tuple[str, ...], count: int) -> None:
         super().__init__(3, 2)
@@ -155,7 +155,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("draw", "error", "message"), REFUSED)
-def test_a_draw_that_does_not_fit_is_refused_and_its_layer_named(
+def test_a_draw_of_the_wrong_shape_is_an_error_that_names_its_layer(
     draw: Callable[[], Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):

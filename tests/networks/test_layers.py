@@ -1,4 +1,4 @@
-"""Layers: what each computes, and every backward rule against the complex step."""
+"""Layers: their outputs, and every backward rule against the complex step."""
 
 import pickle
 from collections import Counter
@@ -11,15 +11,15 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.networks.propagation import Layer, backward_through, forward_through
 from backprop_xp.networks.random_bits import fold_in, keep_mask
-from tests.own import Factors, Passing
+from tests.user_layers import Factors, PassThrough
 
 # A function and its exact derivative differ by a few roundings, 2e-16 each.
 ROUNDING = 1e-13
-# Too small to round the real part, and its square underflows to exactly 0.
+# Too small to round the real part; its square underflows to exactly 0.
 IMAGINARY_STEP = 1e-100
 
 BATCH, WIDTH = 5, 4
-COPIES = BATCH * WIDTH  # the most entries that one array has here
+COPIES = BATCH * WIDTH  # the most entries of one array here
 RNG = 11
 
 LAYERS: dict[str, Layer] = {
@@ -43,7 +43,7 @@ every_layer = pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 
 
 def _parameters(layer: Layer) -> list[np.ndarray]:
-    """Return parameters that no initializer left at 0 or 1, where a wrong rule could hide."""
+    """Return parameters without 0 and 1, which could hide a wrong rule."""
     generator = np.random.default_rng(12)
     return [generator.normal(size=shape) for shape in layer.shapes]
 
@@ -76,8 +76,8 @@ def test_a_backward_rule_agrees_with_the_complex_step(xp: Any, layer: Layer) -> 
     arrays = [*_parameters(layer), _x()]
     g = np.random.default_rng(14).normal(size=_forward(xp, layer, arrays).shape)
     for k, actual in enumerate(_backward(xp, layer, arrays, g)):
-        # A stack of copies, each with one entry of one array perturbed, and some with none: JAX
-        # compiles anew for every shape, so all stacks are one size.
+        # A stack of copies, each with one perturbed entry of one array, and some with none: JAX
+        # compiles for every shape, so all stacks have one size.
         size, shape = arrays[k].size, arrays[k].shape
         copies = [np.tile(array, (COPIES, 1, 1)).astype(complex) for array in arrays]
         copies[k] += 1j * IMAGINARY_STEP * np.eye(COPIES, size).reshape(COPIES, *shape)
@@ -100,7 +100,7 @@ def test_without_the_inputs_gradient_the_parameters_are_the_same(xp: Any, layer:
 
 
 @every_layer
-def test_nothing_given_is_written_to(layer: Layer) -> None:
+def test_no_argument_is_written_to(layer: Layer) -> None:
     arrays = [*_parameters(layer), _x()]
     for array in arrays:
         array.flags.writeable = False
@@ -111,7 +111,7 @@ def test_nothing_given_is_written_to(layer: Layer) -> None:
 
 
 @every_layer
-def test_the_parameters_drawn_have_the_shapes_announced(layer: Layer) -> None:
+def test_the_initial_parameters_have_the_declared_shapes(layer: Layer) -> None:
     drawn = layer.initialize(np.random.default_rng(0))
     assert len(layer.names) == len(layer.shapes) == len(drawn)
     assert tuple(value.shape for value in drawn) == layer.shapes
@@ -123,7 +123,7 @@ def test_a_layer_survives_pickling(name: str) -> None:
     assert pickle.loads(pickle.dumps(LAYERS[name])) == LAYERS[name]  # noqa: S301
 
 
-def test_layers_are_equal_when_they_say_the_same() -> None:
+def test_layers_with_the_same_fields_are_equal() -> None:
     assert bx.Dense(np.int64(2), 3) == bx.Dense(2, 3, "identity", initializer="glorot_uniform")
     assert bx.Dense(2, 3) != bx.Dense(2, 3, "tanh")
     assert bx.Residual(bx.Dropout(0.5)) == bx.Residual(bx.Dropout(0.5))
@@ -138,7 +138,7 @@ def test_dense_is_an_affine_map_and_an_activation(xp: Any) -> None:
         xp.assert_equal(_forward(xp, layer, given), [[1.5, 3.0], [3.5, 0.0]])
 
 
-def test_biases_start_at_0_and_scales_at_1_unless_told_otherwise() -> None:
+def test_biases_start_at_0_and_scales_at_1_by_default() -> None:
     generator = np.random.default_rng(0)
     assert np.all(bx.Dense(3, 2).initialize(generator)[1] == 0.0)
     assert np.all(bx.Dense(3, 2, bias_initializer="ones").initialize(generator)[1] == 1.0)
@@ -149,7 +149,7 @@ def test_biases_start_at_0_and_scales_at_1_unless_told_otherwise() -> None:
 def test_layer_norm_norms_each_sample_then_scales_and_shifts(xp: Any) -> None:
     layer, x = bx.LayerNorm(WIDTH, epsilon=0.1), 5.0 + 3.0 * _x()
     scale, bias = _parameters(layer)
-    deviation = np.sqrt(np.var(x, axis=-1, keepdims=True) + 0.1)  # biased, as the paper has it
+    deviation = np.sqrt(np.var(x, axis=-1, keepdims=True) + 0.1)  # biased, as in the paper
     expected = (x - np.mean(x, axis=-1, keepdims=True)) / deviation * scale + bias
     xp.assert_close(_forward(xp, layer, [scale, bias, x]), expected, ROUNDING)
     assert bx.LayerNorm(WIDTH) == bx.LayerNorm(WIDTH, epsilon=1e-5)
@@ -172,8 +172,8 @@ def test_residual_joins_the_parameters_of_its_layers() -> None:
     assert residual.shapes == ((4, 3), (1, 3), (1, 3), (1, 3), (3, 4), (1, 4))
 
 
-class Counted(Passing):
-    """A layer that counts how often it is asked for its widths, names and shapes."""
+class Counted(PassThrough):
+    """A layer that counts the reads of its widths, names and shapes."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -186,7 +186,7 @@ class Counted(Passing):
         return values[name]
 
 
-def test_a_residual_within_residuals_is_asked_no_more_than_one_alone() -> None:
+def test_a_nested_residual_reads_each_layer_no_more_often_than_a_single_one() -> None:
     counts = []
     for depth in (1, 10):
         layer: Any = Counted()
@@ -206,12 +206,12 @@ def test_residuals_nested_a_hundred_deep_are_built_and_run(xp: Any) -> None:
         layer = bx.Residual(layer)
     network = bx.Network([layer], "mean_squared_error")
     theta, x = xp.initialize(network), xp.asarray([[1.0, -0.5]])
-    # Each adds the input once more to what is 0.
+    # Each adds the input once more; the rest is 0.
     assert np.array_equal(xp.host(network.forward(theta, x)), [[100.0, -50.0]])
     assert network.loss_and_gradient(theta, x, 0.0 * x)[1].shape == (6,)
 
 
-def test_dropout_passes_everything_on_in_inference(xp: Any) -> None:
+def test_dropout_changes_nothing_in_inference(xp: Any) -> None:
     y = _forward(xp, bx.Dropout(0.9), [_x()], rng=None)
     xp.assert_equal(y, _x().astype(xp.dtype))
 
@@ -222,7 +222,7 @@ def test_dropout_zeroes_units_by_the_mask_for_its_key_and_scales_up_the_others(x
         expected = np.where(mask, scale * _x(), 0.0).astype(xp.dtype)
         xp.assert_equal(_forward(xp, bx.Dropout(rate), [_x()]), expected)
     y = _forward(xp, bx.Dropout(0.75), [np.ones((40, 50))])
-    # A share of 2,000 scatters by sqrt(p (1 - p) / 2000) = 0.01: five of those.
+    # A share of 2,000 scatters by sqrt(p (1 - p) / 2000) = 0.01; the bound is five of those.
     assert np.mean(y == 0.0) == pytest.approx(0.75, abs=0.05)
 
 
@@ -248,7 +248,7 @@ def test_a_chain_folds_each_layers_index_into_the_key(xp: Any) -> None:
     assert not np.array_equal(first, second)
 
 
-def test_a_chain_sends_nothing_back_to_where_nothing_needs_it(xp: Any) -> None:
+def test_a_chain_computes_no_gradient_that_is_not_needed(xp: Any) -> None:
     layers = [bx.Activate("tanh"), bx.Dense(WIDTH, 2), bx.Activate("tanh")]
     weights, bias = (xp.asarray(value) for value in _parameters(layers[1]))
     parameters = [(), (weights, bias), ()]
@@ -299,7 +299,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("make", "error", "message"), REFUSED)
-def test_what_makes_no_layer_is_refused_by_name(
+def test_invalid_fields_of_a_layer_are_an_error_that_names_them(
     make: Callable[[], Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):

@@ -16,9 +16,9 @@ from backprop_xp.networks.losses import LOSSES, Loss, over_outputs, value_and_gr
 
 # A value and its exact counterpart differ by a few roundings, 2e-16 each.
 ROUNDING = 1e-13
-# For the formulas that cancel nothing, of their true result, in machine epsilons of any precision.
+# For formulas without cancellation: relative error, in machine epsilons of any precision.
 FEW_ROUNDINGS = 4
-# Too small to round the real part, and its square underflows to exactly 0.
+# Too small to round the real part; its square underflows to exactly 0.
 IMAGINARY_STEP = 1e-100
 
 
@@ -27,7 +27,7 @@ def _binary_cross_entropy(o: Any, t: Any) -> Any:
     return -t * mpmath.log(p) - (1 - t) * mpmath.log(1 - p)
 
 
-# Of one output, with targets at which the loss makes sense.
+# Losses of one output, at targets that are valid for them.
 EXACT: dict[str, Callable[[Any, Any], Any]] = {
     "mean_squared_error": lambda o, t: (o - t) ** 2,
     "half_squared_error": lambda o, t: (o - t) ** 2 / 2,
@@ -38,10 +38,10 @@ EXACT: dict[str, Callable[[Any, Any], Any]] = {
     "poisson": lambda o, t: mpmath.exp(o) - t * o,
     "binary_cross_entropy": _binary_cross_entropy,
 }
-# Near 0, either side of huber's delta, and the tails of the exponentials.
+# Near 0, on both sides of huber's delta, and in the tails of the exponentials.
 OUTPUTS = [-40.0, -3.0, -1e-8, 1e-8, 0.5, 2.0, 40.0]
 
-# With those that a function makes.
+# Also those that a function makes.
 ALL = {**LOSSES, "huber_with": bx.losses.huber_with(2.5)}
 
 every_loss = pytest.mark.parametrize("loss", ALL.values(), ids=ALL)
@@ -51,7 +51,7 @@ elementwise = pytest.mark.parametrize(
 
 
 def _targets(loss: Loss, shape: tuple[int, ...]) -> np.ndarray:
-    """Return targets at which the loss makes sense: probabilities, counts or values."""
+    """Return targets that are valid for the loss: probabilities, counts or values."""
     generator = np.random.default_rng(6)
     if loss is bx.losses.categorical_cross_entropy:
         return generator.dirichlet(np.ones(shape[-1]), shape[:-1])
@@ -82,7 +82,7 @@ def test_log_cosh_is_half_a_square_near_0(xp: Any) -> None:
 
 
 def _confident(dtype: str) -> np.ndarray:
-    """Return logits out to where their exponentials are still normal numbers of that precision."""
+    """Return logits whose exponentials are still normal numbers of that precision."""
     far = {"float32": 80.0, "float64": 700.0}[dtype]
     near = [-2.0, -0.1, -1e-4, 0.0, 1e-4, 0.1, 2.0]
     return np.sort(np.concatenate([np.linspace(-far, far, 81), near])).astype(dtype)
@@ -110,8 +110,8 @@ def test_binary_cross_entropy_keeps_its_digits(xp: Any, dtype: str, target: floa
 def test_categorical_cross_entropy_keeps_its_digits_at_confident_logits(
     xp: Any, dtype: str, others: list[float]
 ) -> None:
-    """At logits whose differences are exact: a rounded one costs more than any formula can."""
-    # In sixteenths, which even at 700 are exact in float32.
+    """The logits have exact differences: a rounded one costs more than any formula can."""
+    # Sixteenths are exact in float32 even at 700.
     logits = np.round(16.0 * _confident(dtype)) / 16.0
     rows = np.stack([logits, *(np.full_like(logits, other) for other in others)], axis=-1)
     loss, o = bx.losses.categorical_cross_entropy, xp.asarray(rows, dtype=dtype)
@@ -135,7 +135,7 @@ def test_categorical_cross_entropy_keeps_its_digits_at_confident_logits(
 
 @pytest.mark.parametrize("total", [1.0, 0.5, 1e6])
 def test_cross_entropies_of_soft_targets_are_those_of_every_class(xp: Any, total: float) -> None:
-    """Whatever a row of categorical targets sums to, it weighs the row's classes."""
+    """The sum of a row of categorical targets weighs the row's classes."""
     o = np.asarray([[0.3, -1.2, 0.7], [30.0, 0.0, -5.0], [0.0, 0.0, 0.0], [-9.0, 20.0, 20.0]])
     t = np.asarray([[0.2, 0.3, 0.5], [0.75, 0.25, 0.0], [0.0, 1.0, 0.0], [1e-9, 0.5, 0.5 - 1e-9]])
     shares = np.exp(o) / np.sum(np.exp(o), -1, keepdims=True)
@@ -153,7 +153,7 @@ def test_cross_entropies_of_soft_targets_are_those_of_every_class(xp: Any, total
         np.testing.assert_allclose(gradient, (p - t) / 3, rtol=0, atol=close)
 
 
-def test_a_row_of_categorical_targets_that_are_all_0_counts_for_nothing(xp: Any) -> None:
+def test_a_categorical_target_row_of_zeros_adds_nothing(xp: Any) -> None:
     o, t = xp.asarray([[3.0, 1.0, -2.0], [1.0, 1.0, 0.0]]), xp.asarray(np.zeros((2, 3)))
     loss = bx.losses.categorical_cross_entropy
     assert xp.host(loss.value(o, t)).tolist() == [0.0, 0.0]
@@ -161,14 +161,14 @@ def test_a_row_of_categorical_targets_that_are_all_0_counts_for_nothing(xp: Any)
 
 
 @every_loss
-def test_a_loss_is_a_mean_over_outputs_save_for_the_sum_over_classes(xp: Any, loss: Loss) -> None:
+def test_a_loss_is_a_mean_over_outputs_except_for_the_sum_over_classes(xp: Any, loss: Loss) -> None:
     o, t = np.random.default_rng(7).normal(size=(4, 3)), _targets(loss, (4, 3))
     once = xp.host(loss.value(xp.asarray(o), xp.asarray(t)))
     twice = xp.host(
         loss.value(xp.asarray(np.concat([o, o], -1)), xp.asarray(np.concat([t, t], -1)))
     )
     if loss is bx.losses.categorical_cross_entropy:
-        # Twice the classes halve each probability, and twice the terms double the sum.
+        # Twice as many classes halve each probability; twice as many terms double the sum.
         once = 2 * (once + math.log(2.0) * np.sum(t, axis=-1))
     assert once.shape == (4,)
     np.testing.assert_allclose(twice, once, rtol=xp.rounding(ROUNDING))
@@ -192,8 +192,8 @@ def test_a_gradient_agrees_with_the_complex_step(xp: Any, loss: Loss) -> None:
 
 @pytest.mark.float64
 @pytest.mark.parametrize("name", ["binary_cross_entropy", "categorical_cross_entropy"])
-def test_the_complex_step_sees_every_digit_of_a_confident_gradient(xp: Any, name: str) -> None:
-    """Entry by entry, so that a gradient check of a trained network does not call it wrong."""
+def test_the_complex_step_has_every_digit_of_a_confident_gradient(xp: Any, name: str) -> None:
+    """Each entry is right, so the gradient check of a trained network passes."""
     o = np.asarray([[40.0, -5.0, 3.0, -30.0], [-8.0, -9.0, -40.0, 20.0], [25.0, -25.0, 0.5, -60.0]])
     t = np.asarray([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0]])
     seen, gradient = _slopes(xp, LOSSES[name], o, t)
@@ -203,7 +203,7 @@ def test_the_complex_step_sees_every_digit_of_a_confident_gradient(xp: Any, name
 @pytest.mark.float64
 @every_loss
 def test_the_value_of_complex_outputs_has_the_real_ones_digits(xp: Any, loss: Loss) -> None:
-    """Where it is small too, as a gradient check asks for before it trusts a complex step."""
+    """Small values count too: a gradient check requires it before it trusts a complex step."""
     o = np.asarray([[40.0, 3.0], [30.0, -30.0], [1.5, 0.25]])
     t = xp.asarray(np.tile([1.0, 0.0], (3, 1)))
     for width in (1, 2):
@@ -215,7 +215,7 @@ def test_the_value_of_complex_outputs_has_the_real_ones_digits(xp: Any, loss: Lo
 
 @every_loss
 def test_float32_logits_of_10_000_give_finite_losses_and_gradients(xp: Any, loss: Loss) -> None:
-    above = 80.0 if loss is bx.losses.poisson else 1e4  # a rate above exp(88) is no float32
+    above = 80.0 if loss is bx.losses.poisson else 1e4  # exp(88) overflows float32
     o = xp.asarray([[above, -1e4], [-1e4, above], [above, above], [0.0, -1e4]], dtype="float32")
     for row in ([1.0, 0.0], [0.0, 1.0], [0.5, 0.5]):
         t = xp.asarray([row] * 4, dtype="float32")
@@ -245,7 +245,7 @@ def test_a_stack_gives_each_member_what_it_gives_alone(xp: Any, loss: Loss) -> N
 
 
 @every_loss
-def test_nothing_given_is_written_to(loss: Loss) -> None:
+def test_no_argument_is_written_to(loss: Loss) -> None:
     o, t = np.random.default_rng(10).normal(size=(4, 3)), _targets(loss, (4, 3))
     o.flags.writeable = t.flags.writeable = False
     loss.value(o, t)
@@ -256,7 +256,7 @@ def test_nothing_given_is_written_to(loss: Loss) -> None:
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_is_least_where_the_link_gives_the_target(xp: Any, name: str) -> None:
     loss, o = LOSSES[name], xp.asarray([[0.3, -1.2, 0.7], [2.0, 0.0, -0.5]])
-    # Linked outputs taken as targets: a loss that fits its link is stationary there.
+    # With linked outputs as targets, a loss with the right link is stationary.
     np.testing.assert_allclose(
         xp.host(loss.gradient(o, loss.link(o))), 0.0, atol=xp.rounding(ROUNDING)
     )
@@ -271,14 +271,14 @@ def test_the_links_are_exp_the_sigmoid_the_softmax_or_nothing(xp: Any) -> None:
         xp.assert_equal(LOSSES[name].link(xp.asarray(o)), o.astype(xp.dtype))
 
 
-def test_the_absolute_error_has_no_slope_at_its_kink(xp: Any) -> None:
+def test_the_absolute_error_has_slope_0_at_its_kink(xp: Any) -> None:
     o = xp.asarray([[1.0, 2.0]])
     assert xp.host(bx.losses.mean_absolute_error.gradient(o, o)).tolist() == [[0.0, 0.0]]
 
 
 @pytest.mark.installed
 @pytest.mark.parametrize("delta", [0.3, 1.0, 4.0])
-def test_huber_with_a_delta_is_pytorchs(delta: float) -> None:
+def test_huber_with_a_delta_equals_pytorchs(delta: float) -> None:
     torch = pytest.importorskip("torch")
     o, t = np.random.default_rng(11).normal(0.0, 3.0, (2, 50, 1))
     outputs = torch.tensor(o, requires_grad=True)
@@ -290,19 +290,19 @@ def test_huber_with_a_delta_is_pytorchs(delta: float) -> None:
 
 
 @pytest.mark.parametrize("delta", [0.0, -1.0, math.inf])
-def test_a_delta_is_above_0(delta: float) -> None:
+def test_a_delta_of_0_or_less_is_an_error(delta: float) -> None:
     with pytest.raises(ValueError, match=r"delta must be (finite and )?> 0"):
         bx.losses.huber_with(delta)
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_loss_is_reached_by_its_name_and_survives_pickling(name: str) -> None:
+def test_a_loss_is_found_by_its_name_and_survives_pickling(name: str) -> None:
     loss = getattr(bx.losses, name)
     assert loss is LOSSES[name]
     assert pickle.loads(pickle.dumps(loss)) == loss  # noqa: S301
 
 
-def test_a_loss_of_ones_own_needs_no_link(xp: Any) -> None:
+def test_a_custom_loss_needs_no_link(xp: Any) -> None:
     fourth = bx.Loss(
         value=lambda o, t: ((o - t) ** 4)[..., 0], gradient=lambda o, t: 4 * (o - t) ** 3
     )
@@ -316,7 +316,9 @@ def test_a_loss_of_ones_own_needs_no_link(xp: Any) -> None:
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", LOSSES)
-def test_value_and_gradient_at_once_are_those_one_by_one(xp: Any, name: str, dtype: str) -> None:
+def test_value_and_gradient_together_equal_the_separate_calls(
+    xp: Any, name: str, dtype: str
+) -> None:
     generator, loss = np.random.default_rng(4), LOSSES[name]
     o = xp.asarray(10.0 * generator.normal(size=(2, 5, 3)), dtype=dtype)
     t = xp.asarray(np.eye(3)[generator.integers(0, 3, 5)], dtype=dtype)
@@ -329,14 +331,14 @@ def test_value_and_gradient_at_once_are_those_one_by_one(xp: Any, name: str, dty
         np.testing.assert_allclose(xp.host(gradient), shared, **close)
 
 
-def test_a_loss_whose_gradient_is_replaced_has_that_one() -> None:
+def test_a_loss_with_a_replaced_gradient_uses_it() -> None:
     o, t = np.ones((2, 3)), np.zeros((2, 3))
     for name in ("mean_squared_error", "categorical_cross_entropy"):
         other = dataclasses.replace(LOSSES[name], gradient=lambda o, t: 7.0 * o)
         assert np.all(value_and_gradient(other, o, t, 2.0)[1] == 14.0)
 
 
-def test_a_loss_of_each_output_of_ones_own_is_their_mean(xp: Any) -> None:
+def test_a_custom_loss_of_each_output_is_their_mean(xp: Any) -> None:
     fourth = over_outputs(lambda o, t: ((o - t) ** 4, 4 * (o - t) ** 3))
     o, t = xp.asarray([[3.0, 1.0]]), xp.asarray([[1.0, 0.0]])
     assert xp.host(fourth.value(o, t)).tolist() == [8.5]

@@ -1,4 +1,4 @@
-"""Networks: the layout of theta, losses and gradients, stacks, and what is refused."""
+"""Networks: the layout of theta, losses and gradients, stacks, and errors."""
 
 import functools
 import itertools
@@ -18,15 +18,15 @@ from backprop_xp.networks.losses import LOSSES
 from backprop_xp.networks.objective import Views, loss_and_gradient_of, loss_of
 from backprop_xp.networks.random_bits import as_key, fold_in
 from tests.helpers import compiled, thorough
-from tests.own import Factors, every_kind, some_rows, some_theta
+from tests.user_layers import Factors, sample_data, sample_network, sample_theta
 
 # A function and its exact derivative differ by a few roundings, 2e-16 each.
 ROUNDING = 1e-13
-# A stack's products may be summed in another order than one network's: some more roundings.
+# The products of a stack may sum in another order than one network's: a few more roundings.
 STACK_ROUNDING = 1e-12
 # float32 keeps 24 bits, 6e-8; a few roundings of those.
 FLOAT32_ROUNDING = 1e-6
-# Too small to round the real part, and its square underflows to exactly 0.
+# Too small to round the real part; its square underflows to exactly 0.
 IMAGINARY_STEP = 1e-100
 
 N_IN, N_OUT, BATCH = 3, 2, 5
@@ -35,12 +35,12 @@ LINKED = {"binary_cross_entropy": "sigmoid", "categorical_cross_entropy": "softm
 
 
 def _case(xp: Any, network: bx.Network, stack: tuple[int, ...] = (), loss: str = "") -> list[Any]:
-    """Return theta of a stack, and x, y and sample_weight that it shares."""
-    return xp.put(some_theta(network, stack), *some_rows(loss))
+    """Return theta of a stack, and its shared x, y and sample_weight."""
+    return xp.put(sample_theta(network, stack), *sample_data(loss))
 
 
 def _close(actual: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
-    """Hold the largest difference within ``tolerance`` of the largest value."""
+    """Assert that no difference exceeds ``tolerance`` times the largest value."""
     assert actual.shape == expected.shape
     np.testing.assert_allclose(
         actual, expected, rtol=0, atol=tolerance * float(np.max(np.abs(expected)))
@@ -49,7 +49,7 @@ def _close(actual: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
 
 def _complex_step(xp: Any, network: bx.Network, *data: Any, **options: Any) -> Any:
     """Return the loss at ``_theta`` and its slopes, on the host."""
-    theta = some_theta(network)
+    theta = sample_theta(network)
     copies = xp.asarray(theta + 1j * IMAGINARY_STEP * np.eye(theta.size), dtype="complex128")
     values = xp.host(network.loss(copies, *data, **options))
     return values.real, values.imag / IMAGINARY_STEP
@@ -60,14 +60,14 @@ def _complex_step(xp: Any, network: bx.Network, *data: Any, **options: Any) -> A
 @pytest.mark.parametrize(
     ("hidden", "loss"),
     [
-        # Each of them with one of the others, and all pairs in a wide sweep.
+        # Each of them with one of the others; the thorough session runs all pairs.
         compiled(*pair) if pair[0] == "tanh" or pair[1] == "huber" else thorough(*pair)
         for pair in itertools.product(ACTIVATIONS, LOSSES)
     ],
 )
 def test_the_gradient_agrees_with_the_complex_step(xp: Any, hidden: str, loss: str) -> None:
     output = "identity" if loss in LINKED and hidden in LINKED.values() else hidden
-    network = every_kind(hidden, output, loss)
+    network = sample_network(hidden, output, loss)
     theta, x, y, weight = _case(xp, network, loss=loss)
     options = {"sample_weight": weight, "rng": RNG}
     values, slopes = _complex_step(xp, network, x, y, **options)
@@ -77,7 +77,7 @@ def test_the_gradient_agrees_with_the_complex_step(xp: Any, hidden: str, loss: s
 
 
 def test_the_gradient_is_the_vjp_of_the_losss_gradient(xp: Any) -> None:
-    network = every_kind(loss="poisson")
+    network = sample_network(loss="poisson")
     theta, x, y, _ = _case(xp, network)
     outputs = network.forward(theta, x, rng=RNG)
     g = network.loss_function.gradient(outputs, y) / BATCH
@@ -89,8 +89,8 @@ def test_the_gradient_is_the_vjp_of_the_losss_gradient(xp: Any) -> None:
 @pytest.mark.float64
 @pytest.mark.usefixtures("full_precision")
 def test_the_inputs_gradient_agrees_with_the_complex_step(xp: Any) -> None:
-    network = every_kind()
-    theta, (x, g, _) = some_theta(network), some_rows()
+    network = sample_network()
+    theta, (x, g, _) = sample_theta(network), sample_data()
     copies = x + 1j * IMAGINARY_STEP * np.eye(x.size).reshape(-1, *x.shape)
     thetas = np.tile(theta, (x.size, 1)).astype(complex)
     outputs = network.forward(
@@ -118,7 +118,7 @@ def test_a_sample_of_weight_2_counts_as_two_and_one_of_weight_0_as_none(xp: Any)
     network = bx.mlp([N_IN, 4, N_OUT], hidden="tanh", l2=0.1)
     theta, x, y, _ = _case(xp, network)
     weighted = network.loss_and_gradient(theta, x, y, sample_weight=[1, 2, 0, 1, 1])
-    repeated = xp.put(*(array[[0, 1, 1, 3, 4]] for array in some_rows()[:2]))
+    repeated = xp.put(*(array[[0, 1, 1, 3, 4]] for array in sample_data()[:2]))
     for one, other in zip(weighted, network.loss_and_gradient(theta, *repeated), strict=True):
         _close(xp.host(one), xp.host(other), xp.rounding(ROUNDING))
 
@@ -127,9 +127,9 @@ def test_a_sample_of_weight_2_counts_as_two_and_one_of_weight_0_as_none(xp: Any)
 @pytest.mark.parametrize("loss", [compiled("mean_squared_error"), "categorical_cross_entropy"])
 def test_a_row_of_weight_0_that_overflows_is_left_out(xp: Any, loss: str, stacked: str) -> None:
     network = bx.mlp([N_IN, 4, N_OUT], hidden="relu", loss=loss, l2=0.1)
-    x, y, _ = some_rows(loss)
+    x, y, _ = sample_data(loss)
     x[2], y[2] = 0.9 * np.finfo(xp.dtype).max, np.sqrt(np.finfo(xp.dtype).max)
-    weight, rest, theta = np.asarray([1.0, 2.0, 0.0, 1.0, 1.0]), [0, 1, 3, 4], some_theta(network)
+    weight, rest, theta = np.asarray([1.0, 2.0, 0.0, 1.0, 1.0]), [0, 1, 3, 4], sample_theta(network)
     *given, some = xp.put(theta, x[rest], y[rest], weight[rest])
     left = network.loss_and_gradient(*given, sample_weight=some)
     if stacked:
@@ -146,7 +146,7 @@ def test_a_row_of_weight_0_that_overflows_is_left_out(xp: Any, loss: str, stacke
         np.testing.assert_allclose(one, xp.host(other), atol=xp.rounding(ROUNDING))
 
 
-def test_a_batch_whose_weights_are_all_0_leaves_the_penalty_alone(xp: Any) -> None:
+def test_a_batch_whose_weights_are_all_0_has_only_the_penalty(xp: Any) -> None:
     network = bx.mlp([N_IN, N_OUT], l2=0.5)
     theta, x, y, _ = _case(xp, network)
     value, gradient = network.loss_and_gradient(theta, x, y, sample_weight=[0] * BATCH)
@@ -156,10 +156,10 @@ def test_a_batch_whose_weights_are_all_0_leaves_the_penalty_alone(xp: Any) -> No
 
 
 def test_the_penalty_is_half_l2_times_the_squares_of_the_weights_alone(xp: Any) -> None:
-    network = every_kind()
+    network = sample_network()
     theta, x, y, weight = _case(xp, network)
     loss = functools.partial(network.loss, theta, x, y, sample_weight=weight)
-    penalty = 0.5 * np.sum((xp.host(network.weight_mask(theta)) * some_theta(network)) ** 2)
+    penalty = 0.5 * np.sum((xp.host(network.weight_mask(theta)) * sample_theta(network)) ** 2)
     without = xp.host(loss(l2=0.0))
     for l2 in (2, np.float64(0.5), np.int64(2)):
         xp.assert_close(loss(l2=l2), without + float(l2) * penalty)
@@ -171,15 +171,15 @@ def test_the_penalty_is_half_l2_times_the_squares_of_the_weights_alone(xp: Any) 
 def test_a_prediction_is_the_link_of_the_outputs_in_batches_of_any_size(
     xp: Any, stack: tuple[int, ...], data: tuple[int, ...], batch_size: int | None
 ) -> None:
-    network = every_kind(loss="poisson")
-    theta, x = xp.put(some_theta(network, stack), some_rows(stack=data)[0])
+    network = sample_network(loss="poisson")
+    theta, x = xp.put(sample_theta(network, stack), sample_data(stack=data)[0])
     whole = network.loss_function.link(network.forward(theta, x))
     predictions = network.predict(theta, x, batch_size=batch_size)
     _close(xp.host(predictions), xp.host(whole), xp.rounding(STACK_ROUNDING))
 
 
 @pytest.mark.parametrize("stack", [(), (2, 2)])
-def test_a_prediction_of_many_rows_is_made_of_some_at_a_time(stack: tuple[int, ...]) -> None:
+def test_a_prediction_of_many_rows_runs_in_pieces(stack: tuple[int, ...]) -> None:
     seen = []
 
     class Counting(bx.Dropout):
@@ -195,7 +195,7 @@ def test_a_prediction_of_many_rows_is_made_of_some_at_a_time(stack: tuple[int, .
     assert seen == [at_once] * full + [rest]
 
 
-def test_a_prediction_holds_one_layers_arrays_of_some_rows_at_a_time() -> None:
+def test_a_prediction_needs_memory_for_one_layer_of_one_piece() -> None:
     width, rows = 200, 500
     network = bx.mlp([2, width, width, width, 1])
     theta, x = network.initialize(backend="numpy"), np.ones((10_000, 2))
@@ -211,7 +211,7 @@ def test_a_prediction_holds_one_layers_arrays_of_some_rows_at_a_time() -> None:
         use()
         peaks.append(tracemalloc.get_traced_memory()[1] / (rows * width * 8))
         tracemalloc.stop()
-    # A layer's input, its pre-activation and what its activation makes.
+    # A layer's input, its pre-activation and its activation.
     assert max(peaks[:3]) < 3.7 < peaks[3], peaks
 
 
@@ -227,71 +227,12 @@ def test_inference_uses_no_dropout_and_training_does(xp: Any) -> None:
     assert not np.array_equal(trained[0], inference)
 
 
-def _rng(xp: Any, kind: str, stack: tuple[int, ...]) -> tuple[Any, Callable[[Any], Any]]:
-    """Return a stack's rng, and a function from a member's index to that member's own."""
-    if kind != "array":
-        key = RNG if kind == "int" else None
-        return key, lambda i: key
-    keys = np.random.default_rng(22).integers(0, 2**31, (*stack, 1, 1))
-    return xp.asarray(keys, dtype="int64"), lambda i: int(keys[i][0, 0])
-
-
-@pytest.mark.parametrize("rng", [compiled("none"), compiled("int"), "array"])
-@pytest.mark.parametrize(("stack", "own"), [((), ()), ((4,), ()), ((2, 3), ()), ((2, 3), (2, 3))])
-def test_a_stack_matches_its_networks_one_by_one(
-    xp: Any, stack: tuple[int, ...], own: tuple[int, ...], rng: str
-) -> None:
-    """With data and penalties that are shared or each network's own."""
-    network = every_kind()
-    theta, data = some_theta(network, stack), some_rows(stack=own)
-    l2 = np.random.default_rng(23).uniform(0.1, 1.0, own)
-    key, key_of = _rng(xp, rng, stack)
-
-    def results(theta: Any, data: Any, l2: Any, rng: Any) -> list[np.ndarray]:
-        theta, x, y, weight = xp.put(theta, *data)
-        options = {"sample_weight": weight, "rng": rng, "l2": l2}
-        arrays = [
-            network.forward(theta, x, rng=rng),
-            network.loss(theta, x, y, **options),
-            *network.loss_and_gradient(theta, x, y, **options),
-            *network.vjp(theta, x, y, rng=rng),
-        ]
-        return [xp.host(array) for array in arrays]
-
-    stacked = results(theta, data, xp.asarray(l2) if own else float(l2), key)
-    ends = [(BATCH, N_OUT), (), (), (network.size,), (network.size,), (BATCH, N_IN)]
-    assert [array.shape for array in stacked] == [(*stack, *end) for end in ends]
-    for i in np.ndindex(stack):
-        mine = i if own else ()
-        alone = results(theta[i], [array[mine] for array in data], float(l2[mine]), key_of(i))
-        for one, other in zip(stacked, alone, strict=True):
-            _close(one[i], other, xp.rounding(STACK_ROUNDING))
-
-
-@pytest.mark.parametrize("poison", [np.nan, np.inf])
-def test_a_poisoned_member_leaves_the_others_as_they_were(xp: Any, poison: float) -> None:
-    network = every_kind()
-    theta, x, y, weight = _case(xp, network, (4,))
-    poisoned = np.array(xp.host(theta))
-    poisoned[1] = poison
-
-    def results(theta: Any) -> list[np.ndarray]:
-        with np.errstate(invalid="ignore"):
-            both = network.loss_and_gradient(theta, x, y, sample_weight=weight, rng=RNG)
-            pair = network.vjp(theta, x, y, rng=RNG)
-        return [xp.host(array) for array in (*both, *pair)]
-
-    for healthy, sick in zip(results(theta), results(xp.asarray(poisoned)), strict=True):
-        assert not np.all(np.isfinite(sick[1]))
-        assert np.array_equal(sick[[0, 2, 3]], healthy[[0, 2, 3]])
-
-
 @pytest.mark.parametrize("loss", [compiled(n) if n != "huber" else n for n in LOSSES])
 def test_float32_stays_float32(xp: Any, loss: str) -> None:
-    network = every_kind(loss=loss)
+    network = sample_network(loss=loss)
 
     def results(dtype: str) -> list[Any]:
-        theta, x, y, weight = xp.put(some_theta(network), *some_rows(loss), dtype=dtype)
+        theta, x, y, weight = xp.put(sample_theta(network), *sample_data(loss), dtype=dtype)
         options = {"sample_weight": weight, "rng": RNG, "l2": 0.1}
         return [
             network.forward(theta, x, rng=RNG),
@@ -308,9 +249,9 @@ def test_float32_stays_float32(xp: Any, loss: str) -> None:
         _close(xp.host(single), xp.host(double).astype(np.float32), 30 * FLOAT32_ROUNDING)
 
 
-def test_integers_booleans_and_lists_are_taken_as_numbers_of_thetas_precision(xp: Any) -> None:
+def test_integers_booleans_and_lists_are_converted_to_thetas_precision(xp: Any) -> None:
     network = bx.mlp([2, 3, 1], hidden="tanh", loss="binary_cross_entropy")
-    theta = xp.asarray(some_theta(network), dtype="float32")
+    theta = xp.asarray(sample_theta(network), dtype="float32")
     x, y, weight = [[0, 1], [1, 1], [1, 0]], [[True], [False], [True]], [1, 2, 1]
     floats = xp.put(x, y, weight, dtype="float32")
     integers = [xp.asarray(array, dtype=dtype) for array, dtype in ((x, "int64"), (y, "bool"))]
@@ -322,14 +263,14 @@ def test_integers_booleans_and_lists_are_taken_as_numbers_of_thetas_precision(xp
             xp.assert_equal(one, other)
 
 
-def test_a_vjp_takes_lists_and_integers(xp: Any) -> None:
+def test_a_vjp_accepts_lists_and_integers(xp: Any) -> None:
     gradient, x_gradient = bx.mlp([2, 1]).vjp(xp.asarray([1.0, 2.0, 3.0]), [[4, 5]], [[10]])
     assert xp.host(gradient).tolist() == [40.0, 50.0, 10.0]
     assert xp.host(x_gradient).tolist() == [[10.0, 20.0]]
 
 
 def test_theta_is_layer_by_layer_in_c_order_with_the_weights_before_the_bias(xp: Any) -> None:
-    network = every_kind()
+    network = sample_network()
     theta = np.arange(float(network.size))
     layers = network.unpack(xp.asarray(theta))
     assert [len(layer) for layer in layers] == [2, 2, 0, 0, 4, 2]
@@ -342,8 +283,8 @@ def test_theta_is_layer_by_layer_in_c_order_with_the_weights_before_the_bias(xp:
 
 @pytest.mark.parametrize("stack", [(), (4,), (2, 3)])
 def test_pack_is_the_inverse_of_unpack(xp: Any, stack: tuple[int, ...]) -> None:
-    network = every_kind()
-    theta = xp.asarray(some_theta(network, stack))
+    network = sample_network()
+    theta = xp.asarray(sample_theta(network, stack))
     parameters = network.unpack(theta)
     assert parameters[0][0].shape == (*stack, N_IN, 4)
     assert parameters[0][1].shape == (*stack, 1, 4)
@@ -351,8 +292,8 @@ def test_pack_is_the_inverse_of_unpack(xp: Any, stack: tuple[int, ...]) -> None:
 
 
 def test_unpack_gives_views_on_numpy() -> None:
-    network = every_kind()
-    theta = some_theta(network, (2,))
+    network = sample_network()
+    theta = sample_theta(network, (2,))
     parameters = network.unpack(theta)
     assert all(np.shares_memory(value, theta) for layer in parameters for value in layer)
     parameters[0][0][1, 0, 2] = 99.0
@@ -360,8 +301,8 @@ def test_unpack_gives_views_on_numpy() -> None:
 
 
 def test_the_weight_mask_is_1_on_weights_and_0_on_biases_and_norms(xp: Any) -> None:
-    network = every_kind()
-    theta = xp.asarray(some_theta(network, (3,)), dtype="float32")
+    network = sample_network()
+    theta = xp.asarray(sample_theta(network, (3,)), dtype="float32")
     mask = network.weight_mask(theta)
     assert mask.dtype == theta.dtype
     counts = [12, 4, 4, 4, 12, 3, 12, 4, 8, 2]
@@ -369,7 +310,7 @@ def test_the_weight_mask_is_1_on_weights_and_0_on_biases_and_norms(xp: Any) -> N
 
 
 def test_describe_is_a_table_of_layers_shapes_and_parameters() -> None:
-    lines = every_kind().describe().splitlines()
+    lines = sample_network().describe().splitlines()
     kinds = ["kind", "Dense", "LayerNorm", "Activate", "Dropout", "Residual", "Dense"]
     assert [line.split()[1] for line in lines[:-1]] == kinds
     assert lines[0].split() == ["layer", "kind", "parameters", "numbers"]
@@ -379,8 +320,8 @@ def test_describe_is_a_table_of_layers_shapes_and_parameters() -> None:
     assert len({len(line) for line in lines}) == 1
 
 
-def test_a_member_depends_on_the_seed_and_its_place_alone(xp: Any) -> None:
-    network = every_kind()
+def test_a_networks_theta_depends_only_on_the_seed_and_its_position(xp: Any) -> None:
+    network = sample_network()
     alone, four, six = (
         xp.host(xp.initialize(network, 5, stack=stack)) for stack in ((), 4, (2, 3))
     )
@@ -391,14 +332,6 @@ def test_a_member_depends_on_the_seed_and_its_place_alone(xp: Any) -> None:
     assert not np.array_equal(xp.host(xp.initialize(network, 6)), alone)
     for stack in (np.int64(4), [4]):
         xp.assert_equal(xp.initialize(network, 5, stack=stack), four)
-
-
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_a_seed_gives_the_same_theta_as_on_numpy_bit_for_bit(xp: Any, dtype: str) -> None:
-    network = every_kind()
-    theta = xp.host(xp.initialize(network, 5, stack=(2,), dtype=dtype))
-    reference = network.initialize(5, stack=(2,), backend="numpy", dtype="float64")
-    np.testing.assert_array_equal(theta, reference.astype(dtype), strict=True)
 
 
 def test_each_layer_draws_by_its_own_initializers(xp: Any) -> None:
@@ -415,7 +348,7 @@ def test_each_layer_draws_by_its_own_initializers(xp: Any) -> None:
 
 @pytest.mark.float64
 @pytest.mark.usefixtures("full_precision")
-def test_a_layer_of_ones_own_works_in_a_network_and_in_a_residual(xp: Any) -> None:
+def test_a_custom_layer_works_in_a_network_and_in_a_residual(xp: Any) -> None:
     layers = [Factors(N_IN), bx.Residual(Factors(N_IN), bx.Activate("tanh")), bx.Dense(N_IN, N_OUT)]
     network = bx.Network(layers, "mean_squared_error", l2=0.1)
     assert xp.initialize(network).shape == (2 * N_IN + N_IN * N_OUT + N_OUT,)
@@ -425,16 +358,16 @@ def test_a_layer_of_ones_own_works_in_a_network_and_in_a_residual(xp: Any) -> No
     _close(xp.host(network.loss_and_gradient(theta, x, y)[1]), slopes, ROUNDING)
 
 
-def test_an_input_gradient_is_computed_only_where_it_is_asked_for(xp: Any) -> None:
-    """Not for the first layer that has parameters, whatever stands before it."""
+def test_an_input_gradient_is_computed_only_where_it_is_needed(xp: Any) -> None:
+    """The first layer with parameters needs none, whatever layers are before it."""
     first, second = Factors(N_IN), Factors(N_IN)
     before = [bx.Activate("tanh"), bx.Dropout(0.5)]
     network = bx.Network([*before, bx.Residual(first), second, bx.Dense(N_IN, N_OUT)], "huber")
     theta, x, y, _ = _case(xp, network)
     network.loss_and_gradient(theta, x, y, rng=RNG)
-    assert (first.asked, second.asked) == ([False], [True])
+    assert (first.input_wanted, second.input_wanted) == ([False], [True])
     network.vjp(theta, x, y)
-    assert (first.asked, second.asked) == ([False, True], [True, True])
+    assert (first.input_wanted, second.input_wanted) == ([False, True], [True, True])
 
 
 def test_mlp_is_dense_layers_with_their_activations() -> None:
@@ -445,7 +378,7 @@ def test_mlp_is_dense_layers_with_their_activations() -> None:
     )
 
 
-def test_mlp_norms_then_activates_then_drops_and_leaves_the_outputs_alone() -> None:
+def test_mlp_applies_norm_activation_and_dropout_in_order_and_none_to_the_outputs() -> None:
     network = bx.mlp([4, 3, 1], dropout=0.2, layer_norm=True, l2=0.5, initializer="he_normal")
     layers = [
         bx.Dense(4, 3, initializer="he_normal"),
@@ -457,7 +390,7 @@ def test_mlp_norms_then_activates_then_drops_and_leaves_the_outputs_alone() -> N
     assert network == bx.Network(layers, "mean_squared_error", l2=0.5)
 
 
-def test_names_and_objects_are_the_same_to_mlp() -> None:
+def test_mlp_accepts_names_and_objects_alike() -> None:
     names = {"hidden": "gelu", "output": "tanh", "loss": "huber", "initializer": "he_normal"}
     tables = {"hidden": bx.activations, "output": bx.activations, "loss": bx.losses}
     objects = {key: getattr(tables.get(key, bx.initializers), name) for key, name in names.items()}
@@ -465,7 +398,7 @@ def test_names_and_objects_are_the_same_to_mlp() -> None:
 
 
 @pytest.mark.parametrize("initializer", [*INITIALIZERS, bx.initializers.uniform(-1.0, 1.0)])
-def test_a_network_survives_pickling_as_an_equal(initializer: Any) -> None:
+def test_an_unpickled_network_is_equal(initializer: Any) -> None:
     options = {"dropout": 0.1, "layer_norm": True, "loss": "poisson", "initializer": initializer}
     network = bx.mlp([3, 4, 2], l2=0.1, **options)
     copy = pickle.loads(pickle.dumps(network))  # noqa: S301
@@ -474,7 +407,7 @@ def test_a_network_survives_pickling_as_an_equal(initializer: Any) -> None:
     assert copy == network
 
 
-def test_networks_that_differ_in_anything_are_not_equal_and_none_can_be_changed() -> None:
+def test_different_networks_are_not_equal_and_a_network_is_immutable() -> None:
     options: list[dict[str, Any]] = [{}, {"hidden": "tanh"}, {"loss": "huber"}, {"l2": 0.1}]
     networks = [bx.mlp([2, 4, 1]), *(bx.mlp([2, 3, 1], **given) for given in options)]
     assert len(set(networks)) == len(networks)
@@ -484,12 +417,12 @@ def test_networks_that_differ_in_anything_are_not_equal_and_none_can_be_changed(
     assert isinstance(bx.Network([bx.Dense(2, 1)], "huber").layers, tuple)
 
 
-def test_nothing_given_is_written_to(xp: Any) -> None:
-    network = every_kind()
-    arrays = [some_theta(network, (4,)), *some_rows()]
+def test_no_argument_is_written_to(xp: Any) -> None:
+    network = sample_network()
+    arrays = [sample_theta(network, (4,)), *sample_data()]
     before = [array.copy() for array in arrays]
     for array in arrays:
-        array.flags.writeable = False  # on NumPy a write is an error at once
+        array.flags.writeable = False  # on NumPy a write is an immediate error
     theta, x, y, weight = given = xp.put(*arrays)
     network.predict(theta, x)
     network.loss_and_gradient(theta, x, y, sample_weight=weight, rng=RNG)
@@ -499,7 +432,7 @@ def test_nothing_given_is_written_to(xp: Any) -> None:
         xp.assert_equal(array, copy.astype(xp.dtype))
 
 
-# What is refused
+# Errors
 
 CLASSIFIER = bx.mlp([N_IN, 4, N_OUT], hidden="tanh", loss="categorical_cross_entropy")
 X, Y = [[0.0, 1.0, 2.0], [1.0, 0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]
@@ -555,7 +488,7 @@ def _ones(*shape: int, dtype: Any = np.float64) -> np.ndarray:
         ),
     ],
 )
-def test_an_argument_that_does_not_fit_is_refused_by_name(
+def test_an_invalid_argument_is_an_error_that_names_it(
     xp: Any, given: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -563,7 +496,7 @@ def test_an_argument_that_does_not_fit_is_refused_by_name(
 
 
 def _call(xp: Any, given: dict[str, Any]) -> None:
-    """Ask a classifier for its gradient with some arguments replaced; arrays are moved first."""
+    """Call a classifier's gradient with some arguments replaced; arrays move to the device."""
     moved = {
         name: xp.asarray(value, dtype=_dtype_there(value)) if type(value) is np.ndarray else value
         for name, value in given.items()
@@ -579,7 +512,7 @@ def _dtype_there(value: np.ndarray) -> str:
 
 @pytest.mark.float64
 @pytest.mark.parametrize("name", ["x", "y", "sample_weight", "l2"])
-def test_two_floating_precisions_are_never_mixed(xp: Any, name: str) -> None:
+def test_two_floating_precisions_together_are_an_error(xp: Any, name: str) -> None:
     values = {"x": X, "y": Y, "sample_weight": [1.0, 1.0], "l2": 0.1}
     narrow = xp.asarray(values[name], dtype="float32")
     message = rf"{name} is .*float32, but theta is .*float64.*bx\.asarray"
@@ -587,8 +520,8 @@ def test_two_floating_precisions_are_never_mixed(xp: Any, name: str) -> None:
         _call(xp, {name: narrow})
 
 
-def _entrances(kind: Any) -> dict[str, Callable[[], Any]]:
-    """Return calls whose floating arrays are all of one precision, NumPy's."""
+def _calls(kind: Any) -> dict[str, Callable[[], Any]]:
+    """Return calls whose floating arrays all have one precision, on NumPy."""
     theta, x, y = (np.ones(shape, kind) for shape in (CLASSIFIER.size, (2, N_IN), (2, N_OUT)))
     parameters = CLASSIFIER.unpack(np.ones(CLASSIFIER.size))
     cast = [tuple(value.astype(kind) for value in layer) for layer in parameters]
@@ -614,22 +547,24 @@ def _entrances(kind: Any) -> dict[str, Callable[[], Any]]:
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.longdouble])
-@pytest.mark.parametrize("entrance", _entrances(np.float64))
-def test_what_is_neither_float32_nor_float64_is_refused_everywhere(
+@pytest.mark.parametrize("entrance", _calls(np.float64))
+def test_other_precisions_than_float32_and_float64_are_an_error_everywhere(
     nothing_chosen: None, entrance: str, kind: Any
 ) -> None:
     for dtype in (np.float32, np.float64):
-        _entrances(dtype)[entrance]()
+        _calls(dtype)[entrance]()
     with pytest.raises(
         TypeError,
         match=rf"{np.dtype(kind)}.*but a floating dtype is expected, float32 or float64\. Cast"
         r" it: .*bx\.asarray\(.*, dtype='float64'\)\.$",
     ):
-        _entrances(kind)[entrance]()
+        _calls(kind)[entrance]()
 
 
 @pytest.mark.parametrize("name", ["x", "y", "sample_weight", "rng"])
-def test_an_array_of_another_library_is_refused_with_the_repairing_call(xp: Any, name: str) -> None:
+def test_an_array_of_another_library_is_an_error_with_the_call_that_moves_it(
+    xp: Any, name: str
+) -> None:
     other = "array-api-strict" if xp.name == "numpy" else "numpy"
     if other != "numpy":
         pytest.importorskip("array_api_strict")
@@ -642,13 +577,13 @@ def test_an_array_of_another_library_is_refused_with_the_repairing_call(xp: Any,
 
 
 @pytest.mark.parametrize("name", ["x", "y", "sample_weight"])
-def test_an_array_on_another_device_is_refused_and_the_repairing_call_repairs(name: str) -> None:
+def test_an_array_on_another_device_is_an_error_with_a_call_that_moves_it(name: str) -> None:
     pytest.importorskip("array_api_strict")
     theta = CLASSIFIER.initialize(backend="array-api-strict", device="device1")
     given: dict[str, Any] = {"x": X, "y": Y, "sample_weight": [1.0, 1.0]}
     given[name] = away = bx.asarray(given[name], backend="array-api-strict", device="CPU_DEVICE")
-    said = rf"^{name} is .*CPU_DEVICE.*device1.*Move it: {name} = bx\.asarray"
-    with pytest.raises(ValueError, match=said) as caught:
+    message = rf"^{name} is .*CPU_DEVICE.*device1.*Move it: {name} = bx\.asarray"
+    with pytest.raises(ValueError, match=message) as caught:
         CLASSIFIER.loss(theta, **given)
     call = str(caught.value).partition(f"Move it: {name} = ")[2].removesuffix(".")
     given[name] = eval(call, {"bx": bx, name: away})  # noqa: S307 -- our own message
@@ -680,7 +615,7 @@ def test_an_array_on_another_device_is_refused_and_the_repairing_call_repairs(na
     ],
 )  # fmt: skip
 @pytest.mark.float64
-def test_what_does_not_fit_a_method_is_refused_by_name(
+def test_an_invalid_argument_of_a_method_is_an_error_that_names_it(
     xp: Any, call: Callable[..., Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -744,7 +679,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("make", "error", "message"), REFUSED)
-def test_what_makes_no_network_is_refused(
+def test_invalid_layers_or_options_are_an_error(
     make: Callable[[], Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -766,7 +701,7 @@ def test_what_makes_no_network_is_refused(
         ({"dtype": "float23"}, ValueError, "float23.*Did you mean 'float32'"),
     ],
 )
-def test_initialize_refuses_what_is_no_seed_stack_or_precision(
+def test_an_invalid_seed_stack_or_precision_is_an_error_in_initialize(
     xp: Any, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -775,26 +710,26 @@ def test_initialize_refuses_what_is_no_seed_stack_or_precision(
 
 @pytest.mark.parametrize("behind", [[], [bx.Dropout(0.5)], [bx.Activate("identity")]])
 @pytest.mark.parametrize("loss", LINKED)
-def test_neither_a_link_nor_its_like_is_applied_to_probabilities(
+def test_an_output_of_probabilities_with_a_loss_of_logits_is_an_error(
     loss: str, behind: list[Any]
 ) -> None:
     for output in LINKED.values():
-        said = "twice" if LINKED[loss] == output else "taken for logits"
+        message = "twice" if LINKED[loss] == output else "taken for logits"
         for last in ([bx.Dense(2, 2, output)], [DENSE, bx.Activate(output)]):
-            with pytest.raises(ValueError, match=rf'{said}.*output="identity"'):
+            with pytest.raises(ValueError, match=rf'{message}.*output="identity"'):
                 bx.Network([*last, *behind], loss)
-        # Elsewhere than at the end, or with another loss, it is no second link.
+        # In another layer, or with another loss, it is not a second link.
         bx.mlp([2, 3, 2], hidden=output, loss=loss)
         bx.mlp([2, 3, 2], output=output, loss="mean_squared_error")
         for worked_on in (bx.LayerNorm(2), bx.Residual(DENSE)):
             bx.Network([bx.Dense(2, 2, output), worked_on], loss)
 
 
-# The core that training calls, and where it writes the gradient
+# The functions that training calls, and the slices for the gradient
 
 
 class Faulty(Factors):
-    """Its forward or its backward pass fails, or its gradient has another shape."""
+    """A layer with a failing forward or backward pass, or a gradient of another shape."""
 
     def __init__(self, fault: str = "") -> None:
         super().__init__()
@@ -820,7 +755,7 @@ class Faulty(Factors):
 
 
 def _with_layers_of_ones_own(fault: str = "") -> bx.Network:
-    network = every_kind()
+    network = sample_network()
     layers = [*network.layers[:2], Factors(), *network.layers[2:-1]]
     inner = bx.Residual(bx.Dropout(0.1), Faulty(fault), bx.LayerNorm(4))
     return bx.Network([*layers, inner, network.layers[-1]], "huber", l2=0.3)
@@ -831,13 +766,14 @@ def _with_layers_of_ones_own(fault: str = "") -> bx.Network:
     ("stack", "strength", "own"),
     [((), None, False), ((), 0.3, True), ((2,), "array", True), ((2, 3), "array", False)],
 )
-def test_a_gradient_written_into_its_place_is_the_one_that_is_joined(
+def test_a_gradient_written_into_its_slice_equals_the_joined_one(
     xp: Any, stack: tuple[int, ...], strength: Any, own: bool, dtype: str, monkeypatch: Any
 ) -> None:
     if xp.name == "jax":
         pytest.skip("JAX writes into no array")
-    network = _with_layers_of_ones_own() if own else every_kind()
-    theta, x, y, weight = xp.put(some_theta(network, stack), *some_rows(stack=stack), dtype=dtype)
+    network = _with_layers_of_ones_own() if own else sample_network()
+    arrays = sample_theta(network, stack), *sample_data(stack=stack)
+    theta, x, y, weight = xp.put(*arrays, dtype=dtype)
     if strength == "array":
         strength = xp.asarray(np.random.default_rng(3).uniform(size=stack), dtype=dtype)
     rows = Rows(x, y, weight, as_key(RNG, theta))
@@ -853,7 +789,7 @@ def test_a_gradient_written_into_its_place_is_the_one_that_is_joined(
     xp.assert_equal(value, loss_of(network, theta, rows, strength))
 
 
-def test_a_network_is_random_where_a_layer_is_and_only_such_layers_have_a_key(xp: Any) -> None:
+def test_a_network_with_a_random_layer_is_random_and_only_such_layers_get_a_key(xp: Any) -> None:
     dense, own, denying = bx.Dense(4, 4), Factors(), Factors()
     denying.is_random = False  # type: ignore[attr-defined]
     nested = bx.Residual(bx.Residual(bx.Dropout(0.1)))
@@ -872,9 +808,9 @@ def test_a_network_is_random_where_a_layer_is_and_only_such_layers_have_a_key(xp
 
 
 @pytest.mark.parametrize("method", ["forward", "backward"])
-def test_an_error_names_the_layer_it_was_raised_in(xp: Any, method: str) -> None:
+def test_an_error_names_the_layer_that_raised_it(xp: Any, method: str) -> None:
     network = _with_layers_of_ones_own(method)
-    x, y = xp.put(*some_rows()[:2])
+    x, y = xp.put(*sample_data()[:2])
     with pytest.raises(ArithmeticError, match="no luck") as caught:
         network.loss_and_gradient(xp.initialize(network), x, y)
     places = ["layers[1] (Faulty)", "layers[6] (Residual)"]
@@ -891,20 +827,20 @@ def test_an_error_names_the_layer_it_was_raised_in(xp: Any, method: str) -> None
         ("none", r"0 gradients, but one for each of its parameters \('weights',\)"),
     ],
 )
-def test_a_gradient_of_another_shape_than_expected_is_refused(
+def test_a_gradient_of_the_wrong_shape_is_an_error(
     xp: Any, fault: str, message: str, by_vjp: bool
 ) -> None:
     network = _with_layers_of_ones_own(fault)
-    theta, x, y = xp.put(some_theta(network), *some_rows()[:2])
+    theta, x, y = xp.put(sample_theta(network), *sample_data()[:2])
     call = network.vjp if by_vjp else network.loss_and_gradient
     with pytest.raises(ValueError, match=rf"Faulty.backward returned {message}") as caught:
         call(theta, x, y)
     assert caught.value.__notes__[0] == "In layers[1] (Faulty).backward."
 
 
-def test_a_layer_that_writes_its_gradient_elsewhere_is_not_believed(xp: Any) -> None:
+def test_a_gradient_that_a_layer_returns_instead_of_writing_it_is_used(xp: Any) -> None:
     class Forgetful(Factors):
-        """It says that it writes its gradient into place, and returns another array."""
+        """A layer with ``writes = True`` that returns another array instead of writing."""
 
         writes = True
 
@@ -913,7 +849,7 @@ def test_a_layer_that_writes_its_gradient_elsewhere_is_not_believed(xp: Any) -> 
 
     dense = bx.Dense(3, 4)
     honest, other = (bx.Network([dense, own], "huber") for own in (Factors(), Forgetful()))
-    theta, x, y = xp.put(some_theta(honest), some_rows()[0], np.ones((5, 4)))
+    theta, x, y = xp.put(sample_theta(honest), sample_data()[0], np.ones((5, 4)))
     expected = honest.loss_and_gradient(theta, x, y)[1]
     xp.assert_equal(other.loss_and_gradient(theta, x, y)[1], xp.host(expected))
 
@@ -937,11 +873,11 @@ MSE = bx.losses.mean_squared_error
         ("gradient", bx.losses.over_outputs(lambda o, t: ((o - t) ** 2, _first_slopes(o, t)))),
     ],
 )
-def test_what_a_loss_of_ones_own_returns_in_another_shape_is_refused(
+def test_a_result_of_the_wrong_shape_from_a_custom_loss_is_an_error(
     xp: Any, part: str, loss: bx.Loss
 ) -> None:
     network = bx.mlp([3, 2], loss=loss)
-    given = xp.put(some_theta(network), *some_rows()[:2])
+    given = xp.put(sample_theta(network), *sample_data()[:2])
     expected = {"value": r"\(5,\)", "gradient": r"\(5, 2\)"}[part]
     calls = [network.loss_and_gradient, *([network.loss] if part == "value" else [])]
     for call in calls:
@@ -951,25 +887,9 @@ def test_what_a_loss_of_ones_own_returns_in_another_shape_is_refused(
             call(*given)
 
 
-def test_targets_are_checked_where_no_layer_says_its_width(xp: Any) -> None:
+def test_targets_are_checked_where_no_layer_declares_its_width(xp: Any) -> None:
     network = bx.Network([Factors()], "huber")
     theta, x, y = xp.initialize(network), *xp.put(_ones(5, 4), _ones(5, 3))
     assert network.loss(theta, x, x).shape == ()
     with pytest.raises(ValueError, match=r"y has shape \(5, 3\), but the outputs are \(..., 5, 4"):
         network.loss(theta, x, y)
-
-
-@pytest.mark.parametrize(
-    "first",
-    [bx.Activate("relu"), bx.Activate("sigmoid"), bx.LayerNorm(3), bx.Residual(bx.LayerNorm(3))],
-    ids=repr,
-)
-def test_the_inputs_gradient_of_a_stack_that_shares_x_is_each_networks(xp: Any, first: Any) -> None:
-    network = bx.Network([first, bx.Dense(3, 2)], "mean_squared_error")
-    theta, x, _, _ = _case(xp, network, (4,))
-    g = xp.asarray(np.random.default_rng(0).normal(size=(4, BATCH, N_OUT)))
-    together = network.vjp(theta, x, g)
-    for i in range(4):
-        alone = network.vjp(theta[i, :], x, g[i, ...])
-        for one, other in zip(together, alone, strict=True):
-            xp.assert_close(one[i, ...], other, STACK_ROUNDING)

@@ -1,4 +1,4 @@
-"""Pictures: what is drawn, read back from matplotlib's own objects."""
+"""Plots: the tests read matplotlib's objects."""
 
 import subprocess
 import sys
@@ -37,8 +37,8 @@ def _without_a_display() -> Iterator[None]:
     pyplot.close("all")
 
 
-def texts(ax: Axes) -> list[str]:
-    """Return the words of a legend."""
+def legend(ax: Axes) -> list[str]:
+    """Return the labels of a legend."""
     legend = ax.get_legend()
     return [] if legend is None else [text.get_text() for text in legend.get_texts()]
 
@@ -50,13 +50,13 @@ def ticks(labels: Any) -> list[str]:
 # Learning curves
 
 
-def test_a_network_has_its_losses_over_the_epochs(xp: Any) -> None:
+def test_one_networks_losses_are_drawn_over_the_epochs(xp: Any) -> None:
     losses = {"loss": xp.asarray([1.0, 0.5, 0.25]), "validation_loss": [2.0, 1.0, None]}
     ax = plots.learning_curves(losses)
     one, other = ax.lines
     np.testing.assert_array_equal(one.get_data(), [[1, 2, 3], [1.0, 0.5, 0.25]])
     np.testing.assert_array_equal(other.get_ydata(), [2.0, 1.0, np.nan])
-    assert texts(ax) == ["loss", "validation_loss"]
+    assert legend(ax) == ["loss", "validation_loss"]
     assert one.get_color() != other.get_color()
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("epoch", "loss")
     assert not ax.collections
@@ -84,12 +84,12 @@ def test_a_stack_has_its_median_and_a_band_of_the_finite_networks(xp: Any) -> No
     assert title == "10 networks:\nmedian, 10 to 90 %,\n2 not finite at the end"
 
 
-def test_a_stack_that_is_gone_to_nan_has_a_line_that_ends() -> None:
+def test_the_line_of_a_stack_with_only_nan_ends() -> None:
     ax = plots.learning_curves({"loss": [[1.0, 2.0], [np.nan, np.inf]]})
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), [1.5, np.nan])
 
 
-def test_metrics_have_an_axis_of_their_own_and_checks_none(xp: Any) -> None:
+def test_metrics_have_their_own_axis_and_checks_have_none(xp: Any) -> None:
     network = bx.mlp([2, 2, 1], hidden="tanh")
     result = bx.fit(
         network,
@@ -110,19 +110,19 @@ def test_metrics_have_an_axis_of_their_own_and_checks_none(xp: Any) -> None:
         for line in axes.lines:
             np.testing.assert_allclose(line.get_ydata(), result.history[str(line.get_label())])
     assert len({line.get_color() for line in [*left.lines, *right.lines]}) == 4
-    assert texts(right) == ["loss", "validation_loss", "rmse", "r2"]
+    assert legend(right) == ["loss", "validation_loss", "rmse", "r2"]
     assert right.get_ylabel() == "rmse, r2"
     alone = plots.learning_curves({"accuracy": [0.5, 0.75]})
     assert (len(alone.figure.axes), alone.get_ylabel()) == (1, "accuracy")
 
 
-def test_a_result_that_went_on_is_numbered_from_the_beginning_of_its_training(xp: Any) -> None:
+def test_the_epochs_of_a_resumed_result_count_from_the_first_start(xp: Any) -> None:
     theta, options = LINE.initialize(seed=0), {"optimizer": bx.SGD(0.1)}
     begun = bx.fit(LINE, theta, X, Y, epochs=2, **options)
-    gone_on = bx.fit(LINE, theta, X, Y, epochs=5, start=begun, **options)
-    line = plots.learning_curves(gone_on).lines[0]
+    resumed = bx.fit(LINE, theta, X, Y, epochs=5, start=begun, **options)
+    line = plots.learning_curves(resumed).lines[0]
     assert list(line.get_xdata()) == [1, 2, 3, 4, 5]
-    assert list(line.get_ydata()) == gone_on.history["loss"].tolist()
+    assert list(line.get_ydata()) == resumed.history["loss"].tolist()
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_result_that_went_on_is_numbered_from_the_beginning_of_its_training(xp
         ([np.nan], "linear"),
     ],
 )
-def test_losses_are_on_a_logarithmic_scale_where_they_fall_to_a_tenth(
+def test_losses_that_fall_to_a_tenth_have_a_logarithmic_scale(
     losses: list[float], scale: str
 ) -> None:
     ax = plots.learning_curves({"loss": losses})
@@ -146,7 +146,7 @@ def test_losses_are_on_a_logarithmic_scale_where_they_fall_to_a_tenth(
         assert {"0.1", "0.2", "0.5", "1"} <= set(ticks(ax.get_yticklabels()))
 
 
-def test_a_single_epoch_is_a_point_that_is_seen() -> None:
+def test_a_single_epoch_is_a_visible_point() -> None:
     (line,) = plots.learning_curves({"loss": [0.5]}).lines
     assert line.get_marker() == "o"
 
@@ -154,7 +154,7 @@ def test_a_single_epoch_is_a_point_that_is_seen() -> None:
 # Decision surfaces
 
 
-def test_a_surface_is_the_networks_predictions_over_the_plane(xp: Any) -> None:
+def test_a_surface_shows_the_networks_predictions(xp: Any) -> None:
     network = bx.mlp([2, 3, 1], hidden="tanh", loss="binary_cross_entropy")
     theta = xp.initialize(network, seed=1)
     ax = plots.decision_surface(network, X, Y, theta=theta, resolution=5, margin=0.5)
@@ -162,7 +162,7 @@ def test_a_surface_is_the_networks_predictions_over_the_plane(xp: Any) -> None:
     assert list(image.get_extent()) == [-0.5, 1.5, -0.5, 1.5]
     points = xp.asarray([[-0.5, -0.5], [1.5, -0.5], [0.5, 1.0]])
     values = np.asarray(image.get_array())
-    # The same precision on both sides; the batch's size may change the order of a product's sums.
+    # The precision is the same; the size of the batch may change the order of sums.
     np.testing.assert_allclose(
         [values[0, 0], values[0, -1], values[3, 2]],
         xp.host(network.predict(theta, points))[:, 0],
@@ -190,9 +190,9 @@ def test_a_feature_that_never_varies_still_has_a_width(xp: Any) -> None:
     assert list(ax.images[0].get_extent()) == [-1.0, 3.0, 2.5, 3.5]
 
 
-def test_a_network_is_drawn_where_its_theta_lives_in_its_precision() -> None:
+def test_a_network_is_drawn_on_its_thetas_device_and_in_its_precision() -> None:
     pytest.importorskip("array_api_strict")
-    # Neither the environment's backend nor, most likely, its device, which begins with float32.
+    # Another backend than the environment's, and mostly another default dtype.
     theta = LINE.initialize(backend="array-api-strict", device="device2")
     assert plots.decision_surface(LINE, X, Y, theta=theta, resolution=4).images
 
@@ -206,7 +206,7 @@ def test_several_outputs_are_drawn_as_the_class_of_the_largest(xp: Any, y: Any) 
     classes = np.asarray(ax.images[0].get_array())
     assert (classes[0, 0], classes[0, -1], classes[2].tolist()) == (1, 0, [2, 2, 2])
     np.testing.assert_array_equal(ax.collections[-1].get_array(), [1, 0, 2])
-    assert texts(ax) == ["0", "1", "2"]
+    assert legend(ax) == ["0", "1", "2"]
 
 
 def test_a_surface_without_a_boundary_or_with_nan_is_drawn_without_a_warning(
@@ -233,7 +233,7 @@ def fitted(classes: int, **options: Any) -> tuple[Any, Any, Any]:
 
 
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
-def test_a_pipeline_of_two_classes_is_drawn_by_the_seconds_probability(xp: Any) -> None:
+def test_a_pipeline_of_two_classes_is_drawn_by_the_probability_of_the_second(xp: Any) -> None:
     model, x, y = fitted(2)
     model.fit(x, y)
     ax = plots.decision_surface(model, x, y, resolution=6)
@@ -258,7 +258,7 @@ def test_a_pipeline_of_three_classes_is_drawn_by_the_likeliest_of_them(xp: Any) 
     names = np.asarray(["setosa", "versicolor", "virginica"])
     values = np.asarray(ax.images[0].get_array())
     assert names[[values[0, 0], values[-1, -1]]].tolist() == model.predict(corners).tolist()
-    assert texts(ax) == names.tolist()
+    assert legend(ax) == names.tolist()
 
 
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
@@ -288,7 +288,7 @@ def test_a_confusion_matrix_counts_and_shades_by_the_share_of_the_true_class(xp:
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted class", "true class")
 
 
-def test_classes_are_told_by_outputs_labels_and_positions_alike(xp: Any) -> None:
+def test_classes_may_be_outputs_labels_or_indices(xp: Any) -> None:
     names = ["dog", "cat", "ant"]
     outputs = [[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.1, 0.8, 0.1]]
     labels = ["dog", "cat", "dog"]
@@ -319,7 +319,7 @@ def test_residuals_are_target_minus_prediction_over_the_prediction(xp: Any) -> N
     np.testing.assert_array_equal(ax.lines[0].get_data(), [[1, 2, 3], [1, 0, -2]])
     np.testing.assert_array_equal(ax.lines[1].get_data(), [[5, 6, 7], [0, -1, -2]])
     np.testing.assert_array_equal(ax.lines[2].get_ydata(), [0, 0])
-    assert texts(ax) == ["output 0, root mean square 1.29", "output 1, root mean square 1.29"]
+    assert legend(ax) == ["output 0, root mean square 1.29", "output 1, root mean square 1.29"]
     assert ax.get_ylabel() == "residual: target - prediction"
 
 
@@ -333,7 +333,7 @@ def test_a_reliability_curve_has_each_bins_means_and_the_interval_of_its_share(x
     np.testing.assert_array_equal(diagonal.get_data(), [[0, 1], [0, 1]])
     segments = ax.collections[0].get_segments()
     for i in range(5):
-        # A probability on an edge, 0.4, is in the bin above it, but 1 is in the last.
+        # A probability on an edge, 0.4, is in the bin above it, but 1 is in the last bin.
         inside = (probabilities >= i / 5) & ((probabilities < (i + 1) / 5) | (i == 4))
         x, share = probabilities[inside].mean(), happened[inside].mean()
         np.testing.assert_allclose(np.transpose(curve.get_data())[i], [x, share], rtol=1e-6)
@@ -345,12 +345,12 @@ def test_a_reliability_curve_has_each_bins_means_and_the_interval_of_its_share(x
 
 
 def test_empty_bins_are_left_out_and_a_share_of_1_stays_in_its_interval() -> None:
-    # Rounding puts a share of 0 in 11 below its interval, and one of 6 in 6 above.
+    # Rounding moves a share of 0 in 11 below its interval, and one of 6 in 6 above it.
     ax = plots.calibration([0.05] * 11 + [0.95] * 6, [0] * 11 + [1] * 6)
     np.testing.assert_allclose(ax.lines[1].get_data(), [[0.05, 0.95], [0.0, 1.0]])
 
 
-def test_of_two_labelled_classes_the_second_is_drawn_and_of_more_each(xp: Any) -> None:
+def test_two_classes_have_one_reliability_curve_and_more_have_one_each(xp: Any) -> None:
     first = plots.calibration(xp.asarray([[0.9, 0.1], [0.3, 0.7]]), ["no", "yes"])
     np.testing.assert_allclose(first.lines[1].get_data(), [[0.1, 0.7], [0.0, 1.0]], rtol=1e-6)
     assert first.get_xlabel() == "predicted probability of class yes"
@@ -361,7 +361,7 @@ def test_of_two_labelled_classes_the_second_is_drawn_and_of_more_each(xp: Any) -
                 plots.calibration(probabilities, targets)
             continue
         ax = plots.calibration(probabilities, targets, bins=1)
-        assert texts(ax) == ["0", "1", "2"]
+        assert legend(ax) == ["0", "1", "2"]
         points = [line.get_xydata()[0].tolist() for line in ax.lines if line.get_label() in "012"]
         expected = list(zip(probabilities.mean(axis=0), [1 / 3, 0, 2 / 3], strict=True))
         np.testing.assert_allclose(points, expected)
@@ -370,7 +370,7 @@ def test_of_two_labelled_classes_the_second_is_drawn_and_of_more_each(xp: Any) -
 # Weights
 
 
-def test_each_layers_weights_have_a_histogram_and_their_bins_in_common(xp: Any) -> None:
+def test_each_layers_weights_have_a_histogram_with_common_bins(xp: Any) -> None:
     layers = [bx.Dense(3, 4), bx.LayerNorm(4), bx.Residual(bx.Dense(4, 4)), bx.Dense(4, 1)]
     network = bx.Network(layers, "mean_squared_error")
     theta = xp.initialize(network, stack=(2,))
@@ -390,7 +390,7 @@ def test_each_layers_weights_have_a_histogram_and_their_bins_in_common(xp: Any) 
     assert ax.get_xlabel() == "weight"
 
 
-def test_weights_that_are_not_finite_are_counted_beside_those_that_are(xp: Any) -> None:
+def test_weights_that_are_not_finite_are_counted_separately(xp: Any) -> None:
     theta = xp.asarray([1.0, float("nan"), 0.0, float("inf")])
     network = bx.mlp([3, 1])
     ax = plots.weight_histograms(network, theta)
@@ -400,7 +400,7 @@ def test_weights_that_are_not_finite_are_counted_beside_those_that_are(xp: Any) 
 # Gradients
 
 
-def test_entries_lie_beside_a_diagonal(xp: Any) -> None:
+def test_entries_are_drawn_beside_a_diagonal(xp: Any) -> None:
     analytic = {"weights": [[1.0, 2.0], [3.0, 4.0]], "bias": [5.0]}
     numeric = {"weights": [[1.0, 2.0], [3.0, 9.0]], "bias": [-1.0]}
     both = ({name: xp.asarray(g) for name, g in part.items()} for part in (analytic, numeric))
@@ -409,12 +409,12 @@ def test_entries_lie_beside_a_diagonal(xp: Any) -> None:
     np.testing.assert_array_equal(weights.get_data(), [[1, 2, 3, 9], [1, 2, 3, 4]])
     np.testing.assert_array_equal(bias.get_data(), [[-1], [5]])
     np.testing.assert_array_equal(diagonal.get_data(), [[-1, 9], [-1, 9]])
-    assert texts(ax) == ["weights", "bias"]
+    assert legend(ax) == ["weights", "bias"]
     assert ax.get_xscale() == "linear"
     assert plots.gradient_entries([1.0, 2.0], [1.0, 2.0]).get_legend() is None
 
 
-def test_entries_that_are_small_beside_the_largest_have_room() -> None:
+def test_small_entries_are_visible_beside_large_ones() -> None:
     ax = plots.gradient_entries([100.0, 0.5, 0.2, -0.1, np.nan], [100.0, 0.5, 0.2, -0.1, 0.0])
     assert (ax.get_xscale(), ax.get_yscale()) == ("symlog", "symlog")
     assert ax.xaxis.get_transform().linthresh == 0.1
@@ -430,10 +430,10 @@ def test_remainders_are_drawn_beside_those_of_a_right_gradient() -> None:
     assert all(list(line.get_xdata()) == steps for line in ax.lines)
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     names = ["one-sided (dotted: order 2)", "symmetric (dotted: order 3)", "rounding"]
-    assert texts(ax) == names
+    assert legend(ax) == names
 
 
-# What all have in common
+# Properties of all plots
 
 ONES = [1.0, 0.5]
 DRAWN: list[tuple[Any, tuple[Any, ...]]] = [
@@ -447,7 +447,7 @@ DRAWN: list[tuple[Any, tuple[Any, ...]]] = [
 
 
 @pytest.mark.parametrize(("draw", "given"), DRAWN)
-def test_a_picture_goes_into_the_axes_that_are_given(draw: Any, given: tuple[Any, ...]) -> None:
+def test_a_plot_uses_the_given_axes(draw: Any, given: tuple[Any, ...]) -> None:
     ax = Figure().subplots()
     assert draw(*given, ax=ax) is ax
     assert ax.has_data()
@@ -457,7 +457,7 @@ def test_a_picture_goes_into_the_axes_that_are_given(draw: Any, given: tuple[Any
     assert draw(*given) is pyplot.gca()
 
 
-def test_surfaces_and_histograms_go_into_the_axes_that_are_given(xp: Any) -> None:
+def test_surfaces_and_histograms_use_the_given_axes(xp: Any) -> None:
     ax, other = Figure().subplots(1, 2)
     theta = xp.initialize(LINE)
     assert plots.decision_surface(LINE, X, Y, theta=theta, ax=ax) is ax
@@ -602,12 +602,12 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("draw", "given", "message"), REFUSED)
-def test_what_does_not_fit_is_refused_by_name(draw: Any, given: Any, message: str) -> None:
+def test_an_invalid_input_is_an_error_that_names_it(draw: Any, given: Any, message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         draw(**given)
 
 
-def test_a_saved_picture_replaces_the_old_one_behind_a_link_and_as_the_umask_says(
+def test_a_saved_plot_replaces_the_target_of_a_link_and_follows_the_umask(
     tmp_path: Path,
 ) -> None:
     real, link = tmp_path / "real.png", tmp_path / "link.png"
@@ -623,7 +623,7 @@ def test_a_saved_picture_replaces_the_old_one_behind_a_link_and_as_the_umask_say
     assert "</svg>" in (tmp_path / "a.svg").read_text(encoding="utf-8")
 
 
-def test_a_picture_that_fails_leaves_the_old_file_whole(tmp_path: Path) -> None:
+def test_a_failed_save_of_a_plot_leaves_the_old_file(tmp_path: Path) -> None:
     class Broken(Artist):
         def draw(self, renderer: Any) -> None:
             raise RuntimeError("cannot be drawn")
@@ -640,7 +640,7 @@ def test_a_picture_that_fails_leaves_the_old_file_whole(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_matplotlib_is_imported_when_something_is_drawn_and_pyplot_for_new_axes_alone(
+def test_matplotlib_is_imported_by_the_first_plot_and_pyplot_only_for_new_axes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     program = (

@@ -23,18 +23,18 @@ from backprop_xp.tables import (
     target_column,
     training_file,
 )
-from tests import messy
+from tests import messy_tables
 from tests.commands import start
 
 QUICK = tables.Settings(sizes=(8,), epochs=12, patience=50)
 
 
 class Killed(BaseException):
-    """Ends a training as a SIGKILL does: only the file is left."""
+    """An error that ends a training like SIGKILL: only the file is left."""
 
 
 def frame(rows: int = 60) -> pd.DataFrame:
-    """A small table of each kind of column, with missing values; ``a`` and ``b`` decide ``y``."""
+    """Return a table of each kind of column; ``a`` and ``b`` determine ``y``."""
     draw = np.random.default_rng(0)
     a, b = draw.normal(size=rows), draw.choice(["low", "high"], rows)
     table = pd.DataFrame(
@@ -42,7 +42,9 @@ def frame(rows: int = 60) -> pd.DataFrame:
             "a": a,
             "b": pd.Series(b).where(draw.random(rows) > 0.1),
             "day": pd.date_range("2020-02-01", periods=rows).strftime("%Y-%m-%d"),
-            "text": [f"{messy.name(draw)} {messy.name(draw)} {i}" for i in range(rows)],
+            "text": [
+                f"{messy_tables.name(draw)} {messy_tables.name(draw)} {i}" for i in range(rows)
+            ],
             "y": np.where(a + (b == "low") > 0.5, "yes", "no"),
         }
     )
@@ -72,21 +74,21 @@ DELIMITED = {
 
 @pytest.mark.parametrize("name", DELIMITED)
 @pytest.mark.parametrize("ending", [".csv", ".csv.bz2"])
-def test_separator_and_decimal_are_sniffed_and_a_line_says_so(
+def test_separator_and_decimal_are_sniffed_and_reported(
     tmp_path: Path, name: str, ending: str
 ) -> None:
     options, line = DELIMITED[name]
-    table, path, said = frame(), tmp_path / f"table{ending}", list[str]()
+    table, path, messages = frame(), tmp_path / f"table{ending}", list[str]()
     table["money"] = [1e3 * i + 0.5 for i in range(len(table))]
     table["text"] += ", sold; as seen"
     table.to_csv(path, index=False, **options)
-    found = tables.read(tables.TableFile(path, say=said.append))
+    found = tables.read(tables.TableFile(path, say=messages.append))
     pd.testing.assert_frame_equal(found, table)
     hint = "(sniffed; --separator and --decimal choose others)"
-    assert said == ([f"{path}: {line} {hint}"] if line else [])
+    assert messages == ([f"{path}: {line} {hint}"] if line else [])
     sep, decimal = options.get("sep", ","), options.get("decimal", ".")
-    told = tables.TableFile(path, separator=sep, decimal=decimal, say=pytest.fail)
-    pd.testing.assert_frame_equal(tables.read(told), table)
+    chosen = tables.TableFile(path, separator=sep, decimal=decimal, say=pytest.fail)
+    pd.testing.assert_frame_equal(tables.read(chosen), table)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ def test_the_separator_of_a_wide_table_is_sniffed(tmp_path: Path) -> None:
     assert found["c7"].tolist() == ["'a", "1,5"]
 
 
-def test_options_of_a_file_override_what_would_be_sniffed(tmp_path: Path) -> None:
+def test_options_of_a_file_override_sniffing(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("a;b,c\n1;2,3\n4;5,6\n", encoding="utf-16")
     given = {"separator": ",", "encoding": "utf-16", "decimal": "."}
@@ -152,14 +154,14 @@ def test_lines_of_json_and_tabs_are_read_as_they_were_written(tmp_path: Path, en
         table.to_json(path, orient="records", lines=True)
     else:
         table.to_csv(path, index=False, sep="\t")
-    said = list[str]()
-    found = tables.read(tables.TableFile(path, say=said.append))
+    messages = list[str]()
+    found = tables.read(tables.TableFile(path, say=messages.append))
     pd.testing.assert_frame_equal(found, table)
-    assert not said
+    assert not messages
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ('a,b\n1,2\n\n"x\ny",3\n4\n', "line 6 has 1 fields, but the first line has 2"),
         ('a,b\n1,"2,3"\n4\n', "line 3 has 1 fields, but the first line has 2"),
@@ -167,9 +169,11 @@ def test_lines_of_json_and_tabs_are_read_as_they_were_written(tmp_path: Path, en
         ("5.1,3.5,5.1\n4.9,3.0,4.9\n", "Names such as '5.1' look like values"),
     ],
 )
-def test_lines_that_do_not_fit_the_first_are_refused(tmp_path: Path, text: str, told: str) -> None:
+def test_lines_with_other_fields_than_the_first_are_an_error(
+    tmp_path: Path, text: str, message: str
+) -> None:
     (tmp_path / "table.csv").write_text(text)
-    with pytest.raises(ValueError, match=f"table.csv: .*{told}"):
+    with pytest.raises(ValueError, match=f"table.csv: .*{message}"):
         tables.read(tmp_path / "table.csv")
 
 
@@ -188,7 +192,7 @@ def test_the_arrays_of_an_npz_file_are_columns(tmp_path: Path) -> None:
     assert found["y"].tolist() == ["a", "b", "a"]
 
 
-def test_an_npz_file_with_a_pickle_is_refused_and_not_executed(tmp_path: Path) -> None:
+def test_an_npz_file_with_a_pickle_is_an_error_and_not_executed(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> Any:
             return (pytest.fail, ("a pickle was loaded",))
@@ -225,7 +229,7 @@ def test_pandas_and_polars_frames_train_like_their_file(tmp_path: Path) -> None:
         (pd.Series([None, None, None], dtype=object), "f"),
     ],
 )
-def test_columns_of_other_dtypes_become_plain_ones_and_keep_missing_values(
+def test_columns_of_other_dtypes_are_converted_and_keep_missing_values(
     column: pd.Series, kind: str
 ) -> None:
     found = readers.plain_frame(pd.DataFrame({"x": column}))["x"]
@@ -236,15 +240,17 @@ def test_columns_of_other_dtypes_become_plain_ones_and_keep_missing_values(
 
 
 @pytest.mark.parametrize(
-    ("column", "told"),
+    ("column", "message"),
     [
         (pd.Series([[1], [2]]), r"'x' holds list \(row 0\)"),
         (pd.Series([b"a", b"b"]), "'x' holds bytes"),
         (pd.Series([1j, 2j]), "'x' holds complex"),
     ],
 )
-def test_a_column_of_other_objects_is_refused_by_name(column: pd.Series, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_a_column_of_other_objects_is_an_error_that_names_it(
+    column: pd.Series, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
         readers.plain_frame(pd.DataFrame({"x": column}))
 
 
@@ -270,9 +276,9 @@ def test_the_values_of_a_target_suggest_its_task(
 
 def test_a_given_task_overrides_the_suggested_one() -> None:
     numbers = pd.Series([3, 1, 3, 2, 1, 2], name="y")
-    told = target_column.find_target(numbers, "regression")
-    assert (told.task, told.mean) == ("regression", 2.0)
-    np.testing.assert_allclose(told.encode(numbers).std(), 1.0, rtol=1e-12)
+    target = target_column.find_target(numbers, "regression")
+    assert (target.task, target.mean) == ("regression", 2.0)
+    np.testing.assert_allclose(target.encode(numbers).std(), 1.0, rtol=1e-12)
     halves = pd.Series([0.5, 1.5, 0.5, 1.5], name="y")
     assert target_column.find_target(halves, "classification").classes == (0.5, 1.5)
 
@@ -294,7 +300,7 @@ def test_a_split_gives_each_class_its_share_and_a_training_row(share: float) -> 
     again, other = (problem.split_rows(1001, shares, s, classes=classes)["test"] for s in (0, 1))
     assert (again == drawn["test"]).all()
     assert not np.array_equal(other, drawn["test"])
-    # The rows that a report goes by stay the same whatever validates.
+    # The test rows do not depend on the validation rows.
     wider = problem.split_rows(1001, {**shares, "validation": 0.3}, 0, classes=classes)
     assert (wider["test"] == drawn["test"]).all()
 
@@ -318,18 +324,18 @@ def test_each_kind_of_column_is_found_and_becomes_finite_float32() -> None:
     places = made.feature_indices()
     found = sorted(place for each in places.values() for place in each)
     assert found == list(range(made.n_features))
-    # The number: standardized with what is missing filled by the median, and an indicator.
+    # The number: standardized, missing values filled by the median, and an indicator.
     filled = table["a"].fillna(table["a"].median()).to_numpy()
     expected = (filled - filled.mean()) / filled.std()
     np.testing.assert_allclose(x[:, places["a"][0]], expected, rtol=1e-4, atol=1e-5)
     flags = x[:, places["a"][1]]
     assert flags[3] > 1.0
     assert len(np.unique(flags)) == 2
-    # The category: a 0 or 1 for each of high, low, and missing.
+    # The category: a 0 or 1 for each of high, low and missing.
     np.testing.assert_array_equal(x[:, places["b"]].sum(axis=1), 1.0)
 
 
-def test_a_preparation_of_bytes_prepares_the_same() -> None:
+def test_a_preparation_read_from_bytes_prepares_the_same() -> None:
     table = frame(200).assign(when=pd.date_range("2020", periods=200, tz="UTC", freq="h"))
     table["stamp"] = table["when"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
     table["for"] = pd.to_timedelta(np.arange(200), unit="s")
@@ -350,7 +356,7 @@ def test_dates_and_strings_of_dates_are_prepared_alike() -> None:
         np.testing.assert_array_equal(made.transform(written), expected)
 
 
-def test_blocks_of_rows_are_prepared_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_rows_are_prepared_as_the_whole_table(monkeypatch: pytest.MonkeyPatch) -> None:
     table = frame(100)
     made = tables.prepare(table)
     whole = made.transform(table)
@@ -358,7 +364,7 @@ def test_blocks_of_rows_are_prepared_as_all_at_once(monkeypatch: pytest.MonkeyPa
     np.testing.assert_array_equal(made.transform(table), whole)
 
 
-def test_a_preparation_with_a_pickle_or_of_other_bytes_is_refused() -> None:
+def test_a_preparation_with_a_pickle_or_of_other_bytes_is_an_error() -> None:
     class Trap:
         def __reduce__(self) -> Any:
             return (pytest.fail, ("a pickle was loaded",))
@@ -374,7 +380,7 @@ def test_a_preparation_with_a_pickle_or_of_other_bytes_is_refused() -> None:
             tables.Preparation.from_bytes(np.frombuffer(wrong, dtype=np.uint8))
 
 
-def test_infinite_numbers_and_those_float32_cannot_hold_count_as_missing() -> None:
+def test_numbers_that_are_infinite_in_float32_are_missing_values() -> None:
     table = frame().drop(columns="y")
     made = tables.prepare(table)
     rows = [table.head(5).assign(a=value) for value in (np.nan, np.inf, -np.inf, 1e300)]
@@ -385,7 +391,7 @@ def test_infinite_numbers_and_those_float32_cannot_hold_count_as_missing() -> No
     assert far.max() == preparation.MAX_DEVIATIONS
 
 
-def test_an_unseen_category_is_none_of_the_known_ones() -> None:
+def test_an_unseen_category_sets_none_of_the_known_ones() -> None:
     table = frame(200).drop(columns="y")
     made = tables.prepare(table)
     places = made.feature_indices()["b"]
@@ -426,7 +432,7 @@ def test_codes_keep_their_zeros_in_a_file_of_codes_that_look_like_numbers(tmp_pa
         assert found[0] == found[1]
 
 
-def test_a_string_is_prepared_alike_whatever_the_other_rows_are() -> None:
+def test_the_preparation_of_a_string_does_not_depend_on_other_rows() -> None:
     made = tables.prepare(pd.DataFrame({"code": ["3", "4", "A1"] * 20, "a": np.arange(60.0)}))
     rows = [pd.DataFrame({"code": code, "a": 1.0}) for code in ([3.0, 3.5], [3.0, np.inf])]
     expected = made.transform(rows[0].assign(code="3"))[0]
@@ -449,7 +455,7 @@ def test_moments_a_second_apart_are_different_features() -> None:
     assert len(np.unique(tables.prepare(table).transform(table.assign(a=0.0)), axis=0)) == 200
 
 
-def test_numbers_as_people_write_them_are_numbers() -> None:
+def test_numbers_in_common_notations_are_numbers() -> None:
     plain = np.arange(60.0) * 1234
     written = {
         "thousands": [f"{value:,.0f}" for value in plain],
@@ -464,8 +470,8 @@ def test_numbers_as_people_write_them_are_numbers() -> None:
     expected = tables.prepare(pd.DataFrame({"plain": plain})).transform(
         pd.DataFrame({"plain": plain})
     )
-    for place in range(3):
-        np.testing.assert_allclose(x[:, [place]], expected, rtol=1e-6)
+    for column in range(3):
+        np.testing.assert_allclose(x[:, [column]], expected, rtol=1e-6)
     with pytest.raises(ValueError, match=r"'money' has '12 hp' \(row 0\), but a number"):
         made.transform(table.assign(money="12 hp"))
 
@@ -493,7 +499,7 @@ def test_numbers_of_other_countries_and_of_accounts_are_numbers(style: str) -> N
     expected = pd.DataFrame({"x": READ.get(style, np.positive)(values)})
     found = [made.transform(written), tables.prepare(expected).transform(expected)]
     np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
-    # A row alone is read as the column was, whatever its own text would be taken for.
+    # A single row is read like the column, whatever its own string looks like.
     alone = [made.transform(written.iloc[[i]])[0] for i in range(40)]
     np.testing.assert_array_equal(alone, found[0])
 
@@ -521,7 +527,7 @@ def test_a_number_is_read_from_a_file_of_one_row_as_from_the_training_rows(tmp_p
     ],
     ids=" and ".join,
 )
-def test_dates_are_dates_in_whatever_formats_they_are_written(formats: tuple[str, ...]) -> None:
+def test_dates_in_all_common_formats_are_dates(formats: tuple[str, ...]) -> None:
     days = pd.date_range("2019-12-05", periods=200, freq="37h").floor("h")
     days = days if "%H" in formats[0] else days.floor("D")
     given = pd.DataFrame(
@@ -538,14 +544,14 @@ def test_dates_are_dates_in_whatever_formats_they_are_written(formats: tuple[str
 def test_a_single_row_decides_whether_month_or_day_is_first() -> None:
     days = pd.date_range("2020-03-01", "2020-03-12").repeat(4)
     for form, last in (("%d/%m/%Y", "25/03/2020"), ("%m/%d/%Y", "03/25/2020")):
-        texts = [*days.strftime(form), last, *days.strftime("%Y-%m-%d")]
-        found = dates.read_dates(texts, dates.find_formats(texts))
+        strings = [*days.strftime(form), last, *days.strftime("%Y-%m-%d")]
+        found = dates.read_dates(strings, dates.find_formats(strings))
         expected = [*days, pd.Timestamp("2020-03-25"), *days]
         np.testing.assert_array_equal(found, np.asarray(expected, dtype="datetime64[us]"))
 
 
 @pytest.mark.once
-def test_integers_that_are_dates_are_dates_and_other_integers_are_not() -> None:
+def test_integers_in_a_date_format_are_dates_and_other_integers_are_not() -> None:
     days = pd.date_range("2019-01-01", periods=60)
     integers = days.strftime("%Y%m%d").astype(int)
     made = tables.prepare(pd.DataFrame({"day": integers}))
@@ -556,11 +562,11 @@ def test_integers_that_are_dates_are_dates_and_other_integers_are_not() -> None:
     assert tables.prepare(holed).kinds == {"day": "date"}
     with pytest.raises(ValueError, match=r"'day' has .*20191399.* but a date is expected"):
         made.transform(pd.DataFrame({"day": [20191399]}))
-    others = pd.DataFrame({"x": 20190101 + np.arange(60)})  # 20190132 is no day
+    others = pd.DataFrame({"x": 20190101 + np.arange(60)})  # 20190132 is not a date
     assert tables.prepare(others).kinds == {"x": "number"}
 
 
-def test_times_of_day_are_numbers_written_or_not() -> None:
+def test_times_of_day_are_numbers_as_strings_or_objects() -> None:
     moments = pd.date_range("2020-01-01", periods=90, freq="731s")
     expected = pd.DataFrame({"at": (moments - moments.normalize()).total_seconds()})
     given = {
@@ -640,11 +646,11 @@ def test_the_fields_of_a_column_decide_its_type(
 
 @pytest.mark.once
 @pytest.mark.parametrize("form", ["{:08x}", "id{}", "user{}@example.org", "{:05d}"])
-def test_identifiers_are_left_out_and_a_line_says_so(form: str) -> None:
-    said = list[str]()
+def test_identifiers_are_left_out_and_reported(form: str) -> None:
+    messages = list[str]()
     table = frame().assign(key=[form.format(7919 * i) for i in range(60)])
-    model = tables.train(table, "y", settings=QUICK, say=said.append)
-    assert "'key' is left out: it is an identifier" in said
+    model = tables.train(table, "y", settings=QUICK, say=messages.append)
+    assert "'key' is left out: it is an identifier" in messages
     assert list(model.preparation.kinds) == ["a", "b", "day", "text"]
 
 
@@ -663,7 +669,7 @@ def test_integers_beyond_float64_keep_their_differences(first: int, dtype: str) 
     assert tables.described_columns(made)[0]["mean"] == pytest.approx(first)
 
 
-def test_metrics_are_those_of_the_classes_that_are_there() -> None:
+def test_metrics_count_only_the_classes_that_occur() -> None:
     target = target_column.Target("y", "classification", "", ("a", "b", "c"))
     shares = np.asarray([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.4, 0.5, 0.1]])
     found = evaluation.score(target, np.asarray([0, 1, 0]), shares)
@@ -676,7 +682,7 @@ def test_metrics_are_those_of_the_classes_that_are_there() -> None:
     assert evaluation.score(number, np.ones(3), np.ones(3)) == {"r2": None, "rmse": 0.0, "mae": 0.0}
 
 
-def test_a_model_is_read_from_its_file_and_predicts_the_same(xp: Any, tmp_path: Path) -> None:
+def test_a_loaded_model_predicts_the_same(xp: Any, tmp_path: Path) -> None:
     table, path = frame(), tmp_path / "model.safetensors"
     made = tables.train(table, "y", settings=QUICK, out=path)
     model = tables.load(path)
@@ -705,12 +711,12 @@ def test_a_number_is_predicted_in_its_own_unit(tmp_path: Path) -> None:
 
 
 @pytest.mark.once
-def test_rows_without_a_target_are_left_out_and_a_line_says_so() -> None:
-    table, said = frame(), list[str]()
+def test_rows_without_a_target_are_left_out_and_reported() -> None:
+    table, messages = frame(), list[str]()
     table.loc[:4, "y"] = None
-    model = tables.train(table, "y", settings=QUICK, say=said.append)
+    model = tables.train(table, "y", settings=QUICK, say=messages.append)
     assert model.metadata["report"]["rows"] == 55
-    assert "5 rows without 'y' are left out" in said
+    assert "5 rows without 'y' are left out" in messages
 
 
 @pytest.mark.once
@@ -731,12 +737,12 @@ def test_the_other_values_decide_which_targets_are_missing(
 ) -> None:
     y = (values * 60)[:60]
     frame().assign(y=y).to_csv(tmp_path / "table.csv", index=False)
-    said = list[str]()
-    model = tables.train(tmp_path / "table.csv", "y", settings=QUICK, say=said.append)
+    messages = list[str]()
+    model = tables.train(tmp_path / "table.csv", "y", settings=QUICK, say=messages.append)
     assert model.target.classes == classes
     assert [type(one) for one in model.target.classes] == [type(one) for one in classes]
     assert model.metadata["report"]["rows"] == 60 - left_out
-    assert ([f"{left_out} rows without 'y' are left out"] if left_out else []) == said[1:]
+    assert ([f"{left_out} rows without 'y' are left out"] if left_out else []) == messages[1:]
     assert set(model.predict(tmp_path / "table.csv")["prediction"]) <= set(classes) or not classes
     tables.importances(model, tmp_path / "table.csv")
 
@@ -750,7 +756,7 @@ def test_booleans_with_missing_values_are_classes() -> None:
 
 
 @pytest.mark.once
-def test_held_out_targets_change_nothing_before_the_report() -> None:
+def test_test_targets_change_nothing_before_the_report() -> None:
     table = frame().assign(y=np.arange(60.0))
     shares = {"test": 0.15, "validation": 0.15}
     training = problem.split_rows(60, shares, 0)["training"]
@@ -783,10 +789,10 @@ def test_a_common_factor_of_all_weights_changes_nothing(target: str) -> None:
         tables.train(table.assign(w=factor * weights), target, settings=QUICK, weights="w").metadata
         for factor in (1.0, 1e-6, 1e300)
     ]
-    for told in reports[1:]:
+    for other in reports[1:]:
         for part in ("validation", "test", "linear", "baseline"):
             expected = reports[0]["report"][part]
-            assert told["report"][part] == pytest.approx(expected, rel=1e-4)
+            assert other["report"][part] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.once
@@ -802,7 +808,7 @@ def test_the_report_ignores_rows_of_weight_0(tmp_path: Path) -> None:
 
 
 @pytest.mark.once
-def test_weights_of_held_out_rows_alone_are_refused() -> None:
+def test_validation_or_test_rows_without_weight_are_an_error() -> None:
     table = frame().assign(a=np.arange(60.0))
     drawn = problem.split_rows(60, {"test": 0.15, "validation": 0.15}, 0)
     for name, rows in drawn.items():
@@ -813,7 +819,7 @@ def test_weights_of_held_out_rows_alone_are_refused() -> None:
 
 @pytest.mark.once
 @pytest.mark.parametrize("target", ["y", "a"])
-def test_each_metric_of_a_report_is_measured_on_the_part_that_it_names(target: str) -> None:
+def test_each_metric_of_a_report_is_measured_on_its_named_part(target: str) -> None:
     table = frame(120).dropna(subset="a")
     parts = {"training": table[:60], "validation": table[60:90], "test": table[90:]}
     given = {name: parts[name] for name in ("validation", "test")}
@@ -821,7 +827,7 @@ def test_each_metric_of_a_report_is_measured_on_the_part_that_it_names(target: s
     report = model.metadata["report"]
     assert report["parts"] == {name: len(part) for name, part in parts.items()}
     expected = {name: model.predict(parts[part]) for name, part in report["measured_on"].items()}
-    truth = {name: parts[part][target] for name, part in report["measured_on"].items()}
+    targets = {name: parts[part][target] for name, part in report["measured_on"].items()}
     metric = "rmse"
     if target == "y":
         metric, shares = "accuracy", parts["training"]["y"].value_counts()
@@ -831,13 +837,13 @@ def test_each_metric_of_a_report_is_measured_on_the_part_that_it_names(target: s
         mean = parts["training"]["a"].mean()
         expected["baseline"] = expected["baseline"].assign(prediction=mean)
     for name in ("validation", "test", "baseline"):
-        found, y = expected[name]["prediction"].to_numpy(), truth[name].to_numpy()
+        found, y = expected[name]["prediction"].to_numpy(), targets[name].to_numpy()
         right = (found == y).mean() if target == "y" else np.sqrt(((found - y) ** 2).mean())
         assert report[name][metric] == pytest.approx(right, rel=1e-5)
 
 
 @pytest.mark.once
-def test_test_rows_change_nothing_but_the_report(tmp_path: Path) -> None:
+def test_test_rows_change_only_the_report(tmp_path: Path) -> None:
     table = frame(120)
     found = []
     settings = tables.Settings(sizes=(8,), learning_rate=0.1, epochs=50, patience=5)
@@ -853,8 +859,8 @@ def test_test_rows_change_nothing_but_the_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.once
-def test_held_out_rows_need_only_the_columns_in_use() -> None:
-    table, said = frame().assign(id=np.arange(60)), list[str]()
+def test_validation_and_test_rows_need_only_the_columns_in_use() -> None:
+    table, messages = frame().assign(id=np.arange(60)), list[str]()
     held_out = table[["y", "text", "day", "b", "a"]].head(1)
     given: dict[str, Any] = {"validation": held_out, "test": held_out}
     model = tables.train(table, "y", settings=QUICK, drop=["id"], **given)
@@ -862,24 +868,24 @@ def test_held_out_rows_need_only_the_columns_in_use() -> None:
     assert {one.mean for one in tables.importances(model, held_out)} == {0.0}
     for name in given:
         with pytest.raises(ValueError, match=f"{name} rows: there is no column 'a'"):
-            tables.train(table, "y", **{name: held_out.drop(columns="a")}, say=said.append)
-    assert not said
+            tables.train(table, "y", **{name: held_out.drop(columns="a")}, say=messages.append)
+    assert not messages
 
 
 @pytest.mark.once
-def test_row_numbers_without_a_name_are_left_out_and_a_line_says_so(tmp_path: Path) -> None:
+def test_unnamed_row_numbers_are_left_out_and_reported(tmp_path: Path) -> None:
     frame().to_csv(tmp_path / "table.csv")
-    said = list[str]()
-    model = tables.train(tmp_path / "table.csv", "y", settings=QUICK, say=said.append)
+    messages = list[str]()
+    model = tables.train(tmp_path / "table.csv", "y", settings=QUICK, say=messages.append)
     assert list(model.preparation.kinds) == ["a", "b", "day", "text"]
-    assert "'Unnamed: 0' is left out: it is a row number" in said
+    assert "'Unnamed: 0' is left out: it is a row number" in messages
     assert len(model.predict(frame())) == 60
     with pytest.raises(ValueError, match="nothing to learn from"):
         tables.train(tmp_path / "table.csv", "y", features=["Unnamed: 0"])
 
 
 @pytest.mark.parametrize("columns_there", [10, 12_000])
-def test_a_table_of_any_width_is_read_and_a_name_given_twice_refused(
+def test_a_table_may_have_any_width_and_a_repeated_name_is_an_error(
     tmp_path: Path, columns_there: int
 ) -> None:
     names, path = [f"g{i}" for i in range(columns_there)], tmp_path / "wide.csv"
@@ -892,7 +898,7 @@ def test_a_table_of_any_width_is_read_and_a_name_given_twice_refused(
 
 
 @pytest.mark.once
-def test_a_resumed_training_may_be_given_the_task_that_was_found(tmp_path: Path) -> None:
+def test_a_resumed_training_accepts_the_detected_task(tmp_path: Path) -> None:
     path = tmp_path / "model"
     tables.train(frame(), "y", settings=QUICK, out=path)
     tables.train(frame(), "y", settings=QUICK, out=path, task="classification", resume=True)
@@ -903,10 +909,10 @@ def test_a_file_that_lacks_a_setting_cannot_be_resumed(tmp_path: Path) -> None:
     path = tmp_path / "model"
     tables.train(frame(), "y", settings=QUICK, out=path)
     kept = bx.load(path)
-    told: Any = kept.metadata["table"]
-    del told["settings"]["restarts"]
-    told = {"preparation": kept.preparation, "metadata": kept.metadata}
-    bx.save(path, kept.network, kept.theta, **told)
+    metadata: Any = kept.metadata["table"]
+    del metadata["settings"]["restarts"]
+    parts = {"preparation": kept.preparation, "metadata": kept.metadata}
+    bx.save(path, kept.network, kept.theta, **parts)
     with pytest.raises(bx.CheckpointError, match="metadata lack 'restarts'"):
         tables.train(frame(), "y", settings=QUICK, out=path, resume=True)
 
@@ -927,7 +933,7 @@ def test_features_drop_and_weights_choose_the_columns() -> None:
 
 
 @pytest.mark.once
-def test_weights_count_a_row_as_often_as_they_say() -> None:
+def test_a_row_of_weight_2_counts_twice() -> None:
     table = frame(120).drop(columns=["text"])
     twice = pd.concat([table, table[table["y"] == "yes"]])
     weighted = table.assign(w=np.where(table["y"] == "yes", 2.0, 1.0))
@@ -985,7 +991,7 @@ def test_restarts_keep_the_best_network(xp: Any, tmp_path: Path) -> None:
 
 @pytest.mark.once
 @pytest.mark.parametrize("restarts", [1, 2])
-def test_a_training_that_is_killed_at_any_epoch_ends_at_the_same_theta(
+def test_a_training_killed_at_any_epoch_resumes_to_the_same_theta(
     xp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarts: int
 ) -> None:
     monkeypatch.setattr(training_file, "_PAUSE", 0.0)
@@ -1017,7 +1023,7 @@ def test_a_training_that_is_killed_at_any_epoch_ends_at_the_same_theta(
 def test_ctrl_c_keeps_the_best_network_and_the_training_can_be_resumed(
     xp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table, path, said = frame(), tmp_path / "model", list[str]()
+    table, path, messages = frame(), tmp_path / "model", list[str]()
 
     def press(epoch: int, epochs: int, losses: Any) -> None:
         if epoch == 5:
@@ -1025,30 +1031,30 @@ def test_ctrl_c_keeps_the_best_network_and_the_training_can_be_resumed(
 
     with pytest.raises(KeyboardInterrupt) as caught:
         tables.train(table, "y", settings=QUICK, out=path, watches=[press])
-    (told,) = caught.value.__notes__
-    assert told.startswith(f"interrupted in epoch 6: {path} has the best network so far")
-    assert told.endswith("The same command with --resume continues it.")
+    (note,) = caught.value.__notes__
+    assert note.startswith(f"interrupted in epoch 6: {path} has the best network so far")
+    assert note.endswith("The same command with --resume continues it.")
     kept = tables.load(path)
     assert kept.history["loss"].shape == (5,)
     assert len(kept.predict(table)) == len(table)
-    model = tables.train(table, "y", settings=QUICK, out=path, resume=True, say=said.append)
-    assert "resumed after epoch 5" in said
+    model = tables.train(table, "y", settings=QUICK, out=path, resume=True, say=messages.append)
+    assert "resumed after epoch 5" in messages
     whole = tables.train(table, "y", settings=QUICK)
     np.testing.assert_array_equal(xp.host(model.theta), xp.host(whole.theta))
 
 
 @pytest.mark.once
 def test_a_finished_training_is_not_resumed(tmp_path: Path) -> None:
-    said, path = list[str](), tmp_path / "model"
+    messages, path = list[str](), tmp_path / "model"
     made = tables.train(frame(), "y", settings=QUICK, out=path)
-    again = tables.train(frame(), "y", settings=QUICK, out=path, resume=True, say=said.append)
-    assert f"the training in {path} is finished" in said[-1]
+    again = tables.train(frame(), "y", settings=QUICK, out=path, resume=True, say=messages.append)
+    assert f"the training in {path} is finished" in messages[-1]
     assert again.metadata["report"] == made.metadata["report"]
 
 
 @pytest.mark.once
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         (
             {"settings": tables.Settings(sizes=(9,), epochs=12, patience=50)},
@@ -1060,7 +1066,7 @@ def test_a_finished_training_is_not_resumed(tmp_path: Path) -> None:
         ({"test": frame(20)}, "test is a table of its own, but the file's training has 0.15"),
         ({"target": "b"}, "the target is 'b', but the file's training has 'y'"),
         ({"dtype": "float64"}, "on another backend, or in another dtype"),
-        ({"data": frame(200)}, "its training had other data"),  # and other batches
+        ({"data": frame(200)}, "its training had other data"),  # the batches differ
         ({"data": frame().assign(y=["no", "yes", "or"] * 20)}, "its training had other data"),
         ({"data": frame().sample(frac=1.0, random_state=0)}, "its training had other data"),
         (
@@ -1070,19 +1076,19 @@ def test_a_finished_training_is_not_resumed(tmp_path: Path) -> None:
     ],
 )
 def test_a_training_is_not_resumed_with_other_data_or_settings(
-    tmp_path: Path, changed: dict[str, Any], told: str
+    tmp_path: Path, changed: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "model"
     given: dict[str, Any] = {"data": frame(), "target": "y", "settings": QUICK, "out": path}
     tables.train(**given)
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=f"cannot be resumed: .*{told}"):
+    with pytest.raises(ValueError, match=f"cannot be resumed: .*{message}"):
         tables.train(**{**given, **changed}, resume=True)
     assert path.read_bytes() == before
 
 
 @pytest.mark.once
-def test_a_training_is_not_resumed_with_other_held_out_rows(tmp_path: Path) -> None:
+def test_a_training_is_not_resumed_with_other_validation_or_test_rows(tmp_path: Path) -> None:
     given: dict[str, Any] = {"data": frame(), "target": "y", "settings": QUICK}
     given |= {"out": tmp_path / "model", "validation": frame(20), "test": frame(30)}
     tables.train(**given)
@@ -1093,7 +1099,7 @@ def test_a_training_is_not_resumed_with_other_held_out_rows(tmp_path: Path) -> N
 
 
 @pytest.mark.once
-def test_a_diverging_training_leaves_the_old_file_whole(tmp_path: Path) -> None:
+def test_a_diverging_training_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "model"
     tables.train(frame(), "y", settings=QUICK, out=path)
     before = path.read_bytes()
@@ -1103,7 +1109,7 @@ def test_a_diverging_training_leaves_the_old_file_whole(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_another_model_file_is_no_model_of_a_table(xp: Any, tmp_path: Path) -> None:
+def test_a_model_file_without_a_table_is_an_error(xp: Any, tmp_path: Path) -> None:
     network = bx.mlp([2, 1])
     bx.save(tmp_path / "model", network, xp.initialize(network))
     with pytest.raises(bx.CheckpointError, match="it holds no model of a table"):
@@ -1120,7 +1126,7 @@ def test_large_tables_have_fewer_epochs_and_small_ones_smaller_batches() -> None
 
 @pytest.mark.once
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"hidden": "rellu"}, "hidden 'rellu' is unknown. Did you mean 'relu'"),
         ({"optimizer": bx.Adam()}, "optimizer must be one of adam, .*, not Adam"),
@@ -1131,8 +1137,8 @@ def test_large_tables_have_fewer_epochs_and_small_ones_smaller_batches() -> None
         ({"epochs": 0}, "epochs must be an integer of at least 1"),
     ],
 )
-def test_impossible_settings_are_refused(wrong: dict[str, Any], told: str) -> None:
-    with pytest.raises((ValueError, TypeError), match=told):
+def test_impossible_settings_are_an_error(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
         tables.Settings(**wrong)
 
 
@@ -1164,11 +1170,11 @@ def test_the_column_that_decides_the_target_is_the_most_important() -> None:
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("name", messy.TABLES)
-def test_a_messy_table_trains_as_it_is_and_beats_the_trivial_baseline(
+@pytest.mark.parametrize("name", messy_tables.TABLES)
+def test_a_messy_table_trains_unchanged_and_beats_the_trivial_baseline(
     tmp_path: Path, name: str
 ) -> None:
-    table, target = messy.TABLES[name]()
+    table, target = messy_tables.TABLES[name]()
     table.to_csv(tmp_path / "table.csv", index=False)
     model = tables.train(tmp_path / "table.csv", target, out=tmp_path / "model")
     report = model.metadata["report"]

@@ -1,4 +1,4 @@
-"""The conformance kit: it holds on the suite's backend, and notices each fault that is planted."""
+"""The conformance kit: it passes on the suite's backend, and notices each planted fault."""
 
 import re
 import unittest
@@ -13,13 +13,13 @@ from tests import broken_backends as broken
 GROUPS = ["protocol", "moving data", "parity", "trust"]
 
 
-def failing(backend: Any, device: Any = None, *groups: str) -> dict[str, str]:
-    """Return the details of the checks that fail, by their names."""
+def failures(backend: Any, device: Any = None, *groups: str) -> dict[str, str]:
+    """Return the details of the failing checks, by name."""
     rows = [testing.run(check, backend, device) for check in testing.checks(*groups)]
     return {f"{row.group}: {row.check}": row.detail for row in rows if row.status == "fails"}
 
 
-# Gradient checks are JAX's dearest, which compiles them piece by piece: up to 50 s each.
+# Gradient checks are JAX's slowest checks, up to 50 s each: it compiles them in pieces.
 CHECKS = [
     pytest.param(check, marks=[pytest.mark.compiled] * ("gradient check" in str(check)))
     for check in testing.checks()
@@ -27,12 +27,12 @@ CHECKS = [
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=str)
-def test_it_holds_where_the_suite_runs(check: testing.Check, xp: Any) -> None:
+def test_every_check_passes_on_the_suites_backend(check: testing.Check, xp: Any) -> None:
     check(xp.selection.backend, xp.selection.device)
 
 
-def test_the_suite_works_in_float64_save_where_there_is_none(xp: Any) -> None:
-    """Else tests of float64 would skip without a word."""
+def test_the_suite_uses_float64_except_where_it_is_missing(xp: Any) -> None:
+    """Otherwise the tests of float64 would skip without notice."""
     x64 = xp.name != "jax" or str(xp.namespace.asarray(1.0).dtype) == "float64"
     keeps = x64 and not re.search("no_float64|no_x64", str(xp.selection.device))
     assert xp.dtype == ("float64" if keeps else "float32")
@@ -47,7 +47,7 @@ def test_the_rows_are_the_checks_in_their_order() -> None:
     }
 
 
-def test_a_device_without_float64_is_asked_for_no_float64() -> None:
+def test_no_check_uses_float64_on_a_device_without_it() -> None:
     pytest.importorskip("array_api_strict")
     rows = testing.conformance("array-api-strict", "no_float64")
     assert not [row for row in rows if row.status == "fails"]
@@ -74,60 +74,60 @@ def test_each_check_has_its_own_name_in_one_of_the_groups_by_which_they_are_chos
 
 
 @pytest.mark.parametrize(("member", "wrong", "check", "message"), broken.FAULTS)
-def test_a_fault_of_a_method_is_noticed(member: str, wrong: Any, check: str, message: str) -> None:
+def test_a_wrong_method_fails_its_check(member: str, wrong: Any, check: str, message: str) -> None:
     backend = type("Faulty", (type(broken.STRICT),), {member: wrong})()
-    (asked,) = [one for one in testing.checks() if str(one) == check]
+    (chosen,) = [one for one in testing.checks() if str(one) == check]
     device = broken.STRICT.device("device1")
-    outcome = testing.run(asked, backend, device)
+    outcome = testing.run(chosen, backend, device)
     assert outcome.status == "fails"
     assert re.search(message, outcome.detail), outcome.detail
-    assert testing.run(asked, broken.STRICT, device).status != "fails"
+    assert testing.run(chosen, broken.STRICT, device).status != "fails"
 
 
 @pytest.mark.parametrize(("name", "wrong", "check"), broken.FUNCTIONS)
-def test_a_function_of_the_standard_that_is_subtly_wrong_is_noticed(
+def test_a_slightly_wrong_function_of_the_standard_fails_its_check(
     monkeypatch: pytest.MonkeyPatch, name: str, wrong: Any, check: str
 ) -> None:
     monkeypatch.setattr(broken.XP, name, wrong(getattr(broken.XP, name)))
-    assert check in failing("array-api-strict", "device1", "parity")
+    assert check in failures("array-api-strict", "device1", "parity")
 
 
 @pytest.mark.parametrize("kind", broken.OPERATORS)
-def test_an_operator_that_is_subtly_wrong_is_noticed(kind: Any) -> None:
-    found = failing(broken.WithArrays(kind), None, "protocol", "moving data", "parity")
+def test_a_slightly_wrong_operator_fails_its_check(kind: Any) -> None:
+    found = failures(broken.WithArrays(kind), None, "protocol", "moving data", "parity")
     assert broken.OPERATORS[kind] in found
     assert all(check.startswith(("parity", "protocol: owner")) for check in found)
 
 
-class Half:
-    """An object that keeps half of the protocol."""
+class HalfBackend:
+    """An object with half of the protocol."""
 
     name = "half"
     devices, device = (getattr(bx.get_backend("numpy"), m) for m in ("devices", "device"))
 
 
-def test_a_door_or_a_method_that_is_left_out_is_noticed() -> None:
-    found = failing(broken.WithoutFloatDoor(broken.Unfaithful), None, "trust")
+def test_a_missing_method_fails_its_check() -> None:
+    found = failures(broken.WithoutFloat(broken.Unfaithful), None, "trust")
     assert "float(x[0, 0]) is not refused" in found["trust: transfers"]
-    found = failing(Half(), "cpu", "protocol")
+    found = failures(HalfBackend(), "cpu", "protocol")
     assert found["protocol: methods"] == "the method probe is missing"
 
 
-def test_a_sound_backend_that_is_not_in_the_table_fails_where_it_is_not_known() -> None:
-    found = failing(broken.WithArrays(broken.Unfaithful), None, "protocol", "moving data")
+def test_a_correct_but_unregistered_backend_fails_only_the_lookup_checks() -> None:
+    found = failures(broken.WithArrays(broken.Unfaithful), None, "protocol", "moving data")
     assert set(found) == {"protocol: owner"}
     assert "its arrays lead to the backend numpy" in found["protocol: owner"]
 
 
-def test_a_backend_where_nothing_works_fails_everywhere_and_raises_nowhere() -> None:
+def test_a_backend_that_always_raises_fails_every_check_without_an_error() -> None:
     rows = testing.conformance(broken.NothingWorks())
     assert len(rows) == len(testing.checks())
     assert {row.status for row in rows} == {"fails"}
     assert rows[0].detail == "RuntimeError: devices: no library here"
-    found = failing("numpy", "cuda:7", "protocol")  # nor on an unknown device
+    found = failures("numpy", "cuda:7", "protocol")  # an unknown device gives a failure too
     assert len(found) == len(testing.checks("protocol"))
-    said = "device 'cuda:7' is unknown to the numpy backend. Known: cpu"
-    assert said in found["protocol: methods"]
+    message = "device 'cuda:7' is unknown to the numpy backend. Known: cpu"
+    assert message in found["protocol: methods"]
     with pytest.raises(ValueError, match="'numpi'"):
         testing.conformance("numpi")
 

@@ -1,6 +1,5 @@
 """Preparing data: one-hot labels, standardized features, splits and minibatches."""
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -31,12 +30,12 @@ def _batches(xp: Any, *arrays: Any, **options: Any) -> list[tuple[np.ndarray, ..
     [
         *[(LABELS, dtype, {}) for dtype in ("int8", "uint8", "int32", "int64")],
         (LABELS, "int32", {"n_classes": 5}),
-        # More classes than the labels' dtype can count.
+        # More classes than the labels' dtype can hold.
         (LABELS, "uint8", {"n_classes": 300}),
         ([[[0, 1], [2, 0]], [[1, 1], [0, 2]]], "int64", {}),
     ],
 )
-def test_one_hot_has_a_1_at_each_label_and_keeps_the_labels_dtype_and_place(
+def test_one_hot_has_a_1_at_each_label_and_keeps_dtype_and_device(
     xp: Any, labels: Any, dtype: str, options: dict[str, int]
 ) -> None:
     given = xp.asarray(labels, dtype=dtype)
@@ -47,13 +46,13 @@ def test_one_hot_has_a_1_at_each_label_and_keeps_the_labels_dtype_and_place(
         assert actual.dtype == given.dtype
 
 
-def test_one_hot_takes_booleans_and_lists(xp: Any) -> None:
+def test_one_hot_accepts_booleans_and_lists(xp: Any) -> None:
     xp.assert_equal(bx.data.one_hot(xp.asarray([True, False], dtype=None)), [[0, 1], [1, 0]])
     assert np.array_equal(bx.data.one_hot([1, 0]), [[0, 1], [1, 0]])
 
 
 @pytest.mark.parametrize("smoothing", [0.1, 1])
-def test_smoothing_gives_a_share_of_each_1_to_all_classes_alike(xp: Any, smoothing: float) -> None:
+def test_smoothing_gives_every_class_an_equal_share_of_each_1(xp: Any, smoothing: float) -> None:
     labels = xp.asarray(LABELS, dtype=None)
     actual = bx.data.one_hot(labels, smoothing=smoothing)
     assert actual.dtype == xp.selection.backend.default_dtype(bx.backends.device_of(labels))
@@ -63,12 +62,12 @@ def test_smoothing_gives_a_share_of_each_1_to_all_classes_alike(xp: Any, smoothi
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.1])
-def test_smoothing_is_a_share(smoothing: float) -> None:
+def test_a_smoothing_outside_0_to_1_is_an_error(smoothing: float) -> None:
     with pytest.raises(ValueError, match="smoothing must be >= 0 and <= 1"):
         bx.data.one_hot(LABELS, smoothing=smoothing)
 
 
-def test_standardize_is_scikit_learns(xp: Any) -> None:
+def test_standardize_equals_scikit_learns(xp: Any) -> None:
     preprocessing = pytest.importorskip("sklearn.preprocessing")
     table = _table()
     table[:, 1] = 3.0
@@ -79,7 +78,7 @@ def test_standardize_is_scikit_learns(xp: Any) -> None:
     xp.assert_close(actual.scale, scaler.scale_[None], ROUNDING)
 
 
-def test_other_rows_are_standardised_beside_the_training_rows(xp: Any) -> None:
+def test_other_rows_are_standardized_by_the_training_rows(xp: Any) -> None:
     table, others = _table(), _table(4) + 1.0
     train = bx.data.standardize(xp.asarray(table))
     test = bx.data.standardize(xp.asarray(others), mean=train.mean, scale=train.scale)
@@ -93,7 +92,7 @@ def test_other_rows_are_standardised_beside_the_training_rows(xp: Any) -> None:
     ("value", "rows"), [(0.0, 11), (0.1, 1), (0.1, 20_000), (1e6, 11), (1e-30, 11)]
 )
 def test_a_constant_feature_becomes_0(xp: Any, dtype: str, value: float, rows: int) -> None:
-    """However many rows round its mean, and beside a feature that is not constant."""
+    """The rounding of the mean of many rows, and another feature, do not change that."""
     table = np.stack([np.full(rows, value), np.arange(float(rows))], axis=1)
     actual = bx.data.standardize(xp.asarray(table, dtype=dtype))
     rounding = 100 * np.finfo(dtype).eps * abs(value)
@@ -102,14 +101,14 @@ def test_a_constant_feature_becomes_0(xp: Any, dtype: str, value: float, rows: i
 
 
 @pytest.mark.float64
-def test_a_feature_that_varies_a_little_is_not_taken_for_constant(xp: Any) -> None:
+def test_a_feature_that_varies_little_is_not_constant(xp: Any) -> None:
     table = 1.0 + 1e-9 * _table()
     x = xp.host(bx.data.standardize(xp.asarray(table)).x)
-    # The deviations are 1e-9 of the values, so 7 of 16 digits are left of them.
+    # The deviations are 1e-9 of the values, so 7 of 16 digits are left.
     np.testing.assert_allclose(np.std(x, axis=0), 1.0, rtol=1e-6)
 
 
-def test_nan_stays_in_its_feature(xp: Any) -> None:
+def test_a_nan_affects_only_its_feature(xp: Any) -> None:
     table = _table()
     clean = bx.data.standardize(xp.asarray(table.copy()))
     table[3, 1] = np.nan
@@ -118,7 +117,7 @@ def test_nan_stays_in_its_feature(xp: Any) -> None:
     assert np.array_equal(xp.host(dirty.x)[:, ::2], xp.host(clean.x)[:, ::2])
 
 
-def test_integers_are_standardised_as_floating_numbers_and_float32_stays(xp: Any) -> None:
+def test_integers_are_standardized_as_floating_numbers_and_float32_stays(xp: Any) -> None:
     actual = bx.data.standardize(xp.asarray([[1, 5], [3, 5]], dtype="int32"))
     xp.assert_equal(actual.x, [[-1.0, 0.0], [1.0, 0.0]])
     assert actual.x.dtype == xp.selection.backend.default_dtype(xp.selection.device)
@@ -126,18 +125,18 @@ def test_integers_are_standardised_as_floating_numbers_and_float32_stays(xp: Any
         assert array.dtype == xp.namespace.float32
 
 
-def test_standardize_writes_to_nothing() -> None:
+def test_standardize_writes_to_no_argument() -> None:
     table = _table()
     table.flags.writeable = False
     bx.data.standardize(table)
 
 
-def test_split_gives_training_rows_then_test_rows_of_each_array(xp: Any) -> None:
+def test_split_returns_training_rows_then_test_rows_of_each_array(xp: Any) -> None:
     x, y = _table().astype(xp.dtype), np.arange(11)
     parts = bx.data.split(xp.asarray(x), xp.asarray(y, dtype=None), test_size=3)
     x_train, x_test, y_train, y_test = (xp.host(part) for part in parts)
     assert (len(x_train), len(x_test)) == (8, 3)
-    # y counts the rows, so it says where each row of x came from.
+    # y has the row indices, so it tells the origin of each row of x.
     assert np.array_equal(x_train, x[y_train])
     assert np.array_equal(x_test, x[y_test])
     assert sorted([*y_train, *y_test]) == list(range(11))
@@ -152,7 +151,7 @@ def test_a_test_size_is_a_share_rounded_up_or_a_count(test_size: Any, expected: 
     assert (len(train), len(test)) == (11 - expected, expected)
 
 
-def test_split_shuffles_and_depends_on_the_seed_alone(xp: Any) -> None:
+def test_split_shuffles_and_depends_only_on_the_seed(xp: Any) -> None:
     def rows(seed: int) -> list[int]:
         parts = bx.data.split(xp.asarray(np.arange(50), dtype=None), seed=seed)
         return [int(row) for part in parts for row in xp.host(part)]
@@ -183,22 +182,7 @@ def test_minibatches_keep_the_rows_of_their_arrays_together(xp: Any) -> None:
         assert np.array_equal(part, x[rows])
 
 
-@pytest.mark.parametrize(("seed", "epoch"), [(0, 0), (1, 1), (2**40, 7)])
-def test_rows_go_where_they_do_on_numpy(xp: Any, seed: int, epoch: int) -> None:
-    x, y = _table().astype(xp.dtype), np.arange(11)
-    options = {"batch_size": 4, "seed": seed, "epoch": epoch}
-    there = [
-        (
-            *bx.data.split(*arrays, seed=seed),
-            *itertools.chain(*bx.data.minibatches(*arrays, **options)),
-        )
-        for arrays in ((x, y), (xp.asarray(x), xp.asarray(y, dtype=None)))
-    ]
-    for expected, actual in zip(*there, strict=True):
-        np.testing.assert_array_equal(xp.host(actual), expected, strict=True)
-
-
-def test_rows_are_split_and_batched_where_a_device_keeps_no_64_bit_numbers() -> None:
+def test_rows_are_split_and_batched_on_a_device_without_64_bit_numbers() -> None:
     pytest.importorskip("array_api_strict")
     choice = {"backend": "array-api-strict", "device": "no_x64"}
     x = bx.asarray(_table(), **choice)
@@ -268,7 +252,7 @@ REFUSED: list[tuple[Callable[[], Any], Any, str]] = [
     (lambda: bx.data.split(np.ones((0, 2))), ValueError, UNEQUAL + r"\[0\]"),
     (lambda: bx.data.split(np.ones(3), np.float64(1.0)), ValueError, UNEQUAL + r"\[3, 0\]"),
     (lambda: bx.data.split(), ValueError, "Give at least one array"),
-    # Minibatches are refused at the call, before the first is drawn.
+    # The call of minibatches raises, before the first batch is drawn.
     (lambda: bx.data.minibatches(batch_size=2), ValueError, "Give at least one array"),
     (lambda: _batched(0), ValueError, "batch_size must be an integer of at least 1"),
     (lambda: _batched(2.5), TypeError, "batch_size must be an integer of at least 1"),
@@ -287,14 +271,12 @@ def _batched(batch_size: Any, **options: int) -> Any:
 
 
 @pytest.mark.parametrize(("call", "error", "message"), REFUSED)
-def test_what_cannot_be_prepared_is_refused(
-    call: Callable[[], Any], error: Any, message: str
-) -> None:
+def test_invalid_data_is_an_error(call: Callable[[], Any], error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         call()
 
 
 @pytest.mark.parametrize("wrong", ["no", 0, None])
-def test_minibatches_take_no_other_value_for_a_boolean(wrong: Any) -> None:
+def test_minibatches_accept_only_booleans_for_shuffle(wrong: Any) -> None:
     with pytest.raises(TypeError, match="shuffle must be True or False"):
         bx.data.minibatches(np.ones((3, 1)), batch_size=2, shuffle=wrong)

@@ -1,4 +1,4 @@
-"""A rate that a plateau slows down, against a plain loop and PyTorch's."""
+"""Rates that a plateau lowers, against a plain loop and PyTorch's scheduler."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ generator = np.random.default_rng(8)
 X, Y = generator.normal(size=(12, 3)), generator.normal(size=(12, 2))
 EPOCHS = 25
 
-# The rate is so large that losses go up and down.
+# The rate is so large that the losses rise and fall.
 RULE: dict[str, Any] = {"factor": 0.5, "patience": 2, "min_delta": 0.01}
 
 
@@ -29,7 +29,7 @@ def _case(xp: Any, stack: Any = (), **rule: Any) -> tuple[tuple[Any, ...], dict[
 
 
 def _factors(watched: list[float], factor: float, patience: int, min_delta: float) -> list[float]:
-    """Return what the rate is multiplied by after each epoch."""
+    """Return the factor of the rate after each epoch."""
     best, waited, now, factors = np.inf, 0, 1.0, []
     for value in watched:
         best, waited = (value, 0) if value < best - min_delta else (best, waited + 1)
@@ -40,8 +40,8 @@ def _factors(watched: list[float], factor: float, patience: int, min_delta: floa
 
 
 @pytest.mark.parametrize("stack", [(), (3,)])
-def test_a_rate_below_the_final_one_is_not_raised_to_it(xp: Any, stack: Any) -> None:
-    """Each update of SGD along a gradient of 1 is its rate."""
+def test_a_rate_below_the_final_rate_is_not_raised(xp: Any, stack: Any) -> None:
+    """With a gradient of 1, each update of SGD equals its rate."""
     network = bx.Network([bx.Dense(1, 1)], bx.Loss(lambda o, t: o[..., 0], lambda o, t: o**0))
     rate = bx.schedules.plateau(bx.schedules.warmup(0.1, 5), final=0.05, factor=0.5, patience=50)
     theta, x = xp.initialize(network, stack=stack), xp.asarray([[0.0]])
@@ -63,15 +63,15 @@ def test_each_network_slows_down_after_its_own_epochs_without_gain(
     kept: list[Any] = []
     history = bx.fit(*case, callbacks=[kept.append], **options).history
     watched = -history["r2"] if watch else history["validation_loss"]
-    for place in np.ndindex(stack):
-        alone = watched[(slice(None), *place)].tolist()
-        seen = [state.slowed.factor[place] for state in kept]
+    for i in np.ndindex(stack):
+        alone = watched[(slice(None), *i)].tolist()
+        seen = [state.slowed.factor[i] for state in kept]
         assert seen == _factors(alone, **RULE)
         assert seen[-1] < seen[1]
 
 
-def test_the_rate_that_a_plateau_lowered_is_the_updates(xp: Any) -> None:
-    """Against a training whose rates are known beforehand: the factors that were seen."""
+def test_updates_use_the_rate_that_a_plateau_lowered(xp: Any) -> None:
+    """Compare with a training whose schedule has the observed factors."""
     case, options = _case(xp, final=0.2)
     states = [s.slowed.factor for s in bx.train(*case, **options)]
     factors = [1.0, *(float(factor) for factor in states)]
@@ -82,17 +82,7 @@ def test_the_rate_that_a_plateau_lowered_is_the_updates(xp: Any) -> None:
     assert np.array_equal(xp.host(plain.theta), xp.host(slowed.theta))
 
 
-def test_a_stack_slows_down_as_its_networks_one_by_one(xp: Any) -> None:
-    case, options = _case(xp, (3,))
-    theta = bx.fit(*case, **options).theta
-    for i in range(3):
-        alone = bx.fit(case[0], case[1][i, ...], *case[2:], **options).theta
-        np.testing.assert_allclose(
-            xp.host(theta)[i], xp.host(alone), rtol=xp.rounding(1e-9), atol=xp.rounding(1e-9)
-        )
-
-
-def test_a_plateau_is_taken_up_with_what_it_remembers(xp: Any) -> None:
+def test_a_resumed_training_keeps_the_plateaus_state(xp: Any) -> None:
     case, options = _case(xp, (3,))
     whole = bx.fit(*case, **options)
     for epochs in range(1, EPOCHS, 3):
@@ -101,17 +91,17 @@ def test_a_plateau_is_taken_up_with_what_it_remembers(xp: Any) -> None:
         assert np.array_equal(xp.host(whole.theta), xp.host(resumed.theta))
 
 
-def test_the_training_loss_is_watched_where_there_is_nothing_else(xp: Any) -> None:
+def test_a_plateau_watches_the_training_loss_by_default(xp: Any) -> None:
     case, options = _case(xp)
     options |= {"validation": None, "metrics": None, "batch_size": None}
     states = [(s.loss, s.slowed) for s in bx.train(*case, **options)]
     assert states[-1][1].factor < 1.0
-    # Of a full batch it is the next epoch's, measured before its update.
+    # For a full batch it is the next epoch's loss, measured before its update.
     best = min(float(xp.host(loss)) for loss, _ in states[1:])
     assert float(states[-2][1].score) == pytest.approx(best, rel=1e-5)
 
 
-def test_it_is_pytorchs(xp: Any) -> None:
+def test_a_plateau_equals_pytorchs(xp: Any) -> None:
     torch = pytest.importorskip("torch")
     case, options = _case(xp)
     kept: list[Any] = []
@@ -126,13 +116,13 @@ def test_it_is_pytorchs(xp: Any) -> None:
         assert state.slowed.factor == optimizer.param_groups[0]["lr"]
 
 
-def test_watching_what_is_not_measured_is_refused(xp: Any) -> None:
+def test_watching_an_unknown_metric_is_an_error(xp: Any) -> None:
     case, options = _case(xp, watch="accuracy")
     with pytest.raises(ValueError, match=r"plateau watches 'accuracy'.*Known: validation_loss, r2"):
         bx.fit(*case, **options)
 
 
-def test_an_update_by_hand_keeps_the_rate(xp: Any) -> None:
+def test_a_manual_update_does_not_change_the_rate(xp: Any) -> None:
     theta, gradient = xp.asarray([1.0]), xp.asarray([1.0])
     for rate in (0.25, bx.schedules.plateau(0.25)):
         optimizer = bx.SGD(rate)

@@ -1,4 +1,4 @@
-"""Training: the loop against one written by hand, stacks, early stopping, and what is refused."""
+"""Training: the loop against one written by hand, stacks, early stopping, and errors."""
 
 import dataclasses
 import inspect
@@ -17,8 +17,8 @@ from backprop_xp.networks.random_bits import fold_in
 from backprop_xp.training.steps import clip_norm
 from tests.helpers import compiled
 
-# Two libraries, or a product of a stack and of its member, sum in different orders: 1e-16 an
-# update, over some dozen updates.
+# Two libraries, or a product of a stack and of one network, sum in different orders: 1e-16 an
+# update, over a few dozen updates.
 SAME_TRAINING = 1e-12
 ROWS = 11
 N_IN, N_OUT = 3, 2
@@ -43,7 +43,7 @@ def _weights(rows: int = ROWS) -> np.ndarray:
 
 
 def _fit(xp: Any, *case: Any, **options: Any) -> Any:
-    """Fit what is given, or ``_case(xp)``, for three epochs unless ``options`` say otherwise."""
+    """Fit the given case, or ``_case(xp)``, by default for three epochs."""
     options = {"optimizer": bx.SGD(0.1), "epochs": 3, **options}
     return bx.fit(*(case or _case(xp)), **options)
 
@@ -74,7 +74,7 @@ def _with_nan(xp: Any, theta: Any, i: int) -> Any:
     return xp.asarray(host)
 
 
-# ---- what train yields
+# ---- the states of train
 
 
 def test_train_yields_a_state_for_each_epoch_when_it_is_advanced(xp: Any) -> None:
@@ -94,8 +94,8 @@ def test_train_yields_a_state_for_each_epoch_when_it_is_advanced(xp: Any) -> Non
 
 
 @pytest.mark.parametrize("batch_size", [None, 4])
-def test_train_and_fit_never_write_what_they_are_given(batch_size: int | None) -> None:
-    """On NumPy, where memory can be locked."""
+def test_train_and_fit_never_write_to_their_arguments(batch_size: int | None) -> None:
+    """NumPy's memory can be made read-only."""
     network = _network(dropout=0.2, l2=0.1)
     theta, (x, y), weight = network.initialize(0, backend="numpy"), _data(), _weights()
     for array in (theta, x, y, weight):
@@ -107,7 +107,7 @@ def test_train_and_fit_never_write_what_they_are_given(batch_size: int | None) -
         bx.fit(network, theta, x, y, optimizer=optimizer, validation=held_out, **options)
 
 
-def test_two_trainings_may_advance_in_turns(xp: Any) -> None:
+def test_two_trainings_may_advance_in_turn(xp: Any) -> None:
     case, options = _case(xp), {"optimizer": bx.Adam(0.1), "epochs": 3}
     *_, (state, _) = zip(*(bx.train(*case, **options) for _ in range(2)), strict=True)
     xp.assert_equal(state.theta, _trained(xp, *case, **options))
@@ -117,7 +117,7 @@ def test_two_trainings_may_advance_in_turns(xp: Any) -> None:
 
 
 def _turned(epoch: int) -> np.ndarray:
-    """Return an order of one's own."""
+    """Return a custom order."""
     return np.roll(np.arange(ROWS)[::-1], epoch)
 
 
@@ -130,18 +130,18 @@ def _turned(epoch: int) -> np.ndarray:
         (lambda epoch: np.arange(ROWS) - 1, "without row 10"),
     ],
 )
-def test_an_order_of_ones_own_has_each_row_once(xp: Any, order: Any, message: str) -> None:
+def test_a_custom_order_must_have_each_row_once(xp: Any, order: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _fit(xp, shuffle=order, batch_size=4)
 
 
-def test_two_strengths_of_one_penalty_are_refused(xp: Any) -> None:
+def test_two_values_of_l2_are_an_error(xp: Any) -> None:
     with pytest.raises(ValueError, match="l2 and l2_of_sum are two strengths of one penalty"):
         _fit(xp, l2=0.1, l2_of_sum=0.1)
 
 
 def _batches(xp: Any, arrays: Any, batch_size: int | None, epoch: int, shuffle: Any) -> Any:
-    """Return an epoch's batches: of all rows in their order, or of four in the order asked for."""
+    """Return an epoch's batches: all rows in order, or four rows each in the given order."""
     if batch_size != 4:
         return [arrays]
     if shuffle is not _turned:
@@ -153,10 +153,10 @@ def _batches(xp: Any, arrays: Any, batch_size: int | None, epoch: int, shuffle: 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shuffle", [True, False, _turned])
 @pytest.mark.parametrize("batch_size", [None, 4, compiled(100)])
-def test_training_is_the_loop_one_would_write(
+def test_training_equals_a_loop_by_hand(
     xp: Any, batch_size: int | None, shuffle: Any, weighted: bool
 ) -> None:
-    """With an order of one's own the penalty is one of the sum, too."""
+    """With a custom order, l2_of_sum is used too."""
     network, theta, x, y = case = _case(xp, dropout=0.3, l2=0.05)
     weight = xp.asarray(_weights())
     optimizer = bx.SGD(0.1, momentum=0.9)
@@ -233,7 +233,7 @@ def test_a_stack_trained_together_is_its_members_trained_alone(xp: Any) -> None:
         "batch_size": 4,
         "sample_weight": xp.asarray(_weights()),
         "validation": (x, y),
-        # Between the members' own norms, so that some are clipped and some are not.
+        # Between the networks' own norms, so that some are clipped and some are not.
         "clip": 1.5,
     }
     together = _fit(xp, network, theta, x, y, **options)
@@ -244,7 +244,7 @@ def test_a_stack_trained_together_is_its_members_trained_alone(xp: Any) -> None:
 def test_each_member_may_have_its_own_rows_and_learning_rate(xp: Any) -> None:
     data = [_data(seed=40 + i) for i in range(STACK)]
     x, y = xp.put(*(np.stack(arrays) for arrays in zip(*data, strict=True)))
-    # The first's last batch has all its weight, the second's first has none.
+    # The first network's last batch has all its weight; the second's first batch has none.
     weights = np.stack([_weights() + i for i in range(STACK)])
     weights[0, :8], weights[1, :4] = 0.0, 0.0
     weights = xp.asarray(weights)
@@ -260,7 +260,7 @@ def test_each_member_may_have_its_own_rows_and_learning_rate(xp: Any) -> None:
 
 
 @pytest.mark.parametrize("clip", [None, 0.1])
-def test_a_member_that_is_nan_leaves_the_others_as_they_were(xp: Any, clip: float | None) -> None:
+def test_a_network_of_nan_does_not_change_the_others(xp: Any, clip: float | None) -> None:
     network, theta, x, y = _case(xp, STACK, dropout=0.2)
     options = {
         "optimizer": bx.Adam(0.05),
@@ -285,7 +285,7 @@ def test_a_member_that_is_nan_leaves_the_others_as_they_were(xp: Any, clip: floa
 
 def test_a_batch_whose_weights_are_all_zero_changes_nothing(xp: Any) -> None:
     network, theta, x, y = case = _case(xp)
-    # The second and third batch weigh nothing.
+    # The second and third batch have weight 0.
     weight = xp.asarray([1.0, 2.0, 0.5, 1.0] + [0.0] * (ROWS - 4))
     first = _fit(xp, network, theta, x[:4, :], y[:4, :], sample_weight=weight[:4], epochs=1)
     options: dict[str, Any] = {"batch_size": 4, "shuffle": False, "epochs": 1}
@@ -297,7 +297,7 @@ def test_a_batch_whose_weights_are_all_zero_changes_nothing(xp: Any) -> None:
 # ---- clipping
 
 
-def test_clipping_bounds_each_norm_and_keeps_the_bits_of_what_is_within(xp: Any) -> None:
+def test_clipping_bounds_each_norm_and_does_not_change_smaller_gradients(xp: Any) -> None:
     gradient = np.array([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0], [-30.0, 40.0], [0.75, 1.0]])
     clipped = xp.host(clip_norm(xp.asarray(gradient), 1.0))
     xp.assert_close(clipped, [[0.6, 0.8], [0.3, 0.4], [0.0, 0.0], [-0.6, 0.8], [0.6, 0.8]])
@@ -306,9 +306,9 @@ def test_clipping_bounds_each_norm_and_keeps_the_bits_of_what_is_within(xp: Any)
 
 @pytest.mark.parametrize("size", [1e-30, 1e19, 1e30, 5e37])
 @pytest.mark.parametrize("bound", [1e-3, 100.0])
-def test_clipping_overflows_for_no_float32_gradient(xp: Any, size: float, bound: float) -> None:
-    """Squares overflow above 1e19, and of 100 entries of 5e37 the norm itself does."""
-    # Of norm 10.
+def test_clipping_does_not_overflow_in_float32(xp: Any, size: float, bound: float) -> None:
+    """Squares overflow above 1e19; for 100 entries of 5e37 the norm itself overflows."""
+    # The norm is 10.
     direction = np.where(np.arange(100) % 3, 1.0, -1.0)
     clipped = clip_norm(xp.asarray(size * direction, dtype="float32"), bound)
     assert clipped.dtype == xp.namespace.float32
@@ -317,7 +317,7 @@ def test_clipping_overflows_for_no_float32_gradient(xp: Any, size: float, bound:
     np.testing.assert_allclose(xp.host(clipped), expected, rtol=1e-5)
 
 
-# ---- fit, and what comes of it
+# ---- the results of fit
 
 
 @pytest.mark.parametrize("stack", [(), (1, STACK)])
@@ -346,10 +346,10 @@ def test_validation_changes_nothing_in_the_training(xp: Any) -> None:
     xp.assert_equal(without, _trained(xp, *case, batch_size=4, validation=held_out))
 
 
-def test_callbacks_are_given_each_state_and_end_the_training_when_one_returns_true(
+def test_callbacks_get_each_state_and_one_that_returns_true_ends_the_training(
     xp: Any,
 ) -> None:
-    """After all were called; one that returns False or None does not."""
+    """All callbacks run first; one that returns False or None ends nothing."""
     seen: list[tuple[int, int]] = []
     callbacks = [lambda s: s.epoch == 2, lambda s: seen.append((s.epoch, s.step))]
     result = _fit(xp, epochs=10, batch_size=4, callbacks=callbacks)
@@ -373,10 +373,10 @@ def test_progress_writes_lines_of_losses_and_metrics_to_stderr(
     assert written.err.splitlines() == said
 
 
-def test_progress_of_a_training_taken_up_counts_from_its_beginning(
+def test_the_progress_of_a_resumed_training_counts_from_the_first_start(
     xp: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each fit writes the first and the last epoch that it runs itself."""
+    """Each fit writes its own first and last epoch."""
     begun = _fit(xp, epochs=3)
     assert capsys.readouterr() == ("", "")
     _fit(xp, epochs=40, start=begun, progress=True, callbacks=[lambda state: state.epoch == 9])
@@ -384,15 +384,15 @@ def test_progress_of_a_training_taken_up_counts_from_its_beginning(
     assert epochs == ["4", "8", "9"]
 
 
-# ---- early stopping, on a network of one bias b whose losses are b * b, and a schedule that leads
-# b through the magnitudes one wishes
+# ---- early stopping, on a network of one bias b whose losses are b * b, and a schedule that gives
+# b the magnitudes of a path
 
 
 def _led(xp: Any, *paths: list[float]) -> tuple[bx.Network, Any, Any]:
     """Return a network, theta and optimizer: member i's |b| after epoch k is paths[i][k + 1]."""
     network = bx.mlp([1, 1])
     theta = np.asarray([[0.0, path[0]] for path in paths])
-    # The gradient is 2 b: b - r 2 b = -b', so that signs take turns and rates are positive.
+    # The gradient is 2 b: b - r 2 b = -b', so signs alternate and rates are positive.
     rates = [
         xp.asarray([[0.5 * (1.0 + path[k + 1] / path[k])] for path in paths])
         for k in range(len(paths[0]) - 1)
@@ -411,15 +411,15 @@ def _biases(xp: Any, result: Any) -> list[float]:
     return np.abs(xp.host(result.theta)[:, 1]).tolist()
 
 
-def test_the_led_network_goes_where_it_is_led(xp: Any) -> None:
-    """The tests below hold only if this one does."""
+def test_the_bias_follows_its_prescribed_path(xp: Any) -> None:
+    """The tests below depend on it."""
     result = _fit_led(xp, bx.EarlyStopping(patience=99), [4.0, 2.0, 8.0, 1.0, 0.5])
     assert result.history["loss"].ravel().tolist() == [16.0, 4.0, 64.0, 1.0]
     assert result.history["validation_loss"].ravel().tolist() == [4.0, 64.0, 1.0, 0.25]
 
 
-# Options, each network's |b| before the first and after each epoch, at which epoch it ends, the |b|
-# given back. Factors are of few bits: exact though a compiler fuses a product and a sum.
+# Options, each network's |b| before the first and after each epoch, the last epoch, the returned
+# |b|. Factors have few bits, so they are exact even if a compiler fuses a product and a sum.
 SEQUENCES: dict[str, tuple[dict[str, Any], list[list[float]], int, list[float]]] = {
     "improves to the end": ({"patience": 1}, [[16, 8, 4, 2, 1]], 4, [1]),
     "no better once": ({"patience": 1}, [[16, 8, 4, 4, 1]], 3, [4]),
@@ -427,7 +427,7 @@ SEQUENCES: dict[str, tuple[dict[str, Any], list[list[float]], int, list[float]]]
     "better in time": ({"patience": 3}, [[16, 8, 4, 4, 1, 1, 2, 0.5]], 7, [0.5]),
     "waits anew after each improvement": ({"patience": 2}, [[16, 8, 16, 4, 8, 2, 4, 8, 1]], 7, [2]),
     "worse from the first epoch on": ({"patience": 2}, [[16, 1, 2, 4, 8]], 3, [1]),
-    # Losses 4, 3.52, 3.52, 0.88: of the falls below 4 only the last exceeds 1.
+    # Losses 4, 3.52, 3.52, 0.88: only the last one is below 4 by more than 1.
     "falls smaller than min_delta": (
         {"patience": 3, "min_delta": 1.0},
         [[4, 2, 1.875, 1.875, 0.9375, 0.9375, 0.9375, 0.9375]],
@@ -452,7 +452,7 @@ SEQUENCES: dict[str, tuple[dict[str, Any], list[list[float]], int, list[float]]]
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
-def test_training_ends_when_nothing_improved_for_the_patience(xp: Any, name: str) -> None:
+def test_training_ends_after_patience_epochs_without_improvement(xp: Any, name: str) -> None:
     options, paths, end, best = SEQUENCES[name]
     result = _fit_led(xp, bx.EarlyStopping(**options), *paths)
     assert result.epochs == end
@@ -460,7 +460,7 @@ def test_training_ends_when_nothing_improved_for_the_patience(xp: Any, name: str
     assert _biases(xp, result) == best
 
 
-def test_without_validation_the_loss_of_an_epochs_own_theta_decides(xp: Any) -> None:
+def test_without_validation_the_training_loss_after_the_epoch_decides(xp: Any) -> None:
     # After each epoch: 16, 64, 256. Before it, as the history has it, 64, 16, 64.
     path = [8.0, 4.0, 8.0, 16.0, 2.0, 1.0]
     result = _fit_led(xp, bx.EarlyStopping(patience=2), path, validation=None)
@@ -470,13 +470,13 @@ def test_without_validation_the_loss_of_an_epochs_own_theta_decides(xp: Any) -> 
 
 
 @pytest.mark.parametrize("stack", [(), (3,)])
-def test_theta_and_the_optimizers_state_are_given_back_as_they_were_at_the_best_epoch(
+def test_theta_and_the_optimizers_state_are_those_of_the_best_epoch(
     xp: Any, stack: tuple[int, ...]
 ) -> None:
     network = bx.mlp([2, 4, 1], hidden="tanh", l2=1e-3)
     x, y = xp.asarray(XOR[0]), xp.asarray(XOR[1])
     start = xp.initialize(network, seed=0, stack=stack)
-    options = {"optimizer": bx.Adam(0.9), "epochs": 9, "seed": 1}  # too fast: the loss goes up
+    options = {"optimizer": bx.Adam(0.9), "epochs": 9, "seed": 1}  # too fast: the loss rises
     thetas, states, losses = [], [], []
     for state in bx.train(network, start, x, y, **options):
         thetas.append(xp.host(state.theta).copy())
@@ -492,7 +492,7 @@ def test_theta_and_the_optimizers_state_are_given_back_as_they_were_at_the_best_
             assert np.array_equal(xp.host(kept)[i], then[i])
 
 
-def test_a_network_whose_loss_is_nan_only_waits(xp: Any) -> None:
+def test_a_loss_of_nan_never_improves(xp: Any) -> None:
     network, theta, optimizer = _led(xp, [8.0, 4.0, 2.0, 2.0, 2.0], [8.0] * 5)
     case = network, _with_nan(xp, theta, 1), *xp.put([[0.0]], [[0.0]])
     rule = bx.EarlyStopping(patience=1)
@@ -501,11 +501,11 @@ def test_a_network_whose_loss_is_nan_only_waits(xp: Any) -> None:
     assert _biases(xp, result)[0] == 2.0
 
 
-# ---- metrics, and what early stopping watches
+# ---- metrics, and early stopping by a metric
 
 
 def _mean_error(predictions: Any, targets: Any, weights: Any) -> Any:
-    """A metric of one's own: of plain operators, so that it is every library's."""
+    """A custom metric with plain operators, which works in every library."""
     each = (predictions - targets)[..., 0]
     if weights is not None:
         each = each * weights
@@ -515,7 +515,9 @@ def _mean_error(predictions: Any, targets: Any, weights: Any) -> Any:
 
 @pytest.mark.parametrize("batch_size", [None, 4])
 @pytest.mark.parametrize("validated", [True, False])
-def test_metrics_are_of_each_epochs_theta(xp: Any, validated: bool, batch_size: int | None) -> None:
+def test_metrics_are_measured_at_each_epochs_theta(
+    xp: Any, validated: bool, batch_size: int | None
+) -> None:
     network, _, x, y = case = _case(xp, dropout=0.5)
     held_out = xp.put(*_data(6, seed=34), _weights(6))
     rows = held_out if validated else [x, y, None]
@@ -559,7 +561,7 @@ def test_early_stopping_watches_a_metric(xp: Any, mode: Any, best: float) -> Non
     assert result.state.best.epoch.tolist() == [path.index(best)]
 
 
-def test_train_stops_early_too_and_its_states_have_the_best(xp: Any) -> None:
+def test_train_stops_early_and_its_states_have_the_best_theta(xp: Any) -> None:
     network, theta, optimizer = _led(xp, [16.0, 8.0, 4.0, 4.0, 8.0, 1.0])
     options = {"epochs": 5, "early_stopping": bx.EarlyStopping(patience=2)}
     data = xp.put([[0.0]], [[0.0]])
@@ -574,7 +576,7 @@ def test_train_stops_early_too_and_its_states_have_the_best(xp: Any) -> None:
 def test_each_network_of_a_stack_may_have_its_own_penalty(xp: Any, batch_size: int | None) -> None:
     network, theta, x, y = _case(xp, STACK)
     options: dict[str, Any] = {"optimizer": bx.Adam(0.05), "batch_size": batch_size}
-    # Judged by the training loss, penalty included.
+    # Early stopping watches the training loss with the penalty.
     options["early_stopping"] = bx.EarlyStopping()
     strengths = [0.0, 0.1, 1.0]
     swept = _fit(xp, network, theta, x, y, l2=xp.asarray(strengths), **options)
@@ -584,12 +586,12 @@ def test_each_network_of_a_stack_may_have_its_own_penalty(xp: Any, batch_size: i
         _assert_member(xp, swept, i, _fit(xp, _network(l2=l2), *data, **options))
 
 
-# ---- what code of one's own returns
+# ---- results of custom code
 
 
 @pytest.mark.parametrize("batch_size", [None, 4, 1])  # with a smaller last batch and without
 @pytest.mark.parametrize("part", [slice(None), slice(1)], ids=["one for each output", "a column"])
-def test_a_loss_that_is_not_one_number_per_sample_is_refused(
+def test_a_loss_that_is_not_one_number_per_sample_is_an_error(
     xp: Any, part: slice, batch_size: int | None
 ) -> None:
     known = LOSSES["mean_squared_error"]
@@ -600,7 +602,7 @@ def test_a_loss_that_is_not_one_number_per_sample_is_refused(
         _fit(xp, *_case(xp, loss=wrong), epochs=1, batch_size=batch_size)
 
 
-def test_an_optimiser_that_makes_another_theta_is_refused(xp: Any) -> None:
+def test_an_optimizer_that_returns_another_shape_is_an_error(xp: Any) -> None:
     class Taller:
         def initialize(self, theta: Any) -> tuple[()]:
             return ()
@@ -616,7 +618,7 @@ def test_an_optimiser_that_makes_another_theta_is_refused(xp: Any) -> None:
 
 
 @pytest.mark.parametrize("function", [bx.fit, bx.train])
-def test_the_options_can_be_looked_up_where_they_are_given(function: Any) -> None:
+def test_the_options_are_parameters_of_the_signature(function: Any) -> None:
     parameters = inspect.signature(function).parameters
     assert {"optimizer", "epochs", "batch_size", "start", "early_stopping"} <= set(parameters)
     assert parameters["batch_size"].default is None
@@ -624,7 +626,7 @@ def test_the_options_can_be_looked_up_where_they_are_given(function: Any) -> Non
 
 
 @pytest.mark.parametrize("function", [bx.fit, bx.train])
-def test_an_unknown_option_is_refused_with_the_nearest(xp: Any, function: Any) -> None:
+def test_an_unknown_option_is_an_error_with_the_nearest_name(xp: Any, function: Any) -> None:
     name, options = function.__name__, {"optimizer": bx.SGD(0.1), "epochs": 1}
     with pytest.raises(TypeError, match=f"{name} has no option 'batchsize'. Did you mean 'batch_s"):
         function(*_case(xp), batchsize=4, **options)
@@ -636,11 +638,11 @@ def test_an_unknown_option_is_refused_with_the_nearest(xp: Any, function: Any) -
             function(*_case(xp), **{given: options[given]})
 
 
-# ---- what is refused, when train is called: before the first epoch
+# ---- errors, when train is called: before the first epoch
 
 
 def _refuses(xp: Any, error: Any, message: str, **changes: Any) -> None:
-    """Show that ``train`` raises at the call, not when it is advanced."""
+    """Assert that ``train`` raises at the call, not at the first epoch."""
     network, theta, x, y = _case(xp, changes.pop("stack", ()))
     arguments = {"theta": theta, "x": x, "y": y, "optimizer": bx.SGD(0.1), "epochs": 1, **changes}
     data = [arguments.pop(name) for name in ("theta", "x", "y")]
@@ -648,15 +650,15 @@ def _refuses(xp: Any, error: Any, message: str, **changes: Any) -> None:
         bx.train(arguments.pop("network", network), *data, **arguments)
 
 
-def _holding(xp: Any, value: float, *places: tuple[int, ...], shape: Any = (ROWS, N_OUT)) -> Any:
-    """Return ones, save for a value in some places."""
+def _holding(xp: Any, value: float, *indices: tuple[int, ...], shape: Any = (ROWS, N_OUT)) -> Any:
+    """Return ones, with a value at some indices."""
     array = np.ones(shape)
-    for place in places:
-        array[place] = value
+    for index in indices:
+        array[index] = value
     return xp.asarray(array)
 
 
-# Places in an array of ones; all of the first row is what a check of widths might compute with.
+# Indices in an array of ones; a check of widths might compute with all of the first row.
 NOT_FINITE: list[tuple[str, list[tuple[int, ...]]]] = [
     ("x", [(0, 0)]),
     ("x", [(ROWS - 1, N_IN - 1)]),
@@ -668,23 +670,23 @@ NOT_FINITE: list[tuple[str, list[tuple[int, ...]]]] = [
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf], ids=str)
-@pytest.mark.parametrize(("name", "places"), NOT_FINITE)
-def test_a_value_that_is_not_finite_is_refused_with_its_place(
-    xp: Any, name: str, places: list[tuple[int, ...]], bad: float
+@pytest.mark.parametrize(("name", "indices"), NOT_FINITE)
+def test_a_value_that_is_not_finite_is_an_error_with_its_index(
+    xp: Any, name: str, indices: list[tuple[int, ...]], bad: float
 ) -> None:
     shapes = {"x": (ROWS, N_IN), "y": (ROWS, N_OUT), "sample_weight": (ROWS,)}
     given = {
-        key: _holding(xp, bad, *(places if key == name else []), shape=shape)
+        key: _holding(xp, bad, *(indices if key == name else []), shape=shape)
         for key, shape in shapes.items()
     }
-    said = "1 value that is" if len(places) == 1 else f"{len(places)} values that are"
-    first = "" if len(places) == 1 else "the first "
-    said = re.escape(f"{name} has {said} not finite, {first}{bad} at {name}{[*places[0]]}.")
+    said = "1 value that is" if len(indices) == 1 else f"{len(indices)} values that are"
+    first = "" if len(indices) == 1 else "the first "
+    said = re.escape(f"{name} has {said} not finite, {first}{bad} at {name}{[*indices[0]]}.")
     _refuses(xp, ValueError, f"^{said}", **given)
     _refuses(xp, ValueError, f"^In validation: {said}", validation=[*given.values()])
 
 
-def test_a_stacked_x_that_is_not_finite_is_refused_with_its_place(xp: Any) -> None:
+def test_a_stacked_x_that_is_not_finite_is_an_error_with_its_index(xp: Any) -> None:
     x = _holding(xp, math.nan, (1, 3, 2), shape=(2, ROWS, N_IN))
     _refuses(xp, ValueError, r"nan at x\[1, 3, 2\]", stack=2, x=x)
 
@@ -712,11 +714,11 @@ NOT_MEANT: list[tuple[Any, float, list[tuple[int, ...]], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("loss", "value", "places", "said"), NOT_MEANT)
-def test_a_target_that_the_loss_cannot_mean_is_refused_with_its_place(
-    xp: Any, loss: Any, value: float, places: list[tuple[int, ...]], said: str
+@pytest.mark.parametrize(("loss", "value", "indices", "said"), NOT_MEANT)
+def test_a_target_outside_the_losss_range_is_an_error_with_its_index(
+    xp: Any, loss: Any, value: float, indices: list[tuple[int, ...]], said: str
 ) -> None:
-    network, wrong = _network(loss=loss), _holding(xp, value, *places)
+    network, wrong = _network(loss=loss), _holding(xp, value, *indices)
     x, y = xp.asarray(_data()[0]), _holding(xp, 1.0)
     _refuses(xp, ValueError, f"^y has {said}", network=network, y=wrong)
     said = f"^In validation: y has {said}"
@@ -724,8 +726,8 @@ def test_a_target_that_the_loss_cannot_mean_is_refused_with_its_place(
 
 
 @pytest.mark.parametrize("loss", [*LOSSES, OWN])
-def test_the_bounds_of_what_a_loss_can_mean_are_trained_on(xp: Any, loss: Any) -> None:
-    """Of a loss without bounds, any numbers; and what the rounding of float32 makes of a bound."""
+def test_targets_at_the_bounds_of_the_losss_range_are_accepted(xp: Any, loss: Any) -> None:
+    """A loss without bounds accepts any number; a bound may be rounded to float32."""
     network, theta, x, _ = _case(xp, loss=loss)
     low, high = network.loss_function.targets
     pairs = [(max(low, -1e3), min(high, 1e3))] + [(1.0 + 2.0**-22, -1e-9)] * (loss == BINARY)
@@ -748,7 +750,7 @@ SHAPES: list[tuple[str, Callable[[], Any], str]] = [
 
 
 @pytest.mark.parametrize(("name", "make", "message"), SHAPES)
-def test_what_does_not_fit_is_refused(
+def test_an_invalid_argument_is_an_error(
     xp: Any, name: str, make: Callable[[], Any], message: str
 ) -> None:
     _refuses(xp, ValueError, message, **{name: xp.asarray(make())})
@@ -765,7 +767,7 @@ def test_what_does_not_fit_is_refused(
         ("mean_squared_error", np.ones(ROWS), r"column: y\[:, None\]"),
     ],
 )
-def test_targets_of_a_network_of_one_output_are_refused_with_the_way_out(
+def test_flat_targets_of_a_network_of_one_output_are_an_error_with_the_way_out(
     xp: Any, loss: str, y: Any, message: str
 ) -> None:
     network = bx.mlp([N_IN, 1], loss=loss)
@@ -774,8 +776,8 @@ def test_targets_of_a_network_of_one_output_are_refused_with_the_way_out(
 
 
 @pytest.mark.parametrize("shape", [(ROWS,), (ROWS, 1)], ids=["flat", "column"])
-def test_the_way_out_for_class_labels_leads_to_training(xp: Any, shape: tuple[int, ...]) -> None:
-    """The repair that the message shows is done as it says."""
+def test_the_way_out_for_class_labels_works(xp: Any, shape: tuple[int, ...]) -> None:
+    """Run the line that the message suggests."""
     network, theta, x, _ = _case(xp, loss="binary_cross_entropy")
     y = xp.asarray(np.reshape([0, 1] * 5 + [0], shape), dtype=None)
     with pytest.raises(ValueError, match="one-hot") as error:
@@ -791,15 +793,15 @@ def test_the_way_out_for_class_labels_leads_to_training(xp: Any, shape: tuple[in
     [[-1.0] + [1.0] * (ROWS - 1), [0.0] * ROWS, [[1.0] * ROWS, [0.0] * ROWS]],
     ids=["negative", "all 0", "a member's all 0"],
 )
-def test_negative_weights_or_none_above_zero_are_refused(xp: Any, weights: list[Any]) -> None:
+def test_negative_weights_or_only_zeros_are_an_error(xp: Any, weights: list[Any]) -> None:
     message, (*_, x, y) = "sample_weight must not be negative, and not all 0", _case(xp)
     _refuses(xp, ValueError, f"^{message}", stack=2, sample_weight=weights)
     _refuses(xp, ValueError, f"^In validation: {message}", stack=2, validation=(x, y, weights))
 
 
 @pytest.mark.parametrize("size", [2e38, 1e37])
-def test_weights_whose_shares_would_vanish_are_refused(xp: Any, size: float) -> None:
-    """Each is finite, but not the sum of 11; or XLA flushes the inverse of that to 0."""
+def test_weights_that_are_too_large_are_an_error(xp: Any, size: float) -> None:
+    """Each weight is finite, but the sum of 11 is not, or XLA flushes its inverse to 0."""
     network, (x, y) = _network(), xp.put(*_data(), dtype="float32")
     theta = xp.initialize(network, dtype="float32")
 
@@ -849,14 +851,14 @@ OPTIONS: list[tuple[dict[str, Any], Any, str]] = [
 
 
 @pytest.mark.parametrize(("options", "error", "message"), OPTIONS)
-def test_an_impossible_option_is_refused_by_name(
+def test_an_impossible_option_is_an_error_that_names_it(
     xp: Any, options: dict[str, Any], error: Any, message: str
 ) -> None:
     _refuses(xp, error, message, **options)
 
 
 @pytest.mark.parametrize("wrong", [-0.1, math.nan, math.inf])
-def test_a_penalty_of_a_stack_is_held_to_the_bounds_of_a_number(xp: Any, wrong: float) -> None:
+def test_an_l2_array_with_an_impossible_entry_is_an_error(xp: Any, wrong: float) -> None:
     l2 = xp.asarray([0.1, wrong, 0.1])
     _refuses(xp, ValueError, r"^l2\[1\] must be ", stack=STACK, l2=l2)
 
@@ -872,7 +874,7 @@ def test_a_penalty_of_a_stack_is_held_to_the_bounds_of_a_number(xp: Any, wrong: 
         ({"restore_best": "no"}, TypeError, "restore_best must be True or False, not 'no'"),
     ],
 )
-def test_impossible_early_stopping_is_refused_by_name(
+def test_impossible_early_stopping_is_an_error_that_names_it(
     options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -909,7 +911,7 @@ def test_impossible_early_stopping_is_refused_by_name(
         ),
     ],
 )
-def test_what_code_of_ones_own_cannot_return_is_refused_by_its_place(
+def test_an_impossible_result_of_custom_code_is_an_error_that_names_it(
     xp: Any, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -924,7 +926,7 @@ def test_a_callback_may_end_the_training_by_a_comparison_of_losses(xp: Any, boun
 
 @pytest.mark.float64
 @pytest.mark.parametrize("name", ["x", "y", "sample_weight"])
-def test_another_precision_is_refused_with_the_cast_that_repairs_it(xp: Any, name: str) -> None:
+def test_another_precision_is_an_error_with_the_cast_that_repairs_it(xp: Any, name: str) -> None:
     shapes = {"x": (ROWS, N_IN), "y": (ROWS, N_OUT), "sample_weight": (ROWS,)}
     array = xp.asarray(np.ones(shapes[name]), dtype="float32")
     message = (
@@ -933,12 +935,12 @@ def test_another_precision_is_refused_with_the_cast_that_repairs_it(xp: Any, nam
     _refuses(xp, TypeError, message, **{name: array})
 
 
-def test_a_complex_theta_is_refused(xp: Any) -> None:
+def test_a_complex_theta_is_an_error(xp: Any) -> None:
     theta = xp.asarray(xp.host(_case(xp)[1]), dtype=xp.complex_dtype)
     _refuses(xp, TypeError, f"theta is .*{xp.complex_dtype}, but only real", theta=theta)
 
 
-def test_a_stack_of_no_networks_is_refused(xp: Any) -> None:
+def test_a_stack_of_no_networks_is_an_error(xp: Any) -> None:
     network, theta, x, y = _case(xp, 2)
     with pytest.raises(ValueError, match=r"theta has shape \(0, 32\), .* at least one member"):
         _fit(xp, network, theta[:0, ...], x, y, optimizer=bx.Adam())

@@ -1,4 +1,4 @@
-"""What a training takes from memory on NumPy, that it gives it back, and that pieces add up."""
+"""The memory of a training on NumPy: its peak, its growth, and the evaluation in pieces."""
 
 import gc
 import tracemalloc
@@ -12,9 +12,9 @@ import backprop_xp as bx
 from backprop_xp.backends.libraries.numpy.updates import PIECE
 from tests.helpers import compiled
 
-# What the interpreter itself keeps and lets go of, such as its caches of small objects.
+# Memory of the interpreter itself, such as its caches of small objects.
 SLACK = 16 * 2**10
-# The optimizers, and the arrays like theta in a state of each.
+# The optimizers, and the number of arrays like theta in their states.
 STATES = {
     "SGD": (bx.SGD(0.01), 0),
     "momentum": (bx.SGD(0.01, momentum=0.9, nesterov=True), 1),
@@ -28,7 +28,7 @@ PIECES = 1e-12
 
 @pytest.fixture
 def traced() -> Iterator[None]:
-    bx.fit(*_case([1, 1], 2), optimizer=bx.SGD(0.1), epochs=1)  # a first one imports
+    bx.fit(*_case([1, 1], 2), optimizer=bx.SGD(0.1), epochs=1)  # the first call imports modules
     gc.collect()
     tracemalloc.start()
     yield
@@ -36,7 +36,7 @@ def traced() -> Iterator[None]:
 
 
 def _peak(use: Callable[[], Any]) -> int:
-    """Return the most memory that is taken at a time beyond what was in use before."""
+    """Return the peak of the memory in use, minus the memory in use before."""
     before, _ = tracemalloc.get_traced_memory()
     tracemalloc.reset_peak()
     use()
@@ -44,7 +44,7 @@ def _peak(use: Callable[[], Any]) -> int:
 
 
 def _growth(use: Callable[[], Any], times: int) -> int:
-    """Return by how much the memory in use grows over so many calls, once it was used to them."""
+    """Return the growth of the memory in use over some calls, after a few calls to warm up."""
     for _ in range(10):
         use()
     gc.collect()
@@ -68,18 +68,18 @@ def _case(sizes: list[int], rows: int, **options: Any) -> tuple[Any, ...]:
 def test_a_step_holds_theta_its_gradient_the_state_and_few_activations(
     name: str, clip: float | None, gradients: int
 ) -> None:
-    """Beyond the data, where theta is most of it; to clip makes some more of its size."""
+    """Theta dominates the memory besides the data; clipping needs more arrays of its size."""
     sizes, batch = [200, 1000, 100], 32
     case, (optimizer, arrays) = _case(sizes, 3 * batch), STATES[name]
     options: dict[str, Any] = {"clip": clip, "batch_size": batch, "epochs": 2}
     begun: list[Any] = []
     size = case[1].nbytes
     start = _peak(lambda: begun.append(bx.train(*case, optimizer=optimizer, **options)))
-    assert start <= (1 + 2 * arrays) * size + SLACK  # a first state is copied
+    assert start <= (1 + 2 * arrays) * size + SLACK  # the initial state is copied
     # Theta and the state are in use already.
     peak = _peak(lambda: [*begun[0]])
     activations, taken = 8 * batch * sum(sizes[1:]), 8 * batch * (sizes[0] + sizes[-1])
-    pieces = 3 * 8 * PIECE  # what a rule makes in passing
+    pieces = 3 * 8 * PIECE  # temporary arrays of a rule
     assert peak <= gradients * size + 2 * activations + taken + pieces + SLACK
 
 
@@ -109,31 +109,31 @@ def test_memory_does_not_grow_over_30_fits(batch_size: int | None) -> None:
 
 
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize("judged", ["validation", "early stopping", "metrics"])
-def test_the_theta_of_an_epoch_is_judged_by_few_rows_at_a_time(judged: str) -> None:
-    """By validation rows, or without them by the training rows, which a batch has few of."""
+@pytest.mark.parametrize("kind", ["validation", "early stopping", "metrics"])
+def test_an_epochs_theta_is_evaluated_in_pieces_of_rows(kind: str) -> None:
+    """The rows are the validation set, or the training rows; a batch has few of them."""
     width, rows = 64, 2**16
     network, theta, x, y = _case([2, width, 1], rows)
     options: dict[str, Any] = {"optimizer": bx.SGD(0.01), "epochs": 1, "batch_size": 2**12}
     few = network, theta, x[:100, :], y[:100, :]
-    asked: dict[str, Any] = {
+    extra: dict[str, Any] = {
         "validation": {"validation": (x, y)},
         "early stopping": {"early_stopping": bx.EarlyStopping()},
         "metrics": {"metrics": {"rmse": bx.metrics.rmse}},
-    }[judged]
-    case = few if judged == "validation" else (network, theta, x, y)
-    peak = _peak(lambda: bx.fit(*case, **asked, **options))
+    }[kind]
+    case = few if kind == "validation" else (network, theta, x, y)
+    peak = _peak(lambda: bx.fit(*case, **extra, **options))
     whole = _peak(lambda: network.loss(theta, x, y))
-    assert whole >= 8 * rows * width  # one activation of all rows, at the least
+    assert whole >= 8 * rows * width  # at least one activation of all rows
     assert peak <= whole / 4
 
 
 @pytest.mark.parametrize("weighted", [*map(compiled, ["unweighted", "weighted"]), "weighted each"])
 @pytest.mark.parametrize("stack", [compiled(()), (2,)])
-def test_what_is_judged_piece_by_piece_is_the_loss_of_all_rows(
+def test_the_loss_of_pieces_equals_the_loss_of_all_rows(
     xp: Any, stack: tuple[int, ...], weighted: str
 ) -> None:
-    """Pieces of a network are of 4096 rows, of two of 2048: the last one is smaller."""
+    """The pieces of one network have 4096 rows, of two networks 2048; the last one is smaller."""
     rows, draw = 2 * 4096 + 5, np.random.default_rng(82)
     network = bx.mlp([3, 4, 2], hidden="tanh", dropout=0.2, l2=0.3)
     theta = xp.initialize(network, stack=stack)
@@ -142,7 +142,7 @@ def test_what_is_judged_piece_by_piece_is_the_loss_of_all_rows(
     if weighted != "unweighted":
         shape = (*stack, rows) if weighted.endswith("each") else (rows,)
         weight = draw.uniform(0.0, 2.0, size=shape)
-        weight[..., :4096] = 0.0  # the first piece weighs nothing
+        weight[..., :4096] = 0.0  # the first piece has weight 0
         weight = xp.asarray(weight)
     few = xp.asarray(np.ones((4, 3))), xp.asarray(np.ones((4, 2)))
     options: dict[str, Any] = {
@@ -151,8 +151,8 @@ def test_what_is_judged_piece_by_piece_is_the_loss_of_all_rows(
         "metrics": {"rmse": bx.metrics.rmse},
         "early_stopping": bx.EarlyStopping(),
     }
-    held_out = (x, y) if weight is None else (x, y, weight)
-    validated = bx.fit(network, theta, *few, validation=held_out, **options)
+    validation = (x, y) if weight is None else (x, y, weight)
+    validated = bx.fit(network, theta, *few, validation=validation, **options)
     trained = bx.fit(network, theta, x, y, sample_weight=weight, batch_size=4096, **options)
     for result, score, l2 in (
         (validated, validated.history.get("validation_loss"), 0.0),

@@ -12,7 +12,7 @@ from tests.helpers import compiled
 
 scores = pytest.importorskip("sklearn.metrics")
 
-# Sums of some forty terms, in another order than scikit-learn's, in units of the precision.
+# Sums of forty terms, in another order than scikit-learn's, in units of the precision.
 ROUNDINGS = 50
 ROWS = 40
 
@@ -32,7 +32,7 @@ def _reference(name: str, p: np.ndarray, t: np.ndarray, w: np.ndarray | None) ->
         found, true = ((v[:, 0] > 0.5) if single else np.argmax(v, -1) for v in (p, t))
         function = getattr(scores, f"{name}_score")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of predicted classes that no target has
+            warnings.simplefilter("ignore")  # about predicted classes without targets
             return float(function(true, found, sample_weight=w))
     function = {"r2": "r2_score", "rmse": "root_mean_squared_error"}[name]
     return float(getattr(scores, function)(t, p, sample_weight=w))
@@ -47,7 +47,7 @@ def _case(name: str, n_out: int, stack: tuple[int, ...]) -> tuple[np.ndarray, np
     p = generator.uniform(size=(*stack, ROWS, n_out))
     if n_out == 1:
         return p, (generator.uniform(size=(ROWS, 1)) > 0.7).astype(float)
-    # The last class is predicted, but no target's.
+    # The last class is predicted, but no target has it.
     return p, np.eye(n_out)[generator.integers(n_out - 1, size=ROWS)]
 
 
@@ -58,7 +58,7 @@ def _case(name: str, n_out: int, stack: tuple[int, ...]) -> tuple[np.ndarray, np
 )
 @pytest.mark.parametrize("n_out", [compiled(1), 5])
 @pytest.mark.parametrize("name", METRICS)
-def test_a_metric_is_scikit_learns_for_each_network(
+def test_a_metric_equals_scikit_learns_for_each_network(
     xp: Any, name: str, n_out: int, stack: tuple[int, ...], targets: str, weighted: str, dtype: str
 ) -> None:
     p, t = _case(name, n_out, stack)
@@ -84,8 +84,10 @@ def test_a_metric_is_scikit_learns_for_each_network(
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e5 + 0.3])
-def test_r2_of_constant_targets_is_1_where_they_are_met_and_else_0(xp: Any, value: float) -> None:
-    """For any constant, though a mean of many is rounded; scikit-learn's is, at numbers like 0."""
+def test_r2_of_constant_targets_is_1_for_exact_predictions_and_else_0(
+    xp: Any, value: float
+) -> None:
+    """It holds for any constant, although a mean is rounded; scikit-learn's holds for 0."""
     t = np.full((7, 1), value)
     p = np.stack([t, t + 1.0])
     actual = bx.metrics.r2(xp.asarray(p), xp.asarray(t), xp.asarray(np.full(7, 0.3)))
@@ -109,7 +111,7 @@ def test_a_class_whose_targets_weigh_nothing_is_left_out_of_balanced_accuracy(xp
 
 
 @every_metric
-def test_a_diverged_network_leaves_the_others_as_they_were(xp: Any, metric: Metric) -> None:
+def test_a_diverged_network_does_not_change_the_others(xp: Any, metric: Metric) -> None:
     p, t = _case("accuracy", 3, (2,))
     alone = xp.host(metric(xp.asarray(p), xp.asarray(t), None))
     p[0] = np.nan
@@ -118,7 +120,7 @@ def test_a_diverged_network_leaves_the_others_as_they_were(xp: Any, metric: Metr
 
 
 @every_metric
-def test_integer_and_listed_targets_and_weights_are_taken(xp: Any, metric: Metric) -> None:
+def test_integers_and_lists_are_accepted_as_targets_and_weights(xp: Any, metric: Metric) -> None:
     p, t = _case("accuracy", 3, (2,))
     p, w = xp.asarray(p), [1] * 20 + [2] * 20
     expected = xp.host(metric(p, xp.asarray(t), xp.asarray(w)))
@@ -149,7 +151,7 @@ def test_a_metric_moves_nothing_to_the_host_and_can_be_compiled(xp: Any, metric:
         ((0, 3), (0, 3), None, r"predictions has shape \(0, 3\)"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(
+def test_an_invalid_input_is_an_error_that_names_it(
     xp: Any, metric: Metric, p: Any, t: Any, w: Any, message: str
 ) -> None:
     p, t = xp.asarray(np.ones(p)), xp.asarray(np.ones(t))
@@ -157,7 +159,7 @@ def test_what_does_not_fit_is_refused_by_name(
         metric(p, t, None if w is None else xp.asarray(np.ones(w)))
 
 
-def test_complex_predictions_are_refused(xp: Any) -> None:
+def test_complex_predictions_are_an_error(xp: Any) -> None:
     p = xp.asarray(np.ones((2, 2)), dtype=xp.complex_dtype)
     with pytest.raises(TypeError, match=r"predictions is .*complex.*real numbers"):
         bx.metrics.rmse(p, np.ones((2, 2)).tolist(), None)

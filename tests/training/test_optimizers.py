@@ -23,12 +23,12 @@ ROUNDING = 1e-13
 STEPS = 100
 SIZE = 7
 STACK = 3
-# The parameters that decay under AdamW's mask.
+# The parameters that decay by AdamW's mask.
 DECAYS = np.array([1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0])
 
 
-# The textbooks' rules: of hyperparameters o, theta, the gradient g, the number t of the update,
-# from 1, and the memory of the updates before.
+# The textbooks' rules by the hyperparameters o, theta, the gradient g, the number t of the update
+# from 1, and the state after the updates before.
 
 
 def _sgd(o: Any, theta: np.ndarray, g: np.ndarray, t: int, velocity: Any) -> Any:
@@ -66,7 +66,7 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
     bx.Adam: _ADAM,
     bx.AdamW: {**_ADAM, "weight_decay": 1e-2, "mask": 1.0},
 }
-# Each optimizer with options that differ from the defaults where a default could hide a mistake.
+# Each optimizer, with other options than the defaults where a default could hide a mistake.
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "sgd": (bx.SGD, {"learning_rate": 0.1}),
     "sgd with momentum": (bx.SGD, {"learning_rate": 0.1, "momentum": 0.8}),
@@ -91,7 +91,7 @@ each_kind = pytest.mark.parametrize("name", ["sgd with momentum", "rmsprop", "ad
 
 
 def _optimizer(xp: Any, name: str, dtype: str = "working", **options: Any) -> Any:
-    """Return the optimizer of a case; ``options``, arrays there already, go before its own."""
+    """Return the optimizer of a case; ``options`` replace the case's own."""
     make, given = CASES[name]
     if "mask" in given:
         options = {"mask": xp.asarray(given["mask"], dtype=dtype), **options}
@@ -103,7 +103,7 @@ def _theta(*stack: int) -> np.ndarray:
 
 
 def _gradients(*stack: int, steps: int = STEPS) -> np.ndarray:
-    """Return gradients whose sizes span a thousandfold, with a zero, where epsilon rules."""
+    """Return gradients of sizes over a factor of a thousand, and a zero, where epsilon matters."""
     generator = np.random.default_rng(2)
     gradients = generator.normal(size=(steps, *stack, SIZE)) * np.geomspace(1e-2, 1e1, SIZE)
     gradients[: steps // 2, ..., 3] = 0.0
@@ -119,7 +119,7 @@ def _run(
     path = []
     for gradient in gradients:
         current, state = optimizer.update(current, xp.asarray(gradient.copy(), dtype=dtype), state)
-        # A copy, for the next update reuses the memory.
+        # A copy, as the next update reuses the memory.
         path.append(np.array(xp.host(current)))
     return np.stack(path), current, state
 
@@ -129,7 +129,7 @@ def _arrays(state: Any) -> list[Any]:
 
 
 @every_optimizer
-def test_updates_are_the_textbooks(xp: Any, name: str) -> None:
+def test_updates_equal_the_textbooks(xp: Any, name: str) -> None:
     make, options = CASES[name]
     given = SimpleNamespace(**{**DEFAULTS[make], **options})
     expected, memory, path = _theta(), None, []
@@ -142,7 +142,7 @@ def test_updates_are_the_textbooks(xp: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_a_rate_inside_the_velocity_stays_with_what_it_scaled(xp: Any, nesterov: bool) -> None:
+def test_the_velocity_keeps_each_gradients_own_rate(xp: Any, nesterov: bool) -> None:
     rate, momentum = bx.schedules.step_decay(0.1, every=5), 0.8
     expected, velocity, path = _theta(), 0.0, []
     for t, gradient in enumerate(_gradients()):
@@ -155,7 +155,7 @@ def test_a_rate_inside_the_velocity_stays_with_what_it_scaled(xp: Any, nesterov:
     np.testing.assert_allclose(actual, np.stack(path), rtol=0, atol=SAME_UPDATES[xp.dtype])
 
 
-# What a schedule may return: a number, a NumPy scalar, or an array for the stack.
+# A schedule may return a number, a NumPy scalar, or an array for the stack.
 RATES: dict[str, Callable[[Any], Any]] = {
     "schedule": lambda xp: bx.schedules.cosine(0.1, steps=5),
     "schedule of NumPy scalars": lambda xp: lambda step: np.float64(0.1) / (step + 1),
@@ -196,7 +196,7 @@ HYPERPARAMETERS = [
 
 
 def _assert_a_stack_is_its_members(xp: Any, together: Any, alone: list[Any]) -> None:
-    """Run an optimizer over a stack, and an optimizer of its own over each network."""
+    """Compare an optimizer of a stack with one optimizer for each network."""
     theta, gradients = _theta(len(alone)), _gradients(len(alone), steps=10)
     stacked, _, _ = _run(xp, together, theta, gradients)
     for i, optimizer in enumerate(alone):
@@ -226,7 +226,7 @@ def test_a_schedule_or_a_stacked_mask_may_be_each_networks_own(xp: Any) -> None:
         _assert_a_stack_is_its_members(xp, together, alone)
 
 
-def test_a_schedule_is_asked_once_for_each_step_from_0(xp: Any) -> None:
+def test_a_schedule_is_called_once_for_each_step_from_0(xp: Any) -> None:
     asked = []
 
     def schedule(step: int) -> float:
@@ -238,7 +238,7 @@ def test_a_schedule_is_asked_once_for_each_step_from_0(xp: Any) -> None:
 
 
 @every_optimizer
-def test_a_rate_handed_to_update_or_rule_goes_before_the_optimisers_own(xp: Any, name: str) -> None:
+def test_a_rate_passed_to_update_or_rule_replaces_the_optimizers_own(xp: Any, name: str) -> None:
     gradient, theta = _gradients(steps=1)[0], xp.asarray(_theta())
     optimizer = optimizer_beside(_optimizer(xp, name, learning_rate=0.5), theta)
     expected, _, _ = _run(xp, _optimizer(xp, name, learning_rate=0.25), _theta(), gradient[None])
@@ -252,8 +252,8 @@ def test_a_rate_handed_to_update_or_rule_goes_before_the_optimisers_own(xp: Any,
 
 
 @every_optimizer
-def test_an_optimiser_and_its_state_go_on_after_they_were_pickled(xp: Any, name: str) -> None:
-    """The optimizer without its mask: some libraries cannot pickle their arrays."""
+def test_an_unpickled_optimizer_and_its_state_continue(xp: Any, name: str) -> None:
+    """The optimizer has no mask: some libraries cannot pickle arrays."""
     gradients, schedule = _gradients(steps=10), bx.schedules.cosine(0.1, steps=5)
     optimizer = _optimizer(xp, name, learning_rate=schedule)
     expected, _, _ = _run(xp, optimizer, _theta(), gradients)
@@ -268,7 +268,7 @@ def test_an_optimiser_and_its_state_go_on_after_they_were_pickled(xp: Any, name:
     xp.assert_equal(theta, expected[-1])
 
 
-def test_a_rate_of_0_changes_nothing_and_integers_do_as_hyperparameters(xp: Any) -> None:
+def test_a_rate_of_0_changes_nothing_and_integers_are_accepted(xp: Any) -> None:
     gradients = _gradients(steps=1)
     for rate in (0, 1):
         path, _, _ = _run(xp, bx.SGD(rate, momentum=0), _theta(), gradients)
@@ -276,7 +276,7 @@ def test_a_rate_of_0_changes_nothing_and_integers_do_as_hyperparameters(xp: Any)
 
 
 def _wrong_values(hyperparameter: str) -> list[Any]:
-    """Return what no hyperparameter of that name may be."""
+    """Return invalid values of that hyperparameter."""
     fractions = ("momentum", "decay", "beta1", "beta2")
     return [-0.1, np.nan, np.inf, *([1.0, 2.0] if hyperparameter in fractions else [])]
 
@@ -285,7 +285,7 @@ def _wrong_values(hyperparameter: str) -> list[Any]:
     ("name", "hyperparameter", "wrong"),
     [(name, what, wrong) for name, what in HYPERPARAMETERS for wrong in _wrong_values(what)],
 )
-def test_an_impossible_hyperparameter_is_refused_and_of_an_array_by_its_entry_in_the_same_words(
+def test_an_impossible_hyperparameter_is_an_error_that_names_its_entry(
     xp: Any, name: str, hyperparameter: str, wrong: float
 ) -> None:
     with pytest.raises(ValueError, match=f"{hyperparameter} must be ") as of_one:
@@ -312,18 +312,18 @@ def test_an_impossible_hyperparameter_is_refused_and_of_an_array_by_its_entry_in
         (lambda: bx.schedules.cosine([0.1], 9), TypeError, r"learning_rate .*array \(\*stack, 1\)"),
         (lambda: bx.SGD(0.1, nesterov=True), ValueError, "momentum above 0"),
         (lambda: bx.AdamW(weight_decay="some"), TypeError, "weight_decay must be a number"),
-        # Positional ones would be read in another library's order.
+        # Positional ones might have another library's order.
         *[(functools.partial(kind, 0.1, 0.9), TypeError, "positional") for kind in RULES],
     ],
 )
-def test_what_is_no_hyperparameter_is_refused_by_name(
+def test_an_unknown_hyperparameter_is_an_error_that_names_it(
     make: Callable[[], Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         make()
 
 
-# What a schedule gives for an update, and what is said of it.
+# A schedule's value for an update, and the error.
 WRONG_RATES: list[tuple[Any, type[Exception], str]] = [
     (None, TypeError, r" must be a number, not None \(NoneType\)"),
     ("fast", TypeError, r" must be a number, not 'fast'"),
@@ -337,7 +337,7 @@ WRONG_RATES: list[tuple[Any, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("value", "error", "message"), WRONG_RATES)
-def test_an_impossible_value_of_a_schedule_is_refused_at_its_update(
+def test_an_impossible_value_of_a_schedule_is_an_error_at_its_update(
     xp: Any, value: Any, error: type[Exception], message: str
 ) -> None:
     optimizer = bx.SGD(lambda step: value)
@@ -357,7 +357,7 @@ def test_a_state_counts_its_updates_from_0(xp: Any, name: str, step: Any) -> Non
 
 
 @every_optimizer
-def test_a_state_of_another_optimiser_or_theta_is_refused(xp: Any, name: str) -> None:
+def test_a_state_of_another_optimizer_or_theta_is_an_error(xp: Any, name: str) -> None:
     optimizer, theta = _optimizer(xp, name), xp.asarray(_theta())
     kind, own = type(optimizer).__name__, optimizer.initialize(theta)
     check_state(optimizer, theta, own)
@@ -375,7 +375,7 @@ def test_a_state_of_another_optimiser_or_theta_is_refused(xp: Any, name: str) ->
 
 
 @pytest.mark.parametrize("momentum", [0.5, [0.5]])
-def test_momentum_is_not_left_out_for_want_of_a_velocity(xp: Any, momentum: Any) -> None:
+def test_momentum_with_a_state_without_velocity_is_an_error(xp: Any, momentum: Any) -> None:
     theta, gradient = xp.asarray(_theta()), xp.asarray(_theta())
     state = bx.SGD(0.1).initialize(theta)
     momentum = xp.asarray(momentum) if isinstance(momentum, list) else momentum
@@ -383,7 +383,7 @@ def test_momentum_is_not_left_out_for_want_of_a_velocity(xp: Any, momentum: Any)
         bx.SGD(0.1, momentum=momentum).update(theta, gradient, state)
 
 
-# Options of AdamW, of which hyperparameters and the mask are brought beside theta, the rate later.
+# Options of AdamW; hyperparameters and the mask move beside theta first, the rate later.
 MISPLACED: list[tuple[str, Any, type[Exception], str]] = [
     ("learning_rate", [0.1] * 3, ValueError, r"learning_rate\[\.\.\., None\]"),
     ("learning_rate", [[0.1] * 7] * 3, ValueError, r"\(\*stack, 1\) is expected"),
@@ -399,7 +399,7 @@ MISPLACED: list[tuple[str, Any, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("option", "value", "error", "message"), MISPLACED)
-def test_what_does_not_fit_theta_is_refused_at_an_update_and_before_a_loop(
+def test_an_array_that_does_not_fit_theta_is_an_error_at_an_update_and_before_training(
     xp: Any, option: str, value: Any, error: type[Exception], message: str
 ) -> None:
     theta = xp.asarray(_theta(STACK))
@@ -413,7 +413,7 @@ def test_what_does_not_fit_theta_is_refused_at_an_update_and_before_a_loop(
 
 
 @every_optimizer
-def test_what_is_brought_beside_theta_is_in_its_precision(xp: Any, name: str) -> None:
+def test_hyperparameters_and_masks_get_thetas_precision(xp: Any, name: str) -> None:
     optimizer, theta = _optimizer(xp, name), xp.asarray(_theta())
     placed = optimizer_beside(optimizer, theta)
     assert (placed is optimizer) == ("mask" not in CASES[name][1])
@@ -424,7 +424,7 @@ def test_what_is_brought_beside_theta_is_in_its_precision(xp: Any, name: str) ->
 
 
 @pytest.mark.float64
-def test_a_rate_or_a_gradient_of_another_shape_or_precision_is_refused(xp: Any) -> None:
+def test_a_rate_or_gradient_of_another_shape_or_precision_is_an_error(xp: Any) -> None:
     theta, narrow = xp.asarray(_theta(STACK)), xp.asarray(_theta(STACK), dtype="float32")
     slow = bx.SGD(xp.asarray([[0.1]] * STACK, dtype="float32"))
     for optimizer, gradient, error, message in (
@@ -437,7 +437,7 @@ def test_a_rate_or_a_gradient_of_another_shape_or_precision_is_refused(xp: Any) 
 
 
 @each_kind
-def test_a_gradient_or_state_from_elsewhere_is_refused_by_the_line_to_move_it(
+def test_a_gradient_or_state_on_another_device_is_an_error_with_the_line_that_moves_it(
     xp: Any, name: str
 ) -> None:
     optimizer, theta = _optimizer(xp, name), xp.asarray(_theta())
@@ -459,18 +459,18 @@ def test_a_gradient_or_state_from_elsewhere_is_refused_by_the_line_to_move_it(
                 optimizer.update(theta, gradient, type(state)(*parts))
 
 
-# What a backend has in the place of an update, and what a loop asks before it calls that.
+# A backend's replacement of an update, and the conditions under which a loop calls it.
 
-# More numbers than NumPy updates in one piece, the last piece being shorter; few that it does not.
+# More numbers than one piece of NumPy's update, with a shorter last piece; and fewer.
 LONG = 3 * updates.PIECE + 5
 
 
 @pytest.mark.parametrize("shape", [(LONG,), (3, LONG // 2), (LONG // 4, SIZE)])
 @every_optimizer
-def test_what_a_backend_has_in_the_place_of_an_update_does_the_same(
+def test_a_backends_replacement_of_an_update_does_the_same(
     xp: Any, name: str, shape: tuple[int, ...]
 ) -> None:
-    """On NumPy to the last bit; a kernel's compiler may round otherwise."""
+    """On NumPy it is equal to the bit; the compiler of a kernel may round differently."""
     generator, (make, options) = np.random.default_rng(3), CASES[name]
     if "mask" in options:
         options = {**options, "mask": xp.asarray(generator.integers(0, 2, shape[-1]))}
@@ -503,7 +503,7 @@ def test_on_numpy_an_update_in_pieces_is_in_place() -> None:
 
 
 class Still:
-    """An optimizer of a user's own, which knows no more than the protocol."""
+    """A custom optimizer that has only the protocol."""
 
     momentum = "none"
 
@@ -518,7 +518,7 @@ class Heir(bx.Adam):
     """An optimizer that inherits its update."""
 
 
-def test_an_optimiser_of_ones_own_is_left_alone_and_an_heir_is_not(xp: Any) -> None:
+def test_a_backend_replaces_an_inherited_update_but_no_custom_one(xp: Any) -> None:
     theta, own = xp.asarray(_theta()), Still()
     assert optimizer_beside(own, theta) is own
     check_state(own, theta, None)
@@ -530,12 +530,12 @@ def test_an_optimiser_of_ones_own_is_left_alone_and_an_heir_is_not(xp: Any) -> N
 
 @pytest.mark.parametrize("step", [1, 2, 1000])
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.9, 0.999])
-def test_the_part_of_a_mean_that_passed_keeps_its_digits(xp: Any, decay: float, step: int) -> None:
-    """1 - decay^step would lose three of seven at 0.999: of the rounded decay all are kept."""
+def test_the_bias_correction_keeps_its_digits(xp: Any, decay: float, step: int) -> None:
+    """1 - decay^step would lose three of seven digits at 0.999; the rounded decay keeps all."""
     array = xp.asarray([decay], dtype="float32")
     exact = -np.expm1(step * np.log(np.float64(xp.host(array)[0]))) if decay else 1.0
     forms: list[tuple[Any, Any]] = [(array, step)]
-    if xp.name in ("numpy", "jax", "torch"):  # an int of theirs times a number
+    if xp.name in ("numpy", "jax", "torch"):  # an integer array times a number
         forms += [(array, xp.asarray([step], dtype="float32"))]
     for given, t in forms:
         got = _passed(given, t)
@@ -572,7 +572,7 @@ def test_a_compiler_may_trace_every_number(xp: Any, name: str) -> None:
 
 
 class Halved(bx.Adam):
-    """Adam by half of each gradient, which calls what it overrides."""
+    """Adam with half of each gradient; it calls the method that it overrides."""
 
     def update(self, theta: Any, gradient: Any, state: Any, *, learning_rate: Any = None) -> Any:
         return super().update(theta, 0.5 * gradient, state, learning_rate=learning_rate)
@@ -598,13 +598,13 @@ def test_an_update_may_call_the_one_that_it_overrides(xp: Any) -> None:
         (lambda wrong: bx.mlp([2, 1], layer_norm=wrong), "layer_norm"),
     ],
 )
-def test_no_other_value_counts_as_a_boolean(make: Any, name: str) -> None:
+def test_only_booleans_are_accepted_for_a_boolean(make: Any, name: str) -> None:
     with pytest.raises(TypeError, match=f"{name} must be True or False, not 'no'"):
         make("no")
     make(np.bool_(True))
 
 
-def test_optimisers_are_equal_if_their_hyperparameters_are(xp: Any) -> None:
+def test_optimizers_with_equal_hyperparameters_are_equal(xp: Any) -> None:
     assert bx.Adam(0.1) == bx.Adam(0.1)
     assert hash(bx.Adam(0.1)) == hash(bx.Adam(0.1))
     different = [
@@ -620,7 +620,7 @@ def test_optimisers_are_equal_if_their_hyperparameters_are(xp: Any) -> None:
     )
     rates, others = (xp.asarray(np.full((3, 1), 0.1)) for _ in range(2))
     with bx.transfer_guard("disallow"):
-        # An array equals only itself: its values stay on the device.
+        # An array equals only itself, as its values stay on the device.
         assert (bx.Adam(rates) == bx.Adam(rates)) is True
         assert hash(bx.Adam(rates)) == hash(bx.Adam(rates))
         for other in (bx.Adam(others), bx.Adam(0.1), bx.Adam(rates, beta1=rates), rates, None):
@@ -630,7 +630,7 @@ def test_optimisers_are_equal_if_their_hyperparameters_are(xp: Any) -> None:
         assert (bx.AdamW(chained, mask=others) == bx.AdamW(chained)) is False
 
 
-def test_an_optimiser_of_a_class_of_ones_own_equals_its_like() -> None:
+def test_custom_optimizers_with_equal_fields_are_equal() -> None:
     class Slow(bx.Adam):
         def __init__(self, learning_rate: float, name: str = "slow") -> None:
             super().__init__(learning_rate)

@@ -1,4 +1,4 @@
-"""Schedules: closed forms, arrays of learning rates, pickles, and what is refused."""
+"""Schedules: closed forms, arrays of learning rates, pickles, and errors."""
 
 import math
 import pickle
@@ -12,7 +12,7 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.training.schedules import Schedule
 
-# A handful of float64 operations in another order.
+# A few float64 operations in another order.
 ROUNDING = 1e-14
 
 STEPS = [0, 1, 2, 3, 4, 5, 9, 10, 11, 100, 10**6]
@@ -86,7 +86,7 @@ def test_every_schedule_is_tested() -> None:
 
 
 @every_schedule
-def test_a_schedule_is_its_closed_form_at_a_number_of_any_kind(name: str) -> None:
+def test_a_schedule_equals_its_closed_form_at_a_step_of_any_type(name: str) -> None:
     make, formula = CASES[name]
     for rate in (0.4, 1):
         schedule = make(rate)
@@ -99,7 +99,7 @@ def test_a_schedule_is_its_closed_form_at_a_number_of_any_kind(name: str) -> Non
 
 
 @every_schedule
-def test_a_schedule_of_an_array_is_that_of_its_entries(xp: Any, name: str) -> None:
+def test_a_schedule_of_an_array_equals_the_schedules_of_its_entries(xp: Any, name: str) -> None:
     make, _ = CASES[name]
     rates = [0.4, 0.1, 0.0]
     schedule = make(xp.asarray(np.array(rates)[:, None]))
@@ -112,13 +112,13 @@ def test_a_schedule_of_an_array_is_that_of_its_entries(xp: Any, name: str) -> No
 @every_schedule
 def test_a_schedule_keeps_an_arrays_dtype(xp: Any, name: str) -> None:
     rates = xp.asarray(np.full((3, 1), 0.4), dtype="float32")
-    # The last of the chain is a plain number, of no dtype.
+    # The last schedule of the chain is a plain number without a dtype.
     for step in [0, 2, 7]:
         assert CASES[name][0](rates)(step).dtype == xp.namespace.float32
 
 
 @every_schedule
-def test_a_schedule_leaves_its_array_as_it_was(name: str) -> None:
+def test_a_schedule_does_not_change_its_array(name: str) -> None:
     rates = np.full((3, 1), 0.4)
     rates.flags.writeable = False
     schedule = CASES[name][0](rates)
@@ -172,7 +172,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("make", "error", "message"), REFUSED)
-def test_an_impossible_schedule_is_refused_by_name(
+def test_an_impossible_schedule_is_an_error_that_names_it(
     make: Callable[[], Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -181,7 +181,7 @@ def test_an_impossible_schedule_is_refused_by_name(
 
 @every_schedule
 @pytest.mark.parametrize("wrong", [-0.1, math.nan])
-def test_an_array_of_rates_is_held_to_a_numbers_bounds(xp: Any, name: str, wrong: float) -> None:
+def test_an_array_of_rates_has_the_bounds_of_a_number(xp: Any, name: str, wrong: float) -> None:
     rates = xp.asarray([[0.4], [wrong], [0.1]])
     with pytest.raises(ValueError, match=rf"learning_rate\[1, 0\] must be .*>= 0, not {wrong:g}\."):
         CASES[name][0](rates)

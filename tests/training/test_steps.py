@@ -1,4 +1,4 @@
-"""Steps: what an optimizer and a rate may be, what a compiler must not change or be asked anew."""
+"""Steps: kinds of optimizers and rates, and the use of compilers."""
 
 import os
 import signal
@@ -16,9 +16,9 @@ from backprop_xp.training.loop import Queue
 from backprop_xp.training.pytrees import put_together, take_apart
 from backprop_xp.training.steps import clip_norm
 from tests.helpers import compiled
-from tests.own import Passing
+from tests.user_layers import PassThrough
 
-# Rounding of some hundred operations; a compiler adds and multiplies in another order.
+# Rounding of about a hundred operations; a compiler changes their order.
 SAME = 1e-12
 ROWS, BATCH = 11, 4  # two full batches and a smaller last one
 
@@ -62,10 +62,10 @@ OPTIMIZERS: dict[str, Any] = {
     "options", [pytest.param({}, marks=pytest.mark.thorough), {"l2": 0.1, "clip": 0.01}]
 )
 @pytest.mark.parametrize("name", [*map(compiled, ["SGD", "RMSProp", "Adam"]), "momentum", "AdamW"])
-def test_a_loop_over_parameters_takes_the_steps_of_the_whole_theta(
+def test_a_loop_over_parameters_equals_one_over_theta(
     xp: Any, name: str, options: dict[str, Any]
 ) -> None:
-    """Compiled loops carry each parameter by itself, and every array along theta with it."""
+    """Compiled loops carry each parameter separately, with the arrays that are split like theta."""
     network = bx.mlp([3, 4, 2], hidden="tanh", layer_norm=True, dropout=0.2)
     each = xp.asarray(np.asarray([[0.1], [0.05]]))
     mask = network.weight_mask(xp.initialize(network))
@@ -83,7 +83,7 @@ def test_a_loop_over_parameters_takes_the_steps_of_the_whole_theta(
             xp.assert_close(one, other, SAME)
 
 
-def test_what_is_taken_apart_is_put_together_again(xp: Any) -> None:
+def test_theta_is_split_into_parameters_and_joined_again(xp: Any) -> None:
     theta = xp.asarray(np.arange(10.0).reshape(2, 5))
     structure = {"state": (theta, None, 3)}
     parts = take_apart(structure, [slice(0, 2), slice(2, 5)])
@@ -95,7 +95,9 @@ def test_what_is_taken_apart_is_put_together_again(xp: Any) -> None:
 
 @pytest.mark.parametrize("batch_size", [None, BATCH])
 @pytest.mark.parametrize("form", RATES)
-def test_a_rate_of_any_form_is_an_argument(xp: Any, form: str, batch_size: int | None) -> None:
+def test_a_rate_of_any_form_is_an_argument_of_the_compiled_function(
+    xp: Any, form: str, batch_size: int | None
+) -> None:
     like = {"scheduled array": bx.schedules.exponential(0.1, 0.5), "integer": 1.0}.get(form, 0.1)
     options: dict[str, Any] = {"stack": (2,), "epochs": 3, "batch_size": batch_size}
     given = _fit(xp, _network(), bx.SGD(RATES[form](xp)), **options)
@@ -104,7 +106,7 @@ def test_a_rate_of_any_form_is_an_argument(xp: Any, form: str, batch_size: int |
     xp.assert_close(given.history["loss"], same.history["loss"], SAME)
 
 
-# A loop of many epochs, one of many batches, and one step after the other.
+# A loop of many epochs, one of many batches, and single steps.
 every_loop = pytest.mark.parametrize(
     "options", [{}, {"batch_size": BATCH}, {"callbacks": [lambda state: None]}]
 )
@@ -112,8 +114,10 @@ every_loop = pytest.mark.parametrize(
 
 @every_loop
 @pytest.mark.parametrize("schedule", [lambda rate: rate, bx.schedules.constant])
-def test_a_rate_elsewhere_is_refused(xp: Any, options: dict[str, Any], schedule: Any) -> None:
-    """A compiler would take NumPy's array for one of its own."""
+def test_a_rate_on_another_device_is_an_error(
+    xp: Any, options: dict[str, Any], schedule: Any
+) -> None:
+    """A compiler would convert NumPy's array silently."""
     if xp.name == "numpy":
         pytest.skip("NumPy's own arrays are in place")
     rate = schedule(np.full((2, 1), 0.1))
@@ -130,24 +134,24 @@ def test_a_rate_elsewhere_is_refused(xp: Any, options: dict[str, Any], schedule:
         (np.full((2, 1), np.inf), ValueError, "must be finite and >= 0, not inf"),
     ],
 )
-def test_a_rate_that_a_schedule_cannot_give_is_refused_and_no_other_taken(
+def test_an_impossible_rate_of_a_schedule_is_an_error_and_no_old_one_is_used(
     xp: Any, options: dict[str, Any], wrong: Any, error: type[Exception], said: str
 ) -> None:
     network = _network()
-    _fit(xp, network, bx.SGD(0.5), stack=(2,), epochs=1, **options)  # its functions are kept
-    place = r"\[0, 0\]" if hasattr(wrong, "shape") else ""
+    _fit(xp, network, bx.SGD(0.5), stack=(2,), epochs=1, **options)  # to be cached
+    entry = r"\[0, 0\]" if hasattr(wrong, "shape") else ""
     for bad in (0, 4):  # at the first update, and in the second epoch
         schedule = lambda step, bad=bad: wrong if step == bad else 0.1  # noqa: E731
-        with pytest.raises(error, match=rf"^learning_rate\({bad}\){place} {said}"):
+        with pytest.raises(error, match=rf"^learning_rate\({bad}\){entry} {said}"):
             _fit(xp, network, bx.SGD(schedule), stack=(2,), epochs=6, **options)
 
 
-# ---- what a compiler must not change
+# ---- compilers do not change results
 
 
 @pytest.mark.parametrize("batch_size", [None, BATCH])
-def test_what_the_caller_holds_is_whole_after_a_training(xp: Any, batch_size: int | None) -> None:
-    """A compiled update takes the memory of theta and of the state: of its own copies."""
+def test_a_training_does_not_change_the_callers_arrays(xp: Any, batch_size: int | None) -> None:
+    """A compiled update reuses the memory of theta and the state, but of its own copies."""
     network = _network()
     theta, x, y = xp.initialize(network), xp.asarray(X), xp.asarray(Y)
     before = [np.array(xp.host(array)) for array in (theta, x, y)]
@@ -158,7 +162,7 @@ def test_what_the_caller_holds_is_whole_after_a_training(xp: Any, batch_size: in
 
 
 class Stepless:
-    """An optimizer that has no more than the protocol: gradient descent without a rate."""
+    """An optimizer that has only the protocol: gradient descent without a rate."""
 
     @staticmethod
     def initialize(theta: Any) -> Any:
@@ -170,7 +174,7 @@ class Stepless:
 
 
 class Twofold(Stepless):
-    """A state that holds one array twice, theta itself, and an array that is the optimizer's."""
+    """A state with one array twice, theta itself, and an array of the optimizer."""
 
     def __init__(self, anchor: Any) -> None:
         self.anchor = anchor
@@ -196,7 +200,7 @@ def test_arrays_of_a_first_state_are_copied(xp: Any, batch_size: int | None) -> 
 
 
 class Summing(Stepless):
-    """A state that counts nothing."""
+    """A state without a step count."""
 
     @staticmethod
     def initialize(theta: Any) -> Any:
@@ -218,7 +222,7 @@ class Record(NamedTuple):
 @pytest.mark.parametrize(
     "make", [Summing, Stepless, lambda: Record(Stepless.initialize, Stepless.update)]
 )
-def test_an_optimiser_of_ones_own_needs_no_rate_no_count_and_no_methods(
+def test_a_custom_optimizer_needs_no_rate_no_count_and_no_methods(
     xp: Any, make: Any, batch_size: int | None
 ) -> None:
     result = _fit(xp, _network(), make(), epochs=3, batch_size=batch_size)
@@ -232,7 +236,7 @@ class StepSizes(NamedTuple):
 
 
 class Sized(Stepless):
-    """Its state's ``step`` is no count, but each parameter's own step size."""
+    """An optimizer whose state has a ``step`` that is the step size of each parameter."""
 
     @staticmethod
     def initialize(theta: Any) -> Any:
@@ -249,7 +253,9 @@ class Resumed(bx.Adam):
 
 
 @pytest.mark.parametrize("batch_size", [None, BATCH])
-def test_only_a_states_count_is_made_an_int_and_it_goes_on(xp: Any, batch_size: int | None) -> None:
+def test_only_the_step_count_of_a_state_becomes_an_int_and_training_continues(
+    xp: Any, batch_size: int | None
+) -> None:
     options: dict[str, Any] = {"epochs": 2, "batch_size": batch_size}
     sizes = _fit(xp, _network(), Sized(), **options).optimizer_state.step
     assert tuple(sizes.shape) == (_network().size,)
@@ -257,11 +263,11 @@ def test_only_a_states_count_is_made_an_int_and_it_goes_on(xp: Any, batch_size: 
     assert (step, type(step)) == (10 + 2 * (1 if batch_size is None else 3), int)
 
 
-# ---- what a compiler is asked
+# ---- compilations
 
 
-class Counting(Passing):
-    """A layer that counts how often Python runs through it."""
+class Counting(PassThrough):
+    """A layer that counts its forward passes in Python."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -277,15 +283,15 @@ def _require_compiler(xp: Any) -> None:
 
 
 def _counted(xp: Any) -> tuple[bx.Network, Counting]:
-    """Return a network and the layer in it that counts."""
+    """Return a network and its counting layer."""
     _require_compiler(xp)
     counting = Counting()
     return bx.Network([bx.Dense(3, 4, "tanh"), counting, bx.Dense(4, 2)], "huber"), counting
 
 
 @pytest.mark.parametrize("batch_size", [None, BATCH])
-def test_no_hyperparameter_compiles_anything_anew(xp: Any, batch_size: int | None) -> None:
-    """Steps, seeds, rates, penalties, bounds, decays, masks: all are arguments."""
+def test_no_value_of_a_hyperparameter_recompiles(xp: Any, batch_size: int | None) -> None:
+    """Steps, seeds, rates, penalties, bounds, decays and masks are arguments."""
     network, counting = _counted(xp)
     mask = network.weight_mask(xp.initialize(network))
     options: dict[str, Any] = {"epochs": 4, "batch_size": batch_size, "clip": 1.0, "l2": 0.1}
@@ -301,7 +307,7 @@ def test_no_hyperparameter_compiles_anything_anew(xp: Any, batch_size: int | Non
     assert counting.calls == before
 
 
-def test_no_array_of_rates_or_penalties_compiles_anything_anew(xp: Any) -> None:
+def test_no_array_of_rates_or_penalties_recompiles(xp: Any) -> None:
     network, counting = _counted(xp)
     options: dict[str, Any] = {"epochs": 4, "batch_size": BATCH, "stack": (2,)}
     calls = []
@@ -313,8 +319,10 @@ def test_no_array_of_rates_or_penalties_compiles_anything_anew(xp: Any) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"clip": 0.1}, {"l2": 0.5}], ids=str)
-def test_what_is_no_argument_makes_other_functions(xp: Any, options: dict[str, float]) -> None:
-    """A momentum of 0 has no velocity; a rule, a bound and a penalty may be none."""
+def test_another_kind_of_hyperparameter_compiles_another_function(
+    xp: Any, options: dict[str, float]
+) -> None:
+    """A momentum of 0 has no velocity; clip and l2 may be absent."""
     network, x, y = _network(), xp.asarray(X), xp.asarray(Y)
     for more in ({"momentum": 0.5}, {}, {"momentum": 0.5, "nesterov": True}):
         optimizer = bx.SGD(0.1, **more)
@@ -329,10 +337,8 @@ def test_what_is_no_argument_makes_other_functions(xp: Any, options: dict[str, f
 
 
 @pytest.mark.parametrize("batch_size", [None, BATCH])
-def test_rows_that_judge_are_compiled_as_one_piece_however_many_they_are(
-    xp: Any, batch_size: int | None
-) -> None:
-    """Of 64 networks a piece has 64 rows: Python runs through as many for three as for fifty."""
+def test_more_validation_rows_compile_nothing_more(xp: Any, batch_size: int | None) -> None:
+    """A piece of 64 networks has 64 rows; three pieces and fifty compile equally often."""
     calls = []
     for rows in (130, 3200):
         network, counting = _counted(xp)
@@ -344,7 +350,7 @@ def test_rows_that_judge_are_compiled_as_one_piece_however_many_they_are(
 
 
 def test_ctrl_c_waits_for_no_more_than_one_compiled_call(xp: Any) -> None:
-    """It comes before the first, of one step; without it all epochs would be two calls."""
+    """Ctrl-C comes before the first call, of one step; otherwise two calls run all epochs."""
     _require_compiler(xp)
 
     def pressed(step: int) -> float:
@@ -367,10 +373,10 @@ def test_ctrl_c_waits_for_no_more_than_one_compiled_call(xp: Any) -> None:
         xp.assert_close(resumed.history[name], values, SAME)
 
 
-def test_a_library_that_computes_later_is_given_a_second_of_steps_at_once(
+def test_an_asynchronous_library_gets_a_second_of_steps_per_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A step takes 0.03 s, the first call 20 s more to compile; then the machine is slower."""
+    """A step takes 0.03 s, and compilation 20 s; later the machine is slower."""
     now, given = [0.0], []
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     queue = Queue()
@@ -382,10 +388,10 @@ def test_a_library_that_computes_later_is_given_a_second_of_steps_at_once(
     assert max(given[-3:]) == 3
 
 
-def test_a_layer_that_looks_at_values_is_told_that_it_is_compiled(xp: Any) -> None:
+def test_a_layer_that_reads_values_is_an_error_that_names_compilation(xp: Any) -> None:
     _require_compiler(xp)
 
-    class Looking(Passing):
+    class Looking(PassThrough):
         def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
             return (x, None) if float(array_namespace(x).max(x)) < 1e9 else (0.0 * x, None)
 
@@ -397,7 +403,7 @@ def test_a_layer_that_looks_at_values_is_told_that_it_is_compiled(xp: Any) -> No
 
 @dataclass(frozen=True)
 class Heedless(Stepless):
-    """It takes its own rate, not the one that it is given."""
+    """An optimizer that uses its own rate instead of the argument."""
 
     learning_rate: float
 
@@ -406,7 +412,7 @@ class Heedless(Stepless):
 
 
 class Factored(bx.SGD):
-    """An attribute that is no field: equal ones differ."""
+    """An optimizer with an attribute that is no field: equal ones differ."""
 
     def __init__(self, factor: float) -> None:
         super().__init__(0.1)
@@ -417,7 +423,7 @@ class Factored(bx.SGD):
 
 
 class Changing(Stepless):
-    """Its factor is changed from one training to the next."""
+    """An optimizer whose factor changes between trainings."""
 
     factor = 0.0
 
@@ -426,7 +432,7 @@ class Changing(Stepless):
 
 
 @pytest.mark.parametrize("make", [Heedless, Factored, Changing])
-def test_an_optimiser_of_ones_own_is_taken_as_it_is_now(xp: Any, make: Any) -> None:
+def test_a_changed_custom_optimizer_is_recompiled(xp: Any, make: Any) -> None:
     network, changing = _network(), Changing()
     moved = []
     for factor in (0.0, 0.1, 0.0):
@@ -440,7 +446,7 @@ def test_an_optimiser_of_ones_own_is_taken_as_it_is_now(xp: Any, make: Any) -> N
 class Scaled(NamedTuple):
     by: float
     names = shapes = ()
-    initialize = Passing.initialize
+    initialize = PassThrough.initialize
 
     def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
         return self.by * x, None
@@ -452,14 +458,14 @@ class Scaled(NamedTuple):
 class Shifted(NamedTuple):
     by: float
     names = shapes = ()
-    initialize, backward = Passing.initialize, Passing.backward
+    initialize, backward = PassThrough.initialize, PassThrough.backward
 
     def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
         return self.by + x, None
 
 
 @pytest.mark.parametrize("inside", [lambda layer: layer, bx.Residual])
-def test_layers_that_are_equal_and_differ_are_told_apart(xp: Any, inside: Any) -> None:
+def test_layers_that_are_equal_but_differ_are_compiled_separately(xp: Any, inside: Any) -> None:
     scaled, shifted = Scaled(2.0), Shifted(2.0)
     assert scaled == shifted
     losses = []
@@ -471,10 +477,10 @@ def test_layers_that_are_equal_and_differ_are_told_apart(xp: Any, inside: Any) -
     assert losses[0] != losses[1]
 
 
-def test_another_network_compiles_few_functions_and_a_gradient_is_compiled_once(
+def test_another_network_compiles_few_functions_and_its_gradient_once(
     xp: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """JAX keeps each for ever: operations on arrays of its shapes would be as many as it has."""
+    """JAX never frees a compiled function, so each operation on new shapes would add one."""
     if xp.name != "jax":
         pytest.skip(f"{xp.name} compiles nothing")
     import jax
@@ -495,11 +501,11 @@ def test_another_network_compiles_few_functions_and_a_gradient_is_compiled_once(
     assert not [record for record in caplog.records if "ompil" in record.getMessage()]
 
 
-# ---- a loop of one's own
+# ---- custom loops
 
 
-def test_a_loop_of_ones_own_can_be_compiled(xp: Any) -> None:
-    """With a traced count in the state, a traced rate and a traced key."""
+def test_a_custom_loop_can_be_compiled(xp: Any) -> None:
+    """The step count in the state, the rate and the key are traced."""
     network, optimizer = _network(dropout=0.3), bx.Adam(0.1)
     x, y = xp.asarray(X), xp.asarray(Y)
 
@@ -518,8 +524,8 @@ def test_a_loop_of_ones_own_can_be_compiled(xp: Any) -> None:
 
 
 @pytest.mark.parametrize("stack", [(), (2,)])
-def test_a_large_gradient_is_joined_as_a_small_one(xp: Any, stack: tuple[int, ...]) -> None:
-    """A backend may have a way of its own to join it, and reserve it for large ones."""
+def test_a_large_gradient_is_joined_like_a_small_one(xp: Any, stack: tuple[int, ...]) -> None:
+    """A backend may join large gradients in another way."""
     network = bx.mlp([60, 300, 5], hidden="tanh")
     theta = np.array(xp.host(xp.initialize(network, stack=stack)))
     theta[..., 7] = 1e3
@@ -540,7 +546,7 @@ class Tuned(Stepless):
         return theta - learning_rate * gradient, state
 
 
-def test_a_callback_may_change_the_rate_of_an_optimiser_of_ones_own(xp: Any) -> None:
+def test_a_callback_may_change_the_rate_of_a_custom_optimizer(xp: Any) -> None:
     tuned, thetas = Tuned(), []
 
     def stop_learning(state: Any) -> None:
@@ -566,7 +572,7 @@ class Plus(NamedTuple):
         return z + self.by
 
 
-def test_functions_of_ones_own_that_are_equal_and_differ_are_told_apart(xp: Any) -> None:
+def test_custom_functions_that_are_equal_but_differ_are_compiled_separately(xp: Any) -> None:
     assert Times(2.0) == Plus(2.0)
     for own, wanted in ((Times(2.0), lambda z: z * 2.0), (Plus(2.0), lambda z: z + 2.0)):
         histories = []
@@ -585,7 +591,7 @@ LEVEL = 1.0
 
 @pytest.mark.parametrize("where", ["closure", "list in a closure", "module"])
 @pytest.mark.parametrize("use", ["metric", "loss"])
-def test_what_a_function_of_ones_own_reads_may_change_from_training_to_training(
+def test_values_that_a_custom_function_reads_may_change_between_trainings(
     xp: Any, use: str, where: str, monkeypatch: Any
 ) -> None:
     level, levels = 1.0, [1.0]
@@ -613,7 +619,7 @@ def test_what_a_function_of_ones_own_reads_may_change_from_training_to_training(
 def test_a_row_of_weight_0_that_overflows_is_left_out_of_a_training(
     xp: Any, batch_size: int | None, has_validation: bool
 ) -> None:
-    """Whether its batch has other rows or not, and whatever the training is judged by."""
+    """The batch may have other rows or not; any metric or loss may be watched."""
     huge = 0.9 * np.finfo(xp.dtype).max
     x, y = (np.concatenate([a[:2], huge * np.ones_like(a[:1]), a[2:]]) for a in (X, Y))
     weight = np.ones(ROWS + 1)
@@ -624,7 +630,7 @@ def test_a_row_of_weight_0_that_overflows_is_left_out_of_a_training(
         data = rows if has_validation else ()
         validation = tuple(map(xp.asarray, data)) or None
         given = xp.initialize(network), *map(xp.asarray, rows[:2])
-        with np.errstate(over="ignore", invalid="ignore"):  # of the row that is left out
+        with np.errstate(over="ignore", invalid="ignore"):  # in the left-out row
             return bx.fit(
                 network,
                 *given,
@@ -643,7 +649,7 @@ def test_a_row_of_weight_0_that_overflows_is_left_out_of_a_training(
     xp.assert_close(one.theta, xp.host(other.theta), xp.rounding(SAME))
 
 
-def test_a_metric_of_ones_own_is_given_the_rows_of_weight_0_as_they_are(xp: Any) -> None:
+def test_a_custom_metric_gets_the_rows_of_weight_0_unchanged(xp: Any) -> None:
     def unweighted(predictions: Any, targets: Any, weights: Any) -> Any:
         return array_namespace(predictions).mean((predictions - targets) ** 2, axis=(-2, -1))
 

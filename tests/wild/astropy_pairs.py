@@ -16,7 +16,7 @@ DRUDE = "by x_0: x / x_0 instead of x / x_0^2, and 2 fwhm^2 / x_0^3 instead of h
 
 
 def case(name: str, inputs: Any, *points: list[float]) -> Case:
-    """Every value of a model by every parameter; ``fit_deriv`` gives its columns, or its rows."""
+    """Every value of a model by every parameter; ``fit_deriv`` returns columns, or rows."""
     kind = getattr(models, name)
     model = kind(3) if name == "Legendre1D" else kind()
 

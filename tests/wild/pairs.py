@@ -1,7 +1,7 @@
 """Values and hand-written gradients of released libraries, each at a few points: one table.
 
-Each ``*_pairs.py`` beside this file holds a library's, called as the library calls them. Most are
-right; what is wrong says so, with the reason and the version that was looked at.
+Each ``*_pairs.py`` in this folder has those of one library, called as the library calls them. Most
+are right; a wrong one is marked with the reason and the version of the library.
 """
 
 import importlib
@@ -24,9 +24,9 @@ STATIONARY = "inconclusive: the value and its slope are 0"
 class Case(NamedTuple):
     """A function and its library's gradient, both called as ``(point, *args)``.
 
-    ``gradient`` is True where ``value`` returns both. ``wrong`` says what is wrong with it. Where
-    another verdict than pass, or fail, is right, ``expected`` names it, and why; in place of kink
-    and inconclusive pass, or fail, will do: one method may see more than another.
+    ``gradient`` is True if ``value`` returns both. ``wrong`` describes the mistake. ``expected``
+    has another verdict than pass or fail, and its reason. Pass, or fail for a wrong gradient, may
+    replace kink and inconclusive: one method may see more than another.
     """
 
     value: Callable[..., Any]
@@ -39,13 +39,13 @@ class Case(NamedTuple):
     expected: Mapping[str, str] = MappingProxyType({})
 
     def verdicts(self, label: str) -> set[str]:
-        """Return the verdicts that are right at a point."""
+        """Return the correct verdicts at a point."""
         usual = "fail" if self.wrong else "pass"
         named = self.expected.get(label, usual).partition(":")[0]
         return {named, usual} if named in ("kink", "inconclusive") else {named}
 
     def check(self, label: str, method: str) -> bx.GradientReport:
-        """Check at a point; the warnings of the libraries' functions are not ours."""
+        """Check at a point, without the warnings of the library's functions."""
         check = bx.check_jacobian if self.jacobian else bx.check_gradient
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -56,7 +56,7 @@ class Case(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A named case, built when called: data and training are slow."""
+    """A named case that a call builds, as data and training are slow."""
 
     name: str
     call: Callable[[], Case]
@@ -69,7 +69,7 @@ def normal(*shape: int, seed: int = 0) -> Array:
 def elementwise(
     function: Any, derivative: Any, points: dict[str, Any], *args: Any, **more: Any
 ) -> Callable[[], Case]:
-    """A function of each entry alone, as a diagonal Jacobian: no entry hides behind another."""
+    """An elementwise function with a diagonal Jacobian: no entry hides another."""
 
     def diagonal(x: Array, *args: Any) -> Array:
         return np.diag(derivative(x, *args))

@@ -17,7 +17,7 @@ HILL = "above kappa = 50 the cdf is an approximation, 3e-5 off (1.17.1)"
 
 
 def both(name: str, *args: Any, points: Any, **more: Any) -> Any:
-    """A special function that returns its value and its slope side by side."""
+    """A special function that returns its value and its slope."""
     function = partial(getattr(special, name), *args)
     return elementwise(lambda x: function(x)[0], lambda x: function(x)[1], points, **more)
 
@@ -28,7 +28,7 @@ def bessel(name: str) -> Callable[[], Case]:
 
 
 def frechet(a: Array) -> Array:
-    """All entries of expm by all entries of its matrix, a Fréchet derivative for each."""
+    """All entries of expm by all entries of its matrix, by Fréchet derivatives."""
     one = partial(linalg.expm_frechet, a.reshape(3, 3), compute_expm=False)
     return np.stack([one(e).ravel() for e in np.eye(9).reshape(9, 3, 3)], axis=1)
 

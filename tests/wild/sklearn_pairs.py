@@ -23,7 +23,7 @@ from .pairs import OPTIMUM, STATIONARY, Array, Case, Pair, elementwise, normal
 
 
 def data(name: str, rows: int = 300) -> tuple[Array, Array]:
-    """Standardized features and the targets of every k-th row, so that all classes appear."""
+    """Return standardized features and targets of every k-th row, so that all classes appear."""
     x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
     step = max(1, len(x) // rows)
     return scale(x[::step].astype(np.float64)), y[::step].astype(np.float64)

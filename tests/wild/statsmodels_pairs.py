@@ -34,7 +34,7 @@ VOTES = data("scotland", "YES", "COUTAX", "UNEMPF", "MOR")
 def likelihood(
     model: Any, start: Array, *args: Any, train: bool = True, wrong: str | None = None
 ) -> Case:
-    """A log-likelihood and its score at a start, beside it, and at the most likely parameters."""
+    """A log-likelihood and its score at a start, near it, and at the most likely parameters."""
     size = np.where(start == 0.0, np.abs(start).max() or 1.0, np.abs(start))
     points = {"start": start, "random": start + 0.1 * size * normal(start.size)}
     if train and wrong is None:

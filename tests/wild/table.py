@@ -57,7 +57,7 @@ def verdicts(found: Finding) -> str:
 
 
 def other_rows(findings: Iterable[Finding]) -> list[str]:
-    """Return a row for the gradients with the same verdicts for the same reasons."""
+    """Return a row for the gradients with the same verdicts and reasons."""
     rows: dict[str, list[str]] = {}
     for found in findings:
         row = f"{verdicts(found)} | {'; '.join(found.reasons)}"

@@ -1,4 +1,4 @@
-"""Gradients of released libraries: right ones pass, wrong ones fail, and so do planted mistakes."""
+"""Gradients of released libraries: right ones pass, wrong ones and planted mistakes fail."""
 
 import itertools
 from collections.abc import Callable
@@ -16,7 +16,7 @@ PAIRS = all_pairs()
 
 
 def largest_off(g: Array, size: Array) -> Array:
-    """Make the entry that counts the most 5 % larger; ``size`` is that of the point's entries."""
+    """Make the most important entry 5 % larger; ``size`` is the size of the point's entries."""
     largest = np.abs(g.reshape(-1, size.size) * size).argmax()
     return np.where(np.arange(g.size) == largest, 1.05 * g.ravel(), g.ravel()).reshape(g.shape)
 
@@ -29,8 +29,8 @@ MISTAKES: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
-def planted(case: Case, label: str, change: Any) -> Case:
-    """Return a case whose gradient has a mistake, or the case itself if that changes nothing."""
+def with_mistake(case: Case, label: str, change: Any) -> Case:
+    """Return a case with a mistake in its gradient, or the case itself if it has no effect."""
     x, value, gradient = case.points[label].ravel(), case.value, case.gradient
     size = np.where(x == 0.0, np.sqrt(np.mean(x**2)) or 1.0, np.abs(x))
 
@@ -56,14 +56,14 @@ def verdict(case: Case, label: str, method: str) -> str:
 
 @pytest.mark.filterwarnings("ignore")  # the libraries' own
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.name)
-def test_the_verdict_is_right_and_planted_mistakes_never_pass(pair: Pair) -> None:
+def test_the_verdict_is_correct_and_planted_mistakes_never_pass(pair: Pair) -> None:
     case, wrong = pair.call(), []
     for label, method in itertools.product(case.points, METHODS):
         here = verdict(case, label, method)
         if here not in case.verdicts(label):
             wrong.append((label, method, here))
         for name, change in MISTAKES.items() if "pass" in case.verdicts(label) else ():
-            tampered = planted(case, label, change)
+            tampered = with_mistake(case, label, change)
             found = "fail" if tampered is case else verdict(tampered, label, method)
             if found == "pass" or found == "kink" != here:
                 wrong.append((label, method, f"{name}: {found}"))

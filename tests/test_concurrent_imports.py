@@ -1,4 +1,4 @@
-"""A library that another thread is importing is waited for, and no one trips over its half."""
+"""The package waits for a library that another thread is importing."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from backprop_xp.backends.dtypes_and_devices import module_if_imported
 from tests.helpers import python
 
-# As JAX and PyTorch are: long in sys.modules before their classes are there.
+# Like JAX and PyTorch: in sys.modules long before it has its classes.
 SLOW = """
 import threading
 begun.set()
@@ -38,7 +38,9 @@ WORK = {
 
 @pytest.mark.parametrize("work", WORK)
 @pytest.mark.parametrize("name", ["cupy", "jax", "torch"])
-def test_a_library_that_another_thread_imports(tmp_path: Path, name: str, work: str) -> None:
+def test_a_library_that_another_thread_imports_is_waited_for(
+    tmp_path: Path, name: str, work: str
+) -> None:
     extra = "def __getattr__(name): return lambda *args: __import__('contextlib').nullcontext()\n"
     if name == "torch" and work == "guard":
         extra = "def asarray(x): return x\nequal = allclose = is_nonzero = asarray\n"
@@ -49,6 +51,6 @@ def test_a_library_that_another_thread_imports(tmp_path: Path, name: str, work: 
     assert not done.stderr
 
 
-def test_a_library_whose_import_fails_elsewhere_is_none() -> None:
+def test_a_library_that_cannot_be_imported_is_none() -> None:
     assert module_if_imported("no_such_library") is None
     assert module_if_imported("json") is sys.modules["json"]

@@ -1,6 +1,6 @@
 """Messy tables: real ones from packages, and generated ones with the faults of real ones.
 
-Each is a DataFrame and the name of its target, the same at every call.
+Each function returns a DataFrame and the name of its target, the same at every call.
 """
 
 from collections.abc import Callable
@@ -77,7 +77,7 @@ def rentals(rows: int = 700) -> Messy:
 
 
 def reviews(rows: int = 500) -> Messy:
-    """A column of free text, which alone decides whether somebody was pleased."""
+    """A column of free text, which alone determines the target."""
     draw = np.random.default_rng(4)
     pleased = draw.random(rows) < 0.5
     kinds = {True: ["wonderful", "great", "loved it", "perfect"], False: ["awful", "broke", "late"]}
@@ -92,7 +92,7 @@ def reviews(rows: int = 500) -> Messy:
 
 
 def wines() -> Messy:
-    """Columns with one missing value in a hundred, but for the target."""
+    """Columns with one missing value in a hundred, except the target."""
     bunch: Any = datasets.load_wine(as_frame=True)
     frame = bunch.frame.copy()
     holes = np.random.default_rng(5).random(frame.shape) < 0.01
@@ -101,7 +101,7 @@ def wines() -> Messy:
 
 
 def forty() -> Messy:
-    """Forty rows, no more."""
+    """A table of forty rows."""
     bunch: Any = datasets.load_iris(as_frame=True)
     frame = bunch.frame.sample(40, random_state=6).reset_index(drop=True)
     frame["target"] = bunch.target_names[frame["target"]]
@@ -109,7 +109,7 @@ def forty() -> Messy:
 
 
 def wide(rows: int = 300, columns: int = 500) -> Messy:
-    """Five hundred columns, of which ten decide the target."""
+    """Five hundred columns, ten of which determine the target."""
     draw = np.random.default_rng(7)
     x = draw.normal(size=(rows, columns))
     frame = pd.DataFrame(x, columns=[f"gene {i}" for i in range(columns)])
@@ -127,7 +127,7 @@ def rare(rows: int = 300) -> Messy:
 
 
 def strings_for_numbers() -> Messy:
-    """Columns of numbers as strings, with strings for missing values; so is the target."""
+    """Columns of numbers as strings, also the target, with strings for missing values."""
     bunch: Any = datasets.load_diabetes(as_frame=True, scaled=False)
     frame = bunch.frame.copy()
     draw = np.random.default_rng(9)

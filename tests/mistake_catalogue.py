@@ -1,9 +1,9 @@
-"""A catalogue of the mistakes that people make in a backward pass, planted in an MLP by hand.
+"""A catalogue of common mistakes in a backward pass, planted in a hand-written MLP.
 
-The network is plain NumPy, independent of the library's. ``x (batch, n_in)`` is a layer's input,
+The network is plain NumPy, independent of the library. ``x (batch, n_in)`` is a layer's input,
 ``z = x @ weights + bias``, ``a = activation(z)``, and ``g`` the derivative of the loss with respect
-to what is at hand. A mistake is the right gradient of another problem, a wrong step of the backward
-pass, a gradient spoiled when it was finished, or a state that lives from call to call.
+to the current quantity. A mistake is the right gradient of another problem, a wrong step of the
+backward pass, a wrong change of the finished gradient, or a state that lives between calls.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Function = Callable[[Parameters], Any]
 
 
 class Rule(NamedTuple):
-    """An activation ``a(z)``, its slope of ``(z, a)``; or a loss ``(batch, 1)`` of ``(o, t)``."""
+    """An activation ``a(z)`` and its slope; or a loss ``(batch, 1)`` of ``(o, t)``."""
 
     value: Callable[..., Array]
     slope: Callable[[Array, Array], Array]
@@ -63,7 +63,7 @@ LOSSES = {
 
 
 class Problem(NamedTuple):
-    """A network and its data: all that the loss depends on, except for the parameters."""
+    """A network and its data: everything that the loss depends on, except the parameters."""
 
     activation: Rule  # of the hidden layers; the outputs are logits
     loss: Rule
@@ -107,7 +107,7 @@ def mean_loss(layers: list[Layer]) -> Any:
     return data + 0.5 * problem.l2 * penalty if problem.l2 else data
 
 
-# The steps of the backward pass: how a layer's g becomes what is returned, and what is passed on.
+# The steps of the backward pass: from a layer's g to its gradients, and to the next layer's g.
 STEPS: dict[str, Callable[[Layer, Array], Array]] = {
     "output": lambda s, g: g,
     "weights": lambda s, g: s.x.T @ g,
@@ -154,11 +154,11 @@ class Case(NamedTuple):
 
 
 BATCHES = {(2, 3, 3, 3): 5, (3, 3, 3, 3, 2): 7}
-EXTRAS = ("l2", "sample_weight", "class_weight", "dropout")  # what a plain network has not
+EXTRAS = ("l2", "sample_weight", "class_weight", "dropout")  # a plain network has none of these
 
 
 def draw(case: Case) -> tuple[Problem, Parameters]:
-    """Return a problem and a point, the biases away from 0, where a wrong rule could hide."""
+    """Return a problem and a point with nonzero biases: biases of 0 could hide a wrong rule."""
     generator = np.random.default_rng(case.seed)
 
     def normal(*shape: int) -> Array:
@@ -187,7 +187,7 @@ def draw(case: Case) -> tuple[Problem, Parameters]:
 
 
 def trained(problem: Problem, point: Parameters, steps: int) -> Parameters:
-    """Return the point after so many steps of Adam, at a rate that falls to nothing."""
+    """Return the point after some steps of Adam, with a rate that falls to 0."""
     mean, square = ({name: 0.0 * p for name, p in point.items()} for _ in range(2))
     for k in range(1, steps + 1):
         for name, g in gradient_of(problem)(point).items():
@@ -209,13 +209,13 @@ def with_rows(problem: Problem, rows: Any) -> Problem:
     return problem._replace(**of_rows, masks=tuple(mask[rows] for mask in problem.masks))
 
 
-# ---- how a mistake is planted
+# ---- planting a mistake
 
 
 class Mistake(NamedTuple):
-    """How it is planted, a word of its diagnosis where one is due, and in which networks.
+    """A function that plants it, a word of its diagnosis if there is one, and its networks.
 
-    ``plant`` makes of a problem the value, and the wrong gradient to be checked against it.
+    ``plant`` returns the value of a problem, and the wrong gradient for a check against it.
     """
 
     plant: Callable[[Problem], tuple[Function, Function]]
@@ -264,7 +264,7 @@ def one(name: str, change: Callable[[Array], Array], *says: str) -> Mistake:
 
 
 def drawn_anew(change: Callable[..., Problem], of: str, **where: Any) -> Mistake:
-    """Draw in each call of gradient, or of value too."""
+    """Draw random numbers in each call of gradient, or of value too."""
 
     def plant(problem: Problem) -> tuple[Function, Function]:
         generator = np.random.default_rng(1)
@@ -278,7 +278,7 @@ def drawn_anew(change: Callable[..., Problem], of: str, **where: Any) -> Mistake
 
 
 def remembering(gradient: Callable[..., Parameters], *says: str) -> Mistake:
-    """Plant a gradient that has a list from call to call, at first an empty one."""
+    """Plant a gradient that keeps a list between calls, at first an empty one."""
 
     def plant(problem: Problem) -> tuple[Function, Function]:
         kept: list[Any] = []
@@ -292,12 +292,12 @@ def elsewhere(point: Parameters) -> Parameters:
 
 
 def stale_cache(problem: Problem) -> tuple[Function, Function]:
-    """Use what the last call of value left behind, whatever the parameters are by now."""
+    """Use the cache of value's last call, even if the parameters have changed."""
     kept: list[Layer] = []
 
     def value(parameters: Parameters) -> Any:
         layers = propagate(problem, parameters)
-        # A complex point leaves nothing behind: the gradient would be complex, and be refused.
+        # A complex point is not cached: a complex gradient would be an error.
         if not np.iscomplexobj(layers[-1].z):
             kept[:] = layers
         return mean_loss(layers)
@@ -311,7 +311,7 @@ def one_call_behind(problem: Problem, point: Parameters, kept: list[Any]) -> Par
 
 
 def kept_in_a_buffer(decay: float, *says: str) -> Mistake:
-    """Add to what was returned before, and return the same arrays each time."""
+    """Add to the gradient of the last call, and return the same arrays each time."""
 
     def gradient(problem: Problem, point: Parameters, kept: list[Any]) -> Parameters:
         if not kept:
@@ -325,7 +325,7 @@ def kept_in_a_buffer(decay: float, *says: str) -> Mistake:
 
 
 def step_as_well(problem: Problem, point: Parameters, kept: list[Any]) -> Parameters:
-    """Write into the arrays that were given, and return the right gradient."""
+    """Write into the parameters, and return the right gradient."""
     right = gradient_of(problem)(point)
     for name, g in right.items():
         point[name] -= 0.1 * g
@@ -399,7 +399,7 @@ MISTAKES = {
         extras=("class_weight",),
         **CLASSES,
     ),
-    # what is missing, or taken from elsewhere
+    # missing or misplaced terms
     "bias gradients zero": step("bias", lambda s, g: 0.0 * s.bias, "zero"),
     "one layer's gradient zero": finish(
         lambda g: {**g, "weights1": 0.0 * g["weights1"], "bias1": 0.0 * g["bias1"]}, "zero"

@@ -1,4 +1,4 @@
-"""Layers of a user's own, which keep the protocol and no more, and a network of every layer."""
+"""Custom layers that have only the protocol, and a network of every kind of layer with data."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +9,8 @@ import backprop_xp as bx
 from backprop_xp.backends import array_namespace
 
 
-class Passing:
-    """A layer that hands on what it is given; tests watch what passes."""
+class PassThrough:
+    """A layer that returns its input; tests derive from it."""
 
     names: tuple[str, ...] = ()
     shapes: tuple[tuple[int, ...], ...] = ()
@@ -28,13 +28,13 @@ class Passing:
 
 
 class Factors:
-    """A layer that multiplies x by one factor for each of its units."""
+    """A layer that multiplies each unit of x by its own factor."""
 
     names = ("weights",)
 
     def __init__(self, n: int = 4) -> None:
         self.shapes = ((1, n),)
-        self.asked: list[bool] = []
+        self.input_wanted: list[bool] = []
         self.keys: list[Any] = []
 
     def initialize(self, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -47,12 +47,12 @@ class Factors:
     def backward(
         self, parameters: Sequence[Any], cache: Any, g: Any, *, wants_input: bool = True
     ) -> tuple[Any, tuple[Any, ...]]:
-        self.asked.append(wants_input)
+        self.input_wanted.append(wants_input)
         total = array_namespace(g).sum(g * cache, axis=-2, keepdims=True)
         return (g * parameters[0] if wants_input else None), (total,)
 
 
-def every_kind(
+def sample_network(
     hidden: str = "tanh", output: str = "identity", loss: str = "mean_squared_error"
 ) -> bx.Network:
     """Return a network with a layer of every kind and a penalty."""
@@ -68,18 +68,18 @@ def every_kind(
     return bx.Network(layers, loss, l2=0.3)
 
 
-def some_theta(network: bx.Network, stack: tuple[int, ...] = ()) -> np.ndarray:
-    """Return a theta in which no bias is 0 and no scale 1, where a wrong rule could hide."""
+def sample_theta(network: bx.Network, stack: tuple[int, ...] = ()) -> np.ndarray:
+    """Return a theta without biases of 0 and scales of 1, which could hide a wrong rule."""
     return np.random.default_rng(20).normal(0.0, 0.7, (*stack, network.size))
 
 
-def some_rows(
+def sample_data(
     loss: str = "", stack: tuple[int, ...] = ()
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return x, y and sample_weight; y holds probabilities, so that it suits every loss."""
+    """Return x, y and sample_weight; y has probabilities, which every loss accepts."""
     generator = np.random.default_rng(21)
     x = generator.normal(size=(*stack, 5, 3))
     y = generator.dirichlet(np.ones(2), (*stack, 5))
     if loss == "huber":
-        y = y * 4.0 - 2.0  # residuals on either side of delta
+        y = y * 4.0 - 2.0  # residuals on both sides of delta
     return x, y, generator.uniform(0.5, 2.0, (*stack, 5))

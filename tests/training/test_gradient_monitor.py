@@ -1,4 +1,4 @@
-"""A gradient checked during training: it changes nothing, and ends what is wrong with a report."""
+"""Gradient checks during training: they change nothing, and a wrong gradient ends the training."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from tests import planted
+from tests import planted_mistakes
 from tests.helpers import compiled
 
 ROWS, BATCH, STACK = 11, 4, 3  # three updates in an epoch, the last of them of three rows
@@ -14,7 +14,7 @@ X, Y = np.random.default_rng(91).normal(size=(2, ROWS, 3))
 
 
 def _network(*between: Any, hidden: Any = "tanh", loss: Any = "half_squared_error") -> bx.Network:
-    """Return a network of three columns throughout; JAX compiles few shapes for it."""
+    """Return a network whose arrays have three columns: JAX compiles few shapes for it."""
     return bx.Network([bx.Dense(3, 3, hidden), *between, bx.Dense(3, 3)], loss, l2=0.05)
 
 
@@ -28,7 +28,7 @@ def _fit(*case: Any, **options: Any) -> Any:
 
 
 def _report(number: int, *case: Any, **options: Any) -> Any:
-    """Return the report of the update by which a training was ended."""
+    """Return the report of the update that ended a training."""
     with pytest.raises(bx.GradientCheckError, match=f"In the batch of update {number}:") as error:
         _fit(*case, **options)
     assert str(error.value.report) in str(error.value)
@@ -40,7 +40,7 @@ def _report(number: int, *case: Any, **options: Any) -> Any:
     ("batch_size", "every", "checks"),
     [compiled(None, 2, 2), compiled(BATCH, 1, 9), (BATCH, 4, 3), compiled(BATCH, 99, 1)],
 )
-def test_every_so_many_updates_are_checked_and_nothing_changes(
+def test_checks_at_an_interval_change_nothing(
     xp: Any, batch_size: int | None, every: int, checks: int, stack: tuple[int, ...]
 ) -> None:
     case = _case(xp, _network(bx.Dropout(0.3)), stack)
@@ -55,11 +55,17 @@ def test_every_so_many_updates_are_checked_and_nothing_changes(
 
 
 PIECES: dict[str, tuple[Any, str]] = {
-    "a layer": (_network(planted.Affine("shift")), "layers[1] (Affine)"),
-    "of real numbers": (_network(planted.Affine("scale", real=True)), "layers[1] (Affine)"),
-    "dropout": (_network(planted.Unmasked(0.5)), "layers[1] (Unmasked)"),
-    "an activation": (_network(hidden=planted.HALF_A_SQUARE), "layers[0] (Dense)"),
-    "the loss": (_network(loss=planted.WRONG_LOSS), "the loss"),
+    "a layer": (_network(planted_mistakes.Affine("shift")), "layers[1] (Affine)"),
+    "of real numbers": (
+        _network(planted_mistakes.Affine("scale", real=True)),
+        "layers[1] (Affine)",
+    ),
+    "dropout": (
+        _network(planted_mistakes.DropoutWithoutMask(0.5)),
+        "layers[1] (DropoutWithoutMask)",
+    ),
+    "an activation": (_network(hidden=planted_mistakes.WRONG_SQUARE), "layers[0] (Dense)"),
+    "the loss": (_network(loss=planted_mistakes.WRONG_LOSS), "the loss"),
 }
 
 
@@ -79,22 +85,22 @@ def test_a_wrong_gradient_ends_the_training_and_the_piece_is_named(xp: Any, name
 
 
 @pytest.mark.compiled
-def test_of_a_stack_a_diverged_network_does_not_count_and_a_wrong_one_does(xp: Any) -> None:
-    network, theta, x, y = _case(xp, _network(planted.Affine("input")), (STACK,))
+def test_a_diverged_network_of_a_stack_is_ignored_and_a_wrong_one_is_not(xp: Any) -> None:
+    network, theta, x, y = _case(xp, _network(planted_mistakes.Affine("input")), (STACK,))
     starts = np.array(xp.host(theta))
     starts[0] = np.nan
     options: dict[str, Any] = {"optimizer": bx.SGD(1e-9), "batch_size": BATCH, "epochs": 2}
-    # Scales of 1, as they are drawn, hide the mistake in the input's rule.
+    # Initial scales of 1 hide the mistake in the gradient of the input.
     found = _fit(network, xp.asarray(starts), x, y, **options).history["gradient_verdict"]
     assert set(found.tolist()) == {"pass"}
     starts[2] += 0.5
     assert "(Affine)" in _report(0, network, xp.asarray(starts), x, y, **options).diagnosis
-    # They do so until the first updates have moved them.
+    # The first updates change the scales and reveal the mistake.
     options.update(optimizer=bx.SGD(0.1), check_every=4)
     assert "(Affine)" in _report(4, network, theta, x, y, **options).diagnosis
 
 
 @pytest.mark.parametrize("every", [0, 2.0, True])
-def test_an_impossible_interval_is_refused_by_name(xp: Any, every: Any) -> None:
+def test_an_impossible_interval_is_an_error_that_names_it(xp: Any, every: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="check_every must be an integer of at least"):
         bx.train(*_case(xp, _network()), optimizer=bx.SGD(0.1), epochs=1, check_every=every)

@@ -1,4 +1,4 @@
-"""A training that is taken up again is the one that was never left, bit for bit."""
+"""A resumed training equals the uninterrupted one, bit for bit."""
 
 import contextlib
 import copy
@@ -16,10 +16,10 @@ from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.options import Options
 from backprop_xp.training.pytrees import mapped
 from tests.helpers import compiled
-from tests.own import Passing
+from tests.user_layers import PassThrough
 
 ROWS, BATCH, EPOCHS, STACK = 11, 4, 5, 3  # three updates an epoch, the last of three rows
-# Compiled loops may round otherwise where they are cut.
+# Compiled loops of another length may round differently.
 COMPILED = 1e-12
 
 generator = np.random.default_rng(5)
@@ -52,7 +52,7 @@ def _compiles(xp: Any) -> bool:
 
 
 def _same(xp: Any, one: Any, other: Any) -> None:
-    """Compare structures of arrays: to the bit, or to rounding where a compiler's loop was cut."""
+    """Compare pytrees of arrays: to the bit, or to rounding if a compiled loop was cut."""
 
     def compare(a: Any, b: Any) -> None:
         if _compiles(xp) and xp.host(a).dtype.kind == "f":
@@ -64,7 +64,7 @@ def _same(xp: Any, one: Any, other: Any) -> None:
 
 
 def _compare(xp: Any, whole: Any, resumed: Any, begun: Any) -> None:
-    """Compare a training with one taken up from what was begun: a result, or so many epochs."""
+    """Compare a training with one resumed from a result, or after some epochs."""
     _same(xp, whole.theta, resumed.theta)
     _same(xp, whole.optimizer_state, resumed.optimizer_state)
     assert whole.epochs == resumed.epochs
@@ -85,7 +85,7 @@ def _compare(xp: Any, whole: Any, resumed: Any, begun: Any) -> None:
         for name in OPTIMIZERS
     ],
 )
-def test_a_training_taken_up_after_any_epoch_is_the_uninterrupted_one(
+def test_a_training_resumed_after_any_epoch_equals_the_uninterrupted_one(
     xp: Any, name: str, batch_size: int | None, stack: Any
 ) -> None:
     case, optimizer = _case(xp, stack), OPTIMIZERS[name]()
@@ -104,8 +104,8 @@ def test_a_training_taken_up_after_any_epoch_is_the_uninterrupted_one(
 
 
 @pytest.mark.parametrize("stack", [(), STACK])
-def test_early_stopping_is_taken_up_with_its_patience_and_its_best(xp: Any, stack: Any) -> None:
-    """The rate is so large that losses go up and down."""
+def test_a_resumed_training_keeps_the_state_of_early_stopping(xp: Any, stack: Any) -> None:
+    """The rate is so large that the losses rise and fall."""
     case = _case(xp, stack)
     options: dict[str, Any] = {
         "optimizer": bx.SGD(0.6, momentum=0.5),
@@ -122,7 +122,7 @@ def test_early_stopping_is_taken_up_with_its_patience_and_its_best(xp: Any, stac
         _compare(xp, whole, bx.fit(*case, start=begun, **options), begun)
 
 
-def test_a_state_of_train_or_of_a_callback_is_taken_up_as_well(xp: Any) -> None:
+def test_a_state_of_train_or_of_a_callback_can_be_resumed(xp: Any) -> None:
     case, options = _case(xp), {**ADAM, "epochs": EPOCHS}
     whole = bx.fit(*case, **options)
     states = bx.train(*case, **options)
@@ -143,8 +143,8 @@ every_copy = pytest.mark.parametrize("how", COPIES)
 
 @every_copy
 @pytest.mark.parametrize("batch_size", [None, BATCH])
-def test_a_copy_is_taken_up_as_the_original(how: str, batch_size: int | None) -> None:
-    """On NumPy: a result of fit, a state of train, and the best of early stopping with them."""
+def test_a_copy_is_resumed_as_the_original(how: str, batch_size: int | None) -> None:
+    """Copy a result of fit, and a state of train with the best theta, on NumPy."""
     network, theta = _network(), _network().initialize(backend="numpy", stack=STACK)
     case = network, theta, X, Y
     options: dict[str, Any] = {
@@ -171,9 +171,9 @@ def test_a_copy_is_taken_up_as_the_original(how: str, batch_size: int | None) ->
 
 @every_copy
 @pytest.mark.parametrize("at", [1, 2, 5])
-def test_a_copy_of_an_interrupted_state_is_taken_up_too(how: str, at: int) -> None:
-    """Before the first update, in the middle of the first epoch, and of the second."""
-    pressing, options = Pressing(at, _raise), {**ADAM, "epochs": 3}
+def test_a_copy_of_an_interrupted_state_can_be_resumed(how: str, at: int) -> None:
+    """The interrupt comes before the first update, or within the first or the second epoch."""
+    pressing, options = InterruptingLayer(at, _raise), {**ADAM, "epochs": 3}
     network = bx.Network([bx.Dense(3, 4, "tanh"), pressing, bx.Dense(4, 2)], "huber")
     case = network, network.initialize(backend="numpy"), X, Y
     with pytest.raises(KeyboardInterrupt) as caught:
@@ -185,7 +185,7 @@ def test_a_copy_of_an_interrupted_state_is_taken_up_too(how: str, at: int) -> No
     )
 
 
-def test_a_training_that_is_at_its_end_has_nothing_to_do(xp: Any) -> None:
+def test_a_resumed_training_that_is_finished_does_nothing(xp: Any) -> None:
     case = _case(xp, STACK)
     begun = bx.fit(*case, epochs=2, **ADAM)
     again = bx.fit(*case, epochs=2, start=begun, **ADAM)
@@ -198,18 +198,18 @@ def test_a_training_that_is_at_its_end_has_nothing_to_do(xp: Any) -> None:
     assert unknown.shape == (2, STACK)
 
 
-class Counted:
-    """A state that is no structure of arrays: an object that its update changes in place."""
+class CountedState:
+    """A state that is no pytree: an object that its update changes in place."""
 
     def __init__(self, theta: Any) -> None:
         self.updates, self.velocity = 0, 0.0 * theta
 
 
-class InPlace:
-    """An optimizer of one's own with such a state."""
+class InPlaceOptimizer:
+    """A custom optimizer with such a state."""
 
     def initialize(self, theta: Any) -> Any:
-        return Counted(theta)
+        return CountedState(theta)
 
     def update(self, theta: Any, gradient: Any, state: Any) -> tuple[Any, Any]:
         state.updates += 1
@@ -217,8 +217,8 @@ class InPlace:
         return theta - 0.1 * state.velocity, state
 
 
-class Bare:
-    """An optimizer of one's own whose state is a number."""
+class NumberState:
+    """A custom optimizer whose state is a number."""
 
     def initialize(self, theta: Any) -> Any:
         return 0
@@ -227,9 +227,9 @@ class Bare:
         return theta - 0.1 / (1.0 + state) * gradient, state + 1
 
 
-@pytest.mark.parametrize("make", [bx.Adam, InPlace, Bare])
-def test_whatever_the_state_of_an_optimiser_is_it_is_copied(xp: Any, make: Any) -> None:
-    if make is InPlace and xp.name == "jax":
+@pytest.mark.parametrize("make", [bx.Adam, InPlaceOptimizer, NumberState])
+def test_an_optimizer_state_of_any_kind_is_copied(xp: Any, make: Any) -> None:
+    if make is InPlaceOptimizer and xp.name == "jax":
         pytest.skip("jax compiles states of tuples, lists and dicts alone")
     case, options = _case(xp), {"optimizer": make(), "batch_size": BATCH}
     begun, whole = (bx.fit(*case, epochs=epochs, **options) for epochs in (2, 4))
@@ -240,8 +240,8 @@ def test_whatever_the_state_of_an_optimiser_is_it_is_copied(xp: Any, make: Any) 
 # ---- Ctrl-C
 
 
-class Pressing(Passing):
-    """A layer in whose n-th forward pass somebody interrupts."""
+class InterruptingLayer(PassThrough):
+    """A layer that interrupts in its n-th forward pass."""
 
     def __init__(self, at: int, press: Any) -> None:
         self.left, self.press = at, press
@@ -253,11 +253,11 @@ class Pressing(Passing):
         return x, None
 
 
-def _pressed(xp: Any, at: int, press: Any) -> tuple[Pressing, Any]:
-    """Return a layer in which somebody interrupts, and a network with it and data to train it."""
+def _interrupting_case(xp: Any, at: int, press: Any) -> tuple[InterruptingLayer, Any]:
+    """Return a layer that interrupts, a network with it, and data to train it."""
     if _compiles(xp):
         pytest.skip(f"{xp.name} runs Python once, when it compiles")
-    pressing = Pressing(at, press)
+    pressing = InterruptingLayer(at, press)
     layers = [bx.Dense(3, 4, "tanh"), pressing, bx.Dropout(0.2), bx.Dense(4, 2)]
     network = bx.Network(layers, "huber")
     return pressing, (network, xp.initialize(network), xp.asarray(X), xp.asarray(Y))
@@ -273,16 +273,16 @@ def _signal() -> None:
 
 @pytest.mark.parametrize("at", [1, 3, 4, 8])
 @pytest.mark.parametrize(("batch_size", "epochs"), [(None, 8), (BATCH, 3)])
-def test_an_interrupted_fit_goes_on_from_the_state_that_it_reached(
+def test_an_interrupted_fit_resumes_from_its_last_state(
     xp: Any, batch_size: int | None, epochs: int, at: int
 ) -> None:
-    """Between updates, in the middle of an epoch: batches go on where they were."""
-    pressing, case = _pressed(xp, at, _signal)
+    """The interrupt comes between two updates of an epoch; the next batch continues the epoch."""
+    pressing, case = _interrupting_case(xp, at, _signal)
     options = {**ADAM, "batch_size": batch_size, "epochs": epochs}
     with pytest.raises(KeyboardInterrupt) as caught:
         bx.fit(*case, **options)
     state = caught.value.state
-    assert state.step == at  # it waits until that update is done
+    assert state.step == at  # the interrupt waits for the end of the update
     pressing.left = 0
     _compare(xp, bx.fit(*case, **options), bx.fit(*case, start=state, **options), state.epoch)
 
@@ -302,9 +302,9 @@ def test_ctrl_c_in_a_callback_leaves_the_state_after_the_epoch(xp: Any) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_ctrl_c_before_a_training_begins_leaves_where_it_was_to_begin(xp: Any) -> None:
-    """A last layer that says no width has one row sent through it when the data are checked."""
-    pressing = Pressing(1, _raise)
+def test_ctrl_c_before_a_training_leaves_its_initial_state(xp: Any) -> None:
+    """The check of the data sends one row through a last layer without a declared width."""
+    pressing = InterruptingLayer(1, _raise)
     network = bx.Network([bx.Dense(3, 2), pressing], "huber")
     case = network, xp.initialize(network), xp.asarray(X), xp.asarray(Y)
     begun = None
@@ -326,19 +326,19 @@ def test_ctrl_c_while_an_epochs_order_is_drawn_waits_for_one_update(xp: Any) -> 
     assert 0 < after.step < 3
 
 
-def test_a_handler_of_ctrl_c_that_a_callback_puts_in_place_stays(xp: Any) -> None:
-    """As one that asks first, and then hands on to the one that it found."""
-    case, told = _case(xp), []
+def test_a_ctrl_c_handler_that_a_callback_installs_stays(xp: Any) -> None:
+    """The handler may ask the user first, then call the handler that was there before."""
+    case, signals = _case(xp), []
 
     def put(state: Any) -> None:
         if state.epoch == 1:
             found: Any = signal.getsignal(signal.SIGINT)
-            signal.signal(signal.SIGINT, lambda *signalled: (told.append(1), found(*signalled)))
+            signal.signal(signal.SIGINT, lambda *signalled: (signals.append(1), found(*signalled)))
 
     before = signal.getsignal(signal.SIGINT)
     broken = {"shuffle": lambda epoch: 1 // (1 - epoch) * np.arange(ROWS)}
-    for options in ({}, broken):  # a training that ends, and one that an error ends within an epoch
-        told.clear()
+    for options in ({}, broken):  # a training that ends, and one that fails within an epoch
+        signals.clear()
         try:
             with contextlib.suppress(ZeroDivisionError):
                 bx.fit(*case, **ADAM, epochs=3, callbacks=[put], **options)
@@ -347,14 +347,14 @@ def test_a_handler_of_ctrl_c_that_a_callback_puts_in_place_stays(xp: Any) -> Non
                 _signal()
         finally:
             signal.signal(signal.SIGINT, before)
-        assert told == [1]
+        assert signals == [1]
 
 
 # ---- errors
 
 
-class Failing:
-    """A function that fails at its n-th call, once."""
+class FailingFunction:
+    """A function that fails at its n-th call only."""
 
     def __init__(self, at: int) -> None:
         self.left = at
@@ -365,10 +365,10 @@ class Failing:
             raise RuntimeError("failed here")
 
 
-class Spoiling(bx.SGD):
-    """An optimizer of one's own that fails when it has written over what it was given."""
+class OverwritingOptimizer(bx.SGD):
+    """A custom optimizer that fails after it has overwritten its arguments."""
 
-    def __init__(self, fails: Failing) -> None:
+    def __init__(self, fails: FailingFunction) -> None:
         super().__init__(0.1, momentum=0.9)
         object.__setattr__(self, "fails", fails)
 
@@ -380,8 +380,8 @@ class Spoiling(bx.SGD):
         return super().update(theta, gradient, state, **options)
 
 
-class Calling(Passing):
-    """A layer that calls a function as x passes."""
+class CallingLayer(PassThrough):
+    """A layer that calls a function in its forward pass."""
 
     def __init__(self, call: Any) -> None:
         self.call = call
@@ -391,7 +391,7 @@ class Calling(Passing):
         return x, None
 
 
-def _then(fails: Failing, value: Any) -> Any:
+def _then(fails: FailingFunction, value: Any) -> Any:
     fails()
     return value
 
@@ -403,8 +403,8 @@ FAILURES: dict[str, Any] = {
     "a metric": lambda fails: {
         "metrics": {"rmse": lambda *given: _then(fails, bx.metrics.rmse(*given))}
     },
-    "a layer": lambda fails: {"layer": Calling(fails)},
-    "an optimizer": lambda fails: {"optimizer": Spoiling(fails)},
+    "a layer": lambda fails: {"layer": CallingLayer(fails)},
+    "an optimizer": lambda fails: {"optimizer": OverwritingOptimizer(fails)},
 }
 
 
@@ -413,15 +413,15 @@ FAILURES: dict[str, Any] = {
     ("where", "batch_size"),
     [(where, size) for where in FAILURES for size in (None, BATCH) if size or "order" not in where],
 )
-def test_whatever_fails_leaves_a_state_from_which_the_training_goes_on(
+def test_any_failure_leaves_a_state_that_can_be_resumed(
     xp: Any, where: str, batch_size: int | None, at: int
 ) -> None:
-    """Of the last whole update, or epoch where that may be written over."""
+    """It is the state of the last complete update, or epoch if an update may overwrite it."""
     if _compiles(xp) and where in ("a metric", "a layer", "an optimizer"):
         pytest.skip(f"{xp.name} runs Python once, when it compiles")
-    fails = Failing(at)
+    fails = FailingFunction(at)
     options = {**ADAM, "batch_size": batch_size, "epochs": 6, **FAILURES[where](fails)}
-    layers = [bx.Dense(3, 4, "tanh"), options.pop("layer", Passing()), bx.Dense(4, 2)]
+    layers = [bx.Dense(3, 4, "tanh"), options.pop("layer", PassThrough()), bx.Dense(4, 2)]
     network = bx.Network([*layers, bx.Dropout(0.2)], "huber")
     case = network, xp.initialize(network), xp.asarray(X), xp.asarray(Y)
     with pytest.raises(RuntimeError, match="failed here") as caught:
@@ -439,10 +439,10 @@ def test_whatever_fails_leaves_a_state_from_which_the_training_goes_on(
 
 
 @pytest.mark.parametrize("batch_size", [None, BATCH])
-def test_train_raises_what_a_layer_raises(xp: Any, batch_size: int | None) -> None:
-    """At once: nobody but fit asks for what was held back."""
-    fails = Failing(1 if _compiles(xp) else 3)
-    layers = [bx.Dense(3, 4), Calling(fails), bx.Dense(4, 2)]
+def test_train_raises_the_error_of_a_layer(xp: Any, batch_size: int | None) -> None:
+    """It is raised immediately: only fit delays an error."""
+    fails = FailingFunction(1 if _compiles(xp) else 3)
+    layers = [bx.Dense(3, 4), CallingLayer(fails), bx.Dense(4, 2)]
     network = bx.Network(layers, "huber")
     case = network, xp.initialize(network), xp.asarray(X), xp.asarray(Y)
     states = bx.train(*case, **{**ADAM, "batch_size": batch_size, "epochs": 6})
@@ -452,13 +452,13 @@ def test_train_raises_what_a_layer_raises(xp: Any, batch_size: int | None) -> No
 
 
 @pytest.mark.parametrize("goes_on", [False, True])
-def test_whoever_handles_ctrl_c_is_told_between_two_updates(xp: Any, goes_on: bool) -> None:
-    """As asyncio, or a program of one's own, does; it may let the training go on."""
-    _, case = _pressed(xp, 4, _signal)
-    told, options = [], {**ADAM, "epochs": 3}
+def test_a_custom_ctrl_c_handler_is_called_between_two_updates(xp: Any, goes_on: bool) -> None:
+    """asyncio and other programs have such a handler; it may let the training continue."""
+    _, case = _interrupting_case(xp, 4, _signal)
+    signals, options = [], {**ADAM, "epochs": 3}
 
     def handle(number: int, frame: Any) -> None:
-        told.append(number)
+        signals.append(number)
         if not goes_on:
             raise KeyboardInterrupt
 
@@ -469,18 +469,18 @@ def test_whoever_handles_ctrl_c_is_told_between_two_updates(xp: Any, goes_on: bo
         result = bx.fit(*case, start=interrupt.state, **options)
     finally:
         assert signal.signal(signal.SIGINT, before) is handle
-    assert told == [signal.SIGINT]
+    assert signals == [signal.SIGINT]
     _same(xp, result.theta, bx.fit(*case, **options).theta)
     assert result.history["loss"].shape == (3,)
 
 
-def test_elsewhere_than_in_the_main_thread_nothing_is_held_back(xp: Any) -> None:
+def test_a_training_outside_the_main_thread_is_the_same(xp: Any) -> None:
     case, options = _case(xp), {**ADAM, "epochs": 2}
     result = xp.in_a_thread(lambda: bx.fit(*case, **options))
     _same(xp, result.theta, bx.fit(*case, **options).theta)
 
 
-# ---- what does not fit
+# ---- errors of start
 
 
 @pytest.mark.parametrize(
@@ -498,7 +498,7 @@ def test_elsewhere_than_in_the_main_thread_nothing_is_held_back(xp: Any) -> None
         ({"epochs": 6}, ValueError, "start has run 6 epochs, but epochs=5 counts from the beginn"),
     ],
 )
-def test_a_start_that_does_not_fit_is_refused_by_name(
+def test_an_invalid_start_is_an_error_that_names_it(
     xp: Any, begun: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     options = {"optimizer": bx.SGD(0.1, momentum=0.9), "batch_size": BATCH, "epochs": 2}
@@ -512,10 +512,10 @@ def test_a_start_that_does_not_fit_is_refused_by_name(
 
 @pytest.mark.parametrize("rule", ["early_stopping", "plateau"])
 @pytest.mark.parametrize("watch", [("loss", "min"), ("rmse", "min"), ("r2", "max"), ("r2", "min")])
-def test_a_training_that_watched_another_value_is_not_gone_on_with(
+def test_a_training_that_watched_another_value_is_not_resumed(
     xp: Any, rule: str, watch: tuple[str, str]
 ) -> None:
-    """What was the best of one cannot be compared with another; it may begin anew."""
+    """The best values of two metrics are not comparable; early stopping may start anew."""
     case, memory = _case(xp), {"early_stopping": "best", "plateau": "slowed"}[rule]
 
     def options(watch: str | None, mode: Any, **more: Any) -> dict[str, Any]:
@@ -529,7 +529,7 @@ def test_a_training_that_watched_another_value_is_not_gone_on_with(
     begun = bx.fit(*case, **options(*watch))  # type: ignore[arg-type]
     kept = getattr(begun.state, memory)
     assert (kept.watch, kept.mode) == watch
-    same = None if watch[0] == "loss" else watch[0]  # the loss is watched by default
+    same = None if watch[0] == "loss" else watch[0]  # the loss is the default
     assert bx.fit(*case, **options(same, watch[1], epochs=5), start=begun).epochs == 5
     held_out = xp.asarray(X[:4]), xp.asarray(Y[:4])
     turned = "max" if watch[1] == "min" else "min"
@@ -545,7 +545,7 @@ def test_a_training_that_watched_another_value_is_not_gone_on_with(
         assert bx.fit(*case, **changed, start=anew).epochs == 5
 
 
-def test_a_result_shares_no_memory_with_the_state_to_go_on_from(xp: Any) -> None:
+def test_a_result_shares_no_memory_with_its_state(xp: Any) -> None:
     case, optimizer = _case(xp), bx.SGD(0.1, momentum=0.9)
     for rule in (None, bx.EarlyStopping()):
         options = {"optimizer": optimizer, "early_stopping": rule}
@@ -559,7 +559,7 @@ def test_a_result_shares_no_memory_with_the_state_to_go_on_from(xp: Any) -> None
         assert (result.state.history["loss"] > 0.0).all()
 
 
-def test_a_history_is_that_of_the_whole_training(xp: Any) -> None:
+def test_the_history_of_a_resumed_training_is_complete(xp: Any) -> None:
     case = _case(xp)
     whole = bx.fit(*case, **ADAM, epochs=5)
     begun = bx.fit(*case, **ADAM, epochs=2)
@@ -572,7 +572,7 @@ def test_a_history_is_that_of_the_whole_training(xp: Any) -> None:
     _same(xp, unmeasured[2:], whole.history["loss"][2:])
 
 
-def test_what_is_no_state_is_refused(xp: Any) -> None:
+def test_an_object_that_is_no_state_is_an_error(xp: Any) -> None:
     with pytest.raises(
         TypeError, match=r"start must be a state of bx\.train or a result of bx\.fit"
     ):
@@ -580,7 +580,9 @@ def test_what_is_no_state_is_refused(xp: Any) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [None, 2, 5])
-def test_a_cut_epoch_goes_on_in_the_batches_it_began_with(xp: Any, batch_size: int | None) -> None:
+def test_an_interrupted_epoch_resumes_only_with_its_batch_size(
+    xp: Any, batch_size: int | None
+) -> None:
     network, (x, y) = bx.mlp([3, 2]), (xp.asarray(np.ones((16, n))) for n in (3, 2))
     theta, options = xp.initialize(network), {"optimizer": bx.SGD(0.1), "epochs": 5}
     first = next(iter(bx.train(network, theta, x, y, batch_size=4, **options)))

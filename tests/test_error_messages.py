@@ -1,4 +1,4 @@
-"""What is said of a choice that cannot be had: what came, from where, why not, and the way out."""
+"""Errors of an unavailable choice: the value, its source, the reason, and the way out."""
 
 import re
 from collections.abc import Callable
@@ -18,9 +18,8 @@ from backprop_xp.backends import (
     owner,
     require_floating,
     require_like,
-    require_same_device,
 )
-from tests.helpers import repaired, told
+from tests.helpers import printed_lines, run_suggestion
 
 STRICT = "array-api-strict"
 NO_FLOAT64 = {"device": "no_float64", "dtype": "float64"}
@@ -32,7 +31,7 @@ def strict(values: Any, device: str | None = None, dtype: str | None = None) -> 
     return bx.asarray(values, backend=STRICT, device=device, dtype=dtype)
 
 
-# A choice that is wrong whichever source it comes from
+# A choice that is wrong from every source
 
 SOURCES = {
     "argument": "the argument of the call",
@@ -42,8 +41,8 @@ SOURCES = {
 }
 
 
-def put(source: str, monkeypatch: pytest.MonkeyPatch, name: str, **choice: str) -> None:
-    """Make a choice in the way that is named."""
+def choose(source: str, monkeypatch: pytest.MonkeyPatch, name: str, **choice: str) -> None:
+    """Make a choice by the given source."""
     if source == "environment":
         for what, value in {"backend": name, **choice}.items():
             monkeypatch.setenv(f"BACKPROP_XP_{what.upper()}", value)
@@ -57,7 +56,7 @@ def put(source: str, monkeypatch: pytest.MonkeyPatch, name: str, **choice: str) 
         bx.resolve(backend=name, **choice)
 
 
-# The name and what else is chosen, the part that is wrong, and what is said of it.
+# The name and the rest of the choice, the wrong part, and the message.
 CHOICES: list[tuple[str, dict[str, str], str, type[Exception], str]] = [
     (
         "numpi",
@@ -82,7 +81,7 @@ CHOICES: list[tuple[str, dict[str, str], str, type[Exception], str]] = [
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize(("name", "choice", "what", "kind", "pattern"), CHOICES)
-def test_a_choice_that_cannot_be_had_is_an_error_that_names_its_source(
+def test_an_unavailable_choice_is_an_error_that_names_its_source(
     monkeypatch: pytest.MonkeyPatch,
     source: str,
     name: str,
@@ -92,29 +91,29 @@ def test_a_choice_that_cannot_be_had_is_an_error_that_names_its_source(
     pattern: str,
 ) -> None:
     if source == "argument" and "int32" in choice.values():
-        assert bx.resolve(dtype="int32").dtype == np.int32  # a call may ask for integers
+        assert bx.resolve(dtype="int32").dtype == np.int32  # a call may use an integer dtype
         return
     where = re.escape(SOURCES[source].format(name=name, what=what.upper()))
     with pytest.raises(kind, match=pattern.format(where)) as caught:
-        put(source, monkeypatch, name, **choice)
+        choose(source, monkeypatch, name, **choice)
     assert type(caught.value) is kind
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_backend_that_cannot_run_is_an_error_with_reason_and_way_out(
+def test_an_unusable_backend_is_an_error_with_a_reason_and_the_way_out(
     monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
     status = {row.name: row for row in list_backends()}["cupy"]
     if status.usable:
         pytest.skip("CuPy has a GPU here")
     with pytest.raises(BackendUnavailableError) as caught:
-        put(source, monkeypatch, "cupy")
+        choose(source, monkeypatch, "cupy")
     where = SOURCES[source].format(name="cupy", what="BACKEND")
     for part in ("'cupy'", where, status.reason, status.hint):
         assert part in str(caught.value)
 
 
-# What is said of the rest
+# Other errors
 
 MOVED = r"arrays given, which are {}.* x = bx\.asarray\(x, {}\); or omit the argument"
 CONTRADICTS: list[tuple[dict[str, str], str, str]] = [
@@ -183,7 +182,7 @@ TEXTS: list[tuple[Callable[[], Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("call", "kind", "pattern"), TEXTS)
-def test_an_error_says_what_came_and_the_way_out(
+def test_an_error_has_the_value_and_the_way_out(
     call: Callable[[], Any], kind: type[Exception], pattern: str
 ) -> None:
     with pytest.raises(kind, match=pattern) as caught:
@@ -191,13 +190,15 @@ def test_an_error_says_what_came_and_the_way_out(
     assert type(caught.value) is kind
 
 
-def test_a_device_alone_in_the_environment_is_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_without_a_backend_in_the_environment_belongs_to_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("BACKPROP_XP_DEVICE", "device1")
     with pytest.raises(ValueError, match="variable BACKPROP_XP_DEVICE, the backend from the def"):
         bx.resolve()
 
 
-# The lines that repair
+# The suggested lines
 
 
 @pytest.mark.installed
@@ -208,11 +209,11 @@ def test_the_line_of_a_contradiction_repairs_it(backend: str) -> None:
     for dtype in ("float64", "float32", "int32", "complex64"):
         there = strict(np.ones(2, dtype), "device1", dtype)
         for argument in ({"backend": backend}, {"device": "device2"}, {"dtype": "float32"}):
-            for asked in (argument, {**argument, "dtype": "float32"}):
+            for choice in (argument, {**argument, "dtype": "float32"}):
                 try:
-                    bx.resolve(there, **asked)
+                    bx.resolve(there, **choice)
                 except ValueError as error:
-                    bx.resolve(repaired(error, "x", there), **asked)
+                    bx.resolve(run_suggestion(error, "x", there), **choice)
 
 
 PAIRS: list[tuple[Callable[[], tuple[Any, Any]], type[Exception]]] = [
@@ -239,38 +240,38 @@ def test_arrays_that_do_not_fit_together_are_an_error_with_the_line_that_repairs
         pytest.skip(str(error))
     with pytest.raises(kind, match=r"^x is .*, but an array given together with it is ") as caught:
         bx.resolve(theta, x)
-    moved = repaired(caught.value, "x", x)
+    moved = run_suggestion(caught.value, "x", x)
     assert bx.resolve(theta, moved).backend is owner(theta)
-    assert ("int" in str(moved.dtype)) == ("int" in str(x.dtype))  # whole numbers stay whole
-    for check in (require_same_device,) if kind is ValueError else (like, require_like):
+    assert ("int" in str(moved.dtype)) == ("int" in str(x.dtype))  # integers stay integers
+    for check in (require_beside,) if kind is ValueError else (like, require_like):
         with pytest.raises(kind, match=r"^x is .*, but theta is ") as caught:
             check(theta, x, "x")
-    like(theta, repaired(caught.value, "x", x), "x")
+    like(theta, run_suggestion(caught.value, "x", x), "x")
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.longdouble, np.clongdouble])
-def test_an_array_of_another_precision_is_cast_by_the_line_that_is_shown(kind: Any) -> None:
-    """NumPy alone of the libraries here has them."""
+def test_the_line_in_the_error_casts_an_array_of_another_precision(kind: Any) -> None:
+    """Of the installed libraries only NumPy has them."""
     x = np.ones(2, dtype=kind)
     with pytest.raises(
         TypeError, match=rf"^theta is {x.dtype}, .* float32 or float64\. "
     ) as caught:
         require_floating(x, "theta")
-    assert require_floating(repaired(caught.value, "theta", x), "theta") is np
+    assert require_floating(run_suggestion(caught.value, "theta", x), "theta") is np
     for check in (like, require_like):
         with pytest.raises(TypeError, match=r"^x is .*float32"):
             check(np.ones(2, np.float32), x, "x")
     with pytest.raises(TypeError, match=rf"^x is {x.dtype}, .* float32 or float64") as caught:
         bx.resolve(np.ones(2), x)
-    assert repaired(caught.value, "x", x).dtype in (np.float64, np.complex128)
+    assert run_suggestion(caught.value, "x", x).dtype in (np.float64, np.complex128)
 
 
-# What only another process can show
+# Tests in child processes
 
 
 @pytest.fixture
-def bare(tmp_path: Path) -> Path:
-    """A folder with what the library needs and nothing else: no other array library is there."""
+def folder(tmp_path: Path) -> Path:
+    """A folder with the library's dependencies only: it has no other array library."""
     for package in (np, array_api_compat, bx):
         home = Path(package.__file__).parent
         (tmp_path / home.name).symlink_to(home)
@@ -288,16 +289,16 @@ NOT_INSTALLED = {
 
 
 @pytest.mark.parametrize("folders", [False, True])
-def test_a_library_that_is_not_installed_and_a_folder_of_its_name(
-    bare: Path, folders: bool
+def test_a_missing_library_is_an_error_even_with_a_folder_of_its_name(
+    folder: Path, folders: bool
 ) -> None:
     for name in NOT_INSTALLED if folders else ():
-        (bare / name.replace("-", "_")).mkdir()  # which Python imports as an empty package
+        (folder / name.replace("-", "_")).mkdir()  # Python imports a folder as an empty package
     calls = "\n".join(f"bx.get_backend({name!r})" for name in NOT_INSTALLED)
     calls += "\nprint(bx.asarray([1.0]))"
-    lines = told(calls, options=("-S",), PYTHONPATH=str(bare))
-    for line, (name, said) in zip(lines, NOT_INSTALLED.items(), strict=False):
-        assert re.match(f"BackendUnavailableError .*'{name}', from the argument.*{said}", line)
+    lines = printed_lines(calls, options=("-S",), PYTHONPATH=str(folder))
+    for line, (name, reason) in zip(lines, NOT_INSTALLED.items(), strict=False):
+        assert re.match(f"BackendUnavailableError .*'{name}', from the argument.*{reason}", line)
     assert lines[4:] == ["[1.]"]
 
 
@@ -317,14 +318,14 @@ print(bx.asarray([2**31], backend='jax'), bx.resolve(backend='jax', dtype='float
 
 
 @pytest.mark.installed
-def test_what_jax_keeps_without_x64_and_with_it() -> None:
+def test_jax_keeps_64_bit_numbers_only_with_x64() -> None:
     pytest.importorskip("jax", reason="this test needs JAX")
-    lines = told(WITHOUT_X64)
+    lines = printed_lines(WITHOUT_X64)
     keeps_no = "DTypeNotKeptError .*JAX has no {} .*JAX_ENABLE_X64=1 .*dtype='float32'"
-    said = [f"{keeps_no.format('float64')}"] * 4
-    said += [f"(?=.*-1 to 2147483648 do not fit in int32){keeps_no.format('int64')}"]
-    said += [keeps_no.format("uint64"), r"\[-2147483648 +2147483647\]", r"\[\]"]
-    said += [f"(?=.*variable BACKPROP_XP_DTYPE){keeps_no.format('float64')}"]
-    said += [r"\[2147483648\] .*float64"]
-    for line, pattern in zip(lines, said, strict=True):
+    patterns = [f"{keeps_no.format('float64')}"] * 4
+    patterns += [f"(?=.*-1 to 2147483648 do not fit in int32){keeps_no.format('int64')}"]
+    patterns += [keeps_no.format("uint64"), r"\[-2147483648 +2147483647\]", r"\[\]"]
+    patterns += [f"(?=.*variable BACKPROP_XP_DTYPE){keeps_no.format('float64')}"]
+    patterns += [r"\[2147483648\] .*float64"]
+    for line, pattern in zip(lines, patterns, strict=True):
         assert re.match(pattern, line), line

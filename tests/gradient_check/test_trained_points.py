@@ -1,4 +1,4 @@
-"""At trained points, down to losses of 1e-20, no right gradient fails and no wrong one passes."""
+"""At trained points with losses down to 1e-20, no right gradient fails and no wrong one passes."""
 
 import functools
 import itertools
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from tests.planted import Tampered
+from tests.planted_mistakes import WrongGradientNetwork
 
 HIDDEN, DTYPES = ["tanh", "silu", "relu", "gelu", "sigmoid"], ["float64", "float32"]
 SIZES, EPOCHS, EVERY = [3, 24, 24, 1], 500, 25
@@ -24,7 +24,7 @@ def _rows(dtype: str) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _training(hidden: str, dtype: str) -> tuple[bx.Network, list[np.ndarray]]:
-    """Return a network, and what its theta was now and then."""
+    """Return a network, and its theta at some epochs."""
     network = bx.mlp(SIZES, hidden=hidden, loss="half_squared_error")
     theta = network.initialize(0, backend="numpy", dtype=dtype)
     states = bx.train(network, theta, *_rows(dtype), optimizer=bx.Adam(0.01), epochs=EPOCHS)
@@ -50,7 +50,7 @@ def test_no_right_gradient_fails_and_nine_of_ten_pass(method: str) -> None:
     assert verdicts.count("pass") >= 0.9 * len(verdicts)
 
 
-# What is added to a gradient g; t is where a tensor of it is, k where an entry of that.
+# A change of a gradient g; t is the slice of a tensor in it, k the index of an entry.
 ADDED = {
     "a factor": lambda g, t, k: 0.1 * g,
     "a sign": lambda g, t, k: -2.0 * g * t,
@@ -72,7 +72,7 @@ def test_a_planted_mistake_never_passes(
         tensor = number == i % 6
         entry = np.arange(network.size) == np.resize(np.flatnonzero(tensor), 8 * i + 1)[-1]
         added = functools.partial(ADDED[mistake], t=tensor, k=entry)
-        wrong = Tampered(lambda g, _, added=added: g + added(g), network.layers)
+        wrong = WrongGradientNetwork(lambda g, _, added=added: g + added(g), network.layers)
         report = _checked(wrong, theta, *_rows(dtype), method=method)
         assert not report.passed, report
 

@@ -1,7 +1,7 @@
-"""Layers, losses and networks of a user's own, with mistakes planted in them, on any backend.
+"""Custom layers, losses and networks with planted mistakes, on any backend.
 
-The tests of the gradient check call it by the functions below, which assert what holds of every
-report; ``mistakes.py`` is the catalogue of mistakes in a network written in plain NumPy.
+The tests of the gradient check call it by ``check``, which asserts the properties of every report.
+``mistake_catalogue.py`` has the mistakes in a network in plain NumPy.
 """
 
 import functools
@@ -17,13 +17,13 @@ from backprop_xp.backends import array_namespace, device_of
 
 METHODS = ["auto", "complex_step", "centered", "directional", "taylor"]
 every_method = pytest.mark.parametrize("method", METHODS)
-by_differences = pytest.mark.parametrize("method", ["auto", "centered", "directional"])
-every_way = pytest.mark.parametrize("method", ["auto", "directional"])
+difference_methods = pytest.mark.parametrize("method", ["auto", "centered", "directional"])
+entries_and_directions = pytest.mark.parametrize("method", ["auto", "directional"])
 every_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])
 
 
-def _sound(kind: str) -> Callable[..., Any]:
-    """Return a check that asserts what its report promises, whatever it is about."""
+def _with_assertions(kind: str) -> Callable[..., Any]:
+    """Return a check of the library that also asserts the properties of every report."""
 
     def checked(*arguments: Any, **options: Any) -> Any:
         report = getattr(bx, f"check_{kind}")(*arguments, **options)
@@ -36,31 +36,31 @@ def _sound(kind: str) -> Callable[..., Any]:
 
 
 KINDS = ("gradient", "jacobian", "network", "layer", "loss")
-check = SimpleNamespace(**{kind: _sound(kind) for kind in KINDS})
+check = SimpleNamespace(**{kind: _with_assertions(kind) for kind in KINDS})
 
 
-def mapped(structure: Any, change: Callable[[Any], Any]) -> Any:
-    """Return the same dicts, lists and tuples of changed leaves."""
+def map_leaves(structure: Any, change: Callable[[Any], Any]) -> Any:
+    """Return the same dicts, lists and tuples with changed leaves."""
     if isinstance(structure, dict):
-        return {key: mapped(part, change) for key, part in structure.items()}
+        return {key: map_leaves(part, change) for key, part in structure.items()}
     if isinstance(structure, list | tuple):
-        parts = [mapped(part, change) for part in structure]
+        parts = [map_leaves(part, change) for part in structure]
         return getattr(type(structure), "_make", type(structure))(parts)
     return change(structure)
 
 
-def tell_apart(value: Any, gradient: Any, point: Any, **options: Any) -> None:
-    """Assert that a gradient passes and a tenth more of it fails."""
-    wrong = lambda *a: mapped(gradient(*a), lambda g: 1.1 * g)  # noqa: E731
+def assert_only_right_passes(value: Any, gradient: Any, point: Any, **options: Any) -> None:
+    """Assert that a gradient passes, and fails when it is 10 % larger."""
+    wrong = lambda *a: map_leaves(gradient(*a), lambda g: 1.1 * g)  # noqa: E731
     found = [check.gradient(value, g, point, **options).verdict for g in (gradient, wrong)]
     assert found == ["pass", "fail"]
 
 
 class Affine:
-    """A layer ``x * scale + shift`` of three columns, with a mistake in a rule, if one is named.
+    """A layer ``x * scale + shift`` of three columns; ``mistake`` names a wrong gradient.
 
-    Drawn as the identity, it hides that of its input; ``real`` takes no complex numbers, ``alone``
-    no stack.
+    Its initial parameters make it the identity, which hides a mistake in the gradient of the input.
+    ``real`` raises for complex numbers, ``alone`` for stacks.
     """
 
     names = ("scale", "shift")
@@ -91,15 +91,15 @@ class Affine:
         return (by_input if wants_input else None), (by_scale, by_shift)
 
 
-class Unmasked(bx.Dropout):
-    """Dropout whose mask is forgotten on the way back."""
+class DropoutWithoutMask(bx.Dropout):
+    """Dropout without its mask in the backward pass."""
 
     def backward(self, parameters: Any, cache: Any, g: Any, *, wants_input: bool = True) -> Any:
         return (g if wants_input else None), ()
 
 
 SQUARE = bx.Activation(lambda z: z * z, lambda g, z, a: 2.0 * z * g)
-HALF_A_SQUARE = bx.Activation(lambda z: z * z, lambda g, z, a: z * g)
+WRONG_SQUARE = bx.Activation(lambda z: z * z, lambda g, z, a: z * g)
 
 
 def _first_column_doubled(outputs: Any, targets: Any) -> Any:
@@ -110,8 +110,8 @@ def _first_column_doubled(outputs: Any, targets: Any) -> Any:
 WRONG_LOSS = bx.Loss(bx.losses.mean_squared_error.value, _first_column_doubled)
 
 
-def with_entries(array: Any, change: Callable[[Any], Any], *indices: int) -> Any:
-    """Return the array with some entries, by their flat indices in C order, changed."""
+def change_entries(array: Any, change: Callable[[Any], Any], *indices: int) -> Any:
+    """Return the array with the entries at some flat indices, in C order, changed."""
     xp, device = array_namespace(array), device_of(array)
     flat = xp.reshape(array, (-1,))
     numbers = xp.arange(flat.shape[0], device=device)
@@ -119,8 +119,8 @@ def with_entries(array: Any, change: Callable[[Any], Any], *indices: int) -> Any
     return xp.reshape(xp.where(chosen, change(flat), flat), array.shape)
 
 
-class Tampered(bx.Network):
-    """A network whose pieces are right; ``change(gradient, theta)`` is what it returns."""
+class WrongGradientNetwork(bx.Network):
+    """A network with right pieces whose gradient is ``change(gradient, theta)``."""
 
     def __init__(self, change: Callable[[Any, Any], Any], layers: Any, **options: Any) -> None:
         super().__init__(layers, "half_squared_error", **options)
