@@ -18,6 +18,7 @@ from backprop_xp.backends import (
     owner,
     require_floating,
     require_like,
+    require_same_device,
 )
 from tests.helpers import printed_lines, run_suggestion
 
@@ -243,7 +244,7 @@ def test_arrays_that_do_not_fit_together_are_an_error_with_the_line_that_repairs
     moved = run_suggestion(caught.value, "x", x)
     assert bx.resolve(theta, moved).backend is owner(theta)
     assert ("int" in str(moved.dtype)) == ("int" in str(x.dtype))  # integers stay integers
-    for check in (require_beside,) if kind is ValueError else (like, require_like):
+    for check in (require_same_device,) if kind is ValueError else (like, require_like):
         with pytest.raises(kind, match=r"^x is .*, but theta is ") as caught:
             check(theta, x, "x")
     like(theta, run_suggestion(caught.value, "x", x), "x")

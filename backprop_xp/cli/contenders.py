@@ -199,7 +199,7 @@ def jax_by_hand(case: Case, how: str = "jit") -> Fresh:
         ]
         parameters = jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), parameters)
         means, squares = (jax.tree.map(jnp.zeros_like, parameters) for _ in range(2))
-        state = [(parameters, jnp.int32(0), means, squares)]
+        state = [(parameters, jnp.float32(0.0), means, squares)]
 
         def train(epochs: int) -> None:
             for _ in range(epochs):

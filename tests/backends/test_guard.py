@@ -18,6 +18,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import Backend, owner, to_host
+from backprop_xp.backends.registry import loaded_backends
 from tests.helpers import GUARDED, guarded_array, python
 
 pytestmark = pytest.mark.installed
@@ -323,12 +324,11 @@ def test_a_librarys_classes_change_only_inside_a_guard(put: Any) -> None:
     backend = bx.resolve(put([1.0])).backend
 
     def patched_methods() -> list[Any]:
-        there = [
-            door
-            for conversion in backend.host_conversions()
-            if hasattr(conversion.holder, conversion.name)
+        return [
+            vars(one.holder).get(one.name, "inherited")
+            for one in backend.host_conversions()
+            if hasattr(one.holder, one.name)
         ]
-        return [vars(conversion.holder).get(conversion.name, "inherited") for door in there]
 
     before = patched_methods()
     with bx.transfer_guard("log"):
@@ -402,7 +402,7 @@ def test_an_array_that_numpy_leaves_on_its_device_is_no_transfer() -> None:
         assert type(np.atleast_1d(x)) is type(x)
 
 
-@pytest.mark.parametrize("backend", loaded(), ids=lambda backend: backend.name)
+@pytest.mark.parametrize("backend", loaded_backends(), ids=lambda backend: backend.name)
 def test_the_methods_that_a_backend_guards_exist(backend: Backend) -> None:
     if not backend.probe().usable:
         pytest.skip(backend.probe().reason)
