@@ -4,6 +4,7 @@ While one block is trained on, the rows of the next are read, made dense and mov
 The order of the rows, and so each batch, is the same as for a table in memory.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -46,7 +47,7 @@ class Table(NamedTuple):
         if isinstance(table, int):
             return [table]
         batches = to_host(table)
-        count = max(1, rows_of_block(self.x) // batches.shape[1])
+        count = max(1, rows_of_block(self.x) // math.prod(batches.shape[1:]))
         return [batches[part] for part in row_slices(len(batches), count)]
 
     def _read_ahead(self, blocks: Sequence[np.ndarray | int]) -> Iterator[Array]:

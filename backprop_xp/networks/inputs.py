@@ -164,12 +164,23 @@ def rows_at(array: Array, indices: Array) -> Array:
     """Return the rows of an array ``(..., batch, n)`` at indices ``(rows,)`` or stacked."""
     if len(indices.shape) == 1:
         return gather(array, indices, -2)
-    xp, stack = array_namespace(array), indices.shape[:-1]
-    if len(array.shape) == 2:
-        rows = gather(array, xp.reshape(indices, (-1,)), -2)
-        return xp.reshape(rows, (*indices.shape, array.shape[-1]))
-    array = xp.broadcast_to(array, (*stack, *array.shape[-2:]))
-    return xp.take_along_axis(array, indices[..., None], axis=-2)
+    xp, (*stack, count, n) = array_namespace(array), array.shape
+    if stack:
+        # Indices count through all rows of the stack: along an axis a gather takes much longer.
+        members = math.prod(stack)
+        dtype = indices.dtype if members * count < 2**31 else xp.int64
+        first = xp.arange(members, dtype=dtype, device=device_of(array)) * count
+        indices = indices + xp.reshape(first, (*stack, 1))
+        array = xp.reshape(array, (members * count, n))
+    rows = gather(array, xp.reshape(indices, (-1,)), -2)
+    return xp.reshape(rows, (*indices.shape, n))
+
+
+def entries_at(array: Array, indices: Array) -> Array:
+    """Return the entries of an array ``(..., batch)`` at indices ``(rows,)`` or stacked."""
+    if len(indices.shape) == 1:
+        return gather(array, indices, -1)
+    return rows_at(array[..., None], indices)[..., 0]
 
 
 def counted(rows: Rows) -> Rows:

@@ -3,18 +3,19 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from backprop_xp.backends import Array, array_namespace, device_of, gather, require_owner
-from backprop_xp.networks.inputs import Blocks, Rows, counted, rows_at
-from backprop_xp.training.data import chosen_order, order_of
+from backprop_xp.backends import Array, array_namespace, device_of, require_owner
+from backprop_xp.networks.inputs import Blocks, Rows, counted, entries_at, rows_at
+from backprop_xp.training.data import Seed, chosen_order, order_of
 
 
 def index_tables(
-    rows: Rows, size: int, shuffle: bool | Callable[[int], Any], seed: int, epoch: int
+    rows: Rows, size: int, shuffle: bool | Callable[[int], Any], seed: Seed, epoch: int
 ) -> list[Array]:
     """Return the row indices of an epoch's batches, in tables ``(batches, size)``.
 
-    A smaller last batch has a table of its own. ``shuffle`` True draws the order from ``seed`` and
-    the epoch's number; a function returns the order of the epoch.
+    If each network of a stack draws its own order, they are ``(batches, *stack, size)``. A smaller
+    last batch has a table of its own. ``shuffle`` True draws the order from ``seed`` and the
+    epoch's number; a function returns the order of the epoch.
     """
     count, backend = rows.x.shape[-2], require_owner(rows.y, "y")
     if callable(shuffle):
@@ -22,10 +23,11 @@ def index_tables(
     else:
         order = order_of(count, seed if shuffle else None, epoch)
     # Cut on the host: on the device, each shape would be compiled.
-    whole = count - count % size
-    tables = [order[:whole].reshape(-1, size)]
+    xp, whole = array_namespace(order), count - count % size
+    parts = [order[..., :whole].reshape(*order.shape[:-1], -1, size)]
     if whole < count:
-        tables.append(order[whole:].reshape(1, -1))
+        parts.append(order[..., None, whole:])
+    tables = [xp.moveaxis(part, -2, 0) for part in parts]
     return [backend.from_host(table, device=device_of(rows.y)) for table in tables]
 
 
@@ -33,7 +35,7 @@ def without_first(tables: Sequence[Array], batches: int) -> Iterator[Array]:
     """Yield the tables of an epoch without its first batches."""
     for table in tables:
         if batches < table.shape[0]:
-            yield table[batches:, :] if batches else table
+            yield table[batches:, ...] if batches else table
         batches = max(0, batches - table.shape[0])
 
 
@@ -59,10 +61,11 @@ def _batch_weights(table: Array, losses: Array, weight: Array | None) -> Array:
     """Return the weight of each batch of a table, ``(batches,)`` or ``(*stack, batches)``."""
     xp = array_namespace(losses)
     if weight is None:
-        batches, size = table.shape
+        batches, size = table.shape[0], table.shape[-1]
         return xp.full((batches,), float(size), dtype=losses.dtype, device=device_of(losses))
-    weights = gather(weight, xp.reshape(table, (-1,)), -1)
-    return xp.sum(xp.reshape(weights, (*weight.shape[:-1], *table.shape)), axis=-1)
+    table = xp.moveaxis(table, 0, -2)  # (*stack, batches, size)
+    weights = entries_at(weight, xp.reshape(table, (*table.shape[:-2], -1)))
+    return xp.sum(xp.reshape(weights, (*weights.shape[:-1], *table.shape[-2:])), axis=-1)
 
 
 def take(rows: Rows, indices: Array | None, rng: Any = None) -> Rows:
@@ -71,7 +74,7 @@ def take(rows: Rows, indices: Array | None, rng: Any = None) -> Rows:
     if indices is None:
         return counted(Rows(x, y, weight, rng, stand_ins))
     if stand_ins is not None:
-        weight, indices = gather(weight, indices, -1), gather(stand_ins, indices, -1)
+        weight, indices = entries_at(weight, indices), entries_at(stand_ins, indices)
     return Rows(rows_at(x, indices), rows_at(y, indices), weight, rng)
 
 

@@ -5,9 +5,9 @@ on every backend.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -24,6 +24,10 @@ from backprop_xp.backends import (
     unmasked,
 )
 from backprop_xp.checks import boolean, integer, real
+from backprop_xp.networks.random_bits import Key, as_int32
+
+# An int, or nested lists of ints, one for each network of a stack.
+Seed: TypeAlias = int | Sequence[Any]
 
 
 class Standardized(NamedTuple):
@@ -116,7 +120,7 @@ def split(*arrays: Any, test_size: float = 0.2, seed: int = 0) -> list[Array]:
     given = [_anything(array, f"arrays[{i}]") for i, array in enumerate(arrays)]
     rows = _rows(given)
     count = _test_rows(test_size, rows)
-    order = order_of(rows, seed, 0)
+    order = order_of(rows, integer(seed, "seed", at_least=0), 0)
     parts = []
     for array in given:
         parts += [_take(array, order[count:]), _take(array, order[:count])]
@@ -137,6 +141,7 @@ def minibatches(
     given = [_anything(array, f"arrays[{i}]") for i, array in enumerate(arrays)]
     rows = _rows(given)
     size = integer(batch_size, "batch_size")
+    seed = integer(seed, "seed", at_least=0)
     order = order_of(rows, seed if boolean(shuffle, "shuffle") else None, epoch)
     return (
         tuple(_take(array, order[start : start + size]) for array in given)
@@ -144,15 +149,47 @@ def minibatches(
     )
 
 
-def order_of(rows: int, seed: int | None, epoch: int) -> np.ndarray:
+def seeds_of(seed: Any) -> Seed:
+    """Return a seed as an int, or ints of any shape as nested lists."""
+    is_nested = isinstance(seed, Sequence) and not isinstance(seed, str)
+    if not is_nested and not getattr(seed, "shape", None):
+        return integer(seed, "seed", at_least=0)
+    given = np.array(seed if owner(seed) is None else to_host(seed), dtype=object)
+    for i, one in np.ndenumerate(given):
+        given[i] = integer(one, f"seed{list(i)}", at_least=0)
+    seeds: list[Any] = given.tolist()
+    return seeds
+
+
+def keys_of(seed: Seed, theta: Array) -> Key:
+    """Return the key of each network's random bits: an int, or int32 ``(*stack, 1, 1)``.
+
+    Raises ValueError for seeds that are not shaped as theta's stack.
+    """
+    if isinstance(seed, int):
+        return as_int32(seed)
+    seeds, stack = np.array(seed, dtype=object), tuple(theta.shape[:-1])
+    if seeds.shape != stack:
+        raise ValueError(
+            f"seed has shape {seeds.shape}, but theta is stacked {stack}: one int for all, or "
+            "ints shaped as the stack, one for each network, are expected."
+        )
+    keys = np.vectorize(as_int32, otypes=[np.int32])(seeds)[..., None, None]
+    return require_owner(theta, "theta").from_host(keys, device=device_of(theta))
+
+
+def order_of(rows: int, seed: Seed | None, epoch: int) -> np.ndarray:
     """Return the order of an epoch's rows on the host, unchanged if ``seed`` is None.
 
-    It is int32, for devices without int64.
+    Seeds of shape ``stack`` give an order each, ``(*stack, rows)``. It is int32, for devices
+    without int64.
     """
     if seed is None:
         return np.arange(rows, dtype=np.int32)
-    key = [integer(seed, "seed", at_least=0), integer(epoch, "epoch", at_least=0)]
-    order = np.random.default_rng(np.random.SeedSequence(key)).permutation(rows)
+    if not isinstance(seed, int):
+        return np.stack([order_of(rows, one, epoch) for one in seed])
+    key = np.random.SeedSequence([seed, integer(epoch, "epoch", at_least=0)])
+    order = np.random.default_rng(key).permutation(rows)
     return order.astype(np.int32)
 
 

@@ -82,11 +82,17 @@ def _checked_rows(
     labels = class_labels(theta, outputs, y) if loss.labels else None
     y = y if labels is None else labels
     y, weight = check_targets(theta, outputs, y, sample_weight, labels=loss.labels)
-    rows = Rows(x, detached(y))
+    rows = Rows(x if isinstance(x, Blocks) else _in_c_order(x), _in_c_order(detached(y)))
     if weight is not None:
-        weight = detached(weight)
+        weight = _in_c_order(detached(weight))
         rows = Rows(x, rows.y, weight, None, stand_ins(weight, theta.shape[:-1]))
     return rows, labels
+
+
+def _in_c_order(array: Array) -> Array:
+    """Return an array that is flattened without a copy, at each batch of a stack's own rows."""
+    xp = array_namespace(array)
+    return xp.reshape(xp.reshape(array, (-1,)), array.shape) if len(array.shape) > 2 else array
 
 
 def _conditions(loss: Loss, rows: Rows, labels: Array | None) -> Iterator[_Condition]:

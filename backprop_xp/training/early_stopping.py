@@ -25,7 +25,8 @@ class EarlyStopping:
     - A network improves when the watched value falls by more than ``min_delta`` below its best, or
       rises above it with ``mode="max"``.
     - With ``restore_best`` ``fit`` returns each network, and its optimizer's state, of its own best
-      epoch.
+      epoch. Otherwise it returns those of the epoch when the network's own patience ran out. Later
+      epochs, while other networks of the stack go on, change neither.
     """
 
     patience: int = 10
@@ -45,6 +46,8 @@ class EarlyStopping:
 
 class Best(NamedTuple):
     """Each network of a stack at its own best epoch, for early stopping.
+
+    Without ``restore_best`` theta and the optimizer's state are those of its last epoch.
 
     ``score`` and ``epoch`` are NumPy arrays ``(*stack,)``: the watched value, negated for
     ``mode="max"``, and the epoch. A count that all networks share, such as the optimizer's step, is
@@ -78,20 +81,23 @@ def better(
 ) -> Best:
     """Return each network at its best after one more epoch, with one transfer to the host.
 
-    ``carry`` is theta and the optimizer's state after the epoch.
+    ``carry`` is theta and the optimizer's state after the epoch. A network whose patience has run
+    out has ended, though the others go on.
     """
     score = _score(rule, watched)
     np = array_namespace(score)
     if old is None:
         theta, state = copied(carry)
         return Best(score, np.full(score.shape, epoch), theta, state, str(rule.watch), rule.mode)
-    improved = np.asarray(score < old.score - rule.min_delta)
-    if not improved.any():
+    runs = np.asarray(epoch - old.epoch <= rule.patience)
+    improved = np.asarray((score < old.score - rule.min_delta) & runs)
+    kept = improved if rule.restore_best else runs
+    if not kept.any():
         return old
     theta, state = copied(carry)
-    if not improved.all():
+    if not kept.all():
         before, after = (old.theta, old.optimizer_state), (theta, state)
-        theta, state = mapped(functools.partial(_where, improved), before, after)
+        theta, state = mapped(functools.partial(_where, kept), before, after)
     return old._replace(
         score=np.where(improved, score, old.score),
         epoch=np.where(improved, epoch, old.epoch),

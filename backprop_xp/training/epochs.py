@@ -9,8 +9,8 @@ from backprop_xp.backends import Array, Backend, require_owner
 from backprop_xp.networks.inputs import Rows, check_entries, check_l2
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import strength_of
-from backprop_xp.networks.random_bits import as_int32
 from backprop_xp.training.batches import in_blocks, index_tables, joined, mean_over, without_first
+from backprop_xp.training.data import keys_of
 from backprop_xp.training.data_checks import check_data
 from backprop_xp.training.early_stopping import EarlyStopping, better, slowed
 from backprop_xp.training.gradient_monitor import GradientMonitor
@@ -64,9 +64,9 @@ def prepare(
         evaluated = validation, None
     elif options.metrics or early_stopping or plateau:
         evaluated = rows, strength_of(rows, l2, l2_of_sum)
-    monitor = None
+    key, monitor = keys_of(options.seed, theta), None
     if options.check_every is not None:
-        monitor = GradientMonitor(options.check_every, network, rows, options.seed, l2, l2_of_sum)
+        monitor = GradientMonitor(options.check_every, network, rows, key, l2, l2_of_sum)
     backend = require_owner(theta, "theta")
     shared = Shared(rows, l2, l2_of_sum, options.clip)
     training = Training(
@@ -74,7 +74,7 @@ def prepare(
         backend=backend,
         stepper=stepper_of(network, optimizer, options.metrics or {}, theta),
         shared=shared._replace(
-            seed=as_int32(options.seed) if network.is_random else None,
+            seed=key if network.is_random else None,
             # Several batches are evaluated at the end of their epoch, a full one with its step.
             evaluated=evaluated if batches == 1 else None,
         ),

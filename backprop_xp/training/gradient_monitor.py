@@ -8,7 +8,7 @@ from backprop_xp.checks import unravel
 from backprop_xp.networks.inputs import Rows
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import strength_of
-from backprop_xp.networks.random_bits import fold_in
+from backprop_xp.networks.random_bits import Key, fold_in
 from backprop_xp.training.batches import take
 
 # A difference this near to the gradient, by the bytes of the dtype, passes. Rounding alone stays
@@ -22,7 +22,7 @@ class GradientMonitor(NamedTuple):
     every: int
     network: Network
     rows: Rows
-    seed: int
+    seed: Key
     l2: Any
     l2_of_sum: Any
 
@@ -59,7 +59,8 @@ def check_step(
         l2 if l2 is None or isinstance(l2, float) else float(_of_member(l2, 0, member, stack))
     )
     alone = Network(network.layers, network.loss_function, l2=strength or 0.0)
-    options: dict[str, Any] = {"sample_weight": weight, "rng": batch.rng, "method": "directional"}
+    rng = batch.rng if isinstance(batch.rng, int) else _of_member(batch.rng, 2, member, stack)
+    options: dict[str, Any] = {"sample_weight": weight, "rng": rng, "method": "directional"}
     report = check_network(alone, theta[(*member, ...)], x, y, **options)
     if report.verdict == "fail":
         error = GradientCheckError(f"In the batch of update {number}:\n{report}")

@@ -90,9 +90,8 @@ def history_of(state: TrainingState, record: Record, options: Options) -> dict[s
 
 
 def returned(state: TrainingState, options: Options) -> TrainingState | Best:
-    """Return the best that early stopping found, if it is restored, or else the last state."""
-    restores = options.early_stopping is not None and options.early_stopping.restore_best
-    return state.best if restores and state.best is not None else state
+    """Return what early stopping kept of each network, or else the last state."""
+    return state if options.early_stopping is None or state.best is None else state.best
 
 
 # Writes the checkpoint of a theta and a state. The wing files, above training, registers it.

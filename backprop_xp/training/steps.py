@@ -14,7 +14,7 @@ from backprop_xp.networks.inputs import Rows, row_slices, rows_at, rows_at_once
 from backprop_xp.networks.losses import value_of
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import Views, loss_of_values, outputs_of, strength_of
-from backprop_xp.networks.random_bits import as_int32, fold_in
+from backprop_xp.networks.random_bits import Key, as_int32, fold_in
 from backprop_xp.training.batches import joined, take
 from backprop_xp.training.metrics import Metric
 from backprop_xp.training.optimizers import Optimizer, rule_of
@@ -40,16 +40,16 @@ class StepInput(NamedTuple):
 class Shared(NamedTuple):
     """The inputs that all steps of a training share.
 
-    ``seed`` is None where no layer is random. ``evaluated`` are the arguments of ``evaluate`` after
-    each step, if any. ``views`` hold a buffer for the gradient. ``hyperparameters`` are those of an
-    optimizer whose update is compiled.
+    ``seed`` is None where no layer is random, else a key for all networks, or one for each.
+    ``evaluated`` are the arguments of ``evaluate`` after each step, if any. ``views`` hold a buffer
+    for the gradient. ``hyperparameters`` are those of an optimizer whose update is compiled.
     """
 
     rows: Rows
     l2: Any = None
     l2_of_sum: Any = None
     clip: Any = None
-    seed: Any = None
+    seed: Key | None = None
     evaluated: tuple[Rows, Any] | None = None
     views: Views | None = None
     hyperparameters: Mapping[str, Any] | None = None

@@ -18,6 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 import backprop_xp as bx
 from backprop_xp.backends import Memory
 from backprop_xp.estimators import samples, streaming
+from backprop_xp.networks.inputs import Rows
 from backprop_xp.training import steps
 from tests.helpers import python
 
@@ -84,6 +85,24 @@ def test_a_large_table_is_trained_on_as_the_same_rows_in_memory(
     streamed, whole = (_fitted(rows, **options) for rows in (table, held))
     _assert_same(xp, streamed, whole)
     np.testing.assert_array_equal(whole.predict_proba(table), whole.predict_proba(held))
+
+
+@pytest.mark.compiled
+def test_independent_networks_are_trained_on_blocks_as_on_the_same_rows_in_memory(xp: Any) -> None:
+    x, y = np.random.default_rng(3).normal(size=(2, 50, 3))
+    network, weight = bx.mlp([3, 4, 3], dropout=0.2), xp.asarray(np.arange(50.0) % 5)
+    theta = xp.initialize(network, stack=3)
+    table = streaming.Table(xp.host(xp.asarray(x)), np.arange(50), xp.selection)
+    options: dict[str, Any] = {"optimizer": bx.Adam(), "epochs": 2, "batch_size": 8}
+    own = np.arange(6 * 3 * 8).reshape(6, 3, 8) % 50
+    pieces = table.pieces(Rows(None, xp.asarray(y)), [own])
+    assert [tuple(rows.x.shape) for rows, _ in pieces] == [(96, 3), (48, 3)]  # of at most 100 rows
+    for seed in (4, (4, 5, 6)):
+        streamed, whole = (
+            bx.fit(network, theta, rows, xp.asarray(y), seed=seed, sample_weight=weight, **options)
+            for rows in (table, xp.asarray(x))
+        )
+        xp.assert_close(streamed.theta, whole.theta, SAME_TRAINING)
 
 
 @pytest.mark.compiled

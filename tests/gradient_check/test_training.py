@@ -94,6 +94,17 @@ def test_of_a_stack_a_diverged_network_does_not_count_and_a_wrong_one_does(xp: A
     assert "(Affine)" in _report(4, network, theta, x, y, **options).diagnosis
 
 
+def test_the_masks_of_networks_with_a_seed_each_are_those_of_the_check(xp: Any) -> None:
+    case = _case(xp, _network(bx.Dropout(0.3)), (STACK,))
+    options: dict[str, Any] = {"batch_size": BATCH, "epochs": 1, "seed": (4, 5, 6)}
+    history = _fit(*case, **options).history
+    assert set(history["gradient_verdict"].tolist()) == {"pass"}
+    assert np.all(history["gradient_error"] <= xp.rounding(1e-8))
+    # A check along directions draws the masks again, of the network that is in doubt.
+    wrong = _case(xp, _network(planted.Unmasked(0.5)), (STACK,))
+    assert "(Unmasked)" in _report(0, *wrong, **options).diagnosis
+
+
 @pytest.mark.parametrize("every", [0, 2.0, True])
 def test_an_impossible_interval_is_refused_by_name(xp: Any, every: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="check_every must be an integer of at least"):

@@ -447,6 +447,18 @@ SEQUENCES: dict[str, tuple[dict[str, Any], list[list[float]], int, list[float]]]
         3,
         [1, 2, 1, 9],
     ),
+    "a network that has ended stays as it ended": (
+        {"patience": 1},
+        [[8, 4, 8, 2, 1], [8, 4, 2, 1, 0.5]],
+        4,
+        [4, 0.5],
+    ),
+    "it does so without restore_best": (
+        {"patience": 1, "restore_best": False},
+        [[8, 4, 8, 2, 1], [8, 4, 2, 1, 2]],
+        4,
+        [8, 2],
+    ),
     "without restore_best": ({"patience": 2, "restore_best": False}, [[8, 4, 8, 16, 2]], 3, [16]),
 }
 

@@ -301,13 +301,14 @@ def test_no_hyperparameter_compiles_anything_anew(xp: Any, batch_size: int | Non
     assert counting.calls == before
 
 
-def test_no_array_of_rates_or_penalties_compiles_anything_anew(xp: Any) -> None:
+def test_no_array_of_rates_penalties_or_seeds_compiles_anything_anew(xp: Any) -> None:
     network, counting = _counted(xp)
     options: dict[str, Any] = {"epochs": 4, "batch_size": BATCH, "stack": (2,)}
     calls = []
     for first in (0.1, 0.2, 0.3):
         values = xp.asarray([[first], [0.5]])
-        _fit(xp, network, bx.SGD(values, momentum=values), l2=values[:, 0], **options)
+        seed = (int(10 * first), 7)
+        _fit(xp, network, bx.SGD(values, momentum=values), l2=values[:, 0], seed=seed, **options)
         calls.append(counting.calls)
     assert len(set(calls)) == 1
 
