@@ -17,7 +17,7 @@ from backprop_xp.backends import (
     transfer_guard,
     use_backend,
 )
-from backprop_xp.networks import activations, initializers, losses
+from backprop_xp.networks import activations, ensemble, initializers, losses
 from backprop_xp.networks.activations import Activation
 from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm, Residual
 from backprop_xp.networks.losses import Loss
@@ -66,10 +66,10 @@ __all__ = [
     "CheckpointError", "Dense", "Dropout", "EarlyStopping", "FitResult", "GradientCheckError",
     "GradientReport", "LayerNorm", "Loss", "Network", "RMSProp", "Residual", "TrainingState",
     "TransferError", "activations", "asarray", "assert_gradient", "check_gradient",
-    "check_jacobian", "check_layer", "check_loss", "check_network", "data", "export_onnx",
-    "fit", "get_backend", "initializers", "list_backends", "load", "losses", "metrics", "mlp",
-    "optimizers", "plots", "register", "resolve", "save", "schedules", "set_default_backend",
-    "to_host", "train", "transfer_guard", "use_backend",
+    "check_jacobian", "check_layer", "check_loss", "check_network", "data", "ensemble",
+    "export_onnx", "fit", "get_backend", "initializers", "list_backends", "load", "losses",
+    "metrics", "mlp", "optimizers", "plots", "register", "resolve", "save", "schedules",
+    "set_default_backend", "to_host", "train", "transfer_guard", "use_backend",
 ]
 # fmt: on
 

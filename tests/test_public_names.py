@@ -9,8 +9,8 @@ import backprop_xp as bx
 from tests.helpers import python
 
 CHECKS = ["check_gradient", "check_jacobian", "check_layer", "check_loss", "check_network"]
-MODULES = ["activations", "backends", "data", "gradient_check", "initializers", "losses"]
-MODULES += ["metrics", "optimizers", "plots", "schedules", "tables", "testing"]
+MODULES = ["activations", "backends", "data", "ensemble", "gradient_check", "initializers"]
+MODULES += ["losses", "metrics", "optimizers", "plots", "schedules", "tables", "testing"]
 WITH_EXTRAS = ["MLPClassifier", "MLPRegressor"]
 
 # Hide the libraries of all extras.

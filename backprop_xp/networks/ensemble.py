@@ -1,0 +1,190 @@
+"""Predictions of a stack as one ensemble: mean and spread, and a classifier's uncertainty.
+
+The members are all networks of the stack ``(*stack, P)``, with equal weights. Batches of rows are
+computed by a few members at a time: beside the result, memory holds the activations of one pass, at
+most 4,096 rows in all, or ``batch_size`` rows of one member if that is more. A member that diverged
+makes the result NaN: leave it out, ``theta[finite]``.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from backprop_xp.backends import (
+    Array,
+    array_namespace,
+    beside,
+    owner,
+    plain,
+    require_floating,
+)
+from backprop_xp.checks import integer
+from backprop_xp.display.reprs import argument_text
+from backprop_xp.networks.activations import sigmoid, softmax
+from backprop_xp.networks.inputs import row_slices, rows_at_once
+from backprop_xp.networks.network import Network
+
+
+class Prediction(NamedTuple):
+    """The mean of the members' predictions, and their standard deviation: each ``(batch, n_out)``.
+
+    The deviation divides by the number of members: it is 0 for a single one.
+    """
+
+    mean: Array
+    standard_deviation: Array
+
+
+class Uncertainty(NamedTuple):
+    """The uncertainty of each row's class in nats, ``(batch,)``: ``total`` is the sum of the parts.
+
+    - ``total`` is the entropy of the mean of the members' probabilities.
+    - ``expected`` is the mean of the members' entropies: that of the data (aleatoric).
+    - ``mutual_information`` of class and member is their disagreement (epistemic), at least 0.
+
+    With several sigmoid outputs, labels of which each is judged by itself, each is ``(batch,
+    n_out)``.
+    """
+
+    total: Array
+    expected: Array
+    mutual_information: Array
+
+
+def predict(
+    network: Network, theta: Array, x: Array, *, batch_size: int | None = None
+) -> Prediction:
+    """Return the mean and the standard deviation over the members of ``network.predict``.
+
+    ``x`` is ``(batch, n_in)``. An array of NumPy, ``numpy.memmap`` too, is moved to theta's device
+    and cast to its dtype batch by batch. For a classifier the mean has the ensemble's
+    probabilities (Lakshminarayanan et al. 2017, section 2.4).
+
+    >>> import backprop_xp as bx
+    >>> network = bx.mlp([1, 1])
+    >>> theta = bx.asarray([[1.0, 0.0], [3.0, 0.0]])    # two members: x and 3 x
+    >>> bx.ensemble.predict(network, theta, [[1.0], [2.0]])
+    Prediction(mean=array([[2.],
+           [4.]]), standard_deviation=array([[1.],
+           [2.]]))
+    """
+    link = network.loss_function.link
+    found = [
+        _moments(link(outputs) for outputs in passes)
+        for passes in _outputs(network, theta, x, batch_size)
+    ]
+    xp = array_namespace(theta)
+    mean, variance = (xp.concat(parts, axis=-2) for parts in zip(*found, strict=True))
+    return Prediction(mean, xp.sqrt(variance))
+
+
+def uncertainty(
+    network: Network, theta: Array, x: Array, *, batch_size: int | None = None
+) -> Uncertainty:
+    """Return the uncertainty of a classifier's predictions, and its two parts.
+
+    The decomposition is that of Depeweg et al. 2018, equation 2. ``x`` is that of ``predict``. The
+    network has one sigmoid output for two classes, or a softmax. Raises ValueError for a loss
+    without probabilities.
+
+    >>> import backprop_xp as bx
+    >>> network = bx.mlp([1, 1], loss="binary_cross_entropy")
+    >>> theta = bx.asarray([[50.0, 0.0], [-50.0, 0.0]])    # sure members that disagree at x = 1
+    >>> found = bx.ensemble.uncertainty(network, theta, [[0.0], [1.0]])
+    >>> found.total.round(3), found.mutual_information.round(3)
+    (array([0.693, 0.693]), array([0.   , 0.693]))
+    """
+    link = network.loss_function.link
+    if link not in (sigmoid.value, softmax.value):
+        raise ValueError(
+            f"uncertainty needs probabilities, but the predictions of "
+            f"{argument_text(network.loss_function)} are none: train with binary_cross_entropy or "
+            "categorical_cross_entropy, or take the standard deviation of bx.ensemble.predict."
+        )
+
+    def probabilities(outputs: Array) -> Array:
+        """Return ``(members, rows, labels, classes)``: one label of all classes for a softmax."""
+        if link is softmax.value:
+            return link(outputs)[..., None, :]
+        # 1 - p would round a small probability of the other class to 0.
+        return array_namespace(outputs).stack([link(-outputs), link(outputs)], axis=-1)
+
+    found = [
+        _entropies(map(probabilities, passes)) for passes in _outputs(network, theta, x, batch_size)
+    ]
+    xp = array_namespace(theta)
+    expected, information = (xp.concat(parts, axis=-2) for parts in zip(*found, strict=True))
+    if expected.shape[-1] == 1:
+        expected, information = expected[..., 0], information[..., 0]
+    return Uncertainty(expected + information, expected, information)
+
+
+def _outputs(
+    network: Network, theta: Array, x: Any, batch_size: int | None
+) -> Iterator[Iterator[Array]]:
+    """Yield for each batch the raw outputs ``(members, rows, n_out)``, of a few members each."""
+    members = require_floating(theta, "theta").reshape(theta, (-1, theta.shape[-1]))
+    at_once = rows_at_once(members[0, :])
+    size = at_once if batch_size is None else integer(batch_size, "batch_size")
+    home = owner(x)
+    x = plain(x, "x") if home is None else x
+    if len(x.shape) != 2 or not x.shape[0]:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}, but (batch, n_in) is expected: rows that all members "
+            "share."
+        )
+    for rows in row_slices(x.shape[0], size):
+        part = x[rows, :]
+        if home is None or home.name == "numpy":
+            part = beside(theta, plain(part, "x"), theta.dtype)
+        some = row_slices(members.shape[0], max(1, at_once // part.shape[0]))
+        yield (network.forward(members[each, :], part) for each in some)
+
+
+def _moments(passes: Iterator[Array]) -> tuple[Array, Array]:
+    """Return the mean and the variance over members that come some at a time, ``(some, ...)``.
+
+    Chan, Golub and LeVeque 1979: each pass is added by its own mean, so that nothing cancels.
+    """
+    count, mean, squares = 0, 0.0, 0.0
+    for values in passes:
+        xp, some = array_namespace(values), values.shape[0]
+        own = xp.mean(values, axis=-3)
+        shift, centred = own - mean, values - own
+        count += some
+        mean = mean + shift * (some / count)
+        squares = squares + xp.sum(centred * centred, axis=-3)
+        squares = squares + shift * (shift * ((count - some) * some / count))
+    return mean, squares / count
+
+
+def _entropies(passes: Iterator[Array]) -> tuple[Array, Array]:
+    """Return the members' mean entropy, and the mutual information, ``(rows, labels)``.
+
+    The mutual information is the members' mean divergence from their mean. It is updated as a
+    variance is: the difference of two entropies would lose the digits of a small one.
+    """
+    count, mean, entropy, divergence = 0, 0.0, 0.0, 0.0
+    for p in passes:
+        xp, some = array_namespace(p), p.shape[0]
+        own = xp.mean(p, axis=-4)
+        merged = mean + (own - mean) * (some / (count + some))
+        divergence = divergence + xp.sum(_divergence(p, own), axis=-3)
+        divergence = divergence + some * _divergence(own, merged)
+        if count:
+            divergence = divergence + count * _divergence(mean, merged)
+        entropy = entropy - xp.sum(p * xp.log(xp.maximum(p, _tiny(p))), axis=(-4, -1))
+        count, mean = count + some, merged
+    return entropy / count, xp.maximum(divergence / count, 0.0)
+
+
+def _divergence(p: Array, q: Array) -> Array:
+    """Return the Kullback-Leibler divergence of p from q, probabilities along the last axis."""
+    xp, difference = array_namespace(q), p - q
+    # p log(p / q) - (p - q): the differences sum to 0, and each term is at least 0. Where p is 0
+    # the logarithm is cut off, and the term is q.
+    relative = xp.maximum(difference / xp.maximum(q, _tiny(q)), float(xp.finfo(q.dtype).eps) - 1.0)
+    return xp.sum(p * xp.log1p(relative) - difference, axis=-1)
+
+
+def _tiny(p: Array) -> float:
+    return float(array_namespace(p).finfo(p.dtype).smallest_normal)
