@@ -77,12 +77,13 @@ def parameters_of(model: Model, network: Network) -> list[Sequence[Array]]:
         raise ValueError(
             f"layer_norm is {model.layer_norm} now, but was not when this was fitted: fit again."
         )
-    expected = [layer.shapes[0] for layer in network.layers if isinstance(layer, Dense)]
+    stack = (model.n_members,) if model.n_members > 1 else ()
+    expected = [(*stack, *layer.shapes[0]) for layer in network.layers if isinstance(layer, Dense)]
     shapes = [tuple(weights.shape) for weights in model.coefs_]
     if shapes != expected:
         raise ValueError(
-            f"The weights now have the shapes {expected} (by hidden_layer_sizes, the targets and "
-            f"the loss), but had {shapes} when this was fitted: fit again."
+            f"The weights now have the shapes {expected} (by hidden_layer_sizes, n_members, the "
+            f"targets and the loss), but had {shapes} when this was fitted: fit again."
         )
     dense = zip(model.coefs_, model.intercepts_, strict=True)
     norms = iter(getattr(model, "layer_norms_", []))
@@ -90,7 +91,7 @@ def parameters_of(model: Model, network: Network) -> list[Sequence[Array]]:
     for layer in network.layers:
         if isinstance(layer, Dense):
             weights, bias = next(dense)
-            parameters.append((weights, bias[None, :]))
+            parameters.append((weights, bias[..., None, :]))
         else:
             parameters.append(next(norms) if isinstance(layer, LayerNorm) else ())
     return parameters
@@ -105,6 +106,6 @@ def attributes_of(network: Network, theta: Array) -> dict[str, list[Array]]:
     norms = [values for layer, values in layers if isinstance(layer, LayerNorm)]
     attributes = {
         "coefs_": [weights for weights, _ in dense],
-        "intercepts_": [bias[0, :] for _, bias in dense],
+        "intercepts_": [bias[..., 0, :] for _, bias in dense],
     }
     return {**attributes, "layer_norms_": norms} if norms else attributes

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 import numpy as np
@@ -20,6 +20,7 @@ from backprop_xp.estimators.parameters import STOCHASTIC, Model, check_parameter
 from backprop_xp.estimators.samples import ArrayLike, MatrixLike, Samples
 from backprop_xp.estimators.stochastic import Task, begin_curves, descend
 from backprop_xp.estimators.streaming import Table
+from backprop_xp.networks import ensemble
 from backprop_xp.networks.inputs import row_slices
 from backprop_xp.networks.network import Network
 
@@ -46,6 +47,10 @@ def fit_method(method: Method) -> Method:
 
     checked: Method = _fit_context(prefer_skip_nested_validation=True)(whole)
     return checked
+
+
+def _alone(network: Network, theta: Array, x: Array) -> tuple[Array]:
+    return (network.predict(theta, x),)
 
 
 class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[misc]
@@ -116,7 +121,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[mi
         self.n_layers_ = len(hidden_sizes(self)) + 2
         if self.solver in STOCHASTIC:
             begin_curves(self)
-        return architecture.draw_theta(network, random_state, self.n_restarts)
+        return architecture.draw_theta(network, random_state, self.n_members * self.n_restarts)
 
     def _validate(self, data: Samples, classes: Classes, *, reset: bool = False) -> Samples:
         """Return X as it is validated, and on the host targets in columns and weights."""
@@ -207,19 +212,27 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[mi
             ends = bool(epoch.call_on_fit_task_end(**details, reconstruction_attributes=attributes))
 
     def _predict_rows(self, X: MatrixLike, method: str) -> Array:
-        """Return the predictions of the network, ``(batch, n_outputs)``, where X is."""
+        """Return the predictions, ``(batch, n_outputs)``, where X is: the mean over the members."""
+        predict = _alone if self.n_members == 1 else ensemble.predict
+        return self._applied(X, method, predict)[0]
+
+    def _applied(
+        self, X: MatrixLike, method: str, predict: Callable[..., Sequence[Array]]
+    ) -> list[Array]:
+        """Return what ``predict(network, theta, x)`` returns, arrays of a row for each of X's."""
         check_is_fitted(self)
         check_same_namespace(X, self, attribute="_first_coef", method=method)
         x = samples.validate(self, X, reset=False)
         choice = samples.choice_for(self, self.coefs_[0])
-        network = self._network(self.coefs_[0].shape[0])
+        network = self._network(self.coefs_[0].shape[-2])
         theta = samples.put(choice, network.pack(architecture.parameters_of(self, network)))
         if not (isinstance(x, np.ndarray) or samples.is_large(x)):
-            return network.predict(theta, samples.put(choice, x))
+            return [*predict(network, theta, samples.put(choice, x))]
         # The same blocks in any memory: products of other rows may round differently.
         blocks = row_slices(x.shape[0], samples.rows_of_block(x))
         parts = (samples.put(choice, samples.rows_at(x, block)) for block in blocks)
-        return np.concatenate([to_host(network.predict(theta, part)) for part in parts])
+        found = ([*map(to_host, predict(network, theta, part))] for part in parts)
+        return [np.concatenate(arrays) for arrays in zip(*found, strict=True)]
 
     @property
     def _first_coef(self) -> Array:

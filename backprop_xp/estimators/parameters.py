@@ -20,6 +20,8 @@ STOCHASTIC = ("sgd", "adam", "adamw", "rmsprop")
 # scikit-learn calls the sigmoid "logistic".
 NAMED_ACTIVATIONS = {**ACTIVATIONS, "logistic": ACTIVATIONS["sigmoid"]}
 OptimizerState: TypeAlias = SGDState | RMSPropState | AdamState
+# A number, or an ensemble's list of one for each member.
+Numbers: TypeAlias = float | list[float]
 Kind = TypeVar("Kind", bound="type[Parameters]")
 
 _POSITIVE = Interval(numbers.Real, 0, None, closed="neither")
@@ -63,7 +65,9 @@ class Parameters:
     - ``dropout``: the share of each hidden layer's outputs that a training step sets to 0.
     - ``layer_norm``: whether to normalize each hidden layer before its activation.
     - ``clip``: the largest norm of a gradient; None for no limit.
-    - ``n_restarts``: networks that are trained at once from different weights; the best is kept.
+    - ``n_members``: networks of an ensemble, each with its own first weights, order of the rows and
+      dropout masks. They are trained at once, and predictions are their mean.
+    - ``n_restarts``: starts of each member, trained at once; the best is kept.
     - ``backend``, ``device``: where to compute, as in ``bx.use_backend``.
     """
 
@@ -98,6 +102,7 @@ class Parameters:
     dropout: Annotated[float, _FRACTION] = 0.0
     layer_norm: Annotated[bool, "boolean"] = False
     clip: Annotated[float | None, _POSITIVE, None] = None
+    n_members: Annotated[int, _COUNT] = 1
     n_restarts: Annotated[int, _COUNT] = 1
     backend: str | Backend | None = None
     device: Device = None
@@ -106,7 +111,11 @@ class Parameters:
 
 
 class Model(Parameters):
-    """The interface of an estimator for its solvers: parameters and fitted attributes."""
+    """The interface of an estimator for its solvers: parameters and fitted attributes.
+
+    An ensemble's attributes of a network have an axis of members: ``coefs_[0]`` is ``(n_members,
+    n_in, n_out)``, ``loss_`` and each epoch of a curve are lists.
+    """
 
     coefs_: list[Array]
     intercepts_: list[Array]
@@ -114,13 +123,13 @@ class Model(Parameters):
     n_outputs_: int
     n_iter_: int
     t_: int
-    loss_: float
-    loss_curve_: list[float]
-    validation_loss_curve_: list[float] | None
-    validation_scores_: list[float] | None
-    best_loss_: float | None
-    best_validation_score_: float | None
-    _no_improvement_count: int
+    loss_: Numbers
+    loss_curve_: list[Numbers]
+    validation_loss_curve_: list[Numbers] | None
+    validation_scores_: list[Numbers] | None
+    best_loss_: Numbers | None
+    best_validation_score_: Numbers | None
+    _no_improvement_count: int | list[int]
     _learning_rate: float
     _optimizer_state: OptimizerState
 
@@ -162,6 +171,7 @@ def check_parameters(parameters: Parameters, *, has_validation: bool, incrementa
     unused = {
         "dropout": parameters.dropout != 0.0,
         "clip": parameters.clip is not None,
+        "n_members": parameters.n_members > 1,
         "A schedule as learning_rate": callable(parameters.learning_rate),
         "X_val": has_validation,
     }

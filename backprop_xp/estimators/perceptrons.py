@@ -21,6 +21,7 @@ from backprop_xp.estimators import targets
 from backprop_xp.estimators.base import Classes, Perceptron, fit_method
 from backprop_xp.estimators.parameters import STOCHASTIC, Parameters, with_parameters
 from backprop_xp.estimators.samples import ArrayLike, MatrixLike, Samples, on_host
+from backprop_xp.networks import ensemble
 from backprop_xp.networks.activations import softmax
 from backprop_xp.networks.losses import LOSSES, Loss
 from backprop_xp.training.metrics import accuracy
@@ -205,10 +206,22 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc]
     def _score(self) -> Callable[[Array, Array, Array | None], Array]:
         return targets.score_of_values
 
-    def predict(self, X: MatrixLike) -> Array:
-        """Return the values of each row, ``(batch,)`` or ``(batch, n_outputs)``."""
-        predicted = self._predict_rows(X, "predict")
-        return predicted[:, 0] if self.n_outputs_ == 1 else predicted
+    def predict(self, X: MatrixLike, return_std: bool = False) -> Array | tuple[Array, Array]:
+        """Return the values of each row, ``(batch,)`` or ``(batch, n_outputs)``.
+
+        With ``return_std`` return the members' mean and their standard deviation.
+        """
+        if not return_std:
+            return self._columns_of(self._predict_rows(X, "predict"))
+        if self.n_members == 1:
+            raise ValueError(
+                "return_std needs several members, such as n_members=8: one network has no spread."
+            )
+        mean, deviation = self._applied(X, "predict", ensemble.predict)
+        return self._columns_of(mean), self._columns_of(deviation)
+
+    def _columns_of(self, values: Array) -> Array:
+        return values[:, 0] if self.n_outputs_ == 1 else values
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -17,7 +17,7 @@ from sklearn.preprocessing import LabelBinarizer
 from backprop_xp.backends import owner, to_host
 from backprop_xp.checks import integer
 from backprop_xp.estimators.architecture import attributes_of, parameters_of
-from backprop_xp.estimators.parameters import OptimizerState, hidden_sizes
+from backprop_xp.estimators.parameters import Numbers, OptimizerState, hidden_sizes
 from backprop_xp.estimators.stochastic import state_on_device
 from backprop_xp.estimators.targets import activation_name, columns_of
 from backprop_xp.files.checkpoint import Checkpoint, load, write_checked
@@ -35,6 +35,8 @@ _WHERE = ("backend", "device")
 # or None.
 _COUNTS, _STALE = ("n_features_in_", "n_outputs_", "n_iter_", "t_"), "_no_improvement_count"
 _NUMBERS = ("loss_", "best_loss_", "best_validation_score_", "_learning_rate")
+# These are one number for all members of an ensemble, the others a list.
+_SHARED = (*_COUNTS, "_learning_rate")
 # A number for each epoch, or None but for the first: arrays of the file keep its JSON short.
 _CURVES = ("loss_curve_", "validation_loss_curve_", "validation_scores_")
 # Labels or names. NumPy gives each string the letters of the longest: an array has at most so many.
@@ -98,8 +100,8 @@ def _rebuild(model: Estimator, file: Checkpoint, record: Mapping[str, Any]) -> E
     """Return the estimator of a file, checked to be one that a fit may have left."""
     model.set_params(**{name: _from_json(value) for name, value in record["parameters"].items()})
     model._validate_params()
-    sections = {"fitted": _number, "curves": _curve, "labels": _labels}
-    attributes = {
+    sections = {"fitted": _numbers, "curves": _curve, "labels": _labels}
+    attributes: dict[str, Any] = {
         name: read(name, value)
         for section, read in sections.items()
         for name, value in record[section].items()
@@ -114,6 +116,11 @@ def _rebuild(model: Estimator, file: Checkpoint, record: Mapping[str, Any]) -> E
         raise ValueError(f"it lacks the attribute {min(needed - attributes.keys())!r}.")
     if attributes["n_outputs_"] > file.theta.shape[-1]:
         raise ValueError(f"theta has not enough entries for {attributes['n_outputs_']} outputs.")
+    members = (model.n_members,) if model.n_members > 1 else ()
+    for name in {*record["fitted"], *record["curves"]}:
+        value, expected = attributes[name], () if name in _SHARED else members
+        if value is not None and np.shape(value)[name in _CURVES :] != expected:
+            raise ValueError(f"{name!r} is not that of {model.n_members} members.")
     vars(model).update(attributes)
     if hasattr(model, "classes_"):
         flags = {name: record[name] for name in ("is_multilabel", "is_sparse")}
@@ -130,8 +137,14 @@ def _rebuild(model: Estimator, file: Checkpoint, record: Mapping[str, Any]) -> E
     return model
 
 
-def _number(name: str, value: Any) -> float | None:
+def _numbers(name: str, value: Any) -> float | list[float | None] | None:
     value = _from_json(value)
+    if isinstance(value, list):
+        return [_number(name, each) for each in value]
+    return _number(name, value)
+
+
+def _number(name: str, value: Any) -> float | None:
     if name in (*_COUNTS, _STALE):
         return integer(value, name, at_least=0)
     if name not in _NUMBERS:
@@ -139,12 +152,12 @@ def _number(name: str, value: Any) -> float | None:
     return value if value is None else float(value)
 
 
-def _curve(name: str, values: Any) -> list[float] | None:
+def _curve(name: str, values: Any) -> list[Numbers] | None:
     if values is None and name in _CURVES[1:]:
         return None
-    if name not in _CURVES or values.ndim != 1 or values.dtype != np.float64:
+    if name not in _CURVES or values.ndim not in (1, 2) or values.dtype != np.float64:
         raise ValueError(f"{name!r} is not one of its curves.")
-    curve: list[float] = values.tolist()
+    curve: list[Numbers] = values.tolist()
     return curve
 
 

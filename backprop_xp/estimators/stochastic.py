@@ -11,7 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from backprop_xp.backends import Array, to_device_of, to_host, to_host_together
+from backprop_xp.backends import (
+    Array,
+    device_of,
+    gather,
+    require_owner,
+    to_device_of,
+    to_host,
+    to_host_together,
+)
 from backprop_xp.checks import stacklevel
 from backprop_xp.estimators.parameters import Model, OptimizerState
 from backprop_xp.estimators.samples import Samples
@@ -29,8 +37,9 @@ Report = Callable[[Array], bool]
 class Task(NamedTuple):
     """A network, and the samples that a solver trains it on and validates it with.
 
-    ``theta`` may be a stack ``(restarts, P)``: the best network is kept. The samples are on
-    its device; the x of a table that is moved by blocks is a ``Table``.
+    ``theta`` may be a stack ``(n_members * n_restarts, P)``, member by member: the best network of
+    each is kept. The samples are on its device; the x of a table that is moved by blocks is a
+    ``Table``.
     """
 
     network: Network
@@ -70,10 +79,11 @@ class Rules:
         self.learning_rate, self.updates = model.learning_rate_init, 0
         early = model.early_stopping
         best = getattr(model, "best_validation_score_" if early else "best_loss_", None)
-        best = np.inf if best is None else -best if early else best
-        self.best = np.full(task.theta.shape[:-1], float(best))
+        best = np.inf if best is None else np.asarray(-1.0 if early else 1.0) * best
+        self.best = np.full(task.theta.shape[:-1], best)
         self.stale = np.asarray(model._no_improvement_count)
         self.epoch, self.has_ended = 0, False
+        self.has_stopped = np.zeros(self.best.shape, dtype=bool)
 
     def rate(self, step: int) -> float | Array:
         """Return the learning rate of an update."""
@@ -84,9 +94,13 @@ class Rules:
         """Count an epoch, and return whether the training ends: a callback of ``bx.fit``."""
         watched = self.count(state)
         if self._report is not None:
-            self.has_ended = self._report(state.theta[(*index_of_best(watched), ...)])
-        if np.all(self.stale > self._model.n_iter_no_change):
+            kept = index_of_best(watched, self._model.n_members)
+            self.has_ended = self._report(_at(state.theta, kept))
+        # A network that once stopped improving counts as such, if noise makes it better or not.
+        self.has_stopped |= self.stale > self._model.n_iter_no_change
+        if np.all(self.has_stopped):
             self.has_ended |= self._ends_or_slows()
+            self.has_stopped = self.has_stopped & self.has_ended
             self.stale = self.stale if self.has_ended else 0 * self.stale
         return bool(self.has_ended)
 
@@ -216,7 +230,7 @@ def _fit(
         if np.isfinite(rules.best).all():  # of a warm start
             known = rules.best, np.asarray(0), task.theta, optimizer_state
             best = Best(*known, "score", "max")
-    seed = task.random_state.randint(2**31 - 1) + model.t_ if task.network.is_random else 0
+    seed, shuffle = _randomness(model, task, rows)
     return fit(
         task.network,
         task.theta,
@@ -225,8 +239,8 @@ def _fit(
         optimizer=optimizer,
         epochs=epochs,
         batch_size=min(size, rows),
-        shuffle=model.shuffle and Orders(rows, task.random_state),
-        seed=int(seed % 2**31),  # different dropout masks in each call
+        shuffle=shuffle,
+        seed=seed,
         sample_weight=weight,
         validation=task.validation,
         metrics=None if task.validation is None else {"score": task.score},
@@ -238,9 +252,24 @@ def _fit(
     ).state
 
 
+def _randomness(
+    model: Model, task: Task, rows: int
+) -> tuple[int | list[int], bool | Callable[[int], np.ndarray]]:
+    """Return the options ``seed``, other ones in each call, and ``shuffle``.
+
+    Several members have a seed each, for the order of the rows too.
+    """
+    if model.n_members > 1:
+        seeds = task.random_state.randint(2**31 - 1, size=task.theta.shape[0]) + model.t_
+        return (seeds % 2**31).tolist(), model.shuffle
+    seed = task.random_state.randint(2**31 - 1) + model.t_ if task.network.is_random else 0
+    return int(seed % 2**31), model.shuffle and Orders(rows, task.random_state)
+
+
 def _keep(model: Model, rules: Rules, state: TrainingState) -> Array:
-    """Write the attributes of the best network, under scikit-learn's names; return its theta."""
-    index = index_of_best(rules.best if model.early_stopping else state.history["loss"][-1])
+    """Write the attributes of the best networks, under scikit-learn's names; return their theta."""
+    last = state.history["loss"][-1]
+    index = index_of_best(rules.best if model.early_stopping else last, model.n_members)
     curves = {name: values[:, *index].tolist() for name, values in state.history.items()}
     model.loss_curve_ = [*model.loss_curve_, *curves["loss"]]
     model.loss_, model.n_iter_ = curves["loss"][-1], state.epoch
@@ -249,18 +278,18 @@ def _keep(model: Model, rules: Rules, state: TrainingState) -> Array:
         earlier = model.validation_loss_curve_ or []
         model.validation_loss_curve_ = [*earlier, *curves["validation_loss"]]
     if model.early_stopping:
-        model.best_validation_score_ = -float(rules.best[index])
+        model.best_validation_score_ = (-rules.best[index]).tolist()
     else:
-        model.best_loss_ = float(rules.best[index])
-    model._no_improvement_count = int(rules.stale[index])
+        model.best_loss_ = rules.best[index].tolist()
+    model._no_improvement_count = rules.stale[index].tolist()
     model._learning_rate = rules.learning_rate
     kept = state if state.best is None else state.best
 
     def on_host(value: Array) -> Array:
-        return to_host(value[(*index, ...)]) if getattr(value, "shape", ()) else value
+        return to_host(_at(value, index)) if getattr(value, "shape", ()) else value
 
     model._optimizer_state = mapped(on_host, kept.optimizer_state)
-    return kept.theta[(*index, ...)]
+    return _at(kept.theta, index)
 
 
 def begin_curves(model: Model) -> None:
@@ -273,8 +302,21 @@ def begin_curves(model: Model) -> None:
     model._no_improvement_count = 0
 
 
-def index_of_best(values: np.ndarray) -> tuple[int, ...]:
-    """Return the index of the least of ``(restarts,)`` values, () for one; NaN is the greatest."""
+def index_of_best(values: np.ndarray, members: int = 1) -> tuple[Any, ...]:
+    """Return the index of each member's least value, of ``(members * restarts,)``; NaN is the most.
+
+    It is () for a single network, an integer for one member, and an array for several.
+    """
     if not values.shape:
         return ()
-    return (int(np.argmin(np.where(np.isnan(values), np.inf, values))),)
+    starts = np.where(np.isnan(values), np.inf, values).reshape(members, -1)
+    best = np.argmin(starts, axis=-1) + starts.shape[1] * np.arange(members)
+    return (best if members > 1 else int(best[0]),)
+
+
+def _at(array: Array, index: tuple[Any, ...]) -> Array:
+    """Return the entries of a stack at the index of ``index_of_best``, on its device."""
+    if not index or isinstance(index[0], int):
+        return array[(*index, ...)]
+    at = index[0].astype(np.int32)
+    return gather(array, require_owner(array, "array").from_host(at, device=device_of(array)), 0)

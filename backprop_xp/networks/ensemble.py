@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 from backprop_xp.backends import (
     Array,
     array_namespace,
-    beside,
     owner,
-    plain,
+    plain_numbers,
     require_floating,
+    to_device_of,
 )
 from backprop_xp.checks import integer
 from backprop_xp.display.reprs import argument_text
@@ -126,7 +126,7 @@ def _outputs(
     at_once = rows_at_once(members[0, :])
     size = at_once if batch_size is None else integer(batch_size, "batch_size")
     home = owner(x)
-    x = plain(x, "x") if home is None else x
+    x = plain_numbers(x, "x") if home is None else x
     if len(x.shape) != 2 or not x.shape[0]:
         raise ValueError(
             f"x has shape {tuple(x.shape)}, but (batch, n_in) is expected: rows that all members "
@@ -135,7 +135,7 @@ def _outputs(
     for rows in row_slices(x.shape[0], size):
         part = x[rows, :]
         if home is None or home.name == "numpy":
-            part = beside(theta, plain(part, "x"), theta.dtype)
+            part = to_device_of(theta, plain_numbers(part, "x"), theta.dtype)
         some = row_slices(members.shape[0], max(1, at_once // part.shape[0]))
         yield (network.forward(members[each, :], part) for each in some)
 

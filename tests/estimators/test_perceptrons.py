@@ -275,7 +275,12 @@ def test_sparse_targets_train_as_dense_ones_in_every_argument() -> None:
 # ---- scikit-learn's contract
 
 
-@parametrize_with_checks([bx.MLPClassifier(max_iter=50), bx.MLPRegressor(max_iter=50)])
+CHECKED = [
+    kind(max_iter=50, n_members=n) for kind in (bx.MLPClassifier, bx.MLPRegressor) for n in (1, 2)
+]
+
+
+@parametrize_with_checks(CHECKED)
 @pytest.mark.once
 @pytest.mark.usefixtures("on_numpy")
 @pytest.mark.filterwarnings("ignore")

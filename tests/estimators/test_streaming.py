@@ -72,6 +72,7 @@ TRAININGS: list[dict[str, Any]] = [
     {"dropout": 0.2, "clip": 0.5, "solver": "adamw", "alpha": 0.1},
     {"solver": "sgd", "learning_rate": "adaptive", "tol": 0.1, "n_iter_no_change": 1},
     {"batch_size": 230},
+    {"n_members": 2, "dropout": 0.2},
     {"solver": "lbfgs"},
 ]
 
