@@ -26,6 +26,7 @@ CLOSE = {"float32": 1e-6, "float64": 1e-12}
 LAYERS = {
     "LayerNorm": [bx.Dense(3, 5), bx.LayerNorm(5), bx.Activate("tanh"), bx.Dense(5, 2)],
     "Dropout": [bx.Dense(3, 5, "tanh"), bx.Dropout(0.5), bx.Dense(5, 2)],
+    "Scale": [bx.Scale(3), bx.Dense(3, 2)],
     "Residual": [bx.Residual(bx.Dense(3, 5, "tanh"), bx.Dense(5, 3)), bx.Dense(3, 2)],
     "leaky_relu_with": [bx.Dense(3, 5, bx.activations.leaky_relu_with(0.3)), bx.Dense(5, 2)],
     **{name: [bx.Dense(3, 5, name), bx.Dense(5, 2)] for name in ACTIVATIONS},
@@ -38,7 +39,8 @@ EACH = [layer for name in ACTIVATIONS for layer in (bx.Dense(3, 3), bx.Activate(
 NETWORKS["each activation"] = bx.Network(EACH, "mean_squared_error")
 LINKS = ("mean_squared_error", "poisson", "binary_cross_entropy", "categorical_cross_entropy")
 FEW = [
-    (name, "float64") for name in ("Dropout", "LayerNorm", "Residual", "each activation", *LINKS)
+    (name, "float64")
+    for name in ("Dropout", "LayerNorm", "Scale", "Residual", "each activation", *LINKS)
 ]
 FEW += [("each activation", "float32")]
 CASES = [(name, dtype) for dtype in CLOSE for name in NETWORKS]

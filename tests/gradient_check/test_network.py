@@ -126,6 +126,7 @@ LAYERS: dict[str, Any] = {
     **{f"Dense {name}": bx.Dense(3, 3, name) for name in ACTIVATIONS},
     "Activation": planted.SQUARE,
     "Dropout": bx.Dropout(0.4),
+    "Scale": bx.Scale(3),
     "Residual": bx.Residual(bx.Activate("tanh"), bx.LayerNorm(3), bx.Dropout(0.3)),
     "Affine": planted.Affine(),
     "real Affine": planted.Affine(real=True),
