@@ -14,7 +14,7 @@ import numpy as np
 
 from backprop_xp.backends import Array, DType, array_namespace, beside, device_of, to_host
 from backprop_xp.networks.activations import ACTIVATIONS, softmax
-from backprop_xp.networks.columns import Scale
+from backprop_xp.networks.columns import Embedding, Scale
 from backprop_xp.networks.complex_safe import is_complex
 from backprop_xp.networks.inputs import Rows
 from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm, Residual
@@ -128,7 +128,7 @@ def _take_stacks(network: Network, theta: Array, rows: Rows) -> bool:
 def _is_built_in(layer: Layer) -> bool:
     if isinstance(layer, Residual) and type(layer) is Residual:
         return all(_is_built_in(inner) for inner in layer.layers)
-    return type(layer) in (Dense, Activate, Dropout, LayerNorm, Scale)
+    return type(layer) in (Dense, Activate, Dropout, LayerNorm, Scale, Embedding)
 
 
 def _forward_pass(network: Network, theta: Array, rows: Rows, dtype: DType) -> _Pass:

@@ -30,7 +30,8 @@ class Layer(Protocol):
     Optional attributes: with ``n_in`` and ``n_out``, a network checks that neighbours fit. With
     ``keeps_width`` True, the output has as many features as the input. With ``is_random`` False,
     ``forward`` gets None for ``rng``. With ``writes`` True, ``backward`` may get ``out``, an array
-    per parameter: it writes the gradient into each and returns it.
+    per parameter: it writes the gradient into each and returns it. ``codes`` of a first layer has
+    the number of codes in each column of x, 0 for numbers: a network refuses others.
     """
 
     @property

@@ -28,6 +28,8 @@ TEXTS = [
     "LayerNorm(8)",
     "LayerNorm(8, 0.001)",
     "Scale(8)",
+    "Embedding(12, 4)",
+    "Embedding((12, 5), 4, 'zeros')",
     "Residual(Dense(2, 3, 'relu'), Dropout(0.1), Dense(3, 2))",
     "Network([Residual(Dense(2, 2)), Dense(2, 1)], 'binary_cross_entropy', l2=0.0001)",
     "SGD(0.1)",

@@ -32,6 +32,7 @@ LAYERS: dict[str, Layer] = {
     "no dropout": bx.Dropout(0.0),
     "layer norm": bx.LayerNorm(WIDTH),
     "scale": bx.Scale(WIDTH),
+    "embedding": bx.Embedding([2, 1, 3, 2], 2),
     "residual": bx.Residual(bx.Dense(WIDTH, 3, "tanh"), bx.Dropout(0.3), bx.Dense(3, WIDTH)),
     "residual in a residual": bx.Residual(
         bx.LayerNorm(WIDTH), bx.Residual(bx.Dense(WIDTH, WIDTH, "softplus")), bx.Activate("tanh")
