@@ -1,32 +1,20 @@
-"""Layers for the columns of a table: numbers, codes of categories, and both side by side.
+"""Layers on the columns of a table: a factor for each, and layers side by side.
 
 As in ``layers``, ``x`` is ``(..., batch, n_in)``, ``y`` is ``(..., batch, n_out)``, ``g = dL/dy``.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from backprop_xp.backends import (
-    Array,
-    array_namespace,
-    device_of,
-    gather,
-    precision_of,
-    replaceable,
-    rows_of_members,
-    sum_at,
-    sum_over_batch,
-)
-from backprop_xp.checks import choose, integer, sequence
-from backprop_xp.display.reprs import remember_call, repr_of
-from backprop_xp.networks.complex_safe import real_part
-from backprop_xp.networks.initializers import INITIALIZERS, Generator, HostArray, Initializer
-from backprop_xp.networks.propagation import Buffers, Cache, Gradients, Parameters
+from backprop_xp.backends import Array, array_namespace, sum_over_batch
+from backprop_xp.checks import integer, sequence
+from backprop_xp.display.reprs import repr_of
+from backprop_xp.networks import propagation
+from backprop_xp.networks.initializers import INITIALIZERS, Generator, HostArray
+from backprop_xp.networks.propagation import Buffers, Cache, Gradients, Layer, Parameters
 from backprop_xp.networks.random_bits import Key
-
-# float32 has every integer up to here, and codes are numbers of x.
-_MOST_CODES = 2**24
 
 
 @dataclass(frozen=True)
@@ -41,7 +29,6 @@ class Scale:
 
     names = ("scale",)
     is_random = False
-    writes = True
     __repr__ = repr_of
 
     def __post_init__(self) -> None:
@@ -68,93 +55,75 @@ class Scale:
         return x * parameters[0], x
 
     def backward(
-        self,
-        parameters: Parameters,
-        cache: Cache,
-        g: Array,
-        *,
-        wants_input: bool = True,
-        out: Buffers = (None,),
+        self, parameters: Parameters, cache: Cache, g: Array, *, wants_input: bool = True
     ) -> Gradients:
-        """Return ``g * scale`` and the sum of ``g * x`` over the batch."""
-        back = g * parameters[0] if wants_input else None
-        return back, (sum_over_batch(g, out[0], cache),)
+        """Return ``g * scale``, and the sum of ``g * x`` over the batch."""
+        gradient = sum_over_batch(g, None, cache)
+        return (g * parameters[0] if wants_input else None), (gradient,)
 
 
 @dataclass(frozen=True, init=False)
-class Embedding:
-    """A learnt row of ``n_out`` numbers for each code of a category, ``weights[code]``.
+class Columns:
+    """Layers side by side: each has its own columns of x, and their outputs are joined.
 
-    ``n_codes`` is the number of codes of one column of x, or a sequence with that of each column.
-    Codes are 0 ... n_codes - 1, as numbers in x. Several columns have their rows in one table, one
-    column's after the other's, and give ``n_out`` features each, in the order of the columns.
-
-    x is rounded to whole numbers. A code out of range is an error in ``fit``, and everywhere for
-    arrays on the host; on a device the nearest code counts, and 0 for NaN. dL/dx is 0. L2 and
-    weight decay apply to all rows, also to those that a batch does not have. Raises ValueError for
-    more than 2**24 codes, which float32 does not tell apart.
+    The layers take the columns in order, each its ``n_in``; ``widths`` has the numbers of columns
+    for layers that do not define theirs. The parameters are named ``"layers[0].weights"`` and so
+    on. Raises ValueError if a layer's number of columns is unknown, or another one in ``widths``.
 
     >>> import backprop_xp as bx
-    >>> layers = [bx.Embedding([12, 5], 8), bx.Dense(16, 1)]
-    >>> network = bx.Network(layers, "binary_cross_entropy")
-    >>> theta = network.initialize(seed=0, backend="numpy")
-    >>> network.predict(theta, [[0, 4], [11, 0], [3, 2]]).shape
-    (3, 1)
+    >>> columns = bx.Columns(bx.Embedding([12, 5], 8), bx.NumericEmbedding(3))
+    >>> columns.n_in, columns.n_out
+    (5, 28)
     """
 
-    codes: tuple[int, ...]
-    n_out: int
-    initializer: Initializer
+    layers: tuple[Layer, ...]
+    widths: tuple[int, ...] | None
+    names: tuple[str, ...] = field(compare=False)
+    shapes: tuple[tuple[int, ...], ...] = field(compare=False)
+    n_in: int = field(compare=False)
+    n_out: int | None = field(compare=False)
+    codes: tuple[int, ...] = field(compare=False)
+    is_random: bool = field(compare=False)
+    _parts: tuple[slice, ...] = field(compare=False)
 
-    names = ("weights",)
-    is_random = False
     writes = True
     __repr__ = repr_of
 
-    def __init__(
-        self,
-        n_codes: int | Sequence[int],
-        n_out: int,
-        initializer: str | Initializer = "standard_normal",
-    ) -> None:
-        is_one = not isinstance(n_codes, Sequence)
-        columns = [n_codes] if is_one else sequence(n_codes, "n_codes", "[12, 5]")
-        codes = tuple(integer(n, "n_codes") for n in columns)
-        if not 0 < sum(codes) <= _MOST_CODES:
+    def __init__(self, *layers: Layer, widths: Sequence[int] | None = None) -> None:
+        names, shapes = propagation.joined_parameters(layers, "Columns")
+        known = [getattr(layer, "n_in", None) for layer in layers]
+        given = known if widths is None else sequence(widths, "widths", "(2, 3)")
+        if len(given) != len(known) or any(
+            n is None or own not in (None, n) for n, own in zip(given, known, strict=True)
+        ):
             raise ValueError(
-                f"n_codes must hold 1 to {_MOST_CODES} codes, not {sum(codes)}: float32 does not "
-                "tell more apart."
+                f"widths must hold the number of columns of each layer, which are {known} by their "
+                f"n_in (None: not defined), not {widths!r}."
             )
-        width, drawn = integer(n_out, "n_out"), choose(INITIALIZERS, initializer, "initializer")
-        vars(self).update(codes=codes, n_out=width * len(codes), initializer=drawn)
-        remember_call(self, Embedding, codes[0] if is_one else codes, width, drawn)
-
-    @property
-    def n_in(self) -> int:
-        """The number of columns."""
-        return len(self.codes)
-
-    @property
-    def shapes(self) -> tuple[tuple[int, int], ...]:
-        """The shape of the table of all columns."""
-        return ((sum(self.codes), self.n_out // self.n_in),)
+        counts = [integer(n, "widths") for n in given]
+        outs = [
+            n if getattr(layer, "keeps_width", False) else getattr(layer, "n_out", None)
+            for layer, n in zip(layers, counts, strict=True)
+        ]
+        codes = (getattr(layer, "codes", (0,) * n) for layer, n in zip(layers, counts, strict=True))
+        vars(self).update(layers=layers, widths=widths if widths is None else tuple(counts))
+        vars(self).update(names=names, shapes=shapes, codes=tuple(itertools.chain(*codes)))
+        vars(self).update(is_random=any(map(propagation.is_random, layers)), n_in=sum(counts))
+        vars(self).update(n_out=None if None in outs else sum(outs), _parts=_slices(counts))
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
-        """Draw the table."""
-        return (self.initializer(generator, self.shapes[0]),)
+        """Draw the layers' parameters, one layer after the other."""
+        return tuple(value for layer in self.layers for value in layer.initialize(generator))
 
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
-        """Return the rows of the codes, those of a sample side by side."""
-        xp, table = array_namespace(x), parameters[0]
-        real = xp.astype(real_part(xp, x), precision_of(xp, table.dtype), copy=False)
-        indices = rows_of_codes(real, self.codes)
-        stack, lead = table.shape[:-2], x.shape[:-2]
-        flat = xp.reshape(indices, (*lead, -1))
-        if stack and lead:
-            flat = rows_of_members(flat, stack, table.shape[-2])
-            table = xp.reshape(table, (-1, table.shape[-1]))
-        rows = gather(table, xp.reshape(flat, (-1,)), -2)
-        return xp.reshape(rows, (*(stack or lead), -1, self.n_out)), indices
+        """Return the outputs of the layers side by side."""
+        outputs, caches = [], []
+        for i, own in enumerate(propagation.split(self.layers, parameters)):
+            part = x[..., self._parts[i]]
+            y, cache = propagation.forward_through([self.layers[i]], [own], part, rng, i)
+            outputs.append(y)
+            caches.append(cache)
+        return joined(outputs), (caches, _slices([y.shape[-1] for y in outputs]))
 
     def backward(
         self,
@@ -163,22 +132,35 @@ class Embedding:
         g: Array,
         *,
         wants_input: bool = True,
-        out: Buffers = (None,),
+        out: Buffers | None = None,
     ) -> Gradients:
-        """Return 0, and the sum of g over the samples of each code."""
-        xp, (codes, width) = array_namespace(g), self.shapes[0]
-        rows = xp.reshape(g, (*g.shape[:-2], -1, width))
-        gradient = sum_at(rows, xp.reshape(cache, (*cache.shape[:-2], -1)), codes, out[0])
-        return (xp.zeros_like(cache, dtype=g.dtype) if wants_input else None), (gradient,)
+        """Return the layers' dL/dx side by side, and their gradients."""
+        (caches, parts), backs, gradients = cache, [], []
+        buffers = None if out is None else propagation.split(self.layers, out)
+        for i, own in enumerate(propagation.split(self.layers, parameters)):
+            back, (found,) = propagation.backward_through(
+                *([self.layers[i]], [own], caches[i], g[..., parts[i]]),
+                wants_input=wants_input,
+                out=None if buffers is None else [buffers[i]],
+                start=i,
+            )
+            backs.append(back)
+            gradients += found
+        return (joined(backs) if wants_input else None), tuple(gradients)
 
 
-@replaceable
-def rows_of_codes(x: Array, codes: tuple[int, ...]) -> Array:
-    """Return the rows of the codes x ``(..., n)`` in a table of ``codes`` rows for each column."""
-    xp, ends = array_namespace(x), [*itertools.accumulate(codes, initial=0)]
-    first = xp.asarray(ends[:-1], dtype=x.dtype, device=device_of(x))
-    last = xp.asarray([end - 1 for end in ends[1:]], dtype=x.dtype, device=device_of(x))
-    at = xp.round(x) + first
-    # No comparison holds for NaN, so that it becomes the first code.
-    at = xp.minimum(xp.where(at > first, at, first), last)
-    return xp.astype(at, xp.__array_namespace_info__().default_dtypes()["indexing"])
+def joined(parts: Sequence[Array]) -> Array:
+    """Return arrays of one batch side by side; those without a stack's axes are repeated."""
+    xp = array_namespace(parts[0])
+    stack = max((part.shape[:-2] for part in parts), key=lambda axes: (math.prod(axes), len(axes)))
+    repeated = [
+        part if part.shape[:-2] == stack else xp.broadcast_to(part, (*stack, *part.shape[-2:]))
+        for part in parts
+    ]
+    return xp.concat(repeated, axis=-1)
+
+
+def _slices(counts: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(
+        itertools.starmap(slice, itertools.pairwise(itertools.accumulate(counts, initial=0)))
+    )

@@ -75,31 +75,31 @@ def check_x(theta: Array, x: Array, n_in: int | None, codes: tuple[int, ...] = (
     if not x.shape[-2]:
         raise ValueError(f"x has no rows (shape {tuple(x.shape)}): an empty batch has no loss.")
     check_stack(x.shape[:-2], theta.shape[:-1], "x")
-    if codes and isinstance(x, HostArray) and not are_codes(x, codes).all():
+    if codes and isinstance(x, HostArray) and not are_codes(x, codes):
         raise ValueError(wrong_code(x, codes))
     # For the complex step theta is complex and x real: not every library multiplies the two.
     return x if x.dtype == theta.dtype else array_namespace(x).astype(x, theta.dtype)
 
 
 def are_codes(x: Array, codes: tuple[int, ...]) -> Array:
-    """Return where x is a code, an integer from 0 below the number of codes of its column.
+    """Return whether x has integers from 0 below ``codes`` in each column, of those with codes."""
+    return array_namespace(x).all(_is_code(x, codes))
 
-    Columns with 0 codes hold numbers, and any number fits.
-    """
+
+def _is_code(x: Array, codes: tuple[int, ...]) -> Array:
     xp, x = array_namespace(x), real_part(array_namespace(x), x)
     below = xp.asarray([n or math.inf for n in codes], dtype=x.dtype, device=device_of(x))
     return (below == math.inf) | ((x >= 0.0) & (x < below) & (xp.floor(x) == x))
 
 
 def wrong_code(x: Array, codes: tuple[int, ...]) -> str:
-    """Return the error message for the first entry of x that is not a code."""
+    """Return the error message for the first number of x that should be a code."""
     host = to_host(x)
-    wrong = ~are_codes(host, codes)
-    index = unravel(wrong.reshape(-1).nonzero()[0].tolist()[0], host.shape)
+    position = _is_code(host, codes).reshape(-1).argmin().tolist()
+    (*_, column) = index = unravel(position, host.shape)
     return (
-        f"x{list(index)} is {host[index]:g}, but column {index[-1]} holds the codes of an "
-        f"Embedding, 0 ... {codes[index[-1]] - 1}. Number the categories from 0, with a code for "
-        "unknown ones."
+        f"x{list(index)} is {host[index]:g}, but column {column} holds the codes of an Embedding, "
+        f"0 ... {codes[column] - 1}. Number the categories from 0, with a code for unknown ones."
     )
 
 

@@ -106,7 +106,7 @@ def _conditions(network: Network, rows: Rows, labels: Array | None) -> Iterator[
         if array is not None:
             yield xp.all(xp.isfinite(array)), functools.partial(_not_finite, name, array)
     if x is not None and codes:
-        yield xp.all(are_codes(x, codes)), functools.partial(wrong_code, x, codes)
+        yield are_codes(x, codes), functools.partial(wrong_code, x, codes)
     low, high = loss.targets
     if (low, high) != (-math.inf, math.inf):
         in_range = xp.all(y >= low - _SLACK) & xp.all(y <= high + _SLACK)

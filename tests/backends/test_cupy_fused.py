@@ -11,7 +11,7 @@ import pytest
 import backprop_xp as bx
 from backprop_xp import activations, losses
 from backprop_xp.backends import Backend, sum_at, to_host
-from backprop_xp.networks import columns, layers
+from backprop_xp.networks import embeddings, layers
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
 
@@ -137,9 +137,12 @@ def test_the_rows_of_codes_and_sums_over_equal_codes(put: Any, stack: Any) -> No
     x = put(generator.integers(-2, 6, size=(*stack, ROWS, 3)) + generator.uniform(-0.4, 0.4))
     x[..., 0, 0] = np.nan
     for codes in ((4, 1, 7), (2, 2, 2)):
-        got, wanted = columns.rows_of_codes(x, codes), columns.rows_of_codes.__wrapped__(x, codes)
+        got, wanted = (
+            embeddings.rows_of_codes(x, codes),
+            embeddings.rows_of_codes.__wrapped__(x, codes),
+        )
         np.testing.assert_array_equal(to_host(got), to_host(wanted))
-    indices = columns.rows_of_codes(x, (4, 1, 7)).reshape(*stack, -1)
+    indices = embeddings.rows_of_codes(x, (4, 1, 7)).reshape(*stack, -1)
     for at in (indices, indices[(0,) * len(stack)]):
         assert_as_reference(sum_at, put(draw(*stack, 3 * ROWS, N)), at, 12)
 

@@ -1,22 +1,18 @@
-"""Layers for the columns of a table, against closed forms and other libraries' autograd."""
+"""Layers on the columns of a table: a factor for each, and layers side by side."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp.backends import array_namespace
+from backprop_xp.networks.random_bits import fold_in
+from tests.own import Factors, Passing
 
 # Both sides round some dozen operations, 2e-16 each.
 PARITY = 1e-13
-
-CODES, WIDTH = (6, 1, 4), 2
-generator = np.random.default_rng(33)
-# Few codes in many rows: each is there several times.
-X = np.stack([generator.integers(n, size=20) for n in CODES], axis=-1).astype(float)
-STACKS = [(), (3,), (2, 3)]
-every_stack = pytest.mark.parametrize("stack", STACKS, ids=str)
+generator = np.random.default_rng(35)
 
 
 def test_scale_multiplies_each_feature_and_starts_at_1(xp: Any) -> None:
@@ -33,127 +29,122 @@ def test_scale_multiplies_each_feature_and_starts_at_1(xp: Any) -> None:
     xp.assert_equal(mask, [0.0] * 3 + [1.0] * 3 + [0.0])
 
 
-def _embedding(stack: tuple[int, ...] = ()) -> tuple[bx.Network, np.ndarray, np.ndarray]:
-    """Return a network of an Embedding alone, a theta for it, and g = dL/doutputs."""
-    network = bx.Network([bx.Embedding(CODES, WIDTH)], "mean_squared_error")
-    theta = generator.normal(size=(*stack, network.size))
-    return network, theta, generator.normal(size=(*stack, len(X), len(CODES) * WIDTH))
+def test_columns_give_each_layer_its_own_and_join_what_they_return(xp: Any) -> None:
+    dense, drop = bx.Dense(2, 3, "tanh"), bx.Dropout(0.5)
+    layer = bx.Columns(bx.Embedding(4, 2), dense, drop, widths=(1, 2, 3))
+    assert (layer.n_in, layer.n_out, layer.codes) == (6, 8, (4, 0, 0, 0, 0, 0))
+    assert layer.names == ("layers[0].weights", "layers[1].weights", "layers[1].bias")
+    x = np.concatenate([generator.integers(4, size=(9, 1)), generator.normal(size=(9, 5))], -1)
+    values, g = [generator.normal(size=s) for s in layer.shapes], generator.normal(size=(9, 8))
+    table, *of_dense = parameters = xp.put(*values)
+    x, g = xp.put(x, g)
+    y, cache = layer.forward(parameters, x, 7)
+    activated, dense_cache = dense.forward(of_dense, x[:, 1:3], None)
+    kept, mask = drop.forward((), x[:, 3:], fold_in(7, 2))
+    xp.assert_equal(y[:, :2], xp.host(table)[xp.host(x)[:, 0].astype(int)])
+    xp.assert_close(y[:, 2:5], activated, PARITY)
+    xp.assert_equal(y[:, 5:], kept)
+    back, gradients = layer.backward(parameters, cache, g)
+    dense_back, expected = dense.backward(of_dense, dense_cache, g[:, 2:5])
+    xp.assert_close(back[:, 1:3], dense_back, PARITY)
+    xp.assert_equal(back[:, 3:], drop.backward((), mask, g[:, 5:])[0])
+    assert not np.any(xp.host(back)[:, :1])
+    for one, other in zip(gradients[1:], expected, strict=True):
+        xp.assert_close(one, other, PARITY)
 
 
-def test_an_embedding_and_its_gradient_are_pytorchs(xp: Any) -> None:
-    torch = pytest.importorskip("torch")
-    network, theta, g = _embedding()
-    table = torch.tensor(theta.reshape(-1, WIDTH), requires_grad=True)
-    tables = torch.split(table, CODES)
-    columns = [
-        torch.nn.functional.embedding(torch.tensor(X[:, k]).long(), tables[k])
-        for k in range(len(CODES))
-    ]
-    expected = torch.cat(columns, dim=-1)
-    (gradient,) = torch.autograd.grad(expected, [table], torch.tensor(g))
-    ours = xp.put(theta, X, g)
-    xp.assert_equal(network.forward(*ours[:2]), expected.detach().numpy().astype(xp.dtype))
-    found, x_gradient = network.vjp(*ours)
-    xp.assert_close(found, gradient.numpy().reshape(-1), PARITY)
-    xp.assert_equal(x_gradient, np.zeros_like(X))
+WIDTHS = (2, 1, 2)
+PARTS = bx.Embedding([4, 3], 2), bx.Activate("tanh"), bx.NumericEmbedding(2, 3)
+TABLE = bx.Network(
+    [
+        bx.Columns(*PARTS, widths=WIDTHS),
+        *(bx.Scale(11), bx.Dense(11, 8, "silu"), bx.Dropout(0.2), bx.Dense(8, 3)),
+    ],
+    "categorical_cross_entropy",
+    l2=0.01,
+)
+X = np.concatenate([generator.integers(3, size=(40, 2)), generator.normal(size=(40, 3))], axis=-1)
+LABELS = generator.integers(3, size=40)
 
 
+@pytest.mark.parametrize("stack", [(), (2,)], ids=str)
+def test_a_table_of_codes_and_numbers_trains_as_on_numpy(xp: Any, stack: tuple[int, ...]) -> None:
+    def trained(theta: Any, x: Any, y: Any) -> bx.FitResult:
+        options: Any = {"optimizer": bx.SGD(0.1, momentum=0.9), "epochs": 3, "batch_size": 16}
+        return bx.fit(TABLE, theta, x, y, validation=(x, y), clip=1.0, **options)
+
+    theta = TABLE.initialize(3, stack=stack, backend="numpy", dtype=xp.dtype)
+    there = trained(theta, X.astype(xp.dtype), LABELS)
+    here = trained(xp.asarray(theta), xp.asarray(X), xp.asarray(LABELS, dtype=None))
+    xp.assert_close(here.theta, there.theta, 1e-11)
+    losses = np.asarray(there.history["loss"])
+    assert np.all(losses[-1] < losses[0])
+
+
+@pytest.mark.compiled
 @pytest.mark.parametrize("shares_x", [True, False])
-@every_stack
-def test_the_tables_of_a_stack_are_looked_up_and_summed_one_by_one(
-    xp: Any, stack: tuple[int, ...], shares_x: bool
-) -> None:
-    network, theta, g = _embedding(stack)
-    x = X if shares_x else generator.permuted(np.broadcast_to(X, (*stack, *X.shape)), axis=-2)
-    together = [network.forward(*xp.put(theta, x)), network.vjp(*xp.put(theta, x, g))[0]]
-    for index in np.ndindex(stack):
-        at = x if shares_x else x[index]
-        alone = [network.forward(*xp.put(theta[index], at))]
-        alone += [network.vjp(*xp.put(theta[index], at, g[index]))[0]]
-        for one, other in zip(together, alone, strict=True):
-            xp.assert_close(xp.host(one)[index], xp.host(other), PARITY)
+def test_a_stack_of_tables_is_its_networks_one_by_one(xp: Any, shares_x: bool) -> None:
+    theta = TABLE.initialize(3, stack=(2, 2), backend="numpy", dtype="float64")
+    x = X if shares_x else generator.permuted(np.broadcast_to(X, (2, 2, *X.shape)), axis=-2)
+    g = generator.normal(size=(40, 3))
+    outputs = TABLE.forward(*xp.put(theta, x), rng=5)
+    both = TABLE.vjp(*xp.put(theta, x, g), rng=5)
+    for at in np.ndindex(2, 2):
+        one = xp.put(theta[at], x if shares_x else x[at], g)
+        xp.assert_close(xp.host(outputs)[at], TABLE.forward(*one[:2], rng=5), PARITY)
+        for found, expected in zip(both, TABLE.vjp(*one, rng=5), strict=True):
+            xp.assert_close(xp.host(found)[at], expected, 100 * PARITY)
 
 
-@every_stack
-def test_a_sample_moves_the_rows_of_its_codes_alone_and_always_alike(
-    xp: Any, stack: tuple[int, ...]
-) -> None:
-    network = bx.Network([bx.Embedding(CODES, WIDTH), bx.Dense(6, 2)], "log_cosh")
-    theta = xp.asarray(generator.normal(size=(*stack, network.size)))
-    x, y = xp.put(X, generator.normal(size=(len(X), 2)))
-    first, again = (xp.host(network.loss_and_gradient(theta, x, y)[1]) for _ in range(2))
-    assert np.array_equal(first, again)
-    one = xp.host(network.loss_and_gradient(theta, x[:1, :], y[:1, :])[1])
-    rows = one[..., : sum(CODES) * WIDTH].reshape(*stack, sum(CODES), WIDTH)
-    seen = (X[0] + np.cumsum((0, *CODES[:-1]))).astype(int)
-    assert np.all(rows[..., seen, :] != 0.0)
-    assert np.count_nonzero(rows) == rows[..., seen, :].size
+def test_a_code_in_a_column_is_checked_and_a_number_is_not(xp: Any) -> None:
+    theta, x = xp.initialize(TABLE), X.copy()
+    x[5, 1] = 3.0
+    with pytest.raises(ValueError, match=r"x\[5, 1\] is 3, but column 1 .* 0 \.\.\. 2"):
+        bx.fit(TABLE, theta, *xp.put(x, np.eye(3)[LABELS]), optimizer=bx.SGD(0.1), epochs=1)
+    x[5, 1:3] = 2.0, 1e9
+    TABLE.predict(theta, xp.asarray(x))
 
 
-WRONG_CODES = {"above": 4.0, "far above": 1e9, "below": -1.0, "infinite": np.inf, "half": 0.5}
+@pytest.mark.parametrize("way", ["forward", "backward"])
+def test_an_error_within_columns_names_the_layers(xp: Any, way: str) -> None:
+    def raises(*arguments: Any, **options: Any) -> Any:
+        raise ArithmeticError("no such thing")
 
-
-@pytest.mark.parametrize("name", WRONG_CODES)
-def test_fit_refuses_what_is_no_code_and_names_it(xp: Any, name: str) -> None:
-    network = bx.Network([bx.Embedding(CODES, WIDTH), bx.Dense(6, 1)], "mean_squared_error")
-    theta, wrong = xp.initialize(network), X.copy()
-    wrong[7, 2] = WRONG_CODES[name]
-    x, bad, y = xp.put(X, wrong, np.ones((20, 1)))
-    options: Any = {"optimizer": bx.SGD(0.1), "epochs": 1}
-    message = r"x\[7, 2\] is .* column 2 holds the codes .* 0 \.\.\. 3" + "|not finite" * (
-        name == "infinite"
-    )
-    with pytest.raises(ValueError, match=message):
-        bx.fit(network, theta, bad, y, **options)
-    with pytest.raises(ValueError, match=f"In validation: .*{message}"):
-        bx.fit(network, theta, x, y, validation=(bad, y), **options)
-    if xp.name == "numpy":
-        with pytest.raises(ValueError, match=r"x\[7, 2\]"):
-            network.predict(theta, bad)
-    bx.fit(network, theta, x, y, **options)
-
-
-def test_a_layer_takes_the_nearest_code_and_0_for_nan(xp: Any) -> None:
-    layer, table = bx.Embedding([3, 2], 1), xp.asarray(np.arange(5.0)[:, None])
-    x = [[-1.0, 1.4], [7.0, 1e30], [np.nan, -np.inf], [1.6, np.inf], [2.0, 0.0]]
-    y, cache = layer.forward([table], xp.asarray(x), None)
-    xp.assert_equal(y, [[0.0, 4.0], [2.0, 4.0], [0.0, 3.0], [2.0, 4.0], [2.0, 3.0]])
-    _, (gradient,) = layer.backward([table], cache, array_namespace(y).ones_like(y))
-    xp.assert_equal(gradient, [[2.0], [0.0], [3.0], [2.0], [3.0]])
-    whole = xp.asarray([[2, 1], [0, 0]], dtype=None)
-    xp.assert_equal(layer.forward([table], whole, None)[0], [[2.0, 4.0], [0.0, 3.0]])
-
-
-@pytest.mark.parametrize("method", ["auto", "directional"])
-def test_an_embedding_is_checked_by_codes_of_either_kind(xp: Any, method: str) -> None:
-    layer, codes = bx.Embedding(CODES, WIDTH), X.astype(int)
-    for x in (xp.asarray(X), xp.asarray(codes, dtype=None)):
-        report = bx.check_layer(layer, x, wants_input=False, method=method)
-        assert report.verdict == "pass", str(report)
-
-
-def test_an_embedding_starts_with_normal_rows_unless_told_otherwise() -> None:
-    (table,) = bx.Embedding(3000, 20).initialize(np.random.default_rng(0))
-    assert np.std(table) == pytest.approx(1.0, abs=0.02)
-    (zeros,) = bx.Embedding([2, 3], 4, "zeros").initialize(np.random.default_rng(0))
-    assert (zeros.shape, np.any(zeros)) == ((5, 4), False)
+    faulty: Any = Passing()
+    vars(faulty).update({"n_in": 1, way: raises})
+    network = bx.Network([bx.Columns(bx.Scale(2), faulty), bx.Dense(3, 1)], "huber")
+    theta, x, g = xp.initialize(network), *xp.put(np.ones((2, 3)), np.ones((2, 1)))
+    with pytest.raises(ArithmeticError) as caught:
+        network.vjp(theta, x, g)
+    assert caught.value.__notes__ == [
+        f"In layers[1] (Passing).{way}.",
+        f"In layers[0] (Columns).{way}.",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "message"),
+    ("make", "error", "message"),
     [
-        ((0, 2), ValueError, "n_codes must be an integer of at least 1, not 0"),
-        (([3, 0], 2), ValueError, "n_codes must be an integer of at least 1"),
-        (([], 2), ValueError, "n_codes must hold 1 to 16777216 codes, not 0"),
-        ((2**24 + 1, 2), ValueError, "n_codes must hold 1 to 16777216 codes, not 16777217"),
-        (("12", 2), TypeError, r"n_codes must be a sequence such as \[12, 5\], not '12'"),
-        ((2.5, 2), TypeError, "n_codes must be an integer"),
-        ((3, 0), ValueError, "n_out must be an integer of at least 1"),
-        ((3, 2, "normal"), ValueError, "initializer 'normal' is unknown"),
+        (lambda: bx.Columns(), ValueError, "Columns needs at least one layer"),
+        (lambda: bx.Columns(bx.Scale), TypeError, r"layers\[0\] is .* not a layer"),
+        (
+            lambda: bx.Columns(bx.Scale(2), Factors()),
+            ValueError,
+            r"widths must hold .* which are \[2, None\] by their n_in .*not None",
+        ),
+        (lambda: bx.Columns(bx.Scale(2), widths=(3,)), ValueError, r"are \[2\] .* not \(3,\)"),
+        (lambda: bx.Columns(bx.Scale(2), widths=(2, 1)), ValueError, r"not \(2, 1\)"),
+        (lambda: bx.Columns(bx.Dropout(0.1), widths=(0,)), ValueError, "widths must be an integer"),
+        (lambda: bx.Columns(bx.Dropout(0.1), widths=3), TypeError, "widths must be a sequence"),
+        (
+            lambda: bx.Network([bx.Columns(bx.Scale(2), bx.Scale(1)), bx.Dense(4, 1)], "huber"),
+            ValueError,
+            "takes 4 features, but the layers before it give 3",
+        ),
     ],
 )
-def test_what_makes_no_embedding_is_refused_by_name(
-    arguments: Any, error: type[Exception], message: str
+def test_what_makes_no_columns_is_refused_by_name(
+    make: Callable[[], Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        bx.Embedding(*arguments)
+        make()

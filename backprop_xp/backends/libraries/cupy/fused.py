@@ -293,7 +293,7 @@ FUSED: dict[str, Function] = {
     "backprop_xp.networks.layers.dropped": _dropped,
     "backprop_xp.networks.layers.normalized": _normalized,
     "backprop_xp.networks.layers.normalized_back": _normalized_back,
-    "backprop_xp.networks.columns.rows_of_codes": rows_of_codes,
+    "backprop_xp.networks.embeddings.rows_of_codes": rows_of_codes,
     "backprop_xp.backends.sums_and_products.sum_at": sum_at,
     "backprop_xp.backends.sums_and_products.blank": _blank,
     "backprop_xp.backends.sums_and_products.product_into": _product_into,
