@@ -109,7 +109,8 @@ class Columns:
         vars(self).update(layers=layers, widths=widths if widths is None else tuple(counts))
         vars(self).update(names=names, shapes=shapes, codes=tuple(itertools.chain(*codes)))
         vars(self).update(is_random=any(map(propagation.is_random, layers)), n_in=sum(counts))
-        vars(self).update(n_out=None if None in outs else sum(outs), _parts=_slices(counts))
+        n_out = None if None in outs else sum(n for n in outs if n is not None)
+        vars(self).update(n_out=n_out, _parts=_slices(counts))
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw the layers' parameters, one layer after the other."""
@@ -135,7 +136,9 @@ class Columns:
         out: Buffers | None = None,
     ) -> Gradients:
         """Return the layers' dL/dx side by side, and their gradients."""
-        (caches, parts), backs, gradients = cache, [], []
+        caches, parts = cache
+        backs: list[Array | None] = []
+        gradients: list[Array] = []
         buffers = None if out is None else propagation.split(self.layers, out)
         for i, own in enumerate(propagation.split(self.layers, parameters)):
             back, (found,) = propagation.backward_through(

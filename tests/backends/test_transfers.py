@@ -85,6 +85,20 @@ def test_a_pass_forward_and_back_moves_nothing(
     assert not moved
 
 
+@pytest.mark.parametrize("stack", [(), (2,)], ids=str)
+def test_a_pass_through_codes_and_numbers_moves_nothing(
+    put: Any, moved: list[Any], stack: tuple[int, ...]
+) -> None:
+    columns = bx.Columns(bx.Embedding(3, 2), bx.NumericEmbedding(2))
+    network = bx.Network([columns, bx.Scale(10), bx.Dense(10, 2)], "log_cosh")
+    x, y = put(np.hstack([np.arange(ROWS)[:, None] % 3, X[:, 1:]])), put(Y)
+    theta = _theta(network, x, stack)
+    with bx.transfer_guard("disallow"):
+        network.loss_and_gradient(theta, x, y)
+        network.vjp(theta, x, network.forward(theta, x))
+    assert not moved
+
+
 @pytest.mark.parametrize("rate", ["number", "per network", "schedule"])
 @pytest.mark.parametrize(
     "make",
