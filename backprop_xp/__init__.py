@@ -19,6 +19,8 @@ from backprop_xp.backends import (
 )
 from backprop_xp.networks import activations, ensemble, initializers, losses
 from backprop_xp.networks.activations import Activation
+from backprop_xp.networks.columns import Columns, Scale
+from backprop_xp.networks.embeddings import Embedding, NumericEmbedding
 from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm, Residual
 from backprop_xp.networks.losses import Loss
 from backprop_xp.networks.mlp import mlp
@@ -63,13 +65,14 @@ __version__ = "0.1.0.dev0"
 # fmt: off
 __all__ = [
     "SGD", "Activate", "Activation", "Adam", "AdamW", "BackendUnavailableError", "Checkpoint",
-    "CheckpointError", "Dense", "Dropout", "EarlyStopping", "FitResult", "GradientCheckError",
-    "GradientReport", "LayerNorm", "Loss", "Network", "RMSProp", "Residual", "TrainingState",
-    "TransferError", "activations", "asarray", "assert_gradient", "check_gradient",
-    "check_jacobian", "check_layer", "check_loss", "check_network", "data", "ensemble",
-    "export_onnx", "fit", "get_backend", "initializers", "list_backends", "load", "losses",
-    "metrics", "mlp", "optimizers", "plots", "register", "resolve", "save", "schedules",
-    "set_default_backend", "to_host", "train", "transfer_guard", "use_backend",
+    "CheckpointError", "Columns", "Dense", "Dropout", "EarlyStopping", "Embedding", "FitResult",
+    "GradientCheckError", "GradientReport", "LayerNorm", "Loss", "Network", "NumericEmbedding",
+    "RMSProp", "Residual", "Scale", "TrainingState", "TransferError", "activations", "asarray",
+    "assert_gradient", "check_gradient", "check_jacobian", "check_layer", "check_loss",
+    "check_network", "data", "ensemble", "export_onnx", "fit", "get_backend", "initializers",
+    "list_backends", "load", "losses", "metrics", "mlp", "optimizers", "plots", "register",
+    "resolve", "save", "schedules", "set_default_backend", "to_host", "train", "transfer_guard",
+    "use_backend",
 ]
 # fmt: on
 

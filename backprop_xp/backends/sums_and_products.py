@@ -4,6 +4,9 @@ These references use the standard alone. ``blank`` returns a new array for resul
 can write into arrays; otherwise results are concatenated.
 """
 
+import math
+
+from backprop_xp.backends.dtypes_and_devices import device_of
 from backprop_xp.backends.protocol import Array
 from backprop_xp.backends.registry import array_namespace
 from backprop_xp.backends.replacements import replaceable
@@ -31,6 +34,30 @@ def product_into(out: Array, a: Array, b: Array) -> Array:
 def gather(array: Array, indices: Array, axis: int) -> Array:
     """Return the entries at those indices along an axis."""
     return array_namespace(array).take(array, indices, axis=axis)
+
+
+@replaceable
+def sum_at(values: Array, indices: Array, count: int, out: Array | None = None) -> Array:
+    """Return for each index below ``count`` the sum of its rows, written into ``out`` if given.
+
+    ``values`` is ``(*stack, rows, n)``, ``indices`` is ``(rows,)`` or ``(*stack, rows)``, and the
+    result ``(*stack, count, n)``.
+    """
+    xp = array_namespace(values)
+    numbers = xp.arange(count, dtype=indices.dtype, device=device_of(values))
+    one_hot = xp.astype(indices[..., None, :] == numbers[:, None], values.dtype)
+    return matmul(one_hot, values, out)
+
+
+def rows_of_members(indices: Array, stack: tuple[int, ...], count: int) -> Array:
+    """Return indices of rows of each member's table as those of all tables in one, flattened.
+
+    ``indices`` is ``(rows,)`` or ``(*stack, rows)``, and each table has ``count`` rows.
+    """
+    xp, members, rows = array_namespace(indices), math.prod(stack), indices.shape[-1]
+    indices = xp.reshape(xp.broadcast_to(indices, (*stack, rows)), (members, rows))
+    tables = xp.arange(members, dtype=indices.dtype, device=device_of(indices))
+    return xp.reshape(indices + count * tables[:, None], (-1,))
 
 
 @replaceable

@@ -21,6 +21,8 @@ from backprop_xp.backends import Array, owner, to_host
 from backprop_xp.checks import nearest
 from backprop_xp.display.reprs import NAMES, argument_text, call_of, maker_name, name_of
 from backprop_xp.networks.activations import leaky_relu_with
+from backprop_xp.networks.columns import Columns, Scale
+from backprop_xp.networks.embeddings import Embedding, NumericEmbedding
 from backprop_xp.networks.initializers import uniform
 from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm, Residual
 from backprop_xp.networks.losses import huber_with
@@ -28,7 +30,17 @@ from backprop_xp.training import optimizers, schedules
 from backprop_xp.training.early_stopping import Best, EarlyStopping, Slowed
 from backprop_xp.training.states import TrainingState
 
-LAYERS = (Dense, Activate, Dropout, LayerNorm, Residual)
+LAYERS = (
+    Dense,
+    Activate,
+    Dropout,
+    LayerNorm,
+    Residual,
+    Scale,
+    Embedding,
+    NumericEmbedding,
+    Columns,
+)
 OPTIMIZERS = (optimizers.SGD, optimizers.RMSProp, optimizers.Adam, optimizers.AdamW)
 SCHEDULES = (
     *(schedules.constant, schedules.step_decay, schedules.exponential, schedules.inverse_scaling),

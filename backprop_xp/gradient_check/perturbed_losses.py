@@ -14,7 +14,9 @@ import numpy as np
 
 from backprop_xp.backends import Array, DType, array_namespace, device_of, to_device_of, to_host
 from backprop_xp.networks.activations import ACTIVATIONS, softmax
+from backprop_xp.networks.columns import Columns, Scale
 from backprop_xp.networks.complex_safe import is_complex
+from backprop_xp.networks.embeddings import Embedding, NumericEmbedding
 from backprop_xp.networks.inputs import Rows
 from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm, Residual
 from backprop_xp.networks.layout import ParameterSlice, unpack
@@ -125,9 +127,10 @@ def _take_stacks(network: Network, theta: Array, rows: Rows) -> bool:
 
 
 def _is_built_in(layer: Layer) -> bool:
-    if isinstance(layer, Residual) and type(layer) is Residual:
+    if isinstance(layer, Residual | Columns) and type(layer) in (Residual, Columns):
         return all(_is_built_in(inner) for inner in layer.layers)
-    return type(layer) in (Dense, Activate, Dropout, LayerNorm)
+    of_columns = (Scale, Embedding, NumericEmbedding)
+    return type(layer) in (Dense, Activate, Dropout, LayerNorm, *of_columns)
 
 
 def _forward_pass(network: Network, theta: Array, rows: Rows, dtype: DType) -> _Pass:

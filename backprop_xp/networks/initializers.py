@@ -65,6 +65,11 @@ def lecun_normal(generator: Generator, shape: tuple[int, int]) -> HostArray:
     return generator.normal(0.0, math.sqrt(1.0 / shape[0]), shape)
 
 
+def standard_normal(generator: Generator, shape: tuple[int, int]) -> HostArray:
+    """Draw with mean 0 and variance 1, for embeddings."""
+    return generator.normal(size=shape)
+
+
 def draw_stack(
     seed: int, count: int, draw: Callable[[Generator], Iterable[HostArray]]
 ) -> HostArray:
@@ -113,6 +118,7 @@ INITIALIZERS: dict[str, Initializer] = register_table(
         "he_uniform": he_uniform,
         "he_normal": he_normal,
         "lecun_normal": lecun_normal,
+        "standard_normal": standard_normal,
         "zeros": zeros,
         "ones": ones,
     },

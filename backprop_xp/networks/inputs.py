@@ -15,8 +15,9 @@ from backprop_xp.backends import (
     precision_of,
     to_host,
 )
-from backprop_xp.checks import real, reals, refuse_list
+from backprop_xp.checks import real, reals, refuse_list, unravel
 from backprop_xp.networks.complex_safe import real_part
+from backprop_xp.networks.initializers import HostArray
 from backprop_xp.networks.random_bits import Key
 
 # A penalty's strength: a number, an array (*stack,), or None for no penalty.
@@ -55,8 +56,11 @@ class Blocks(Protocol):
         """
 
 
-def check_x(theta: Array, x: Array, n_in: int | None) -> Array:
-    """Return x, ``(..., batch, n_in)``, in theta's dtype."""
+def check_x(theta: Array, x: Array, n_in: int | None, codes: tuple[int, ...] = ()) -> Array:
+    """Return x, ``(..., batch, n_in)``, in theta's dtype.
+
+    ``codes`` are those of ``are_codes``; only NumPy's are checked, where no transfer is needed.
+    """
     x = like(theta, x, "x")
     if len(x.shape) < 2:
         raise ValueError(
@@ -71,8 +75,32 @@ def check_x(theta: Array, x: Array, n_in: int | None) -> Array:
     if not x.shape[-2]:
         raise ValueError(f"x has no rows (shape {tuple(x.shape)}): an empty batch has no loss.")
     check_stack(x.shape[:-2], theta.shape[:-1], "x")
+    if codes and isinstance(x, HostArray) and not are_codes(x, codes):
+        raise ValueError(wrong_code(x, codes))
     # For the complex step theta is complex and x real: not every library multiplies the two.
     return x if x.dtype == theta.dtype else array_namespace(x).astype(x, theta.dtype)
+
+
+def are_codes(x: Array, codes: tuple[int, ...]) -> Array:
+    """Return whether x has integers from 0 below ``codes`` in each column, of those with codes."""
+    return array_namespace(x).all(_is_code(x, codes))
+
+
+def _is_code(x: Array, codes: tuple[int, ...]) -> Array:
+    xp, x = array_namespace(x), real_part(array_namespace(x), x)
+    below = xp.asarray([n or math.inf for n in codes], dtype=x.dtype, device=device_of(x))
+    return (below == math.inf) | ((x >= 0.0) & (x < below) & (xp.floor(x) == x))
+
+
+def wrong_code(x: Array, codes: tuple[int, ...]) -> str:
+    """Return the error message for the first number of x that should be a code."""
+    host = to_host(x)
+    position = _is_code(host, codes).reshape(-1).argmin().tolist()
+    (*_, column) = index = unravel(position, host.shape)
+    return (
+        f"x{list(index)} is {host[index]:g}, but column {column} holds the codes of an Embedding, "
+        f"0 ... {codes[column] - 1}. Number the categories from 0, with a code for unknown ones."
+    )
 
 
 def check_targets(

@@ -233,20 +233,16 @@ class Residual:
     __repr__ = repr_of
 
     def __init__(self, *layers: Layer) -> None:
-        if not layers:
-            raise ValueError("Residual needs at least one layer.")
-        for i, layer in enumerate(layers):
-            propagation.require_layer(layer, f"layers[{i}]")
+        names, shapes = propagation.joined_parameters(layers, "Residual")
         first, last = propagation.check_chain(layers)
         if None not in (first, last) and first != last:
             raise ValueError(
                 f"Residual adds its input to its output, but its layers take {first} features and "
                 f"return {last}. End with a layer that returns {first}."
             )
-        names = (f"layers[{i}].{name}" for i, inner in enumerate(layers) for name in inner.names)
         _set(self, "layers", layers)
-        _set(self, "names", tuple(names))
-        _set(self, "shapes", tuple(shape for inner in layers for shape in inner.shapes))
+        _set(self, "names", names)
+        _set(self, "shapes", shapes)
         _set(self, "n_in", first)
         _set(self, "n_out", first)
         _set(self, "keeps_width", all(getattr(layer, "keeps_width", False) for layer in layers))
@@ -258,7 +254,8 @@ class Residual:
 
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return ``x + f(x)``."""
-        a, caches = propagation.forward_through(self.layers, self.split(parameters), x, rng)
+        own = propagation.split(self.layers, parameters)
+        a, caches = propagation.forward_through(self.layers, own, x, rng)
         return x + a, caches
 
     def backward(
@@ -271,17 +268,13 @@ class Residual:
         out: Buffers | None = None,
     ) -> Gradients:
         """Return g plus f's dL/dx, and f's gradients."""
-        buffers = None if out is None else self.split(out)
+        own = propagation.split(self.layers, parameters)
+        buffers = None if out is None else propagation.split(self.layers, out)
         inner, gradients = propagation.backward_through(
-            self.layers, self.split(parameters), cache, g, wants_input=wants_input, out=buffers
+            self.layers, own, cache, g, wants_input=wants_input, out=buffers
         )
         joined = tuple(value for layer in gradients for value in layer)
         return (g + inner if wants_input else None), joined
-
-    def split(self, parameters: Parameters) -> list[Parameters]:
-        """Return the parameters of each inner layer."""
-        values = iter(parameters)
-        return [tuple(next(values) for _ in layer.names) for layer in self.layers]
 
 
 @replaceable

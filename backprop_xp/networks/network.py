@@ -60,6 +60,8 @@ class Network:
     size: int = field(compare=False)
     is_random: bool = field(compare=False)
     layout: Layout = field(compare=False)
+    # The number of codes in each column of x, 0 for numbers; empty without an Embedding.
+    codes: tuple[int, ...] = field(compare=False)
     _widths: tuple[int | None, int | None] = field(compare=False)
 
     def __init__(self, layers: Sequence[Layer], loss: str | Loss, *, l2: float = 0.0) -> None:
@@ -74,6 +76,7 @@ class Network:
         vars(self).update(layers=tuple(layers), loss_function=loss_function, layout=layout)
         vars(self).update(l2=real(l2, "l2", low=0.0), size=size)
         vars(self).update(is_random=any(map(propagation.is_random, layers)))
+        vars(self).update(codes=tuple(getattr(layers[0], "codes", ())))
         vars(self).update(_widths=propagation.check_chain(layers))
 
     def __repr__(self) -> str:
@@ -282,7 +285,7 @@ class Network:
     ) -> tuple[Array, Key | None]:
         """Return x on theta's device, and the key, checked as in every public method."""
         self._check_theta(theta)
-        x = inputs.check_x(theta, x, self._widths[0])
+        x = inputs.check_x(theta, x, self._widths[0], self.codes)
         return x, None if rng is None else as_key(rng, theta)
 
     def _check_rows(

@@ -30,7 +30,8 @@ class Layer(Protocol):
     Optional attributes: with ``n_in`` and ``n_out``, a network checks that neighbours fit. With
     ``keeps_width`` True, the output has as many features as the input. With ``is_random`` False,
     ``forward`` gets None for ``rng``. With ``writes`` True, ``backward`` may get ``out``, an array
-    per parameter: it writes the gradient into each and returns it.
+    per parameter: it writes the gradient into each and returns it. ``codes`` of a first layer has
+    the number of codes in each column of x, 0 for numbers: a network refuses others.
     """
 
     @property
@@ -54,11 +55,18 @@ class Layer(Protocol):
 
 
 def forward_through(
-    layers: Sequence[Layer], parameters: Sequence[Parameters], x: Array, rng: Key | None
+    layers: Sequence[Layer],
+    parameters: Sequence[Parameters],
+    x: Array,
+    rng: Key | None,
+    start: int = 0,
 ) -> tuple[Array, list[Cache]]:
-    """Return the last layer's output, and each layer's input shape and cache for the way back."""
+    """Return the last layer's output, and each layer's input shape and cache for the way back.
+
+    The layers are numbered from ``start``, in their keys and in the notes of errors.
+    """
     caches: list[Cache] = []
-    return output_of(layers, parameters, x, rng, caches), caches
+    return output_of(layers, parameters, x, rng, caches, start), caches
 
 
 def output_of(
@@ -67,13 +75,14 @@ def output_of(
     x: Array,
     rng: Key | None,
     caches: list[Cache] | None = None,
+    start: int = 0,
 ) -> Array:
     """Return the last layer's output; each layer's input shape and cache go into ``caches``."""
-    for i, layer in enumerate(layers):
+    for i, (layer, own) in enumerate(zip(layers, parameters, strict=True), start):
         shape = x.shape
         try:
             key = fold_in(rng, i) if rng is not None and is_random(layer) else None
-            x, cache = layer.forward(parameters[i], x, key)
+            x, cache = layer.forward(own, x, key)
         except Exception as error:
             error.add_note(f"In layers[{i}] ({type(layer).__name__}).forward.")
             raise
@@ -91,6 +100,7 @@ def backward_through(
     *,
     wants_input: bool = True,
     out: Sequence[Buffers] | None = None,
+    start: int = 0,
 ) -> tuple[Array | None, list[tuple[Array, ...]]]:
     """Return dL/dx and each layer's gradients, from ``g`` = dL/dy of the last layer.
 
@@ -115,7 +125,7 @@ def backward_through(
                 _check_shape(layer, "for its input", back, shape)
             gradients[i] = _checked(layer, parameters[i], found, buffers)
         except Exception as error:
-            error.add_note(f"In layers[{i}] ({type(layer).__name__}).backward.")
+            error.add_note(f"In layers[{start + i}] ({type(layer).__name__}).backward.")
             raise
         upstream.append(back)
         del back
@@ -168,6 +178,24 @@ def require_layer(layer: object, name: str) -> None:
             f"{name} is {layer!r}, which is not a layer: an object with {', '.join(methods)} is "
             "expected, such as bx.Dense(2, 1). bx.Activate makes a layer of an activation."
         )
+
+
+def joined_parameters(
+    layers: Sequence[Layer], kind: str
+) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
+    """Return the names and shapes of the parameters of layers within a layer of a kind."""
+    if not layers:
+        raise ValueError(f"{kind} needs at least one layer.")
+    for i, layer in enumerate(layers):
+        require_layer(layer, f"layers[{i}]")
+    names = (f"layers[{i}].{name}" for i, inner in enumerate(layers) for name in inner.names)
+    return tuple(names), tuple(shape for inner in layers for shape in inner.shapes)
+
+
+def split(layers: Sequence[Layer], values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Return the parameters, or the buffers, of each layer within a layer."""
+    rest = iter(values)
+    return [tuple(next(rest) for _ in layer.names) for layer in layers]
 
 
 def check_chain(layers: Sequence[Layer]) -> tuple[int | None, int | None]:

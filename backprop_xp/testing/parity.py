@@ -13,6 +13,8 @@ import numpy as np
 
 from backprop_xp.backends import Array, array_namespace, device_of
 from backprop_xp.networks.activations import ACTIVATIONS
+from backprop_xp.networks.columns import Columns, Scale
+from backprop_xp.networks.embeddings import Embedding, NumericEmbedding
 from backprop_xp.networks.layers import Dense, Dropout, LayerNorm, Residual
 from backprop_xp.networks.losses import LOSSES
 from backprop_xp.networks.network import Network
@@ -37,6 +39,10 @@ _LAYERS: list[Layer] = [Dense(3, 4, "sigmoid"), LayerNorm(4), Dropout(0.3), _INN
 _NET = Network(_LAYERS, "log_cosh", l2=0.1)
 # A stack of two, with biases that are not 0: zeros would hide a mistake.
 _THETA = _draw.normal(0.0, 0.7, size=(2, _NET.size))
+
+_CODES = np.concatenate([np.arange(6.0)[:, None] % 4, _X[:, 1:]], axis=-1)
+_TABLE = Network([Columns(Embedding(5, 2), NumericEmbedding(2, 2)), Scale(6), Dense(6, 2)], "huber")
+_TABLE_THETA = _draw.normal(0.0, 0.7, size=(2, _TABLE.size))
 
 _OPTIMIZERS: dict[str, Callable[[Array], Optimizer]] = {
     "SGD": lambda theta: SGD(0.1),
@@ -98,6 +104,15 @@ def _network(dtype: str, case: Case) -> None:
     case.require_same(here, draw(backend="numpy", device="cpu"), "initialize(3)")
 
 
+def _table(dtype: str, case: Case) -> None:
+    """Check embeddings, and layers side by side, with rows of codes that repeat."""
+
+    def compute(theta: Array, x: Array, y: Array, g: Array) -> list[object]:
+        return [*_TABLE.loss_and_gradient(theta, x, y), *_TABLE.vjp(theta, x, g)]
+
+    case.require_computed(dtype, compute, _TABLE_THETA, _CODES, _Y, _G)
+
+
 def _update(name: str, dtype: str, case: Case) -> None:
     """Check theta after three updates of a stack."""
 
@@ -134,7 +149,7 @@ def _training(name: str, dtype: str, case: Case) -> None:
 
 
 CHECKS = [
-    *checks_of("parity", [_silent_faults, _network], TOLERANCES),
+    *checks_of("parity", [_silent_faults, _network, _table], TOLERANCES),
     *checks_of("parity", [_function], (*ACTIVATIONS, *LOSSES), FLOATING),
     *checks_of("parity", [_update], _OPTIMIZERS, TOLERANCES),
     *checks_of("parity", [_training], ("momentum", "AdamW"), TOLERANCES),

@@ -14,7 +14,15 @@ from backprop_xp.backends import (
     to_host,
 )
 from backprop_xp.checks import unravel
-from backprop_xp.networks.inputs import Blocks, Rows, check_targets, class_labels, stand_ins
+from backprop_xp.networks.inputs import (
+    Blocks,
+    Rows,
+    are_codes,
+    check_targets,
+    class_labels,
+    stand_ins,
+    wrong_code,
+)
 from backprop_xp.networks.losses import LOSSES, Loss
 from backprop_xp.networks.network import Network
 
@@ -40,7 +48,7 @@ def check_data(
     if not require_floating(theta, "theta").isdtype(theta.dtype, "real floating"):
         raise TypeError(f"theta is {theta.dtype}, but only real networks are trained.")
     training = _checked_rows(network, theta, x, y, sample_weight)
-    conditions = [(*condition, "") for condition in _conditions(network.loss_function, *training)]
+    conditions = [(*condition, "") for condition in _conditions(network, *training)]
     rows = None
     if validation is not None:
         parts = _validation_parts(validation)
@@ -48,7 +56,7 @@ def check_data(
             rows, labels = _checked_rows(network, theta, *parts)
         except (TypeError, ValueError) as error:
             raise type(error)(f"In validation: {error}") from None
-        more = _conditions(network.loss_function, rows, labels)
+        more = _conditions(network, rows, labels)
         conditions += [(*condition, "In validation: ") for condition in more]
     flags = array_namespace(training[0].y).stack([flag for flag, _, _ in conditions])
     for holds, (_, message, where) in zip(to_host(flags).tolist(), conditions, strict=True):
@@ -95,13 +103,16 @@ def _in_c_order(array: Array) -> Array:
     return xp.reshape(xp.reshape(array, (-1,)), array.shape) if len(array.shape) > 2 else array
 
 
-def _conditions(loss: Loss, rows: Rows, labels: Array | None) -> Iterator[_Condition]:
+def _conditions(network: Network, rows: Rows, labels: Array | None) -> Iterator[_Condition]:
     """Yield the conditions that the values of rows must meet."""
+    loss, codes = network.loss_function, network.codes
     xp, y, weight = array_namespace(rows.y), rows.y, rows.sample_weight
     x = None if isinstance(rows.x, Blocks) else rows.x
     for name, array in {"x": x, "y": y, "sample_weight": weight}.items():
         if array is not None:
             yield xp.all(xp.isfinite(array)), functools.partial(_not_finite, name, array)
+    if x is not None and codes:
+        yield are_codes(x, codes), functools.partial(wrong_code, x, codes)
     low, high = loss.targets
     if (low, high) != (-math.inf, math.inf):
         in_range = xp.all(y >= low - _SLACK) & xp.all(y <= high + _SLACK)

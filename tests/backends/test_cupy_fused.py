@@ -10,8 +10,8 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp import activations, losses
-from backprop_xp.backends import Backend, to_host
-from backprop_xp.networks import layers
+from backprop_xp.backends import Backend, sum_at, to_host
+from backprop_xp.networks import embeddings, layers
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
 
@@ -129,6 +129,22 @@ def test_layer_norm_and_its_rule(put: Any, stack: Any, n: int) -> None:
     assert_as_reference(layers.normalized_back, g, scale, normed, inverse)
     if stack:  # rows that the stack shares
         assert_as_reference(layers.normalized, x[(0,) * len(stack)], scale, bias, 1e-5)
+
+
+@every_dtype
+@every_stack
+def test_the_rows_of_codes_and_sums_over_equal_codes(put: Any, stack: Any) -> None:
+    x = put(generator.integers(-2, 6, size=(*stack, ROWS, 3)) + generator.uniform(-0.4, 0.4))
+    x[..., 0, 0] = np.nan
+    for codes in ((4, 1, 7), (2, 2, 2)):
+        got, wanted = (
+            embeddings.rows_of_codes(x, codes),
+            embeddings.rows_of_codes.__wrapped__(x, codes),
+        )
+        np.testing.assert_array_equal(to_host(got), to_host(wanted))
+    indices = embeddings.rows_of_codes(x, (4, 1, 7)).reshape(*stack, -1)
+    for at in (indices, indices[(0,) * len(stack)]):
+        assert_as_reference(sum_at, put(draw(*stack, 3 * ROWS, N)), at, 12)
 
 
 def test_complex_arrays_use_the_reference_functions(gpu: Backend) -> None:

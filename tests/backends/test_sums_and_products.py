@@ -12,6 +12,7 @@ from backprop_xp.backends import (
     max_of_rows,
     ones_where_positive,
     owner,
+    sum_at,
     sum_of_rows,
     sum_over_batch,
 )
@@ -34,6 +35,32 @@ def _array(xp: Any, shape: tuple[int, ...], dtype: str) -> Any:
 def _require(xp: Any, dtype: str) -> None:
     if dtype in ("float64", "complex128") and xp.dtype != "float64":
         pytest.skip(f"{xp.name} keeps no {dtype} there")
+
+
+@pytest.mark.parametrize("out", ["none", "in one piece", "with gaps"])
+@pytest.mark.parametrize("shares", [True, False])
+@pytest.mark.parametrize("stack", [(), (2, 3)], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+def test_rows_are_summed_by_their_index(
+    xp: Any, stack: tuple[int, ...], shares: bool, out: str, dtype: str
+) -> None:
+    _require(xp, dtype)
+    values = _array(xp, (*stack, 50, 3), dtype)
+    indices = np.random.default_rng(74).integers(0, 6, size=(50,) if shares else (*stack, 50))
+    place = blank(_array(xp, (*stack, 7, 3), dtype)) if out != "none" else None
+    if out == "with gaps":
+        place = blank(_array(xp, (*stack, 30), dtype))
+        place = None if place is None else place[..., 4:25].reshape((*stack, 7, 3))
+    found = sum_at(values, xp.asarray(indices, dtype=None), 7, *[place] * (place is not None))
+    assert place is None or found is place
+    host, expected = xp.host(values), np.zeros((*stack, 7, 3), dtype)
+    for k in range(7):
+        chosen = (np.broadcast_to(indices, (*stack, 50)) == k)[..., None]
+        expected[..., k, :] = np.sum(host * chosen, axis=-2)
+    bound = 50 * float(np.finfo(dtype).eps) * np.max(np.abs(host))
+    np.testing.assert_allclose(xp.host(found), expected, rtol=0, atol=bound)
+    assert found.dtype == values.dtype
+    assert not np.any(xp.host(found)[..., 6, :])  # the index of no row
 
 
 @pytest.mark.parametrize("keepdims", [False, True])

@@ -98,6 +98,18 @@ def passes(activation: str = "gelu", loss: str = "log_cosh") -> Callable[[Put], 
     return call
 
 
+def columns(stack: tuple[int, ...]) -> Callable[[Put], object]:
+    def call(put: Put) -> None:
+        columns = bx.Columns(bx.Embedding(3, 2), bx.NumericEmbedding(2))
+        network = bx.Network([columns, bx.Scale(10), bx.Dense(10, 2)], "log_cosh")
+        x, y = put(np.hstack([np.arange(ROWS)[:, None] % 3, X[:, 1:]])), put(Y)
+        theta = _initialize(network, x, stack)
+        network.loss_and_gradient(theta, x, y)
+        network.vjp(theta, x, network.forward(theta, x))
+
+    return call
+
+
 def labels(put: Put) -> None:
     network = _network(loss="categorical_cross_entropy")
     theta = _initialize(network, put(X))
@@ -237,6 +249,7 @@ POSITIVE = [name for name, loss in LOSSES.items() if loss.targets[0] == 0.0]
 ENTRIES: dict[str, Entry] = {
     **{f"network, {name}": Entry(passes(activation=name)) for name in ACTIVATIONS},
     **{f"network, {name}": Entry(passes(loss=name)) for name in LOSSES},
+    **{f"columns, {stack}": Entry(columns(stack)) for stack in ((), (2,))},
     "labels": Entry(labels),
     **{
         f"metric, {name}": Entry(metric(name))

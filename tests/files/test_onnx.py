@@ -26,6 +26,11 @@ CLOSE = {"float32": 1e-6, "float64": 1e-12}
 LAYERS = {
     "LayerNorm": [bx.Dense(3, 5), bx.LayerNorm(5), bx.Activate("tanh"), bx.Dense(5, 2)],
     "Dropout": [bx.Dense(3, 5, "tanh"), bx.Dropout(0.5), bx.Dense(5, 2)],
+    "Embedding": [bx.Embedding([3, 4, 2], 2), bx.Dense(6, 2)],
+    "NumericEmbedding": [bx.NumericEmbedding(3), bx.Dense(12, 2)],
+    "NumericEmbedding of pl": [bx.NumericEmbedding(3, 2, "pl"), bx.Dense(6, 2)],
+    "Columns": [bx.Columns(bx.Embedding(3, 2), bx.NumericEmbedding(2)), bx.Dense(10, 2)],
+    "Scale": [bx.Scale(3), bx.Dense(3, 2)],
     "Residual": [bx.Residual(bx.Dense(3, 5, "tanh"), bx.Dense(5, 3)), bx.Dense(3, 2)],
     "leaky_relu_with": [bx.Dense(3, 5, bx.activations.leaky_relu_with(0.3)), bx.Dense(5, 2)],
     **{name: [bx.Dense(3, 5, name), bx.Dense(5, 2)] for name in ACTIVATIONS},
@@ -37,9 +42,8 @@ NETWORKS |= {name: bx.mlp([3, 4, 2], hidden="tanh", loss=name) for name in LOSSE
 EACH = [layer for name in ACTIVATIONS for layer in (bx.Dense(3, 3), bx.Activate(name))]
 NETWORKS["each activation"] = bx.Network(EACH, "mean_squared_error")
 LINKS = ("mean_squared_error", "poisson", "binary_cross_entropy", "categorical_cross_entropy")
-FEW = [
-    (name, "float64") for name in ("Dropout", "LayerNorm", "Residual", "each activation", *LINKS)
-]
+NOT_MANY = ("Dropout", "LayerNorm", "Scale", "Columns", "Residual", "each activation")
+FEW = [(name, "float64") for name in ("Dropout", *NOT_MANY, *LINKS)]
 FEW += [("each activation", "float32")]
 CASES = [(name, dtype) for dtype in CLOSE for name in NETWORKS]
 
@@ -60,7 +64,9 @@ def test_the_graph_predicts_as_the_network_for_any_number_of_rows(
     theta = xp.initialize(network, dtype=dtype)
     bx.export_onnx(tmp_path / "model.onnx", network, theta)
     for rows in (1, 7):
-        x = generator.normal(0.0, 2.0, (rows, 3)).astype(dtype)
+        x = generator.normal(0.0, 2.0, (rows, 3))
+        is_code = np.asarray(network.codes or (0,)) > 0
+        x = np.where(is_code, generator.integers(0, 2, (rows, 3)), x).astype(dtype)
         expected = xp.host(network.predict(theta, xp.asarray(x, dtype=dtype)))
         actual = _run(tmp_path / "model.onnx", x)
         assert actual.dtype == expected.dtype

@@ -25,6 +25,7 @@ KINKED = ("relu", "leaky_relu", "mean_absolute_error", "huber")
 # Every array has three columns, so JAX compiles few shapes.
 generator = np.random.default_rng(61)
 X, NUMBERS = generator.normal(size=(2, 4, 3))
+CODES = np.asarray([[3], [0], [2], [3]])
 SHARES = generator.dirichlet(np.ones(3), 4)
 
 # Dense before Dense passes one column on; the others need the whole output.
@@ -41,6 +42,11 @@ NETWORKS = {
         ],
         "huber",
     ),
+    "columns": bx.Network(
+        [bx.Columns(bx.Embedding(4, 2), bx.NumericEmbedding(2)), bx.Scale(10), bx.Dense(10, 3)],
+        "huber",
+        l2=0.1,
+    ),
     "a residual": bx.Network(
         [bx.Dense(3, 3, "silu"), bx.Residual(bx.Dense(3, 3, "softplus"))], "log_cosh", l2=0.1
     ),
@@ -49,7 +55,8 @@ NETWORKS = {
 
 def _case(xp: Any, network: bx.Network, dtype: str = "working") -> tuple[Any, ...]:
     noise = np.random.default_rng(7).normal(0.0, 0.3, network.size)
-    noise, x, y = (xp.asarray(array, dtype=dtype) for array in (noise, X, SHARES))
+    x = np.where(network.codes, CODES, X) if network.codes else X
+    noise, x, y = (xp.asarray(array, dtype=dtype) for array in (noise, x, SHARES))
     return network, xp.initialize(network, seed=3, dtype=dtype) + noise, x, y
 
 
@@ -134,6 +141,10 @@ LAYERS: dict[str, Any] = {
     **{f"Dense {name}": bx.Dense(3, 3, name) for name in ACTIVATIONS},
     "Activation": planted_mistakes.SQUARE,
     "Dropout": bx.Dropout(0.4),
+    "Scale": bx.Scale(3),
+    "NumericEmbedding": bx.NumericEmbedding(3, 3),
+    "NumericEmbedding of pl": bx.NumericEmbedding(3, 2, "pl"),
+    "Columns": bx.Columns(bx.NumericEmbedding(2), bx.Scale(1)),
     "Residual": bx.Residual(bx.Activate("tanh"), bx.LayerNorm(3), bx.Dropout(0.3)),
     "Affine": planted_mistakes.Affine(),
     "real Affine": planted_mistakes.Affine(real=True),

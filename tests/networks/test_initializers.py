@@ -22,6 +22,7 @@ VARIANCES = {
     "he_uniform": 2 / N_IN,
     "he_normal": 2 / N_IN,
     "lecun_normal": 1 / N_IN,
+    "standard_normal": 1.0,
 }
 BOUNDS = {
     "glorot_uniform": math.sqrt(6 / (N_IN + N_OUT)),

@@ -31,6 +31,12 @@ LAYERS: dict[str, Layer] = {
     "dropout": bx.Dropout(0.4),
     "no dropout": bx.Dropout(0.0),
     "layer norm": bx.LayerNorm(WIDTH),
+    "scale": bx.Scale(WIDTH),
+    "numeric embedding": bx.NumericEmbedding(WIDTH, 3, n_frequencies=2),
+    "numeric embedding of pl": bx.NumericEmbedding(WIDTH, 1, "pl", n_frequencies=2),
+    "columns": bx.Columns(bx.Embedding(3, 2), bx.Dropout(0.3), bx.Scale(1), widths=(1, 2, 1)),
+    "columns in columns": bx.Columns(bx.Columns(bx.Scale(1), bx.Scale(1)), bx.Dense(2, 3, "tanh")),
+    "embedding": bx.Embedding([2, 1, 3, 2], 2),
     "residual": bx.Residual(bx.Dense(WIDTH, 3, "tanh"), bx.Dropout(0.3), bx.Dense(3, WIDTH)),
     "residual in a residual": bx.Residual(
         bx.LayerNorm(WIDTH), bx.Residual(bx.Dense(WIDTH, WIDTH, "softplus")), bx.Activate("tanh")
@@ -79,7 +85,7 @@ def test_a_backward_rule_agrees_with_the_complex_step(xp: Any, layer: Layer) -> 
         # A stack of copies, each with one perturbed entry of one array, and some with none: JAX
         # compiles for every shape, so all stacks have one size.
         size, shape = arrays[k].size, arrays[k].shape
-        copies = [np.tile(array, (COPIES, 1, 1)).astype(complex) for array in arrays]
+        copies = [np.repeat(array[None], COPIES, axis=0).astype(complex) for array in arrays]
         copies[k] += 1j * IMAGINARY_STEP * np.eye(COPIES, size).reshape(COPIES, *shape)
         slopes = np.sum(g * _forward(xp, layer, copies).imag, axis=(1, 2)) / IMAGINARY_STEP
         expected = slopes[:size].reshape(shape)

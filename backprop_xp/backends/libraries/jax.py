@@ -21,6 +21,7 @@ from backprop_xp.backends.protocol import (
     Namespace,
     Probe,
 )
+from backprop_xp.backends.sums_and_products import rows_of_members
 
 jax = LazyModule("jax")
 _NOTE = (
@@ -72,11 +73,20 @@ def _zeros_like(array: Array) -> Array:
     return jax.device_put(np.zeros(array.shape, array.dtype), array.sharding, may_alias=False)
 
 
+def _sum_at(values: Array, indices: Array, count: int, out: None = None) -> Array:
+    """Replace ``backends.sums_and_products.sum_at`` by a scatter."""
+    (*stack, _, n) = values.shape
+    rows = rows_of_members(indices, tuple(stack), count)
+    total = jax.numpy.zeros((math.prod(stack) * count, n), values.dtype)
+    return total.at[rows].add(values.reshape(-1, n)).reshape(*stack, count, n)
+
+
 class JAXBackend(Backend):
     """jax.numpy keeps the standard; float64 needs JAX_ENABLE_X64, which the user sets."""
 
     name: ClassVar[str] = "jax"
     replacements: ClassVar[dict[str, Function]] = {
+        "backprop_xp.backends.sums_and_products.sum_at": _sum_at,
         "backprop_xp.networks.layout.pack": _pack,
         "backprop_xp.training.pytrees.copy_of": _copy_of,
         "backprop_xp.training.pytrees.zeros_like": _zeros_like,

@@ -1,6 +1,7 @@
 """PyTorch: its tensors, through array-api-compat's wrapper; never its autograd."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
@@ -21,11 +22,13 @@ from backprop_xp.backends.protocol import (
     Device,
     DType,
     DTypeNotKeptError,
+    Function,
     Memory,
     Namespace,
     Probe,
 )
 from backprop_xp.backends.scopes import process_wide
+from backprop_xp.backends.sums_and_products import rows_of_members
 
 torch = LazyModule("torch")
 _COMPARISONS = ("equal", "allclose", "is_nonzero")
@@ -35,10 +38,21 @@ _SHAPED_BY_VALUES = (
 )
 
 
+def _sum_at(values: Array, indices: Array, count: int, out: None = None) -> Array:
+    """Replace ``backends.sums_and_products.sum_at``; on CUDA the order of a sum may vary."""
+    (*stack, _, n) = values.shape
+    rows = rows_of_members(indices, tuple(stack), count)
+    total = torch.zeros(math.prod(stack) * count, n, dtype=values.dtype, device=values.device)
+    return total.index_add_(0, rows, values.reshape(-1, n)).reshape(*stack, count, n)
+
+
 class TorchBackend(Backend):
     """PyTorch on CPUs, on GPUs of CUDA, and on Apple's GPU (MPS)."""
 
     name: ClassVar[str] = "torch"
+    replacements: ClassVar[dict[str, Function]] = {
+        "backprop_xp.backends.sums_and_products.sum_at": _sum_at
+    }
 
     @explicit
     def probe(self) -> Probe:

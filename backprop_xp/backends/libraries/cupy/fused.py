@@ -21,6 +21,7 @@ from backprop_xp.backends.libraries.cupy.row_kernels import (
     contiguous,
     launch_rows,
 )
+from backprop_xp.backends.libraries.cupy.table_kernels import rows_of_codes, sum_at
 from backprop_xp.backends.protocol import Array, Function
 
 cupy = LazyModule("cupy")
@@ -276,6 +277,8 @@ FUSED: dict[str, Function] = {
     "backprop_xp.networks.layers.dropped": _dropped,
     "backprop_xp.networks.layers.normalized": _normalized,
     "backprop_xp.networks.layers.normalized_back": _normalized_back,
+    "backprop_xp.networks.embeddings.rows_of_codes": rows_of_codes,
+    "backprop_xp.backends.sums_and_products.sum_at": sum_at,
     "backprop_xp.backends.sums_and_products.blank": _blank,
     "backprop_xp.backends.sums_and_products.product_into": _product_into,
     "backprop_xp.backends.sums_and_products.sum_over_batch": _sum_over_batch,

@@ -8,6 +8,7 @@ import functools
 import numpy as np
 
 from backprop_xp.backends.protocol import Array, DType, Function
+from backprop_xp.backends.sums_and_products import rows_of_members
 
 # A product of at most so many numbers sums nearly as exactly as NumPy's pairwise sum.
 _SHORT = 512
@@ -24,6 +25,21 @@ def _product_into(out: Array, a: Array, b: Array) -> Array:
 
 def _gather(array: Array, indices: Array, axis: int) -> Array:
     return array.take(indices, axis)  # a third of numpy.take's time
+
+
+def _sum_at(values: Array, indices: Array, count: int, out: Array | None = None) -> Array:
+    (*stack, _, n), dtype = values.shape, values.dtype
+    if out is None or not out.flags.c_contiguous:
+        total = _sum_at(values, indices, count, np.empty((*stack, count, n), dtype))
+        if out is None:
+            return total
+        out[...] = total
+        return out
+    out[...] = 0.0
+    rows = rows_of_members(indices, tuple(stack), count)
+    # Index by index: NumPy's ufunc.at is three times as fast on one axis.
+    np.add.at(out.reshape(-1), (rows[:, None] * n + np.arange(n)).reshape(-1), values.reshape(-1))
+    return out
 
 
 def _ones_where_positive(array: Array) -> Array:
@@ -74,7 +90,7 @@ def _ones(rows: int, dtype: DType) -> Array:
 
 
 _FUNCTIONS: tuple[Function, ...] = (
-    *(_blank, _product_into, _gather, _ones_where_positive, _sum_over_batch),
+    *(_blank, _product_into, _gather, _sum_at, _ones_where_positive, _sum_over_batch),
     *(_row_sums, _mean_of_rows, _max_of_rows, _sum_of_squares),
 )
 REDUCTIONS = {

@@ -1,0 +1,150 @@
+"""Layers on the columns of a table: a factor for each, and layers side by side."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.networks.random_bits import fold_in
+from tests.user_layers import Factors, PassThrough
+
+# Both sides round some dozen operations, 2e-16 each.
+PARITY = 1e-13
+generator = np.random.default_rng(35)
+
+
+def test_scale_multiplies_each_feature_and_starts_at_1(xp: Any) -> None:
+    layer, x = bx.Scale(3), xp.asarray([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    (ones,) = layer.initialize(np.random.default_rng(0))
+    assert ones.tolist() == [[1.0, 1.0, 1.0]]
+    y, cache = layer.forward([xp.asarray([[2.0, 0.5, -1.0]])], x, None)
+    xp.assert_equal(y, [[2.0, 1.0, -3.0], [8.0, 2.5, -6.0]])
+    back, (gradient,) = layer.backward([xp.asarray([[2.0, 0.5, -1.0]])], cache, x)
+    xp.assert_equal(back, y)
+    xp.assert_equal(gradient, [[17.0, 29.0, 45.0]])
+    network = bx.Network([layer, bx.Dense(3, 1)], "huber")
+    mask = network.weight_mask(xp.initialize(network))
+    xp.assert_equal(mask, [0.0] * 3 + [1.0] * 3 + [0.0])
+
+
+def test_columns_give_each_layer_its_own_and_join_what_they_return(xp: Any) -> None:
+    dense, drop = bx.Dense(2, 3, "tanh"), bx.Dropout(0.5)
+    layer = bx.Columns(bx.Embedding(4, 2), dense, drop, widths=(1, 2, 3))
+    assert (layer.n_in, layer.n_out, layer.codes) == (6, 8, (4, 0, 0, 0, 0, 0))
+    assert layer.names == ("layers[0].weights", "layers[1].weights", "layers[1].bias")
+    x = np.concatenate([generator.integers(4, size=(9, 1)), generator.normal(size=(9, 5))], -1)
+    values, g = [generator.normal(size=s) for s in layer.shapes], generator.normal(size=(9, 8))
+    table, *of_dense = parameters = xp.put(*values)
+    x, g = xp.put(x, g)
+    y, cache = layer.forward(parameters, x, 7)
+    activated, dense_cache = dense.forward(of_dense, x[:, 1:3], None)
+    kept, mask = drop.forward((), x[:, 3:], fold_in(7, 2))
+    xp.assert_equal(y[:, :2], xp.host(table)[xp.host(x)[:, 0].astype(int)])
+    xp.assert_close(y[:, 2:5], activated, PARITY)
+    xp.assert_equal(y[:, 5:], kept)
+    back, gradients = layer.backward(parameters, cache, g)
+    dense_back, expected = dense.backward(of_dense, dense_cache, g[:, 2:5])
+    xp.assert_close(back[:, 1:3], dense_back, PARITY)
+    xp.assert_equal(back[:, 3:], drop.backward((), mask, g[:, 5:])[0])
+    assert not np.any(xp.host(back)[:, :1])
+    for one, other in zip(gradients[1:], expected, strict=True):
+        xp.assert_close(one, other, PARITY)
+
+
+WIDTHS = (2, 1, 2)
+PARTS = bx.Embedding([4, 3], 2), bx.Activate("tanh"), bx.NumericEmbedding(2, 3)
+TABLE = bx.Network(
+    [
+        bx.Columns(*PARTS, widths=WIDTHS),
+        *(bx.Scale(11), bx.Dense(11, 8, "silu"), bx.Dropout(0.2), bx.Dense(8, 3)),
+    ],
+    "categorical_cross_entropy",
+    l2=0.01,
+)
+X = np.concatenate([generator.integers(3, size=(40, 2)), generator.normal(size=(40, 3))], axis=-1)
+LABELS = generator.integers(3, size=40)
+
+
+@pytest.mark.parametrize("stack", [(), (2,)], ids=str)
+def test_a_table_of_codes_and_numbers_trains_as_on_numpy(xp: Any, stack: tuple[int, ...]) -> None:
+    def trained(theta: Any, x: Any, y: Any) -> bx.FitResult:
+        options: Any = {"optimizer": bx.SGD(0.1, momentum=0.9), "epochs": 3, "batch_size": 16}
+        return bx.fit(TABLE, theta, x, y, validation=(x, y), clip=1.0, **options)
+
+    theta = TABLE.initialize(3, stack=stack, backend="numpy", dtype=xp.dtype)
+    there = trained(theta, X.astype(xp.dtype), LABELS)
+    here = trained(xp.asarray(theta), xp.asarray(X), xp.asarray(LABELS, dtype=None))
+    xp.assert_close(here.theta, there.theta, 1e-11)
+    losses = np.asarray(there.history["loss"])
+    assert np.all(losses[-1] < losses[0])
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("shares_x", [True, False])
+def test_a_stack_of_tables_is_its_networks_one_by_one(xp: Any, shares_x: bool) -> None:
+    theta = TABLE.initialize(3, stack=(2, 2), backend="numpy", dtype="float64")
+    x = X if shares_x else generator.permuted(np.broadcast_to(X, (2, 2, *X.shape)), axis=-2)
+    g = generator.normal(size=(40, 3))
+    outputs = TABLE.forward(*xp.put(theta, x), rng=5)
+    both = TABLE.vjp(*xp.put(theta, x, g), rng=5)
+    for at in np.ndindex(2, 2):
+        one = xp.put(theta[at], x if shares_x else x[at], g)
+        xp.assert_close(xp.host(outputs)[at], TABLE.forward(*one[:2], rng=5), PARITY)
+        for found, expected in zip(both, TABLE.vjp(*one, rng=5), strict=True):
+            xp.assert_close(xp.host(found)[at], expected, 100 * PARITY)
+
+
+def test_a_code_in_a_column_is_checked_and_a_number_is_not(xp: Any) -> None:
+    theta, x = xp.initialize(TABLE), X.copy()
+    x[5, 1] = 3.0
+    with pytest.raises(ValueError, match=r"x\[5, 1\] is 3, but column 1 .* 0 \.\.\. 2"):
+        bx.fit(TABLE, theta, *xp.put(x, np.eye(3)[LABELS]), optimizer=bx.SGD(0.1), epochs=1)
+    x[5, 1:3] = 2.0, 1e9
+    TABLE.predict(theta, xp.asarray(x))
+
+
+@pytest.mark.parametrize("way", ["forward", "backward"])
+def test_an_error_within_columns_names_the_layers(xp: Any, way: str) -> None:
+    def raises(*arguments: Any, **options: Any) -> Any:
+        raise ArithmeticError("no such thing")
+
+    faulty: Any = PassThrough()
+    vars(faulty).update({"n_in": 1, way: raises})
+    network = bx.Network([bx.Columns(bx.Scale(2), faulty), bx.Dense(3, 1)], "huber")
+    theta, x, g = xp.initialize(network), *xp.put(np.ones((2, 3)), np.ones((2, 1)))
+    with pytest.raises(ArithmeticError) as caught:
+        network.vjp(theta, x, g)
+    assert caught.value.__notes__ == [
+        f"In layers[1] (PassThrough).{way}.",
+        f"In layers[0] (Columns).{way}.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: bx.Columns(), ValueError, "Columns needs at least one layer"),
+        (lambda: bx.Columns(bx.Scale), TypeError, r"layers\[0\] is .* not a layer"),
+        (
+            lambda: bx.Columns(bx.Scale(2), Factors()),
+            ValueError,
+            r"widths must hold .* which are \[2, None\] by their n_in .*not None",
+        ),
+        (lambda: bx.Columns(bx.Scale(2), widths=(3,)), ValueError, r"are \[2\] .* not \(3,\)"),
+        (lambda: bx.Columns(bx.Scale(2), widths=(2, 1)), ValueError, r"not \(2, 1\)"),
+        (lambda: bx.Columns(bx.Dropout(0.1), widths=(0,)), ValueError, "widths must be an integer"),
+        (lambda: bx.Columns(bx.Dropout(0.1), widths=3), TypeError, "widths must be a sequence"),
+        (
+            lambda: bx.Network([bx.Columns(bx.Scale(2), bx.Scale(1)), bx.Dense(4, 1)], "huber"),
+            ValueError,
+            "takes 4 features, but the layers before it give 3",
+        ),
+    ],
+)
+def test_what_makes_no_columns_is_refused_by_name(
+    make: Callable[[], Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        make()
