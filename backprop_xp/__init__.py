@@ -27,7 +27,7 @@ from backprop_xp.training import data, metrics, optimizers, schedules
 from backprop_xp.training.early_stopping import EarlyStopping
 from backprop_xp.training.fit import fit, train
 from backprop_xp.training.history import Writer, write_checkpoints_with
-from backprop_xp.training.optimizers import SGD, Adam, AdamW, RMSProp
+from backprop_xp.training.optimizers import SGD, Adagrad, Adam, AdamW, Lion, Nadam, RMSProp
 from backprop_xp.training.options import Options
 from backprop_xp.training.states import FitResult, TrainingState
 
@@ -62,9 +62,10 @@ __version__ = "0.1.0.dev0"
 # These names need no extra: ``from backprop_xp import *`` works wherever the package does.
 # fmt: off
 __all__ = [
-    "SGD", "Activate", "Activation", "Adam", "AdamW", "BackendUnavailableError", "Checkpoint",
-    "CheckpointError", "Dense", "Dropout", "EarlyStopping", "FitResult", "GradientCheckError",
-    "GradientReport", "LayerNorm", "Loss", "Network", "RMSProp", "Residual", "TrainingState",
+    "SGD", "Activate", "Activation", "Adagrad", "Adam", "AdamW", "BackendUnavailableError",
+    "Checkpoint", "CheckpointError", "Dense", "Dropout", "EarlyStopping", "FitResult",
+    "GradientCheckError", "GradientReport", "LayerNorm", "Lion", "Loss", "Nadam", "Network",
+    "RMSProp", "Residual", "TrainingState",
     "TransferError", "activations", "asarray", "assert_gradient", "check_gradient",
     "check_jacobian", "check_layer", "check_loss", "check_network", "data", "export_onnx",
     "fit", "get_backend", "initializers", "list_backends", "load", "losses", "metrics", "mlp",

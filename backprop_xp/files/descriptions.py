@@ -29,12 +29,18 @@ from backprop_xp.training.early_stopping import Best, EarlyStopping, Slowed
 from backprop_xp.training.states import TrainingState
 
 LAYERS = (Dense, Activate, Dropout, LayerNorm, Residual)
-OPTIMIZERS = (optimizers.SGD, optimizers.RMSProp, optimizers.Adam, optimizers.AdamW)
+OPTIMIZERS = (
+    *(optimizers.SGD, optimizers.RMSProp, optimizers.Adagrad, optimizers.Adam, optimizers.AdamW),
+    *(optimizers.Nadam, optimizers.Lion),
+)
 SCHEDULES = (
     *(schedules.constant, schedules.step_decay, schedules.exponential, schedules.inverse_scaling),
     *(schedules.cosine, schedules.warmup, schedules.chain, schedules.plateau),
 )
-OPTIMIZER_STATES = (optimizers.SGDState, optimizers.RMSPropState, optimizers.AdamState)
+OPTIMIZER_STATES = (
+    *(optimizers.SGDState, optimizers.RMSPropState, optimizers.AdagradState, optimizers.AdamState),
+    optimizers.LionState,
+)
 _MAKERS: tuple[Callable[..., object], ...] = (
     *(*LAYERS, *OPTIMIZERS, *OPTIMIZER_STATES, *SCHEDULES),
     *(TrainingState, Best, Slowed, EarlyStopping, leaky_relu_with, huber_with, uniform),

@@ -77,8 +77,8 @@ def _traced(
     each = take_apart(given, network.parts)
 
     def update(thetas: Any, gradients: Any, states: Any, rate: Any) -> Carry:
-        parts = zip(each, thetas, gradients, states, strict=True)
-        updated = [update_of(make(**part), t)(t, g, state, rate) for part, t, g, state in parts]
+        parts = zip(each, thetas, gradients, states, take_apart(rate, network.parts), strict=True)
+        updated = [update_of(make(**part), t)(t, g, s, alpha) for part, t, g, s, alpha in parts]
         thetas, states = zip(*updated, strict=True)
         return thetas, states
 

@@ -41,7 +41,7 @@ class TrainingOptions(TypedDict, total=False):
 class Options:
     """The checked options of a training.
 
-    - ``optimizer`` is one of ``bx.SGD``, ``bx.RMSProp``, ``bx.Adam``, ``bx.AdamW``, or your own.
+    - ``optimizer`` is one of ``bx.optimizers``, such as ``bx.Adam()``, or your own.
     - ``epochs`` counts from the beginning of the training, also when it is resumed.
     - ``batch_size`` is the number of rows per update; None is the full batch.
     - ``shuffle`` draws a new order for each epoch, from ``seed`` and the epoch's number. It may

@@ -17,7 +17,7 @@ from backprop_xp.networks.objective import Views, loss_of_values, outputs_of, st
 from backprop_xp.networks.random_bits import as_int32, fold_in
 from backprop_xp.training.batches import joined, take
 from backprop_xp.training.metrics import Metric
-from backprop_xp.training.optimizers import Optimizer, rule_of
+from backprop_xp.training.optimizers import SGD, Optimizer, rule_of
 
 # Theta and the optimizer's state; in a compiled loop each may be a tuple of its parts.
 Carry: TypeAlias = tuple[Any, Any]
@@ -156,4 +156,4 @@ def update_of(optimizer: Optimizer, theta: Array) -> Callable[..., Carry]:
 
 def is_built_in(optimizer: Optimizer) -> bool:
     """Whether an optimizer is the library's own: elementwise, and keeping no gradient."""
-    return type(optimizer).__module__ == Optimizer.__module__
+    return type(optimizer).__module__ == SGD.__module__

@@ -92,9 +92,12 @@ def test_a_pass_forward_and_back_moves_nothing(
         lambda rate, theta: bx.SGD(rate, momentum=0.9, nesterov=True),
         lambda rate, theta: bx.RMSProp(rate),
         lambda rate, theta: bx.Adam(rate),
-        lambda rate, theta: bx.AdamW(rate, mask=_network().weight_mask(theta)),
+        lambda rate, theta: bx.AdamW(rate, mask=_network().weight_mask(theta), amsgrad=True),
+        lambda rate, theta: bx.Adagrad(rate),
+        lambda rate, theta: bx.Nadam(rate),
+        lambda rate, theta: bx.Lion(rate, weight_decay=0.1),
     ],
-    ids=["SGD", "RMSProp", "Adam", "AdamW"],
+    ids=["SGD", "RMSProp", "Adam", "AdamW", "Adagrad", "Nadam", "Lion"],
 )
 def test_an_update_moves_nothing(put: Any, moved: list[Any], make: Any, rate: str) -> None:
     rates = {

@@ -76,6 +76,7 @@ OPTIMIZERS = [
     *(bx.SGD(rate) for rate in SCHEDULES),
     bx.SGD(0.1, momentum=0.9, nesterov=True),
     *(bx.RMSProp(0.01, decay=0.8), bx.Adam(beta1=0.5), bx.AdamW(weight_decay=0.1)),
+    *(bx.Adam(amsgrad=True), bx.Adagrad(initial=0.1), bx.Nadam(beta2=0.9), bx.Lion(beta1=0.8)),
 ]
 
 

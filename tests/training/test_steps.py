@@ -55,13 +55,24 @@ OPTIMIZERS: dict[str, Any] = {
     "RMSProp": lambda each, mask: bx.RMSProp(0.01, decay=1.0 - each),
     "Adam": lambda each, mask: bx.Adam(each, beta1=each, epsilon=1e-3),
     "AdamW": lambda each, mask: bx.AdamW(0.01, weight_decay=each, mask=mask),
+    "AMSGrad": lambda each, mask: bx.AdamW(0.01, weight_decay=each, amsgrad=True),
+    "Adagrad": lambda each, mask: bx.Adagrad(0.01, initial=each),
+    "Nadam": lambda each, mask: bx.Nadam(each, beta1=each, momentum_decay=each),
+    "Lion": lambda each, mask: bx.Lion(0.01, weight_decay=each, mask=mask),
+    "a rate per parameter": lambda each, mask: bx.AdamW(0.01 * mask, weight_decay=each),
 }
 
 
 @pytest.mark.parametrize(
     "options", [pytest.param({}, marks=pytest.mark.thorough), {"l2": 0.1, "clip": 0.01}]
 )
-@pytest.mark.parametrize("name", [*map(compiled, ["SGD", "RMSProp", "Adam"]), "momentum", "AdamW"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("momentum", "AdamW", "a rate per parameter", "Nadam"),
+        *map(compiled, ["SGD", "RMSProp", "Adam", "AMSGrad", "Adagrad", "Lion"]),
+    ],
+)
 def test_a_loop_over_parameters_takes_the_steps_of_the_whole_theta(
     xp: Any, name: str, options: dict[str, Any]
 ) -> None:
