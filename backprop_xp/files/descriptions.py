@@ -39,7 +39,7 @@ SCHEDULES = (
 )
 OPTIMIZER_STATES = (
     *(optimizers.SGDState, optimizers.RMSPropState, optimizers.AdagradState, optimizers.AdamState),
-    optimizers.LionState,
+    *(optimizers.AMSGradState, optimizers.LionState),
 )
 _MAKERS: tuple[Callable[..., object], ...] = (
     *(*LAYERS, *OPTIMIZERS, *OPTIMIZER_STATES, *SCHEDULES),

@@ -1,6 +1,7 @@
 """The loop of a training: steps one by one, or many in one compiled call."""
 
 import functools
+import math
 import operator
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,6 +30,8 @@ from backprop_xp.training.steps import (
     update_of,
 )
 
+# Numbers in the arrays of a schedule that one compiled call takes.
+_MOST_RATES = 2**22
 # Seconds of work that may be queued on an asynchronous library before the loop waits.
 _SECONDS_AHEAD = 1.0
 
@@ -137,6 +140,8 @@ def take_steps(
     if stepper.keeps_views and (stepper.views is None or stepper.views.theta is not theta):
         stepper.views = views_of(stepper.network, theta)
     shared = shared._replace(views=stepper.views, hyperparameters=stepper.hyperparameters)
+    if hasattr(rates[0], "shape") and all(rate is rates[0] for rate in rates):
+        shared, rates = shared._replace(learning_rate=rates[0]), [None] * count
     columns = None
     if stepper.many is not None and count > 1 and monitor is None:
         columns = _columns(theta, table, first, rates)
@@ -251,9 +256,10 @@ def _columns(
     xp, count, column = array_namespace(theta), len(rates), rates[0]
     if all(isinstance(rate, float) for rate in rates):
         column = like(theta, rates, "learning_rate")
-    elif any(rate is not column for rate in rates):
-        return None
     elif column is not None:
-        column = xp.broadcast_to(column, (count, *column.shape))
+        shapes = {getattr(rate, "shape", None) for rate in rates}
+        if len(shapes) > 1 or math.prod(column.shape) * count > _MOST_RATES:
+            return None
+        column = xp.stack(rates)
     numbers = xp.arange(first, first + count, dtype=xp.int32, device=device_of(theta))
     return StepInput(table, numbers, column)

@@ -92,8 +92,8 @@ def _kind_of_state(optimizer: Any) -> Any:
 
     A subclass that inherits ``update`` has the same state.
     """
-    kind = type(optimizer)
-    return kind.kind_of_state if getattr(kind, "update", None) is BuiltIn.update else None
+    is_ours = getattr(type(optimizer), "update", None) is BuiltIn.update
+    return optimizer.kind_of_state if is_ours else None
 
 
 def rule_of(optimizer: Optimizer, theta: Array) -> Callable[..., tuple[Array, Pytree]] | None:

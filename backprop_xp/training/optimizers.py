@@ -9,7 +9,7 @@ The conventions are PyTorch's. A docstring names the libraries that differ.
 """
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from backprop_xp.backends import Array, array_namespace, replaced, require_floating
 from backprop_xp.training.hyperparameters import Hyperparameter, hyperparameter
@@ -47,15 +47,23 @@ class AdagradState(NamedTuple):
 
 
 class AdamState(NamedTuple):
-    """The number of updates, and the running means of the gradient and of its square.
-
-    ``largest`` is the largest mean square of each parameter so far, None without ``amsgrad``.
-    """
+    """The number of updates, and the running means of the gradient and of its square."""
 
     step: int
     mean: Array
     square: Array
-    largest: Array | None = None
+
+
+class AMSGradState(NamedTuple):
+    """Adam's state with ``amsgrad``: also the largest running mean of the square so far."""
+
+    step: int
+    mean: Array
+    square: Array
+    largest: Array
+
+
+Moments: TypeAlias = AdamState | AMSGradState
 
 
 class LionState(NamedTuple):
@@ -172,17 +180,17 @@ class Adagrad(BuiltIn):
 class _Adam(BuiltIn):
     """The part that Adam, AdamW and Nadam share: their state."""
 
-    kind_of_state = AdamState
     amsgrad: bool = False
 
     @property
-    def unused(self) -> str:
-        """The largest square, without ``amsgrad``."""
-        return "" if self.amsgrad else "largest"
+    def kind_of_state(self) -> type[Moments]:
+        """The class of its state with these options."""
+        return AMSGradState if self.amsgrad else AdamState
 
-    def initialize(self, theta: Array) -> AdamState:
+    def initialize(self, theta: Array) -> Moments:
         """Return a state whose means are 0."""
-        return AdamState(0, _zeros(theta), _zeros(theta), _zeros(theta) if self.amsgrad else None)
+        kind = self.kind_of_state
+        return kind(0, *(_zeros(theta) for _ in kind._fields[1:]))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -205,8 +213,8 @@ class Adam(_Adam):
     amsgrad: bool = False
 
     def rule(
-        self, theta: Array, gradient: Array, state: AdamState, learning_rate: Hyperparameter
-    ) -> tuple[Array, AdamState]:
+        self, theta: Array, gradient: Array, state: Moments, learning_rate: Hyperparameter
+    ) -> tuple[Array, Moments]:
         """Return what ``update`` does, unchecked; hyperparameters are beside theta."""
         return _adam(self, theta, gradient, state, learning_rate)
 
@@ -230,8 +238,8 @@ class AdamW(_Adam):
     amsgrad: bool = False
 
     def rule(
-        self, theta: Array, gradient: Array, state: AdamState, learning_rate: Hyperparameter
-    ) -> tuple[Array, AdamState]:
+        self, theta: Array, gradient: Array, state: Moments, learning_rate: Hyperparameter
+    ) -> tuple[Array, Moments]:
         """Return what ``update`` does, unchecked; hyperparameters and mask are beside theta."""
         theta *= _kept(self, learning_rate)
         return _adam(self, theta, gradient, state, learning_rate)
@@ -326,20 +334,22 @@ def _adam(
     self: Adam | AdamW,
     theta: Array,
     gradient: Array,
-    state: AdamState,
+    state: Moments,
     learning_rate: Hyperparameter,
-) -> tuple[Array, AdamState]:
+) -> tuple[Array, Moments]:
     # Corrected for their bias, the means are m / c1 and s / c2: m / c1 / (sqrt(s / c2) + epsilon),
     # with the corrections taken out of the vectors (Kingma and Ba 2015, the end of section 2).
-    xp, step, largest = array_namespace(theta), state.step + 1, state.largest
+    xp, step = array_namespace(theta), state.step + 1
     square = running_mean(state.square, gradient * gradient, self.beta2)
     mean = running_mean(state.mean, gradient, self.beta1)
-    if self.amsgrad:
-        largest = xp.maximum(largest, square)
+    if isinstance(state, AMSGradState):
+        state = AMSGradState(step, mean, square, xp.maximum(state.largest, square))
+    else:
+        state = AdamState(step, mean, square)
     root = passed(self.beta2, step) ** 0.5
-    scale = xp.sqrt(largest if self.amsgrad else square)
+    scale = xp.sqrt(state[-1])
     scale += self.epsilon * (root if getattr(self, "corrected_epsilon", True) else 1.0)
     direction = mean / scale
     direction *= learning_rate * (root / passed(self.beta1, step))
     theta -= direction
-    return theta, AdamState(step, mean, square, largest)
+    return theta, state

@@ -41,8 +41,8 @@ class Shared(NamedTuple):
     """The inputs that all steps of a training share.
 
     ``seed`` is None where no layer is random. ``evaluated`` are the arguments of ``evaluate`` after
-    each step, if any. ``views`` hold a buffer for the gradient. ``hyperparameters`` are those of an
-    optimizer whose update is compiled.
+    each step, if any. ``learning_rate`` is an array that all steps share, if any. ``views`` hold a
+    buffer for the gradient. ``hyperparameters`` are those of an optimizer whose update is compiled.
     """
 
     rows: Rows
@@ -51,6 +51,7 @@ class Shared(NamedTuple):
     clip: Any = None
     seed: Any = None
     evaluated: tuple[Rows, Any] | None = None
+    learning_rate: Any = None
     views: Views | None = None
     hyperparameters: Mapping[str, Any] | None = None
 
@@ -73,7 +74,8 @@ def step(
     _check_loss_shape((theta[0] if isinstance(theta, tuple) else theta).shape[:-1], loss.shape)
     if shared.clip is not None:
         gradient = clip_norm(gradient, shared.clip)
-    return update(theta, gradient, state, own.learning_rate), loss
+    rate = own.learning_rate if shared.learning_rate is None else shared.learning_rate
+    return update(theta, gradient, state, rate), loss
 
 
 def _check_loss_shape(stack: Sequence[int], loss: Sequence[int]) -> None:

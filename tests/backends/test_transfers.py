@@ -82,6 +82,7 @@ def test_a_pass_forward_and_back_moves_nothing(
         network.vjp(theta, x, network.forward(theta, x), rng=3)
         network.pack(network.unpack(theta))
         network.weight_mask(theta)
+        network.mask(theta, layers=[0])
     assert not moved
 
 

@@ -42,6 +42,7 @@ def _fit(xp: Any, network: bx.Network, optimizer: Any, **options: Any) -> bx.Fit
 RATES: dict[str, Callable[[Any], Any]] = {
     "array": lambda xp: xp.asarray([[0.1], [0.1]]),
     "scheduled array": lambda xp: bx.schedules.exponential(xp.asarray([[0.1], [0.1]]), 0.5),
+    "array per parameter": lambda xp: xp.asarray(np.full(_network().size, 0.1)),
     "integer": lambda xp: 1,
     "NumPy's number": lambda xp: np.float64(0.1),
     "scheduled NumPy's": lambda xp: lambda step: np.float64(0.1),
@@ -310,6 +311,30 @@ def test_no_hyperparameter_compiles_anything_anew(xp: Any, batch_size: int | Non
     again = bx.Network([*network.layers], network.loss_function, l2=7.0)
     _fit(xp, again, bx.AdamW(0.3, mask=mask), seed=7, **options)
     assert counting.calls == before
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+@pytest.mark.parametrize("batch_size", [None, BATCH])
+def test_frozen_layers_stay_to_the_bit_and_the_others_train_as_alone(
+    xp: Any, batch_size: int | None, scheduled: bool
+) -> None:
+    """The first layer frozen is the rest of the network trained on what it returns."""
+    network, x = bx.mlp([3, 4, 2], hidden="tanh", l2=0.1), xp.asarray(X)
+    theta = xp.initialize(network, stack=(2,))
+    free = network.mask(theta, layers=[1])
+    rest = bx.Network([bx.Dense(4, 2)], "mean_squared_error", l2=0.1)
+    first = bx.Network([bx.Dense(3, 4, "tanh")], "mean_squared_error")
+    options: dict[str, Any] = {"epochs": 4, "batch_size": batch_size}
+
+    def optimizer(rate: Any) -> Any:
+        return bx.AdamW(bx.schedules.cosine(rate, 20) if scheduled else rate, weight_decay=0.3)
+
+    frozen = _fit(xp, network, optimizer(0.1 * free), stack=(2,), **options).theta
+    xp.assert_equal(frozen[:, : first.size], xp.host(theta)[:, : first.size])
+    hidden = first.forward(theta[:, : first.size], x)
+    start, y = theta[:, first.size :], xp.asarray(Y)
+    alone = bx.fit(rest, start, hidden, y, optimizer=optimizer(0.1), **options).theta
+    xp.assert_close(frozen[:, first.size :], alone, SAME)
 
 
 def test_no_array_of_rates_or_penalties_compiles_anything_anew(xp: Any) -> None:
