@@ -24,6 +24,7 @@ from backprop_xp.networks.losses import Loss
 from backprop_xp.networks.mlp import mlp
 from backprop_xp.networks.network import Network
 from backprop_xp.training import data, metrics, optimizers, schedules
+from backprop_xp.training.averages import EMA, SWA
 from backprop_xp.training.early_stopping import EarlyStopping
 from backprop_xp.training.fit import fit, train
 from backprop_xp.training.history import Writer, write_checkpoints_with
@@ -62,15 +63,14 @@ __version__ = "0.1.0.dev0"
 # These names need no extra: ``from backprop_xp import *`` works wherever the package does.
 # fmt: off
 __all__ = [
-    "SGD", "Activate", "Activation", "Adagrad", "Adam", "AdamW", "BackendUnavailableError",
-    "Checkpoint", "CheckpointError", "Dense", "Dropout", "EarlyStopping", "FitResult",
-    "GradientCheckError", "GradientReport", "LayerNorm", "Lion", "Loss", "Nadam", "Network",
-    "RMSProp", "Residual", "TrainingState",
-    "TransferError", "activations", "asarray", "assert_gradient", "check_gradient",
-    "check_jacobian", "check_layer", "check_loss", "check_network", "data", "export_onnx",
-    "fit", "get_backend", "initializers", "list_backends", "load", "losses", "metrics", "mlp",
-    "optimizers", "plots", "register", "resolve", "save", "schedules", "set_default_backend",
-    "to_host", "train", "transfer_guard", "use_backend",
+    "EMA", "SGD", "SWA", "Activate", "Activation", "Adagrad", "Adam", "AdamW",
+    "BackendUnavailableError", "Checkpoint", "CheckpointError", "Dense", "Dropout", "EarlyStopping",
+    "FitResult", "GradientCheckError", "GradientReport", "LayerNorm", "Lion", "Loss", "Nadam",
+    "Network", "RMSProp", "Residual", "TrainingState", "TransferError", "activations", "asarray",
+    "assert_gradient", "check_gradient", "check_jacobian", "check_layer", "check_loss",
+    "check_network", "data", "export_onnx", "fit", "get_backend", "initializers", "list_backends",
+    "load", "losses", "metrics", "mlp", "optimizers", "plots", "register", "resolve", "save",
+    "schedules", "set_default_backend", "to_host", "train", "transfer_guard", "use_backend",
 ]
 # fmt: on
 

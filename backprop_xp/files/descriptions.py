@@ -25,6 +25,7 @@ from backprop_xp.networks.initializers import uniform
 from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm, Residual
 from backprop_xp.networks.losses import huber_with
 from backprop_xp.training import optimizers, schedules
+from backprop_xp.training.averages import EMA, SWA
 from backprop_xp.training.early_stopping import Best, EarlyStopping, Slowed
 from backprop_xp.training.states import TrainingState
 
@@ -43,7 +44,7 @@ OPTIMIZER_STATES = (
 )
 _MAKERS: tuple[Callable[..., object], ...] = (
     *(*LAYERS, *OPTIMIZERS, *OPTIMIZER_STATES, *SCHEDULES),
-    *(TrainingState, Best, Slowed, EarlyStopping, leaky_relu_with, huber_with, uniform),
+    *(TrainingState, Best, Slowed, EarlyStopping, EMA, SWA, leaky_relu_with, huber_with, uniform),
 )
 
 # The registry of what a file may refer to, by the key of the description and by name.

@@ -22,8 +22,10 @@ from backprop_xp.training.steps import (
     Forward,
     Shared,
     StepInput,
+    Updated,
     evaluate,
     is_built_in,
+    judged,
     piece_by_piece,
     step,
     update_of,
@@ -69,14 +71,14 @@ def _traced(
     number_of = functools.partial(_in_precision_of, carry[0][0] if in_parts else carry[0])
     numbers = {name: number_of(getattr(shared, name)) for name in ("l2", "l2_of_sum", "clip")}
     shared = shared._replace(**numbers)
-    own = own._replace(learning_rate=number_of(own.learning_rate))
+    own = own._replace(learning_rate=number_of(own.learning_rate), weight=number_of(own.weight))
     given = {name: number_of(value) for name, value in (shared.hyperparameters or {}).items()}
     if not in_parts:
         gradient = functools.partial(loss_and_gradient_of, network)
         return step(gradient, update_of(make(**given), carry[0]), carry, own, shared)
     each = take_apart(given, network.parts)
 
-    def update(thetas: Any, gradients: Any, states: Any, rate: Any) -> Carry:
+    def update(thetas: Any, gradients: Any, states: Any, rate: Any) -> Updated:
         parts = zip(each, thetas, gradients, states, take_apart(rate, network.parts), strict=True)
         updated = [update_of(make(**part), t)(t, g, s, alpha) for part, t, g, s, alpha in parts]
         thetas, states = zip(*updated, strict=True)
@@ -99,8 +101,10 @@ def _evaluated(
     carry, loss = traced(carry, own, shared)
     if shared.evaluated is None:
         return carry, (loss, {})
-    theta = put_together(carry[0]) if isinstance(carry[0], tuple) else carry[0]
-    return carry, (loss, judge(theta, *shared.evaluated))
+    whole: Any = carry
+    if isinstance(carry[0], tuple):
+        whole = tuple(put_together(parts) for parts in carry)
+    return carry, (loss, judge(judged(whole), *shared.evaluated))
 
 
 def _looped(
@@ -154,8 +158,8 @@ def _many(
     if not is_elementwise or shared.clip is not None:
         return loop(carry, columns, first, last, shared)
     in_parts = tuple(zip(*take_apart(carry, parts), strict=True))
-    (thetas, states), outcomes = loop(in_parts, columns, first, last, shared)
-    return (put_together(thetas), put_together(states)), outcomes
+    in_parts, outcomes = loop(in_parts, columns, first, last, shared)
+    return tuple(put_together(parts) for parts in in_parts), outcomes
 
 
 def _hyperparameters_of(

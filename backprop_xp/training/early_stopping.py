@@ -78,7 +78,7 @@ def better(
 ) -> Best:
     """Return each network at its best after one more epoch, with one transfer to the host.
 
-    ``carry`` is theta and the optimizer's state after the epoch.
+    ``carry`` is theta, as it was measured, and the optimizer's state after the epoch.
     """
     score = _score(rule, watched)
     np = array_namespace(score)

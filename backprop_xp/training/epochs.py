@@ -1,5 +1,6 @@
 """The epochs of a training: steps, losses, and the rules that watch them."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from backprop_xp.training.loop import Stepper, stepper_of, take_steps
 from backprop_xp.training.optimizers import optimizer_beside
 from backprop_xp.training.options import Options
 from backprop_xp.training.schedules import Plateau
-from backprop_xp.training.states import TrainingState, initial_state
-from backprop_xp.training.steps import Carry, Shared
+from backprop_xp.training.states import TrainingState, initial_state, with_average
+from backprop_xp.training.steps import Carry, Shared, judged
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,13 @@ def prepare(
         monitor = GradientMonitor(options.check_every, network, rows, options.seed, l2, l2_of_sum)
     backend = require_owner(theta, "theta")
     shared = Shared(rows, l2, l2_of_sum, options.clip)
+    stepper = stepper_of(network, optimizer, options.metrics or {}, theta)
+    if options.average is not None:
+        stepper.weight = functools.partial(options.average.weight, batches=batches)
     training = Training(
         options=options,
         backend=backend,
-        stepper=stepper_of(network, optimizer, options.metrics or {}, theta),
+        stepper=stepper,
         shared=shared._replace(
             seed=as_int32(options.seed) if network.is_random else None,
             # Several batches are evaluated at the end of their epoch, a full one with its step.
@@ -86,7 +90,8 @@ def prepare(
         early_stopping=early_stopping,
         plateau=plateau,
     )
-    return training, initial_state(options.start, optimizer, theta, batches, size)
+    state = initial_state(options.start, optimizer, theta, batches, size)
+    return training, state if options.average is None else with_average(state, options.start)
 
 
 def _checked_strength(theta: Array, strength: Any, name: str) -> Any:
@@ -144,7 +149,7 @@ def _run(training: Training, state: TrainingState, epochs: int, interrupt: Inter
         size, seed = training.batch_size, options.seed
         tables = index_tables(shared.rows, size, options.shuffle, seed, state.epoch)
     at_end = training.batches > 1 or resumed is not None
-    carry, step = (state.theta, state.optimizer_state), state.step
+    carry, step = (state.theta, state.optimizer_state, state.average), state.step
     found: dict[str, Array] = {}
     ends_epoch = False
     try:
@@ -168,7 +173,7 @@ def _run(training: Training, state: TrainingState, epochs: int, interrupt: Inter
                 break
         ends_epoch = at_end and step == (state.epoch + 1) * training.batches
         if ends_epoch and training.evaluated is not None:
-            last = stepper.evaluate(carry[0], *training.evaluated)
+            last = stepper.evaluate(judged(carry), *training.evaluated)
             found = {name: value[None, ...] for name, value in last.items()}
     except BaseException as error:
         if not losses:  # the state is as it was
@@ -198,6 +203,7 @@ def _measured(
         step=run.step,
         theta=run.carry[0],
         optimizer_state=run.carry[1],
+        average=run.carry[2],
         checks=tuple(run.checks),
         batch_losses=cut,
         batch_size=training.batch_size,
@@ -228,7 +234,7 @@ def _watched(training: Training, state: TrainingState, run: _Run) -> TrainingSta
 
     if training.early_stopping is not None:
         rule = training.early_stopping
-        best = better(rule, best, last(rule), state.epoch, run.carry)
+        best = better(rule, best, last(rule), state.epoch, (judged(run.carry), run.carry[1]))
     if training.plateau is not None:
         slow = slowed(training.plateau, slow, last(training.plateau), state.epoch)
     return state._replace(best=best, slowed=slow)

@@ -90,9 +90,14 @@ def history_of(state: TrainingState, record: Record, options: Options) -> dict[s
 
 
 def returned(state: TrainingState, options: Options) -> TrainingState | Best:
-    """Return the best that early stopping found, if it is restored, or else the last state."""
+    """Return the best that early stopping found, if it is restored, or else the last state.
+
+    Theta is its average, if there is one.
+    """
     restores = options.early_stopping is not None and options.early_stopping.restore_best
-    return state.best if restores and state.best is not None else state
+    if restores and state.best is not None:
+        return state.best
+    return state if state.average is None else state._replace(theta=state.average)
 
 
 # Writes the checkpoint of a theta and a state. The wing files, above training, registers it.

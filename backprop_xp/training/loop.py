@@ -25,6 +25,7 @@ from backprop_xp.training.steps import (
     StepInput,
     evaluate,
     is_built_in,
+    judged,
     piece_by_piece,
     step,
     update_of,
@@ -67,7 +68,8 @@ class Stepper:
     """The functions that compute a training's steps, and the buffers that they reuse.
 
     ``one`` takes a step; ``many``, None without a compiler, takes steps in one compiled call.
-    ``evaluate(theta, rows, l2)`` returns the loss and the metrics by name.
+    ``evaluate(theta, rows, l2)`` returns the loss and the metrics by name. ``weight`` returns that
+    of theta in its average after an update, counted from 1.
     """
 
     network: Network
@@ -76,6 +78,7 @@ class Stepper:
     many: Callable[..., Any] | None
     evaluate: Callable[[Array, Any, Any], dict[str, Array]]
     hyperparameters: Mapping[str, Any] | None = None
+    weight: Callable[[int], float] | None = None
     views: Views | None = None
     queue: Queue = field(default_factory=Queue)
 
@@ -142,13 +145,22 @@ def take_steps(
     shared = shared._replace(views=stepper.views, hyperparameters=stepper.hyperparameters)
     if hasattr(rates[0], "shape") and all(rate is rates[0] for rate in rates):
         shared, rates = shared._replace(learning_rate=rates[0]), [None] * count
+    weights: list[Any] = [None] * count
+    if stepper.weight is not None:
+        weights = [stepper.weight(first + i) for i in range(1, count + 1)]
     columns = None
     if stepper.many is not None and count > 1 and monitor is None:
-        columns = _columns(theta, table, first, rates)
+        columns = _columns(theta, table, first, rates, weights)
     if stepper.many is None or columns is None:
         inputs = (
-            StepInput(None if table is None else table[i, ...], first + i, rate)
-            for i, rate in enumerate(rates)
+            # A weight of 0 takes no work where nothing is compiled for it.
+            StepInput(
+                None if table is None else table[i, ...],
+                first + i,
+                rate,
+                weight if stepper.many is not None else weight or None,
+            )
+            for i, (rate, weight) in enumerate(zip(rates, weights, strict=True))
         )
         taken = _one_by_one(stepper, carry, inputs, shared, interrupt, monitor)
     else:
@@ -170,9 +182,9 @@ def _in_calls(
     outcomes: Any = None
     while done < count and not (done and interrupt.is_pending):
         last, before = min(count, done + queue.room), carry[1]
-        (theta, state), found = many(carry, columns, done, last, shared)
+        (theta, state, average), found = many(carry, columns, done, last, shared)
         # An int again: the compiler would make another function for an array in its place.
-        carry = theta, _with_int_step(before, state, last - done)
+        carry = theta, _with_int_step(before, state, last - done), average
         # A call returns zeros for the steps that it did not take.
         outcomes = found if outcomes is None else mapped(operator.add, outcomes, found)
         queue.add(last - done, found[0])
@@ -208,7 +220,7 @@ def _one_by_one(
             carry, loss = _step(stepper, carry, own, shared)
             losses.append(loss)
             if shared.evaluated is not None:
-                found.append(stepper.evaluate(carry[0], *shared.evaluated))
+                found.append(stepper.evaluate(judged(carry), *shared.evaluated))
         except BaseException as error:
             if may_fail:
                 carry, losses, found = kept, losses[:whole], found[:whole]
@@ -224,11 +236,11 @@ def _one_by_one(
 
 def _step(stepper: Stepper, carry: Carry, own: StepInput, shared: Shared) -> tuple[Carry, Array]:
     """Take one step; a compiled one counts in the queue."""
-    (theta, state), loss = stepper.one(carry, own, shared)
+    (theta, state, average), loss = stepper.one(carry, own, shared)
     if stepper.many is not None:
         state = _with_int_step(carry[1], state, 1)
         stepper.queue.add(1, loss)
-    return (theta, state), loss
+    return (theta, state, average), loss
 
 
 def _with_int_step(before: Any, state: Any, steps: int) -> Any:
@@ -250,7 +262,11 @@ def _check_updated(theta: Array, updated: Array) -> None:
 
 
 def _columns(
-    theta: Array, table: Array | None, first: int, rates: Sequence[Any]
+    theta: Array,
+    table: Array | None,
+    first: int,
+    rates: Sequence[Any],
+    weights: Sequence[float | None],
 ) -> StepInput | None:
     """Return the inputs of many steps, along a new first axis; None for rates that do not stack."""
     xp, count, column = array_namespace(theta), len(rates), rates[0]
@@ -262,4 +278,5 @@ def _columns(
             return None
         column = xp.stack(rates)
     numbers = xp.arange(first, first + count, dtype=xp.int32, device=device_of(theta))
-    return StepInput(table, numbers, column)
+    weight = None if weights[0] is None else like(theta, weights, "weights")
+    return StepInput(table, numbers, column, weight)

@@ -7,6 +7,7 @@ from typing import Any, Required, TypedDict, TypeVar
 
 from backprop_xp.backends import Array
 from backprop_xp.checks import boolean, integer, nearest, real
+from backprop_xp.training.averages import Average
 from backprop_xp.training.early_stopping import Best, EarlyStopping, Slowed
 from backprop_xp.training.metrics import Metric
 from backprop_xp.training.optimizers import Optimizer
@@ -31,6 +32,7 @@ class TrainingOptions(TypedDict, total=False):
     l2_of_sum: float | Array | None
     metrics: Mapping[str, Metric] | None
     early_stopping: EarlyStopping | None
+    average: Average | None
     start: TrainingState | FitResult | None
     check_every: int | None
     checkpoint: str | os.PathLike[str] | None
@@ -57,6 +59,8 @@ class Options:
     - ``metrics`` maps names to functions ``(predictions, targets, weights) -> (*stack,)``, such as
       those of ``bx.metrics``. They are computed on the validation set, or else the training set.
     - ``early_stopping`` is a ``bx.EarlyStopping``.
+    - ``average`` is ``bx.EMA(decay)`` or ``bx.SWA(start_epoch)``: the average of theta is measured
+      after each epoch, and returned; training moves theta itself.
     - ``start`` is the ``TrainingState``, or the ``FitResult``, of an earlier training to resume.
     - ``check_every`` k checks the gradient of every k-th update, by one difference of the loss
       and, in doubt, along random directions. A failed check ends the training with a
@@ -77,6 +81,7 @@ class Options:
     l2_of_sum: float | Array | None = None
     metrics: Mapping[str, Metric] | None = None
     early_stopping: EarlyStopping | None = None
+    average: Average | None = None
     start: TrainingState | FitResult | None = None
     check_every: int | None = None
     checkpoint: str | os.PathLike[str] | None = None
@@ -90,6 +95,8 @@ class Options:
                 "early_stopping must be an object like bx.EarlyStopping(), not "
                 f"{self.early_stopping!r}."
             )
+        if not isinstance(self.average, Average | None):
+            raise TypeError(f"average must be an object like bx.EMA(), not {self.average!r}.")
         if self.l2 is not None and self.l2_of_sum is not None:
             raise ValueError("l2 and l2_of_sum are two strengths of one penalty: give one of them.")
         if not isinstance(self.checkpoint, str | os.PathLike | None):

@@ -116,7 +116,7 @@ def parameters(kernel: Kernel) -> list[Parameter]:
         for text in (kernel.inputs, kernel.outputs)
     )
     # A rate may be an array, and so may the decay that is a rate's.
-    arrays = ("gradient", "mask", "learning_rate", "decay")
+    arrays = ("gradient", "mask", "learning_rate", "decay", "theta")
     is_array = {name: name in arrays and kernel.name != "backprop_xp_rmsprop" for name in inputs}
     is_array |= dict.fromkeys({"gradient", "learning_rate"} & {*inputs}, True)
     given = [Parameter(name, is_array[name], True) for name in inputs]

@@ -91,6 +91,12 @@ NADAM = Kernel(
     theta -= (gradient * now + mean * ahead) / (sqrt(square) + epsilon) * learning_rate;
     """,
 )
+AVERAGE = Kernel(
+    "backprop_xp_average",
+    "T theta, T weight",
+    "T average",
+    "average += (theta - average) * weight;",
+)
 
 
 def _decaying(name: str, inputs: str, outputs: str, body: str) -> tuple[Kernel, Kernel]:
@@ -126,7 +132,7 @@ LION = _decaying(
     mean = mean * beta2 + gradient * rest2;
     """,
 )
-KERNELS = (SGD, MOMENTUM, NESTEROV, RMSPROP, ADAGRAD, NADAM, *ADAM, *AMSGRAD, *LION)
+KERNELS = (SGD, MOMENTUM, NESTEROV, RMSPROP, ADAGRAD, NADAM, AVERAGE, *ADAM, *AMSGRAD, *LION)
 
 
 @functools.cache
@@ -149,11 +155,17 @@ def launch(work: Work) -> None:
 
 
 def rules(launch: Callable[[Work], None]) -> dict[str, Function]:
-    """Return the replacements of the optimizers' ``rule`` by their qualified names.
+    """Return the replacements of the optimizers' ``rule`` and of the average, by qualified name.
 
     ``launch`` runs a kernel. Each replacement has the signature of the method, ``self`` included,
     and its results.
     """
+
+    def averaged(average: Array, theta: Array, weight: Any) -> Array:
+        if not (_fit(average, theta, []) and isinstance(weight, Real)):
+            return NotImplemented
+        launch(Work(AVERAGE, [theta, float(weight)], [average]))
+        return average
 
     def fused(work: Callable[..., Work], *names: str) -> Function:
         def rule(
@@ -188,7 +200,7 @@ def rules(launch: Callable[[Work], None]) -> dict[str, Function]:
             ("Nadam", _nadam, "beta1", "beta2", "epsilon", "momentum_decay"),
             ("Lion", _lion, "beta1", "beta2", "weight_decay"),
         )
-    }
+    } | {"backprop_xp.training.averages.averaged": averaged}
 
 
 def _sgd(self: Optimizer, alpha: Any, theta: Array, gradient: Array, state: State) -> Work:
