@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 _ON_HOST = ("state.history.", "state.best.score", "state.best.epoch", "state.slowed.", "estimator.")
 # The options of a training that are neither data nor functions.
 _STORED = (
-    "epochs batch_size shuffle seed clip l2 early_stopping average check_every checkpoint_every"
+    "epochs batch_size accumulate shuffle seed clip l2 early_stopping average check_every "
+    "checkpoint_every"
 )
 _MAPPINGS = ("preparation", "metadata", "options", "estimator")
 

@@ -13,6 +13,7 @@ from backprop_xp.backends import Array, Backend, array_namespace, device_of, rea
 from backprop_xp.networks.inputs import Rows, rows_at_once
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import loss_and_gradient_of, loss_and_gradients_of
+from backprop_xp.training.accumulation import accumulating
 from backprop_xp.training.batches import take
 from backprop_xp.training.metrics import Metric
 from backprop_xp.training.optimizers import Optimizer
@@ -33,7 +34,11 @@ from backprop_xp.training.steps import (
 
 
 def compiled(
-    backend: Backend, network: Network, optimizer: Optimizer, metrics: Mapping[str, Metric]
+    backend: Backend,
+    network: Network,
+    optimizer: Optimizer,
+    metrics: Mapping[str, Metric],
+    size: int | None,
 ) -> tuple[Any, ...]:
     """Return compiled ``one``, ``many`` and ``evaluate``, and the hyperparameters of the two first.
 
@@ -44,14 +49,14 @@ def compiled(
     hyperparameters, make, kind = _hyperparameters_of(optimizer)
 
     def build() -> tuple[Any, ...]:
-        traced = functools.partial(_traced, network, make)
+        traced = functools.partial(_traced, network, make, size)
         judge = functools.partial(evaluate, network, metrics, functools.partial(_looped, backend))
         loop = backend.loop(functools.partial(_evaluated, traced, judge))
         many = functools.partial(_many, loop, is_built_in(optimizer), network.parts)
         compile_step = functools.partial(backend.compile, donate=(0,))
         return compile_step(traced), compile_step(many), backend.compile(judge)
 
-    key = backend.name, network.layers, network.loss_function, *kind, *metrics.items()
+    key = backend.name, size, network.layers, network.loss_function, *kind, *metrics.items()
     key += (*_own((network.layers, network.loss_function, *metrics.values())),)
     return *_kept(key, build), hyperparameters
 
@@ -59,6 +64,7 @@ def compiled(
 def _traced(
     network: Network,
     make: Callable[..., Optimizer],
+    size: int | None,
     carry: Carry,
     own: StepInput,
     shared: Shared,
@@ -74,7 +80,7 @@ def _traced(
     own = own._replace(learning_rate=number_of(own.learning_rate), weight=number_of(own.weight))
     given = {name: number_of(value) for name, value in (shared.hyperparameters or {}).items()}
     if not in_parts:
-        gradient = functools.partial(loss_and_gradient_of, network)
+        gradient = accumulating(functools.partial(loss_and_gradient_of, network), size)
         return step(gradient, update_of(make(**given), carry[0]), carry, own, shared)
     each = take_apart(given, network.parts)
 
@@ -87,7 +93,7 @@ def _traced(
     def gradients(thetas: Any, batch: Rows, l2: Any, _: None) -> tuple[Array, list[Array]]:
         return loss_and_gradients_of(network, thetas, batch, l2)
 
-    return step(gradients, update, carry, own, shared)
+    return step(accumulating(gradients, size), update, carry, own, shared)
 
 
 def _evaluated(

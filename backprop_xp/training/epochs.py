@@ -56,7 +56,7 @@ def prepare(
         l2_of_sum = _checked_strength(theta, l2_of_sum, "l2_of_sum")
     optimizer = optimizer_beside(options.optimizer, theta)
     count = rows.x.shape[-2]
-    size = min(options.batch_size or count, count)
+    size = min((options.batch_size or count) * options.accumulate, count)
     batches = math.ceil(count / size)
     early_stopping = options.watching(options.early_stopping)
     plateau = options.watching(options.plateau)
@@ -70,7 +70,8 @@ def prepare(
         monitor = GradientMonitor(options.check_every, network, rows, options.seed, l2, l2_of_sum)
     backend = require_owner(theta, "theta")
     shared = Shared(rows, l2, l2_of_sum, options.clip)
-    stepper = stepper_of(network, optimizer, options.metrics or {}, theta)
+    rows_at_once = options.batch_size if options.accumulate > 1 else None
+    stepper = stepper_of(network, optimizer, options.metrics or {}, theta, rows_at_once)
     if options.average is not None:
         stepper.weight = functools.partial(options.average.weight, batches=batches)
     training = Training(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from backprop_xp.backends import Array, array_namespace, device_of, like, require_owner, to_host
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import Views, loss_and_gradient_of, views_of
+from backprop_xp.training.accumulation import accumulating
 from backprop_xp.training.compiled import compiled
 from backprop_xp.training.early_stopping import Slowed
 from backprop_xp.training.gradient_monitor import GradientMonitor
@@ -107,16 +108,23 @@ class Taken(NamedTuple):
 
 
 def stepper_of(
-    network: Network, optimizer: Optimizer, metrics: Mapping[str, Metric], theta: Array
+    network: Network,
+    optimizer: Optimizer,
+    metrics: Mapping[str, Metric],
+    theta: Array,
+    size: int | None = None,
 ) -> Stepper:
-    """Return a training's stepper, compiled where the library compiles."""
+    """Return a training's stepper, compiled where the library compiles.
+
+    ``size`` is the number of rows whose gradient is computed at a time, None for a whole batch.
+    """
     backend = require_owner(theta, "theta")
-    gradient = functools.partial(loss_and_gradient_of, network)
+    gradient = accumulating(functools.partial(loss_and_gradient_of, network), size)
     one = functools.partial(step, gradient, update_of(optimizer, theta))
     if backend.loop(one) is None:
         judge = functools.partial(evaluate, network, dict(metrics), piece_by_piece)
         return Stepper(network, optimizer, one, None, judge)
-    made = compiled(backend, network, optimizer, dict(metrics))
+    made = compiled(backend, network, optimizer, dict(metrics), size)
     return Stepper(network, optimizer, *made)
 
 

@@ -23,6 +23,7 @@ class TrainingOptions(TypedDict, total=False):
     optimizer: Required[Optimizer]
     epochs: Required[int]
     batch_size: int | None
+    accumulate: int
     shuffle: bool | Callable[[int], Sequence[int] | Array]
     seed: int
     sample_weight: Array | None
@@ -46,6 +47,8 @@ class Options:
     - ``optimizer`` is one of ``bx.optimizers``, such as ``bx.Adam()``, or your own.
     - ``epochs`` counts from the beginning of the training, also when it is resumed.
     - ``batch_size`` is the number of rows per update; None is the full batch.
+    - ``accumulate`` k updates theta by the gradient of k batches together, as ``k * batch_size``
+      rows have it, in the memory of one batch. Each batch draws dropout masks of its own.
     - ``shuffle`` draws a new order for each epoch, from ``seed`` and the epoch's number. It may
       be a function of the epoch's number, from 0, that returns an array of row indices; it must
       return the same order each time it is called for an epoch.
@@ -72,6 +75,7 @@ class Options:
     optimizer: Optimizer
     epochs: int
     batch_size: int | None = None
+    accumulate: int = 1
     shuffle: bool | Callable[[int], Sequence[int] | Array] = True
     seed: int = 0
     sample_weight: Array | None = None
@@ -115,9 +119,11 @@ class Options:
             self._set("clip", real(self.clip, "clip", above=0.0))
         if not callable(self.shuffle):
             self._set("shuffle", boolean(self.shuffle, "shuffle"))
-        for name in ("batch_size", "check_every", "checkpoint_every"):
+        for name in ("batch_size", "accumulate", "check_every", "checkpoint_every"):
             if (value := getattr(self, name)) is not None:
                 self._set(name, integer(value, name))
+        if self.accumulate > 1 and self.batch_size is None:
+            raise ValueError(f"accumulate={self.accumulate} needs batch_size, such as 32.")
         _check_watched("early_stopping", self.early_stopping, self.judged)
         _check_watched("plateau", self.plateau, self.judged)
         if start is not None:

@@ -166,18 +166,6 @@ def test_on_cupy_an_average_is_one_launch() -> None:
     assert table[name](np.ones(3), np.zeros(3, np.float32), 0.5) is NotImplemented
 
 
-@pytest.mark.parametrize("decay", [0.9, 0.3])
-def test_another_decay_compiles_nothing_anew(xp: Any, decay: float) -> None:
-    if xp.name != "jax":
-        pytest.skip("JAX is the one that compiles")
-    from backprop_xp.training import compiled
-
-    for average in (bx.EMA(0.5), bx.EMA(decay), bx.SWA(2)):
-        _fit(xp, average=average, batch_size=BATCH)
-    _, many, _ = list(compiled._made.values())[-1]
-    assert many._cache_size() <= 4  # tables of three rows and of four, ints and arrays
-
-
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [

@@ -337,6 +337,16 @@ def test_frozen_layers_stay_to_the_bit_and_the_others_train_as_alone(
     xp.assert_close(frozen[:, first.size :], alone, SAME)
 
 
+@pytest.mark.parametrize("batch_size", [None, BATCH])
+def test_no_average_compiles_anything_anew(xp: Any, batch_size: int | None) -> None:
+    network, counting = _counted(xp)
+    calls = []
+    for average in (bx.EMA(0.5), bx.EMA(0.9), bx.SWA(2), bx.SWA(1)):
+        _fit(xp, network, bx.SGD(0.1), epochs=4, batch_size=batch_size, average=average)
+        calls.append(counting.calls)
+    assert len(set(calls)) == 1
+
+
 def test_no_array_of_rates_or_penalties_compiles_anything_anew(xp: Any) -> None:
     network, counting = _counted(xp)
     options: dict[str, Any] = {"epochs": 4, "batch_size": BATCH, "stack": (2,)}
