@@ -36,6 +36,7 @@ OPTIMIZERS = (
 )
 SCHEDULES = (
     *(schedules.constant, schedules.step_decay, schedules.exponential, schedules.inverse_scaling),
+    *(schedules.cosine_restarts, schedules.one_cycle, schedules.epochs),
     *(schedules.cosine, schedules.warmup, schedules.chain, schedules.plateau),
 )
 OPTIMIZER_STATES = (

@@ -1,6 +1,5 @@
 """The epochs of a training: steps, losses, and the rules that watch them."""
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,8 +71,7 @@ def prepare(
     shared = Shared(rows, l2, l2_of_sum, options.clip)
     rows_at_once = options.batch_size if options.accumulate > 1 else None
     stepper = stepper_of(network, optimizer, options.metrics or {}, theta, rows_at_once)
-    if options.average is not None:
-        stepper.weight = functools.partial(options.average.weight, batches=batches)
+    stepper.average, stepper.batches = options.average, batches
     training = Training(
         options=options,
         backend=backend,

@@ -12,6 +12,7 @@ from backprop_xp.backends import Array, array_namespace, device_of, like, requir
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import Views, loss_and_gradient_of, views_of
 from backprop_xp.training.accumulation import accumulating
+from backprop_xp.training.averages import Average
 from backprop_xp.training.compiled import compiled
 from backprop_xp.training.early_stopping import Slowed
 from backprop_xp.training.gradient_monitor import GradientMonitor
@@ -69,8 +70,8 @@ class Stepper:
     """The functions that compute a training's steps, and the buffers that they reuse.
 
     ``one`` takes a step; ``many``, None without a compiler, takes steps in one compiled call.
-    ``evaluate(theta, rows, l2)`` returns the loss and the metrics by name. ``weight`` returns that
-    of theta in its average after an update, counted from 1.
+    ``evaluate(theta, rows, l2)`` returns the loss and the metrics by name. ``batches`` is
+    the number of steps in an epoch.
     """
 
     network: Network
@@ -79,7 +80,8 @@ class Stepper:
     many: Callable[..., Any] | None
     evaluate: Callable[[Array, Any, Any], dict[str, Array]]
     hyperparameters: Mapping[str, Any] | None = None
-    weight: Callable[[int], float] | None = None
+    average: Average | None = None
+    batches: int = 1
     views: Views | None = None
     queue: Queue = field(default_factory=Queue)
 
@@ -147,15 +149,18 @@ def take_steps(
     """
     theta, table = carry[0], None if isinstance(batches, int) else batches
     count = batches if isinstance(batches, int) else batches.shape[0]
-    rates = learning_rates(stepper.optimizer, range(first, first + count), theta, slowed)
+    rates = learning_rates(
+        stepper.optimizer, range(first, first + count), theta, slowed, stepper.batches
+    )
     if stepper.keeps_views and (stepper.views is None or stepper.views.theta is not theta):
         stepper.views = views_of(stepper.network, theta)
     shared = shared._replace(views=stepper.views, hyperparameters=stepper.hyperparameters)
     if hasattr(rates[0], "shape") and all(rate is rates[0] for rate in rates):
         shared, rates = shared._replace(learning_rate=rates[0]), [None] * count
     weights: list[Any] = [None] * count
-    if stepper.weight is not None:
-        weights = [stepper.weight(first + i) for i in range(1, count + 1)]
+    if stepper.average is not None:
+        numbers = range(first + 1, first + count + 1)
+        weights = [stepper.average.weight(number, stepper.batches) for number in numbers]
     columns = None
     if stepper.many is not None and count > 1 and monitor is None:
         columns = _columns(theta, table, first, rates, weights)

@@ -71,6 +71,8 @@ SCHEDULES = [
     schedules.warmup(schedules.cosine(0.1, 100, 0.01), 10),
     schedules.chain([0.1, schedules.cosine(0.1, 10)], [5]),
     schedules.plateau(0.1, 0.5, 3, watch="rmse", mode="max"),
+    schedules.one_cycle(0.1, 20, 0.2, last=10.0),
+    schedules.epochs(schedules.cosine_restarts(0.1, 3, 2, 0.01), 5),
 ]
 OPTIMIZERS = [
     *(bx.SGD(rate) for rate in SCHEDULES),
@@ -140,7 +142,7 @@ def test_every_maker_of_the_library_can_be_written() -> None:
     assert made == {*descriptions.LAYERS, *descriptions.OPTIMIZERS}
     functions = {v for v in vars(schedules).values() if inspect.isfunction(v)}
     makers = {f for f in functions if f.__module__ == schedules.__name__ and f.__name__[0] != "_"}
-    assert makers - {schedules.rate_at} == {*descriptions.SCHEDULES}
+    assert makers - {schedules.rate_at, schedules.with_batches} == {*descriptions.SCHEDULES}
 
 
 def test_a_file_written_on_a_backend_is_read_on_it(xp: Any, path: Path) -> None:
