@@ -149,9 +149,8 @@ def take_steps(
     """
     theta, table = carry[0], None if isinstance(batches, int) else batches
     count = batches if isinstance(batches, int) else batches.shape[0]
-    rates = learning_rates(
-        stepper.optimizer, range(first, first + count), theta, slowed, stepper.batches
-    )
+    steps = range(first, first + count)
+    rates = learning_rates(stepper.optimizer, steps, theta, slowed, stepper.batches)
     if stepper.keeps_views and (stepper.views is None or stepper.views.theta is not theta):
         stepper.views = views_of(stepper.network, theta)
     shared = shared._replace(views=stepper.views, hyperparameters=stepper.hyperparameters)
@@ -159,8 +158,7 @@ def take_steps(
         shared, rates = shared._replace(learning_rate=rates[0]), [None] * count
     weights: list[Any] = [None] * count
     if stepper.average is not None:
-        numbers = range(first + 1, first + count + 1)
-        weights = [stepper.average.weight(number, stepper.batches) for number in numbers]
+        weights = [stepper.average.weight(step + 1, stepper.batches) for step in steps]
     columns = None
     if stepper.many is not None and count > 1 and monitor is None:
         columns = _columns(theta, table, first, rates, weights)

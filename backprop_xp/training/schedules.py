@@ -1,7 +1,8 @@
 """Learning-rate schedules: functions ``step -> learning rate``, evaluated on the host.
 
-Steps are updates, counted from 0, or epochs in ``epochs``. ``learning_rate`` is a number, or an array ``(*stack, 1)`` for a
-stack of networks. Every schedule can be pickled. Only ``plateau`` depends on the losses.
+Steps are updates, counted from 0, or epochs in ``epochs``. ``learning_rate`` is a number, an array
+``(*stack, 1)`` for a stack of networks, or ``(..., P)`` with a rate for each parameter. Every
+schedule can be pickled. Only ``plateau`` depends on the losses.
 """
 
 import math
