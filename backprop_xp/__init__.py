@@ -30,6 +30,7 @@ from backprop_xp.training.fit import fit, train
 from backprop_xp.training.history import Writer, write_checkpoints_with
 from backprop_xp.training.optimizers import SGD, Adagrad, Adam, AdamW, Lion, Nadam, RMSProp
 from backprop_xp.training.options import Options
+from backprop_xp.training.rate_range import find_learning_rate
 from backprop_xp.training.states import FitResult, TrainingState
 
 if TYPE_CHECKING:
@@ -68,9 +69,10 @@ __all__ = [
     "FitResult", "GradientCheckError", "GradientReport", "LayerNorm", "Lion", "Loss", "Nadam",
     "Network", "RMSProp", "Residual", "TrainingState", "TransferError", "activations", "asarray",
     "assert_gradient", "check_gradient", "check_jacobian", "check_layer", "check_loss",
-    "check_network", "data", "export_onnx", "fit", "get_backend", "initializers", "list_backends",
-    "load", "losses", "metrics", "mlp", "optimizers", "plots", "register", "resolve", "save",
-    "schedules", "set_default_backend", "to_host", "train", "transfer_guard", "use_backend",
+    "check_network", "data", "export_onnx", "find_learning_rate", "fit", "get_backend",
+    "initializers", "list_backends", "load", "losses", "metrics", "mlp", "optimizers", "plots",
+    "register", "resolve", "save", "schedules", "set_default_backend", "to_host", "train",
+    "transfer_guard", "use_backend",
 ]
 # fmt: on
 

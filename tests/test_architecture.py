@@ -32,7 +32,8 @@ FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 # Maths is what computes on arrays; display shows, and has no arrays of its own.
 MATHS = {"networks", "gradient_check", "training"}
 # These have NumPy's arrays, on the host: initial values, tables, what a gradient check measures.
-ON_THE_HOST = {"networks.initializers", "training.data", "gradient_check"}
+ON_THE_HOST = {"networks.initializers", "training.data", "training.rate_range"}
+ON_THE_HOST |= {"gradient_check"}
 ARRAY_LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
 
 # Where maths makes an array it must say on which device. Of a gradient check's modules these make

@@ -121,6 +121,15 @@ def advance(
         return _measured(training, state, run)
 
 
+def batch_losses(
+    training: Training, state: TrainingState, interrupt: Interrupt
+) -> tuple[TrainingState, Array]:
+    """Return the state after one more epoch, and its batches' losses, ``(batches, *stack)``."""
+    with training.backend.unrecorded():
+        run = _run(training, state, 1, interrupt)
+        return _measured(training, state, run)[0], run.losses
+
+
 class _Run(NamedTuple):
     """The steps of a call of ``advance``, with those of an epoch that was cut short before.
 
