@@ -170,11 +170,10 @@ class Adagrad(BuiltIn):
         self, theta: Array, gradient: Array, state: AdagradState, learning_rate: Hyperparameter
     ) -> tuple[Array, AdagradState]:
         """Return what ``update`` does, unchecked; hyperparameters are beside theta."""
-        step, total = state
+        total = state.total
         total += gradient * gradient
-        scale = array_namespace(theta).sqrt(total) + self.epsilon
-        theta -= gradient / scale * learning_rate
-        return theta, AdagradState(step + 1, total)
+        theta -= gradient / (array_namespace(theta).sqrt(total) + self.epsilon) * learning_rate
+        return theta, AdagradState(state.step + 1, total)
 
 
 class _Adam(BuiltIn):
@@ -240,7 +239,7 @@ class AdamW(_Adam):
     def rule(
         self, theta: Array, gradient: Array, state: Moments, learning_rate: Hyperparameter
     ) -> tuple[Array, Moments]:
-        """Return what ``update`` does, unchecked; hyperparameters and mask are beside theta."""
+        """Return what ``update`` does, unchecked; hyperparameters are beside theta."""
         theta *= _kept(self, learning_rate)
         return _adam(self, theta, gradient, state, learning_rate)
 
@@ -307,7 +306,7 @@ class Lion(BuiltIn):
     def rule(
         self, theta: Array, gradient: Array, state: LionState, learning_rate: Hyperparameter
     ) -> tuple[Array, LionState]:
-        """Return what ``update`` does, unchecked; hyperparameters and mask are beside theta."""
+        """Return what ``update`` does, unchecked; hyperparameters are beside theta."""
         direction = state.mean * self.beta1 + gradient * (1.0 - self.beta1)
         theta *= _kept(self, learning_rate)
         theta -= array_namespace(theta).sign(direction) * learning_rate
@@ -331,11 +330,7 @@ def _kept(self: AdamW | Lion, learning_rate: Hyperparameter) -> Hyperparameter:
 
 
 def _adam(
-    self: Adam | AdamW,
-    theta: Array,
-    gradient: Array,
-    state: Moments,
-    learning_rate: Hyperparameter,
+    self: Adam | AdamW, theta: Array, gradient: Array, state: Moments, alpha: Hyperparameter
 ) -> tuple[Array, Moments]:
     # Corrected for their bias, the means are m / c1 and s / c2: m / c1 / (sqrt(s / c2) + epsilon),
     # with the corrections taken out of the vectors (Kingma and Ba 2015, the end of section 2).
@@ -350,6 +345,6 @@ def _adam(
     scale = xp.sqrt(state[-1])
     scale += self.epsilon * (root if getattr(self, "corrected_epsilon", True) else 1.0)
     direction = mean / scale
-    direction *= learning_rate * (root / passed(self.beta1, step))
+    direction *= alpha * (root / passed(self.beta1, step))
     theta -= direction
     return theta, state

@@ -31,6 +31,7 @@ from backprop_xp.backends.libraries.cupy.update_kernels import KERNELS, Kernel, 
 from backprop_xp.files.descriptions import OPTIMIZERS as OPTIMIZERS_OF_FILES
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
+from backprop_xp.training.averages import averaged
 from backprop_xp.training.optimizers import SGDState
 
 REAL = {"float32": "float", "float64": "double"}
@@ -439,6 +440,26 @@ def test_on_an_emulated_gpu_no_small_function_waits(gpu: Backend, name: str) -> 
     assert not calls.count("synchronize")
     if name in ("clip", "sign"):
         assert calls.count("launch").total() == 1
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_on_an_emulated_gpu_an_update_is_one_launch_and_an_average_another(
+    gpu: Backend, name: str
+) -> None:
+    """With a mask of the decay an array of rates needs a product with the decay before."""
+    emulator = pytest.importorskip("cuda_emulator", reason="calls are counted by an emulator")
+    optimizer = OPTIMIZERS[name](gpu.from_host(MASK))
+    theta, gradient = gpu.from_host(THETA), gpu.from_host(GRADIENTS[0])
+    state = optimizer.initialize(theta)
+    for _ in range(2):  # the second time everything is compiled
+        with emulator.record() as calls, bx.transfer_guard("disallow"):
+            theta, state = optimizer.update(theta, gradient, state)
+        with emulator.record() as more:
+            averaged(gradient, theta, 0.5)
+    expected = 2 if "with a mask by a rate" in name else 1
+    for recorded, launches in ((calls, expected), (more, 1)):
+        assert recorded.count("launch").total() == launches
+        assert not recorded.count("synchronize")
 
 
 SPECIAL = np.array([np.nan, np.inf, -np.inf, -0.0, 0.5, -3.0])
