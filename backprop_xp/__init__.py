@@ -26,11 +26,13 @@ from backprop_xp.networks.losses import Loss
 from backprop_xp.networks.mlp import mlp
 from backprop_xp.networks.network import Network
 from backprop_xp.training import data, metrics, optimizers, schedules
+from backprop_xp.training.averages import EMA, SWA
 from backprop_xp.training.early_stopping import EarlyStopping
 from backprop_xp.training.fit import fit, train
 from backprop_xp.training.history import Writer, write_checkpoints_with
-from backprop_xp.training.optimizers import SGD, Adam, AdamW, RMSProp
+from backprop_xp.training.optimizers import SGD, Adagrad, Adam, AdamW, Lion, Nadam, RMSProp
 from backprop_xp.training.options import Options
+from backprop_xp.training.rate_range import find_learning_rate
 from backprop_xp.training.states import FitResult, TrainingState
 
 if TYPE_CHECKING:
@@ -64,12 +66,13 @@ __version__ = "0.1.0.dev0"
 # These names need no extra: ``from backprop_xp import *`` works wherever the package does.
 # fmt: off
 __all__ = [
-    "SGD", "Activate", "Activation", "Adam", "AdamW", "BackendUnavailableError", "Checkpoint",
-    "CheckpointError", "Columns", "Dense", "Dropout", "EarlyStopping", "Embedding", "FitResult",
-    "GradientCheckError", "GradientReport", "LayerNorm", "Loss", "Network", "NumericEmbedding",
-    "RMSProp", "Residual", "Scale", "TrainingState", "TransferError", "activations", "asarray",
-    "assert_gradient", "check_gradient", "check_jacobian", "check_layer", "check_loss",
-    "check_network", "data", "ensemble", "export_onnx", "fit", "get_backend", "initializers",
+    "EMA", "SGD", "SWA", "Activate", "Activation", "Adagrad", "Adam", "AdamW",
+    "BackendUnavailableError", "Checkpoint", "CheckpointError", "Columns", "Dense", "Dropout",
+    "EarlyStopping", "Embedding", "FitResult", "GradientCheckError", "GradientReport",
+    "LayerNorm", "Lion", "Loss", "Nadam", "Network", "NumericEmbedding", "RMSProp", "Residual",
+    "Scale", "TrainingState", "TransferError", "activations", "asarray", "assert_gradient",
+    "check_gradient", "check_jacobian", "check_layer", "check_loss", "check_network", "data",
+    "ensemble", "export_onnx", "find_learning_rate", "fit", "get_backend", "initializers",
     "list_backends", "load", "losses", "metrics", "mlp", "optimizers", "plots", "register",
     "resolve", "save", "schedules", "set_default_backend", "to_host", "train", "transfer_guard",
     "use_backend",

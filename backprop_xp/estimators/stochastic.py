@@ -176,7 +176,7 @@ def descend(model: Model, task: Task, report: Report | None, *, incremental: boo
 
 
 def _optimizer(model: Model, task: Task, rate: Callable[[int], float | Array]) -> Optimizer:
-    betas = {"beta1": model.beta_1, "beta2": model.beta_2, "epsilon": model.epsilon}
+    betas: dict[str, Any] = {"beta1": model.beta_1, "beta2": model.beta_2, "epsilon": model.epsilon}
     if model.solver == "adam":
         return Adam(rate, **betas, corrected_epsilon=False)
     if model.solver == "adamw":

@@ -43,7 +43,10 @@ if TYPE_CHECKING:
 # The arrays of a state that are on the host wherever a training runs, and those of an estimator.
 _ON_HOST = ("state.history.", "state.best.score", "state.best.epoch", "state.slowed.", "estimator.")
 # The options of a training that are neither data nor functions.
-_STORED = "epochs batch_size shuffle seed clip l2 early_stopping check_every checkpoint_every"
+_STORED = (
+    "epochs batch_size accumulate shuffle seed clip l2 early_stopping average check_every "
+    "checkpoint_every"
+)
 _MAPPINGS = ("preparation", "metadata", "options", "estimator")
 
 
@@ -299,6 +302,7 @@ def _check_state(theta: Array, optimizer: Optimizer | None, state: TrainingState
             integer(own.step, "state.step", at_least=0)
     shape, stack = tuple(theta.shape), tuple(theta.shape[:-1])
     arrays = {"theta": (state.theta, shape), "loss": (state.loss, stack)}
+    arrays["average"] = state.average, shape
     arrays["validation_loss"] = state.validation_loss, stack
     arrays |= {f"metrics[{name!r}]": (value, stack) for name, value in state.metrics.items()}
     for name, values in state.history.items():

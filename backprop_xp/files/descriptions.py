@@ -27,29 +27,30 @@ from backprop_xp.networks.initializers import uniform
 from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm, Residual
 from backprop_xp.networks.losses import huber_with
 from backprop_xp.training import optimizers, schedules
+from backprop_xp.training.averages import EMA, SWA
 from backprop_xp.training.early_stopping import Best, EarlyStopping, Slowed
 from backprop_xp.training.states import TrainingState
 
 LAYERS = (
-    Dense,
-    Activate,
-    Dropout,
-    LayerNorm,
-    Residual,
-    Scale,
-    Embedding,
-    NumericEmbedding,
-    Columns,
+    *(Dense, Activate, Dropout, LayerNorm, Residual),
+    *(Scale, Embedding, NumericEmbedding, Columns),
 )
-OPTIMIZERS = (optimizers.SGD, optimizers.RMSProp, optimizers.Adam, optimizers.AdamW)
+OPTIMIZERS = (
+    *(optimizers.SGD, optimizers.RMSProp, optimizers.Adagrad, optimizers.Adam, optimizers.AdamW),
+    *(optimizers.Nadam, optimizers.Lion),
+)
 SCHEDULES = (
     *(schedules.constant, schedules.step_decay, schedules.exponential, schedules.inverse_scaling),
+    *(schedules.cosine_restarts, schedules.one_cycle, schedules.epochs),
     *(schedules.cosine, schedules.warmup, schedules.chain, schedules.plateau),
 )
-OPTIMIZER_STATES = (optimizers.SGDState, optimizers.RMSPropState, optimizers.AdamState)
+OPTIMIZER_STATES = (
+    *(optimizers.SGDState, optimizers.RMSPropState, optimizers.AdagradState, optimizers.AdamState),
+    *(optimizers.AMSGradState, optimizers.LionState),
+)
 _MAKERS: tuple[Callable[..., object], ...] = (
     *(*LAYERS, *OPTIMIZERS, *OPTIMIZER_STATES, *SCHEDULES),
-    *(TrainingState, Best, Slowed, EarlyStopping, leaky_relu_with, huber_with, uniform),
+    *(TrainingState, Best, Slowed, EarlyStopping, EMA, SWA, leaky_relu_with, huber_with, uniform),
 )
 
 # The registry of what a file may refer to, by the key of the description and by name.

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 from backprop_xp.backends import Array, array_namespace
+from backprop_xp.checks import integer, nearest, sequence
 from backprop_xp.networks.initializers import Generator, HostArray, checked_draw
 from backprop_xp.networks.propagation import Layer, require_layer
 
@@ -49,6 +50,33 @@ def lay_out(layers: Sequence[Layer]) -> Layout:
             start = stop
         layout.append(tuple(slices))
     return tuple(layout)
+
+
+def chosen(
+    layout: Layout, layers: Sequence[int] | None, names: Sequence[str] | None
+) -> list[ParameterSlice]:
+    """Return the slices of some layers, by index, with some names; None is all of them."""
+    count, known = len(layout), [one.name for one in itertools.chain(*layout)]
+    known += [name.rpartition(".")[2] for name in known]  # of any layer in a Residual
+    indices = {*range(count)}
+    if layers is not None:
+        given = sequence(layers, "layers", "[0, 1]")
+        indices = {integer(i, "layers", at_least=-count) for i in given}
+        if max(indices, default=0) >= count:
+            raise ValueError(f"layers has {max(indices)}, but the network has {count} layers.")
+    wanted = known if names is None else sequence(names, "names", '["weights"]')
+    for name in wanted:
+        if name not in known:
+            raise ValueError(f"names has {name!r}. {nearest(str(name), [*dict.fromkeys(known)])}")
+    found = [
+        one
+        for i, slices in enumerate(layout)
+        for one in slices
+        if {i, i - count} & indices and {one.name, one.name.rpartition(".")[2]} & {*wanted}
+    ]
+    if not found:
+        raise ValueError(f"No parameter is in layers={layers!r} with names={names!r}.")
+    return found
 
 
 def draw(layers: Sequence[Layer], layout: Layout, generator: Generator) -> Iterator[HostArray]:

@@ -31,7 +31,7 @@ from backprop_xp.networks import inputs, propagation
 from backprop_xp.networks.activations import identity, sigmoid, softmax
 from backprop_xp.networks.initializers import draw_stack
 from backprop_xp.networks.layers import Activate, Dense, Dropout
-from backprop_xp.networks.layout import Layout, draw, lay_out, pack, unpack
+from backprop_xp.networks.layout import Layout, ParameterSlice, chosen, draw, lay_out, pack, unpack
 from backprop_xp.networks.losses import LOSSES, Loss
 from backprop_xp.networks.objective import loss_and_gradient_of, loss_of
 from backprop_xp.networks.propagation import Layer, output_of
@@ -225,9 +225,33 @@ class Network:
 
     def weight_mask(self, theta: Array) -> Array:
         """Return ``(P,)``, like theta: 1 where L2 and weight decay apply, else 0."""
+        return self._mask_of(theta, [one for one in itertools.chain(*self.layout) if one.decays])
+
+    def mask(
+        self,
+        theta: Array,
+        *,
+        layers: Sequence[int] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> Array:
+        """Return ``(P,)``, like theta: 1 on the parameters of some layers with some names, else 0.
+
+        ``layers`` are indices as of a list, ``names`` those of ``describe()``; None is all. Raises
+        ValueError for an unknown layer or name, and if nothing is chosen.
+
+        >>> import backprop_xp as bx
+        >>> network = bx.mlp([1, 2, 1])
+        >>> theta = network.initialize(backend="numpy")
+        >>> network.mask(theta, layers=[-1], names=["bias"])
+        array([0., 0., 0., 0., 0., 0., 1.])
+        >>> only_last = bx.Adam(1e-3 * network.mask(theta, layers=[-1]))  # the rest is frozen
+        """
+        return self._mask_of(theta, chosen(self.layout, layers, names))
+
+    def _mask_of(self, theta: Array, slices: Sequence[ParameterSlice]) -> Array:
         xp, where = self._check_theta(theta), {"dtype": theta.dtype, "device": device_of(theta)}
         parts = [
-            (xp.ones if one.decays else xp.zeros)(one.length, **where)
+            (xp.ones if one in slices else xp.zeros)(one.length, **where)
             for one in itertools.chain(*self.layout)
         ]
         return xp.concat(parts, axis=-1)

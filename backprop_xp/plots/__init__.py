@@ -6,7 +6,7 @@ moved to the host. Raises ImportError without matplotlib.
 """
 
 from backprop_xp.plots.canvas import save
-from backprop_xp.plots.curves import learning_curves
+from backprop_xp.plots.curves import learning_curves, rate_range
 from backprop_xp.plots.gradients import gradient_entries, taylor_remainders
 from backprop_xp.plots.predictions import calibration, confusion_matrix, residuals
 from backprop_xp.plots.surface import decision_surface
@@ -18,6 +18,7 @@ __all__ = [
     "decision_surface",
     "gradient_entries",
     "learning_curves",
+    "rate_range",
     "residuals",
     "save",
     "taylor_remainders",

@@ -50,6 +50,40 @@ def learning_curves(
     return ax
 
 
+def rate_range(
+    rates: ArrayLike,
+    losses: ArrayLike,
+    suggestion: ArrayLike | None = None,
+    *,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Draw the losses ``(steps, *stack)`` of a range test over its learning rates ``(steps,)``.
+
+    A stack has its median and a band from the 10 % to the 90 % quantile of its finite networks. A
+    vertical line marks the suggestion, of a stack the median. Losses that rise far above the first
+    are cut off.
+
+    >>> from backprop_xp import plots
+    >>> float(plots.rate_range([0.01, 0.1, 1.0], [2.0, 1.0, 9.0], 0.01).get_ylim()[1])
+    2.5
+    """
+    values = to_host(losses).astype(float)
+    curve, steps = values.reshape(len(values), -1), _steps(rates, "losses", len(values))
+    ax = new_axes() if ax is None else ax
+    _draw(ax, "loss", steps, curve, colour(0), "-")
+    logarithmic(ax, "x", steps)
+    middle = quantiles(curve, (0.5,))[0]
+    lowest = float(np.nanmin(middle))
+    if np.nanmax(middle) > middle[0]:
+        ax.set_ylim(top=middle[0] + 0.5 * max(middle[0] - lowest, 0.1 * abs(middle[0])))
+    if suggestion is not None:
+        chosen = float(np.nanmedian(to_host(suggestion)))
+        ax.axvline(chosen, label=f"suggestion {chosen:.2g}", color=colour(1), linestyle="--")
+    ax.set(xlabel="learning rate", ylabel="loss")
+    _legend(ax, ax, {"loss": curve})
+    return ax
+
+
 def _curves(history: object) -> dict[str, np.ndarray]:
     """Return the values of each epoch, ``(epochs, networks)`` on the host, by name."""
     measured = history if isinstance(history, Mapping) else getattr(history, "history", None)

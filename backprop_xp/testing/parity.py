@@ -22,7 +22,16 @@ from backprop_xp.networks.propagation import Layer
 from backprop_xp.networks.random_bits import bits
 from backprop_xp.testing.kit import FLOATING, TOLERANCES, Case, checks_of, require_values
 from backprop_xp.training.fit import fit
-from backprop_xp.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
+from backprop_xp.training.optimizers import (
+    SGD,
+    Adagrad,
+    Adam,
+    AdamW,
+    Lion,
+    Nadam,
+    Optimizer,
+    RMSProp,
+)
 from backprop_xp.training.schedules import cosine
 from backprop_xp.training.states import FitResult
 
@@ -51,6 +60,10 @@ _OPTIMIZERS: dict[str, Callable[[Array], Optimizer]] = {
     "Adam": lambda theta: Adam(cosine(1e-2, 20)),
     "a rate per network": lambda theta: Adam(1e-2 + 1e-3 * theta[:, :1] ** 2),
     "AdamW": lambda theta: AdamW(1e-2, weight_decay=0.1, mask=_NET.weight_mask(theta)),
+    "a rate per parameter": lambda theta: Adam(1e-2 * _NET.weight_mask(theta), amsgrad=True),
+    "Adagrad": lambda theta: Adagrad(1e-2),
+    "Nadam": lambda theta: Nadam(1e-2),
+    "Lion": lambda theta: Lion(1e-3, weight_decay=0.1),
 }
 
 

@@ -13,6 +13,7 @@ from backprop_xp.backends import Array, Backend, array_namespace, device_of, out
 from backprop_xp.networks.inputs import Rows, rows_at_once
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import loss_and_gradient_of, loss_and_gradients_of
+from backprop_xp.training.accumulation import accumulating
 from backprop_xp.training.batches import take
 from backprop_xp.training.metrics import Metric
 from backprop_xp.training.optimizers import Optimizer
@@ -22,8 +23,10 @@ from backprop_xp.training.steps import (
     Forward,
     Shared,
     StepInput,
+    Updated,
     evaluate,
     is_built_in,
+    judged,
     piece_by_piece,
     step,
     update_of,
@@ -31,7 +34,11 @@ from backprop_xp.training.steps import (
 
 
 def compiled(
-    backend: Backend, network: Network, optimizer: Optimizer, metrics: Mapping[str, Metric]
+    backend: Backend,
+    network: Network,
+    optimizer: Optimizer,
+    metrics: Mapping[str, Metric],
+    size: int | None,
 ) -> tuple[Any, ...]:
     """Return compiled ``one``, ``many`` and ``evaluate``, and the hyperparameters of the two first.
 
@@ -42,14 +49,14 @@ def compiled(
     hyperparameters, make, kind = _hyperparameters_of(optimizer)
 
     def build() -> tuple[Any, ...]:
-        traced = functools.partial(_traced, network, make)
+        traced = functools.partial(_traced, network, make, size)
         judge = functools.partial(evaluate, network, metrics, functools.partial(_looped, backend))
         loop = backend.loop(functools.partial(_evaluated, traced, judge))
         many = functools.partial(_many, loop, is_built_in(optimizer), network.parts)
         compile_step = functools.partial(backend.compile, donate=(0,))
         return compile_step(traced), compile_step(many), backend.compile(judge)
 
-    key = backend.name, network.layers, network.loss_function, *kind, *metrics.items()
+    key = backend.name, size, network.layers, network.loss_function, *kind, *metrics.items()
     key += (*_own((network.layers, network.loss_function, *metrics.values())),)
     return *_kept(key, build), hyperparameters
 
@@ -57,6 +64,7 @@ def compiled(
 def _traced(
     network: Network,
     make: Callable[..., Optimizer],
+    size: int | None,
     carry: Carry,
     own: StepInput,
     shared: Shared,
@@ -69,23 +77,23 @@ def _traced(
     number_of = functools.partial(_in_precision_of, carry[0][0] if in_parts else carry[0])
     numbers = {name: number_of(getattr(shared, name)) for name in ("l2", "l2_of_sum", "clip")}
     shared = shared._replace(**numbers)
-    own = own._replace(learning_rate=number_of(own.learning_rate))
+    own = own._replace(learning_rate=number_of(own.learning_rate), weight=number_of(own.weight))
     given = {name: number_of(value) for name, value in (shared.hyperparameters or {}).items()}
     if not in_parts:
-        gradient = functools.partial(loss_and_gradient_of, network)
+        gradient = accumulating(functools.partial(loss_and_gradient_of, network), size)
         return step(gradient, update_of(make(**given), carry[0]), carry, own, shared)
     each = take_apart(given, network.parts)
 
-    def update(thetas: Any, gradients: Any, states: Any, rate: Any) -> Carry:
-        parts = zip(each, thetas, gradients, states, strict=True)
-        updated = [update_of(make(**part), t)(t, g, state, rate) for part, t, g, state in parts]
+    def update(thetas: Any, gradients: Any, states: Any, rate: Any) -> Updated:
+        parts = zip(each, thetas, gradients, states, take_apart(rate, network.parts), strict=True)
+        updated = [update_of(make(**part), t)(t, g, s, alpha) for part, t, g, s, alpha in parts]
         thetas, states = zip(*updated, strict=True)
         return thetas, states
 
     def gradients(thetas: Any, batch: Rows, l2: Any, _: None) -> tuple[Array, list[Array]]:
         return loss_and_gradients_of(network, thetas, batch, l2)
 
-    return step(gradients, update, carry, own, shared)
+    return step(accumulating(gradients, size), update, carry, own, shared)
 
 
 def _evaluated(
@@ -99,8 +107,10 @@ def _evaluated(
     carry, loss = traced(carry, own, shared)
     if shared.evaluated is None:
         return carry, (loss, {})
-    theta = put_together(carry[0]) if isinstance(carry[0], tuple) else carry[0]
-    return carry, (loss, judge(theta, *shared.evaluated))
+    whole: Any = carry
+    if isinstance(carry[0], tuple):
+        whole = tuple(put_together(parts) for parts in carry)
+    return carry, (loss, judge(judged(whole), *shared.evaluated))
 
 
 def _looped(
@@ -154,8 +164,8 @@ def _many(
     if not is_elementwise or shared.clip is not None:
         return loop(carry, columns, first, last, shared)
     in_parts = tuple(zip(*take_apart(carry, parts), strict=True))
-    (thetas, states), outcomes = loop(in_parts, columns, first, last, shared)
-    return (put_together(thetas), put_together(states)), outcomes
+    in_parts, outcomes = loop(in_parts, columns, first, last, shared)
+    return tuple(put_together(parts) for parts in in_parts), outcomes
 
 
 def _hyperparameters_of(

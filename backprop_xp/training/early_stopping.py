@@ -81,8 +81,8 @@ def better(
 ) -> Best:
     """Return each network at its best after one more epoch, with one transfer to the host.
 
-    ``carry`` is theta and the optimizer's state after the epoch. A network whose patience has run
-    out has ended, though the others go on.
+    ``carry`` is theta, as it was measured, and the optimizer's state after the epoch. A network
+    whose patience has run out has ended, though the others go on.
     """
     score = _score(rule, watched)
     np = array_namespace(score)

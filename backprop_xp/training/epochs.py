@@ -16,11 +16,11 @@ from backprop_xp.training.early_stopping import EarlyStopping, better, slowed
 from backprop_xp.training.gradient_monitor import GradientMonitor
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.loop import Stepper, stepper_of, take_steps
-from backprop_xp.training.optimizers import optimizer_beside
+from backprop_xp.training.optimizers import optimizer_on_device
 from backprop_xp.training.options import Options
 from backprop_xp.training.schedules import Plateau
-from backprop_xp.training.states import TrainingState, initial_state
-from backprop_xp.training.steps import Carry, Shared
+from backprop_xp.training.states import TrainingState, initial_state, with_average
+from backprop_xp.training.steps import Carry, Shared, judged
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ def prepare(
     l2_of_sum = options.l2_of_sum
     if l2_of_sum is not None:
         l2_of_sum = _checked_strength(theta, l2_of_sum, "l2_of_sum")
-    optimizer = optimizer_beside(options.optimizer, theta)
+    optimizer = optimizer_on_device(options.optimizer, theta)
     count = rows.x.shape[-2]
-    size = min(options.batch_size or count, count)
+    size = min((options.batch_size or count) * options.accumulate, count)
     batches = math.ceil(count / size)
     early_stopping = options.watching(options.early_stopping)
     plateau = options.watching(options.plateau)
@@ -69,10 +69,13 @@ def prepare(
         monitor = GradientMonitor(options.check_every, network, rows, key, l2, l2_of_sum)
     backend = require_owner(theta, "theta")
     shared = Shared(rows, l2, l2_of_sum, options.clip)
+    rows_at_once = options.batch_size if options.accumulate > 1 else None
+    stepper = stepper_of(network, optimizer, options.metrics or {}, theta, rows_at_once)
+    stepper.average, stepper.batches = options.average, batches
     training = Training(
         options=options,
         backend=backend,
-        stepper=stepper_of(network, optimizer, options.metrics or {}, theta),
+        stepper=stepper,
         shared=shared._replace(
             seed=key if network.is_random else None,
             # Several batches are evaluated at the end of their epoch, a full one with its step.
@@ -86,7 +89,8 @@ def prepare(
         early_stopping=early_stopping,
         plateau=plateau,
     )
-    return training, initial_state(options.start, optimizer, theta, batches, size)
+    state = initial_state(options.start, optimizer, theta, batches, size)
+    return training, state if options.average is None else with_average(state, options.start)
 
 
 def _checked_strength(theta: Array, strength: Any, name: str) -> Any:
@@ -117,6 +121,15 @@ def advance(
         return _measured(training, state, run)
 
 
+def batch_losses(
+    training: Training, state: TrainingState, interrupt: Interrupt
+) -> tuple[TrainingState, Array]:
+    """Return the state after one more epoch, and its batches' losses, ``(batches, *stack)``."""
+    with training.backend.no_grad():
+        run = _run(training, state, 1, interrupt)
+        return _measured(training, state, run)[0], run.losses
+
+
 class _Run(NamedTuple):
     """The steps of a call of ``advance``, with those of an epoch that was cut short before.
 
@@ -144,7 +157,7 @@ def _run(training: Training, state: TrainingState, epochs: int, interrupt: Inter
         size, seed = training.batch_size, options.seed
         tables = index_tables(shared.rows, size, options.shuffle, seed, state.epoch)
     at_end = training.batches > 1 or resumed is not None
-    carry, step = (state.theta, state.optimizer_state), state.step
+    carry, step = (state.theta, state.optimizer_state, state.average), state.step
     found: dict[str, Array] = {}
     ends_epoch = False
     try:
@@ -168,7 +181,7 @@ def _run(training: Training, state: TrainingState, epochs: int, interrupt: Inter
                 break
         ends_epoch = at_end and step == (state.epoch + 1) * training.batches
         if ends_epoch and training.evaluated is not None:
-            last = stepper.evaluate(carry[0], *training.evaluated)
+            last = stepper.evaluate(judged(carry), *training.evaluated)
             found = {name: value[None, ...] for name, value in last.items()}
     except BaseException as error:
         if not losses:  # the state is as it was
@@ -198,6 +211,7 @@ def _measured(
         step=run.step,
         theta=run.carry[0],
         optimizer_state=run.carry[1],
+        average=run.carry[2],
         checks=tuple(run.checks),
         batch_losses=cut,
         batch_size=training.batch_size,
@@ -228,7 +242,7 @@ def _watched(training: Training, state: TrainingState, run: _Run) -> TrainingSta
 
     if training.early_stopping is not None:
         rule = training.early_stopping
-        best = better(rule, best, last(rule), state.epoch, run.carry)
+        best = better(rule, best, last(rule), state.epoch, (judged(run.carry), run.carry[1]))
     if training.plateau is not None:
         slow = slowed(training.plateau, slow, last(training.plateau), state.epoch)
     return state._replace(best=best, slowed=slow)

@@ -90,8 +90,13 @@ def history_of(state: TrainingState, record: Record, options: Options) -> dict[s
 
 
 def returned(state: TrainingState, options: Options) -> TrainingState | Best:
-    """Return what early stopping kept of each network, or else the last state."""
-    return state if options.early_stopping is None or state.best is None else state.best
+    """Return what early stopping kept of each network, or else the last state.
+
+    Theta is its average, if there is one.
+    """
+    if options.early_stopping is not None and state.best is not None:
+        return state.best
+    return state if state.average is None else state._replace(theta=state.average)
 
 
 # Writes the checkpoint of a theta and a state. The wing files, above training, registers it.

@@ -9,15 +9,16 @@ from backprop_xp.backends import Array, device_of, is_host_number, like, owner, 
 from backprop_xp.checks import boolean, real, refuse_list
 from backprop_xp.networks.inputs import check_entries, check_stack
 
-# A number, or an array (*stack, 1) with one for each network of a stack.
+# A number, an array (*stack, 1) with one for each network, or (..., P) with one for each parameter.
 Hyperparameter: TypeAlias = float | Array
 
 AnyOptimizer = TypeVar("AnyOptimizer")
 
 # The upper bounds, exclusive; no hyperparameter is negative.
+_POSITIVE = ("learning_rate", "epsilon", "weight_decay", "initial", "momentum_decay")
 _BOUNDS = {"momentum": 1.0, "decay": 1.0, "beta1": 1.0, "beta2": 1.0}
-_BOUNDS |= dict.fromkeys(("learning_rate", "epsilon", "weight_decay"), math.inf)
-_BOOLEANS = ("nesterov", "rate_inside", "corrected_epsilon")
+_BOUNDS |= dict.fromkeys(_POSITIVE, math.inf)
+_BOOLEANS = ("nesterov", "rate_inside", "corrected_epsilon", "amsgrad")
 
 
 def not_negative(value: Hyperparameter, name: str, *, below: float = math.inf) -> Hyperparameter:
@@ -45,16 +46,16 @@ def check_hyperparameters(optimizer: object) -> None:
 
 
 def hyperparameter(theta: Array, value: Hyperparameter, name: str) -> Hyperparameter:
-    """Return a hyperparameter that broadcasts against theta: a float, or ``(*stack, 1)``."""
+    """Return a hyperparameter that broadcasts against theta: a float, or an array there."""
     if type(value) is float:
         return value
     if isinstance(value, Real) or is_host_number(value):
         return float(value)  # a NumPy scalar would widen float32
     value = like(theta, value, name)
-    if value.shape and value.shape[-1] != 1:
+    if value.shape and value.shape[-1] not in (1, theta.shape[-1]):
         raise ValueError(
             f"{name} has shape {tuple(value.shape)}, but (*stack, 1) is expected: "
-            f"{name}[..., None]."
+            f"{name}[..., None]; or one for each parameter, (..., {theta.shape[-1]})."
         )
     check_stack(value.shape[:-1], theta.shape[:-1], name)
     return value

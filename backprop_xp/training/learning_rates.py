@@ -6,18 +6,18 @@ from backprop_xp.backends import Array, array_namespace, to_device_of
 from backprop_xp.training.early_stopping import Slowed
 from backprop_xp.training.hyperparameters import hyperparameter
 from backprop_xp.training.optimizers import Optimizer
-from backprop_xp.training.schedules import Plateau, rate_at
+from backprop_xp.training.schedules import Plateau, rate_at, with_batches
 
 
 def learning_rates(
-    optimizer: Optimizer, numbers: range, theta: Array, slowed: Slowed | None
+    optimizer: Optimizer, numbers: range, theta: Array, slowed: Slowed | None, batches: int
 ) -> list[Any]:
-    """Return a rate for each step: a float, an array ``(*stack, 1)``, or None.
+    """Return a rate for each step: a float, an array on theta's device, or None.
 
     None is for an optimizer without a learning rate. ``slowed`` is how far a plateau has lowered
-    the rates.
+    the rates, ``batches`` the number of steps in an epoch.
     """
-    given = getattr(optimizer, "learning_rate", None)
+    given = with_batches(getattr(optimizer, "learning_rate", None), batches)
     if given is None:
         return [None] * len(numbers)
     # A float, or an array like theta: a NumPy number would widen float32, and a compiler would

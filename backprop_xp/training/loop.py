@@ -1,6 +1,7 @@
 """The loop of a training: steps one by one, or many in one compiled call."""
 
 import functools
+import math
 import operator
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +11,8 @@ from typing import Any, NamedTuple
 from backprop_xp.backends import Array, array_namespace, device_of, like, require_owner, to_host
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import Views, loss_and_gradient_of, views_of
+from backprop_xp.training.accumulation import accumulating
+from backprop_xp.training.averages import Average
 from backprop_xp.training.compiled import compiled
 from backprop_xp.training.early_stopping import Slowed
 from backprop_xp.training.gradient_monitor import GradientMonitor
@@ -24,11 +27,14 @@ from backprop_xp.training.steps import (
     StepInput,
     evaluate,
     is_built_in,
+    judged,
     piece_by_piece,
     step,
     update_of,
 )
 
+# Numbers in the arrays of a schedule that one compiled call takes.
+_MOST_RATES = 2**22
 # Seconds of work that may be queued on an asynchronous library before the loop waits.
 _SECONDS_AHEAD = 1.0
 
@@ -64,7 +70,8 @@ class Stepper:
     """The functions that compute a training's steps, and the buffers that they reuse.
 
     ``one`` takes a step; ``many``, None without a compiler, takes steps in one compiled call.
-    ``evaluate(theta, rows, l2)`` returns the loss and the metrics by name.
+    ``evaluate(theta, rows, l2)`` returns the loss and the metrics by name. ``batches`` is
+    the number of steps in an epoch.
     """
 
     network: Network
@@ -73,6 +80,8 @@ class Stepper:
     many: Callable[..., Any] | None
     evaluate: Callable[[Array, Any, Any], dict[str, Array]]
     hyperparameters: Mapping[str, Any] | None = None
+    average: Average | None = None
+    batches: int = 1
     views: Views | None = None
     queue: Queue = field(default_factory=Queue)
 
@@ -101,16 +110,23 @@ class Taken(NamedTuple):
 
 
 def stepper_of(
-    network: Network, optimizer: Optimizer, metrics: Mapping[str, Metric], theta: Array
+    network: Network,
+    optimizer: Optimizer,
+    metrics: Mapping[str, Metric],
+    theta: Array,
+    size: int | None = None,
 ) -> Stepper:
-    """Return a training's stepper, compiled where the library compiles."""
+    """Return a training's stepper, compiled where the library compiles.
+
+    ``size`` is the number of rows whose gradient is computed at a time, None for a whole batch.
+    """
     backend = require_owner(theta, "theta")
-    gradient = functools.partial(loss_and_gradient_of, network)
+    gradient = accumulating(functools.partial(loss_and_gradient_of, network), size)
     one = functools.partial(step, gradient, update_of(optimizer, theta))
     if backend.loop(one) is None:
         judge = functools.partial(evaluate, network, dict(metrics), piece_by_piece)
         return Stepper(network, optimizer, one, None, judge)
-    made = compiled(backend, network, optimizer, dict(metrics))
+    made = compiled(backend, network, optimizer, dict(metrics), size)
     return Stepper(network, optimizer, *made)
 
 
@@ -133,17 +149,29 @@ def take_steps(
     """
     theta, table = carry[0], None if isinstance(batches, int) else batches
     count = batches if isinstance(batches, int) else batches.shape[0]
-    rates = learning_rates(stepper.optimizer, range(first, first + count), theta, slowed)
+    steps = range(first, first + count)
+    rates = learning_rates(stepper.optimizer, steps, theta, slowed, stepper.batches)
     if stepper.keeps_views and (stepper.views is None or stepper.views.theta is not theta):
         stepper.views = views_of(stepper.network, theta)
     shared = shared._replace(views=stepper.views, hyperparameters=stepper.hyperparameters)
+    if hasattr(rates[0], "shape") and all(rate is rates[0] for rate in rates):
+        shared, rates = shared._replace(learning_rate=rates[0]), [None] * count
+    weights: list[Any] = [None] * count
+    if stepper.average is not None:
+        weights = [stepper.average.weight(step + 1, stepper.batches) for step in steps]
     columns = None
     if stepper.many is not None and count > 1 and monitor is None:
-        columns = _columns(theta, table, first, rates)
+        columns = _columns(theta, table, first, rates, weights)
     if stepper.many is None or columns is None:
         inputs = (
-            StepInput(None if table is None else table[i, ...], first + i, rate)
-            for i, rate in enumerate(rates)
+            # A weight of 0 takes no work where nothing is compiled for it.
+            StepInput(
+                None if table is None else table[i, ...],
+                first + i,
+                rate,
+                weight if stepper.many is not None else weight or None,
+            )
+            for i, (rate, weight) in enumerate(zip(rates, weights, strict=True))
         )
         taken = _one_by_one(stepper, carry, inputs, shared, interrupt, monitor)
     else:
@@ -165,9 +193,9 @@ def _in_calls(
     outcomes: Any = None
     while done < count and not (done and interrupt.is_pending):
         last, before = min(count, done + queue.room), carry[1]
-        (theta, state), found = many(carry, columns, done, last, shared)
+        (theta, state, average), found = many(carry, columns, done, last, shared)
         # An int again: the compiler would make another function for an array in its place.
-        carry = theta, _with_int_step(before, state, last - done)
+        carry = theta, _with_int_step(before, state, last - done), average
         # A call returns zeros for the steps that it did not take.
         outcomes = found if outcomes is None else mapped(operator.add, outcomes, found)
         queue.add(last - done, found[0])
@@ -203,7 +231,7 @@ def _one_by_one(
             carry, loss = _step(stepper, carry, own, shared)
             losses.append(loss)
             if shared.evaluated is not None:
-                found.append(stepper.evaluate(carry[0], *shared.evaluated))
+                found.append(stepper.evaluate(judged(carry), *shared.evaluated))
         except BaseException as error:
             if may_fail:
                 carry, losses, found = kept, losses[:whole], found[:whole]
@@ -219,11 +247,11 @@ def _one_by_one(
 
 def _step(stepper: Stepper, carry: Carry, own: StepInput, shared: Shared) -> tuple[Carry, Array]:
     """Take one step; a compiled one counts in the queue."""
-    (theta, state), loss = stepper.one(carry, own, shared)
+    (theta, state, average), loss = stepper.one(carry, own, shared)
     if stepper.many is not None:
         state = _with_int_step(carry[1], state, 1)
         stepper.queue.add(1, loss)
-    return (theta, state), loss
+    return (theta, state, average), loss
 
 
 def _with_int_step(before: Any, state: Any, steps: int) -> Any:
@@ -245,15 +273,21 @@ def _check_updated(theta: Array, updated: Array) -> None:
 
 
 def _columns(
-    theta: Array, table: Array | None, first: int, rates: Sequence[Any]
+    theta: Array,
+    table: Array | None,
+    first: int,
+    rates: Sequence[Any],
+    weights: Sequence[float | None],
 ) -> StepInput | None:
     """Return the inputs of many steps, along a new first axis; None for rates that do not stack."""
     xp, count, column = array_namespace(theta), len(rates), rates[0]
     if all(isinstance(rate, float) for rate in rates):
         column = like(theta, rates, "learning_rate")
-    elif any(rate is not column for rate in rates):
-        return None
     elif column is not None:
-        column = xp.broadcast_to(column, (count, *column.shape))
+        shapes = {getattr(rate, "shape", None) for rate in rates}
+        if len(shapes) > 1 or math.prod(column.shape) * count > _MOST_RATES:
+            return None
+        column = xp.stack(rates)
     numbers = xp.arange(first, first + count, dtype=xp.int32, device=device_of(theta))
-    return StepInput(table, numbers, column)
+    weight = None if weights[0] is None else like(theta, weights, "weights")
+    return StepInput(table, numbers, column, weight)

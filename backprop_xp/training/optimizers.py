@@ -1,59 +1,28 @@
 """Optimizers: update rules for theta, as in the textbook.
 
-Theta and its gradient are ``(..., P)``. A hyperparameter is a number, or an array ``(*stack, 1)``
-with one for each network of a stack. A learning rate may also be a schedule. ``update`` may reuse
-the memory of theta, gradient and state: use only what it returns.
+Theta and its gradient are ``(..., P)``. A hyperparameter is a number, an array ``(*stack, 1)`` with
+one for each network of a stack, or ``(..., P)`` with one for each parameter. A learning rate may
+also be a schedule. A rate of 0 leaves a parameter as it is, bit for bit. ``update`` may reuse the
+memory of theta, gradient and state: use only what it returns.
 
 The conventions are PyTorch's. A docstring names the libraries that differ.
 """
 
-import functools
-import math
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, TypeAlias
 
 from backprop_xp.backends import Array, array_namespace, dispatch, require_floating
-from backprop_xp.checks import integer
-from backprop_xp.display.reprs import call_hash, is_same_call, repr_of
-from backprop_xp.training.hyperparameters import (
-    Hyperparameter,
-    check_alike,
-    check_hyperparameters,
-    hyperparameter,
-    placed,
+from backprop_xp.training.hyperparameters import Hyperparameter, hyperparameter
+from backprop_xp.training.optimizer_protocol import (
+    BuiltIn,
+    Optimizer as Optimizer,
+    check_state as check_state,
+    optimizer_on_device as optimizer_on_device,
+    rule_of as rule_of,
 )
-from backprop_xp.training.pytrees import Pytree, zeros_like
-from backprop_xp.training.schedules import LearningRate, rate_at
-
-
-class Optimizer(Protocol):
-    """The protocol of an optimizer.
-
-    The state is any pytree. Built-in states count their updates in an int ``step``.
-
-    ``train`` evaluates the attribute ``learning_rate``, if there is one, on the host, and passes it
-    to ``update``. On JAX ``update`` is compiled: the state must consist of tuples, lists and dicts,
-    its numbers are 0-d arrays inside, and an update keeps its structure, shapes and dtypes.
-    """
-
-    def initialize(self, theta: Array) -> Pytree:
-        """Return the state before the first update."""
-        ...
-
-    def update(
-        self,
-        theta: Array,
-        gradient: Array,
-        state: Pytree,
-        *,
-        learning_rate: LearningRate | None = None,
-    ) -> tuple[Array, Pytree]:
-        """Return theta and the state after one update.
-
-        ``learning_rate`` None is the optimizer's own at ``state.step``.
-        """
-        ...
+from backprop_xp.training.pytrees import zeros_like
+from backprop_xp.training.running_means import momentum_product, passed, running_mean
+from backprop_xp.training.schedules import LearningRate
 
 
 class SGDState(NamedTuple):
@@ -70,6 +39,13 @@ class RMSPropState(NamedTuple):
     square: Array
 
 
+class AdagradState(NamedTuple):
+    """The number of updates, and the sum of the squared gradients."""
+
+    step: int
+    total: Array
+
+
 class AdamState(NamedTuple):
     """The number of updates, and the running means of the gradient and of its square."""
 
@@ -78,40 +54,27 @@ class AdamState(NamedTuple):
     square: Array
 
 
-class _BuiltIn:
-    """The methods that the built-in optimizers share; each has its own ``rule``."""
+class AMSGradState(NamedTuple):
+    """Adam's state with ``amsgrad``: also the largest running mean of the square so far."""
 
-    learning_rate: LearningRate
-    initialize: Callable[[Array], Pytree]
-    rule: Callable[..., tuple[Array, Pytree]]
+    step: int
+    mean: Array
+    square: Array
+    largest: Array
 
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
 
-    def update(
-        self,
-        theta: Array,
-        gradient: Array,
-        state: Pytree,
-        *,
-        learning_rate: LearningRate | None = None,
-    ) -> tuple[Array, Pytree]:
-        """Return theta and the state after one update."""
-        require_floating(theta, "theta")
-        check_state(self, theta, state)
-        check_alike(theta, gradient, "gradient")
-        alpha = self.learning_rate if learning_rate is None else learning_rate
-        alpha = rate_at(alpha, state.step) if callable(alpha) else alpha
-        alpha = hyperparameter(theta, alpha, "learning_rate")
-        return dispatch(type(self).rule, theta)(placed(self, theta), theta, gradient, state, alpha)
+Moments: TypeAlias = AdamState | AMSGradState
 
-    __repr__ = repr_of
-    __eq__ = is_same_call
-    __hash__ = call_hash
+
+class LionState(NamedTuple):
+    """The number of updates, and the running mean of the gradient."""
+
+    step: int
+    mean: Array
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SGD(_BuiltIn):
+class SGD(BuiltIn):
     """Gradient descent: ``v = momentum * v + gradient``, ``theta -= learning_rate * v``.
 
     With ``nesterov``, theta moves by ``gradient + momentum * v`` instead (Sutskever et al. 2013, in
@@ -125,11 +88,17 @@ class SGD(_BuiltIn):
     momentum: Hyperparameter = 0.0
     nesterov: bool = False
     rate_inside: bool = False
+    kind_of_state = SGDState
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.nesterov and not _has_momentum(self):
             raise ValueError("nesterov=True needs a momentum above 0, such as momentum=0.9.")
+
+    @property
+    def unused(self) -> str:
+        """The velocity, without momentum."""
+        return "" if _has_momentum(self) else "velocity"
 
     def initialize(self, theta: Array) -> SGDState:
         """Return a state with velocity 0."""
@@ -152,7 +121,7 @@ class SGD(_BuiltIn):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RMSProp(_BuiltIn):
+class RMSProp(BuiltIn):
     """``s = decay * s + (1 - decay) * g**2``, ``theta -= learning_rate * g / (sqrt(s) + epsilon)``.
 
     Tieleman and Hinton 2012, lecture 6.5. Epsilon stands outside the root, as in PyTorch;
@@ -163,6 +132,7 @@ class RMSProp(_BuiltIn):
     _: KW_ONLY
     decay: Hyperparameter = 0.99
     epsilon: Hyperparameter = 1e-8
+    kind_of_state = RMSPropState
 
     def initialize(self, theta: Array) -> RMSPropState:
         """Return a state with mean square 0."""
@@ -172,19 +142,65 @@ class RMSProp(_BuiltIn):
         self, theta: Array, gradient: Array, state: RMSPropState, learning_rate: Hyperparameter
     ) -> tuple[Array, RMSPropState]:
         """Return what ``update`` does, unchecked; hyperparameters are on theta's device."""
-        square = _running_mean(state.square, gradient * gradient, self.decay)
+        square = running_mean(state.square, gradient * gradient, self.decay)
         scale = array_namespace(theta).sqrt(square) + self.epsilon
         theta -= gradient / scale * learning_rate
         return theta, RMSPropState(state.step + 1, square)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Adam(_BuiltIn):
+class Adagrad(BuiltIn):
+    """``s = s + g**2``, ``theta -= learning_rate * g / (sqrt(s) + epsilon)``.
+
+    Duchi, Hazan and Singer 2011, with diagonal matrices. Epsilon stands outside the root and s
+    begins at ``initial``, 0 as in PyTorch; Keras and optax have epsilon inside and 0.1.
+    """
+
+    learning_rate: LearningRate = 1e-2
+    _: KW_ONLY
+    initial: Hyperparameter = 0.0
+    epsilon: Hyperparameter = 1e-10
+    kind_of_state = AdagradState
+
+    def initialize(self, theta: Array) -> AdagradState:
+        """Return a state whose sums are ``initial``."""
+        return AdagradState(0, _zeros(theta) + hyperparameter(theta, self.initial, "initial"))
+
+    def rule(
+        self, theta: Array, gradient: Array, state: AdagradState, learning_rate: Hyperparameter
+    ) -> tuple[Array, AdagradState]:
+        """Return what ``update`` does, unchecked; hyperparameters are on theta's device."""
+        total = state.total
+        total += gradient * gradient
+        theta -= gradient / (array_namespace(theta).sqrt(total) + self.epsilon) * learning_rate
+        return theta, AdagradState(state.step + 1, total)
+
+
+class _Adam(BuiltIn):
+    """The part that Adam, AdamW and Nadam share: their state."""
+
+    amsgrad: bool = False
+
+    @property
+    def kind_of_state(self) -> type[Moments]:
+        """The class of its state with these options."""
+        return AMSGradState if self.amsgrad else AdamState
+
+    def initialize(self, theta: Array) -> Moments:
+        """Return a state whose means are 0."""
+        kind = self.kind_of_state
+        return kind(0, *(_zeros(theta) for _ in kind._fields[1:]))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Adam(_Adam):
     """``theta -= learning_rate * m / (sqrt(s) + epsilon)``, with bias-corrected running means.
 
     Kingma and Ba 2015, algorithm 1: epsilon is added to the root of the *corrected* square, as in
     PyTorch. With ``corrected_epsilon=False`` it is added to the root of the uncorrected one, as in
-    Keras, TensorFlow and scikit-learn (the end of their section 2).
+    Keras, TensorFlow and scikit-learn (the end of their section 2). With ``amsgrad`` s is the
+    largest running mean so far (Reddi, Kale and Kumar 2018, algorithm 2, with PyTorch's correction
+    of the bias).
     """
 
     learning_rate: LearningRate = 1e-3
@@ -193,25 +209,22 @@ class Adam(_BuiltIn):
     beta2: Hyperparameter = 0.999
     epsilon: Hyperparameter = 1e-8
     corrected_epsilon: bool = True
-
-    def initialize(self, theta: Array) -> AdamState:
-        """Return a state with both means 0."""
-        return AdamState(0, _zeros(theta), _zeros(theta))
+    amsgrad: bool = False
 
     def rule(
-        self, theta: Array, gradient: Array, state: AdamState, learning_rate: Hyperparameter
-    ) -> tuple[Array, AdamState]:
+        self, theta: Array, gradient: Array, state: Moments, learning_rate: Hyperparameter
+    ) -> tuple[Array, Moments]:
         """Return what ``update`` does, unchecked; hyperparameters are on theta's device."""
         return _adam(self, theta, gradient, state, learning_rate)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AdamW(_BuiltIn):
+class AdamW(_Adam):
     """Adam with decoupled weight decay: first ``theta -= learning_rate * weight_decay * theta``.
 
     Loshchilov and Hutter 2019, algorithm 2, with the decay scaled by the learning rate as in
     PyTorch. ``mask``, ``(P,)`` or stacked, is 1 where theta decays and 0 elsewhere
-    (``network.weight_mask(theta)``: weights alone); None decays all of it.
+    (``network.weight_mask(theta)``: weights alone); None decays all of it. ``amsgrad`` is Adam's.
     """
 
     learning_rate: LearningRate = 1e-3
@@ -221,77 +234,83 @@ class AdamW(_BuiltIn):
     epsilon: Hyperparameter = 1e-8
     weight_decay: Hyperparameter = 1e-2
     mask: Array | None = None
+    amsgrad: bool = False
 
-    def initialize(self, theta: Array) -> AdamState:
-        """Return a state with both means 0."""
-        return AdamState(0, _zeros(theta), _zeros(theta))
+    def rule(
+        self, theta: Array, gradient: Array, state: Moments, learning_rate: Hyperparameter
+    ) -> tuple[Array, Moments]:
+        """Return what ``update`` does, unchecked; hyperparameters are on theta's device."""
+        theta *= _kept(self, learning_rate)
+        return _adam(self, theta, gradient, state, learning_rate)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Nadam(_Adam):
+    """Adam with Nesterov's momentum: the gradient counts beside the mean that follows from it.
+
+    Dozat 2016, algorithm 2, in PyTorch's form: update t has the momentum ``mu_t = beta1 * (1 - 0.5
+    * 0.96**(t * momentum_decay))``. Keras has a ``momentum_decay`` of 1.
+    """
+
+    learning_rate: LearningRate = 2e-3
+    _: KW_ONLY
+    beta1: Hyperparameter = 0.9
+    beta2: Hyperparameter = 0.999
+    epsilon: Hyperparameter = 1e-8
+    momentum_decay: Hyperparameter = 4e-3
+
+    def factors(self, theta: Array, step: Any) -> tuple[Any, Any, Any]:
+        """Return the factors of the gradient and of the mean in an update, and its epsilon."""
+        product, momentum, following = momentum_product(
+            self.beta1, self.momentum_decay, step, theta
+        )
+        root = passed(self.beta2, step) ** 0.5
+        now = root * (1.0 - momentum) / (1.0 - product)
+        ahead = root * following / (1.0 - product * following)
+        return now, ahead, self.epsilon * root
 
     def rule(
         self, theta: Array, gradient: Array, state: AdamState, learning_rate: Hyperparameter
     ) -> tuple[Array, AdamState]:
-        """Return what ``update`` does, unchecked; hyperparameters and mask are on its device."""
-        decay = learning_rate * self.weight_decay
-        theta *= 1.0 - (decay if self.mask is None else decay * self.mask)
-        return _adam(self, theta, gradient, state, learning_rate)
+        """Return what ``update`` does, unchecked; hyperparameters are on theta's device."""
+        now, ahead, epsilon = self.factors(theta, state.step + 1)
+        square = running_mean(state.square, gradient * gradient, self.beta2)
+        direction = gradient * now
+        mean = running_mean(state.mean, gradient, self.beta1)
+        direction += mean * ahead
+        direction /= array_namespace(theta).sqrt(square) + epsilon
+        theta -= direction * learning_rate
+        return theta, AdamState(state.step + 1, mean, square)
 
 
-_STATES = {SGD: SGDState, RMSProp: RMSPropState, Adam: AdamState, AdamW: AdamState}
-_BEGIN = "Begin with state = optimizer.initialize(theta)."
+@dataclass(frozen=True, eq=False, repr=False)
+class Lion(BuiltIn):
+    """``theta -= learning_rate * (sign(beta1 * m + (1 - beta1) * g) + weight_decay * theta)``.
 
-
-def _kind_of_state(optimizer: Any) -> Any:
-    """Return the class of an optimizer's state, None for a user's own optimizer.
-
-    A subclass that inherits ``update`` has the same state.
+    After it ``m = beta2 * m + (1 - beta2) * g``. Chen et al. 2023, algorithm 2; they advise a rate
+    of a third to a tenth of Adam's. ``mask`` is that of AdamW.
     """
-    kind = type(optimizer)
-    if getattr(kind, "update", None) is not _BuiltIn.update:
-        return None
-    return next(_STATES[base] for base in kind.__mro__ if base in _STATES)
 
+    learning_rate: LearningRate = 1e-4
+    _: KW_ONLY
+    beta1: Hyperparameter = 0.9
+    beta2: Hyperparameter = 0.99
+    weight_decay: Hyperparameter = 0.0
+    mask: Array | None = None
+    kind_of_state = LionState
 
-def rule_of(optimizer: Optimizer, theta: Array) -> Callable[..., tuple[Array, Pytree]] | None:
-    """Return the rule of a built-in optimizer, or the faster one of theta's backend.
+    def initialize(self, theta: Array) -> LionState:
+        """Return a state whose mean is 0."""
+        return LionState(0, _zeros(theta))
 
-    It is called with ``(theta, gradient, state, learning_rate)``. None for a user's own optimizer.
-    """
-    if _kind_of_state(optimizer) is None:
-        return None
-    kind: Any = type(optimizer)
-    return functools.partial(dispatch(kind.rule, theta), optimizer)
-
-
-def optimizer_beside(optimizer: Optimizer, theta: Array) -> Optimizer:
-    """Return the optimizer with its arrays on theta's device, in its dtype, and checked to fit.
-
-    The learning rate stays as it is, and so does a user's own optimizer.
-    """
-    return optimizer if _kind_of_state(optimizer) is None else placed(optimizer, theta)
-
-
-def check_state(optimizer: Optimizer, theta: Array, state: Pytree) -> None:
-    """Raise TypeError or ValueError unless a state fits this optimizer and theta.
-
-    The state of a user's own optimizer is not checked.
-    """
-    kind = _kind_of_state(optimizer)
-    if kind is None:
-        return
-    if not isinstance(state, kind):
-        raise TypeError(
-            f"state is {type(state).__name__}, but {type(optimizer).__name__} resumes from "
-            f"{kind.__name__}. {_BEGIN}"
-        )
-    if not hasattr(state.step, "shape"):  # an array in a compiled update
-        integer(state.step, "state.step", at_least=0)
-    for name, value in zip(kind._fields[1:], state[1:], strict=True):
-        if value is not None:
-            check_alike(theta, value, f"state.{name}", f" {_BEGIN}")
-        elif kind is not SGDState or _has_momentum(optimizer):
-            raise ValueError(
-                f"state has no {name}, as that of SGD without momentum, but this "
-                f"{type(optimizer).__name__} needs one. {_BEGIN}"
-            )
+    def rule(
+        self, theta: Array, gradient: Array, state: LionState, learning_rate: Hyperparameter
+    ) -> tuple[Array, LionState]:
+        """Return what ``update`` does, unchecked; hyperparameters are on theta's device."""
+        direction = state.mean * self.beta1 + gradient * (1.0 - self.beta1)
+        theta *= _kept(self, learning_rate)
+        theta -= array_namespace(theta).sign(direction) * learning_rate
+        return theta, LionState(state.step + 1, running_mean(state.mean, gradient, self.beta2))
 
 
 def _has_momentum(optimizer: Any) -> bool:
@@ -304,45 +323,28 @@ def _zeros(theta: Array) -> Array:
     return zeros
 
 
+def _kept(self: AdamW | Lion, learning_rate: Hyperparameter) -> Hyperparameter:
+    """Return the share of theta that weight decay leaves."""
+    decay = learning_rate * self.weight_decay
+    return 1.0 - (decay if self.mask is None else decay * self.mask)
+
+
 def _adam(
-    self: Adam | AdamW,
-    theta: Array,
-    gradient: Array,
-    state: AdamState,
-    learning_rate: Hyperparameter,
-) -> tuple[Array, AdamState]:
+    self: Adam | AdamW, theta: Array, gradient: Array, state: Moments, alpha: Hyperparameter
+) -> tuple[Array, Moments]:
     # Corrected for their bias, the means are m / c1 and s / c2: m / c1 / (sqrt(s / c2) + epsilon),
     # with the corrections taken out of the vectors (Kingma and Ba 2015, the end of section 2).
-    step = state.step + 1
-    square = _running_mean(state.square, gradient * gradient, self.beta2)
-    mean = _running_mean(state.mean, gradient, self.beta1)
-    root = _passed(self.beta2, step) ** 0.5
-    scale = array_namespace(theta).sqrt(square)
+    xp, step = array_namespace(theta), state.step + 1
+    square = running_mean(state.square, gradient * gradient, self.beta2)
+    mean = running_mean(state.mean, gradient, self.beta1)
+    if isinstance(state, AMSGradState):
+        state = AMSGradState(step, mean, square, xp.maximum(state.largest, square))
+    else:
+        state = AdamState(step, mean, square)
+    root = passed(self.beta2, step) ** 0.5
+    scale = xp.sqrt(state[-1])
     scale += self.epsilon * (root if getattr(self, "corrected_epsilon", True) else 1.0)
     direction = mean / scale
-    direction *= learning_rate * root / _passed(self.beta1, step)
+    direction *= alpha * (root / passed(self.beta1, step))
     theta -= direction
-    return theta, AdamState(step, mean, square)
-
-
-# Added to a decay before its logarithm, since log(0) is infinite; any other decay stays the same.
-_TINY = 1e-37
-
-
-def _passed(decay: Hyperparameter, step: Any) -> Any:
-    """Return ``1 - decay**step``, the sum of the weights of a running mean's values."""
-    if isinstance(step, int) and isinstance(decay, float):
-        return 1.0 - decay**step
-    # For arrays, as in a compiled loop: the difference loses digits in float32.
-    if isinstance(decay, float):
-        return -array_namespace(step).expm1(step * math.log(decay + _TINY))
-    xp = array_namespace(decay)
-    return -xp.expm1(step * xp.log(decay + _TINY))
-
-
-def _running_mean(mean: Array, value: Array, decay: Hyperparameter) -> Array:
-    """Return ``decay * mean + (1 - decay) * value``, overwriting both."""
-    mean *= decay
-    value *= 1.0 - decay
-    mean += value
-    return mean
+    return theta, state

@@ -7,6 +7,7 @@ from typing import Any, Required, TypedDict, TypeVar
 
 from backprop_xp.backends import Array
 from backprop_xp.checks import boolean, integer, nearest, real
+from backprop_xp.training.averages import Average
 from backprop_xp.training.data import seeds_of
 from backprop_xp.training.early_stopping import Best, EarlyStopping, Slowed
 from backprop_xp.training.metrics import Metric
@@ -23,6 +24,7 @@ class TrainingOptions(TypedDict, total=False):
     optimizer: Required[Optimizer]
     epochs: Required[int]
     batch_size: int | None
+    accumulate: int
     shuffle: bool | Callable[[int], Sequence[int] | Array]
     seed: int | Sequence[int] | Sequence[Sequence[int]] | Array
     sample_weight: Array | None
@@ -32,6 +34,7 @@ class TrainingOptions(TypedDict, total=False):
     l2_of_sum: float | Array | None
     metrics: Mapping[str, Metric] | None
     early_stopping: EarlyStopping | None
+    average: Average | None
     start: TrainingState | FitResult | None
     check_every: int | None
     checkpoint: str | os.PathLike[str] | None
@@ -42,9 +45,11 @@ class TrainingOptions(TypedDict, total=False):
 class Options:
     """The checked options of a training.
 
-    - ``optimizer`` is one of ``bx.SGD``, ``bx.RMSProp``, ``bx.Adam``, ``bx.AdamW``, or your own.
+    - ``optimizer`` is one of ``bx.optimizers``, such as ``bx.Adam()``, or your own.
     - ``epochs`` counts from the beginning of the training, also when it is resumed.
     - ``batch_size`` is the number of rows per update; None is the full batch.
+    - ``accumulate`` k updates theta by the gradient of k batches together, as ``k * batch_size``
+      rows have it, in the memory of one batch. Each batch draws dropout masks of its own.
     - ``shuffle`` draws a new order for each epoch, from ``seed`` and the epoch's number. It may
       be a function of the epoch's number, from 0, that returns an array of row indices; it must
       return the same order each time it is called for an epoch.
@@ -61,6 +66,8 @@ class Options:
     - ``metrics`` maps names to functions ``(predictions, targets, weights) -> (*stack,)``, such as
       those of ``bx.metrics``. They are computed on the validation set, or else the training set.
     - ``early_stopping`` is a ``bx.EarlyStopping``.
+    - ``average`` is ``bx.EMA(decay)`` or ``bx.SWA(start_epoch)``: the average of theta is measured
+      after each epoch, and returned; training moves theta itself.
     - ``start`` is the ``TrainingState``, or the ``FitResult``, of an earlier training to resume.
     - ``check_every`` k checks the gradient of every k-th update, by one difference of the loss
       and, in doubt, along random directions. A failed check ends the training with a
@@ -72,6 +79,7 @@ class Options:
     optimizer: Optimizer
     epochs: int
     batch_size: int | None = None
+    accumulate: int = 1
     shuffle: bool | Callable[[int], Sequence[int] | Array] = True
     seed: int | Sequence[int] | Sequence[Sequence[int]] | Array = 0
     sample_weight: Array | None = None
@@ -81,6 +89,7 @@ class Options:
     l2_of_sum: float | Array | None = None
     metrics: Mapping[str, Metric] | None = None
     early_stopping: EarlyStopping | None = None
+    average: Average | None = None
     start: TrainingState | FitResult | None = None
     check_every: int | None = None
     checkpoint: str | os.PathLike[str] | None = None
@@ -94,6 +103,8 @@ class Options:
                 "early_stopping must be an object like bx.EarlyStopping(), not "
                 f"{self.early_stopping!r}."
             )
+        if not isinstance(self.average, Average | None):
+            raise TypeError(f"average must be an object like bx.EMA(), not {self.average!r}.")
         if self.l2 is not None and self.l2_of_sum is not None:
             raise ValueError("l2 and l2_of_sum are two strengths of one penalty: give one of them.")
         if not isinstance(self.checkpoint, str | os.PathLike | None):
@@ -112,9 +123,11 @@ class Options:
             self._set("clip", real(self.clip, "clip", above=0.0))
         if not callable(self.shuffle):
             self._set("shuffle", boolean(self.shuffle, "shuffle"))
-        for name in ("batch_size", "check_every", "checkpoint_every"):
+        for name in ("batch_size", "accumulate", "check_every", "checkpoint_every"):
             if (value := getattr(self, name)) is not None:
                 self._set(name, integer(value, name))
+        if self.accumulate > 1 and self.batch_size is None:
+            raise ValueError(f"accumulate={self.accumulate} needs batch_size, such as 32.")
         _check_watched("early_stopping", self.early_stopping, self.judged)
         _check_watched("plateau", self.plateau, self.judged)
         if start is not None:

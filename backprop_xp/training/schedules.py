@@ -1,12 +1,13 @@
 """Learning-rate schedules: functions ``step -> learning rate``, evaluated on the host.
 
-Steps are updates, counted from 0. ``learning_rate`` is a number, or an array ``(*stack, 1)`` for a
-stack of networks. Every schedule can be pickled. Only ``plateau`` depends on the losses.
+Steps are updates, counted from 0, or epochs in ``epochs``. ``learning_rate`` is a number, an array
+``(*stack, 1)`` for a stack of networks, or ``(..., P)`` with a rate for each parameter. Every
+schedule can be pickled. Only ``plateau`` depends on the losses.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, Literal, TypeAlias
 
@@ -120,6 +121,77 @@ def cosine(learning_rate: Hyperparameter, steps: int, final: float = 0.0) -> Sch
     return _made(cosine, _cosine, learning_rate, integer(steps, "steps"), final)
 
 
+def cosine_restarts(
+    learning_rate: Hyperparameter, steps: int, factor: int = 1, final: float = 0.0
+) -> Schedule:
+    """Return cosines from ``learning_rate`` to ``final``, the first over ``steps``.
+
+    Each later one takes ``factor`` times as many. Loshchilov and Hutter 2017, equation 5.
+
+    >>> import backprop_xp as bx
+    >>> rate = bx.schedules.cosine_restarts(0.4, steps=2, factor=2)
+    >>> [round(rate(step), 2) for step in range(7)]
+    [0.4, 0.2, 0.4, 0.34, 0.2, 0.06, 0.4]
+    """
+    final = real(final, "final", low=0.0)
+    learning_rate = not_negative(learning_rate, "learning_rate")
+    whole = integer(steps, "steps"), integer(factor, "factor")
+    return _made(cosine_restarts, _cosine_restarts, learning_rate, *whole, final)
+
+
+def one_cycle(
+    learning_rate: Hyperparameter,
+    steps: int,
+    rise: float = 0.3,
+    first: float = 25.0,
+    last: float = 1e4,
+) -> Schedule:
+    """Return half a cosine up to ``learning_rate``, and one down, over ``steps``.
+
+    It rises from ``learning_rate / first`` over the share ``rise`` of the steps, and falls to
+    ``learning_rate / first / last``, where it stays. Smith 2018, the 1cycle policy, in PyTorch's
+    form, without a cycle of the momentum.
+
+    >>> import backprop_xp as bx
+    >>> rate = bx.schedules.one_cycle(0.5, steps=10, rise=0.4)
+    >>> [round(rate(step), 3) for step in (0, 3, 9)]
+    [0.02, 0.5, 0.0]
+    """
+    learning_rate = not_negative(learning_rate, "learning_rate")
+    rise = real(rise, "rise", low=0.0, below=1.0)
+    divisors = real(first, "first", above=0.0), real(last, "last", above=0.0)
+    return _made(one_cycle, _one_cycle, learning_rate, integer(steps, "steps"), rise, *divisors)
+
+
+def epochs(schedule: Schedule, batches: int | None = None) -> Schedule:
+    """Return a schedule whose steps are whole epochs of ``batches`` updates.
+
+    ``train`` and ``fit`` fill in their number of batches; ``optimizer.update`` alone needs it.
+
+    >>> import backprop_xp as bx
+    >>> bx.SGD(bx.schedules.epochs(bx.schedules.step_decay(0.1, every=30)))
+    SGD(schedules.epochs(schedules.step_decay(0.1, 30)))
+    >>> bx.schedules.epochs(bx.schedules.step_decay(0.8, every=1, factor=0.5), batches=100)(250)
+    0.2
+    """
+    batches = None if batches is None else integer(batches, "batches")
+    return _made(epochs, _epochs, _as_schedule(schedule), batches)
+
+
+def with_batches(schedule: Any, batches: int) -> Any:
+    """Return a schedule in which ``epochs`` without a number of batches have this one."""
+    if isinstance(schedule, list):
+        return [with_batches(part, batches) for part in schedule]
+    if isinstance(schedule, Plateau):
+        return replace(schedule, schedule=with_batches(schedule.schedule, batches))
+    if not isinstance(schedule, _Schedule):
+        return schedule
+    parts = tuple(with_batches(part, batches) for part in schedule.arguments)
+    if schedule.maker is epochs:
+        parts = parts[0], parts[1] or batches
+    return replace(schedule, arguments=parts)
+
+
 def warmup(schedule: LearningRate, steps: int) -> Schedule:
     """Return a linear rise over ``steps`` to a schedule's first rate, then that schedule.
 
@@ -224,6 +296,38 @@ def _inverse_scaling(learning_rate: Hyperparameter, power: float, step: int) -> 
 def _cosine(learning_rate: Hyperparameter, steps: int, final: float, step: int) -> Hyperparameter:
     share = 0.5 * (1.0 + math.cos(math.pi * min(step, steps) / steps))
     return final + (learning_rate - final) * share
+
+
+def _cosine_restarts(
+    learning_rate: Hyperparameter, steps: int, factor: int, final: float, step: int
+) -> Hyperparameter:
+    step = step % steps if factor == 1 else step
+    while step >= steps:
+        step, steps = step - steps, steps * factor
+    return _cosine(learning_rate, steps, final, step)
+
+
+def _one_cycle(
+    learning_rate: Hyperparameter, steps: int, rise: float, first: float, last: float, step: int
+) -> Hyperparameter:
+    begin, top, end = 1.0 / first, rise * steps - 1.0, steps - 1.0
+    if step < top:
+        return learning_rate * _between(begin, 1.0, step / top)
+    share = 1.0 if step >= end else (step - max(top, 0.0)) / (end - max(top, 0.0))
+    return learning_rate * _between(1.0, begin / last, share)
+
+
+def _between(start: float, end: float, share: float) -> float:
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+def _epochs(schedule: Schedule, batches: int | None, step: int) -> Hyperparameter:
+    if batches is None:
+        raise ValueError(
+            "epochs(schedule) counts the epochs of fit and train. Elsewhere give it the number of "
+            "updates in an epoch: epochs(schedule, batches=...)."
+        )
+    return schedule(step // batches)
 
 
 def _warmup(schedule: Schedule, steps: int, step: int) -> Hyperparameter:

@@ -26,6 +26,8 @@ class TrainingState(NamedTuple):
       plateau has lowered the learning rates.
     - ``batch_losses``, one row per batch, belong to an epoch that Ctrl-C or an error cut short.
       ``start=`` resumes with the next batch, of ``batch_size`` rows as before.
+    - ``average`` is that of theta with ``average=``, ``(*stack, P)``: ``validation_loss`` and
+      ``metrics`` are measured on it, and ``best`` has it in the place of theta.
     - ``history`` is set in the state that ``fit`` ends with, in that of an exception, and in files.
       It covers the whole training: NumPy arrays ``(epoch, *stack)``, NaN for an epoch that was not
       measured.
@@ -44,6 +46,7 @@ class TrainingState(NamedTuple):
     batch_size: int = 0
     slowed: Slowed | None = None
     history: Mapping[str, Any] = {}
+    average: Array | None = None
 
     def __repr__(self) -> str:
         return self.summary().text()
@@ -68,7 +71,8 @@ class FitResult:
     """The result of ``fit``.
 
     - ``theta`` and ``optimizer_state`` share no memory with ``state``. With early stopping and
-      ``restore_best`` they are those of each network's best epoch.
+      ``restore_best`` they are those of each network's best epoch. With ``average=`` theta is the
+      average; ``state.theta`` is the theta that training moves.
     - ``history`` maps ``"loss"``, with validation rows ``"validation_loss"``, and each metric's
       name to a NumPy array ``(epochs, *stack)`` over the whole training. With ``check_every`` it
       has ``"gradient_error"`` and ``"gradient_verdict"``, ``(checks,)``, of this call's checks.
@@ -133,6 +137,14 @@ def initial_state(
             f"this batch_size an epoch has {batches}: resume with the data it was trained on."
         )
     resumed: TrainingState = start._replace(
-        theta=copied(start.theta), optimizer_state=copied(given)
+        theta=copied(start.theta), optimizer_state=copied(given), average=None
     )
     return resumed
+
+
+def with_average(state: TrainingState, start: TrainingState | FitResult | None) -> TrainingState:
+    """Return an initial state with the average of ``start``, or with theta as the average."""
+    start = start.state if isinstance(start, FitResult) else start
+    average = state.theta if start is None or start.average is None else start.average
+    require_like(state.theta, average, "start.average")
+    return state._replace(average=copied(average))

@@ -1,10 +1,11 @@
 """One step of a training, a pure function, and the evaluation of a theta.
 
-``step(carry, own, shared)`` is one update. The carry is theta and the optimizer's state. ``own`` is
-what differs from step to step, ``shared`` what all steps of a training have in common. Every value
-that may be an array is in one of the three, so that no value is compiled in.
+``step(carry, own, shared)`` is one update. The carry is theta, the optimizer's state and theta's
+average. ``own`` is what differs from step to step, ``shared`` what all steps of a training have in
+common. Every value that may be an array is in one of the three, so that no value is compiled in.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
@@ -15,12 +16,16 @@ from backprop_xp.networks.losses import value_of
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import Views, loss_of_values, outputs_of, strength_of
 from backprop_xp.networks.random_bits import Key, as_int32, fold_in
+from backprop_xp.training.averages import averaged
 from backprop_xp.training.batches import joined, take
 from backprop_xp.training.metrics import Metric
-from backprop_xp.training.optimizers import Optimizer, rule_of
+from backprop_xp.training.optimizers import SGD, Optimizer, rule_of
+from backprop_xp.training.pytrees import mapped
 
-# Theta and the optimizer's state; in a compiled loop each may be a tuple of its parts.
-Carry: TypeAlias = tuple[Any, Any]
+# Theta, the optimizer's state, and theta's average or None; in a compiled loop each may be a tuple
+# of its parts.
+Carry: TypeAlias = tuple[Any, Any, Any]
+Updated: TypeAlias = tuple[Any, Any]
 # ``(theta, rows) -> (losses, predictions)``: each sample's loss, and the predictions or None.
 Forward: TypeAlias = Callable[[Array, Rows], tuple[Array, Array | None]]
 
@@ -29,20 +34,23 @@ class StepInput(NamedTuple):
     """The input of one step.
 
     ``indices`` are the row indices of its batch, None for all rows; ``number`` counts the steps
-    before it; ``learning_rate`` is None for an optimizer without one.
+    before it; ``learning_rate`` is None for an optimizer without one; ``weight`` is theta's in its
+    average after the step, None to leave the average.
     """
 
     indices: Array | None
     number: Any
     learning_rate: Any
+    weight: Any = None
 
 
 class Shared(NamedTuple):
     """The inputs that all steps of a training share.
 
     ``seed`` is None where no layer is random, else a key for all networks, or one for each.
-    ``evaluated`` are the arguments of ``evaluate`` after each step, if any. ``views`` hold a buffer
-    for the gradient. ``hyperparameters`` are those of an optimizer whose update is compiled.
+    ``evaluated`` are the arguments of ``evaluate`` after each step, if any. ``learning_rate`` is an
+    array that all steps share, if any. ``views`` hold a buffer for the gradient.
+    ``hyperparameters`` are those of an optimizer whose update is compiled.
     """
 
     rows: Rows
@@ -51,19 +59,20 @@ class Shared(NamedTuple):
     clip: Any = None
     seed: Key | None = None
     evaluated: tuple[Rows, Any] | None = None
+    learning_rate: Any = None
     views: Views | None = None
     hyperparameters: Mapping[str, Any] | None = None
 
 
 def step(
     loss_and_gradient: Callable[..., tuple[Array, Any]],
-    update: Callable[..., Carry],
+    update: Callable[..., Updated],
     carry: Carry,
     own: StepInput,
     shared: Shared,
 ) -> tuple[Carry, Array]:
     """Return the carry after one update, and the batch's loss before it."""
-    theta, state = carry
+    theta, state, average = carry
     rng = None
     if shared.seed is not None:
         rng = fold_in(as_int32(shared.seed), as_int32(own.number))
@@ -73,7 +82,20 @@ def step(
     _check_loss_shape((theta[0] if isinstance(theta, tuple) else theta).shape[:-1], loss.shape)
     if shared.clip is not None:
         gradient = clip_norm(gradient, shared.clip)
-    return update(theta, gradient, state, own.learning_rate), loss
+    rate = own.learning_rate if shared.learning_rate is None else shared.learning_rate
+    theta, state = update(theta, gradient, state, rate)
+    if own.weight is not None:
+        average = mapped(functools.partial(_averaged, own.weight), average, theta)
+    return (theta, state, average), loss
+
+
+def _averaged(weight: Any, average: Array, theta: Array) -> Array:
+    return averaged(average, theta, weight)
+
+
+def judged(carry: Carry) -> Array:
+    """Return the theta that is measured and returned: the average, if there is one."""
+    return carry[0] if carry[2] is None else carry[2]
 
 
 def _check_loss_shape(stack: Sequence[int], loss: Sequence[int]) -> None:
@@ -144,10 +166,10 @@ def piece_by_piece(forward: Forward, theta: Array, rows: Rows) -> tuple[Array, A
     return joined(values, -1), None if predictions[0] is None else joined(predictions, -2)
 
 
-def update_of(optimizer: Optimizer, theta: Array) -> Callable[..., Carry]:
-    """Return an optimizer's unchecked ``(theta, gradient, state, learning_rate) -> carry``."""
+def update_of(optimizer: Optimizer, theta: Array) -> Callable[..., Updated]:
+    """Return an optimizer's unchecked ``(theta, gradient, state, rate) -> (theta, state)``."""
 
-    def update(theta: Array, gradient: Array, state: Any, rate: Any) -> Carry:
+    def update(theta: Array, gradient: Array, state: Any, rate: Any) -> Updated:
         options = {} if rate is None else {"learning_rate": rate}
         return optimizer.update(theta, gradient, state, **options)
 
@@ -156,4 +178,4 @@ def update_of(optimizer: Optimizer, theta: Array) -> Callable[..., Carry]:
 
 def is_built_in(optimizer: Optimizer) -> bool:
     """Whether an optimizer is the library's own: elementwise, and keeping no gradient."""
-    return type(optimizer).__module__ == Optimizer.__module__
+    return type(optimizer).__module__ == SGD.__module__

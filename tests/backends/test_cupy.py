@@ -28,8 +28,10 @@ from backprop_xp.backends.libraries.cupy.fused import DROPOUT, DROPOUT_HASH
 from backprop_xp.backends.libraries.cupy.namespace import device_aware
 from backprop_xp.backends.libraries.cupy.row_kernels import ROW_KERNELS, source
 from backprop_xp.backends.libraries.cupy.update_kernels import KERNELS, Kernel, Work, rules
+from backprop_xp.files.descriptions import OPTIMIZERS as OPTIMIZERS_OF_FILES
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
+from backprop_xp.training.averages import averaged
 from backprop_xp.training.optimizers import SGDState
 
 REAL = {"float32": "float", "float64": "double"}
@@ -55,12 +57,39 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "adam with the other epsilon": lambda mask: bx.Adam(epsilon=1e-2, corrected_epsilon=False),
     "adamw": lambda mask: bx.AdamW(0.02, beta1=0.8, beta2=0.95, weight_decay=0.3),
     "adamw with a mask": lambda mask: bx.AdamW(0.02, weight_decay=0.3, mask=mask),
+    "amsgrad": lambda mask: bx.Adam(0.02, beta2=0.8, amsgrad=True),
+    "amsgrad with decay": lambda mask: bx.AdamW(beta2=0.8, weight_decay=0.3, amsgrad=True),
+    "amsgrad with a mask": lambda mask: bx.AdamW(weight_decay=0.3, mask=mask, amsgrad=True),
+    "adagrad": lambda mask: bx.Adagrad(0.1, initial=0.1, epsilon=1e-3),
+    "nadam": lambda mask: bx.Nadam(0.02, beta1=0.8, beta2=0.95),
+    "lion": lambda mask: bx.Lion(0.01, beta1=0.8, weight_decay=0.3),
+    "lion with a mask": lambda mask: bx.Lion(0.01, weight_decay=0.3, mask=mask),
+}
+# Rates of each network or parameter, which the kernels take too.
+_BY_MASK: dict[str, Callable[[Any, Any], Any]] = {
+    "sgd": lambda rate, mask: bx.SGD(rate, momentum=0.8),
+    "rmsprop": lambda rate, mask: bx.RMSProp(rate),
+    "adam": lambda rate, mask: bx.Adam(rate),
+    "adamw": lambda rate, mask: bx.AdamW(rate, weight_decay=0.3),
+    "adamw with a mask": lambda rate, mask: bx.AdamW(rate, weight_decay=0.3, mask=mask),
+    "adagrad": lambda rate, mask: bx.Adagrad(rate),
+    "nadam": lambda rate, mask: bx.Nadam(rate),
+    "lion": lambda rate, mask: bx.Lion(rate, weight_decay=0.3),
+}
+OPTIMIZERS |= {
+    f"{name} by a rate for each {what}": lambda mask, make=make, rates=rates: make(
+        rates(mask), mask
+    )
+    for name, make in _BY_MASK.items()
+    for what, rates in {
+        "parameter": lambda mask: 0.1 * mask,
+        "network": lambda mask: 0.1 * (mask[None, :3] + 0.5).reshape(3, 1),
+    }.items()
 }
 
 # Cases that the kernels leave to the reference.
 RATES = np.array([[0.1], [0.2], [0.3]])
 LEFT: dict[str, Callable[[Any], Any]] = {
-    "learning rates": lambda rates: bx.SGD(rates),
     "a rate inside": lambda rates: bx.SGD(0.1, momentum=0.8, rate_inside=True),
     "momenta": lambda rates: bx.SGD(0.1, momentum=rates),
     "decays": lambda rates: bx.RMSProp(decay=rates),
@@ -68,7 +97,6 @@ LEFT: dict[str, Callable[[Any], Any]] = {
     "beta2": lambda rates: bx.Adam(beta2=rates),
     "epsilons": lambda rates: bx.Adam(epsilon=rates),
     "weight decays": lambda rates: bx.AdamW(weight_decay=rates),
-    "a schedule of arrays": lambda rates: bx.Adam(lambda step: rates / (step + 1)),
 }
 
 
@@ -88,7 +116,11 @@ def parameters(kernel: Kernel) -> list[Parameter]:
         [declared.split()[1] for declared in text.split(",")]
         for text in (kernel.inputs, kernel.outputs)
     )
-    given = [Parameter(name, name in ("gradient", "mask"), True) for name in inputs]
+    # A rate may be an array, and so may the decay that is a rate's.
+    arrays = ("gradient", "mask", "learning_rate", "decay", "theta")
+    is_array = {name: name in arrays and kernel.name != "backprop_xp_rmsprop" for name in inputs}
+    is_array |= dict.fromkeys({"gradient", "learning_rate"} & {*inputs}, True)
+    given = [Parameter(name, is_array[name], True) for name in inputs]
     return given + [Parameter(name, True, False) for name in outputs]
 
 
@@ -184,6 +216,7 @@ class Processor(NamedTuple):
                 continue
             array = value
             if parameter.is_const:  # CuPy broadcasts what a kernel reads
+                value = np.asarray(value, theta.dtype) if isinstance(value, float) else value
                 array = np.ascontiguousarray(np.broadcast_to(value, theta.shape))
             assert array.flags.c_contiguous
             assert (array.shape, array.dtype) == (theta.shape, theta.dtype)
@@ -290,7 +323,7 @@ def test_the_optimizer_itself_handles_array_hyperparameters_and_complex_numbers(
 
 
 def test_the_kernel_table_has_the_rules_of_all_optimizers_with_their_signatures() -> None:
-    for kind in (bx.SGD, bx.RMSProp, bx.Adam, bx.AdamW):
+    for kind in OPTIMIZERS_OF_FILES:
         function = cupy_backend.replacements[f"{kind.__module__}.{kind.__qualname__}.rule"]
         got, wanted = (inspect.signature(f).parameters for f in (function, kind.rule))
         assert [(p.name, p.kind, p.default) for p in got.values()] == [
@@ -411,6 +444,26 @@ def test_on_an_emulated_gpu_no_small_function_waits_for_the_device(gpu: Backend,
     assert not calls.count("synchronize")
     if name in ("clip", "sign"):
         assert calls.count("launch").total() == 1
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_on_an_emulated_gpu_an_update_is_one_launch_and_an_average_another(
+    gpu: Backend, name: str
+) -> None:
+    """With a mask of the decay an array of rates needs a product with the decay before."""
+    emulator = pytest.importorskip("cuda_emulator", reason="calls are counted by an emulator")
+    optimizer = OPTIMIZERS[name](gpu.from_host(MASK))
+    theta, gradient = gpu.from_host(THETA), gpu.from_host(GRADIENTS[0])
+    state = optimizer.initialize(theta)
+    for _ in range(2):  # the second time everything is compiled
+        with emulator.record() as calls, bx.transfer_guard("disallow"):
+            theta, state = optimizer.update(theta, gradient, state)
+        with emulator.record() as more:
+            averaged(gradient, theta, 0.5)
+    expected = 2 if "with a mask by a rate" in name else 1
+    for recorded, launches in ((calls, expected), (more, 1)):
+        assert recorded.count("launch").total() == launches
+        assert not recorded.count("synchronize")
 
 
 SPECIAL = np.array([np.nan, np.inf, -np.inf, -0.0, 0.5, -3.0])

@@ -94,6 +94,7 @@ def passes(activation: str = "gelu", loss: str = "log_cosh") -> Callable[[Put], 
         network.vjp(theta, x, network.forward(theta, x), rng=3)
         network.pack(network.unpack(theta))
         network.weight_mask(theta)
+        network.mask(theta, layers=[0])
 
     return call
 
@@ -145,7 +146,10 @@ OPTIMIZERS: dict[str, Callable[[Any, Any], Any]] = {
     "SGD": lambda rate, theta: bx.SGD(rate, momentum=0.9, nesterov=True),
     "RMSProp": lambda rate, theta: bx.RMSProp(rate),
     "Adam": lambda rate, theta: bx.Adam(rate),
-    "AdamW": lambda rate, theta: bx.AdamW(rate, mask=_network().weight_mask(theta)),
+    "AdamW": lambda rate, theta: bx.AdamW(rate, mask=_network().weight_mask(theta), amsgrad=True),
+    "Adagrad": lambda rate, theta: bx.Adagrad(rate),
+    "Nadam": lambda rate, theta: bx.Nadam(rate),
+    "Lion": lambda rate, theta: bx.Lion(rate, weight_decay=0.1),
 }
 
 

@@ -75,11 +75,14 @@ SCHEDULES = [
     schedules.warmup(schedules.cosine(0.1, 100, 0.01), 10),
     schedules.chain([0.1, schedules.cosine(0.1, 10)], [5]),
     schedules.plateau(0.1, 0.5, 3, watch="rmse", mode="max"),
+    schedules.one_cycle(0.1, 20, 0.2, last=10.0),
+    schedules.epochs(schedules.cosine_restarts(0.1, 3, 2, 0.01), 5),
 ]
 OPTIMIZERS = [
     *(bx.SGD(rate) for rate in SCHEDULES),
     bx.SGD(0.1, momentum=0.9, nesterov=True),
     *(bx.RMSProp(0.01, decay=0.8), bx.Adam(beta1=0.5), bx.AdamW(weight_decay=0.1)),
+    *(bx.Adam(amsgrad=True), bx.Adagrad(initial=0.1), bx.Nadam(beta2=0.9), bx.Lion(beta1=0.8)),
 ]
 
 
@@ -143,7 +146,7 @@ def test_the_result_of_every_factory_can_be_saved() -> None:
     assert made == {*descriptions.LAYERS, *descriptions.OPTIMIZERS}
     functions = {v for v in vars(schedules).values() if inspect.isfunction(v)}
     makers = {f for f in functions if f.__module__ == schedules.__name__ and f.__name__[0] != "_"}
-    assert makers - {schedules.rate_at} == {*descriptions.SCHEDULES}
+    assert makers - {schedules.rate_at, schedules.with_batches} == {*descriptions.SCHEDULES}
 
 
 def test_a_file_loads_on_the_backend_that_saved_it(xp: Any, path: Path) -> None:

@@ -309,6 +309,63 @@ def test_the_weight_mask_is_1_on_weights_and_0_on_biases_and_norms(xp: Any) -> N
     xp.assert_equal(mask, np.repeat([1, 0, 0, 0, 1, 0, 1, 0, 1, 0], counts))
 
 
+# What each parameter of sample_network is named, by its layer, and its length.
+_PARAMETERS = [
+    *[(0, "weights", 12), (0, "bias", 4), (1, "scale", 4), (1, "bias", 4)],
+    *[(4, "layers[0].weights", 12), (4, "layers[0].bias", 3)],
+    *[(4, "layers[2].weights", 12), (4, "layers[2].bias", 4), (5, "weights", 8), (5, "bias", 2)],
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "ones"),
+    [
+        ({}, "1111111111"),
+        ({"names": ["weights"]}, "1000101010"),
+        ({"names": ("scale", "bias")}, "0111010101"),
+        ({"names": ["layers[2].weights"]}, "0000001000"),
+        ({"layers": [0, -1]}, "1100000011"),
+        ({"layers": [np.int64(4)], "names": ["bias"]}, "0000010100"),
+        ({"layers": range(5)}, "1111111100"),
+    ],
+    ids=str,
+)
+def test_a_mask_is_1_on_the_layers_and_names_that_are_asked_for(
+    xp: Any, options: dict[str, Any], ones: str
+) -> None:
+    network = sample_network()
+    theta = xp.asarray(sample_theta(network, (3,)), dtype="float32")
+    mask = network.mask(theta, **options)
+    assert mask.dtype == theta.dtype
+    lengths = [length for *_, length in _PARAMETERS]
+    xp.assert_equal(mask, np.repeat([int(one) for one in ones], lengths))
+    if options.get("names") == ["weights"]:
+        xp.assert_equal(mask, xp.host(network.weight_mask(theta)))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"layers": [6]}, ValueError, "layers has 6, but the network has 6 layers"),
+        ({"layers": [-7]}, ValueError, "layers must be an integer of at least -6, not -7"),
+        ({"layers": ["0"]}, TypeError, "layers must be an integer"),
+        ({"layers": 0}, TypeError, r"layers must be a sequence such as \[0, 1\], not 0"),
+        ({"names": ["weight"]}, ValueError, "names has 'weight'. Did you mean 'weights'"),
+        ({"names": "weights"}, TypeError, r'names must be a sequence such as \["weights"\]'),
+        ({"layers": [2]}, ValueError, r"No parameter is in layers=\[2\] with names=None"),
+        ({"layers": []}, ValueError, "No parameter is in layers"),
+        ({"layers": [0], "names": ["scale"]}, ValueError, "No parameter is in layers"),
+    ],
+    ids=str,
+)
+def test_a_mask_of_what_a_network_lacks_is_refused(
+    xp: Any, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    network = sample_network()
+    with pytest.raises(error, match=message):
+        network.mask(xp.initialize(network), **options)
+
+
 def test_describe_is_a_table_of_layers_shapes_and_parameters() -> None:
     lines = sample_network().describe().splitlines()
     kinds = ["kind", "Dense", "LayerNorm", "Activate", "Dropout", "Residual", "Dense"]
@@ -534,11 +591,15 @@ def _calls(kind: Any) -> dict[str, Callable[[], Any]]:
         "unpack": lambda: CLASSIFIER.unpack(theta),
         "pack": lambda: CLASSIFIER.pack(cast),
         "weight_mask": lambda: CLASSIFIER.weight_mask(theta),
+        "mask": lambda: CLASSIFIER.mask(theta, layers=[0]),
         "train": lambda: bx.train(CLASSIFIER, theta, x, y, optimizer=bx.SGD(0.1), epochs=1),
         "SGD": lambda: bx.SGD(0.1).initialize(theta),
         "RMSProp": lambda: bx.RMSProp().initialize(theta),
         "Adam": lambda: bx.Adam().initialize(theta),
         "AdamW": lambda: bx.AdamW().initialize(theta),
+        "Adagrad": lambda: bx.Adagrad().initialize(theta),
+        "Nadam": lambda: bx.Nadam().initialize(theta),
+        "Lion": lambda: bx.Lion().initialize(theta),
         "standardize": lambda: bx.data.standardize(x),
         "check_network": lambda: bx.check_network(CLASSIFIER, theta, x, y),
         "check_layer": lambda: bx.check_layer(bx.Dense(N_IN, 2), x),

@@ -21,6 +21,10 @@ STATES = {
     "RMSProp": (bx.RMSProp(), 1),
     "Adam": (bx.Adam(), 2),
     "AdamW": (bx.AdamW(), 2),
+    "AMSGrad": (bx.Adam(amsgrad=True), 3),
+    "Adagrad": (bx.Adagrad(), 1),
+    "Nadam": (bx.Nadam(), 2),
+    "Lion": (bx.Lion(), 1),
 }
 # Sums of thousands of terms, piece by piece.
 PIECES = 1e-12

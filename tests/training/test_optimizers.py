@@ -13,7 +13,8 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.backends import dispatch
 from backprop_xp.backends.libraries.numpy import updates
-from backprop_xp.training.optimizers import _passed, check_state, optimizer_beside
+from backprop_xp.training.optimizers import check_state, optimizer_on_device
+from backprop_xp.training.running_means import passed
 
 # 100 updates, each a few roundings of 2e-16 or 6e-8, on a theta near 1.
 SAME_UPDATES = {"float64": 1e-10, "float32": 1e-4}
@@ -44,27 +45,56 @@ def _rmsprop(o: Any, theta: np.ndarray, g: np.ndarray, t: int, square: Any) -> A
 
 def _adam(o: Any, theta: np.ndarray, g: np.ndarray, t: int, means: Any) -> Any:
     """Kingma and Ba 2015, algorithm 1."""
-    mean, square = (0.0, 0.0) if means is None else means
+    mean, square, largest = (0.0, 0.0, 0.0) if means is None else means
     mean = o.beta1 * mean + (1.0 - o.beta1) * g
     square = o.beta2 * square + (1.0 - o.beta2) * g**2
-    corrected_mean, corrected_square = mean / (1.0 - o.beta1**t), square / (1.0 - o.beta2**t)
+    largest = np.maximum(largest, square) if o.amsgrad else square
+    corrected_mean, corrected_square = mean / (1.0 - o.beta1**t), largest / (1.0 - o.beta2**t)
     epsilon = o.epsilon if o.corrected_epsilon else o.epsilon / np.sqrt(1.0 - o.beta2**t)
     step = o.learning_rate * corrected_mean / (np.sqrt(corrected_square) + epsilon)
-    return theta - step, (mean, square)
+    return theta - step, (mean, square, largest)
 
 
 def _adamw(o: Any, theta: np.ndarray, g: np.ndarray, t: int, means: Any) -> Any:
     return _adam(o, theta - o.learning_rate * o.weight_decay * o.mask * theta, g, t, means)
 
 
+def _adagrad(o: Any, theta: np.ndarray, g: np.ndarray, t: int, total: Any) -> Any:
+    total = (o.initial if total is None else total) + g**2
+    return theta - o.learning_rate * g / (np.sqrt(total) + o.epsilon), total
+
+
+def _nadam(o: Any, theta: np.ndarray, g: np.ndarray, t: int, memory: Any) -> Any:
+    """Dozat 2016, algorithm 2, with the products of the momenta multiplied out."""
+    mean, square, product = (0.0, 0.0, 1.0) if memory is None else memory
+    now, ahead = (o.beta1 * (1.0 - 0.5 * 0.96 ** (i * o.momentum_decay)) for i in (t, t + 1))
+    product = product * now
+    mean = o.beta1 * mean + (1.0 - o.beta1) * g
+    square = o.beta2 * square + (1.0 - o.beta2) * g**2
+    corrected = ahead * mean / (1.0 - product * ahead) + (1.0 - now) * g / (1.0 - product)
+    scale = np.sqrt(square / (1.0 - o.beta2**t)) + o.epsilon
+    return theta - o.learning_rate * corrected / scale, (mean, square, product)
+
+
+def _lion(o: Any, theta: np.ndarray, g: np.ndarray, t: int, mean: Any) -> Any:
+    """Chen et al. 2023, algorithm 2."""
+    mean = np.zeros_like(g) if mean is None else mean
+    update = np.sign(o.beta1 * mean + (1.0 - o.beta1) * g) + o.weight_decay * o.mask * theta
+    return theta - o.learning_rate * update, o.beta2 * mean + (1.0 - o.beta2) * g
+
+
 RULES = {bx.SGD: _sgd, bx.RMSProp: _rmsprop, bx.Adam: _adam, bx.AdamW: _adamw}
+RULES |= {bx.Adagrad: _adagrad, bx.Nadam: _nadam, bx.Lion: _lion}
 _ADAM = {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
-_ADAM |= {"corrected_epsilon": True}
+_ADAM |= {"corrected_epsilon": True, "amsgrad": False}
 DEFAULTS: dict[Any, dict[str, Any]] = {
     bx.SGD: {"momentum": 0.0, "nesterov": False},
     bx.RMSProp: {"learning_rate": 1e-2, "decay": 0.99, "epsilon": 1e-8},
     bx.Adam: _ADAM,
     bx.AdamW: {**_ADAM, "weight_decay": 1e-2, "mask": 1.0},
+    bx.Adagrad: {"learning_rate": 1e-2, "initial": 0.0, "epsilon": 1e-10},
+    bx.Nadam: {**_ADAM, "learning_rate": 2e-3, "momentum_decay": 4e-3},
+    bx.Lion: {**_ADAM, "learning_rate": 1e-4, "beta2": 0.99, "weight_decay": 0.0, "mask": 1.0},
 }
 # Each optimizer, with other options than the defaults where a default could hide a mistake.
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -85,9 +115,23 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
         bx.AdamW,
         {"learning_rate": 0.02, "weight_decay": 0.3, "mask": DECAYS},
     ),
+    "amsgrad": (bx.Adam, {"learning_rate": 0.02, "beta2": 0.8, "amsgrad": True}),
+    "amsgrad with decay": (
+        bx.AdamW,
+        {"learning_rate": 0.02, "beta2": 0.8, "weight_decay": 0.3, "mask": DECAYS, "amsgrad": True},
+    ),
+    "adagrad": (bx.Adagrad, {"learning_rate": 0.1, "initial": 0.1, "epsilon": 1e-3}),
+    "adagrad by default": (bx.Adagrad, {}),
+    "nadam": (bx.Nadam, {"learning_rate": 0.02, "beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3}),
+    "nadam by default": (bx.Nadam, {}),
+    "nadam as in keras": (bx.Nadam, {"momentum_decay": 1.0}),
+    "lion": (bx.Lion, {"learning_rate": 0.01, "beta1": 0.8, "beta2": 0.9}),
+    "lion with a mask": (bx.Lion, {"learning_rate": 0.01, "weight_decay": 0.3, "mask": DECAYS}),
+    "lion by default": (bx.Lion, {}),
 }
 every_optimizer = pytest.mark.parametrize("name", CASES)
-each_kind = pytest.mark.parametrize("name", ["sgd with momentum", "rmsprop", "adam", "adamw"])
+KINDS = ["sgd with momentum", "rmsprop", "adagrad", "adam", "adamw", "amsgrad", "nadam", "lion"]
+each_kind = pytest.mark.parametrize("name", KINDS)
 
 
 def _optimizer(xp: Any, name: str, dtype: str = "working", **options: Any) -> Any:
@@ -155,6 +199,79 @@ def test_the_velocity_keeps_each_gradients_own_rate(xp: Any, nesterov: bool) -> 
     np.testing.assert_allclose(actual, np.stack(path), rtol=0, atol=SAME_UPDATES[xp.dtype])
 
 
+# An optimizer with the one of PyTorch that does the same; each trains on its own from one start.
+PEERS: dict[str, tuple[str, dict[str, Any], Any]] = {
+    "NAdam": ("NAdam", {"lr": 0.02}, bx.Nadam(0.02)),
+    "NAdam with other numbers": (
+        "NAdam",
+        {"lr": 0.02, "betas": (0.8, 0.95), "eps": 1e-3, "momentum_decay": 0.1},
+        bx.Nadam(0.02, beta1=0.8, beta2=0.95, epsilon=1e-3, momentum_decay=0.1),
+    ),
+    "NAdam at a constant half": ("NAdam", {"momentum_decay": 0.0}, bx.Nadam(momentum_decay=0.0)),
+    "amsgrad": (
+        "Adam",
+        {"lr": 0.02, "betas": (0.9, 0.8), "amsgrad": True},
+        bx.Adam(0.02, beta2=0.8, amsgrad=True),
+    ),
+    "amsgrad with decay": (
+        "AdamW",
+        {"lr": 0.02, "betas": (0.9, 0.8), "amsgrad": True, "weight_decay": 0.3},
+        bx.AdamW(0.02, beta2=0.8, amsgrad=True, weight_decay=0.3),
+    ),
+    "Adagrad": ("Adagrad", {"lr": 0.1}, bx.Adagrad(0.1)),
+    "Adagrad from elsewhere": (
+        "Adagrad",
+        {"lr": 0.1, "initial_accumulator_value": 0.2, "eps": 1e-4},
+        bx.Adagrad(0.1, initial=0.2, epsilon=1e-4),
+    ),
+}
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("name", PEERS)
+def test_updates_are_pytorchs(xp: Any, name: str, request: pytest.FixtureRequest) -> None:
+    torch = pytest.importorskip("torch")
+    kind, options, optimizer = PEERS[name]
+    # NAdam keeps the product of its momenta in PyTorch's default precision.
+    before = torch.get_default_dtype()
+    request.addfinalizer(lambda: torch.set_default_dtype(before))
+    torch.set_default_dtype(torch.float64)
+    parameter = torch.nn.Parameter(torch.from_numpy(_theta()))
+    peer, path = getattr(torch.optim, kind)([parameter], **options), []
+    for gradient in _gradients():
+        parameter.grad = torch.from_numpy(gradient)
+        peer.step()
+        path.append(parameter.detach().numpy().copy())
+    actual, *_ = _run(xp, optimizer, _theta(), _gradients())
+    np.testing.assert_allclose(actual, np.stack(path), rtol=0, atol=1e-12)
+
+
+@every_optimizer
+def test_a_rate_for_each_parameter_is_that_rate_there_and_0_freezes_it_to_the_bit(
+    xp: Any, name: str
+) -> None:
+    """Under weight decay and momentum too, and from a state that has already moved."""
+    rates, theta, gradients = np.array([0.0, 0.1, 0.2, 0.0, 0.3, 0.1, 0.0]), _theta(), _gradients()
+    path, *_ = _run(xp, _optimizer(xp, name, learning_rate=xp.asarray(rates)), theta, gradients)
+    for i, rate in enumerate(rates):
+        alone, *_ = _run(xp, _optimizer(xp, name, learning_rate=float(rate)), theta, gradients)
+        xp.assert_close(path[:, i], alone[:, i], ROUNDING)
+    assert (path[:, rates == 0.0] == xp.host(xp.asarray(theta))[rates == 0.0]).all()
+    optimizer = _optimizer(xp, name)
+    _, current, state = _run(xp, optimizer, theta, gradients[:5])
+    before, frozen = np.array(xp.host(current)), xp.asarray(rates)
+    moved, _ = optimizer.update(current, xp.asarray(gradients[5]), state, learning_rate=frozen)
+    assert ((xp.host(moved) == before) == (rates == 0.0)).all()
+
+
+def test_a_state_with_and_one_without_the_largest_squares_are_not_exchanged(xp: Any) -> None:
+    theta, gradient = xp.asarray(_theta()), xp.asarray(_theta())
+    for amsgrad in (True, False):
+        state = bx.AdamW(amsgrad=not amsgrad).initialize(theta)
+        with pytest.raises(TypeError, match=r"but Adam resumes from (Adam|AMSGrad)St"):
+            bx.Adam(amsgrad=amsgrad).update(theta, gradient, state)
+
+
 # A schedule may return a number, a NumPy scalar, or an array for the stack.
 RATES: dict[str, Callable[[Any], Any]] = {
     "schedule": lambda xp: bx.schedules.cosine(0.1, steps=5),
@@ -179,6 +296,8 @@ _SWEPT = {
     "learning_rate": [0.1, 0.0, 0.3],
     "epsilon": [1e-8, 1e-3, 1.0],
     "weight_decay": [0.1, 0.0, 1.0],
+    "initial": [0.1, 0.0, 1.0],
+    "momentum_decay": [4e-3, 0.0, 1.0],
     **{key: [0.5, 0.1, 0.99] for key in ("momentum", "decay", "beta1", "beta2")},
 }
 HYPERPARAMETERS = [
@@ -190,6 +309,10 @@ HYPERPARAMETERS = [
         "adam": ["learning_rate", "beta1", "beta2", "epsilon"],
         "adamw": ["learning_rate", "beta1", "beta2", "epsilon", "weight_decay"],
         "adamw with a mask": ["weight_decay"],
+        "amsgrad": ["beta2"],
+        "adagrad": ["learning_rate", "initial", "epsilon"],
+        "nadam": ["learning_rate", "beta1", "beta2", "epsilon", "momentum_decay"],
+        "lion": ["learning_rate", "beta1", "beta2", "weight_decay"],
     }.items()
     for hyperparameter in swept
 ]
@@ -240,7 +363,7 @@ def test_a_schedule_is_called_once_for_each_step_from_0(xp: Any) -> None:
 @every_optimizer
 def test_a_rate_passed_to_update_or_rule_replaces_the_optimizers_own(xp: Any, name: str) -> None:
     gradient, theta = _gradients(steps=1)[0], xp.asarray(_theta())
-    optimizer = optimizer_beside(_optimizer(xp, name, learning_rate=0.5), theta)
+    optimizer = optimizer_on_device(_optimizer(xp, name, learning_rate=0.5), theta)
     expected, _, _ = _run(xp, _optimizer(xp, name, learning_rate=0.25), _theta(), gradient[None])
     for call in (
         functools.partial(optimizer.update, learning_rate=0.25),
@@ -314,6 +437,7 @@ def test_an_impossible_hyperparameter_is_an_error_that_names_its_entry(
         (lambda: bx.AdamW(weight_decay="some"), TypeError, "weight_decay must be a number"),
         # Positional ones might have another library's order.
         *[(functools.partial(kind, 0.1, 0.9), TypeError, "positional") for kind in RULES],
+        (lambda: bx.Adam(amsgrad="yes"), TypeError, "amsgrad must be True or False"),
     ],
 )
 def test_an_unknown_hyperparameter_is_an_error_that_names_it(
@@ -386,7 +510,7 @@ def test_momentum_with_a_state_without_velocity_is_an_error(xp: Any, momentum: A
 # Options of AdamW; hyperparameters and the mask move beside theta first, the rate later.
 MISPLACED: list[tuple[str, Any, type[Exception], str]] = [
     ("learning_rate", [0.1] * 3, ValueError, r"learning_rate\[\.\.\., None\]"),
-    ("learning_rate", [[0.1] * 7] * 3, ValueError, r"\(\*stack, 1\) is expected"),
+    ("learning_rate", [[0.1] * 6] * 3, ValueError, r"\(\*stack, 1\) is expected.*\(\.\.\., 7\)"),
     ("learning_rate", [[0.1]] * 4, ValueError, r"stacked \(4,\), but theta is stacked \(3,\)"),
     ("learning_rate", [[[0.1]] * 3] * 2, ValueError, r"learning_rate is stacked \(2, 3\)"),
     ("beta1", [0.5, 0.5], ValueError, r"beta1\[\.\.\., None"),
@@ -406,7 +530,7 @@ def test_an_array_that_does_not_fit_theta_is_an_error_at_an_update_and_before_tr
     given = value if error is TypeError else xp.asarray(value)
     optimizer = bx.AdamW(**{option: given})
     calls = [lambda: optimizer.update(theta, 1.0 * theta, optimizer.initialize(theta))]
-    calls += [lambda: optimizer_beside(optimizer, theta)] * (option != "learning_rate")
+    calls += [lambda: optimizer_on_device(optimizer, theta)] * (option != "learning_rate")
     for call in calls:
         with pytest.raises(error, match=message):
             call()
@@ -415,11 +539,11 @@ def test_an_array_that_does_not_fit_theta_is_an_error_at_an_update_and_before_tr
 @every_optimizer
 def test_hyperparameters_and_masks_get_thetas_precision(xp: Any, name: str) -> None:
     optimizer, theta = _optimizer(xp, name), xp.asarray(_theta())
-    placed = optimizer_beside(optimizer, theta)
+    placed = optimizer_on_device(optimizer, theta)
     assert (placed is optimizer) == ("mask" not in CASES[name][1])
     if "mask" in CASES[name][1]:
         assert placed.mask is optimizer.mask
-    whole = optimizer_beside(bx.RMSProp(epsilon=xp.asarray([1], dtype=None)), theta)
+    whole = optimizer_on_device(bx.RMSProp(epsilon=xp.asarray([1], dtype=None)), theta)
     assert (type(whole), whole.epsilon.dtype) == (bx.RMSProp, theta.dtype)
 
 
@@ -520,12 +644,12 @@ class Heir(bx.Adam):
 
 def test_a_backend_replaces_an_inherited_update_but_no_custom_one(xp: Any) -> None:
     theta, own = xp.asarray(_theta()), Still()
-    assert optimizer_beside(own, theta) is own
+    assert optimizer_on_device(own, theta) is own
     check_state(own, theta, None)
     with pytest.raises(TypeError, match="state is NoneType, but Heir resumes from AdamState"):
         check_state(Heir(), theta, None)
     with pytest.raises(ValueError, match="beta1 is stacked"):
-        optimizer_beside(Heir(beta1=xp.asarray([[0.5]])), theta)
+        optimizer_on_device(Heir(beta1=xp.asarray([[0.5]])), theta)
 
 
 @pytest.mark.parametrize("step", [1, 2, 1000])
@@ -538,7 +662,7 @@ def test_the_bias_correction_keeps_its_digits(xp: Any, decay: float, step: int) 
     if xp.name in ("numpy", "jax", "torch"):  # an integer array times a number
         forms += [(array, xp.asarray([step], dtype="float32"))]
     for given, t in forms:
-        got = _passed(given, t)
+        got = passed(given, t)
         assert got.dtype == xp.namespace.float32
         np.testing.assert_allclose(xp.host(got), [exact], rtol=1e-6)
 

@@ -32,6 +32,10 @@ OPTIMIZERS = {
     "RMSProp": lambda: bx.RMSProp(bx.schedules.warmup(0.05, 4)),
     "Adam": lambda: bx.Adam(bx.schedules.cosine(0.05, 12)),
     "AdamW": lambda: bx.AdamW(bx.schedules.chain([0.05, 0.01], [5])),
+    "AMSGrad": lambda: bx.Adam(0.05, beta2=0.5, amsgrad=True),
+    "Adagrad": lambda: bx.Adagrad(0.05),
+    "Nadam": lambda: bx.Nadam(bx.schedules.warmup(0.05, 4)),
+    "Lion": lambda: bx.Lion(0.01, weight_decay=0.1),
 }
 
 

@@ -30,6 +30,12 @@ def _chained(rate: Any, step: int) -> Any:
     return rate * 0.5 ** (step - 3) if step < 10 else 0.25 + 0.0 * rate
 
 
+def _one_cycle(step: int) -> float:
+    """Up over steps 0 to 3, down to step 9."""
+    start, end, share = (0.1, 1.0, step / 3) if step < 3 else (1.0, 0.025, min(step - 3, 6) / 6)
+    return start + (end - start) * (1.0 - math.cos(math.pi * share)) / 2.0
+
+
 # A schedule for a learning rate, and its closed form.
 CASES: dict[str, tuple[Callable[[Any], Schedule], Callable[[Any, int], Any]]] = {
     "constant": (bx.schedules.constant, lambda rate, step: rate),
@@ -54,6 +60,24 @@ CASES: dict[str, tuple[Callable[[Any], Schedule], Callable[[Any, int], Any]]] = 
         lambda rate, step: rate / math.sqrt(step + 1),
     ),
     "cosine": (lambda rate: bx.schedules.cosine(rate, steps=10, final=0.05), _half_cosine),
+    "cosine restarts": (
+        lambda rate: bx.schedules.cosine_restarts(rate, steps=10, final=0.05),
+        lambda rate, step: _half_cosine(rate, step % 10),
+    ),
+    "one cycle": (
+        lambda rate: bx.schedules.one_cycle(rate, steps=10, rise=0.4, first=10.0, last=4.0),
+        lambda rate, step: rate * _one_cycle(step),
+    ),
+    "epochs": (
+        lambda rate: bx.schedules.epochs(bx.schedules.exponential(rate, 0.97), batches=4),
+        lambda rate, step: rate * 0.97 ** (step // 4),
+    ),
+    "epochs of a chain": (
+        lambda rate: bx.schedules.chain(
+            [rate, bx.schedules.epochs(bx.schedules.exponential(rate, 0.5), 2)], [3]
+        ),
+        lambda rate, step: 1.0 * rate if step < 3 else rate * 0.5 ** ((step - 3) // 2),
+    ),
     "warmup to a rate": (
         lambda rate: bx.schedules.warmup(rate, steps=5),
         lambda rate, step: rate * min(step + 1, 5) / 5,
@@ -82,7 +106,7 @@ def test_every_schedule_is_tested() -> None:
         for name, value in vars(bx.schedules).items()
         if getattr(value, "__module__", "") == bx.schedules.__name__ and name[0] != "_"
     }
-    assert tested == public - {"rate", "rate_at", "Schedule", "Plateau"}
+    assert tested == public - {"rate", "rate_at", "with_batches", "Schedule", "Plateau"}
 
 
 @every_schedule
@@ -185,3 +209,104 @@ def test_an_array_of_rates_has_the_bounds_of_a_number(xp: Any, name: str, wrong:
     rates = xp.asarray([[0.4], [wrong], [0.1]])
     with pytest.raises(ValueError, match=rf"learning_rate\[1, 0\] must be .*>= 0, not {wrong:g}\."):
         CASES[name][0](rates)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "schedule"),
+    [
+        (
+            "OneCycleLR",
+            {"max_lr": 0.4, "total_steps": 50},
+            bx.schedules.one_cycle(0.4, steps=50),
+        ),
+        (
+            "OneCycleLR",
+            {"max_lr": 0.4, "total_steps": 37, "pct_start": 0.21, "div_factor": 5.0}
+            | {"final_div_factor": 7.0},
+            bx.schedules.one_cycle(0.4, steps=37, rise=0.21, first=5.0, last=7.0),
+        ),
+        (
+            "CosineAnnealingWarmRestarts",
+            {"T_0": 5, "T_mult": 3, "eta_min": 0.01},
+            bx.schedules.cosine_restarts(0.4, steps=5, factor=3, final=0.01),
+        ),
+        (
+            "CosineAnnealingWarmRestarts",
+            {"T_0": 7},
+            bx.schedules.cosine_restarts(0.4, steps=7),
+        ),
+    ],
+)
+def test_a_schedule_is_pytorchs(kind: str, options: dict[str, Any], schedule: Any) -> None:
+    torch = pytest.importorskip("torch")
+    peer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.4)
+    scheduler = getattr(torch.optim.lr_scheduler, kind)(peer, **options)
+    for step in range(options.get("total_steps", 120)):
+        expected = peer.param_groups[0]["lr"]
+        assert schedule(step) == pytest.approx(expected, rel=1e-12, abs=1e-15)
+        peer.step()
+        if step + 1 < options.get("total_steps", 120):
+            scheduler.step()
+
+
+@pytest.mark.parametrize("batch_size", [None, 2, 3])
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda inner, batches: bx.schedules.epochs(inner, batches),
+        lambda inner, batches: bx.schedules.warmup(bx.schedules.epochs(inner, batches), 2),
+        lambda inner, batches: bx.schedules.chain([0.1, bx.schedules.epochs(inner, batches)], [3]),
+        lambda inner, batches: bx.schedules.plateau(bx.schedules.epochs(inner, batches)),
+    ],
+    ids=["alone", "warmup", "chain", "plateau"],
+)
+def test_a_training_counts_its_epochs_also_when_it_is_resumed(
+    xp: Any, form: Any, batch_size: int | None
+) -> None:
+    network = bx.mlp([3, 2])
+    x, y = xp.put(np.arange(15.0).reshape(5, 3) / 10, np.arange(10.0).reshape(5, 2) / 10)
+    batches = {None: 1, 2: 3, 3: 2}[batch_size]
+    inner = bx.schedules.exponential(0.1, 0.5)
+
+    def fit(rate: Any, **options: Any) -> bx.FitResult:
+        options = {"epochs": 4, "batch_size": batch_size, "optimizer": bx.SGD(rate), **options}
+        return bx.fit(network, xp.initialize(network), x, y, **options)
+
+    whole = fit(form(inner, None))
+    xp.assert_close(fit(form(inner, batches)).theta, whole.theta, 1e-12)
+    begun = fit(form(inner, None), epochs=2)
+    xp.assert_close(fit(form(inner, None), start=begun).theta, whole.theta, 1e-12)
+
+
+def test_epochs_that_are_not_known_are_refused() -> None:
+    theta = np.ones(2)
+    optimizer = bx.SGD(bx.schedules.epochs(bx.schedules.constant(0.1)))
+    with pytest.raises(ValueError, match=r"epochs\(schedule, batches=\.\.\.\)"):
+        optimizer.update(theta, theta, optimizer.initialize(theta))
+    with pytest.raises(ValueError, match="batches must be an integer of at least 1, not 0"):
+        bx.schedules.epochs(bx.schedules.constant(0.1), 0)
+    with pytest.raises(TypeError, match="A plateau cannot be part"):
+        bx.schedules.epochs(bx.schedules.plateau(0.1))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: bx.schedules.one_cycle(0.1, 0), "steps must be an integer of at least 1"),
+        (lambda: bx.schedules.one_cycle(0.1, 9, rise=1.0), "rise must be"),
+        (lambda: bx.schedules.one_cycle(0.1, 9, first=0.0), "first must be"),
+        (lambda: bx.schedules.one_cycle(-0.1, 9), "learning_rate must be"),
+        (lambda: bx.schedules.cosine_restarts(0.1, 9, factor=0), "factor must be an integer"),
+        (lambda: bx.schedules.cosine_restarts(0.1, 9, final=-1.0), "final must be"),
+    ],
+)
+def test_an_impossible_cycle_is_refused(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_cycle_of_few_steps_ends_at_its_last_rate(steps: int) -> None:
+    rate = bx.schedules.one_cycle(0.5, steps)
+    assert rate(steps - 1) == rate(100) == pytest.approx(0.5 / 25e4)
+    assert all(0.0 < rate(step) <= 0.5 for step in range(steps))

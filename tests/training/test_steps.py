@@ -42,6 +42,7 @@ def _fit(xp: Any, network: bx.Network, optimizer: Any, **options: Any) -> bx.Fit
 RATES: dict[str, Callable[[Any], Any]] = {
     "array": lambda xp: xp.asarray([[0.1], [0.1]]),
     "scheduled array": lambda xp: bx.schedules.exponential(xp.asarray([[0.1], [0.1]]), 0.5),
+    "array per parameter": lambda xp: xp.asarray(np.full(_network().size, 0.1)),
     "integer": lambda xp: 1,
     "NumPy's number": lambda xp: np.float64(0.1),
     "scheduled NumPy's": lambda xp: lambda step: np.float64(0.1),
@@ -55,13 +56,24 @@ OPTIMIZERS: dict[str, Any] = {
     "RMSProp": lambda each, mask: bx.RMSProp(0.01, decay=1.0 - each),
     "Adam": lambda each, mask: bx.Adam(each, beta1=each, epsilon=1e-3),
     "AdamW": lambda each, mask: bx.AdamW(0.01, weight_decay=each, mask=mask),
+    "AMSGrad": lambda each, mask: bx.AdamW(0.01, weight_decay=each, amsgrad=True),
+    "Adagrad": lambda each, mask: bx.Adagrad(0.01, initial=each),
+    "Nadam": lambda each, mask: bx.Nadam(each, beta1=each, momentum_decay=each),
+    "Lion": lambda each, mask: bx.Lion(0.01, weight_decay=each, mask=mask),
+    "a rate per parameter": lambda each, mask: bx.AdamW(0.01 * mask, weight_decay=each),
 }
 
 
 @pytest.mark.parametrize(
     "options", [pytest.param({}, marks=pytest.mark.thorough), {"l2": 0.1, "clip": 0.01}]
 )
-@pytest.mark.parametrize("name", [*map(compiled, ["SGD", "RMSProp", "Adam"]), "momentum", "AdamW"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("momentum", "AdamW", "a rate per parameter", "Nadam"),
+        *map(compiled, ["SGD", "RMSProp", "Adam", "AMSGrad", "Adagrad", "Lion"]),
+    ],
+)
 def test_a_loop_over_parameters_equals_one_over_theta(
     xp: Any, name: str, options: dict[str, Any]
 ) -> None:
@@ -305,6 +317,40 @@ def test_no_value_of_a_hyperparameter_recompiles(xp: Any, batch_size: int | None
     again = bx.Network([*network.layers], network.loss_function, l2=7.0)
     _fit(xp, again, bx.AdamW(0.3, mask=mask), seed=7, **options)
     assert counting.calls == before
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+@pytest.mark.parametrize("batch_size", [None, BATCH])
+def test_frozen_layers_stay_to_the_bit_and_the_others_train_as_alone(
+    xp: Any, batch_size: int | None, scheduled: bool
+) -> None:
+    """The first layer frozen is the rest of the network trained on what it returns."""
+    network, x = bx.mlp([3, 4, 2], hidden="tanh", l2=0.1), xp.asarray(X)
+    theta = xp.initialize(network, stack=(2,))
+    free = network.mask(theta, layers=[1])
+    rest = bx.Network([bx.Dense(4, 2)], "mean_squared_error", l2=0.1)
+    first = bx.Network([bx.Dense(3, 4, "tanh")], "mean_squared_error")
+    options: dict[str, Any] = {"epochs": 4, "batch_size": batch_size}
+
+    def optimizer(rate: Any) -> Any:
+        return bx.AdamW(bx.schedules.cosine(rate, 20) if scheduled else rate, weight_decay=0.3)
+
+    frozen = _fit(xp, network, optimizer(0.1 * free), stack=(2,), **options).theta
+    xp.assert_equal(frozen[:, : first.size], xp.host(theta)[:, : first.size])
+    hidden = first.forward(theta[:, : first.size], x)
+    start, y = theta[:, first.size :], xp.asarray(Y)
+    alone = bx.fit(rest, start, hidden, y, optimizer=optimizer(0.1), **options).theta
+    xp.assert_close(frozen[:, first.size :], alone, SAME)
+
+
+@pytest.mark.parametrize("batch_size", [None, BATCH])
+def test_no_average_compiles_anything_anew(xp: Any, batch_size: int | None) -> None:
+    network, counting = _counted(xp)
+    calls = []
+    for average in (bx.EMA(0.5), bx.EMA(0.9), bx.SWA(2), bx.SWA(1)):
+        _fit(xp, network, bx.SGD(0.1), epochs=4, batch_size=batch_size, average=average)
+        calls.append(counting.calls)
+    assert len(set(calls)) == 1
 
 
 def test_no_array_of_rates_penalties_or_seeds_recompiles(xp: Any) -> None:

@@ -28,19 +28,23 @@ def in_pieces(
     length = max(PIECE // math.prod(theta.shape[:-1]), _RUN)
     for start in range(0, theta.shape[-1], length):
         part = (..., slice(start, start + length))
-        optimizer = self
-        if getattr(self, "mask", None) is not None:
-            optimizer = copy.copy(self)
-            vars(optimizer)["mask"] = self.mask[part]
-        piece = (
-            value if name == "step" or value is None else value[part]
-            for name, value in zip(state._fields, state, strict=True)
-        )
-        optimizer.rule(theta[part], gradient[part], type(state)(*piece), learning_rate)
+
+        def cut(value: Any, part: Any = part) -> Any:
+            """Return the piece of a vector along theta; any other value whole."""
+            is_vector = getattr(value, "shape", ())[-1:] == theta.shape[-1:]
+            return value[part] if is_vector else value
+
+        optimizer = copy.copy(self)
+        vars(optimizer).update({name: cut(value) for name, value in vars(self).items()})
+        piece = type(state)(*map(cut, state))
+        _, new = optimizer.rule(theta[part], gradient[part], piece, cut(learning_rate))
+        for old, made in zip(piece, new, strict=True):
+            if getattr(old, "shape", ()) and made is not old:
+                old[...] = made
     return theta, state._replace(step=state.step + 1)
 
 
 RULES: dict[str, Function] = {
     f"backprop_xp.training.optimizers.{name}.rule": in_pieces
-    for name in ("SGD", "RMSProp", "Adam", "AdamW")
+    for name in ("SGD", "RMSProp", "Adagrad", "Adam", "AdamW", "Nadam", "Lion")
 }

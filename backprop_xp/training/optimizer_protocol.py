@@ -1,0 +1,139 @@
+"""The protocol of an optimizer, and the parts that the built-in ones share."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol
+
+from backprop_xp.backends import Array, dispatch, require_floating
+from backprop_xp.checks import integer
+from backprop_xp.display.reprs import call_hash, is_same_call, repr_of
+from backprop_xp.training.hyperparameters import (
+    check_alike,
+    check_hyperparameters,
+    hyperparameter,
+    placed,
+)
+from backprop_xp.training.pytrees import Pytree
+from backprop_xp.training.schedules import LearningRate, rate_at
+
+
+class Optimizer(Protocol):
+    """The protocol of an optimizer.
+
+    The state is any pytree. Built-in states count their updates in an int ``step``.
+
+    ``train`` evaluates the attribute ``learning_rate``, if there is one, on the host, and passes it
+    to ``update``. On JAX ``update`` is compiled: the state must consist of tuples, lists and dicts,
+    its numbers are 0-d arrays inside, and an update keeps its structure, shapes and dtypes.
+    """
+
+    def initialize(self, theta: Array) -> Pytree:
+        """Return the state before the first update."""
+        ...
+
+    def update(
+        self,
+        theta: Array,
+        gradient: Array,
+        state: Pytree,
+        *,
+        learning_rate: LearningRate | None = None,
+    ) -> tuple[Array, Pytree]:
+        """Return theta and the state after one update.
+
+        ``learning_rate`` None is the optimizer's own at ``state.step``.
+        """
+        ...
+
+
+class BuiltIn:
+    """The methods that the built-in optimizers share; each has its own ``rule`` and state."""
+
+    kind_of_state: ClassVar[Any]
+    learning_rate: LearningRate
+    initialize: Callable[[Array], Pytree]
+    rule: Callable[..., tuple[Array, Pytree]]
+
+    def __post_init__(self) -> None:
+        check_hyperparameters(self)
+
+    @property
+    def unused(self) -> str:
+        """The field of its state that is None with these options, if any."""
+        return ""
+
+    def update(
+        self,
+        theta: Array,
+        gradient: Array,
+        state: Pytree,
+        *,
+        learning_rate: LearningRate | None = None,
+    ) -> tuple[Array, Pytree]:
+        """Return theta and the state after one update."""
+        require_floating(theta, "theta")
+        check_state(self, theta, state)
+        check_alike(theta, gradient, "gradient")
+        alpha = self.learning_rate if learning_rate is None else learning_rate
+        alpha = rate_at(alpha, state.step) if callable(alpha) else alpha
+        alpha = hyperparameter(theta, alpha, "learning_rate")
+        return dispatch(type(self).rule, theta)(placed(self, theta), theta, gradient, state, alpha)
+
+    __repr__ = repr_of
+    __eq__ = is_same_call
+    __hash__ = call_hash
+
+
+_BEGIN = "Begin with state = optimizer.initialize(theta)."
+
+
+def _kind_of_state(optimizer: Any) -> Any:
+    """Return the class of an optimizer's state, None for a user's own optimizer.
+
+    A subclass that inherits ``update`` has the same state.
+    """
+    is_ours = getattr(type(optimizer), "update", None) is BuiltIn.update
+    return optimizer.kind_of_state if is_ours else None
+
+
+def rule_of(optimizer: Optimizer, theta: Array) -> Callable[..., tuple[Array, Pytree]] | None:
+    """Return the rule of a built-in optimizer, or the faster one of theta's backend.
+
+    It is called with ``(theta, gradient, state, learning_rate)``. None for a user's own optimizer.
+    """
+    if _kind_of_state(optimizer) is None:
+        return None
+    kind: Any = type(optimizer)
+    return functools.partial(dispatch(kind.rule, theta), optimizer)
+
+
+def optimizer_on_device(optimizer: Optimizer, theta: Array) -> Optimizer:
+    """Return the optimizer with its arrays on theta's device, in its dtype, and checked to fit.
+
+    The learning rate stays as it is, and so does a user's own optimizer.
+    """
+    return optimizer if _kind_of_state(optimizer) is None else placed(optimizer, theta)
+
+
+def check_state(optimizer: Optimizer, theta: Array, state: Pytree) -> None:
+    """Raise TypeError or ValueError unless a state fits this optimizer and theta.
+
+    The state of a user's own optimizer is not checked.
+    """
+    kind = _kind_of_state(optimizer)
+    if kind is None:
+        return
+    if not isinstance(state, kind):
+        raise TypeError(
+            f"state is {type(state).__name__}, but {type(optimizer).__name__} resumes from "
+            f"{kind.__name__}. {_BEGIN}"
+        )
+    if not hasattr(state.step, "shape"):  # an array in a compiled update
+        integer(state.step, "state.step", at_least=0)
+    for name, value in zip(kind._fields[1:], state[1:], strict=True):
+        if value is not None:
+            check_alike(theta, value, f"state.{name}", f" {_BEGIN}")
+        elif name != optimizer.unused:  # type: ignore[attr-defined]  # a BuiltIn, by its state
+            raise ValueError(
+                f"state has no {name}, but {optimizer!r} needs one, by its options. {_BEGIN}"
+            )
