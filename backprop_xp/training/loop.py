@@ -199,7 +199,7 @@ def _one_by_one(
             whole, kept, carry = len(losses), carry, copied(carry)
         try:
             if monitor is not None:
-                checks += monitor.check(carry[0], own.indices, own.number)
+                checks += monitor.check(carry[0], shared.rows, own.indices, own.number)
             carry, loss = _step(stepper, carry, own, shared)
             losses.append(loss)
             if shared.evaluated is not None:
