@@ -33,6 +33,11 @@ bx.fit(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=3, start=result)
 bx.fit(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=3, seed=range(3))
 bx.fit(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=3, seed=[(1, 2), (3, 4)])
 
+bx.fit(network, theta, [(x, y)], optimizer=bx.SGD(0.1), epochs=3)
+bx.fit(network, theta, lambda epoch: [(x, y, x)], optimizer=bx.SGD(0.1), epochs=3)
+bx.train(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=3, augment=lambda x, y, w, s: (x, y))
+
+bx.fit(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=3, augment=0.1)  # type: ignore[arg-type]
 bx.fit(network, theta, x, y, optimzer=3, epochs="x")  # type: ignore[call-arg, arg-type]
 bx.fit(network, theta, x, y, optimizer=bx.SGD(0.1))  # type: ignore[call-arg]
 bx.fit(network, theta, x, y, optimizer=3, epochs=3)  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 """The batches of an epoch: their row indices, their rows, and means over them."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from backprop_xp.backends import Array, array_namespace, device_of, require_owner
@@ -39,11 +39,12 @@ def without_first(tables: Sequence[Array], batches: int) -> Iterator[Array]:
         batches = max(0, batches - table.shape[0])
 
 
-def in_blocks(rows: Rows, tables: Iterable[Any]) -> Iterator[tuple[Rows, Any]]:
+def in_blocks(rows: Rows, tables: Iterable[Any]) -> Generator[tuple[Rows, Any]]:
     """Yield each table with the rows that its indices count: all rows, or those of a block."""
     if isinstance(rows.x, Blocks):
-        return rows.x.pieces(rows, tables)
-    return ((rows, table) for table in tables)
+        yield from rows.x.pieces(rows, tables)
+    else:
+        yield from ((rows, table) for table in tables)
 
 
 def mean_over(tables: Sequence[Array], losses: Array, weight: Array | None) -> Array:
@@ -51,8 +52,26 @@ def mean_over(tables: Sequence[Array], losses: Array, weight: Array | None) -> A
 
     A batch counts by the sum of its rows' weights, or by its number of rows without ``weight``.
     """
+    return _mean(losses, joined([_batch_weights(table, losses, weight) for table in tables], -1))
+
+
+def mean_of_batches(losses: Array, batches: Sequence[Array]) -> Array:
+    """Return the same mean, of batches that count ``batches``, each a number or ``(*stack,)``."""
     xp = array_namespace(losses)
-    share = joined([_batch_weights(table, losses, weight) for table in tables], axis=-1)
+    return _mean(losses, xp.stack([xp.broadcast_to(b, losses.shape[1:]) for b in batches], axis=-1))
+
+
+def count_of(rows: Rows) -> Array:
+    """Return what a batch counts: the sum of its weights, or its number of rows."""
+    xp, y = array_namespace(rows.y), rows.y
+    if rows.sample_weight is not None:
+        return xp.sum(rows.sample_weight, axis=-1)
+    return xp.asarray(float(rows.x.shape[-2]), dtype=y.dtype, device=device_of(y))
+
+
+def _mean(losses: Array, share: Array) -> Array:
+    """Return the mean of losses ``(batches, *stack)`` by shares ``(..., batches)``."""
+    xp = array_namespace(losses)
     mean: Array = xp.sum(xp.moveaxis(losses, 0, -1) * share, axis=-1) / xp.sum(share, axis=-1)
     return mean[None, ...]
 
@@ -81,3 +100,9 @@ def take(rows: Rows, indices: Array | None, rng: Any = None) -> Rows:
 def joined(arrays: Sequence[Array], axis: int) -> Array:
     """Return arrays joined along an axis; a single one is not copied."""
     return arrays[0] if len(arrays) == 1 else array_namespace(arrays[0]).concat(arrays, axis=axis)
+
+
+def of_member(array: Array, axes: int, member: tuple[int, ...], stack: tuple[int, ...]) -> Array:
+    """Return one network's part of an array whose last ``axes`` axes follow the stack's."""
+    shape = (*stack, *array.shape[len(array.shape) - axes :])
+    return array_namespace(array).broadcast_to(array, shape)[(*member, ...)]

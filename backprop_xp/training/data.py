@@ -193,6 +193,13 @@ def order_of(rows: int, seed: Seed | None, epoch: int) -> np.ndarray:
     return order.astype(np.int32)
 
 
+def batch_seed(seed: int, epoch: int, batch: int) -> int:
+    """Return the seed of a batch's own random numbers, of 31 bits."""
+    # By a spawn key: [seed, epoch, 0] would draw the bits of the epoch's order.
+    key = np.random.SeedSequence([seed, epoch], spawn_key=(batch,))
+    return int(key.generate_state(1)[0] >> 1)
+
+
 def chosen_order(rows: int, choose: Callable[[int], Any], epoch: int) -> np.ndarray:
     """Return the order that a user's function returns for an epoch, checked to be a permutation."""
     order = np.asarray(to_host(choose(epoch)))

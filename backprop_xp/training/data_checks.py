@@ -1,8 +1,9 @@
 """Checks of a training's data, once, before the first epoch."""
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from backprop_xp.backends import (
@@ -37,41 +38,66 @@ _PART = 2.0**-40
 
 
 def check_data(
-    network: Network, theta: Array, x: Any, y: Any, sample_weight: Any, validation: Any
-) -> tuple[Rows, Rows | None]:
-    """Return the training set and the validation set, or None, on theta's device.
+    network: Network, theta: Array, training: Sequence[Any] | None, validation: Any
+) -> tuple[Rows | None, Rows | None]:
+    """Return the training set and the validation set on theta's device, each None if it is.
 
-    Raises TypeError or ValueError for data that does not fit, is not finite, or has targets outside
-    the loss's range. All values are checked on the device, with one transfer of the answers. A
-    table that is streamed in blocks is checked where it is read.
+    ``training`` is ``(x, y, sample_weight)``. Raises TypeError or ValueError for data that does not
+    fit, is not finite, or has targets outside the loss's range. All values are checked on the
+    device, with one transfer of the answers. A table that is streamed in blocks is checked where it
+    is read.
     """
     if not require_floating(theta, "theta").isdtype(theta.dtype, "real floating"):
         raise TypeError(f"theta is {theta.dtype}, but only real networks are trained.")
-    training = _checked_rows(network, theta, x, y, sample_weight)
-    conditions = [(*condition, "") for condition in _conditions(network, *training)]
-    rows = None
+    sets = {} if training is None else {"": training}
     if validation is not None:
-        parts = _validation_parts(validation)
-        try:
+        sets["In validation: "] = items_of(validation, "validation")
+    found = iter(check_sets(network, theta, sets))
+    return None if training is None else next(found), None if validation is None else next(found)
+
+
+def check_sets(
+    network: Network, theta: Array, sets: Mapping[str, Sequence[Any]], *, values: bool = True
+) -> list[Rows]:
+    """Return sets ``(x, y)`` or ``(x, y, sample_weight)`` on theta's device, checked.
+
+    The name of a set begins its error messages.
+    """
+    found, conditions = [], list[tuple[Array, Callable[[], str], str]]()
+    for where, parts in sets.items():
+        with named(where):
             rows, labels = _checked_rows(network, theta, *parts)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"In validation: {error}") from None
-        more = _conditions(network, rows, labels)
-        conditions += [(*condition, "In validation: ") for condition in more]
-    flags = array_namespace(training[0].y).stack([flag for flag, _, _ in conditions])
-    for holds, (_, message, where) in zip(to_host(flags).tolist(), conditions, strict=True):
-        if not holds:
-            raise ValueError(f"{where}{message()}")
-    return training[0], rows
+        found.append(rows)
+        if values:
+            more = _conditions(network, rows, labels)
+            conditions += [(*condition, where) for condition in more]
+    if conditions:
+        flags = to_host(array_namespace(found[0].y).stack([flag for flag, _, _ in conditions]))
+        for holds, (_, message, where) in zip(flags.tolist(), conditions, strict=True):
+            if not holds:
+                raise ValueError(f"{where}{message()}")
+    return found
 
 
-def _validation_parts(validation: Any) -> Sequence[Any]:
-    expected = "validation must be (x, y) or (x, y, sample_weight)"
-    if isinstance(validation, str) or not isinstance(validation, Sequence):
-        raise TypeError(f"{expected}, not {validation!r}.")
-    if len(validation) not in (2, 3):
-        raise ValueError(f"{expected}, not {len(validation)} items.")
-    return validation
+@contextlib.contextmanager
+def named(where: str) -> Iterator[None]:
+    """Begin the message of an error with the name of what it is about."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if not where:
+            raise
+        raise type(error)(f"{where}{error}") from None
+
+
+def items_of(value: Any, name: str) -> Sequence[Any]:
+    """Return the items of ``(x, y)`` or ``(x, y, sample_weight)``, or raise."""
+    expected = f"{name} must be (x, y) or (x, y, sample_weight)"
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(f"{expected}, not {value!r}.")
+    if len(value) not in (2, 3):
+        raise ValueError(f"{expected}, not {len(value)} items.")
+    return value
 
 
 def _checked_rows(

@@ -1,7 +1,8 @@
 """The epochs of a training: steps, losses, and the rules that watch them."""
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,7 +10,15 @@ from backprop_xp.backends import Array, Backend, require_owner
 from backprop_xp.networks.inputs import Rows, check_entries, check_l2
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import strength_of
-from backprop_xp.training.batches import in_blocks, index_tables, joined, mean_over, without_first
+from backprop_xp.training.batches import (
+    count_of,
+    in_blocks,
+    index_tables,
+    joined,
+    mean_of_batches,
+    mean_over,
+    without_first,
+)
 from backprop_xp.training.data import keys_of
 from backprop_xp.training.data_checks import check_data
 from backprop_xp.training.early_stopping import EarlyStopping, better, slowed
@@ -19,6 +28,7 @@ from backprop_xp.training.loop import Stepper, stepper_of, take_steps
 from backprop_xp.training.optimizers import optimizer_on_device
 from backprop_xp.training.options import Options
 from backprop_xp.training.schedules import Plateau
+from backprop_xp.training.sources import Source, source_of
 from backprop_xp.training.states import TrainingState, initial_state, with_average
 from backprop_xp.training.steps import Carry, Shared, judged
 
@@ -28,7 +38,8 @@ class Training:
     """The constant parts of a training, the same in all epochs.
 
     ``evaluated`` are the rows and the penalty by which theta is measured after an epoch, None if
-    nothing is measured; ``batches`` is the number of batches of an epoch.
+    nothing is measured; ``batches`` is the number of batches of an epoch, None if it is not known.
+    A ``source`` gives the rows of each batch; otherwise they are taken from ``shared``.
     """
 
     options: Options
@@ -37,8 +48,9 @@ class Training:
     shared: Shared
     evaluated: tuple[Rows, Any] | None
     monitor: GradientMonitor | None
+    source: Source | None
     batch_size: int
-    batches: int
+    batches: int | None
     mean_over: Callable[..., Array]
     early_stopping: EarlyStopping | None
     plateau: Plateau | None
@@ -48,27 +60,33 @@ def prepare(
     network: Network, theta: Array, x: Any, y: Any, options: Options
 ) -> tuple[Training, TrainingState]:
     """Check the data and return the training with its initial state."""
-    rows, validation = check_data(network, theta, x, y, options.sample_weight, options.validation)
+    if callable(x) and y is not None:
+        raise TypeError("x is a function, which gives batches (x, y): omit y.")
+    given = None if y is None else (x, y, options.sample_weight)
+    rows, validation = check_data(network, theta, given, options.validation)
+    source = source_of(network, theta, x, rows, options)
     l2 = network.l2 or None if options.l2 is None else _checked_strength(theta, options.l2, "l2")
     l2_of_sum = options.l2_of_sum
     if l2_of_sum is not None:
         l2_of_sum = _checked_strength(theta, l2_of_sum, "l2_of_sum")
     optimizer = optimizer_on_device(options.optimizer, theta)
-    count = rows.x.shape[-2]
-    size = min((options.batch_size or count) * options.accumulate, count)
-    batches = math.ceil(count / size)
+    size, batches = 0, None
+    if rows is not None:
+        count = rows.x.shape[-2]
+        size = min((options.batch_size or count) * options.accumulate, count)
+        batches = math.ceil(count / size)
     early_stopping = options.watching(options.early_stopping)
     plateau = options.watching(options.plateau)
     evaluated: tuple[Rows, Any] | None = None
     if validation is not None:
         evaluated = validation, None
-    elif options.metrics or early_stopping or plateau:
+    elif rows is not None and (options.metrics or early_stopping or plateau):
         evaluated = rows, strength_of(rows, l2, l2_of_sum)
     key, monitor = keys_of(options.seed, theta), None
     if options.check_every is not None:
-        monitor = GradientMonitor(options.check_every, network, rows, key, l2, l2_of_sum)
+        monitor = GradientMonitor(options.check_every, network, key, l2, l2_of_sum)
     backend = require_owner(theta, "theta")
-    shared = Shared(rows, l2, l2_of_sum, options.clip)
+    shared = Shared(rows or Rows(None, None), l2, l2_of_sum, options.clip)
     rows_at_once = options.batch_size if options.accumulate > 1 else None
     stepper = stepper_of(network, optimizer, options.metrics or {}, theta, rows_at_once)
     stepper.average, stepper.batches = options.average, batches
@@ -79,10 +97,11 @@ def prepare(
         shared=shared._replace(
             seed=key if network.is_random else None,
             # Several batches are evaluated at the end of their epoch, a full one with its step.
-            evaluated=evaluated if batches == 1 else None,
+            evaluated=evaluated if batches == 1 and source is None else None,
         ),
         evaluated=evaluated,
         monitor=monitor,
+        source=source,
         batch_size=size,
         batches=batches,
         mean_over=backend.compile(mean_over),
@@ -133,11 +152,13 @@ def batch_losses(
 class _Run(NamedTuple):
     """The steps of a call of ``advance``, with those of an epoch that was cut short before.
 
-    ``tables`` are the row indices of several batches. ``found`` is what ``evaluate`` returned,
-    along an axis of epochs. ``epochs`` is the number of epochs that are whole.
+    ``tables`` are the row indices of several batches, ``counts`` what each batch of a source
+    counts. ``found`` is what ``evaluate`` returned, along an axis of epochs. ``epochs`` is the
+    number of epochs that are whole.
     """
 
     tables: list[Array]
+    counts: list[Array]
     carry: Carry
     step: int
     losses: Array
@@ -153,16 +174,20 @@ def _run(training: Training, state: TrainingState, epochs: int, interrupt: Inter
     losses, checks, passed = list[Array](), list[tuple[str, float]](), 0
     if resumed is not None:
         losses, checks, passed = [resumed], [*state.checks], resumed.shape[0]
-    if training.batches > 1:
+    several = training.source is not None or training.batches != 1
+    if several and training.source is None:
         size, seed = training.batch_size, options.seed
         tables = index_tables(shared.rows, size, options.shuffle, seed, state.epoch)
-    at_end = training.batches > 1 or resumed is not None
+    at_end = several or resumed is not None
     carry, step = (state.theta, state.optimizer_state, state.average), state.step
     found: dict[str, Array] = {}
-    ends_epoch = False
+    counts, ends_epoch = list[Array](), False
+    left = without_first(tables, passed) if at_end else [epochs]
+    pieces = in_blocks(shared.rows, left)
+    if training.source is not None:
+        pieces = _batches(training.source(state.epoch), passed, counts)
     try:
-        left = without_first(tables, passed) if at_end else [epochs]
-        for rows, batches in in_blocks(shared.rows, left):
+        for rows, batches in pieces:
             taken = take_steps(
                 stepper,
                 carry,
@@ -179,7 +204,9 @@ def _run(training: Training, state: TrainingState, epochs: int, interrupt: Inter
             step += taken.losses.shape[0]
             if interrupt.is_pending:
                 break
-        ends_epoch = at_end and step == (state.epoch + 1) * training.batches
+        else:
+            ends_epoch = at_end
+        ends_epoch = ends_epoch or (at_end and step == (state.epoch + 1) * (training.batches or 0))
         if ends_epoch and training.evaluated is not None:
             last = stepper.evaluate(judged(carry), *training.evaluated)
             found = {name: value[None, ...] for name, value in last.items()}
@@ -187,6 +214,8 @@ def _run(training: Training, state: TrainingState, epochs: int, interrupt: Inter
         if not losses:  # the state is as it was
             raise
         interrupt.error, ends_epoch = error, False
+    finally:
+        pieces.close()
     joined_losses = joined(losses, axis=0)
     if at_end:
         whole = int(ends_epoch)
@@ -194,7 +223,18 @@ def _run(training: Training, state: TrainingState, epochs: int, interrupt: Inter
         whole = joined_losses.shape[0]
     else:  # an error may come between a step and its evaluation
         whole = next(iter(found.values())).shape[0] if found else 0
-    return _Run(tables, carry, step, joined_losses, found, checks, whole)
+    return _Run(tables, counts, carry, step, joined_losses, found, checks, whole)
+
+
+def _batches(
+    batches: Generator[Rows], passed: int, counts: list[Array]
+) -> Generator[tuple[Rows, int]]:
+    """Yield a source's batches but those that are passed; ``counts`` gets what each counts."""
+    with contextlib.closing(batches):
+        for rows in batches:
+            counts.append(count_of(rows))
+            if len(counts) > passed:
+                yield rows, 1
 
 
 def _measured(
@@ -204,6 +244,8 @@ def _measured(
     losses, cut = run.losses, None
     if run.tables and run.epochs:
         losses = training.mean_over(run.tables, losses, training.shared.rows.sample_weight)
+    elif run.counts and run.epochs:
+        losses = mean_of_batches(losses, run.counts)
     elif run.epochs < losses.shape[0]:
         losses, cut = losses[: run.epochs, ...], losses[run.epochs :, ...]
     state = state._replace(

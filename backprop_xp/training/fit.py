@@ -27,7 +27,7 @@ from backprop_xp.training.history import (
     write_if_due,
 )
 from backprop_xp.training.interrupt import Interrupt
-from backprop_xp.training.options import OPTION_NAMES, Options, TrainingOptions
+from backprop_xp.training.options import OPTION_NAMES, Batches, Options, TrainingOptions
 from backprop_xp.training.pytrees import copied
 from backprop_xp.training.states import FitResult, TrainingState
 
@@ -66,7 +66,11 @@ def _with_options(function: Function) -> Function:
 
 @_with_options
 def train(
-    network: Network, theta: Array, x: Array, y: Array, **options: Unpack[TrainingOptions]
+    network: Network,
+    theta: Array,
+    x: Array | Batches,
+    y: Array | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> Iterator[TrainingState]:
     """Return an iterator of ``TrainingState``; each time it is advanced, it trains for an epoch.
 
@@ -113,8 +117,8 @@ def _states(
 def fit(
     network: Network,
     theta: Array,
-    x: Array,
-    y: Array,
+    x: Array | Batches,
+    y: Array | None = None,
     *,
     callbacks: Sequence[Callable[[TrainingState], bool | None]] = (),
     progress: bool = False,

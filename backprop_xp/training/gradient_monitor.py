@@ -9,7 +9,7 @@ from backprop_xp.networks.inputs import Rows
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import strength_of
 from backprop_xp.networks.random_bits import Key, fold_in
-from backprop_xp.training.batches import take
+from backprop_xp.training.batches import of_member, take
 
 # A difference this near to the gradient, by the bytes of the dtype, passes. Rounding alone stays
 # below it; near a kink or an optimum a check along directions decides.
@@ -21,16 +21,17 @@ class GradientMonitor(NamedTuple):
 
     every: int
     network: Network
-    rows: Rows
     seed: Key
     l2: Any
     l2_of_sum: Any
 
-    def check(self, theta: Array, indices: Array | None, number: int) -> list[tuple[str, float]]:
+    def check(
+        self, theta: Array, rows: Rows, indices: Array | None, number: int
+    ) -> list[tuple[str, float]]:
         """Return the verdict and the error before step ``number``; empty if none is due."""
         if number % self.every:
             return []
-        batch = take(self.rows, indices, fold_in(self.seed, number))
+        batch = take(rows, indices, fold_in(self.seed, number))
         l2 = strength_of(batch, self.l2, self.l2_of_sum)
         return [check_step(self.network, theta, batch, l2, number)]
 
@@ -52,14 +53,12 @@ def check_step(
     if worst <= _NEAR[errors.dtype.itemsize]:
         return "pass", worst
     member = tuple(unravel(each.index(worst), stack))
-    x, y = (_of_member(array, 2, member, stack) for array in (batch.x, batch.y))
+    x, y = (of_member(array, 2, member, stack) for array in (batch.x, batch.y))
     weight = batch.sample_weight
-    weight = None if weight is None else _of_member(weight, 1, member, stack)
-    strength = (
-        l2 if l2 is None or isinstance(l2, float) else float(_of_member(l2, 0, member, stack))
-    )
+    weight = None if weight is None else of_member(weight, 1, member, stack)
+    strength = l2 if l2 is None or isinstance(l2, float) else float(of_member(l2, 0, member, stack))
     alone = Network(network.layers, network.loss_function, l2=strength or 0.0)
-    rng = batch.rng if isinstance(batch.rng, int) else _of_member(batch.rng, 2, member, stack)
+    rng = batch.rng if isinstance(batch.rng, int) else of_member(batch.rng, 2, member, stack)
     options: dict[str, Any] = {"sample_weight": weight, "rng": rng, "method": "directional"}
     report = check_network(alone, theta[(*member, ...)], x, y, **options)
     if report.verdict == "fail":
@@ -88,9 +87,3 @@ def _relative_difference(network: Network, theta: Array, batch: Rows, l2: Any) -
     error = xp.abs((ahead - behind) / 2.0 - change) / (change + nothing) + nothing
     error = xp.where(xp.isnan(error), xp.full_like(error, math.inf), error)
     return xp.where(xp.all(xp.isfinite(theta), axis=-1), error, xp.zeros_like(error))
-
-
-def _of_member(array: Array, axes: int, member: tuple[int, ...], stack: tuple[int, ...]) -> Array:
-    """Return one network's part of an array whose last ``axes`` axes follow the stack's."""
-    shape = (*stack, *array.shape[len(array.shape) - axes :])
-    return array_namespace(array).broadcast_to(array, shape)[(*member, ...)]

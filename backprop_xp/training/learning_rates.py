@@ -10,12 +10,12 @@ from backprop_xp.training.schedules import Plateau, rate_at, with_batches
 
 
 def learning_rates(
-    optimizer: Optimizer, numbers: range, theta: Array, slowed: Slowed | None, batches: int
+    optimizer: Optimizer, numbers: range, theta: Array, slowed: Slowed | None, batches: int | None
 ) -> list[Any]:
     """Return a rate for each step: a float, an array on theta's device, or None.
 
     None is for an optimizer without a learning rate. ``slowed`` is how far a plateau has lowered
-    the rates, ``batches`` the number of steps in an epoch.
+    the rates, ``batches`` the number of steps in an epoch, None if it is not known.
     """
     given = with_batches(getattr(optimizer, "learning_rate", None), batches)
     if given is None:

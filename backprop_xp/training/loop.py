@@ -81,7 +81,7 @@ class Stepper:
     evaluate: Callable[[Array, Any, Any], dict[str, Array]]
     hyperparameters: Mapping[str, Any] | None = None
     average: Average | None = None
-    batches: int = 1
+    batches: int | None = 1
     views: Views | None = None
     queue: Queue = field(default_factory=Queue)
 
@@ -158,7 +158,7 @@ def take_steps(
         shared, rates = shared._replace(learning_rate=rates[0]), [None] * count
     weights: list[Any] = [None] * count
     if stepper.average is not None:
-        weights = [stepper.average.weight(step + 1, stepper.batches) for step in steps]
+        weights = [stepper.average.weight(step + 1, stepper.batches or 1) for step in steps]
     columns = None
     if stepper.many is not None and count > 1 and monitor is None:
         columns = _columns(theta, table, first, rates, weights)
@@ -227,7 +227,7 @@ def _one_by_one(
             whole, kept, carry = len(losses), carry, copied(carry)
         try:
             if monitor is not None:
-                checks += monitor.check(carry[0], own.indices, own.number)
+                checks += monitor.check(carry[0], shared.rows, own.indices, own.number)
             carry, loss = _step(stepper, carry, own, shared)
             losses.append(loss)
             if shared.evaluated is not None:

@@ -1,9 +1,9 @@
 """The options of a training: their types, their defaults, and their checks."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Required, TypedDict, TypeVar
+from typing import Any, Required, TypeAlias, TypedDict, TypeVar
 
 from backprop_xp.backends import Array
 from backprop_xp.checks import boolean, integer, nearest, real
@@ -15,6 +15,12 @@ from backprop_xp.training.optimizers import Optimizer
 from backprop_xp.training.schedules import Plateau
 from backprop_xp.training.states import FitResult, TrainingState
 
+# ``(x, y)`` or ``(x, y, sample_weight)``.
+Batch: TypeAlias = Sequence[Array]
+# The batches of an epoch: a function of the epoch's number, from 0, or the same for all epochs.
+Batches: TypeAlias = Callable[[int], Iterable[Batch]] | Iterable[Batch]
+# ``(x, y, sample_weight, seed) -> batch``.
+Augment: TypeAlias = Callable[[Array, Array, Array | None, int], Batch]
 Rule = TypeVar("Rule", EarlyStopping, Plateau)
 
 
@@ -26,6 +32,7 @@ class TrainingOptions(TypedDict, total=False):
     batch_size: int | None
     accumulate: int
     shuffle: bool | Callable[[int], Sequence[int] | Array]
+    augment: Augment | None
     seed: int | Sequence[int] | Sequence[Sequence[int]] | Array
     sample_weight: Array | None
     validation: Sequence[Array] | None
@@ -57,6 +64,10 @@ class Options:
       such as ``range(32)``, make the networks independent: each has its own order of rows and its
       own masks, as if it were trained alone with its seed. One int shares both. Own orders take 4
       bytes for each row and network, and never a copy of the rows.
+    - ``augment(x, y, sample_weight, seed)`` returns a batch in place of one, ``(x, y)`` or ``(x, y,
+      sample_weight)``: with noise, say, or mixed rows. The arrays are beside theta, the weights may
+      be None. The int ``seed`` depends on ``seed``, the epoch and the batch alone. With a seed for
+      each network, it is called for each network's own batch.
     - ``sample_weight`` is ``(batch,)`` or ``(*stack, batch)``.
     - ``validation`` is ``(x, y)`` or ``(x, y, sample_weight)``.
     - ``clip`` bounds the norm of each network's gradient.
@@ -74,6 +85,11 @@ class Options:
       ``GradientCheckError``, whose ``report`` has the details.
     - ``checkpoint`` is the path of a model file, written after every ``checkpoint_every``-th epoch
       and after the last: ``start=bx.load(path).state`` resumes from it.
+
+    Without ``y``, x gives the batches of each epoch, ``(x, y)`` or ``(x, y, sample_weight)``: as an
+    iterable, or a function of the epoch's number, from 0, that returns one. Only with a function
+    can the training be resumed. Batches are arrays of any library. A thread makes the next one and
+    moves it beside theta while one is trained on. ``shuffle`` does not apply.
     """
 
     optimizer: Optimizer
@@ -81,6 +97,7 @@ class Options:
     batch_size: int | None = None
     accumulate: int = 1
     shuffle: bool | Callable[[int], Sequence[int] | Array] = True
+    augment: Augment | None = None
     seed: int | Sequence[int] | Sequence[Sequence[int]] | Array = 0
     sample_weight: Array | None = None
     validation: Sequence[Array] | None = None
@@ -121,6 +138,11 @@ class Options:
         self._set("metrics", _checked_metrics(self.metrics))
         if self.clip is not None:
             self._set("clip", real(self.clip, "clip", above=0.0))
+        if not (self.augment is None or callable(self.augment)):
+            raise TypeError(
+                "augment must be a function (x, y, sample_weight, seed) -> batch, not "
+                f"{self.augment!r}."
+            )
         if not callable(self.shuffle):
             self._set("shuffle", boolean(self.shuffle, "shuffle"))
         for name in ("batch_size", "accumulate", "check_every", "checkpoint_every"):

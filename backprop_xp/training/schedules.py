@@ -178,7 +178,7 @@ def epochs(schedule: Schedule, batches: int | None = None) -> Schedule:
     return _made(epochs, _epochs, _as_schedule(schedule), batches)
 
 
-def with_batches(schedule: Any, batches: int) -> Any:
+def with_batches(schedule: Any, batches: int | None) -> Any:
     """Return a schedule in which ``epochs`` without a number of batches have this one."""
     if isinstance(schedule, list):
         return [with_batches(part, batches) for part in schedule]

@@ -103,13 +103,13 @@ def initial_state(
     start: TrainingState | FitResult | None,
     optimizer: Optimizer,
     theta: Array,
-    batches: int,
+    batches: int | None,
     size: int,
 ) -> TrainingState:
     """Return the state before the first step, in memory of its own.
 
     Raises ValueError or TypeError for a ``start`` that does not fit theta, the optimizer, or epochs
-    of ``batches`` batches of ``size`` rows.
+    of ``batches`` batches of ``size`` rows. ``batches`` is None for a number that is not known.
     """
     made = optimizer.initialize(theta)
     if isinstance(start, FitResult):
@@ -131,7 +131,8 @@ def initial_state(
         )
     check_state(optimizer, theta, given)
     taken = 0 if start.batch_losses is None else start.batch_losses.shape[0]
-    if start.step != start.epoch * batches + taken or (taken and start.batch_size != size):
+    fits = batches is None or start.step == start.epoch * batches + taken
+    if not fits or (taken and start.batch_size != size):
         raise ValueError(
             f"start has made {start.step} updates in {start.epoch} epochs, but with these rows and "
             f"this batch_size an epoch has {batches}: resume with the data it was trained on."

@@ -1,0 +1,181 @@
+"""The sources of batches: those that the caller gives for an epoch, and those of the hook.
+
+A source returns the rows of each batch of an epoch, on theta's device. They are trained on one by
+one, also on a library that compiles loops.
+"""
+
+import contextvars
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+from backprop_xp.backends import (
+    Array,
+    array_namespace,
+    asarray,
+    device_of,
+    owner,
+    plain_numbers,
+    require_owner,
+)
+from backprop_xp.networks.inputs import Rows, counted
+from backprop_xp.networks.network import Network
+from backprop_xp.training.averages import SWA
+from backprop_xp.training.batches import in_blocks, index_tables, of_member, take
+from backprop_xp.training.data import Seed, batch_seed
+from backprop_xp.training.data_checks import check_sets, items_of, named
+from backprop_xp.training.options import Augment, Options
+from backprop_xp.training.states import TrainingState
+
+# The rows of an epoch's batches, by the epoch's number from 0.
+Source: TypeAlias = Callable[[int], Generator[Rows]]
+
+
+def source_of(
+    network: Network, theta: Array, x: Any, rows: Rows | None, options: Options
+) -> Source | None:
+    """Return the source of a training's batches; None for rows in memory without a hook.
+
+    ``rows`` are those in memory; without them, x gives the batches.
+    """
+    augment, stack = options.augment, tuple(theta.shape[:-1])
+    if rows is None:
+        _check_given(x, options)
+    elif augment is None:
+        return None
+
+    def batches(epoch: int) -> Generator[Rows]:
+        i = -1
+        given = _moved(network, theta, x, epoch) if rows is None else _taken(rows, options, epoch)
+        for i, batch in enumerate(given):
+            if augment is None:
+                yield batch
+                continue
+            try:
+                parts = _augmented(augment, options.seed, counted(batch)[:3], (epoch, i), stack)
+            except Exception as error:
+                error.add_note(f"In augment, for batch {i} of epoch {epoch}.")
+                raise
+            where = f"In what augment returned for batch {i} of epoch {epoch}: "
+            yield from check_sets(network, theta, {where: parts}, values=False)
+        if i < 0:
+            raise ValueError(f"x gave no batches in epoch {epoch}: at least one is expected.")
+
+    return batches if rows is not None else lambda epoch: _read_ahead(batches(epoch), theta)
+
+
+def _check_given(batches: Any, options: Options) -> None:
+    """Raise unless x can give the batches of all epochs, and no option needs rows in memory."""
+    if hasattr(batches, "shape") or not (callable(batches) or isinstance(batches, Iterable)):
+        raise TypeError(
+            "y is missing: give y beside x, or let x give batches (x, y), as a function of the "
+            "epoch or an iterable."
+        )
+    for name in ("sample_weight", "batch_size"):
+        if getattr(options, name) is not None:
+            raise ValueError(
+                f"{name} is for rows in memory, but x gives batches: each has its own size, and "
+                "may be (x, y, sample_weight)."
+            )
+    if options.accumulate > 1:
+        raise ValueError("accumulate is for rows in memory, but x gives batches: give larger ones.")
+    if isinstance(options.average, SWA):
+        raise ValueError(
+            "SWA counts epochs of a known number of batches, but x gives batches: take bx.EMA."
+        )
+    if options.validation is None and (
+        options.metrics or options.early_stopping or options.plateau
+    ):
+        raise ValueError(
+            "metrics, early_stopping and a plateau need validation=(x, y) where x gives batches: "
+            "no training rows are kept to measure theta on."
+        )
+    if callable(batches):
+        return
+    way_out = "Give a function of the epoch, from 0, that returns its batches."
+    if isinstance(options.start, TrainingState) and options.start.step:
+        raise TypeError(f"start resumes a training whose batches x can give again. {way_out}")
+    if isinstance(batches, Iterator) and options.epochs > 1:
+        raise TypeError(
+            f"x is an iterator ({type(batches).__name__}), which gives its batches once, but "
+            f"epochs={options.epochs}. {way_out}"
+        )
+
+
+def _moved(network: Network, theta: Array, x: Any, epoch: int) -> Iterator[Rows]:
+    """Yield the batches that x gives for an epoch, checked and moved on theta's device."""
+    batches = x(epoch) if callable(x) else x
+    if not isinstance(batches, Iterable):
+        raise TypeError(f"x({epoch}) returned {batches!r}, but batches (x, y) are expected.")
+    for i, batch in enumerate(batches):
+        where = f"In batch {i} of epoch {epoch}: "
+        parts = items_of(batch, f"batch {i} of epoch {epoch}")
+        with named(where):
+            names = "x", "y", "sample_weight"
+            parts = [_on_device(theta, *pair) for pair in zip(parts, names, strict=False)]
+        yield from check_sets(network, theta, {where: parts})
+
+
+def _on_device(theta: Array, part: Any, name: str) -> Any:
+    """Return an array of any library on theta's device; floating values take its dtype."""
+    if part is None:
+        return None
+    part = plain_numbers(part, name) if owner(part) is None else part
+    is_floating = array_namespace(part).isdtype(part.dtype, "real floating")
+    backend, dtype = require_owner(theta, "theta"), theta.dtype if is_floating else None
+    return asarray(part, backend=backend, device=device_of(theta), dtype=dtype)
+
+
+def _taken(rows: Rows, options: Options, epoch: int) -> Iterator[Rows]:
+    """Yield the batches of an epoch from rows in memory."""
+    tables, count = list[Any]([1]), rows.x.shape[-2]
+    size = min((options.batch_size or count) * options.accumulate, count)
+    if size < count:
+        tables = index_tables(rows, size, options.shuffle, options.seed, epoch)
+    for part, table in in_blocks(rows, tables):
+        if isinstance(table, int):
+            yield take(part, None)
+        else:
+            yield from (take(part, table[i, ...]) for i in range(table.shape[0]))
+
+
+def _augmented(
+    augment: Augment, seed: Seed, parts: Sequence[Any], at: tuple[int, int], stack: tuple[int, ...]
+) -> Sequence[Any]:
+    """Return what the hook makes of a batch: of each network's own, if each has a seed."""
+    x, y, weight = parts
+    if isinstance(seed, int):
+        items = items_of(augment(x, y, weight, batch_seed(seed, *at)), "the batch that it returns")
+        return (*items, None)[:3]
+    each = []
+    for i, one in enumerate(seed):
+        own = [of_member(x, 2, (i,), stack), of_member(y, 2, (i,), stack), None]
+        if weight is not None:
+            own[2] = of_member(weight, 1, (i,), stack)
+        each.append(_augmented(augment, one, own, at, stack[1:]))
+    xp = array_namespace(x)
+    return [None if one[0] is None else xp.stack(one) for one in zip(*each, strict=True)]
+
+
+def _read_ahead(batches: Iterator[Rows], theta: Array) -> Generator[Rows]:
+    """Yield batches, while a thread makes the next one and moves it on theta's device."""
+    from concurrent.futures import Future, ThreadPoolExecutor  # 20 ms
+
+    backend, device, end = require_owner(theta, "theta"), device_of(theta), object()
+
+    def read() -> Any:
+        # A pool may give the memory of a batch that was released to this thread's stream: what is
+        # queued on that batch must be done.
+        backend.synchronize(device)
+        with backend.background_copies(device):
+            return next(batches, end)
+
+    def submit() -> Future[Any]:
+        return pool.submit(contextvars.copy_context().run, read)
+
+    with ThreadPoolExecutor(1) as pool:
+        following, kept = submit(), deque[Any](maxlen=2)
+        while (batch := following.result()) is not end:
+            kept.append(batch)  # the one before is kept until its steps are queued
+            following = submit()
+            yield batch
