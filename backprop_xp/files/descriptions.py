@@ -31,15 +31,8 @@ from backprop_xp.training.early_stopping import Best, EarlyStopping, Slowed
 from backprop_xp.training.states import TrainingState
 
 LAYERS = (
-    Dense,
-    Activate,
-    Dropout,
-    LayerNorm,
-    Residual,
-    Scale,
-    Embedding,
-    NumericEmbedding,
-    Columns,
+    *(Dense, Activate, Dropout, LayerNorm, Residual),
+    *(Scale, Embedding, NumericEmbedding, Columns),
 )
 OPTIMIZERS = (optimizers.SGD, optimizers.RMSProp, optimizers.Adam, optimizers.AdamW)
 SCHEDULES = (
