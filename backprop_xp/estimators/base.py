@@ -49,10 +49,6 @@ def fit_method(method: Method) -> Method:
     return checked
 
 
-def _alone(network: Network, theta: Array, x: Array) -> tuple[Array]:
-    return (network.predict(theta, x),)
-
-
 class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[misc]
     """A multilayer perceptron.
 
@@ -213,8 +209,9 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[mi
 
     def _predict_rows(self, X: MatrixLike, method: str) -> Array:
         """Return the predictions, ``(batch, n_outputs)``, where X is: the mean over the members."""
-        predict = _alone if self.n_members == 1 else ensemble.predict
-        return self._applied(X, method, predict)[0]
+        if self.n_members > 1:
+            return self._applied(X, method, ensemble.predict)[0]
+        return self._applied(X, method, lambda network, *given: [network.predict(*given)])[0]
 
     def _applied(
         self, X: MatrixLike, method: str, predict: Callable[..., Sequence[Array]]

@@ -100,7 +100,7 @@ def _rebuild(model: Estimator, file: Checkpoint, record: Mapping[str, Any]) -> E
     """Return the estimator of a file, checked to be one that a fit may have left."""
     model.set_params(**{name: _from_json(value) for name, value in record["parameters"].items()})
     model._validate_params()
-    sections = {"fitted": _numbers, "curves": _curve, "labels": _labels}
+    sections = {"fitted": _number, "curves": _curve, "labels": _labels}
     attributes: dict[str, Any] = {
         name: read(name, value)
         for section, read in sections.items()
@@ -137,14 +137,10 @@ def _rebuild(model: Estimator, file: Checkpoint, record: Mapping[str, Any]) -> E
     return model
 
 
-def _numbers(name: str, value: Any) -> float | list[float | None] | None:
+def _number(name: str, value: Any) -> object:
     value = _from_json(value)
     if isinstance(value, list):
         return [_number(name, each) for each in value]
-    return _number(name, value)
-
-
-def _number(name: str, value: Any) -> float | None:
     if name in (*_COUNTS, _STALE):
         return integer(value, name, at_least=0)
     if name not in _NUMBERS:

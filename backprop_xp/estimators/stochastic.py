@@ -13,9 +13,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from backprop_xp.backends import (
     Array,
-    device_of,
+    array_namespace,
     gather,
-    require_owner,
     to_device_of,
     to_host,
     to_host_together,
@@ -230,7 +229,11 @@ def _fit(
         if np.isfinite(rules.best).all():  # of a warm start
             known = rules.best, np.asarray(0), task.theta, optimizer_state
             best = Best(*known, "score", "max")
-    seed, shuffle = _randomness(model, task, rows)
+    # Other masks in each call. Several members have a seed each, for the order of the rows too.
+    members = task.theta.shape[0] if model.n_members > 1 else None
+    seed = np.asarray(0)
+    if members or task.network.is_random:
+        seed = np.asarray((task.random_state.randint(2**31 - 1, size=members) + model.t_) % 2**31)
     return fit(
         task.network,
         task.theta,
@@ -239,8 +242,8 @@ def _fit(
         optimizer=optimizer,
         epochs=epochs,
         batch_size=min(size, rows),
-        shuffle=shuffle,
-        seed=seed,
+        shuffle=model.shuffle and (members is not None or Orders(rows, task.random_state)),
+        seed=seed.tolist(),
         sample_weight=weight,
         validation=task.validation,
         metrics=None if task.validation is None else {"score": task.score},
@@ -250,20 +253,6 @@ def _fit(
         start=TrainingState(0, 0, task.theta, optimizer_state, best=best),
         callbacks=[rules.after_epoch],
     ).state
-
-
-def _randomness(
-    model: Model, task: Task, rows: int
-) -> tuple[int | list[int], bool | Callable[[int], np.ndarray]]:
-    """Return the options ``seed``, other ones in each call, and ``shuffle``.
-
-    Several members have a seed each, for the order of the rows too.
-    """
-    if model.n_members > 1:
-        seeds = task.random_state.randint(2**31 - 1, size=task.theta.shape[0]) + model.t_
-        return (seeds % 2**31).tolist(), model.shuffle
-    seed = task.random_state.randint(2**31 - 1) + model.t_ if task.network.is_random else 0
-    return int(seed % 2**31), model.shuffle and Orders(rows, task.random_state)
 
 
 def _keep(model: Model, rules: Rules, state: TrainingState) -> Array:
@@ -303,9 +292,9 @@ def begin_curves(model: Model) -> None:
 
 
 def index_of_best(values: np.ndarray, members: int = 1) -> tuple[Any, ...]:
-    """Return the index of each member's least value, of ``(members * restarts,)``; NaN is the most.
+    """Return the index of each member's least of ``(members * restarts,)`` values; NaN is greatest.
 
-    It is () for a single network, an integer for one member, and an array for several.
+    It is () for one network, and has an integer for one member and an array for several.
     """
     if not values.shape:
         return ()
@@ -318,5 +307,4 @@ def _at(array: Array, index: tuple[Any, ...]) -> Array:
     """Return the entries of a stack at the index of ``index_of_best``, on its device."""
     if not index or isinstance(index[0], int):
         return array[(*index, ...)]
-    at = index[0].astype(np.int32)
-    return gather(array, require_owner(array, "array").from_host(at, device=device_of(array)), 0)
+    return gather(array, to_device_of(array, index[0], array_namespace(array).int32), 0)
