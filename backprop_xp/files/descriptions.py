@@ -23,7 +23,7 @@ from backprop_xp.display.reprs import NAMES, argument_text, call_of, maker_name,
 from backprop_xp.networks.activations import leaky_relu_with
 from backprop_xp.networks.initializers import uniform
 from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm, Residual
-from backprop_xp.networks.losses import huber_with
+from backprop_xp.networks.losses import focal, huber_with, quantile, smoothed, tweedie
 from backprop_xp.training import optimizers, schedules
 from backprop_xp.training.early_stopping import Best, EarlyStopping, Slowed
 from backprop_xp.training.states import TrainingState
@@ -37,7 +37,8 @@ SCHEDULES = (
 OPTIMIZER_STATES = (optimizers.SGDState, optimizers.RMSPropState, optimizers.AdamState)
 _MAKERS: tuple[Callable[..., object], ...] = (
     *(*LAYERS, *OPTIMIZERS, *OPTIMIZER_STATES, *SCHEDULES),
-    *(TrainingState, Best, Slowed, EarlyStopping, leaky_relu_with, huber_with, uniform),
+    *(TrainingState, Best, Slowed, EarlyStopping, leaky_relu_with, uniform),
+    *(huber_with, quantile, tweedie, focal, smoothed),
 )
 
 # The registry of what a file may refer to, by the key of the description and by name.

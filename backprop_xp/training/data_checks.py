@@ -17,6 +17,7 @@ from backprop_xp.checks import unravel
 from backprop_xp.networks.inputs import Blocks, Rows, check_targets, class_labels, stand_ins
 from backprop_xp.networks.losses import LOSSES, Loss
 from backprop_xp.networks.network import Network
+from backprop_xp.training.class_weights import check_classes, weights_by_class, weights_of_rows
 
 # Rows beside theta, and the class labels that y was made of, if any.
 _Given: TypeAlias = tuple[Rows, Array | None]
@@ -29,10 +30,17 @@ _PART = 2.0**-40
 
 
 def check_data(
-    network: Network, theta: Array, x: Any, y: Any, sample_weight: Any, validation: Any
+    network: Network,
+    theta: Array,
+    x: Any,
+    y: Any,
+    sample_weight: Any,
+    validation: Any,
+    class_weight: Any = None,
 ) -> tuple[Rows, Rows | None]:
     """Return the training set and the validation set, or None, beside theta.
 
+    Both have the weights of the classes, by those of the training set if they are balanced.
     Raises TypeError or ValueError for data that does not fit, is not finite, or has targets outside
     the loss's range. All values are checked on the device, with one transfer of the answers. A
     table that is streamed in blocks is checked where it is read.
@@ -40,12 +48,19 @@ def check_data(
     if not require_floating(theta, "theta").isdtype(theta.dtype, "real floating"):
         raise TypeError(f"theta is {theta.dtype}, but only real networks are trained.")
     training = _checked_rows(network, theta, x, y, sample_weight)
+    by_class = None
+    if class_weight is not None:
+        check_classes(network.loss_function, training[0].y.shape[-1])
+        by_class = weights_by_class(class_weight, training[0].y, training[0].sample_weight)
+        training = _by_class(theta, training[0], by_class), training[1]
     conditions = [(*condition, "") for condition in _conditions(network.loss_function, *training)]
     rows = None
     if validation is not None:
         parts = _validation_parts(validation)
         try:
             rows, labels = _checked_rows(network, theta, *parts)
+            if by_class is not None:
+                rows = _by_class(theta, rows, by_class)
         except (TypeError, ValueError) as error:
             raise type(error)(f"In validation: {error}") from None
         more = _conditions(network.loss_function, rows, labels)
@@ -81,12 +96,17 @@ def _checked_rows(
         )
     labels = class_labels(theta, outputs, y) if loss.labels else None
     y = y if labels is None else labels
-    y, weight = check_targets(theta, outputs, y, sample_weight, labels=loss.labels)
+    y, weight = check_targets(theta, outputs, y, sample_weight, loss)
     rows = Rows(x, detached(y))
-    if weight is not None:
-        weight = detached(weight)
-        rows = Rows(x, rows.y, weight, None, stand_ins(weight, theta.shape[:-1]))
-    return rows, labels
+    return rows if weight is None else _weighted(theta, rows, detached(weight)), labels
+
+
+def _weighted(theta: Array, rows: Rows, weight: Array) -> Rows:
+    return rows._replace(sample_weight=weight, stand_ins=stand_ins(weight, theta.shape[:-1]))
+
+
+def _by_class(theta: Array, rows: Rows, by_class: Array) -> Rows:
+    return _weighted(theta, rows, weights_of_rows(by_class, rows.y, rows.sample_weight))
 
 
 def _conditions(loss: Loss, rows: Rows, labels: Array | None) -> Iterator[_Condition]:
@@ -98,7 +118,7 @@ def _conditions(loss: Loss, rows: Rows, labels: Array | None) -> Iterator[_Condi
             yield xp.all(xp.isfinite(array)), functools.partial(_not_finite, name, array)
     low, high = loss.targets
     if (low, high) != (-math.inf, math.inf):
-        in_range = xp.all(y >= low - _SLACK) & xp.all(y <= high + _SLACK)
+        in_range = xp.all(y >= _least(low)) & xp.all(y <= high + _SLACK)
         yield in_range, functools.partial(_out_of_range, y, loss)
     if labels is not None:
         # The one-hot row of an unknown label is all zeros.
@@ -133,12 +153,17 @@ def _unusable_weights(weight: Array, bounded: Array) -> str:
 
 def _out_of_range(y: Array, loss: Loss) -> str:
     host, (low, high) = to_host(y), loss.targets
-    wrong = (host < low - _SLACK) | (host > high + _SLACK)
+    wrong = (host < _least(low)) | (host > high + _SLACK)
     found = _wrong_values("y", host, wrong, f"not in [{low:g}, {high:g}]")
     return (
         f"{found} Such targets are not valid for {_name_of(loss)}: encode them differently, or "
         "choose another loss."
     )
+
+
+def _least(low: float) -> float:
+    """Return the least target with its rounding; a bound above 0 stands for 0 being excluded."""
+    return low if low > 0.0 else low - _SLACK
 
 
 def _no_class(labels: Array, n_out: int) -> str:

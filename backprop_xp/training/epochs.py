@@ -48,7 +48,8 @@ def prepare(
     network: Network, theta: Array, x: Any, y: Any, options: Options
 ) -> tuple[Training, TrainingState]:
     """Check the data and return the training with its initial state."""
-    rows, validation = check_data(network, theta, x, y, options.sample_weight, options.validation)
+    data = x, y, options.sample_weight, options.validation, options.class_weight
+    rows, validation = check_data(network, theta, *data)
     l2 = network.l2 or None if options.l2 is None else _checked_strength(theta, options.l2, "l2")
     l2_of_sum = options.l2_of_sum
     if l2_of_sum is not None:

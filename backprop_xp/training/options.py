@@ -7,6 +7,7 @@ from typing import Any, Required, TypedDict, TypeVar
 
 from backprop_xp.backends import Array
 from backprop_xp.checks import boolean, integer, nearest, real
+from backprop_xp.training.class_weights import ClassWeight
 from backprop_xp.training.early_stopping import Best, EarlyStopping, Slowed
 from backprop_xp.training.metrics import Metric
 from backprop_xp.training.optimizers import Optimizer
@@ -25,6 +26,7 @@ class TrainingOptions(TypedDict, total=False):
     shuffle: bool | Callable[[int], Sequence[int] | Array]
     seed: int
     sample_weight: Array | None
+    class_weight: ClassWeight | None
     validation: Sequence[Array] | None
     clip: float | None
     l2: float | Array | None
@@ -49,6 +51,10 @@ class Options:
       return the same order each time it is called for an epoch.
     - ``seed`` also sets the dropout masks, with the number of the update.
     - ``sample_weight`` is ``(batch,)`` or ``(*stack, batch)``.
+    - ``class_weight`` multiplies the weights of the training and validation rows by those of their
+      classes: a mapping from class numbers, 1 for those it lacks, one number for each class, or
+      ``"balanced"``, which gives each class the same total weight in the training set. A single
+      output has the classes 0 and 1.
     - ``validation`` is ``(x, y)`` or ``(x, y, sample_weight)``.
     - ``clip`` bounds the norm of each network's gradient.
     - ``l2``, a number or ``(*stack,)``, overrides the network's.
@@ -71,6 +77,7 @@ class Options:
     shuffle: bool | Callable[[int], Sequence[int] | Array] = True
     seed: int = 0
     sample_weight: Array | None = None
+    class_weight: ClassWeight | None = None
     validation: Sequence[Array] | None = None
     clip: float | None = None
     l2: float | Array | None = None

@@ -18,7 +18,7 @@ from backprop_xp.networks.losses import LOSSES
 from backprop_xp.networks.propagation import Layer
 from backprop_xp.networks.random_bits import fold_in, keep_mask
 from tests.helpers import compiled, thorough
-from tests.own import every_kind, some_rows, some_theta
+from tests.own import MADE, every_kind, some_rows, some_theta
 
 # Both sides round some hundred operations, 2e-16 each, and cancel a few of their digits.
 PARITY = 1e-12
@@ -39,6 +39,67 @@ class Oracle(NamedTuple):
     layer_norm: Function
     asarray: Function
     vjp: VJP
+
+
+def _more_losses(xp: Any, log_softmax: Function, softplus: Function) -> dict[str, Function]:
+    """Return losses as they are written in the papers, for an autograd to differentiate."""
+
+    def blocks(o: Any, count: int) -> list[Any]:
+        n = o.shape[-1] // count
+        return [o[..., i * n : (i + 1) * n] for i in range(count)]
+
+    def mean(each: Any) -> Any:
+        return each.sum(-1) / each.shape[-1]
+
+    def gaussian(o: Any, t: Any) -> Any:
+        m, s = blocks(o, 2)
+        return mean(0.5 * (s + (m - t) ** 2 / xp.exp(s)))
+
+    def quantiles(*levels: float) -> Function:
+        def value(o: Any, t: Any) -> Any:
+            pairs = zip(levels, blocks(o, len(levels)), strict=True)
+            each = [mean(xp.maximum(q * (t - b), (q - 1.0) * (t - b))) for q, b in pairs]
+            return sum(each) / len(levels)
+
+        return value
+
+    def tweedie(p: float) -> Function:
+        def value(o: Any, t: Any) -> Any:
+            first = o if p == 1.0 else (xp.exp((1.0 - p) * o) - 1.0) / (1.0 - p)
+            second = o if p == 2.0 else (xp.exp((2.0 - p) * o) - 1.0) / (2.0 - p)
+            return mean(second - t * first)
+
+        return value
+
+    def focal(gamma: float, even: float = 0.0) -> Function:
+        def value(o: Any, t: Any) -> Any:
+            log_p, t = log_softmax(o), (1.0 - even) * t + even * t.sum(-1)[..., None] / t.shape[-1]
+            return -(t * (1.0 - xp.exp(log_p)) ** gamma * log_p).sum(-1)
+
+        return value
+
+    def labels(o: Any, t: Any) -> Any:
+        t = 0.9 * t + 0.05
+        return mean(t * softplus(-o) + (1.0 - t) * softplus(o))
+
+    def hinge(o: Any, t: Any) -> Any:
+        margins = o + 1.0 - t
+        return (margins.max(-1) if xp.__name__ != "torch" else margins.amax(-1)) - (t * o).sum(-1)
+
+    return {
+        "gaussian_nll": gaussian,
+        "hinge": hinge,
+        "quantile": quantiles(0.2),
+        "quantiles": quantiles(0.1, 0.5, 0.9),
+        "tweedie": tweedie(1.5),
+        "tweedie of power 1": tweedie(1.0),
+        "tweedie of power 2": tweedie(2.0),
+        "focal": focal(2.0),
+        "focal of gamma 0.5": focal(0.5),
+        "smoothed classes": focal(0.0, 0.1),
+        "smoothed labels": labels,
+        "smoothed focal": focal(1.0, 0.2),
+    }
 
 
 def _jax_oracle(jax: ModuleType) -> Oracle:
@@ -73,6 +134,7 @@ def _jax_oracle(jax: ModuleType) -> Oracle:
             "poisson": lambda o, t: jnp.mean(jnp.exp(o) - t * o, -1),
             "binary_cross_entropy": binary_cross_entropy,
             "categorical_cross_entropy": lambda o, t: -jnp.sum(t * nn.log_softmax(o), -1),
+            **_more_losses(jnp, nn.log_softmax, nn.softplus),
         },
         layer_norm=layer_norm,
         asarray=jnp.asarray,
@@ -113,6 +175,9 @@ def _torch_oracle(torch: ModuleType) -> Oracle:
             "poisson": per_sample(F.poisson_nll_loss, log_input=True),
             "binary_cross_entropy": per_sample(F.binary_cross_entropy_with_logits),
             "categorical_cross_entropy": lambda o, t: F.cross_entropy(o, t, reduction="none"),
+            **_more_losses(
+                torch, lambda o: F.log_softmax(o, -1), lambda z: F.softplus(z, threshold=50.0)
+            ),
         },
         layer_norm=lambda x, scale, bias, epsilon: F.layer_norm(
             x, x.shape[-1:], scale[0], bias[0], epsilon
@@ -245,18 +310,19 @@ def test_vjp_agrees_with_autograd(xp: Any, oracle: Oracle, hidden: str, rng: int
         _close(xp, found, gradient)
 
 
-@pytest.mark.parametrize("name", [*ACTIVATIONS, *LOSSES])
+@pytest.mark.parametrize("name", [*ACTIVATIONS, *LOSSES, *sorted({*MADE} - {"huber_with"})])
 def test_an_activation_and_a_loss_agree_with_autograd(xp: Any, oracle: Oracle, name: str) -> None:
     draw = np.random.default_rng(31)
-    z, t, g = draw.normal(0.0, 5.0, (5, 4)), draw.dirichlet(np.ones(4), 5), draw.normal(size=(5, 4))
+    z, t, g = draw.normal(0.0, 5.0, (5, 6)), draw.dirichlet(np.ones(6), 5), draw.normal(size=(5, 6))
     there = xp.asarray(z)
     if name in ACTIVATIONS:
         expected, (gradient,) = oracle.vjp(oracle.activations[name], [z], g)
         found = ACTIVATIONS[name].value(xp.asarray(z))
         _close(xp, ACTIVATIONS[name].vjp(xp.asarray(g), there, found), gradient)
     else:
-        value = oracle.losses[name]
+        value, loss = oracle.losses[name], {**LOSSES, **MADE}[name]
+        t = t[:, : 6 // loss.outputs_per_target]
         expected, (gradient,) = oracle.vjp(lambda v: value(v, oracle.asarray(t)), [z], np.ones(5))
-        found = LOSSES[name].value(there, xp.asarray(t))
-        _close(xp, LOSSES[name].gradient(there, xp.asarray(t)), gradient)
+        found = loss.value(there, xp.asarray(t))
+        _close(xp, loss.gradient(there, xp.asarray(t)), gradient)
     _close(xp, found, expected)

@@ -22,6 +22,7 @@ from backprop_xp.networks.initializers import INITIALIZERS
 from backprop_xp.networks.losses import LOSSES
 from backprop_xp.training.pytrees import mapped
 from tests.helpers import told
+from tests.own import MADE
 
 pytest.importorskip("safetensors")
 
@@ -117,7 +118,7 @@ def test_a_layer_is_read_as_it_was_written(path: Path, layer: Any) -> None:
     assert np.array_equal(read.predict(X), network.predict(theta, X))
 
 
-@pytest.mark.parametrize("loss", [*LOSSES.values(), bx.losses.huber_with(2.5)], ids=repr)
+@pytest.mark.parametrize("loss", [*LOSSES.values(), *MADE.values()], ids=repr)
 def test_a_loss_is_read_as_it_was_written(path: Path, loss: bx.Loss) -> None:
     network = bx.mlp([3, 2], loss=loss)
     bx.save(path, network, network.initialize(backend="numpy"))
