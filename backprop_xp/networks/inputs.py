@@ -92,7 +92,7 @@ def check_targets(
     row of zeros, because finding it takes a transfer.
     """
     classes = class_labels(theta, outputs, y, name) if loss.labels else None
-    y = like(theta, y, name) if classes is None else _one_hot(theta, classes, outputs[-1])
+    y = like(theta, y, name) if classes is None else one_hot(theta, classes, outputs[-1])
     check_beside_outputs(y, outputs, name, per_target=loss.outputs_per_target)
     if sample_weight is None:
         return y, None
@@ -127,7 +127,8 @@ def class_labels(theta: Array, outputs: tuple[int, ...], y: Array, name: str = "
     return labels
 
 
-def _one_hot(theta: Array, labels: Array, n_out: int) -> Array:
+def one_hot(theta: Array, labels: Array, n_out: int) -> Array:
+    """Return the one-hot rows of labels, ``(..., n_out)``, in theta's precision."""
     xp = array_namespace(theta)
     dtype = precision_of(xp, theta.dtype)
     # Compared as floats: there may be more classes than a label's dtype, uint8, can count.

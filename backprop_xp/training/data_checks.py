@@ -3,21 +3,33 @@
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Real
 from typing import Any, TypeAlias
 
 from backprop_xp.backends import (
     Array,
     array_namespace,
+    device_of,
     dtype_name,
+    gather,
     require_floating,
     require_owner,
     to_host,
 )
-from backprop_xp.checks import unravel
-from backprop_xp.networks.inputs import Blocks, Rows, check_targets, class_labels, stand_ins
+from backprop_xp.checks import real, unravel
+from backprop_xp.networks.inputs import (
+    Blocks,
+    Rows,
+    check_targets,
+    class_labels,
+    rows_at,
+    stand_ins,
+)
 from backprop_xp.networks.losses import LOSSES, Loss
 from backprop_xp.networks.network import Network
 from backprop_xp.training.class_weights import check_classes, weights_by_class, weights_of_rows
+from backprop_xp.training.data import split_rows
+from backprop_xp.training.options import Options
 
 # Rows beside theta, and the class labels that y was made of, if any.
 _Given: TypeAlias = tuple[Rows, Array | None]
@@ -30,50 +42,64 @@ _PART = 2.0**-40
 
 
 def check_data(
-    network: Network,
-    theta: Array,
-    x: Any,
-    y: Any,
-    sample_weight: Any,
-    validation: Any,
-    class_weight: Any = None,
+    network: Network, theta: Array, x: Any, y: Any, options: Options
 ) -> tuple[Rows, Rows | None]:
     """Return the training set and the validation set, or None, beside theta.
 
-    Both have the weights of the classes, by those of the training set if they are balanced.
+    Both have the weights of the classes, by those of the training set if they are balanced. A share
+    of the rows that becomes the validation set is drawn by one transfer of the class labels.
     Raises TypeError or ValueError for data that does not fit, is not finite, or has targets outside
     the loss's range. All values are checked on the device, with one transfer of the answers. A
     table that is streamed in blocks is checked where it is read.
     """
     if not require_floating(theta, "theta").isdtype(theta.dtype, "real floating"):
         raise TypeError(f"theta is {theta.dtype}, but only real networks are trained.")
-    training = _checked_rows(network, theta, x, y, sample_weight)
-    by_class = None
-    if class_weight is not None:
-        check_classes(network.loss_function, training[0].y.shape[-1])
-        by_class = weights_by_class(class_weight, training[0].y, training[0].sample_weight)
-        training = _by_class(theta, training[0], by_class), training[1]
-    conditions = [(*condition, "") for condition in _conditions(network.loss_function, *training)]
+    validation: Any = options.validation
+    loss = network.loss_function
+    training, labels = _checked_rows(network, theta, x, y, options.sample_weight)
+    conditions = [(*condition, "") for condition in _conditions(loss, training, labels)]
     rows = None
-    if validation is not None:
+    if validation is not None and not isinstance(validation, Real):
         parts = _validation_parts(validation)
         try:
             rows, labels = _checked_rows(network, theta, *parts)
-            if by_class is not None:
-                rows = _by_class(theta, rows, by_class)
         except (TypeError, ValueError) as error:
             raise type(error)(f"In validation: {error}") from None
-        more = _conditions(network.loss_function, rows, labels)
+        more = _conditions(loss, rows, labels)
         conditions += [(*condition, "In validation: ") for condition in more]
-    flags = array_namespace(training[0].y).stack([flag for flag, _, _ in conditions])
+    flags = array_namespace(training.y).stack([flag for flag, _, _ in conditions])
     for holds, (_, message, where) in zip(to_host(flags).tolist(), conditions, strict=True):
         if not holds:
             raise ValueError(f"{where}{message()}")
-    return training[0], rows
+    if isinstance(validation, Real):
+        training, rows = _split(theta, training, loss, validation, options.seed)
+    if options.class_weight is not None:
+        check_classes(loss, training.y.shape[-1])
+        by_class = weights_by_class(options.class_weight, training.y, training.sample_weight)
+        training = _by_class(theta, training, by_class)
+        rows = None if rows is None else _by_class(theta, rows, by_class)
+    return training, rows
+
+
+def _split(theta: Array, rows: Rows, loss: Loss, share: Any, seed: int) -> tuple[Rows, Rows]:
+    """Return the training rows, and a share of the rows, drawn by the seed, for validation."""
+    y, classes, home = rows.y, None, require_owner(theta, "theta")
+    is_of_classes = loss.labels or (y.shape[-1] == 1 and loss.targets == (0.0, 1.0))
+    if is_of_classes and len(y.shape) == 2:
+        xp = array_namespace(y)
+        classes = to_host(xp.argmax(y, axis=-1) if y.shape[-1] > 1 else y[:, 0] > 0.5)
+    parts = []
+    for indices in split_rows(rows.x.shape[-2], real(share, "validation"), seed, classes):
+        at = home.from_host(indices, device=device_of(theta))
+        part = Rows(rows_at(rows.x, at), rows_at(y, at))
+        if rows.sample_weight is not None:
+            part = _weighted(theta, part, gather(rows.sample_weight, at, -1))
+        parts.append(part)
+    return parts[0], parts[1]
 
 
 def _validation_parts(validation: Any) -> Sequence[Any]:
-    expected = "validation must be (x, y) or (x, y, sample_weight)"
+    expected = "validation must be (x, y), (x, y, sample_weight) or a share of the rows"
     if isinstance(validation, str) or not isinstance(validation, Sequence):
         raise TypeError(f"{expected}, not {validation!r}.")
     if len(validation) not in (2, 3):

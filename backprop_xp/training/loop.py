@@ -64,14 +64,14 @@ class Stepper:
     """The functions that compute a training's steps, and the buffers that they reuse.
 
     ``one`` takes a step; ``many``, None without a compiler, takes steps in one compiled call.
-    ``evaluate(theta, rows, l2)`` returns the loss and the metrics by name.
+    ``evaluate(theta, rows, l2, training)`` returns the loss and the metrics by name.
     """
 
     network: Network
     optimizer: Optimizer
     one: Callable[[Carry, StepInput, Shared], tuple[Carry, Array]]
     many: Callable[..., Any] | None
-    evaluate: Callable[[Array, Any, Any], dict[str, Array]]
+    evaluate: Callable[..., dict[str, Array]]
     hyperparameters: Mapping[str, Any] | None = None
     views: Views | None = None
     queue: Queue = field(default_factory=Queue)

@@ -168,6 +168,26 @@ def test_who_looks_at_an_epoch_makes_one_transfer_and_the_history_one_of_all(
         assert len(moved) == 1 + looked + checks + 1, moved
 
 
+def test_a_share_of_the_rows_is_drawn_by_a_transfer_of_the_labels_alone(
+    put: Any, moved: list[Any]
+) -> None:
+    labels = np.arange(ROWS) % 2
+    for loss, y, drawn in (
+        ("log_cosh", put(Y), []),
+        ("categorical_cross_entropy", put(np.eye(2)[labels]), [(ROWS,)]),
+    ):
+        network = _network(loss=loss)
+        theta, metrics = _theta(network, put(X), (2,)), ["accuracy", "roc_auc"] * (drawn != [])
+        moved.clear()
+        options: dict[str, Any] = {"validation": 0.4, "metrics": metrics, "train_metrics": True}
+        options |= {"class_weight": "balanced"} if drawn else {}
+        with bx.transfer_guard("disallow"):
+            for _ in bx.train(network, theta, put(X), y, optimizer="adam", epochs=2, **options):
+                pass
+        # Beside a flag for x, y and their range.
+        assert moved == [(2 + bool(drawn),), *drawn]
+
+
 @pytest.mark.parametrize("place", ["rows", "validation"])
 def test_a_value_that_is_not_finite_is_found_by_two_transfers(
     put: Any, moved: list[Any], place: str

@@ -457,6 +457,22 @@ def test_mlp_norms_then_activates_then_drops_and_leaves_the_outputs_alone() -> N
     assert network == bx.Network(layers, "mean_squared_error", l2=0.5)
 
 
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_mlp_takes_an_activation_for_each_hidden_layer(layer_norm: bool) -> None:
+    hidden = ["relu", bx.activations.tanh, "silu"]
+    network = bx.mlp([2, 4, 5, 6, 1], hidden=hidden, layer_norm=layer_norm)
+    kind = bx.Activate if layer_norm else bx.Dense
+    found = [layer.activation for layer in network.layers if isinstance(layer, kind)][:3]
+    assert found == [ACTIVATIONS[name] for name in ("relu", "tanh", "silu")]
+    assert bx.mlp([2, 1], hidden=[]) == bx.mlp([2, 1])
+    with pytest.raises(ValueError, match="hidden has 3 activations, but sizes has 1 hidden layers"):
+        bx.mlp([2, 4, 1], hidden=hidden)
+    with pytest.raises(ValueError, match=r"hidden\[1\] 'rely' is unknown. Did you mean 'relu'"):
+        bx.mlp([2, 4, 4, 1], hidden=["relu", "rely"])
+    with pytest.raises(TypeError, match=r"hidden must be a name or a bx\.Activation, not 3"):
+        bx.mlp([2, 4, 1], hidden=3)
+
+
 def test_names_and_objects_are_the_same_to_mlp() -> None:
     names = {"hidden": "gelu", "output": "tanh", "loss": "huber", "initializer": "he_normal"}
     tables = {"hidden": bx.activations, "output": bx.activations, "loss": bx.losses}
