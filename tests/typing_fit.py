@@ -29,6 +29,18 @@ assert_type(
     bx.train(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=3), Iterator[bx.TrainingState]
 )
 bx.fit(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=3, start=result)
+bx.fit(
+    network,
+    theta,
+    x,
+    y,
+    optimizer="adam",
+    epochs=3,
+    metrics=["accuracy", bx.metrics.top_k(3)],
+    validation=0.2,
+    class_weight="balanced",
+    train_metrics=True,
+)
 
 bx.fit(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=3, seed=range(3))
 bx.fit(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=3, seed=[(1, 2), (3, 4)])

@@ -52,6 +52,34 @@ class Factors:
         return (g * parameters[0] if wants_input else None), (total,)
 
 
+# Losses that functions make, beside those of the table.
+PARAMETRIC_LOSSES = {
+    "huber_with": bx.losses.huber_with(2.5),
+    "quantile": bx.losses.quantile(0.2),
+    "quantiles": bx.losses.quantile(0.1, 0.5, 0.9),
+    "tweedie": bx.losses.tweedie(),
+    "tweedie of power 1": bx.losses.tweedie(1.0),
+    "tweedie of power 2": bx.losses.tweedie(2.0),
+    "focal": bx.losses.focal(),
+    "focal of gamma 0.5": bx.losses.focal(0.5),
+    "smoothed classes": bx.losses.smoothed("categorical_cross_entropy", 0.1),
+    "smoothed labels": bx.losses.smoothed("binary_cross_entropy", 0.1),
+    "smoothed focal": bx.losses.smoothed(bx.losses.focal(1.0), 0.2),
+}
+
+
+def sample_targets(loss: bx.Loss, outputs: tuple[int, ...]) -> np.ndarray:
+    """Return targets for outputs of a shape that suit the loss: shares, probabilities, counts."""
+    generator, shape = np.random.default_rng(6), (*outputs[:-1], outputs[-1])
+    if loss.labels and shape[-1] > 1:
+        return generator.dirichlet(np.ones(shape[-1]), shape[:-1])
+    if loss.targets == (0.0, 1.0):
+        return generator.uniform(size=shape)
+    if loss.targets[0] >= 0.0:
+        return generator.poisson(2.0, shape) + (0.5 if loss.targets[0] else 0.0)
+    return generator.normal(size=(*shape[:-1], shape[-1] // loss.outputs_per_target))
+
+
 def sample_network(
     hidden: str = "tanh", output: str = "identity", loss: str = "mean_squared_error"
 ) -> bx.Network:
@@ -82,4 +110,6 @@ def sample_data(
     y = generator.dirichlet(np.ones(2), (*stack, 5))
     if loss == "huber":
         y = y * 4.0 - 2.0  # residuals on both sides of delta
+    if loss == "gaussian_nll":
+        y = y[..., :1]  # two outputs for each
     return x, y, generator.uniform(0.5, 2.0, (*stack, 5))

@@ -11,6 +11,7 @@ import numpy as np
 
 import backprop_xp as bx
 from backprop_xp.backends import DTypeNotKeptError, Selection, dtype_name, registry, text_of
+from backprop_xp.networks.losses import LOSSES
 
 # Large enough that no relu is at its kink, small enough that no unit saturates.
 _BIAS_SPREAD = 0.1
@@ -130,11 +131,11 @@ def _check(finding: Finding, problem: Problem, selection: Selection) -> Finding:
 def _targets(generator: np.random.Generator, loss: str, shape: tuple[int, int]) -> np.ndarray:
     if loss == "poisson":
         return 1.0 + generator.poisson(2.0, shape)
-    if loss == "binary_cross_entropy":
-        return generator.integers(0, 2, shape).astype(np.float64)
-    if loss == "categorical_cross_entropy":
+    if LOSSES[loss].labels and shape[1] > 1:
         return np.eye(shape[1])[generator.integers(0, shape[1], shape[0])]
-    return generator.normal(size=shape)
+    if LOSSES[loss].targets == (0.0, 1.0):
+        return generator.integers(0, 2, shape).astype(np.float64)
+    return generator.normal(size=(shape[0], shape[1] // LOSSES[loss].outputs_per_target))
 
 
 def _relative_difference(first: np.ndarray, other: np.ndarray) -> float:

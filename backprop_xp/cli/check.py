@@ -130,6 +130,8 @@ def _parse_sizes(text: str, loss: str, batch: int) -> list[int]:
     if sizes[-1] == 1 and loss == "categorical_cross_entropy":
         # The gradient of a single class is 0, whatever the backward rules do.
         raise bad_sizes(text, "has one output, but that loss needs two classes or more", _EXAMPLE)
+    if sizes[-1] % (count := LOSSES[loss].outputs_per_target):
+        raise bad_sizes(text, f"must end with a multiple of {count} for {loss}", "4,8,2")
     refuse_more(count_parameters(sizes), "--sizes")
     refuse_more(batch * max(sizes), "--batch")
     return sizes

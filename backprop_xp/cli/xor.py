@@ -37,12 +37,12 @@ def _check_sizes(text: str) -> list[int]:
 
 
 def _check_loss(name: str) -> str:
-    if name == "categorical_cross_entropy":
+    loss = LOSSES[arguments.known(name, LOSSES)]
+    if max(loss.least_outputs, loss.outputs_per_target) > 1:
         raise typer.BadParameter(
-            f"{name} needs an output for each class, but XOR has one output: "
-            "use binary_cross_entropy."
+            f"{name} needs two outputs or more, but XOR has one output: use binary_cross_entropy."
         )
-    return arguments.known(name, LOSSES)
+    return name
 
 
 LearningRate: TypeAlias = Annotated[

@@ -29,6 +29,7 @@ LEARNING_RATES = {
     "log_cosh": 4.0,
     "poisson": 0.5,
     "binary_cross_entropy": 1.0,
+    "hinge": 0.5,
 }
 
 # The tutorial draws weights *and* biases; its text asks for [-epsilon, epsilon]. Biases of 0 would

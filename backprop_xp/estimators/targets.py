@@ -7,7 +7,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d
-from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import unique_labels
 
 from backprop_xp.backends import Array, array_namespace
@@ -15,12 +14,14 @@ from backprop_xp.checks import choose
 from backprop_xp.networks.activations import identity, sigmoid, softmax
 from backprop_xp.networks.losses import (
     LOSSES,
+    TO_PROBABILITIES,
     Loss,
     binary_cross_entropy,
     categorical_cross_entropy,
     half_squared_error,
     poisson,
 )
+from backprop_xp.training.class_weights import weights_by_class, weights_of_rows
 from backprop_xp.training.metrics import r2
 
 # Weights by class: "balanced", a mapping, or one mapping for each label.
@@ -68,7 +69,8 @@ def loss_of_classes(name: str | Loss, n_outputs: int, *, is_multilabel: bool) ->
             return binary_cross_entropy
         return _summed(binary_cross_entropy) if is_multilabel else categorical_cross_entropy
     chosen = choose(LOSSES, name, "loss")
-    if is_multilabel and chosen.least_outputs > 1:
+    _check_width(name, chosen)
+    if is_multilabel and chosen.labels:
         raise ValueError(
             f"loss={name!r} expects one class for each row, but y has several labels for each: "
             'take "binary_cross_entropy", or leave loss out.'
@@ -81,16 +83,26 @@ def loss_of_values(name: str | Loss, n_outputs: int, solver: str) -> Loss:
     if name == "poisson":
         return _DEVIANCE
     if name != "squared_error":
-        return choose(LOSSES, name, "loss")
+        chosen = choose(LOSSES, name, "loss")
+        _check_width(name, chosen)
+        return chosen
     if n_outputs == 1:
         return half_squared_error
     # A line search needs the loss that belongs to its gradient.
     return _summed(half_squared_error) if solver == "lbfgs" else _REPORTED_SQUARED
 
 
+def _check_width(name: str | Loss, loss: Loss) -> None:
+    if loss.outputs_per_target > 1:
+        raise ValueError(
+            f"loss={name!r} has {loss.outputs_per_target} outputs for each target, but this "
+            "estimator's networks have one: train such a network by bx.fit."
+        )
+
+
 def gives_probabilities(name: str | Loss) -> bool:
     """Whether the link of a classifier's loss returns probabilities."""
-    return _known(name).link in (sigmoid.value, softmax.value)
+    return _known(name).link in TO_PROBABILITIES
 
 
 def _known(name: str | Loss) -> Loss:
@@ -170,33 +182,33 @@ def class_weights(
     """Return the samples' weights, multiplied by those of their classes, by default 1."""
     if class_weight is None:
         return sample_weight
-    if isinstance(class_weight, str):  # "balanced"
-        weights = np.asarray(compute_sample_weight(class_weight, y))
-    else:
-        weights = _weights_by_class(class_weight, y, classes)
-    return weights if sample_weight is None else weights * sample_weight
+    # Of several labels each has the classes 0 and 1, and the weights are multiplied.
+    columns, known = ([y], classes) if y.ndim == 1 else ([*y.T], np.asarray([0, 1]))
+    each: Any = [class_weight] * len(columns)
+    if class_weight != "balanced":
+        each = _numbers_by_class(class_weight, len(columns), known.tolist(), y.ndim == 1)
+    weights = sample_weight
+    for numbers, column in zip(each, columns, strict=True):
+        shares = (column[:, None] == known).astype(np.float64)
+        by_class = weights_by_class(numbers, shares, sample_weight)
+        weights = weights_of_rows(by_class, shares, weights)
+    return weights
 
 
-def _weights_by_class(class_weight: ClassWeight, y: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Return each row's weight: that of its class, or the product of those of its labels.
-
-    scikit-learn's compute_sample_weight does not fit: it expects all classes in these rows.
-    """
-    columns, known = ([y], classes.tolist()) if y.ndim == 1 else ([*y.T], [0, 1])
-    dicts = [class_weight] if y.ndim == 1 else class_weight
+def _numbers_by_class(
+    class_weight: Any, count: int, known: list[Any], is_single: bool
+) -> list[list[float]]:
+    """Return the weights of the known classes, by the dict of each label."""
+    dicts = [class_weight] if is_single else class_weight
     if not (
         isinstance(dicts, list)
-        and len(dicts) == len(columns)
+        and len(dicts) == count
         and all(isinstance(each, dict) for each in dicts)
     ):
-        labels = f"a list of {len(columns)} dicts, one for each label"
-        expected = "a dict" if y.ndim == 1 else labels
+        labels = f"a list of {count} dicts, one for each label"
+        expected = "a dict" if is_single else labels
         raise ValueError(f"class_weight must be {expected}, or 'balanced', not {class_weight!r}.")
-    weights = np.ones(len(y))
-    for by_class, column in zip(dicts, columns, strict=True):
-        unknown = [name for name in by_class if name not in known]
+    for unknown in ([name for name in by_class if name not in known] for by_class in dicts):
         if unknown:
             raise ValueError(f"class_weight has {unknown}, but the classes are {known}.")
-        for name, weight in by_class.items():
-            weights[column == name] *= weight
-    return weights
+    return [[by_class.get(name, 1.0) for name in known] for by_class in dicts]

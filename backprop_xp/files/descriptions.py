@@ -25,7 +25,7 @@ from backprop_xp.networks.columns import Columns, Scale
 from backprop_xp.networks.embeddings import Embedding, NumericEmbedding
 from backprop_xp.networks.initializers import uniform
 from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm, Residual
-from backprop_xp.networks.losses import huber_with
+from backprop_xp.networks.losses import focal, huber_with, quantile, smoothed, tweedie
 from backprop_xp.training import optimizers, schedules
 from backprop_xp.training.averages import EMA, SWA
 from backprop_xp.training.early_stopping import Best, EarlyStopping, Slowed
@@ -50,7 +50,8 @@ OPTIMIZER_STATES = (
 )
 _MAKERS: tuple[Callable[..., object], ...] = (
     *(*LAYERS, *OPTIMIZERS, *OPTIMIZER_STATES, *SCHEDULES),
-    *(TrainingState, Best, Slowed, EarlyStopping, EMA, SWA, leaky_relu_with, huber_with, uniform),
+    *(TrainingState, Best, Slowed, EarlyStopping, EMA, SWA, leaky_relu_with, uniform),
+    *(huber_with, quantile, tweedie, focal, smoothed),
 )
 
 # The registry of what a file may refer to, by the key of the description and by name.

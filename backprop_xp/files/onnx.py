@@ -3,6 +3,8 @@
 import os
 from types import ModuleType
 
+import numpy as np
+
 from backprop_xp.backends import Array, text_of, to_host
 from backprop_xp.files.container import write
 from backprop_xp.networks.layout import unpack
@@ -37,10 +39,14 @@ def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) ->
             f"an ONNX file needs: give it the attribute n_in. {_RULE}"
         )
     host = to_host(theta)
+    n_out = network.outputs_shape(host, np.zeros((1, n_in), host.dtype))[-1]
     x = ndx.argument(shape=("batch", n_in), dtype=getattr(ndx, host.dtype.name))
     parameters = [[ndx.asarray(value) for value in layer] for layer in unpack(network.layout, host)]
     try:
-        outputs = network.loss_function.link(output_of(network.layers, parameters, x, None))
+        outputs = output_of(network.layers, parameters, x, None)
+        if outputs.shape[-1] is None:  # a link may depend on it
+            outputs = ndx.reshape(outputs, (-1, n_out))
+        predictions = network.loss_function.link(outputs)
     except Exception as error:
         where = " ".join(getattr(error, "__notes__", ["In the loss's link."]))
         raise TypeError(
@@ -48,7 +54,7 @@ def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) ->
             "on arrays without values and without a number of rows, x.shape[0]: use functions of "
             f"the array API standard only. {_RULE}"
         ) from error
-    model = ndx.build({"x": x}, {"predictions": outputs})
+    model = ndx.build({"x": x}, {"predictions": predictions})
     write(path, onnx.ModelProto.SerializeToString(model))
 
 

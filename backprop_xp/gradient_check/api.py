@@ -161,8 +161,8 @@ def check_network(
             f"({network.size},). Pass theta[i]."
         )
     x, key = network.check_inputs(theta, x, rng)
-    outputs, labels = network.outputs_shape(theta, x), network.loss_function.labels
-    y, weight = check_targets(theta, outputs, y, sample_weight, labels=labels)
+    outputs = network.outputs_shape(theta, x)
+    y, weight = check_targets(theta, outputs, y, sample_weight, network.loss_function)
     x, y = in_double(x), in_double(y)
     rows = Rows(x, y, None, key)
     if weight is not None:
@@ -222,8 +222,8 @@ def check_loss(
 
     - ``loss``: a name in ``bx.losses``, or a ``Loss``.
     - ``outputs``: the network's outputs ``(batch, n_out)``, logits for a cross-entropy.
-    - ``targets``: the targets ``(batch, n_out)``; class labels ``(batch,)`` for a categorical
-      cross-entropy.
+    - ``targets``: the targets ``(batch, n_out)``, or class labels ``(batch,)``, as the loss takes
+      them.
     - The options are those of ``check_gradient``.
 
     Raises ValueError for an unknown name and for shapes that do not fit.
@@ -235,9 +235,7 @@ def check_loss(
     checked = complete_options(options)
     loss = choose(LOSSES, loss, "loss")
     outputs = _rows(outputs, "outputs")
-    targets, _ = check_targets(
-        outputs, outputs.shape, targets, None, labels=loss.labels, name="targets"
-    )
+    targets, _ = check_targets(outputs, outputs.shape, targets, None, loss, name="targets")
     return check_problem(loss_problem(loss, in_double(outputs), in_double(targets), checked))
 
 

@@ -18,6 +18,7 @@ from backprop_xp.backends import (
 from backprop_xp.checks import real, reals, refuse_list, unravel
 from backprop_xp.networks.complex_safe import real_part
 from backprop_xp.networks.initializers import HostArray
+from backprop_xp.networks.losses import Loss
 from backprop_xp.networks.random_bits import Key
 
 # A penalty's strength: a number, an array (*stack,), or None for no penalty.
@@ -108,19 +109,19 @@ def check_targets(
     outputs: tuple[int, ...],
     y: Array,
     sample_weight: Array | None,
+    loss: Loss,
     *,
-    labels: bool = False,
     name: str = "y",
 ) -> tuple[Array, Array | None]:
     """Return y, ``(..., batch, n_out)``, and the weights, ``(..., batch)``, in theta's dtype.
 
-    ``outputs`` is the shape of the network's outputs, ``(*stack, batch, n_out)``. With ``labels`` y
-    may be class labels, which become one-hot rows. A label outside the classes becomes a row of
-    zeros, because finding it takes a transfer.
+    ``outputs`` is the shape of the network's outputs, ``(*stack, batch, n_out)``. If the loss takes
+    labels, y may be class labels, which become one-hot rows. A label outside the classes becomes a
+    row of zeros, because finding it takes a transfer.
     """
-    classes = class_labels(theta, outputs, y, name) if labels else None
-    y = like(theta, y, name) if classes is None else _one_hot(theta, classes, outputs[-1])
-    check_beside_outputs(y, outputs, name)
+    classes = class_labels(theta, outputs, y, name) if loss.labels else None
+    y = like(theta, y, name) if classes is None else one_hot(theta, classes, outputs[-1])
+    check_beside_outputs(y, outputs, name, per_target=loss.outputs_per_target)
     if sample_weight is None:
         return y, None
     return y, check_weights(theta, outputs, sample_weight, "sample_weight")
@@ -154,7 +155,8 @@ def class_labels(theta: Array, outputs: tuple[int, ...], y: Array, name: str = "
     return labels
 
 
-def _one_hot(theta: Array, labels: Array, n_out: int) -> Array:
+def one_hot(theta: Array, labels: Array, n_out: int) -> Array:
+    """Return the one-hot rows of labels, ``(..., n_out)``, in theta's precision."""
     xp = array_namespace(theta)
     dtype = precision_of(xp, theta.dtype)
     # Compared as floats: there may be more classes than a label's dtype, uint8, can count.
@@ -259,18 +261,26 @@ def _fits(axes: tuple[int, ...], stack: tuple[int, ...]) -> bool:
 
 
 def check_beside_outputs(
-    value: Array, outputs: tuple[int, ...], name: str, *, labels: bool = True
+    value: Array, outputs: tuple[int, ...], name: str, *, labels: bool = True, per_target: int = 1
 ) -> None:
     """Raise ValueError unless ``name`` has a row per sample and a column per output.
 
-    With ``labels`` the error also explains class labels.
+    With ``labels`` the error also explains class labels. With ``per_target`` there is a column for
+    so many outputs.
     """
     shape, (rows, n_out) = tuple(value.shape), outputs[-2:]
-    if shape[-2:] == (rows, n_out):
+    if n_out % per_target:
+        raise ValueError(
+            f"The network has {n_out} outputs, but the loss needs {per_target} for each target: "
+            f"{per_target}, {2 * per_target} and so on."
+        )
+    if shape[-2:] == (rows, n_out // per_target):
         check_stack(shape[:-2], outputs[:-2], name)
         return
     way_out = f"Give {name} one row per row of x and one column per output."
-    if n_out == 1 and len(shape) < 2:
+    if per_target > 1:
+        way_out = f"The loss needs {per_target} outputs for each column of {name}."
+    elif n_out == 1 and len(shape) < 2:
         way_out = f"Make it a column: {name}[:, None]."
     elif n_out > 1 and labels and (len(shape) < 2 or shape[-1] == 1):
         way_out = (

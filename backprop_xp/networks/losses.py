@@ -1,28 +1,23 @@
 """Losses: each is a value, its gradient, and the link from outputs to predictions.
 
-``o`` are the network's raw outputs and ``t`` the targets, both ``(..., batch, n_out)``. A value is
-``(..., batch)``, one per sample: the *mean* over the outputs, but for categorical cross-entropy the
-*sum* over the classes. The gradient belongs to each sample's own loss; the network takes the mean
-over the batch.
+``o`` are the network's raw outputs, ``(..., batch, n_out)``, and ``t`` the targets, ``(..., batch,
+n_out)`` but for losses that have several outputs for each target. A value is ``(..., batch)``, one
+per sample: the *mean* over the outputs, but for the losses of several classes the *sum* over the
+classes. The gradient belongs to each sample's own loss; the network takes the mean over the batch.
+The formulas are in ``loss_rules``.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from backprop_xp.backends import (
-    Array,
-    array_namespace,
-    max_of_rows,
-    mean_of_rows,
-    replaceable,
-    sum_of_rows,
-)
-from backprop_xp.checks import real
+from backprop_xp.backends import Array, array_namespace
+from backprop_xp.checks import choose, real
 from backprop_xp.display.reprs import argument_text, register_table, remember_call, repr_of
-from backprop_xp.networks import complex_safe as safe
+from backprop_xp.networks import loss_rules as rules
 from backprop_xp.networks.activations import identity, sigmoid, softmax
+from backprop_xp.networks.loss_rules import OutputRule, Rule, blocks_of, mean_over_outputs
 
 
 @dataclass(frozen=True)
@@ -33,7 +28,8 @@ class Loss:
     n_out)``, and ``link`` the predictions, ``(..., batch, n_out)``, made from the outputs.
     ``targets`` are the smallest and the largest valid target, ``least_outputs`` is the smallest
     valid number of outputs: training refuses others. With ``labels`` a network also takes integer
-    class labels as targets, and makes them one-hot.
+    class labels as targets, and makes them one-hot. With ``outputs_per_target`` k the targets have
+    ``n_out / k`` columns.
     """
 
     value: Callable[[Array, Array], Array]
@@ -42,23 +38,16 @@ class Loss:
     targets: tuple[float, float] = (-math.inf, math.inf)
     least_outputs: int = 1
     labels: bool = False
+    outputs_per_target: int = 1
 
     __repr__ = repr_of
-
-
-# A rule of outputs, targets and each sample's share in the mean over the batch, a number or
-# (..., batch, 1). It yields a loss's value, then its gradient times the share, so that a caller can
-# stop after the value.
-_Rule: TypeAlias = Callable[[Array, Array, Array], Iterable[Array]]
-# The same of each output alone, without the share.
-_OutputRule: TypeAlias = Callable[[Array, Array], Iterable[Array]]
 
 
 @dataclass(frozen=True)
 class _Part:
     """The value, or the gradient, that a rule yields."""
 
-    rule: _Rule
+    rule: Rule
     name: Literal["value", "gradient"]
 
     def __call__(self, o: Array, t: Array) -> Array:
@@ -72,35 +61,32 @@ class _Part:
 
 @dataclass(frozen=True)
 class _OverOutputs:
-    """The rule of a loss that is a mean over the outputs."""
+    """The rule of a loss that is a mean over the targets, of outputs in one block or several."""
 
-    each: _OutputRule
+    each: OutputRule
+    blocks: int = 1
 
     __repr__ = repr_of
 
     def __call__(self, o: Array, t: Array, share: Array) -> Iterable[Array]:
-        parts: Iterable[Array] = mean_over_outputs(o, t, share, self.each)
+        parts: Iterable[Array] = mean_over_outputs(o, t, share, self.each, self.blocks)
         return parts
 
 
-def over_outputs(each: _OutputRule, **more: Any) -> Loss:
+def over_outputs(each: OutputRule, blocks: int = 1, **more: Any) -> Loss:
     """Return a loss that treats each output separately and takes the mean over the outputs.
 
     ``each(outputs, targets)`` returns or yields two arrays ``(..., batch, n_out)``: its values and
-    their derivatives. ``more`` are the ``link`` and other arguments of ``Loss``.
+    their derivatives. With several ``blocks`` of outputs, each as wide as the targets, it is
+    ``each(first, second, ..., targets)``, and yields a derivative by each block. ``more`` are the
+    ``link`` and other arguments of ``Loss``.
     """
-    rule = remember_call(_OverOutputs(each), over_outputs, each)
+    rule = remember_call(_OverOutputs(each, blocks), over_outputs, each, blocks)
+    return _loss(rule, outputs_per_target=blocks, **more)
+
+
+def _loss(rule: Rule, **more: Any) -> Loss:
     return Loss(_Part(rule, "value"), _Part(rule, "gradient"), **more)
-
-
-@replaceable
-def mean_over_outputs(o: Array, t: Array, share: Array, each: _OutputRule) -> Iterator[Array]:
-    """Yield the mean over the outputs of ``each``, then its gradient times the share."""
-    parts = iter(each(o, t))
-    value, n_out = next(parts), o.shape[-1]
-    # One output, the most common case, needs no sum.
-    yield value[..., 0] if n_out == 1 else mean_of_rows(value)
-    yield next(parts) * (share / n_out)
 
 
 def value_of(loss: Loss, o: Array, t: Array) -> Array:
@@ -135,124 +121,128 @@ def _check_shape(loss: Loss, part: str, array: Array, shape: tuple[int, ...]) ->
         )
 
 
-def _squared(o: Array, t: Array) -> Iterator[Array]:
-    r = o - t
-    yield r * r
-    yield 2.0 * r
-
-
-def _half_squared(o: Array, t: Array) -> Iterator[Array]:
-    r = o - t
-    yield 0.5 * r * r
-    yield r
-
-
-def _absolute(o: Array, t: Array) -> Iterator[Array]:
-    r = o - t
-    xp = array_namespace(r)
-    yield safe.magnitude(xp, r)
-    yield xp.sign(r)
-
-
-@dataclass(frozen=True)
-class _Huber:
-    delta: float
-
-    def __call__(self, o: Array, t: Array) -> Iterator[Array]:
-        # c is the residual clipped at delta: r^2 / 2 inside, delta (|r| - delta / 2) outside.
-        r = o - t
-        c = safe.clip(array_namespace(r), r, -self.delta, self.delta)
-        yield c * (r - 0.5 * c)
-        yield c
-
-
 def huber_with(delta: float) -> Loss:
     """Return half the square of a residual up to ``delta``, and a line with that slope beyond it.
 
     Huber 1964, in PyTorch's form: for a large ``delta`` it is ``half_squared_error``.
     """
     delta = real(delta, "delta", above=0.0)
-    return remember_call(over_outputs(_Huber(delta)), huber_with, delta)
+    return remember_call(over_outputs(rules.Huber(delta)), huber_with, delta)
 
 
-# log(cosh(20)) is 20 - log(2) to the last digit of float64.
-_LOG_COSH_LINEAR = 20.0
+def quantile(*levels: float) -> Loss:
+    """Return the pinball loss of one or several quantiles (Koenker and Bassett 1978).
+
+    At the level q it is ``q (t - o)`` above the output and ``(1 - q) (o - t)`` below it: least
+    where a share q of the targets lies below. For n targets and k levels a network has ``k n``
+    outputs, level by level: first those of the first level for each target. The loss is their
+    mean. The link is the identity; quantiles of separate levels may cross.
+
+    >>> import backprop_xp as bx
+    >>> network = bx.mlp([4, 16, 3], loss=bx.losses.quantile(0.1, 0.5, 0.9))  # of one target
+    """
+    if not levels:
+        raise ValueError("quantile needs at least one level, such as quantile(0.1, 0.5, 0.9).")
+    checked = tuple(
+        real(level, f"levels[{i}]", above=0.0, below=1.0) for i, level in enumerate(levels)
+    )
+    loss = over_outputs(rules.Quantiles(checked), blocks=len(checked))
+    return remember_call(loss, quantile, *checked)
 
 
-def _log_cosh(o: Array, t: Array) -> Iterator[Array]:
-    # log(cosh(c)) = log(1 + 2 sinh(c / 2)^2) keeps its digits near 0; beyond the clip it is linear.
-    r = o - t
-    xp = array_namespace(r)
-    c = safe.clip(xp, r, -_LOG_COSH_LINEAR, _LOG_COSH_LINEAR)
-    s = xp.sinh(0.5 * c)
-    beyond = safe.magnitude(xp, r) - safe.magnitude(xp, c)
-    yield safe.log1p(xp, 2.0 * s * s) + beyond
-    yield xp.tanh(c)
+def tweedie(power: float = 1.5) -> Loss:
+    """Return Tweedie's negative log-likelihood, for targets that are 0 or positive numbers.
+
+    The mean is exp(o), the link; the variance grows with the mean to the ``power``, from 1
+    (Poisson) to 2 (gamma, whose targets are above 0). Between them it is the likelihood of a sum of
+    a Poisson number of gamma variables (Jorgensen 1987). Terms of the targets alone are left out,
+    so that the loss of exp(o) = 1 is 0.
+    """
+    power = real(power, "power", low=1.0, high=2.0)
+    # Gamma's likelihood has no maximum for a target of 0.
+    least = 0.0 if power < 2.0 else rules.TINY
+    loss = over_outputs(rules.Tweedie(power), link=rules.exp, targets=(least, math.inf))
+    return remember_call(loss, tweedie, power)
 
 
-def _poisson(o: Array, t: Array) -> Iterator[Array]:
-    # The negative log-likelihood of counts t at rate exp(o), without the constant log(t!).
-    rate = _exp(o)
-    yield rate - t * o
-    yield rate - t
+def focal(gamma: float = 2.0) -> Loss:
+    """Return cross-entropy with terms multiplied by ``(1 - p)**gamma``: Lin et al. 2017, eq. 4.
+
+    p is the probability of the target's class: classes that are predicted well count for less. One
+    output is the logit of class 1 against class 0, with targets from 0 to 1. Several are logits of
+    as many classes, with labels or one-hot targets. The link is the sigmoid, or the softmax. The
+    paper's alpha is ``class_weight={0: 1 - alpha, 1: alpha}`` of ``fit``.
+    """
+    gamma = real(gamma, "gamma", low=0.0)
+    rule = rules.OneOrSeveral(rules.BinaryFocal(gamma), rules.CategoricalFocal(gamma))
+    loss = _loss(rule, link=_probabilities, targets=(0.0, 1.0), labels=True)
+    return remember_call(loss, focal, gamma)
 
 
-def _exp(o: Array) -> Array:
-    return array_namespace(o).exp(o)
+def smoothed(loss: "str | Loss", smoothing: float) -> Loss:
+    """Return a loss of classes with label smoothing (Szegedy et al. 2016, section 7).
+
+    Each row's targets are multiplied by ``1 - smoothing``, and the rest is spread evenly over the
+    classes: over all of them, or over 0 and 1 for a single output and ``binary_cross_entropy``.
+
+    >>> import backprop_xp as bx
+    >>> network = bx.mlp([4, 16, 3], loss=bx.losses.smoothed("categorical_cross_entropy", 0.1))
+    """
+    loss, smoothing = choose(LOSSES, loss, "loss"), real(smoothing, "smoothing", low=0.0, below=1.0)
+    if not isinstance(loss.value, _Part) or not (loss.labels or loss.targets == (0.0, 1.0)):
+        raise ValueError(
+            f"{argument_text(loss)} is not one of the losses of classes in bx.losses: for another "
+            "loss smooth the targets, bx.data.one_hot(labels, smoothing=0.1)."
+        )
+    rule = rules.Smoothed(loss.value.rule, smoothing, loss.labels)
+    made = replace(loss, value=_Part(rule, "value"), gradient=_Part(rule, "gradient"))
+    return remember_call(made, smoothed, loss, smoothing)
 
 
-def _binary_cross_entropy(o: Array, t: Array) -> Iterator[Array]:
-    # -t log(p) - (1 - t) log(1 - p) at p = sigmoid(o) is softplus(o) - t o, here written so that
-    # large terms cancel before they are added. Its slope is (1 - t) sigmoid(o) - t sigmoid(-o):
-    # sigmoid(o) - t would lose all digits if the two are close.
-    xp = array_namespace(o)
-    yield (safe.positive(xp, o) - t) * o + safe.log1p(xp, xp.exp(-safe.magnitude(xp, o)))
-    e = safe.finite_exp(xp, -o)
-    yield ((1.0 - t) - t * e) / (1.0 + e)
+def _probabilities(o: Array) -> Array:
+    """Return the probability of class 1 for a single logit, or that of each class."""
+    return (sigmoid if o.shape[-1] == 1 else softmax).value(o)
 
 
-# Added to a sum of targets: a row of zeros gets the shares 0, and no other sum changes.
-_TINY = 1e-37
+def _margin(o: Array) -> Array:
+    # On the scale of the targets: margins of -1 and 1 are the classes 0 and 1.
+    return 0.5 * (1.0 + o) if o.shape[-1] == 1 else o
 
 
-@replaceable
-def categorical(o: Array, t: Array, share: Array) -> Iterator[Array]:
-    """Yield categorical cross-entropy, then its gradient times the share."""
-    # softmax(o) = exp(s) / (1 + r), with s the logits minus the largest, and r = sum exp(s) - 1.
-    # The targets' shares sum to 1 as well. Subtracted term by term, a one-hot target's share leaves
-    # r the digits of all other classes, however small they are.
-    xp = array_namespace(o)
-    total = sum_of_rows(t, keepdims=True)
-    shares = t / (total + _TINY)
-    x = safe.real_part(xp, o)
-    s = o - max_of_rows(x)
-    if safe.is_complex(xp, o.dtype):
-        # Any shift is right. This one removes the target's imaginary part, next to which a complex
-        # step's contribution would round away.
-        s = s - sum_of_rows(shares * (o - x), keepdims=True)
-    g = xp.exp(s) - shares
-    r = sum_of_rows(g, keepdims=True)
-    # -sum t log softmax(o), and sum(t) (softmax(o) - shares), over one denominator.
-    yield (total * safe.log1p(xp, r))[..., 0] - sum_of_rows(t * s)
-    g -= shares * r
-    g *= total * share / (1.0 + r)
-    yield g
+def _mean_and_deviation(o: Array) -> Array:
+    xp, (mean, log_variance) = array_namespace(o), blocks_of(o, 2)
+    return xp.concat([mean, xp.exp(0.5 * log_variance)], axis=-1)
 
 
-mean_squared_error = over_outputs(_squared)
-half_squared_error = over_outputs(_half_squared)
-mean_absolute_error = over_outputs(_absolute)
+# The links that return probabilities: a network must not apply another one.
+TO_PROBABILITIES = (sigmoid.value, softmax.value, _probabilities)
+
+mean_squared_error = over_outputs(rules.squared)
+half_squared_error = over_outputs(rules.half_squared)
+mean_absolute_error = over_outputs(rules.absolute)
 huber = huber_with(1.0)
-log_cosh = over_outputs(_log_cosh)
-poisson = over_outputs(_poisson, link=_exp, targets=(0.0, math.inf))
-binary_cross_entropy = over_outputs(_binary_cross_entropy, link=sigmoid.value, targets=(0.0, 1.0))
+log_cosh = over_outputs(rules.log_cosh)
+poisson = over_outputs(rules.poisson, link=rules.exp, targets=(0.0, math.inf))
+binary_cross_entropy = over_outputs(
+    rules.binary_cross_entropy, link=sigmoid.value, targets=(0.0, 1.0)
+)
 # The softmax of one output is always 1.
-categorical_cross_entropy = Loss(
-    _Part(categorical, "value"),
-    _Part(categorical, "gradient"),
+categorical_cross_entropy = _loss(
+    rules.categorical,
     link=softmax.value,
     targets=(0.0, math.inf),
     least_outputs=2,
+    labels=True,
+)
+# Half of log(variance) + (t - mean)^2 / variance. Of 2 n outputs for n targets the first n are the
+# means, the others the log-variances; the link returns means and standard deviations.
+gaussian_nll = over_outputs(rules.gaussian_nll, blocks=2, link=_mean_and_deviation)
+# One output: max(0, 1 - o) for class 1, max(0, 1 + o) for class 0. Several: Crammer and Singer
+# 2001, max(0, 1 + the largest other output - the output of the class).
+hinge = _loss(
+    rules.OneOrSeveral(rules.binary_hinge, rules.categorical_hinge),
+    link=_margin,
+    targets=(0.0, 1.0),
     labels=True,
 )
 

@@ -15,7 +15,7 @@ from backprop_xp.networks.propagation import Layer
 def mlp(
     sizes: Sequence[int],
     *,
-    hidden: str | Activation = "relu",
+    hidden: str | Activation | Sequence[str | Activation] = "relu",
     output: str | Activation = "identity",
     loss: str | Loss = "mean_squared_error",
     dropout: float = 0.0,
@@ -26,8 +26,9 @@ def mlp(
     """Return a multilayer perceptron of the given layer sizes, inputs first and outputs last.
 
     Each hidden layer is Dense, LayerNorm (with ``layer_norm``), the ``hidden`` activation, and
-    Dropout (unless its rate is 0). The last Dense has the ``output`` activation alone. The
-    cross-entropies and poisson take raw outputs: keep ``output="identity"`` for them.
+    Dropout (unless its rate is 0). ``hidden`` may have one activation for each of them. The last
+    Dense has the ``output`` activation alone. The cross-entropies and poisson take raw outputs:
+    keep ``output="identity"`` for them.
 
     >>> import backprop_xp as bx
     >>> bx.mlp([64, 32, 10], loss="categorical_cross_entropy").size
@@ -36,20 +37,34 @@ def mlp(
     widths = [
         integer(size, f"sizes[{i}]") for i, size in enumerate(sequence(sizes, "sizes", "[2, 3, 1]"))
     ]
-    hidden = choose(ACTIVATIONS, hidden, "hidden")
     output = choose(ACTIVATIONS, output, "output")
     dropout = real(dropout, "dropout", low=0.0, below=1.0)
     layer_norm = boolean(layer_norm, "layer_norm")
     if len(widths) < 2:
         raise ValueError(f"sizes needs at least inputs and outputs, such as [2, 1], not {sizes!r}.")
     layers: list[Layer] = []
-    for n_in, n_out in itertools.pairwise(widths[:-1]):
+    activations = _activations(hidden, len(widths) - 2)
+    for (n_in, n_out), activation in zip(itertools.pairwise(widths[:-1]), activations, strict=True):
         if layer_norm:
             layers += [Dense(n_in, n_out, initializer=initializer), LayerNorm(n_out)]
-            layers += [Activate(hidden)]
+            layers += [Activate(activation)]
         else:
-            layers += [Dense(n_in, n_out, hidden, initializer=initializer)]
+            layers += [Dense(n_in, n_out, activation, initializer=initializer)]
         if dropout != 0.0:
             layers += [Dropout(dropout)]
     layers += [Dense(widths[-2], widths[-1], output, initializer=initializer)]
     return Network(layers, loss, l2=l2)
+
+
+def _activations(
+    hidden: str | Activation | Sequence[str | Activation], count: int
+) -> list[Activation]:
+    """Return the activation of each hidden layer."""
+    if isinstance(hidden, str | Activation) or not isinstance(hidden, Sequence):
+        return [choose(ACTIVATIONS, hidden, "hidden")] * count
+    if len(hidden) != count:
+        raise ValueError(
+            f"hidden has {len(hidden)} activations, but sizes has {count} hidden layers: give one "
+            "for all of them, or one for each."
+        )
+    return [choose(ACTIVATIONS, each, f"hidden[{i}]") for i, each in enumerate(hidden)]

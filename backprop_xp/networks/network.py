@@ -28,11 +28,11 @@ from backprop_xp.backends import (
 from backprop_xp.checks import choose, integer, real, sequence
 from backprop_xp.display.reprs import argument_text, call_text
 from backprop_xp.networks import inputs, propagation
-from backprop_xp.networks.activations import identity, sigmoid, softmax
+from backprop_xp.networks.activations import identity
 from backprop_xp.networks.initializers import draw_stack
 from backprop_xp.networks.layers import Activate, Dense, Dropout
 from backprop_xp.networks.layout import Layout, ParameterSlice, chosen, draw, lay_out, pack, unpack
-from backprop_xp.networks.losses import LOSSES, Loss
+from backprop_xp.networks.losses import LOSSES, TO_PROBABILITIES, Loss
 from backprop_xp.networks.objective import loss_and_gradient_of, loss_of
 from backprop_xp.networks.propagation import Layer, output_of
 from backprop_xp.networks.random_bits import Key, as_key
@@ -317,8 +317,7 @@ class Network:
     ) -> inputs.Rows:
         x, key = self.check_inputs(theta, x, rng)
         outputs = self.outputs_shape(theta, x)
-        labels = self.loss_function.labels
-        y, weight = inputs.check_targets(theta, outputs, y, weight, labels=labels)
+        y, weight = inputs.check_targets(theta, outputs, y, weight, self.loss_function)
         if weight is None:
             return inputs.Rows(x, y, None, key)
         return inputs.counted(
@@ -332,10 +331,9 @@ def _refuse_second_link(layers: Sequence[Layer], loss: Loss) -> None:
     others = (layer for layer in reversed(layers) if not isinstance(layer, Dropout))
     last = next((layer for layer in others if layer != Activate(identity)), None)
     value = last.activation.value if isinstance(last, Dense | Activate) else identity.value
-    probabilities = (sigmoid.value, softmax.value)
     if value is loss.link and value is not identity.value:
         fault = "the same function: it would be applied twice"
-    elif value in probabilities and loss.link in probabilities:
+    elif value in TO_PROBABILITIES and loss.link in TO_PROBABILITIES:
         fault = "a link too: probabilities would be taken for logits"
     else:
         return

@@ -13,19 +13,14 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_args
 from backprop_xp.checks import boolean, integer, known, real
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.training import schedules
-from backprop_xp.training.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
+from backprop_xp.training.optimizer_names import OPTIMIZERS
+from backprop_xp.training.optimizers import Optimizer
 from backprop_xp.training.schedules import Schedule
 
 T = TypeVar("T")
 Task = Literal["classification", "regression"]
 TASKS: tuple[Task, ...] = get_args(Task)
 
-OPTIMIZERS: dict[str, Callable[[Schedule], Optimizer]] = {
-    "adam": Adam,
-    "adamw": AdamW,
-    "rmsprop": RMSProp,
-    "sgd": SGD,
-}
 # Each takes the learning rate and the number of all updates.
 SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {
     "constant": lambda rate, updates: schedules.constant(rate),

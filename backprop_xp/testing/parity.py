@@ -88,8 +88,10 @@ def _function(name: str, dtype: str, case: Case) -> None:
 
     def compute(z: Array, y: Array) -> list[Array]:
         if name in LOSSES:
-            value, link, gradient = LOSSES[name].value, LOSSES[name].link, LOSSES[name].gradient
-            return [value(z, y), link(z), *([gradient(z, y)] if is_real else [])]
+            loss = LOSSES[name]
+            y = y[:, : y.shape[-1] // loss.outputs_per_target]
+            values = [loss.value(z, y), loss.link(z)]
+            return [*values, loss.gradient(z, y)] if is_real else values
         a = ACTIVATIONS[name].value(1.0 * z)
         return [a, ACTIVATIONS[name].vjp(y, z, a)] if is_real else [a]
 

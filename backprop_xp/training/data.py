@@ -200,6 +200,26 @@ def batch_seed(seed: int, epoch: int, batch: int) -> int:
     return int(key.generate_state(1)[0] >> 1)
 
 
+def split_rows(
+    rows: int, share: float, seed: int, classes: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of training and validation rows on the host, each in ascending order.
+
+    ``share`` of the rows, at least one, are for validation; of each class as many, to a row.
+    """
+    count = max(1, round(real(share, "validation", above=0.0, below=1.0) * rows))
+    if count >= rows:
+        raise ValueError(f"validation={share:g} leaves no training rows of the {rows} given.")
+    # Not the orders of the epochs: their keys have two numbers.
+    order = np.random.default_rng(np.random.SeedSequence([seed, 0, 1])).permutation(rows)
+    if classes is not None:
+        order = order[np.argsort(classes[order], kind="stable")]
+    # At equal distances: of each class the share that it has of all rows.
+    chosen = np.zeros(rows, dtype=bool)
+    chosen[order[((np.arange(count) + 0.5) * rows / count).astype(int)]] = True
+    return np.nonzero(~chosen)[0].astype(np.int32), np.nonzero(chosen)[0].astype(np.int32)
+
+
 def chosen_order(rows: int, choose: Callable[[int], Any], epoch: int) -> np.ndarray:
     """Return the order that a user's function returns for an epoch, checked to be a permutation."""
     order = np.asarray(to_host(choose(epoch)))

@@ -4,28 +4,35 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Real
 from typing import Any, TypeAlias
 
 from backprop_xp.backends import (
     Array,
     array_namespace,
+    device_of,
     dtype_name,
+    gather,
     require_floating,
     require_owner,
     to_host,
 )
-from backprop_xp.checks import unravel
+from backprop_xp.checks import real, unravel
 from backprop_xp.networks.inputs import (
     Blocks,
     Rows,
     are_codes,
     check_targets,
     class_labels,
+    rows_at,
     stand_ins,
     wrong_code,
 )
 from backprop_xp.networks.losses import LOSSES, Loss
 from backprop_xp.networks.network import Network
+from backprop_xp.training.class_weights import check_classes, weights_by_class, weights_of_rows
+from backprop_xp.training.data import Seed, split_rows
+from backprop_xp.training.options import Options
 
 # Rows on theta's device, and the class labels that y was made of, if any.
 _Given: TypeAlias = tuple[Rows, Array | None]
@@ -38,22 +45,56 @@ _PART = 2.0**-40
 
 
 def check_data(
-    network: Network, theta: Array, training: Sequence[Any] | None, validation: Any
+    network: Network, theta: Array, training: Sequence[Any] | None, options: Options
 ) -> tuple[Rows | None, Rows | None]:
     """Return the training set and the validation set on theta's device, each None if it is.
 
-    ``training`` is ``(x, y, sample_weight)``. Raises TypeError or ValueError for data that does not
+    ``training`` is ``(x, y, sample_weight)``. Both sets have the weights of the classes, by those
+    of the training set if they are balanced. A share of the rows that becomes the validation set is
+    drawn by one transfer of the class labels. Raises TypeError or ValueError for data that does not
     fit, is not finite, or has targets outside the loss's range. All values are checked on the
     device, with one transfer of the answers. A table that is streamed in blocks is checked where it
     is read.
     """
     if not require_floating(theta, "theta").isdtype(theta.dtype, "real floating"):
         raise TypeError(f"theta is {theta.dtype}, but only real networks are trained.")
+    share: Any = options.validation
     sets = {} if training is None else {"": training}
-    if validation is not None:
-        sets["In validation: "] = items_of(validation, "validation")
+    if share is not None and not isinstance(share, Real):
+        sets["In validation: "] = items_of(share, "validation", ", or a share of the rows")
     found = iter(check_sets(network, theta, sets))
-    return None if training is None else next(found), None if validation is None else next(found)
+    rows = None if training is None else next(found)
+    held_out, loss = next(found, None), network.loss_function
+    if rows is not None and isinstance(share, Real):
+        rows, held_out = _split(theta, rows, loss, share, options.seed)
+    if rows is not None and options.class_weight is not None:
+        check_classes(loss, rows.y.shape[-1])
+        by_class = weights_by_class(options.class_weight, rows.y, rows.sample_weight)
+        rows = _by_class(theta, rows, by_class)
+        held_out = None if held_out is None else _by_class(theta, held_out, by_class)
+    return rows, held_out
+
+
+def _split(theta: Array, rows: Rows, loss: Loss, share: Any, seed: Seed) -> tuple[Rows, Rows]:
+    """Return the training rows, and a share of the rows, drawn by the seed, for validation."""
+    if not isinstance(seed, int):
+        raise ValueError(
+            "validation is a share, drawn once for all networks, but seed has one for each: split "
+            "the rows first, x, x_validation, y, y_validation = bx.data.split(x, y)."
+        )
+    y, classes, home = rows.y, None, require_owner(theta, "theta")
+    is_of_classes = loss.labels or (y.shape[-1] == 1 and loss.targets == (0.0, 1.0))
+    if is_of_classes and len(y.shape) == 2:
+        xp = array_namespace(y)
+        classes = to_host(xp.argmax(y, axis=-1) if y.shape[-1] > 1 else y[:, 0] > 0.5)
+    parts = []
+    for indices in split_rows(rows.x.shape[-2], real(share, "validation"), seed, classes):
+        at = home.from_host(indices, device=device_of(theta))
+        part = Rows(rows_at(rows.x, at), rows_at(y, at))
+        if rows.sample_weight is not None:
+            part = _weighted(theta, part, gather(rows.sample_weight, at, -1))
+        parts.append(part)
+    return parts[0], parts[1]
 
 
 def check_sets(
@@ -90,9 +131,9 @@ def named(where: str) -> Iterator[None]:
         raise type(error)(f"{where}{error}") from None
 
 
-def items_of(value: Any, name: str) -> Sequence[Any]:
+def items_of(value: Any, name: str, others: str = "") -> Sequence[Any]:
     """Return the items of ``(x, y)`` or ``(x, y, sample_weight)``, or raise."""
-    expected = f"{name} must be (x, y) or (x, y, sample_weight)"
+    expected = f"{name} must be (x, y) or (x, y, sample_weight){others}"
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise TypeError(f"{expected}, not {value!r}.")
     if len(value) not in (2, 3):
@@ -115,12 +156,17 @@ def _checked_rows(
         )
     labels = class_labels(theta, outputs, y) if loss.labels else None
     y = y if labels is None else labels
-    y, weight = check_targets(theta, outputs, y, sample_weight, labels=loss.labels)
+    y, weight = check_targets(theta, outputs, y, sample_weight, loss)
     rows = Rows(x if isinstance(x, Blocks) else _in_c_order(x), _in_c_order(detach(y)))
-    if weight is not None:
-        weight = _in_c_order(detach(weight))
-        rows = Rows(rows.x, rows.y, weight, None, stand_ins(weight, theta.shape[:-1]))
-    return rows, labels
+    return rows if weight is None else _weighted(theta, rows, _in_c_order(detach(weight))), labels
+
+
+def _weighted(theta: Array, rows: Rows, weight: Array) -> Rows:
+    return rows._replace(sample_weight=weight, stand_ins=stand_ins(weight, theta.shape[:-1]))
+
+
+def _by_class(theta: Array, rows: Rows, by_class: Array) -> Rows:
+    return _weighted(theta, rows, weights_of_rows(by_class, rows.y, rows.sample_weight))
 
 
 def _in_c_order(array: Array) -> Array:
@@ -141,7 +187,7 @@ def _conditions(network: Network, rows: Rows, labels: Array | None) -> Iterator[
         yield are_codes(x, codes), functools.partial(wrong_code, x, codes)
     low, high = loss.targets
     if (low, high) != (-math.inf, math.inf):
-        in_range = xp.all(y >= low - _SLACK) & xp.all(y <= high + _SLACK)
+        in_range = xp.all(y >= _least(low)) & xp.all(y <= high + _SLACK)
         yield in_range, functools.partial(_out_of_range, y, loss)
     if labels is not None:
         # The one-hot row of an unknown label is all zeros.
@@ -176,12 +222,17 @@ def _unusable_weights(weight: Array, bounded: Array) -> str:
 
 def _out_of_range(y: Array, loss: Loss) -> str:
     host, (low, high) = to_host(y), loss.targets
-    wrong = (host < low - _SLACK) | (host > high + _SLACK)
+    wrong = (host < _least(low)) | (host > high + _SLACK)
     found = _wrong_values("y", host, wrong, f"not in [{low:g}, {high:g}]")
     return (
         f"{found} Such targets are not valid for {_name_of(loss)}: encode them differently, or "
         "choose another loss."
     )
+
+
+def _least(low: float) -> float:
+    """Return the least target with its rounding; a bound above 0 stands for 0 being excluded."""
+    return low if low > 0.0 else low - _SLACK
 
 
 def _no_class(labels: Array, n_out: int) -> str:

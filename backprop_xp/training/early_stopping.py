@@ -19,9 +19,9 @@ from backprop_xp.training.schedules import Plateau
 class EarlyStopping:
     """A rule that ends training when no network of the stack has improved for ``patience`` epochs.
 
-    - ``watch`` is the name of a metric or ``"validation_loss"``, the default. Without a validation
-      set the rule watches the loss of the training set after the epoch, without dropout, which
-      takes another forward pass.
+    - ``watch`` is the name of a metric or ``"validation_loss"``, the default. ``"loss"``, the
+      default without a validation set, is that of the training set after the epoch, without
+      dropout, which takes another forward pass.
     - A network improves when the watched value falls by more than ``min_delta`` below its best, or
       rises above it with ``mode="max"``.
     - With ``restore_best`` ``fit`` returns each network, and its optimizer's state, of its own best

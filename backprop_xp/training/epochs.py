@@ -37,16 +37,17 @@ from backprop_xp.training.steps import Carry, Shared, judged
 class Training:
     """The constant parts of a training, the same in all epochs.
 
-    ``evaluated`` are the rows and the penalty by which theta is measured after an epoch, None if
-    nothing is measured; ``batches`` is the number of batches of an epoch, None if it is not known.
-    A ``source`` gives the rows of each batch; otherwise they are taken from ``shared``.
+    ``evaluated`` are the rows and the penalty by which theta is measured after an epoch, and those
+    of the training set if it is measured too, None if nothing is measured; ``batches`` is the
+    number of batches of an epoch, None if it is not known. A ``source`` gives the rows of each
+    batch; otherwise they are taken from ``shared``.
     """
 
     options: Options
     backend: Backend
     stepper: Stepper
     shared: Shared
-    evaluated: tuple[Rows, Any] | None
+    evaluated: tuple[Rows, Any, tuple[Rows, Any] | None] | None
     monitor: GradientMonitor | None
     source: Source | None
     batch_size: int
@@ -63,7 +64,7 @@ def prepare(
     if callable(x) and y is not None:
         raise TypeError("x is a function, which gives batches (x, y): omit y.")
     given = None if y is None else (x, y, options.sample_weight)
-    rows, validation = check_data(network, theta, given, options.validation)
+    rows, validation = check_data(network, theta, given, options)
     source = source_of(network, theta, x, rows, options)
     l2 = network.l2 or None if options.l2 is None else _checked_strength(theta, options.l2, "l2")
     l2_of_sum = options.l2_of_sum
@@ -77,11 +78,13 @@ def prepare(
         batches = math.ceil(count / size)
     early_stopping = options.watching(options.early_stopping)
     plateau = options.watching(options.plateau)
-    evaluated: tuple[Rows, Any] | None = None
+    evaluated: tuple[Rows, Any, tuple[Rows, Any] | None] | None = None
+    own = None if rows is None else (rows, strength_of(rows, l2, l2_of_sum))
     if validation is not None:
-        evaluated = validation, None
-    elif rows is not None and (options.metrics or early_stopping or plateau):
-        evaluated = rows, strength_of(rows, l2, l2_of_sum)
+        watched = [rule.watch for rule in (early_stopping, plateau) if rule is not None]
+        evaluated = validation, None, own if options.train_metrics or "loss" in watched else None
+    elif own and (options.metrics or early_stopping or plateau or options.train_metrics):
+        evaluated = *own, None
     key, monitor = keys_of(options.seed, theta), None
     if options.check_every is not None:
         monitor = GradientMonitor(options.check_every, network, key, l2, l2_of_sum)
@@ -260,12 +263,9 @@ def _measured(
     )
     if not run.epochs:
         return state, {}
-    measures = {
-        "loss": losses,
-        **{name: run.found[name] for name in training.options.metrics or {}},
-    }
-    if training.options.validation is not None:
-        measures["validation_loss"] = run.found["loss"]
+    first, *others = training.options.judged
+    names = [name for name in (*others, first) if name != "loss"]
+    measures = {"loss": losses, **{name: _measure(run.found, name) for name in names}}
     last = {name: values[-1, ...] for name, values in measures.items()}
     state = _watched(training, state, run)._replace(
         loss=last.pop("loss"), validation_loss=last.pop("validation_loss", None), metrics=last
@@ -273,14 +273,21 @@ def _measured(
     return state, measures
 
 
+def _measure(found: dict[str, Array], name: str) -> Array:
+    """Return a measure by its name in the history; ``found`` names those of a validation set.
+
+    Without a validation set they are those of the training set.
+    """
+    name = {"validation_loss": "loss", "loss": "training_loss"}.get(name, name)
+    return found[name] if name in found else found[name.removeprefix("training_")]
+
+
 def _watched(training: Training, state: TrainingState, run: _Run) -> TrainingState:
     """Return the state with the best networks and the slowed rates after its last epoch."""
     best, slow = state.best, state.slowed
 
     def last(rule: EarlyStopping | Plateau) -> Array:
-        """Return what a rule watches; both losses are found as "loss"."""
-        is_metric = rule.watch in (training.options.metrics or {})
-        return run.found[str(rule.watch) if is_metric else "loss"][-1, ...]
+        return _measure(run.found, str(rule.watch))[-1, ...]
 
     if training.early_stopping is not None:
         rule = training.early_stopping

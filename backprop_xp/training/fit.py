@@ -10,7 +10,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack, get_type_hints
 
 from backprop_xp.backends import Array, owner
 from backprop_xp.checks import boolean, nearest, sequence
@@ -53,7 +53,11 @@ def _with_options(function: Function) -> Function:
     """Show the options in a function's signature, and explain them in its docstring."""
     signature = inspect.signature(function)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    options = inspect.signature(Options).parameters.values()
+    types = get_type_hints(TrainingOptions)
+    options = [
+        parameter.replace(annotation=types[name])
+        for name, parameter in inspect.signature(Options).parameters.items()
+    ]
     parameters = sorted([*own, *options], key=lambda parameter: parameter.kind)
     function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     explained = inspect.getdoc(Options) or ""

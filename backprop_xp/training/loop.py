@@ -70,15 +70,15 @@ class Stepper:
     """The functions that compute a training's steps, and the buffers that they reuse.
 
     ``one`` takes a step; ``many``, None without a compiler, takes steps in one compiled call.
-    ``evaluate(theta, rows, l2)`` returns the loss and the metrics by name. ``batches`` is
-    the number of steps in an epoch.
+    ``evaluate(theta, rows, l2, training)`` returns the loss and the metrics by name. ``batches`` is
+    the number of steps in an epoch, None if it is not known.
     """
 
     network: Network
     optimizer: Optimizer
     one: Callable[[Carry, StepInput, Shared], tuple[Carry, Array]]
     many: Callable[..., Any] | None
-    evaluate: Callable[[Array, Any, Any], dict[str, Array]]
+    evaluate: Callable[..., dict[str, Array]]
     hyperparameters: Mapping[str, Any] | None = None
     average: Average | None = None
     batches: int | None = 1

@@ -3,14 +3,25 @@
 Each takes ``(predictions, targets, weights)``: predictions ``(*stack, batch, n_out)`` as
 ``network.predict`` gives them, targets ``(batch, n_out)`` or stacked, weights None, ``(batch,)`` or
 stacked. It returns ``(*stack,)`` in the predictions' dtype, and moves nothing to the host. The
-definitions, also of weights, are scikit-learn's.
+definitions, also of weights, are scikit-learn's. The metrics of classes also take integer labels of
+several classes, as the losses do; a row whose label is none of them counts for nothing.
 """
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from backprop_xp.backends import Array, Namespace, device_of, like, require_floating
-from backprop_xp.networks.inputs import check_beside_outputs, check_weights, rows_at, stand_ins
+from backprop_xp.checks import integer
+from backprop_xp.networks.inputs import (
+    check_beside_outputs,
+    check_weights,
+    class_labels,
+    one_hot,
+    rows_at,
+    stand_ins,
+)
 
 Metric: TypeAlias = Callable[[Array, Array, Array | None], Array]
 
@@ -19,13 +30,13 @@ def accuracy(predictions: Array, targets: Array, weights: Array | None = None) -
     """Return the share of samples whose class is predicted, ``(*stack,)``.
 
     The class is the index of the largest output. With a single output it is 1 above 0.5, else 0.
-    Targets are one-hot, or 0 and 1 with a single output.
+    Targets are one-hot or labels, or 0 and 1 with a single output.
 
     >>> import backprop_xp as bx
     >>> print(bx.metrics.accuracy(bx.asarray([[0.9, 0.1], [0.3, 0.7]]), [[1, 0], [1, 0]]))
     0.5
     """
-    xp, predictions, targets, weights = _checked(predictions, targets, weights)
+    xp, predictions, targets, weights = _checked(predictions, targets, weights, labels=True)
     hits = xp.astype(_classes(xp, predictions) == _classes(xp, targets), predictions.dtype)
     return xp.sum(hits * weights, axis=-1) / xp.sum(weights, axis=-1)
 
@@ -40,17 +51,125 @@ def balanced_accuracy(predictions: Array, targets: Array, weights: Array | None 
     >>> print(bx.metrics.balanced_accuracy(predictions, [[0], [0], [0], [1]]))
     0.5
     """
-    xp, predictions, targets, weights = _checked(predictions, targets, weights)
-    dtype, device = predictions.dtype, device_of(predictions)
-    numbers = xp.arange(max(2, predictions.shape[-1]), dtype=xp.int32, device=device)
-    found, true = _classes(xp, predictions), _classes(xp, targets)
-    hits = xp.astype(found == true, dtype)
-    # The weight of each sample in its class, (..., batch, classes).
-    parts = xp.astype(true[..., None] == numbers, dtype) * weights[..., None]
-    totals = xp.sum(parts, axis=-2)
-    present = xp.astype(totals > 0.0, dtype)
-    recalls = xp.sum(parts * hits[..., None], axis=-2) / (totals + (1.0 - present))
-    return xp.sum(recalls, axis=-1) / xp.sum(present, axis=-1)
+    xp, predictions, targets, weights = _checked(predictions, targets, weights, labels=True)
+    found, true = _indicators(xp, predictions), _indicators(xp, targets)
+    totals = xp.sum(true * weights[..., None], axis=-2)
+    hits = xp.sum(true * found * weights[..., None], axis=-2)
+    present = xp.astype(totals > 0.0, totals.dtype)
+    return _mean_of_classes(xp, hits / (totals + (1.0 - present)), present)
+
+
+def f1(predictions: Array, targets: Array, weights: Array | None = None) -> Array:
+    """Return the F1 score, ``(*stack,)``: the harmonic mean of precision and recall.
+
+    With a single output it is that of class 1, else the mean over the classes that have a target or
+    a prediction (macro). A class without hits scores 0.
+
+    >>> import backprop_xp as bx
+    >>> print(bx.metrics.f1(bx.asarray([[0.9], [0.8], [0.1]]), [[1], [0], [0]]).round(3))
+    0.667
+    """
+    xp, predictions, targets, weights = _checked(predictions, targets, weights, labels=True)
+    found, true = _indicators(xp, predictions), _indicators(xp, targets)
+    hits = 2.0 * xp.sum(true * found * weights[..., None], axis=-2)
+    totals = xp.sum((true + found) * weights[..., None], axis=-2)
+    present = xp.astype(totals > 0.0, totals.dtype)
+    scores = hits / (totals + (1.0 - present))
+    if predictions.shape[-1] == 1:
+        return scores[..., 1]
+    return _mean_of_classes(xp, scores, present)
+
+
+def log_loss(predictions: Array, targets: Array, weights: Array | None = None) -> Array:
+    """Return the mean of -log(probability of the class), ``(*stack,)``.
+
+    Probabilities are clipped to [e, 1 - e], with e the dtype's rounding.
+
+    >>> import backprop_xp as bx
+    >>> print(bx.metrics.log_loss(bx.asarray([[0.5, 0.5], [1.0, 0.0]]), [0, 0]).round(4))
+    0.3466
+    """
+    xp, predictions, targets, weights = _checked(predictions, targets, weights, labels=True)
+    e = float(xp.finfo(predictions.dtype).eps)
+    p, t = (_of_both(xp, values) for values in (predictions, targets))
+    each = -xp.sum(t * xp.log(xp.clip(p, e, 1.0 - e)), axis=-1)
+    return xp.sum(each * weights, axis=-1) / xp.sum(weights, axis=-1)
+
+
+def roc_auc(predictions: Array, targets: Array, weights: Array | None = None) -> Array:
+    """Return the area under the ROC curve, ``(*stack,)``; equal predictions count as a half.
+
+    It is the share of the pairs of a positive and a negative sample in which the positive one has
+    the larger prediction: that of class 1 for one output or two. For more it is the mean over the
+    classes, each against the others, that have positive and negative samples. It is NaN if no class
+    has, and takes two sorts of the rows.
+
+    >>> import backprop_xp as bx
+    >>> predictions = bx.asarray([[0.1], [0.4], [0.4], [0.8]])
+    >>> print(bx.metrics.roc_auc(predictions, [[0], [0], [1], [1]]))
+    0.875
+    """
+    xp, predictions, targets, weights = _checked(predictions, targets, weights, labels=True)
+    scores, true = predictions, _indicators(xp, targets)
+    if scores.shape[-1] <= 2:
+        scores, true = scores[..., -1:], true[..., -1:]
+    # (*stack, classes, batch)
+    scores = xp.matrix_transpose(scores)
+    positive = xp.broadcast_to(xp.matrix_transpose(true), scores.shape) * weights[..., None, :]
+    negative = weights[..., None, :] - positive
+    # Tied rows are in the order of the rows in one of the sorts, and in the opposite in the other.
+    flipped = [xp.flip(each, axis=-1) for each in (scores, positive, negative)]
+    pairs = 0.5 * (_pairs(xp, scores, positive, negative) + _pairs(xp, *flipped))
+    total = xp.sum(positive, axis=-1) * xp.sum(negative, axis=-1)
+    present = xp.astype(total > 0.0, total.dtype)
+    # A prediction that is NaN has a place in the order, but makes the area NaN.
+    pairs = pairs + xp.sum(0.0 * scores, axis=-1)
+    return _mean_of_classes(xp, pairs / (total + (1.0 - present)), present)
+
+
+def _pairs(xp: Namespace, scores: Array, positive: Array, negative: Array) -> Array:
+    """Return the weight of the pairs whose negative sample comes first in ascending order."""
+    order = xp.argsort(scores, axis=-1, stable=True)
+    positive = xp.take_along_axis(positive, order, axis=-1)
+    before = xp.cumulative_sum(xp.take_along_axis(negative, order, axis=-1), axis=-1)
+    return xp.sum(positive * before, axis=-1)
+
+
+def top_k(k: int) -> Metric:
+    """Return the metric "the class is among the k largest outputs", named ``top_3`` for k = 3.
+
+    Of equal outputs the later class comes first, as in scikit-learn.
+
+    >>> import backprop_xp as bx
+    >>> print(bx.metrics.top_k(2)(bx.asarray([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]), [1, 2]))
+    0.5
+    """
+    return _TopK(integer(k, "k"))
+
+
+@dataclass(frozen=True)
+class _TopK:
+    """A dataclass, so that a compiled training is used again."""
+
+    k: int
+
+    @property
+    def __name__(self) -> str:
+        return f"top_{self.k}"
+
+    def __call__(self, predictions: Array, targets: Array, weights: Array | None = None) -> Array:
+        xp, predictions, targets, weights = _checked(predictions, targets, weights, labels=True)
+        n, device = predictions.shape[-1], device_of(predictions)
+        true = _indicators(xp, targets)
+        if n == 1:
+            raise ValueError("top_k needs an output for each class, but there is one.")
+        own = xp.sum(predictions * true, axis=-1, keepdims=True)
+        numbers = xp.arange(n, dtype=xp.int32, device=device)
+        earlier = numbers < _classes(xp, targets)[..., None]
+        behind = (predictions < own) | ((predictions == own) & earlier)
+        count = xp.sum(xp.astype(behind, predictions.dtype), axis=-1)
+        hits = xp.astype(count > n - self.k - 0.5, predictions.dtype)
+        return xp.sum(hits * weights, axis=-1) / xp.sum(weights, axis=-1)
 
 
 def r2(predictions: Array, targets: Array, weights: Array | None = None) -> Array:
@@ -91,10 +210,25 @@ def rmse(predictions: Array, targets: Array, weights: Array | None = None) -> Ar
     return xp.mean(xp.sqrt(squares), axis=-1)
 
 
+def mae(predictions: Array, targets: Array, weights: Array | None = None) -> Array:
+    """Return the mean absolute error, ``(*stack,)``: the mean over the outputs.
+
+    >>> import backprop_xp as bx
+    >>> print(bx.metrics.mae(bx.asarray([[1.0], [5.0]]), [[1], [2]]))
+    1.5
+    """
+    xp, predictions, targets, weights = _checked(predictions, targets, weights)
+    errors = xp.mean(xp.abs(predictions - targets), axis=-1)
+    return xp.sum(errors * weights, axis=-1) / xp.sum(weights, axis=-1)
+
+
 def _checked(
-    predictions: Array, targets: Any, weights: Any
+    predictions: Array, targets: Any, weights: Any, *, labels: bool = False
 ) -> tuple[Namespace, Array, Array, Array]:
-    """Return the namespace and the checked arguments; weights default to ones."""
+    """Return the namespace and the checked arguments; weights default to ones.
+
+    With ``labels`` the targets may be labels, which become one-hot.
+    """
     xp = require_floating(predictions, "predictions")
     shape = tuple(predictions.shape)
     if not xp.isdtype(predictions.dtype, "real floating"):
@@ -104,15 +238,20 @@ def _checked(
             f"predictions has shape {shape}, but (..., batch, n_out) with rows is expected, as "
             "network.predict gives them."
         )
+    classes = class_labels(predictions, shape, targets, "targets") if labels else None
+    if classes is not None:
+        targets = one_hot(predictions, classes, shape[-1])
     targets = like(predictions, targets, "targets")
     check_beside_outputs(targets, shape, "targets")
     if weights is None:
-        device = device_of(predictions)
-        ones = xp.ones(shape[-2], dtype=predictions.dtype, device=device)
-        return xp, predictions, targets, ones
-    weights = check_weights(predictions, shape, weights, "weights")
-    at = stand_ins(weights, shape[:-2])
-    return xp, rows_at(predictions, at), rows_at(targets, at), weights
+        weights = xp.ones(shape[-2], dtype=predictions.dtype, device=device_of(predictions))
+    else:
+        weights = check_weights(predictions, shape, weights, "weights")
+        at = stand_ins(weights, shape[:-2])
+        predictions, targets = rows_at(predictions, at), rows_at(targets, at)
+    if classes is not None:
+        weights = weights * xp.sum(targets, axis=-1)
+    return xp, predictions, targets, weights
 
 
 def _classes(xp: Namespace, values: Array) -> Array:
@@ -120,3 +259,30 @@ def _classes(xp: Namespace, values: Array) -> Array:
     if values.shape[-1] == 1:
         return xp.astype(values[..., 0] > 0.5, xp.int32)
     return xp.astype(xp.argmax(values, axis=-1), xp.int32)
+
+
+def _indicators(xp: Namespace, values: Array) -> Array:
+    """Return 1 for each sample's class, else 0, ``(..., batch, classes)``: two for one output."""
+    count = max(2, values.shape[-1])
+    numbers = xp.arange(count, dtype=xp.int32, device=device_of(values))
+    return xp.astype(_classes(xp, values)[..., None] == numbers, values.dtype)
+
+
+def _of_both(xp: Namespace, values: Array) -> Array:
+    """Return the values of two classes for a single output's, and others unchanged."""
+    return values if values.shape[-1] > 1 else xp.concat([1.0 - values, values], axis=-1)
+
+
+def _mean_of_classes(xp: Namespace, scores: Array, present: Array) -> Array:
+    """Return the mean over the classes that are present, NaN if none is."""
+    count = xp.sum(present, axis=-1)
+    none = xp.astype(count == 0.0, count.dtype)
+    mean = xp.sum(scores * present, axis=-1) / (count + none)
+    return xp.where(none > 0.0, math.nan, mean)
+
+
+# By the names that fit takes.
+METRICS: dict[str, Metric] = {
+    **{f.__name__: f for f in (accuracy, balanced_accuracy, f1, log_loss, mae, r2, rmse, roc_auc)},
+    **{f"top_{k}": top_k(k) for k in (3, 5)},
+}

@@ -6,11 +6,13 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Required, TypeAlias, TypedDict, TypeVar
 
 from backprop_xp.backends import Array
-from backprop_xp.checks import boolean, integer, nearest, real
+from backprop_xp.checks import boolean, choose, integer, nearest, real
 from backprop_xp.training.averages import Average
+from backprop_xp.training.class_weights import ClassWeight
 from backprop_xp.training.data import seeds_of
 from backprop_xp.training.early_stopping import Best, EarlyStopping, Slowed
-from backprop_xp.training.metrics import Metric
+from backprop_xp.training.metrics import METRICS, Metric
+from backprop_xp.training.optimizer_names import named_optimizer
 from backprop_xp.training.optimizers import Optimizer
 from backprop_xp.training.schedules import Plateau
 from backprop_xp.training.states import FitResult, TrainingState
@@ -27,7 +29,7 @@ Rule = TypeVar("Rule", EarlyStopping, Plateau)
 class TrainingOptions(TypedDict, total=False):
     """The keyword arguments of ``train`` and ``fit``, for type checkers; see ``bx.fit``."""
 
-    optimizer: Required[Optimizer]
+    optimizer: Required[Optimizer | str]
     epochs: Required[int]
     batch_size: int | None
     accumulate: int
@@ -35,11 +37,13 @@ class TrainingOptions(TypedDict, total=False):
     augment: Augment | None
     seed: int | Sequence[int] | Sequence[Sequence[int]] | Array
     sample_weight: Array | None
-    validation: Sequence[Array] | None
+    class_weight: ClassWeight | None
+    validation: Sequence[Array] | float | None
     clip: float | None
     l2: float | Array | None
     l2_of_sum: float | Array | None
-    metrics: Mapping[str, Metric] | None
+    metrics: Mapping[str, Metric] | Sequence[str | Metric] | None
+    train_metrics: bool
     early_stopping: EarlyStopping | None
     average: Average | None
     start: TrainingState | FitResult | None
@@ -52,7 +56,8 @@ class TrainingOptions(TypedDict, total=False):
 class Options:
     """The checked options of a training.
 
-    - ``optimizer`` is one of ``bx.optimizers``, such as ``bx.Adam()``, or your own.
+    - ``optimizer`` is one of ``bx.optimizers``, such as ``bx.Adam()``, or your own; or the name of
+      one with its defaults, such as ``"adam"``.
     - ``epochs`` counts from the beginning of the training, also when it is resumed.
     - ``batch_size`` is the number of rows per update; None is the full batch.
     - ``accumulate`` k updates theta by the gradient of k batches together, as ``k * batch_size``
@@ -69,13 +74,21 @@ class Options:
       be None. The int ``seed`` depends on ``seed``, the epoch and the batch alone. With a seed for
       each network, it is called for each network's own batch.
     - ``sample_weight`` is ``(batch,)`` or ``(*stack, batch)``.
-    - ``validation`` is ``(x, y)`` or ``(x, y, sample_weight)``.
+    - ``class_weight`` multiplies the weights of the training and validation rows by those of their
+      classes: a mapping from class numbers, 1 for those it lacks, one number for each class, or
+      ``"balanced"``, which gives each class the same total weight in the training set. A single
+      output has the classes 0 and 1.
+    - ``validation`` is ``(x, y)`` or ``(x, y, sample_weight)``; or a share of the rows, such as
+      0.2, which ``seed`` draws, from each class alike. Those rows are not trained on.
     - ``clip`` bounds the norm of each network's gradient.
     - ``l2``, a number or ``(*stack,)``, overrides the network's.
     - ``l2_of_sum`` replaces it by a penalty on the *sum* of a batch's losses: it is divided by the
       sum of the batch's weights, or by its number of rows, as scikit-learn's ``alpha`` is.
-    - ``metrics`` maps names to functions ``(predictions, targets, weights) -> (*stack,)``, such as
-      those of ``bx.metrics``. They are computed on the validation set, or else the training set.
+    - ``metrics`` are names of ``bx.metrics``, or functions ``(predictions, targets, weights) ->
+      (*stack,)``: a list, or a mapping from names of your own. They are computed on the validation
+      set, or else the training set.
+    - ``train_metrics`` also measures the training set after each epoch, without dropout, as
+      ``"training_loss"`` and, for the metric ``"accuracy"``, ``"training_accuracy"``.
     - ``early_stopping`` is a ``bx.EarlyStopping``.
     - ``average`` is ``bx.EMA(decay)`` or ``bx.SWA(start_epoch)``: the average of theta is measured
       after each epoch, and returned; training moves theta itself.
@@ -100,11 +113,13 @@ class Options:
     augment: Augment | None = None
     seed: int | Sequence[int] | Sequence[Sequence[int]] | Array = 0
     sample_weight: Array | None = None
-    validation: Sequence[Array] | None = None
+    class_weight: ClassWeight | None = None
+    validation: Sequence[Array] | float | None = None
     clip: float | None = None
     l2: float | Array | None = None
     l2_of_sum: float | Array | None = None
     metrics: Mapping[str, Metric] | None = None
+    train_metrics: bool = False
     early_stopping: EarlyStopping | None = None
     average: Average | None = None
     start: TrainingState | FitResult | None = None
@@ -113,6 +128,7 @@ class Options:
     checkpoint_every: int = 1
 
     def __post_init__(self) -> None:
+        self._set("optimizer", named_optimizer(self.optimizer))
         if isinstance(self.optimizer, type) or not hasattr(self.optimizer, "initialize"):
             raise TypeError(f"optimizer must be an object like bx.Adam(), not {self.optimizer!r}.")
         if not isinstance(self.early_stopping, EarlyStopping | None):
@@ -136,6 +152,7 @@ class Options:
         self._set("epochs", integer(self.epochs, "epochs"))
         self._set("seed", seeds_of(self.seed))
         self._set("metrics", _checked_metrics(self.metrics))
+        self._set("train_metrics", boolean(self.train_metrics, "train_metrics"))
         if self.clip is not None:
             self._set("clip", real(self.clip, "clip", above=0.0))
         if not (self.augment is None or callable(self.augment)):
@@ -167,7 +184,9 @@ class Options:
     @property
     def judged(self) -> list[str]:
         """The names of the measures of an epoch that a rule may watch."""
-        return ["loss" if self.validation is None else "validation_loss", *(self.metrics or {})]
+        names = ["loss", *(self.metrics or {})]
+        of_training = [f"training_{name}" for name in names] if self.train_metrics else []
+        return ["loss" if self.validation is None else "validation_loss", *names[1:], *of_training]
 
     def watching(self, rule: Rule | None) -> Rule | None:
         """Return a rule with ``watch`` set: by default the loss that ``judged`` begins with."""
@@ -180,6 +199,7 @@ OPTION_NAMES = tuple(field.name for field in fields(Options))
 
 
 def _check_watched(name: str, rule: EarlyStopping | Plateau | None, judged: list[str]) -> None:
+    judged = list(dict.fromkeys([*judged, "loss"]))
     if rule is not None and rule.watch is not None and rule.watch not in judged:
         raise ValueError(f"{name} watches {rule.watch!r}. {nearest(rule.watch, judged)}")
 
@@ -206,13 +226,34 @@ def _check_start(options: Options, start: TrainingState) -> None:
 
 
 def _checked_metrics(metrics: Any) -> dict[str, Metric]:
-    items = (metrics or {}).items() if isinstance(metrics, Mapping | None) else [(None, None)]
-    if not all(isinstance(name, str) and callable(metric) for name, metric in items):
+    if metrics is None:
+        return {}
+    if isinstance(metrics, Mapping):
+        made = {
+            name: choose(METRICS, metric, f"metrics[{name!r}]") for name, metric in metrics.items()
+        }
+    elif isinstance(metrics, str) or not isinstance(metrics, Sequence):
         raise TypeError(
-            'metrics must be functions by their names, such as {"accuracy": bx.metrics.accuracy}, '
+            'metrics must be a list such as ["accuracy", bx.metrics.r2], or a mapping from names, '
             f"not {metrics!r}."
         )
-    taken = {"loss", "validation_loss", "gradient_error", "gradient_verdict"} & set(metrics or {})
+    else:
+        chosen = [choose(METRICS, metric, f"metrics[{i}]") for i, metric in enumerate(metrics)]
+        made = {_name_of(metric): metric for metric in chosen}
+    if not all(isinstance(name, str) for name in made):
+        raise TypeError(f"metrics must have strings as names, not {list(made)!r}.")
+    taken = {"loss", "validation_loss", "gradient_error", "gradient_verdict"} & set(made)
+    taken |= {name for name in made if name.startswith("training_")}
     if taken:
         raise ValueError(f"metrics cannot be named {min(taken)!r}: the history uses that name.")
-    return dict(metrics or {})
+    return made
+
+
+def _name_of(metric: Metric) -> str:
+    """Return the name of a metric in the history: that of its function."""
+    name = getattr(metric, "__name__", None)
+    if name is None or name == "<lambda>":
+        raise TypeError(
+            f'metrics has {metric!r}, which has no name: give a mapping, {{"a name": ...}}.'
+        )
+    return str(name)

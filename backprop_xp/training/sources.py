@@ -7,6 +7,7 @@ one, also on a library that compiles loops.
 import contextvars
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from numbers import Real
 from typing import Any, TypeAlias
 
 from backprop_xp.backends import (
@@ -83,9 +84,17 @@ def _check_given(batches: Any, options: Options) -> None:
         raise ValueError(
             "SWA counts epochs of a known number of batches, but x gives batches: take bx.EMA."
         )
-    if options.validation is None and (
-        options.metrics or options.early_stopping or options.plateau
-    ):
+    if options.class_weight is not None or isinstance(options.validation, Real):
+        raise ValueError(
+            "class_weight and a share for validation are for rows in memory, but x gives batches: "
+            "give weights with each batch, and validation=(x, y)."
+        )
+    rules = [rule for rule in (options.early_stopping, options.plateau) if rule is not None]
+    if options.train_metrics or any(rule.watch == "loss" for rule in rules):
+        raise ValueError(
+            "train_metrics and a watched training loss are for rows in memory, but x gives batches."
+        )
+    if options.validation is None and (options.metrics or rules):
         raise ValueError(
             "metrics, early_stopping and a plateau need validation=(x, y) where x gives batches: "
             "no training rows are kept to measure theta on."

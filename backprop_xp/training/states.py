@@ -73,9 +73,10 @@ class FitResult:
     - ``theta`` and ``optimizer_state`` share no memory with ``state``. With early stopping and
       ``restore_best`` they are those of each network's best epoch. With ``average=`` theta is the
       average; ``state.theta`` is the theta that training moves.
-    - ``history`` maps ``"loss"``, with validation rows ``"validation_loss"``, and each metric's
-      name to a NumPy array ``(epochs, *stack)`` over the whole training. With ``check_every`` it
-      has ``"gradient_error"`` and ``"gradient_verdict"``, ``(checks,)``, of this call's checks.
+    - ``history`` maps ``"loss"``, with validation rows ``"validation_loss"``, each metric's name,
+      and those of ``train_metrics``, to a NumPy array ``(epochs, *stack)`` over the whole training.
+      With ``check_every`` it has ``"gradient_error"`` and ``"gradient_verdict"``, ``(checks,)``, of
+      this call's checks.
     - ``epochs`` counts from the beginning of the training.
     - ``state`` is the last state: ``start=result`` resumes there.
     """

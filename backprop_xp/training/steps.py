@@ -58,7 +58,7 @@ class Shared(NamedTuple):
     l2_of_sum: Any = None
     clip: Any = None
     seed: Key | None = None
-    evaluated: tuple[Rows, Any] | None = None
+    evaluated: tuple[Rows, Any, tuple[Rows, Any] | None] | None = None
     learning_rate: Any = None
     views: Views | None = None
     hyperparameters: Mapping[str, Any] | None = None
@@ -127,10 +127,12 @@ def evaluate(
     theta: Array,
     rows: Rows,
     l2: Any,
+    training: tuple[Rows, Any] | None = None,
 ) -> dict[str, Array]:
     """Return the loss of theta, without dropout, and its metrics, ``(*stack,)`` by name.
 
     ``in_pieces(forward, theta, rows)`` computes the forward pass for a piece of the rows at a time.
+    Those of other rows and penalty, ``training``, have names that begin with "training_".
     """
     loss = network.loss_function
 
@@ -155,6 +157,9 @@ def evaluate(
                 f"metrics[{name!r}] returned an array of shape {tuple(found[name].shape)}, but one "
                 f"number for each network, {tuple(theta.shape[:-1])}, is expected."
             )
+    if training is not None:
+        more = evaluate(network, metrics, in_pieces, theta, *training)
+        found |= {f"training_{name}": value for name, value in more.items()}
     return found
 
 

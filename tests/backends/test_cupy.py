@@ -430,7 +430,14 @@ def rule_of(gpu: Backend, name: str) -> Callable[[Any], Any]:
         return {"clip": lambda z: xp.clip(z, -1.0, 0.75), "sign": xp.sign}[name]
     if name in LOSSES:
         loss = LOSSES[name]
-        return lambda z: [loss.value(z, z), loss.link(z), loss.gradient(z, z)]
+        z_and_t = (
+            (lambda z: (z[:, :2], z[:, :1])) if loss.outputs_per_target > 1 else lambda z: (z, z)
+        )
+        return lambda z: [
+            loss.value(*z_and_t(z)),
+            loss.link(z_and_t(z)[0]),
+            loss.gradient(*z_and_t(z)),
+        ]
     return lambda z: ACTIVATIONS[name].vjp(z, z, ACTIVATIONS[name].value(1.0 * z))
 
 

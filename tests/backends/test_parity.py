@@ -19,7 +19,7 @@ from backprop_xp.networks.losses import LOSSES
 from backprop_xp.networks.propagation import Layer
 from backprop_xp.networks.random_bits import fold_in, keep_mask
 from tests.helpers import compiled
-from tests.user_layers import sample_data, sample_network, sample_theta
+from tests.user_layers import PARAMETRIC_LOSSES, sample_data, sample_network, sample_theta
 
 # Both sides round some hundred operations, 2e-16 each, and cancel a few of their digits.
 PARITY = 1e-12
@@ -40,6 +40,67 @@ class Oracle(NamedTuple):
     layer_norm: Function
     asarray: Function
     vjp: VJP
+
+
+def _more_losses(xp: Any, log_softmax: Function, softplus: Function) -> dict[str, Function]:
+    """Return losses as they are written in the papers, for an autograd to differentiate."""
+
+    def blocks(o: Any, count: int) -> list[Any]:
+        n = o.shape[-1] // count
+        return [o[..., i * n : (i + 1) * n] for i in range(count)]
+
+    def mean(each: Any) -> Any:
+        return each.sum(-1) / each.shape[-1]
+
+    def gaussian(o: Any, t: Any) -> Any:
+        m, s = blocks(o, 2)
+        return mean(0.5 * (s + (m - t) ** 2 / xp.exp(s)))
+
+    def quantiles(*levels: float) -> Function:
+        def value(o: Any, t: Any) -> Any:
+            pairs = zip(levels, blocks(o, len(levels)), strict=True)
+            each = [mean(xp.maximum(q * (t - b), (q - 1.0) * (t - b))) for q, b in pairs]
+            return sum(each) / len(levels)
+
+        return value
+
+    def tweedie(p: float) -> Function:
+        def value(o: Any, t: Any) -> Any:
+            first = o if p == 1.0 else (xp.exp((1.0 - p) * o) - 1.0) / (1.0 - p)
+            second = o if p == 2.0 else (xp.exp((2.0 - p) * o) - 1.0) / (2.0 - p)
+            return mean(second - t * first)
+
+        return value
+
+    def focal(gamma: float, even: float = 0.0) -> Function:
+        def value(o: Any, t: Any) -> Any:
+            log_p, t = log_softmax(o), (1.0 - even) * t + even * t.sum(-1)[..., None] / t.shape[-1]
+            return -(t * (1.0 - xp.exp(log_p)) ** gamma * log_p).sum(-1)
+
+        return value
+
+    def labels(o: Any, t: Any) -> Any:
+        t = 0.9 * t + 0.05
+        return mean(t * softplus(-o) + (1.0 - t) * softplus(o))
+
+    def hinge(o: Any, t: Any) -> Any:
+        margins = o + 1.0 - t
+        return (margins.max(-1) if xp.__name__ != "torch" else margins.amax(-1)) - (t * o).sum(-1)
+
+    return {
+        "gaussian_nll": gaussian,
+        "hinge": hinge,
+        "quantile": quantiles(0.2),
+        "quantiles": quantiles(0.1, 0.5, 0.9),
+        "tweedie": tweedie(1.5),
+        "tweedie of power 1": tweedie(1.0),
+        "tweedie of power 2": tweedie(2.0),
+        "focal": focal(2.0),
+        "focal of gamma 0.5": focal(0.5),
+        "smoothed classes": focal(0.0, 0.1),
+        "smoothed labels": labels,
+        "smoothed focal": focal(1.0, 0.2),
+    }
 
 
 def _jax_oracle(jax: ModuleType) -> Oracle:
@@ -74,6 +135,7 @@ def _jax_oracle(jax: ModuleType) -> Oracle:
             "poisson": lambda o, t: jnp.mean(jnp.exp(o) - t * o, -1),
             "binary_cross_entropy": binary_cross_entropy,
             "categorical_cross_entropy": lambda o, t: -jnp.sum(t * nn.log_softmax(o), -1),
+            **_more_losses(jnp, nn.log_softmax, nn.softplus),
         },
         layer_norm=layer_norm,
         asarray=jnp.asarray,
@@ -114,6 +176,9 @@ def _torch_oracle(torch: ModuleType) -> Oracle:
             "poisson": per_sample(F.poisson_nll_loss, log_input=True),
             "binary_cross_entropy": per_sample(F.binary_cross_entropy_with_logits),
             "categorical_cross_entropy": lambda o, t: F.cross_entropy(o, t, reduction="none"),
+            **_more_losses(
+                torch, lambda o: F.log_softmax(o, -1), lambda z: F.softplus(z, threshold=50.0)
+            ),
         },
         layer_norm=lambda x, scale, bias, epsilon: F.layer_norm(
             x, x.shape[-1:], scale[0], bias[0], epsilon
@@ -246,7 +311,9 @@ def activation_entry(name: str) -> Entry:
 
 def loss_entry(name: str) -> Entry:
     def compare(xp: Any, oracle: Oracle) -> Comparison:
-        (o, t, _), one, value = _entries(), LOSSES[name], oracle.losses[name]
+        (o, t, _), value = _entries(), oracle.losses[name]
+        one = {**LOSSES, **PARAMETRIC_LOSSES}[name]
+        t = t[:, : 6 // one.outputs_per_target]
         found = [one.value(*xp.put(o, t)), one.gradient(*xp.put(o, t))]
         return found, lambda v: value(v, oracle.asarray(t)), [o], np.ones(5)
 
@@ -256,7 +323,7 @@ def loss_entry(name: str) -> Entry:
 def _entries() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return pre-activations or outputs, probabilities, and derivatives."""
     draw = np.random.default_rng(31)
-    return draw.normal(0.0, 5.0, (5, 4)), draw.dirichlet(np.ones(4), 5), draw.normal(size=(5, 4))
+    return draw.normal(0.0, 5.0, (5, 6)), draw.dirichlet(np.ones(6), 5), draw.normal(size=(5, 6))
 
 
 def _marks(hidden: str, loss: str) -> list[pytest.MarkDecorator]:
@@ -279,7 +346,10 @@ AUTOGRAD = [
         for mode, rng in {"inference": None, "training": RNG}.items()
     ),
     *(pytest.param(activation_entry(name), id=f"activation {name}") for name in ACTIVATIONS),
-    *(pytest.param(loss_entry(name), id=f"loss {name}") for name in LOSSES),
+    *(
+        pytest.param(loss_entry(name), id=f"loss {name}")
+        for name in (*LOSSES, *sorted({*PARAMETRIC_LOSSES} - {"huber_with"}))
+    ),
 ]
 
 

@@ -87,6 +87,7 @@ def passes(activation: str = "gelu", loss: str = "log_cosh") -> Callable[[Put], 
     def call(put: Put) -> None:
         network = _network(activation, loss)
         x, y, weight, l2 = put(X), put(Y), put(WEIGHT), put([0.1, 0.2])
+        y = y[:, : 2 // network.loss_function.outputs_per_target]
         theta = _initialize(network, x, (2,))
         network.predict(theta, x)
         network.loss(theta, x, y, sample_weight=weight, l2=l2)
@@ -192,6 +193,20 @@ def fit(epochs: int, **more: Any) -> Callable[[Put], object]:
     return call
 
 
+def share(loss: str, y: np.ndarray) -> Callable[[Put], object]:
+    """Return a training with a share of the rows for validation; classes are drawn alike."""
+
+    def call(put: Put) -> None:
+        network, x, are_classes = _network(loss=loss), put(X), loss == "categorical_cross_entropy"
+        options: dict[str, Any] = {"validation": 0.4, "train_metrics": True, "optimizer": "adam"}
+        if are_classes:
+            options |= {"class_weight": "balanced", "metrics": ["accuracy", "roc_auc"]}
+        for _ in bx.train(network, _initialize(network, x, (2,)), x, put(y), epochs=2, **options):
+            pass
+
+    return call
+
+
 STOPPING = bx.EarlyStopping(5)
 # Options of fit, and the transfers of an epoch: scores, errors of checks, losses for progress.
 OBSERVERS: dict[str, tuple[dict[str, Any], list[tuple[int, ...]]]] = {
@@ -277,6 +292,11 @@ ENTRIES: dict[str, Entry] = {
         for epochs in (1, 4)
         for name, (options, shapes) in OBSERVERS.items()
     },
+    "train, a share of the rows": Entry(share("log_cosh", Y), [(2,)]),
+    # The labels of the classes too.
+    "train, a share of each class": Entry(
+        share("categorical_cross_entropy", np.eye(2)[np.arange(ROWS) % 2]), [(3,), (ROWS,)]
+    ),
     "train, nan in y": Entry(
         invalid(r"^y has .*nan at y\[4, 0\]", y=Y_WITH_NAN), [(4,), (ROWS, 2)]
     ),

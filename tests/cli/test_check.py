@@ -196,14 +196,18 @@ def problem(loss: str = "mean_squared_error", seed: int = 0, **options: Any) -> 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_targets_are_valid_for_their_loss(loss: str) -> None:
-    y = problem(loss).y
+    if loss == "gaussian_nll":
+        drawn = draw(bx.mlp([4, 8, 6], loss=loss), [4, 8, 6], loss, batch=50, seed=0, method="auto")
+    else:
+        drawn = problem(loss)
+    y = drawn.y
     assert (y.shape, y.dtype) == ((50, 3), np.float64)
     if loss == "poisson":
         assert (y >= 1.0).all()
         assert (y == np.round(y)).all()
-    elif loss.endswith("cross_entropy"):
+    elif loss.endswith("cross_entropy") or loss == "hinge":
         assert set(np.unique(y)) == {0.0, 1.0}
-        if loss.startswith("categorical"):
+        if not loss.startswith("binary"):
             assert (y.sum(axis=-1) == 1.0).all()
             assert (y.sum(axis=0) > 0.0).all()
     else:

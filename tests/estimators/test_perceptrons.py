@@ -467,6 +467,27 @@ def test_class_weights_are_sample_weights() -> None:
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("loss", ["gaussian_nll", bx.losses.quantile(0.1, 0.9)], ids=str)
+def test_a_loss_of_several_outputs_for_a_target_is_left_to_fit(loss: Any) -> None:
+    for model in (bx.MLPRegressor(loss), bx.MLPClassifier(loss=loss)):
+        with pytest.raises(ValueError, match=r"has 2 outputs for each target, .* by bx\.fit"):
+            model.fit(*TWO)
+
+
+@pytest.mark.float64
+@pytest.mark.usefixtures("in_float64")
+def test_balanced_classes_are_those_of_rows_that_are_repeated() -> None:
+    """As scikit-learn has it since 1.8: weights count as repetitions do."""
+    x, y = TWO
+    weight = np.arange(len(y)) % 3
+    options = {"hidden_layer_sizes": 5, "solver": "lbfgs", "max_iter": 5, "random_state": 0}
+    model = bx.MLPClassifier(**options, class_weight="balanced")
+    weighted = _fit(model, x, y, weight.astype(float))
+    repeated = _fit(clone(model), np.repeat(x, weight, 0), np.repeat(y, weight))
+    _assert_same_parameters(weighted, repeated, 1e-6)
+
+
+@pytest.mark.once
 @pytest.mark.parametrize(
     "options",
     [
@@ -492,7 +513,11 @@ def test_each_added_parameter_trains(target: str, options: dict[str, Any]) -> No
 
 @pytest.mark.once
 @pytest.mark.parametrize(
-    "loss", ["mean_squared_error", "mean_absolute_error", "huber", "log_cosh", bx.losses.huber]
+    "loss",
+    [
+        *("mean_squared_error", "mean_absolute_error", "huber", "log_cosh", bx.losses.huber),
+        bx.losses.quantile(0.5),
+    ],
 )
 def test_a_regressor_accepts_every_loss(loss: Any) -> None:
     options = {"solver": "lbfgs", "max_iter": 300, "random_state": 0, "tol": 1e-3}
@@ -508,26 +533,28 @@ BRIER = bx.Loss(
 )
 CLASSIFIED = ["mean_squared_error", "huber", "poisson", "binary_cross_entropy"]
 CLASSIFIED += ["categorical_cross_entropy", BRIER, bx.losses.huber_with(0.5)]
+# Of classes that exclude one another.
+EXCLUSIVE = ["hinge", bx.losses.focal(), bx.losses.smoothed(bx.losses.focal(1.0), 0.05)]
 
 
 @pytest.mark.once
 @pytest.mark.usefixtures("on_numpy")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("target", ["classes", "two classes", "labels"])
-@pytest.mark.parametrize("loss", CLASSIFIED, ids=str)
+@pytest.mark.parametrize("loss", [*CLASSIFIED, *EXCLUSIVE], ids=str)
 def test_a_classifier_accepts_every_loss(loss: Any, target: str) -> None:
     x, y = PAIRS[target][2]
     x = StandardScaler().fit_transform(x)
     options = {"learning_rate_init": 0.02, "max_iter": 150, "random_state": 0, "alpha": 0.0}
     model = bx.MLPClassifier(16, loss=loss, **options)
-    if loss == "categorical_cross_entropy" and target == "labels":
+    if loss in ["categorical_cross_entropy", *EXCLUSIVE] and target == "labels":
         with pytest.raises(ValueError, match="y has several labels for each: take"):
             model.fit(x, y)
         return
     assert clone(model.fit(x, y)).loss == loss
     assert model.score(x, y) > (0.4 if target == "labels" else 0.8)  # of all labels of a row
     assert model.score(x, y) == np.mean((model.predict(x) == y).reshape(90, -1).all(-1))
-    if model._loss().link is bx.activations.identity.value or loss == "poisson":
+    if model._loss().link is bx.activations.identity.value or loss in ("poisson", "hinge"):
         assert not hasattr(model, "predict_proba")
         scores = model.decision_function(x)
         decided = scores.argmax(-1) if target == "classes" else scores > 0.0

@@ -22,6 +22,7 @@ from backprop_xp.networks.initializers import INITIALIZERS
 from backprop_xp.networks.losses import LOSSES
 from backprop_xp.training.pytrees import mapped
 from tests.helpers import printed_lines
+from tests.user_layers import PARAMETRIC_LOSSES
 
 pytest.importorskip("safetensors")
 
@@ -124,7 +125,7 @@ def test_a_loaded_layer_equals_the_saved_one(path: Path, layer: Any) -> None:
     assert np.array_equal(read.predict(X), network.predict(theta, X))
 
 
-@pytest.mark.parametrize("loss", [*LOSSES.values(), bx.losses.huber_with(2.5)], ids=repr)
+@pytest.mark.parametrize("loss", [*LOSSES.values(), *PARAMETRIC_LOSSES.values()], ids=repr)
 def test_a_loaded_loss_equals_the_saved_one(path: Path, loss: bx.Loss) -> None:
     network = bx.mlp([3, 2], loss=loss)
     bx.save(path, network, network.initialize(backend="numpy"))

@@ -41,7 +41,10 @@ NETWORKS |= {name: bx.mlp([3, 4, 2], hidden="tanh", loss=name) for name in LOSSE
 # Half a second each: by default one network has all activations, and each link one loss.
 EACH = [layer for name in ACTIVATIONS for layer in (bx.Dense(3, 3), bx.Activate(name))]
 NETWORKS["each activation"] = bx.Network(EACH, "mean_squared_error")
+NETWORKS["focal"] = bx.mlp([3, 4, 3], hidden="tanh", loss=bx.losses.focal())
+NETWORKS["hinge of one"] = bx.mlp([3, 4, 1], hidden="tanh", loss="hinge")
 LINKS = ("mean_squared_error", "poisson", "binary_cross_entropy", "categorical_cross_entropy")
+LINKS += ("gaussian_nll", "focal", "hinge of one")
 NOT_MANY = ("Dropout", "LayerNorm", "Scale", "Columns", "Residual", "each activation")
 FEW = [(name, "float64") for name in ("Dropout", *NOT_MANY, *LINKS)]
 FEW += [("each activation", "float32")]

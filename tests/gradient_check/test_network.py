@@ -153,12 +153,16 @@ TARGETS = {
     "poisson": [[0.0, 1.0, 3.0], [2.0, 0.0, 1.0], [5.0, 1.0, 1.0], [0.0, 0.0, 2.0]],
     "binary_cross_entropy": [[0.0, 1.0, 1.0], [1.0, 0.0, 0.25], [0.0, 0.0, 1.0], [1.0, 1.0, 0.0]],
     "categorical_cross_entropy": SHARES,
+    "hinge": SHARES,
 }
 
 
 def _check(xp: Any, piece: Any, targets: Any, dtype: str, **options: Any) -> Any:
     """Check a layer, an activation or a loss."""
-    numbers, x, targets = (xp.asarray(array, dtype=dtype) for array in (NUMBERS, X, targets))
+    numbers = NUMBERS
+    if piece == "gaussian_nll":
+        numbers, targets = NUMBERS[:, :2], X[:, :1]
+    numbers, x, targets = (xp.asarray(array, dtype=dtype) for array in (numbers, X, targets))
     if isinstance(piece, str | bx.Loss):
         return check.loss(piece, numbers, targets, **options)
     return check.layer(piece, x, **options)

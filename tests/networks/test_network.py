@@ -239,7 +239,7 @@ def test_float32_stays_float32(xp: Any, loss: str) -> None:
             network.predict(theta, x),
             network.loss(theta, x, y, **options),
             *network.loss_and_gradient(theta, x, y, **options),
-            *network.vjp(theta, x, y, rng=RNG),
+            *network.vjp(theta, x, network.predict(theta, x), rng=RNG),
             network.weight_mask(theta),
         ]
 
@@ -445,6 +445,22 @@ def test_mlp_applies_norm_activation_and_dropout_in_order_and_none_to_the_output
         bx.Dense(3, 1, initializer="he_normal"),
     ]
     assert network == bx.Network(layers, "mean_squared_error", l2=0.5)
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_mlp_takes_an_activation_for_each_hidden_layer(layer_norm: bool) -> None:
+    hidden = ["relu", bx.activations.tanh, "silu"]
+    network = bx.mlp([2, 4, 5, 6, 1], hidden=hidden, layer_norm=layer_norm)
+    kind = bx.Activate if layer_norm else bx.Dense
+    found = [layer.activation for layer in network.layers if isinstance(layer, kind)][:3]
+    assert found == [ACTIVATIONS[name] for name in ("relu", "tanh", "silu")]
+    assert bx.mlp([2, 1], hidden=[]) == bx.mlp([2, 1])
+    with pytest.raises(ValueError, match="hidden has 3 activations, but sizes has 1 hidden layers"):
+        bx.mlp([2, 4, 1], hidden=hidden)
+    with pytest.raises(ValueError, match=r"hidden\[1\] 'rely' is unknown. Did you mean 'relu'"):
+        bx.mlp([2, 4, 4, 1], hidden=["relu", "rely"])
+    with pytest.raises(TypeError, match=r"hidden must be a name or a bx\.Activation, not 3"):
+        bx.mlp([2, 4, 1], hidden=3)
 
 
 def test_mlp_accepts_names_and_objects_alike() -> None:

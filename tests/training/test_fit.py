@@ -1,6 +1,7 @@
 """Training: the loop against one written by hand, stacks, early stopping, and errors."""
 
 import dataclasses
+import functools
 import inspect
 import math
 import re
@@ -14,6 +15,7 @@ import backprop_xp as bx
 from backprop_xp.backends import array_namespace
 from backprop_xp.networks.losses import LOSSES
 from backprop_xp.networks.random_bits import fold_in
+from backprop_xp.training.data import split_rows
 from backprop_xp.training.steps import clip_norm
 from tests.helpers import compiled
 
@@ -51,14 +53,6 @@ def _fit(xp: Any, *case: Any, **options: Any) -> Any:
 def _trained(xp: Any, *case: Any, **options: Any) -> np.ndarray:
     """Return the theta that ``_fit`` trains, on the host."""
     return xp.host(_fit(xp, *case, **options).theta)
-
-
-def _assert_member(xp: Any, together: Any, i: int, alone: Any) -> None:
-    """Compare a network of a stack's result with the result of that network alone."""
-    xp.assert_close(together.theta[i, ...], alone.theta, SAME_TRAINING)
-    assert together.history.keys() == alone.history.keys()
-    for name, values in together.history.items():
-        xp.assert_close(values[:, i], alone.history[name], SAME_TRAINING)
 
 
 def _case(xp: Any, stack: Any = (), **options: Any) -> tuple[Any, ...]:
@@ -224,39 +218,6 @@ def test_xor_is_learned_from_lists_integers_and_booleans(xp: Any, kind: str) -> 
 
 
 # ---- stacks
-
-
-def test_a_stack_trained_together_is_its_members_trained_alone(xp: Any) -> None:
-    network, theta, x, y = _case(xp, STACK, dropout=0.3, l2=0.01)
-    options = {
-        "optimizer": bx.Adam(0.05),
-        "batch_size": 4,
-        "sample_weight": xp.asarray(_weights()),
-        "validation": (x, y),
-        # Between the networks' own norms, so that some are clipped and some are not.
-        "clip": 1.5,
-    }
-    together = _fit(xp, network, theta, x, y, **options)
-    for i in range(STACK):
-        _assert_member(xp, together, i, _fit(xp, network, theta[i, ...], x, y, **options))
-
-
-def test_each_member_may_have_its_own_rows_and_learning_rate(xp: Any) -> None:
-    data = [_data(seed=40 + i) for i in range(STACK)]
-    x, y = xp.put(*(np.stack(arrays) for arrays in zip(*data, strict=True)))
-    # The first network's last batch has all its weight; the second's first batch has none.
-    weights = np.stack([_weights() + i for i in range(STACK)])
-    weights[0, :8], weights[1, :4] = 0.0, 0.0
-    weights = xp.asarray(weights)
-    network, theta, _, _ = _case(xp, STACK)
-    rates = [0.1, 0.01, 0.0]
-    stacked = bx.SGD(xp.asarray([[rate] for rate in rates]))
-    options: dict[str, Any] = {"batch_size": 4, "shuffle": False}
-    together = _fit(xp, network, theta, x, y, optimizer=stacked, sample_weight=weights, **options)
-    for i, rate in enumerate(rates):
-        own = network, theta[i, ...], x[i, ...], y[i, ...]
-        options.update(optimizer=bx.SGD(rate), sample_weight=weights[i, ...])
-        _assert_member(xp, together, i, _fit(xp, *own, **options))
 
 
 @pytest.mark.parametrize("clip", [None, 0.1])
@@ -584,20 +545,6 @@ def test_train_stops_early_and_its_states_have_the_best_theta(xp: Any) -> None:
 # ---- penalties
 
 
-@pytest.mark.parametrize("batch_size", [None, 4])
-def test_each_network_of_a_stack_may_have_its_own_penalty(xp: Any, batch_size: int | None) -> None:
-    network, theta, x, y = _case(xp, STACK)
-    options: dict[str, Any] = {"optimizer": bx.Adam(0.05), "batch_size": batch_size}
-    # Early stopping watches the training loss with the penalty.
-    options["early_stopping"] = bx.EarlyStopping()
-    strengths = [0.0, 0.1, 1.0]
-    swept = _fit(xp, network, theta, x, y, l2=xp.asarray(strengths), **options)
-    for i, l2 in enumerate(strengths):
-        data = theta[i, ...], x, y
-        _assert_member(xp, swept, i, _fit(xp, network, *data, l2=l2, **options))
-        _assert_member(xp, swept, i, _fit(xp, _network(l2=l2), *data, **options))
-
-
 # ---- results of custom code
 
 
@@ -650,7 +597,141 @@ def test_an_unknown_option_is_an_error_with_the_nearest_name(xp: Any, function: 
             function(*_case(xp), **{given: options[given]})
 
 
-# ---- errors, when train is called: before the first epoch
+# ---- names, and the training set's own measures
+
+
+def _measures(xp: Any, **options: Any) -> Any:
+    """Return a network of classes, its data, and the result of training it with options."""
+    generator = np.random.default_rng(3)
+    network = bx.mlp([3, 4, 3], hidden="tanh", loss="categorical_cross_entropy")
+    x, y = generator.normal(size=(20, 3)), np.arange(20) % 3
+    rows = xp.asarray(x), xp.asarray(y, dtype="int32")
+    theta = xp.initialize(network)
+    options = {"optimizer": "adam", "epochs": 3, **options}
+    return network, theta, *rows, bx.fit(network, theta, *rows, **options)
+
+
+def test_an_optimizer_and_metrics_go_by_their_names(xp: Any) -> None:
+    *case, named = _measures(xp, metrics=["accuracy", bx.metrics.roc_auc, bx.metrics.top_k(2)])
+    functions = {"accuracy": "accuracy", "roc_auc": bx.metrics.roc_auc}
+    result = bx.fit(*case, optimizer=bx.Adam(), epochs=3, metrics=functions)
+    assert [*named.history] == ["loss", "accuracy", "roc_auc", "top_2"]
+    xp.assert_equal(named.theta, result.theta)
+    for name in functions:
+        xp.assert_equal(named.history[name], result.history[name])
+
+
+@pytest.mark.parametrize("batch_size", [None, 6])
+@pytest.mark.parametrize("validates", [False, True])
+def test_the_history_has_the_training_sets_measures_if_asked(
+    xp: Any, batch_size: int | None, validates: bool
+) -> None:
+    part = (xp.asarray(np.ones((4, 3))), xp.asarray([0, 1, 2, 0], dtype="int32"))
+    options: dict[str, Any] = {"batch_size": batch_size, "metrics": ["accuracy"]}
+    options |= {"validation": part if validates else None, "train_metrics": True}
+    network, _, x, y, result = _measures(xp, **options)
+    assert {*result.history} - {"loss", "accuracy"} == {"training_loss", "training_accuracy"} | (
+        {"validation_loss"} if validates else set()
+    )
+    expected = network.loss(result.theta, x, y)
+    xp.assert_close(result.history["training_loss"][-1], expected, 1e-12)
+    accuracy = bx.metrics.accuracy(network.predict(result.theta, x), y)
+    xp.assert_close(result.history["training_accuracy"][-1], accuracy, 1e-12)
+    judged = part if validates else (x, y)
+    accuracy = bx.metrics.accuracy(network.predict(result.theta, judged[0]), judged[1])
+    xp.assert_close(result.history["accuracy"][-1], accuracy, 1e-12)
+    assert {"training_loss", "training_accuracy"} <= {*result.state.metrics}
+
+
+@pytest.mark.parametrize("watch", ["loss", "training_loss", "training_accuracy"])
+def test_early_stopping_watches_the_training_set_beside_a_validation_set(
+    xp: Any, watch: str
+) -> None:
+    part = (xp.asarray(np.ones((4, 3))), xp.asarray([0, 1, 2, 0], dtype="int32"))
+    mode = "max" if watch.endswith("accuracy") else "min"
+    options: dict[str, Any] = {"validation": part, "optimizer": bx.Adam(0.3), "epochs": 12}
+    options |= {"metrics": ["accuracy"], "train_metrics": watch != "loss"}
+    rule = bx.EarlyStopping(3, watch=watch, mode=mode)
+    network, _, x, y, result = _measures(xp, early_stopping=rule, **options)
+    best, sign = result.state.best, {"max": -1.0, "min": 1.0}[mode]
+    found = network.loss(result.theta, x, y)
+    if mode == "max":
+        found = bx.metrics.accuracy(network.predict(result.theta, x), y)
+    xp.assert_close(sign * best.score, found, 1e-12)
+    assert ("training_loss" in result.history) == (watch != "loss")
+    if watch != "loss":
+        assert int(best.epoch) == int(np.argmin(sign * result.history[watch])) + 1
+
+
+# ---- a share of the rows
+
+
+@pytest.mark.parametrize("form", ["labels", "one-hot", "column", "values"])
+def test_a_share_of_the_rows_validates_and_each_class_has_that_share(xp: Any, form: str) -> None:
+    generator = np.random.default_rng(3)
+    labels = np.repeat([0, 1, 2], [30, 15, 5])
+    n_out, loss = {"column": (1, "binary_cross_entropy"), "values": (1, "huber")}.get(
+        form, (3, "categorical_cross_entropy")
+    )
+    targets: dict[str, np.ndarray] = {"labels": labels, "one-hot": np.eye(3)[labels]}
+    y = targets.get(form, (labels == 0)[:, None] * 1.0)
+    network = bx.mlp([2, n_out], loss=loss)
+    theta, x = xp.initialize(network), generator.normal(size=(50, 2))
+    weight = generator.uniform(0.5, 1.0, 50)
+    options: dict[str, Any] = {"optimizer": bx.SGD(0.1), "epochs": 2, "batch_size": 16}
+    put = functools.partial(xp.asarray, dtype="int32" if form == "labels" else "working")
+    for seed in (0, 1):
+        kept, left = split_rows(
+            50,
+            0.2,
+            seed,
+            None
+            if form == "values"
+            else np.argmax(np.eye(3)[labels], -1)
+            if n_out == 3
+            else labels == 0,
+        )
+        assert sorted([*kept, *left]) == [*range(50)]
+        if form != "values":
+            assert (np.bincount(labels[left])[:1] == 6).all()
+        if n_out == 3:
+            assert np.bincount(labels[left]).tolist() == [6, 3, 1]
+        part = (xp.asarray(x[left]), put(y[left]), xp.asarray(weight[left]))
+        expected = bx.fit(
+            network, theta, xp.asarray(x[kept]), put(y[kept]), validation=part,
+            sample_weight=xp.asarray(weight[kept]), seed=seed, **options,
+        )  # fmt: skip
+        result = bx.fit(
+            network, theta, xp.asarray(x), put(y), sample_weight=xp.asarray(weight),
+            validation=0.2, seed=seed, **options,
+        )  # fmt: skip
+        xp.assert_equal(result.theta, expected.theta)
+        for name in ("loss", "validation_loss"):
+            xp.assert_equal(result.history[name], expected.history[name])
+        first = bx.fit(
+            network, theta, xp.asarray(x), put(y), sample_weight=xp.asarray(weight),
+            validation=0.2, seed=seed, **{**options, "epochs": 1},
+        )  # fmt: skip
+        resumed = bx.fit(
+            network, theta, xp.asarray(x), put(y), sample_weight=xp.asarray(weight),
+            validation=0.2, seed=seed, start=first, **options,
+        )  # fmt: skip
+        xp.assert_equal(resumed.theta, result.theta)
+    assert not np.array_equal(split_rows(50, 0.2, 0)[1], split_rows(50, 0.2, 1)[1])
+
+
+def test_a_share_of_the_rows_of_a_stack_is_taken_from_each(xp: Any) -> None:
+    network, generator = bx.mlp([2, 1]), np.random.default_rng(3)
+    theta = xp.initialize(network, stack=2)
+    x, y = xp.asarray(generator.normal(size=(2, 12, 2))), xp.asarray(generator.normal(size=(12, 1)))
+    options: dict[str, Any] = {"optimizer": bx.SGD(0.1), "epochs": 2, "validation": 0.25}
+    both = bx.fit(network, theta, x, y, **options)
+    for i in range(2):
+        one = bx.fit(network, theta[i, :], x[i, ...], y, **options)
+        xp.assert_close(both.history["validation_loss"][:, i], one.history["validation_loss"])
+
+
+# ---- what is refused, when train is called: before the first epoch
 
 
 def _refuses(xp: Any, error: Any, message: str, **changes: Any) -> None:
@@ -744,7 +825,8 @@ def test_targets_at_the_bounds_of_the_losss_range_are_accepted(xp: Any, loss: An
     low, high = network.loss_function.targets
     pairs = [(max(low, -1e3), min(high, 1e3))] + [(1.0 + 2.0**-22, -1e-9)] * (loss == BINARY)
     for pair in pairs:
-        y = xp.asarray(np.tile(pair, (ROWS, 1)))
+        y = np.tile(pair, (ROWS, 1))[:, : N_OUT // network.loss_function.outputs_per_target]
+        y = xp.asarray(y)
         assert np.all(np.isfinite(_trained(xp, network, theta, x, y, optimizer=bx.SGD(1e-6))))
 
 
@@ -837,12 +919,16 @@ OPTIONS: list[tuple[dict[str, Any], Any, str]] = [
     ({"seed": 0.5}, TypeError, "seed must be an integer of at least 0"),
     ({"clip": 0.0}, ValueError, "clip must be > 0, not 0"),
     ({"clip": "1"}, TypeError, "clip must be a number"),
-    ({"optimizer": "adam"}, TypeError, r"optimizer must be .* bx\.Adam\(\), not 'adam'"),
+    ({"optimizer": "adan"}, ValueError, "optimizer 'adan' is unknown. Did you mean 'adam'"),
+    ({"optimizer": "sgd"}, ValueError, r"SGD has no default learning rate: give .*bx\.SGD"),
     ({"optimizer": None}, TypeError, r"optimizer must be .* bx\.Adam\(\), not None"),
     ({"optimizer": bx.Adam}, TypeError, r"optimizer must be .* bx\.Adam\(\), not <class"),
-    ({"validation": ([[1.0] * N_IN],)}, ValueError, r"validation must be \(x, y\) or .* not 1"),
-    ({"validation": [1, 2, 3, 4]}, ValueError, r"validation must be \(x, y\) or .* not 4 items"),
-    ({"validation": 0.2}, TypeError, r"validation must be \(x, y\) or"),
+    ({"validation": ([[1.0] * N_IN],)}, ValueError, r"validation must be \(x, y\), .* not 1"),
+    ({"validation": [1, 2, 3, 4]}, ValueError, r"validation must be \(x, y\), .* not 4 items"),
+    ({"validation": "0.2"}, TypeError, r"validation must be \(x, y\), .* or a share"),
+    ({"validation": 1.0}, ValueError, "validation must be > 0 and < 1, not 1"),
+    ({"validation": True}, TypeError, "validation must be a number, not True"),
+    ({"validation": 0.99}, ValueError, "validation=0.99 leaves no training rows of the 11"),
     ({"validation": ([[1.0] * 4], [[1.0] * 2])}, ValueError, "validation: x has 4 features"),
     ({"validation": ([[1.0] * 3], [[1.0]] * 2)}, ValueError, r"validation: y has shape \(2, 1\)"),
     ({"early_stopping": 5}, TypeError, r"early_stopping must be .*bx\.EarlyStopping\("),
@@ -851,8 +937,13 @@ OPTIONS: list[tuple[dict[str, Any], Any, str]] = [
         ValueError,
         "early_stopping watches 'acuracy'. Did you mean 'accuracy'. Known: loss, accuracy",
     ),
-    ({"metrics": ["accuracy"]}, TypeError, "metrics must be functions by their names, such as"),
-    ({"metrics": {"accuracy": 1.0}}, TypeError, "metrics must be functions by their names"),
+    ({"metrics": "accuracy"}, TypeError, r"metrics must be a list such as \[.*not 'accuracy'"),
+    ({"metrics": ["acuracy"]}, ValueError, r"metrics\[0\] 'acuracy' is unknown. Did you mean 'acc"),
+    ({"metrics": [lambda *a: 0.0]}, TypeError, "has no name: give a mapping"),
+    ({"metrics": {"accuracy": 1.0}}, TypeError, r"metrics\['accuracy'\] must be a name or a func"),
+    ({"metrics": {1: len}}, TypeError, r"metrics must have strings as names, not \[1\]"),
+    ({"metrics": {"training_r2": len}}, ValueError, "metrics cannot be named 'training_r2'"),
+    ({"train_metrics": 1}, TypeError, "train_metrics must be True or False, not 1"),
     ({"metrics": {"loss": len}}, ValueError, "metrics cannot be named 'loss'"),
     ({"l2": -1.0}, ValueError, "l2 must be >= 0, not -1"),
     ({"shuffle": "no"}, TypeError, "shuffle must be True or False, not 'no'"),

@@ -318,37 +318,6 @@ HYPERPARAMETERS = [
 ]
 
 
-def _assert_a_stack_is_its_members(xp: Any, together: Any, alone: list[Any]) -> None:
-    """Compare an optimizer of a stack with one optimizer for each network."""
-    theta, gradients = _theta(len(alone)), _gradients(len(alone), steps=10)
-    stacked, _, _ = _run(xp, together, theta, gradients)
-    for i, optimizer in enumerate(alone):
-        xp.assert_close(stacked[:, i], _run(xp, optimizer, theta[i], gradients[:, i])[0], ROUNDING)
-
-
-@pytest.mark.parametrize(("name", "hyperparameter"), HYPERPARAMETERS)
-def test_an_array_of_hyperparameters_is_as_many_runs(
-    xp: Any, name: str, hyperparameter: str
-) -> None:
-    values = _SWEPT[hyperparameter]
-    column = xp.asarray(np.array(values)[:, None])
-    together = _optimizer(xp, name, **{hyperparameter: column})
-    alone = [_optimizer(xp, name, **{hyperparameter: value}) for value in values]
-    _assert_a_stack_is_its_members(xp, together, alone)
-
-
-def test_a_schedule_or_a_stacked_mask_may_be_each_networks_own(xp: Any) -> None:
-    rates = [0.1, 0.01, 0.0]
-    schedules = [
-        bx.Adam(bx.schedules.step_decay(rate, every=4))
-        for rate in (xp.asarray(np.array(rates)[:, None]), *rates)
-    ]
-    masks = np.stack([DECAYS, 1.0 - DECAYS])
-    masked = [_optimizer(xp, "adamw", mask=xp.asarray(mask)) for mask in (masks, *masks)]
-    for together, *alone in (schedules, masked):
-        _assert_a_stack_is_its_members(xp, together, alone)
-
-
 def test_a_schedule_is_called_once_for_each_step_from_0(xp: Any) -> None:
     asked = []
 

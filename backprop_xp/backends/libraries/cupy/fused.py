@@ -150,20 +150,24 @@ def _of_output(vjp: Function) -> Function:
     return lambda g, a: vjp(g, None, a)
 
 
-def _mean_over_outputs(o: Array, t: Array, share: Share, each: Function) -> Result:
+def _mean_over_outputs(o: Array, t: Array, share: Share, each: Function, blocks: int = 1) -> Result:
     if not _are_plain(o, t, share):
         return NotImplemented
-    n_out = o.shape[-1]
-    value, g = _fused(_shared, each)(o, t, share / n_out, 1.0 / n_out)
-    return value[..., 0] if n_out == 1 else value.sum(axis=-1), g
+    n = o.shape[-1] // blocks
+    outputs = [o[..., i * n : (i + 1) * n] for i in range(blocks)]
+    value, *slopes = _fused(_shared, each)(share / n, 1.0 / n, *outputs, t)
+    import cupy
+
+    g = slopes[0] if blocks == 1 else cupy.concatenate(slopes, axis=-1)
+    return value[..., 0] if n == 1 else value.sum(axis=-1), g
 
 
 def _shared(each: Function) -> Function:
-    def both(o: Array, t: Array, share: Share, part: float) -> tuple[Array, Array]:
-        value, slope = each(o, t)
-        return value * part, slope * share
+    def all_of(share: Share, part: float, *arrays: Array) -> tuple[Array, ...]:
+        value, *slopes = each(*arrays)
+        return value * part, *(slope * share for slope in slopes)
 
-    return both
+    return all_of
 
 
 def _categorical(o: Array, t: Array, share: Share) -> Result:
@@ -272,8 +276,8 @@ def _sum_of_products() -> Any:
 FUSED: dict[str, Function] = {
     "backprop_xp.networks.activations.activated": _activated,
     "backprop_xp.networks.activations.sent_back": _sent_back,
-    "backprop_xp.networks.losses.mean_over_outputs": _mean_over_outputs,
-    "backprop_xp.networks.losses.categorical": _categorical,
+    "backprop_xp.networks.loss_rules.mean_over_outputs": _mean_over_outputs,
+    "backprop_xp.networks.loss_rules.categorical": _categorical,
     "backprop_xp.networks.layers.dropped": _dropped,
     "backprop_xp.networks.layers.normalized": _normalized,
     "backprop_xp.networks.layers.normalized_back": _normalized_back,

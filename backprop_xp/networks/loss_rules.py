@@ -1,0 +1,308 @@
+"""The rules of the losses: the value and the derivative of each, side by side.
+
+A rule yields the value first, so that a caller can stop after it. The rule of each output alone
+takes ``(o, t)``, and yields arrays ``(..., batch, n)``. The rule of a whole loss also takes each
+sample's ``share`` in the mean over the batch, a number or ``(..., batch, 1)``: its value is ``(...,
+batch)``, its gradient, times the share, ``(..., batch, n_out)``.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from backprop_xp.backends import (
+    Array,
+    array_namespace,
+    max_of_rows,
+    mean_of_rows,
+    replaceable,
+    sum_of_rows,
+)
+from backprop_xp.networks import complex_safe as safe
+from backprop_xp.networks.activations import sigmoid
+
+Rule: TypeAlias = Callable[[Array, Array, Array], Iterable[Array]]
+# The arguments are one block of the outputs or several, then the targets.
+OutputRule: TypeAlias = Callable[..., Iterable[Array]]
+
+
+@replaceable
+def mean_over_outputs(
+    o: Array, t: Array, share: Array, each: OutputRule, blocks: int = 1
+) -> Iterator[Array]:
+    """Yield the mean over the targets of ``each``, then its gradient times the share.
+
+    ``each`` takes as many blocks of the outputs, and yields a derivative by each of them.
+    """
+    n = o.shape[-1] // blocks
+    parts = iter(each(*blocks_of(o, blocks), t))
+    value = next(parts)
+    # One output, the most common case, needs no sum.
+    yield value[..., 0] if n == 1 else mean_of_rows(value)
+    slopes = [slope * (share / n) for slope in parts]
+    yield slopes[0] if blocks == 1 else array_namespace(o).concat(slopes, axis=-1)
+
+
+def blocks_of(o: Array, blocks: int) -> list[Array]:
+    """Return equal blocks of the outputs, views where the library has them."""
+    n = o.shape[-1] // blocks
+    return [o] if blocks == 1 else [o[..., i * n : (i + 1) * n] for i in range(blocks)]
+
+
+def squared(o: Array, t: Array) -> Iterator[Array]:
+    """Square of the residual."""
+    r = o - t
+    yield r * r
+    yield 2.0 * r
+
+
+def half_squared(o: Array, t: Array) -> Iterator[Array]:
+    """Half the square of the residual."""
+    r = o - t
+    yield 0.5 * r * r
+    yield r
+
+
+def absolute(o: Array, t: Array) -> Iterator[Array]:
+    """Absolute residual."""
+    r = o - t
+    xp = array_namespace(r)
+    yield safe.magnitude(xp, r)
+    yield xp.sign(r)
+
+
+@dataclass(frozen=True)
+class Huber:
+    """Half the square of the residual up to ``delta``, and a line beyond it."""
+
+    delta: float
+
+    def __call__(self, o: Array, t: Array) -> Iterator[Array]:
+        # c is the residual clipped at delta: r^2 / 2 inside, delta (|r| - delta / 2) outside.
+        r = o - t
+        c = safe.clip(array_namespace(r), r, -self.delta, self.delta)
+        yield c * (r - 0.5 * c)
+        yield c
+
+
+# log(cosh(20)) is 20 - log(2) to the last digit of float64.
+_LOG_COSH_LINEAR = 20.0
+
+
+def log_cosh(o: Array, t: Array) -> Iterator[Array]:
+    """Logarithm of the hyperbolic cosine of the residual."""
+    # log(cosh(c)) = log(1 + 2 sinh(c / 2)^2) keeps its digits near 0; beyond the clip it is linear.
+    r = o - t
+    xp = array_namespace(r)
+    c = safe.clip(xp, r, -_LOG_COSH_LINEAR, _LOG_COSH_LINEAR)
+    s = xp.sinh(0.5 * c)
+    beyond = safe.magnitude(xp, r) - safe.magnitude(xp, c)
+    yield safe.log1p(xp, 2.0 * s * s) + beyond
+    yield xp.tanh(c)
+
+
+def poisson(o: Array, t: Array) -> Iterator[Array]:
+    """Negative log-likelihood of counts t at rate exp(o), without the constant log(t!)."""
+    rate = exp(o)
+    yield rate - t * o
+    yield rate - t
+
+
+def exp(o: Array) -> Array:
+    """Return the exponential, a link."""
+    return array_namespace(o).exp(o)
+
+
+def binary_cross_entropy(o: Array, t: Array) -> Iterator[Array]:
+    """Negative log-likelihood of class 1 at the logit o."""
+    # -t log(p) - (1 - t) log(1 - p) at p = sigmoid(o) is softplus(o) - t o, here written so that
+    # large terms cancel before they are added. Its slope is (1 - t) sigmoid(o) - t sigmoid(-o):
+    # sigmoid(o) - t would lose all digits if the two are close.
+    xp = array_namespace(o)
+    yield (safe.positive(xp, o) - t) * o + safe.log1p(xp, xp.exp(-safe.magnitude(xp, o)))
+    e = safe.finite_exp(xp, -o)
+    yield ((1.0 - t) - t * e) / (1.0 + e)
+
+
+# Added to a sum of targets: a row of zeros gets the shares 0, and no other sum changes.
+TINY = 1e-37
+
+
+@replaceable
+def categorical(o: Array, t: Array, share: Array) -> Iterator[Array]:
+    """Yield categorical cross-entropy, then its gradient times the share."""
+    # softmax(o) = exp(s) / (1 + r), with s the logits minus the largest, and r = sum exp(s) - 1.
+    # The targets' shares sum to 1 as well. Subtracted term by term, a one-hot target's share leaves
+    # r the digits of all other classes, however small they are.
+    xp = array_namespace(o)
+    total = sum_of_rows(t, keepdims=True)
+    shares = t / (total + TINY)
+    x = safe.real_part(xp, o)
+    s = o - max_of_rows(x)
+    if safe.is_complex(xp, o.dtype):
+        # Any shift is right. This one removes the target's imaginary part, next to which a complex
+        # step's contribution would round away.
+        s = s - sum_of_rows(shares * (o - x), keepdims=True)
+    g = xp.exp(s) - shares
+    r = sum_of_rows(g, keepdims=True)
+    # -sum t log softmax(o), and sum(t) (softmax(o) - shares), over one denominator.
+    yield (total * safe.log1p(xp, r))[..., 0] - sum_of_rows(t * s)
+    g -= shares * r
+    g *= total * share / (1.0 + r)
+    yield g
+
+
+# Exponentials are continued by their tangent from here: no product with them overflows float32.
+_TANGENT_FROM = 40.0
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """The mean of the pinball losses of several quantiles, one block of outputs for each."""
+
+    levels: tuple[float, ...]
+
+    def __call__(self, *o_and_t: Array) -> Iterator[Array]:
+        *outputs, t = o_and_t
+        xp, count = array_namespace(t), len(self.levels)
+        residuals = [t - o for o in outputs]
+        # The slope by the residual: q above 0, q - 1 below, 0 at the kink.
+        slopes = [
+            (q * safe.positive(xp, r) - (1.0 - q) * safe.positive(xp, -r)) / count
+            for q, r in zip(self.levels, residuals, strict=True)
+        ]
+        terms = [slope * r for slope, r in zip(slopes, residuals, strict=True)]
+        yield sum(terms[1:], start=terms[0])
+        for slope in slopes:
+            yield -slope
+
+
+def gaussian_nll(mean: Array, log_variance: Array, t: Array) -> Iterator[Array]:
+    """Half of log(variance) + r^2 / variance; the constant log(2 pi) / 2 is left out."""
+    xp, r = array_namespace(mean), mean - t
+    c = safe.clip(xp, log_variance, -_TANGENT_FROM, math.inf)
+    inverse = xp.exp(-c)
+    precision = inverse * (1.0 + (c - log_variance))
+    yield 0.5 * (log_variance + r * r * precision)
+    yield r * precision
+    yield 0.5 - 0.5 * r * r * inverse
+
+
+@dataclass(frozen=True)
+class Tweedie:
+    """Tweedie's negative log-likelihood of ``t`` at the mean exp(o), without constants of t.
+
+    It is ``g(2 - power) - t g(1 - power)``, where ``g(k) = (exp(k o) - 1) / k``, or o for k = 0:
+    Poisson's for the power 1, the gamma distribution's for 2.
+    """
+
+    power: float
+
+    def __call__(self, o: Array, t: Array) -> Iterator[Array]:
+        above, above_slope = _growth(o, 2.0 - self.power)
+        below, below_slope = _growth(o, 1.0 - self.power)
+        yield above - t * below
+        yield above_slope - t * below_slope
+
+
+def _growth(o: Array, k: float) -> tuple[Array, Array]:
+    """Return (exp(k o) - 1) / k and its derivative exp(k o)."""
+    if k == 0.0:
+        return o, 1.0
+    xp, z = array_namespace(o), k * o
+    c = safe.clip(xp, z, -math.inf, _TANGENT_FROM)
+    e = xp.exp(c)
+    return (xp.expm1(c) + e * (z - c)) / k, e
+
+
+@dataclass(frozen=True)
+class OneOrSeveral:
+    """A rule of classes: two by a single output, or as many as there are outputs."""
+
+    one: OutputRule
+    several: Rule
+
+    def __call__(self, o: Array, t: Array, share: Array) -> Iterable[Array]:
+        if o.shape[-1] > 1:
+            return self.several(o, t, share)
+        parts: Iterable[Array] = mean_over_outputs(o, t, share, self.one)
+        return parts
+
+
+@dataclass(frozen=True)
+class BinaryFocal:
+    """Binary cross-entropy whose terms are multiplied by ``(1 - p)**gamma``."""
+
+    gamma: float
+
+    def __call__(self, o: Array, t: Array) -> Iterator[Array]:
+        xp, gamma = array_namespace(o), self.gamma
+        # u = -log(1 - p) and v = -log(p) at p = sigmoid(o).
+        tail, above = safe.log1p(xp, xp.exp(-safe.magnitude(xp, o))), safe.positive(xp, o)
+        u, v = above * o + tail, (above - 1.0) * o + tail
+        of_one, of_zero = t * xp.exp(-gamma * u), (1.0 - t) * xp.exp(-gamma * v)
+        yield of_one * v + of_zero * u
+        p, q = sigmoid.value(o), sigmoid.value(-o)
+        yield of_zero * (p + gamma * q * u) - of_one * (q + gamma * p * v)
+
+
+@dataclass(frozen=True)
+class CategoricalFocal:
+    """Categorical cross-entropy whose terms are multiplied by ``(1 - p)**gamma``."""
+
+    gamma: float
+
+    def __call__(self, o: Array, t: Array, share: Array) -> Iterator[Array]:
+        # softmax(o) = e / (1 + r), as in categorical. 1 - softmax(o) is rest / (1 + r), where the
+        # largest class's own 1 is subtracted first: small probabilities of the others stay.
+        xp = array_namespace(o)
+        x = safe.real_part(xp, o)
+        s = o - max_of_rows(x)
+        e, largest = xp.exp(s), xp.astype(safe.real_part(xp, s) == 0.0, t.dtype)
+        largest = largest / sum_of_rows(largest, keepdims=True)
+        r = sum_of_rows(e - largest, keepdims=True)
+        p, rest = e / (1.0 + r), (r + (1.0 - e)) / (1.0 + r)
+        log_p = s - safe.log1p(xp, r)
+        weight = t * xp.exp(self.gamma * xp.log(rest + TINY))
+        yield -sum_of_rows(weight * log_p)
+        c = weight * (1.0 - self.gamma * p * log_p / (rest + TINY))
+        yield (p * (sum_of_rows(c, keepdims=True) - c) - c * rest) * share
+
+
+def binary_hinge(o: Array, t: Array) -> Iterator[Array]:
+    """max(0, 1 - o) for class 1, and max(0, 1 + o) for class 0."""
+    sign = 2.0 * t - 1.0
+    margin = 1.0 - sign * o
+    missed = safe.positive(array_namespace(o), margin)
+    yield missed * margin
+    yield -missed * sign
+
+
+def categorical_hinge(o: Array, t: Array, share: Array) -> Iterator[Array]:
+    """max(0, 1 + the largest other output - the class's own): Crammer and Singer 2001."""
+    # The largest of o_j + (1 - t_j), less the target's own output: that entry is exactly 0. Both
+    # are multiplied by the targets' sum: a row of zeros counts for nothing.
+    xp = array_namespace(o)
+    total = sum_of_rows(t, keepdims=True)
+    own = sum_of_rows(t / (total + TINY) * o, keepdims=True)
+    margins = total * (1.0 + (o - own)) - t
+    x = safe.real_part(xp, margins)
+    largest = xp.astype(x == max_of_rows(x), t.dtype)
+    largest = largest / sum_of_rows(largest, keepdims=True)
+    yield sum_of_rows(largest * margins)
+    yield (total * largest - t) * share
+
+
+@dataclass(frozen=True)
+class Smoothed:
+    """A rule of classes with a part of each row's targets spread evenly over the classes."""
+
+    rule: Rule
+    smoothing: float
+    by_row: bool
+
+    def __call__(self, o: Array, t: Array, share: Array) -> Iterable[Array]:
+        several = self.by_row and o.shape[-1] > 1
+        even = sum_of_rows(t, keepdims=True) / o.shape[-1] if several else 0.5
+        return self.rule(o, (1.0 - self.smoothing) * t + self.smoothing * even, share)

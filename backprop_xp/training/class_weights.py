@@ -1,0 +1,76 @@
+"""Weights of classes, and the weight of each row by its class.
+
+Targets are ``(..., batch, n)``: one-hot rows or probabilities, or a single column of class 1.
+"""
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from backprop_xp.backends import Array, array_namespace, like
+from backprop_xp.checks import real, sequence
+from backprop_xp.networks.losses import Loss
+
+ClassWeight: TypeAlias = Mapping[int, float] | Sequence[float] | Literal["balanced"]
+
+
+def check_classes(loss: Loss, n: int) -> None:
+    """Raise ValueError unless targets of ``n`` columns are classes that exclude one another."""
+    if not (loss.labels or (n == 1 and loss.targets == (0.0, 1.0))):
+        raise ValueError(
+            "class_weight is for losses of classes, such as categorical_cross_entropy, or "
+            "binary_cross_entropy with a single output. Weigh the rows of another by sample_weight."
+        )
+
+
+def weights_by_class(class_weight: Any, y: Array, sample_weight: Array | None) -> Array:
+    """Return the weight of each class, ``(..., classes)``, from targets.
+
+    ``"balanced"`` gives all classes the same total weight: that of the rows over the number of
+    classes that occur and the class's own, as in scikit-learn.
+    """
+    shares = _shares(y)
+    if not isinstance(class_weight, str):
+        return like(y, _numbers(class_weight, shares.shape[-1]), "class_weight")
+    if class_weight != "balanced":
+        raise ValueError(f'class_weight must be "balanced" or numbers, not {class_weight!r}.')
+    xp = array_namespace(y)
+    weighted = shares if sample_weight is None else shares * sample_weight[..., None]
+    totals = xp.sum(weighted, axis=-2)
+    occurs = xp.astype(totals > 0.0, totals.dtype)
+    mean = xp.sum(totals, axis=-1, keepdims=True) / xp.sum(occurs, axis=-1, keepdims=True)
+    return occurs * mean / (totals + (1.0 - occurs))
+
+
+def weights_of_rows(by_class: Array, y: Array, sample_weight: Array | None) -> Array:
+    """Return each row's weight, ``(..., batch)``: that of its class times its own."""
+    weights = array_namespace(y).sum(_shares(y) * by_class[..., None, :], axis=-1)
+    return weights if sample_weight is None else weights * sample_weight
+
+
+def _shares(y: Array) -> Array:
+    """Return the share of each class in each row, ``(..., batch, classes)``."""
+    return y if y.shape[-1] > 1 else array_namespace(y).concat([1.0 - y, y], axis=-1)
+
+
+def _numbers(class_weight: Any, count: int) -> list[float]:
+    """Return a number for each class; a mapping lacks those of weight 1."""
+    example = '{0: 1.0, 1: 5.0}, [1.0, 5.0] or "balanced"'
+    if isinstance(class_weight, Mapping):
+        unknown = [key for key in class_weight if not _is_class(key, count)]
+        if unknown:
+            raise ValueError(f"class_weight has {unknown}, but the classes are 0 ... {count - 1}.")
+        given = {operator.index(key): value for key, value in class_weight.items()}
+        values = [given.get(k, 1.0) for k in range(count)]
+    else:
+        values = sequence(class_weight, "class_weight", example)
+    if len(values) != count:
+        raise ValueError(f"class_weight has {len(values)} weights, but there are {count} classes.")
+    weights = [real(value, f"class_weight[{k}]", low=0.0) for k, value in enumerate(values)]
+    if not any(weights):
+        raise ValueError("class_weight must not be 0 for all classes.")
+    return weights
+
+
+def _is_class(key: Any, count: int) -> bool:
+    return hasattr(key, "__index__") and 0 <= operator.index(key) < count
