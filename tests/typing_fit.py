@@ -41,6 +41,9 @@ bx.fit(
     class_weight="balanced",
     train_metrics=True,
 )
+bx.fit(network, theta, x, y, optimizer=bx.Lion(), epochs=3, average=bx.EMA(0.9))
+bx.train(network, theta, x, y, optimizer=bx.Nadam(), epochs=3, batch_size=8, accumulate=4)
+bx.find_learning_rate(network, theta, x, y, optimizer=bx.Adagrad())
 
 bx.fit(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=3, seed=range(3))
 bx.fit(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=3, seed=[(1, 2), (3, 4)])
@@ -54,4 +57,5 @@ bx.fit(network, theta, x, y, optimzer=3, epochs="x")  # type: ignore[call-arg, a
 bx.fit(network, theta, x, y, optimizer=bx.SGD(0.1))  # type: ignore[call-arg]
 bx.fit(network, theta, x, y, optimizer=3, epochs=3)  # type: ignore[arg-type]
 bx.train(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=3, clip="1")  # type: ignore[arg-type]
+bx.fit(network, theta, x, y, optimizer=bx.SGD(0.1), epochs=3, average=0.9)  # type: ignore[arg-type]
 losses = result.losses  # type: ignore[attr-defined]

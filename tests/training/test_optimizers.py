@@ -570,7 +570,9 @@ def test_a_backends_replacement_of_an_update_does_the_same(
         options["mask"] = xp.asarray(xp.host(options["mask"]) * 1.0)
     theta, gradients = generator.normal(size=shape), generator.normal(size=(2, *shape))
     rates = xp.asarray(generator.uniform(0.1, 0.3, (*shape[:-1], 1)))
-    for optimizer in (make(**options), make(**{**options, "learning_rate": rates})):
+    each = xp.asarray(generator.uniform(0.1, 0.3, shape[-1]))
+    given = ({}, {"learning_rate": rates}, {"learning_rate": each})
+    for optimizer in (make(**{**options, **more}) for more in given):
         ends = []
         for rule in (type(optimizer).rule, dispatch(type(optimizer).rule, rates)):
             current = xp.asarray(theta.copy())
