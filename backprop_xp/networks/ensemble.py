@@ -56,8 +56,8 @@ def predict(
     """Return the mean and the standard deviation over the members of ``network.predict``.
 
     ``x`` is ``(batch, n_in)``. An array of NumPy, ``numpy.memmap`` too, is moved to theta's device
-    and cast to its dtype batch by batch. For a classifier the mean has the ensemble's
-    probabilities (Lakshminarayanan et al. 2017, section 2.4).
+    and cast to its dtype batch by batch. The mean of a classifier has the ensemble's probabilities
+    (Lakshminarayanan et al. 2017, section 2.4).
 
     >>> import backprop_xp as bx
     >>> network = bx.mlp([1, 1])
@@ -103,10 +103,10 @@ def uncertainty(
 
     def probabilities(outputs: Array) -> Array:
         """Return ``(members, rows, labels, classes)``: one label of all classes for a softmax."""
-        if link is softmax.value:
-            return link(outputs)[..., None, :]
-        # 1 - p would round a small probability of the other class to 0.
-        return array_namespace(outputs).stack([link(-outputs), link(outputs)], axis=-1)
+        if link is sigmoid.value or outputs.shape[-1] == 1:
+            # 1 - p would round a small probability of the other class to 0.
+            return array_namespace(outputs).stack([link(-outputs), link(outputs)], axis=-1)
+        return link(outputs)[..., None, :]
 
     found = [
         _entropies(map(probabilities, passes)) for passes in _outputs(network, theta, x, batch_size)

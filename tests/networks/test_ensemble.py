@@ -78,6 +78,23 @@ def test_a_large_mean_leaves_a_small_deviation_its_digits(xp: Any) -> None:
     xp.assert_close(found.standard_deviation, np.full((4096, 1), math.sqrt(2.0 / 3.0)), 1e-9)
 
 
+def test_the_variance_of_a_mixture_of_gaussians_has_two_parts(xp: Any) -> None:
+    """The formulas of the page, for a loss whose predictions are means, then deviations."""
+
+    def link(o: Any) -> Any:
+        space = bx.backends.array_namespace(o)
+        return space.concat([o[..., :2], space.exp(0.5 * o[..., 2:])], axis=-1)
+
+    network = bx.Network([bx.Dense(N_IN, 4)], bx.Loss(lambda o, t: o, lambda o, t: o, link))
+    theta, x = xp.initialize(network, stack=6), xp.asarray(np.ones((5, N_IN)))
+    mean, deviation = map(xp.host, bx.ensemble.predict(network, theta, x))
+    epistemic, aleatoric = deviation[:, :2] ** 2, mean[:, 2:] ** 2 + deviation[:, 2:] ** 2
+    means, deviations = np.split(xp.host(network.predict(theta, x)), 2, axis=-1)
+    second_moment = (means**2 + deviations**2).mean(0)
+    xp.assert_close(aleatoric, (deviations**2).mean(0), ROUNDING)
+    xp.assert_close(epistemic + aleatoric, second_moment - means.mean(0) ** 2, ROUNDING)
+
+
 @pytest.mark.parametrize("batch_size", [None, compiled(7)])
 @pytest.mark.parametrize("stack", [compiled(()), (5,), compiled((2, 3))])
 def test_uncertainty_of_two_classes_is_that_of_scipys_entropies(
