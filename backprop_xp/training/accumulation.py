@@ -5,7 +5,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from backprop_xp.backends import Array, array_namespace
+from backprop_xp.backends import Array, array_namespace, device_of, gather, require_owner
 from backprop_xp.networks.inputs import Rows, row_slices
 from backprop_xp.networks.random_bits import fold_in
 from backprop_xp.training.pytrees import mapped
@@ -25,20 +25,46 @@ def accumulating(gradient_of: Gradient, size: int | None) -> Gradient:
 def _accumulated(
     gradient_of: Gradient, size: int, theta: Any, batch: Rows, l2: Any, views: Any
 ) -> tuple[Array, Any]:
-    parts, weight, rng, total = row_slices(batch.x.shape[-2], size), None, None, None
-    for i, (part, share) in enumerate(zip(parts, _shares(batch, parts), strict=True)):
-        if batch.sample_weight is not None:
-            weight = batch.sample_weight[..., part]
-        if batch.rng is not None:
-            rng = fold_in(batch.rng, i)
-        rows = Rows(batch.x[..., part, :], batch.y[..., part, :], weight, rng)
-        loss, gradient = gradient_of(theta, rows, l2, views)
+    parts = row_slices(batch.x.shape[-2], size)
+    shares = _shares(batch, parts)
+
+    def of_part(own: tuple[Any, ...], theta: Any, batch: Rows, l2: Any) -> tuple[Array, Any]:
+        """Return what a part adds, in memory of its own: the next gradient may be written over."""
+        i, where, share = own
+        rng = None if batch.rng is None else fold_in(batch.rng, i)
+        loss, gradient = gradient_of(theta, _rows(batch, where, rng), l2, views)
         along = share if isinstance(share, float) else share[..., None]
-        # In memory of its own: the next part's gradient may be written over this one.
-        scaled = loss * share, mapped(functools.partial(operator.mul, along), gradient)
-        total = scaled if total is None else mapped(operator.iadd, total, scaled)
-    assert total is not None  # noqa: S101 - a batch has rows
-    return total
+        return loss * share, mapped(functools.partial(operator.mul, along), gradient)
+
+    def add(total: Any, own: tuple[Any, ...], *shared: Any) -> tuple[Any, tuple[()]]:
+        return mapped(operator.iadd, total, of_part(own, *shared)), ()
+
+    each, shared = [*zip(range(len(parts)), parts, shares, strict=True)], (theta, batch, l2)
+    total: Any = of_part(each[0], *shared)
+    loop, whole = require_owner(batch.x, "x").loop(add), parts[-1].stop // size
+    if loop is not None and whole > 2:  # compiled once, instead of once for each part
+        xp, device = array_namespace(batch.x), device_of(batch.x)
+        indices = xp.arange(whole * size, dtype=xp.int32, device=device)
+        column = xp.stack(
+            [xp.asarray(share, dtype=batch.x.dtype, device=device) for share in shares[:whole]]
+        )
+        columns = indices[:whole], xp.reshape(indices, (whole, size)), column
+        total, _ = loop(total, columns, 1, whole, *shared)
+        each = each[whole - 1 :]
+    for own in each[1:]:
+        total, _ = add(total, own, *shared)
+    loss, gradient = total
+    return loss, gradient
+
+
+def _rows(batch: Rows, where: Any, rng: Any) -> Rows:
+    """Return the rows of a batch at a slice, or at indices in a compiled loop."""
+    x, y, weight, _, _ = batch
+    if isinstance(where, slice):
+        weight = None if weight is None else weight[..., where]
+        return Rows(x[..., where, :], y[..., where, :], weight, rng)
+    weight = None if weight is None else gather(weight, where, -1)
+    return Rows(gather(x, where, -2), gather(y, where, -2), weight, rng)
 
 
 def _shares(batch: Rows, parts: list[slice]) -> list[Any]:
