@@ -112,7 +112,9 @@ ENTRANTS = [
     for backend in ("numpy", "jax")
     for what in ("one network", "ensemble")
 ]
-PEER = Entrant("scikit-learn's bagging", f"{__name__}:fits", ("scikit-learn's bagging",))
+PEER = Entrant(
+    "scikit-learn's bagging", f"{__name__}:fits", ("scikit-learn's bagging",), limit=1800.0
+)
 
 
 def _scores(children: dict[str, Child]) -> dict[str, list[Score]]:
