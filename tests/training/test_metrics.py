@@ -144,6 +144,14 @@ def test_roc_auc_of_a_single_class_or_of_nan_is_nan(xp: Any) -> None:
     assert xp.host(bx.metrics.top_k(1)(xp.asarray([[np.nan] * 2] * 2), [0, 1])) == 0.0
 
 
+def test_log_loss_of_a_wrong_certainty_is_that_of_the_dtypes_rounding(xp: Any) -> None:
+    p, labels = np.asarray([[1.0, 0.0], [0.25, 0.75], [0.0, 1.0]], xp.dtype), [1, 1, 1]
+    expected = scores.log_loss(labels, p, labels=[0, 1])
+    xp.assert_close(bx.metrics.log_loss(xp.asarray(p), labels), expected, 1e-14)
+    single = bx.metrics.log_loss(xp.asarray(p[:, 1:]), [[1]] * 3)
+    xp.assert_close(single, expected, 1e-14)
+
+
 def test_a_metric_of_k_has_its_name_and_equals_another_of_it() -> None:
     assert top_k(4).__name__ == "top_4"
     assert top_k(4) == top_k(4) != top_k(3)
