@@ -117,7 +117,8 @@ def test_labels_are_targets_as_their_one_hot_rows_are(xp: Any, name: str) -> Non
     labels, metric = np.argmax(t, -1), METRICS[name]
     expected = xp.host(metric(xp.asarray(p), xp.asarray(t)))
     for given in (labels, labels[:, None], np.stack([labels, labels])):
-        xp.assert_equal(metric(xp.asarray(p), xp.asarray(given, dtype="int32")), expected)
+        found = metric(xp.asarray(p), xp.asarray(given, dtype="int32"))
+        xp.assert_close(found, expected, 1e-15)  # sums of weights that are stacked or shared
     # A label that is none of the classes counts for nothing.
     kept = xp.asarray(p[:, 1:, :]), xp.asarray(labels[1:], dtype="int32")
     labels[0] = 7
@@ -142,6 +143,14 @@ def test_roc_auc_of_a_single_class_or_of_nan_is_nan(xp: Any) -> None:
     t = xp.asarray([[1.0], [0.0]])
     assert np.isnan(xp.host(bx.metrics.roc_auc(xp.asarray([[np.nan], [0.7]]), t)))
     assert xp.host(bx.metrics.top_k(1)(xp.asarray([[np.nan] * 2] * 2), [0, 1])) == 0.0
+
+
+def test_log_loss_of_a_wrong_certainty_is_that_of_the_dtypes_rounding(xp: Any) -> None:
+    p, labels = np.asarray([[1.0, 0.0], [0.25, 0.75], [0.0, 1.0]], xp.dtype), [1, 1, 1]
+    expected = scores.log_loss(labels, p, labels=[0, 1])
+    xp.assert_close(bx.metrics.log_loss(xp.asarray(p), labels), expected, 1e-14)
+    single = bx.metrics.log_loss(xp.asarray(p[:, 1:]), [[1]] * 3)
+    xp.assert_close(single, expected, 1e-14)
 
 
 def test_a_metric_of_k_has_its_name_and_equals_another_of_it() -> None:
