@@ -19,8 +19,9 @@ from backprop_xp.backends import (
 )
 from backprop_xp.checks import integer
 from backprop_xp.display.reprs import argument_text
-from backprop_xp.networks.activations import sigmoid, softmax
+from backprop_xp.networks.activations import sigmoid
 from backprop_xp.networks.inputs import row_slices, rows_at_once
+from backprop_xp.networks.losses import TO_PROBABILITIES
 from backprop_xp.networks.network import Network
 
 
@@ -94,7 +95,7 @@ def uncertainty(
     (array([0.693, 0.693]), array([0.   , 0.693]))
     """
     link = network.loss_function.link
-    if link not in (sigmoid.value, softmax.value):
+    if link not in TO_PROBABILITIES:
         raise ValueError(
             f"uncertainty needs probabilities, but the predictions of "
             f"{argument_text(network.loss_function)} are none: train with binary_cross_entropy or "

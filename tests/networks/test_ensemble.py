@@ -79,13 +79,8 @@ def test_a_large_mean_leaves_a_small_deviation_its_digits(xp: Any) -> None:
 
 
 def test_the_variance_of_a_mixture_of_gaussians_has_two_parts(xp: Any) -> None:
-    """The formulas of the page, for a loss whose predictions are means, then deviations."""
-
-    def link(o: Any) -> Any:
-        space = bx.backends.array_namespace(o)
-        return space.concat([o[..., :2], space.exp(0.5 * o[..., 2:])], axis=-1)
-
-    network = bx.Network([bx.Dense(N_IN, 4)], bx.Loss(lambda o, t: o, lambda o, t: o, link))
+    """The formulas of the page: predictions are means, then deviations."""
+    network = bx.Network([bx.Dense(N_IN, 4)], "gaussian_nll")
     theta, x = xp.initialize(network, stack=6), xp.asarray(np.ones((5, N_IN)))
     mean, deviation = map(xp.host, bx.ensemble.predict(network, theta, x))
     epistemic, aleatoric = deviation[:, :2] ** 2, mean[:, 2:] ** 2 + deviation[:, 2:] ** 2
@@ -144,6 +139,16 @@ def test_sure_members_are_as_uncertain_as_they_disagree(
         values = [float(xp.host(value)[0]) for value in found]
         expected = [information + entropy_of_each, entropy_of_each, information]
         np.testing.assert_allclose(values, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_out", [1, 3])
+def test_the_focal_loss_has_the_uncertainty_of_its_probabilities(xp: Any, n_out: int) -> None:
+    name = "binary_cross_entropy" if n_out == 1 else "categorical_cross_entropy"
+    network, theta, x = _case(xp, name, n_out, (5,))
+    focal = bx.Network(network.layers, bx.losses.focal())
+    found = [bx.ensemble.uncertainty(n, theta, xp.asarray(x)) for n in (network, focal)]
+    for one, other in zip(*found, strict=True):
+        xp.assert_equal(one, other)
 
 
 @pytest.mark.float64
