@@ -61,7 +61,9 @@ def check_data(
     share: Any = options.validation
     sets = {} if training is None else {"": training}
     if share is not None and not isinstance(share, Real):
-        sets["In validation: "] = items_of(share, "validation", ", or a share of the rows")
+        sets["In validation: "] = items_of(
+            share, "validation", "(x, y), (x, y, sample_weight) or a share of the rows"
+        )
     found = iter(check_sets(network, theta, sets))
     rows = None if training is None else next(found)
     held_out, loss = next(found, None), network.loss_function
@@ -131,9 +133,11 @@ def named(where: str) -> Iterator[None]:
         raise type(error)(f"{where}{error}") from None
 
 
-def items_of(value: Any, name: str, others: str = "") -> Sequence[Any]:
+def items_of(
+    value: Any, name: str, choices: str = "(x, y) or (x, y, sample_weight)"
+) -> Sequence[Any]:
     """Return the items of ``(x, y)`` or ``(x, y, sample_weight)``, or raise."""
-    expected = f"{name} must be (x, y) or (x, y, sample_weight){others}"
+    expected = f"{name} must be {choices}"
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise TypeError(f"{expected}, not {value!r}.")
     if len(value) not in (2, 3):

@@ -14,7 +14,7 @@ from backprop_xp.networks.network import Network
 from backprop_xp.training.batches import joined
 from backprop_xp.training.epochs import batch_losses, prepare
 from backprop_xp.training.interrupt import Interrupt
-from backprop_xp.training.optimizers import Adam, Optimizer
+from backprop_xp.training.optimizers import Optimizer
 from backprop_xp.training.options import Options
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def find_learning_rate(
     x: Array,
     y: Array,
     *,
-    optimizer: Optimizer | None = None,
+    optimizer: Optimizer | str | None = None,
     low: float = 1e-6,
     high: float = 1.0,
     steps: int = 100,
@@ -81,7 +81,7 @@ def find_learning_rate(
     low, steps = real(low, "low", above=0.0), integer(steps, "steps", at_least=_WINDOW)
     rise = functools.partial(_rate, low, real(high, "high", above=low) / low, steps)
     options = Options(
-        optimizer=Adam() if optimizer is None else optimizer,
+        optimizer="adam" if optimizer is None else optimizer,
         epochs=steps,
         batch_size=batch_size,
         sample_weight=sample_weight,

@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
 import backprop_xp as bx
-from backprop_xp.estimators.architecture import drawn_theta, parameters_of
+from backprop_xp.estimators.architecture import draw_theta, parameters_of
 
 # A stack's products may be summed in another order than one network's, over some dozen updates.
 SAME_TRAINING = 1e-10
@@ -65,7 +65,7 @@ def test_each_member_is_trained_as_alone_with_its_own_seed(xp: Any, more: dict[s
     x, y = VALUES
     model = _fitted(bx.MLPRegressor, VALUES, alpha=0.0, **more)
     network, state = model._network(8), np.random.RandomState(0)
-    thetas = drawn_theta(network, state, MEMBERS)
+    thetas = draw_theta(network, state, MEMBERS)
     seeds = state.randint(2**31 - 1, size=MEMBERS).tolist()
     optimizer = bx.Adam(corrected_epsilon=False)
     for i, (theta, seed) in enumerate(zip(thetas, seeds, strict=True)):

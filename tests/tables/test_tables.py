@@ -1129,7 +1129,7 @@ def test_large_tables_have_fewer_epochs_and_small_ones_smaller_batches() -> None
     ("wrong", "message"),
     [
         ({"hidden": "rellu"}, "hidden 'rellu' is unknown. Did you mean 'relu'"),
-        ({"optimizer": bx.Adam()}, "optimizer must be one of adam, .*, not Adam"),
+        ({"optimizer": bx.Adam()}, "optimizer must be one of adagrad, .*, not Adam"),
         ({"schedule": "cosin"}, "Did you mean 'cosine'"),
         ({"class_weight": "even"}, "class_weight 'even' is unknown. Known: balanced"),
         ({"layer_norm": "no"}, "layer_norm must be True or False, not 'no'"),

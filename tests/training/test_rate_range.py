@@ -107,7 +107,7 @@ def test_its_picture_has_the_losses_and_the_suggestion(xp: Any) -> None:
         ({"low": 0.0}, ValueError, "low must be"),
         ({"low": 0.1, "high": 0.1}, ValueError, "high must be finite and > 0.1|high must be > 0.1"),
         ({"steps": 4}, ValueError, "steps must be an integer of at least 5, not 4"),
-        ({"optimizer": "adam"}, TypeError, "optimizer must be an object like bx.Adam"),
+        ({"optimizer": "adamm"}, ValueError, "optimizer 'adamm' is unknown. Did you mean"),
         ({"optimizer": bx.Adam}, TypeError, "optimizer must be an object like bx.Adam"),
     ],
 )
