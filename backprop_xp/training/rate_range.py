@@ -14,6 +14,7 @@ from backprop_xp.networks.network import Network
 from backprop_xp.training.batches import joined
 from backprop_xp.training.epochs import batch_losses, prepare
 from backprop_xp.training.interrupt import Interrupt
+from backprop_xp.training.optimizer_names import named_optimizer
 from backprop_xp.training.optimizers import Optimizer
 from backprop_xp.training.options import Options
 
@@ -81,7 +82,7 @@ def find_learning_rate(
     low, steps = real(low, "low", above=0.0), integer(steps, "steps", at_least=_WINDOW)
     rise = functools.partial(_rate, low, real(high, "high", above=low) / low, steps)
     options = Options(
-        optimizer="adam" if optimizer is None else optimizer,
+        optimizer=named_optimizer("adam" if optimizer is None else optimizer),
         epochs=steps,
         batch_size=batch_size,
         sample_weight=sample_weight,
