@@ -43,7 +43,7 @@ python_maximum_signature_line_length = 90
 add_module_names = False
 toc_object_entries_show_parents = "hide"
 # Annotations name objects of other libraries and private ones, which have no page here.
-nitpick_ignore_regex = [(r"py:.*", r"(?!bx\.|backprop_xp\.(?!.*\._)).*")]
+nitpick_ignore_regex = [(r"py:.*", r"(?!bx\.|backprop_xp\.(?!.*\.(_|[A-Z]$))).*")]
 
 html_theme = "pydata_sphinx_theme"
 html_math_renderer = "native_maths"
