@@ -42,7 +42,7 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 90
 add_module_names = False
 toc_object_entries_show_parents = "hide"
-# Annotations name objects of other libraries and private ones, which have no page here.
+# Annotations name objects of other libraries, private ones and type variables: they have no page.
 nitpick_ignore_regex = [(r"py:.*", r"(?!bx\.|backprop_xp\.(?!.*\.(_|[A-Z]$))).*")]
 
 html_theme = "pydata_sphinx_theme"
