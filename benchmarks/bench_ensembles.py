@@ -26,7 +26,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 
 import backprop_xp as bx
-from backprop_xp.cli.race import Child, Entrant, quartiles, started
+from backprop_xp.cli.race import Child, Entrant, quartiles, start_children
 from benchmarks.conftest import Row, in_units
 
 MEMBERS = 32
@@ -134,7 +134,7 @@ def test_an_ensemble(
     benchmark: BenchmarkFixture, record: Callable[[Row], None], show: Callable[[str], None]
 ) -> None:
     _table()  # or skip
-    with started([*ENTRANTS, PEER]) as children:
+    with start_children([*ENTRANTS, PEER]) as children:
         found = benchmark.pedantic(lambda: _scores(children), rounds=1)
     theirs = found[PEER.name]
     lines = ["| | time | log-loss | accuracy | calibration error |", "|---|---|---|---|---|"]

@@ -14,7 +14,14 @@ import pytest
 import backprop_xp as bx
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
-from tests.user_layers import sample_data, sample_network, sample_theta
+from backprop_xp.training.metrics import METRICS
+from tests.user_layers import (
+    PARAMETRIC_LOSSES,
+    sample_data,
+    sample_network,
+    sample_targets,
+    sample_theta,
+)
 
 # Libraries sum the products of a stack and of one network in different orders: a few roundings of
 # 2e-16 in a pass, and more over a few dozen updates.
@@ -80,24 +87,23 @@ def losses() -> dict[str, Row]:
             o, t = xp.put(outputs, targets)
             return [loss.value(o, t), loss.gradient(o, t)]
 
-        targets = np.random.default_rng(5).dirichlet(np.ones(3), 4)
-        return Row(function, {"outputs": 2.0 * _draw(2, 3, 4, 3)}, {"targets": targets}, axes=2)
+        targets = sample_targets(loss, (4, 6))
+        return Row(function, {"outputs": 2.0 * _draw(2, 3, 4, 6)}, {"targets": targets}, axes=2)
 
-    made = {"huber_with": bx.losses.huber_with(2.5)}
-    return {f"loss {name}": row(one) for name, one in {**LOSSES, **made}.items()}
+    return {f"loss {name}": row(one) for name, one in {**LOSSES, **PARAMETRIC_LOSSES}.items()}
 
 
 def metrics() -> dict[str, Row]:
-    def row(metric: Any) -> Row:
+    def row(name: str, metric: Any) -> Row:
         def function(xp: Any, predictions: np.ndarray, targets: np.ndarray) -> list[Any]:
             return [metric(*xp.put(predictions, targets), None)]
 
-        targets = np.eye(3)[np.arange(20) % 3]
-        each = {"predictions": targets + 0.6 * _draw(STACK, 20, 3)}
-        return Row(function, each, {"targets": targets}, is_compiled=False)
+        targets = np.eye(6)[np.arange(20) % 6]
+        each = {"predictions": targets + 0.6 * _draw(STACK, 20, 6)}
+        is_compiled = name not in ("accuracy", "balanced_accuracy", "r2", "rmse")
+        return Row(function, each, {"targets": targets}, is_compiled=is_compiled)
 
-    names = ("accuracy", "balanced_accuracy", "r2", "rmse")
-    return {f"metric {name}": row(getattr(bx.metrics, name)) for name in names}
+    return {f"metric {name}": row(name, one) for name, one in METRICS.items()}
 
 
 # ---- networks
@@ -162,7 +168,8 @@ ADAMW = {**ADAM, "weight_decay": 0.3}
 # Values of hyperparameters, one for each network.
 VALUES = {"learning_rate": [0.1, 0.0, 0.3], "epsilon": [1e-8, 1e-3, 1.0]}
 VALUES |= {name: [0.5, 0.1, 0.99] for name in ("momentum", "decay", "beta1", "beta2")}
-VALUES |= {"weight_decay": [0.1, 0.0, 1.0]}
+VALUES |= {"weight_decay": [0.1, 0.0, 1.0], "initial": [0.0, 0.1, 1.0]}
+VALUES |= {"momentum_decay": [0.0, 4e-3, 0.1]}
 # An optimizer, its hyperparameters, and those that each network may have for itself.
 OPTIMIZERS: dict[str, tuple[Any, dict[str, Any], Sequence[str]]] = {
     "SGD": (
@@ -179,6 +186,18 @@ OPTIMIZERS: dict[str, tuple[Any, dict[str, Any], Sequence[str]]] = {
     "Adam": (bx.Adam, ADAM, tuple(ADAM)),
     "AdamW": (bx.AdamW, ADAMW, tuple(ADAMW)),
     "AdamW with a mask": (bx.AdamW, {**ADAMW, "mask": MASK}, ("weight_decay", "mask")),
+    "AMSGrad": (bx.Adam, {**ADAM, "amsgrad": True}, ("beta2",)),
+    "Adagrad": (
+        bx.Adagrad,
+        {"learning_rate": 0.1, "initial": 0.1, "epsilon": 1e-3},
+        ("learning_rate", "initial", "epsilon"),
+    ),
+    "Nadam": (bx.Nadam, {**ADAM, "momentum_decay": 4e-3}, (*ADAM, "momentum_decay")),
+    "Lion": (
+        bx.Lion,
+        {"learning_rate": 0.01, "beta1": 0.8, "beta2": 0.9, "weight_decay": 0.3, "mask": MASK},
+        ("learning_rate", "beta1", "beta2", "weight_decay", "mask"),
+    ),
     "Adam with a schedule": (
         lambda learning_rate: bx.Adam(bx.schedules.step_decay(learning_rate, every=4)),
         {},
@@ -265,8 +284,8 @@ def trainings() -> dict[str, Row]:
 
     return {
         "fit": row(_fit, {}, shared | everything),
-        "fit, own rows and learning_rate": row(_fit, own, {"shuffle": False}),
-        "fit, own l2": row(_fit_with_l2, strengths, shared | watch_loss),
+        "fit, own rows and learning_rate": row(_fit, own, {"shuffle": False}, slow=True),
+        "fit, own l2": row(_fit_with_l2, strengths, shared | watch_loss, slow=True),
         "fit, own l2, full batch": row(
             _fit_with_l2, strengths, {**shared, **watch_loss, "batch_size": None}
         ),

@@ -666,7 +666,7 @@ def test_early_stopping_watches_the_training_set_beside_a_validation_set(
 # ---- a share of the rows
 
 
-@pytest.mark.parametrize("form", ["labels", "one-hot", "column", "values"])
+@pytest.mark.parametrize("form", ["labels", *map(compiled, ["one-hot", "column", "values"])])
 def test_a_share_of_the_rows_validates_and_each_class_has_that_share(xp: Any, form: str) -> None:
     generator = np.random.default_rng(3)
     labels = np.repeat([0, 1, 2], [30, 15, 5])

@@ -137,6 +137,7 @@ def test_roc_auc_is_scikit_learns_for_two_classes_and_one_against_the_rest(xp: A
     xp.assert_close(bx.metrics.roc_auc(xp.asarray(two), *given), expected, 1e-12)
 
 
+@pytest.mark.compiled
 def test_roc_auc_of_a_single_class_or_of_nan_is_nan(xp: Any) -> None:
     p, t = xp.asarray([[0.5], [0.7]]), xp.asarray([[1.0], [1.0]])
     assert np.isnan(xp.host(bx.metrics.roc_auc(p, t)))

@@ -319,8 +319,8 @@ def test_no_value_of_a_hyperparameter_recompiles(xp: Any, batch_size: int | None
     assert counting.calls == before
 
 
-@pytest.mark.parametrize("scheduled", [False, True])
-@pytest.mark.parametrize("batch_size", [None, BATCH])
+@pytest.mark.parametrize("scheduled", [False, compiled(True)])
+@pytest.mark.parametrize("batch_size", [compiled(None), BATCH])
 def test_frozen_layers_stay_to_the_bit_and_the_others_train_as_alone(
     xp: Any, batch_size: int | None, scheduled: bool
 ) -> None:
