@@ -12,11 +12,9 @@ from backprop_xp.backends import (
     Array,
     array_namespace,
     device_of,
-    gather,
     matmul,
     precision_of,
     replaceable,
-    rows_of_members,
     sum_at,
     sum_over_batch,
 )
@@ -26,6 +24,7 @@ from backprop_xp.networks.activations import Activation, activated, identity, se
 from backprop_xp.networks.columns import joined
 from backprop_xp.networks.complex_safe import real_part
 from backprop_xp.networks.initializers import INITIALIZERS, Generator, HostArray, Initializer
+from backprop_xp.networks.inputs import rows_at
 from backprop_xp.networks.propagation import Buffers, Cache, Gradients, Parameters
 from backprop_xp.networks.random_bits import Key
 
@@ -100,13 +99,8 @@ class Embedding:
         xp, table = array_namespace(x), parameters[0]
         real = xp.astype(real_part(xp, x), precision_of(xp, table.dtype), copy=False)
         indices = rows_of_codes(real, self.codes)
-        stack, lead = table.shape[:-2], x.shape[:-2]
-        flat = xp.reshape(indices, (*lead, -1))
-        if stack and lead:
-            flat = rows_of_members(flat, stack, table.shape[-2])
-            table = xp.reshape(table, (-1, table.shape[-1]))
-        rows = gather(table, xp.reshape(flat, (-1,)), -2)
-        return xp.reshape(rows, (*(stack or lead), -1, self.n_out)), indices
+        rows = rows_at(table, xp.reshape(indices, (*x.shape[:-2], -1)))
+        return xp.reshape(rows, (*rows.shape[:-2], -1, self.n_out)), indices
 
     def backward(
         self,
