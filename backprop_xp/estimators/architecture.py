@@ -10,19 +10,22 @@ from typing import Any
 import numpy as np
 
 from backprop_xp.backends import Array, to_host
-from backprop_xp.estimators.parameters import NAMED_ACTIVATIONS, Model, Parameters, hidden_sizes
+from backprop_xp.estimators.parameters import NAMED_ACTIVATIONS, Model, hidden_sizes
 from backprop_xp.estimators.samples import dispatches
 from backprop_xp.networks.activations import ACTIVATIONS, Activation, identity
 from backprop_xp.networks.initializers import uniform
 from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm
 from backprop_xp.networks.layout import draw
 from backprop_xp.networks.losses import Loss
+from backprop_xp.networks.mlp import activations_of
 from backprop_xp.networks.network import Network
 
 
 def network_of(model: Model, n_in: int, loss: Loss) -> Network:
     """Return the network of the parameters, with ``n_in`` inputs and ``n_outputs_`` outputs."""
-    widths, activations = [n_in, *hidden_sizes(model)], _activations(model)
+    widths, given = [n_in, *hidden_sizes(model)], model.activation
+    given = given if isinstance(given, str | Activation) else [*given]
+    activations = activations_of(given, len(widths) - 1, "activation", NAMED_ACTIVATIONS)
     layers: list[Dense | LayerNorm | Activate | Dropout] = []
     for (n, n_out), activation in zip(pairwise(widths), activations, strict=True):
         if model.layer_norm:
@@ -44,21 +47,6 @@ def _dense(
     bound = float(np.sqrt(factor / (n_in + n_out)))
     drawn = uniform(-bound, bound)
     return Dense(n_in, n_out, activation, initializer=drawn, bias_initializer=drawn)
-
-
-def _activations(parameters: Parameters) -> list[Activation]:
-    """Return the activation of each hidden layer."""
-    count, chosen = len(hidden_sizes(parameters)), parameters.activation
-    names = [chosen] * count if isinstance(chosen, str | Activation) else list(chosen)
-    if len(names) != count:
-        raise ValueError(
-            f"activation has {len(names)} entries, but there are {count} hidden layers: give "
-            "one name for all of them, or one for each."
-        )
-    for name in names:
-        if isinstance(name, str) and name not in NAMED_ACTIVATIONS:
-            raise ValueError(f"activation {name!r} is not one of {sorted(NAMED_ACTIVATIONS)}.")
-    return [NAMED_ACTIVATIONS[name] if isinstance(name, str) else name for name in names]
 
 
 def draw_theta(network: Network, random_state: Any, count: int) -> np.ndarray:
