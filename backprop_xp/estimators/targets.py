@@ -65,8 +65,7 @@ def loss_of_classes(name: str | Loss, n_outputs: int, *, is_multilabel: bool) ->
         if n_outputs == 1:
             return binary_cross_entropy
         return _summed(binary_cross_entropy) if is_multilabel else categorical_cross_entropy
-    chosen = choose(LOSSES, name, "loss")
-    _check_width(name, chosen)
+    chosen = _chosen(name)
     if is_multilabel and chosen.labels:
         raise ValueError(
             f"loss={name!r} expects one class for each row, but y has several labels for each: "
@@ -80,21 +79,21 @@ def loss_of_values(name: str | Loss, n_outputs: int, solver: str) -> Loss:
     if name == "poisson":
         return _DEVIANCE
     if name != "squared_error":
-        chosen = choose(LOSSES, name, "loss")
-        _check_width(name, chosen)
-        return chosen
+        return _chosen(name)
     if n_outputs == 1:
         return half_squared_error
     # A line search needs the loss that belongs to its gradient.
     return _summed(half_squared_error) if solver == "lbfgs" else _REPORTED_SQUARED
 
 
-def _check_width(name: str | Loss, loss: Loss) -> None:
+def _chosen(name: str | Loss) -> Loss:
+    loss = choose(LOSSES, name, "loss")
     if loss.outputs_per_target > 1:
         raise ValueError(
             f"loss={name!r} has {loss.outputs_per_target} outputs for each target, but this "
             "estimator's networks have one: train such a network by bx.fit."
         )
+    return loss
 
 
 def gives_probabilities(name: str | Loss) -> bool:
