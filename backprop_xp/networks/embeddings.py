@@ -56,6 +56,8 @@ class Embedding:
     codes: tuple[int, ...]
     n_out: int
     initializer: Initializer
+    n_in: int = field(compare=False)
+    shapes: tuple[tuple[int, int], ...] = field(compare=False)
 
     names = ("weights",)
     is_random = False
@@ -77,18 +79,9 @@ class Embedding:
                 "tell more apart."
             )
         width, drawn = integer(n_out, "n_out"), choose(INITIALIZERS, initializer, "initializer")
-        vars(self).update(codes=codes, n_out=width * len(codes), initializer=drawn)
+        vars(self).update(codes=codes, n_in=len(codes), n_out=width * len(codes))
+        vars(self).update(shapes=((sum(codes), width),), initializer=drawn)
         remember_call(self, Embedding, codes[0] if is_one else codes, width, drawn)
-
-    @property
-    def n_in(self) -> int:
-        """The number of columns."""
-        return len(self.codes)
-
-    @property
-    def shapes(self) -> tuple[tuple[int, int], ...]:
-        """The shape of the table of all columns."""
-        return ((sum(self.codes), self.n_out // self.n_in),)
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw the table."""
