@@ -118,21 +118,19 @@ class Network:
         counts, expected = ([len(one) for one in whole] for whole in (parameters, self.layout))
         if counts != expected:
             raise ValueError(f"parameters must hold, by layer, {expected} arrays, not {counts}.")
-        arrays = [
-            (f"parameters[{i}][{j}] ({one.name})", one.shape, parameters[i][j])
+        arrays = {
+            f"parameters[{i}][{j}] ({one.name})": (one, parameters[i][j])
             for i, slices in enumerate(self.layout)
             for j, one in enumerate(slices)
-        ]
-        first_name, shape, first = arrays[0]
+        }
+        first_name, (one, first) = next(iter(arrays.items()))
         require_floating(first, first_name)
-        stack = tuple(first.shape[: len(first.shape) - len(shape)])
-        for name, shape, value in arrays:
+        stack = tuple(first.shape[: len(first.shape) - len(one.shape)])
+        for name, (one, value) in arrays.items():
             require_like(first, value, name, first_name)
-            wanted = (*stack, *shape)
-            if tuple(value.shape) != wanted:
-                raise ValueError(
-                    f"{name} has shape {tuple(value.shape)}, but {wanted} is expected."
-                )
+            if tuple(value.shape) != (*stack, *one.shape):
+                found, expected_shape = tuple(value.shape), (*stack, *one.shape)
+                raise ValueError(f"{name} has shape {found}, but {expected_shape} is expected.")
         return pack(self.layout, parameters, stack)
 
     def forward(self, theta: Array, x: Array, *, rng: Key | None = None) -> Array:
