@@ -56,7 +56,8 @@ def rows_of_members(indices: Array, stack: tuple[int, ...], count: int) -> Array
     """
     xp, members, rows = array_namespace(indices), math.prod(stack), indices.shape[-1]
     indices = xp.reshape(xp.broadcast_to(indices, (*stack, rows)), (members, rows))
-    tables = xp.arange(members, dtype=indices.dtype, device=device_of(indices))
+    dtype = indices.dtype if members * count < 2**31 else xp.int64
+    tables = xp.arange(members, dtype=dtype, device=device_of(indices))
     return xp.reshape(indices + count * tables[:, None], (-1,))
 
 

@@ -4,70 +4,58 @@ scikit-learn keeps theta apart: as ``coefs_`` and ``intercepts_``, here with ``l
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from backprop_xp.backends import Array, to_host
-from backprop_xp.estimators.parameters import NAMED_ACTIVATIONS, Model, Parameters, hidden_sizes
+from backprop_xp.estimators.parameters import NAMED_ACTIVATIONS, Model, hidden_sizes
 from backprop_xp.estimators.samples import dispatches
-from backprop_xp.networks.activations import ACTIVATIONS, Activation, identity
-from backprop_xp.networks.initializers import uniform
-from backprop_xp.networks.layers import Activate, Dense, Dropout, LayerNorm
-from backprop_xp.networks.layout import draw
+from backprop_xp.networks.activations import ACTIVATIONS, Activation
+from backprop_xp.networks.layers import Dense, LayerNorm
 from backprop_xp.networks.losses import Loss
+from backprop_xp.networks.mlp import activations_of, mlp
 from backprop_xp.networks.network import Network
 
 
 def network_of(model: Model, n_in: int, loss: Loss) -> Network:
     """Return the network of the parameters, with ``n_in`` inputs and ``n_outputs_`` outputs."""
-    widths, activations = [n_in, *hidden_sizes(model)], _activations(model)
-    layers: list[Dense | LayerNorm | Activate | Dropout] = []
-    for (n, n_out), activation in zip(pairwise(widths), activations, strict=True):
-        if model.layer_norm:
-            layers += [_dense(n, n_out, activation), LayerNorm(n_out), Activate(activation)]
-        else:
-            layers += [_dense(n, n_out, activation, activation)]
-        if model.dropout:
-            layers += [Dropout(model.dropout)]
-    # The output's weights are drawn as those of the last hidden layer.
-    drawn_for = activations[-1] if activations else None
-    return Network([*layers, _dense(widths[-1], model.n_outputs_, drawn_for)], loss)
+    return mlp(
+        [n_in, *hidden_sizes(model), model.n_outputs_],
+        hidden=_activations(model),
+        loss=loss,
+        dropout=model.dropout,
+        layer_norm=model.layer_norm,
+    )
 
 
-def _dense(
-    n_in: int, n_out: int, drawn_for: Activation | None, activation: Activation = identity
-) -> Dense:
-    """Return a layer drawn as in scikit-learn: Glorot and Bengio 2010, for the bias too."""
-    factor = 2.0 if drawn_for is ACTIVATIONS["sigmoid"] else 6.0
-    bound = float(np.sqrt(factor / (n_in + n_out)))
-    drawn = uniform(-bound, bound)
-    return Dense(n_in, n_out, activation, initializer=drawn, bias_initializer=drawn)
+def _activations(model: Model) -> list[Activation]:
+    chosen = model.activation
+    given = chosen if isinstance(chosen, str | Activation) else [*chosen]
+    return activations_of(given, len(hidden_sizes(model)), "activation", NAMED_ACTIVATIONS)
 
 
-def _activations(parameters: Parameters) -> list[Activation]:
-    """Return the activation of each hidden layer."""
-    count, chosen = len(hidden_sizes(parameters)), parameters.activation
-    names = [chosen] * count if isinstance(chosen, str | Activation) else list(chosen)
-    if len(names) != count:
-        raise ValueError(
-            f"activation has {len(names)} entries, but there are {count} hidden layers: give "
-            "one name for all of them, or one for each."
-        )
-    for name in names:
-        if isinstance(name, str) and name not in NAMED_ACTIVATIONS:
-            raise ValueError(f"activation {name!r} is not one of {sorted(NAMED_ACTIVATIONS)}.")
-    return [NAMED_ACTIVATIONS[name] if isinstance(name, str) else name for name in names]
+def draw_theta(model: Model, network: Network, random_state: Any) -> np.ndarray:
+    """Return a first theta, ``(P,)``, or a stack with one for each start of each member.
 
+    The bounds are scikit-learn's, for a bias too: Glorot and Bengio 2010, with a smaller factor for
+    sigmoids. The output is drawn as the last hidden layer.
+    """
+    hidden = _activations(model)
+    factors = [2.0 if a is ACTIVATIONS["sigmoid"] else 6.0 for a in [*hidden, *hidden[-1:]]]
 
-def draw_theta(network: Network, random_state: Any, count: int) -> np.ndarray:
-    """Return a first theta, ``(P,)``, or a stack of several, ``(count, P)``."""
-    thetas = [
-        np.concatenate([v.reshape(-1) for v in draw(network.layers, network.layout, random_state)])
-        for _ in range(count)
-    ]
-    return thetas[0] if count == 1 else np.stack(thetas)
+    def draw_one() -> np.ndarray:
+        values, left = list[np.ndarray](), iter(factors or [6.0])
+        for layer in network.layers:
+            if isinstance(layer, Dense):
+                bound = float(np.sqrt(next(left) / (layer.n_in + layer.n_out)))
+                values += [random_state.uniform(-bound, bound, shape) for shape in layer.shapes]
+            else:
+                values += layer.initialize(random_state)
+        return np.concatenate([value.reshape(-1) for value in values])
+
+    thetas = [draw_one() for _ in range(model.n_members * model.n_restarts)]
+    return thetas[0] if len(thetas) == 1 else np.stack(thetas)
 
 
 def parameters_of(model: Model, network: Network) -> list[Sequence[Array]]:

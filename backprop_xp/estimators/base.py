@@ -117,7 +117,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator, Model):  # type: ignore[mi
         self.n_layers_ = len(hidden_sizes(self)) + 2
         if self.solver in STOCHASTIC:
             begin_curves(self)
-        return architecture.draw_theta(network, random_state, self.n_members * self.n_restarts)
+        return architecture.draw_theta(self, network, random_state)
 
     def _validate(self, data: Samples, classes: Classes, *, reset: bool = False) -> Samples:
         """Return X as it is validated, and on the host targets in columns and weights."""

@@ -1,7 +1,7 @@
 """Targets of the scikit-learn estimators: losses, scores, and classes as columns."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,6 +21,7 @@ from backprop_xp.networks.losses import (
     half_squared_error,
     poisson,
 )
+from backprop_xp.networks.partial import Partial
 from backprop_xp.training.class_weights import weights_by_class, weights_of_rows
 from backprop_xp.training.metrics import r2
 
@@ -28,14 +29,9 @@ from backprop_xp.training.metrics import r2
 ClassWeight: TypeAlias = str | Mapping[Any, float] | Sequence[Mapping[Any, float]] | None
 
 
-@dataclass(frozen=True)
-class _Sum:
-    """A sum over the outputs, from the function of their mean: scikit-learn's losses are sums."""
-
-    mean: Callable[[Array, Array], Array]
-
-    def __call__(self, o: Array, t: Array) -> Array:
-        return o.shape[-1] * self.mean(o, t)
+def _sum(o: Array, t: Array, mean: Callable[[Array, Array], Array]) -> Array:
+    """Return a sum over the outputs, from the function of their mean: scikit-learn's losses."""
+    return o.shape[-1] * mean(o, t)
 
 
 def _deviance(o: Array, t: Array) -> Array:
@@ -46,13 +42,14 @@ def _deviance(o: Array, t: Array) -> Array:
 
 
 def _summed(loss: Loss) -> Loss:
-    return replace(loss, value=_Sum(loss.value), gradient=_Sum(loss.gradient))
+    value, gradient = Partial(_sum, (loss.value,)), Partial(_sum, (loss.gradient,))
+    return replace(loss, value=value, gradient=gradient)
 
 
 _DEVIANCE = replace(_summed(poisson), value=_deviance)
 # With several outputs scikit-learn follows the gradient of the errors' sum and reports their mean,
 # which its stopping rule watches.
-_REPORTED_SQUARED = replace(half_squared_error, gradient=_Sum(half_squared_error.gradient))
+_REPORTED_SQUARED = replace(half_squared_error, gradient=_summed(half_squared_error).gradient)
 
 _WORDS = {identity.value: "identity", sigmoid.value: "logistic", softmax.value: "softmax"}
 _WORDS[poisson.link] = "exp"
@@ -68,8 +65,7 @@ def loss_of_classes(name: str | Loss, n_outputs: int, *, is_multilabel: bool) ->
         if n_outputs == 1:
             return binary_cross_entropy
         return _summed(binary_cross_entropy) if is_multilabel else categorical_cross_entropy
-    chosen = choose(LOSSES, name, "loss")
-    _check_width(name, chosen)
+    chosen = _chosen(name)
     if is_multilabel and chosen.labels:
         raise ValueError(
             f"loss={name!r} expects one class for each row, but y has several labels for each: "
@@ -83,21 +79,21 @@ def loss_of_values(name: str | Loss, n_outputs: int, solver: str) -> Loss:
     if name == "poisson":
         return _DEVIANCE
     if name != "squared_error":
-        chosen = choose(LOSSES, name, "loss")
-        _check_width(name, chosen)
-        return chosen
+        return _chosen(name)
     if n_outputs == 1:
         return half_squared_error
     # A line search needs the loss that belongs to its gradient.
     return _summed(half_squared_error) if solver == "lbfgs" else _REPORTED_SQUARED
 
 
-def _check_width(name: str | Loss, loss: Loss) -> None:
+def _chosen(name: str | Loss) -> Loss:
+    loss = choose(LOSSES, name, "loss")
     if loss.outputs_per_target > 1:
         raise ValueError(
             f"loss={name!r} has {loss.outputs_per_target} outputs for each target, but this "
             "estimator's networks have one: train such a network by bx.fit."
         )
+    return loss
 
 
 def gives_probabilities(name: str | Loss) -> bool:

@@ -16,6 +16,7 @@ from backprop_xp.backends import Array, array_namespace, max_of_rows, replaceabl
 from backprop_xp.checks import real
 from backprop_xp.display.reprs import register_table, remember_call, repr_of
 from backprop_xp.networks import complex_safe as safe
+from backprop_xp.networks.partial import Partial
 
 
 @dataclass(frozen=True)
@@ -80,24 +81,15 @@ def _relu_vjp(g: Array, z: Array, a: Array) -> Array:
     return slope
 
 
-# Dataclasses, not closures: networks compare equal after pickling.
-@dataclass(frozen=True)
-class _LeakyReLU:
-    slope: float
-
-    def __call__(self, z: Array) -> Array:
-        xp = array_namespace(z)
-        if safe.is_complex(xp, z.dtype):
-            return z * (self.slope + (1.0 - self.slope) * safe.positive(xp, z))
-        return xp.maximum(z, self.slope * z)
+def _leaky_relu(z: Array, slope: float) -> Array:
+    xp = array_namespace(z)
+    if safe.is_complex(xp, z.dtype):
+        return z * (slope + (1.0 - slope) * safe.positive(xp, z))
+    return xp.maximum(z, slope * z)
 
 
-@dataclass(frozen=True)
-class _LeakyReLUVJP:
-    slope: float
-
-    def __call__(self, g: Array, z: Array, a: Array) -> Array:
-        return g * (self.slope + (1.0 - self.slope) * safe.positive(array_namespace(a), a))
+def _leaky_relu_vjp(g: Array, z: Array, a: Array, slope: float) -> Array:
+    return g * (slope + (1.0 - slope) * safe.positive(array_namespace(a), a))
 
 
 def leaky_relu_with(slope: float) -> Activation:
@@ -108,7 +100,8 @@ def leaky_relu_with(slope: float) -> Activation:
     array([-0.5,  2. ])
     """
     slope = real(slope, "slope", low=0.0, high=1.0)
-    leaky = Activation(_LeakyReLU(slope), _LeakyReLUVJP(slope), from_output=True)
+    functions = Partial(_leaky_relu, (slope,)), Partial(_leaky_relu_vjp, (slope,))
+    leaky = Activation(*functions, from_output=True)
     return remember_call(leaky, leaky_relu_with, slope)
 
 

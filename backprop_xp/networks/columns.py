@@ -3,13 +3,12 @@
 As in ``layers``, ``x`` is ``(..., batch, n_in)``, ``y`` is ``(..., batch, n_out)``, ``g = dL/dy``.
 """
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from backprop_xp.backends import Array, array_namespace, sum_over_batch
-from backprop_xp.checks import integer, sequence
+from backprop_xp.checks import integer
 from backprop_xp.display.reprs import repr_of
 from backprop_xp.networks import propagation
 from backprop_xp.networks.initializers import INITIALIZERS, Generator, HostArray
@@ -66,9 +65,8 @@ class Scale:
 class Columns:
     """Layers side by side: each has its own columns of x, and their outputs are joined.
 
-    The layers take the columns in order, each its ``n_in``; ``widths`` has the numbers of columns
-    for layers that do not define theirs. The parameters are named ``"layers[0].weights"`` and so
-    on. Raises ValueError if a layer's number of columns is unknown, or another one in ``widths``.
+    The layers take the columns in order, each its ``n_in``. The parameters are named
+    ``"layers[0].weights"`` and so on. Raises ValueError for a layer without ``n_in`` and ``n_out``.
 
     >>> import backprop_xp as bx
     >>> columns = bx.Columns(bx.Embedding([12, 5], 8), bx.NumericEmbedding(3))
@@ -77,40 +75,36 @@ class Columns:
     """
 
     layers: tuple[Layer, ...]
-    widths: tuple[int, ...] | None
     names: tuple[str, ...] = field(compare=False)
     shapes: tuple[tuple[int, ...], ...] = field(compare=False)
     n_in: int = field(compare=False)
-    n_out: int | None = field(compare=False)
+    n_out: int = field(compare=False)
     codes: tuple[int, ...] = field(compare=False)
     is_random: bool = field(compare=False)
-    _parts: tuple[slice, ...] = field(compare=False)
+    # The columns of x, and those of y, of each layer.
+    _parts: tuple[tuple[slice, slice], ...] = field(compare=False)
 
     writes = True
     __repr__ = repr_of
 
-    def __init__(self, *layers: Layer, widths: Sequence[int] | None = None) -> None:
+    def __init__(self, *layers: Layer) -> None:
         names, shapes = propagation.joined_parameters(layers, "Columns")
-        known = [getattr(layer, "n_in", None) for layer in layers]
-        given = known if widths is None else sequence(widths, "widths", "(2, 3)")
-        if len(given) != len(known) or any(
-            n is None or own not in (None, n) for n, own in zip(given, known, strict=True)
-        ):
-            raise ValueError(
-                f"widths must hold the number of columns of each layer, which are {known} by their "
-                f"n_in (None: not defined), not {widths!r}."
-            )
-        counts = [integer(n, "widths") for n in given]
-        outs = [
-            n if getattr(layer, "keeps_width", False) else getattr(layer, "n_out", None)
-            for layer, n in zip(layers, counts, strict=True)
-        ]
-        codes = (getattr(layer, "codes", (0,) * n) for layer, n in zip(layers, counts, strict=True))
-        vars(self).update(layers=layers, widths=widths if widths is None else tuple(counts))
-        vars(self).update(names=names, shapes=shapes, codes=tuple(itertools.chain(*codes)))
-        vars(self).update(is_random=any(map(propagation.is_random, layers)), n_in=sum(counts))
-        n_out = None if None in outs else sum(n for n in outs if n is not None)
-        vars(self).update(n_out=n_out, _parts=_slices(counts))
+        codes: list[int] = []
+        parts: list[tuple[slice, slice]] = []
+        n_in = n_out = 0
+        for i, layer in enumerate(layers):
+            before, after = getattr(layer, "n_in", None), getattr(layer, "n_out", None)
+            if before is None or after is None:
+                raise ValueError(
+                    f"layers[{i}] ({type(layer).__name__}) does not define n_in and n_out, which "
+                    "Columns needs to split x. bx.Scale passes numbers on."
+                )
+            codes += getattr(layer, "codes", (0,) * before)
+            parts += [(slice(n_in, n_in + before), slice(n_out, n_out + after))]
+            n_in, n_out = n_in + before, n_out + after
+        vars(self).update(layers=layers, names=names, shapes=shapes, n_in=n_in, n_out=n_out)
+        vars(self).update(is_random=any(map(propagation.is_random, layers)))
+        vars(self).update(codes=tuple(codes), _parts=tuple(parts))
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw the layers' parameters, one layer after the other."""
@@ -120,11 +114,11 @@ class Columns:
         """Return the outputs of the layers side by side."""
         outputs, caches = [], []
         for i, own in enumerate(propagation.split(self.layers, parameters)):
-            part = x[..., self._parts[i]]
+            part = x[..., self._parts[i][0]]
             y, cache = propagation.forward_through([self.layers[i]], [own], part, rng, i)
             outputs.append(y)
             caches.append(cache)
-        return joined(outputs), (caches, _slices([y.shape[-1] for y in outputs]))
+        return joined(outputs), caches
 
     def backward(
         self,
@@ -136,13 +130,12 @@ class Columns:
         out: Buffers | None = None,
     ) -> Gradients:
         """Return the layers' dL/dx side by side, and their gradients."""
-        caches, parts = cache
         backs: list[Array | None] = []
         gradients: list[Array] = []
         buffers = None if out is None else propagation.split(self.layers, out)
         for i, own in enumerate(propagation.split(self.layers, parameters)):
             back, (found,) = propagation.backward_through(
-                *([self.layers[i]], [own], caches[i], g[..., parts[i]]),
+                *([self.layers[i]], [own], cache[i], g[..., self._parts[i][1]]),
                 wants_input=wants_input,
                 out=None if buffers is None else [buffers[i]],
                 start=i,
@@ -161,9 +154,3 @@ def joined(parts: Sequence[Array]) -> Array:
         for part in parts
     ]
     return xp.concat(repeated, axis=-1)
-
-
-def _slices(counts: Sequence[int]) -> tuple[slice, ...]:
-    return tuple(
-        itertools.starmap(slice, itertools.pairwise(itertools.accumulate(counts, initial=0)))
-    )

@@ -6,26 +6,25 @@ As in ``layers``, ``x`` is ``(..., batch, n_in)``, ``y`` is ``(..., batch, n_out
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from backprop_xp.backends import (
     Array,
     array_namespace,
     device_of,
-    gather,
     matmul,
     precision_of,
     replaceable,
-    rows_of_members,
     sum_at,
     sum_over_batch,
 )
-from backprop_xp.checks import choose, integer, real, sequence
+from backprop_xp.checks import choose, integer, known, real, sequence
 from backprop_xp.display.reprs import remember_call, repr_of
 from backprop_xp.networks.activations import Activation, activated, identity, sent_back
 from backprop_xp.networks.columns import joined
 from backprop_xp.networks.complex_safe import real_part
 from backprop_xp.networks.initializers import INITIALIZERS, Generator, HostArray, Initializer
+from backprop_xp.networks.inputs import rows_at
 from backprop_xp.networks.propagation import Buffers, Cache, Gradients, Parameters
 from backprop_xp.networks.random_bits import Key
 
@@ -57,6 +56,8 @@ class Embedding:
     codes: tuple[int, ...]
     n_out: int
     initializer: Initializer
+    n_in: int = field(compare=False)
+    shapes: tuple[tuple[int, int], ...] = field(compare=False)
 
     names = ("weights",)
     is_random = False
@@ -78,18 +79,9 @@ class Embedding:
                 "tell more apart."
             )
         width, drawn = integer(n_out, "n_out"), choose(INITIALIZERS, initializer, "initializer")
-        vars(self).update(codes=codes, n_out=width * len(codes), initializer=drawn)
+        vars(self).update(codes=codes, n_in=len(codes), n_out=width * len(codes))
+        vars(self).update(shapes=((sum(codes), width),), initializer=drawn)
         remember_call(self, Embedding, codes[0] if is_one else codes, width, drawn)
-
-    @property
-    def n_in(self) -> int:
-        """The number of columns."""
-        return len(self.codes)
-
-    @property
-    def shapes(self) -> tuple[tuple[int, int], ...]:
-        """The shape of the table of all columns."""
-        return ((sum(self.codes), self.n_out // self.n_in),)
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw the table."""
@@ -100,13 +92,8 @@ class Embedding:
         xp, table = array_namespace(x), parameters[0]
         real = xp.astype(real_part(xp, x), precision_of(xp, table.dtype), copy=False)
         indices = rows_of_codes(real, self.codes)
-        stack, lead = table.shape[:-2], x.shape[:-2]
-        flat = xp.reshape(indices, (*lead, -1))
-        if stack and lead:
-            flat = rows_of_members(flat, stack, table.shape[-2])
-            table = xp.reshape(table, (-1, table.shape[-1]))
-        rows = gather(table, xp.reshape(flat, (-1,)), -2)
-        return xp.reshape(rows, (*(stack or lead), -1, self.n_out)), indices
+        rows = rows_at(table, xp.reshape(indices, (*x.shape[:-2], -1)))
+        return xp.reshape(rows, (*rows.shape[:-2], -1, self.n_out)), indices
 
     def backward(
         self,
@@ -150,6 +137,9 @@ class NumericEmbedding:
     kind: str
     n_frequencies: int
     frequency_scale: float
+    names: tuple[str, ...] = field(compare=False)
+    # The first axis is that of the numbers.
+    shapes: tuple[tuple[int, int, int], ...] = field(compare=False)
 
     is_random = False
     writes = True
@@ -163,28 +153,18 @@ class NumericEmbedding:
         n_frequencies: int = 16,
         frequency_scale: float = 0.1,
     ) -> None:
-        if kind not in ("pbld", "pl"):
-            raise ValueError(f"kind must be 'pbld' or 'pl', not {kind!r}.")
+        is_pbld = known(kind, ("pbld", "pl"), "kind") == "pbld"
         # The first feature of "pbld" is the number itself.
-        width = integer(n_out, "n_out", at_least=2 if kind == "pbld" else 1)
-        n_in, k = integer(n_in, "n_in"), integer(n_frequencies, "n_frequencies")
+        width = integer(n_out, "n_out", at_least=2 if is_pbld else 1)
+        n, k = integer(n_in, "n_in"), integer(n_frequencies, "n_frequencies")
         scale = real(frequency_scale, "frequency_scale", above=0.0)
-        vars(self).update(n_in=n_in, n_out=n_in * width, kind=kind)
-        vars(self).update(n_frequencies=k, frequency_scale=scale)
-        remember_call(self, NumericEmbedding, n_in, width, kind, k, scale)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the parameters; ``"pl"`` has no phases."""
-        return ("frequencies", *["phases"] * self._is_pbld, "weights", "bias")
-
-    @property
-    def shapes(self) -> tuple[tuple[int, int, int], ...]:
-        """The shapes of the parameters: the first axis is that of the numbers."""
-        n, k, width = self.n_in, self.n_frequencies, self.n_out // self.n_in
-        if self._is_pbld:
-            return (n, 1, k), (n, 1, k), (n, k, width - 1), (n, 1, width - 1)
-        return (n, 1, k), (n, 2 * k, width), (n, 1, width)
+        shapes = {"frequencies": (n, 1, k), "weights": (n, 2 * k, width), "bias": (n, 1, width)}
+        if is_pbld:
+            shapes = {"frequencies": (n, 1, k), "phases": (n, 1, k)}
+            shapes |= {"weights": (n, k, width - 1), "bias": (n, 1, width - 1)}
+        vars(self).update(n_in=n, n_out=n * width, kind=kind, n_frequencies=k)
+        vars(self).update(frequency_scale=scale, names=(*shapes,), shapes=(*shapes.values(),))
+        remember_call(self, NumericEmbedding, n, width, kind, k, scale)
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw the parameters in their order."""
@@ -202,12 +182,12 @@ class NumericEmbedding:
         turns = 2.0 * math.pi * xp.matrix_transpose(x)
         z = turns[..., None] * frequencies
         # cos(z) as sin(z + pi / 2): ONNX Runtime has no cosine of float64.
-        if not self._is_pbld:
+        if self.kind == "pl":
             z = xp.concat([z + 0.5 * math.pi, z], axis=-1)
         z, waves = activated(z, _SINE, *(phase + 0.5 * math.pi for phase in phases))
         _, y = activated(waves @ weights, identity, bias)
         y = xp.reshape(xp.moveaxis(y, -3, -2), (*y.shape[:-3], -1, self.n_in * weights.shape[-1]))
-        return (joined([x, y]) if self._is_pbld else y), (turns, z, waves)
+        return (y if self.kind == "pl" else joined([x, y])), (turns, z, waves)
 
     def backward(
         self,
@@ -221,14 +201,14 @@ class NumericEmbedding:
         """Return the gradients by the chain rule, from the linear layer back to the numbers."""
         xp, frequencies, weights = array_namespace(g), parameters[0], parameters[-2]
         (turns, z, waves), n, k = cache, self.n_in, self.n_frequencies
-        own, rest = (g[..., :n], g[..., n:]) if self._is_pbld else (0.0, g)
+        own, rest = (0.0, g) if self.kind == "pl" else (g[..., :n], g[..., n:])
         rest = xp.moveaxis(xp.reshape(rest, (*g.shape[:-1], n, weights.shape[-1])), -2, -3)
         g_z = sent_back(rest @ weights.mT, _SINE, z, waves)
-        if not self._is_pbld:
+        if self.kind == "pl":
             g_z = g_z[..., :k] + g_z[..., k:]
         gradients = (
             matmul(turns[..., None, :], g_z, out[0]),
-            *([sum_over_batch(g_z, out[1])] if self._is_pbld else []),
+            *([] if self.kind == "pl" else [sum_over_batch(g_z, out[1])]),
             matmul(waves.mT, rest, out[-2]),
             sum_over_batch(rest, out[-1]),
         )
@@ -236,10 +216,6 @@ class NumericEmbedding:
             return None, gradients
         slopes = xp.matrix_transpose((g_z @ frequencies.mT)[..., 0])
         return own + 2.0 * math.pi * slopes, gradients
-
-    @property
-    def _is_pbld(self) -> bool:
-        return self.kind == "pbld"
 
 
 @replaceable

@@ -6,13 +6,13 @@ weights and ``(1, n_out)`` for a bias: fan-in and fan-out are the two lengths.
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
 from backprop_xp.checks import real
-from backprop_xp.display.reprs import register_table, remember_call, repr_of
+from backprop_xp.display.reprs import register_table, remember_call
+from backprop_xp.networks.partial import Partial
 
 # Quoted, because numpy.random takes 7 ms to import: the first draw imports it.
 Generator: TypeAlias = "np.random.Generator"
@@ -35,7 +35,11 @@ def uniform(low: float, high: float) -> Initializer:
     low, high = real(low, "low"), real(high, "high")
     if not low <= high:
         raise ValueError(f"low must be at most high, but low={low:g} and high={high:g}.")
-    return remember_call(_Uniform(low, high), uniform, low, high)
+    return remember_call(Partial(_uniform, (low, high)), uniform, low, high)
+
+
+def _uniform(generator: Generator, shape: tuple[int, int], low: float, high: float) -> HostArray:
+    return generator.uniform(low, high, shape)
 
 
 def glorot_uniform(generator: Generator, shape: tuple[int, int]) -> HostArray:
@@ -95,19 +99,6 @@ def checked_draw(value: object, shape: tuple[int, ...], name: str) -> HostArray:
             "returns the shape that it gets."
         )
     return drawn
-
-
-@dataclass(frozen=True)
-class _Uniform:
-    """A uniform initializer; a dataclass, so that networks compare equal after pickling."""
-
-    low: float
-    high: float
-
-    __repr__ = repr_of
-
-    def __call__(self, generator: Generator, shape: tuple[int, int]) -> HostArray:
-        return generator.uniform(self.low, self.high, shape)
 
 
 INITIALIZERS: dict[str, Initializer] = register_table(

@@ -13,6 +13,7 @@ from backprop_xp.backends import (
     integer_array,
     like,
     precision_of,
+    rows_of_members,
     to_host,
 )
 from backprop_xp.checks import real, reals, refuse_list, unravel
@@ -195,15 +196,10 @@ def rows_at(array: Array, indices: Array) -> Array:
     if len(indices.shape) == 1:
         return gather(array, indices, -2)
     xp, (*stack, count, n) = array_namespace(array), array.shape
-    if stack:
-        # Indices count through all rows of the stack: along an axis a gather takes much longer.
-        members = math.prod(stack)
-        dtype = indices.dtype if members * count < 2**31 else xp.int64
-        first = xp.arange(members, dtype=dtype, device=device_of(array)) * count
-        indices = indices + xp.reshape(first, (*stack, 1))
-        array = xp.reshape(array, (members * count, n))
-    rows = gather(array, xp.reshape(indices, (-1,)), -2)
-    return xp.reshape(rows, (*indices.shape, n))
+    # Indices count through all rows of the stack: along an axis a gather takes much longer.
+    rows = rows_of_members(indices, tuple(stack), count) if stack else xp.reshape(indices, (-1,))
+    taken = gather(xp.reshape(array, (-1, n)), rows, -2)
+    return xp.reshape(taken, (*(stack or indices.shape[:-1]), indices.shape[-1], n))
 
 
 def entries_at(array: Array, indices: Array) -> Array:

@@ -48,11 +48,14 @@ class Dense:
         initializer: str | Initializer = "glorot_uniform",
         bias_initializer: str | Initializer = "zeros",
     ) -> None:
-        _set(self, "n_in", integer(n_in, "n_in"))
-        _set(self, "n_out", integer(n_out, "n_out"))
-        _set(self, "activation", choose(ACTIVATIONS, activation, "activation"))
-        _set(self, "initializer", choose(INITIALIZERS, initializer, "initializer"))
-        _set(self, "bias_initializer", choose(INITIALIZERS, bias_initializer, "bias_initializer"))
+        # The class is frozen: __init__ fills its attributes in directly, as in other layers.
+        vars(self).update(
+            n_in=integer(n_in, "n_in"),
+            n_out=integer(n_out, "n_out"),
+            activation=choose(ACTIVATIONS, activation, "activation"),
+            initializer=choose(INITIALIZERS, initializer, "initializer"),
+            bias_initializer=choose(INITIALIZERS, bias_initializer, "bias_initializer"),
+        )
 
     @property
     def shapes(self) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -99,7 +102,7 @@ class Activate:
     __repr__ = repr_of
 
     def __init__(self, activation: str | Activation) -> None:
-        _set(self, "activation", choose(ACTIVATIONS, activation, "activation"))
+        vars(self).update(activation=choose(ACTIVATIONS, activation, "activation"))
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw nothing."""
@@ -133,7 +136,7 @@ class Dropout:
     __repr__ = repr_of
 
     def __post_init__(self) -> None:
-        _set(self, "rate", real(self.rate, "rate", low=0.0, below=1.0))
+        vars(self).update(rate=real(self.rate, "rate", low=0.0, below=1.0))
 
     @property
     def is_random(self) -> bool:
@@ -172,8 +175,8 @@ class LayerNorm:
     __repr__ = repr_of
 
     def __post_init__(self) -> None:
-        _set(self, "n", integer(self.n, "n"))
-        _set(self, "epsilon", real(self.epsilon, "epsilon", above=0.0))
+        epsilon = real(self.epsilon, "epsilon", above=0.0)
+        vars(self).update(n=integer(self.n, "n"), epsilon=epsilon)
 
     @property
     def n_in(self) -> int:
@@ -240,13 +243,10 @@ class Residual:
                 f"Residual adds its input to its output, but its layers take {first} features and "
                 f"return {last}. End with a layer that returns {first}."
             )
-        _set(self, "layers", layers)
-        _set(self, "names", names)
-        _set(self, "shapes", shapes)
-        _set(self, "n_in", first)
-        _set(self, "n_out", first)
-        _set(self, "keeps_width", all(getattr(layer, "keeps_width", False) for layer in layers))
-        _set(self, "is_random", any(map(propagation.is_random, layers)))
+        vars(self).update(layers=layers, names=names, shapes=shapes, n_in=first, n_out=first)
+        keeps_width = all(getattr(layer, "keeps_width", False) for layer in layers)
+        is_random = any(map(propagation.is_random, layers))
+        vars(self).update(keeps_width=keeps_width, is_random=is_random)
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw the inner layers' parameters, one layer after the other."""
@@ -308,7 +308,3 @@ def normalized_back(g: Array, scale: Array, normed: Array, inverse: Array) -> Ar
     along = xp.sum(h * normed, axis=-1, keepdims=True) / n
     mean = xp.sum(h, axis=-1, keepdims=True) / n
     return inverse * (h - mean - normed * along)
-
-
-def _set(layer: object, name: str, value: object) -> None:
-    object.__setattr__(layer, name, value)

@@ -58,10 +58,10 @@ def chosen(
     """Return the slices of some layers, by index, with some names; None is all of them."""
     count, known = len(layout), [one.name for one in itertools.chain(*layout)]
     known += [name.rpartition(".")[2] for name in known]  # of any layer in a Residual
-    indices = {*range(count)}
+    indices = [*range(count)]
     if layers is not None:
         given = sequence(layers, "layers", "[0, 1]")
-        indices = {integer(i, "layers", at_least=-count) for i in given}
+        indices = [integer(i, "layers", at_least=-count) for i in given]
         if max(indices, default=0) >= count:
             raise ValueError(f"layers has {max(indices)}, but the network has {count} layers.")
     wanted = known if names is None else sequence(names, "names", '["weights"]')
@@ -70,9 +70,9 @@ def chosen(
             raise ValueError(f"names has {name!r}. {nearest(str(name), [*dict.fromkeys(known)])}")
     found = [
         one
-        for i, slices in enumerate(layout)
-        for one in slices
-        if {i, i - count} & indices and {one.name, one.name.rpartition(".")[2]} & {*wanted}
+        for i in sorted({i % count for i in indices})
+        for one in layout[i]
+        if {one.name, one.name.rpartition(".")[2]} & {*wanted}
     ]
     if not found:
         raise ValueError(f"No parameter is in layers={layers!r} with names={names!r}.")

@@ -8,8 +8,7 @@ batch)``, its gradient, times the share, ``(..., batch, n_out)``.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from backprop_xp.backends import (
     Array,
@@ -72,18 +71,13 @@ def absolute(o: Array, t: Array) -> Iterator[Array]:
     yield xp.sign(r)
 
 
-@dataclass(frozen=True)
-class Huber:
+def huber(o: Array, t: Array, delta: float) -> Iterator[Array]:
     """Half the square of the residual up to ``delta``, and a line beyond it."""
-
-    delta: float
-
-    def __call__(self, o: Array, t: Array) -> Iterator[Array]:
-        # c is the residual clipped at delta: r^2 / 2 inside, delta (|r| - delta / 2) outside.
-        r = o - t
-        c = safe.clip(array_namespace(r), r, -self.delta, self.delta)
-        yield c * (r - 0.5 * c)
-        yield c
+    # c is the residual clipped at delta: r^2 / 2 inside, delta (|r| - delta / 2) outside.
+    r = o - t
+    c = safe.clip(array_namespace(r), r, -delta, delta)
+    yield c * (r - 0.5 * c)
+    yield c
 
 
 # log(cosh(20)) is 20 - log(2) to the last digit of float64.
@@ -157,25 +151,18 @@ def categorical(o: Array, t: Array, share: Array) -> Iterator[Array]:
 _TANGENT_FROM = 40.0
 
 
-@dataclass(frozen=True)
-class Quantiles:
-    """The mean of the pinball losses of several quantiles, one block of outputs for each."""
-
-    levels: tuple[float, ...]
-
-    def __call__(self, *o_and_t: Array) -> Iterator[Array]:
-        *outputs, t = o_and_t
-        xp, count = array_namespace(t), len(self.levels)
-        residuals = [t - o for o in outputs]
-        # The slope by the residual: q above 0, q - 1 below, 0 at the kink.
-        slopes = [
-            (q * safe.positive(xp, r) - (1.0 - q) * safe.positive(xp, -r)) / count
-            for q, r in zip(self.levels, residuals, strict=True)
-        ]
-        terms = [slope * r for slope, r in zip(slopes, residuals, strict=True)]
-        yield sum(terms[1:], start=terms[0])
-        for slope in slopes:
-            yield -slope
+def quantiles(*arguments: Any) -> Iterator[Array]:
+    """Mean of pinball losses; the arguments are a block of outputs for each level, t and levels."""
+    *outputs, t, levels = arguments
+    xp, residuals = array_namespace(t), [t - o for o in outputs]
+    # The slope by the residual: q above 0, q - 1 below, 0 at the kink.
+    slopes = [
+        (q * safe.positive(xp, r) - (1.0 - q) * safe.positive(xp, -r)) / len(levels)
+        for q, r in zip(levels, residuals, strict=True)
+    ]
+    terms = [slope * r for slope, r in zip(slopes, residuals, strict=True)]
+    yield sum(terms[1:], start=terms[0])
+    yield from (-slope for slope in slopes)
 
 
 def gaussian_nll(mean: Array, log_variance: Array, t: Array) -> Iterator[Array]:
@@ -189,21 +176,12 @@ def gaussian_nll(mean: Array, log_variance: Array, t: Array) -> Iterator[Array]:
     yield 0.5 - 0.5 * r * r * inverse
 
 
-@dataclass(frozen=True)
-class Tweedie:
-    """Tweedie's negative log-likelihood of ``t`` at the mean exp(o), without constants of t.
-
-    It is ``g(2 - power) - t g(1 - power)``, where ``g(k) = (exp(k o) - 1) / k``, or o for k = 0:
-    Poisson's for the power 1, the gamma distribution's for 2.
-    """
-
-    power: float
-
-    def __call__(self, o: Array, t: Array) -> Iterator[Array]:
-        above, above_slope = _growth(o, 2.0 - self.power)
-        below, below_slope = _growth(o, 1.0 - self.power)
-        yield above - t * below
-        yield above_slope - t * below_slope
+def tweedie(o: Array, t: Array, power: float) -> Iterator[Array]:
+    """``g(2 - power) - t g(1 - power)``, where ``g(k) = (exp(k o) - 1) / k``, or o for k = 0."""
+    above, above_slope = _growth(o, 2.0 - power)
+    below, below_slope = _growth(o, 1.0 - power)
+    yield above - t * below
+    yield above_slope - t * below_slope
 
 
 def _growth(o: Array, k: float) -> tuple[Array, Array]:
@@ -216,58 +194,41 @@ def _growth(o: Array, k: float) -> tuple[Array, Array]:
     return (xp.expm1(c) + e * (z - c)) / k, e
 
 
-@dataclass(frozen=True)
-class OneOrSeveral:
-    """A rule of classes: two by a single output, or as many as there are outputs."""
-
-    one: OutputRule
-    several: Rule
-
-    def __call__(self, o: Array, t: Array, share: Array) -> Iterable[Array]:
-        if o.shape[-1] > 1:
-            return self.several(o, t, share)
-        parts: Iterable[Array] = mean_over_outputs(o, t, share, self.one)
-        return parts
+def one_or_several(
+    o: Array, t: Array, share: Array, one: OutputRule, several: Rule
+) -> Iterable[Array]:
+    """Two classes by a single output, or as many as there are outputs."""
+    is_one = o.shape[-1] == 1
+    return mean_over_outputs(o, t, share, one) if is_one else several(o, t, share)
 
 
-@dataclass(frozen=True)
-class BinaryFocal:
+def binary_focal(o: Array, t: Array, gamma: float) -> Iterator[Array]:
     """Binary cross-entropy whose terms are multiplied by ``(1 - p)**gamma``."""
-
-    gamma: float
-
-    def __call__(self, o: Array, t: Array) -> Iterator[Array]:
-        xp, gamma = array_namespace(o), self.gamma
-        # u = -log(1 - p) and v = -log(p) at p = sigmoid(o).
-        tail, above = safe.log1p(xp, xp.exp(-safe.magnitude(xp, o))), safe.positive(xp, o)
-        u, v = above * o + tail, (above - 1.0) * o + tail
-        of_one, of_zero = t * xp.exp(-gamma * u), (1.0 - t) * xp.exp(-gamma * v)
-        yield of_one * v + of_zero * u
-        p, q = sigmoid.value(o), sigmoid.value(-o)
-        yield of_zero * (p + gamma * q * u) - of_one * (q + gamma * p * v)
+    # u = -log(1 - p) and v = -log(p) at p = sigmoid(o).
+    xp = array_namespace(o)
+    tail, above = safe.log1p(xp, xp.exp(-safe.magnitude(xp, o))), safe.positive(xp, o)
+    u, v = above * o + tail, (above - 1.0) * o + tail
+    of_one, of_zero = t * xp.exp(-gamma * u), (1.0 - t) * xp.exp(-gamma * v)
+    yield of_one * v + of_zero * u
+    p, q = sigmoid.value(o), sigmoid.value(-o)
+    yield of_zero * (p + gamma * q * u) - of_one * (q + gamma * p * v)
 
 
-@dataclass(frozen=True)
-class CategoricalFocal:
+def categorical_focal(o: Array, t: Array, share: Array, gamma: float) -> Iterator[Array]:
     """Categorical cross-entropy whose terms are multiplied by ``(1 - p)**gamma``."""
-
-    gamma: float
-
-    def __call__(self, o: Array, t: Array, share: Array) -> Iterator[Array]:
-        # softmax(o) = e / (1 + r), as in categorical. 1 - softmax(o) is rest / (1 + r), where the
-        # largest class's own 1 is subtracted first: small probabilities of the others stay.
-        xp = array_namespace(o)
-        x = safe.real_part(xp, o)
-        s = o - max_of_rows(x)
-        e, largest = xp.exp(s), xp.astype(safe.real_part(xp, s) == 0.0, t.dtype)
-        largest = largest / sum_of_rows(largest, keepdims=True)
-        r = sum_of_rows(e - largest, keepdims=True)
-        p, rest = e / (1.0 + r), (r + (1.0 - e)) / (1.0 + r)
-        log_p = s - safe.log1p(xp, r)
-        weight = t * xp.exp(self.gamma * xp.log(rest + TINY))
-        yield -sum_of_rows(weight * log_p)
-        c = weight * (1.0 - self.gamma * p * log_p / (rest + TINY))
-        yield (p * (sum_of_rows(c, keepdims=True) - c) - c * rest) * share
+    # softmax(o) = e / (1 + r), as in categorical. 1 - softmax(o) is rest / (1 + r), where the
+    # largest class's own 1 is subtracted first: small probabilities of the others stay.
+    xp = array_namespace(o)
+    s = o - max_of_rows(safe.real_part(xp, o))
+    e, largest = xp.exp(s), xp.astype(safe.real_part(xp, s) == 0.0, t.dtype)
+    largest = largest / sum_of_rows(largest, keepdims=True)
+    r = sum_of_rows(e - largest, keepdims=True)
+    p, rest = e / (1.0 + r), (r + (1.0 - e)) / (1.0 + r)
+    log_p = s - safe.log1p(xp, r)
+    weight = t * xp.exp(gamma * xp.log(rest + TINY))
+    yield -sum_of_rows(weight * log_p)
+    c = weight * (1.0 - gamma * p * log_p / (rest + TINY))
+    yield (p * (sum_of_rows(c, keepdims=True) - c) - c * rest) * share
 
 
 def binary_hinge(o: Array, t: Array) -> Iterator[Array]:
@@ -283,8 +244,7 @@ def categorical_hinge(o: Array, t: Array, share: Array) -> Iterator[Array]:
     """max(0, 1 + the largest other output - the class's own): Crammer and Singer 2001."""
     # The largest of o_j + (1 - t_j), less the target's own output: that entry is exactly 0. Both
     # are multiplied by the targets' sum: a row of zeros counts for nothing.
-    xp = array_namespace(o)
-    total = sum_of_rows(t, keepdims=True)
+    xp, total = array_namespace(o), sum_of_rows(t, keepdims=True)
     own = sum_of_rows(t / (total + TINY) * o, keepdims=True)
     margins = total * (1.0 + (o - own)) - t
     x = safe.real_part(xp, margins)
@@ -294,15 +254,10 @@ def categorical_hinge(o: Array, t: Array, share: Array) -> Iterator[Array]:
     yield (total * largest - t) * share
 
 
-@dataclass(frozen=True)
-class Smoothed:
-    """A rule of classes with a part of each row's targets spread evenly over the classes."""
-
-    rule: Rule
-    smoothing: float
-    by_row: bool
-
-    def __call__(self, o: Array, t: Array, share: Array) -> Iterable[Array]:
-        several = self.by_row and o.shape[-1] > 1
-        even = sum_of_rows(t, keepdims=True) / o.shape[-1] if several else 0.5
-        return self.rule(o, (1.0 - self.smoothing) * t + self.smoothing * even, share)
+def smoothed(
+    o: Array, t: Array, share: Array, rule: Rule, smoothing: float, by_row: bool
+) -> Iterable[Array]:
+    """Rule of classes with a part of each row's targets spread evenly over the classes."""
+    several = by_row and o.shape[-1] > 1
+    even = sum_of_rows(t, keepdims=True) / o.shape[-1] if several else 0.5
+    return rule(o, (1.0 - smoothing) * t + smoothing * even, share)

@@ -8,7 +8,7 @@ The formulas are in ``loss_rules``.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,7 +17,8 @@ from backprop_xp.checks import choose, real
 from backprop_xp.display.reprs import argument_text, register_table, remember_call, repr_of
 from backprop_xp.networks import loss_rules as rules
 from backprop_xp.networks.activations import identity, sigmoid, softmax
-from backprop_xp.networks.loss_rules import OutputRule, Rule, blocks_of, mean_over_outputs
+from backprop_xp.networks.loss_rules import OutputRule, Rule, blocks_of
+from backprop_xp.networks.partial import Partial
 
 
 @dataclass(frozen=True)
@@ -59,20 +60,6 @@ class _Part:
         return f"{argument_text(self.rule)}.{self.name}"
 
 
-@dataclass(frozen=True)
-class _OverOutputs:
-    """The rule of a loss that is a mean over the targets, of outputs in one block or several."""
-
-    each: OutputRule
-    blocks: int = 1
-
-    __repr__ = repr_of
-
-    def __call__(self, o: Array, t: Array, share: Array) -> Iterable[Array]:
-        parts: Iterable[Array] = mean_over_outputs(o, t, share, self.each, self.blocks)
-        return parts
-
-
 def over_outputs(each: OutputRule, blocks: int = 1, **more: Any) -> Loss:
     """Return a loss that treats each output separately and takes the mean over the outputs.
 
@@ -81,8 +68,8 @@ def over_outputs(each: OutputRule, blocks: int = 1, **more: Any) -> Loss:
     ``each(first, second, ..., targets)``, and yields a derivative by each block. ``more`` are the
     ``link`` and other arguments of ``Loss``.
     """
-    rule = remember_call(_OverOutputs(each, blocks), over_outputs, each, blocks)
-    return _loss(rule, outputs_per_target=blocks, **more)
+    rule = Partial(rules.mean_over_outputs, (each, blocks))
+    return _loss(remember_call(rule, over_outputs, each, blocks), outputs_per_target=blocks, **more)
 
 
 def _loss(rule: Rule, **more: Any) -> Loss:
@@ -127,7 +114,7 @@ def huber_with(delta: float) -> Loss:
     Huber 1964, in PyTorch's form: for a large ``delta`` it is ``half_squared_error``.
     """
     delta = real(delta, "delta", above=0.0)
-    return remember_call(over_outputs(rules.Huber(delta)), huber_with, delta)
+    return remember_call(over_outputs(Partial(rules.huber, (delta,))), huber_with, delta)
 
 
 def quantile(*levels: float) -> Loss:
@@ -146,7 +133,7 @@ def quantile(*levels: float) -> Loss:
     checked = tuple(
         real(level, f"levels[{i}]", above=0.0, below=1.0) for i, level in enumerate(levels)
     )
-    loss = over_outputs(rules.Quantiles(checked), blocks=len(checked))
+    loss = over_outputs(Partial(rules.quantiles, (checked,)), blocks=len(checked))
     return remember_call(loss, quantile, *checked)
 
 
@@ -161,7 +148,8 @@ def tweedie(power: float = 1.5) -> Loss:
     power = real(power, "power", low=1.0, high=2.0)
     # Gamma's likelihood has no maximum for a target of 0.
     least = 0.0 if power < 2.0 else rules.TINY
-    loss = over_outputs(rules.Tweedie(power), link=rules.exp, targets=(least, math.inf))
+    rule = Partial(rules.tweedie, (power,))
+    loss = over_outputs(rule, link=rules.exp, targets=(least, math.inf))
     return remember_call(loss, tweedie, power)
 
 
@@ -174,7 +162,8 @@ def focal(gamma: float = 2.0) -> Loss:
     paper's alpha is ``class_weight={0: 1 - alpha, 1: alpha}`` of ``fit``.
     """
     gamma = real(gamma, "gamma", low=0.0)
-    rule = rules.OneOrSeveral(rules.BinaryFocal(gamma), rules.CategoricalFocal(gamma))
+    both = Partial(rules.binary_focal, (gamma,)), Partial(rules.categorical_focal, (gamma,))
+    rule = Partial(rules.one_or_several, both)
     loss = _loss(rule, link=_probabilities, targets=(0.0, 1.0), labels=True)
     return remember_call(loss, focal, gamma)
 
@@ -194,7 +183,7 @@ def smoothed(loss: "str | Loss", smoothing: float) -> Loss:
             f"{argument_text(loss)} is not one of the losses of classes in bx.losses: for another "
             "loss smooth the targets, bx.data.one_hot(labels, smoothing=0.1)."
         )
-    rule = rules.Smoothed(loss.value.rule, smoothing, loss.labels)
+    rule = Partial(rules.smoothed, (loss.value.rule, smoothing, loss.labels))
     made = replace(loss, value=_Part(rule, "value"), gradient=_Part(rule, "gradient"))
     return remember_call(made, smoothed, loss, smoothing)
 
@@ -240,7 +229,7 @@ gaussian_nll = over_outputs(rules.gaussian_nll, blocks=2, link=_mean_and_deviati
 # One output: max(0, 1 - o) for class 1, max(0, 1 + o) for class 0. Several: Crammer and Singer
 # 2001, max(0, 1 + the largest other output - the output of the class).
 hinge = _loss(
-    rules.OneOrSeveral(rules.binary_hinge, rules.categorical_hinge),
+    Partial(rules.one_or_several, (rules.binary_hinge, rules.categorical_hinge)),
     link=_margin,
     targets=(0.0, 1.0),
     labels=True,

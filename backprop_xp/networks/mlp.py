@@ -1,7 +1,7 @@
 """The multilayer perceptron: a network made from layer sizes and a few options."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from backprop_xp.checks import boolean, choose, integer, real, sequence
 from backprop_xp.networks.activations import ACTIVATIONS, Activation
@@ -43,7 +43,7 @@ def mlp(
     if len(widths) < 2:
         raise ValueError(f"sizes needs at least inputs and outputs, such as [2, 1], not {sizes!r}.")
     layers: list[Layer] = []
-    activations = _activations(hidden, len(widths) - 2)
+    activations = activations_of(hidden, len(widths) - 2, "hidden")
     for (n_in, n_out), activation in zip(itertools.pairwise(widths[:-1]), activations, strict=True):
         if layer_norm:
             layers += [Dense(n_in, n_out, initializer=initializer), LayerNorm(n_out)]
@@ -56,15 +56,18 @@ def mlp(
     return Network(layers, loss, l2=l2)
 
 
-def _activations(
-    hidden: str | Activation | Sequence[str | Activation], count: int
+def activations_of(
+    chosen: str | Activation | Sequence[str | Activation],
+    count: int,
+    name: str,
+    table: Mapping[str, Activation] = ACTIVATIONS,
 ) -> list[Activation]:
-    """Return the activation of each hidden layer."""
-    if isinstance(hidden, str | Activation) or not isinstance(hidden, Sequence):
-        return [choose(ACTIVATIONS, hidden, "hidden")] * count
-    if len(hidden) != count:
+    """Return the activation of each hidden layer: one for all, or one for each."""
+    if isinstance(chosen, str | Activation) or not isinstance(chosen, Sequence):
+        return [choose(table, chosen, name)] * count
+    if len(chosen) != count:
         raise ValueError(
-            f"hidden has {len(hidden)} activations, but sizes has {count} hidden layers: give one "
+            f"{name} has {len(chosen)} activations, but there are {count} hidden layers: give one "
             "for all of them, or one for each."
         )
-    return [choose(ACTIVATIONS, each, f"hidden[{i}]") for i, each in enumerate(hidden)]
+    return [choose(table, each, f"{name}[{i}]") for i, each in enumerate(chosen)]

@@ -112,13 +112,10 @@ class Parameter(NamedTuple):
 
 
 def parameters(kernel: Kernel) -> list[Parameter]:
-    inputs, outputs = (
-        [declared.split()[1] for declared in text.split(",")]
-        for text in (kernel.inputs, kernel.outputs)
-    )
+    inputs, outputs = kernel.inputs.split(), kernel.outputs.split()
     # A rate may be an array, and so may the decay that is a rate's.
     arrays = ("gradient", "mask", "learning_rate", "decay", "theta")
-    is_array = {name: name in arrays and kernel.name != "backprop_xp_rmsprop" for name in inputs}
+    is_array = {name: name in arrays and kernel.name != "rmsprop" for name in inputs}
     is_array |= dict.fromkeys({"gradient", "learning_rate"} & {*inputs}, True)
     given = [Parameter(name, is_array[name], True) for name in inputs]
     return given + [Parameter(name, True, False) for name in outputs]
@@ -309,7 +306,7 @@ def test_an_update_in_one_kernel_equals_the_optimizers_rule(
 def test_a_mask_broadcasts_over_the_stack(target: Target, shape: tuple[int, ...]) -> None:
     mask = target.put(np.resize(MASK, shape))
     assert_as_reference(target, bx.AdamW(0.02, weight_decay=0.3, mask=mask), "float64", STEPS)
-    assert target.ran is None or set(target.ran) == {"backprop_xp_masked_adam"}
+    assert target.ran is None or set(target.ran) == {"masked_adam"}
 
 
 @pytest.mark.parametrize("name", [*LEFT, "a complex theta"])

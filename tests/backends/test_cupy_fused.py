@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
-from backprop_xp import activations, losses
+from backprop_xp import activations
 from backprop_xp.backends import Backend, sum_at, to_host
-from backprop_xp.networks import embeddings, layers
+from backprop_xp.networks import embeddings, layers, loss_rules as rules
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.losses import LOSSES
+from backprop_xp.networks.partial import Partial
 from tests.user_layers import PARAMETRIC_LOSSES
 
 # A fused kernel may contract a product and a sum, and may sum in another order.
@@ -77,9 +78,10 @@ def test_an_activation_with_its_bias_and_its_rule(put: Any, name: str, stack: An
 @pytest.mark.parametrize("loss", ALL.values(), ids=ALL)
 def test_a_loss_with_its_gradient(put: Any, loss: bx.Loss, stack: Any, n_out: int) -> None:
     both, per = loss.value.rule, loss.outputs_per_target  # type: ignore[attr-defined]
-    if hasattr(both, "one") and n_out == 1:
-        both = bx.losses.over_outputs(both.one).value.rule  # type: ignore[attr-defined]
-    elif not hasattr(both, "each") and both is not losses.rules.categorical:
+    if isinstance(both, Partial) and both.function is rules.one_or_several and n_out == 1:
+        both = bx.losses.over_outputs(both.last[0]).value.rule  # type: ignore[attr-defined]
+    function, more = (both.function, both.last) if isinstance(both, Partial) else (both, ())
+    if function not in (rules.mean_over_outputs, rules.categorical):
         return  # made of functions that others test
     n_out, n = n_out * per, n_out
     o, classes = put(draw(*stack, ROWS, n_out)), generator.integers(0, n, ROWS)
@@ -88,10 +90,6 @@ def test_a_loss_with_its_gradient(put: Any, loss: bx.Loss, stack: Any, n_out: in
         if t.ndim > o.ndim:
             continue
         for share in (0.25, weights):
-            if hasattr(both, "each"):
-                function, more = losses.mean_over_outputs, (both.each, both.blocks)
-            else:
-                function, more = both, ()
             assert_as_reference(function, o, put(t), share, *more)
 
 
@@ -99,7 +97,7 @@ def test_a_loss_with_its_gradient(put: Any, loss: bx.Loss, stack: Any, n_out: in
 def test_a_loss_at_confident_logits_keeps_its_digits(put: Any, dtype: str) -> None:
     """At a logit of 40 the gradient of the right class is -8e-18, not 0 as softmax - target."""
     o, t = put([[40.0, 0.0, 0.0]]), put([[1.0, 0.0, 0.0]])
-    value, g = losses.rules.categorical(o, t, 1.0)
+    value, g = rules.categorical(o, t, 1.0)
     tail = 2.0 * np.exp(-40.0)
     np.testing.assert_allclose(to_host(value), [tail], rtol=1e-5)
     np.testing.assert_allclose(to_host(g), [[-tail, tail / 2, tail / 2]], rtol=1e-5)
@@ -108,7 +106,7 @@ def test_a_loss_at_confident_logits_keeps_its_digits(put: Any, dtype: str) -> No
 def test_a_nan_output_makes_the_loss_nan(gpu: Backend) -> None:
     o = np.zeros((3, 40))
     o[1, 37] = np.nan
-    value, g = losses.rules.categorical(gpu.from_host(o), gpu.from_host(np.eye(40)[:3]), 1.0)
+    value, g = rules.categorical(gpu.from_host(o), gpu.from_host(np.eye(40)[:3]), 1.0)
     assert np.isnan(to_host(value)).tolist() == [False, True, False]
     assert np.isnan(to_host(g)).all(axis=-1).tolist() == [False, True, False]
 

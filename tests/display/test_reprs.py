@@ -31,7 +31,7 @@ TEXTS = [
     "NumericEmbedding(3)",
     "NumericEmbedding(3, 2, 'pl', frequency_scale=1.0)",
     "Columns(Embedding((12, 5), 4), NumericEmbedding(3))",
-    "Columns(Scale(1), Activate('tanh'), widths=(1, 2))",
+    "Columns(Scale(1), LayerNorm(2))",
     "Embedding(12, 4)",
     "Embedding((12, 5), 4, 'zeros')",
     "Residual(Dense(2, 3, 'relu'), Dropout(0.1), Dense(3, 2))",

@@ -65,7 +65,7 @@ def test_each_member_is_trained_as_alone_with_its_own_seed(xp: Any, more: dict[s
     x, y = VALUES
     model = _fitted(bx.MLPRegressor, VALUES, alpha=0.0, **more)
     network, state = model._network(8), np.random.RandomState(0)
-    thetas = draw_theta(network, state, MEMBERS)
+    thetas = draw_theta(model, network, state)
     seeds = state.randint(2**31 - 1, size=MEMBERS).tolist()
     optimizer = bx.Adam(corrected_epsilon=False)
     for i, (theta, seed) in enumerate(zip(thetas, seeds, strict=True)):

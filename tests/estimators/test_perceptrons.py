@@ -700,8 +700,16 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
     "a negative size": ({"hidden_layer_sizes": (3, -1)}, TWO, "hidden_layer_sizes must be > 0"),
     "alpha": ({"alpha": -1.0}, TWO, "The 'alpha' parameter of MLP"),
     "solver": ({"solver": "sdg"}, TWO, "The 'solver' parameter of MLP"),
-    "activations": ({"activation": ["relu", "tanh"]}, TWO, "activation has 2 entries, but there"),
-    "an activation": ({"activation": ["rleu"]}, TWO, "activation 'rleu' is not one of"),
+    "activations": (
+        {"activation": ["relu", "tanh"]},
+        TWO,
+        "activation has 2 activations, but there",
+    ),
+    "an activation": (
+        {"activation": ["rleu"]},
+        TWO,
+        r"activation\[0\] 'rleu' is unknown. Did you mean 'relu'",
+    ),
     "lbfgs, dropout": ({"solver": "lbfgs", "dropout": 0.1}, TWO, "dropout works only with the"),
     "lbfgs, a schedule": ({"solver": "lbfgs", "learning_rate": abs}, TWO, "A schedule as"),
     "strings": ({}, ([["a", "b"]] * 4, [0, 1, 0, 1]), "could not convert string to float"),

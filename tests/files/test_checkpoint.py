@@ -62,7 +62,7 @@ LAYERS = [
     bx.Dense(3, 3, bias_initializer=bx.initializers.uniform(-1.0, 0.5)),
     *(bx.Activate("gelu"), bx.Dropout(0.25), bx.LayerNorm(3, 1e-3), bx.Scale(3)),
     *(bx.NumericEmbedding(3, 2), bx.NumericEmbedding(3, 1, "pl", 4, 0.5)),
-    bx.Columns(bx.Scale(1), bx.Activate("tanh"), widths=(1, 2)),
+    bx.Columns(bx.Scale(1), bx.LayerNorm(2)),
     bx.Columns(bx.Scale(1), bx.Residual(bx.Dense(2, 2))),
     bx.Embedding([2, 4, 3], 1, bx.initializers.uniform(-1.0, 1.0)),
     bx.Residual(bx.Dense(3, 4, "relu"), bx.Residual(bx.Dense(4, 4)), bx.Dense(4, 3)),

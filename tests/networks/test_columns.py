@@ -10,6 +10,13 @@ import backprop_xp as bx
 from backprop_xp.networks.random_bits import fold_in
 from tests.user_layers import Factors, PassThrough
 
+
+class Dropped(bx.Dropout):
+    """A Dropout of three columns."""
+
+    n_in = n_out = 3
+
+
 # Both sides round some dozen operations, 2e-16 each.
 PARITY = 1e-13
 generator = np.random.default_rng(35)
@@ -30,8 +37,8 @@ def test_scale_multiplies_each_feature_and_starts_at_1(xp: Any) -> None:
 
 
 def test_columns_give_each_layer_its_own_and_join_what_they_return(xp: Any) -> None:
-    dense, drop = bx.Dense(2, 3, "tanh"), bx.Dropout(0.5)
-    layer = bx.Columns(bx.Embedding(4, 2), dense, drop, widths=(1, 2, 3))
+    dense, drop = bx.Dense(2, 3, "tanh"), Dropped(0.5)
+    layer = bx.Columns(bx.Embedding(4, 2), dense, drop)
     assert (layer.n_in, layer.n_out, layer.codes) == (6, 8, (4, 0, 0, 0, 0, 0))
     assert layer.names == ("layers[0].weights", "layers[1].weights", "layers[1].bias")
     x = np.concatenate([generator.integers(4, size=(9, 1)), generator.normal(size=(9, 5))], -1)
@@ -53,11 +60,10 @@ def test_columns_give_each_layer_its_own_and_join_what_they_return(xp: Any) -> N
         xp.assert_close(one, other, PARITY)
 
 
-WIDTHS = (2, 1, 2)
-PARTS = bx.Embedding([4, 3], 2), bx.Activate("tanh"), bx.NumericEmbedding(2, 3)
+PARTS = bx.Embedding([4, 3], 2), bx.Scale(1), bx.NumericEmbedding(2, 3)
 TABLE = bx.Network(
     [
-        bx.Columns(*PARTS, widths=WIDTHS),
+        bx.Columns(*PARTS),
         *(bx.Scale(11), bx.Dense(11, 8, "silu"), bx.Dropout(0.2), bx.Dense(8, 3)),
     ],
     "categorical_cross_entropy",
@@ -111,7 +117,7 @@ def test_an_error_within_columns_names_the_layers(xp: Any, way: str) -> None:
         raise ArithmeticError("no such thing")
 
     faulty: Any = PassThrough()
-    vars(faulty).update({"n_in": 1, way: raises})
+    vars(faulty).update({"n_in": 1, "n_out": 1, way: raises})
     network = bx.Network([bx.Columns(bx.Scale(2), faulty), bx.Dense(3, 1)], "huber")
     theta, x, g = xp.initialize(network), *xp.put(np.ones((2, 3)), np.ones((2, 1)))
     with pytest.raises(ArithmeticError) as caught:
@@ -130,12 +136,8 @@ def test_an_error_within_columns_names_the_layers(xp: Any, way: str) -> None:
         (
             lambda: bx.Columns(bx.Scale(2), Factors()),
             ValueError,
-            r"widths must hold .* which are \[2, None\] by their n_in .*not None",
+            r"layers\[1\] \(Factors\) does not define n_in and n_out",
         ),
-        (lambda: bx.Columns(bx.Scale(2), widths=(3,)), ValueError, r"are \[2\] .* not \(3,\)"),
-        (lambda: bx.Columns(bx.Scale(2), widths=(2, 1)), ValueError, r"not \(2, 1\)"),
-        (lambda: bx.Columns(bx.Dropout(0.1), widths=(0,)), ValueError, "widths must be an integer"),
-        (lambda: bx.Columns(bx.Dropout(0.1), widths=3), TypeError, "widths must be a sequence"),
         (
             lambda: bx.Network([bx.Columns(bx.Scale(2), bx.Scale(1)), bx.Dense(4, 1)], "huber"),
             ValueError,

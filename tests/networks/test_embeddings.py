@@ -221,7 +221,7 @@ def test_a_numeric_embedding_starts_as_realmlp_has_it() -> None:
         ((0,), ValueError, "n_in must be an integer of at least 1"),
         ((3, 1), ValueError, "n_out must be an integer of at least 2, not 1"),
         ((3, 0, "pl"), ValueError, "n_out must be an integer of at least 1"),
-        ((3, 4, "plr"), ValueError, "kind must be 'pbld' or 'pl', not 'plr'"),
+        ((3, 4, "plr"), ValueError, "kind 'plr' is unknown. Did you mean 'pl'"),
         ((3, 4, "pl", 0), ValueError, "n_frequencies must be an integer"),
         ((3, 4, "pl", 2, 0.0), ValueError, "frequency_scale must be > 0"),
     ],

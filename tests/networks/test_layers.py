@@ -34,7 +34,9 @@ LAYERS: dict[str, Layer] = {
     "scale": bx.Scale(WIDTH),
     "numeric embedding": bx.NumericEmbedding(WIDTH, 3, n_frequencies=2),
     "numeric embedding of pl": bx.NumericEmbedding(WIDTH, 1, "pl", n_frequencies=2),
-    "columns": bx.Columns(bx.Embedding(3, 2), bx.Dropout(0.3), bx.Scale(1), widths=(1, 2, 1)),
+    "columns": bx.Columns(
+        bx.Embedding(3, 2), bx.Residual(bx.Dense(2, 2), bx.Dropout(0.3)), bx.Scale(1)
+    ),
     "columns in columns": bx.Columns(bx.Columns(bx.Scale(1), bx.Scale(1)), bx.Dense(2, 3, "tanh")),
     "embedding": bx.Embedding([2, 1, 3, 2], 2),
     "residual": bx.Residual(bx.Dense(WIDTH, 3, "tanh"), bx.Dropout(0.3), bx.Dense(3, WIDTH)),

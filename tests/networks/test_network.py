@@ -455,7 +455,7 @@ def test_mlp_takes_an_activation_for_each_hidden_layer(layer_norm: bool) -> None
     found = [layer.activation for layer in network.layers if isinstance(layer, kind)][:3]
     assert found == [ACTIVATIONS[name] for name in ("relu", "tanh", "silu")]
     assert bx.mlp([2, 1], hidden=[]) == bx.mlp([2, 1])
-    with pytest.raises(ValueError, match="hidden has 3 activations, but sizes has 1 hidden layers"):
+    with pytest.raises(ValueError, match="hidden has 3 activations, but there are 1 hidden layers"):
         bx.mlp([2, 4, 1], hidden=hidden)
     with pytest.raises(ValueError, match=r"hidden\[1\] 'rely' is unknown. Did you mean 'relu'"):
         bx.mlp([2, 4, 4, 1], hidden=["relu", "rely"])

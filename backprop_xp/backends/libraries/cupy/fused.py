@@ -21,7 +21,7 @@ from backprop_xp.backends.libraries.cupy.row_kernels import (
     contiguous,
     launch_rows,
 )
-from backprop_xp.backends.libraries.cupy.table_kernels import rows_of_codes, sum_at
+from backprop_xp.backends.libraries.cupy.table_kernels import elementwise, rows_of_codes, sum_at
 from backprop_xp.backends.protocol import Array, Function
 
 cupy = LazyModule("cupy")
@@ -156,8 +156,6 @@ def _mean_over_outputs(o: Array, t: Array, share: Share, each: Function, blocks:
     n = o.shape[-1] // blocks
     outputs = [o[..., i * n : (i + 1) * n] for i in range(blocks)]
     value, *slopes = _fused(_shared, each)(share / n, 1.0 / n, *outputs, t)
-    import cupy
-
     g = slopes[0] if blocks == 1 else cupy.concatenate(slopes, axis=-1)
     return value[..., 0] if n == 1 else value.sum(axis=-1), g
 
@@ -215,18 +213,13 @@ DROPOUT = (
 )
 
 
-@functools.cache
-def _dropout() -> Any:
-    name, inputs, outputs, body = DROPOUT
-    return cupy.ElementwiseKernel(inputs, outputs, body, name, preamble=DROPOUT_HASH)
-
-
 def _dropped(x: Array, rng: Array | int, rate: float) -> Result:
     if not _are_plain(x):
         return NotImplemented
     rows, columns = x.shape[-2:]
     key = rng if hasattr(rng, "shape") else np.int32(rng & 0x7FFFFFFF)
-    y, mask = _dropout()(x, key, rows, columns, int(rate * 2**31), 1.0 / (1.0 - rate))
+    kernel = elementwise(*DROPOUT, preamble=DROPOUT_HASH)
+    y, mask = kernel(x, key, rows, columns, int(rate * 2**31), 1.0 / (1.0 - rate))
     return y, mask
 
 

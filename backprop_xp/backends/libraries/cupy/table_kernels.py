@@ -4,9 +4,11 @@ import functools
 
 import numpy as np
 
+from backprop_xp.backends.dtypes_and_devices import LazyModule
 from backprop_xp.backends.libraries.cupy.row_kernels import contiguous
 from backprop_xp.backends.protocol import Array, DType, Function
 
+cupy = LazyModule("cupy")
 AT = (
     "backprop_xp_at",
     "T x, T first, T last",
@@ -29,37 +31,32 @@ SUM_AT = (
 
 
 @functools.cache
-def _kernel(name: str, inputs: str, outputs: str, body: str) -> Function:
-    import cupy
-
-    kernel: Function = cupy.ElementwiseKernel(inputs, outputs, body, name)
+def elementwise(name: str, inputs: str, outputs: str, body: str, **options: str) -> Function:
+    """Return a kernel for each element, compiled once."""
+    kernel: Function = cupy.ElementwiseKernel(inputs, outputs, body, name, **options)
     return kernel
 
 
 @functools.lru_cache(maxsize=64)
 def _ends(codes: tuple[int, ...], dtype: DType, device: int) -> tuple[Array, Array]:
     """Return each column's first and last row, on the current device, copied there once."""
-    import cupy
-
     after = np.cumsum(codes)
     return cupy.asarray(after - codes, dtype=dtype), cupy.asarray(after - 1, dtype=dtype)
 
 
 def rows_of_codes(x: Array, codes: tuple[int, ...]) -> Array:
     """Replace ``networks.embeddings.rows_of_codes`` by one kernel."""
-    return _kernel(*AT)(x, *_ends(codes, x.dtype, x.device.id))
+    return elementwise(*AT)(x, *_ends(codes, x.dtype, x.device.id))
 
 
 def sum_at(values: Array, indices: Array, count: int, out: Array | None = None) -> Array:
     """Replace ``backends.sums_and_products.sum_at`` by one kernel, without a one-hot array."""
     if values.dtype not in (np.float32, np.float64):
         return NotImplemented
-    import cupy
-
     (*stack, rows, n) = values.shape
     if out is None:
         out = cupy.empty((*stack, count, n), values.dtype)
     indices, step = indices.astype(np.int32, copy=False), 0 if indices.ndim == 1 else rows
     if step:
         indices = cupy.broadcast_to(indices, (*stack, rows))
-    return _kernel(*SUM_AT)(contiguous(values), contiguous(indices), rows, count, n, step, out)
+    return elementwise(*SUM_AT)(contiguous(values), contiguous(indices), rows, count, n, step, out)

@@ -18,8 +18,8 @@ from backprop_xp.backends.protocol import Array, Function
 class Kernel(NamedTuple):
     """One pass over theta: ``body`` is CUDA C++ for one entry, T its dtype.
 
-    ``inputs`` and ``outputs`` declare the names in the body, as for ``cupy.ElementwiseKernel``. The
-    body reads an output before it writes it. An input may be a number.
+    ``inputs`` and ``outputs`` are the names in the body, separated by spaces. The body reads an
+    output before it writes it. An input may be a number.
     """
 
     name: str
@@ -38,98 +38,84 @@ class Work(NamedTuple):
 
 Optimizer: TypeAlias = Any  # one of training.optimizers, which is on a higher floor
 State: TypeAlias = Any  # its NamedTuple of arrays
+# The inputs of kernels by name.
+Values: TypeAlias = dict[str, Any]
 
-SGD = Kernel(
-    "backprop_xp_sgd",
-    "T gradient, T learning_rate",
-    "T theta",
-    "theta -= gradient * learning_rate;",
-)
+SGD = Kernel("sgd", "gradient learning_rate", "theta", "theta -= gradient * learning_rate;")
 MOMENTUM = Kernel(
-    "backprop_xp_momentum",
-    "T gradient, T learning_rate, T momentum",
-    "T theta, T velocity",
-    """
-    velocity = velocity * momentum + gradient;
-    theta -= velocity * learning_rate;
-    """,
+    "momentum",
+    "gradient learning_rate momentum",
+    "theta velocity",
+    "velocity = velocity * momentum + gradient; theta -= velocity * learning_rate;",
 )
 NESTEROV = Kernel(
-    "backprop_xp_nesterov",
-    "T gradient, T learning_rate, T momentum",
-    "T theta, T velocity",
+    "nesterov",
+    "gradient learning_rate momentum",
+    "theta velocity",
     """
     velocity = velocity * momentum + gradient;
     theta -= (gradient + momentum * velocity) * learning_rate;
     """,
 )
 RMSPROP = Kernel(
-    "backprop_xp_rmsprop",
-    "T gradient, T learning_rate, T decay, T rest, T epsilon",
-    "T theta, T square",
+    "rmsprop",
+    "gradient learning_rate decay rest_of_decay epsilon",
+    "theta square",
     """
-    square = square * decay + gradient * gradient * rest;
+    square = square * decay + gradient * gradient * rest_of_decay;
     theta -= gradient / (sqrt(square) + epsilon) * learning_rate;
     """,
 )
 ADAGRAD = Kernel(
-    "backprop_xp_adagrad",
-    "T gradient, T learning_rate, T epsilon",
-    "T theta, T total",
+    "adagrad",
+    "gradient learning_rate epsilon",
+    "theta total",
     """
     total = total + gradient * gradient;
     theta -= gradient / (sqrt(total) + epsilon) * learning_rate;
     """,
 )
-NADAM = Kernel(
-    "backprop_xp_nadam",
-    "T gradient, T learning_rate, T beta1, T rest1, T beta2, T rest2, T now, T ahead, T epsilon",
-    "T theta, T mean, T square",
+_MEANS = """
+    mean = mean * beta1 + gradient * rest_of_beta1;
+    square = square * beta2 + gradient * gradient * rest_of_beta2;
     """
-    square = square * beta2 + gradient * gradient * rest2;
-    mean = mean * beta1 + gradient * rest1;
-    theta -= (gradient * now + mean * ahead) / (sqrt(square) + epsilon) * learning_rate;
-    """,
+_BETAS = "beta1 rest_of_beta1 beta2 rest_of_beta2"
+NADAM = Kernel(
+    "nadam",
+    f"gradient learning_rate {_BETAS} now ahead epsilon",
+    "theta mean square",
+    f"{_MEANS}theta -= (gradient * now + mean * ahead) / (sqrt(square) + epsilon) * learning_rate;",
 )
-AVERAGE = Kernel(
-    "backprop_xp_average",
-    "T theta, T weight",
-    "T average",
-    "average += (theta - average) * weight;",
-)
+AVERAGE = Kernel("average", "theta weight", "average", "average += (theta - average) * weight;")
 
 
 def _decaying(name: str, inputs: str, outputs: str, body: str) -> tuple[Kernel, Kernel]:
     """Return a kernel in which ``keep`` is a number, and one that computes it from a mask."""
     masked = f"const T keep = 1 - decay * mask;{body}"
     return (
-        Kernel(f"backprop_xp_{name}", f"{inputs}, T keep", outputs, body),
-        Kernel(f"backprop_xp_masked_{name}", f"{inputs}, T decay, T mask", outputs, masked),
+        Kernel(name, f"gradient learning_rate {inputs} keep", outputs, body),
+        Kernel(f"masked_{name}", f"gradient learning_rate {inputs} decay mask", outputs, masked),
     )
 
 
-_ADAM = "T gradient, T learning_rate, T correction, T beta1, T rest1, T beta2, T rest2, T epsilon"
-_MEANS = """
-    mean = mean * beta1 + gradient * rest1;
-    square = square * beta2 + gradient * gradient * rest2;
-    """
+_ADAM = f"correction {_BETAS} epsilon"
 _STEP = "theta = theta * keep - mean / (sqrt({}) + epsilon) * (learning_rate * correction);"
-ADAM = _decaying("adam", _ADAM, "T theta, T mean, T square", _MEANS + _STEP.format("square"))
+ADAM = _decaying("adam", _ADAM, "theta mean square", _MEANS + _STEP.format("square"))
 AMSGRAD = _decaying(
     "amsgrad",
     _ADAM,
-    "T theta, T mean, T square, T largest",
+    "theta mean square largest",
     f"{_MEANS}largest = square <= largest ? largest : square;\n    {_STEP.format('largest')}",
 )
 LION = _decaying(
     "lion",
-    "T gradient, T learning_rate, T beta1, T rest1, T beta2, T rest2",
-    "T theta, T mean",
+    _BETAS,
+    "theta mean",
     """
-    const T sum = mean * beta1 + gradient * rest1;
+    const T sum = mean * beta1 + gradient * rest_of_beta1;
     const T sign = sum > 0 ? T(1) : sum < 0 ? T(-1) : sum;  // of NaN itself
     theta = theta * keep - sign * learning_rate;
-    mean = mean * beta2 + gradient * rest2;
+    mean = mean * beta2 + gradient * rest_of_beta2;
     """,
 )
 KERNELS = (SGD, MOMENTUM, NESTEROV, RMSPROP, ADAGRAD, NADAM, AVERAGE, *ADAM, *AMSGRAD, *LION)
@@ -137,14 +123,13 @@ KERNELS = (SGD, MOMENTUM, NESTEROV, RMSPROP, ADAGRAD, NADAM, AVERAGE, *ADAM, *AM
 
 @functools.cache
 def _compiled(kernel: Kernel) -> Function:
-    name, inputs, outputs, body = kernel
-    # Contracted products and sums would round differently from the reference's.
-    options = ("--fmad=false",)
     import cupy
 
-    compiled: Function = cupy.ElementwiseKernel(
-        inputs, outputs, body, name, no_return=True, options=options
-    )
+    # Contracted products and sums would round differently from the reference's.
+    options: dict[str, Any] = {"no_return": True, "options": ("--fmad=false",)}
+    name, inputs, outputs, body = kernel
+    declared = (", ".join(f"T {each}" for each in text.split()) for text in (inputs, outputs))
+    compiled: Function = cupy.ElementwiseKernel(*declared, body, f"backprop_xp_{name}", **options)
     return compiled
 
 
@@ -167,108 +152,95 @@ def rules(launch: Callable[[Work], None]) -> dict[str, Function]:
         launch(Work(AVERAGE, [theta, float(weight)], [average]))
         return average
 
-    def fused(work: Callable[..., Work], *names: str) -> Function:
+    def fused(choose: Callable[[Optimizer, Values, State], Kernel], names: str) -> Function:
         def rule(
             self: Optimizer, theta: Array, gradient: Array, state: State, learning_rate: Any
         ) -> tuple[Array, State]:
-            numbers = [getattr(self, name) for name in names]
+            values: Values = {name: getattr(self, name) for name in names.split()}
+            numbers_fit = all(isinstance(number, Real) for number in values.values())
             alpha = float(learning_rate) if isinstance(learning_rate, Real) else learning_rate
             vectors = [
                 v for v in (alpha, getattr(self, "mask", None)) if not isinstance(v, float | None)
             ]
             if not (
-                _fit(theta, gradient, vectors)
-                and all(isinstance(number, Real) for number in numbers)
+                numbers_fit
+                and _fit(theta, gradient, vectors)
                 and isinstance(state.step, int)
                 and not getattr(self, "rate_inside", False)
             ):
                 updated: tuple[Array, State] = self.rule(theta, gradient, state, learning_rate)
                 return updated
-            launch(work(self, alpha, theta, gradient, state))
+            values |= {f"rest_of_{name}": 1.0 - value for name, value in values.items()}
+            values |= {"gradient": gradient, "learning_rate": alpha, "theta": theta}
+            kernel = choose(self, values, state)
+            values |= state._asdict()
+            inputs, outputs = (
+                [values[name] for name in text.split()] for text in (kernel.inputs, kernel.outputs)
+            )
+            launch(Work(kernel, inputs, outputs))
             return theta, state._replace(step=state.step + 1)
 
         return rule
 
     return {
-        f"backprop_xp.training.optimizers.{name}.rule": fused(work, *hyperparameters)
-        for name, work, *hyperparameters in (
+        f"backprop_xp.training.optimizers.{name}.rule": fused(choose, hyperparameters)
+        for name, choose, hyperparameters in (
             ("SGD", _sgd, "momentum"),
-            ("RMSProp", _rmsprop, "decay", "epsilon"),
-            ("Adagrad", _adagrad, "epsilon"),
-            ("Adam", _adam, "beta1", "beta2", "epsilon"),
-            ("AdamW", _adam, "beta1", "beta2", "epsilon", "weight_decay"),
-            ("Nadam", _nadam, "beta1", "beta2", "epsilon", "momentum_decay"),
-            ("Lion", _lion, "beta1", "beta2", "weight_decay"),
+            ("RMSProp", lambda *_: RMSPROP, "decay epsilon"),
+            ("Adagrad", lambda *_: ADAGRAD, "epsilon"),
+            ("Adam", _adam, "beta1 beta2 epsilon"),
+            ("AdamW", _adam, "beta1 beta2 epsilon weight_decay"),
+            ("Nadam", _nadam, "beta1 beta2 epsilon momentum_decay"),
+            ("Lion", _lion, "beta1 beta2 weight_decay"),
         )
     } | {"backprop_xp.training.averages.averaged": averaged}
 
 
-def _sgd(self: Optimizer, alpha: Any, theta: Array, gradient: Array, state: State) -> Work:
+def _sgd(self: Optimizer, values: Values, state: State) -> Kernel:
     if state.velocity is None:
-        return Work(SGD, [gradient, alpha], [theta])
-    kernel = NESTEROV if self.nesterov else MOMENTUM
-    return Work(kernel, [gradient, alpha, self.momentum], [theta, state.velocity])
+        return SGD
+    return NESTEROV if self.nesterov else MOMENTUM
 
 
-def _rmsprop(self: Optimizer, alpha: Any, theta: Array, gradient: Array, state: State) -> Work:
-    numbers = [alpha, self.decay, 1.0 - self.decay, self.epsilon]
-    return Work(RMSPROP, [gradient, *numbers], [theta, state.square])
-
-
-def _adagrad(self: Optimizer, alpha: Any, theta: Array, gradient: Array, state: State) -> Work:
-    return Work(ADAGRAD, [gradient, alpha, self.epsilon], [theta, state.total])
-
-
-def _adam(self: Optimizer, alpha: Any, theta: Array, gradient: Array, state: State) -> Work:
-    """Return the work of Adam or AdamW; epsilon and rate contain the corrections for the bias.
+def _adam(self: Optimizer, values: Values, state: State) -> Kernel:
+    """Choose the kernel of Adam or AdamW; epsilon and rate contain the corrections for the bias.
 
     They are computed in float64: float32's 1 - 0.999 has three digits fewer.
     """
-    step = state.step + 1
+    kernel = _with_decay(self, values, AMSGRAD if self.amsgrad else ADAM)
+    step, alpha = state.step + 1, values["learning_rate"]
     root = (1.0 - self.beta2**step) ** 0.5
     correction = root / (1.0 - self.beta1**step)
-    # A number is corrected before it is rounded.
-    rates = [alpha * correction, 1.0] if isinstance(alpha, Real) else [alpha, correction]
+    if isinstance(alpha, Real):  # a number is corrected before it is rounded
+        alpha, correction = alpha * correction, 1.0
     epsilon = self.epsilon * (root if getattr(self, "corrected_epsilon", True) else 1.0)
-    inputs = [gradient, *rates, *_betas(self), epsilon]
-    kernels, outputs = ADAM, [theta, state.mean, state.square]
-    if self.amsgrad:
-        kernels, outputs = AMSGRAD, [*outputs, state.largest]
-    return _decayed(self, kernels, alpha, inputs, outputs)
+    values.update(learning_rate=alpha, correction=correction, epsilon=epsilon)
+    return kernel
 
 
-def _nadam(self: Optimizer, alpha: Any, theta: Array, gradient: Array, state: State) -> Work:
-    inputs = [gradient, alpha, *_betas(self), *self.factors(theta, state.step + 1)]
-    return Work(NADAM, inputs, [theta, state.mean, state.square])
+def _nadam(self: Optimizer, values: Values, state: State) -> Kernel:
+    now, ahead, epsilon = self.factors(values["theta"], state.step + 1)
+    values.update(now=now, ahead=ahead, epsilon=epsilon)
+    return NADAM
 
 
-def _lion(self: Optimizer, alpha: Any, theta: Array, gradient: Array, state: State) -> Work:
-    return _decayed(self, LION, alpha, [gradient, alpha, *_betas(self)], [theta, state.mean])
+def _lion(self: Optimizer, values: Values, state: State) -> Kernel:
+    return _with_decay(self, values, LION)
 
 
-def _betas(self: Optimizer) -> list[float]:
-    return [self.beta1, 1.0 - self.beta1, self.beta2, 1.0 - self.beta2]
-
-
-def _decayed(
-    self: Optimizer,
-    kernels: tuple[Kernel, Kernel],
-    alpha: Any,
-    inputs: list[Array | float],
-    outputs: list[Array],
-) -> Work:
-    """Return the work of a kernel with weight decay, or with a mask of it.
+def _with_decay(self: Optimizer, values: Values, kernels: tuple[Kernel, Kernel]) -> Kernel:
+    """Choose the kernel with a number for the weight decay, or with a mask of it.
 
     An array of rates is such a mask itself.
     """
-    decay, mask = getattr(self, "weight_decay", 0.0), getattr(self, "mask", None)
+    alpha, decay = values["learning_rate"], getattr(self, "weight_decay", 0.0)
+    mask = getattr(self, "mask", None)
     if mask is None and not isinstance(alpha, Real) and decay:
         mask = alpha
     elif decay:
         decay = alpha * decay
-    if mask is None:
-        return Work(kernels[0], [*inputs, 1.0 - decay], outputs)
-    return Work(kernels[1], [*inputs, decay, mask], outputs)
+    values.update(keep=1.0 - decay if mask is None else None, decay=decay, mask=mask)
+    return kernels[mask is not None]
 
 
 def _fit(theta: Array, gradient: Array, vectors: list[Array]) -> bool:
