@@ -1,12 +1,12 @@
 """Predictions of a stack as one ensemble: mean and spread, and a classifier's uncertainty.
 
-The members are all networks of the stack ``(*stack, P)``, with equal weights. They compute
-``batch_size`` rows at a time, by default 4,096 divided by their number, but at least 32: only the
-result grows with the data. A member that diverged makes the result NaN: leave it out by
-``theta[finite]``.
+The members are all networks of the stack ``(*stack, P)``, with equal weights. Batches of rows are
+computed by a few members at a time: beside the result, memory holds the activations of one pass, at
+most 4,096 rows in all, or ``batch_size`` rows of one member if that is more. A member that diverged
+makes the result NaN: leave it out, ``theta[finite]``.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from backprop_xp.backends import (
@@ -23,9 +23,6 @@ from backprop_xp.networks.activations import sigmoid
 from backprop_xp.networks.inputs import row_slices, rows_at_once
 from backprop_xp.networks.losses import TO_PROBABILITIES
 from backprop_xp.networks.network import Network
-
-# Products with fewer rows take longer to read the weights than to multiply.
-_ROWS = 32
 
 
 class Prediction(NamedTuple):
@@ -72,12 +69,13 @@ def predict(
            [2.]]))
     """
     link = network.loss_function.link
-
-    def moments(outputs: Array) -> tuple[Array, Array]:
-        xp, values = array_namespace(outputs), link(outputs)
-        return xp.mean(values, axis=-3), xp.std(values, axis=-3)
-
-    return Prediction(*_by_batches(moments, network, theta, x, batch_size))
+    found = [
+        _moments(link(outputs) for outputs in passes)
+        for passes in _outputs(network, theta, x, batch_size)
+    ]
+    xp = array_namespace(theta)
+    mean, variance = (xp.concat(parts, axis=-2) for parts in zip(*found, strict=True))
+    return Prediction(mean, xp.sqrt(variance))
 
 
 def uncertainty(
@@ -104,40 +102,30 @@ def uncertainty(
             "categorical_cross_entropy, or take the standard deviation of bx.ensemble.predict."
         )
 
-    def entropies(outputs: Array) -> tuple[Array, Array]:
-        """Return the members' mean entropy, and the mutual information, ``(rows, labels)``."""
-        # p is (members, rows, labels, classes): a softmax has one label of all classes.
+    def probabilities(outputs: Array) -> Array:
+        """Return ``(members, rows, labels, classes)``: one label of all classes for a softmax."""
         if link is sigmoid.value or outputs.shape[-1] == 1:
             # 1 - p would round a small probability of the other class to 0.
-            p = array_namespace(outputs).stack([link(-outputs), link(outputs)], axis=-1)
-        else:
-            p = link(outputs)[..., None, :]
-        xp = array_namespace(p)
-        entropy = -xp.sum(p * xp.log(xp.maximum(p, _tiny(p))), axis=-1)
-        # The members' mean divergence from their mean: the difference of two entropies would lose
-        # the digits of a small one.
-        divergence = _divergence(p, xp.mean(p, axis=-4, keepdims=True))
-        return xp.mean(entropy, axis=-3), xp.maximum(xp.mean(divergence, axis=-3), 0.0)
+            return array_namespace(outputs).stack([link(-outputs), link(outputs)], axis=-1)
+        return link(outputs)[..., None, :]
 
-    expected, information = _by_batches(entropies, network, theta, x, batch_size)
+    found = [
+        _entropies(map(probabilities, passes)) for passes in _outputs(network, theta, x, batch_size)
+    ]
+    xp = array_namespace(theta)
+    expected, information = (xp.concat(parts, axis=-2) for parts in zip(*found, strict=True))
     if expected.shape[-1] == 1:
         expected, information = expected[..., 0], information[..., 0]
     return Uncertainty(expected + information, expected, information)
 
 
-def _by_batches(
-    function: Callable[[Array], tuple[Array, ...]],
-    network: Network,
-    theta: Array,
-    x: Any,
-    batch_size: int | None,
-) -> list[Array]:
-    """Return the results for all rows of a function of raw outputs, ``(members, rows, n_out)``."""
-    xp = require_floating(theta, "theta")
-    members = xp.reshape(theta, (-1, theta.shape[-1]))
-    size = max(_ROWS, rows_at_once(members))
-    if batch_size is not None:
-        size = integer(batch_size, "batch_size")
+def _outputs(
+    network: Network, theta: Array, x: Any, batch_size: int | None
+) -> Iterator[Iterator[Array]]:
+    """Yield for each batch the raw outputs ``(members, rows, n_out)``, of a few members each."""
+    members = require_floating(theta, "theta").reshape(theta, (-1, theta.shape[-1]))
+    at_once = rows_at_once(members[0, :])
+    size = at_once if batch_size is None else integer(batch_size, "batch_size")
     home = owner(x)
     x = plain_numbers(x, "x") if home is None else x
     if len(x.shape) != 2 or not x.shape[0]:
@@ -145,13 +133,49 @@ def _by_batches(
             f"x has shape {tuple(x.shape)}, but (batch, n_in) is expected: rows that all members "
             "share."
         )
-    found = []
     for rows in row_slices(x.shape[0], size):
         part = x[rows, :]
         if home is None or home.name == "numpy":
             part = to_device_of(theta, plain_numbers(part, "x"), theta.dtype)
-        found.append(function(network.forward(members, part)))
-    return [xp.concat(parts, axis=-2) for parts in zip(*found, strict=True)]
+        some = row_slices(members.shape[0], max(1, at_once // part.shape[0]))
+        yield (network.forward(members[each, :], part) for each in some)
+
+
+def _moments(passes: Iterator[Array]) -> tuple[Array, Array]:
+    """Return the mean and the variance over members that come some at a time, ``(some, ...)``.
+
+    Chan, Golub and LeVeque 1979: each pass is added by its own mean, so that nothing cancels.
+    """
+    count, mean, squares = 0, 0.0, 0.0
+    for values in passes:
+        xp, some = array_namespace(values), values.shape[0]
+        own = xp.mean(values, axis=-3)
+        shift, centred = own - mean, values - own
+        count += some
+        mean = mean + shift * (some / count)
+        squares = squares + xp.sum(centred * centred, axis=-3)
+        squares = squares + shift * (shift * ((count - some) * some / count))
+    return mean, squares / count
+
+
+def _entropies(passes: Iterator[Array]) -> tuple[Array, Array]:
+    """Return the members' mean entropy, and the mutual information, ``(rows, labels)``.
+
+    The mutual information is the members' mean divergence from their mean. It is updated as a
+    variance is: the difference of two entropies would lose the digits of a small one.
+    """
+    count, mean, entropy, divergence = 0, 0.0, 0.0, 0.0
+    for p in passes:
+        xp, some = array_namespace(p), p.shape[0]
+        own = xp.mean(p, axis=-4)
+        merged = mean + (own - mean) * (some / (count + some))
+        divergence = divergence + xp.sum(_divergence(p, own), axis=-3)
+        divergence = divergence + some * _divergence(own, merged)
+        if count:
+            divergence = divergence + count * _divergence(mean, merged)
+        entropy = entropy - xp.sum(p * xp.log(xp.maximum(p, _tiny(p))), axis=(-4, -1))
+        count, mean = count + some, merged
+    return entropy / count, xp.maximum(divergence / count, 0.0)
 
 
 def _divergence(p: Array, q: Array) -> Array:

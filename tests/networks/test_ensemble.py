@@ -53,12 +53,29 @@ def test_mean_and_deviation_are_those_of_all_predictions(
     assert found.mean.dtype == found.standard_deviation.dtype == theta.dtype
 
 
+@pytest.mark.parametrize("batch_size", [compiled(None), compiled(1000), 5000])
+def test_members_that_come_some_at_a_time_are_all_counted_once(
+    xp: Any, batch_size: int | None
+) -> None:
+    # Of 1,000 rows four members come at a time, of 9; of 5,000 one does.
+    network, theta, x = _case(xp, "categorical_cross_entropy", 3, (9,), rows=5000)
+    options = {"batch_size": batch_size}
+    prediction = bx.ensemble.predict(network, theta, xp.asarray(x), **options)
+    found = bx.ensemble.uncertainty(network, theta, xp.asarray(x), **options)
+    each = xp.host(network.predict(theta, xp.asarray(x)))
+    xp.assert_close(prediction.mean, each.mean(0), ROUNDING)
+    xp.assert_close(prediction.standard_deviation, each.std(0), ROUNDING)
+    xp.assert_close(found.total, entropy(each.mean(0), axis=-1), ROUNDING)
+    xp.assert_close(found.expected, entropy(each, axis=-1).mean(0), ROUNDING)
+
+
 def test_a_large_mean_leaves_a_small_deviation_its_digits(xp: Any) -> None:
     network = bx.mlp([1, 1])
     offset = 2.0**20 if xp.dtype == "float64" else 2.0**8
     theta = np.asarray([[0.0, offset + i] for i in (0, 1, 2)])
-    found = bx.ensemble.predict(network, xp.asarray(theta), xp.asarray([[1.0]]))
-    xp.assert_close(found.standard_deviation, [[math.sqrt(2.0 / 3.0)]], 1e-9)
+    x = xp.asarray(np.ones((4096, 1)))  # one member at a time
+    found = bx.ensemble.predict(network, xp.asarray(theta), x)
+    xp.assert_close(found.standard_deviation, np.full((4096, 1), math.sqrt(2.0 / 3.0)), 1e-9)
 
 
 def test_the_variance_of_a_mixture_of_gaussians_has_two_parts(xp: Any) -> None:
@@ -215,7 +232,7 @@ def test_nothing_moves_to_the_host(xp: Any) -> None:
 
 
 @pytest.mark.once
-def test_only_the_result_grows_with_the_rows(tmp_path: Path) -> None:
+def test_memory_grows_neither_with_the_members_nor_with_the_file(tmp_path: Path) -> None:
     rows, members = 20_000, 100
     network = bx.mlp([8, 16, 1], loss="binary_cross_entropy")
     theta = network.initialize(stack=members, backend="numpy")
@@ -226,7 +243,7 @@ def test_only_the_result_grows_with_the_rows(tmp_path: Path) -> None:
         predict(network, theta, x)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        # The results, which are joined from parts, and a batch: 4,096 rows of 16 units, some times.
+        # The results, which are joined from parts, and a pass: 4,096 rows of 16 units, some times.
         assert peak < 8 * (2 * results * rows + 8 * 4096 * 16)
         assert peak < 8 * rows * members / 10  # all predictions take 16 MB
 
