@@ -13,8 +13,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_args
 from backprop_xp.checks import boolean, integer, known, real
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.training import schedules
-from backprop_xp.training.optimizer_names import OPTIMIZERS
-from backprop_xp.training.optimizers import Optimizer
+from backprop_xp.training.optimizers import OPTIMIZERS, Optimizer
 from backprop_xp.training.schedules import Schedule
 
 T = TypeVar("T")

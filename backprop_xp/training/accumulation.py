@@ -1,4 +1,4 @@
-"""Accumulated gradients: those of a large batch, computed for some of its rows at a time."""
+"""Accumulated gradients: the gradient of a large batch, computed for some rows at a time."""
 
 import functools
 import operator
@@ -15,9 +15,9 @@ Gradient = Callable[..., tuple[Array, Any]]
 
 
 def accumulating(gradient_of: Gradient, size: int | None) -> Gradient:
-    """Return a loss and gradient with its results, computed for ``size`` rows of a batch at a time.
+    """Return a function with the same results that computes ``size`` rows of a batch at a time.
 
-    Each part counts by the sum of its weights. It draws dropout masks of its own.
+    Each part counts by the sum of its weights, and draws dropout masks of its own.
     """
     return gradient_of if size is None else functools.partial(_accumulated, gradient_of, size)
 

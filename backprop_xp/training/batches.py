@@ -106,3 +106,11 @@ def of_member(array: Array, axes: int, member: tuple[int, ...], stack: tuple[int
     """Return one network's part of an array whose last ``axes`` axes follow the stack's."""
     shape = (*stack, *array.shape[len(array.shape) - axes :])
     return array_namespace(array).broadcast_to(array, shape)[(*member, ...)]
+
+
+def parts_of_member(
+    parts: Sequence[Array | None], member: tuple[int, ...], stack: tuple[int, ...]
+) -> list[Array | None]:
+    """Return one network's x, y and weights, which may be None."""
+    pairs = zip(parts, (2, 2, 1), strict=True)
+    return [None if part is None else of_member(part, axes, member, stack) for part, axes in pairs]

@@ -3,7 +3,6 @@
 Targets are ``(..., batch, n)``: one-hot rows or probabilities, or a single column of class 1.
 """
 
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -14,9 +13,14 @@ from backprop_xp.networks.losses import Loss
 ClassWeight: TypeAlias = Mapping[int, float] | Sequence[float] | Literal["balanced"]
 
 
+def has_classes(loss: Loss, n: int) -> bool:
+    """Whether targets of ``n`` columns are classes that exclude one another."""
+    return loss.labels or (n == 1 and loss.targets == (0.0, 1.0))
+
+
 def check_classes(loss: Loss, n: int) -> None:
-    """Raise ValueError unless targets of ``n`` columns are classes that exclude one another."""
-    if not (loss.labels or (n == 1 and loss.targets == (0.0, 1.0))):
+    """Raise ValueError unless targets of ``n`` columns are such classes."""
+    if not has_classes(loss, n):
         raise ValueError(
             "class_weight is for losses of classes, such as categorical_cross_entropy, or "
             "binary_cross_entropy with a single output. Weigh the rows of another by sample_weight."
@@ -29,7 +33,7 @@ def weights_by_class(class_weight: Any, y: Array, sample_weight: Array | None) -
     ``"balanced"`` gives all classes the same total weight: that of the rows over the number of
     classes that occur and the class's own, as in scikit-learn.
     """
-    shares = _shares(y)
+    shares = class_shares(y)
     if not isinstance(class_weight, str):
         return like(y, _numbers(class_weight, shares.shape[-1]), "class_weight")
     if class_weight != "balanced":
@@ -44,24 +48,23 @@ def weights_by_class(class_weight: Any, y: Array, sample_weight: Array | None) -
 
 def weights_of_rows(by_class: Array, y: Array, sample_weight: Array | None) -> Array:
     """Return each row's weight, ``(..., batch)``: that of its class times its own."""
-    weights = array_namespace(y).sum(_shares(y) * by_class[..., None, :], axis=-1)
+    weights = array_namespace(y).sum(class_shares(y) * by_class[..., None, :], axis=-1)
     return weights if sample_weight is None else weights * sample_weight
 
 
-def _shares(y: Array) -> Array:
-    """Return the share of each class in each row, ``(..., batch, classes)``."""
+def class_shares(y: Array) -> Array:
+    """Return the share of each class in each row, ``(..., batch, classes)``: two for one column."""
     return y if y.shape[-1] > 1 else array_namespace(y).concat([1.0 - y, y], axis=-1)
 
 
 def _numbers(class_weight: Any, count: int) -> list[float]:
-    """Return a number for each class; a mapping lacks those of weight 1."""
+    """Return a number for each class, 1 for a class that a mapping lacks."""
     example = '{0: 1.0, 1: 5.0}, [1.0, 5.0] or "balanced"'
     if isinstance(class_weight, Mapping):
-        unknown = [key for key in class_weight if not _is_class(key, count)]
+        unknown = [key for key in class_weight if key not in range(count)]
         if unknown:
             raise ValueError(f"class_weight has {unknown}, but the classes are 0 ... {count - 1}.")
-        given = {operator.index(key): value for key, value in class_weight.items()}
-        values = [given.get(k, 1.0) for k in range(count)]
+        values = [class_weight.get(k, 1.0) for k in range(count)]
     else:
         values = sequence(class_weight, "class_weight", example)
     if len(values) != count:
@@ -70,7 +73,3 @@ def _numbers(class_weight: Any, count: int) -> list[float]:
     if not any(weights):
         raise ValueError("class_weight must not be 0 for all classes.")
     return weights
-
-
-def _is_class(key: Any, count: int) -> bool:
-    return hasattr(key, "__index__") and 0 <= operator.index(key) < count

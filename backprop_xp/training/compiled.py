@@ -105,12 +105,12 @@ def _evaluated(
 ) -> tuple[Carry, tuple[Array, dict[str, Array]]]:
     """Return the carry after a step, the batch's loss, and what ``evaluate`` finds after it."""
     carry, loss = traced(carry, own, shared)
-    if shared.evaluated is None:
+    if not shared.evaluated:
         return carry, (loss, {})
     whole: Any = carry
     if isinstance(carry[0], tuple):
         whole = tuple(put_together(parts) for parts in carry)
-    return carry, (loss, judge(judged(whole), *shared.evaluated))
+    return carry, (loss, judge(judged(whole), shared.evaluated))
 
 
 def _looped(

@@ -17,7 +17,7 @@ from backprop_xp.backends import (
     require_owner,
     to_host,
 )
-from backprop_xp.checks import real, unravel
+from backprop_xp.checks import unravel
 from backprop_xp.networks.inputs import (
     Blocks,
     Rows,
@@ -30,7 +30,12 @@ from backprop_xp.networks.inputs import (
 )
 from backprop_xp.networks.losses import LOSSES, Loss
 from backprop_xp.networks.network import Network
-from backprop_xp.training.class_weights import check_classes, weights_by_class, weights_of_rows
+from backprop_xp.training.class_weights import (
+    check_classes,
+    has_classes,
+    weights_by_class,
+    weights_of_rows,
+)
 from backprop_xp.training.data import Seed, split_rows
 from backprop_xp.training.options import Options
 
@@ -66,15 +71,15 @@ def check_data(
         )
     found = iter(check_sets(network, theta, sets))
     rows = None if training is None else next(found)
-    held_out, loss = next(found, None), network.loss_function
+    validation, loss = next(found, None), network.loss_function
     if rows is not None and isinstance(share, Real):
-        rows, held_out = _split(theta, rows, loss, share, options.seed)
+        rows, validation = _split(theta, rows, loss, share, options.seed)
     if rows is not None and options.class_weight is not None:
         check_classes(loss, rows.y.shape[-1])
         by_class = weights_by_class(options.class_weight, rows.y, rows.sample_weight)
         rows = _by_class(theta, rows, by_class)
-        held_out = None if held_out is None else _by_class(theta, held_out, by_class)
-    return rows, held_out
+        validation = None if validation is None else _by_class(theta, validation, by_class)
+    return rows, validation
 
 
 def _split(theta: Array, rows: Rows, loss: Loss, share: Any, seed: Seed) -> tuple[Rows, Rows]:
@@ -85,12 +90,11 @@ def _split(theta: Array, rows: Rows, loss: Loss, share: Any, seed: Seed) -> tupl
             "the rows first, x, x_validation, y, y_validation = bx.data.split(x, y)."
         )
     y, classes, home = rows.y, None, require_owner(theta, "theta")
-    is_of_classes = loss.labels or (y.shape[-1] == 1 and loss.targets == (0.0, 1.0))
-    if is_of_classes and len(y.shape) == 2:
+    if has_classes(loss, y.shape[-1]) and len(y.shape) == 2:
         xp = array_namespace(y)
         classes = to_host(xp.argmax(y, axis=-1) if y.shape[-1] > 1 else y[:, 0] > 0.5)
     parts = []
-    for indices in split_rows(rows.x.shape[-2], real(share, "validation"), seed, classes):
+    for indices in split_rows(rows.x.shape[-2], share, seed, classes):
         at = home.from_host(indices, device=device_of(theta))
         part = Rows(rows_at(rows.x, at), rows_at(y, at))
         if rows.sample_weight is not None:

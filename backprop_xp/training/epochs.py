@@ -27,34 +27,27 @@ from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.loop import Stepper, stepper_of, take_steps
 from backprop_xp.training.optimizers import optimizer_on_device
 from backprop_xp.training.options import Options
-from backprop_xp.training.schedules import Plateau
 from backprop_xp.training.sources import Source, source_of
-from backprop_xp.training.states import TrainingState, initial_state, with_average
-from backprop_xp.training.steps import Carry, Shared, judged
+from backprop_xp.training.states import TrainingState, initial_state
+from backprop_xp.training.steps import Carry, Sets, Shared, judged
 
 
 @dataclass(frozen=True)
 class Training:
     """The constant parts of a training, the same in all epochs.
 
-    ``evaluated`` are the rows and the penalty by which theta is measured after an epoch, and those
-    of the training set if it is measured too, None if nothing is measured; ``batches`` is the
-    number of batches of an epoch, None if it is not known. A ``source`` gives the rows of each
-    batch; otherwise they are taken from ``shared``.
+    ``evaluated`` are the sets by which ``evaluate`` measures theta after an epoch. A ``source``
+    gives the rows of each batch; otherwise they are taken from ``shared``.
     """
 
     options: Options
     backend: Backend
     stepper: Stepper
     shared: Shared
-    evaluated: tuple[Rows, Any, tuple[Rows, Any] | None] | None
-    monitor: GradientMonitor | None
+    evaluated: Sets
     source: Source | None
     batch_size: int
-    batches: int | None
     mean_over: Callable[..., Array]
-    early_stopping: EarlyStopping | None
-    plateau: Plateau | None
 
 
 def prepare(
@@ -65,58 +58,50 @@ def prepare(
         raise TypeError("x is a function, which gives batches (x, y): omit y.")
     given = None if y is None else (x, y, options.sample_weight)
     rows, validation = check_data(network, theta, given, options)
-    source = source_of(network, theta, x, rows, options)
     l2 = network.l2 or None if options.l2 is None else _checked_strength(theta, options.l2, "l2")
-    l2_of_sum = options.l2_of_sum
-    if l2_of_sum is not None:
-        l2_of_sum = _checked_strength(theta, l2_of_sum, "l2_of_sum")
+    l2_of_sum = _checked_strength(theta, options.l2_of_sum, "l2_of_sum")
     optimizer = optimizer_on_device(options.optimizer, theta)
     size, batches = 0, None
     if rows is not None:
         count = rows.x.shape[-2]
         size = min((options.batch_size or count) * options.accumulate, count)
         batches = math.ceil(count / size)
-    early_stopping = options.watching(options.early_stopping)
-    plateau = options.watching(options.plateau)
-    evaluated: tuple[Rows, Any, tuple[Rows, Any] | None] | None = None
-    own = None if rows is None else (rows, strength_of(rows, l2, l2_of_sum))
+    source = source_of(network, theta, x, rows, size, options)
+    rules = options.rules.values()
+    evaluated: dict[str, tuple[Rows, Any]] = {}
+    prefix, wanted = "", bool(options.metrics or rules)
     if validation is not None:
-        watched = [rule.watch for rule in (early_stopping, plateau) if rule is not None]
-        evaluated = validation, None, own if options.train_metrics or "loss" in watched else None
-    elif own and (options.metrics or early_stopping or plateau or options.train_metrics):
-        evaluated = *own, None
-    key, monitor = keys_of(options.seed, theta), None
-    if options.check_every is not None:
-        monitor = GradientMonitor(options.check_every, network, key, l2, l2_of_sum)
-    backend = require_owner(theta, "theta")
-    shared = Shared(rows or Rows(None, None), l2, l2_of_sum, options.clip)
+        evaluated[""] = validation, None
+        prefix, wanted = "training_", any(rule.watch == "loss" for rule in rules)
+    if rows is not None and (wanted or options.train_metrics):
+        evaluated[prefix] = rows, strength_of(rows, l2, l2_of_sum)
     rows_at_once = options.batch_size if options.accumulate > 1 else None
     stepper = stepper_of(network, optimizer, options.metrics or {}, theta, rows_at_once)
-    stepper.average, stepper.batches = options.average, batches
+    stepper.average, stepper.batches, key = options.average, batches, keys_of(options.seed, theta)
+    if options.check_every is not None:
+        stepper.monitor = GradientMonitor(options.check_every, network, key, l2, l2_of_sum)
+    # Several batches are evaluated at the end of their epoch, a full one with its step.
+    with_steps = evaluated if batches == 1 and source is None else None
+    rows, key = rows or Rows(None, None), key if network.is_random else None
+    backend = require_owner(theta, "theta")
     training = Training(
         options=options,
         backend=backend,
         stepper=stepper,
-        shared=shared._replace(
-            seed=key if network.is_random else None,
-            # Several batches are evaluated at the end of their epoch, a full one with its step.
-            evaluated=evaluated if batches == 1 and source is None else None,
-        ),
+        shared=Shared(rows, l2, l2_of_sum, options.clip, key, with_steps),
         evaluated=evaluated,
-        monitor=monitor,
         source=source,
         batch_size=size,
-        batches=batches,
         mean_over=backend.compile(mean_over),
-        early_stopping=early_stopping,
-        plateau=plateau,
     )
-    state = initial_state(options.start, optimizer, theta, batches, size)
-    return training, state if options.average is None else with_average(state, options.start)
+    averages = options.average is not None
+    return training, initial_state(
+        options.start, optimizer, theta, batches, size, averages=averages
+    )
 
 
 def _checked_strength(theta: Array, strength: Any, name: str) -> Any:
-    strength = check_l2(theta, strength)
+    strength = None if strength is None else check_l2(theta, strength)
     if strength is not None and not isinstance(strength, float):
         check_entries(strength, name, low=0.0)
     return strength
@@ -131,25 +116,17 @@ def has_ended(state: TrainingState, options: Options) -> bool:
 
 def advance(
     training: Training, state: TrainingState, epochs: int, interrupt: Interrupt
-) -> tuple[TrainingState, dict[str, Array]]:
-    """Return the state after more epochs, and their measures, ``(epochs, *stack)`` by name.
+) -> tuple[TrainingState, dict[str, Array], Array]:
+    """Return the state after more epochs, their measures, and the losses of their batches.
 
-    ``epochs`` counts epochs of one full batch; of several batches, one epoch is run. A pending
-    interrupt ends it early: the state may then be in the middle of an epoch, without measures. The
-    memory of the given state is reused.
+    The measures are ``(epochs, *stack)`` by name, the losses ``(batches, *stack)``. ``epochs``
+    counts epochs of one full batch; of several batches, one epoch is run. A pending interrupt ends
+    it early: the state may then be in the middle of an epoch, without measures. The memory of the
+    given state is reused.
     """
     with training.backend.no_grad():
         run = _run(training, state, epochs, interrupt)
-        return _measured(training, state, run)
-
-
-def batch_losses(
-    training: Training, state: TrainingState, interrupt: Interrupt
-) -> tuple[TrainingState, Array]:
-    """Return the state after one more epoch, and its batches' losses, ``(batches, *stack)``."""
-    with training.backend.no_grad():
-        run = _run(training, state, 1, interrupt)
-        return _measured(training, state, run)[0], run.losses
+        return *_measured(training, state, run), run.losses
 
 
 class _Run(NamedTuple):
@@ -177,7 +154,7 @@ def _run(training: Training, state: TrainingState, epochs: int, interrupt: Inter
     losses, checks, passed = list[Array](), list[tuple[str, float]](), 0
     if resumed is not None:
         losses, checks, passed = [resumed], [*state.checks], resumed.shape[0]
-    several = training.source is not None or training.batches != 1
+    several = training.source is not None or stepper.batches != 1
     if several and training.source is None:
         size, seed = training.batch_size, options.seed
         tables = index_tables(shared.rows, size, options.shuffle, seed, state.epoch)
@@ -192,13 +169,7 @@ def _run(training: Training, state: TrainingState, epochs: int, interrupt: Inter
     try:
         for rows, batches in pieces:
             taken = take_steps(
-                stepper,
-                carry,
-                batches,
-                step,
-                shared._replace(rows=rows),
-                interrupt,
-                monitor=training.monitor,
+                *(stepper, carry, batches, step, shared._replace(rows=rows), interrupt),
                 slowed=state.slowed,
             )
             carry, found = taken.carry, taken.found
@@ -209,9 +180,9 @@ def _run(training: Training, state: TrainingState, epochs: int, interrupt: Inter
                 break
         else:
             ends_epoch = at_end
-        ends_epoch = ends_epoch or (at_end and step == (state.epoch + 1) * (training.batches or 0))
-        if ends_epoch and training.evaluated is not None:
-            last = stepper.evaluate(judged(carry), *training.evaluated)
+        ends_epoch = ends_epoch or (at_end and step == (state.epoch + 1) * (stepper.batches or 0))
+        if ends_epoch and training.evaluated:
+            last = stepper.evaluate(judged(carry), training.evaluated)
             found = {name: value[None, ...] for name, value in last.items()}
     except BaseException as error:
         if not losses:  # the state is as it was
@@ -222,7 +193,7 @@ def _run(training: Training, state: TrainingState, epochs: int, interrupt: Inter
     joined_losses = joined(losses, axis=0)
     if at_end:
         whole = int(ends_epoch)
-    elif training.evaluated is None:
+    elif not training.evaluated:
         whole = joined_losses.shape[0]
     else:  # an error may come between a step and its evaluation
         whole = next(iter(found.values())).shape[0] if found else 0
@@ -274,9 +245,9 @@ def _measured(
 
 
 def _measure(found: dict[str, Array], name: str) -> Array:
-    """Return a measure by its name in the history; ``found`` names those of a validation set.
+    """Return a measure by its name in the history.
 
-    Without a validation set they are those of the training set.
+    ``found`` names a measure of the validation set, or else the training set, without a prefix.
     """
     name = {"validation_loss": "loss", "loss": "training_loss"}.get(name, name)
     return found[name] if name in found else found[name.removeprefix("training_")]
@@ -285,13 +256,10 @@ def _measure(found: dict[str, Array], name: str) -> Array:
 def _watched(training: Training, state: TrainingState, run: _Run) -> TrainingState:
     """Return the state with the best networks and the slowed rates after its last epoch."""
     best, slow = state.best, state.slowed
-
-    def last(rule: EarlyStopping | Plateau) -> Array:
-        return _measure(run.found, str(rule.watch))[-1, ...]
-
-    if training.early_stopping is not None:
-        rule = training.early_stopping
-        best = better(rule, best, last(rule), state.epoch, (judged(run.carry), run.carry[1]))
-    if training.plateau is not None:
-        slow = slowed(training.plateau, slow, last(training.plateau), state.epoch)
+    for rule in training.options.rules.values():
+        watched = _measure(run.found, str(rule.watch))[-1, ...]
+        if isinstance(rule, EarlyStopping):
+            best = better(rule, best, watched, state.epoch, (judged(run.carry), run.carry[1]))
+        else:
+            slow = slowed(rule, slow, watched, state.epoch)
     return state._replace(best=best, slowed=slow)

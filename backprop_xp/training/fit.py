@@ -107,7 +107,7 @@ def _states(
     options, record = training.options, Record(state)
     interrupt = Interrupt()  # not entered: Ctrl-C raises at any time
     while not has_ended(record.state, options):
-        state, measures = advance(training, record.state, 1, interrupt)
+        state, measures, _ = advance(training, record.state, 1, interrupt)
         interrupt.raise_error()
         if write is None:
             measures = {}  # no history is needed
@@ -190,7 +190,7 @@ def _run(
         while not (ends or has_ended(record.state, options)):
             interrupt.busy = True
             epochs = _epochs_at_once(options, record.state, by_epoch=by_epoch)
-            state, measures = advance(training, record.state, epochs, interrupt)
+            state, measures, _ = advance(training, record.state, epochs, interrupt)
             record.advance(state, measures)
             interrupt.release()
             if not measures:  # Ctrl-C cut the epoch short, and its handler did not raise
@@ -204,7 +204,7 @@ def _run(
 
 def _epochs_at_once(options: Options, state: TrainingState, *, by_epoch: bool) -> int:
     """Return how many epochs to run before a callback, display or rule reads the state."""
-    if by_epoch or options.early_stopping or options.plateau:
+    if by_epoch or options.rules:
         return 1
     left = options.epochs - state.epoch
     # Nearly equal numbers, two at most: a compiler makes a function for each.

@@ -9,7 +9,7 @@ from backprop_xp.networks.inputs import Rows
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import strength_of
 from backprop_xp.networks.random_bits import Key, fold_in
-from backprop_xp.training.batches import of_member, take
+from backprop_xp.training.batches import of_member, parts_of_member, take
 
 # A difference this near to the gradient, by the bytes of the dtype, passes. Rounding alone stays
 # below it; near a kink or an optimum a check along directions decides.
@@ -28,44 +28,36 @@ class GradientMonitor(NamedTuple):
     def check(
         self, theta: Array, rows: Rows, indices: Array | None, number: int
     ) -> list[tuple[str, float]]:
-        """Return the verdict and the error before step ``number``; empty if none is due."""
+        """Return the verdict and the relative error before step ``number``; empty if none is due.
+
+        If one difference leaves the gradient of a network in doubt, the worst in a stack is checked
+        along random directions. Raises GradientCheckError if it is wrong. A network that has
+        diverged passes: it has no gradient.
+        """
         if number % self.every:
             return []
-        batch = take(rows, indices, fold_in(self.seed, number))
+        from backprop_xp.gradient_check import GradientCheckError, check_network  # 25 ms
+
+        network, batch = self.network, take(rows, indices, fold_in(self.seed, number))
         l2 = strength_of(batch, self.l2, self.l2_of_sum)
-        return [check_step(self.network, theta, batch, l2, number)]
-
-
-def check_step(
-    network: Network, theta: Array, batch: Rows, l2: Any, number: int
-) -> tuple[str, float]:
-    """Check the gradient of a step's batch; return the verdict and the relative error.
-
-    If one difference leaves the gradient of a network in doubt, the worst in a stack is checked
-    along random directions. Raises GradientCheckError if it is wrong. A network that has diverged
-    passes: it has no gradient.
-    """
-    from backprop_xp.gradient_check import GradientCheckError, check_network  # 25 ms
-
-    errors = to_host(_relative_difference(network, theta, batch, l2))
-    stack, each = errors.shape, errors.reshape(-1).tolist()
-    worst = max(each)
-    if worst <= _NEAR[errors.dtype.itemsize]:
-        return "pass", worst
-    member = tuple(unravel(each.index(worst), stack))
-    x, y = (of_member(array, 2, member, stack) for array in (batch.x, batch.y))
-    weight = batch.sample_weight
-    weight = None if weight is None else of_member(weight, 1, member, stack)
-    strength = l2 if l2 is None or isinstance(l2, float) else float(of_member(l2, 0, member, stack))
-    alone = Network(network.layers, network.loss_function, l2=strength or 0.0)
-    rng = batch.rng if isinstance(batch.rng, int) else of_member(batch.rng, 2, member, stack)
-    options: dict[str, Any] = {"sample_weight": weight, "rng": rng, "method": "directional"}
-    report = check_network(alone, theta[(*member, ...)], x, y, **options)
-    if report.verdict == "fail":
-        error = GradientCheckError(f"In the batch of update {number}:\n{report}")
-        error.report = report
-        raise error
-    return report.verdict, report.max_relative_error
+        errors = to_host(_relative_difference(network, theta, batch, l2))
+        stack, each = errors.shape, errors.reshape(-1).tolist()
+        worst = max(each)
+        if worst <= _NEAR[errors.dtype.itemsize]:
+            return [("pass", worst)]
+        member = tuple(unravel(each.index(worst), stack))
+        x, y, weight = parts_of_member(batch[:3], member, stack)
+        if l2 is not None and not isinstance(l2, float):
+            l2 = float(of_member(l2, 0, member, stack))
+        alone = Network(network.layers, network.loss_function, l2=l2 or 0.0)
+        rng = batch.rng if isinstance(batch.rng, int) else of_member(batch.rng, 2, member, stack)
+        options: dict[str, Any] = {"sample_weight": weight, "rng": rng, "method": "directional"}
+        report = check_network(alone, theta[(*member, ...)], x, y, **options)
+        if report.verdict == "fail":
+            error = GradientCheckError(f"In the batch of update {number}:\n{report}")
+            error.report = report
+            raise error
+        return [(report.verdict, report.max_relative_error)]
 
 
 def _relative_difference(network: Network, theta: Array, batch: Rows, l2: Any) -> Array:

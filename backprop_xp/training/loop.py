@@ -70,7 +70,7 @@ class Stepper:
     """The functions that compute a training's steps, and the buffers that they reuse.
 
     ``one`` takes a step; ``many``, None without a compiler, takes steps in one compiled call.
-    ``evaluate(theta, rows, l2, training)`` returns the loss and the metrics by name. ``batches`` is
+    ``evaluate(theta, sets)`` returns the loss and the metrics by name. ``batches`` is
     the number of steps in an epoch, None if it is not known.
     """
 
@@ -81,6 +81,7 @@ class Stepper:
     evaluate: Callable[..., dict[str, Array]]
     hyperparameters: Mapping[str, Any] | None = None
     average: Average | None = None
+    monitor: GradientMonitor | None = None
     batches: int | None = 1
     views: Views | None = None
     queue: Queue = field(default_factory=Queue)
@@ -137,8 +138,6 @@ def take_steps(
     first: int,
     shared: Shared,
     interrupt: Interrupt,
-    *,
-    monitor: GradientMonitor | None = None,
     slowed: Slowed | None = None,
 ) -> Taken:
     """Take a step for each batch, numbered from ``first``.
@@ -160,23 +159,23 @@ def take_steps(
     if stepper.average is not None:
         weights = [stepper.average.weight(step + 1, stepper.batches or 1) for step in steps]
     columns = None
-    if stepper.many is not None and count > 1 and monitor is None:
+    if stepper.many is not None and count > 1 and stepper.monitor is None:
         columns = _columns(theta, table, first, rates, weights)
     if stepper.many is None or columns is None:
-        inputs = (
-            # A weight of 0 takes no work where nothing is compiled for it.
-            StepInput(
-                None if table is None else table[i, ...],
-                first + i,
-                rate,
-                weight if stepper.many is not None else weight or None,
-            )
-            for i, (rate, weight) in enumerate(zip(rates, weights, strict=True))
-        )
-        taken = _one_by_one(stepper, carry, inputs, shared, interrupt, monitor)
+        if stepper.many is None:  # a weight of 0 takes no work
+            weights = [weight or None for weight in weights]
+        indices = [None] * count if table is None else (table[i, ...] for i in range(count))
+        inputs = map(StepInput, indices, steps, rates, weights)
+        taken = _one_by_one(stepper, carry, inputs, shared, interrupt)
     else:
         taken = _in_calls(stepper.many, stepper.queue, carry, columns, shared, interrupt)
-    _check_updated(theta, taken.carry[0])
+    updated = taken.carry[0]  # theta may have been donated: it has a dtype and a shape, no device
+    if updated.dtype != theta.dtype or tuple(updated.shape) != tuple(theta.shape):
+        raise ValueError(
+            f"The optimizer's update returned a theta of {updated.dtype} and shape "
+            f"{tuple(updated.shape)}, but it was given one of {theta.dtype} and "
+            f"{tuple(theta.shape)}."
+        )
     return taken
 
 
@@ -212,7 +211,6 @@ def _one_by_one(
     inputs: Iterable[StepInput],
     shared: Shared,
     interrupt: Interrupt,
-    monitor: GradientMonitor | None,
 ) -> Taken:
     """Take steps one by one, and delay an error that comes after the first of them.
 
@@ -226,12 +224,12 @@ def _one_by_one(
         if may_fail and (own.indices is None or not losses):
             whole, kept, carry = len(losses), carry, copied(carry)
         try:
-            if monitor is not None:
-                checks += monitor.check(carry[0], shared.rows, own.indices, own.number)
+            if stepper.monitor is not None:
+                checks += stepper.monitor.check(carry[0], shared.rows, own.indices, own.number)
             carry, loss = _step(stepper, carry, own, shared)
             losses.append(loss)
-            if shared.evaluated is not None:
-                found.append(stepper.evaluate(judged(carry), *shared.evaluated))
+            if shared.evaluated:
+                found.append(stepper.evaluate(judged(carry), shared.evaluated))
         except BaseException as error:
             if may_fail:
                 carry, losses, found = kept, losses[:whole], found[:whole]
@@ -260,16 +258,6 @@ def _with_int_step(before: Any, state: Any, steps: int) -> Any:
     if not isinstance(count, int) or not hasattr(state, "_replace") or isinstance(state.step, int):
         return state
     return state._replace(step=count + steps)
-
-
-def _check_updated(theta: Array, updated: Array) -> None:
-    """Raise ValueError if a user's optimizer changed the shape or the dtype of theta."""
-    if updated.dtype != theta.dtype or tuple(updated.shape) != tuple(theta.shape):
-        raise ValueError(
-            f"The optimizer's update returned a theta of {updated.dtype} and shape "
-            f"{tuple(updated.shape)}, but it was given one of {theta.dtype} and "
-            f"{tuple(theta.shape)}."
-        )
 
 
 def _columns(

@@ -13,7 +13,7 @@ from backprop_xp.training.hyperparameters import (
     hyperparameter,
     placed,
 )
-from backprop_xp.training.pytrees import Pytree
+from backprop_xp.training.pytrees import Pytree, zeros_like
 from backprop_xp.training.schedules import LearningRate, rate_at
 
 
@@ -47,20 +47,29 @@ class Optimizer(Protocol):
 
 
 class BuiltIn:
-    """The methods that the built-in optimizers share; each has its own ``rule`` and state."""
+    """The methods that the built-in optimizers share.
+
+    Each has its own kind of state, and a ``rule``: it returns what ``update`` does, unchecked, with
+    hyperparameters on theta's device.
+    """
 
     kind_of_state: ClassVar[Any]
     learning_rate: LearningRate
-    initialize: Callable[[Array], Pytree]
     rule: Callable[..., tuple[Array, Pytree]]
 
     def __post_init__(self) -> None:
         check_hyperparameters(self)
 
-    @property
     def unused(self) -> str:
-        """The field of its state that is None with these options, if any."""
+        """Return the field of its state that is None with these options, if any."""
         return ""
+
+    def initialize(self, theta: Array) -> Pytree:
+        """Return the state before the first update, of zeros."""
+        require_floating(theta, "theta")
+        kind, zeros = self.kind_of_state, dispatch(zeros_like, theta)
+        unused = self.unused()
+        return kind(0, *(None if name == unused else zeros(theta) for name in kind._fields[1:]))
 
     def update(
         self,
@@ -133,7 +142,7 @@ def check_state(optimizer: Optimizer, theta: Array, state: Pytree) -> None:
     for name, value in zip(kind._fields[1:], state[1:], strict=True):
         if value is not None:
             check_alike(theta, value, f"state.{name}", f" {_BEGIN}")
-        elif name != optimizer.unused:  # type: ignore[attr-defined]  # a BuiltIn, by its state
+        elif name != optimizer.unused():  # type: ignore[attr-defined]  # a BuiltIn, by its state
             raise ValueError(
                 f"state has no {name}, but {optimizer!r} needs one, by its options. {_BEGIN}"
             )

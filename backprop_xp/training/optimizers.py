@@ -8,10 +8,12 @@ memory of theta, gradient and state: use only what it returns.
 The conventions are PyTorch's. A docstring names the libraries that differ.
 """
 
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from backprop_xp.backends import Array, array_namespace, dispatch, require_floating
+from backprop_xp.backends import Array, array_namespace
+from backprop_xp.checks import known
 from backprop_xp.training.hyperparameters import Hyperparameter, hyperparameter
 from backprop_xp.training.optimizer_protocol import (
     BuiltIn,
@@ -20,9 +22,11 @@ from backprop_xp.training.optimizer_protocol import (
     optimizer_on_device as optimizer_on_device,
     rule_of as rule_of,
 )
-from backprop_xp.training.pytrees import zeros_like
+from backprop_xp.training.pytrees import Pytree
 from backprop_xp.training.running_means import momentum_product, passed, running_mean
 from backprop_xp.training.schedules import LearningRate
+
+Updated: TypeAlias = tuple[Array, Pytree]
 
 
 class SGDState(NamedTuple):
@@ -92,23 +96,19 @@ class SGD(BuiltIn):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.nesterov and not _has_momentum(self):
+        if self.nesterov and not self._has_momentum:
             raise ValueError("nesterov=True needs a momentum above 0, such as momentum=0.9.")
 
     @property
-    def unused(self) -> str:
-        """The velocity, without momentum."""
-        return "" if _has_momentum(self) else "velocity"
+    def _has_momentum(self) -> bool:
+        return hasattr(self.momentum, "shape") or self.momentum != 0.0
 
-    def initialize(self, theta: Array) -> SGDState:
-        """Return a state with velocity 0."""
-        require_floating(theta, "theta")
-        return SGDState(0, _zeros(theta) if _has_momentum(self) else None)
+    def unused(self) -> str:
+        return "" if self._has_momentum else "velocity"
 
     def rule(
         self, theta: Array, gradient: Array, state: SGDState, learning_rate: Hyperparameter
-    ) -> tuple[Array, SGDState]:
-        """Return what ``update`` does, unchecked; hyperparameters are on theta's device."""
+    ) -> Updated:
         step, velocity = state
         if velocity is not None:
             if self.rate_inside:
@@ -134,14 +134,9 @@ class RMSProp(BuiltIn):
     epsilon: Hyperparameter = 1e-8
     kind_of_state = RMSPropState
 
-    def initialize(self, theta: Array) -> RMSPropState:
-        """Return a state with mean square 0."""
-        return RMSPropState(0, _zeros(theta))
-
     def rule(
         self, theta: Array, gradient: Array, state: RMSPropState, learning_rate: Hyperparameter
-    ) -> tuple[Array, RMSPropState]:
-        """Return what ``update`` does, unchecked; hyperparameters are on theta's device."""
+    ) -> Updated:
         square = running_mean(state.square, gradient * gradient, self.decay)
         scale = array_namespace(theta).sqrt(square) + self.epsilon
         theta -= gradient / scale * learning_rate
@@ -163,13 +158,12 @@ class Adagrad(BuiltIn):
     kind_of_state = AdagradState
 
     def initialize(self, theta: Array) -> AdagradState:
-        """Return a state whose sums are ``initial``."""
-        return AdagradState(0, _zeros(theta) + hyperparameter(theta, self.initial, "initial"))
+        step, zeros = super().initialize(theta)
+        return AdagradState(step, zeros + hyperparameter(theta, self.initial, "initial"))
 
     def rule(
         self, theta: Array, gradient: Array, state: AdagradState, learning_rate: Hyperparameter
-    ) -> tuple[Array, AdagradState]:
-        """Return what ``update`` does, unchecked; hyperparameters are on theta's device."""
+    ) -> Updated:
         total = state.total
         total += gradient * gradient
         theta -= gradient / (array_namespace(theta).sqrt(total) + self.epsilon) * learning_rate
@@ -177,19 +171,13 @@ class Adagrad(BuiltIn):
 
 
 class _Adam(BuiltIn):
-    """The part that Adam, AdamW and Nadam share: their state."""
+    """An optimizer with Adam's state."""
 
-    amsgrad: bool = False
+    amsgrad: bool
 
     @property
     def kind_of_state(self) -> type[Moments]:
-        """The class of its state with these options."""
         return AMSGradState if self.amsgrad else AdamState
-
-    def initialize(self, theta: Array) -> Moments:
-        """Return a state whose means are 0."""
-        kind = self.kind_of_state
-        return kind(0, *(_zeros(theta) for _ in kind._fields[1:]))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -212,10 +200,28 @@ class Adam(_Adam):
     amsgrad: bool = False
 
     def rule(
-        self, theta: Array, gradient: Array, state: Moments, learning_rate: Hyperparameter
-    ) -> tuple[Array, Moments]:
-        """Return what ``update`` does, unchecked; hyperparameters are on theta's device."""
-        return _adam(self, theta, gradient, state, learning_rate)
+        self: "Adam | AdamW",
+        theta: Array,
+        gradient: Array,
+        state: Moments,
+        learning_rate: Hyperparameter,
+    ) -> Updated:
+        # Corrected for their bias, the means are m / c1 and s / c2: m / c1 / (sqrt(s / c2) +
+        # epsilon), with the corrections taken out of the vectors (the end of their section 2).
+        xp, step = array_namespace(theta), state.step + 1
+        square = running_mean(state.square, gradient * gradient, self.beta2)
+        mean = running_mean(state.mean, gradient, self.beta1)
+        if isinstance(state, AMSGradState):
+            state = AMSGradState(step, mean, square, xp.maximum(state.largest, square))
+        else:
+            state = AdamState(step, mean, square)
+        root = passed(self.beta2, step) ** 0.5
+        scale = xp.sqrt(state[-1])
+        scale += self.epsilon * (root if getattr(self, "corrected_epsilon", True) else 1.0)
+        direction = mean / scale
+        direction *= learning_rate * (root / passed(self.beta1, step))
+        theta -= direction
+        return theta, state
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -238,14 +244,13 @@ class AdamW(_Adam):
 
     def rule(
         self, theta: Array, gradient: Array, state: Moments, learning_rate: Hyperparameter
-    ) -> tuple[Array, Moments]:
-        """Return what ``update`` does, unchecked; hyperparameters are on theta's device."""
+    ) -> Updated:
         theta *= _kept(self, learning_rate)
-        return _adam(self, theta, gradient, state, learning_rate)
+        return Adam.rule(self, theta, gradient, state, learning_rate)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Nadam(_Adam):
+class Nadam(BuiltIn):
     """Adam with Nesterov's momentum: the gradient counts beside the mean that follows from it.
 
     Dozat 2016, algorithm 2, in PyTorch's form: update t has the momentum ``mu_t = beta1 * (1 - 0.5
@@ -258,6 +263,7 @@ class Nadam(_Adam):
     beta2: Hyperparameter = 0.999
     epsilon: Hyperparameter = 1e-8
     momentum_decay: Hyperparameter = 4e-3
+    kind_of_state = AdamState
 
     def factors(self, theta: Array, step: Any) -> tuple[Any, Any, Any]:
         """Return the factors of the gradient and of the mean in an update, and its epsilon."""
@@ -271,8 +277,7 @@ class Nadam(_Adam):
 
     def rule(
         self, theta: Array, gradient: Array, state: AdamState, learning_rate: Hyperparameter
-    ) -> tuple[Array, AdamState]:
-        """Return what ``update`` does, unchecked; hyperparameters are on theta's device."""
+    ) -> Updated:
         now, ahead, epsilon = self.factors(theta, state.step + 1)
         square = running_mean(state.square, gradient * gradient, self.beta2)
         direction = gradient * now
@@ -299,28 +304,13 @@ class Lion(BuiltIn):
     mask: Array | None = None
     kind_of_state = LionState
 
-    def initialize(self, theta: Array) -> LionState:
-        """Return a state whose mean is 0."""
-        return LionState(0, _zeros(theta))
-
     def rule(
         self, theta: Array, gradient: Array, state: LionState, learning_rate: Hyperparameter
-    ) -> tuple[Array, LionState]:
-        """Return what ``update`` does, unchecked; hyperparameters are on theta's device."""
+    ) -> Updated:
         direction = state.mean * self.beta1 + gradient * (1.0 - self.beta1)
         theta *= _kept(self, learning_rate)
         theta -= array_namespace(theta).sign(direction) * learning_rate
         return theta, LionState(state.step + 1, running_mean(state.mean, gradient, self.beta2))
-
-
-def _has_momentum(optimizer: Any) -> bool:
-    return hasattr(optimizer.momentum, "shape") or optimizer.momentum != 0.0
-
-
-def _zeros(theta: Array) -> Array:
-    require_floating(theta, "theta")
-    zeros: Array = dispatch(zeros_like, theta)(theta)
-    return zeros
 
 
 def _kept(self: AdamW | Lion, learning_rate: Hyperparameter) -> Hyperparameter:
@@ -329,22 +319,16 @@ def _kept(self: AdamW | Lion, learning_rate: Hyperparameter) -> Hyperparameter:
     return 1.0 - (decay if self.mask is None else decay * self.mask)
 
 
-def _adam(
-    self: Adam | AdamW, theta: Array, gradient: Array, state: Moments, alpha: Hyperparameter
-) -> tuple[Array, Moments]:
-    # Corrected for their bias, the means are m / c1 and s / c2: m / c1 / (sqrt(s / c2) + epsilon),
-    # with the corrections taken out of the vectors (Kingma and Ba 2015, the end of section 2).
-    xp, step = array_namespace(theta), state.step + 1
-    square = running_mean(state.square, gradient * gradient, self.beta2)
-    mean = running_mean(state.mean, gradient, self.beta1)
-    if isinstance(state, AMSGradState):
-        state = AMSGradState(step, mean, square, xp.maximum(state.largest, square))
-    else:
-        state = AdamState(step, mean, square)
-    root = passed(self.beta2, step) ** 0.5
-    scale = xp.sqrt(state[-1])
-    scale += self.epsilon * (root if getattr(self, "corrected_epsilon", True) else 1.0)
-    direction = mean / scale
-    direction *= alpha * (root / passed(self.beta1, step))
-    theta -= direction
-    return theta, state
+# By the names that fit takes.
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    kind.__name__.lower(): kind for kind in (Adagrad, Adam, AdamW, Lion, Nadam, RMSProp, SGD)
+}
+
+
+def named_optimizer(optimizer: Any) -> Any:
+    """Return the optimizer of a name with its defaults, and any other object unchanged."""
+    if not isinstance(optimizer, str):
+        return optimizer
+    if known(optimizer, OPTIMIZERS, "optimizer") == "sgd":
+        raise ValueError("SGD has no default learning rate: give optimizer=bx.SGD(0.1), say.")
+    return OPTIMIZERS[optimizer]()

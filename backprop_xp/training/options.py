@@ -10,10 +10,9 @@ from backprop_xp.checks import boolean, choose, integer, nearest, real
 from backprop_xp.training.averages import Average
 from backprop_xp.training.class_weights import ClassWeight
 from backprop_xp.training.data import seeds_of
-from backprop_xp.training.early_stopping import Best, EarlyStopping, Slowed
+from backprop_xp.training.early_stopping import EarlyStopping
 from backprop_xp.training.metrics import METRICS, Metric
-from backprop_xp.training.optimizer_names import named_optimizer
-from backprop_xp.training.optimizers import Optimizer
+from backprop_xp.training.optimizers import Optimizer, named_optimizer
 from backprop_xp.training.schedules import Plateau
 from backprop_xp.training.states import FitResult, TrainingState
 
@@ -56,28 +55,27 @@ class TrainingOptions(TypedDict, total=False):
 class Options:
     """The checked options of a training.
 
-    - ``optimizer`` is one of ``bx.optimizers``, such as ``bx.Adam()``, or your own; or the name of
+    - ``optimizer`` is one of ``bx.optimizers``, such as ``bx.Adam()``, your own, or a name: that of
       one with its defaults, such as ``"adam"``.
     - ``epochs`` counts from the beginning of the training, also when it is resumed.
     - ``batch_size`` is the number of rows per update; None is the full batch.
-    - ``accumulate`` k updates theta by the gradient of k batches together, as ``k * batch_size``
-      rows have it, in the memory of one batch. Each batch draws dropout masks of its own.
-    - ``shuffle`` draws a new order for each epoch, from ``seed`` and the epoch's number. It may
-      be a function of the epoch's number, from 0, that returns an array of row indices; it must
-      return the same order each time it is called for an epoch.
+    - ``accumulate`` k updates theta by the gradient of ``k * batch_size`` rows, in the memory of
+      one batch. Each batch draws dropout masks of its own.
+    - ``shuffle`` draws a new order for each epoch, from ``seed`` and the epoch's number. Or it is a
+      function of the epoch's number, from 0, that returns an array of row indices; it must return
+      the same order each time it is called for an epoch.
     - ``seed`` also sets the dropout masks, with the number of the update. Ints of shape ``stack``,
-      such as ``range(32)``, make the networks independent: each has its own order of rows and its
-      own masks, as if it were trained alone with its seed. One int shares both. Own orders take 4
-      bytes for each row and network, and never a copy of the rows.
-    - ``augment(x, y, sample_weight, seed)`` returns a batch in place of one, ``(x, y)`` or ``(x, y,
-      sample_weight)``: with noise, say, or mixed rows. The arrays are beside theta, the weights may
-      be None. The int ``seed`` depends on ``seed``, the epoch and the batch alone. With a seed for
-      each network, it is called for each network's own batch.
+      such as ``range(32)``, make the networks independent: each has its own order of rows and
+      masks, as if it were trained alone. Own orders take 4 bytes for each row and network.
+    - ``augment(x, y, sample_weight, seed)`` returns the batch to train on, ``(x, y)`` or ``(x, y,
+      sample_weight)``, such as one with noise. It receives arrays on theta's device, or None for
+      the weights. Its int ``seed`` depends on ``seed``, the epoch and the batch alone. With a seed
+      for each network, it is called for each network's own batch.
     - ``sample_weight`` is ``(batch,)`` or ``(*stack, batch)``.
-    - ``class_weight`` multiplies the weights of the training and validation rows by those of their
-      classes: a mapping from class numbers, 1 for those it lacks, one number for each class, or
-      ``"balanced"``, which gives each class the same total weight in the training set. A single
-      output has the classes 0 and 1.
+    - ``class_weight`` multiplies each row's weight by its class's, in the validation set too: a
+      mapping from class numbers, 1 for missing ones, one number for each class, or ``"balanced"``,
+      which gives each class the same total weight in the training set. A single output has the
+      classes 0 and 1.
     - ``validation`` is ``(x, y)`` or ``(x, y, sample_weight)``; or a share of the rows, such as
       0.2, which ``seed`` draws, from each class alike. Those rows are not trained on.
     - ``clip`` bounds the norm of each network's gradient.
@@ -100,9 +98,9 @@ class Options:
       and after the last: ``start=bx.load(path).state`` resumes from it.
 
     Without ``y``, x gives the batches of each epoch, ``(x, y)`` or ``(x, y, sample_weight)``: as an
-    iterable, or a function of the epoch's number, from 0, that returns one. Only with a function
-    can the training be resumed. Batches are arrays of any library. A thread makes the next one and
-    moves it beside theta while one is trained on. ``shuffle`` does not apply.
+    iterable, or as a function of the epoch's number, from 0, which alone can be resumed. Batches
+    are arrays of any library. A thread makes the next one and moves it to theta's device during a
+    step. ``shuffle`` does not apply.
     """
 
     optimizer: Optimizer
@@ -122,7 +120,7 @@ class Options:
     train_metrics: bool = False
     early_stopping: EarlyStopping | None = None
     average: Average | None = None
-    start: TrainingState | FitResult | None = None
+    start: TrainingState | None = None
     check_every: int | None = None
     checkpoint: str | os.PathLike[str] | None = None
     checkpoint_every: int = 1
@@ -131,18 +129,16 @@ class Options:
         self._set("optimizer", named_optimizer(self.optimizer))
         if isinstance(self.optimizer, type) or not hasattr(self.optimizer, "initialize"):
             raise TypeError(f"optimizer must be an object like bx.Adam(), not {self.optimizer!r}.")
-        if not isinstance(self.early_stopping, EarlyStopping | None):
-            raise TypeError(
-                "early_stopping must be an object like bx.EarlyStopping(), not "
-                f"{self.early_stopping!r}."
-            )
-        if not isinstance(self.average, Average | None):
-            raise TypeError(f"average must be an object like bx.EMA(), not {self.average!r}.")
+        for name, kind in (("early_stopping", EarlyStopping), ("average", Average)):
+            if not isinstance(value := getattr(self, name), kind | None):
+                example = "EMA" if name == "average" else "EarlyStopping"
+                raise TypeError(f"{name} must be an object like bx.{example}(), not {value!r}.")
         if self.l2 is not None and self.l2_of_sum is not None:
             raise ValueError("l2 and l2_of_sum are two strengths of one penalty: give one of them.")
         if not isinstance(self.checkpoint, str | os.PathLike | None):
             raise TypeError(f"checkpoint must be the path of a file, not {self.checkpoint!r}.")
-        start = self.start.state if isinstance(self.start, FitResult) else self.start
+        start: Any = self.start
+        start = start.state if isinstance(start, FitResult) else start
         if not isinstance(start, TrainingState | None):
             raise TypeError(
                 "start must be a state of bx.train or a result of bx.fit, not "
@@ -167,19 +163,27 @@ class Options:
                 self._set(name, integer(value, name))
         if self.accumulate > 1 and self.batch_size is None:
             raise ValueError(f"accumulate={self.accumulate} needs batch_size, such as 32.")
-        _check_watched("early_stopping", self.early_stopping, self.judged)
-        _check_watched("plateau", self.plateau, self.judged)
-        if start is not None:
-            _check_start(self, start)
+        if start is not None and start.epoch > self.epochs:
+            raise ValueError(
+                f"start has run {start.epoch} epochs, but epochs={self.epochs} counts from the "
+                "beginning of the training."
+            )
+        _check_rules(self, start)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
     @property
-    def plateau(self) -> Plateau | None:
-        """The learning rate, if it is a ``bx.schedules.plateau``."""
+    def rules(self) -> dict[str, EarlyStopping | Plateau]:
+        """The rules that watch each epoch, by name; by default the first of ``judged``."""
         rate = getattr(self.optimizer, "learning_rate", None)
-        return rate if isinstance(rate, Plateau) else None
+        plateau = rate if isinstance(rate, Plateau) else None
+        rules = {"early_stopping": self.early_stopping, "plateau": plateau}
+        return {
+            name: replace(rule, watch=self.judged[0]) if rule.watch is None else rule
+            for name, rule in rules.items()
+            if rule is not None
+        }
 
     @property
     def judged(self) -> list[str]:
@@ -188,58 +192,39 @@ class Options:
         of_training = [f"training_{name}" for name in names] if self.train_metrics else []
         return ["loss" if self.validation is None else "validation_loss", *names[1:], *of_training]
 
-    def watching(self, rule: Rule | None) -> Rule | None:
-        """Return a rule with ``watch`` set: by default the loss that ``judged`` begins with."""
-        if rule is None or rule.watch is not None:
-            return rule
-        return replace(rule, watch=self.judged[0])
-
 
 OPTION_NAMES = tuple(field.name for field in fields(Options))
 
 
-def _check_watched(name: str, rule: EarlyStopping | Plateau | None, judged: list[str]) -> None:
-    judged = list(dict.fromkeys([*judged, "loss"]))
-    if rule is not None and rule.watch is not None and rule.watch not in judged:
-        raise ValueError(f"{name} watches {rule.watch!r}. {nearest(rule.watch, judged)}")
-
-
-def _check_start(options: Options, start: TrainingState) -> None:
-    """Raise ValueError for a start beyond ``epochs``, or whose rules watched something else."""
-    if start.epoch > options.epochs:
-        raise ValueError(
-            f"start has run {start.epoch} epochs, but epochs={options.epochs} counts from the "
-            "beginning of the training."
-        )
-    pairs: list[tuple[str, EarlyStopping | Plateau | None, str, Best | Slowed | None]] = [
-        ("early_stopping", options.watching(options.early_stopping), "best", start.best),
-        ("plateau", options.watching(options.plateau), "slowed", start.slowed),
-    ]
-    for name, rule, field, known in pairs:
-        if rule is None or known is None or (known.watch, known.mode) == (rule.watch, rule.mode):
-            continue
-        raise ValueError(
-            f"{name} watches {rule.watch!r} (mode={rule.mode!r}), but start has watched "
-            f"{known.watch!r} (mode={known.mode!r}): their values cannot be compared. Watch the "
-            f"same, or discard the old values: start=state._replace({field}=None)."
-        )
+def _check_rules(options: Options, start: TrainingState | None) -> None:
+    """Raise ValueError for a rule that watches no measure, or watched another before ``start``."""
+    measures = list(dict.fromkeys([*options.judged, "loss"]))
+    for name, rule in options.rules.items():
+        if rule.watch not in measures:
+            raise ValueError(f"{name} watches {rule.watch!r}. {nearest(str(rule.watch), measures)}")
+        field = "best" if name == "early_stopping" else "slowed"
+        known = getattr(start, field, None)
+        if known is not None and (known.watch, known.mode) != (rule.watch, rule.mode):
+            raise ValueError(
+                f"{name} watches {rule.watch!r} (mode={rule.mode!r}), but start has watched "
+                f"{known.watch!r} (mode={known.mode!r}): their values cannot be compared. Watch "
+                f"the same, or discard the old values: start=state._replace({field}=None)."
+            )
 
 
 def _checked_metrics(metrics: Any) -> dict[str, Metric]:
     if metrics is None:
         return {}
-    if isinstance(metrics, Mapping):
-        made = {
-            name: choose(METRICS, metric, f"metrics[{name!r}]") for name, metric in metrics.items()
-        }
-    elif isinstance(metrics, str) or not isinstance(metrics, Sequence):
+    if isinstance(metrics, str) or not isinstance(metrics, Mapping | Sequence):
         raise TypeError(
             'metrics must be a list such as ["accuracy", bx.metrics.r2], or a mapping from names, '
             f"not {metrics!r}."
         )
-    else:
-        chosen = [choose(METRICS, metric, f"metrics[{i}]") for i, metric in enumerate(metrics)]
-        made = {_name_of(metric): metric for metric in chosen}
+    is_named = isinstance(metrics, Mapping)
+    given: dict[Any, Any] = dict(metrics if is_named else enumerate(metrics))
+    made = {key: choose(METRICS, metric, f"metrics[{key!r}]") for key, metric in given.items()}
+    if not is_named:
+        made = {_name_of(metric): metric for metric in made.values()}
     if not all(isinstance(name, str) for name in made):
         raise TypeError(f"metrics must have strings as names, not {list(made)!r}.")
     taken = {"loss", "validation_loss", "gradient_error", "gradient_verdict"} & set(made)

@@ -1,7 +1,6 @@
 """The range test of learning rates: the loss while the rate rises from step to step."""
 
 import copy
-import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,10 +11,9 @@ from backprop_xp.checks import integer, real
 from backprop_xp.display.reprs import argument_text
 from backprop_xp.networks.network import Network
 from backprop_xp.training.batches import joined
-from backprop_xp.training.epochs import batch_losses, prepare
+from backprop_xp.training.epochs import advance, prepare
 from backprop_xp.training.interrupt import Interrupt
-from backprop_xp.training.optimizer_names import named_optimizer
-from backprop_xp.training.optimizers import Optimizer
+from backprop_xp.training.optimizers import Optimizer, named_optimizer
 from backprop_xp.training.options import Options
 
 if TYPE_CHECKING:
@@ -57,7 +55,7 @@ def find_learning_rate(
     x: Array,
     y: Array,
     *,
-    optimizer: Optimizer | str | None = None,
+    optimizer: Optimizer | str = "adam",
     low: float = 1e-6,
     high: float = 1.0,
     steps: int = 100,
@@ -67,9 +65,9 @@ def find_learning_rate(
 ) -> RateRange:
     """Train for some steps while the learning rate rises from ``low`` to ``high``.
 
-    The range test of Smith 2017, section 3.3, with rates that rise by one factor. ``optimizer`` is
-    ``bx.Adam()`` by default; its own rate is not used. The other arguments are those of ``fit``;
-    theta is not written. Each network of a stack has its own losses and suggestion.
+    The range test of Smith 2017, section 3.3, with rates that rise by one factor. The
+    optimizer's own rate is not used. The other arguments are those of ``fit``; theta is not
+    written. Each network of a stack has its own losses and suggestion.
 
     >>> import backprop_xp as bx
     >>> network = bx.mlp([1, 1])
@@ -80,21 +78,25 @@ def find_learning_rate(
     True
     """
     low, steps = real(low, "low", above=0.0), integer(steps, "steps", at_least=_WINDOW)
-    rise = functools.partial(_rate, low, real(high, "high", above=low) / low, steps)
+    ratio = real(high, "high", above=low) / low
     options = Options(
-        optimizer=named_optimizer("adam" if optimizer is None else optimizer),
+        optimizer=named_optimizer(optimizer),
         epochs=steps,
         batch_size=batch_size,
         sample_weight=sample_weight,
         seed=seed,
     )
+
+    def rise(step: int) -> float:
+        return low * float(ratio ** (step / (steps - 1)))
+
     rising = copy.copy(options.optimizer)
     vars(rising)["learning_rate"] = rise
     training, state = prepare(network, theta, x, y, replace(options, optimizer=rising))
     losses, interrupt = list[Array](), Interrupt()
     with np.errstate(over="ignore", invalid="ignore"):  # the last rates are meant to diverge
         while state.step < steps:
-            state, found = batch_losses(training, state, interrupt)
+            state, _, found = advance(training, state, 1, interrupt)
             interrupt.raise_error()
             losses.append(found)
     host = to_host(joined(losses, axis=0)[:steps, ...])
@@ -105,7 +107,3 @@ def find_learning_rate(
     lowest = rates[np.argmin(means, axis=0) + _WINDOW // 2] / 10.0
     is_finite = np.isfinite(np.min(means, axis=0))
     return RateRange(rates, host, np.where(is_finite, lowest, np.nan))
-
-
-def _rate(low: float, ratio: float, steps: int, step: int) -> float:
-    return low * float(ratio ** (step / (steps - 1)))

@@ -24,31 +24,25 @@ LearningRate: TypeAlias = Hyperparameter | Schedule
 
 @dataclass(frozen=True, eq=False)
 class _Schedule:
-    """A rule with its arguments. Its repr is the call that made it."""
+    """A rule, and the call that made it, which is its repr and its pickle."""
 
-    maker: Callable[..., Schedule]
-    rule: Callable[..., Hyperparameter]
-    arguments: tuple[Any, ...]
+    rule: Schedule
+    made_by: tuple[Callable[..., Schedule], tuple[Any, ...]]
 
     __repr__ = repr_of
     __eq__ = is_same_call
     __hash__ = call_hash
 
     def __call__(self, step: int) -> Hyperparameter:
-        return self.rule(*self.arguments, step)
+        return self.rule(step)
 
-    @property
-    def made_by(self) -> tuple[Callable[..., Schedule], tuple[Any, ...]]:
-        """The call that made it."""
-        return self.maker, self.arguments
+    def __reduce__(self) -> tuple[Callable[..., Schedule], tuple[Any, ...]]:
+        return self.made_by
 
 
 @dataclass(frozen=True, eq=False)
 class Plateau:
-    """A schedule that training lowers by one factor for each network.
-
-    Called with a step, it returns the rate of ``schedule``, without the factor.
-    """
+    """A schedule that training lowers by one factor for each network."""
 
     schedule: Schedule
     factor: float
@@ -72,16 +66,14 @@ class Plateau:
         return plateau, tuple(vars(self).values())
 
 
-def _made(
-    maker: Callable[..., Schedule], rule: Callable[..., Hyperparameter], *arguments: Any
-) -> Schedule:
-    return _Schedule(maker, rule, arguments)
+def _made(rule: Schedule, maker: Callable[..., Schedule], *arguments: Any) -> Schedule:
+    return _Schedule(rule, (maker, arguments))
 
 
 def constant(learning_rate: Hyperparameter) -> Schedule:
     """Return a schedule that stays at ``learning_rate``."""
-    learning_rate = not_negative(learning_rate, "learning_rate")
-    return _made(constant, _constant, learning_rate)
+    rate = not_negative(learning_rate, "learning_rate")
+    return _made(lambda step: rate, constant, rate)
 
 
 def step_decay(learning_rate: Hyperparameter, every: int, factor: float = 0.1) -> Schedule:
@@ -93,22 +85,22 @@ def step_decay(learning_rate: Hyperparameter, every: int, factor: float = 0.1) -
     (0.8, 0.4, 0.2)
     """
     factor = real(factor, "factor", above=0.0, high=1.0)
-    learning_rate = not_negative(learning_rate, "learning_rate")
-    return _made(step_decay, _step_decay, learning_rate, integer(every, "every"), factor)
+    rate, every = not_negative(learning_rate, "learning_rate"), integer(every, "every")
+    return _made(lambda step: rate * factor ** (step // every), step_decay, rate, every, factor)
 
 
 def exponential(learning_rate: Hyperparameter, factor: float) -> Schedule:
     """Return ``learning_rate * factor**step``."""
     factor = real(factor, "factor", above=0.0, high=1.0)
-    learning_rate = not_negative(learning_rate, "learning_rate")
-    return _made(exponential, _exponential, learning_rate, factor)
+    rate = not_negative(learning_rate, "learning_rate")
+    return _made(lambda step: rate * factor**step, exponential, rate, factor)
 
 
 def inverse_scaling(learning_rate: Hyperparameter, power: float = 0.5) -> Schedule:
     """Return ``learning_rate / (step + 1)**power``, scikit-learn's "invscaling" per update."""
     power = real(power, "power", low=0.0)
-    learning_rate = not_negative(learning_rate, "learning_rate")
-    return _made(inverse_scaling, _inverse_scaling, learning_rate, power)
+    rate = not_negative(learning_rate, "learning_rate")
+    return _made(lambda step: rate / (step + 1) ** power, inverse_scaling, rate, power)
 
 
 def cosine(learning_rate: Hyperparameter, steps: int, final: float = 0.0) -> Schedule:
@@ -116,9 +108,13 @@ def cosine(learning_rate: Hyperparameter, steps: int, final: float = 0.0) -> Sch
 
     Loshchilov and Hutter 2017, equation 5, without restarts.
     """
+    rate, steps = not_negative(learning_rate, "learning_rate"), integer(steps, "steps")
     final = real(final, "final", low=0.0)
-    learning_rate = not_negative(learning_rate, "learning_rate")
-    return _made(cosine, _cosine, learning_rate, integer(steps, "steps"), final)
+
+    def rule(step: int) -> Hyperparameter:
+        return _between(rate, final, math.pi * min(step, steps) / steps)
+
+    return _made(rule, cosine, rate, steps, final)
 
 
 def cosine_restarts(
@@ -133,10 +129,16 @@ def cosine_restarts(
     >>> [round(rate(step), 2) for step in range(7)]
     [0.4, 0.2, 0.4, 0.34, 0.2, 0.06, 0.4]
     """
-    final = real(final, "final", low=0.0)
-    learning_rate = not_negative(learning_rate, "learning_rate")
-    whole = integer(steps, "steps"), integer(factor, "factor")
-    return _made(cosine_restarts, _cosine_restarts, learning_rate, *whole, final)
+    rate, steps = not_negative(learning_rate, "learning_rate"), integer(steps, "steps")
+    factor, final = integer(factor, "factor"), real(final, "final", low=0.0)
+
+    def rule(step: int) -> Hyperparameter:
+        length, step = steps, step % steps if factor == 1 else step
+        while step >= length:
+            step, length = step - length, length * factor
+        return _between(rate, final, math.pi * step / length)
+
+    return _made(rule, cosine_restarts, rate, steps, factor, final)
 
 
 def one_cycle(
@@ -157,10 +159,18 @@ def one_cycle(
     >>> [round(rate(step), 3) for step in (0, 3, 9)]
     [0.02, 0.5, 0.0]
     """
-    learning_rate = not_negative(learning_rate, "learning_rate")
+    rate, steps = not_negative(learning_rate, "learning_rate"), integer(steps, "steps")
     rise = real(rise, "rise", low=0.0, below=1.0)
-    divisors = real(first, "first", above=0.0), real(last, "last", above=0.0)
-    return _made(one_cycle, _one_cycle, learning_rate, integer(steps, "steps"), rise, *divisors)
+    first, last = real(first, "first", above=0.0), real(last, "last", above=0.0)
+    begin, top, end = 1.0 / first, rise * steps - 1.0, steps - 1.0
+
+    def rule(step: int) -> Hyperparameter:
+        if step < top:
+            return rate * _between(begin, 1.0, math.pi * (step / top))
+        share = 1.0 if step >= end else (step - max(top, 0.0)) / (end - max(top, 0.0))
+        return rate * _between(1.0, begin / last, math.pi * share)
+
+    return _made(rule, one_cycle, rate, steps, rise, first, last)
 
 
 def epochs(schedule: Schedule, batches: int | None = None) -> Schedule:
@@ -174,8 +184,18 @@ def epochs(schedule: Schedule, batches: int | None = None) -> Schedule:
     >>> bx.schedules.epochs(bx.schedules.step_decay(0.8, every=1, factor=0.5), batches=100)(250)
     0.2
     """
+    by_epoch = _as_schedule(schedule)
     batches = None if batches is None else integer(batches, "batches")
-    return _made(epochs, _epochs, _as_schedule(schedule), batches)
+
+    def rule(step: int) -> Hyperparameter:
+        if batches is None:
+            raise ValueError(
+                "epochs(schedule) counts the epochs of fit and train. Elsewhere give it the number "
+                "of updates in an epoch: epochs(schedule, batches=...)."
+            )
+        return by_epoch(step // batches)
+
+    return _made(rule, epochs, by_epoch, batches)
 
 
 def with_batches(schedule: Any, batches: int | None) -> Any:
@@ -186,10 +206,12 @@ def with_batches(schedule: Any, batches: int | None) -> Any:
         return replace(schedule, schedule=with_batches(schedule.schedule, batches))
     if not isinstance(schedule, _Schedule):
         return schedule
-    parts = tuple(with_batches(part, batches) for part in schedule.arguments)
-    if schedule.maker is epochs:
-        parts = parts[0], parts[1] or batches
-    return replace(schedule, arguments=parts)
+    maker, (first, *others) = schedule.made_by
+    if maker not in (epochs, warmup, chain):
+        return schedule
+    if maker is epochs:
+        others = [others[0] or batches]
+    return maker(with_batches(first, batches), *others)
 
 
 def warmup(schedule: LearningRate, steps: int) -> Schedule:
@@ -202,7 +224,11 @@ def warmup(schedule: LearningRate, steps: int) -> Schedule:
     >>> [rise(step) for step in (0, 1, 3, 4)]
     [0.1, 0.2, 0.4, 0.4]
     """
-    return _made(warmup, _warmup, _as_schedule(schedule), integer(steps, "steps"))
+    later, steps = _as_schedule(schedule), integer(steps, "steps")
+    return _made(
+        lambda step: later(0) * ((step + 1) / steps) if step < steps else later(step - steps),
+        *(warmup, later, steps),
+    )
 
 
 def chain(schedules: Sequence[LearningRate], boundaries: Sequence[int]) -> Schedule:
@@ -218,7 +244,13 @@ def chain(schedules: Sequence[LearningRate], boundaries: Sequence[int]) -> Sched
         )
     if starts != sorted(set(starts)):
         raise ValueError(f"boundaries must rise, but are {list(boundaries)}.")
-    return _made(chain, _chain, [_as_schedule(s) for s in schedules], starts)
+    parts = [_as_schedule(s) for s in schedules]
+
+    def rule(step: int) -> Hyperparameter:
+        passed = sum(start <= step for start in starts)
+        return parts[passed](step - starts[passed - 1] if passed else step)
+
+    return _made(rule, chain, parts, starts)
 
 
 def plateau(
@@ -275,65 +307,6 @@ def _as_schedule(schedule: LearningRate) -> Schedule:
     return schedule if callable(schedule) else constant(schedule)
 
 
-def _constant(learning_rate: Hyperparameter, step: int) -> Hyperparameter:
-    return learning_rate
-
-
-def _step_decay(
-    learning_rate: Hyperparameter, every: int, factor: float, step: int
-) -> Hyperparameter:
-    return learning_rate * factor ** (step // every)
-
-
-def _exponential(learning_rate: Hyperparameter, factor: float, step: int) -> Hyperparameter:
-    return learning_rate * factor**step
-
-
-def _inverse_scaling(learning_rate: Hyperparameter, power: float, step: int) -> Hyperparameter:
-    return learning_rate / (step + 1) ** power
-
-
-def _cosine(learning_rate: Hyperparameter, steps: int, final: float, step: int) -> Hyperparameter:
-    share = 0.5 * (1.0 + math.cos(math.pi * min(step, steps) / steps))
-    return final + (learning_rate - final) * share
-
-
-def _cosine_restarts(
-    learning_rate: Hyperparameter, steps: int, factor: int, final: float, step: int
-) -> Hyperparameter:
-    step = step % steps if factor == 1 else step
-    while step >= steps:
-        step, steps = step - steps, steps * factor
-    return _cosine(learning_rate, steps, final, step)
-
-
-def _one_cycle(
-    learning_rate: Hyperparameter, steps: int, rise: float, first: float, last: float, step: int
-) -> Hyperparameter:
-    begin, top, end = 1.0 / first, rise * steps - 1.0, steps - 1.0
-    if step < top:
-        return learning_rate * _between(begin, 1.0, step / top)
-    share = 1.0 if step >= end else (step - max(top, 0.0)) / (end - max(top, 0.0))
-    return learning_rate * _between(1.0, begin / last, share)
-
-
-def _between(start: float, end: float, share: float) -> float:
-    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * share))
-
-
-def _epochs(schedule: Schedule, batches: int | None, step: int) -> Hyperparameter:
-    if batches is None:
-        raise ValueError(
-            "epochs(schedule) counts the epochs of fit and train. Elsewhere give it the number of "
-            "updates in an epoch: epochs(schedule, batches=...)."
-        )
-    return schedule(step // batches)
-
-
-def _warmup(schedule: Schedule, steps: int, step: int) -> Hyperparameter:
-    return schedule(0) * ((step + 1) / steps) if step < steps else schedule(step - steps)
-
-
-def _chain(schedules: list[Schedule], boundaries: list[int], step: int) -> Hyperparameter:
-    passed = sum(boundary <= step for boundary in boundaries)
-    return schedules[passed](step - boundaries[passed - 1] if passed else step)
+def _between(start: Any, end: float, angle: float) -> Any:
+    """Return the rate on half a cosine that falls or rises from ``start`` to ``end``."""
+    return end + (start - end) * (0.5 * (1.0 + math.cos(angle)))

@@ -1,7 +1,7 @@
-"""The sources of batches: those that the caller gives for an epoch, and those of the hook.
+"""Sources of an epoch's batches: the caller's own, and rows in memory that ``augment`` changes.
 
-A source returns the rows of each batch of an epoch, on theta's device. They are trained on one by
-one, also on a library that compiles loops.
+A source yields the rows of each batch on theta's device. Each is one step, also on a library that
+compiles loops.
 """
 
 import contextvars
@@ -22,7 +22,7 @@ from backprop_xp.backends import (
 from backprop_xp.networks.inputs import Rows, counted
 from backprop_xp.networks.network import Network
 from backprop_xp.training.averages import SWA
-from backprop_xp.training.batches import in_blocks, index_tables, of_member, take
+from backprop_xp.training.batches import in_blocks, index_tables, parts_of_member, take
 from backprop_xp.training.data import Seed, batch_seed
 from backprop_xp.training.data_checks import check_sets, items_of, named
 from backprop_xp.training.options import Augment, Options
@@ -33,11 +33,11 @@ Source: TypeAlias = Callable[[int], Generator[Rows]]
 
 
 def source_of(
-    network: Network, theta: Array, x: Any, rows: Rows | None, options: Options
+    network: Network, theta: Array, x: Any, rows: Rows | None, size: int, options: Options
 ) -> Source | None:
     """Return the source of a training's batches; None for rows in memory without a hook.
 
-    ``rows`` are those in memory; without them, x gives the batches.
+    ``rows`` are those in memory, for batches of ``size``; without them, x gives the batches.
     """
     augment, stack = options.augment, tuple(theta.shape[:-1])
     if rows is None:
@@ -47,7 +47,9 @@ def source_of(
 
     def batches(epoch: int) -> Generator[Rows]:
         i = -1
-        given = _moved(network, theta, x, epoch) if rows is None else _taken(rows, options, epoch)
+        given = _moved(network, theta, x, epoch)
+        if rows is not None:
+            given = _taken(rows, size, options, epoch)
         for i, batch in enumerate(given):
             if augment is None:
                 yield batch
@@ -72,33 +74,24 @@ def _check_given(batches: Any, options: Options) -> None:
             "y is missing: give y beside x, or let x give batches (x, y), as a function of the "
             "epoch or an iterable."
         )
-    for name in ("sample_weight", "batch_size"):
-        if getattr(options, name) is not None:
-            raise ValueError(
-                f"{name} is for rows in memory, but x gives batches: each has its own size, and "
-                "may be (x, y, sample_weight)."
-            )
-    if options.accumulate > 1:
-        raise ValueError("accumulate is for rows in memory, but x gives batches: give larger ones.")
-    if isinstance(options.average, SWA):
-        raise ValueError(
-            "SWA counts epochs of a known number of batches, but x gives batches: take bx.EMA."
-        )
-    if options.class_weight is not None or isinstance(options.validation, Real):
-        raise ValueError(
-            "class_weight and a share for validation are for rows in memory, but x gives batches: "
-            "give weights with each batch, and validation=(x, y)."
-        )
-    rules = [rule for rule in (options.early_stopping, options.plateau) if rule is not None]
-    if options.train_metrics or any(rule.watch == "loss" for rule in rules):
-        raise ValueError(
-            "train_metrics and a watched training loss are for rows in memory, but x gives batches."
-        )
-    if options.validation is None and (options.metrics or rules):
+    if options.validation is None and (options.metrics or options.rules):
         raise ValueError(
             "metrics, early_stopping and a plateau need validation=(x, y) where x gives batches: "
             "no training rows are kept to measure theta on."
         )
+    watches_training = any(rule.watch == "loss" for rule in options.rules.values())
+    for wrong, name, way_out in (
+        (options.sample_weight is not None, "sample_weight", "give (x, y, sample_weight)"),
+        (options.batch_size is not None, "batch_size", "each batch has its own size"),
+        (options.accumulate > 1, "accumulate", "give larger batches"),
+        (options.class_weight is not None, "class_weight", "give weights with each batch"),
+        (isinstance(options.validation, Real), "A share for validation", "give validation=(x, y)"),
+        (options.train_metrics, "train_metrics", "give validation=(x, y)"),
+        (watches_training, 'A rule that watches "loss"', "watch a measure of validation=(x, y)"),
+        (isinstance(options.average, SWA), "SWA, which counts epochs", "take bx.EMA"),
+    ):
+        if wrong:
+            raise ValueError(f"{name} is for rows in memory, but x gives batches: {way_out}.")
     if callable(batches):
         return
     way_out = "Give a function of the epoch, from 0, that returns its batches."
@@ -112,7 +105,7 @@ def _check_given(batches: Any, options: Options) -> None:
 
 
 def _moved(network: Network, theta: Array, x: Any, epoch: int) -> Iterator[Rows]:
-    """Yield the batches that x gives for an epoch, checked and moved on theta's device."""
+    """Yield the batches that x gives for an epoch, checked and on theta's device."""
     batches = x(epoch) if callable(x) else x
     if not isinstance(batches, Iterable):
         raise TypeError(f"x({epoch}) returned {batches!r}, but batches (x, y) are expected.")
@@ -135,11 +128,10 @@ def _on_device(theta: Array, part: Any, name: str) -> Any:
     return asarray(part, backend=backend, device=device_of(theta), dtype=dtype)
 
 
-def _taken(rows: Rows, options: Options, epoch: int) -> Iterator[Rows]:
+def _taken(rows: Rows, size: int, options: Options, epoch: int) -> Iterator[Rows]:
     """Yield the batches of an epoch from rows in memory."""
-    tables, count = list[Any]([1]), rows.x.shape[-2]
-    size = min((options.batch_size or count) * options.accumulate, count)
-    if size < count:
+    tables = list[Any]([1])
+    if size < rows.x.shape[-2]:
         tables = index_tables(rows, size, options.shuffle, options.seed, epoch)
     for part, table in in_blocks(rows, tables):
         if isinstance(table, int):
@@ -152,22 +144,19 @@ def _augmented(
     augment: Augment, seed: Seed, parts: Sequence[Any], at: tuple[int, int], stack: tuple[int, ...]
 ) -> Sequence[Any]:
     """Return what the hook makes of a batch: of each network's own, if each has a seed."""
-    x, y, weight = parts
     if isinstance(seed, int):
+        x, y, weight = parts
         items = items_of(augment(x, y, weight, batch_seed(seed, *at)), "the batch that it returns")
         return (*items, None)[:3]
     each = []
     for i, one in enumerate(seed):
-        own = [of_member(x, 2, (i,), stack), of_member(y, 2, (i,), stack), None]
-        if weight is not None:
-            own[2] = of_member(weight, 1, (i,), stack)
-        each.append(_augmented(augment, one, own, at, stack[1:]))
-    xp = array_namespace(x)
+        each.append(_augmented(augment, one, parts_of_member(parts, (i,), stack), at, stack[1:]))
+    xp = array_namespace(parts[0])
     return [None if one[0] is None else xp.stack(one) for one in zip(*each, strict=True)]
 
 
 def _read_ahead(batches: Iterator[Rows], theta: Array) -> Generator[Rows]:
-    """Yield batches, while a thread makes the next one and moves it on theta's device."""
+    """Yield batches; a thread meanwhile makes the next one and moves it to theta's device."""
     from concurrent.futures import Future, ThreadPoolExecutor  # 20 ms
 
     backend, device, end = require_owner(theta, "theta"), device_of(theta), object()

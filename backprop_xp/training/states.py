@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backprop_xp.backends import Array, require_like
 from backprop_xp.training.early_stopping import Best, Slowed
+from backprop_xp.training.hyperparameters import check_alike
 from backprop_xp.training.optimizers import Optimizer, check_state
 from backprop_xp.training.pytrees import copied
 
@@ -101,29 +102,28 @@ class FitResult:
 
 
 def initial_state(
-    start: TrainingState | FitResult | None,
+    start: TrainingState | None,
     optimizer: Optimizer,
     theta: Array,
     batches: int | None,
     size: int,
+    *,
+    averages: bool,
 ) -> TrainingState:
     """Return the state before the first step, in memory of its own.
+
+    With ``averages`` it has the average of ``start``, or theta as the average.
 
     Raises ValueError or TypeError for a ``start`` that does not fit theta, the optimizer, or epochs
     of ``batches`` batches of ``size`` rows. ``batches`` is None for a number that is not known.
     """
     made = optimizer.initialize(theta)
-    if isinstance(start, FitResult):
-        start = start.state
     if start is None:
         # The state may hold theta itself, or one array twice.
-        return TrainingState(0, 0, copied(theta), copied(made))
-    require_like(theta, start.theta, "start.theta")
-    if tuple(start.theta.shape) != tuple(theta.shape):
-        raise ValueError(
-            f"start.theta has shape {tuple(start.theta.shape)}, but theta {tuple(theta.shape)}: "
-            "start belongs to another network or another stack."
-        )
+        average = copied(theta) if averages else None
+        return TrainingState(0, 0, copied(theta), copied(made), average=average)
+    way_out = " start belongs to another network or another stack."
+    check_alike(theta, start.theta, "start.theta", way_out)
     given = start.optimizer_state
     if isinstance(made, tuple | list | dict) and type(given) is not type(made):
         raise TypeError(
@@ -138,15 +138,10 @@ def initial_state(
             f"start has made {start.step} updates in {start.epoch} epochs, but with these rows and "
             f"this batch_size an epoch has {batches}: resume with the data it was trained on."
         )
-    resumed: TrainingState = start._replace(
-        theta=copied(start.theta), optimizer_state=copied(given), average=None
+    average = start.theta if start.average is None else start.average
+    require_like(theta, average, "start.average")
+    return start._replace(
+        theta=copied(start.theta),
+        optimizer_state=copied(given),
+        average=copied(average) if averages else None,
     )
-    return resumed
-
-
-def with_average(state: TrainingState, start: TrainingState | FitResult | None) -> TrainingState:
-    """Return an initial state with the average of ``start``, or with theta as the average."""
-    start = start.state if isinstance(start, FitResult) else start
-    average = state.theta if start is None or start.average is None else start.average
-    require_like(state.theta, average, "start.average")
-    return state._replace(average=copied(average))

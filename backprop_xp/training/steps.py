@@ -5,8 +5,7 @@ average. ``own`` is what differs from step to step, ``shared`` what all steps of
 common. Every value that may be an array is in one of the three, so that no value is compiled in.
 """
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
@@ -29,6 +28,9 @@ Updated: TypeAlias = tuple[Any, Any]
 # ``(theta, rows) -> (losses, predictions)``: each sample's loss, and the predictions or None.
 Forward: TypeAlias = Callable[[Array, Rows], tuple[Array, Array | None]]
 
+# The rows and the penalty of each set that is measured, by the beginning of its measures' names.
+Sets: TypeAlias = Mapping[str, tuple[Rows, Any]]
+
 
 class StepInput(NamedTuple):
     """The input of one step.
@@ -48,7 +50,7 @@ class Shared(NamedTuple):
     """The inputs that all steps of a training share.
 
     ``seed`` is None where no layer is random, else a key for all networks, or one for each.
-    ``evaluated`` are the arguments of ``evaluate`` after each step, if any. ``learning_rate`` is an
+    ``evaluated`` are the sets that ``evaluate`` measures after each step. ``learning_rate`` is an
     array that all steps share, if any. ``views`` hold a buffer for the gradient.
     ``hyperparameters`` are those of an optimizer whose update is compiled.
     """
@@ -58,7 +60,7 @@ class Shared(NamedTuple):
     l2_of_sum: Any = None
     clip: Any = None
     seed: Key | None = None
-    evaluated: tuple[Rows, Any, tuple[Rows, Any] | None] | None = None
+    evaluated: Sets | None = None
     learning_rate: Any = None
     views: Views | None = None
     hyperparameters: Mapping[str, Any] | None = None
@@ -79,32 +81,24 @@ def step(
     batch = take(shared.rows, own.indices, rng)
     l2 = strength_of(batch, shared.l2, shared.l2_of_sum)
     loss, gradient = loss_and_gradient(theta, batch, l2, shared.views)
-    _check_loss_shape((theta[0] if isinstance(theta, tuple) else theta).shape[:-1], loss.shape)
+    stack = tuple((theta[0] if isinstance(theta, tuple) else theta).shape[:-1])
+    if tuple(loss.shape) != stack:
+        raise ValueError(
+            f"A batch's loss has shape {tuple(loss.shape)}, but {stack}, one for each network, is "
+            "expected: a loss's value is one number per sample, (..., batch)."
+        )
     if shared.clip is not None:
         gradient = clip_norm(gradient, shared.clip)
     rate = own.learning_rate if shared.learning_rate is None else shared.learning_rate
     theta, state = update(theta, gradient, state, rate)
     if own.weight is not None:
-        average = mapped(functools.partial(_averaged, own.weight), average, theta)
+        average = mapped(lambda old, new: averaged(old, new, own.weight), average, theta)
     return (theta, state, average), loss
-
-
-def _averaged(weight: Any, average: Array, theta: Array) -> Array:
-    return averaged(average, theta, weight)
 
 
 def judged(carry: Carry) -> Array:
     """Return the theta that is measured and returned: the average, if there is one."""
     return carry[0] if carry[2] is None else carry[2]
-
-
-def _check_loss_shape(stack: Sequence[int], loss: Sequence[int]) -> None:
-    """Raise ValueError, before the update, if the loss is not one number per network."""
-    if tuple(loss) != tuple(stack):
-        raise ValueError(
-            f"A batch's loss has shape {tuple(loss)}, but {tuple(stack)}, one for each network, is "
-            "expected: a loss's value is one number per sample, (..., batch)."
-        )
 
 
 def clip_norm(gradient: Array, bound: Any) -> Array:
@@ -125,42 +119,45 @@ def evaluate(
     metrics: Mapping[str, Metric],
     in_pieces: Callable[[Forward, Array, Rows], tuple[Array, Array | None]],
     theta: Array,
-    rows: Rows,
-    l2: Any,
-    training: tuple[Rows, Any] | None = None,
+    sets: Sets,
 ) -> dict[str, Array]:
-    """Return the loss of theta, without dropout, and its metrics, ``(*stack,)`` by name.
+    """Return theta's loss, without dropout, and metrics on each set, ``(*stack,)`` by name.
 
     ``in_pieces(forward, theta, rows)`` computes the forward pass for a piece of the rows at a time.
-    Those of other rows and penalty, ``training``, have names that begin with "training_".
     """
-    loss = network.loss_function
+    loss, found = network.loss_function, {}
 
     def forward(theta: Array, part: Rows) -> tuple[Array, Array | None]:
         outputs = outputs_of(network, theta, part)
         return value_of(loss, outputs, part.y), loss.link(outputs) if metrics else None
 
-    each, predicted = in_pieces(forward, theta, Rows(rows.x, rows.y))
-    if rows.stand_ins is not None:
-        each = rows_at(each[..., None], rows.stand_ins)[..., 0]
-    found = {"loss": loss_of_values(network, theta, each, rows.sample_weight, l2)}
-    for name, metric in metrics.items():
-        try:
-            value = metric(predicted, rows.y, rows.sample_weight)
-        except Exception as error:
-            error.add_note(f"In metrics[{name!r}].")
-            raise
-        is_number = isinstance(value, Real) or is_host_number(value)
-        found[name] = like(theta, float(value) if is_number else value, f"metrics[{name!r}]")
-        if tuple(found[name].shape) != tuple(theta.shape[:-1]):
-            raise ValueError(
-                f"metrics[{name!r}] returned an array of shape {tuple(found[name].shape)}, but one "
-                f"number for each network, {tuple(theta.shape[:-1])}, is expected."
-            )
-    if training is not None:
-        more = evaluate(network, metrics, in_pieces, theta, *training)
-        found |= {f"training_{name}": value for name, value in more.items()}
+    for start, (rows, l2) in sets.items():
+        each, predicted = in_pieces(forward, theta, Rows(rows.x, rows.y))
+        if rows.stand_ins is not None:
+            each = rows_at(each[..., None], rows.stand_ins)[..., 0]
+        found[f"{start}loss"] = loss_of_values(network, theta, each, rows.sample_weight, l2)
+        for name, metric in metrics.items():
+            found[start + name] = _value_of(theta, name, metric, predicted, rows)
     return found
+
+
+def _value_of(
+    theta: Array, name: str, metric: Metric, predicted: Array | None, rows: Rows
+) -> Array:
+    """Return a metric's value, ``(*stack,)``."""
+    try:
+        value = metric(predicted, rows.y, rows.sample_weight)
+    except Exception as error:
+        error.add_note(f"In metrics[{name!r}].")
+        raise
+    is_number = isinstance(value, Real) or is_host_number(value)
+    value = like(theta, float(value) if is_number else value, f"metrics[{name!r}]")
+    if tuple(value.shape) != tuple(theta.shape[:-1]):
+        raise ValueError(
+            f"metrics[{name!r}] returned an array of shape {tuple(value.shape)}, but one "
+            f"number for each network, {tuple(theta.shape[:-1])}, is expected."
+        )
+    return value
 
 
 def piece_by_piece(forward: Forward, theta: Array, rows: Rows) -> tuple[Array, Array | None]:

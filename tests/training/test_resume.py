@@ -325,7 +325,7 @@ def test_ctrl_c_while_an_epochs_order_is_drawn_waits_for_one_update(xp: Any) -> 
     training, state = prepare(*_case(xp), options)
     interrupt = Interrupt()
     interrupt.pressed = (signal.SIGINT, None)
-    after, measured = advance(training, state, 1, interrupt)
+    after, measured, _ = advance(training, state, 1, interrupt)
     assert (after.epoch, measured) == (0, {})
     assert 0 < after.step < 3
 
