@@ -83,9 +83,9 @@ def uncertainty(
 ) -> Uncertainty:
     """Return the uncertainty of a classifier's predictions, and its two parts.
 
-    The decomposition is that of Depeweg et al. 2018, equation 2. ``x`` is that of ``predict``. The
-    network has one sigmoid output for two classes, or a softmax. Raises ValueError for a loss
-    without probabilities.
+    The decomposition is equation 2 of Depeweg et al. 2018. ``predict`` explains ``x``. The network
+    has one sigmoid output for two classes, or a softmax. Raises ValueError for a loss without
+    probabilities.
 
     >>> import backprop_xp as bx
     >>> network = bx.mlp([1, 1], loss="binary_cross_entropy")
@@ -98,8 +98,8 @@ def uncertainty(
     if link not in TO_PROBABILITIES:
         raise ValueError(
             f"uncertainty needs probabilities, but the predictions of "
-            f"{argument_text(network.loss_function)} are none: train with binary_cross_entropy or "
-            "categorical_cross_entropy, or take the standard deviation of bx.ensemble.predict."
+            f"{argument_text(network.loss_function)} are none: train with a cross-entropy or "
+            "bx.losses.focal(), or take the standard deviation of bx.ensemble.predict."
         )
 
     def probabilities(outputs: Array) -> Array:
