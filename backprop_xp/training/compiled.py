@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
 from backprop_xp.backends import Array, Backend, array_namespace, device_of, outer_variables
@@ -196,7 +197,9 @@ def _own(value: Any) -> Iterator[Any]:
     Such objects may compare equal and still differ. They live as long as the cached network. A
     function is followed by the outer variables that it reads, since its result depends on them.
     """
-    if type(value).__module__.startswith("backprop_xp."):
+    is_function = isinstance(value, FunctionType)
+    module = value.__globals__["__name__"] if is_function else type(value).__module__
+    if module.startswith("backprop_xp."):
         for part in vars(value).values():
             yield from _own(part)
     elif type(value) is tuple:
