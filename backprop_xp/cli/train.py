@@ -144,9 +144,8 @@ def train(
     # NumPy alone warns when a training diverges; on every backend an error says so.
     with errors_in_one_line(2), _interruption_hint(), np.errstate(all="ignore"):
         arguments.require_matplotlib(plot)
-        arguments.refuse_overwriting(
-            [data, validation, test], {"--out": out, "--plot": plot, "--log": log}
-        )
+        outputs = {"--out": out, "--plot": plot, "--log": log}
+        arguments.refuse_overwriting([data, validation, test], outputs)
         chosen = Settings(**settings)
         arguments.refuse_more(
             arguments.count_parameters([1, *chosen.sizes, 1]) * chosen.restarts, "--sizes"
