@@ -83,7 +83,6 @@ def _check_given(batches: Any, options: Options) -> None:
     for wrong, name, way_out in (
         (options.sample_weight is not None, "sample_weight", "give (x, y, sample_weight)"),
         (options.batch_size is not None, "batch_size", "each batch has its own size"),
-        (options.accumulate > 1, "accumulate", "give larger batches"),
         (options.class_weight is not None, "class_weight", "give weights with each batch"),
         (isinstance(options.validation, Real), "A share for validation", "give validation=(x, y)"),
         (options.train_metrics, "train_metrics", "give validation=(x, y)"),

@@ -262,3 +262,11 @@ def test_stacked_rows_in_another_order_of_memory_are_the_same(xp: Any) -> None:
         for each in (xp.asarray(x), swapped)
     ]
     xp.assert_equal(*thetas)
+
+
+def test_a_share_for_validation_and_a_seed_for_each_network_are_an_error(xp: Any) -> None:
+    network = bx.mlp([2, 1])
+    x, y = xp.asarray(np.ones((10, 2))), xp.asarray(np.ones((10, 1)))
+    options: dict[str, Any] = {"optimizer": bx.SGD(0.1), "epochs": 1, "validation": 0.2}
+    with pytest.raises(ValueError, match=r"validation is a share, .* bx\.data\.split\(x, y\)"):
+        bx.fit(network, xp.initialize(network, stack=2), x, y, seed=(1, 2), **options)
