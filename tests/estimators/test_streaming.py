@@ -93,7 +93,8 @@ def test_independent_networks_are_trained_on_blocks_as_on_the_same_rows_in_memor
     x, y = np.random.default_rng(3).normal(size=(2, 50, 3))
     network, weight = bx.mlp([3, 4, 3], dropout=0.2), xp.asarray(np.arange(50.0) % 5)
     theta = xp.initialize(network, stack=3)
-    table = streaming.Table(xp.host(xp.asarray(x)), np.arange(50), xp.selection)
+    selection = xp.selection._replace(dtype=theta.dtype)  # the choice may be of float32
+    table = streaming.Table(xp.host(xp.asarray(x)), np.arange(50), selection)
     options: dict[str, Any] = {"optimizer": bx.Adam(), "epochs": 2, "batch_size": 8}
     own = np.arange(6 * 3 * 8).reshape(6, 3, 8) % 50
     pieces = table.pieces(Rows(None, xp.asarray(y)), [own])
