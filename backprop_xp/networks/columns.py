@@ -20,7 +20,7 @@ from backprop_xp.networks.random_bits import Key
 class Scale:
     """``x * scale``, a learnt factor for each feature, which starts at 1.
 
-    The scaling layer of RealMLP (Holzmüller et al. 2024, section 3), which gives it a larger
+    The scaling layer of RealMLP (Holzmüller et al. 2024), which gives it a larger
     learning rate than the other layers. Weight decay and L2 do not apply to ``scale``.
     """
 

@@ -117,9 +117,9 @@ class NumericEmbedding:
 
     With frequencies f, phases b, weights W and bias c of each number x:
 
-    - ``"pbld"``: ``[x, cos(2 pi f x + b) W + c]``, Holzmüller et al. 2024 ("Better by default"),
-      section 3; f is normal with standard deviation ``frequency_scale``, b uniform in [-pi, pi].
-    - ``"pl"``: ``[cos(2 pi f x), sin(2 pi f x)] W + c``, Gorishniy et al. 2022, section 3.3; an
+    - ``"pbld"``: ``[x, cos(2 pi f x + b) W + c]``, Holzmüller et al. 2024 ("Better by default");
+      f is normal with standard deviation ``frequency_scale``, b uniform in [-pi, pi].
+    - ``"pl"``: ``[cos(2 pi f x), sin(2 pi f x)] W + c``, Gorishniy et al. 2022; an
       ``Activate("relu")`` behind it makes it their "PLR".
 
     W and c are uniform in ±1 / sqrt(rows of W), and the defaults RealMLP's. y has all x first

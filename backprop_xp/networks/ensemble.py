@@ -83,7 +83,7 @@ def uncertainty(
 ) -> Uncertainty:
     """Return the uncertainty of a classifier's predictions, and its two parts.
 
-    The decomposition is equation 2 of Depeweg et al. 2018. ``predict`` explains ``x``. The network
+    The decomposition is that of Depeweg et al. 2018. ``predict`` explains ``x``. The network
     has one sigmoid output for two classes, or a softmax. Raises ValueError for a loss without
     probabilities.
 

@@ -13,6 +13,7 @@ from backprop_xp.tables.readers import TableData, as_frame, header_hint
 from backprop_xp.tables.settings import Task
 from backprop_xp.tables.target_column import Class, Target, find_target, target_values
 from backprop_xp.tables.values import is_string
+from backprop_xp.training.data import split_rows
 
 # A line names at most so many classes.
 _MAX_NAMES = 6
@@ -195,36 +196,3 @@ def _fingerprint(table: Table) -> str:
         digest.update(f"{column.name} {column.dtype}".encode())
         digest.update(pd.util.hash_pandas_object(column, index=False).to_numpy().tobytes())
     return digest.hexdigest()
-
-
-def split_rows(
-    rows: int, shares: Mapping[str, float], seed: int, *, classes: np.ndarray | None = None
-) -> dict[str, np.ndarray]:
-    """Return the row indices of ``"training"`` and of each part with a share, in rising order.
-
-    With class indices ``(rows,)`` each class has its share of each part, to a row, and at least one
-    training row: a class of a single row is in no other part. A part does not depend on the shares
-    of later parts. The host draws the rows: the same on every backend.
-    """
-    order = np.random.default_rng(np.random.SeedSequence([seed, rows])).permutation(rows)
-    if classes is not None:
-        order = order[np.argsort(classes[order], kind="stable")]
-        _, first = np.unique(classes[order], return_index=True)
-        order = np.delete(order, first)
-    counts = {name: max(1, round(share * rows)) for name, share in shares.items()}
-    held_out = sum(counts.values())
-    if counts and (rows < 4 or held_out > len(order) or rows - held_out < 2):
-        wanted = " and ".join(f"a {name} share of {share:g}" for name, share in shares.items())
-        raise ValueError(
-            f"{rows} rows cannot be split into training rows and {wanted}: give more rows, smaller "
-            "shares, or tables of their own."
-        )
-    parts: dict[str, np.ndarray] = {}
-    is_training = np.ones(rows, dtype=bool)
-    for name, count in counts.items():
-        # Evenly spaced in the order by class: each class has its share.
-        spaced = ((np.arange(count) + 0.5) * len(order) / count).astype(int)
-        parts[name] = np.sort(order[spaced])
-        is_training[parts[name]] = False
-        order = np.delete(order, spaced)
-    return {"training": np.flatnonzero(is_training), **parts}

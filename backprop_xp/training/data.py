@@ -5,7 +5,7 @@ on every backend.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any, NamedTuple, TypeAlias
 
@@ -201,23 +201,36 @@ def batch_seed(seed: int, epoch: int, batch: int) -> int:
 
 
 def split_rows(
-    rows: int, share: float, seed: int, classes: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of training and validation rows on the host, each in ascending order.
+    rows: int, shares: Mapping[str, float], seed: int, *, classes: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Return the row indices of ``"training"`` and of each part with a share, in rising order.
 
-    ``share`` of the rows, at least one, are for validation; of each class as many, to a row.
+    With class indices ``(rows,)`` each class has its share of each part, to a row, and at least one
+    training row: a class of a single row is in no other part. A part does not depend on the shares
+    of later parts. The host draws the rows: the same on every backend.
     """
-    count = max(1, round(real(share, "validation", above=0.0, below=1.0) * rows))
-    if count >= rows:
-        raise ValueError(f"validation={share:g} leaves no training rows of the {rows} given.")
-    # Not the orders of the epochs: their keys have two numbers.
-    order = np.random.default_rng(np.random.SeedSequence([seed, 0, 1])).permutation(rows)
+    order = np.random.default_rng(np.random.SeedSequence([seed, rows])).permutation(rows)
     if classes is not None:
         order = order[np.argsort(classes[order], kind="stable")]
-    # At equal distances: of each class the share that it has of all rows.
-    chosen = np.zeros(rows, dtype=bool)
-    chosen[order[((np.arange(count) + 0.5) * rows / count).astype(int)]] = True
-    return np.nonzero(~chosen)[0].astype(np.int32), np.nonzero(chosen)[0].astype(np.int32)
+        _, first = np.unique(classes[order], return_index=True)
+        order = np.delete(order, first)
+    counts = {name: max(1, round(share * rows)) for name, share in shares.items()}
+    held_out = sum(counts.values())
+    if counts and (rows < 4 or held_out > len(order) or rows - held_out < 2):
+        wanted = " and ".join(f"a {name} share of {share:g}" for name, share in shares.items())
+        raise ValueError(
+            f"{rows} rows cannot be split into training rows and {wanted}: give more rows, smaller "
+            "shares, or data of their own."
+        )
+    parts: dict[str, np.ndarray] = {}
+    is_training = np.ones(rows, dtype=bool)
+    for name, count in counts.items():
+        # Evenly spaced in the order by class: each class has its share.
+        spaced = ((np.arange(count) + 0.5) * len(order) / count).astype(int)
+        parts[name] = np.sort(order[spaced])
+        is_training[parts[name]] = False
+        order = np.delete(order, spaced)
+    return {"training": np.flatnonzero(is_training), **parts}
 
 
 def chosen_order(rows: int, choose: Callable[[int], Any], epoch: int) -> np.ndarray:

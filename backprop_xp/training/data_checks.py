@@ -17,7 +17,7 @@ from backprop_xp.backends import (
     require_owner,
     to_host,
 )
-from backprop_xp.checks import unravel
+from backprop_xp.checks import real, unravel
 from backprop_xp.networks.inputs import (
     Blocks,
     Rows,
@@ -93,9 +93,10 @@ def _split(theta: Array, rows: Rows, loss: Loss, share: Any, seed: Seed) -> tupl
     if has_classes(loss, y.shape[-1]) and len(y.shape) == 2:
         xp = array_namespace(y)
         classes = to_host(xp.argmax(y, axis=-1) if y.shape[-1] > 1 else y[:, 0] > 0.5)
+    shares = {"validation": real(share, "validation", above=0.0, below=1.0)}
     parts = []
-    for indices in split_rows(rows.x.shape[-2], share, seed, classes):
-        at = home.from_host(indices, device=device_of(theta))
+    for indices in split_rows(rows.x.shape[-2], shares, seed, classes=classes).values():
+        at = home.from_host(indices.astype("int32"), device=device_of(theta))
         part = Rows(rows_at(rows.x, at), rows_at(y, at))
         if rows.sample_weight is not None:
             part = _weighted(theta, part, gather(rows.sample_weight, at, -1))

@@ -330,5 +330,5 @@ def named_optimizer(optimizer: Any) -> Any:
     if not isinstance(optimizer, str):
         return optimizer
     if known(optimizer, OPTIMIZERS, "optimizer") == "sgd":
-        raise ValueError("SGD has no default learning rate: give optimizer=bx.SGD(0.1), say.")
+        raise ValueError("SGD has no default learning rate: give one, optimizer=bx.SGD(0.1).")
     return OPTIMIZERS[optimizer]()

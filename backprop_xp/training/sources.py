@@ -161,9 +161,6 @@ def _read_ahead(batches: Iterator[Rows], theta: Array) -> Generator[Rows]:
     backend, device, end = require_owner(theta, "theta"), device_of(theta), object()
 
     def read() -> Any:
-        # A pool may give the memory of a batch that was released to this thread's stream: what is
-        # queued on that batch must be done.
-        backend.synchronize(device)
         with backend.background_copies(device):
             return next(batches, end)
 

@@ -353,11 +353,12 @@ def test_a_categorical_target_row_of_zeros_adds_nothing(xp: Any) -> None:
     assert xp.host(loss.gradient(o, t)).tolist() == [[0.0] * 3] * 2
 
 
-@pytest.mark.parametrize("name", ["categorical_cross_entropy", *EXACT])
+# Losses of classes with labels have one output, or outputs that depend on one another.
+@pytest.mark.parametrize(
+    "name", ["categorical_cross_entropy", *(name for name in EXACT if not ALL[name].labels)]
+)
 def test_a_loss_is_a_mean_over_outputs_except_for_the_sum_over_classes(xp: Any, name: str) -> None:
     loss = ALL[name]
-    if loss.labels and name != "categorical_cross_entropy":
-        return  # of one output, or of classes that exclude one another
     o, t = np.random.default_rng(7).normal(size=(4, 3)), sample_targets(loss, (4, 3))
     once = xp.host(loss.value(xp.asarray(o), xp.asarray(t)))
     twice = xp.host(

@@ -18,11 +18,11 @@ from backprop_xp.tables import (
     dates,
     evaluation,
     preparation,
-    problem,
     readers,
     target_column,
     training_file,
 )
+from backprop_xp.training.data import split_rows
 from tests import messy_tables
 from tests.commands import start
 
@@ -287,7 +287,7 @@ def test_a_given_task_overrides_the_suggested_one() -> None:
 def test_a_split_gives_each_class_its_share_and_a_training_row(share: float) -> None:
     classes = np.repeat([0, 1, 2, 3], [700, 200, 100, 1])
     shares = {"test": share, "validation": 0.2}
-    drawn = problem.split_rows(1001, shares, 0, classes=classes)
+    drawn = split_rows(1001, shares, 0, classes=classes)
     assert list(drawn) == ["training", "test", "validation"]
     assert sorted(np.concatenate([*drawn.values()])) == list(range(1001))
     for name, each in shares.items():
@@ -297,18 +297,18 @@ def test_a_split_gives_each_class_its_share_and_a_training_row(share: float) -> 
             atol=1.01,
         )
     assert set(classes[drawn["training"]]) == {0, 1, 2, 3}
-    again, other = (problem.split_rows(1001, shares, s, classes=classes)["test"] for s in (0, 1))
+    again, other = (split_rows(1001, shares, s, classes=classes)["test"] for s in (0, 1))
     assert (again == drawn["test"]).all()
     assert not np.array_equal(other, drawn["test"])
     # The test rows do not depend on the validation rows.
-    wider = problem.split_rows(1001, {**shares, "validation": 0.3}, 0, classes=classes)
+    wider = split_rows(1001, {**shares, "validation": 0.3}, 0, classes=classes)
     assert (wider["test"] == drawn["test"]).all()
 
 
 def test_a_class_of_a_single_row_is_trained_on() -> None:
     classes = np.r_[np.zeros(100, dtype=int), np.arange(1, 51)]
     shares = {"test": 0.2, "validation": 0.2}
-    drawn = problem.split_rows(150, shares, 0, classes=classes)
+    drawn = split_rows(150, shares, 0, classes=classes)
     assert set(classes[drawn["training"]]) == set(range(51))
     assert [len(rows) for rows in drawn.values()] == [90, 30, 30]
 
@@ -759,7 +759,7 @@ def test_booleans_with_missing_values_are_classes() -> None:
 def test_test_targets_change_nothing_before_the_report() -> None:
     table = frame().assign(y=np.arange(60.0))
     shares = {"test": 0.15, "validation": 0.15}
-    training = problem.split_rows(60, shares, 0)["training"]
+    training = split_rows(60, shares, 0)["training"]
     held_out = table.index.difference(training)
     thetas = []
     for value in (1.0, 1e9):
@@ -810,7 +810,7 @@ def test_the_report_ignores_rows_of_weight_0(tmp_path: Path) -> None:
 @pytest.mark.once
 def test_validation_or_test_rows_without_weight_are_an_error() -> None:
     table = frame().assign(a=np.arange(60.0))
-    drawn = problem.split_rows(60, {"test": 0.15, "validation": 0.15}, 0)
+    drawn = split_rows(60, {"test": 0.15, "validation": 0.15}, 0)
     for name, rows in drawn.items():
         weights = np.where(table.index.isin(rows), 0.0, 1.0)
         with pytest.raises(ValueError, match=f"the {name} rows have no weight"):

@@ -666,6 +666,9 @@ def test_early_stopping_watches_the_training_set_beside_a_validation_set(
 # ---- a share of the rows
 
 
+SHARE = {"validation": 0.2}
+
+
 @pytest.mark.parametrize("form", ["labels", *map(compiled, ["one-hot", "column", "values"])])
 def test_a_share_of_the_rows_validates_and_each_class_has_that_share(xp: Any, form: str) -> None:
     generator = np.random.default_rng(3)
@@ -681,16 +684,9 @@ def test_a_share_of_the_rows_validates_and_each_class_has_that_share(xp: Any, fo
     options: dict[str, Any] = {"optimizer": bx.SGD(0.1), "epochs": 2, "batch_size": 16}
     put = functools.partial(xp.asarray, dtype="int32" if form == "labels" else "working")
     for seed in (0, 1):
-        kept, left = split_rows(
-            50,
-            0.2,
-            seed,
-            None
-            if form == "values"
-            else np.argmax(np.eye(3)[labels], -1)
-            if n_out == 3
-            else labels == 0,
-        )
+        classes = labels if n_out == 3 else labels == 0
+        drawn = split_rows(50, SHARE, seed, classes=None if form == "values" else classes)
+        kept, left = drawn["training"], drawn["validation"]
         assert sorted([*kept, *left]) == [*range(50)]
         if form != "values":
             assert (np.bincount(labels[left])[:1] == 6).all()
@@ -717,7 +713,8 @@ def test_a_share_of_the_rows_validates_and_each_class_has_that_share(xp: Any, fo
             validation=0.2, seed=seed, start=first, **options,
         )  # fmt: skip
         xp.assert_equal(resumed.theta, result.theta)
-    assert not np.array_equal(split_rows(50, 0.2, 0)[1], split_rows(50, 0.2, 1)[1])
+    one, other = (split_rows(50, SHARE, seed)["validation"] for seed in (0, 1))
+    assert not np.array_equal(one, other)
 
 
 def test_a_share_of_the_rows_of_a_stack_is_taken_from_each(xp: Any) -> None:
@@ -928,7 +925,7 @@ OPTIONS: list[tuple[dict[str, Any], Any, str]] = [
     ({"validation": "0.2"}, TypeError, r"validation must be \(x, y\), .* or a share"),
     ({"validation": 1.0}, ValueError, "validation must be > 0 and < 1, not 1"),
     ({"validation": True}, TypeError, "validation must be a number, not True"),
-    ({"validation": 0.99}, ValueError, "validation=0.99 leaves no training rows of the 11"),
+    ({"validation": 0.99}, ValueError, "11 rows cannot be split .* a validation share of 0.99"),
     ({"validation": ([[1.0] * 4], [[1.0] * 2])}, ValueError, "validation: x has 4 features"),
     ({"validation": ([[1.0] * 3], [[1.0]] * 2)}, ValueError, r"validation: y has shape \(2, 1\)"),
     ({"early_stopping": 5}, TypeError, r"early_stopping must be .*bx\.EarlyStopping\("),

@@ -111,11 +111,12 @@ class CuPyBackend(Backend):
 
     @contextlib.contextmanager
     def background_copies(self, device: Device | None = None) -> Iterator[None]:
-        """Copy on a separate stream, and wait for that stream alone.
+        """Copy on a separate stream, after the work that is queued now; at the end, wait for it.
 
         CuPy copies from pinned memory, into memory that its pool keeps for that stream. The pool
-        reuses it once the array is released, so work on the array must be done before.
+        reuses it once an array is released, although other streams may still read it.
         """
+        self.synchronize(device)
         with cupy.cuda.Device(device) as current, _copy_stream(int(current)) as stream:
             yield
             stream.synchronize()
