@@ -4,7 +4,9 @@ These references use the standard alone. ``blank`` returns a new array for resul
 can write into arrays; otherwise results are concatenated.
 """
 
+import itertools
 import math
+from collections.abc import Iterable
 
 from backprop_xp.backends.dtypes_and_devices import device_of
 from backprop_xp.backends.protocol import Array
@@ -59,6 +61,12 @@ def rows_of_members(indices: Array, stack: tuple[int, ...], count: int) -> Array
     dtype = indices.dtype if members * count < 2**31 else xp.int64
     tables = xp.arange(members, dtype=dtype, device=device_of(indices))
     return xp.reshape(indices + count * tables[:, None], (-1,))
+
+
+def columns_of(array: Array, widths: Iterable[int]) -> list[Array]:
+    """Return consecutive columns, the last axis cut into these widths, as views if possible."""
+    ends = itertools.accumulate(widths, initial=0)
+    return [array[..., start:end] for start, end in itertools.pairwise(ends)]
 
 
 @replaceable

@@ -269,7 +269,7 @@ class Residual:
     ) -> Gradients:
         """Return g plus f's dL/dx, and f's gradients."""
         own = propagation.split(self.layers, parameters)
-        buffers = None if out is None else propagation.split(self.layers, out)
+        buffers = propagation.split(self.layers, out or [None] * len(self.names))
         inner, gradients = propagation.backward_through(
             self.layers, own, cache, g, wants_input=wants_input, out=buffers
         )

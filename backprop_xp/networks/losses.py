@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from backprop_xp.backends import Array, array_namespace
+from backprop_xp.backends import Array, array_namespace, columns_of
 from backprop_xp.checks import choose, real
 from backprop_xp.display.reprs import argument_text, register_table, remember_call, repr_of
 from backprop_xp.networks import loss_rules as rules
 from backprop_xp.networks.activations import identity, sigmoid, softmax
-from backprop_xp.networks.loss_rules import OutputRule, Rule, blocks_of
+from backprop_xp.networks.loss_rules import OutputRule, Rule
 from backprop_xp.networks.partial import Partial
 
 
@@ -199,7 +199,7 @@ def _margin(o: Array) -> Array:
 
 
 def _mean_and_deviation(o: Array) -> Array:
-    xp, (mean, log_variance) = array_namespace(o), blocks_of(o, 2)
+    xp, (mean, log_variance) = array_namespace(o), columns_of(o, [o.shape[-1] // 2] * 2)
     return xp.concat([mean, xp.exp(0.5 * log_variance)], axis=-1)
 
 

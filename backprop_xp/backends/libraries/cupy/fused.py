@@ -23,6 +23,7 @@ from backprop_xp.backends.libraries.cupy.row_kernels import (
 )
 from backprop_xp.backends.libraries.cupy.table_kernels import elementwise, rows_of_codes, sum_at
 from backprop_xp.backends.protocol import Array, Function
+from backprop_xp.backends.sums_and_products import columns_of
 
 cupy = LazyModule("cupy")
 Result: TypeAlias = Any  # that of a reference function, or NotImplemented
@@ -154,7 +155,7 @@ def _mean_over_outputs(o: Array, t: Array, share: Share, each: Function, blocks:
     if not _are_plain(o, t, share):
         return NotImplemented
     n = o.shape[-1] // blocks
-    outputs = [o[..., i * n : (i + 1) * n] for i in range(blocks)]
+    outputs = columns_of(o, [n] * blocks)
     value, *slopes = _fused(_shared, each)(share / n, 1.0 / n, *outputs, t)
     g = slopes[0] if blocks == 1 else cupy.concatenate(slopes, axis=-1)
     return value[..., 0] if n == 1 else value.sum(axis=-1), g
