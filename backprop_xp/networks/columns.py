@@ -12,7 +12,7 @@ from backprop_xp.backends import Array, array_namespace, columns_of, sum_over_ba
 from backprop_xp.checks import integer
 from backprop_xp.display.reprs import repr_of
 from backprop_xp.networks import propagation
-from backprop_xp.networks.initializers import INITIALIZERS, Generator, HostArray
+from backprop_xp.networks.initializers import Generator, HostArray, ones
 from backprop_xp.networks.propagation import Buffers, Cache, Gradients, Layer, Parameters
 from backprop_xp.networks.random_bits import Key
 
@@ -26,29 +26,21 @@ class Scale:
     """
 
     n: int
+    n_in: int = field(init=False, compare=False)
+    n_out: int = field(init=False, compare=False)
+    shapes: tuple[tuple[int, int]] = field(init=False, compare=False)
 
     names = ("scale",)
     is_random = False
     __repr__ = repr_of
 
     def __post_init__(self) -> None:
-        vars(self).update(n=integer(self.n, "n"))
-
-    @property
-    def n_in(self) -> int:
-        """The number of features, in and out."""
-        return self.n
-
-    n_out = n_in
-
-    @property
-    def shapes(self) -> tuple[tuple[int, int], ...]:
-        """The shape of scale."""
-        return ((1, self.n),)
+        n = integer(self.n, "n")
+        vars(self).update(n=n, n_in=n, n_out=n, shapes=((1, n),))
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Return scale 1."""
-        return (INITIALIZERS["ones"](generator, (1, self.n)),)
+        return (ones(generator, self.shapes[0]),)
 
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return ``x * scale``."""
