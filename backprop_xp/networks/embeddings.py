@@ -70,9 +70,8 @@ class Embedding:
         n_out: int,
         initializer: str | Initializer = "standard_normal",
     ) -> None:
-        is_one = not isinstance(n_codes, Sequence)
-        columns = [n_codes] if is_one else sequence(n_codes, "n_codes", "[12, 5]")
-        codes = tuple(integer(n, "n_codes") for n in columns)
+        columns = n_codes if isinstance(n_codes, Sequence) else [n_codes]
+        codes = tuple(integer(n, "n_codes") for n in sequence(columns, "n_codes", "[12, 5]"))
         if not 0 < sum(codes) <= _MOST_CODES:
             raise ValueError(
                 f"n_codes must hold 1 to {_MOST_CODES} codes, not {sum(codes)}: float32 does not "
@@ -81,7 +80,7 @@ class Embedding:
         width, drawn = integer(n_out, "n_out"), choose(INITIALIZERS, initializer, "initializer")
         vars(self).update(codes=codes, n_in=len(codes), n_out=width * len(codes))
         vars(self).update(shapes=((sum(codes), width),), initializer=drawn)
-        remember_call(self, Embedding, codes[0] if is_one else codes, width, drawn)
+        remember_call(self, Embedding, codes if len(codes) > 1 else codes[0], width, drawn)
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw the table."""
@@ -158,10 +157,9 @@ class NumericEmbedding:
         width = integer(n_out, "n_out", at_least=2 if is_pbld else 1)
         n, k = integer(n_in, "n_in"), integer(n_frequencies, "n_frequencies")
         scale = real(frequency_scale, "frequency_scale", above=0.0)
-        shapes = {"frequencies": (n, 1, k), "weights": (n, 2 * k, width), "bias": (n, 1, width)}
-        if is_pbld:
-            shapes = {"frequencies": (n, 1, k), "phases": (n, 1, k)}
-            shapes |= {"weights": (n, k, width - 1), "bias": (n, 1, width - 1)}
+        shapes = dict.fromkeys(("frequencies", "phases") if is_pbld else ["frequencies"], (n, 1, k))
+        rows, columns = (k, width - 1) if is_pbld else (2 * k, width)
+        shapes |= {"weights": (n, rows, columns), "bias": (n, 1, columns)}
         vars(self).update(n_in=n, n_out=n * width, kind=kind, n_frequencies=k)
         vars(self).update(frequency_scale=scale, names=(*shapes,), shapes=(*shapes.values(),))
         remember_call(self, NumericEmbedding, n, width, kind, k, scale)

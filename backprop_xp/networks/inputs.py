@@ -265,12 +265,7 @@ def check_beside_outputs(
     so many outputs.
     """
     shape, (rows, n_out) = tuple(value.shape), outputs[-2:]
-    if n_out % per_target:
-        raise ValueError(
-            f"The network has {n_out} outputs, but the loss needs {per_target} for each target: "
-            f"{per_target}, {2 * per_target} and so on."
-        )
-    if shape[-2:] == (rows, n_out // per_target):
+    if len(shape) > 1 and (shape[-2], shape[-1] * per_target) == (rows, n_out):
         check_stack(shape[:-2], outputs[:-2], name)
         return
     way_out = f"Give {name} one row per row of x and one column per output."

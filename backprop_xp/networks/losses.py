@@ -90,6 +90,7 @@ def value_and_gradient(loss: Loss, o: Array, t: Array, share: Array) -> tuple[Ar
         each, g = value.rule(o, t, share)
     else:
         each, g = value(o, t), gradient(o, t)
+        # An array of another shape could get the outputs' shape from its product with the share.
         _check_shape(loss, "gradient", g, o.shape)
         g = g * share
     _check_shape(loss, "value", each, o.shape[:-1])
@@ -181,7 +182,7 @@ def smoothed(loss: "str | Loss", smoothing: float) -> Loss:
     if not isinstance(loss.value, _Part) or not (loss.labels or loss.targets == (0.0, 1.0)):
         raise ValueError(
             f"{argument_text(loss)} is not one of the losses of classes in bx.losses: for another "
-            "loss smooth the targets, bx.data.one_hot(labels, smoothing=0.1)."
+            "loss smooth the targets themselves, (1 - smoothing) * y + smoothing / n_classes."
         )
     rule = Partial(rules.smoothed, (loss.value.rule, smoothing, loss.labels))
     made = replace(loss, value=_Part(rule, "value"), gradient=_Part(rule, "gradient"))

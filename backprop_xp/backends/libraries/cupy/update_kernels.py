@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from backprop_xp.backends.libraries.cupy.table_kernels import elementwise
 from backprop_xp.backends.protocol import Array, Function
 
 
@@ -117,14 +118,11 @@ KERNELS = (SGD, MOMENTUM, NESTEROV, RMSPROP, ADAGRAD, NADAM, AVERAGE, ADAM, AMSG
 
 @functools.cache
 def _compiled(kernel: Kernel) -> Function:
-    import cupy
-
-    # Contracted products and sums would round differently from the reference's.
-    options: dict[str, Any] = {"no_return": True, "options": ("--fmad=false",)}
     name, inputs, outputs, body = kernel
     declared = (", ".join(f"T {each}" for each in text.split()) for text in (inputs, outputs))
-    compiled: Function = cupy.ElementwiseKernel(*declared, body, f"backprop_xp_{name}", **options)
-    return compiled
+    # Contracted products and sums would round differently from the reference's.
+    options: dict[str, Any] = {"no_return": True, "options": ("--fmad=false",)}
+    return elementwise(f"backprop_xp_{name}", *declared, body, **options)
 
 
 def launch(work: Work) -> None:
