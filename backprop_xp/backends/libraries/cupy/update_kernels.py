@@ -29,14 +29,6 @@ class Kernel(NamedTuple):
     body: str
 
 
-class Work(NamedTuple):
-    """A kernel with its inputs, arrays and numbers, and the arrays that it changes in place."""
-
-    kernel: Kernel
-    inputs: list[Array | float]
-    outputs: list[Array]
-
-
 Optimizer: TypeAlias = Any  # one of training.optimizers, which is on a higher floor
 State: TypeAlias = Any  # its NamedTuple of arrays
 # The inputs of kernels by name.
@@ -125,23 +117,22 @@ def _compiled(kernel: Kernel) -> Function:
     return elementwise(f"backprop_xp_{name}", *declared, body, **options)
 
 
-def launch(work: Work) -> None:
-    """Run a kernel on the GPU of its outputs."""
-    with work.outputs[0].device:
-        _compiled(work.kernel)(*work.inputs, *work.outputs)
+def launch(kernel: Kernel, inputs: list[Array | float], outputs: list[Array]) -> None:
+    """Run a kernel on the GPU of its outputs, the arrays that it changes in place."""
+    with outputs[0].device:
+        _compiled(kernel)(*inputs, *outputs)
 
 
-def rules(launch: Callable[[Work], None]) -> dict[str, Function]:
+def rules(launch: Callable[[Kernel, list[Any], list[Array]], None]) -> dict[str, Function]:
     """Return the replacements of the optimizers' ``rule`` and of the average, by qualified name.
 
-    ``launch`` runs a kernel. Each replacement has the signature of the method, ``self`` included,
-    and its results.
+    Each replacement has the signature of the method, ``self`` included, and its results.
     """
 
     def averaged(average: Array, theta: Array, weight: Any) -> Array:
         if not (_fit(average, theta, []) and isinstance(weight, Real)):
             return NotImplemented
-        launch(Work(AVERAGE, [theta, float(weight)], [average]))
+        launch(AVERAGE, [theta, float(weight)], [average])
         return average
 
     def fused(choose: Callable[[Optimizer, Values, State], Kernel], names: str) -> Function:
@@ -149,22 +140,21 @@ def rules(launch: Callable[[Work], None]) -> dict[str, Function]:
             self: Optimizer, theta: Array, gradient: Array, state: State, learning_rate: Any
         ) -> tuple[Array, State]:
             values: Values = {name: getattr(self, name) for name in names.split()}
-            rates = [learning_rate, getattr(self, "mask", None)]
+            alpha = float(learning_rate) if isinstance(learning_rate, Real) else learning_rate
+            rates = [alpha, getattr(self, "mask", None)]
             if not (
                 all(isinstance(number, Real) for number in [*values.values(), state.step])
-                and _fit(theta, gradient, [v for v in rates if not isinstance(v, Real | None)])
+                and _fit(theta, gradient, [v for v in rates if not isinstance(v, float | None)])
                 and not getattr(self, "rate_inside", False)
             ):
                 updated: tuple[Array, State] = self.rule(theta, gradient, state, learning_rate)
                 return updated
             values |= {f"rest_of_{name}": 1.0 - value for name, value in values.items()}
-            values |= {"theta": theta, "gradient": gradient, "learning_rate": learning_rate}
+            values |= {"theta": theta, "gradient": gradient, "learning_rate": alpha}
             kernel = choose(self, values, state)
             values |= state._asdict()
-            inputs, outputs = (
-                [values[name] for name in text.split()] for text in (kernel.inputs, kernel.outputs)
-            )
-            launch(Work(kernel, inputs, outputs))
+            inputs = [values[name] for name in kernel.inputs.split()]
+            launch(kernel, inputs, [values[name] for name in kernel.outputs.split()])
             return theta, state._replace(step=state.step + 1)
 
         return rule
