@@ -20,14 +20,11 @@ def blank(array: Array) -> Array | None:
     return None
 
 
+@replaceable
 def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
     """Return ``a @ b``, written into ``out`` if given."""
-    return a @ b if out is None else product_into(out, a, b)
-
-
-@replaceable
-def product_into(out: Array, a: Array, b: Array) -> Array:
-    """Return ``out`` with ``a @ b`` written into it."""
+    if out is None:
+        return a @ b
     out[...] = a @ b
     return out
 
@@ -89,13 +86,8 @@ def sum_over_batch(array: Array, out: Array | None = None, factor: Array | None 
     return out
 
 
-def sum_of_rows(array: Array, *, keepdims: bool = False) -> Array:
-    """Return the sum over the last axis."""
-    return row_sums(array, keepdims)
-
-
 @replaceable
-def row_sums(array: Array, keepdims: bool) -> Array:
+def sum_of_rows(array: Array, *, keepdims: bool = False) -> Array:
     """Return the sum over the last axis."""
     return array_namespace(array).sum(array, axis=-1, keepdims=keepdims)
 

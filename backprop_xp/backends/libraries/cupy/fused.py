@@ -250,7 +250,7 @@ def _blank(array: Array) -> Array:
     return cupy.empty(array.shape, array.dtype)
 
 
-def _product_into(out: Array, a: Array, b: Array) -> Array:
+def _matmul(a: Array, b: Array, out: Array | None = None) -> Array:
     return cupy.matmul(a, b, out=out)
 
 
@@ -278,6 +278,6 @@ FUSED: dict[str, Function] = {
     "backprop_xp.networks.embeddings.rows_of_codes": rows_of_codes,
     "backprop_xp.backends.sums_and_products.sum_at": sum_at,
     "backprop_xp.backends.sums_and_products.blank": _blank,
-    "backprop_xp.backends.sums_and_products.product_into": _product_into,
+    "backprop_xp.backends.sums_and_products.matmul": _matmul,
     "backprop_xp.backends.sums_and_products.sum_over_batch": _sum_over_batch,
 }
