@@ -9,7 +9,7 @@ from backprop_xp.backends import Array, text_of, to_host
 from backprop_xp.files.container import write
 from backprop_xp.networks.layout import unpack
 from backprop_xp.networks.network import Network
-from backprop_xp.networks.propagation import output_of
+from backprop_xp.networks.propagation import forward_through
 
 _RULE = 'docs/extending.md has the rule, under "A layer".'
 
@@ -43,7 +43,7 @@ def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) ->
     x = ndx.argument(shape=("batch", n_in), dtype=getattr(ndx, host.dtype.name))
     parameters = [[ndx.asarray(value) for value in layer] for layer in unpack(network.layout, host)]
     try:
-        outputs = output_of(network.layers, parameters, x, None)
+        outputs = forward_through(network.layers, parameters, x, None)
         if outputs.shape[-1] is None:  # a link may depend on it
             outputs = ndx.reshape(outputs, (-1, n_out))
         predictions = network.loss_function.link(outputs)

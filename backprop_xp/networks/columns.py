@@ -100,11 +100,11 @@ class Columns:
         """Return the outputs of the layers side by side."""
         parts = columns_of(x, [layer.n_in for layer in self.layers])
         own = propagation.split(self.layers, parameters)
-        passes = [
-            propagation.forward_through([layer], [own[i]], parts[i], rng, i)
+        caches: list[Cache] = []
+        outputs = [
+            propagation.forward_through([layer], [own[i]], parts[i], rng, caches, start=i)
             for i, layer in enumerate(self.layers)
         ]
-        outputs, caches = zip(*passes, strict=True)
         return joined(outputs), caches
 
     def backward(
@@ -122,7 +122,7 @@ class Columns:
         buffers = propagation.split(self.layers, out or [None] * len(self.names))
         passes = [
             propagation.backward_through(
-                *([layer], [own[i]], cache[i], parts[i]),
+                *([layer], [own[i]], [cache[i]], parts[i]),
                 wants_input=wants_input,
                 out=[buffers[i]],
                 start=i,

@@ -242,8 +242,8 @@ class Residual:
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return ``x + f(x)``."""
         own = propagation.split(self.layers, parameters)
-        a, caches = propagation.forward_through(self.layers, own, x, rng)
-        return x + a, caches
+        caches: list[Cache] = []
+        return x + propagation.forward_through(self.layers, own, x, rng, caches), caches
 
     def backward(
         self,

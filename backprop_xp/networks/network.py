@@ -34,7 +34,7 @@ from backprop_xp.networks.layers import Activate, Dense, Dropout
 from backprop_xp.networks.layout import Layout, ParameterSlice, chosen, draw, lay_out, pack, unpack
 from backprop_xp.networks.losses import LOSSES, TO_PROBABILITIES, Loss
 from backprop_xp.networks.objective import loss_and_gradient_of, loss_of
-from backprop_xp.networks.propagation import Layer, output_of
+from backprop_xp.networks.propagation import Cache, Layer, forward_through
 from backprop_xp.networks.random_bits import Key, as_key
 
 
@@ -140,7 +140,7 @@ class Network:
         int, or an int array ``(*stack, 1, 1)`` for masks that differ over the stack.
         """
         x, key = self.check_inputs(theta, x, rng)
-        return output_of(self.layers, unpack(self.layout, theta), x, key)
+        return forward_through(self.layers, unpack(self.layout, theta), x, key)
 
     def predict(self, theta: Array, x: Array, *, batch_size: int | None = None) -> Array:
         """Return the loss's link of the outputs: probabilities, rates or values.
@@ -153,7 +153,7 @@ class Network:
             batch_size = inputs.rows_at_once(theta)
         layers, parameters = self.layers, unpack(self.layout, theta)
         parts = [
-            self.loss_function.link(output_of(layers, parameters, x[..., rows, :], None))
+            self.loss_function.link(forward_through(layers, parameters, x[..., rows, :], None))
             for rows in inputs.row_slices(x.shape[-2], integer(batch_size, "batch_size"))
         ]
         return parts[0] if len(parts) == 1 else array_namespace(theta).concat(parts, axis=-2)
@@ -208,7 +208,8 @@ class Network:
         # Layers before the first parameters return a gradient without the stack for such an x.
         x = array_namespace(theta).broadcast_to(x, (*theta.shape[:-1], *x.shape[-2:]))
         parameters = unpack(self.layout, theta)
-        outputs, caches = propagation.forward_through(self.layers, parameters, x, key)
+        caches: list[Cache] = []
+        outputs = forward_through(self.layers, parameters, x, key, caches)
         g = like(theta, g, "g")
         inputs.check_beside_outputs(g, outputs.shape, "g", labels=False)
         g = array_namespace(theta).broadcast_to(g, outputs.shape)

@@ -59,25 +59,13 @@ def forward_through(
     parameters: Sequence[Parameters],
     x: Array,
     rng: Key | None,
-    start: int = 0,
-) -> tuple[Array, list[Cache]]:
-    """Return the last layer's output, and each layer's input shape and cache for the way back.
-
-    The layers are numbered from ``start``, in their keys and in the notes of errors.
-    """
-    caches: list[Cache] = []
-    return output_of(layers, parameters, x, rng, caches, start), caches
-
-
-def output_of(
-    layers: Sequence[Layer],
-    parameters: Sequence[Parameters],
-    x: Array,
-    rng: Key | None,
     caches: list[Cache] | None = None,
     start: int = 0,
 ) -> Array:
-    """Return the last layer's output; each layer's input shape and cache go into ``caches``."""
+    """Return the last layer's output; each layer's input shape and cache go into ``caches``.
+
+    The layers are numbered from ``start``, in their keys and in the notes of errors.
+    """
     for i, (layer, own) in enumerate(zip(layers, parameters, strict=True), start):
         shape = x.shape
         try:
