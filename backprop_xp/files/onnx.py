@@ -29,14 +29,11 @@ def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) ->
             f"theta has shape {tuple(theta.shape)}, but one network ({network.size},) is exported: "
             "choose one of the stack, such as theta[0, :]."
         )
-    for layer in network.layers:
-        n_in = getattr(layer, "n_in", None)
-        if n_in is not None or not getattr(layer, "keeps_width", False):
-            break
+    n_in = network.widths[0]
     if n_in is None:
         raise ValueError(
-            f"{type(layer).__name__} does not define its number of features, which the input of "
-            f"an ONNX file needs: give it the attribute n_in. {_RULE}"
+            "The network does not define its number of features, which the input of an ONNX file "
+            f"needs: give its first layer of another width the attribute n_in. {_RULE}"
         )
     host = to_host(theta)
     n_out = network.outputs_shape(host, np.zeros((1, n_in), host.dtype))[-1]

@@ -79,18 +79,17 @@ class Columns:
     __repr__ = repr_of
 
     def __init__(self, *layers: Layer) -> None:
-        names, shapes = propagation.joined_parameters(layers, "Columns")
+        attributes = propagation.attributes_of(layers, "Columns")
         for i, layer in enumerate(layers):
             if None in (getattr(layer, "n_in", None), getattr(layer, "n_out", None)):
                 raise ValueError(
                     f"layers[{i}] ({type(layer).__name__}) does not define n_in and n_out, which "
                     "Columns needs to split x. bx.Scale passes numbers on."
                 )
-        vars(self).update(layers=layers, names=names, shapes=shapes)
-        vars(self).update(is_random=any(map(propagation.is_random, layers)))
-        codes = (getattr(layer, "codes", (0,) * layer.n_in) for layer in self.layers)
         n_in, n_out = (sum(getattr(layer, n) for layer in layers) for n in ("n_in", "n_out"))
-        vars(self).update(n_in=n_in, n_out=n_out, codes=sum(codes, start=()))
+        vars(self).update(attributes, n_in=n_in, n_out=n_out)
+        codes = (getattr(layer, "codes", (0,) * layer.n_in) for layer in self.layers)
+        vars(self).update(codes=sum(codes, start=()))
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw the layers' parameters, one layer after the other."""

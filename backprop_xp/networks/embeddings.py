@@ -36,14 +36,14 @@ _MOST_CODES = 2**24
 class Embedding:
     """A learnt row of ``n_out`` numbers for each code of a category, ``weights[code]``.
 
-    ``n_codes`` is the number of codes of one column of x, or a sequence with that of each column.
-    Codes are 0 ... n_codes - 1, as numbers in x. Several columns have their rows in one table, one
-    column's after the other's, and give ``n_out`` features each, in the order of the columns.
+    ``n_codes`` is the number of codes of one column of x, or a sequence with a number for each.
+    Codes are 0 ... n_codes - 1, as numbers in x. Several columns share one table, column by column,
+    and give ``n_out`` features each, in their order.
 
-    x is rounded to whole numbers. A code out of range is an error in ``fit``, and everywhere for
-    arrays on the host; on a device the nearest code counts, and 0 for NaN. dL/dx is 0. L2 and
-    weight decay apply to all rows, also to those that a batch does not have. Raises ValueError for
-    more than 2**24 codes, which float32 does not tell apart.
+    x is rounded to integers. A code out of range is an error in ``fit``, and for NumPy's arrays
+    everywhere; on a device the nearest code counts, and 0 for NaN. dL/dx is 0. L2 and weight decay
+    apply to all rows, also outside the batch. Raises ValueError for more than 2**24 codes, which
+    float32 does not tell apart.
 
     >>> import backprop_xp as bx
     >>> layers = [bx.Embedding([12, 5], 8), bx.Dense(16, 1)]
@@ -112,7 +112,7 @@ class Embedding:
 
 @dataclass(frozen=True, init=False)
 class NumericEmbedding:
-    """``n_out`` features of each number: learnt waves of it, then a linear layer of its own.
+    """``n_out`` features of each number: learnt waves, then a linear layer for each number.
 
     With frequencies f, phases b, weights W and bias c of each number x:
 
@@ -121,9 +121,8 @@ class NumericEmbedding:
     - ``"pl"``: ``[cos(2 pi f x), sin(2 pi f x)] W + c``, Gorishniy et al. 2022; an
       ``Activate("relu")`` behind it makes it their "PLR".
 
-    W and c are uniform in ±1 / sqrt(rows of W), and the defaults RealMLP's. y has all x first
-    (``"pbld"``), then the other features number by number. Numbers of size 1 are expected
-    (``bx.data.standardize``).
+    W and c are uniform in ±1 / sqrt(rows of W); the defaults are RealMLP's. y has all x first
+    (``"pbld"``), then the other features number by number. Standardize x before.
 
     >>> import backprop_xp as bx
     >>> layer = bx.NumericEmbedding(3)

@@ -223,17 +223,15 @@ class Residual:
     __repr__ = repr_of
 
     def __init__(self, *layers: Layer) -> None:
-        names, shapes = propagation.joined_parameters(layers, "Residual")
+        attributes = propagation.attributes_of(layers, "Residual")
         first, last = propagation.check_chain(layers)
         if None not in (first, last) and first != last:
             raise ValueError(
                 f"Residual adds its input to its output, but its layers take {first} features and "
                 f"return {last}. End with a layer that returns {first}."
             )
-        vars(self).update(layers=layers, names=names, shapes=shapes, n_in=first, n_out=first)
         keeps_width = all(getattr(layer, "keeps_width", False) for layer in layers)
-        is_random = any(map(propagation.is_random, layers))
-        vars(self).update(keeps_width=keeps_width, is_random=is_random)
+        vars(self).update(attributes, n_in=first, n_out=first, keeps_width=keeps_width)
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw the inner layers' parameters, one layer after the other."""

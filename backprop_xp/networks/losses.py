@@ -123,8 +123,8 @@ def quantile(*levels: float) -> Loss:
 
     At the level q it is ``q (t - o)`` above the output and ``(1 - q) (o - t)`` below it: least
     where a share q of the targets lies below. For n targets and k levels a network has ``k n``
-    outputs, level by level: first those of the first level for each target. The loss is their
-    mean. The link is the identity; quantiles of separate levels may cross.
+    outputs: n of the first level, n of the second, and so on. The loss is their mean. Quantiles of
+    separate levels may cross.
 
     >>> import backprop_xp as bx
     >>> network = bx.mlp([4, 16, 3], loss=bx.losses.quantile(0.1, 0.5, 0.9))  # of one target
@@ -157,10 +157,9 @@ def tweedie(power: float = 1.5) -> Loss:
 def focal(gamma: float = 2.0) -> Loss:
     """Return cross-entropy with terms multiplied by ``(1 - p)**gamma``: Lin et al. 2017, eq. 4.
 
-    p is the probability of the target's class: classes that are predicted well count for less. One
-    output is the logit of class 1 against class 0, with targets from 0 to 1. Several are logits of
-    as many classes, with labels or one-hot targets. The link is the sigmoid, or the softmax. The
-    paper's alpha is ``class_weight={0: 1 - alpha, 1: alpha}`` of ``fit``.
+    p is the probability of the target's class. One output is the logit of class 1 (targets from 0
+    to 1, sigmoid link). Several outputs are the logits of as many classes (labels or one-hot
+    targets, softmax link). For the paper's alpha use ``class_weight={0: 1 - alpha, 1: alpha}``.
     """
     gamma = real(gamma, "gamma", low=0.0)
     both = Partial(rules.binary_focal, (gamma,)), Partial(rules.categorical_focal, (gamma,))
@@ -224,8 +223,8 @@ categorical_cross_entropy = _loss(
     least_outputs=2,
     labels=True,
 )
-# Half of log(variance) + (t - mean)^2 / variance. Of 2 n outputs for n targets the first n are the
-# means, the others the log-variances; the link returns means and standard deviations.
+# Half of log(variance) + (t - mean)^2 / variance. For n targets the first n outputs are the means,
+# the next n the log-variances; the link returns means and standard deviations.
 gaussian_nll = over_outputs(rules.gaussian_nll, blocks=2, link=_mean_and_deviation)
 # One output: max(0, 1 - o) for class 1, max(0, 1 + o) for class 0. Several: Crammer and Singer
 # 2001, max(0, 1 + the largest other output - the output of the class).

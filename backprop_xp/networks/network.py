@@ -62,7 +62,8 @@ class Network:
     layout: Layout = field(compare=False)
     # The number of codes in each column of x, 0 for numbers; empty without an Embedding.
     codes: tuple[int, ...] = field(compare=False)
-    _widths: tuple[int | None, int | None] = field(compare=False)
+    # The numbers of features that the network takes and gives; None if no layer defines one.
+    widths: tuple[int | None, int | None] = field(compare=False)
 
     def __init__(self, layers: Sequence[Layer], loss: str | Loss, *, l2: float = 0.0) -> None:
         layers = sequence(layers, "layers", "[bx.Dense(2, 1)]")
@@ -77,7 +78,7 @@ class Network:
         vars(self).update(l2=real(l2, "l2", low=0.0), size=size)
         vars(self).update(is_random=any(map(propagation.is_random, layers)))
         vars(self).update(codes=tuple(getattr(layers[0], "codes", ())))
-        vars(self).update(_widths=propagation.check_chain(layers))
+        vars(self).update(widths=propagation.check_chain(layers))
 
     def __repr__(self) -> str:
         return call_text(type(self), [*self.layers], self.loss_function, l2=self.l2)
@@ -219,7 +220,7 @@ class Network:
 
     def outputs_shape(self, theta: Array, x: Array) -> tuple[int, ...]:
         """Return the shape of ``forward(theta, x)``, from one row's if no layer defines it."""
-        n_out = self._widths[1]
+        n_out = self.widths[1]
         if n_out is None:
             n_out = self.forward(theta, array_namespace(x).zeros_like(x[..., :1, :])).shape[-1]
         return (*theta.shape[:-1], x.shape[-2], n_out)
@@ -310,7 +311,7 @@ class Network:
     ) -> tuple[Array, Key | None]:
         """Return x on theta's device, and the key, checked as in every public method."""
         self._check_theta(theta)
-        x = inputs.check_x(theta, x, self._widths[0], self.codes)
+        x = inputs.check_x(theta, x, self.widths[0], self.codes)
         return x, None if rng is None else as_key(rng, theta)
 
     def _check_rows(

@@ -112,10 +112,9 @@ class Parameter(NamedTuple):
 
 def parameters(kernel: Kernel) -> list[Parameter]:
     inputs, outputs = kernel.inputs.split(), kernel.outputs.split()
-    # A rate may be an array, and so may the decay that is a rate's.
-    arrays = ("gradient", "mask", "learning_rate", "decay", "theta")
-    is_array = {name: name in arrays and kernel.name != "rmsprop" for name in inputs}
-    is_array |= dict.fromkeys({"gradient", "learning_rate"} & {*inputs}, True)
+    # A rate may be an array, and so may its product with the weight decay.
+    arrays = ("gradient", "mask", "learning_rate", "weight_decay", "theta")
+    is_array = {name: name in arrays for name in inputs}
     given = [Parameter(name, is_array[name], True) for name in inputs]
     return given + [Parameter(name, True, False) for name in outputs]
 

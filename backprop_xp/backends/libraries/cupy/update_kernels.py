@@ -80,11 +80,11 @@ NADAM = Kernel(
     f"{_MEANS}theta -= (gradient * now + mean * ahead) / (sqrt(square) + epsilon) * learning_rate;",
 )
 AVERAGE = Kernel("average", "theta weight", "average", "average += (theta - average) * weight;")
-_RATES = f"gradient learning_rate {_BETAS} decay mask"
+_RATES = f"gradient learning_rate {_BETAS} weight_decay mask"
 _ADAM = f"{_RATES} correction epsilon"
-# Without weight decay, decay is 0. Without a mask, the learning rate stands for it.
+# Without a mask the learning rate stands for it; otherwise weight_decay includes the rate.
 _STEP = """
-    theta = theta * (1 - decay * mask)
+    theta = theta * (1 - weight_decay * mask)
         - mean / (sqrt({}) + epsilon) * (learning_rate * correction);
     """
 ADAM = Kernel("adam", _ADAM, "theta mean square", _MEANS + _STEP.format("square"))
@@ -101,7 +101,7 @@ LION = Kernel(
     """
     const T sum = mean * beta1 + gradient * rest_of_beta1;
     const T sign = sum > 0 ? T(1) : sum < 0 ? T(-1) : sum;  // of NaN itself
-    theta = theta * (1 - decay * mask) - sign * learning_rate;
+    theta = theta * (1 - weight_decay * mask) - sign * learning_rate;
     mean = mean * beta2 + gradient * rest_of_beta2;
     """,
 )
@@ -151,6 +151,11 @@ def rules(launch: Callable[[Kernel, list[Any], list[Array]], None]) -> dict[str,
                 return updated
             values |= {f"rest_of_{name}": 1.0 - value for name, value in values.items()}
             values |= {"theta": theta, "gradient": gradient, "learning_rate": alpha}
+            decay, mask = getattr(self, "weight_decay", 0.0), getattr(self, "mask", None)
+            if mask is None:
+                values |= {"weight_decay": decay, "mask": alpha}
+            else:
+                values |= {"weight_decay": decay * alpha, "mask": mask}
             kernel = choose(self, values, state)
             values |= state._asdict()
             inputs = [values[name] for name in kernel.inputs.split()]
@@ -168,7 +173,7 @@ def rules(launch: Callable[[Kernel, list[Any], list[Array]], None]) -> dict[str,
             ("Adam", _adam, "beta1 beta2 epsilon"),
             ("AdamW", _adam, "beta1 beta2 epsilon weight_decay"),
             ("Nadam", _nadam, "beta1 beta2 epsilon momentum_decay"),
-            ("Lion", _lion, "beta1 beta2 weight_decay"),
+            ("Lion", lambda *_: LION, "beta1 beta2 weight_decay"),
         )
     } | {"backprop_xp.training.averages.averaged": averaged}
 
@@ -187,7 +192,6 @@ def _adam(self: Optimizer, values: Values, state: State) -> Kernel:
     root = (1.0 - self.beta2 ** (state.step + 1)) ** 0.5
     epsilon = self.epsilon * (root if getattr(self, "corrected_epsilon", True) else 1.0)
     values.update(correction=root / (1.0 - self.beta1 ** (state.step + 1)), epsilon=epsilon)
-    _add_decay(self, values)
     return AMSGRAD if self.amsgrad else ADAM
 
 
@@ -195,19 +199,6 @@ def _nadam(self: Optimizer, values: Values, state: State) -> Kernel:
     now, ahead, epsilon = self.factors(values["theta"], state.step + 1)
     values.update(now=now, ahead=ahead, epsilon=epsilon)
     return NADAM
-
-
-def _lion(self: Optimizer, values: Values, state: State) -> Kernel:
-    _add_decay(self, values)
-    return LION
-
-
-def _add_decay(self: Optimizer, values: Values) -> None:
-    decay, mask = getattr(self, "weight_decay", 0.0), getattr(self, "mask", None)
-    if mask is None:
-        values.update(decay=decay, mask=values["learning_rate"])
-    else:
-        values.update(decay=decay * values["learning_rate"], mask=mask)
 
 
 def _fit(theta: Array, gradient: Array, vectors: list[Array]) -> bool:
