@@ -6,7 +6,7 @@ compute a batch of rows: memory holds the result, and the activations of at most
 ``theta[finite]``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from backprop_xp.backends import (
@@ -69,13 +69,9 @@ def predict(
            [2.]]))
     """
     link = network.loss_function.link
-    found = [
-        _moments(link(outputs) for outputs in passes)
-        for passes in _outputs(network, theta, x, batch_size)
-    ]
-    xp = array_namespace(theta)
-    mean, variance = (xp.concat(parts, axis=-2) for parts in zip(*found, strict=True))
-    return Prediction(mean, xp.sqrt(variance))
+    batches = _outputs(network, theta, x, batch_size)
+    mean, variance = _joined(_moments(map(link, passes)) for passes in batches)
+    return Prediction(mean, array_namespace(theta).sqrt(variance))
 
 
 def uncertainty(
@@ -109,11 +105,8 @@ def uncertainty(
             return array_namespace(outputs).stack([link(-outputs), link(outputs)], axis=-1)
         return link(outputs)[..., None, :]
 
-    found = [
-        _entropies(map(probabilities, passes)) for passes in _outputs(network, theta, x, batch_size)
-    ]
-    xp = array_namespace(theta)
-    expected, information = (xp.concat(parts, axis=-2) for parts in zip(*found, strict=True))
+    batches = _outputs(network, theta, x, batch_size)
+    expected, information = _joined(_entropies(map(probabilities, passes)) for passes in batches)
     if expected.shape[-1] == 1:
         expected, information = expected[..., 0], information[..., 0]
     return Uncertainty(expected + information, expected, information)
@@ -138,6 +131,12 @@ def _outputs(
             part = to_device_of(theta, plain_numbers(part, "x"), theta.dtype)
         some = row_slices(members.shape[0], max(1, at_once // part.shape[0]))
         yield (network.forward(members[each, :], part) for each in some)
+
+
+def _joined(batches: Iterable[tuple[Array, Array]]) -> Iterator[Array]:
+    """Yield each statistic of all rows, from those of each batch."""
+    for parts in zip(*batches, strict=True):
+        yield array_namespace(parts[0]).concat(parts, axis=-2)
 
 
 def _moments(passes: Iterator[Array]) -> tuple[Array, Array]:

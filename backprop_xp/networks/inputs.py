@@ -204,8 +204,6 @@ def rows_at(array: Array, indices: Array) -> Array:
 
 def entries_at(array: Array, indices: Array) -> Array:
     """Return the entries of an array ``(..., batch)`` at indices ``(rows,)`` or stacked."""
-    if len(indices.shape) == 1:
-        return gather(array, indices, -1)
     return rows_at(array[..., None], indices)[..., 0]
 
 
