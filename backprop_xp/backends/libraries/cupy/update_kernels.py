@@ -1,8 +1,9 @@
 """Updates of the optimizers in one CUDA kernel each: theta and its state are read and written once.
 
 The reference, an optimizer's ``rule``, launches about ten kernels, and each reads and writes whole
-vectors. These kernels do the same operations in the same order, so that they round alike. Rates may
-be an array. The kernels leave other updates (another array, a complex theta) to the reference.
+vectors. These kernels do the same operations in the same order, so that they round alike; products
+of rates are in theta's dtype. Rates may be an array. The kernels leave other updates (another
+array, a complex theta) to the reference.
 """
 
 import functools
