@@ -60,6 +60,7 @@ from backprop_xp.backends.registry import (
 from backprop_xp.backends.replacements import dispatch as dispatch, replaceable as replaceable
 from backprop_xp.backends.sums_and_products import (
     blank as blank,
+    columns_of as columns_of,
     gather as gather,
     matmul as matmul,
     max_of_rows as max_of_rows,

@@ -32,14 +32,14 @@ def replaceable(function: Callable[..., R]) -> Callable[..., R]:
     by_type: dict[type, Callable[..., R]] = {}
 
     @functools.wraps(function)
-    def call(array: Array, *arguments: object) -> R:
+    def call(array: Array, *arguments: object, **options: object) -> R:
         try:
             chosen = by_type[type(array)]
         except KeyError:
             chosen = dispatch(function, array)
             if owner(array) is not None:  # a plug-in that is loaded later may own the others
                 by_type[type(array)] = chosen
-        result = chosen(array, *arguments)
-        return function(array, *arguments) if result is NotImplemented else result
+        result = chosen(array, *arguments, **options)
+        return function(array, *arguments, **options) if result is NotImplemented else result
 
     return call

@@ -4,7 +4,9 @@ These references use the standard alone. ``blank`` returns a new array for resul
 can write into arrays; otherwise results are concatenated.
 """
 
+import itertools
 import math
+from collections.abc import Iterable
 
 from backprop_xp.backends.dtypes_and_devices import device_of
 from backprop_xp.backends.protocol import Array
@@ -18,14 +20,11 @@ def blank(array: Array) -> Array | None:
     return None
 
 
+@replaceable
 def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
     """Return ``a @ b``, written into ``out`` if given."""
-    return a @ b if out is None else product_into(out, a, b)
-
-
-@replaceable
-def product_into(out: Array, a: Array, b: Array) -> Array:
-    """Return ``out`` with ``a @ b`` written into it."""
+    if out is None:
+        return a @ b
     out[...] = a @ b
     return out
 
@@ -61,6 +60,12 @@ def rows_of_members(indices: Array, stack: tuple[int, ...], count: int) -> Array
     return xp.reshape(indices + count * tables[:, None], (-1,))
 
 
+def columns_of(array: Array, widths: Iterable[int]) -> list[Array]:
+    """Return consecutive columns, the last axis cut into these widths, as views if possible."""
+    ends = itertools.accumulate(widths, initial=0)
+    return [array[..., start:end] for start, end in itertools.pairwise(ends)]
+
+
 @replaceable
 def ones_where_positive(array: Array) -> Array:
     """Return 1 where a real array is positive, else 0, in its dtype."""
@@ -81,13 +86,8 @@ def sum_over_batch(array: Array, out: Array | None = None, factor: Array | None 
     return out
 
 
-def sum_of_rows(array: Array, *, keepdims: bool = False) -> Array:
-    """Return the sum over the last axis."""
-    return row_sums(array, keepdims)
-
-
 @replaceable
-def row_sums(array: Array, keepdims: bool) -> Array:
+def sum_of_rows(array: Array, *, keepdims: bool = False) -> Array:
     """Return the sum over the last axis."""
     return array_namespace(array).sum(array, axis=-1, keepdims=keepdims)
 

@@ -262,8 +262,6 @@ def _check(content: Checkpoint) -> None:
     optimizer = content.optimizer
     if not isinstance(content.network, Network):
         raise TypeError(f"network must be a bx.Network, not {content.network!r}.")
-    if owner(content.theta) is None:
-        raise TypeError(f"theta must be an array, not {content.theta!r}.")
     content.network.unpack(content.theta)
     if optimizer is not None and (
         isinstance(optimizer, type) or not hasattr(optimizer, "initialize")

@@ -35,10 +35,6 @@ LAYERS = (
     *(Dense, Activate, Dropout, LayerNorm, Residual),
     *(Scale, Embedding, NumericEmbedding, Columns),
 )
-OPTIMIZERS = (
-    *(optimizers.SGD, optimizers.RMSProp, optimizers.Adagrad, optimizers.Adam, optimizers.AdamW),
-    *(optimizers.Nadam, optimizers.Lion),
-)
 SCHEDULES = (
     *(schedules.constant, schedules.step_decay, schedules.exponential, schedules.inverse_scaling),
     *(schedules.cosine_restarts, schedules.one_cycle, schedules.epochs),
@@ -49,7 +45,8 @@ OPTIMIZER_STATES = (
     *(optimizers.AMSGradState, optimizers.LionState),
 )
 _MAKERS: tuple[Callable[..., object], ...] = (
-    *(*LAYERS, *OPTIMIZERS, *OPTIMIZER_STATES, *SCHEDULES),
+    *(*LAYERS, *OPTIMIZER_STATES, *SCHEDULES),
+    *optimizers.OPTIMIZERS.values(),
     *(TrainingState, Best, Slowed, EarlyStopping, EMA, SWA, leaky_relu_with, uniform),
     *(huber_with, quantile, tweedie, focal, smoothed),
 )

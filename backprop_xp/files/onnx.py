@@ -9,7 +9,7 @@ from backprop_xp.backends import Array, text_of, to_host
 from backprop_xp.files.container import write
 from backprop_xp.networks.layout import unpack
 from backprop_xp.networks.network import Network
-from backprop_xp.networks.propagation import output_of
+from backprop_xp.networks.propagation import forward_through
 
 _RULE = 'docs/extending.md has the rule, under "A layer".'
 
@@ -29,21 +29,18 @@ def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) ->
             f"theta has shape {tuple(theta.shape)}, but one network ({network.size},) is exported: "
             "choose one of the stack, such as theta[0, :]."
         )
-    for layer in network.layers:
-        n_in = getattr(layer, "n_in", None)
-        if n_in is not None or not getattr(layer, "keeps_width", False):
-            break
+    n_in = network.widths[0]
     if n_in is None:
         raise ValueError(
-            f"{type(layer).__name__} does not define its number of features, which the input of "
-            f"an ONNX file needs: give it the attribute n_in. {_RULE}"
+            "The network does not define its number of features, which the input of an ONNX file "
+            f"needs: give its first layer of another width the attribute n_in. {_RULE}"
         )
     host = to_host(theta)
     n_out = network.outputs_shape(host, np.zeros((1, n_in), host.dtype))[-1]
     x = ndx.argument(shape=("batch", n_in), dtype=getattr(ndx, host.dtype.name))
     parameters = [[ndx.asarray(value) for value in layer] for layer in unpack(network.layout, host)]
     try:
-        outputs = output_of(network.layers, parameters, x, None)
+        outputs = forward_through(network.layers, parameters, x, None)
         if outputs.shape[-1] is None:  # a link may depend on it
             outputs = ndx.reshape(outputs, (-1, n_out))
         predictions = network.loss_function.link(outputs)

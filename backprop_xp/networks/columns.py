@@ -6,12 +6,13 @@ As in ``layers``, ``x`` is ``(..., batch, n_in)``, ``y`` is ``(..., batch, n_out
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from backprop_xp.backends import Array, array_namespace, sum_over_batch
+from backprop_xp.backends import Array, array_namespace, columns_of, sum_over_batch
 from backprop_xp.checks import integer
 from backprop_xp.display.reprs import repr_of
 from backprop_xp.networks import propagation
-from backprop_xp.networks.initializers import INITIALIZERS, Generator, HostArray
+from backprop_xp.networks.initializers import Generator, HostArray, ones
 from backprop_xp.networks.propagation import Buffers, Cache, Gradients, Layer, Parameters
 from backprop_xp.networks.random_bits import Key
 
@@ -25,29 +26,21 @@ class Scale:
     """
 
     n: int
+    n_in: int = field(init=False, compare=False)
+    n_out: int = field(init=False, compare=False)
+    shapes: tuple[tuple[int, int]] = field(init=False, compare=False)
 
     names = ("scale",)
     is_random = False
     __repr__ = repr_of
 
     def __post_init__(self) -> None:
-        vars(self).update(n=integer(self.n, "n"))
-
-    @property
-    def n_in(self) -> int:
-        """The number of features, in and out."""
-        return self.n
-
-    n_out = n_in
-
-    @property
-    def shapes(self) -> tuple[tuple[int, int], ...]:
-        """The shape of scale."""
-        return ((1, self.n),)
+        n = integer(self.n, "n")
+        vars(self).update(n=n, n_in=n, n_out=n, shapes=((1, n),))
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Return scale 1."""
-        return (INITIALIZERS["ones"](generator, (1, self.n)),)
+        return (ones(generator, self.shapes[0]),)
 
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return ``x * scale``."""
@@ -74,37 +67,29 @@ class Columns:
     (5, 28)
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[Any, ...]
     names: tuple[str, ...] = field(compare=False)
     shapes: tuple[tuple[int, ...], ...] = field(compare=False)
     n_in: int = field(compare=False)
     n_out: int = field(compare=False)
     codes: tuple[int, ...] = field(compare=False)
     is_random: bool = field(compare=False)
-    # The columns of x, and those of y, of each layer.
-    _parts: tuple[tuple[slice, slice], ...] = field(compare=False)
 
     writes = True
     __repr__ = repr_of
 
     def __init__(self, *layers: Layer) -> None:
-        names, shapes = propagation.joined_parameters(layers, "Columns")
-        codes: list[int] = []
-        parts: list[tuple[slice, slice]] = []
-        n_in = n_out = 0
+        attributes = propagation.attributes_of(layers, "Columns")
         for i, layer in enumerate(layers):
-            before, after = getattr(layer, "n_in", None), getattr(layer, "n_out", None)
-            if before is None or after is None:
+            if None in (getattr(layer, "n_in", None), getattr(layer, "n_out", None)):
                 raise ValueError(
                     f"layers[{i}] ({type(layer).__name__}) does not define n_in and n_out, which "
                     "Columns needs to split x. bx.Scale passes numbers on."
                 )
-            codes += getattr(layer, "codes", (0,) * before)
-            parts += [(slice(n_in, n_in + before), slice(n_out, n_out + after))]
-            n_in, n_out = n_in + before, n_out + after
-        vars(self).update(layers=layers, names=names, shapes=shapes, n_in=n_in, n_out=n_out)
-        vars(self).update(is_random=any(map(propagation.is_random, layers)))
-        vars(self).update(codes=tuple(codes), _parts=tuple(parts))
+        n_in, n_out = (sum(getattr(layer, n) for layer in layers) for n in ("n_in", "n_out"))
+        vars(self).update(attributes, n_in=n_in, n_out=n_out)
+        codes = (getattr(layer, "codes", (0,) * layer.n_in) for layer in self.layers)
+        vars(self).update(codes=sum(codes, start=()))
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw the layers' parameters, one layer after the other."""
@@ -112,12 +97,13 @@ class Columns:
 
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return the outputs of the layers side by side."""
-        outputs, caches = [], []
-        for i, own in enumerate(propagation.split(self.layers, parameters)):
-            part = x[..., self._parts[i][0]]
-            y, cache = propagation.forward_through([self.layers[i]], [own], part, rng, i)
-            outputs.append(y)
-            caches.append(cache)
+        parts = columns_of(x, [layer.n_in for layer in self.layers])
+        own = propagation.split(self.layers, parameters)
+        caches: list[Cache] = []
+        outputs = [
+            propagation.forward_through([layer], [own[i]], parts[i], rng, caches, start=i)
+            for i, layer in enumerate(self.layers)
+        ]
         return joined(outputs), caches
 
     def backward(
@@ -130,19 +116,20 @@ class Columns:
         out: Buffers | None = None,
     ) -> Gradients:
         """Return the layers' dL/dx side by side, and their gradients."""
-        backs: list[Array | None] = []
-        gradients: list[Array] = []
-        buffers = None if out is None else propagation.split(self.layers, out)
-        for i, own in enumerate(propagation.split(self.layers, parameters)):
-            back, (found,) = propagation.backward_through(
-                *([self.layers[i]], [own], cache[i], g[..., self._parts[i][1]]),
+        parts = columns_of(g, [layer.n_out for layer in self.layers])
+        own = propagation.split(self.layers, parameters)
+        buffers = propagation.split(self.layers, out or [None] * len(self.names))
+        passes = [
+            propagation.backward_through(
+                *([layer], [own[i]], [cache[i]], parts[i]),
                 wants_input=wants_input,
-                out=None if buffers is None else [buffers[i]],
+                out=[buffers[i]],
                 start=i,
             )
-            backs.append(back)
-            gradients += found
-        return (joined(backs) if wants_input else None), tuple(gradients)
+            for i, layer in enumerate(self.layers)
+        ]
+        gradients = tuple(value for _, (found,) in passes for value in found)
+        return (joined([back for back, _ in passes]) if wants_input else None), gradients
 
 
 def joined(parts: Sequence[Array]) -> Array:

@@ -36,14 +36,14 @@ _MOST_CODES = 2**24
 class Embedding:
     """A learnt row of ``n_out`` numbers for each code of a category, ``weights[code]``.
 
-    ``n_codes`` is the number of codes of one column of x, or a sequence with that of each column.
-    Codes are 0 ... n_codes - 1, as numbers in x. Several columns have their rows in one table, one
-    column's after the other's, and give ``n_out`` features each, in the order of the columns.
+    ``n_codes`` is the number of codes of one column of x, or a sequence with a number for each.
+    Codes are 0 ... n_codes - 1, as numbers in x. Several columns share one table, column by column,
+    and give ``n_out`` features each, in their order.
 
-    x is rounded to whole numbers. A code out of range is an error in ``fit``, and everywhere for
-    arrays on the host; on a device the nearest code counts, and 0 for NaN. dL/dx is 0. L2 and
-    weight decay apply to all rows, also to those that a batch does not have. Raises ValueError for
-    more than 2**24 codes, which float32 does not tell apart.
+    x is rounded to integers. A code out of range is an error in ``fit``, and for NumPy's arrays
+    everywhere; on a device the nearest code counts, and 0 for NaN. dL/dx is 0. L2 and weight decay
+    apply to all rows, also outside the batch. Raises ValueError for more than 2**24 codes, which
+    float32 does not tell apart.
 
     >>> import backprop_xp as bx
     >>> layers = [bx.Embedding([12, 5], 8), bx.Dense(16, 1)]
@@ -70,9 +70,8 @@ class Embedding:
         n_out: int,
         initializer: str | Initializer = "standard_normal",
     ) -> None:
-        is_one = not isinstance(n_codes, Sequence)
-        columns = [n_codes] if is_one else sequence(n_codes, "n_codes", "[12, 5]")
-        codes = tuple(integer(n, "n_codes") for n in columns)
+        columns = n_codes if isinstance(n_codes, Sequence) else [n_codes]
+        codes = tuple(integer(n, "n_codes") for n in sequence(columns, "n_codes", "[12, 5]"))
         if not 0 < sum(codes) <= _MOST_CODES:
             raise ValueError(
                 f"n_codes must hold 1 to {_MOST_CODES} codes, not {sum(codes)}: float32 does not "
@@ -81,7 +80,7 @@ class Embedding:
         width, drawn = integer(n_out, "n_out"), choose(INITIALIZERS, initializer, "initializer")
         vars(self).update(codes=codes, n_in=len(codes), n_out=width * len(codes))
         vars(self).update(shapes=((sum(codes), width),), initializer=drawn)
-        remember_call(self, Embedding, codes[0] if is_one else codes, width, drawn)
+        remember_call(self, Embedding, codes if len(codes) > 1 else codes[0], width, drawn)
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw the table."""
@@ -113,7 +112,7 @@ class Embedding:
 
 @dataclass(frozen=True, init=False)
 class NumericEmbedding:
-    """``n_out`` features of each number: learnt waves of it, then a linear layer of its own.
+    """``n_out`` features of each number: learnt waves, then a linear layer for each number.
 
     With frequencies f, phases b, weights W and bias c of each number x:
 
@@ -122,9 +121,8 @@ class NumericEmbedding:
     - ``"pl"``: ``[cos(2 pi f x), sin(2 pi f x)] W + c``, Gorishniy et al. 2022; an
       ``Activate("relu")`` behind it makes it their "PLR".
 
-    W and c are uniform in ±1 / sqrt(rows of W), and the defaults RealMLP's. y has all x first
-    (``"pbld"``), then the other features number by number. Numbers of size 1 are expected
-    (``bx.data.standardize``).
+    W and c are uniform in ±1 / sqrt(rows of W); the defaults are RealMLP's. y has all x first
+    (``"pbld"``), then the other features number by number. Standardize x before.
 
     >>> import backprop_xp as bx
     >>> layer = bx.NumericEmbedding(3)
@@ -158,10 +156,9 @@ class NumericEmbedding:
         width = integer(n_out, "n_out", at_least=2 if is_pbld else 1)
         n, k = integer(n_in, "n_in"), integer(n_frequencies, "n_frequencies")
         scale = real(frequency_scale, "frequency_scale", above=0.0)
-        shapes = {"frequencies": (n, 1, k), "weights": (n, 2 * k, width), "bias": (n, 1, width)}
-        if is_pbld:
-            shapes = {"frequencies": (n, 1, k), "phases": (n, 1, k)}
-            shapes |= {"weights": (n, k, width - 1), "bias": (n, 1, width - 1)}
+        shapes = dict.fromkeys(("frequencies", "phases") if is_pbld else ["frequencies"], (n, 1, k))
+        rows, columns = (k, width - 1) if is_pbld else (2 * k, width)
+        shapes |= {"weights": (n, rows, columns), "bias": (n, 1, columns)}
         vars(self).update(n_in=n, n_out=n * width, kind=kind, n_frequencies=k)
         vars(self).update(frequency_scale=scale, names=(*shapes,), shapes=(*shapes.values(),))
         remember_call(self, NumericEmbedding, n, width, kind, k, scale)

@@ -1,12 +1,12 @@
 """Predictions of a stack as one ensemble: mean and spread, and a classifier's uncertainty.
 
-The members are all networks of the stack ``(*stack, P)``, with equal weights. Batches of rows are
-computed by a few members at a time: beside the result, memory holds the activations of one pass, at
-most 4,096 rows in all, or ``batch_size`` rows of one member if that is more. A member that diverged
-makes the result NaN: leave it out, ``theta[finite]``.
+All networks of the stack ``(*stack, P)`` are members, with equal weights. A few of them at a time
+compute a batch of rows: memory holds the result, and the activations of at most 4,096 rows, or of
+``batch_size`` rows of one member. A member that diverged makes the result NaN: leave it out,
+``theta[finite]``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from backprop_xp.backends import (
@@ -20,6 +20,7 @@ from backprop_xp.backends import (
 from backprop_xp.checks import integer
 from backprop_xp.display.reprs import argument_text
 from backprop_xp.networks.activations import sigmoid
+from backprop_xp.networks.initializers import HostArray
 from backprop_xp.networks.inputs import row_slices, rows_at_once
 from backprop_xp.networks.losses import TO_PROBABILITIES
 from backprop_xp.networks.network import Network
@@ -38,12 +39,11 @@ class Prediction(NamedTuple):
 class Uncertainty(NamedTuple):
     """The uncertainty of each row's class in nats, ``(batch,)``: ``total`` is the sum of the parts.
 
-    - ``total`` is the entropy of the mean of the members' probabilities.
-    - ``expected`` is the mean of the members' entropies: that of the data (aleatoric).
+    - ``total`` is the entropy of the members' mean probabilities.
+    - ``expected`` is the mean of the members' entropies: the data's part (aleatoric).
     - ``mutual_information`` of class and member is their disagreement (epistemic), at least 0.
 
-    With several sigmoid outputs, labels of which each is judged by itself, each is ``(batch,
-    n_out)``.
+    With several sigmoid outputs each label has its own: ``(batch, n_out)``.
     """
 
     total: Array
@@ -56,9 +56,9 @@ def predict(
 ) -> Prediction:
     """Return the mean and the standard deviation over the members of ``network.predict``.
 
-    ``x`` is ``(batch, n_in)``. An array of NumPy, ``numpy.memmap`` too, is moved to theta's device
-    and cast to its dtype batch by batch. The mean of a classifier has the ensemble's probabilities
-    (Lakshminarayanan et al. 2017, section 2.4).
+    ``x`` is ``(batch, n_in)``. NumPy's arrays, also a ``numpy.memmap``, move to theta's device and
+    dtype batch by batch. A classifier's mean is the ensemble's probabilities (Lakshminarayanan et
+    al. 2017, section 2.4).
 
     >>> import backprop_xp as bx
     >>> network = bx.mlp([1, 1])
@@ -69,13 +69,9 @@ def predict(
            [2.]]))
     """
     link = network.loss_function.link
-    found = [
-        _moments(link(outputs) for outputs in passes)
-        for passes in _outputs(network, theta, x, batch_size)
-    ]
-    xp = array_namespace(theta)
-    mean, variance = (xp.concat(parts, axis=-2) for parts in zip(*found, strict=True))
-    return Prediction(mean, xp.sqrt(variance))
+    batches = _outputs(network, theta, x, batch_size)
+    mean, variance = _joined(_moments(map(link, passes)) for passes in batches)
+    return Prediction(mean, array_namespace(theta).sqrt(variance))
 
 
 def uncertainty(
@@ -97,9 +93,9 @@ def uncertainty(
     link = network.loss_function.link
     if link not in TO_PROBABILITIES:
         raise ValueError(
-            f"uncertainty needs probabilities, but the predictions of "
-            f"{argument_text(network.loss_function)} are none: train with a cross-entropy or "
-            "bx.losses.focal(), or take the standard deviation of bx.ensemble.predict."
+            f"uncertainty needs probabilities, which {argument_text(network.loss_function)} does "
+            "not predict: train with a cross-entropy or bx.losses.focal(), or take the standard "
+            "deviation of bx.ensemble.predict."
         )
 
     def probabilities(outputs: Array) -> Array:
@@ -109,11 +105,8 @@ def uncertainty(
             return array_namespace(outputs).stack([link(-outputs), link(outputs)], axis=-1)
         return link(outputs)[..., None, :]
 
-    found = [
-        _entropies(map(probabilities, passes)) for passes in _outputs(network, theta, x, batch_size)
-    ]
-    xp = array_namespace(theta)
-    expected, information = (xp.concat(parts, axis=-2) for parts in zip(*found, strict=True))
+    batches = _outputs(network, theta, x, batch_size)
+    expected, information = _joined(_entropies(map(probabilities, passes)) for passes in batches)
     if expected.shape[-1] == 1:
         expected, information = expected[..., 0], information[..., 0]
     return Uncertainty(expected + information, expected, information)
@@ -126,8 +119,7 @@ def _outputs(
     members = require_floating(theta, "theta").reshape(theta, (-1, theta.shape[-1]))
     at_once = rows_at_once(members[0, :])
     size = at_once if batch_size is None else integer(batch_size, "batch_size")
-    home = owner(x)
-    x = plain_numbers(x, "x") if home is None else x
+    x = plain_numbers(x, "x") if owner(x) is None else x
     if len(x.shape) != 2 or not x.shape[0]:
         raise ValueError(
             f"x has shape {tuple(x.shape)}, but (batch, n_in) is expected: rows that all members "
@@ -135,14 +127,20 @@ def _outputs(
         )
     for rows in row_slices(x.shape[0], size):
         part = x[rows, :]
-        if home is None or home.name == "numpy":
+        if isinstance(part, HostArray):
             part = to_device_of(theta, plain_numbers(part, "x"), theta.dtype)
         some = row_slices(members.shape[0], max(1, at_once // part.shape[0]))
         yield (network.forward(members[each, :], part) for each in some)
 
 
+def _joined(batches: Iterable[tuple[Array, Array]]) -> Iterator[Array]:
+    """Yield each statistic of all rows, from those of each batch."""
+    for parts in zip(*batches, strict=True):
+        yield array_namespace(parts[0]).concat(parts, axis=-2)
+
+
 def _moments(passes: Iterator[Array]) -> tuple[Array, Array]:
-    """Return the mean and the variance over members that come some at a time, ``(some, ...)``.
+    """Return the mean and the variance over members, from passes ``(some members, ...)``.
 
     Chan, Golub and LeVeque 1979: each pass is added by its own mean, so that nothing cancels.
     """

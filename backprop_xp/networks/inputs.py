@@ -204,8 +204,6 @@ def rows_at(array: Array, indices: Array) -> Array:
 
 def entries_at(array: Array, indices: Array) -> Array:
     """Return the entries of an array ``(..., batch)`` at indices ``(rows,)`` or stacked."""
-    if len(indices.shape) == 1:
-        return gather(array, indices, -1)
     return rows_at(array[..., None], indices)[..., 0]
 
 
@@ -265,12 +263,7 @@ def check_beside_outputs(
     so many outputs.
     """
     shape, (rows, n_out) = tuple(value.shape), outputs[-2:]
-    if n_out % per_target:
-        raise ValueError(
-            f"The network has {n_out} outputs, but the loss needs {per_target} for each target: "
-            f"{per_target}, {2 * per_target} and so on."
-        )
-    if shape[-2:] == (rows, n_out // per_target):
+    if len(shape) > 1 and (shape[-2], shape[-1] * per_target) == (rows, n_out):
         check_stack(shape[:-2], outputs[:-2], name)
         return
     way_out = f"Give {name} one row per row of x and one column per output."

@@ -33,6 +33,7 @@ class Dense:
     activation: Activation
     initializer: Initializer
     bias_initializer: Initializer
+    shapes: tuple[tuple[int, int], tuple[int, int]] = field(compare=False)
 
     names = ("weights", "bias")
     is_random = False
@@ -48,19 +49,16 @@ class Dense:
         initializer: str | Initializer = "glorot_uniform",
         bias_initializer: str | Initializer = "zeros",
     ) -> None:
+        n_in, n_out = integer(n_in, "n_in"), integer(n_out, "n_out")
         # The class is frozen: __init__ fills its attributes in directly, as in other layers.
         vars(self).update(
-            n_in=integer(n_in, "n_in"),
-            n_out=integer(n_out, "n_out"),
+            n_in=n_in,
+            n_out=n_out,
+            shapes=((n_in, n_out), (1, n_out)),
             activation=choose(ACTIVATIONS, activation, "activation"),
             initializer=choose(INITIALIZERS, initializer, "initializer"),
             bias_initializer=choose(INITIALIZERS, bias_initializer, "bias_initializer"),
         )
-
-    @property
-    def shapes(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """The shapes of weights and bias."""
-        return (self.n_in, self.n_out), (1, self.n_out)
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw the weights, then the bias."""
@@ -130,18 +128,15 @@ class Dropout:
     """
 
     rate: float
+    is_random: bool = field(init=False, compare=False)
 
     names = shapes = ()
     keeps_width = True
     __repr__ = repr_of
 
     def __post_init__(self) -> None:
-        vars(self).update(rate=real(self.rate, "rate", low=0.0, below=1.0))
-
-    @property
-    def is_random(self) -> bool:
-        """Whether any unit can be set to 0."""
-        return self.rate != 0.0
+        rate = real(self.rate, "rate", low=0.0, below=1.0)
+        vars(self).update(rate=rate, is_random=rate != 0.0)
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw nothing."""
@@ -168,6 +163,9 @@ class LayerNorm:
 
     n: int
     epsilon: float = 1e-5
+    n_in: int = field(init=False, compare=False)
+    n_out: int = field(init=False, compare=False)
+    shapes: tuple[tuple[int, int], tuple[int, int]] = field(init=False, compare=False)
 
     names = ("scale", "bias")
     is_random = False
@@ -176,19 +174,8 @@ class LayerNorm:
 
     def __post_init__(self) -> None:
         epsilon = real(self.epsilon, "epsilon", above=0.0)
-        vars(self).update(n=integer(self.n, "n"), epsilon=epsilon)
-
-    @property
-    def n_in(self) -> int:
-        """The number of features, in and out."""
-        return self.n
-
-    n_out = n_in
-
-    @property
-    def shapes(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """The shapes of scale and bias."""
-        return (1, self.n), (1, self.n)
+        n = integer(self.n, "n")
+        vars(self).update(n=n, n_in=n, n_out=n, epsilon=epsilon, shapes=((1, n), (1, n)))
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Return scale 1 and bias 0."""
@@ -236,17 +223,15 @@ class Residual:
     __repr__ = repr_of
 
     def __init__(self, *layers: Layer) -> None:
-        names, shapes = propagation.joined_parameters(layers, "Residual")
+        attributes = propagation.attributes_of(layers, "Residual")
         first, last = propagation.check_chain(layers)
         if None not in (first, last) and first != last:
             raise ValueError(
                 f"Residual adds its input to its output, but its layers take {first} features and "
                 f"return {last}. End with a layer that returns {first}."
             )
-        vars(self).update(layers=layers, names=names, shapes=shapes, n_in=first, n_out=first)
         keeps_width = all(getattr(layer, "keeps_width", False) for layer in layers)
-        is_random = any(map(propagation.is_random, layers))
-        vars(self).update(keeps_width=keeps_width, is_random=is_random)
+        vars(self).update(attributes, n_in=first, n_out=first, keeps_width=keeps_width)
 
     def initialize(self, generator: Generator) -> tuple[HostArray, ...]:
         """Draw the inner layers' parameters, one layer after the other."""
@@ -255,8 +240,8 @@ class Residual:
     def forward(self, parameters: Parameters, x: Array, rng: Key | None) -> tuple[Array, Cache]:
         """Return ``x + f(x)``."""
         own = propagation.split(self.layers, parameters)
-        a, caches = propagation.forward_through(self.layers, own, x, rng)
-        return x + a, caches
+        caches: list[Cache] = []
+        return x + propagation.forward_through(self.layers, own, x, rng, caches), caches
 
     def backward(
         self,
@@ -269,7 +254,7 @@ class Residual:
     ) -> Gradients:
         """Return g plus f's dL/dx, and f's gradients."""
         own = propagation.split(self.layers, parameters)
-        buffers = None if out is None else propagation.split(self.layers, out)
+        buffers = propagation.split(self.layers, out or [None] * len(self.names))
         inner, gradients = propagation.backward_through(
             self.layers, own, cache, g, wants_input=wants_input, out=buffers
         )

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 from backprop_xp.backends import Array, array_namespace
-from backprop_xp.checks import integer, nearest, sequence
+from backprop_xp.checks import integer, known, sequence
 from backprop_xp.networks.initializers import Generator, HostArray, checked_draw
 from backprop_xp.networks.propagation import Layer, require_layer
 
@@ -56,18 +56,15 @@ def chosen(
     layout: Layout, layers: Sequence[int] | None, names: Sequence[str] | None
 ) -> list[ParameterSlice]:
     """Return the slices of some layers, by index, with some names; None is all of them."""
-    count, known = len(layout), [one.name for one in itertools.chain(*layout)]
-    known += [name.rpartition(".")[2] for name in known]  # of any layer in a Residual
-    indices = [*range(count)]
-    if layers is not None:
-        given = sequence(layers, "layers", "[0, 1]")
-        indices = [integer(i, "layers", at_least=-count) for i in given]
-        if max(indices, default=0) >= count:
-            raise ValueError(f"layers has {max(indices)}, but the network has {count} layers.")
-    wanted = known if names is None else sequence(names, "names", '["weights"]')
+    count, all_names = len(layout), [one.name for one in itertools.chain(*layout)]
+    all_names += [name.rpartition(".")[2] for name in all_names]  # of any layer in a Residual
+    given = range(count) if layers is None else sequence(layers, "layers", "[0, 1]")
+    indices = [integer(i, "layers", at_least=-count) for i in given]
+    if max(indices, default=0) >= count:
+        raise ValueError(f"layers has {max(indices)}, but the network has {count} layers.")
+    wanted = all_names if names is None else sequence(names, "names", '["weights"]')
     for name in wanted:
-        if name not in known:
-            raise ValueError(f"names has {name!r}. {nearest(str(name), [*dict.fromkeys(known)])}")
+        known(name, dict.fromkeys(all_names), "names")
     found = [
         one
         for i in sorted({i % count for i in indices})

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from backprop_xp.backends import (
     Array,
     array_namespace,
+    columns_of,
     max_of_rows,
     mean_of_rows,
     replaceable,
@@ -35,18 +36,12 @@ def mean_over_outputs(
     ``each`` takes as many blocks of the outputs, and yields a derivative by each of them.
     """
     n = o.shape[-1] // blocks
-    parts = iter(each(*blocks_of(o, blocks), t))
+    parts = iter(each(*columns_of(o, [n] * blocks), t))
     value = next(parts)
     # One output, the most common case, needs no sum.
     yield value[..., 0] if n == 1 else mean_of_rows(value)
     slopes = [slope * (share / n) for slope in parts]
     yield slopes[0] if blocks == 1 else array_namespace(o).concat(slopes, axis=-1)
-
-
-def blocks_of(o: Array, blocks: int) -> list[Array]:
-    """Return equal blocks of the outputs, views where the library has them."""
-    n = o.shape[-1] // blocks
-    return [o] if blocks == 1 else [o[..., i * n : (i + 1) * n] for i in range(blocks)]
 
 
 def squared(o: Array, t: Array) -> Iterator[Array]:

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from backprop_xp.backends import Array, array_namespace
+from backprop_xp.backends import Array, array_namespace, columns_of
 from backprop_xp.checks import choose, real
 from backprop_xp.display.reprs import argument_text, register_table, remember_call, repr_of
 from backprop_xp.networks import loss_rules as rules
 from backprop_xp.networks.activations import identity, sigmoid, softmax
-from backprop_xp.networks.loss_rules import OutputRule, Rule, blocks_of
+from backprop_xp.networks.loss_rules import OutputRule, Rule
 from backprop_xp.networks.partial import Partial
 
 
@@ -90,6 +90,7 @@ def value_and_gradient(loss: Loss, o: Array, t: Array, share: Array) -> tuple[Ar
         each, g = value.rule(o, t, share)
     else:
         each, g = value(o, t), gradient(o, t)
+        # An array of another shape could get the outputs' shape from its product with the share.
         _check_shape(loss, "gradient", g, o.shape)
         g = g * share
     _check_shape(loss, "value", each, o.shape[:-1])
@@ -122,8 +123,8 @@ def quantile(*levels: float) -> Loss:
 
     At the level q it is ``q (t - o)`` above the output and ``(1 - q) (o - t)`` below it: least
     where a share q of the targets lies below. For n targets and k levels a network has ``k n``
-    outputs, level by level: first those of the first level for each target. The loss is their
-    mean. The link is the identity; quantiles of separate levels may cross.
+    outputs: n of the first level, n of the second, and so on. The loss is their mean. Quantiles of
+    separate levels may cross.
 
     >>> import backprop_xp as bx
     >>> network = bx.mlp([4, 16, 3], loss=bx.losses.quantile(0.1, 0.5, 0.9))  # of one target
@@ -156,10 +157,9 @@ def tweedie(power: float = 1.5) -> Loss:
 def focal(gamma: float = 2.0) -> Loss:
     """Return cross-entropy with terms multiplied by ``(1 - p)**gamma``: Lin et al. 2017, eq. 4.
 
-    p is the probability of the target's class: classes that are predicted well count for less. One
-    output is the logit of class 1 against class 0, with targets from 0 to 1. Several are logits of
-    as many classes, with labels or one-hot targets. The link is the sigmoid, or the softmax. The
-    paper's alpha is ``class_weight={0: 1 - alpha, 1: alpha}`` of ``fit``.
+    p is the probability of the target's class. One output is the logit of class 1 (targets from 0
+    to 1, sigmoid link). Several outputs are the logits of as many classes (labels or one-hot
+    targets, softmax link). For the paper's alpha use ``class_weight={0: 1 - alpha, 1: alpha}``.
     """
     gamma = real(gamma, "gamma", low=0.0)
     both = Partial(rules.binary_focal, (gamma,)), Partial(rules.categorical_focal, (gamma,))
@@ -181,7 +181,7 @@ def smoothed(loss: "str | Loss", smoothing: float) -> Loss:
     if not isinstance(loss.value, _Part) or not (loss.labels or loss.targets == (0.0, 1.0)):
         raise ValueError(
             f"{argument_text(loss)} is not one of the losses of classes in bx.losses: for another "
-            "loss smooth the targets, bx.data.one_hot(labels, smoothing=0.1)."
+            "loss smooth the targets themselves, (1 - smoothing) * y + smoothing / n_classes."
         )
     rule = Partial(rules.smoothed, (loss.value.rule, smoothing, loss.labels))
     made = replace(loss, value=_Part(rule, "value"), gradient=_Part(rule, "gradient"))
@@ -199,7 +199,7 @@ def _margin(o: Array) -> Array:
 
 
 def _mean_and_deviation(o: Array) -> Array:
-    xp, (mean, log_variance) = array_namespace(o), blocks_of(o, 2)
+    xp, (mean, log_variance) = array_namespace(o), columns_of(o, [o.shape[-1] // 2] * 2)
     return xp.concat([mean, xp.exp(0.5 * log_variance)], axis=-1)
 
 
@@ -223,8 +223,8 @@ categorical_cross_entropy = _loss(
     least_outputs=2,
     labels=True,
 )
-# Half of log(variance) + (t - mean)^2 / variance. Of 2 n outputs for n targets the first n are the
-# means, the others the log-variances; the link returns means and standard deviations.
+# Half of log(variance) + (t - mean)^2 / variance. For n targets the first n outputs are the means,
+# the next n the log-variances; the link returns means and standard deviations.
 gaussian_nll = over_outputs(rules.gaussian_nll, blocks=2, link=_mean_and_deviation)
 # One output: max(0, 1 - o) for class 1, max(0, 1 + o) for class 0. Several: Crammer and Singer
 # 2001, max(0, 1 + the largest other output - the output of the class).

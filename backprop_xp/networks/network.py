@@ -34,7 +34,7 @@ from backprop_xp.networks.layers import Activate, Dense, Dropout
 from backprop_xp.networks.layout import Layout, ParameterSlice, chosen, draw, lay_out, pack, unpack
 from backprop_xp.networks.losses import LOSSES, TO_PROBABILITIES, Loss
 from backprop_xp.networks.objective import loss_and_gradient_of, loss_of
-from backprop_xp.networks.propagation import Layer, output_of
+from backprop_xp.networks.propagation import Cache, Layer, forward_through
 from backprop_xp.networks.random_bits import Key, as_key
 
 
@@ -62,7 +62,8 @@ class Network:
     layout: Layout = field(compare=False)
     # The number of codes in each column of x, 0 for numbers; empty without an Embedding.
     codes: tuple[int, ...] = field(compare=False)
-    _widths: tuple[int | None, int | None] = field(compare=False)
+    # The numbers of features that the network takes and gives; None if no layer defines one.
+    widths: tuple[int | None, int | None] = field(compare=False)
 
     def __init__(self, layers: Sequence[Layer], loss: str | Loss, *, l2: float = 0.0) -> None:
         layers = sequence(layers, "layers", "[bx.Dense(2, 1)]")
@@ -77,7 +78,7 @@ class Network:
         vars(self).update(l2=real(l2, "l2", low=0.0), size=size)
         vars(self).update(is_random=any(map(propagation.is_random, layers)))
         vars(self).update(codes=tuple(getattr(layers[0], "codes", ())))
-        vars(self).update(_widths=propagation.check_chain(layers))
+        vars(self).update(widths=propagation.check_chain(layers))
 
     def __repr__(self) -> str:
         return call_text(type(self), [*self.layers], self.loss_function, l2=self.l2)
@@ -140,7 +141,7 @@ class Network:
         int, or an int array ``(*stack, 1, 1)`` for masks that differ over the stack.
         """
         x, key = self.check_inputs(theta, x, rng)
-        return output_of(self.layers, unpack(self.layout, theta), x, key)
+        return forward_through(self.layers, unpack(self.layout, theta), x, key)
 
     def predict(self, theta: Array, x: Array, *, batch_size: int | None = None) -> Array:
         """Return the loss's link of the outputs: probabilities, rates or values.
@@ -153,7 +154,7 @@ class Network:
             batch_size = inputs.rows_at_once(theta)
         layers, parameters = self.layers, unpack(self.layout, theta)
         parts = [
-            self.loss_function.link(output_of(layers, parameters, x[..., rows, :], None))
+            self.loss_function.link(forward_through(layers, parameters, x[..., rows, :], None))
             for rows in inputs.row_slices(x.shape[-2], integer(batch_size, "batch_size"))
         ]
         return parts[0] if len(parts) == 1 else array_namespace(theta).concat(parts, axis=-2)
@@ -208,7 +209,8 @@ class Network:
         # Layers before the first parameters return a gradient without the stack for such an x.
         x = array_namespace(theta).broadcast_to(x, (*theta.shape[:-1], *x.shape[-2:]))
         parameters = unpack(self.layout, theta)
-        outputs, caches = propagation.forward_through(self.layers, parameters, x, key)
+        caches: list[Cache] = []
+        outputs = forward_through(self.layers, parameters, x, key, caches)
         g = like(theta, g, "g")
         inputs.check_beside_outputs(g, outputs.shape, "g", labels=False)
         g = array_namespace(theta).broadcast_to(g, outputs.shape)
@@ -218,7 +220,7 @@ class Network:
 
     def outputs_shape(self, theta: Array, x: Array) -> tuple[int, ...]:
         """Return the shape of ``forward(theta, x)``, from one row's if no layer defines it."""
-        n_out = self._widths[1]
+        n_out = self.widths[1]
         if n_out is None:
             n_out = self.forward(theta, array_namespace(x).zeros_like(x[..., :1, :])).shape[-1]
         return (*theta.shape[:-1], x.shape[-2], n_out)
@@ -309,7 +311,7 @@ class Network:
     ) -> tuple[Array, Key | None]:
         """Return x on theta's device, and the key, checked as in every public method."""
         self._check_theta(theta)
-        x = inputs.check_x(theta, x, self._widths[0], self.codes)
+        x = inputs.check_x(theta, x, self.widths[0], self.codes)
         return x, None if rng is None else as_key(rng, theta)
 
     def _check_rows(

@@ -21,7 +21,7 @@ from backprop_xp.networks import propagation
 from backprop_xp.networks.inputs import Rows, Strength
 from backprop_xp.networks.layout import Layout, pack, parameters_of, parts_of, unpack
 from backprop_xp.networks.losses import Loss, value_and_gradient, value_of
-from backprop_xp.networks.propagation import Layer, Parameters
+from backprop_xp.networks.propagation import Cache, Layer, Parameters
 
 
 class _Network(Protocol):
@@ -37,7 +37,9 @@ class _Network(Protocol):
 
 def outputs_of(network: _Network, theta: Array, rows: Rows) -> Array:
     """Return the raw outputs, as ``Network.forward`` does."""
-    return propagation.output_of(network.layers, _parameters(network, theta), rows.x, rows.rng)
+    return propagation.forward_through(
+        network.layers, _parameters(network, theta), rows.x, rows.rng
+    )
 
 
 def loss_of(network: _Network, theta: Array, rows: Rows, l2: Strength) -> Array:
@@ -107,7 +109,8 @@ def _loss_and_gradients(
 ) -> tuple[Array, Sequence[Parameters]]:
     """Return the loss and its gradients by the parameters, written into ``buffers`` if given."""
     x, y, weight, rng, _ = rows
-    outputs, caches = propagation.forward_through(network.layers, parameters, x, rng)
+    caches: list[Cache] = []
+    outputs = propagation.forward_through(network.layers, parameters, x, rng, caches)
     share = 1.0 / x.shape[-2] if weight is None else _shares(weight)[..., None]
     each, g = value_and_gradient(network.loss_function, outputs, y, share)
     loss = mean_loss(each, weight)

@@ -59,25 +59,13 @@ def forward_through(
     parameters: Sequence[Parameters],
     x: Array,
     rng: Key | None,
-    start: int = 0,
-) -> tuple[Array, list[Cache]]:
-    """Return the last layer's output, and each layer's input shape and cache for the way back.
-
-    The layers are numbered from ``start``, in their keys and in the notes of errors.
-    """
-    caches: list[Cache] = []
-    return output_of(layers, parameters, x, rng, caches, start), caches
-
-
-def output_of(
-    layers: Sequence[Layer],
-    parameters: Sequence[Parameters],
-    x: Array,
-    rng: Key | None,
     caches: list[Cache] | None = None,
     start: int = 0,
 ) -> Array:
-    """Return the last layer's output; each layer's input shape and cache go into ``caches``."""
+    """Return the last layer's output; each layer's input shape and cache go into ``caches``.
+
+    The layers are numbered from ``start``, in their keys and in the notes of errors.
+    """
     for i, (layer, own) in enumerate(zip(layers, parameters, strict=True), start):
         shape = x.shape
         try:
@@ -180,16 +168,18 @@ def require_layer(layer: object, name: str) -> None:
         )
 
 
-def joined_parameters(
-    layers: Sequence[Layer], kind: str
-) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
-    """Return the names and shapes of the parameters of layers within a layer of a kind."""
+def attributes_of(layers: Sequence[Layer], kind: str) -> dict[str, Any]:
+    """Return the attributes of a layer of a kind that consists of layers."""
     if not layers:
         raise ValueError(f"{kind} needs at least one layer.")
     for i, layer in enumerate(layers):
         require_layer(layer, f"layers[{i}]")
-    names = (f"layers[{i}].{name}" for i, inner in enumerate(layers) for name in inner.names)
-    return tuple(names), tuple(shape for inner in layers for shape in inner.shapes)
+    return {
+        "layers": layers,
+        "names": tuple(f"layers[{i}].{name}" for i, one in enumerate(layers) for name in one.names),
+        "shapes": tuple(shape for one in layers for shape in one.shapes),
+        "is_random": any(map(is_random, layers)),
+    }
 
 
 def split(layers: Sequence[Layer], values: Sequence[Any]) -> list[tuple[Any, ...]]:

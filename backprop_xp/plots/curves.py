@@ -67,20 +67,20 @@ def rate_range(
     >>> float(plots.rate_range([0.01, 0.1, 1.0], [2.0, 1.0, 9.0], 0.01).get_ylim()[1])
     2.5
     """
-    values = to_host(losses).astype(float)
-    curve, steps = values.reshape(len(values), -1), _steps(rates, "losses", len(values))
+    curves = _curves({"loss": losses})
+    steps = _steps(rates, "loss", len(curves["loss"]))
     ax = new_axes() if ax is None else ax
-    _draw(ax, "loss", steps, curve, colour(0), "-")
+    _draw(ax, "loss", steps, curves["loss"], colour(0), "-")
     logarithmic(ax, "x", steps)
-    middle = quantiles(curve, (0.5,))[0]
-    lowest = float(np.nanmin(middle))
+    middle = quantiles(curves["loss"], (0.5,))[0]
     if np.nanmax(middle) > middle[0]:
-        ax.set_ylim(top=middle[0] + 0.5 * max(middle[0] - lowest, 0.1 * abs(middle[0])))
+        fall = middle[0] - np.nanmin(middle)
+        ax.set_ylim(top=middle[0] + 0.5 * max(fall, 0.1 * abs(middle[0])))
     if suggestion is not None:
         chosen = float(np.nanmedian(to_host(suggestion)))
         ax.axvline(chosen, label=f"suggestion {chosen:.2g}", color=colour(1), linestyle="--")
     ax.set(xlabel="learning rate", ylabel="loss")
-    _legend(ax, ax, {"loss": curve})
+    _legend(ax, ax, curves)
     return ax
 
 

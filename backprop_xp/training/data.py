@@ -38,12 +38,11 @@ class Standardized(NamedTuple):
     scale: Array
 
 
-def one_hot(labels: Any, n_classes: int | None = None, *, smoothing: float = 0.0) -> Array:
+def one_hot(labels: Any, n_classes: int | None = None) -> Array:
     """Return ``(..., n_classes)``, 1 at each label and 0 elsewhere, in the labels' dtype.
 
     ``labels`` are integers from 0, of any shape; ``n_classes`` defaults to the largest plus one.
-    The check moves two numbers to the host. With ``smoothing``, that share of each 1 is spread
-    evenly over all classes (Szegedy et al. 2016, section 7), in the device's default dtype.
+    The check moves two numbers to the host. ``bx.losses.smoothed`` smooths labels.
 
     >>> import backprop_xp as bx
     >>> bx.data.one_hot([0, 2, 1])
@@ -51,7 +50,7 @@ def one_hot(labels: Any, n_classes: int | None = None, *, smoothing: float = 0.0
            [0, 0, 1],
            [0, 1, 0]])
     """
-    labels, smoothing = _numbers(labels, "labels"), real(smoothing, "smoothing", low=0.0, high=1.0)
+    labels = _numbers(labels, "labels")
     xp = array_namespace(labels)
     if xp.isdtype(labels.dtype, "bool"):
         labels = xp.astype(labels, xp.int32)
@@ -68,11 +67,7 @@ def one_hot(labels: Any, n_classes: int | None = None, *, smoothing: float = 0.0
         raise ValueError(f"labels must lie in 0 ... {count - 1}, but range from {low} to {high}.")
     # Compared as int32: a uint8 label may be one of more classes than uint8 can count.
     classes = xp.arange(count, dtype=xp.int32, device=device_of(labels))
-    hits = xp.astype(labels, xp.int32)[..., None] == classes
-    if not smoothing:
-        return xp.astype(hits, labels.dtype)
-    dtype = require_owner(labels, "labels").default_dtype(device_of(labels))
-    return xp.astype(hits, dtype) * (1.0 - smoothing) + smoothing / count
+    return xp.astype(xp.astype(labels, xp.int32)[..., None] == classes, labels.dtype)
 
 
 def standardize(x: Any, *, mean: Array | None = None, scale: Array | None = None) -> Standardized:

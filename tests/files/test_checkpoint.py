@@ -20,6 +20,7 @@ from backprop_xp.files import container, descriptions
 from backprop_xp.networks.activations import ACTIVATIONS
 from backprop_xp.networks.initializers import INITIALIZERS
 from backprop_xp.networks.losses import LOSSES
+from backprop_xp.training.optimizers import OPTIMIZERS as KINDS
 from backprop_xp.training.pytrees import mapped
 from tests.helpers import printed_lines
 from tests.user_layers import PARAMETRIC_LOSSES
@@ -144,7 +145,7 @@ def test_a_loaded_optimizer_equals_the_saved_one(path: Path, optimizer: Any) -> 
 
 def test_the_result_of_every_factory_can_be_saved() -> None:
     made = {type(layer) for layer in LAYERS} | {type(optimizer) for optimizer in OPTIMIZERS}
-    assert made == {*descriptions.LAYERS, *descriptions.OPTIMIZERS}
+    assert made == {*descriptions.LAYERS, *KINDS.values()}
     functions = {v for v in vars(schedules).values() if inspect.isfunction(v)}
     makers = {f for f in functions if f.__module__ == schedules.__name__ and f.__name__[0] != "_"}
     assert makers - {schedules.rate_at, schedules.with_batches} == {*descriptions.SCHEDULES}

@@ -146,9 +146,14 @@ def test_a_custom_layer_of_array_operations_is_exported(tmp_path: Path) -> None:
             TypeError,
             r"In the loss's link\. .*array API standard",
         ),
-        ([Factors(3)], "huber", ValueError, r"Factors does not define its number.* n_in"),
+        ([Factors(3)], "huber", ValueError, "network does not define its number.* n_in"),
         # The number of features before a layer with n_in is unknown.
-        ([Own(lambda x: x[..., :3]), bx.Dense(3, 2)], "huber", ValueError, "Own does not define"),
+        (
+            [Own(lambda x: x[..., :3]), bx.Dense(3, 2)],
+            "huber",
+            ValueError,
+            "network does not define",
+        ),
     ],
 )
 def test_a_layer_that_cannot_be_exported_is_an_error_that_names_the_missing_part_and_the_rule(

@@ -250,7 +250,7 @@ def test_memory_grows_neither_with_the_members_nor_with_the_file(tmp_path: Path)
 
 def test_wrong_arguments_are_refused_by_name(xp: Any) -> None:
     network, theta, x = _case(xp, "mean_squared_error", 1, (3,))
-    with pytest.raises(ValueError, match="uncertainty needs probabilities, but the predictions of"):
+    with pytest.raises(ValueError, match="probabilities, which 'mean_squared_error' does not"):
         bx.ensemble.uncertainty(network, theta, xp.asarray(x))
     for wrong, message in (
         (x[None, ...].repeat(3, 0), r"x has shape \(3, 50, 3\), but \(batch, n_in\) is expected"),

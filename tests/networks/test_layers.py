@@ -250,7 +250,7 @@ def test_dropout_gives_a_shared_x_one_mask_per_key_of_an_array(xp: Any) -> None:
 
 def test_a_chain_folds_each_layers_index_into_the_key(xp: Any) -> None:
     drop, ones = bx.Dropout(0.5), np.ones((8, WIDTH))
-    y, _ = forward_through([drop, drop], [(), ()], xp.asarray(ones), RNG)
+    y = forward_through([drop, drop], [(), ()], xp.asarray(ones), RNG)
     first, second = (_forward(xp, drop, [ones], rng=fold_in(RNG, i)) for i in range(2))
     xp.assert_equal(y, first * second)
     assert not np.array_equal(first, second)
@@ -260,7 +260,8 @@ def test_a_chain_computes_no_gradient_that_is_not_needed(xp: Any) -> None:
     layers = [bx.Activate("tanh"), bx.Dense(WIDTH, 2), bx.Activate("tanh")]
     weights, bias = (xp.asarray(value) for value in _parameters(layers[1]))
     parameters = [(), (weights, bias), ()]
-    y, caches = forward_through(layers, parameters, xp.asarray(_x()), None)
+    caches: list[Any] = []
+    y = forward_through(layers, parameters, xp.asarray(_x()), None, caches)
     g = xp.namespace.ones_like(y)
     x_gradient, gradients = backward_through(layers, parameters, caches, g, wants_input=False)
     assert x_gradient is None

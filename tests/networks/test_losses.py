@@ -193,7 +193,7 @@ def test_label_smoothing_is_that_of_the_targets_and_of_pytorch(xp: Any) -> None:
         torch.tensor(o), torch.tensor(labels), reduction="none", label_smoothing=0.1
     )
     xp.assert_close(values, expected.numpy(), ROUNDING)
-    soft = xp.asarray(np.asarray(bx.data.one_hot(labels, smoothing=0.1)))
+    soft = xp.asarray(0.9 * np.eye(4)[labels] + 0.1 / 4)
     xp.assert_close(
         values, bx.losses.categorical_cross_entropy.value(xp.asarray(o), soft), ROUNDING
     )
@@ -254,7 +254,7 @@ def test_targets_have_a_column_for_several_outputs(xp: Any) -> None:
     ):
         network.loss(theta, x, xp.asarray(np.ones((5, 4))))
     odd = bx.mlp([3, 3], loss="gaussian_nll")
-    with pytest.raises(ValueError, match="has 3 outputs, but the loss needs 2 for each target"):
+    with pytest.raises(ValueError, match=r"5, 3\)\. The loss needs 2 outputs for each column of y"):
         odd.loss(xp.initialize(odd), x, y)
 
 

@@ -350,7 +350,7 @@ def test_a_mask_is_1_on_the_layers_and_names_that_are_asked_for(
         ({"layers": [-7]}, ValueError, "layers must be an integer of at least -6, not -7"),
         ({"layers": ["0"]}, TypeError, "layers must be an integer"),
         ({"layers": 0}, TypeError, r"layers must be a sequence such as \[0, 1\], not 0"),
-        ({"names": ["weight"]}, ValueError, "names has 'weight'. Did you mean 'weights'"),
+        ({"names": ["weight"]}, ValueError, "names 'weight' is unknown. Did you mean 'weights'"),
         ({"names": "weights"}, TypeError, r'names must be a sequence such as \["weights"\]'),
         ({"layers": [2]}, ValueError, r"No parameter is in layers=\[2\] with names=None"),
         ({"layers": []}, ValueError, "No parameter is in layers"),

@@ -159,7 +159,7 @@ def test_training_with_an_average_moves_nothing() -> None:
 
 def test_on_cupy_an_average_is_one_launch() -> None:
     ran: list[str] = []
-    table = rules(lambda work: ran.append(work.kernel.name))
+    table = rules(lambda kernel, *_: ran.append(kernel.name))
     name = f"{averaged.__module__}.{averaged.__qualname__}"
     table[name](np.ones(3), np.zeros(3), 0.5)
     assert ran == ["average"]

@@ -51,22 +51,6 @@ def test_one_hot_accepts_booleans_and_lists(xp: Any) -> None:
     assert np.array_equal(bx.data.one_hot([1, 0]), [[0, 1], [1, 0]])
 
 
-@pytest.mark.parametrize("smoothing", [0.1, 1])
-def test_smoothing_gives_every_class_an_equal_share_of_each_1(xp: Any, smoothing: float) -> None:
-    labels = xp.asarray(LABELS, dtype=None)
-    actual = bx.data.one_hot(labels, smoothing=smoothing)
-    assert actual.dtype == xp.selection.backend.default_dtype(bx.backends.device_of(labels))
-    expected = (1.0 - smoothing) * np.eye(3)[LABELS] + smoothing / 3
-    few = 4 * np.finfo(xp.host(actual).dtype).eps
-    np.testing.assert_allclose(xp.host(actual), expected, rtol=0, atol=few)
-
-
-@pytest.mark.parametrize("smoothing", [-0.1, 1.1])
-def test_a_smoothing_outside_0_to_1_is_an_error(smoothing: float) -> None:
-    with pytest.raises(ValueError, match="smoothing must be >= 0 and <= 1"):
-        bx.data.one_hot(LABELS, smoothing=smoothing)
-
-
 def test_standardize_equals_scikit_learns(xp: Any) -> None:
     preprocessing = pytest.importorskip("sklearn.preprocessing")
     table = _table()

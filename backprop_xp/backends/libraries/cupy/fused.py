@@ -23,6 +23,7 @@ from backprop_xp.backends.libraries.cupy.row_kernels import (
 )
 from backprop_xp.backends.libraries.cupy.table_kernels import elementwise, rows_of_codes, sum_at
 from backprop_xp.backends.protocol import Array, Function
+from backprop_xp.backends.sums_and_products import columns_of
 
 cupy = LazyModule("cupy")
 Result: TypeAlias = Any  # that of a reference function, or NotImplemented
@@ -154,7 +155,7 @@ def _mean_over_outputs(o: Array, t: Array, share: Share, each: Function, blocks:
     if not _are_plain(o, t, share):
         return NotImplemented
     n = o.shape[-1] // blocks
-    outputs = [o[..., i * n : (i + 1) * n] for i in range(blocks)]
+    outputs = columns_of(o, [n] * blocks)
     value, *slopes = _fused(_shared, each)(share / n, 1.0 / n, *outputs, t)
     g = slopes[0] if blocks == 1 else cupy.concatenate(slopes, axis=-1)
     return value[..., 0] if n == 1 else value.sum(axis=-1), g
@@ -249,7 +250,7 @@ def _blank(array: Array) -> Array:
     return cupy.empty(array.shape, array.dtype)
 
 
-def _product_into(out: Array, a: Array, b: Array) -> Array:
+def _matmul(a: Array, b: Array, out: Array | None = None) -> Array:
     return cupy.matmul(a, b, out=out)
 
 
@@ -277,6 +278,6 @@ FUSED: dict[str, Function] = {
     "backprop_xp.networks.embeddings.rows_of_codes": rows_of_codes,
     "backprop_xp.backends.sums_and_products.sum_at": sum_at,
     "backprop_xp.backends.sums_and_products.blank": _blank,
-    "backprop_xp.backends.sums_and_products.product_into": _product_into,
+    "backprop_xp.backends.sums_and_products.matmul": _matmul,
     "backprop_xp.backends.sums_and_products.sum_over_batch": _sum_over_batch,
 }

@@ -1,6 +1,7 @@
 """CUDA kernels of embeddings: the row of each code in a table, and the sums of equal codes."""
 
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ SUM_AT = (
 
 
 @functools.cache
-def elementwise(name: str, inputs: str, outputs: str, body: str, **options: str) -> Function:
+def elementwise(name: str, inputs: str, outputs: str, body: str, **options: Any) -> Function:
     """Return a kernel for each element, compiled once."""
     kernel: Function = cupy.ElementwiseKernel(inputs, outputs, body, name, **options)
     return kernel

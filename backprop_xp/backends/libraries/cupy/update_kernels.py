@@ -1,8 +1,9 @@
 """Updates of the optimizers in one CUDA kernel each: theta and its state are read and written once.
 
 The reference, an optimizer's ``rule``, launches about ten kernels, and each reads and writes whole
-vectors. These kernels do the same operations in the same order, so that they round alike. Rates may
-be an array. The kernels leave other updates (another array, a complex theta) to the reference.
+vectors. These kernels do the same operations in the same order, so that they round alike; products
+of rates are in theta's dtype. Rates may be an array. The kernels leave other updates (another
+array, a complex theta) to the reference.
 """
 
 import functools
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from backprop_xp.backends.libraries.cupy.table_kernels import elementwise
 from backprop_xp.backends.protocol import Array, Function
 
 
@@ -26,14 +28,6 @@ class Kernel(NamedTuple):
     inputs: str
     outputs: str
     body: str
-
-
-class Work(NamedTuple):
-    """A kernel with its inputs, arrays and numbers, and the arrays that it changes in place."""
-
-    kernel: Kernel
-    inputs: list[Array | float]
-    outputs: list[Array]
 
 
 Optimizer: TypeAlias = Any  # one of training.optimizers, which is on a higher floor
@@ -87,69 +81,59 @@ NADAM = Kernel(
     f"{_MEANS}theta -= (gradient * now + mean * ahead) / (sqrt(square) + epsilon) * learning_rate;",
 )
 AVERAGE = Kernel("average", "theta weight", "average", "average += (theta - average) * weight;")
-
-
-def _decaying(name: str, inputs: str, outputs: str, body: str) -> tuple[Kernel, Kernel]:
-    """Return a kernel in which ``keep`` is a number, and one that computes it from a mask."""
-    masked = f"const T keep = 1 - decay * mask;{body}"
-    return (
-        Kernel(name, f"gradient learning_rate {inputs} keep", outputs, body),
-        Kernel(f"masked_{name}", f"gradient learning_rate {inputs} decay mask", outputs, masked),
-    )
-
-
-_ADAM = f"correction {_BETAS} epsilon"
-_STEP = "theta = theta * keep - mean / (sqrt({}) + epsilon) * (learning_rate * correction);"
-ADAM = _decaying("adam", _ADAM, "theta mean square", _MEANS + _STEP.format("square"))
-AMSGRAD = _decaying(
+_RATES = f"gradient learning_rate {_BETAS} weight_decay mask"
+_ADAM = f"{_RATES} correction epsilon"
+# Without a mask the learning rate stands for it; otherwise weight_decay includes the rate.
+_STEP = """
+    theta = theta * (1 - weight_decay * mask)
+        - mean / (sqrt({}) + epsilon) * (learning_rate * correction);
+    """
+ADAM = Kernel("adam", _ADAM, "theta mean square", _MEANS + _STEP.format("square"))
+AMSGRAD = Kernel(
     "amsgrad",
     _ADAM,
     "theta mean square largest",
-    f"{_MEANS}largest = square <= largest ? largest : square;\n    {_STEP.format('largest')}",
+    f"{_MEANS}largest = square <= largest ? largest : square;{_STEP.format('largest')}",
 )
-LION = _decaying(
+LION = Kernel(
     "lion",
-    _BETAS,
+    _RATES,
     "theta mean",
     """
     const T sum = mean * beta1 + gradient * rest_of_beta1;
     const T sign = sum > 0 ? T(1) : sum < 0 ? T(-1) : sum;  // of NaN itself
-    theta = theta * keep - sign * learning_rate;
+    theta = theta * (1 - weight_decay * mask) - sign * learning_rate;
     mean = mean * beta2 + gradient * rest_of_beta2;
     """,
 )
-KERNELS = (SGD, MOMENTUM, NESTEROV, RMSPROP, ADAGRAD, NADAM, AVERAGE, *ADAM, *AMSGRAD, *LION)
+KERNELS = (SGD, MOMENTUM, NESTEROV, RMSPROP, ADAGRAD, NADAM, AVERAGE, ADAM, AMSGRAD, LION)
 
 
 @functools.cache
 def _compiled(kernel: Kernel) -> Function:
-    import cupy
-
-    # Contracted products and sums would round differently from the reference's.
-    options: dict[str, Any] = {"no_return": True, "options": ("--fmad=false",)}
     name, inputs, outputs, body = kernel
     declared = (", ".join(f"T {each}" for each in text.split()) for text in (inputs, outputs))
-    compiled: Function = cupy.ElementwiseKernel(*declared, body, f"backprop_xp_{name}", **options)
-    return compiled
+    # Contracted products and sums would round differently from the reference's.
+    options: dict[str, Any] = {"no_return": True, "options": ("--fmad=false",)}
+    return elementwise(f"backprop_xp_{name}", *declared, body, **options)
 
 
-def launch(work: Work) -> None:
-    """Run a kernel on the GPU of its outputs."""
-    with work.outputs[0].device:
-        _compiled(work.kernel)(*work.inputs, *work.outputs)
+def launch(kernel: Kernel, inputs: list[Array | float], outputs: list[Array]) -> None:
+    """Run a kernel on the GPU of its outputs, the arrays that it changes in place."""
+    with outputs[0].device:
+        _compiled(kernel)(*inputs, *outputs)
 
 
-def rules(launch: Callable[[Work], None]) -> dict[str, Function]:
+def rules(launch: Callable[[Kernel, list[Any], list[Array]], None]) -> dict[str, Function]:
     """Return the replacements of the optimizers' ``rule`` and of the average, by qualified name.
 
-    ``launch`` runs a kernel. Each replacement has the signature of the method, ``self`` included,
-    and its results.
+    Each replacement has the signature of the method, ``self`` included, and its results.
     """
 
     def averaged(average: Array, theta: Array, weight: Any) -> Array:
         if not (_fit(average, theta, []) and isinstance(weight, Real)):
             return NotImplemented
-        launch(Work(AVERAGE, [theta, float(weight)], [average]))
+        launch(AVERAGE, [theta, float(weight)], [average])
         return average
 
     def fused(choose: Callable[[Optimizer, Values, State], Kernel], names: str) -> Function:
@@ -157,27 +141,26 @@ def rules(launch: Callable[[Work], None]) -> dict[str, Function]:
             self: Optimizer, theta: Array, gradient: Array, state: State, learning_rate: Any
         ) -> tuple[Array, State]:
             values: Values = {name: getattr(self, name) for name in names.split()}
-            numbers_fit = all(isinstance(number, Real) for number in values.values())
             alpha = float(learning_rate) if isinstance(learning_rate, Real) else learning_rate
-            vectors = [
-                v for v in (alpha, getattr(self, "mask", None)) if not isinstance(v, float | None)
-            ]
+            rates = [alpha, getattr(self, "mask", None)]
             if not (
-                numbers_fit
-                and _fit(theta, gradient, vectors)
-                and isinstance(state.step, int)
+                all(isinstance(number, Real) for number in [*values.values(), state.step])
+                and _fit(theta, gradient, [v for v in rates if not isinstance(v, float | None)])
                 and not getattr(self, "rate_inside", False)
             ):
                 updated: tuple[Array, State] = self.rule(theta, gradient, state, learning_rate)
                 return updated
             values |= {f"rest_of_{name}": 1.0 - value for name, value in values.items()}
-            values |= {"gradient": gradient, "learning_rate": alpha, "theta": theta}
+            values |= {"theta": theta, "gradient": gradient, "learning_rate": alpha}
+            decay, mask = getattr(self, "weight_decay", 0.0), getattr(self, "mask", None)
+            if mask is None:
+                values |= {"weight_decay": decay, "mask": alpha}
+            else:
+                values |= {"weight_decay": decay * alpha, "mask": mask}
             kernel = choose(self, values, state)
             values |= state._asdict()
-            inputs, outputs = (
-                [values[name] for name in text.split()] for text in (kernel.inputs, kernel.outputs)
-            )
-            launch(Work(kernel, inputs, outputs))
+            inputs = [values[name] for name in kernel.inputs.split()]
+            launch(kernel, inputs, [values[name] for name in kernel.outputs.split()])
             return theta, state._replace(step=state.step + 1)
 
         return rule
@@ -191,7 +174,7 @@ def rules(launch: Callable[[Work], None]) -> dict[str, Function]:
             ("Adam", _adam, "beta1 beta2 epsilon"),
             ("AdamW", _adam, "beta1 beta2 epsilon weight_decay"),
             ("Nadam", _nadam, "beta1 beta2 epsilon momentum_decay"),
-            ("Lion", _lion, "beta1 beta2 weight_decay"),
+            ("Lion", lambda *_: LION, "beta1 beta2 weight_decay"),
         )
     } | {"backprop_xp.training.averages.averaged": averaged}
 
@@ -203,19 +186,14 @@ def _sgd(self: Optimizer, values: Values, state: State) -> Kernel:
 
 
 def _adam(self: Optimizer, values: Values, state: State) -> Kernel:
-    """Choose the kernel of Adam or AdamW; epsilon and rate contain the corrections for the bias.
+    """Choose the kernel of Adam or AdamW, and compute the corrections for the bias.
 
     They are computed in float64: float32's 1 - 0.999 has three digits fewer.
     """
-    kernel = _with_decay(self, values, AMSGRAD if self.amsgrad else ADAM)
-    step, alpha = state.step + 1, values["learning_rate"]
-    root = (1.0 - self.beta2**step) ** 0.5
-    correction = root / (1.0 - self.beta1**step)
-    if isinstance(alpha, Real):  # a number is corrected before it is rounded
-        alpha, correction = alpha * correction, 1.0
+    root = (1.0 - self.beta2 ** (state.step + 1)) ** 0.5
     epsilon = self.epsilon * (root if getattr(self, "corrected_epsilon", True) else 1.0)
-    values.update(learning_rate=alpha, correction=correction, epsilon=epsilon)
-    return kernel
+    values.update(correction=root / (1.0 - self.beta1 ** (state.step + 1)), epsilon=epsilon)
+    return AMSGRAD if self.amsgrad else ADAM
 
 
 def _nadam(self: Optimizer, values: Values, state: State) -> Kernel:
@@ -224,40 +202,16 @@ def _nadam(self: Optimizer, values: Values, state: State) -> Kernel:
     return NADAM
 
 
-def _lion(self: Optimizer, values: Values, state: State) -> Kernel:
-    return _with_decay(self, values, LION)
-
-
-def _with_decay(self: Optimizer, values: Values, kernels: tuple[Kernel, Kernel]) -> Kernel:
-    """Choose the kernel with a number for the weight decay, or with a mask of it.
-
-    An array of rates is such a mask itself.
-    """
-    alpha, decay = values["learning_rate"], getattr(self, "weight_decay", 0.0)
-    mask = getattr(self, "mask", None)
-    if mask is None and not isinstance(alpha, Real) and decay:
-        mask = alpha
-    elif decay:
-        decay = alpha * decay
-    values.update(keep=1.0 - decay if mask is None else None, decay=decay, mask=mask)
-    return kernels[mask is not None]
-
-
 def _fit(theta: Array, gradient: Array, vectors: list[Array]) -> bool:
     """Return whether the kernels fit: real arrays of one dtype, the vectors broadcast."""
     return (
         theta.dtype in (np.float32, np.float64)
         and gradient.dtype == theta.dtype
         and gradient.shape == theta.shape
-        and all(_broadcasts(theta, vector) for vector in vectors)
-    )
-
-
-def _broadcasts(theta: Array, vector: Array) -> bool:
-    lead = len(theta.shape) - len(getattr(vector, "shape", ()))
-    return (
-        isinstance(vector, type(theta))
-        and vector.dtype == theta.dtype
-        and lead >= 0
-        and all(n in (1, m) for n, m in zip(vector.shape, theta.shape[lead:], strict=True))
+        and all(
+            isinstance(vector, type(theta))
+            and vector.dtype == theta.dtype
+            and np.broadcast_shapes(vector.shape, theta.shape) == theta.shape
+            for vector in vectors
+        )
     )

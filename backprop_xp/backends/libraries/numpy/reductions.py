@@ -19,7 +19,7 @@ def _blank(array: Array) -> Array:
     return np.empty(array.shape, array.dtype)
 
 
-def _product_into(out: Array, a: Array, b: Array) -> Array:
+def _matmul(a: Array, b: Array, out: Array | None = None) -> Array:
     return np.matmul(a, b, out=out)
 
 
@@ -28,17 +28,15 @@ def _gather(array: Array, indices: Array, axis: int) -> Array:
 
 
 def _sum_at(values: Array, indices: Array, count: int, out: Array | None = None) -> Array:
-    (*stack, _, n), dtype = values.shape, values.dtype
-    if out is None or not out.flags.c_contiguous:
-        total = _sum_at(values, indices, count, np.empty((*stack, count, n), dtype))
-        if out is None:
-            return total
-        out[...] = total
-        return out
-    out[...] = 0.0
+    (*stack, _, n), writes = values.shape, out is not None and out.flags.c_contiguous
+    total: Array = out if writes else np.empty((*stack, count, n), values.dtype)
+    total[...] = 0.0
     rows = rows_of_members(indices, tuple(stack), count)
     # Index by index: NumPy's ufunc.at is three times as fast on one axis.
-    np.add.at(out.reshape(-1), (rows[:, None] * n + np.arange(n)).reshape(-1), values.reshape(-1))
+    np.add.at(total.reshape(-1), (rows[:, None] * n + np.arange(n)).reshape(-1), values.reshape(-1))
+    if out is None or writes:
+        return total
+    out[...] = total
     return out
 
 
@@ -51,7 +49,7 @@ def _sum_over_batch(array: Array, out: Array | None = None, factor: Array | None
     return np.matmul(_ones(terms.shape[-2], terms.dtype), terms, out=out)
 
 
-def _row_sums(array: Array, keepdims: bool) -> Array:
+def _sum_of_rows(array: Array, *, keepdims: bool = False) -> Array:
     if not _is_short(array):
         return np.sum(array, axis=-1, keepdims=keepdims)
     ones = _ones(array.shape[-1], array.dtype)
@@ -90,8 +88,8 @@ def _ones(rows: int, dtype: DType) -> Array:
 
 
 _FUNCTIONS: tuple[Function, ...] = (
-    *(_blank, _product_into, _gather, _sum_at, _ones_where_positive, _sum_over_batch),
-    *(_row_sums, _mean_of_rows, _max_of_rows, _sum_of_squares),
+    *(_blank, _matmul, _gather, _sum_at, _ones_where_positive, _sum_over_batch),
+    *(_sum_of_rows, _mean_of_rows, _max_of_rows, _sum_of_squares),
 )
 REDUCTIONS = {
     f"backprop_xp.backends.sums_and_products.{function.__name__[1:]}": function
