@@ -5,13 +5,13 @@ compiles loops.
 """
 
 import contextvars
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from numbers import Real
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from backprop_xp.backends import (
     Array,
+    Backend,
     array_namespace,
     asarray,
     device_of,
@@ -27,6 +27,8 @@ from backprop_xp.training.data import Seed, batch_seed
 from backprop_xp.training.data_checks import check_sets, items_of, named
 from backprop_xp.training.options import Augment, Options
 from backprop_xp.training.states import TrainingState
+
+T = TypeVar("T")
 
 # The rows of an epoch's batches, by the epoch's number from 0.
 Source: TypeAlias = Callable[[int], Generator[Rows]]
@@ -64,7 +66,10 @@ def source_of(
         if i < 0:
             raise ValueError(f"x gave no batches in epoch {epoch}: at least one is expected.")
 
-    return batches if rows is not None else lambda epoch: _read_ahead(batches(epoch), theta)
+    if rows is not None:
+        return batches
+    backend, device = require_owner(theta, "theta"), device_of(theta)
+    return lambda epoch: read_ahead(batches(epoch), backend, device)
 
 
 def _check_given(batches: Any, options: Options) -> None:
@@ -154,22 +159,21 @@ def _augmented(
     return [None if one[0] is None else xp.stack(one) for one in zip(*each, strict=True)]
 
 
-def _read_ahead(batches: Iterator[Rows], theta: Array) -> Generator[Rows]:
-    """Yield batches; a thread meanwhile makes the next one and moves it to theta's device."""
+def read_ahead(items: Iterator[T], backend: Backend, device: Any) -> Generator[T]:
+    """Yield items that are made on a device; a thread meanwhile makes the next one."""
     from concurrent.futures import Future, ThreadPoolExecutor  # 20 ms
 
-    backend, device, end = require_owner(theta, "theta"), device_of(theta), object()
+    end: Any = object()
 
-    def read() -> Any:
+    def make() -> T:
         with backend.background_copies(device):
-            return next(batches, end)
+            return next(items, end)
 
-    def submit() -> Future[Any]:
-        return pool.submit(contextvars.copy_context().run, read)
+    def submit() -> Future[T]:
+        return pool.submit(contextvars.copy_context().run, make)
 
     with ThreadPoolExecutor(1) as pool:
-        following, kept = submit(), deque[Any](maxlen=2)
-        while (batch := following.result()) is not end:
-            kept.append(batch)  # the one before is kept until its steps are queued
+        following = submit()
+        while (item := following.result()) is not end:
             following = submit()
-            yield batch
+            yield item
