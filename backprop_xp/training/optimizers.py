@@ -170,18 +170,8 @@ class Adagrad(BuiltIn):
         return theta, AdagradState(state.step + 1, total)
 
 
-class _Adam(BuiltIn):
-    """An optimizer with Adam's state."""
-
-    amsgrad: bool
-
-    @property
-    def kind_of_state(self) -> type[Moments]:
-        return AMSGradState if self.amsgrad else AdamState
-
-
 @dataclass(frozen=True, eq=False, repr=False)
-class Adam(_Adam):
+class Adam(BuiltIn):
     """``theta -= learning_rate * m / (sqrt(s) + epsilon)``, with bias-corrected running means.
 
     Kingma and Ba 2015, algorithm 1: epsilon is added to the root of the *corrected* square, as in
@@ -199,12 +189,12 @@ class Adam(_Adam):
     corrected_epsilon: bool = True
     amsgrad: bool = False
 
+    @property
+    def kind_of_state(self) -> type[Moments]:
+        return AMSGradState if self.amsgrad else AdamState
+
     def rule(
-        self: "Adam | AdamW",
-        theta: Array,
-        gradient: Array,
-        state: Moments,
-        learning_rate: Hyperparameter,
+        self, theta: Array, gradient: Array, state: Moments, learning_rate: Hyperparameter
     ) -> Updated:
         # Corrected for their bias, the means are m / c1 and s / c2: m / c1 / (sqrt(s / c2) +
         # epsilon), with the corrections taken out of the vectors (the end of their section 2).
@@ -217,7 +207,7 @@ class Adam(_Adam):
             state = AdamState(step, mean, square)
         root = passed(self.beta2, step) ** 0.5
         scale = xp.sqrt(state[-1])
-        scale += self.epsilon * (root if getattr(self, "corrected_epsilon", True) else 1.0)
+        scale += self.epsilon * (root if self.corrected_epsilon else 1.0)
         direction = mean / scale
         direction *= learning_rate * (root / passed(self.beta1, step))
         theta -= direction
@@ -225,28 +215,23 @@ class Adam(_Adam):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AdamW(_Adam):
+class AdamW(Adam):
     """Adam with decoupled weight decay: first ``theta -= learning_rate * weight_decay * theta``.
 
     Loshchilov and Hutter 2019, algorithm 2, with the decay scaled by the learning rate as in
     PyTorch. ``mask``, ``(P,)`` or stacked, is 1 where theta decays and 0 elsewhere
-    (``network.weight_mask(theta)``: weights alone); None decays all of it. ``amsgrad`` is Adam's.
+    (``network.weight_mask(theta)``: weights alone); None decays all of it.
     """
 
-    learning_rate: LearningRate = 1e-3
     _: KW_ONLY
-    beta1: Hyperparameter = 0.9
-    beta2: Hyperparameter = 0.999
-    epsilon: Hyperparameter = 1e-8
     weight_decay: Hyperparameter = 1e-2
     mask: Array | None = None
-    amsgrad: bool = False
 
     def rule(
         self, theta: Array, gradient: Array, state: Moments, learning_rate: Hyperparameter
     ) -> Updated:
         theta *= _kept(self, learning_rate)
-        return Adam.rule(self, theta, gradient, state, learning_rate)
+        return super().rule(theta, gradient, state, learning_rate)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -115,6 +115,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
         bx.AdamW,
         {"learning_rate": 0.02, "weight_decay": 0.3, "mask": DECAYS},
     ),
+    "adamw with the other epsilon": (bx.AdamW, {"epsilon": 1e-2, "corrected_epsilon": False}),
     "amsgrad": (bx.Adam, {"learning_rate": 0.02, "beta2": 0.8, "amsgrad": True}),
     "amsgrad with decay": (
         bx.AdamW,

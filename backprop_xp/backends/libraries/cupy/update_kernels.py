@@ -213,7 +213,7 @@ def _adam(self: Optimizer, values: Values, state: State) -> Kernel:
     correction = root / (1.0 - self.beta1**step)
     if isinstance(alpha, Real):  # a number is corrected before it is rounded
         alpha, correction = alpha * correction, 1.0
-    epsilon = self.epsilon * (root if getattr(self, "corrected_epsilon", True) else 1.0)
+    epsilon = self.epsilon * (root if self.corrected_epsilon else 1.0)
     values.update(learning_rate=alpha, correction=correction, epsilon=epsilon)
     return kernel
 
