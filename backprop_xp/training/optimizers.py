@@ -23,7 +23,7 @@ from backprop_xp.training.optimizer_protocol import (
     rule_of as rule_of,
 )
 from backprop_xp.training.pytrees import Pytree
-from backprop_xp.training.running_means import momentum_product, passed, running_mean
+from backprop_xp.training.running_means import bias_correction, momentum_product, running_mean
 from backprop_xp.training.schedules import LearningRate
 
 Updated: TypeAlias = tuple[Array, Pytree]
@@ -205,11 +205,11 @@ class Adam(BuiltIn):
             state = AMSGradState(step, mean, square, xp.maximum(state.largest, square))
         else:
             state = AdamState(step, mean, square)
-        root = passed(self.beta2, step) ** 0.5
+        root = bias_correction(self.beta2, step) ** 0.5
         scale = xp.sqrt(state[-1])
         scale += self.epsilon * (root if self.corrected_epsilon else 1.0)
         direction = mean / scale
-        direction *= learning_rate * (root / passed(self.beta1, step))
+        direction *= learning_rate * (root / bias_correction(self.beta1, step))
         theta -= direction
         return theta, state
 
@@ -255,7 +255,7 @@ class Nadam(BuiltIn):
         product, momentum, following = momentum_product(
             self.beta1, self.momentum_decay, step, theta
         )
-        root = passed(self.beta2, step) ** 0.5
+        root = bias_correction(self.beta2, step) ** 0.5
         now = root * (1.0 - momentum) / (1.0 - product)
         ahead = root * following / (1.0 - product * following)
         return now, ahead, self.epsilon * root

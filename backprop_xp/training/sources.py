@@ -43,21 +43,21 @@ def source_of(
     """
     augment, stack = options.augment, tuple(theta.shape[:-1])
     if rows is None:
-        _check_given(x, options)
+        _check_batches(x, options)
     elif augment is None:
         return None
 
     def batches(epoch: int) -> Generator[Rows]:
         i = -1
-        given = _moved(network, theta, x, epoch)
+        given = _batches_of_user(network, theta, x, epoch)
         if rows is not None:
-            given = _taken(rows, size, options, epoch)
+            given = _batches_of_rows(rows, size, options, epoch)
         for i, batch in enumerate(given):
             if augment is None:
                 yield batch
                 continue
             try:
-                parts = _augmented(augment, options.seed, counted(batch)[:3], (epoch, i), stack)
+                parts = _augment(augment, options.seed, counted(batch)[:3], (epoch, i), stack)
             except Exception as error:
                 error.add_note(f"In augment, for batch {i} of epoch {epoch}.")
                 raise
@@ -72,7 +72,7 @@ def source_of(
     return lambda epoch: read_ahead(batches(epoch), backend, device)
 
 
-def _check_given(batches: Any, options: Options) -> None:
+def _check_batches(batches: Any, options: Options) -> None:
     """Raise unless x can give the batches of all epochs, and no option needs rows in memory."""
     if hasattr(batches, "shape") or not (callable(batches) or isinstance(batches, Iterable)):
         raise TypeError(
@@ -108,7 +108,7 @@ def _check_given(batches: Any, options: Options) -> None:
         )
 
 
-def _moved(network: Network, theta: Array, x: Any, epoch: int) -> Iterator[Rows]:
+def _batches_of_user(network: Network, theta: Array, x: Any, epoch: int) -> Iterator[Rows]:
     """Yield the batches that x gives for an epoch, checked and on theta's device."""
     batches = x(epoch) if callable(x) else x
     if not isinstance(batches, Iterable):
@@ -132,7 +132,7 @@ def _on_device(theta: Array, part: Any, name: str) -> Any:
     return asarray(part, backend=backend, device=device_of(theta), dtype=dtype)
 
 
-def _taken(rows: Rows, size: int, options: Options, epoch: int) -> Iterator[Rows]:
+def _batches_of_rows(rows: Rows, size: int, options: Options, epoch: int) -> Iterator[Rows]:
     """Yield the batches of an epoch from rows in memory."""
     tables = list[Any]([1])
     if size < rows.x.shape[-2]:
@@ -144,7 +144,7 @@ def _taken(rows: Rows, size: int, options: Options, epoch: int) -> Iterator[Rows
             yield from (take(part, table[i, ...]) for i in range(table.shape[0]))
 
 
-def _augmented(
+def _augment(
     augment: Augment, seed: Seed, parts: Sequence[Any], at: tuple[int, int], stack: tuple[int, ...]
 ) -> Sequence[Any]:
     """Return what the hook makes of a batch: of each network's own, if each has a seed."""
@@ -154,7 +154,7 @@ def _augmented(
         return (*items, None)[:3]
     each = []
     for i, one in enumerate(seed):
-        each.append(_augmented(augment, one, parts_of_member(parts, (i,), stack), at, stack[1:]))
+        each.append(_augment(augment, one, parts_of_member(parts, (i,), stack), at, stack[1:]))
     xp = array_namespace(parts[0])
     return [None if one[0] is None else xp.stack(one) for one in zip(*each, strict=True)]
 
