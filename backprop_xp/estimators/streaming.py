@@ -4,6 +4,7 @@ While one block is trained on, the rows of the next are read, made dense and mov
 The order of the rows, and so each batch, is the same as for a table in memory.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -31,17 +32,18 @@ class Table(NamedTuple):
     def pieces(self, rows: Rows, tables: Iterable[Any]) -> Iterator[tuple[Rows, Any]]:
         """Yield the rows of each block, and which of them each batch has."""
         blocks = [block for table in tables for block in self._blocks(table)]
+        move = functools.partial(self.choice.backend.from_host, device=self.choice.device)
         read = read_ahead(map(self._rows_of, blocks), self.choice.backend, self.choice.device)
         for x, block in zip(read, blocks, strict=True):
             if isinstance(block, int):
                 yield rows._replace(x=x), block
                 continue
-            at, within = self._moved(block.reshape(-1)), np.arange(block.size, dtype=np.int32)
+            at, within = move(block.reshape(-1)), np.arange(block.size, dtype=np.int32)
             part = Rows(x, gather(rows.y, at, -2))
             if rows.sample_weight is not None:
                 weight = gather(rows.sample_weight, at, -1)
                 part = part._replace(sample_weight=weight, stand_ins=stand_ins(weight, ()))
-            yield part, self._moved(within.reshape(block.shape))
+            yield part, move(within.reshape(block.shape))
 
     def _blocks(self, table: Array | int) -> Sequence[np.ndarray | int]:
         """Return a table of batches on the host, cut into blocks; a number of epochs stays."""
@@ -55,6 +57,3 @@ class Table(NamedTuple):
         """Return the x of a block on the device."""
         chosen = slice(None) if isinstance(block, int) else block.reshape(-1)
         return put(self.choice, rows_at(self.x, self.indices[chosen]))
-
-    def _moved(self, indices: np.ndarray) -> Array:
-        return self.choice.backend.from_host(indices, device=self.choice.device)
