@@ -180,31 +180,19 @@ def class_weights(
         return sample_weight
     # Of several labels each has the classes 0 and 1, and the weights are multiplied.
     columns, known = ([y], classes) if y.ndim == 1 else ([*y.T], np.asarray([0, 1]))
-    each: Any = [class_weight] * len(columns)
-    if class_weight != "balanced":
-        each = _numbers_by_class(class_weight, len(columns), known.tolist(), y.ndim == 1)
+    is_one = y.ndim == 1 or class_weight == "balanced"
+    each: Any = [class_weight] * len(columns) if is_one else class_weight
+    if class_weight != "balanced" and not (
+        isinstance(each, list)
+        and len(each) == len(columns)
+        and all(isinstance(one, dict) for one in each)
+    ):
+        labels = f"a list of {len(columns)} dicts, one for each label"
+        expected = "a dict" if y.ndim == 1 else labels
+        raise ValueError(f"class_weight must be {expected}, or 'balanced', not {class_weight!r}.")
     weights = sample_weight
-    for numbers, column in zip(each, columns, strict=True):
+    for given, column in zip(each, columns, strict=True):
         shares = (column[:, None] == known).astype(np.float64)
-        by_class = weights_by_class(numbers, shares, sample_weight)
+        by_class = weights_by_class(given, shares, sample_weight, known.tolist())
         weights = weights_of_rows(by_class, shares, weights)
     return weights
-
-
-def _numbers_by_class(
-    class_weight: Any, count: int, known: list[Any], is_single: bool
-) -> list[list[float]]:
-    """Return the weights of the known classes, by the dict of each label."""
-    dicts = [class_weight] if is_single else class_weight
-    if not (
-        isinstance(dicts, list)
-        and len(dicts) == count
-        and all(isinstance(each, dict) for each in dicts)
-    ):
-        labels = f"a list of {count} dicts, one for each label"
-        expected = "a dict" if is_single else labels
-        raise ValueError(f"class_weight must be {expected}, or 'balanced', not {class_weight!r}.")
-    for unknown in ([name for name in by_class if name not in known] for by_class in dicts):
-        if unknown:
-            raise ValueError(f"class_weight has {unknown}, but the classes are {known}.")
-    return [[by_class.get(name, 1.0) for name in known] for by_class in dicts]

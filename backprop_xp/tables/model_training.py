@@ -27,6 +27,7 @@ from backprop_xp.tables.training_file import (
     metadata_of,
     read_checkpoint,
 )
+from backprop_xp.training.class_weights import weights_by_class, weights_of_rows
 from backprop_xp.training.early_stopping import EarlyStopping
 from backprop_xp.training.fit import fit
 from backprop_xp.training.states import FitResult
@@ -172,10 +173,10 @@ def _balanced(training: Rows, validation: Rows, n_classes: int) -> tuple[Rows, R
 
     Validation has the class weights of training, so that both losses are the same function.
     """
-    sums = np.bincount(training.y, training.weights, minlength=n_classes)
-    weights = np.divide(sums.mean(), sums, out=np.zeros(n_classes), where=sums > 0)
+    one_hot = np.eye(n_classes)
+    by_class = weights_by_class("balanced", one_hot[training.y], training.weights)
     training, validation = (
-        rows._replace(weights=weights[rows.y] * (1.0 if rows.weights is None else rows.weights))
+        rows._replace(weights=weights_of_rows(by_class, one_hot[rows.y], rows.weights))
         for rows in (training, validation)
     )
     return training, validation

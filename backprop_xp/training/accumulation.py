@@ -14,15 +14,15 @@ from backprop_xp.training.pytrees import mapped
 Gradient = Callable[..., tuple[Array, Any]]
 
 
-def accumulating(gradient_of: Gradient, size: int | None) -> Gradient:
+def accumulate(gradient_of: Gradient, size: int | None) -> Gradient:
     """Return a function with the same results that computes ``size`` rows of a batch at a time.
 
     Each part counts by the sum of its weights, and draws dropout masks of its own.
     """
-    return gradient_of if size is None else functools.partial(_accumulated, gradient_of, size)
+    return gradient_of if size is None else functools.partial(_gradient_by_parts, gradient_of, size)
 
 
-def _accumulated(
+def _gradient_by_parts(
     gradient_of: Gradient, size: int, theta: Any, batch: Rows, l2: Any, views: Any
 ) -> tuple[Array, Any]:
     parts = row_slices(batch.x.shape[-2], size)

@@ -27,15 +27,22 @@ def check_classes(loss: Loss, n: int) -> None:
         )
 
 
-def weights_by_class(class_weight: Any, y: Array, sample_weight: Array | None) -> Array:
+def weights_by_class(
+    class_weight: Any,
+    y: Array,
+    sample_weight: Array | None,
+    classes: Sequence[Any] | None = None,
+) -> Array:
     """Return the weight of each class, ``(..., classes)``, from targets.
+
+    A mapping has the names in ``classes``, by default the numbers from 0.
 
     ``"balanced"`` gives all classes the same total weight: that of the rows over the number of
     classes that occur and the class's own, as in scikit-learn.
     """
     shares = class_shares(y)
     if not isinstance(class_weight, str):
-        return like(y, _numbers(class_weight, shares.shape[-1]), "class_weight")
+        return like(y, _numbers(class_weight, shares.shape[-1], classes), "class_weight")
     if class_weight != "balanced":
         raise ValueError(f'class_weight must be "balanced" or numbers, not {class_weight!r}.')
     xp = array_namespace(y)
@@ -57,14 +64,15 @@ def class_shares(y: Array) -> Array:
     return y if y.shape[-1] > 1 else array_namespace(y).concat([1.0 - y, y], axis=-1)
 
 
-def _numbers(class_weight: Any, count: int) -> list[float]:
+def _numbers(class_weight: Any, count: int, classes: Sequence[Any] | None) -> list[float]:
     """Return a number for each class, 1 for a class that a mapping lacks."""
     example = '{0: 1.0, 1: 5.0}, [1.0, 5.0] or "balanced"'
     if isinstance(class_weight, Mapping):
-        unknown = [key for key in class_weight if key not in range(count)]
+        names, known = classes or range(count), classes or f"0 ... {count - 1}"
+        unknown = [name for name in class_weight if name not in names]
         if unknown:
-            raise ValueError(f"class_weight has {unknown}, but the classes are 0 ... {count - 1}.")
-        values = [class_weight.get(k, 1.0) for k in range(count)]
+            raise ValueError(f"class_weight has {unknown}, but the classes are {known}.")
+        values = [class_weight.get(name, 1.0) for name in names]
     else:
         values = sequence(class_weight, "class_weight", example)
     if len(values) != count:

@@ -14,7 +14,7 @@ from backprop_xp.backends import Array, Backend, array_namespace, device_of, out
 from backprop_xp.networks.inputs import Rows, rows_at_once
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import loss_and_gradient_of, loss_and_gradients_of
-from backprop_xp.training.accumulation import accumulating
+from backprop_xp.training.accumulation import accumulate
 from backprop_xp.training.batches import take
 from backprop_xp.training.metrics import Metric
 from backprop_xp.training.optimizers import Optimizer
@@ -81,7 +81,7 @@ def _traced(
     own = own._replace(learning_rate=number_of(own.learning_rate), weight=number_of(own.weight))
     given = {name: number_of(value) for name, value in (shared.hyperparameters or {}).items()}
     if not in_parts:
-        gradient = accumulating(functools.partial(loss_and_gradient_of, network), size)
+        gradient = accumulate(functools.partial(loss_and_gradient_of, network), size)
         return step(gradient, update_of(make(**given), carry[0]), carry, own, shared)
     each = take_apart(given, network.parts)
 
@@ -94,7 +94,7 @@ def _traced(
     def gradients(thetas: Any, batch: Rows, l2: Any, _: None) -> tuple[Array, list[Array]]:
         return loss_and_gradients_of(network, thetas, batch, l2)
 
-    return step(accumulating(gradients, size), update, carry, own, shared)
+    return step(accumulate(gradients, size), update, carry, own, shared)
 
 
 def _evaluated(

@@ -39,8 +39,6 @@ from backprop_xp.training.class_weights import (
 from backprop_xp.training.data import Seed, split_rows
 from backprop_xp.training.options import Options
 
-# Rows on theta's device, and the class labels that y was made of, if any.
-_Given: TypeAlias = tuple[Rows, Array | None]
 # A condition on the device, and the function that returns its error message.
 _Condition: TypeAlias = tuple[Array, Callable[[], str]]
 # Targets that are probabilities are rounded to float32.
@@ -152,8 +150,8 @@ def items_of(
 
 def _checked_rows(
     network: Network, theta: Array, x: Any, y: Any, sample_weight: Any = None
-) -> _Given:
-    """Return rows on theta's device whose shapes fit the network."""
+) -> tuple[Rows, Array | None]:
+    """Return rows on theta's device whose shapes fit the network, and class labels if y is such."""
     detach = require_owner(theta, "theta").detach
     x = x if isinstance(x, Blocks) else detach(network.check_inputs(theta, x)[0])
     outputs, loss = network.outputs_shape(theta, x), network.loss_function

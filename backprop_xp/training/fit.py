@@ -83,9 +83,7 @@ def train(
 
     {options}
 
-    The arguments are checked when ``train`` is called. Raises TypeError or ValueError for arguments
-    that do not fit, for a value of x, y or sample_weight that is not finite, and for a target
-    outside the loss's range.
+    The arguments are checked when ``train`` is called.
 
     >>> import backprop_xp as bx
     >>> network = bx.mlp([2, 4, 1], hidden="tanh", loss="binary_cross_entropy")
@@ -133,8 +131,8 @@ def fit(
     ``theta``, ``(*stack, P)``, is copied and never written. ``x`` is ``(batch, n_in)`` or
     ``(*stack, batch, n_in)``, ``y`` likewise with ``n_out``.
 
-    - ``callbacks`` are functions that receive the ``TrainingState`` after every epoch. One that
-      returns True ends the training.
+    - ``callbacks`` are functions that receive the ``TrainingState`` after every epoch. True ends
+      the training; TypeError or ValueError is raised for anything but a boolean or None.
     - ``progress`` shows two live lines on a terminal and in a notebook if rich is installed, and
       otherwise writes plain lines to stderr.
 
@@ -143,10 +141,6 @@ def fit(
     Ctrl-C ends the training between two updates. Its KeyboardInterrupt, and every other exception,
     has an attribute ``state``: the last whole state with the history so far. ``start=error.state``
     resumes from it. Before the first epoch it is ``start``, or None.
-
-    Raises TypeError or ValueError for arguments that do not fit, for a value of x, y or
-    sample_weight that is not finite, for a target outside the loss's range, and for a callback that
-    returns neither a boolean nor None.
 
     >>> import backprop_xp as bx
     >>> network = bx.mlp([1, 1])

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from backprop_xp.backends import Array, array_namespace, device_of, like, require_owner, to_host
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import Views, loss_and_gradient_of, views_of
-from backprop_xp.training.accumulation import accumulating
+from backprop_xp.training.accumulation import accumulate
 from backprop_xp.training.averages import Average
 from backprop_xp.training.compiled import compiled
 from backprop_xp.training.early_stopping import Slowed
@@ -122,7 +122,7 @@ def stepper_of(
     ``size`` is the number of rows whose gradient is computed at a time, None for a whole batch.
     """
     backend = require_owner(theta, "theta")
-    gradient = accumulating(functools.partial(loss_and_gradient_of, network), size)
+    gradient = accumulate(functools.partial(loss_and_gradient_of, network), size)
     one = functools.partial(step, gradient, update_of(optimizer, theta))
     if backend.loop(one) is None:
         judge = functools.partial(evaluate, network, dict(metrics), piece_by_piece)

@@ -23,7 +23,7 @@ from backprop_xp.training.optimizer_protocol import (
     rule_of as rule_of,
 )
 from backprop_xp.training.pytrees import Pytree
-from backprop_xp.training.running_means import momentum_product, passed, running_mean
+from backprop_xp.training.running_means import bias_correction, momentum_product, running_mean
 from backprop_xp.training.schedules import LearningRate
 
 Updated: TypeAlias = tuple[Array, Pytree]
@@ -170,18 +170,8 @@ class Adagrad(BuiltIn):
         return theta, AdagradState(state.step + 1, total)
 
 
-class _Adam(BuiltIn):
-    """An optimizer with Adam's state."""
-
-    amsgrad: bool
-
-    @property
-    def kind_of_state(self) -> type[Moments]:
-        return AMSGradState if self.amsgrad else AdamState
-
-
 @dataclass(frozen=True, eq=False, repr=False)
-class Adam(_Adam):
+class Adam(BuiltIn):
     """``theta -= learning_rate * m / (sqrt(s) + epsilon)``, with bias-corrected running means.
 
     Kingma and Ba 2015, algorithm 1: epsilon is added to the root of the *corrected* square, as in
@@ -199,12 +189,12 @@ class Adam(_Adam):
     corrected_epsilon: bool = True
     amsgrad: bool = False
 
+    @property
+    def kind_of_state(self) -> type[Moments]:
+        return AMSGradState if self.amsgrad else AdamState
+
     def rule(
-        self: "Adam | AdamW",
-        theta: Array,
-        gradient: Array,
-        state: Moments,
-        learning_rate: Hyperparameter,
+        self, theta: Array, gradient: Array, state: Moments, learning_rate: Hyperparameter
     ) -> Updated:
         # Corrected for their bias, the means are m / c1 and s / c2: m / c1 / (sqrt(s / c2) +
         # epsilon), with the corrections taken out of the vectors (the end of their section 2).
@@ -215,38 +205,33 @@ class Adam(_Adam):
             state = AMSGradState(step, mean, square, xp.maximum(state.largest, square))
         else:
             state = AdamState(step, mean, square)
-        root = passed(self.beta2, step) ** 0.5
+        root = bias_correction(self.beta2, step) ** 0.5
         scale = xp.sqrt(state[-1])
-        scale += self.epsilon * (root if getattr(self, "corrected_epsilon", True) else 1.0)
+        scale += self.epsilon * (root if self.corrected_epsilon else 1.0)
         direction = mean / scale
-        direction *= learning_rate * (root / passed(self.beta1, step))
+        direction *= learning_rate * (root / bias_correction(self.beta1, step))
         theta -= direction
         return theta, state
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AdamW(_Adam):
+class AdamW(Adam):
     """Adam with decoupled weight decay: first ``theta -= learning_rate * weight_decay * theta``.
 
     Loshchilov and Hutter 2019, algorithm 2, with the decay scaled by the learning rate as in
     PyTorch. ``mask``, ``(P,)`` or stacked, is 1 where theta decays and 0 elsewhere
-    (``network.weight_mask(theta)``: weights alone); None decays all of it. ``amsgrad`` is Adam's.
+    (``network.weight_mask(theta)``: weights alone); None decays all of it.
     """
 
-    learning_rate: LearningRate = 1e-3
     _: KW_ONLY
-    beta1: Hyperparameter = 0.9
-    beta2: Hyperparameter = 0.999
-    epsilon: Hyperparameter = 1e-8
     weight_decay: Hyperparameter = 1e-2
     mask: Array | None = None
-    amsgrad: bool = False
 
     def rule(
         self, theta: Array, gradient: Array, state: Moments, learning_rate: Hyperparameter
     ) -> Updated:
         theta *= _kept(self, learning_rate)
-        return Adam.rule(self, theta, gradient, state, learning_rate)
+        return super().rule(theta, gradient, state, learning_rate)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -270,7 +255,7 @@ class Nadam(BuiltIn):
         product, momentum, following = momentum_product(
             self.beta1, self.momentum_decay, step, theta
         )
-        root = passed(self.beta2, step) ** 0.5
+        root = bias_correction(self.beta2, step) ** 0.5
         now = root * (1.0 - momentum) / (1.0 - product)
         ahead = root * following / (1.0 - product * following)
         return now, ahead, self.epsilon * root

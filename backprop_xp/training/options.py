@@ -101,6 +101,9 @@ class Options:
     iterable, or as a function of the epoch's number, from 0, which alone can be resumed. Batches
     are arrays of any library. A thread makes the next one and moves it to theta's device during a
     step. ``shuffle`` does not apply.
+
+    Raises TypeError or ValueError for arguments that do not fit, for a value of x, y or
+    sample_weight that is not finite, and for a target outside the loss's range.
     """
 
     optimizer: Optimizer

@@ -10,7 +10,7 @@ from backprop_xp.training.hyperparameters import Hyperparameter
 _TINY = 1e-37
 
 
-def passed(decay: Hyperparameter, step: Any) -> Any:
+def bias_correction(decay: Hyperparameter, step: Any) -> Any:
     """Return ``1 - decay**step``, the sum of the weights of a running mean's values."""
     if isinstance(step, int) and isinstance(decay, float):
         return 1.0 - decay**step
@@ -45,7 +45,7 @@ def momentum_product(
         xp = array_namespace(theta)
         orders = xp.arange(1, _ORDERS, dtype=theta.dtype, device=device_of(theta))
         logarithm = xp.sum(_order(xp, orders, step, rate), axis=-1, keepdims=True)
-        exp, before = xp.exp, 1.0 - passed(beta1, step)
+        exp, before = xp.exp, 1.0 - bias_correction(beta1, step)
     now, following = (beta1 * (1.0 - 0.5 * exp(i * rate)) for i in (step, step + 1))
     return before * exp(logarithm), now, following
 

@@ -5,13 +5,13 @@ compiles loops.
 """
 
 import contextvars
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from numbers import Real
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from backprop_xp.backends import (
     Array,
+    Backend,
     array_namespace,
     asarray,
     device_of,
@@ -28,6 +28,8 @@ from backprop_xp.training.data_checks import check_sets, items_of, named
 from backprop_xp.training.options import Augment, Options
 from backprop_xp.training.states import TrainingState
 
+T = TypeVar("T")
+
 # The rows of an epoch's batches, by the epoch's number from 0.
 Source: TypeAlias = Callable[[int], Generator[Rows]]
 
@@ -41,21 +43,21 @@ def source_of(
     """
     augment, stack = options.augment, tuple(theta.shape[:-1])
     if rows is None:
-        _check_given(x, options)
+        _check_batches(x, options)
     elif augment is None:
         return None
 
     def batches(epoch: int) -> Generator[Rows]:
         i = -1
-        given = _moved(network, theta, x, epoch)
+        given = _batches_of_user(network, theta, x, epoch)
         if rows is not None:
-            given = _taken(rows, size, options, epoch)
+            given = _batches_of_rows(rows, size, options, epoch)
         for i, batch in enumerate(given):
             if augment is None:
                 yield batch
                 continue
             try:
-                parts = _augmented(augment, options.seed, counted(batch)[:3], (epoch, i), stack)
+                parts = _augment(augment, options.seed, counted(batch)[:3], (epoch, i), stack)
             except Exception as error:
                 error.add_note(f"In augment, for batch {i} of epoch {epoch}.")
                 raise
@@ -64,10 +66,13 @@ def source_of(
         if i < 0:
             raise ValueError(f"x gave no batches in epoch {epoch}: at least one is expected.")
 
-    return batches if rows is not None else lambda epoch: _read_ahead(batches(epoch), theta)
+    if rows is not None:
+        return batches
+    backend, device = require_owner(theta, "theta"), device_of(theta)
+    return lambda epoch: read_ahead(batches(epoch), backend, device)
 
 
-def _check_given(batches: Any, options: Options) -> None:
+def _check_batches(batches: Any, options: Options) -> None:
     """Raise unless x can give the batches of all epochs, and no option needs rows in memory."""
     if hasattr(batches, "shape") or not (callable(batches) or isinstance(batches, Iterable)):
         raise TypeError(
@@ -103,7 +108,7 @@ def _check_given(batches: Any, options: Options) -> None:
         )
 
 
-def _moved(network: Network, theta: Array, x: Any, epoch: int) -> Iterator[Rows]:
+def _batches_of_user(network: Network, theta: Array, x: Any, epoch: int) -> Iterator[Rows]:
     """Yield the batches that x gives for an epoch, checked and on theta's device."""
     batches = x(epoch) if callable(x) else x
     if not isinstance(batches, Iterable):
@@ -127,7 +132,7 @@ def _on_device(theta: Array, part: Any, name: str) -> Any:
     return asarray(part, backend=backend, device=device_of(theta), dtype=dtype)
 
 
-def _taken(rows: Rows, size: int, options: Options, epoch: int) -> Iterator[Rows]:
+def _batches_of_rows(rows: Rows, size: int, options: Options, epoch: int) -> Iterator[Rows]:
     """Yield the batches of an epoch from rows in memory."""
     tables = list[Any]([1])
     if size < rows.x.shape[-2]:
@@ -139,7 +144,7 @@ def _taken(rows: Rows, size: int, options: Options, epoch: int) -> Iterator[Rows
             yield from (take(part, table[i, ...]) for i in range(table.shape[0]))
 
 
-def _augmented(
+def _augment(
     augment: Augment, seed: Seed, parts: Sequence[Any], at: tuple[int, int], stack: tuple[int, ...]
 ) -> Sequence[Any]:
     """Return what the hook makes of a batch: of each network's own, if each has a seed."""
@@ -149,27 +154,26 @@ def _augmented(
         return (*items, None)[:3]
     each = []
     for i, one in enumerate(seed):
-        each.append(_augmented(augment, one, parts_of_member(parts, (i,), stack), at, stack[1:]))
+        each.append(_augment(augment, one, parts_of_member(parts, (i,), stack), at, stack[1:]))
     xp = array_namespace(parts[0])
     return [None if one[0] is None else xp.stack(one) for one in zip(*each, strict=True)]
 
 
-def _read_ahead(batches: Iterator[Rows], theta: Array) -> Generator[Rows]:
-    """Yield batches; a thread meanwhile makes the next one and moves it to theta's device."""
+def read_ahead(items: Iterator[T], backend: Backend, device: Any) -> Generator[T]:
+    """Yield items that are made on a device; a thread meanwhile makes the next one."""
     from concurrent.futures import Future, ThreadPoolExecutor  # 20 ms
 
-    backend, device, end = require_owner(theta, "theta"), device_of(theta), object()
+    end: Any = object()
 
-    def read() -> Any:
+    def make() -> T:
         with backend.background_copies(device):
-            return next(batches, end)
+            return next(items, end)
 
-    def submit() -> Future[Any]:
-        return pool.submit(contextvars.copy_context().run, read)
+    def submit() -> Future[T]:
+        return pool.submit(contextvars.copy_context().run, make)
 
     with ThreadPoolExecutor(1) as pool:
-        following, kept = submit(), deque[Any](maxlen=2)
-        while (batch := following.result()) is not end:
-            kept.append(batch)  # the one before is kept until its steps are queued
+        following = submit()
+        while (item := following.result()) is not end:
             following = submit()
-            yield batch
+            yield item

@@ -14,7 +14,7 @@ import backprop_xp as bx
 from backprop_xp.backends import dispatch
 from backprop_xp.backends.libraries.numpy import updates
 from backprop_xp.training.optimizers import check_state, optimizer_on_device
-from backprop_xp.training.running_means import passed
+from backprop_xp.training.running_means import bias_correction
 
 # 100 updates, each a few roundings of 2e-16 or 6e-8, on a theta near 1.
 SAME_UPDATES = {"float64": 1e-10, "float32": 1e-4}
@@ -115,6 +115,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
         bx.AdamW,
         {"learning_rate": 0.02, "weight_decay": 0.3, "mask": DECAYS},
     ),
+    "adamw with the other epsilon": (bx.AdamW, {"epsilon": 1e-2, "corrected_epsilon": False}),
     "amsgrad": (bx.Adam, {"learning_rate": 0.02, "beta2": 0.8, "amsgrad": True}),
     "amsgrad with decay": (
         bx.AdamW,
@@ -633,7 +634,7 @@ def test_the_bias_correction_keeps_its_digits(xp: Any, decay: float, step: int) 
     if xp.name in ("numpy", "jax", "torch"):  # an integer array times a number
         forms += [(array, xp.asarray([step], dtype="float32"))]
     for given, t in forms:
-        got = passed(given, t)
+        got = bias_correction(given, t)
         assert got.dtype == xp.namespace.float32
         np.testing.assert_allclose(xp.host(got), [exact], rtol=1e-6)
 

@@ -10,6 +10,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import array_namespace, to_host
+from backprop_xp.training.sources import read_ahead
 from tests.helpers import compiled
 from tests.user_layers import PassThrough
 
@@ -140,6 +141,14 @@ def test_the_next_batch_is_made_in_a_thread_that_keeps_the_choice_of_a_backend(x
     assert threading.main_thread() not in threads
     assert all("use_backend" in source for source in chosen)
     assert not any(thread.is_alive() for thread in threads)
+
+
+def test_the_next_item_is_made_while_one_is_used(xp: Any) -> None:
+    made = [threading.Event(), threading.Event()]
+    items = read_ahead((event.set() for event in made), xp.selection.backend, xp.selection.device)
+    next(items)
+    assert made[1].wait(timeout=60)
+    items.close()
 
 
 @pytest.mark.parametrize("hook", [False, True])

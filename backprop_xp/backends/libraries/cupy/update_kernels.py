@@ -191,7 +191,7 @@ def _adam(self: Optimizer, values: Values, state: State) -> Kernel:
     They are computed in float64: float32's 1 - 0.999 has three digits fewer.
     """
     root = (1.0 - self.beta2 ** (state.step + 1)) ** 0.5
-    epsilon = self.epsilon * (root if getattr(self, "corrected_epsilon", True) else 1.0)
+    epsilon = self.epsilon * (root if self.corrected_epsilon else 1.0)
     values.update(correction=root / (1.0 - self.beta1 ** (state.step + 1)), epsilon=epsilon)
     return AMSGRAD if self.amsgrad else ADAM
 
