@@ -170,6 +170,7 @@ def test_the_critical_difference_is_that_of_demsar_and_bars_join_what_it_covers(
     ranks = pd.Series([1.0, 1.5, 2.6, 4.0, 4.1])
     assert table_report.alike(ranks, 1.2) == [(0, 1), (1, 2), (3, 4)]
     assert table_report.alike(ranks, 0.05) == []
+    assert table_report.alike(ranks[:3], 2.0) == [(0, 2)]
 
 
 def test_the_report_of_a_results_file_ranks_and_names_errors(tmp_path: Path) -> None:
