@@ -12,6 +12,7 @@ disturb one another.
 
 import argparse
 import concurrent.futures
+import importlib.metadata
 import importlib.util
 import itertools
 import json
@@ -106,11 +107,10 @@ def about(job: Job) -> dict[str, Any]:
 
 def versions(package: str) -> dict[str, str]:
     """Return the versions of the libraries in use, of those that are imported."""
-    modules = {name: sys.modules.get(name) for name in ("numpy", "sklearn", "skrub", package)}
+    names = {"numpy", "sklearn", "skrub", package} & set(sys.modules)
     return {
-        name: module.__version__
-        for name, module in modules.items()
-        if hasattr(module, "__version__")
+        name: getattr(sys.modules[name], "__version__", "") or importlib.metadata.version(name)
+        for name in sorted(names)
     }
 
 
