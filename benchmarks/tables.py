@@ -137,7 +137,8 @@ def run_apart(path: Path, jobs: Sequence[Job], threads: int) -> None:
         own = sum(json.loads(line)["contender"] == jobs[0].contender for line in after)
         last = done.stderr.strip().splitlines()[-1:] or [""]
         message = f"the process ended with status {done.returncode}: {last[0]}"
-        append(path, about(jobs[own]) | {"error": message[:500]})
+        for job in jobs[own : own + 1]:  # none if it died after its last job
+            append(path, about(job) | {"error": message[:500]})
         jobs = jobs[own + 1 :]
 
 
@@ -182,7 +183,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
-    sys.path.insert(0, str(Path.cwd()))  # for backprop_xp and for a contender's module
+    # For this checkout, and for the module of a contender.
+    sys.path += [str(Path(__file__).parents[1]), str(Path.cwd())]
     if options.here:  # a process of run_apart
         for job in json.loads(sys.stdin.read()):
             fit(options.out, Job(*job))
@@ -190,18 +192,19 @@ def main() -> None:
     tables = [
         name for name in names_of(options.half) if not options.tables or name in options.tables
     ]
-    contenders = options.contenders or list(CONTENDERS)
     if options.report:
         lines = [
             line
             for (table, seed, name), line in read(options.out).items()
-            if table in tables and seed in options.seeds and name in contenders
+            if table in tables and seed in options.seeds
+            if not options.contenders or name in options.contenders
         ]
         sys.stdout.write(markdown(lines) + "\n")
         if options.picture:
             picture(lines, options.picture)
         return
     skipped = without_package(tables, [TABLES[name].package for name in tables])
+    contenders = options.contenders or list(CONTENDERS)
     known = [name for name in contenders if name in CONTENDERS]
     skipped |= without_package(known, [CONTENDERS[name].package for name in known])
     for name, reason in skipped.items():
