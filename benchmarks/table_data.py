@@ -56,7 +56,16 @@ TABLES: dict[str, Record] = {
     "swiss_labor": _classes("AER/SwissLabor", "participation", rows=872),
     "titanic": _classes("vcdExtra/Titanicp", "survived", rows=1309),
     "digits": _classes("sklearn/digits", "target", rows=1797),
-    "leaves": _classes("modeldata/leaf_id_flavia", "species", rows=1907),
+    # The dropped columns describe the species, not the leaf: each species has one value.
+    "leaves": _classes(
+        "modeldata/leaf_id_flavia",
+        "species",
+        rows=1907,
+        drop=(
+            *("apex", "base", "shape"),
+            *(f"{kind}_edge" for kind in ("denate", "lobed", "smooth", "toothed", "undulate")),
+        ),
+    ),
     # case: the split of the authors
     "cells": _classes("modeldata/cells", "class", rows=2019, drop=("case",)),
     "chile": _classes("carData/Chile", "vote", rows=2532),

@@ -93,6 +93,16 @@ def test_no_single_column_gives_the_target_away(name: str) -> None:
         assert (model.score(x_validation, validation.y) - base) / (1.0 - base) < 0.9, column
 
 
+@pytest.mark.parametrize(
+    "name", [n for n, r in table_data.TABLES.items() if r.task == "classification"]
+)
+def test_no_column_is_a_function_of_the_class(name: str) -> None:
+    pytest.importorskip(table_data.TABLES[name].package)
+    table = table_data.load(name)
+    for column in table.X:
+        assert table.X[column].groupby(table.y).nunique(dropna=False).max() > 1, column
+
+
 def test_the_halves_share_no_table_and_are_alike() -> None:
     tune, show = (table_data.names_of(half) for half in ("tune", "show"))
     assert sorted([*tune, *show]) == sorted(table_data.TABLES)
