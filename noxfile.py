@@ -207,6 +207,13 @@ def bench_gpu(session: nox.Session) -> None:
     session.run("python", "benchmarks/gpu.py", *session.posargs)
 
 
+@nox.session
+def bench_tables(session: nox.Session) -> None:
+    """Compare table models on real tables, for hours; arguments go to the script."""
+    session.install(*group("bench-tables"), "-e", ".[tables]")
+    session.run("python", "benchmarks/tables.py", *session.posargs)
+
+
 def group(name: str) -> tuple[str, ...]:
     """Return the requirements of a dependency group; ``pip install --group`` needs pip 25.1."""
     return nox.project.dependency_groups(PYPROJECT, name)
