@@ -97,7 +97,7 @@ _MODULES["export_onnx"] = "files.onnx"
 
 # What the estimators need, which the extras ``sklearn`` and ``tables`` install.
 _LIBRARIES = ("sklearn", "scipy")
-_NEEDED = dict.fromkeys(_ESTIMATORS[:2], _LIBRARIES)
+_NEEDED: dict[str, tuple[str, ...]] = dict.fromkeys(_ESTIMATORS[:2], _LIBRARIES)
 _NEEDED |= dict.fromkeys(_ESTIMATORS[2:], (*_LIBRARIES, "pandas", "pyarrow", "threadpoolctl"))
 
 

@@ -41,8 +41,9 @@ def detect(frame: pd.DataFrame, *, scaling: str, max_one_hot: int | None, seed: 
 
 
 def _as_code(column: Column, most: int) -> Column:
-    is_code = isinstance(column, Category) and len(column.values) > most
-    return Category(column.values, is_code=True) if is_code else column
+    if isinstance(column, Category) and len(column.values) > most:
+        return Category(column.values, is_code=True)
+    return column
 
 
 def _detect(column: pd.Series, seed: int) -> Column | str:

@@ -53,7 +53,8 @@ class Scaling(NamedTuple):
         return features
 
 
-UNSCALED = Scaling(np.empty(0), np.empty(0, dtype=np.intp), *np.empty((2, 0)), np.zeros(()))
+_NONE = np.empty(0)
+UNSCALED = Scaling(_NONE, np.empty(0, dtype=np.intp), _NONE, _NONE, np.zeros(()))
 
 
 def _standard(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -86,8 +87,15 @@ def learn_scaling(values: np.ndarray, scaling: str) -> Scaling:
     is_empty = missing.all(axis=0)
     medians = np.nanmedian(np.where(is_empty, 0.0, values), axis=0)
     flagged = np.flatnonzero(missing.any(axis=0))
-    moments = learn(np.where(missing, medians, values)), _standard(missing[:, flagged] * 1.0)
-    return Scaling(medians, flagged, *map(np.concatenate, zip(*moments)), np.asarray(bound))
+    centers, scales = learn(np.where(missing, medians, values))
+    shares, deviations = _standard(missing[:, flagged].astype("float64"))
+    return Scaling(
+        medians,
+        flagged,
+        np.concatenate([centers, shares]),
+        np.concatenate([scales, deviations]),
+        np.asarray(bound),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +126,8 @@ class Features:
     @property
     def codes(self) -> list[int]:
         """The number of codes of each category that is a code, unknown values included."""
-        return [len(c.values) + 1 for c in self.columns.values() if _is_code(c)]
+        columns = self.columns.values()
+        return [len(c.values) + 1 for c in columns if isinstance(c, Category) and c.is_code]
 
     @property
     def _unscaled(self) -> dict[str, Column]:

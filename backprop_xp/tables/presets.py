@@ -1,4 +1,4 @@
-"""The presets of the tabular estimators: a recipe for each name. Imports no library of the extra."""
+"""The presets of the tabular estimators: a recipe for each name."""
 
 import dataclasses
 import math

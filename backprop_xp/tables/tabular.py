@@ -30,10 +30,10 @@ from backprop_xp.tables.tabular_parameters import (
     ClassifierParameters,
     TabularParameters,
     Task,
-    check_parameters,
+    checked_parameters,
     described,
 )
-from backprop_xp.tables.tabular_training import Problem, learn, untrained
+from backprop_xp.tables.tabular_training import Split, learn, untrained
 from backprop_xp.training.data import split_rows
 from backprop_xp.training.states import TrainingState
 
@@ -81,7 +81,7 @@ class Tabular(BaseEstimator, TabularParameters):  # type: ignore[misc]
         try:
             if X_val is None and not y_val is sample_weight_val is None:
                 raise ValueError("y_val and sample_weight_val belong to a validation set: X_val.")
-            check_parameters(self, self._task)
+            checked_parameters(self, self._task)
             given = self._checked(X, y, sample_weight, reset=True)
             held_out = None
             if X_val is not None:
@@ -137,7 +137,7 @@ class Tabular(BaseEstimator, TabularParameters):  # type: ignore[misc]
         seed = saved.record["seed"] if saved and draws else seed_of(self.random_state)
         model, recipe = untrained(
             self,
-            problem := self._problem(given, held_out, seed),
+            split := self._split(given, held_out, seed),
             choice,
             seed,
             None if saved is None else saved.features,
@@ -152,9 +152,9 @@ class Tabular(BaseEstimator, TabularParameters):  # type: ignore[misc]
                 return dataclasses.replace(saved, metadata=model.metadata)
         self.model_ = model  # callbacks may look at the preparation
         start = model, recipe, state
-        return learn(self, problem, choice, start, checkpoint=checkpoint, callbacks=callbacks)
+        return learn(self, split, choice, start, checkpoint=checkpoint, callbacks=callbacks)
 
-    def _problem(self, given: Rows, held_out: Rows | None, seed: int) -> Problem:
+    def _split(self, given: Rows, held_out: Rows | None, seed: int) -> Split:
         targets, classes = self._targets(given.target.to_numpy(), None)
         rows = given._replace(target=pd.Series(targets, name=given.target.name))
         if held_out is None:
@@ -171,7 +171,7 @@ class Tabular(BaseEstimator, TabularParameters):  # type: ignore[misc]
         for name, part in (("training", training), ("validation", validation)):
             if part.weights is not None and not part.weights.any():
                 raise ValueError(f"the {name} rows have no weight: choose another random_state.")
-        return Problem(training, validation, classes)
+        return Split(training, validation, classes)
 
     def _outputs(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         check_is_fitted(self)
@@ -305,7 +305,7 @@ class TabularClassifier(ClassifierMixin, Tabular, ClassifierParameters):  # type
     def predict(self, X: Any) -> np.ndarray:
         """Return the class of each row."""
         indices = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[indices]
+        return np.asarray(self.classes_[indices])
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return each class's probability, ``(rows, classes)``: the mean over the members."""

@@ -55,9 +55,7 @@ def _input_layers(features: Features, recipe: Recipe) -> tuple[list[Layer], int]
     if recipe.numeric and numbers:
         n_out, n_frequencies, scale = recipe.numeric
         parts.append(
-            NumericEmbedding(
-                numbers, n_out, n_frequencies=n_frequencies, frequency_scale=scale
-            )
+            NumericEmbedding(numbers, n_out, n_frequencies=n_frequencies, frequency_scale=scale)
         )
     if others := width - numbers - len(codes):
         parts.append(Scale(others))

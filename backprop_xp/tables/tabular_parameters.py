@@ -3,11 +3,10 @@
 The command line makes its options of them. This module imports none of the extra's libraries.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 from backprop_xp.backends import Backend, Device
 from backprop_xp.checks import boolean, integer, known, real
@@ -18,7 +17,6 @@ from backprop_xp.training.optimizers import OPTIMIZERS
 if TYPE_CHECKING:
     from numpy.random import RandomState
 
-T = TypeVar("T")
 Task = Literal["classification", "regression"]
 TASKS: tuple[Task, ...] = get_args(Task)
 # The names of the tables in ``presets``, which a test compares.
@@ -32,14 +30,12 @@ OF_NUMBERS, LOWER_IS_BETTER = ("r2", "rmse", "mae"), ("rmse", "mae", "log_loss")
 Check: TypeAlias = Callable[[Any, str], Any]
 
 
-def _parameter(default: T, check: Check, summary: str, option: type | None = None) -> T:
-    """Return a field whose metadata are ``help``, ``check`` and ``option``.
+class Parameter(NamedTuple):
+    """A check, a line of help, and the type of the command's option, None for no option."""
 
-    ``option`` is the type of the command's option, None for a parameter that is none.
-    """
-    metadata = {"help": summary, "check": check, "option": option}
-    field: T = dataclasses.field(default=default, metadata=metadata)
-    return field
+    check: Check
+    help: str
+    option: type | None = None
 
 
 def _one_of(names: Collection[str]) -> Check:
@@ -64,104 +60,101 @@ def _class_weight(value: Any, name: str) -> Any:
     return value if isinstance(value, Mapping) else known(value, ["balanced"], name)
 
 
+_positive = functools.partial(real, above=0.0)
+_not_negative = functools.partial(real, low=0.0)
 _share = functools.partial(real, above=0.0, below=1.0)
 _rate = functools.partial(real, low=0.0, below=1.0)
-_seed = functools.partial(integer, at_least=0)
+
+# The parameters of the estimators, by name.
+PARAMETERS: dict[str, Parameter] = {
+    "preset": Parameter(
+        _one_of(PRESET_NAMES), f"{', '.join(PRESET_NAMES)}: the values of the other options.", str
+    ),
+    "hidden_layer_sizes": Parameter(_or_none(_widths), "Widths of the hidden layers.", str),
+    "activation": Parameter(_or_none(_one_of(ACTIVATIONS)), "A name of bx.activations.", str),
+    "solver": Parameter(_or_none(_one_of(OPTIMIZERS)), f"{', '.join(OPTIMIZERS)}.", str),
+    "alpha": Parameter(
+        _or_none(_not_negative), "L2 penalty; with adamw and lion the weight decay.", float
+    ),
+    "batch_size": Parameter(
+        _or_none(integer), "Maximum rows of a batch; fewer in small tables.", int
+    ),
+    "learning_rate": Parameter(
+        _or_none(_one_of(SCHEDULE_NAMES)), f"{', '.join(SCHEDULE_NAMES)}.", str
+    ),
+    "learning_rate_init": Parameter(
+        _or_none(_positive), "The learning rate at its highest.", float
+    ),
+    "max_iter": Parameter(_or_none(integer), "Maximum number of epochs.", int),
+    "dropout": Parameter(_or_none(_rate), "Dropout rate.", float),
+    "layer_norm": Parameter(_or_none(boolean), "Normalize each hidden layer.", bool),
+    "n_members": Parameter(
+        _or_none(integer), "Networks of the ensemble, trained at once and averaged.", int
+    ),
+    "n_iter_no_change": Parameter(
+        _or_none(integer), "Epochs to wait for a better validation result.", int
+    ),
+    "metric": Parameter(
+        _or_none(_one_of(METRICS)),
+        "A name of bx.metrics that ends the training and chooses the epoch. Default: the loss.",
+        str,
+    ),
+    "class_weight": Parameter(
+        _or_none(_class_weight), "balanced: each class has the same total weight.", str
+    ),
+    "validation_fraction": Parameter(_share, "The share of the rows that does so."),
+    "random_state": Parameter(_any, "Seed of the split, the weights and the batches.", int),
+    "backend": Parameter(_any, "Where to compute, as in bx.use_backend."),
+    "device": Parameter(_any, "A device of the backend."),
+    "dtype": Parameter(_one_of(DTYPES), f"{' or '.join(DTYPES)}."),
+    "verbose": Parameter(boolean, "Show the progress."),
+}
 
 
 @dataclass(eq=False, repr=False)
 class TabularParameters:
-    """The parameters of both tabular estimators; None is the preset's value.
+    """The parameters of both tabular estimators; None is the preset's value."""
 
-    The metadata of each field are ``help``, a line for the user, ``check``, a function of a value
-    and its name that returns the value or raises ValueError or TypeError, and ``option``.
-    """
-
-    preset: str = _parameter(
-        "default",
-        _one_of(PRESET_NAMES),
-        "fast, default or best: the values of the other options.",
-        str,
-    )
+    preset: str = "default"
     _: KW_ONLY
-    hidden_layer_sizes: int | Sequence[int] | None = _parameter(
-        None, _or_none(_widths), "Widths of the hidden layers.", str
-    )
-    activation: str | None = _parameter(
-        None, _or_none(_one_of(ACTIVATIONS)), "A name of bx.activations.", str
-    )
-    solver: str | None = _parameter(
-        None, _or_none(_one_of(OPTIMIZERS)), f"{', '.join(OPTIMIZERS)}.", str
-    )
-    alpha: float | None = _parameter(
-        None,
-        _or_none(functools.partial(real, low=0.0)),
-        "L2 penalty on the weights; with adamw and lion the weight decay.",
-        float,
-    )
-    batch_size: int | None = _parameter(
-        None, _or_none(integer), "Maximum rows of a batch; fewer in small tables.", int
-    )
-    learning_rate: str | None = _parameter(
-        None, _or_none(_one_of(SCHEDULE_NAMES)), f"{', '.join(SCHEDULE_NAMES)}.", str
-    )
-    learning_rate_init: float | None = _parameter(
-        None,
-        _or_none(functools.partial(real, above=0.0)),
-        "The learning rate at its highest.",
-        float,
-    )
-    max_iter: int | None = _parameter(None, _or_none(integer), "Maximum number of epochs.", int)
-    dropout: float | None = _parameter(None, _or_none(_rate), "Dropout rate.", float)
-    layer_norm: bool | None = _parameter(
-        None, _or_none(boolean), "Normalize each hidden layer.", bool
-    )
-    n_members: int | None = _parameter(
-        None, _or_none(integer), "Networks of the ensemble, trained at once and averaged.", int
-    )
-    n_iter_no_change: int | None = _parameter(
-        None, _or_none(integer), "Epochs to wait for a better validation result.", int
-    )
-    metric: str | None = _parameter(
-        None,
-        _or_none(_one_of(METRICS)),
-        "A metric that ends the training and chooses the epoch. Default: the loss.",
-        str,
-    )
-    validation_fraction: float = _parameter(
-        0.15, _share, "The share of the rows that ends the training and chooses the epoch."
-    )
-    random_state: "int | RandomState | None" = _parameter(
-        None, lambda value, name: value, "Seed of the split, the weights and the batches.", int
-    )
-    backend: str | Backend | None = _parameter(None, _any, "Where to compute, as bx.use_backend.")
-    device: Device | None = _parameter(None, _any, "A device of the backend.")
-    dtype: str = _parameter("float32", _one_of(DTYPES), " or ".join(DTYPES))
-    verbose: bool = _parameter(False, boolean, "Show the progress.")
+    hidden_layer_sizes: int | Sequence[int] | None = None
+    activation: str | None = None
+    solver: str | None = None
+    alpha: float | None = None
+    batch_size: int | None = None
+    learning_rate: str | None = None
+    learning_rate_init: float | None = None
+    max_iter: int | None = None
+    dropout: float | None = None
+    layer_norm: bool | None = None
+    n_members: int | None = None
+    n_iter_no_change: int | None = None
+    metric: str | None = None
+    validation_fraction: float = 0.15
+    random_state: "int | RandomState | None" = None
+    backend: str | Backend | None = None
+    device: Device = None
+    dtype: str = "float32"
+    verbose: bool = False
 
 
 @dataclass(eq=False, repr=False)
 class ClassifierParameters(TabularParameters):
     """The parameters of the classifier."""
 
-    class_weight: str | Mapping[Any, float] | None = _parameter(
-        None,
-        _or_none(_class_weight),
-        "balanced: each class has the same total weight.",
-        str,
-    )
+    class_weight: str | Mapping[Any, float] | None = None
 
 
-def check_parameters(parameters: TabularParameters, task: Task) -> None:
-    """Raise ValueError or TypeError for a parameter that cannot be used."""
-    for field in dataclasses.fields(parameters):
-        field.metadata["check"](getattr(parameters, field.name), field.name)
+def checked_parameters(parameters: TabularParameters, task: Task) -> dict[str, Any]:
+    """Return the values; raise ValueError or TypeError for one that cannot be used."""
+    values = {field.name: getattr(parameters, field.name) for field in fields(parameters)}
     metrics = [name for name in METRICS if (name in OF_NUMBERS) == (task == "regression")]
     if parameters.metric is not None:
         known(parameters.metric, metrics, "metric")
+    return {name: PARAMETERS[name].check(value, name) for name, value in values.items()}
 
 
 def described(parameters: type[TabularParameters]) -> str:
     """Return the lines of a docstring about the parameters."""
-    fields = dataclasses.fields(parameters)
-    return "\n".join(f"- ``{field.name}``: {field.metadata['help']}" for field in fields)
+    names = [field.name for field in fields(parameters)]
+    return "\n".join(f"- ``{name}``: {PARAMETERS[name].help}" for name in names)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -17,7 +17,12 @@ from backprop_xp.tables.rows import Rows
 from backprop_xp.tables.tabular_file import TrainingFile, progress, versions
 from backprop_xp.tables.tabular_model import TabularModel, TargetScale
 from backprop_xp.tables.tabular_network import first_theta, loss_for, network_for
-from backprop_xp.tables.tabular_parameters import LOWER_IS_BETTER, TabularParameters
+from backprop_xp.tables.tabular_parameters import (
+    LOWER_IS_BETTER,
+    TabularParameters,
+    Task,
+    checked_parameters,
+)
 from backprop_xp.training.class_weights import weights_by_class
 from backprop_xp.training.early_stopping import EarlyStopping
 from backprop_xp.training.fit import fit
@@ -29,7 +34,7 @@ _WORTH_THREADS = 2**24
 _NOT_COMPARED = ("backend", "device", "verbose")
 
 
-class Problem(NamedTuple):
+class Split(NamedTuple):
     """The rows to train on and those that end the training; targets are indices or numbers."""
 
     training: Rows
@@ -39,7 +44,7 @@ class Problem(NamedTuple):
 
 def untrained(
     parameters: TabularParameters,
-    problem: Problem,
+    split: Split,
     selection: Selection,
     seed: int,
     known: Features | None,
@@ -49,28 +54,33 @@ def untrained(
 
     ``known`` are features that were learnt from the same rows, ``more`` other fields of the model.
     """
-    training, recipe = problem.training, recipe_for(parameters, len(problem.training.target))
+    training, recipe = split.training, recipe_for(parameters, len(split.training.target))
+    parts = {"training": training, "validation": split.validation}
+    task: Task = "regression" if split.classes is None else "classification"
+    values = checked_parameters(parameters, task)
     features = known or detect(
         training.features,
         scaling=recipe.scaling,
         max_one_hot=None if recipe.category is None else recipe.category.above,
         seed=seed,
     )
-    n_outputs, loss = loss_for(0 if problem.classes is None else len(problem.classes))
+    n_outputs, loss = loss_for(0 if split.classes is None else len(split.classes))
     model = TabularModel(
         features=features,
         network=network_for(features, recipe, n_outputs, loss),
         theta=np.empty(0),
-        classes=problem.classes,
-        scale=TargetScale() if problem.classes is not None else _moments(training),
+        classes=split.classes,
+        scale=TargetScale() if split.classes is not None else _moments(training),
         record={
-            "parameters": _values(parameters),
+            "parameters": {
+                name: from_json(to_json(value))
+                for name, value in values.items()
+                if name not in _NOT_COMPARED
+            },
             "recipe": {name: _plain(value) for name, value in vars(recipe).items()},
             "seed": seed,
-            "rows": {
-                name: len(rows.target) for name, rows in zip(problem._fields, problem[:2])
-            },
-            "data": {name: rows.fingerprint() for name, rows in zip(problem._fields, problem[:2])},
+            "rows": {name: len(rows.target) for name, rows in parts.items()},
+            "data": {name: rows.fingerprint() for name, rows in parts.items()},
             "where": {"backend": selection.backend.name, "dtype": dtype_name(selection.dtype)},
             "versions": versions(),
         },
@@ -78,14 +88,6 @@ def untrained(
         **more,
     )
     return model, recipe
-
-
-def _values(parameters: TabularParameters) -> dict[str, Any]:
-    """Return the values of the parameters as a file has them."""
-    fields = [one for one in dataclasses.fields(parameters) if one.name not in _NOT_COMPARED]
-    values = {one.name: getattr(parameters, one.name) for one in fields}
-    checked = {one.name: one.metadata["check"](values[one.name], one.name) for one in fields}
-    return {name: from_json(to_json(value)) for name, value in checked.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -105,7 +107,7 @@ def _moments(rows: Rows) -> TargetScale:
 
 def learn(
     parameters: TabularParameters,
-    problem: Problem,
+    split: Split,
     selection: Selection,
     start: tuple[TabularModel, Recipe, TrainingState | None],
     *,
@@ -114,17 +116,15 @@ def learn(
 ) -> TabularModel:
     """Return the model after its training, which writes the file ``checkpoint`` unless None."""
     model, recipe, state = start
-    optimizer = recipe.optimizer(len(problem.training.target))
+    optimizer = recipe.optimizer(len(split.training.target))
     if checkpoint is not None:
         file = TrainingFile(checkpoint, model, optimizer, state)
         callbacks = [file, *callbacks]
     metric = parameters.metric
-    by_class, shares = _class_weights(parameters, problem)
-    x, y, weights = _on_device(problem.training, model, selection)
-    theta = first_theta(
-        model.network, shares, model.record["seed"], recipe.n_members, selection
-    )
-    mode = "min" if metric is None or metric in LOWER_IS_BETTER else "max"
+    by_class, shares = _class_weights(parameters, split)
+    x, y, weights = _on_device(split.training, model, selection)
+    theta = first_theta(model.network, shares, model.record["seed"], recipe.n_members, selection)
+    mode: Literal["min", "max"] = "min" if metric is None or metric in LOWER_IS_BETTER else "max"
     # For a small product several threads of BLAS are slower than one.
     product = recipe.batch_size * x.shape[1] * max((1, *recipe.hidden_layer_sizes))
     try:
@@ -140,7 +140,7 @@ def learn(
                 seed=_seeds(model.record["seed"], recipe.n_members),
                 sample_weight=weights,
                 class_weight=by_class,
-                validation=_on_device(problem.validation, model, selection),
+                validation=_on_device(split.validation, model, selection),
                 metrics=None if metric is None else [metric],
                 early_stopping=EarlyStopping(recipe.n_iter_no_change, watch=metric, mode=mode),
                 start=state,
@@ -186,10 +186,10 @@ def _seeds(seed: int, n_members: int) -> int | list[int]:
 
 
 def _class_weights(
-    parameters: TabularParameters, problem: Problem
+    parameters: TabularParameters, split: Split
 ) -> tuple[list[float] | None, np.ndarray]:
     """Return the weight of each class, None without any, and the classes' weighted shares."""
-    rows, classes = problem.training, problem.classes
+    rows, classes = split.training, split.classes
     if classes is None:
         return None, np.empty(0)
     indices, weights = rows.target.to_numpy(), rows.scaled_weights()
