@@ -11,7 +11,14 @@ import typer
 import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.cli import arguments, output
-from backprop_xp.cli.table_output import classes_table, epochs_of, metrics_table, number, shorten
+from backprop_xp.cli.table_output import (
+    classes_table,
+    epochs_of,
+    metrics_table,
+    number,
+    parts_of,
+    shorten,
+)
 from backprop_xp.plots.canvas import new_figure
 
 if TYPE_CHECKING:
@@ -197,7 +204,7 @@ def _training(found: output.JsonObject) -> list[str]:
     }
     best = np.mean(found["best"])
     texts = {
-        "rows": ", ".join(f"{count:,} {name}" for name, count in found["rows"].items()),
+        "rows": parts_of(found["rows"]),
         "epochs": f"{found['epoch']}, the best {epochs_of(found['best_epoch'])}",
         "best": f"{best:.6g} (validation {found['parameters']['metric'] or 'loss'})",
         "where": f"{found['where']['backend']}, {found['where']['dtype']}",

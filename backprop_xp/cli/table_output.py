@@ -21,6 +21,7 @@ _HEADS = {
     "baseline": "trivial",
     "validation": "network",
 }
+_PARTS = ("training", "validation", "test")
 _COLUMN = 11
 # The file of the model has all classes.
 _MAX_CLASSES = 20
@@ -43,7 +44,7 @@ def metrics_table(report: JsonObject) -> str:
 
 def parts_of(rows: Mapping[str, int]) -> str:
     """Return the number of rows of each part."""
-    return ", ".join(f"{rows[name]:,} {name}" for name in ("training", "validation", "test"))
+    return ", ".join(f"{rows[name]:,} {name}" for name in _PARTS if name in rows)
 
 
 def epochs_of(epochs: int | Sequence[int]) -> str:

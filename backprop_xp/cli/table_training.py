@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from backprop_xp.backends import resolve
 from backprop_xp.checks import known
 from backprop_xp.tables.evaluation import report_of
 from backprop_xp.tables.problem import Columns, Part, Problem, make_problem
@@ -21,6 +22,7 @@ from backprop_xp.tables.tabular_file import (
 )
 from backprop_xp.tables.tabular_model import TabularModel
 from backprop_xp.tables.tabular_parameters import TASKS, Task
+from backprop_xp.tables.tabular_training import stored_parameters
 from backprop_xp.training.states import TrainingState
 
 Say: TypeAlias = Callable[[str], object]
@@ -61,12 +63,11 @@ def train_table(
         validation=validation,
         seed=parameters["random_state"],
     )
-    for line in problem.lines():
+    model, metadata = _estimator(problem, parameters), _metadata(problem)
+    resolve(backend=model.backend, device=model.device, dtype=model.dtype)  # or raise
+    resumed = [_resume_line(out, model, metadata)] if resume else []
+    for line in [*problem.lines(), *resumed]:
         say(line)
-    model = _estimator(problem, parameters)
-    metadata = _metadata(problem)
-    if resume:
-        say(_resume_line(out, metadata))
     held_out = problem.parts["validation"]
 
     def watch_all(state: TrainingState) -> None:
@@ -117,13 +118,18 @@ def _metadata(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _resume_line(out: PathLike | None, metadata: Mapping[str, Any]) -> str:
+def _resume_line(
+    out: PathLike | None,
+    model: TabularClassifier | TabularRegressor,
+    metadata: Mapping[str, Any],
+) -> str:
     """Return a line for the user on the training that is resumed; raise for another problem."""
     name = "a file" if out is None else os.fspath(out)
     if out is None or not Path(out).exists():
         return f"there is no {name} to resume: the training starts from the beginning"
     written, state = read_model(out)
-    difference = next(_differences(written, metadata), None)
+    parameters = stored_parameters(model, metadata["target"]["classes"] or None)
+    difference = next(_differences(written, metadata, parameters), None)
     if difference is not None:
         raise cannot_be_resumed(out, difference)
     if state is None:
@@ -131,7 +137,9 @@ def _resume_line(out: PathLike | None, metadata: Mapping[str, Any]) -> str:
     return f"resumed after epoch {state.epoch}"
 
 
-def _differences(written: TabularModel, wanted: Mapping[str, Any]) -> Iterator[str]:
+def _differences(
+    written: TabularModel, wanted: Mapping[str, Any], parameters: Mapping[str, Any]
+) -> Iterator[str]:
     """Yield the differences between a file's problem and another, causes before effects."""
     old = written.metadata
     if not wanted.keys() <= old.keys():
@@ -151,6 +159,7 @@ def _differences(written: TabularModel, wanted: Mapping[str, Any]) -> Iterator[s
         for one in (old["held_out"], wanted["held_out"])
     ]
     yield from different_values(*shares)
+    yield from different_values(written.record["parameters"], parameters)
 
 
 @contextlib.contextmanager

@@ -91,7 +91,9 @@ def _of_others(
         boosting = HistGradientBoostingRegressor
         others = {"linear": Ridge(), "baseline": DummyRegressor()}
     target = {name: (values - scale[0]) / scale[1] for name, values in y.items()}
-    others["boosting"] = boosting(early_stopping=True, random_state=model.model_.record["seed"])
+    others["boosting"] = boosting(
+        early_stopping=True, random_state=model.model_.record["seed"] % 2**32
+    )
     found = {}
     for name in ("linear", "boosting", "baseline"):
         more: dict[str, Any] = {"sample_weight": weights if name == "baseline" else balanced}

@@ -20,7 +20,6 @@ from backprop_xp.tables.tabular_network import first_theta, loss_for, network_fo
 from backprop_xp.tables.tabular_parameters import (
     LOWER_IS_BETTER,
     TabularParameters,
-    Task,
     checked_parameters,
 )
 from backprop_xp.training.class_weights import weights_by_class
@@ -56,8 +55,6 @@ def untrained(
     """
     training, recipe = split.training, recipe_for(parameters, len(split.training.target))
     parts = {"training": training, "validation": split.validation}
-    task: Task = "regression" if split.classes is None else "classification"
-    values = checked_parameters(parameters, task)
     features = known or detect(
         training.features,
         scaling=recipe.scaling,
@@ -72,11 +69,7 @@ def untrained(
         classes=split.classes,
         scale=TargetScale() if split.classes is not None else _moments(training),
         record={
-            "parameters": {
-                name: from_json(to_json(value))
-                for name, value in values.items()
-                if name not in _NOT_COMPARED
-            },
+            "parameters": stored_parameters(parameters, split.classes),
             "recipe": {name: _plain(value) for name, value in vars(recipe).items()},
             "seed": seed,
             "rows": {name: len(rows.target) for name, rows in parts.items()},
@@ -88,6 +81,12 @@ def untrained(
         **more,
     )
     return model, recipe
+
+
+def stored_parameters(parameters: TabularParameters, classes: Any) -> dict[str, Any]:
+    """Return the values of the parameters as a file has them; ``classes`` is None for numbers."""
+    values = checked_parameters(parameters, "regression" if classes is None else "classification")
+    return {name: from_json(to_json(v)) for name, v in values.items() if name not in _NOT_COMPARED}
 
 
 def _plain(value: Any) -> Any:
@@ -119,7 +118,7 @@ def learn(
     optimizer = recipe.optimizer(len(split.training.target))
     if checkpoint is not None:
         file = TrainingFile(checkpoint, model, optimizer, state)
-        callbacks = [file, *callbacks]
+        callbacks = [*callbacks, file]
     metric = parameters.metric
     by_class, shares = _class_weights(parameters, split)
     x, y, weights = _on_device(split.training, model, selection)
