@@ -128,8 +128,7 @@ def _resume_line(
     if out is None or not Path(out).exists():
         return f"there is no {name} to resume: the training starts from the beginning"
     written, state = read_model(out)
-    parameters = stored_parameters(model, metadata["target"]["classes"] or None)
-    difference = next(_differences(written, metadata, parameters), None)
+    difference = next(_differences(written, metadata, model), None)
     if difference is not None:
         raise cannot_be_resumed(out, difference)
     if state is None:
@@ -138,7 +137,9 @@ def _resume_line(
 
 
 def _differences(
-    written: TabularModel, wanted: Mapping[str, Any], parameters: Mapping[str, Any]
+    written: TabularModel,
+    wanted: Mapping[str, Any],
+    model: TabularClassifier | TabularRegressor,
 ) -> Iterator[str]:
     """Yield the differences between a file's problem and another, causes before effects."""
     old = written.metadata
@@ -159,6 +160,9 @@ def _differences(
         for one in (old["held_out"], wanted["held_out"])
     ]
     yield from different_values(*shares)
+    if written.estimator != type(model).__name__:
+        yield f"the task is {wanted['target']['task']}, but the file's is {old['target']['task']}"
+    parameters = stored_parameters(model, wanted["target"]["classes"] or None)
     yield from different_values(written.record["parameters"], parameters)
 
 

@@ -1,12 +1,10 @@
 """The presets of the tabular estimators: a recipe for each name."""
 
-import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from backprop_xp.tables.tabular_parameters import TabularParameters
 from backprop_xp.training import schedules
 from backprop_xp.training.optimizers import OPTIMIZERS, Optimizer
 from backprop_xp.training.schedules import Schedule
@@ -105,17 +103,14 @@ PRESETS: dict[str, Recipe] = {
 }
 
 
-def recipe_for(parameters: TabularParameters, rows: int) -> Recipe:
+def recipe_for(parameters: Mapping[str, Any], rows: int) -> Recipe:
     """Return the preset's recipe with the parameters that are not None, for so many training rows.
 
     In a small table a batch has a tenth of the rows, but at least 8.
     """
-    preset = PRESETS[parameters.preset]
-    given = {
-        field.name: value
-        for field in dataclasses.fields(preset)
-        if (value := getattr(parameters, field.name, None)) is not None
-    }
+    preset = PRESETS[parameters["preset"]]
+    chosen = {name: value for name, value in parameters.items() if value is not None}
+    given = {name: chosen[name] for name in vars(preset).keys() & chosen.keys()}
     recipe = replace(preset, **given)
     size = min(recipe.batch_size, max(_MIN_BATCH, rows // _UPDATES_PER_EPOCH), rows)
     enough = max(_MIN_EPOCHS, recipe.max_updates // math.ceil(rows / size))

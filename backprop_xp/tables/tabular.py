@@ -116,8 +116,6 @@ class Tabular(BaseEstimator, TabularParameters):  # type: ignore[misc]
             weights = sample_weight if owner(sample_weight) is None else to_host(sample_weight)
             weights = _check_sample_weight(weights, values, ensure_non_negative=True)
             weights = np.asarray(weights, dtype="float64")
-            if not weights.any():
-                raise ValueError("sample_weight is 0 for all rows.")
         name = getattr(y, "name", None)
         return Rows(frame, pd.Series(values, name=name if isinstance(name, str) else None), weights)
 

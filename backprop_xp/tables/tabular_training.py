@@ -53,7 +53,8 @@ def untrained(
 
     ``known`` are features that were learnt from the same rows, ``more`` other fields of the model.
     """
-    training, recipe = split.training, recipe_for(parameters, len(split.training.target))
+    training, values = split.training, stored_parameters(parameters, split.classes)
+    recipe = recipe_for(values, len(training.target))
     parts = {"training": training, "validation": split.validation}
     features = known or detect(
         training.features,
@@ -69,7 +70,7 @@ def untrained(
         classes=split.classes,
         scale=TargetScale() if split.classes is not None else _moments(training),
         record={
-            "parameters": stored_parameters(parameters, split.classes),
+            "parameters": values,
             "recipe": {name: _plain(value) for name, value in vars(recipe).items()},
             "seed": seed,
             "rows": {name: len(rows.target) for name, rows in parts.items()},

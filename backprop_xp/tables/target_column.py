@@ -65,6 +65,8 @@ def find_target(column: pd.Series, task: Task | None = None) -> Target:
         suggested, reason = task, "the task was given"
     if suggested == "regression":
         return Target(name, suggested, reason)
+    if values.dtype.kind == "f":  # scikit-learn refuses such labels as numbers
+        levels = np.unique(as_strings(target_values(column)).to_numpy(dtype=object))
     if len(levels) > max(2, len(values) // 2):
         raise ValueError(
             f"the target {name!r} has {len(levels)} different values in {len(values)} rows: a "

@@ -311,7 +311,7 @@ def test_a_given_task_overrides_the_suggested_one() -> None:
     assert target.task == "regression"
     assert target.values(numbers).tolist() == [3.0, 1.0, 3.0, 2.0, 1.0, 2.0]
     halves = pd.Series([0.5, 1.5, 0.5, 1.5], name="y")
-    assert target_column.find_target(halves, "classification").classes == (0.5, 1.5)
+    assert target_column.find_target(halves, "classification").classes == ("0.5", "1.5")
 
 
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
