@@ -5,6 +5,7 @@ file. ``Preparation`` is the transformer in them, ``read`` the reader of files. 
 ``train``, ``predict`` and ``inspect`` use these.
 """
 
+import contextlib
 import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
@@ -37,11 +38,13 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     for library in ("pandas", "pyarrow", "sklearn", "threadpoolctl"):
-        if importlib.util.find_spec(library) is None:
-            raise ImportError(
-                f"bx.tables needs pandas and scikit-learn ({library} is not installed): "
-                "pip install 'backprop_xp[tables]'."
-            )
+        with contextlib.suppress(ModuleNotFoundError):
+            if importlib.util.find_spec(library) is not None:
+                continue
+        raise ImportError(
+            f"bx.tables needs pandas and scikit-learn ({library} is not installed): "
+            "pip install 'backprop_xp[tables]'."
+        )
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 

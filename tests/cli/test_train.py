@@ -490,10 +490,8 @@ def test_files_with_other_separators_work_with_train_predict_and_inspect(
 
 
 @pytest.mark.once
-def test_predict_and_inspect_import_neither_skrub_nor_scikit_learn(
-    model: str, folder: Path
-) -> None:
-    heavy = ("skrub", "sklearn", "scipy", "pyarrow.dataset", "matplotlib")
+def test_predict_and_inspect_do_not_import_scikit_learn(model: str, folder: Path) -> None:
+    heavy = ("sklearn", "scipy", "pyarrow.dataset", "matplotlib")
     for words in (["predict", model, "table.csv"], ["inspect", model]):
         program = (
             f"import atexit, sys; sys.argv[1:] = {words!r}\n"
