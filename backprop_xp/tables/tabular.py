@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -20,7 +21,6 @@ from backprop_xp.tables.preparation import Preparation, checked_frame, seed_of, 
 from backprop_xp.tables.rows import Rows
 from backprop_xp.tables.tabular_file import (
     PathLike,
-    exists,
     read_model,
     refuse_other_training,
     write_model,
@@ -86,7 +86,9 @@ class Tabular(BaseEstimator, TabularParameters):  # type: ignore[misc]
             held_out = None
             if X_val is not None:
                 held_out = self._checked(X_val, y_val, sample_weight_val, reset=False)
-            file = checkpoint if resume and exists(checkpoint) else None
+            file = None
+            if resume and checkpoint is not None and Path(checkpoint).exists():
+                file = checkpoint
             model = self._train(given, held_out, file, checkpoint, callbacks, dict(metadata or {}))
         except BaseException:
             self.__dict__ = before

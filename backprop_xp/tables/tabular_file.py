@@ -8,7 +8,6 @@ import platform
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -45,17 +44,16 @@ def write_model(
     state: TrainingState | None = None,
 ) -> None:
     """Write a model, with the state of a training that has not ended."""
-    part = {
+    part: dict[str, Any] = {
         "name": model.estimator,
         "has_names": model.has_names,
         "features": model.features.to_bytes(),
         "classes": None if model.classes is None else written_labels(model.classes),
-        "scale": model.scale,
+        "scale": tuple(model.scale),
         "target": model.target,
         "record": to_json(dict(model.record)),
         "history": {name: np.asarray(v, "float64") for name, v in model.history.items()},
     }
-    part["scale"] = tuple(model.scale)
     content = Checkpoint(
         model.network,
         model.theta,
@@ -131,7 +129,8 @@ def _differences(written: TabularModel, wanted: TabularModel) -> Iterator[str]:
         yield f"the target is {wanted.target!r}, but the file's training has {written.target!r}"
     old, new = written.record, wanted.record
     yield from different_values(old["parameters"], new["parameters"])
-    if old["data"]["training"] != new["data"]["training"]:
+    same_classes = np.array_equal(written.classes, wanted.classes)
+    if old["data"]["training"] != new["data"]["training"] or not same_classes:
         yield "its training had other data: the rows, the columns or their values have changed"
     if old["data"]["validation"] != new["data"]["validation"]:
         yield "its training had other validation rows"
@@ -222,8 +221,3 @@ class TrainingFile:
             f"so far, of epoch {epoch:.6g}, validation result {score:.6g}. The same call with "
             "resume=True, or command with --resume, continues it."
         )
-
-
-def exists(path: PathLike | None) -> bool:
-    """Whether there is a file at a path."""
-    return path is not None and Path(path).exists()

@@ -172,9 +172,8 @@ def _trained(model: TabularModel, result: FitResult) -> TabularModel:
     found = progress(result.state)
     if not np.isfinite(found["best"]).all():
         raise ValueError("the training diverged: lower learning_rate_init.")
-    record = {**model.record, **found, "has_ended": True}
-    theta, history = to_host(result.theta), result.history
-    return dataclasses.replace(model, theta=theta, record=record, history=history)
+    record, theta = {**model.record, **found}, to_host(result.theta)
+    return dataclasses.replace(model, theta=theta, record=record, history=result.history)
 
 
 def _seeds(seed: int, n_members: int) -> int | list[int]:

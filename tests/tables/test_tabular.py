@@ -307,6 +307,7 @@ def test_an_interrupted_fit_resumes_to_the_same_theta(
         ({"validation_fraction": 0.2}, "validation_fraction is 0.2, but"),
         ({"X": table()[0].drop(columns="a")}, "its training had other data"),
         ({"y": table()[1].rename("z")}, "the target is 'z', but the file's training has 'y'"),
+        ({"y": table()[1].replace("no", "not")}, "its training had other data"),
         ({"sample_weight": np.ones(120)}, "its training had other data"),
         ({"kind": bx.TabularRegressor}, "it holds a TabularClassifier, not a TabularRegressor"),
     ],
