@@ -24,7 +24,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import backprop_xp as bx
-from backprop_xp.tables import presets, tabular_file, tabular_parameters
+from backprop_xp.tables import presets, tabular_file, tabular_parameters, tabular_training
 from tests import messy_tables
 from tests.commands import start
 
@@ -254,6 +254,38 @@ def test_the_metric_chooses_the_epoch() -> None:
         values = model.history_[metric]
         assert model.best_iter_ == int(choose(values)) + 1
         assert model.validation_score_ == pytest.approx(values[model.best_iter_ - 1])
+
+
+@pytest.mark.once
+@BOTH
+def test_a_relation_is_learnt(kind: Any) -> None:
+    draw = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": draw.normal(size=600), "b": draw.choice(["u", "v"], 600)})
+    y = frame["a"] * np.where(frame["b"] == "u", 1.0, -1.0)
+    y = y > 0.0 if kind is bx.TabularClassifier else 1e6 + y
+    assert kind(random_state=0).fit(frame, y).score(frame, y) > 0.95
+
+
+@pytest.mark.once
+def test_booleans_are_strings_where_the_training_had_strings() -> None:
+    frame = pd.DataFrame({"flag": ["True", "False", "maybe"] * 20, "a": np.arange(60.0)})
+    model = bx.TabularClassifier(**QUICK).fit(frame, [0, 1, 2] * 20)
+    new = pd.DataFrame({"flag": [True, False], "a": [3.0, 4.0]})
+    expected = model.predict_proba(new.assign(flag=["True", "False"]))
+    np.testing.assert_array_equal(model.predict_proba(new), expected)
+    made = bx.tables.Preparation().fit(frame)
+    np.testing.assert_array_equal(made.transform(new)[:, 1:].sum(axis=1), 1.0)
+
+
+@pytest.mark.once
+def test_each_member_has_its_own_order_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def same(network: bx.Network, shares: Any, seed: int, n_members: int, choice: Any) -> Any:
+        theta = network.initialize(seed, backend="numpy", dtype="float32")
+        return np.stack([theta] * n_members)
+
+    monkeypatch.setattr(tabular_training, "first_theta", same)
+    model = bx.TabularClassifier(**QUICK, n_members=3, backend="numpy").fit(*table())
+    assert len({*map(bytes, model.theta_)}) == 3
 
 
 @pytest.mark.once
