@@ -88,7 +88,7 @@ def collect(
     target = {"name": model.target, **metadata.pop("target", {}), "classes": classes}
     found = {
         "model": path,
-        "task": "classification" if classes else "regression",
+        "task": model.task,
         "is_finished": is_finished,
         "target": target,
         "network": model.network.describe(),

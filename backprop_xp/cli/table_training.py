@@ -160,8 +160,8 @@ def _differences(
         for one in (old["held_out"], wanted["held_out"])
     ]
     yield from different_values(*shares)
-    if written.estimator != type(model).__name__:
-        yield f"the task is {wanted['target']['task']}, but the file's is {old['target']['task']}"
+    if written.task != wanted["target"]["task"]:
+        yield f"its task is {written.task}, not {wanted['target']['task']}"
     parameters = stored_parameters(model, wanted["target"]["classes"] or None)
     yield from different_values(written.record["parameters"], parameters)
 

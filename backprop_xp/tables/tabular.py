@@ -141,7 +141,6 @@ class Tabular(BaseEstimator, TabularParameters):  # type: ignore[misc]
             choice,
             seed,
             None if saved is None else saved.features,
-            estimator=type(self).__name__,
             has_names=hasattr(self, "feature_names_in_"),
             target=given.target.name,
             metadata=metadata if saved is None else {**saved.metadata, **metadata},
@@ -245,8 +244,8 @@ class Tabular(BaseEstimator, TabularParameters):  # type: ignore[misc]
         Raises CheckpointError, a ValueError, for any other file.
         """
         model, _ = read_model(path)
-        if model.estimator != cls.__name__:
-            raise CheckpointError(f"{path}: it holds a {model.estimator}, not a {cls.__name__}.")
+        if model.task != cls._task:
+            raise CheckpointError(f"{path}: its task is {model.task}, not {cls._task}.")
         return cls._of(model, backend, device)
 
     @classmethod
@@ -365,6 +364,5 @@ def load(
     ValueError, for any other file.
     """
     model, _ = read_model(path)
-    is_classifier = model.estimator == TabularClassifier.__name__
-    kind = TabularClassifier if is_classifier else TabularRegressor
+    kind = TabularRegressor if model.classes is None else TabularClassifier
     return kind._of(model, backend, device)

@@ -28,7 +28,8 @@ PathLike: TypeAlias = str | os.PathLike[str]
 _LIBRARIES = ("numpy", "pandas", "scikit-learn")
 # Seconds between two writes: an epoch of a small table takes less time than a write.
 _PAUSE = 1.0
-_ESTIMATORS = ("TabularClassifier", "TabularRegressor")
+# The mark of a file with a model of a table.
+_NAME = "tabular model"
 
 
 def versions() -> dict[str, str]:
@@ -45,7 +46,7 @@ def write_model(
 ) -> None:
     """Write a model, with the state of a training that has not ended."""
     part: dict[str, Any] = {
-        "name": model.estimator,
+        "name": _NAME,
         "has_names": model.has_names,
         "features": model.features.to_bytes(),
         "classes": None if model.classes is None else written_labels(model.classes),
@@ -77,13 +78,12 @@ def read_model(
         where = {"backend": selection.backend, "device": selection.device}
     file, name = load(path, **where), os.fspath(path)
     part = file.estimator
-    if part.get("name") not in _ESTIMATORS:
+    if part.get("name") != _NAME:
         old = " An earlier version wrote it: train again." if "table" in file.metadata else ""
         raise CheckpointError(f"{name}: it holds no model of a table.{old}")
     try:
         classes = part["classes"]
         model = TabularModel(
-            estimator=part["name"],
             has_names=part["has_names"],
             features=Features.from_bytes(part["features"]),
             network=file.network,
@@ -123,8 +123,8 @@ def cannot_be_resumed(path: PathLike, difference: str) -> ValueError:
 
 def _differences(written: TabularModel, wanted: TabularModel) -> Iterator[str]:
     """Yield the differences between a file's training and another, causes before effects."""
-    if written.estimator != wanted.estimator:
-        yield f"it holds a {written.estimator}, not a {wanted.estimator}"
+    if written.task != wanted.task:
+        yield f"its task is {written.task}, not {wanted.task}"
     if written.target != wanted.target:
         yield f"the target is {wanted.target!r}, but the file's training has {written.target!r}"
     old, new = written.record, wanted.record

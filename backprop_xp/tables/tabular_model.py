@@ -11,6 +11,7 @@ from backprop_xp.backends import Backend, Device, resolve, to_host
 from backprop_xp.networks import ensemble
 from backprop_xp.networks.network import Network
 from backprop_xp.tables.features import Features
+from backprop_xp.tables.tabular_parameters import Task
 
 
 class TargetScale(NamedTuple):
@@ -24,7 +25,7 @@ class TargetScale(NamedTuple):
 class TabularModel:
     """What a training on a table has learnt: features, network, and the meaning of its outputs.
 
-    - ``estimator`` is the name of its class; ``has_names`` whether the columns had names.
+    - ``has_names`` is whether the columns had names.
     - ``theta`` is ``(P,)``, or ``(n_members, P)``, on the host.
     - ``classes`` are sorted, None for a number, which ``scale`` puts back into its unit.
     - ``target`` is the name of the target column, if it had one.
@@ -35,7 +36,6 @@ class TabularModel:
     - ``metadata`` is what the caller of ``fit`` adds, as JSON.
     """
 
-    estimator: str
     has_names: bool
     features: Features
     network: Network
@@ -46,6 +46,11 @@ class TabularModel:
     record: Mapping[str, Any]
     history: Mapping[str, np.ndarray]
     metadata: Mapping[str, Any]
+
+    @property
+    def task(self) -> Task:
+        """The task: a model without classes predicts a number."""
+        return "regression" if self.classes is None else "classification"
 
     def outputs(
         self,

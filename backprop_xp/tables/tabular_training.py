@@ -29,8 +29,8 @@ from backprop_xp.training.states import FitResult, TrainingState
 
 # Multiplications of a layer's product from which several BLAS threads are faster than one.
 _WORTH_THREADS = 2**24
-# Of a file, and of no other use here: they choose nothing about the result.
-_NOT_COMPARED = ("backend", "device", "verbose")
+# A file has no parameters that choose nothing about the result.
+_NOT_STORED = ("backend", "device", "verbose")
 
 
 class Split(NamedTuple):
@@ -87,7 +87,7 @@ def untrained(
 def stored_parameters(parameters: TabularParameters, classes: Any) -> dict[str, Any]:
     """Return the values of the parameters as a file has them; ``classes`` is None for numbers."""
     values = checked_parameters(parameters, "regression" if classes is None else "classification")
-    return {name: from_json(to_json(v)) for name, v in values.items() if name not in _NOT_COMPARED}
+    return {name: from_json(to_json(v)) for name, v in values.items() if name not in _NOT_STORED}
 
 
 def _plain(value: Any) -> Any:
