@@ -162,7 +162,10 @@ class Features:
         Columns that are not used may be there or not. Raises ValueError, with the column's name,
         for a missing column and for a string where a number or a date is expected.
         """
-        self.require(frame)
+        missing = [name for name in self.columns if name not in frame]
+        if missing:
+            others = f" (and {len(missing) - 1} others)" if len(missing) > 1 else ""
+            raise ValueError(f"there is no column {missing[0]!r}{others}, which the model needs.")
         columns = {name: frame[name] for name in self.columns}
         out = np.empty((len(frame), len(self._origins())), dtype=np.float32)
         for start in range(0, len(frame), _ROWS):
@@ -175,13 +178,6 @@ class Features:
                 out[rows, end : end + column.width] = column.encode(block[name])
                 end += column.width
         return out
-
-    def require(self, frame: pd.DataFrame) -> None:
-        """Raise ValueError for a table that lacks a column."""
-        missing = [name for name in self.columns if name not in frame]
-        if missing:
-            others = f" (and {len(missing) - 1} others)" if len(missing) > 1 else ""
-            raise ValueError(f"there is no column {missing[0]!r}{others}, which the model needs.")
 
     def numbers(self, columns: Mapping[str, pd.Series]) -> np.ndarray:
         """Return the features to scale, ``(rows, features)``, float64."""

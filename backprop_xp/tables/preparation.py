@@ -136,11 +136,6 @@ def seed_of(random_state: int | np.random.RandomState | None) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def array_names(count: int) -> list[str]:
-    """Return the names of the columns of an array."""
-    return [f"x{i}" for i in range(count)]
-
-
 def checked_frame(
     estimator: BaseEstimator, X: Any, *, reset: bool, texts: Sequence[str] = ()
 ) -> pd.DataFrame:
@@ -160,4 +155,4 @@ def checked_frame(
         ensure_all_finite=False,
         ensure_min_samples=2 if reset else 1,
     )
-    return as_frame(pd.DataFrame(x, columns=array_names(x.shape[1])), texts=texts)
+    return as_frame(pd.DataFrame(x, columns=[f"x{i}" for i in range(x.shape[1])]), texts=texts)

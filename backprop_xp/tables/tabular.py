@@ -250,7 +250,10 @@ class Tabular(BaseEstimator, TabularParameters):  # type: ignore[misc]
 
     @classmethod
     def _of(cls, model: TabularModel, backend: str | Backend | None, device: Device | None) -> Self:
-        made = cls(**model.record["parameters"], backend=backend, device=device)
+        try:
+            made = cls(**model.record["parameters"], backend=backend, device=device)
+        except TypeError as error:
+            raise CheckpointError(f"the file of another version: {error}") from error
         made.model_ = model
         made.n_features_in_ = len(model.features.seen)
         if model.has_names:

@@ -28,6 +28,8 @@ PathLike: TypeAlias = str | os.PathLike[str]
 _LIBRARIES = ("numpy", "pandas", "scikit-learn")
 # Seconds between two writes: an epoch of a small table takes less time than a write.
 _PAUSE = 1.0
+# What a record has in each file.
+_NEEDED = {"parameters", "recipe", "seed", "data", "where", "epoch", "best_epoch", "best"}
 # The mark of a file with a model of a table.
 _NAME = "tabular model"
 
@@ -82,7 +84,9 @@ def read_model(
         old = " An earlier version wrote it: train again." if "table" in file.metadata else ""
         raise CheckpointError(f"{name}: it holds no model of a table.{old}")
     try:
-        classes = part["classes"]
+        classes, record = part["classes"], from_json(part["record"])
+        if not _NEEDED <= record.keys():
+            raise ValueError(f"its record lacks {min(_NEEDED - record.keys())!r}.")
         model = TabularModel(
             has_names=part["has_names"],
             features=Features.from_bytes(part["features"]),
@@ -91,7 +95,7 @@ def read_model(
             classes=None if classes is None else read_labels(classes, "classes"),
             scale=TargetScale(*map(float, part["scale"])),
             target=part["target"],
-            record=from_json(part["record"]),
+            record=record,
             history=part["history"] if file.state is None else file.state.history,
             metadata=file.metadata,
         )
@@ -102,13 +106,7 @@ def read_model(
 
 def refuse_other_training(path: PathLike, written: TabularModel, wanted: TabularModel) -> None:
     """Raise ValueError, with the difference, unless a file has the same training."""
-    try:
-        difference = next(_differences(written, wanted), None)
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{os.fspath(path)}: it lacks {error}: another version wrote it. Omit resume to start "
-            "from the beginning."
-        ) from error
+    difference = next(_differences(written, wanted), None)
     if difference is not None:
         raise cannot_be_resumed(path, difference)
 
@@ -142,8 +140,8 @@ def _differences(written: TabularModel, wanted: TabularModel) -> Iterator[str]:
 def different_values(written: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
     """Yield the names whose values differ, with both values."""
     for name, value in wanted.items():
-        if value != written[name]:
-            other = _words(written[name])
+        if value != written.get(name):
+            other = _words(written.get(name))
             yield f"{name} is {_words(value)}, but the file's training has {other}"
 
 

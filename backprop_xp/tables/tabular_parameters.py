@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 from backprop_xp.backends import Backend, Device
 from backprop_xp.checks import boolean, integer, known, real
 from backprop_xp.networks.activations import ACTIVATIONS
+from backprop_xp.tables.presets import PRESETS, SCHEDULES
 from backprop_xp.training.metrics import METRICS
 from backprop_xp.training.optimizers import OPTIMIZERS
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 Task = Literal["classification", "regression"]
 TASKS: tuple[Task, ...] = get_args(Task)
-# The names of the tables in ``presets``, which a test compares.
-PRESET_NAMES = ("fast", "default", "best")
-SCHEDULE_NAMES = ("constant", "cosine", "exponential", "inverse_scaling", "plateau")
 DTYPES = ("float32", "float64")
 # Metrics of numbers; the others are metrics of classes. A few are better if they are lower.
 OF_NUMBERS, LOWER_IS_BETTER = ("r2", "rmse", "mae"), ("rmse", "mae", "log_loss")
@@ -68,7 +66,7 @@ _rate = functools.partial(real, low=0.0, below=1.0)
 # The parameters of the estimators, by name.
 PARAMETERS: dict[str, Parameter] = {
     "preset": Parameter(
-        _one_of(PRESET_NAMES), f"{', '.join(PRESET_NAMES)}: the values of the other options.", str
+        _one_of(PRESETS), f"{', '.join(PRESETS)}: the values of the other options.", str
     ),
     "hidden_layer_sizes": Parameter(_or_none(_widths), "Widths of the hidden layers.", str),
     "activation": Parameter(_or_none(_one_of(ACTIVATIONS)), "A name of bx.activations.", str),
@@ -79,9 +77,7 @@ PARAMETERS: dict[str, Parameter] = {
     "batch_size": Parameter(
         _or_none(integer), "Maximum rows of a batch; fewer in small tables.", int
     ),
-    "learning_rate": Parameter(
-        _or_none(_one_of(SCHEDULE_NAMES)), f"{', '.join(SCHEDULE_NAMES)}.", str
-    ),
+    "learning_rate": Parameter(_or_none(_one_of(SCHEDULES)), f"{', '.join(SCHEDULES)}.", str),
     "learning_rate_init": Parameter(
         _or_none(_positive), "The learning rate at its highest.", float
     ),

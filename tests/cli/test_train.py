@@ -25,7 +25,7 @@ from backprop_xp import tables
 from backprop_xp.cli import train
 from backprop_xp.cli.table_output import number
 from backprop_xp.display.progress import live
-from backprop_xp.tables import presets, tabular_file, tabular_parameters
+from backprop_xp.tables import tabular_file, tabular_parameters
 from tests.commands import NOWHERE, ONE_LINE, PACKAGE_FOLDER, run, start, start_without
 
 QUICK = ("--hidden-layer-sizes", "8", "--max-iter", "6")
@@ -160,8 +160,6 @@ def test_each_parameter_is_an_option_with_its_default_and_its_help() -> None:
             option = name.replace("_", "-")
             form = rf"--{option} / --no-{option}" if kind is bool else rf"--{option} <\w+>"
             assert re.search(rf"{form} {re.escape(words + ends)}", help_text), name
-    assert (*presets.PRESETS,) == tabular_parameters.PRESET_NAMES
-    assert (*presets.SCHEDULES,) == tabular_parameters.SCHEDULE_NAMES
 
 
 @pytest.mark.once

@@ -439,6 +439,24 @@ def test_a_file_of_a_network_or_of_an_earlier_version_is_an_error(xp: Any, tmp_p
         bx.tables.load(tmp_path / "old")
 
 
+@pytest.mark.once
+def test_a_file_with_another_record_is_an_error(tmp_path: Path) -> None:
+    (frame, y), path = table(), tmp_path / "model"
+    fitted = bx.TabularClassifier(**QUICK).fit(frame, y).model_
+    record = {**fitted.record}
+    more = {**record["parameters"], "novel": 1}
+    for wrong, message in (({"seed": None}, "lacks 'seed'"), ({"parameters": more}, "novel")):
+        changed = {name: v for name, v in {**record, **wrong}.items() if v is not None}
+        tabular_file.write_model(path, dataclasses.replace(fitted, record=changed))
+        with pytest.raises(bx.CheckpointError, match=message):
+            bx.tables.load(path)
+    fewer = {name: v for name, v in record["parameters"].items() if name != "dtype"}
+    changed = {**record, "parameters": fewer}
+    tabular_file.write_model(path, dataclasses.replace(fitted, record=changed))
+    with pytest.raises(ValueError, match="dtype is float32, but the file's training has not given"):
+        bx.TabularClassifier(**QUICK).fit(frame, y, checkpoint=path, resume=True)
+
+
 def test_a_recipe_depends_on_the_number_of_rows_unless_it_is_given() -> None:
     plain = vars(tabular_parameters.TabularParameters())
     found = [presets.recipe_for(plain, rows) for rows in (40, 1000, 260_000)]
@@ -460,7 +478,7 @@ def test_each_parameter_has_a_line_of_help_and_accepts_its_default() -> None:
 @pytest.mark.once
 def test_presets_and_parameters_import_none_of_the_extra_libraries() -> None:
     program = (
-        "import sys; from backprop_xp.tables import presets\n"
+        "import sys; from backprop_xp.tables import tabular_parameters\n"
         "assert not {'pandas', 'pyarrow', 'sklearn', 'scipy'} & {*sys.modules}"
     )
     done = start("-c", program)
