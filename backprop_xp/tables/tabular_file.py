@@ -85,7 +85,7 @@ def read_model(
         raise CheckpointError(f"{name}: it holds no model of a table.{old}")
     try:
         classes, record = part["classes"], from_json(part["record"])
-        if not _NEEDED <= record.keys():
+        if not record.keys() >= _NEEDED:
             raise ValueError(f"its record lacks {min(_NEEDED - record.keys())!r}.")
         model = TabularModel(
             has_names=part["has_names"],
