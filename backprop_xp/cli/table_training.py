@@ -21,7 +21,7 @@ from backprop_xp.tables.tabular_file import (
     read_model,
 )
 from backprop_xp.tables.tabular_model import TabularModel
-from backprop_xp.tables.tabular_parameters import TASKS, Task
+from backprop_xp.tables.tabular_parameters import TASKS, Task, checked_parameters
 from backprop_xp.tables.tabular_training import stored_parameters
 from backprop_xp.training.states import TrainingState
 
@@ -64,7 +64,9 @@ def train_table(
         seed=parameters["random_state"],
     )
     model, metadata = _estimator(problem, parameters), _metadata(problem)
-    resolve(backend=model.backend, device=model.device, dtype=model.dtype)  # or raise
+    # These raise before a line is printed.
+    checked_parameters(model, problem.target.task)
+    resolve(backend=model.backend, device=model.device, dtype=model.dtype)
     resumed = [_resume_line(out, model, metadata)] if resume else []
     for line in [*problem.lines(), *resumed]:
         say(line)
