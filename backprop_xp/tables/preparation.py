@@ -155,4 +155,5 @@ def checked_frame(
         ensure_all_finite=False,
         ensure_min_samples=2 if reset else 1,
     )
-    return as_frame(pd.DataFrame(x, columns=[f"x{i}" for i in range(x.shape[1])]), texts=texts)
+    names = getattr(estimator, "feature_names_in_", [f"x{i}" for i in range(x.shape[1])])
+    return as_frame(pd.DataFrame(x, columns=names), texts=texts)

@@ -234,6 +234,19 @@ def test_frames_of_polars_and_arrow_and_pandas_train_alike() -> None:
 
 
 @pytest.mark.once
+def test_an_array_has_the_columns_of_the_training_in_their_order() -> None:
+    frame, y = given(bx.TabularRegressor)
+    frame = frame[["a", "city"]]
+    model = bx.TabularRegressor(**QUICK).fit(frame, y)
+    with pytest.warns(UserWarning, match="X does not have valid feature names"):
+        found = model.predict(frame.to_numpy(dtype=object))
+    np.testing.assert_array_equal(found, model.predict(frame))
+    of_array = bx.TabularRegressor(**QUICK).fit(frame.to_numpy(dtype=object), y)
+    np.testing.assert_array_equal(of_array.theta_, model.theta_)
+    assert of_array.preparation_.get_feature_names_out()[0] == "x0"
+
+
+@pytest.mark.once
 def test_targets_are_standardized_by_the_weighted_training_rows() -> None:
     frame, y = given(bx.TabularRegressor)
     weights = np.linspace(0.0, 1.0, 120)
