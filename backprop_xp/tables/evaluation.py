@@ -77,39 +77,54 @@ def _of_others(
 
     They learn standardized numbers: scikit-learn computes in float32 here, as the features are.
     """
-    training, features = parts["training"], _plain_features(model, parts["training"])
+    training, validation = parts["training"], parts["validation"]
+    features = _plain_features(model, training)
     x = {name: features.transform(rows.features) for name, rows in parts.items()}
-    weights = training.scaled_weights()
-    others: dict[str, BaseEstimator]
+    mean, scale = model.model_.scale
+    target = {name: (values - mean) / scale for name, values in y.items()}
+    weights = balanced = training.scaled_weights()
     if isinstance(model, TabularClassifier):
-        scale, labels = (0.0, 1.0), model.classes_[y["training"]]
+        labels = model.classes_[y["training"]]
         balanced = class_weights(model.class_weight, labels, weights, model.classes_)
-        boosting = HistGradientBoostingClassifier
-        others = {"linear": LogisticRegression(), "baseline": DummyClassifier(strategy="prior")}
-    else:
-        scale, balanced = model.model_.scale, weights
-        boosting = HistGradientBoostingRegressor
-        others = {"linear": Ridge(), "baseline": DummyRegressor()}
-    target = {name: (values - scale[0]) / scale[1] for name, values in y.items()}
-    others["boosting"] = boosting(
-        early_stopping=True, random_state=model.model_.record["seed"] % 2**32
-    )
+    n_classes = 0 if model.model_.classes is None else len(model.model_.classes)
+    stop: dict[str, np.ndarray | None] = {"X_val": x["validation"], "y_val": target["validation"]}
+    stop["sample_weight_val"] = validation.scaled_weights()
     found = {}
-    for name in ("linear", "boosting", "baseline"):
-        more: dict[str, Any] = {"sample_weight": weights if name == "baseline" else balanced}
-        if name == "boosting":  # without class weights, the validation rows are as they are
-            more |= {"X_val": x["validation"], "y_val": target["validation"]}
-            more |= {"sample_weight_val": parts["validation"].scaled_weights()}
+    for name, other in _others(model).items():
+        weighted = weights if name == "baseline" else balanced
         # 100 iterations are enough.
         with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
-            others[name].fit(x["training"], target["training"], **more)
-        if isinstance(model, TabularRegressor):
-            found[name] = others[name].predict(x["test"]).astype("float64") * scale[1] + scale[0]
-        else:
-            found[name] = np.zeros((len(x["test"]), len(model.classes_)))
-            seen = others[name].classes_.astype(int)
-            found[name][:, seen] = others[name].predict_proba(x["test"])
+            other.fit(
+                *(x["training"], target["training"], weighted),
+                **(stop if name == "boosting" else {}),
+            )
+        found[name] = _outputs_of(other, x["test"], n_classes) * scale + mean
     return found
+
+
+def _others(model: TabularClassifier | TabularRegressor) -> dict[str, BaseEstimator]:
+    """Return the models to compare with; the validation rows end the boosting."""
+    options = {"early_stopping": True, "random_state": model.model_.record["seed"] % 2**32}
+    if isinstance(model, TabularClassifier):
+        return {
+            "linear": LogisticRegression(),
+            "boosting": HistGradientBoostingClassifier(**options),
+            "baseline": DummyClassifier(strategy="prior"),
+        }
+    return {
+        "linear": Ridge(),
+        "boosting": HistGradientBoostingRegressor(**options),
+        "baseline": DummyRegressor(),
+    }
+
+
+def _outputs_of(fitted: BaseEstimator, x: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return probabilities of all classes, or standardized numbers."""
+    if not hasattr(fitted, "classes_"):
+        return np.asarray(fitted.predict(x).astype("float64"))
+    shares = np.zeros((len(x), n_classes))
+    shares[:, fitted.classes_.astype(int)] = fitted.predict_proba(x)
+    return shares
 
 
 def _plain_features(model: TabularClassifier | TabularRegressor, training: Rows) -> Features:
