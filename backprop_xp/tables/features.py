@@ -119,6 +119,11 @@ class Features:
         return {name: column.kind for name, column in self.columns.items()}
 
     @property
+    def n_features(self) -> int:
+        """The number of features of a row."""
+        return len(self.scaling.flagged) + sum(column.width for column in self.columns.values())
+
+    @property
     def texts(self) -> list[str]:
         """The columns that must be read from a file as strings."""
         return [name for name, column in self.columns.items() if column.from_strings]
@@ -167,14 +172,14 @@ class Features:
             others = f" (and {len(missing) - 1} others)" if len(missing) > 1 else ""
             raise ValueError(f"there is no column {missing[0]!r}{others}, which the model needs.")
         columns = {name: frame[name] for name in self.columns}
-        out = np.empty((len(frame), len(self._origins())), dtype=np.float32)
+        out, unscaled = np.empty((len(frame), self.n_features), dtype=np.float32), self._unscaled
         for start in range(0, len(frame), _ROWS):
             rows = slice(start, start + _ROWS)
             block = {name: column.iloc[rows] for name, column in columns.items()}
             scaled = self.scaling.transform(self.numbers(block))
             end = scaled.shape[1]
             np.clip(scaled, -MAX_DEVIATIONS, MAX_DEVIATIONS, out=out[rows, :end], casting="unsafe")
-            for name, column in self._unscaled.items():
+            for name, column in unscaled.items():
                 out[rows, end : end + column.width] = column.encode(block[name])
                 end += column.width
         return out

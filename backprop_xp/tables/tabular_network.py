@@ -47,7 +47,7 @@ def network_for(features: Features, recipe: Recipe, n_outputs: int, loss: Loss) 
 
 def _input_layers(features: Features, recipe: Recipe) -> tuple[list[Layer], int]:
     """Return the embeddings of numbers and codes, and the number of features behind them."""
-    codes, width = features.codes, len(features.names())
+    codes, width = features.codes, features.n_features
     numbers = len(features.scaling.medians) if recipe.numeric else 0
     if not (numbers or codes):
         return [], width

@@ -350,11 +350,11 @@ def test_each_kind_of_column_is_found_and_becomes_finite_float32() -> None:
     assert made.kinds == {"a": "number", "b": "category", "day": "date", "text": "text"}
     assert made.left_out == {"same": "the same in all rows", "none": "empty"}
     x = transform(made, table)
-    assert (x.dtype, x.shape) == (np.float32, (200, len(made.names())))
+    assert (x.dtype, x.shape) == (np.float32, (200, made.n_features))
     assert np.isfinite(x).all()
     places = made.feature_indices()
     found = sorted(place for each in places.values() for place in each)
-    assert found == list(range(len(made.names())))
+    assert found == list(range(made.n_features))
     # The number: standardized, missing values filled by the median, and an indicator.
     filled = table["a"].fillna(table["a"].median()).to_numpy()
     expected = (filled - filled.mean()) / filled.std()
