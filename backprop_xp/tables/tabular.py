@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -37,7 +37,8 @@ from backprop_xp.tables.tabular_training import Split, learn, untrained
 from backprop_xp.training.data import split_rows
 from backprop_xp.training.states import TrainingState
 
-Callback = Callable[[TrainingState], bool | None]
+Callback: TypeAlias = Callable[[TrainingState], bool | None]
+Kind = TypeVar("Kind", bound="type[Tabular]")
 
 
 class Tabular(BaseEstimator, TabularParameters):  # type: ignore[misc]
@@ -261,12 +262,13 @@ class Tabular(BaseEstimator, TabularParameters):  # type: ignore[misc]
         return made
 
 
-def _with_parameters(kind: type[Any]) -> type[Any]:
+def _with_parameters(kind: Kind) -> Kind:
     """Give a class's docstring the list of the parameters."""
     kind.__doc__ = inspect.cleandoc(kind.__doc__ or "").replace("{parameters}", described(kind))
     return kind
 
 
+@_with_parameters
 @dataclass(eq=False, repr=False)
 class TabularClassifier(ClassifierMixin, Tabular, ClassifierParameters):  # type: ignore[misc]
     """A classifier of the rows of a table: preparation of the columns, and a network.
@@ -278,7 +280,7 @@ class TabularClassifier(ClassifierMixin, Tabular, ClassifierParameters):  # type
     >>> model.score(table, table["age"] > 40) > 0.9
     True
 
-    Its parameters; None is the preset's value:
+    Its parameters; None is the preset's value. ``class_weight`` may also map classes to weights.
 
     {parameters}
     """
@@ -314,6 +316,7 @@ class TabularClassifier(ClassifierMixin, Tabular, ClassifierParameters):  # type
         return self._outputs(X)[0]
 
 
+@_with_parameters
 @dataclass(eq=False, repr=False)
 class TabularRegressor(RegressorMixin, Tabular):  # type: ignore[misc]
     """A regressor of the rows of a table: preparation of the columns, and a network.
@@ -352,10 +355,6 @@ class TabularRegressor(RegressorMixin, Tabular):  # type: ignore[misc]
                 "return_std needs several members, such as n_members=8: one network has no spread."
             )
         return (values, deviation) if return_std else values
-
-
-for _kind in (TabularClassifier, TabularRegressor):
-    _with_parameters(_kind)
 
 
 def load(
