@@ -6,8 +6,14 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils import Tags, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import (
+    Tags,
+    assert_all_finite,
+    check_consistent_length,
+    check_random_state,
+    column_or_1d,
+)
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from backprop_xp.backends import owner, to_host
 from backprop_xp.checks import integer, known
@@ -15,6 +21,7 @@ from backprop_xp.tables.detection import detect
 from backprop_xp.tables.encoding import Column
 from backprop_xp.tables.features import SCALINGS, Features, Scaling
 from backprop_xp.tables.readers import as_frame
+from backprop_xp.tables.rows import Rows
 
 
 class Preparation(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -157,3 +164,29 @@ def checked_frame(
     )
     names = getattr(estimator, "feature_names_in_", [f"x{i}" for i in range(x.shape[1])])
     return as_frame(pd.DataFrame(x, columns=names), texts=texts)
+
+
+def checked_rows(
+    estimator: BaseEstimator, X: Any, y: Any, sample_weight: Any, *, reset: bool
+) -> Rows:
+    """Return rows as scikit-learn checks them; their target is an array of any labels."""
+    frame = checked_frame(estimator, X, reset=reset)
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
+            "is None."
+        )
+    values = column_or_1d(np.asarray(y if owner(y) is None else to_host(y)), warn=True)
+    check_consistent_length(frame, values)
+    if values.dtype == object and (missing := pd.isna(values)).any():
+        raise ValueError(
+            f"y has a missing value (row {int(missing.argmax())}): leave such rows out."
+        )
+    assert_all_finite(values, input_name="y")
+    weights = None
+    if sample_weight is not None:
+        weights = sample_weight if owner(sample_weight) is None else to_host(sample_weight)
+        weights = _check_sample_weight(weights, values, ensure_non_negative=True)
+        weights = np.asarray(weights, dtype="float64")
+    name = getattr(y, "name", None)
+    return Rows(frame, pd.Series(values, name=name if isinstance(name, str) else None), weights)

@@ -10,14 +10,20 @@ from typing import Any, ClassVar, Self, TypeAlias, TypeVar
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils import Tags, assert_all_finite, check_consistent_length, column_or_1d
+from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
-from backprop_xp.backends import Backend, Device, owner, resolve, to_host
+from backprop_xp.backends import Backend, Device, resolve
 from backprop_xp.files.container import CheckpointError
 from backprop_xp.networks.network import Network
-from backprop_xp.tables.preparation import Preparation, checked_frame, seed_of, tags_of_tables
+from backprop_xp.tables.preparation import (
+    Preparation,
+    checked_frame,
+    checked_rows,
+    seed_of,
+    tags_of_tables,
+)
 from backprop_xp.tables.rows import Rows
 from backprop_xp.tables.tabular_file import (
     PathLike,
@@ -83,11 +89,10 @@ class Tabular(BaseEstimator, TabularParameters):  # type: ignore[misc]
             if X_val is None and not y_val is sample_weight_val is None:
                 raise ValueError("y_val and sample_weight_val belong to a validation set: X_val.")
             checked_parameters(self, self._task)
-            given = self._checked(X, y, sample_weight, reset=True)
-            held_out = None
+            given = checked_rows(self, X, y, sample_weight, reset=True)
+            held_out = file = None
             if X_val is not None:
-                held_out = self._checked(X_val, y_val, sample_weight_val, reset=False)
-            file = None
+                held_out = checked_rows(self, X_val, y_val, sample_weight_val, reset=False)
             if resume and checkpoint is not None and Path(checkpoint).exists():
                 file = checkpoint
             model = self._train(given, held_out, file, checkpoint, callbacks, dict(metadata or {}))
@@ -98,29 +103,6 @@ class Tabular(BaseEstimator, TabularParameters):  # type: ignore[misc]
         if checkpoint is not None:
             self.save(checkpoint)
         return self
-
-    def _checked(self, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> Rows:
-        """Return the rows as scikit-learn checks them."""
-        frame = checked_frame(self, X, reset=reset)
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
-                "is None."
-            )
-        values = column_or_1d(np.asarray(y if owner(y) is None else to_host(y)), warn=True)
-        check_consistent_length(frame, values)
-        if values.dtype == object and (missing := pd.isna(values)).any():
-            raise ValueError(
-                f"y has a missing value (row {int(missing.argmax())}): leave such rows out."
-            )
-        assert_all_finite(values, input_name="y")
-        weights = None
-        if sample_weight is not None:
-            weights = sample_weight if owner(sample_weight) is None else to_host(sample_weight)
-            weights = _check_sample_weight(weights, values, ensure_non_negative=True)
-            weights = np.asarray(weights, dtype="float64")
-        name = getattr(y, "name", None)
-        return Rows(frame, pd.Series(values, name=name if isinstance(name, str) else None), weights)
 
     def _train(
         self,
@@ -290,9 +272,7 @@ class TabularClassifier(ClassifierMixin, Tabular, ClassifierParameters):  # type
     @property
     def classes_(self) -> np.ndarray:
         """The classes, sorted."""
-        if self.model_.classes is None:
-            raise AttributeError("a classifier has classes")
-        return self.model_.classes
+        return np.asarray(self.model_.classes)
 
     def _targets(self, y: np.ndarray, classes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         if classes is None:
