@@ -60,6 +60,10 @@ if TYPE_CHECKING:
         check_loss,
         check_network,
     )
+    from backprop_xp.tables.tabular import (
+        TabularClassifier as TabularClassifier,
+        TabularRegressor as TabularRegressor,
+    )
 
 __version__ = "0.1.0.dev0"
 
@@ -80,26 +84,30 @@ __all__ = [
 # fmt: on
 
 # The other public names: some need an extra.
-_MORE = ("MLPClassifier", "MLPRegressor", "backends", "gradient_check", "tables", "testing")
+_ESTIMATORS = ("MLPClassifier", "MLPRegressor", "TabularClassifier", "TabularRegressor")
+_MORE = (*_ESTIMATORS, "backends", "gradient_check", "tables", "testing")
 
 # The modules of the names that are imported on first use. The others are gradient_check's.
 _MODULES = {name: name for name in ("backends", "gradient_check", "plots", "tables", "testing")}
 _MODULES |= dict.fromkeys(("Checkpoint", "load", "save"), "files.checkpoint")
-_MODULES |= dict.fromkeys(("MLPClassifier", "MLPRegressor"), "estimators")
+_MODULES |= dict.fromkeys(_ESTIMATORS[:2], "estimators")
+_MODULES |= dict.fromkeys(_ESTIMATORS[2:], "tables")
 _MODULES |= {"register": "files.descriptions", "CheckpointError": "files.container"}
 _MODULES["export_onnx"] = "files.onnx"
 
-# What the estimators need, which the extra ``sklearn`` installs.
+# What the estimators need, which the extras ``sklearn`` and ``tables`` install.
 _LIBRARIES = ("sklearn", "scipy")
+_NEEDED: dict[str, tuple[str, ...]] = dict.fromkeys(_ESTIMATORS[:2], _LIBRARIES)
+_NEEDED |= dict.fromkeys(_ESTIMATORS[2:], (*_LIBRARIES, "pandas", "pyarrow", "threadpoolctl"))
 
 
 def __dir__() -> list[str]:
-    """Return the public names; the estimators only if scikit-learn is installed.
+    """Return the public names; the estimators only if what they need is installed.
 
     Python's completion evaluates each name: one ImportError would leave it without any.
     """
-    has_estimators = all(map(_is_installed, _LIBRARIES))
-    return sorted([*__all__, *(_MORE if has_estimators else _MORE[2:])])
+    more = [name for name in _MORE if all(map(_is_installed, _NEEDED.get(name, ())))]
+    return sorted([*__all__, *more])
 
 
 def _is_installed(library: str) -> bool:

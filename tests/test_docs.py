@@ -82,7 +82,7 @@ def test_the_commands_of_a_page_run(command: str, xp: Any, tmp_path: Path) -> No
 def test_the_commands_of_a_page_run_in_order(xp: Any, tmp_path: Path) -> None:
     if xp.name != "numpy":
         pytest.skip("the commands are run on NumPy alone")
-    for library in ("typer", "skrub", "palmerpenguins"):
+    for library in ("typer", "pyarrow", "palmerpenguins"):
         pytest.importorskip(library)
     run_python("-c", blocks(IN_ORDER, "python")[0], cwd=tmp_path)
     found = commands(IN_ORDER)

@@ -11,7 +11,8 @@ from tests.helpers import python
 CHECKS = ["check_gradient", "check_jacobian", "check_layer", "check_loss", "check_network"]
 MODULES = ["activations", "backends", "data", "ensemble", "gradient_check", "initializers"]
 MODULES += ["losses", "metrics", "optimizers", "plots", "schedules", "tables", "testing"]
-WITH_EXTRAS = ["MLPClassifier", "MLPRegressor"]
+WITH_EXTRAS = {"MLPClassifier": "sklearn", "MLPRegressor": "sklearn"}
+WITH_EXTRAS |= {"TabularClassifier": "tables", "TabularRegressor": "tables"}
 
 # Hide the libraries of all extras.
 BLOCKED = """
@@ -20,7 +21,7 @@ import sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {
-            "sklearn", "scipy", "pandas", "pyarrow", "skrub", "safetensors", "matplotlib", "typer",
+            "sklearn", "scipy", "pandas", "pyarrow", "safetensors", "matplotlib", "typer",
             "rich", "onnx", "ndonnx", "jax", "torch", "cupy", "array_api_strict",
         }:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
@@ -67,7 +68,7 @@ import pydoc, rlcompleter, backprop_xp as bx
 names = rlcompleter.Completer({{"bx": bx}})
 print(*(names.complete("bx.", i) for i in range(100)))
 print(pydoc.plain(pydoc.render_doc(bx)).splitlines()[0])
-for name in {WITH_EXTRAS!r}:
+for name in {[*WITH_EXTRAS]!r}:
     try:
         getattr(bx, name)
     except ImportError as error:
@@ -76,9 +77,9 @@ for name in {WITH_EXTRAS!r}:
     offered, title, *errors = python(program).stdout.splitlines()
     assert {*bx.__all__} <= {word.partition("(")[0].removeprefix("bx.") for word in offered.split()}
     assert title == "Python Library Documentation: package backprop_xp"
-    for name, error in zip(WITH_EXTRAS, errors, strict=True):
-        assert error.startswith(f"bx.{name} needs")
-        assert error.endswith("pip install 'backprop_xp[sklearn]'.")
+    for (name, extra), error in zip(WITH_EXTRAS.items(), errors, strict=True):
+        assert error.startswith(f"bx.{name if extra == 'sklearn' else extra} needs")
+        assert error.endswith(f"pip install 'backprop_xp[{extra}]'.")
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

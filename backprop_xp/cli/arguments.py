@@ -60,17 +60,17 @@ def known_backend(name: str | None) -> str | None:
     return None if name is None else known(name, [*registry.names(), "auto"])
 
 
-def parse_sizes(text: str, example: str) -> list[int]:
+def parse_sizes(text: str, example: str, option: str = "--sizes") -> list[int]:
     """Return the widths of the layers from a string such as ``2,2,1`` or ``2 2 1``."""
     words = [word for word in re.split(r"[,\s]+", text) if word]
     if not all(re.fullmatch(r"[0-9]{1,9}", word) and int(word) for word in words):
-        raise bad_sizes(text, "has an entry that is not a positive integer", example)
+        raise bad_sizes(text, "has an entry that is not a positive integer", example, option)
     return [int(word) for word in words]
 
 
-def bad_sizes(text: str, fault: str, example: str) -> typer.BadParameter:
-    """Return the error that names the fault of ``--sizes`` and a valid example."""
-    return typer.BadParameter(f"{text!r} {fault}. Example: {example}.", param_hint="'--sizes'")
+def bad_sizes(text: str, fault: str, example: str, option: str = "--sizes") -> typer.BadParameter:
+    """Return the error that names the fault of an option of widths and a valid example."""
+    return typer.BadParameter(f"{text!r} {fault}. Example: {example}.", param_hint=f"'{option}'")
 
 
 def refuse_more(count: int, option: str) -> None:

@@ -3,22 +3,33 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 
+import numpy as np
 import typer
 
 import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.cli import arguments, output
-from backprop_xp.cli.table_output import classes_table, metrics_table, number, parts_of, shorten
+from backprop_xp.cli.table_output import (
+    classes_table,
+    epochs_of,
+    metrics_table,
+    number,
+    parts_of,
+    shorten,
+)
 from backprop_xp.plots.canvas import new_figure
 
 if TYPE_CHECKING:
-    from backprop_xp.tables.evaluation import Importance
-    from backprop_xp.tables.model import TableModel
+    from backprop_xp.tables.readers import TableFile
+    from backprop_xp.tables.tabular import TabularClassifier, TabularRegressor
+    from backprop_xp.tables.tabular_model import TabularModel
 
 # The width of a label with its indent: the default and the maximum.
 _LABEL, _MAX_LABEL = 14, 28
+# Shuffles of each column.
+_SHUFFLES = 5
 # A picture of more columns shows the most important ones.
 _MAX_BARS = 30
 
@@ -51,35 +62,90 @@ def inspect(
     with output.errors_in_one_line(2):
         arguments.require_matplotlib(plot)
         arguments.refuse_overwriting([model, data], {"--plot": plot})
-        trained, importances = tables.load(model), None
+        make_file = tables.TableFile  # raises ImportError without the extra
+        from backprop_xp.tables.tabular_file import read_model  # the estimators take seconds
+
+        (trained, state), importances = read_model(model), None
         if data is not None:
-            file = tables.TableFile(data, separator, decimal, encoding, output.note)
-            importances = tables.importances(trained, file)
+            file = make_file(data, separator, decimal, encoding, output.note)
+            importances = importances_of(tables.load(model), file)
         if plot is not None:
             _draw(importances or [], trained, plot)
-        found = collect(model, trained, importances)
+        found = collect(model, trained, importances, is_finished=state is None)
     output.say(json.dumps(found, indent=2) if as_json else as_text(found))
 
 
 def collect(
-    path: str, model: "TableModel", importances: "Sequence[Importance] | None"
+    path: str,
+    model: "TabularModel",
+    importances: "Sequence[Importance] | None",
+    *,
+    is_finished: bool,
 ) -> output.JsonObject:
     """Return the object of ``--json``; ``docs/tables.md`` describes it."""
-    metadata = dict(model.metadata)
-    metadata.pop("history", None)
-    report = metadata.pop("report", None)
+    metadata = {"report": None, **model.metadata}
+    classes = [] if model.classes is None else model.classes.tolist()
+    target = {"name": model.target, **metadata.pop("target", {}), "classes": classes}
     found = {
         "model": path,
-        "task": model.target.task,
+        "task": model.task,
+        "is_finished": is_finished,
+        "target": target,
         "network": model.network.describe(),
-        "columns": tables.described_columns(model.preparation),
-        "left_out": model.preparation.left_out,
+        "columns": tables.described_columns(model.features),
+        "left_out": model.features.left_out,
+        **model.record,
         **metadata,
-        "report": report,
     }
     if importances is not None:
         found["importances"] = [one._asdict() for one in importances]
     return found
+
+
+class Importance(NamedTuple):
+    """The increase of the loss after a shuffle of a column: its mean and standard deviation."""
+
+    column: str
+    mean: float
+    deviation: float
+
+
+def importances_of(
+    estimator: "TabularClassifier | TabularRegressor", file: "TableFile"
+) -> list[Importance]:
+    """Return the importance of each column for a table's target, the largest first.
+
+    The loss is the log-loss, or the root mean squared error in the target's unit. Rows without a
+    target are left out.
+    """
+    from sklearn.inspection import permutation_importance
+    from sklearn.metrics import log_loss, root_mean_squared_error
+
+    from backprop_xp.tables.problem import rows_with_target
+
+    model, names = estimator.model_, [*estimator.model_.features.columns]
+    if model.target is None:
+        raise ValueError("the model does not have the name of its target: fit it to a named y.")
+    classes = () if model.classes is None else tuple(model.classes.tolist())
+    frame = tables.read(file, texts=[model.target, *model.features.texts])
+    rows = rows_with_target(frame, model.target, features=names, classes=classes)
+    table = rows.features.reindex(columns=[*model.features.seen])
+
+    def score(estimator: Any, x: Any, y: Any) -> float:
+        """Return the negative loss."""
+        if not classes:
+            return -float(root_mean_squared_error(y, estimator.predict(x)))
+        return -float(log_loss(y, estimator.predict_proba(x), labels=list(classes)))
+
+    found = permutation_importance(
+        estimator, table, rows.target.to_numpy(), scoring=score, n_repeats=_SHUFFLES, random_state=0
+    )
+    means, deviations = (
+        dict(zip(table, found[f"importances_{name}"].tolist(), strict=True))
+        for name in ("mean", "std")
+    )
+    made = [Importance(name, means[name], deviations[name]) for name in names]
+    return sorted(made, key=lambda one: -one.mean)
 
 
 def as_text(found: output.JsonObject) -> str:
@@ -87,7 +153,7 @@ def as_text(found: output.JsonObject) -> str:
     target = found["target"]
     classes = f" ({', '.join(map(str, target['classes']))})" if target["classes"] else ""
     lines = [
-        output.wrap(f"{found['model']}: {target['task']}, for {target['name']!r}{classes}"),
+        output.wrap(f"{found['model']}: {found['task']}, for {target['name']!r}{classes}"),
         "\nnetwork",
         output.indent(found["network"]),
         "\ncolumns",
@@ -95,9 +161,9 @@ def as_text(found: output.JsonObject) -> str:
         "\ntraining",
         *_training(found),
     ]
-    if found["report"] is None:
+    if not found["is_finished"]:
         lines.append(output.with_label("state", "interrupted: train --resume continues", _LABEL))
-    else:
+    if found["report"] is not None:
         lines += ["\nmetrics", output.indent(metrics_table(found["report"]))]
     if "classes" in found:
         lines += ["\nclasses, on the test rows", output.indent(classes_table(found["classes"]))]
@@ -116,10 +182,10 @@ def _columns(found: output.JsonObject) -> list[str]:
 
 def _column(column: output.JsonObject) -> str:
     match column:
-        case {"kind": "number", "mean": mean, "deviation": deviation, "filled": filled}:
+        case {"kind": "number", "center": center, "scale": scale, "filled": filled}:
             flag = ", flagged" if column["features"] > 1 else ""
-            moments = f"mean {number(mean)}, deviation {number(deviation)}"
-            return f"number: {moments}; missing: {number(filled)}{flag}"
+            scaling = f"center {number(center)}, scale {number(scale)}"
+            return f"number: {scaling}; missing: {number(filled)}{flag}"
         case {"kind": "category", "categories": categories}:
             names = ["missing" if name is None else str(name) for name in categories]
             more = f", and {len(names) - 20} more" if len(names) > 20 else ""
@@ -130,16 +196,19 @@ def _column(column: output.JsonObject) -> str:
 
 
 def _training(found: output.JsonObject) -> list[str]:
-    settings = {
-        name: ",".join(map(str, value)) if isinstance(value, list) else value
-        for name, value in found["settings"].items()
+    settings = {**found["parameters"], **found["recipe"]}
+    words = {
+        name: ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+        for name, value in settings.items()
+        if value is not None
     }
+    best = np.mean(found["best"])
     texts = {
         "rows": parts_of(found["rows"]),
-        "epochs": f"{found['epoch']}, the best {found['best_epoch']}",
-        "best loss": f"{found['best']:.6g} (validation)",
+        "epochs": f"{found['epoch']}, the best {epochs_of(found['best_epoch'])}",
+        "best": f"{best:.6g} (validation {found['parameters']['metric'] or 'loss'})",
         "where": f"{found['where']['backend']}, {found['where']['dtype']}",
-        "settings": ", ".join(f"{name} {value}" for name, value in settings.items()),
+        "parameters": ", ".join(f"{name} {value}" for name, value in words.items()),
     }
     return [output.with_label(label, text, _LABEL) for label, text in texts.items()]
 
@@ -153,14 +222,14 @@ def _importance_lines(found: output.JsonObject) -> list[str]:
     return lines
 
 
-def _draw(importances: "Sequence[Importance]", model: "TableModel", path: Path) -> None:
+def _draw(importances: "Sequence[Importance]", model: "TabularModel", path: Path) -> None:
     """Draw a bar for each column, the most important one on top."""
     bars = list(importances)[:_MAX_BARS][::-1]
     figure = new_figure(6.0, 1.2 + 0.28 * len(bars))
     axes = figure.add_subplot()
     spread = [one.deviation for one in bars]
     axes.barh([one.column for one in bars], [one.mean for one in bars], xerr=spread)
-    target = model.target
-    loss = "log-loss" if target.classes else f"root mean squared error of {target.name}"
+    loss = f"root mean squared error of {model.target}"
+    loss = loss if model.classes is None else "log-loss"
     axes.set_xlabel(f"increase of the {loss} where the column is shuffled")
     bx.plots.save(figure, path)

@@ -42,9 +42,11 @@ def predict(
     with errors_in_one_line(2):
         arguments.refuse_overwriting([model, data], {"--out": out})
         file = tables.TableFile(data, separator, decimal, encoding, note)
-        trained = tables.load(model)
-        frame = tables.read(file, texts=trained.preparation.texts)
-        predictions = trained.predict(frame)
+        from backprop_xp.tables.tabular_file import read_model  # the estimators take seconds
+
+        trained, _ = read_model(model)
+        frame = tables.read(file, texts=trained.features.texts)
+        predictions = trained.predictions(frame)
         _insert_columns(predictions, frame, arguments.split_names(keep))
         if out is not None:
             write(out, _bytes(predictions, out))

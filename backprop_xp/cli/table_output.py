@@ -14,14 +14,21 @@ _NAMES = {
     "mae": "MAE",
 }
 # The heads of the report's columns, below the part of the rows that each is measured on.
-_HEADS = {"test": "network", "linear": "linear", "baseline": "trivial", "validation": "network"}
+_HEADS = {
+    "test": "network",
+    "linear": "linear",
+    "boosting": "boosting",
+    "baseline": "trivial",
+    "validation": "network",
+}
+_PARTS = ("training", "validation", "test")
 _COLUMN = 11
 # The file of the model has all classes.
 _MAX_CLASSES = 20
 
 
 def metrics_table(report: JsonObject) -> str:
-    """Return the metrics of the network, the linear model and the baseline side by side."""
+    """Return the metrics of the network and the other models side by side."""
     rows: list[tuple[str, list[str]]] = [
         ("measured on", [report["measured_on"][model] for model in _HEADS]),
         ("", list(_HEADS.values())),
@@ -37,7 +44,13 @@ def metrics_table(report: JsonObject) -> str:
 
 def parts_of(rows: Mapping[str, int]) -> str:
     """Return the number of rows of each part."""
-    return ", ".join(f"{rows[name]:,} {name}" for name in ("training", "validation", "test"))
+    return ", ".join(f"{rows[name]:,} {name}" for name in _PARTS if name in rows)
+
+
+def epochs_of(epochs: int | Sequence[int]) -> str:
+    """Return an epoch, or the range of those of an ensemble's members."""
+    found = [epochs] if isinstance(epochs, int) else sorted(epochs)
+    return f"{found[0]}" if found[0] == found[-1] else f"{found[0]} to {found[-1]}"
 
 
 def classes_table(classes: Sequence[JsonObject]) -> str:

@@ -7,7 +7,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 
 import numpy as np
 import typer
@@ -16,18 +16,22 @@ import backprop_xp as bx
 from backprop_xp import tables
 from backprop_xp.cli import arguments
 from backprop_xp.cli.output import errors_in_one_line, note, say
-from backprop_xp.cli.table_output import classes_table, metrics_table, parts_of
-from backprop_xp.display.progress import Report, phrases_of, reporting
+from backprop_xp.cli.table_output import classes_table, epochs_of, metrics_table, parts_of
+from backprop_xp.display.progress import Report, reporting
 from backprop_xp.plots.canvas import new_figure
-from backprop_xp.tables.settings import TASKS, Settings, Task
+from backprop_xp.tables.tabular_parameters import (
+    DTYPES,
+    PARAMETERS,
+    TASKS,
+    ClassifierParameters,
+    Task,
+)
 
 if TYPE_CHECKING:
-    from backprop_xp.tables.model import TableModel
+    from backprop_xp.cli.table_training import Watch
     from backprop_xp.tables.readers import TableFile
-    from backprop_xp.tables.training_file import Watch
-
-_DTYPES = ("float32", "float64")
-_SIZES = ",".join(map(str, Settings.sizes))
+    from backprop_xp.tables.tabular import TabularClassifier, TabularRegressor
+    from backprop_xp.training.states import TrainingState
 
 
 def _share_or_path(name: str) -> Callable[[str], float | str | None]:
@@ -44,26 +48,32 @@ def _share_or_path(name: str) -> Callable[[str], float | str | None]:
     return callback
 
 
-def _setting_option(field: "dataclasses.Field[object]") -> inspect.Parameter:
-    """Return the option of a field of ``Settings``: its name, type, default, help and check."""
-    kind, default = get_type_hints(Settings)[field.name], field.default
-    callback = arguments.callback_of(field.metadata["check"], field.name)
-    if field.name == "sizes":
-        kind, default, callback = str, _SIZES, lambda text: arguments.parse_sizes(text, _SIZES)
-    names = [f"--{field.name.replace('_', '-')}"] if kind is bool else []
-    option = typer.Option(*names, callback=callback, help=field.metadata["help"])
+def _parameter_option(name: str, kind: type) -> inspect.Parameter:
+    """Return the option of a parameter: its name, type, default, help and check."""
+    callback = arguments.callback_of(PARAMETERS[name].check, name)
+    if name == "hidden_layer_sizes":
+        callback = _parsed_sizes
+    default = 0 if name == "random_state" else getattr(ClassifierParameters, name)
+    names = [f"--{name}/--no-{name}".replace("_", "-")] if kind is bool else []
+    option = typer.Option(*names, callback=callback, help=PARAMETERS[name].help)
+    taken: Any = kind if default is not None else kind | None
+    annotation = Annotated[taken, option]
     keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    return inspect.Parameter(
-        field.name, keyword, default=default, annotation=Annotated[kind, option]
-    )
+    return inspect.Parameter(name, keyword, default=default, annotation=annotation)
 
 
-def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each field of ``Settings`` instead of its ``**settings``."""
+def _parsed_sizes(text: str | None) -> tuple[int, ...] | None:
+    option = "--hidden-layer-sizes"
+    return None if text is None else tuple(arguments.parse_sizes(text, "64,32", option))
+
+
+def _with_parameters(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each parameter instead of its ``**parameters``."""
     signature = inspect.signature(command)
-    own = [one for one in signature.parameters.values() if one.name != "settings"]
+    own = [one for one in signature.parameters.values() if one.name != "parameters"]
     start = list(signature.parameters).index("backend")
-    own[start:start] = map(_setting_option, dataclasses.fields(Settings))
+    options = {name: one.option for name, one in PARAMETERS.items() if one.option is not None}
+    own[start:start] = [_parameter_option(name, kind) for name, kind in options.items()]
     command.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
     return command
 
@@ -94,7 +104,7 @@ Test: TypeAlias = Annotated[
     ),
 ]
 DType: TypeAlias = Annotated[
-    str, typer.Option(callback=arguments.one_of(_DTYPES), help=" or ".join(_DTYPES))
+    str, typer.Option(callback=arguments.one_of(DTYPES), help=" or ".join(DTYPES))
 ]
 Out: TypeAlias = Annotated[
     Path, typer.Option(callback=arguments.file_path, help="The file of the model.")
@@ -112,7 +122,7 @@ Log: TypeAlias = Annotated[
 ]
 
 
-@_with_settings
+@_with_parameters
 def train(
     data: Annotated[str, typer.Argument(help=arguments.TABLE)],
     target: Target,
@@ -133,46 +143,48 @@ def train(
     separator: arguments.Separator = None,
     decimal: arguments.Decimal = None,
     encoding: arguments.Encoding = None,
-    **settings: Any,
+    **parameters: Any,
 ) -> None:
-    """Train a network on a table, and compare it with a linear model and a trivial baseline.
+    """Train a network on a table, and compare it with other models.
 
-    The report goes to stdout. Progress goes to stderr: a live two-line display on a terminal, plain
-    lines otherwise. The exit status is 2 for input that cannot be used, and 130 after Ctrl-C, which
-    keeps the best network so far: --resume continues.
+    They are a linear model, gradient boosting and a trivial baseline. An option that is not given
+    has the value of --preset. The report goes to stdout. Progress goes to stderr: a live two-line
+    display on a terminal, plain lines otherwise. The exit status is 2 for input that cannot be
+    used, and 130 after Ctrl-C, which keeps the best network so far: --resume continues.
     """
     # NumPy alone warns when a training diverges; on every backend an error says so.
-    with errors_in_one_line(2), _interruption_hint(), np.errstate(all="ignore"):
+    with errors_in_one_line(2), _interruption_notes(), np.errstate(all="ignore"):
         arguments.require_matplotlib(plot)
         outputs = {"--out": out, "--plot": plot, "--log": log}
         arguments.refuse_overwriting([data, validation, test], outputs)
-        chosen = Settings(**settings)
-        arguments.refuse_more(
-            arguments.count_parameters([1, *chosen.sizes, 1]) * chosen.restarts, "--sizes"
-        )
+        sizes, members = parameters["hidden_layer_sizes"] or (), parameters["n_members"] or 1
+        count = arguments.count_parameters([1, *sizes, 1]) * members
+        arguments.refuse_more(count, "--hidden-layer-sizes")
         table = functools.partial(_table, separator, decimal, encoding)
+        rows = table(data)  # raises ImportError without the extra
+        from backprop_xp.cli.table_training import train_table
+        from backprop_xp.tables.problem import Columns as ChosenColumns
+
+        where = {"backend": backend, "device": device, "dtype": dtype}
+        split = arguments.split_names
         with _live_losses() as show:
-            model = tables.train(
-                table(data),
+            model = train_table(
+                rows,
                 target,
-                settings=chosen,
+                parameters={**parameters, **where},
                 task=cast("Task | None", task),
-                features=arguments.split_names(features),
-                drop=arguments.split_names(drop),
-                weights=weights,
+                columns=ChosenColumns(split(features), split(drop), weights),
                 validation=table(validation),
                 test=table(test),
-                backend=backend,
-                device=device,
-                dtype=dtype,
                 out=out,
                 resume=resume,
                 say=note,
                 watches=[show] if log is None else [show, LossLog(log)],
             )
         if plot is not None:
-            _draw(model.history, plot)
-    say(json.dumps(model.metadata["report"]) if as_json else _as_text(model, out))
+            _draw(model.history_, plot)
+    found = model.metadata_
+    say(json.dumps(found["report"]) if as_json else _as_text(model, out))
 
 
 def _table(
@@ -185,15 +197,12 @@ def _table(
 
 
 @contextlib.contextmanager
-def _interruption_hint() -> Iterator[None]:
-    """Print on Ctrl-C how the training can be resumed."""
+def _interruption_notes() -> Iterator[None]:
+    """Print on Ctrl-C whether the training can be resumed."""
     try:
         yield
     except KeyboardInterrupt as error:
-        hint = (
-            "interrupted: the same command with --resume continues, or starts from the beginning "
-            "if nothing was written"
-        )
+        hint = "interrupted: the same command with --resume continues, or starts from the beginning"
         note("\n".join(getattr(error, "__notes__", [hint])))
         raise
 
@@ -205,15 +214,20 @@ def _live_losses() -> "Iterator[Watch]":
 
         @functools.cache
         def report(epochs: int) -> Report:
-            return displays.enter_context(reporting(epochs, phrases=_phrases))
+            return displays.enter_context(reporting(epochs))
 
-        yield lambda epoch, epochs, losses: report(epochs)(epoch, lambda: losses)
+        yield lambda state, epochs: report(epochs)(state.epoch, lambda: losses_of(state))
 
 
-def _phrases(losses: Mapping[str, np.ndarray]) -> list[str]:
-    """Return a phrase for each loss, and the epoch of the best one of all restarts."""
-    member = int(np.argmin(losses["best_loss"]))
-    return phrases_of({**losses, "best_epoch": losses["best_epoch"].reshape(-1)[member]})
+def losses_of(state: "TrainingState") -> dict[str, np.ndarray]:
+    """Return the losses and the metrics of an epoch, and the best of all epochs, on the host."""
+    found = {"loss": state.loss, "validation_loss": state.validation_loss, **state.metrics}
+    losses = {name: bx.to_host(values) for name, values in found.items()}
+    if (best := state.best) is not None:
+        score = best.score if best.mode == "min" else -best.score
+        losses |= {f"best_{best.watch.removeprefix('validation_')}": score}
+        losses["best_epoch"] = best.epoch
+    return losses
 
 
 @dataclasses.dataclass
@@ -223,25 +237,25 @@ class LossLog:
     path: Path
     is_begun: bool = False
 
-    def __call__(self, epoch: int, epochs: int, losses: Mapping[str, np.ndarray]) -> None:
+    def __call__(self, state: "TrainingState", epochs: int) -> None:
         """Write the line of an epoch, with null for what is not finite."""
         if not self.is_begun:
             lines = self.path.read_text("utf-8").splitlines(True) if self.path.exists() else []
-            self.path.write_text("".join(lines[: epoch - 1]), "utf-8")
+            self.path.write_text("".join(lines[: state.epoch - 1]), "utf-8")
             self.is_begun = True
-        line: dict[str, object] = {"epoch": epoch}
-        for name, values in losses.items():
+        line: dict[str, object] = {"epoch": state.epoch}
+        for name, values in losses_of(state).items():
             if not name.startswith("best"):
                 line[name] = np.where(np.isfinite(values), values, np.asarray(None)).tolist()
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
 
-def _as_text(model: "TableModel", out: Path) -> str:
-    metadata = model.metadata
-    report, rows = metadata["report"], metadata["rows"]
+def _as_text(model: "TabularClassifier | TabularRegressor", out: Path) -> str:
+    metadata = model.metadata_
+    report, best = metadata["report"], epochs_of(model.best_iter_)
     lines = [
-        f"\n{report['epochs']} epochs, the best {metadata['best_epoch']}; rows: {parts_of(rows)}",
+        f"\n{report['epochs']} epochs, the best {best}; rows: {parts_of(metadata['rows'])}",
         metrics_table(report),
     ]
     if "classes" in metadata:

@@ -14,7 +14,7 @@ import scipy.sparse
 from sklearn.base import BaseEstimator
 from sklearn.preprocessing import LabelBinarizer
 
-from backprop_xp.backends import owner, to_host
+from backprop_xp.backends import to_host
 from backprop_xp.checks import integer
 from backprop_xp.estimators.architecture import attributes_of, parameters_of
 from backprop_xp.estimators.parameters import Numbers, OptimizerState, hidden_sizes
@@ -22,6 +22,7 @@ from backprop_xp.estimators.stochastic import state_on_device
 from backprop_xp.estimators.targets import activation_name, columns_of
 from backprop_xp.files.checkpoint import Checkpoint, load, write_checked
 from backprop_xp.files.container import CheckpointError
+from backprop_xp.files.json_values import from_json, read_labels, to_json, written_labels
 from backprop_xp.networks.losses import binary_cross_entropy, half_squared_error, poisson
 from backprop_xp.networks.network import Network
 from backprop_xp.training.optimizers import SGD, Adam, RMSProp, check_state
@@ -39,8 +40,7 @@ _NUMBERS = ("loss_", "best_loss_", "best_validation_score_", "_learning_rate")
 _SHARED = (*_COUNTS, "_learning_rate")
 # A number for each epoch, or None but for the first: arrays of the file keep its JSON short.
 _CURVES = ("loss_curve_", "validation_loss_curve_", "validation_scores_")
-# Labels or names. NumPy gives each string the letters of the longest: an array has at most so many.
-_LABELS, _LETTERS = ("classes_", "feature_names_in_"), 2**24
+_LABELS = ("classes_", "feature_names_in_")
 # The network of a file predicts: a loss of ``bx.losses`` stands for others with the same link.
 _LOSSES = {loss.link: loss for loss in (half_squared_error, binary_cross_entropy, poisson)}
 # The optimizer that checks each kind of state; AdamW has Adam's.
@@ -73,10 +73,10 @@ def _record(model: BaseEstimator) -> dict[str, object]:
     ]
     return {
         "name": type(model).__name__,
-        "parameters": {name: _to_json(v) for name, v in parameters if name not in _WHERE},
-        "fitted": {name: _to_json(v) for name, v in present(*_COUNTS, *_NUMBERS, _STALE)},
+        "parameters": {name: to_json(v) for name, v in parameters if name not in _WHERE},
+        "fitted": {name: to_json(v) for name, v in present(*_COUNTS, *_NUMBERS, _STALE)},
         "curves": dict(curves),
-        "labels": {name: [v.dtype.str, v.tolist()] for name, v in present(*_LABELS)},
+        "labels": {name: written_labels(v) for name, v in present(*_LABELS)},
         "is_multilabel": getattr(model, "_is_multilabel", False),
         "is_sparse": hasattr(model, "classes_") and model._label_binarizer.sparse_input_,
     }
@@ -98,7 +98,7 @@ def load_estimator(kind: type[Estimator], path: str | os.PathLike[str]) -> Estim
 
 def _rebuild(model: Estimator, file: Checkpoint, record: Mapping[str, Any]) -> Estimator:
     """Return the estimator of a file, checked to be one that a fit may have left."""
-    model.set_params(**{name: _from_json(value) for name, value in record["parameters"].items()})
+    model.set_params(**{name: from_json(value) for name, value in record["parameters"].items()})
     model._validate_params()
     sections = {"fitted": _number, "curves": _curve, "labels": _labels}
     attributes: dict[str, Any] = {
@@ -138,7 +138,7 @@ def _rebuild(model: Estimator, file: Checkpoint, record: Mapping[str, Any]) -> E
 
 
 def _number(name: str, value: Any) -> object:
-    value = _from_json(value)
+    value = from_json(value)
     if isinstance(value, list):
         return [_number(name, each) for each in value]
     if name in (*_COUNTS, _STALE):
@@ -158,16 +158,9 @@ def _curve(name: str, values: Any) -> list[Numbers] | None:
 
 
 def _labels(name: str, written: Sequence[Any]) -> np.ndarray:
-    dtype, values = written
-    kind = np.dtype(dtype).kind
-    if name not in _LABELS or kind not in "biufUO":
+    if name not in _LABELS:
         raise ValueError(f"{name!r} is not one of its arrays of labels.")
-    if kind == "U" and len(values) * max(map(len, values), default=0) > _LETTERS:
-        raise ValueError(f"{name} would take more than {_LETTERS} letters, each like the longest.")
-    labels = np.asarray(values, dtype="U" if kind == "U" else dtype)
-    if labels.ndim != 1:
-        raise ValueError(f"{name} has {labels.ndim} axes, not 1.")
-    return labels
+    return read_labels(written, name)
 
 
 def _binarizer(model: BaseEstimator, *, is_multilabel: bool, is_sparse: bool) -> LabelBinarizer:
@@ -190,27 +183,3 @@ def _check_state(theta: np.ndarray, state: Any) -> OptimizerState:
     integer(state.step, "the optimizer's step", at_least=0)
     check_state(_OPTIMIZERS[type(state)], theta, state)
     return state  # type: ignore[no-any-return]
-
-
-def _to_json(value: Any) -> Any:
-    """Return a parameter or an attribute in a form that JSON has."""
-    if isinstance(value, np.random.RandomState):
-        return None  # its draws are not part of a model
-    if isinstance(value, dict):
-        return {"pairs": [_to_json(pair) for pair in value.items()]}
-    if isinstance(value, list | tuple):
-        return type(value)(map(_to_json, value))
-    if isinstance(value, np.generic) or owner(value) is not None:
-        return to_host(value).tolist()
-    return value
-
-
-def _from_json(value: Any) -> Any:
-    """Return the value that ``_to_json`` wrote; raise ValueError for an array."""
-    if isinstance(value, dict):
-        return {_from_json(key): _from_json(part) for key, part in value["pairs"]}
-    if isinstance(value, list | tuple):
-        return type(value)(map(_from_json, value))
-    if owner(value) is not None:
-        raise ValueError("there is an array instead of a number.")
-    return value

@@ -1,38 +1,34 @@
-"""Models of tables: reading, preparation, training and prediction. Needs the extra ``tables``.
+"""Tables: reading, preparation, and estimators of tables. Needs the extra ``tables``.
 
-``train`` returns a model of a table and its target column; ``load`` reads one from its file.
-``read`` and ``prepare`` are steps of ``train``. The commands ``train``, ``predict`` and ``inspect``
-use these functions.
+``bx.TabularClassifier`` and ``bx.TabularRegressor`` are the estimators, ``load`` reads one from its
+file. ``Preparation`` is the transformer in them, ``read`` the reader of files. The commands
+``train``, ``predict`` and ``inspect`` use these.
 """
 
+import contextlib
 import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from backprop_xp.tables.detection import prepare as prepare
-    from backprop_xp.tables.evaluation import importances as importances
-    from backprop_xp.tables.model import TableModel as TableModel, load as load
-    from backprop_xp.tables.model_training import train as train
-    from backprop_xp.tables.preparation import (
-        Preparation as Preparation,
-        described_columns as described_columns,
-    )
+    from backprop_xp.tables.features import described_columns as described_columns
+    from backprop_xp.tables.preparation import Preparation as Preparation
     from backprop_xp.tables.readers import TableFile as TableFile, read as read
-    from backprop_xp.tables.settings import Settings as Settings
+    from backprop_xp.tables.tabular import (
+        TabularClassifier as TabularClassifier,
+        TabularRegressor as TabularRegressor,
+        load as load,
+    )
 
 # Each is imported on first use: pandas takes half a second, scikit-learn seconds.
 _MODULES = {
     "Preparation": "preparation",
-    "Settings": "settings",
     "TableFile": "readers",
-    "TableModel": "model",
-    "described_columns": "preparation",
-    "importances": "evaluation",
-    "load": "model",
-    "prepare": "detection",
+    "TabularClassifier": "tabular",
+    "TabularRegressor": "tabular",
+    "described_columns": "features",
+    "load": "tabular",
     "read": "readers",
-    "train": "model_training",
 }
 __all__ = [*_MODULES]
 
@@ -41,12 +37,14 @@ def __getattr__(name: str) -> Any:
     """Return a public name; raise ImportError unless the extra is installed."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    for library in ("pandas", "pyarrow", "sklearn", "skrub"):
-        if importlib.util.find_spec(library) is None:
-            raise ImportError(
-                f"bx.tables needs pandas and skrub ({library} is not installed): "
-                "pip install 'backprop_xp[tables]'."
-            )
+    for library in ("pandas", "pyarrow", "sklearn", "threadpoolctl"):
+        with contextlib.suppress(ModuleNotFoundError):
+            if importlib.util.find_spec(library) is not None:
+                continue
+        raise ImportError(
+            f"bx.tables needs pandas and scikit-learn ({library} is not installed): "
+            "pip install 'backprop_xp[tables]'."
+        )
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 

@@ -62,10 +62,11 @@ def read_dates(strings: Sequence[String], formats: Sequence[str]) -> np.ndarray:
 
 def is_compact(column: pd.Series) -> bool:
     """Whether all integers of a column are dates such as 20240105."""
-    values = column.dropna().unique()
+    present = column.dropna()
     low, high = _COMPACT_RANGE
-    if not (len(values) and low <= values.min() and values.max() <= high):
+    if not (len(present) and low <= present.min() and present.max() <= high):
         return False
+    values = present.unique()
     if values.dtype.kind == "f" and (values % 1.0).any():
         return False
     return not np.isnat(read_dates([f"{value:.0f}" for value in values.tolist()], [COMPACT])).any()

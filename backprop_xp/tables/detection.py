@@ -1,32 +1,31 @@
 """The detection of the kinds of columns, from training rows.
 
-scikit-learn computes the medians and the scales, skrub the coordinates of free text.
+scikit-learn computes the coordinates of free text.
 """
 
-import warnings
+import dataclasses
 
 import numpy as np
 import pandas as pd
-from sklearn.impute import SimpleImputer
-from sklearn.preprocessing import StandardScaler
 
 from backprop_xp.tables.dates import COMPACT, find_formats, in_utc, is_compact, parts_of, read_dates
-from backprop_xp.tables.encoding import Category, Column, Date, Number, Text, origin_of
-from backprop_xp.tables.preparation import UNSCALED, Preparation, Scaling
-from backprop_xp.tables.readers import TableData, as_frame
+from backprop_xp.tables.encoding import LETTERS, Category, Column, Date, Number, Text, origin_of
+from backprop_xp.tables.features import UNSCALED, Features, learn_scaling
 from backprop_xp.tables.values import String, as_strings, distinct, find_style, is_string, numbers
 
 # A category has fewer values than this, and about ten rows for each.
 _MAX_CATEGORIES = 200
+# The coordinates of free text.
+_COORDINATES = 30
 
 
-def prepare(data: TableData, *, seed: int = 0) -> Preparation:
-    """Return the preparation of a table's columns, learnt from these training rows.
+def detect(frame: pd.DataFrame, *, scaling: str, max_one_hot: int | None, seed: int) -> Features:
+    """Return the features of a plain table, learnt from these training rows.
 
-    ``data`` is a path, a pandas or a polars DataFrame. Columns that are empty, constant or
-    identifiers are left out; ValueError if none is left.
+    ``scaling`` names one of ``SCALINGS``. A category of more than ``max_one_hot`` values becomes a
+    code; None makes none. Columns that are empty, constant or identifiers are left out; ValueError
+    if none is left.
     """
-    frame = as_frame(data)
     found = {str(name): _detect(frame[name], seed) for name in frame}
     columns = {name: one for name, one in found.items() if not isinstance(one, str)}
     left_out = {name: one for name, one in found.items() if isinstance(one, str)}
@@ -34,7 +33,17 @@ def prepare(data: TableData, *, seed: int = 0) -> Preparation:
         raise ValueError(
             "nothing to learn from: each column is empty, the same in all rows, or an identifier."
         )
-    return Preparation(columns, left_out, _learn_scaling(columns, frame))
+    if max_one_hot is not None:
+        columns = {name: _as_code(one, max_one_hot) for name, one in columns.items()}
+    unscaled = Features(columns, left_out, UNSCALED, tuple(found))
+    values = unscaled.numbers({name: frame[name] for name in columns})
+    return dataclasses.replace(unscaled, scaling=learn_scaling(values, scaling))
+
+
+def _as_code(column: Column, most: int) -> Column:
+    if isinstance(column, Category) and len(column.values) > most:
+        return Category(column.values, is_code=True)
+    return column
 
 
 def _detect(column: pd.Series, seed: int) -> Column | str:
@@ -86,23 +95,18 @@ def _detect_strings(
 
 
 def _learn_text(column: pd.Series, seed: int) -> Text:
-    from skrub import StringEncoder  # takes seconds to import, and few tables have free text
+    """Return the latent semantic analysis of strings, divided by the root of its total variance."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
-    encoder = StringEncoder(random_state=seed % 2**32)
-    with warnings.catch_warnings(action="ignore"):  # few strings, or short ones
-        encoder.fit(column)
-    vectorizer, width = encoder.vectorizer_, encoder.n_components_
-    pieces = sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.get)
+    vectorizer = TfidfVectorizer(**LETTERS)
+    counts = vectorizer.fit_transform(column.fillna("")).astype("float32")
     # Few strings have no decomposition: their first groups of letters are the coordinates.
-    axes = encoder.tsvd_.components_.T if hasattr(encoder, "tsvd_") else np.eye(len(pieces), width)
-    return Text(tuple(pieces), vectorizer.idf_, (axes / encoder.scaling_factor_).astype("float32"))
-
-
-def _learn_scaling(columns: dict[str, Column], frame: pd.DataFrame) -> Scaling:
-    values = Preparation(columns, {}, UNSCALED).numbers({name: frame[name] for name in columns})
-    if not values.shape[1]:
-        return UNSCALED
-    imputer = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
-    scaler = StandardScaler().fit(imputer.fit_transform(values))
-    flagged = imputer.indicator_.features_.astype(np.intp)
-    return Scaling(imputer.statistics_, flagged, scaler.mean_, scaler.scale_)
+    axes = np.eye(counts.shape[1], min(_COORDINATES, counts.shape[1]))
+    if min(counts.shape) > _COORDINATES:
+        svd = TruncatedSVD(_COORDINATES, random_state=seed % 2**32).fit(counts)
+        axes = svd.components_.T
+    deviation = np.sqrt((counts @ axes).var(axis=0, dtype="float64").sum())
+    axes = axes / (deviation if deviation > 0.0 else 1.0)
+    pieces = tuple(vectorizer.get_feature_names_out().tolist())
+    return Text(pieces, vectorizer.idf_, axes.astype("float32"))

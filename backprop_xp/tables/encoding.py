@@ -1,11 +1,11 @@
 """The kinds of columns: values learnt from training rows, and the features made from them.
 
-A kind stores plain names, numbers and arrays. No kind needs skrub; ``Text`` needs scikit-learn.
+A kind stores plain names, numbers and arrays. Only ``Text`` needs scikit-learn.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # float64 holds every integer in this range.
 _EXACT = 2**53
+# The options of scikit-learn's vectorizer: groups of 3 and 4 letters within words.
+LETTERS: dict[str, Any] = {"ngram_range": (3, 4), "analyzer": "char_wb"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class Number:
     def from_strings(self) -> bool:
         """Whether a file's column must be read as strings."""
         return self.style is not None
+
+    def names(self, name: str) -> list[str]:
+        """Return the names of the features of the column with this name."""
+        return [name]
 
     def encode(self, column: pd.Series) -> np.ndarray:
         """Return the features of a column; ValueError for a value that is not a number."""
@@ -65,6 +71,10 @@ class Date:
         """Whether a file's column must be read as strings."""
         return bool(self.formats)
 
+    def names(self, name: str) -> list[str]:
+        """Return the names of the features of the column with this name."""
+        return [f"{name} {part}" for part in self.parts]
+
     def encode(self, column: pd.Series) -> np.ndarray:
         """Return the features of a column; ValueError for a value that is not a date."""
         if column.dtype.kind == "M":
@@ -78,9 +88,13 @@ class Date:
 
 @dataclass(frozen=True)
 class Category:
-    """A category: a 0 or 1 for each of the values, float32; None is the missing value."""
+    """A category: a 0 or 1 for each of the values, float32; None is the missing value.
+
+    With ``is_code`` it is one feature, the index of the value, for an embedding.
+    """
 
     values: tuple[str | None, ...]
+    is_code: bool = False
     kind: ClassVar[str] = "category"
     is_scaled: ClassVar[bool] = False
     from_strings: ClassVar[bool] = True
@@ -88,15 +102,27 @@ class Category:
     @property
     def width(self) -> int:
         """The number of features."""
-        return len(self.values)
+        return 1 if self.is_code else len(self.values)
+
+    def names(self, name: str) -> list[str]:
+        """Return the names of the features of the column with this name."""
+        values = ["missing" if value is None else value for value in self.values]
+        return [name] if self.is_code else [f"{name}={value}" for value in values]
 
     def encode(self, column: pd.Series) -> np.ndarray:
-        """Return the features of a column: all 0 for a value that training did not have."""
+        """Return the features of a column: all 0 for a value that training did not have.
+
+        The code of such a value is the number of the values of training.
+        """
         strings, rows = distinct(as_strings(column))
         indices = {value: i for i, value in enumerate(self.values)}
+        count = len(self.values)
+        codes = [indices.get(string, count) for string in strings]
+        if self.is_code:
+            return np.take(np.asarray(codes, dtype=np.float32), rows)[:, None]
         # The last row, all 0, is that of a value that training did not have.
-        flags = np.eye(self.width + 1, self.width, dtype=np.float32)
-        return np.take(flags[[indices.get(string, -1) for string in strings]], rows, axis=0)
+        flags = np.eye(count + 1, count, dtype=np.float32)
+        return np.take(flags[codes], rows, axis=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,13 +145,17 @@ class Text:
         """The number of features."""
         return len(self.axes.T)
 
+    def names(self, name: str) -> list[str]:
+        """Return the names of the features of the column with this name."""
+        return [f"{name} {i}" for i in range(self.width)]
+
     @cached_property
     def vectorizer(self) -> "TfidfVectorizer":
         """The vectorizer that counts the groups of letters."""
         from sklearn.feature_extraction.text import TfidfVectorizer  # takes two seconds
 
         indices = {piece: i for i, piece in enumerate(self.pieces)}
-        vectorizer = TfidfVectorizer(vocabulary=indices, ngram_range=(3, 4), analyzer="char_wb")
+        vectorizer = TfidfVectorizer(**LETTERS, vocabulary=indices)
         vectorizer.idf_ = self.idf
         return vectorizer
 

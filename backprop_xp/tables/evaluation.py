@@ -1,4 +1,4 @@
-"""The evaluation of a model: metrics beside those of a baseline, and the importance of columns.
+"""The evaluation of a model on test rows, beside other models.
 
 scikit-learn computes the metrics, on the host, with the rows' weights.
 """
@@ -6,74 +6,149 @@ scikit-learn computes the metrics, on the host, with the rows' weights.
 import os
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 from sklearn import metrics
+from sklearn.base import BaseEstimator
 from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from backprop_xp.tables.model import Metadata, PathLike, TableModel
-from backprop_xp.tables.problem import Rows, rows_with_target
-from backprop_xp.tables.readers import TableData, as_frame
-from backprop_xp.tables.target_column import Target
-
-if TYPE_CHECKING:
-    from sklearn.base import BaseEstimator
+from backprop_xp.estimators.targets import class_weights
+from backprop_xp.tables.detection import detect
+from backprop_xp.tables.features import Features
+from backprop_xp.tables.problem import Problem
+from backprop_xp.tables.rows import Rows
+from backprop_xp.tables.tabular import TabularClassifier, TabularRegressor
+from backprop_xp.tables.tabular_file import PathLike
 
 Weights: TypeAlias = np.ndarray | None
-# Shuffles of each column.
-_SHUFFLES = 5
 
 
 def report_of(
-    model: TableModel, parts: Mapping[str, Rows], weights: Weights, path: PathLike | None
-) -> Metadata:
-    """Return the ``report`` of a model, and its ``classes``; ``weights`` are those of its loss."""
-    target, training, test = model.target, parts["training"], parts["test"]
-    linear = LogisticRegression() if target.classes else Ridge()
-    # The trivial baseline predicts the classes' shares, or the mean.
-    baseline = DummyClassifier(strategy="prior") if target.classes else DummyRegressor()
+    model: TabularClassifier | TabularRegressor, problem: Problem, path: PathLike | None
+) -> dict[str, Any]:
+    """Return the ``report`` of a model on the test rows, and its ``classes``."""
+    parts, fitted = problem.parts, model.model_
+    n_classes = len(problem.target.classes)
+    y = {name: _encoded(model, rows) for name, rows in parts.items()}
     predictions = {
-        "validation": model.outputs(parts["validation"].x),
-        "test": model.outputs(test.x),
-        "linear": _predict(linear, target, training._replace(weights=weights), test.x),
-        "baseline": _predict(baseline, target, training, test.x),
+        "validation": fitted.outputs(parts["validation"].features)[0],
+        "test": fitted.outputs(parts["test"].features)[0],
+        **_of_others(model, parts, y),
     }
     measured_on = {name: "validation" if name == "validation" else "test" for name in predictions}
     scores = {
-        name: score(target, target.decode(parts[part].y), predictions[name], parts[part].weights)
+        name: score(n_classes, y[part], predictions[name], parts[part].scaled_weights())
         for name, part in measured_on.items()
     }
     report = {
-        "task": target.task,
-        "rows": sum(len(part.y) for part in parts.values()),
-        "features": len(model.preparation.kinds),
-        "epochs": model.metadata["epoch"],
-        "parts": {name: len(part.y) for name, part in parts.items()},
+        "task": problem.target.task,
+        "rows": sum(len(rows.target) for rows in parts.values()),
+        "features": len(fitted.features.columns),
+        "epochs": model.n_iter_,
+        "parts": {name: len(rows.target) for name, rows in parts.items()},
         **scores,
         "measured_on": measured_on,
         "model": None if path is None else os.fspath(path),
     }
-    if not target.classes:
+    if not n_classes:
         return {"report": report}
-    return {"report": report, "classes": class_metrics(target, test, predictions["test"])}
+    classes = class_figures(model.classes_, y["test"], predictions["test"], parts["test"].weights)
+    return {"report": report, "classes": classes}
+
+
+def _encoded(model: TabularClassifier | TabularRegressor, rows: Rows) -> np.ndarray:
+    """Return the indices of classes, or the numbers."""
+    if isinstance(model, TabularRegressor):
+        return np.asarray(rows.target)
+    return np.asarray(pd.Index(model.classes_).get_indexer(pd.Index(rows.target)))
+
+
+def _of_others(
+    model: TabularClassifier | TabularRegressor,
+    parts: Mapping[str, Rows],
+    y: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Return the predictions of three other models for the test rows.
+
+    They learn standardized numbers: scikit-learn computes in float32 here, as the features are.
+    """
+    training, validation = parts["training"], parts["validation"]
+    features = _plain_features(model, training)
+    x = {name: features.transform(rows.features) for name, rows in parts.items()}
+    mean, scale = model.model_.scale
+    target = {name: (values - mean) / scale for name, values in y.items()}
+    weights = balanced = training.scaled_weights()
+    if isinstance(model, TabularClassifier):
+        labels = model.classes_[y["training"]]
+        balanced = class_weights(model.class_weight, labels, weights, model.classes_)
+    n_classes = 0 if model.model_.classes is None else len(model.model_.classes)
+    stop: dict[str, np.ndarray | None] = {"X_val": x["validation"], "y_val": target["validation"]}
+    stop["sample_weight_val"] = validation.scaled_weights()
+    found = {}
+    for name, other in _others(model).items():
+        weighted = weights if name == "baseline" else balanced
+        # 100 iterations are enough.
+        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+            other.fit(
+                *(x["training"], target["training"], weighted),
+                **(stop if name == "boosting" else {}),
+            )
+        found[name] = _outputs_of(other, x["test"], n_classes) * scale + mean
+    return found
+
+
+def _others(model: TabularClassifier | TabularRegressor) -> dict[str, BaseEstimator]:
+    """Return the models to compare with; the validation rows end the boosting."""
+    options = {"early_stopping": True, "random_state": model.model_.record["seed"] % 2**32}
+    if isinstance(model, TabularClassifier):
+        return {
+            "linear": LogisticRegression(),
+            "boosting": HistGradientBoostingClassifier(**options),
+            "baseline": DummyClassifier(strategy="prior"),
+        }
+    return {
+        "linear": Ridge(),
+        "boosting": HistGradientBoostingRegressor(**options),
+        "baseline": DummyRegressor(),
+    }
+
+
+def _outputs_of(fitted: BaseEstimator, x: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return probabilities of all classes, or standardized numbers."""
+    if not hasattr(fitted, "classes_"):
+        return np.asarray(fitted.predict(x).astype("float64"))
+    shares = np.zeros((len(x), n_classes))
+    shares[:, fitted.classes_.astype(int)] = fitted.predict_proba(x)
+    return shares
+
+
+def _plain_features(model: TabularClassifier | TabularRegressor, training: Rows) -> Features:
+    """Return features that suit a linear model: standardized, and without codes."""
+    fitted = model.model_
+    if not fitted.features.codes and not fitted.features.scaling.bound:
+        return fitted.features
+    seed = fitted.record["seed"]
+    return detect(training.features, scaling="standardize", max_one_hot=None, seed=seed)
 
 
 def score(
-    target: Target, y: np.ndarray, predictions: np.ndarray, weights: Weights = None
+    n_classes: int, y: np.ndarray, predictions: np.ndarray, weights: Weights = None
 ) -> dict[str, float | None]:
     """Return the metrics of predictions: probabilities ``(rows, classes)``, or numbers ``(rows,)``.
 
-    y holds class indices or numbers. A metric that is undefined for these rows is None: the area
-    under the ROC curve (the mean over classes, each against the rest) of rows of one class, R2 of
-    equal numbers. Rows of weight 0 are ignored.
+    y holds class indices, or numbers if ``n_classes`` is 0. A metric that is undefined for these
+    rows is None: the area under the ROC curve (the mean over classes, each against the rest) of
+    rows of one class, R2 of equal numbers. Rows of weight 0 are ignored.
     """
     if weights is not None:
         counted = weights > 0.0
         y, predictions, weights = y[counted], predictions[counted], weights[counted]
-    if not target.classes:
+    if not n_classes:
         varies = (y != y[0]).any()
         r2 = float(metrics.r2_score(y, predictions, sample_weight=weights)) if varies else None
         return {
@@ -81,7 +156,7 @@ def score(
             "rmse": float(metrics.root_mean_squared_error(y, predictions, sample_weight=weights)),
             "mae": float(metrics.mean_absolute_error(y, predictions, sample_weight=weights)),
         }
-    classes = np.arange(len(target.classes))
+    classes = np.arange(n_classes)
     shares = predictions / predictions.sum(axis=1, keepdims=True)
     labels = shares.argmax(axis=1)
     # A class may be predicted that no row has.
@@ -99,73 +174,26 @@ def score(
     }
 
 
-def class_metrics(target: Target, rows: Rows, predictions: np.ndarray) -> list[dict[str, Any]]:
+def class_figures(
+    classes: np.ndarray, y: np.ndarray, predictions: np.ndarray, weights: Weights
+) -> list[dict[str, Any]]:
     """Return for each class its rows, precision, recall and F1 (0 if undefined)."""
-    rates = metrics.precision_recall_fscore_support(
-        rows.y,
+    found = metrics.classification_report(
+        y,
         predictions.argmax(axis=1),
-        labels=np.arange(len(target.classes)),
-        sample_weight=rows.weights,
+        labels=np.arange(len(classes)),
+        sample_weight=weights,
+        output_dict=True,
         zero_division=0.0,
     )
-    counts = np.bincount(rows.y, minlength=len(target.classes)).tolist()
-    columns = [target.classes, counts, *(values.tolist() for values in rates[:3])]
-    names = ("class", "rows", "precision", "recall", "f1")
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
-def _predict(
-    estimator: "BaseEstimator", target: Target, training: Rows, x: np.ndarray
-) -> np.ndarray:
-    """Return the predictions of an estimator that learns from the training rows.
-
-    It learns standardized numbers: scikit-learn computes in float32 here, as x is.
-    """
-    # 100 iterations are enough.
-    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
-        estimator.fit(training.x, training.y, sample_weight=training.weights)
-    if not target.classes:
-        return target.decode(estimator.predict(x).astype("float64"))
-    shares = np.zeros((len(x), len(target.classes)))
-    shares[:, estimator.classes_] = estimator.predict_proba(x)
-    return shares
-
-
-class Importance(NamedTuple):
-    """The growth of the loss after a shuffle of a column: its mean and standard deviation."""
-
-    column: str
-    mean: float
-    deviation: float
-
-
-def importances(model: TableModel, data: TableData, *, seed: int = 0) -> list[Importance]:
-    """Return the importance of each column for a table's target, the largest first.
-
-    It is the growth of the loss after a shuffle of the column's values (Breiman 2001, section 10).
-    The loss is the log-loss, or the root mean squared error in the target's unit. Rows without a
-    target are left out. Rows not used in training are best: training rows also show overfitting.
-    """
-    target, features = model.target, list(model.preparation.kinds)
-    frame = as_frame(data, texts=[target.name, *model.preparation.texts])
-    table = rows_with_target(frame, target.name, features=features, classes=target.classes)
-    x, y, _ = table.prepare(model.preparation, target)
-    y = target.decode(y)
-    generator = np.random.default_rng(seed)
-    base, found = _loss(model, x, y), []
-    for name, indices in model.preparation.feature_indices().items():
-        original, growths = x[:, indices], []
-        for _ in range(_SHUFFLES):
-            x[:, indices] = original[generator.permutation(len(x))]
-            growths.append(_loss(model, x, y) - base)
-        x[:, indices] = original
-        found.append(Importance(name, float(np.mean(growths)), float(np.std(growths))))
-    return sorted(found, key=lambda one: -one.mean)
-
-
-def _loss(model: TableModel, x: np.ndarray, y: np.ndarray) -> float:
-    target, outputs = model.target, model.outputs(x)
-    if not target.classes:
-        return float(metrics.root_mean_squared_error(y, outputs))
-    shares = outputs / outputs.sum(axis=1, keepdims=True)
-    return float(metrics.log_loss(y, shares, labels=np.arange(len(target.classes))))
+    counts = np.bincount(y, minlength=len(classes)).tolist()
+    return [
+        {
+            "class": name,
+            "rows": counts[i],
+            "precision": found[str(i)]["precision"],
+            "recall": found[str(i)]["recall"],
+            "f1": found[str(i)]["f1-score"],
+        }
+        for i, name in enumerate(classes.tolist())
+    ]

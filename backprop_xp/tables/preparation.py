@@ -1,193 +1,192 @@
-"""The preparation of a table: its columns become the features of a network."""
+"""The preparation of a table, as a transformer of scikit-learn."""
 
-import dataclasses
-import io
-import json
-import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import (
+    Tags,
+    assert_all_finite,
+    check_consistent_length,
+    check_random_state,
+    column_or_1d,
+)
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from backprop_xp.tables.encoding import KINDS, Category, Column, Date, Number, Text
-from backprop_xp.tables.readers import TableData, as_frame
-
-# In standard deviations: larger values would dominate all others.
-MAX_DEVIATIONS = 100.0
-# Numbers beyond float32 count as missing.
-_LARGEST = np.finfo(np.float32).max
-# Rows of a block: blocks bound the memory of copies.
-_ROWS = 2**14
+from backprop_xp.backends import owner, to_host
+from backprop_xp.checks import integer, known
+from backprop_xp.tables.detection import detect
+from backprop_xp.tables.encoding import Column
+from backprop_xp.tables.features import SCALINGS, Features, Scaling
+from backprop_xp.tables.readers import as_frame
+from backprop_xp.tables.rows import Rows
 
 
-class Scaling(NamedTuple):
-    """The standardization of numbers and dates: ``(features,)`` each, but for ``flagged``.
+class Preparation(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """A transformer from a table to the features ``(rows, n)`` of a network, float32.
 
-    A missing value becomes the median; each feature whose index is in ``flagged`` has an indicator.
-    The means and deviations are those of the features, then of the indicators.
+    - ``scaling`` of numbers and dates: ``"standardize"``, or ``"robust"``, by the median and the
+      interquartile range, with a smooth limit of 3.
+    - ``max_one_hot``: a category of more values is one feature, the index of its value, for a
+      ``bx.Embedding``; None makes none.
+    - ``random_state``: an integer makes the coordinates of free text reproducible.
+
+    After ``fit``, ``columns_`` has the kind of each column in use, ``left_out_`` the reason for
+    each other one, and ``scaling_`` what was learnt about numbers and dates. ``docs/tables.md``
+    describes the kinds.
+
+    >>> import pandas as pd
+    >>> import backprop_xp as bx
+    >>> table = pd.DataFrame({"age": [20, None, 40], "city": ["Rome", "Oslo", "Rome"]})
+    >>> preparation = bx.tables.Preparation().fit(table)
+    >>> preparation.get_feature_names_out().tolist()
+    ['age', 'age missing', 'city=Oslo', 'city=Rome']
     """
 
-    medians: np.ndarray
-    flagged: np.ndarray
-    means: np.ndarray
-    deviations: np.ndarray
+    def __init__(
+        self,
+        *,
+        scaling: str = "standardize",
+        max_one_hot: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.scaling = scaling
+        self.max_one_hot = max_one_hot
+        self.random_state = random_state
 
-    def transform(self, values: np.ndarray) -> np.ndarray:
-        """Return the standardized features, then the indicators."""
-        missing = np.isnan(values)
-        filled = np.where(missing, self.medians, values)
-        features: np.ndarray = np.concatenate([filled, missing[:, self.flagged]], axis=1)
-        features -= self.means
-        features /= self.deviations
-        return features
+    def fit(self, X: Any, y: object = None) -> Self:
+        """Learn the columns of a table: a pandas or polars DataFrame, or an array ``(rows, n)``.
 
-
-UNSCALED = Scaling(np.empty(0), np.empty(0, dtype=np.intp), np.empty(0), np.empty(0))
-
-
-@dataclass(frozen=True, eq=False)
-class Preparation:
-    """The function from a table's columns to the features ``(rows, n)`` of a network, float32.
-
-    ``columns`` has the kind of each column in use, ``left_out`` the reason for each other one.
-    Numbers and dates come first: standardized by ``scaling``, a missing value filled by the median,
-    with an indicator. Categories are 0 and 1; free text becomes coordinates of its latent semantic
-    analysis.
-    """
-
-    columns: dict[str, Column]
-    left_out: dict[str, str]
-    scaling: Scaling
-
-    @property
-    def kinds(self) -> dict[str, str]:
-        """The kind of each column: number, date, category or text."""
-        return {name: column.kind for name, column in self.columns.items()}
-
-    @property
-    def n_features(self) -> int:
-        """The number of features of a row."""
-        return len(self.scaling.flagged) + sum(column.width for column in self.columns.values())
-
-    @property
-    def texts(self) -> list[str]:
-        """The columns that must be read from a file as strings."""
-        return [name for name, column in self.columns.items() if column.from_strings]
-
-    def feature_indices(self) -> dict[str, list[int]]:
-        """Return the indices of the features of each column, indicators included."""
-        widths = {True: list[str](), False: list[str]()}
-        for name, column in self.columns.items():
-            widths[column.is_scaled] += [name] * column.width
-        indicators = [widths[True][i] for i in self.scaling.flagged]
-        indices: dict[str, list[int]] = {name: [] for name in self.columns}
-        for i, name in enumerate([*widths[True], *indicators, *widths[False]]):
-            indices[name].append(i)
-        return indices
-
-    def transform(self, data: TableData) -> np.ndarray:
-        """Return the features of a table's rows, ``(rows, n)``, float32.
-
-        ``data`` is a path, a pandas or a polars DataFrame; columns that are not used may be there
-        or not. Raises ValueError, with the column's name, for a missing column and for a string
-        where a number or a date is expected. A category that training did not have is encoded as
-        none of the known ones; numbers are clipped at 100 standard deviations.
+        ``y`` is not used. Raises ValueError if no column is left to learn from.
         """
-        frame = as_frame(data, texts=self.texts)
-        missing = [name for name in self.columns if name not in frame]
-        if missing:
-            others = f" (and {len(missing) - 1} others)" if len(missing) > 1 else ""
-            raise ValueError(f"there is no column {missing[0]!r}{others}, which the model needs.")
-        columns = {name: frame[name] for name in self.columns}
-        out = np.empty((len(frame), self.n_features), dtype=np.float32)
-        for start in range(0, len(frame), _ROWS):
-            rows = slice(start, start + _ROWS)
-            block = {name: column.iloc[rows] for name, column in columns.items()}
-            scaled = self.scaling.transform(self.numbers(block))
-            end = scaled.shape[1]
-            np.clip(scaled, -MAX_DEVIATIONS, MAX_DEVIATIONS, out=out[rows, :end], casting="unsafe")
-            for name, column in self.columns.items():
-                if not column.is_scaled:
-                    out[rows, end : end + column.width] = column.encode(block[name])
-                    end += column.width
-        return out
+        scaling, most = known(self.scaling, SCALINGS, "scaling"), self.max_one_hot
+        if most is not None:
+            most = integer(most, "max_one_hot", at_least=0)
+        frame = checked_frame(self, X, reset=True)
+        seed = seed_of(self.random_state)
+        self.features_ = detect(frame, scaling=scaling, max_one_hot=most, seed=seed)
+        return self
 
-    def numbers(self, columns: Mapping[str, pd.Series]) -> np.ndarray:
-        """Return the features to standardize, ``(rows, features)``, float64."""
-        scaled = [c.encode(columns[name]) for name, c in self.columns.items() if c.is_scaled]
-        rows = len(next(iter(columns.values())))
-        values = np.concatenate([np.empty((rows, 0)), *scaled], axis=1)
-        values[~(np.abs(values) <= _LARGEST)] = np.nan
-        return values
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the features of rows, ``(rows, n)``, float32.
+
+        Raises ValueError, with the column's name, for a string where a number or a date is
+        expected. A category that training did not have is encoded as none of the known ones;
+        numbers are limited to 100 units of their scale.
+        """
+        check_is_fitted(self)
+        texts = self.features_.texts
+        return self.features_.transform(checked_frame(self, X, reset=False, texts=texts))
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return the name of each feature; ``input_features`` may repeat the names of columns."""
+        check_is_fitted(self)
+        if input_features is not None and tuple(input_features) != self.features_.seen:
+            raise ValueError("input_features is not equal to feature_names_in_")
+        return np.asarray(self.features_.names(), dtype=object)
+
+    @property
+    def columns_(self) -> dict[str, Column]:
+        """The kind of each column in use."""
+        return self.features_.columns
+
+    @property
+    def left_out_(self) -> dict[str, str]:
+        """The reason why a column is left out."""
+        return self.features_.left_out
+
+    @property
+    def scaling_(self) -> Scaling:
+        """The scaling of numbers and dates."""
+        return self.features_.scaling
 
     def to_bytes(self) -> np.ndarray:
-        """Return the bytes of an npz file, without pickle, for ``from_bytes``."""
-        arrays = {f"scaling.{name}": array for name, array in self.scaling._asdict().items()}
-        header: dict[str, Any] = {"left_out": self.left_out, "columns": {}}
-        for i, (name, column) in enumerate(self.columns.items()):
-            fields = dataclasses.asdict(column)
-            own = [field for field, value in fields.items() if isinstance(value, np.ndarray)]
-            arrays |= {f"{i}.{field}": fields.pop(field) for field in own}
-            header["columns"][name] = {"kind": column.kind, **fields}
-        file = io.BytesIO()
-        np.savez_compressed(file, **arrays, json=_as_array(json.dumps(header).encode()))
-        return _as_array(file.getvalue())
+        """Return what was learnt as the bytes of an npz file, without pickle."""
+        check_is_fitted(self)
+        return self.features_.to_bytes()
 
     @classmethod
-    def from_bytes(cls, data: np.ndarray) -> "Preparation":
-        """Return the preparation of these bytes; ValueError for a pickle, or anything else."""
-        try:
-            with np.load(io.BytesIO(data.tobytes()), allow_pickle=False) as arrays:
-                header = json.loads(arrays["json"].tobytes())
-                columns = {
-                    name: _column(i, fields, arrays)
-                    for i, (name, fields) in enumerate(header["columns"].items())
-                }
-                scaling = Scaling(*(arrays[f"scaling.{name}"] for name in Scaling._fields))
-            return cls(columns, header["left_out"], scaling)
-        except (ValueError, TypeError, KeyError, AttributeError, EOFError, zipfile.BadZipFile) as e:
-            raise ValueError(f"the preparation cannot be read: {e}") from e
+    def from_bytes(cls, data: np.ndarray) -> Self:
+        """Return the preparation of these bytes; ValueError for a pickle, or anything else.
+
+        Its parameters are the defaults; ``transform`` takes DataFrames.
+        """
+        return cls.of(Features.from_bytes(data))
+
+    @classmethod
+    def of(cls, features: Features) -> Self:
+        """Return the preparation with these features."""
+        made = cls()
+        made.features_ = features
+        made.feature_names_in_ = np.asarray(made.features_.seen, dtype=object)
+        made.n_features_in_ = len(made.features_.seen)
+        return made
+
+    def __sklearn_tags__(self) -> Tags:
+        return tags_of_tables(super().__sklearn_tags__())
 
 
-def _as_array(data: bytes) -> np.ndarray:
-    return np.frombuffer(data, dtype=np.uint8)
+def tags_of_tables(tags: Tags) -> Tags:
+    """Return the tags of an estimator that takes tables of any kind."""
+    tags.input_tags.allow_nan = tags.input_tags.string = tags.input_tags.categorical = True
+    if tags.transformer_tags is not None:
+        tags.transformer_tags.preserves_dtype = []
+    return tags
 
 
-def _column(i: int, fields: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Column:
-    """Return the column of its fields; those that JSON lacks are arrays."""
-    kind = KINDS[fields.pop("kind")]
-    for name in [field.name for field in dataclasses.fields(kind)]:
-        value = fields[name] if name in fields else arrays[f"{i}.{name}"]
-        fields[name] = tuple(value) if isinstance(value, list) else value
-    return kind(**fields)
+def seed_of(random_state: int | np.random.RandomState | None) -> int:
+    """Return an integer as it is, or one that a random state draws."""
+    if isinstance(random_state, int | np.integer):
+        return integer(random_state, "random_state", at_least=0)
+    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def described_columns(preparation: Preparation) -> list[dict[str, Any]]:
-    """Return for each column its name, kind and number of features, and what it learnt.
+def checked_frame(
+    estimator: BaseEstimator, X: Any, *, reset: bool, texts: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Return X as a plain table, checked as scikit-learn checks it, but for missing values.
 
-    A number has ``mean``, ``deviation`` and ``filled``, which replaces a missing value; a category
-    ``categories``; a date ``format`` and ``parts``; a text ``pieces``, the number of its groups of
-    letters.
+    Booleans become strings in the columns ``texts``.
     """
-    described, indices, scaling = [], preparation.feature_indices(), preparation.scaling
-    for name, column in preparation.columns.items():
-        learnt: dict[str, Any]
-        match column:
-            case Number(origin=origin):
-                first = indices[name][0]
-                learnt = {
-                    "mean": float(scaling.means[first]) + origin,
-                    "deviation": float(scaling.deviations[first]),
-                    "filled": float(scaling.medians[first]) + origin,
-                }
-            case Date(formats=formats, parts=parts):
-                learnt = {"format": " or ".join(formats) or None, "parts": list(parts)}
-            case Category(values=values):
-                learnt = {"categories": list(values)}
-            case Text(pieces=pieces):
-                learnt = {"pieces": len(pieces)}
-        features = {"name": name, "kind": column.kind, "features": len(indices[name])}
-        described.append({**features, **learnt})
-    return described
+    if hasattr(X, "to_pandas") or isinstance(X, pd.DataFrame):
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        return as_frame(X, texts=texts)
+    x = X if owner(X) is None else to_host(X)
+    x = validate_data(
+        estimator,
+        x,
+        reset=reset,
+        dtype=None,
+        ensure_all_finite=False,
+        ensure_min_samples=2 if reset else 1,
+    )
+    names = getattr(estimator, "feature_names_in_", [f"x{i}" for i in range(x.shape[1])])
+    return as_frame(pd.DataFrame(x, columns=names), texts=texts)
+
+
+def checked_rows(
+    estimator: BaseEstimator, X: Any, y: Any, sample_weight: Any, *, reset: bool
+) -> Rows:
+    """Return rows as scikit-learn checks them; their target is an array of any labels."""
+    frame = checked_frame(estimator, X, reset=reset)
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
+            "is None."
+        )
+    values = column_or_1d(np.asarray(y if owner(y) is None else to_host(y)), warn=True)
+    check_consistent_length(frame, values)
+    if values.dtype == object and (missing := pd.isna(values)).any():
+        raise ValueError(
+            f"y has a missing value (row {int(missing.argmax())}): leave such rows out."
+        )
+    assert_all_finite(values, input_name="y")
+    weights = None
+    if sample_weight is not None:
+        weights = sample_weight if owner(sample_weight) is None else to_host(sample_weight)
+        weights = _check_sample_weight(weights, values, ensure_non_negative=True)
+        weights = np.asarray(weights, dtype="float64")
+    name = getattr(y, "name", None)
+    return Rows(frame, pd.Series(values, name=name if isinstance(name, str) else None), weights)

@@ -1,6 +1,5 @@
 """The problem of a training: a target, and the training, validation and test rows."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -8,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from backprop_xp.checks import nearest, real
-from backprop_xp.tables.preparation import Preparation
 from backprop_xp.tables.readers import TableData, as_frame, header_hint
-from backprop_xp.tables.settings import Task
+from backprop_xp.tables.rows import Rows
+from backprop_xp.tables.tabular_parameters import Task
 from backprop_xp.tables.target_column import Class, Target, find_target, target_values
 from backprop_xp.tables.values import is_string
 from backprop_xp.training.data import split_rows
@@ -30,35 +29,6 @@ class Columns(NamedTuple):
     weights: str | None = None
 
 
-class Rows(NamedTuple):
-    """Prepared rows on the host: ``x (rows, n)``, ``y (rows,)``, weights of mean 1 or None."""
-
-    x: np.ndarray
-    y: np.ndarray
-    weights: np.ndarray | None
-
-
-class Table(NamedTuple):
-    """The rows that have a target: their features, that column, and their weights or None."""
-
-    features: pd.DataFrame
-    target: pd.Series
-    weights: np.ndarray | None
-
-    def take(self, rows: np.ndarray) -> "Table":
-        """Return the rows of these indices."""
-        weights = None if self.weights is None else self.weights[rows]
-        return Table(self.features.iloc[rows], self.target.iloc[rows], weights)
-
-    def prepare(self, preparation: Preparation, target: Target) -> Rows:
-        """Return the rows as inputs of a network."""
-        weights = self.weights
-        if weights is not None:
-            weights = weights / weights.max()  # the sum of all may be infinite
-            weights = weights / weights.mean()
-        return Rows(preparation.transform(self.features), target.encode(self.target), weights)
-
-
 class Problem(NamedTuple):
     """A target, three parts of the rows, and the number of rows without a target.
 
@@ -68,7 +38,7 @@ class Problem(NamedTuple):
     """
 
     target: Target
-    parts: Mapping[str, Table]
+    parts: Mapping[str, Rows]
     without: int
     data: str
     held_out: Mapping[str, float | Mapping[str, str]]
@@ -103,25 +73,25 @@ def make_problem(
         for name, part in held_out.items()
         if isinstance(part, int | float)
     }
-    classes = found.encode(table.target) if found.classes else None
+    table, classes = _with_values(table, found), None
+    if found.classes:
+        classes = np.unique(table.target.to_numpy(), return_inverse=True)[1]
     drawn = split_rows(len(table.target), shares, seed, classes=classes)
     parts = {name: table.take(rows) for name, rows in drawn.items()}
     origins: dict[str, float | Mapping[str, str]] = dict(shares)
     for name, part in held_out.items():
         if name not in parts:
             parts[name] = _read_part(part, name, found, table, columns.weights)
-            origins[name] = {"sha256": _fingerprint(parts[name])}
-    if not found.classes:  # the mean is that of the training rows alone
-        found = found.with_moments(parts["training"].target)
+            origins[name] = {"sha256": parts[name].fingerprint()}
     for name, part in parts.items():
         if part.weights is not None and not part.weights.any():
             raise ValueError(f"the {name} rows have no weight: choose another seed or share.")
     parts = {name: parts[name] for name in ("training", "validation", "test")}
     without = len(frame) - len(table.target)
-    return Problem(found, parts, without, _fingerprint(table), origins)
+    return Problem(found, parts, without, table.fingerprint(), origins)
 
 
-def _choose_columns(frame: pd.DataFrame, target: str, columns: Columns) -> Table:
+def _choose_columns(frame: pd.DataFrame, target: str, columns: Columns) -> Rows:
     """Return the rows that have a target, with the chosen features."""
     for name in (*columns.features, *columns.drop):
         _require(frame, name)
@@ -141,7 +111,7 @@ def rows_with_target(
     features: Sequence[str],
     weights: str | None = None,
     classes: Sequence[Class] = (),
-) -> Table:
+) -> Rows:
     """Return the rows that have a target, with these features; ``classes`` are training's."""
     for name in (target, *features, *([weights] if weights else [])):
         _require(frame, name)
@@ -151,7 +121,7 @@ def rows_with_target(
         raise ValueError(f"the target {target!r} is missing in every row.")
     frame = frame if present.all() else frame[present]
     weight = None if weights is None else _weights(frame[weights], weights)
-    return Table(frame[list(features)], values[present].infer_objects(), weight)
+    return Rows(frame[list(features)], values[present].infer_objects(), weight)
 
 
 def _require(frame: pd.DataFrame, name: str) -> None:
@@ -169,9 +139,7 @@ def _weights(column: pd.Series, name: str) -> np.ndarray:
     return np.asarray(values)
 
 
-def _read_part(
-    data: Part, name: str, target: Target, training: Table, weights: str | None
-) -> Table:
+def _read_part(data: Part, name: str, target: Target, training: Rows, weights: str | None) -> Rows:
     """Return the rows of a part's own table, which needs only the columns in use."""
     features = list(training.features)
     strings = [column for column in features if is_string(training.features[column])]
@@ -180,19 +148,11 @@ def _read_part(
         table = rows_with_target(
             frame, target.name, features=features, weights=weights, classes=target.classes
         )
-        target.encode(table.target)  # raises for a class that training does not have
+        return _with_values(table, target)  # raises for a class that training does not have
     except ValueError as error:
         raise ValueError(f"{name} rows: {error}") from error
-    return table
 
 
-def _fingerprint(table: Table) -> str:
-    """Return the SHA-256 of the rows' values and columns."""
-    digest = hashlib.sha256()
-    columns = [*(table.features[name] for name in table.features), table.target]
-    if table.weights is not None:
-        columns.append(pd.Series(table.weights, name="weights"))
-    for column in columns:
-        digest.update(f"{column.name} {column.dtype}".encode())
-        digest.update(pd.util.hash_pandas_object(column, index=False).to_numpy().tobytes())
-    return digest.hexdigest()
+def _with_values(rows: Rows, target: Target) -> Rows:
+    """Return rows whose target holds its classes or numbers."""
+    return rows._replace(target=pd.Series(target.values(rows.target), name=target.name))

@@ -1,4 +1,4 @@
-"""The target column: its task, and its values as class indices or standardized numbers."""
+"""The target column: its task, and its values as classes or numbers."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backprop_xp.tables.settings import Task
+from backprop_xp.tables.tabular_parameters import Task
 from backprop_xp.tables.values import as_strings, booleans, distinct, find_style, is_string, numbers
 
 Class: TypeAlias = str | bool | int | float
@@ -15,17 +15,15 @@ _MAX_INTEGERS = 10
 
 
 class Target(NamedTuple):
-    """The column to predict: one of its classes, or a number with this mean and scale."""
+    """The column to predict: one of its classes, or a number."""
 
     name: str
     task: Task
     reason: str
     classes: tuple[Class, ...] = ()
-    mean: float = 0.0
-    scale: float = 1.0
 
-    def encode(self, column: pd.Series) -> np.ndarray:
-        """Return a column's values for training: class indices, or standardized numbers.
+    def values(self, column: pd.Series) -> np.ndarray:
+        """Return a column's classes or numbers, as an estimator takes them.
 
         Raises ValueError for a class that training did not have, or a string instead of a number.
         """
@@ -35,29 +33,14 @@ class Target(NamedTuple):
                 raise ValueError(
                     f"the target {self.name!r} has values that are not finite numbers."
                 )
-            return np.asarray((values.astype("float64") - self.mean) / self.scale)
-        indices = {value: i for i, value in enumerate(self.classes)}
-        unknown = [value for value in values.tolist() if value not in indices]
+            return values.astype("float64")
+        known = {*self.classes}
+        unknown = [value for value in values.tolist() if value not in known]
         if unknown:
             raise ValueError(
                 f"the target {self.name!r} has a class {unknown[0]!r} that training did not have."
             )
-        return np.asarray([indices[value] for value in values.tolist()], dtype="int64")
-
-    def decode(self, y: np.ndarray) -> np.ndarray:
-        """Return standardized numbers in the target's own unit, class indices unchanged."""
-        return y if self.classes else y * self.scale + self.mean
-
-    def with_moments(self, column: pd.Series) -> "Target":
-        """Return the target of numbers with the mean and the scale of a column."""
-        values = _as_array(target_values(column)).astype("float64")
-        with np.errstate(over="ignore"):
-            mean, scale = float(values.mean()), float(values.std())
-        if not (np.isfinite(mean) and np.isfinite(scale) and scale > 0.0):
-            raise ValueError(
-                f"the target {self.name!r} varies too little or too much for a float64."
-            )
-        return self._replace(mean=mean, scale=scale)
+        return values
 
 
 def find_target(column: pd.Series, task: Task | None = None) -> Target:
@@ -81,7 +64,9 @@ def find_target(column: pd.Series, task: Task | None = None) -> Target:
     if task is not None:
         suggested, reason = task, "the task was given"
     if suggested == "regression":
-        return Target(name, suggested, reason).with_moments(column)
+        return Target(name, suggested, reason)
+    if values.dtype.kind == "f":  # scikit-learn refuses such labels as numbers
+        levels = np.unique(as_strings(target_values(column)).to_numpy(dtype=object))
     if len(levels) > max(2, len(values) // 2):
         raise ValueError(
             f"the target {name!r} has {len(levels)} different values in {len(values)} rows: a "

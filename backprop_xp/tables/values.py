@@ -13,7 +13,7 @@ import pandas as pd
 # A value of a column of strings: None is a missing one.
 String: TypeAlias = str | None
 
-# Strings that stand for a missing value: those of pandas and skrub, and a few more.
+# Strings that stand for a missing value: those of pandas, and a few more.
 MISSING = (
     *("", "?", "-", "--", "...", "NA", "N/A", "n/a", "n.a.", "N.A.", "#NA", "#N/A", "#N/A N/A"),
     *("<NA>", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None", "none"),

@@ -1,0 +1,267 @@
+"""The features of a network, from the columns of a table."""
+
+import dataclasses
+import io
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from backprop_xp.tables.encoding import KINDS, Category, Column, Date, Number, Text
+
+# In units of the scale: larger values would dominate all others.
+MAX_DEVIATIONS = 100.0
+# The bound of robustly scaled numbers.
+_SMOOTH_BOUND = 3.0
+# Numbers beyond float32 count as missing.
+_LARGEST = np.finfo(np.float32).max
+# Rows of a block: blocks bound the memory of copies.
+_ROWS = 2**14
+
+# Returns the centers and the scales of filled values ``(rows, features)``.
+_Learner: TypeAlias = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class Scaling(NamedTuple):
+    """The scaling of numbers and dates: ``(features,)`` each, but for ``flagged`` and ``bound``.
+
+    A missing value becomes the median; each feature whose index is in ``flagged`` has an indicator.
+    The centers and scales are those of the features, then of the indicators. A positive ``bound`` b
+    limits the features x smoothly, ``x / sqrt(1 + (x / b)**2)``; 0 does not.
+    """
+
+    medians: np.ndarray
+    flagged: np.ndarray
+    centers: np.ndarray
+    scales: np.ndarray
+    bound: np.ndarray
+
+    def transform(self, values: np.ndarray) -> np.ndarray:
+        """Return the scaled features, then the indicators."""
+        missing = np.isnan(values)
+        filled = np.where(missing, self.medians, values)
+        features: np.ndarray = np.concatenate([filled, missing[:, self.flagged]], axis=1)
+        features -= self.centers
+        features /= self.scales
+        if self.bound > 0.0:
+            numbers = features[:, : len(self.medians)]
+            numbers /= np.sqrt(1.0 + (numbers / self.bound) ** 2)
+        return features
+
+
+_NONE = np.empty(0)
+UNSCALED = Scaling(_NONE, np.empty(0, dtype=np.intp), _NONE, _NONE, np.zeros(()))
+
+
+def _standard(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return means and standard deviations, 1 for a feature that is constant to rounding."""
+    means, deviations = values.mean(axis=0), values.std(axis=0)
+    rounding = len(values) * np.finfo("float64").eps * np.abs(means)
+    return means, np.where(deviations > rounding, deviations, 1.0)
+
+
+def _robust(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return medians and interquartile ranges; half the whole range instead of a range of 0."""
+    low, quarter, median, quarters, high = np.quantile(values, [0.0, 0.25, 0.5, 0.75, 1.0], axis=0)
+    scales = np.where(quarters > quarter, quarters - quarter, (high - low) / 2.0)
+    return median, np.where(scales > 0.0, scales, 1.0)
+
+
+# The bound is that of RealMLP (Holzmüller et al. 2024, "Better by default").
+SCALINGS: dict[str, tuple[_Learner, float]] = {
+    "standardize": (_standard, 0.0),
+    "robust": (_robust, _SMOOTH_BOUND),
+}
+
+
+def learn_scaling(values: np.ndarray, scaling: str) -> Scaling:
+    """Return the scaling of values ``(rows, features)``, where NaN is a missing value."""
+    if not values.shape[1]:
+        return UNSCALED
+    learn, bound = SCALINGS[scaling]
+    missing = np.isnan(values)
+    is_empty = missing.all(axis=0)
+    medians = np.nanmedian(np.where(is_empty, 0.0, values), axis=0)
+    flagged = np.flatnonzero(missing.any(axis=0))
+    centers, scales = learn(np.where(missing, medians, values))
+    shares, deviations = _standard(missing[:, flagged].astype("float64"))
+    return Scaling(
+        medians,
+        flagged,
+        np.concatenate([centers, shares]),
+        np.concatenate([scales, deviations]),
+        np.asarray(bound),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """The function from a table's columns to the features ``(rows, n)`` of a network, float32.
+
+    ``seen`` are all columns in their order: ``columns`` has the kind of each one in use,
+    ``left_out`` the reason for each other one.
+    Numbers and dates come first, scaled by ``scaling``, then their indicators of missing values.
+    Categories of 0 and 1 and the coordinates of free text follow, and at last categories as codes.
+    """
+
+    columns: dict[str, Column]
+    left_out: dict[str, str]
+    scaling: Scaling
+    seen: tuple[str, ...]
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The kind of each column: number, date, category or text."""
+        return {name: column.kind for name, column in self.columns.items()}
+
+    @property
+    def n_features(self) -> int:
+        """The number of features of a row."""
+        return len(self.scaling.flagged) + sum(column.width for column in self.columns.values())
+
+    @property
+    def texts(self) -> list[str]:
+        """The columns that must be read from a file as strings."""
+        return [name for name, column in self.columns.items() if column.from_strings]
+
+    @property
+    def codes(self) -> list[int]:
+        """The number of codes of each category that is a code, unknown values included."""
+        columns = self.columns.values()
+        return [len(c.values) + 1 for c in columns if isinstance(c, Category) and c.is_code]
+
+    @property
+    def _unscaled(self) -> dict[str, Column]:
+        """The columns that are not scaled, in the order of their features."""
+        columns = [(name, c) for name, c in self.columns.items() if not c.is_scaled]
+        return dict(sorted(columns, key=lambda item: _is_code(item[1])))
+
+    def names(self) -> list[str]:
+        """Return the name of each feature."""
+        return [name for _, name in self._origins()]
+
+    def feature_indices(self) -> dict[str, list[int]]:
+        """Return the indices of the features of each column, indicators included."""
+        indices: dict[str, list[int]] = {name: [] for name in self.columns}
+        for i, (column, _) in enumerate(self._origins()):
+            indices[column].append(i)
+        return indices
+
+    def _origins(self) -> list[tuple[str, str]]:
+        """Return the column of each feature, and the feature's name."""
+        scaled = {name: column for name, column in self.columns.items() if column.is_scaled}
+        first, rest = (
+            [(name, each) for name, column in columns.items() for each in column.names(name)]
+            for columns in (scaled, self._unscaled)
+        )
+        flagged = [first[i] for i in self.scaling.flagged]
+        return [*first, *((column, f"{name} missing") for column, name in flagged), *rest]
+
+    def transform(self, frame: pd.DataFrame) -> np.ndarray:
+        """Return the features of the rows of a plain table, ``(rows, n)``, float32.
+
+        Columns that are not used may be there or not. Raises ValueError, with the column's name,
+        for a missing column and for a string where a number or a date is expected.
+        """
+        missing = [name for name in self.columns if name not in frame]
+        if missing:
+            others = f" (and {len(missing) - 1} others)" if len(missing) > 1 else ""
+            raise ValueError(f"there is no column {missing[0]!r}{others}, which the model needs.")
+        columns = {name: frame[name] for name in self.columns}
+        out, unscaled = np.empty((len(frame), self.n_features), dtype=np.float32), self._unscaled
+        for start in range(0, len(frame), _ROWS):
+            rows = slice(start, start + _ROWS)
+            block = {name: column.iloc[rows] for name, column in columns.items()}
+            scaled = self.scaling.transform(self.numbers(block))
+            end = scaled.shape[1]
+            np.clip(scaled, -MAX_DEVIATIONS, MAX_DEVIATIONS, out=out[rows, :end], casting="unsafe")
+            for name, column in unscaled.items():
+                out[rows, end : end + column.width] = column.encode(block[name])
+                end += column.width
+        return out
+
+    def numbers(self, columns: Mapping[str, pd.Series]) -> np.ndarray:
+        """Return the features to scale, ``(rows, features)``, float64."""
+        scaled = [c.encode(columns[name]) for name, c in self.columns.items() if c.is_scaled]
+        rows = len(next(iter(columns.values())))
+        values = np.concatenate([np.empty((rows, 0)), *scaled], axis=1)
+        values[~(np.abs(values) <= _LARGEST)] = np.nan
+        return values
+
+    def to_bytes(self) -> np.ndarray:
+        """Return the bytes of an npz file, without pickle, for ``from_bytes``."""
+        arrays = {f"scaling.{name}": array for name, array in self.scaling._asdict().items()}
+        header: dict[str, Any] = {"left_out": self.left_out, "seen": self.seen, "columns": {}}
+        for i, (name, column) in enumerate(self.columns.items()):
+            fields = dataclasses.asdict(column)
+            own = [field for field, value in fields.items() if isinstance(value, np.ndarray)]
+            arrays |= {f"{i}.{field}": fields.pop(field) for field in own}
+            header["columns"][name] = {"kind": column.kind, **fields}
+        file = io.BytesIO()
+        np.savez_compressed(file, **arrays, json=_as_array(json.dumps(header).encode()))
+        return _as_array(file.getvalue())
+
+    @classmethod
+    def from_bytes(cls, data: np.ndarray) -> "Features":
+        """Return the features of these bytes; ValueError for a pickle, or anything else."""
+        try:
+            with np.load(io.BytesIO(data.tobytes()), allow_pickle=False) as arrays:
+                header = json.loads(arrays["json"].tobytes())
+                columns = {
+                    name: _column(i, fields, arrays)
+                    for i, (name, fields) in enumerate(header["columns"].items())
+                }
+                scaling = Scaling(*(arrays[f"scaling.{name}"] for name in Scaling._fields))
+            return cls(columns, header["left_out"], scaling, tuple(header["seen"]))
+        except (ValueError, TypeError, KeyError, AttributeError, EOFError, zipfile.BadZipFile) as e:
+            raise ValueError(f"the preparation cannot be read: {e}") from e
+
+
+def _is_code(column: Column) -> bool:
+    return isinstance(column, Category) and column.is_code
+
+
+def _as_array(data: bytes) -> np.ndarray:
+    return np.frombuffer(data, dtype=np.uint8)
+
+
+def _column(i: int, fields: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Column:
+    """Return the column of its fields; those that JSON lacks are arrays."""
+    kind = KINDS[fields.pop("kind")]
+    for name in [field.name for field in dataclasses.fields(kind)]:
+        value = fields[name] if name in fields else arrays[f"{i}.{name}"]
+        fields[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**fields)
+
+
+def described_columns(features: Features) -> list[dict[str, Any]]:
+    """Return for each column its name, kind and number of features, and what it learnt.
+
+    A number has ``center``, ``scale`` and ``filled``, which replaces a missing value; a category
+    ``categories``; a date ``format`` and ``parts``; a text ``pieces``, the number of its groups of
+    letters.
+    """
+    described, indices, scaling = [], features.feature_indices(), features.scaling
+    for name, column in features.columns.items():
+        learnt: dict[str, Any]
+        match column:
+            case Number(origin=origin):
+                first = indices[name][0]
+                learnt = {
+                    "center": float(scaling.centers[first]) + origin,
+                    "scale": float(scaling.scales[first]),
+                    "filled": float(scaling.medians[first]) + origin,
+                }
+            case Date(formats=formats, parts=parts):
+                learnt = {"format": " or ".join(formats) or None, "parts": list(parts)}
+            case Category(values=values):
+                learnt = {"categories": list(values)}
+            case Text(pieces=pieces):
+                learnt = {"pieces": len(pieces)}
+        own = {"name": name, "kind": column.kind, "features": len(indices[name])}
+        described.append({**own, **learnt})
+    return described

@@ -1,0 +1,118 @@
+"""The presets of the tabular estimators: a recipe for each name."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from backprop_xp.training import schedules
+from backprop_xp.training.optimizers import OPTIMIZERS, Optimizer
+from backprop_xp.training.schedules import Schedule
+
+# An epoch has at least about ten updates, also in a small table.
+_UPDATES_PER_EPOCH, _MIN_BATCH, _MIN_EPOCHS = 10, 8, 10
+
+# Each takes the learning rate and the number of all updates.
+SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {
+    "constant": lambda rate, updates: schedules.constant(rate),
+    "cosine": schedules.cosine,
+    "exponential": lambda rate, updates: schedules.exponential(rate, 0.01 ** (1.0 / updates)),
+    "inverse_scaling": lambda rate, updates: schedules.inverse_scaling(rate),
+    "plateau": lambda rate, updates: schedules.plateau(rate, factor=0.3, patience=4),
+}
+
+
+class NumericFeatures(NamedTuple):
+    """The arguments of ``bx.NumericEmbedding`` ("pbld") for numbers and dates."""
+
+    n_out: int
+    n_frequencies: int
+    frequency_scale: float
+
+
+class CategoryFeatures(NamedTuple):
+    """An embedding of ``n_out`` features for each category of more than ``above`` values."""
+
+    above: int
+    n_out: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A complete choice of what a training on a table needs.
+
+    The first fields have the names and the meaning of ``TabularParameters``. ``scaling`` is that of
+    ``Preparation``. ``max_updates`` limits the epochs of a large table, to at least 10.
+    """
+
+    hidden_layer_sizes: tuple[int, ...]
+    activation: str
+    solver: str
+    alpha: float
+    batch_size: int
+    learning_rate: str
+    learning_rate_init: float
+    max_iter: int
+    dropout: float
+    layer_norm: bool
+    n_members: int
+    n_iter_no_change: int
+    max_updates: int
+    scaling: str
+    numeric: NumericFeatures | None
+    category: CategoryFeatures | None
+
+    def optimizer(self, rows: int) -> Optimizer:
+        """Return the optimizer, with its schedule, for so many training rows.
+
+        Its weight decay is ``alpha`` if it has one.
+        """
+        updates = self.max_iter * math.ceil(rows / self.batch_size)
+        rate = SCHEDULES[self.learning_rate](self.learning_rate_init, updates)
+        decay = {"weight_decay": self.alpha} if self.decays else {}
+        return OPTIMIZERS[self.solver](rate, **decay)
+
+    @property
+    def decays(self) -> bool:
+        """Whether ``alpha`` is the weight decay of the optimizer, instead of an L2 penalty."""
+        return hasattr(OPTIMIZERS[self.solver], "weight_decay")
+
+
+_DEFAULT = Recipe(
+    hidden_layer_sizes=(64, 32),
+    activation="relu",
+    solver="adam",
+    alpha=1e-4,
+    batch_size=256,
+    learning_rate="cosine",
+    learning_rate_init=1e-3,
+    max_iter=200,
+    dropout=0.0,
+    layer_norm=False,
+    n_members=1,
+    n_iter_no_change=10,
+    max_updates=40_000,
+    scaling="standardize",
+    numeric=None,
+    category=None,
+)
+PRESETS: dict[str, Recipe] = {
+    "fast": replace(_DEFAULT, max_iter=60, max_updates=10_000),
+    "default": _DEFAULT,
+    "best": replace(_DEFAULT, n_members=8),
+}
+
+
+def recipe_for(parameters: Mapping[str, Any], rows: int) -> Recipe:
+    """Return the preset's recipe with the parameters that are not None, for so many training rows.
+
+    In a small table a batch has a tenth of the rows, but at least 8.
+    """
+    preset = PRESETS[parameters["preset"]]
+    chosen = {name: value for name, value in parameters.items() if value is not None}
+    given = {name: chosen[name] for name in vars(preset).keys() & chosen.keys()}
+    recipe = replace(preset, **given)
+    size = min(recipe.batch_size, max(_MIN_BATCH, rows // _UPDATES_PER_EPOCH), rows)
+    enough = max(_MIN_EPOCHS, recipe.max_updates // math.ceil(rows / size))
+    epochs = recipe.max_iter if "max_iter" in given else min(recipe.max_iter, enough)
+    return replace(recipe, batch_size=size, max_iter=epochs)

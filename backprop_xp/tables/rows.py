@@ -1,0 +1,38 @@
+"""Rows of a table with their target and weights."""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+
+class Rows(NamedTuple):
+    """Rows: their features as plain columns, the target column, and their weights or None."""
+
+    features: pd.DataFrame
+    target: pd.Series
+    weights: np.ndarray | None
+
+    def take(self, rows: np.ndarray) -> "Rows":
+        """Return the rows of these indices."""
+        weights = None if self.weights is None else self.weights[rows]
+        return Rows(self.features.iloc[rows], self.target.iloc[rows], weights)
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the values and the columns."""
+        digest = hashlib.sha256()
+        columns = [*(self.features[name] for name in self.features), self.target]
+        if self.weights is not None:
+            columns.append(pd.Series(self.weights, name="weights"))
+        for column in columns:
+            digest.update(f"{column.name} {column.dtype}".encode())
+            digest.update(pd.util.hash_pandas_object(column, index=False).to_numpy().tobytes())
+        return digest.hexdigest()
+
+    def scaled_weights(self) -> np.ndarray | None:
+        """Return the weights with the mean 1, so that a common factor changes nothing."""
+        if self.weights is None:
+            return None
+        weights = self.weights / self.weights.max()  # the sum of all may be infinite
+        return np.asarray(weights / weights.mean())

@@ -1,0 +1,350 @@
+"""scikit-learn estimators of tables: preparation and network in one."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeAlias, TypeVar
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils import Tags
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
+
+from backprop_xp.backends import Backend, Device, resolve
+from backprop_xp.files.container import CheckpointError
+from backprop_xp.networks.network import Network
+from backprop_xp.tables.preparation import (
+    Preparation,
+    checked_frame,
+    checked_rows,
+    seed_of,
+    tags_of_tables,
+)
+from backprop_xp.tables.rows import Rows
+from backprop_xp.tables.tabular_file import (
+    PathLike,
+    read_model,
+    refuse_other_training,
+    write_model,
+)
+from backprop_xp.tables.tabular_model import TabularModel
+from backprop_xp.tables.tabular_parameters import (
+    ClassifierParameters,
+    TabularParameters,
+    Task,
+    checked_parameters,
+    described,
+)
+from backprop_xp.tables.tabular_training import Split, learn, untrained
+from backprop_xp.training.data import split_rows
+from backprop_xp.training.states import TrainingState
+
+Callback: TypeAlias = Callable[[TrainingState], bool | None]
+Kind = TypeVar("Kind", bound="type[Tabular]")
+
+
+class Tabular(BaseEstimator, TabularParameters):  # type: ignore[misc]
+    """The base class of both estimators; a subclass defines its targets."""
+
+    model_: TabularModel
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+    _task: ClassVar[Task]
+
+    def _targets(self, y: np.ndarray, classes: np.ndarray | None) -> tuple[np.ndarray, Any]:
+        """Return targets as indices of classes or as numbers, and the classes or None."""
+        raise NotImplementedError
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+        checkpoint: PathLike | None = None,
+        resume: bool = False,
+        callbacks: Sequence[Callback] = (),
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Fit to a table X, a pandas or polars DataFrame or an array, and y; return the estimator.
+
+        ``X_val``, ``y_val`` and ``sample_weight_val`` are a validation set, in place of
+        ``validation_fraction`` of X. It ends the training and chooses the epoch.
+
+        ``checkpoint`` is the path of a model file, written about every second with the best network
+        so far, which ``load`` reads. With ``resume`` the training in it continues, to the same
+        theta bit for bit; a ValueError names what differs from that training. Without a file the
+        training begins. ``callbacks`` are those of ``bx.fit``. ``metadata`` is JSON by name, which
+        files keep.
+        """
+        before = dict(vars(self))
+        try:
+            if X_val is None and not y_val is sample_weight_val is None:
+                raise ValueError("y_val and sample_weight_val belong to a validation set: X_val.")
+            checked_parameters(self, self._task)
+            given = checked_rows(self, X, y, sample_weight, reset=True)
+            held_out = file = None
+            if X_val is not None:
+                held_out = checked_rows(self, X_val, y_val, sample_weight_val, reset=False)
+            if resume and checkpoint is not None and Path(checkpoint).exists():
+                file = checkpoint
+            model = self._train(given, held_out, file, checkpoint, callbacks, dict(metadata or {}))
+        except BaseException:
+            self.__dict__ = before
+            raise
+        self.model_ = model
+        if checkpoint is not None:
+            self.save(checkpoint)
+        return self
+
+    def _train(
+        self,
+        given: Rows,
+        held_out: Rows | None,
+        file: PathLike | None,
+        checkpoint: PathLike | None,
+        callbacks: Sequence[Callback],
+        metadata: dict[str, Any],
+    ) -> TabularModel:
+        """Return the trained model; the training in ``file`` continues."""
+        choice = resolve(backend=self.backend, device=self.device, dtype=self.dtype)
+        saved, state = (None, None) if file is None else read_model(file, choice)
+        draws = not isinstance(self.random_state, int | np.integer)
+        seed = saved.record["seed"] if saved and draws else seed_of(self.random_state)
+        model, recipe = untrained(
+            self,
+            split := self._split(given, held_out, seed),
+            choice,
+            seed,
+            None if saved is None else saved.features,
+            has_names=hasattr(self, "feature_names_in_"),
+            target=given.target.name,
+            metadata=metadata if saved is None else {**saved.metadata, **metadata},
+        )
+        if file is not None and saved is not None:
+            refuse_other_training(file, saved, model)
+            if state is None:
+                return dataclasses.replace(saved, metadata=model.metadata)
+        self.model_ = model  # callbacks may look at the preparation
+        start = model, recipe, state
+        return learn(self, split, choice, start, checkpoint=checkpoint, callbacks=callbacks)
+
+    def _split(self, given: Rows, held_out: Rows | None, seed: int) -> Split:
+        targets, classes = self._targets(given.target.to_numpy(), None)
+        rows = given._replace(target=pd.Series(targets, name=given.target.name))
+        if held_out is None:
+            drawn = split_rows(
+                len(targets),
+                {"validation": self.validation_fraction},
+                seed,
+                classes=None if classes is None else targets,
+            )
+            training, validation = (rows.take(drawn[name]) for name in ("training", "validation"))
+        else:
+            found, _ = self._targets(held_out.target.to_numpy(), classes)
+            training, validation = rows, held_out._replace(target=pd.Series(found))
+        for name, part in (("training", training), ("validation", validation)):
+            if part.weights is not None and not part.weights.any():
+                raise ValueError(f"the {name} rows have no weight: choose another random_state.")
+        return Split(training, validation, classes)
+
+    def _outputs(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        check_is_fitted(self)
+        frame = checked_frame(self, X, reset=False, texts=self.model_.features.texts)
+        return self.model_.outputs(frame, backend=self.backend, device=self.device)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+    def __sklearn_tags__(self) -> Tags:
+        return tags_of_tables(super().__sklearn_tags__())
+
+    @property
+    def preparation_(self) -> Preparation:
+        """The fitted preparation of the columns."""
+        return Preparation.of(self.model_.features)
+
+    @property
+    def network_(self) -> Network:
+        """The network, whose inputs are the features of ``preparation_``."""
+        return self.model_.network
+
+    @property
+    def theta_(self) -> np.ndarray:
+        """The parameters of the network, ``(P,)``, or ``(n_members, P)``."""
+        return self.model_.theta
+
+    @property
+    def history_(self) -> dict[str, np.ndarray]:
+        """The losses and the metric, ``(epochs,)`` or ``(epochs, n_members)`` each."""
+        return dict(self.model_.history)
+
+    @property
+    def n_iter_(self) -> int:
+        """The number of epochs."""
+        return int(self.model_.record["epoch"])
+
+    @property
+    def best_iter_(self) -> int | list[int]:
+        """The epoch of theta; of an ensemble, that of each member."""
+        return self.model_.record["best_epoch"]  # type: ignore[no-any-return]
+
+    @property
+    def validation_score_(self) -> float | list[float]:
+        """The validation loss, or the metric, at ``best_iter_``."""
+        return self.model_.record["best"]  # type: ignore[no-any-return]
+
+    @property
+    def metadata_(self) -> dict[str, Any]:
+        """The JSON that files keep beside the model."""
+        return dict(self.model_.metadata)
+
+    def save(self, path: PathLike) -> None:
+        """Write the fitted estimator to a model file, without pickle; ``load`` reads it.
+
+        ``random_state`` is kept if it is an integer; ``backend`` and ``device`` are not kept.
+        """
+        check_is_fitted(self)
+        write_model(path, self.model_)
+
+    @classmethod
+    def load(
+        cls,
+        path: PathLike,
+        *,
+        backend: str | Backend | None = None,
+        device: Device | None = None,
+    ) -> Self:
+        """Return the estimator that ``save``, or a training with ``checkpoint``, wrote to a file.
+
+        Raises CheckpointError, a ValueError, for any other file.
+        """
+        model, _ = read_model(path)
+        if model.task != cls._task:
+            raise CheckpointError(f"{path}: its task is {model.task}, not {cls._task}.")
+        return cls._of(model, backend, device)
+
+    @classmethod
+    def _of(cls, model: TabularModel, backend: str | Backend | None, device: Device | None) -> Self:
+        try:
+            made = cls(**model.record["parameters"], backend=backend, device=device)
+        except TypeError as error:
+            raise CheckpointError(f"the file of another version: {error}") from error
+        made.model_ = model
+        made.n_features_in_ = len(model.features.seen)
+        if model.has_names:
+            made.feature_names_in_ = np.asarray(model.features.seen, dtype=object)
+        return made
+
+
+def _with_parameters(kind: Kind) -> Kind:
+    """Give a class's docstring the list of the parameters."""
+    kind.__doc__ = inspect.cleandoc(kind.__doc__ or "").replace("{parameters}", described(kind))
+    return kind
+
+
+@_with_parameters
+@dataclass(eq=False, repr=False)
+class TabularClassifier(ClassifierMixin, Tabular, ClassifierParameters):  # type: ignore[misc]
+    """A classifier of the rows of a table: preparation of the columns, and a network.
+
+    >>> import pandas as pd
+    >>> import backprop_xp as bx
+    >>> table = pd.DataFrame({"city": ["Rome", "Oslo", None, "Oslo"] * 20, "age": range(80)})
+    >>> model = bx.TabularClassifier(random_state=0).fit(table, table["age"] > 40)
+    >>> model.score(table, table["age"] > 40) > 0.9
+    True
+
+    Its parameters; None is the preset's value. ``class_weight`` may also map classes to weights.
+
+    {parameters}
+    """
+
+    _task: ClassVar[Task] = "classification"
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """The classes, sorted."""
+        return np.asarray(self.model_.classes)
+
+    def _targets(self, y: np.ndarray, classes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        if classes is None:
+            check_classification_targets(y)
+            classes, indices = np.unique(y, return_inverse=True)
+            if len(classes) < 2:
+                raise ValueError(f"y has one class, {classes[0]!r}: a classifier needs two.")
+            return indices, classes
+        indices = pd.Index(classes).get_indexer(pd.Index(y))
+        if (indices < 0).any():
+            raise ValueError(f"y_val has a class {y[indices.argmin()]!r} that y does not have.")
+        return indices, classes
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the class of each row."""
+        indices = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[indices])
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return each class's probability, ``(rows, classes)``: the mean over the members."""
+        return self._outputs(X)[0]
+
+
+@_with_parameters
+@dataclass(eq=False, repr=False)
+class TabularRegressor(RegressorMixin, Tabular):  # type: ignore[misc]
+    """A regressor of the rows of a table: preparation of the columns, and a network.
+
+    The targets are standardized by the training rows, and predictions are in their unit.
+
+    >>> import pandas as pd
+    >>> import backprop_xp as bx
+    >>> table = pd.DataFrame({"city": ["Rome", "Oslo", None, "Oslo"] * 20, "age": range(80)})
+    >>> model = bx.TabularRegressor(random_state=0).fit(table, 2.0 * table["age"])
+    >>> model.score(table, 2.0 * table["age"]) > 0.9
+    True
+
+    Its parameters; None is the preset's value:
+
+    {parameters}
+    """
+
+    _task: ClassVar[Task] = "regression"
+
+    def _targets(self, y: np.ndarray, classes: np.ndarray | None) -> tuple[np.ndarray, None]:
+        if y.dtype.kind not in "biuf":
+            try:
+                y = y.astype("float64")
+            except (ValueError, TypeError):
+                raise ValueError(f"y holds {y[0]!r}, but a regressor needs numbers.") from None
+        return y.astype("float64"), None
+
+    def predict(
+        self, X: Any, return_std: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Return the value of each row; with ``return_std`` also the members' deviation."""
+        values, deviation = self._outputs(X)
+        if return_std and self.theta_.ndim == 1:
+            raise ValueError(
+                "return_std needs several members, such as n_members=8: one network has no spread."
+            )
+        return (values, deviation) if return_std else values
+
+
+def load(
+    path: PathLike, *, backend: str | Backend | None = None, device: Device | None = None
+) -> TabularClassifier | TabularRegressor:
+    """Return the estimator in a file that ``save``, or a training with ``checkpoint``, wrote.
+
+    A training that was interrupted has left its best network so far. Raises CheckpointError, a
+    ValueError, for any other file.
+    """
+    model, _ = read_model(path)
+    kind = TabularRegressor if model.classes is None else TabularClassifier
+    return kind._of(model, backend, device)

@@ -1,0 +1,221 @@
+"""The file of a model of a table: written by ``save``, and by ``fit`` during a training."""
+
+import dataclasses
+import importlib.metadata
+import math
+import os
+import platform
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+
+from backprop_xp.backends import Selection, to_host
+from backprop_xp.checks import stacklevel
+from backprop_xp.files.checkpoint import Checkpoint, load, write_checked
+from backprop_xp.files.container import CheckpointError
+from backprop_xp.files.json_values import from_json, read_labels, to_json, written_labels
+from backprop_xp.tables.features import Features
+from backprop_xp.tables.tabular_model import TabularModel, TargetScale
+from backprop_xp.training.early_stopping import Best
+from backprop_xp.training.optimizers import Optimizer
+from backprop_xp.training.states import TrainingState
+
+PathLike: TypeAlias = str | os.PathLike[str]
+# The libraries whose versions a file has.
+_LIBRARIES = ("numpy", "pandas", "scikit-learn")
+# Seconds between two writes: an epoch of a small table takes less time than a write.
+_PAUSE = 1.0
+# What a record has in each file.
+_NEEDED = {"parameters", "recipe", "seed", "data", "where", "epoch", "best_epoch", "best"}
+# The mark of a file with a model of a table.
+_NAME = "tabular model"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that prepare and train."""
+    found = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    return {"python": platform.python_version(), **found}
+
+
+def write_model(
+    path: PathLike,
+    model: TabularModel,
+    optimizer: Optimizer | None = None,
+    state: TrainingState | None = None,
+) -> None:
+    """Write a model, with the state of a training that has not ended."""
+    part: dict[str, Any] = {
+        "name": _NAME,
+        "has_names": model.has_names,
+        "features": model.features.to_bytes(),
+        "classes": None if model.classes is None else written_labels(model.classes),
+        "scale": tuple(model.scale),
+        "target": model.target,
+        "record": to_json(dict(model.record)),
+        "history": {name: np.asarray(v, "float64") for name, v in model.history.items()},
+    }
+    content = Checkpoint(
+        model.network,
+        model.theta,
+        optimizer=optimizer,
+        state=state,
+        metadata=model.metadata,
+        estimator=part,
+    )
+    write_checked(path, content)
+
+
+def read_model(
+    path: PathLike, selection: Selection | None = None
+) -> tuple[TabularModel, TrainingState | None]:
+    """Return a model and, if its training has not ended, the state, on the selected device.
+
+    Raises CheckpointError, a ValueError, for a file without a model of a table.
+    """
+    where: dict[str, Any] = {"backend": "numpy"}
+    if selection is not None:
+        where = {"backend": selection.backend, "device": selection.device}
+    file, name = load(path, **where), os.fspath(path)
+    part = file.estimator
+    if part.get("name") != _NAME:
+        old = " An earlier version wrote it: train again." if "table" in file.metadata else ""
+        raise CheckpointError(f"{name}: it holds no model of a table.{old}")
+    try:
+        classes, record = part["classes"], from_json(part["record"])
+        if not record.keys() >= _NEEDED:
+            raise ValueError(f"its record lacks {min(_NEEDED - record.keys())!r}.")
+        model = TabularModel(
+            has_names=part["has_names"],
+            features=Features.from_bytes(part["features"]),
+            network=file.network,
+            theta=to_host(file.theta),
+            classes=None if classes is None else read_labels(classes, "classes"),
+            scale=TargetScale(*map(float, part["scale"])),
+            target=part["target"],
+            record=record,
+            history=part["history"] if file.state is None else file.state.history,
+            metadata=file.metadata,
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{name}: {error}") from error
+    return model, file.state
+
+
+def refuse_other_training(path: PathLike, written: TabularModel, wanted: TabularModel) -> None:
+    """Raise ValueError, with the difference, unless a file has the same training."""
+    difference = next(_differences(written, wanted), None)
+    if difference is not None:
+        raise cannot_be_resumed(path, difference)
+
+
+def cannot_be_resumed(path: PathLike, difference: str) -> ValueError:
+    """Return the error that names the difference between a file's training and another."""
+    return ValueError(
+        f"{os.fspath(path)} cannot be resumed: {difference}. Use its data and parameters, or omit "
+        "resume to start from the beginning."
+    )
+
+
+def _differences(written: TabularModel, wanted: TabularModel) -> Iterator[str]:
+    """Yield the differences between a file's training and another, causes before effects."""
+    if written.task != wanted.task:
+        yield f"its task is {written.task}, not {wanted.task}"
+    if written.target != wanted.target:
+        yield f"the target is {wanted.target!r}, but the file's training has {written.target!r}"
+    old, new = written.record, wanted.record
+    yield from different_values(old["parameters"], new["parameters"])
+    labels = [None if one.classes is None else one.classes.tolist() for one in (written, wanted)]
+    if old["data"]["training"] != new["data"]["training"] or labels[0] != labels[1]:
+        yield "its training had other data: the rows, the columns or their values have changed"
+    if old["data"]["validation"] != new["data"]["validation"]:
+        yield "its training had other validation rows"
+    yield from different_values(old["recipe"], new["recipe"])
+    if old["where"] != new["where"]:
+        yield "its training ran on another backend, or in another dtype"
+
+
+def different_values(written: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names whose values differ, with both values."""
+    for name, value in wanted.items():
+        if value != written.get(name):
+            other = _words(written.get(name))
+            yield f"{name} is {_words(value)}, but the file's training has {other}"
+
+
+def _words(value: object) -> str:
+    if value is None:
+        return "not given"
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def progress(state: TrainingState) -> dict[str, Any]:
+    """Return the part of a record about a state: its epoch, and the best one of each member."""
+    best = cast(Best, state.best)  # each epoch leaves one
+    scores = best.score if best.mode == "min" else -best.score
+    return {"epoch": state.epoch, "best_epoch": best.epoch.tolist(), "best": scores.tolist()}
+
+
+class TrainingFile:
+    """A callback that writes the best networks so far, and the state, about once a second.
+
+    ``model`` is the model without what the training finds. A file that cannot be written does not
+    end the training, and warns once.
+    """
+
+    def __init__(
+        self,
+        path: PathLike,
+        model: TabularModel,
+        optimizer: Optimizer,
+        start: TrainingState | None,
+    ) -> None:
+        self.path, self.model, self.optimizer = path, model, optimizer
+        history = {} if start is None else start.history
+        self._measures = {name: list(values) for name, values in history.items()}
+        self._last_try, self._has_failed = -math.inf, False
+
+    def __call__(self, state: TrainingState) -> None:
+        """Record an epoch, and write the file if a second has passed."""
+        measures = {"loss": state.loss, "validation_loss": state.validation_loss, **state.metrics}
+        for name, value in measures.items():
+            self._measures.setdefault(name, []).append(to_host(value))
+        if time.monotonic() - self._last_try < _PAUSE:
+            return
+        history = {name: np.stack(values) for name, values in self._measures.items()}
+        try:
+            self._write(state._replace(history=history))
+            self._has_failed = False
+        except OSError as error:
+            if not self._has_failed:
+                message = f"the model is not written: {error}. The training continues."
+                warnings.warn(message, RuntimeWarning, stacklevel=stacklevel())
+            self._has_failed = True
+        self._last_try = time.monotonic()
+
+    def _write(self, state: TrainingState | None) -> bool:
+        """Write the file; return whether there was a network to write."""
+        if state is None or state.best is None or not np.isfinite(state.best.score).all():
+            return False  # an older file is better than a training that diverged
+        record = {**self.model.record, **progress(state)}
+        model = dataclasses.replace(self.model, theta=state.best.theta, record=record)
+        write_model(self.path, model, self.optimizer, state)
+        return True
+
+    def write_interrupted(self, state: TrainingState | None) -> str:
+        """Write the file of an interrupted training, and return a line for the user."""
+        try:
+            is_written = self._write(state)
+        except OSError as error:
+            return f"interrupted, and the model is not written: {error}"
+        if state is None or not is_written:
+            return "interrupted before there was a network to keep"
+        best = progress(state)
+        epoch, score = (np.mean(best[name]) for name in ("best_epoch", "best"))
+        return (
+            f"interrupted in epoch {state.epoch + 1}: {os.fspath(self.path)} has the best network "
+            f"so far, of epoch {epoch:.6g}, validation result {score:.6g}. The same call with "
+            "resume=True, or command with --resume, continues it."
+        )

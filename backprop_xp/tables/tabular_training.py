@@ -1,0 +1,201 @@
+"""The training of a model of a table by ``bx.fit``."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from backprop_xp.backends import Array, Selection, dtype_name, to_host
+from backprop_xp.files.json_values import from_json, to_json
+from backprop_xp.tables.detection import detect
+from backprop_xp.tables.features import Features
+from backprop_xp.tables.presets import Recipe, recipe_for
+from backprop_xp.tables.rows import Rows
+from backprop_xp.tables.tabular_file import TrainingFile, progress, versions
+from backprop_xp.tables.tabular_model import TabularModel, TargetScale
+from backprop_xp.tables.tabular_network import first_theta, loss_for, network_for
+from backprop_xp.tables.tabular_parameters import (
+    LOWER_IS_BETTER,
+    TabularParameters,
+    checked_parameters,
+)
+from backprop_xp.training.class_weights import weights_by_class
+from backprop_xp.training.early_stopping import EarlyStopping
+from backprop_xp.training.fit import fit
+from backprop_xp.training.states import FitResult, TrainingState
+
+# Multiplications of a layer's product from which several BLAS threads are faster than one.
+_WORTH_THREADS = 2**24
+# A file has no parameters that choose nothing about the result.
+_NOT_STORED = ("backend", "device", "verbose")
+
+
+class Split(NamedTuple):
+    """The rows to train on and those that end the training; targets are indices or numbers."""
+
+    training: Rows
+    validation: Rows
+    classes: np.ndarray | None
+
+
+def untrained(
+    parameters: TabularParameters,
+    split: Split,
+    selection: Selection,
+    seed: int,
+    known: Features | None,
+    **more: Any,
+) -> tuple[TabularModel, Recipe]:
+    """Return the model before its training, and its recipe.
+
+    ``known`` are features that were learnt from the same rows, ``more`` other fields of the model.
+    """
+    training, values = split.training, stored_parameters(parameters, split.classes)
+    recipe = recipe_for(values, len(training.target))
+    parts = {"training": training, "validation": split.validation}
+    features = known or detect(
+        training.features,
+        scaling=recipe.scaling,
+        max_one_hot=None if recipe.category is None else recipe.category.above,
+        seed=seed,
+    )
+    n_outputs, loss = loss_for(0 if split.classes is None else len(split.classes))
+    model = TabularModel(
+        features=features,
+        network=network_for(features, recipe, n_outputs, loss),
+        theta=np.empty(0),
+        classes=split.classes,
+        scale=TargetScale() if split.classes is not None else _moments(training),
+        record={
+            "parameters": values,
+            "recipe": {name: _plain(value) for name, value in vars(recipe).items()},
+            "seed": seed,
+            "rows": {name: len(rows.target) for name, rows in parts.items()},
+            "data": {name: rows.fingerprint() for name, rows in parts.items()},
+            "where": {"backend": selection.backend.name, "dtype": dtype_name(selection.dtype)},
+            "versions": versions(),
+        },
+        history={},
+        **more,
+    )
+    return model, recipe
+
+
+def stored_parameters(parameters: TabularParameters, classes: Any) -> dict[str, Any]:
+    """Return the values of the parameters as a file has them; ``classes`` is None for numbers."""
+    values = checked_parameters(parameters, "regression" if classes is None else "classification")
+    return {name: from_json(to_json(v)) for name, v in values.items() if name not in _NOT_STORED}
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, tuple) else value
+
+
+def _moments(rows: Rows) -> TargetScale:
+    """Return the weighted mean and standard deviation of numbers, 1 for equal ones."""
+    y, weights = rows.target.to_numpy(), rows.scaled_weights()
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(np.average(y, weights=weights))
+        scale = float(np.sqrt(np.average((y - mean) ** 2, weights=weights)))
+    if not (np.isfinite(mean) and np.isfinite(scale)):
+        raise ValueError("y varies too much for a float64: divide it by a power of 10.")
+    return TargetScale(mean, scale if scale > 0.0 else 1.0)
+
+
+def learn(
+    parameters: TabularParameters,
+    split: Split,
+    selection: Selection,
+    start: tuple[TabularModel, Recipe, TrainingState | None],
+    *,
+    checkpoint: Any,
+    callbacks: Sequence[Callable[[TrainingState], bool | None]],
+) -> TabularModel:
+    """Return the model after its training, which writes the file ``checkpoint`` unless None."""
+    model, recipe, state = start
+    optimizer = recipe.optimizer(len(split.training.target))
+    if checkpoint is not None:
+        file = TrainingFile(checkpoint, model, optimizer, state)
+        callbacks = [*callbacks, file]
+    metric = parameters.metric
+    by_class, shares = _class_weights(parameters, split)
+    x, y, weights = _on_device(split.training, model, selection)
+    theta = first_theta(model.network, shares, model.record["seed"], recipe.n_members, selection)
+    mode: Literal["min", "max"] = "min" if metric is None or metric in LOWER_IS_BETTER else "max"
+    # For a small product several threads of BLAS are slower than one.
+    product = recipe.batch_size * x.shape[1] * max((1, *recipe.hidden_layer_sizes))
+    try:
+        with threadpool_limits(1 if product < _WORTH_THREADS else None, user_api="blas"):
+            result = fit(
+                model.network,
+                theta,
+                x,
+                y,
+                optimizer=optimizer,
+                epochs=recipe.max_iter,
+                batch_size=recipe.batch_size,
+                seed=_seeds(model.record["seed"], recipe.n_members),
+                sample_weight=weights,
+                class_weight=by_class,
+                validation=_on_device(split.validation, model, selection),
+                metrics=None if metric is None else [metric],
+                early_stopping=EarlyStopping(recipe.n_iter_no_change, watch=metric, mode=mode),
+                start=state,
+                callbacks=callbacks,
+                progress=parameters.verbose,
+            )
+    except KeyboardInterrupt as error:
+        if checkpoint is not None:
+            error.add_note(file.write_interrupted(getattr(error, "state", None)))
+        raise
+    return _trained(model, result)
+
+
+def _on_device(
+    rows: Rows, model: TabularModel, selection: Selection
+) -> tuple[Array, Array, Array | None]:
+    """Return rows where the training runs; three or more classes are integer labels."""
+    dtype, y, weights = selection.dtype, rows.target.to_numpy(), rows.scaled_weights()
+    put = functools.partial(selection.backend.from_host, device=selection.device)
+    x = put(model.features.transform(rows.features), dtype)
+    if model.network.loss_function.labels:
+        targets = put(y.astype("int32"))
+    else:
+        targets = put((y[:, None] - model.scale.mean) / model.scale.scale, dtype)
+    return x, targets, None if weights is None else put(weights, dtype)
+
+
+def _trained(model: TabularModel, result: FitResult) -> TabularModel:
+    found = progress(result.state)
+    if not np.isfinite(found["best"]).all():
+        raise ValueError("the training diverged: lower learning_rate_init.")
+    record, theta = {**model.record, **found}, to_host(result.theta)
+    return dataclasses.replace(model, theta=theta, record=record, history=result.history)
+
+
+def _seeds(seed: int, n_members: int) -> int | list[int]:
+    """Return a seed, or one for each member: each has its own order of the rows."""
+    if n_members == 1:
+        return seed
+    states = np.random.SeedSequence(seed).generate_state(n_members)
+    return [int(state >> 1) for state in states]
+
+
+def _class_weights(
+    parameters: TabularParameters, split: Split
+) -> tuple[list[float] | None, np.ndarray]:
+    """Return the weight of each class, None without any, and the classes' weighted shares."""
+    rows, classes = split.training, split.classes
+    if classes is None:
+        return None, np.empty(0)
+    indices, weights = rows.target.to_numpy(), rows.scaled_weights()
+    totals = np.bincount(indices, weights, minlength=len(classes))
+    given, by_class = getattr(parameters, "class_weight", None), None
+    if given is not None:
+        one_hot = np.eye(len(classes))[indices]
+        by_class = weights_by_class(given, one_hot, weights, classes.tolist())
+        totals = totals * by_class
+    return None if by_class is None else by_class.tolist(), totals / totals.sum()

@@ -1,0 +1,504 @@
+"""The estimators of tables and the preparation, as scikit-learn uses them."""
+
+import dataclasses
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+pytest.importorskip("pyarrow")
+
+import pandas as pd
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.inspection import permutation_importance
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import backprop_xp as bx
+from backprop_xp.tables import presets, tabular_file, tabular_parameters, tabular_training
+from tests import messy_tables
+from tests.commands import start
+
+QUICK: dict[str, Any] = {"hidden_layer_sizes": (8,), "max_iter": 12, "random_state": 0}
+BOTH = pytest.mark.parametrize("kind", [bx.TabularClassifier, bx.TabularRegressor])
+
+
+def table(rows: int = 120) -> tuple[pd.DataFrame, pd.Series]:
+    """Return a table of each kind of column with missing values, and a target of strings."""
+    draw = np.random.default_rng(0)
+    a, city = draw.normal(size=rows), draw.choice(["Rome", "Oslo", "Bonn"], rows)
+    names = [f"{messy_tables.name(draw)} {messy_tables.name(draw)} {i}" for i in range(rows)]
+    frame = pd.DataFrame(
+        {
+            "a": np.where(draw.random(rows) < 0.1, np.nan, a),
+            "city": pd.Series(city).where(draw.random(rows) > 0.1),
+            "day": pd.date_range("2020-02-01", periods=rows).strftime("%Y-%m-%d"),
+            "when": pd.date_range("2020-02-01", periods=rows, freq="h"),
+            "text": names,
+        }
+    )
+    return frame, pd.Series(np.where(a + (city == "Rome") > 0.5, "yes", "no"), name="y")
+
+
+def given(kind: Any) -> tuple[pd.DataFrame, pd.Series]:
+    """Return the table, with a target of numbers for a regressor."""
+    frame, y = table()
+    return frame, y if kind is bx.TabularClassifier else (y == "yes") * 10.0 + frame.index / 60.0
+
+
+def outputs(model: Any, frame: Any) -> np.ndarray:
+    """Return the probabilities of a classifier, the numbers of a regressor."""
+    return np.asarray(getattr(model, "predict_proba", model.predict)(frame))
+
+
+@pytest.fixture
+def on_numpy() -> Iterator[None]:
+    with bx.use_backend("numpy"):
+        yield
+
+
+# Rows of weight 2 are split otherwise than rows that occur twice.
+SPLIT = {"check_sample_weight_equivalence_on_dense_data": "the validation set is drawn by row"}
+
+
+@parametrize_with_checks(
+    [
+        bx.tables.Preparation(),
+        bx.tables.Preparation(scaling="robust", max_one_hot=2),
+        bx.TabularClassifier(max_iter=50),
+        bx.TabularRegressor(max_iter=50),
+        bx.TabularClassifier(max_iter=50, n_members=2, dtype="float64"),
+    ],
+    expected_failed_checks=lambda one: {} if isinstance(one, bx.tables.Preparation) else SPLIT,
+)
+@pytest.mark.once
+@pytest.mark.usefixtures("on_numpy")
+@pytest.mark.filterwarnings("ignore")
+def test_scikit_learns_checks_pass(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.mark.once
+@BOTH
+def test_the_estimators_work_in_scikit_learns_tools(kind: Any) -> None:
+    frame, y = given(kind)
+    model = kind(**QUICK)
+    passing = FunctionTransformer(lambda frame: frame.drop(columns="text"))
+    assert len(cross_val_score(make_pipeline(passing, model), frame, y, cv=3)) == 3
+    grid = {"hidden_layer_sizes": [(4,), 8], "preset": ["fast", "default"]}
+    found = GridSearchCV(model, grid, cv=2).fit(frame, y)
+    assert found.best_estimator_.n_features_in_ == 5
+    fitted = clone(found.best_estimator_).fit(frame, y)
+    np.testing.assert_array_equal(outputs(fitted, frame), outputs(found.best_estimator_, frame))
+    importances = permutation_importance(fitted, frame, y, n_repeats=2, random_state=0)
+    assert importances["importances"].shape == (5, 2)
+    if kind is bx.TabularClassifier:
+        calibrated = CalibratedClassifierCV(model, cv=2).fit(frame, y)
+        assert calibrated.predict_proba(frame).shape == (120, 2)
+    else:
+        logarithmic = TransformedTargetRegressor(model, func=np.log1p, inverse_func=np.expm1)
+        assert logarithmic.fit(frame, y).predict(frame).shape == (120,)
+
+
+@pytest.mark.once
+def test_a_preparation_is_a_step_of_a_pipeline_with_named_features() -> None:
+    frame, y = table()
+    pipeline = make_pipeline(bx.tables.Preparation(random_state=0), LogisticRegression())
+    assert pipeline.fit(frame, y).score(frame, y) > 0.8
+    made = pipeline[0]
+    names = made.get_feature_names_out().tolist()
+    assert [*names[:3], *names[12:16]] == [
+        *("a", "day year", "day month"),
+        *("a missing", "city=Bonn", "city=Oslo", "city=Rome"),
+    ]
+    assert names[-1] == "text 29"
+    assert made.transform(frame).shape == (120, len(names))
+    framed = clone(made).set_output(transform="pandas").fit_transform(frame)
+    assert list(framed) == names
+    again = bx.tables.Preparation.from_bytes(made.to_bytes())
+    np.testing.assert_array_equal(again.transform(frame), made.transform(frame))
+    assert again.columns_.keys() == made.columns_.keys()
+
+
+def test_robust_scaling_is_the_smoothly_clipped_distance_from_the_median() -> None:
+    x = np.asarray([0.0, 1.0, 2.0, 3.0, 4.0, 1e6, np.nan, 2.5])
+    frame = pd.DataFrame({"x": x, "flag": [0, 0, 0, 0, 0, 0, 1, 0]})
+    found = bx.tables.Preparation(scaling="robust").fit_transform(frame)
+    filled = np.where(np.isnan(x), 2.5, x)
+    quarters = np.quantile(filled, [0.25, 0.75])
+    z = (filled - 2.5) / (quarters[1] - quarters[0])
+    np.testing.assert_allclose(found[:, 0], z / np.sqrt(1.0 + (z / 3.0) ** 2), rtol=1e-6)
+    # A range of 0 between the quarters is replaced by half the whole range.
+    np.testing.assert_allclose(found[6, 1], 2.0 / np.sqrt(1.0 + (2.0 / 3.0) ** 2), rtol=1e-6)
+
+
+def test_a_category_of_many_values_is_a_code_and_comes_last() -> None:
+    frame, _ = table()
+    made = bx.tables.Preparation(max_one_hot=3).fit(
+        frame[["city", "a"]].assign(two=["u", "v"] * 60)
+    )
+    assert made.get_feature_names_out()[-3:].tolist() == ["two=u", "two=v", "city"]
+    new = pd.DataFrame({"city": ["Bonn", "Oslo", "Rome", None, "Wien"], "a": 0.0, "two": "u"})
+    assert made.transform(new)[:, -1].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert made.features_.codes == [5]
+
+
+def test_a_recipe_with_embeddings_and_members_trains_saves_and_loads(
+    xp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = dataclasses.replace(
+        presets.PRESETS["default"],
+        scaling="robust",
+        numeric=presets.NumericFeatures(4, 16, 0.5),
+        category=presets.CategoryFeatures(above=2, n_out=3),
+        n_members=2,
+        solver="adamw",
+    )
+    monkeypatch.setitem(presets.PRESETS, "default", recipe)
+    frame, y = given(bx.TabularRegressor)
+    model = bx.TabularRegressor(**QUICK).fit(frame, y)
+    layers = model.network_.layers[0].layers
+    assert [type(layer).__name__ for layer in layers] == ["NumericEmbedding", "Scale", "Embedding"]
+    assert (layers[2].codes, model.network_.l2) == ((5,), 0.0)
+    assert model.theta_.shape == (2, model.network_.size)
+    model.save(tmp_path / "model")
+    np.testing.assert_array_equal(
+        bx.tables.load(tmp_path / "model").predict(frame), model.predict(frame)
+    )
+    mean, deviation = model.predict(frame, return_std=True)
+    np.testing.assert_array_equal(mean, model.predict(frame))
+    assert (deviation > 0.0).all()
+
+
+@BOTH
+def test_a_loaded_estimator_predicts_the_same(xp: Any, tmp_path: Path, kind: Any) -> None:
+    frame, y = given(kind)
+    model = kind(**QUICK, metric="accuracy" if kind is bx.TabularClassifier else "mae")
+    model.fit(frame, y, metadata={"note": "today's"}).save(tmp_path / "model")
+    for again in (kind.load(tmp_path / "model"), bx.tables.load(tmp_path / "model")):
+        np.testing.assert_array_equal(outputs(again, frame), outputs(model, frame))
+        assert again.get_params() == model.get_params()
+        assert (again.n_iter_, again.best_iter_) == (model.n_iter_, model.best_iter_)
+        assert again.validation_score_ == model.validation_score_
+        assert again.history_.keys() == model.history_.keys()
+        assert again.metadata_ == {"note": "today's"}
+        assert again.model_.target == y.name
+        np.testing.assert_array_equal(again.feature_names_in_, model.feature_names_in_)
+    pickled = pickle.loads(pickle.dumps(model))  # noqa: S301 - our own bytes
+    np.testing.assert_array_equal(outputs(pickled, frame), outputs(model, frame))
+    other = bx.TabularRegressor if kind is bx.TabularClassifier else bx.TabularClassifier
+    with pytest.raises(bx.CheckpointError, match=f"its task is {model.model_.task}, not"):
+        other.load(tmp_path / "model")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "labels",
+    [["b", "a"], [True, False], [7, -3], [3, 1, 2], ["1", "01", "x"]],
+    ids=str,
+)
+def test_labels_of_any_type_come_back(tmp_path: Path, labels: list[Any]) -> None:
+    frame, _ = table()
+    y = np.asarray([labels[i % len(labels)] for i in range(120)])
+    model = bx.TabularClassifier(**QUICK).fit(frame, y)
+    model.save(tmp_path / "model")
+    for one in (model, bx.tables.load(tmp_path / "model")):
+        assert one.classes_.tolist() == sorted(labels)
+        assert {*one.predict(frame).tolist()} <= {*labels}
+        np.testing.assert_allclose(one.predict_proba(frame).sum(axis=1), 1.0, rtol=1e-12)
+
+
+@pytest.mark.once
+def test_frames_of_polars_and_arrow_and_pandas_train_alike() -> None:
+    polars, pyarrow = pytest.importorskip("polars"), pytest.importorskip("pyarrow")
+    frame, y = table()
+    frames = [frame, polars.from_pandas(frame), pyarrow.Table.from_pandas(frame)]
+    targets = [y, polars.Series("y", y.tolist()), pyarrow.array(y.tolist())]
+    models = [
+        bx.TabularClassifier(**QUICK).fit(x, labels)
+        for x, labels in zip(frames, targets, strict=True)
+    ]
+    for model, x in zip(models, frames, strict=True):
+        np.testing.assert_array_equal(model.theta_, models[0].theta_)
+        np.testing.assert_array_equal(model.predict(x), models[0].predict(frame))
+    assert models[1].feature_names_in_.tolist() == list(frame)
+
+
+@pytest.mark.once
+def test_an_array_has_the_columns_of_the_training_in_their_order() -> None:
+    frame, y = given(bx.TabularRegressor)
+    frame = frame[["a", "city"]]
+    model = bx.TabularRegressor(**QUICK).fit(frame, y)
+    with pytest.warns(UserWarning, match="X does not have valid feature names"):
+        found = model.predict(frame.to_numpy(dtype=object))
+    np.testing.assert_array_equal(found, model.predict(frame))
+    of_array = bx.TabularRegressor(**QUICK).fit(frame.to_numpy(dtype=object), y)
+    np.testing.assert_array_equal(of_array.theta_, model.theta_)
+    assert of_array.preparation_.get_feature_names_out()[0] == "x0"
+
+
+@pytest.mark.once
+def test_targets_are_standardized_by_the_weighted_training_rows() -> None:
+    frame, y = given(bx.TabularRegressor)
+    weights = np.linspace(0.0, 1.0, 120)
+    model = bx.TabularRegressor(**QUICK).fit(
+        frame[:100], y[:100], weights[:100], X_val=frame[100:], y_val=y[100:]
+    )
+    mean = np.average(y[:100], weights=weights[:100])
+    deviation = np.sqrt(np.average((y[:100] - mean) ** 2, weights=weights[:100]))
+    assert model.model_.scale == pytest.approx((mean, deviation), rel=1e-12)
+    assert model.model_.record["rows"] == {"training": 100, "validation": 20}
+
+
+@pytest.mark.once
+def test_the_metric_chooses_the_epoch() -> None:
+    frame, y = table()
+    for metric, choose in (("roc_auc", np.argmax), ("log_loss", np.argmin)):
+        model = bx.TabularClassifier(**{**QUICK, "max_iter": 40}, metric=metric).fit(frame, y)
+        values = model.history_[metric]
+        assert model.best_iter_ == int(choose(values)) + 1
+        assert model.validation_score_ == pytest.approx(values[model.best_iter_ - 1])
+
+
+@pytest.mark.once
+@BOTH
+def test_a_relation_is_learnt(kind: Any) -> None:
+    draw = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": draw.normal(size=600), "b": draw.choice(["u", "v"], 600)})
+    y = frame["a"] * np.where(frame["b"] == "u", 1.0, -1.0)
+    y = y > 0.0 if kind is bx.TabularClassifier else 1e6 + y
+    assert kind(random_state=0).fit(frame, y).score(frame, y) > 0.95
+
+
+@pytest.mark.once
+def test_booleans_are_strings_where_the_training_had_strings() -> None:
+    frame = pd.DataFrame({"flag": ["True", "False", "maybe"] * 20, "a": np.arange(60.0)})
+    model = bx.TabularClassifier(**QUICK).fit(frame, [0, 1, 2] * 20)
+    new = pd.DataFrame({"flag": [True, None], "a": [3.0, 4.0]})
+    expected = model.predict_proba(new.assign(flag=["True", None]))
+    np.testing.assert_array_equal(model.predict_proba(new), expected)
+    made = bx.tables.Preparation().fit(frame)
+    assert made.transform(new)[:, 1:].sum(axis=1).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.once
+def test_each_member_has_its_own_order_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def same(network: bx.Network, shares: Any, seed: int, n_members: int, choice: Any) -> Any:
+        theta = network.initialize(seed, backend="numpy", dtype="float32")
+        return np.stack([theta] * n_members)
+
+    monkeypatch.setattr(tabular_training, "first_theta", same)
+    model = bx.TabularClassifier(**QUICK, n_members=3, backend="numpy").fit(*table())
+    assert len({*map(bytes, model.theta_)}) == 3
+
+
+@pytest.mark.once
+def test_members_are_independent_and_averaged() -> None:
+    frame, y = given(bx.TabularRegressor)
+    model = bx.TabularRegressor(**QUICK, n_members=3).fit(frame, y)
+    features = model.preparation_.transform(frame)
+    each = [bx.to_host(model.network_.predict(theta, features))[:, 0] for theta in model.theta_]
+    scale = model.model_.scale
+    expected = np.mean(each, axis=0) * scale.scale + scale.mean
+    np.testing.assert_allclose(model.predict(frame), expected, rtol=1e-5)
+    assert len({*map(tuple, each)}) == 3
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("random_state", [0, None])
+def test_an_interrupted_fit_resumes_to_the_same_theta(
+    xp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_state: int | None
+) -> None:
+    monkeypatch.setattr(tabular_file, "_PAUSE", 0.0)
+    (frame, y), path, states = table(), tmp_path / "model", list[int]()
+    model = bx.TabularClassifier(**{**QUICK, "random_state": random_state}, dropout=0.1)
+
+    def press(state: bx.TrainingState) -> None:
+        states.append(state.epoch)
+        if state.epoch == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        model.fit(frame, y, checkpoint=path, callbacks=[press])
+    assert caught.value.__notes__[0].startswith(f"interrupted in epoch 6: {path} has the best")
+    assert not hasattr(model, "model_")
+    assert bx.tables.load(path).predict(frame).shape == (120,)
+    seed = bx.tables.load(path).model_.record["seed"]
+    model.fit(frame, y, checkpoint=path, resume=True)
+    whole = clone(model).set_params(random_state=seed).fit(frame, y)
+    np.testing.assert_array_equal(model.theta_, whole.theta_)
+    for name, values in whole.history_.items():
+        np.testing.assert_array_equal(model.history_[name], values)
+    finished = clone(model).fit(frame, y, checkpoint=path, resume=True, callbacks=[press])
+    np.testing.assert_array_equal(finished.theta_, model.theta_)
+    assert states == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"max_iter": 13}, "max_iter is 13, but the file's training has 12"),
+        ({"class_weight": "balanced"}, "class_weight is balanced, but the file's training has not"),
+        ({"validation_fraction": 0.2}, "validation_fraction is 0.2, but"),
+        ({"X": table()[0].drop(columns="a")}, "its training had other data"),
+        ({"y": table()[1].rename("z")}, "the target is 'z', but the file's training has 'y'"),
+        ({"y": table()[1].replace("no", "not")}, "its training had other data"),
+        ({"sample_weight": np.ones(120)}, "its training had other data"),
+        ({"kind": bx.TabularRegressor}, "its task is classification, not regression"),
+    ],
+    ids=str,
+)
+def test_another_fit_is_not_resumed(tmp_path: Path, changed: Any, message: str) -> None:
+    (frame, y), path = table(), tmp_path / "model"
+    bx.TabularClassifier(**QUICK).fit(frame, y, checkpoint=path)
+    rows = {"X": frame, "y": y, "sample_weight": None}
+    kind = changed.get("kind", bx.TabularClassifier)
+    if kind is bx.TabularRegressor:
+        rows["y"] = pd.Series(np.arange(120.0), name="y")
+    rows |= {name: value for name, value in changed.items() if name in rows}
+    parameters = {name: value for name, value in changed.items() if name not in (*rows, "kind")}
+    with pytest.raises(ValueError, match=f"cannot be resumed: {message}"):
+        kind(**{**QUICK, **parameters}).fit(**rows, checkpoint=path, resume=True)
+
+
+@pytest.mark.once
+def test_other_validation_rows_are_not_resumed(tmp_path: Path) -> None:
+    (frame, y), path = table(), tmp_path / "model"
+    model = bx.TabularClassifier(**QUICK)
+    model.fit(frame[:100], y[:100], X_val=frame[100:], y_val=y[100:], checkpoint=path)
+    options = {"X_val": frame[90:], "y_val": y[90:], "checkpoint": path, "resume": True}
+    with pytest.raises(ValueError, match="its training had other validation rows"):
+        model.fit(frame[:100], y[:100], **options)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"activation": "rellu"}, "activation 'rellu' is unknown. Did you mean 'relu'"),
+        ({"solver": bx.Adam()}, "solver must be one of adagrad, .*, not Adam"),
+        ({"learning_rate": "cosin"}, "Did you mean 'cosine'"),
+        ({"class_weight": "even"}, "class_weight 'even' is unknown. Known: balanced"),
+        ({"class_weight": {"maybe": 2.0}}, r"class_weight has \['maybe'\], but the classes are"),
+        ({"layer_norm": "no"}, "layer_norm must be True or False, not 'no'"),
+        ({"hidden_layer_sizes": (0,)}, r"hidden_layer_sizes\[0\] must be an integer of at least 1"),
+        ({"max_iter": 0}, "max_iter must be an integer of at least 1"),
+        ({"preset": "bset"}, "Did you mean 'best'"),
+        ({"metric": "rmse"}, "metric 'rmse' is unknown"),
+        ({"dtype": "float16"}, "dtype 'float16' is unknown"),
+        ({"random_state": -1}, "random_state must be an integer of at least 0"),
+    ],
+    ids=str,
+)
+def test_impossible_parameters_are_an_error_in_fit(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        bx.TabularClassifier(**wrong).fit(*table())
+
+
+@pytest.mark.once
+def test_impossible_data_are_an_error() -> None:
+    frame, y = table()
+    model = bx.TabularClassifier(**QUICK)
+    with pytest.raises(ValueError, match=r"y has a missing value \(row 3\)"):
+        model.fit(frame, y.where(y.index != 3))
+    with pytest.raises(ValueError, match="y has one class, 'yes'"):
+        model.fit(frame, ["yes"] * 120)
+    with pytest.raises(ValueError, match="y_val has a class 'perhaps' that y does not have"):
+        model.fit(frame, y, X_val=frame, y_val=["perhaps"] * 120)
+    with pytest.raises(ValueError, match="belong to a validation set"):
+        model.fit(frame, y, y_val=y)
+    with pytest.raises(ValueError, match="at least one non-zero number"):
+        model.fit(frame, y, np.zeros(120))
+    with pytest.raises(ValueError, match="y holds 'yes', but a regressor needs numbers"):
+        bx.TabularRegressor(**QUICK).fit(frame, y[::-1].replace("no", "yes"))
+    model.fit(frame, y)
+    with pytest.raises(ValueError, match=r"'a' has 'abc' \(row 0\), but a number is expected"):
+        model.predict(frame.assign(a="abc"))
+    with pytest.raises(ValueError, match="The feature names should match"):
+        model.predict(frame.drop(columns="a"))
+    with pytest.raises(ValueError, match="return_std needs several members"):
+        bx.TabularRegressor(**QUICK).fit(*given(bx.TabularRegressor)).predict(
+            frame, return_std=True
+        )
+
+
+@pytest.mark.once
+def test_a_fit_that_fails_leaves_the_estimator_as_it_was() -> None:
+    frame, y = table()
+    model = bx.TabularClassifier(**QUICK).fit(frame, y)
+    before = model.predict_proba(frame)
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="lower learning_rate_init"):
+        model.set_params(learning_rate_init=1e30, solver="sgd").fit(frame[["a", "city"]], y)
+    np.testing.assert_array_equal(model.predict_proba(frame), before)
+
+
+def test_a_file_of_a_network_or_of_an_earlier_version_is_an_error(xp: Any, tmp_path: Path) -> None:
+    network = bx.mlp([2, 1])
+    bx.save(tmp_path / "network", network, xp.initialize(network))
+    with pytest.raises(bx.CheckpointError, match=r"it holds no model of a table\.$"):
+        bx.tables.load(tmp_path / "network")
+    bx.save(tmp_path / "old", network, xp.initialize(network), metadata={"table": {}})
+    with pytest.raises(bx.CheckpointError, match="An earlier version wrote it: train again"):
+        bx.tables.load(tmp_path / "old")
+
+
+@pytest.mark.once
+def test_a_file_with_another_record_is_an_error(tmp_path: Path) -> None:
+    (frame, y), path = table(), tmp_path / "model"
+    fitted = bx.TabularClassifier(**QUICK).fit(frame, y).model_
+    record = {**fitted.record}
+    more = {**record["parameters"], "novel": 1}
+    for wrong, message in (({"seed": None}, "lacks 'seed'"), ({"parameters": more}, "novel")):
+        changed = {name: v for name, v in {**record, **wrong}.items() if v is not None}
+        tabular_file.write_model(path, dataclasses.replace(fitted, record=changed))
+        with pytest.raises(bx.CheckpointError, match=message):
+            bx.tables.load(path)
+    fewer = {name: v for name, v in record["parameters"].items() if name != "dtype"}
+    changed = {**record, "parameters": fewer}
+    tabular_file.write_model(path, dataclasses.replace(fitted, record=changed))
+    with pytest.raises(ValueError, match="dtype is float32, but the file's training has not given"):
+        bx.TabularClassifier(**QUICK).fit(frame, y, checkpoint=path, resume=True)
+
+
+def test_a_recipe_depends_on_the_number_of_rows_unless_it_is_given() -> None:
+    plain = vars(tabular_parameters.TabularParameters())
+    found = [presets.recipe_for(plain, rows) for rows in (40, 1000, 260_000)]
+    assert [(one.batch_size, one.max_iter) for one in found] == [(8, 200), (100, 200), (256, 39)]
+    chosen = {**plain, "max_iter": 500, "dropout": 0.0}
+    assert presets.recipe_for(chosen, 260_000).max_iter == 500
+
+
+def test_each_parameter_has_a_line_of_help_and_accepts_its_default() -> None:
+    fields = dataclasses.fields(tabular_parameters.ClassifierParameters)
+    assert {field.name for field in fields} == {*tabular_parameters.PARAMETERS}
+    for field in fields:
+        check, words, _ = tabular_parameters.PARAMETERS[field.name]
+        assert words.endswith((".", "loss."))
+        assert check(field.default, field.name) == field.default
+        assert f"- ``{field.name}``: {words}" in str(bx.TabularClassifier.__doc__)
+
+
+@pytest.mark.once
+def test_presets_and_parameters_import_none_of_the_extra_libraries() -> None:
+    program = (
+        "import sys; from backprop_xp.tables import tabular_parameters\n"
+        "assert not {'pandas', 'pyarrow', 'sklearn', 'scipy'} & {*sys.modules}"
+    )
+    done = start("-c", program)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.once
+def test_verbose_shows_the_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    bx.TabularClassifier(**QUICK, verbose=True).fit(*table())
+    assert "epoch 12/12" in capsys.readouterr().err
