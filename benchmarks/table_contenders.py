@@ -10,6 +10,7 @@ take categories in their native way. All get the same columns from skrub: string
 values are categories, other strings become 30 coordinates, dates become numbers.
 """
 
+import functools
 import importlib
 import os
 import warnings
@@ -222,26 +223,21 @@ def realmlp(train: Part, validation: Part, test: pd.DataFrame, task: Task, seed:
     return outputs(model, x_test, task)
 
 
-def backprop_xp(
-    train: Part, validation: Part, test: pd.DataFrame, task: Task, seed: int
+def tabular(
+    preset: str, train: Part, validation: Part, test: pd.DataFrame, task: Task, seed: int
 ) -> np.ndarray:
-    """This library's tables with default settings. The time includes its report."""
-    tables = importlib.import_module("backprop_xp.tables")
-    target = "the target"
-    frame, chosen = (part.X.assign(**{target: part.y}) for part in (train, validation))
-    model = tables.train(
-        frame,
-        target,
-        settings=tables.Settings(seed=seed),
-        task=task,
-        validation=chosen,
-        test=chosen,  # for the report alone
-    )
-    return np.asarray(model.outputs(model.preparation.transform(test)))
+    """This library's estimators with a preset."""
+    bx = importlib.import_module("backprop_xp")
+    kind = bx.TabularRegressor if task == "regression" else bx.TabularClassifier
+    model = kind(preset, random_state=seed)
+    model.fit(train.X, train.y, X_val=validation.X, y_val=validation.y)
+    return outputs(model, test, task)
 
 
 CONTENDERS: dict[str, Contender] = {
-    "default": Contender(backprop_xp, "backprop_xp"),
+    "fast": Contender(functools.partial(tabular, "fast"), "backprop_xp"),
+    "default": Contender(functools.partial(tabular, "default"), "backprop_xp"),
+    "best": Contender(functools.partial(tabular, "best"), "backprop_xp"),
     "HistGradientBoosting": Contender(hist_gradient_boosting, "sklearn"),
     "LightGBM": Contender(lightgbm, "lightgbm"),
     "XGBoost": Contender(xgboost, "xgboost"),

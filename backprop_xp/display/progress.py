@@ -40,7 +40,8 @@ def _numbers(name: str, array: Array) -> str:
     if name.endswith("loss"):
         return f"{numbers[0]:.6g} (best of {len(numbers)})"
     finite = [number for number in numbers if not math.isnan(number)] or numbers
-    return f"{finite[0]:.6g} to {finite[-1]:.6g}"
+    least, most = f"{finite[0]:.6g}", f"{finite[-1]:.6g}"
+    return least if least == most else f"{least} to {most}"
 
 
 @contextlib.contextmanager

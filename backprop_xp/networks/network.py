@@ -290,10 +290,16 @@ class Network:
         return section(paragraph(text, begins=type(self).__name__), table(heads, rows, "rllr"))
 
     def _rows(self, kinds: Iterable[str]) -> Iterator[list[str]]:
-        """Yield a row for each layer: index, kind, parameters and their size; then the total."""
+        """Yield a row for each layer: index, kind, parameters and their size; then the total.
+
+        A layer of more than two parameters has a row for each.
+        """
         for i, (kind, slices) in enumerate(zip(kinds, self.layout, strict=True)):
-            shapes = ", ".join(f"{one.name} {one.shape}" for one in slices)
-            yield [str(i), kind, shapes, str(sum(one.length for one in slices))]
+            groups = [slices] if len(slices) <= 2 else [[one] for one in slices]
+            for j, group in enumerate(groups):
+                shapes = ", ".join(f"{one.name} {one.shape}" for one in group)
+                first = ["", ""] if j else [str(i), kind]
+                yield [*first, shapes, str(sum(one.length for one in group))]
         yield ["", "", "", str(self.size)]
 
     def _check_theta(self, theta: Array) -> Namespace:

@@ -17,6 +17,8 @@ from backprop_xp.networks.propagation import Layer
 from backprop_xp.tables.features import Features
 from backprop_xp.tables.presets import Recipe
 
+# Activations of which about half of the values are near 0 (He et al. 2015).
+_LIKE_RELU = ("relu", "leaky_relu", "gelu", "silu")
 # The factor of the output layer's first weights.
 _SMALL = 0.1
 # Of a class without weight.
@@ -39,7 +41,7 @@ def network_for(features: Features, recipe: Recipe, n_outputs: int, loss: Loss) 
         loss=loss,
         dropout=recipe.dropout,
         layer_norm=recipe.layer_norm,
-        initializer="he_uniform" if recipe.activation == "relu" else "glorot_uniform",
+        initializer="he_uniform" if recipe.activation in _LIKE_RELU else "glorot_uniform",
     )
     l2 = 0.0 if recipe.decays else recipe.alpha
     return Network([*inputs, *network.layers], loss, l2=l2)

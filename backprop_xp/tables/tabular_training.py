@@ -22,6 +22,7 @@ from backprop_xp.tables.tabular_parameters import (
     TabularParameters,
     checked_parameters,
 )
+from backprop_xp.training.averages import EMA
 from backprop_xp.training.class_weights import weights_by_class
 from backprop_xp.training.early_stopping import EarlyStopping
 from backprop_xp.training.fit import fit
@@ -116,14 +117,14 @@ def learn(
 ) -> TabularModel:
     """Return the model after its training, which writes the file ``checkpoint`` unless None."""
     model, recipe, state = start
-    optimizer = recipe.optimizer(len(split.training.target))
-    if checkpoint is not None:
-        file = TrainingFile(checkpoint, model, optimizer, state)
-        callbacks = [*callbacks, file]
     metric = parameters.metric
     by_class, shares = _class_weights(parameters, split)
     x, y, weights = _on_device(split.training, model, selection)
     theta = first_theta(model.network, shares, model.record["seed"], recipe.n_members, selection)
+    optimizer = recipe.optimizer(len(split.training.target), model.network.weight_mask(theta))
+    if checkpoint is not None:
+        file = TrainingFile(checkpoint, model, optimizer, state)
+        callbacks = [*callbacks, file]
     mode: Literal["min", "max"] = "min" if metric is None or metric in LOWER_IS_BETTER else "max"
     # For a small product several threads of BLAS are slower than one.
     product = recipe.batch_size * x.shape[1] * max((1, *recipe.hidden_layer_sizes))
@@ -142,6 +143,7 @@ def learn(
                 class_weight=by_class,
                 validation=_on_device(split.validation, model, selection),
                 metrics=None if metric is None else [metric],
+                average=EMA(recipe.decay) if recipe.decay else None,
                 early_stopping=EarlyStopping(recipe.n_iter_no_change, watch=metric, mode=mode),
                 start=state,
                 callbacks=callbacks,

@@ -79,11 +79,10 @@ def test_train_prints_a_report_and_writes_a_model(xp: Any, folder: Path) -> None
     assert done.exit_code == 0, done.output
     lines = done.stderr.splitlines()
     assert lines[0] == "classification, for 'y': it has 2 different values (no, yes)"
-    assert re.search(
-        r"^epoch 6/6  loss [\d.]+  validation loss [\d.]+  best loss", done.stderr, re.M
-    )
+    losses = r"loss [\d.]+ \(best of 4\)  validation loss [\d.]+ \(best of 4\)  best loss"
+    assert re.search(rf"^epoch 6/6  {losses}", done.stderr, re.M)
     rows = "rows: 42 training, 9 validation, 9 test"
-    assert re.search(rf"^6 epochs, the best \d; {rows}$", done.stdout, re.M)
+    assert re.search(rf"^6 epochs, the best \d( to \d)?; {rows}$", done.stdout, re.M)
     assert re.search(
         r"^measured on( +test){4} +validation\n +network +linear +boosting +trivial +network$",
         done.stdout,
@@ -260,7 +259,7 @@ def test_inspect_prints_network_columns_training_metrics_and_versions(
         r"^  b +category of 2: high, low$",
         r"^  day +date \(%Y-%m-%d\): year, month, day, ",
         r"^  rows +42 training, 9 validation, 9 test$",
-        r"^  epochs +6, the best \d$",
+        r"^  epochs +6, the best \d( to \d)?$",
         r"^  log loss( +[\d.]+){5}$",
         r"scikit-learn \d",
     ):

@@ -71,7 +71,7 @@ def test_there_is_a_line_for_the_first_the_last_and_every_tenth_part_of_the_epoc
         ({"loss": [1.0], "validation_accuracy": [0.75]}, "loss 1  validation accuracy 0.75"),
         # For some metrics large values are good, for others small ones.
         ({"accuracy": [0.9, np.nan, 0.5]}, "accuracy 0.5 to 0.9"),
-        ({"accuracy": [np.nan, np.nan]}, "accuracy nan to nan"),
+        ({"accuracy": [np.nan, np.nan]}, "accuracy nan"),
     ],
 )
 def test_a_line_has_the_least_loss_of_a_stack_and_the_range_of_a_metric(

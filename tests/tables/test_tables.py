@@ -722,7 +722,7 @@ def test_a_loaded_model_predicts_the_same(xp: Any, tmp_path: Path) -> None:
     np.testing.assert_allclose(found.iloc[:, 1:].sum(axis=1), 1.0, rtol=1e-6)
     assert set(found["prediction"]) == {"yes", "no"}
     assert model.metadata_["report"] == made.metadata_["report"]
-    assert model.history_["loss"].shape == (12,)
+    assert model.history_["loss"].shape == (12, 4)
     assert model.history_.keys() == made.history_.keys()
 
 
@@ -990,6 +990,7 @@ def test_early_stopping_weighs_the_classes_as_training_does(weights: str | None)
     table["w"] = np.linspace(0.5, 1.5, 400) if weights else 1.0
     training, validation = table[:250], table[250:]
     settings = {"hidden_layer_sizes": (8,), "class_weight": "balanced", "max_iter": 15}
+    settings["n_members"] = 1
     given = {"parameters": settings, "weights": weights, "drop": [] if weights else ["w"]}
     model = train(training, "y", validation=validation, test=validation, **given)
     sums = training.groupby("y")["w"].sum()
@@ -1059,7 +1060,7 @@ def test_ctrl_c_keeps_the_best_network_and_the_training_can_be_resumed(
     assert note.startswith(f"interrupted in epoch 6: {path} has the best network so far")
     assert note.endswith("or command with --resume, continues it.")
     kept = tables.load(path)
-    assert kept.history_["loss"].shape == (5,)
+    assert kept.history_["loss"].shape == (5, 4)
     assert len(predictions(kept, table)) == len(table)
     model = train(table, "y", parameters=QUICK, out=path, resume=True, say=messages.append)
     assert "resumed after epoch 5" in messages
