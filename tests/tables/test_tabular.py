@@ -427,8 +427,8 @@ def test_impossible_data_are_an_error() -> None:
         model.predict(frame.assign(a="abc"))
     with pytest.raises(ValueError, match="The feature names should match"):
         model.predict(frame.drop(columns="a"))
+    alone = bx.TabularRegressor(**QUICK, n_members=1).fit(*given(bx.TabularRegressor))
     with pytest.raises(ValueError, match="return_std needs several members"):
-        alone = bx.TabularRegressor(**QUICK, n_members=1).fit(*given(bx.TabularRegressor))
         alone.predict(frame, return_std=True)
 
 
