@@ -26,6 +26,8 @@ from backprop_xp.tables.tabular import TabularClassifier, TabularRegressor
 from backprop_xp.tables.tabular_file import PathLike
 
 Weights: TypeAlias = np.ndarray | None
+# The validation rows end the boosting earlier.
+_TREES = 2000
 
 
 def report_of(
@@ -104,7 +106,8 @@ def _of_others(
 
 def _others(model: TabularClassifier | TabularRegressor) -> dict[str, BaseEstimator]:
     """Return the models to compare with; the validation rows end the boosting."""
-    options = {"early_stopping": True, "random_state": model.model_.record["seed"] % 2**32}
+    seed = model.model_.record["seed"] % 2**32
+    options = {"early_stopping": True, "max_iter": _TREES, "random_state": seed}
     if isinstance(model, TabularClassifier):
         return {
             "linear": LogisticRegression(),
