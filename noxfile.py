@@ -209,8 +209,12 @@ def bench_gpu(session: nox.Session) -> None:
 
 @nox.session
 def bench_tables(session: nox.Session) -> None:
-    """Compare table models on real tables, for hours; arguments go to the script."""
-    session.install(*group("bench-tables"), "-e", ".[tables]")
+    """Compare table models on real tables, for hours, after a test of the script.
+
+    Arguments go to the script. The other sessions lack its libraries, and skip most of its tests.
+    """
+    session.install(*group("test"), *group("bench-tables"), "-e", ".[tables]")
+    session.run("pytest", "-p", "no:benchmark", "tests/test_benchmarks_tables.py")
     session.run("python", "benchmarks/tables.py", *session.posargs)
 
 

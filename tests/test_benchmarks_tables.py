@@ -210,7 +210,7 @@ def scripts() -> tuple[Any, Any]:
     return module, importlib.import_module("table_contenders")
 
 
-CONTENDERS = ["default", "HistGradientBoosting", "LightGBM", "XGBoost", "CatBoost"]
+CONTENDERS = ["fast", "default", "best", "HistGradientBoosting", "LightGBM", "XGBoost", "CatBoost"]
 CONTENDERS += ["scikit-learn MLP", "linear", "RealMLP"]
 
 

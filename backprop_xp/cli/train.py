@@ -14,11 +14,13 @@ import typer
 
 import backprop_xp as bx
 from backprop_xp import tables
+from backprop_xp.backends import to_host_together
 from backprop_xp.cli import arguments
 from backprop_xp.cli.output import errors_in_one_line, note, say
 from backprop_xp.cli.table_output import classes_table, epochs_of, metrics_table, parts_of
 from backprop_xp.display.progress import Report, reporting
 from backprop_xp.plots.canvas import new_figure
+from backprop_xp.tables.presets import PRESETS
 from backprop_xp.tables.tabular_parameters import (
     DTYPES,
     PARAMETERS,
@@ -64,7 +66,7 @@ def _parameter_option(name: str, kind: type) -> inspect.Parameter:
 
 def _parsed_sizes(text: str | None) -> tuple[int, ...] | None:
     option = "--hidden-layer-sizes"
-    return None if text is None else tuple(arguments.parse_sizes(text, "64,32", option))
+    return None if text is None else tuple(arguments.parse_sizes(text, "128,128", option))
 
 
 def _with_parameters(command: Callable[..., None]) -> Callable[..., None]:
@@ -157,7 +159,9 @@ def train(
         arguments.require_matplotlib(plot)
         outputs = {"--out": out, "--plot": plot, "--log": log}
         arguments.refuse_overwriting([data, validation, test], outputs)
-        sizes, members = parameters["hidden_layer_sizes"] or (), parameters["n_members"] or 1
+        preset = PRESETS[parameters["preset"]]
+        sizes = parameters["hidden_layer_sizes"] or preset.hidden_layer_sizes
+        members = parameters["n_members"] or preset.n_members
         count = arguments.count_parameters([1, *sizes, 1]) * members
         arguments.refuse_more(count, "--hidden-layer-sizes")
         table = functools.partial(_table, separator, decimal, encoding)
@@ -222,7 +226,7 @@ def _live_losses() -> "Iterator[Watch]":
 def losses_of(state: "TrainingState") -> dict[str, np.ndarray]:
     """Return the losses and the metrics of an epoch, and the best of all epochs, on the host."""
     found = {"loss": state.loss, "validation_loss": state.validation_loss, **state.metrics}
-    losses = {name: bx.to_host(values) for name, values in found.items()}
+    losses = dict(zip(found, to_host_together([*found.values()]), strict=True))
     if (best := state.best) is not None:
         score = best.score if best.mode == "min" else -best.score
         losses |= {f"best_{best.watch.removeprefix('validation_')}": score}

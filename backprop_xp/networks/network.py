@@ -290,10 +290,7 @@ class Network:
         return section(paragraph(text, begins=type(self).__name__), table(heads, rows, "rllr"))
 
     def _rows(self, kinds: Iterable[str]) -> Iterator[list[str]]:
-        """Yield a row for each layer: index, kind, parameters and their size; then the total.
-
-        A layer of more than two parameters has a row for each.
-        """
+        """Yield a row for each layer, or for each of more than two parameters; then the total."""
         for i, (kind, slices) in enumerate(zip(kinds, self.layout, strict=True)):
             groups = [slices] if len(slices) <= 2 else [[one] for one in slices]
             for j, group in enumerate(groups):

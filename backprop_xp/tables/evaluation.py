@@ -3,6 +3,7 @@
 scikit-learn computes the metrics, on the host, with the rows' weights.
 """
 
+import dataclasses
 import os
 import warnings
 from collections.abc import Mapping
@@ -18,8 +19,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from backprop_xp.estimators.targets import class_weights
-from backprop_xp.tables.detection import detect
-from backprop_xp.tables.features import Features
+from backprop_xp.tables.encoding import Category
+from backprop_xp.tables.features import Features, learn_scaling
 from backprop_xp.tables.problem import Problem
 from backprop_xp.tables.rows import Rows
 from backprop_xp.tables.tabular import TabularClassifier, TabularRegressor
@@ -80,7 +81,7 @@ def _of_others(
     They learn standardized numbers: scikit-learn computes in float32 here, as the features are.
     """
     training, validation = parts["training"], parts["validation"]
-    features = _plain_features(model, training)
+    features = _plain_features(model.model_.features, training)
     x = {name: features.transform(rows.features) for name, rows in parts.items()}
     mean, scale = model.model_.scale
     target = {name: (values - mean) / scale for name, values in y.items()}
@@ -130,13 +131,15 @@ def _outputs_of(fitted: BaseEstimator, x: np.ndarray, n_classes: int) -> np.ndar
     return shares
 
 
-def _plain_features(model: TabularClassifier | TabularRegressor, training: Rows) -> Features:
+def _plain_features(features: Features, training: Rows) -> Features:
     """Return features that suit a linear model: standardized, and without codes."""
-    fitted = model.model_
-    if not fitted.features.codes and not fitted.features.scaling.bound:
-        return fitted.features
-    seed = fitted.record["seed"]
-    return detect(training.features, scaling="standardize", max_one_hot=None, seed=seed)
+    columns = {
+        name: dataclasses.replace(column, is_code=False) if isinstance(column, Category) else column
+        for name, column in features.columns.items()
+    }
+    values = features.numbers({name: training.features[name] for name in columns})
+    scaling = learn_scaling(values, "standardize")
+    return dataclasses.replace(features, columns=columns, scaling=scaling)
 
 
 def score(

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from backprop_xp.backends import Selection, to_host
+from backprop_xp.backends import Selection, to_host, to_host_together
 from backprop_xp.checks import stacklevel
 from backprop_xp.files.checkpoint import Checkpoint, load, write_checked
 from backprop_xp.files.container import CheckpointError
@@ -180,8 +180,8 @@ class TrainingFile:
     def __call__(self, state: TrainingState) -> None:
         """Record an epoch, and write the file if a second has passed."""
         measures = {"loss": state.loss, "validation_loss": state.validation_loss, **state.metrics}
-        for name, value in measures.items():
-            self._measures.setdefault(name, []).append(to_host(value))
+        for name, value in zip(measures, to_host_together([*measures.values()]), strict=True):
+            self._measures.setdefault(name, []).append(value)
         if time.monotonic() - self._last_try < _PAUSE:
             return
         history = {name: np.stack(values) for name, values in self._measures.items()}
