@@ -25,7 +25,9 @@ from tests.helpers import python
 # A compiler makes a loop for each length of a block, and each may round differently.
 SAME_TRAINING = 1e-10
 
-X, Y = make_classification(230, 6, n_informative=4, n_classes=3, n_clusters_per_class=1)
+X, Y = make_classification(
+    230, 6, n_informative=4, n_classes=3, n_clusters_per_class=1, random_state=0
+)
 WEIGHTS = np.random.default_rng(0).uniform(0.5, 2.0, len(X))
 
 
