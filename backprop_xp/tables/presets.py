@@ -114,7 +114,8 @@ PRESETS: dict[str, Recipe] = {
 def recipe_for(parameters: Mapping[str, Any], rows: int) -> Recipe:
     """Return the preset's recipe with the parameters that are not None, for so many training rows.
 
-    In a small table a batch has a tenth of the rows, but at least 8.
+    In a small table a batch has a tenth of the rows, but at least 8. In a very large table the
+    preset's batch is larger, so that ten epochs have ``max_updates`` updates.
     """
     preset = PRESETS[parameters["preset"]]
     chosen = {name: value for name, value in parameters.items() if value is not None}
@@ -122,7 +123,10 @@ def recipe_for(parameters: Mapping[str, Any], rows: int) -> Recipe:
     recipe = replace(preset, **given)
     if recipe.decays != preset.decays and "alpha" not in given:
         recipe = replace(recipe, alpha=_L2)
-    size = min(recipe.batch_size, max(_MIN_BATCH, rows // _UPDATES_PER_EPOCH), rows)
+    size = recipe.batch_size
+    if "batch_size" not in given:
+        size = max(size, math.ceil(_MIN_EPOCHS * rows / recipe.max_updates))
+    size = min(size, max(_MIN_BATCH, rows // _UPDATES_PER_EPOCH), rows)
     enough = max(_MIN_EPOCHS, recipe.max_updates // math.ceil(rows / size))
     epochs = recipe.max_iter if "max_iter" in given else min(recipe.max_iter, enough)
     return replace(recipe, batch_size=size, max_iter=epochs)

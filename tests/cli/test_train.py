@@ -586,29 +586,26 @@ def test_ctrl_c_while_the_disk_is_full_reports_that_nothing_is_saved(
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("command", ["predict", "inspect", "train"])
-def test_output_to_a_full_disk_is_a_one_line_error(model: str, folder: Path, command: str) -> None:
+def test_output_to_a_full_disk_is_a_one_line_error(folder: Path) -> None:
     # More than the buffer of stdout holds: the writing fails, not only the last flush.
     wide = pd.concat([table()] * 20).assign(**{f"n{i}": np.arange(20 * ROWS) for i in range(60)})
     wide.to_csv("wide.csv", index=False)
-    words = ["train", "wide.csv", "--target", "y", *QUICK, "--max-iter", "1", "--out", "wide"]
-    assert run(*words).exit_code == 0
-    words = {"predict": ["predict", "wide", "wide.csv"], "inspect": ["inspect", "wide"]}.get(
-        command, words
-    )
+    train = ["train", "wide.csv", "--target", "y", *QUICK, "--max-iter", "1", "--out", "wide"]
     environment = {**os.environ, **NOWHERE, "PYTHONPATH": str(PACKAGE_FOLDER)}
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "backprop_xp", *words],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-            check=False,
-        )
-    assert done.returncode == 1
-    message = done.stderr if command != "train" else done.stderr.splitlines(True)[-1]
-    assert message == "error: the output cannot be written: No space left on device\n"
+    for words in (train, ["predict", "wide", "wide.csv"], ["inspect", "wide"]):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "backprop_xp", *words],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
+                check=False,
+            )
+        assert done.returncode == 1
+        lines = done.stderr.splitlines()
+        assert lines[-1] == "error: the output cannot be written: No space left on device"
+        assert len(lines) == 1 or words is train
 
 
 @pytest.mark.once
