@@ -21,16 +21,17 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 NOT_RUN = ("pip ", "python3 -m venv", "nox", "BACKPROP_XP_BACKEND=cupy", ".venv/bin/", "git ")
 # Commands that train for seconds.
 SLOW = r"bench|--restarts|--plot"
-# A command of this page depends on earlier commands, and on files of the page's code blocks.
-IN_ORDER = ROOT / "docs" / "tables.md"
+# A block of these pages depends on the files of earlier blocks, in both languages.
+IN_ORDER = [ROOT / "docs" / name for name in ("tables.md", "messy_table.md")]
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
+def blocks(page: Path, languages: str) -> list[tuple[str, str]]:
+    """Return the language and the text of each block."""
+    return re.findall(rf"^```({languages})\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
 
 
-def commands(page: Path) -> list[str]:
-    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+def commands_in(block: str) -> list[str]:
+    lines = block.replace("\\\n", " ").splitlines()
     return [line for line in lines if line.strip() and not line.startswith(NOT_RUN)]
 
 
@@ -50,9 +51,13 @@ def test_the_code_blocks_of_a_page_run_in_order(
     if xp.name != "numpy":
         pytest.skip("the pages speak of NumPy arrays; other backends have their own tests")
     monkeypatch.chdir(tmp_path)
+    languages = "python|sh" if page in IN_ORDER else "python"
     namespace: dict[str, object] = {"__name__": "__page__"}
-    for block in blocks(page, "python"):
-        exec(compile(block, str(page), "exec"), namespace)  # noqa: S102 - our own pages
+    for language, block in blocks(page, languages):
+        if language == "python":
+            exec(compile(block, str(page), "exec"), namespace)  # noqa: S102 - our own pages
+        for command in commands_in(block) if language == "sh" else ():
+            run_command(command, tmp_path)
 
 
 COMMANDS = [
@@ -62,8 +67,9 @@ COMMANDS = [
         id=f"{page.name}: {command}",
     )
     for page in PAGES
-    if page != IN_ORDER
-    for command in commands(page)
+    if page not in IN_ORDER
+    for _, block in blocks(page, "sh")
+    for command in commands_in(block)
 ]
 
 
@@ -72,25 +78,20 @@ def test_the_commands_of_a_page_run(command: str, xp: Any, tmp_path: Path) -> No
     if xp.name != "numpy":
         pytest.skip("the commands are run on NumPy alone")
     pytest.importorskip("typer")
+    run_command(command, tmp_path)
+
+
+def run_command(command: str, folder: Path) -> None:
+    """Run a command of a page; its last word may be the file of stdin."""
     words = shlex.split(command, comments=True)
     settings = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
     program, *arguments = words[len(settings) :]
     assert program == "backprop-xp", "a page shows a command that no test runs"
-    run_python("-m", "backprop_xp", *arguments, cwd=tmp_path, env=settings)
-
-
-def test_the_commands_of_a_page_run_in_order(xp: Any, tmp_path: Path) -> None:
-    if xp.name != "numpy":
-        pytest.skip("the commands are run on NumPy alone")
-    for library in ("typer", "pyarrow", "palmerpenguins"):
-        pytest.importorskip(library)
-    run_python("-c", blocks(IN_ORDER, "python")[0], cwd=tmp_path)
-    found = commands(IN_ORDER)
-    assert len(found) > 5
-    for command in found:
-        program, *arguments = shlex.split(command, comments=True)
-        assert program == "backprop-xp", "a page shows a command that no test runs"
-        run_python("-m", "backprop_xp", *arguments, cwd=tmp_path)
+    stdin = None
+    if "<" in arguments:
+        *arguments, _, name = arguments
+        stdin = (folder / name).read_text("utf-8")
+    run_python("-m", "backprop_xp", *arguments, cwd=folder, env=settings, input=stdin)
 
 
 def test_the_digits_example_reaches_an_accuracy_of_97_percent(xp: Any) -> None:
@@ -152,7 +153,7 @@ def test_contributing_names_the_module_of_the_table_of_backends() -> None:
 
 
 def test_the_continuous_integration_runs_the_readmes_test_command() -> None:
-    lines = [line for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines()]
+    lines = [line for _, block in blocks(ROOT / "README.md", "sh") for line in block.splitlines()]
     (command,) = [line for line in lines if line.endswith("/nox")]
     assert command in (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
 
@@ -177,7 +178,7 @@ def test_the_readme_shows_what_its_code_blocks_print(
 
 
 def test_the_readmes_first_code_block_is_at_most_fifteen_lines() -> None:
-    first = blocks(ROOT / "README.md", "python")[0]
+    _, first = blocks(ROOT / "README.md", "python")[0]
     assert len(first.strip().splitlines()) <= 15
 
 

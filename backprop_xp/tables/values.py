@@ -37,7 +37,7 @@ class _Style(NamedTuple):
 
 def _style(decimal: str, thousand: str) -> _Style:
     whole = rf"(?:[1-9]\d{{0,2}}(?:{thousand}\d{{3}})+|\d*)"
-    number = rf"[-+]?[$€£¥]?\s?(?=\D?\d){whole}(?:{decimal}\d*)?(?:[eE][-+]?\d+)?\s?[%$€£¥]?"
+    number = rf"[-+]?[$€£¥]?\s?(?={decimal}?\d){whole}(?:{decimal}\d*)?(?:[eE][-+]?\d+)?\s?[%$€£¥]?"
     return _Style(re.compile(number), re.compile(rf"[$€£¥%\s]|{thousand}"), decimal[-1])
 
 

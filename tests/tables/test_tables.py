@@ -533,6 +533,13 @@ def test_numbers_of_other_countries_and_of_accounts_are_numbers(style: str) -> N
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("first", ["E4", "e5", "$E4", "-E4"])
+def test_an_exponent_without_digits_before_it_is_no_number(first: str) -> None:
+    table = pd.DataFrame({"grade": [first, "A1", "B2", "E4"] * 10})
+    assert prepare(table).kinds == {"grade": "category"}
+
+
+@pytest.mark.once
 def test_a_number_is_read_from_a_file_of_one_row_as_from_the_training_rows(tmp_path: Path) -> None:
     prices = [f"{i}.{(i * 37) % 1000:03d},5" if i else "0,5" for i in range(60)]
     table = pd.DataFrame({"price": prices, "y": ["no", "yes", "no"] * 20})
