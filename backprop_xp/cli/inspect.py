@@ -85,12 +85,11 @@ def collect(
     """Return the object of ``--json``; ``docs/tables.md`` describes it."""
     metadata = {"report": None, **model.metadata}
     classes = [] if model.classes is None else model.classes.tolist()
-    target = {"name": model.target, **metadata.pop("target", {}), "classes": classes}
     found = {
         "model": path,
         "task": model.task,
         "is_finished": is_finished,
-        "target": target,
+        "target": {"name": model.target, "classes": classes},
         "network": model.network.describe(),
         "columns": tables.described_columns(model.features),
         "left_out": model.features.left_out,
@@ -204,7 +203,7 @@ def _training(found: output.JsonObject) -> list[str]:
     }
     best = np.mean(found["best"])
     texts = {
-        "rows": parts_of(found["rows"]),
+        "rows": parts_of((found["report"] or {"parts": found["rows"]})["parts"]),
         "epochs": f"{found['epoch']}, the best {epochs_of(found['best_epoch'])}",
         "best": f"{best:.6g} (validation {found['parameters']['metric'] or 'loss'})",
         "where": f"{found['where']['backend']}, {found['where']['dtype']}",

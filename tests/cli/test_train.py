@@ -113,6 +113,22 @@ def test_the_json_is_one_object_and_everything_else_goes_to_stderr(folder: Path)
 
 
 @pytest.mark.once
+def test_folds_take_the_place_of_the_test_rows_in_the_report(folder: Path) -> None:
+    words = ("train", "table.csv", "--target", "y", "--cv", "2", "--time", "day", *QUICK)
+    report = json.loads(run(*words, "--json").stdout)
+    assert report["parts"] == {"training": 51, "validation": 9}
+    assert list(report["deviations"]) == [name for name in KEYS if name in SCORED]
+    assert report["measured_on"]["linear"] == "2 folds"
+    done = run(*words, "--resume")
+    assert re.search(r"^measured on +(2 folds *){4}$", done.stdout, re.M)
+    assert re.search(r"^accuracy( +[\d.]+ ± [\d.]+){4}$", done.stdout, re.M)
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert done.stderr.splitlines() == ["the training in model.safetensors is finished"]
+    inspected = run("inspect", "model.safetensors").stdout
+    assert re.search(r"^  rows +51 training, 9 validation$", inspected, re.M)
+
+
+@pytest.mark.once
 def test_the_options_reach_the_training(folder: Path) -> None:
     table().head(20).to_csv("held.csv", index=False)
     words = """
@@ -146,8 +162,8 @@ def test_the_options_reach_the_training(folder: Path) -> None:
         "verbose": False,
     }
     assert model.model_.record["recipe"]["batch_size"] == 8  # a tenth of the rows, but at least 8
-    assert model.metadata_["rows"] == {"training": 42, "validation": 20, "test": 18}
-    assert model.metadata_["target"]["reason"] == "the task was given"
+    assert model.metadata_["report"]["parts"] == {"training": 42, "validation": 20, "test": 18}
+    assert "for 'y': the task was given (no, yes)" in done.stderr
 
 
 def test_each_parameter_is_an_option_with_its_default_and_its_help() -> None:
@@ -341,14 +357,25 @@ REFUSED = [
     ("train table.csv --target y --task regresion", "Did you mean 'regression'?"),
     ("train table.csv --target a --class-weight balanced", "class_weight is for classes"),
     ("train table.csv --target y --class-weight balance", "Did you mean 'balanced'?"),
-    ("train table.csv --target y --validation 1.5", "'--validation': must be > 0 and < 1"),
+    ("train table.csv --target y --validation 1.5", "validation must be > 0 and < 1, not 1.5"),
     ("train table.csv --target y --validation 0.999", "cannot be split"),
     ("train table.csv --target y --validation nowhere.csv", "No such file"),
     (
         "train table.csv --target y --validation other.csv",
         "a class 'perhaps' that training",
     ),
-    ("train table.csv --target y --test 0", "'--test': must be > 0 and < 1"),
+    ("train table.csv --target y --test 0", "test must be > 0 and < 1, not 0"),
+    ("train table.csv --target y --cv 3 --test 0.2", "--cv and --test exclude each other"),
+    ("train table.csv --target y --cv 1", "'--cv': Input should be greater than or equal to 2"),
+    ("train table.csv --target y --cv 61", "Cannot have number of splits n_splits=61"),
+    ("train table.csv --target y --group b --time day", "omit one of group and time"),
+    ("train table.csv --target y --group zz", "there is no column 'zz'"),
+    ("train table.csv --target y --group b", "2 different groups are too few for training rows"),
+    ("train table.csv --target y --time b", "the time 'b' is a category, but must hold dates or"),
+    (
+        "train table.csv --target y --time day --test table.csv --validation table.csv",
+        "omit group and time: test and validation are tables",
+    ),
     ("train table.csv --target y --test 0.9", "a test share of 0.9 and a validation share of 0.15"),
     ("train table.csv --target y --test nowhere.csv", "No such file"),
     ("train table.csv --target y --test other.csv", "test rows: the target 'y' has a class"),
