@@ -33,10 +33,10 @@ def column_warnings(
     """
     for name, column in features.columns.items():
         values = training.features[name]
-        if isinstance(column, Number) and name != time and values.dtype.kind != "m":
-            numbers = column.encode(values)[:, 0]
-            is_whole = column.style != TIME and (numbers == np.floor(numbers)).all()
-            if is_whole and len(np.unique(numbers)) == len(numbers):
+        is_number = isinstance(column, Number) and column.style != TIME and name != time
+        if is_number and values.is_unique and values.dtype.kind != "m":
+            numbers = column.encode(values)
+            if (numbers == np.floor(numbers)).all():  # False for a missing value
                 yield (
                     f"{name!r} has a different whole number in each row: leave it out with --drop "
                     f"{name!r} if it identifies rows"
@@ -47,7 +47,7 @@ def column_warnings(
     # A rare class needs all its rows.
     labels = pd.Series(0 if rule.classes is None else rule.classes, index=range(rule.rows))
     shuffled = labels.sample(frac=1.0, random_state=rule.seed % 2**32)
-    rows = shuffled.groupby(shuffled).head(_ROWS // labels.nunique()).index.to_numpy()
+    rows = shuffled.groupby(shuffled).head(max(_FOLDS, _ROWS // labels.nunique())).index.to_numpy()
     rule, sample, target = rule.take(rows), training.take(rows), training.target.name
     for name, column in features.columns.items():
         one = dataclasses.replace(column, is_code=True) if isinstance(column, Category) else column

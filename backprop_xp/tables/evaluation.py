@@ -86,18 +86,14 @@ def evaluate(
     return scores, {"classes": figures}
 
 
-def _over_folds(
-    folds: Sequence[Scores], statistic: Callable[[Sequence[Any]], Any]
-) -> dict[str, dict[str, float | None]]:
-    """Return a statistic of each metric, None where a fold does not define the metric."""
-    found: dict[str, dict[str, float | None]] = {}
-    for name, metrics_of in folds[0].items():
-        values = {metric: [fold[name][metric] for fold in folds] for metric in metrics_of}
-        found[name] = {
-            metric: None if None in of_folds else float(statistic(of_folds))
-            for metric, of_folds in values.items()
-        }
-    return found
+def _over_folds(folds: Sequence[Scores], statistic: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return a statistic of each metric, None if a fold does not define the metric."""
+
+    def over(name: str, metric: str) -> float | None:
+        values = [fold[name][metric] for fold in folds]
+        return None if None in values else float(statistic(values))
+
+    return {name: {metric: over(name, metric) for metric in own} for name, own in folds[0].items()}
 
 
 def _encoded(model: TabularClassifier | TabularRegressor, rows: Rows) -> np.ndarray:

@@ -157,8 +157,6 @@ def _choose_columns(frame: pd.DataFrame, target: str, columns: Columns) -> Rows:
     features = [name for name in frame if name in others and name in wanted]
     if not features:
         raise ValueError(f"no column is left to predict {target!r} from.")
-    if all(frame[name].nunique(dropna=False) == 1 for name in features):
-        raise ValueError("all columns are empty or the same in all rows: nothing to learn from.")
     return rows_with_target(frame, target, features=features, weights=columns.weights)
 
 

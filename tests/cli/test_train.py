@@ -323,7 +323,7 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
         b"a,y\n" + b"".join(b"%d,id%d\n" % (i, i) for i in range(30)),
         "30 different values",
     ),
-    "infinite.csv": (b"a,y\n" + b"1,0.5\n2,inf\n3,1.5\n" * 9, "values that are infinite"),
+    "infinite.csv": (b"a,y\n" + b"1,0.5\n2,inf\n3,1.5\n" * 9, "values that are not finite numbers"),
     "dates.csv": (b"a,y\n" + b"1,\n2,\n", "the target 'y' is missing in every row"),
     "table.txt": (
         b"a,y\n1,x\n",
@@ -353,7 +353,10 @@ REFUSED = [
     ("train table.csv --target y --drop a,b,day", "no column is left to predict 'y' from"),
     ("train table.csv --target y --weights b", "the weights 'b' must be finite numbers"),
     ("train table.csv --target y --weights a", "the weights 'a' must be finite numbers"),
-    ("train table.csv --target y --task regression", "regression needs numbers"),
+    (
+        "train table.csv --target y --task regression",
+        "not finite numbers, which a regression needs",
+    ),
     ("train table.csv --target y --task regresion", "Did you mean 'regression'?"),
     ("train table.csv --target a --class-weight balanced", "class_weight is for classes"),
     ("train table.csv --target y --class-weight balance", "Did you mean 'balanced'?"),
@@ -613,16 +616,11 @@ def test_ctrl_c_while_the_disk_is_full_reports_that_nothing_is_saved(
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("command", ["predict", "inspect", "train"])
+@pytest.mark.parametrize("command", ["predict model.safetensors long.csv", "train table.csv"])
 def test_output_to_a_full_disk_is_a_one_line_error(model: str, folder: Path, command: str) -> None:
-    # More than the buffer of stdout holds: the writing fails, not only the last flush.
-    wide = pd.concat([table()] * 20).assign(**{f"n{i}": np.arange(20 * ROWS) for i in range(60)})
-    wide.to_csv("wide.csv", index=False)
-    words = ["train", "wide.csv", "--target", "y", *QUICK, "--max-iter", "1", "--out", "wide"]
-    assert run(*words).exit_code == 0
-    words = {"predict": ["predict", "wide", "wide.csv"], "inspect": ["inspect", "wide"]}.get(
-        command, words
-    )
+    # More than the buffer of stdout holds: the writing fails. A report fails at the last flush.
+    pd.concat([table()] * 20).to_csv("long.csv", index=False)
+    words = command.split() + ["--target", "y", *QUICK] * command.startswith("train")
     environment = {**os.environ, **NOWHERE, "PYTHONPATH": str(PACKAGE_FOLDER)}
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -634,8 +632,9 @@ def test_output_to_a_full_disk_is_a_one_line_error(model: str, folder: Path, com
             check=False,
         )
     assert done.returncode == 1
-    message = done.stderr if command != "train" else done.stderr.splitlines(True)[-1]
-    assert message == "error: the output cannot be written: No space left on device\n"
+    last = done.stderr.splitlines()[-1]
+    assert last == "error: the output cannot be written: No space left on device"
+    assert command.startswith("train") or done.stderr.count("\n") == 1
 
 
 @pytest.mark.once

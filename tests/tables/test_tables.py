@@ -1077,6 +1077,14 @@ def test_a_finished_training_is_not_resumed(tmp_path: Path) -> None:
     assert again.metadata_["report"] == made.metadata_["report"]
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a finished training."""
+    path = tmp_path_factory.mktemp("finished") / "model"
+    train(frame(), "y", parameters=QUICK, out=path)
+    return path
+
+
 @pytest.mark.once
 @pytest.mark.parametrize(
     ("changed", "message"),
@@ -1111,15 +1119,13 @@ def test_a_finished_training_is_not_resumed(tmp_path: Path) -> None:
     ],
 )
 def test_a_training_is_not_resumed_with_other_data_or_settings(
-    tmp_path: Path, changed: dict[str, Any], message: str
+    finished: Path, changed: dict[str, Any], message: str
 ) -> None:
-    path = tmp_path / "model"
-    given: dict[str, Any] = {"data": frame(), "target": "y", "parameters": QUICK, "out": path}
-    train(**given)
-    before = path.read_bytes()
+    given: dict[str, Any] = {"data": frame(), "target": "y", "parameters": QUICK, "out": finished}
+    before = finished.read_bytes()
     with pytest.raises(ValueError, match=f"cannot be resumed: .*{message}"):
         train(**{**given, **changed}, resume=True)
-    assert path.read_bytes() == before
+    assert finished.read_bytes() == before
 
 
 @pytest.mark.once
