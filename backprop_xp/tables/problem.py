@@ -130,7 +130,7 @@ def _rule(
     if target.classes:
         classes = np.unique(table.target.to_numpy(), return_inverse=True)[1]
     if name := columns.group or columns.time:
-        units = units_of(frame[name].loc[table.target.index], by_time=bool(columns.time))
+        units = units_of(frame[name].loc[table.features.index], by_time=bool(columns.time))
     return SplitRule(len(table.target), classes, units, bool(columns.time), seed)
 
 

@@ -110,6 +110,18 @@ def test_later_parts_and_folds_have_later_times(column: str) -> None:
 
 
 @pytest.mark.once
+def test_rows_without_a_target_do_not_shift_the_times() -> None:
+    frame = table()
+    frame.loc[frame.index % 3 == 0, "y"] = None
+    made = make_problem(
+        *(frame, "y", Columns(time="date")), task=None, test=0.2, validation=0.2, seed=0
+    )
+    days = {name: rows.features["day"] for name, rows in made.parts().items()}
+    assert days["training"].max() < days["validation"].min()
+    assert days["validation"].max() < days["test"].min()
+
+
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["group", "time"])
 def test_missing_groups_and_times_are_an_error(name: str) -> None:
     frame = table()
