@@ -44,9 +44,10 @@ def metrics_table(report: JsonObject) -> str:
                     f"{mean} ± {deviation}" for mean, deviation in zip(cells, more, strict=True)
                 ]
             rows.append((label, cells))
-    room = max(9, *(len(cell) for _, cells in rows for cell in cells)) + 2
+    columns = zip(*(cells for _, cells in rows), strict=True)
+    rooms = [max(9, *map(len, column)) + 2 for column in columns]
     return "\n".join(
-        f"{label:<13}" + "".join(f"{value:>{room}}" for value in values) for label, values in rows
+        f"{label:<13}" + "".join(map(str.rjust, cells, rooms)) for label, cells in rows
     )
 
 
@@ -77,7 +78,7 @@ def number(value: float | None, most: int = 4) -> str:
     """Return a number with so many digits, or as fit in eight columns; ``-`` for None."""
     if value is None:
         return "-"
-    texts = [f"{value:.{digits}g}" for digits in range(most, 0, -1)]
+    texts = [f"{float(f'{value:.{digits}g}'):.6g}" for digits in range(most, 0, -1)]
     return next((text for text in texts if len(text) <= 8), texts[-1])
 
 

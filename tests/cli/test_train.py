@@ -729,7 +729,13 @@ def test_a_terminal_shows_a_bar_the_losses_and_the_best_loss_within_its_width(co
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(-0.0001255, "-0.00013"), (1234567.0, "1.23e+06"), (0.94136, "0.9414"), (None, "-")],
+    [
+        (-0.0001255, "-0.00013"),
+        (1234567.0, "1.23e+06"),
+        (12345.6, "12350"),
+        (0.94136, "0.9414"),
+        (None, "-"),
+    ],
 )
 def test_numbers_in_the_report_are_separated_by_a_space(value: Any, text: str) -> None:
     assert number(value) == text
