@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from sklearn.base import clone
@@ -67,27 +66,18 @@ def train_table(
         cv=cv,
     )
     model, parts, told = _estimator(problem, parameters), problem.parts(), list[str]()
-    is_resumed = resume and out is not None and Path(out).exists()
 
     def tell(state: TrainingState, epochs: int) -> None:
-        """Print the lines about the training at its first call: errors come before any line."""
-        if told:
-            return
-        told.extend(problem.lines())
-        if is_resumed:
-            told.append(f"resumed after epoch {state.epoch - 1}")
-        else:
-            told.extend(_column_lines(problem, model.model_.features))
-            told.extend(
-                [f"there is no {out} to resume: the training starts from the beginning"] * resume
-            )
-        for line in told:
-            say(line)
+        """Print the lines at the first call, so that an error before it is a single line."""
+        if not told:
+            features, missing = model.model_.features, out if resume else None
+            told.extend(_lines(problem, features, state.epoch - 1, missing))
+            for line in told:
+                say(line)
 
     with _warnings_said(say):
-        watches = [tell, *watches]
         options = {"checkpoint": out, "resume": resume, "metadata": problem.metadata}
-        _fit(model, parts, display, watches, **options)
+        _fit(model, parts, display, [tell, *watches], **options)
         if not told:
             say(f"the training in {out} is finished")
         if "report" not in model.metadata_:
@@ -137,8 +127,19 @@ def _scores_of_fold(
     return evaluate(model, parts)[0]
 
 
-def _column_lines(problem: Problem, features: Features) -> Iterator[str]:
-    """Yield lines about columns that are left out, or that should be."""
+def _lines(
+    problem: Problem, features: Features, resumed: int, missing: PathLike | None
+) -> Iterator[str]:
+    """Yield lines about a training that is resumed after an epoch, or begins after epoch 0.
+
+    ``missing`` is the file that such a training should resume.
+    """
+    yield from problem.lines()
+    if resumed:
+        yield f"resumed after epoch {resumed}"
+        return
+    if missing is not None:
+        yield f"there is no {missing} to resume: the training starts from the beginning"
     for name, reason in features.left_out.items():
         yield f"{name!r} is left out: it is {reason}"
     rows, time = problem.splits[0]["training"], problem.metadata["time"]
