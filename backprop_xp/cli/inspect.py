@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import numpy as np
 import typer
@@ -78,19 +78,18 @@ def inspect(
 def collect(
     path: str,
     model: "TabularModel",
-    importances: "Sequence[Importance] | None",
+    importances: Sequence[output.JsonObject] | None,
     *,
     is_finished: bool,
 ) -> output.JsonObject:
     """Return the object of ``--json``; ``docs/tables.md`` describes it."""
     metadata = {"report": None, **model.metadata}
     classes = [] if model.classes is None else model.classes.tolist()
-    target = {"name": model.target, **metadata.pop("target", {}), "classes": classes}
     found = {
         "model": path,
         "task": model.task,
         "is_finished": is_finished,
-        "target": target,
+        "target": {"name": model.target, "classes": classes},
         "network": model.network.describe(),
         "columns": tables.described_columns(model.features),
         "left_out": model.features.left_out,
@@ -98,23 +97,16 @@ def collect(
         **metadata,
     }
     if importances is not None:
-        found["importances"] = [one._asdict() for one in importances]
+        found["importances"] = importances
     return found
-
-
-class Importance(NamedTuple):
-    """The increase of the loss after a shuffle of a column: its mean and standard deviation."""
-
-    column: str
-    mean: float
-    deviation: float
 
 
 def importances_of(
     estimator: "TabularClassifier | TabularRegressor", file: "TableFile"
-) -> list[Importance]:
+) -> list[dict[str, Any]]:
     """Return the importance of each column for a table's target, the largest first.
 
+    It is the increase of the loss after a shuffle of the column: its mean and standard deviation.
     The loss is the log-loss, or the root mean squared error in the target's unit. Rows without a
     target are left out.
     """
@@ -140,12 +132,13 @@ def importances_of(
     found = permutation_importance(
         estimator, table, rows.target.to_numpy(), scoring=score, n_repeats=_SHUFFLES, random_state=0
     )
-    means, deviations = (
-        dict(zip(table, found[f"importances_{name}"].tolist(), strict=True))
-        for name in ("mean", "std")
-    )
-    made = [Importance(name, means[name], deviations[name]) for name in names]
-    return sorted(made, key=lambda one: -one.mean)
+    means, deviations = found.importances_mean.tolist(), found.importances_std.tolist()
+    made = [
+        {"column": name, "mean": mean, "deviation": deviation}
+        for name, mean, deviation in zip(table, means, deviations, strict=True)
+        if name in names
+    ]
+    return sorted(made, key=lambda one: -one["mean"])
 
 
 def as_text(found: output.JsonObject) -> str:
@@ -204,7 +197,7 @@ def _training(found: output.JsonObject) -> list[str]:
     }
     best = np.mean(found["best"])
     texts = {
-        "rows": parts_of(found["rows"]),
+        "rows": parts_of((found["report"] or {"parts": found["rows"]})["parts"]),
         "epochs": f"{found['epoch']}, the best {epochs_of(found['best_epoch'])}",
         "best": f"{best:.6g} (validation {found['parameters']['metric'] or 'loss'})",
         "where": f"{found['where']['backend']}, {found['where']['dtype']}",
@@ -222,13 +215,13 @@ def _importance_lines(found: output.JsonObject) -> list[str]:
     return lines
 
 
-def _draw(importances: "Sequence[Importance]", model: "TabularModel", path: Path) -> None:
+def _draw(importances: Sequence[output.JsonObject], model: "TabularModel", path: Path) -> None:
     """Draw a bar for each column, the most important one on top."""
     bars = list(importances)[:_MAX_BARS][::-1]
     figure = new_figure(6.0, 1.2 + 0.28 * len(bars))
     axes = figure.add_subplot()
-    spread = [one.deviation for one in bars]
-    axes.barh([one.column for one in bars], [one.mean for one in bars], xerr=spread)
+    spread = [one["deviation"] for one in bars]
+    axes.barh([one["column"] for one in bars], [one["mean"] for one in bars], xerr=spread)
     loss = f"root mean squared error of {model.target}"
     loss = loss if model.classes is None else "log-loss"
     axes.set_xlabel(f"increase of the {loss} where the column is shuffled")

@@ -22,23 +22,32 @@ _HEADS = {
     "validation": "network",
 }
 _PARTS = ("training", "validation", "test")
-_COLUMN = 11
 # The file of the model has all classes.
 _MAX_CLASSES = 20
 
 
 def metrics_table(report: JsonObject) -> str:
-    """Return the metrics of the network and the other models side by side."""
+    """Return the metrics of the network and the other models side by side, with deviations."""
+    spread = report.get("deviations")
+    # Five columns with deviations are too wide.
+    models = [model for model in _HEADS if not (spread and model == "validation")]
     rows: list[tuple[str, list[str]]] = [
-        ("measured on", [report["measured_on"][model] for model in _HEADS]),
-        ("", list(_HEADS.values())),
+        ("measured on", [report["measured_on"][model] for model in models]),
+        ("", [_HEADS[model] for model in models]),
     ]
     for name, label in _NAMES.items():
         if name in report["test"]:
-            rows.append((label, [number(report[model][name]) for model in _HEADS]))
+            cells = [number(report[model][name], 3 if spread else 4) for model in models]
+            if spread:
+                more = [number(spread[model][name], 2) for model in models]
+                cells = [
+                    f"{mean} ± {deviation}" for mean, deviation in zip(cells, more, strict=True)
+                ]
+            rows.append((label, cells))
+    columns = zip(*(cells for _, cells in rows), strict=True)
+    rooms = [max(9, *map(len, column)) + 2 for column in columns]
     return "\n".join(
-        f"{label:<13}" + "".join(f"{value:>{_COLUMN}}" for value in values)
-        for label, values in rows
+        f"{label:<13}" + "".join(map(str.rjust, cells, rooms)) for label, cells in rows
     )
 
 
@@ -65,11 +74,11 @@ def classes_table(classes: Sequence[JsonObject]) -> str:
     return "\n".join(lines)
 
 
-def number(value: float | None) -> str:
-    """Return a number with four digits, or as many as fit in eight columns; ``-`` for None."""
+def number(value: float | None, most: int = 4) -> str:
+    """Return a number with so many digits, or as fit in eight columns; ``-`` for None."""
     if value is None:
         return "-"
-    texts = [f"{value:.{digits}g}" for digits in (4, 3, 2, 1)]
+    texts = [f"{float(f'{value:.{digits}g}'):.6g}" for digits in range(most, 0, -1)]
     return next((text for text in texts if len(text) <= 8), texts[-1])
 
 

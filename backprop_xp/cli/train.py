@@ -36,20 +36,6 @@ if TYPE_CHECKING:
     from backprop_xp.training.states import TrainingState
 
 
-def _share_or_path(name: str) -> Callable[[str], float | str | None]:
-    """Return the callback of an option that is a share of the rows or the path of a table."""
-    check = arguments.number_within(name, above=0.0, below=1.0)
-
-    def callback(text: str) -> float | str | None:
-        try:
-            share = float(text)
-        except ValueError:
-            return text
-        return check(share)
-
-    return callback
-
-
 def _parameter_option(name: str, kind: type) -> inspect.Parameter:
     """Return the option of a parameter: its name, type, default, help and check."""
     callback = arguments.callback_of(PARAMETERS[name].check, name)
@@ -91,19 +77,27 @@ ChosenTask: TypeAlias = Annotated[
 Columns: TypeAlias = Annotated[str, typer.Option(help="Use only these columns: A,B.")]
 DroppedColumns: TypeAlias = Annotated[str, typer.Option(help="Leave out these columns: A,B.")]
 Weights: TypeAlias = Annotated[str | None, typer.Option(help="The column of sample weights.")]
+Group: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="A column, no feature: rows of one value stay in the same part or fold."),
+]
+Time: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="A column: the newest rows are for the test, then those for validation."),
+]
 Validation: TypeAlias = Annotated[
     str,
     typer.Option(
-        callback=_share_or_path("validation"),
-        help="A share of the rows, or a table: for early stopping and the choice of the network.",
+        help="A share of the rows, or a table: for early stopping and the choice of the network."
     ),
 ]
 Test: TypeAlias = Annotated[
-    str,
-    typer.Option(
-        callback=_share_or_path("test"),
-        help="A share of the rows, or a table: for the report alone.",
-    ),
+    str | None,
+    typer.Option(help="A share of the rows, or a table: for the report alone. Default: 0.15."),
+]
+Folds: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=2, help="Cross-validation: so many folds, in place of the test rows."),
 ]
 DType: TypeAlias = Annotated[
     str, typer.Option(callback=arguments.one_of(DTYPES), help=" or ".join(DTYPES))
@@ -132,8 +126,11 @@ def train(
     drop: DroppedColumns = "",
     features: Columns = "",
     weights: Weights = None,
+    group: Group = None,
+    time: Time = None,
     validation: Validation = "0.15",
-    test: Test = "0.15",
+    test: Test = None,
+    cv: Folds = None,
     backend: arguments.Backend = None,
     device: arguments.Device = None,
     dtype: DType = "float32",
@@ -169,22 +166,25 @@ def train(
         from backprop_xp.cli.table_training import train_table
         from backprop_xp.tables.problem import Columns as ChosenColumns
 
+        if cv and test is not None:
+            raise ValueError("--cv and --test exclude each other: the folds are the test rows.")
         where = {"backend": backend, "device": device, "dtype": dtype}
         split = arguments.split_names
-        with _live_losses() as show:
-            model = train_table(
-                rows,
-                target,
-                parameters={**parameters, **where},
-                task=cast("Task | None", task),
-                columns=ChosenColumns(split(features), split(drop), weights),
-                validation=table(validation),
-                test=table(test),
-                out=out,
-                resume=resume,
-                say=note,
-                watches=[show] if log is None else [show, LossLog(log)],
-            )
+        model = train_table(
+            rows,
+            target,
+            parameters={**parameters, **where},
+            task=cast("Task | None", task),
+            columns=ChosenColumns(split(features), split(drop), weights, group, time),
+            validation=table(validation),
+            test=table(test or "0.15"),
+            cv=cv,
+            out=out,
+            resume=resume,
+            say=note,
+            watches=[] if log is None else [LossLog(log)],
+            display=_live_losses,
+        )
         if plot is not None:
             _draw(model.history_, plot)
     found = model.metadata_
@@ -192,11 +192,11 @@ def train(
 
 
 def _table(
-    separator: str | None, decimal: str | None, encoding: str | None, source: str | float
+    separator: str | None, decimal: str | None, encoding: str | None, source: str
 ) -> "TableFile | float":
-    """Return the table at a path; a share of the rows passes through."""
-    if not isinstance(source, str):
-        return source
+    """Return a share of the rows, or the table at a path."""
+    with contextlib.suppress(ValueError):
+        return float(source)
     return tables.TableFile(source, separator, decimal, encoding, note)
 
 
@@ -259,7 +259,7 @@ def _as_text(model: "TabularClassifier | TabularRegressor", out: Path) -> str:
     metadata = model.metadata_
     report, best = metadata["report"], epochs_of(model.best_iter_)
     lines = [
-        f"\n{report['epochs']} epochs, the best {best}; rows: {parts_of(metadata['rows'])}",
+        f"\n{report['epochs']} epochs, the best {best}; rows: {parts_of(report['parts'])}",
         metrics_table(report),
     ]
     if "classes" in metadata:

@@ -26,7 +26,7 @@ def detect(frame: pd.DataFrame, *, scaling: str, max_one_hot: int | None, seed: 
     code; None makes none. Columns that are empty, constant or identifiers are left out; ValueError
     if none is left.
     """
-    found = {str(name): _detect(frame[name], seed) for name in frame}
+    found = {str(name): detect_column(frame[name], seed) for name in frame}
     columns = {name: one for name, one in found.items() if not isinstance(one, str)}
     left_out = {name: one for name, one in found.items() if isinstance(one, str)}
     if not columns:
@@ -46,7 +46,7 @@ def _as_code(column: Column, most: int) -> Column:
     return column
 
 
-def _detect(column: pd.Series, seed: int) -> Column | str:
+def detect_column(column: pd.Series, seed: int) -> Column | str:
     """Return the kind of a column, or the reason why it is left out."""
     if column.isna().all():
         return "empty"

@@ -6,7 +6,7 @@ scikit-learn computes the metrics, on the host, with the rows' weights.
 import dataclasses
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,47 +21,79 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from backprop_xp.estimators.targets import class_weights
 from backprop_xp.tables.encoding import Category
 from backprop_xp.tables.features import Features, learn_scaling
-from backprop_xp.tables.problem import Problem
 from backprop_xp.tables.rows import Rows
 from backprop_xp.tables.tabular import TabularClassifier, TabularRegressor
 from backprop_xp.tables.tabular_file import PathLike
 
 Weights: TypeAlias = np.ndarray | None
+# The metrics of each model.
+Scores: TypeAlias = Mapping[str, Mapping[str, float | None]]
 # The validation rows end the boosting earlier.
 _TREES = 2000
+# The network, and the models that it is compared with.
+_ON_TEST = ("test", "linear", "boosting", "baseline")
 
 
 def report_of(
-    model: TabularClassifier | TabularRegressor, problem: Problem, path: PathLike | None
+    model: TabularClassifier | TabularRegressor,
+    parts: Mapping[str, Rows],
+    path: PathLike | None,
+    folds: Sequence[Scores] = (),
 ) -> dict[str, Any]:
-    """Return the ``report`` of a model on the test rows, and its ``classes``."""
-    parts, fitted = problem.parts, model.model_
-    n_classes = len(problem.target.classes)
+    """Return the ``report`` of a model on the test rows, and its ``classes``.
+
+    With the scores of folds, it has their means and their standard deviations instead.
+    """
+    measured_on, more = "test", dict[str, Any]()
+    scores: dict[str, Any]
+    if folds:
+        measured_on = f"{len(folds)} folds"
+        scores = {**_over_folds(folds, np.mean), "deviations": _over_folds(folds, np.std)}
+    else:
+        scores, more = evaluate(model, parts)
+    report = {
+        "task": model.model_.task,
+        "rows": sum(len(rows.target) for rows in parts.values()),
+        "features": len(model.model_.features.columns),
+        "epochs": model.n_iter_,
+        "parts": {name: len(rows.target) for name, rows in parts.items()},
+        **scores,
+        "measured_on": {"validation": "validation"} | dict.fromkeys(_ON_TEST, measured_on),
+        "model": None if path is None else os.fspath(path),
+    }
+    return {"report": report, **more}
+
+
+def evaluate(
+    model: TabularClassifier | TabularRegressor, parts: Mapping[str, Rows]
+) -> tuple[dict[str, dict[str, float | None]], dict[str, Any]]:
+    """Return the metrics of the network and of other models on test rows, and ``classes``."""
+    fitted = model.model_
+    n_classes = 0 if fitted.classes is None else len(fitted.classes)
     y = {name: _encoded(model, rows) for name, rows in parts.items()}
     predictions = {
         "validation": fitted.outputs(parts["validation"].features)[0],
         "test": fitted.outputs(parts["test"].features)[0],
         **_of_others(model, parts, y),
     }
-    measured_on = {name: "validation" if name == "validation" else "test" for name in predictions}
-    scores = {
-        name: score(n_classes, y[part], predictions[name], parts[part].scaled_weights())
-        for name, part in measured_on.items()
-    }
-    report = {
-        "task": problem.target.task,
-        "rows": sum(len(rows.target) for rows in parts.values()),
-        "features": len(fitted.features.columns),
-        "epochs": model.n_iter_,
-        "parts": {name: len(rows.target) for name, rows in parts.items()},
-        **scores,
-        "measured_on": measured_on,
-        "model": None if path is None else os.fspath(path),
-    }
+    scores = {}
+    for name, found in predictions.items():
+        part = "validation" if name == "validation" else "test"
+        scores[name] = score(n_classes, y[part], found, parts[part].scaled_weights())
     if not n_classes:
-        return {"report": report}
-    classes = class_figures(model.classes_, y["test"], predictions["test"], parts["test"].weights)
-    return {"report": report, "classes": classes}
+        return scores, {}
+    figures = class_figures(model.classes_, y["test"], predictions["test"], parts["test"].weights)
+    return scores, {"classes": figures}
+
+
+def _over_folds(folds: Sequence[Scores], statistic: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return a statistic of each metric, None if a fold does not define the metric."""
+
+    def over(name: str, metric: str) -> float | None:
+        values = [fold[name][metric] for fold in folds]
+        return None if None in values else float(statistic(values))
+
+    return {name: {metric: over(name, metric) for metric in own} for name, own in folds[0].items()}
 
 
 def _encoded(model: TabularClassifier | TabularRegressor, rows: Rows) -> np.ndarray:

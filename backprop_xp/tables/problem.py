@@ -1,18 +1,18 @@
 """The problem of a training: a target, and the training, validation and test rows."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from backprop_xp.checks import nearest, real
 from backprop_xp.tables.readers import TableData, as_frame, header_hint
+from backprop_xp.tables.row_split import SplitRule, units_of
 from backprop_xp.tables.rows import Rows
 from backprop_xp.tables.tabular_parameters import Task
 from backprop_xp.tables.target_column import Class, Target, find_target, target_values
 from backprop_xp.tables.values import is_string
-from backprop_xp.training.data import split_rows
 
 # A line names at most so many classes.
 _MAX_NAMES = 6
@@ -22,26 +22,41 @@ Part: TypeAlias = float | TableData
 
 
 class Columns(NamedTuple):
-    """The choice of columns: without ``features``, all others but ``drop`` and ``weights``."""
+    """The choice of columns: without ``features``, all but ``drop``, ``weights`` and ``group``.
+
+    Rows of one ``group`` stay in one part; by ``time`` the newest rows are the test rows.
+    """
 
     features: Sequence[str] = ()
     drop: Sequence[str] = ()
     weights: str | None = None
+    group: str | None = None
+    time: str | None = None
 
 
 class Problem(NamedTuple):
-    """A target, three parts of the rows, and the number of rows without a target.
+    """A target, a table, and the row indices of the parts of each split.
 
     The network learns from the ``"training"`` rows; the ``"validation"`` rows end the training and
-    choose the network; the ``"test"`` rows are for the report alone. ``data`` is the SHA-256 of the
-    table before its split, ``held_out`` the share of test and validation rows, or their SHA-256.
+    choose the network; the ``"test"`` rows are for the report alone. The first split is that of the
+    model, each further one that of a fold, whose test rows are the others' training rows. ``own``
+    are parts that are tables of their own, ``without`` counts the rows without a target.
+    ``metadata`` is what a resumed training must have too.
     """
 
     target: Target
-    parts: Mapping[str, Rows]
+    table: Rows
+    rule: SplitRule
+    splits: Sequence[Mapping[str, np.ndarray]]
+    own: Mapping[str, Rows]
     without: int
-    data: str
-    held_out: Mapping[str, float | Mapping[str, str]]
+    metadata: Mapping[str, Any]
+
+    def parts(self, split: int = 0) -> dict[str, Rows]:
+        """Return the rows of each part of a split."""
+        drawn = {name: self.table.take(rows) for name, rows in self.splits[split].items()}
+        every = {**drawn, **self.own}
+        return {name: every[name] for name in ("training", "validation", "test") if name in every}
 
     def lines(self) -> Iterator[str]:
         """Yield lines about the problem for the user."""
@@ -59,48 +74,89 @@ def make_problem(
     columns: Columns,
     *,
     task: Task | None,
-    test: Part,
+    test: Part | None,
     validation: Part,
     seed: int,
+    cv: int | None = None,
 ) -> Problem:
-    """Return the problem of predicting a table's target; the seed draws shares of its rows."""
-    held_out = {"test": test, "validation": validation}
+    """Return the problem of predicting a table's target; the seed draws shares of its rows.
+
+    ``cv`` is the number of folds, which take the place of ``test``.
+    """
     frame = as_frame(data, texts=[target])
     table = _choose_columns(frame, target, columns)
     found = find_target(table.target, task)
+    table = _with_values(table, found)
+    given = {"validation": validation} if cv else {"test": test, "validation": validation}
     shares = {
         name: real(part, name, above=0.0, below=1.0)
-        for name, part in held_out.items()
+        for name, part in given.items()
         if isinstance(part, int | float)
     }
-    table, classes = _with_values(table, found), None
-    if found.classes:
+    own = {
+        name: _read_part(part, name, found, table, columns.weights)
+        for name, part in given.items()
+        if name not in shares
+    }
+    rule = _rule(frame, table, found, columns, seed)
+    if rule.units is not None and not (shares or cv):
+        raise ValueError("omit group and time: test and validation are tables of their own.")
+    splits = [rule.parts(shares)]
+    for training, rows in rule.folds(cv) if cv else ():
+        drawn = rule.take(training).parts(shares)
+        splits.append({name: training[part] for name, part in drawn.items()} | {"test": rows})
+    options = {"cv": cv, "group": columns.group, "time": columns.time}
+    tables = {"data": table, **{f"{name} data": rows for name, rows in own.items()}}
+    metadata = {
+        **{name: shares.get(name, "a table") for name in given},
+        **options,
+        **{name: {"sha256": rows.fingerprint()} for name, rows in tables.items()},
+    }
+    without = len(frame) - len(table.target)
+    problem = Problem(found, table, rule, splits, own, without, metadata)
+    # The checks need no features.
+    slim = problem._replace(table=table._replace(features=table.features.iloc[:, :0]))
+    for i in range(len(splits)):
+        _check(slim.parts(i), found)
+    return problem
+
+
+def _rule(
+    frame: pd.DataFrame, table: Rows, target: Target, columns: Columns, seed: int
+) -> SplitRule:
+    if columns.group and columns.time:
+        raise ValueError("rows are split by a group or by a time: omit one of group and time.")
+    classes = units = None
+    if target.classes:
         classes = np.unique(table.target.to_numpy(), return_inverse=True)[1]
-    drawn = split_rows(len(table.target), shares, seed, classes=classes)
-    parts = {name: table.take(rows) for name, rows in drawn.items()}
-    origins: dict[str, float | Mapping[str, str]] = dict(shares)
-    for name, part in held_out.items():
-        if name not in parts:
-            parts[name] = _read_part(part, name, found, table, columns.weights)
-            origins[name] = {"sha256": parts[name].fingerprint()}
+    if name := columns.group or columns.time:
+        units = units_of(frame[name].loc[table.features.index], by_time=bool(columns.time))
+    return SplitRule(len(table.target), classes, units, bool(columns.time), seed)
+
+
+def _check(parts: Mapping[str, Rows], target: Target) -> None:
+    """Raise ValueError for a part without weights, or with a class that training lacks."""
     for name, part in parts.items():
         if part.weights is not None and not part.weights.any():
             raise ValueError(f"the {name} rows have no weight: choose another seed or share.")
-    parts = {name: parts[name] for name in ("training", "validation", "test")}
-    without = len(frame) - len(table.target)
-    return Problem(found, parts, without, table.fingerprint(), origins)
+        unknown = {*part.target} - {*parts["training"].target} if target.classes else ()
+        if unknown:
+            raise ValueError(
+                f"no training row has the class {min(unknown)!r} of the {name} rows: choose "
+                "another seed or share, or leave out such rows."
+            )
 
 
 def _choose_columns(frame: pd.DataFrame, target: str, columns: Columns) -> Rows:
     """Return the rows that have a target, with the chosen features."""
-    for name in (*columns.features, *columns.drop):
-        _require(frame, name)
-    others = [name for name in frame if name not in (target, columns.weights, *columns.drop)]
-    features = [name for name in others if not columns.features or name in columns.features]
+    for name in (*columns.features, *columns.drop, columns.group, columns.time):
+        if name is not None:
+            _require(frame, name)
+    others = {*frame} - {target, columns.weights, columns.group, *columns.drop}
+    wanted = columns.features or others
+    features = [name for name in frame if name in others and name in wanted]
     if not features:
         raise ValueError(f"no column is left to predict {target!r} from.")
-    if all(frame[name].nunique(dropna=False) == 1 for name in features):
-        raise ValueError("all columns are empty or the same in all rows: nothing to learn from.")
     return rows_with_target(frame, target, features=features, weights=columns.weights)
 
 

@@ -82,7 +82,7 @@ class Tabular(BaseEstimator, TabularParameters):  # type: ignore[misc]
         so far, which ``load`` reads. With ``resume`` the training in it continues, to the same
         theta bit for bit; a ValueError names what differs from that training. Without a file the
         training begins. ``callbacks`` are those of ``bx.fit``. ``metadata`` is JSON by name, which
-        files keep.
+        files keep, and which a resumed training must have too.
         """
         before = dict(vars(self))
         try:

@@ -108,41 +108,40 @@ def refuse_other_training(path: PathLike, written: TabularModel, wanted: Tabular
     """Raise ValueError, with the difference, unless a file has the same training."""
     difference = next(_differences(written, wanted), None)
     if difference is not None:
-        raise cannot_be_resumed(path, difference)
-
-
-def cannot_be_resumed(path: PathLike, difference: str) -> ValueError:
-    """Return the error that names the difference between a file's training and another."""
-    return ValueError(
-        f"{os.fspath(path)} cannot be resumed: {difference}. Use its data and parameters, or omit "
-        "resume to start from the beginning."
-    )
+        raise ValueError(
+            f"{os.fspath(path)} cannot be resumed: {difference}. Use its data and parameters, or "
+            "omit resume to start from the beginning."
+        )
 
 
 def _differences(written: TabularModel, wanted: TabularModel) -> Iterator[str]:
     """Yield the differences between a file's training and another, causes before effects."""
-    if written.task != wanted.task:
-        yield f"its task is {written.task}, not {wanted.task}"
-    if written.target != wanted.target:
-        yield f"the target is {wanted.target!r}, but the file's training has {written.target!r}"
-    old, new = written.record, wanted.record
-    yield from different_values(old["parameters"], new["parameters"])
-    labels = [None if one.classes is None else one.classes.tolist() for one in (written, wanted)]
-    if old["data"]["training"] != new["data"]["training"] or labels[0] != labels[1]:
-        yield "its training had other data: the rows, the columns or their values have changed"
-    if old["data"]["validation"] != new["data"]["validation"]:
-        yield "its training had other validation rows"
-    yield from different_values(old["recipe"], new["recipe"])
-    if old["where"] != new["where"]:
-        yield "its training ran on another backend, or in another dtype"
+    old, new = (
+        [
+            {"task": one.task, "target": one.target},
+            one.record["parameters"],
+            one.metadata,
+            {"classes": None if one.classes is None else one.classes.tolist()},
+            {f"{name} data": {"sha256": value} for name, value in one.record["data"].items()},
+            one.record["recipe"],
+            one.record["where"],
+        ]
+        for one in (written, wanted)
+    )
+    for before, after in zip(old, new, strict=True):
+        yield from _different_values(before, after)
 
 
-def different_values(written: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the names whose values differ, with both values."""
-    for name, value in wanted.items():
-        if value != written.get(name):
-            other = _words(written.get(name))
-            yield f"{name} is {_words(value)}, but the file's training has {other}"
+def _different_values(written: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names whose values differ, with both values; at last those of JSON objects."""
+    for name, value in sorted(wanted.items(), key=lambda item: isinstance(item[1], Mapping)):
+        other = written.get(name)
+        if value == other:
+            continue
+        if isinstance(value, Mapping):
+            yield f"its training had other {name}: the rows, the columns or their values differ"
+        else:
+            yield f"{name} is {_words(value)}, but the file's training has {_words(other)}"
 
 
 def _words(value: object) -> str:

@@ -54,7 +54,9 @@ def untrained(
 
     ``known`` are features that were learnt from the same rows, ``more`` other fields of the model.
     """
-    training, values = split.training, stored_parameters(parameters, split.classes)
+    training, is_regression = split.training, split.classes is None
+    checked = checked_parameters(parameters, "regression" if is_regression else "classification")
+    values = {name: from_json(to_json(v)) for name, v in checked.items() if name not in _NOT_STORED}
     recipe = recipe_for(values, len(training.target))
     parts = {"training": training, "validation": split.validation}
     features = known or detect(
@@ -83,12 +85,6 @@ def untrained(
         **more,
     )
     return model, recipe
-
-
-def stored_parameters(parameters: TabularParameters, classes: Any) -> dict[str, Any]:
-    """Return the values of the parameters as a file has them; ``classes`` is None for numbers."""
-    values = checked_parameters(parameters, "regression" if classes is None else "classification")
-    return {name: from_json(to_json(v)) for name, v in values.items() if name not in _NOT_STORED}
 
 
 def _plain(value: Any) -> Any:

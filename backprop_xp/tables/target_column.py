@@ -31,7 +31,8 @@ class Target(NamedTuple):
         if self.task == "regression":
             if values.dtype == object or not np.isfinite(values.astype("float64")).all():
                 raise ValueError(
-                    f"the target {self.name!r} has values that are not finite numbers."
+                    f"the target {self.name!r} has values that are not finite numbers, which a "
+                    "regression needs."
                 )
             return values.astype("float64")
         known = {*self.classes}
@@ -56,10 +57,6 @@ def find_target(column: pd.Series, task: Task | None = None) -> Target:
     levels = np.unique(values.astype(str) if values.dtype == object else values)
     if len(levels) < 2:
         raise ValueError(f"the target {name!r} is {levels[0]!s} in all rows: nothing to learn.")
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ValueError(f"the target {name!r} has values that are infinite.")
-    if task == "regression" and values.dtype == object:
-        raise ValueError(f"the target {name!r} holds strings, but regression needs numbers.")
     suggested, reason = _suggest_task(values, len(levels))
     if task is not None:
         suggested, reason = task, "the task was given"

@@ -113,6 +113,22 @@ def test_the_json_is_one_object_and_everything_else_goes_to_stderr(folder: Path)
 
 
 @pytest.mark.once
+def test_folds_take_the_place_of_the_test_rows_in_the_report(folder: Path) -> None:
+    words = ("train", "table.csv", "--target", "y", "--cv", "2", "--time", "day", *QUICK)
+    report = json.loads(run(*words, "--json").stdout)
+    assert report["parts"] == {"training": 51, "validation": 9}
+    assert list(report["deviations"]) == [name for name in KEYS if name in SCORED]
+    assert report["measured_on"]["linear"] == "2 folds"
+    done = run(*words, "--resume")
+    assert re.search(r"^measured on +(2 folds *){4}$", done.stdout, re.M)
+    assert re.search(r"^accuracy( +[\d.]+ ± [\d.]+){4}$", done.stdout, re.M)
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert done.stderr.splitlines() == ["the training in model.safetensors is finished"]
+    inspected = run("inspect", "model.safetensors").stdout
+    assert re.search(r"^  rows +51 training, 9 validation$", inspected, re.M)
+
+
+@pytest.mark.once
 def test_the_options_reach_the_training(folder: Path) -> None:
     table().head(20).to_csv("held.csv", index=False)
     words = """
@@ -146,8 +162,8 @@ def test_the_options_reach_the_training(folder: Path) -> None:
         "verbose": False,
     }
     assert model.model_.record["recipe"]["batch_size"] == 8  # a tenth of the rows, but at least 8
-    assert model.metadata_["rows"] == {"training": 42, "validation": 20, "test": 18}
-    assert model.metadata_["target"]["reason"] == "the task was given"
+    assert model.metadata_["report"]["parts"] == {"training": 42, "validation": 20, "test": 18}
+    assert "for 'y': the task was given (no, yes)" in done.stderr
 
 
 def test_each_parameter_is_an_option_with_its_default_and_its_help() -> None:
@@ -307,7 +323,7 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
         b"a,y\n" + b"".join(b"%d,id%d\n" % (i, i) for i in range(30)),
         "30 different values",
     ),
-    "infinite.csv": (b"a,y\n" + b"1,0.5\n2,inf\n3,1.5\n" * 9, "values that are infinite"),
+    "infinite.csv": (b"a,y\n" + b"1,0.5\n2,inf\n3,1.5\n" * 9, "values that are not finite numbers"),
     "dates.csv": (b"a,y\n" + b"1,\n2,\n", "the target 'y' is missing in every row"),
     "table.txt": (
         b"a,y\n1,x\n",
@@ -337,18 +353,32 @@ REFUSED = [
     ("train table.csv --target y --drop a,b,day", "no column is left to predict 'y' from"),
     ("train table.csv --target y --weights b", "the weights 'b' must be finite numbers"),
     ("train table.csv --target y --weights a", "the weights 'a' must be finite numbers"),
-    ("train table.csv --target y --task regression", "regression needs numbers"),
+    (
+        "train table.csv --target y --task regression",
+        "not finite numbers, which a regression needs",
+    ),
     ("train table.csv --target y --task regresion", "Did you mean 'regression'?"),
     ("train table.csv --target a --class-weight balanced", "class_weight is for classes"),
     ("train table.csv --target y --class-weight balance", "Did you mean 'balanced'?"),
-    ("train table.csv --target y --validation 1.5", "'--validation': must be > 0 and < 1"),
+    ("train table.csv --target y --validation 1.5", "validation must be > 0 and < 1, not 1.5"),
     ("train table.csv --target y --validation 0.999", "cannot be split"),
     ("train table.csv --target y --validation nowhere.csv", "No such file"),
     (
         "train table.csv --target y --validation other.csv",
         "a class 'perhaps' that training",
     ),
-    ("train table.csv --target y --test 0", "'--test': must be > 0 and < 1"),
+    ("train table.csv --target y --test 0", "test must be > 0 and < 1, not 0"),
+    ("train table.csv --target y --cv 3 --test 0.2", "--cv and --test exclude each other"),
+    ("train table.csv --target y --cv 1", "'--cv': Input should be greater than or equal to 2"),
+    ("train table.csv --target y --cv 61", "Cannot have number of splits n_splits=61"),
+    ("train table.csv --target y --group b --time day", "omit one of group and time"),
+    ("train table.csv --target y --group zz", "there is no column 'zz'"),
+    ("train table.csv --target y --group b", "2 different groups are too few for training rows"),
+    ("train table.csv --target y --time b", "the time 'b' is a category, but must hold dates or"),
+    (
+        "train table.csv --target y --time day --test table.csv --validation table.csv",
+        "omit group and time: test and validation are tables",
+    ),
     ("train table.csv --target y --test 0.9", "a test share of 0.9 and a validation share of 0.15"),
     ("train table.csv --target y --test nowhere.csv", "No such file"),
     ("train table.csv --target y --test other.csv", "test rows: the target 'y' has a class"),
@@ -586,26 +616,25 @@ def test_ctrl_c_while_the_disk_is_full_reports_that_nothing_is_saved(
 
 
 @pytest.mark.once
-def test_output_to_a_full_disk_is_a_one_line_error(folder: Path) -> None:
-    # More than the buffer of stdout holds: the writing fails, not only the last flush.
-    wide = pd.concat([table()] * 20).assign(**{f"n{i}": np.arange(20 * ROWS) for i in range(60)})
-    wide.to_csv("wide.csv", index=False)
-    train = ["train", "wide.csv", "--target", "y", *QUICK, "--max-iter", "1", "--out", "wide"]
+@pytest.mark.parametrize("command", ["predict model.safetensors long.csv", "train table.csv"])
+def test_output_to_a_full_disk_is_a_one_line_error(model: str, folder: Path, command: str) -> None:
+    # More than the buffer of stdout holds: the writing fails. A report fails at the last flush.
+    pd.concat([table()] * 20).to_csv("long.csv", index=False)
+    words = command.split() + ["--target", "y", *QUICK] * command.startswith("train")
     environment = {**os.environ, **NOWHERE, "PYTHONPATH": str(PACKAGE_FOLDER)}
-    for words in (train, ["predict", "wide", "wide.csv"], ["inspect", "wide"]):
-        with Path("/dev/full").open("w") as full:
-            done = subprocess.run(
-                [sys.executable, "-m", "backprop_xp", *words],
-                stdout=full,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=environment,
-                check=False,
-            )
-        assert done.returncode == 1
-        lines = done.stderr.splitlines()
-        assert lines[-1] == "error: the output cannot be written: No space left on device"
-        assert len(lines) == 1 or words is train
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "backprop_xp", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            check=False,
+        )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last == "error: the output cannot be written: No space left on device"
+    assert command.startswith("train") or done.stderr.count("\n") == 1
 
 
 @pytest.mark.once
@@ -700,7 +729,13 @@ def test_a_terminal_shows_a_bar_the_losses_and_the_best_loss_within_its_width(co
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(-0.0001255, "-0.00013"), (1234567.0, "1.23e+06"), (0.94136, "0.9414"), (None, "-")],
+    [
+        (-0.0001255, "-0.00013"),
+        (1234567.0, "1.23e+06"),
+        (12345.6, "12350"),
+        (0.94136, "0.9414"),
+        (None, "-"),
+    ],
 )
 def test_numbers_in_the_report_are_separated_by_a_space(value: Any, text: str) -> None:
     assert number(value) == text

@@ -33,7 +33,7 @@ QUICK: dict[str, Any] = {"hidden_layer_sizes": (8,), "max_iter": 12, "n_iter_no_
 
 def train(data: Any, target: str, **given: Any) -> Any:
     """Return the estimator that the command trains; ``given`` are also its columns and dtype."""
-    columns = Columns(given.pop("features", ()), given.pop("drop", ()), given.pop("weights", None))
+    columns = Columns(**{name: given.pop(name) for name in Columns._fields if name in given})
     parameters = {"random_state": 0, **given.pop("parameters", {})}
     parameters |= {name: given.pop(name) for name in ("dtype",) if name in given}
     return train_table(data, target, parameters=parameters, columns=columns, **given)
@@ -909,7 +909,7 @@ def test_validation_and_test_rows_need_only_the_columns_in_use() -> None:
     held_out = table[["y", "text", "day", "b", "a"]].head(1)
     given: dict[str, Any] = {"validation": held_out, "test": held_out}
     model = train(table, "y", parameters=QUICK, drop=["id"], **given)
-    assert model.metadata_["rows"] == {"training": 60, "validation": 1, "test": 1}
+    assert model.metadata_["report"]["parts"] == {"training": 60, "validation": 1, "test": 1}
     for name in given:
         with pytest.raises(ValueError, match=f"{name} rows: there is no column 'a'"):
             train(table, "y", **{name: held_out.drop(columns="a")}, say=messages.append)
@@ -1084,6 +1084,14 @@ def test_a_finished_training_is_not_resumed(tmp_path: Path) -> None:
     assert again.metadata_["report"] == made.metadata_["report"]
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a finished training."""
+    path = tmp_path_factory.mktemp("finished") / "model"
+    train(frame(), "y", parameters=QUICK, out=path)
+    return path
+
+
 @pytest.mark.once
 @pytest.mark.parametrize(
     ("changed", "message"),
@@ -1095,8 +1103,11 @@ def test_a_finished_training_is_not_resumed(tmp_path: Path) -> None:
         ({"drop": ["a"]}, "its training had other data"),
         ({"validation": 0.3}, "validation is 0.3, but the file's training has 0.15"),
         ({"test": 0.3}, "test is 0.3, but the file's training has 0.15"),
-        ({"test": frame(20)}, "test is a table of its own, but the file's training has 0.15"),
-        ({"target": "b"}, "the target is 'b', but the file's training has 'y'"),
+        ({"test": frame(20)}, "test is a table, but the file's training has 0.15"),
+        ({"group": "text"}, "group is text, but the file's training has not given"),
+        ({"time": "day"}, "time is day, but"),
+        ({"cv": 2}, "cv is 2, but"),
+        ({"target": "b"}, "target is b, but the file's training has y"),
         ({"dtype": "float64"}, "dtype is float64, but the file's training has float32"),
         ({"data": frame(200)}, "its training had other data"),  # the batches differ
         ({"data": frame().assign(y=["no", "yes", "or"] * 20)}, "its training had other data"),
@@ -1115,15 +1126,13 @@ def test_a_finished_training_is_not_resumed(tmp_path: Path) -> None:
     ],
 )
 def test_a_training_is_not_resumed_with_other_data_or_settings(
-    tmp_path: Path, changed: dict[str, Any], message: str
+    finished: Path, changed: dict[str, Any], message: str
 ) -> None:
-    path = tmp_path / "model"
-    given: dict[str, Any] = {"data": frame(), "target": "y", "parameters": QUICK, "out": path}
-    train(**given)
-    before = path.read_bytes()
+    given: dict[str, Any] = {"data": frame(), "target": "y", "parameters": QUICK, "out": finished}
+    before = finished.read_bytes()
     with pytest.raises(ValueError, match=f"cannot be resumed: .*{message}"):
         train(**{**given, **changed}, resume=True)
-    assert path.read_bytes() == before
+    assert finished.read_bytes() == before
 
 
 @pytest.mark.once
@@ -1132,7 +1141,7 @@ def test_a_training_is_not_resumed_with_other_validation_or_test_rows(tmp_path: 
     given |= {"out": tmp_path / "model", "validation": frame(20), "test": frame(30)}
     train(**given)
     for name in ("validation", "test"):
-        with pytest.raises(ValueError, match=f"resumed: its training had other {name} rows"):
+        with pytest.raises(ValueError, match=f"resumed: its training had other {name} data"):
             train(**{**given, name: frame(40)}, resume=True)
     train(**given, resume=True)
 

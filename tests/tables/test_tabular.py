@@ -350,11 +350,11 @@ def test_an_interrupted_fit_resumes_to_the_same_theta(
         ({"max_iter": 13}, "max_iter is 13, but the file's training has 12"),
         ({"class_weight": "balanced"}, "class_weight is balanced, but the file's training has not"),
         ({"validation_fraction": 0.2}, "validation_fraction is 0.2, but"),
-        ({"X": table()[0].drop(columns="a")}, "its training had other data"),
-        ({"y": table()[1].rename("z")}, "the target is 'z', but the file's training has 'y'"),
-        ({"y": table()[1].replace("no", "not")}, "its training had other data"),
-        ({"sample_weight": np.ones(120)}, "its training had other data"),
-        ({"kind": bx.TabularRegressor}, "its task is classification, not regression"),
+        ({"X": table()[0].drop(columns="a")}, "its training had other training data"),
+        ({"y": table()[1].rename("z")}, "target is z, but the file's training has y"),
+        ({"y": table()[1].replace("no", "not")}, "classes is not,yes, but"),
+        ({"sample_weight": np.ones(120)}, "its training had other training data"),
+        ({"kind": bx.TabularRegressor}, "task is regression, but"),
     ],
     ids=str,
 )
@@ -377,7 +377,7 @@ def test_other_validation_rows_are_not_resumed(tmp_path: Path) -> None:
     model = bx.TabularClassifier(**QUICK)
     model.fit(frame[:100], y[:100], X_val=frame[100:], y_val=y[100:], checkpoint=path)
     options = {"X_val": frame[90:], "y_val": y[90:], "checkpoint": path, "resume": True}
-    with pytest.raises(ValueError, match="its training had other validation rows"):
+    with pytest.raises(ValueError, match="its training had other validation data"):
         model.fit(frame[:100], y[:100], **options)
 
 

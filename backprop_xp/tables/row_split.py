@@ -1,0 +1,93 @@
+"""The split of a table's rows into parts and folds: by class, by group or by time."""
+
+import warnings
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    TimeSeriesSplit,
+    train_test_split,
+)
+
+from backprop_xp.tables.detection import detect_column
+from backprop_xp.tables.encoding import Date, Number
+from backprop_xp.training.data import split_rows
+
+
+class SplitRule(NamedTuple):
+    """What decides about the rows: the classes' indices or None, and units of rows or None.
+
+    The units are the groups, or with ``by_time`` the times: rows of one unit stay together.
+    """
+
+    rows: int
+    classes: np.ndarray | None
+    units: np.ndarray | None
+    by_time: bool
+    seed: int
+
+    def take(self, rows: np.ndarray) -> "SplitRule":
+        """Return the rule of the rows of these indices."""
+        classes, units = (a if a is None else a[rows] for a in (self.classes, self.units))
+        return self._replace(rows=len(rows), classes=classes, units=units)
+
+    def parts(self, shares: Mapping[str, float]) -> dict[str, np.ndarray]:
+        """Return the row indices of ``"training"`` and of each part with a share, test first.
+
+        The shares are those of the units. By time the parts are the newest, the newest of the rest,
+        and the oldest.
+        """
+        if self.units is None:
+            return split_rows(self.rows, shares, self.seed, classes=self.classes)
+        rest, parts = np.unique(self.units), dict[str, np.ndarray]()
+        counts = {name: max(1, round(share * len(rest))) for name, share in shares.items()}
+        if sum(counts.values()) >= len(rest):
+            raise ValueError(
+                f"{len(rest)} different {'times' if self.by_time else 'groups'} are too few for "
+                f"training rows, {' and '.join(f'{name} rows' for name in counts)}."
+            )
+        order = {"shuffle": False} if self.by_time else {"random_state": self.seed % 2**32}
+        for name, count in counts.items():
+            rest, parts[name] = train_test_split(rest, test_size=count, **order)
+        return {name: self._of(part) for name, part in {"training": rest, **parts}.items()}
+
+    def folds(self, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return scikit-learn's folds: the row indices to train on, and those to predict."""
+        if self.units is not None and self.by_time:
+            units = np.unique(self.units)
+            sides = TimeSeriesSplit(count).split(units)
+            return [(self._of(units[old]), self._of(units[new])) for old, new in sides]
+        if self.units is None:
+            kind = KFold if self.classes is None else StratifiedKFold
+        else:
+            kind = GroupKFold if self.classes is None else StratifiedGroupKFold
+        made = kind(count, shuffle=True, random_state=self.seed % 2**32)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # a class of few rows
+            return list(made.split(np.empty(self.rows), self.classes, self.units))
+
+    def _of(self, units: np.ndarray) -> np.ndarray:
+        """Return the indices of the rows of these units."""
+        return np.flatnonzero(np.isin(np.asarray(self.units), units))
+
+
+def units_of(column: pd.Series, *, by_time: bool) -> np.ndarray:
+    """Return the group of each row, or its time as a number; ValueError for a missing one."""
+    what, values = f"the {'time' if by_time else 'group'} {column.name!r}", column.to_numpy()
+    if by_time:
+        match detect_column(column, 0):
+            case Date(parts=parts) as date:
+                values = date.encode(column)[:, parts.index("total_seconds")]
+            case Number() as number:
+                values = number.encode(column)[:, 0]
+            case other:
+                found = other if isinstance(other, str) else f"a {other.kind}"
+                raise ValueError(f"{what} is {found}, but must hold dates or numbers.")
+    if (missing := pd.isna(values)).any():
+        raise ValueError(f"{what} is missing in {missing.sum():,} rows: fill it, or omit the rows.")
+    return np.unique(values, return_inverse=True)[1]

@@ -1,0 +1,98 @@
+"""Warnings about columns that identify rows or give the target away."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+pytest.importorskip("pyarrow")
+
+import pandas as pd
+
+from backprop_xp.cli.table_training import train_table
+from backprop_xp.tables.problem import Columns
+
+ROWS = 200
+
+
+def lines_for(target: str, **columns: Any) -> list[str]:
+    """Return the warnings for a table with ordinary columns and these."""
+    draw, lines = np.random.default_rng(0), list[str]()
+    x = draw.normal(size=ROWS)
+    frame = pd.DataFrame(
+        {
+            "x": x,
+            "count": draw.integers(0, 50, ROWS),
+            "city": draw.choice(["Rome", "Oslo"], ROWS),
+            "day": pd.date_range("2020-01-01", periods=ROWS).strftime("%Y-%m-%d"),
+            "number": x + draw.normal(size=ROWS),
+            "y": np.where(x + draw.normal(size=ROWS) > 1.0, "yes", "no"),
+        }
+    )
+    chosen = Columns(drop=["y" if target == "number" else "number"], time=columns.pop("time", None))
+    frame = frame.assign(**{name: make(frame, draw) for name, make in columns.items()})
+    parameters = {"preset": "fast", "max_iter": 1, "random_state": 0}
+    train_table(frame, target, columns=chosen, parameters=parameters, say=lines.append)
+    return [line for line in lines if "--drop" in line]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("target", ["y", "number"])
+def test_ordinary_columns_have_no_warning(target: str) -> None:
+    assert lines_for(target) == []
+
+
+IDENTIFIERS = {
+    "counted": (lambda frame, draw: np.arange(ROWS), True),
+    "drawn": (lambda frame, draw: draw.choice(10**9, ROWS, replace=False).astype("float64"), True),
+    "of strings": (lambda frame, draw: [f"{1000 + i:,}" for i in range(ROWS)], True),
+    "of large integers": (lambda frame, draw: 2**60 + np.arange(ROWS), True),
+    "dates": (
+        lambda frame, draw: [f"2020{1 + i // 28:02}{1 + i % 28:02}" for i in range(ROWS)],
+        False,
+    ),
+    "fractions": (lambda frame, draw: np.arange(ROWS) + 0.5, False),
+    "repeated": (lambda frame, draw: np.arange(ROWS) // 2, False),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", IDENTIFIERS)
+def test_a_column_of_different_whole_numbers_may_identify_rows(name: str) -> None:
+    make, is_found = IDENTIFIERS[name]
+    line = "'id' has a different whole number in each row: leave it out with --drop 'id' if it"
+    found = lines_for("number", id=make)
+    assert [one[: len(line)] for one in found] == [line] * is_found
+
+
+@pytest.mark.once
+def test_the_column_of_times_does_not_identify_rows() -> None:
+    assert lines_for("number", second=IDENTIFIERS["counted"][0], time="second") == []
+
+
+# A column, the target, and whether it gives the target away.
+LEAKS = {
+    "a copy of a class": (lambda frame, draw: frame["y"].map({"yes": "1a", "no": "1b"}), "y", True),
+    "a number in classes": (lambda frame, draw: (5.0 * frame["number"]).round(), "number", True),
+    "a rare class": (lambda frame, draw: np.where(frame["y"] == "yes", 3.0, np.nan), "y", True),
+    "a noisy copy": (
+        lambda frame, draw: frame["number"] + 0.5 * draw.normal(size=ROWS),
+        "number",
+        False,
+    ),
+    "a vague copy of a class": (
+        lambda frame, draw: frame["y"].where(draw.random(ROWS) > 0.4, "no"),
+        "y",
+        False,
+    ),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", LEAKS)
+def test_a_column_that_alone_predicts_the_target_has_a_warning(name: str) -> None:
+    make, target, is_found = LEAKS[name]
+    metric = "R2" if target == "number" else "balanced accuracy"
+    line = f"'leak' alone predicts {target!r} ({metric} "
+    assert [one[: len(line)] for one in lines_for(target, leak=make)] == [line] * is_found
