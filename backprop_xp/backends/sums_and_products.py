@@ -53,11 +53,10 @@ def rows_of_members(indices: Array, stack: tuple[int, ...], count: int) -> Array
 
     ``indices`` is ``(rows,)`` or ``(*stack, rows)``, and each table has ``count`` rows.
     """
-    xp, members, rows = array_namespace(indices), math.prod(stack), indices.shape[-1]
-    indices = xp.reshape(xp.broadcast_to(indices, (*stack, rows)), (members, rows))
+    xp, members = array_namespace(indices), math.prod(stack)
     dtype = indices.dtype if members * count < 2**31 else xp.int64
     tables = xp.arange(members, dtype=dtype, device=device_of(indices))
-    return xp.reshape(indices + count * tables[:, None], (-1,))
+    return xp.reshape(indices + count * xp.reshape(tables, (*stack, 1)), (-1,))
 
 
 def columns_of(array: Array, widths: Iterable[int]) -> list[Array]:

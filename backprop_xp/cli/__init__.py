@@ -7,7 +7,7 @@ import typer
 import typer.core
 
 import backprop_xp as bx
-from backprop_xp.cli import bench, check, info, inspect, predict, train, xor
+from backprop_xp.cli import bench, check, export, info, inspect, predict, train, xor
 from backprop_xp.cli.output import ending_in_one_line, say, width
 
 __all__ = ["app"]
@@ -51,7 +51,7 @@ def _command(
 
 _COMMANDS = (
     *(info.info, xor.xor, check.check, bench.bench),
-    *(train.train, predict.predict, inspect.inspect),
+    *(train.train, predict.predict, inspect.inspect, export.export),
 )
 for command in _COMMANDS:
     app.command()(command)

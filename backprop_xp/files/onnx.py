@@ -1,6 +1,7 @@
 """ONNX: the forward pass runs on arrays that record their operations as the graph."""
 
 import os
+from collections.abc import Mapping
 from types import ModuleType
 
 import numpy as np
@@ -22,7 +23,7 @@ def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) ->
     thetas and for a network that does not define its number of features, TypeError for a layer of
     your own that cannot be recorded.
     """
-    ndx, onnx = _libraries()
+    ndx, _ = libraries()
     network.unpack(theta)
     if len(theta.shape) != 1:
         raise ValueError(
@@ -36,14 +37,20 @@ def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) ->
             f"needs: give its first layer of another width the attribute n_in. {_RULE}"
         )
     host = to_host(theta)
-    n_out = network.outputs_shape(host, np.zeros((1, n_in), host.dtype))[-1]
     x = ndx.argument(shape=("batch", n_in), dtype=getattr(ndx, host.dtype.name))
-    parameters = [[ndx.asarray(value) for value in layer] for layer in unpack(network.layout, host)]
+    write_graph(path, {"x": x}, {"predictions": recorded_predictions(network, host, x)})
+
+
+def recorded_predictions(network: Network, theta: np.ndarray, x: Array) -> Array:
+    """Return ``network.predict`` for an array of ndonnx, stacked as theta ``(..., P)``."""
+    ndx, _ = libraries()
+    n_out = network.outputs_shape(theta, np.zeros((1, network.widths[0]), theta.dtype))[-1]
+    parameters = [[ndx.asarray(one) for one in layer] for layer in unpack(network.layout, theta)]
     try:
         outputs = forward_through(network.layers, parameters, x, None)
         if outputs.shape[-1] is None:  # a link may depend on it
-            outputs = ndx.reshape(outputs, (-1, n_out))
-        predictions = network.loss_function.link(outputs)
+            outputs = ndx.reshape(outputs, (*theta.shape[:-1], -1, n_out))
+        return network.loss_function.link(outputs)
     except Exception as error:
         where = " ".join(getattr(error, "__notes__", ["In the loss's link."]))
         raise TypeError(
@@ -51,11 +58,18 @@ def export_onnx(path: str | os.PathLike[str], network: Network, theta: Array) ->
             "on arrays without values and without a number of rows, x.shape[0]: use functions of "
             f"the array API standard only. {_RULE}"
         ) from error
-    model = ndx.build({"x": x}, {"predictions": predictions})
-    write(path, onnx.ModelProto.SerializeToString(model))
 
 
-def _libraries() -> tuple[ModuleType, ModuleType]:
+def write_graph(
+    path: str | os.PathLike[str], inputs: Mapping[str, Array], outputs: Mapping[str, Array]
+) -> None:
+    """Write the operations from inputs to outputs, arrays of ndonnx, as an ONNX file."""
+    ndx, onnx = libraries()
+    write(path, onnx.ModelProto.SerializeToString(ndx.build(inputs, outputs)))
+
+
+def libraries() -> tuple[ModuleType, ModuleType]:
+    """Return ndonnx and onnx; raise ImportError without the extra."""
     try:
         import ndonnx
         import onnx

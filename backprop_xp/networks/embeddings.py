@@ -183,7 +183,8 @@ class NumericEmbedding:
             z = xp.concat([z + 0.5 * math.pi, z], axis=-1)
         z, waves = activated(z, _SINE, *(phase + 0.5 * math.pi for phase in phases))
         _, y = activated(waves @ weights, identity, bias)
-        y = xp.reshape(xp.moveaxis(y, -3, -2), (*y.shape[:-3], -1, self.n_in * weights.shape[-1]))
+        stack, width = weights.shape[:-3], self.n_in * weights.shape[-1]
+        y = xp.reshape(xp.moveaxis(y, -3, -2), (*stack, -1, width))
         return (y if self.kind == "pl" else joined([x, y])), (turns, z, waves)
 
     def backward(

@@ -199,7 +199,7 @@ def rows_at(array: Array, indices: Array) -> Array:
     # Indices count through all rows of the stack: along an axis a gather takes much longer.
     rows = rows_of_members(indices, tuple(stack), count) if stack else xp.reshape(indices, (-1,))
     taken = gather(xp.reshape(array, (-1, n)), rows, -2)
-    return xp.reshape(taken, (*(stack or indices.shape[:-1]), indices.shape[-1], n))
+    return xp.reshape(taken, (*(stack or indices.shape[:-1]), -1, n))
 
 
 def entries_at(array: Array, indices: Array) -> Array:

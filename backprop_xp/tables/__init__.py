@@ -2,7 +2,7 @@
 
 ``bx.TabularClassifier`` and ``bx.TabularRegressor`` are the estimators, ``load`` reads one from its
 file. ``Preparation`` is the transformer in them, ``read`` the reader of files. The commands
-``train``, ``predict`` and ``inspect`` use these.
+``train``, ``predict``, ``inspect`` and ``export`` use these.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from backprop_xp.tables.features import described_columns as described_columns
+    from backprop_xp.tables.graph import export_onnx as export_onnx
     from backprop_xp.tables.preparation import Preparation as Preparation
     from backprop_xp.tables.readers import TableFile as TableFile, read as read
     from backprop_xp.tables.tabular import (
@@ -27,6 +28,7 @@ _MODULES = {
     "TabularClassifier": "tabular",
     "TabularRegressor": "tabular",
     "described_columns": "features",
+    "export_onnx": "graph",
     "load": "tabular",
     "read": "readers",
 }

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from pandas.tseries.api import guess_datetime_format
 
+from backprop_xp.backends import Array, array_namespace
 from backprop_xp.tables.values import String
 
 # Guessing a format is slow, so formats are guessed from a sample of about this many strings.
@@ -15,6 +16,10 @@ _SAMPLE = 1000
 # Integers such as 20240105.
 COMPACT = "%Y%m%d"
 _COMPACT_RANGE = (1900_01_01, 2100_12_31)
+# Microseconds.
+_HOUR = 3_600_000_000
+# The integer of NaT.
+_MISSING = -(2**63)
 
 
 def find_formats(strings: Sequence[String]) -> tuple[str, ...]:
@@ -85,15 +90,26 @@ def parts_of(dates: np.ndarray) -> tuple[str, ...]:
     return ("year", "month", "day", *hour, "total_seconds", "weekday")
 
 
-def split_dates(dates: np.ndarray, parts: Sequence[str]) -> np.ndarray:
-    """Return the parts of dates, ``(rows, parts)``, NaN for a missing date.
+def split_dates(times: Array, parts: Sequence[str]) -> Array:
+    """Return the parts of dates, ``(rows, parts)``, float64, NaN for a missing date.
 
-    ``weekday`` is 1 on Mondays; ``total_seconds`` counts from 1970.
+    ``times`` are microseconds since 1970 in UTC, int64, as those of datetime64[us]: -2**63 is a
+    missing date. ``weekday`` is 1 on Mondays; ``total_seconds`` counts from 1970.
     """
-    index = pd.DatetimeIndex(dates)
-    derived = {
-        "total_seconds": (dates - np.datetime64(0, "s")) / np.timedelta64(1, "s"),
-        "weekday": index.day_of_week + 1,
+    xp, days = array_namespace(times), times // (24 * _HOUR)
+    # Howard Hinnant 2013, "chrono-compatible low-level date algorithms", civil_from_days: years
+    # begin in March, so that a leap day is the last one, and 400 years have 146,097 days.
+    period, day = (days + 719_468) // 146_097, (days + 719_468) % 146_097
+    year = (day - day // 1460 + day // 36_524 - day // 146_096) // 365
+    day = day - (365 * year + year // 4 - year // 100)
+    month = (5 * day + 2) // 153
+    found = {
+        "year": 400 * period + year + (month + 2) // 12,
+        "month": (month + 2) % 12 + 1,
+        "day": day - (153 * month + 2) // 5 + 1,
+        "hour": times // _HOUR % 24,
+        "total_seconds": xp.astype(times, xp.float64) / 1e6,
+        "weekday": (days + 3) % 7 + 1,
     }
-    columns = [derived[part] if part in derived else getattr(index, part) for part in parts]
-    return np.stack(columns, axis=1).astype("float64")
+    values = xp.stack([xp.astype(found[part], xp.float64) for part in parts], axis=1)
+    return xp.where((times == _MISSING)[:, None], xp.nan, values)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 import pandas as pd
 
+from backprop_xp.backends import Array, array_namespace
 from backprop_xp.tables.dates import in_utc, read_dates, split_dates
 from backprop_xp.tables.values import PLAIN, as_strings, distinct, numbers
 
@@ -45,11 +46,11 @@ class Number:
         """Return the names of the features of the column with this name."""
         return [name]
 
-    def encode(self, column: pd.Series) -> np.ndarray:
+    def encode(self, column: pd.Series) -> Array:
         """Return the features of a column; ValueError for a value that is not a number."""
         values, wrong = numbers(column, self.style or PLAIN)
         _refuse(column, wrong, self.kind)
-        return _subtract(values, self.origin)[:, None]
+        return subtract(values, self.origin)[:, None]
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,16 @@ class Date:
         """Return the names of the features of the column with this name."""
         return [f"{name} {part}" for part in self.parts]
 
-    def encode(self, column: pd.Series) -> np.ndarray:
+    def encode(self, column: pd.Series) -> Array:
         """Return the features of a column; ValueError for a value that is not a date."""
         if column.dtype.kind == "M":
-            return split_dates(in_utc(column), self.parts)
-        strings, rows = distinct(as_strings(column))
-        dates = read_dates(strings, self.formats or ("ISO8601",))
-        wrong = np.asarray([string is not None for string in strings]) & np.isnat(dates)
-        _refuse(column, wrong[rows], self.kind)
-        return np.take(split_dates(dates, self.parts), rows, axis=0)
+            dates = in_utc(column)
+        else:
+            strings, rows = distinct(as_strings(column))
+            dates = read_dates(strings, self.formats or ("ISO8601",))[rows]
+            present = np.asarray([string is not None for string in strings])[rows]
+            _refuse(column, present & np.isnat(dates), self.kind)
+        return split_dates(dates.astype("datetime64[us]").view("int64"), self.parts)
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Category:
         values = ["missing" if value is None else value for value in self.values]
         return [name] if self.is_code else [f"{name}={value}" for value in values]
 
-    def encode(self, column: pd.Series) -> np.ndarray:
+    def encode(self, column: pd.Series) -> Array:
         """Return the features of a column: all 0 for a value that training did not have.
 
         The code of such a value is the number of the values of training.
@@ -117,12 +119,15 @@ class Category:
         strings, rows = distinct(as_strings(column))
         indices = {value: i for i, value in enumerate(self.values)}
         count = len(self.values)
-        codes = [indices.get(string, count) for string in strings]
+        return self.features(np.asarray([indices.get(one, count) for one in strings])[rows])
+
+    def features(self, codes: Array) -> Array:
+        """Return the features of codes, the indices of values, as ``encode`` does."""
+        xp, count = array_namespace(codes), len(self.values)
         if self.is_code:
-            return np.take(np.asarray(codes, dtype=np.float32), rows)[:, None]
+            return xp.astype(codes, xp.float32)[:, None]
         # The last row, all 0, is that of a value that training did not have.
-        flags = np.eye(count + 1, count, dtype=np.float32)
-        return np.take(flags[codes], rows, axis=0)
+        return xp.take(xp.asarray(np.eye(count + 1, count, dtype=np.float32)), codes, axis=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,13 +181,13 @@ def origin_of(values: pd.Series) -> int:
     return least if max(-least, most) > _EXACT else 0
 
 
-def _subtract(values: np.ndarray, origin: int) -> np.ndarray:
+def subtract(values: Array, origin: int) -> Array:
     """Return numbers minus an origin, float64; differences of large integers keep their digits."""
-    if values.dtype.kind not in "iu" or not origin:
-        return np.asarray(values.astype("float64") - origin)
-    high, low = np.divmod(values, 2**32)
-    origin_high, origin_low = divmod(origin, 2**32)
-    return np.asarray((high.astype("float64") - origin_high) * 2.0**32 + (low - origin_low))
+    xp, (origin_high, origin_low) = array_namespace(values), divmod(origin, 2**32)
+    if not (origin and xp.isdtype(values.dtype, "integral")):
+        return xp.astype(values, xp.float64) - origin
+    high, low = (xp.astype(part, xp.float64) for part in (values // 2**32, values % 2**32))
+    return (high - origin_high) * 2.0**32 + (low - origin_low)
 
 
 def _refuse(column: pd.Series, wrong: np.ndarray, kind: str) -> None:

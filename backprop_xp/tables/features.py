@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
+from backprop_xp.backends import Array, array_namespace
 from backprop_xp.tables.encoding import KINDS, Category, Column, Date, Number, Text
 
 # In units of the scale: larger values would dominate all others.
@@ -18,7 +19,7 @@ MAX_DEVIATIONS = 100.0
 # The bound of robustly scaled numbers.
 _SMOOTH_BOUND = 3.0
 # Numbers beyond float32 count as missing.
-_LARGEST = np.finfo(np.float32).max
+_LARGEST = float(np.finfo(np.float32).max)
 # Rows of a block: blocks bound the memory of copies.
 _ROWS = 2**14
 
@@ -40,17 +41,26 @@ class Scaling(NamedTuple):
     scales: np.ndarray
     bound: np.ndarray
 
-    def transform(self, values: np.ndarray) -> np.ndarray:
-        """Return the scaled features, then the indicators."""
-        missing = np.isnan(values)
-        filled = np.where(missing, self.medians, values)
-        features: np.ndarray = np.concatenate([filled, missing[:, self.flagged]], axis=1)
-        features -= self.centers
-        features /= self.scales
-        if self.bound > 0.0:
-            numbers = features[:, : len(self.medians)]
-            numbers /= np.sqrt(1.0 + (numbers / self.bound) ** 2)
-        return features
+    def transform(self, values: Array) -> tuple[Array, Array]:
+        """Return the scaled features and the indicators, limited to 100."""
+        xp = array_namespace(values)
+        medians, flagged, centers, scales, _ = (xp.asarray(field) for field in self)
+        missing, n = xp.isnan(values), len(self.medians)
+        numbers = xp.where(missing, medians, values)
+        numbers -= centers[:n]
+        numbers /= scales[:n]
+        if bound := float(self.bound):
+            numbers /= xp.sqrt(1.0 + (numbers / bound) ** 2)
+        flags = xp.astype(xp.take(missing, flagged, axis=1), xp.float64)
+        flags -= centers[n:]
+        flags /= scales[n:]
+        return tuple(xp.clip(part, -MAX_DEVIATIONS, MAX_DEVIATIONS) for part in (numbers, flags))
+
+
+def within_range(values: Array) -> Array:
+    """Return numbers with NaN in place of those beyond float32."""
+    xp = array_namespace(values)
+    return xp.where(xp.abs(values) <= _LARGEST, values, xp.nan)
 
 
 _NONE = np.empty(0)
@@ -138,7 +148,7 @@ class Features:
     def _unscaled(self) -> dict[str, Column]:
         """The columns that are not scaled, in the order of their features."""
         columns = [(name, c) for name, c in self.columns.items() if not c.is_scaled]
-        return dict(sorted(columns, key=lambda item: _is_code(item[1])))
+        return dict(sorted(columns, key=lambda item: getattr(item[1], "is_code", False)))
 
     def names(self) -> list[str]:
         """Return the name of each feature."""
@@ -171,26 +181,28 @@ class Features:
         if missing:
             others = f" (and {len(missing) - 1} others)" if len(missing) > 1 else ""
             raise ValueError(f"there is no column {missing[0]!r}{others}, which the model needs.")
-        columns = {name: frame[name] for name in self.columns}
-        out, unscaled = np.empty((len(frame), self.n_features), dtype=np.float32), self._unscaled
+        out = np.empty((len(frame), self.n_features), dtype=np.float32)
         for start in range(0, len(frame), _ROWS):
-            rows = slice(start, start + _ROWS)
-            block = {name: column.iloc[rows] for name, column in columns.items()}
-            scaled = self.scaling.transform(self.numbers(block))
-            end = scaled.shape[1]
-            np.clip(scaled, -MAX_DEVIATIONS, MAX_DEVIATIONS, out=out[rows, :end], casting="unsafe")
-            for name, column in unscaled.items():
-                out[rows, end : end + column.width] = column.encode(block[name])
-                end += column.width
+            block = frame.iloc[start : start + _ROWS]
+            encoded = {name: column.encode(block[name]) for name, column in self.columns.items()}
+            rows = out[start : start + _ROWS]
+            np.concatenate(self.parts(encoded), axis=1, out=rows, casting="same_kind")
         return out
+
+    def parts(self, encoded: Mapping[str, Array]) -> list[Array]:
+        """Return the features of encoded columns, of any array library, in parts side by side."""
+        scaled = [encoded[name] for name, column in self.columns.items() if column.is_scaled]
+        unscaled = [encoded[name] for name in self._unscaled]
+        if not scaled:
+            return unscaled
+        numbers = array_namespace(scaled[0]).concat(scaled, axis=1)
+        return [*self.scaling.transform(within_range(numbers)), *unscaled]
 
     def numbers(self, columns: Mapping[str, pd.Series]) -> np.ndarray:
         """Return the features to scale, ``(rows, features)``, float64."""
         scaled = [c.encode(columns[name]) for name, c in self.columns.items() if c.is_scaled]
         rows = len(next(iter(columns.values())))
-        values = np.concatenate([np.empty((rows, 0)), *scaled], axis=1)
-        values[~(np.abs(values) <= _LARGEST)] = np.nan
-        return values
+        return np.asarray(within_range(np.concatenate([np.empty((rows, 0)), *scaled], axis=1)))
 
     def to_bytes(self) -> np.ndarray:
         """Return the bytes of an npz file, without pickle, for ``from_bytes``."""
@@ -219,10 +231,6 @@ class Features:
             return cls(columns, header["left_out"], scaling, tuple(header["seen"]))
         except (ValueError, TypeError, KeyError, AttributeError, EOFError, zipfile.BadZipFile) as e:
             raise ValueError(f"the preparation cannot be read: {e}") from e
-
-
-def _is_code(column: Column) -> bool:
-    return isinstance(column, Category) and column.is_code
 
 
 def _as_array(data: bytes) -> np.ndarray:

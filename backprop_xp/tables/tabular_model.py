@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backprop_xp.backends import Backend, Device, resolve, to_host
+from backprop_xp.backends import Array, Backend, Device, array_namespace, resolve, to_host
 from backprop_xp.networks import ensemble
 from backprop_xp.networks.network import Network
 from backprop_xp.tables.features import Features
@@ -67,12 +67,19 @@ class TabularModel:
         theta = choice.backend.from_host(self.theta, choice.dtype, choice.device)
         found = ensemble.predict(self.network, theta, self.features.transform(frame))
         mean, deviation = (to_host(values).astype("float64") for values in found)
+        values = self.in_unit(mean)
         if self.classes is None:
-            values = mean[:, 0] * self.scale.scale + self.scale.mean
             return values, deviation[:, 0] * self.scale.scale
-        if mean.shape[1] == 1:
-            return np.concatenate([1.0 - mean, mean], axis=1), np.repeat(deviation, 2, axis=1)
-        return mean / mean.sum(axis=1, keepdims=True), deviation
+        return values, np.broadcast_to(deviation, values.shape)
+
+    def in_unit(self, mean: Array) -> Array:
+        """Return the outputs that the members' mean ``(rows, n_out)`` stands for."""
+        xp = array_namespace(mean)
+        if self.classes is None:
+            return mean[:, 0] * self.scale.scale + self.scale.mean
+        if len(self.classes) == 2:
+            return xp.concat([1.0 - mean, mean], axis=1)
+        return mean / xp.sum(mean, axis=1, keepdims=True)
 
     def predictions(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return ``prediction`` for each row; for classes ``probability_<class>`` follow."""

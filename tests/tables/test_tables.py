@@ -708,6 +708,12 @@ def test_integers_beyond_float64_keep_their_differences(first: int, dtype: str) 
     assert tables.described_columns(made)[0]["center"] == pytest.approx(first)
 
 
+def test_unsigned_integers_far_apart_keep_their_order() -> None:
+    values = 2**63 + 2**31 + 2**31 * np.arange(20, dtype=np.uint64)
+    table = pd.DataFrame({"t": values})
+    assert (np.diff(transform(prepare(table), table)[:, 0]) > 0.0).all()
+
+
 def test_metrics_count_only_the_classes_that_occur() -> None:
     shares = np.asarray([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.4, 0.5, 0.1]])
     found = evaluation.score(3, np.asarray([0, 1, 0]), shares)

@@ -1,0 +1,30 @@
+"""The command ``export``: a model of a table as one ONNX graph."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from backprop_xp import tables
+from backprop_xp.cli import arguments
+from backprop_xp.cli.output import errors_in_one_line, note
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="The file that train wrote.")],
+    out: Annotated[
+        Path,
+        typer.Argument(callback=arguments.path_with(".onnx"), help="The file to write: .onnx."),
+    ],
+) -> None:
+    """Write a model as one ONNX graph, from the columns of a table to predictions.
+
+    The graph needs ONNX Runtime alone. Each column is an input: a number, a string, or a date in
+    microseconds since 1970. Columns of free text cannot be exported. The exit status is 2 for input
+    that cannot be used.
+    """
+    with errors_in_one_line(2):
+        arguments.refuse_overwriting([model], {"out": out})
+        trained = tables.load(model)
+        tables.export_onnx(out, trained)
+        note(f"{len(trained.preparation_.columns_)} columns to predictions, written to {out}")

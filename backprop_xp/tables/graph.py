@@ -1,0 +1,108 @@
+"""ONNX: preparation and network of a tabular estimator as one graph, from columns to predictions.
+
+The library's own functions run on the arrays of ndonnx, which record their operations.
+"""
+
+import os
+import re
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from backprop_xp.backends import Array
+from backprop_xp.files.onnx import libraries, recorded_predictions, write_graph
+from backprop_xp.tables.dates import split_dates
+from backprop_xp.tables.encoding import Category, Column, Date, Number, Text, subtract
+from backprop_xp.tables.tabular import TabularClassifier, TabularRegressor
+from backprop_xp.tables.tabular_model import TabularModel
+from backprop_xp.tables.values import MISSING
+
+# The characters that str.strip removes, for RE2.
+_SPACE = r"[\s\v\x1c-\x1f\x{85}\p{Z}]*"
+_MISSING = rf"{_SPACE}(?:{'|'.join(map(re.escape, MISSING))}){_SPACE}"
+
+
+def export_onnx(
+    path: str | os.PathLike[str], estimator: TabularClassifier | TabularRegressor
+) -> None:
+    """Write a fitted estimator as an ONNX file: one graph from a table's columns to predictions.
+
+    Each column in use is an input of its name, ``(rows,)``: a number as float64 (NaN is missing),
+    a category as a string (``""`` is missing), a date as int64, microseconds since 1970 in UTC
+    (-2**63 is missing, as in NumPy). Integers beyond 2**53 are int64.
+
+    The outputs are ``label`` ``(rows,)`` and ``probabilities`` ``(rows, classes)``, or
+    ``predictions`` ``(rows,)``; numbers are float64. Raises ValueError for a column of free text,
+    and for one with the name of an output.
+    """
+    check_is_fitted(estimator, "model_")
+    ndx, _ = libraries()
+    model: TabularModel = estimator.model_
+    columns = model.features.columns
+    _check_names(columns, ["predictions"] if model.classes is None else ["label", "probabilities"])
+    inputs = {
+        name: ndx.argument(shape=("rows",), dtype=getattr(ndx, _dtype(column)))
+        for name, column in columns.items()
+    }
+    encoded = {name: _encoded(column, inputs[name]) for name, column in columns.items()}
+    parts = [ndx.astype(part, ndx.float32) for part in model.features.parts(encoded)]
+    theta = np.atleast_2d(model.theta)
+    # Each member has its own x: the number of rows is unknown, so x cannot be repeated later.
+    x = ndx.concat(parts, axis=1) + ndx.asarray(np.zeros((len(theta), 1, 1), theta.dtype))
+    predictions = recorded_predictions(model.network, theta, x)
+    values = model.in_unit(ndx.astype(ndx.mean(predictions, axis=0), ndx.float64))
+    outputs = {"predictions": values}
+    if model.classes is not None:
+        classes = ndx.asarray(np.asarray(model.classes.tolist()))
+        label = ndx.take(classes, ndx.argmax(values, axis=1))
+        outputs = {"label": label, "probabilities": values}
+    write_graph(path, inputs, outputs)
+
+
+def _check_names(columns: dict[str, Column], outputs: list[str]) -> None:
+    texts = [name for name, column in columns.items() if isinstance(column, Text)]
+    if texts:
+        raise ValueError(
+            f"ONNX has no operations for free text, such as the column {texts[0]!r}: leave it out "
+            f"of the training, --drop {','.join(texts)}."
+        )
+    for name in {"", *outputs} & columns.keys():
+        raise ValueError(
+            f"a column is named {name!r}, which cannot be an input: rename it before the training."
+        )
+
+
+def _dtype(column: Column) -> str:
+    """Return the dtype of a column's input."""
+    match column:
+        case Category():
+            return "utf8"
+        case Number(origin=0):
+            return "float64"
+    return "int64"
+
+
+def _encoded(column: Column, values: Any) -> Array:
+    """Return the features of one recorded column before the scaling."""
+    match column:
+        case Number(origin=origin):
+            return subtract(values, origin)[:, None]
+        case Date(parts=parts):
+            return split_dates(values, parts)
+        case Category():
+            return column.features(_codes(column, values))
+
+
+def _codes(column: Category, values: Any) -> Array:
+    """Return the codes of recorded strings."""
+    import spox.opset.ai.onnx.v20 as operators  # ndonnx has no regular expressions
+
+    ndx, _ = libraries()
+    indices = {value: i for i, value in enumerate(column.values)}
+    missing = indices.pop(None, None)
+    codes = ndx.extensions.static_map(values, indices, len(column.values))
+    if missing is None:
+        return codes
+    matches = operators.regex_full_match(values.unwrap_spox(), pattern=_MISSING)
+    return ndx.where(ndx.asarray(matches), missing, codes)
