@@ -1,10 +1,10 @@
 """The command ``predict``: a model's predictions for the rows of a table."""
 
-import itertools
+import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Annotated, BinaryIO, TypeAlias
 
 import typer
 
@@ -14,7 +14,6 @@ from backprop_xp.cli.output import errors_in_one_line, note
 from backprop_xp.files.container import replacing
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
 
     from backprop_xp.tables.formats import TableFile
@@ -54,81 +53,59 @@ def predict(
     with errors_in_one_line(2):
         arguments.refuse_overwriting([model, data], {"--out": out})
         file = tables.TableFile(data, separator, decimal, encoding, note)
-        pieces = _predictions(model, file, arguments.split_names(keep), interval)
-        first = next(pieces)  # its errors come before any output
+        is_csv = out is None or out.suffix.lower() == ".csv"
+        found = _predictions(model, file, arguments.split_names(keep), interval, is_csv=is_csv)
         if out is not None:
-            write = _write_csv if out.suffix.lower() == ".csv" else _write_parquet
             with replacing(out) as opened:
-                count = write(itertools.chain([first], pieces), opened)
+                count = _write(found, opened, is_csv=is_csv)
             note(f"{count:,} predictions written to {out}")
-            return
-    sys.stdout.write(first.csv(header=True))  # an error of stdout is not an error of the input
-    for piece in _with_errors(pieces):
-        sys.stdout.write(piece.csv(header=False))
-
-
-class _Piece(NamedTuple):
-    """Predictions of rows, and columns of these rows as the file has them."""
-
-    kept: "pa.Table"
-    predictions: "pd.DataFrame"
-
-    def csv(self, *, header: bool) -> str:
-        """Return lines of CSV; the columns of the file are written without pandas' dtypes."""
-        import pandas as pd
-        import pyarrow as pa
-
-        strings = pa.schema([(name, pa.string()) for name in self.kept.column_names])
-        kept = self.kept.cast(strings).to_pandas()
-        return str(pd.concat([kept, self.predictions], axis=1).to_csv(index=False, header=header))
-
-    def table(self) -> "pa.Table":
-        """Return all columns, typed as the file has them."""
-        import pyarrow as pa
-
-        found = pa.Table.from_pandas(self.predictions, preserve_index=False)
-        names = [*self.kept.column_names, *found.column_names]
-        return pa.Table.from_arrays([*self.kept.columns, *found.columns], names)
+    if out is None:  # an error of stdout is not an error of the input
+        for i, rows in enumerate(_with_errors(found)):
+            sys.stdout.write(_csv(rows, header=not i))
 
 
 def _predictions(
-    model: str, file: "TableFile", keep: list[str], interval: float | None
-) -> Iterator[_Piece]:
+    model: str, file: "TableFile", keep: list[str], interval: float | None, *, is_csv: bool
+) -> "Iterator[pa.Table]":
+    """Yield predictions behind columns of the file: with its types, or for CSV as strings."""
+    import pyarrow as pa
+
     from backprop_xp.tables.tabular_file import read_model  # the estimators take seconds
 
     trained, _ = read_model(model)
     for frame, columns in tables.read_pieces(file, texts=trained.features.texts):
-        predictions = trained.predictions(frame, interval)
+        found = pa.Table.from_pandas(trained.predictions(frame, interval), preserve_index=False)
         for name in keep:
             if name not in columns.column_names:
                 raise ValueError(f"--keep names {name!r}, but the data have no such column.")
-            if name in predictions or keep.count(name) > 1:
+            if name in found.column_names or keep.count(name) > 1:
                 raise ValueError(f"--keep names {name!r} twice, or it is the name of a prediction.")
-        yield _Piece(columns.select(keep), predictions)
+        kept = columns.select(keep)
+        if is_csv:  # pandas would write integers with missing values as floating numbers
+            kept = kept.cast(pa.schema([(name, pa.string()) for name in keep]))
+        yield pa.table([*kept.columns, *found.columns], names=[*keep, *found.column_names])
 
 
-def _with_errors(pieces: Iterator[_Piece]) -> Iterator[_Piece]:
+def _with_errors(found: "Iterator[pa.Table]") -> "Iterator[pa.Table]":
     with errors_in_one_line(2):
-        yield from pieces
+        yield from found
 
 
-def _write_csv(pieces: Iterator[_Piece], file: BinaryIO) -> int:
-    """Write pieces to a file, and return the number of rows."""
-    count = 0
-    for piece in pieces:
-        file.write(piece.csv(header=not count).encode())
-        count += len(piece.predictions)
-    return count
+def _csv(rows: "pa.Table", *, header: bool) -> str:
+    return str(rows.to_pandas().to_csv(index=False, header=header))
 
 
-def _write_parquet(pieces: Iterator[_Piece], file: BinaryIO) -> int:
-    """Write pieces to a file, and return the number of rows."""
+def _write(found: "Iterator[pa.Table]", file: BinaryIO, *, is_csv: bool) -> int:
+    """Write predictions to a .csv or .parquet file, and return the number of rows."""
     from pyarrow.parquet import ParquetWriter
 
-    found = (piece.table() for piece in pieces)
-    first, count = next(found), 0
-    with ParquetWriter(file, first.schema) as writer:
-        for table in itertools.chain([first], found):
-            writer.write_table(table)
-            count += len(table)
+    count, writer = 0, None
+    with contextlib.ExitStack() as stack:
+        for rows in found:
+            if is_csv:
+                file.write(_csv(rows, header=not count).encode())
+            else:
+                writer = writer or stack.enter_context(ParquetWriter(file, rows.schema))
+                writer.write_table(rows)
+            count += len(rows)
     return count

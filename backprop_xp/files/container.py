@@ -152,7 +152,7 @@ def replacing(path: str | os.PathLike[str], *, is_trial: bool = False) -> Iterat
             temporary.replace(target)
     except OSError as error:
         # The error of a full disk names no file, others name the temporary one.
-        if error.errno is not None:
+        if error.errno is not None and error.filename in (None, os.fspath(temporary)):
             error.filename = os.fspath(path)
         raise
     finally:
