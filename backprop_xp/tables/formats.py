@@ -170,7 +170,7 @@ def _as_text(value: object, name: str) -> str | None:
 def _parquet(file: BinaryIO) -> Source:
     from pyarrow import parquet  # not needed for other formats
 
-    found = parquet.ParquetFile(file, buffer_size=2**20)
+    found = parquet.ParquetFile(file, buffer_size=2**16, pre_buffer=False)  # less memory
     return Source(found.schema_arrow, found.iter_batches(_ROWS))
 
 

@@ -268,6 +268,16 @@ def test_predictions_in_pieces_are_those_of_the_whole_file(
         expected = pd.read_csv(io.StringIO(whole.stdout))
         pd.testing.assert_frame_equal(found[[*expected][3:]], expected[[*expected][3:]])
         assert found["note"].tolist() == frame["note"].tolist()
+    # A file of typed columns: integers with missing values in some pieces, and dates with hours.
+    when = pd.date_range("2024-01-01", periods=ROWS, freq="7h").as_unit("ms")
+    typed = table().assign(when=when, id=pd.Series(range(ROWS), dtype="Int64"))
+    typed.loc[3, "id"] = pd.NA
+    typed.to_parquet("typed.parquet")
+    words = ("predict", model, "typed.parquet", "--keep", "id,when")
+    assert run(*words).stdout.splitlines()[5].startswith("4,2024-01-02 04:00:00")
+    assert run(*words, "--out", "found.parquet").exit_code == 0
+    kept = pd.read_parquet("found.parquet")[["id", "when"]]
+    pd.testing.assert_frame_equal(kept, typed[["id", "when"]].astype({"id": "float64"}))
 
 
 @pytest.mark.once
