@@ -28,7 +28,7 @@ from backprop_xp.tables import delimited
 
 # The errors of the formats' libraries for a file that is damaged, or of another format.
 _DAMAGED = (
-    *(ValueError, KeyError, EOFError, pa.ArrowException),
+    *(ValueError, LookupError, EOFError, pa.ArrowException),
     *(csv.Error, zlib.error, zipfile.BadZipFile),
 )
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2"}
@@ -57,10 +57,6 @@ class TableFile:
             raise ValueError(f"separator must be one ASCII character, not {self.separator!r}.")
         if self.decimal not in (None, ".", ","):
             raise ValueError(f"decimal must be '.' or ',', not {self.decimal!r}.")
-        try:
-            " ".encode(self.encoding or "utf-8")
-        except LookupError:
-            raise ValueError(f"encoding {self.encoding!r} is unknown to Python.") from None
 
 
 PathOrFile: TypeAlias = str | os.PathLike[str] | TableFile
@@ -81,8 +77,10 @@ def opened(path: PathOrFile) -> Iterator[Source]:
     name = place = os.fspath(options.path)
     with contextlib.ExitStack() as stack:
         if name == "-":
-            name, place = "stdin", stack.enter_context(_spooled_stdin())
+            name, place = "stdin", stack.enter_context(tempfile.TemporaryDirectory()) + "/stdin.csv"
             options = dataclasses.replace(options, path=name)
+            with Path(place).open("wb") as copy:  # it is read several times
+                shutil.copyfileobj(sys.stdin.buffer, copy)
         suffixes = [suffix.lower() for suffix in Path(place).suffixes[-2:]]
         compression = _COMPRESSIONS.get(suffixes[-1] if suffixes else "")
         extension = "".join(suffixes[:-1] if compression else suffixes[-1:])
@@ -99,16 +97,6 @@ def opened(path: PathOrFile) -> Iterator[Source]:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the file cannot be opened; pyarrow's errors have no number
             raise ValueError(f"{name}: {_reason(error)}") from error
-
-
-@contextlib.contextmanager
-def _spooled_stdin() -> Iterator[str]:
-    """Provide the path of a temporary file with the bytes of stdin, which is read several times."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "stdin.csv")
-        with path.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        yield str(path)
 
 
 @contextlib.contextmanager
@@ -161,8 +149,7 @@ def _json_lines(opener: delimited.Opener, options: TableFile) -> Source:
 def _as_text(value: object, name: str) -> str | None:
     if isinstance(value, list | dict):
         raise ValueError(
-            f"the column {name!r} holds a {type(value).__name__}: numbers, strings or dates are "
-            "expected."
+            f"the column {name!r} holds a {type(value).__name__}: values are expected."
         )
     return value if isinstance(value, str | None) else str(value)
 

@@ -7,7 +7,7 @@ a missing value.
 import collections
 import os
 from collections.abc import Iterator, Sequence
-from typing import Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -21,14 +21,8 @@ from backprop_xp.tables.values import PLAIN, has_style, is_string
 _ROWS = 2**14
 
 
-class PolarsFrame(Protocol):
-    """A DataFrame that converts itself to pandas, as one of polars does."""
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Return the pandas DataFrame."""
-
-
-TableData: TypeAlias = PathOrFile | pd.DataFrame | PolarsFrame
+# A path, a ``TableFile``, a pandas DataFrame, or one that has to_pandas, as those of polars.
+TableData: TypeAlias = Any
 
 
 def read(path: PathOrFile, *, texts: Sequence[str] = ()) -> pd.DataFrame:

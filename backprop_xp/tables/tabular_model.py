@@ -86,12 +86,9 @@ class TabularModel:
         """
         width = None if coverage is None else self.half_width(coverage)
         outputs, _ = self.outputs(frame)
-        if width is not None:
-            return pd.DataFrame(
-                {"prediction": outputs, "low": outputs - width, "high": outputs + width}
-            )
         if self.classes is None:
-            return pd.DataFrame({"prediction": outputs})
+            ends = {} if width is None else {"low": outputs - width, "high": outputs + width}
+            return pd.DataFrame({"prediction": outputs, **ends})
         columns = {f"probability_{c}": outputs[:, i] for i, c in enumerate(self.classes.tolist())}
         return pd.DataFrame({"prediction": self.classes[outputs.argmax(axis=1)], **columns})
 

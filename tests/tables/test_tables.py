@@ -222,8 +222,8 @@ def test_a_target_has_the_decimal_of_its_file(tmp_path: Path) -> None:
 
 
 def test_the_separator_of_a_wide_table_is_sniffed(tmp_path: Path) -> None:
-    names, path = [f"c{i}" for i in range(20_000)], tmp_path / "wide.csv"
-    path.write_text("\n".join(";".join(row) for row in (names, ["'a"] * 20_000, ["1,5"] * 20_000)))
+    names, path = [f"c{i}" for i in range(8_000)], tmp_path / "wide.csv"
+    path.write_text("\n".join(";".join(row) for row in (names, ["'a"] * 8_000, ["1,5"] * 8_000)))
     found = tables.read(path)
     assert list(found) == names
     assert found["c7"].tolist() == ["'a", "1,5"]
@@ -244,8 +244,8 @@ def test_options_of_a_file_override_sniffing(tmp_path: Path) -> None:
         1.5,
     ]
     for wrong in ({"separator": "ab"}, {"decimal": ";"}, {"encoding": "latin0"}):
-        with pytest.raises(ValueError, match=f"{next(iter(wrong))} .*{next(iter(wrong.values()))}"):
-            tables.TableFile(path, **wrong)
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))}.*{next(iter(wrong.values()))}"):
+            tables.read(tables.TableFile(path, **wrong))
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz", ".tsv", ".tsv.bz2"])
@@ -991,7 +991,7 @@ def test_unnamed_row_numbers_are_left_out_and_reported(tmp_path: Path) -> None:
         train(tmp_path / "table.csv", "y", features=["Unnamed: 0"])
 
 
-@pytest.mark.parametrize("columns_there", [10, 12_000])
+@pytest.mark.parametrize("columns_there", [10, 5_000])
 def test_a_table_may_have_any_width_and_a_repeated_name_is_an_error(
     tmp_path: Path, columns_there: int
 ) -> None:
