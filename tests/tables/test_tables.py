@@ -801,7 +801,8 @@ def test_a_number_is_predicted_in_its_own_unit(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     table = pd.DataFrame({"x": draw.normal(size=400)})
     table["y"] = 5e6 + 1e5 * table["x"]
-    model = train(table, "y", parameters={"max_iter": 60}, out=tmp_path / "m")
+    fast = {"preset": "fast", "max_iter": 60}
+    model = train(table, "y", parameters=fast, out=tmp_path / "m")
     report = model.metadata_["report"]
     assert report["test"]["r2"] > 0.98
     assert report["baseline"]["rmse"] == pytest.approx(1e5, rel=0.2)
@@ -1225,7 +1226,8 @@ def test_a_messy_table_trains_unchanged_and_beats_the_trivial_baseline(
 ) -> None:
     table, target = messy_tables.TABLES[name]()
     table.to_csv(tmp_path / "table.csv", index=False)
-    model = train(tmp_path / "table.csv", target, out=tmp_path / "model")
+    fast = {"preset": "fast", "n_members": 4}
+    model = train(tmp_path / "table.csv", target, parameters=fast, out=tmp_path / "model")
     report = model.metadata_["report"]
     metric = "log_loss" if classes_of(model) else "rmse"
     assert report["test"][metric] < 0.97 * report["baseline"][metric]
