@@ -25,10 +25,11 @@ STRICT = ("--backend", "array-api-strict")
 ONE_LINE = re.compile(r"error: [^\n]+\n")
 
 
-def run(*arguments: str, **environment: str) -> Any:
+def run(*arguments: str, stdin: str = "", **environment: str) -> Any:
     """Run a command in this process, by default on the backend of the suite's environment."""
     words, name = list(arguments), "backprop-xp"
-    return CliRunner().invoke(cli.app, words, env=environment, prog_name=name, color=False)
+    options = {"input": stdin, "env": environment, "prog_name": name, "color": False}
+    return CliRunner().invoke(cli.app, words, **options)
 
 
 def start(*arguments: str, path: str = "", **environment: str) -> Any:

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 # Numbers: 0.8 GB in float64, of which a training needs several times as much.
 _MAX_NUMBERS = 10**8
-TABLE = "A table: .csv, .tsv, .jsonl (or .gz, .bz2 of it), .parquet, .feather, .npz."
+TABLE = "A table: .csv, .tsv, .jsonl (also .gz, .bz2), .parquet, .feather, .npz, or - for stdin."
 
 
 def callback_of(check: Callable[[T, str], T], name: str) -> Callable[[T], T]:

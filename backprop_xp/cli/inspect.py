@@ -22,7 +22,7 @@ from backprop_xp.cli.table_output import (
 from backprop_xp.plots.canvas import new_figure
 
 if TYPE_CHECKING:
-    from backprop_xp.tables.readers import TableFile
+    from backprop_xp.tables.formats import TableFile
     from backprop_xp.tables.tabular import TabularClassifier, TabularRegressor
     from backprop_xp.tables.tabular_model import TabularModel
 

@@ -1,19 +1,22 @@
 """The command ``predict``: a model's predictions for the rows of a table."""
 
-import io
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, BinaryIO, TypeAlias
 
 import typer
 
 from backprop_xp import tables
 from backprop_xp.cli import arguments
 from backprop_xp.cli.output import errors_in_one_line, note
-from backprop_xp.files.container import write
+from backprop_xp.files.container import replacing
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pyarrow as pa
+
+    from backprop_xp.tables.formats import TableFile
 
 Out: TypeAlias = Annotated[
     Path | None,
@@ -23,6 +26,13 @@ Out: TypeAlias = Annotated[
     ),
 ]
 Keep: TypeAlias = Annotated[str, typer.Option(help="Columns of the table to copy: A,B.")]
+Interval: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        callback=arguments.number_within("interval", above=0.0, below=1.0),
+        help="Add low and high, which hold this share of the targets, such as 0.9.",
+    ),
+]
 
 
 def predict(
@@ -30,6 +40,7 @@ def predict(
     data: Annotated[str, typer.Argument(help=arguments.TABLE)],
     out: Out = None,
     keep: Keep = "",
+    interval: Interval = None,
     separator: arguments.Separator = None,
     decimal: arguments.Decimal = None,
     encoding: arguments.Encoding = None,
@@ -42,32 +53,59 @@ def predict(
     with errors_in_one_line(2):
         arguments.refuse_overwriting([model, data], {"--out": out})
         file = tables.TableFile(data, separator, decimal, encoding, note)
-        from backprop_xp.tables.tabular_file import read_model  # the estimators take seconds
-
-        trained, _ = read_model(model)
-        frame = tables.read(file, texts=trained.features.texts)
-        predictions = trained.predictions(frame)
-        _insert_columns(predictions, frame, arguments.split_names(keep))
+        is_csv = out is None or out.suffix.lower() == ".csv"
+        found = _predictions(model, file, arguments.split_names(keep), interval, is_csv=is_csv)
         if out is not None:
-            write(out, _bytes(predictions, out))
-            note(f"{len(predictions):,} predictions written to {out}")
+            with replacing(out) as opened:
+                count = _write(found, opened, is_csv=is_csv)
+            note(f"{count:,} predictions written to {out}")
     if out is None:  # an error of stdout is not an error of the input
-        sys.stdout.write(predictions.to_csv(index=False))
+        for i, rows in enumerate(_with_errors(found)):
+            sys.stdout.write(_csv(rows, header=not i))
 
 
-def _insert_columns(predictions: "pd.DataFrame", frame: "pd.DataFrame", names: list[str]) -> None:
-    """Insert columns of a table before the predictions."""
-    for i, name in enumerate(names):
-        if name not in frame:
-            raise ValueError(f"--keep names {name!r}, but the data have no such column.")
-        if name in predictions:
-            raise ValueError(f"--keep names {name!r} twice, or it is the name of a prediction.")
-        predictions.insert(i, name, frame[name])
+def _predictions(
+    model: str, file: "TableFile", keep: list[str], interval: float | None, *, is_csv: bool
+) -> "Iterator[pa.Table]":
+    """Yield predictions behind columns of the file: with its types, or for CSV as strings."""
+    import pyarrow as pa
+
+    from backprop_xp.tables.tabular_file import read_model  # the estimators take seconds
+
+    trained, _ = read_model(model)
+    for frame, columns in tables.read_pieces(file, texts=trained.features.texts):
+        found = pa.Table.from_pandas(trained.predictions(frame, interval), preserve_index=False)
+        for name in keep:
+            if name not in columns.column_names:
+                raise ValueError(f"--keep names {name!r}, but the data have no such column.")
+            if name in found.column_names or keep.count(name) > 1:
+                raise ValueError(f"--keep names {name!r} twice, or it is the name of a prediction.")
+        kept = columns.select(keep)
+        if is_csv:  # pandas would write integers with missing values as floating numbers
+            kept = kept.cast(pa.schema([(name, pa.string()) for name in keep]))
+        yield pa.table([*kept.columns, *found.columns], names=[*keep, *found.column_names])
 
 
-def _bytes(predictions: "pd.DataFrame", path: Path) -> bytes:
-    if path.suffix.lower() == ".csv":
-        return str(predictions.to_csv(index=False)).encode()
-    buffer = io.BytesIO()
-    predictions.to_parquet(buffer, index=False)
-    return buffer.getvalue()
+def _with_errors(found: "Iterator[pa.Table]") -> "Iterator[pa.Table]":
+    with errors_in_one_line(2):
+        yield from found
+
+
+def _csv(rows: "pa.Table", *, header: bool) -> str:
+    return str(rows.to_pandas().to_csv(index=False, header=header))
+
+
+def _write(found: "Iterator[pa.Table]", file: BinaryIO, *, is_csv: bool) -> int:
+    """Write predictions to a .csv or .parquet file, and return the number of rows."""
+    from pyarrow.parquet import ParquetWriter
+
+    count, writer = 0, None
+    with contextlib.ExitStack() as stack:
+        for rows in found:
+            if is_csv:
+                file.write(_csv(rows, header=not count).encode())
+            else:
+                writer = writer or stack.enter_context(ParquetWriter(file, rows.schema))
+                writer.write_table(rows)
+            count += len(rows)
+    return count

@@ -31,7 +31,7 @@ from backprop_xp.tables.tabular_parameters import (
 
 if TYPE_CHECKING:
     from backprop_xp.cli.table_training import Watch
-    from backprop_xp.tables.readers import TableFile
+    from backprop_xp.tables.formats import TableFile
     from backprop_xp.tables.tabular import TabularClassifier, TabularRegressor
     from backprop_xp.training.states import TrainingState
 

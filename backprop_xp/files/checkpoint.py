@@ -28,7 +28,7 @@ from backprop_xp.backends import (
 )
 from backprop_xp.checks import integer, stacklevel
 from backprop_xp.display.reprs import argument_text
-from backprop_xp.files.container import CheckpointError, decode, encode, read, replacement, write
+from backprop_xp.files.container import CheckpointError, decode, encode, read, replacing, write
 from backprop_xp.files.descriptions import OPTIMIZER_STATES, describe, rebuild
 from backprop_xp.networks.network import Network
 from backprop_xp.training.data import Standardized, standardize
@@ -202,8 +202,8 @@ def checkpoint_writer(
             )
 
     try:
-        with replacement(path, content(start.theta, start)):
-            pass
+        with replacing(path, is_trial=True) as file:
+            file.write(content(start.theta, start))
     except OSError as error:
         error.add_note(f"checkpoint={os.fspath(path)!r} was tried before the first epoch.")
         raise

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import BinaryIO
 
 import numpy as np
 
@@ -117,27 +118,18 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Replace a file's content in one step: at any moment the old or the new file exists.
-
-    The file keeps its permissions. After an error nothing has changed. Raises OSError for a folder,
-    a FIFO or a device, and FileNotFoundError if there is no such folder.
-    """
-    target = Path(os.path.realpath(path))
-    with replacement(path, data) as temporary:
-        temporary.replace(target)
-    # Sync the folder's new entry; a folder without read permission cannot be opened for that.
-    if hasattr(os, "O_DIRECTORY"):
-        with contextlib.suppress(OSError):
-            folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+    """Replace a file's content, as ``replacing`` does."""
+    with replacing(path) as file:
+        file.write(data)
 
 
 @contextlib.contextmanager
-def replacement(path: str | os.PathLike[str], data: bytes) -> Iterator[Path]:
-    """Create a file of these bytes that can replace another one; delete it unless it is moved."""
+def replacing(path: str | os.PathLike[str], *, is_trial: bool = False) -> Iterator[BinaryIO]:
+    """Provide a new file that replaces another one in one step: a reader sees the old or the new.
+
+    The file keeps its permissions. After an error, or a trial, nothing has changed. Raises OSError
+    for a folder, a FIFO or a device, and FileNotFoundError if there is no such folder.
+    """
     target, mode = Path(os.path.realpath(path)), None
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{os.fspath(path)} is in a folder that does not exist.")
@@ -151,19 +143,28 @@ def replacement(path: str | os.PathLike[str], data: bytes) -> Iterator[Path]:
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         with os.fdopen(os.open(temporary, flags, 0o666 if mode is None else mode), "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         if mode is not None:
             temporary.chmod(mode)
-        yield temporary
+        if not is_trial:
+            temporary.replace(target)
     except OSError as error:
         # The error of a full disk names no file, others name the temporary one.
-        if error.errno is not None:
+        if error.errno is not None and error.filename in (None, os.fspath(temporary)):
             error.filename = os.fspath(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
+    # Sync the folder's new entry; a folder without read permission cannot be opened for that.
+    if hasattr(os, "O_DIRECTORY"):
+        with contextlib.suppress(OSError):
+            folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
 
 def _safetensors() -> ModuleType:

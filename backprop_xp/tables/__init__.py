@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from backprop_xp.tables.features import described_columns as described_columns
+    from backprop_xp.tables.formats import TableFile as TableFile
     from backprop_xp.tables.graph import export_onnx as export_onnx
     from backprop_xp.tables.preparation import Preparation as Preparation
-    from backprop_xp.tables.readers import TableFile as TableFile, read as read
+    from backprop_xp.tables.readers import read as read, read_pieces as read_pieces
     from backprop_xp.tables.tabular import (
         TabularClassifier as TabularClassifier,
         TabularRegressor as TabularRegressor,
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
 # Each is imported on first use: pandas takes half a second, scikit-learn seconds.
 _MODULES = {
     "Preparation": "preparation",
-    "TableFile": "readers",
+    "TableFile": "formats",
     "TabularClassifier": "tabular",
     "TabularRegressor": "tabular",
     "described_columns": "features",
     "export_onnx": "graph",
     "load": "tabular",
     "read": "readers",
+    "read_pieces": "readers",
 }
 __all__ = [*_MODULES]
 

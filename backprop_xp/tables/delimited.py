@@ -8,8 +8,8 @@ import codecs
 import contextlib
 import csv
 import io
-from collections.abc import Iterator, Sequence
-from typing import BinaryIO, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 import pandas as pd
 import pyarrow as pa
@@ -28,25 +28,27 @@ from backprop_xp.tables.values import (
 _SEPARATORS = ",;\t|"
 # The number of lines that are sniffed, and the maximum of characters after the second line.
 _LINES, _CHARACTERS = 50, 2**15
-# Bytes that hold these lines of a wide table too; and the longest line that pyarrow reads.
-_HEAD, _LONGEST = 2**22, 2**24
+# Bytes that hold these lines of a wide table too; and the longest line that pyarrow reads, which
+# takes about thirty times as much memory.
+_HEAD, _LONGEST = 2**22, 2**21
 # Fields of a column that are tried before all of them.
 _SAMPLE = 100
 _BOOLEANS = pa.array([None, "True", "TRUE", "true", "False", "FALSE", "false"])
 
 
-class Options(NamedTuple):
-    """The options of reading: the columns' names, and which of them stay strings."""
-
-    names: Sequence[str]
-    texts: Sequence[str]
-    separator: str
-    decimal: str
+# Opens the text of a file, in UTF-8.
+Opener: TypeAlias = Callable[[], contextlib.AbstractContextManager[pa.NativeFile]]
 
 
-def head_of(file: BinaryIO) -> str:
+def head_of(file: pa.NativeFile) -> str:
     """Return the first lines of a file in UTF-8; all but the last are whole."""
-    text = codecs.getincrementaldecoder("utf-8-sig")().decode(file.read(_HEAD))
+    data = file.read(_HEAD)
+    if b"\0" in data:
+        raise ValueError(
+            "it is not text in UTF-8: if it is a text file, give its encoding, for example "
+            "--encoding utf-16."
+        )
+    text = codecs.getincrementaldecoder("utf-8-sig")().decode(data)
     lines: list[str] = []
     size = 0
     for line in io.StringIO(text, newline=None):
@@ -89,31 +91,30 @@ def header(head: str, separator: str) -> list[str]:
     return [name or f"Unnamed: {i}" for i, name in enumerate(next(_rows(head, separator), []))]
 
 
-def read_delimited(file: BinaryIO, options: Options) -> pd.DataFrame:
-    """Return the table in UTF-8 text whose first line has the names.
+def batches(opener: Opener, schema: pa.Schema, separator: str) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a file whose first line has the names, as strings.
 
-    In the columns ``texts`` only an empty field is a missing value. Raises ValueError, with the
-    line's number, for a line of more or fewer fields than the first.
+    Only an empty field is a missing value. Raises ValueError, with the line's number, for a line of
+    more or fewer fields than the first.
     """
+    begins, last = 1, None
     try:
-        table = _read_strings(file, len(options.names), options.separator)
+        with opener() as file, _reader(file, len(schema), separator) as reader:
+            for batch in reader:
+                rows = batch.slice(begins)  # without the names
+                if rows.num_rows:
+                    begins, last = 0, rows.columns[-1][-1].as_py()
+                    yield pa.RecordBatch.from_arrays(rows.columns, schema=schema)
     except pa.ArrowInvalid:
-        _check_lines(file, options.separator)
+        _check_lines(opener, separator)
         raise
-    _require_closed_quotes(file, table)
-    columns = zip(options.names, table.columns, strict=True)
-    return pd.DataFrame(
-        {
-            name: strings.to_pandas() if name in options.texts else _convert(strings, options)
-            for name, strings in columns
-        }
-    )
+    if last and "\n" in last:
+        _require_closed_quote(opener, last)
 
 
-def _read_strings(file: BinaryIO, n: int, separator: str) -> pa.Table:
-    """Return n columns of strings; raise ArrowInvalid for a line of more or fewer fields."""
-    file.seek(0)
-    table = arrow_csv.read_csv(
+def _reader(file: pa.NativeFile, n: int, separator: str) -> arrow_csv.CSVStreamingReader:
+    """Return a reader of n columns; it raises ArrowInvalid for a line of more or fewer fields."""
+    return arrow_csv.open_csv(
         file,
         read_options=arrow_csv.ReadOptions(
             use_threads=False, block_size=_LONGEST, autogenerate_column_names=True
@@ -129,27 +130,39 @@ def _read_strings(file: BinaryIO, n: int, separator: str) -> pa.Table:
             strings_can_be_null=True,
         ),
     )
-    return table.slice(1)  # without the names
 
 
-def _require_closed_quotes(file: BinaryIO, table: pa.Table) -> None:
+def _require_closed_quote(opener: Opener, last: str) -> None:
     """Raise ValueError if a quote is open at the end: the last field holds the lines behind it."""
-    last = table.columns[-1][-1].as_py() if table.num_rows else None
-    if last and "\n" in last:
-        file.seek(-len(last), io.SEEK_END)
-        if not file.read().rstrip().endswith(b'"'):
-            raise ValueError(f"EOF inside string: a quote before {last[:20]!r} is not closed.")
+    end = b""
+    with opener() as file:
+        while data := file.read(_HEAD):
+            end = data.rstrip() or end
+    if not end.endswith(b'"'):
+        raise ValueError(f"EOF inside string: a quote before {last[:20]!r} is not closed.")
 
 
-def _convert(strings: pa.ChunkedArray, options: Options) -> pd.Series:
+def typed(table: pa.Table, texts: Sequence[str], decimal: str) -> pd.DataFrame:
+    """Return columns of strings as numbers or booleans, but those named in ``texts``."""
+    frame = pd.DataFrame(
+        {
+            name: strings.to_pandas() if name in texts else _convert(strings, decimal)
+            for name, strings in zip(table.column_names, table.columns, strict=True)
+        }
+    )
+    frame.attrs["decimal"] = decimal  # of the columns that stay strings
+    return frame
+
+
+def _convert(strings: pa.ChunkedArray, decimal: str) -> pd.Series:
     """Return a column's integers, floating numbers or booleans, otherwise its strings."""
-    found = _cast(strings, options.decimal)
+    found = _cast(strings, decimal)
     if found is None:
         is_missing = pc.is_in(strings, value_set=pa.array(MISSING))
         strings = pc.if_else(is_missing, pa.scalar(None, pa.string()), strings)
-        found = _cast(pc.utf8_trim_whitespace(strings), options.decimal)
+        found = _cast(pc.utf8_trim_whitespace(strings), decimal)
     column = (strings if found is None else found).to_pandas()
-    if found is None and options.decimal == "," and _is_european(column.head(_SAMPLE), column):
+    if found is None and decimal == "," and _is_european(column.head(_SAMPLE), column):
         return pd.Series(numbers(column, EUROPEAN)[0])
     return column
 
@@ -181,12 +194,10 @@ def _rows(text: str, separator: str) -> Iterator[list[str]]:
     return csv.reader(io.StringIO(text, newline=""), delimiter=separator)
 
 
-def _check_lines(file: BinaryIO, separator: str) -> None:
+def _check_lines(opener: Opener, separator: str) -> None:
     """Raise ValueError for the first line of more or fewer fields than the first."""
-    file.seek(0)
-    text = io.TextIOWrapper(file, "utf-8-sig", newline="")
-    try:
-        lines = csv.reader(text, delimiter=separator)
+    with opener() as file:
+        lines = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), delimiter=separator)
         names = next(lines, [])
         for fields in lines:
             # A blank line is not a row.
@@ -195,5 +206,3 @@ def _check_lines(file: BinaryIO, separator: str) -> None:
                     f"line {lines.line_num} has {len(fields)} fields, but the first line has "
                     f"{len(names)}."
                 )
-    finally:
-        text.detach()  # the caller closes the file

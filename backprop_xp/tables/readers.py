@@ -1,115 +1,78 @@
 """Tables from files, pandas and polars: pandas DataFrames of plain columns.
 
 A plain column holds booleans, real numbers, dates, timedeltas or strings (pandas' ``str``); NaN is
-a missing value. Nothing in a file is executed: npz files are read without pickle.
+a missing value.
 """
 
-import bz2
 import collections
-import csv
-import gzip
-import io
 import os
-import zipfile
-import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO, Protocol, TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from backprop_xp.tables import delimited
+from backprop_xp.tables.formats import PathOrFile, Source, TableFile, opened
 from backprop_xp.tables.values import PLAIN, has_style, is_string
 
-# The errors of the formats' libraries for a file that is damaged, or of another format.
-_DAMAGED = (
-    *(ValueError, KeyError, EOFError),
-    *(csv.Error, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile),
-)
-_UNZIP: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.decompress, ".bz2": bz2.decompress}
+# The maximum of rows of a piece.
+_ROWS = 2**14
 
 
-class PolarsFrame(Protocol):
-    """A DataFrame that converts itself to pandas, as one of polars does."""
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Return the pandas DataFrame."""
-
-
-@dataclass(frozen=True)
-class TableFile:
-    """A file with a table, and the options to read it; accepted wherever a path is.
-
-    ``separator`` (one character), ``decimal`` (``.`` or ``,``) and ``encoding`` are those of
-    delimited text. By default the first two are sniffed, and the encoding is UTF-8. ``say`` is
-    called with a line if a sniffed option is not the default of the file's extension.
-    """
-
-    path: str | os.PathLike[str]
-    separator: str | None = None
-    decimal: str | None = None
-    encoding: str | None = None
-    say: Callable[[str], object] = lambda line: None
-
-    def __post_init__(self) -> None:
-        separator = self.separator or ","
-        if len(separator) != 1 or not separator.isascii() or separator in '"\r\n':
-            raise ValueError(f"separator must be one ASCII character, not {self.separator!r}.")
-        if self.decimal not in (None, ".", ","):
-            raise ValueError(f"decimal must be '.' or ',', not {self.decimal!r}.")
-        try:
-            " ".encode(self.encoding or "utf-8")
-        except LookupError:
-            raise ValueError(f"encoding {self.encoding!r} is unknown to Python.") from None
-
-
-PathOrFile: TypeAlias = str | os.PathLike[str] | TableFile
-TableData: TypeAlias = PathOrFile | pd.DataFrame | PolarsFrame
+# A path, a ``TableFile``, a pandas DataFrame, or one that has to_pandas, as those of polars.
+TableData: TypeAlias = Any
 
 
 def read(path: PathOrFile, *, texts: Sequence[str] = ()) -> pd.DataFrame:
     """Return the table in a file: .csv, .tsv or .jsonl (also with .gz or .bz2), .parquet, ...
 
-    .feather and .npz are read too. The columns ``texts`` of delimited text stay strings: ``01`` is
-    not 1, and only an empty field is missing. In an npz file each array is a column; a 2-D array is
-    one for each of its own columns, named ``x_0``, ``x_1``, ... Raises ValueError, with the file's
-    name, for a file without a table, and OSError for one that cannot be opened.
+    .feather and .npz are read too; ``-`` is delimited text from stdin. The columns ``texts`` of
+    text stay strings: ``01`` is not 1, and only an empty field is missing. In an npz file each
+    array is a column; a 2-D array is one for each of its own columns, named ``x_0``, ``x_1``, ...
+    Raises ValueError, with the file's name, for a file without a table, and OSError for one that
+    cannot be opened.
     """
-    options = path if isinstance(path, TableFile) else TableFile(path)
-    name = os.fspath(options.path)
-    extension, compression = _extensions(name)
-    if extension not in _TEXT_READERS and (compression or extension not in _READERS):
-        known = f"{', '.join(_TEXT_READERS)} (also with .gz or .bz2), {', '.join(_READERS)}"
-        raise ValueError(f"{name} must end in {known}.")
-    with Path(name).open("rb") as file:  # raises OSError for a folder too
-        try:
-            if extension in _READERS:
-                return plain_frame(_READERS[extension](Path(name)), texts)
-            text = _in_utf8(file, compression, options.encoding)
-            return plain_frame(_TEXT_READERS[extension](text, options, texts), texts)
-        except _DAMAGED as error:
-            raise ValueError(f"{name}: {_reason(error)}") from error
+    with opened(path) as source:
+        return _frame(source, pa.Table.from_batches(source.batches, source.schema), texts)
 
 
-def _extensions(name: str) -> tuple[str, str]:
-    """Return the extension of a file's format, and that of its compression, if any."""
-    path = Path(name.lower())
-    compression = path.suffix if path.suffix in _UNZIP else ""
-    return Path(path.stem).suffix if compression else path.suffix, compression
+def read_pieces(
+    path: PathOrFile, *, texts: Sequence[str] = ()
+) -> Iterator[tuple[pd.DataFrame, pa.Table]]:
+    """Yield the table that ``read`` returns in pieces of rows, in bounded memory.
+
+    With each DataFrame comes a table of the same rows as the file has them. The dtype of a column
+    can differ between pieces, but not the type of the file's column.
+    """
+    start = 0
+    with opened(path) as source:
+        for table in _of_equal_size(source):
+            frame = _frame(source, table, texts)
+            frame.index += start
+            start += len(frame)
+            yield frame, table
 
 
-def _in_utf8(file: BinaryIO, compression: str, encoding: str | None) -> BinaryIO:
-    """Return a file, or a copy of it in memory that is unzipped and in UTF-8."""
-    if not compression and encoding is None:
-        return file
-    data = file.read()
-    try:
-        data = _UNZIP[compression](data) if compression else data
-    except OSError as error:  # bz2's, for other bytes
-        raise ValueError(str(error)) from error
-    return io.BytesIO(data.decode(encoding).encode() if encoding else data)
+def _of_equal_size(source: Source) -> Iterator[pa.Table]:
+    """Yield all rows in tables of ``_ROWS`` rows, the last one shorter; at least one table."""
+    rest, is_begun = source.schema.empty_table(), False
+    for batch in source.batches:
+        rest = pa.concat_tables([rest, pa.Table.from_batches([batch], source.schema)])
+        while len(rest) >= _ROWS:
+            yield rest.slice(0, _ROWS)
+            rest, is_begun = rest.slice(_ROWS), True
+    if len(rest) or not is_begun:
+        yield rest
+
+
+def _frame(source: Source, table: pa.Table, texts: Sequence[str]) -> pd.DataFrame:
+    """Return rows of a file as a plain DataFrame."""
+    if source.decimal is None:
+        return plain_frame(table.to_pandas(), texts)
+    _refuse_twice(table.column_names)
+    return plain_frame(delimited.typed(table, texts, source.decimal), texts)
 
 
 def as_frame(data: TableData, *, texts: Sequence[str] = ()) -> pd.DataFrame:
@@ -197,79 +160,3 @@ def header_hint(names: Sequence[str]) -> str:
         f" Names such as {values[0]!r} look like values: the first line must have the columns' "
         "names."
     )
-
-
-def _delimited(file: BinaryIO, options: TableFile, texts: Sequence[str]) -> pd.DataFrame:
-    if b"\0" in file.read(2**16):
-        raise ValueError(
-            "it is not text in UTF-8: if it is a text file, give its encoding, for example "
-            "--encoding utf-16."
-        )
-    file.seek(0)
-    head, path = delimited.head_of(file), os.fspath(options.path)
-    default = "\t" if _extensions(path)[0] == ".tsv" else ","
-    separator = options.separator or delimited.sniff_separator(head, default)
-    decimal = options.decimal or delimited.sniff_decimal(head, separator)
-    if (separator, decimal) != (options.separator or default, options.decimal or "."):
-        options.say(
-            f"{path}: separator {separator!r}, decimal {decimal!r} (sniffed; --separator and "
-            "--decimal choose others)"
-        )
-    names = delimited.header(head, separator)
-    if not names:
-        raise ValueError("it is empty: a line with the columns' names is expected, then rows.")
-    _refuse_twice(names)
-    frame = delimited.read_delimited(file, delimited.Options(names, texts, separator, decimal))
-    frame.attrs["decimal"] = decimal  # of the columns that stay strings
-    return frame
-
-
-def _json_lines(file: BinaryIO, options: TableFile, texts: Sequence[str]) -> pd.DataFrame:
-    text = io.StringIO(file.read().decode("utf-8-sig"))
-    return pd.read_json(text, lines=True, dtype=False)
-
-
-def _npz(path: Path) -> pd.DataFrame:
-    columns: dict[str, np.ndarray] = {}
-    if not zipfile.is_zipfile(path):
-        raise ValueError("it is not an npz file, as numpy.savez writes it.")
-    with np.load(path, allow_pickle=False) as arrays:
-        for name in arrays.files:
-            array = arrays[name]
-            array = array.astype(array.dtype.newbyteorder("="), copy=False)
-            array = array.astype("float32") if array.dtype == np.float16 else array  # for pandas
-            if array.ndim == 2:
-                columns |= {f"{name}_{i}": array[:, i] for i in range(array.shape[1])}
-            elif array.ndim == 1:
-                columns[name] = array
-            else:
-                raise ValueError(
-                    f"the array {name!r} has shape {array.shape}: (rows,) or (rows, n) is expected."
-                )
-    lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"its arrays have different numbers of rows: {lengths}.")
-    return pd.DataFrame(columns)
-
-
-def _reason(error: Exception) -> str:
-    """Return what is wrong with a file, in one line."""
-    if isinstance(error, UnicodeDecodeError):
-        name = "UTF-8" if error.encoding.startswith("utf-8") else error.encoding
-        return (
-            f"it is not text in {name} (byte 0x{error.object[error.start]:02x}): give its "
-            "encoding, for example --encoding latin1."
-        )
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-_TEXT_READERS: dict[str, Callable[[BinaryIO, TableFile, Sequence[str]], pd.DataFrame]] = {
-    ".csv": _delimited,
-    ".tsv": _delimited,
-    ".jsonl": _json_lines,
-}
-_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    ".parquet": pd.read_parquet,
-    ".feather": pd.read_feather,
-    ".npz": _npz,
-}

@@ -54,6 +54,7 @@ def write_model(
         "classes": None if model.classes is None else written_labels(model.classes),
         "scale": tuple(model.scale),
         "target": model.target,
+        "residuals": model.residuals,
         "record": to_json(dict(model.record)),
         "history": {name: np.asarray(v, "float64") for name, v in model.history.items()},
     }
@@ -98,6 +99,7 @@ def read_model(
             record=record,
             history=part["history"] if file.state is None else file.state.history,
             metadata=file.metadata,
+            residuals=part["residuals"],
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{name}: {error}") from error

@@ -1,5 +1,6 @@
 """A fitted model of a table: a record that predicts without scikit-learn."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from backprop_xp.backends import Array, Backend, Device, array_namespace, resolve, to_host
+from backprop_xp.checks import real
 from backprop_xp.networks import ensemble
 from backprop_xp.networks.network import Network
 from backprop_xp.tables.features import Features
@@ -34,6 +36,8 @@ class TabularModel:
       ``versions``, ``epoch``, ``best_epoch`` and ``best`` (the validation result there).
     - ``history`` has the losses and the metric, ``(epochs,)`` or ``(epochs, n_members)``.
     - ``metadata`` is what the caller of ``fit`` adds, as JSON.
+    - ``residuals`` ``(rows, 2)`` has the absolute error of each validation row and its weight; None
+      for classes, and before the training has ended.
     """
 
     has_names: bool
@@ -46,6 +50,7 @@ class TabularModel:
     record: Mapping[str, Any]
     history: Mapping[str, np.ndarray]
     metadata: Mapping[str, Any]
+    residuals: np.ndarray | None = None
 
     @property
     def task(self) -> Task:
@@ -81,10 +86,39 @@ class TabularModel:
             return xp.concat([1.0 - mean, mean], axis=1)
         return mean / xp.sum(mean, axis=1, keepdims=True)
 
-    def predictions(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return ``prediction`` for each row; for classes ``probability_<class>`` follow."""
+    def predictions(self, frame: pd.DataFrame, coverage: float | None = None) -> pd.DataFrame:
+        """Return ``prediction`` for each row; for classes ``probability_<class>`` follow.
+
+        With a coverage the ends of the interval follow, ``low`` and ``high``.
+        """
+        width = None if coverage is None else self.half_width(coverage)
         outputs, _ = self.outputs(frame)
         if self.classes is None:
-            return pd.DataFrame({"prediction": outputs})
+            ends = {} if width is None else {"low": outputs - width, "high": outputs + width}
+            return pd.DataFrame({"prediction": outputs, **ends})
         columns = {f"probability_{c}": outputs[:, i] for i, c in enumerate(self.classes.tolist())}
         return pd.DataFrame({"prediction": self.classes[outputs.argmax(axis=1)], **columns})
+
+    def half_width(self, coverage: float) -> float:
+        """Return the half of the width of the intervals that have this coverage.
+
+        It is the quantile ``coverage (n + 1) / n`` of the absolute errors of n validation rows:
+        split conformal prediction (Lei et al. 2018, "Distribution-Free Predictive Inference for
+        Regression", section 2.2). Raises ValueError for classes, for a training that has not ended,
+        and for too few rows.
+        """
+        coverage = real(coverage, "coverage", above=0.0, below=1.0)
+        if self.classes is not None:
+            raise ValueError("intervals are for numbers, but the model predicts classes.")
+        if self.residuals is None:
+            raise ValueError("the training was interrupted: resume it, intervals need its end.")
+        errors, weights = self.residuals.T
+        n = np.count_nonzero(weights)
+        needed = math.ceil(coverage / (1.0 - coverage) - 1e-9)  # without its rounding error
+        if n < needed:
+            raise ValueError(
+                f"intervals of coverage {coverage:g} need {needed} validation rows, but the "
+                f"training had {n}."
+            )
+        level = min(1.0, coverage * (n + 1) / n)
+        return float(np.quantile(errors, level, weights=weights, method="inverted_cdf"))

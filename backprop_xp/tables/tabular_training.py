@@ -149,7 +149,7 @@ def learn(
         if checkpoint is not None:
             error.add_note(file.write_interrupted(getattr(error, "state", None)))
         raise
-    return _trained(model, result)
+    return _trained(parameters, model, split.validation, result)
 
 
 def _on_device(
@@ -166,12 +166,21 @@ def _on_device(
     return x, targets, None if weights is None else put(weights, dtype)
 
 
-def _trained(model: TabularModel, result: FitResult) -> TabularModel:
+def _trained(
+    parameters: TabularParameters, model: TabularModel, validation: Rows, result: FitResult
+) -> TabularModel:
     found = progress(result.state)
     if not np.isfinite(found["best"]).all():
         raise ValueError("the training diverged: lower learning_rate_init.")
     record, theta = {**model.record, **found}, to_host(result.theta)
-    return dataclasses.replace(model, theta=theta, record=record, history=result.history)
+    trained = dataclasses.replace(model, theta=theta, record=record, history=result.history)
+    if model.classes is not None:
+        return trained
+    where = {"backend": parameters.backend, "device": parameters.device}
+    values, _ = trained.outputs(validation.features, **where)
+    errors, weights = np.abs(validation.target.to_numpy() - values), validation.scaled_weights()
+    weights = np.ones(len(errors)) if weights is None else weights
+    return dataclasses.replace(trained, residuals=np.stack([errors, weights], axis=1))
 
 
 def _seeds(seed: int, n_members: int) -> int | list[int]:

@@ -11,6 +11,7 @@ pytest.importorskip("sklearn")
 pytest.importorskip("pyarrow")
 
 import pandas as pd
+import pyarrow as pa
 
 import backprop_xp as bx
 from backprop_xp import tables
@@ -91,6 +92,75 @@ def test_a_table_is_read_from_each_format_as_it_was_written(tmp_path: Path, endi
     else:
         (table.to_parquet if ending == ".parquet" else table.to_feather)(path)
     pd.testing.assert_frame_equal(tables.read(path), table)
+
+
+def rows_of_each_type() -> pd.DataFrame:
+    """Return columns of strings, as a file has them: each seven rows are of another type."""
+    values = {
+        "number": (["", "3", "2.5", "1,234", "-7"], "0"),
+        "whole": (["1", "2", "?", "3", ""], "4"),
+        "day": (["2020-01-05", "", "2020-02-07", "2021-12-31", "2020-03-01"], "2020-01-01"),
+        "code": (["007", "12", "", "A1", "08"], "007"),
+        "flag": (["True", "", "False", "true", ""], "True"),
+        "text": (["one\ntwo", 'a "b", c', "", "5", "six seven"], "x"),
+    }
+    return pd.DataFrame(
+        {name: [each[i // 7] for i in range(35)] + [last] for name, (each, last) in values.items()}
+    )
+
+
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz", ".tsv", ".jsonl", ".parquet", ".feather"])
+def test_a_file_read_in_pieces_has_the_features_and_the_columns_of_the_whole(
+    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strings, path = rows_of_each_type(), tmp_path / f"table{ending}"
+    typed = tables.read(_written(strings, tmp_path / "typed.csv"))
+    made = prepare(typed.assign(number=range(36), whole=range(36), flag=[True, False] * 18))
+    assert {*made.kinds.values()} == {"number", "date", "category"}
+    _written(typed.assign(number=typed.index % 9) if ending[1] in "pf" else strings, path)
+    whole = tables.read(path, texts=made.texts)
+    (alone,) = tables.read_pieces(path, texts=made.texts)
+    monkeypatch.setattr(readers, "_ROWS", 7)
+    pieces = [*tables.read_pieces(path, texts=made.texts)]
+    assert [len(frame) for frame, _ in pieces] == [7] * 5 + [1]
+    assert [*pieces[2][0].index] == [*range(14, 21)]
+    found = np.concatenate([made.transform(frame) for frame, _ in pieces])
+    np.testing.assert_array_equal(found, made.transform(whole))
+    assert pa.concat_tables([columns for _, columns in pieces]).equals(alone[1])
+    if ending[1] in "ct":
+        kept = alone[1].to_pandas().fillna("")
+        pd.testing.assert_frame_equal(kept, strings, check_dtype=False)
+
+
+def _written(table: pd.DataFrame, path: Path) -> Path:
+    """Write a table in the format of the file's name; an empty string is missing in JSON too."""
+    if ".jsonl" in path.name:
+        table.replace("", None).to_json(path, orient="records", lines=True)
+    elif path.suffix in (".parquet", ".feather"):
+        getattr(table, f"to_{path.suffix[1:]}")(path)
+    else:
+        table.to_csv(path, index=False, sep="\t" if ".tsv" in path.name else ",")
+    return path
+
+
+def test_objects_of_json_lines_may_lack_keys_and_keep_all_digits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "table.jsonl"
+    path.write_text(f'{{"a": {2**62 + 1}, "b": null}}\n\n{{"c": true, "a": 1}}\n')
+    whole = tables.read(path)
+    assert whole["a"].tolist() == [2**62 + 1, 1]
+    monkeypatch.setattr(readers, "_ROWS", 1)
+    frames = [frame for frame, _ in tables.read_pieces(path)]
+    assert [[*frame] for frame in frames] == [["a", "b", "c"]] * 2
+    assert frames[1]["c"].tolist() == [True]
+    for text, message in (
+        ("[1, 2]", "each line must have one object"),
+        ('{"a": [1]}', "holds a li"),
+    ):
+        path.write_text(f"{text}\n")
+        with pytest.raises(ValueError, match=rf"table.jsonl: .*{message}"):
+            tables.read(path)
 
 
 DELIMITED = {
@@ -174,8 +244,8 @@ def test_options_of_a_file_override_sniffing(tmp_path: Path) -> None:
         1.5,
     ]
     for wrong in ({"separator": "ab"}, {"decimal": ";"}, {"encoding": "latin0"}):
-        with pytest.raises(ValueError, match=f"{next(iter(wrong))} .*{next(iter(wrong.values()))}"):
-            tables.TableFile(path, **wrong)
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))}.*{next(iter(wrong.values()))}"):
+            tables.read(tables.TableFile(path, **wrong))
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz", ".tsv", ".tsv.bz2"])
@@ -744,7 +814,8 @@ def test_a_number_is_predicted_in_its_own_unit(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     table = pd.DataFrame({"x": draw.normal(size=400)})
     table["y"] = 5e6 + 1e5 * table["x"]
-    model = train(table, "y", parameters={"max_iter": 60}, out=tmp_path / "m")
+    fast = {"preset": "fast", "max_iter": 60}
+    model = train(table, "y", parameters=fast, out=tmp_path / "m")
     report = model.metadata_["report"]
     assert report["test"]["r2"] > 0.98
     assert report["baseline"]["rmse"] == pytest.approx(1e5, rel=0.2)
@@ -1177,7 +1248,8 @@ def test_a_messy_table_trains_unchanged_and_beats_the_trivial_baseline(
 ) -> None:
     table, target = messy_tables.TABLES[name]()
     table.to_csv(tmp_path / "table.csv", index=False)
-    model = train(tmp_path / "table.csv", target, out=tmp_path / "model")
+    fast = {"preset": "fast", "n_members": 4}
+    model = train(tmp_path / "table.csv", target, parameters=fast, out=tmp_path / "model")
     report = model.metadata_["report"]
     metric = "log_loss" if classes_of(model) else "rmse"
     assert report["test"][metric] < 0.97 * report["baseline"][metric]

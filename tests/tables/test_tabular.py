@@ -344,6 +344,59 @@ def test_an_interrupted_fit_resumes_to_the_same_theta(
 
 
 @pytest.mark.once
+def test_intervals_are_the_errors_of_the_validation_rows_and_survive_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tabular_file, "_PAUSE", 0.0)
+    (frame, y), path = given(bx.TabularRegressor), tmp_path / "model"
+    rows = {"X": frame[:80], "y": y[:80], "X_val": frame[80:], "y_val": y[80:]}
+    model = bx.TabularRegressor(**QUICK).fit(**rows)
+    errors = np.sort(np.abs(y[80:] - model.predict(frame[80:])))
+    low, high = model.predict_interval(frame, coverage=0.8)
+    np.testing.assert_allclose((low + high) / 2.0, model.predict(frame))
+    np.testing.assert_allclose((high - low) / 2.0, errors[33 - 1])  # 0.8 * 41, rounded up
+
+    def press(state: bx.TrainingState) -> None:
+        if state.epoch == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        clone(model).fit(**rows, checkpoint=path, callbacks=[press])
+    with pytest.raises(ValueError, match="the training was interrupted: resume it"):
+        bx.tables.load(path).predict_interval(frame)
+    again = clone(model).fit(**rows, checkpoint=path, resume=True)
+    for one in (
+        again,
+        bx.tables.load(path),
+        clone(model).fit(**rows, checkpoint=path, resume=True),
+    ):
+        np.testing.assert_array_equal(one.model_.residuals, model.model_.residuals)
+        np.testing.assert_array_equal(one.predict_interval(frame, 0.8)[0], low)
+    weights = np.r_[np.zeros(30), np.linspace(1.0, 2.0, 10)]
+    weighted = clone(model).fit(**rows, sample_weight_val=weights)
+    with pytest.raises(ValueError, match=r"0\.95 need 19 validation rows, but the training had 10"):
+        weighted.predict_interval(frame, 0.95)
+    errors = np.abs(y[110:] - weighted.predict(frame[110:]))
+    low, high = weighted.predict_interval(frame[:1], coverage=0.5)
+    share = weights[30:][errors <= (high - low)[0] / 2.0 + 1e-9].sum() / weights.sum()
+    assert 0.55 <= share < 0.7  # 0.5 * 11 / 10, and at most a row more
+
+
+@pytest.mark.once
+def test_intervals_of_exchangeable_rows_have_their_coverage() -> None:
+    frame, y = given(bx.TabularRegressor)
+    model = bx.TabularRegressor(**{**QUICK, "max_iter": 1}).fit(frame, y).model_
+    draw, trials = np.random.default_rng(0), 2000
+    for n, coverage in ((4, 0.7), (9, 0.9), (50, 0.8), (200, 0.95)):
+        *errors, new = draw.exponential(size=(n + 1, trials))
+        rows = np.stack([np.stack(errors, axis=1), np.ones((trials, n))], axis=2)
+        widths = [dataclasses.replace(model, residuals=each).half_width(coverage) for each in rows]
+        expected = np.ceil((n + 1) * coverage - 1e-9) / (n + 1)
+        noise = np.sqrt(expected * (1.0 - expected) / trials)
+        assert np.mean(new <= widths) == pytest.approx(expected, abs=3.5 * noise)
+
+
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

@@ -1,0 +1,210 @@
+"""The formats of files with tables: their columns and rows as arrow's record batches.
+
+Nothing in a file is executed: npz files are read without pickle.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import functools
+import io
+import itertools
+import json
+import os
+import shutil
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from backprop_xp.tables import delimited
+
+# The errors of the formats' libraries for a file that is damaged, or of another format.
+_DAMAGED = (
+    *(ValueError, LookupError, EOFError, pa.ArrowException),
+    *(csv.Error, zlib.error, zipfile.BadZipFile),
+)
+_COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2"}
+# Rows of a batch of JSON lines, or of parquet.
+_ROWS = 2**14
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A file with a table, and the options to read it; accepted wherever a path is.
+
+    ``separator`` (one character), ``decimal`` (``.`` or ``,``) and ``encoding`` are those of
+    delimited text. By default the first two are sniffed, and the encoding is UTF-8. ``say`` is
+    called with a line if a sniffed option is not the default of the file's extension.
+    """
+
+    path: str | os.PathLike[str]
+    separator: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
+    say: Callable[[str], object] = lambda line: None
+
+    def __post_init__(self) -> None:
+        separator = self.separator or ","
+        if len(separator) != 1 or not separator.isascii() or separator in '"\r\n':
+            raise ValueError(f"separator must be one ASCII character, not {self.separator!r}.")
+        if self.decimal not in (None, ".", ","):
+            raise ValueError(f"decimal must be '.' or ',', not {self.decimal!r}.")
+
+
+PathOrFile: TypeAlias = str | os.PathLike[str] | TableFile
+
+
+class Source(NamedTuple):
+    """The columns of a file, its rows, and the decimal sign of text, None for typed columns."""
+
+    schema: pa.Schema
+    batches: Iterable[pa.RecordBatch]
+    decimal: str | None = None
+
+
+@contextlib.contextmanager
+def opened(path: PathOrFile) -> Iterator[Source]:
+    """Provide the columns and the rows of a file; its errors become ValueError with its name."""
+    options = path if isinstance(path, TableFile) else TableFile(path)
+    name = place = os.fspath(options.path)
+    with contextlib.ExitStack() as stack:
+        if name == "-":
+            name, place = "stdin", stack.enter_context(tempfile.TemporaryDirectory()) + "/stdin.csv"
+            options = dataclasses.replace(options, path=name)
+            with Path(place).open("wb") as copy:  # it is read several times
+                shutil.copyfileobj(sys.stdin.buffer, copy)
+        suffixes = [suffix.lower() for suffix in Path(place).suffixes[-2:]]
+        compression = _COMPRESSIONS.get(suffixes[-1] if suffixes else "")
+        extension = "".join(suffixes[:-1] if compression else suffixes[-1:])
+        if extension not in _TEXT_READERS and (compression or extension not in _READERS):
+            known = f"{', '.join(_TEXT_READERS)} (also with .gz or .bz2), {', '.join(_READERS)}"
+            raise ValueError(f"{name} must end in {known}.")
+        try:
+            if extension in _READERS:
+                yield _READERS[extension](stack.enter_context(Path(place).open("rb")))
+            else:
+                opener = functools.partial(_in_utf8, place, compression, options.encoding)
+                yield _TEXT_READERS[extension](opener, options)
+        except (*_DAMAGED, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the file cannot be opened; pyarrow's errors have no number
+            raise ValueError(f"{name}: {_reason(error)}") from error
+
+
+@contextlib.contextmanager
+def _in_utf8(place: str, compression: str | None, encoding: str | None) -> Iterator[pa.NativeFile]:
+    """Provide the bytes of a file, unzipped and in UTF-8."""
+    with Path(place).open("rb") as file:  # raises OSError for a folder too
+        stream = pa.input_stream(file, compression=compression)
+        yield pa.transcoding_input_stream(stream, encoding, "utf-8") if encoding else stream
+
+
+def _delimited(default: str, opener: delimited.Opener, options: TableFile) -> Source:
+    """Return the rows of text whose separator is by default that of its extension."""
+    with opener() as file:
+        head = delimited.head_of(file)
+    separator = options.separator or delimited.sniff_separator(head, default)
+    decimal = options.decimal or delimited.sniff_decimal(head, separator)
+    if (separator, decimal) != (options.separator or default, options.decimal or "."):
+        options.say(
+            f"{os.fspath(options.path)}: separator {separator!r}, decimal {decimal!r} (sniffed; "
+            "--separator and --decimal choose others)"
+        )
+    names = delimited.header(head, separator)
+    if not names:
+        raise ValueError("it is empty: a line with the columns' names is expected, then rows.")
+    schema = pa.schema([(name, pa.string()) for name in names])
+    return Source(schema, delimited.batches(opener, schema, separator), decimal)
+
+
+def _json_lines(opener: delimited.Opener, options: TableFile) -> Source:
+    """Return the values of JSON objects as their text, so that all rows have the same columns."""
+
+    def objects() -> Iterator[dict[str, str | None]]:
+        with opener() as file:
+            for line in filter(str.strip, io.TextIOWrapper(file, "utf-8-sig")):
+                values = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
+                if not isinstance(values, dict):
+                    raise ValueError(f"each line must have one object, but one is {line[:20]!r}.")
+                yield {name: _as_text(value, name) for name, value in values.items()}
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        rows = objects()
+        while block := [*itertools.islice(rows, _ROWS)]:
+            yield pa.RecordBatch.from_pylist(block, schema)
+
+    names = dict.fromkeys(name for values in objects() for name in values)
+    schema = pa.schema([(name, pa.string()) for name in names])
+    return Source(schema, batches(), ".")
+
+
+def _as_text(value: object, name: str) -> str | None:
+    if isinstance(value, list | dict):
+        raise ValueError(
+            f"the column {name!r} holds a {type(value).__name__}: values are expected."
+        )
+    return value if isinstance(value, str | None) else str(value)
+
+
+def _parquet(file: BinaryIO) -> Source:
+    from pyarrow import parquet  # not needed for other formats
+
+    found = parquet.ParquetFile(file, buffer_size=2**16, pre_buffer=False)  # less memory
+    return Source(found.schema_arrow, found.iter_batches(_ROWS))
+
+
+def _feather(file: BinaryIO) -> Source:
+    found = pa.ipc.open_file(file)
+    return Source(found.schema, map(found.get_batch, range(found.num_record_batches)))
+
+
+def _npz(file: BinaryIO) -> Source:
+    columns: dict[str, np.ndarray] = {}
+    if not zipfile.is_zipfile(file):
+        raise ValueError("it is not an npz file, as numpy.savez writes it.")
+    with np.load(file, allow_pickle=False) as arrays:
+        for name in arrays.files:
+            array = arrays[name]
+            array = array.astype(array.dtype.newbyteorder("="), copy=False)
+            array = array.astype("float32") if array.dtype == np.float16 else array  # for pandas
+            if array.ndim == 2:
+                columns |= {f"{name}_{i}": array[:, i] for i in range(array.shape[1])}
+            elif array.ndim == 1:
+                columns[name] = array
+            else:
+                raise ValueError(
+                    f"the array {name!r} has shape {array.shape}: (rows,) or (rows, n) is expected."
+                )
+    table = pa.table(columns)
+    return Source(table.schema, table.to_batches())
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong with a file, in one line."""
+    if isinstance(error, UnicodeDecodeError):
+        name = "UTF-8" if error.encoding.startswith("utf-8") else error.encoding
+        return (
+            f"it is not text in {name} (byte 0x{error.object[error.start]:02x}): give its "
+            "encoding, for example --encoding latin1."
+        )
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+_TEXT_READERS: dict[str, Callable[[delimited.Opener, TableFile], Source]] = {
+    ".csv": functools.partial(_delimited, ","),
+    ".tsv": functools.partial(_delimited, "\t"),
+    ".jsonl": _json_lines,
+}
+_READERS: dict[str, Callable[[BinaryIO], Source]] = {
+    ".parquet": _parquet,
+    ".feather": _feather,
+    ".npz": _npz,
+}
