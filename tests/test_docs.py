@@ -57,7 +57,7 @@ def test_the_code_blocks_of_a_page_run_in_order(
         if language == "python":
             exec(compile(block, str(page), "exec"), namespace)  # noqa: S102 - our own pages
         for command in commands_in(block) if language == "sh" else ():
-            run_command(command, tmp_path)
+            run_command(command, tmp_path, monkeypatch)
 
 
 COMMANDS = [
@@ -74,24 +74,25 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_commands_of_a_page_run(command: str, xp: Any, tmp_path: Path) -> None:
+def test_the_commands_of_a_page_run(
+    command: str, xp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if xp.name != "numpy":
         pytest.skip("the commands are run on NumPy alone")
-    pytest.importorskip("typer")
-    run_command(command, tmp_path)
+    run_command(command, tmp_path, monkeypatch)
 
 
-def run_command(command: str, folder: Path) -> None:
-    """Run a command of a page; its last word may be the file of stdin."""
+def run_command(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a command of a page in this process, in a folder."""
+    from tests.commands import run  # it skips the test without typer
+
     words = shlex.split(command, comments=True)
     settings = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
     program, *arguments = words[len(settings) :]
     assert program == "backprop-xp", "a page shows a command that no test runs"
-    stdin = None
-    if "<" in arguments:
-        *arguments, _, name = arguments
-        stdin = (folder / name).read_text("utf-8")
-    run_python("-m", "backprop_xp", *arguments, cwd=folder, env=settings, input=stdin)
+    monkeypatch.chdir(folder)
+    done = run(*arguments, **settings)
+    assert done.exit_code == 0, done.output
 
 
 def test_the_digits_example_reaches_an_accuracy_of_97_percent(xp: Any) -> None:
