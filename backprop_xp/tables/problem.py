@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backprop_xp.checks import nearest, real
+from backprop_xp.checks import integer, nearest, real
 from backprop_xp.tables.readers import TableData, as_frame, header_hint
 from backprop_xp.tables.row_split import SplitRule, units_of
 from backprop_xp.tables.rows import Rows
@@ -83,6 +83,7 @@ def make_problem(
 
     ``cv`` is the number of folds, which take the place of ``test``.
     """
+    seed = integer(seed, "random_state", at_least=0)
     frame = as_frame(data, texts=[target])
     table = _choose_columns(frame, target, columns)
     found = find_target(table.target, task)

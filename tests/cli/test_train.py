@@ -460,7 +460,8 @@ REFUSED = [
     ("train table.csv --target y --cv 61", "Cannot have number of splits n_splits=61"),
     ("train table.csv --target y --group b --time day", "omit one of group and time"),
     ("train table.csv --target y --group zz", "there is no column 'zz'"),
-    ("train table.csv --target y --group b", "2 different groups are too few for training rows"),
+    ("train table.csv --target y --group b", "too few different groups (2) for test, validation and"),
+    ("train table.csv --target y --group b --cv 2", "groups (1) for validation and training rows"),
     ("train table.csv --target y --time b", "the time 'b' is a category, but must hold dates or"),
     (
         "train table.csv --target y --time day --test table.csv --validation table.csv",
@@ -479,6 +480,7 @@ REFUSED = [
     ("train table.csv --target y --learning-rate cosin", "Did you mean 'cosine'?"),
     ("train table.csv --target y --preset bset", "Did you mean 'best'?"),
     ("train table.csv --target y --metric rmse", "metric 'rmse' is unknown"),
+    ("train table.csv --target y --random-state -1", "must be an integer of at least 0"),
     ("train table.csv --target y --n-members 0", "must be an integer of at least 1"),
     ("train table.csv --target y --learning-rate-init 0", "'--learning-rate-init': must be > 0"),
     ("train table.csv --target y --dropout 1", "'--dropout': must be >= 0 and < 1"),

@@ -34,6 +34,7 @@ def table() -> pd.DataFrame:
             "date": dates,
             "string": dates.strftime("%d.%m.%Y"),
             "day": day,
+            "Unnamed: 0": 3 * day + pd.Series(day).groupby(day).cumcount(),
             "y": np.where(x + draw.normal(size=ROWS) > 0.5, "yes", "no"),
             "number": x + draw.normal(size=ROWS),
         }
@@ -90,7 +91,7 @@ def test_the_group_is_no_feature_and_the_time_is_one_unless_it_is_dropped() -> N
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("column", ["date", "string", "day"])
+@pytest.mark.parametrize("column", ["date", "string", "day", "Unnamed: 0"])
 def test_later_parts_and_folds_have_later_times(column: str) -> None:
     day = table()["day"].to_numpy()
     (drawn,) = splits_of(problem("y", time=column))
