@@ -111,7 +111,7 @@ def importances_of(
     target are left out.
     """
     from sklearn.inspection import permutation_importance
-    from sklearn.metrics import log_loss, root_mean_squared_error
+    from sklearn.metrics import log_loss, make_scorer
 
     from backprop_xp.tables.problem import rows_with_target
 
@@ -123,14 +123,15 @@ def importances_of(
     rows = rows_with_target(frame, model.target, features=names, classes=classes)
     table = rows.features.reindex(columns=[*model.features.seen])
 
-    def score(estimator: Any, x: Any, y: Any) -> float:
-        """Return the negative loss."""
-        if not classes:
-            return -float(root_mean_squared_error(y, estimator.predict(x)))
-        return -float(log_loss(y, estimator.predict_proba(x), labels=list(classes)))
-
+    scoring: Any = "neg_root_mean_squared_error"
+    if classes:
+        options = {"response_method": "predict_proba", "greater_is_better": False}
+        scoring = make_scorer(log_loss, labels=list(classes), **options)
     found = permutation_importance(
-        estimator, table, rows.target.to_numpy(), scoring=score, n_repeats=_SHUFFLES, random_state=0
+        *(estimator, table, rows.target.to_numpy()),
+        scoring=scoring,
+        n_repeats=_SHUFFLES,
+        random_state=0,
     )
     means, deviations = found.importances_mean.tolist(), found.importances_std.tolist()
     made = [

@@ -124,11 +124,6 @@ class Features:
     seen: tuple[str, ...]
 
     @property
-    def kinds(self) -> dict[str, str]:
-        """The kind of each column: number, date, category or text."""
-        return {name: column.kind for name, column in self.columns.items()}
-
-    @property
     def n_features(self) -> int:
         """The number of features of a row."""
         return len(self.scaling.flagged) + sum(column.width for column in self.columns.values())

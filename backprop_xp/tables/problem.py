@@ -73,22 +73,25 @@ def make_problem(
     target: str,
     columns: Columns,
     *,
-    task: Task | None,
-    test: Part | None,
-    validation: Part,
+    task: Task | None = None,
+    test: Part | None = None,
+    validation: Part = 0.15,
     seed: int,
     cv: int | None = None,
 ) -> Problem:
     """Return the problem of predicting a table's target; the seed draws shares of its rows.
 
-    ``cv`` is the number of folds, which take the place of ``test``.
+    ``cv`` is the number of folds, which take the place of ``test``, by default a share of 0.15.
     """
+    if cv and test is not None:
+        raise ValueError("cv and test exclude each other: the folds are the test rows.")
     seed = integer(seed, "random_state", at_least=0)
     frame = as_frame(data, texts=[target])
     table = _choose_columns(frame, target, columns)
     found = find_target(table.target, task)
     table = _with_values(table, found)
-    given = {"validation": validation} if cv else {"test": test, "validation": validation}
+    given = {} if cv else {"test": 0.15 if test is None else test}
+    given["validation"] = validation
     shares = {
         name: real(part, name, above=0.0, below=1.0)
         for name, part in given.items()
