@@ -83,7 +83,6 @@ def collect(
     is_finished: bool,
 ) -> output.JsonObject:
     """Return the object of ``--json``; ``docs/tables.md`` describes it."""
-    metadata = {"report": None, **model.metadata}
     classes = [] if model.classes is None else model.classes.tolist()
     found = {
         "model": path,
@@ -94,7 +93,7 @@ def collect(
         "columns": tables.described_columns(model.features),
         "left_out": model.features.left_out,
         **model.record,
-        **metadata,
+        "report": None, **model.metadata,
     }
     if importances is not None:
         found["importances"] = importances

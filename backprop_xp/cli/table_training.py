@@ -50,7 +50,7 @@ def train_table(
             for line in told:
                 say(line)
 
-    with _warnings_said(say):
+    with _reported(say):
         options = {"checkpoint": out, "resume": resume, "metadata": problem.metadata}
         _fit(model, parts, [tell, *callbacks], **options)
         if not told:
@@ -153,12 +153,17 @@ def _estimator(problem: Problem, parameters: Mapping[str, Any]) -> Estimator:
 
 
 @contextlib.contextmanager
-def _warnings_said(say: Callable[[str], object]) -> Iterator[None]:
-    """Turn the warnings of a training into lines for the user."""
+def _reported(say: Callable[[str], object]) -> Iterator[None]:
+    """Turn warnings, and Ctrl-C, into lines for the user."""
 
     def show(message: Warning | str, *rest: object) -> None:
         say(str(message))
 
     with warnings.catch_warnings(action="always", category=RuntimeWarning):
         warnings.showwarning = show  # type: ignore[assignment]
-        yield
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            hint = "interrupted: the same command with --resume continues"
+            say("\n".join(getattr(error, "__notes__", [hint])))
+            raise

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 
@@ -143,7 +143,7 @@ def train(
     used, and 130 after Ctrl-C, which keeps the best network so far: --resume continues.
     """
     # NumPy alone warns when a training diverges; on every backend an error says so.
-    with errors_in_one_line(2), _interruption_notes(), np.errstate(all="ignore"):
+    with errors_in_one_line(2), np.errstate(all="ignore"):
         arguments.require_matplotlib(plot)
         outputs = {"--out": out, "--plot": plot, "--log": log}
         arguments.refuse_overwriting([data, validation, test], outputs)
@@ -186,17 +186,6 @@ def _share_or_table(
     with contextlib.suppress(ValueError):
         return float(source)
     return tables.TableFile(source, separator, decimal, encoding, note)
-
-
-@contextlib.contextmanager
-def _interruption_notes() -> Iterator[None]:
-    """Print on Ctrl-C whether the training can be resumed."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        hint = "interrupted: the same command with --resume continues, or starts from the beginning"
-        note("\n".join(getattr(error, "__notes__", [hint])))
-        raise
 
 
 def _as_text(model: "TabularClassifier | TabularRegressor", out: Path) -> str:

@@ -152,8 +152,7 @@ def _plain_features(features: Features, training: Rows) -> Features:
         name: dataclasses.replace(column, is_code=False) if isinstance(column, Category) else column
         for name, column in features.columns.items()
     }
-    values = features.numbers({name: training.features[name] for name in columns})
-    scaling = learn_scaling(values, "standardize")
+    scaling = learn_scaling(columns, training.features, "standardize")
     return dataclasses.replace(features, columns=columns, scaling=scaling)
 
 

@@ -7,7 +7,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -108,18 +108,8 @@ def read_model(
 
 def refuse_other_training(path: PathLike, written: TabularModel, wanted: TabularModel) -> None:
     """Raise ValueError, with the difference, unless a file has the same training."""
-    difference = next(_differences(written, wanted), None)
-    if difference is not None:
-        raise ValueError(
-            f"{os.fspath(path)} cannot be resumed: {difference}. Use its data and parameters, or "
-            "omit resume to start from the beginning."
-        )
-
-
-def _differences(written: TabularModel, wanted: TabularModel) -> Iterator[str]:
-    """Yield the differences between a file's training and another, causes before effects."""
     old, new = (
-        [
+        [  # causes before effects
             {"task": one.task, "target": one.target},
             one.record["parameters"],
             one.metadata,
@@ -135,10 +125,14 @@ def _differences(written: TabularModel, wanted: TabularModel) -> Iterator[str]:
         for name, value in sorted(after.items(), key=lambda item: isinstance(item[1], Mapping)):
             if value == (other := before.get(name)):
                 continue
+            difference = f"{name} is {_words(value)}, but the file's training has {_words(other)}"
             if isinstance(value, Mapping):
-                yield f"its training had other {name}: the rows, the columns or their values differ"
-            else:
-                yield f"{name} is {_words(value)}, but the file's training has {_words(other)}"
+                difference = f"its training had other {name}: the rows, the columns or their values"
+                difference += " differ"
+            raise ValueError(
+                f"{os.fspath(path)} cannot be resumed: {difference}. Use its data and parameters, "
+                "or omit resume to start from the beginning."
+            )
 
 
 def _words(value: object) -> str:
