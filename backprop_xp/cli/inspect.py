@@ -93,7 +93,8 @@ def collect(
         "columns": tables.described_columns(model.features),
         "left_out": model.features.left_out,
         **model.record,
-        "report": None, **model.metadata,
+        "report": None,
+        **model.metadata,
     }
     if importances is not None:
         found["importances"] = importances
@@ -189,19 +190,16 @@ def _column(column: output.JsonObject) -> str:
 
 
 def _training(found: output.JsonObject) -> list[str]:
-    settings = {**found["parameters"], **found["recipe"]}
-    words = {
-        name: ",".join(map(str, value)) if isinstance(value, list | tuple) else value
-        for name, value in settings.items()
-        if value is not None
-    }
+    from backprop_xp.tables.tabular_file import words_of  # pandas takes half a second
+
+    used = {n: v for n, v in {**found["parameters"], **found["recipe"]}.items() if v is not None}
     best = np.mean(found["best"])
     texts = {
         "rows": parts_of((found["report"] or {"parts": found["rows"]})["parts"]),
         "epochs": f"{found['epoch']}, the best {epochs_of(found['best_epoch'])}",
         "best": f"{best:.6g} (validation {found['parameters']['metric'] or 'loss'})",
         "where": f"{found['where']['backend']}, {found['where']['dtype']}",
-        "parameters": ", ".join(f"{name} {value}" for name, value in words.items()),
+        "parameters": ", ".join(f"{name} {words_of(value)}" for name, value in used.items()),
     }
     return [output.with_label(label, text, _LABEL) for label, text in texts.items()]
 

@@ -3,7 +3,6 @@
 scikit-learn computes the coordinates of free text.
 """
 
-
 import numpy as np
 import pandas as pd
 

@@ -125,17 +125,17 @@ def refuse_other_training(path: PathLike, written: TabularModel, wanted: Tabular
         for name, value in sorted(after.items(), key=lambda item: isinstance(item[1], Mapping)):
             if value == (other := before.get(name)):
                 continue
-            difference = f"{name} is {_words(value)}, but the file's training has {_words(other)}"
-            if isinstance(value, Mapping):
-                difference = f"its training had other {name}: the rows, the columns or their values"
-                difference += " differ"
+            text = f"its training had other {name}: the rows, the columns or their values differ"
+            if not isinstance(value, Mapping):
+                text = f"{name} is {words_of(value)}, but the file's training has {words_of(other)}"
             raise ValueError(
-                f"{os.fspath(path)} cannot be resumed: {difference}. Use its data and parameters, "
-                "or omit resume to start from the beginning."
+                f"{os.fspath(path)} cannot be resumed: {text}. Use its data and parameters, or "
+                "omit resume to start from the beginning."
             )
 
 
-def _words(value: object) -> str:
+def words_of(value: object) -> str:
+    """Return the value of a parameter for the user."""
     if value is None:
         return "not given"
     return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
