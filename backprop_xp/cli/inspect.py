@@ -83,7 +83,6 @@ def collect(
     is_finished: bool,
 ) -> output.JsonObject:
     """Return the object of ``--json``; ``docs/tables.md`` describes it."""
-    metadata = {"report": None, **model.metadata}
     classes = [] if model.classes is None else model.classes.tolist()
     found = {
         "model": path,
@@ -94,7 +93,8 @@ def collect(
         "columns": tables.described_columns(model.features),
         "left_out": model.features.left_out,
         **model.record,
-        **metadata,
+        "report": None,
+        **model.metadata,
     }
     if importances is not None:
         found["importances"] = importances
@@ -111,7 +111,7 @@ def importances_of(
     target are left out.
     """
     from sklearn.inspection import permutation_importance
-    from sklearn.metrics import log_loss, root_mean_squared_error
+    from sklearn.metrics import log_loss, make_scorer
 
     from backprop_xp.tables.problem import rows_with_target
 
@@ -123,14 +123,15 @@ def importances_of(
     rows = rows_with_target(frame, model.target, features=names, classes=classes)
     table = rows.features.reindex(columns=[*model.features.seen])
 
-    def score(estimator: Any, x: Any, y: Any) -> float:
-        """Return the negative loss."""
-        if not classes:
-            return -float(root_mean_squared_error(y, estimator.predict(x)))
-        return -float(log_loss(y, estimator.predict_proba(x), labels=list(classes)))
-
+    scoring: Any = "neg_root_mean_squared_error"
+    if classes:
+        options = {"response_method": "predict_proba", "greater_is_better": False}
+        scoring = make_scorer(log_loss, labels=list(classes), **options)
     found = permutation_importance(
-        estimator, table, rows.target.to_numpy(), scoring=score, n_repeats=_SHUFFLES, random_state=0
+        *(estimator, table, rows.target.to_numpy()),
+        scoring=scoring,
+        n_repeats=_SHUFFLES,
+        random_state=0,
     )
     means, deviations = found.importances_mean.tolist(), found.importances_std.tolist()
     made = [
@@ -189,19 +190,16 @@ def _column(column: output.JsonObject) -> str:
 
 
 def _training(found: output.JsonObject) -> list[str]:
-    settings = {**found["parameters"], **found["recipe"]}
-    words = {
-        name: ",".join(map(str, value)) if isinstance(value, list | tuple) else value
-        for name, value in settings.items()
-        if value is not None
-    }
+    from backprop_xp.tables.tabular_file import words_of  # pandas takes half a second
+
+    used = {n: v for n, v in {**found["parameters"], **found["recipe"]}.items() if v is not None}
     best = np.mean(found["best"])
     texts = {
         "rows": parts_of((found["report"] or {"parts": found["rows"]})["parts"]),
         "epochs": f"{found['epoch']}, the best {epochs_of(found['best_epoch'])}",
         "best": f"{best:.6g} (validation {found['parameters']['metric'] or 'loss'})",
         "where": f"{found['where']['backend']}, {found['where']['dtype']}",
-        "parameters": ", ".join(f"{name} {value}" for name, value in words.items()),
+        "parameters": ", ".join(f"{name} {words_of(value)}" for name, value in used.items()),
     }
     return [output.with_label(label, text, _LABEL) for label, text in texts.items()]
 

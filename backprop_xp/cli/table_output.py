@@ -39,10 +39,8 @@ def metrics_table(report: JsonObject) -> str:
         if name in report["test"]:
             cells = [number(report[model][name], 3 if spread else 4) for model in models]
             if spread:
-                more = [number(spread[model][name], 2) for model in models]
-                cells = [
-                    f"{mean} ± {deviation}" for mean, deviation in zip(cells, more, strict=True)
-                ]
+                more = [f" ± {number(spread[model][name], 2)}" for model in models]
+                cells = list(map(str.__add__, cells, more))
             rows.append((label, cells))
     columns = zip(*(cells for _, cells in rows), strict=True)
     rooms = [max(9, *map(len, column)) + 2 for column in columns]

@@ -1,73 +1,48 @@
-"""The training of the command ``train``: from a table to a fitted estimator and its report."""
+"""The training of the command ``train``: from a problem to a fitted estimator and its report."""
 
 import contextlib
 import dataclasses
+import functools
+import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 from sklearn.base import clone
 
+from backprop_xp.display.progress import Report, reporting
 from backprop_xp.tables.column_warnings import column_warnings
-from backprop_xp.tables.evaluation import Scores, evaluate, report_of
+from backprop_xp.tables.evaluation import evaluate, report_of
 from backprop_xp.tables.features import Features
-from backprop_xp.tables.problem import Columns, Part, Problem, make_problem
-from backprop_xp.tables.readers import TableData
+from backprop_xp.tables.problem import Problem
 from backprop_xp.tables.rows import Rows
-from backprop_xp.tables.tabular import TabularClassifier, TabularRegressor
-from backprop_xp.tables.tabular_file import PathLike
-from backprop_xp.tables.tabular_parameters import Task
+from backprop_xp.tables.tabular import Callback, TabularClassifier, TabularRegressor
+from backprop_xp.tables.tabular_file import PathLike, measures_of
 from backprop_xp.training.states import TrainingState
 
-Say: TypeAlias = Callable[[str], object]
-# Called after each epoch with its state and the maximum number of epochs.
-Watch: TypeAlias = Callable[[TrainingState, int], object]
-# Opens the display of one training.
-Display: TypeAlias = Callable[[], contextlib.AbstractContextManager[Watch]]
 Estimator: TypeAlias = TabularClassifier | TabularRegressor
 
 
 def train_table(
-    data: TableData,
-    target: str,
-    *,
+    problem: Problem,
     parameters: Mapping[str, Any],
-    task: Task | None = None,
-    columns: Columns | None = None,
-    validation: Part = 0.15,
-    test: Part | None = 0.15,
-    cv: int | None = None,
+    *,
     out: PathLike | None = None,
     resume: bool = False,
-    say: Say = lambda line: None,
-    watches: Sequence[Watch] = (),
-    display: Display = lambda: contextlib.nullcontext(lambda state, epochs: None),
+    say: Callable[[str], object] = lambda line: None,
+    callbacks: Sequence[Callback] = (),
 ) -> Estimator:
-    """Return an estimator that predicts one column of a table from the others.
+    """Return an estimator that is trained on a problem, then on each fold for the report.
 
-    ``parameters`` are those of the estimator; ``random_state`` is an integer, which also draws the
-    parts. ``validation`` and ``test`` are each a share of the rows, or a table of its own: the
-    validation rows end the training and choose the epoch, the test rows are for the report alone.
-    ``cv`` folds take the place of the test rows; their models are trained after the estimator.
     ``out`` is the model's file; with ``resume`` the training in it continues. ``say`` is called
-    with lines for the user, each of ``watches`` after each epoch of the estimator, and ``display``
-    for each training.
-
-    The estimator's ``metadata_`` has the split (``test``, ``validation``, ``cv``, ``group``,
-    ``time``), the SHA-256 of the ``data``, the ``report``, and for classes ``classes``, both on the
-    test rows.
+    with lines for the user, each of ``callbacks`` after each epoch of the estimator. ``metadata_``
+    has the problem's metadata, the ``report``, and for classes ``classes``, both on the test rows.
     """
-    problem = make_problem(
-        *(data, target, columns or Columns()),
-        task=task,
-        test=test,
-        validation=validation,
-        seed=parameters["random_state"],
-        cv=cv,
-    )
     model, parts, told = _estimator(problem, parameters), problem.parts(), list[str]()
 
-    def tell(state: TrainingState, epochs: int) -> None:
+    def tell(state: TrainingState) -> None:
         """Print the lines at the first call, so that an error before it is a single line."""
         if not told:
             features, missing = model.model_.features, out if resume else None
@@ -75,56 +50,78 @@ def train_table(
             for line in told:
                 say(line)
 
-    with _warnings_said(say):
+    with _reported(say):
         options = {"checkpoint": out, "resume": resume, "metadata": problem.metadata}
-        _fit(model, parts, display, [tell, *watches], **options)
+        _fit(model, parts, [tell, *callbacks], **options)
         if not told:
             say(f"the training in {out} is finished")
         if "report" not in model.metadata_:
-            folds = [
-                _scores_of_fold(clone(model), problem, fold, display, say)
-                for fold in range(1, len(problem.splits))
-            ]
+            folds = []
+            for fold in range(1, len(problem.splits)):
+                say(f"fold {fold} of {len(problem.splits) - 1}")
+                other, drawn = clone(model), problem.parts(fold)
+                _fit(other, drawn)
+                folds.append(evaluate(other, drawn)[0])
             more = {**model.metadata_, **report_of(model, parts, out, folds)}
-            model.model_ = dataclasses.replace(model.model_, metadata=more)
+            model._adopt(dataclasses.replace(model.model_, metadata=more))
             if out is not None:
                 model.save(out)
     return model
 
 
 def _fit(
-    model: Estimator,
-    parts: Mapping[str, Rows],
-    display: Display,
-    watches: Sequence[Watch],
-    **options: Any,
+    model: Estimator, parts: Mapping[str, Rows], callbacks: Sequence[Callback] = (), **options: Any
 ) -> None:
-    """Fit a model to the training rows; the watches are called before the display."""
+    """Fit a model to the training rows; the losses of each epoch are shown on stderr."""
     held_out = parts["validation"]
-    with display() as show:
+    with contextlib.ExitStack() as displays:
 
-        def watch_all(state: TrainingState) -> None:
-            for watch in (*watches, show):
-                watch(state, model.model_.record["recipe"]["max_iter"])
+        @functools.cache
+        def report() -> Report:
+            epochs = model.model_.record["recipe"]["max_iter"]
+            return displays.enter_context(reporting(epochs))
+
+        def show(state: TrainingState) -> None:
+            report()(state.epoch, lambda: losses_of(state))
 
         model.fit(
             *parts["training"],
             X_val=held_out.features,
             y_val=held_out.target,
             sample_weight_val=held_out.weights,
-            callbacks=[watch_all],
+            callbacks=[*callbacks, show],
             **options,
         )
 
 
-def _scores_of_fold(
-    model: Estimator, problem: Problem, fold: int, display: Display, say: Say
-) -> Scores:
-    """Return the metrics of a model that is trained on the other folds."""
-    say(f"fold {fold} of {len(problem.splits) - 1}")
-    parts = problem.parts(fold)
-    _fit(model, parts, display, [])
-    return evaluate(model, parts)[0]
+def losses_of(state: TrainingState) -> dict[str, np.ndarray]:
+    """Return the losses and the metrics of an epoch, and the best of all epochs, on the host."""
+    losses = measures_of(state)
+    if (best := state.best) is not None:
+        score = best.score if best.mode == "min" else -best.score
+        losses |= {f"best_{best.watch.removeprefix('validation_')}": score}
+        losses["best_epoch"] = best.epoch
+    return losses
+
+
+@dataclasses.dataclass
+class LossLog:
+    """A file with a line of JSON for each epoch; a resumed training keeps its earlier lines."""
+
+    path: Path
+    is_begun: bool = False
+
+    def __call__(self, state: TrainingState) -> None:
+        """Write the line of an epoch, with null for what is not finite."""
+        if not self.is_begun:
+            lines = self.path.read_text("utf-8").splitlines(True) if self.path.exists() else []
+            self.path.write_text("".join(lines[: state.epoch - 1]), "utf-8")
+            self.is_begun = True
+        line: dict[str, object] = {"epoch": state.epoch}
+        for name, values in measures_of(state).items():
+            line[name] = np.where(np.isfinite(values), values, np.asarray(None)).tolist()
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 def _lines(
@@ -156,12 +153,17 @@ def _estimator(problem: Problem, parameters: Mapping[str, Any]) -> Estimator:
 
 
 @contextlib.contextmanager
-def _warnings_said(say: Say) -> Iterator[None]:
-    """Turn the warnings of a training into lines for the user."""
+def _reported(say: Callable[[str], object]) -> Iterator[None]:
+    """Turn warnings, and Ctrl-C, into lines for the user."""
 
     def show(message: Warning | str, *rest: object) -> None:
         say(str(message))
 
     with warnings.catch_warnings(action="always", category=RuntimeWarning):
         warnings.showwarning = show  # type: ignore[assignment]
-        yield
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            hint = "interrupted: the same command with --resume continues"
+            say("\n".join(getattr(error, "__notes__", [hint])))
+            raise

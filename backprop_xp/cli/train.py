@@ -1,11 +1,10 @@
 """The command ``train``: from a table in a file to a model in a file, with a report."""
 
 import contextlib
-import dataclasses
 import functools
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 
@@ -14,11 +13,9 @@ import typer
 
 import backprop_xp as bx
 from backprop_xp import tables
-from backprop_xp.backends import to_host_together
 from backprop_xp.cli import arguments
 from backprop_xp.cli.output import errors_in_one_line, note, say
 from backprop_xp.cli.table_output import classes_table, epochs_of, metrics_table, parts_of
-from backprop_xp.display.progress import Report, reporting
 from backprop_xp.plots.canvas import new_figure
 from backprop_xp.tables.presets import PRESETS
 from backprop_xp.tables.tabular_parameters import (
@@ -30,10 +27,8 @@ from backprop_xp.tables.tabular_parameters import (
 )
 
 if TYPE_CHECKING:
-    from backprop_xp.cli.table_training import Watch
     from backprop_xp.tables.formats import TableFile
     from backprop_xp.tables.tabular import TabularClassifier, TabularRegressor
-    from backprop_xp.training.states import TrainingState
 
 
 def _parameter_option(name: str, kind: type) -> inspect.Parameter:
@@ -66,7 +61,6 @@ def _with_parameters(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-Target: TypeAlias = Annotated[str, typer.Option(help="The column to predict.")]
 ChosenTask: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -74,9 +68,6 @@ ChosenTask: TypeAlias = Annotated[
         help="classification or regression. Default: inferred from the target.",
     ),
 ]
-Columns: TypeAlias = Annotated[str, typer.Option(help="Use only these columns: A,B.")]
-DroppedColumns: TypeAlias = Annotated[str, typer.Option(help="Leave out these columns: A,B.")]
-Weights: TypeAlias = Annotated[str | None, typer.Option(help="The column of sample weights.")]
 Group: TypeAlias = Annotated[
     str | None,
     typer.Option(help="A column, no feature: rows of one value stay in the same part or fold."),
@@ -121,11 +112,11 @@ Log: TypeAlias = Annotated[
 @_with_parameters
 def train(
     data: Annotated[str, typer.Argument(help=arguments.TABLE)],
-    target: Target,
+    target: Annotated[str, typer.Option(help="The column to predict.")],
     task: ChosenTask = None,
-    drop: DroppedColumns = "",
-    features: Columns = "",
-    weights: Weights = None,
+    drop: Annotated[str, typer.Option(help="Leave out these columns: A,B.")] = "",
+    features: Annotated[str, typer.Option(help="Use only these columns: A,B.")] = "",
+    weights: Annotated[str | None, typer.Option(help="The column of sample weights.")] = None,
     group: Group = None,
     time: Time = None,
     validation: Validation = "0.15",
@@ -152,107 +143,49 @@ def train(
     used, and 130 after Ctrl-C, which keeps the best network so far: --resume continues.
     """
     # NumPy alone warns when a training diverges; on every backend an error says so.
-    with errors_in_one_line(2), _interruption_notes(), np.errstate(all="ignore"):
+    with errors_in_one_line(2), np.errstate(all="ignore"):
         arguments.require_matplotlib(plot)
         outputs = {"--out": out, "--plot": plot, "--log": log}
         arguments.refuse_overwriting([data, validation, test], outputs)
-        preset = PRESETS[parameters["preset"]]
-        sizes = parameters["hidden_layer_sizes"] or preset.hidden_layer_sizes
-        members = parameters["n_members"] or preset.n_members
-        count = arguments.count_parameters([1, *sizes, 1]) * members
-        arguments.refuse_more(count, "--hidden-layer-sizes")
-        table = functools.partial(_table, separator, decimal, encoding)
-        rows = table(data)  # raises ImportError without the extra
-        from backprop_xp.cli.table_training import train_table
-        from backprop_xp.tables.problem import Columns as ChosenColumns
+        _refuse_large(parameters)
+        read = functools.partial(_share_or_table, separator, decimal, encoding)
+        rows = read(data)  # raises ImportError without the extra
+        from backprop_xp.cli.table_training import LossLog, train_table
+        from backprop_xp.tables.problem import Columns, make_problem
 
-        if cv and test is not None:
-            raise ValueError("--cv and --test exclude each other: the folds are the test rows.")
-        where = {"backend": backend, "device": device, "dtype": dtype}
         split = arguments.split_names
-        model = train_table(
-            rows,
-            target,
-            parameters={**parameters, **where},
+        problem = make_problem(
+            *(rows, target, Columns(split(features), split(drop), weights, group, time)),
             task=cast("Task | None", task),
-            columns=ChosenColumns(split(features), split(drop), weights, group, time),
-            validation=table(validation),
-            test=table(test or "0.15"),
+            test=None if test is None else read(test),
+            validation=read(validation),
+            seed=parameters["random_state"],
             cv=cv,
-            out=out,
-            resume=resume,
-            say=note,
-            watches=[] if log is None else [LossLog(log)],
-            display=_live_losses,
         )
+        given = {**parameters, "backend": backend, "device": device, "dtype": dtype}
+        logs = [] if log is None else [LossLog(log)]
+        model = train_table(problem, given, out=out, resume=resume, say=note, callbacks=logs)
         if plot is not None:
             _draw(model.history_, plot)
-    found = model.metadata_
-    say(json.dumps(found["report"]) if as_json else _as_text(model, out))
+    say(json.dumps(model.metadata_["report"]) if as_json else _as_text(model, out))
 
 
-def _table(
+def _refuse_large(parameters: Mapping[str, Any]) -> None:
+    """Raise BadParameter for networks that do not fit in memory."""
+    preset = PRESETS[parameters["preset"]]
+    sizes = parameters["hidden_layer_sizes"] or preset.hidden_layer_sizes
+    count = arguments.count_parameters([1, *sizes, 1])
+    members = parameters["n_members"] or preset.n_members
+    arguments.refuse_more(count * members, "--hidden-layer-sizes")
+
+
+def _share_or_table(
     separator: str | None, decimal: str | None, encoding: str | None, source: str
 ) -> "TableFile | float":
     """Return a share of the rows, or the table at a path."""
     with contextlib.suppress(ValueError):
         return float(source)
     return tables.TableFile(source, separator, decimal, encoding, note)
-
-
-@contextlib.contextmanager
-def _interruption_notes() -> Iterator[None]:
-    """Print on Ctrl-C whether the training can be resumed."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        hint = "interrupted: the same command with --resume continues, or starts from the beginning"
-        note("\n".join(getattr(error, "__notes__", [hint])))
-        raise
-
-
-@contextlib.contextmanager
-def _live_losses() -> "Iterator[Watch]":
-    """Provide a function to call after each epoch, which shows the losses on stderr."""
-    with contextlib.ExitStack() as displays:
-
-        @functools.cache
-        def report(epochs: int) -> Report:
-            return displays.enter_context(reporting(epochs))
-
-        yield lambda state, epochs: report(epochs)(state.epoch, lambda: losses_of(state))
-
-
-def losses_of(state: "TrainingState") -> dict[str, np.ndarray]:
-    """Return the losses and the metrics of an epoch, and the best of all epochs, on the host."""
-    found = {"loss": state.loss, "validation_loss": state.validation_loss, **state.metrics}
-    losses = dict(zip(found, to_host_together([*found.values()]), strict=True))
-    if (best := state.best) is not None:
-        score = best.score if best.mode == "min" else -best.score
-        losses |= {f"best_{best.watch.removeprefix('validation_')}": score}
-        losses["best_epoch"] = best.epoch
-    return losses
-
-
-@dataclasses.dataclass
-class LossLog:
-    """A file with a line of JSON for each epoch; a resumed training keeps its earlier lines."""
-
-    path: Path
-    is_begun: bool = False
-
-    def __call__(self, state: "TrainingState", epochs: int) -> None:
-        """Write the line of an epoch, with null for what is not finite."""
-        if not self.is_begun:
-            lines = self.path.read_text("utf-8").splitlines(True) if self.path.exists() else []
-            self.path.write_text("".join(lines[: state.epoch - 1]), "utf-8")
-            self.is_begun = True
-        line: dict[str, object] = {"epoch": state.epoch}
-        for name, values in losses_of(state).items():
-            if not name.startswith("best"):
-                line[name] = np.where(np.isfinite(values), values, np.asarray(None)).tolist()
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
 
 
 def _as_text(model: "TabularClassifier | TabularRegressor", out: Path) -> str:

@@ -11,7 +11,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from backprop_xp.tables.encoding import Category, Number
-from backprop_xp.tables.features import Features
+from backprop_xp.tables.features import Features, within_range
 from backprop_xp.tables.row_split import SplitRule
 from backprop_xp.tables.rows import Rows
 from backprop_xp.tables.values import TIME
@@ -51,8 +51,7 @@ def column_warnings(
     rule, sample, target = rule.take(rows), training.take(rows), training.target.name
     for name, column in features.columns.items():
         one = dataclasses.replace(column, is_code=True) if isinstance(column, Category) else column
-        x = one.encode(sample.features[name])
-        x = np.where(np.abs(x) < np.finfo("float32").max, x, np.nan)
+        x = within_range(one.encode(sample.features[name]))
         tree, score = kind(min_samples_leaf=2, random_state=0), 0.0
         # Few rows have no folds; a class of few rows is not in each fold.
         with contextlib.suppress(ValueError), warnings.catch_warnings(action="ignore"):

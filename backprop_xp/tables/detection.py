@@ -3,14 +3,12 @@
 scikit-learn computes the coordinates of free text.
 """
 
-import dataclasses
-
 import numpy as np
 import pandas as pd
 
 from backprop_xp.tables.dates import COMPACT, find_formats, in_utc, is_compact, parts_of, read_dates
 from backprop_xp.tables.encoding import LETTERS, Category, Column, Date, Number, Text, origin_of
-from backprop_xp.tables.features import UNSCALED, Features, learn_scaling
+from backprop_xp.tables.features import Features, learn_scaling
 from backprop_xp.tables.values import String, as_strings, distinct, find_style, is_string, numbers
 
 # A category has fewer values than this, and about ten rows for each.
@@ -35,9 +33,7 @@ def detect(frame: pd.DataFrame, *, scaling: str, max_one_hot: int | None, seed: 
         )
     if max_one_hot is not None:
         columns = {name: _as_code(one, max_one_hot) for name, one in columns.items()}
-    unscaled = Features(columns, left_out, UNSCALED, tuple(found))
-    values = unscaled.numbers({name: frame[name] for name in columns})
-    return dataclasses.replace(unscaled, scaling=learn_scaling(values, scaling))
+    return Features(columns, left_out, learn_scaling(columns, frame, scaling), tuple(found))
 
 
 def _as_code(column: Column, most: int) -> Column:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-import pandas as pd
 from sklearn import metrics
 from sklearn.base import BaseEstimator
 from sklearn.dummy import DummyClassifier, DummyRegressor
@@ -70,19 +69,19 @@ def evaluate(
     """Return the metrics of the network and of other models on test rows, and ``classes``."""
     fitted = model.model_
     n_classes = 0 if fitted.classes is None else len(fitted.classes)
-    y = {name: _encoded(model, rows) for name, rows in parts.items()}
-    predictions = {
-        "validation": fitted.outputs(parts["validation"].features)[0],
-        "test": fitted.outputs(parts["test"].features)[0],
-        **_of_others(model, parts, y),
+    y = {n: model._targets(np.asarray(p.target), fitted.classes)[0] for n, p in parts.items()}
+    outputs = model.predict_proba if n_classes else model.predict
+    predictions: dict[str, Any] = {
+        name: outputs(parts[name].features) for name in ("validation", "test")
     }
+    predictions |= _of_others(model, parts, y)
     scores = {}
     for name, found in predictions.items():
         part = "validation" if name == "validation" else "test"
         scores[name] = score(n_classes, y[part], found, parts[part].scaled_weights())
     if not n_classes:
         return scores, {}
-    figures = class_figures(model.classes_, y["test"], predictions["test"], parts["test"].weights)
+    figures = _class_figures(model.classes_, y["test"], predictions["test"], parts["test"].weights)
     return scores, {"classes": figures}
 
 
@@ -94,13 +93,6 @@ def _over_folds(folds: Sequence[Scores], statistic: Callable[[Any], Any]) -> dic
         return None if None in values else float(statistic(values))
 
     return {name: {metric: over(name, metric) for metric in own} for name, own in folds[0].items()}
-
-
-def _encoded(model: TabularClassifier | TabularRegressor, rows: Rows) -> np.ndarray:
-    """Return the indices of classes, or the numbers."""
-    if isinstance(model, TabularRegressor):
-        return np.asarray(rows.target)
-    return np.asarray(pd.Index(model.classes_).get_indexer(pd.Index(rows.target)))
 
 
 def _of_others(
@@ -121,7 +113,6 @@ def _of_others(
     if isinstance(model, TabularClassifier):
         labels = model.classes_[y["training"]]
         balanced = class_weights(model.class_weight, labels, weights, model.classes_)
-    n_classes = 0 if model.model_.classes is None else len(model.model_.classes)
     stop: dict[str, np.ndarray | None] = {"X_val": x["validation"], "y_val": target["validation"]}
     stop["sample_weight_val"] = validation.scaled_weights()
     found = {}
@@ -133,7 +124,8 @@ def _of_others(
                 *(x["training"], target["training"], weighted),
                 **(stop if name == "boosting" else {}),
             )
-        found[name] = _outputs_of(other, x["test"], n_classes) * scale + mean
+        outputs = getattr(other, "predict_proba", other.predict)(x["test"])
+        found[name] = outputs.astype("float64") * scale + mean
     return found
 
 
@@ -154,23 +146,13 @@ def _others(model: TabularClassifier | TabularRegressor) -> dict[str, BaseEstima
     }
 
 
-def _outputs_of(fitted: BaseEstimator, x: np.ndarray, n_classes: int) -> np.ndarray:
-    """Return probabilities of all classes, or standardized numbers."""
-    if not hasattr(fitted, "classes_"):
-        return np.asarray(fitted.predict(x).astype("float64"))
-    shares = np.zeros((len(x), n_classes))
-    shares[:, fitted.classes_.astype(int)] = fitted.predict_proba(x)
-    return shares
-
-
 def _plain_features(features: Features, training: Rows) -> Features:
     """Return features that suit a linear model: standardized, and without codes."""
     columns = {
         name: dataclasses.replace(column, is_code=False) if isinstance(column, Category) else column
         for name, column in features.columns.items()
     }
-    values = features.numbers({name: training.features[name] for name in columns})
-    scaling = learn_scaling(values, "standardize")
+    scaling = learn_scaling(columns, training.features, "standardize")
     return dataclasses.replace(features, columns=columns, scaling=scaling)
 
 
@@ -212,26 +194,17 @@ def score(
     }
 
 
-def class_figures(
+def _class_figures(
     classes: np.ndarray, y: np.ndarray, predictions: np.ndarray, weights: Weights
 ) -> list[dict[str, Any]]:
     """Return for each class its rows, precision, recall and F1 (0 if undefined)."""
-    found = metrics.classification_report(
-        y,
-        predictions.argmax(axis=1),
-        labels=np.arange(len(classes)),
+    *rates, _ = metrics.precision_recall_fscore_support(
+        *(y, predictions.argmax(axis=1)),
+        labels=range(len(classes)),
         sample_weight=weights,
-        output_dict=True,
         zero_division=0.0,
     )
-    counts = np.bincount(y, minlength=len(classes)).tolist()
-    return [
-        {
-            "class": name,
-            "rows": counts[i],
-            "precision": found[str(i)]["precision"],
-            "recall": found[str(i)]["recall"],
-            "f1": found[str(i)]["f1-score"],
-        }
-        for i, name in enumerate(classes.tolist())
-    ]
+    columns = classes, np.bincount(y, minlength=len(classes)), *rates
+    names = "class", "rows", "precision", "recall", "f1"
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [dict(zip(names, row, strict=True)) for row in rows]

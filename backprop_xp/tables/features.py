@@ -63,10 +63,6 @@ def within_range(values: Array) -> Array:
     return xp.where(xp.abs(values) <= _LARGEST, values, xp.nan)
 
 
-_NONE = np.empty(0)
-UNSCALED = Scaling(_NONE, np.empty(0, dtype=np.intp), _NONE, _NONE, np.zeros(()))
-
-
 def _standard(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return means and standard deviations, 1 for a feature that is constant to rounding."""
     means, deviations = values.mean(axis=0), values.std(axis=0)
@@ -88,10 +84,13 @@ SCALINGS: dict[str, tuple[_Learner, float]] = {
 }
 
 
-def learn_scaling(values: np.ndarray, scaling: str) -> Scaling:
-    """Return the scaling of values ``(rows, features)``, where NaN is a missing value."""
-    if not values.shape[1]:
-        return UNSCALED
+def learn_scaling(columns: Mapping[str, Column], frame: pd.DataFrame, scaling: str) -> Scaling:
+    """Return the scaling of the numbers and dates of a plain table."""
+    scaled = [c.encode(frame[name]) for name, c in columns.items() if c.is_scaled]
+    if not scaled:
+        none, indices = np.empty(0), np.empty(0, dtype=np.intp)
+        return Scaling(none, indices, none, none, np.zeros(()))
+    values = within_range(np.concatenate(scaled, axis=1))
     learn, bound = SCALINGS[scaling]
     missing = np.isnan(values)
     is_empty = missing.all(axis=0)
@@ -122,11 +121,6 @@ class Features:
     left_out: dict[str, str]
     scaling: Scaling
     seen: tuple[str, ...]
-
-    @property
-    def kinds(self) -> dict[str, str]:
-        """The kind of each column: number, date, category or text."""
-        return {name: column.kind for name, column in self.columns.items()}
 
     @property
     def n_features(self) -> int:
@@ -197,12 +191,6 @@ class Features:
             return unscaled
         numbers = array_namespace(scaled[0]).concat(scaled, axis=1)
         return [*self.scaling.transform(within_range(numbers)), *unscaled]
-
-    def numbers(self, columns: Mapping[str, pd.Series]) -> np.ndarray:
-        """Return the features to scale, ``(rows, features)``, float64."""
-        scaled = [c.encode(columns[name]) for name, c in self.columns.items() if c.is_scaled]
-        rows = len(next(iter(columns.values())))
-        return np.asarray(within_range(np.concatenate([np.empty((rows, 0)), *scaled], axis=1)))
 
     def to_bytes(self) -> np.ndarray:
         """Return the bytes of an npz file, without pickle, for ``from_bytes``."""

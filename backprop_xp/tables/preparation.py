@@ -18,8 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from backprop_xp.backends import owner, to_host
 from backprop_xp.checks import integer, known
 from backprop_xp.tables.detection import detect
-from backprop_xp.tables.encoding import Column
-from backprop_xp.tables.features import SCALINGS, Features, Scaling
+from backprop_xp.tables.features import SCALINGS, Features
 from backprop_xp.tables.readers import as_frame
 from backprop_xp.tables.rows import Rows
 
@@ -66,8 +65,7 @@ class Preparation(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             most = integer(most, "max_one_hot", at_least=0)
         frame = checked_frame(self, X, reset=True)
         seed = seed_of(self.random_state)
-        self.features_ = detect(frame, scaling=scaling, max_one_hot=most, seed=seed)
-        return self
+        return self._adopt(detect(frame, scaling=scaling, max_one_hot=most, seed=seed))
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the features of rows, ``(rows, n)``, float32.
@@ -87,20 +85,11 @@ class Preparation(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError("input_features is not equal to feature_names_in_")
         return np.asarray(self.features_.names(), dtype=object)
 
-    @property
-    def columns_(self) -> dict[str, Column]:
-        """The kind of each column in use."""
-        return self.features_.columns
-
-    @property
-    def left_out_(self) -> dict[str, str]:
-        """The reason why a column is left out."""
-        return self.features_.left_out
-
-    @property
-    def scaling_(self) -> Scaling:
-        """The scaling of numbers and dates."""
-        return self.features_.scaling
+    def _adopt(self, features: Features) -> Self:
+        """Set the attributes of a fitted preparation, and return it."""
+        self.features_, self.columns_ = features, features.columns
+        self.left_out_, self.scaling_ = features.left_out, features.scaling
+        return self
 
     def to_bytes(self) -> np.ndarray:
         """Return what was learnt as the bytes of an npz file, without pickle."""
@@ -118,10 +107,9 @@ class Preparation(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     @classmethod
     def of(cls, features: Features) -> Self:
         """Return the preparation with these features."""
-        made = cls()
-        made.features_ = features
-        made.feature_names_in_ = np.asarray(made.features_.seen, dtype=object)
-        made.n_features_in_ = len(made.features_.seen)
+        made = cls()._adopt(features)
+        made.feature_names_in_ = np.asarray(features.seen, dtype=object)
+        made.n_features_in_ = len(features.seen)
         return made
 
     def __sklearn_tags__(self) -> Tags:
@@ -186,7 +174,6 @@ def checked_rows(
     weights = None
     if sample_weight is not None:
         weights = sample_weight if owner(sample_weight) is None else to_host(sample_weight)
-        weights = _check_sample_weight(weights, values, ensure_non_negative=True)
-        weights = np.asarray(weights, dtype="float64")
+        weights = _check_sample_weight(weights, values, dtype="float64", ensure_non_negative=True)
     name = getattr(y, "name", None)
     return Rows(frame, pd.Series(values, name=name if isinstance(name, str) else None), weights)

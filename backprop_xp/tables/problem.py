@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backprop_xp.checks import nearest, real
+from backprop_xp.checks import integer, nearest, real
 from backprop_xp.tables.readers import TableData, as_frame, header_hint
 from backprop_xp.tables.row_split import SplitRule, units_of
 from backprop_xp.tables.rows import Rows
@@ -73,21 +73,25 @@ def make_problem(
     target: str,
     columns: Columns,
     *,
-    task: Task | None,
-    test: Part | None,
-    validation: Part,
+    task: Task | None = None,
+    test: Part | None = None,
+    validation: Part = 0.15,
     seed: int,
     cv: int | None = None,
 ) -> Problem:
     """Return the problem of predicting a table's target; the seed draws shares of its rows.
 
-    ``cv`` is the number of folds, which take the place of ``test``.
+    ``cv`` is the number of folds, which take the place of ``test``, by default a share of 0.15.
     """
+    if cv and test is not None:
+        raise ValueError("cv and test exclude each other: the folds are the test rows.")
+    seed = integer(seed, "random_state", at_least=0)
     frame = as_frame(data, texts=[target])
     table = _choose_columns(frame, target, columns)
     found = find_target(table.target, task)
     table = _with_values(table, found)
-    given = {"validation": validation} if cv else {"test": test, "validation": validation}
+    given = {} if cv else {"test": 0.15 if test is None else test}
+    given["validation"] = validation
     shares = {
         name: real(part, name, above=0.0, below=1.0)
         for name, part in given.items()
@@ -105,13 +109,10 @@ def make_problem(
     for training, rows in rule.folds(cv) if cv else ():
         drawn = rule.take(training).parts(shares)
         splits.append({name: training[part] for name, part in drawn.items()} | {"test": rows})
-    options = {"cv": cv, "group": columns.group, "time": columns.time}
     tables = {"data": table, **{f"{name} data": rows for name, rows in own.items()}}
-    metadata = {
-        **{name: shares.get(name, "a table") for name in given},
-        **options,
-        **{name: {"sha256": rows.fingerprint()} for name, rows in tables.items()},
-    }
+    metadata: dict[str, Any] = {name: shares.get(name, "a table") for name in given}
+    metadata |= {"cv": cv, "group": columns.group, "time": columns.time}
+    metadata |= {name: {"sha256": rows.fingerprint()} for name, rows in tables.items()}
     without = len(frame) - len(table.target)
     problem = Problem(found, table, rule, splits, own, without, metadata)
     # The checks need no features.
@@ -149,9 +150,7 @@ def _check(parts: Mapping[str, Rows], target: Target) -> None:
 
 def _choose_columns(frame: pd.DataFrame, target: str, columns: Columns) -> Rows:
     """Return the rows that have a target, with the chosen features."""
-    for name in (*columns.features, *columns.drop, columns.group, columns.time):
-        if name is not None:
-            _require(frame, name)
+    _require(frame, *columns.features, *columns.drop, columns.group, columns.time)
     others = {*frame} - {target, columns.weights, columns.group, *columns.drop}
     wanted = columns.features or others
     features = [name for name in frame if name in others and name in wanted]
@@ -169,8 +168,7 @@ def rows_with_target(
     classes: Sequence[Class] = (),
 ) -> Rows:
     """Return the rows that have a target, with these features; ``classes`` are training's."""
-    for name in (target, *features, *([weights] if weights else [])):
-        _require(frame, name)
+    _require(frame, target, *features, weights)
     values = target_values(frame[target], classes)
     present = values.notna().to_numpy()
     if not present.any():
@@ -180,10 +178,11 @@ def rows_with_target(
     return Rows(frame[list(features)], values[present].infer_objects(), weight)
 
 
-def _require(frame: pd.DataFrame, name: str) -> None:
-    if name not in frame:
-        hint = header_hint(list(frame)) or f" {nearest(name, list(frame))}"
-        raise ValueError(f"there is no column {name!r}.{hint}")
+def _require(frame: pd.DataFrame, *names: str | None) -> None:
+    for name in names:
+        if name is not None and name not in frame:
+            hint = header_hint(list(frame)) or f" {nearest(name, list(frame))}"
+            raise ValueError(f"there is no column {name!r}.{hint}")
 
 
 def _weights(column: pd.Series, name: str) -> np.ndarray:

@@ -49,8 +49,8 @@ class SplitRule(NamedTuple):
         counts = {name: max(1, round(share * len(rest))) for name, share in shares.items()}
         if sum(counts.values()) >= len(rest):
             raise ValueError(
-                f"{len(rest)} different {'times' if self.by_time else 'groups'} are too few for "
-                f"training rows, {' and '.join(f'{name} rows' for name in counts)}."
+                f"too few different {'times' if self.by_time else 'groups'} ({len(rest)}) for "
+                f"{', '.join(counts)} and training rows: give more rows, or smaller shares."
             )
         order = {"shuffle": False} if self.by_time else {"random_state": self.seed % 2**32}
         for name, count in counts.items():
@@ -80,7 +80,7 @@ def units_of(column: pd.Series, *, by_time: bool) -> np.ndarray:
     """Return the group of each row, or its time as a number; ValueError for a missing one."""
     what, values = f"the {'time' if by_time else 'group'} {column.name!r}", column.to_numpy()
     if by_time:
-        match detect_column(column, 0):
+        match detect_column(column.rename(None), 0):  # also a row number is a time
             case Date(parts=parts) as date:
                 values = date.encode(column)[:, parts.index("total_seconds")]
             case Number() as number:

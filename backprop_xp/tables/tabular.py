@@ -16,7 +16,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from backprop_xp.backends import Backend, Device, resolve
 from backprop_xp.files.container import CheckpointError
-from backprop_xp.networks.network import Network
 from backprop_xp.tables.preparation import (
     Preparation,
     checked_frame,
@@ -50,9 +49,6 @@ Kind = TypeVar("Kind", bound="type[Tabular]")
 class Tabular(BaseEstimator, TabularParameters):  # type: ignore[misc]
     """The base class of both estimators; a subclass defines its targets."""
 
-    model_: TabularModel
-    n_features_in_: int
-    feature_names_in_: np.ndarray
     _task: ClassVar[Task]
 
     def _targets(self, y: np.ndarray, classes: np.ndarray | None) -> tuple[np.ndarray, Any]:
@@ -98,9 +94,21 @@ class Tabular(BaseEstimator, TabularParameters):  # type: ignore[misc]
         except BaseException:
             self.__dict__ = before
             raise
-        self.model_ = model
+        self._adopt(model)
         if checkpoint is not None:
             self.save(checkpoint)
+        return self
+
+    def _adopt(self, model: TabularModel) -> Self:
+        """Set the attributes of a fitted estimator, and return it."""
+        self.model_, self.metadata_ = model, dict(model.metadata)
+        self.preparation_ = Preparation.of(model.features)
+        self.network_, self.theta_, self.history_ = model.network, model.theta, dict(model.history)
+        self.n_iter_, self.best_iter_ = model.record["epoch"], model.record["best_epoch"]
+        self.validation_score_ = model.record["best"]
+        self.n_features_in_ = len(model.features.seen)
+        if model.has_names:
+            self.feature_names_in_ = np.asarray(model.features.seen, dtype=object)
         return self
 
     def _train(
@@ -162,46 +170,6 @@ class Tabular(BaseEstimator, TabularParameters):  # type: ignore[misc]
     def __sklearn_tags__(self) -> Tags:
         return tags_of_tables(super().__sklearn_tags__())
 
-    @property
-    def preparation_(self) -> Preparation:
-        """The fitted preparation of the columns."""
-        return Preparation.of(self.model_.features)
-
-    @property
-    def network_(self) -> Network:
-        """The network, whose inputs are the features of ``preparation_``."""
-        return self.model_.network
-
-    @property
-    def theta_(self) -> np.ndarray:
-        """The parameters of the network, ``(P,)``, or ``(n_members, P)``."""
-        return self.model_.theta
-
-    @property
-    def history_(self) -> dict[str, np.ndarray]:
-        """The losses and the metric, ``(epochs,)`` or ``(epochs, n_members)`` each."""
-        return dict(self.model_.history)
-
-    @property
-    def n_iter_(self) -> int:
-        """The number of epochs."""
-        return int(self.model_.record["epoch"])
-
-    @property
-    def best_iter_(self) -> int | list[int]:
-        """The epoch of theta; of an ensemble, that of each member."""
-        return self.model_.record["best_epoch"]  # type: ignore[no-any-return]
-
-    @property
-    def validation_score_(self) -> float | list[float]:
-        """The validation loss, or the metric, at ``best_iter_``."""
-        return self.model_.record["best"]  # type: ignore[no-any-return]
-
-    @property
-    def metadata_(self) -> dict[str, Any]:
-        """The JSON that files keep beside the model."""
-        return dict(self.model_.metadata)
-
     def save(self, path: PathLike) -> None:
         """Write the fitted estimator to a model file, without pickle; ``load`` reads it.
 
@@ -229,11 +197,7 @@ class Tabular(BaseEstimator, TabularParameters):  # type: ignore[misc]
             made = cls(**model.record["parameters"], backend=backend, device=device)
         except TypeError as error:
             raise CheckpointError(f"the file of another version: {error}") from error
-        made.model_ = model
-        made.n_features_in_ = len(model.features.seen)
-        if model.has_names:
-            made.feature_names_in_ = np.asarray(model.features.seen, dtype=object)
-        return made
+        return made._adopt(model)
 
 
 def _with_parameters(kind: Kind) -> Kind:

@@ -7,7 +7,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -108,18 +108,8 @@ def read_model(
 
 def refuse_other_training(path: PathLike, written: TabularModel, wanted: TabularModel) -> None:
     """Raise ValueError, with the difference, unless a file has the same training."""
-    difference = next(_differences(written, wanted), None)
-    if difference is not None:
-        raise ValueError(
-            f"{os.fspath(path)} cannot be resumed: {difference}. Use its data and parameters, or "
-            "omit resume to start from the beginning."
-        )
-
-
-def _differences(written: TabularModel, wanted: TabularModel) -> Iterator[str]:
-    """Yield the differences between a file's training and another, causes before effects."""
     old, new = (
-        [
+        [  # causes before effects
             {"task": one.task, "target": one.target},
             one.record["parameters"],
             one.metadata,
@@ -131,22 +121,21 @@ def _differences(written: TabularModel, wanted: TabularModel) -> Iterator[str]:
         for one in (written, wanted)
     )
     for before, after in zip(old, new, strict=True):
-        yield from _different_values(before, after)
+        # JSON objects, such as the SHA-256 of rows, come last: other values are causes.
+        for name, value in sorted(after.items(), key=lambda item: isinstance(item[1], Mapping)):
+            if value == (other := before.get(name)):
+                continue
+            text = f"its training had other {name}: the rows, the columns or their values differ"
+            if not isinstance(value, Mapping):
+                text = f"{name} is {words_of(value)}, but the file's training has {words_of(other)}"
+            raise ValueError(
+                f"{os.fspath(path)} cannot be resumed: {text}. Use its data and parameters, or "
+                "omit resume to start from the beginning."
+            )
 
 
-def _different_values(written: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the names whose values differ, with both values; at last those of JSON objects."""
-    for name, value in sorted(wanted.items(), key=lambda item: isinstance(item[1], Mapping)):
-        other = written.get(name)
-        if value == other:
-            continue
-        if isinstance(value, Mapping):
-            yield f"its training had other {name}: the rows, the columns or their values differ"
-        else:
-            yield f"{name} is {_words(value)}, but the file's training has {_words(other)}"
-
-
-def _words(value: object) -> str:
+def words_of(value: object) -> str:
+    """Return the value of a parameter for the user."""
     if value is None:
         return "not given"
     return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
@@ -159,42 +148,43 @@ def progress(state: TrainingState) -> dict[str, Any]:
     return {"epoch": state.epoch, "best_epoch": best.epoch.tolist(), "best": scores.tolist()}
 
 
+def measures_of(state: TrainingState) -> dict[str, np.ndarray]:
+    """Return the losses and the metrics of an epoch, on the host."""
+    found = {"loss": state.loss, "validation_loss": state.validation_loss, **state.metrics}
+    return dict(zip(found, to_host_together([*found.values()]), strict=True))
+
+
+@dataclasses.dataclass
 class TrainingFile:
     """A callback that writes the best networks so far, and the state, about once a second.
 
-    ``model`` is the model without what the training finds. A file that cannot be written does not
-    end the training, and warns once.
+    ``model`` is the model without what the training finds, ``measures`` are those of the epochs
+    before. A file that cannot be written does not end the training, and warns once.
     """
 
-    def __init__(
-        self,
-        path: PathLike,
-        model: TabularModel,
-        optimizer: Optimizer,
-        start: TrainingState | None,
-    ) -> None:
-        self.path, self.model, self.optimizer = path, model, optimizer
-        history = {} if start is None else start.history
-        self._measures = {name: list(values) for name, values in history.items()}
-        self._last_try, self._has_failed = -math.inf, False
+    path: PathLike
+    model: TabularModel
+    optimizer: Optimizer
+    measures: dict[str, list[np.ndarray]]
+    last_try: float = -math.inf
+    has_failed: bool = False
 
     def __call__(self, state: TrainingState) -> None:
         """Record an epoch, and write the file if a second has passed."""
-        measures = {"loss": state.loss, "validation_loss": state.validation_loss, **state.metrics}
-        for name, value in zip(measures, to_host_together([*measures.values()]), strict=True):
-            self._measures.setdefault(name, []).append(value)
-        if time.monotonic() - self._last_try < _PAUSE:
+        for name, value in measures_of(state).items():
+            self.measures.setdefault(name, []).append(value)
+        if time.monotonic() - self.last_try < _PAUSE:
             return
-        history = {name: np.stack(values) for name, values in self._measures.items()}
+        history = {name: np.stack(values) for name, values in self.measures.items()}
         try:
             self._write(state._replace(history=history))
-            self._has_failed = False
+            self.has_failed = False
         except OSError as error:
-            if not self._has_failed:
+            if not self.has_failed:
                 message = f"the model is not written: {error}. The training continues."
                 warnings.warn(message, RuntimeWarning, stacklevel=stacklevel())
-            self._has_failed = True
-        self._last_try = time.monotonic()
+            self.has_failed = True
+        self.last_try = time.monotonic()
 
     def _write(self, state: TrainingState | None) -> bool:
         """Write the file; return whether there was a network to write."""

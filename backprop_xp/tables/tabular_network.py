@@ -6,7 +6,6 @@ from backprop_xp.backends import Array, Selection, to_device_of
 from backprop_xp.networks.columns import Columns, Scale
 from backprop_xp.networks.embeddings import Embedding, NumericEmbedding
 from backprop_xp.networks.losses import (
-    Loss,
     binary_cross_entropy,
     categorical_cross_entropy,
     mean_squared_error,
@@ -25,15 +24,11 @@ _SMALL = 0.1
 _LEAST_SHARE = 1e-6
 
 
-def loss_for(n_classes: int) -> tuple[int, Loss]:
-    """Return the number of outputs and the loss for so many classes, 0 for a number."""
+def network_for(features: Features, recipe: Recipe, n_classes: int) -> Network:
+    """Return the network of a recipe for these features and so many classes, 0 for a number."""
+    n_outputs, loss = 1, binary_cross_entropy if n_classes else mean_squared_error
     if n_classes > 2:
-        return n_classes, categorical_cross_entropy
-    return 1, binary_cross_entropy if n_classes else mean_squared_error
-
-
-def network_for(features: Features, recipe: Recipe, n_outputs: int, loss: Loss) -> Network:
-    """Return the network of a recipe for these features."""
+        n_outputs, loss = n_classes, categorical_cross_entropy
     inputs, n_in = _input_layers(features, recipe)
     network = mlp(
         [n_in, *recipe.hidden_layer_sizes, n_outputs],

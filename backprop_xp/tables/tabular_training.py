@@ -16,7 +16,7 @@ from backprop_xp.tables.presets import Recipe, recipe_for
 from backprop_xp.tables.rows import Rows
 from backprop_xp.tables.tabular_file import TrainingFile, progress, versions
 from backprop_xp.tables.tabular_model import TabularModel, TargetScale
-from backprop_xp.tables.tabular_network import first_theta, loss_for, network_for
+from backprop_xp.tables.tabular_network import first_theta, network_for
 from backprop_xp.tables.tabular_parameters import (
     LOWER_IS_BETTER,
     TabularParameters,
@@ -54,8 +54,8 @@ def untrained(
 
     ``known`` are features that were learnt from the same rows, ``more`` other fields of the model.
     """
-    training, is_regression = split.training, split.classes is None
-    checked = checked_parameters(parameters, "regression" if is_regression else "classification")
+    training, n_classes = split.training, 0 if split.classes is None else len(split.classes)
+    checked = checked_parameters(parameters, "classification" if n_classes else "regression")
     values = {name: from_json(to_json(v)) for name, v in checked.items() if name not in _NOT_STORED}
     recipe = recipe_for(values, len(training.target))
     parts = {"training": training, "validation": split.validation}
@@ -65,16 +65,15 @@ def untrained(
         max_one_hot=None if recipe.category is None else recipe.category.above,
         seed=seed,
     )
-    n_outputs, loss = loss_for(0 if split.classes is None else len(split.classes))
     model = TabularModel(
         features=features,
-        network=network_for(features, recipe, n_outputs, loss),
+        network=network_for(features, recipe, n_classes),
         theta=np.empty(0),
         classes=split.classes,
-        scale=TargetScale() if split.classes is not None else _moments(training),
+        scale=TargetScale() if n_classes else _moments(training),
         record={
             "parameters": values,
-            "recipe": {name: _plain(value) for name, value in vars(recipe).items()},
+            "recipe": {n: tuple(v) if isinstance(v, tuple) else v for n, v in vars(recipe).items()},
             "seed": seed,
             "rows": {name: len(rows.target) for name, rows in parts.items()},
             "data": {name: rows.fingerprint() for name, rows in parts.items()},
@@ -85,10 +84,6 @@ def untrained(
         **more,
     )
     return model, recipe
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, tuple) else value
 
 
 def _moments(rows: Rows) -> TargetScale:
@@ -113,14 +108,18 @@ def learn(
 ) -> TabularModel:
     """Return the model after its training, which writes the file ``checkpoint`` unless None."""
     model, recipe, state = start
-    metric = parameters.metric
+    metric, seed = parameters.metric, model.record["seed"]
     by_class, shares = _class_weights(parameters, split)
     x, y, weights = _on_device(split.training, model, selection)
-    theta = first_theta(model.network, shares, model.record["seed"], recipe.n_members, selection)
+    theta = first_theta(model.network, shares, seed, recipe.n_members, selection)
     optimizer = recipe.optimizer(len(split.training.target), model.network.weight_mask(theta))
     if checkpoint is not None:
-        file = TrainingFile(checkpoint, model, optimizer, state)
+        before = {} if state is None else {n: list(v) for n, v in state.history.items()}
+        file = TrainingFile(checkpoint, model, optimizer, before)
         callbacks = [*callbacks, file]
+    order = seed
+    if recipe.n_members > 1:  # each member has its own order of the rows
+        order = (np.random.SeedSequence(seed).generate_state(recipe.n_members) >> 1).tolist()
     mode: Literal["min", "max"] = "min" if metric is None or metric in LOWER_IS_BETTER else "max"
     # For a small product several threads of BLAS are slower than one.
     product = recipe.batch_size * x.shape[1] * max((1, *recipe.hidden_layer_sizes))
@@ -134,7 +133,7 @@ def learn(
                 optimizer=optimizer,
                 epochs=recipe.max_iter,
                 batch_size=recipe.batch_size,
-                seed=_seeds(model.record["seed"], recipe.n_members),
+                seed=order,
                 sample_weight=weights,
                 class_weight=by_class,
                 validation=_on_device(split.validation, model, selection),
@@ -183,14 +182,6 @@ def _trained(
     return dataclasses.replace(trained, residuals=np.stack([errors, weights], axis=1))
 
 
-def _seeds(seed: int, n_members: int) -> int | list[int]:
-    """Return a seed, or one for each member: each has its own order of the rows."""
-    if n_members == 1:
-        return seed
-    states = np.random.SeedSequence(seed).generate_state(n_members)
-    return [int(state >> 1) for state in states]
-
-
 def _class_weights(
     parameters: TabularParameters, split: Split
 ) -> tuple[list[float] | None, np.ndarray]:
@@ -200,9 +191,10 @@ def _class_weights(
         return None, np.empty(0)
     indices, weights = rows.target.to_numpy(), rows.scaled_weights()
     totals = np.bincount(indices, weights, minlength=len(classes))
-    given, by_class = getattr(parameters, "class_weight", None), None
-    if given is not None:
-        one_hot = np.eye(len(classes))[indices]
-        by_class = weights_by_class(given, one_hot, weights, classes.tolist())
-        totals = totals * by_class
-    return None if by_class is None else by_class.tolist(), totals / totals.sum()
+    given = getattr(parameters, "class_weight", None)
+    if given is None:
+        return None, totals / totals.sum()
+    one_hot = np.eye(len(classes))[indices]
+    by_class = weights_by_class(given, one_hot, weights, classes.tolist())
+    totals = totals * by_class
+    return by_class.tolist(), totals / totals.sum()

@@ -57,28 +57,23 @@ def find_target(column: pd.Series, task: Task | None = None) -> Target:
     levels = np.unique(values.astype(str) if values.dtype == object else values)
     if len(levels) < 2:
         raise ValueError(f"the target {name!r} is {levels[0]!s} in all rows: nothing to learn.")
-    suggested, reason = _suggest_task(values, len(levels))
+    kind, reason = values.dtype.kind, f"it has {len(levels)} different values"
     if task is not None:
-        suggested, reason = task, "the task was given"
-    if suggested == "regression":
-        return Target(name, suggested, reason)
-    if values.dtype.kind == "f":  # scikit-learn refuses such labels as numbers
+        reason = "the task was given"
+    elif kind in "iu" and len(levels) <= _MAX_INTEGERS:
+        reason = f"it has {len(levels)} different whole numbers"
+    elif kind in "iuf":
+        task, reason = "regression", "it holds numbers"
+    if task == "regression":
+        return Target(name, task, reason)
+    if kind == "f":  # scikit-learn refuses such labels as numbers
         levels = np.unique(as_strings(target_values(column)).to_numpy(dtype=object))
     if len(levels) > max(2, len(values) // 2):
         raise ValueError(
             f"the target {name!r} has {len(levels)} different values in {len(values)} rows: a "
             "class needs several rows."
         )
-    return Target(name, suggested, reason, tuple(levels.tolist()))
-
-
-def _suggest_task(values: np.ndarray, n_levels: int) -> tuple[Task, str]:
-    """Return the task that the values suggest, and the reason for the user."""
-    if values.dtype == object or values.dtype.kind == "b":
-        return "classification", f"it has {n_levels} different values"
-    if values.dtype.kind in "iu" and n_levels <= _MAX_INTEGERS:
-        return "classification", f"it has {n_levels} different whole numbers"
-    return "regression", "it holds numbers"
+    return Target(name, "classification", reason, tuple(levels.tolist()))
 
 
 def target_values(column: pd.Series, classes: Sequence[Class] = ()) -> pd.Series:

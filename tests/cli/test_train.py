@@ -22,7 +22,7 @@ import pandas as pd
 
 import backprop_xp as bx
 from backprop_xp import tables
-from backprop_xp.cli import train
+from backprop_xp.cli import table_training
 from backprop_xp.cli.table_output import number
 from backprop_xp.display.progress import live
 from backprop_xp.tables import readers, tabular_file, tabular_parameters
@@ -184,9 +184,9 @@ def test_log_writes_a_line_for_each_epoch_and_a_resumed_training_continues_it(fo
     lines = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert list(lines[0]) == ["epoch", "loss", "validation_loss"]
-    log = train.LossLog(Path("log.jsonl"))
+    log = table_training.LossLog(Path("log.jsonl"))
     state = bx.TrainingState(4, 4, None, None, np.asarray(np.nan), np.asarray(1.0))
-    log(state, 6)
+    log(state)
     lines = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     assert lines[-1]["loss"] is None
@@ -221,7 +221,7 @@ def test_ctrl_c_ends_with_130_and_the_command_to_resume(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(train, "reporting", lambda *_, **__: _context(press))
+        patched.setattr(table_training, "reporting", lambda *_, **__: _context(press))
         done = run("train", "table.csv", "--target", "y", *QUICK)
     assert done.exit_code == 130
     assert done.stdout == ""
@@ -455,12 +455,16 @@ REFUSED = [
         "a class 'perhaps' that training",
     ),
     ("train table.csv --target y --test 0", "test must be > 0 and < 1, not 0"),
-    ("train table.csv --target y --cv 3 --test 0.2", "--cv and --test exclude each other"),
+    ("train table.csv --target y --cv 3 --test 0.2", "cv and test exclude each other"),
     ("train table.csv --target y --cv 1", "'--cv': Input should be greater than or equal to 2"),
     ("train table.csv --target y --cv 61", "Cannot have number of splits n_splits=61"),
     ("train table.csv --target y --group b --time day", "omit one of group and time"),
     ("train table.csv --target y --group zz", "there is no column 'zz'"),
-    ("train table.csv --target y --group b", "2 different groups are too few for training rows"),
+    (
+        "train table.csv --target y --group b",
+        "too few different groups (2) for test, validation and",
+    ),
+    ("train table.csv --target y --group b --cv 2", "groups (1) for validation and training rows"),
     ("train table.csv --target y --time b", "the time 'b' is a category, but must hold dates or"),
     (
         "train table.csv --target y --time day --test table.csv --validation table.csv",
@@ -479,6 +483,7 @@ REFUSED = [
     ("train table.csv --target y --learning-rate cosin", "Did you mean 'cosine'?"),
     ("train table.csv --target y --preset bset", "Did you mean 'best'?"),
     ("train table.csv --target y --metric rmse", "metric 'rmse' is unknown"),
+    ("train table.csv --target y --random-state -1", "must be an integer of at least 0"),
     ("train table.csv --target y --n-members 0", "must be an integer of at least 1"),
     ("train table.csv --target y --learning-rate-init 0", "'--learning-rate-init': must be > 0"),
     ("train table.csv --target y --dropout 1", "'--dropout': must be >= 0 and < 1"),
@@ -683,7 +688,7 @@ def test_a_training_continues_while_the_disk_is_full_and_warns_once(
             assert tables.load("model.safetensors").n_iter_ == 1
             full.__exit__()
 
-    monkeypatch.setattr(train, "reporting", lambda *_, **__: _context(fill))
+    monkeypatch.setattr(table_training, "reporting", lambda *_, **__: _context(fill))
     done = run("train", "table.csv", "--target", "y", *QUICK)
     assert done.exit_code == 0
     message = "the model is not written: [Errno 27] File too large: 'model.safetensors'."
@@ -699,7 +704,7 @@ def test_ctrl_c_while_the_disk_is_full_reports_that_nothing_is_saved(
         if epoch == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "reporting", lambda *_, **__: _context(press))
+    monkeypatch.setattr(table_training, "reporting", lambda *_, **__: _context(press))
     with _FullDisk():
         done = run("train", "table.csv", "--target", "y", *QUICK)
     assert done.exit_code == 130

@@ -11,7 +11,7 @@ pytest.importorskip("pyarrow")
 import pandas as pd
 
 from backprop_xp.cli.table_training import train_table
-from backprop_xp.tables.problem import Columns
+from backprop_xp.tables.problem import Columns, make_problem
 
 ROWS = 200
 
@@ -33,7 +33,8 @@ def lines_for(target: str, **columns: Any) -> list[str]:
     chosen = Columns(drop=["y" if target == "number" else "number"], time=columns.pop("time", None))
     frame = frame.assign(**{name: make(frame, draw) for name, make in columns.items()})
     parameters = {"preset": "fast", "max_iter": 1, "random_state": 0}
-    train_table(frame, target, columns=chosen, parameters=parameters, say=lines.append)
+    problem = make_problem(frame, target, chosen, seed=0)
+    train_table(problem, parameters, say=lines.append)
     return [line for line in lines if "--drop" in line]
 
 

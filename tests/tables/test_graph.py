@@ -131,7 +131,11 @@ def test_the_graph_predicts_as_the_estimator_from_columns_of_all_kinds(
 ) -> None:
     frame = edges()
     model = bx.TabularClassifier(**QUICK, **given).fit(frame, target(frame))
-    assert {*model.preparation_.features_.kinds.values()} == {"number", "category", "date"}
+    assert {column.kind for column in model.preparation_.columns_.values()} == {
+        "number",
+        "category",
+        "date",
+    }
     assert model.preparation_.features_.codes == [23]
     session = exported(model, tmp_path)
     for rows in (frame, frame.iloc[[3]], strange(frame), strange(frame).iloc[[4]]):

@@ -34,6 +34,7 @@ def table() -> pd.DataFrame:
             "date": dates,
             "string": dates.strftime("%d.%m.%Y"),
             "day": day,
+            "Unnamed: 0": 3 * day + pd.Series(day).groupby(day).cumcount(),
             "y": np.where(x + draw.normal(size=ROWS) > 0.5, "yes", "no"),
             "number": x + draw.normal(size=ROWS),
         }
@@ -90,7 +91,7 @@ def test_the_group_is_no_feature_and_the_time_is_one_unless_it_is_dropped() -> N
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("column", ["date", "string", "day"])
+@pytest.mark.parametrize("column", ["date", "string", "day", "Unnamed: 0"])
 def test_later_parts_and_folds_have_later_times(column: str) -> None:
     day = table()["day"].to_numpy()
     (drawn,) = splits_of(problem("y", time=column))
@@ -136,7 +137,7 @@ def test_a_class_of_new_rows_alone_is_an_error_before_the_training() -> None:
     frame = table()
     frame["y"] = frame["y"].where(frame["day"] < 39, "new")
     with pytest.raises(ValueError, match="no training row has the class 'new' of the test rows"):
-        train_table(frame, "y", columns=Columns(time="day"), parameters=QUICK)
+        make_problem(frame, "y", Columns(time="day"), seed=3)
 
 
 # scikit-learn's folds, and its names of metrics.
@@ -150,7 +151,8 @@ PEERS = {
 @pytest.mark.parametrize("target", ["y", "number"])
 def test_the_report_of_folds_is_that_of_scikit_learns_cross_validation(target: str) -> None:
     frame, lines = table().drop(columns="y" if target == "number" else "number"), list[str]()
-    model = train_table(frame, target, parameters=QUICK, cv=3, say=lines.append)
+    made = make_problem(frame, target, Columns(), seed=3, cv=3)
+    model = train_table(made, QUICK, say=lines.append)
     assert lines[-3:] == ["fold 1 of 3", "fold 2 of 3", "fold 3 of 3"]
     (kind, scoring), y = PEERS[target], frame.pop(target)
     folds = kind(3, shuffle=True, random_state=QUICK["random_state"])
@@ -168,17 +170,17 @@ def test_the_report_of_folds_is_that_of_scikit_learns_cross_validation(target: s
 @pytest.mark.once
 def test_ctrl_c_in_a_fold_keeps_the_model_and_resume_computes_the_folds(tmp_path: Path) -> None:
     lines, path = list[str](), tmp_path / "model"
-    given: dict[str, Any] = {"parameters": QUICK, "out": path, "cv": 2, "say": lines.append}
+    made = make_problem(table(), "y", Columns(), seed=3, cv=2)
 
     def press(line: str) -> None:
         if line == "fold 2 of 2":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_table(table(), "y", **{**given, "say": press})
+        train_table(made, QUICK, out=path, say=press)
     kept = tables.load(path)
     assert "report" not in kept.metadata_
-    model = train_table(table(), "y", **given, resume=True)
+    model = train_table(made, QUICK, out=path, say=lines.append, resume=True)
     assert lines == [f"the training in {path} is finished", "fold 1 of 2", "fold 2 of 2"]
     np.testing.assert_array_equal(model.theta_, kept.theta_)
     assert tables.load(path).metadata_["report"]["measured_on"]["test"] == "2 folds"

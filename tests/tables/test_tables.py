@@ -25,7 +25,7 @@ from backprop_xp.tables import (
     target_column,
 )
 from backprop_xp.tables.features import Features
-from backprop_xp.tables.problem import Columns
+from backprop_xp.tables.problem import Columns, make_problem
 from backprop_xp.training.data import split_rows
 from tests import messy_tables
 
@@ -37,7 +37,11 @@ def train(data: Any, target: str, **given: Any) -> Any:
     columns = Columns(**{name: given.pop(name) for name in Columns._fields if name in given})
     parameters = {"random_state": 0, **given.pop("parameters", {})}
     parameters |= {name: given.pop(name) for name in ("dtype",) if name in given}
-    return train_table(data, target, parameters=parameters, columns=columns, **given)
+    names = ("task", "test", "validation", "cv")
+    rows = {name: given.pop(name) for name in names if name in given}
+    seed = parameters["random_state"]
+    problem = make_problem(data, target, columns, seed=seed, **rows)
+    return train_table(problem, parameters, **given)
 
 
 def predictions(model: Any, data: Any) -> pd.DataFrame:
@@ -48,6 +52,11 @@ def predictions(model: Any, data: Any) -> pd.DataFrame:
 def prepare(data: Any, **given: Any) -> Features:
     """Return the features that a preparation learns."""
     return tables.Preparation(random_state=0, **given).fit(data).features_
+
+
+def kinds_of(made: Features) -> dict[str, str]:
+    """Return the kind of each column in use."""
+    return {name: column.kind for name, column in made.columns.items()}
 
 
 def classes_of(model: Any) -> tuple[Any, ...]:
@@ -116,7 +125,7 @@ def test_a_file_read_in_pieces_has_the_features_and_the_columns_of_the_whole(
     strings, path = rows_of_each_type(), tmp_path / f"table{ending}"
     typed = tables.read(_written(strings, tmp_path / "typed.csv"))
     made = prepare(typed.assign(number=range(36), whole=range(36), flag=[True, False] * 18))
-    assert {*made.kinds.values()} == {"number", "date", "category"}
+    assert {*kinds_of(made).values()} == {"number", "date", "category"}
     _written(typed.assign(number=typed.index % 9) if ending[1] in "pf" else strings, path)
     whole = tables.read(path, texts=made.texts)
     (alone,) = tables.read_pieces(path, texts=made.texts)
@@ -417,7 +426,7 @@ def test_a_class_of_a_single_row_is_trained_on() -> None:
 def test_each_kind_of_column_is_found_and_becomes_finite_float32() -> None:
     table = frame(200)
     made = prepare(table.drop(columns="y").assign(same=1, none=np.nan))
-    assert made.kinds == {"a": "number", "b": "category", "day": "date", "text": "text"}
+    assert kinds_of(made) == {"a": "number", "b": "category", "day": "date", "text": "text"}
     assert made.left_out == {"same": "the same in all rows", "none": "empty"}
     x = transform(made, table)
     assert (x.dtype, x.shape) == (np.float32, (200, made.n_features))
@@ -443,7 +452,7 @@ def test_a_preparation_read_from_bytes_prepares_the_same() -> None:
     made = prepare(table)
     again = Features.from_bytes(made.to_bytes())
     np.testing.assert_array_equal(transform(again, table), transform(made, table))
-    assert again.kinds == made.kinds
+    assert kinds_of(again) == kinds_of(made)
 
 
 def test_dates_and_strings_of_dates_are_prepared_alike() -> None:
@@ -452,7 +461,7 @@ def test_dates_and_strings_of_dates_are_prepared_alike() -> None:
     written = pd.DataFrame({"day": days.strftime("%Y-%m-%d"), "a": np.arange(200.0)})
     for table in (written, written.assign(day=days), written.assign(day=zoned)):
         made = Features.from_bytes(prepare(table).to_bytes())
-        assert made.kinds["day"] == "date"
+        assert kinds_of(made)["day"] == "date"
         expected = transform(made, written.assign(day=days))
         np.testing.assert_array_equal(transform(made, written), expected)
 
@@ -564,7 +573,7 @@ def test_numbers_in_common_notations_are_numbers() -> None:
     }
     table = pd.DataFrame(written)
     made = prepare(table)
-    assert set(made.kinds.values()) == {"number"}
+    assert set(kinds_of(made).values()) == {"number"}
     x = transform(made, table)
     numbers = pd.DataFrame({"plain": plain})
     expected = prepare(numbers).transform(numbers)
@@ -593,7 +602,7 @@ def test_numbers_of_other_countries_and_of_accounts_are_numbers(style: str) -> N
     values = np.arange(40.0) * 1235
     written = pd.DataFrame({"x": [WRITTEN[style](value) for value in values]})
     made = Features.from_bytes(prepare(written).to_bytes())
-    assert made.kinds == {"x": "number"}
+    assert kinds_of(made) == {"x": "number"}
     expected = pd.DataFrame({"x": READ.get(style, np.positive)(values)})
     found = [transform(made, written), prepare(expected).transform(expected)]
     np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
@@ -606,7 +615,7 @@ def test_numbers_of_other_countries_and_of_accounts_are_numbers(style: str) -> N
 @pytest.mark.parametrize("first", ["E4", "e5", "$E4", "-E4"])
 def test_an_exponent_without_digits_before_it_is_no_number(first: str) -> None:
     table = pd.DataFrame({"grade": [first, "A1", "B2", "E4"] * 10})
-    assert prepare(table).kinds == {"grade": "category"}
+    assert kinds_of(prepare(table)) == {"grade": "category"}
 
 
 @pytest.mark.once
@@ -639,7 +648,7 @@ def test_dates_in_all_common_formats_are_dates(formats: tuple[str, ...]) -> None
         {"day": [day.strftime(formats[i % len(formats)]) for i, day in enumerate(days)]}
     )
     made = Features.from_bytes(prepare(given).to_bytes())
-    assert made.kinds == {"day": "date"}
+    assert kinds_of(made) == {"day": "date"}
     expected = prepare(pd.DataFrame({"day": days})).transform(pd.DataFrame({"day": days}))
     np.testing.assert_allclose(transform(made, given), expected, rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(transform(made, given.iloc[[3]]), transform(made, given)[[3]])
@@ -660,15 +669,15 @@ def test_integers_in_a_date_format_are_dates_and_other_integers_are_not() -> Non
     days = pd.date_range("2019-01-01", periods=60)
     integers = days.strftime("%Y%m%d").astype(int)
     made = prepare(pd.DataFrame({"day": integers}))
-    assert made.kinds == {"day": "date"}
+    assert kinds_of(made) == {"day": "date"}
     found = transform(made, pd.DataFrame({"day": integers}))
     np.testing.assert_array_equal(found, transform(made, pd.DataFrame({"day": days})))
     holed = pd.DataFrame({"day": pd.Series(integers).where(integers % 7 > 0)})
-    assert prepare(holed).kinds == {"day": "date"}
+    assert kinds_of(prepare(holed)) == {"day": "date"}
     with pytest.raises(ValueError, match=r"'day' has .*20191399.* but a date is expected"):
         transform(made, pd.DataFrame({"day": [20191399]}))
     others = pd.DataFrame({"x": 20190101 + np.arange(60)})  # 20190132 is not a date
-    assert prepare(others).kinds == {"x": "number"}
+    assert kinds_of(prepare(others)) == {"x": "number"}
 
 
 def test_times_of_day_are_numbers_as_strings_or_objects() -> None:
@@ -682,7 +691,7 @@ def test_times_of_day_are_numbers_as_strings_or_objects() -> None:
     for name, values in given.items():
         rounded = expected // 60 * 60 if name == "hh:mm" else expected
         made = prepare(pd.DataFrame({"at": values}))
-        assert made.kinds == {"at": "number"}
+        assert kinds_of(made) == {"at": "number"}
         found = transform(made, pd.DataFrame({"at": values}))
         np.testing.assert_allclose(found, prepare(rounded).transform(rounded), rtol=1e-6)
     made = prepare(pd.DataFrame({"at": given["hh:mm:ss"]}))
@@ -701,7 +710,7 @@ def test_codes_that_begin_with_a_zero_stay_strings(tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(tables.read(tmp_path / name), table)
     for given in (table, tmp_path / "table.csv"):
         model = train(given, "y", parameters=QUICK)
-        assert model.model_.features.kinds == {
+        assert kinds_of(model.model_.features) == {
             "zip": "category",
             "a": "number",
             "sparse": "category",
@@ -760,7 +769,7 @@ def test_identifiers_are_left_out_and_reported(form: str) -> None:
     table = frame().assign(key=[form.format(7919 * i) for i in range(60)])
     model = train(table, "y", parameters=QUICK, say=messages.append)
     assert "'key' is left out: it is an identifier" in messages
-    assert list(model.model_.features.kinds) == ["a", "b", "day", "text"]
+    assert list(kinds_of(model.model_.features)) == ["a", "b", "day", "text"]
 
 
 @pytest.mark.parametrize("first", [10**18, -(10**18), 2**63 - 100])
@@ -998,7 +1007,7 @@ def test_unnamed_row_numbers_are_left_out_and_reported(tmp_path: Path) -> None:
     frame().to_csv(tmp_path / "table.csv")
     messages = list[str]()
     model = train(tmp_path / "table.csv", "y", parameters=QUICK, say=messages.append)
-    assert list(model.model_.features.kinds) == ["a", "b", "day", "text"]
+    assert list(kinds_of(model.model_.features)) == ["a", "b", "day", "text"]
     assert "'Unnamed: 0' is left out: it is a row number" in messages
     assert len(predictions(model, frame())) == 60
     with pytest.raises(ValueError, match="nothing to learn from"):
@@ -1035,9 +1044,9 @@ def test_free_text_accepts_a_seed_of_any_size() -> None:
 def test_features_drop_and_weights_choose_the_columns() -> None:
     table = frame().assign(w=1.0)
     model = train(table, "y", parameters=QUICK, weights="w", drop=["text"])
-    assert list(model.model_.features.kinds) == ["a", "b", "day"]
+    assert list(kinds_of(model.model_.features)) == ["a", "b", "day"]
     model = train(table, "y", parameters=QUICK, features=["a", "w"], drop=["w"])
-    assert list(model.model_.features.kinds) == ["a"]
+    assert list(kinds_of(model.model_.features)) == ["a"]
 
 
 @pytest.mark.once
@@ -1110,13 +1119,13 @@ def test_a_training_killed_at_any_epoch_resumes_to_the_same_theta(
     moments = sorted(np.random.default_rng(0).choice(np.arange(2, 30), 10, replace=False).tolist())
     for moment in [*moments, None]:
 
-        def kill(state: Any, epochs: int, moment: int | None = moment) -> None:
+        def kill(state: Any, moment: int | None = moment) -> None:
             if state.epoch == moment:
                 raise Killed
 
         try:
             model = train(
-                table, "y", parameters=settings, out=path, resume=path.exists(), watches=[kill]
+                table, "y", parameters=settings, out=path, resume=path.exists(), callbacks=[kill]
             )
         except Killed:
             kept = tables.load(path)
@@ -1134,12 +1143,12 @@ def test_ctrl_c_keeps_the_best_network_and_the_training_can_be_resumed(
 ) -> None:
     table, path, messages = frame(), tmp_path / "model", list[str]()
 
-    def press(state: Any, epochs: int) -> None:
+    def press(state: Any) -> None:
         if state.epoch == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) as caught:
-        train(table, "y", parameters=QUICK, out=path, watches=[press])
+        train(table, "y", parameters=QUICK, out=path, callbacks=[press])
     (note,) = caught.value.__notes__
     assert note.startswith(f"interrupted in epoch 6: {path} has the best network so far")
     assert note.endswith("or command with --resume, continues it.")
