@@ -13,9 +13,12 @@ from backprop_xp.cli.output import errors_in_one_line, note
 def export(
     model: Annotated[str, typer.Argument(help="The file that train wrote.")],
     out: Annotated[
-        Path,
-        typer.Argument(callback=arguments.path_with(".onnx"), help="The file to write: .onnx."),
-    ],
+        Path | None,
+        typer.Argument(
+            callback=arguments.path_with(".onnx"),
+            help="The file to write: .onnx. Default: the model's name with .onnx.",
+        ),
+    ] = None,
 ) -> None:
     """Write a model as one ONNX graph, from the columns of a table to predictions.
 
@@ -24,6 +27,7 @@ def export(
     that cannot be used.
     """
     with errors_in_one_line(2):
+        out = Path(model).with_suffix(".onnx") if out is None else out
         arguments.refuse_overwriting([model], {"out": out})
         trained = tables.load(model)
         tables.export_onnx(out, trained)

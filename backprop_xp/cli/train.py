@@ -38,6 +38,7 @@ def _parameter_option(name: str, kind: type) -> inspect.Parameter:
         callback = _parsed_sizes
     default = 0 if name == "random_state" else getattr(ClassifierParameters, name)
     names = [f"--{name}/--no-{name}".replace("_", "-")] if kind is bool else []
+    names = ["--members", "--n-members"] if name == "n_members" else names
     option = typer.Option(*names, callback=callback, help=PARAMETERS[name].help)
     taken: Any = kind if default is not None else kind | None
     annotation = Annotated[taken, option]

@@ -80,7 +80,7 @@ class TabularParameters:
         partial(real, low=0.0), "L2 penalty; with adamw and lion the weight decay.", float
     )
     batch_size: int | None = _optional(
-        integer, "Maximum rows of a batch; fewer in small tables.", int
+        integer, "Rows of a batch; fewer in small tables. Default: more in very large ones.", int
     )
     learning_rate: str | None = _optional(_one_of(SCHEDULES), f"{', '.join(SCHEDULES)}.", str)
     learning_rate_init: float | None = _optional(

@@ -134,7 +134,7 @@ def test_the_options_reach_the_training(folder: Path) -> None:
     words = """
         --activation tanh --solver adamw --learning-rate-init 0.01 --learning-rate constant
         --batch-size 16 --dropout 0.1 --layer-norm --alpha 0 --class-weight balanced
-        --n-iter-no-change 3 --random-state 4 --n-members 2 --preset best --metric accuracy
+        --n-iter-no-change 3 --random-state 4 --members 2 --preset best --metric accuracy
         --dtype float64 --out other.safetensors --drop day --validation held.csv --test 0.3
         --task classification"""
     done = run("train", "table.csv", "--target", "y", *QUICK, *words.split())

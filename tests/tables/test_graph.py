@@ -179,7 +179,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_command_writes_the_graph(model: Any) -> None:
-    done = run("export", "model.safetensors", "model.onnx")
+    done = run("export", "model.safetensors")
     assert (done.exit_code, done.stdout) == (0, ""), done.output
     assert done.stderr == "1 columns to predictions, written to model.onnx\n"
     session = onnxruntime.InferenceSession("model.onnx")
