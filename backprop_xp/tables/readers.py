@@ -116,7 +116,7 @@ def _plain_column(column: pd.Series, name: str, texts: Sequence[str]) -> pd.Seri
     if name in texts and pd.api.types.infer_dtype(column, skipna=True) == "boolean":
         return column.astype("str")
     if isinstance(dtype, np.dtype) and dtype.kind in "mMfiub":
-        return column
+        return column if dtype != np.float16 else column.astype("float32")
     if isinstance(dtype, pd.DatetimeTZDtype):
         return column.dt.tz_convert("UTC")
     if pd.api.types.is_complex_dtype(dtype):

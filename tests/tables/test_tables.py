@@ -155,7 +155,8 @@ def test_objects_of_json_lines_may_lack_keys_and_keep_all_digits(
     assert [[*frame] for frame in frames] == [["a", "b", "c"]] * 2
     assert frames[1]["c"].tolist() == [True]
     for text, message in (
-        ("[1, 2]", "each line must have one object"),
+        ("[1, 2]", "line 1 must have one object"),
+        ('{"a": 1}\n{"a": }', "line 2 is not JSON"),
         ('{"a": [1]}', "holds a li"),
     ):
         path.write_text(f"{text}\n")
@@ -278,6 +279,14 @@ def test_lines_with_other_fields_than_the_first_are_an_error(
         tables.read(tmp_path / "table.csv")
 
 
+def test_a_line_longer_than_a_block_is_read_once(tmp_path: Path) -> None:
+    text = "1,2\n" * 1_500_000
+    (tmp_path / "table.csv").write_text(f"\r\na,b\n{text}3,{'x' * 3_000_000}\n{text}")
+    found = tables.read(tmp_path / "table.csv")
+    assert (len(found), found["a"].sum()) == (3_000_001, 3_000_003)
+    assert len(found["b"][1_500_000]) == 3_000_000
+
+
 def test_a_column_of_mixed_types_is_read_as_strings(tmp_path: Path) -> None:
     values = [*(f"{i}.50" for i in range(300_000)), "x"]
     (tmp_path / "table.csv").write_text("n,m\n" + "".join(f"{value},1\n" for value in values))
@@ -323,6 +332,7 @@ def test_pandas_and_polars_frames_train_like_their_file(tmp_path: Path) -> None:
         (pd.Series([True, None, False], dtype="boolean"), "f"),
         (pd.Series([True, None, False], dtype=object), "f"),
         (pd.Series([1, 2.5, None], dtype=object), "f"),
+        (pd.Series([1, 2.5, None], dtype="float16"), "f"),
         (pd.Series(["a", "b", None], dtype="category"), "O"),
         (pd.Series(["a", 2, None], dtype=object), "O"),
         (pd.Series(pd.to_datetime(["2020-01-01", None, "2020-01-03"]).date), "M"),
@@ -335,6 +345,7 @@ def test_columns_of_other_dtypes_are_converted_and_keep_missing_values(
 ) -> None:
     found = readers.plain_frame(pd.DataFrame({"x": column}))["x"]
     assert found.dtype.kind == kind
+    assert found.dtype != "float16"
     assert found.isna().tolist() == column.isna().tolist()
     if kind == "O":
         assert isinstance(found.dtype, pd.StringDtype)
