@@ -26,7 +26,7 @@ from backprop_xp.tables.values import (
 )
 
 _SEPARATORS = ",;\t|"
-# The number of lines that are sniffed, and the maximum of characters after the second line.
+# The lines behind the names that are sniffed: so many, and one more than hold these characters.
 _LINES, _CHARACTERS = 50, 2**15
 # Bytes that hold these lines of a wide table too.
 _HEAD = 2**22
@@ -51,26 +51,22 @@ def head_of(file: pa.NativeFile) -> str:
             "--encoding utf-16."
         )
     text = codecs.getincrementaldecoder("utf-8-sig")().decode(data)
-    lines: list[str] = []
-    size = 0
-    for line in io.StringIO(text.lstrip("\r\n"), newline=None):
-        size += len(line)
-        if len(lines) == _LINES or (size > _CHARACTERS and len(lines) > 1):
-            break
-        lines.append(line)
-    return "".join(lines)
+    lines = io.StringIO(text.lstrip("\r\n"), newline=None)
+    return lines.readline() + "".join(lines.readlines(_CHARACTERS)[:_LINES])
 
 
 def sniff_separator(head: str, default: str) -> str:
-    """Return the separator of the columns; the default if the first line has none."""
+    """Return the most frequent separator of the first line; the default if it has none.
+
+    Separators that give all lines the same number of fields come first.
+    """
     names = head.partition("\n")[0]
-    if len(head) > _CHARACTERS:  # the sniffer's time grows with the square of a line's length
-        found = max(_SEPARATORS, key=names.count)
-    else:
-        try:
-            found = csv.Sniffer().sniff(head, delimiters=_SEPARATORS).delimiter
-        except csv.Error:  # a single column
-            return default
+
+    def fit(separator: str) -> tuple[bool, int]:
+        count = names.count(separator)
+        return count > 0 and len({*map(len, _rows(head, separator))}) == 1, count
+
+    found = max(default + _SEPARATORS, key=fit)
     return found if found in names else default
 
 
@@ -155,12 +151,11 @@ def _require_closed_quote(opener: Opener, last: str) -> None:
 
 def typed(table: pa.Table, texts: Sequence[str], decimal: str) -> pd.DataFrame:
     """Return columns of strings as numbers or booleans, but those named in ``texts``."""
-    frame = pd.DataFrame(
-        {
-            name: strings.to_pandas() if name in texts else _convert(strings, decimal)
-            for name, strings in zip(table.column_names, table.columns, strict=True)
-        }
-    )
+    columns = [
+        strings.to_pandas() if name in texts else _convert(strings, decimal)
+        for name, strings in zip(table.column_names, table.columns, strict=True)
+    ]
+    frame = pd.DataFrame(dict(enumerate(columns))).set_axis(table.column_names, axis=1)
     frame.attrs["decimal"] = decimal  # of the columns that stay strings
     return frame
 
@@ -190,10 +185,8 @@ def _cast(words: pa.ChunkedArray, decimal: str) -> pa.ChunkedArray | None:
             found = pc.cast(words, kind)
             is_code = pc.and_(pc.starts_with(words, "0"), pc.greater(pc.binary_length(words), 1))
             return None if kind != pa.float64() and pc.any(is_code).as_py() else found
-    are_booleans = all(
-        pc.all(pc.is_in(part, value_set=_BOOLEANS)).as_py() for part in (words[:_SAMPLE], words)
-    )
-    return pc.cast(words, pa.bool_()) if are_booleans else None
+    is_boolean = pc.is_in(words, value_set=_BOOLEANS)
+    return pc.cast(words, pa.bool_()) if pc.all(is_boolean).as_py() else None
 
 
 def _is_european(*columns: pd.Series) -> bool:
@@ -202,9 +195,9 @@ def _is_european(*columns: pd.Series) -> bool:
 
 
 def _rows(text: str, separator: str) -> Iterator[list[str]]:
-    """Yield the rows before a field that is too long for Python's reader."""
+    """Yield the rows that are not blank, before a field that is too long for Python's reader."""
     with contextlib.suppress(csv.Error):
-        yield from csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        yield from filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=separator))
 
 
 def _check_lines(opener: Opener, separator: str) -> None:

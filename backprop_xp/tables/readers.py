@@ -4,9 +4,8 @@ A plain column holds booleans, real numbers, dates, timedeltas or strings (panda
 a missing value.
 """
 
-import collections
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -71,7 +70,6 @@ def _frame(source: Source, table: pa.Table, texts: Sequence[str]) -> pd.DataFram
     """Return rows of a file as a plain DataFrame."""
     if source.decimal is None:
         return plain_frame(table.to_pandas(), texts)
-    _refuse_twice(table.column_names)
     return plain_frame(delimited.typed(table, texts, source.decimal), texts)
 
 
@@ -97,9 +95,13 @@ def plain_frame(frame: pd.DataFrame, texts: Sequence[str] = ()) -> pd.DataFrame:
 
     Booleans become strings in the columns ``texts``; elsewhere, with missing values, numbers.
     """
-    names = [str(name) for name in frame.columns]
-    _refuse_twice(names)
-    if not names or not len(frame):
+    names = pd.Index([str(name) for name in frame.columns])
+    if names.has_duplicates:
+        twice = names[names.duplicated()][0]
+        raise ValueError(
+            f"two columns are named {twice!r}: give each its own name.{header_hint(names)}"
+        )
+    if frame.empty:
         raise ValueError(f"the table has {len(names)} columns and {len(frame)} rows.")
     frame = frame.set_axis(names, axis=1).reset_index(drop=True)
     for name, column in frame.items():
@@ -142,21 +144,11 @@ def _plain_column(column: pd.Series, name: str, texts: Sequence[str]) -> pd.Seri
     return column.astype("str")
 
 
-def _refuse_twice(names: Sequence[str]) -> None:
-    counts = collections.Counter(names)
-    twice = [name for name in names if counts[name] > 1]
-    if twice:
-        raise ValueError(
-            f"two columns are named {twice[0]!r}: give each its own name.{header_hint(names)}"
-        )
-
-
-def header_hint(names: Sequence[str]) -> str:
+def header_hint(names: Iterable[str]) -> str:
     """Return a hint if some names are numbers, as in a file whose first line is a row."""
-    values = [name for name in names if has_style(name, PLAIN)]
-    if not values:
+    value = next((name for name in names if has_style(name, PLAIN)), None)
+    if value is None:
         return ""
     return (
-        f" Names such as {values[0]!r} look like values: the first line must have the columns' "
-        "names."
+        f" Names such as {value!r} look like values: the first line must have the columns' names."
     )

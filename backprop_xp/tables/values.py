@@ -148,9 +148,7 @@ def as_strings(column: pd.Series) -> pd.Series:
 def booleans(column: pd.Series) -> pd.Series | None:
     """Return the booleans that a column's strings hold; None if one is something else."""
     strings, rows = distinct(column)
-    known: dict[String, bool | None] = {None: None, **_BOOLEANS}
-    keys = [string and string.strip().lower() for string in strings]
-    if not known.keys() >= set(keys):
+    values = [string and _BOOLEANS.get(string.strip().lower(), string) for string in strings]
+    if any(isinstance(value, str) for value in values):
         return None
-    values = [known[keys[row]] for row in rows]
-    return pd.Series(values, column.index, dtype=object, name=column.name)
+    return pd.Series([values[row] for row in rows], column.index, dtype=object, name=column.name)
