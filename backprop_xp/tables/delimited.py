@@ -56,18 +56,16 @@ def head_of(file: pa.NativeFile) -> str:
 
 
 def sniff_separator(head: str, default: str) -> str:
-    """Return the most frequent separator of the first line; the default if it has none.
+    """Return the separator of most fields in the first line; the default if there is one field.
 
     Separators that give all lines the same number of fields come first.
     """
-    names = head.partition("\n")[0]
 
     def fit(separator: str) -> tuple[bool, int]:
-        count = names.count(separator)
-        return count > 0 and len({*map(len, _rows(head, separator))}) == 1, count
+        first, *others = [len(fields) for fields in _rows(head, separator)] or [0]
+        return first > 1 and {first} >= {*others}, first
 
-    found = max(default + _SEPARATORS, key=fit)
-    return found if found in names else default
+    return max(default + _SEPARATORS, key=fit)
 
 
 def sniff_decimal(head: str, separator: str) -> str:

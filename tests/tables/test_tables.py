@@ -230,6 +230,22 @@ def test_the_separator_of_a_wide_table_is_sniffed(tmp_path: Path) -> None:
     assert found["column 7"].tolist() == ["'a", "1,5"]
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('"a,b";c\n"1,2";3\n', ["a,b", "c"]),
+        ("a, x\tb\n1, 2\t3\n", ["a, x", "b"]),
+        ("a;b,c\n1;2,3,4\n5;6\n", ["a", "b,c"]),
+        ("a\nhello, you\n", ["a"]),
+    ],
+)
+def test_the_separator_gives_all_lines_the_same_number_of_fields(
+    tmp_path: Path, text: str, names: list[str]
+) -> None:
+    (tmp_path / "table.tsv").write_text(text)
+    assert list(tables.read(tmp_path / "table.tsv")) == names
+
+
 def test_options_of_a_file_override_sniffing(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("a;b,c\n1;2,3\n4;5,6\n", encoding="utf-16")
