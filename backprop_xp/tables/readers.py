@@ -56,12 +56,16 @@ def read_pieces(
 
 def _of_equal_size(source: Source) -> Iterator[pa.Table]:
     """Yield all rows in tables of ``_ROWS`` rows, the last one shorter; at least one table."""
-    rest, is_begun = source.schema.empty_table(), False
+    waiting: list[pa.RecordBatch] = []
+    is_begun = False
     for batch in source.batches:
-        rest = pa.concat_tables([rest, pa.Table.from_batches([batch], source.schema)])
-        while len(rest) >= _ROWS:
-            yield rest.slice(0, _ROWS)
-            rest, is_begun = rest.slice(_ROWS), True
+        waiting.append(batch)
+        if sum(map(len, waiting)) >= _ROWS:
+            table, is_begun = pa.Table.from_batches(waiting, source.schema), True
+            end = len(table) - len(table) % _ROWS
+            yield from (table.slice(start, _ROWS) for start in range(0, end, _ROWS))
+            waiting = table.slice(end).to_batches()
+    rest = pa.Table.from_batches(waiting, source.schema)
     if len(rest) or not is_begun:
         yield rest
 
