@@ -26,11 +26,13 @@ from backprop_xp.tables.values import (
 )
 
 _SEPARATORS = ",;\t|"
-# The number of lines that are sniffed, and the maximum of characters after the second line.
+# The lines behind the names that are sniffed: so many, and one more than hold these characters.
 _LINES, _CHARACTERS = 50, 2**15
-# Bytes that hold these lines of a wide table too; and the longest line that pyarrow reads, which
-# takes about thirty times as much memory.
-_HEAD, _LONGEST = 2**22, 2**21
+# Bytes that hold these lines of a wide table too.
+_HEAD = 2**22
+# The longest line that pyarrow reads, which takes about thirty times as much memory; and the
+# longest one of a file that has a longer line than that.
+_LONGEST = (2**21, 2**24)
 # Fields of a column that are tried before all of them.
 _SAMPLE = 100
 _BOOLEANS = pa.array([None, "True", "TRUE", "true", "False", "FALSE", "false"])
@@ -49,27 +51,21 @@ def head_of(file: pa.NativeFile) -> str:
             "--encoding utf-16."
         )
     text = codecs.getincrementaldecoder("utf-8-sig")().decode(data)
-    lines: list[str] = []
-    size = 0
-    for line in io.StringIO(text, newline=None):
-        size += len(line)
-        if len(lines) == _LINES or (size > _CHARACTERS and len(lines) > 1):
-            break
-        lines.append(line)
-    return "".join(lines)
+    lines = io.StringIO(text.lstrip("\r\n"), newline=None)
+    return lines.readline() + "".join(lines.readlines(_CHARACTERS)[:_LINES])
 
 
 def sniff_separator(head: str, default: str) -> str:
-    """Return the separator of the columns; the default if the first line has none."""
-    names = head.partition("\n")[0]
-    if len(head) > _CHARACTERS:  # the sniffer's time grows with the square of a line's length
-        found = max(_SEPARATORS, key=names.count)
-    else:
-        try:
-            found = csv.Sniffer().sniff(head, delimiters=_SEPARATORS).delimiter
-        except csv.Error:  # a single column
-            return default
-    return found if found in names else default
+    """Return the separator of most fields in the first line; the default if there is one field.
+
+    Separators that give all lines the same number of fields come first.
+    """
+
+    def fit(separator: str) -> tuple[bool, int]:
+        first, *others = [len(fields) for fields in _rows(head, separator)] or [0]
+        return first > 1 and {first} >= {*others}, first
+
+    return max(default + _SEPARATORS, key=fit)
 
 
 def sniff_decimal(head: str, separator: str) -> str:
@@ -97,27 +93,36 @@ def batches(opener: Opener, schema: pa.Schema, separator: str) -> Iterator[pa.Re
     Only an empty field is a missing value. Raises ValueError, with the line's number, for a line of
     more or fewer fields than the first.
     """
-    begins, last = 1, None
-    try:
-        with opener() as file, _reader(file, len(schema), separator) as reader:
-            for batch in reader:
-                rows = batch.slice(begins)  # without the names
-                if rows.num_rows:
-                    begins, last = 0, rows.columns[-1][-1].as_py()
-                    yield pa.RecordBatch.from_arrays(rows.columns, schema=schema)
-    except pa.ArrowInvalid:
-        _check_lines(opener, separator)
-        raise
+    end, last = 1, None  # of the rows so far: the names are the first one
+    for longest in _LONGEST:
+        start = 0
+        try:
+            with opener() as file, _reader(file, len(schema), separator, longest) as reader:
+                for batch in reader:
+                    rows, start = batch.slice(max(end - start, 0)), start + len(batch)
+                    if rows.num_rows:
+                        end, last = start, rows.columns[-1][-1].as_py()
+                        yield pa.RecordBatch.from_arrays(rows.columns, schema=schema)
+            break
+        except pa.ArrowInvalid as error:
+            _check_lines(opener, separator)
+            reason = error
+    else:
+        raise ValueError(
+            f"{reason} (is a quote open, or a line longer than {longest >> 20} MB?)"
+        ) from reason
     if last and "\n" in last:
         _require_closed_quote(opener, last)
 
 
-def _reader(file: pa.NativeFile, n: int, separator: str) -> arrow_csv.CSVStreamingReader:
+def _reader(
+    file: pa.NativeFile, n: int, separator: str, longest: int
+) -> arrow_csv.CSVStreamingReader:
     """Return a reader of n columns; it raises ArrowInvalid for a line of more or fewer fields."""
     return arrow_csv.open_csv(
         file,
         read_options=arrow_csv.ReadOptions(
-            use_threads=False, block_size=_LONGEST, autogenerate_column_names=True
+            use_threads=False, block_size=longest, autogenerate_column_names=True
         ),
         parse_options=arrow_csv.ParseOptions(
             delimiter=separator,
@@ -144,12 +149,11 @@ def _require_closed_quote(opener: Opener, last: str) -> None:
 
 def typed(table: pa.Table, texts: Sequence[str], decimal: str) -> pd.DataFrame:
     """Return columns of strings as numbers or booleans, but those named in ``texts``."""
-    frame = pd.DataFrame(
-        {
-            name: strings.to_pandas() if name in texts else _convert(strings, decimal)
-            for name, strings in zip(table.column_names, table.columns, strict=True)
-        }
-    )
+    columns = [
+        strings.to_pandas() if name in texts else _convert(strings, decimal)
+        for name, strings in zip(table.column_names, table.columns, strict=True)
+    ]
+    frame = pd.DataFrame(dict(enumerate(columns))).set_axis(table.column_names, axis=1)
     frame.attrs["decimal"] = decimal  # of the columns that stay strings
     return frame
 
@@ -179,10 +183,8 @@ def _cast(words: pa.ChunkedArray, decimal: str) -> pa.ChunkedArray | None:
             found = pc.cast(words, kind)
             is_code = pc.and_(pc.starts_with(words, "0"), pc.greater(pc.binary_length(words), 1))
             return None if kind != pa.float64() and pc.any(is_code).as_py() else found
-    are_booleans = all(
-        pc.all(pc.is_in(part, value_set=_BOOLEANS)).as_py() for part in (words[:_SAMPLE], words)
-    )
-    return pc.cast(words, pa.bool_()) if are_booleans else None
+    is_boolean = pc.is_in(words, value_set=_BOOLEANS)
+    return pc.cast(words, pa.bool_()) if pc.all(is_boolean).as_py() else None
 
 
 def _is_european(*columns: pd.Series) -> bool:
@@ -191,14 +193,16 @@ def _is_european(*columns: pd.Series) -> bool:
 
 
 def _rows(text: str, separator: str) -> Iterator[list[str]]:
-    return csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    """Yield the rows that are not blank, before a field that is too long for Python's reader."""
+    with contextlib.suppress(csv.Error):
+        yield from filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=separator))
 
 
 def _check_lines(opener: Opener, separator: str) -> None:
     """Raise ValueError for the first line of more or fewer fields than the first."""
-    with opener() as file:
+    with opener() as file, contextlib.suppress(csv.Error):  # a field is too long for this reader
         lines = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), delimiter=separator)
-        names = next(lines, [])
+        names = next(filter(None, lines), [])
         for fields in lines:
             # A blank line is not a row.
             if len(fields) != len(names) and "".join(fields).strip():

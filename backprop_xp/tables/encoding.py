@@ -1,6 +1,11 @@
 """The kinds of columns: values learnt from training rows, and the features made from them.
 
-A kind stores plain names, numbers and arrays. Only ``Text`` needs scikit-learn.
+A kind stores plain names, numbers and arrays. Only ``Text`` needs scikit-learn. Each kind has:
+
+- ``width``, the number of features, and ``names(name)``, their names for a column of this name;
+- ``is_scaled``, whether they are numbers to scale;
+- ``from_strings``, whether a file's column must be read as strings;
+- ``encode(column)``, the features ``(rows, width)``; ValueError for a value of another kind.
 """
 
 from dataclasses import dataclass
@@ -39,15 +44,12 @@ class Number:
 
     @property
     def from_strings(self) -> bool:
-        """Whether a file's column must be read as strings."""
         return self.style is not None
 
     def names(self, name: str) -> list[str]:
-        """Return the names of the features of the column with this name."""
         return [name]
 
     def encode(self, column: pd.Series) -> Array:
-        """Return the features of a column; ValueError for a value that is not a number."""
         values, wrong = numbers(column, self.style or PLAIN)
         _refuse(column, wrong, self.kind)
         return subtract(values, self.origin)[:, None]
@@ -64,20 +66,16 @@ class Date:
 
     @property
     def width(self) -> int:
-        """The number of features."""
         return len(self.parts)
 
     @property
     def from_strings(self) -> bool:
-        """Whether a file's column must be read as strings."""
         return bool(self.formats)
 
     def names(self, name: str) -> list[str]:
-        """Return the names of the features of the column with this name."""
         return [f"{name} {part}" for part in self.parts]
 
     def encode(self, column: pd.Series) -> Array:
-        """Return the features of a column; ValueError for a value that is not a date."""
         if column.dtype.kind == "M":
             dates = in_utc(column)
         else:
@@ -103,11 +101,9 @@ class Category:
 
     @property
     def width(self) -> int:
-        """The number of features."""
         return 1 if self.is_code else len(self.values)
 
     def names(self, name: str) -> list[str]:
-        """Return the names of the features of the column with this name."""
         values = ["missing" if value is None else value for value in self.values]
         return [name] if self.is_code else [f"{name}={value}" for value in values]
 
@@ -147,11 +143,9 @@ class Text:
 
     @property
     def width(self) -> int:
-        """The number of features."""
         return len(self.axes.T)
 
     def names(self, name: str) -> list[str]:
-        """Return the names of the features of the column with this name."""
         return [f"{name} {i}" for i in range(self.width)]
 
     @cached_property
@@ -165,7 +159,6 @@ class Text:
         return vectorizer
 
     def encode(self, column: pd.Series) -> np.ndarray:
-        """Return the features of a column."""
         strings, rows = distinct(as_strings(column))
         counts = self.vectorizer.transform([string or "" for string in strings])
         return np.take(counts.astype(np.float32) @ self.axes, rows, axis=0).astype(np.float32)

@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from backprop_xp.tables import delimited
 
 # The errors of the formats' libraries for a file that is damaged, or of another format.
 _DAMAGED = (
-    *(ValueError, LookupError, EOFError, pa.ArrowException),
+    *(ValueError, LookupError, EOFError, RecursionError, pa.ArrowException),
     *(csv.Error, zlib.error, zipfile.BadZipFile),
 )
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2"}
@@ -80,7 +81,11 @@ def opened(path: PathOrFile) -> Iterator[Source]:
             name, place = "stdin", stack.enter_context(tempfile.TemporaryDirectory()) + "/stdin.csv"
             options = dataclasses.replace(options, path=name)
             with Path(place).open("wb") as copy:  # it is read several times
-                shutil.copyfileobj(sys.stdin.buffer, copy)
+                try:
+                    shutil.copyfileobj(sys.stdin.buffer, copy)
+                except OSError as error:
+                    error.filename = place
+                    raise
         suffixes = [suffix.lower() for suffix in Path(place).suffixes[-2:]]
         compression = _COMPRESSIONS.get(suffixes[-1] if suffixes else "")
         extension = "".join(suffixes[:-1] if compression else suffixes[-1:])
@@ -104,7 +109,10 @@ def _in_utf8(place: str, compression: str | None, encoding: str | None) -> Itera
     """Provide the bytes of a file, unzipped and in UTF-8."""
     with Path(place).open("rb") as file:  # raises OSError for a folder too
         stream = pa.input_stream(file, compression=compression)
-        yield pa.transcoding_input_stream(stream, encoding, "utf-8") if encoding else stream
+        if encoding:
+            " ".encode(encoding)  # raises LookupError for rot13 too
+            stream = pa.transcoding_input_stream(stream, encoding, "utf-8")
+        yield stream
 
 
 def _delimited(default: str, opener: delimited.Opener, options: TableFile) -> Source:
@@ -122,7 +130,9 @@ def _delimited(default: str, opener: delimited.Opener, options: TableFile) -> So
     if not names:
         raise ValueError("it is empty: a line with the columns' names is expected, then rows.")
     schema = pa.schema([(name, pa.string()) for name in names])
-    return Source(schema, delimited.batches(opener, schema, separator), decimal)
+    # pyarrow refuses a line without an end that is the only one.
+    rows = delimited.batches(opener, schema, separator) if "\n" in head else ()
+    return Source(schema, rows, decimal)
 
 
 def _json_lines(opener: delimited.Opener, options: TableFile) -> Source:
@@ -130,10 +140,15 @@ def _json_lines(opener: delimited.Opener, options: TableFile) -> Source:
 
     def objects() -> Iterator[dict[str, str | None]]:
         with opener() as file:
-            for line in filter(str.strip, io.TextIOWrapper(file, "utf-8-sig")):
-                values = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
+            for i, line in enumerate(io.TextIOWrapper(file, "utf-8-sig"), start=1):
+                if not line.strip():
+                    continue
+                try:
+                    values = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
+                except json.JSONDecodeError as error:
+                    raise ValueError(f"line {i} is not JSON: {error}") from None
                 if not isinstance(values, dict):
-                    raise ValueError(f"each line must have one object, but one is {line[:20]!r}.")
+                    raise ValueError(f"line {i} must have one object, not {line[:20]!r}.")
                 yield {name: _as_text(value, name) for name, value in values.items()}
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -170,11 +185,11 @@ def _npz(file: BinaryIO) -> Source:
     columns: dict[str, np.ndarray] = {}
     if not zipfile.is_zipfile(file):
         raise ValueError("it is not an npz file, as numpy.savez writes it.")
+    file.seek(0)
     with np.load(file, allow_pickle=False) as arrays:
         for name in arrays.files:
             array = arrays[name]
             array = array.astype(array.dtype.newbyteorder("="), copy=False)
-            array = array.astype("float32") if array.dtype == np.float16 else array  # for pandas
             if array.ndim == 2:
                 columns |= {f"{name}_{i}": array[:, i] for i in range(array.shape[1])}
             elif array.ndim == 1:
@@ -183,7 +198,7 @@ def _npz(file: BinaryIO) -> Source:
                 raise ValueError(
                     f"the array {name!r} has shape {array.shape}: (rows,) or (rows, n) is expected."
                 )
-    table = pa.table(columns)
+    table = pa.Table.from_pandas(pd.DataFrame(columns))
     return Source(table.schema, table.to_batches())
 
 

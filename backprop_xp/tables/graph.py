@@ -3,6 +3,7 @@
 The library's own functions run on the arrays of ndonnx, which record their operations.
 """
 
+import functools
 import os
 import re
 from typing import Any
@@ -41,11 +42,8 @@ def export_onnx(
     model: TabularModel = estimator.model_
     columns = model.features.columns
     _check_names(columns, ["predictions"] if model.classes is None else ["label", "probabilities"])
-    inputs = {
-        name: ndx.argument(shape=("rows",), dtype=getattr(ndx, _dtype(column)))
-        for name, column in columns.items()
-    }
-    encoded = {name: _encoded(column, inputs[name]) for name, column in columns.items()}
+    recorded = {name: _recorded(column) for name, column in columns.items()}
+    encoded = {name: features for name, (_, features) in recorded.items()}
     parts = [ndx.astype(part, ndx.float32) for part in model.features.parts(encoded)]
     theta = np.atleast_2d(model.theta)
     # Each member has its own x: the number of rows is unknown, so x cannot be repeated later.
@@ -57,7 +55,7 @@ def export_onnx(
         classes = ndx.asarray(np.asarray(model.classes.tolist()))
         label = ndx.take(classes, ndx.argmax(values, axis=1))
         outputs = {"label": label, "probabilities": values}
-    write_graph(path, inputs, outputs)
+    write_graph(path, {name: values for name, (values, _) in recorded.items()}, outputs)
 
 
 def _check_names(columns: dict[str, Column], outputs: list[str]) -> None:
@@ -73,25 +71,20 @@ def _check_names(columns: dict[str, Column], outputs: list[str]) -> None:
         )
 
 
-def _dtype(column: Column) -> str:
-    """Return the dtype of a column's input."""
-    match column:
-        case Category():
-            return "utf8"
-        case Number(origin=0):
-            return "float64"
-    return "int64"
-
-
-def _encoded(column: Column, values: Any) -> Array:
-    """Return the features of one recorded column before the scaling."""
+def _recorded(column: Column) -> Any:
+    """Return the input of a column, and its features before the scaling."""
+    ndx, _ = libraries()
+    argument = functools.partial(ndx.argument, shape=("rows",))
     match column:
         case Number(origin=origin):
-            return subtract(values, origin)[:, None]
+            values = argument(dtype=ndx.int64 if origin else ndx.float64)
+            return values, subtract(values, origin)[:, None]
         case Date(parts=parts):
-            return split_dates(values, parts)
+            values = argument(dtype=ndx.int64)
+            return values, split_dates(values, parts)
         case Category():
-            return column.features(_codes(column, values))
+            values = argument(dtype=ndx.utf8)
+            return values, column.features(_codes(column, values))
 
 
 def _codes(column: Category, values: Any) -> Array:

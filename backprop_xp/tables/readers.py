@@ -4,9 +4,8 @@ A plain column holds booleans, real numbers, dates, timedeltas or strings (panda
 a missing value.
 """
 
-import collections
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -57,12 +56,16 @@ def read_pieces(
 
 def _of_equal_size(source: Source) -> Iterator[pa.Table]:
     """Yield all rows in tables of ``_ROWS`` rows, the last one shorter; at least one table."""
-    rest, is_begun = source.schema.empty_table(), False
+    waiting: list[pa.RecordBatch] = []
+    is_begun = False
     for batch in source.batches:
-        rest = pa.concat_tables([rest, pa.Table.from_batches([batch], source.schema)])
-        while len(rest) >= _ROWS:
-            yield rest.slice(0, _ROWS)
-            rest, is_begun = rest.slice(_ROWS), True
+        waiting.append(batch)
+        if sum(map(len, waiting)) >= _ROWS:
+            table, is_begun = pa.Table.from_batches(waiting, source.schema), True
+            end = len(table) - len(table) % _ROWS
+            yield from (table.slice(start, _ROWS) for start in range(0, end, _ROWS))
+            waiting = table.slice(end).to_batches()
+    rest = pa.Table.from_batches(waiting, source.schema)
     if len(rest) or not is_begun:
         yield rest
 
@@ -71,7 +74,6 @@ def _frame(source: Source, table: pa.Table, texts: Sequence[str]) -> pd.DataFram
     """Return rows of a file as a plain DataFrame."""
     if source.decimal is None:
         return plain_frame(table.to_pandas(), texts)
-    _refuse_twice(table.column_names)
     return plain_frame(delimited.typed(table, texts, source.decimal), texts)
 
 
@@ -97,9 +99,13 @@ def plain_frame(frame: pd.DataFrame, texts: Sequence[str] = ()) -> pd.DataFrame:
 
     Booleans become strings in the columns ``texts``; elsewhere, with missing values, numbers.
     """
-    names = [str(name) for name in frame.columns]
-    _refuse_twice(names)
-    if not names or not len(frame):
+    names = pd.Index([str(name) for name in frame.columns])
+    if names.has_duplicates:
+        twice = names[names.duplicated()][0]
+        raise ValueError(
+            f"two columns are named {twice!r}: give each its own name.{header_hint(names)}"
+        )
+    if frame.empty:
         raise ValueError(f"the table has {len(names)} columns and {len(frame)} rows.")
     frame = frame.set_axis(names, axis=1).reset_index(drop=True)
     for name, column in frame.items():
@@ -116,7 +122,7 @@ def _plain_column(column: pd.Series, name: str, texts: Sequence[str]) -> pd.Seri
     if name in texts and pd.api.types.infer_dtype(column, skipna=True) == "boolean":
         return column.astype("str")
     if isinstance(dtype, np.dtype) and dtype.kind in "mMfiub":
-        return column
+        return column if dtype != np.float16 else column.astype("float32")
     if isinstance(dtype, pd.DatetimeTZDtype):
         return column.dt.tz_convert("UTC")
     if pd.api.types.is_complex_dtype(dtype):
@@ -142,21 +148,11 @@ def _plain_column(column: pd.Series, name: str, texts: Sequence[str]) -> pd.Seri
     return column.astype("str")
 
 
-def _refuse_twice(names: Sequence[str]) -> None:
-    counts = collections.Counter(names)
-    twice = [name for name in names if counts[name] > 1]
-    if twice:
-        raise ValueError(
-            f"two columns are named {twice[0]!r}: give each its own name.{header_hint(names)}"
-        )
-
-
-def header_hint(names: Sequence[str]) -> str:
+def header_hint(names: Iterable[str]) -> str:
     """Return a hint if some names are numbers, as in a file whose first line is a row."""
-    values = [name for name in names if has_style(name, PLAIN)]
-    if not values:
+    value = next((name for name in names if has_style(name, PLAIN)), None)
+    if value is None:
         return ""
     return (
-        f" Names such as {values[0]!r} look like values: the first line must have the columns' "
-        "names."
+        f" Names such as {value!r} look like values: the first line must have the columns' names."
     )

@@ -24,6 +24,7 @@ _MISSING = frozenset(MISSING)
 _PARENTHESES = re.compile(r"\(([^()]*)\)")
 # A number that begins with a superfluous zero is a code, such as a postcode.
 _CODE = re.compile(r"0\d+")
+_BOOLEANS = {"true": True, "false": False}
 _TIME = re.compile(r"(\d{1,3}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?")
 
 
@@ -70,7 +71,8 @@ def distinct(column: pd.Series) -> tuple[list[String], np.ndarray]:
 def numbers(column: pd.Series, style: str = PLAIN) -> tuple[np.ndarray, np.ndarray]:
     """Return a column's numbers, a timedelta in seconds, and a mask of the other values.
 
-    ``style`` is that of strings, as ``find_style`` returns it.
+    ``style`` is that of strings, as ``find_style`` returns it. True is 1, as in a file's column of
+    booleans.
     """
     if column.dtype.kind == "m":
         column = column.dt.total_seconds()
@@ -80,7 +82,13 @@ def numbers(column: pd.Series, style: str = PLAIN) -> tuple[np.ndarray, np.ndarr
         return np.full(len(column), np.nan), column.notna().to_numpy()
     strings, rows = distinct(column)
     values = np.asarray(
-        [np.nan if string is None else _number(string, style) for string in strings]
+        [
+            np.nan
+            if string is None
+            else _BOOLEANS.get(string.strip().lower(), _number(string, style))
+            for string in strings
+        ],
+        dtype="float64",
     )
     wrong = np.asarray([string is not None for string in strings]) & np.isnan(values)
     return values[rows], wrong[rows]
@@ -140,9 +148,7 @@ def as_strings(column: pd.Series) -> pd.Series:
 def booleans(column: pd.Series) -> pd.Series | None:
     """Return the booleans that a column's strings hold; None if one is something else."""
     strings, rows = distinct(column)
-    known = {None: None, "true": True, "false": False}
-    keys = [string and string.strip().lower() for string in strings]
-    if not known.keys() >= set(keys):
+    values = [string and _BOOLEANS.get(string.strip().lower(), string) for string in strings]
+    if any(isinstance(value, str) for value in values):
         return None
-    values = [known[keys[row]] for row in rows]
-    return pd.Series(values, column.index, dtype=object, name=column.name)
+    return pd.Series([values[row] for row in rows], column.index, dtype=object, name=column.name)

@@ -267,7 +267,8 @@ def test_predictions_in_pieces_are_those_of_the_whole_file(
     model: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame = table().astype({"a": str})
-    frame["a"] = [*[""] * 7, *["3"] * 7, *["$1,234.5"] * 7, *["12 %", "NA"] * 10, *frame["a"][41:]]
+    words = ["3"] * 7 + ["True"] * 7 + ["$1,234.5"] * 7 + ["12 %", "NA"] * 6
+    frame["a"] = [*[""] * 7, *words, *frame["a"][40:]]
     frame["code"] = [*["7"] * 30, *["007"] * 30]
     frame["note"] = [*['a "b",\nc'] * 30, *["true"] * 30]
     frame.to_csv("messy.csv", index=False)
@@ -403,7 +404,11 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "ragged.csv": (b"a,y\n1,x\n1,2,3\n", "line 3 has 3 fields, but the first line has 2"),
     "longer.csv": (b"a,y\n1,x,3\n2,z,4\n", "line 2 has 3 fields, but the first line has 2"),
     "short.csv": (b"a,b,y\n1,2,x\n\n1,2\n", "line 4 has 2 fields, but the first line has 3"),
-    "huge.csv": (b"a,y\n1," + b"x" * 200_000 + b"\n", "field larger than field limit"),
+    "bare.csv": (b"a,y", "the table has 2 columns and 0 rows"),
+    "huge.csv": (b"a,y\n1," + b"x" * 200_000 + b"\n3\n", "Row #3: Expected 2 columns, got 1: 3"),
+    "open.csv": (b'a,y\n"1,x\n' + b"2,z\n" * 600_000, "is a quote open, or a line longer than 16"),
+    "deep.jsonl": (b'{"a": ' + b"[" * 200_000, "maximum recursion depth"),
+    "empty.npz": (b"PK\5\6" + bytes(18), "the table has 0 columns and 0 rows"),
     "constant.csv": (b"a,b,y\n" + b"1,q,x\n1,q,z\n" * 9, "the same in all rows"),
     "three.csv": (b"a,y\n1,x\n2,z\n3,x\n", "3 rows cannot be split"),
     "ids.csv": (
@@ -520,6 +525,8 @@ REFUSED = [
     ),
     ("predict model.safetensors table.csv --decimal x", "decimal must be '.' or ',', not 'x'"),
     ("inspect model.safetensors --data table.csv --encoding no", "table.csv: unknown encoding: no"),
+    ("predict model.safetensors table.csv --encoding rot13", "'rot13' is not a text encoding"),
+    ("predict model.safetensors table.csv --keep a,a", "--keep names 'a' twice"),
     ("predict table.csv table.csv", "table.csv: it is truncated, or not a model file"),
     ("predict model.safetensors fewer.csv", "there is no column 'a', which the model needs"),
     ("predict model.safetensors text.csv", "the column 'a' has 'abc' (row 3), but a number"),

@@ -164,7 +164,8 @@ def test_objects_of_json_lines_may_lack_keys_and_keep_all_digits(
     assert [[*frame] for frame in frames] == [["a", "b", "c"]] * 2
     assert frames[1]["c"].tolist() == [True]
     for text, message in (
-        ("[1, 2]", "each line must have one object"),
+        ("[1, 2]", "line 1 must have one object"),
+        ('{"a": 1}\n{"a": }', "line 2 is not JSON"),
         ('{"a": [1]}', "holds a li"),
     ):
         path.write_text(f"{text}\n")
@@ -238,6 +239,22 @@ def test_the_separator_of_a_wide_table_is_sniffed(tmp_path: Path) -> None:
     assert found["column 7"].tolist() == ["'a", "1,5"]
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('"a,b";c\n"1,2";3\n', ["a,b", "c"]),
+        ("a, x\tb\n1, 2\t3\n", ["a, x", "b"]),
+        ("a;b,c\n1;2,3,4\n5;6\n", ["a", "b,c"]),
+        ("a\nhello, you\n", ["a"]),
+    ],
+)
+def test_the_separator_gives_all_lines_the_same_number_of_fields(
+    tmp_path: Path, text: str, names: list[str]
+) -> None:
+    (tmp_path / "table.tsv").write_text(text)
+    assert list(tables.read(tmp_path / "table.tsv")) == names
+
+
 def test_options_of_a_file_override_sniffing(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("a;b,c\n1;2,3\n4;5,6\n", encoding="utf-16")
@@ -287,6 +304,14 @@ def test_lines_with_other_fields_than_the_first_are_an_error(
         tables.read(tmp_path / "table.csv")
 
 
+def test_a_line_longer_than_a_block_is_read_once(tmp_path: Path) -> None:
+    text = "1,2\n" * 1_500_000
+    (tmp_path / "table.csv").write_text(f"\r\na,b\n{text}3,{'x' * 3_000_000}\n{text}")
+    found = tables.read(tmp_path / "table.csv")
+    assert (len(found), found["a"].sum()) == (3_000_001, 3_000_003)
+    assert len(found["b"][1_500_000]) == 3_000_000
+
+
 def test_a_column_of_mixed_types_is_read_as_strings(tmp_path: Path) -> None:
     values = [*(f"{i}.50" for i in range(300_000)), "x"]
     (tmp_path / "table.csv").write_text("n,m\n" + "".join(f"{value},1\n" for value in values))
@@ -332,6 +357,7 @@ def test_pandas_and_polars_frames_train_like_their_file(tmp_path: Path) -> None:
         (pd.Series([True, None, False], dtype="boolean"), "f"),
         (pd.Series([True, None, False], dtype=object), "f"),
         (pd.Series([1, 2.5, None], dtype=object), "f"),
+        (pd.Series([1, 2.5, None], dtype="float16"), "f"),
         (pd.Series(["a", "b", None], dtype="category"), "O"),
         (pd.Series(["a", 2, None], dtype=object), "O"),
         (pd.Series(pd.to_datetime(["2020-01-01", None, "2020-01-03"]).date), "M"),
@@ -344,6 +370,7 @@ def test_columns_of_other_dtypes_are_converted_and_keep_missing_values(
 ) -> None:
     found = readers.plain_frame(pd.DataFrame({"x": column}))["x"]
     assert found.dtype.kind == kind
+    assert found.dtype != "float16"
     assert found.isna().tolist() == column.isna().tolist()
     if kind == "O":
         assert isinstance(found.dtype, pd.StringDtype)
