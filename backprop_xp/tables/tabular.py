@@ -296,8 +296,8 @@ class TabularRegressor(RegressorMixin, Tabular):  # type: ignore[misc]
         """Return the ends of the interval of each row that holds its target with this probability.
 
         All have one width, a quantile of the errors of the validation rows (split conformal
-        prediction, Lei et al. 2018). These rows also ended the training: it can be too small. Raises
-        ValueError for a coverage that needs more validation rows.
+        prediction, Lei et al. 2018). These rows also ended the training: it can be too small.
+        Raises ValueError for a coverage that needs more validation rows.
         """
         values, width = self._outputs(X)[0], self.model_.half_width(coverage)
         return values - width, values + width
