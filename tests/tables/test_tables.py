@@ -22,6 +22,7 @@ from backprop_xp.tables import (
     features,
     readers,
     tabular_file,
+    tabular_model,
     target_column,
 )
 from backprop_xp.tables.features import Features
@@ -1275,6 +1276,21 @@ def test_a_model_file_without_a_table_is_an_error(xp: Any, tmp_path: Path) -> No
     bx.save(tmp_path / "model", network, xp.initialize(network))
     with pytest.raises(bx.CheckpointError, match="it holds no model of a table"):
         tables.load(tmp_path / "model")
+
+
+@pytest.mark.once
+def test_the_report_is_computed_on_the_chosen_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    used, resolve = [], tabular_model.resolve
+
+    def recorded(**where: Any) -> Any:
+        used.append(where["backend"])
+        return resolve(**where)
+
+    monkeypatch.setattr(tabular_model, "resolve", recorded)
+    frame = pd.DataFrame({"a": np.arange(60.0), "y": ["no", "yes"] * 30})
+    parameters = {"preset": "fast", "max_iter": 1, "backend": "array-api-strict"}
+    train(frame, "y", parameters=parameters)
+    assert used == ["array-api-strict"] * 2
 
 
 @pytest.mark.once
