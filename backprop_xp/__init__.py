@@ -55,10 +55,14 @@ if TYPE_CHECKING:
         GradientReport,
         assert_gradient,
         check_gradient,
+        check_hessian,
+        check_hvp,
         check_jacobian,
+        check_jvp,
         check_layer,
         check_loss,
         check_network,
+        check_vjp,
     )
     from backprop_xp.tables.tabular import (
         TabularClassifier as TabularClassifier,
@@ -75,11 +79,11 @@ __all__ = [
     "EarlyStopping", "Embedding", "FitResult", "GradientCheckError", "GradientReport",
     "LayerNorm", "Lion", "Loss", "Nadam", "Network", "NumericEmbedding", "RMSProp", "Residual",
     "Scale", "TrainingState", "TransferError", "activations", "asarray", "assert_gradient",
-    "check_gradient", "check_jacobian", "check_layer", "check_loss", "check_network", "data",
-    "ensemble", "export_onnx", "find_learning_rate", "fit", "get_backend", "initializers",
-    "list_backends", "load", "losses", "metrics", "mlp", "optimizers", "plots", "register",
-    "resolve", "save", "schedules", "set_default_backend", "to_host", "train", "transfer_guard",
-    "use_backend",
+    "check_gradient", "check_hessian", "check_hvp", "check_jacobian", "check_jvp", "check_layer",
+    "check_loss", "check_network", "check_vjp", "data", "ensemble", "export_onnx",
+    "find_learning_rate", "fit", "get_backend", "initializers", "list_backends", "load", "losses",
+    "metrics", "mlp", "optimizers", "plots", "register", "resolve", "save", "schedules",
+    "set_default_backend", "to_host", "train", "transfer_guard", "use_backend",
 ]
 # fmt: on
 

@@ -39,7 +39,7 @@ ARRAY_LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_a
 # Maths must name the device of each array that it makes. These modules of the gradient check make
 # arrays of the caller's library; its other modules use only NumPy's.
 CREATION = {"zeros", "ones", "full", "empty", "eye", "arange", "linspace", "asarray"}
-DEVICE_SIDE = {"functions", "network_problems", "perturbed_losses", "points"}
+DEVICE_SIDE = {"functions", "network_checks", "perturbed_losses", "points"}
 
 HEAVY = {"cupy", "jax", "torch", "array_api_strict", "array_api_compat.numpy"}
 HEAVY |= {"sklearn", "scipy", "matplotlib", "typer", "rich", "safetensors", "onnx", "ndonnx"}

@@ -16,6 +16,7 @@ from backprop_xp.backends import Array
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
 # Arrays on the host (*stack,), by name: "loss", "validation_loss", metrics.
 Values: TypeAlias = Callable[[], Mapping[str, Array]]
@@ -24,6 +25,8 @@ Report: TypeAlias = Callable[[int, Values], None]
 
 # Seconds between two drawings of a live display.
 _PAUSE = 0.1
+# Seconds before a counter appears.
+_SILENT = 2.0
 # Plain lines are written after each of so many equal parts.
 _PARTS = 10
 
@@ -157,6 +160,40 @@ def spinner(text: str) -> contextlib.AbstractContextManager[object]:
     """Return a context that shows a spinner beside a text on a terminal, and nothing elsewhere."""
     console = terminal()
     return contextlib.nullcontext() if console is None else console.status(text)
+
+
+class Counter(contextlib.AbstractContextManager["Counter"]):
+    """A bar on a terminal that counts something, of an unknown total, after two seconds.
+
+    The context ends the bar, and erases it.
+    """
+
+    def __init__(self, text: str, unit: str) -> None:
+        self._text, self._unit = text, unit
+        self._drawn = time.monotonic() + _SILENT - _PAUSE
+        self._bar: Progress | None = None
+
+    def show(self, number: int) -> None:
+        """Draw the number, at most ten times a second."""
+        if time.monotonic() < self._drawn + _PAUSE:
+            return
+        self._drawn = time.monotonic()
+        if self._bar is None and (console := terminal()) is not None:
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+            self._bar = Progress(*columns, console=console, auto_refresh=False, transient=True)
+            self._bar.start()
+            self._bar.add_task("", total=None)
+        if self._bar is not None:
+            words = f"{self._text}: {number:,} {self._unit}"
+            self._bar.update(self._bar.task_ids[0], description=words)
+            self._bar.refresh()
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
 
 def terminal() -> "Console | None":

@@ -3,11 +3,13 @@
 from backprop_xp.gradient_check.api import (
     assert_gradient,
     check_gradient,
+    check_hessian,
+    check_hvp,
     check_jacobian,
-    check_layer,
-    check_loss,
-    check_network,
+    check_jvp,
+    check_vjp,
 )
+from backprop_xp.gradient_check.network_checks import check_layer, check_loss, check_network
 from backprop_xp.gradient_check.report import GradientCheckError, GradientReport
 
 __all__ = [
@@ -15,8 +17,12 @@ __all__ = [
     "GradientReport",
     "assert_gradient",
     "check_gradient",
+    "check_hessian",
+    "check_hvp",
     "check_jacobian",
+    "check_jvp",
     "check_layer",
     "check_loss",
     "check_network",
+    "check_vjp",
 ]

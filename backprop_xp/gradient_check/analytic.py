@@ -77,19 +77,21 @@ class AnalyticGradient(NamedTuple):
 
 def analytic_gradient(function: Function) -> AnalyticGradient:
     """Return the gradient at the point; its bar is the rounding error of its tensor's largest."""
-    scale = default_scale(function) if function.problem.scale is None else function.problem.scale
+    scale = scale_of(function)
     unknown = np.zeros_like(function.gx)
     gradient = AnalyticGradient(function, scale, function.gx, unknown, unknown, unknown)
     largest = gradient.largest(np.abs(gradient.finite))
     return gradient._replace(bar=_LARGEST * function.gradient_epsilon * largest)
 
 
-def default_scale(function: Function) -> np.ndarray:
+def scale_of(function: Function) -> np.ndarray:
     """Return the size ``(P,)`` at which the function is assumed to vary along each entry.
 
-    It is the entry's own size, and at least ``least_scale`` times its tensor's root mean square.
-    For an entry of 0 it is that root mean square, or 1.
+    Unless it is given, it is the entry's own size, at least ``least_scale`` times its tensor's root
+    mean square. For an entry of 0 it is that root mean square, or 1.
     """
+    if function.problem.scale is not None:
+        return function.problem.scale
     scale: np.ndarray = np.abs(function.x)
     for tensor in function.point.tensors:
         part = scale[tensor.part]

@@ -1,27 +1,14 @@
-"""The public functions of the gradient check: each makes a ``Problem`` and checks it."""
+"""The public checks of functions: each makes a ``Problem`` for every point and checks it."""
 
 from collections.abc import Callable
-from typing import Unpack
+from typing import Any, Unpack
 
-from backprop_xp.backends import Array, array_namespace, asarray, require_floating, resolve
-from backprop_xp.checks import choose
-from backprop_xp.gradient_check.network_problems import (
-    draw_parameters,
-    in_double,
-    layer_problem,
-    loss_problem,
-    network_problem,
-)
-from backprop_xp.gradient_check.points import Structure, flatten
+from backprop_xp.gradient_check.points import Point, flatten, flatten_arguments
 from backprop_xp.gradient_check.problems import CheckOptions, Problem, complete_options
+from backprop_xp.gradient_check.products import jacobian_problem, jvp_problem, vjp_problem
 from backprop_xp.gradient_check.report import GradientReport
-from backprop_xp.gradient_check.run import check_problem
-from backprop_xp.networks.activations import Activation
-from backprop_xp.networks.inputs import Rows, check_targets, counted, stand_ins
-from backprop_xp.networks.layers import Activate
-from backprop_xp.networks.losses import LOSSES, Loss
-from backprop_xp.networks.network import Network
-from backprop_xp.networks.propagation import Layer, require_layer
+from backprop_xp.gradient_check.run import check_points
+from backprop_xp.gradient_check.structures import Structure
 
 
 def check_gradient(
@@ -30,15 +17,25 @@ def check_gradient(
     point: Structure,
     *,
     args: tuple[Structure, ...] = (),
+    argnums: int | tuple[int, ...] = 0,
     **options: Unpack[CheckOptions],
 ) -> GradientReport:
     """Compare an analytic gradient with numeric derivatives of its function.
 
     - ``value(point, *args)`` returns one number, and ``gradient(point, *args)`` its derivatives in
       the structure of the point. With ``gradient=True``, value returns ``(value, gradient)``.
-    - ``point``: an array of any shape and library, a number, or lists, dicts and named tuples of
-      them, nested. Integers are cast to floating numbers.
+    - ``point``: an array of any shape and library, a number, or containers of them, nested: lists,
+      dicts, named tuples, dataclasses, attrs classes, ``SimpleNamespace`` and JAX's pytrees. They
+      keep their type. Integers, strings, functions and other objects in them are constants; a
+      point of integers alone is cast. A complex number is checked by its real and imaginary part;
+      its gradient is the sum of the first and i times the second (PyTorch's; conjugate JAX's).
     - ``args``: further arguments of both functions.
+    - ``argnums``: the position in ``(point, *args)`` of the argument to check, by default 0, or a
+      tuple of positions; gradient then returns a tuple.
+    - ``points``, ``samples``: further points, and a number of points to draw: zeros, entries a
+      hundred times as large, and others near the point. The report is that of the worst point, and
+      names it. A drawn point outside of the domain, or one that decides nothing, is only noted.
+    - ``mask``: which entries to check, True or False in the structure of the point.
     - ``method``: one of the methods below, by default "auto".
     - ``directions``: the number of random directions, by default 1.
     - ``tolerance``: the largest relative error that passes. The default is 1e-7, in float32 1e-4
@@ -50,6 +47,8 @@ def check_gradient(
     - ``tangent``: a function that projects a direction, in the structure of the point, onto the
       allowed ones. ``lambda d: (d + d.T) / 2`` keeps a matrix symmetric.
     - ``seed``: the non-negative integer that draws the directions, by default 0.
+    - ``max_evaluations``, ``max_seconds``: limits. "auto" takes directions if all entries would
+      exceed them; a check that does is inconclusive.
     - ``max_memory``: the bytes that copies of the point may take at a time, by default 16 MiB.
     - ``batched``: whether value takes copies of the point stacked along a new first axis, and
       returns one number per copy. By default (None) the check finds out.
@@ -77,13 +76,13 @@ def check_gradient(
     the gradient is the numeric gradient times a constant factor of 2
     """
     checked = complete_options(options)
+    call, read, first = bind((point, *args), argnums)
+    functions = call(value), call(gradient)
     if gradient is True:
-        functions = (lambda p: value(p, *args)[0]), (lambda p: value(p, *args)[1])
-    elif callable(function := gradient):
-        functions = (lambda p: value(p, *args)), (lambda p: function(p, *args))
-    else:
+        functions = (lambda p: call(value)(p)[0]), (lambda p: call(value)(p)[1])
+    elif not callable(gradient):
         raise TypeError(f"gradient must be a function, or True, not {gradient!r}.")
-    return check_problem(Problem(flatten(point), *functions, checked))
+    return check_points(lambda p: Problem(p, *functions, checked), read, first, checked)
 
 
 def check_jacobian(
@@ -92,15 +91,18 @@ def check_jacobian(
     point: Structure,
     *,
     args: tuple[Structure, ...] = (),
+    argnums: int | tuple[int, ...] = 0,
     **options: Unpack[CheckOptions],
 ) -> GradientReport:
     """Compare an analytic Jacobian with numeric derivatives of a vector-valued function.
 
-    - ``function``: ``function(point, *args)``, which returns an array of M numbers.
+    - ``function``: ``function(point, *args)``, which returns an array of M numbers, or a structure
+      of arrays.
     - ``jacobian``: ``jacobian(point, *args)``, its derivatives ``J[i, j] = d function_i / d
-      point_j``, ``(M, n)``, or ``(M, *shape)`` for each array of the point. SciPy's sparse matrices
-      are allowed.
-    - ``point``, ``args`` and the options: those of ``check_gradient``.
+      point_j``, ``(M, n)``, or ``(M, *shape)`` for each array of the point. Where function returns
+      a structure, it is one of Jacobians. A sparse matrix of SciPy's takes as many perturbations as
+      its columns need colors: columns without a common row are perturbed together.
+    - ``point``, ``args``, ``argnums`` and the options: those of ``check_gradient``.
 
     The functions are those of ``scipy.optimize.least_squares``. The report names an entry
     ``J[i, j]``. Raises what ``check_gradient`` raises.
@@ -116,153 +118,182 @@ def check_jacobian(
     >>> print(report.verdict, report.worst[0].name)
     fail J[2, 1]
     """
-    functions = (lambda p: function(p, *args)), (lambda p: jacobian(p, *args))
     checked = complete_options(options)
-    return check_problem(Problem(flatten(point), *functions, checked, is_jacobian=True))
+    call, read, first = bind((point, *args), argnums)
+    functions = call(function), call(jacobian)
+    return check_points(lambda p: jacobian_problem(p, *functions, checked), read, first, checked)
 
 
-def check_network(
-    network: Network,
-    theta: Array,
-    x: Array,
-    y: Array,
-    *,
-    sample_weight: Array | None = None,
-    rng: Array | int | None = None,
+def check_vjp(
+    f: Callable[..., Structure],
+    vjp: Callable[..., Structure],
+    *inputs: Structure,
     **options: Unpack[CheckOptions],
 ) -> GradientReport:
-    """Compare ``network.loss_and_gradient`` with numeric derivatives of ``network.loss``.
+    """Compare a vector-Jacobian product, the backward rule of reverse mode, with its function.
 
-    - ``network``: any network, also with layers of your own.
-    - ``theta``: the parameters ``(P,)`` of one network, not of a stack.
-    - ``x``, ``y``: the samples ``(batch, n_in)`` and targets ``(batch, n_out)``; class labels
-      ``(batch,)`` for a categorical cross-entropy.
-    - ``sample_weight``: the weights ``(batch,)`` of the samples, by default equal ones.
-    - ``rng``: the key of the dropout masks, a non-negative integer. Without it there is no dropout.
-    - The options are those of ``check_gradient``. ``batched`` here means that the layers take
-      stacked parameters, as the built-in ones do.
+    - ``f``: ``f(*inputs)`` returns an array of any shape, or a structure of arrays.
+    - ``vjp``: ``vjp(*inputs, u)`` returns the gradients of ``<u, f(*inputs)>``, a tuple like the
+      inputs; for a single input also the gradient itself. ``u`` has the structure of the output.
+    - ``inputs``: structures as the point of ``check_gradient``. Constants need no gradient.
+    - The options are those of ``check_gradient``; each of ``points`` is a tuple of inputs.
 
-    The check runs in float64 if the device has it: it judges the formula, not the dtype. A
-    perturbed parameter runs through its own and the later layers only. If the check fails, the
-    diagnosis names the wrong layer. Raises TypeError or ValueError for arrays that do not fit the
-    network.
+    ``u`` is random and, for up to 32 results, each unit vector: then the report names ``J[i, j]``.
+    Raises what ``check_gradient`` raises.
 
+    >>> import numpy as np
     >>> import backprop_xp as bx
-    >>> network = bx.mlp([2, 3, 1], hidden="tanh", loss="binary_cross_entropy")
-    >>> theta = network.initialize(seed=0, backend="numpy")
-    >>> bx.check_network(network, theta, [[0, 1], [1, 1]], [[1], [0]]).passed
-    True
+    >>> a, x = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([0.5, -1.0])
+    >>> bx.check_vjp(np.matmul, lambda a, x, u: (np.outer(u, x), a.T @ u), a, x).verdict
+    'pass'
+    >>> bx.check_vjp(np.matmul, lambda a, x, u: (np.outer(x, u), a.T @ u), a, x).verdict
+    'fail'
     """
     checked = complete_options(options)
-    require_floating(theta, "theta")
-    if len(theta.shape) != 1:
-        raise ValueError(
-            f"theta has shape {tuple(theta.shape)}, but the check takes one network, "
-            f"({network.size},). Pass theta[i]."
-        )
-    x, key = network.check_inputs(theta, x, rng)
-    outputs = network.outputs_shape(theta, x)
-    y, weight = check_targets(theta, outputs, y, sample_weight, network.loss_function)
-    x, y = in_double(x), in_double(y)
-    rows = Rows(x, y, None, key)
-    if weight is not None:
-        weight = in_double(weight)
-        rows = counted(Rows(x, y, weight, key, stand_ins(weight, ())))
-    return check_problem(network_problem(network, in_double(theta), rows, checked))
 
+    def rule(structure: Structure, u: Structure) -> Structure:
+        found = vjp(*structure, u)
+        is_tuple = isinstance(found, tuple) and len(found) == 1
+        return (found,) if len(inputs) == 1 and not is_tuple else found
 
-def check_layer(
-    layer: Layer | Activation,
-    x: Array,
-    *,
-    wants_input: bool = True,
-    **options: Unpack[CheckOptions],
-) -> GradientReport:
-    """Check a layer's backward rule, by its input and its parameters, without a network.
-
-    - ``layer``: a layer, or an ``Activation``.
-    - ``x``: its input ``(batch, n_in)``.
-    - ``wants_input``: False leaves out the derivative by the input and passes x unchanged, as a
-      layer of integer codes needs it.
-    - The options are those of ``check_gradient``. ``seed`` also draws the parameters, by the
-      layer's initializer plus noise, and the dropout masks.
-
-    The check draws an upstream gradient u and compares ``backward(u)`` with the derivatives of
-    ``<y, u>``. With ``method="directional"`` that is the dot-product test. The report calls the
-    tensors ``input`` and as the layer names its parameters. Raises TypeError for an object that is
-    not a layer, and ValueError for an x of another shape.
-
-    >>> import backprop_xp as bx
-    >>> print(bx.check_layer(bx.LayerNorm(3), bx.asarray([[1.0, 2.0, 4.0]])).verdict)
-    pass
-    >>> wrong = bx.Activation(value=lambda z: z**3, vjp=lambda g, z, a: 2 * z**2 * g)
-    >>> print(bx.check_layer(wrong, bx.asarray([[1.0, 2.0, 4.0]])).verdict)
-    fail
-    """
-    checked = complete_options(options)
-    if isinstance(layer, Activation):
-        layer = Activate(layer)
-    require_layer(layer, "layer")
-    if not wants_input and not layer.names:
-        raise ValueError("layer has no parameters: without its input there is nothing to check.")
-    seed, width = checked["seed"], getattr(layer, "n_in", None)
-    x = _rows(x, "x", width, is_floating=wants_input)
-    if array_namespace(x).isdtype(x.dtype, "real floating"):
-        x = in_double(x)
-    parameters = draw_parameters(layer, x, seed)
-    return check_problem(
-        layer_problem(layer, parameters, x, seed, checked, wants_input=wants_input)
+    return check_points(
+        lambda p: vjp_problem(p, lambda s: f(*s), rule, checked), flatten_arguments, inputs, checked
     )
 
 
-def check_loss(
-    loss: str | Loss, outputs: Array, targets: Array, **options: Unpack[CheckOptions]
+def check_jvp(
+    f: Callable[..., Structure],
+    jvp: Callable[..., Structure],
+    *inputs: Structure,
+    **options: Unpack[CheckOptions],
 ) -> GradientReport:
-    """Check a loss's gradient by the outputs, with random weights of the samples.
+    """Compare a Jacobian-vector product, the rule of forward mode, with its function.
 
-    - ``loss``: a name in ``bx.losses``, or a ``Loss``.
-    - ``outputs``: the network's outputs ``(batch, n_out)``, logits for a cross-entropy.
-    - ``targets``: the targets ``(batch, n_out)``, or class labels ``(batch,)``, as the loss takes
-      them.
-    - The options are those of ``check_gradient``.
+    - ``f``: ``f(*inputs)`` returns an array of any shape, or a structure of arrays.
+    - ``jvp``: ``jvp(*inputs, *tangents)`` returns the derivative of f along the tangents, which are
+      structured like the inputs, in the structure of the output.
+    - ``inputs`` and the options: those of ``check_vjp``.
 
-    Raises ValueError for an unknown name and for shapes that do not fit.
+    The tangents are random and, for up to 32 entries, along each entry: the report names entries
+    ``J[i, j]``. Raises what ``check_gradient`` raises.
 
+    >>> import numpy as np
     >>> import backprop_xp as bx
-    >>> print(bx.check_loss("huber", bx.asarray([[0.3, 2.0]]), bx.asarray([[0.0, 0.0]])).verdict)
-    pass
+    >>> x = np.array([0.5, -1.0])
+    >>> bx.check_jvp(np.sin, lambda x, v: np.cos(x) * v, x).verdict
+    'pass'
     """
     checked = complete_options(options)
-    loss = choose(LOSSES, loss, "loss")
-    outputs = _rows(outputs, "outputs")
-    targets, _ = check_targets(outputs, outputs.shape, targets, None, loss, name="targets")
-    return check_problem(loss_problem(loss, in_double(outputs), in_double(targets), checked))
+    count = checked["directions"] or 1
+
+    def build(p: Point) -> Problem:
+        return jvp_problem(p, lambda s: f(*s), lambda s, v: jvp(*s, *v), checked, count)
+
+    return check_points(build, flatten_arguments, inputs, checked)
+
+
+def check_hessian(
+    gradient: Callable[..., Structure],
+    hessian: Callable[..., Structure],
+    x: Structure,
+    *,
+    args: tuple[Structure, ...] = (),
+    **options: Unpack[CheckOptions],
+) -> GradientReport:
+    """Compare an analytic Hessian with numeric derivatives of the gradient, and its symmetry.
+
+    - ``gradient``: ``gradient(x, *args)``, structured like x.
+    - ``hessian``: ``hessian(x, *args)``, the Jacobian of gradient as ``check_jacobian`` takes it:
+      ``(n, n)`` or ``(*shape, *shape)`` for an array, dense or sparse.
+    - ``x``: the point ``(n,)``, or a structure; ``args`` and the options: those of
+      ``check_gradient``.
+
+    A right Jacobian that is not symmetric fails: then gradient is not the gradient of a function.
+    Raises what ``check_gradient`` raises.
+
+    >>> import numpy as np
+    >>> import backprop_xp as bx
+    >>> a = np.array([[2.0, 0.5], [0.5, 1.0]])
+    >>> bx.check_hessian(lambda x: a @ x, lambda x: a, np.array([1.0, -2.0])).verdict
+    'pass'
+    """
+    checked = complete_options(options)
+    call, read, first = bind((x, *args), 0)
+
+    def build(p: Point) -> Problem:
+        return jacobian_problem(p, call(gradient), call(hessian), checked, is_hessian=True)
+
+    return check_points(build, read, first, checked)
+
+
+def check_hvp(
+    gradient: Callable[..., Structure],
+    hvp: Callable[..., Structure],
+    x: Structure,
+    *,
+    args: tuple[Structure, ...] = (),
+    **options: Unpack[CheckOptions],
+) -> GradientReport:
+    """Compare Hessian-vector products with numeric derivatives of the gradient, and symmetry.
+
+    - ``gradient``: ``gradient(x, *args)``, structured like x.
+    - ``hvp``: ``hvp(x, p, *args)``, the Hessian times p, as ``hessp`` of ``scipy.optimize``.
+    - ``x``, ``args`` and the options: those of ``check_hessian``.
+
+    Raises what ``check_gradient`` raises.
+
+    >>> import numpy as np
+    >>> import backprop_xp as bx
+    >>> a = np.array([[2.0, 0.5], [0.5, 1.0]])
+    >>> bx.check_hvp(lambda x: a @ x, lambda x, p: a @ p, np.array([1.0, -2.0])).verdict
+    'pass'
+    """
+    checked = complete_options(options)
+    count = max(2, checked["directions"] or 1)  # symmetry is a property of two directions
+
+    def build(p: Point) -> Problem:
+        return jvp_problem(
+            p, lambda s: gradient(s, *args), lambda s, v: hvp(s, v, *args), checked, count,
+            is_hessian=True,
+        )  # fmt: skip
+
+    return check_points(build, flatten, x, checked)
 
 
 def assert_gradient(
     value: Callable[..., Structure],
     gradient: Callable[..., Structure] | bool,
     point: Structure,
-    *,
-    args: tuple[Structure, ...] = (),
-    **options: Unpack[CheckOptions],
+    **options: Any,
 ) -> None:
     """Raise ``GradientCheckError``, an AssertionError, unless ``check_gradient`` passes.
 
     The arguments are those of ``check_gradient``. The message is the report.
     """
-    check_gradient(value, gradient, point, args=args, **options).raise_if_failed()
+    check_gradient(value, gradient, point, **options).raise_if_failed()
 
 
-def _rows(x: Array, name: str, width: int | None = None, *, is_floating: bool = True) -> Array:
-    """Return x as an array ``(batch, width)``; numbers take the chosen backend and dtype."""
-    if is_floating:
-        choice = resolve(x)
-        x = asarray(x, backend=choice.backend, device=choice.device, dtype=choice.dtype)
-        require_floating(x, name)
-    else:
-        x = asarray(x)
-    if len(x.shape) != 2 or 0 in x.shape or width not in (None, x.shape[-1]):
-        shape, expected = tuple(x.shape), f"(batch, {width or 'n'})"
-        raise ValueError(f"{name} has shape {shape}, but {expected} with rows is expected.")
-    return x
+def bind(
+    arguments: tuple[Structure, ...], argnums: int | tuple[int, ...]
+) -> tuple[Callable[[Any], Callable[[Structure], Structure]], Callable[[Structure], Point], Any]:
+    """Return what makes a function of all arguments one of the chosen, and what flattens these.
+
+    The third is the chosen argument, or a tuple of arguments.
+    """
+    chosen = argnums if isinstance(argnums, tuple) else (argnums,)
+    if not chosen or not {*chosen} <= {*range(len(arguments))}:
+        raise ValueError(
+            f"argnums must be positions in (point, *args), from 0 to {len(arguments) - 1}, not "
+            f"{argnums!r}."
+        )
+
+    def call(function: Any) -> Callable[[Structure], Structure]:
+        def bound(point: Structure) -> Structure:
+            parts = dict(zip(chosen, point if chosen is argnums else (point,), strict=True))
+            return function(*(parts.get(i, a) for i, a in enumerate(arguments)))
+
+        return bound
+
+    if chosen is not argnums:
+        return call, flatten, arguments[chosen[0]]
+    return call, flatten_arguments, tuple(arguments[i] for i in chosen)

@@ -4,8 +4,9 @@ import numpy as np
 
 from backprop_xp.gradient_check import extrapolation
 from backprop_xp.gradient_check.extrapolation import SAFETY
-from backprop_xp.gradient_check.functions import DOUBLE, SINGLE
+from backprop_xp.gradient_check.functions import SINGLE
 from backprop_xp.gradient_check.lines import Lines, NumericDerivative
+from backprop_xp.gradient_check.points import DOUBLE
 
 # The complex step: its square vanishes beside 1, and no result underflows.
 _IMAGINARY = {DOUBLE: 2.0**-66, SINGLE: 2.0**-40}

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from backprop_xp.backends import DType, array_namespace, to_host
-from backprop_xp.gradient_check.functions import DOUBLE, SINGLE, Function
-from backprop_xp.gradient_check.problems import Problem
+from backprop_xp.gradient_check.functions import SINGLE, Fault, Function
+from backprop_xp.gradient_check.points import DOUBLE
 
 # Two calls at one point may differ by this many rounding errors, as sums over threads do.
 _REPEATABLE = 1e3
@@ -14,31 +14,20 @@ _REPEATABLE = 1e3
 _SAME_FORMULA = 1e-2
 
 
-class Fault(Exception):  # noqa: N818 - not an error of the program
-    """A fault that repeated calls show; it carries the verdict and the evaluations."""
-
-    def __init__(self, function: Function, verdict: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.verdict, self.evaluations = verdict, function.evaluations
-
-
-def first_calls(problem: Problem) -> Function:
-    """Return a problem's ``Function``, after two calls of value and gradient at the point.
+def first_calls(function: Function) -> None:
+    """Call value and gradient of a problem twice at the point.
 
     Raises ``Fault`` if the second call returns other numbers, or if a call changes the point, and
     ValueError or TypeError if value is not a number or gradient not structured like the point.
     """
-    function = Function(problem)
-    problem.point.require(np.isfinite(function.x), ": no derivative can be taken there.")
+    function.point.require(np.isfinite(function.x), ": no derivative can be taken there.")
     if function.options["tangent"] is not None:
         _require_projection(function)
     function.fx, function.epsilon = _call(function, function.value, "value")
     numbers = _repr(function.fx)
-    if function.fx.dtype.kind == "c":
-        raise TypeError(f"value(point) must be real at a real point, not complex: {numbers}.")
     if not np.all(np.isfinite(function.fx)):
         raise ValueError(f"value(point) is {numbers}: no derivative can be taken there.")
-    if problem.options["batched"] and function.stacks is None and not function.takes_stacks(2):
+    if function.options["batched"] and function.stacks is None and not function.takes_stacks(2):
         raise ValueError(
             "batched=True, but value of stacked copies differs from value of each copy alone. It "
             "must return one number for each copy, from that copy only. Leave the option out."
@@ -50,7 +39,6 @@ def first_calls(problem: Problem) -> Function:
     _require_same_gradient(function, again, "differs between two calls at the same point")
     if not function.is_double:
         _switch_to_float64(function)
-    return function
 
 
 def last_calls(function: Function, *, passed: bool) -> None:
@@ -62,7 +50,7 @@ def last_calls(function: Function, *, passed: bool) -> None:
         again, _ = function.gradient(function.x, function.dtype)
     except Exception as error:
         sentence = f"gradient {stale} (it raised {error!r})"
-        raise Fault(function, "nondeterministic", sentence) from None
+        raise Fault("nondeterministic", sentence) from None
     _require_same_gradient(function, again, stale)
     if not passed:
         _require_same_value(function, function.values(function.x[None, :])[0])
@@ -75,7 +63,7 @@ def _call(
     found = call(function.x, function.dtype)
     if not np.array_equal(to_host(function.argument).astype(np.float64), function.x):
         sentence = f"{name} writes into the point that it receives: it must work on a copy"
-        raise Fault(function, "fail", sentence)
+        raise Fault("fail", sentence)
     return found
 
 
@@ -83,7 +71,7 @@ def _require_same_value(function: Function, again: np.ndarray) -> None:
     if not np.allclose(again, function.fx, rtol=_REPEATABLE * function.epsilon, atol=0.0):
         pair = f"{_repr(function.fx)}, then {_repr(again)}"
         sentence = f"value differs between two calls at the same point: {pair}"
-        raise Fault(function, "nondeterministic", sentence)
+        raise Fault("nondeterministic", sentence)
 
 
 def _require_same_gradient(function: Function, again: np.ndarray, problem: str) -> None:
@@ -94,7 +82,7 @@ def _require_same_gradient(function: Function, again: np.ndarray, problem: str) 
         sentence = f"gradient {problem}"
         if np.allclose(again, 2.0 * function.gx, rtol=0.0, atol=1e-5 * size):
             sentence = "gradient accumulates: the second call returned twice the first"
-        raise Fault(function, "nondeterministic", sentence)
+        raise Fault("nondeterministic", sentence)
 
 
 def _switch_to_float64(function: Function) -> None:

@@ -18,38 +18,78 @@ import numpy as np
 
 from backprop_xp.backends import Array, DType, array_namespace, to_device_of, to_host
 from backprop_xp.backends.scopes import process_wide
-from backprop_xp.gradient_check.points import Point, Structure, flatten_gradient, flatten_like
+from backprop_xp.display.progress import Counter
+from backprop_xp.gradient_check.points import (
+    DOUBLE,
+    Point,
+    flatten,
+    flatten_jacobian,
+    flatten_like,
+)
 from backprop_xp.gradient_check.problems import CheckOptions, Problem
+from backprop_xp.gradient_check.structures import Structure
 
-# The rounding errors (epsilon) of float64, float32 and float16.
-DOUBLE, SINGLE, HALF = 2.0**-52, 2.0**-23, 2.0**-10
+# The rounding errors (epsilon) of float32 and float16.
+SINGLE, HALF = 2.0**-23, 2.0**-10
 # With fewer copies than this, a trial whether value takes stacks costs more than it saves.
 _WORTH_STACKING = 16
 _no_warnings = process_wide(functools.partial(warnings.catch_warnings, action="ignore"))
+
+
+class Fault(Exception):  # noqa: N818 - not an error of the program
+    """An end of a check without a comparison: a verdict, its reason, and the mistake if known."""
+
+    def __init__(self, verdict: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.verdict = verdict
+
+
+@dataclass
+class Calls:
+    """The calls of value: their number, the duration of the fastest, and the limits of both."""
+
+    options: CheckOptions
+    number: int = 0
+    fastest: float = math.inf
+    start: float = field(default_factory=time.perf_counter)
+    counter: Counter = field(default_factory=lambda: Counter("gradient check", "evaluations"))
+
+    def add(self, count: int) -> None:
+        """Count calls, and raise ``Fault`` above the limit of calls or seconds."""
+        self.number += count
+        self.counter.show(self.number)
+        for name, used in (("evaluations", self.number), ("seconds", self.seconds)):
+            limit = self.options[f"max_{name}"]  # type: ignore[literal-required]
+            if limit is not None and used > limit:
+                raise Fault("inconclusive", f"not decided within max_{name}={limit:g}")
+
+    @property
+    def seconds(self) -> float:
+        """The seconds since the start of the check."""
+        return time.perf_counter() - self.start
 
 
 @dataclass
 class Function:
     """A function ``R^P -> R^M`` around a point ``x``, with its analytic derivatives.
 
-    ``fx (M,)`` and ``gx (P, M)`` are value and gradient at x. ``epsilon`` and ``gradient_epsilon``
-    are their rounding errors; ``dtype`` is that of their ``argument``, the array of the latest
-    call. ``evaluations`` counts calls of value, ``seconds`` is the duration of the fastest,
-    ``failure`` the last exception at a perturbed point. ``stacks``: whether value takes stacked
-    copies, None until it is tried.
+    ``fx (M,)`` and ``gx (P, M)`` are value and gradient at x, and ``results`` the structure of what
+    value returns. ``epsilon`` and ``gradient_epsilon`` are their rounding errors; ``dtype`` is that
+    of their ``argument``, the array of the latest call. ``failure`` is the last exception at a
+    perturbed point. ``stacks``: whether value takes stacked copies, None until it is tried.
     """
 
     problem: Problem
     point: Point = field(init=False)
     options: CheckOptions = field(init=False)
+    calls: Calls = field(init=False)
     x: np.ndarray = field(init=False)
-    fx: np.ndarray = field(init=False, default_factory=lambda: np.zeros(0))
+    fx: np.ndarray = field(init=False)
     gx: np.ndarray = field(init=False)
     dtype: DType = field(init=False)
+    results: Point | None = None
     epsilon: float = DOUBLE
     gradient_epsilon: float = DOUBLE
-    evaluations: int = 0
-    seconds: float = math.inf
     failure: Exception | None = None
     stacks: bool | None = None
     argument: Array = None
@@ -57,8 +97,14 @@ class Function:
     def __post_init__(self) -> None:
         self.point, self.options = point, options = self.problem.point, self.problem.options
         self.x, self.dtype = to_host(point.flat).astype(np.float64), point.flat.dtype
+        self.calls = Calls(options)
         is_free = options["tangent"] is None and self.problem.bounds is None and point.is_plain
         self.stacks = None if is_free and options["batched"] is not False else False
+
+    @property
+    def evaluations(self) -> int:
+        """The number of calls of value so far; each copy in a stack counts."""
+        return self.calls.number
 
     @property
     def is_double(self) -> bool:
@@ -69,22 +115,28 @@ class Function:
         """Return value at a point ``(P,)`` as ``(M,)``, and its rounding error."""
         self.argument = array = to_device_of(self.point.flat, point.copy(), dtype)
         array = array[None, :] if self.options["batched"] else array
-        self.evaluations, start = self.evaluations + 1, time.perf_counter()
-        host = self._numbers(self.problem.value(self.point.restore(array)))
-        self.seconds = min(self.seconds, time.perf_counter() - start)
-        if self.fx.size not in (0, host.size):
-            before = f"but {self.fx.size} before"
-            raise ValueError(f"function(point) has {host.size} results here, {before}.")
-        return _widen(host), _epsilon(host)
+        start = time.perf_counter()
+        result = self.problem.value(self.point.restore(array))
+        self.calls.fastest = min(self.calls.fastest, time.perf_counter() - start)
+        self.calls.add(1)
+        if self.results is None:
+            self.results = self._require_numbers(result)
+        host, epsilon = flatten_like(self.results, result, self._name, is_complex=True)
+        return _widen(host[:, 0]), epsilon
 
     def gradient(self, point: np.ndarray, dtype: DType) -> tuple[np.ndarray, float]:
         """Return the gradient at a point ``(P,)`` as ``(P, M)``, and its rounding error."""
         self.argument = to_device_of(self.point.flat, self._on_surface(point), dtype)
         gradient = self.problem.gradient(self.point.restore(self.argument))
-        results = self.fx.size if self.problem.is_jacobian else None
-        host = flatten_gradient(self.point, gradient, results)
+        if self.problem.read is not None:
+            host, epsilon = self.problem.read(gradient)
+        elif self.problem.is_jacobian:
+            assert self.results is not None  # noqa: S101 - value is called before
+            host, epsilon = flatten_jacobian(self.point, self.results, gradient, "jacobian(point)")
+        else:
+            host, epsilon = flatten_like(self.point, gradient, "gradient(point)")
         columns = [self.project(column) for column in host.T.astype(np.float64)]
-        return np.stack(columns, axis=1), _epsilon(host)
+        return np.stack(columns, axis=1), epsilon
 
     def values(self, points: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """Return the values ``(K, M)`` at points ``(K, P)``, one by one."""
@@ -95,18 +147,23 @@ class Function:
         found = np.full((len(points), *self.gx.shape), np.nan)
         for k, point in enumerate(points):
             with self.catch_errors():
-                if self._is_inside(point):
+                if self.is_inside(point):
                     found[k] = self.gradient(point, self.dtype)[0]
         return found
 
     def perturbed(self, columns: np.ndarray, entries: np.ndarray) -> np.ndarray:
         """Return the values ``(K, M)`` with entry ``columns[k]`` of x set to ``entries[k]``.
 
-        The columns are in ascending order.
+        The columns are in ascending order. An entry that does not count changes nothing.
         """
+        if self.problem.counts is not None and not all(counts := self.problem.counts[columns]):
+            values = np.repeat(self.fx[None, :].astype(entries.dtype), len(columns), axis=0)
+            if counts.any():
+                values[counts] = self.perturbed(columns[counts], entries[counts])
+            return values
         if self.problem.perturbed_values is not None and self.stacks is None:
             with self.catch_errors():
-                self.evaluations += len(columns)
+                self.calls.add(len(columns))
                 return self.problem.perturbed_values(columns, entries)[:, None]
         most = max(1, self.options["max_memory"] // (5 * self.x.size * entries.itemsize))
         found = []
@@ -137,7 +194,7 @@ class Function:
             return None
         other = copy.copy(self)
         other.problem = self.problem._replace(perturbed_values=None)
-        other.x, other.fx, other.gx, other.evaluations = point, fx, gx, 0
+        other.x, other.fx, other.gx = point, fx, gx
         return other
 
     @contextlib.contextmanager
@@ -146,6 +203,8 @@ class Function:
         with _no_warnings(), np.errstate(all="ignore"):
             try:
                 yield
+            except Fault:
+                raise
             except Exception as error:
                 self.failure = error.with_traceback(None)
 
@@ -156,20 +215,24 @@ class Function:
         return points.astype(np.float32).astype(np.float64)
 
     def project(self, vector: np.ndarray) -> np.ndarray:
-        """Return a vector ``(P,)`` projected by ``tangent``, if there is one."""
+        """Return a vector ``(P,)`` projected by ``tangent``, 0 where an entry does not count."""
+        if (counts := self.problem.counts) is not None:
+            vector = np.where(counts, vector, 0.0)
         if (tangent := self.options["tangent"]) is None:
             return vector
         if vector.dtype.kind == "c":
             return self.project(vector.real) + 1j * self.project(vector.imag)
         direction = self.point.restore(to_device_of(self.point.flat, vector, self.point.flat.dtype))
-        return flatten_like(self.point, tangent(direction), "tangent(direction)")
+        host, _ = flatten_like(self.point, tangent(direction), "tangent(direction)")
+        return host[:, 0].astype(np.float64)
 
     def _on_surface(self, point: np.ndarray) -> np.ndarray:
         """Return a copy of a point, its distance from x projected by ``tangent``."""
-        is_free = self.options["tangent"] is None
+        is_free = self.options["tangent"] is None and self.problem.counts is None
         return point.copy() if is_free else self.x + self.project(point - self.x)
 
-    def _is_inside(self, point: np.ndarray) -> bool:
+    def is_inside(self, point: np.ndarray) -> bool:
+        """Return whether a point is inside of the bounds."""
         low, high = self.problem.bounds or (-np.inf, np.inf)
         return bool(np.all((low <= point.real) & (point.real <= high)))
 
@@ -177,33 +240,44 @@ class Function:
         """Return value at a point as ``(M,)``, NaN if it is outside of the domain."""
         point = self._on_surface(point)
         with self.catch_errors():
-            if self._is_inside(point):
+            if self.is_inside(point):
                 return self.value(point, self.dtype)[0]
         return np.full(self.fx.size, np.nan)
 
     def _stacked(self, points: np.ndarray) -> np.ndarray:
         """Return the values at points ``(K, P)`` from one call."""
-        self.evaluations += len(points)
-        stack = self.point.restore(to_device_of(self.point.flat, points, self.dtype))
-        return _widen(to_host(self.problem.value(stack))).reshape(len(points), self.fx.size)
+        self.calls.add(len(points))
+        result = self.problem.value(
+            self.point.restore(to_device_of(self.point.flat, points, self.dtype))
+        )
+        assert self.results is not None  # noqa: S101 - value is called alone before
+        stack = (len(points),)
+        host, _ = flatten_like(self.results, result, self._name, results=stack, is_complex=True)
+        return _widen(host.T)
 
-    def _numbers(self, result: Structure) -> np.ndarray:
-        """Return a result of value as ``(M,)``, or raise unless it is a number."""
-        expected, is_jacobian = "value(point) must be one number", self.problem.is_jacobian
+    @property
+    def _name(self) -> str:
+        return "function(point)" if self.problem.is_jacobian else "value(point)"
+
+    def _require_numbers(self, result: Structure) -> Point:
+        """Return a result of value as a point; raise unless it holds real numbers."""
+        name, is_jacobian = self._name, self.problem.is_jacobian
+        expected = f"{name} must be one number"
         if isinstance(result, tuple) and not is_jacobian:
             pair = "If it returns (value, gradient), pass gradient=True"
             raise TypeError(f"{expected}, not a tuple of {len(result)}. {pair}.")
-        host = to_host(result)
-        if host.dtype.kind not in "fciu":
-            raise TypeError(f"{expected}, not {result!r:.100}.")
-        if host.size != 1 and not is_jacobian:
+        try:
+            found = flatten(result, name)
+        except TypeError:
+            expected = "must hold numbers" if is_jacobian else "must be one number"
+            raise TypeError(f"{name} {expected}, not {result!r:.100}.") from None
+        if any(t.name.endswith(".imag") for t in found.tensors):
+            raise TypeError(f"{name} must be real at a real point, not complex: {result!r:.100}.")
+        if found.flat.shape != (1,) and not is_jacobian:
             several = "bx.check_jacobian checks a function with several results"
-            raise ValueError(f"{expected}, but has shape {host.shape}. {several}.")
-        return host.reshape(-1)
-
-
-def _epsilon(host: np.ndarray) -> float:
-    return SINGLE if host.dtype.kind in "fc" and np.finfo(host.dtype).eps > DOUBLE else DOUBLE
+            shape = found.tensors[0].shape
+            raise ValueError(f"{expected}, but has shape {shape}. {several}.")
+        return found
 
 
 def _widen(host: np.ndarray) -> np.ndarray:

@@ -1,14 +1,14 @@
 """The point of a check: a structure of arrays and numbers, and its flat vector ``(P,)``.
 
 The check itself computes on the host, with vectors in float64. ``Point.restore`` turns a vector
-into the caller's structure, made of arrays of the caller's library.
+into the caller's structure, made of arrays of the caller's library. All but the floating numbers
+are constants of the structure.
 """
 
-import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from numbers import Number
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from backprop_xp.backends import (
     dtype_name,
     owner,
     plain_array,
+    precision_of,
     require_like,
     require_owner,
     require_same_device,
@@ -27,9 +28,10 @@ from backprop_xp.backends import (
     to_host,
 )
 from backprop_xp.checks import unravel
+from backprop_xp.gradient_check.structures import Node, Structure, map_leaves, matching
 
-# An array of any library, a number, or dicts, lists and tuples of them, nested.
-Structure: TypeAlias = Any
+# The rounding error (epsilon) of float64.
+DOUBLE = 2.0**-52
 
 
 class Tensor(NamedTuple):
@@ -40,27 +42,44 @@ class Tensor(NamedTuple):
     part: slice
 
 
+class _Leaf(NamedTuple):
+    """A leaf of the structure: one tensor, or the real and the imaginary part of complex numbers.
+
+    ``convert`` turns an array into the leaf's own type.
+    """
+
+    tensors: list[Tensor]
+    convert: Callable[[Array], Structure]
+
+
+class _Constant(NamedTuple):
+    value: Structure
+
+
 class Point(NamedTuple):
     """A flat vector of the caller's library, its tensors, and the caller's structure.
 
-    ``leaves`` are the leaves of the structure. ``tensors`` name the entries: they are the leaves,
-    unless one array holds many tensors. ``converters`` is the structure with a function as each
-    leaf, which turns an array into the leaf's own type. ``is_plain``: all leaves are arrays, so
-    that copies can be stacked. ``notes`` are sentences for the report.
+    ``tensors`` name the entries: they are those of the structure's leaves, unless one array holds
+    many tensors. ``is_plain``: all leaves are arrays, so that copies can be stacked. ``notes`` are
+    sentences for the report.
     """
 
     flat: Array
-    leaves: tuple[Tensor, ...]
     tensors: tuple[Tensor, ...]
-    converters: Structure
+    tree: Node | _Leaf
     is_plain: bool
     notes: tuple[str, ...]
 
     def restore(self, vector: Array) -> Structure:
         """Return vectors ``(*stack, P)`` in the structure of the point."""
-        xp, stack = array_namespace(vector), vector.shape[:-1]
-        parts = (xp.reshape(vector[..., t.part], (*stack, *t.shape)) for t in self.leaves)
-        return _map(lambda convert: convert(next(parts)), self.converters)
+        return _restore(self.tree, vector)
+
+    def matching(
+        self, other: Structure, name: str
+    ) -> Iterator[tuple[list[Tensor], str, Structure]]:
+        """Yield each leaf's tensors, with the label and the part of another structure like it."""
+        for leaf, label, part in matching(self.tree, other, name, _holds_numbers):
+            yield leaf.tensors, label, part
 
     def tensor_at(self, i: int) -> Tensor:
         """Return the tensor that holds entry i of the vector."""
@@ -80,118 +99,201 @@ class Point(NamedTuple):
             raise ValueError(f"{label} is {float(to_host(self.flat)[i])} at {list(index)}{problem}")
 
 
-def flatten(point: Structure) -> Point:
+def flatten(structure: Structure, name: str = "point", *, is_arguments: bool = False) -> Point:
     """Return an array, a number, or a structure of them as a ``Point``.
 
-    Integers are cast to floating numbers. Raises TypeError for anything but real numbers, and
-    ValueError for arrays of two libraries or devices.
+    The vector holds the real and complex numbers or, if there are none, the integers, cast. With
+    ``is_arguments`` the structure is a tuple of arguments. ``name`` is that for messages. Raises
+    TypeError for a structure without numbers, and ValueError for arrays of two libraries or
+    devices.
     """
-    leaves = list(_leaves(point, point, ""))
-    arrays = [_array(leaf, f"point{name}") for name, leaf in leaves]
-    ends = list(itertools.accumulate((math.prod(array.shape) for array in arrays), initial=0))
-    if not ends[-1]:
-        raise ValueError("point holds no numbers.")
-    # The first floating array decides library, device and dtype, else the first array.
-    is_array = [owner(leaf) is not None for _, leaf in leaves]
-    is_floating = [array_namespace(a).isdtype(a.dtype, "real floating") for a in arrays]
-    first = max(range(len(leaves)), key=lambda i: (is_array[i], is_floating[i]))
-    model, tensors = arrays[first], []
-    for i, (name, _) in enumerate(leaves):
-        if is_array[i]:
-            require = require_like if is_floating[i] else require_same_device
-            require(model, arrays[i], f"point{name}", f"point{leaves[first][0]}")
-        tensors.append(Tensor(name, tuple(arrays[i].shape), slice(ends[i], ends[i + 1])))
-    # A copy shares no memory and no autograd graph with the caller's arrays.
-    vector = np.concatenate([to_host(array).reshape(-1) for array in arrays])
-    flat = to_device_of(model, vector, model.dtype if is_floating[first] else None)
-    note = f"the point was cast from {dtype_name(model.dtype)} to floating numbers"
-    notes = () if is_floating[first] else (note,)
-    is_plain = all(is_array) and not any(isinstance(leaf, Number) for _, leaf in leaves)
-    return Point(flat, tuple(tensors), tuple(tensors), _map(_converter, point), is_plain, notes)
+    found: dict[str, Structure] = {}
+    map_leaves(found.__setitem__, structure, is_container=is_arguments)
+    kinds = {at: _kind(leaf, f"{name}{at}") for at, leaf in found.items()}
+    chosen = {"real floating", "complex floating"}
+    chosen = chosen if chosen & {*kinds.values()} else {"integral"}
+    used = {at: leaf for at, leaf in found.items() if kinds[at] in chosen}
+    arrays = {at: _array(leaf, f"{name}{at}") for at, leaf in used.items()}
+    if not sum(math.prod(array.shape) for array in arrays.values()):
+        kind = f": it is {type(structure).__name__}" if "" in found else ""
+        raise TypeError(f"{name} holds no real or complex numbers{kind}.")
+    # The first array decides library, device and precision.
+    belongs = [at for at, leaf in used.items() if owner(leaf) is not None]
+    first, parts, leaves, end = [*belongs, *used][0], [], {}, 0
+    model = arrays[first]
+    for at, array in arrays.items():
+        if at in belongs:
+            _require_alike(model, array, f"{name}{at}", f"{name}{first}")
+        host = to_host(array).reshape(-1)  # shares no memory and no autograd graph
+        halves, tensors = {at: host}, []
+        if host.dtype.kind == "c":
+            halves = {f"{at}.real": host.real, f"{at}.imag": host.imag}
+        for label, half in halves.items():
+            tensors.append(Tensor(label, tuple(array.shape), slice(end, end := end + half.size)))
+            parts.append(half)
+        leaves[at] = _Leaf(tensors, _converter(used[at]))
+    precision = precision_of(array_namespace(model), model.dtype)
+    note = f"the {name} was cast from {dtype_name(model.dtype)} to floating numbers"
+    return Point(
+        flat=to_device_of(model, np.concatenate(parts), precision),
+        tensors=tuple(tensor for leaf in leaves.values() for tensor in leaf.tensors),
+        tree=map_leaves(
+            lambda at, leaf: leaves.get(at, _Constant(leaf)), structure, is_container=is_arguments
+        ),
+        is_plain=len(belongs) == len(used) and not any(map(_is_number, used.values())),
+        notes=() if precision is not None else (note,),
+    )
 
 
-def flatten_gradient(point: Point, gradient: Structure, results: int | None) -> np.ndarray:
-    """Return a gradient in the point's structure as ``(P, 1)`` on the host, in its own dtype.
-
-    With ``results`` it is a Jacobian, ``(results, *shape)`` per leaf, returned as ``(P, results)``.
-    """
-    name = "gradient(point)" if results is None else "jacobian(point)"
-    return np.concatenate(list(_parts(point, gradient, name, results)), axis=1).T
+def flatten_arguments(arguments: tuple[Structure, ...]) -> Point:
+    """Return a tuple of arguments as a ``Point``."""
+    return flatten(arguments, is_arguments=True)
 
 
-def flatten_like(point: Point, value: Structure, name: str) -> np.ndarray:
-    """Return a number, or numbers in the point's structure, as ``(P,)`` in float64."""
-    if isinstance(value, Number):
-        return np.full(point.flat.shape, float(value))  # type: ignore[arg-type]
-    parts = list(_parts(point, value, name, broadcasts=True))
-    return np.concatenate(parts, axis=1, dtype=np.float64).reshape(-1)
-
-
-def _is_leaf(node: Structure, kind: type = object) -> bool:
-    """Whether a node is a leaf; a list of numbers is one, since it means an array."""
-    if isinstance(node, list | tuple):
-        is_named = hasattr(node, "_fields")
-        return bool(node) and not is_named and all(_is_leaf(part, Number) for part in node)
-    return isinstance(node, kind) and not isinstance(node, Mapping)
-
-
-def _map(function: Callable[[Any], Any], node: Structure) -> Structure:
-    """Return a structure with the function applied to each leaf."""
-    if _is_leaf(node):
-        return function(node)
-    if isinstance(node, Mapping):
-        return {key: _map(function, node[key]) for key in node}
-    return getattr(type(node), "_make", type(node))([_map(function, part) for part in node])
-
-
-def _leaves(node: Structure, other: Structure, name: str) -> Iterator[tuple[str, Structure]]:
-    """Yield the names and leaves of ``other``, which must be structured like ``node``."""
-    if _is_leaf(node):
-        yield name, other
-        return
-    (keys, expected), (others, received) = _keys(node), _keys(other)
-    if keys != others:
-        raise ValueError(f"{name} must be structured like point: {expected}, not {received}.")
-    for i, key in enumerate(keys):
-        step = f".{node._fields[i]}" if hasattr(node, "_fields") else f"[{key!r}]"
-        yield from _leaves(node[key], other[key], name + step)
-
-
-def _keys(node: Structure) -> tuple[Any, str]:
-    """Return the keys or indices of a structure's parts, and words for them."""
-    if isinstance(node, Mapping):
-        return node.keys(), f"the keys {list(node)}"
-    if isinstance(node, tuple | list):
-        return range(len(node)), f"{len(node)} parts"
-    return None, type(node).__name__
-
-
-def _parts(
+def flatten_like(
     point: Point,
-    value: Structure,
+    other: Structure,
     name: str,
-    results: int | None = None,
     *,
+    results: tuple[int, ...] | None = None,
+    is_complex: bool = False,
     broadcasts: bool = False,
-) -> Iterator[np.ndarray]:
-    """Yield ``(results, n)`` for each leaf ``(n,)`` of a value in the point's structure.
+) -> tuple[np.ndarray, float]:
+    """Return numbers in the point's structure as ``(P, M)`` on the host, and their rounding error.
 
-    With ``broadcasts`` a single number stands for all entries of a leaf.
+    M is 1, or the number of ``results`` of a Jacobian ``(*results, *shape)`` per leaf, or
+    ``(M, P)``. A complex leaf gives its real and imaginary parts; with ``is_complex`` a real leaf
+    may be complex too. With ``broadcasts`` a single number stands for all entries of a leaf.
     """
-    leaves = _leaves(point.converters, value, name)
-    for tensor, (label, leaf) in zip(point.leaves, leaves, strict=True):
-        leaf = leaf.toarray() if hasattr(leaf, "toarray") else leaf  # a sparse matrix of SciPy's
-        if owner(leaf) is not None:
-            require_same_device(point.flat, leaf, label, "point")
-        host = _numbers(leaf, label)
-        host = host if host.dtype.kind == "f" else host.astype(np.float64)
-        expected = tensor.shape if results is None else (results, *tensor.shape)
-        if broadcasts and host.size == 1:
-            host = np.broadcast_to(host.reshape(()), expected)
-        # Axes of length 1 do not matter: (n, 1) is a gradient of (n,).
-        if [n for n in host.shape if n != 1] != [n for n in expected if n != 1]:
-            raise ValueError(f"{label} has shape {host.shape}, but {expected} is expected.")
-        yield host.reshape(results or 1, math.prod(tensor.shape))
+    count, epsilons = math.prod(results or ()), [DOUBLE]
+    columns: list[np.ndarray] = []
+    if broadcasts and isinstance(other, Number):
+        return np.full((*point.flat.shape, 1), float(other)), DOUBLE  # type: ignore[arg-type]
+    whole = (count, *point.flat.shape)
+    if results is not None and getattr(other, "shape", None) == whole:
+        return _numbers(point, other, name, [whole], "biuf").T, _epsilon(other)
+    for tensors, label, part in point.matching(other, name):
+        shape, halves = tensors[0].shape, len(tensors)
+        size = math.prod(shape)
+        shapes = [(*(results or ()), *shape)]
+        shapes += [(count, size)] * (results is not None) + [()] * broadcasts
+        host = _numbers(point, part, label, shapes, "biufc"[: 5 if is_complex or halves > 1 else 4])
+        if host.size == 1 and broadcasts:
+            host = np.broadcast_to(host.reshape(1, 1), (1, size))
+        host = host.reshape(count, size)
+        both = host.imag if host.dtype.kind == "c" else host if broadcasts else 0.0 * host
+        columns += [host] if halves == 1 else [host.real, both]
+        epsilons.append(_epsilon(part))
+    return np.concatenate(columns, axis=1).T, max(epsilons)
+
+
+def flatten_jacobian(
+    point: Point, results: Point, jacobian: Structure, name: str
+) -> tuple[np.ndarray, float]:
+    """Return a Jacobian as ``(P, M)`` on the host, and its rounding error.
+
+    It is ``(M, P)``, or structured like the results, with a part like the point for each of them.
+    """
+    count = results.flat.shape
+    if isinstance(results.tree, _Leaf) or getattr(jacobian, "shape", None) == count + (
+        point.flat.shape
+    ):
+        shape = results.tensors[0].shape if isinstance(results.tree, _Leaf) else count
+        return flatten_like(point, jacobian, name, results=shape)
+    found = [
+        flatten_like(point, part, label, results=tensors[0].shape)
+        for tensors, label, part in results.matching(jacobian, name)
+    ]
+    return np.concatenate([host for host, _ in found], axis=1), max(e for _, e in found)
+
+
+def _restore(node: object, vector: Array) -> Structure:
+    if isinstance(node, Node):
+        return node.rebuild([_restore(child, vector) for child in node.children.values()])
+    if isinstance(node, _Constant):
+        return node.value
+    assert isinstance(node, _Leaf)  # noqa: S101 - for the type checker
+    xp, stack = array_namespace(vector), vector.shape[:-1]
+    real, *imaginary = (
+        xp.reshape(vector[..., t.part], (*stack, *t.shape)) for t in node.tensors
+    )  # fmt: skip
+    if imaginary and xp.isdtype(vector.dtype, "complex floating"):
+        raise TypeError("a function of complex numbers has no complex step")
+    return node.convert(real + 1j * imaginary[0] if imaginary else real)
+
+
+def _holds_numbers(node: object) -> bool:
+    if isinstance(node, Node):
+        return any(map(_holds_numbers, node.children.values()))
+    return isinstance(node, _Leaf)
+
+
+def _kind(leaf: Structure, label: str) -> str | None:
+    """Return the kind of a leaf's numbers, or None for a constant."""
+    leaf = plain_array(leaf, label) if isinstance(leaf, np.ndarray) else leaf
+    if owner(leaf) is None:
+        if not (isinstance(leaf, list | tuple | Number) or hasattr(leaf, "to_numpy")):
+            return None
+        leaf = _host(leaf, label)
+    xp, kinds = array_namespace(leaf), ("real floating", "complex floating", "integral")
+    return next((kind for kind in kinds if xp.isdtype(leaf.dtype, kind)), None)
+
+
+def _array(leaf: Structure, label: str) -> Array:
+    """Return a leaf of the point as an array, in float64 at most."""
+    leaf = plain_array(leaf, label) if isinstance(leaf, np.ndarray) else leaf
+    array = asarray(_host(leaf, label)) if owner(leaf) is None else leaf
+    for long, double in ((np.longdouble, np.float64), (np.clongdouble, np.complex128)):
+        if isinstance(array, np.ndarray | np.generic) and array.dtype == long:
+            array = array.astype(double)
+    require_owner(array, label).require_current(device_of(array), label)
+    return array
+
+
+def _require_alike(model: Array, array: Array, name: str, other: str) -> None:
+    """Raise unless two arrays have one library, device and precision."""
+    require_same_device(model, array, name, other)
+    pair = [precision_of(array_namespace(a), a.dtype) for a in (model, array)]
+    if pair[0] != pair[1]:
+        require_like(model, array, name, other)
+
+
+def _numbers(
+    point: Point, leaf: Structure, label: str, shapes: list[tuple[int, ...]], kinds: str
+) -> np.ndarray:
+    """Return the floating numbers of an array of any library, of a table or of lists."""
+    leaf = leaf.toarray() if hasattr(leaf, "toarray") else leaf  # a sparse matrix of SciPy's
+    if owner(leaf) is not None and not isinstance(point.flat, np.ndarray):
+        require_same_device(point.flat, leaf, label, "point")
+    host = _host(leaf, label)
+    if host.dtype.kind not in kinds:
+        kind = f"of dtype {host.dtype}" if host.dtype != object else f"{leaf!r:.100}"
+        raise TypeError(f"{label} must be an array of numbers, not {kind}.")
+    # Axes of length 1 do not matter: (n, 1) is a gradient of (n,).
+    if not any([n for n in s if n != 1] == [n for n in host.shape if n != 1] for s in shapes):
+        raise ValueError(f"{label} has shape {host.shape}, but {shapes[0]} is expected.")
+    return host if host.dtype.kind in "fc" else host.astype(np.float64)
+
+
+def _host(leaf: Structure, label: str) -> np.ndarray:
+    leaf = plain_array(leaf, label) if isinstance(leaf, np.ndarray) else leaf
+    try:
+        return to_host(leaf)
+    except ValueError as error:
+        raise ValueError(f"{label} is not an array of numbers: {error}") from None
+
+
+def _epsilon(numbers: Structure) -> float:
+    """Return the rounding error of the numbers' dtype, at least that of float64."""
+    if owner(numbers) is None:
+        return DOUBLE
+    xp = array_namespace(numbers)
+    precision = precision_of(xp, numbers.dtype)
+    return DOUBLE if precision is None else max(DOUBLE, float(xp.finfo(precision).eps))
+
+
+def _is_number(leaf: Structure) -> bool:
+    return isinstance(leaf, Number)
 
 
 def _converter(leaf: Structure) -> Callable[[Array], Structure]:
@@ -199,32 +301,6 @@ def _converter(leaf: Structure) -> Callable[[Array], Structure]:
     if hasattr(leaf, "to_numpy") and hasattr(leaf, "index"):
         labels = {k: getattr(leaf, k) for k in ("index", "columns") if hasattr(leaf, k)}
         return lambda array: type(leaf)(np.array(to_host(array)), **labels)
-    if isinstance(leaf, Number):
+    if _is_number(leaf):
         return lambda array: array[()] if isinstance(array, np.ndarray) else array
     return lambda array: array
-
-
-def _array(leaf: Structure, label: str) -> Array:
-    """Return a leaf of the point as an array of real numbers, in float64 at most."""
-    leaf = plain_array(leaf, label) if isinstance(leaf, np.ndarray) else leaf
-    array = asarray(_numbers(leaf, label)) if owner(leaf) is None else leaf
-    if isinstance(array, np.ndarray | np.generic) and array.dtype == np.longdouble:
-        array = array.astype(np.float64)
-    if not array_namespace(array).isdtype(array.dtype, ("real floating", "integral")):
-        dtype = dtype_name(array.dtype)
-        raise TypeError(f"{label} is {dtype}, but real floating numbers are expected.")
-    require_owner(array, label).require_current(device_of(array), label)
-    return array
-
-
-def _numbers(leaf: Structure, label: str) -> np.ndarray:
-    """Return the real numbers of an array of any library, a table or lists, on the host."""
-    leaf = plain_array(leaf, label) if isinstance(leaf, np.ndarray) else leaf
-    try:
-        host = to_host(leaf)
-    except ValueError as error:
-        raise ValueError(f"{label} is not an array of numbers: {error}") from None
-    if host.dtype.kind not in "biuf":
-        kind = f"of dtype {host.dtype}" if host.dtype != object else f"{leaf!r:.100}"
-        raise TypeError(f"{label} must be an array of numbers, not {kind}.")
-    return host

@@ -1,13 +1,14 @@
 """The problem that a check solves: a value, its analytic gradient, a point, and the options."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
 from backprop_xp.backends import to_host
 from backprop_xp.checks import integer, known, nearest, real
-from backprop_xp.gradient_check.points import Point, Structure, flatten_like
+from backprop_xp.gradient_check.points import Point, flatten_like
+from backprop_xp.gradient_check.structures import Structure
 
 METHODS = ["auto", "complex_step", "centered", "directional", "taylor"]
 
@@ -21,24 +22,33 @@ class CheckOptions(TypedDict, total=False):
     scale: Structure | None
     bounds: Sequence[Structure] | None
     tangent: Callable[[Structure], Structure] | None
+    mask: Structure | None
+    points: Sequence[Structure]
+    samples: int
     seed: int
+    max_evaluations: int | None
+    max_seconds: float | None
     max_memory: int
     batched: bool | None
 
 
 DEFAULTS: CheckOptions = {
     "method": "auto", "directions": None, "tolerance": None, "scale": None, "bounds": None,
-    "tangent": None, "seed": 0, "max_memory": 16 * 2**20, "batched": None,
+    "tangent": None, "mask": None, "points": (), "samples": 0, "seed": 0, "max_evaluations": None,
+    "max_seconds": None, "max_memory": 16 * 2**20, "batched": None,
 }  # fmt: skip
 
 
 class Problem(NamedTuple):
     """A value and its gradient, both functions of the point's structure.
 
-    ``is_jacobian``: value returns many results, and gradient their Jacobian. ``perturbed_values``
-    is a faster way to the values with one entry of the point perturbed. ``scale (P,)`` is the size
-    at which value varies, by default that of the entries, but at least ``least_scale`` times the
-    root mean square of their tensor. ``bounds`` are two vectors ``(P,)``.
+    ``is_jacobian``: value returns many results, and gradient their Jacobian. ``read`` replaces the
+    usual way from what gradient returns to ``(P, M)`` and the rounding error. ``label`` names entry
+    i of result k, and gives the unit of its derivative. ``perturbed_values`` is a faster way to the
+    values with one entry of the point perturbed. ``scale (P,)`` is the size at which value varies,
+    by default that of the entries, but at least ``least_scale`` times the root mean square of their
+    tensor. ``bounds`` are two vectors ``(P,)``, and ``counts (P,)`` the entries to check.
+    ``verify`` returns a mistake that the compared entries show although they agree, or None.
 
     The others serve the diagnosis of a network: ``batch_size``; ``l2``, the penalty's strength, and
     the names of the tensors that it ``decays``; ``wrong_layers`` names the layers that are wrong.
@@ -49,10 +59,14 @@ class Problem(NamedTuple):
     gradient: Callable[[Structure], Structure]
     options: CheckOptions = DEFAULTS
     is_jacobian: bool = False
+    read: Callable[[Structure], tuple[np.ndarray, float]] | None = None
+    label: Callable[[int, int], tuple[str, tuple[int, ...], float]] | None = None
     perturbed_values: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     scale: np.ndarray | None = None
     least_scale: float = 0.0
     bounds: tuple[np.ndarray, np.ndarray] | None = None
+    counts: np.ndarray | None = None
+    verify: Callable[[Any], str | None] = lambda entries: None
     batch_size: int | None = None
     l2: float = 0.0
     decays: frozenset[str] = frozenset()
@@ -64,26 +78,31 @@ def complete_options(given: CheckOptions) -> CheckOptions:
     for name in set(given) - set(DEFAULTS):
         raise TypeError(f"{name!r} is not an option. {nearest(name, list(DEFAULTS))}")
     options: CheckOptions = {**DEFAULTS, **given}
-    tangent, batched = options["tangent"], options["batched"]
     known(options["method"], METHODS, "method")
-    if not isinstance(batched, bool | None):
-        raise TypeError(f"batched must be True, False or None, not {batched!r}.")
-    if tangent is not None and not callable(tangent):
-        raise TypeError(f"tangent must be a function of a direction, not {tangent!r}.")
-    if options["directions"] is not None:
-        integer(options["directions"], "directions")
-    if options["tolerance"] is not None:
-        real(options["tolerance"], "tolerance", above=0.0)
+    if not isinstance(options["batched"], bool | None):
+        raise TypeError(f"batched must be True, False or None, not {options['batched']!r}.")
+    if options["tangent"] is not None and not callable(options["tangent"]):
+        raise TypeError(f"tangent must be a function of a direction, not {options['tangent']!r}.")
+    if not isinstance(options["points"], list | tuple):
+        raise TypeError(f"points must be a list of points, not {options['points']!r:.100}.")
+    for name, least in (("directions", 1), ("max_evaluations", 1)):
+        if options[name] is not None:  # type: ignore[literal-required]
+            integer(options[name], name, at_least=least)  # type: ignore[literal-required]
+    for name in ("tolerance", "max_seconds"):
+        if options[name] is not None:  # type: ignore[literal-required]
+            real(options[name], name, above=0.0)  # type: ignore[literal-required]
     integer(options["max_memory"], "max_memory")
+    integer(options["samples"], "samples", at_least=0)
     options["seed"] = integer(options["seed"], "seed", at_least=0)
     return options
 
 
-def with_scale_and_bounds(problem: Problem) -> Problem:
-    """Return a problem with the vectors of its options ``scale`` and ``bounds``."""
-    point, scale, bounds = problem.point, problem.options["scale"], problem.options["bounds"]
+def with_vectors(problem: Problem) -> Problem:
+    """Return a problem with the vectors of its options ``scale``, ``bounds`` and ``mask``."""
+    point, options = problem.point, problem.options
+    scale, bounds, mask = options["scale"], options["bounds"], options["mask"]
     if scale is not None:
-        scale = flatten_like(point, scale, "scale")
+        scale = _vector(point, scale, "scale")
         if not np.all((scale > 0.0) & np.isfinite(scale)):
             raise ValueError("scale must be positive: the size at which value varies.")
         problem = problem._replace(scale=scale)
@@ -91,10 +110,20 @@ def with_scale_and_bounds(problem: Problem) -> Problem:
         if not isinstance(bounds, tuple | list) or len(bounds) != 2:
             raise TypeError(f"bounds must be (low, high), not {bounds!r}.")
         low, high = (
-            flatten_like(point, default if side is None else side, f"bounds[{i}]")
+            _vector(point, default if side is None else side, f"bounds[{i}]")
             for i, (side, default) in enumerate(zip(bounds, (-np.inf, np.inf), strict=True))
         )
         x = to_host(point.flat)
         point.require((low <= x) & (x <= high), ", outside of its bounds.")
         problem = problem._replace(bounds=(low, high))
+    if mask is not None:
+        counts = _vector(point, mask, "mask") != 0.0
+        if not counts.any():
+            raise ValueError("mask leaves no entry to check: it is True for the entries to check.")
+        problem = problem._replace(counts=counts)
     return problem
+
+
+def _vector(point: Point, numbers: Structure, name: str) -> np.ndarray:
+    """Return a number, or numbers in the structure of the point, as ``(P,)``."""
+    return flatten_like(point, numbers, name, broadcasts=True)[0][:, 0].astype(np.float64)

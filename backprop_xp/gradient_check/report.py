@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backprop_xp.backends import owner, to_host
-from backprop_xp.gradient_check.points import Structure, flatten
+from backprop_xp.gradient_check.points import flatten
+from backprop_xp.gradient_check.structures import Structure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,6 +115,7 @@ class GradientReport:
     - ``tensors``: the errors of each tensor; empty along directions.
     - ``taylor``, ``taylor_orders``: the remainders and their orders, None for other methods.
     - ``diagnosis``: a sentence about the likely mistake, or None.
+    - ``place``: which of several points the report is about; empty for a single one.
     - ``notes``: sentences about decisions of the check, such as a cast of the point.
     """
 
@@ -131,6 +133,12 @@ class GradientReport:
     taylor: TaylorTable | None = None
     diagnosis: str | None = None
     notes: tuple[str, ...] = ()
+    place: str = ""
+
+    @property
+    def excess(self) -> float:
+        """The largest error relative to its tolerance."""
+        return self.max_relative_error / self.tolerance if self.tolerance else math.inf
 
     @property
     def passed(self) -> bool:
@@ -199,8 +207,9 @@ class GradientReport:
 
     def _sentences(self) -> list[str]:
         """Return the lines of text above the tables."""
+        place = f" at {self.place}" if self.place else ""
         lines = [
-            f"gradient check: {self.verdict} (largest relative error "
+            f"gradient check: {self.verdict}{place} (largest relative error "
             f"{self.max_relative_error:.1e}, tolerance {self.tolerance:.1e}; {self.method}, step "
             f"{self.step:.1e}, {self.evaluations} evaluations)"
         ]

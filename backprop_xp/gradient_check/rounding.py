@@ -9,10 +9,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from backprop_xp.gradient_check.analytic import AnalyticGradient, default_scale
+from backprop_xp.gradient_check.analytic import AnalyticGradient, scale_of
 from backprop_xp.gradient_check.derivatives import complex_step, quick_difference
-from backprop_xp.gradient_check.functions import DOUBLE, HALF, SINGLE, Function
+from backprop_xp.gradient_check.functions import HALF, SINGLE, Function
 from backprop_xp.gradient_check.lines import Lines, NumericDerivative
+from backprop_xp.gradient_check.points import DOUBLE
 
 # Perturbations, relative to the entries, that change a gradient of each precision.
 _PERTURBATIONS = {DOUBLE: 2.0**-44, SINGLE: 2.0**-18, HALF: 2.0**-5}
@@ -77,7 +78,6 @@ def rounding_limits(lines: Lines, numeric: NumericDerivative) -> np.ndarray:
             others = lines.through(gradient._replace(function=function, value=function.gx))
             analytic = others.analytic.value
             found = complex_step(others) or quick_difference(others)
-            gradient.function.evaluations += function.evaluations
             change = np.abs(_relative_difference(analytic, found.value)[0] - part)
             variation = np.fmax(variation, np.where(np.isfinite(found.bar), change, 0.0))
             is_constant &= analytic == here
@@ -86,7 +86,7 @@ def rounding_limits(lines: Lines, numeric: NumericDerivative) -> np.ndarray:
 
 def _neighbours(function: Function, distance: float) -> Iterator[np.ndarray]:
     """Yield two points on opposite sides of x, at this part of the entries' scale."""
-    scale: np.ndarray = np.where(function.x == 0.0, default_scale(function), function.x)
+    scale: np.ndarray = np.where(function.x == 0.0, scale_of(function), function.x)
     signs = 1.0 - 2.0 * np.random.default_rng(2).integers(2, size=scale.size)
     yield function.x + distance * scale * signs
     yield function.x - distance * scale * signs

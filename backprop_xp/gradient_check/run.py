@@ -1,36 +1,101 @@
 """A check from start to end: first calls, a method, last calls, the diagnosis, the report."""
 
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
 import numpy as np
 
-from backprop_xp.backends import require_owner, to_device_of
+from backprop_xp.backends import require_owner, to_device_of, to_host
 from backprop_xp.gradient_check import judge
 from backprop_xp.gradient_check.analytic import analytic_gradient
 from backprop_xp.gradient_check.comparison import check_entries
 from backprop_xp.gradient_check.diagnosis import explain
 from backprop_xp.gradient_check.directions import check_directions, is_analytic
-from backprop_xp.gradient_check.first_calls import Fault, first_calls, last_calls
-from backprop_xp.gradient_check.functions import Function
+from backprop_xp.gradient_check.first_calls import first_calls, last_calls
+from backprop_xp.gradient_check.functions import Fault, Function
 from backprop_xp.gradient_check.judge import Comparison, Findings
-from backprop_xp.gradient_check.points import Structure
-from backprop_xp.gradient_check.problems import Problem, with_scale_and_bounds
+from backprop_xp.gradient_check.points import Point
+from backprop_xp.gradient_check.problems import CheckOptions, Problem, with_vectors
 from backprop_xp.gradient_check.report import GradientReport, Row, TensorErrors
+from backprop_xp.gradient_check.structures import Structure
 
 # The method "auto" takes directions above this many entries, or seconds for all of them. A
 # perturbed entry of a network takes this share of a forward pass.
 _MANY, _LONG, _SHARE = 20_000, 10.0, 0.125
 _WORST_ROWS = 5
+# Verdicts, the worst last.
+_ORDER = ("pass", "kink", "inconclusive", "nondeterministic", "fail")
+
+
+def check_points(
+    build: Callable[[Point], Problem],
+    read: Callable[[Structure], Point],
+    first: Structure,
+    options: CheckOptions,
+    drawn: Mapping[str, Structure] = MappingProxyType({}),
+) -> GradientReport:
+    """Check a problem at a point, and at the others of the options; report the worst.
+
+    ``drawn`` are further points by name: as with samples, what they cannot decide is only noted.
+    """
+    point = read(first)
+    report = check_problem(build(point))
+    others = {f"points[{i}]": read(other) for i, other in enumerate(options["points"])}
+    reports = {"the point": report}
+    reports |= {place: check_problem(build(other)) for place, other in others.items()}
+    samples = {place: read(other) for place, other in drawn.items()}
+    samples |= dict(_samples(point, options))
+    undecided = []
+    for place, sample in samples.items():
+        try:
+            found = check_problem(build(sample))
+        except Exception as error:
+            undecided.append(f"{place} (outside of the domain: {error!r:.80})")
+            continue
+        if found.verdict == "inconclusive":
+            undecided.append(f"{place} (inconclusive)")
+        else:
+            reports[place] = found
+    if len(reports) + len(undecided) == 1:
+        return report
+    place = max(reports, key=lambda at: (_ORDER.index(reports[at].verdict), reports[at].excess))
+    notes = (f"{len(reports)} points, the worst is {place}",)
+    if undecided:
+        notes += (f"nothing was decided at {'; '.join(undecided)}",)
+    evaluations = sum(each.evaluations for each in reports.values())
+    worst = reports[place]
+    return replace(worst, place=place, evaluations=evaluations, notes=worst.notes + notes)
+
+
+def _samples(point: Point, options: CheckOptions) -> Iterator[tuple[str, Point]]:
+    """Yield points to try, by name: zeros, large entries, then entries of random other sizes."""
+    draw, x = np.random.default_rng(options["seed"]), to_host(point.flat).astype(np.float64)
+    for i in range(options["samples"]):
+        near = x * 2.0 ** draw.uniform(-1.0, 1.0, x.size) + (x == 0.0) * draw.normal(size=x.size)
+        words, sample = {0: ("every entry 0", 0.0 * x), 1: ("entries 100 times", 100.0 * x)}.get(
+            i, ("near the point", near)
+        )
+        flat = to_device_of(point.flat, sample, point.flat.dtype)
+        yield f"sample {i}, {words}", point._replace(flat=flat)
 
 
 def check_problem(problem: Problem) -> GradientReport:
     """Check a problem, with products in the full precision of the point's dtype."""
-    problem, notes = with_scale_and_bounds(problem), list(problem.point.notes)
-    with require_owner(problem.point.flat, "point").full_precision():
+    problem, notes = with_vectors(problem), list(problem.point.notes)
+    function = Function(problem)
+    with require_owner(problem.point.flat, "point").full_precision(), function.calls.counter:
         try:
-            function = first_calls(problem)
+            first_calls(function)
             findings = _check(function, notes)
             last_calls(function, passed=findings.comparison.verdict == judge.PASS)
+            if findings.comparison.verdict in (judge.PASS, judge.KINK) and (
+                mistake := problem.verify(findings.comparison)
+            ):
+                raise Fault("fail", mistake)
         except Fault as fault:
-            return _report_of_fault(problem, fault, notes)
+            return _report_of_fault(function, fault, notes)
         sentences = []
         if findings.comparison.verdict == judge.FAIL and findings.entries is not None:
             sentences = [explain(findings.entries), problem.wrong_layers()]
@@ -66,17 +131,21 @@ def _check(function: Function, notes: list[str]) -> Findings:
 def _takes_long(function: Function, evaluations: int, notes: list[str]) -> bool:
     """Whether all entries would take long, at this many evaluations each; if so, note it."""
     share = 1.0 if function.problem.perturbed_values is None else _SHARE
-    seconds = function.seconds * function.x.size * evaluations * share
-    if seconds > _LONG:
+    count, options = function.x.size * evaluations, function.options
+    seconds = function.calls.fastest * count * share
+    if is_long := seconds > (options["max_seconds"] or _LONG):
         notes.append(
             f"checked along directions, since all entries would take {seconds:.0f} seconds"
         )
-    return bool(seconds > _LONG)
+    if is_much := count + function.evaluations > (options["max_evaluations"] or math.inf):
+        notes.append(f"checked along directions: all entries would take {count} evaluations")
+    return bool(is_long or is_much)
 
 
 def _report(findings: Findings, diagnosis: str | None, notes: list[str]) -> GradientReport:
     comparison, at = findings.comparison, findings.comparison.decisive
-    has_all, function = findings.entries is comparison, comparison.lines.function
+    function = comparison.lines.function
+    has_all = findings.entries is comparison and function.problem.read is None
     return GradientReport(
         verdict=judge.VERDICTS[comparison.verdict],
         method=findings.method,
@@ -95,17 +164,18 @@ def _report(findings: Findings, diagnosis: str | None, notes: list[str]) -> Grad
     )
 
 
-def _report_of_fault(problem: Problem, fault: Fault, notes: list[str]) -> GradientReport:
-    """Return the report for functions that fail before any numeric derivative is taken."""
+def _report_of_fault(function: Function, fault: Fault, notes: list[str]) -> GradientReport:
+    """Return the report of a check that ended without a comparison."""
+    is_undecided = fault.verdict == "inconclusive"
     return GradientReport(
         verdict=fault.verdict,
-        method=problem.options["method"],
+        method=function.options["method"],
         step=0.0,
         tolerance=0.0,
-        reason="calls at one point must return the same numbers",
-        evaluations=fault.evaluations,
+        reason=str(fault) if is_undecided else "",
+        evaluations=function.evaluations,
         max_relative_error=np.inf if fault.verdict == "fail" else np.nan,
-        diagnosis=str(fault),
+        diagnosis=None if is_undecided else str(fault),
         notes=tuple(notes),
     )
 
@@ -126,11 +196,14 @@ def _worst_rows(function: Function, entries: Comparison) -> tuple[Row, ...]:
     for flat in np.argsort(-excess, axis=None, kind="stable")[:_WORST_ROWS]:
         at = np.unravel_index(flat, excess.shape)
         name, index = function.point.entry(int(entries.lines.columns[at[0]]))
-        if function.problem.is_jacobian:
+        unit = 1.0
+        if function.problem.label is not None:
+            name, index, unit = function.problem.label(int(entries.lines.columns[at[0]]), at[1])
+        elif function.problem.is_jacobian:
             name, index = f"J{name}", (int(at[1]), *index)
-        pair = float(analytic.value[at]), float(numeric.value[at])
+        pair = float(analytic.value[at]) / unit, float(numeric.value[at]) / unit
         absolute = abs(pair[0] - pair[1]) if np.isfinite(pair[0]) else np.inf
-        bar = float(numeric.bar[at] + analytic.bar[at])
+        bar = float(numeric.bar[at] + analytic.bar[at]) / abs(unit)
         rows.append(Row(name, index, *pair, absolute, float(error[at]), bar))
     return tuple(rows)
 

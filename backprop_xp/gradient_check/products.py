@@ -1,0 +1,276 @@
+"""Products with a Jacobian: ``u^T J``, ``J v``, Hessians, and sparse Jacobians.
+
+The rows ``u^T J`` are the gradients of the functions ``<u, f>`` (the dot-product test, Claerbout
+1992). The columns ``J v`` are derivatives along lines: with ``x(t) = x + V (t - 1)`` the function
+``f(x(t))`` has the Jacobian ``J V`` by t, which is 1 at the point.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from backprop_xp.backends import (
+    Array,
+    array_namespace,
+    asarray,
+    owner,
+    precision_of,
+    to_device_of,
+    to_host,
+)
+from backprop_xp.gradient_check.analytic import scale_of
+from backprop_xp.gradient_check.functions import Function
+from backprop_xp.gradient_check.judge import PASS, Comparison
+from backprop_xp.gradient_check.points import Point, flatten, flatten_like
+from backprop_xp.gradient_check.problems import CheckOptions, Problem, with_vectors
+from backprop_xp.gradient_check.structures import Structure
+
+# Up to this many results or entries, each has a cotangent or a tangent of its own.
+_FEW = 32
+
+
+def vjp_problem(
+    point: Point,
+    f: Callable[[Structure], Structure],
+    vjp: Callable[[Structure, Structure], Structure],
+    options: CheckOptions,
+    *,
+    is_one: bool = False,
+) -> Problem:
+    """Return the problem of the function ``U f(x)``, whose Jacobian has the rows ``vjp(x, u)``.
+
+    Row 0 of U is random, the others are unit vectors unless the results are many. With ``is_one``
+    there is the random row alone, and one value.
+    """
+    outputs = flatten(f(point.restore(point.flat)), "f(*inputs)")
+    size, x = outputs.flat.shape[0], to_host(outputs.flat).astype(np.float64)
+    typical = [np.sqrt(np.mean(x[t.part] ** 2)) or 1.0 for t in outputs.tensors]
+    lengths = [t.part.stop - t.part.start for t in outputs.tensors]
+    rows = [random_numbers((size,), options["seed"]) / np.repeat(typical, lengths)]
+    rows += [] if is_one or not 1 < size <= _FEW else list(np.eye(size))
+    cotangents = np.stack(rows)
+
+    def value(structure: Structure) -> Array:
+        return _products(outputs, f(structure), cotangents)[..., 0 if is_one else slice(None)]
+
+    def gradient(structure: Structure) -> Structure:
+        dtype = outputs.flat.dtype
+        us = [outputs.restore(to_device_of(outputs.flat, u, dtype)) for u in cotangents]
+        found = [vjp(structure, u) for u in us]
+        return found[0] if is_one else found
+
+    def read(gradients: list[Structure]) -> tuple[np.ndarray, float]:
+        found = [flatten_like(point, gradient, "vjp(*inputs, u)") for gradient in gradients]
+        return np.concatenate([host for host, _ in found], axis=1), max(e for _, e in found)
+
+    def label(entry: int, row: int) -> tuple[str, tuple[int, ...], float]:
+        name, index = point.entry(entry)
+        if row == 0:
+            return f"u^T J{name}", index, 1.0
+        result, first = outputs.entry(row - 1)
+        return f"J{result}{name}", first + index, 1.0
+
+    if is_one:
+        return Problem(point, value, gradient, options)
+    return Problem(point, value, gradient, options, is_jacobian=True, read=read, label=label)
+
+
+def _products(outputs: Point, y: Structure, cotangents: np.ndarray) -> Array:
+    """Return the products ``(*stack, K)`` of results and cotangents ``(K, M)``, on the device."""
+    total: Any = 0.0
+    for tensors, label, part in outputs.matching(y, "f(*inputs)"):
+        y = asarray(to_host(part)) if owner(part) is None else part
+        xp, shape = array_namespace(y), tensors[0].shape
+        stack = y.shape[: len(y.shape) - len(shape)]
+        if tuple(y.shape) != (*stack, *shape):
+            raise ValueError(f"{label} has shape {tuple(y.shape)} here, but {shape} before.")
+        halves = [y] if len(tensors) == 1 else [xp.real(y), xp.imag(y)]
+        for tensor, half in zip(tensors, halves, strict=True):
+            weights = to_device_of(half, cotangents[:, tensor.part].T, precision_of(xp, half.dtype))
+            flat = xp.reshape(half, (*stack, 1, weights.shape[0]))
+            total = total + (flat @ xp.astype(weights, half.dtype))[..., 0, :]
+    return total
+
+
+def line_problem(
+    point: Point,
+    f: Callable[[Structure], Structure],
+    jacobian: Callable[[Structure], tuple[np.ndarray, float]],
+    tangents: Any,
+    options: CheckOptions,
+    label: Callable[[int, int], tuple[str, tuple[int, ...], float]],
+) -> Problem:
+    """Return the problem of ``f(x + V (t - 1))`` as a function of t ``(C,)``.
+
+    The ``tangents`` V are ``(P, C)``, dense or sparse. ``jacobian`` returns ``(J V)^T``.
+    """
+    base = around(point, f, options)
+    ones = np.ones(tangents.shape[1])
+    line = flatten(to_device_of(point.flat, ones, point.flat.dtype))
+
+    def at(t: Array) -> Structure:
+        host = to_host(t)
+        host = host.astype(np.complex128 if host.dtype.kind == "c" else np.float64)
+        x = base.x + np.asarray((host - 1.0) @ tangents.T)
+        if not base.is_inside(x):
+            raise ValueError("this point is outside of the bounds")
+        return point.restore(to_device_of(point.flat, x, precision_of(array_namespace(t), t.dtype)))
+
+    own: CheckOptions = {"scale": None, "bounds": None, "tangent": None, "mask": None}
+    return Problem(
+        line, lambda t: f(at(t)), at, {**options, **own}, is_jacobian=True, read=jacobian,
+        label=label,
+    )  # fmt: skip
+
+
+def jvp_problem(
+    point: Point,
+    f: Callable[[Structure], Structure],
+    jvp: Callable[[Structure, Structure], Structure],
+    options: CheckOptions,
+    directions: int,
+    *,
+    is_hessian: bool = False,
+) -> Problem:
+    """Return the problem of a function along random tangents and, if few, unit tangents."""
+    outputs = flatten(f(point.restore(point.flat)), "f(*inputs)")
+    base = around(point, f, options)
+    scale, count = scale_of(base), base.x.size
+    low, high = base.problem.bounds or (-np.inf, np.inf)
+    columns = []
+    for number in range(directions):
+        drawn = random_numbers((count,), options["seed"], number)
+        drawn = np.where(base.x <= low, abs(drawn), np.where(base.x >= high, -abs(drawn), drawn))
+        columns.append(base.project(drawn * scale * float(count) ** -0.25))
+    if count <= _FEW and options["tangent"] is None:
+        columns += [column for column in np.diag(scale) if base.project(column).any()]
+    tangents = np.stack(columns, axis=1)
+
+    def times(structure: Structure) -> tuple[np.ndarray, float]:
+        dtype = point.flat.dtype
+        vs = [point.restore(to_device_of(point.flat, v, dtype)) for v in tangents.T]
+        found = [flatten_like(outputs, jvp(structure, v), "jvp(*inputs, *tangents)") for v in vs]
+        return np.stack([host[:, 0] for host, _ in found]), max(e for _, e in found)
+
+    def label(column: int, result: int) -> tuple[str, tuple[int, ...], float]:
+        label, first = outputs.entry(result)
+        if column < directions:
+            return f"J{label} v", first, 1.0
+        entry = int(np.flatnonzero(tangents[:, column])[0])
+        name, index = point.entry(entry)
+        return f"J{label}{name}", first + index, float(tangents[entry, column])
+
+    problem = line_problem(point, f, times, tangents, options, label)
+    return problem._replace(verify=_symmetry(tangents)) if is_hessian else problem
+
+
+def jacobian_problem(
+    point: Point,
+    f: Callable[[Structure], Structure],
+    jacobian: Callable[[Structure], Any],
+    options: CheckOptions,
+    *,
+    is_hessian: bool = False,
+) -> Problem:
+    """Return the problem of a Jacobian: of every column or, if it is sparse, of every color."""
+    problem, tangents = Problem(point, f, jacobian, options, is_jacobian=True), None
+    if "scipy.sparse" in sys.modules and options["tangent"] is None:
+        from scipy import sparse
+
+        f(point.restore(point.flat))  # a Jacobian may use what its function has stored
+        found = jacobian(point.restore(point.flat))
+        if sparse.issparse(found):
+            pattern = sparse.csr_array(found)
+            if 2 * max(np.diff(pattern.indptr), default=0) <= point.flat.shape[0]:
+                problem, tangents = _sparse_problem(point, f, jacobian, pattern, options)
+    return problem._replace(verify=_symmetry(tangents)) if is_hessian else problem
+
+
+def _sparse_problem(
+    point: Point,
+    f: Callable[[Structure], Structure],
+    jacobian: Callable[[Structure], Any],
+    pattern: Any,
+    options: CheckOptions,
+) -> tuple[Problem, Any]:
+    """Return the problem of a Jacobian with the ``pattern (M, P)``, and its tangents ``(P, C)``.
+
+    Columns without a common row share a tangent (Curtis, Powell and Reid 1974).
+    """
+    from scipy import sparse
+
+    base = around(point, f, options)
+    ones = sparse.csr_array(
+        (np.ones(pattern.nnz), pattern.indices, pattern.indptr), shape=pattern.shape
+    )
+    colors, scale = _colors((ones.T @ ones).tocsr()), scale_of(base)
+    entries = np.arange(scale.size)
+    # x + V (0 - 1) is 0: the rounding is measured at points between 0 and x.
+    sized = base.project(np.where(base.x == 0.0, scale, np.copysign(scale, base.x)))
+    tangents = sparse.csc_array((sized, (entries, colors)), shape=(scale.size, colors.max() + 1))
+    owners = sparse.csr_array((entries + 1.0, (entries, colors)), shape=tangents.shape)
+    by_result = (ones @ owners).tocsr()
+
+    def times(structure: Structure) -> tuple[np.ndarray, float]:
+        found = sparse.csr_array(jacobian(structure))
+        if found.shape != pattern.shape:
+            raise ValueError(
+                f"jacobian(point) has shape {found.shape}, but {pattern.shape} before."
+            )
+        return (found @ tangents).toarray().T, float(np.finfo(found.dtype).eps)
+
+    def label(color: int, result: int) -> tuple[str, tuple[int, ...], float]:
+        entry = round(by_result[result, color]) - 1
+        if entry < 0:
+            return "J, outside of its pattern, in row", (result,), 1.0
+        name, index = point.entry(entry)
+        return f"J{name}", (result, *index), float(sized[entry])
+
+    return line_problem(point, f, times, tangents, options, label), tangents
+
+
+def _symmetry(tangents: Any) -> Callable[[Comparison], str | None]:
+    """Return a check that a Hessian H is symmetric: ``V^T H V``, to within the tolerances."""
+
+    def verify(entries: Comparison) -> str | None:
+        if entries.verdict != PASS or entries.lines.direction is not None:
+            return None
+        products = entries.analytic.value
+        slack = entries.tolerance * np.maximum(abs(products), abs(entries.numeric.value))
+        if tangents is not None:
+            products, slack = products @ tangents, slack @ abs(tangents)
+        excess = abs(products - products.T) - 2.0 * (slack + slack.T)
+        i, j = (int(k) for k in np.unravel_index(np.argmax(excess), excess.shape))
+        if excess[i, j] <= 0.0:
+            return None
+        kind = "entries" if tangents is None else "products with tangents"
+        return (
+            "the Hessian is the derivative of the gradient, but not symmetric: the gradient is not "
+            f"that of any function ({kind} [{i}, {j}] and [{j}, {i}] are {products[i, j]:.8g} and "
+            f"{products[j, i]:.8g})"
+        )
+
+    return verify
+
+
+def around(point: Point, f: Callable[[Structure], Structure], options: CheckOptions) -> Function:
+    """Return a function at its point, with the vectors of the options."""
+    return Function(with_vectors(Problem(point, f, f, options)))
+
+
+def random_numbers(shape: tuple[int, ...], *seed: int) -> np.ndarray:
+    """Return numbers with random signs and magnitudes of 0.5 to 1.5."""
+    generator = np.random.default_rng([*seed, 1])
+    return generator.uniform(0.5, 1.5, shape) * (1.0 - 2.0 * generator.integers(2, size=shape))
+
+
+def _colors(neighbours: Any) -> np.ndarray:
+    """Return the color ``(P,)`` of each column; neighbours, in a sparse matrix, have others."""
+    colors = np.full(neighbours.shape[1], -1)
+    for column in range(colors.size):
+        start, stop = neighbours.indptr[column : column + 2]
+        used = {*colors[neighbours.indices[start:stop]].tolist()}
+        colors[column] = next(color for color in range(colors.size) if color not in used)
+    return colors
