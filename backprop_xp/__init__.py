@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from backprop_xp.gradient_check import (
         GradientCheckError,
         GradientReport,
+        ProblemReport,
         assert_gradient,
         check_gradient,
         check_hessian,
@@ -60,8 +61,11 @@ if TYPE_CHECKING:
         check_jacobian,
         check_jvp,
         check_layer,
+        check_least_squares,
         check_loss,
+        check_minimize,
         check_network,
+        check_root,
         check_vjp,
     )
     from backprop_xp.tables.tabular import (
@@ -77,13 +81,14 @@ __all__ = [
     "EMA", "SGD", "SWA", "Activate", "Activation", "Adagrad", "Adam", "AdamW",
     "BackendUnavailableError", "Checkpoint", "CheckpointError", "Columns", "Dense", "Dropout",
     "EarlyStopping", "Embedding", "FitResult", "GradientCheckError", "GradientReport",
-    "LayerNorm", "Lion", "Loss", "Nadam", "Network", "NumericEmbedding", "RMSProp", "Residual",
-    "Scale", "TrainingState", "TransferError", "activations", "asarray", "assert_gradient",
-    "check_gradient", "check_hessian", "check_hvp", "check_jacobian", "check_jvp", "check_layer",
-    "check_loss", "check_network", "check_vjp", "data", "ensemble", "export_onnx",
-    "find_learning_rate", "fit", "get_backend", "initializers", "list_backends", "load", "losses",
-    "metrics", "mlp", "optimizers", "plots", "register", "resolve", "save", "schedules",
-    "set_default_backend", "to_host", "train", "transfer_guard", "use_backend",
+    "LayerNorm", "Lion", "Loss", "Nadam", "Network", "NumericEmbedding", "ProblemReport",
+    "RMSProp", "Residual", "Scale", "TrainingState", "TransferError", "activations", "asarray",
+    "assert_gradient", "check_gradient", "check_hessian", "check_hvp", "check_jacobian",
+    "check_jvp", "check_layer", "check_least_squares", "check_loss", "check_minimize",
+    "check_network", "check_root", "check_vjp", "data", "ensemble", "export_onnx",
+    "find_learning_rate", "fit", "get_backend", "initializers", "list_backends", "load",
+    "losses", "metrics", "mlp", "optimizers", "plots", "register", "resolve", "save",
+    "schedules", "set_default_backend", "to_host", "train", "transfer_guard", "use_backend",
 ]
 # fmt: on
 

@@ -8,7 +8,9 @@ import pytest
 import backprop_xp as bx
 from tests.helpers import python
 
-CHECKS = ["check_gradient", "check_jacobian", "check_layer", "check_loss", "check_network"]
+CHECKS = ["check_gradient", "check_hessian", "check_hvp", "check_jacobian", "check_jvp"]
+CHECKS += ["check_layer", "check_least_squares", "check_loss", "check_minimize", "check_network"]
+CHECKS += ["check_root", "check_vjp"]
 MODULES = ["activations", "backends", "data", "ensemble", "gradient_check", "initializers"]
 MODULES += ["losses", "metrics", "optimizers", "plots", "schedules", "tables", "testing"]
 WITH_EXTRAS = {"MLPClassifier": "sklearn", "MLPRegressor": "sklearn"}

@@ -10,11 +10,18 @@ from backprop_xp.gradient_check.api import (
     check_vjp,
 )
 from backprop_xp.gradient_check.network_checks import check_layer, check_loss, check_network
+from backprop_xp.gradient_check.optimization import (
+    ProblemReport,
+    check_least_squares,
+    check_minimize,
+    check_root,
+)
 from backprop_xp.gradient_check.report import GradientCheckError, GradientReport
 
 __all__ = [
     "GradientCheckError",
     "GradientReport",
+    "ProblemReport",
     "assert_gradient",
     "check_gradient",
     "check_hessian",
@@ -22,7 +29,10 @@ __all__ = [
     "check_jacobian",
     "check_jvp",
     "check_layer",
+    "check_least_squares",
     "check_loss",
+    "check_minimize",
     "check_network",
+    "check_root",
     "check_vjp",
 ]

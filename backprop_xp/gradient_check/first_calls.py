@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from backprop_xp.backends import DType, array_namespace, to_host
-from backprop_xp.gradient_check.functions import SINGLE, Fault, Function
+from backprop_xp.gradient_check.functions import Fault, Function
 from backprop_xp.gradient_check.points import DOUBLE
 
 # Two calls at one point may differ by this many rounding errors, as sums over threads do.
@@ -92,19 +92,22 @@ def _switch_to_float64(function: Function) -> None:
     with function.catch_errors():
         value, epsilon = function.value(x, double)
         gradient, gradient_epsilon = function.gradient(x, double)
-        is_same = epsilon == DOUBLE and _is_same(
-            value, function.fx, lambda: function.values(shrunk)
+        pairs = (
+            (value, function.fx, function.epsilon, lambda: function.values(shrunk)),
+            (gradient, function.gx, function.gradient_epsilon, lambda: function.gradients(shrunk)),
         )
-        if is_same and _is_same(gradient, function.gx, lambda: function.gradients(shrunk)):
+        if epsilon == DOUBLE and all(_is_same(*pair) for pair in pairs):
             function.dtype, function.fx, function.gx = double, value, gradient
             function.epsilon, function.gradient_epsilon = epsilon, gradient_epsilon
 
 
-def _is_same(wide: np.ndarray, narrow: np.ndarray, elsewhere: Callable[[], np.ndarray]) -> bool:
-    """Whether results in float64 and float32 differ only by rounding, of their size elsewhere."""
+def _is_same(
+    wide: np.ndarray, narrow: np.ndarray, epsilon: float, elsewhere: Callable[[], np.ndarray]
+) -> bool:
+    """Whether results in float64 and a narrower dtype differ only by rounding, as elsewhere."""
     if np.allclose(wide, narrow, rtol=_SAME_FORMULA, atol=0.0):
         return True
-    size = np.fmax(_SAME_FORMULA * np.abs(narrow), 64.0 * SINGLE * np.abs(elsewhere()))
+    size = np.fmax(_SAME_FORMULA * np.abs(narrow), 64.0 * epsilon * np.abs(elsewhere()))
     return bool(np.all(np.abs(wide - narrow) <= np.fmax.reduce(size)))
 
 

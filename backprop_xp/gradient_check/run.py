@@ -26,7 +26,7 @@ from backprop_xp.gradient_check.structures import Structure
 _MANY, _LONG, _SHARE = 20_000, 10.0, 0.125
 _WORST_ROWS = 5
 # Verdicts, the worst last.
-_ORDER = ("pass", "kink", "inconclusive", "nondeterministic", "fail")
+ORDER = ("pass", "kink", "inconclusive", "nondeterministic", "fail")
 
 
 def check_points(
@@ -60,13 +60,12 @@ def check_points(
             reports[place] = found
     if len(reports) + len(undecided) == 1:
         return report
-    place = max(reports, key=lambda at: (_ORDER.index(reports[at].verdict), reports[at].excess))
-    notes = (f"{len(reports)} points, the worst is {place}",)
-    if undecided:
-        notes += (f"nothing was decided at {'; '.join(undecided)}",)
+    place = max(reports, key=lambda at: (ORDER.index(reports[at].verdict), reports[at].excess))
+    notes = [f"{len(reports)} points, the worst is {place}"]
+    notes += [f"nothing was decided at {'; '.join(undecided)}"] if undecided else []
     evaluations = sum(each.evaluations for each in reports.values())
     worst = reports[place]
-    return replace(worst, place=place, evaluations=evaluations, notes=worst.notes + notes)
+    return replace(worst, place=place, evaluations=evaluations, notes=(*worst.notes, *notes))
 
 
 def _samples(point: Point, options: CheckOptions) -> Iterator[tuple[str, Point]]:
