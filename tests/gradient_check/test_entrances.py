@@ -1,6 +1,6 @@
 """Every entrance of the gradient check keeps the same promises: one table.
 
-The functions are those of a logistic regression on Fisher's irises: its loss, gradient, Hessian, and
+The functions are those of a logistic regression on irises: its loss, gradient, Hessian, and
 the residuals of its rows, at random, trained and saturated weights, in units from 1e-20 to 1e20.
 """
 
@@ -50,12 +50,12 @@ class Model(NamedTuple):
         return self.xp.mean(loss, axis=-1) + penalty
 
     def gradient(self, w: Any) -> Any:
-        mean = self.xp.matrix_transpose(self.x) @ (self.y * self.residuals(w)) / len(self.y)
+        mean = self.xp.matrix_transpose(self.x) @ (self.y * self.residuals(w)) / self.y.shape[0]
         return (1e-2 * w / self.unit - mean) / self.unit
 
     def hessian(self, w: Any) -> Any:
         p = self.residuals(w)
-        weighted = (p * (1.0 - p) / len(self.y))[:, None] * self.x
+        weighted = (p * (1.0 - p) / self.y.shape[0])[:, None] * self.x
         penalty = 1e-2 * self.xp.eye(w.shape[0], dtype=w.dtype, device=bx.backends.device_of(w))
         return (self.xp.matrix_transpose(self.x) @ weighted + penalty) / self.unit**2
 
