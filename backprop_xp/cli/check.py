@@ -96,7 +96,7 @@ def check(
     """Check the gradient of a network on every backend that can run here, or of a function.
 
     A function is MODULE:VALUE with --gradient and --point, such as model:loss or model.py:loss.
-    --torch and --jax check the rule of a custom function at the inputs --point: one input, a tuple,
+    --torch and --jax check the rule of a custom function at the inputs --point: an array, a tuple,
     or a .npz with the names of the parameters. The current folder comes first on Python's path. The
     exit status is 0 if the check passes, 1 if not, and 2 for input that cannot be used.
 

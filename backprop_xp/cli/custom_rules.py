@@ -30,7 +30,8 @@ def torch_rules(function: Any, inputs: Inputs) -> list[Rule]:
 
     def outputs(parts: Iterable[Any]) -> Sequence[Any]:
         # A forward may write into its inputs.
-        found = function.apply(*_replaced(given, moving, [part.clone() for part in parts]))
+        copies = dict(zip(moving, (part.clone() for part in parts), strict=True))
+        found = function.apply(*(copies.get(i, x) for i, x in enumerate(given)))
         return found if isinstance(found, tuple) else (found,)
 
     # Others are integers, or marked as not differentiable.
@@ -58,7 +59,10 @@ def torch_rules(function: Any, inputs: Inputs) -> list[Rule]:
 
     has_vjp = function.backward is not base.backward or function.vjp is not base.vjp
     rules: list[Rule] = [("vjp", value, vjp, start)] if has_vjp else []
-    return rules if function.jvp is base.jvp else [*rules, ("jvp", value, jvp, start)]
+    rules += [] if function.jvp is base.jvp else [("jvp", value, jvp, start)]
+    if not rules:
+        raise ValueError("the function has neither a backward nor a jvp.")
+    return rules
 
 
 def jax_rules(function: Any, inputs: Inputs) -> list[Rule]:
@@ -76,7 +80,8 @@ def jax_rules(function: Any, inputs: Inputs) -> list[Rule]:
     start, count = [jax.tree.map(jax.numpy.asarray, given[i]) for i in moving], len(moving)
 
     def value(*parts: Any) -> Any:
-        return function(*_replaced(given, moving, parts))
+        moved = dict(zip(moving, parts, strict=True))
+        return function(*(moved.get(i, x) for i, x in enumerate(given)))
 
     def vjp(*arguments: Any) -> Any:
         *parts, cotangent = arguments
@@ -98,13 +103,6 @@ def _in_order(function: Callable[..., Any], inputs: Inputs) -> list[Any]:
     bound = inspect.signature(function).bind(**inputs)
     bound.apply_defaults()
     return list(bound.args)
-
-
-def _replaced(given: Sequence[Any], where: Sequence[int], parts: Sequence[Any]) -> list[Any]:
-    found = list(given)
-    for i, part in zip(where, parts, strict=True):
-        found[i] = part
-    return found
 
 
 def _one_or_all(found: Sequence[Any]) -> Any:

@@ -86,22 +86,20 @@ def run(given: dict[str, Any], target: str) -> int:
 def _check_value(given: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     value = _function(given["value"], "MODULE:VALUE")
     gradient = _function(given["gradient"], "--gradient")
-    options = {name: given[name] for name in ("method", "seed")}
-    options["args"] = () if given["args"] is None else _args(given["args"])
-    point = _data(given["point"], "--point")
-    yield given["value"], bx.check_gradient(value, gradient, point, **options)
+    args = () if given["args"] is None else _args(given["args"])
+    options = {"args": args, "method": given["method"], "seed": given["seed"]}
+    report = bx.check_gradient(value, gradient, _data(given["point"], "--point"), **options)
+    yield given["value"], report
 
 
 def _check_rules(library: str, given: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     bx.get_backend(library)  # its error says how to install it
     function, point = _function(given[library], f"--{library}"), _data(given["point"], "--point")
-    is_by_name = isinstance(point, dict) and _is_file(given["point"])
-    inputs = point if is_by_name or isinstance(point, tuple) else (point,)
+    inputs = point if isinstance(point, dict | tuple) else (point,)
     rules = {"torch": torch_rules, "jax": jax_rules}[library]
-    for kind, value, rule, floating in rules(function, inputs):
-        options = {name: given[name] for name in ("method", "seed")}
-        report = getattr(bx, f"check_{kind}")(value, rule, *floating, **options)
-        yield f"{given[library]}, {kind}", report
+    for kind, *arguments, floating in rules(function, inputs):
+        check = partial(getattr(bx, f"check_{kind}"), method=given["method"], seed=given["seed"])
+        yield f"{given[library]}, {kind}", check(*arguments, *floating)
 
 
 def _is_file(text: str) -> bool:

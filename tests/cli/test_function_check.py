@@ -84,6 +84,11 @@ class Twice(torch.autograd.Function):  # it writes into its input
 class WrongJvp(Twice):
     factor = 3.0
 
+class NoRule(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, name):
+        return 2.0 * x
+
 class AllWrong(WrongJvp):
     @staticmethod
     def backward(ctx, g):
@@ -290,6 +295,7 @@ def test_the_rules_of_a_custom_function_are_checked(words: str, verdicts: dict[s
     ("words", "message"),
     [
         ("--torch torch_rules:Square --point two.npz", "missing a required argument: 'x'"),
+        ("--torch torch_rules:NoRule --point torch_rules:x", "neither a backward nor a jvp"),
         ("--torch torch_rules:number --point two.npz", "is not a torch.autograd.Function"),
         ("--torch torch_rules:Square --point torch_rules:whole", "has a gradient by a floating"),
         ("--jax jax_rules:sine --point two.npz", "missing a required argument: 'x'"),
