@@ -22,7 +22,7 @@ NOT_RUN = ("pip ", "python3 -m venv", "nox", "BACKPROP_XP_BACKEND=cupy", ".venv/
 # Commands that train for seconds.
 SLOW = r"bench|--restarts|--plot"
 # A block of these pages depends on the files of earlier blocks, in both languages.
-IN_ORDER = [ROOT / "docs" / name for name in ("tables.md", "messy_table.md")]
+IN_ORDER = [ROOT / "docs" / name for name in ("gradient_check.md", "tables.md", "messy_table.md")]
 
 
 def blocks(page: Path, languages: str) -> list[tuple[str, str]]:
@@ -91,6 +91,7 @@ def run_command(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     program, *arguments = words[len(settings) :]
     assert program == "backprop-xp", "a page shows a command that no test runs"
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # a command adds the folder of a module
     done = run(*arguments, **settings)
     assert done.exit_code == 0, done.output
 

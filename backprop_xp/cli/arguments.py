@@ -4,7 +4,7 @@ import importlib.util
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, TypeAlias, TypeVar
 
@@ -80,6 +80,26 @@ def refuse_more(count: int, option: str) -> None:
             f"asks for {count:,} numbers at once, but the maximum is {_MAX_NUMBERS:,}.",
             param_hint=f"'{option}'",
         )
+
+
+def refuse_others(
+    context: typer.Context, allowed: Collection[str], option: str, reason: str
+) -> None:
+    """Raise BadParameter for parameters of the command line that an option does not go with."""
+    others = [
+        f"--{name.removeprefix('as_').replace('_', '-')}"
+        for name in context.params
+        if name not in allowed and _is_from_command_line(context, name)
+    ]
+    if others:
+        raise typer.BadParameter(
+            f"cannot be combined with {', '.join(others)}: {reason}", param_hint=f"'{option}'"
+        )
+
+
+def _is_from_command_line(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def count_parameters(sizes: Sequence[int]) -> int:

@@ -8,9 +8,10 @@ import typer
 
 import backprop_xp as bx
 from backprop_xp.backends import Selection, registry
-from backprop_xp.cli import conformance as kit
+from backprop_xp.cli import conformance as kit, function_check as functions
 from backprop_xp.cli.arguments import (
     Activation,
+    Json,
     bad_sizes,
     count_parameters,
     known_backend,
@@ -66,6 +67,13 @@ Device: TypeAlias = Annotated[
 
 def check(
     context: typer.Context,
+    value: functions.Value = None,
+    gradient: functions.Gradient = None,
+    point: functions.Point = None,
+    args: functions.Args = None,
+    torch: functions.Torch = None,
+    jax: functions.Jax = None,
+    as_json: Json = False,
     sizes: Annotated[str, typer.Option(help="Widths of the layers, inputs first.")] = _EXAMPLE,
     hidden: Activation = "tanh",
     output: Activation = "identity",
@@ -76,7 +84,7 @@ def check(
     ] = False,
     l2: L2 = 0.0,
     batch: Annotated[int, typer.Option(min=1, help="Rows of data.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of theta, data, dropout masks.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of theta, data, dropout, directions.")] = 0,
     dtype: DType = None,
     method: Method = "auto",
     backend: Backends = None,
@@ -85,12 +93,19 @@ def check(
     ] = False,
     device: Device = None,
 ) -> None:
-    """Check a network's gradient on every backend that can run here, and compare them.
+    """Check the gradient of a network on every backend that can run here, or of a function.
 
-    Theta and data are random, and drawn on the host: every backend has the same problem. The exit
-    status is 1 if a check does not pass, or if a backend named by --backend cannot run it.
-    --conformance checks one backend by the conformance kit instead of a gradient.
+    A function is MODULE:VALUE with --gradient and --point, such as model:loss or model.py:loss.
+    --torch and --jax check the rule of a custom function at the inputs --point: an array, a tuple,
+    or a .npz with the names of the parameters. The current folder comes first on Python's path. The
+    exit status is 0 if the check passes, 1 if not, and 2 for input that cannot be used.
+
+    Theta and data of a network are random, and drawn on the host: every backend has the same
+    problem. The exit status is 1 if a check does not pass, or if a backend named by --backend
+    cannot run it. --conformance checks one backend by the conformance kit instead of a gradient.
     """
+    if target := functions.target(context):
+        raise typer.Exit(functions.run(context.params, target))
     if conformance:
         kit.check_options(context, backend or [])
         with errors_in_one_line():

@@ -5,6 +5,7 @@ from collections import Counter
 import typer
 
 from backprop_xp.backends import Selection
+from backprop_xp.cli.arguments import refuse_others
 from backprop_xp.cli.output import one_line, say, wrap
 
 # The other options of check are about the gradient of one network.
@@ -13,26 +14,12 @@ _OPTIONS = {"backend", "device", "conformance"}
 
 def check_options(context: typer.Context, backends: list[str]) -> None:
     """Raise BadParameter for options that ``--conformance`` ignores, and for several backends."""
-    others = [
-        f"--{name.replace('_', '-')}"
-        for name in context.params
-        if name not in _OPTIONS and _is_from_command_line(context, name)
-    ]
-    if others:
-        raise typer.BadParameter(
-            f"cannot be combined with {', '.join(others)}: the kit has its own networks and data.",
-            param_hint="'--conformance'",
-        )
+    refuse_others(context, _OPTIONS, "--conformance", "the kit has its own networks and data.")
     if len(backends) > 1:
         raise typer.BadParameter(
             f"checks one backend, but {len(backends)} are named. Example: --backend numpy.",
             param_hint="'--conformance'",
         )
-
-
-def _is_from_command_line(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def show(selection: Selection) -> bool:
