@@ -256,10 +256,6 @@ def test_input_that_cannot_be_used_is_a_one_line_error_with_status_2(
     assert ONE_LINE.fullmatch(error)
 
 
-needs_products = pytest.mark.skipif("check_vjp" not in bx.__all__, reason="no bx.check_vjp yet")
-
-
-@needs_products
 @pytest.mark.installed
 # PyTorch's own, at the first dual number of a process.
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
@@ -289,7 +285,6 @@ def test_the_rules_of_a_custom_function_are_checked(words: str, verdicts: dict[s
     assert result.stdout.count("gradient check: ") == len(verdicts)
 
 
-@needs_products
 @pytest.mark.installed
 @pytest.mark.parametrize(
     ("words", "message"),
