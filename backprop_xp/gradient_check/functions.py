@@ -36,6 +36,13 @@ _WORTH_STACKING = 16
 _no_warnings = process_wide(functools.partial(warnings.catch_warnings, action="ignore"))
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence warnings, at a point that the check has chosen."""
+    with _no_warnings(), np.errstate(all="ignore"):
+        yield
+
+
 class Fault(Exception):  # noqa: N818 - not an error of the program
     """An end of a check without a comparison: a verdict, its reason, and the mistake if known."""
 
@@ -200,7 +207,7 @@ class Function:
     @contextlib.contextmanager
     def catch_errors(self) -> Iterator[None]:
         """Silence warnings, and keep exceptions as ``failure``: the check chose the point."""
-        with _no_warnings(), np.errstate(all="ignore"):
+        with quiet():
             try:
                 yield
             except Fault:

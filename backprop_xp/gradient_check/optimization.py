@@ -5,13 +5,13 @@ The points are x0, random ones inside of the bounds, and the result of a few ite
 
 import contextlib
 import functools
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from backprop_xp.gradient_check.functions import quiet
 from backprop_xp.gradient_check.points import Point, flatten
 from backprop_xp.gradient_check.problems import CheckOptions, Problem, complete_options
 from backprop_xp.gradient_check.products import (
@@ -281,8 +281,7 @@ def _check(builds: _Builds, case: _Case, solve: Callable[[], Any]) -> ProblemRep
         low, high = (np.where(np.isfinite(side), side, near) for side in case.sides)
         inside = generator.uniform(np.minimum(low, high), np.maximum(low, high))
         drawn[f"random point {i}"] = np.clip(inside, *case.sides)
-    with warnings.catch_warnings(), np.errstate(all="ignore"), contextlib.suppress(Exception):
-        warnings.simplefilter("ignore")  # a wrong derivative may lead the solver anywhere
+    with quiet(), contextlib.suppress(Exception):  # a wrong derivative may lead anywhere
         drawn["the result of a few iterations"] = np.clip(solve().x, *case.sides)
     own: CheckOptions = {**options, "samples": 0}
     return ProblemReport(

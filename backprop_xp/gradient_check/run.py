@@ -14,7 +14,7 @@ from backprop_xp.gradient_check.comparison import check_entries
 from backprop_xp.gradient_check.diagnosis import explain
 from backprop_xp.gradient_check.directions import check_directions, is_analytic
 from backprop_xp.gradient_check.first_calls import first_calls, last_calls
-from backprop_xp.gradient_check.functions import Fault, Function
+from backprop_xp.gradient_check.functions import Fault, Function, quiet
 from backprop_xp.gradient_check.judge import Comparison, Findings
 from backprop_xp.gradient_check.points import Point
 from backprop_xp.gradient_check.problems import CheckOptions, Problem, with_vectors
@@ -50,7 +50,8 @@ def check_points(
     undecided = []
     for place, sample in samples.items():
         try:
-            found = check_problem(build(sample))
+            with quiet():
+                found = check_problem(build(sample))
         except Exception as error:
             undecided.append(f"{place} (outside of the domain: {error!r:.80})")
             continue
