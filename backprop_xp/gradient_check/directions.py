@@ -83,13 +83,10 @@ def check_directions(gradient: AnalyticGradient, method: str) -> Findings:
         if method == "taylor":
             table = _taylor_table(Lines(gradient, direction=_LONGEST * direction))
             findings = findings._replace(taylor=table)
-        tried.append(findings)
         if comparison.verdict == FAIL:
-            break
-    if comparison.verdict == FAIL:
-        return findings._replace(entries=_compared_entries(comparison))
-    ranks = [(c.verdict, c.excess[c.decisive]) for c in (f.comparison for f in tried)]
-    return tried[ranks.index(max(ranks))]
+            return findings._replace(entries=_compared_entries(comparison))
+        tried.append(findings)
+    return max(tried, key=lambda f: (f.comparison.verdict, f.comparison.excess.max()))
 
 
 def _compare(line: Lines, *, by_differences: bool = False) -> Comparison:

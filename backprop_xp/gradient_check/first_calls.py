@@ -1,10 +1,11 @@
 """The first and last calls of a check, which detect faults without a numeric derivative."""
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
 
-from backprop_xp.backends import DType, array_namespace, to_host
+from backprop_xp.backends import array_namespace, to_host
 from backprop_xp.gradient_check.functions import DOUBLE, SINGLE, Function
 from backprop_xp.gradient_check.problems import Problem
 
@@ -32,8 +33,8 @@ def first_calls(problem: Problem) -> Function:
     problem.point.require(np.isfinite(function.x), ": no derivative can be taken there.")
     if function.options["tangent"] is not None:
         _require_projection(function)
-    function.fx, function.epsilon = _call(function, function.value, "value")
-    numbers = _repr(function.fx)
+    function.fx, function.epsilon = _call(function, "value")
+    numbers = function.fx.tolist() if function.fx.size > 1 else function.fx[0].item()
     if function.fx.dtype.kind == "c":
         raise TypeError(f"value(point) must be real at a real point, not complex: {numbers}.")
     if not np.all(np.isfinite(function.fx)):
@@ -44,10 +45,9 @@ def first_calls(problem: Problem) -> Function:
             "must return one number for each copy, from that copy only. Leave the option out."
         )
     if function.is_double:  # in float32 the second call is the one in float64
-        _require_same_value(function, function.value(function.x, function.dtype)[0])
-    function.gx, function.gradient_epsilon = _call(function, function.gradient, "gradient")
-    again, _ = function.gradient(function.x, function.dtype)
-    _require_same_gradient(function, again, "differs between two calls at the same point")
+        _require_same(function, "value", function.value(function.x, function.dtype)[0])
+    function.gx, function.gradient_epsilon = _call(function, "gradient")
+    _require_same(function, "gradient", function.gradient(function.x, function.dtype)[0])
     if not function.is_double:
         _switch_to_float64(function)
     return function
@@ -58,66 +58,64 @@ def last_calls(function: Function, *, passed: bool) -> None:
     stale = "depends on earlier calls of value: a stale cache, or other state between calls"
     # The last point of a check may be too near to x to show it.
     function.values((0.75 * function.x + (function.x == 0.0))[None, :])
-    try:
-        again, _ = function.gradient(function.x, function.dtype)
-    except Exception as error:
-        sentence = f"gradient {stale} (it raised {error!r})"
-        raise Fault(function, "nondeterministic", sentence) from None
-    _require_same_gradient(function, again, stale)
+    _require_same(function, "gradient", function.gradients([function.x])[0], stale)
     if not passed:
-        _require_same_value(function, function.values(function.x[None, :])[0])
+        _require_same(function, "value", function.values([function.x])[0])
 
 
-def _call(
-    function: Function, call: Callable[[np.ndarray, DType], tuple[np.ndarray, float]], name: str
-) -> tuple[np.ndarray, float]:
+def _call(function: Function, name: str) -> tuple[np.ndarray, float]:
     """Call value or gradient at the point; raise ``Fault`` if it writes into its argument."""
-    found = call(function.x, function.dtype)
+    found: tuple[np.ndarray, float] = getattr(function, name)(function.x, function.dtype)
     if not np.array_equal(to_host(function.argument).astype(np.float64), function.x):
         sentence = f"{name} writes into the point that it receives: it must work on a copy"
         raise Fault(function, "fail", sentence)
     return found
 
 
-def _require_same_value(function: Function, again: np.ndarray) -> None:
-    if not np.allclose(again, function.fx, rtol=_REPEATABLE * function.epsilon, atol=0.0):
-        pair = f"{_repr(function.fx)}, then {_repr(again)}"
-        sentence = f"value differs between two calls at the same point: {pair}"
-        raise Fault(function, "nondeterministic", sentence)
+def _require_same(
+    function: Function,
+    name: str,
+    again: np.ndarray,
+    problem: str = "differs between two calls at the same point",
+) -> None:
+    """Raise ``Fault`` unless another call of value or gradient returned the same numbers.
 
-
-def _require_same_gradient(function: Function, again: np.ndarray, problem: str) -> None:
-    both = np.stack([function.gx, again])
-    size = np.max(np.abs(both), initial=0.0, where=np.isfinite(both))
-    slack = _REPEATABLE * function.gradient_epsilon * size
-    if not np.allclose(again, function.gx, rtol=0.0, atol=slack, equal_nan=True):
-        sentence = f"gradient {problem}"
-        if np.allclose(again, 2.0 * function.gx, rtol=0.0, atol=1e-5 * size):
-            sentence = "gradient accumulates: the second call returned twice the first"
-        raise Fault(function, "nondeterministic", sentence)
+    Rounding errors are relative to the value, or to the largest entry of the gradient.
+    """
+    before, size, epsilon = function.fx, np.abs(function.fx), function.epsilon
+    if name == "gradient":
+        before, epsilon = function.gx, function.gradient_epsilon
+        size = np.max(np.abs(before), initial=0.0, where=np.isfinite(before))
+    is_near = functools.partial(np.allclose, again, rtol=0.0, equal_nan=True)
+    if is_near(before, atol=_REPEATABLE * epsilon * size):
+        return
+    if is_near(2.0 * before, atol=1e-5 * size):
+        problem = "accumulates: the second call returned twice the first"
+    i = np.argmax(np.abs(again - before))
+    numbers = f"{float(before.flat[i])}, then {float(again.flat[i])}"
+    raised = f"it raised {function.failure!r}" if np.all(np.isnan(again)) else numbers
+    raise Fault(function, "nondeterministic", f"{name} {problem} ({raised})")
 
 
 def _switch_to_float64(function: Function) -> None:
     """Call value and gradient in float64 from now on, if they compute the same formula in it."""
     double, x = array_namespace(function.point.flat).float64, function.x
-    shrunk = function.round(np.stack([0.5 * x, 0.75 * x]))
+
+    def is_same(wide: np.ndarray, narrow: np.ndarray, call: Callable[..., np.ndarray]) -> bool:
+        """Whether results differ only by rounding, of their own size or that at other points."""
+        if np.allclose(wide, narrow, rtol=_SAME_FORMULA, atol=0.0):
+            return True
+        elsewhere = np.abs(call([function.round(0.5 * x), function.round(0.75 * x)]))
+        size = np.fmax(_SAME_FORMULA * np.abs(narrow), 64.0 * SINGLE * elsewhere)
+        return bool(np.all(np.abs(wide - narrow) <= np.fmax.reduce(size)))
+
     with function.catch_errors():
         value, epsilon = function.value(x, double)
         gradient, gradient_epsilon = function.gradient(x, double)
-        is_same = epsilon == DOUBLE and _is_same(
-            value, function.fx, lambda: function.values(shrunk)
-        )
-        if is_same and _is_same(gradient, function.gx, lambda: function.gradients(shrunk)):
+        is_double = epsilon == DOUBLE and is_same(value, function.fx, function.values)
+        if is_double and is_same(gradient, function.gx, function.gradients):
             function.dtype, function.fx, function.gx = double, value, gradient
             function.epsilon, function.gradient_epsilon = epsilon, gradient_epsilon
-
-
-def _is_same(wide: np.ndarray, narrow: np.ndarray, elsewhere: Callable[[], np.ndarray]) -> bool:
-    """Whether results in float64 and float32 differ only by rounding, of their size elsewhere."""
-    if np.allclose(wide, narrow, rtol=_SAME_FORMULA, atol=0.0):
-        return True
-    size = np.fmax(_SAME_FORMULA * np.abs(narrow), 64.0 * SINGLE * np.abs(elsewhere()))
-    return bool(np.all(np.abs(wide - narrow) <= np.fmax.reduce(size)))
 
 
 def _require_projection(function: Function) -> None:
@@ -131,7 +129,3 @@ def _require_projection(function: Function) -> None:
             "tangent must be an orthogonal projection, such as lambda d: (d + d.T) / 2: linear, "
             "the same when applied twice, and equal to its transpose."
         )
-
-
-def _repr(numbers: np.ndarray) -> str:
-    return repr(numbers.tolist() if numbers.size > 1 else numbers[0].item())
