@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from backprop_xp.gradient_check.analytic import AnalyticDerivative, AnalyticGradient
+from backprop_xp.gradient_check.analytic import AnalyticGradient
 from backprop_xp.gradient_check.derivatives import LONG, complex_step, ladder, quick_difference
 from backprop_xp.gradient_check.extrapolation import SAFETY
 from backprop_xp.gradient_check.judge import FAIL, PASS, Comparison, Findings, judge, tolerance_of
@@ -21,7 +21,7 @@ _SHARP = 1e-2
 _AGREES = 1e-6
 # A bar of at most this many rounding errors of the value consists of rounding only.
 _ROUNDED = 32.0
-# The number of lines that are examined together, the worst first.
+# The number of lines that are examined together.
 _AT_ONCE = 64
 
 
@@ -58,12 +58,10 @@ def compare(
             lines = lines.through(with_measured_rounding(lines.gradient))
             continue
         # If an examined line decides the verdict, lines that are not worse are skipped.
-        outcome, excess = comparison.outcome.max(axis=1), comparison.excess.max(axis=1)
+        outcome = comparison.outcome.max(axis=1)
         reached = max(least - 1, int(outcome[examined].max(initial=-1)))
-        suspects = np.flatnonzero(~settled & ~examined & (outcome > reached))
+        suspects = _worst(comparison, ~settled & ~examined & (outcome > reached))
         if suspects.size:
-            suspects = suspects[np.lexsort((-excess[suspects], -outcome[suspects]))]
-            suspects = np.sort(suspects[:_AT_ONCE])
             examined[suspects] = True
             numeric = numeric.with_lines(suspects, sharper(lines.select(suspects)))
             continue
@@ -72,10 +70,14 @@ def compare(
             return comparison if comparison.verdict == FAIL else strict
         if has_limits:  # rounding is allowed only where the gradient would fail without it
             return judge(lines, numeric, np.where(strict.outcome == FAIL, limits, 0.0))
-        has_limits = True
-        excess = np.where(strict.outcome == FAIL, strict.excess, 0.0).max(axis=1)
-        suspects = np.sort(np.argsort(-excess)[: min(_AT_ONCE, np.count_nonzero(excess))])
+        has_limits, suspects = True, _worst(strict, strict.outcome.max(axis=1) == FAIL)
         limits[suspects] = rounding_limits(lines.select(suspects), numeric.select(suspects))
+
+
+def _worst(comparison: Comparison, among: np.ndarray) -> np.ndarray:
+    """Return the lines that are examined next, in ascending order."""
+    ranks = (-comparison.excess.max(axis=1), -comparison.outcome.max(axis=1), ~among)
+    return np.sort(np.lexsort(ranks)[: min(_AT_ONCE, np.count_nonzero(among))])
 
 
 def confirmed_complex_step(
@@ -88,30 +90,26 @@ def confirmed_complex_step(
     quick = quick or quick_difference(lines)
     if np.all(_confirms(lines, quick, exact)):
         return exact
-    # Beside a derivative of 0, the square of the imaginary step shows: it changes with the step.
-    # More changes where an imaginary part is all rounding; then the real difference is sharper.
+    # The square of the imaginary step beside a derivative of 0, and rounding, change with the step.
     bar = SAFETY * np.abs((complex_step(lines, 0.25) or exact).value - exact.value)
     value = np.where(np.abs(exact.value) <= bar, 0.0, exact.value)
     exact = NumericDerivative(value, bar, value, value, exact.step)
-    is_sharper = bar <= np.maximum(quick.bar, _AGREES * _size(lines, quick, exact))
-    if np.all(is_sharper & _confirms(lines, quick, exact)):
+    if np.all((bar <= quick.bar) & _confirms(lines, quick, exact)):
         return exact
     real = ladder(lines)
-    return exact.where(~is_sharper | real.is_kinked | contradicts(lines, real, exact), real)
+    return exact.where((real.bar < bar) | real.is_kinked | contradicts(lines, real, exact), real)
 
 
 def _confirms(lines: Lines, quick: NumericDerivative, exact: NumericDerivative) -> np.ndarray:
     """Whether a quick difference agrees, and has a small error bar or one of rounding only."""
     noise = quick.bar * quick.step * lines.scale[:, None]
     is_rounded = noise <= _ROUNDED * lines.function.epsilon * np.abs(lines.function.fx)
-    is_sharp = quick.bar <= _SHARP * _size(lines, quick, exact)
+    is_sharp = quick.bar <= _SHARP * _size(lines, quick.value, exact.value)
     return np.asarray((is_sharp | is_rounded) & ~contradicts(lines, quick, exact))
 
 
-def _size(
-    lines: Lines, one: NumericDerivative | AnalyticDerivative, other: NumericDerivative
-) -> np.ndarray:
-    return np.asarray(np.maximum(np.maximum(np.abs(one.value), np.abs(other.value)), lines.norm))
+def _size(lines: Lines, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.asarray(np.maximum(np.maximum(np.abs(one), np.abs(other)), lines.norm))
 
 
 def contradicts(lines: Lines, real: NumericDerivative, exact: NumericDerivative) -> np.ndarray:
@@ -129,7 +127,7 @@ def _suffices(lines: Lines, quick: NumericDerivative) -> np.ndarray:
     """
     analytic = lines.analytic
     is_zero = (analytic.value == 0.0) & (quick.value == 0.0) & (quick.step < LONG)
-    size = _size(lines, analytic, quick)
+    size = _size(lines, analytic.value, quick.value)
     slack = tolerance_of(lines.function, "entries") * size + analytic.bar
     agrees = np.abs(analytic.value - quick.value) <= slack
     # One wrong term of a direction must show beside their norm.

@@ -4,17 +4,17 @@ import numpy as np
 
 from backprop_xp.gradient_check import extrapolation
 from backprop_xp.gradient_check.extrapolation import SAFETY
-from backprop_xp.gradient_check.functions import SINGLE
+from backprop_xp.gradient_check.functions import BFLOAT, HALF, SINGLE
 from backprop_xp.gradient_check.lines import Lines, NumericDerivative
 from backprop_xp.gradient_check.points import DOUBLE
 
 # The complex step: its square vanishes beside 1, and no result underflows.
-_IMAGINARY = {DOUBLE: 2.0**-66, SINGLE: 2.0**-40}
+_IMAGINARY = {DOUBLE: 2.0**-66, SINGLE: 2.0**-40, HALF: 2.0**-40, BFLOAT: 2.0**-40}
 # The real part at a complex point may differ from the value this much: terms that cancel round it.
 _SAME_REAL_PART = 1e-2
 # The longer step of a quick difference for smooth functions, and the step that best refutes a
 # derivative of 0.
-_QUICK, LONG = {DOUBLE: 2.0**-7, SINGLE: 2.0**-3}, 0.5
+_QUICK, LONG = {DOUBLE: 2.0**-7, SINGLE: 2.0**-3, HALF: 2.0**-1, BFLOAT: 2.0**-1}, 0.5
 # A value that first changes by this many rounding errors may be rounded to few digits. Bisections
 # find that out, for this many results of a line, and steps that are a little longer.
 _COARSE, _BISECTIONS, _BISECTED_RESULTS, _LITTLE = 1e3, 48, 4, 2.0**-12

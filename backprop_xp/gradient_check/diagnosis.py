@@ -6,6 +6,7 @@ wrong tensor, by the entries that were compared: all of them, or a sample where 
 One or two entries fit almost any explanation, so the check gives none for them.
 """
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -17,14 +18,13 @@ from backprop_xp.gradient_check.problems import Problem
 
 # An explanation leaves at most this part of the difference, and less where rounding allows.
 _MOST_LEFT_OVER, _LEAST_LEFT_OVER = 0.02, 1e-6
-_CLOSE = 2e-3
 # The number of entries that must agree on a fitted number.
 _ENOUGH = 3
 # Factors between units of measurement.
 _UNITS = (*(10.0**n for n in range(1, 13)), 60.0, 3600.0, 180.0 / math.pi, 2.0 * math.pi)
 # Mistakes with the penalty, by the part of its gradient that would have to be added.
 _SHARES = {1.0: "lacks", 0.5: "contains half of", -1.0: "contains twice", 2.0: "contains minus"}
-_PLURALS = {"is": "are", "has": "have", "lacks": "lack", "contains": "contain"}
+_is_close = functools.partial(math.isclose, rel_tol=2e-3)
 
 
 class _Evidence(NamedTuple):
@@ -65,14 +65,16 @@ class _Evidence(NamedTuple):
         numbers = candidate.reshape(self.compared.shape)[self.compared]
         return bool(np.all(np.abs(numbers - self.numeric[self.compared]) <= self.left_over))
 
-    def fit(self, start: np.ndarray | float, part: np.ndarray) -> float | None:
-        """Return the number c for which ``start + c part`` is the numeric gradient, if any."""
+    def fit(self, start: np.ndarray | float, part: np.ndarray) -> float:
+        """Return the number c for which ``start + c part`` is the numeric gradient, or NaN."""
         vector = part[self.compared]
-        size = float(vector @ vector)
-        if not 0.0 < size < math.inf:
-            return None
-        factor = float(vector @ (self.numeric - start)[self.compared]) / size
-        return factor if self.agrees(start + factor * part) else None
+        factor = float(vector @ (self.numeric - start)[self.compared] / (vector @ vector))
+        return factor if self.agrees(start + factor * part) else math.nan
+
+    def among(self, entries: np.ndarray) -> str:
+        """Return words for some of the entries."""
+        first = np.argwhere(entries)[0].tolist()
+        return f"in {np.sum(entries)} of {np.sum(self.compared)} entries, the first at {first}"
 
 
 @np.errstate(all="ignore")
@@ -82,13 +84,16 @@ def explain(entries: Comparison) -> str | None:
     wrong = [e for e in tensors if e.is_wrong]
     factors = [_factor(e) for e in wrong]
     if len(wrong) == len(tensors) > 1 and all(_is_close(f, factors[0]) for f in factors):
-        return f"the whole gradient is {_factor_words(factors[0] or 0.0, problem)}"
-    tensors_of: dict[str, list[str]] = {}
+        return f"the whole gradient is {_factor_words(factors[0], problem)}"
+    names_of: dict[str, list[str]] = {}
     for e in wrong:
-        words = next(_explanations(e, problem), None)
-        if words is not None:
-            tensors_of.setdefault(words, []).append(e.name or "the gradient")
-    return "; ".join(_sentence(names, words) for words, names in tensors_of.items()) or None
+        for words in list(_explanations(e, problem))[:1]:
+            names_of.setdefault(words, []).append(e.name or "the gradient")
+    sentences = (
+        f"{'each of ' * (len(names) > 1)}{' and '.join(names)} {words}"
+        for words, names in names_of.items()
+    )
+    return "; ".join(sentences) or None
 
 
 def _evidence(entries: Comparison) -> Iterator[_Evidence]:
@@ -114,56 +119,57 @@ def _evidence(entries: Comparison) -> Iterator[_Evidence]:
 def _explanations(e: _Evidence, problem: Problem) -> Iterator[str]:
     is_finite = np.isfinite(e.analytic)
     if not np.all(is_finite):
-        count, first = int(np.sum(~is_finite)), np.argwhere(~is_finite)[0].tolist()
-        numbers = "a number that is" if count == 1 else f"{count} numbers that are"
-        yield f"contains {numbers} not finite, at {first}{' and elsewhere' if count > 1 else ''}"
+        yield f"is not finite {e.among(~is_finite)}"
     elif np.any(e.wrong):
         yield from _scaled(e, problem)
         yield from (f"is {words}" for words, candidate in _candidates(e) if e.agrees(candidate))
-        yield from _penalty(e, problem)
-        yield from _constant(e)
+        yield from _added(e, problem)
         if np.all(e.compared):
             yield from _permuted(e)
-            yield from _block(e, problem)
         yield from _units(e)
 
 
-def _scaled(e: _Evidence, problem: Problem) -> Iterator[str]:
-    """Find a factor; any factor fits one or two entries, so there it must be a usual one."""
-    factor = _factor(e)
-    if factor is None:
-        return
-    large = max(abs(factor), 1.0 / abs(factor))
-    slack = max(1e-6, e.slack / float(np.max(np.abs(e.numeric))))
-    is_usual = math.isclose(large, round(large), rel_tol=slack) and (factor > 0.0) == (large > 1.5)
-    if is_usual or e.is_enough(e.analytic):
-        yield f"is {_factor_words(factor, problem)}"
-
-
-def _factor(e: _Evidence) -> float | None:
-    """Return the constant factor between analytic and numeric gradient, if there is one."""
+def _factor(e: _Evidence) -> float:
+    """Return the constant factor between analytic and numeric gradient, NaN if there is none."""
     inverse = e.fit(0.0, e.analytic)
     # Rounding alone makes a factor this close to 1 of a tiny derivative.
-    if inverse is None or abs(inverse) < 1e-12 or abs(inverse - 1.0) < 1e-6:
-        return None
-    return 1.0 / inverse
+    is_factor = abs(inverse) > 1e-12 and abs(inverse - 1.0) > 1e-6
+    return 1.0 / inverse if is_factor else math.nan
 
 
 def _factor_words(factor: float, problem: Problem) -> str:
-    is_inverse = abs(factor) < 1.0
-    large = 1.0 / factor if is_inverse else factor
-    whole = round(large)
-    is_whole = whole != 1 and _is_close(large, whole)
-    digits = 6 if abs(factor - 1.0) > 1e-4 else 9
-    number = f"1/{whole}" if is_inverse and is_whole and whole > 0 else f"{factor:.{digits}g}"
+    rows, is_large = problem.batch_size, abs(factor) >= 1.0
+    large = factor if is_large else 1.0 / factor
+    whole = round(large) if _is_close(large, round(large)) else 0
+    number = f"{factor:.{6 if abs(factor - 1.0) > 1e-4 else 9}g}"
+    number = number if is_large or whole < 2 else f"1/{whole}"
     words = f"the numeric gradient times a constant factor of {number}"
-    if _is_close(factor, -1.0):
+    if whole == -1:
         return f"{words}: the sign is wrong"
-    if is_whole and (whole == problem.batch_size or (whole > 2 and problem.batch_size is None)):
-        rows = ", the number of rows" if whole == problem.batch_size else ""
-        kind = "a mean where a sum belongs" if is_inverse else "a sum where a mean belongs"
-        return f"{words}{rows}: {kind}"
+    if whole > 1 and whole == (rows or max(whole, 3)):
+        kind = "a sum where a mean belongs" if is_large else "a mean where a sum belongs"
+        return f"{words}{', the number of rows' if rows else ''}: {kind}"
     return words
+
+
+def _scaled(e: _Evidence, problem: Problem) -> Iterator[str]:
+    """Find zeros, or a factor that all wrong entries share."""
+    if not np.any(e.analytic[e.wrong]):
+        some = f" {e.among(e.wrong)}" if np.any(e.analytic) else ""
+        yield f"is zero{some}, and should not be"
+    wrong = e._replace(compared=e.wrong)
+    factor = _factor(wrong)
+    if math.isnan(factor):
+        return
+    # Any factor fits one or two entries, so there it must be a usual one.
+    large = max(abs(factor), 1.0 / abs(factor))
+    slack = max(1e-6, e.slack / float(np.max(np.abs(e.numeric))))
+    is_usual = math.isclose(large, round(large), rel_tol=slack) and (factor > 0.0) == (large > 1.5)
+    words = f"is {_factor_words(factor, problem)}"
+    if e.agrees(e.analytic / factor) and (is_usual or e.is_enough(e.analytic)):
+        yield words
+    elif np.all(e.compared) and wrong.is_enough(e.analytic):
+        yield f"{words}, {e.among(e.wrong)}; the others are right"
 
 
 def _candidates(e: _Evidence) -> Iterator[tuple[str, np.ndarray]]:
@@ -178,74 +184,46 @@ def _candidates(e: _Evidence) -> Iterator[tuple[str, np.ndarray]]:
     if int(np.sum(e.wrong)) >= _ENOUGH:
         yield f"{numeric} times the parameter: a derivative by its logarithm?", g / e.parameter
         yield f"{numeric} divided by the parameter: not by its logarithm?", g * e.parameter
+        if g.size == max(g.shape):
+            yield f"{numeric} reversed", g.ravel()[::-1]
+            shift, half = int(np.argmax(g) - np.argmax(e.numeric)), g.size // 2
+            rolled = np.roll(g.ravel(), -shift)
+            yield f"{numeric} rolled by {(shift + half) % g.size - half}", rolled
 
 
-def _penalty(e: _Evidence, problem: Problem) -> Iterator[str]:
-    strength = e.fit(e.analytic, e.parameter)
-    if strength is None or np.max(e.difference) <= 100.0 * e.slack:
-        return
-    l2, decays = problem.l2, e.name in problem.decays
-    rest = f"{l2:g} times the parameter" if decays else "which does not apply to it"
-    for share, words in (_SHARES if decays else {-1.0: "contains"}).items():
-        if l2 and _is_close(strength, share * l2):
-            yield f"{words} the penalty (L2), {rest}"
-    term = f"{abs(strength):.6g} times the parameter"
-    if e.is_enough(e.parameter) and strength > 0.0:
-        yield f"lacks {term}: a penalty (L2) is missing or halved"
-    elif e.is_enough(e.parameter):
-        yield f"contains {term} too much: a penalty (L2) is doubled, or does not belong there"
-
-
-def _constant(e: _Evidence) -> Iterator[str]:
-    """Find zeros, or a number added to every entry."""
-    if not np.any(e.analytic):
-        yield "is zero, and should not be"
-    elif not np.any(e.analytic[e.wrong]):
-        block = f"contains a zero block: {int(np.sum(e.wrong))} entries are zero"
-        entry = f"is zero at {np.argwhere(e.wrong)[0].tolist()}, and perhaps elsewhere"
-        yield f"{block if np.all(e.compared) else entry}, and should not be"
-    ones = np.ones_like(e.analytic)
+def _added(e: _Evidence, problem: Problem) -> Iterator[str]:
+    """Find a multiple of the parameter, as from a penalty, or a number added to every entry."""
+    strength, ones = e.fit(e.analytic, e.parameter), np.ones_like(e.analytic)
+    if np.isfinite(strength) and np.max(e.difference) > 100.0 * e.slack:
+        l2, decays = problem.l2, e.name in problem.decays
+        rest = f"{l2:g} times the parameter" if decays else "which does not apply to it"
+        for share, words in (_SHARES if decays else {-1.0: "contains"}).items():
+            if l2 and _is_close(strength, share * l2):
+                yield f"{words} the penalty (L2), {rest}"
+        term = f"{abs(strength):.6g} times the parameter"
+        if e.is_enough(e.parameter) and strength > 0.0:
+            yield f"lacks {term}: a penalty (L2) is missing or halved"
+        elif e.is_enough(e.parameter):
+            yield f"contains {term} too much: a penalty (L2) is doubled, or does not belong there"
     added = e.fit(e.analytic, ones)
-    if added is not None and e.is_enough(ones):
+    if np.isfinite(added) and e.is_enough(ones):
         yield f"is {abs(added):.6g} too {'small' if added > 0.0 else 'large'} in every entry"
 
 
 def _permuted(e: _Evidence) -> Iterator[str]:
-    """Find permuted rows, columns, or entries of a vector."""
-    shape, size = e.analytic.shape, e.analytic.size
-    if size > _ENOUGH:
-        is_vector = size == max(shape)
-        pair = [a.reshape(-1, 1 if is_vector else shape[-1]) for a in (e.analytic, e.numeric)]
-        yield from _permuted_rows(e, "entries" if is_vector else "rows", *pair)
-        yield from _permuted_rows(e, "columns", *(a.T for a in pair))
-
-
-def _permuted_rows(
-    e: _Evidence, kind: str, analytic: np.ndarray, numeric: np.ndarray
-) -> Iterator[str]:
-    # Rows are matched by the order of a weighted sum of each.
-    weights = np.sqrt(np.arange(analytic.shape[1]) + 2.0)
-    here, there = (np.argsort(rows @ weights, kind="stable") for rows in (analytic, numeric))
-    if np.max(np.abs(analytic[here] - numeric[there])) > e.left_over:
-        return
-    moved = np.flatnonzero(np.max(np.abs(analytic - numeric), axis=1) > e.left_over).tolist()
-    count, shift = len(here), int(here[np.argmin(there)])
-    if len(moved) == 2:
-        yield f"has {kind} {moved[0]} and {moved[1]} swapped"
-    elif kind == "entries" and e.agrees(analytic[::-1]):
-        yield "is the numeric gradient reversed"
-    elif kind == "entries" and e.agrees(np.roll(analytic, -shift)):
-        yield f"is the numeric gradient rolled by {shift if 2 * shift <= count else shift - count}"
-    else:
-        yield f"has its {kind} permuted: {len(moved)} {kind} contain the derivatives of others"
-
-
-def _block(e: _Evidence, problem: Problem) -> Iterator[str]:
-    """Find entries that share a factor, while the others are right."""
-    count, factor = int(np.sum(e.wrong)), _factor(e._replace(compared=e.wrong))
-    if _ENOUGH <= count < e.wrong.size and factor is not None:
-        words, first = _factor_words(factor, problem), np.argwhere(e.wrong)[0].tolist()
-        yield f"contains {count} entries, from {first} on, that are {words}; the others are right"
+    """Find permuted rows, columns, or entries of a vector, matched by a weighted sum of each."""
+    is_vector = e.analytic.size == max(e.analytic.shape, default=1)
+    pair = np.stack([e.analytic, e.numeric])
+    pair = pair.reshape(2, -1, 1 if is_vector else e.analytic.shape[-1])
+    for kind, rows in (("entries" if is_vector else "rows", pair), ("columns", pair.mT)):
+        order = np.argsort(rows @ np.sqrt(np.arange(rows.shape[2]) + 2.0), kind="stable")
+        analytic, numeric = np.take_along_axis(rows, order[:, :, None], axis=1)
+        if np.max(np.abs(analytic - numeric)) <= e.left_over and e.analytic.size > _ENOUGH:
+            difference = np.max(np.abs(rows[0] - rows[1]), axis=1)
+            moved = np.flatnonzero(difference > e.left_over).tolist()
+            if len(moved) == 2:
+                yield f"has {kind} {moved[0]} and {moved[1]} swapped"
+            yield f"has its {kind} permuted: {len(moved)} {kind} contain the derivatives of others"
 
 
 def _units(e: _Evidence) -> Iterator[str]:
@@ -254,18 +232,5 @@ def _units(e: _Evidence) -> Iterator[str]:
     ratios = e.analytic[used] / e.numeric[used]
     large = np.maximum(ratios, 1.0 / ratios)[:, None]
     if ratios.size >= _ENOUGH and np.all(np.any(np.isclose(large, _UNITS, 1e-4, 0.0), axis=1)):
-        shown = ", ".join(f"{r:.6g}" for r in ratios[:5].tolist())
-        more = ", ..." if ratios.size > 5 else ""
-        yield f"is off by a factor for each entry ({shown}{more}): units?"
-
-
-def _is_close(value: float | None, other: float | None) -> bool:
-    return value is not None and other is not None and math.isclose(value, other, rel_tol=_CLOSE)
-
-
-def _sentence(names: list[str], words: str) -> str:
-    """Return a sentence about one tensor or several; ``words`` begin with the verb."""
-    if len(names) == 1:
-        return f"{names[0]} {words}"
-    verb, rest = words.split(" ", 1)
-    return f"{', '.join(names[:-1])} and {names[-1]} {_PLURALS[verb]} {rest}"
+        shown = ", ".join([f"{r:.6g}" for r in ratios[:5].tolist()] + ["..."] * (ratios.size > 5))
+        yield f"is off by a factor for each entry ({shown}): units?"

@@ -75,35 +75,23 @@ def check_directions(gradient: AnalyticGradient, method: str) -> Findings:
     """
     tried, function = [], gradient.function
     for number in range(1, (function.options["directions"] or 1) + 1):
-        direction = _direction(gradient, number)
-        line = Lines(gradient, direction=direction)
-        comparison = _compare(line, by_differences=method == "taylor")
-        findings = Findings(method, comparison, function.evaluations)
-        gradient = comparison.lines.gradient
-        if method == "taylor":
-            table = _taylor_table(Lines(gradient, direction=_LONGEST * direction))
-            findings = findings._replace(taylor=table)
-        tried.append(findings)
+        line = Lines(gradient, direction=_direction(gradient, number))
+        quick = quick_difference(line)
+        confirmed = functools.partial(confirmed_complex_step, quick=quick)
+        comparison = compare(line, quick, ladder if method == "taylor" else confirmed)
+        strict = judge(comparison.lines, comparison.numeric, 0.0)
+        evaluations, gradient = function.evaluations, comparison.lines.gradient
+        entries = _compared_entries(strict) if strict.verdict == FAIL else None
+        if entries is not None and comparison.verdict != FAIL:
+            # A possible rounding error of the sum may be a mistake of one of its terms.
+            found = compare(entries.lines, entries.numeric, confirmed_complex_step, least=FAIL)
+            comparison = strict if found.verdict == FAIL else comparison
+            evaluations = function.evaluations
+        table = _taylor_table(comparison.lines) if method == "taylor" else None
         if comparison.verdict == FAIL:
-            break
-    if comparison.verdict == FAIL:
-        return findings._replace(entries=_compared_entries(comparison))
-    ranks = [(c.verdict, c.excess[c.decisive]) for c in (f.comparison for f in tried)]
-    return tried[ranks.index(max(ranks))]
-
-
-def _compare(line: Lines, *, by_differences: bool = False) -> Comparison:
-    """Judge a gradient along a direction."""
-    quick = quick_difference(line)
-    sharper = ladder if by_differences else functools.partial(confirmed_complex_step, quick=quick)
-    comparison = compare(line, quick, sharper)
-    strict = judge(comparison.lines, comparison.numeric, 0.0)
-    if comparison.verdict == FAIL or strict.verdict != FAIL:
-        return comparison
-    # A possible rounding error of the sum may be a mistake of one of its terms.
-    entries = _compared_entries(strict)
-    found = compare(entries.lines, entries.numeric, confirmed_complex_step, least=FAIL)
-    return strict if found.verdict == FAIL else comparison
+            return Findings(method, comparison, evaluations, entries, table)
+        tried.append(Findings(method, comparison, evaluations, taylor=table))
+    return max(tried, key=lambda f: (f.comparison.verdict, f.comparison.excess.max()))
 
 
 def _compared_entries(comparison: Comparison) -> Comparison:
@@ -143,16 +131,15 @@ def _wrong_entry(comparison: Comparison) -> int:
 
 def _taylor_table(line: Lines) -> TaylorTable:
     """Return the Taylor remainders, until they are below the rounding error or clearly linear."""
-    function = line.function
-    slope, bar = float(line.analytic.value[0, 0]), float(line.analytic.bar[0, 0])
-    norm, rows, largest = float(line.norm[0, 0]), [], abs(float(function.fx[0]))
-    for h in (2.0 ** -np.arange(_TAYLOR_STEPS)).tolist():
+    function, rows, largest = line.function, [], 0.0
+    slope, bar, norm = (float(a[0, 0]) for a in (line.analytic.value, line.analytic.bar, line.norm))
+    for h in (_LONGEST * 2.0 ** -np.arange(_TAYLOR_STEPS)).tolist():
         values, _, correction = line.probe(np.asarray([[h], [-h]]))
         change = (values - correction)[:, 0, 0] - function.fx[0]
         up, down = (change - np.asarray([h, -h]) * slope).tolist()
-        largest = max(largest, float(np.abs(values).max()))
+        largest = max(largest, abs(float(function.fx[0])), float(np.abs(values).max()))
         noise = function.epsilon * (4.0 * largest + norm * h) + bar * h
-        rows.append((h * _LONGEST, abs(up), abs(up - down), noise))
+        rows.append((h, abs(up), abs(up - down), noise))
         last = np.asarray([row[2] for row in rows[-5:]])
         with np.errstate(all="ignore"):
             is_linear = len(last) == 5 and np.all(np.abs(last[:-1] / last[1:] - 2.0) < 0.1)

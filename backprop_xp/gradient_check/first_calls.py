@@ -1,13 +1,15 @@
 """The first and last calls of a check, which detect faults without a numeric derivative."""
 
+import functools
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 
-from backprop_xp.backends import DType, array_namespace, to_host
-from backprop_xp.gradient_check.functions import Fault, Function
-from backprop_xp.gradient_check.points import DOUBLE
+from backprop_xp.backends import array_namespace, to_host
+from backprop_xp.gradient_check.functions import SINGLE, Fault, Function
 
+_Call: TypeAlias = Callable[[list[np.ndarray]], np.ndarray]
 # Two calls at one point may differ by this many rounding errors, as sums over threads do.
 _REPEATABLE = 1e3
 # Results in float32 and float64 that differ by at most this part come from one formula.
@@ -23,8 +25,8 @@ def first_calls(function: Function) -> None:
     function.point.require(np.isfinite(function.x), ": no derivative can be taken there.")
     if function.options["tangent"] is not None:
         _require_projection(function)
-    function.fx, function.epsilon = _call(function, function.value, "value")
-    numbers = _repr(function.fx)
+    function.fx, function.epsilon = _call(function, "value")
+    numbers = function.fx.tolist() if function.fx.size > 1 else function.fx[0].item()
     if not np.all(np.isfinite(function.fx)):
         raise ValueError(f"value(point) is {numbers}: no derivative can be taken there.")
     if function.options["batched"] and function.stacks is None and not function.takes_stacks(2):
@@ -33,10 +35,9 @@ def first_calls(function: Function) -> None:
             "must return one number for each copy, from that copy only. Leave the option out."
         )
     if function.is_double:  # in float32 the second call is the one in float64
-        _require_same_value(function, function.value(function.x, function.dtype)[0])
-    function.gx, function.gradient_epsilon = _call(function, function.gradient, "gradient")
-    again, _ = function.gradient(function.x, function.dtype)
-    _require_same_gradient(function, again, "differs between two calls at the same point")
+        _require_same(function, "value", function.value(function.x, function.dtype)[0])
+    function.gx, function.gradient_epsilon = _call(function, "gradient")
+    _require_same(function, "gradient", function.gradient(function.x, function.dtype)[0])
     if not function.is_double:
         _switch_to_float64(function)
 
@@ -46,69 +47,70 @@ def last_calls(function: Function, *, passed: bool) -> None:
     stale = "depends on earlier calls of value: a stale cache, or other state between calls"
     # The last point of a check may be too near to x to show it.
     function.values((0.75 * function.x + (function.x == 0.0))[None, :])
-    try:
-        again, _ = function.gradient(function.x, function.dtype)
-    except Exception as error:
-        sentence = f"gradient {stale} (it raised {error!r})"
-        raise Fault("nondeterministic", sentence) from None
-    _require_same_gradient(function, again, stale)
+    _require_same(function, "gradient", function.gradients([function.x])[0], stale)
     if not passed:
-        _require_same_value(function, function.values(function.x[None, :])[0])
+        _require_same(function, "value", function.values([function.x])[0])
 
 
-def _call(
-    function: Function, call: Callable[[np.ndarray, DType], tuple[np.ndarray, float]], name: str
-) -> tuple[np.ndarray, float]:
+def _call(function: Function, name: str) -> tuple[np.ndarray, float]:
     """Call value or gradient at the point; raise ``Fault`` if it writes into its argument."""
-    found = call(function.x, function.dtype)
+    found: tuple[np.ndarray, float] = getattr(function, name)(function.x, function.dtype)
     if not np.array_equal(to_host(function.argument).astype(np.float64), function.x):
         sentence = f"{name} writes into the point that it receives: it must work on a copy"
         raise Fault("fail", sentence)
     return found
 
 
-def _require_same_value(function: Function, again: np.ndarray) -> None:
-    if not np.allclose(again, function.fx, rtol=_REPEATABLE * function.epsilon, atol=0.0):
-        pair = f"{_repr(function.fx)}, then {_repr(again)}"
-        sentence = f"value differs between two calls at the same point: {pair}"
-        raise Fault("nondeterministic", sentence)
+def _require_same(
+    function: Function,
+    name: str,
+    again: np.ndarray,
+    problem: str = "differs between two calls at the same point",
+) -> None:
+    """Raise ``Fault`` unless another call of value or gradient returned the same numbers.
 
-
-def _require_same_gradient(function: Function, again: np.ndarray, problem: str) -> None:
-    both = np.stack([function.gx, again])
-    size = np.max(np.abs(both), initial=0.0, where=np.isfinite(both))
-    slack = _REPEATABLE * function.gradient_epsilon * size
-    if not np.allclose(again, function.gx, rtol=0.0, atol=slack, equal_nan=True):
-        sentence = f"gradient {problem}"
-        if np.allclose(again, 2.0 * function.gx, rtol=0.0, atol=1e-5 * size):
-            sentence = "gradient accumulates: the second call returned twice the first"
-        raise Fault("nondeterministic", sentence)
+    Rounding errors are relative to the value, or to the largest entry of the gradient.
+    """
+    before, size, epsilon = function.fx, np.abs(function.fx), function.epsilon
+    if name == "gradient":
+        before, epsilon = function.gx, function.gradient_epsilon
+        size = np.max(np.abs(before), initial=0.0, where=np.isfinite(before))
+    is_near = functools.partial(np.allclose, again, rtol=0.0, equal_nan=True)
+    if is_near(before, atol=_REPEATABLE * epsilon * size):
+        return
+    if is_near(2.0 * before, atol=1e-5 * size):
+        problem = "accumulates: the second call returned twice the first"
+    i = np.argmax(np.abs(again - before))
+    numbers = f"{float(before.flat[i])}, then {float(again.flat[i])}"
+    raised = f"it raised {function.failure!r}" if np.all(np.isnan(again)) else numbers
+    raise Fault("nondeterministic", f"{name} {problem} ({raised})")
 
 
 def _switch_to_float64(function: Function) -> None:
-    """Call value and gradient in float64 from now on, if they compute the same formula in it."""
+    """Call value and gradient in float64 from now on, if they compute the same formula in it.
+
+    Then they differ only by rounding, of the size that they have there or elsewhere.
+    """
     double, x = array_namespace(function.point.flat).float64, function.x
-    shrunk = function.round(np.stack([0.5 * x, 0.75 * x]))
+
+    def is_same(wide: np.ndarray, narrow: np.ndarray, epsilon: float, call: _Call) -> bool:
+        slack = max(_SAME_FORMULA, 16.0 * epsilon)
+        if np.allclose(wide, narrow, rtol=slack, atol=0.0):
+            return True
+        elsewhere = np.abs(call([function.round(0.5 * x), function.round(0.75 * x)]))
+        size = np.fmax(slack * np.abs(narrow), 64.0 * epsilon * elsewhere)
+        return bool(np.all(np.abs(wide - narrow) <= np.fmax.reduce(size)))
+
     with function.catch_errors():
         value, epsilon = function.value(x, double)
         gradient, gradient_epsilon = function.gradient(x, double)
-        pairs = (
-            (value, function.fx, function.epsilon, lambda: function.values(shrunk)),
-            (gradient, function.gx, function.gradient_epsilon, lambda: function.gradients(shrunk)),
-        )
-        if epsilon == DOUBLE and all(_is_same(*pair) for pair in pairs):
+        if (
+            epsilon != SINGLE  # what computes in half precision may still receive float64
+            and is_same(value, function.fx, function.epsilon, function.values)
+            and is_same(gradient, function.gx, function.gradient_epsilon, function.gradients)
+        ):
             function.dtype, function.fx, function.gx = double, value, gradient
             function.epsilon, function.gradient_epsilon = epsilon, gradient_epsilon
-
-
-def _is_same(
-    wide: np.ndarray, narrow: np.ndarray, epsilon: float, elsewhere: Callable[[], np.ndarray]
-) -> bool:
-    """Whether results in float64 and a narrower dtype differ only by rounding, as elsewhere."""
-    if np.allclose(wide, narrow, rtol=_SAME_FORMULA, atol=0.0):
-        return True
-    size = np.fmax(_SAME_FORMULA * np.abs(narrow), 64.0 * epsilon * np.abs(elsewhere()))
-    return bool(np.all(np.abs(wide - narrow) <= np.fmax.reduce(size)))
 
 
 def _require_projection(function: Function) -> None:
@@ -122,7 +124,3 @@ def _require_projection(function: Function) -> None:
             "tangent must be an orthogonal projection, such as lambda d: (d + d.T) / 2: linear, "
             "the same when applied twice, and equal to its transpose."
         )
-
-
-def _repr(numbers: np.ndarray) -> str:
-    return repr(numbers.tolist() if numbers.size > 1 else numbers[0].item())

@@ -29,8 +29,8 @@ from backprop_xp.gradient_check.points import (
 from backprop_xp.gradient_check.problems import CheckOptions, Problem
 from backprop_xp.gradient_check.structures import Structure
 
-# The rounding errors (epsilon) of float32 and float16.
-SINGLE, HALF = 2.0**-23, 2.0**-10
+# The rounding errors (epsilon) of float32, float16 and bfloat16.
+SINGLE, HALF, BFLOAT = 2.0**-23, 2.0**-10, 2.0**-7
 # With fewer copies than this, a trial whether value takes stacks costs more than it saves.
 _WORTH_STACKING = 16
 _no_warnings = process_wide(functools.partial(warnings.catch_warnings, action="ignore"))
@@ -219,7 +219,7 @@ class Function:
         """Return points rounded as value receives them."""
         if self.is_double or points.dtype.kind == "c":
             return points
-        return points.astype(np.float32).astype(np.float64)
+        return to_host(to_device_of(self.point.flat, points, self.dtype)).astype(np.float64)
 
     def project(self, vector: np.ndarray) -> np.ndarray:
         """Return a vector ``(P,)`` projected by ``tangent``, 0 where an entry does not count."""

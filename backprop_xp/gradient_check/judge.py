@@ -9,27 +9,33 @@ from typing import NamedTuple
 import numpy as np
 
 from backprop_xp.gradient_check.analytic import AnalyticDerivative
-from backprop_xp.gradient_check.functions import Function
+from backprop_xp.gradient_check.functions import HALF, SINGLE, Function
 from backprop_xp.gradient_check.lines import Lines, NumericDerivative
+from backprop_xp.gradient_check.points import DOUBLE
 from backprop_xp.gradient_check.report import TaylorTable
 
 # The outcomes, the worst last.
 PASS, KINK, INCONCLUSIVE, FAIL = range(4)
 VERDICTS = ("pass", "kink", "inconclusive", "fail")
 _HUGE = float(np.finfo(np.float64).max)
-# The tolerance in float64, its least number of rounding errors in any dtype, and the reason.
+# The tolerances in float64, float32, float16 and bfloat16, and the reason.
 TOLERANCES = {
-    "entries": (1e-7, 840.0, "the default per entry: constants of seven digits pass"),
-    "directions": (1e-7, 8.0, "the default per direction: one wrong entry is a small part of it"),
-    "room": (1e-2, 0.0, "a mistake of this part of a derivative matters"),
-    "matters": (1e-6, 6400.0, "smaller entries may be rounding errors of their tensor's largest"),
-}
+    "entries": (1e-7, 1e-4, 2e-2, 0.15, "the default per entry: constants of seven digits pass"),
+    "directions": (
+        1e-7, 1e-6, 1e-2, 0.1, "the default per direction: one wrong entry is a small part of it",
+    ),
+    "room": (1e-2, 1e-2, 0.25, 0.25, "a mistake of this part of a derivative matters"),
+    "matters": (
+        1e-6, 8e-4, 0.1, 0.25, "smaller entries may be rounding errors of their tensor's largest",
+    ),
+}  # fmt: skip
 
 
 def tolerance_of(function: Function, name: str) -> float:
     """Return a tolerance of the table, given the rounding of a function and its gradient."""
-    least, rounding_errors, _ = TOLERANCES[name]
-    return max(least, rounding_errors * max(function.epsilon, function.gradient_epsilon))
+    epsilon = max(function.epsilon, function.gradient_epsilon)
+    column = sum(epsilon > finer for finer in (DOUBLE, SINGLE, HALF))
+    return float(TOLERANCES[name][column])
 
 
 class Comparison(NamedTuple):
@@ -111,7 +117,7 @@ def judge(
     matters = _matters(lines, numeric)
     # Two zeros agree with any bars. Nothing is known without a value, or if kinks meet on a
     # direction: an entry's slopes can lie outside of those along the direction.
-    largest_room = TOLERANCES["room"][0] if given is None else given
+    largest_room = tolerance_of(lines.function, "room") if given is None else given
     is_unknown = (room > largest_room) & (matters & (larger > 0.0) | ~np.isfinite(room))
     is_blurred = (low != high) & (error > tolerance) & (lines.kind == "directions")
     tolerance = np.where(is_blurred, error, tolerance)
@@ -143,7 +149,8 @@ def reason_of(findings: Findings) -> str:
     if given is not None:
         wider = "" if comparison.tolerance[at] <= given else ", widened to the error bars"
         return f"the given tolerance{wider}"
-    base, _, reason = TOLERANCES[comparison.lines.kind]
+    kind, function = comparison.lines.kind, comparison.lines.function
+    base, reason = tolerance_of(function, kind), TOLERANCES[kind][-1]
     # A direction's error is a part of the sum of all terms: entries show how large a mistake is.
     error = float((findings.entries or comparison).error.max())
     if comparison.verdict == FAIL and 0.0 < error < 1e-3:
@@ -170,7 +177,7 @@ def _reason_of_doubt(comparison: Comparison, given: float | None) -> str:
         return "the gradient is zero to rounding here, so mistakes hide: check another point"
     if analytic >= numeric:
         return "the gradient is the rounding error of terms that cancel: check another point"
-    if given is not None and room <= TOLERANCES["room"][0]:
+    if given is not None and room <= tolerance_of(function, "room"):
         return f"the error bars, {room:.0e}, are wider than the given tolerance"
     noise = numeric / 2.0 * float(comparison.numeric.step[at] * comparison.lines.scale[at[0]])
     part = f"{noise / (abs(float(function.fx[at[1]])) or 1.0):.0e}, or varies faster than any step"

@@ -10,6 +10,9 @@ import numpy as np
 from backprop_xp.gradient_check.analytic import AnalyticDerivative, AnalyticGradient
 from backprop_xp.gradient_check.functions import Function
 
+# A ladder has steps for at least so many binary digits: noise shows at several of them.
+_LEAST_DIGITS = 18.0
+
 
 class NumericDerivative(NamedTuple):
     """Numeric derivatives ``(K, M)`` along K lines: value, error bar, and one-sided slopes.
@@ -100,7 +103,8 @@ class Lines:
         """
         perturbed = self.columns if self.direction is None else self.direction != 0.0
         has_zero = np.any(self.function.x[perturbed] == 0.0)
-        return (round(-math.log2(self.function.epsilon) / 2.0) - 1) * (2 if has_zero else 1)
+        digits = max(_LEAST_DIGITS, -math.log2(self.function.epsilon))
+        return (round(digits / 2.0) - 1) * (2 if has_zero else 1)
 
     def select(self, lines: np.ndarray) -> "Lines":
         """Return some of the lines."""

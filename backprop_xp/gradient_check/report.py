@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from backprop_xp.backends import owner, to_host
+from backprop_xp.display import summaries
 from backprop_xp.gradient_check.points import flatten
 from backprop_xp.gradient_check.structures import Structure
 
@@ -91,14 +92,12 @@ class TaylorTable(NamedTuple):
 class GradientReport:
     """The outcome of a gradient check.
 
-    - ``verdict``: one of
+    - ``verdict``: ``"pass"``, or
 
-      - ``"pass"``;
       - ``"fail"``: analytic and numeric derivative differ by more than rounding explains;
       - ``"inconclusive"``: the error bars could hide a mistake of 1 % of an entry, or of the given
-        tolerance; ``reason`` says why;
-      - ``"kink"``: the one-sided slopes stay apart as the step shrinks, and the analytic value lies
-        between them;
+        tolerance;
+      - ``"kink"``: the one-sided slopes stay apart, and the analytic value lies between them;
       - ``"nondeterministic"``: two calls of value, or of gradient, at one point differed.
 
     - ``method``: the method that was used; for ``"auto"`` the one it chose.
@@ -179,24 +178,19 @@ class GradientReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON types; numbers that are not finite become None."""
-        found = {**vars(self), "passed": self.passed, "taylor_orders": self.taylor_orders}
-        found["worst"] = [{"name": row.name, **vars(row)} for row in self.worst]
-        return {name: _json(value) for name, value in found.items()}
+        worst = [{"name": row.name, **vars(row)} for row in self.worst]
+        found = {"passed": self.passed, "taylor_orders": self.taylor_orders, "worst": worst}
+        return {name: _json(value) for name, value in (vars(self) | found).items()}
 
     def __str__(self) -> str:
-        from backprop_xp.display import summaries  # for reports that are shown
-
         lines = self._sentences()
         # The worst entries come last, where a terminal shows them.
         for title, table in reversed(self._tables().items()):
-            if self.passed and title != "remainders":
-                continue
-            lines += [f"  {line}" for line in summaries.text_table(table, "lrrrrr")]
+            if title == "remainders" or not self.passed:
+                lines += [f"  {line}" for line in summaries.text_table(table, "lrrrrr")]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        from backprop_xp.display import summaries  # notebooks only
-
         verdict, *lines = (line.strip() for line in self._sentences())
         found, _, figures = verdict.partition(" (")
         parts = [summaries.paragraph(f"({figures}", begins=found), *map(summaries.paragraph, lines)]
@@ -253,10 +247,9 @@ def _json(value: Any) -> Any:
     """Return a value as JSON types: arrays as nested lists, named tuples as dicts."""
     if owner(value) is not None or isinstance(value, np.generic) or hasattr(value, "to_numpy"):
         return _json(to_host(value).tolist())
-    if hasattr(value, "_asdict"):
-        return _json(value._asdict())
-    if isinstance(value, dict):
-        return {str(key): _json(part) for key, part in value.items()}
+    if isinstance(value, dict) or hasattr(value, "_asdict"):
+        parts = value if isinstance(value, dict) else value._asdict()
+        return {str(key): _json(part) for key, part in parts.items()}
     if isinstance(value, list | tuple):
         return [_json(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

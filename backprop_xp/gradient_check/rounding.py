@@ -23,8 +23,19 @@ _DISTANCES, _SAFETY = (2.0**-3, 2.0**-5), 4.0
 
 
 def with_measured_rounding(gradient: AnalyticGradient) -> AnalyticGradient:
-    """Return a gradient with its precision and its natural size."""
-    size, precision = _natural_size(gradient), _precision(gradient.function)
+    """Return a gradient with its precision and its natural size, both ``(P, M)``.
+
+    The precision is the rounding error of the numbers in which the gradient is computed. It is that
+    of their dtype for an entry that is constant or 0, since any precision holds that.
+    """
+    function = gradient.function
+    precision, is_known = np.full(function.gx.shape, function.gradient_epsilon), function.gx == 0.0
+    for epsilon, distance in _PERTURBATIONS.items():
+        found = function.gradients(list(_neighbours(function, distance)))
+        is_changed = np.any(np.isfinite(found) & (found != function.gx), axis=0) & ~is_known
+        precision = np.where(is_changed, np.fmax(precision, epsilon), precision)
+        is_known |= is_changed
+    size = _natural_size(gradient)
     return gradient._replace(natural_size=size, precision=precision, is_measured=True)
 
 
@@ -36,29 +47,12 @@ def _natural_size(gradient: AnalyticGradient) -> np.ndarray:
     """
     function, draw = gradient.function, np.random.default_rng(1).uniform
     x, largest = function.x, np.asarray(np.abs(function.fx) / gradient.scale[:, None])
-    distances = 2.0 ** -np.arange(0.1, 8.0, 0.25)
-    parts = [1.0, *0.5 ** np.arange(4.0, 11.0), *(1.0 - distances)]
-    parts += [*(1.0 + distances[distances <= 0.25])]
-    parts += [draw(low, 1.0, x.size) for low in (0.25, 0.5, 0.875)]
-    for part in parts:
+    near = 2.0 ** -np.arange(0.1, 8.0, 0.25)
+    parts = [1.0, *0.5 ** np.arange(4.0, 11.0), *(1.0 - near), *(1.0 + near[near <= 0.25])]
+    for part in [*parts, *(draw(low, 1.0, x.size) for low in (0.25, 0.5, 0.875))]:
         size = np.abs(function.gradients([part * x])[0])
         np.fmax(largest, np.where(np.isfinite(size), size, 0.0), out=largest)
     return largest
-
-
-def _precision(function: Function) -> np.ndarray:
-    """Return the rounding error ``(P, M)`` of the numbers in which the gradient is computed.
-
-    It is that of their dtype for an entry that is constant or 0, since any precision holds that.
-    """
-    precision = np.full(function.gx.shape, function.gradient_epsilon)
-    is_known = function.gx == 0.0
-    for epsilon, distance in _PERTURBATIONS.items():
-        found = function.gradients(list(_neighbours(function, distance)))
-        is_changed = np.any(np.isfinite(found) & (found != function.gx), axis=0) & ~is_known
-        precision = np.where(is_changed, np.fmax(precision, epsilon), precision)
-        is_known |= is_changed
-    return precision
 
 
 def rounding_limits(lines: Lines, numeric: NumericDerivative) -> np.ndarray:
@@ -68,34 +62,31 @@ def rounding_limits(lines: Lines, numeric: NumericDerivative) -> np.ndarray:
     derivative. They are infinite for a constant gradient, whose terms may have been rounded off.
     """
     gradient, here = lines.gradient, lines.analytic.value
-    part, size = _relative_difference(here, numeric.value)
-    variation, is_constant = np.zeros(here.shape), np.ones(here.shape, dtype=bool)
-    for distance in _DISTANCES:
-        for point in _neighbours(gradient.function, distance):
-            function = gradient.function.recenter(point)
-            if function is None:
-                continue
-            others = lines.through(gradient._replace(function=function, value=function.gx))
-            analytic = others.analytic.value
-            found = complex_step(others) or quick_difference(others)
-            change = np.abs(_relative_difference(analytic, found.value)[0] - part)
-            variation = np.fmax(variation, np.where(np.isfinite(found.bar), change, 0.0))
-            is_constant &= analytic == here
+    part, variation, is_constant = _excess(here, numeric.value), np.zeros(here.shape), True
+    for point in _neighbours(gradient.function, *_DISTANCES):
+        function = gradient.function.recenter(point)
+        if function is None:
+            continue
+        others = lines.through(gradient._replace(function=function, value=function.gx))
+        analytic, found = others.analytic.value, complex_step(others) or quick_difference(others)
+        change = np.abs(_excess(analytic, found.value) - part)
+        variation = np.fmax(variation, np.where(np.isfinite(found.bar), change, 0.0))
+        is_constant &= analytic == here
+    size = np.maximum(np.abs(here), np.abs(numeric.value))
     return _SAFETY * np.where(is_constant, np.inf, size * variation)
 
 
-def _neighbours(function: Function, distance: float) -> Iterator[np.ndarray]:
-    """Yield two points on opposite sides of x, at this part of the entries' scale."""
+def _neighbours(function: Function, *distances: float) -> Iterator[np.ndarray]:
+    """Yield two points on opposite sides of x, at these parts of the entries' scale."""
     scale: np.ndarray = np.where(function.x == 0.0, scale_of(function), function.x)
     signs = 1.0 - 2.0 * np.random.default_rng(2).integers(2, size=scale.size)
-    yield function.x + distance * scale * signs
-    yield function.x - distance * scale * signs
+    for distance in distances:
+        yield function.x + distance * scale * signs
+        yield function.x - distance * scale * signs
 
 
-def _relative_difference(
-    analytic: np.ndarray, numeric: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the analytic excess as a part of the larger derivative, and the size of the latter."""
+def _excess(analytic: np.ndarray, numeric: np.ndarray) -> np.ndarray:
+    """Return the analytic excess as a part of the larger derivative."""
     size = np.maximum(np.abs(analytic), np.abs(numeric))
-    excess = (analytic - numeric) * np.where(numeric < 0.0, -1.0, 1.0)
-    return excess / np.where(size > 0.0, size, 1.0), size
+    excess = (analytic - numeric) * np.copysign(1.0, numeric)
+    return np.asarray(excess / np.where(size > 0.0, size, 1.0))

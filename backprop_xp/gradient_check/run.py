@@ -213,7 +213,9 @@ def _tensor_errors(function: Function, comparison: Comparison) -> tuple[TensorEr
     absolute = np.where(np.isfinite(absolute), absolute, np.inf)
     absolute = np.where(comparison.outcome == judge.KINK, 0.0, absolute)
     is_wrong, found = comparison.outcome == judge.FAIL, []
-    is_hidden = (comparison.room > judge.TOLERANCES["room"][0]) & ~is_wrong & ~comparison.matters
+    is_hidden = (
+        (comparison.room > judge.tolerance_of(function, "room")) & ~is_wrong & ~comparison.matters
+    )
     for name, _, part in function.point.tensors:
         if count := is_wrong[part].size:
             largest = float(absolute[part].max()), float(comparison.error[part].max())
