@@ -296,4 +296,11 @@ def bind(
 
     if chosen is not argnums:
         return call, flatten, arguments[chosen[0]]
-    return call, flatten_arguments, tuple(arguments[i] for i in chosen)
+    return call, _flatten_asked, tuple(arguments[i] for i in chosen)
+
+
+def _flatten_asked(arguments: tuple[Structure, ...]) -> Point:
+    """Return arguments as a point; integers among them are cast, since they were asked for."""
+    each = [flatten(argument) for argument in arguments]
+    cast = zip(arguments, each, strict=True)
+    return flatten_arguments(tuple(p.restore(p.flat) if p.notes else a for a, p in cast))

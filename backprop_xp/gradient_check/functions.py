@@ -278,7 +278,8 @@ class Function:
         except TypeError:
             expected = "must hold numbers" if is_jacobian else "must be one number"
             raise TypeError(f"{name} {expected}, not {result!r:.100}.") from None
-        if any(t.name.endswith(".imag") for t in found.tensors):
+        is_complex = any(t.name.endswith(".imag") for t in found.tensors)
+        if is_complex and self.problem.read is None:
             raise TypeError(f"{name} must be real at a real point, not complex: {result!r:.100}.")
         if found.flat.shape != (1,) and not is_jacobian:
             several = "bx.check_jacobian checks a function with several results"

@@ -183,7 +183,7 @@ def _network_problem(network: Network, theta: Array, rows: Rows, options: CheckO
         batch_size=rows.x.shape[-2],
         l2=network.l2,
         decays=frozenset(name for name, p in places if p.decays),
-        wrong_layers=lambda: _wrong_layers(network, theta, rows, options["seed"]),
+        locate=lambda entries: _wrong_layers(network, theta, rows, options["seed"]),
     )
 
 

@@ -50,8 +50,8 @@ class Problem(NamedTuple):
     tensor. ``bounds`` are two vectors ``(P,)``, and ``counts (P,)`` the entries to check.
     ``verify`` returns a mistake that the compared entries show although they agree, or None.
 
-    The others serve the diagnosis of a network: ``batch_size``; ``l2``, the penalty's strength, and
-    the names of the tensors that it ``decays``; ``wrong_layers`` names the layers that are wrong.
+    The others serve the diagnosis: ``batch_size``; ``l2``, the penalty's strength, and the names of
+    the tensors that it ``decays``; ``locate`` says where compared entries are wrong, or None.
     """
 
     point: Point
@@ -70,7 +70,7 @@ class Problem(NamedTuple):
     batch_size: int | None = None
     l2: float = 0.0
     decays: frozenset[str] = frozenset()
-    wrong_layers: Callable[[], str | None] = lambda: None
+    locate: Callable[[Any], str | None] = lambda entries: None
 
 
 def complete_options(given: CheckOptions) -> CheckOptions:

@@ -27,6 +27,8 @@ from backprop_xp.gradient_check.points import Point, flatten, flatten_like
 from backprop_xp.gradient_check.problems import CheckOptions, Problem, with_vectors
 from backprop_xp.gradient_check.structures import Structure
 
+# The step that locates a wrong entry of a sparse Jacobian, relative to the entries.
+_SHORT = 2.0**-12
 # Up to this many results or entries, each has a cotangent or a tangent of its own.
 _FEW = 32
 
@@ -224,11 +226,33 @@ def _sparse_problem(
     def label(color: int, result: int) -> tuple[str, tuple[int, ...], float]:
         entry = round(by_result[result, color]) - 1
         if entry < 0:
-            return "J, outside of its pattern, in row", (result,), 1.0
+            return "J", (result,), 1.0
         name, index = point.entry(entry)
         return f"J{name}", (result, *index), float(sized[entry])
 
-    return line_problem(point, f, times, tangents, options, label), tangents
+    def locate(entries: Comparison) -> str | None:
+        """Bisect the columns of the decisive color for a mistake outside of the pattern."""
+        line, result = entries.decisive
+        columns = np.flatnonzero(colors == entries.lines.columns[line])
+        here = sparse.csr_array(jacobian(point.restore(point.flat)))
+
+        def error(some: np.ndarray) -> float:
+            step = np.zeros_like(sized)
+            step[some] = _SHORT * sized[some]
+            up, down = base.values([base.x + step, base.x - step])
+            return abs(float((up - down)[result] / 2.0 - (here @ step)[result]))
+
+        base.value(base.x, base.dtype)
+        while columns.size > 1:
+            halves = np.array_split(columns, 2)
+            columns = max(halves, key=error)
+        if ones[[result], columns][0]:
+            return None
+        name, index = point.entry(int(columns[0]))
+        return f"J{name}[{', '.join(map(str, (result, *index)))}] is missing in the pattern"
+
+    problem = line_problem(point, f, times, tangents, options, label)
+    return problem._replace(locate=locate), tangents
 
 
 def _symmetry(tangents: Any) -> Callable[[Comparison], str | None]:
@@ -257,7 +281,7 @@ def _symmetry(tangents: Any) -> Callable[[Comparison], str | None]:
 
 def around(point: Point, f: Callable[[Structure], Structure], options: CheckOptions) -> Function:
     """Return a function at its point, with the vectors of the options."""
-    return Function(with_vectors(Problem(point, f, f, options)))
+    return Function(with_vectors(Problem(point, f, f, options, is_jacobian=True)))
 
 
 def random_numbers(shape: tuple[int, ...], *seed: int) -> np.ndarray:

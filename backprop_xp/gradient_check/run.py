@@ -98,7 +98,7 @@ def check_problem(problem: Problem) -> GradientReport:
             return _report_of_fault(function, fault, notes)
         sentences = []
         if findings.comparison.verdict == judge.FAIL and findings.entries is not None:
-            sentences = [explain(findings.entries), problem.wrong_layers()]
+            sentences = [explain(findings.entries), problem.locate(findings.entries)]
         return _report(findings, "; ".join(filter(None, sentences)) or None, notes)
 
 
@@ -198,7 +198,9 @@ def _worst_rows(function: Function, entries: Comparison) -> tuple[Row, ...]:
         name, index = function.point.entry(int(entries.lines.columns[at[0]]))
         unit = 1.0
         if function.problem.label is not None:
-            name, index, unit = function.problem.label(int(entries.lines.columns[at[0]]), at[1])
+            name, index, unit = function.problem.label(
+                int(entries.lines.columns[at[0]]), int(at[1])
+            )
         elif function.problem.is_jacobian:
             name, index = f"J{name}", (int(at[1]), *index)
         pair = float(analytic.value[at]) / unit, float(numeric.value[at]) / unit

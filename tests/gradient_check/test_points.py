@@ -1,8 +1,10 @@
 """Points and gradients: any pytree of numbers, in any library's arrays."""
 
+import dataclasses
 import itertools
-from collections import namedtuple
-from collections.abc import Callable
+from collections import OrderedDict, defaultdict, namedtuple
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -115,3 +117,174 @@ def test_a_gradient_may_have_another_array_type(kind: str, method: str) -> None:
     value, gradient = lambda p: np.sum(p * p), lambda p: GRADIENTS[kind](2.0 * p)
     for wrong, verdict in ((gradient, "pass"), (lambda p: gradient(2.0 * p), "fail")):
         assert check.gradient(value, wrong, np.array([1.5, -1.0]), method=method).verdict == verdict
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    w: Any
+    steps: int
+    name: str
+    solver: Callable[..., Any]
+
+
+class Slots:
+    """An attrs class, as far as a check sees it."""
+
+    __slots__ = ("name", "w")
+    __attrs_attrs__ = (SimpleNamespace(name="w"), SimpleNamespace(name="name"))
+
+    def __init__(self, w: Any, name: str) -> None:
+        self.w, self.name = w, name
+
+
+class Bunch(dict[str, Any]):
+    """scikit-learn's: a dict with attributes."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
+
+
+GENERATOR = np.random.default_rng(0)
+CONSTANTS = {"steps": 3, "name": "oak", "rng": GENERATOR, "mask": np.array([True]), "none": None}
+RECORDS: dict[str, Callable[[Any], Any]] = {
+    "a frozen dataclass": lambda w: Frozen(w, 3, "oak", np.tanh),
+    "an attrs class": lambda w: Slots(w, "oak"),
+    "a SimpleNamespace": lambda w: SimpleNamespace(w=w, **CONSTANTS),
+    "an OrderedDict": lambda w: OrderedDict(CONSTANTS, w=w),
+    "a defaultdict": lambda w: defaultdict(list, CONSTANTS, w=w),
+    "a Bunch": lambda w: Bunch(CONSTANTS, w=w),
+    "a mapping proxy": lambda w: MappingProxyType({**CONSTANTS, "w": w}),
+    "a named tuple": lambda w: Pair(w, "oak"),
+    "nested": lambda w: {"a": [Frozen(SimpleNamespace(w=w), 3, "oak", np.tanh), "oak"], "k": 2},
+}
+
+
+def _only(structure: Any) -> Any:
+    """Return the only floating array or number of a structure."""
+    if isinstance(structure, Mapping):
+        parts = list(structure.values())
+    elif isinstance(structure, list | tuple):
+        parts = list(structure)
+    elif isinstance(structure, Frozen | SimpleNamespace):
+        parts = list(vars(structure).values())
+    elif isinstance(structure, Slots):
+        parts = [structure.w, structure.name]
+    else:
+        return structure if getattr(structure, "dtype", None) == np.float64 else None
+    return next((found for part in parts if (found := _only(part)) is not None), None)
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_a_record_keeps_its_type_and_its_constants(nothing_chosen: None, kind: str) -> None:
+    point, types = RECORDS[kind](np.array([0.5, -1.5])), set()
+
+    def value(p: Any) -> float:
+        types.add(type(p))
+        return float(np.sum(_only(p) ** 3))
+
+    for factor, verdict in ((3.0, "pass"), (6.0, "fail")):
+
+        def gradient(p, factor=factor):
+            return RECORDS[kind](factor * _only(p) ** 2)
+
+        report = check.gradient(value, gradient, point)
+        assert report.verdict == verdict
+        assert type(report.numeric) is type(point)
+    assert types == {type(point)}
+
+
+def test_constants_are_passed_as_they_are_and_need_no_derivative(nothing_chosen: None) -> None:
+    point = {**CONSTANTS, "w": 0.5}
+
+    def value(p: dict[str, Any]) -> float:
+        assert all(p[name] is constant for name, constant in CONSTANTS.items())
+        return p["w"] ** p["steps"]
+
+    assert check.gradient(value, lambda p: {"w": 3 * p["w"] ** 2}, point).verdict == "pass"
+    with pytest.raises(ValueError, match=r"the keys \['steps', .*not the keys \['name'\]"):
+        check.gradient(value, lambda p: {"name": 0.0}, point)
+
+
+def test_a_pytree_of_jax_keeps_its_type_and_a_meta_field_is_constant() -> None:
+    jax = pytest.importorskip("jax")
+
+    class Tree:
+        def __init__(self, w: Any, power: int) -> None:
+            self.w, self.power = w, power
+
+    jax.tree_util.register_pytree_node(
+        Tree, lambda t: ((t.w,), t.power), lambda power, children: Tree(children[0], power)
+    )
+    point = Tree(np.array([0.5, -1.5]), 3)
+
+    def value(t):
+        return np.sum(t.w**t.power)
+
+    for factor, verdict in ((1.0, "pass"), (2.0, "fail")):
+
+        def gradient(t, f=factor):
+            return Tree(f * t.power * t.w ** (t.power - 1), t.power)
+
+        assert check.gradient(value, gradient, point).verdict == verdict
+
+
+@entries_and_directions
+def test_argnums_choose_arguments_and_integers_among_them_are_cast(xp: Any, method: str) -> None:
+    def value(k, w, n, name):
+        return k * xp.namespace.sum(w**n)
+
+    def by_k(k, w, n, name):
+        return xp.namespace.sum(w**n)
+
+    def by_w(k, w, n, name):
+        return k * n * w ** (n - 1)
+
+    args = (xp.asarray([0.5, 1.5]), 3, "name")
+
+    def check_at(gradient: Any, argnums: Any) -> Any:
+        return check.gradient(value, gradient, 2, args=args, argnums=argnums, method=method)
+
+    assert check_at(by_w, 1).verdict == "pass"
+    assert check_at(lambda *a: 2.0 * by_w(*a), 1).verdict == "fail"
+    assert check_at(by_k, 0).verdict == "pass"
+    assert check_at(lambda *a: (by_w(*a), by_k(*a)), (1, 0)).verdict == "pass"
+    assert check_at(lambda *a: (by_w(*a), value(*a)), (1, 0)).verdict == "fail"
+    with pytest.raises(ValueError, match=r"argnums must be positions .* from 0 to 3, not 4"):
+        check_at(by_k, 4)
+    with pytest.raises(TypeError, match="holds no real or complex numbers: it is str"):
+        check_at(by_k, 3)
+
+
+@difference_methods
+def test_a_complex_number_has_the_gradient_of_pytorch_and_jax_the_conjugate(method: str) -> None:
+    torch = pytest.importorskip("torch", reason="the convention is PyTorch's")
+    z = np.array([0.5 - 1.0j, 2.0 + 0.25j])
+
+    def value(z: np.ndarray) -> float:
+        return float(np.sum(np.abs(z) ** 4 + z.real * z.imag**2))
+
+    def gradient(z: np.ndarray) -> np.ndarray:
+        t = torch.tensor(z, requires_grad=True)
+        torch.sum(torch.abs(t) ** 4 + t.real * t.imag**2).backward()
+        return t.grad.numpy()
+
+    assert check.gradient(value, gradient, z, method=method).verdict == "pass"
+    report = check.gradient(value, lambda z: np.conj(gradient(z)), z, method=method)
+    assert report.verdict == "fail"
+    assert report.worst[0].tensor == ".imag"
+
+
+def test_the_gradient_of_another_library_is_checked_at_numpys_points() -> None:
+    torch = pytest.importorskip("torch", reason="another library on the CPU")
+
+    def gradient(p: np.ndarray, factor: float = 1.0) -> Any:
+        t = torch.tensor(p, requires_grad=True)
+        torch.sum(torch.sin(t)).backward()
+        return factor * t.grad
+
+    def value(p):
+        return torch.sum(torch.sin(torch.as_tensor(p)))
+
+    for factor, verdict in ((1.0, "pass"), (1.1, "fail")):
+        found = check.gradient(value, lambda p, f=factor: gradient(p, f), np.array([0.5, 2.0]))
+        assert found.verdict == verdict
