@@ -7,6 +7,7 @@ One or two entries fit almost any explanation, so the check gives none for them.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -87,7 +88,7 @@ def explain(entries: Comparison) -> str | None:
         return f"the whole gradient is {_factor_words(factors[0], problem)}"
     names_of: dict[str, list[str]] = {}
     for e in wrong:
-        for words in list(_explanations(e, problem))[:1]:
+        for words in itertools.islice(_explanations(e, problem), 1):
             names_of.setdefault(words, []).append(e.name or "the gradient")
     sentences = (
         f"{'each of ' * (len(names) > 1)}{' and '.join(names)} {words}"

@@ -119,8 +119,7 @@ def _wrong_entry(comparison: Comparison) -> int:
         half = np.zeros_like(value)
         half[first:middle] = lines.direction[first:middle]
         line = Lines(lines.gradient, direction=half)
-        exact = complex_step(line) if is_exact else None
-        numeric = exact or quick_difference(line)
+        numeric = (complex_step(line) if is_exact else None) or quick_difference(line)
         error_of_half = float((line.analytic.value - numeric.value)[0, result])
         if abs(error_of_half) >= abs(error - error_of_half):
             last, error = middle, error_of_half

@@ -99,11 +99,12 @@ def _take_stacks(network: Network, theta: Array, rows: Rows) -> bool:
         return True
     data = {"sample_weight": rows.sample_weight, "rng": rows.rng}
     pair = array_namespace(theta).stack([theta, (1.0 + 2.0**-10) * theta + 2.0**-10])
-    losses = (to_host(network.loss(pair[i, :], rows.x, rows.y, **data)) for i in range(2))
-    single = np.stack(list(losses))
     try:
-        both = to_host(network.loss(pair, rows.x, rows.y, **data))
-        return np.allclose(both.reshape(single.shape), single, rtol=1e-5, atol=0.0)
+        both, *single = (
+            to_host(network.loss(thetas, rows.x, rows.y, **data))
+            for thetas in (pair, pair[0, :], pair[1, :])
+        )
+        return np.allclose(both.reshape(2), single, rtol=1e-5, atol=0.0)
     except Exception:
         return False
 

@@ -207,10 +207,9 @@ class GradientReport:
             f"{self.max_relative_error:.1e}, tolerance {self.tolerance:.1e}; {self.method}, step "
             f"{self.step:.1e}, {self.evaluations} evaluations)"
         ]
-        if self.verdict == "inconclusive":
-            lines.append(f"  {self.reason}")
-        elif not self.passed and self.reason:
-            lines.append(f"  tolerance: {self.reason}")
+        if not self.passed:
+            label = "" if self.verdict == "inconclusive" else "tolerance: "
+            lines.append(f"  {label}{self.reason}")
         if self.diagnosis:
             lines.append(f"  diagnosis: {self.diagnosis}")
         if hidden := sum(t.not_judged for t in self.tensors):

@@ -16,7 +16,7 @@ from backprop_xp.gradient_check.lines import Lines, NumericDerivative
 from backprop_xp.gradient_check.points import DOUBLE
 
 # Perturbations, relative to the entries, that change a gradient of each precision.
-_PERTURBATIONS = {DOUBLE: 2.0**-44, SINGLE: 2.0**-18, HALF: 2.0**-5}
+_PERTURBATIONS = {HALF: 2.0**-5, SINGLE: 2.0**-18, DOUBLE: 2.0**-44}
 # The distances of the neighbouring points, as parts of the entries: long enough for the error of a
 # saturated gradient to change. They may show only a quarter of the largest rounding error.
 _DISTANCES, _SAFETY = (2.0**-3, 2.0**-5), 4.0
@@ -28,13 +28,12 @@ def with_measured_rounding(gradient: AnalyticGradient) -> AnalyticGradient:
     The precision is the rounding error of the numbers in which the gradient is computed. It is that
     of their dtype for an entry that is constant or 0, since any precision holds that.
     """
-    function = gradient.function
-    precision, is_known = np.full(function.gx.shape, function.gradient_epsilon), function.gx == 0.0
+    function, gx = gradient.function, gradient.function.gx
+    precision = np.full(gx.shape, function.gradient_epsilon)
     for epsilon, distance in _PERTURBATIONS.items():
         found = function.gradients(list(_neighbours(function, distance)))
-        is_changed = np.any(np.isfinite(found) & (found != function.gx), axis=0) & ~is_known
-        precision = np.where(is_changed, np.fmax(precision, epsilon), precision)
-        is_known |= is_changed
+        is_changed = np.any(np.isfinite(found) & (found != gx), axis=0) & (gx != 0.0)
+        precision[is_changed] = max(epsilon, function.gradient_epsilon)
     size = _natural_size(gradient)
     return gradient._replace(natural_size=size, precision=precision, is_measured=True)
 
@@ -88,5 +87,5 @@ def _neighbours(function: Function, *distances: float) -> Iterator[np.ndarray]:
 def _excess(analytic: np.ndarray, numeric: np.ndarray) -> np.ndarray:
     """Return the analytic excess as a part of the larger derivative."""
     size = np.maximum(np.abs(analytic), np.abs(numeric))
-    excess = (analytic - numeric) * np.copysign(1.0, numeric)
+    excess = (analytic - numeric) * np.where(numeric < 0.0, -1.0, 1.0)
     return np.asarray(excess / np.where(size > 0.0, size, 1.0))

@@ -62,7 +62,7 @@ MISTAKES: dict[str, tuple[list[str], Change, tuple[str, ...]]] = {
     "swapped entries": (["long"], lambda g, p: g[[0, 4, 2, 3, 1, 5, 6]], ("entries 1 and 4 swap",)),
     "swapped rows": (["first"], lambda g, p: g[[2, 1, 0]], ("rows", "0", "2")),
     "swapped columns": (["first"], lambda g, p: g[:, [1, 0, 2]], ("columns", "0", "1")),
-    "zero entries": (["first"], _entries(lambda e: 0.0 * e, 1, 5), ("zero", "['first']")),
+    "zero entries": (["first"], _entries(lambda e: 0.0 * e, 1, 5), ("is zero in 2 of 9 entries",)),
     "not finite": (["first"], _entries(lambda e: e + np.nan, 1, 5), ("2 of 9", "not finite")),
     "a block": (["first"], _entries(lambda e: 2.0 * e, *range(3, 9)), ("6 of 9", "factor of 2")),
     "a constant": (["first"], lambda g, p: g + 0.5, ("0.5 too large in every entry",)),

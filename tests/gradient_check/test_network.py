@@ -112,6 +112,19 @@ def test_layers_without_complex_numbers_or_stacks_are_checked_too(
     assert method != "auto" or report.method == {"real": "centered"}.get(unable, "complex_step")
 
 
+class OfTheStack(planted_mistakes.Affine):
+    """A layer that mixes the networks of a stack."""
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> Any:
+        mean = bx.backends.array_namespace(x).mean(x)
+        return super().forward(parameters, x - mean, rng)
+
+
+def test_a_layer_that_mixes_a_stack_is_not_given_one(xp: Any) -> None:
+    network, theta, x, y = _case(xp, bx.Network([bx.Dense(3, 3), OfTheStack()], "huber"))
+    assert perturbed_losses(network, theta, Rows(x, y), batched=None, max_memory=2**20) is None
+
+
 @every_entry
 def test_a_check_keeps_its_memory_limit(method: str) -> None:
     network, draw = bx.mlp([64, 100, 10], hidden="sigmoid"), np.random.default_rng(0).uniform
