@@ -22,7 +22,10 @@ NOT_RUN = ("pip ", "python3 -m venv", "nox", "BACKPROP_XP_BACKEND=cupy", ".venv/
 # Commands that train for seconds.
 SLOW = r"bench|--restarts|--plot"
 # A block of these pages depends on the files of earlier blocks, in both languages.
-IN_ORDER = [ROOT / "docs" / name for name in ("gradient_check.md", "tables.md", "messy_table.md")]
+IN_ORDER = [
+    ROOT / "docs" / name
+    for name in ("gradient_check.md", "simulator.md", "tables.md", "messy_table.md")
+]
 
 
 def blocks(page: Path, languages: str) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """Products with a Jacobian, Hessians, sparse Jacobians, and the problems of scipy.optimize."""
 
+import io
 import re
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import backprop_xp as bx
+from backprop_xp.display import progress
 
 optimize = pytest.importorskip("scipy.optimize")
 sparse = pytest.importorskip("scipy.sparse")
@@ -276,3 +278,24 @@ def test_a_problem_without_a_derivative_is_an_error() -> None:
         bx.check_least_squares(np.sin, [1.0, 2.0], "3-point")
     with pytest.raises(ValueError, match="hess is the derivative of jac: pass jac too"):
         bx.check_minimize(np.sum, [1.0, 2.0], hess=lambda x: np.zeros((2, 2)))
+
+
+def test_a_long_check_shows_a_bar_on_a_terminal_and_erases_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    console = pytest.importorskip("rich.console")
+    stream = io.StringIO()
+    terminal = console.Console(file=stream, force_terminal=True, width=80)
+    monkeypatch.setattr(progress, "terminal", lambda: terminal)
+
+    def value(p):
+        return float(np.sum(p**3))
+
+    def check():
+        return bx.check_gradient(value, lambda p: 3 * p * p, DRAW(size=60), batched=False)
+
+    check()
+    assert not stream.getvalue()  # it is short
+    monkeypatch.setattr(progress, "_SILENT", 0.0)
+    check()
+    assert re.search(r"gradient check: \d+ evaluations", stream.getvalue())

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import backprop_xp as bx
 from tests.planted_mistakes import check
 
 
@@ -295,3 +296,46 @@ def test_a_saturated_entry_does_not_make_others_inconclusive() -> None:
             "pass",
             "fail",
         ]
+
+
+HALF = ["numpy float16", "torch float16", "torch bfloat16", "jax bfloat16"]
+
+
+def _half(kind: str) -> tuple[Any, Any, Any]:
+    """Return an elementwise function that computes in half precision, its derivative, a point."""
+    x = np.random.default_rng(9).uniform(0.25, 2.0, 6)
+    library, name = kind.split()
+    if library == "torch":
+        xp = pytest.importorskip("torch")
+
+        def cast(p):
+            return p.to(getattr(xp, name))
+    else:
+        xp = np if library == "numpy" else pytest.importorskip("jax").numpy
+
+        def cast(p):
+            return p.astype(getattr(xp, name))
+
+    return (
+        (lambda p: xp.tanh(cast(p))),
+        (lambda p: 1.0 - xp.tanh(cast(p)) ** 2),
+        cast(xp.asarray(x)),
+    )
+
+
+@pytest.mark.parametrize("kind", HALF)
+def test_a_function_in_half_precision_is_judged_by_its_rounding(
+    nothing_chosen: None, kind: str
+) -> None:
+    f, derivative, point = _half(kind)
+
+    def check_times(factor):
+        return check.jacobian(
+            f,
+            lambda p: np.diag(factor * bx.to_host(derivative(p)).astype(np.float64)).tolist(),
+            point,
+        )
+
+    assert check_times(1.0).verdict in ("pass", "inconclusive")
+    for factor in (-1.0, 4.0):
+        assert check_times(factor).verdict == "fail", factor
