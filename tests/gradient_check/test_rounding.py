@@ -329,12 +329,11 @@ def test_a_function_in_half_precision_is_judged_by_its_rounding(
 ) -> None:
     f, derivative, point = _half(kind)
 
-    def check_times(factor):
-        return check.jacobian(
-            f,
-            lambda p: np.diag(factor * bx.to_host(derivative(p)).astype(np.float64)).tolist(),
-            point,
-        )
+    def check_times(factor: float) -> Any:
+        def slopes(p):
+            return factor * bx.to_host(derivative(p)).astype(np.float64)
+
+        return check.jacobian(f, lambda p: np.diag(slopes(p)).tolist(), point)
 
     assert check_times(1.0).verdict in ("pass", "inconclusive")
     for factor in (-1.0, 4.0):
