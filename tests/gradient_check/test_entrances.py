@@ -168,7 +168,19 @@ MISTAKES: dict[str, Callable[[Any], Any]] = {
     "zero": lambda d: 0.0 * d,
     "an entry": _off,
 }
-SCALES = [1.0, 1e-20, 1e20]
+# The most telling combinations, and all others in the wide sweep.
+PLACES = [("trained", 1.0)]
+PLACES += [
+    pytest.param(point, unit, marks=pytest.mark.compiled)
+    for point, unit in (("random", 1.0), ("random", 1e20), ("trained", 1e-20), ("saturated", 1.0))
+]
+PLACES += [
+    pytest.param(point, unit, marks=[pytest.mark.compiled, pytest.mark.thorough])
+    for point, unit in (
+        ("random", 1e-20), ("trained", 1e20), ("saturated", 1e-20), ("saturated", 1e20),
+    )
+]  # fmt: skip
+every_place = pytest.mark.parametrize(("point", "unit"), PLACES)
 
 
 def _checked(name: str, xp: Any, point: str, unit: float) -> Callable[[Any], Any]:
@@ -184,8 +196,7 @@ def _checked(name: str, xp: Any, point: str, unit: float) -> Callable[[Any], Any
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in exp")
-@pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize("unit", SCALES)
+@every_place
 @pytest.mark.parametrize("name", ENTRANCES)
 def test_no_right_derivative_fails_and_no_wrong_one_passes(
     xp: Any, name: str, unit: float, point: str
@@ -194,8 +205,7 @@ def test_no_right_derivative_fails_and_no_wrong_one_passes(
     _assert_promises(_checked(name, xp, point, unit), point, {"zero"} if is_blind else set())
 
 
-@pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize("unit", SCALES)
+@every_place
 @pytest.mark.parametrize("name", ON_THE_HOST)
 def test_the_problems_of_scipy_keep_the_same_promises(
     nothing_chosen: None, name: str, unit: float, point: str
