@@ -59,6 +59,9 @@ if TYPE_CHECKING:
         check_layer,
         check_loss,
         check_network,
+        numeric_gradient,
+        numeric_hessian,
+        numeric_jacobian,
     )
     from backprop_xp.tables.tabular import (
         TabularClassifier as TabularClassifier,
@@ -72,14 +75,14 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "EMA", "SGD", "SWA", "Activate", "Activation", "Adagrad", "Adam", "AdamW",
     "BackendUnavailableError", "Checkpoint", "CheckpointError", "Columns", "Dense", "Dropout",
-    "EarlyStopping", "Embedding", "FitResult", "GradientCheckError", "GradientReport",
-    "LayerNorm", "Lion", "Loss", "Nadam", "Network", "NumericEmbedding", "RMSProp", "Residual",
-    "Scale", "TrainingState", "TransferError", "activations", "asarray", "assert_gradient",
-    "check_gradient", "check_jacobian", "check_layer", "check_loss", "check_network", "data",
-    "ensemble", "export_onnx", "find_learning_rate", "fit", "get_backend", "initializers",
-    "list_backends", "load", "losses", "metrics", "mlp", "optimizers", "plots", "register",
-    "resolve", "save", "schedules", "set_default_backend", "to_host", "train", "transfer_guard",
-    "use_backend",
+    "EarlyStopping", "Embedding", "FitResult", "GradientCheckError", "GradientReport", "LayerNorm",
+    "Lion", "Loss", "Nadam", "Network", "NumericEmbedding", "RMSProp", "Residual", "Scale",
+    "TrainingState", "TransferError", "activations", "asarray", "assert_gradient", "check_gradient",
+    "check_jacobian", "check_layer", "check_loss", "check_network", "data", "ensemble",
+    "export_onnx", "find_learning_rate", "fit", "get_backend", "initializers", "list_backends",
+    "load", "losses", "metrics", "mlp", "numeric_gradient", "numeric_hessian", "numeric_jacobian",
+    "optimizers", "plots", "register", "resolve", "save", "schedules", "set_default_backend",
+    "to_host", "train", "transfer_guard", "use_backend",
 ]
 # fmt: on
 

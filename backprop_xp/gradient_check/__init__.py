@@ -8,6 +8,11 @@ from backprop_xp.gradient_check.api import (
     check_loss,
     check_network,
 )
+from backprop_xp.gradient_check.numeric import (
+    numeric_gradient,
+    numeric_hessian,
+    numeric_jacobian,
+)
 from backprop_xp.gradient_check.report import GradientCheckError, GradientReport
 
 __all__ = [
@@ -19,4 +24,7 @@ __all__ = [
     "check_layer",
     "check_loss",
     "check_network",
+    "numeric_gradient",
+    "numeric_hessian",
+    "numeric_jacobian",
 ]

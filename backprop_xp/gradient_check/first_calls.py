@@ -29,6 +29,20 @@ def first_calls(problem: Problem) -> Function:
     ValueError or TypeError if value is not a number or gradient not structured like the point.
     """
     function = Function(problem)
+    first_value(function)
+    if function.is_double:  # in float32 the second call is the one in float64
+        _require_same_value(function, function.value(function.x, function.dtype)[0])
+    function.gx, function.gradient_epsilon = _call(function, function.gradient, "gradient")
+    again, _ = function.gradient(function.x, function.dtype)
+    _require_same_gradient(function, again, "differs between two calls at the same point")
+    if not function.is_double:
+        switch_to_float64(function)
+    return function
+
+
+def first_value(function: Function) -> None:
+    """Call value at the point, and raise what ``first_calls`` raises for it."""
+    problem = function.problem
     problem.point.require(np.isfinite(function.x), ": no derivative can be taken there.")
     if function.options["tangent"] is not None:
         _require_projection(function)
@@ -43,14 +57,6 @@ def first_calls(problem: Problem) -> Function:
             "batched=True, but value of stacked copies differs from value of each copy alone. It "
             "must return one number for each copy, from that copy only. Leave the option out."
         )
-    if function.is_double:  # in float32 the second call is the one in float64
-        _require_same_value(function, function.value(function.x, function.dtype)[0])
-    function.gx, function.gradient_epsilon = _call(function, function.gradient, "gradient")
-    again, _ = function.gradient(function.x, function.dtype)
-    _require_same_gradient(function, again, "differs between two calls at the same point")
-    if not function.is_double:
-        _switch_to_float64(function)
-    return function
 
 
 def last_calls(function: Function, *, passed: bool) -> None:
@@ -97,7 +103,7 @@ def _require_same_gradient(function: Function, again: np.ndarray, problem: str) 
         raise Fault(function, "nondeterministic", sentence)
 
 
-def _switch_to_float64(function: Function) -> None:
+def switch_to_float64(function: Function) -> None:
     """Call value and gradient in float64 from now on, if they compute the same formula in it."""
     double, x = array_namespace(function.point.flat).float64, function.x
     shrunk = function.round(np.stack([0.5 * x, 0.75 * x]))
