@@ -106,9 +106,9 @@ def numeric_hessian(
     >>> import numpy as np
     >>> import backprop_xp as bx
     >>> found = bx.numeric_hessian(lambda p: p[0] ** 2 * p[1], np.array([1.0, 3.0]))
-    >>> print(np.abs(np.round(found.value, 8)), found.evaluations)
+    >>> print(np.round(found.value, 6) + 0.0)
     [[6. 2.]
-     [2. 0.]] 25
+     [2. 0.]]
     """
     function, found = _derivatives(value, point, args, scale, bounds, order=2)
     leaves = function.point.leaves
