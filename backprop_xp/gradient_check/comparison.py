@@ -86,7 +86,7 @@ def confirmed_complex_step(
     if exact is None:
         return ladder(lines)
     quick = quick or quick_difference(lines)
-    if np.all(_confirms(lines, quick, exact)):
+    if np.all(confirms(lines, quick, exact)):
         return exact
     # Beside a derivative of 0, the square of the imaginary step shows: it changes with the step.
     # More changes where an imaginary part is all rounding; then the real difference is sharper.
@@ -94,13 +94,13 @@ def confirmed_complex_step(
     value = np.where(np.abs(exact.value) <= bar, 0.0, exact.value)
     exact = NumericDerivative(value, bar, value, value, exact.step)
     is_sharper = bar <= np.maximum(quick.bar, _AGREES * _size(lines, quick, exact))
-    if np.all(is_sharper & _confirms(lines, quick, exact)):
+    if np.all(is_sharper & confirms(lines, quick, exact)):
         return exact
     real = ladder(lines)
     return exact.where(~is_sharper | real.is_kinked | contradicts(lines, real, exact), real)
 
 
-def _confirms(lines: Lines, quick: NumericDerivative, exact: NumericDerivative) -> np.ndarray:
+def confirms(lines: Lines, quick: NumericDerivative, exact: NumericDerivative) -> np.ndarray:
     """Whether a quick difference agrees, and has a small error bar or one of rounding only."""
     noise = quick.bar * quick.step * lines.scale[:, None]
     is_rounded = noise <= _ROUNDED * lines.function.epsilon * np.abs(lines.function.fx)

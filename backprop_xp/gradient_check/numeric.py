@@ -1,7 +1,6 @@
 """Numeric gradients, Jacobians and Hessians with error bars, for functions without a gradient."""
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -10,13 +9,14 @@ import numpy as np
 
 from backprop_xp.backends import DType, array_namespace, require_owner, to_device_of
 from backprop_xp.gradient_check.analytic import AnalyticGradient, analytic_gradient
-from backprop_xp.gradient_check.comparison import contradicts
+from backprop_xp.gradient_check.comparison import confirms, contradicts
 from backprop_xp.gradient_check.derivatives import (
     IMAGINARY,
     complex_step,
     ladder,
     quick_difference,
 )
+from backprop_xp.gradient_check.directions import random_direction
 from backprop_xp.gradient_check.first_calls import Fault, first_value, switch_to_float64
 from backprop_xp.gradient_check.functions import DOUBLE, SINGLE, Function
 from backprop_xp.gradient_check.lines import Lines, NumericDerivative
@@ -24,11 +24,15 @@ from backprop_xp.gradient_check.points import Structure, flatten
 from backprop_xp.gradient_check.problems import Problem, complete_options, with_scale_and_bounds
 from backprop_xp.gradient_check.stencils import differences, first_step
 
-# Real differences confirm the complex step if their bar is this part of the terms.
-_SHARP = 1e-2
 # The bar of the complex step: rounding errors of the size that the derivative has elsewhere, and
-# changes of the derivative at points nearby.
-_NATURAL, _SPREAD = 16.0, 4.0
+# third differences of it nearby, which are noise. Rounding is periodic, so the steps are irregular.
+_NATURAL, _SPREAD = 16.0, 32.0
+_NEAR = np.asarray([-1.9, -0.83, 0.0, 1.21, 2.3])
+_THIRD = np.zeros((2, 5))
+for _row in range(2):
+    _steps = _NEAR[_row : _row + 4, None] - _NEAR[_row : _row + 4] + np.eye(4)
+    _THIRD[_row, _row : _row + 4] = 1.0 / _steps.prod(axis=1)
+    _THIRD[_row] /= np.linalg.norm(_THIRD[_row])
 
 Value: TypeAlias = Callable[..., Structure]
 Args: TypeAlias = tuple[Structure, ...]
@@ -177,28 +181,24 @@ def _by_complex_step(gradient: AnalyticGradient) -> NumericDerivative | None:
     exact = complex_step(lines) if is_fit else None
     if exact is None:
         return None
-    signs = np.where(draw.uniform(size=count) < 0.5, -1.0, 1.0)
-    if function.problem.bounds is not None:  # inwards at the border of the domain
-        low, high = function.problem.bounds
-        signs = np.where(function.x <= low, 1.0, np.where(function.x >= high, -1.0, signs))
-    direction = lines.scale * signs
-    line = Lines(gradient._replace(value=exact.value), direction=direction * count**-0.25)
+    direction = random_direction(gradient, 0)
+    line = Lines(gradient._replace(value=exact.value), direction=direction)
     slope = line.analytic.value
     along = NumericDerivative(slope, 0.0 * slope, slope, slope, slope)
-    real, is_poor = quick_difference(line), np.zeros(slope.shape, dtype=bool)
-    if np.any(real.bar > _SHARP * line.norm):
+    if not np.all(confirms(line, quick_difference(line), along)):
         real, is_poor = differences(line)
-    if np.any(is_poor | contradicts(line, real, along)):
-        return None
-    step, near = IMAGINARY[function.epsilon], math.sqrt(function.epsilon) * function.x * signs
-    elsewhere = function.x * draw.uniform(0.5, 1.0, count)
-    points = np.stack([function.x + near, function.x - near, elsewhere]) + 1j * step * direction
-    values = function.values(points)
+        if np.any(is_poor | contradicts(line, real, along)):
+            return None
+    x, step = function.x, IMAGINARY[function.epsilon]
+    near = function.epsilon ** (1.0 / 3.0) * np.copysign(x, direction)
+    points = [x + k * near for k in _NEAR[[0, 1, 3, 4]]] + [x * draw.uniform(0.5, 1.0, count)]
+    values = function.values(np.stack(points) + 1j * step * direction)
     slopes = np.where(np.isfinite(values), values.imag, np.nan) / step
-    spread = np.abs(slopes[0] + slopes[1] - 2.0 * (direction @ exact.value))
+    noise = np.abs(_THIRD @ [*slopes[:2], slope[0], *slopes[2:4]])
+    spread = np.nan_to_num(noise).max(axis=0)
     natural = np.abs(exact.value * lines.scale[:, None]).max(axis=0)
-    natural = np.fmax(natural, np.fmax.reduce(np.abs(slopes)))
-    bar = _NATURAL * function.epsilon * natural + _SPREAD * np.nan_to_num(spread)
+    natural = np.fmax(natural, np.fmax.reduce(np.abs(slopes)) * count**0.25)
+    bar = _NATURAL * function.epsilon * natural + _SPREAD * spread * count**0.25
     return exact._replace(bar=bar / lines.scale[:, None])
 
 

@@ -25,7 +25,7 @@ _FORWARD = {
 # The rounding errors of a value in these sums: around x, ahead of x.
 _AMPLIFIED = {1: (1.2, 32.0), 2: (3.7, 160.0)}
 # A step with many digits tells values that are rounded to few digits from functions such as 3 x.
-_UNEVEN = 1.0 + 2.0**-12 + 2.0**-23
+_UNEVEN = 1.0 + 2.0**-11 / 3.0
 _DIGITS = range(11, 2, -1)
 # A bar is an estimated error, times this; the second number is for noise above rounding.
 _SAFETY, _SAFETY_OF_NOISE = 4.0, 8.0
@@ -34,7 +34,7 @@ _ROUGH = 2.0**-18
 # A bar of this part of the derivative needs no shorter step, and such a noise no longer one.
 _SHARP, _QUIET = 2.0**-40, 2.0**-42
 # A longer step is worth a round if it is so many times as long; the largest change; the rounds.
-_WORTH, _MOST, _ROUNDS = 8.0, 2.0**5, 6
+_WORTH, _MOST, _ROUNDS = 32.0, 2.0**5, 6
 # A further round follows if a bar shrinks to this part.
 _GAIN = 0.15
 # A value that does not change at the first steps is tried at steps so many times as long.
@@ -63,8 +63,11 @@ def differences(lines: Lines, order: int = 1) -> tuple[NumericDerivative, np.nda
 
     The first line shows the rounding of the values, which decides the first step of the others.
     """
-    each = np.arange(len(lines.scale))
-    parts = [_rounds(lines.select(each[:1]), order, lines.function.epsilon)]
+    each, fx = np.arange(len(lines.scale)), lines.function.fx
+    unit = _unit(fx[None])  # of a value with fewer than six digits: it may be a round number
+    seen = np.divide(unit, np.abs(fx), where=unit < 1e-5 * np.abs(fx), out=np.zeros(fx.shape))
+    seen = np.max(seen, initial=lines.function.epsilon)
+    parts = [_rounds(lines.select(each[:1]), order, float(seen))]
     if each.size > 1:
         seen = np.fmax(lines.function.epsilon, np.fmax.reduce(parts[0].rounding[0]))
         parts.append(_rounds(lines.select(each[1:]), order, float(seen)))
@@ -103,7 +106,7 @@ def _round(lines: Lines, step: np.ndarray, side: np.ndarray, order: int) -> _Rou
     """Return derivatives from the steps ``step (K,)`` to a side or both."""
     function, is_central = lines.function, (side == 0.0)[:, None]
     h = step * lines.scale * (_UNEVEN if function.is_double else 1.0)
-    most = 8.0 * np.abs(function.x[lines.columns]) if lines.columns.size else 0.0
+    most = 2.0 * np.abs(function.x[lines.columns]) if lines.columns.size else 0.0
     h = (h + most) - most  # x plus several steps is exact
     values = lines.probe(np.where(side == 0.0, _AROUND, side * _AHEAD) * h)[0]
     fx = np.broadcast_to(function.fx, values[:1].shape)
@@ -120,7 +123,8 @@ def _round(lines: Lines, step: np.ndarray, side: np.ndarray, order: int) -> _Rou
     errors = [term / math.comb(2 * k, k) ** 0.5 for k, term in enumerate(terms)]
     shrinks = np.fmin(1.0, 4.0 * np.fmax(errors[7] / errors[5], errors[8] / errors[6]))
     largest = np.fmax(np.abs(values).max(axis=0), np.abs(fx[0]))
-    floor = 0.5 * np.fmax(function.epsilon * largest, _unit(values))
+    unit = np.where(terms[0] > 0.0, _unit(values), 0.0)
+    floor = 0.5 * np.fmax(function.epsilon * largest, unit)
     noise = np.fmax(errors[6] * shrinks, errors[7] * shrinks**0.5)
     noise = np.fmax(np.fmax(noise, errors[8]), floor)
     is_noise = (errors[6] > 0.0) & (shrinks == 1.0)
@@ -139,8 +143,8 @@ def _round(lines: Lines, step: np.ndarray, side: np.ndarray, order: int) -> _Rou
     change = np.where(noise <= level, _longer(terms, level, order), change)
     change = np.clip(np.nan_to_num(change, nan=_MOST), 1.0 / _MOST, _MOST**2)
     is_flat, used, size = terms[0] == 0.0, step[:, None] + 0.0 * value, np.abs(value)
+    is_settled = (change > 0.7) & (change < _WORTH) | is_flat & (used > 1.0)
     change = np.where(is_flat, _FAR, 2.0 ** np.round(np.log2(change)))
-    is_settled = (change > 0.5) & (change < _WORTH) | is_flat & (used > 1.0)
     is_settled |= (change > 1.0) & (level <= _QUIET * size * h**order)
     is_settled |= (change < 1.0) & (bar <= _SHARP * size)
     # The result with the largest relative bar decides.
@@ -168,15 +172,18 @@ def _longer(terms: list[np.ndarray], noise: np.ndarray, order: int) -> np.ndarra
     return np.asarray(radius * (noise / size) ** (1.0 / (8.0 + order)) / 2.0)
 
 
+@np.errstate(all="ignore")
 def _unit(values: np.ndarray) -> np.ndarray:
-    """Return the unit ``(K, M)`` of values that are rounded to decimals, or to float32."""
-    largest = np.abs(values).max(axis=0)
-    changes = np.any(values != values[0], axis=0)
-    is_single = changes & np.all(values == values.astype(np.float32), axis=0)
-    found = np.where(is_single, 2.0**-24 * largest, 0.0)
+    """Return the unit ``(K, M)`` of which all values are multiples, binary or decimal.
+
+    Differences of large numbers have the unit of those, and so do numbers from float32 or a text.
+    """
+    largest, (mantissas, exponents) = np.abs(values).max(axis=0), np.frexp(values)
+    whole = np.ldexp(mantissas, 53).astype(np.int64)
+    units = np.ldexp((whole & -whole).astype(np.float64), exponents - 53)
+    found = units.min(axis=0, where=whole != 0, initial=np.inf)
     for digits in _DIGITS:
         multiples = values / 10.0 ** (np.ceil(np.log10(largest)) - digits)
         is_whole = np.abs(multiples - np.rint(multiples)) <= 2.0**-50 * np.abs(multiples)
-        is_whole = changes & np.all(is_whole, axis=0)
-        found = np.where(is_whole, largest / np.abs(multiples).max(axis=0), found)
-    return found
+        found = np.where(np.all(is_whole, axis=0), largest / np.abs(multiples).max(axis=0), found)
+    return np.where(np.isfinite(found), found, 0.0)
