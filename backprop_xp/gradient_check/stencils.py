@@ -140,7 +140,10 @@ def _round(lines: Lines, step: np.ndarray, side: np.ndarray, order: int) -> _Rou
     central = terms[7] * ratio / 630.0 if order == 1 else terms[8] * ratio / 3150.0
     neglected = np.where(is_central, central, terms[8] * ratio**0.5 / 9.0) / h**order
     change = (amplified * floor / neglected) ** (1.0 / (8.0 + order))
-    change = np.where(noise <= level, _longer(terms, level, order), change)
+    change = np.where(noise <= 4.0 * level, _longer(terms, noise, order), change)
+    # A parabola up to rounding may be one over longer steps too.
+    is_parabola = np.fmax(errors[3], errors[4]) <= 4.0 * np.fmin(noise, _SHARP * largest)
+    change = np.where(is_parabola, np.fmax(change, _WORTH), change)
     change = np.clip(np.nan_to_num(change, nan=_MOST), 1.0 / _MOST, _MOST**2)
     is_flat, used, size = terms[0] == 0.0, step[:, None] + 0.0 * value, np.abs(value)
     is_settled = (change > 0.7) & (change < _WORTH) | is_flat & (used > 1.0)
