@@ -24,15 +24,11 @@ from backprop_xp.gradient_check.points import Structure, flatten
 from backprop_xp.gradient_check.problems import Problem, complete_options, with_scale_and_bounds
 from backprop_xp.gradient_check.stencils import differences, first_step
 
-# The bar of the complex step: rounding errors of the size that the derivative has elsewhere, and
-# third differences of it nearby, which are noise. Rounding is periodic, so the steps are irregular.
-_NATURAL, _SPREAD = 16.0, 32.0
+# The bar of the complex step: rounding errors of the largest entry, and third differences of the
+# derivative nearby, which are noise. Rounding is periodic, hence the irregular steps.
+_LARGEST, _SPREAD = 16.0, 64.0
 _NEAR = np.asarray([-1.9, -0.83, 0.0, 1.21, 2.3])
-_THIRD = np.zeros((2, 5))
-for _row in range(2):
-    _steps = _NEAR[_row : _row + 4, None] - _NEAR[_row : _row + 4] + np.eye(4)
-    _THIRD[_row, _row : _row + 4] = 1.0 / _steps.prod(axis=1)
-    _THIRD[_row] /= np.linalg.norm(_THIRD[_row])
+_THIRD = [1.0 / np.prod(k[:, None] - k + np.eye(4), axis=1) for k in (_NEAR[:4], _NEAR[1:])]
 
 Value: TypeAlias = Callable[..., Structure]
 Args: TypeAlias = tuple[Structure, ...]
@@ -70,7 +66,7 @@ def numeric_gradient(
     >>> print(np.round(found.value, 10), bool(np.all(found.error_bar < 1e-10)), found.evaluations)
     [1.         2.71828183] True 18
     """
-    function, found = _derivatives(value, point, args, scale, bounds)
+    function, found = _derivatives(value, point, args, scale, bounds, "gradient")
     return _result(function, found.value[:, 0], found.bar[:, 0])
 
 
@@ -93,7 +89,7 @@ def numeric_jacobian(
     [[2. 0.]
      [2. 1.]]
     """
-    vector, found = _derivatives(function, point, args, scale, bounds, is_jacobian=True)
+    vector, found = _derivatives(function, point, args, scale, bounds, "jacobian")
     return _result(vector, found.value.T, found.bar.T)
 
 
@@ -114,7 +110,7 @@ def numeric_hessian(
     [[6. 2.]
      [2. 0.]]
     """
-    function, found = _derivatives(value, point, args, scale, bounds, order=2)
+    function, found = _derivatives(value, point, args, scale, bounds, "hessian")
     leaves = function.point.leaves
     shape = leaves[0].shape * 2 if len(leaves) == 1 else found.value.shape
     return _result(function, found.value.reshape(shape), found.bar.reshape(shape), restore=False)
@@ -129,19 +125,12 @@ class _Unknown(Function):
 
 
 def _derivatives(
-    value: Value,
-    point: Structure,
-    args: Args,
-    scale: Scale,
-    bounds: Bounds,
-    *,
-    is_jacobian: bool = False,
-    order: int = 1,
+    value: Value, point: Structure, args: Args, scale: Scale, bounds: Bounds, kind: str
 ) -> tuple[Function, NumericDerivative]:
-    """Return the function and its derivatives ``(P, M)`` of order 1, or ``(P, P)`` of order 2."""
+    """Return the function and its derivatives: ``(P, M)``, or ``(P, P)`` of the kind "hessian"."""
     options = complete_options({"scale": scale, "bounds": bounds, "batched": False})
     functions = (lambda p: value(p, *args)), value  # no gradient is called
-    problem = Problem(flatten(point), *functions, options, is_jacobian=is_jacobian)
+    problem = Problem(flatten(point), *functions, options, is_jacobian=kind == "jacobian")
     function = _Unknown(with_scale_and_bounds(problem))
     with require_owner(function.point.flat, "point").full_precision():
         try:
@@ -152,7 +141,7 @@ def _derivatives(
         if not function.is_double:
             switch_to_float64(function)
         gradient = analytic_gradient(function)
-        if order == 2:
+        if kind == "hessian":
             return function, _second_derivatives(gradient)
         return function, _by_complex_step(gradient) or _by_differences(gradient)
 
@@ -173,10 +162,10 @@ def _by_differences(gradient: AnalyticGradient) -> NumericDerivative:
 def _by_complex_step(gradient: AnalyticGradient) -> NumericDerivative | None:
     """Return derivatives with bars for their rounding, None unless real differences confirm them.
 
-    Where terms cancel or saturate, they have their natural size elsewhere.
+    The rounding of terms that cancel or saturate is another one at points nearby.
     """
     function, count = gradient.function, gradient.scale.size
-    lines, draw = Lines(gradient, np.arange(count)), np.random.default_rng(0)
+    lines = Lines(gradient, np.arange(count))
     is_fit = count == 1 or complex_step(lines.select(np.arange(1))) is not None
     exact = complex_step(lines) if is_fit else None
     if exact is None:
@@ -191,14 +180,14 @@ def _by_complex_step(gradient: AnalyticGradient) -> NumericDerivative | None:
             return None
     x, step = function.x, IMAGINARY[function.epsilon]
     near = function.epsilon ** (1.0 / 3.0) * np.copysign(x, direction)
-    points = [x + k * near for k in _NEAR[[0, 1, 3, 4]]] + [x * draw.uniform(0.5, 1.0, count)]
+    points = [x + k * near for k in np.delete(_NEAR, 2)]
     values = function.values(np.stack(points) + 1j * step * direction)
     slopes = np.where(np.isfinite(values), values.imag, np.nan) / step
-    noise = np.abs(_THIRD @ [*slopes[:2], slope[0], *slopes[2:4]])
-    spread = np.nan_to_num(noise).max(axis=0)
-    natural = np.abs(exact.value * lines.scale[:, None]).max(axis=0)
-    natural = np.fmax(natural, np.fmax.reduce(np.abs(slopes)) * count**0.25)
-    bar = _NATURAL * function.epsilon * natural + _SPREAD * spread * count**0.25
+    slopes = np.insert(slopes, 2, slope[0], axis=0)
+    noise = [weights @ slopes[i : i + 4] for i, weights in enumerate(_THIRD)]
+    spread = np.nan_to_num(np.abs(noise)).max(axis=0)
+    largest = np.abs(exact.value * lines.scale[:, None]).max(axis=0)
+    bar = _LARGEST * function.epsilon * largest + _SPREAD * spread * count**0.25
     return exact._replace(bar=bar / lines.scale[:, None])
 
 
