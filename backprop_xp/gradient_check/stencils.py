@@ -105,24 +105,16 @@ def _rounds(lines: Lines, order: int, rounding: float) -> _Round:
 def _round(lines: Lines, step: np.ndarray, side: np.ndarray, order: int) -> _Round:
     """Return derivatives from the steps ``step (K,)`` to a side or both."""
     function, is_central = lines.function, (side == 0.0)[:, None]
-    h = step * lines.scale * (_UNEVEN if function.is_double else 1.0)
-    most = 2.0 * np.abs(function.x[lines.columns]) if lines.columns.size else 0.0
-    h = (h + most) - most  # x plus several steps is exact
-    values = lines.probe(np.where(side == 0.0, _AROUND, side * _AHEAD) * h)[0]
-    fx = np.broadcast_to(function.fx, values[:1].shape)
-    around = np.concatenate([values[:4], fx, values[4:]])
-    tables = [np.where(is_central, around, np.concatenate([fx, values])) - fx]
-    for _ in range(8):
-        tables.append(np.diff(tables[-1], axis=0))
+    h, values, around, tables = _tables(lines, step, side)
     forward = sum(w * table[0] for w, table in zip(_FORWARD[order], tables, strict=True))
     value = np.where(is_central, np.tensordot(_CENTRAL[order], tables[0], 1), forward)
     value = value / (np.where(side < 0.0, -1.0, 1.0) * h)[:, None] ** order
-    h, terms = h[:, None], [np.abs(table).max(axis=0) for table in tables]
+    h, fx, terms = h[:, None], function.fx, [np.abs(table).max(axis=0) for table in tables]
     # Differences of order k have the Taylor term of order k, and so many rounding errors. From
     # order to order the terms shrink, but noise does not. Even or odd terms may vanish.
     errors = [term / math.comb(2 * k, k) ** 0.5 for k, term in enumerate(terms)]
     shrinks = np.fmin(1.0, 4.0 * np.fmax(errors[7] / errors[5], errors[8] / errors[6]))
-    largest = np.fmax(np.abs(values).max(axis=0), np.abs(fx[0]))
+    largest = np.fmax(np.abs(values).max(axis=0), np.abs(fx))
     unit = np.where(terms[0] > 0.0, _unit(values), 0.0)
     floor = 0.5 * np.fmax(function.epsilon * largest, unit)
     noise = np.fmax(errors[6] * shrinks, errors[7] * shrinks**0.5)
@@ -159,6 +151,24 @@ def _round(lines: Lines, step: np.ndarray, side: np.ndarray, order: int) -> _Rou
     turned = np.where((side == 0.0) & (left != right), np.where(right, 1.0, -1.0), side)
     change = np.where(left & right, change, np.where(turned != side, 1.0, 1.0 / _MOST))
     return _Round(value, bar, used, level / largest, terms[0] / h, step * change, turned)
+
+
+def _tables(
+    lines: Lines, step: np.ndarray, side: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Return the steps ``(K,)``, the values ``(8, K, M)``, the nine around x, all differences."""
+    function = lines.function
+    h = step * lines.scale * (_UNEVEN if function.is_double else 1.0)
+    most = 2.0 * np.abs(function.x[lines.columns]) if lines.columns.size else 0.0
+    h = (h + most) - most  # x plus several steps is exact
+    values = lines.probe(np.where(side == 0.0, _AROUND, side * _AHEAD) * h)[0]
+    fx = np.broadcast_to(function.fx, values[:1].shape)
+    around = np.concatenate([values[:4], fx, values[4:]])
+    row = np.where((side == 0.0)[:, None], around, np.concatenate([fx, values])) - fx
+    tables = [row]
+    for _ in range(8):
+        tables.append(np.diff(tables[-1], axis=0))
+    return h, values, around, tables
 
 
 def _longer(terms: list[np.ndarray], noise: np.ndarray, order: int) -> np.ndarray:
