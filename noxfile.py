@@ -190,7 +190,8 @@ def bench(session: nox.Session, backend: str) -> None:
     if backend == "cupy" and not has_gpu():
         session.skip("no NVIDIA GPU here")
     ours = [".[jax,torch]"] if backend == "numpy" else packages(backend)
-    session.install(*group("test"), "-e", *ours)
+    peers = group("wild") if backend == "numpy" else ()
+    session.install(*group("test"), *peers, "-e", *ours)
     # These make OpenBLAS choose kernels for another processor than the one at hand.
     env = {"OPENBLAS_CORETYPE": None, "OPENBLAS_L2_SIZE": None, "BACKPROP_XP_BACKEND": backend}
     what = "benchmarks/" if backend == "numpy" else "benchmarks/bench_backend.py"

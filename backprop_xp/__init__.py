@@ -67,6 +67,9 @@ if TYPE_CHECKING:
         check_network,
         check_root,
         check_vjp,
+        numeric_gradient,
+        numeric_hessian,
+        numeric_jacobian,
     )
     from backprop_xp.tables.tabular import (
         TabularClassifier as TabularClassifier,
@@ -87,8 +90,9 @@ __all__ = [
     "check_jvp", "check_layer", "check_least_squares", "check_loss", "check_minimize",
     "check_network", "check_root", "check_vjp", "data", "ensemble", "export_onnx",
     "find_learning_rate", "fit", "get_backend", "initializers", "list_backends", "load",
-    "losses", "metrics", "mlp", "optimizers", "plots", "register", "resolve", "save",
-    "schedules", "set_default_backend", "to_host", "train", "transfer_guard", "use_backend",
+    "losses", "metrics", "mlp", "numeric_gradient", "numeric_hessian", "numeric_jacobian",
+    "optimizers", "plots", "register", "resolve", "save", "schedules", "set_default_backend",
+    "to_host", "train", "transfer_guard", "use_backend",
 ]
 # fmt: on
 

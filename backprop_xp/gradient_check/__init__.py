@@ -10,6 +10,11 @@ from backprop_xp.gradient_check.api import (
     check_vjp,
 )
 from backprop_xp.gradient_check.network_checks import check_layer, check_loss, check_network
+from backprop_xp.gradient_check.numeric import (
+    numeric_gradient,
+    numeric_hessian,
+    numeric_jacobian,
+)
 from backprop_xp.gradient_check.optimization import (
     ProblemReport,
     check_least_squares,
@@ -35,4 +40,7 @@ __all__ = [
     "check_network",
     "check_root",
     "check_vjp",
+    "numeric_gradient",
+    "numeric_hessian",
+    "numeric_jacobian",
 ]

@@ -88,19 +88,19 @@ def confirmed_complex_step(
     if exact is None:
         return ladder(lines)
     quick = quick or quick_difference(lines)
-    if np.all(_confirms(lines, quick, exact)):
+    if np.all(confirms(lines, quick, exact)):
         return exact
     # The square of the imaginary step beside a derivative of 0, and rounding, change with the step.
     bar = SAFETY * np.abs((complex_step(lines, 0.25) or exact).value - exact.value)
     value = np.where(np.abs(exact.value) <= bar, 0.0, exact.value)
     exact = NumericDerivative(value, bar, value, value, exact.step)
-    if np.all((bar <= quick.bar) & _confirms(lines, quick, exact)):
+    if np.all((bar <= quick.bar) & confirms(lines, quick, exact)):
         return exact
     real = ladder(lines)
     return exact.where((real.bar < bar) | real.is_kinked | contradicts(lines, real, exact), real)
 
 
-def _confirms(lines: Lines, quick: NumericDerivative, exact: NumericDerivative) -> np.ndarray:
+def confirms(lines: Lines, quick: NumericDerivative, exact: NumericDerivative) -> np.ndarray:
     """Whether a quick difference agrees, and has a small error bar or one of rounding only."""
     noise = quick.bar * quick.step * lines.scale[:, None]
     is_rounded = noise <= _ROUNDED * lines.function.epsilon * np.abs(lines.function.fx)

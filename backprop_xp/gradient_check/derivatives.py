@@ -9,7 +9,7 @@ from backprop_xp.gradient_check.lines import Lines, NumericDerivative
 from backprop_xp.gradient_check.points import DOUBLE
 
 # The complex step: its square vanishes beside 1, and no result underflows.
-_IMAGINARY = {DOUBLE: 2.0**-66, SINGLE: 2.0**-40, HALF: 2.0**-40, BFLOAT: 2.0**-40}
+IMAGINARY = {DOUBLE: 2.0**-66, SINGLE: 2.0**-40, HALF: 2.0**-40, BFLOAT: 2.0**-40}
 # The real part at a complex point may differ from the value this much: terms that cancel round it.
 _SAME_REAL_PART = 1e-2
 # The longer step of a quick difference for smooth functions, and the step that best refutes a
@@ -28,7 +28,7 @@ def complex_step(lines: Lines, part: float = 1.0) -> NumericDerivative | None:
     Returns None unless the values are complex and finite, with the real part f(x). The step is a
     ``part`` of the usual one. The bar is 0: the analytic gradient's bar counts the same rounding.
     """
-    function, step = lines.function, part * _IMAGINARY[lines.function.epsilon]
+    function, step = lines.function, part * IMAGINARY[lines.function.epsilon]
     values = lines.probe(1j * step * lines.scale[None, :])[0][0]
     is_same = np.allclose(values.real, function.fx, rtol=_SAME_REAL_PART, atol=0.0)
     if values.dtype.kind != "c" or not is_same or not np.all(np.isfinite(values)):

@@ -23,7 +23,7 @@ _SAMPLE = 64
 _TAYLOR_STEPS, _LONGEST = 24, 2.0**-4
 
 
-def _direction(gradient: AnalyticGradient, number: int) -> np.ndarray:
+def random_direction(gradient: AnalyticGradient, number: int) -> np.ndarray:
     """Return random direction ``number``, ``(P,)``: number 1 has the signs of the gradient.
 
     No entry is near 0, so that every wrong one shows. The step of an entry is at most its scale,
@@ -56,7 +56,7 @@ def is_analytic(gradient: AnalyticGradient) -> bool:
 
     Kinks that meet on the direction could hide a value that is not analytic: then entries decide.
     """
-    line = Lines(gradient, direction=_direction(gradient, 0))
+    line = Lines(gradient, direction=random_direction(gradient, 0))
     exact = complex_step(line)
     if exact is None:
         return False
@@ -75,7 +75,7 @@ def check_directions(gradient: AnalyticGradient, method: str) -> Findings:
     """
     tried, function = [], gradient.function
     for number in range(1, (function.options["directions"] or 1) + 1):
-        line = Lines(gradient, direction=_direction(gradient, number))
+        line = Lines(gradient, direction=random_direction(gradient, number))
         quick = quick_difference(line)
         confirmed = functools.partial(confirmed_complex_step, quick=quick)
         comparison = compare(line, quick, ladder if method == "taylor" else confirmed)

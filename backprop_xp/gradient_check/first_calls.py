@@ -22,6 +22,17 @@ def first_calls(function: Function) -> None:
     Raises ``Fault`` if the second call returns other numbers, or if a call changes the point, and
     ValueError or TypeError if value is not a number or gradient not structured like the point.
     """
+    first_value(function)
+    if function.is_double:  # in float32 the second call is the one in float64
+        _require_same(function, "value", function.value(function.x, function.dtype)[0])
+    function.gx, function.gradient_epsilon = _call(function, "gradient")
+    _require_same(function, "gradient", function.gradient(function.x, function.dtype)[0])
+    if not function.is_double:
+        switch_to_float64(function)
+
+
+def first_value(function: Function) -> None:
+    """Call value at the point, and raise what ``first_calls`` raises for it."""
     function.point.require(np.isfinite(function.x), ": no derivative can be taken there.")
     if function.options["tangent"] is not None:
         _require_projection(function)
@@ -34,12 +45,6 @@ def first_calls(function: Function) -> None:
             "batched=True, but value of stacked copies differs from value of each copy alone. It "
             "must return one number for each copy, from that copy only. Leave the option out."
         )
-    if function.is_double:  # in float32 the second call is the one in float64
-        _require_same(function, "value", function.value(function.x, function.dtype)[0])
-    function.gx, function.gradient_epsilon = _call(function, "gradient")
-    _require_same(function, "gradient", function.gradient(function.x, function.dtype)[0])
-    if not function.is_double:
-        _switch_to_float64(function)
 
 
 def last_calls(function: Function, *, passed: bool) -> None:
@@ -86,7 +91,7 @@ def _require_same(
     raise Fault("nondeterministic", f"{name} {problem} ({raised})")
 
 
-def _switch_to_float64(function: Function) -> None:
+def switch_to_float64(function: Function) -> None:
     """Call value and gradient in float64 from now on, if they compute the same formula in it.
 
     Then they differ only by rounding, of the size that they have there or elsewhere.

@@ -1,0 +1,217 @@
+"""Numeric derivatives are near mpmath's, their bars hold, and they take few evaluations."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import mpmath
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+
+DIGITS = 50
+
+
+class Smooth(NamedTuple):
+    """A function of two entries, written once for NumPy and mpmath."""
+
+    value: Callable[[Any, Any, Any], Any]
+    point: tuple[float, float]
+
+
+# fmt: off
+SMOOTH = {
+    "a product with a sine": Smooth(lambda m, a, b: m.exp(a * b) + m.sin(b) * a**2, (0.3, 1.7)),
+    "a logarithm": Smooth(lambda m, a, b: m.log(a + b) / a, (0.8, 4.0)),
+    "a fraction": Smooth(lambda m, a, b: 1 / (1 + a**2 + b**4), (1.3, -0.6)),
+    "a saturated loss": Smooth(lambda m, a, b: m.log(1 + m.exp(-3 * a * b)), (2.0, 1.5)),
+    "a fast wave": Smooth(lambda m, a, b: m.cos(12 * a) + m.sin(b), (1.1, 0.2)),
+    "a valley": Smooth(lambda m, a, b: 100 * (b - a**2) ** 2 + (1 - a) ** 2, (-1.2, 1.0)),
+    "near an optimum": Smooth(lambda m, a, b: 3 + (m.exp(a) - 2) ** 2 + b**2, (0.69314718, 1e-3)),
+    "tiny entries": Smooth(lambda m, a, b: m.exp(1e20 * a) * m.sqrt(1e20 * b), (1e-20, 3e-20)),
+    "huge entries": Smooth(lambda m, a, b: m.tanh(a / 1e20) + (b / 1e20) ** 3, (5e19, -2e20)),
+}
+# fmt: on
+# The evaluations of numdifftools for two entries: hard functions take no more.
+GRADIENT, HESSIAN = 61, 121
+# The ways in which functions return their value, and the largest bar, as a part of the value.
+KINDS = {
+    "complex": (lambda v: v, 1e-11),
+    "float": (float, 1e-8),
+    "eight digits": (lambda v: float(f"{float(v):.8g}"), 1e-3),
+    "float32": (np.float32, 1e-2),
+}
+
+
+@functools.cache
+def _exact(name: str, *orders: int) -> float:
+    value, point = SMOOTH[name]
+    with mpmath.workdps(DIGITS):
+        numbers = tuple(map(mpmath.mpf, point))
+        return float(mpmath.diff(lambda a, b: value(mpmath, a, b), numbers, orders))
+
+
+def _counted(value: Callable[[Any], Any]) -> tuple[Callable[[Any], Any], list[Any]]:
+    calls: list[Any] = []
+    return lambda p: calls.append(p) or value(p), calls
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", SMOOTH)
+def test_a_gradient_is_mpmaths_to_within_small_bars(name: str, kind: str) -> None:
+    (value, point), (convert, most) = SMOOTH[name], KINDS[kind]
+    counted, calls = _counted(lambda p: convert(value(np, p[0], p[1])))
+    found = bx.numeric_gradient(counted, np.asarray(point))
+    error = np.abs(found.value - [_exact(name, 1, 0), _exact(name, 0, 1)])
+    terms = np.abs(point) * np.maximum(np.abs(found.value), 1e-300)
+    largest = np.maximum(terms.max(), abs(float(value(np, *point))))
+    assert np.all(error <= found.error_bar)
+    assert np.all(found.error_bar * np.abs(point) <= most * largest)
+    assert found.evaluations == len(calls) <= GRADIENT
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_a_hessian_is_mpmaths_to_within_its_bars(name: str) -> None:
+    value, point = SMOOTH[name]
+    counted, calls = _counted(lambda p: float(value(np, p[0], p[1])))
+    found = bx.numeric_hessian(counted, np.asarray(point))
+    mixed = _exact(name, 1, 1)
+    exact = np.asarray([[_exact(name, 2, 0), mixed], [mixed, _exact(name, 0, 2)]])
+    sizes = np.abs(np.outer(point, point))
+    largest = np.maximum(np.max(np.abs(exact) * sizes), abs(float(value(np, *point))))
+    assert np.all(np.abs(found.value - exact) <= found.error_bar)
+    assert np.all(np.abs(found.value - exact) * sizes <= 1e-8 * largest)
+    assert found.evaluations == len(calls) <= HESSIAN
+
+
+def _smooth(p: Any) -> Any:
+    return np.sum(np.exp(p) * p) + np.prod(p)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_a_smooth_function_takes_a_third_of_the_evaluations_of_numdifftools(n: int) -> None:
+    x = np.linspace(0.5, 1.0, n)
+    assert bx.numeric_gradient(_smooth, x).evaluations == n + 9 + (n > 1)
+    assert bx.numeric_gradient(lambda p: float(_smooth(p)), x).evaluations == 8 * n + 2
+    assert bx.numeric_hessian(_smooth, x).evaluations == 4 * n * (n + 1) + 1
+
+
+@pytest.mark.parametrize("exponent", [-20, 20])
+def test_an_entry_of_any_scale_has_its_digits(exponent: int) -> None:
+    s = 10.0**exponent
+    found = bx.numeric_gradient(lambda p: float(s * np.sum((p / s) ** 3)), [s, -2.0 * s])
+    np.testing.assert_allclose(found.value, [3.0, 12.0], rtol=1e-12)
+    assert np.all(found.error_bar < 1e-10)
+
+
+def test_a_noisy_value_has_a_wide_bar() -> None:
+    noise = np.random.default_rng(0).normal
+    found = bx.numeric_gradient(lambda p: float(np.sum(np.exp(p)) + 1e-6 * noise()), [0.3, 1.0])
+    error = np.abs(found.value - np.exp([0.3, 1.0]))
+    assert np.all((error <= found.error_bar) & (found.error_bar > 1e-7))
+
+
+@pytest.mark.parametrize("convert", [float, lambda v: v])
+def test_the_bar_contains_the_rounding_of_a_saturated_function(
+    convert: Callable[[Any], Any],
+) -> None:
+    holds = []
+    for x in np.linspace(5.0, 25.0, 81).tolist():
+        found = bx.numeric_gradient(lambda p: convert(np.log(1.0 - 1.0 / (1.0 + np.exp(-p)))), x)
+        holds.append(abs(found.value + 1.0 / (1.0 + np.exp(-x))) <= found.error_bar < 1e-2)
+    assert np.mean(holds) > 0.97
+
+
+def test_the_bar_contains_roundings_that_are_the_same_at_all_steps() -> None:
+    for slope in np.linspace(1.0, 2.0, 101).tolist():
+        found = bx.numeric_gradient(lambda p, s=slope: round(float(s * p), 7), 1.3)
+        assert abs(found.value - slope) <= found.error_bar < 1e-3
+
+
+def test_the_bar_contains_the_rounding_to_the_dtype_of_the_point() -> None:
+    x = np.linspace(0.1, 1.0, 8).astype(np.float32)
+    found = bx.numeric_gradient(lambda p: np.sum(p**3), x)
+    assert found.value.dtype == found.error_bar.dtype == np.float32
+    exact = 3.0 * x.astype(np.float64) ** 2
+    assert np.all(np.abs(found.value - exact) <= found.error_bar)
+    assert np.all(found.error_bar < 1e-6)
+
+
+@pytest.mark.parametrize("convert", [float, lambda v: v])
+def test_the_bar_at_a_kink_contains_both_slopes(convert: Callable[[Any], Any]) -> None:
+    found = bx.numeric_gradient(lambda p: convert(np.sum(np.maximum(p, 0.0))), [0.0, 2.0])
+    np.testing.assert_allclose(found.value, [0.5, 1.0], atol=1e-9)
+    assert found.error_bar[0] >= 0.5 > 1e-9 > found.error_bar[1]
+    hessian = bx.numeric_hessian(lambda p: convert(np.sum(np.maximum(p, 0.0))), [0.0, 2.0])
+    assert hessian.error_bar[0, 0] > abs(hessian.value[0, 0])
+
+
+def test_a_cusp_has_an_infinite_bar() -> None:
+    assert bx.numeric_gradient(lambda p: float(np.sqrt(abs(p))), 0.0).error_bar == np.inf
+
+
+@pytest.mark.parametrize("convert", [float, lambda v: v])
+def test_steps_stay_inside_of_the_domain(convert: Callable[[Any], Any]) -> None:
+    outside: list[Any] = []
+
+    def value(p: Any) -> Any:
+        if np.any((p.real < 0.0) | (p.real > 1.0)):
+            outside.append(p)
+            raise ValueError("outside of the domain")
+        return convert(np.sum(np.exp(p) * (2.0 + p)))
+
+    x = np.asarray([0.0, 0.7, 1.0])
+    for bounds in ((0.0, 1.0), None):  # known, or found out by an exception
+        found = bx.numeric_gradient(value, x, bounds=bounds)
+        error = np.abs(found.value - np.exp(x) * (3.0 + x))
+        assert np.all((error <= found.error_bar) & (found.error_bar < 1e-8))
+        assert bounds is None or not outside
+        hessian = bx.numeric_hessian(value, x[:2], bounds=bounds)
+        exact = np.diag(np.exp(x[:2]) * (4.0 + x[:2]))
+        assert np.all(np.abs(hessian.value - exact) <= hessian.error_bar)
+        assert np.all(hessian.error_bar < 1e-4)
+
+
+def test_results_have_the_structure_and_library_of_the_point(xp: Any) -> None:
+    a = xp.asarray([[1.0, 2.0], [3.0, 4.0]])
+    point = {"a": a, "b": 0.5}
+    one = bx.numeric_gradient(lambda p: xp.namespace.sum(p["a"] ** 2) * p["b"], point)
+    for part in (one.value, one.error_bar):
+        assert part["a"].shape == (2, 2)
+        assert type(part["a"]) is type(a)
+        assert part["a"].dtype == a.dtype
+    xp.assert_close(one.value["a"], a, 1e-9)
+    assert abs(float(one.value["b"]) - 30.0) <= float(one.error_bar["b"]) < xp.rounding(1e-6)
+
+    several = bx.numeric_jacobian(lambda p: p["b"] * p["a"][0, :], point)
+    expected = np.zeros((2, 2, 2))
+    expected[[0, 1], 0, [0, 1]] = 0.5
+    xp.assert_close(several.value["a"], expected, 1e-9)
+    xp.assert_close(several.value["b"], xp.host(a)[0], 1e-9)
+
+    second = bx.numeric_hessian(lambda p: xp.namespace.sum(p**2), a)
+    assert type(second.value) is type(a)
+    xp.assert_close(second.value, 2.0 * np.eye(4).reshape(2, 2, 2, 2), 1e-9)
+
+
+def test_a_complex_argument_chosen_by_argnums_has_the_gradient_of_its_parts() -> None:
+    z = np.asarray([1.0 + 2.0j, -0.5j])
+    value = lambda k, z, name: k * np.sum(np.abs(z) ** 2)
+    found = bx.numeric_gradient(value, 3, args=(z, "name"), argnums=1)
+    np.testing.assert_allclose(found.value, 6.0 * z, atol=1e-9)
+    by_both = bx.numeric_gradient(value, 3, args=(z, "name"), argnums=(1, 0)).value
+    np.testing.assert_allclose(by_both[1], value(1, z, ""), atol=1e-9)
+
+
+def test_unusable_arguments_are_errors_that_say_why() -> None:
+    with pytest.raises(ValueError, match="no derivative can be taken"):
+        bx.numeric_gradient(lambda p: np.nan, [1.0])
+    with pytest.raises(ValueError, match="one number"):
+        bx.numeric_gradient(lambda p: p, [1.0, 2.0])
+    with pytest.raises(ValueError, match="writes into the point"):
+        bx.numeric_gradient(lambda p: p.fill(0.0) or 1.0, [1.0, 2.0])
+    with pytest.raises(ValueError, match="outside of its bounds"):
+        bx.numeric_hessian(lambda p: 1.0, [2.0], bounds=(0.0, 1.0))
+    with pytest.raises(TypeError, match="must be real at a real point"):
+        bx.numeric_jacobian(lambda p: p, np.asarray([1j]))
