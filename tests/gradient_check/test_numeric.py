@@ -197,7 +197,10 @@ def test_results_have_the_structure_and_library_of_the_point(xp: Any) -> None:
 
 def test_a_complex_argument_chosen_by_argnums_has_the_gradient_of_its_parts() -> None:
     z = np.asarray([1.0 + 2.0j, -0.5j])
-    value = lambda k, z, name: k * np.sum(np.abs(z) ** 2)
+
+    def value(k: Any, z: Any, name: str) -> Any:
+        return k * np.sum(np.abs(z) ** 2)
+
     found = bx.numeric_gradient(value, 3, args=(z, "name"), argnums=1)
     np.testing.assert_allclose(found.value, 6.0 * z, atol=1e-9)
     by_both = bx.numeric_gradient(value, 3, args=(z, "name"), argnums=(1, 0)).value
