@@ -20,6 +20,8 @@ _PERTURBATIONS = {HALF: 2.0**-5, SINGLE: 2.0**-18, DOUBLE: 2.0**-44}
 # The distances of the neighbouring points, as parts of the entries: long enough for the error of a
 # saturated gradient to change. They may show only a quarter of the largest rounding error.
 _DISTANCES, _SAFETY = (2.0**-3, 2.0**-5), 4.0
+# A derivative of this part of another vanishes beside it.
+_VANISHING = 1e-3
 
 
 def with_measured_rounding(gradient: AnalyticGradient) -> AnalyticGradient:
@@ -41,15 +43,21 @@ def with_measured_rounding(gradient: AnalyticGradient) -> AnalyticGradient:
 def _natural_size(gradient: AnalyticGradient) -> np.ndarray:
     """Return the largest size ``(P, M)`` of a gradient between 0 and its point.
 
-    Points at all distances from either end are sampled, on logarithmic scales. A term of the
-    gradient may also be as large as the value divided by the entry's scale.
+    Points at all distances from either end are sampled, on logarithmic scales, and the neighbours,
+    where entries of 0 are not. A term of the gradient may also be as large as the value divided by
+    the entry's scale; a result of 0 consists of terms as large as the others of its tensor.
     """
     function, draw = gradient.function, np.random.default_rng(1).uniform
-    x, largest = function.x, np.asarray(np.abs(function.fx) / gradient.scale[:, None])
+    x, results = function.x, np.abs(function.fx)
+    for tensor in function.results.tensors if function.results is not None else ():
+        part = results[tensor.part]
+        part[part == 0.0] = part.max(initial=0.0)
+    largest = np.asarray(results / gradient.scale[:, None])
     near = 2.0 ** -np.arange(0.1, 8.0, 0.25)
     parts = [1.0, *0.5 ** np.arange(4.0, 11.0), *(1.0 - near), *(1.0 + near[near <= 0.25])]
-    for part in [*parts, *(draw(low, 1.0, x.size) for low in (0.25, 0.5, 0.875))]:
-        size = np.abs(function.gradients([part * x])[0])
+    parts += [draw(low, 1.0, x.size) for low in (0.25, 0.5, 0.875)]
+    for point in [*(part * x for part in parts), *_neighbours(function, *_DISTANCES)]:
+        size = np.abs(function.gradients([point])[0])
         np.fmax(largest, np.where(np.isfinite(size), size, 0.0), out=largest)
     return largest
 
@@ -58,7 +66,9 @@ def rounding_limits(lines: Lines, numeric: NumericDerivative) -> np.ndarray:
     """Return the largest possible rounding errors along lines, ``(K, M)``.
 
     They are the changes, at neighbouring points, of the difference between analytic and numeric
-    derivative. They are infinite for a constant gradient, whose terms may have been rounded off.
+    derivative. They are infinite where terms may have been rounded off: for a constant gradient;
+    where one of both derivatives vanishes beside the other; and where the derivative changes the
+    value by less than its rounding over the whole scale.
     """
     gradient, here = lines.gradient, lines.analytic.value
     part, variation, is_constant = _excess(here, numeric.value), np.zeros(here.shape), True
@@ -72,7 +82,10 @@ def rounding_limits(lines: Lines, numeric: NumericDerivative) -> np.ndarray:
         variation = np.fmax(variation, np.where(np.isfinite(found.bar), change, 0.0))
         is_constant &= analytic == here
     size = np.maximum(np.abs(here), np.abs(numeric.value))
-    return _SAFETY * np.where(is_constant, np.inf, size * variation)
+    is_lost = np.abs(np.abs(part) - 1.0) < _VANISHING
+    rounding = lines.function.epsilon * np.abs(lines.function.fx)
+    is_lost |= size * lines.scale[:, None] <= rounding
+    return _SAFETY * np.where(is_constant | is_lost, np.inf, size * variation)
 
 
 def _neighbours(function: Function, *distances: float) -> Iterator[np.ndarray]:

@@ -338,3 +338,50 @@ def test_a_function_in_half_precision_is_judged_by_its_rounding(
     assert check_times(1.0).verdict in ("pass", "inconclusive")
     for factor in (-1.0, 4.0):
         assert check_times(factor).verdict == "fail", factor
+
+
+def _softmax(x: Any) -> Any:
+    e = np.exp(x - x.real.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def _softmax_vjp(x: Any, u: Any) -> Any:
+    p = _softmax(x)
+    return p * (u - (p * u).sum(axis=-1, keepdims=True))
+
+
+FAR = 100.0 * (np.array([0.3, -0.7]) + 1j * np.array([0.5, 0.9]))
+# Derivatives that are right, as far as their rounding allows.
+LOST: dict[str, Callable[[str], Any]] = {
+    "sinc near 0": lambda method: bx.check_gradient(
+        lambda x: np.sinc(x).sum(), lambda x: -(np.pi**2) * x / 3,
+        1e-8 * np.random.default_rng(2).standard_normal(4), method=method,
+    ),
+    "terms that cancel at 0": lambda method: bx.check_gradient(
+        lambda x: float((x - np.tanh(x)).sum()), lambda x: np.tanh(x) ** 2, np.zeros(3),
+        method=method,
+    ),
+    "a saturated softmax": lambda method: bx.check_vjp(
+        _softmax, _softmax_vjp, 100 * np.random.default_rng(0).standard_normal((2, 3)),
+        method=method,
+    ),
+    "a result of 0": lambda method: bx.check_vjp(
+        lambda x: np.stack([x[0] + x[1], 0.0 * x[0]]),
+        lambda x, u: u[0] * np.ones(2) + u[1] * np.array([2.3e-17, -1.1e-17]) * np.cos(x),
+        np.array([1.0, 2.0]), method=method,
+    ),
+    "a complex tanh": lambda method: bx.check_vjp(
+        np.tanh, lambda z, u: u * np.conj(1.0 - np.tanh(z) ** 2), FAR, method=method,
+    ),
+    "a complex tangent": lambda method: bx.check_vjp(
+        np.tan, lambda z, u: u * np.conj(1.0 + np.tan(z) ** 2), FAR, method=method,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["auto", "directional"])
+@pytest.mark.parametrize("kind", LOST)
+def test_a_derivative_that_is_lost_in_rounding_does_not_fail(
+    nothing_chosen: None, kind: str, method: str
+) -> None:
+    assert LOST[kind](method).verdict in ("pass", "inconclusive")
