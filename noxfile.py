@@ -180,7 +180,9 @@ def wild(session: nox.Session) -> None:
     """Check the hand-written gradients of released libraries; docs/ has a table of them."""
     session.install(*group("test"), *group("wild"), "-e", ".")
     env = {"BACKPROP_XP_BACKEND": "numpy", "BACKPROP_XP_DEVICE": "cpu", "BACKPROP_XP_DTYPE": ""}
-    session.run("pytest", "tests/wild", "-p", "no:benchmark", *session.posargs, env=env)
+    processes = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
+    words = ["tests/wild", "-p", "no:benchmark", *processes, *session.posargs]
+    session.run("pytest", *words, env=env)
 
 
 @nox.session

@@ -222,3 +222,13 @@ def _assert_promises(check: Callable[[Any], Any], point: str, unseen: set[str]) 
         wrong = check(change)
         allowed = ("fail",) if point == "random" else ("fail", "inconclusive")
         assert wrong.verdict in allowed, (mistake, str(wrong))
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "pass"), (1.0j, "fail")])
+def test_products_take_complex_inputs_and_results(
+    nothing_chosen: None, factor: complex, verdict: str
+) -> None:
+    z = np.array([1.0 + 2.0j, -0.5 + 0.1j])
+    forward = bx.check_jvp(np.exp, lambda z, v: factor * np.exp(z) * v, z)
+    backward = bx.check_vjp(np.exp, lambda z, u: factor * np.conj(np.exp(z)) * u, z)
+    assert (forward.verdict, backward.verdict) == (verdict, verdict)

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from astropy.modeling import models
 
+import backprop_xp as bx
+
 from .pairs import Array, Case, Pair
 
 LINE = (np.array([-1.7, -0.4, 0.3, 1.1, 2.6]),)
@@ -26,7 +28,13 @@ def case(name: str, inputs: Any, *points: list[float]) -> Case:
 
     where = {label: np.array(p) for label, p in zip(("usual", "awkward"), points, strict=False)}
     wrong = DRUDE if name == "Drude1D" else None
-    return Case(lambda p: model.evaluate(*inputs, *p), gradient, where, jacobian=True, wrong=wrong)
+    return Case(
+        lambda p: model.evaluate(*inputs, *p),
+        gradient,
+        where,
+        entrance=bx.check_jacobian,
+        wrong=wrong,
+    )
 
 
 TABLE: list[tuple[Any, ...]] = [

@@ -22,18 +22,19 @@ STATIONARY = "inconclusive: the value and its slope are 0"
 
 
 class Case(NamedTuple):
-    """A function and its library's gradient, both called as ``(point, *args)``.
+    """A function and its library's derivative, as the check ``entrance`` takes them.
 
-    ``gradient`` is True if ``value`` returns both. ``wrong`` describes the mistake. ``expected``
-    has another verdict than pass or fail, and its reason. Pass, or fail for a wrong gradient, may
-    replace kink and inconclusive: one method may see more than another.
+    A point may be a tuple of inputs; ``args`` are further arguments. ``gradient`` is True if
+    ``value`` returns both. ``wrong`` describes the mistake. ``expected`` has another verdict than
+    pass or fail, and its reason. Pass, or fail for a wrong gradient, may replace kink and
+    inconclusive: one method may see more than another.
     """
 
     value: Callable[..., Any]
     gradient: Callable[..., Any] | bool
-    points: dict[str, Array]
+    points: dict[str, Any]
     args: tuple[Any, ...] = ()
-    jacobian: bool = False
+    entrance: Callable[..., bx.GradientReport] = bx.check_gradient
     bounds: tuple[Any, Any] | None = None
     wrong: str | None = None
     expected: Mapping[str, str] = MappingProxyType({})
@@ -44,14 +45,18 @@ class Case(NamedTuple):
         named = self.expected.get(label, usual).partition(":")[0]
         return {named, usual} if named in ("kink", "inconclusive") else {named}
 
+    def inputs(self, label: str) -> tuple[Any, ...]:
+        point = self.points[label]
+        return point if isinstance(point, tuple) else (point,)
+
     def check(self, label: str, method: str) -> bx.GradientReport:
         """Check at a point, without the warnings of the library's functions."""
-        check = bx.check_jacobian if self.jacobian else bx.check_gradient
+        more = {"args": self.args} if self.args else {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return check(
-                self.value, self.gradient, self.points[label],
-                args=self.args, bounds=self.bounds, method=method,
+            return self.entrance(
+                self.value, self.gradient, *self.inputs(label),
+                bounds=self.bounds, method=method, **more,
             )  # fmt: skip
 
 
@@ -66,6 +71,10 @@ def normal(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal(shape)
 
 
+def complex_normal(*shape: int, seed: int = 0) -> Any:
+    return normal(*shape, seed=seed) + 1j * normal(*shape, seed=seed + 1)
+
+
 def elementwise(
     function: Any, derivative: Any, points: dict[str, Any], *args: Any, **more: Any
 ) -> Callable[[], Case]:
@@ -75,13 +84,13 @@ def elementwise(
         return np.diag(derivative(x, *args))
 
     where = {label: np.array(x, dtype=np.float64) for label, x in points.items()}
-    return lambda: Case(function, diagonal, where, args, jacobian=True, **more)
+    return lambda: Case(function, diagonal, where, args, bx.check_jacobian, **more)
 
 
 def all_pairs() -> list[Pair]:
     """The pairs of every library that is installed."""
     tables: list[Pair] = []
-    for library in ("sklearn", "scipy", "statsmodels", "astropy", "other"):
+    for library in ("sklearn", "scipy", "statsmodels", "astropy", "torch", "jax", "other"):
         if library == "other" or importlib.util.find_spec(library):
             tables += importlib.import_module(f"tests.wild.{library}_pairs").PAIRS
     return tables

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from scipy import linalg, optimize, special, stats
 
+import backprop_xp as bx
+
 from .pairs import STATIONARY, Array, Case, Pair, elementwise, normal
 
 MIDDLE = {"middle": [0.3, 1.7, 5.2, 21.0], "small": [0.01, 0.1]}
@@ -36,8 +38,18 @@ def frechet(a: Array) -> Array:
 MATRICES = {"tiny": 1e-6 * normal(9), "random": normal(9), "large": 10 * normal(9)}
 ROSEN = {"optimum": np.ones(6), "zeros": np.zeros(6), "tiny": 1e-8 * normal(6)}
 ROSEN |= {"random": normal(6), "huge": 1e8 * normal(6)}
+STARTS = {name: ROSEN[name] for name in ("optimum", "random")}
 FLAT = {"optimum": STATIONARY}
+
+
+def minimized(name: str, value: Any, gradient: Any, x: Array, **options: Any) -> Any:
+    """Check the Hessian or its products as a part of a problem of ``minimize``."""
+    more = {"jac": value, name: gradient, "method": options["method"]}
+    return bx.check_minimize(optimize.rosen, x, **more).reports[name]
+
+
 SOFT = {"random": normal(6), "saturated": 100 * normal(6), "far": 1e8 + normal(6)}
+der, product = optimize.rosen_der, optimize.rosen_hess_prod
 ANGLES = {"middle": [10.0, 35.0, 70.0]}
 DISTRIBUTIONS: dict[str, tuple[Any, list[float], list[float]]] = {
     "norm": (stats.norm, [-1.2, 0.4], [-30.0, -9.0, 7.0, 1e-8]),
@@ -47,9 +59,20 @@ DISTRIBUTIONS: dict[str, tuple[Any, list[float], list[float]]] = {
 }
 TABLE: dict[str, Callable[[], Case]] = {
     "rosen": lambda: Case(optimize.rosen, optimize.rosen_der, ROSEN, expected=FLAT),
+    "rosen_hess": lambda: Case(der, optimize.rosen_hess, ROSEN, entrance=bx.check_hessian),
+    "rosen_hess_prod": lambda: Case(der, product, ROSEN, entrance=bx.check_hvp),
+    "rosen_hess, check_minimize": lambda: Case(
+        der, optimize.rosen_hess, STARTS, entrance=partial(minimized, "hess")
+    ),
+    "rosen_hess_prod, check_minimize": lambda: Case(
+        der, product, STARTS, entrance=partial(minimized, "hessp")
+    ),
     "logsumexp and softmax": lambda: Case(special.logsumexp, special.softmax, SOFT),
     "expm and expm_frechet": lambda: Case(
-        lambda a: linalg.expm(a.reshape(3, 3)).ravel(), frechet, MATRICES, jacobian=True
+        lambda a: linalg.expm(a.reshape(3, 3)).ravel(),
+        frechet,
+        MATRICES,
+        entrance=bx.check_jacobian,
     ),
     **{name: bessel(name) for name in ("jv", "yv", "iv", "kv")},
     "mathieu_cem": both("mathieu_cem", 2, 1.5, points=ANGLES, wrong=DEGREES),

@@ -19,6 +19,8 @@ from sklearn.neural_network._multilayer_perceptron import _pack
 from sklearn.preprocessing import scale
 from sklearn.utils._testing import ignore_warnings
 
+import backprop_xp as bx
+
 from .pairs import OPTIMUM, STATIONARY, Array, Case, Pair, elementwise, normal
 
 
@@ -29,7 +31,7 @@ def data(name: str, rows: int = 300) -> tuple[Array, Array]:
     return scale(x[::step].astype(np.float64)), y[::step].astype(np.float64)
 
 
-def linear(loss: Any, name: str, height: float, far: float) -> Case:
+def linear(loss: Any, name: str, height: float, far: float, second: str = "") -> Case:
     """LinearModelLoss around an intercept, and ``far`` from it, with a penalty."""
     x, y = data(name)
     model, args = LinearModelLoss(loss, fit_intercept=True), (x, y, None, 1e-3)
@@ -42,6 +44,17 @@ def linear(loss: Any, name: str, height: float, far: float) -> Case:
     expected = {"optimum": OPTIMUM}
     if far < 1e-6:
         expected["far"] = "inconclusive: the value hardly changes over entries of 1e-8"
+    if second:
+        derivative, entrance = {
+            "hessian": (lambda w, *args: model.gradient_hessian(w, *args)[1], bx.check_hessian),
+            "products": (
+                lambda w, p, *args: model.gradient_hessian_product(w, *args)[1](p), bx.check_hvp,
+            ),
+        }[second]  # fmt: skip
+        del points["zeros"]
+        if far > 1.0 and second == "hessian":  # it is not computed if most curvatures are 0
+            del points["far"]
+        return Case(model.gradient, derivative, points, args, entrance, expected=expected)
     return Case(model.loss, model.gradient, points, args, expected=expected)
 
 
@@ -81,7 +94,7 @@ def kernel_gradient(kernel: Any, **more: Any) -> Case:
         return np.reshape(both[part], (36, -1) if part else 36)
 
     points = {"start": kernel.theta, "short": kernel.theta - 1.5, "long": kernel.theta + 3.0}
-    return Case(values, lambda theta: values(theta, 1), points, jacobian=True, **more)
+    return Case(values, lambda theta: values(theta, 1), points, entrance=bx.check_jacobian, **more)
 
 
 def components() -> Case:
@@ -148,6 +161,12 @@ KERNELS = {
 SINGLE = ("RBF", "Matern 1.5", "rational quadratic", "dot product")
 OTHERS: dict[str, Callable[[], Case]] = {
     **{f"LinearModelLoss, {name}": partial(linear, *row) for name, row in LINEAR.items()},
+    **{
+        f"LinearModelLoss, {name}, {second}": partial(linear, *row, second)
+        for name, row in LINEAR.items()
+        for second in ("hessian", "products")
+        if "digits" not in name
+    },
     **{f"MLP {name}": partial(perceptron, *row) for name, row in NETWORKS.items()},
     **{f"kernel, {name}": partial(kernel_gradient, kernel) for name, kernel in KERNELS.items()},
     "kernel, pairwise": partial(kernel_gradient, k.PairwiseKernel(metric="rbf"), wrong=STEP),

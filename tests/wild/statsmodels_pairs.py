@@ -8,9 +8,13 @@ import numpy as np
 import statsmodels.api as sm
 from scipy.optimize import minimize
 from statsmodels.discrete import truncated_model as truncated
+from statsmodels.discrete.conditional_models import ConditionalLogit, ConditionalPoisson
 from statsmodels.distributions.copula import transforms
 from statsmodels.genmod.families import links
+from statsmodels.othermod.betareg import BetaModel
 from statsmodels.robust import norms
+
+import backprop_xp as bx
 
 from .pairs import OPTIMUM, Array, Case, Pair, elementwise, normal
 
@@ -32,19 +36,30 @@ VOTES = data("scotland", "YES", "COUTAX", "UNEMPF", "MOR")
 
 
 def likelihood(
-    model: Any, start: Array, *args: Any, train: bool = True, wrong: str | None = None
+    model: Any,
+    start: Array,
+    *args: Any,
+    train: bool = True,
+    wrong: str | None = None,
+    second: bool = False,
 ) -> Case:
-    """A log-likelihood and its score at a start, near it, and at the most likely parameters."""
+    """A log-likelihood and its score at a start, near it, and at the most likely parameters.
+
+    With ``second``, the score and its derivative, the Hessian.
+    """
     size = np.where(start == 0.0, np.abs(start).max() or 1.0, np.abs(start))
     points = {"start": start, "random": start + 0.1 * size * normal(start.size)}
     if train and wrong is None:
         both = (lambda p: -model.loglike(p, *args)), (lambda p: -np.ravel(model.score(p, *args)))
         points["optimum"] = minimize(both[0], start, jac=both[1], options={"gtol": 1e-8}).x
     optimum = {"optimum": OPTIMUM}
+    if second:
+        hessian = model.hessian
+        return Case(model.score, hessian, points, args, bx.check_hessian, wrong=wrong)
     return Case(model.loglike, model.score, points, args, wrong=wrong, expected=optimum)
 
 
-def counts(name: str, *, rows: bool) -> Case:
+def counts(name: str, *, rows: bool = False, second: bool = False) -> Case:
     """A model of counts; with ``rows`` the likelihood of each row, and its scores."""
     kind, _, power = name.partition(", p = ")
     load = PASSED if kind in ("Logit", "Probit") else VISITS
@@ -52,23 +67,43 @@ def counts(name: str, *, rows: bool) -> Case:
         *load, **({"p": float(power)} if power else {})
     )
     start = np.array([0.5 if name == "alpha" else 0.0 for name in model.exog_names])
-    case = likelihood(model, start, train="NegativeBinomialP" not in kind, wrong=WRONG.get(name))
-    each = {"value": model.loglikeobs, "gradient": model.score_obs, "jacobian": True}
+    wrong = (SECOND if second else WRONG).get(name)
+    train = "NegativeBinomialP" not in kind
+    case = likelihood(model, start, train=train, wrong=wrong, second=second)
+    each = {"value": model.loglikeobs, "gradient": model.score_obs, "entrance": bx.check_jacobian}
     return case._replace(**each) if rows else case
 
 
-def glm(family: str, link: str, rows: Rows, *args: float) -> Case:
+def glm(family: str, link: str, rows: Rows, *args: float, second: bool = False) -> Case:
     """A generalised linear model around a constant prediction, with its scale held at 1."""
     kind = getattr(sm.families, family)
     model = sm.GLM(*rows, family=kind(getattr(links, link)()))
     start = np.zeros(4)
     start[0] = model.family.link(model.endog.mean())
     wrong = None if args else PROFILED
-    case = likelihood(model, start, *args, wrong=wrong)
+    case = likelihood(model, start, *args, wrong=wrong, second=second)
     here = {"start": "inconclusive: the intercept is at its optimum"}
     return case._replace(expected={**case.expected, **here})
 
 
+def grouped(kind: Callable[..., Any]) -> Case:
+    """A likelihood of rows in groups."""
+    y, x = PASSED
+    model = kind(y, x[:, 1:], groups=np.arange(len(y)) % 4)
+    wrong = STEP if kind in (ConditionalLogit, ConditionalPoisson) else None
+    return likelihood(model, np.full(3, 0.1), second=True, wrong=wrong)
+
+
+def survival(time: Array, x: Array, groups: Array) -> Any:
+    return sm.PHReg(time + normal(len(x)) ** 2, x, strata=groups)
+
+
+SURVIVAL = {
+    "ConditionalLogit": ConditionalLogit,
+    "ConditionalPoisson": ConditionalPoisson,
+    "PHReg": survival,
+    "BetaModel": lambda y, x, groups: BetaModel(0.2 + 0.5 * y + 0.01 * x[:, 0], x[:, :2]),
+}
 DEFAULT_P = "the probability of zeros uses the default p: every entry (0.15.0)"
 PROFILED = "the scale is RSS / n in loglike, RSS / (n - 4) in score: a factor of 28 / 32 (0.15.0)"
 SIGN = "the sign is wrong: the generator falls (0.15.0)"
@@ -82,6 +117,21 @@ WRONG = {
     "TruncatedLFNegativeBinomialP, p = 1": DEFAULT_P,
     "TruncatedLFGeneralizedPoisson, p = 2": DEFAULT_P,
 }
+ALPHA = "before fit, the score is by log alpha and the Hessian by alpha (0.15.0)"
+CROSS = "the constant by alpha is twice too large unless p is 1 or 2 (0.15.0)"
+BLOCK = "zeros instead of the derivatives by both inflation and mean (0.15.0)"
+STEP = "a finite difference by design, 1e-7 to 1e-5 off (0.15.0)"
+SECOND = {
+    "NegativeBinomial": ALPHA,
+    "NegativeBinomialP, p = 1.5": CROSS,
+    "ZeroInflatedPoisson": BLOCK,
+    "ZeroInflatedGeneralizedPoisson": STEP,
+    "ZeroInflatedNegativeBinomialP": STEP,
+    "TruncatedLFPoisson": STEP,
+    "TruncatedLFNegativeBinomialP, p = 2": STEP,
+}
+HESSIANS = """Logit; Probit; Poisson; GeneralizedPoisson, p = 1; GeneralizedPoisson, p = 2
+NegativeBinomialP, p = 1; NegativeBinomialP, p = 2"""
 GLMS: list[tuple[Any, ...]] = [
     *(("Binomial", link, PASSED, 1.0) for link in ("Probit", "Cauchy")),
     ("Poisson", "Sqrt", DEATHS, 1.0),
@@ -105,6 +155,18 @@ for name in COUNTS.replace("\n", "; ").split("; "):
 for entry in GLMS:
     scale = "scale 1" if entry[3:] else "scale estimated"
     TABLE[f"GLM, {entry[0]}, {entry[1]}, {scale}"] = partial(glm, *entry)
+for name in [*HESSIANS.replace("\n", "; ").split("; "), *SECOND]:
+    TABLE[f"{name}, hessian"] = partial(counts, name, second=True)
+for entry in [
+    *(("Binomial", link, PASSED) for link in ("Logit", "Probit", "Cauchy", "CLogLog")),
+    *(("Poisson", link, DEATHS) for link in ("Log", "Sqrt")),
+    *((family, "InversePower", VOTES) for family in ("Gamma", "InverseGaussian")),
+    *(("Gaussian", link, VOTES) for link in ("Identity", "Log")),
+]:
+    call = partial(glm, *entry, 1.0, second=True)
+    TABLE[f"GLM, {entry[0]}, {entry[1]}, scale 1, hessian"] = call
+for name, kind in SURVIVAL.items():
+    TABLE[f"{name}, hessian"] = partial(grouped, kind)
 for name in LINKS:
     link = getattr(links, name)()
     slope = link.inverse_deriv
