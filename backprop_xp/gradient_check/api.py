@@ -1,5 +1,6 @@
 """The public checks of functions: each makes a ``Problem`` for every point and checks it."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Unpack
 
@@ -33,8 +34,9 @@ def check_gradient(
     - ``argnums``: the position in ``(point, *args)`` of the argument to check, by default 0, or a
       tuple of positions; gradient then returns a tuple.
     - ``points``, ``samples``: further points, and a number of points to draw: zeros, entries a
-      hundred times as large, and others near the point. The report is that of the worst point, and
-      names it. A drawn point outside of the domain, or one that decides nothing, is only noted.
+      hundred times as large, and others near the point, moved into the bounds. The report is that
+      of the worst point, and names it. A drawn point outside of the domain, or one that decides
+      nothing, is only noted.
     - ``mask``: which entries to check, True or False in the structure of the point.
     - ``method``: one of the methods below, by default "auto".
     - ``directions``: the number of random directions, by default 1.
@@ -47,8 +49,8 @@ def check_gradient(
     - ``tangent``: a function that projects a direction, in the structure of the point, onto the
       allowed ones. ``lambda d: (d + d.T) / 2`` keeps a matrix symmetric.
     - ``seed``: the non-negative integer that draws the directions, by default 0.
-    - ``max_evaluations``, ``max_seconds``: limits. "auto" takes directions if all entries would
-      exceed them; a check that does is inconclusive.
+    - ``max_evaluations``, ``max_seconds``: limits at each point. "auto" takes directions if all
+      entries would exceed them; a check that does is inconclusive.
     - ``max_memory``: the bytes that copies of the point may take at a time, by default 16 MiB.
     - ``batched``: whether value takes copies of the point stacked along a new first axis, and
       returns one number per copy. By default (None) the check finds out.
@@ -76,12 +78,13 @@ def check_gradient(
     the gradient is the numeric gradient times a constant factor of 2
     """
     checked = complete_options(options)
-    call, read, first = bind((point, *args), argnums)
-    functions = call(value), call(gradient)
     if gradient is True:
-        functions = (lambda p: call(value)(p)[0]), (lambda p: call(value)(p)[1])
+        value, gradient = halves(value, "value(point)", "(value, gradient)", "gradient=True")
     elif not callable(gradient):
-        raise TypeError(f"gradient must be a function, or True, not {gradient!r}.")
+        raise TypeError(f"gradient must be a function, or True, not {gradient!r:.100}.")
+    require_functions(value=value)
+    call, read, first = bind(point, args, argnums)
+    functions = call(value), call(gradient)
     return check_points(lambda p: Problem(p, *functions, checked), read, first, checked)
 
 
@@ -119,7 +122,8 @@ def check_jacobian(
     fail J[2, 1]
     """
     checked = complete_options(options)
-    call, read, first = bind((point, *args), argnums)
+    require_functions(function=function, jacobian=jacobian)
+    call, read, first = bind(point, args, argnums)
     functions = call(function), call(jacobian)
     return check_points(lambda p: jacobian_problem(p, *functions, checked), read, first, checked)
 
@@ -136,7 +140,8 @@ def check_vjp(
     - ``vjp``: ``vjp(*inputs, u)`` returns the gradients of ``<u, f(*inputs)>``, a tuple like the
       inputs; for a single input also the gradient itself. ``u`` has the structure of the output.
     - ``inputs``: structures as the point of ``check_gradient``. Constants need no gradient.
-    - The options are those of ``check_gradient``; each of ``points`` is a tuple of inputs.
+    - The options are those of ``check_gradient``. Their point is the tuple of the inputs, or the
+      input itself if there is one.
 
     ``u`` is random and, for up to 32 results, each unit vector: then the report names ``J[i, j]``.
     Raises what ``check_gradient`` raises.
@@ -150,15 +155,18 @@ def check_vjp(
     'fail'
     """
     checked = complete_options(options)
+    require_functions(f=f, vjp=vjp)
+    spread, read, first = _together(inputs)
 
-    def rule(structure: Structure, u: Structure) -> Structure:
-        found = vjp(*structure, u)
+    def rule(point: Structure, u: Structure) -> Structure:
+        found = vjp(*spread(point), u)
         is_tuple = isinstance(found, tuple) and len(found) == 1
-        return (found,) if len(inputs) == 1 and not is_tuple else found
+        return found[0] if len(inputs) == 1 and is_tuple else found
 
-    return check_points(
-        lambda p: vjp_problem(p, lambda s: f(*s), rule, checked), flatten_arguments, inputs, checked
-    )
+    def build(p: Point) -> Problem:
+        return vjp_problem(p, lambda point: f(*spread(point)), rule, checked)
+
+    return check_points(build, read, first, checked)
 
 
 def check_jvp(
@@ -184,12 +192,17 @@ def check_jvp(
     'pass'
     """
     checked = complete_options(options)
-    count = checked["directions"] or 1
+    require_functions(f=f, jvp=jvp)
+    spread, read, first = _together(inputs)
+
+    def rule(point: Structure, v: Structure) -> Structure:
+        return jvp(*spread(point), *spread(v))
 
     def build(p: Point) -> Problem:
-        return jvp_problem(p, lambda s: f(*s), lambda s, v: jvp(*s, *v), checked, count)
+        count = checked["directions"] or 1
+        return jvp_problem(p, lambda point: f(*spread(point)), rule, checked, count)
 
-    return check_points(build, flatten_arguments, inputs, checked)
+    return check_points(build, read, first, checked)
 
 
 def check_hessian(
@@ -217,11 +230,13 @@ def check_hessian(
     >>> bx.check_hessian(lambda x: a @ x, lambda x: a, np.array([1.0, -2.0])).verdict
     'pass'
     """
-    checked = complete_options(options)
-    call, read, first = bind((x, *args), 0)
+    checked, names = complete_options(options), ("gradient(x)", "hessian(x)")
+    require_functions(gradient=gradient, hessian=hessian)
+    call, read, first = bind(x, args)
 
     def build(p: Point) -> Problem:
-        return jacobian_problem(p, call(gradient), call(hessian), checked, is_hessian=True)
+        functions = call(gradient), call(hessian)
+        return jacobian_problem(p, *functions, checked, names=names, is_hessian=True)
 
     return check_points(build, read, first, checked)
 
@@ -248,16 +263,20 @@ def check_hvp(
     >>> bx.check_hvp(lambda x: a @ x, lambda x, p: a @ p, np.array([1.0, -2.0])).verdict
     'pass'
     """
-    checked = complete_options(options)
-    count = max(2, checked["directions"] or 1)  # symmetry is a property of two directions
+    checked, names = complete_options(options), ("gradient(x)", "hvp(x, p)")
+    require_functions(gradient=gradient, hvp=hvp)
+    call, read, first = bind(x, args)
+
+    def rule(point: Structure, v: Structure) -> Structure:
+        return hvp(point, v, *args)
 
     def build(p: Point) -> Problem:
+        count = max(2, checked["directions"] or 1)  # symmetry is a property of two directions
         return jvp_problem(
-            p, lambda s: gradient(s, *args), lambda s, v: hvp(s, v, *args), checked, count,
-            is_hessian=True,
+            p, call(gradient), rule, checked, count, names=names, is_hessian=True
         )  # fmt: skip
 
-    return check_points(build, flatten, x, checked)
+    return check_points(build, read, first, checked)
 
 
 def assert_gradient(
@@ -273,18 +292,53 @@ def assert_gradient(
     check_gradient(value, gradient, point, **options).raise_if_failed()
 
 
+def require_functions(**functions: Any) -> None:
+    """Raise TypeError unless all are functions."""
+    for name, function in functions.items():
+        if not callable(function):
+            raise TypeError(f"{name} must be a function, not {function!r:.100}.")
+
+
+def halves(
+    function: Callable[..., Any], name: str, pair: str, option: str
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return two functions from one that returns a pair."""
+    require_functions(**{name.partition("(")[0]: function})
+
+    def half(i: int, *arguments: Any) -> Any:
+        found = function(*arguments)
+        if not (isinstance(found, tuple | list) and len(found) == 2):
+            raise TypeError(f"{name} must be {pair} with {option}, not {found!r:.100}.")
+        return found[i]
+
+    return functools.partial(half, 0), functools.partial(half, 1)
+
+
+def _together(
+    inputs: tuple[Structure, ...],
+) -> tuple[Callable[[Structure], tuple[Structure, ...]], Callable[[Structure], Point], Structure]:
+    """Return what turns a point into inputs, what flattens a point, and the point of inputs."""
+    if len(inputs) == 1:
+        return (lambda point: (point,)), flatten, inputs[0]
+    return tuple, flatten_arguments, inputs
+
+
 def bind(
-    arguments: tuple[Structure, ...], argnums: int | tuple[int, ...]
+    point: Structure, args: tuple[Structure, ...], argnums: int | tuple[int, ...] = 0
 ) -> tuple[Callable[[Any], Callable[[Structure], Structure]], Callable[[Structure], Point], Any]:
     """Return what makes a function of all arguments one of the chosen, and what flattens these.
 
     The third is the chosen argument, or a tuple of arguments.
     """
+    if not isinstance(args, tuple | list):
+        raise TypeError(f"args must be a tuple of arguments, such as (a,), not {args!r:.100}.")
+    arguments = (point, *args)
     chosen = argnums if isinstance(argnums, tuple) else (argnums,)
-    if not chosen or not {*chosen} <= {*range(len(arguments))}:
+    valid = [i for i in chosen if type(i) is int and i in range(len(arguments))]
+    if not valid or len({*valid}) < len(chosen):
         raise ValueError(
-            f"argnums must be positions in (point, *args), from 0 to {len(arguments) - 1}, not "
-            f"{argnums!r}."
+            "argnums must be positions in (point, *args), each once, from 0 to "
+            f"{len(arguments) - 1}, not {argnums!r}."
         )
 
     def call(function: Any) -> Callable[[Structure], Structure]:

@@ -1,7 +1,7 @@
 """The problem that a check solves: a value, its analytic gradient, a point, and the options."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from backprop_xp.checks import integer, known, nearest, real
 from backprop_xp.gradient_check.points import Point, flatten_like
 from backprop_xp.gradient_check.structures import Structure
 
+# How messages call a value and its gradient.
+Names: TypeAlias = tuple[str, str]
 METHODS = ["auto", "complex_step", "centered", "directional", "taylor"]
 
 
@@ -58,6 +60,7 @@ class Problem(NamedTuple):
     value: Callable[[Structure], Structure]
     gradient: Callable[[Structure], Structure]
     options: CheckOptions = DEFAULTS
+    names: Names = ("value(point)", "gradient(point)")
     is_jacobian: bool = False
     read: Callable[[Structure], tuple[np.ndarray, float]] | None = None
     label: Callable[[int, int], tuple[str, tuple[int, ...], float]] | None = None
@@ -71,6 +74,13 @@ class Problem(NamedTuple):
     l2: float = 0.0
     decays: frozenset[str] = frozenset()
     locate: Callable[[Any], str | None] = lambda entries: None
+
+    def entry(self, entry: int, result: int) -> tuple[str, tuple[int, ...], float]:
+        """Return the name, the index and the unit of a derivative."""
+        if self.label is not None:
+            return self.label(entry, result)
+        name, index = self.point.entry(entry)
+        return (f"J{name}", (result, *index), 1.0) if self.is_jacobian else (name, index, 1.0)
 
 
 def complete_options(given: CheckOptions) -> CheckOptions:

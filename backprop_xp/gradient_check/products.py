@@ -21,10 +21,11 @@ from backprop_xp.backends import (
     to_host,
 )
 from backprop_xp.gradient_check.analytic import scale_of
-from backprop_xp.gradient_check.functions import Function
-from backprop_xp.gradient_check.judge import PASS, Comparison
-from backprop_xp.gradient_check.points import Point, flatten, flatten_like
-from backprop_xp.gradient_check.problems import CheckOptions, Problem, with_vectors
+from backprop_xp.gradient_check.functions import around
+from backprop_xp.gradient_check.judge import PASS, Comparison, tolerance_of
+from backprop_xp.gradient_check.points import DOUBLE, Point, flatten, flatten_like
+from backprop_xp.gradient_check.problems import CheckOptions, Names, Problem
+from backprop_xp.gradient_check.rounding import with_measured_rounding
 from backprop_xp.gradient_check.structures import Structure
 
 # The step that locates a wrong entry of a sparse Jacobian, relative to the entries.
@@ -39,6 +40,7 @@ def vjp_problem(
     vjp: Callable[[Structure, Structure], Structure],
     options: CheckOptions,
     *,
+    names: Names = ("f(*inputs)", "vjp(*inputs, u)"),
     is_one: bool = False,
 ) -> Problem:
     """Return the problem of the function ``U f(x)``, whose Jacobian has the rows ``vjp(x, u)``.
@@ -46,7 +48,7 @@ def vjp_problem(
     Row 0 of U is random, the others are unit vectors unless the results are many. With ``is_one``
     there is the random row alone, and one value.
     """
-    outputs = flatten(f(point.restore(point.flat)), "f(*inputs)")
+    outputs = flatten(f(point.restore(point.flat)), names[0])
     size, x = outputs.flat.shape[0], to_host(outputs.flat).astype(np.float64)
     typical = [np.sqrt(np.mean(x[t.part] ** 2)) or 1.0 for t in outputs.tensors]
     lengths = [t.part.stop - t.part.start for t in outputs.tensors]
@@ -64,7 +66,7 @@ def vjp_problem(
         return found[0] if is_one else found
 
     def read(gradients: list[Structure]) -> tuple[np.ndarray, float]:
-        found = [flatten_like(point, gradient, "vjp(*inputs, u)") for gradient in gradients]
+        found = [flatten_like(point, gradient, names[1]) for gradient in gradients]
         return np.concatenate([host for host, _ in found], axis=1), max(e for _, e in found)
 
     def label(entry: int, row: int) -> tuple[str, tuple[int, ...], float]:
@@ -74,9 +76,8 @@ def vjp_problem(
         result, first = outputs.entry(row - 1)
         return f"J{result}{name}", first + index, 1.0
 
-    if is_one:
-        return Problem(point, value, gradient, options)
-    return Problem(point, value, gradient, options, is_jacobian=True, read=read, label=label)
+    problem = Problem(point, value, gradient, options, names)
+    return problem if is_one else problem._replace(is_jacobian=True, read=read, label=label)
 
 
 def _products(outputs: Point, y: Structure, cotangents: np.ndarray) -> Array:
@@ -102,13 +103,14 @@ def line_problem(
     jacobian: Callable[[Structure], tuple[np.ndarray, float]],
     tangents: Any,
     options: CheckOptions,
+    names: Names,
     label: Callable[[int, int], tuple[str, tuple[int, ...], float]],
 ) -> Problem:
     """Return the problem of ``f(x + V (t - 1))`` as a function of t ``(C,)``.
 
     The ``tangents`` V are ``(P, C)``, dense or sparse. ``jacobian`` returns ``(J V)^T``.
     """
-    base = around(point, f, options)
+    base = around(point, options, f)
     ones = np.ones(tangents.shape[1])
     line = flatten(to_device_of(point.flat, ones, point.flat.dtype))
 
@@ -122,7 +124,7 @@ def line_problem(
 
     own: CheckOptions = {"scale": None, "bounds": None, "tangent": None, "mask": None}
     return Problem(
-        line, lambda t: f(at(t)), at, {**options, **own}, is_jacobian=True, read=jacobian,
+        line, lambda t: f(at(t)), at, {**options, **own}, names, is_jacobian=True, read=jacobian,
         label=label,
     )  # fmt: skip
 
@@ -134,11 +136,12 @@ def jvp_problem(
     options: CheckOptions,
     directions: int,
     *,
+    names: Names = ("f(*inputs)", "jvp(*inputs, *tangents)"),
     is_hessian: bool = False,
 ) -> Problem:
     """Return the problem of a function along random tangents and, if few, unit tangents."""
-    outputs = flatten(f(point.restore(point.flat)), "f(*inputs)")
-    base = around(point, f, options)
+    outputs = _outputs(point, f, names[0], is_hessian=is_hessian)
+    base = around(point, options, f)
     scale, count = scale_of(base), base.x.size
     low, high = base.problem.bounds or (-np.inf, np.inf)
     columns = []
@@ -153,7 +156,7 @@ def jvp_problem(
     def times(structure: Structure) -> tuple[np.ndarray, float]:
         dtype = point.flat.dtype
         vs = [point.restore(to_device_of(point.flat, v, dtype)) for v in tangents.T]
-        found = [flatten_like(outputs, jvp(structure, v), "jvp(*inputs, *tangents)") for v in vs]
+        found = [flatten_like(outputs, jvp(structure, v), names[1]) for v in vs]
         return np.stack([host[:, 0] for host, _ in found]), max(e for _, e in found)
 
     def label(column: int, result: int) -> tuple[str, tuple[int, ...], float]:
@@ -164,7 +167,7 @@ def jvp_problem(
         name, index = point.entry(entry)
         return f"J{label}{name}", first + index, float(tangents[entry, column])
 
-    problem = line_problem(point, f, times, tangents, options, label)
+    problem = line_problem(point, f, times, tangents, options, names, label)
     return problem._replace(verify=_symmetry(tangents)) if is_hessian else problem
 
 
@@ -174,36 +177,57 @@ def jacobian_problem(
     jacobian: Callable[[Structure], Any],
     options: CheckOptions,
     *,
+    names: Names = ("function(point)", "jacobian(point)"),
     is_hessian: bool = False,
 ) -> Problem:
     """Return the problem of a Jacobian: of every column or, if it is sparse, of every color."""
-    problem, tangents = Problem(point, f, jacobian, options, is_jacobian=True), None
-    if "scipy.sparse" in sys.modules and options["tangent"] is None:
+    problem = Problem(point, f, jacobian, options, names, is_jacobian=True)
+    is_sparse, tangents = "scipy.sparse" in sys.modules and options["tangent"] is None, None
+    if is_hessian or is_sparse:
+        # A Jacobian may use what its function has stored.
+        outputs = _outputs(point, f, names[0], is_hessian=is_hessian)
+    if is_sparse:
         from scipy import sparse
 
-        f(point.restore(point.flat))  # a Jacobian may use what its function has stored
         found = jacobian(point.restore(point.flat))
-        if sparse.issparse(found):
-            pattern = sparse.csr_array(found)
+        if sparse.issparse(found) and found.ndim == 2:
+            pattern = _csr(found, (*outputs.flat.shape, *point.flat.shape), names[1])
             if 2 * max(np.diff(pattern.indptr), default=0) <= point.flat.shape[0]:
-                problem, tangents = _sparse_problem(point, f, jacobian, pattern, options)
+                problem, tangents = _sparse_problem(problem, pattern)
     return problem._replace(verify=_symmetry(tangents)) if is_hessian else problem
 
 
-def _sparse_problem(
-    point: Point,
-    f: Callable[[Structure], Structure],
-    jacobian: Callable[[Structure], Any],
-    pattern: Any,
-    options: CheckOptions,
-) -> tuple[Problem, Any]:
+def _outputs(
+    point: Point, f: Callable[[Structure], Structure], name: str, *, is_hessian: bool
+) -> Point:
+    """Return the results of a function at the point; a gradient's are as many as the entries."""
+    outputs = flatten(f(point.restore(point.flat)), name)
+    count, entries = outputs.flat.shape[0], point.flat.shape[0]
+    if is_hessian and count != entries:
+        raise ValueError(f"{name} must be a gradient of {entries} numbers, but has {count}.")
+    return outputs
+
+
+def _csr(found: Any, shape: tuple[int, ...], name: str) -> Any:
+    """Return a sparse matrix ``shape`` in the format CSR, its numbers floating."""
+    from scipy import sparse
+
+    if not sparse.issparse(found) or found.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be a sparse matrix of real numbers, not {found!r:.100}.")
+    if found.shape != shape:
+        raise ValueError(f"{name} has shape {found.shape}, but {shape} is expected.")
+    return sparse.csr_array(found if found.dtype.kind == "f" else found.astype(np.float64))
+
+
+def _sparse_problem(problem: Problem, pattern: Any) -> tuple[Problem, Any]:
     """Return the problem of a Jacobian with the ``pattern (M, P)``, and its tangents ``(P, C)``.
 
     Columns without a common row share a tangent (Curtis, Powell and Reid 1974).
     """
     from scipy import sparse
 
-    base = around(point, f, options)
+    point, f, jacobian, options, names = problem[:5]
+    base = around(point, options, f)
     ones = sparse.csr_array(
         (np.ones(pattern.nnz), pattern.indices, pattern.indptr), shape=pattern.shape
     )
@@ -216,12 +240,9 @@ def _sparse_problem(
     by_result = (ones @ owners).tocsr()
 
     def times(structure: Structure) -> tuple[np.ndarray, float]:
-        found = sparse.csr_array(jacobian(structure))
-        if found.shape != pattern.shape:
-            raise ValueError(
-                f"jacobian(point) has shape {found.shape}, but {pattern.shape} before."
-            )
-        return (found @ tangents).toarray().T, float(np.finfo(found.dtype).eps)
+        found = _csr(jacobian(structure), pattern.shape, names[1])
+        epsilon = max(DOUBLE, float(np.finfo(found.dtype).eps))
+        return (found @ tangents).toarray().T, epsilon
 
     def label(color: int, result: int) -> tuple[str, tuple[int, ...], float]:
         entry = round(by_result[result, color]) - 1
@@ -234,7 +255,9 @@ def _sparse_problem(
         """Bisect the columns of the decisive color for a mistake outside of the pattern."""
         line, result = entries.decisive
         columns = np.flatnonzero(colors == entries.lines.columns[line])
-        here = sparse.csr_array(jacobian(point.restore(point.flat)))
+        here = _csr(jacobian(point.restore(point.flat)), pattern.shape, names[1])
+        if not np.all(np.isfinite(here.data)):
+            return None
 
         def error(some: np.ndarray) -> float:
             step = np.zeros_like(sized)
@@ -251,7 +274,7 @@ def _sparse_problem(
         name, index = point.entry(int(columns[0]))
         return f"J{name}[{', '.join(map(str, (result, *index)))}] is missing in the pattern"
 
-    problem = line_problem(point, f, times, tangents, options, label)
+    problem = line_problem(point, f, times, tangents, options, names, label)
     return problem._replace(locate=locate), tangents
 
 
@@ -259,17 +282,26 @@ def _symmetry(tangents: Any) -> Callable[[Comparison], str | None]:
     """Return a check that a Hessian H is symmetric: ``V^T H V``, to within the tolerances."""
 
     def verify(entries: Comparison) -> str | None:
-        if entries.verdict != PASS or entries.lines.direction is not None:
+        if entries.verdict != PASS:
             return None
-        products = entries.analytic.value
-        slack = entries.tolerance * np.maximum(abs(products), abs(entries.numeric.value))
-        if tangents is not None:
-            products, slack = products @ tangents, slack @ abs(tangents)
-        excess = abs(products - products.T) - 2.0 * (slack + slack.T)
+        lines, analytic, v = entries.lines, entries.analytic, tangents
+        function, gradient = lines.function, lines.gradient
+        slack = entries.tolerance * np.maximum(abs(analytic.value), abs(entries.numeric.value))
+        if lines.direction is not None:  # its entries have not been compared
+            analytic = gradient.at(np.arange(len(gradient.value)))
+            base = function.options["tolerance"] or tolerance_of(function, "entries")
+            slack = base * abs(analytic.value) + analytic.bar
+        if v is None and (function.problem.counts is not None or function.options["tangent"]):
+            v = np.stack([function.project(unit) for unit in np.eye(function.x.size)], axis=1)
+        products = analytic.value if v is None else analytic.value @ v
+        excess = _excess(products, slack, v)
+        if lines.direction is not None and excess.max() > 0.0:
+            rounding = with_measured_rounding(gradient).at(np.arange(len(gradient.value)))
+            excess = _excess(products, slack + rounding.natural_bar, v)
         i, j = (int(k) for k in np.unravel_index(np.argmax(excess), excess.shape))
         if excess[i, j] <= 0.0:
             return None
-        kind = "entries" if tangents is None else "products with tangents"
+        kind = "entries" if v is None else "products with tangents"
         return (
             "the Hessian is the derivative of the gradient, but not symmetric: the gradient is not "
             f"that of any function ({kind} [{i}, {j}] and [{j}, {i}] are {products[i, j]:.8g} and "
@@ -279,9 +311,10 @@ def _symmetry(tangents: Any) -> Callable[[Comparison], str | None]:
     return verify
 
 
-def around(point: Point, f: Callable[[Structure], Structure], options: CheckOptions) -> Function:
-    """Return a function at its point, with the vectors of the options."""
-    return Function(with_vectors(Problem(point, f, f, options, is_jacobian=True)))
+def _excess(products: np.ndarray, slack: np.ndarray, tangents: Any) -> np.ndarray:
+    """Return by how much products ``V^T H V`` and their transposes differ beyond the slack of H."""
+    slack = slack if tangents is None else slack @ abs(tangents)
+    return np.asarray(abs(products - products.T) - 2.0 * (slack + slack.T))
 
 
 def random_numbers(shape: tuple[int, ...], *seed: int) -> np.ndarray:

@@ -23,7 +23,7 @@ ABOVE_NOISE = 32.0
 class GradientCheckError(AssertionError):
     """The error of a gradient that did not pass; its message and ``report`` are the report."""
 
-    report: "GradientReport"
+    report: Any
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ class GradientReport:
             f"{self.max_relative_error:.1e}, tolerance {self.tolerance:.1e}; {self.method}, step "
             f"{self.step:.1e}, {self.evaluations} evaluations)"
         ]
-        if not self.passed:
+        if not self.passed and self.reason:
             label = "" if self.verdict == "inconclusive" else "tolerance: "
             lines.append(f"  {label}{self.reason}")
         if self.diagnosis:
