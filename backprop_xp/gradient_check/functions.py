@@ -241,8 +241,7 @@ class Function:
             return vector
         if vector.dtype.kind == "c":
             return self.project(vector.real) + 1j * self.project(vector.imag)
-        direction = self.point.restore(to_device_of(self.point.flat, vector, self.point.flat.dtype))
-        host, _ = flatten_like(self.point, tangent(direction), "tangent(direction)")
+        host, _ = flatten_like(self.point, tangent(self.point.at(vector)), "tangent(direction)")
         return host[:, 0].astype(np.float64)
 
     def on_surface(self, point: np.ndarray) -> np.ndarray:
@@ -299,6 +298,13 @@ class Function:
 def _widen(host: np.ndarray) -> np.ndarray:
     """Return a copy in float64 or complex128: a function may reuse one array for its results."""
     return host.astype(np.complex128 if host.dtype.kind == "c" else np.float64)
+
+
+def require_unchanged(array: Array, before: np.ndarray, name: str) -> None:
+    """Raise ``Fault`` if a call of what messages call ``name`` has changed its argument."""
+    if not np.array_equal(to_host(array).astype(before.dtype), before):
+        word, sentence = name.partition("(")[0], "writes into the point that it receives"
+        raise Fault("fail", f"{word} {sentence}: it must work on a copy")
 
 
 def around(

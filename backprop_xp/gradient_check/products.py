@@ -5,6 +5,7 @@ The rows ``u^T J`` are the gradients of the functions ``<u, f>`` (the dot-produc
 ``f(x(t))`` has the Jacobian ``J V`` by t, which is 1 at the point.
 """
 
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -21,9 +22,9 @@ from backprop_xp.backends import (
     to_host,
 )
 from backprop_xp.gradient_check.analytic import scale_of
-from backprop_xp.gradient_check.functions import around
+from backprop_xp.gradient_check.functions import around, require_unchanged
 from backprop_xp.gradient_check.judge import PASS, Comparison, tolerance_of
-from backprop_xp.gradient_check.points import DOUBLE, Point, flatten, flatten_like
+from backprop_xp.gradient_check.points import DOUBLE, Point, epsilon_of, flatten, flatten_like
 from backprop_xp.gradient_check.problems import CheckOptions, Names, Problem
 from backprop_xp.gradient_check.rounding import with_measured_rounding
 from backprop_xp.gradient_check.structures import Structure
@@ -32,6 +33,9 @@ from backprop_xp.gradient_check.structures import Structure
 _SHORT = 2.0**-12
 # Up to this many results or entries, each has a cotangent or a tangent of its own.
 _FEW = 32
+# Results of one magnitude differ by at most this power of two. A result of so many rounding errors
+# of the others may consist of these.
+_BAND, _LEAST = 10.0, 2.0**10
 
 
 def vjp_problem(
@@ -45,14 +49,23 @@ def vjp_problem(
 ) -> Problem:
     """Return the problem of the function ``U f(x)``, whose Jacobian has the rows ``vjp(x, u)``.
 
-    Row 0 of U is random, the others are unit vectors unless the results are many. With ``is_one``
-    there is the random row alone, and one value.
+    Row 0 of U is random. The others are unit vectors or, if the results are many, random numbers
+    for results of one magnitude. With ``is_one`` there is row 0 alone, and one value.
     """
-    outputs = flatten(f(point.restore(point.flat)), names[0])
-    size, x = outputs.flat.shape[0], to_host(outputs.flat).astype(np.float64)
-    typical = [np.sqrt(np.mean(x[t.part] ** 2)) or 1.0 for t in outputs.tensors]
-    lengths = [t.part.stop - t.part.start for t in outputs.tensors]
-    rows = [random_numbers((size,), options["seed"]) / np.repeat(typical, lengths)]
+    outputs = flatten(f(point.at()), names[0])
+    y = to_host(outputs.flat).astype(np.float64)
+    typical, size = np.ones_like(y), y.size
+    for tensor in outputs.tensors:
+        part = y[tensor.part]
+        typical[tensor.part] = np.sqrt(np.sum(part**2) / max(part.size, 1)) or 1.0
+    rows = [random_numbers((size,), options["seed"]) / typical]
+    if not is_one and size > _FEW:
+        # Small results have rows of their own, unless they may be rounding errors of the others.
+        least = _LEAST * epsilon_of(outputs.flat)
+        part = np.fmax(np.abs(y) / typical, least)
+        band = np.where(part > least, np.log2(part) // _BAND, 0.0)
+        rows += [np.where(band == b, rows[0] / part, 0.0) for b in np.unique(band[band < -1.0])]
+    drawn = len(rows)
     rows += [] if is_one or not 1 < size <= _FEW else list(np.eye(size))
     cotangents = np.stack(rows)
 
@@ -60,24 +73,25 @@ def vjp_problem(
         return _products(outputs, f(structure), cotangents)[..., 0 if is_one else slice(None)]
 
     def gradient(structure: Structure) -> Structure:
-        dtype = outputs.flat.dtype
-        us = [outputs.restore(to_device_of(outputs.flat, u, dtype)) for u in cotangents]
-        found = [vjp(structure, u) for u in us]
-        return found[0] if is_one else found
-
-    def read(gradients: list[Structure]) -> tuple[np.ndarray, float]:
-        found = [flatten_like(point, gradient, names[1]) for gradient in gradients]
+        if is_one:
+            return vjp(structure, outputs.at(cotangents[0]))
+        # Read at once: a function may reuse one array for its results.
+        found = [flatten_like(point, vjp(structure, outputs.at(u)), names[1]) for u in cotangents]
         return np.concatenate([host for host, _ in found], axis=1), max(e for _, e in found)
 
     def label(entry: int, row: int) -> tuple[str, tuple[int, ...], float]:
         name, index = point.entry(entry)
-        if row == 0:
+        if row < drawn:
             return f"u^T J{name}", index, 1.0
-        result, first = outputs.entry(row - 1)
+        result, first = outputs.entry(row - drawn)
         return f"J{result}{name}", first + index, 1.0
 
     problem = Problem(point, value, gradient, options, names)
-    return problem if is_one else problem._replace(is_jacobian=True, read=read, label=label)
+    return (
+        problem
+        if is_one
+        else problem._replace(is_jacobian=True, read=lambda found: found, label=label)
+    )
 
 
 def _products(outputs: Point, y: Structure, cotangents: np.ndarray) -> Array:
@@ -114,18 +128,26 @@ def line_problem(
     ones = np.ones(tangents.shape[1])
     line = flatten(to_device_of(point.flat, ones, point.flat.dtype))
 
-    def at(t: Array) -> Structure:
+    def call(function: Callable[[Structure], Any], name: str, t: Array) -> Any:
         host = to_host(t)
         host = host.astype(np.complex128 if host.dtype.kind == "c" else np.float64)
         x = base.x + np.asarray((host - 1.0) @ tangents.T)
         if not base.is_inside(x):
             raise ValueError("this point is outside of the bounds")
-        return point.restore(to_device_of(point.flat, x, precision_of(array_namespace(t), t.dtype)))
+        array = to_device_of(point.flat, x, precision_of(array_namespace(t), t.dtype))
+        before = to_host(array).copy()
+        found = function(point.restore(array))
+        require_unchanged(array, before, name)
+        return found
 
     own: CheckOptions = {"scale": None, "bounds": None, "tangent": None, "mask": None}
+    value, gradient = (
+        functools.partial(call, function, name)
+        for function, name in zip((f, jacobian), names, strict=True)
+    )
     return Problem(
-        line, lambda t: f(at(t)), at, {**options, **own}, names, is_jacobian=True, read=jacobian,
-        label=label,
+        line, value, gradient, {**options, **own}, names, is_jacobian=True,
+        read=lambda found: found, label=label,
     )  # fmt: skip
 
 
@@ -154,9 +176,7 @@ def jvp_problem(
     tangents = np.stack(columns, axis=1)
 
     def times(structure: Structure) -> tuple[np.ndarray, float]:
-        dtype = point.flat.dtype
-        vs = [point.restore(to_device_of(point.flat, v, dtype)) for v in tangents.T]
-        found = [flatten_like(outputs, jvp(structure, v), names[1]) for v in vs]
+        found = [flatten_like(outputs, jvp(structure, point.at(v)), names[1]) for v in tangents.T]
         return np.stack([host[:, 0] for host, _ in found]), max(e for _, e in found)
 
     def label(column: int, result: int) -> tuple[str, tuple[int, ...], float]:
@@ -189,7 +209,7 @@ def jacobian_problem(
     if is_sparse:
         from scipy import sparse
 
-        found = jacobian(point.restore(point.flat))
+        found = jacobian(point.at())
         if sparse.issparse(found) and found.ndim == 2:
             pattern = _csr(found, (*outputs.flat.shape, *point.flat.shape), names[1])
             if 2 * max(np.diff(pattern.indptr), default=0) <= point.flat.shape[0]:
@@ -201,7 +221,7 @@ def _outputs(
     point: Point, f: Callable[[Structure], Structure], name: str, *, is_hessian: bool
 ) -> Point:
     """Return the results of a function at the point; a gradient's are as many as the entries."""
-    outputs = flatten(f(point.restore(point.flat)), name)
+    outputs = flatten(f(point.at()), name)
     count, entries = outputs.flat.shape[0], point.flat.shape[0]
     if is_hessian and count != entries:
         raise ValueError(f"{name} must be a gradient of {entries} numbers, but has {count}.")
@@ -255,7 +275,7 @@ def _sparse_problem(problem: Problem, pattern: Any) -> tuple[Problem, Any]:
         """Bisect the columns of the decisive color for a mistake outside of the pattern."""
         line, result = entries.decisive
         columns = np.flatnonzero(colors == entries.lines.columns[line])
-        here = _csr(jacobian(point.restore(point.flat)), pattern.shape, names[1])
+        here = _csr(jacobian(point.at()), pattern.shape, names[1])
         if not np.all(np.isfinite(here.data)):
             return None
 

@@ -187,7 +187,7 @@ def _restore(function: Function, derivatives: np.ndarray) -> Structure:
     if is_jacobian and not point.is_plain:
         return derivatives.T
     rows = derivatives.T if is_jacobian else derivatives[:, 0]
-    return point.restore(to_device_of(point.flat, rows.copy(), point.flat.dtype))
+    return point.at(rows)
 
 
 def _worst_rows(function: Function, entries: Comparison) -> tuple[Row, ...]:

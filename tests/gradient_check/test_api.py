@@ -302,7 +302,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (_gradient({**AB, "b": TURNED}, AB), r"gradient\(point\)\['b'\].*" + SHAPES),
     (_gradient({**AB, "a": [1j, 2.0, 1.0]}, AB), r"\['a'\] must be an array of .*numbers, not of"),
     ({"point": np.zeros((0, 3))}, "point holds no real or complex numbers"),
-    ({"point": ONES.astype(object)}, "no real or complex numbers: it is ndarray of dtype object"),
+    ({"point": ONES.astype(object)}, "no real or complex numbers: it is ndarray, dtype object"),
     ({"point": 1j * ONES}, "value.* must be real at a real point, not complex"),
     (
         {"point": {**AB, "b": np.ones(2, np.float32)}},

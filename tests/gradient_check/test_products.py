@@ -222,6 +222,62 @@ def test_a_fault_of_a_hessian_is_called_one() -> None:
     assert str(report.diagnosis).startswith("hessian writes into the point")
 
 
+PRODUCTS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "vjp": (bx.check_vjp, lambda x, u: 3 * x**2 * u),
+    "jvp": (bx.check_jvp, lambda x, v: 3 * x**2 * v),
+    "hvp": (bx.check_hvp, lambda x, p: 3 * x**2 * p),
+    "sparse": (bx.check_jacobian, lambda x: sparse.diags_array(3 * x**2).tocsr()),
+    "Hessian": (bx.check_hessian, lambda x: np.diag(3 * x**2)),
+}
+
+
+@pytest.mark.parametrize("kind", PRODUCTS)
+def test_a_product_may_reuse_its_result_and_write_into_its_vector(kind: str) -> None:
+    (check, product), buffer = PRODUCTS[kind], {}
+
+    def reuses(x: Any, *vectors: Any) -> Any:
+        found = product(x, *vectors)
+        kept = buffer.setdefault("kept", found)
+        kept[:] = found
+        for vector in vectors:
+            vector *= 0.0
+        return kept
+
+    assert check(lambda x: x**3, reuses, X3).verdict == "pass"
+
+
+@pytest.mark.parametrize("kind", PRODUCTS)
+@pytest.mark.parametrize("writer", ["function", "product"])
+def test_a_function_that_writes_into_the_point_of_a_product_is_detected(
+    kind: str, writer: str
+) -> None:
+    check, product = PRODUCTS[kind]
+
+    def writes(x: Any, *vectors: Any) -> Any:
+        found = product(x, *vectors) if writer == "product" else x**3
+        x += 1.0
+        return found
+
+    functions = (writes, product) if writer == "function" else (lambda x: x**3, writes)
+    report = check(*functions, X3)
+    assert (report.verdict, "writes into the point" in str(report)) == ("fail", True)
+
+
+def test_a_mistake_in_results_of_small_units_shows_beside_many_large_ones() -> None:
+    weights, units = DRAW(size=(80, 80)), np.repeat([1e6, 1e-5], 40)
+
+    def vjp(x, u):
+        return weights.T @ (units * np.cos(weights @ x) * u)
+
+    def check(part: Any) -> str:
+        return bx.check_vjp(
+            lambda x: units * np.sin(weights @ x), lambda x, u: vjp(x, u * part), DRAW(size=80)
+        ).verdict
+
+    assert check(1.0) == "pass"
+    assert check(np.where(units < 1.0, 1.1, 1.0)) == "fail"
+
+
 def test_the_options_of_a_product_with_one_input_have_its_structure() -> None:
     def f(x):
         return np.log(x)
