@@ -45,7 +45,7 @@ def check_gradient(
     - ``scale``: the size at which value varies along each entry, in the entry's units: a number, or
       numbers in the structure of the point. The default is the magnitude of the entry.
     - ``bounds``: ``(low, high)``, each a number, numbers in the structure of the point, or None.
-      ``value`` is not called outside of them.
+      ``value`` is not called outside of them; an entry with equal bounds is not checked.
     - ``tangent``: a function that projects a direction, in the structure of the point, onto the
       allowed ones. ``lambda d: (d + d.T) / 2`` keeps a matrix symmetric.
     - ``seed``: the non-negative integer that draws the directions, by default 0.

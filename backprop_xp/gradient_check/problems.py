@@ -111,6 +111,7 @@ def with_vectors(problem: Problem) -> Problem:
     """Return a problem with the vectors of its options ``scale``, ``bounds`` and ``mask``."""
     point, options = problem.point, problem.options
     scale, bounds, mask = options["scale"], options["bounds"], options["mask"]
+    counts = np.ones(point.flat.shape, dtype=bool)
     if scale is not None:
         scale = _vector(point, scale, "scale")
         if not np.all((scale > 0.0) & np.isfinite(scale)):
@@ -125,13 +126,15 @@ def with_vectors(problem: Problem) -> Problem:
         )
         x = to_host(point.flat)
         point.require((low <= x) & (x <= high), ", outside of its bounds.")
-        problem = problem._replace(bounds=(low, high))
+        problem, counts = problem._replace(bounds=(low, high)), low < high
     if mask is not None:
-        counts = _vector(point, mask, "mask") != 0.0
-        if not counts.any():
-            raise ValueError("mask leaves no entry to check: it is True for the entries to check.")
-        problem = problem._replace(counts=counts)
-    return problem
+        counts = counts & (_vector(point, mask, "mask") != 0.0)
+    if not counts.any():
+        raise ValueError(
+            "mask leaves no entry to check: it is True for the entries to check, and bounds must "
+            "let them move."
+        )
+    return problem if counts.all() else problem._replace(counts=counts)
 
 
 def _vector(point: Point, numbers: Structure, name: str) -> np.ndarray:

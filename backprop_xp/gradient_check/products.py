@@ -247,16 +247,21 @@ def _sparse_problem(problem: Problem, pattern: Any) -> tuple[Problem, Any]:
     from scipy import sparse
 
     point, f, jacobian, options, names = problem[:5]
-    base = around(point, options, f)
+    base = around(point, {**options, "max_evaluations": None, "max_seconds": None}, f)
     ones = sparse.csr_array(
         (np.ones(pattern.nnz), pattern.indices, pattern.indptr), shape=pattern.shape
     )
     colors, scale = _colors((ones.T @ ones).tocsr()), scale_of(base)
     entries = np.arange(scale.size)
-    # x + V (0 - 1) is 0: the rounding is measured at points between 0 and x.
-    sized = base.project(np.where(base.x == 0.0, scale, np.copysign(scale, base.x)))
+    # x + V (0 - 1) is 0: the rounding is measured at points between 0 and x. At a border, x - V is
+    # inside for every column of a color.
+    low, high = base.problem.bounds or (-np.inf, np.inf)
+    signs = np.where(base.x <= low, -1.0, np.where(base.x >= high, 1.0, np.copysign(1.0, base.x)))
+    sized = base.project(signs * scale)
     tangents = sparse.csc_array((sized, (entries, colors)), shape=(scale.size, colors.max() + 1))
-    owners = sparse.csr_array((entries + 1.0, (entries, colors)), shape=tangents.shape)
+    owners = sparse.csr_array(
+        ((entries + 1.0) * (sized != 0.0), (entries, colors)), shape=tangents.shape
+    )
     by_result = (ones @ owners).tocsr()
 
     def times(structure: Structure) -> tuple[np.ndarray, float]:
@@ -285,10 +290,13 @@ def _sparse_problem(problem: Problem, pattern: Any) -> tuple[Problem, Any]:
             up, down = base.values([base.x + step, base.x - step])
             return abs(float((up - down)[result] / 2.0 - (here @ step)[result]))
 
-        base.value(base.x, base.dtype)
+        base.fx, _ = base.value(base.x, base.dtype)
         while columns.size > 1:
             halves = np.array_split(columns, 2)
-            columns = max(halves, key=error)
+            errors = [error(half) for half in halves]
+            columns = halves[int(np.argmax(errors))]
+            if not np.all(np.isfinite(errors)):  # it is outside of the domain
+                return None
         if ones[[result], columns][0]:
             return None
         name, index = point.entry(int(columns[0]))

@@ -159,12 +159,14 @@ def test_a_sparse_jacobian_takes_as_many_evaluations_as_colors(analytic: bool) -
 
 
 def test_an_entry_outside_of_a_sparse_pattern_is_found() -> None:
-    x = DRAW(size=40)
-    f, jacobian = _banded(40, analytic=True)
+    x = DRAW(size=2000)
+    f, jacobian = _banded(2000, analytic=True)
     without = sparse.diags_array([jacobian(x).diagonal()], offsets=[0]).tocsr()
     report = bx.check_jacobian(f, lambda _: without, x)
     assert report.verdict == "fail"
     assert "is missing in the pattern" in str(report.diagnosis)
+    limited = bx.check_jacobian(f, lambda _: without, x, max_evaluations=report.evaluations + 9)
+    assert limited.diagnosis == report.diagnosis
     row, column = re.findall(r"J\[(\d+), (\d+)\]", str(report.diagnosis))[0]
     assert int(column) == int(row) + 1
 
@@ -292,6 +294,23 @@ def test_the_options_of_a_product_with_one_input_have_its_structure() -> None:
     report = bx.check_vjp(f, vjp, abs(X3))
     assert report.verdict == "fail"
     assert {"u^T J[2]", "J[0, 2]"} <= {row.name for row in report.worst}
+
+
+def test_columns_of_one_color_move_inwards_at_both_borders_and_fixed_entries_stay() -> None:
+    x = np.array([1.0, 4.0, 2.0, 9.0])
+    bounds = np.array([1.0, 0.0, 2.0, 9.0]), np.array([9.0, 4.0, 3.0, 9.0])
+
+    def f(x: Any) -> Any:
+        return np.sqrt(np.asarray(x, dtype=float))
+
+    def check(*factors: float) -> bx.GradientReport:
+        return bx.check_jacobian(
+            f, lambda x: sparse.diags_array(0.5 / f(x) * factors).tocsr(), x, bounds=bounds
+        )
+
+    assert check(1.0, 1.0, 1.0, 5.0).verdict == "pass"
+    assert check(1.0, 1.0, 1.1, 1.0).verdict == "fail"
+    assert check(1.1, 1.0, 1.0, 1.0).worst[0].name == "J[0, 0]"
 
 
 def test_samples_stay_where_the_options_allow_points() -> None:
