@@ -77,12 +77,11 @@ def check_gradient(
     >>> print(bx.check_gradient(lambda p: (p**3).sum(), lambda p: 6 * p**2, x).diagnosis)
     the gradient is the numeric gradient times a constant factor of 2
     """
-    checked = complete_options(options)
+    checked = complete_options(options, value=value)
     if gradient is True:
-        value, gradient = halves(value, "value(point)", "(value, gradient)", "gradient=True")
+        value, gradient = halves(value, "value(point) must be (value, gradient) with gradient=True")
     elif not callable(gradient):
         raise TypeError(f"gradient must be a function, or True, not {gradient!r:.100}.")
-    require_functions(value=value)
     call, read, first = bind(point, args, argnums)
     functions = call(value), call(gradient)
     return check_points(lambda p: Problem(p, *functions, checked), read, first, checked)
@@ -121,8 +120,7 @@ def check_jacobian(
     >>> print(report.verdict, report.worst[0].name)
     fail J[2, 1]
     """
-    checked = complete_options(options)
-    require_functions(function=function, jacobian=jacobian)
+    checked = complete_options(options, function=function, jacobian=jacobian)
     call, read, first = bind(point, args, argnums)
     functions = call(function), call(jacobian)
     return check_points(lambda p: jacobian_problem(p, *functions, checked), read, first, checked)
@@ -154,8 +152,7 @@ def check_vjp(
     >>> bx.check_vjp(np.matmul, lambda a, x, u: (np.outer(x, u), a.T @ u), a, x).verdict
     'fail'
     """
-    checked = complete_options(options)
-    require_functions(f=f, vjp=vjp)
+    checked = complete_options(options, f=f, vjp=vjp)
     spread, read, first = _together(inputs)
 
     def rule(point: Structure, u: Structure) -> Structure:
@@ -163,10 +160,9 @@ def check_vjp(
         is_tuple = isinstance(found, tuple) and len(found) == 1
         return found[0] if len(inputs) == 1 and is_tuple else found
 
-    def build(p: Point) -> Problem:
-        return vjp_problem(p, lambda point: f(*spread(point)), rule, checked)
-
-    return check_points(build, read, first, checked)
+    return check_points(
+        lambda p: vjp_problem(p, lambda x: f(*spread(x)), rule, checked), read, first, checked
+    )
 
 
 def check_jvp(
@@ -191,18 +187,15 @@ def check_jvp(
     >>> bx.check_jvp(np.sin, lambda x, v: np.cos(x) * v, x).verdict
     'pass'
     """
-    checked = complete_options(options)
-    require_functions(f=f, jvp=jvp)
+    checked = complete_options(options, f=f, jvp=jvp)
     spread, read, first = _together(inputs)
 
     def rule(point: Structure, v: Structure) -> Structure:
         return jvp(*spread(point), *spread(v))
 
-    def build(p: Point) -> Problem:
-        count = checked["directions"] or 1
-        return jvp_problem(p, lambda point: f(*spread(point)), rule, checked, count)
-
-    return check_points(build, read, first, checked)
+    return check_points(
+        lambda p: jvp_problem(p, lambda x: f(*spread(x)), rule, checked), read, first, checked
+    )
 
 
 def check_hessian(
@@ -230,15 +223,13 @@ def check_hessian(
     >>> bx.check_hessian(lambda x: a @ x, lambda x: a, np.array([1.0, -2.0])).verdict
     'pass'
     """
-    checked, names = complete_options(options), ("gradient(x)", "hessian(x)")
-    require_functions(gradient=gradient, hessian=hessian)
+    checked = complete_options(options, gradient=gradient, hessian=hessian)
     call, read, first = bind(x, args)
-
-    def build(p: Point) -> Problem:
-        functions = call(gradient), call(hessian)
-        return jacobian_problem(p, *functions, checked, names=names, is_hessian=True)
-
-    return check_points(build, read, first, checked)
+    named: Any = {"names": ("gradient(x)", "hessian(x)"), "is_hessian": True}
+    functions = call(gradient), call(hessian)
+    return check_points(
+        lambda p: jacobian_problem(p, *functions, checked, **named), read, first, checked
+    )
 
 
 def check_hvp(
@@ -263,20 +254,13 @@ def check_hvp(
     >>> bx.check_hvp(lambda x: a @ x, lambda x, p: a @ p, np.array([1.0, -2.0])).verdict
     'pass'
     """
-    checked, names = complete_options(options), ("gradient(x)", "hvp(x, p)")
-    require_functions(gradient=gradient, hvp=hvp)
+    checked = complete_options(options, gradient=gradient, hvp=hvp)
     call, read, first = bind(x, args)
-
-    def rule(point: Structure, v: Structure) -> Structure:
-        return hvp(point, v, *args)
-
-    def build(p: Point) -> Problem:
-        count = max(2, checked["directions"] or 1)  # symmetry is a property of two directions
-        return jvp_problem(
-            p, call(gradient), rule, checked, count, names=names, is_hessian=True
-        )  # fmt: skip
-
-    return check_points(build, read, first, checked)
+    named: Any = {"names": ("gradient(x)", "hvp(x, p)"), "is_hessian": True}
+    functions = call(gradient), lambda x, p: hvp(x, p, *args)
+    return check_points(
+        lambda p: jvp_problem(p, *functions, checked, **named), read, first, checked
+    )
 
 
 def assert_gradient(
@@ -292,23 +276,15 @@ def assert_gradient(
     check_gradient(value, gradient, point, **options).raise_if_failed()
 
 
-def require_functions(**functions: Any) -> None:
-    """Raise TypeError unless all are functions."""
-    for name, function in functions.items():
-        if not callable(function):
-            raise TypeError(f"{name} must be a function, not {function!r:.100}.")
-
-
 def halves(
-    function: Callable[..., Any], name: str, pair: str, option: str
+    function: Callable[..., Any], rule: str
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return two functions from one that returns a pair."""
-    require_functions(**{name.partition("(")[0]: function})
+    """Return two functions from one that returns a pair; ``rule`` begins the error."""
 
     def half(i: int, *arguments: Any) -> Any:
         found = function(*arguments)
         if not (isinstance(found, tuple | list) and len(found) == 2):
-            raise TypeError(f"{name} must be {pair} with {option}, not {found!r:.100}.")
+            raise TypeError(f"{rule}, not {found!r:.100}.")
         return found[i]
 
     return functools.partial(half, 0), functools.partial(half, 1)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from backprop_xp.gradient_check.api import halves, require_functions
+from backprop_xp.gradient_check.api import halves
 from backprop_xp.gradient_check.functions import quiet
 from backprop_xp.gradient_check.points import Point, flatten
 from backprop_xp.gradient_check.problems import CheckOptions, Problem, complete_options
@@ -78,21 +78,23 @@ class _Case(NamedTuple):
     options: CheckOptions
 
     @classmethod
-    def of(cls, x0: Any, bounds: Any, given: Any) -> "_Case":
-        """Return a case from what the caller gives."""
+    def of(cls, x0: Any, bounds: Any, given: Any, fun: Any) -> "_Case":
+        """Return a case from what the caller gives; bounds are ``Bounds``, two sides, or None."""
         if np.iscomplexobj(x0):
             raise TypeError(f"x0 must have real numbers, not {x0!r:.100}.")
         x0 = np.asarray(x0, dtype=np.float64).reshape(-1)
         given = {"samples": _RANDOM_POINTS, **given}
-        options = complete_options(given)
+        options, sides = complete_options(given, fun=fun), []
         if bounds is None:
             return cls(x0, (-np.inf, np.inf), options)
-        sides = np.asarray(bounds.lb, np.float64), np.asarray(bounds.ub, np.float64)
-        for side in sides:
+        ends = (bounds.lb, bounds.ub) if hasattr(bounds, "lb") else bounds
+        for end, free in zip(ends, (-np.inf, np.inf), strict=True):
+            side = np.asarray(end, dtype=np.float64)
             if side.size not in (1, x0.size):
                 raise ValueError(f"bounds have {side.size} entries, but x0 has {x0.size}.")
-        low, high = (np.broadcast_to(side, x0.shape) for side in sides)
-        return cls(x0, (low, high), {**options, "bounds": (low, high)})
+            # None, which SciPy allows, is NaN as a number.
+            sides.append(np.broadcast_to(np.where(np.isnan(side), free, side), x0.shape))
+        return cls(x0, (sides[0], sides[1]), {**options, "bounds": sides})
 
 
 def check_minimize(
@@ -127,12 +129,8 @@ def check_minimize(
     from scipy import optimize
 
     if bounds is not None and not hasattr(bounds, "lb"):
-        bounds = [*bounds]
-        bounds = optimize.Bounds(
-            [-np.inf if low is None else low for low, _ in bounds],
-            [np.inf if high is None else high for _, high in bounds],
-        )
-    case = _Case.of(x0, bounds, options)
+        bounds = zip(*bounds, strict=True)
+    case = _Case.of(x0, bounds, options, fun)
     value, gradient = _pair(fun, jac, args)
     builds: _Builds = {}
     if gradient is not None:
@@ -143,7 +141,7 @@ def check_minimize(
         _require_jac("hessp", gradient)
         extra, names = args if isinstance(args, tuple) else (args,), ("jac(x)", "hessp(x, p)")
         builds["hessp"] = lambda p: jvp_problem(
-            p, gradient, lambda x, v: hessp(x, v, *extra), case.options, 2, names=names,
+            p, gradient, lambda x, v: hessp(x, v, *extra), case.options, names=names,
             is_hessian=True,
         )  # fmt: skip
     some = constraints if isinstance(constraints, list | tuple) else (constraints,)
@@ -152,8 +150,9 @@ def check_minimize(
 
     def solve() -> Any:
         few = {"maxiter": _ITERATIONS}
+        inside = None if bounds is None else optimize.Bounds(*case.sides)
         return optimize.minimize(
-            value, case.x0, jac=gradient, bounds=bounds, constraints=constraints, options=few
+            value, case.x0, jac=gradient, bounds=inside, constraints=constraints, options=few
         )
 
     return _check(builds, case, solve)
@@ -185,9 +184,7 @@ def check_least_squares(
     """
     from scipy import optimize
 
-    if bounds is not None and not hasattr(bounds, "lb"):
-        bounds = optimize.Bounds(*bounds)
-    case, named = _Case.of(x0, bounds, options), dict(kwargs or {})
+    case, named = _Case.of(x0, bounds, options, fun), dict(kwargs or {})
     value, jacobian = _pair(
         functools.partial(fun, **named),
         functools.partial(jac, **named) if callable(jac) else None,
@@ -220,7 +217,7 @@ def check_root(
     """
     from scipy import optimize
 
-    case = _Case.of(x0, None, options)
+    case = _Case.of(x0, None, options, fun)
     value, jacobian = _pair(fun, jac, args)
 
     def solve() -> Any:
@@ -231,10 +228,9 @@ def check_root(
 
 def _pair(fun: Callable[..., Any], jac: Any, args: Any) -> tuple[Any, Any]:
     """Return a function and its derivative, None if SciPy approximates it, as functions of x."""
-    require_functions(fun=fun)
     args = args if isinstance(args, tuple) else (args,)  # as SciPy does
     if jac is True:
-        fun, jac = halves(fun, "fun(x)", "(value, derivative)", "jac=True")
+        fun, jac = halves(fun, "fun(x) must be (value, derivative) with jac=True")
     return (lambda x: fun(x, *args)), (lambda x: jac(x, *args)) if callable(jac) else None
 
 
@@ -254,7 +250,7 @@ def _derivative(name: str, f: Any, derivative: Any, case: _Case, *, is_hessian: 
     product, transposed = (of, f"{name}(x) @ v"), (of, f"{name}(x).T @ u")
     builds: _Builds = {
         f"{name} @ v": lambda p: jvp_problem(
-            p, f, lambda x, v: derivative(x) @ v, options, 2, names=product, is_hessian=is_hessian
+            p, f, lambda x, v: derivative(x) @ v, options, names=product, is_hessian=is_hessian
         )
     }
     if not is_hessian:

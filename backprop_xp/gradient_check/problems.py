@@ -83,8 +83,14 @@ class Problem(NamedTuple):
         return (f"J{name}", (result, *index), 1.0) if self.is_jacobian else (name, index, 1.0)
 
 
-def complete_options(given: CheckOptions) -> CheckOptions:
-    """Return the options with their defaults; raise TypeError or ValueError for a wrong one."""
+def complete_options(given: CheckOptions, **functions: Any) -> CheckOptions:
+    """Return the options with their defaults; raise TypeError or ValueError for a wrong one.
+
+    Raises TypeError for functions, by name, that are none.
+    """
+    for name, function in functions.items():
+        if not callable(function):
+            raise TypeError(f"{name} must be a function, not {function!r:.100}.")
     for name in set(given) - set(DEFAULTS):
         raise TypeError(f"{name!r} is not an option. {nearest(name, list(DEFAULTS))}")
     options: CheckOptions = {**DEFAULTS, **given}

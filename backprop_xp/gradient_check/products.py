@@ -156,13 +156,14 @@ def jvp_problem(
     f: Callable[[Structure], Structure],
     jvp: Callable[[Structure, Structure], Structure],
     options: CheckOptions,
-    directions: int,
     *,
     names: Names = ("f(*inputs)", "jvp(*inputs, *tangents)"),
     is_hessian: bool = False,
 ) -> Problem:
     """Return the problem of a function along random tangents and, if few, unit tangents."""
     outputs = _outputs(point, f, names[0], is_hessian=is_hessian)
+    # Symmetry is a property of two directions.
+    directions = max(options["directions"] or 1, 1 + is_hessian)
     base = around(point, options, f)
     scale, count = scale_of(base), base.x.size
     low, high = base.problem.bounds or (-np.inf, np.inf)
