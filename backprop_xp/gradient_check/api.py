@@ -4,9 +4,10 @@ import functools
 from collections.abc import Callable
 from typing import Any, Unpack
 
+from backprop_xp.gradient_check.jacobians import jacobian_problem
 from backprop_xp.gradient_check.points import Point, flatten, flatten_arguments
 from backprop_xp.gradient_check.problems import CheckOptions, Problem, complete_options
-from backprop_xp.gradient_check.products import jacobian_problem, jvp_problem, vjp_problem
+from backprop_xp.gradient_check.products import jvp_problem, vjp_problem
 from backprop_xp.gradient_check.report import GradientReport
 from backprop_xp.gradient_check.run import check_points
 from backprop_xp.gradient_check.structures import Structure
@@ -104,10 +105,9 @@ def check_jacobian(
       point_j``, ``(M, n)``, or ``(M, *shape)`` for each array of the point. Where function returns
       a structure, it is one of Jacobians. A sparse matrix of SciPy's takes as many perturbations as
       its columns need colors: columns without a common row are perturbed together.
-    - ``point``, ``args``, ``argnums`` and the options: those of ``check_gradient``.
+    - ``point``, ``args``, ``argnums``, the options and the errors: those of ``check_gradient``.
 
-    The functions are those of ``scipy.optimize.least_squares``. The report names an entry
-    ``J[i, j]``. Raises what ``check_gradient`` raises.
+    The functions are those of ``scipy.optimize.least_squares``. The report names ``J[i, j]``.
 
     >>> import numpy as np
     >>> import backprop_xp as bx
@@ -138,11 +138,10 @@ def check_vjp(
     - ``vjp``: ``vjp(*inputs, u)`` returns the gradients of ``<u, f(*inputs)>``, a tuple like the
       inputs; for a single input also the gradient itself. ``u`` has the structure of the output.
     - ``inputs``: structures as the point of ``check_gradient``. Constants need no gradient.
-    - The options are those of ``check_gradient``. Their point is the tuple of the inputs, or the
-      input itself if there is one.
+    - The options and errors are those of ``check_gradient``. Their point is the tuple of the
+      inputs, or the input itself if there is one.
 
     ``u`` is random and, for up to 32 results, each unit vector: then the report names ``J[i, j]``.
-    Raises what ``check_gradient`` raises.
 
     >>> import numpy as np
     >>> import backprop_xp as bx
@@ -176,10 +175,9 @@ def check_jvp(
     - ``f``: ``f(*inputs)`` returns an array of any shape, or a structure of arrays.
     - ``jvp``: ``jvp(*inputs, *tangents)`` returns the derivative of f along the tangents, which are
       structured like the inputs, in the structure of the output.
-    - ``inputs`` and the options: those of ``check_vjp``.
+    - ``inputs``, the options and the errors: those of ``check_vjp``.
 
-    The tangents are random and, for up to 32 entries, along each entry: the report names entries
-    ``J[i, j]``. Raises what ``check_gradient`` raises.
+    The tangents are random and, for up to 32 entries, along each entry.
 
     >>> import numpy as np
     >>> import backprop_xp as bx
@@ -211,11 +209,10 @@ def check_hessian(
     - ``gradient``: ``gradient(x, *args)``, structured like x.
     - ``hessian``: ``hessian(x, *args)``, the Jacobian of gradient as ``check_jacobian`` takes it:
       ``(n, n)`` or ``(*shape, *shape)`` for an array, dense or sparse.
-    - ``x``: the point ``(n,)``, or a structure; ``args`` and the options: those of
+    - ``x``: the point ``(n,)``, or a structure; ``args``, the options and the errors: those of
       ``check_gradient``.
 
     A right Jacobian that is not symmetric fails: then gradient is not the gradient of a function.
-    Raises what ``check_gradient`` raises.
 
     >>> import numpy as np
     >>> import backprop_xp as bx
@@ -244,9 +241,7 @@ def check_hvp(
 
     - ``gradient``: ``gradient(x, *args)``, structured like x.
     - ``hvp``: ``hvp(x, p, *args)``, the Hessian times p, as ``hessp`` of ``scipy.optimize``.
-    - ``x``, ``args`` and the options: those of ``check_hessian``.
-
-    Raises what ``check_gradient`` raises.
+    - ``x``, ``args``, the options and the errors: those of ``check_hessian``.
 
     >>> import numpy as np
     >>> import backprop_xp as bx

@@ -145,8 +145,8 @@ class Function:
         self.argument = to_device_of(self.point.flat, self.on_surface(point), dtype)
         gradient = self.problem.gradient(self.point.restore(self.argument))
         self.calls.add(0)  # it counts as seconds only
-        if self.problem.read is not None:
-            host, epsilon = self.problem.read(gradient)
+        if self.problem.label is not None:
+            host, epsilon = gradient
         elif self.problem.is_jacobian:
             assert self.results is not None  # noqa: S101 - value is called before
             host, epsilon = flatten_jacobian(self.point, self.results, gradient, self.names[1])
@@ -286,7 +286,7 @@ class Function:
             expected = "must hold numbers" if is_jacobian else "must be one number"
             raise TypeError(f"{name} {expected}, not {result!r:.100}.") from None
         is_complex = any(t.name.endswith(".imag") for t in found.tensors)
-        if is_complex and self.problem.read is None:
+        if is_complex and self.problem.label is None:
             raise TypeError(f"{name} must be real at a real point, not complex: {result!r:.100}.")
         if found.flat.shape != (1,) and not is_jacobian:
             several = "bx.check_jacobian checks a function with several results"

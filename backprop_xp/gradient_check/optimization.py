@@ -13,10 +13,10 @@ import numpy as np
 
 from backprop_xp.gradient_check.api import halves
 from backprop_xp.gradient_check.functions import quiet
+from backprop_xp.gradient_check.jacobians import jacobian_problem
 from backprop_xp.gradient_check.points import Point, flatten
 from backprop_xp.gradient_check.problems import CheckOptions, Problem, complete_options
 from backprop_xp.gradient_check.products import (
-    jacobian_problem,
     jvp_problem,
     random_numbers,
     vjp_problem,
@@ -53,9 +53,7 @@ class ProblemReport:
     def raise_if_failed(self) -> None:
         """Raise ``GradientCheckError``, with the report as its message, unless all passed."""
         if not self.passed:
-            error = GradientCheckError(str(self))
-            error.report = self
-            raise error
+            raise GradientCheckError(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON types."""

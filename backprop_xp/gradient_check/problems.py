@@ -44,13 +44,13 @@ DEFAULTS: CheckOptions = {
 class Problem(NamedTuple):
     """A value and its gradient, both functions of the point's structure.
 
-    ``is_jacobian``: value returns many results, and gradient their Jacobian. ``read`` replaces the
-    usual way from what gradient returns to ``(P, M)`` and the rounding error. ``label`` names entry
-    i of result k, and gives the unit of its derivative. ``perturbed_values`` is a faster way to the
-    values with one entry of the point perturbed. ``scale (P,)`` is the size at which value varies,
-    by default that of the entries, but at least ``least_scale`` times the root mean square of their
-    tensor. ``bounds`` are two vectors ``(P,)``, and ``counts (P,)`` the entries to check.
-    ``verify`` returns a mistake that the compared entries show although they agree, or None.
+    ``is_jacobian``: value returns many results, and gradient their Jacobian. ``label`` names entry
+    i of result k, and gives the unit of its derivative; with it, gradient returns the Jacobian as
+    ``(P, M)`` and its rounding error. ``perturbed_values`` is a faster way to the values with one
+    entry of the point perturbed. ``scale (P,)`` is the size at which value varies, by default that
+    of the entries, but at least ``least_scale`` times the root mean square of their tensor.
+    ``bounds`` are two vectors ``(P,)``, and ``counts (P,)`` the entries to check. ``verify``
+    returns a mistake that the compared entries show although they agree, or None.
 
     The others serve the diagnosis: ``batch_size``; ``l2``, the penalty's strength, and the names of
     the tensors that it ``decays``; ``locate`` says where compared entries are wrong, or None.
@@ -62,7 +62,6 @@ class Problem(NamedTuple):
     options: CheckOptions = DEFAULTS
     names: Names = ("value(point)", "gradient(point)")
     is_jacobian: bool = False
-    read: Callable[[Structure], tuple[np.ndarray, float]] | None = None
     label: Callable[[int, int], tuple[str, tuple[int, ...], float]] | None = None
     perturbed_values: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     scale: np.ndarray | None = None

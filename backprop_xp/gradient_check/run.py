@@ -146,7 +146,7 @@ def _takes_long(function: Function, evaluations: int, notes: list[str]) -> bool:
 def _report(findings: Findings, diagnosis: str | None, notes: list[str]) -> GradientReport:
     comparison, at = findings.comparison, findings.comparison.decisive
     function = comparison.lines.function
-    has_all = findings.entries is comparison and function.problem.read is None
+    has_all = findings.entries is comparison and function.problem.label is None
     return GradientReport(
         verdict=judge.VERDICTS[comparison.verdict],
         method=findings.method,

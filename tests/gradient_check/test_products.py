@@ -334,7 +334,7 @@ def test_samples_stay_where_the_options_allow_points() -> None:
     np.testing.assert_allclose([x.sum() for x in seen], 2.5)
 
 
-def test_points_and_samples_name_the_point_where_a_gradient_breaks() -> None:
+def test_points_and_samples_name_the_point_where_a_gradient_breaks(nothing_chosen: None) -> None:
     def value(p):
         return float(np.sum(np.maximum(p, 0.0) ** 2))
 
