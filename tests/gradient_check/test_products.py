@@ -158,6 +158,26 @@ def test_a_sparse_jacobian_takes_as_many_evaluations_as_colors(analytic: bool) -
         assert report.worst[0].analytic == pytest.approx(wrong[row, column])
 
 
+@pytest.mark.parametrize("kind", ["jacobian", "vjp", "jvp"])
+def test_entries_of_0_in_a_jacobian_need_no_ladder(kind: str) -> None:
+    x = DRAW(size=20)
+
+    def f(x: Any) -> Any:
+        return np.sin(np.asarray(x, dtype=float))  # no complex step
+
+    def check(jacobian: Callable[[Any], Any]) -> bx.GradientReport:
+        if kind == "jacobian":
+            return bx.check_jacobian(f, jacobian, x)
+        if kind == "vjp":
+            return bx.check_vjp(f, lambda x, u: jacobian(x).T @ u, x)
+        return bx.check_jvp(f, lambda x, v: jacobian(x) @ v, x)
+
+    report = check(lambda x: np.diag(np.cos(x)))
+    assert (report.verdict, report.evaluations < 200) == ("pass", True)
+    assert check(lambda x: np.diag(np.cos(x)) + 1e-5 * np.eye(20, k=3)).verdict == "fail"
+    assert check(lambda x: np.diag(np.cos(x)) * (x != x[7])).verdict == "fail"
+
+
 def test_an_entry_outside_of_a_sparse_pattern_is_found() -> None:
     x = DRAW(size=2000)
     f, jacobian = _banded(2000, analytic=True)
