@@ -28,7 +28,9 @@ def first_calls(function: Function) -> None:
     function.fx, function.epsilon = _call(function, "value")
     numbers = function.fx.tolist() if function.fx.size > 1 else function.fx[0].item()
     if not np.all(np.isfinite(function.fx)):
-        raise ValueError(f"{function.names[0]} is {numbers}: no derivative can be taken there.")
+        raise ValueError(
+            f"{function.problem.names[0]} is {numbers}: no derivative can be taken there."
+        )
     if function.options["batched"] and function.stacks is None and not function.takes_stacks(2):
         raise ValueError(
             "batched=True, but value of stacked copies differs from value of each copy alone. It "

@@ -26,7 +26,7 @@ from backprop_xp.gradient_check.points import (
     flatten_jacobian,
     flatten_like,
 )
-from backprop_xp.gradient_check.problems import CheckOptions, Names, Problem, with_vectors
+from backprop_xp.gradient_check.problems import CheckOptions, Problem, with_vectors
 from backprop_xp.gradient_check.structures import Structure
 
 # The rounding errors (epsilon) of float32, float16 and bfloat16.
@@ -108,14 +108,9 @@ class Function:
         is_free = options["tangent"] is None and self.problem.bounds is None and point.is_plain
         self.stacks = None if is_free and options["batched"] is not False else False
 
-    @property
-    def names(self) -> Names:
-        """What messages call value and gradient."""
-        return self.problem.names
-
     def word(self, name: str) -> str:
         """Return what the caller calls ``"value"`` or ``"gradient"``."""
-        return self.names[name == "gradient"].partition("(")[0]
+        return self.problem.names[name == "gradient"].partition("(")[0]
 
     @property
     def evaluations(self) -> int:
@@ -137,7 +132,7 @@ class Function:
         self.calls.add(1)
         if self.results is None:
             self.results = self._require_numbers(result)
-        host, epsilon = flatten_like(self.results, result, self.names[0], is_complex=True)
+        host, epsilon = flatten_like(self.results, result, self.problem.names[0], is_complex=True)
         return _widen(host[:, 0]), epsilon
 
     def gradient(self, point: np.ndarray, dtype: DType) -> tuple[np.ndarray, float]:
@@ -149,9 +144,11 @@ class Function:
             host, epsilon = gradient
         elif self.problem.is_jacobian:
             assert self.results is not None  # noqa: S101 - value is called before
-            host, epsilon = flatten_jacobian(self.point, self.results, gradient, self.names[1])
+            host, epsilon = flatten_jacobian(
+                self.point, self.results, gradient, self.problem.names[1]
+            )
         else:
-            host, epsilon = flatten_like(self.point, gradient, self.names[1])
+            host, epsilon = flatten_like(self.point, gradient, self.problem.names[1])
         columns = [self.project(column) for column in host.T.astype(np.float64)]
         return np.stack(columns, axis=1), epsilon
 
@@ -254,6 +251,12 @@ class Function:
         low, high = self.problem.bounds or (-np.inf, np.inf)
         return bool(np.all((low <= point.real) & (point.real <= high)))
 
+    def inwards(self, direction: np.ndarray) -> np.ndarray:
+        """Return a direction ``(P,)`` that leads inside where the point is on its bounds."""
+        low, high = self.problem.bounds or (-np.inf, np.inf)
+        signs = np.where(self.x <= low, 1.0, np.where(self.x >= high, -1.0, direction))
+        return np.asarray(np.copysign(direction, signs))
+
     def _value_or_nan(self, point: np.ndarray) -> np.ndarray:
         """Return value at a point as ``(M,)``, NaN if it is outside of the domain."""
         point = self.on_surface(point)
@@ -270,12 +273,14 @@ class Function:
         )
         assert self.results is not None  # noqa: S101 - value is called alone before
         stack = (len(points),)
-        host, _ = flatten_like(self.results, result, self.names[0], results=stack, is_complex=True)
+        host, _ = flatten_like(
+            self.results, result, self.problem.names[0], results=stack, is_complex=True
+        )
         return _widen(host.T)
 
     def _require_numbers(self, result: Structure) -> Point:
         """Return a result of value as a point; raise unless it holds real numbers."""
-        name, is_jacobian = self.names[0], self.problem.is_jacobian
+        name, is_jacobian = self.problem.names[0], self.problem.is_jacobian
         expected = f"{name} must be one number"
         if isinstance(result, tuple) and not is_jacobian:
             pair = "If it returns (value, gradient), pass gradient=True"

@@ -72,9 +72,7 @@ def _sparse_problem(problem: Problem, pattern: Any) -> tuple[Problem, Any]:
     entries = np.arange(scale.size)
     # x + V (0 - 1) is 0: the rounding is measured at points between 0 and x. At a border, x - V is
     # inside for every column of a color.
-    low, high = base.problem.bounds or (-np.inf, np.inf)
-    signs = np.where(base.x <= low, -1.0, np.where(base.x >= high, 1.0, np.copysign(1.0, base.x)))
-    sized = base.project(signs * scale)
+    sized = base.project(-base.inwards(np.copysign(scale, -base.x)))
     tangents = sparse.csc_array((sized, (entries, colors)), shape=(scale.size, colors.max() + 1))
     owners = sparse.csr_array(
         ((entries + 1.0) * (sized != 0.0), (entries, colors)), shape=tangents.shape

@@ -158,12 +158,9 @@ def jvp_problem(
     # Symmetry is a property of two directions.
     directions = max(options["directions"] or 1, 1 + is_hessian)
     base = around(point, options, f)
-    scale, count = scale_of(base), base.x.size
-    low, high = base.problem.bounds or (-np.inf, np.inf)
-    columns = []
+    scale, count, columns = scale_of(base), base.x.size, []
     for number in range(directions):
-        drawn = random_numbers((count,), options["seed"], number)
-        drawn = np.where(base.x <= low, abs(drawn), np.where(base.x >= high, -abs(drawn), drawn))
+        drawn = base.inwards(random_numbers((count,), options["seed"], number))
         columns.append(base.project(drawn * scale * float(count) ** -0.25))
     if count <= _FEW and options["tangent"] is None:
         columns += [column for column in np.diag(scale) if base.project(column).any()]
