@@ -1,11 +1,13 @@
 """The public checks of functions: each makes a ``Problem`` for every point and checks it."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Unpack
 
+from backprop_xp.gradient_check.jacobians import jacobian_problem
 from backprop_xp.gradient_check.points import Point, flatten, flatten_arguments
 from backprop_xp.gradient_check.problems import CheckOptions, Problem, complete_options
-from backprop_xp.gradient_check.products import jacobian_problem, jvp_problem, vjp_problem
+from backprop_xp.gradient_check.products import jvp_problem, vjp_problem
 from backprop_xp.gradient_check.report import GradientReport
 from backprop_xp.gradient_check.run import check_points
 from backprop_xp.gradient_check.structures import Structure
@@ -33,8 +35,9 @@ def check_gradient(
     - ``argnums``: the position in ``(point, *args)`` of the argument to check, by default 0, or a
       tuple of positions; gradient then returns a tuple.
     - ``points``, ``samples``: further points, and a number of points to draw: zeros, entries a
-      hundred times as large, and others near the point. The report is that of the worst point, and
-      names it. A drawn point outside of the domain, or one that decides nothing, is only noted.
+      hundred times as large, and others near the point, moved into the bounds. The report is that
+      of the worst point, and names it. A drawn point outside of the domain, or one that decides
+      nothing, is only noted.
     - ``mask``: which entries to check, True or False in the structure of the point.
     - ``method``: one of the methods below, by default "auto".
     - ``directions``: the number of random directions, by default 1.
@@ -43,12 +46,12 @@ def check_gradient(
     - ``scale``: the size at which value varies along each entry, in the entry's units: a number, or
       numbers in the structure of the point. The default is the magnitude of the entry.
     - ``bounds``: ``(low, high)``, each a number, numbers in the structure of the point, or None.
-      ``value`` is not called outside of them.
+      ``value`` is not called outside of them; an entry with equal bounds is not checked.
     - ``tangent``: a function that projects a direction, in the structure of the point, onto the
       allowed ones. ``lambda d: (d + d.T) / 2`` keeps a matrix symmetric.
     - ``seed``: the non-negative integer that draws the directions, by default 0.
-    - ``max_evaluations``, ``max_seconds``: limits. "auto" takes directions if all entries would
-      exceed them; a check that does is inconclusive.
+    - ``max_evaluations``, ``max_seconds``: limits at each point. "auto" takes directions if all
+      entries would exceed them; a check that does is inconclusive.
     - ``max_memory``: the bytes that copies of the point may take at a time, by default 16 MiB.
     - ``batched``: whether value takes copies of the point stacked along a new first axis, and
       returns one number per copy. By default (None) the check finds out.
@@ -75,13 +78,13 @@ def check_gradient(
     >>> print(bx.check_gradient(lambda p: (p**3).sum(), lambda p: 6 * p**2, x).diagnosis)
     the gradient is the numeric gradient times a constant factor of 2
     """
-    checked = complete_options(options)
-    call, read, first = bind((point, *args), argnums)
-    functions = call(value), call(gradient)
+    checked = complete_options(options, value=value)
     if gradient is True:
-        functions = (lambda p: call(value)(p)[0]), (lambda p: call(value)(p)[1])
+        value, gradient = halves(value, "value(point) must be (value, gradient) with gradient=True")
     elif not callable(gradient):
-        raise TypeError(f"gradient must be a function, or True, not {gradient!r}.")
+        raise TypeError(f"gradient must be a function, or True, not {gradient!r:.100}.")
+    call, read, first = bind(point, args, argnums)
+    functions = call(value), call(gradient)
     return check_points(lambda p: Problem(p, *functions, checked), read, first, checked)
 
 
@@ -102,10 +105,9 @@ def check_jacobian(
       point_j``, ``(M, n)``, or ``(M, *shape)`` for each array of the point. Where function returns
       a structure, it is one of Jacobians. A sparse matrix of SciPy's takes as many perturbations as
       its columns need colors: columns without a common row are perturbed together.
-    - ``point``, ``args``, ``argnums`` and the options: those of ``check_gradient``.
+    - ``point``, ``args``, ``argnums``, the options and the errors: those of ``check_gradient``.
 
-    The functions are those of ``scipy.optimize.least_squares``. The report names an entry
-    ``J[i, j]``. Raises what ``check_gradient`` raises.
+    The functions are those of ``scipy.optimize.least_squares``. The report names ``J[i, j]``.
 
     >>> import numpy as np
     >>> import backprop_xp as bx
@@ -118,8 +120,8 @@ def check_jacobian(
     >>> print(report.verdict, report.worst[0].name)
     fail J[2, 1]
     """
-    checked = complete_options(options)
-    call, read, first = bind((point, *args), argnums)
+    checked = complete_options(options, function=function, jacobian=jacobian)
+    call, read, first = bind(point, args, argnums)
     functions = call(function), call(jacobian)
     return check_points(lambda p: jacobian_problem(p, *functions, checked), read, first, checked)
 
@@ -136,10 +138,10 @@ def check_vjp(
     - ``vjp``: ``vjp(*inputs, u)`` returns the gradients of ``<u, f(*inputs)>``, a tuple like the
       inputs; for a single input also the gradient itself. ``u`` has the structure of the output.
     - ``inputs``: structures as the point of ``check_gradient``. Constants need no gradient.
-    - The options are those of ``check_gradient``; each of ``points`` is a tuple of inputs.
+    - The options and errors are those of ``check_gradient``. Their point is the tuple of the
+      inputs, or the input itself if there is one.
 
     ``u`` is random and, for up to 32 results, each unit vector: then the report names ``J[i, j]``.
-    Raises what ``check_gradient`` raises.
 
     >>> import numpy as np
     >>> import backprop_xp as bx
@@ -149,15 +151,16 @@ def check_vjp(
     >>> bx.check_vjp(np.matmul, lambda a, x, u: (np.outer(x, u), a.T @ u), a, x).verdict
     'fail'
     """
-    checked = complete_options(options)
+    checked = complete_options(options, f=f, vjp=vjp)
+    spread, read, first = _together(inputs)
 
-    def rule(structure: Structure, u: Structure) -> Structure:
-        found = vjp(*structure, u)
+    def rule(point: Structure, u: Structure) -> Structure:
+        found = vjp(*spread(point), u)
         is_tuple = isinstance(found, tuple) and len(found) == 1
-        return (found,) if len(inputs) == 1 and not is_tuple else found
+        return found[0] if len(inputs) == 1 and is_tuple else found
 
     return check_points(
-        lambda p: vjp_problem(p, lambda s: f(*s), rule, checked), flatten_arguments, inputs, checked
+        lambda p: vjp_problem(p, lambda x: f(*spread(x)), rule, checked), read, first, checked
     )
 
 
@@ -172,10 +175,9 @@ def check_jvp(
     - ``f``: ``f(*inputs)`` returns an array of any shape, or a structure of arrays.
     - ``jvp``: ``jvp(*inputs, *tangents)`` returns the derivative of f along the tangents, which are
       structured like the inputs, in the structure of the output.
-    - ``inputs`` and the options: those of ``check_vjp``.
+    - ``inputs``, the options and the errors: those of ``check_vjp``.
 
-    The tangents are random and, for up to 32 entries, along each entry: the report names entries
-    ``J[i, j]``. Raises what ``check_gradient`` raises.
+    The tangents are random and, for up to 32 entries, along each entry.
 
     >>> import numpy as np
     >>> import backprop_xp as bx
@@ -183,13 +185,15 @@ def check_jvp(
     >>> bx.check_jvp(np.sin, lambda x, v: np.cos(x) * v, x).verdict
     'pass'
     """
-    checked = complete_options(options)
-    count = checked["directions"] or 1
+    checked = complete_options(options, f=f, jvp=jvp)
+    spread, read, first = _together(inputs)
 
-    def build(p: Point) -> Problem:
-        return jvp_problem(p, lambda s: f(*s), lambda s, v: jvp(*s, *v), checked, count)
+    def rule(point: Structure, v: Structure) -> Structure:
+        return jvp(*spread(point), *spread(v))
 
-    return check_points(build, flatten_arguments, inputs, checked)
+    return check_points(
+        lambda p: jvp_problem(p, lambda x: f(*spread(x)), rule, checked), read, first, checked
+    )
 
 
 def check_hessian(
@@ -205,11 +209,10 @@ def check_hessian(
     - ``gradient``: ``gradient(x, *args)``, structured like x.
     - ``hessian``: ``hessian(x, *args)``, the Jacobian of gradient as ``check_jacobian`` takes it:
       ``(n, n)`` or ``(*shape, *shape)`` for an array, dense or sparse.
-    - ``x``: the point ``(n,)``, or a structure; ``args`` and the options: those of
+    - ``x``: the point ``(n,)``, or a structure; ``args``, the options and the errors: those of
       ``check_gradient``.
 
     A right Jacobian that is not symmetric fails: then gradient is not the gradient of a function.
-    Raises what ``check_gradient`` raises.
 
     >>> import numpy as np
     >>> import backprop_xp as bx
@@ -217,13 +220,13 @@ def check_hessian(
     >>> bx.check_hessian(lambda x: a @ x, lambda x: a, np.array([1.0, -2.0])).verdict
     'pass'
     """
-    checked = complete_options(options)
-    call, read, first = bind((x, *args), 0)
-
-    def build(p: Point) -> Problem:
-        return jacobian_problem(p, call(gradient), call(hessian), checked, is_hessian=True)
-
-    return check_points(build, read, first, checked)
+    checked = complete_options(options, gradient=gradient, hessian=hessian)
+    call, read, first = bind(x, args)
+    named: Any = {"names": ("gradient(x)", "hessian(x)"), "is_hessian": True}
+    functions = call(gradient), call(hessian)
+    return check_points(
+        lambda p: jacobian_problem(p, *functions, checked, **named), read, first, checked
+    )
 
 
 def check_hvp(
@@ -238,9 +241,7 @@ def check_hvp(
 
     - ``gradient``: ``gradient(x, *args)``, structured like x.
     - ``hvp``: ``hvp(x, p, *args)``, the Hessian times p, as ``hessp`` of ``scipy.optimize``.
-    - ``x``, ``args`` and the options: those of ``check_hessian``.
-
-    Raises what ``check_gradient`` raises.
+    - ``x``, ``args``, the options and the errors: those of ``check_hessian``.
 
     >>> import numpy as np
     >>> import backprop_xp as bx
@@ -248,16 +249,13 @@ def check_hvp(
     >>> bx.check_hvp(lambda x: a @ x, lambda x, p: a @ p, np.array([1.0, -2.0])).verdict
     'pass'
     """
-    checked = complete_options(options)
-    count = max(2, checked["directions"] or 1)  # symmetry is a property of two directions
-
-    def build(p: Point) -> Problem:
-        return jvp_problem(
-            p, lambda s: gradient(s, *args), lambda s, v: hvp(s, v, *args), checked, count,
-            is_hessian=True,
-        )  # fmt: skip
-
-    return check_points(build, flatten, x, checked)
+    checked = complete_options(options, gradient=gradient, hvp=hvp)
+    call, read, first = bind(x, args)
+    named: Any = {"names": ("gradient(x)", "hvp(x, p)"), "is_hessian": True}
+    functions = call(gradient), lambda x, p: hvp(x, p, *args)
+    return check_points(
+        lambda p: jvp_problem(p, *functions, checked, **named), read, first, checked
+    )
 
 
 def assert_gradient(
@@ -273,18 +271,45 @@ def assert_gradient(
     check_gradient(value, gradient, point, **options).raise_if_failed()
 
 
+def halves(
+    function: Callable[..., Any], rule: str
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return two functions from one that returns a pair; ``rule`` begins the error."""
+
+    def half(i: int, *arguments: Any) -> Any:
+        found = function(*arguments)
+        if not (isinstance(found, tuple | list) and len(found) == 2):
+            raise TypeError(f"{rule}, not {found!r:.100}.")
+        return found[i]
+
+    return functools.partial(half, 0), functools.partial(half, 1)
+
+
+def _together(
+    inputs: tuple[Structure, ...],
+) -> tuple[Callable[[Structure], tuple[Structure, ...]], Callable[[Structure], Point], Structure]:
+    """Return what turns a point into inputs, what flattens a point, and the point of inputs."""
+    if len(inputs) == 1:
+        return (lambda point: (point,)), flatten, inputs[0]
+    return tuple, flatten_arguments, inputs
+
+
 def bind(
-    arguments: tuple[Structure, ...], argnums: int | tuple[int, ...]
+    point: Structure, args: tuple[Structure, ...], argnums: int | tuple[int, ...] = 0
 ) -> tuple[Callable[[Any], Callable[[Structure], Structure]], Callable[[Structure], Point], Any]:
     """Return what makes a function of all arguments one of the chosen, and what flattens these.
 
     The third is the chosen argument, or a tuple of arguments.
     """
+    if not isinstance(args, tuple | list):
+        raise TypeError(f"args must be a tuple of arguments, such as (a,), not {args!r:.100}.")
+    arguments = (point, *args)
     chosen = argnums if isinstance(argnums, tuple) else (argnums,)
-    if not chosen or not {*chosen} <= {*range(len(arguments))}:
+    valid = [i for i in chosen if type(i) is int and i in range(len(arguments))]
+    if not valid or len({*valid}) < len(chosen):
         raise ValueError(
-            f"argnums must be positions in (point, *args), from 0 to {len(arguments) - 1}, not "
-            f"{argnums!r}."
+            "argnums must be positions in (point, *args), each once, from 0 to "
+            f"{len(arguments) - 1}, not {argnums!r}."
         )
 
     def call(function: Any) -> Callable[[Structure], Structure]:

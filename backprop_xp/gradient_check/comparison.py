@@ -35,6 +35,12 @@ def check_entries(gradient: AnalyticGradient, *, is_exact: bool) -> Findings:
         if not np.any(contradicts(lines, comparison.numeric, exact)):
             return Findings("complex_step", comparison, function.evaluations, comparison)
     quick = quick_difference(lines, np.all(gradient.value == 0.0, axis=1))
+    # Results that a line does not change need a longer step, but no ladder.
+    is_zero = _is_zero(lines, quick)
+    if (some := np.flatnonzero(is_zero.any(axis=1))).size:
+        long = quick_difference(lines.select(some), True)
+        is_zero = is_zero[some] & (long.value == 0.0)
+        quick = quick.with_lines(some, quick.select(some).where(is_zero, long))
     comparison = compare(lines, quick, ladder)
     return Findings("centered", comparison, function.evaluations, comparison)
 
@@ -120,13 +126,18 @@ def contradicts(lines: Lines, real: NumericDerivative, exact: NumericDerivative)
     return np.asarray(error > slack)
 
 
+def _is_zero(lines: Lines, quick: NumericDerivative) -> np.ndarray:
+    """Whether both derivatives are 0 over a step too short to show it."""
+    is_short = quick.step < LONG
+    return np.asarray((lines.analytic.value == 0.0) & (quick.value == 0.0) & is_short)
+
+
 def _suffices(lines: Lines, quick: NumericDerivative) -> np.ndarray:
     """Whether a quick difference suffices for a line ``(K,)``: it agrees, and its bar is small.
 
     Two derivatives of 0 need a long step over which the value does not change either.
     """
-    analytic = lines.analytic
-    is_zero = (analytic.value == 0.0) & (quick.value == 0.0) & (quick.step < LONG)
+    analytic, is_zero = lines.analytic, _is_zero(lines, quick)
     size = _size(lines, analytic.value, quick.value)
     slack = tolerance_of(lines.function, "entries") * size + analytic.bar
     agrees = np.abs(analytic.value - quick.value) <= slack

@@ -9,7 +9,7 @@ One or two entries fit almost any explanation, so the check gives none for them.
 import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +43,7 @@ class _Evidence(NamedTuple):
     compared: np.ndarray
     slack: float
     is_wrong: bool
+    label: Callable[[list[int]], str] = str
 
     @property
     def difference(self) -> np.ndarray:  # its magnitude, 0 where it is unknown
@@ -74,7 +75,7 @@ class _Evidence(NamedTuple):
 
     def among(self, entries: np.ndarray) -> str:
         """Return words for some of the entries."""
-        first = np.argwhere(entries)[0].tolist()
+        first = self.label(np.argwhere(entries)[0].tolist())
         return f"in {np.sum(entries)} of {np.sum(self.compared)} entries, the first at {first}"
 
 
@@ -108,13 +109,24 @@ def _evidence(entries: Comparison) -> Iterator[_Evidence]:
     slack = entries.numeric.bar + entries.analytic.bar
     slack = slack + tolerance_of(function, "entries") * np.abs(value)
     wrong, is_jacobian = entries.error > entries.tolerance, function.problem.is_jacobian
-    for name, shape, part in function.point.tensors:
+    for name, tensor_shape, part in function.point.tensors:
         inside = (part.start <= columns) & (columns < part.stop)
         if np.any(inside) and (np.any(analytic[part]) or np.any(numeric[part])):
-            shape = analytic.shape[1:] + shape if is_jacobian else shape
+            shape = analytic.shape[1:] + tensor_shape if is_jacobian else tensor_shape
             arrays = (a[part].T.reshape(shape) for a in (analytic, parameter, numeric, compared))
             most, is_wrong = float(np.max(slack[inside])), bool(np.any(wrong[inside]))
-            yield _Evidence._make((name, *arrays, most, is_wrong))
+            entries_of = np.arange(part.start, part.stop).reshape(tensor_shape)
+            label = functools.partial(_label, function.problem, entries_of)
+            yield _Evidence._make((name, *arrays, most, is_wrong, label))
+
+
+def _label(problem: Problem, entries: np.ndarray, index: list[int]) -> str:
+    """Return the name of a derivative, given its index among the results and a tensor's entries."""
+    if problem.label is None:
+        return str(index)
+    result, *rest = index
+    name, at, _ = problem.label(int(entries[*rest]), result)
+    return f"{name}{[*at]}"
 
 
 def _explanations(e: _Evidence, problem: Problem) -> Iterator[str]:

@@ -35,14 +35,11 @@ def random_direction(gradient: AnalyticGradient, number: int) -> np.ndarray:
     if number == 1:
         slope = gradient.finite.sum(axis=1)
         signs = np.where(slope == 0.0, drawn, slope)
-    if function.problem.bounds is not None:  # inwards at the border of the domain
-        low, high = function.problem.bounds
-        signs = np.where(function.x <= low, 1.0, np.where(function.x >= high, -1.0, signs))
     terms = np.abs(gradient.finite * scale[:, None]).max(axis=1)
     terms = np.maximum(terms, _LEAST_TERM * terms.max())
     weights = terms.min() / terms if terms.max() > 0.0 else np.ones_like(terms)
     weights *= scale * float(scale.size) ** -0.25
-    return np.asarray(np.copysign(weights * (0.5 + 0.5 * np.abs(drawn)), signs))
+    return function.inwards(np.copysign(weights * (0.5 + 0.5 * np.abs(drawn)), signs))
 
 
 def _sample(gradient: AnalyticGradient) -> np.ndarray:

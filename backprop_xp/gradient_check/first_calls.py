@@ -6,8 +6,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from backprop_xp.backends import array_namespace, to_host
-from backprop_xp.gradient_check.functions import SINGLE, Fault, Function
+from backprop_xp.backends import array_namespace
+from backprop_xp.gradient_check.functions import SINGLE, Fault, Function, require_unchanged
 
 _Call: TypeAlias = Callable[[list[np.ndarray]], np.ndarray]
 # Two calls at one point may differ by this many rounding errors, as sums over threads do.
@@ -39,7 +39,9 @@ def first_value(function: Function) -> None:
     function.fx, function.epsilon = _call(function, "value")
     numbers = function.fx.tolist() if function.fx.size > 1 else function.fx[0].item()
     if not np.all(np.isfinite(function.fx)):
-        raise ValueError(f"value(point) is {numbers}: no derivative can be taken there.")
+        raise ValueError(
+            f"{function.problem.names[0]} is {numbers}: no derivative can be taken there."
+        )
     if function.options["batched"] and function.stacks is None and not function.takes_stacks(2):
         raise ValueError(
             "batched=True, but value of stacked copies differs from value of each copy alone. It "
@@ -49,7 +51,7 @@ def first_value(function: Function) -> None:
 
 def last_calls(function: Function, *, passed: bool) -> None:
     """Raise ``Fault`` if gradient, or value after a check that did not pass, has changed."""
-    stale = "depends on earlier calls of value: a stale cache, or other state between calls"
+    stale = f"depends on earlier calls of {function.word('value')}: a stale cache, or other state"
     # The last point of a check may be too near to x to show it.
     function.values((0.75 * function.x + (function.x == 0.0))[None, :])
     _require_same(function, "gradient", function.gradients([function.x])[0], stale)
@@ -60,9 +62,7 @@ def last_calls(function: Function, *, passed: bool) -> None:
 def _call(function: Function, name: str) -> tuple[np.ndarray, float]:
     """Call value or gradient at the point; raise ``Fault`` if it writes into its argument."""
     found: tuple[np.ndarray, float] = getattr(function, name)(function.x, function.dtype)
-    if not np.array_equal(to_host(function.argument).astype(np.float64), function.x):
-        sentence = f"{name} writes into the point that it receives: it must work on a copy"
-        raise Fault("fail", sentence)
+    require_unchanged(function.argument, function.x, function.word(name))
     return found
 
 
@@ -88,7 +88,7 @@ def _require_same(
     i = np.argmax(np.abs(again - before))
     numbers = f"{float(before.flat[i])}, then {float(again.flat[i])}"
     raised = f"it raised {function.failure!r}" if np.all(np.isnan(again)) else numbers
-    raise Fault("nondeterministic", f"{name} {problem} ({raised})")
+    raise Fault("nondeterministic", f"{function.word(name)} {problem} ({raised})")
 
 
 def switch_to_float64(function: Function) -> None:

@@ -11,7 +11,7 @@ import functools
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,7 +26,7 @@ from backprop_xp.gradient_check.points import (
     flatten_jacobian,
     flatten_like,
 )
-from backprop_xp.gradient_check.problems import CheckOptions, Problem
+from backprop_xp.gradient_check.problems import CheckOptions, Problem, with_vectors
 from backprop_xp.gradient_check.structures import Structure
 
 # The rounding errors (epsilon) of float32, float16 and bfloat16.
@@ -108,6 +108,10 @@ class Function:
         is_free = options["tangent"] is None and self.problem.bounds is None and point.is_plain
         self.stacks = None if is_free and options["batched"] is not False else False
 
+    def word(self, name: str) -> str:
+        """Return what the caller calls ``"value"`` or ``"gradient"``."""
+        return self.problem.names[name == "gradient"].partition("(")[0]
+
     @property
     def evaluations(self) -> int:
         """The number of calls of value so far; each copy in a stack counts."""
@@ -128,20 +132,23 @@ class Function:
         self.calls.add(1)
         if self.results is None:
             self.results = self._require_numbers(result)
-        host, epsilon = flatten_like(self.results, result, self._name, is_complex=True)
+        host, epsilon = flatten_like(self.results, result, self.problem.names[0], is_complex=True)
         return _widen(host[:, 0]), epsilon
 
     def gradient(self, point: np.ndarray, dtype: DType) -> tuple[np.ndarray, float]:
         """Return the gradient at a point ``(P,)`` as ``(P, M)``, and its rounding error."""
-        self.argument = to_device_of(self.point.flat, self._on_surface(point), dtype)
+        self.argument = to_device_of(self.point.flat, self.on_surface(point), dtype)
         gradient = self.problem.gradient(self.point.restore(self.argument))
-        if self.problem.read is not None:
-            host, epsilon = self.problem.read(gradient)
+        self.calls.add(0)  # it counts as seconds only
+        if self.problem.label is not None:
+            host, epsilon = gradient
         elif self.problem.is_jacobian:
             assert self.results is not None  # noqa: S101 - value is called before
-            host, epsilon = flatten_jacobian(self.point, self.results, gradient, "jacobian(point)")
+            host, epsilon = flatten_jacobian(
+                self.point, self.results, gradient, self.problem.names[1]
+            )
         else:
-            host, epsilon = flatten_like(self.point, gradient, "gradient(point)")
+            host, epsilon = flatten_like(self.point, gradient, self.problem.names[1])
         columns = [self.project(column) for column in host.T.astype(np.float64)]
         return np.stack(columns, axis=1), epsilon
 
@@ -189,13 +196,15 @@ class Function:
         if self.stacks is None and (self.options["batched"] or copies >= _WORTH_STACKING):
             pair = self.round(np.stack([self.x, self.x * (1.0 + 2.0**-10) + 2.0**-10]))
             single, self.stacks, slack = self.values(pair), False, 64.0 * self.epsilon
+            failure = self.failure
             with self.catch_errors():
                 self.stacks = np.allclose(self._stacked(pair), single, rtol=slack, atol=0.0)
+            self.failure = failure  # that of a trial explains nothing
         return bool(self.stacks)
 
     def recenter(self, point: np.ndarray) -> "Function | None":
         """Return the function around another point, None if value or gradient fails there."""
-        point = self.round(self._on_surface(point))
+        point = self.round(self.on_surface(point))
         fx, gx = self._value_or_nan(point), self.gradients([point])[0]
         if not (np.all(np.isfinite(fx)) and np.all(np.isfinite(gx))):
             return None
@@ -229,11 +238,10 @@ class Function:
             return vector
         if vector.dtype.kind == "c":
             return self.project(vector.real) + 1j * self.project(vector.imag)
-        direction = self.point.restore(to_device_of(self.point.flat, vector, self.point.flat.dtype))
-        host, _ = flatten_like(self.point, tangent(direction), "tangent(direction)")
+        host, _ = flatten_like(self.point, tangent(self.point.at(vector)), "tangent(direction)")
         return host[:, 0].astype(np.float64)
 
-    def _on_surface(self, point: np.ndarray) -> np.ndarray:
+    def on_surface(self, point: np.ndarray) -> np.ndarray:
         """Return a copy of a point, its distance from x projected by ``tangent``."""
         is_free = self.options["tangent"] is None and self.problem.counts is None
         return point.copy() if is_free else self.x + self.project(point - self.x)
@@ -243,9 +251,15 @@ class Function:
         low, high = self.problem.bounds or (-np.inf, np.inf)
         return bool(np.all((low <= point.real) & (point.real <= high)))
 
+    def inwards(self, direction: np.ndarray) -> np.ndarray:
+        """Return a direction ``(P,)`` that leads inside where the point is on its bounds."""
+        low, high = self.problem.bounds or (-np.inf, np.inf)
+        signs = np.where(self.x <= low, 1.0, np.where(self.x >= high, -1.0, direction))
+        return np.asarray(np.copysign(direction, signs))
+
     def _value_or_nan(self, point: np.ndarray) -> np.ndarray:
         """Return value at a point as ``(M,)``, NaN if it is outside of the domain."""
-        point = self._on_surface(point)
+        point = self.on_surface(point)
         with self.catch_errors():
             if self.is_inside(point):
                 return self.value(point, self.dtype)[0]
@@ -259,16 +273,14 @@ class Function:
         )
         assert self.results is not None  # noqa: S101 - value is called alone before
         stack = (len(points),)
-        host, _ = flatten_like(self.results, result, self._name, results=stack, is_complex=True)
+        host, _ = flatten_like(
+            self.results, result, self.problem.names[0], results=stack, is_complex=True
+        )
         return _widen(host.T)
-
-    @property
-    def _name(self) -> str:
-        return "function(point)" if self.problem.is_jacobian else "value(point)"
 
     def _require_numbers(self, result: Structure) -> Point:
         """Return a result of value as a point; raise unless it holds real numbers."""
-        name, is_jacobian = self._name, self.problem.is_jacobian
+        name, is_jacobian = self.problem.names[0], self.problem.is_jacobian
         expected = f"{name} must be one number"
         if isinstance(result, tuple) and not is_jacobian:
             pair = "If it returns (value, gradient), pass gradient=True"
@@ -279,7 +291,7 @@ class Function:
             expected = "must hold numbers" if is_jacobian else "must be one number"
             raise TypeError(f"{name} {expected}, not {result!r:.100}.") from None
         is_complex = any(t.name.endswith(".imag") for t in found.tensors)
-        if is_complex and self.problem.read is None:
+        if is_complex and self.problem.label is None:
             raise TypeError(f"{name} must be real at a real point, not complex: {result!r:.100}.")
         if found.flat.shape != (1,) and not is_jacobian:
             several = "bx.check_jacobian checks a function with several results"
@@ -291,3 +303,19 @@ class Function:
 def _widen(host: np.ndarray) -> np.ndarray:
     """Return a copy in float64 or complex128: a function may reuse one array for its results."""
     return host.astype(np.complex128 if host.dtype.kind == "c" else np.float64)
+
+
+def require_unchanged(array: Array, before: np.ndarray, name: str) -> None:
+    """Raise ``Fault`` if a call of what messages call ``name`` has changed its argument."""
+    if not np.array_equal(to_host(array).astype(before.dtype), before):
+        word, sentence = name.partition("(")[0], "writes into the point that it receives"
+        raise Fault("fail", f"{word} {sentence}: it must work on a copy")
+
+
+def around(
+    point: Point,
+    options: CheckOptions,
+    value: Callable[[Structure], Structure] = lambda structure: structure,
+) -> Function:
+    """Return a function at a point, with the vectors of the options, but without a gradient."""
+    return Function(with_vectors(Problem(point, value, value, options, is_jacobian=True)))

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from backprop_xp.gradient_check.api import halves
 from backprop_xp.gradient_check.functions import quiet
+from backprop_xp.gradient_check.jacobians import jacobian_problem
 from backprop_xp.gradient_check.points import Point, flatten
 from backprop_xp.gradient_check.problems import CheckOptions, Problem, complete_options
 from backprop_xp.gradient_check.products import (
-    jacobian_problem,
     jvp_problem,
     random_numbers,
     vjp_problem,
@@ -52,7 +53,7 @@ class ProblemReport:
     def raise_if_failed(self) -> None:
         """Raise ``GradientCheckError``, with the report as its message, unless all passed."""
         if not self.passed:
-            raise GradientCheckError(str(self))
+            raise GradientCheckError(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON types."""
@@ -68,21 +69,30 @@ class ProblemReport:
 
 
 class _Case(NamedTuple):
-    """A start ``(n,)``, its lower and upper bounds ``(n,)``, and the options."""
+    """A start ``(n,)``, its lower and upper bounds ``(n,)`` or numbers, and the options."""
 
     x0: np.ndarray
-    sides: tuple[np.ndarray, np.ndarray]
+    sides: tuple[Any, Any]
     options: CheckOptions
 
     @classmethod
-    def of(cls, x0: Any, bounds: Any, given: Any) -> "_Case":
-        """Return a case from what the caller gives."""
+    def of(cls, x0: Any, bounds: Any, given: Any, fun: Any) -> "_Case":
+        """Return a case from what the caller gives; bounds are ``Bounds``, two sides, or None."""
+        if np.iscomplexobj(x0):
+            raise TypeError(f"x0 must have real numbers, not {x0!r:.100}.")
         x0 = np.asarray(x0, dtype=np.float64).reshape(-1)
-        ends = (-np.inf, np.inf) if bounds is None else (bounds.lb, bounds.ub)
-        low, high = (np.broadcast_to(np.asarray(end, dtype=np.float64), x0.shape) for end in ends)
         given = {"samples": _RANDOM_POINTS, **given}
-        options = complete_options(given)
-        return cls(x0, (low, high), {**options, "bounds": (low, high) if bounds else None})
+        options, sides = complete_options(given, fun=fun), []
+        if bounds is None:
+            return cls(x0, (-np.inf, np.inf), options)
+        ends = (bounds.lb, bounds.ub) if hasattr(bounds, "lb") else bounds
+        for end, free in zip(ends, (-np.inf, np.inf), strict=True):
+            side = np.asarray(end, dtype=np.float64)
+            if side.size not in (1, x0.size):
+                raise ValueError(f"bounds have {side.size} entries, but x0 has {x0.size}.")
+            # None, which SciPy allows, is NaN as a number.
+            sides.append(np.broadcast_to(np.where(np.isnan(side), free, side), x0.shape))
+        return cls(x0, (sides[0], sides[1]), {**options, "bounds": sides})
 
 
 def check_minimize(
@@ -117,27 +127,30 @@ def check_minimize(
     from scipy import optimize
 
     if bounds is not None and not hasattr(bounds, "lb"):
-        bounds = optimize.Bounds(
-            [-np.inf if low is None else low for low, _ in bounds],
-            [np.inf if high is None else high for _, high in bounds],
-        )
-    case = _Case.of(x0, bounds, options)
+        bounds = zip(*bounds, strict=True)
+    case = _Case.of(x0, bounds, options, fun)
     value, gradient = _pair(fun, jac, args)
     builds: _Builds = {}
     if gradient is not None:
-        builds["jac"] = lambda p: Problem(p, value, gradient, case.options)
+        builds["jac"] = lambda p: Problem(p, value, gradient, case.options, ("fun(x)", "jac(x)"))
     if callable(hess):
         builds |= _derivative("hess", gradient, _pair(fun, hess, args)[1], case, is_hessian=True)
     if callable(hessp):
-        builds |= _products("hessp", gradient, lambda x, p: hessp(x, p, *args), case)
+        _require_jac("hessp", gradient)
+        extra, names = args if isinstance(args, tuple) else (args,), ("jac(x)", "hessp(x, p)")
+        builds["hessp"] = lambda p: jvp_problem(
+            p, gradient, lambda x, v: hessp(x, v, *extra), case.options, names=names,
+            is_hessian=True,
+        )  # fmt: skip
     some = constraints if isinstance(constraints, list | tuple) else (constraints,)
     for i, constraint in enumerate(some):
         builds |= _constraint(f"constraints[{i}].", constraint, case)
 
     def solve() -> Any:
         few = {"maxiter": _ITERATIONS}
+        inside = None if bounds is None else optimize.Bounds(*case.sides)
         return optimize.minimize(
-            value, case.x0, jac=gradient, bounds=bounds, constraints=constraints, options=few
+            value, case.x0, jac=gradient, bounds=inside, constraints=constraints, options=few
         )
 
     return _check(builds, case, solve)
@@ -169,9 +182,7 @@ def check_least_squares(
     """
     from scipy import optimize
 
-    if bounds is not None and not hasattr(bounds, "lb"):
-        bounds = optimize.Bounds(*bounds)
-    case, named = _Case.of(x0, bounds, options), dict(kwargs or {})
+    case, named = _Case.of(x0, bounds, options, fun), dict(kwargs or {})
     value, jacobian = _pair(
         functools.partial(fun, **named),
         functools.partial(jac, **named) if callable(jac) else None,
@@ -204,7 +215,7 @@ def check_root(
     """
     from scipy import optimize
 
-    case = _Case.of(x0, None, options)
+    case = _Case.of(x0, None, options, fun)
     value, jacobian = _pair(fun, jac, args)
 
     def solve() -> Any:
@@ -213,10 +224,11 @@ def check_root(
     return _check(_jacobian(value, jacobian, case), case, solve)
 
 
-def _pair(fun: Callable[..., Any], jac: Any, args: tuple[Any, ...]) -> tuple[Any, Any]:
+def _pair(fun: Callable[..., Any], jac: Any, args: Any) -> tuple[Any, Any]:
     """Return a function and its derivative, None if SciPy approximates it, as functions of x."""
+    args = args if isinstance(args, tuple) else (args,)  # as SciPy does
     if jac is True:
-        return (lambda x: fun(x, *args)[0]), (lambda x: fun(x, *args)[1])
+        fun, jac = halves(fun, "fun(x) must be (value, derivative) with jac=True")
     return (lambda x: fun(x, *args)), (lambda x: jac(x, *args)) if callable(jac) else None
 
 
@@ -226,26 +238,29 @@ def _jacobian(f: Any, jacobian: Any, case: _Case) -> _Builds:
 
 def _derivative(name: str, f: Any, derivative: Any, case: _Case, *, is_hessian: bool) -> _Builds:
     """Return the problem of a Jacobian or Hessian; of its products if it is a LinearOperator."""
-    if f is None:
-        raise ValueError(f"{name} is the derivative of jac: pass jac too.")
+    _require_jac(name, f)
     f(case.x0.copy())  # a Jacobian may use what its function has stored
     found, options = derivative(case.x0.copy()), case.options
+    of = f"{name[:-4]}jac(x)" if is_hessian else f"{name[:-3]}fun(x)"
     if not hasattr(found, "matvec"):
-        return {name: lambda p: jacobian_problem(p, f, derivative, options, is_hessian=is_hessian)}
-    builds = _products(f"{name} @ v", f, lambda x, v: derivative(x) @ v, case, is_hessian)
-    if is_hessian:
-        return builds
-    transposed = f"{name}.T @ u"
-    return {
-        **builds,
-        transposed: lambda p: vjp_problem(p, f, lambda x, u: derivative(x).T @ u, options),
+        named: Any = {"names": (of, f"{name}(x)"), "is_hessian": is_hessian}
+        return {name: lambda p: jacobian_problem(p, f, derivative, options, **named)}
+    product, transposed = (of, f"{name}(x) @ v"), (of, f"{name}(x).T @ u")
+    builds: _Builds = {
+        f"{name} @ v": lambda p: jvp_problem(
+            p, f, lambda x, v: derivative(x) @ v, options, names=product, is_hessian=is_hessian
+        )
     }
+    if not is_hessian:
+        builds[f"{name}.T @ u"] = lambda p: vjp_problem(
+            p, f, lambda x, u: derivative(x).T @ u, options, names=transposed
+        )
+    return builds
 
 
-def _products(name: str, f: Any, product: Any, case: _Case, is_hessian: bool = True) -> _Builds:
-    if f is None:
+def _require_jac(name: str, gradient: Any) -> None:
+    if gradient is None:
         raise ValueError(f"{name} is the derivative of jac: pass jac too.")
-    return {name: lambda p: jvp_problem(p, f, product, case.options, 2, is_hessian=is_hessian)}
 
 
 def _constraint(name: str, constraint: Any, case: _Case) -> _Builds:
@@ -279,10 +294,10 @@ def _check(builds: _Builds, case: _Case, solve: Callable[[], Any]) -> ProblemRep
     for i in range(options["samples"]):
         near = x0 + generator.normal(size=x0.size) * np.where(x0 == 0.0, 1.0, x0)
         low, high = (np.where(np.isfinite(side), side, near) for side in case.sides)
-        inside = generator.uniform(np.minimum(low, high), np.maximum(low, high))
-        drawn[f"random point {i}"] = np.clip(inside, *case.sides)
+        part = generator.uniform(size=x0.size)
+        drawn[f"random point {i}"] = (1.0 - part) * low + part * high
     with quiet(), contextlib.suppress(Exception):  # a wrong derivative may lead anywhere
-        drawn["the result of a few iterations"] = np.clip(solve().x, *case.sides)
+        drawn["the result of a few iterations"] = solve().x
     own: CheckOptions = {**options, "samples": 0}
     return ProblemReport(
         {name: check_points(build, flatten, x0, own, drawn) for name, build in builds.items()}

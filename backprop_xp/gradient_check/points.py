@@ -74,6 +74,11 @@ class Point(NamedTuple):
         """Return vectors ``(*stack, P)`` in the structure of the point."""
         return _restore(self.tree, vector)
 
+    def at(self, vector: np.ndarray | None = None) -> Structure:
+        """Return a host vector, by default the point's, as a structure of arrays of its own."""
+        host = to_host(self.flat) if vector is None else vector
+        return self.restore(to_device_of(self.flat, host.copy(), self.flat.dtype))
+
     def matching(
         self, other: Structure, name: str
     ) -> Iterator[tuple[list[Tensor], str, Structure]]:
@@ -115,7 +120,11 @@ def flatten(structure: Structure, name: str = "point", *, is_arguments: bool = F
     used = {at: leaf for at, leaf in found.items() if kinds[at] in chosen}
     arrays = {at: _array(leaf, f"{name}{at}") for at, leaf in used.items()}
     if not sum(math.prod(array.shape) for array in arrays.values()):
-        kind = f": it is {type(structure).__name__}" if "" in found else ""
+        words = [type(structure).__name__]
+        words += [
+            f"{n} {getattr(structure, n)}" for n in ("dtype", "shape") if hasattr(structure, n)
+        ]
+        kind = f": it is {', '.join(words)}" if "" in found else ""
         raise TypeError(f"{name} holds no real or complex numbers{kind}.")
     # The first array decides library, device and precision.
     belongs = [at for at, leaf in used.items() if owner(leaf) is not None]
@@ -167,11 +176,12 @@ def flatten_like(
     """
     count, epsilons = math.prod(results or ()), [DOUBLE]
     columns: list[np.ndarray] = []
-    if broadcasts and isinstance(other, Number):
-        return np.full((*point.flat.shape, 1), float(other)), DOUBLE  # type: ignore[arg-type]
+    if broadcasts and (isinstance(other, Number) or getattr(other, "shape", None) == ()):
+        number = _numbers(point, other, name, [()], "biuf")
+        return np.broadcast_to(number, (*point.flat.shape, 1)), DOUBLE
     whole = (count, *point.flat.shape)
     if results is not None and getattr(other, "shape", None) == whole:
-        return _numbers(point, other, name, [whole], "biuf").T, _epsilon(other)
+        return _numbers(point, other, name, [whole], "biuf").T, epsilon_of(other)
     for tensors, label, part in point.matching(other, name):
         shape, halves = tensors[0].shape, len(tensors)
         size = math.prod(shape)
@@ -183,7 +193,7 @@ def flatten_like(
         host = host.reshape(count, size)
         both = host.imag if host.dtype.kind == "c" else host if broadcasts else 0.0 * host
         columns += [host] if halves == 1 else [host.real, both]
-        epsilons.append(_epsilon(part))
+        epsilons.append(epsilon_of(part))
     return np.concatenate(columns, axis=1).T, max(epsilons)
 
 
@@ -236,7 +246,10 @@ def _kind(leaf: Structure, label: str) -> str | None:
             return None
         leaf = _host(leaf, label)
     xp, kinds = array_namespace(leaf), ("real floating", "complex floating", "integral")
-    return next((kind for kind in kinds if xp.isdtype(leaf.dtype, kind)), None)
+    try:
+        return next((kind for kind in kinds if xp.isdtype(leaf.dtype, kind)), None)
+    except TypeError:  # the dtype of random keys of JAX's
+        return None
 
 
 def _array(leaf: Structure, label: str) -> Array:
@@ -268,7 +281,8 @@ def _numbers(
     host = _host(leaf, label)
     if host.dtype.kind not in kinds:
         kind = f"of dtype {host.dtype}" if host.dtype != object else f"{leaf!r:.100}"
-        raise TypeError(f"{label} must be an array of numbers, not {kind}.")
+        real = "real " * (host.dtype.kind == "c")
+        raise TypeError(f"{label} must be an array of {real}numbers, not {kind}.")
     # Axes of length 1 do not matter: (n, 1) is a gradient of (n,).
     if not any([n for n in s if n != 1] == [n for n in host.shape if n != 1] for s in shapes):
         raise ValueError(f"{label} has shape {host.shape}, but {shapes[0]} is expected.")
@@ -283,7 +297,7 @@ def _host(leaf: Structure, label: str) -> np.ndarray:
         raise ValueError(f"{label} is not an array of numbers: {error}") from None
 
 
-def _epsilon(numbers: Structure) -> float:
+def epsilon_of(numbers: Structure) -> float:
     """Return the rounding error of the numbers' dtype, at least that of float64."""
     if owner(numbers) is None:
         return DOUBLE

@@ -1,7 +1,7 @@
 """The problem that a check solves: a value, its analytic gradient, a point, and the options."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from backprop_xp.checks import integer, known, nearest, real
 from backprop_xp.gradient_check.points import Point, flatten_like
 from backprop_xp.gradient_check.structures import Structure
 
+# How messages call a value and its gradient.
+Names: TypeAlias = tuple[str, str]
 METHODS = ["auto", "complex_step", "centered", "directional", "taylor"]
 
 
@@ -42,13 +44,13 @@ DEFAULTS: CheckOptions = {
 class Problem(NamedTuple):
     """A value and its gradient, both functions of the point's structure.
 
-    ``is_jacobian``: value returns many results, and gradient their Jacobian. ``read`` replaces the
-    usual way from what gradient returns to ``(P, M)`` and the rounding error. ``label`` names entry
-    i of result k, and gives the unit of its derivative. ``perturbed_values`` is a faster way to the
-    values with one entry of the point perturbed. ``scale (P,)`` is the size at which value varies,
-    by default that of the entries, but at least ``least_scale`` times the root mean square of their
-    tensor. ``bounds`` are two vectors ``(P,)``, and ``counts (P,)`` the entries to check.
-    ``verify`` returns a mistake that the compared entries show although they agree, or None.
+    ``is_jacobian``: value returns many results, and gradient their Jacobian. ``label`` names entry
+    i of result k, and gives the unit of its derivative; with it, gradient returns the Jacobian as
+    ``(P, M)`` and its rounding error. ``perturbed_values`` is a faster way to the values with one
+    entry of the point perturbed. ``scale (P,)`` is the size at which value varies, by default that
+    of the entries, but at least ``least_scale`` times the root mean square of their tensor.
+    ``bounds`` are two vectors ``(P,)``, and ``counts (P,)`` the entries to check. ``verify``
+    returns a mistake that the compared entries show although they agree, or None.
 
     The others serve the diagnosis: ``batch_size``; ``l2``, the penalty's strength, and the names of
     the tensors that it ``decays``; ``locate`` says where compared entries are wrong, or None.
@@ -58,8 +60,8 @@ class Problem(NamedTuple):
     value: Callable[[Structure], Structure]
     gradient: Callable[[Structure], Structure]
     options: CheckOptions = DEFAULTS
+    names: Names = ("value(point)", "gradient(point)")
     is_jacobian: bool = False
-    read: Callable[[Structure], tuple[np.ndarray, float]] | None = None
     label: Callable[[int, int], tuple[str, tuple[int, ...], float]] | None = None
     perturbed_values: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     scale: np.ndarray | None = None
@@ -72,9 +74,22 @@ class Problem(NamedTuple):
     decays: frozenset[str] = frozenset()
     locate: Callable[[Any], str | None] = lambda entries: None
 
+    def entry(self, entry: int, result: int) -> tuple[str, tuple[int, ...], float]:
+        """Return the name, the index and the unit of a derivative."""
+        if self.label is not None:
+            return self.label(entry, result)
+        name, index = self.point.entry(entry)
+        return (f"J{name}", (result, *index), 1.0) if self.is_jacobian else (name, index, 1.0)
 
-def complete_options(given: CheckOptions) -> CheckOptions:
-    """Return the options with their defaults; raise TypeError or ValueError for a wrong one."""
+
+def complete_options(given: CheckOptions, **functions: Any) -> CheckOptions:
+    """Return the options with their defaults; raise TypeError or ValueError for a wrong one.
+
+    Raises TypeError for functions, by name, that are none.
+    """
+    for name, function in functions.items():
+        if not callable(function):
+            raise TypeError(f"{name} must be a function, not {function!r:.100}.")
     for name in set(given) - set(DEFAULTS):
         raise TypeError(f"{name!r} is not an option. {nearest(name, list(DEFAULTS))}")
     options: CheckOptions = {**DEFAULTS, **given}
@@ -101,6 +116,7 @@ def with_vectors(problem: Problem) -> Problem:
     """Return a problem with the vectors of its options ``scale``, ``bounds`` and ``mask``."""
     point, options = problem.point, problem.options
     scale, bounds, mask = options["scale"], options["bounds"], options["mask"]
+    counts = np.ones(point.flat.shape, dtype=bool)
     if scale is not None:
         scale = _vector(point, scale, "scale")
         if not np.all((scale > 0.0) & np.isfinite(scale)):
@@ -115,13 +131,15 @@ def with_vectors(problem: Problem) -> Problem:
         )
         x = to_host(point.flat)
         point.require((low <= x) & (x <= high), ", outside of its bounds.")
-        problem = problem._replace(bounds=(low, high))
+        problem, counts = problem._replace(bounds=(low, high)), low < high
     if mask is not None:
-        counts = _vector(point, mask, "mask") != 0.0
-        if not counts.any():
-            raise ValueError("mask leaves no entry to check: it is True for the entries to check.")
-        problem = problem._replace(counts=counts)
-    return problem
+        counts = counts & (_vector(point, mask, "mask") != 0.0)
+    if not counts.any():
+        raise ValueError(
+            "mask leaves no entry to check: it is True for the entries to check, and bounds must "
+            "let them move."
+        )
+    return problem if counts.all() else problem._replace(counts=counts)
 
 
 def _vector(point: Point, numbers: Structure, name: str) -> np.ndarray:

@@ -1,11 +1,11 @@
-"""Products with a Jacobian: ``u^T J``, ``J v``, Hessians, and sparse Jacobians.
+"""Products with a Jacobian: ``u^T J``, ``J v``, and those of Hessians.
 
 The rows ``u^T J`` are the gradients of the functions ``<u, f>`` (the dot-product test, Claerbout
 1992). The columns ``J v`` are derivatives along lines: with ``x(t) = x + V (t - 1)`` the function
 ``f(x(t))`` has the Jacobian ``J V`` by t, which is 1 at the point.
 """
 
-import sys
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,16 +21,18 @@ from backprop_xp.backends import (
     to_host,
 )
 from backprop_xp.gradient_check.analytic import scale_of
-from backprop_xp.gradient_check.functions import Function
-from backprop_xp.gradient_check.judge import PASS, Comparison
-from backprop_xp.gradient_check.points import Point, flatten, flatten_like
-from backprop_xp.gradient_check.problems import CheckOptions, Problem, with_vectors
+from backprop_xp.gradient_check.functions import around, require_unchanged
+from backprop_xp.gradient_check.judge import PASS, Comparison, tolerance_of
+from backprop_xp.gradient_check.points import Point, epsilon_of, flatten, flatten_like
+from backprop_xp.gradient_check.problems import CheckOptions, Names, Problem
+from backprop_xp.gradient_check.rounding import with_measured_rounding
 from backprop_xp.gradient_check.structures import Structure
 
-# The step that locates a wrong entry of a sparse Jacobian, relative to the entries.
-_SHORT = 2.0**-12
 # Up to this many results or entries, each has a cotangent or a tangent of its own.
 _FEW = 32
+# Results of one magnitude differ by at most this power of two. A result of so many rounding errors
+# of the others may consist of these.
+_BAND, _LEAST = 10.0, 2.0**10
 
 
 def vjp_problem(
@@ -39,50 +41,57 @@ def vjp_problem(
     vjp: Callable[[Structure, Structure], Structure],
     options: CheckOptions,
     *,
+    names: Names = ("f(*inputs)", "vjp(*inputs, u)"),
     is_one: bool = False,
 ) -> Problem:
     """Return the problem of the function ``U f(x)``, whose Jacobian has the rows ``vjp(x, u)``.
 
-    Row 0 of U is random, the others are unit vectors unless the results are many. With ``is_one``
-    there is the random row alone, and one value.
+    Row 0 of U is random. The others are unit vectors or, if the results are many, random numbers
+    for results of one magnitude. With ``is_one`` there is row 0 alone, and one value.
     """
-    outputs = flatten(f(point.restore(point.flat)), "f(*inputs)")
-    size, x = outputs.flat.shape[0], to_host(outputs.flat).astype(np.float64)
-    typical = [np.sqrt(np.mean(x[t.part] ** 2)) or 1.0 for t in outputs.tensors]
-    lengths = [t.part.stop - t.part.start for t in outputs.tensors]
-    rows = [random_numbers((size,), options["seed"]) / np.repeat(typical, lengths)]
+    outputs = flatten(f(point.at()), names[0])
+    y = to_host(outputs.flat).astype(np.float64)
+    typical, size = np.ones_like(y), y.size
+    for tensor in outputs.tensors:
+        part = y[tensor.part]
+        typical[tensor.part] = np.sqrt(np.sum(part**2) / max(part.size, 1)) or 1.0
+    rows = [random_numbers((size,), options["seed"]) / typical]
+    if not is_one and size > _FEW:
+        # Small results have rows of their own, unless they may be rounding errors of the others.
+        least = _LEAST * epsilon_of(outputs.flat)
+        part = np.fmax(np.abs(y) / typical, least)
+        band = np.where(part > least, np.log2(part) // _BAND, 0.0)
+        rows += [np.where(band == b, rows[0] / part, 0.0) for b in np.unique(band[band < -1.0])]
+    drawn = len(rows)
     rows += [] if is_one or not 1 < size <= _FEW else list(np.eye(size))
     cotangents = np.stack(rows)
 
     def value(structure: Structure) -> Array:
-        return _products(outputs, f(structure), cotangents)[..., 0 if is_one else slice(None)]
+        found = _products(outputs, f(structure), cotangents, names[0])
+        return found[..., 0 if is_one else slice(None)]
 
     def gradient(structure: Structure) -> Structure:
-        dtype = outputs.flat.dtype
-        us = [outputs.restore(to_device_of(outputs.flat, u, dtype)) for u in cotangents]
-        found = [vjp(structure, u) for u in us]
-        return found[0] if is_one else found
-
-    def read(gradients: list[Structure]) -> tuple[np.ndarray, float]:
-        found = [flatten_like(point, gradient, "vjp(*inputs, u)") for gradient in gradients]
+        if is_one:
+            return vjp(structure, outputs.at(cotangents[0]))
+        # Read at once: a function may reuse one array for its results.
+        found = [flatten_like(point, vjp(structure, outputs.at(u)), names[1]) for u in cotangents]
         return np.concatenate([host for host, _ in found], axis=1), max(e for _, e in found)
 
     def label(entry: int, row: int) -> tuple[str, tuple[int, ...], float]:
         name, index = point.entry(entry)
-        if row == 0:
+        if row < drawn:
             return f"u^T J{name}", index, 1.0
-        result, first = outputs.entry(row - 1)
+        result, first = outputs.entry(row - drawn)
         return f"J{result}{name}", first + index, 1.0
 
-    if is_one:
-        return Problem(point, value, gradient, options)
-    return Problem(point, value, gradient, options, is_jacobian=True, read=read, label=label)
+    problem = Problem(point, value, gradient, options, names)
+    return problem if is_one else problem._replace(is_jacobian=True, label=label)
 
 
-def _products(outputs: Point, y: Structure, cotangents: np.ndarray) -> Array:
+def _products(outputs: Point, y: Structure, cotangents: np.ndarray, name: str) -> Array:
     """Return the products ``(*stack, K)`` of results and cotangents ``(K, M)``, on the device."""
     total: Any = 0.0
-    for tensors, label, part in outputs.matching(y, "f(*inputs)"):
+    for tensors, label, part in outputs.matching(y, name):
         y = asarray(to_host(part)) if owner(part) is None else part
         xp, shape = array_namespace(y), tensors[0].shape
         stack = y.shape[: len(y.shape) - len(shape)]
@@ -102,28 +111,36 @@ def line_problem(
     jacobian: Callable[[Structure], tuple[np.ndarray, float]],
     tangents: Any,
     options: CheckOptions,
+    names: Names,
     label: Callable[[int, int], tuple[str, tuple[int, ...], float]],
 ) -> Problem:
     """Return the problem of ``f(x + V (t - 1))`` as a function of t ``(C,)``.
 
     The ``tangents`` V are ``(P, C)``, dense or sparse. ``jacobian`` returns ``(J V)^T``.
     """
-    base = around(point, f, options)
+    base = around(point, options, f)
     ones = np.ones(tangents.shape[1])
     line = flatten(to_device_of(point.flat, ones, point.flat.dtype))
 
-    def at(t: Array) -> Structure:
+    def call(function: Callable[[Structure], Any], name: str, t: Array) -> Any:
         host = to_host(t)
         host = host.astype(np.complex128 if host.dtype.kind == "c" else np.float64)
         x = base.x + np.asarray((host - 1.0) @ tangents.T)
         if not base.is_inside(x):
             raise ValueError("this point is outside of the bounds")
-        return point.restore(to_device_of(point.flat, x, precision_of(array_namespace(t), t.dtype)))
+        array = to_device_of(point.flat, x, precision_of(array_namespace(t), t.dtype))
+        before = to_host(array).copy()
+        found = function(point.restore(array))
+        require_unchanged(array, before, name)
+        return found
 
     own: CheckOptions = {"scale": None, "bounds": None, "tangent": None, "mask": None}
+    value, gradient = (
+        functools.partial(call, function, name)
+        for function, name in zip((f, jacobian), names, strict=True)
+    )
     return Problem(
-        line, lambda t: f(at(t)), at, {**options, **own}, is_jacobian=True, read=jacobian,
-        label=label,
+        line, value, gradient, {**options, **own}, names, is_jacobian=True, label=label
     )  # fmt: skip
 
 
@@ -132,28 +149,25 @@ def jvp_problem(
     f: Callable[[Structure], Structure],
     jvp: Callable[[Structure, Structure], Structure],
     options: CheckOptions,
-    directions: int,
     *,
+    names: Names = ("f(*inputs)", "jvp(*inputs, *tangents)"),
     is_hessian: bool = False,
 ) -> Problem:
     """Return the problem of a function along random tangents and, if few, unit tangents."""
-    outputs = flatten(f(point.restore(point.flat)), "f(*inputs)")
-    base = around(point, f, options)
-    scale, count = scale_of(base), base.x.size
-    low, high = base.problem.bounds or (-np.inf, np.inf)
-    columns = []
+    outputs = outputs_of(point, f, names[0], is_hessian=is_hessian)
+    # Symmetry is a property of two directions.
+    directions = max(options["directions"] or 1, 1 + is_hessian)
+    base = around(point, options, f)
+    scale, count, columns = scale_of(base), base.x.size, []
     for number in range(directions):
-        drawn = random_numbers((count,), options["seed"], number)
-        drawn = np.where(base.x <= low, abs(drawn), np.where(base.x >= high, -abs(drawn), drawn))
+        drawn = base.inwards(random_numbers((count,), options["seed"], number))
         columns.append(base.project(drawn * scale * float(count) ** -0.25))
     if count <= _FEW and options["tangent"] is None:
         columns += [column for column in np.diag(scale) if base.project(column).any()]
     tangents = np.stack(columns, axis=1)
 
     def times(structure: Structure) -> tuple[np.ndarray, float]:
-        dtype = point.flat.dtype
-        vs = [point.restore(to_device_of(point.flat, v, dtype)) for v in tangents.T]
-        found = [flatten_like(outputs, jvp(structure, v), "jvp(*inputs, *tangents)") for v in vs]
+        found = [flatten_like(outputs, jvp(structure, point.at(v)), names[1]) for v in tangents.T]
         return np.stack([host[:, 0] for host, _ in found]), max(e for _, e in found)
 
     def label(column: int, result: int) -> tuple[str, tuple[int, ...], float]:
@@ -164,112 +178,45 @@ def jvp_problem(
         name, index = point.entry(entry)
         return f"J{label}{name}", first + index, float(tangents[entry, column])
 
-    problem = line_problem(point, f, times, tangents, options, label)
-    return problem._replace(verify=_symmetry(tangents)) if is_hessian else problem
+    problem = line_problem(point, f, times, tangents, options, names, label)
+    return problem._replace(verify=symmetry(tangents)) if is_hessian else problem
 
 
-def jacobian_problem(
-    point: Point,
-    f: Callable[[Structure], Structure],
-    jacobian: Callable[[Structure], Any],
-    options: CheckOptions,
-    *,
-    is_hessian: bool = False,
-) -> Problem:
-    """Return the problem of a Jacobian: of every column or, if it is sparse, of every color."""
-    problem, tangents = Problem(point, f, jacobian, options, is_jacobian=True), None
-    if "scipy.sparse" in sys.modules and options["tangent"] is None:
-        from scipy import sparse
-
-        f(point.restore(point.flat))  # a Jacobian may use what its function has stored
-        found = jacobian(point.restore(point.flat))
-        if sparse.issparse(found):
-            pattern = sparse.csr_array(found)
-            if 2 * max(np.diff(pattern.indptr), default=0) <= point.flat.shape[0]:
-                problem, tangents = _sparse_problem(point, f, jacobian, pattern, options)
-    return problem._replace(verify=_symmetry(tangents)) if is_hessian else problem
+def outputs_of(
+    point: Point, f: Callable[[Structure], Structure], name: str, *, is_hessian: bool
+) -> Point:
+    """Return the results of a function at the point; a gradient's are as many as the entries."""
+    outputs = flatten(f(point.at()), name)
+    count, entries = outputs.flat.shape[0], point.flat.shape[0]
+    if is_hessian and count != entries:
+        raise ValueError(f"{name} must be a gradient of {entries} numbers, but has {count}.")
+    return outputs
 
 
-def _sparse_problem(
-    point: Point,
-    f: Callable[[Structure], Structure],
-    jacobian: Callable[[Structure], Any],
-    pattern: Any,
-    options: CheckOptions,
-) -> tuple[Problem, Any]:
-    """Return the problem of a Jacobian with the ``pattern (M, P)``, and its tangents ``(P, C)``.
-
-    Columns without a common row share a tangent (Curtis, Powell and Reid 1974).
-    """
-    from scipy import sparse
-
-    base = around(point, f, options)
-    ones = sparse.csr_array(
-        (np.ones(pattern.nnz), pattern.indices, pattern.indptr), shape=pattern.shape
-    )
-    colors, scale = _colors((ones.T @ ones).tocsr()), scale_of(base)
-    entries = np.arange(scale.size)
-    # x + V (0 - 1) is 0: the rounding is measured at points between 0 and x.
-    sized = base.project(np.where(base.x == 0.0, scale, np.copysign(scale, base.x)))
-    tangents = sparse.csc_array((sized, (entries, colors)), shape=(scale.size, colors.max() + 1))
-    owners = sparse.csr_array((entries + 1.0, (entries, colors)), shape=tangents.shape)
-    by_result = (ones @ owners).tocsr()
-
-    def times(structure: Structure) -> tuple[np.ndarray, float]:
-        found = sparse.csr_array(jacobian(structure))
-        if found.shape != pattern.shape:
-            raise ValueError(
-                f"jacobian(point) has shape {found.shape}, but {pattern.shape} before."
-            )
-        return (found @ tangents).toarray().T, float(np.finfo(found.dtype).eps)
-
-    def label(color: int, result: int) -> tuple[str, tuple[int, ...], float]:
-        entry = round(by_result[result, color]) - 1
-        if entry < 0:
-            return "J", (result,), 1.0
-        name, index = point.entry(entry)
-        return f"J{name}", (result, *index), float(sized[entry])
-
-    def locate(entries: Comparison) -> str | None:
-        """Bisect the columns of the decisive color for a mistake outside of the pattern."""
-        line, result = entries.decisive
-        columns = np.flatnonzero(colors == entries.lines.columns[line])
-        here = sparse.csr_array(jacobian(point.restore(point.flat)))
-
-        def error(some: np.ndarray) -> float:
-            step = np.zeros_like(sized)
-            step[some] = _SHORT * sized[some]
-            up, down = base.values([base.x + step, base.x - step])
-            return abs(float((up - down)[result] / 2.0 - (here @ step)[result]))
-
-        base.value(base.x, base.dtype)
-        while columns.size > 1:
-            halves = np.array_split(columns, 2)
-            columns = max(halves, key=error)
-        if ones[[result], columns][0]:
-            return None
-        name, index = point.entry(int(columns[0]))
-        return f"J{name}[{', '.join(map(str, (result, *index)))}] is missing in the pattern"
-
-    problem = line_problem(point, f, times, tangents, options, label)
-    return problem._replace(locate=locate), tangents
-
-
-def _symmetry(tangents: Any) -> Callable[[Comparison], str | None]:
+def symmetry(tangents: Any) -> Callable[[Comparison], str | None]:
     """Return a check that a Hessian H is symmetric: ``V^T H V``, to within the tolerances."""
 
     def verify(entries: Comparison) -> str | None:
-        if entries.verdict != PASS or entries.lines.direction is not None:
+        if entries.verdict != PASS:
             return None
-        products = entries.analytic.value
-        slack = entries.tolerance * np.maximum(abs(products), abs(entries.numeric.value))
-        if tangents is not None:
-            products, slack = products @ tangents, slack @ abs(tangents)
-        excess = abs(products - products.T) - 2.0 * (slack + slack.T)
+        lines, analytic, v = entries.lines, entries.analytic, tangents
+        function, gradient = lines.function, lines.gradient
+        slack = entries.tolerance * np.maximum(abs(analytic.value), abs(entries.numeric.value))
+        if lines.direction is not None:  # its entries have not been compared
+            analytic = gradient.at(np.arange(len(gradient.value)))
+            base = function.options["tolerance"] or tolerance_of(function, "entries")
+            slack = base * abs(analytic.value) + analytic.bar
+        if v is None and (function.problem.counts is not None or function.options["tangent"]):
+            v = np.stack([function.project(unit) for unit in np.eye(function.x.size)], axis=1)
+        products = analytic.value if v is None else analytic.value @ v
+        excess = _excess(products, slack, v)
+        if lines.direction is not None and excess.max() > 0.0:
+            rounding = with_measured_rounding(gradient).at(np.arange(len(gradient.value)))
+            excess = _excess(products, slack + rounding.natural_bar, v)
         i, j = (int(k) for k in np.unravel_index(np.argmax(excess), excess.shape))
         if excess[i, j] <= 0.0:
             return None
-        kind = "entries" if tangents is None else "products with tangents"
+        kind = "entries" if v is None else "products with tangents"
         return (
             "the Hessian is the derivative of the gradient, but not symmetric: the gradient is not "
             f"that of any function ({kind} [{i}, {j}] and [{j}, {i}] are {products[i, j]:.8g} and "
@@ -279,22 +226,13 @@ def _symmetry(tangents: Any) -> Callable[[Comparison], str | None]:
     return verify
 
 
-def around(point: Point, f: Callable[[Structure], Structure], options: CheckOptions) -> Function:
-    """Return a function at its point, with the vectors of the options."""
-    return Function(with_vectors(Problem(point, f, f, options, is_jacobian=True)))
+def _excess(products: np.ndarray, slack: np.ndarray, tangents: Any) -> np.ndarray:
+    """Return by how much products ``V^T H V`` and their transposes differ beyond the slack of H."""
+    slack = slack if tangents is None else slack @ abs(tangents)
+    return np.asarray(abs(products - products.T) - 2.0 * (slack + slack.T))
 
 
 def random_numbers(shape: tuple[int, ...], *seed: int) -> np.ndarray:
     """Return numbers with random signs and magnitudes of 0.5 to 1.5."""
     generator = np.random.default_rng([*seed, 1])
     return generator.uniform(0.5, 1.5, shape) * (1.0 - 2.0 * generator.integers(2, size=shape))
-
-
-def _colors(neighbours: Any) -> np.ndarray:
-    """Return the color ``(P,)`` of each column; neighbours, in a sparse matrix, have others."""
-    colors = np.full(neighbours.shape[1], -1)
-    for column in range(colors.size):
-        start, stop = neighbours.indptr[column : column + 2]
-        used = {*colors[neighbours.indices[start:stop]].tolist()}
-        colors[column] = next(color for color in range(colors.size) if color not in used)
-    return colors

@@ -23,7 +23,9 @@ ABOVE_NOISE = 32.0
 class GradientCheckError(AssertionError):
     """The error of a gradient that did not pass; its message and ``report`` are the report."""
 
-    report: "GradientReport"
+    def __init__(self, report: Any, title: str = "") -> None:
+        super().__init__(f"{title}{report}")
+        self.report = report
 
 
 @dataclass(frozen=True)
@@ -152,9 +154,7 @@ class GradientReport:
     def raise_if_failed(self) -> None:
         """Raise ``GradientCheckError``, with the report as its message, unless the check passed."""
         if not self.passed:
-            error = GradientCheckError(str(self))
-            error.report = self
-            raise error
+            raise GradientCheckError(self)
 
     def plot(self) -> "Figure":
         """Return a matplotlib figure of analytic against numeric entries, or of the remainders.
@@ -207,7 +207,7 @@ class GradientReport:
             f"{self.max_relative_error:.1e}, tolerance {self.tolerance:.1e}; {self.method}, step "
             f"{self.step:.1e}, {self.evaluations} evaluations)"
         ]
-        if not self.passed:
+        if not self.passed and self.reason:
             label = "" if self.verdict == "inconclusive" else "tolerance: "
             lines.append(f"  {label}{self.reason}")
         if self.diagnosis:

@@ -7,14 +7,14 @@ from types import MappingProxyType
 
 import numpy as np
 
-from backprop_xp.backends import require_owner, to_device_of, to_host
+from backprop_xp.backends import require_owner, to_device_of
 from backprop_xp.gradient_check import judge
 from backprop_xp.gradient_check.analytic import analytic_gradient
 from backprop_xp.gradient_check.comparison import check_entries
 from backprop_xp.gradient_check.diagnosis import explain
 from backprop_xp.gradient_check.directions import check_directions, is_analytic
 from backprop_xp.gradient_check.first_calls import first_calls, last_calls
-from backprop_xp.gradient_check.functions import Fault, Function, quiet
+from backprop_xp.gradient_check.functions import Fault, Function, around, quiet
 from backprop_xp.gradient_check.judge import Comparison, Findings
 from backprop_xp.gradient_check.points import Point
 from backprop_xp.gradient_check.problems import CheckOptions, Problem, with_vectors
@@ -34,24 +34,26 @@ def check_points(
     read: Callable[[Structure], Point],
     first: Structure,
     options: CheckOptions,
-    drawn: Mapping[str, Structure] = MappingProxyType({}),
+    drawn: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> GradientReport:
     """Check a problem at a point, and at the others of the options; report the worst.
 
-    ``drawn`` are further points by name: as with samples, what they cannot decide is only noted.
+    ``drawn`` are further vectors ``(P,)`` by name. They move into the bounds, and only where the
+    options allow it. As with samples, what they cannot decide is only noted.
     """
     point = read(first)
     report = check_problem(build(point))
     others = {f"points[{i}]": read(other) for i, other in enumerate(options["points"])}
     reports = {"the point": report}
     reports |= {place: check_problem(build(other)) for place, other in others.items()}
-    samples = {place: read(other) for place, other in drawn.items()}
-    samples |= dict(_samples(point, options))
-    undecided = []
-    for place, sample in samples.items():
+    base, undecided = around(point, options), []
+    bounds = base.problem.bounds or (-np.inf, np.inf)
+    for place, vector in {**drawn, **dict(_samples(base))}.items():
+        vector = base.on_surface(np.clip(vector, *bounds))
+        flat = to_device_of(point.flat, vector, point.flat.dtype)
         try:
             with quiet():
-                found = check_problem(build(sample))
+                found = check_problem(build(point._replace(flat=flat)))
         except Exception as error:
             undecided.append(f"{place} (outside of the domain: {error!r:.80})")
             continue
@@ -69,16 +71,15 @@ def check_points(
     return replace(worst, place=place, evaluations=evaluations, notes=(*worst.notes, *notes))
 
 
-def _samples(point: Point, options: CheckOptions) -> Iterator[tuple[str, Point]]:
-    """Yield points to try, by name: zeros, large entries, then entries of random other sizes."""
-    draw, x = np.random.default_rng(options["seed"]), to_host(point.flat).astype(np.float64)
-    for i in range(options["samples"]):
+def _samples(base: Function) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield vectors to try, by name: zeros, large entries, then entries of random other sizes."""
+    draw, x = np.random.default_rng(base.options["seed"]), base.x
+    for i in range(base.options["samples"]):
         near = x * 2.0 ** draw.uniform(-1.0, 1.0, x.size) + (x == 0.0) * draw.normal(size=x.size)
         words, sample = {0: ("every entry 0", 0.0 * x), 1: ("entries 100 times", 100.0 * x)}.get(
             i, ("near the point", near)
         )
-        flat = to_device_of(point.flat, sample, point.flat.dtype)
-        yield f"sample {i}, {words}", point._replace(flat=flat)
+        yield f"sample {i}, {words}", sample
 
 
 def check_problem(problem: Problem) -> GradientReport:
@@ -120,8 +121,8 @@ def _check(function: Function, notes: list[str]) -> Findings:
     if method == "complex_step" and findings.method != method:
         failure = f" It raised {function.failure!r} there." if function.failure else ""
         raise TypeError(
-            "value is not analytic, or is real at a complex point, so the complex step fails."
-            f'{failure} Use method="auto" or "centered".'
+            f"{function.word('value')} is not analytic, or is real at a complex point, so the "
+            f'complex step fails.{failure} Use method="auto" or "centered".'
         )
     if method in ("directional", "taylor"):
         findings = findings._replace(method=method, taylor=taylor)
@@ -145,7 +146,7 @@ def _takes_long(function: Function, evaluations: int, notes: list[str]) -> bool:
 def _report(findings: Findings, diagnosis: str | None, notes: list[str]) -> GradientReport:
     comparison, at = findings.comparison, findings.comparison.decisive
     function = comparison.lines.function
-    has_all = findings.entries is comparison and function.problem.read is None
+    has_all = findings.entries is comparison and function.problem.label is None
     return GradientReport(
         verdict=judge.VERDICTS[comparison.verdict],
         method=findings.method,
@@ -186,7 +187,7 @@ def _restore(function: Function, derivatives: np.ndarray) -> Structure:
     if is_jacobian and not point.is_plain:
         return derivatives.T
     rows = derivatives.T if is_jacobian else derivatives[:, 0]
-    return point.restore(to_device_of(point.flat, rows.copy(), point.flat.dtype))
+    return point.at(rows)
 
 
 def _worst_rows(function: Function, entries: Comparison) -> tuple[Row, ...]:
@@ -195,14 +196,8 @@ def _worst_rows(function: Function, entries: Comparison) -> tuple[Row, ...]:
     excess, rows = np.nan_to_num(error / entries.tolerance, nan=np.inf), []
     for flat in np.argsort(-excess, axis=None, kind="stable")[:_WORST_ROWS]:
         at = np.unravel_index(flat, excess.shape)
-        name, index = function.point.entry(int(entries.lines.columns[at[0]]))
-        unit = 1.0
-        if function.problem.label is not None:
-            name, index, unit = function.problem.label(
-                int(entries.lines.columns[at[0]]), int(at[1])
-            )
-        elif function.problem.is_jacobian:
-            name, index = f"J{name}", (int(at[1]), *index)
+        entry, result = int(entries.lines.columns[at[0]]), int(at[1])
+        name, index, unit = function.problem.entry(entry, result)
         pair = float(analytic.value[at]) / unit, float(numeric.value[at]) / unit
         absolute = abs(pair[0] - pair[1]) if np.isfinite(pair[0]) else np.inf
         bar = float(numeric.bar[at] + analytic.bar[at]) / abs(unit)

@@ -42,7 +42,7 @@ def node_of(structure: Structure, *, is_container: bool = False) -> Node | None:
         return Node(dict(structure), steps, lambda parts: _with_items(structure, parts))
     if isinstance(structure, list | tuple):
         names = getattr(structure, "_fields", None)
-        if not (is_container or names) and structure and all(map(_is_number, structure)):
+        if not (is_container or names) and structure and _shape(structure) is not None:
             return None
         steps = [f".{n}" for n in names] if names else [f"[{i}]" for i in range(len(structure))]
         make = getattr(type(structure), "_make", type(structure))
@@ -121,8 +121,11 @@ def _with_fields(record: Structure, parts: list[Structure]) -> Structure:
     return other
 
 
-def _is_number(structure: Structure) -> bool:
-    """Whether a part is a number, or a list of numbers."""
+def _shape(structure: Structure) -> tuple[int, ...] | None:
+    """Return the shape of a number or of nested lists of numbers, None if they have none."""
     if isinstance(structure, list | tuple) and not hasattr(structure, "_fields"):
-        return bool(structure) and all(map(_is_number, structure))
-    return isinstance(structure, Number) and not isinstance(structure, bool)
+        shapes = {*map(_shape, structure)} or {None}
+        shape = shapes.pop()
+        return None if shapes or shape is None else (len(structure), *shape)
+    is_number = isinstance(structure, Number) and not isinstance(structure, bool)
+    return () if is_number else None

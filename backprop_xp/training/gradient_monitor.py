@@ -54,9 +54,7 @@ class GradientMonitor(NamedTuple):
         options: dict[str, Any] = {"sample_weight": weight, "rng": rng, "method": "directional"}
         report = check_network(alone, theta[(*member, ...)], x, y, **options)
         if report.verdict == "fail":
-            error = GradientCheckError(f"In the batch of update {number}:\n{report}")
-            error.report = report
-            raise error
+            raise GradientCheckError(report, f"In the batch of update {number}:\n")
         return [(report.verdict, report.max_relative_error)]
 
 

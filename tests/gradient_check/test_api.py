@@ -268,6 +268,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"max_memory": "1 GB"}, "max_memory must be an integer"),
     ({"batched": 1}, "batched must be True, False or None, not 1"),
     ({"gradient": None}, "gradient must be a function, or True, not None"),
+    (
+        {"gradient": True},
+        r"value\(point\) must be \(value, gradient\) with gradient=True, not",
+    ),
+    ({"value": ONES}, "value must be a function, not array"),
+    ({"args": 2.0}, r"args must be a tuple of arguments, such as \(a,\), not 2\.0"),
+    *(({"argnums": n}, "argnums must be positions") for n in (True, (0, 0), [0], 0.0, -1)),
     ({"tangent": 1.0}, r"tangent must be a function of a direction, not 1\.0"),
     ({"tangent": lambda d: d.T}, "tangent.*" + SHAPES),
     *(
@@ -275,6 +282,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         for t in (lambda d: 2.0 * d, np.abs, lambda d: d @ np.diag([1.0, 0.5, 0.0]))
     ),
     ({"scale": 0.0}, "scale must be positive"),
+    ({"scale": 1j}, "scale must be an array of real numbers, not of dtype complex128"),
     ({"scale": TURNED}, "scale.*" + SHAPES),
     ({"bounds": (TURNED, 9.0)}, "bounds.*" + SHAPES),
     ({"bounds": (2.0, 9.0)}, r"point is 1.0 at \[0, 0\], outside"),
@@ -294,6 +302,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (_gradient({**AB, "b": TURNED}, AB), r"gradient\(point\)\['b'\].*" + SHAPES),
     (_gradient({**AB, "a": [1j, 2.0, 1.0]}, AB), r"\['a'\] must be an array of .*numbers, not of"),
     ({"point": np.zeros((0, 3))}, "point holds no real or complex numbers"),
+    ({"point": ONES.astype(object)}, "no real or complex numbers: it is ndarray, dtype object"),
     ({"point": 1j * ONES}, "value.* must be real at a real point, not complex"),
     (
         {"point": {**AB, "b": np.ones(2, np.float32)}},

@@ -63,6 +63,7 @@ def test_a_point_may_be_any_pytree_of_arrays(xp: Any, kind: str, method: str) ->
 NUMBERS: dict[str, Any] = {
     "numbers": (0.5, 2, np.float64(1.5)),
     "nested": [[0.5, -1.0], {"a": 2.0}],
+    "lists of several lengths": [[0.5, -1.0], [1.5]],
     "a number beside an array": [np.array([0.5, -1.0]), 2.0],
 }
 
@@ -216,6 +217,13 @@ def test_a_pytree_of_jax_keeps_its_type_and_a_meta_field_is_constant() -> None:
         Tree, lambda t: ((t.w,), t.power), lambda power, children: Tree(children[0], power)
     )
     point = Tree(np.array([0.5, -1.5]), 3)
+    keys = {"x": jax.numpy.asarray([0.5, 2.0]), "key": jax.random.key(0)}  # of a dtype of JAX's own
+    found = check.gradient(
+        lambda p: jax.numpy.sum(p["x"] ** 2 * jax.random.uniform(p["key"])),
+        lambda p: {"x": 2 * p["x"] * jax.random.uniform(p["key"])},
+        keys,
+    )
+    assert found.verdict == "pass"
 
     def value(t):
         return np.sum(t.w**t.power)

@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -75,7 +76,7 @@ def test_a_product_must_be_linear_in_its_cotangent_not_only_right_for_unit_vecto
         np.testing.assert_allclose(right(x, unit), for_units(x, unit))
     report = bx.check_vjp(softmax, for_units, x)
     assert report.verdict == "fail"
-    assert {row.tensor for row in report.worst if row.relative_error > 1e-6} == {"u^T J[0]"}
+    assert {row.tensor for row in report.worst if row.relative_error > 1e-6} == {"u^T J"}
 
 
 def test_a_complex_product_has_pytorchs_convention() -> None:
@@ -102,6 +103,29 @@ def test_a_jacobian_that_is_not_symmetric_is_no_hessian(kind: str) -> None:
     report = check(m + m.T + 1e-5 * np.triu(m, 1))
     assert report.verdict == "fail"
     assert "not symmetric" in str(report.diagnosis)
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "products"])
+@pytest.mark.parametrize("method", ["auto", "directional"])
+def test_the_symmetry_of_a_hessian_is_that_of_the_allowed_directions(
+    kind: str, method: str
+) -> None:
+    m = DRAW(size=(9, 9)) * (np.abs(np.subtract.outer(range(9), range(9))) < 2)
+    x, mask = DRAW(size=9), np.arange(9) < 7
+
+    def check(matrix: Any, **options: Any) -> str:
+        options["method"] = method
+        if kind == "products":
+            return bx.check_hvp(lambda x: matrix @ x, lambda x, p: matrix @ p, x, **options).verdict
+        hessian = sparse.csr_array(matrix) if kind == "sparse" else matrix
+        return bx.check_hessian(lambda x: matrix @ x, lambda x: hessian, x, **options).verdict
+
+    for options in ({"mask": mask}, {"tangent": lambda d: d - d.mean()}):
+        assert check(m + m.T, **options) == "pass"
+        assert check(m + m.T + 1e-3 * np.triu(m, 1), **options) == "fail"
+    outside = m + m.T + np.triu(m, 1) * np.outer(mask, ~mask)
+    assert check(outside, mask=mask) == "pass"
+    assert check(m + m.T + 1e-3 * np.triu(m, 1)) == "fail"
 
 
 def _banded(n: int, analytic: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -134,18 +158,203 @@ def test_a_sparse_jacobian_takes_as_many_evaluations_as_colors(analytic: bool) -
         assert report.worst[0].analytic == pytest.approx(wrong[row, column])
 
 
+@pytest.mark.parametrize("kind", ["jacobian", "vjp", "jvp"])
+def test_entries_of_0_in_a_jacobian_need_no_ladder(kind: str) -> None:
+    x = DRAW(size=20)
+
+    def f(x: Any) -> Any:
+        return np.sin(np.asarray(x, dtype=float))  # no complex step
+
+    def check(jacobian: Callable[[Any], Any]) -> bx.GradientReport:
+        if kind == "jacobian":
+            return bx.check_jacobian(f, jacobian, x)
+        if kind == "vjp":
+            return bx.check_vjp(f, lambda x, u: jacobian(x).T @ u, x)
+        return bx.check_jvp(f, lambda x, v: jacobian(x) @ v, x)
+
+    report = check(lambda x: np.diag(np.cos(x)))
+    assert (report.verdict, report.evaluations < 200) == ("pass", True)
+    assert check(lambda x: np.diag(np.cos(x)) + 1e-5 * np.eye(20, k=3)).verdict == "fail"
+    assert check(lambda x: np.diag(np.cos(x)) * (x != x[7])).verdict == "fail"
+
+
 def test_an_entry_outside_of_a_sparse_pattern_is_found() -> None:
-    x = DRAW(size=40)
-    f, jacobian = _banded(40, analytic=True)
+    x = DRAW(size=2000)
+    f, jacobian = _banded(2000, analytic=True)
     without = sparse.diags_array([jacobian(x).diagonal()], offsets=[0]).tocsr()
     report = bx.check_jacobian(f, lambda _: without, x)
     assert report.verdict == "fail"
     assert "is missing in the pattern" in str(report.diagnosis)
+    limited = bx.check_jacobian(f, lambda _: without, x, max_evaluations=report.evaluations + 9)
+    assert limited.diagnosis == report.diagnosis
     row, column = re.findall(r"J\[(\d+), (\d+)\]", str(report.diagnosis))[0]
     assert int(column) == int(row) + 1
 
 
-def test_points_and_samples_name_the_point_where_a_gradient_breaks() -> None:
+def test_a_sparse_jacobian_may_have_integers_or_entries_that_are_not_finite() -> None:
+    x, matrix = DRAW(size=6), sparse.diags_array([1, 2, 3, 4, 5, 6], offsets=0, dtype=int).tocsr()
+    assert bx.check_jacobian(lambda x: matrix @ x, lambda x: matrix, x).verdict == "pass"
+    bad = matrix.astype(float)
+    bad[3, 3] = np.nan
+    report = bx.check_jacobian(lambda x: matrix @ x, lambda x: bad, x)
+    assert report.verdict == "fail"
+    assert str(report.diagnosis).endswith("the first at J[3, 3]")
+
+
+M, X3 = sparse.eye_array(3).tocsr(), np.array([0.5, -1.0, 2.0])
+# Calls with results that do not fit, and words of the error: it names the caller's function.
+UNFIT: list[tuple[Callable[[], Any], str]] = [
+    (lambda: bx.check_jacobian(np.sin, lambda x: M[:2], X3), r"jacobian\(point\) has shape \(2, 3"),
+    (lambda: bx.check_jacobian(np.sin, lambda x: M[:, :2], X3), r"shape \(3, 2\), but \(3, 3\)"),
+    (lambda: bx.check_jacobian(np.sin, lambda x: 1j * M, X3), "of real numbers, not"),
+    (lambda: bx.check_hessian(np.sin, lambda x: x, X3), r"hessian\(x\) has shape \(3,\)"),
+    (lambda: bx.check_hessian(np.sum, lambda x: x, X3), r"gradient\(x\) must be .* of 3 numbers"),
+    (lambda: bx.check_hvp(np.sin, lambda x, p: p[:2], X3), r"hvp\(x, p\) has shape \(2,\)"),
+    (lambda: bx.check_hvp(lambda x: x[:2], lambda x, p: p[:2], X3), r"of 3 numbers, but has 2"),
+    (lambda: bx.check_vjp(np.sin, lambda x, u: 1j * u, X3), r"vjp\(\*inputs, u\) must .* real"),
+    (lambda: bx.check_vjp(X3, np.sin, np.cos), "f must be a function, not array"),
+    (lambda: bx.check_minimize(np.sum, X3, jac=lambda x: x[:2]), r"jac\(x\) has shape \(2,\)"),
+    (lambda: bx.check_minimize(np.sum, X3, jac=True), r"fun\(x\) must be \(value, derivative\)"),
+    (
+        lambda: bx.check_minimize(np.sum, X3, jac=np.ones_like, hess=lambda x: x),
+        r"hess\(x\) has shape \(3,\)",
+    ),
+    (
+        lambda: bx.check_minimize(np.sum, X3, jac=np.ones_like, bounds=[(0, 1)] * 2),
+        "bounds have 2 entries, but x0 has 3",
+    ),
+    (lambda: bx.check_root(np.sin, X3 * 1j, jac=np.cos), "x0 must have real numbers"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), UNFIT)
+def test_an_error_names_the_function_that_the_caller_gave(
+    call: Callable[[], Any], message: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()
+
+
+def test_a_fault_of_a_hessian_is_called_one() -> None:
+    def writes(x):
+        x += 1.0
+        return np.diag(3 * (x - 1.0) ** 2)
+
+    report = bx.check_hessian(lambda x: x**3, writes, X3)
+    assert str(report.diagnosis).startswith("hessian writes into the point")
+
+
+PRODUCTS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "vjp": (bx.check_vjp, lambda x, u: 3 * x**2 * u),
+    "jvp": (bx.check_jvp, lambda x, v: 3 * x**2 * v),
+    "hvp": (bx.check_hvp, lambda x, p: 3 * x**2 * p),
+    "sparse": (bx.check_jacobian, lambda x: sparse.diags_array(3 * x**2).tocsr()),
+    "Hessian": (bx.check_hessian, lambda x: np.diag(3 * x**2)),
+}
+
+
+@pytest.mark.parametrize("kind", PRODUCTS)
+def test_a_product_may_reuse_its_result_and_write_into_its_vector(kind: str) -> None:
+    (check, product), buffer = PRODUCTS[kind], {}
+
+    def reuses(x: Any, *vectors: Any) -> Any:
+        found = product(x, *vectors)
+        kept = buffer.setdefault("kept", found)
+        kept[:] = found
+        for vector in vectors:
+            vector *= 0.0
+        return kept
+
+    assert check(lambda x: x**3, reuses, X3).verdict == "pass"
+
+
+@pytest.mark.parametrize("kind", PRODUCTS)
+@pytest.mark.parametrize("writer", ["function", "product"])
+def test_a_function_that_writes_into_the_point_of_a_product_is_detected(
+    kind: str, writer: str
+) -> None:
+    check, product = PRODUCTS[kind]
+
+    def writes(x: Any, *vectors: Any) -> Any:
+        found = product(x, *vectors) if writer == "product" else x**3
+        x += 1.0
+        return found
+
+    functions = (writes, product) if writer == "function" else (lambda x: x**3, writes)
+    report = check(*functions, X3)
+    assert (report.verdict, "writes into the point" in str(report)) == ("fail", True)
+
+
+def test_a_mistake_in_results_of_small_units_shows_beside_many_large_ones() -> None:
+    weights, units = DRAW(size=(80, 80)), np.repeat([1e6, 1e-5], 40)
+
+    def vjp(x, u):
+        return weights.T @ (units * np.cos(weights @ x) * u)
+
+    def check(part: Any) -> str:
+        return bx.check_vjp(
+            lambda x: units * np.sin(weights @ x), lambda x, u: vjp(x, u * part), DRAW(size=80)
+        ).verdict
+
+    assert check(1.0) == "pass"
+    assert check(np.where(units < 1.0, 1.1, 1.0)) == "fail"
+
+
+def test_the_options_of_a_product_with_one_input_have_its_structure() -> None:
+    def f(x):
+        return np.log(x)
+
+    def vjp(x, u):
+        return (u / x + np.array([0.0, 0.0, 1.0]),)
+
+    named: dict[str, Any] = {"mask": [True, True, False], "bounds": (0.0, np.full(3, 9.0))}
+    named |= {"points": [np.array([1.0, 2.0, 3.0])], "scale": np.ones(3)}
+    assert bx.check_vjp(f, vjp, abs(X3), **named).verdict == "pass"
+    assert bx.check_jvp(f, lambda x, v: v / x, abs(X3), **named).verdict == "pass"
+    report = bx.check_vjp(f, vjp, abs(X3))
+    assert report.verdict == "fail"
+    assert {"u^T J[2]", "J[0, 2]"} <= {row.name for row in report.worst}
+
+
+def test_columns_of_one_color_move_inwards_at_both_borders_and_fixed_entries_stay() -> None:
+    x = np.array([1.0, 4.0, 2.0, 9.0])
+    bounds = np.array([1.0, 0.0, 2.0, 9.0]), np.array([9.0, 4.0, 3.0, 9.0])
+
+    def f(x: Any) -> Any:
+        return np.sqrt(np.asarray(x, dtype=float))
+
+    def check(*factors: float) -> bx.GradientReport:
+        return bx.check_jacobian(
+            f, lambda x: sparse.diags_array(0.5 / f(x) * factors).tocsr(), x, bounds=bounds
+        )
+
+    assert check(1.0, 1.0, 1.0, 5.0).verdict == "pass"
+    assert check(1.0, 1.0, 1.1, 1.0).verdict == "fail"
+    assert check(1.1, 1.0, 1.0, 1.0).worst[0].name == "J[0, 0]"
+
+
+def test_samples_stay_where_the_options_allow_points() -> None:
+    seen: list[Any] = []
+
+    def value(p):
+        seen.append(p.copy())
+        return float(np.sum(p**2))
+
+    def check(p: Any, **options: Any) -> str:
+        seen.clear()
+        found = bx.check_gradient(value, lambda p: 2.0 * p, p, samples=6, batched=False, **options)
+        return f"{found.verdict}{found.notes}"
+
+    p = np.array([0.5, 2.0])
+    assert check(p, bounds=(0.25, 4.0)).startswith("pass('7 points")
+    assert (np.min(seen), np.max(seen)) == (0.25, 4.0)
+    check(p, mask=[True, False])
+    assert {x[1] for x in seen} == {2.0}
+    check(p, tangent=lambda d: d - d.mean())
+    np.testing.assert_allclose([x.sum() for x in seen], 2.5)
+
+
+def test_points_and_samples_name_the_point_where_a_gradient_breaks(nothing_chosen: None) -> None:
     def value(p):
         return float(np.sum(np.maximum(p, 0.0) ** 2))
 
@@ -204,6 +413,15 @@ def test_a_limit_takes_directions_or_ends_the_check_undecided() -> None:
     assert len(calls) <= 61
     report = bx.check_gradient(value, gradient, p, max_evaluations=3)
     assert (report.verdict, "within max_evaluations=3" in report.reason) == ("inconclusive", True)
+    slow_calls = []
+
+    def slow(p):
+        time.sleep(0.01)
+        slow_calls.append(1)
+        return 3.1 * p * p
+
+    report = bx.check_gradient(value, slow, p, max_seconds=0.1)
+    assert (report.verdict, len(slow_calls) < 15) == ("inconclusive", True)
     report = bx.check_gradient(value, gradient, p, method="centered", max_seconds=1e-6)
     assert (report.verdict, "within max_seconds=1e-06" in report.reason) == ("inconclusive", True)
 
@@ -243,6 +461,28 @@ def test_every_derivative_of_a_problem_of_scipy_is_checked() -> None:
         "constraints[0].jac": "pass",
         "constraints[0].hess": "fail",
     }
+
+
+def test_a_problem_may_be_written_as_scipy_accepts_it() -> None:
+    def value(x, k):
+        return float(k * np.sum(x**4))
+
+    def by_x(x, k):
+        return 4.0 * k * x**3
+
+    def check(bounds: Any) -> bx.ProblemReport:
+        return bx.check_minimize(value, [1, -1], 2.0, jac=by_x, bounds=bounds)
+
+    for bounds in (zip([-2, -2], [2, 2], strict=True), optimize.Bounds(-1.7e308, 1.7e308), None):
+        assert check(bounds).verdict == "pass"
+    root = bx.check_root(
+        np.sqrt, [1.0, 4.0], jac=lambda x: np.diag(0.5 / x**0.5), bounds=(0.5, 5.0)
+    )
+    assert root.verdict == "pass"
+    wrong = bx.check_minimize(value, [1, -1], 2.0, jac=lambda x, k: -by_x(x, k))
+    with pytest.raises(bx.GradientCheckError) as caught:
+        wrong.raise_if_failed()
+    assert caught.value.report is wrong
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse", "LinearOperator"])
