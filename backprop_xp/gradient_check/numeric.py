@@ -75,7 +75,7 @@ def numeric_gradient(
     >>> print(np.round(found.value, 10), bool(np.all(found.error_bar < 1e-10)), found.evaluations)
     [1.         2.71828183] True 18
     """
-    function, found = _derivatives(value, (point, *args), argnums, scale, bounds, "gradient")
+    function, found = _derivatives(value, point, args, argnums, scale, bounds, "gradient")
     return _result(function, found.value[:, 0], found.bar[:, 0])
 
 
@@ -99,7 +99,7 @@ def numeric_jacobian(
     [[2. 0.]
      [2. 1.]]
     """
-    vector, found = _derivatives(function, (point, *args), argnums, scale, bounds, "jacobian")
+    vector, found = _derivatives(function, point, args, argnums, scale, bounds, "jacobian")
     return _result(vector, found.value.T, found.bar.T)
 
 
@@ -126,7 +126,7 @@ def numeric_hessian(
     [[6. 2.]
      [2. 0.]]
     """
-    function, found = _derivatives(value, (point, *args), argnums, scale, bounds, "hessian")
+    function, found = _derivatives(value, point, args, argnums, scale, bounds, "hessian")
     tensors = function.point.tensors
     shape = tensors[0].shape * 2 if len(tensors) == 1 else found.value.shape
     return _result(function, found.value.reshape(shape), found.bar.reshape(shape), restore=False)
@@ -141,11 +141,17 @@ class _Unknown(Function):
 
 
 def _derivatives(
-    value: Value, arguments: Args, argnums: Argnums, scale: Scale, bounds: Bounds, kind: str
+    value: Value,
+    point: Structure,
+    args: Args,
+    argnums: Argnums,
+    scale: Scale,
+    bounds: Bounds,
+    kind: str,
 ) -> tuple[Function, NumericDerivative]:
     """Return the function and its derivatives: ``(P, M)``, or ``(P, P)`` of the kind "hessian"."""
     options = complete_options({"scale": scale, "bounds": bounds, "batched": False})
-    call, read, first = bind(arguments, argnums)
+    call, read, first = bind(point, args, argnums)
     functions = call(value), value  # no gradient is called
     problem = Problem(read(first), *functions, options, is_jacobian=kind == "jacobian")
     function = _Unknown(with_vectors(problem))

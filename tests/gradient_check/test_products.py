@@ -411,6 +411,8 @@ def test_a_limit_takes_directions_or_ends_the_check_undecided() -> None:
     report = bx.check_gradient(value, gradient, p, max_evaluations=60)
     assert (report.verdict, report.method) == ("pass", "directional")
     assert len(calls) <= 61
+    most = report.evaluations
+    assert bx.check_gradient(value, gradient, p, max_evaluations=most).verdict == "pass"
     report = bx.check_gradient(value, gradient, p, max_evaluations=3)
     assert (report.verdict, "within max_evaluations=3" in report.reason) == ("inconclusive", True)
     slow_calls = []
