@@ -385,3 +385,21 @@ def test_a_derivative_that_is_lost_in_rounding_does_not_fail(
     nothing_chosen: None, kind: str, method: str
 ) -> None:
     assert LOST[kind](method).verdict in ("pass", "inconclusive")
+
+
+@pytest.mark.parametrize("seed", [7, 43, 124, 134, 179, 275])
+def test_terms_rounded_to_float32_in_a_sum_do_not_fail_between_their_steps(
+    nothing_chosen: None, seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    a, w, x = generator.normal(size=3), generator.normal(size=3), generator.normal()
+    phases = np.arange(3.0)
+
+    def value(x: Any) -> float:
+        return float(w @ np.sin(a * float(x) + phases).astype(np.float32).astype(np.float64))
+
+    def slope(x: Any) -> float:
+        return float(w @ (a * np.cos(a * float(x) + phases)))
+
+    assert check.gradient(value, slope, x).verdict in ("pass", "inconclusive")
+    assert check.gradient(value, lambda x: 1.1 * slope(x), x).verdict == "fail"
