@@ -101,8 +101,9 @@ def _at_other_steps(
     """
     one, (other, _), analytic = numeric.select(some), differences(lines), lines.analytic.value
     error, gap = np.abs(other.value - analytic), np.abs(other.value - one.value)
-    agrees = (error <= other.bar) & (other.bar <= _SHARP * np.abs(analytic)) & ~one.is_kinked
-    return one._replace(bar=np.where(agrees, np.fmax(one.bar, gap + other.bar), one.bar))
+    agrees = (error <= other.bar) & (other.bar <= _SHARP * np.abs(analytic))
+    differs = (gap > one.bar + other.bar) & ~one.is_kinked
+    return one._replace(bar=np.where(agrees & differs, gap + other.bar, one.bar))
 
 
 def _worst(comparison: Comparison, among: np.ndarray) -> np.ndarray:
