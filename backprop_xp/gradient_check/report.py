@@ -116,7 +116,7 @@ class GradientReport:
     - ``tensors``: the errors of each tensor; empty along directions.
     - ``taylor``, ``taylor_orders``: the remainders and their orders, None for other methods.
     - ``diagnosis``: a sentence about the likely mistake, or None.
-    - ``place``: which of several points the report is about; empty for a single one.
+    - ``place``: which of several points the report is about; empty if all have the verdict "pass".
     - ``notes``: sentences about decisions of the check, such as a cast of the point.
     """
 

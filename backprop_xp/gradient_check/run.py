@@ -68,6 +68,7 @@ def check_points(
     notes += [f"nothing was decided at {'; '.join(undecided)}"] if undecided else []
     evaluations = sum(each.evaluations for each in reports.values())
     worst = reports[place]
+    place = "" if worst.verdict == "pass" else place
     return replace(worst, place=place, evaluations=evaluations, notes=(*worst.notes, *notes))
 
 
