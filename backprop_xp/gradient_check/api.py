@@ -313,11 +313,13 @@ def bind(
         )
 
     def call(function: Any) -> Callable[[Structure], Structure]:
-        def bound(point: Structure) -> Structure:
-            parts = dict(zip(chosen, point if chosen is argnums else (point,), strict=True))
-            return function(*(parts.get(i, a) for i, a in enumerate(arguments)))
+        def bound(parts: tuple[Structure, ...]) -> Structure:
+            given = dict(zip(chosen, parts, strict=True))
+            return function(*(given.get(i, a) for i, a in enumerate(arguments)))
 
-        return bound
+        i = chosen[0]
+        before, after = arguments[:i], arguments[i + 1 :]
+        return bound if chosen is argnums else lambda part: function(*before, part, *after)
 
     if chosen is not argnums:
         return call, flatten, arguments[chosen[0]]

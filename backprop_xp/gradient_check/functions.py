@@ -132,6 +132,8 @@ class Function:
         self.calls.add(1)
         if self.results is None:
             self.results = self._require_numbers(result)
+        if isinstance(result, float | complex):  # NumPy's are these too; the common case
+            return np.asarray([result]), DOUBLE
         host, epsilon = flatten_like(self.results, result, self.problem.names[0], is_complex=True)
         return _widen(host[:, 0]), epsilon
 
@@ -216,7 +218,7 @@ class Function:
     @contextlib.contextmanager
     def catch_errors(self) -> Iterator[None]:
         """Silence warnings, and keep exceptions as ``failure``: the check chose the point."""
-        with quiet():
+        with _no_warnings(), np.errstate(all="ignore"):  # without a second generator
             try:
                 yield
             except Fault:
