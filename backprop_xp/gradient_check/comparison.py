@@ -81,7 +81,9 @@ def compare(
         if lines.direction is None and failing.any() and not np.any(failing & confirmed):
             some = _worst(comparison, failing)
             confirmed[some] = True
-            numeric = numeric.with_lines(some, _at_other_steps(lines.select(some), numeric, some))
+            numeric = numeric.with_lines(
+                some, _at_other_steps(lines.select(some), numeric.select(some))
+            )
             continue
         strict = judge(lines, numeric, 0.0)
         if comparison.verdict == FAIL or strict.verdict != FAIL:
@@ -92,14 +94,12 @@ def compare(
         limits[suspects] = rounding_limits(lines.select(suspects), numeric.select(suspects))
 
 
-def _at_other_steps(
-    lines: Lines, numeric: NumericDerivative, some: np.ndarray
-) -> NumericDerivative:
-    """Return the derivatives of some lines, with bars up to a slope that equals the analytic one.
+def _at_other_steps(lines: Lines, one: NumericDerivative) -> NumericDerivative:
+    """Return derivatives with bars up to a slope that equals the analytic one, if there is one.
 
     A function with another slope over other steps has a narrow feature, or terms that are rounded.
     """
-    one, (other, _), analytic = numeric.select(some), differences(lines), lines.analytic.value
+    (other, _), analytic = differences(lines), lines.analytic.value
     error, gap = np.abs(other.value - analytic), np.abs(other.value - one.value)
     agrees = (error <= other.bar) & (other.bar <= _SHARP * np.abs(analytic))
     differs = (gap > one.bar + other.bar) & ~one.is_kinked

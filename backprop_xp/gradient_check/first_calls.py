@@ -8,6 +8,7 @@ import numpy as np
 
 from backprop_xp.backends import array_namespace
 from backprop_xp.gradient_check.functions import SINGLE, Fault, Function, require_unchanged
+from backprop_xp.gradient_check.problems import DEFAULTS
 
 _Call: TypeAlias = Callable[[list[np.ndarray]], np.ndarray]
 # Two calls at one point may differ by this many rounding errors, as sums over threads do.
@@ -51,6 +52,7 @@ def first_value(function: Function) -> None:
 
 def last_calls(function: Function, *, passed: bool) -> None:
     """Raise ``Fault`` if gradient, or value after a check that did not pass, has changed."""
+    function.calls.options = DEFAULTS  # the limits are those of the verdict
     stale = f"depends on earlier calls of {function.word('value')}: a stale cache, or other state"
     # The last point of a check may be too near to x to show it.
     function.values((0.75 * function.x + (function.x == 0.0))[None, :])

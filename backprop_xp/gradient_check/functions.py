@@ -132,7 +132,7 @@ class Function:
         self.calls.add(1)
         if self.results is None:
             self.results = self._require_numbers(result)
-        if isinstance(result, float | complex):  # NumPy's are these too; the common case
+        if isinstance(result, float | complex) and self.results.flat.shape == (1,):
             return np.asarray([result]), DOUBLE
         host, epsilon = flatten_like(self.results, result, self.problem.names[0], is_complex=True)
         return _widen(host[:, 0]), epsilon
@@ -230,6 +230,8 @@ class Function:
         """Return points rounded as value receives them."""
         if self.is_double or points.dtype.kind == "c":
             return points
+        if self.dtype == array_namespace(self.point.flat).float32:  # without a trip to the device
+            return points.astype(np.float32).astype(np.float64)
         return to_host(to_device_of(self.point.flat, points, self.dtype)).astype(np.float64)
 
     def project(self, vector: np.ndarray) -> np.ndarray:

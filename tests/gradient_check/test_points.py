@@ -176,7 +176,7 @@ def _only(structure: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", RECORDS)
-def test_a_record_keeps_its_type_and_its_constants(nothing_chosen: None, kind: str) -> None:
+def test_a_record_keeps_its_type(nothing_chosen: None, kind: str) -> None:
     point, types = RECORDS[kind](np.array([0.5, -1.5])), set()
 
     def value(p: Any) -> float:

@@ -86,6 +86,14 @@ def test_a_complex_product_has_pytorchs_convention() -> None:
     assert bx.check_vjp(np.fft.fft, lambda z, u: np.fft.fft(u), z).verdict == "fail"
 
 
+@pytest.mark.parametrize("number", [np.sum, lambda z: complex(np.sum(z))])
+def test_a_product_may_have_one_complex_number_as_its_result(number: Any) -> None:
+    z = np.array([1.0 + 2.0j, -0.5j])
+    for factor, verdict in ((2.0, "pass"), (3.0, "fail")):
+        report = bx.check_jvp(lambda z: number(z**2), lambda z, v, k=factor: np.sum(k * z * v), z)
+        assert report.verdict == verdict
+
+
 @pytest.mark.parametrize("kind", ["dense", "sparse", "products"])
 def test_a_jacobian_that_is_not_symmetric_is_no_hessian(kind: str) -> None:
     m, x = (
@@ -411,8 +419,9 @@ def test_a_limit_takes_directions_or_ends_the_check_undecided() -> None:
     report = bx.check_gradient(value, gradient, p, max_evaluations=60)
     assert (report.verdict, report.method) == ("pass", "directional")
     assert len(calls) <= 61
-    most = report.evaluations
-    assert bx.check_gradient(value, gradient, p, max_evaluations=most).verdict == "pass"
+    along: Any = {"method": "directional"}
+    along["max_evaluations"] = bx.check_gradient(value, gradient, p, **along).evaluations
+    assert bx.check_gradient(value, gradient, p, **along).verdict == "pass"
     report = bx.check_gradient(value, gradient, p, max_evaluations=3)
     assert (report.verdict, "within max_evaluations=3" in report.reason) == ("inconclusive", True)
     slow_calls = []
