@@ -29,10 +29,22 @@ Strength: TypeAlias = float | Array | None
 _ROWS_AT_ONCE = 2**12
 
 
+class Part(NamedTuple):
+    """The place of some rows of a batch whose other rows other processes have.
+
+    ``positions`` are their indices in the batch, ``(rows,)`` or ``(*stack, rows)``. ``total`` is
+    the sum of the weights of the whole batch, a number or ``(*stack,)``.
+    """
+
+    positions: Array
+    total: float | Array
+
+
 class Rows(NamedTuple):
     """The arrays on theta's device; ``sample_weight`` None for equal weights.
 
     ``stand_ins``, ``(..., batch)``, are the indices of the rows that are computed instead, or None.
+    ``part`` is None for a whole batch.
     """
 
     x: Array
@@ -40,6 +52,7 @@ class Rows(NamedTuple):
     sample_weight: Array | None = None
     rng: Key | None = None
     stand_ins: Array | None = None
+    part: Part | None = None
 
 
 @runtime_checkable
@@ -209,8 +222,10 @@ def entries_at(array: Array, indices: Array) -> Array:
 
 def counted(rows: Rows) -> Rows:
     """Return rows with each row of weight 0 replaced by its stand-in."""
-    x, y, weight, rng, at = rows
-    return rows if at is None else Rows(rows_at(x, at), rows_at(y, at), weight, rng)
+    at = rows.stand_ins
+    if at is None:
+        return rows
+    return rows._replace(x=rows_at(rows.x, at), y=rows_at(rows.y, at), stand_ins=None)
 
 
 def row_slices(rows: int, size: int) -> list[slice]:

@@ -7,7 +7,7 @@ Nothing is checked here: ``rows`` have theta's device and dtype, ``rows.rng`` is
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from backprop_xp.backends import (
     Array,
@@ -108,15 +108,10 @@ def _loss_and_gradients(
     buffers: Sequence[Parameters] | None = None,
 ) -> tuple[Array, Sequence[Parameters]]:
     """Return the loss and its gradients by the parameters, written into ``buffers`` if given."""
-    x, y, weight, rng, _ = rows
-    caches: list[Cache] = []
-    outputs = propagation.forward_through(network.layers, parameters, x, rng, caches)
-    share = 1.0 / x.shape[-2] if weight is None else _shares(weight)[..., None]
-    each, g = value_and_gradient(network.loss_function, outputs, y, share)
-    loss = mean_loss(each, weight)
-    _, gradients = propagation.backward_through(
-        network.layers, parameters, caches, g, wants_input=False, out=buffers
-    )
+    if rows.x.shape[-2]:
+        loss, gradients = _of_rows(network, parameters, rows, buffers)
+    else:  # a part of a batch without rows
+        loss, gradients = _of_none(network.layout, parameters, buffers)
     if l2 is None:
         return loss, gradients
     loss = loss + penalty(network.layout, parameters, l2)
@@ -124,33 +119,68 @@ def _loss_and_gradients(
     return loss, _decayed(network.layout, gradients, parameters, l2, add)
 
 
+def _of_rows(
+    network: _Network,
+    parameters: Sequence[Parameters],
+    rows: Rows,
+    buffers: Sequence[Parameters] | None,
+) -> tuple[Array, Sequence[Parameters]]:
+    """Return the mean loss of rows, or their part of a batch's, and its gradients."""
+    weight, caches = rows.sample_weight, list[Cache]()
+    outputs = propagation.forward_through(network.layers, parameters, rows.x, rows.rng, caches)
+    total: Any = total_of(rows)
+    share = 1.0 / total if weight is None else (weight / total[..., None])[..., None]
+    each, g = value_and_gradient(network.loss_function, outputs, rows.y, share)
+    if rows.part is None:
+        loss = mean_loss(each, weight)
+    else:
+        each = each if weight is None else weight * each
+        loss = array_namespace(each).sum(each, axis=-1) / total
+    _, gradients = propagation.backward_through(
+        network.layers, parameters, caches, g, wants_input=False, out=buffers
+    )
+    return loss, gradients
+
+
+def _of_none(
+    layout: Layout, parameters: Sequence[Parameters], buffers: Sequence[Parameters] | None
+) -> tuple[Array, Sequence[Parameters]]:
+    """Return the zeros that no rows add to a batch's loss and its gradients."""
+    zeros = [tuple(array_namespace(w).zeros_like(w) for w in layer) for layer in parameters]
+    for into, values in zip(buffers or (), zeros, strict=buffers is not None):
+        for buffer, value in zip(into, values, strict=True):
+            buffer[...] = value
+    one, value = next((one[0], each[0]) for one, each in zip(layout, zeros, strict=True) if one)
+    loss = array_namespace(value).sum(value, axis=tuple(range(-len(one.shape), 0)))
+    return loss, zeros if buffers is None else buffers
+
+
 def mean_loss(each: Array, weight: Array | None) -> Array:
     """Return the mean over the batch, ``(*stack,)``: ``sum(w * loss) / sum(w)``."""
     if weight is None:
         return mean_of_rows(each)
-    return array_namespace(each).sum(_shares(weight) * each, axis=-1)
-
-
-def _shares(weight: Array) -> Array:
-    """Return the weights over their sum."""
-    return weight / _total(weight)
+    return array_namespace(each).sum(weight / _total(weight)[..., None] * each, axis=-1)
 
 
 def _total(weight: Array) -> Array:
-    """Return the sum of the weights, ``(..., 1)``, or 1 if all weights of a batch are 0."""
+    """Return the sum of the weights, ``(...,)``, or 1 if all weights of a batch are 0."""
     xp = array_namespace(weight)
-    total = xp.sum(weight, axis=-1, keepdims=True)
-    total += xp.astype(total == 0.0, total.dtype)
-    return total
+    total = xp.sum(weight, axis=-1)
+    return total + xp.astype(total == 0.0, total.dtype)
+
+
+def total_of(rows: Rows) -> float | Array:
+    """Return what a batch counts: the sum of its weights, or its number of rows."""
+    if rows.part is not None:
+        return rows.part.total
+    return float(rows.y.shape[-2]) if rows.sample_weight is None else _total(rows.sample_weight)
 
 
 def strength_of(rows: Rows, l2: Strength, l2_of_sum: Strength) -> Strength:
     """Return the penalty's strength: ``l2``, or ``l2_of_sum`` over the sum of the weights."""
     if l2_of_sum is None:
         return l2
-    if rows.sample_weight is None:
-        return l2_of_sum / rows.x.shape[-2]
-    return l2_of_sum / _total(rows.sample_weight)[..., 0]
+    return l2_of_sum / total_of(rows)
 
 
 def penalty(layout: Layout, parameters: Sequence[Parameters], strength: float | Array) -> Array:

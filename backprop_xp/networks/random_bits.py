@@ -7,7 +7,7 @@ multiplies with wrap-around.
 """
 
 from numbers import Integral
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from backprop_xp.backends import (
     Array,
@@ -20,8 +20,19 @@ from backprop_xp.backends import (
 )
 from backprop_xp.checks import integer
 
-# A non-negative int, or an int32 array of such keys, shaped () or (*stack, 1, 1).
-Key: TypeAlias = int | Array
+
+class RowKey(NamedTuple):
+    """The key of a part of a batch: a key, and the part's ``positions`` in the batch, int32.
+
+    They are ``(rows,)`` or ``(*stack, rows)``: a row draws the same bits as in the whole batch.
+    """
+
+    key: Any
+    positions: Array
+
+
+# A non-negative int, an int32 array of such keys shaped () or (*stack, 1, 1), or a RowKey.
+Key: TypeAlias = int | Array | RowKey
 
 _POSITIVE = 0x7FFFFFFF
 
@@ -60,8 +71,10 @@ def as_int32(key: Key) -> Key:
     return xp.astype(key, xp.int32)
 
 
-def fold_in(rng: Key, index: Key) -> Key:
+def fold_in(rng: Key, index: int | Array) -> Key:
     """Return a new key, made of a key and an index, such as that of a layer or a step."""
+    if isinstance(rng, RowKey):
+        return rng._replace(key=fold_in(rng.key, index))
     return _mix(_wrap(_mix(rng) + index)) & _POSITIVE
 
 
@@ -70,7 +83,10 @@ def bits(rng: Key, rows: int, columns: int, *, xp: Namespace, device: Device) ->
 
     An entry depends on the key, its row and its column alone.
     """
-    row = xp.reshape(xp.arange(rows, dtype=xp.int32, device=device), (rows, 1))
+    if isinstance(rng, RowKey):
+        row, rng = rng.positions[..., None], rng.key
+    else:
+        row = xp.reshape(xp.arange(rows, dtype=xp.int32, device=device), (rows, 1))
     column = xp.reshape(xp.arange(columns, dtype=xp.int32, device=device), (1, columns))
     # Columns are hashed once more than rows: otherwise a key could give a symmetric draw.
     return _mix(_mix(row + _mix(rng)) ^ _mix(_mix(column))) & _POSITIVE
@@ -83,7 +99,7 @@ def keep_mask(
     return bits(rng, rows, columns, xp=xp, device=device) >= int(rate * 2**31)
 
 
-def _mix(h: Key) -> Key:
+def _mix(h: int | Array) -> int | Array:
     # The golden ratio's fraction, 0x9E3779B9 as an int32; without it the hash of 0 would be 0.
     h = _wrap(h - 0x61C88647)
     # A right shift of a signed integer copies the sign: the masks remove the copies.
@@ -94,6 +110,6 @@ def _mix(h: Key) -> Key:
     return h ^ ((h >> 16) & 0xFFFF)
 
 
-def _wrap(h: Key) -> Key:
+def _wrap(h: int | Array) -> int | Array:
     """Return a Python int wrapped into int32; arrays wrap around by themselves."""
     return ((h + 2**31) & 0xFFFFFFFF) - 2**31 if isinstance(h, int) else h

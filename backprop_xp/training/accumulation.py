@@ -59,7 +59,7 @@ def _gradient_by_parts(
 
 def _rows(batch: Rows, where: Any, rng: Any) -> Rows:
     """Return the rows of a batch at a slice, or at indices in a compiled loop."""
-    x, y, weight, _, _ = batch
+    x, y, weight = batch[:3]
     if isinstance(where, slice):
         weight = None if weight is None else weight[..., where]
         return Rows(x[..., where, :], y[..., where, :], weight, rng)

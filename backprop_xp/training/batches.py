@@ -5,6 +5,8 @@ from typing import Any
 
 from backprop_xp.backends import Array, array_namespace, device_of, require_owner
 from backprop_xp.networks.inputs import Blocks, Rows, counted, entries_at, rows_at
+from backprop_xp.networks.objective import total_of
+from backprop_xp.networks.random_bits import RowKey
 from backprop_xp.training.data import Seed, chosen_order, order_of
 
 
@@ -18,10 +20,7 @@ def index_tables(
     epoch's number; a function returns the order of the epoch.
     """
     count, backend = rows.x.shape[-2], require_owner(rows.y, "y")
-    if callable(shuffle):
-        order = chosen_order(count, shuffle, epoch)
-    else:
-        order = order_of(count, seed if shuffle else None, epoch)
+    order = epoch_order(count, shuffle, seed, epoch)
     # Cut on the host: on the device, each shape would be compiled.
     xp, whole = array_namespace(order), count - count % size
     parts = [order[..., :whole].reshape(*order.shape[:-1], -1, size)]
@@ -29,6 +28,13 @@ def index_tables(
         parts.append(order[..., None, whole:])
     tables = [xp.moveaxis(part, -2, 0) for part in parts]
     return [backend.from_host(table, device=device_of(rows.y)) for table in tables]
+
+
+def epoch_order(count: int, shuffle: bool | Callable[[int], Any], seed: Seed, epoch: int) -> Array:
+    """Return the order of an epoch's rows on the host, ``(rows,)`` or ``(*stack, rows)``."""
+    if callable(shuffle):
+        return chosen_order(count, shuffle, epoch)
+    return order_of(count, seed if shuffle else None, epoch)
 
 
 def without_first(tables: Sequence[Array], batches: int) -> Iterator[Array]:
@@ -64,9 +70,9 @@ def mean_of_batches(losses: Array, batches: Sequence[Array]) -> Array:
 def count_of(rows: Rows) -> Array:
     """Return what a batch counts: the sum of its weights, or its number of rows."""
     xp, y = array_namespace(rows.y), rows.y
-    if rows.sample_weight is not None:
+    if rows.sample_weight is not None and rows.part is None:
         return xp.sum(rows.sample_weight, axis=-1)
-    return xp.asarray(float(rows.x.shape[-2]), dtype=y.dtype, device=device_of(y))
+    return xp.asarray(total_of(rows), dtype=y.dtype, device=device_of(y))
 
 
 def _mean(losses: Array, share: Array) -> Array:
@@ -89,9 +95,11 @@ def _batch_weights(table: Array, losses: Array, weight: Array | None) -> Array:
 
 def take(rows: Rows, indices: Array | None, rng: Any = None) -> Rows:
     """Return the rows at ``indices``, all for None; stand-ins replace rows of weight 0."""
-    x, y, weight, _, stand_ins = rows
+    x, y, weight, _, stand_ins, part = rows
     if indices is None:
-        return counted(Rows(x, y, weight, rng, stand_ins))
+        if rng is not None and part is not None:
+            rng = RowKey(rng, part.positions)
+        return counted(rows._replace(rng=rng))
     if stand_ins is not None:
         weight, indices = entries_at(weight, indices), entries_at(stand_ins, indices)
     return Rows(rows_at(x, indices), rows_at(y, indices), weight, rng)

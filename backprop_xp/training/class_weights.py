@@ -3,7 +3,7 @@
 Targets are ``(..., batch, n)``: one-hot rows or probabilities, or a single column of class 1.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from backprop_xp.backends import Array, array_namespace, like
@@ -32,10 +32,12 @@ def weights_by_class(
     y: Array,
     sample_weight: Array | None,
     classes: Sequence[Any] | None = None,
+    total: Callable[[Array], Array] = lambda totals: totals,
 ) -> Array:
     """Return the weight of each class, ``(..., classes)``, from targets.
 
-    A mapping has the names in ``classes``, by default the numbers from 0.
+    A mapping has the names in ``classes``, by default the numbers from 0. ``total`` adds the sums
+    of rows that other processes have.
 
     ``"balanced"`` gives all classes the same total weight: that of the rows over the number of
     classes that occur and the class's own, as in scikit-learn.
@@ -47,7 +49,7 @@ def weights_by_class(
         raise ValueError(f'class_weight must be "balanced" or numbers, not {class_weight!r}.')
     xp = array_namespace(y)
     weighted = shares if sample_weight is None else shares * sample_weight[..., None]
-    totals = xp.sum(weighted, axis=-2)
+    totals = total(xp.sum(weighted, axis=-2))
     occurs = xp.astype(totals > 0.0, totals.dtype)
     mean = xp.sum(totals, axis=-1, keepdims=True) / xp.sum(occurs, axis=-1, keepdims=True)
     return occurs * mean / (totals + (1.0 - occurs))

@@ -38,9 +38,10 @@ from backprop_xp.training.class_weights import (
 )
 from backprop_xp.training.data import Seed, split_rows
 from backprop_xp.training.options import Options
+from backprop_xp.training.ranks import Ranks
 
 # A condition on the device, and the function that returns its error message.
-_Condition: TypeAlias = tuple[Array, Callable[[], str]]
+Condition: TypeAlias = tuple[Array, Callable[[], str]]
 # Targets that are probabilities are rounded to float32.
 _SLACK = 1e-6
 # Weights times this factor have a sum that does not overflow.
@@ -48,7 +49,12 @@ _PART = 2.0**-40
 
 
 def check_data(
-    network: Network, theta: Array, training: Sequence[Any] | None, options: Options
+    network: Network,
+    theta: Array,
+    training: Sequence[Any] | None,
+    options: Options,
+    ranks: Ranks,
+    check: Callable[..., list[Rows]],
 ) -> tuple[Rows | None, Rows | None]:
     """Return the training set and the validation set on theta's device, each None if it is.
 
@@ -57,7 +63,7 @@ def check_data(
     drawn by one transfer of the class labels. Raises TypeError or ValueError for data that does not
     fit, is not finite, or has targets outside the loss's range. All values are checked on the
     device, with one transfer of the answers. A table that is streamed in blocks is checked where it
-    is read.
+    is read. ``check`` is ``check_sets``, or that of ranks that share the rows.
     """
     if not require_floating(theta, "theta").isdtype(theta.dtype, "real floating"):
         raise TypeError(f"theta is {theta.dtype}, but only real networks are trained.")
@@ -67,20 +73,23 @@ def check_data(
         sets["In validation: "] = items_of(
             share, "validation", "(x, y), (x, y, sample_weight) or a share of the rows"
         )
-    found = iter(check_sets(network, theta, sets))
+    found = iter(check(network, theta, sets))
     rows = None if training is None else next(found)
     validation, loss = next(found, None), network.loss_function
     if rows is not None and isinstance(share, Real):
-        rows, validation = _split(theta, rows, loss, share, options.seed)
+        rows, validation = _split(theta, rows, loss, share, options.seed, ranks)
     if rows is not None and options.class_weight is not None:
         check_classes(loss, rows.y.shape[-1])
-        by_class = weights_by_class(options.class_weight, rows.y, rows.sample_weight)
+        weights = options.class_weight, rows.y, rows.sample_weight
+        by_class = weights_by_class(*weights, total=ranks.sum)
         rows = _by_class(theta, rows, by_class)
         validation = None if validation is None else _by_class(theta, validation, by_class)
     return rows, validation
 
 
-def _split(theta: Array, rows: Rows, loss: Loss, share: Any, seed: Seed) -> tuple[Rows, Rows]:
+def _split(
+    theta: Array, rows: Rows, loss: Loss, share: Any, seed: Seed, ranks: Ranks
+) -> tuple[Rows, Rows]:
     """Return the training rows, and a share of the rows, drawn by the seed, for validation."""
     if not isinstance(seed, int):
         raise ValueError(
@@ -91,9 +100,11 @@ def _split(theta: Array, rows: Rows, loss: Loss, share: Any, seed: Seed) -> tupl
     if has_classes(loss, y.shape[-1]) and len(y.shape) == 2:
         xp = array_namespace(y)
         classes = to_host(xp.argmax(y, axis=-1) if y.shape[-1] > 1 else y[:, 0] > 0.5)
+        classes = ranks.join(classes, -1, classes)
     shares = {"validation": real(share, "validation", above=0.0, below=1.0)}
-    parts = []
-    for indices in split_rows(rows.x.shape[-2], shares, seed, classes=classes).values():
+    parts, (first, count), own = [], ranks.place(rows), rows.x.shape[-2]
+    for indices in split_rows(count, shares, seed, classes=classes).values():
+        indices = indices[(indices >= first) & (indices < first + own)] - first
         at = home.from_host(indices.astype("int32"), device=device_of(theta))
         part = Rows(rows_at(rows.x, at), rows_at(y, at))
         if rows.sample_weight is not None:
@@ -103,11 +114,17 @@ def _split(theta: Array, rows: Rows, loss: Loss, share: Any, seed: Seed) -> tupl
 
 
 def check_sets(
-    network: Network, theta: Array, sets: Mapping[str, Sequence[Any]], *, values: bool = True
+    network: Network,
+    theta: Array,
+    sets: Mapping[str, Sequence[Any]],
+    *,
+    values: bool = True,
+    are_whole: bool = True,
 ) -> list[Rows]:
     """Return sets ``(x, y)`` or ``(x, y, sample_weight)`` on theta's device, checked.
 
-    The name of a set begins its error messages.
+    The name of a set begins its error messages. The weights of sets that are not whole are checked
+    with those of their other rows.
     """
     found, conditions = [], list[tuple[Array, Callable[[], str], str]]()
     for where, parts in sets.items():
@@ -115,7 +132,7 @@ def check_sets(
             rows, labels = _checked_rows(network, theta, *parts)
         found.append(rows)
         if values:
-            more = _conditions(network, rows, labels)
+            more = _conditions(network, rows, labels, are_whole=are_whole)
             conditions += [(*condition, where) for condition in more]
     if conditions:
         flags = to_host(array_namespace(found[0].y).stack([flag for flag, _, _ in conditions]))
@@ -169,7 +186,8 @@ def _checked_rows(
 
 
 def _weighted(theta: Array, rows: Rows, weight: Array) -> Rows:
-    return rows._replace(sample_weight=weight, stand_ins=stand_ins(weight, theta.shape[:-1]))
+    at = stand_ins(weight, theta.shape[:-1]) if weight.shape[-1] else None
+    return rows._replace(sample_weight=weight, stand_ins=at)
 
 
 def _by_class(theta: Array, rows: Rows, by_class: Array) -> Rows:
@@ -182,7 +200,9 @@ def _in_c_order(array: Array) -> Array:
     return xp.reshape(xp.reshape(array, (-1,)), array.shape) if len(array.shape) > 2 else array
 
 
-def _conditions(network: Network, rows: Rows, labels: Array | None) -> Iterator[_Condition]:
+def _conditions(
+    network: Network, rows: Rows, labels: Array | None, *, are_whole: bool
+) -> Iterator[Condition]:
     """Yield the conditions that the values of rows must meet."""
     loss, codes = network.loss_function, network.codes
     xp, y, weight = array_namespace(rows.y), rows.y, rows.sample_weight
@@ -200,10 +220,16 @@ def _conditions(network: Network, rows: Rows, labels: Array | None) -> Iterator[
         # The one-hot row of an unknown label is all zeros.
         has_class = xp.all(xp.max(y, axis=-1) == 1.0)
         yield has_class, functools.partial(_no_class, labels, y.shape[-1])
-    if weight is not None:
-        bounded = xp.sum(_PART * weight, axis=-1) < _PART * _largest_sum(weight)
-        usable = xp.all(weight >= 0.0) & xp.all(xp.max(weight, axis=-1) > 0.0) & xp.all(bounded)
-        yield usable, functools.partial(_unusable_weights, weight, bounded)
+    if weight is not None and are_whole:
+        yield usable_weights(weight)
+
+
+def usable_weights(weight: Array) -> Condition:
+    """Return the condition that the weights of all rows must meet."""
+    xp = array_namespace(weight)
+    bounded = xp.sum(_PART * weight, axis=-1) < _PART * _largest_sum(weight)
+    usable = xp.all(weight >= 0.0) & xp.all(xp.max(weight, axis=-1) > 0.0) & xp.all(bounded)
+    return usable, functools.partial(_unusable_weights, weight, bounded)
 
 
 def _not_finite(name: str, array: Array) -> str:

@@ -1,6 +1,7 @@
 """The epochs of a training: steps, losses, and the rules that watch them."""
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -20,13 +21,21 @@ from backprop_xp.training.batches import (
     without_first,
 )
 from backprop_xp.training.data import keys_of
-from backprop_xp.training.data_checks import check_data
+from backprop_xp.training.data_checks import check_data, check_sets
 from backprop_xp.training.early_stopping import EarlyStopping, better, slowed
 from backprop_xp.training.gradient_monitor import GradientMonitor
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.loop import Stepper, stepper_of, take_steps
+from backprop_xp.training.member_shares import members_of
 from backprop_xp.training.optimizers import optimizer_on_device
 from backprop_xp.training.options import Options
+from backprop_xp.training.ranks import Ranks
+from backprop_xp.training.row_shares import (
+    batches_of_share,
+    check_options,
+    check_shares,
+    with_all_targets,
+)
 from backprop_xp.training.sources import Source, source_of
 from backprop_xp.training.states import TrainingState, initial_state
 from backprop_xp.training.steps import Carry, Sets, Shared, judged
@@ -51,33 +60,45 @@ class Training:
 
 
 def prepare(
-    network: Network, theta: Array, x: Any, y: Any, options: Options
+    network: Network, theta: Array, x: Any, y: Any, options: Options, ranks: Ranks
 ) -> tuple[Training, TrainingState]:
-    """Check the data and return the training with its initial state."""
+    """Check the data and return the training of this rank with its initial state."""
     if callable(x) and y is not None:
         raise TypeError("x is a function, which gives batches (x, y): omit y.")
+    check_options(ranks, theta, y, options)
     given = None if y is None else (x, y, options.sample_weight)
-    rows, validation = check_data(network, theta, given, options)
+    check = functools.partial(check_shares, ranks) if ranks.shares_rows else check_sets
+    rows, validation = check_data(network, theta, given, options, ranks, check)
     l2 = network.l2 or None if options.l2 is None else _checked_strength(theta, options.l2, "l2")
     l2_of_sum = _checked_strength(theta, options.l2_of_sum, "l2_of_sum")
+    key, members = keys_of(options.seed, theta), members_of(ranks, theta)
+    optimizer_on_device(options.optimizer, theta)  # checked with all networks
+    if ranks.shares_stack:
+        theta, options = members.of(theta, 1), members.of_options(options)
+        rows, validation = members.of_rows(rows), members.of_rows(validation)
+        l2, l2_of_sum, key = members.of(l2, 0), members.of(l2_of_sum, 0), members.of(key, 2)
     optimizer = optimizer_on_device(options.optimizer, theta)
     size, batches = 0, None
     if rows is not None:
-        count = rows.x.shape[-2]
+        _, count = ranks.place(rows)
         size = min((options.batch_size or count) * options.accumulate, count)
         batches = math.ceil(count / size)
-    source = source_of(network, theta, x, rows, size, options)
+    if rows is not None and ranks.shares_rows:
+        source: Source | None = batches_of_share(ranks, theta, rows, size, options)
+    else:
+        source = source_of(network, theta, x, rows, size, options)
     rules = options.rules.values()
     evaluated: dict[str, tuple[Rows, Any]] = {}
     prefix, wanted = "", bool(options.metrics or rules)
     if validation is not None:
-        evaluated[""] = validation, None
+        evaluated[""] = with_all_targets(ranks, theta, validation), None
         prefix, wanted = "training_", any(rule.watch == "loss" for rule in rules)
     if rows is not None and (wanted or options.train_metrics):
-        evaluated[prefix] = rows, strength_of(rows, l2, l2_of_sum)
+        measured = with_all_targets(ranks, theta, rows)
+        evaluated[prefix] = measured, strength_of(measured, l2, l2_of_sum)
     rows_at_once = options.batch_size if options.accumulate > 1 else None
-    stepper = stepper_of(network, optimizer, options.metrics or {}, theta, rows_at_once)
-    stepper.average, stepper.batches, key = options.average, batches, keys_of(options.seed, theta)
+    stepper = stepper_of(network, optimizer, options.metrics or {}, theta, rows_at_once, ranks)
+    stepper.average, stepper.batches, stepper.members = options.average, batches, members
     if options.check_every is not None:
         stepper.monitor = GradientMonitor(options.check_every, network, key, l2, l2_of_sum)
     # Several batches are evaluated at the end of their epoch, a full one with its step.

@@ -10,9 +10,11 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from numbers import Real
 from typing import Any, TypeVar, Unpack, get_type_hints
 
-from backprop_xp.backends import Array, owner
+from backprop_xp.backends import Array, dtype_name, owner, require_floating, require_owner
 from backprop_xp.checks import boolean, nearest, sequence
 from backprop_xp.display.progress import Report, reporting
 from backprop_xp.networks.network import Network
@@ -27,8 +29,10 @@ from backprop_xp.training.history import (
     write_if_due,
 )
 from backprop_xp.training.interrupt import Interrupt
+from backprop_xp.training.member_shares import joined_state
 from backprop_xp.training.options import OPTION_NAMES, Batches, Options, TrainingOptions
 from backprop_xp.training.pytrees import copied
+from backprop_xp.training.ranks import Ranks, Split
 from backprop_xp.training.states import FitResult, TrainingState
 
 # Full-batch epochs in one call of ``advance``, which keeps their losses to its end.
@@ -95,8 +99,9 @@ def train(
     array([[0., 1., 1., 0.]])
     """
     checked = _checked("train", options)
-    training, state = prepare(network, theta, x, y, checked)
-    return _states(training, state, checkpoint_writer(network, state, checked))
+    alone = Ranks()
+    training, state = prepare(network, theta, x, y, checked, alone)
+    return _states(training, state, checkpoint_writer(network, state, checked, alone))
 
 
 def _states(
@@ -111,7 +116,7 @@ def _states(
             measures = {}  # no history is needed
         record.advance(state, measures)
         if measures:
-            write_if_due(write, record, options, ends=has_ended(state, options))
+            write_if_due(write, record, options, Ranks(), ends=has_ended(state, options))
         yield state
 
 
@@ -124,6 +129,8 @@ def fit(
     *,
     callbacks: Sequence[Callable[[TrainingState], bool | None]] = (),
     progress: bool = False,
+    communicator: Any = None,
+    split: Split = "rows",
     **options: Unpack[TrainingOptions],
 ) -> FitResult:
     """Train a network, and return theta, the history and the optimizer's state.
@@ -135,6 +142,13 @@ def fit(
       the training; TypeError or ValueError is raised for anything but a boolean or None.
     - ``progress`` shows two live lines on a terminal and in a notebook if rich is installed, and
       otherwise writes plain lines to stderr.
+    - ``communicator`` is one of mpi4py, such as ``MPI.COMM_WORLD``, whose ranks call ``fit`` alike.
+      With ``split="rows"`` each passes its own rows, which may be none. Joined in the order of the
+      ranks they are one training's data, whose result every rank gets to rounding. ``batch_size``
+      and ``validation``, a share or each rank's own rows, count the rows of all ranks. With
+      ``split="stack"`` each passes all data and trains a part of the stack. The first rank's theta,
+      ``start``, checkpoint and progress count. A callback sees the part of its rank's networks. An
+      error or Ctrl-C on one rank ends the training on all.
 
     {options}
 
@@ -149,25 +163,55 @@ def fit(
     >>> result.theta.round(6), result.history["loss"].shape
     (array([2., 1.]), (200,))
     """
-    checked = _checked("fit", options, "callbacks", "progress")
-    callbacks = sequence(callbacks, "callbacks", "(print,)")
-    progress = boolean(progress, "progress")
-    display = reporting(checked.epochs) if progress else contextlib.nullcontext(None)
-    record: Record | None = None
-    try:
-        training, state = prepare(network, theta, x, y, checked)
-        record, write = Record(state), checkpoint_writer(network, state, checked)
-        with display as report:
-            _run(training, record, write, callbacks, report)
-            state = record.completed()  # an asynchronous library is waited for here
-        history = history_of(state, record, checked)
-    except BaseException as error:
-        error.state = checked.start if record is None else record.completed()  # type: ignore[attr-defined]
-        raise
-    last = returned(state, checked)
+    ranks, record, start = Ranks(communicator, split), None, None
+    with Interrupt(ranks) as interrupt:
+        try:
+            checked = _checked("fit", options, "callbacks", "progress", "communicator", "split")
+            start = checked.start
+            callbacks = sequence(callbacks, "callbacks", "(print,)")
+            shown = boolean(progress, "progress") and ranks.rank == 0
+            display = reporting(checked.epochs) if shown else contextlib.nullcontext(None)
+            theta, checked = _begin(ranks, network, theta, {"x": x, "y": y}, checked)
+            training, state = prepare(network, theta, x, y, checked, ranks)
+            record, write = Record(state), checkpoint_writer(network, state, checked, ranks)
+            with display as report:
+                _run(training, record, write, callbacks, report, interrupt, ranks)
+                state = record.completed()  # an asynchronous library is waited for here
+            state = joined_state(ranks, state, theta) or state
+            history = history_of(state, record, checked)
+            ranks.agree()
+        except BaseException as error:
+            ranks.agree(error)
+            last = None if record is None else joined_state(ranks, record.completed(), theta)
+            error.state = start if record is None else last  # type: ignore[attr-defined]
+            raise
+    best = returned(state, checked)
     # Copied: a training that resumes from the result must not write over its state.
-    final_theta, optimizer_state = copied((last.theta, last.optimizer_state))
+    final_theta, optimizer_state = copied((best.theta, best.optimizer_state))
     return FitResult(final_theta, history, optimizer_state, state.epoch, state)
+
+
+def _begin(
+    ranks: Ranks, network: Network, theta: Array, data: Mapping[str, Any], options: Options
+) -> tuple[Array, Options]:
+    """Return theta and the options with the start of the first rank, after a check of the others.
+
+    Raises ValueError, on every rank, for arguments that are not the same.
+    """
+    if ranks.is_alone:
+        return theta, options
+    require_floating(theta, "theta")
+    given = {name: getattr(options, name) for name in OPTION_NAMES}
+    del given["start"], given["sample_weight"]
+    given["checkpoint"] = options.checkpoint is not None
+    if ranks.shares_stack:  # all data, which each rank has
+        given |= {**data, "sample_weight": options.sample_weight}
+    elif not isinstance(options.validation, Real | None):
+        given["validation"] = "arrays"
+    kind = require_owner(theta, "theta").name, dtype_name(theta.dtype), tuple(theta.shape)
+    ranks.require_alike({"split": ranks.shares_rows, "theta": kind, "network": network, **given})
+    theta, start = ranks.broadcast((theta, options.start), theta)
+    return theta, replace(options, start=start)
 
 
 def _run(
@@ -176,24 +220,27 @@ def _run(
     write: Writer | None,
     callbacks: Sequence[Callable[[TrainingState], bool | None]],
     report: Report | None,
+    interrupt: Interrupt,
+    ranks: Ranks,
 ) -> None:
     """Run the epochs that are left; Ctrl-C raises after a whole step."""
-    options, ends = training.options, False
-    by_epoch = report is not None or bool(callbacks)
-    with Interrupt() as interrupt:
-        while not (ends or has_ended(record.state, options)):
-            interrupt.busy = True
-            epochs = _epochs_at_once(options, record.state, by_epoch=by_epoch)
-            state, measures, _ = advance(training, record.state, epochs, interrupt)
-            record.advance(state, measures)
-            interrupt.release()
-            if not measures:  # Ctrl-C cut the epoch short, and its handler did not raise
-                continue
-            if report is not None:
-                report(state.epoch, functools.partial(on_host, [measures]))
-            # All callbacks are called, also after one that ends the training.
-            ends = True in [_ends(call(state), i) for i, call in enumerate(callbacks)]
-            write_if_due(write, record, options, ends=ends or has_ended(state, options))
+    options, state = training.options, record.state
+    by_epoch = report is not None or bool(callbacks) or not ranks.is_alone
+    ends = ranks.end(state.theta, has_ended=has_ended(state, options))
+    while not ends:
+        interrupt.busy = True
+        epochs = _epochs_at_once(options, record.state, by_epoch=by_epoch)
+        state, measures, _ = advance(training, record.state, epochs, interrupt)
+        record.advance(state, measures)
+        interrupt.release()
+        if not measures:  # Ctrl-C cut the epoch short, and its handler did not raise
+            continue
+        if report is not None:
+            report(state.epoch, functools.partial(on_host, [measures]))
+        # All callbacks are called, also after one that ends the training.
+        stops = True in [_ends(call(state), i) for i, call in enumerate(callbacks)]
+        ends = ranks.end(state.theta, has_ended=has_ended(state, options), stops=stops)
+        write_if_due(write, record, options, ranks, ends=ends)
 
 
 def _epochs_at_once(options: Options, state: TrainingState, *, by_epoch: bool) -> int:

@@ -8,8 +8,10 @@ from backprop_xp.backends import Array, array_namespace, to_host, to_host_togeth
 from backprop_xp.networks.network import Network
 from backprop_xp.training.batches import joined
 from backprop_xp.training.early_stopping import Best
+from backprop_xp.training.member_shares import joined_state
 from backprop_xp.training.options import Options
 from backprop_xp.training.pytrees import copied
+from backprop_xp.training.ranks import Ranks
 from backprop_xp.training.states import TrainingState
 
 # Epochs whose measures are joined at once; a compiler makes a function for each number of them.
@@ -110,15 +112,25 @@ def write_checkpoints_with(writer_of: WriterOf) -> None:
     _registered[:] = [writer_of]
 
 
-def checkpoint_writer(network: Network, start: TrainingState, options: Options) -> Writer | None:
-    """Return the writer of a training's checkpoints, None if it writes none.
+def checkpoint_writer(
+    network: Network, start: TrainingState, options: Options, ranks: Ranks
+) -> Writer | None:
+    """Return the writer of a training's checkpoints, None if it writes none: the first rank does.
 
     Raises OSError, before the first epoch, for a path that cannot be written.
     """
-    return None if options.checkpoint is None else _registered[0](network, start, options)
+    if options.checkpoint is None or ranks.rank > 0:
+        return None
+    return _registered[0](network, start, options)
 
 
-def write_if_due(write: Writer | None, record: Record, options: Options, *, ends: bool) -> None:
+def write_if_due(
+    write: Writer | None, record: Record, options: Options, ranks: Ranks, *, ends: bool
+) -> None:
     """Write the checkpoint of an epoch, at the end of the training or of ``checkpoint_every``."""
-    if write is not None and (ends or record.state.epoch % options.checkpoint_every == 0):
-        write(returned(record.state, options).theta, record.completed())
+    is_due = ends or record.state.epoch % options.checkpoint_every == 0
+    if options.checkpoint is None or not is_due:
+        return
+    state = joined_state(ranks, record.completed(), record.state.theta)
+    if write is not None and state is not None:
+        write(returned(state, options).theta, state)

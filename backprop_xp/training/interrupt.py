@@ -4,6 +4,8 @@ import signal
 import threading
 from typing import Any, Self
 
+from backprop_xp.training.ranks import Ranks
+
 
 class Interrupt:
     """A context that delays Ctrl-C, or the error of a step, while ``busy`` is True.
@@ -11,9 +13,11 @@ class Interrupt:
     ``pressed`` keeps the arguments of the signal handler, ``error`` the exception of a step. Python
     delivers signals in the main thread only; elsewhere none is delayed. ``release`` calls the
     handler that was installed before, such as asyncio's. A handler that a callback installs stays.
+    With several ranks, Ctrl-C ends the training at their next exchange.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks | None = None) -> None:
+        self.ranks = Ranks() if ranks is None else ranks
         self.busy = False
         self.pressed: tuple[Any, ...] = ()
         self.error: BaseException | None = None
@@ -34,7 +38,9 @@ class Interrupt:
 
     def _press(self, *signalled: Any) -> None:
         # A handler that a callback installed may call this one after the training.
-        if self.busy and self._is_entered:
+        if not self.ranks.is_alone and self._is_entered:
+            self.ranks.interrupted = True
+        elif self.busy and self._is_entered:
             self.pressed = signalled
         else:
             self._handler(*signalled)

@@ -18,9 +18,12 @@ from backprop_xp.training.early_stopping import Slowed
 from backprop_xp.training.gradient_monitor import GradientMonitor
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.learning_rates import learning_rates
+from backprop_xp.training.member_shares import Members
 from backprop_xp.training.metrics import Metric
 from backprop_xp.training.optimizers import Optimizer
 from backprop_xp.training.pytrees import copied, mapped
+from backprop_xp.training.ranks import Ranks
+from backprop_xp.training.row_shares import joined_pieces
 from backprop_xp.training.steps import (
     Carry,
     Shared,
@@ -28,7 +31,6 @@ from backprop_xp.training.steps import (
     evaluate,
     is_built_in,
     judged,
-    piece_by_piece,
     step,
     update_of,
 )
@@ -71,7 +73,8 @@ class Stepper:
 
     ``one`` takes a step; ``many``, None without a compiler, takes steps in one compiled call.
     ``evaluate(theta, sets)`` returns the loss and the metrics by name. ``batches`` is
-    the number of steps in an epoch, None if it is not known.
+    the number of steps in an epoch, None if it is not known. ``members`` are the networks of a
+    stack that are trained here, None for all.
     """
 
     network: Network
@@ -83,6 +86,7 @@ class Stepper:
     average: Average | None = None
     monitor: GradientMonitor | None = None
     batches: int | None = 1
+    members: Members | None = None
     views: Views | None = None
     queue: Queue = field(default_factory=Queue)
 
@@ -115,17 +119,19 @@ def stepper_of(
     optimizer: Optimizer,
     metrics: Mapping[str, Metric],
     theta: Array,
-    size: int | None = None,
+    size: int | None,
+    ranks: Ranks,
 ) -> Stepper:
     """Return a training's stepper, compiled where the library compiles.
 
     ``size`` is the number of rows whose gradient is computed at a time, None for a whole batch.
     """
     backend = require_owner(theta, "theta")
-    gradient = accumulate(functools.partial(loss_and_gradient_of, network), size)
+    gradient = ranks.summed(accumulate(functools.partial(loss_and_gradient_of, network), size))
     one = functools.partial(step, gradient, update_of(optimizer, theta))
     if backend.loop(one) is None:
-        judge = functools.partial(evaluate, network, dict(metrics), piece_by_piece)
+        in_pieces = functools.partial(joined_pieces, ranks)
+        judge = functools.partial(evaluate, network, dict(metrics), in_pieces)
         return Stepper(network, optimizer, one, None, judge)
     made = compiled(backend, network, optimizer, dict(metrics), size)
     return Stepper(network, optimizer, *made)
@@ -149,7 +155,9 @@ def take_steps(
     theta, table = carry[0], None if isinstance(batches, int) else batches
     count = batches if isinstance(batches, int) else batches.shape[0]
     steps = range(first, first + count)
-    rates = learning_rates(stepper.optimizer, steps, theta, slowed, stepper.batches)
+    rates = learning_rates(
+        *(stepper.optimizer, steps, theta, slowed, stepper.batches, stepper.members)
+    )
     if stepper.keeps_views and (stepper.views is None or stepper.views.theta is not theta):
         stepper.views = views_of(stepper.network, theta)
     shared = shared._replace(views=stepper.views, hyperparameters=stepper.hyperparameters)

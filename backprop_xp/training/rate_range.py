@@ -15,6 +15,7 @@ from backprop_xp.training.epochs import advance, prepare
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.optimizers import Optimizer, named_optimizer
 from backprop_xp.training.options import Options
+from backprop_xp.training.ranks import Ranks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,7 +93,7 @@ def find_learning_rate(
 
     rising = copy.copy(options.optimizer)
     vars(rising)["learning_rate"] = rise
-    training, state = prepare(network, theta, x, y, replace(options, optimizer=rising))
+    training, state = prepare(network, theta, x, y, replace(options, optimizer=rising), Ranks())
     losses, interrupt = list[Array](), Interrupt()
     with np.errstate(over="ignore", invalid="ignore"):  # the last rates are meant to diverge
         while state.step < steps:

@@ -201,26 +201,37 @@ __device__ unsigned int mixed(unsigned int h) {
     return h ^ (h >> 16);
 }
 """
+_DROPPED = """
+    const unsigned int column = i % columns;
+    const unsigned int h = mixed(mixed(row + mixed(key)) ^ mixed(mixed(column)));
+    mask = (int)(h & 0x7FFFFFFFu) >= bound ? kept : (T)0;
+    y = x * mask;
+    """
 DROPOUT = (
     "backprop_xp_dropout",
     "T x, int32 key, int64 rows, int64 columns, int32 bound, T kept",
     "T y, T mask",
-    """
-    const unsigned int row = i / columns % rows, column = i % columns;
-    const unsigned int h = mixed(mixed(row + mixed(key)) ^ mixed(mixed(column)));
-    mask = (int)(h & 0x7FFFFFFFu) >= bound ? kept : (T)0;
-    y = x * mask;
-    """,
+    "const unsigned int row = i / columns % rows;" + _DROPPED,
+)
+# For a part of a batch: the positions of its rows.
+DROPOUT_AT = (
+    "backprop_xp_dropout_at",
+    "T x, int32 key, int32 row, int64 columns, int32 bound, T kept",
+    "T y, T mask",
+    _DROPPED,
 )
 
 
-def _dropped(x: Array, rng: Array | int, rate: float) -> Result:
+def _dropped(x: Array, rng: Any, rate: float) -> Result:
     if not _are_plain(x):
         return NotImplemented
-    rows, columns = x.shape[-2:]
+    row, columns = x.shape[-2:]
+    source: Any = DROPOUT
+    if hasattr(rng, "positions"):  # a RowKey
+        source, row, rng = DROPOUT_AT, rng.positions[..., None], rng.key
     key = rng if hasattr(rng, "shape") else np.int32(rng & 0x7FFFFFFF)
-    kernel = elementwise(*DROPOUT, preamble=DROPOUT_HASH)
-    y, mask = kernel(x, key, rows, columns, int(rate * 2**31), 1.0 / (1.0 - rate))
+    kernel = elementwise(*source, preamble=DROPOUT_HASH)
+    y, mask = kernel(x, key, row, columns, int(rate * 2**31), 1.0 / (1.0 - rate))
     return y, mask
 
 

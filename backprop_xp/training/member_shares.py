@@ -1,0 +1,101 @@
+"""A training whose networks are divided among ranks: each trains a part of the stack by itself.
+
+A result does not depend on the other networks of its stack, so that the ranks exchange nothing but
+the end of each epoch. ``joined_state`` joins their parts.
+"""
+
+import copy
+from typing import Any, NamedTuple
+
+from backprop_xp.backends import Array
+from backprop_xp.networks.inputs import Rows
+from backprop_xp.training.batches import joined
+from backprop_xp.training.options import Options
+from backprop_xp.training.pytrees import Pytree, mapped
+from backprop_xp.training.ranks import Ranks, packed, unpacked
+from backprop_xp.training.states import TrainingState
+
+
+class Members(NamedTuple):
+    """The networks of a stack that a rank trains: a slice of its first axis, or None for all."""
+
+    stack: tuple[int, ...]
+    part: slice | None = None
+
+    def of(self, value: Any, axes: int) -> Any:
+        """Return their part of an array whose last ``axes`` axes follow the stack's.
+
+        Numbers, None and arrays that all networks share are returned as they are.
+        """
+        if self.part is None or len(getattr(value, "shape", ())) != len(self.stack) + axes:
+            return value
+        return value[self.part, ...] if value.shape[0] > 1 else value
+
+    def of_rows(self, rows: Rows | None) -> Rows | None:
+        """Return their rows, with the weights."""
+        if rows is None:
+            return None
+        x, y = self.of(rows.x, 2), self.of(rows.y, 2)
+        weight, at = self.of(rows.sample_weight, 1), self.of(rows.stand_ins, 1)
+        return Rows(x, y, weight, rows.rng, at)
+
+    def of_options(self, options: Options) -> Options:
+        """Return options with their seeds, hyperparameters and start."""
+        if self.part is None:
+            return options
+        own, optimizer = copy.copy(options), copy.copy(options.optimizer)
+        for name, value in vars(optimizer).items():
+            vars(optimizer)[name] = self.of(value, 1)
+        seed = options.seed if isinstance(options.seed, int) else options.seed[self.part]
+        start = None if options.start is None else self._of_state(options.start)
+        vars(own).update(optimizer=optimizer, seed=seed, start=start)
+        return own
+
+    def _of_state(self, state: TrainingState) -> TrainingState:
+        own: TrainingState = mapped(
+            lambda leaf: leaf[self.part] if _has(leaf, 0, self.stack) else leaf, state
+        )
+        losses, history = state.batch_losses, state.history
+        return own._replace(
+            batch_losses=None if losses is None else losses[:, self.part, ...],
+            history={name: values[:, self.part, ...] for name, values in history.items()},
+        )
+
+
+def members_of(ranks: Ranks, theta: Array) -> Members:
+    """Return the networks that this rank trains."""
+    stack = tuple(theta.shape[:-1])
+    if not ranks.shares_stack:
+        return Members(stack)
+    if not stack or stack[0] < ranks.size:
+        raise ValueError(
+            f'split="stack" divides the first axis of theta\'s stack {stack} among {ranks.size} '
+            "ranks: stack at least as many networks, or take fewer ranks."
+        )
+    return Members(
+        stack, slice(*(stack[0] * i // ranks.size for i in (ranks.rank, ranks.rank + 1)))
+    )
+
+
+def joined_state(ranks: Ranks, state: TrainingState | None, theta: Array) -> TrainingState | None:
+    """Return the state of all networks; None if some rank has none of the same epoch."""
+    if not ranks.shares_stack:
+        return state
+    states = [unpacked(each, theta) for each in ranks.exchange(packed(state))]
+    if len({each and (each.epoch, each.step, each.batch_losses is None) for each in states}) > 1:
+        return None
+    if states[0] is None:
+        return None
+    stack = tuple(states[0].theta.shape[:-1])
+
+    def along(axis: int, first: Any, *others: Any) -> Any:
+        return joined([first, *others], axis) if _has(first, axis, stack) else first
+
+    whole: TrainingState = mapped(lambda *leaves: along(0, *leaves), *states)
+    series = [{"batch_losses": each.batch_losses, "history": dict(each.history)} for each in states]
+    return whole._replace(**mapped(lambda *leaves: along(1, *leaves), *series))
+
+
+def _has(leaf: Pytree, axis: int, stack: tuple[int, ...]) -> bool:
+    """Whether a leaf has a stack from an axis on."""
+    return tuple(getattr(leaf, "shape", ()))[axis : axis + len(stack)] == stack

@@ -1,0 +1,172 @@
+"""A training whose rows are divided among ranks: checks, batches and measures.
+
+Joined in the order of the ranks, their rows are those of a training in one process, and so is the
+result. Each rank computes its part of a batch's loss and gradient; the parts are added.
+"""
+
+import operator
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from backprop_xp.backends import Array, array_namespace, device_of, require_owner, to_host
+from backprop_xp.networks.inputs import Part, Rows, rows_at, stand_ins
+from backprop_xp.networks.network import Network
+from backprop_xp.training.batches import epoch_order
+from backprop_xp.training.data_checks import check_sets, usable_weights
+from backprop_xp.training.options import Options
+from backprop_xp.training.ranks import Ranks
+from backprop_xp.training.sources import Source
+from backprop_xp.training.steps import Forward, piece_by_piece
+
+_NAMES = "x", "y", "sample_weight"
+
+
+def check_shares(
+    ranks: Ranks, network: Network, theta: Array, sets: Mapping[str, Sequence[Any]]
+) -> list[Rows]:
+    """Return this rank's rows of sets, as ``check_sets`` does; a rank may have none of a set.
+
+    Raises ValueError, on every rank, for shapes that differ and for a set without rows.
+    """
+    present = {
+        where: parts for where, parts in sets.items() if 0 not in getattr(parts[0], "shape", ())
+    }
+    checked = check_sets(network, theta, present, are_whole=False)
+    found = dict(zip(present, checked, strict=True))
+    shapes = ranks.exchange({where: _shapes(rows) for where, rows in found.items()})
+    for where in sets:
+        known = {rank: each[where] for rank, each in enumerate(shapes) if where in each}
+        if not known:
+            raise ValueError(f"{where}x has no rows on any rank.")
+        (first, shape), *others = known.items()
+        for rank, other in others:
+            for name, mine, theirs in zip(_NAMES, shape, other, strict=True):
+                if theirs != mine:
+                    raise ValueError(
+                        f"{where}{name} has the shape {theirs} on rank {rank}, but {mine} on rank "
+                        f"{first}, without the number of rows. None stands for no {name}."
+                    )
+        if where not in found:
+            found[where] = _empty(theta, shape)
+        weight = ranks.join(found[where].sample_weight, -1, theta)
+        if weight is not None:
+            usable, message = usable_weights(weight)
+            if not to_host(usable):
+                raise ValueError(f"{where}{message()}")
+    return [found[where] for where in sets]
+
+
+def _shapes(rows: Rows) -> list[Any]:
+    """Return the shapes of rows without their number: of x, y, and the weights or None."""
+    weight = rows.sample_weight
+    pairs = [(*array.shape[:-2], array.shape[-1]) for array in (rows.x, rows.y)]
+    return [*pairs, None if weight is None else tuple(weight.shape[:-1])]
+
+
+def _empty(theta: Array, shapes: Sequence[Any]) -> Rows:
+    """Return no rows of these shapes."""
+    xp, device = array_namespace(theta), device_of(theta)
+    x, y, weight = shapes
+    full = [(*x[:-1], 0, x[-1]), (*y[:-1], 0, y[-1]), None if weight is None else (*weight, 0)]
+    return Rows(
+        *(None if s is None else xp.zeros(s, dtype=theta.dtype, device=device) for s in full)
+    )
+
+
+def batches_of_share(ranks: Ranks, theta: Array, rows: Rows, size: int, options: Options) -> Source:
+    """Return the source of this rank's part of each batch of ``size`` rows."""
+    first, count = ranks.place(rows)
+    weight = ranks.join(rows.sample_weight, -1, theta)
+    host = None if weight is None else to_host(weight)
+
+    # A full batch keeps its order, as in one process.
+    shuffle = options.shuffle if size < count else False
+
+    def batches(epoch: int) -> Generator[Rows]:
+        order = epoch_order(count, shuffle, options.seed, epoch)
+        for start in range(0, count, size):
+            yield _part(theta, rows, first, order[..., start : start + size], host)
+
+    return batches
+
+
+def _part(theta: Array, rows: Rows, first: int, indices: np.ndarray, weight: Any) -> Rows:
+    """Return the rows that this rank has of a batch.
+
+    ``indices`` count the rows of all ranks. Rows of weight 0 are left out. If the networks of a
+    stack have different rows, those that have fewer repeat one of them with the weight 0.
+    """
+    own = (indices >= first) & (indices < first + rows.x.shape[-2])
+    weights = None
+    if weight is not None:
+        if weight.ndim > 1:
+            indices = np.broadcast_to(indices, (*weight.shape[:-1], indices.shape[-1]))
+        stacked = np.broadcast_to(weight, (*indices.shape[:-1], weight.shape[-1]))
+        weights = np.take_along_axis(stacked, indices, -1)
+        own = own & (weights > 0.0)
+    # The positions of the own rows in the batch, those of others behind them.
+    positions = np.argsort(~own, axis=-1, kind="stable")[..., : int(own.sum(axis=-1).max())]
+    kept = np.take_along_axis(own, positions, -1)
+    at = np.take_along_axis(indices, positions, -1) - first
+    at = np.where(kept, at, np.where(kept[..., :1], at[..., :1], 0))
+    total: Any = float(indices.shape[-1])
+    if weights is not None:
+        total = weights.sum(axis=-1)
+        total, weights = total + (total == 0.0), np.take_along_axis(weights, positions, -1)
+    elif not kept.all():
+        weights = np.ones(())
+    home, device = require_owner(theta, "theta"), device_of(theta)
+    if weights is not None:
+        weights = home.from_host(np.asarray(kept * weights), theta.dtype, device)
+        total = home.from_host(np.asarray(total), theta.dtype, device)
+    part = Part(home.from_host(positions.astype(np.int32), device=device), total)
+    if not at.shape[-1]:
+        return Rows(rows.x[..., :0, :], rows.y[..., :0, :], None, part=part)
+    moved = home.from_host(at.astype(np.int32), device=device)
+    return Rows(rows_at(rows.x, moved), rows_at(rows.y, moved), weights, part=part)
+
+
+def with_all_targets(ranks: Ranks, theta: Array, rows: Rows) -> Rows:
+    """Return this rank's x beside the targets and the weights of all ranks, to be measured."""
+    if not ranks.shares_rows:
+        return rows
+    y, weight = ranks.join(rows.y, -2, theta), ranks.join(rows.sample_weight, -1, theta)
+    at = None if weight is None else stand_ins(weight, theta.shape[:-1])
+    return Rows(rows.x, y, weight, None, at)
+
+
+def joined_pieces(
+    ranks: Ranks, forward: Forward, theta: Array, rows: Rows
+) -> tuple[Array, Array | None]:
+    """Return what ``piece_by_piece`` does for the rows of all ranks; each computes its own."""
+    if not ranks.shares_rows:
+        return piece_by_piece(forward, theta, rows)
+    (first, _), own = ranks.place(rows), rows.x.shape[-2]
+    each, predicted = None, None
+    if own:
+        part = Rows(rows.x, rows.y[..., first : first + own, :])
+        each, predicted = piece_by_piece(forward, theta, part)
+    return ranks.join(each, -1, theta), ranks.join(predicted, -2, theta)
+
+
+def check_options(ranks: Ranks, theta: Array, y: Any, options: Options) -> None:
+    """Raise for options that a training on several ranks does not take."""
+    if ranks.is_alone:
+        return
+    home = require_owner(theta, "theta")
+    compiles = ranks.shares_rows and home.loop(operator.add) is not None
+    for wrong, name, way_out in (
+        (y is None, "x that gives batches", "give each rank its rows, x and y"),
+        (options.augment is not None, "augment", "augment the rows before"),
+        (options.check_every is not None, "check_every", "check the gradient by bx.check_network"),
+        (
+            ranks.shares_rows and options.accumulate > 1,
+            "accumulate",
+            "the ranks divide each batch already: multiply batch_size",
+        ),
+        (compiles, f"The {home.name} backend", "shard x over its devices; see docs/scale.md"),
+    ):
+        if wrong:
+            raise ValueError(f"{name} is not for a training with communicator=: {way_out}.")
