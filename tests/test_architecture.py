@@ -32,7 +32,13 @@ FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 # Maths computes on arrays; display has no arrays of its own.
 MATHS = {"networks", "gradient_check", "training"}
 # These use NumPy's arrays on the host: initial values, tables, results of a gradient check.
-ON_THE_HOST = {"networks.initializers", "training.data", "training.rate_range"}
+ON_THE_HOST = {
+    "networks.initializers",
+    "training.data",
+    "training.rate_range",
+    "training.ranks",
+    "training.row_shares",
+}
 ON_THE_HOST |= {"gradient_check"}
 ARRAY_LIBRARIES = {"numpy", "cupy", "torch", "jax", "array_api_strict", "array_api_compat"}
 

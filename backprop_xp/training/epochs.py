@@ -34,6 +34,7 @@ from backprop_xp.training.row_shares import (
     batches_of_share,
     check_options,
     check_shares,
+    joined_batches,
     with_all_targets,
 )
 from backprop_xp.training.sources import Source, source_of
@@ -87,6 +88,8 @@ def prepare(
         source: Source | None = batches_of_share(ranks, theta, rows, size, options)
     else:
         source = source_of(network, theta, x, rows, size, options)
+        if source is not None and ranks.shares_rows:
+            source = joined_batches(ranks, theta, source)
     rules = options.rules.values()
     evaluated: dict[str, tuple[Rows, Any]] = {}
     prefix, wanted = "", bool(options.metrics or rules)

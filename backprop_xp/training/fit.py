@@ -145,10 +145,10 @@ def fit(
     - ``communicator`` is one of mpi4py, such as ``MPI.COMM_WORLD``, whose ranks call ``fit`` alike.
       With ``split="rows"`` each passes its own rows, which may be none. Joined in the order of the
       ranks they are one training's data, whose result every rank gets to rounding. ``batch_size``
-      and ``validation``, a share or each rank's own rows, count the rows of all ranks. With
-      ``split="stack"`` each passes all data and trains a part of the stack. The first rank's theta,
-      ``start``, checkpoint and progress count. A callback sees the part of its rank's networks. An
-      error or Ctrl-C on one rank ends the training on all.
+      and ``validation``, a share or each rank's own rows, count the rows of all ranks; batches that
+      x gives are joined, one of each rank. With ``split="stack"`` each passes all data and trains
+      a part of the stack. The first rank's theta, ``start``, checkpoint and progress count. A
+      callback sees the networks of its rank. An error or Ctrl-C on one rank ends all.
 
     {options}
 

@@ -4,6 +4,7 @@ Joined in the order of the ranks, their rows are those of a training in one proc
 result. Each rank computes its part of a batch's loss and gradient; the parts are added.
 """
 
+import contextlib
 import operator
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
@@ -128,6 +129,39 @@ def _part(theta: Array, rows: Rows, first: int, indices: np.ndarray, weight: Any
     return Rows(rows_at(rows.x, moved), rows_at(rows.y, moved), weights, part=part)
 
 
+def joined_batches(ranks: Ranks, theta: Array, own: Source) -> Source:
+    """Return the source of batches that consist of one batch of each rank, in their order.
+
+    A rank that has no more batches has no rows in the last ones.
+    """
+    home, device = require_owner(theta, "theta"), device_of(theta)
+    xp, dtype = array_namespace(theta), theta.dtype
+    none = xp.zeros((0, 1), dtype=dtype, device=device)
+
+    def batches(epoch: int) -> Generator[Rows]:
+        with contextlib.closing(own(epoch)) as given:
+            while True:
+                rows = next(given, Rows(none, none))
+                count, weight = rows.x.shape[-2], rows.sample_weight
+                own_sum = None if weight is None else to_host(xp.sum(weight, axis=-1))
+                counts, sums = zip(*ranks.exchange((count, own_sum)), strict=True)
+                if not any(counts):
+                    return
+                total: Any = float(sum(counts))
+                if any(each is not None for each in sums):
+                    parts = [n if s is None else s for n, s in zip(counts, sums, strict=True)]
+                    total = np.asarray(sum(parts))
+                    total = home.from_host(total + (total == 0.0), dtype, device)
+                    weight = (
+                        xp.ones((count,), dtype=dtype, device=device) if weight is None else weight
+                    )
+                first = sum(counts[: ranks.rank])
+                at = home.from_host(np.arange(first, first + count, dtype=np.int32), device=device)
+                yield rows._replace(sample_weight=weight, part=Part(at, total))
+
+    return batches
+
+
 def with_all_targets(ranks: Ranks, theta: Array, rows: Rows) -> Rows:
     """Return this rank's x beside the targets and the weights of all ranks, to be measured."""
     if not ranks.shares_rows:
@@ -158,7 +192,7 @@ def check_options(ranks: Ranks, theta: Array, y: Any, options: Options) -> None:
     home = require_owner(theta, "theta")
     compiles = ranks.shares_rows and home.loop(operator.add) is not None
     for wrong, name, way_out in (
-        (y is None, "x that gives batches", "give each rank its rows, x and y"),
+        (ranks.shares_stack and y is None, "x that gives batches", "give all rows, x and y"),
         (options.augment is not None, "augment", "augment the rows before"),
         (options.check_every is not None, "check_every", "check the gradient by bx.check_network"),
         (

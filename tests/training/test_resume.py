@@ -15,6 +15,7 @@ from backprop_xp.training.epochs import advance, prepare
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.options import Options
 from backprop_xp.training.pytrees import mapped
+from backprop_xp.training.ranks import Ranks
 from tests.helpers import compiled
 from tests.user_layers import PassThrough
 
@@ -322,7 +323,7 @@ def test_ctrl_c_before_a_training_leaves_its_initial_state(xp: Any) -> None:
 
 def test_ctrl_c_while_an_epochs_order_is_drawn_waits_for_one_update(xp: Any) -> None:
     options = Options(optimizer=bx.Adam(0.05), epochs=2, batch_size=BATCH)
-    training, state = prepare(*_case(xp), options)
+    training, state = prepare(*_case(xp), options, Ranks())
     interrupt = Interrupt()
     interrupt.pressed = (signal.SIGINT, None)
     after, measured, _ = advance(training, state, 1, interrupt)
