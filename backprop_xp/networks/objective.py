@@ -128,7 +128,7 @@ def _of_rows(
     """Return the mean loss of rows, or their part of a batch's, and its gradients."""
     weight, caches = rows.sample_weight, list[Cache]()
     outputs = propagation.forward_through(network.layers, parameters, rows.x, rows.rng, caches)
-    total: Any = total_of(rows)
+    total = _not_zero(total_of(rows))
     share = 1.0 / total if weight is None else (weight / total[..., None])[..., None]
     each, g = value_and_gradient(network.loss_function, outputs, rows.y, share)
     if rows.part is None:
@@ -159,28 +159,31 @@ def mean_loss(each: Array, weight: Array | None) -> Array:
     """Return the mean over the batch, ``(*stack,)``: ``sum(w * loss) / sum(w)``."""
     if weight is None:
         return mean_of_rows(each)
-    return array_namespace(each).sum(weight / _total(weight)[..., None] * each, axis=-1)
-
-
-def _total(weight: Array) -> Array:
-    """Return the sum of the weights, ``(...,)``, or 1 if all weights of a batch are 0."""
-    xp = array_namespace(weight)
-    total = xp.sum(weight, axis=-1)
-    return total + xp.astype(total == 0.0, total.dtype)
+    total = _not_zero(array_namespace(each).sum(weight, axis=-1))
+    return array_namespace(each).sum(weight / total[..., None] * each, axis=-1)
 
 
 def total_of(rows: Rows) -> float | Array:
-    """Return what a batch counts: the sum of its weights, or its number of rows."""
+    """Return what a batch counts: the sum of its weights, ``(...,)``, or its number of rows."""
     if rows.part is not None:
         return rows.part.total
-    return float(rows.y.shape[-2]) if rows.sample_weight is None else _total(rows.sample_weight)
+    if rows.sample_weight is None:
+        return float(rows.y.shape[-2])
+    return array_namespace(rows.y).sum(rows.sample_weight, axis=-1)
+
+
+def _not_zero(total: Any) -> Any:
+    """Return the sum of a batch's weights, or 1 if all are 0."""
+    if type(total) is float:  # not NumPy's, which is a float too
+        return total
+    return total + array_namespace(total).astype(total == 0.0, total.dtype)
 
 
 def strength_of(rows: Rows, l2: Strength, l2_of_sum: Strength) -> Strength:
     """Return the penalty's strength: ``l2``, or ``l2_of_sum`` over the sum of the weights."""
     if l2_of_sum is None:
         return l2
-    return l2_of_sum / total_of(rows)
+    return l2_of_sum / _not_zero(total_of(rows))
 
 
 def penalty(layout: Layout, parameters: Sequence[Parameters], strength: float | Array) -> Array:

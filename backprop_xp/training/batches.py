@@ -69,10 +69,10 @@ def mean_of_batches(losses: Array, batches: Sequence[Array]) -> Array:
 
 def count_of(rows: Rows) -> Array:
     """Return what a batch counts: the sum of its weights, or its number of rows."""
-    xp, y = array_namespace(rows.y), rows.y
-    if rows.sample_weight is not None and rows.part is None:
-        return xp.sum(rows.sample_weight, axis=-1)
-    return xp.asarray(total_of(rows), dtype=y.dtype, device=device_of(y))
+    total, y = total_of(rows), rows.y
+    if type(total) is not float:
+        return total
+    return array_namespace(y).asarray(total, dtype=y.dtype, device=device_of(y))
 
 
 def _mean(losses: Array, share: Array) -> Array:

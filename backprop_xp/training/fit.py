@@ -182,8 +182,9 @@ def fit(
             ranks.agree()
         except BaseException as error:
             ranks.agree(error)
-            last = None if record is None else joined_state(ranks, record.completed(), theta)
-            error.state = start if record is None else last  # type: ignore[attr-defined]
+            reached = None if record is None else record.completed()
+            whole = joined_state(ranks, reached, theta)  # also by a rank that has none
+            error.state = start if record is None else whole  # type: ignore[attr-defined]
             raise
     best = returned(state, checked)
     # Copied: a training that resumes from the result must not write over its state.

@@ -79,20 +79,20 @@ def members_of(ranks: Ranks, theta: Array) -> Members:
 
 def joined_state(ranks: Ranks, state: TrainingState | None, theta: Array) -> TrainingState | None:
     """Return the state of all networks; None if some rank has none of the same epoch."""
-    if not ranks.shares_stack:
+    if not (ranks.shares_stack and ranks.have_begun):
         return state
-    states = [unpacked(each, theta) for each in ranks.exchange(packed(state))]
-    if len({each and (each.epoch, each.step, each.batch_losses is None) for each in states}) > 1:
+    sent = ranks.exchange(packed(state))
+    if len({each and (each.epoch, each.step) for each in sent}) > 1 or sent[0] is None:
         return None
-    if states[0] is None:
-        return None
+    states = [unpacked(each, theta) for each in sent]
     stack = tuple(states[0].theta.shape[:-1])
 
     def along(axis: int, first: Any, *others: Any) -> Any:
         return joined([first, *others], axis) if _has(first, axis, stack) else first
 
-    whole: TrainingState = mapped(lambda *leaves: along(0, *leaves), *states)
     series = [{"batch_losses": each.batch_losses, "history": dict(each.history)} for each in states]
+    others = [each._replace(batch_losses=None, history={}) for each in states]
+    whole: TrainingState = mapped(lambda *leaves: along(0, *leaves), *others)
     return whole._replace(**mapped(lambda *leaves: along(1, *leaves), *series))
 
 

@@ -33,6 +33,7 @@ class Ranks:
     """The ranks of a communicator, or this process alone.
 
     ``interrupted`` tells the others at the next exchange that this rank received Ctrl-C.
+    ``have_begun`` is whether the arguments of all ranks were found to be alike.
     """
 
     def __init__(self, communicator: Any = None, split: Split = "rows") -> None:
@@ -50,7 +51,7 @@ class Ranks:
                 f"{communicator!r}."
             )
         self.is_alone, self.interrupted = communicator is None, False
-        self._has_ended = communicator is None
+        self._has_ended, self.have_begun = communicator is None, False
 
     def agree(self, error: BaseException | None = None) -> None:
         """Raise on every rank if one has an error or received Ctrl-C: it raises its own error."""
@@ -70,7 +71,8 @@ class Ranks:
             message = f"{type(error).__name__}: {error}"
         elif self.interrupted or error is not None:
             message = ""
-        messages = self._communicator.allgather(message)
+        messages, begun = zip(*self._communicator.allgather((message, self.have_begun)), strict=True)
+        self.have_begun = all(begun)
         if error is not None:
             return
         rank = next(i for i, text in enumerate(messages) if text is not None)
@@ -129,6 +131,7 @@ class Ranks:
                         f"{name} is {_shortened(other[name])} on rank {rank}, but "
                         f"{_shortened(first[name])} on rank 0. Give every rank the same."
                     )
+        self.have_begun = True
 
     def place(self, rows: Any) -> tuple[int, int]:
         """Return the index of this rank's first row among those of all ranks, and their count."""

@@ -114,8 +114,7 @@ def _part(theta: Array, rows: Rows, first: int, indices: np.ndarray, weight: Any
     at = np.where(kept, at, np.where(kept[..., :1], at[..., :1], 0))
     total: Any = float(indices.shape[-1])
     if weights is not None:
-        total = weights.sum(axis=-1)
-        total, weights = total + (total == 0.0), np.take_along_axis(weights, positions, -1)
+        total, weights = weights.sum(axis=-1), np.take_along_axis(weights, positions, -1)
     elif not kept.all():
         weights = np.ones(())
     home, device = require_owner(theta, "theta"), device_of(theta)
@@ -150,8 +149,7 @@ def joined_batches(ranks: Ranks, theta: Array, own: Source) -> Source:
                 total: Any = float(sum(counts))
                 if any(each is not None for each in sums):
                     parts = [n if s is None else s for n, s in zip(counts, sums, strict=True)]
-                    total = np.asarray(sum(parts))
-                    total = home.from_host(total + (total == 0.0), dtype, device)
+                    total = home.from_host(np.asarray(sum(parts)), dtype, device)
                     weight = (
                         xp.ones((count,), dtype=dtype, device=device) if weight is None else weight
                     )

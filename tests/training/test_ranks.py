@@ -1,0 +1,423 @@
+"""A training on the ranks of a communicator equals the training in one process."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backprop_xp as bx
+from backprop_xp.networks.layers import dropped
+from backprop_xp.networks.random_bits import RowKey, fold_in
+from backprop_xp.training import ranks as ranks_module
+from tests.thread_ranks import on_ranks
+from tests.user_layers import PassThrough, sample_network
+
+# Parts of a sum are added in another order: 1e-16 an update.
+SAME = 1e-12
+ROWS, BATCH = 23, 8
+# The first row of each rank: ragged shares, and some without a row.
+BOUNDS = {1: [0], 2: [0, 9], 3: [0, 0, 14], 5: [0, 2, 2, 11, 22]}
+GENERATOR = np.random.default_rng(81)
+X, VALIDATION_X = GENERATOR.normal(size=(ROWS, 3)), GENERATOR.normal(size=(11, 3))
+LABELS, VALIDATION_LABELS = X[:, 0] + X[:, 1] ** 2 > 0.5, VALIDATION_X[:, 0] > 0.0
+WEIGHTS = GENERATOR.uniform(0.0, 2.0, ROWS) * (np.arange(ROWS) % 3 != 1)
+BOOTSTRAPS = GENERATOR.integers(0, 3, (3, ROWS)).astype(float)
+BOOTSTRAPS[1, :14] = 0.0  # all of the first ranks' rows
+
+
+class Noise(PassThrough):
+    """A user's random layer, which hands its key on."""
+
+    def forward(self, parameters: Any, x: Any, rng: Any) -> tuple[Any, Any]:
+        return (x, None) if rng is None else dropped(x, fold_in(rng, 9), 0.25)
+
+    def backward(
+        self, parameters: Any, cache: Any, g: Any, *, wants_input: bool = True
+    ) -> tuple[Any, Any]:
+        return g * cache, ()
+
+
+NETWORK = bx.Network(
+    [*sample_network().layers[:-1], Noise(), bx.Dense(4, 2)], "categorical_cross_entropy", l2=0.1
+)
+STOPPING = bx.EarlyStopping(2, min_delta=1e-3)
+
+
+bx.register("tests.test_ranks.Noise", Noise)
+
+
+class Case(dict[str, Any]):
+    """The options of a training; ``stack`` and ``split`` among them."""
+
+
+CASES = {
+    "full batch": Case(batch_size=None, metrics=["accuracy"], train_metrics=True),
+    "clip": Case(clip=0.1, l2_of_sum=0.3, shuffle=False),
+    "own order": Case(shuffle=lambda epoch: (np.arange(ROWS) * 5 + epoch) % ROWS),
+    "weights": Case(sample_weight=WEIGHTS, early_stopping=STOPPING),
+    "all weights 0 on a rank": Case(sample_weight=WEIGHTS * (np.arange(ROWS) >= 14)),
+    "balanced": Case(class_weight="balanced", metrics=["balanced_accuracy"], sample_weight=WEIGHTS),
+    "share": Case(validation=0.3, metrics=["accuracy"], early_stopping=STOPPING, epochs=9),
+    "sets": Case(validation=True, early_stopping=bx.EarlyStopping(1, watch="loss"), epochs=9),
+    "plateau": Case(optimizer=bx.SGD(bx.schedules.plateau(0.5, patience=1)), average=bx.EMA(0.9)),
+    "stack": Case(stack=(2, 2), l2=np.array([[0.0, 0.1], [0.2, 0.3]]), average=bx.SWA(2)),
+    "seeds": Case(stack=(3,), seed=(5, 0, 2**40 + 7), sample_weight=WEIGHTS),
+    "bootstraps": Case(stack=(3,), seed=(1, 2, 3), sample_weight=BOOTSTRAPS),
+}
+STACKS = {
+    "stack": Case(stack=(5,), clip=0.2),
+    "seeds": Case(stack=(5, 2), seed=np.arange(10).reshape(5, 2).tolist(), validation=True),
+    "rates": Case(
+        stack=(5,),
+        optimizer=bx.SGD(bx.schedules.cosine(np.linspace(0.01, 0.3, 5)[:, None], 9), momentum=0.9),
+        sample_weight=GENERATOR.uniform(size=(5, ROWS)),
+        early_stopping=bx.EarlyStopping(1, min_delta=0.02),
+        l2=np.linspace(0.0, 0.3, 5),
+    ),
+}
+
+
+def _options(case: Case) -> dict[str, Any]:
+    options = {"optimizer": bx.Adam(0.05), "epochs": 4, "batch_size": BATCH, "seed": 3, **case}
+    options.pop("stack", None)
+    if options.get("validation") is True:
+        options["validation"] = VALIDATION_X, VALIDATION_LABELS * 1
+    return options
+
+
+def _share(size: int, rank: int, rows: int = ROWS) -> slice:
+    bounds = [bound * rows // ROWS for bound in [*BOUNDS[size], ROWS]]
+    return slice(bounds[rank], bounds[rank + 1])
+
+
+def _case(xp: Any, case: Case, split: str = "rows") -> tuple[Any, dict[str, Any]]:
+    if xp.name == "jax" and split == "rows":
+        pytest.skip("JAX divides rows by its own sharding")
+    return xp.initialize(NETWORK, stack=case.get("stack", ())), _options(case)
+
+
+def _of_rank(options: dict[str, Any], size: int, rank: int) -> dict[str, Any]:
+    """Return the options that a rank gives: its own rows' weights and validation."""
+    own, weight = dict(options), options.get("sample_weight")
+    if weight is not None:
+        own["sample_weight"] = weight[..., _share(size, rank)]
+    if isinstance(options.get("validation"), tuple):
+        x, y = options["validation"]
+        part = _share(size, rank, len(x))
+        own["validation"] = x[part], y[part]
+    return own
+
+
+def _fit(xp: Any, theta: Any, rows: slice, options: dict[str, Any]) -> bx.FitResult:
+    # Labels without rows are not known to be integers: they are a column.
+    return bx.fit(NETWORK, theta, xp.asarray(X[rows]), LABELS[rows, None] * 1, **options)
+
+
+def _on_ranks(xp: Any, size: int, theta: Any, options: dict[str, Any], **more: Any) -> list[Any]:
+    """Train on ranks; all but the first have another theta, which does not count."""
+
+    def call(communicator: Any, rank: int) -> bx.FitResult:
+        mine = theta if rank == 0 else theta * 0.5
+        own = {**_of_rank(options, size, rank), **more, "communicator": communicator}
+        return _fit(xp, mine, _share(size, rank), own)
+
+    return on_ranks(xp, size, call)
+
+
+def _assert_same(xp: Any, result: Any, alone: bx.FitResult) -> None:
+    if isinstance(result, BaseException):
+        raise result
+    assert (result.epochs, result.state.step) == (alone.epochs, alone.state.step)
+    assert result.history.keys() == alone.history.keys()
+    for name, values in alone.history.items():
+        xp.assert_close(result.history[name], values, SAME)
+    for name in ("theta", "state"):
+        found, expected = (getattr(each, name) for each in (result, alone))
+        found, expected = (getattr(each, "theta", each) for each in (found, expected))
+        xp.assert_close(found, expected, SAME)
+    for found, expected in zip(result.optimizer_state, alone.optimizer_state, strict=True):
+        if hasattr(expected, "shape"):
+            xp.assert_close(found, expected, SAME)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_ranks_that_share_the_rows_train_as_one_process(xp: Any, name: str) -> None:
+    theta, options = _case(xp, CASES[name])
+    alone = _fit(xp, theta, slice(None), options)
+    for size in BOUNDS:
+        results = _on_ranks(xp, size, theta, options)
+        for result in results:
+            _assert_same(xp, result, alone)
+            xp.assert_equal(result.theta, results[0].theta)
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_ranks_that_share_a_stack_train_each_network_to_the_bit(xp: Any, name: str) -> None:
+    theta, options = _case(xp, STACKS[name], "stack")
+    alone = _fit(xp, theta, slice(None), options)
+    options["split"] = "stack"
+
+    def call(communicator: Any, rank: int) -> bx.FitResult:
+        own = {**options, "communicator": communicator}
+        return _fit(xp, theta if rank == 0 else theta * 0.5, slice(None), own)
+
+    for size in (1, 2, 5):
+        for result in on_ranks(xp, size, call):
+            _assert_same(xp, result, alone)
+            if xp.name != "jax":  # compiled anew for each number of networks
+                xp.assert_equal(result.theta, alone.theta)
+
+
+@pytest.mark.parametrize("split", ["rows", "stack"])
+def test_ranks_resume_from_the_first_ranks_file(xp: Any, split: str, tmp_path: Path) -> None:
+    case = Case(stack=(4,), average=bx.EMA(0.9), early_stopping=STOPPING)
+    theta, options = _case(xp, case, split)
+    alone = _fit(xp, theta, slice(None), options)
+    path = tmp_path / "model.safetensors"
+
+    def call(communicator: Any, rank: int) -> bx.FitResult:
+        own = {**options, "split": split, "communicator": communicator}
+        rows = _share(3, rank) if split == "rows" else slice(None)
+        at_path = {"checkpoint": path, "epochs": 2}
+        _fit(xp, theta, rows, {**own, **at_path})
+        home = xp.selection
+        start = bx.load(path, backend=home.backend, device=home.device).state if rank == 0 else None
+        return _fit(xp, theta, rows, {**own, "start": start})
+
+    for result in on_ranks(xp, 3, call):
+        _assert_same(xp, result, alone)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_batches_of_the_ranks_are_joined(xp: Any, weighted: bool) -> None:
+    theta, options = _case(xp, Case(stack=(2,) if weighted else (), batch_size=None))
+    weights = GENERATOR.integers(1, 3, (2, ROWS)).astype(float)
+    bounds = [[(0, 4), (4, 9)], [(9, 10), (10, 15), (15, 20)], [(20, 23)]]
+
+    def batch(rows: Any) -> tuple[Any, ...]:
+        rest = (weights[..., rows],) if weighted else ()
+        return X[rows], LABELS[rows, None] * 1, *rest
+
+    def joined(epoch: int) -> list[Any]:
+        pieces = [[np.arange(*own[i]) for own in bounds if i < len(own)] for i in range(3)]
+        return [batch(np.concatenate(piece)) for piece in pieces]
+
+    def call(communicator: Any, rank: int) -> bx.FitResult:
+        own = [batch(np.arange(*one)) for one in bounds[rank]]
+        return bx.fit(NETWORK, theta, lambda epoch: own, communicator=communicator, **options)
+
+    alone = bx.fit(NETWORK, theta, joined, **options)
+    for result in on_ranks(xp, 3, call):
+        _assert_same(xp, result, alone)
+
+
+def _fails_at(epoch: int) -> Any:
+    def callback(state: bx.TrainingState) -> None:
+        if state.epoch == epoch:
+            raise ZeroDivisionError("in a callback")
+
+    return callback
+
+
+class _FailingSGD:
+    """A user's optimizer that fails at its fifth update."""
+
+    learning_rate = 0.1
+
+    def __init__(self) -> None:
+        self.updates = 0
+
+    def initialize(self, theta: Any) -> tuple[()]:
+        return ()
+
+    def update(self, theta: Any, gradient: Any, state: Any, *, learning_rate: Any) -> Any:
+        self.updates += 1
+        if self.updates == 5 and self.fails:
+            raise MemoryError("in an update")
+        return theta - learning_rate * gradient, state
+
+    fails = False
+
+
+class _Failing(_FailingSGD):
+    fails = True
+
+
+def _bad_metric(predictions: Any, targets: Any, weights: Any) -> Any:
+    raise ZeroDivisionError("in a metric")
+
+
+FAULTS = {
+    "a value": ({"x": np.where(np.arange(ROWS)[:, None] == 15, np.nan, X)}, "ValueError: x has"),
+    "an option": ({"batchsize": 3}, "TypeError: fit has no option 'batchsize'"),
+    "a callback": ({"callbacks": [_fails_at(2)]}, "ZeroDivisionError: in a callback"),
+    "a metric": ({"metrics": {"m": _bad_metric}}, "ZeroDivisionError: in a metric"),
+    "an update": ({"optimizer": _Failing()}, "MemoryError: in an update"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_an_error_on_one_rank_raises_on_all(xp: Any, name: str) -> None:
+    fault, message = FAULTS[name]
+    theta, options = _case(xp, Case())
+
+    def good(predictions: Any, targets: Any, weights: Any) -> Any:
+        return bx.metrics.accuracy(predictions, targets, weights)
+
+    good.__module__, good.__qualname__ = _bad_metric.__module__, _bad_metric.__qualname__
+    alike = {"metrics": {"m": good}, "optimizer": _FailingSGD()}
+    _Failing.__name__ = "_FailingSGD"
+
+    def call(communicator: Any, rank: int) -> bx.FitResult:
+        own = {**options, **{key: alike[key] for key in alike if key in fault}}
+        own |= fault if rank == 2 else {}
+        x = own.pop("x", X)[_share(3, rank)]
+        y = LABELS[_share(3, rank), None] * 1
+        return bx.fit(NETWORK, theta, x=xp.asarray(x), y=y, communicator=communicator, **own)
+
+    *others, failed = on_ranks(xp, 3, call)
+    kind, _, text = message.partition(": ")
+    assert type(failed).__name__ == kind
+    assert str(failed).startswith(text)
+    assert "On rank 2 of 3." in failed.__notes__
+    for other in others:
+        assert isinstance(other, RuntimeError)
+        assert str(other).startswith(f"Rank 2 of 3 raised {message}")
+    assert [hasattr(error, "state") for error in (*others, failed)] == [True] * 3
+
+
+DIFFERENCES = {
+    "epochs": ({"epochs": 5}, "epochs is 5 on rank 1, but 4 on rank 0."),
+    "optimizer": ({"optimizer": bx.Adam(0.06)}, "optimizer is"),
+    "weights": (
+        {"sample_weight": WEIGHTS},
+        r"sample_weight has the shape \(\) on rank 1",
+    ),
+    "network": ({"network": bx.mlp([3, 2])}, "network is"),
+    "split": ({"split": "stack"}, "split is False on rank 1, but True"),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_arguments_that_differ_are_refused_on_all_ranks(xp: Any, name: str) -> None:
+    other, message = DIFFERENCES[name]
+    theta, options = _case(xp, Case())
+
+    def call(communicator: Any, rank: int) -> bx.FitResult:
+        own = {"network": NETWORK, **options, **(other if rank == 1 else {})}
+        rows = slice(None) if "sample_weight" in own else _share(2, rank)
+        network = own.pop("network")
+        y = LABELS[rows, None] * 1
+        return bx.fit(network, theta, xp.asarray(X[rows]), y, communicator=communicator, **own)
+
+    for error in on_ranks(xp, 2, call):
+        assert isinstance(error, ValueError)
+        with pytest.raises(ValueError, match=message):
+            raise error
+
+
+def test_theta_that_differs_in_its_last_bit_ends_the_training(xp: Any) -> None:
+    theta, options = _case(xp, Case())
+
+    class Drifting(_FailingSGD):
+        def __init__(self, rank: int) -> None:
+            self.drift = 1.0 + 4.0 * float(np.finfo(xp.dtype).eps) * (rank == 1)
+
+        def update(self, theta: Any, gradient: Any, state: Any, *, learning_rate: Any) -> Any:
+            return (theta - learning_rate * gradient) * self.drift, state
+
+    def call(communicator: Any, rank: int) -> bx.FitResult:
+        own = {**options, "optimizer": Drifting(rank), "communicator": communicator}
+        return _fit(xp, theta, _share(2, rank), own)
+
+    for error in on_ranks(xp, 2, call):
+        with pytest.raises(RuntimeError, match="theta on rank 1 differs from that on rank 0"):
+            raise error
+
+
+def test_a_callback_of_one_rank_ends_the_training_on_all(xp: Any) -> None:
+    theta, options = _case(xp, Case())
+
+    def call(communicator: Any, rank: int) -> bx.FitResult:
+        stops = {"callbacks": [lambda state: state.epoch == 2]} if rank == 1 else {}
+        return _fit(xp, theta, _share(2, rank), {**options, **stops, "communicator": communicator})
+
+    assert [result.epochs for result in on_ranks(xp, 2, call)] == [2, 2]
+
+
+def test_an_interrupt_of_one_rank_ends_all_at_the_same_step(
+    xp: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads get no signals: the fourth exchange of gradients stands for one on rank 1."""
+    theta, options = _case(xp, Case())
+    alone = _fit(xp, theta, slice(None), options)
+    add, sums = ranks_module.Ranks.sum, []
+
+    def interrupted(self: Any, array: Any) -> Any:
+        if self.rank == 1:
+            sums.append(array)
+            self.interrupted |= len(sums) == 5
+        return add(self, array)
+
+    monkeypatch.setattr(ranks_module.Ranks, "sum", interrupted)
+    errors = _on_ranks(xp, 2, theta, options)
+    monkeypatch.undo()
+    for error in errors:
+        assert isinstance(error, KeyboardInterrupt)
+        assert str(error) == "Rank 1 of 2 received Ctrl-C."
+        assert (error.state.epoch, error.state.step) == (1, 4)  # type: ignore[attr-defined]
+    state = errors[0].state
+    for result in _on_ranks(xp, 2, theta, options, start=state):
+        _assert_same(xp, result, alone)
+
+
+REFUSED = {
+    "augment": ({"augment": lambda x, y, weight, seed: (x, y)}, "augment is not for"),
+    "check_every": ({"check_every": 1}, "check_every is not for"),
+    "accumulate": ({"accumulate": 2}, "multiply batch_size"),
+    "stack": ({"split": "stack"}, r"the first axis of theta's stack \(\) among 1"),
+    "split": ({"split": "columns"}, "split 'columns' is unknown"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_options_that_ranks_do_not_take_are_refused(xp: Any, name: str) -> None:
+    option, message = REFUSED[name]
+    theta, options = _case(xp, Case(), "stack" if "split" in option else "rows")
+    (error,) = on_ranks(
+        xp,
+        1,
+        lambda communicator, rank: _fit(
+            xp, theta, slice(None), {**options, **option, "communicator": communicator}
+        ),
+    )
+    with pytest.raises(ValueError, match=message):
+        raise error
+
+
+def test_what_is_no_communicator_is_refused(xp: Any) -> None:
+    theta, options = _case(xp, Case(), "stack")
+    with pytest.raises(TypeError, match=r"one of mpi4py, such as mpi4py\.MPI\.COMM_WORLD, not 3"):
+        _fit(xp, theta, slice(None), {**options, "communicator": 3})
+
+
+def test_rows_of_a_part_draw_the_bits_of_the_whole_batch(xp: Any) -> None:
+    x = xp.asarray(GENERATOR.normal(size=(2, ROWS, 3)))
+    keys = xp.asarray(np.arange(2, dtype=np.int32).reshape(2, 1, 1), dtype="int32")
+    positions = np.array([[3, 7, 20], [0, 7, 22]], dtype=np.int32)
+    moved = xp.asarray(positions, dtype="int32")
+    taken = np.take_along_axis(xp.host(x), positions[..., None], axis=-2)
+    for key in (5, keys):
+        whole = xp.host(dropped(x, fold_in(key, 4), 0.5)[0])
+        part, _ = dropped(xp.asarray(taken), fold_in(RowKey(key, moved), 4), 0.5)
+        xp.assert_equal(part, np.take_along_axis(whole, positions[..., None], axis=-2))
+
+
+def test_a_description_depends_on_the_values_of_an_object(xp: Any) -> None:
+    described = ranks_module.described
+    values = [bx.Adam(0.1), bx.Adam(0.2), bx.Adam(xp.asarray([0.1])), bx.Adam(xp.asarray([0.2]))]
+    values += [bx.mlp([1, 1]), bx.mlp([1, 2]), None, {"a": 1}, {"a": 2.0}, bx.metrics.accuracy, [1]]
+    assert len({described(value) for value in values}) == len(values)
+    assert described(bx.Adam(0.1)) == described(dataclasses.replace(bx.Adam(0.1)))
