@@ -53,7 +53,7 @@ class Members(NamedTuple):
 
     def _of_state(self, state: TrainingState) -> TrainingState:
         own: TrainingState = mapped(
-            lambda leaf: leaf[self.part] if _has(leaf, 0, self.stack) else leaf, state
+            lambda leaf: leaf[self.part, ...] if _has(leaf, 0, self.stack) else leaf, state
         )
         losses, history = state.batch_losses, state.history
         return own._replace(

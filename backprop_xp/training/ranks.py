@@ -57,10 +57,8 @@ class Ranks:
         """Raise on every rank if one has an error or received Ctrl-C: it raises its own error."""
         if self._has_ended:
             return
-        flag, flags = (
-            np.array([self.interrupted or error is not None], dtype="i4"),
-            np.zeros(1, "i4"),
-        )
+        flag, flags = np.zeros(1, dtype="i4"), np.zeros(1, dtype="i4")
+        flag[0] = self.interrupted or error is not None
         self._communicator.Allreduce(flag, flags)
         if not flags[0]:
             return
@@ -71,7 +69,8 @@ class Ranks:
             message = f"{type(error).__name__}: {error}"
         elif self.interrupted or error is not None:
             message = ""
-        messages, begun = zip(*self._communicator.allgather((message, self.have_begun)), strict=True)
+        told = self._communicator.allgather((message, self.have_begun))
+        messages, begun = zip(*told, strict=True)
         self.have_begun = all(begun)
         if error is not None:
             return
@@ -226,7 +225,9 @@ def takes_gpu_arrays() -> bool:
     """Whether the MPI library reads a GPU's memory itself; not tried on a card."""
     import ctypes
 
-    from mpi4py import MPI
-
+    try:
+        from mpi4py import MPI
+    except ImportError:  # a communicator of another package
+        return False
     query = getattr(ctypes.CDLL(MPI.__file__), "MPIX_Query_cuda_support", None)
     return bool(query and query())

@@ -11,7 +11,7 @@ import backprop_xp as bx
 from backprop_xp.networks.layers import dropped
 from backprop_xp.networks.random_bits import RowKey, fold_in
 from backprop_xp.training import ranks as ranks_module
-from tests.thread_ranks import on_ranks
+from tests.thread_ranks import ThreadRank, on_ranks
 from tests.user_layers import PassThrough, sample_network
 
 # Parts of a sum are added in another order: 1e-16 an update.
@@ -71,7 +71,7 @@ STACKS = {
     "seeds": Case(stack=(5, 2), seed=np.arange(10).reshape(5, 2).tolist(), validation=True),
     "rates": Case(
         stack=(5,),
-        optimizer=bx.SGD(bx.schedules.cosine(np.linspace(0.01, 0.3, 5)[:, None], 9), momentum=0.9),
+        optimizer="rates",
         sample_weight=GENERATOR.uniform(size=(5, ROWS)),
         early_stopping=bx.EarlyStopping(1, min_delta=0.02),
         l2=np.linspace(0.0, 0.3, 5),
@@ -79,11 +79,22 @@ STACKS = {
 }
 
 
-def _options(case: Case) -> dict[str, Any]:
+def _labels(xp: Any, labels: np.ndarray) -> Any:
+    """Return class labels; a column, since labels without rows are not known to be integers."""
+    return xp.asarray(labels[:, None].astype("int32"), dtype=None)
+
+
+def _options(xp: Any, case: Case) -> dict[str, Any]:
     options = {"optimizer": bx.Adam(0.05), "epochs": 4, "batch_size": BATCH, "seed": 3, **case}
     options.pop("stack", None)
     if options.get("validation") is True:
-        options["validation"] = VALIDATION_X, VALIDATION_LABELS * 1
+        options["validation"] = xp.asarray(VALIDATION_X), _labels(xp, VALIDATION_LABELS)
+    if options["optimizer"] == "rates":
+        rates = bx.schedules.cosine(xp.asarray(np.linspace(0.01, 0.3, 5)[:, None]), 9)
+        options["optimizer"] = bx.SGD(rates, momentum=0.9)
+    for name in ("sample_weight", "l2"):
+        if isinstance(options.get(name), np.ndarray):
+            options[name] = xp.asarray(options[name])
     return options
 
 
@@ -95,7 +106,7 @@ def _share(size: int, rank: int, rows: int = ROWS) -> slice:
 def _case(xp: Any, case: Case, split: str = "rows") -> tuple[Any, dict[str, Any]]:
     if xp.name == "jax" and split == "rows":
         pytest.skip("JAX divides rows by its own sharding")
-    return xp.initialize(NETWORK, stack=case.get("stack", ())), _options(case)
+    return xp.initialize(NETWORK, stack=case.get("stack", ())), _options(xp, case)
 
 
 def _of_rank(options: dict[str, Any], size: int, rank: int) -> dict[str, Any]:
@@ -105,14 +116,13 @@ def _of_rank(options: dict[str, Any], size: int, rank: int) -> dict[str, Any]:
         own["sample_weight"] = weight[..., _share(size, rank)]
     if isinstance(options.get("validation"), tuple):
         x, y = options["validation"]
-        part = _share(size, rank, len(x))
-        own["validation"] = x[part], y[part]
+        part = _share(size, rank, len(VALIDATION_X))
+        own["validation"] = x[part, :], y[part, :]
     return own
 
 
 def _fit(xp: Any, theta: Any, rows: slice, options: dict[str, Any]) -> bx.FitResult:
-    # Labels without rows are not known to be integers: they are a column.
-    return bx.fit(NETWORK, theta, xp.asarray(X[rows]), LABELS[rows, None] * 1, **options)
+    return bx.fit(NETWORK, theta, xp.asarray(X[rows]), _labels(xp, LABELS[rows]), **options)
 
 
 def _on_ranks(xp: Any, size: int, theta: Any, options: dict[str, Any], **more: Any) -> list[Any]:
@@ -146,7 +156,7 @@ def _assert_same(xp: Any, result: Any, alone: bx.FitResult) -> None:
 def test_ranks_that_share_the_rows_train_as_one_process(xp: Any, name: str) -> None:
     theta, options = _case(xp, CASES[name])
     alone = _fit(xp, theta, slice(None), options)
-    for size in BOUNDS:
+    for size in BOUNDS if xp.name == "numpy" else (3,):
         results = _on_ranks(xp, size, theta, options)
         for result in results:
             _assert_same(xp, result, alone)
@@ -163,7 +173,7 @@ def test_ranks_that_share_a_stack_train_each_network_to_the_bit(xp: Any, name: s
         own = {**options, "communicator": communicator}
         return _fit(xp, theta if rank == 0 else theta * 0.5, slice(None), own)
 
-    for size in (1, 2, 5):
+    for size in (1, 2, 5) if xp.name == "numpy" else (2,):
         for result in on_ranks(xp, size, call):
             _assert_same(xp, result, alone)
             if xp.name != "jax":  # compiled anew for each number of networks
@@ -197,8 +207,8 @@ def test_batches_of_the_ranks_are_joined(xp: Any, weighted: bool) -> None:
     bounds = [[(0, 4), (4, 9)], [(9, 10), (10, 15), (15, 20)], [(20, 23)]]
 
     def batch(rows: Any) -> tuple[Any, ...]:
-        rest = (weights[..., rows],) if weighted else ()
-        return X[rows], LABELS[rows, None] * 1, *rest
+        rest = (xp.asarray(weights[..., rows]),) if weighted else ()
+        return xp.asarray(X[rows]), _labels(xp, LABELS[rows]), *rest
 
     def joined(epoch: int) -> list[Any]:
         pieces = [[np.arange(*own[i]) for own in bounds if i < len(own)] for i in range(3)]
@@ -274,7 +284,7 @@ def test_an_error_on_one_rank_raises_on_all(xp: Any, name: str) -> None:
         own = {**options, **{key: alike[key] for key in alike if key in fault}}
         own |= fault if rank == 2 else {}
         x = own.pop("x", X)[_share(3, rank)]
-        y = LABELS[_share(3, rank), None] * 1
+        y = _labels(xp, LABELS[_share(3, rank)])
         return bx.fit(NETWORK, theta, x=xp.asarray(x), y=y, communicator=communicator, **own)
 
     *others, failed = on_ranks(xp, 3, call)
@@ -307,9 +317,10 @@ def test_arguments_that_differ_are_refused_on_all_ranks(xp: Any, name: str) -> N
 
     def call(communicator: Any, rank: int) -> bx.FitResult:
         own = {"network": NETWORK, **options, **(other if rank == 1 else {})}
-        rows = slice(None) if "sample_weight" in own else _share(2, rank)
-        network = own.pop("network")
-        y = LABELS[rows, None] * 1
+        network, rows = own.pop("network"), _share(2, rank)
+        if "sample_weight" in own:
+            own["sample_weight"] = xp.asarray(WEIGHTS[rows])
+        y = _labels(xp, LABELS[rows])
         return bx.fit(network, theta, xp.asarray(X[rows]), y, communicator=communicator, **own)
 
     for error in on_ranks(xp, 2, call):
@@ -401,6 +412,28 @@ def test_what_is_no_communicator_is_refused(xp: Any) -> None:
     theta, options = _case(xp, Case(), "stack")
     with pytest.raises(TypeError, match=r"one of mpi4py, such as mpi4py\.MPI\.COMM_WORLD, not 3"):
         _fit(xp, theta, slice(None), {**options, "communicator": 3})
+
+
+@pytest.mark.parametrize("is_aware", [False, True])
+def test_an_mpi_that_reads_gpu_memory_gets_the_arrays_themselves(
+    xp: Any, is_aware: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MPI itself has not been tried on a card: threads stand for its ranks."""
+    if xp.name != "cupy":
+        pytest.skip("only CuPy's arrays lie in a GPU's memory")
+    monkeypatch.setattr(ranks_module, "takes_gpu_arrays", lambda: is_aware)
+    theta, options = _case(xp, Case())
+    kinds, add = set(), ThreadRank.Allreduce
+
+    def recorded(self: Any, part: Any, total: Any) -> None:
+        kinds.update({type(part).__module__ for _ in range(part.size > 1)})
+        add(self, part, total)
+
+    monkeypatch.setattr(ThreadRank, "Allreduce", recorded)
+    alone = _fit(xp, theta, slice(None), options)
+    for result in _on_ranks(xp, 2, theta, options):
+        _assert_same(xp, result, alone)
+    assert kinds == {"cupy" if is_aware else "numpy"}
 
 
 def test_rows_of_a_part_draw_the_bits_of_the_whole_batch(xp: Any) -> None:
