@@ -5,6 +5,8 @@ A test draws them again and compares: their numbers and modules are those of the
 
 import ast
 import itertools
+import math
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +20,8 @@ HERE = Path(__file__).parent
 MINUS = "\N{MINUS SIGN}"
 INK, EDGE, PAPER, GOES, COMES = "#1f2933", "#9aa5b1", "#f5f7fa", "#0b6e75", "#a4262c"
 
+COLORS = COMES, "#b7791f", "#2f855a", "#553c9a", GOES
+
 
 def main() -> None:
     """Write each picture beside this file."""
@@ -29,7 +33,12 @@ def main() -> None:
 def pictures() -> dict[str, str]:
     """Return the pictures as SVG, by their files' names."""
     row = one_row()
-    return {"forward.svg": forward(row), "backward.svg": backward(row), "house.svg": house()}
+    return {
+        "forward.svg": forward(row),
+        "backward.svg": backward(row),
+        "house.svg": house(),
+        "scale.svg": scale(),
+    }
 
 
 def draw_moons(path: Path) -> None:
@@ -239,6 +248,31 @@ def house() -> str:
     return svg(
         wide, round(y + 6), parts, "The units of the package as floors of a house, backends below"
     )
+
+
+def scale() -> str:
+    """Draw the speed-up by the number of ranks, as the cost model of the benchmark predicts it."""
+    model = runpy.run_path(str(HERE.parent.parent / "benchmarks" / "scale.py"))
+    left, bottom, wide, high = 60, 300, 43, 28
+    parts, ends, ranks = list[str](), dict[str, tuple[float, str]](), [2**i for i in range(11)]
+    for i, n in enumerate(ranks):
+        parts.append(text(left + wide * i, bottom + 20, str(n)))
+        parts.append(text(left - 10, bottom - high * i + 5, str(n), anchor="end"))
+    for place, color in zip(model["PLACES"], COLORS, strict=True):
+        ups = [model["speed_up"](place, 10_000_000, 65_536, n) for n in ranks]
+        heights = [bottom - high * math.log2(up) for up in ups]
+        line = " ".join(f"{left + wide * i},{y:.1f}" for i, y in enumerate(heights))
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2"/>')
+        ends[place] = heights[-1], color
+    lowest = -math.inf
+    for place, (y, color) in sorted(ends.items(), key=lambda end: end[1]):
+        lowest = max(y + 5, lowest + 18)  # one below the other
+        parts.append(
+            text(left + wide * 10 + 8, round(lowest, 1), place, color=color, anchor="start")
+        )
+    parts.append(text(left + wide * 5, bottom + 42, "ranks"))
+    parts.append(text(left - 45, 12, "speed-up", anchor="start"))
+    return svg(800, 350, parts, "Speed-up by the number of ranks")
 
 
 if __name__ == "__main__":
