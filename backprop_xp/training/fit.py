@@ -204,7 +204,7 @@ def _begin(
     require_floating(theta, "theta")
     given = {name: getattr(options, name) for name in OPTION_NAMES}
     del given["start"], given["sample_weight"]
-    given["checkpoint"] = options.checkpoint is not None
+    given |= {"checkpoint": options.checkpoint is not None, "y": data["y"] is not None}
     if ranks.shares_stack:  # all data, which each rank has
         given |= {**data, "sample_weight": options.sample_weight}
     elif not isinstance(options.validation, Real | None):

@@ -307,6 +307,7 @@ DIFFERENCES = {
     ),
     "network": ({"network": bx.mlp([3, 2])}, "network is"),
     "split": ({"split": "stack"}, "split is False on rank 1, but True"),
+    "batches": ({"x": lambda epoch: [], "y": None}, "y is False on rank 1, but True"),
 }
 
 
@@ -320,8 +321,8 @@ def test_arguments_that_differ_are_refused_on_all_ranks(xp: Any, name: str) -> N
         network, rows = own.pop("network"), _share(2, rank)
         if "sample_weight" in own:
             own["sample_weight"] = xp.asarray(WEIGHTS[rows])
-        y = _labels(xp, LABELS[rows])
-        return bx.fit(network, theta, xp.asarray(X[rows]), y, communicator=communicator, **own)
+        data = {"x": xp.asarray(X[rows]), "y": _labels(xp, LABELS[rows])}
+        return bx.fit(network, theta, communicator=communicator, **{**data, **own})
 
     for error in on_ranks(xp, 2, call):
         assert isinstance(error, ValueError)
@@ -382,6 +383,48 @@ def test_an_interrupt_of_one_rank_ends_all_at_the_same_step(
     state = errors[0].state
     for result in _on_ranks(xp, 2, theta, options, start=state):
         _assert_same(xp, result, alone)
+
+
+def test_an_interrupt_of_ranks_that_share_a_stack_waits_for_the_epoch(
+    xp: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theta, options = _case(xp, Case(stack=(3,)), "stack")
+    alone = _fit(xp, theta, slice(None), options)
+    end = ranks_module.Ranks.end
+
+    def interrupted(self: Any, *args: Any, **more: Any) -> Any:
+        self.ends = getattr(self, "ends", 0) + 1
+        self.interrupted |= self.rank == 1 and self.ends == 4
+        return end(self, *args, **more)
+
+    def call(communicator: Any, rank: int, **more: Any) -> bx.FitResult:
+        own = {**options, "split": "stack", "communicator": communicator, **more}
+        return _fit(xp, theta, slice(None), own)
+
+    monkeypatch.setattr(ranks_module.Ranks, "end", interrupted)
+    errors = on_ranks(xp, 2, call)
+    monkeypatch.undo()
+    for error in errors:
+        assert isinstance(error, KeyboardInterrupt)
+        state = error.state  # type: ignore[attr-defined]
+        assert (state.epoch, tuple(state.theta.shape)) == (3, tuple(theta.shape))
+        _assert_same(xp, _fit(xp, theta, slice(None), {**options, "start": state}), alone)
+
+
+def test_an_error_before_the_first_epoch_on_one_rank_leaves_no_rank_waiting(
+    xp: Any, tmp_path: Path
+) -> None:
+    theta, options = _case(xp, Case(stack=(3,)), "stack")
+    options |= {"split": "stack", "checkpoint": tmp_path / "no folder" / "model.safetensors"}
+    errors = on_ranks(
+        xp,
+        2,
+        lambda communicator, rank: _fit(
+            xp, theta, slice(None), {**options, "communicator": communicator}
+        ),
+    )
+    assert [type(error) for error in errors] == [FileNotFoundError, RuntimeError]
+    assert [error.state for error in errors] == [None, None]
 
 
 REFUSED = {
