@@ -78,54 +78,48 @@ def _empty(theta: Array, shapes: Sequence[Any]) -> Rows:
 
 def batches_of_share(ranks: Ranks, theta: Array, rows: Rows, size: int, options: Options) -> Source:
     """Return the source of this rank's part of each batch of ``size`` rows."""
-    first, count = ranks.place(rows)
+    (first, count), own = ranks.place(rows), rows.x.shape[-2]
     weight = ranks.join(rows.sample_weight, -1, theta)
-    host = None if weight is None else to_host(weight)
-
+    weights = np.broadcast_to(1.0, (count,)) if weight is None else to_host(weight)
     # A full batch keeps its order, as in one process.
     shuffle = options.shuffle if size < count else False
 
     def batches(epoch: int) -> Generator[Rows]:
         order = epoch_order(count, shuffle, options.seed, epoch)
         for start in range(0, count, size):
-            yield _part(theta, rows, first, order[..., start : start + size], host)
+            indices = order[..., start : start + size]
+            yield _part(theta, rows, slice(first, first + own), indices, weights)
 
     return batches
 
 
-def _part(theta: Array, rows: Rows, first: int, indices: np.ndarray, weight: Any) -> Rows:
+def _part(theta: Array, rows: Rows, own: slice, indices: np.ndarray, weights: np.ndarray) -> Rows:
     """Return the rows that this rank has of a batch.
 
-    ``indices`` count the rows of all ranks. Rows of weight 0 are left out. If the networks of a
-    stack have different rows, those that have fewer repeat one of them with the weight 0.
+    ``indices`` and ``weights`` are those of all ranks' rows, of which the slice ``own`` is here.
+    Rows of weight 0 are left out. If the networks of a stack have different rows, those that have
+    fewer repeat a row with the weight 0.
     """
-    own = (indices >= first) & (indices < first + rows.x.shape[-2])
-    weights = None
-    if weight is not None:
-        if weight.ndim > 1:
-            indices = np.broadcast_to(indices, (*weight.shape[:-1], indices.shape[-1]))
-        stacked = np.broadcast_to(weight, (*indices.shape[:-1], weight.shape[-1]))
-        weights = np.take_along_axis(stacked, indices, -1)
-        own = own & (weights > 0.0)
-    # The positions of the own rows in the batch, those of others behind them.
-    positions = np.argsort(~own, axis=-1, kind="stable")[..., : int(own.sum(axis=-1).max())]
-    kept = np.take_along_axis(own, positions, -1)
-    at = np.take_along_axis(indices, positions, -1) - first
-    at = np.where(kept, at, np.where(kept[..., :1], at[..., :1], 0))
-    total: Any = float(indices.shape[-1])
-    if weights is not None:
-        total, weights = weights.sum(axis=-1), np.take_along_axis(weights, positions, -1)
-    elif not kept.all():
-        weights = np.ones(())
+    stack = np.broadcast_shapes(indices.shape[:-1], weights.shape[:-1])
+    indices = np.broadcast_to(indices, (*stack, indices.shape[-1]))
+    weights = np.broadcast_to(weights, (*stack, weights.shape[-1]))
+    found = np.take_along_axis(weights, indices, -1)
+    is_own = (indices >= own.start) & (indices < own.stop) & (found > 0.0)
     home, device = require_owner(theta, "theta"), device_of(theta)
-    if weights is not None:
-        weights = home.from_host(np.asarray(kept * weights), theta.dtype, device)
-        total = home.from_host(np.asarray(total), theta.dtype, device)
+    total = home.from_host(np.asarray(found.sum(axis=-1)), theta.dtype, device)
+    # The positions of the own rows in the batch, before those of the others.
+    count = int(is_own.sum(axis=-1).max())
+    positions = np.argsort(~is_own, axis=-1, kind="stable")[..., :count]
     part = Part(home.from_host(positions.astype(np.int32), device=device), total)
-    if not at.shape[-1]:
-        return Rows(rows.x[..., :0, :], rows.y[..., :0, :], None, part=part)
-    moved = home.from_host(at.astype(np.int32), device=device)
-    return Rows(rows_at(rows.x, moved), rows_at(rows.y, moved), weights, part=part)
+    if not count:
+        return Rows(rows.x[..., :0, :], rows.y[..., :0, :], part=part)
+    is_own, found, at = (np.take_along_axis(a, positions, -1) for a in (is_own, found, indices))
+    # The heaviest of the own rows does not overflow where a row of weight 0 might.
+    spare = weights[..., own].argmax(axis=-1)[..., None]
+    at = np.where(is_own, at - own.start, spare).astype(np.int32)
+    moved = home.from_host(at, device=device)
+    found = home.from_host(np.where(is_own, found, 0.0), theta.dtype, device)
+    return Rows(rows_at(rows.x, moved), rows_at(rows.y, moved), found, part=part)
 
 
 def joined_batches(ranks: Ranks, theta: Array, own: Source) -> Source:
