@@ -37,6 +37,7 @@ from backprop_xp.backends.guard import (
 from backprop_xp.backends.host_numbers import (
     plain_array as plain_array,
     plain_numbers as plain_numbers,
+    refuse_distributed as refuse_distributed,
     require_dtype as require_dtype,
 )
 from backprop_xp.backends.protocol import (

@@ -27,6 +27,7 @@ def plain_numbers(value: object, name: str) -> np.ndarray:
 
 def plain_array(value: object, name: str) -> np.ndarray:
     """Return a plain array of any dtype in the machine's byte order; refuse masked values."""
+    refuse_distributed(value, name)
     for part in value if isinstance(value, list | tuple) else (value,):
         # Only NumPy's masked arrays have a mask. The attribute is asked first, since the import of
         # numpy.ma takes 10 ms.
@@ -41,6 +42,17 @@ def plain_array(value: object, name: str) -> np.ndarray:
     except (ValueError, TypeError) as error:
         raise type(error)(f"{name} is not an array of numbers: {error}") from None
     return host if host.dtype.isnative else host.astype(host.dtype.newbyteorder("="))
+
+
+def refuse_distributed(value: object, name: str) -> None:
+    """Raise TypeError for a collection of Dask or Ray: its rows may not fit into the memory."""
+    kind, graph = type(value), getattr(value, "__dask_graph__", None)
+    # An object of xarray has the method too; without a graph its rows are in memory.
+    if kind.__module__.partition(".")[0] == "ray" or (graph is not None and graph() is not None):
+        raise TypeError(
+            f"{name} is distributed ({kind.__module__}.{kind.__name__}), and nothing gathers it "
+            "silently: docs/dask_and_ray.md shows how to train and predict by its parts."
+        )
 
 
 def require_plain(array: np.ndarray, name: str) -> None:

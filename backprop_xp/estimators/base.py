@@ -13,7 +13,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils._array_api import check_same_namespace
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from backprop_xp.backends import Array, Selection, to_host
+from backprop_xp.backends import Array, Selection, refuse_distributed, to_host
 from backprop_xp.estimators import architecture, samples, targets
 from backprop_xp.estimators.lbfgs import minimize
 from backprop_xp.estimators.parameters import STOCHASTIC, Model, check_parameters, hidden_sizes
@@ -38,6 +38,9 @@ def fit_method(method: Method) -> Method:
 
     @functools.wraps(method)
     def whole(self: "Perceptron", *arguments: object, **keywords: object) -> object:
+        names = ("X", "y", "sample_weight", "classes")
+        for name, value in {**dict(zip(names, arguments, strict=False)), **keywords}.items():
+            refuse_distributed(value, name)
         before = dict(vars(self))
         try:
             return with_teardown(self, *arguments, **keywords)

@@ -63,6 +63,7 @@ def validate(
 
     A large table is returned as it is. Its values are checked when its rows are read.
     """
+    backends.refuse_distributed(X, "X")
     home, xp = owner(X), np
     if home is not None and home.name != "numpy":
         if dispatches():

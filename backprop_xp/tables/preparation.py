@@ -15,7 +15,7 @@ from sklearn.utils import (
 )
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from backprop_xp.backends import owner, to_host
+from backprop_xp.backends import owner, refuse_distributed, to_host
 from backprop_xp.checks import integer, known
 from backprop_xp.tables.detection import detect
 from backprop_xp.tables.features import SCALINGS, Features
@@ -138,6 +138,7 @@ def checked_frame(
 
     Booleans become strings in the columns ``texts``.
     """
+    refuse_distributed(X, "X")
     if hasattr(X, "to_pandas") or isinstance(X, pd.DataFrame):
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         return as_frame(X, texts=texts)
@@ -158,6 +159,8 @@ def checked_rows(
     estimator: BaseEstimator, X: Any, y: Any, sample_weight: Any, *, reset: bool
 ) -> Rows:
     """Return rows as scikit-learn checks them; their target is an array of any labels."""
+    refuse_distributed(y, "y")
+    refuse_distributed(sample_weight, "sample_weight")
     frame = checked_frame(estimator, X, reset=reset)
     if y is None:
         raise ValueError(

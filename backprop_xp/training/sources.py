@@ -17,6 +17,7 @@ from backprop_xp.backends import (
     device_of,
     owner,
     plain_numbers,
+    refuse_distributed,
     require_owner,
 )
 from backprop_xp.networks.inputs import Rows, counted
@@ -74,6 +75,7 @@ def source_of(
 
 def _check_batches(batches: Any, options: Options) -> None:
     """Raise unless x can give the batches of all epochs, and no option needs rows in memory."""
+    refuse_distributed(batches, "x")
     if hasattr(batches, "shape") or not (callable(batches) or isinstance(batches, Iterable)):
         raise TypeError(
             "y is missing: give y beside x, or let x give batches (x, y), as a function of the "

@@ -214,6 +214,72 @@ def test_masked_values_are_an_error_and_a_masked_array_without_them_is_accepted(
     assert type(bx.data.split(unmasked)[0]) is np.ndarray
 
 
+# Collections of Dask and Ray
+
+
+class Lazy:
+    """A table as Dask has them; without a graph it is one in memory, as xarray has them."""
+
+    def __init__(self, graph: dict[str, Any] | None) -> None:
+        self.graph, self.shape, self.ndim = graph, ROWS.shape, ROWS.ndim
+
+    def __dask_graph__(self) -> dict[str, Any] | None:
+        return self.graph
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        assert self.graph is None, "gathered"
+        return ROWS
+
+    def to_pandas(self) -> Any:
+        raise AssertionError("gathered")
+
+    __iter__ = to_pandas
+
+
+class Dataset(Lazy):
+    __module__ = "ray.data.dataset"
+
+
+@pytest.mark.parametrize("lazy", [Lazy({}), Dataset(None)], ids=["dask", "ray"])
+@pytest.mark.usefixtures("nothing_chosen")
+def test_a_distributed_collection_is_an_error_that_names_the_page(lazy: Any) -> None:
+    pytest.importorskip("sklearn")
+    pytest.importorskip("pyarrow")
+    network, theta = on_numpy()
+    classes = COLUMN[:, 0]
+    model = bx.MLPClassifier((2,), solver="lbfgs", random_state=0).fit(ROWS, classes)
+    batchwise, table = bx.MLPClassifier((2,)), bx.TabularRegressor()
+    calls: list[tuple[str, Any]] = [
+        ("x", lambda: bx.asarray(lazy)),
+        ("x", lambda: fit(network, theta, lazy, COLUMN)),
+        ("x", lambda: bx.fit(network, theta, lazy, optimizer=SGD, epochs=1)),
+        ("In batch 0 of epoch 0: x", lambda: fit(network, theta, [(lazy, COLUMN)], None)),
+        ("y", lambda: fit(network, theta, ROWS, lazy)),
+        ("sample_weight", lambda: fit(network, theta, ROWS, COLUMN, sample_weight=lazy)),
+        ("In validation: x", lambda: fit(network, theta, ROWS, COLUMN, validation=(lazy, COLUMN))),
+        ("x", lambda: network.predict(theta, lazy)),
+        ("X", lambda: model.fit(lazy, classes)),
+        ("y", lambda: model.fit(ROWS, lazy)),
+        ("sample_weight", lambda: model.fit(ROWS, classes, sample_weight=lazy)),
+        ("X_val", lambda: model.fit(ROWS, classes, X_val=lazy, y_val=classes)),
+        ("y", lambda: batchwise.partial_fit(ROWS, lazy, classes=[0, 1])),
+        ("X", lambda: model.predict(lazy)),
+        ("X", lambda: model.score(lazy, classes)),
+        ("X", lambda: table.fit(lazy, classes)),
+        ("y", lambda: table.fit(ROWS, lazy)),
+        ("X", lambda: bx.tables.Preparation().fit(lazy)),
+    ]
+    for name, call in calls:
+        message = complaint(TypeError, call)
+        assert message.startswith(f"{name} is distributed ({type(lazy).__module__}."), message
+        assert "docs/dask_and_ray.md" in message
+
+
+@pytest.mark.usefixtures("nothing_chosen")
+def test_a_collection_without_a_graph_is_an_array_in_memory() -> None:
+    assert (bx.asarray(Lazy(None)) == ROWS).all()
+
+
 # Theta, vjp and rng
 
 
