@@ -193,6 +193,14 @@ def wild(session: nox.Session) -> None:
     session.run("pytest", *words, env=env)
 
 
+@nox.session(tags=["full"])
+def clusters(session: nox.Session) -> None:
+    """Run the tests and the page of Dask and Ray, on two local worker processes of each."""
+    session.install(*group("test"), *group("clusters"), "-e", ".")
+    for words in (["tests/clusters"], ["tests/test_docs.py", "-k", "dask_and_ray"]):
+        session.run("pytest", "-p", "no:benchmark", *words, *session.posargs, env=NO_CHOICE)
+
+
 @nox.session
 @nox.parametrize("backend", [nox.param(b, id=b) for b in ("numpy", "jax", "torch", "cupy")])
 def bench(session: nox.Session, backend: str) -> None:

@@ -21,6 +21,8 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 NOT_RUN = ("pip ", "python3 -m venv", "nox", "BACKPROP_XP_BACKEND=cupy", ".venv/bin/", "git ")
 # Commands that train for seconds.
 SLOW = r"bench|--restarts|--plot"
+# The packages that a page needs beyond those of the tests.
+NEEDED = {ROOT / "docs" / "dask_and_ray.md": ("distributed", "dask_ml", "ray")}
 # A block of these pages depends on the files of earlier blocks, in both languages.
 IN_ORDER = [
     ROOT / "docs" / name
@@ -53,6 +55,8 @@ def test_the_code_blocks_of_a_page_run_in_order(
 ) -> None:
     if xp.name != "numpy":
         pytest.skip("the pages speak of NumPy arrays; other backends have their own tests")
+    for package in NEEDED.get(page, ()):
+        pytest.importorskip(package, reason="Dask and Ray are installed by nox -s clusters")
     monkeypatch.chdir(tmp_path)
     languages = "python|sh" if page in IN_ORDER else "python"
     namespace: dict[str, object] = {"__name__": "__page__"}
