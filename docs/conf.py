@@ -28,8 +28,8 @@ nb_custom_formats = {".md": "running_pages.read"}
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
-# `nox -s clusters` runs this page: Dask and Ray are not installed for the build.
-nb_execution_excludepatterns = ["dask_and_ray.md"]
+# `nox -s clusters mpi` runs these pages: their engines are not installed for the build.
+nb_execution_excludepatterns = ["dask_and_ray.md", "scale.md"]
 nb_execution_timeout = 300
 nb_merge_streams = True
 nb_code_prompt_show = "Code of this plot"

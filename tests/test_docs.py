@@ -18,11 +18,14 @@ import backprop_xp as bx
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 # Installation, and commands that need a GPU or a network; .ci/run and nox run them.
-NOT_RUN = ("pip ", "python3 -m venv", "nox", "BACKPROP_XP_BACKEND=cupy", ".venv/bin/", "git ")
+NOT_RUN = ("pip ", "mpirun ", "python3 -m venv", "nox", "BACKPROP_XP_BACKEND=cupy", ".venv/bin/", "git ")
 # Commands that train for seconds.
 SLOW = r"bench|--restarts|--plot"
 # The packages that a page needs beyond those of the tests.
-NEEDED = {ROOT / "docs" / "dask_and_ray.md": ("distributed", "dask_ml", "ray")}
+NEEDED = {
+    ROOT / "docs" / "dask_and_ray.md": ("distributed", "dask_ml", "ray"),
+    ROOT / "docs" / "scale.md": ("mpi4py", "jax"),
+}
 # A block of these pages depends on the files of earlier blocks, in both languages.
 IN_ORDER = [
     ROOT / "docs" / name
@@ -56,7 +59,7 @@ def test_the_code_blocks_of_a_page_run_in_order(
     if xp.name != "numpy":
         pytest.skip("the pages speak of NumPy arrays; other backends have their own tests")
     for package in NEEDED.get(page, ()):
-        pytest.importorskip(package, reason="Dask and Ray are installed by nox -s clusters")
+        pytest.importorskip(package, reason=f"nox -s clusters, or mpi, runs {page.name}")
     monkeypatch.chdir(tmp_path)
     languages = "python|sh" if page in IN_ORDER else "python"
     namespace: dict[str, object] = {"__name__": "__page__"}
