@@ -16,6 +16,7 @@ from backprop_xp.backends.choice import (
 )
 from backprop_xp.backends.closures import outer_variables as outer_variables
 from backprop_xp.backends.compatibility import (
+    device_of as device_of,
     integer_array as integer_array,
     like as like,
     require_floating as require_floating,
@@ -24,7 +25,6 @@ from backprop_xp.backends.compatibility import (
     require_same_device as require_same_device,
 )
 from backprop_xp.backends.dtypes_and_devices import (
-    device_of as device_of,
     dtype_name as dtype_name,
     precision_of as precision_of,
     text_of as text_of,

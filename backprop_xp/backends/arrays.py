@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from backprop_xp.backends.choice import Selection, keeps_dtype, resolve
-from backprop_xp.backends.compatibility import require_owner
-from backprop_xp.backends.dtypes_and_devices import device_of, dtype_name
+from backprop_xp.backends.compatibility import device_of, require_owner
+from backprop_xp.backends.dtypes_and_devices import dtype_name
 from backprop_xp.backends.guard import explicit
 from backprop_xp.backends.host_numbers import plain_numbers, require_dtype
 from backprop_xp.backends.protocol import Array, Backend, Device, DType, Namespace

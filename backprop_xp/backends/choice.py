@@ -13,9 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backprop_xp.backends.compatibility import common_precision, repair_line, require_owner
-from backprop_xp.backends.dtypes_and_devices import (
+from backprop_xp.backends.compatibility import (
+    common_precision,
     device_of,
+    repair_line,
+    require_owner,
+)
+from backprop_xp.backends.dtypes_and_devices import (
     dtype_name,
     precision_of,
     same_device,

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from backprop_xp.backends.dtypes_and_devices import (
-    device_of,
     dtype_name,
     is_computed_in,
     precision_of,
@@ -17,10 +16,17 @@ from backprop_xp.backends.dtypes_and_devices import (
 from backprop_xp.backends.host_numbers import plain_numbers, require_plain
 from backprop_xp.backends.protocol import Array, Backend, Device, DType, Namespace
 from backprop_xp.backends.registry import array_namespace, owner
+from backprop_xp.backends.replacements import replaceable
 
 # A constant: to build the union at each call would take as long as a small product.
 _NUMPY = (np.ndarray, np.generic)
 _NUMPY_COMPUTES_IN = "fdFD"  # float32, float64, complex64 and complex128
+
+
+@replaceable
+def device_of(array: Array) -> Device:
+    """Return an array's device; None for a JAX tracer, which has none yet."""
+    return getattr(array, "device", None)
 
 
 def require_owner(array: Array, name: str) -> Backend:
@@ -51,6 +57,7 @@ def require_floating(array: Array, name: str) -> Namespace:
     return backend.namespace()
 
 
+@replaceable
 def require_same_device(theta: Array, value: Array, name: str, other: str = "theta") -> None:
     """Raise ValueError, with the repairing call, unless two arrays share library and device."""
     backend, device = require_owner(theta, other), device_of(theta)
@@ -188,8 +195,10 @@ def repair_line(name: str, backend: Backend, device: Device | None, dtype: str |
     ``"parameters[0][1] (bias)"``, is left out.
     """
     name = name.partition(" (")[0]
-    device = None if device is None else backend.device_name(device)
-    options = {"backend": backend.name, "device": device, "dtype": dtype}
-    given = (f", {option}={value!r}" for option, value in options.items() if value is not None)
+    place = None if device is None else repr(backend.device_name(device))
+    if hasattr(device, "mesh"):  # a sharding over devices has no name
+        place = f"{name}.device"
+    options = {"backend": repr(backend.name), "device": place, "dtype": dtype and repr(dtype)}
+    given = (f", {option}={value}" for option, value in options.items() if value is not None)
     call = f"bx.asarray({name}{''.join(given)})"
     return f"{name} = {call}" if name.isidentifier() else call

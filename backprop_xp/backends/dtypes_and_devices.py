@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from backprop_xp.backends.protocol import Array, Device, DType, Namespace, Probe
+from backprop_xp.backends.protocol import Device, DType, Namespace, Probe
 
 if TYPE_CHECKING:
     import logging
@@ -67,11 +67,6 @@ class LazyModule:
         if self._module is None:
             self._module = importlib.import_module(self._name)
         return getattr(self._module, name)
-
-
-def device_of(array: Array) -> Device:
-    """Return an array's device; None for a JAX tracer, which has none yet."""
-    return getattr(array, "device", None)
 
 
 def same_device(one: Device | None, other: Device | None) -> bool:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, ParamSpec, Self, TypeVar
 
-from backprop_xp.backends.dtypes_and_devices import device_of, dtype_name, log
+from backprop_xp.backends.compatibility import device_of
+from backprop_xp.backends.dtypes_and_devices import dtype_name, log
 from backprop_xp.backends.protocol import Array, Backend, Conversion, DType, Function
 from backprop_xp.backends.registry import loaded_backends, observers
 from backprop_xp.backends.scopes import Scope, process_wide

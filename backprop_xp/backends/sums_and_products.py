@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Iterable
 
-from backprop_xp.backends.dtypes_and_devices import device_of
+from backprop_xp.backends.compatibility import device_of
 from backprop_xp.backends.protocol import Array
 from backprop_xp.backends.registry import array_namespace
 from backprop_xp.backends.replacements import replaceable

@@ -164,7 +164,8 @@ def load(
         name: tensor
         if name.startswith(_ON_HOST)
         else _moved(tensor, choice, casts=dtype is not None)
-        for name, tensor in tensors.items()
+        # safetensors' own order differs by process, and on devices of several a move is collective.
+        for name, tensor in sorted(tensors.items())
     }
     try:
         return _decoded(header, arrays)

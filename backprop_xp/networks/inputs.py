@@ -1,7 +1,7 @@
 """Checks of the arrays that a network gets with theta: x, targets, weights, the penalty."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Real
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -13,6 +13,7 @@ from backprop_xp.backends import (
     integer_array,
     like,
     precision_of,
+    replaceable,
     rows_of_members,
     to_host,
 )
@@ -45,6 +46,7 @@ class Rows(NamedTuple):
 
     ``stand_ins``, ``(..., batch)``, are the indices of the rows that are computed instead, or None.
     ``part`` is None for a whole batch.
+    ``divide`` is what ``divider`` returned for the x of a training.
     """
 
     x: Array
@@ -53,6 +55,7 @@ class Rows(NamedTuple):
     rng: Key | None = None
     stand_ins: Array | None = None
     part: Part | None = None
+    divide: Callable[[Array], Array] | None = None
 
 
 @runtime_checkable
@@ -220,12 +223,26 @@ def entries_at(array: Array, indices: Array) -> Array:
     return rows_at(array[..., None], indices)[..., 0]
 
 
+@replaceable
+def divider(x: Array) -> Callable[[Array], Array] | None:
+    """Return the function that divides rows over the devices that share x's; None on one device."""
+    return None
+
+
+def taken(rows: Rows, indices: Array, weight: Array | None, rng: Key | None) -> Rows:
+    """Return the rows at indices with these weights, divided over the devices as all rows are."""
+    x, y, divide = rows_at(rows.x, indices), rows_at(rows.y, indices), rows.divide
+    if divide is not None:
+        x, y = divide(x), divide(y)
+    return Rows(x, y, weight, rng, divide=divide)
+
+
 def counted(rows: Rows) -> Rows:
     """Return rows with each row of weight 0 replaced by its stand-in."""
     at = rows.stand_ins
     if at is None:
         return rows
-    return rows._replace(x=rows_at(rows.x, at), y=rows_at(rows.y, at), stand_ins=None)
+    return taken(rows, at, rows.sample_weight, rows.rng)._replace(part=rows.part)
 
 
 def row_slices(rows: int, size: int) -> list[slice]:

@@ -153,8 +153,9 @@ class Network:
         if batch_size is None:
             batch_size = inputs.rows_at_once(theta)
         layers, parameters = self.layers, unpack(self.layout, theta)
+        link, divide = self.loss_function.link, inputs.divider(x) or (lambda rows: rows)
         parts = [
-            self.loss_function.link(forward_through(layers, parameters, x[..., rows, :], None))
+            link(forward_through(layers, parameters, divide(x[..., rows, :]), None))
             for rows in inputs.row_slices(x.shape[-2], integer(batch_size, "batch_size"))
         ]
         return parts[0] if len(parts) == 1 else array_namespace(theta).concat(parts, axis=-2)

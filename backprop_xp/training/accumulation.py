@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from backprop_xp.backends import Array, array_namespace, device_of, gather, require_owner
-from backprop_xp.networks.inputs import Rows, row_slices
+from backprop_xp.networks.inputs import Rows, row_slices, taken
 from backprop_xp.networks.random_bits import fold_in
 from backprop_xp.training.pytrees import mapped
 
@@ -59,12 +59,12 @@ def _gradient_by_parts(
 
 def _rows(batch: Rows, where: Any, rng: Any) -> Rows:
     """Return the rows of a batch at a slice, or at indices in a compiled loop."""
-    x, y, weight = batch[:3]
+    x, y, weight, *_ = batch
     if isinstance(where, slice):
         weight = None if weight is None else weight[..., where]
         return Rows(x[..., where, :], y[..., where, :], weight, rng)
     weight = None if weight is None else gather(weight, where, -1)
-    return Rows(gather(x, where, -2), gather(y, where, -2), weight, rng)
+    return taken(batch, where, weight, rng)
 
 
 def _shares(batch: Rows, parts: list[slice]) -> list[Any]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from backprop_xp.backends import Array, array_namespace, device_of, require_owner
-from backprop_xp.networks.inputs import Blocks, Rows, counted, entries_at, rows_at
+from backprop_xp.networks.inputs import Blocks, Rows, counted, entries_at, taken
 from backprop_xp.networks.objective import total_of
 from backprop_xp.networks.random_bits import RowKey
 from backprop_xp.training.data import Seed, chosen_order, order_of
@@ -95,14 +95,14 @@ def _batch_weights(table: Array, losses: Array, weight: Array | None) -> Array:
 
 def take(rows: Rows, indices: Array | None, rng: Any = None) -> Rows:
     """Return the rows at ``indices``, all for None; stand-ins replace rows of weight 0."""
-    x, y, weight, _, stand_ins, part = rows
+    weight = rows.sample_weight
     if indices is None:
-        if rng is not None and part is not None:
-            rng = RowKey(rng, part.positions)
+        if rng is not None and rows.part is not None:
+            rng = RowKey(rng, rows.part.positions)
         return counted(rows._replace(rng=rng))
-    if stand_ins is not None:
-        weight, indices = entries_at(weight, indices), entries_at(stand_ins, indices)
-    return Rows(rows_at(x, indices), rows_at(y, indices), weight, rng)
+    if rows.stand_ins is not None:
+        weight, indices = entries_at(weight, indices), entries_at(rows.stand_ins, indices)
+    return taken(rows, indices, weight, rng)
 
 
 def joined(arrays: Sequence[Array], axis: int) -> Array:

@@ -24,8 +24,9 @@ from backprop_xp.networks.inputs import (
     are_codes,
     check_targets,
     class_labels,
-    rows_at,
+    divider,
     stand_ins,
+    taken,
     wrong_code,
 )
 from backprop_xp.networks.losses import LOSSES, Loss
@@ -106,7 +107,7 @@ def _split(
     for indices in split_rows(count, shares, seed, classes=classes).values():
         indices = indices[(indices >= first) & (indices < first + own)] - first
         at = home.from_host(indices.astype("int32"), device=device_of(theta))
-        part = Rows(rows_at(rows.x, at), rows_at(y, at))
+        part = taken(rows, at, None, None)
         if rows.sample_weight is not None:
             part = _weighted(theta, part, gather(rows.sample_weight, at, -1))
         parts.append(part)
@@ -181,7 +182,8 @@ def _checked_rows(
     labels = class_labels(theta, outputs, y) if loss.labels else None
     y = y if labels is None else labels
     y, weight = check_targets(theta, outputs, y, sample_weight, loss)
-    rows = Rows(x if isinstance(x, Blocks) else _in_c_order(x), _in_c_order(detach(y)))
+    in_order = x if isinstance(x, Blocks) else _in_c_order(x)
+    rows = Rows(in_order, _in_c_order(detach(y)), divide=divider(x))
     return rows if weight is None else _weighted(theta, rows, _in_c_order(detach(weight))), labels
 
 

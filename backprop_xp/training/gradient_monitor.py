@@ -65,7 +65,7 @@ def _relative_difference(network: Network, theta: Array, batch: Rows, l2: Any) -
     The result is infinite if it would be NaN or if nothing changes, and 0 for a theta that is not
     finite.
     """
-    x, y, weight, rng = batch[:4]
+    x, y, weight, rng, *_ = batch
     options = {"sample_weight": weight, "rng": rng, "l2": 0.0 if l2 is None else l2}
     loss, gradient = network.loss_and_gradient(theta, x, y, **options)
     xp = array_namespace(theta)

@@ -132,7 +132,7 @@ def evaluate(
         return value_of(loss, outputs, part.y), loss.link(outputs) if metrics else None
 
     for start, (rows, l2) in sets.items():
-        each, predicted = in_pieces(forward, theta, Rows(rows.x, rows.y))
+        each, predicted = in_pieces(forward, theta, Rows(rows.x, rows.y, divide=rows.divide))
         if rows.stand_ins is not None:
             each = rows_at(each[..., None], rows.stand_ins)[..., 0]
         found[f"{start}loss"] = loss_of_values(network, theta, each, rows.sample_weight, l2)

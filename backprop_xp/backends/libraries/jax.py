@@ -5,11 +5,16 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from backprop_xp.backends.dtypes_and_devices import LazyModule, module_if_imported, try_library
+from backprop_xp.backends.dtypes_and_devices import (
+    LazyModule,
+    module_if_imported,
+    same_device,
+    try_library,
+)
 from backprop_xp.backends.protocol import (
     Array,
     Backend,
@@ -81,12 +86,67 @@ def _sum_at(values: Array, indices: Array, count: int, out: None = None) -> Arra
     return total.at[rows].add(values.reshape(-1, n)).reshape(*stack, count, n)
 
 
+def _device_of(array: Array) -> Device:
+    """Replace ``backends.compatibility.device_of``: an array on a mesh is on all of its devices.
+
+    The sharding that replicates is this device, however the array is divided over the mesh.
+    """
+    device: Any = getattr(array, "device", None)
+    return _sharding(device.mesh) if hasattr(device, "mesh") else device
+
+
+def _sharding(mesh: Any, *spec: Any) -> Any:
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
+
+
+def _require_same_device(theta: Array, value: Array, name: str, other: str = "theta") -> Any:
+    """Replace ``backends.compatibility.require_same_device`` if one of the arrays is on a mesh."""
+    device, its_device = _device_of(theta), _device_of(value) if backend.owns(value) else ""
+    mesh: Any = getattr(device, "mesh", getattr(its_device, "mesh", None))
+    if mesh is None or same_device(device, its_device):
+        return NotImplemented
+    here, there = (name, other) if hasattr(device, "mesh") else (other, name)
+    array = here if here.isidentifier() else "array"
+    raise ValueError(
+        f"{here} is not on the mesh of {there}. Put it there: {array} = jax.device_put({array}, "
+        f"NamedSharding(mesh, P())), or P({mesh.axis_names[0]!r}) to divide its first axis."
+    )
+
+
+class _Divide(NamedTuple):
+    """The division of rows over axes of a mesh."""
+
+    mesh: Any
+    axes: str | tuple[str, ...]
+
+    def __call__(self, rows: Array) -> Array:
+        is_traced = isinstance(rows, jax.core.Tracer)
+        free = jax.sharding.PartitionSpec.UNCONSTRAINED if is_traced else None
+        where = _sharding(self.mesh, *[free] * (len(rows.shape) - 2), self.axes, free)
+        if is_traced:
+            return jax.lax.with_sharding_constraint(rows, where)
+        try:
+            return jax.device_put(rows, where)
+        except ValueError:  # without tracing, JAX divides only evenly
+            return rows
+
+
+def _divider(x: Array) -> Function | None:
+    """Replace ``networks.inputs.divider``; the result is a constant of compiled functions."""
+    spec = dict(enumerate(getattr(getattr(x, "sharding", None), "spec", ())))
+    axes = spec.get(len(x.shape) - 2)
+    return jax.tree_util.Partial(_Divide(x.sharding.mesh, axes)) if axes else None
+
+
 class JAXBackend(Backend):
     """jax.numpy keeps the standard; float64 needs JAX_ENABLE_X64, which the user sets."""
 
     name: ClassVar[str] = "jax"
     replacements: ClassVar[dict[str, Function]] = {
         "backprop_xp.backends.sums_and_products.sum_at": _sum_at,
+        "backprop_xp.backends.compatibility.device_of": _device_of,
+        "backprop_xp.backends.compatibility.require_same_device": _require_same_device,
+        "backprop_xp.networks.inputs.divider": _divider,
         "backprop_xp.networks.layout.pack": _pack,
         "backprop_xp.training.pytrees.copy_of": _copy_of,
         "backprop_xp.training.pytrees.zeros_like": _zeros_like,
@@ -107,6 +167,20 @@ class JAXBackend(Backend):
         """Return the devices of the default platform, then the CPU."""
         devices: list[Device] = jax.devices()
         return devices + [device for device in jax.devices("cpu") if device not in devices]
+
+    def device(self, name: Any) -> Device:
+        """Return the device, or the sharding over several as it is."""
+        return name if isinstance(name, jax.sharding.Sharding) else super().device(name)
+
+    def require_current(self, device: Device, name: str) -> None:
+        """Raise ValueError for a mesh of ``AxisType.Explicit``, on which JAX refuses a gather."""
+        mesh: Any = getattr(device, "mesh", None)
+        if "Explicit" in str(getattr(mesh, "axis_types", "")):
+            raise ValueError(
+                f"{name} is on a mesh of AxisType.Explicit, the default of jax.make_mesh. Make one "
+                f"of AxisType.Auto: jax.make_mesh({tuple(mesh.shape.values())}, {mesh.axis_names}, "
+                f"axis_types=(AxisType.Auto,) * {len(mesh.axis_names)})."
+            )
 
     def device_name(self, device: Device) -> str:
         """Return ``"cpu:0"``, ``"cuda:0"`` and so on; a sharding over several as it is."""
@@ -143,6 +217,8 @@ class JAXBackend(Backend):
 
     def to_host(self, array: Array) -> np.ndarray:
         """Return the values; those of a dtype that NumPy lacks, such as bfloat16, as float32."""
+        if not (array.is_fully_addressable or array.is_fully_replicated):
+            array = jax.device_put(array, _device_of(array))  # by a call of every process
         host = np.asarray(jax.device_get(array))  # the one explicit transfer for JAX's own guard
         is_floating = jax.numpy.issubdtype(host.dtype, jax.numpy.floating)
         return host.astype(np.float32) if is_floating and host.dtype.kind != "f" else host
@@ -198,8 +274,8 @@ class JAXBackend(Backend):
         return self.compile(loop, donate=(0,))
 
     def memory(self, device: Device | None = None) -> Memory | None:
-        """Return the bytes in use by XLA's allocator, and its limit; None on a CPU."""
-        stats = (self.devices()[0] if device is None else device).memory_stats() or {}
+        """Return the bytes in use by XLA's allocator, and its limit; None on a CPU or a mesh."""
+        stats: Any = getattr(device or self.devices()[0], "memory_stats", dict)() or {}
         used, total = stats.get("bytes_in_use"), stats.get("bytes_limit")
         return None if used is None or total is None else Memory(used, total)
 
