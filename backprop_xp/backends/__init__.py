@@ -1,6 +1,7 @@
 """Backends: the protocol, the choice of a backend, and moves of data between them."""
 
 from backprop_xp.backends.arrays import (
+    agreed as agreed,
     asarray as asarray,
     is_host_number as is_host_number,
     to_device_of as to_device_of,

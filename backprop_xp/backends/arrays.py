@@ -14,6 +14,7 @@ from backprop_xp.backends.guard import explicit
 from backprop_xp.backends.host_numbers import plain_numbers, require_dtype
 from backprop_xp.backends.protocol import Array, Backend, Device, DType, Namespace
 from backprop_xp.backends.registry import array_namespace, owner
+from backprop_xp.backends.replacements import replaceable
 
 
 def asarray(
@@ -89,6 +90,15 @@ def to_host(array: Array) -> np.ndarray:
     """Return the values of an array of any library as NumPy's, after waiting for them."""
     backend = owner(array)
     return np.asarray(array) if backend is None else backend.to_host(array)
+
+
+@replaceable
+def agreed(array: Array, number: int) -> int:
+    """Return a number of this process, or that of the first of all processes that share an array.
+
+    Such processes must make the same calls of compiled functions.
+    """
+    return number
 
 
 def to_host_together(arrays: Sequence[Array]) -> list[np.ndarray]:

@@ -8,7 +8,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from backprop_xp.backends import Array, array_namespace, device_of, like, require_owner, to_host
+from backprop_xp.backends import (
+    Array,
+    agreed,
+    array_namespace,
+    device_of,
+    like,
+    require_owner,
+    to_host,
+)
 from backprop_xp.networks.network import Network
 from backprop_xp.networks.objective import Views, loss_and_gradient_of, views_of
 from backprop_xp.training.accumulation import accumulate
@@ -63,7 +71,8 @@ class Queue:
         to_host(losses)
         seconds, most = time.perf_counter() - self._since, 10 * self._given
         # The first call compiles, which takes longer than any step.
-        self._allowed = max(1, min(most, int(self._given / seconds * _SECONDS_AHEAD)))
+        allowed = max(1, min(most, int(self._given / seconds * _SECONDS_AHEAD)))
+        self._allowed = agreed(losses, allowed)
         self._given, self._since = 0, time.perf_counter()
 
 

@@ -113,6 +113,15 @@ def _require_same_device(theta: Array, value: Array, name: str, other: str = "th
     )
 
 
+def _agreed(array: Array, number: int) -> int:
+    """Replace ``backends.arrays.agreed``."""
+    if array.is_fully_addressable:
+        return number
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
+    return int(broadcast_one_to_all(np.int32(number)))
+
+
 class _Divide(NamedTuple):
     """The division of rows over axes of a mesh."""
 
@@ -144,6 +153,7 @@ class JAXBackend(Backend):
     name: ClassVar[str] = "jax"
     replacements: ClassVar[dict[str, Function]] = {
         "backprop_xp.backends.sums_and_products.sum_at": _sum_at,
+        "backprop_xp.backends.arrays.agreed": _agreed,
         "backprop_xp.backends.compatibility.device_of": _device_of,
         "backprop_xp.backends.compatibility.require_same_device": _require_same_device,
         "backprop_xp.networks.inputs.divider": _divider,
