@@ -136,7 +136,8 @@ def fit(
     """Train a network, and return theta, the history and the optimizer's state.
 
     ``theta``, ``(*stack, P)``, is copied and never written. ``x`` is ``(batch, n_in)`` or
-    ``(*stack, batch, n_in)``, ``y`` likewise with ``n_out``.
+    ``(*stack, batch, n_in)``, ``y`` likewise with ``n_out``. JAX may divide their rows over the
+    devices of a mesh that replicates theta.
 
     - ``callbacks`` are functions that receive the ``TrainingState`` after every epoch. True ends
       the training; TypeError or ValueError is raised for anything but a boolean or None.
