@@ -182,6 +182,22 @@ def test_predict_standardizes_as_training_did(xp: Any, path: Path) -> None:
     _same(xp, read.predict(xp.asarray(3.0 * X + 1.0)), network.predict(theta, prepared.x))
 
 
+def test_a_loaded_file_places_its_arrays_in_the_order_of_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On devices of several processes a placement is a call of all of them, in one order."""
+    network, backend = bx.mlp([1, 1]), bx.get_backend("numpy")
+    numbers = {name: np.full(1, float(i)) for i, name in enumerate("abcdefgh")}
+    bx.save(tmp_path / "m", network, network.initialize(backend="numpy"), preparation=numbers)
+    placed: list[float] = []
+    move = backend.from_host
+    monkeypatch.setattr(
+        backend, "from_host", lambda array, *to: placed.append(array[0]) or move(array, *to)
+    )
+    bx.load(tmp_path / "m", backend="numpy")
+    assert placed[:8] == [*range(8)]
+
+
 def test_metadata_is_kept(path: Path) -> None:
     metadata = {"classes": ["a", "é"], "scores": {"r2": 0.5}, "none": None}
     _save(path, metadata=metadata)
