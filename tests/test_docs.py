@@ -18,7 +18,15 @@ import backprop_xp as bx
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 # Installation, and commands that need a GPU or a network; .ci/run and nox run them.
-NOT_RUN = ("pip ", "mpirun ", "python3 -m venv", "nox", "BACKPROP_XP_BACKEND=cupy", ".venv/bin/", "git ")
+NOT_RUN = (
+    "pip ",
+    "mpirun ",
+    "python3 -m venv",
+    "nox",
+    "BACKPROP_XP_BACKEND=cupy",
+    ".venv/bin/",
+    "git ",
+)
 # Commands that train for seconds.
 SLOW = r"bench|--restarts|--plot"
 # The packages that a page needs beyond those of the tests.
