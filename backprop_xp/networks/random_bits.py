@@ -31,8 +31,8 @@ class RowKey(NamedTuple):
     positions: Array
 
 
-# A non-negative int, an int32 array of such keys shaped () or (*stack, 1, 1), or a RowKey.
-Key: TypeAlias = int | Array | RowKey
+# A non-negative int, an int32 array of such keys shaped () or (*stack, 1, 1), or a RowKey of one.
+Key: TypeAlias = int | Array
 
 _POSITIVE = 0x7FFFFFFF
 
