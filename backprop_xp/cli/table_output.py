@@ -30,13 +30,13 @@ def metrics_table(report: JsonObject) -> str:
     """Return the metrics of the network and the other models side by side, with deviations."""
     spread = report.get("deviations")
     # Five columns with deviations are too wide.
-    models = [model for model in _HEADS if not (spread and model == "validation")]
+    models = [m for m in _HEADS if m in report and not (spread and m == "validation")]
     rows: list[tuple[str, list[str]]] = [
         ("measured on", [report["measured_on"][model] for model in models]),
         ("", [_HEADS[model] for model in models]),
     ]
     for name, label in _NAMES.items():
-        if name in report["test"]:
+        if name in report["baseline"]:
             cells = [number(report[model][name], 3 if spread else 4) for model in models]
             if spread:
                 more = [f" ± {number(spread[model][name], 2)}" for model in models]

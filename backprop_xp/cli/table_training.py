@@ -20,6 +20,7 @@ from backprop_xp.tables.problem import Problem
 from backprop_xp.tables.rows import Rows
 from backprop_xp.tables.tabular import Callback, TabularClassifier, TabularRegressor
 from backprop_xp.tables.tabular_file import PathLike, measures_of
+from backprop_xp.tables.target_column import Target
 from backprop_xp.training.states import TrainingState
 
 Estimator: TypeAlias = TabularClassifier | TabularRegressor
@@ -40,7 +41,7 @@ def train_table(
     with lines for the user, each of ``callbacks`` after each epoch of the estimator. ``metadata_``
     has the problem's metadata, the ``report``, and for classes ``classes``, both on the test rows.
     """
-    model, parts, told = _estimator(problem, parameters), problem.parts(), list[str]()
+    model, parts, told = estimator_for(problem.target, parameters), problem.parts(), list[str]()
 
     def tell(state: TrainingState) -> None:
         """Print the lines at the first call, so that an error before it is a single line."""
@@ -50,7 +51,7 @@ def train_table(
             for line in told:
                 say(line)
 
-    with _reported(say):
+    with reported(say):
         options = {"checkpoint": out, "resume": resume, "metadata": problem.metadata}
         _fit(model, parts, [tell, *callbacks], **options)
         if not told:
@@ -143,17 +144,18 @@ def _lines(
     yield from column_warnings(features, problem.table.take(rows), problem.rule.take(rows), time)
 
 
-def _estimator(problem: Problem, parameters: Mapping[str, Any]) -> Estimator:
-    if problem.target.classes:
+def estimator_for(target: Target, parameters: Mapping[str, Any]) -> Estimator:
+    """Return the estimator of a target's task; ValueError for weights of classes of a number."""
+    if target.classes:
         return TabularClassifier(**parameters)
     given = dict(parameters)
     if given.pop("class_weight", None) is not None:
-        raise ValueError(f"class_weight is for classes, but {problem.target.name!r} is a number.")
+        raise ValueError(f"class_weight is for classes, but {target.name!r} is a number.")
     return TabularRegressor(**given)
 
 
 @contextlib.contextmanager
-def _reported(say: Callable[[str], object]) -> Iterator[None]:
+def reported(say: Callable[[str], object]) -> Iterator[None]:
     """Turn warnings, and Ctrl-C, into lines for the user."""
 
     def show(message: Warning | str, *rest: object) -> None:

@@ -4,6 +4,8 @@ import contextlib
 import functools
 import inspect
 import json
+import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
@@ -29,6 +31,9 @@ from backprop_xp.tables.tabular_parameters import (
 if TYPE_CHECKING:
     from backprop_xp.tables.formats import TableFile
     from backprop_xp.tables.tabular import TabularClassifier, TabularRegressor
+
+# The prefixes of the variables that mpirun sets: Open MPI's and MPICH's.
+_LAUNCHERS = "OMPI_COMM_WORLD", "PMI"
 
 
 def _parameter_option(name: str, kind: type) -> inspect.Parameter:
@@ -97,6 +102,10 @@ DType: TypeAlias = Annotated[
 Out: TypeAlias = Annotated[
     Path, typer.Option(callback=arguments.file_path, help="The file of the model.")
 ]
+Parallel: TypeAlias = Annotated[
+    bool,
+    typer.Option("--parallel", help="One training of all processes that mpirun starts."),
+]
 Resume: TypeAlias = Annotated[
     bool, typer.Option("--resume", help="Resume the training in the file --out.")
 ]
@@ -112,6 +121,7 @@ Log: TypeAlias = Annotated[
 
 @_with_parameters
 def train(
+    context: typer.Context,
     data: Annotated[str, typer.Argument(help=arguments.TABLE)],
     target: Annotated[str, typer.Option(help="The column to predict.")],
     task: ChosenTask = None,
@@ -126,6 +136,7 @@ def train(
     backend: arguments.Backend = None,
     device: arguments.Device = None,
     dtype: DType = "float32",
+    parallel: Parallel = False,
     out: Out = Path("model.safetensors"),
     resume: Resume = False,
     plot: Plot = None,
@@ -145,30 +156,64 @@ def train(
     """
     # NumPy alone warns when a training diverges; on every backend an error says so.
     with errors_in_one_line(2), np.errstate(all="ignore"):
+        communicator = _communicator(context, parallel=parallel)
         arguments.require_matplotlib(plot)
         outputs = {"--out": out, "--plot": plot, "--log": log}
         arguments.refuse_overwriting([data, validation, test], outputs)
         _refuse_large(parameters)
         read = functools.partial(_share_or_table, separator, decimal, encoding)
         rows = read(data)  # raises ImportError without the extra
+        from backprop_xp.cli.parallel_training import train_ranks
         from backprop_xp.cli.table_training import LossLog, train_table
         from backprop_xp.tables.problem import Columns, make_problem
 
         split = arguments.split_names
-        problem = make_problem(
-            *(rows, target, Columns(split(features), split(drop), weights, group, time)),
-            task=cast("Task | None", task),
-            test=None if test is None else read(test),
-            validation=read(validation),
-            seed=parameters["random_state"],
-            cv=cv,
-        )
+        columns = Columns(split(features), split(drop), weights, group, time)
         given = {**parameters, "backend": backend, "device": device, "dtype": dtype}
-        logs = [] if log is None else [LossLog(log)]
-        model = train_table(problem, given, out=out, resume=resume, say=note, callbacks=logs)
+        options: dict[str, Any] = {"out": out, "resume": resume, "say": note}
+        options["task"] = cast("Task | None", task)
+        options["callbacks"] = [] if log is None else [LossLog(log)]
+        if parallel:
+            model = train_ranks(communicator, data, target, columns, validation, given, **options)
+        else:
+            problem = make_problem(
+                *(rows, target, columns),
+                task=options.pop("task"),
+                test=None if test is None else read(test),
+                validation=read(validation),
+                seed=parameters["random_state"],
+                cv=cv,
+            )
+            model = train_table(problem, given, **options)
         if plot is not None:
             _draw(model.history_, plot)
     say(json.dumps(model.metadata_["report"]) if as_json else _as_text(model, out))
+
+
+def _communicator(context: typer.Context, *, parallel: bool) -> Any:
+    """Return the communicator of ``--parallel``, or None; one process alone prints from now on.
+
+    Raises BadParameter for options that are not for ``--parallel``.
+    """
+    if not parallel:
+        if max(int(os.environ.get(f"{name}_SIZE", 1)) for name in _LAUNCHERS) == 1:
+            return None
+        if any(int(os.environ.get(f"{name}_RANK", 0)) for name in _LAUNCHERS):
+            sys.exit()  # a status would end the first process before its line
+        raise ValueError(
+            "mpirun started several processes, and each would train the same: give --parallel."
+        )
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:  # without mpi4py, without an MPI library
+        install = 'pip install "backprop_xp[mpi]" mpich'
+        raise ImportError(f"--parallel needs mpi4py and MPI ({error}): {install}") from None
+    if MPI.COMM_WORLD.Get_rank():
+        sys.stdout = sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    others = {"group", "time", "test", "cv", "plot", "separator", "decimal", "encoding"}
+    reason = "the rows of a Parquet dataset are streamed."
+    arguments.refuse_others(context, context.params.keys() - others, "--parallel", reason)
+    return MPI.COMM_WORLD
 
 
 def _refuse_large(parameters: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from backprop_xp.tables.features import Features, learn_scaling
 from backprop_xp.tables.values import String, as_strings, distinct, find_style, is_string, numbers
 
 # A category has fewer values than this, and about ten rows for each.
-_MAX_CATEGORIES = 200
+MAX_CATEGORIES = 200
 # The coordinates of free text.
 _COORDINATES = 30
 
@@ -32,11 +32,12 @@ def detect(frame: pd.DataFrame, *, scaling: str, max_one_hot: int | None, seed: 
             "nothing to learn from: each column is empty, the same in all rows, or an identifier."
         )
     if max_one_hot is not None:
-        columns = {name: _as_code(one, max_one_hot) for name, one in columns.items()}
+        columns = {name: as_code(one, max_one_hot) for name, one in columns.items()}
     return Features(columns, left_out, learn_scaling(columns, frame, scaling), tuple(found))
 
 
-def _as_code(column: Column, most: int) -> Column:
+def as_code(column: Column, most: int) -> Column:
+    """Return a category of more values as a code, and any other column as it is."""
     if isinstance(column, Category) and len(column.values) > most:
         return Category(column.values, is_code=True)
     return column
@@ -80,7 +81,7 @@ def _detect_strings(
 ) -> Column | str:
     """Return the kind of a column of strings that are neither numbers nor dates."""
     present = {string for string in strings if string is not None}
-    if len(present) < min(_MAX_CATEGORIES, max(10, len(column) // 10)):
+    if len(present) < min(MAX_CATEGORIES, max(10, len(column) // 10)):
         missing = [None] * (None in strings)
         return Category((*sorted(present), *missing))
     count = sum(strings[row] is not None for row in rows)

@@ -60,12 +60,7 @@ class Problem(NamedTuple):
 
     def lines(self) -> Iterator[str]:
         """Yield lines about the problem for the user."""
-        names = [str(name) for name in self.target.classes]
-        more = ", ..." if len(names) > _MAX_NAMES else ""
-        classes = f" ({', '.join(names[:_MAX_NAMES])}{more})" if names else ""
-        yield f"{self.target.task}, for {self.target.name!r}: {self.target.reason}{classes}"
-        if self.without:
-            yield f"{self.without:,} rows without {self.target.name!r} are left out"
+        return lines_about(self.target, self.without)
 
 
 def make_problem(
@@ -87,7 +82,8 @@ def make_problem(
         raise ValueError("cv and test exclude each other: the folds are the test rows.")
     seed = integer(seed, "random_state", at_least=0)
     frame = as_frame(data, texts=[target])
-    table = _choose_columns(frame, target, columns)
+    features = chosen_features(frame, target, columns)
+    table = rows_with_target(frame, target, features=features, weights=columns.weights)
     found = find_target(table.target, task)
     table = _with_values(table, found)
     given = {} if cv else {"test": 0.15 if test is None else test}
@@ -122,6 +118,16 @@ def make_problem(
     return problem
 
 
+def lines_about(target: Target, without: int) -> Iterator[str]:
+    """Yield lines about a target, and the number of rows without it, for the user."""
+    names = [str(name) for name in target.classes]
+    more = ", ..." if len(names) > _MAX_NAMES else ""
+    classes = f" ({', '.join(names[:_MAX_NAMES])}{more})" if names else ""
+    yield f"{target.task}, for {target.name!r}: {target.reason}{classes}"
+    if without:
+        yield f"{without:,} rows without {target.name!r} are left out"
+
+
 def _rule(
     frame: pd.DataFrame, table: Rows, target: Target, columns: Columns, seed: int
 ) -> SplitRule:
@@ -148,15 +154,16 @@ def _check(parts: Mapping[str, Rows], target: Target) -> None:
             )
 
 
-def _choose_columns(frame: pd.DataFrame, target: str, columns: Columns) -> Rows:
-    """Return the rows that have a target, with the chosen features."""
-    _require(frame, *columns.features, *columns.drop, columns.group, columns.time)
+def chosen_features(frame: pd.DataFrame, target: str, columns: Columns) -> list[str]:
+    """Return the names of the chosen features; ValueError for a column that is not there."""
+    own = columns.weights, columns.group, columns.time
+    _require(frame, target, *columns.features, *columns.drop, *own)
     others = {*frame} - {target, columns.weights, columns.group, *columns.drop}
     wanted = columns.features or others
     features = [name for name in frame if name in others and name in wanted]
     if not features:
         raise ValueError(f"no column is left to predict {target!r} from.")
-    return rows_with_target(frame, target, features=features, weights=columns.weights)
+    return features
 
 
 def rows_with_target(
@@ -174,7 +181,9 @@ def rows_with_target(
     if not present.any():
         raise ValueError(f"the target {target!r} is missing in every row.")
     frame = frame if present.all() else frame[present]
-    weight = None if weights is None else _weights(frame[weights], weights)
+    weight = None if weights is None else weights_of(frame[weights])
+    if weight is not None and not weight.any():
+        raise ValueError(f"the weights {weights!r} are 0 in all rows.")
     return Rows(frame[list(features)], values[present].infer_objects(), weight)
 
 
@@ -185,12 +194,11 @@ def _require(frame: pd.DataFrame, *names: str | None) -> None:
             raise ValueError(f"there is no column {name!r}.{hint}")
 
 
-def _weights(column: pd.Series, name: str) -> np.ndarray:
+def weights_of(column: pd.Series) -> np.ndarray:
+    """Return the numbers of a column of weights; ValueError for what cannot be one."""
     values = column.to_numpy(dtype="float64") if column.dtype.kind in "fiub" else np.asarray([-1.0])
-    if not (np.isfinite(values).all() and (values >= 0.0).all() and values.sum() > 0.0):
-        raise ValueError(
-            f"the weights {name!r} must be finite numbers of at least 0, with a positive sum."
-        )
+    if not (np.isfinite(values).all() and (values >= 0.0).all()):
+        raise ValueError(f"the weights {column.name!r} must be finite numbers of at least 0.")
     return np.asarray(values)
 
 

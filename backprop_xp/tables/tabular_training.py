@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -48,17 +48,20 @@ def untrained(
     selection: Selection,
     seed: int,
     known: Features | None,
+    counts: Mapping[str, int] | None = None,
     **more: Any,
 ) -> tuple[TabularModel, Recipe]:
     """Return the model before its training, and its recipe.
 
     ``known`` are features that were learnt from the same rows, ``more`` other fields of the model.
+    ``counts`` are the numbers of the rows that those of the split stand for.
     """
     training, n_classes = split.training, 0 if split.classes is None else len(split.classes)
     checked = checked_parameters(parameters, "classification" if n_classes else "regression")
     values = {name: from_json(to_json(v)) for name, v in checked.items() if name not in _NOT_STORED}
-    recipe = recipe_for(values, len(training.target))
     parts = {"training": training, "validation": split.validation}
+    counts = counts or {name: len(rows.target) for name, rows in parts.items()}
+    recipe = recipe_for(values, counts["training"])
     features = known or detect(
         training.features,
         scaling=recipe.scaling,
@@ -75,7 +78,7 @@ def untrained(
             "parameters": values,
             "recipe": {n: tuple(v) if isinstance(v, tuple) else v for n, v in vars(recipe).items()},
             "seed": seed,
-            "rows": {name: len(rows.target) for name, rows in parts.items()},
+            "rows": counts,
             "data": {name: rows.fingerprint() for name, rows in parts.items()},
             "where": {"backend": selection.backend.name, "dtype": dtype_name(selection.dtype)},
             "versions": versions(),
@@ -105,14 +108,24 @@ def learn(
     *,
     checkpoint: Any,
     callbacks: Sequence[Callable[[TrainingState], bool | None]],
+    stream: Callable[..., dict[str, Any]] | None = None,
 ) -> TabularModel:
-    """Return the model after its training, which writes the file ``checkpoint`` unless None."""
+    """Return the model after its training, which writes the file ``checkpoint`` unless None.
+
+    ``stream`` returns arguments of ``bx.fit`` in place of the rows, for a model, its recipe and the
+    weight of each class or None.
+    """
     model, recipe, state = start
     metric, seed = parameters.metric, model.record["seed"]
     by_class, shares = _class_weights(parameters, split)
-    x, y, weights = _on_device(split.training, model, selection)
+    data: dict[str, Any] = {"batch_size": recipe.batch_size, "class_weight": by_class}
+    if stream is None:
+        data["x"], data["y"], data["sample_weight"] = on_device(split.training, model, selection)
+        data["validation"] = on_device(split.validation, model, selection)
+    else:
+        data = stream(model, recipe, by_class)
     theta = first_theta(model.network, shares, seed, recipe.n_members, selection)
-    optimizer = recipe.optimizer(len(split.training.target), model.network.weight_mask(theta))
+    optimizer = recipe.optimizer(model.record["rows"]["training"], model.network.weight_mask(theta))
     if checkpoint is not None:
         before = {} if state is None else {n: list(v) for n, v in state.history.items()}
         file = TrainingFile(checkpoint, model, optimizer, before)
@@ -122,21 +135,17 @@ def learn(
         order = (np.random.SeedSequence(seed).generate_state(recipe.n_members) >> 1).tolist()
     mode: Literal["min", "max"] = "min" if metric is None or metric in LOWER_IS_BETTER else "max"
     # For a small product several threads of BLAS are slower than one.
-    product = recipe.batch_size * x.shape[1] * max((1, *recipe.hidden_layer_sizes))
+    width = model.features.n_features
+    product = recipe.batch_size * width * max((1, *recipe.hidden_layer_sizes))
     try:
         with threadpool_limits(1 if product < _WORTH_THREADS else None, user_api="blas"):
             result = fit(
                 model.network,
                 theta,
-                x,
-                y,
+                **data,
                 optimizer=optimizer,
                 epochs=recipe.max_iter,
-                batch_size=recipe.batch_size,
                 seed=order,
-                sample_weight=weights,
-                class_weight=by_class,
-                validation=_on_device(split.validation, model, selection),
                 metrics=None if metric is None else [metric],
                 average=EMA(recipe.decay) if recipe.decay else None,
                 early_stopping=EarlyStopping(recipe.n_iter_no_change, watch=metric, mode=mode),
@@ -151,7 +160,7 @@ def learn(
     return _trained(parameters, model, split.validation, result)
 
 
-def _on_device(
+def on_device(
     rows: Rows, model: TabularModel, selection: Selection
 ) -> tuple[Array, Array, Array | None]:
     """Return rows where the training runs; three or more classes are integer labels."""

@@ -27,7 +27,7 @@ class Target(NamedTuple):
 
         Raises ValueError for a class that training did not have, or a string instead of a number.
         """
-        values = _as_array(target_values(column, self.classes))
+        values = as_array(target_values(column, self.classes))
         if self.task == "regression":
             if values.dtype == object or not np.isfinite(values.astype("float64")).all():
                 raise ValueError(
@@ -53,7 +53,7 @@ def find_target(column: pd.Series, task: Task | None = None) -> Target:
     name = str(column.name)
     if column.dtype.kind in "mM":
         raise ValueError(f"the target {name!r} holds dates: convert them to numbers or classes.")
-    values = _as_array(target_values(column))
+    values = as_array(target_values(column))
     levels = np.unique(values.astype(str) if values.dtype == object else values)
     if len(levels) < 2:
         raise ValueError(f"the target {name!r} is {levels[0]!s} in all rows: nothing to learn.")
@@ -92,7 +92,7 @@ def target_values(column: pd.Series, classes: Sequence[Class] = ()) -> pd.Series
     return column if converted is None else converted
 
 
-def _as_array(column: pd.Series) -> np.ndarray:
+def as_array(column: pd.Series) -> np.ndarray:
     """Return a target's values: whole numbers as integers, strings as objects."""
     values = np.asarray(column, dtype=object if is_string(column) else None)
     is_whole = values.dtype.kind == "f" and (values == np.floor(values)).all()

@@ -1,0 +1,373 @@
+"""The training of ``train --parallel``: each rank of MPI streams its row groups of a dataset.
+
+A hash of each row's number chooses the validation rows, and a sample of the others from which the
+first rank learns the columns. Classes, categories, and the mean and the deviation of the target
+come from all training rows.
+"""
+
+import functools
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from threadpoolctl import threadpool_limits
+
+from backprop_xp.backends import Array, Selection, resolve
+from backprop_xp.checks import integer, real
+from backprop_xp.cli.table_training import Estimator, estimator_for, reported
+from backprop_xp.tables.detection import MAX_CATEGORIES, as_code, detect
+from backprop_xp.tables.encoding import Category
+from backprop_xp.tables.evaluation import score
+from backprop_xp.tables.features import Features
+from backprop_xp.tables.presets import PRESETS, Recipe, recipe_for
+from backprop_xp.tables.problem import Columns, chosen_features, lines_about, weights_of
+from backprop_xp.tables.readers import plain_frame
+from backprop_xp.tables.row_groups import RowGroup, hashed, pieces, row_groups, share_of
+from backprop_xp.tables.rows import Rows
+from backprop_xp.tables.tabular import Callback
+from backprop_xp.tables.tabular_file import read_model, refuse_other_training, write_model
+from backprop_xp.tables.tabular_model import TabularModel
+from backprop_xp.tables.tabular_parameters import Task
+from backprop_xp.tables.tabular_training import Split, learn, on_device, untrained
+from backprop_xp.tables.target_column import Target, as_array, find_target, target_values
+from backprop_xp.tables.values import as_strings, distinct
+from backprop_xp.training.ranks import Ranks
+from backprop_xp.training.states import TrainingState
+
+Say = Callable[[str], object]
+
+# Training rows of the sample; the maximum of validation rows. Both count the rows of all ranks.
+_SAMPLE, _MAX_VALIDATION = 100_000, 200_000
+# Rows of the largest batch that a preset chooses; bytes of the rows that are shuffled together.
+_MAX_BATCH, _BUFFER = 2**14, 2**27
+
+
+class Share(NamedTuple):
+    """A rank's row groups, and what is known of the dataset.
+
+    Rows whose hash is below ``validation`` are the validation set, those up to ``sample`` the
+    sample of the training rows. ``texts`` are the columns to read as strings. The mean of the
+    weights is ``unit``.
+    """
+
+    groups: Sequence[RowGroup]
+    total: int
+    features: Sequence[str]
+    weights: str | None
+    validation: float
+    sample: float
+    seed: int
+    target: Target
+    texts: Sequence[str] = ()
+    unit: float = 1.0
+
+    def pieces(
+        self, columns: Sequence[str], low: float, high: float = 1.0
+    ) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
+        """Yield columns of the rows whose hash is in a range, with the rows' numbers."""
+        names = dict.fromkeys([*columns, self.target.name, *filter(None, [self.weights])])
+        for numbers, batch in pieces(self.groups, [*names]):
+            values = hashed(numbers, self.seed)
+            chosen = (values >= low) & (values < high)
+            yield numbers[chosen], batch.filter(pa.array(chosen))
+
+    def rows(self, numbers: np.ndarray, table: Any) -> Rows:
+        """Return the rows that have a target, numbered."""
+        frame, name = table.to_pandas(use_threads=False), self.target.name
+        frame = plain_frame(frame, [name, *self.texts]) if len(frame) else frame
+        target = target_values(frame[name], self.target.classes)
+        present = target.notna().to_numpy()
+        frame = frame.set_axis(numbers)[present]
+        weights = None if self.weights is None else weights_of(frame[self.weights])
+        return Rows(frame, target[present].infer_objects(), weights)
+
+    def indexed(self, rows: Rows) -> Rows:
+        """Return rows with indices of classes, or numbers, and weights with the mean 1."""
+        values, classes = self.target.values(rows.target), self.target.classes
+        values = pd.Index(classes).get_indexer(pd.Index(values)) if classes else values
+        weights = None if rows.weights is None else rows.weights / self.unit
+        return Rows(rows.features, pd.Series(values), weights)
+
+    def arrays(
+        self, model: TabularModel, by_class: Sequence[float] | None, choice: Selection, rows: Rows
+    ) -> list[Array]:
+        """Return x, y, and weights if there are any, of rows with indices or numbers."""
+        x, y, _ = on_device(rows._replace(weights=None), model, choice)
+        weights = rows.weights
+        if by_class is not None:
+            weights = np.asarray(by_class)[rows.target] * (1.0 if weights is None else weights)
+        put = choice.backend.from_host
+        return [x, y, *([] if weights is None else [put(weights, choice.dtype, choice.device)])]
+
+    def batches(
+        self, arrays: Callable[[Rows], Sequence[np.ndarray]], rows: int, count: int, epoch: int
+    ) -> Iterator[tuple[np.ndarray, ...]]:
+        """Yield this rank's ``rows`` training rows in an epoch, as ``count`` batches.
+
+        The epoch draws the order of the row groups; rows are shuffled within a buffer.
+        """
+        draw = np.random.default_rng([self.seed, epoch, self.groups[0].first])
+        groups = [self.groups[i] for i in draw.permutation(len(self.groups))]
+        sizes = np.diff(np.arange(count + 1) * rows // count).tolist()
+        waiting, read = list[Any](), 0
+        for piece in self._replace(groups=groups).pieces(self.features, self.validation):
+            waiting.append(arrays(self.indexed(self.rows(*piece))))
+            read += len(waiting[-1][0])
+            if read < rows and sum(part[0].nbytes for part in waiting) < _BUFFER:
+                continue
+            whole = [np.concatenate(parts) for parts in zip(*waiting, strict=True)]
+            shuffled, waiting = draw.permutation(len(whole[0])), []
+            while sizes and sizes[0] <= len(shuffled):
+                at, shuffled = np.split(shuffled, [sizes.pop(0)])
+                yield tuple(part[at] for part in whole)
+            waiting.append([part[shuffled] for part in whole])
+
+
+def train_ranks(
+    communicator: Any,
+    source: str,
+    target: str,
+    columns: Columns,
+    validation: str,
+    given: Mapping[str, Any],
+    *,
+    task: Task | None,
+    out: Path,
+    resume: bool,
+    say: Say,
+    callbacks: Sequence[Callback],
+) -> Estimator:
+    """Return the estimator that all ranks train on a dataset; the first one writes its file.
+
+    An error on one rank is raised on all.
+    """
+    ranks = Ranks(communicator)
+    is_first, where = not ranks.rank, {"backend": given["backend"], "device": given["device"]}
+    try:
+        with reported(say), threadpool_limits(1, user_api="blas"):
+            choice, seed = resolve(**where, dtype=given["dtype"]), given["random_state"]
+            share = _share(ranks, source, target, columns, validation, seed, say)
+            found = _prepared(ranks, share, {**given, "verbose": True}, choice, task, say)
+            share, estimator, split, model, recipe, own = found
+            state = _resumed(out, model, choice) if is_first and resume and out.exists() else None
+
+            def stream(model: TabularModel, recipe: Recipe, by_class: Any) -> dict[str, Any]:
+                host = resolve(backend="numpy", dtype=choice.dtype)
+                count = min(own, math.ceil(model.record["rows"]["training"] / recipe.batch_size))
+                arrays = functools.partial(share.arrays, model, by_class, host)
+                return {
+                    "x": functools.partial(share.batches, arrays, own, count),
+                    "validation": share.arrays(model, by_class, choice, split.validation),
+                    "communicator": communicator,
+                }
+
+            model = learn(
+                *(estimator, split, choice, (model, recipe, state)),
+                checkpoint=out if is_first else None,
+                callbacks=callbacks if is_first else [],
+                stream=stream,
+            )
+            model = _with_report(ranks, model, split, out)
+            if is_first:
+                write_model(out, model)
+            ranks.agree()
+    except BaseException as error:
+        if not hasattr(error, "state"):  # the ranks have agreed on an error of ``bx.fit``
+            ranks.agree(error)
+        raise
+    return type(estimator)._of(model, **where)
+
+
+def _resumed(out: Path, model: TabularModel, choice: Selection) -> TrainingState:
+    """Return the state of the training in a file; ValueError for another training."""
+    saved, state = read_model(out, choice)
+    if state is None:
+        raise ValueError(f"the training in {out} is finished.")
+    refuse_other_training(out, saved, model)
+    return state
+
+
+def _share(
+    ranks: Ranks,
+    source: str,
+    target: str,
+    columns: Columns,
+    validation: str,
+    seed: int,
+    say: Say,
+) -> Share:
+    """Return a rank's share of a dataset, of which no rows have been read."""
+    try:
+        part = real(float(validation), "validation", above=0.0, below=1.0)
+    except ValueError as error:
+        raise ValueError(f"--validation is a share of the rows with --parallel: {error}") from None
+    groups, schema = row_groups(source)
+    count = sum(group.rows for group in groups)
+    if part * count > _MAX_VALIDATION:
+        part = _MAX_VALIDATION / count
+        say(f"--validation is {part:.2g} here: the set has about {_MAX_VALIDATION:,} rows at most")
+    return Share(
+        groups=share_of(groups, ranks.rank, ranks.size),
+        total=count,
+        features=chosen_features(schema.empty_table().to_pandas(), target, columns),
+        weights=columns.weights,
+        validation=part,
+        sample=part + _SAMPLE / count,
+        seed=integer(seed, "random_state", at_least=0),
+        target=Target(target, "regression", ""),
+    )
+
+
+def _learn(
+    ranks: Ranks, share: Share, preset: Recipe, task: Task | None
+) -> tuple[Share, Features, Rows]:
+    """Return the share and the features that a sample teaches, and this rank's validation rows."""
+    found = [*share.pieces(share.features, 0.0, share.sample)]
+    numbers = np.concatenate([each for each, _ in found])
+    table = pa.Table.from_batches([batch for _, batch in found]).combine_chunks()
+    is_sample = hashed(numbers, share.seed) >= share.validation
+    sample, known = ranks.exchange(table.filter(pa.array(is_sample))), None
+    if not ranks.rank:
+        whole = pa.concat_tables(sample)
+        rows = share.rows(np.arange(len(whole)), whole)
+        if not len(rows.target):
+            raise ValueError(f"the target {share.target.name!r} is missing in every row.")
+        table_of = rows.features[[*share.features]]
+        features = detect(table_of, scaling=preset.scaling, max_one_hot=None, seed=share.seed)
+        known = find_target(rows.target, task), features.to_bytes()
+    target, data = ranks.exchange(known)[0]
+    features = Features.from_bytes(data)
+    share = share._replace(target=target, texts=features.texts)
+    return share, features, share.rows(numbers[~is_sample], table.filter(pa.array(~is_sample)))
+
+
+def _totals(
+    share: Share, features: Features
+) -> tuple[np.ndarray, Counter[Any], dict[str, set[Any]]]:
+    """Return what this rank's training rows add up to, and the values of each category.
+
+    They add up to their number, the weight, and the mean and the squared deviations of a number to
+    predict; and to the weight of each class.
+    """
+    values: dict[str, set[Any]] = {
+        name: set() for name, one in features.columns.items() if isinstance(one, Category)
+    }
+    sums, by_class = np.zeros(4), Counter[Any]()
+    for piece in share.pieces([*values], share.validation):
+        rows = share.rows(*piece)
+        weights = np.ones(len(rows.target)) if rows.weights is None else rows.weights
+        own = np.asarray([len(weights), weights.sum(), 0.0, 0.0])
+        if share.target.classes:
+            indices, names = pd.factorize(as_array(rows.target))
+            found = np.bincount(indices, weights, len(names)).tolist()
+            by_class.update(dict(zip(names.tolist(), found, strict=True)))
+        elif own[1]:
+            y = share.target.values(rows.target)
+            own[2] = weights @ y / own[1]
+            own[3] = weights @ (y - own[2]) ** 2
+        sums = _merged(sums, own)
+        for name, known in values.items():
+            known.update(distinct(as_strings(rows.features[name]))[0])
+    if not sums[0]:
+        raise ValueError("its row groups have no training rows: start fewer processes.")
+    return sums, by_class, values
+
+
+def _merged(one: Array, other: Array) -> Array:
+    """Return the sums of both, with mean and squares by Chan et al. (1983), equation 2.1."""
+    total, delta = one + other, other[2] - one[2]
+    part = other[1] / (total[1] or 1.0)
+    total[2] = one[2] + delta * part
+    total[3] += delta**2 * one[1] * part
+    return total
+
+
+def _with_categories(
+    features: Features, values: Sequence[Mapping[str, set[Any]]], most: int | None
+) -> Features:
+    """Return features with all values of each category, unless they are too many."""
+    columns = dict(features.columns)
+    for name in values[0]:
+        known = set[Any]().union(*(each[name] for each in values))
+        present = sorted(known - {None})
+        if len(present) < MAX_CATEGORIES:
+            columns[name] = Category((*present, *known & {None}))
+        columns[name] = columns[name] if most is None else as_code(columns[name], most)
+    return replace(features, columns=columns)
+
+
+def _prepared(
+    ranks: Ranks,
+    share: Share,
+    given: Mapping[str, Any],
+    choice: Selection,
+    task: Task | None,
+    say: Say,
+) -> tuple[Share, Estimator, Split, TabularModel, Recipe, int]:
+    """Return what a training needs, and the number of this rank's training rows.
+
+    The training rows of the split stand for those of all ranks: they have the same mean and
+    deviation, or the same weight of each class.
+    """
+    preset = PRESETS[given["preset"]]
+    share, features, held = _learn(ranks, share, preset, task)
+    sums, counters, values = zip(*ranks.exchange(_totals(share, features)), strict=True)
+    count, weight, mean, squares = functools.reduce(_merged, sums).tolist()
+    by_class = Counter[Any]()
+    for each in counters:  # their sum would lack classes of weight 0
+        by_class.update(each)
+    classes, deviation = tuple(sorted(by_class)), math.sqrt(squares / weight)
+    training = Rows(pd.DataFrame(), pd.Series([mean - deviation, mean + deviation]), None)
+    if classes:
+        weights = np.asarray([by_class[name] for name in classes])
+        training = Rows(pd.DataFrame(), pd.Series(range(len(classes))), weights)
+    share = share._replace(target=share.target._replace(classes=classes), unit=weight / count)
+    features = _with_categories(features, values, preset.category and preset.category.above)
+    counts = {"training": int(count), "validation": sum(ranks.exchange(len(held.target)))}
+    left_out = (f"{n!r} is left out: it is {why}" for n, why in features.left_out.items())
+    for line in (*lines_about(share.target, share.total - sum(counts.values())), *left_out):
+        say(line)
+    if given["batch_size"] is None and recipe_for(given, count).batch_size > _MAX_BATCH:
+        given = {**given, "batch_size": _MAX_BATCH}
+    estimator = estimator_for(share.target, given)
+    split = Split(training, share.indexed(held), np.asarray(classes) if classes else None)
+    model, recipe = untrained(
+        *(estimator, split, choice, share.seed, features, counts),
+        has_names=True,
+        target=share.target.name,
+        metadata={"validation": share.validation},
+    )
+    return share, estimator, split, model, recipe, int(sums[ranks.rank][0])
+
+
+def _with_report(ranks: Ranks, model: TabularModel, split: Split, out: Path) -> TabularModel:
+    """Return a model with the residuals and the report of the validation rows of all ranks."""
+    held, rows = split.validation, model.record["rows"]
+    y, weights = held.target.to_numpy(), held.weights
+    weights = np.ones(len(y)) if weights is None else weights
+    parts = ranks.exchange((y, weights, model.outputs(held.features)[0]))
+    y, weights, outputs = map(np.concatenate, zip(*parts, strict=True))
+    n_classes, trivial = 0, np.full(len(y), model.scale.mean)
+    if split.training.weights is not None:
+        n_classes, totals = len(split.training.weights), split.training.weights
+        trivial = np.broadcast_to(totals / totals.sum(), outputs.shape)
+    report = {
+        "task": model.task,
+        "rows": sum(rows.values()),
+        "features": len(model.features.columns),
+        "epochs": model.record["epoch"],
+        "parts": rows,
+        "validation": score(n_classes, y, outputs, weights),
+        "baseline": score(n_classes, y, trivial, weights),
+        "measured_on": dict.fromkeys(("validation", "baseline"), "validation"),
+        "model": os.fspath(out),
+    }
+    residuals = None if n_classes else np.stack([np.abs(y - outputs), weights], axis=1)
+    return replace(model, residuals=residuals, metadata={**model.metadata, "report": report})
