@@ -39,7 +39,6 @@ from backprop_xp.tables.tabular_training import Split, learn, on_device, untrain
 from backprop_xp.tables.target_column import Target, as_array, find_target, target_values
 from backprop_xp.tables.values import as_strings, distinct
 from backprop_xp.training.ranks import Ranks
-from backprop_xp.training.states import TrainingState
 
 Say = Callable[[str], object]
 
@@ -85,30 +84,28 @@ class Share(NamedTuple):
         target = target_values(frame[name], self.target.classes)
         present = target.notna().to_numpy()
         frame = frame.set_axis(numbers)[present]
-        weights = None if self.weights is None else weights_of(frame[self.weights])
+        weights = np.ones(len(frame)) if self.weights is None else weights_of(frame[self.weights])
         return Rows(frame, target[present].infer_objects(), weights)
 
     def indexed(self, rows: Rows) -> Rows:
         """Return rows with indices of classes, or numbers, and weights with the mean 1."""
         values, classes = self.target.values(rows.target), self.target.classes
         values = pd.Index(classes).get_indexer(pd.Index(values)) if classes else values
-        weights = None if rows.weights is None else rows.weights / self.unit
-        return Rows(rows.features, pd.Series(values), weights)
+        return Rows(rows.features, pd.Series(values), np.asarray(rows.weights) / self.unit)
 
     def arrays(
         self, model: TabularModel, by_class: Sequence[float] | None, choice: Selection, rows: Rows
-    ) -> list[Array]:
-        """Return x, y, and weights if there are any, of rows with indices or numbers."""
+    ) -> tuple[Array, Array, Array]:
+        """Return x, y, and weights of rows with indices or numbers."""
         x, y, _ = on_device(rows._replace(weights=None), model, choice)
-        weights = rows.weights
+        weights = np.asarray(rows.weights)
         if by_class is not None:
-            weights = np.asarray(by_class)[rows.target] * (1.0 if weights is None else weights)
-        put = choice.backend.from_host
-        return [x, y, *([] if weights is None else [put(weights, choice.dtype, choice.device)])]
+            weights = weights * np.asarray(by_class)[rows.target]
+        return x, y, choice.backend.from_host(weights, choice.dtype, choice.device)
 
     def batches(
-        self, arrays: Callable[[Rows], Sequence[np.ndarray]], rows: int, count: int, epoch: int
-    ) -> Iterator[tuple[np.ndarray, ...]]:
+        self, arrays: Callable[[Rows], Sequence[Array]], rows: int, count: int, epoch: int
+    ) -> Iterator[tuple[Array, ...]]:
         """Yield this rank's ``rows`` training rows in an epoch, as ``count`` batches.
 
         The epoch draws the order of the row groups; rows are shuffled within a buffer.
@@ -153,10 +150,15 @@ def train_ranks(
     try:
         with reported(say), threadpool_limits(1, user_api="blas"):
             choice, seed = resolve(**where, dtype=given["dtype"]), given["random_state"]
-            share = _share(ranks, source, target, columns, validation, seed, say)
+            share = _share(ranks, source, target, columns, validation, seed)
             found = _prepared(ranks, share, {**given, "verbose": True}, choice, task, say)
             share, estimator, split, model, recipe, own = found
-            state = _resumed(out, model, choice) if is_first and resume and out.exists() else None
+            state = None
+            if is_first and resume and out.exists():
+                saved, state = read_model(out, choice)
+                if state is None:
+                    raise ValueError(f"the training in {out} is finished.")
+                refuse_other_training(out, saved, model)
 
             def stream(model: TabularModel, recipe: Recipe, by_class: Any) -> dict[str, Any]:
                 host = resolve(backend="numpy", dtype=choice.dtype)
@@ -185,23 +187,8 @@ def train_ranks(
     return type(estimator)._of(model, **where)
 
 
-def _resumed(out: Path, model: TabularModel, choice: Selection) -> TrainingState:
-    """Return the state of the training in a file; ValueError for another training."""
-    saved, state = read_model(out, choice)
-    if state is None:
-        raise ValueError(f"the training in {out} is finished.")
-    refuse_other_training(out, saved, model)
-    return state
-
-
 def _share(
-    ranks: Ranks,
-    source: str,
-    target: str,
-    columns: Columns,
-    validation: str,
-    seed: int,
-    say: Say,
+    ranks: Ranks, source: str, target: str, columns: Columns, validation: str, seed: int
 ) -> Share:
     """Return a rank's share of a dataset, of which no rows have been read."""
     try:
@@ -210,9 +197,7 @@ def _share(
         raise ValueError(f"--validation is a share of the rows with --parallel: {error}") from None
     groups, schema = row_groups(source)
     count = sum(group.rows for group in groups)
-    if part * count > _MAX_VALIDATION:
-        part = _MAX_VALIDATION / count
-        say(f"--validation is {part:.2g} here: the set has about {_MAX_VALIDATION:,} rows at most")
+    part = min(part, _MAX_VALIDATION / count)
     return Share(
         groups=share_of(groups, ranks.rank, ranks.size),
         total=count,
@@ -262,7 +247,7 @@ def _totals(
     sums, by_class = np.zeros(4), Counter[Any]()
     for piece in share.pieces([*values], share.validation):
         rows = share.rows(*piece)
-        weights = np.ones(len(rows.target)) if rows.weights is None else rows.weights
+        weights = np.asarray(rows.weights)
         own = np.asarray([len(weights), weights.sum(), 0.0, 0.0])
         if share.target.classes:
             indices, names = pd.factorize(as_array(rows.target))
@@ -331,8 +316,11 @@ def _prepared(
     share = share._replace(target=share.target._replace(classes=classes), unit=weight / count)
     features = _with_categories(features, values, preset.category and preset.category.above)
     counts = {"training": int(count), "validation": sum(ranks.exchange(len(held.target)))}
-    left_out = (f"{n!r} is left out: it is {why}" for n, why in features.left_out.items())
-    for line in (*lines_about(share.target, share.total - sum(counts.values())), *left_out):
+    lines = [*lines_about(share.target, share.total - sum(counts.values()))]
+    lines += [f"{name!r} is left out: it is {why}" for name, why in features.left_out.items()]
+    if share.validation * share.total >= _MAX_VALIDATION - 1:
+        lines.append(f"--validation is {share.validation:.3g}: at most {_MAX_VALIDATION:,} rows")
+    for line in lines:
         say(line)
     if given["batch_size"] is None and recipe_for(given, count).batch_size > _MAX_BATCH:
         given = {**given, "batch_size": _MAX_BATCH}
@@ -350,9 +338,8 @@ def _prepared(
 def _with_report(ranks: Ranks, model: TabularModel, split: Split, out: Path) -> TabularModel:
     """Return a model with the residuals and the report of the validation rows of all ranks."""
     held, rows = split.validation, model.record["rows"]
-    y, weights = held.target.to_numpy(), held.weights
-    weights = np.ones(len(y)) if weights is None else weights
-    parts = ranks.exchange((y, weights, model.outputs(held.features)[0]))
+    outputs, _ = model.outputs(held.features)
+    parts = ranks.exchange((held.target.to_numpy(), held.weights, outputs))
     y, weights, outputs = map(np.concatenate, zip(*parts, strict=True))
     n_classes, trivial = 0, np.full(len(y), model.scale.mean)
     if split.training.weights is not None:

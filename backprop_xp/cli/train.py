@@ -163,7 +163,6 @@ def train(
         _refuse_large(parameters)
         read = functools.partial(_share_or_table, separator, decimal, encoding)
         rows = read(data)  # raises ImportError without the extra
-        from backprop_xp.cli.parallel_training import train_ranks
         from backprop_xp.cli.table_training import LossLog, train_table
         from backprop_xp.tables.problem import Columns, make_problem
 
@@ -174,6 +173,8 @@ def train(
         options["task"] = cast("Task | None", task)
         options["callbacks"] = [] if log is None else [LossLog(log)]
         if parallel:
+            from backprop_xp.cli.parallel_training import train_ranks
+
             model = train_ranks(communicator, data, target, columns, validation, given, **options)
         else:
             problem = make_problem(
@@ -199,7 +200,7 @@ def _communicator(context: typer.Context, *, parallel: bool) -> Any:
         if max(int(os.environ.get(f"{name}_SIZE", 1)) for name in _LAUNCHERS) == 1:
             return None
         if any(int(os.environ.get(f"{name}_RANK", 0)) for name in _LAUNCHERS):
-            sys.exit()  # a status would end the first process before its line
+            sys.exit(0)  # another status would end the first process before its line
         raise ValueError(
             "mpirun started several processes, and each would train the same: give --parallel."
         )
