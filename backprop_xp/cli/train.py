@@ -104,7 +104,9 @@ Out: TypeAlias = Annotated[
 ]
 Parallel: TypeAlias = Annotated[
     bool,
-    typer.Option("--parallel", help="One training of all processes that mpirun starts."),
+    typer.Option(
+        "--parallel", help="Stream a Parquet dataset; one training of mpirun's processes."
+    ),
 ]
 Resume: TypeAlias = Annotated[
     bool, typer.Option("--resume", help="Resume the training in the file --out.")
