@@ -161,7 +161,7 @@ def train_ranks(
                 refuse_other_training(out, saved, model)
 
             def stream(model: TabularModel, recipe: Recipe, by_class: Any) -> dict[str, Any]:
-                host = resolve(backend="numpy", dtype=choice.dtype)
+                host = resolve(backend="numpy", dtype=given["dtype"])
                 count = min(own, math.ceil(model.record["rows"]["training"] / recipe.batch_size))
                 arrays = functools.partial(share.arrays, model, by_class, host)
                 return {

@@ -32,7 +32,7 @@ class Rows(NamedTuple):
 
     def scaled_weights(self) -> np.ndarray | None:
         """Return the weights with the mean 1, so that a common factor changes nothing."""
-        if self.weights is None:
+        if self.weights is None or not len(self.weights):
             return None
         weights = self.weights / self.weights.max()  # the sum of all may be infinite
         return np.asarray(weights / weights.mean())

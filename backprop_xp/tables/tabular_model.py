@@ -68,6 +68,9 @@ class TabularModel:
 
         They are probabilities ``(rows, classes)``, or numbers ``(rows,)``: float64, on the host.
         """
+        if not len(frame):
+            nothing = np.empty((0,) if self.classes is None else (0, len(self.classes)))
+            return nothing, nothing
         choice = resolve(backend=backend, device=device, dtype=self.record["where"]["dtype"])
         theta = choice.backend.from_host(self.theta, choice.dtype, choice.device)
         found = ensemble.predict(self.network, theta, self.features.transform(frame))

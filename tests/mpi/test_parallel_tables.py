@@ -82,6 +82,12 @@ def test_any_number_of_ranks_has_one_validation_set_and_one_preparation(
         np.testing.assert_allclose(other.scale, first.scale, rtol=1e-12)
 
 
+def test_a_rank_may_have_no_validation_rows(folder: Path) -> None:
+    options = ("big", "--target", "y", "--drop", "z", "--parallel", "--json", *QUICK)
+    report = json.loads(train(3, *options, "--validation", "0.0004").stdout)
+    assert report["parts"]["validation"] == (hashed(np.arange(ROWS), 0) < 0.0004).sum() == 2
+
+
 def test_an_error_on_one_rank_is_one_line_and_ends_all(folder: Path) -> None:
     frame = pd.read_parquet("big/1.parquet")
     # A validation row of the last rank: the first one sees the sample of the training rows.
