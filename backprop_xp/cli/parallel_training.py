@@ -9,10 +9,10 @@ import functools
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,16 +27,15 @@ from backprop_xp.tables.encoding import Category
 from backprop_xp.tables.evaluation import score
 from backprop_xp.tables.features import Features
 from backprop_xp.tables.presets import PRESETS, Recipe, recipe_for
-from backprop_xp.tables.problem import Columns, chosen_features, lines_about, weights_of
-from backprop_xp.tables.readers import plain_frame
-from backprop_xp.tables.row_groups import RowGroup, hashed, pieces, row_groups, share_of
+from backprop_xp.tables.problem import Columns, chosen_features, lines_about
+from backprop_xp.tables.row_groups import Share, hashed, row_groups, share_of
 from backprop_xp.tables.rows import Rows
 from backprop_xp.tables.tabular import Callback
 from backprop_xp.tables.tabular_file import read_model, refuse_other_training, write_model
 from backprop_xp.tables.tabular_model import TabularModel
 from backprop_xp.tables.tabular_parameters import Task
-from backprop_xp.tables.tabular_training import Split, learn, on_device, untrained
-from backprop_xp.tables.target_column import Target, as_array, find_target, target_values
+from backprop_xp.tables.tabular_training import Split, learn, untrained
+from backprop_xp.tables.target_column import Target, as_array, find_target
 from backprop_xp.tables.values import as_strings, distinct
 from backprop_xp.training.ranks import Ranks
 
@@ -44,87 +43,8 @@ Say = Callable[[str], object]
 
 # Training rows of the sample; the maximum of validation rows. Both count the rows of all ranks.
 _SAMPLE, _MAX_VALIDATION = 100_000, 200_000
-# Rows of the largest batch that a preset chooses; bytes of the rows that are shuffled together.
-_MAX_BATCH, _BUFFER = 2**14, 2**27
-
-
-class Share(NamedTuple):
-    """A rank's row groups, and what is known of the dataset.
-
-    Rows whose hash is below ``validation`` are the validation set, those up to ``sample`` the
-    sample of the training rows. ``texts`` are the columns to read as strings. The mean of the
-    weights is ``unit``.
-    """
-
-    groups: Sequence[RowGroup]
-    total: int
-    features: Sequence[str]
-    weights: str | None
-    validation: float
-    sample: float
-    seed: int
-    target: Target
-    texts: Sequence[str] = ()
-    unit: float = 1.0
-
-    def pieces(
-        self, columns: Sequence[str], low: float, high: float = 1.0
-    ) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
-        """Yield columns of the rows whose hash is in a range, with the rows' numbers."""
-        names = dict.fromkeys([*columns, self.target.name, *filter(None, [self.weights])])
-        for numbers, batch in pieces(self.groups, [*names]):
-            values = hashed(numbers, self.seed)
-            chosen = (values >= low) & (values < high)
-            yield numbers[chosen], batch.filter(pa.array(chosen))
-
-    def rows(self, numbers: np.ndarray, table: Any) -> Rows:
-        """Return the rows that have a target, numbered."""
-        frame, name = table.to_pandas(use_threads=False), self.target.name
-        frame = plain_frame(frame, [name, *self.texts]) if len(frame) else frame
-        target = target_values(frame[name], self.target.classes)
-        present = target.notna().to_numpy()
-        frame = frame.set_axis(numbers)[present]
-        weights = np.ones(len(frame)) if self.weights is None else weights_of(frame[self.weights])
-        return Rows(frame, target[present].infer_objects(), weights)
-
-    def indexed(self, rows: Rows) -> Rows:
-        """Return rows with indices of classes, or numbers, and weights with the mean 1."""
-        values, classes = self.target.values(rows.target), self.target.classes
-        values = pd.Index(classes).get_indexer(pd.Index(values)) if classes else values
-        return Rows(rows.features, pd.Series(values), np.asarray(rows.weights) / self.unit)
-
-    def arrays(
-        self, model: TabularModel, by_class: Sequence[float] | None, choice: Selection, rows: Rows
-    ) -> tuple[Array, Array, Array]:
-        """Return x, y, and weights of rows with indices or numbers."""
-        x, y, _ = on_device(rows._replace(weights=None), model, choice)
-        weights = np.asarray(rows.weights)
-        if by_class is not None:
-            weights = weights * np.asarray(by_class)[rows.target]
-        return x, y, choice.backend.from_host(weights, choice.dtype, choice.device)
-
-    def batches(
-        self, arrays: Callable[[Rows], Sequence[Array]], rows: int, count: int, epoch: int
-    ) -> Iterator[tuple[Array, ...]]:
-        """Yield this rank's ``rows`` training rows in an epoch, as ``count`` batches.
-
-        The epoch draws the order of the row groups; rows are shuffled within a buffer.
-        """
-        draw = np.random.default_rng([self.seed, epoch, self.groups[0].first])
-        groups = [self.groups[i] for i in draw.permutation(len(self.groups))]
-        sizes = np.diff(np.arange(count + 1) * rows // count).tolist()
-        waiting, read = list[Any](), 0
-        for piece in self._replace(groups=groups).pieces(self.features, self.validation):
-            waiting.append(arrays(self.indexed(self.rows(*piece))))
-            read += len(waiting[-1][0])
-            if read < rows and sum(part[0].nbytes for part in waiting) < _BUFFER:
-                continue
-            whole = [np.concatenate(parts) for parts in zip(*waiting, strict=True)]
-            shuffled, waiting = draw.permutation(len(whole[0])), []
-            while sizes and sizes[0] <= len(shuffled):
-                at, shuffled = np.split(shuffled, [sizes.pop(0)])
-                yield tuple(part[at] for part in whole)
-            waiting.append([part[shuffled] for part in whole])
+# Rows of the largest batch that a preset chooses.
+_MAX_BATCH = 2**14
 
 
 def train_ranks(

@@ -171,17 +171,17 @@ def train(
         split = arguments.split_names
         columns = Columns(split(features), split(drop), weights, group, time)
         given = {**parameters, "backend": backend, "device": device, "dtype": dtype}
-        options: dict[str, Any] = {"out": out, "resume": resume, "say": note}
-        options["task"] = cast("Task | None", task)
-        options["callbacks"] = [] if log is None else [LossLog(log)]
+        chosen, logs = cast("Task | None", task), [] if log is None else [LossLog(log)]
+        options: dict[str, Any] = {"out": out, "resume": resume, "say": note, "callbacks": logs}
         if parallel:
             from backprop_xp.cli.parallel_training import train_ranks
 
-            model = train_ranks(communicator, data, target, columns, validation, given, **options)
+            found = data, target, columns, validation, given
+            model = train_ranks(communicator, *found, task=chosen, **options)
         else:
             problem = make_problem(
                 *(rows, target, columns),
-                task=options.pop("task"),
+                task=chosen,
                 test=None if test is None else read(test),
                 validation=read(validation),
                 seed=parameters["random_state"],

@@ -17,8 +17,8 @@ import pandas as pd
 
 import backprop_xp as bx
 from backprop_xp.cli import parallel_training
-from backprop_xp.cli.parallel_training import Share
-from backprop_xp.tables.row_groups import hashed, row_groups
+from backprop_xp.tables import row_groups as dataset
+from backprop_xp.tables.row_groups import Share, hashed, row_groups
 from backprop_xp.tables.target_column import Target
 from tests.commands import ONE_LINE, run
 
@@ -129,7 +129,7 @@ def test_counts_categories_classes_and_moments_are_those_of_all_training_rows(
 def test_an_epoch_has_each_training_row_once_in_an_order_of_its_own(
     folder: Path, buffer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parallel_training, "_BUFFER", buffer)
+    monkeypatch.setattr(dataset, "_BUFFER", buffer)
     groups, _ = row_groups("big")
     target = Target("z", "regression", "")
     share = Share(groups, ROWS, ["number"], None, 0.15, 0.2, 0, target)
