@@ -1,5 +1,6 @@
 """Ranks of a training as threads of one process, with the methods of mpi4py's communicators."""
 
+import pickle
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,9 @@ class ThreadRank:
         return self._world.size
 
     def allgather(self, value: Any) -> list[Any]:
+        return [pickle.loads(each) for each in self._all(pickle.dumps(value))]  # noqa: S301
+
+    def _all(self, value: Any) -> list[Any]:
         self._world.values[self._rank] = value
         self._world.barrier.wait(_SECONDS)
         values = list(self._world.values)
@@ -33,10 +37,11 @@ class ThreadRank:
         return values
 
     def bcast(self, value: Any, root: int) -> Any:
-        return self.allgather(value)[root]
+        sent = pickle.dumps(value) if self._rank == root else b""
+        return pickle.loads(self._all(sent)[root])  # noqa: S301
 
     def Allreduce(self, part: Any, total: Any) -> None:  # noqa: N802
-        first, *others = self.allgather(part.copy())
+        first, *others = self._all(part.copy())
         total[...] = sum(others, start=first)
 
 

@@ -44,7 +44,7 @@ class Members(NamedTuple):
         if self.part is None:
             return options
         own, optimizer = copy.copy(options), copy.copy(options.optimizer)
-        for name, value in vars(optimizer).items():
+        for name, value in getattr(optimizer, "__dict__", {}).items():
             vars(optimizer)[name] = self.of(value, 1)
         seed = options.seed if isinstance(options.seed, int) else options.seed[self.part]
         start = None if options.start is None else self._of_state(options.start)
@@ -87,8 +87,12 @@ def joined_state(ranks: Ranks, state: TrainingState | None, theta: Array) -> Tra
     states = [unpacked(each, theta) for each in sent]
     stack = tuple(states[0].theta.shape[:-1])
 
-    def along(axis: int, first: Any, *others: Any) -> Any:
-        return joined([first, *others], axis) if _has(first, axis, stack) else first
+    # A count that all networks share is that of the latest best epoch, as in one process.
+    epochs = [0 if each.best is None else each.best.epoch.max() for each in states]
+    latest = epochs.index(max(epochs))
+
+    def along(axis: int, *leaves: Any) -> Any:
+        return joined(leaves, axis) if _has(leaves[0], axis, stack) else leaves[latest]
 
     series = [{"batch_losses": each.batch_losses, "history": dict(each.history)} for each in states]
     others = [each._replace(batch_losses=None, history={}) for each in states]

@@ -5,6 +5,7 @@ received Ctrl-C, raises its flag: every rank then raises an error instead of wai
 """
 
 import functools
+import pickle
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,13 +93,14 @@ class Ranks:
         """Return the first rank's pytree, with its arrays on the device of this rank's array."""
         if self._communicator is None:
             return structure
+        # Pickled first: an error of that must not leave the others waiting for the bytes.
+        sent = pickle.dumps(packed(structure)) if self.rank == 0 else b""
         self.agree()
-        sent = packed(structure) if self.rank == 0 else None
-        return unpacked(self._communicator.bcast(sent, root=0), like)
+        return unpacked(pickle.loads(self._communicator.bcast(sent, root=0)), like)  # noqa: S301
 
     def sum(self, array: Array) -> Array:
-        """Return the sum of every rank's array, the same to the bit on each."""
-        if self._communicator is None:
+        """Return the sum of the arrays of ranks that share rows, the same to the bit on each."""
+        if not self.shares_rows:
             return array
         home, device = require_owner(array, "array"), device_of(array)
         if direct := home.name == "cupy" and takes_gpu_arrays():
@@ -110,8 +112,8 @@ class Ranks:
         return total if direct else home.from_host(total, device=device)
 
     def join(self, array: Array | None, axis: int, like: Array) -> Array | None:
-        """Return every rank's array joined along an axis; a rank that has no part gives None."""
-        if self._communicator is None:
+        """Return the arrays of ranks that share rows, joined along an axis; None is no part."""
+        if not self.shares_rows:
             return array
         host = None if array is None else host_values(array)
         parts = [part for part in self.exchange(host) if part is not None]
@@ -134,7 +136,9 @@ class Ranks:
 
     def place(self, rows: Any) -> tuple[int, int]:
         """Return the index of this rank's first row among those of all ranks, and their count."""
-        counts = self.exchange(rows.x.shape[-2]) if self.shares_rows else [rows.x.shape[-2]]
+        if not self.shares_rows:
+            return 0, rows.x.shape[-2]
+        counts = self.exchange(rows.x.shape[-2])
         return sum(counts[: self.rank]), sum(counts)
 
     def end(self, theta: Array, *, has_ended: bool, stops: bool = False) -> bool:

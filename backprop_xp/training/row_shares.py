@@ -31,9 +31,7 @@ def check_shares(
 
     Raises ValueError, on every rank, for shapes that differ and for a set without rows.
     """
-    present = {
-        where: parts for where, parts in sets.items() if 0 not in getattr(parts[0], "shape", ())
-    }
+    present = {where: parts for where, parts in sets.items() if not all(map(_is_empty, parts))}
     checked = check_sets(network, theta, present, are_whole=False)
     found = dict(zip(present, checked, strict=True))
     shapes = ranks.exchange({where: _shapes(rows) for where, rows in found.items()})
@@ -57,6 +55,11 @@ def check_shares(
             if not to_host(usable):
                 raise ValueError(f"{where}{message()}")
     return [found[where] for where in sets]
+
+
+def _is_empty(array: Any) -> bool:
+    """Whether an array, or a list, has no rows; None, for no weights, has none."""
+    return not array if isinstance(array, list | None) else 0 in getattr(array, "shape", ())
 
 
 def _shapes(rows: Rows) -> list[Any]:
@@ -86,6 +89,8 @@ def batches_of_share(ranks: Ranks, theta: Array, rows: Rows, size: int, options:
 
     def batches(epoch: int) -> Generator[Rows]:
         order = epoch_order(count, shuffle, options.seed, epoch)
+        if callable(shuffle):
+            ranks.require_alike({"the order that shuffle returns": order})
         for start in range(0, count, size):
             indices = order[..., start : start + size]
             yield _part(theta, rows, slice(first, first + own), indices, weights)

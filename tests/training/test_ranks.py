@@ -39,6 +39,18 @@ class Noise(PassThrough):
         return g * cache, ()
 
 
+class Plain:
+    """A user's optimizer without a __dict__."""
+
+    __slots__ = ()
+
+    def initialize(self, theta: Any) -> tuple[()]:
+        return ()
+
+    def update(self, theta: Any, gradient: Any, state: Any) -> Any:
+        return theta - 0.1 * gradient, state
+
+
 NETWORK = bx.Network(
     [*sample_network().layers[:-1], Noise(), bx.Dense(4, 2)], "categorical_cross_entropy", l2=0.1
 )
@@ -67,8 +79,17 @@ CASES = {
     "bootstraps": Case(stack=(3,), seed=(1, 2, 3), sample_weight=BOOTSTRAPS),
 }
 STACKS = {
+    "own optimizer": Case(stack=(5,), optimizer=Plain()),
     "stack": Case(stack=(5,), clip=0.2),
     "seeds": Case(stack=(5, 2), seed=np.arange(10).reshape(5, 2).tolist(), validation=True),
+    "share": Case(
+        stack=(5,),
+        validation=0.3,
+        optimizer="falling rates",
+        early_stopping=bx.EarlyStopping(2),
+        class_weight="balanced",
+        epochs=9,
+    ),
     "rates": Case(
         stack=(5,),
         optimizer="rates",
@@ -89,6 +110,8 @@ def _options(xp: Any, case: Case) -> dict[str, Any]:
     options.pop("stack", None)
     if options.get("validation") is True:
         options["validation"] = xp.asarray(VALIDATION_X), _labels(xp, VALIDATION_LABELS)
+    if options["optimizer"] == "falling rates":
+        options["optimizer"] = bx.Adam(xp.asarray(np.linspace(0.9, 0.01, 5)[:, None]))
     if options["optimizer"] == "rates":
         rates = bx.schedules.cosine(xp.asarray(np.linspace(0.01, 0.3, 5)[:, None]), 9)
         options["optimizer"] = bx.SGD(rates, momentum=0.9)
@@ -150,6 +173,8 @@ def _assert_same(xp: Any, result: Any, alone: bx.FitResult) -> None:
     for found, expected in zip(result.optimizer_state, alone.optimizer_state, strict=True):
         if hasattr(expected, "shape"):
             xp.assert_close(found, expected, SAME)
+        else:
+            assert found == expected
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -277,6 +302,7 @@ def _bad_metric(predictions: Any, targets: Any, weights: Any) -> Any:
 
 FAULTS = {
     "a value": ({"x": np.where(np.arange(ROWS)[:, None] == 15, np.nan, X)}, "ValueError: x has"),
+    "no x beside y": ({"x": X[:0]}, "ValueError: x has no rows"),
     "an option": ({"batchsize": 3}, "TypeError: fit has no option 'batchsize'"),
     "a callback": ({"callbacks": [_fails_at(2)]}, "ZeroDivisionError: in a callback"),
     "a metric": ({"metrics": {"m": _bad_metric}}, "ZeroDivisionError: in a metric"),
@@ -343,6 +369,14 @@ def test_arguments_that_differ_are_refused_on_all_ranks(xp: Any, name: str) -> N
     for error in on_ranks(xp, 2, call):
         assert isinstance(error, ValueError)
         with pytest.raises(ValueError, match=message):
+            raise error
+
+
+def test_orders_that_differ_are_refused_on_all_ranks(xp: Any) -> None:
+    orders = iter([np.arange(ROWS), np.arange(ROWS)[::-1]])
+    theta, options = _case(xp, Case(shuffle=lambda epoch: next(orders)))
+    for error in _on_ranks(xp, 2, theta, options):
+        with pytest.raises(ValueError, match="the order that shuffle returns is"):
             raise error
 
 
@@ -427,11 +461,14 @@ def test_an_interrupt_of_ranks_that_share_a_stack_waits_for_the_epoch(
         _assert_same(xp, _fit(xp, theta, slice(None), {**options, "start": state}), alone)
 
 
+@pytest.mark.parametrize("name", ["checkpoint", "start"])
 def test_an_error_before_the_first_epoch_on_one_rank_leaves_no_rank_waiting(
-    xp: Any, tmp_path: Path
+    xp: Any, name: str, tmp_path: Path
 ) -> None:
     theta, options = _case(xp, Case(stack=(3,)), "stack")
-    options |= {"split": "stack", "checkpoint": tmp_path / "no folder" / "model.safetensors"}
+    state = bx.TrainingState(0, 0, theta, lambda: "no pickle of it")
+    at_path = {"checkpoint": tmp_path / "no folder" / "model.safetensors"}
+    options |= {"split": "stack", **(at_path if name == "checkpoint" else {"start": state})}
     errors = on_ranks(
         xp,
         2,
@@ -439,8 +476,9 @@ def test_an_error_before_the_first_epoch_on_one_rank_leaves_no_rank_waiting(
             xp, theta, slice(None), {**options, "communicator": communicator}
         ),
     )
-    assert [type(error) for error in errors] == [FileNotFoundError, RuntimeError]
-    assert [error.state for error in errors] == [None, None]
+    assert "On rank 0 of 2." in errors[0].__notes__
+    assert str(errors[1]).startswith(f"Rank 0 of 2 raised {type(errors[0]).__name__}")
+    assert [error.state for error in errors] == [options.get("start")] * 2
 
 
 REFUSED = {
