@@ -49,14 +49,15 @@ def sum_at(values: Array, indices: Array, count: int, out: Array | None = None) 
 
 
 def rows_of_members(indices: Array, stack: tuple[int, ...], count: int) -> Array:
-    """Return indices of rows of each member's table as those of all tables in one, flattened.
+    """Return indices of rows of each member's table as those of all tables in one.
 
-    ``indices`` is ``(rows,)`` or ``(*stack, rows)``, and each table has ``count`` rows.
+    ``indices`` is ``(rows,)`` or ``(..., rows)``, whose leading axes broadcast with the stack's,
+    and each table has ``count`` rows. The result has the axes of both.
     """
     xp, members = array_namespace(indices), math.prod(stack)
     dtype = indices.dtype if members * count < 2**31 else xp.int64
     tables = xp.arange(members, dtype=dtype, device=device_of(indices))
-    return xp.reshape(indices + count * xp.reshape(tables, (*stack, 1)), (-1,))
+    return indices + count * xp.reshape(tables, (*stack, 1))
 
 
 def columns_of(array: Array, widths: Iterable[int]) -> list[Array]:

@@ -213,9 +213,9 @@ def rows_at(array: Array, indices: Array) -> Array:
         return gather(array, indices, -2)
     xp, (*stack, count, n) = array_namespace(array), array.shape
     # Indices count through all rows of the stack: along an axis a gather takes much longer.
-    rows = rows_of_members(indices, tuple(stack), count) if stack else xp.reshape(indices, (-1,))
-    taken = gather(xp.reshape(array, (-1, n)), rows, -2)
-    return xp.reshape(taken, (*(stack or indices.shape[:-1]), -1, n))
+    rows = rows_of_members(indices, tuple(stack), count) if stack else indices
+    taken = gather(xp.reshape(array, (-1, n)), xp.reshape(rows, (-1,)), -2)
+    return xp.reshape(taken, (*rows.shape, n))
 
 
 def entries_at(array: Array, indices: Array) -> Array:

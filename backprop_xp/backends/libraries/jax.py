@@ -81,7 +81,7 @@ def _zeros_like(array: Array) -> Array:
 def _sum_at(values: Array, indices: Array, count: int, out: None = None) -> Array:
     """Replace ``backends.sums_and_products.sum_at`` by a scatter."""
     (*stack, _, n) = values.shape
-    rows = rows_of_members(indices, tuple(stack), count)
+    rows = rows_of_members(indices, tuple(stack), count).reshape(-1)
     total = jax.numpy.zeros((math.prod(stack) * count, n), values.dtype)
     return total.at[rows].add(values.reshape(-1, n)).reshape(*stack, count, n)
 

@@ -41,7 +41,7 @@ _SHAPED_BY_VALUES = (
 def _sum_at(values: Array, indices: Array, count: int, out: None = None) -> Array:
     """Replace ``backends.sums_and_products.sum_at``; on CUDA the order of a sum may vary."""
     (*stack, _, n) = values.shape
-    rows = rows_of_members(indices, tuple(stack), count)
+    rows = rows_of_members(indices, tuple(stack), count).reshape(-1)
     total = torch.zeros(math.prod(stack) * count, n, dtype=values.dtype, device=values.device)
     return total.index_add_(0, rows, values.reshape(-1, n)).reshape(*stack, count, n)
 

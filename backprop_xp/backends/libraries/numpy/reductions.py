@@ -31,7 +31,7 @@ def _sum_at(values: Array, indices: Array, count: int, out: Array | None = None)
     (*stack, _, n), writes = values.shape, out is not None and out.flags.c_contiguous
     total: Array = out if writes else np.empty((*stack, count, n), values.dtype)
     total[...] = 0.0
-    rows = rows_of_members(indices, tuple(stack), count)
+    rows = rows_of_members(indices, tuple(stack), count).reshape(-1)
     # Index by index: NumPy's ufunc.at is three times as fast on one axis.
     np.add.at(total.reshape(-1), (rows[:, None] * n + np.arange(n)).reshape(-1), values.reshape(-1))
     if out is None or writes:
