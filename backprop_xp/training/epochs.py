@@ -24,6 +24,7 @@ from backprop_xp.training.data import keys_of
 from backprop_xp.training.data_checks import check_data, check_sets
 from backprop_xp.training.early_stopping import EarlyStopping, better, slowed
 from backprop_xp.training.gradient_monitor import GradientMonitor
+from backprop_xp.training.hyperparameters import check_alike
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.loop import Stepper, stepper_of, take_steps
 from backprop_xp.training.member_shares import members_of
@@ -73,7 +74,11 @@ def prepare(
     l2 = network.l2 or None if options.l2 is None else _checked_strength(theta, options.l2, "l2")
     l2_of_sum = _checked_strength(theta, options.l2_of_sum, "l2_of_sum")
     key, members = keys_of(options.seed, theta), members_of(ranks, theta)
-    optimizer_on_device(options.optimizer, theta)  # checked with all networks
+    # Checked with all networks, before this rank's are taken.
+    optimizer_on_device(options.optimizer, theta)
+    if options.start is not None:
+        way_out = " start belongs to another network or another stack."
+        check_alike(theta, options.start.theta, "start.theta", way_out)
     if ranks.shares_stack:
         theta, options = members.of(theta, 1), members.of_options(options)
         rows, validation = members.of_rows(rows), members.of_rows(validation)

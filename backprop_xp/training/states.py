@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backprop_xp.backends import Array, require_like
 from backprop_xp.training.early_stopping import Best, Slowed
-from backprop_xp.training.hyperparameters import check_alike
 from backprop_xp.training.optimizers import Optimizer, check_state
 from backprop_xp.training.pytrees import copied
 
@@ -114,7 +113,7 @@ def initial_state(
 
     With ``averages`` it has the average of ``start``, or theta as the average.
 
-    Raises ValueError or TypeError for a ``start`` that does not fit theta, the optimizer, or epochs
+    Raises ValueError or TypeError for a ``start`` that does not fit the optimizer, or epochs
     of ``batches`` batches of ``size`` rows. ``batches`` is None for a number that is not known.
     """
     made = optimizer.initialize(theta)
@@ -122,8 +121,6 @@ def initial_state(
         # The state may hold theta itself, or one array twice.
         average = copied(theta) if averages else None
         return TrainingState(0, 0, copied(theta), copied(made), average=average)
-    way_out = " start belongs to another network or another stack."
-    check_alike(theta, start.theta, "start.theta", way_out)
     given = start.optimizer_state
     if isinstance(made, tuple | list | dict) and type(given) is not type(made):
         raise TypeError(

@@ -481,6 +481,17 @@ def test_an_error_before_the_first_epoch_on_one_rank_leaves_no_rank_waiting(
     assert [error.state for error in errors] == [options.get("start")] * 2
 
 
+def test_a_start_of_another_stack_is_refused_before_it_is_divided(xp: Any) -> None:
+    theta, options = _case(xp, Case(stack=(4,)), "stack")
+    start = _fit(xp, theta[:2, :], slice(None), {**options, "epochs": 1})
+    options |= {"split": "stack", "start": start}
+    for error in on_ranks(
+        xp, 2, lambda own, rank: _fit(xp, theta, slice(None), {**options, "communicator": own})
+    ):
+        with pytest.raises(ValueError, match="start belongs to another network or another stack"):
+            raise error
+
+
 REFUSED = {
     "augment": ({"augment": lambda x, y, weight, seed: (x, y)}, "augment is not for"),
     "check_every": ({"check_every": 1}, "check_every is not for"),
