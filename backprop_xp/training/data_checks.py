@@ -124,11 +124,14 @@ def check_sets(
 ) -> list[Rows]:
     """Return sets ``(x, y)`` or ``(x, y, sample_weight)`` on theta's device, checked.
 
-    The name of a set begins its error messages. The weights of sets that are not whole are checked
-    with those of their other rows.
+    The name of a set begins its error messages. Sets that are not whole may have no rows, and only
+    weights of 0.
     """
-    found, conditions = [], list[tuple[Array, Callable[[], str], str]]()
+    found, conditions = list[Rows](), list[tuple[Array, Callable[[], str], str]]()
     for where, parts in sets.items():
+        if not are_whole and all(map(_is_empty, parts)):
+            found.append(no_rows(theta))
+            continue
         with named(where):
             rows, labels = _checked_rows(network, theta, *parts)
         found.append(rows)
@@ -141,6 +144,17 @@ def check_sets(
             if not holds:
                 raise ValueError(f"{where}{message()}")
     return found
+
+
+def no_rows(theta: Array) -> Rows:
+    """Return a set without rows."""
+    none = array_namespace(theta).zeros((0, 1), dtype=theta.dtype, device=device_of(theta))
+    return Rows(none, none)
+
+
+def _is_empty(array: Any) -> bool:
+    """Whether an array, or a list, has no rows; None, for no weights, has none."""
+    return not array if isinstance(array, list | None) else 0 in getattr(array, "shape", ())
 
 
 @contextlib.contextmanager
@@ -222,15 +236,17 @@ def _conditions(
         # The one-hot row of an unknown label is all zeros.
         has_class = xp.all(xp.max(y, axis=-1) == 1.0)
         yield has_class, functools.partial(_no_class, labels, y.shape[-1])
-    if weight is not None and are_whole:
-        yield usable_weights(weight)
+    if weight is not None:
+        yield usable_weights(weight, are_whole=are_whole)
 
 
-def usable_weights(weight: Array) -> Condition:
-    """Return the condition that the weights of all rows must meet."""
+def usable_weights(weight: Array, *, are_whole: bool = True) -> Condition:
+    """Return the condition that the weights of all rows, or of a part of them, must meet."""
     xp = array_namespace(weight)
     bounded = xp.sum(_PART * weight, axis=-1) < _PART * _largest_sum(weight)
-    usable = xp.all(weight >= 0.0) & xp.all(xp.max(weight, axis=-1) > 0.0) & xp.all(bounded)
+    usable = xp.all(weight >= 0.0) & xp.all(bounded)
+    if are_whole:
+        usable = usable & xp.all(xp.max(weight, axis=-1) > 0.0)
     return usable, functools.partial(_unusable_weights, weight, bounded)
 
 

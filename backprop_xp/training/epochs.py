@@ -92,7 +92,8 @@ def prepare(
     if rows is not None and ranks.shares_rows:
         source: Source | None = batches_of_share(ranks, theta, rows, size, options)
     else:
-        source = source_of(network, theta, x, rows, size, options)
+        whole = not ranks.shares_rows
+        source = source_of(network, theta, x, rows, size, options, are_whole=whole)
         if source is not None and ranks.shares_rows:
             source = joined_batches(ranks, theta, source)
     rules = options.rules.values()

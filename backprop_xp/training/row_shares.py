@@ -15,7 +15,7 @@ from backprop_xp.backends import Array, array_namespace, device_of, require_owne
 from backprop_xp.networks.inputs import Part, Rows, rows_at, stand_ins
 from backprop_xp.networks.network import Network
 from backprop_xp.training.batches import epoch_order
-from backprop_xp.training.data_checks import check_sets, usable_weights
+from backprop_xp.training.data_checks import check_sets, no_rows, usable_weights
 from backprop_xp.training.options import Options
 from backprop_xp.training.ranks import Ranks
 from backprop_xp.training.sources import Source
@@ -31,10 +31,8 @@ def check_shares(
 
     Raises ValueError, on every rank, for shapes that differ and for a set without rows.
     """
-    present = {where: parts for where, parts in sets.items() if not all(map(_is_empty, parts))}
-    checked = check_sets(network, theta, present, are_whole=False)
-    found = dict(zip(present, checked, strict=True))
-    shapes = ranks.exchange({where: _shapes(rows) for where, rows in found.items()})
+    found = dict(zip(sets, check_sets(network, theta, sets, are_whole=False), strict=True))
+    shapes = ranks.exchange({w: _shapes(rows) for w, rows in found.items() if rows.x.shape[-2]})
     for where in sets:
         known = {rank: each[where] for rank, each in enumerate(shapes) if where in each}
         if not known:
@@ -47,19 +45,14 @@ def check_shares(
                         f"{where}{name} has the shape {theirs} on rank {rank}, but {mine} on rank "
                         f"{first}, without the number of rows. None stands for no {name}."
                     )
-        if where not in found:
+        if not found[where].x.shape[-2]:
             found[where] = _empty(theta, shape)
         weight = ranks.join(found[where].sample_weight, -1, theta)
         if weight is not None:
             usable, message = usable_weights(weight)
             if not to_host(usable):
                 raise ValueError(f"{where}{message()}")
-    return [found[where] for where in sets]
-
-
-def _is_empty(array: Any) -> bool:
-    """Whether an array, or a list, has no rows; None, for no weights, has none."""
-    return not array if isinstance(array, list | None) else 0 in getattr(array, "shape", ())
+    return list(found.values())
 
 
 def _shapes(rows: Rows) -> list[Any]:
@@ -132,26 +125,30 @@ def joined_batches(ranks: Ranks, theta: Array, own: Source) -> Source:
 
     A rank that has no more batches has no rows in the last ones.
     """
-    home, device = require_owner(theta, "theta"), device_of(theta)
-    xp, dtype = array_namespace(theta), theta.dtype
-    none = xp.zeros((0, 1), dtype=dtype, device=device)
+    home, device, dtype = require_owner(theta, "theta"), device_of(theta), theta.dtype
+    xp, none = array_namespace(theta), no_rows(theta)
 
     def batches(epoch: int) -> Generator[Rows]:
         with contextlib.closing(own(epoch)) as given:
             while True:
-                rows = next(given, Rows(none, none))
+                rows = next(given, none)
                 count, weight = rows.x.shape[-2], rows.sample_weight
                 own_sum = None if weight is None else to_host(xp.sum(weight, axis=-1))
-                counts, sums = zip(*ranks.exchange((count, own_sum)), strict=True)
-                if not any(counts):
+                sent = ranks.exchange((rows is none, count, own_sum))
+                ended, counts, sums = zip(*sent, strict=True)
+                if all(ended):
                     return
-                total: Any = float(sum(counts))
-                if any(each is not None for each in sums):
-                    parts = [n if s is None else s for n, s in zip(counts, sums, strict=True)]
-                    total = home.from_host(np.asarray(sum(parts)), dtype, device)
-                    weight = (
-                        xp.ones((count,), dtype=dtype, device=device) if weight is None else weight
+                total: Any = sum(
+                    float(n) if s is None else s for n, s in zip(counts, sums, strict=True)
+                )
+                if not np.all(total > 0):
+                    raise ValueError(
+                        f"A batch of epoch {epoch} has no rows, or only weights of 0, on all ranks."
                     )
+                if any(each is not None for each in sums):
+                    total = home.from_host(np.asarray(total), dtype, device)
+                    if weight is None:
+                        weight = xp.ones((count,), dtype=dtype, device=device)
                 first = sum(counts[: ranks.rank])
                 at = home.from_host(np.arange(first, first + count, dtype=np.int32), device=device)
                 yield rows._replace(sample_weight=weight, part=Part(at, total))

@@ -36,11 +36,19 @@ Source: TypeAlias = Callable[[int], Generator[Rows]]
 
 
 def source_of(
-    network: Network, theta: Array, x: Any, rows: Rows | None, size: int, options: Options
+    network: Network,
+    theta: Array,
+    x: Any,
+    rows: Rows | None,
+    size: int,
+    options: Options,
+    *,
+    are_whole: bool = True,
 ) -> Source | None:
     """Return the source of a training's batches; None for rows in memory without a hook.
 
-    ``rows`` are those in memory, for batches of ``size``; without them, x gives the batches.
+    ``rows`` are those in memory, for batches of ``size``; without them, x gives the batches, or
+    parts of them if these are not whole.
     """
     augment, stack = options.augment, tuple(theta.shape[:-1])
     if rows is None:
@@ -50,7 +58,7 @@ def source_of(
 
     def batches(epoch: int) -> Generator[Rows]:
         i = -1
-        given = _batches_of_user(network, theta, x, epoch)
+        given = _batches_of_user(network, theta, x, epoch, are_whole=are_whole)
         if rows is not None:
             given = _batches_of_rows(rows, size, options, epoch)
         for i, batch in enumerate(given):
@@ -110,7 +118,9 @@ def _check_batches(batches: Any, options: Options) -> None:
         )
 
 
-def _batches_of_user(network: Network, theta: Array, x: Any, epoch: int) -> Iterator[Rows]:
+def _batches_of_user(
+    network: Network, theta: Array, x: Any, epoch: int, *, are_whole: bool
+) -> Iterator[Rows]:
     """Yield the batches that x gives for an epoch, checked and on theta's device."""
     batches = x(epoch) if callable(x) else x
     if not isinstance(batches, Iterable):
@@ -121,7 +131,7 @@ def _batches_of_user(network: Network, theta: Array, x: Any, epoch: int) -> Iter
         with named(where):
             names = "x", "y", "sample_weight"
             parts = [_on_device(theta, *pair) for pair in zip(parts, names, strict=False)]
-        yield from check_sets(network, theta, {where: parts})
+        yield from check_sets(network, theta, {where: parts}, are_whole=are_whole)
 
 
 def _on_device(theta: Array, part: Any, name: str) -> Any:
