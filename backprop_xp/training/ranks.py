@@ -217,7 +217,7 @@ def described(value: Any) -> str:
 
 def checksum(array: Array) -> int:
     """Return the CRC-32 of an array's bytes."""
-    return zlib.crc32(host_values(array).tobytes())
+    return zlib.crc32(np.ascontiguousarray(host_values(array)))
 
 
 def _shortened(text: str) -> str:
