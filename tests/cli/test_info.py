@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 import backprop_xp as bx
 from backprop_xp.backends import list_backends, registry
-from backprop_xp.cli.info import as_text, collect
+from backprop_xp.cli.info import as_text, collect, mpi
 from tests.commands import NOWHERE, run, start
 
 WIDTH = 80
@@ -141,3 +142,27 @@ def test_an_unavailable_choice_is_reported_with_the_rest(wrong: dict[str, str]) 
     assert error
     assert next(iter(wrong.values())) in error[1]
     assert re.search(r"backend numpy\n  usable +yes\n", result.output)
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        ("import time; time.sleep(30)", "no answer within 2 s"),
+        ("raise ImportError('no libmpi.so')", "ImportError: no libmpi.so"),
+    ],
+)
+def test_info_tells_why_mpi_does_not_start(
+    module: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module and its metadata stand for mpi4py."""
+    for folder, name, text in (
+        ("mpi4py", "__init__.py", ""),
+        ("mpi4py", "MPI.py", module),
+        ("mpi4py-9.0.dist-info", "METADATA", "Metadata-Version: 2.1\nName: mpi4py\nVersion: 9.0\n"),
+    ):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *map(str, sys.path)]))
+    found = mpi(2.0)
+    assert (found["mpi4py"], found["reason"]) == ("9.0", reason)
