@@ -113,8 +113,8 @@ def mpi(seconds: float = SECONDS) -> dict[str, str]:
     except subprocess.TimeoutExpired:
         return {**found, "reason": f"no answer within {seconds:g} s", "try": _INSTALL_MPI}
     except subprocess.CalledProcessError as error:
-        *_, last = ["no reason", *error.stderr.strip().splitlines()]
-        return {**found, "reason": one_line(last), "try": _INSTALL_MPI}
+        lines = str(error.stderr).strip().splitlines() or [str(error)]
+        return {**found, "reason": one_line(lines[-1]), "try": _INSTALL_MPI}
     library, reads = answer.stdout.splitlines()[-2:]
     sums = "MPI reads the memory of a GPU" if reads == "True" else "arrays of a GPU are copied"
     return {**found, "library": library, "sums": sums}

@@ -73,22 +73,23 @@ def prepare(
     rows, validation = check_data(network, theta, given, options, ranks, check)
     l2 = network.l2 or None if options.l2 is None else _checked_strength(theta, options.l2, "l2")
     l2_of_sum = _checked_strength(theta, options.l2_of_sum, "l2_of_sum")
-    key, members = keys_of(options.seed, theta), members_of(ranks, theta)
+    key = keys_of(options.seed, theta)
     # Checked with all networks, before this rank's are taken.
     optimizer_on_device(options.optimizer, theta)
     if options.start is not None:
         way_out = " start belongs to another network or another stack."
         check_alike(theta, options.start.theta, "start.theta", way_out)
-    if ranks.shares_stack:
-        theta, options = members.of(theta, 1), members.of_options(options)
-        rows, validation = members.of_rows(rows), members.of_rows(validation)
-        l2, l2_of_sum, key = members.of(l2, 0), members.of(l2_of_sum, 0), members.of(key, 2)
-    optimizer = optimizer_on_device(options.optimizer, theta)
     size, batches = 0, None
     if rows is not None:
         _, count = ranks.place(rows)
         size = min((options.batch_size or count) * options.accumulate, count)
         batches = math.ceil(count / size)
+    if ranks.shares_stack:
+        members = members_of(ranks, theta)
+        theta, options = members.of(theta, 1), members.of_options(options, batches)
+        rows, validation = members.of_rows(rows), members.of_rows(validation)
+        l2, l2_of_sum, key = members.of(l2, 0), members.of(l2_of_sum, 0), members.of(key, 2)
+    optimizer = optimizer_on_device(options.optimizer, theta)
     if rows is not None and ranks.shares_rows:
         source: Source | None = batches_of_share(ranks, theta, rows, size, options)
     else:
@@ -107,7 +108,7 @@ def prepare(
         evaluated[prefix] = measured, strength_of(measured, l2, l2_of_sum)
     rows_at_once = options.batch_size if options.accumulate > 1 else None
     stepper = stepper_of(network, optimizer, options.metrics or {}, theta, rows_at_once, ranks)
-    stepper.average, stepper.batches, stepper.members = options.average, batches, members
+    stepper.average, stepper.batches = options.average, batches
     if options.check_every is not None:
         stepper.monitor = GradientMonitor(options.check_every, network, key, l2, l2_of_sum)
     # Several batches are evaluated at the end of their epoch, a full one with its step.

@@ -5,24 +5,17 @@ from typing import Any
 from backprop_xp.backends import Array, array_namespace, to_device_of
 from backprop_xp.training.early_stopping import Slowed
 from backprop_xp.training.hyperparameters import hyperparameter
-from backprop_xp.training.member_shares import Members
 from backprop_xp.training.optimizers import Optimizer
 from backprop_xp.training.schedules import Plateau, rate_at, with_batches
 
 
 def learning_rates(
-    optimizer: Optimizer,
-    numbers: range,
-    theta: Array,
-    slowed: Slowed | None,
-    batches: int | None,
-    members: Members | None = None,
+    optimizer: Optimizer, numbers: range, theta: Array, slowed: Slowed | None, batches: int | None
 ) -> list[Any]:
     """Return a rate for each step: a float, an array on theta's device, or None.
 
     None is for an optimizer without a learning rate. ``slowed`` is how far a plateau has lowered
-    the rates, ``batches`` the number of steps in an epoch, None if it is not known. ``members`` are
-    theta's networks among those of a schedule's arrays.
+    the rates, ``batches`` the number of steps in an epoch, None if it is not known.
     """
     given = with_batches(getattr(optimizer, "learning_rate", None), batches)
     if given is None:
@@ -31,10 +24,7 @@ def learning_rates(
     # make one function for each kind.
     if not callable(given):
         return [hyperparameter(theta, given, "learning_rate")] * len(numbers)
-    found = [rate_at(given, n) for n in numbers]
-    if members is not None:
-        found = [members.of(rate, 1) for rate in found]
-    rates = [hyperparameter(theta, rate, "learning_rate") for rate in found]
+    rates = [hyperparameter(theta, rate_at(given, n), "learning_rate") for n in numbers]
     if not isinstance(given, Plateau) or slowed is None:
         return rates
     factor = slowed.factor

@@ -26,7 +26,6 @@ from backprop_xp.training.early_stopping import Slowed
 from backprop_xp.training.gradient_monitor import GradientMonitor
 from backprop_xp.training.interrupt import Interrupt
 from backprop_xp.training.learning_rates import learning_rates
-from backprop_xp.training.member_shares import Members
 from backprop_xp.training.metrics import Metric
 from backprop_xp.training.optimizers import Optimizer
 from backprop_xp.training.pytrees import copied, mapped
@@ -82,8 +81,7 @@ class Stepper:
 
     ``one`` takes a step; ``many``, None without a compiler, takes steps in one compiled call.
     ``evaluate(theta, sets)`` returns the loss and the metrics by name. ``batches`` is
-    the number of steps in an epoch, None if it is not known. ``members`` are the networks of a
-    stack that are trained here, None for all.
+    the number of steps in an epoch, None if it is not known.
     """
 
     network: Network
@@ -95,7 +93,6 @@ class Stepper:
     average: Average | None = None
     monitor: GradientMonitor | None = None
     batches: int | None = 1
-    members: Members | None = None
     views: Views | None = None
     queue: Queue = field(default_factory=Queue)
 
@@ -164,9 +161,7 @@ def take_steps(
     theta, table = carry[0], None if isinstance(batches, int) else batches
     count = batches if isinstance(batches, int) else batches.shape[0]
     steps = range(first, first + count)
-    rates = learning_rates(
-        *(stepper.optimizer, steps, theta, slowed, stepper.batches, stepper.members)
-    )
+    rates = learning_rates(stepper.optimizer, steps, theta, slowed, stepper.batches)
     if stepper.keeps_views and (stepper.views is None or stepper.views.theta is not theta):
         stepper.views = views_of(stepper.network, theta)
     shared = shared._replace(views=stepper.views, hyperparameters=stepper.hyperparameters)

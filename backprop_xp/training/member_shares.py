@@ -5,6 +5,7 @@ the end of each epoch. ``joined_state`` joins their parts.
 """
 
 import copy
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from backprop_xp.backends import Array
@@ -13,21 +14,22 @@ from backprop_xp.training.batches import joined
 from backprop_xp.training.options import Options
 from backprop_xp.training.pytrees import Pytree, mapped
 from backprop_xp.training.ranks import Ranks, packed, unpacked
+from backprop_xp.training.schedules import Plateau, rate_at, with_batches
 from backprop_xp.training.states import TrainingState
 
 
 class Members(NamedTuple):
-    """The networks of a stack that a rank trains: a slice of its first axis, or None for all."""
+    """The networks of a stack that a rank trains: a slice of its first axis."""
 
     stack: tuple[int, ...]
-    part: slice | None = None
+    part: slice
 
     def of(self, value: Any, axes: int) -> Any:
         """Return their part of an array whose last ``axes`` axes follow the stack's.
 
         Numbers, None and arrays that all networks share are returned as they are.
         """
-        if self.part is None or len(getattr(value, "shape", ())) != len(self.stack) + axes:
+        if len(getattr(value, "shape", ())) != len(self.stack) + axes:
             return value
         return value[self.part, ...] if value.shape[0] > 1 else value
 
@@ -37,19 +39,25 @@ class Members(NamedTuple):
             return None
         x, y = self.of(rows.x, 2), self.of(rows.y, 2)
         weight, at = self.of(rows.sample_weight, 1), self.of(rows.stand_ins, 1)
-        return Rows(x, y, weight, rows.rng, at)
+        return rows._replace(x=x, y=y, sample_weight=weight, stand_ins=at)
 
-    def of_options(self, options: Options) -> Options:
+    def of_options(self, options: Options, batches: int | None) -> Options:
         """Return options with their seeds, hyperparameters and start."""
-        if self.part is None:
-            return options
         own, optimizer = copy.copy(options), copy.copy(options.optimizer)
         for name, value in getattr(optimizer, "__dict__", {}).items():
-            vars(optimizer)[name] = self.of(value, 1)
+            if name == "learning_rate" and callable(value):
+                vars(optimizer)[name] = self._of_schedule(with_batches(value, batches))
+            else:
+                vars(optimizer)[name] = self.of(value, 1)
         seed = options.seed if isinstance(options.seed, int) else options.seed[self.part]
         start = None if options.start is None else self._of_state(options.start)
         vars(own).update(optimizer=optimizer, seed=seed, start=start)
         return own
+
+    def _of_schedule(self, schedule: Any) -> Any:
+        if isinstance(schedule, Plateau):
+            return replace(schedule, schedule=self._of_schedule(schedule.schedule))
+        return lambda step: self.of(rate_at(schedule, step), 1)
 
     def _of_state(self, state: TrainingState) -> TrainingState:
         own: TrainingState = mapped(
@@ -65,8 +73,6 @@ class Members(NamedTuple):
 def members_of(ranks: Ranks, theta: Array) -> Members:
     """Return the networks that this rank trains."""
     stack = tuple(theta.shape[:-1])
-    if not ranks.shares_stack:
-        return Members(stack)
     if not stack or stack[0] < ranks.size:
         raise ValueError(
             f'split="stack" divides the first axis of theta\'s stack {stack} among {ranks.size} '

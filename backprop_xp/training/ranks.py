@@ -217,7 +217,8 @@ def described(value: Any) -> str:
 
 def checksum(array: Array) -> int:
     """Return the CRC-32 of an array's bytes."""
-    return zlib.crc32(np.ascontiguousarray(host_values(array)))
+    values: Any = np.ascontiguousarray(host_values(array))
+    return zlib.crc32(values)
 
 
 def _shortened(text: str) -> str:
