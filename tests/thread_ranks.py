@@ -36,10 +36,6 @@ class ThreadRank:
         self._world.barrier.wait(_SECONDS)
         return values
 
-    def bcast(self, value: Any, root: int) -> Any:
-        sent = pickle.dumps(value) if self._rank == root else b""
-        return pickle.loads(self._all(sent)[root])  # noqa: S301
-
     def Allreduce(self, part: Any, total: Any) -> None:  # noqa: N802
         first, *others = self._all(part.copy())
         total[...] = sum(others, start=first)

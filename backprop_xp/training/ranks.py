@@ -64,39 +64,31 @@ class Ranks:
         if not flags[0]:
             return
         self._has_ended = True
-        message = None
+        message = "" if self.interrupted or error is not None else None  # "" for Ctrl-C
         if error is not None and not isinstance(error, KeyboardInterrupt):
             error.add_note(f"On rank {self.rank} of {self.size}.")
             message = f"{type(error).__name__}: {error}"
-        elif self.interrupted or error is not None:
-            message = ""
         told = self._communicator.allgather((message, self.have_begun))
-        messages, begun = zip(*told, strict=True)
-        self.have_begun = all(begun)
+        self.have_begun = all(begun for _, begun in told)
         if error is not None:
             return
-        rank = next(i for i, text in enumerate(messages) if text is not None)
-        if not all(text in (None, "") for text in messages):
-            rank = next(i for i, text in enumerate(messages) if text)
-            raise RuntimeError(f"Rank {rank} of {self.size} raised {messages[rank]}")
+        for rank, (message, _) in enumerate(told):
+            if message:
+                raise RuntimeError(f"Rank {rank} of {self.size} raised {message}")
+        rank = [message for message, _ in told].index("")
         raise KeyboardInterrupt(f"Rank {rank} of {self.size} received Ctrl-C.")
 
     def exchange(self, value: Any) -> list[Any]:
         """Return every rank's value, in the order of the ranks."""
         self.agree()
-        if self._communicator is None:
-            return [value]
         values: list[Any] = self._communicator.allgather(value)
         return values
 
     def broadcast(self, structure: Pytree, like: Array) -> Pytree:
         """Return the first rank's pytree, with its arrays on the device of this rank's array."""
-        if self._communicator is None:
-            return structure
-        # Pickled first: an error of that must not leave the others waiting for the bytes.
-        sent = pickle.dumps(packed(structure)) if self.rank == 0 else b""
-        self.agree()
-        return unpacked(pickle.loads(self._communicator.bcast(sent, root=0)), like)  # noqa: S301
+        # Pickled first: an error of that must not leave the others waiting.
+        sent = pickle.dumps(packed(structure)) if self.rank == 0 else None
+        return unpacked(pickle.loads(self.exchange(sent)[0]), like)  # noqa: S301
 
     def sum(self, array: Array) -> Array:
         """Return the sum of the arrays of ranks that share rows, the same to the bit on each."""
