@@ -146,10 +146,11 @@ def check_sets(
     return found
 
 
-def no_rows(theta: Array) -> Rows:
-    """Return a set without rows."""
-    none = array_namespace(theta).zeros((0, 1), dtype=theta.dtype, device=device_of(theta))
-    return Rows(none, none)
+def no_rows(theta: Array, x: Any = (1,), y: Any = (1,), weight: Any = None) -> Rows:
+    """Return a set without rows, whose arrays have these shapes beside their number."""
+    of = functools.partial(array_namespace(theta).zeros, dtype=theta.dtype, device=device_of(theta))
+    own = None if weight is None else of((*weight, 0))
+    return Rows(of((*x[:-1], 0, x[-1])), of((*y[:-1], 0, y[-1])), own)
 
 
 def _is_empty(array: Any) -> bool:

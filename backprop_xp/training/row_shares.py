@@ -46,7 +46,7 @@ def check_shares(
                         f"{first}, without the number of rows. None stands for no {name}."
                     )
         if not found[where].x.shape[-2]:
-            found[where] = _empty(theta, shape)
+            found[where] = no_rows(theta, *shape)
         weight = ranks.join(found[where].sample_weight, -1, theta)
         if weight is not None:
             usable, message = usable_weights(weight)
@@ -60,16 +60,6 @@ def _shapes(rows: Rows) -> list[Any]:
     weight = rows.sample_weight
     pairs = [(*array.shape[:-2], array.shape[-1]) for array in (rows.x, rows.y)]
     return [*pairs, None if weight is None else tuple(weight.shape[:-1])]
-
-
-def _empty(theta: Array, shapes: Sequence[Any]) -> Rows:
-    """Return no rows of these shapes."""
-    xp, device = array_namespace(theta), device_of(theta)
-    x, y, weight = shapes
-    full = [(*x[:-1], 0, x[-1]), (*y[:-1], 0, y[-1]), None if weight is None else (*weight, 0)]
-    return Rows(
-        *(None if s is None else xp.zeros(s, dtype=theta.dtype, device=device) for s in full)
-    )
 
 
 def batches_of_share(ranks: Ranks, theta: Array, rows: Rows, size: int, options: Options) -> Source:
