@@ -5,6 +5,7 @@ Nothing is checked here: ``rows`` have theta's device and dtype, ``rows.rng`` is
 ``(*stack, *shape)``, layer by layer, as ``unpack`` returns them.
 """
 
+import itertools
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -147,12 +148,10 @@ def _of_none(
 ) -> tuple[Array, Sequence[Parameters]]:
     """Return the zeros that no rows add to a batch's loss and its gradients."""
     zeros = [tuple(array_namespace(w).zeros_like(w) for w in layer) for layer in parameters]
-    for into, values in zip(buffers or (), zeros, strict=buffers is not None):
-        for buffer, value in zip(into, values, strict=True):
-            buffer[...] = value
-    one, value = next((one[0], each[0]) for one, each in zip(layout, zeros, strict=True) if one)
-    loss = array_namespace(value).sum(value, axis=tuple(range(-len(one.shape), 0)))
-    return loss, zeros if buffers is None else buffers
+    for buffer in itertools.chain(*buffers or ()):
+        buffer[...] = 0.0
+    one, zero = next((one[0], each[0]) for one, each in zip(layout, zeros, strict=True) if one)
+    return sum_of_squares(zero, len(one.shape)), buffers or zeros
 
 
 def mean_loss(each: Array, weight: Array | None) -> Array:
