@@ -79,8 +79,7 @@ CASES = {
     "bootstraps": Case(stack=(3,), seed=(1, 2, 3), sample_weight=BOOTSTRAPS),
 }
 STACKS = {
-    "own optimizer": Case(stack=(5,), optimizer=Plain()),
-    "stack": Case(stack=(5,), clip=0.2),
+    "stack": Case(stack=(5,), clip=0.2, optimizer=Plain()),
     "seeds": Case(stack=(5, 2), seed=np.arange(10).reshape(5, 2).tolist(), validation=True),
     "share": Case(
         stack=(5,),
@@ -484,8 +483,7 @@ def test_an_error_before_the_first_epoch_on_one_rank_leaves_no_rank_waiting(
 
 def test_a_start_of_another_stack_is_refused_before_it_is_divided(xp: Any) -> None:
     theta, options = _case(xp, Case(stack=(4,)), "stack")
-    start = _fit(xp, theta[:2, :], slice(None), {**options, "epochs": 1})
-    options |= {"split": "stack", "start": start}
+    options |= {"split": "stack", "start": bx.TrainingState(0, 0, theta[:2, :], ())}
     for error in on_ranks(
         xp, 2, lambda own, rank: _fit(xp, theta, slice(None), {**options, "communicator": own})
     ):
