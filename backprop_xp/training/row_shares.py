@@ -102,8 +102,11 @@ def _part(theta: Array, rows: Rows, own: slice, indices: np.ndarray, weights: np
     if not count:
         return Rows(rows.x[..., :0, :], rows.y[..., :0, :], part=part)
     is_own, found, at = (np.take_along_axis(a, positions, -1) for a in (is_own, found, indices))
-    # The heaviest of the own rows does not overflow where a row of weight 0 might.
-    spare = weights[..., own].argmax(axis=-1)[..., None]
+    # The heaviest of the own rows does not overflow where a row of weight 0 might; a network that
+    # has none here repeats another's.
+    heavy = weights[..., own]
+    of_all = heavy.sum(axis=tuple(range(len(stack))))
+    spare = np.where(heavy.any(-1, keepdims=True), heavy, of_all).argmax(axis=-1)[..., None]
     at = np.where(is_own, at - own.start, spare).astype(np.int32)
     moved = home.from_host(at, device=device)
     found = home.from_host(np.where(is_own, found, 0.0), theta.dtype, device)
