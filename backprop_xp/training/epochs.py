@@ -84,7 +84,9 @@ def prepare(
         _, count = ranks.place(rows)
         size = min((options.batch_size or count) * options.accumulate, count)
         batches = math.ceil(count / size)
-    if ranks.shares_stack:
+    if ranks.shares_stack:  # each rank has all data
+        data = zip(("x", "y", "sample_weight"), rows or (), strict=False)
+        ranks.require_alike({**dict(data), "validation": validation})
         members = members_of(ranks, theta)
         theta, options = members.of(theta, 1), members.of_options(options, batches)
         rows, validation = members.of_rows(rows), members.of_rows(validation)

@@ -172,7 +172,7 @@ def fit(
             callbacks = sequence(callbacks, "callbacks", "(print,)")
             shown = boolean(progress, "progress") and ranks.rank == 0
             display = reporting(checked.epochs) if shown else contextlib.nullcontext(None)
-            theta, checked = _begin(ranks, network, theta, {"x": x, "y": y}, checked)
+            theta, checked = _begin(ranks, network, theta, y, checked)
             training, state = prepare(network, theta, x, y, checked, ranks)
             record, write = Record(state), checkpoint_writer(network, state, checked, ranks)
             with display as report:
@@ -194,7 +194,7 @@ def fit(
 
 
 def _begin(
-    ranks: Ranks, network: Network, theta: Array, data: Mapping[str, Any], options: Options
+    ranks: Ranks, network: Network, theta: Array, y: Any, options: Options
 ) -> tuple[Array, Options]:
     """Return theta and the options with the start of the first rank, after a check of the others.
 
@@ -205,10 +205,8 @@ def _begin(
     require_floating(theta, "theta")
     given = {name: getattr(options, name) for name in OPTION_NAMES}
     del given["start"], given["sample_weight"]
-    given |= {"checkpoint": options.checkpoint is not None, "y": data["y"] is not None}
-    if ranks.shares_stack:  # all data, which each rank has
-        given |= {**data, "sample_weight": options.sample_weight}
-    elif not isinstance(options.validation, Real | None):
+    given |= {"checkpoint": options.checkpoint is not None, "y": y is not None}
+    if not isinstance(options.validation, Real | None):
         given["validation"] = "arrays"
     kind = require_owner(theta, "theta").name, dtype_name(theta.dtype), tuple(theta.shape)
     ranks.require_alike({"split": ranks.shares_rows, "theta": kind, "network": network, **given})

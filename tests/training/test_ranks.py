@@ -373,6 +373,25 @@ def test_arguments_that_differ_are_refused_on_all_ranks(xp: Any, name: str) -> N
             raise error
 
 
+def test_where_each_rank_has_all_data_their_values_are_compared(xp: Any) -> None:
+    theta, options = _case(xp, Case(stack=(2,), split="stack"), "stack")
+
+    def results(shift: float) -> list[Any]:
+        def call(communicator: Any, rank: int) -> bx.FitResult:
+            x = X + shift * rank
+            # NumPy's objects have another address on each rank.
+            x = x.astype(object) if xp.name == "numpy" else xp.asarray(x)
+            y = _labels(xp, LABELS)
+            return bx.fit(NETWORK, theta, x, y, communicator=communicator, **options)
+
+        return on_ranks(xp, 2, call)
+
+    assert [result.epochs for result in results(0.0)] == [4, 4]
+    for error in results(1.0):
+        with pytest.raises(ValueError, match=r"x is float\d\d \(23, 3\) #\w* on rank 1, but"):
+            raise error
+
+
 def test_orders_that_differ_are_refused_on_all_ranks(xp: Any) -> None:
     orders = iter([np.arange(ROWS), np.arange(ROWS)[::-1]])
     theta, options = _case(xp, Case(shuffle=lambda epoch: next(orders)))
