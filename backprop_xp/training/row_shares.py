@@ -21,8 +21,6 @@ from backprop_xp.training.ranks import Ranks
 from backprop_xp.training.sources import Source
 from backprop_xp.training.steps import Forward, piece_by_piece
 
-_NAMES = "x", "y", "sample_weight"
-
 
 def check_shares(
     ranks: Ranks, network: Network, theta: Array, sets: Mapping[str, Sequence[Any]]
@@ -39,7 +37,7 @@ def check_shares(
             raise ValueError(f"{where}x has no rows on any rank.")
         (first, shape), *others = known.items()
         for rank, other in others:
-            for name, mine, theirs in zip(_NAMES, shape, other, strict=True):
+            for name, mine, theirs in zip(Rows._fields, shape, other, strict=False):
                 if theirs != mine:
                     raise ValueError(
                         f"{where}{name} has the shape {theirs} on rank {rank}, but {mine} on rank "
