@@ -209,7 +209,8 @@ def _begin(
     if not isinstance(options.validation, Real | None):
         given["validation"] = "arrays"
     kind = require_owner(theta, "theta").name, dtype_name(theta.dtype), tuple(theta.shape)
-    ranks.require_alike({"split": ranks.shares_rows, "theta": kind, "network": network, **given})
+    split = "rows" if ranks.shares_rows else "stack"
+    ranks.require_alike({"split": split, "theta": kind, "network": network, **given})
     theta, start = ranks.broadcast((theta, options.start), theta)
     return theta, replace(options, start=start)
 

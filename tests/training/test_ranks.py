@@ -349,7 +349,7 @@ DIFFERENCES = {
         r"sample_weight has the shape \(\) on rank 1",
     ),
     "network": ({"network": bx.mlp([3, 2])}, "network is"),
-    "split": ({"split": "stack"}, "split is False on rank 1, but True"),
+    "split": ({"split": "stack"}, "split is 'stack' on rank 1, but 'rows'"),
     "batches": ({"x": lambda epoch: [], "y": None}, "y is False on rank 1, but True"),
 }
 
