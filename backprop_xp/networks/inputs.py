@@ -215,7 +215,7 @@ def rows_at(array: Array, indices: Array) -> Array:
     # Indices count through all rows of the stack: along an axis a gather takes much longer.
     rows = rows_of_members(indices, tuple(stack), count) if stack else indices
     taken = gather(xp.reshape(array, (-1, n)), xp.reshape(rows, (-1,)), -2)
-    return xp.reshape(taken, (*rows.shape, n))
+    return xp.reshape(taken, (*rows.shape[:-1], -1, n))  # a recorded graph has no number of rows
 
 
 def entries_at(array: Array, indices: Array) -> Array:
