@@ -6,6 +6,7 @@ received Ctrl-C, raises its flag: every rank then raises an error instead of wai
 
 import functools
 import pickle
+import traceback
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,8 +67,9 @@ class Ranks:
         self._has_ended = True
         message = "" if self.interrupted or error is not None else None  # "" for Ctrl-C
         if error is not None and not isinstance(error, KeyboardInterrupt):
+            # Also of an error that cannot be printed: the other ranks wait for it.
+            message = traceback.format_exception_only(error)[0].strip()
             error.add_note(f"On rank {self.rank} of {self.size}.")
-            message = f"{type(error).__name__}: {error}"
         told = self._communicator.allgather((message, self.have_begun))
         self.have_begun = all(begun for _, begun in told)
         if error is not None:

@@ -341,6 +341,27 @@ def test_an_error_on_one_rank_raises_on_all(xp: Any, name: str) -> None:
     assert [hasattr(error, "state") for error in (*others, failed)] == [True] * 3
 
 
+class _UnprintableError(Exception):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+def test_an_error_that_cannot_be_printed_leaves_no_rank_waiting(xp: Any) -> None:
+    theta, options = _case(xp, Case())
+
+    def callback(state: bx.TrainingState) -> None:
+        raise _UnprintableError
+
+    def call(communicator: Any, rank: int) -> bx.FitResult:
+        fault = {"callbacks": [callback]} if rank == 1 else {}
+        return _fit(xp, theta, _share(2, rank), {**options, **fault, "communicator": communicator})
+
+    other, failed = on_ranks(xp, 2, call)
+    assert isinstance(failed, _UnprintableError)
+    with pytest.raises(RuntimeError, match=r"Rank 1 of 2 raised .*_UnprintableError: <exception"):
+        raise other
+
+
 DIFFERENCES = {
     "epochs": ({"epochs": 5}, "epochs is 5 on rank 1, but 4 on rank 0."),
     "optimizer": ({"optimizer": bx.Adam(0.06)}, "optimizer is"),
