@@ -62,9 +62,18 @@ def _shapes(rows: Rows) -> list[Any]:
 
 def batches_of_share(ranks: Ranks, theta: Array, rows: Rows, size: int, options: Options) -> Source:
     """Return the source of this rank's part of each batch of ``size`` rows."""
-    (first, count), own = ranks.place(rows), rows.x.shape[-2]
+    first, count = ranks.place(rows)
+    own = slice(first, first + rows.x.shape[-2])
     weight = ranks.join(rows.sample_weight, -1, theta)
     weights = np.broadcast_to(1.0, (count,)) if weight is None else to_host(weight)
+    spare = np.zeros(1, dtype=int)
+    if weight is not None and own.stop > first:
+        # The heaviest of the own rows does not overflow where a row of weight 0 might; a network
+        # that has none here repeats another's.
+        heavy = weights[..., own]
+        of_all = heavy.sum(axis=tuple(range(heavy.ndim - 1)))
+        heavy = np.where(heavy.any(-1, keepdims=True), heavy, of_all)
+        spare = heavy.argmax(axis=-1)[..., None]
     # A full batch keeps its order, as in one process.
     shuffle = options.shuffle if size < count else False
 
@@ -74,17 +83,24 @@ def batches_of_share(ranks: Ranks, theta: Array, rows: Rows, size: int, options:
             ranks.require_alike({"the order that shuffle returns": order})
         for start in range(0, count, size):
             indices = order[..., start : start + size]
-            yield _part(theta, rows, slice(first, first + own), indices, weights)
+            yield _part(theta, rows, own, indices, weights, spare)
 
     return batches
 
 
-def _part(theta: Array, rows: Rows, own: slice, indices: np.ndarray, weights: np.ndarray) -> Rows:
+def _part(
+    theta: Array,
+    rows: Rows,
+    own: slice,
+    indices: np.ndarray,
+    weights: np.ndarray,
+    spare: np.ndarray,
+) -> Rows:
     """Return the rows that this rank has of a batch.
 
-    ``indices`` and ``weights`` are those of all ranks' rows, of which the slice ``own`` is here.
-    Rows of weight 0 are left out. If the networks of a stack have different rows, those that have
-    fewer repeat a row with the weight 0.
+    ``indices`` and ``weights`` are those of all ranks' rows. This rank has the slice ``own``. Rows
+    of weight 0 are left out. If the networks of a stack have different rows, those that have fewer
+    repeat the row ``spare``, ``(..., 1)``, with the weight 0.
     """
     stack = np.broadcast_shapes(indices.shape[:-1], weights.shape[:-1])
     indices = np.broadcast_to(indices, (*stack, indices.shape[-1]))
@@ -100,11 +116,6 @@ def _part(theta: Array, rows: Rows, own: slice, indices: np.ndarray, weights: np
     if not count:
         return Rows(rows.x[..., :0, :], rows.y[..., :0, :], part=part)
     is_own, found, at = (np.take_along_axis(a, positions, -1) for a in (is_own, found, indices))
-    # The heaviest of the own rows does not overflow where a row of weight 0 might; a network that
-    # has none here repeats another's.
-    heavy = weights[..., own]
-    of_all = heavy.sum(axis=tuple(range(len(stack))))
-    spare = np.where(heavy.any(-1, keepdims=True), heavy, of_all).argmax(axis=-1)[..., None]
     at = np.where(is_own, at - own.start, spare).astype(np.int32)
     moved = home.from_host(at, device=device)
     found = home.from_host(np.where(is_own, found, 0.0), theta.dtype, device)
